@@ -1,0 +1,1 @@
+"""Public layouts to cohorts, cohorts to batches."""

@@ -1,0 +1,45 @@
+"""Errors a user can act on: what was got, what was expected, how to mend it."""
+
+from __future__ import annotations
+
+
+class SightlineError(Exception):
+    """Something the user can mend.
+
+    Args:
+        message: what was got and what was expected, naming the file or field.
+        remedy: how to mend it, in one sentence; may be empty.
+    """
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        """The message, with the remedy after it."""
+        return f"{self.message} Remedy: {self.remedy}" if self.remedy else self.message
+
+
+class UnreadableFile(SightlineError):
+    """A file that cannot be read as what it was expected to be."""
+
+
+class LayoutError(SightlineError):
+    """A folder or table that does not follow the layout it was read as."""
+
+
+class GeometryError(SightlineError):
+    """Shapes, frames or regions that do not fit each other."""
+
+
+class CohortError(SightlineError):
+    """A cohort that would spoil a result: leakage, a missing class, an empty split."""
+
+
+class RecipeError(SightlineError):
+    """A recipe that cannot be built or read."""
+
+
+class RunError(SightlineError):
+    """A run folder that is incomplete, foreign or contradicts what was asked of it."""

@@ -1,0 +1,1 @@
+"""Maps from a model, and what can be read from them."""

@@ -1,0 +1,1 @@
+"""Losses that compare maps with what experts marked."""

@@ -1,0 +1,1 @@
+"""Numbers with intervals, recomputable from saved predictions."""

@@ -1,0 +1,1 @@
+"""Networks whose forward returns Evidence."""

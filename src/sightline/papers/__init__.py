@@ -1,0 +1,1 @@
+"""One page a paper: its recipes and its tables."""
