@@ -1,0 +1,96 @@
+"""Which of an image's regions guide which class maps, and in what style."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sightline.case import Case
+from sightline.cohorts.styles import dilate, in_style
+from sightline.errors import RecipeError
+from sightline.frame import Frame
+from sightline.region import Region, Role, Style, style_of
+
+
+@dataclass(frozen=True)
+class RegionChoice:
+    """The regions a recipe is guided by.
+
+    Attributes:
+        style: scribble, box or mask; regions of another style are converted where none of this style exists.
+        role: `focus` where to look, `finding` the finding itself.
+        classes: which class maps a region guides: `all` of them (Liao 2022, section IV-C), those its tag names
+            (`tagged`; an untagged region guides all), or only the image's `own` class.
+        margin_px: source pixels by which regions are widened before use.
+        stroke_px: stroke width, in source pixels, of scribbles made from masks.
+    """
+
+    style: Style = "mask"
+    role: Role = "focus"
+    classes: Literal["all", "tagged", "own"] = "all"
+    margin_px: float = 0.0
+    stroke_px: float = 3.0
+
+    def __post_init__(self) -> None:
+        """Refuse lengths that are none."""
+        if self.margin_px < 0.0 or self.stroke_px <= 0.0:
+            raise RecipeError(
+                f"RegionChoice needs margin_px >= 0 and stroke_px > 0; got {self.margin_px} and {self.stroke_px}.",
+                "Give lengths in source pixels.",
+            )
+
+    def pick(self, case: Case, shape: tuple[int, int]) -> tuple[Region, ...]:
+        """The case's regions of this role, in this style.
+
+        Args:
+            case: the case.
+            shape: (rows, columns) of its source picture.
+        """
+        having = [region for region in case.regions if region.tag.role == self.role]
+        native = [region for region in having if style_of(region) == self.style]
+        if not native:
+            # the richest description of each thing is converted, not every description of it
+            for source_style in ("mask", "box", "scribble"):
+                source = [region for region in having if style_of(region) == source_style]
+                if source:
+                    native = [in_style(region, self.style, shape, stroke_px=self.stroke_px) for region in source]
+                    break
+        if self.margin_px > 0.0:
+            native = [dilate(region, self.margin_px, shape) for region in native]
+        return tuple(native)
+
+    def guided_classes(self, region: Region, case: Case, classes: Sequence[str]) -> tuple[int, ...]:
+        """Positions of the class maps that a region of a case guides."""
+        if self.classes == "own":
+            return (classes.index(case.label),)
+        if self.classes == "tagged" and region.tag.label is not None:
+            return (classes.index(region.tag.label),) if region.tag.label in classes else ()
+        return tuple(range(len(classes)))
+
+
+def draw_targets(
+    picked: Sequence[Region], choice: RegionChoice, case: Case, classes: Sequence[str], frame: Frame, *, shared: bool
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Targets [k or 1, h, w] on a grid, and which classes are guided [k].
+
+    Args:
+        picked: regions from `RegionChoice.pick`.
+        choice: decides which class a region guides.
+        case: the case.
+        classes: class names in order.
+        frame: grid to draw on.
+        shared: one channel for all classes.
+    """
+    targets = np.zeros((1 if shared else len(classes), *frame.shape), dtype=np.uint8)
+    for region in picked:
+        drawing = region.draw(frame) > 0
+        for index in (0,) if shared else choice.guided_classes(region, case, classes):
+            targets[index] |= drawing
+    # a region that the crop cut away guides nothing
+    present = targets.any(axis=(1, 2))
+    guided = np.broadcast_to(present, (len(classes),)).copy() if shared else present
+    return targets, guided
