@@ -1,0 +1,69 @@
+"""Regions as JSON records and back, every digit kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sightline.cohorts.tables import inside
+from sightline.region import Box, Mask, Polygon, Region, Scribble, Tag
+
+
+def record_of_region(image_id: str, region: Region, mask: str = "") -> dict[str, Any]:
+    """A region as a JSON record; floats keep every digit.
+
+    Args:
+        image_id: the image it lies on.
+        region: the region.
+        mask: for masks, the path relative to the cohort folder.
+    """
+    record: dict[str, Any] = {"image_id": image_id, "kind": type(region).__name__.lower(), "role": region.tag.role}
+    record |= {"label": region.tag.label, "reader": region.tag.reader}
+    if isinstance(region, Box):
+        return record | {"start": region.start, "stop": region.stop}
+    if isinstance(region, Polygon):
+        return record | {"parts": region.parts}
+    if isinstance(region, Scribble):
+        return record | {"lines": region.lines, "stroke_px": region.stroke_px}
+    return record | {"path": mask}
+
+
+def region_of_record(record: Mapping[str, Any], source: Path) -> Region:
+    """The region that a JSON record describes; the opposite of `record_of_region`.
+
+    Raises:
+        KeyError, TypeError, ValueError, GeometryError: fields that are missing or wrong.
+    """
+    role, label = record.get("role", "focus"), record.get("label")
+    if role not in ("focus", "finding"):
+        raise ValueError(f"role is {role!r}, expected 'focus' or 'finding'")
+    if label is not None and not isinstance(label, str):
+        raise ValueError(f"label is {label!r}, expected a class name or null")
+    tag = Tag(role, label, str(record.get("reader", "")))
+    kind = record["kind"]
+    if kind == "box":
+        return Box(_numbers(record["start"]), _numbers(record["stop"]), tag)
+    if kind == "polygon":
+        return Polygon(tuple(_points(part) for part in record["parts"]), tag)
+    if kind == "scribble":
+        return Scribble(tuple(_points(line) for line in record["lines"]), float(record.get("stroke_px", 1.0)), tag)
+    if kind == "mask":
+        path = inside(source, record["path"])
+        if path is None or not path.is_file():
+            raise ValueError(f"mask {record['path']!r} is not a file inside the folder")
+        return Mask(path, tag)
+    raise ValueError(f"kind is {kind!r}, expected box, polygon, scribble or mask")
+
+
+def _numbers(values: Any) -> tuple[float, ...]:
+    if isinstance(values, str):
+        raise ValueError(f"coordinates are {values!r}, expected a list of numbers")
+    return tuple(v if isinstance(v, int) and not isinstance(v, bool) else float(v) for v in values)
+
+
+def _points(values: Any) -> tuple[tuple[float, float], ...]:
+    points = [_numbers(value) for value in values]
+    if any(len(point) != 2 for point in points):
+        raise ValueError("a point must be [row, column]")
+    return tuple((point[0], point[1]) for point in points)

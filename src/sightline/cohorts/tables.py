@@ -1,0 +1,124 @@
+"""CSV tables and JSON documents that people edit, read strictly: every refusal names file, row and column."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sightline.errors import LayoutError
+
+
+@dataclass(frozen=True)
+class Row:
+    """One record of a table.
+
+    Attributes:
+        path: the table's file.
+        number: row as a spreadsheet counts it; the header is row 1.
+        cells: text by column name.
+    """
+
+    path: Path
+    number: int
+    cells: Mapping[str, str]
+
+    def __getitem__(self, column: str) -> str:
+        """The text of a cell; empty where the table has no such column."""
+        return self.cells.get(column, "")
+
+    def need(self, column: str) -> str:
+        """The text of a cell that may not be empty."""
+        if not self[column]:
+            raise self.error(column, "is empty")
+        return self[column]
+
+    def integer(self, column: str) -> int | None:
+        """A whole number, or None where the cell is empty."""
+        try:
+            return int(self[column]) if self[column] else None
+        except ValueError:
+            raise self.error(column, f"is {self[column]!r}, expected a whole number") from None
+
+    def number_of(self, column: str) -> float | None:
+        """A finite number, or None where the cell is empty."""
+        try:
+            value = float(self[column]) if self[column] else None
+        except ValueError:
+            value = math.nan
+        if value is not None and not math.isfinite(value):
+            raise self.error(column, f"is {self[column]!r}, expected a finite number")
+        return value
+
+    def error(self, column: str, what: str, remedy: str = "Mend this cell of the table.") -> LayoutError:
+        """A refusal that names file, row and column."""
+        return LayoutError(f"{self.path}: row {self.number}, column {column!r} {what}.", remedy)
+
+
+def read_table(path: Path, required: Sequence[str], *, key: str | None = None) -> list[Row]:
+    """Read a CSV table with a header (UTF-8, with or without a byte-order mark; quoted fields may hold newlines).
+
+    Args:
+        path: the file.
+        required: columns that must exist.
+        key: column whose values must be present and unique.
+
+    Raises:
+        LayoutError: missing file or column, a row of another length than the header, a repeated or empty key.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            records = list(csv.reader(file, strict=True))
+    except FileNotFoundError:
+        raise LayoutError(f"{path} is missing.", f"A table with the columns {list(required)} belongs there.") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise LayoutError(f"{path} cannot be read as a UTF-8 CSV table ({error}).", "Save it as CSV UTF-8.") from None
+    header = records[0] if records else []
+    missing = [column for column in required if column not in header]
+    if missing:
+        raise LayoutError(f"{path} lacks the columns {missing}; it has {header}.", "Add the columns to the table.")
+    if len(set(header)) < len(header):
+        raise LayoutError(f"{path} names a column twice: {header}.", "Give every column its own name.")
+    rows = []
+    for number, record in enumerate(records[1:], start=2):
+        if not record:
+            continue  # an empty line at the end of a hand-edited file
+        if len(record) != len(header):
+            raise LayoutError(
+                f"{path}: row {number} has {len(record)} cells, the header has {len(header)}.",
+                "Quote cells that hold commas or newlines.",
+            )
+        rows.append(Row(path, number, dict(zip(header, record, strict=True))))
+    if key is not None:
+        seen: dict[str, int] = {}
+        for row in rows:
+            first = seen.setdefault(row.need(key), row.number)
+            if first != row.number:
+                raise row.error(key, f"repeats {row[key]!r} of row {first}", "Ids must be unique; remove one row.")
+    return rows
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON document.
+
+    Raises:
+        LayoutError: missing file, or text that is not JSON in UTF-8.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise LayoutError(f"{path} is missing.", "Point at the folder that holds it.") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise LayoutError(f"{path} cannot be read as JSON ({error}).", "Export the file again.") from None
+
+
+def inside(root: Path, relative: str) -> Path | None:
+    """The file `relative` names under `root`, or None where it would lead out of it (absolute, drive or `..`)."""
+    parts = relative.replace("\\", "/").split("/")
+    if relative.startswith(("/", "\\")) or ".." in parts or ":" in parts[0] or not relative:
+        return None
+    return root / relative
