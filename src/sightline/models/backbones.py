@@ -1,0 +1,204 @@
+"""A timm network without its classifier: images in [0, 1] to features, with the normalisation its weights expect."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import timm
+import torch
+from timm.models import group_modules
+from torch import Tensor, nn
+
+from sightline.errors import GeometryError, RecipeError
+from sightline.models.weights import Facts, download, facts_of, find_weights, read_weights
+
+GREY_MEAN, GREY_STD = 0.5, 0.5
+Option = str | int | float | bool
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """Any timm image network that yields a feature map.
+
+    Attributes:
+        name: timm's name, e.g. `resnet50` (He 2016), `efficientnet_b0` (Tan 2019), `mobilenetv2_100` (Sandler 2018).
+        channels: channels of the first convolution, 1 to 3. With 3, grey images are replicated in `forward`.
+        output_stride: image pixels per feature cell; 16 and 8 trade strides for dilation where timm offers it.
+        weights: None for random weights, `imagenet` for timm's download, else a `.safetensors` file or a folder
+            of them. Loaded without pickle.
+        frozen_stages: 0 trains everything; n > 0 fixes the stem and the first n stages (weights and batch statistics).
+        mean, std: input normalisation per channel; None takes what the weights expect.
+        options: further arguments of `timm.create_model`, e.g. `{"drop_path_rate": 0.1}`.
+    """
+
+    name: str = "resnet50"
+    channels: int = 3
+    output_stride: int = 32
+    weights: str | None = None
+    frozen_stages: int = 0
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    options: Mapping[str, Option] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        """Refuse what no network has."""
+        if self.channels not in (1, 2, 3):
+            raise RecipeError(f"A backbone takes 1 to 3 channels; got {self.channels}.")
+        if self.output_stride not in (8, 16, 32):
+            raise RecipeError(f"output_stride is 8, 16 or 32; got {self.output_stride}.")
+        if self.frozen_stages < 0:
+            raise RecipeError(f"frozen_stages is 0 or more; got {self.frozen_stages}.")
+        if self.std is not None and any(s <= 0 for s in self.std):
+            raise RecipeError(f"std must be positive; got {self.std}.")
+
+    def without_weights(self) -> Backbone:
+        """The same architecture with nothing to load: what the weights file implies is written into the fields.
+
+        For reopening a trained run, whose own weights replace all of it, where the file need not exist.
+        """
+        if self.weights is None:
+            return self
+        facts = self._facts()
+        return replace(
+            self,
+            weights=None,
+            mean=self._per_channel(self.mean, facts.mean, "mean"),
+            std=self._per_channel(self.std, facts.std, "std"),
+            options={**facts.options, **self.options},
+        )
+
+    def build(self) -> Trunk:
+        """The network, with weights loaded.
+
+        Raises:
+            RecipeError: unknown name, unsupported option, or weights that do not belong to it.
+            UnreadableFile: a weights file that is none.
+        """
+        facts = self._facts()
+        net = self._create(facts)
+        if self.weights is not None:
+            path = download(self.name) if self.weights == "imagenet" else find_weights(self.weights, self.name)
+            read_weights(path, net, self.name, self.channels)
+        mean = self._per_channel(self.mean, facts.mean, "mean")
+        std = self._per_channel(self.std, facts.std, "std")
+        return Trunk(net, self, mean, std)
+
+    def _facts(self) -> Facts:
+        if not timm.is_model(self.name.split(".")[0]):
+            near = difflib.get_close_matches(self.name, timm.list_models(), n=3)
+            raise RecipeError(
+                f"timm has no backbone {self.name!r}.", f"Did you mean {' or '.join(near) or 'resnet50'}?"
+            )
+        if self.weights is None:
+            return Facts(mean=(GREY_MEAN,), std=(GREY_STD,)) if self.channels != 3 else facts_of(self.name, "")
+        if self.weights == "imagenet":
+            return facts_of(self.name, "")
+        path = find_weights(self.weights, self.name)
+        return facts_of(self.name, path.stem.partition(".")[2])
+
+    def _create(self, facts: Facts) -> nn.Module:
+        keywords: dict[str, Any] = {**facts.options, **self.options}
+        if self.output_stride != 32:
+            keywords["output_stride"] = self.output_stride
+        try:
+            net: nn.Module = timm.create_model(
+                self.name, in_chans=self.channels, num_classes=0, global_pool="", **keywords
+            )
+        except (TypeError, AttributeError, NotImplementedError, AssertionError, ValueError, KeyError) as error:
+            raise RecipeError(
+                f"timm cannot build {self.name!r} with {keywords}: {error}.", "Take the option away or choose resnet50."
+            ) from error
+        return net
+
+    def _per_channel(self, own: tuple[float, ...] | None, default: tuple[float, ...], what: str) -> tuple[float, ...]:
+        values = own if own is not None else default
+        if len(values) == self.channels:
+            return tuple(values)
+        if len(values) == 1 or own is None:
+            return (sum(values) / len(values),) * self.channels
+        raise RecipeError(f"{what} has {len(values)} values for {self.channels} channels.", "Give one per channel.")
+
+
+class Trunk(nn.Module):
+    """A backbone's network: `forward(images [b, c, h, w] in [0, 1])` gives features [b, channels_out, h', w'].
+
+    Attributes:
+        channels_out: feature channels.
+        stride: image pixels per feature cell.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, net: nn.Module, config: Backbone, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        """Wrap a timm network made without classifier and pooling."""
+        super().__init__()
+        self.net: Any = net
+        self.channels = config.channels
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+        self.last = getattr(net, "output_fmt", "NCHW") == "NHWC"
+        self._frozen = _first_stages(net, config.frozen_stages)
+        for name in self._frozen:
+            net.get_submodule(name).requires_grad_(False)
+        self.train(self.training)
+        self.channels_out, self.stride = self._dry_run(config.name)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Images in [0, 1] to what the weights expect; one grey channel becomes as many as the network has."""
+        if images.ndim != 4 or images.shape[1] not in (1, self.channels):
+            wanted = "1" if self.channels == 1 else f"1 or {self.channels}"
+            raise GeometryError(f"Images must be [b, {wanted}, h, w] for this backbone; got {tuple(images.shape)}.")
+        return (images - self.mean) / self.std
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features [b, channels_out, h', w'] of images [b, c, h, w]."""
+        features: Tensor = self.net(self.normalise(images))
+        return features.movedim(-1, 1) if self.last else features
+
+    def levels(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The features, and those of every earlier stage from fine to coarse.
+
+        Raises:
+            RecipeError: timm does not expose the stages of this network.
+        """
+        if not hasattr(self.net, "forward_intermediates"):
+            raise RecipeError("timm does not expose the stages of this backbone.", "Leave fusion out.")
+        features, stages = self.net.forward_intermediates(self.normalise(images), output_fmt="NCHW")
+        return (features.movedim(-1, 1) if self.last else features), list(stages)
+
+    def train(self, mode: bool = True) -> Trunk:
+        """Training mode, except for frozen stages, which stay as they are at inference."""
+        super().train(mode)
+        # without trainable weights autograd keeps no graph for these stages, yet input gradients can still pass
+        for name in self._frozen:
+            self.net.get_submodule(name).eval()
+        return self
+
+    @torch.no_grad()
+    def _dry_run(self, name: str) -> tuple[int, int]:
+        training = self.training
+        facts = self.net.pretrained_cfg
+        size = facts["input_size"][-1] if facts.get("fixed_input_size") else 64
+        features = self.eval()(torch.zeros(1, self.channels, size, size))
+        self.train(training)
+        if features.ndim != 4:
+            raise RecipeError(
+                f"{name!r} gives {tuple(features.shape)} instead of a map [b, c, h, w].",
+                "Use a convolutional backbone.",
+            )
+        return int(features.shape[1]), size // int(features.shape[-1])
+
+
+def _first_stages(net: nn.Module, n: int) -> tuple[str, ...]:
+    """Names of the modules of the stem and the first n stages, as timm groups them."""
+    if n == 0:
+        return ()
+    # timm's own grouping: 0 is the stem, then one group a stage
+    stages: dict[int, list[str]] = group_modules(net, net.group_matcher(coarse=True))  # type: ignore[operator]
+    if n >= len(stages):
+        raise RecipeError(f"frozen_stages {n} leaves nothing to train: there are {len(stages) - 1} stages.")
+    return tuple(name for stage in sorted(stages)[: n + 1] for name in stages[stage] if name)

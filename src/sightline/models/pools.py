@@ -1,0 +1,100 @@
+"""From class maps [b, k, *m] to logits [b, k]: one formula a pooling, in any number of map axes.
+
+`pool(maps)` is the logit; `pool.share(maps)` is the part of it that each cell contributes (the M'_c of Liao 2022,
+eq. 5): it has the shape of the maps and sums to the logit.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from sightline.errors import RecipeError
+
+
+class Pool(Protocol):
+    """What turns a map into a logit."""
+
+    def __call__(self, maps: Tensor) -> Tensor:
+        """Logits [b, k] of maps [b, k, *m]."""
+        ...
+
+    def share(self, maps: Tensor) -> Tensor:
+        """What each cell contributes: [b, k, *m], summing to the logits."""
+        ...
+
+
+@dataclass(frozen=True)
+class MeanPool:
+    """z = mean(M): global average pooling before the linear layer, written after it (Zhou 2016; Liao 2022, eq. 3)."""
+
+    def __call__(self, maps: Tensor) -> Tensor:
+        """Logits [b, k]."""
+        return maps.flatten(2).mean(-1)
+
+    def share(self, maps: Tensor) -> Tensor:
+        """M / n."""
+        return maps / math.prod(maps.shape[2:])
+
+
+@dataclass(frozen=True)
+class SoftmaxPool:
+    """z = sum(softmax(M / T) * M): spatial self-attention pooling (Liao 2022, eq. 5, where T = 1)."""
+
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse a temperature that is not positive."""
+        if not self.temperature > 0:
+            raise RecipeError(f"temperature must be positive; got {self.temperature}.")
+
+    def __call__(self, maps: Tensor) -> Tensor:
+        """Logits [b, k]."""
+        return self.share(maps).flatten(2).sum(-1)
+
+    def share(self, maps: Tensor) -> Tensor:
+        """softmax(M / T) * M."""
+        flat = maps.flatten(2)
+        return (torch.softmax(flat / self.temperature, dim=-1) * flat).view_as(maps)
+
+
+@dataclass(frozen=True)
+class MaxPool:
+    """z = max(M) (Oquab 2015)."""
+
+    def __call__(self, maps: Tensor) -> Tensor:
+        """Logits [b, k]."""
+        return maps.flatten(2).amax(-1)
+
+    def share(self, maps: Tensor) -> Tensor:
+        """M at its (first) highest cell, 0 elsewhere."""
+        flat = maps.flatten(2)
+        best = flat.argmax(-1, keepdim=True)
+        return torch.zeros_like(flat).scatter(-1, best, flat.gather(-1, best)).view_as(maps)
+
+
+@dataclass(frozen=True)
+class LogSumExpPool:
+    """z = x* + (1/r) log mean exp(r (M - x*)), x* = max M: between mean (r -> 0) and max (Pinheiro 2015; Wang 2017)."""
+
+    r: float = 10.0
+
+    def __post_init__(self) -> None:
+        """Refuse a sharpness that is not positive."""
+        if not self.r > 0:
+            raise RecipeError(f"r must be positive; got {self.r}.")
+
+    def __call__(self, maps: Tensor) -> Tensor:
+        """Logits [b, k]."""
+        flat = maps.flatten(2)
+        # torch.logsumexp is the max-shifted form
+        return (torch.logsumexp(self.r * flat, dim=-1) - math.log(flat.shape[-1])) / self.r
+
+    def share(self, maps: Tensor) -> Tensor:
+        """softmax(r M) * z: with w = softmax(r M), z = sum w (M - log(n w) / r), and every bracket equals z."""
+        weight = torch.softmax(self.r * maps.flatten(2), dim=-1)
+        return (weight * self(maps).unsqueeze(-1)).view_as(maps)

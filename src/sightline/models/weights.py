@@ -1,0 +1,132 @@
+"""Pretrained weights from local safetensors files, and what each expects of the network and its input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import timm
+import torch
+from huggingface_hub import hf_hub_download
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.models import adapt_input_conv
+from torch import Tensor, nn
+
+from sightline.errors import RecipeError, UnreadableFile
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a set of weights expects: input mean and std for images in [0, 1], and options of the architecture."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    options: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+
+
+# Weights that timm does not list, by the tag in <backbone>.<tag>.safetensors. Google's TensorFlow networks pad like
+# TensorFlow (more below and right than above and left) and see x / 127.5 - 1.
+KNOWN: Mapping[str, Facts] = {
+    "imagenet_google": Facts(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), options={"pad_type": "same"}),
+}
+
+
+def facts_of(name: str, tag: str) -> Facts:
+    """What weights of a backbone expect, by their tag: from `KNOWN`, else timm's record, else timm's default tag."""
+    if tag in KNOWN:
+        return KNOWN[tag]
+    architecture = name.split(".")[0]
+    record = timm.get_pretrained_cfg(f"{architecture}.{tag}", allow_unregistered=True) if tag else None
+    record = record or timm.get_pretrained_cfg(name, allow_unregistered=True)
+    return Facts(mean=tuple(record.mean), std=tuple(record.std))
+
+
+def find_weights(place: str, name: str) -> Path:
+    """The weights file: `place` itself, or the one in that folder named `<name>*.safetensors`."""
+    path = Path(place).expanduser()
+    if path.is_dir():
+        found = sorted(path.glob(f"{name}*.safetensors"))
+        found = [file for file in found if file.name.split(".")[0] == name.split(".")[0]] or found
+        if len(found) != 1:
+            what = ", ".join(file.name for file in found) or "none"
+            raise RecipeError(
+                f"Folder {path} must hold one {name}*.safetensors; found {what}.", "Name the file itself."
+            )
+        return found[0]
+    if not path.is_file():
+        raise RecipeError(
+            f"Weights {place!r} are neither a file, a folder nor 'imagenet'.", "Give an existing .safetensors file."
+        )
+    if path.suffix != ".safetensors":
+        raise RecipeError(
+            f"Weights {path} are no .safetensors file.", "Convert them; pickled weights are never opened."
+        )
+    return path
+
+
+def download(name: str) -> Path:
+    """The safetensors file that timm publishes for a backbone, from the hub or its local cache.
+
+    timm's own loader would fall back to pickled files; this one does not.
+    """
+    record = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    try:
+        if not record.hf_hub_id:
+            raise FileNotFoundError("timm publishes no weights for it on the hub")
+        return Path(hf_hub_download(record.hf_hub_id, "model.safetensors"))
+    except Exception as error:
+        # the hub raises several unrelated kinds when it cannot be reached or lacks the file
+        raise RecipeError(
+            f"The ImageNet weights of {name!r} could not be downloaded: {str(error).rstrip('.')}.",
+            "Give weights a local .safetensors file or a folder of them, or null for random weights.",
+        ) from error
+
+
+def read_weights(path: Path, net: nn.Module, name: str, channels: int) -> None:
+    """Load a file into a classifier-less timm network, in float32, every key accounted for.
+
+    Raises:
+        UnreadableFile: not a safetensors file, or values that are not finite.
+        RecipeError: keys missing, left over or of another shape.
+    """
+    try:
+        stored: dict[str, Tensor] = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UnreadableFile(f"{path} is no readable safetensors file: {error}.", "Fetch it again.") from error
+    record = net.pretrained_cfg
+    stored = {key: value.float() if value.is_floating_point() else value for key, value in stored.items()}
+    broken = sorted(key for key, value in stored.items() if not torch.isfinite(value).all())
+    if broken:
+        raise UnreadableFile(f"{path} holds values that are not finite in {_few(broken)}.", "Fetch it again.")
+    stored = {key: value for key, value in stored.items() if not _is_classifier(key, record)}  # type: ignore[arg-type]
+    stem = f"{record['first_conv']}.weight"  # type: ignore[index]
+    if stem in stored and stored[stem].shape[1] == 3 and channels != 3:
+        stored[stem] = adapt_input_conv(channels, stored[stem])
+    wanted = net.state_dict()
+    missing = sorted(key for key in wanted.keys() - stored.keys() if not key.endswith("num_batches_tracked"))
+    spare = sorted(stored.keys() - wanted.keys())
+    odd = sorted(
+        f"{key} {list(stored[key].shape)} instead of {list(wanted[key].shape)}"
+        for key in stored.keys() & wanted.keys()
+        if stored[key].shape != wanted[key].shape
+    )
+    faults = [
+        f"{what} {_few(keys)}" for what, keys in (("lacks", missing), ("has unknown", spare), ("has", odd)) if keys
+    ]
+    if faults:
+        raise RecipeError(
+            f"Weights {path} do not belong to {name!r}: the file {'; it '.join(faults)}.",
+            "Name the backbone they were trained for, or give its own file.",
+        )
+    net.load_state_dict(stored, strict=False)
+
+
+def _is_classifier(key: str, record: Mapping[str, str | tuple[str, ...] | None]) -> bool:
+    heads = record.get("classifier") or ()
+    return any(key.startswith(f"{head}.") for head in ((heads,) if isinstance(heads, str) else heads))
+
+
+def _few(names: list[str], n: int = 4) -> str:
+    return ", ".join(names[:n]) + (f" and {len(names) - n} more" if len(names) > n else "")
