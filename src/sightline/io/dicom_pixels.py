@@ -1,0 +1,191 @@
+"""Stored DICOM pixels through permissively licensed decoders, exactly as stored or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import uid
+from pydicom.encaps import get_frame
+from pydicom.pixels import get_decoder
+
+from sightline.errors import UnreadableFile
+from sightline.io.picture import require_sane_size
+
+NATIVE = frozenset(
+    {
+        uid.ImplicitVRLittleEndian,
+        uid.ExplicitVRLittleEndian,
+        uid.ExplicitVRBigEndian,
+        uid.DeflatedExplicitVRLittleEndian,
+    }
+)
+# pydicom decodes the one kind with GPL packages only, so libjpeg-turbo (through imagecodecs) does it here
+DEEP_JPEG = frozenset({uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1})
+BY_PYDICOM = frozenset(
+    {
+        uid.RLELossless,
+        uid.JPEGBaseline8Bit,
+        uid.JPEGLSLossless,
+        uid.JPEGLSNearLossless,
+        uid.JPEG2000Lossless,
+        uid.JPEG2000,
+        uid.HTJ2KLossless,
+        uid.HTJ2KLosslessRPCL,
+        uid.HTJ2K,
+    }
+)
+
+
+def stored_pixels(header: Any, file: Path) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
+    """Decode the one frame of a grey image.
+
+    Args:
+        header: the pydicom Dataset, read with its pixels.
+        file: named in errors.
+
+    Returns:
+        index: uint16 [H, W] below 2 ** BitsStored, the bit pattern of every pixel.
+        values: int64 [2 ** BitsStored], the stored value that each pattern means (negative when signed).
+
+    Raises:
+        UnreadableFile: no pixels, several frames, colour, an unknown codec, a truncated stream or an absurd size.
+    """
+    _require_pixels(header, file)
+    rows, columns = _whole(header, "Rows", file), _whole(header, "Columns", file)
+    require_sane_size(file, rows, columns)
+    _require_grey(header, file)
+    bits, allocated, shift = _bits(header, file)
+    signed = _whole(header, "PixelRepresentation", file, 0) == 1
+    syntax = header.file_meta.TransferSyntaxUID
+    try:
+        array = _decode(header, file, syntax)
+    except UnreadableFile:
+        raise
+    except Exception as error:  # decoders meet foreign bytes and raise whatever they like
+        raise UnreadableFile(
+            f"{file}: the pixels ({syntax.name}) do not decode; they are truncated or damaged "
+            f"({' '.join(str(error).split())[:200]}).",
+            "Export or copy the file again.",
+        ) from None
+    if array.shape != (rows, columns):
+        raise UnreadableFile(
+            f"{file}: the header states {rows} x {columns} pixels, the pixel data hold {array.shape}.",
+            "Export the image again from its source.",
+        )
+    patterns = np.arange(2**bits, dtype=np.int64)
+    values = np.where(patterns >= 2 ** (bits - 1), patterns - 2**bits, patterns) if signed else patterns
+    if syntax not in NATIVE and not (signed and syntax in DEEP_JPEG):
+        # lossy codecs overshoot: a value beyond the stored bits must stay white, not wrap round to black
+        array = np.clip(array, values.min(), values.max())
+    # unused high bits may hold overlays (retired), so only the stored bits are looked at
+    index = (array.astype(f"u{max(allocated // 8, array.dtype.itemsize)}") >> shift) & (2**bits - 1)
+    return index.astype(np.uint16), values
+
+
+def require_syntax(header: Any, file: Path) -> None:
+    """Refuse files that do not say how they are encoded, or say so in a way no decoder here knows.
+
+    Raises:
+        UnreadableFile: the transfer syntax is absent or unknown.
+    """
+    syntax = getattr(getattr(header, "file_meta", None), "TransferSyntaxUID", None)
+    if not syntax:
+        raise UnreadableFile(
+            f"{file}: the file does not state its transfer syntax (0002,0010), so its bytes cannot be interpreted.",
+            "Export the image again as a DICOM file with complete meta information.",
+        )
+    if syntax not in NATIVE | DEEP_JPEG | BY_PYDICOM:
+        raise UnreadableFile(
+            f"{file}: no decoder for the transfer syntax {syntax.name} ({syntax}).",
+            "Export the image uncompressed, or as JPEG 2000, JPEG-LS, RLE or JPEG lossless.",
+        )
+
+
+def _require_pixels(header: Any, file: Path) -> None:
+    if "PixelData" in header and len(header.PixelData or b"") > 0:
+        return
+    if "FloatPixelData" in header or "DoubleFloatPixelData" in header:
+        raise UnreadableFile(
+            f"{file}: the pixels are floating-point numbers (a computed map), not a radiograph.",
+            "Give the radiograph that the map was computed from.",
+        )
+    if "Rows" in header or "PixelData" in header or len(header) == 0:
+        raise UnreadableFile(
+            f"{file}: the file ends before its pixels; it is truncated or a header without its image.",
+            "Export or copy the file again.",
+        )
+    kind = getattr(header.get("SOPClassUID"), "name", "") or "an object without a class"
+    raise UnreadableFile(
+        f"{file}: not an image but {kind} (modality {header.get('Modality') or 'not stated'}).",
+        "Leave the file out; give the radiographs of the study.",
+    )
+
+
+def _require_grey(header: Any, file: Path) -> None:
+    frames = _whole(header, "NumberOfFrames", file, 1)
+    if frames > 1:
+        raise UnreadableFile(
+            f"{file}: the image has {frames} frames; a radiograph has one.", "Export the frame you need as one image."
+        )
+    photometric = str(header.get("PhotometricInterpretation") or "")
+    samples = _whole(header, "SamplesPerPixel", file, 1)
+    if photometric not in ("MONOCHROME1", "MONOCHROME2") or samples != 1:
+        raise UnreadableFile(
+            f"{file}: the photometric interpretation is {photometric or 'not stated'} with {samples} samples a pixel; "
+            "MONOCHROME1 or MONOCHROME2 with one was expected.",
+            "Give the grey original, not a colour copy or screenshot.",
+        )
+
+
+def _bits(header: Any, file: Path) -> tuple[int, int, int]:
+    """Bits stored, bits allocated, and how far the stored bits stand above bit 0."""
+    allocated = _whole(header, "BitsAllocated", file)
+    stored = _whole(header, "BitsStored", file, allocated)
+    high = _whole(header, "HighBit", file, stored - 1)
+    if allocated not in (8, 16) or not 1 <= stored <= allocated or not stored - 1 <= high < allocated:
+        raise UnreadableFile(
+            f"{file}: {allocated} bits allocated, {stored} stored, high bit {high}; "
+            "8 or 16 allocated with the stored bits inside them were expected.",
+            "Export the image again with 8 or 16 bits.",
+        )
+    native = header.file_meta.TransferSyntaxUID in NATIVE
+    return stored, allocated, high + 1 - stored if native else 0
+
+
+def _decode(header: Any, file: Path, syntax: uid.UID) -> NDArray[Any]:
+    if syntax in DEEP_JPEG or syntax == uid.JPEGBaseline8Bit:
+        frame = get_frame(header.PixelData, 0, number_of_frames=1)
+        # a JPEG decoder fills what is missing with grey; the end mark may be followed by a padding byte or two
+        if b"\xff\xd9" not in frame[-16:]:
+            raise UnreadableFile(
+                f"{file}: the JPEG stream ends before its end mark; the file is truncated.",
+                "Export or copy the file again.",
+            )
+        if syntax in DEEP_JPEG:
+            import imagecodecs
+
+            decoded: NDArray[Any] = imagecodecs.jpeg8_decode(frame)
+            return decoded
+    # the options keep pydicom from rounding off unused bits: overlays, shifts and overshoot are told apart here
+    array, _ = get_decoder(syntax).as_array(header, raw=True, index=0, correct_unused_bits=False)
+    native: NDArray[Any] = array.astype(array.dtype.newbyteorder("="), copy=False)
+    return native
+
+
+def _whole(header: Any, keyword: str, file: Path, default: int | None = None) -> int:
+    try:
+        value = header.get(keyword)
+        if value is None or value == "":
+            if default is None:
+                raise UnreadableFile(
+                    f"{file}: the header does not state {keyword}.", "Export the image again from its source."
+                )
+            return default
+        return int(value)
+    except (TypeError, ValueError) as error:
+        raise UnreadableFile(
+            f"{file}: {keyword} holds no whole number ({error}).", "Export the image again from its source."
+        ) from None

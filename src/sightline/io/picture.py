@@ -1,0 +1,84 @@
+"""A picture as it is shown, and the list of files that are none."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sightline.errors import UnreadableFile
+from sightline.frame import Frame
+
+Pixels = NDArray[np.uint8] | NDArray[np.uint16]
+
+# the largest digital radiographs (stitched spines, mammograms) have about 30 Mpx
+MAX_PIXELS = 200_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One image, ready for display: brighter is denser, 0 is black and the dtype's maximum is white.
+
+    Attributes:
+        pixels: uint8 or uint16 [H, W], or uint8 [H, W, 3] for true colour.
+        frame: the image's own frame; its spacing in mm where the file states it.
+        facts: what the file says of itself, as text (`modality`, `view_position`, `grey_scale`, ...).
+    """
+
+    pixels: Pixels
+    frame: Frame
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A file that was left out, why, and what to do about it."""
+
+    file: Path
+    reason: str
+    remedy: str
+
+
+def write_rejects(path: Path, rejects: Iterable[Reject]) -> None:
+    """Write rejects as a CSV with the columns file, reason, remedy (the header stands also when there are none)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        table = csv.writer(stream)
+        table.writerow(["file", "reason", "remedy"])
+        table.writerows([str(reject.file), reject.reason, reject.remedy] for reject in rejects)
+
+
+def require_sane_size(file: Path, rows: int, columns: int) -> None:
+    """Refuse empty and absurd sizes before memory is spent on them.
+
+    Raises:
+        UnreadableFile: a side is below 1, or the area is above MAX_PIXELS.
+    """
+    if rows < 1 or columns < 1:
+        raise UnreadableFile(
+            f"{file}: the size is stated as {rows} x {columns} pixels; at least 1 x 1 was expected.",
+            "Export the image again from its source.",
+        )
+    if rows * columns > MAX_PIXELS:
+        raise UnreadableFile(
+            f"{file}: the size is stated as {rows} x {columns} = {rows * columns / 1e6:.0f} million pixels; "
+            f"at most {MAX_PIXELS / 1e6:.0f} million are read.",
+            "If the size is right, reduce the image first; if not, the header is broken: export it again.",
+        )
+
+
+def stretch_to_uint16(values: NDArray[np.integer]) -> NDArray[np.uint16]:
+    """Map minimum..maximum of integers to 0..65535 (linear, rounded); a constant picture becomes 0."""
+    low, high = int(values.min()), int(values.max())
+    if low == high:
+        return np.zeros(values.shape, dtype=np.uint16)
+    steps = high - low
+    if steps <= 65535:
+        # a table costs one look-up a pixel where arithmetic would cost several passes in double precision
+        table = np.rint(np.arange(steps + 1) * (65535.0 / steps)).astype(np.uint16)
+        return table[values - values.dtype.type(low)]
+    return np.rint((values.astype(np.float64) - low) * (65535.0 / steps)).astype(np.uint16)
