@@ -1,0 +1,250 @@
+"""One radiograph with what is true of it: the picture, the bone, its mid-line and the fracture's place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from sightline.cohorts.phantom import furniture as lay
+from sightline.cohorts.phantom.anatomy import Bone, Pose
+from sightline.cohorts.phantom.femur import Hip, femur_breaks, grow_hip
+from sightline.cohorts.phantom.fracture import scaphoid_break, seen_on
+from sightline.cohorts.phantom.furniture import Rect
+from sightline.cohorts.phantom.radiograph import Shadow, collimated, draw_technique, expose, flesh, project
+from sightline.cohorts.phantom.wrist import View, grow_wrist, seen_in
+from sightline.frame import FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """A finished radiograph.
+
+    Attributes:
+        picture: grey values 0 to 1 [H, W], brighter is denser.
+        bone: where the target bone is [H, W].
+        midline: (row, column) of its mid-line [n, 2].
+        fracture: (top, left, bottom, right) of the fracture lines in px, None without one.
+        region: the same of the square that a localiser would look for, None for the wrist.
+        pixel_mm: size of a pixel.
+        facts: what is known of the image by name.
+    """
+
+    picture: FloatArray
+    bone: NDArray[np.bool_]
+    midline: FloatArray
+    fracture: Rect | None
+    region: Rect | None
+    pixel_mm: float
+    facts: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Streams:
+    """The generators of one image: what the person is, how the fracture runs, how the image is made."""
+
+    person: Generator
+    fracture: Generator
+    image: Generator
+    noise: Generator
+    lead: Generator
+
+
+def draw_wrist(
+    streams: Streams,
+    *,
+    view: str = "PA",
+    side: str = "L",
+    grade: str = "none",
+    share: float = 1.0,
+    marker: bool = False,
+    size_px: int = 416,
+) -> Drawn:
+    """A wrist in one view.
+
+    Args:
+        streams: generators; equal `person` and `fracture` states draw the same person and fracture.
+        view: PA, oblique, PA ulnar deviation, supinated oblique.
+        side: L or R.
+        grade: none, plain, subtle or occult.
+        share: how much of the fracture this view shows, 0 to 1.
+        marker: lay the shortcut's arrow on the image.
+        size_px: long side of the image.
+    """
+    rng = streams.image
+    density = float(streams.person.uniform(0.5, 1.1))
+    wrist = seen_in(grow_wrist(streams.person, density=density), cast(View, view), rng)
+    target = next(bone for bone in wrist.bones if bone.name == "scaphoid")
+    shape = _shape(rng, size_px)
+    pixel_mm = float(np.sqrt(rng.uniform(4700.0, 6300.0) / (shape[0] * shape[1])))
+    centre = 0.5 * target.outline.mean(axis=0) + 0.5 * np.array([0.0, 12.0]) + rng.uniform(-3.5, 3.5, 2)
+    pose = Pose(shape, pixel_mm, (float(centre[0]), float(centre[1])), float(rng.normal(0.0, 5.0)), side == "R")
+    breaks = {}
+    if grade != "none":
+        breaks["scaphoid"] = (seen_on(scaphoid_break(target, streams.fracture, grade), share),)
+    hardware = str(rng.choice(["none", "plate", "wires", "bracelet"], p=[0.88, 0.04, 0.04, 0.04]))
+    lead = lay.wrist_hardware(hardware, pose, rng)
+    attenuation, shadows = project(wrist.bones, pose, streams.noise, breaks)
+    attenuation += flesh(wrist.skin, wrist.flesh_mm, pose, streams.noise)
+    words = (f"WRIST {view.split()[0].upper()}", f"ID {rng.integers(1000, 9999)}", "PORTABLE", "12-BIT 55KV")
+    seen = _seen(shadows, target, pose)
+    picture, facts = _develop(attenuation, lead, seen, streams, side, marker, words, collimation=0.65)
+    facts |= {"side": side, "hardware": hardware}
+    facts["phantom_density"] = f"{density:.2f}"
+    lucency = breaks["scaphoid"][0].lucency if breaks else 0.0
+    facts |= {"phantom_grade": grade, "phantom_lucency": f"{lucency:.2f}"}
+    return Drawn(picture, seen.inside, seen.midline, seen.fracture, None, pixel_mm, facts)
+
+
+def draw_femur(
+    streams: Streams,
+    *,
+    ao_class: str = "normal",
+    side: str = "L",
+    marker: bool = False,
+    size_px: int = 448,
+) -> Drawn:
+    """A proximal femur, AP, with an AO-like class (`normal`, A1, A2, A3, B1, B2, B3); other arguments as the wrist's.
+
+    Raises:
+        CohortError: no such class.
+    """
+    rng = streams.image
+    density = float(streams.person.uniform(0.45, 1.05))
+    hip = grow_hip(streams.person, density=density, ao_class=ao_class)
+    target = hip.bones[0]
+    shape = _shape(rng, size_px)
+    pixel_mm = float(np.sqrt(rng.uniform(25000.0, 33000.0) / (shape[0] * shape[1])))
+    centre = np.array([-28.0, 14.0]) + rng.uniform(-9.0, 9.0, 2)
+    pose = Pose(shape, pixel_mm, (float(centre[0]), float(centre[1])), float(rng.normal(0.0, 4.0)), side == "R")
+    breaks = femur_breaks(ao_class, streams.fracture, size=hip.head_radius_mm / 24.5)
+    hardware = "none"
+    if ao_class == "normal" and rng.random() < 0.06:
+        hardware = str(rng.choice(["hip screw", "nail"]))
+    lead = lay.hip_hardware(hardware, pose, rng)
+    attenuation, shadows = project(hip.bones, pose, streams.noise, breaks)
+    attenuation += flesh(hip.skin, hip.flesh_mm, pose, streams.noise)
+    words = ("HIP AP", f"ID {rng.integers(1000, 9999)}", "SUPINE", "12-BIT 75KV")
+    seen = _seen(shadows, target, pose)
+    picture, facts = _develop(attenuation, lead, seen, streams, side, marker, words, collimation=0.5)
+    facts |= {"side": side, "hardware": hardware, "phantom_density": f"{density:.2f}"}
+    facts["phantom_grade"] = "none" if ao_class == "normal" else "plain"
+    return Drawn(picture, seen.inside, seen.midline, seen.fracture, _head_square(hip, pose), pixel_mm, facts)
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    inside: NDArray[np.bool_]
+    midline: FloatArray
+    fracture: Rect | None
+    box: Rect
+
+
+def _seen(shadows: Mapping[str, Shadow], target: Bone, pose: Pose) -> _Seen:
+    """The target bone as the image shows it."""
+    shadow = shadows[target.name]
+    inside = _onto(pose.shape, shadow, shadow.inside) > 0
+    lines = _onto(pose.shape, shadow, shadow.lines * shadow.inside)
+    box = _bounds(inside, 0)
+    if box is None:
+        raise AssertionError("The target bone lies outside the image.")
+    midline = pose.place(target.axis)
+    margin = np.array([0.5, 0.5])
+    keep = ((midline >= margin) & (midline <= np.array(pose.shape) - margin)).all(axis=1)
+    # where the bone leaves the image, the mid-line is cut at the border
+    dense = np.column_stack(
+        [np.interp(np.linspace(0, len(midline) - 1, 200), range(len(midline)), midline[:, i]) for i in (0, 1)]
+    )
+    if not keep.all():
+        dense = dense[((dense >= margin) & (dense <= np.array(pose.shape) - margin)).all(axis=1)]
+        midline = dense[np.linspace(0, len(dense) - 1, 8).astype(int)]
+    return _Seen(inside, midline, _bounds(lines > 0.3, 4), box)
+
+
+def _develop(
+    attenuation: FloatArray,
+    lead: FloatArray,
+    seen: _Seen,
+    streams: Streams,
+    side: str,
+    marker: bool,
+    words: Sequence[str],
+    collimation: float,
+) -> tuple[FloatArray, dict[str, str]]:
+    """Collimation, markers, exposure and text: the picture [H, W] and what is known of it."""
+    shape, rng = attenuation.shape, streams.image
+    long_px = max(shape)
+    field, limits = collimated((shape[0], shape[1]), rng, likely=collimation)
+    taken = [seen.box]
+    middle = ((seen.box[0] + seen.box[2]) / 2, (seen.box[1] + seen.box[3]) / 2)
+    if marker:
+        size = int(long_px * streams.lead.uniform(0.085, 0.1))
+        place = lay.find_place((size, size), attenuation.shape, limits, taken, streams.lead)
+        if place is None:
+            raise AssertionError("No corner is free for the marker.")
+        tile = lay.arrow(size, lay.towards(place, middle) + float(streams.lead.normal(0.0, 8.0)))
+        taken.append(lay.lay(lead, tile, place))
+    tile = lay.letter(
+        side,
+        int(long_px * rng.uniform(0.05, 0.08)),
+        turn_deg=lay.corner_turn(rng),
+        plaque=bool(rng.random() < 0.4),
+    )
+    height, width = tile.shape
+    place = lay.find_place((height, width), attenuation.shape, limits, taken, rng)
+    if place is not None and rng.random() < 0.85:
+        taken.append(lay.lay(lead, tile, place))
+    shutter = float(rng.uniform(0.0, 0.04)) if rng.random() < 0.9 else float(rng.uniform(0.55, 0.9))
+    picture = expose(attenuation, lead, field, draw_technique(rng), streams.noise, shutter=shutter)
+    text = str(rng.choice(list(words)))
+    place = lay.find_place(lay.text_size(text, 12), attenuation.shape, None, taken, rng)
+    if place is not None and rng.random() < 0.3:
+        lay.burn(picture, text, place, 12, float(rng.uniform(0.75, 1.0)))
+    facts = {"collimated": "no" if limits is None else "yes", "phantom_marker": "yes" if marker else "no"}
+    return picture, facts
+
+
+def _shape(rng: Generator, size_px: int) -> tuple[int, int]:
+    """Rows and columns: the long side is `size_px`, mostly upright."""
+    short = int(size_px * rng.uniform(0.74, 0.92))
+    return (short, size_px) if rng.random() < 0.18 else (size_px, short)
+
+
+def _onto(shape: tuple[int, int], shadow: Shadow, values: NDArray[np.generic]) -> FloatArray:
+    from sightline.cohorts.phantom.radiograph import paste
+
+    canvas = np.zeros(shape)
+    paste(canvas, shadow, values.astype(float))
+    return canvas
+
+
+def _bounds(inside: NDArray[np.bool_], margin: int) -> Rect | None:
+    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+    if not len(rows):
+        return None
+    height, width = inside.shape
+    return (
+        float(max(rows[0] - margin, 0)),
+        float(max(columns[0] - margin, 0)),
+        float(min(rows[-1] + 1 + margin, height)),
+        float(min(columns[-1] + 1 + margin, width)),
+    )
+
+
+def _head_square(hip: Hip, pose: Pose) -> Rect:
+    """A square about head, neck and trochanters, kept inside the image."""
+    x, y = hip.head_mm
+    scale = hip.head_radius_mm / 24.5
+    centre = pose.place([x + 30.0 * scale, y - 26.0 * scale])
+    side = min(124.0 * scale / pose.pixel_mm, *pose.shape)
+    top, left = np.clip(centre - side / 2.0, 0.0, np.array(pose.shape) - side)
+    return (float(top), float(left), float(top + side), float(left + side))
+
+
+def with_facts(drawn: Drawn, facts: Mapping[str, str]) -> Drawn:
+    """The same radiograph with more known of it."""
+    return replace(drawn, facts={**drawn.facts, **facts})
