@@ -85,7 +85,7 @@ def test_probabilities_must_be_probabilities(bad):
 def test_rows_must_sum_to_one():
     p = table().probabilities.copy()
     p[3] *= 0.999
-    with pytest.raises(RunError, match="'i3' has probabilities that sum to 0.999"):
+    with pytest.raises(RunError, match=r"'i3' has probabilities that sum to 0\.999"):
         changed(table(), probabilities=p)
     p[3] *= (1 + 5e-5) / 0.999
     changed(table(), probabilities=p)

@@ -217,7 +217,7 @@ def interval(
         why = f"no interval: {patients} patients, at least {FEWEST_PATIENTS} needed"
     elif 2 * undefined > replicate_values.size:
         why = f"no interval: {undefined} of {replicate_values.size} replicates lack a class"
-    elif not allow_constant and defined.min() == defined.max():
+    elif not allow_constant and np.ptp(defined) <= 1e-12 * max(1.0, abs(value)):
         # 10 of 10 right is not 100% for certain; a bootstrap cannot see what never happened
         why = f"no interval: every resample of the {patients} patients gives {value:.3f}"
     if why:
