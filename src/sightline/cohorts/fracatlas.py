@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from PIL import Image
+
 from sightline.case import Case, Cohort
 from sightline.cohorts.coco import annotations_by_image, image_records, regions_of_annotation
 from sightline.cohorts.groups import group_of, read_groups
@@ -26,6 +28,7 @@ CLASSES = ("no fracture", "fracture")
 FOLDERS = {"0": "Non_fractured", "1": "Fractured"}
 VIEWS = ("frontal", "lateral", "oblique")
 FACTS = ("hand", "leg", "hip", "shoulder", "mixed", "hardware", "multiscan", *VIEWS)
+ORIENTATION = 0x0112  # EXIF tag
 MASKS = "Annotations/COCO JSON/COCO_fracture_masks.json"
 
 
@@ -72,16 +75,21 @@ def read(
     groups = group_of(
         read_groups(path, "image_id") if path.is_file() else None, [row["image_id"] for row in rows], path
     )
-    cases = []
+    cases: list[Case] = []
+    turned: list[str] = []
     for row in rows:
         name = row["image_id"]
         size = sizes.get(name)
+        image = source / "images" / FOLDERS[row["fractured"]] / name
+        shape = (size["height"], size["width"]) if size else None
+        if shape is not None and _stored_on_its_side(image):
+            shape, turned = (shape[1], shape[0]), [*turned, Path(name).stem]
         cases.append(
             Case(
                 case_id=Path(name).stem,
                 study_id=Path(name).stem,
                 patient_id=Path(groups[name]).stem,
-                image=source / "images" / FOLDERS[row["fractured"]] / name,
+                image=image,
                 label=CLASSES[int(row["fractured"])],
                 regions=tuple(
                     region
@@ -89,7 +97,7 @@ def read(
                     for region in regions_of_annotation(mark, "fracture", source / MASKS)
                 ),
                 view="+".join(view for view in VIEWS if row[view] == "1"),
-                shape=(size["height"], size["width"]) if size else None,
+                shape=shape,
                 facts={fact: row[fact] for fact in FACTS},
             )
         )
@@ -98,6 +106,8 @@ def read(
         about["patients"] = "groups.csv (near-duplicates and neighbouring ids): FracAtlas has no patient ids"
     else:
         about["patients"] = "WARNING: no groups.csv, every image counts as its own patient; splits may leak patients"
+    if turned:
+        about["stored on their side"] = f"{', '.join(turned)}: stated sizes swapped, as EXIF turns these pictures"
     unmarked = [case.case_id for case in cases if case.label == "fracture" and not case.regions]
     if unmarked:
         about["fractures without a mark"] = f"{len(unmarked)}: {', '.join(unmarked)}"
@@ -105,6 +115,15 @@ def read(
         about["set aside"] = f"{len(wrong)}: {', '.join(wrong)}"
     cohort = Cohort("FracAtlas", CLASSES, tuple(cases), source, about)
     return cohort if fractions is None else split_cohort(cohort, fractions, seed)
+
+
+def _stored_on_its_side(path: Path) -> bool:
+    """Whether EXIF turns the picture by a quarter: sizes are stated as stored, but the marks were drawn as shown."""
+    try:
+        with Image.open(path) as picture:
+            return picture.getexif().get(ORIENTATION) in (5, 6, 7, 8)
+    except (OSError, ValueError, SyntaxError):
+        return False  # the audit reports pictures that do not decode
 
 
 def _contradictions(source: Path, rows: list[Row], sized: set[str], marks: dict[str, list[Any]]) -> dict[str, str]:
