@@ -402,7 +402,7 @@ def test_report_nests_escapes_and_loads_nothing():
             assert attributes["alt"] == NASTY
         if tag == "a":
             assert attributes["href"].startswith("#")
-    # title 2 (head, heading), summary, contents, section 2, table 3 (caption, row, note), picture, provenance 2: as text
+    # title 2, summary, contents, section 2, table 3 (caption, row, note), picture, provenance 2: all of them as text
     assert "".join(page.words).count(NASTY) == 2 + 1 + 1 + 2 + 3 + 1 + 2
 
 

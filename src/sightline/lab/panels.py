@@ -142,7 +142,7 @@ def draw_panel(case: PanelCase) -> bytes:
     for top, name in zip(rows, ("class map $g(M_c)$", "attention $g(M'_c)$"), strict=True):
         sheet.text(left, top + height / 2, name, size=10, rotation=90, ha="center", va="center", parse_math=True)
     bar = 0.15 + (1 + len(shown)) * (cell + 0.12) + 0.32 + 0.05
-    sheet.bar(bar, rows[0], height, signed=False, ends=("highest\nof each\nmap", "lowest"))
+    sheet.bar(bar, rows[0], height, signed=False, ends=("highest\nof a map", "lowest"))
     ends = (f"+{case.limit:.2g}\nfor", f"−{case.limit:.2g}\nagainst") if case.limit > 0 else ("for", "against")
     sheet.bar(bar, rows[1], height, signed=True, ends=ends, middle="0")
     foot = sheet.height - 0.22

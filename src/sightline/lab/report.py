@@ -56,7 +56,7 @@ HOW_TO_READ: tuple[tuple[str, str], ...] = (
     ),
 )
 
-WIDE_PX = 700
+WIDE_PX = 860
 SHORT = 26  # characters of a cell that is not broken over lines
 
 
