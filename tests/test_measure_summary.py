@@ -1,4 +1,5 @@
 import ast
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,15 @@ from sightline.measure.classification import AUC
 from sightline.measure.comparison import welch
 from sightline.measure.estimate import Estimate
 from sightline.measure.intervals import bootstrap
+from sightline.measure.localisation import NAMES
 from sightline.measure.predictions import Predictions
-from sightline.measure.summary import classification_report, comparisons_to_markdown, counts_text, to_markdown
+from sightline.measure.summary import (
+    classification_report,
+    comparisons_to_markdown,
+    counts_text,
+    standard_scores,
+    to_markdown,
+)
 
 
 def table(k=2, studies=30, seed=0):
@@ -82,6 +90,26 @@ def test_comparisons_are_corrected_for_reading_all_of_them():
     cells = [[c.strip() for c in line.strip("| ").split(" | ")] for line in lines]
     assert float(cells[0][5].removeprefix("p = ")) == pytest.approx(2 * rows[0].p_value, abs=0.001)
     assert cells[2][4] == cells[2][5] == "no p" and cells[2][3] == "+0.100"
+
+
+def test_the_example_in_the_docs_runs(tmp_path, capsys):
+    page = (Path(__file__).parents[1] / "docs" / "statistics.md").read_text(encoding="utf-8")
+    for seed in range(3):
+        table(seed=seed).write(tmp_path / f"guided{seed}.csv")
+        table(seed=seed + 3).write(tmp_path / f"unguided{seed}.csv")
+    exec(re.search(r"```python\n(.*?)```", page, re.S).group(1), {"folder": tmp_path})
+    printed = capsys.readouterr().out
+    assert "| AUC, study-wise | 0." in printed
+    assert "paired bootstrap over patients and 3 and 3 seeds" in printed and "Obuchowski" in printed
+
+
+def test_every_score_is_described_in_the_docs():
+    page = (Path(__file__).parents[1] / "docs" / "statistics.md").read_text(encoding="utf-8")
+    names = {
+        re.split(r" of | for |,| macro| weighted", s.name)[0] for k in (2, 3) for s in standard_scores("abc"[:k], 1)
+    }
+    missing = [name for name in [*names, *NAMES.values()] if name not in page and name.lower() not in page]
+    assert not missing
 
 
 def test_measure_reads_no_network_library_and_no_other_room():
