@@ -80,11 +80,11 @@ def read(
         if sop_uid:
             seen[sop_uid] = file
         cases.append(_case(header, source, label))
-    for row in rows or ():
+    for row in (rows or {}).values():
         if row.line not in used:
             reason = f"{labels}: line {row.line}: {row.key} {row.value!r} is that of no radiograph that was read."
             rejects.append(Reject(Path(str(labels)), reason, "Correct the row or add the file."))
-    found = {case.label for case in cases} if rows is None else {row.label for row in rows}
+    found = {case.label for case in cases} if rows is None else {row.label for row in rows.values()}
     names = tuple(classes) if rows is not None and classes is not None else tuple(sorted(found)) or (UNKNOWN,)
     about = {"layout": "dicom", "source": source.name, "labels": "" if labels is None else Path(labels).name}
     return Cohort(name or source.resolve().name, names, tuple(cases), source, about), tuple(rejects)
@@ -131,7 +131,7 @@ def _place(file: Path, source: Path) -> str:
     return file.name if source.is_file() else file.relative_to(source).as_posix()
 
 
-def _read_labels(path: Path, classes: Sequence[str] | None) -> tuple[_Row, ...]:
+def _read_labels(path: Path, classes: Sequence[str] | None) -> dict[str, _Row]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             table = csv.DictReader(stream)
@@ -161,16 +161,16 @@ def _read_labels(path: Path, classes: Sequence[str] | None) -> tuple[_Row, ...]:
             raise LayoutError(
                 f"{path}: lines {first.line} and {row.line} both label {key} {row.value!r}.", "Keep one of them."
             )
-    return tuple(rows)
+    return known
 
 
-def _label(header: Header, source: Path, rows: tuple[_Row, ...], used: set[int]) -> str:
-    key = rows[0].key if rows else "file"
+def _label(header: Header, source: Path, rows: dict[str, _Row], used: set[int]) -> str:
+    key = next((row.key for row in rows.values()), "file")
     value = _place(header.file, source) if key == "file" else header.facts.get(key, "")
-    for row in rows:
-        if row.value == value:
-            used.add(row.line)
-            return row.label
+    row = rows.get(value)
+    if row is not None:
+        used.add(row.line)
+        return row.label
     raise UnreadableFile(
         f"{header.file}: the labels table has no row with {key} {value!r}.", "Add the row or leave the file out."
     )

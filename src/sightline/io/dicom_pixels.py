@@ -24,6 +24,7 @@ NATIVE = frozenset(
 )
 # pydicom decodes the one kind with GPL packages only, so libjpeg-turbo (through imagecodecs) does it here
 DEEP_JPEG = frozenset({uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1})
+ENDS_WITH_MARK = DEEP_JPEG | {uid.JPEGBaseline8Bit, uid.JPEGLSLossless, uid.JPEGLSNearLossless}
 BY_PYDICOM = frozenset(
     {
         uid.RLELossless,
@@ -156,7 +157,7 @@ def _bits(header: Any, file: Path) -> tuple[int, int, int]:
 
 
 def _decode(header: Any, file: Path, syntax: uid.UID) -> NDArray[Any]:
-    if syntax in DEEP_JPEG or syntax == uid.JPEGBaseline8Bit:
+    if syntax in ENDS_WITH_MARK:
         frame = get_frame(header.PixelData, 0, number_of_frames=1)
         # a JPEG decoder fills what is missing with grey; the end mark may be followed by a padding byte or two
         if b"\xff\xd9" not in frame[-16:]:

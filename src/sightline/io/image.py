@@ -85,6 +85,8 @@ def read_image(path: Path) -> Picture:
                 )
             if name == "JPEG":
                 _require_end_of_jpeg(path, data)
+            if name == "PNG":
+                _require_intact_png(path, data)
             facts = {"format": name, "mode": image.mode}
             white_is_zero = name == "TIFF" and image.mode.startswith("I") and _tiff_tag(image, 262) == 0
             image.load()
@@ -160,6 +162,25 @@ def _require_end_of_jpeg(path: Path, data: bytes) -> None:
         raise UnreadableFile(
             f"{path}: the JPEG ends before its end mark; the file is truncated.", "Export or copy the file again."
         )
+
+
+def _require_intact_png(path: Path, data: bytes) -> None:
+    """Refuse a PNG with a chunk cut or changed: Pillow does not compare the checksums of pixel chunks."""
+    position, kind = 8, b""
+    while kind != b"IEND" and position + 12 <= len(data):
+        end = position + 8 + int.from_bytes(data[position : position + 4], "big")
+        kind = data[position + 4 : position + 8]
+        checksum = zlib.crc32(memoryview(data)[position + 4 : end])
+        if end + 4 > len(data) or checksum != int.from_bytes(data[end : end + 4], "big"):
+            break
+        position = end + 4
+    else:
+        if kind == b"IEND":
+            return
+    raise UnreadableFile(
+        f"{path}: the PNG is truncated or damaged after {position} of its {len(data)} bytes.",
+        "Export or copy the file again.",
+    )
 
 
 def _upright(image: Image.Image, name: str) -> Image.Image:
