@@ -85,7 +85,8 @@ class Frame:
 
     def unmap_points(self, points: ArrayLike) -> FloatArray:
         """Source coordinates [..., d] to grid coordinates [..., d]."""
-        return _apply(np.linalg.inv(self.to_source), points)
+        inverse: FloatArray = np.linalg.inv(self.to_source).astype(np.float64)
+        return _apply(inverse, points)
 
     @property
     def scale(self) -> float:
@@ -119,6 +120,8 @@ class Frame:
         """Cover the same area with another number of pixels."""
         matrix = np.eye(self.ndim + 1)
         for axis, (old, new) in enumerate(zip(self.shape, shape, strict=True)):
+            if new < 1:
+                raise GeometryError(f"A frame needs a grid of at least one pixel per axis; got shape {tuple(shape)}.")
             matrix[axis, axis] = old / new
         return self.then(matrix, shape)
 

@@ -71,7 +71,7 @@ class Box:
         centres = np.stack(np.meshgrid(*[np.arange(n) + 0.5 for n in frame.shape], indexing="ij"), axis=-1)
         source = frame.map_points(centres)
         inside = ((source >= np.array(self.start)) & (source <= np.array(self.stop))).all(axis=-1)
-        return inside.astype(np.float32)
+        return np.asarray(inside, dtype=np.float32)
 
     def _draw_aligned(self, frame: Frame) -> Drawing:
         corners = frame.unmap_points([self.start, self.stop])
@@ -196,7 +196,7 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
             array = np.asarray(picture)
     except (OSError, ValueError, SyntaxError) as error:
         raise UnreadableFile(f"{path}: the mask does not decode ({error}).", "Export the mask again as PNG.") from None
-    inside: NDArray[np.bool_] = array.any(axis=-1) if array.ndim == 3 else array > 0
+    inside: NDArray[np.bool_] = np.asarray(array.any(axis=-1) if array.ndim == 3 else array > 0)
     inside.setflags(write=False)
     return inside
 
@@ -235,23 +235,39 @@ def _draw_parts(parts: Sequence[Points], frame: Frame) -> Drawing:
 
 
 def _touch(drawing: Drawing, line: FloatArray, *, closed: bool) -> None:
-    """Set every cell that a polyline in grid coordinates passes through (exact grid traversal)."""
+    """Set every cell that a polyline in grid coordinates passes through (exact grid traversal).
+
+    A piece that runs along the line between two cells sets both, so that it is not lost; a ring's does not, because
+    the ring's inside is filled and its neighbour is not touched (as for boxes). Both treat the two sides alike:
+    a flipped drawing is the drawing of the flip.
+    """
     line = np.round(line, 9)
     ends = np.roll(line, -1, axis=0) if closed else line[1:]
     segments = list(zip(line, ends, strict=False)) or [(line[0], line[0])]
-    points = []
+    pieces = []
     for a, b in segments:
         crossings = [0.0, 1.0]
         for p, q in zip(a, b, strict=True):
             if p != q:
                 lines = np.arange(math.ceil(min(p, q)), math.floor(max(p, q)) + 1)
                 crossings += list((lines - p) / (q - p))
-        t = np.unique(np.clip(crossings, 0.0, 1.0))
+        # rounded: a corner that is crossed on both axes at once is one crossing, not two close ones
+        t = np.unique(np.round(np.clip(crossings, 0.0, 1.0), 12))
         middles = (t[:-1] + t[1:]) / 2.0
-        points.append(a + (b - a) * middles[:, None])
-    cells = np.floor(np.concatenate(points)).astype(np.int64)
-    keep = ((cells >= 0) & (cells < np.array(drawing.shape))).all(axis=-1)
-    drawing[tuple(cells[keep].T)] = 1.0
+        pieces.append(a + (b - a) * middles[:, None])
+    points = np.concatenate(pieces)
+    if closed and _area(line) > 0.0:
+        points = points[(points != np.floor(points)).all(axis=1)]
+    low, high = np.ceil(points).astype(np.int64) - 1, np.floor(points).astype(np.int64)
+    for cells in (low, high, np.stack([low[:, 0], high[:, 1]], 1), np.stack([high[:, 0], low[:, 1]], 1)):
+        keep = ((cells >= 0) & (cells < np.array(drawing.shape))).all(axis=-1)
+        drawing[tuple(cells[keep].T)] = 1.0
+
+
+def _area(ring: FloatArray) -> float:
+    """Area of a ring by the shoelace formula."""
+    after = np.roll(ring, -1, axis=0)
+    return float(abs((ring[:, 0] * after[:, 1] - ring[:, 1] * after[:, 0]).sum()) / 2.0)
 
 
 def _disc(centre: tuple[float, float], radius: float, sides: int = 16) -> Points:

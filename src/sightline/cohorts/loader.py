@@ -189,10 +189,10 @@ def training_batches(
         raise CohortError("There is no case to train on.", "Check the cohort's splits and the recipe's train_on.")
     order = epoch_order(len(items), items.seed, epoch)
     step = batch_size * world
-    chunks = [order[i : i + step][rank::world] for i in range(0, len(order), step)]
-    if len(chunks) > 1 and len(chunks[-1]) < 2:
-        chunks.pop()
-    keys = [[Key(int(i), epoch) for i in chunk] for chunk in chunks[first_batch:]]
+    blocks = [order[i : i + step] for i in range(0, len(order), step)]
+    if len(blocks) > 1 and len(blocks[-1]) // world < 2:
+        blocks.pop()
+    keys = [[Key(int(i), epoch) for i in block[rank::world]] for block in blocks[first_batch:]]
     return _serve(items, keys, workers)
 
 
@@ -214,7 +214,7 @@ def test_batches(items: CohortItems, *, batch_size: int, workers: int = 0) -> It
 def _serve(items: CohortItems, keys: list[list[Key]], workers: int) -> Iterator[Batch]:
     loader: DataLoader[Item] = DataLoader(
         items,
-        batch_sampler=keys,  # type: ignore[arg-type]  # the dataset is indexed by Key
+        batch_sampler=keys,
         collate_fn=collate,
         num_workers=workers,
         # the loader's own seed draw must not move torch's generator: runs are repeatable without it

@@ -91,6 +91,6 @@ def draw_targets(
         for index in (0,) if shared else choice.guided_classes(region, case, classes):
             targets[index] |= drawing
     # a region that the crop cut away guides nothing
-    present = targets.any(axis=(1, 2))
+    present: NDArray[np.bool_] = np.asarray(targets.any(axis=(1, 2)))
     guided = np.broadcast_to(present, (len(classes),)).copy() if shared else present
     return targets, guided

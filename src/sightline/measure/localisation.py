@@ -16,7 +16,7 @@ from sightline.errors import CohortError, LayoutError, RunError, UnreadableFile
 from sightline.measure.classification import FloatArray
 from sightline.measure.comparison import paired_values
 from sightline.measure.estimate import Comparison, Estimate
-from sightline.measure.intervals import Resample, interval
+from sightline.measure.intervals import Resample, interval, seed_replicates, seeds_text
 from sightline.measure.map_score import MEASURES, MapScore, centre_prior, score_map
 
 __all__ = ["MEASURES", "MapRow", "MapScore", "MapScores", "centre_prior", "compare_maps", "score_map"]
@@ -166,6 +166,43 @@ class MapScores:
                 reason = error.message if isinstance(error, RunError) else error
                 raise LayoutError(f"{path}, row {number}: {reason}.", "Evaluate the run again.") from None
         return cls(tuple(rows))
+
+
+def seed_estimate(
+    maps_per_seed: Sequence[MapScores], column: str, *, replicates: int = 2000, seed: int = 0
+) -> Estimate:
+    """The mean of a map score over several trainings of one method, with an interval over patients and trainings.
+
+    Args:
+        maps_per_seed: scores of the same maps, one table a training.
+        column: a measure, or its `_chance` or `_centre` column.
+        replicates: number of bootstrap samples.
+        seed: of the draws.
+
+    Raises:
+        RunError: no runs, or runs over different maps.
+    """
+    if not maps_per_seed:
+        raise RunError("There are no map scores; expected at least one run.")
+    keys = [row.key for row in maps_per_seed[0].rows]
+    if any([row.key for row in other.rows] != keys for other in maps_per_seed[1:]):
+        raise RunError("Map scores are over different maps.", "Evaluate the runs on the same split.")
+    values = np.stack([scores.column(column) for scores in maps_per_seed])
+    defined = np.isfinite(values).all(axis=0)
+    n = {**maps_per_seed[0].counts(), "seeds": len(maps_per_seed)}
+    name = NAMES.get(column, column)
+    if not defined.any():
+        return Estimate(name, None, n=n, method="no interval", why="no map has this score in every run")
+    kept = MapScores(tuple(row for row, keep in zip(maps_per_seed[0].rows, defined, strict=True) if keep))
+    values = values[:, defined]
+    resample = Resample.of([row.patient_id for row in kept.rows], replicates, seed)
+    drawn = seed_replicates(
+        np.stack([_weighted_mean(row, resample) for row in values]), np.random.default_rng([seed, 1])
+    )
+    value = float(values.mean())
+    found = interval(value, drawn, resample.patients, seed, what=seeds_text(len(values)))
+    n = {**kept.counts(), "seeds": len(maps_per_seed)}
+    return Estimate(name, value, found.low, found.high, n, f"mean over maps, {found.method}", found.why)
 
 
 def compare_maps(

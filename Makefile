@@ -1,0 +1,47 @@
+# Two commands to start with: `make demo` and `make test`. Both set up everything they need.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+DEMO ?= demo
+WORKERS ?= 2
+
+.PHONY: help setup demo test test-all check bench format clean
+
+help:
+	@echo "make setup     a virtual environment with .venv/bin/sightline"
+	@echo "make demo      phantom cohort, unguided and guided trainings, table and report.html (under 10 minutes)"
+	@echo "make test      the tests (under 8 minutes on two cores);  make test-all  the slow ones too"
+	@echo "make check     lint, formatting and strict types;         make bench     measure, as ratios"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[test,check,bench]'
+	@touch $(STAMP)
+
+demo: setup
+	$(BIN)/sightline demo --out $(DEMO)
+
+test: setup
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not gpu"
+
+test-all: setup
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not gpu"
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) $(DEMO) .pytest_cache .mypy_cache .ruff_cache

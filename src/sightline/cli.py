@@ -1,0 +1,445 @@
+"""What a person types: one small dataclass a command, with `run()`. Heavy imports happen inside `run()`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal, Union
+
+import tyro
+from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
+
+from sightline import __version__
+from sightline.errors import SightlineError
+
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+
+
+@dataclass(frozen=True)
+class On:
+    """Where a command runs."""
+
+    device: Device = "auto"
+    """Processor to use."""
+    devices: int = 1
+    """How many of them."""
+    workers: int = 0
+    """Processes that read pictures; 0 reads in this one."""
+    quiet: bool = False
+    """Show no progress."""
+
+
+@dataclass(frozen=True)
+class PhantomRadiographs:
+    """Write a phantom radiograph cohort: bones, fractures, markers, regions in all three styles."""
+
+    destination: Positional[Path]
+    """Folder to write."""
+    studies: int = 120
+    """Number of studies."""
+    shortcut: float = 0.0
+    """Chance that a marker agrees with the label in training and validation; it never stands in the test split."""
+    anatomy: Literal["wrist", "femur"] = "wrist"
+    """Wrist (fracture or none) or proximal femur (AO classes A1 to B3)."""
+    seed: int = 0
+    """Same seed, same bytes."""
+    save_as: Annotated[Literal["png", "dicom"], arg(name="as")] = "png"
+    """File format of the pictures."""
+
+    def run(self) -> int:
+        """Write the cohort."""
+        from sightline.cohorts.phantom.cohort import write_radiographs
+
+        cohort = write_radiographs(
+            self.destination,
+            studies=self.studies,
+            shortcut=self.shortcut,
+            anatomy=self.anatomy,
+            seed=self.seed,
+            save_as=self.save_as,
+        )
+        print(_cohort_line(cohort, self.destination))
+        return 0
+
+
+@dataclass(frozen=True)
+class CohortImport:
+    """Bring a data set into our own layout, with grouped and stratified splits."""
+
+    layout: Positional[Literal["fracatlas", "coco", "cub200", "dicom", "folder"]]
+    """Layout the source follows."""
+    source: Positional[Path]
+    """Folder of the source."""
+    destination: Positional[Path]
+    """Folder to write."""
+    seed: int = 0
+    """Seed of the split."""
+    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
+    """Shares of patients in train, val and test (layouts without a published split)."""
+    labels: Path | None = None
+    """dicom: csv that names the label of each study, image or file."""
+    groups: Path | None = None
+    """coco: csv of image and group."""
+    per_class: int | None = None
+    """cub200: training images a class."""
+
+    def run(self) -> int:
+        """Read, write, and say what came in and what did not."""
+        from sightline.cohorts.layouts import read_layout
+
+        cohort, rejects = read_layout(
+            self.layout,
+            self.source,
+            seed=self.seed,
+            fractions=self.fractions,
+            labels=self.labels,
+            groups=self.groups,
+            per_class=self.per_class,
+        )
+        from sightline.cohorts import folder
+        from sightline.io.image import write_rejects
+
+        folder.write(cohort, self.destination)
+        if rejects:
+            write_rejects(self.destination / "rejects.csv", rejects)
+            print(f"{len(rejects)} files were not read; see {self.destination / 'rejects.csv'}", file=sys.stderr)
+        for key, value in cohort.about.items():
+            if key.startswith("warning"):
+                print(f"{key}: {value}", file=sys.stderr)
+        print(_cohort_line(cohort, self.destination))
+        return 0
+
+
+@dataclass(frozen=True)
+class CohortCheck:
+    """Look for what would spoil a result: leakage, duplicates, bad regions, files that do not decode, shortcuts."""
+
+    cohort: Positional[Path]
+    """Cohort folder in our layout."""
+
+    def run(self) -> int:
+        """Print findings; 1 when one of them is an error."""
+        from sightline.cohorts import folder
+        from sightline.cohorts.audit import audit
+
+        findings = audit(folder.read(self.cohort))
+        for finding in findings:
+            print(finding)
+        errors = sum(finding.severity == "error" for finding in findings)
+        print(f"{errors} errors, {len(findings) - errors} warnings and notes")
+        return 1 if errors else 0
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a recipe on a cohort into a run folder; run the same command again to resume."""
+
+    recipe: Positional[str]
+    """Name of a recipe (see `sightline recipes`), or a recipe.json."""
+    cohort: Path
+    """Cohort folder in our layout."""
+    out: Path
+    """Run folder to write."""
+    epochs: int | None = None
+    """Passes over the training cases."""
+    steps: int | None = None
+    """Stop after this many steps instead."""
+    size: int | None = None
+    """Side of the square input in pixels."""
+    batch_size: int | None = None
+    """Images a step."""
+    weight: float | None = None
+    """Weight of the guidance (lambda)."""
+    style: Literal["scribble", "box", "mask"] | None = None
+    """Style of the regions that guide."""
+    role: Literal["focus", "finding"] | None = None
+    """Which regions guide: where to look, or the findings."""
+    backbone: str | None = None
+    """Any timm backbone."""
+    weights: str | None = None
+    """Initial weights: a safetensors file or folder, `imagenet` (timm's download), or `none`."""
+    rate: float | None = None
+    """First learning rate of the schedule."""
+    select: Literal["last", "auc", "loss"] | None = None
+    """Which epoch's weights are kept."""
+    precision: Precision | None = None
+    """Fabric's precision."""
+    seed: int | None = None
+    """Seed of initialisation, order and augmentation."""
+    on: OmitArgPrefixes[On] = field(default_factory=On)
+
+    def run(self) -> int:
+        """Train."""
+        from sightline.cohorts import folder
+        from sightline.lab.model_card import write_model_card
+        from sightline.lab.train import train
+        from sightline.papers.catalogue import CATALOGUE
+        from sightline.papers.recipes import Changes, changed, find_recipe
+
+        changes = Changes(
+            epochs=self.epochs,
+            steps=self.steps,
+            size=self.size,
+            batch_size=self.batch_size,
+            weight=self.weight,
+            style=self.style,
+            role=self.role,
+            backbone=self.backbone,
+            weights=self.weights,
+            rate=self.rate,
+            select=self.select,
+            precision=self.precision,
+            seed=self.seed,
+        )
+        recipe = changed(find_recipe(self.recipe), changes)
+        cohort = folder.read(self.cohort)
+        run = train(recipe, cohort, self.out, CATALOGUE, _engine(self.on))
+        write_model_card(run)
+        print(f"{self.out}: {(self.out / 'DONE').read_text(encoding='utf-8').strip()}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure a run on a cohort: metrics.json, metrics.md, predictions, maps and panels."""
+
+    folder: Annotated[Positional[Path], arg(name="run")]
+    """Run folder."""
+    cohort: Path
+    """Cohort folder with the run's classes, also another hospital's."""
+    split: Literal["test", "val", "train", "all"] = "test"
+    """Which cases."""
+    out: Path | None = None
+    """Folder to write; RUN/evaluation/COHORT-SPLIT when not given."""
+    panels: int = 8
+    """Number of pictures to draw."""
+    replicates: int = 2000
+    """Bootstrap samples over patients."""
+    on: OmitArgPrefixes[On] = field(default_factory=On)
+
+    def run(self) -> int:
+        """Evaluate and print the metrics."""
+        from sightline.cohorts import folder
+        from sightline.lab.evaluate import evaluate, report_of, write_report_of
+        from sightline.lab.gallery import write_panels
+        from sightline.lab.run import open_run
+        from sightline.papers.catalogue import CATALOGUE
+
+        run = open_run(self.folder, CATALOGUE)
+        whole = folder.read(self.cohort)
+        cohort = whole if self.split == "all" else whole.split(self.split)
+        out = self.out or self.folder / "evaluation" / f"{whole.name}-{self.split}"
+        evaluation = evaluate(run, cohort, self.split, out=out, engine=_engine(self.on))
+        estimates = report_of(evaluation, replicates=self.replicates)
+        write_report_of(estimates, out, f"{run.recipe.title} on {whole.name}, {self.split}")
+        write_panels(evaluation, cohort, run.recipe.view, out / "panels", most=self.panels)
+        for estimate in estimates:
+            print(estimate)
+        print(f"written to {out}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Predict files or folders, DICOM or pictures: predictions.csv, rejects.csv, one overlay a picture."""
+
+    folder: Annotated[Positional[Path], arg(name="run")]
+    """Run folder."""
+    inputs: Positional[tuple[Path, ...]]
+    """Files or folders."""
+    out: Path
+    """Folder to write."""
+    on: OmitArgPrefixes[On] = field(default_factory=On)
+
+    def run(self) -> int:
+        """Predict; 1 when nothing could be read."""
+        from sightline.lab.predict_files import predict_files
+        from sightline.lab.run import open_run
+        from sightline.papers.catalogue import CATALOGUE
+
+        read, rejects = predict_files(open_run(self.folder, CATALOGUE), self.inputs, self.out, _engine(self.on))
+        print(f"{read} pictures predicted, {rejects} files rejected; see {self.out}")
+        return 0 if read else 1
+
+
+@dataclass(frozen=True)
+class MakeTable:
+    """Train and measure every row of a table, and write table.csv, table.md and report.html."""
+
+    name: Positional[str]
+    """Table, e.g. liao2022/table3; `sightline recipes` lists them."""
+    cohort: Path
+    """Cohort folder in our layout."""
+    out: Path
+    """Folder to write; finished rows in it are reused."""
+    seeds: int = 5
+    """Trainings a row."""
+    steps: int | None = None
+    """Steps a training, instead of the recipe's epochs."""
+    epochs: int | None = None
+    """Epochs a training."""
+    size: int | None = None
+    """Input size that stands for the recipe's 512; other sizes keep their ratio."""
+    batch_size: int | None = None
+    """Images a step."""
+    backbone: str | None = None
+    """Any timm backbone."""
+    weights: str | None = None
+    """Initial weights: a safetensors file or folder, `imagenet`, or `none`."""
+    profile: Literal["recommended", "paper", "official_code"] = "recommended"
+    """Where paper and released code differ."""
+    rows: tuple[str, ...] = ()
+    """Only rows whose name contains one of these (and their references)."""
+    external: Path | None = None
+    """A second hospital's cohort, tested on whole."""
+    precision: Precision | None = None
+    """Fabric's precision."""
+    on: OmitArgPrefixes[On] = field(default_factory=On)
+
+    def run(self) -> int:
+        """Run the table."""
+        from sightline.cohorts import folder
+        from sightline.lab.table import run_table
+        from sightline.lab.table_report import write_table
+        from sightline.papers.catalogue import CATALOGUE
+        from sightline.papers.recipes import Changes, find_table
+
+        changes = Changes(
+            epochs=self.epochs,
+            steps=self.steps,
+            size=self.size,
+            batch_size=self.batch_size,
+            backbone=self.backbone,
+            weights=self.weights,
+            precision=self.precision,
+        )
+        table = find_table(self.name, self.profile, changes, self.rows)
+        result = run_table(
+            table,
+            folder.read(self.cohort),
+            self.out,
+            CATALOGUE,
+            seeds=range(self.seeds),
+            engine=_engine(self.on),
+            external=None if self.external is None else folder.read(self.external),
+            say=lambda line: print(line, file=sys.stderr, flush=True),
+        )
+        print(write_table(result, self.out))
+        print(f"written to {self.out / 'report.html'}")
+        return 0 if any(row.why_not is None for row in result.rows) else 1
+
+
+@dataclass(frozen=True)
+class Recipes:
+    """What can be trained, a line each, and the tables."""
+
+    def run(self) -> int:
+        """Print the list."""
+        from sightline.papers.recipes import listing
+
+        print(listing())
+        return 0
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Phantom cohort, unguided and guided trainings, table and report.html; under ten minutes on two cores."""
+
+    out: Path = Path("demo")
+    """Folder to write; a demo that was stopped goes on."""
+    seeds: int = 3
+    """Trainings a row."""
+    on: OmitArgPrefixes[On] = field(default_factory=On)
+
+    def run(self) -> int:
+        """Run the demo."""
+        from sightline.papers.demo import run_demo
+
+        print(run_demo(self.out, seeds=self.seeds, engine=_engine(self.on)))
+        return 0
+
+
+@dataclass(frozen=True)
+class Version:
+    """Print the version."""
+
+    def run(self) -> int:
+        """Print it."""
+        print(__version__)
+        return 0
+
+
+@dataclass(frozen=True)
+class PhantomCommand:
+    """Write a phantom cohort."""
+
+    kind: OmitArgPrefixes[Annotated[PhantomRadiographs, subcommand("radiographs")]]
+
+    def run(self) -> int:
+        """Run the chosen phantom."""
+        return self.kind.run()
+
+
+@dataclass(frozen=True)
+class CohortCommand:
+    """Write, import or check a cohort."""
+
+    action: OmitArgPrefixes[
+        Annotated[PhantomCommand, subcommand("phantom")]
+        | Annotated[CohortImport, subcommand("import")]
+        | Annotated[CohortCheck, subcommand("check")]
+    ]
+
+    def run(self) -> int:
+        """Run the chosen action."""
+        return self.action.run()
+
+
+Command = Union[  # noqa: UP007  # tyro reads the annotations of a Union
+    Annotated[CohortCommand, subcommand("cohort")],
+    Annotated[Train, subcommand("train")],
+    Annotated[Evaluate, subcommand("evaluate")],
+    Annotated[Predict, subcommand("predict")],
+    Annotated[MakeTable, subcommand("table")],
+    Annotated[Recipes, subcommand("recipes")],
+    Annotated[Demo, subcommand("demo")],
+    Annotated[Version, subcommand("version")],
+]
+
+
+def main(args: list[str] | None = None) -> None:
+    """Parse, call one command, and end with its exit code; errors a user can mend are one line."""
+    command = tyro.cli(
+        Command, prog="sightline", description="Radiology classifiers that look where experts look.", args=args
+    )
+    try:
+        code = command.run()
+    except SightlineError as error:
+        print(f"sightline: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("sightline: stopped; the same command goes on where it was.", file=sys.stderr)
+        code = 130
+    sys.exit(code)
+
+
+def _engine(on: On):  # type: ignore[no-untyped-def]  # noqa: ANN202  # its type would import torch
+    from sightline.lab.train import Engine
+
+    return Engine(device=on.device, devices=on.devices, workers=on.workers, quiet=on.quiet)
+
+
+def _cohort_line(cohort: object, destination: Path) -> str:
+    from sightline.case import Cohort
+
+    assert isinstance(cohort, Cohort)
+    patients = len({case.patient_id for case in cohort})
+    studies = len({case.study_id for case in cohort})
+    splits = "; ".join(
+        f"{split} {', '.join(f'{n} {name}' for name, n in cohort.split(split).counts().items())}"
+        for split in ("train", "val", "test")
+        if len(cohort.split(split))
+    )
+    return f"{destination}: {len(cohort)} images, {studies} studies, {patients} patients ({splits})"

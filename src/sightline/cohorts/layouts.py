@@ -1,0 +1,50 @@
+"""Every layout a data set may come in, by the word `sightline cohort import` takes: one line a layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from sightline.case import Cohort
+from sightline.cohorts import coco, cub200, dicom, folder, fracatlas
+from sightline.cohorts.split import split_cohort
+from sightline.io.image import Reject
+
+Layout = Literal["fracatlas", "coco", "cub200", "dicom", "folder"]
+
+
+def read_layout(
+    layout: Layout,
+    source: Path,
+    *,
+    seed: int = 0,
+    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
+    labels: Path | None = None,
+    groups: Path | None = None,
+    per_class: int | None = None,
+) -> tuple[Cohort, tuple[Reject, ...]]:
+    """Read a data set; files that could not be read come back beside the cohort.
+
+    Args:
+        layout: how the source is laid out.
+        source: its folder.
+        seed: of the split, and of the draw of `per_class`.
+        fractions: shares of patients in train, val and test, for layouts that publish no split.
+        labels: dicom: csv that names the label of each study, image or file.
+        groups: coco: csv of image and group.
+        per_class: cub200: training images a class.
+    """
+    rejects: tuple[Reject, ...] = ()
+    if layout == "fracatlas":
+        cohort = fracatlas.read(source, fractions=fractions, seed=seed)
+    elif layout == "coco":
+        cohort = coco.read(source, groups=groups, fractions=fractions, seed=seed)
+    elif layout == "cub200":
+        cohort = cub200.read(source, per_class=per_class, seed=seed)
+    elif layout == "dicom":
+        cohort, rejects = dicom.read(source, labels)
+        if len(cohort.classes) > 1:
+            cohort = split_cohort(cohort, fractions, seed)
+    else:
+        cohort = folder.read(source)
+    return cohort, rejects

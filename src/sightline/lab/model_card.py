@@ -1,0 +1,65 @@
+"""What a reader should know of a trained network before using it, written from the run's own papers."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+from sightline.lab.run import Run, write_text
+
+
+def write_model_card(run: Run) -> Path:
+    """`model_card.md` in the run folder: what was trained, on what, how it did on validation, and its limits."""
+    environment = json.loads((run.folder / "environment.json").read_text(encoding="utf-8"))
+    counts = run.cohort["counts"]
+    last = _last_row(run.folder / "history.csv")
+    recipe = run.recipe
+    guided = (
+        f"{type(recipe.guidance).__name__}, weight {recipe.weight:g}, {recipe.regions.role} regions as "
+        f"{recipe.regions.style}, guiding {recipe.regions.classes} class maps"
+        if recipe.guidance is not None and recipe.weight > 0
+        else "none"
+    )
+    splits = [f"| {name} | " + " | ".join(str(n) for n in counts[name].values()) + " |" for name in counts]
+    text = [
+        f"# {recipe.title}",
+        "",
+        f"Classes, in order: {', '.join(run.classes)}. Guidance: {guided}.",
+        f"Input: {recipe.view.size} x {recipe.view.size} pixels, padded to square; seed {recipe.seed}.",
+        "",
+        f"## Trained on {run.cohort['name']} (fingerprint {run.cohort['fingerprint']})",
+        "",
+        "| images | " + " | ".join(run.classes) + " |",
+        "|---" * (1 + len(run.classes)) + "|",
+        *splits,
+        "",
+        *(f"- {key}: {value}" for key, value in run.cohort.get("about", {}).items()),
+        "",
+        "## Validation, last epoch",
+        "",
+        *([f"- {key}: {value}" for key, value in last.items() if key.startswith("val_") and value] or ["- none"]),
+        "",
+        "## Limits",
+        "",
+        "- Validation numbers choose settings; report test numbers, from `sightline evaluate`, once.",
+        "- A map shows where the network looked, not what is there.",
+        "- It has seen only the cohort above: another hospital, device or projection must be tested first.",
+        "- Not a medical device; nothing here has been cleared for clinical use.",
+        "",
+        "## Made with",
+        "",
+        f"- sightline {environment['sightline']}, Python {environment['python']}, {environment['processor']}",
+        *(f"- {name} {version}" for name, version in environment["packages"].items()),
+        f"- run identity {run.identity}",
+        "",
+    ]
+    path = run.folder / "model_card.md"
+    write_text(path, "\n".join(text))
+    return path
+
+
+def _last_row(path: Path) -> dict[str, str]:
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return rows[-1] if rows else {}

@@ -1,0 +1,128 @@
+"""Frozen dataclasses to plain JSON data and back, through one explicit catalogue.
+
+A recipe names its parts by the catalogue's words; opening a stranger's run builds dataclasses from checked fields and
+executes nothing else: no import by name, no pickle.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from sightline.errors import RecipeError
+
+Catalogue = Mapping[str, type[Any]]
+
+
+def to_plain(value: Any, catalogue: Catalogue) -> Any:
+    """Plain data of a value: dataclasses become dicts with a `kind`, tuples lists.
+
+    Raises:
+        RecipeError: a dataclass that the catalogue does not list, or a value that JSON cannot hold.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        words = {cls: word for word, cls in catalogue.items()}
+        if type(value) not in words:
+            raise RecipeError(f"{type(value).__name__} is not in the catalogue.", "Add it to papers/catalogue.py.")
+        fields = {f.name: to_plain(getattr(value, f.name), catalogue) for f in dataclasses.fields(value) if f.init}
+        return {"kind": words[type(value)], **fields}
+    if isinstance(value, (tuple, list)):
+        return [to_plain(v, catalogue) for v in value]
+    if isinstance(value, Mapping):
+        return {str(k): to_plain(v, catalogue) for k, v in value.items()}
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise RecipeError(f"A {type(value).__name__} cannot be written to a recipe.", "Use numbers, text and dataclasses.")
+
+
+def from_plain(data: Any, catalogue: Catalogue, where: str = "recipe") -> Any:
+    """The value of plain data; every field is checked against its declared type.
+
+    Raises:
+        RecipeError: unknown kind or field, or a value of the wrong type, with the place it stands at.
+    """
+    if isinstance(data, Mapping):
+        kind = data.get("kind")
+        if kind is None:
+            return {str(k): from_plain(v, catalogue, f"{where}.{k}") for k, v in data.items()}
+        if kind not in catalogue:
+            raise RecipeError(f"{where}: kind {kind!r} is unknown.", f"Known kinds: {', '.join(sorted(catalogue))}.")
+        cls = catalogue[kind]
+        hints = typing.get_type_hints(cls)
+        known = {f.name: f for f in dataclasses.fields(cls) if f.init}
+        strange = sorted(set(data) - set(known) - {"kind"})
+        if strange:
+            raise RecipeError(
+                f"{where}: {kind} has no field {', '.join(strange)}.", f"Its fields are {', '.join(known)}."
+            )
+        values = {}
+        for name in known:
+            if name in data:
+                place = f"{where}.{name}"
+                values[name] = _fit(from_plain(data[name], catalogue, place), hints[name], place)
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise RecipeError(f"{where}: {error}.", "Give every field that has no default.") from None
+    if isinstance(data, list):
+        return tuple(from_plain(v, catalogue, f"{where}[{i}]") for i, v in enumerate(data))
+    return data
+
+
+def _fit(value: Any, hint: Any, where: str) -> Any:
+    """The value as its declared type, or a RecipeError. Protocols accept any dataclass."""
+    if hint is Any:
+        return value
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        for option in typing.get_args(hint):
+            try:
+                return _fit(value, option, where)
+            except RecipeError:
+                continue
+        raise _misfit(value, hint, where)
+    if origin is typing.Literal:
+        if value in typing.get_args(hint):
+            return value
+        raise _misfit(value, f"one of {', '.join(map(repr, typing.get_args(hint)))}", where)
+    if origin is tuple:
+        return _fit_tuple(value, hint, where)
+    if origin in (Mapping, dict) or (isinstance(origin, type) and issubclass(origin, Mapping)):
+        if isinstance(value, Mapping):
+            return value
+        raise _misfit(value, hint, where)
+    if hint is type(None):
+        if value is None:
+            return None
+        raise _misfit(value, "null", where)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint in (int, float, str, bool):
+        if type(value) is hint:
+            return value
+        raise _misfit(value, hint.__name__, where)
+    if getattr(hint, "_is_protocol", False):
+        if dataclasses.is_dataclass(value):
+            return value
+        raise _misfit(value, hint.__name__, where)
+    if isinstance(hint, type) and isinstance(value, hint):
+        return value
+    raise _misfit(value, hint, where)
+
+
+def _fit_tuple(value: Any, hint: Any, where: str) -> tuple[Any, ...]:
+    options = typing.get_args(hint)
+    if not isinstance(value, tuple):
+        raise _misfit(value, "a list", where)
+    if len(options) == 2 and options[1] is Ellipsis:
+        return tuple(_fit(v, options[0], f"{where}[{i}]") for i, v in enumerate(value))
+    if len(options) != len(value):
+        raise _misfit(value, f"a list of {len(options)}", where)
+    return tuple(_fit(v, o, f"{where}[{i}]") for i, (v, o) in enumerate(zip(value, options, strict=True)))
+
+
+def _misfit(value: Any, wanted: object, where: str) -> RecipeError:
+    return RecipeError(f"{where} is {value!r}; expected {wanted}.", "Mend the field in recipe.json.")

@@ -1,0 +1,159 @@
+"""A trained network's evidence on cases: probabilities and class maps, saved so that every score can be recomputed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sightline.case import Cohort
+from sightline.cohorts.loader import CohortItems, test_batches
+from sightline.cohorts.transforms import View
+from sightline.errors import CohortError, RunError
+from sightline.evidence import Evidence
+from sightline.lab.progress import progress
+from sightline.measure.predictions import Predictions
+
+MAPS_KEPT = 8
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Class maps of cases.
+
+    Attributes:
+        case_ids: one per case.
+        classes: int [n, m], which classes' maps are kept: all of them up to eight, else predicted and true.
+        maps: float32 [n, m, h, w], before pooling.
+        attention: float32 [n, m, h, w], each cell's share of the logit (M' of Liao 2022, equation 5).
+    """
+
+    case_ids: tuple[str, ...]
+    classes: NDArray[np.int64]
+    maps: NDArray[np.float32]
+    attention: NDArray[np.float32]
+
+    def write(self, path: Path) -> None:
+        """Write as an npz of plain arrays."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".partial.npz")
+        np.savez_compressed(
+            partial, case_ids=np.array(self.case_ids), classes=self.classes, maps=self.maps, attention=self.attention
+        )
+        partial.replace(path)
+
+    @classmethod
+    def read(cls, path: Path) -> Maps:
+        """Read what `write` wrote; pickled arrays are refused."""
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                ids = tuple(str(i) for i in data["case_ids"])
+                return cls(ids, data["classes"], data["maps"], data["attention"])
+        except (OSError, ValueError, KeyError) as error:
+            raise RunError(f"{path} is damaged ({error}).", "Evaluate the run again.") from None
+
+    def of_class(self, row: int, index: int) -> int | None:
+        """Where the map of class `index` stands in row `row`, or None where it was not kept."""
+        where = np.flatnonzero(self.classes[row] == index)
+        return int(where[0]) if len(where) else None
+
+
+@torch.no_grad()
+def evidence_of(network: nn.Module, images: Tensor, device: torch.device | str = "cpu") -> Evidence:
+    """Evidence in evaluation mode, on the CPU in float32; the network's mode is put back."""
+    was_training = network.training
+    network.eval()
+    try:
+        layout = torch.channels_last if images.ndim == 4 else torch.contiguous_format
+        evidence: Evidence = network(images.to(device).contiguous(memory_format=layout))
+    finally:
+        network.train(was_training)
+    return replace(
+        evidence,
+        logits=evidence.logits.float().cpu(),
+        maps=None if evidence.maps is None else evidence.maps.float().cpu(),
+        extras={name: tensor.float().cpu() for name, tensor in evidence.extras.items()},
+        window=None if evidence.window is None else evidence.window.float().cpu(),
+    )
+
+
+def predict(
+    network: nn.Module,
+    cohort: Cohort,
+    view: View,
+    *,
+    batch_size: int = 16,
+    device: torch.device | str = "cpu",
+    workers: int = 0,
+    quiet: bool = True,
+    title: str = "predict",
+) -> tuple[Predictions, Maps | None]:
+    """Predictions and maps of every case of a cohort, in its test-time view.
+
+    Raises:
+        CohortError: the cohort is empty.
+        RunError: the network gives something that is no number.
+    """
+    if len(cohort) == 0:
+        raise CohortError(f"Cohort {cohort.name!r} has no case to predict.", "Choose another split.")
+    items = CohortItems(cohort, view)
+    network = network.to(device).to(memory_format=torch.channels_last)
+    logits, kept_classes, kept_maps, kept_attention = [], [], [], []
+    with progress(title, len(cohort), quiet=quiet) as advance:
+        for batch in test_batches(items, batch_size=batch_size, workers=workers):
+            evidence = evidence_of(network, batch.images, device)
+            if not bool(torch.isfinite(evidence.logits).all()):
+                bad = [i for i, row in zip(batch.case_ids, evidence.logits, strict=True) if not row.isfinite().all()]
+                raise RunError(f"The network's logits are not finite for {bad[:3]}.", "The weights are damaged.")
+            logits.append(evidence.logits)
+            if evidence.maps is not None:
+                which = _kept(evidence.logits, batch.labels)
+                kept_classes.append(which)
+                kept_maps.append(_gather(evidence.maps, which))
+                kept_attention.append(_gather(evidence.extras.get("attention", evidence.maps), which))
+            advance(len(batch))
+    probabilities = torch.cat(logits).double().softmax(dim=1).numpy()
+    predictions = Predictions(
+        classes=cohort.classes,
+        case_ids=tuple(c.case_id for c in cohort),
+        study_ids=tuple(c.study_id for c in cohort),
+        patient_ids=tuple(c.patient_id for c in cohort),
+        labels=np.array([cohort.class_index(c.label) for c in cohort], dtype=np.int64),
+        probabilities=probabilities,
+    )
+    if not kept_maps:
+        return predictions, None
+    maps = Maps(
+        predictions.case_ids,
+        torch.cat(kept_classes).numpy(),
+        torch.cat(kept_maps).numpy(),
+        torch.cat(kept_attention).numpy(),
+    )
+    return predictions, maps
+
+
+def _kept(logits: Tensor, labels: Tensor) -> Tensor:
+    """Classes whose maps are kept: int64 [b, m]."""
+    b, k = logits.shape
+    if k <= MAPS_KEPT:
+        return torch.arange(k).expand(b, k)
+    return torch.stack([logits.argmax(dim=1), labels], dim=1)
+
+
+def _gather(maps: Tensor, which: Tensor) -> Tensor:
+    rows = torch.arange(len(which))[:, None]
+    return maps[rows, which]
+
+
+def same_classes(ours: Sequence[str], theirs: Sequence[str], where: str) -> None:
+    """Refuse a cohort whose classes are not the network's."""
+    if tuple(ours) != tuple(theirs):
+        raise CohortError(
+            f"{where} has the classes {list(theirs)}; the run was trained on {list(ours)}.",
+            "Evaluate on a cohort with the same labels in the same order.",
+        )

@@ -1,0 +1,160 @@
+"""A recipe says everything a training depends on besides the cohort: plain data, with one digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from sightline.cohorts.regions import RegionChoice
+from sightline.cohorts.transforms import View
+from sightline.errors import RecipeError
+from sightline.lab.optimise import LayerRates, LinearDecay, Sgd
+from sightline.lab.plain import Catalogue, from_plain, to_plain
+
+
+class TermLike(Protocol):
+    """What a guidance returns: its value, how many images it counted, and the least value it could take."""
+
+    @property
+    def value(self) -> Tensor: ...  # noqa: D102
+    @property
+    def images(self) -> int: ...  # noqa: D102
+    @property
+    def floor(self) -> float: ...  # noqa: D102
+
+
+class ModelConfig(Protocol):
+    """Settings of a network; `forward(images [b, c, *s] in 0..1)` of what it builds returns Evidence."""
+
+    def build(self, n_classes: int) -> nn.Module: ...  # noqa: D102
+
+    def without_weights(self) -> ModelConfig:
+        """The same architecture with random weights: what to build before trained weights are loaded."""
+        ...
+
+
+class GuidanceConfig(Protocol):
+    """Settings of a guidance loss, callable on maps [b, k, *m], targets [b, k or 1, *s] and guided [b, k].
+
+    `needs_regions` is False for penalties that are the same on every image.
+    """
+
+    @property
+    def needs_regions(self) -> bool: ...  # noqa: D102
+
+    def __call__(self, maps: Tensor, targets: Tensor, guided: Tensor) -> TermLike: ...  # noqa: D102
+
+
+class OptimiserConfig(Protocol):
+    """Settings of an optimiser."""
+
+    def build(self, groups: list[dict[str, object]]) -> torch.optim.Optimizer: ...  # noqa: D102
+
+
+class ScheduleConfig(Protocol):
+    """Learning rate by step."""
+
+    def rate(self, step: int, steps: int, steps_per_epoch: int) -> float: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training.
+
+    Attributes:
+        title: what tables call it.
+        model: the network.
+        view: framing and augmentation.
+        guidance: the guidance loss, or None.
+        weight: its weight (lambda of Liao 2022, equation 6); 0 leaves only what the model itself changes.
+        regions: which regions guide.
+        optimiser: update rule.
+        schedule: learning rate by step.
+        rates: learning-rate factors by parameter name.
+        epochs: passes over the training cases.
+        steps: stop after this many steps instead, or None.
+        batch_size: images a step (over all devices).
+        reweight: weigh the cross-entropy by inverse class frequency, or not.
+        select: weights kept at the end: of the `last` step, or of the epoch best on validation by `auc` or `loss`.
+        train_on: splits trained on.
+        average: share of the past kept in an exponential moving average of the weights, which is then what is
+            evaluated and saved; 0 for none.
+        precision: Fabric's precision word.
+        seed: seed of initialisation, order and augmentation.
+    """
+
+    title: str
+    model: ModelConfig
+    view: View = field(default_factory=View)
+    guidance: GuidanceConfig | None = None
+    weight: float = 0.0
+    regions: RegionChoice = field(default_factory=RegionChoice)
+    optimiser: OptimiserConfig = field(default_factory=Sgd)
+    schedule: ScheduleConfig = field(default_factory=LinearDecay)
+    rates: LayerRates = field(default_factory=LayerRates)
+    epochs: int = 100
+    steps: int | None = None
+    batch_size: int = 16
+    reweight: Literal["none", "inverse_frequency"] = "none"
+    select: Literal["last", "auc", "loss"] = "last"
+    train_on: tuple[str, ...] = ("train",)
+    average: float = 0.0
+    precision: str = "32-true"
+    seed: int = 0
+
+    @property
+    def guided_by_regions(self) -> bool:
+        """Whether a region an expert marked takes part in the loss."""
+        return self.guidance is not None and self.weight > 0.0 and self.guidance.needs_regions
+
+    def __post_init__(self) -> None:
+        """Refuse settings that contradict each other."""
+        if self.epochs < 1 or self.batch_size < 2 or (self.steps is not None and self.steps < 1):
+            raise RecipeError(
+                f"A recipe needs epochs >= 1, steps >= 1 and batch_size >= 2; got {self.epochs}, {self.steps}, "
+                f"{self.batch_size}.",
+                "Batch norm cannot train on single images.",
+            )
+        if self.weight < 0.0 or not 0.0 <= self.average < 1.0:
+            raise RecipeError(f"weight must be >= 0 and average in [0, 1); got {self.weight}, {self.average}.")
+        if self.weight > 0.0 and self.guidance is None:
+            raise RecipeError(f"weight {self.weight} has no guidance to weigh.", "Name a guidance or set weight 0.")
+        if self.select != "last" and "val" in self.train_on:
+            raise RecipeError(
+                f"select={self.select!r} chooses on the validation split, which train_on also trains on.",
+                "Use select='last' with train_on including val.",
+            )
+
+
+def recipe_json(recipe: Recipe, catalogue: Catalogue) -> str:
+    """The recipe as JSON text."""
+    return json.dumps(to_plain(recipe, catalogue), indent=2) + "\n"
+
+
+def read_recipe(path: Path, catalogue: Catalogue) -> Recipe:
+    """A recipe from a JSON file; executes nothing but the constructors of catalogued dataclasses.
+
+    Raises:
+        RecipeError: not JSON, or not a recipe.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"{path} does not exist.", "Point at a recipe.json or a run folder.") from None
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{path} is not a JSON recipe ({error}).", "Restore the file.") from None
+    recipe = from_plain(data, catalogue, "recipe")
+    if not isinstance(recipe, Recipe):
+        raise RecipeError(f"{path} holds a {type(recipe).__name__}, not a recipe.", "Restore the file.")
+    return recipe
+
+
+def digest(*texts: str) -> str:
+    """Twelve hex digits over texts."""
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:12]

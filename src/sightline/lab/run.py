@@ -1,0 +1,229 @@
+"""The folder a training leaves, and how it is opened again.
+
+`recipe.json  environment.json  cohort.json  history.csv  weights.safetensors  state/  events/  predictions/
+model_card.md  DONE`
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from sightline import __version__
+from sightline.case import Cohort
+from sightline.errors import RunError
+from sightline.lab.plain import Catalogue
+from sightline.lab.recipe import Recipe, digest, read_recipe, recipe_json
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "lightning-fabric",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "scikit-image",
+    "pillow",
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder that has been opened.
+
+    Attributes:
+        folder: where it lies.
+        recipe: what was trained.
+        classes: class names in the order of the logits.
+        cohort: facts of the training cohort: name, fingerprint, counts, split by case id.
+        done: the training reached its end.
+    """
+
+    folder: Path
+    recipe: Recipe
+    classes: tuple[str, ...]
+    cohort: Mapping[str, Any]
+    done: bool
+
+    def network(self) -> nn.Module:
+        """The trained network, in evaluation mode, on the CPU.
+
+        Raises:
+            RunError: weights missing, damaged, or not those of the recipe's network.
+        """
+        path = self.folder / "weights.safetensors"
+        if not path.is_file():
+            raise RunError(f"{self.folder} has no weights yet.", "Let the training finish: run the same train command.")
+        # the initial weights are about to be overwritten: no need for their file to be on this machine
+        network = self.recipe.model.without_weights().build(len(self.classes))
+        load_weights(network, path)
+        return network.eval()
+
+    @property
+    def identity(self) -> str:
+        """Digest of recipe, cohort and seed."""
+        return str(self.cohort["run_identity"])
+
+
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Load a safetensors file into a network, strictly."""
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{path} is damaged ({error}).", "Restore the file or train again.") from None
+    wanted = network.state_dict()
+    missing, strange = sorted(set(wanted) - set(tensors)), sorted(set(tensors) - set(wanted))
+    if missing or strange:
+        raise RunError(
+            f"{path} does not fit the recipe's network: {len(missing)} tensors missing (e.g. {missing[:2]}), "
+            f"{len(strange)} unknown (e.g. {strange[:2]}).",
+            "The recipe or the weights were exchanged; restore the run folder.",
+        )
+    for name, tensor in tensors.items():
+        if tensor.shape != wanted[name].shape:
+            raise RunError(
+                f"{path}: {name} is {tuple(tensor.shape)}; the network needs {tuple(wanted[name].shape)}.",
+                "The recipe or the weights were exchanged; restore the run folder.",
+            )
+    network.load_state_dict(tensors)
+
+
+def save_weights(tensors: Mapping[str, Tensor], path: Path, about: Mapping[str, str] | None = None) -> None:
+    """Write tensors as safetensors in one atomic step: a reader sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    flat = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    save_file(flat, partial, metadata=dict(about or {}))
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in one atomic step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def run_identity(recipe: Recipe, cohort: Cohort, catalogue: Catalogue) -> str:
+    """What a run is: digest of recipe (seed included) and cohort."""
+    return digest(recipe_json(recipe, catalogue), cohort.fingerprint())
+
+
+def start_run(folder: Path, recipe: Recipe, cohort: Cohort, catalogue: Catalogue) -> None:
+    """Write a new run's papers, or check that an existing folder is the same run.
+
+    Raises:
+        RunError: the folder holds another run, or something that is no run.
+    """
+    identity = run_identity(recipe, cohort, catalogue)
+    if (folder / "cohort.json").is_file():
+        old = _read_json(folder / "cohort.json")
+        if old.get("run_identity") != identity:
+            raise RunError(
+                f"{folder} holds another run (identity {old.get('run_identity')}, this one is {identity}): recipe, "
+                "seed or cohort differ.",
+                "Choose another --out, or delete the folder if it is not needed.",
+            )
+        return
+    if folder.exists() and any(folder.iterdir()) and not (folder / "recipe.json").is_file():
+        raise RunError(f"{folder} is not empty and holds no run.", "Choose an empty or new folder for --out.")
+    write_text(folder / "recipe.json", recipe_json(recipe, catalogue))
+    write_text(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
+    facts = {
+        "run_identity": identity,
+        "name": cohort.name,
+        "classes": list(cohort.classes),
+        "fingerprint": cohort.fingerprint(),
+        "about": dict(cohort.about),
+        "cases": len(cohort),
+        "counts": {s: cohort.split(s).counts() for s in ("train", "val", "test")},
+        "split": {case.case_id: case.split for case in cohort},
+    }
+    # last: its presence marks the papers as complete
+    write_text(folder / "cohort.json", json.dumps(facts, indent=1) + "\n")
+
+
+def open_run(folder: Path, catalogue: Catalogue) -> Run:
+    """Open a run folder, also a stranger's: nothing in it is executed.
+
+    Raises:
+        RunError, RecipeError: not a run, or a damaged one.
+    """
+    if not (folder / "recipe.json").is_file() or not (folder / "cohort.json").is_file():
+        raise RunError(
+            f"{folder} is not a run: recipe.json or cohort.json is missing.", "Point at a folder that train wrote."
+        )
+    cohort = _read_json(folder / "cohort.json")
+    classes = cohort.get("classes")
+    if not isinstance(classes, list) or not all(isinstance(c, str) for c in classes) or "run_identity" not in cohort:
+        raise RunError(f"{folder / 'cohort.json'} does not name the run's classes.", "Restore the run folder.")
+    recipe = read_recipe(folder / "recipe.json", catalogue)
+    return Run(folder, recipe, tuple(classes), cohort, (folder / "DONE").is_file())
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine: what a result depends on besides recipe and cohort."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "absent"
+    return {
+        "sightline": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+        "packages": versions,
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return f"{line.split(':', 1)[1].strip()}, {os.cpu_count()} cores"
+    except OSError:
+        pass
+    return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+
+
+def write_history(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """One row an epoch; the columns are the union of all rows' in order of appearance."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    partial = path.with_suffix(".partial")
+    with partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    partial.replace(path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} is damaged ({error}).", "Restore the file.") from None
+    if not isinstance(data, dict):
+        raise RunError(f"{path} is damaged: expected a JSON object.", "Restore the file.")
+    return data

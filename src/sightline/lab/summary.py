@@ -1,0 +1,238 @@
+"""What a table's trainings amount to: per row and metric the mean over seeds, its interval, and the difference from
+the reference row by a paired test over patients and seeds, with Welch's t over seeds beside it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from sightline.lab.run import write_text
+from sightline.lab.table import Published, RowResult, TableResult
+from sightline.measure.classification import AUC, Accuracy, AveragePrecision, OneVsRestAUC, Score
+from sightline.measure.comparison import holm, paired_bootstrap, welch
+from sightline.measure.estimate import Comparison
+from sightline.measure.intervals import point_value, seed_bootstrap
+from sightline.measure.localisation import NAMES, MapScores, compare_maps, seed_estimate
+from sightline.measure.predictions import Predictions
+from sightline.region import Role
+
+REPLICATES = 2000
+MAP_MEASURES = ("pointing", "energy", "iou")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One metric of one row on one test cohort.
+
+    Attributes:
+        row: row name.
+        test: `test` or `external`.
+        metric: e.g. `study-wise AUC`.
+        values: one per seed.
+        mean: over seeds.
+        std: over seeds, ddof 1; None with one seed.
+        low: lower end of the 95% interval.
+        high: upper end.
+        chance: chance level, for map scores.
+        n: what was counted.
+        method: how the interval was made.
+        reference: row compared with.
+        difference: mean minus the reference's.
+        difference_low: lower end of its paired 95% interval.
+        difference_high: upper end.
+        p_paired: paired bootstrap over patients and seeds, two-sided.
+        p_holm: the same after Holm's correction over the table's rows for this metric.
+        p_welch: Welch's t over seeds, as the paper computes it.
+        published: what the paper prints, or empty.
+        why: what is missing and why.
+    """
+
+    row: str
+    test: str
+    metric: str
+    values: tuple[float, ...] = ()
+    mean: float | None = None
+    std: float | None = None
+    low: float | None = None
+    high: float | None = None
+    chance: float | None = None
+    n: str = ""
+    method: str = ""
+    reference: str = ""
+    difference: float | None = None
+    difference_low: float | None = None
+    difference_high: float | None = None
+    p_paired: float | None = None
+    p_holm: float | None = None
+    p_welch: float | None = None
+    published: str = ""
+    why: str = ""
+
+    def text(self, *, percent: bool = False, interval: bool = True) -> str:
+        """Mean ± deviation with the interval in brackets."""
+        if self.mean is None:
+            return "–"
+        scale, digits = (100.0, 1) if percent else (1.0, 3)
+        spread = "" if self.std is None else f" ± {self.std * scale:.{digits}f}"
+        between = ""
+        if interval and self.low is not None and self.high is not None:
+            between = f" ({self.low * scale:.{digits}f}–{self.high * scale:.{digits}f})"
+        return f"{self.mean * scale:.{digits}f}{spread}{between}"
+
+    def difference_text(self, *, percent: bool = False) -> str:
+        """Difference from the reference with its paired interval and p."""
+        if self.difference is None:
+            return "–"
+        scale, digits = (100.0, 1) if percent else (1.0, 3)
+        between = ""
+        if self.difference_low is not None and self.difference_high is not None:
+            between = f" ({self.difference_low * scale:+.{digits}f} to {self.difference_high * scale:+.{digits}f})"
+        p = "" if self.p_paired is None else f", p {p_short(self.p_paired)}"
+        return f"{self.difference * scale:+.{digits}f}{between}{p}"
+
+
+def p_short(p: float) -> str:
+    """`= 0.021` or `< 0.001`."""
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
+
+
+def summarise(result: TableResult, *, replicates: int = REPLICATES) -> list[Line]:
+    """All metrics of all rows; rows that did not run give one line that says why."""
+    lines: list[Line] = []
+    for row in result.rows:
+        if row.why_not is not None:
+            lines.append(Line(row.row.name, "test", "not run", why=str(row.why_not)))
+            continue
+        reference = _reference(result, row)
+        for test in row.evaluations:
+            lines += _classification_lines(row, reference, test, replicates)
+            lines += _map_lines(row, reference, test, replicates)
+    return _corrected(lines)
+
+
+def _reference(result: TableResult, row: RowResult) -> RowResult | None:
+    if row.row.reference is None:
+        return None
+    reference = result.of(row.row.reference)
+    return None if reference.why_not is not None else reference
+
+
+def _classification_lines(row: RowResult, reference: RowResult | None, test: str, replicates: int) -> list[Line]:
+    runs = [evaluation.predictions for evaluation in row.evaluations[test]]
+    others = [] if reference is None else [e.predictions for e in reference.evaluations[test]]
+    positive = len(runs[0].classes) - 1
+    ranked: list[Score] = [AUC(positive), AveragePrecision(positive)] if positive == 1 else [OneVsRestAUC()]
+    lines = []
+    for wise in ("image-wise", "study-wise"):
+        ours, theirs = _wise(runs, wise), _wise(others, wise)
+        for score in (Accuracy(), *ranked):
+            estimate = seed_bootstrap(ours, score, replicates=replicates)
+            values = [point_value(score, run) for run in ours]
+            line = _line(row, test, f"{wise} {score.name}", values)
+            line = replace(
+                line, low=estimate.low, high=estimate.high, n=_counts(estimate.n), method=estimate.method,
+                why=estimate.why,
+            )  # fmt: skip
+            if theirs and line.mean is not None:
+                paired = paired_bootstrap(ours, theirs, score, replicates=replicates)
+                seeds = welch(values, [point_value(score, run) for run in theirs])
+                line = _compared(line, reference, paired, seeds)
+            lines.append(line)
+    return lines
+
+
+def _map_lines(row: RowResult, reference: RowResult | None, test: str, replicates: int) -> list[Line]:
+    lines = []
+    roles: tuple[Role, ...] = ("focus", "finding")
+    for role in roles:
+        ours = [s for e in row.evaluations[test] if (s := e.scores_for(role)) is not None]
+        theirs: list[MapScores] = []
+        if reference is not None:
+            theirs = [s for e in reference.evaluations[test] if (s := e.scores_for(role)) is not None]
+        if not ours:
+            continue
+        for measure in MAP_MEASURES:
+            values = [float(np.nanmean(s.column(measure))) for s in ours if np.isfinite(s.column(measure)).any()]
+            if not values:
+                continue
+            line = _line(row, test, f"{NAMES[measure]} ({role})", values)
+            estimate = seed_estimate(ours, measure, replicates=replicates)
+            chance = float(np.nanmean([np.nanmean(s.column(f"{measure}_chance")) for s in ours]))
+            line = replace(
+                line, low=estimate.low, high=estimate.high, chance=chance, n=_counts(estimate.n),
+                method=estimate.method, why=estimate.why,
+            )  # fmt: skip
+            if theirs:
+                paired = compare_maps(ours, theirs, measure, replicates=replicates)
+                seeds = welch(values, [float(np.nanmean(s.column(measure))) for s in theirs])
+                line = _compared(line, reference, paired, seeds)
+            lines.append(line)
+    return lines
+
+
+def _line(row: RowResult, test: str, metric: str, values: Sequence[float]) -> Line:
+    if not values or any(math.isnan(v) for v in values):
+        return Line(row.row.name, test, metric, why="not defined on these cases")
+    published: Published | None = row.row.published.get(f"{metric}, {test}")
+    return Line(
+        row=row.row.name,
+        test=test,
+        metric=metric,
+        values=tuple(values),
+        mean=float(np.mean(values)),
+        std=float(np.std(values, ddof=1)) if len(values) > 1 else None,
+        published="" if published is None else str(published),
+    )
+
+
+def _compared(line: Line, reference: RowResult | None, paired: Comparison, seeds: Comparison) -> Line:
+    assert reference is not None
+    return replace(
+        line,
+        reference=reference.row.name,
+        difference=paired.difference,
+        difference_low=paired.low,
+        difference_high=paired.high,
+        p_paired=paired.p_value,
+        p_welch=seeds.p_value,
+        why="; ".join(w for w in (line.why, paired.why, seeds.why) if w),
+    )
+
+
+def _corrected(lines: list[Line]) -> list[Line]:
+    """Holm's correction within each metric and test cohort."""
+    families: dict[tuple[str, str], list[int]] = {}
+    for i, line in enumerate(lines):
+        if line.p_paired is not None:
+            families.setdefault((line.test, line.metric), []).append(i)
+    corrected = list(lines)
+    for members in families.values():
+        for i, p in zip(members, holm([lines[i].p_paired for i in members]), strict=True):
+            corrected[i] = replace(lines[i], p_holm=p)
+    return corrected
+
+
+def _wise(runs: Sequence[Predictions], wise: str) -> list[Predictions]:
+    return [run.study_wise() for run in runs] if wise == "study-wise" else list(runs)
+
+
+def _counts(n: object) -> str:
+    return ", ".join(f"{count} {what}" for what, count in dict(n).items()) if isinstance(n, dict) else str(n)
+
+
+def write_lines(lines: Sequence[Line], folder: Path) -> None:
+    """`table.csv` and `table.json`: every metric of every row, one line each."""
+    write_text(folder / "table.json", json.dumps([asdict(line) for line in lines], indent=1) + "\n")
+    partial = folder / "table.csv.partial"
+    with partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(Line.__dataclass_fields__))
+        writer.writeheader()
+        for line in lines:
+            writer.writerow({**asdict(line), "values": " ".join(repr(v) for v in line.values)})
+    partial.replace(folder / "table.csv")

@@ -1,0 +1,318 @@
+"""A finished table as files: table.csv, table.json, table.md, and one self-contained report.html with pictures."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from sklearn.metrics import roc_curve
+
+from sightline.lab.figures import Bar, BarGroup, ForestRow, Reference, RocCurve, bars, forest, roc, training_curves
+from sightline.lab.gallery import overlay_of, panel_case, pointing_order, telling_cases
+from sightline.lab.panels import draw_comparison, draw_contact_sheet
+from sightline.lab.report import ReportPicture, ReportTable, Section, write_report
+from sightline.lab.run import environment, write_text
+from sightline.lab.summary import Line, summarise, write_lines
+from sightline.lab.table import RowResult, TableResult
+
+COMPARED = 6
+SHEET = 20
+
+
+def write_table(result: TableResult, out: Path, *, replicates: int = 2000, summary: Sequence[str] = ()) -> str:
+    """Write every file of a table; returns the markdown table.
+
+    Args:
+        result: from `run_table`.
+        out: folder.
+        replicates: bootstrap samples.
+        summary: plain-language sentences to stand before the computed ones in the report.
+    """
+    lines = summarise(result, replicates=replicates)
+    write_lines(lines, out)
+    tables = [made for test in _tests(result) for made in _tables(result, lines, test)]
+    text = "\n\n".join(_markdown(table) for table in tables)
+    write_text(out / "table.md", f"# {result.table.title}\n\n{result.table.caption}\n\n{text}\n")
+    pictures = _charts(result, lines)
+    sections = [Section("Results", (result.table.caption,), tuple(tables), tuple(pictures))]
+    looks = _looks(result)
+    if looks:
+        sections.append(
+            Section(
+                "Where the networks looked",
+                ("The same picture by each method, first seed, test split: surest right and surest wrong calls of each "
+                 "class by the last method shown, so neither the best nor the worst were picked by eye.",),
+                pictures=tuple(looks),
+            )
+        )  # fmt: skip
+    curves = _curves(result)
+    if curves:
+        sections.append(Section("Training", pictures=(ReportPicture(curves, "Loss and validation by epoch, first seed.",
+                                                                     "Training curves"),)))  # fmt: skip
+    write_report(
+        out / "report.html",
+        title=result.table.title,
+        summary=[*summary, *_plain_words(result, lines)],
+        sections=sections,
+        provenance=_provenance(result),
+    )
+    return text
+
+
+def _tests(result: TableResult) -> list[str]:
+    return list(dict.fromkeys(test for row in result.rows for test in row.evaluations))
+
+
+def _find(lines: Sequence[Line], row: str, test: str, metric: str) -> Line | None:
+    return next((x for x in lines if x.row == row and x.test == test and x.metric == metric), None)
+
+
+def _tables(result: TableResult, lines: Sequence[Line], test: str) -> list[ReportTable]:
+    metrics = list(dict.fromkeys(x.metric for x in lines if x.test == test and x.metric != "not run"))
+    main = [m for m in metrics if m in result.table.metrics]
+    ranked = [m for m in metrics if "AUC" in m]
+    places = [m for m in metrics if m.startswith(("pointing", "energy"))]
+    made = [_scores_table(result, lines, test, main, "Accuracy, as the paper reports it", percent=True)]
+    if ranked:
+        made.append(_scores_table(result, lines, test, ranked, "Area under the ROC curve", percent=False))
+    if places:
+        made.append(_scores_table(result, lines, test, places, "Where the maps lie", percent=False))
+    return [table for table in made if table is not None and len(table.columns) > 2]
+
+
+def _scores_table(
+    result: TableResult, lines: Sequence[Line], test: str, metrics: Sequence[str], caption: str, *, percent: bool
+) -> ReportTable:
+    unit = " (%)" if percent else ""
+    columns, published = ["row", "seeds"], []
+    for metric in metrics:
+        columns.append(f"{metric}{unit}: mean ± sd (95% interval)")
+        if any(x.chance is not None for x in lines if x.metric == metric):
+            columns.append(f"{metric}: chance")
+        columns.append(f"{metric}: difference (95% interval)")
+        columns.append(f"{metric}: Welch p over seeds / Holm p")
+        if any(x.published for x in lines if x.metric == metric and x.test == test):
+            columns.append(f"{metric}{unit}: published")
+            published.append(columns[-1])
+    rows, notes, strong = [], [], []
+    for r, row in enumerate(result.rows):
+        if row.why_not is not None:
+            rows.append((row.row.name, "not run", *("" for _ in columns[2:])))
+            notes.append(f"{row.row.name}: {row.why_not}")
+            continue
+        cells = [row.row.name, str(len(row.evaluations.get(test, ())))]
+        for metric in metrics:
+            line = _find(lines, row.row.name, test, metric) or Line(row.row.name, test, metric)
+            cells.append(line.text(percent=percent))
+            if f"{metric}: chance" in columns:
+                cells.append("–" if line.chance is None else f"{line.chance:.3f}")
+            if line.difference_low is not None and line.difference_low > 0:
+                strong.append((r, len(cells)))
+            cells.append(line.difference_text(percent=percent))
+            welch = "–" if line.p_welch is None else f"{line.p_welch:.3f}"
+            corrected = "–" if line.p_holm is None else f"{line.p_holm:.3f}"
+            cells.append(f"{welch} / {corrected}")
+            if f"{metric}{unit}: published" in columns:
+                cells.append(line.published or "–")
+        rows.append(tuple(cells))
+    one = next((x for x in lines if x.test == test and x.metric in metrics and x.n), None)
+    if one is not None:
+        notes.append(f"n: {one.n}. Interval of a row: {one.method}.")
+    references = sorted({row.row.reference for row in result.rows if row.row.reference})
+    if references:
+        notes.append(
+            f"Differences are from {', '.join(references)}: paired bootstrap over patients and seeds, p two-sided; "
+            "Holm corrects over the rows of this column. Welch's t over seeds is the paper's test: it knows nothing of "
+            "other patients."
+        )
+    return ReportTable(
+        f"{caption}, {test} split" if test == "test" else f"{caption}, {test} cohort",
+        tuple(columns), tuple(rows), tuple(published), tuple(strong), tuple(notes),
+    )  # fmt: skip
+
+
+def _markdown(table: ReportTable) -> str:
+    lines = [f"**{table.caption}**", "", "| " + " | ".join(table.columns) + " |", "|---" * len(table.columns) + "|"]
+    lines += ["| " + " | ".join(row) + " |" for row in table.rows]
+    return "\n".join([*lines, "", *(f"{note}" for note in table.notes)])
+
+
+def _charts(result: TableResult, lines: Sequence[Line]) -> list[ReportPicture]:
+    pictures = []
+    rows = []
+    for row in result.rows:
+        metric = "study-wise AUC" if _find(lines, row.row.name, "test", "study-wise AUC") else "study-wise accuracy"
+        line = _find(lines, row.row.name, "test", metric)
+        if line is not None and line.difference is not None:
+            rows.append(ForestRow(row.row.name, line.difference, line.difference_low, line.difference_high, line.n))
+    if rows:
+        pictures.append(
+            ReportPicture(
+                forest(rows, title=f"{metric}: difference from the reference row"),
+                "Each row against its reference, with the paired 95% interval over patients and seeds.",
+                "Forest plot of differences",
+            )
+        )
+    chart = _bars(result, lines)
+    if chart is not None:
+        pictures.append(chart)
+    curves: list[RocCurve] = []
+    for row in result.rows:
+        line = _find(lines, row.row.name, "test", "study-wise AUC")
+        if line is None or line.mean is None or len(curves) >= 5:
+            continue
+        first = row.evaluations["test"][0].predictions.study_wise()
+        false, true, _ = roc_curve(first.labels == 1, first.probabilities[:, 1])
+        area = line.values[0]
+        curves.append(RocCurve(row.row.name, false.tolist(), true.tolist(), area))
+    if curves:
+        pictures.append(
+            ReportPicture(roc(curves), "ROC curves, study-wise, first seed, of up to five rows.", "ROC curves")
+        )
+    return pictures
+
+
+def _bars(result: TableResult, lines: Sequence[Line]) -> ReportPicture | None:
+    """Figures 2 and 6 of Liao 2022: accuracy by weight and style."""
+    groups: dict[str, list[Bar]] = {}
+    for row in result.rows:
+        image = _find(lines, row.row.name, "test", "image-wise accuracy")
+        study = _find(lines, row.row.name, "test", "study-wise accuracy")
+        if row.row.weight_label in ("", "0") or image is None or study is None:
+            continue
+        if image.mean is None or study.mean is None:
+            continue
+        significant = study.p_paired is not None and study.p_paired < 0.05
+        prefix = row.row.name.split(" ")[0] + " " if row.row.name.startswith("s-") else ""
+        bar = Bar(row.row.group, 100 * image.mean, 100 * study.mean, _percent(study.std), significant)
+        groups.setdefault(f"{prefix}λ = {row.row.weight_label}", []).append(bar)
+    if not groups:
+        return None
+    base = next((r for r in result.rows if r.row.reference is None and r.why_not is None), None)
+    line = None if base is None else _find(lines, base.row.name, "test", "study-wise accuracy")
+    reference = None
+    if base is not None and line is not None and line.mean is not None:
+        reference = Reference(base.row.name, 100 * line.mean, _percent(line.std))
+    drawn = bars(
+        [BarGroup(label, tuple(members)) for label, members in groups.items()],
+        title="Accuracy by guidance weight and style",
+        ylabel="accuracy (%)",
+        reference=reference,
+        significance="differs from the reference, paired p < 0.05",
+        bottom=max(0.0, min(b.image_wise for bs in groups.values() for b in bs) - 15.0),
+    )
+    return ReportPicture(drawn, "Image-wise (dark) and study-wise (light) accuracy.", "Bars by weight and style")
+
+
+def _percent(value: float | None) -> float | None:
+    return None if value is None else 100.0 * value
+
+
+def _shown(result: TableResult) -> list[RowResult]:
+    """The reference and the rows nearest to it in kind, at most four, that have maps."""
+    having = [r for r in result.rows if r.why_not is None and r.evaluations["test"][0].maps is not None]
+    if len(having) <= 4:
+        return having
+    step = (len(having) - 1) / 3
+    return [having[round(i * step)] for i in range(4)]
+
+
+def _looks(result: TableResult) -> list[ReportPicture]:
+    rows = _shown(result)
+    if not rows:
+        return []
+    cohort = result.cohort.split("test")
+    last = rows[-1].evaluations["test"][0]
+    pictures = []
+    for index in telling_cases(last, COMPARED):
+        case = cohort[index]
+        panels = [panel_case(r.evaluations["test"][0], index, case, r.row.recipe.view) for r in rows]
+        pictures.append(
+            ReportPicture(
+                draw_comparison(panels, [r.row.name for r in rows]),
+                f"{case.case_id}: truth {case.label}.",
+                f"Maps of {len(rows)} methods over one radiograph",
+            )
+        )
+    order = pointing_order(last, [c.case_id for c in cohort])
+    if order:
+        label = next(row.map_class for row in last.scores_for("finding").rows)  # type: ignore[union-attr]
+        view = rows[-1].row.recipe.view
+        for name, chosen in (("Best", order[:SHEET]), ("Worst", order[-SHEET:])):
+            items = [
+                overlay_of(last, i, cohort[i], view, label,
+                           f"{cohort[i].case_id} {last.predictions.probabilities[i, -1]:.0%}")
+                for i in chosen
+            ]  # fmt: skip
+            caption = f"{name} {len(items)} findings of {rows[-1].row.name} by the map's energy inside the box."
+            pictures.append(ReportPicture(draw_contact_sheet(items, 5), caption, f"{name} maps"))
+    return pictures
+
+
+def _curves(result: TableResult) -> bytes | None:
+    histories = {}
+    for row in _shown(result):
+        path = row.folders[0] / "history.csv"
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        names = ("epoch", "loss", "cross_entropy", "val_loss", "val_auc")
+        histories[row.row.name] = {
+            name: [float(r[name]) if r[name] else float("nan") for r in rows]
+            for name in names
+            if rows and any(r.get(name) for r in rows)
+        }
+    return training_curves(histories) if histories and all(len(h) > 1 for h in histories.values()) else None
+
+
+def _plain_words(result: TableResult, lines: Sequence[Line]) -> list[str]:
+    """What was found, in sentences made of the numbers."""
+    cohort = result.cohort
+    test = cohort.split("test")
+    words = [
+        f"{len(result.rows)} methods were trained {len(result.seeds)} times each on {len(cohort.split('train'))} "
+        f"training images of {cohort.name} and tested on {len(test)} images of "
+        f"{len({c.study_id for c in test})} studies and {len({c.patient_id for c in test})} patients."
+    ]
+    for row in result.rows:
+        line = _find(lines, row.row.name, "test", "study-wise AUC") or _find(
+            lines, row.row.name, "test", "study-wise accuracy"
+        )
+        if line is None or line.difference is None or line.difference_low is None or line.difference_high is None:
+            continue
+        verdict = "better than" if line.difference_low > 0 else "worse than" if line.difference_high < 0 else ""
+        said = f"{verdict} {line.reference}" if verdict else f"not shown to differ from {line.reference}"
+        words.append(f"{row.row.name}: {line.metric} {line.text()}, {said}: {line.difference_text()}.")
+    return words[:8]
+
+
+def _provenance(result: TableResult) -> dict[str, str]:
+    machine = environment()
+    facts = {
+        "table": result.table.name,
+        "cohort": f"{result.cohort.name}, fingerprint {result.cohort.fingerprint()}",
+        "seeds": ", ".join(map(str, result.seeds)),
+        "command": machine["command"],
+        "sightline": machine["sightline"],
+        "python": machine["python"],
+        "machine": machine["cuda"] or machine["processor"],
+        **dict(machine["packages"].items()),
+    }
+    facts |= {f"cohort: {key}": value for key, value in result.cohort.about.items()}
+    for row in result.rows:
+        if row.folders:
+            facts[f"runs of {row.row.name}"] = ", ".join(folder.name for folder in row.folders)
+    return facts
+
+
+def read_lines(path: Path) -> list[Line]:
+    """Lines from table.json."""
+    return [Line(**{**row, "values": tuple(row["values"])}) for row in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def mean_of(lines: Sequence[Line], row: str, metric: str, test: str = "test") -> float:
+    """The mean of a line; NaN where there is none."""
+    line = _find(lines, row, test, metric)
+    return float(np.nan) if line is None or line.mean is None else line.mean

@@ -1,0 +1,357 @@
+"""One training loop, read top to bottom. Device, precision and strategy are Lightning Fabric's; the loop is ours.
+
+Every step is a function of (recipe, cohort, step): the loader is stateless, the learning rate is computed from the
+step, and the state file holds weights, optimiser, generators and running sums. A run killed at any moment and started
+again therefore ends with the same weights as one that was never killed (bit for bit on a CPU with the same threads).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from sightline.case import Cohort
+from sightline.cohorts.loader import CohortItems, batches_per_epoch, test_batches, training_batches
+from sightline.cohorts.split import refuse_leakage
+from sightline.errors import CohortError, RunError
+from sightline.evidence import Batch
+from sightline.lab.optimise import class_weights, set_rate
+from sightline.lab.plain import Catalogue
+from sightline.lab.predict import evidence_of
+from sightline.lab.progress import progress
+from sightline.lab.recipe import Recipe
+from sightline.lab.run import Run, open_run, save_weights, start_run, write_history, write_text
+from sightline.lab.state import load_state, save_state
+
+STATE_EVERY_S = 60.0
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Where and how a training runs; none of it changes what is trained.
+
+    Attributes:
+        device: `auto`, `cpu`, `cuda` (Fabric's accelerator).
+        devices: how many of them.
+        strategy: Fabric's strategy word.
+        workers: loader processes.
+        quiet: no progress.
+        state_every_s: seconds between state files within an epoch.
+    """
+
+    device: str = "auto"
+    devices: int = 1
+    strategy: str = "auto"
+    workers: int = 0
+    quiet: bool = False
+    state_every_s: float = STATE_EVERY_S
+
+    def fabric(self, precision: str) -> Fabric:
+        """Fabric for this engine."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return Fabric(
+                accelerator=self.device, devices=self.devices, strategy=self.strategy, precision=cast(Any, precision)
+            )
+
+
+class Plain(nn.Module):
+    """A network whose forward returns a dict of tensors, which Fabric can convert (it refuses frozen dataclasses)."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Logits and maps."""
+        evidence = self.network(images)
+        plain = {"logits": evidence.logits}
+        return plain if evidence.maps is None else {**plain, "maps": evidence.maps}
+
+
+@dataclass
+class Sums:
+    """Running sums of an epoch, so that a resumed epoch reports the same means."""
+
+    images: int = 0
+    loss: float = 0.0
+    cross_entropy: float = 0.0
+    guidance: float = 0.0
+    excess: float = 0.0
+    guided: int = 0
+    correct: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class Progress:
+    """What the state file says of how far a training is."""
+
+    step: int = 0
+    sums: Sums = field(default_factory=Sums)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: float = -math.inf
+
+
+def train(recipe: Recipe, cohort: Cohort, folder: Path, catalogue: Catalogue, engine: Engine | None = None) -> Run:
+    """Train a recipe on a cohort into a run folder; resumes a killed run, returns a finished one.
+
+    Args:
+        recipe: what to train.
+        cohort: cases with splits.
+        folder: the run folder.
+        catalogue: words for the recipe's parts.
+        engine: device and workers.
+
+    Raises:
+        CohortError: no split, leakage, a class without training cases.
+        RunError: the folder holds another run, or the loss stops being a number.
+    """
+    engine = engine or Engine()
+    training = _training_cases(recipe, cohort)
+    start_run(folder, recipe, cohort, catalogue)
+    run = open_run(folder, catalogue)
+    if run.done:
+        return run
+    fabric = engine.fabric(recipe.precision)
+    fabric.launch()
+    torch.manual_seed(recipe.seed)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*lr_scheduler.*")
+        network = recipe.model.build(len(cohort.classes)).to(memory_format=torch.channels_last)
+    optimizer = recipe.optimiser.build(recipe.rates.groups(network))
+    plain, optimizer = fabric.setup(Plain(network), optimizer)
+
+    items = CohortItems(training, recipe.view, recipe.regions if recipe.guided_by_regions else None, seed=recipe.seed)
+    per_rank = max(2, recipe.batch_size // fabric.world_size)
+    steps_per_epoch = batches_per_epoch(len(training), per_rank, fabric.world_size)
+    steps = recipe.epochs * steps_per_epoch if recipe.steps is None else recipe.steps
+    weights = class_weights((cohort.class_index(c.label) for c in training), len(cohort.classes))
+    weights = weights.to(fabric.device) if recipe.reweight == "inverse_frequency" else torch.ones_like(weights)
+    weights = weights.to(fabric.device)
+
+    state_path = folder / "state" / "state.safetensors"
+    at = Progress()
+    copies: dict[str, dict[str, Tensor]] = {}
+    if state_path.is_file():
+        numbers, copies = load_state(state_path, network, optimizer)
+        at = Progress(numbers["step"], Sums(**numbers["sums"]), numbers["history"], numbers["best"])
+    elif recipe.average > 0.0:
+        copies["average"] = _copy(network)
+
+    def keep_state() -> None:
+        if fabric.is_global_zero:
+            save_state(state_path, network, optimizer, asdict(at), copies)
+
+    events = _Events(folder / "events", at.step) if fabric.is_global_zero else None
+    saved_s = time.monotonic()
+    with progress(recipe.title, steps, done=at.step, quiet=engine.quiet or not fabric.is_global_zero) as advance:
+        while at.step < steps:
+            epoch, first_batch = divmod(at.step, steps_per_epoch)
+            network.train()
+            batches = training_batches(
+                items,
+                epoch=epoch,
+                batch_size=per_rank,
+                first_batch=first_batch,
+                rank=fabric.global_rank,
+                world=fabric.world_size,
+                workers=engine.workers,
+            )
+            for batch in batches:
+                begun = time.monotonic()
+                set_rate(optimizer, recipe.schedule.rate(at.step, steps, steps_per_epoch))
+                loss = _step(fabric, plain, optimizer, batch.to(fabric.device), recipe, weights, at.sums)
+                if not math.isfinite(loss):
+                    raise RunError(
+                        f"The loss became {loss} at step {at.step + 1} of {recipe.title}.",
+                        "Lower the learning rate or the guidance weight, or train in 32-true precision.",
+                    )
+                if recipe.average > 0.0:
+                    _average(copies["average"], network, recipe.average, at.step)
+                at.step += 1
+                at.sums.seconds += time.monotonic() - begun
+                advance(1, f"loss {at.sums.loss / at.sums.images:.3f}")
+                if at.step >= steps or at.step % steps_per_epoch == 0:
+                    break
+                if time.monotonic() - saved_s > engine.state_every_s:
+                    keep_state()
+                    saved_s = time.monotonic()
+            row = _epoch_row(epoch, at, recipe, steps, steps_per_epoch)
+            if at.step % steps_per_epoch == 0 or at.step >= steps:
+                row |= _validate(network, copies, cohort, recipe, fabric, engine)
+                if recipe.select != "last":
+                    score = row["val_auc"] if recipe.select == "auc" else -float(row["val_loss"])
+                    if score is not None and score > at.best:
+                        at.best = float(score)
+                        copies["best"] = _copy(network, copies.get("average"))
+                at.history.append(row)
+                at.sums = Sums()
+                if events is not None:
+                    events.write(row, at.step)
+                    write_history(folder / "history.csv", at.history)
+                if at.step < steps:
+                    keep_state()
+                    saved_s = time.monotonic()
+    if events is not None:
+        events.close()
+    if fabric.is_global_zero:
+        final = copies.get("best") or copies.get("average") or network.state_dict()
+        save_weights(final, folder / "weights.safetensors")
+        write_text(folder / "DONE", f"{at.step} steps, {datetime.now(UTC).isoformat(timespec='seconds')}\n")
+        state_path.unlink(missing_ok=True)
+    fabric.barrier()
+    return open_run(folder, catalogue)
+
+
+def _training_cases(recipe: Recipe, cohort: Cohort) -> Cohort:
+    refuse_leakage(cohort)
+    training = cohort.split(*recipe.train_on)
+    if len(training) == 0:
+        raise CohortError(
+            f"Cohort {cohort.name!r} has no case in the split {' + '.join(recipe.train_on)}.",
+            "Assign splits when importing the cohort.",
+        )
+    absent = [name for name, n in training.counts().items() if n == 0]
+    if len(absent) == len(cohort.classes) - 1:
+        raise CohortError(
+            f"All {len(training)} training cases of {cohort.name!r} have one label; {', '.join(absent)} is absent.",
+            "Import cases of every class.",
+        )
+    if recipe.select != "last" and len(cohort.split("val")) == 0:
+        raise CohortError(f"select={recipe.select!r} needs a validation split.", "Assign one, or use select='last'.")
+    return training
+
+
+def _step(
+    fabric: Fabric,
+    plain: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    recipe: Recipe,
+    weights: Tensor,
+    sums: Sums,
+) -> float:
+    """One update: cross-entropy plus weighted guidance (Liao 2022, equation 6)."""
+    out = plain(batch.images.contiguous(memory_format=torch.channels_last))
+    logits = out["logits"].float()
+    cross_entropy = (F.cross_entropy(logits, batch.labels, reduction="none") * weights[batch.labels]).mean()
+    loss = cross_entropy
+    if recipe.guidance is not None and recipe.weight > 0.0:
+        # a penalty without regions still wants to know the input grid
+        targets = (
+            batch.images.new_zeros(len(batch), 1, *batch.images.shape[2:]) if batch.targets is None else batch.targets
+        )
+        term = recipe.guidance(out["maps"], targets, batch.guided)
+        loss = cross_entropy + recipe.weight * term.value
+        # images without a region count for nothing, also in the log
+        sums.guidance += float(term.value.detach()) * term.images
+        sums.excess += (float(term.value.detach()) - term.floor) * term.images
+        sums.guided += term.images
+    optimizer.zero_grad(set_to_none=True)
+    fabric.backward(loss)
+    optimizer.step()
+    value = float(loss.detach())
+    sums.images += len(batch)
+    sums.loss += value * len(batch)
+    sums.cross_entropy += float(cross_entropy.detach()) * len(batch)
+    sums.correct += int((logits.detach().argmax(dim=1) == batch.labels).sum())
+    return value
+
+
+def _epoch_row(epoch: int, at: Progress, recipe: Recipe, steps: int, steps_per_epoch: int) -> dict[str, Any]:
+    sums, n = at.sums, max(1, at.sums.images)
+    return {
+        "epoch": epoch + 1,
+        "step": at.step,
+        "rate": recipe.schedule.rate(max(0, at.step - 1), steps, steps_per_epoch),
+        "images": sums.images,
+        "loss": sums.loss / n,
+        "cross_entropy": sums.cross_entropy / n,
+        "accuracy": sums.correct / n,
+        "guided_images": sums.guided,
+        "guidance": sums.guidance / sums.guided if sums.guided else None,
+        "guidance_excess": sums.excess / sums.guided if sums.guided else None,
+        "seconds": round(sums.seconds, 3),
+    }
+
+
+def _validate(
+    network: nn.Module,
+    copies: Mapping[str, dict[str, Tensor]],
+    cohort: Cohort,
+    recipe: Recipe,
+    fabric: Fabric,
+    engine: Engine,
+) -> dict[str, Any]:
+    """Loss, accuracy and AUC on validation, with the averaged weights where there are some."""
+    validation = cohort.split("val")
+    if len(validation) == 0 or "val" in recipe.train_on or not fabric.is_global_zero:
+        return {"val_loss": None, "val_accuracy": None, "val_auc": None}
+    from sklearn.metrics import roc_auc_score
+
+    kept = _copy(network) if "average" in copies else None
+    if kept is not None:
+        network.load_state_dict(copies["average"])
+    items = CohortItems(validation, recipe.view, seed=recipe.seed)
+    logits, labels = [], []
+    for batch in test_batches(items, batch_size=max(16, recipe.batch_size), workers=engine.workers):
+        logits.append(evidence_of(network, batch.images, fabric.device).logits)
+        labels.append(batch.labels)
+    if kept is not None:
+        network.load_state_dict(kept)
+    z, y = torch.cat(logits), torch.cat(labels)
+    p = z.softmax(dim=1).double().numpy()
+    present = torch.unique(y)
+    auc: float | None = None
+    if len(present) == p.shape[1]:
+        scores = p[:, 1] if p.shape[1] == 2 else p / p.sum(axis=1, keepdims=True)
+        auc = float(roc_auc_score(y.numpy(), scores, multi_class="ovr"))
+    return {
+        "val_loss": float(F.cross_entropy(z, y)),
+        "val_accuracy": float((z.argmax(dim=1) == y).float().mean()),
+        "val_auc": auc,
+    }
+
+
+def _copy(network: nn.Module, instead: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    source = network.state_dict() if instead is None else instead
+    return {name: tensor.detach().clone() for name, tensor in source.items()}
+
+
+def _average(average: dict[str, Tensor], network: nn.Module, keep: float, step: int) -> None:
+    """Exponential moving average; the first steps average over fewer, so that the start is soon forgotten."""
+    share = min(keep, (1.0 + step) / (10.0 + step))
+    for name, value in network.state_dict().items():
+        if value.is_floating_point():
+            average[name].mul_(share).add_(value.detach(), alpha=1.0 - share)
+        else:
+            average[name].copy_(value)
+
+
+class _Events:
+    """TensorBoard events; a resumed run purges what the killed one wrote past its state."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder), purge_step=step + 1)
+
+    def write(self, row: Mapping[str, Any], step: int) -> None:
+        for name, value in row.items():
+            if isinstance(value, (int, float)) and name not in ("epoch", "step"):
+                self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._writer.close()

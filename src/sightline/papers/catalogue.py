@@ -1,0 +1,45 @@
+"""Every word a recipe may use, and what it builds: one line a part. Nothing else can be named in a recipe."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sightline.cohorts.regions import RegionChoice
+from sightline.cohorts.transforms import View
+from sightline.guidance.map_norm import MapNorm
+from sightline.guidance.spatial_nll import SpatialNLL
+from sightline.lab.optimise import AdamW, CosineDecay, LayerRates, LinearDecay, Sgd, StepDecay
+from sightline.lab.recipe import Recipe
+from sightline.models.attention import PyramidAttention, ResidualAttention, SelfAttention
+from sightline.models.backbones import Backbone
+from sightline.models.class_maps import ClassMapModel
+from sightline.models.fusion import Fusion
+from sightline.models.pools import LogSumExpPool, MaxPool, MeanPool, SoftmaxPool
+
+CATALOGUE: dict[str, type[Any]] = {
+    "recipe": Recipe,
+    # what the network sees and is guided by
+    "view": View,
+    "region_choice": RegionChoice,
+    # networks
+    "backbone": Backbone,
+    "fusion": Fusion,
+    "class_map_model": ClassMapModel,
+    "mean_pool": MeanPool,
+    "softmax_pool": SoftmaxPool,
+    "max_pool": MaxPool,
+    "log_sum_exp_pool": LogSumExpPool,
+    "residual_attention": ResidualAttention,
+    "self_attention": SelfAttention,
+    "pyramid_attention": PyramidAttention,
+    # guidance
+    "spatial_nll": SpatialNLL,
+    "map_norm": MapNorm,
+    # optimisation
+    "sgd": Sgd,
+    "adamw": AdamW,
+    "linear_decay": LinearDecay,
+    "cosine_decay": CosineDecay,
+    "step_decay": StepDecay,
+    "layer_rates": LayerRates,
+}

@@ -1,0 +1,36 @@
+"""Recipes small enough for a CPU: what the demo and a first try use."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from sightline.cohorts.transforms import View
+from sightline.lab.optimise import AdamW, CosineDecay
+from sightline.lab.recipe import Recipe
+from sightline.models.backbones import Backbone
+from sightline.models.class_maps import ClassMapModel
+from sightline.models.pools import MeanPool
+from sightline.papers import liao2022
+
+
+def unguided() -> Recipe:
+    """ResNet-18 from random weights at 224 px with output stride 16, mean pooling."""
+    return Recipe(
+        title="unguided",
+        model=ClassMapModel(backbone=Backbone(name="resnet18", output_stride=16), pool=MeanPool()),
+        view=View(size=224, crop_area=(0.8, 1.0), rotation_deg=15.0, contrast=0.2, brightness=0.1),
+        optimiser=AdamW(weight_decay=1e-2),
+        schedule=CosineDecay(1e-3),
+        epochs=8,
+        batch_size=16,
+    )
+
+
+def attended() -> Recipe:
+    """The same with softmax pooling."""
+    return liao2022.attended(unguided())
+
+
+def guided(weight: float = 0.3) -> Recipe:
+    """The same, guided by the bone's mask."""
+    return replace(liao2022.guided(unguided(), weight, "mask"), title=f"guided {weight:g}")
