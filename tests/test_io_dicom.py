@@ -484,6 +484,34 @@ def test_a_dicom_file_is_known_by_content_and_a_foreign_one_is_refused(tmp_path)
         read_image(tmp_path / "b.dcm")
 
 
+@real
+@pytest.mark.parametrize("name", ["rtplan", "parametric_map_float", "MR_small_padded", "JPGExtended"])
+def test_changed_bytes_are_read_or_refused_and_raise_nothing_else(tmp_path, name):
+    generator = np.random.default_rng(3)
+    data = (DATA / "odd" / f"{name}.dcm").read_bytes()
+    path = tmp_path / "a.dcm"
+    outcomes = set()
+    for _ in range(150):
+        changed = np.frombuffer(data, np.uint8).copy()
+        changed[generator.integers(0, min(1500, len(data)), 10)] = generator.integers(0, 256, 10)
+        path.write_bytes(changed.tobytes())
+        try:
+            outcomes.add(read_image(path).pixels.dtype.name)
+        except UnreadableFile as error:
+            outcomes.add("refused")
+            assert "a.dcm" in error.message
+            assert error.remedy
+    assert "refused" in outcomes
+
+
+def test_two_transfer_syntaxes_are_none(tmp_path):
+    path = write(tmp_path / "a.dcm")
+    syntax = b"1.2.840.10008.1.2.1"
+    path.write_bytes(path.read_bytes().replace(syntax, b"1.2.840\\10008.1.2.1", 1))
+    with pytest.raises(UnreadableFile, match="does not state its transfer syntax"):
+        read_image(path)
+
+
 @pytest.mark.parametrize(("modality", "passes"), [("DX", True), ("MG", True), ("OT", True), ("", True), ("US", False)])
 def test_projections_pass_as_radiographs_and_others_do_not(tmp_path, modality, passes):
     path = write(tmp_path / "a.dcm", Modality=modality)

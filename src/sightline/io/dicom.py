@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 import pydicom
 from pydicom.errors import InvalidDicomError
 
-from sightline.errors import UnreadableFile
+from sightline.errors import SightlineError, UnreadableFile
 from sightline.frame import Frame
 from sightline.io.dicom_pixels import require_syntax, stored_pixels
 from sightline.io.grey_scale import display_table, numbers
@@ -73,7 +74,9 @@ def read_header(path: Path) -> Header:
     Raises:
         UnreadableFile: not a DICOM file, or one that does not say how it is encoded.
     """
-    return _header(_load(Path(path), pixels=False), Path(path))
+    path = Path(path)
+    with _foreign_bytes(path):
+        return _header(_load(path, pixels=False), path)
 
 
 def read_dicom(path: Path) -> Picture:
@@ -87,9 +90,8 @@ def read_dicom(path: Path) -> Picture:
         UnreadableFile: not DICOM, not an image, several frames, colour, an unknown codec, truncated or absurd.
     """
     path = Path(path)
-    dataset = _load(path, pixels=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom's remarks on padding and value forms; what matters is raised
+    with _foreign_bytes(path):
+        dataset = _load(path, pixels=True)
         index, values = stored_pixels(dataset, path)
         header = _header(dataset, path)
         present = np.bincount(index.ravel(), minlength=len(values)) > 0
@@ -113,45 +115,51 @@ def require_radiograph(picture: Picture | Header, file: Path | None = None) -> N
         )
 
 
-def _load(path: Path, *, pixels: bool) -> Any:
+@contextmanager
+def _foreign_bytes(path: Path) -> Iterator[None]:
+    """One clear error for whatever a broken header makes the parser raise; its remarks on oddities are kept quiet."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            dataset = pydicom.dcmread(path, stop_before_pixels=not pixels)
+            yield
+    except SightlineError:
+        raise
     except InvalidDicomError:
         raise UnreadableFile(
             f"{path}: not a DICOM file: the mark 'DICM' and the file meta information are missing.",
             "Export the image again as a DICOM file (Part 10) with its meta information.",
         ) from None
-    except OSError as error:
-        raise UnreadableFile(f"{path}: cannot be read ({error}).", "Check path and permissions.") from None
-    except Exception as error:  # a broken header breaks the parser in ways of its own
+    except FileNotFoundError:
+        raise UnreadableFile(f"{path}: no such file.", "Check the path.") from None
+    except Exception as error:  # pydicom reads values when they are asked for, and raises what they provoke
         raise UnreadableFile(
             f"{path}: the DICOM header does not parse ({' '.join(str(error).split())[:200]}).",
-            "Export or copy the file again.",
+            "Export or copy the file again; check that it may be read.",
         ) from None
+
+
+def _load(path: Path, *, pixels: bool) -> Any:
+    dataset = pydicom.dcmread(path, stop_before_pixels=not pixels)
     require_syntax(dataset, path)
     return dataset
 
 
 def _header(dataset: Any, path: Path) -> Header:
     facts: dict[str, str] = {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for name, keywords in _FACTS.items():
-            text = next((text for keyword in keywords if (text := _text(dataset, keyword))), "")
-            if text:
-                facts[name] = text
-        sop_class = getattr(dataset.get("SOPClassUID"), "name", "")
-        if sop_class:
-            facts["sop_class"] = sop_class
-        facts["transfer_syntax"] = dataset.file_meta.TransferSyntaxUID.name
-        spacing, source = _spacing(dataset, path)
-        if source:
-            facts["spacing_source"] = source
-        size = [*numbers(dataset, "Rows", path), *numbers(dataset, "Columns", path)]
-        shape = (int(size[0]), int(size[1])) if len(size) == 2 else None
-        return Header(path, _text(dataset, "PatientID"), facts, shape, spacing)
+    for name, keywords in _FACTS.items():
+        text = next((text for keyword in keywords if (text := _text(dataset, keyword))), "")
+        if text:
+            facts[name] = text
+    sop_class = getattr(dataset.get("SOPClassUID"), "name", "")
+    if sop_class:
+        facts["sop_class"] = sop_class
+    facts["transfer_syntax"] = dataset.file_meta.TransferSyntaxUID.name
+    spacing, source = _spacing(dataset, path)
+    if source:
+        facts["spacing_source"] = source
+    size = [*numbers(dataset, "Rows", path), *numbers(dataset, "Columns", path)]
+    shape = (int(size[0]), int(size[1])) if len(size) == 2 else None
+    return Header(path, _text(dataset, "PatientID"), facts, shape, spacing)
 
 
 def _spacing(dataset: Any, path: Path) -> tuple[tuple[float, float] | None, str]:

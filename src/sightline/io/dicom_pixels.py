@@ -93,7 +93,7 @@ def require_syntax(header: Any, file: Path) -> None:
         UnreadableFile: the transfer syntax is absent or unknown.
     """
     syntax = getattr(getattr(header, "file_meta", None), "TransferSyntaxUID", None)
-    if not syntax:
+    if not syntax or not isinstance(syntax, uid.UID):
         raise UnreadableFile(
             f"{file}: the file does not state its transfer syntax (0002,0010), so its bytes cannot be interpreted.",
             "Export the image again as a DICOM file with complete meta information.",
