@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -33,6 +33,8 @@ class SpatialNLL:
         classes: indices of the classes to guide; None guides every class that is marked as guided.
         labelled_only: guide only the class each image is labelled with; the call then needs `labels`.
     """
+
+    needs_regions: ClassVar[bool] = True
 
     resolution: Literal["input", "map"] = "input"
     average: Literal["image", "batch"] = "image"

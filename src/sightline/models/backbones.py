@@ -107,7 +107,15 @@ class Backbone:
             net: nn.Module = timm.create_model(
                 self.name, in_chans=self.channels, num_classes=0, global_pool="", **keywords
             )
-        except (TypeError, AttributeError, NotImplementedError, AssertionError, ValueError, KeyError) as error:
+        except (
+            TypeError,
+            AttributeError,
+            NotImplementedError,
+            AssertionError,
+            ValueError,
+            KeyError,
+            RuntimeError,
+        ) as error:
             raise RecipeError(
                 f"timm cannot build {self.name!r} with {keywords}: {error}.", "Take the option away or choose resnet50."
             ) from error
@@ -141,9 +149,7 @@ class Trunk(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
         self.last = getattr(net, "output_fmt", "NCHW") == "NHWC"
-        self._frozen = _first_stages(net, config.frozen_stages)
-        for name in self._frozen:
-            net.get_submodule(name).requires_grad_(False)
+        self._frozen = _freeze(net, config.frozen_stages)
         self.train(self.training)
         self.channels_out, self.stride = self._dry_run(config.name)
 
@@ -193,12 +199,16 @@ class Trunk(nn.Module):
         return int(features.shape[1]), size // int(features.shape[-1])
 
 
-def _first_stages(net: nn.Module, n: int) -> tuple[str, ...]:
-    """Names of the modules of the stem and the first n stages, as timm groups them."""
+def _freeze(net: nn.Module, n: int) -> tuple[str, ...]:
+    """Fix the stem and the first n stages; names of every module that now holds only fixed weights."""
     if n == 0:
         return ()
-    # timm's own grouping: 0 is the stem, then one group a stage
+    # timm's own grouping: first the stem, then one group a stage
     stages: dict[int, list[str]] = group_modules(net, net.group_matcher(coarse=True))  # type: ignore[operator]
     if n >= len(stages):
         raise RecipeError(f"frozen_stages {n} leaves nothing to train: there are {len(stages) - 1} stages.")
-    return tuple(name for stage in sorted(stages)[: n + 1] for name in stages[stage] if name)
+    for name in [name for stage in sorted(stages)[: n + 1] for name in stages[stage]]:
+        net.get_submodule(name).requires_grad_(False)
+    # the blocks around them too, for what has no weights of its own (drop path)
+    held = ((name, list(module.parameters())) for name, module in net.named_modules() if name)
+    return tuple(name for name, weights in held if weights and not any(w.requires_grad for w in weights))

@@ -37,9 +37,8 @@ def facts_of(name: str, tag: str) -> Facts:
     """What weights of a backbone expect, by their tag: from `KNOWN`, else timm's record, else timm's default tag."""
     if tag in KNOWN:
         return KNOWN[tag]
-    architecture = name.split(".")[0]
-    record = timm.get_pretrained_cfg(f"{architecture}.{tag}", allow_unregistered=True) if tag else None
-    record = record or timm.get_pretrained_cfg(name, allow_unregistered=True)
+    tagged = f"{name.split('.')[0]}.{tag}"
+    record = timm.get_pretrained_cfg(tagged if tagged in timm.list_pretrained() else name)
     return Facts(mean=tuple(record.mean), std=tuple(record.std))
 
 
