@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
@@ -15,7 +15,7 @@ from sightline.cohorts.phantom.anatomy import Bone, Pose
 from sightline.cohorts.phantom.femur import Hip, femur_breaks, grow_hip
 from sightline.cohorts.phantom.fracture import scaphoid_break, seen_on
 from sightline.cohorts.phantom.furniture import Rect
-from sightline.cohorts.phantom.radiograph import Shadow, collimated, draw_technique, expose, flesh, project
+from sightline.cohorts.phantom.radiograph import Shadow, collimated, draw_technique, expose, flesh, paste, project
 from sightline.cohorts.phantom.wrist import View, grow_wrist, seen_in
 from sightline.frame import FloatArray
 
@@ -91,8 +91,9 @@ def draw_wrist(
     attenuation, shadows = project(wrist.bones, pose, streams.noise, breaks)
     attenuation += flesh(wrist.skin, wrist.flesh_mm, pose, streams.noise)
     words = (f"WRIST {view.split()[0].upper()}", f"ID {rng.integers(1000, 9999)}", "PORTABLE", "12-BIT 55KV")
-    seen = _seen(shadows, target, pose)
-    picture, facts = _develop(attenuation, lead, seen, streams, side, marker, words, collimation=0.65)
+    field, limits = collimated(shape, rng, likely=0.65)
+    seen = _seen(shadows, target, pose, field)
+    picture, facts = _develop(attenuation, lead, field, limits, seen, streams, side, marker, words)
     facts |= {"side": side, "hardware": hardware}
     facts["phantom_density"] = f"{density:.2f}"
     lucency = breaks["scaphoid"][0].lucency if breaks else 0.0
@@ -122,15 +123,14 @@ def draw_femur(
     centre = np.array([-28.0, 14.0]) + rng.uniform(-9.0, 9.0, 2)
     pose = Pose(shape, pixel_mm, (float(centre[0]), float(centre[1])), float(rng.normal(0.0, 4.0)), side == "R")
     breaks = femur_breaks(ao_class, streams.fracture, size=hip.head_radius_mm / 24.5)
-    hardware = "none"
-    if ao_class == "normal" and rng.random() < 0.06:
-        hardware = str(rng.choice(["hip screw", "nail"]))
+    hardware = str(rng.choice(["none", "hip screw", "nail"], p=[0.93, 0.04, 0.03]))
     lead = lay.hip_hardware(hardware, pose, rng)
     attenuation, shadows = project(hip.bones, pose, streams.noise, breaks)
     attenuation += flesh(hip.skin, hip.flesh_mm, pose, streams.noise)
     words = ("HIP AP", f"ID {rng.integers(1000, 9999)}", "SUPINE", "12-BIT 75KV")
-    seen = _seen(shadows, target, pose)
-    picture, facts = _develop(attenuation, lead, seen, streams, side, marker, words, collimation=0.5)
+    field, limits = collimated(shape, rng, likely=0.5)
+    seen = _seen(shadows, target, pose, field)
+    picture, facts = _develop(attenuation, lead, field, limits, seen, streams, side, marker, words)
     facts |= {"side": side, "hardware": hardware, "phantom_density": f"{density:.2f}"}
     facts["phantom_grade"] = "none" if ao_class == "normal" else "plain"
     return Drawn(picture, seen.inside, seen.midline, seen.fracture, _head_square(hip, pose), pixel_mm, facts)
@@ -141,68 +141,57 @@ class _Seen:
     inside: NDArray[np.bool_]
     midline: FloatArray
     fracture: Rect | None
-    box: Rect
 
 
-def _seen(shadows: Mapping[str, Shadow], target: Bone, pose: Pose) -> _Seen:
-    """The target bone as the image shows it."""
+def _seen(shadows: Mapping[str, Shadow], target: Bone, pose: Pose, field: FloatArray) -> _Seen:
+    """The target bone as far as the collimator shows it."""
     shadow = shadows[target.name]
-    inside = _onto(pose.shape, shadow, shadow.inside) > 0
-    lines = _onto(pose.shape, shadow, shadow.lines * shadow.inside)
-    box = _bounds(inside, 0)
-    if box is None:
+    shown = field > 0.5
+    inside = (_onto(pose.shape, shadow, shadow.inside) > 0) & shown
+    if not inside.any():
         raise AssertionError("The target bone lies outside the image.")
+    lines = (_onto(pose.shape, shadow, shadow.lines * shadow.inside) > 0.3) & shown
     midline = pose.place(target.axis)
-    margin = np.array([0.5, 0.5])
-    keep = ((midline >= margin) & (midline <= np.array(pose.shape) - margin)).all(axis=1)
-    # where the bone leaves the image, the mid-line is cut at the border
-    dense = np.column_stack(
-        [np.interp(np.linspace(0, len(midline) - 1, 200), range(len(midline)), midline[:, i]) for i in (0, 1)]
-    )
-    if not keep.all():
-        dense = dense[((dense >= margin) & (dense <= np.array(pose.shape) - margin)).all(axis=1)]
-        midline = dense[np.linspace(0, len(dense) - 1, 8).astype(int)]
-    return _Seen(inside, midline, _bounds(lines > 0.3, 4), box)
+    at = np.linspace(0, len(midline) - 1, 200)
+    dense = np.column_stack([np.interp(at, range(len(midline)), midline[:, i]) for i in (0, 1)])
+    cells = np.clip(np.floor(dense).astype(int), 0, np.array(pose.shape) - 1)
+    keep = (dense >= 0).all(axis=1) & (dense < pose.shape).all(axis=1) & shown[cells[:, 0], cells[:, 1]]
+    # where the bone leaves the field, its mid-line ends there
+    kept = dense[keep]
+    return _Seen(inside, kept[np.linspace(0, len(kept) - 1, 9).astype(int)], _bounds(lines, 4))
 
 
 def _develop(
     attenuation: FloatArray,
     lead: FloatArray,
+    field: FloatArray,
+    limits: Rect | None,
     seen: _Seen,
     streams: Streams,
     side: str,
     marker: bool,
     words: Sequence[str],
-    collimation: float,
 ) -> tuple[FloatArray, dict[str, str]]:
-    """Collimation, markers, exposure and text: the picture [H, W] and what is known of it."""
-    shape, rng = attenuation.shape, streams.image
-    long_px = max(shape)
-    field, limits = collimated((shape[0], shape[1]), rng, likely=collimation)
-    taken = [seen.box]
-    middle = ((seen.box[0] + seen.box[2]) / 2, (seen.box[1] + seen.box[3]) / 2)
+    """Markers, exposure and text: the picture [H, W] and what is known of it."""
+    rng, long_px, taken = streams.image, max(attenuation.shape), seen.inside.copy()
     if marker:
         size = int(long_px * streams.lead.uniform(0.085, 0.1))
-        place = lay.find_place((size, size), attenuation.shape, limits, taken, streams.lead)
+        place = lay.find_place((size, size), taken, limits, streams.lead, must=True)
         if place is None:
-            raise AssertionError("No corner is free for the marker.")
-        tile = lay.arrow(size, lay.towards(place, middle) + float(streams.lead.normal(0.0, 8.0)))
-        taken.append(lay.lay(lead, tile, place))
-    tile = lay.letter(
-        side,
-        int(long_px * rng.uniform(0.05, 0.08)),
-        turn_deg=lay.corner_turn(rng),
-        plaque=bool(rng.random() < 0.4),
-    )
-    height, width = tile.shape
-    place = lay.find_place((height, width), attenuation.shape, limits, taken, rng)
-    if place is not None and rng.random() < 0.85:
-        taken.append(lay.lay(lead, tile, place))
+            raise AssertionError("The field is smaller than the marker.")
+        middle = np.argwhere(seen.inside).mean(axis=0)
+        turn_deg = lay.towards(place, (float(middle[0]), float(middle[1]))) + float(streams.lead.normal(0.0, 8.0))
+        lay.lay(lead, taken, lay.arrow(size, turn_deg), place)
+    letter_px, plaque = int(long_px * rng.uniform(0.05, 0.08)), bool(rng.random() < 0.4)
+    tile = lay.letter(side, letter_px, turn_deg=lay.corner_turn(rng), plaque=plaque)
+    place = lay.find_place((tile.shape[0], tile.shape[1]), taken, limits, rng)
+    if rng.random() < 0.85 and place is not None:
+        lay.lay(lead, taken, tile, place)
     shutter = float(rng.uniform(0.0, 0.04)) if rng.random() < 0.9 else float(rng.uniform(0.55, 0.9))
     picture = expose(attenuation, lead, field, draw_technique(rng), streams.noise, shutter=shutter)
     text = str(rng.choice(list(words)))
-    place = lay.find_place(lay.text_size(text, 12), attenuation.shape, None, taken, rng)
-    if place is not None and rng.random() < 0.3:
+    place = lay.find_place(lay.text_size(text, 12), taken, None, rng)
+    if rng.random() < 0.3 and place is not None:
         lay.burn(picture, text, place, 12, float(rng.uniform(0.75, 1.0)))
     facts = {"collimated": "no" if limits is None else "yes", "phantom_marker": "yes" if marker else "no"}
     return picture, facts
@@ -215,8 +204,6 @@ def _shape(rng: Generator, size_px: int) -> tuple[int, int]:
 
 
 def _onto(shape: tuple[int, int], shadow: Shadow, values: NDArray[np.generic]) -> FloatArray:
-    from sightline.cohorts.phantom.radiograph import paste
-
     canvas = np.zeros(shape)
     paste(canvas, shadow, values.astype(float))
     return canvas
@@ -243,8 +230,3 @@ def _head_square(hip: Hip, pose: Pose) -> Rect:
     side = min(124.0 * scale / pose.pixel_mm, *pose.shape)
     top, left = np.clip(centre - side / 2.0, 0.0, np.array(pose.shape) - side)
     return (float(top), float(left), float(top + side), float(left + side))
-
-
-def with_facts(drawn: Drawn, facts: Mapping[str, str]) -> Drawn:
-    """The same radiograph with more known of it."""
-    return replace(drawn, facts={**drawn.facts, **facts})

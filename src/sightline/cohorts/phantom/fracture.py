@@ -85,10 +85,10 @@ def scaphoid_break(bone: Bone, rng: Generator, grade: str) -> Break:
     """
     place = rng.choice([0.52, 0.3, 0.74], p=[0.7, 0.18, 0.12]) + rng.normal(0.0, 0.04)
     slant_deg = rng.normal(0.0, 14.0)
-    width_mm = {"plain": rng.uniform(1.0, 1.7), "subtle": rng.uniform(0.7, 1.0), "occult": 0.6}[grade]
-    lucency = {"plain": rng.uniform(0.55, 0.85), "subtle": rng.uniform(0.28, 0.42), "occult": 0.02}[grade]
-    step_mm = rng.uniform(-1.0, 1.0) * {"plain": 1.6, "subtle": 0.3, "occult": 0.0}[grade]
-    apart_mm = {"plain": rng.uniform(0.0, 0.7), "subtle": 0.0, "occult": 0.0}[grade]
+    width_mm = {"plain": rng.uniform(1.3, 2.1), "subtle": rng.uniform(0.8, 1.1), "occult": 0.6}[grade]
+    lucency = {"plain": rng.uniform(0.7, 0.95), "subtle": rng.uniform(0.35, 0.5), "occult": 0.02}[grade]
+    step_mm = rng.choice([-1.0, 1.0]) * rng.uniform(0.3, 1.0) * {"plain": 1.7, "subtle": 0.3, "occult": 0.0}[grade]
+    apart_mm = {"plain": rng.uniform(0.2, 0.9), "subtle": 0.0, "occult": 0.0}[grade]
     turn_deg = {"plain": rng.normal(0.0, 6.0), "subtle": 0.0, "occult": 0.0}[grade]
     jag = rng.normal(0.0, 0.55, 24)
     lengths = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(bone.axis, axis=0), axis=1))])

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.random import Generator
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from sightline.cohorts.phantom.anatomy import Pose
@@ -40,35 +41,40 @@ def arrow(length_px: int, turn_deg: float) -> FloatArray:
 
 def find_place(
     size: tuple[int, int],
-    shape: tuple[int, int],
+    taken: NDArray[np.bool_],
     field: Rect | None,
-    avoid: Sequence[Rect],
     rng: Generator,
+    *,
+    must: bool = False,
 ) -> tuple[int, int] | None:
-    """The (row, column) of a free corner or edge of the field for a tile of `size`; None when all are taken.
+    """The (row, column) of a free corner or edge of the field for a tile of `size`.
 
-    `avoid` holds (top, left, bottom, right) of what must stay clear: the target bone and earlier furniture.
+    `taken` [H, W] is what must stay clear: the target bone and earlier furniture. Where no place is free, the answer
+    is None, or with `must` the place that covers least of it.
     """
+    shape = taken.shape
     top, left, bottom, right = field if field is not None else (0.0, 0.0, float(shape[0]), float(shape[1]))
     # inside a turned field the corners are cut off by up to a twelfth of the other side
     inset_row, inset_column = 6 + (right - left) * 0.045, 6 + (bottom - top) * 0.045
-    rows = np.array([top + inset_row, (top + bottom - size[0]) / 2, bottom - inset_row - size[0]])
-    columns = np.array([left + inset_column, right - inset_column - size[1]])
-    places = [(r, c) for r in rows for c in columns]
+    rows = [top + inset_row, (top + bottom - size[0]) / 2, bottom - inset_row - size[0]]
+    columns = [left + inset_column, right - inset_column - size[1]]
+    places = [(row, column) for row in rows for column in columns]
+    best, least = None, math.inf
     for index in rng.permutation(len(places)):
-        r, c = places[index] + rng.uniform(-4, 4, 2)
-        spot = (r - 4, c - 4, r + size[0] + 4, c + size[1] + 4)
-        inside = r >= 0 and c >= 0 and r + size[0] <= shape[0] and c + size[1] <= shape[1]
-        if inside and not any(_overlap(spot, other) for other in avoid):
-            return int(r), int(c)
-    return None
+        row, column = (int(x) for x in places[index] + rng.uniform(-4, 4, 2))
+        if row < 0 or column < 0 or row + size[0] > shape[0] or column + size[1] > shape[1]:
+            continue
+        covered = int(taken[max(row - 4, 0) : row + size[0] + 4, max(column - 4, 0) : column + size[1] + 4].sum())
+        if covered < least:
+            best, least = (row, column), covered
+    return best if must or least == 0 else None
 
 
-def lay(canvas: FloatArray, tile: FloatArray, place: tuple[int, int], strength: float = LEAD) -> Rect:
-    """Add a tile to the lead canvas in place; returns the (top, left, bottom, right) it takes."""
+def lay(canvas: FloatArray, taken: NDArray[np.bool_], tile: FloatArray, place: tuple[int, int]) -> None:
+    """Lay a tile on the lead canvas [H, W] and mark its pixels as taken [H, W]; changes both."""
     (r, c), (h, w) = place, tile.shape
-    canvas[r : r + h, c : c + w] += strength * tile
-    return (r, c, r + h, c + w)
+    canvas[r : r + h, c : c + w] += LEAD * tile
+    taken[r : r + h, c : c + w] = True
 
 
 def burn(picture: FloatArray, text: str, place: tuple[int, int], height_px: int, level: float) -> None:
@@ -92,7 +98,7 @@ def wrist_hardware(kind: str, pose: Pose, rng: Generator) -> FloatArray:
     """Attenuation [H, W] of `plate` (on the distal radius), `wires` (through it) or `bracelet`."""
     canvas = np.zeros(pose.shape)
     if kind == "plate":
-        _stroke(canvas, pose, [(4.5, -60), (5.0, -14)], 7.5, 1.4)
+        _stroke(canvas, pose, [(4.5, -60), (5.0, -9)], 7.5, 1.4)
         _stroke(canvas, pose, [(-5, -9), (15, -5)], 8.0, 1.4)
         for x, y in [(-3, -8), (3, -7), (9, -6), (14, -5), (5, -20), (4.7, -30), (4.6, -42)]:
             _stroke(canvas, pose, [(x, y), (x + rng.normal(0, 0.6), y + rng.uniform(1.0, 3.0))], 3.0, 2.6)
@@ -137,10 +143,6 @@ def _stroke(
         ring = pose.place([a - grow + side, b + grow + side, b + grow - side, a - grow - side])
         inside |= filled(ring, (canvas.shape[0], canvas.shape[1]))
     np.maximum(canvas, inside * (STEEL_PER_MM * thickness_mm), out=canvas)
-
-
-def _overlap(a: Rect, b: Rect) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def corner_turn(rng: Generator) -> float:

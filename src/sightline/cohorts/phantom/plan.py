@@ -72,6 +72,8 @@ def plan_studies(
         CohortError: an argument that makes no cohort.
     """
     _check(anatomy, studies, classes, shortcut, fractions)
+    if seed < 0:
+        raise CohortError(f"The seed must be 0 or more; got {seed}.", "Choose another seed.")
     # the split follows the whole patient, also where the last one's studies are cut off by `studies`
     placed: Counter[tuple[str, str]] = Counter()
     planned: list[Study] = []
