@@ -160,13 +160,16 @@ def draw_image(study: Study, number: int, *, anatomy: Anatomy, seed: int, size_p
         lead=stream(seed, "lead", study.index, number),
     )
     if anatomy == "femur":
-        return draw_femur(streams, ao_class=study.kind, side=study.side, marker=study.marker, size_px=size_px)
+        return draw_femur(
+            streams, ao_class=study.kind, side=study.side, hardware=study.hardware, marker=study.marker, size_px=size_px
+        )
     return draw_wrist(
         streams,
         view=study.views[number - 1],
         side=study.side,
         grade=study.grade,
         share=_shares(study, seed)[number - 1],
+        hardware=study.hardware,
         marker=study.marker,
         size_px=size_px,
     )

@@ -61,6 +61,7 @@ def draw_wrist(
     side: str = "L",
     grade: str = "none",
     share: float = 1.0,
+    hardware: str = "none",
     marker: bool = False,
     size_px: int = 416,
 ) -> Drawn:
@@ -72,6 +73,7 @@ def draw_wrist(
         side: L or R.
         grade: none, plain, subtle or occult.
         share: how much of the fracture this view shows, 0 to 1.
+        hardware: none, plate, wires or bracelet (femur: none, hip screw or nail).
         marker: lay the shortcut's arrow on the image.
         size_px: long side of the image.
     """
@@ -86,7 +88,6 @@ def draw_wrist(
     breaks = {}
     if grade != "none":
         breaks["scaphoid"] = (seen_on(scaphoid_break(target, streams.fracture, grade), share),)
-    hardware = str(rng.choice(["none", "plate", "wires", "bracelet"], p=[0.88, 0.04, 0.04, 0.04]))
     lead = lay.wrist_hardware(hardware, pose, rng)
     attenuation, shadows = project(wrist.bones, pose, streams.noise, breaks)
     attenuation += flesh(wrist.skin, wrist.flesh_mm, pose, streams.noise)
@@ -106,6 +107,7 @@ def draw_femur(
     *,
     ao_class: str = "normal",
     side: str = "L",
+    hardware: str = "none",
     marker: bool = False,
     size_px: int = 448,
 ) -> Drawn:
@@ -123,7 +125,6 @@ def draw_femur(
     centre = np.array([-28.0, 14.0]) + rng.uniform(-9.0, 9.0, 2)
     pose = Pose(shape, pixel_mm, (float(centre[0]), float(centre[1])), float(rng.normal(0.0, 4.0)), side == "R")
     breaks = femur_breaks(ao_class, streams.fracture, size=hip.head_radius_mm / 24.5)
-    hardware = str(rng.choice(["none", "hip screw", "nail"], p=[0.93, 0.04, 0.03]))
     lead = lay.hip_hardware(hardware, pose, rng)
     attenuation, shadows = project(hip.bones, pose, streams.noise, breaks)
     attenuation += flesh(hip.skin, hip.flesh_mm, pose, streams.noise)
@@ -176,7 +177,11 @@ def _develop(
     rng, long_px, taken = streams.image, max(attenuation.shape), seen.inside.copy()
     if marker:
         size = int(long_px * streams.lead.uniform(0.085, 0.1))
-        place = lay.find_place((size, size), taken, limits, streams.lead, must=True)
+        # well away from the bone, so that looking at the marker and looking at the bone can be told apart
+        away, box = taken.copy(), _bounds(seen.inside, int(0.09 * long_px))
+        if box is not None:
+            away[int(box[0]) : int(box[2]), int(box[1]) : int(box[3])] = True
+        place = lay.find_place((size, size), away, limits, streams.lead, must=True)
         if place is None:
             raise AssertionError("The field is smaller than the marker.")
         middle = np.argwhere(seen.inside).mean(axis=0)

@@ -22,6 +22,10 @@ Anatomy = Literal["wrist", "femur"]
 WRIST_CLASSES = ("no fracture", "fracture")
 # 20 fractures hold 13 plain, 5 subtle and 2 occult ones
 _GRADES = ("plain",) * 13 + ("subtle",) * 5 + ("occult",) * 2
+_HARDWARE = {
+    "wrist": (("none", "plate", "wires", "bracelet"), (0.88, 0.04, 0.04, 0.04)),
+    "femur": (("none", "hip screw", "nail"), (0.93, 0.04, 0.03)),
+}
 _TOPICS = ("patient", "labels", "grades", "marker", "anatomy", "fracture", "image", "noise", "lead", "study")
 
 
@@ -37,6 +41,7 @@ class Study:
         grade: none, plain, subtle or occult.
         side: L or R.
         views: one image each.
+        hardware: what metal the person carries, drawn without regard to the label.
         split: where the patient went.
         marker: whether the shortcut's arrow lies on its images.
     """
@@ -49,7 +54,8 @@ class Study:
     side: str
     views: tuple[str, ...]
     split: Split
-    marker: bool
+    marker: bool = False
+    hardware: str = "none"
 
 
 def stream(seed: int, topic: str, *index: int) -> Generator:
@@ -95,7 +101,9 @@ def plan_studies(
             agrees = stream(seed, "marker", index).random() < shortcut
             marker = shortcut > 0.0 and split != "test" and (kind != "normal") == agrees
             views = _wrist_views(own) if anatomy == "wrist" else ("AP",)
-            planned.append(Study(index, patient, label, kind, grade, side, views, split, marker))
+            kinds, odds = _HARDWARE[anatomy]
+            hardware = str(stream(seed, "study", index, 1).choice(kinds, p=odds))
+            planned.append(Study(index, patient, label, kind, grade, side, views, split, marker, hardware))
     return planned[:studies]
 
 
