@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -124,7 +125,7 @@ class Scribble:
         for line in self.lines:
             # every stroke is the union of a disc at each point and a quad along each segment
             outlines += [_disc(point, radius) for point in line]
-            outlines += [quad for a, b in zip(line, line[1:], strict=False) if (quad := _quad(a, b, radius))]
+            outlines += [quad for a, b in pairwise(line) if (quad := _quad(a, b, radius))]
         drawing = _draw_parts(outlines, frame)
         for line in self.lines:
             _touch(drawing, frame.unmap_points(np.array(line)), closed=False)
