@@ -37,7 +37,9 @@ def test_pool_equals_its_formula_and_its_shares(pool, size):
     logits = pool(maps)
     for i in range(2):
         for c in range(3):
-            assert float(logits[i, c].detach()) == pytest.approx(slow_pool(pool, maps[i, c].detach().flatten()), rel=1e-9)
+            assert float(logits[i, c].detach()) == pytest.approx(
+                slow_pool(pool, maps[i, c].detach().flatten()), rel=1e-9
+            )
     share = pool.share(maps)
     assert share.shape == maps.shape
     torch.testing.assert_close(share.flatten(2).sum(-1), logits)
