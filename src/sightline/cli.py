@@ -32,9 +32,11 @@ class On:
 
 
 @dataclass(frozen=True)
-class PhantomRadiographs:
-    """Write a phantom radiograph cohort: bones, fractures, markers, regions in all three styles."""
+class Phantom:
+    """Write a phantom cohort: radiographs with bones, fractures, markers, and regions in all three styles."""
 
+    kind: Positional[Literal["radiographs"]]
+    """What to draw."""
     destination: Positional[Path]
     """Folder to write."""
     studies: int = 120
@@ -372,22 +374,11 @@ class Version:
 
 
 @dataclass(frozen=True)
-class PhantomCommand:
-    """Write a phantom cohort."""
-
-    kind: OmitArgPrefixes[Annotated[PhantomRadiographs, subcommand("radiographs")]]
-
-    def run(self) -> int:
-        """Run the chosen phantom."""
-        return self.kind.run()
-
-
-@dataclass(frozen=True)
 class CohortCommand:
     """Write, import or check a cohort."""
 
     action: OmitArgPrefixes[
-        Annotated[PhantomCommand, subcommand("phantom")]
+        Annotated[Phantom, subcommand("phantom")]
         | Annotated[CohortImport, subcommand("import")]
         | Annotated[CohortCheck, subcommand("check")]
     ]

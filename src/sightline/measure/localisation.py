@@ -188,7 +188,7 @@ def seed_estimate(
     if any([row.key for row in other.rows] != keys for other in maps_per_seed[1:]):
         raise RunError("Map scores are over different maps.", "Evaluate the runs on the same split.")
     values = np.stack([scores.column(column) for scores in maps_per_seed])
-    defined = np.isfinite(values).all(axis=0)
+    defined = np.atleast_1d(np.isfinite(values).all(axis=0))
     n = {**maps_per_seed[0].counts(), "seeds": len(maps_per_seed)}
     name = NAMES.get(column, column)
     if not defined.any():

@@ -26,8 +26,11 @@ from sightline.region import Style
 
 Profile = Literal["paper", "official_code", "recommended"]
 STYLES: dict[str, Style] = {"scribble": "scribble", "bbox": "box", "segm": "mask"}
-ATTENTIONS: dict[str, ResidualAttention | SelfAttention | PyramidAttention] = {"residual attention": ResidualAttention(), "self attention": SelfAttention(),
-              "pyramid attention": PyramidAttention()}  # fmt: skip
+ATTENTIONS: dict[str, ResidualAttention | SelfAttention | PyramidAttention] = {
+    "residual attention": ResidualAttention(),
+    "self attention": SelfAttention(),
+    "pyramid attention": PyramidAttention(),
+}
 
 
 def base_recipe(profile: Profile = "recommended", size: int = 512, backbone: str = "resnet50") -> Recipe:

@@ -107,7 +107,7 @@ def wrist_hardware(kind: str, pose: Pose, rng: Generator) -> FloatArray:
             start = (rng.uniform(18, 22), rng.uniform(4, 9))
             _stroke(canvas, pose, [start, (rng.uniform(-4, 2), rng.uniform(-45, -30))], 1.5, 1.5)
     elif kind == "bracelet":
-        height_mm, slant = rng.uniform(-34, -26), rng.normal(0, 2.0)
+        height_mm, slant = rng.uniform(-25, -18), rng.normal(0, 2.0)
         along = np.linspace(-40, 38, 40)
         for bulge in (1.0, -1.0):
             curve = height_mm + slant * along / 40 + bulge * 2.6 * np.sqrt(np.maximum(1 - (along / 41) ** 2, 0))
