@@ -7,7 +7,7 @@ from dataclasses import replace
 from sightline.cohorts.regions import RegionChoice
 from sightline.cohorts.transforms import View
 from sightline.guidance.spatial_nll import SpatialNLL
-from sightline.lab.optimise import AdamW, CosineDecay
+from sightline.lab.optimise import AdamW, CosineDecay, LayerRates
 from sightline.lab.recipe import Recipe
 from sightline.lab.table import Row, Table
 from sightline.models.backbones import Backbone
@@ -18,16 +18,18 @@ from sightline.papers.liao2022 import Profile
 
 
 def unguided() -> Recipe:
-    """MobileNetV2 with class maps at stride 8."""
+    """MobileNetV2 with class maps at stride 8 (a light feature pyramid), its first three stages frozen."""
     backbone = Backbone(name="mobilenetv2_100", weights="imagenet", frozen_stages=3)
     return Recipe(
         title="unguided",
-        model=ClassMapModel(backbone=backbone, pool=MeanPool(), fusion=Fusion(stride=8, channels=128)),
-        view=View(size=384, crop_area=(0.7, 1.0), rotation_deg=20.0, contrast=0.2, brightness=0.1),
-        optimiser=AdamW(weight_decay=1e-2),
-        schedule=CosineDecay(5e-4),
-        epochs=8,
+        model=ClassMapModel(backbone=backbone, pool=MeanPool(), fusion=Fusion(stride=8, channels=64)),
+        view=View(size=384, crop_area=(0.7, 1.0), rotation_deg=20.0, contrast=0.2, brightness=0.08),
+        optimiser=AdamW(weight_decay=0.02),
+        schedule=CosineDecay(1e-3, warm_up=0.08),
+        rates=LayerRates({"trunk.": 0.5}),
+        epochs=3,
         batch_size=16,
+        average=0.99,
     )
 
 
