@@ -14,7 +14,19 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # within the nouns, each may know only those before it
 FORBIDDEN_WORDS = ("utils", "core", "common", "helpers", "base", "manager", "handler")
 LIGHT = ("cli",)
-HEAVY = ("torch", "numpy", "scipy", "skimage", "sklearn", "pandas", "matplotlib", "timm", "pydicom", "PIL", "lightning_fabric")
+HEAVY = (
+    "torch",
+    "numpy",
+    "scipy",
+    "skimage",
+    "sklearn",
+    "pandas",
+    "matplotlib",
+    "timm",
+    "pydicom",
+    "PIL",
+    "lightning_fabric",
+)
 
 
 def room_of(module: str) -> str:
