@@ -49,19 +49,25 @@ class Phantom:
     """Same seed, same bytes."""
     save_as: Annotated[Literal["png", "dicom"], arg(name="as")] = "png"
     """File format of the pictures."""
+    workers: int = 1
+    """Processes that draw; the files do not depend on it."""
 
     def run(self) -> int:
         """Write the cohort."""
         from sightline.cohorts.phantom.cohort import write_radiographs
+        from sightline.lab.progress import progress
 
-        cohort = write_radiographs(
-            self.destination,
-            studies=self.studies,
-            shortcut=self.shortcut,
-            anatomy=self.anatomy,
-            seed=self.seed,
-            save_as=self.save_as,
-        )
+        with progress("draw", self.studies) as advance:
+            cohort = write_radiographs(
+                self.destination,
+                studies=self.studies,
+                shortcut=self.shortcut,
+                anatomy=self.anatomy,
+                seed=self.seed,
+                save_as=self.save_as,
+                workers=self.workers,
+                progress=lambda done, total: advance(1),
+            )
         print(_cohort_line(cohort, self.destination))
         return 0
 

@@ -158,22 +158,29 @@ def _map_lines(row: RowResult, reference: RowResult | None, test: str, replicate
         if not ours:
             continue
         for measure in MAP_MEASURES:
-            values = [float(np.nanmean(s.column(measure))) for s in ours if np.isfinite(s.column(measure)).any()]
+            values = _defined_means(ours, measure)
             if not values:
                 continue
             line = _line(row, test, f"{NAMES[measure]} ({role})", values)
             estimate = seed_estimate(ours, measure, replicates=replicates)
-            chance = float(np.nanmean([np.nanmean(s.column(f"{measure}_chance")) for s in ours]))
+            chance = float(np.mean(_defined_means(ours, f"{measure}_chance")))
             line = replace(
                 line, low=estimate.low, high=estimate.high, chance=chance, n=_counts(estimate.n),
                 method=estimate.method, why=estimate.why,
             )  # fmt: skip
-            if theirs:
+            others = _defined_means(theirs, measure)
+            if others:
                 paired = compare_maps(ours, theirs, measure, replicates=replicates)
-                seeds = welch(values, [float(np.nanmean(s.column(measure))) for s in theirs])
+                seeds = welch(values, others)
                 line = _compared(line, reference, paired, seeds)
             lines.append(line)
     return lines
+
+
+def _defined_means(scores: Sequence[MapScores], column: str) -> list[float]:
+    """A map score's mean over maps for each seed; a seed none of whose maps has the score is left out."""
+    columns = [s.column(column) for s in scores]
+    return [float(np.nanmean(c)) for c in columns if np.isfinite(c).any()]
 
 
 def _line(row: RowResult, test: str, metric: str, values: Sequence[float]) -> Line:

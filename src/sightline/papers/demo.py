@@ -11,6 +11,7 @@ from pathlib import Path
 from sightline.case import Cohort
 from sightline.cohorts import folder
 from sightline.cohorts.phantom.cohort import write_radiographs
+from sightline.lab.progress import progress
 from sightline.lab.run import write_text
 from sightline.lab.table import Row, Table, run_table
 from sightline.lab.table_report import write_table
@@ -32,8 +33,8 @@ def table() -> Table:
             Row("softmax pooling", demo_recipes.attended(), "unguided", group="pooling"),
             Row("guided", demo_recipes.guided(), "unguided", group="mask", weight_label="0.3"),
         ),
-        f"A marker agrees with the label in {SHORTCUT:.0%} of training and validation images and never stands in a test "
-        "image. All rows share cohort, network, budget and schedule.",
+        f"A marker agrees with the label in {SHORTCUT:.0%} of training and validation studies and never stands in a "
+        "test image. All rows share cohort, network, budget and schedule.",
     )
 
 
@@ -57,4 +58,7 @@ def _cohort(place: Path, say: Callable[[str], None]) -> Cohort:
     if (place / "cohort.json").is_file():
         return folder.read(place)
     say(f"drawing a phantom cohort of {STUDIES} studies into {place}")
-    return write_radiographs(place, studies=STUDIES, shortcut=SHORTCUT, seed=0)
+    with progress("draw", STUDIES) as advance:
+        return write_radiographs(
+            place, studies=STUDIES, shortcut=SHORTCUT, seed=0, workers=2, progress=lambda done, total: advance(1)
+        )
