@@ -94,7 +94,7 @@ class CohortImport:
     """cub200: training images a class."""
 
     def run(self) -> int:
-        """Read, write, and say what came in and what did not."""
+        """Read, write, and say what came in and what did not; 1 when nothing came in."""
         from sightline.cohorts.layouts import read_layout
 
         cohort, rejects = read_layout(
@@ -117,7 +117,7 @@ class CohortImport:
             if key.startswith("warning"):
                 print(f"{key}: {value}", file=sys.stderr)
         print(_cohort_line(cohort, self.destination))
-        return 0
+        return 0 if len(cohort) else 1
 
 
 @dataclass(frozen=True)
@@ -415,6 +415,9 @@ def main(args: list[str] | None = None) -> None:
         code = command.run()
     except SightlineError as error:
         print(f"sightline: {error}", file=sys.stderr)
+        code = 2
+    except OSError as error:
+        print(f"sightline: {error}. Remedy: Check the path, its permissions and the free space.", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
         print("sightline: stopped; the same command goes on where it was.", file=sys.stderr)

@@ -8,6 +8,7 @@ from typing import Literal
 from sightline.case import Cohort
 from sightline.cohorts import coco, cub200, dicom, folder, fracatlas
 from sightline.cohorts.split import split_cohort
+from sightline.errors import LayoutError
 from sightline.io.image import Reject
 
 Layout = Literal["fracatlas", "coco", "cub200", "dicom", "folder"]
@@ -33,7 +34,17 @@ def read_layout(
         labels: dicom: csv that names the label of each study, image or file.
         groups: coco: csv of image and group.
         per_class: cub200: training images a class.
+
+    Raises:
+        LayoutError: an option of another layout, or a source that does not follow the layout.
     """
+    for option, given, owner in (
+        ("labels", labels, "dicom"),
+        ("groups", groups, "coco"),
+        ("per-class", per_class, "cub200"),
+    ):
+        if given is not None and layout != owner:
+            raise LayoutError(f"--{option} belongs to the layout {owner}; got {layout}.", "Leave the option out.")
     rejects: tuple[Reject, ...] = ()
     if layout == "fracatlas":
         cohort = fracatlas.read(source, fractions=fractions, seed=seed)

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from sightline.case import Case, Cohort
 from sightline.cohorts.regions import RegionChoice, draw_targets
 from sightline.cohorts.transforms import View, Working, reduce_picture, sample
-from sightline.errors import CohortError
+from sightline.errors import CohortError, SightlineError
 from sightline.evidence import Batch
 from sightline.frame import Frame
 from sightline.io.image import read_image
@@ -211,13 +211,34 @@ def test_batches(items: CohortItems, *, batch_size: int, workers: int = 0) -> It
     return _serve(items, keys, workers)
 
 
+class _Told(Dataset[Item | SightlineError]):
+    """Items, or the error as a value: one raised in a worker process would arrive as the text of a traceback."""
+
+    def __init__(self, items: CohortItems) -> None:
+        self.items = items
+
+    def __getitem__(self, key: Key) -> Item | SightlineError:
+        try:
+            return self.items[key]
+        except SightlineError as error:
+            return error
+
+
+def _collate_told(items: Sequence[Item | SightlineError]) -> Batch | SightlineError:
+    errors = [item for item in items if isinstance(item, SightlineError)]
+    return errors[0] if errors else collate([item for item in items if isinstance(item, Item)])
+
+
 def _serve(items: CohortItems, keys: list[list[Key]], workers: int) -> Iterator[Batch]:
-    loader: DataLoader[Item] = DataLoader(
-        items,
+    loader: DataLoader[Item | SightlineError] = DataLoader(
+        _Told(items),
         batch_sampler=keys,
-        collate_fn=collate,
+        collate_fn=_collate_told,
         num_workers=workers,
         # the loader's own seed draw must not move torch's generator: runs are repeatable without it
         generator=torch.Generator().manual_seed(0),
     )
-    return iter(loader)
+    for batch in loader:
+        if isinstance(batch, SightlineError):
+            raise batch
+        yield batch

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sightline.case import Case, Cohort
 from sightline.cohorts.transforms import View
-from sightline.errors import RunError
+from sightline.errors import RunError, SightlineError
 from sightline.frame import Frame
 from sightline.io.image import read_image
 from sightline.lab.overlay import enlarge
@@ -25,6 +25,8 @@ from sightline.measure.predictions import Predictions
 from sightline.measure.summary import classification_report, to_markdown
 from sightline.region import Box, Region, Role, Style, style_of
 
+# raised whenever saved map scores would come out differently
+SCORING = 2
 ROLES: tuple[Role, ...] = ("focus", "finding")
 STYLES: tuple[Style, ...] = ("mask", "box", "scribble")
 
@@ -79,12 +81,12 @@ def evaluate(
     same_classes(run.classes, cohort.classes, f"Cohort {cohort.name!r}")
     engine = engine or Engine()
     folder = out or run.folder / "predictions"
-    stamp = {"run": run.identity, "cohort": cohort.fingerprint(), "cases": len(cohort)}
+    stamp = {"run": run.identity, "cohort": cohort.fingerprint(), "cases": len(cohort), "scoring": SCORING}
     papers = folder / f"{name}.json"
     csv, npz, scores_csv = folder / f"{name}.csv", folder / f"{name}_maps.npz", folder / f"{name}_map_scores.csv"
-    if papers.is_file() and json.loads(papers.read_text(encoding="utf-8")) == stamp:
-        maps = Maps.read(npz) if npz.is_file() else None
-        return Evaluation(Predictions.read(csv), maps, MapScores.read(scores_csv) if scores_csv.is_file() else None)
+    kept = _kept(papers, stamp, csv, npz, scores_csv)
+    if kept is not None:
+        return kept
     fabric = engine.fabric("32-true")
     predictions, maps = predict(
         run.network(),
@@ -106,8 +108,33 @@ def evaluate(
         if rows:
             scores = MapScores(rows)
             scores.write(scores_csv)
-    write_text(papers, json.dumps(stamp) + "\n")
+    made = [path.name for path in (csv, npz, scores_csv) if path.is_file()]
+    write_text(papers, json.dumps({**stamp, "files": made}) + "\n")
     return Evaluation(predictions, maps, scores)
+
+
+def _kept(papers: Path, stamp: dict[str, object], csv: Path, npz: Path, scores_csv: Path) -> Evaluation | None:
+    """The evaluation as it was saved, or None when another run or cohort made it or a file is missing or damaged."""
+    try:
+        old = json.loads(papers.read_text(encoding="utf-8"))
+        files = old.pop("files", [csv.name, npz.name])
+        if old != stamp or not all((papers.parent / name).is_file() for name in files):
+            return None
+        maps = Maps.read(npz) if npz.is_file() else None
+        return Evaluation(Predictions.read(csv), maps, MapScores.read(scores_csv) if scores_csv.is_file() else None)
+    except (OSError, ValueError, TypeError, AttributeError, SightlineError):
+        return None
+
+
+def spatial_softmax(cells: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Softmax over the cells of one class map (Liao 2022, equation 4): what every method's map is scored as.
+
+    Positive and summing to one whatever the pooling, so that energy is defined for every network; its maximum is the
+    map's. A class map itself may be negative everywhere: only differences between cells and classes mean something.
+    """
+    values = cells.astype(np.float64)
+    powers = np.exp(values - values.max())
+    return np.asarray(powers / powers.sum())
 
 
 def source_frame(case: Case) -> Frame:
@@ -130,7 +157,7 @@ def _map_rows(cohort: Cohort, maps: Maps, view: View) -> Iterator[MapRow]:
             if place is None:
                 continue
             if place not in grown:
-                grown[place] = enlarge(maps.attention[row, place], (frame.shape[0], frame.shape[1]))
+                grown[place] = enlarge(spatial_softmax(maps.maps[row, place]), (frame.shape[0], frame.shape[1]))
             inside = np.zeros(frame.shape, dtype=bool)
             for region in regions:
                 inside |= region.draw(frame) > 0

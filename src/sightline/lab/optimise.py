@@ -47,6 +47,10 @@ class LinearDecay:
     start: float = 1e-3
     end: float = 1e-5
 
+    def __post_init__(self) -> None:
+        """Refuse rates that are none."""
+        _require_rates(start=self.start, end=self.end)
+
     def rate(self, step: int, steps: int, steps_per_epoch: int) -> float:
         """Learning rate of a step, counted from 0."""
         return self.start + (self.end - self.start) * min(1.0, step / max(1, steps - 1))
@@ -59,6 +63,10 @@ class CosineDecay:
     start: float = 1e-3
     end: float = 0.0
     warm_up: float = 0.05
+
+    def __post_init__(self) -> None:
+        """Refuse rates that are none."""
+        _require_rates(start=self.start, end=self.end)
 
     def rate(self, step: int, steps: int, steps_per_epoch: int) -> float:
         """Learning rate of a step, counted from 0."""
@@ -76,6 +84,10 @@ class StepDecay:
     start: float = 1e-3
     factor: float = 0.1
     every_epochs: int = 30
+
+    def __post_init__(self) -> None:
+        """Refuse rates that are none."""
+        _require_rates(start=self.start, factor=self.factor)
 
     def rate(self, step: int, steps: int, steps_per_epoch: int) -> float:
         """Learning rate of a step, counted from 0."""
@@ -122,3 +134,9 @@ def class_weights(labels: Iterable[int], n_classes: int) -> torch.Tensor:
     weights = torch.zeros(n_classes, dtype=torch.float64)
     weights[present] = counts.sum() / (counts[present] * int(present.sum()))
     return weights.float()
+
+
+def _require_rates(**rates: float) -> None:
+    for name, rate in rates.items():
+        if not 0.0 <= rate < math.inf:
+            raise RecipeError(f"A schedule's {name} must be a finite number of at least 0; got {rate}.", "Try 1e-3.")

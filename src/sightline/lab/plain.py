@@ -48,7 +48,7 @@ def from_plain(data: Any, catalogue: Catalogue, where: str = "recipe") -> Any:
         kind = data.get("kind")
         if kind is None:
             return {str(k): from_plain(v, catalogue, f"{where}.{k}") for k, v in data.items()}
-        if kind not in catalogue:
+        if not isinstance(kind, str) or kind not in catalogue:
             raise RecipeError(f"{where}: kind {kind!r} is unknown.", f"Known kinds: {', '.join(sorted(catalogue))}.")
         cls = catalogue[kind]
         hints = typing.get_type_hints(cls)
@@ -73,7 +73,7 @@ def from_plain(data: Any, catalogue: Catalogue, where: str = "recipe") -> Any:
 
 
 def _fit(value: Any, hint: Any, where: str) -> Any:
-    """The value as its declared type, or a RecipeError. Protocols accept any dataclass."""
+    """The value as its declared type, or a RecipeError. Protocols accept any dataclass that has what they ask for."""
     if hint is Any:
         return value
     origin = typing.get_origin(hint)
@@ -105,9 +105,9 @@ def _fit(value: Any, hint: Any, where: str) -> Any:
             return value
         raise _misfit(value, hint.__name__, where)
     if getattr(hint, "_is_protocol", False):
-        if dataclasses.is_dataclass(value):
+        if dataclasses.is_dataclass(value) and all(hasattr(value, name) for name in _asked_of(hint)):
             return value
-        raise _misfit(value, hint.__name__, where)
+        raise _misfit(value, f"a part that can serve as {hint.__name__}", where)
     if isinstance(hint, type) and isinstance(value, hint):
         return value
     raise _misfit(value, hint, where)
@@ -122,6 +122,12 @@ def _fit_tuple(value: Any, hint: Any, where: str) -> tuple[Any, ...]:
     if len(options) != len(value):
         raise _misfit(value, f"a list of {len(options)}", where)
     return tuple(_fit(v, o, f"{where}[{i}]") for i, (v, o) in enumerate(zip(value, options, strict=True)))
+
+
+def _asked_of(protocol: type) -> list[str]:
+    """Names that a protocol asks its parts to have."""
+    own = [name for name in vars(protocol) if name == "__call__" or not name.startswith("_")]
+    return [*own, *(name for name in vars(protocol).get("__annotations__", {}) if name not in own)]
 
 
 def _misfit(value: Any, wanted: object, where: str) -> RecipeError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -54,7 +55,7 @@ class Maps:
             with np.load(path, allow_pickle=False) as data:
                 ids = tuple(str(i) for i in data["case_ids"])
                 return cls(ids, data["classes"], data["maps"], data["attention"])
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise RunError(f"{path} is damaged ({error}).", "Evaluate the run again.") from None
 
     def of_class(self, row: int, index: int) -> int | None:

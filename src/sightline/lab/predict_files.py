@@ -37,7 +37,10 @@ def predict_files(run: Run, inputs: Sequence[Path], out: Path, engine: Engine | 
     absent = [str(path) for path in inputs if not path.exists()]
     if absent:
         raise RunError(f"{', '.join(absent)} does not exist.", "Check the path.")
-    files = list(dict.fromkeys(file for path in inputs for file in find_images(path)))
+    # overlays of an earlier call may lie inside what was given
+    ours = (out / "overlays").resolve()
+    found = (file for path in inputs for file in find_images(path))
+    files = list(dict.fromkeys(file for file in found if ours not in file.resolve().parents))
     if not files:
         raise RunError("There is no file in what was given.", "Point at pictures, DICOM files or folders of them.")
     fabric = engine.fabric("32-true")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -121,8 +122,10 @@ class Recipe:
                 f"{self.batch_size}.",
                 "Batch norm cannot train on single images.",
             )
-        if self.weight < 0.0 or not 0.0 <= self.average < 1.0:
+        if not 0.0 <= self.weight < math.inf or not 0.0 <= self.average < 1.0:
             raise RecipeError(f"weight must be >= 0 and average in [0, 1); got {self.weight}, {self.average}.")
+        if self.seed < 0:
+            raise RecipeError(f"seed must be 0 or more; got {self.seed}.", "Choose another seed.")
         if self.weight > 0.0 and self.guidance is None:
             raise RecipeError(f"weight {self.weight} has no guidance to weigh.", "Name a guidance or set weight 0.")
         if self.select != "last" and "val" in self.train_on:
@@ -144,7 +147,7 @@ def read_recipe(path: Path, catalogue: Catalogue) -> Recipe:
         RecipeError: not JSON, or not a recipe.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except FileNotFoundError:
         raise RecipeError(f"{path} does not exist.", "Point at a recipe.json or a run folder.") from None
     except (OSError, ValueError) as error:
@@ -153,6 +156,10 @@ def read_recipe(path: Path, catalogue: Catalogue) -> Recipe:
     if not isinstance(recipe, Recipe):
         raise RecipeError(f"{path} holds a {type(recipe).__name__}, not a recipe.", "Restore the file.")
     return recipe
+
+
+def _refuse_constant(word: str) -> None:
+    raise ValueError(f"{word} is no number")
 
 
 def digest(*texts: str) -> str:

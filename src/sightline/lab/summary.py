@@ -74,32 +74,54 @@ class Line:
     published: str = ""
     why: str = ""
 
-    def text(self, *, percent: bool = False, interval: bool = True) -> str:
-        """Mean ± deviation with the interval in brackets."""
+    def value_text(self, *, percent: bool = False) -> str:
+        """Mean ± standard deviation over seeds."""
         if self.mean is None:
-            return "–"
-        scale, digits = (100.0, 1) if percent else (1.0, 3)
+            return "undefined"
+        scale, digits = _scale(percent)
         spread = "" if self.std is None else f" ± {self.std * scale:.{digits}f}"
-        between = ""
-        if interval and self.low is not None and self.high is not None:
-            between = f" ({self.low * scale:.{digits}f}–{self.high * scale:.{digits}f})"
-        return f"{self.mean * scale:.{digits}f}{spread}{between}"
+        return f"{self.mean * scale:.{digits}f}{spread}"
 
-    def difference_text(self, *, percent: bool = False) -> str:
-        """Difference from the reference with its paired interval and p."""
+    def interval_text(self, *, percent: bool = False) -> str:
+        """The 95% interval."""
+        if self.low is None or self.high is None:
+            return "–"
+        scale, digits = _scale(percent)
+        return f"{self.low * scale:.{digits}f} to {self.high * scale:.{digits}f}"
+
+    def difference_value_text(self, *, percent: bool = False) -> str:
+        """Difference from the reference, signed."""
         if self.difference is None:
             return "–"
-        scale, digits = (100.0, 1) if percent else (1.0, 3)
-        between = ""
-        if self.difference_low is not None and self.difference_high is not None:
-            between = f" ({self.difference_low * scale:+.{digits}f} to {self.difference_high * scale:+.{digits}f})"
-        p = "" if self.p_paired is None else f", p {p_short(self.p_paired)}"
-        return f"{self.difference * scale:+.{digits}f}{between}{p}"
+        scale, digits = _scale(percent)
+        return f"{self.difference * scale:+.{digits}f}"
+
+    def difference_interval_text(self, *, percent: bool = False) -> str:
+        """The paired 95% interval of the difference."""
+        if self.difference_low is None or self.difference_high is None:
+            return "–"
+        scale, digits = _scale(percent)
+        return f"{self.difference_low * scale:+.{digits}f} to {self.difference_high * scale:+.{digits}f}"
+
+    def text(self) -> str:
+        """Mean ± deviation with the interval in brackets."""
+        between = "" if self.low is None else f" ({self.interval_text()})"
+        return f"{self.value_text()}{between}"
+
+    def difference_text(self) -> str:
+        """Difference with its interval and p."""
+        between = "" if self.difference_low is None else f" ({self.difference_interval_text()})"
+        p = "" if self.p_paired is None else f", p {'' if self.p_paired < 0.001 else '= '}{p_text(self.p_paired)}"
+        return f"{self.difference_value_text()}{between}{p}"
 
 
-def p_short(p: float) -> str:
-    """`= 0.021` or `< 0.001`."""
-    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
+def _scale(percent: bool) -> tuple[float, int]:
+    return (100.0, 1) if percent else (1.0, 3)
+
+
+def p_text(p: float | None) -> str:
+    """`0.021`, `< 0.001`, or a dash."""
+    return "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def summarise(result: TableResult, *, replicates: int = REPLICATES) -> list[Line]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from sightline.case import Cohort
-from sightline.errors import CohortError, SightlineError
+from sightline.errors import CohortError, RecipeError, SightlineError
 from sightline.lab.evaluate import Evaluation, evaluate
 from sightline.lab.plain import Catalogue
 from sightline.lab.recipe import Recipe
@@ -110,6 +110,8 @@ def run_table(
 
     A row the cohort cannot serve (no region of its style, say) is listed with the reason; the others go on.
     """
+    if not seeds:
+        raise RecipeError("A table needs at least one seed.", "Use --seeds 1 or more.")
     tests = {"test": cohort.split("test")}
     if len(tests["test"]) == 0:
         raise CohortError(f"Cohort {cohort.name!r} has no test split.", "Assign splits when importing the cohort.")

@@ -15,7 +15,7 @@ from sightline.lab.gallery import overlay_of, panel_case, pointing_order, tellin
 from sightline.lab.panels import draw_comparison, draw_contact_sheet
 from sightline.lab.report import ReportPicture, ReportTable, Section, write_report
 from sightline.lab.run import environment, write_text
-from sightline.lab.summary import Line, summarise, write_lines
+from sightline.lab.summary import Line, p_text, summarise, write_lines
 from sightline.lab.table import RowResult, TableResult
 
 COMPARED = 6
@@ -71,67 +71,63 @@ def _find(lines: Sequence[Line], row: str, test: str, metric: str) -> Line | Non
 
 
 def _tables(result: TableResult, lines: Sequence[Line], test: str) -> list[ReportTable]:
-    metrics = list(dict.fromkeys(x.metric for x in lines if x.test == test and x.metric != "not run"))
-    main = [m for m in metrics if m in result.table.metrics]
+    """One table a metric: what the paper reports first, then ranking, then where the maps lie."""
+    metrics = list(dict.fromkeys(x.metric for x in lines if x.test == test and x.mean is not None))
+    main = [m for m in result.table.metrics if m in metrics]
     ranked = [m for m in metrics if "AUC" in m]
     places = [m for m in metrics if m.startswith(("pointing", "energy"))]
-    made = [_scores_table(result, lines, test, main, "Accuracy, as the paper reports it", percent=True)]
-    if ranked:
-        made.append(_scores_table(result, lines, test, ranked, "Area under the ROC curve", percent=False))
-    if places:
-        made.append(_scores_table(result, lines, test, places, "Where the maps lie", percent=False))
-    return [table for table in made if table is not None and len(table.columns) > 2]
+    return [_metric_table(result, lines, test, m) for m in (*main, *ranked, *places)]
 
 
-def _scores_table(
-    result: TableResult, lines: Sequence[Line], test: str, metrics: Sequence[str], caption: str, *, percent: bool
-) -> ReportTable:
-    unit = " (%)" if percent else ""
-    columns, published = ["row", "seeds"], []
-    for metric in metrics:
-        columns.append(f"{metric}{unit}: mean ± sd (95% interval)")
-        if any(x.chance is not None for x in lines if x.metric == metric):
-            columns.append(f"{metric}: chance")
-        columns.append(f"{metric}: difference (95% interval)")
-        columns.append(f"{metric}: Welch p over seeds / Holm p")
-        if any(x.published for x in lines if x.metric == metric and x.test == test):
-            columns.append(f"{metric}{unit}: published")
-            published.append(columns[-1])
-    rows, notes, strong = [], [], []
-    for r, row in enumerate(result.rows):
-        if row.why_not is not None:
-            rows.append((row.row.name, "not run", *("" for _ in columns[2:])))
-            notes.append(f"{row.row.name}: {row.why_not}")
+def _metric_table(result: TableResult, lines: Sequence[Line], test: str, metric: str) -> ReportTable:
+    percent = metric in result.table.metrics
+    having = {row.row.name: _find(lines, row.row.name, test, metric) for row in result.rows}
+    chance = any(x is not None and x.chance is not None for x in having.values())
+    printed = any(x is not None and x.published for x in having.values())
+    columns = ["row", "mean ± sd over seeds", "95% interval"]
+    columns += ["chance"] if chance else []
+    columns += ["difference", "95% interval of the difference", "p", "p (Holm)", "p (Welch, seeds)"]
+    columns += ["published"] if printed else []
+    rows, strong = [], []
+    for r, (name, line) in enumerate(having.items()):
+        if line is None or line.mean is None:
+            rows.append((name, "not run" if result.of(name).why_not else "undefined", *("" for _ in columns[2:])))
             continue
-        cells = [row.row.name, str(len(row.evaluations.get(test, ())))]
-        for metric in metrics:
-            line = _find(lines, row.row.name, test, metric) or Line(row.row.name, test, metric)
-            cells.append(line.text(percent=percent))
-            if f"{metric}: chance" in columns:
-                cells.append("–" if line.chance is None else f"{line.chance:.3f}")
-            if line.difference_low is not None and line.difference_low > 0:
-                strong.append((r, len(cells)))
-            cells.append(line.difference_text(percent=percent))
-            welch = "–" if line.p_welch is None else f"{line.p_welch:.3f}"
-            corrected = "–" if line.p_holm is None else f"{line.p_holm:.3f}"
-            cells.append(f"{welch} / {corrected}")
-            if f"{metric}{unit}: published" in columns:
-                cells.append(line.published or "–")
+        cells = [name, line.value_text(percent=percent), line.interval_text(percent=percent)]
+        cells += [_number(line.chance, percent)] if chance else []
+        if line.difference_low is not None and (line.difference_low > 0 or (line.difference_high or 0) < 0):
+            strong += [(r, len(cells)), (r, len(cells) + 1)]
+        cells += [line.difference_value_text(percent=percent), line.difference_interval_text(percent=percent)]
+        cells += [p_text(line.p_paired), p_text(line.p_holm), p_text(line.p_welch)]
+        cells += [line.published or "–"] if printed else []
         rows.append(tuple(cells))
-    one = next((x for x in lines if x.test == test and x.metric in metrics and x.n), None)
-    if one is not None:
-        notes.append(f"n: {one.n}. Interval of a row: {one.method}.")
-    references = sorted({row.row.reference for row in result.rows if row.row.reference})
+    return ReportTable(
+        f"{metric}{' (%)' if percent else ''}, {test} {'split' if test == 'test' else 'cohort'}",
+        tuple(columns),
+        tuple(rows),
+        ("published",) if printed else (),
+        tuple(strong),
+        tuple(_notes(result, [x for x in having.values() if x is not None])),
+    )
+
+
+def _number(value: float | None, percent: bool) -> str:
+    return "–" if value is None else f"{value * 100:.1f}" if percent else f"{value:.3f}"
+
+
+def _notes(result: TableResult, lines: Sequence[Line]) -> list[str]:
+    notes = [f"{row.row.name} was not run: {row.why_not}" for row in result.rows if row.why_not is not None]
+    first = next((line for line in lines if line.n), None)
+    if first is not None:
+        notes.append(f"n: {first.n}. Interval: {first.method}.")
+    references = sorted({line.reference for line in lines if line.reference})
     if references:
         notes.append(
-            f"Differences are from {', '.join(references)}: paired bootstrap over patients and seeds, p two-sided; "
-            "Holm corrects over the rows of this column. Welch's t over seeds is the paper's test: it knows nothing of "
-            "other patients."
+            f"Differences are from {', '.join(references)}; their interval and p: paired bootstrap over patients and "
+            "seeds, two-sided; Holm corrects p over the rows of this table. Welch's t over seeds is the paper's test: "
+            "it knows nothing of other patients. Bold: the interval excludes zero."
         )
-    return ReportTable(
-        f"{caption}, {test} split" if test == "test" else f"{caption}, {test} cohort",
-        tuple(columns), tuple(rows), tuple(published), tuple(strong), tuple(notes),
-    )  # fmt: skip
+    return notes
 
 
 def _markdown(table: ReportTable) -> str:

@@ -19,6 +19,7 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from lightning_fabric import Fabric
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from sightline.case import Cohort
@@ -57,13 +58,34 @@ class Engine:
     quiet: bool = False
     state_every_s: float = STATE_EVERY_S
 
+    def __post_init__(self) -> None:
+        """Refuse numbers of devices and processes that mean nothing."""
+        if self.devices < 1 or self.workers < 0:
+            raise RunError(
+                f"An engine needs devices >= 1 and workers >= 0; got {self.devices} and {self.workers}.",
+                "Use --devices 1 --workers 0.",
+            )
+
     def fabric(self, precision: str) -> Fabric:
-        """Fabric for this engine."""
+        """Fabric for this engine.
+
+        Raises:
+            RunError: this machine has no such device, or Fabric knows no such precision.
+        """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return Fabric(
-                accelerator=self.device, devices=self.devices, strategy=self.strategy, precision=cast(Any, precision)
-            )
+            try:
+                return Fabric(
+                    accelerator=self.device,
+                    devices=self.devices,
+                    strategy=self.strategy,
+                    precision=cast(Any, precision),
+                )
+            except (RuntimeError, ValueError, TypeError, MisconfigurationException) as error:
+                raise RunError(
+                    f"This machine cannot train on {self.devices} x {self.device!r} in {precision!r}: {error}",
+                    "Choose another --device, --devices or --precision; `auto` takes what there is.",
+                ) from None
 
 
 class Plain(nn.Module):
@@ -120,10 +142,11 @@ def train(recipe: Recipe, cohort: Cohort, folder: Path, catalogue: Catalogue, en
     """
     engine = engine or Engine()
     training = _training_cases(recipe, cohort)
-    start_run(folder, recipe, cohort, catalogue)
-    run = open_run(folder, catalogue)
-    if run.done:
-        return run
+    if (folder / "cohort.json").is_file():
+        start_run(folder, recipe, cohort, catalogue)
+        run = open_run(folder, catalogue)
+        if run.done:
+            return run
     fabric = engine.fabric(recipe.precision)
     fabric.launch()
     torch.manual_seed(recipe.seed)
@@ -132,6 +155,8 @@ def train(recipe: Recipe, cohort: Cohort, folder: Path, catalogue: Catalogue, en
         network = recipe.model.build(len(cohort.classes)).to(memory_format=torch.channels_last)
     optimizer = recipe.optimiser.build(recipe.rates.groups(network))
     plain, optimizer = fabric.setup(Plain(network), optimizer)
+    # only now: a recipe that cannot be built (a mistyped backbone, say) leaves no folder behind
+    start_run(folder, recipe, cohort, catalogue)
 
     items = CohortItems(training, recipe.view, recipe.regions if recipe.guided_by_regions else None, seed=recipe.seed)
     per_rank = max(2, recipe.batch_size // fabric.world_size)

@@ -161,7 +161,8 @@ def seed_bootstrap(
     drawn = seed_replicates(
         np.stack([resample.values(score, run) for run in aligned]), np.random.default_rng([seed, 1])
     )
-    found = interval(value, drawn, resample.patients, seed, what=seeds_text(len(aligned)))
+    # stretching the seeds' spread may leave the range of the scores, which all lie from 0 to 1
+    found = interval(value, drawn.clip(0.0, 1.0), resample.patients, seed, what=seeds_text(len(aligned)))
     return Estimate(score.name, value, found.low, found.high, counted, found.method, found.why)
 
 

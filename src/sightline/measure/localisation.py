@@ -200,7 +200,8 @@ def seed_estimate(
         np.stack([_weighted_mean(row, resample) for row in values]), np.random.default_rng([seed, 1])
     )
     value = float(values.mean())
-    found = interval(value, drawn, resample.patients, seed, what=seeds_text(len(values)))
+    # stretching the seeds' spread may leave the range of the scores
+    found = interval(value, drawn.clip(0.0, 1.0), resample.patients, seed, what=seeds_text(len(values)))
     n = {**kept.counts(), "seeds": len(maps_per_seed)}
     return Estimate(name, value, found.low, found.high, n, f"mean over maps, {found.method}", found.why)
 
