@@ -182,6 +182,7 @@ class Train:
         """Train."""
         from sightline.cohorts import folder
         from sightline.lab.model_card import write_model_card
+        from sightline.lab.table import require_regions
         from sightline.lab.train import train
         from sightline.papers.catalogue import CATALOGUE
         from sightline.papers.recipes import Changes, changed, find_recipe
@@ -203,6 +204,7 @@ class Train:
         )
         recipe = changed(find_recipe(self.recipe), changes)
         cohort = folder.read(self.cohort)
+        require_regions(recipe, cohort)
         run = train(recipe, cohort, self.out, CATALOGUE, _engine(self.on))
         write_model_card(run)
         print(f"{self.out}: {(self.out / 'DONE').read_text(encoding='utf-8').strip()}")

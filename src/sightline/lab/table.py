@@ -162,7 +162,7 @@ def require_regions(recipe: Recipe, cohort: Cohort) -> None:
     if not any(region.tag.role == recipe.regions.role for case in training for region in case.regions):
         raise CohortError(
             f"Cohort {cohort.name!r} has no {recipe.regions.role} region in its training split.",
-            "Mark regions, or choose a table guided by what the cohort has.",
+            "Mark regions, or choose a recipe guided by what the cohort has (train: --role, or the recipe unguided).",
         )
 
 
