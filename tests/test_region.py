@@ -204,6 +204,26 @@ def test_masks_from_files(tmp_path):
             read_mask(Path(tmp_path / name))
 
 
+@pytest.mark.parametrize("angle_deg", [0.0, 17.0, -90.0, 141.0])
+def test_a_turned_mask_cell_by_cell(angle_deg):
+    pixels = np.random.default_rng(1).random((13, 11)) < 0.15
+    frame = Frame.of_image((13, 11)).pad_to_square().resize((9, 9)).rotate(angle_deg)
+    drawn = np.zeros(frame.shape)
+    for cell in np.ndindex(*frame.shape):
+        row, column = np.floor(frame.map_points(np.array(cell) + 0.5)).astype(int)
+        drawn[cell] = 0 <= row < 13 and 0 <= column < 11 and pixels[row, column]
+    for row, column in np.argwhere(pixels):
+        around = [(row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1)]
+        if all(0 <= r < 13 and 0 <= c < 11 and pixels[r, c] for r, c in around):
+            continue
+        cell = np.floor(frame.unmap_points([row + 0.5, column + 0.5])).astype(int)
+        if (cell >= 0).all() and (cell < 9).all():
+            drawn[tuple(cell)] = 1
+    assert np.array_equal(Mask(pixels).draw(frame), drawn)
+    assert not Mask(np.zeros((13, 11), dtype=bool)).draw(frame).any()
+    assert not Mask(pixels).draw(frame.crop((-40, -40), (9, 9))).any()
+
+
 def test_styles():
     box, line = Box((0, 0), (1, 1)), Scribble((((0.5, 0.5),),))
     assert [style_of(r) for r in (box, line, Mask(np.ones((2, 2), bool)), Polygon((((0, 0), (0, 1), (1, 1)),)))] == [

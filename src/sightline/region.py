@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Literal
 
@@ -160,13 +160,28 @@ class Mask:
         pixels = self.pixels()
         if pixels.ndim != frame.ndim:
             raise GeometryError(f"A {pixels.ndim}-axis mask cannot be drawn on a {frame.ndim}-axis frame.")
-        centres = np.stack(np.meshgrid(*[np.arange(n) + 0.5 for n in frame.shape], indexing="ij"), axis=-1)
-        index = np.floor(frame.map_points(centres)).astype(np.int64)
-        inside = ((index >= 0) & (index < np.array(pixels.shape))).all(axis=-1)
         drawing = np.zeros(frame.shape, dtype=np.float32)
-        drawing[inside] = pixels[tuple(index[inside].T)]
+        # only the marked part is looked at: masks are mostly empty, and this runs for every image of every epoch
+        extent = [_span(pixels, axis) for axis in range(frame.ndim)]
+        marked = pixels[tuple(slice(*span) for span in extent)]
+        if marked.size == 0:
+            return drawing
+        corners = frame.unmap_points(np.array(list(product(*extent)), dtype=np.float64))
+        low = np.clip(np.floor(corners.min(axis=0)), 0, frame.shape).astype(np.int64)
+        high = np.clip(np.ceil(corners.max(axis=0)), 0, frame.shape).astype(np.int64)
+        block = drawing[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+        # the source pixel under each cell's centre, an axis at a time: cheaper than mapping a grid of points
+        centres = np.ix_(*[np.arange(a, b) + 0.5 for a, b in zip(low, high, strict=True)])
+        inside = np.ones(block.shape, dtype=bool)
+        index = []
+        for row, (start, stop) in zip(frame.to_source, extent, strict=False):
+            position = np.floor(sum(m * x for m, x in zip(row[:-1], centres, strict=True)) + row[-1])
+            inside &= (position >= start) & (position < stop)
+            index.append(position)
+        picked = tuple(p[inside].astype(np.int64) - start for p, (start, _) in zip(index, extent, strict=True))
+        block[inside] = marked[picked]
         # cell centres alone would step over thin parts: the rim of the mask is also thrown onto the grid
-        rim = np.argwhere(_rim(pixels))
+        rim = np.argwhere(_rim(marked)) + [start for start, _ in extent]
         hit = np.floor(frame.unmap_points(rim + 0.5)).astype(np.int64)
         keep = ((hit >= 0) & (hit < np.array(frame.shape))).all(axis=-1)
         drawing[tuple(hit[keep].T)] = 1.0
@@ -205,6 +220,12 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
 def _require_finite(what: str, values: Sequence[float]) -> None:
     if not all(math.isfinite(v) for v in values):
         raise GeometryError(f"A {what} needs finite coordinates; got {list(values)[:8]}.")
+
+
+def _span(pixels: NDArray[np.bool_], axis: int) -> tuple[int, int]:
+    """First and one past the last index along an axis that holds a true pixel; (0, 0) when none does."""
+    found = np.flatnonzero(pixels.any(axis=tuple(other for other in range(pixels.ndim) if other != axis)))
+    return (int(found[0]), int(found[-1]) + 1) if found.size else (0, 0)
 
 
 def _rim(pixels: NDArray[np.bool_]) -> NDArray[np.bool_]:
