@@ -302,6 +302,8 @@ class MakeTable:
     """Where paper and released code differ."""
     rows: tuple[str, ...] = ()
     """Only rows whose name contains one of these (and their references)."""
+    parallel: int = 1
+    """Trainings at a time, each a process with its share of the cores."""
     external: Path | None = None
     """A second hospital's cohort, tested on whole."""
     precision: Precision | None = None
@@ -333,6 +335,7 @@ class MakeTable:
             CATALOGUE,
             seeds=range(self.seeds),
             engine=_engine(self.on),
+            parallel=self.parallel,
             external=None if self.external is None else folder.read(self.external),
             say=lambda line: print(line, file=sys.stderr, flush=True),
         )

@@ -26,9 +26,10 @@ from sightline.measure.summary import classification_report, to_markdown
 from sightline.region import Box, Region, Role, Style, style_of
 
 # raised whenever saved map scores would come out differently
-SCORING = 2
+SCORING = 3
 ROLES: tuple[Role, ...] = ("focus", "finding")
-STYLES: tuple[Style, ...] = ("mask", "box", "scribble")
+# a focus region is best described by its mask; the pointing game is defined on boxes of findings
+SCORED: dict[Role, tuple[Style, ...]] = {"focus": ("mask", "box", "scribble"), "finding": ("box", "mask", "scribble")}
 
 
 @dataclass(frozen=True)
@@ -46,18 +47,11 @@ class Evaluation:
     map_scores: MapScores | None
 
     def scores_for(self, role: Role) -> MapScores | None:
-        """The map scores against regions of a role, in the first style present of mask, box, scribble.
-
-        Findings are scored against their boxes first: that is what the pointing game is defined on.
-        """
+        """The map scores against regions of a role, or None where there are none."""
         if self.map_scores is None:
             return None
-        styles = STYLES if role == "focus" else ("box", "mask", "scribble")
-        for style in styles:
-            rows = tuple(r for r in self.map_scores.rows if r.role == role and r.style == style)
-            if rows:
-                return MapScores(rows)
-        return None
+        rows = tuple(row for row in self.map_scores.rows if row.role == role)
+        return MapScores(rows) if rows else None
 
 
 def evaluate(
@@ -169,11 +163,13 @@ def _map_rows(cohort: Cohort, maps: Maps, view: View) -> Iterator[MapRow]:
 
 
 def _grouped(regions: Sequence[Region]) -> Iterator[tuple[Role, Style, list[Region]]]:
+    """Regions to score against: of each role the first style present in SCORED."""
     for role in ROLES:
-        for style in STYLES:
+        for style in SCORED[role]:
             chosen = [r for r in regions if r.tag.role == role and style_of(r) == style]
             if chosen:
                 yield role, style, chosen
+                break
 
 
 def _speaks_for(regions: Sequence[Region], case: Case, classes: Sequence[str]) -> str:

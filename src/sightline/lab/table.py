@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from sightline.case import Cohort
 from sightline.errors import CohortError, RecipeError, SightlineError
@@ -104,11 +109,23 @@ def run_table(
     seeds: Sequence[int] = (0, 1, 2, 3, 4),
     engine: Engine | None = None,
     external: Cohort | None = None,
+    parallel: int = 1,
     say: Callable[[str], None] = lambda line: None,
 ) -> TableResult:
     """Train and evaluate every row with every seed; finished runs are reused, killed ones resumed.
 
     A row the cohort cannot serve (no region of its style, say) is listed with the reason; the others go on.
+
+    Args:
+        table: what to run.
+        cohort: cases with splits.
+        out: runs lie in its `runs/`.
+        catalogue: words for recipes.
+        seeds: of the trainings.
+        engine: device and workers.
+        external: a second cohort, tested on whole.
+        parallel: trainings at a time, each a process of its own with its share of the cores.
+        say: called with what is being done.
     """
     if not seeds:
         raise RecipeError("A table needs at least one seed.", "Use --seeds 1 or more.")
@@ -117,27 +134,32 @@ def run_table(
         raise CohortError(f"Cohort {cohort.name!r} has no test split.", "Assign splits when importing the cohort.")
     if external is not None:
         tests["external"] = external
+    failures = _unservable(table, cohort, say)
     # seeds outermost: after the first pass every row has a first result
-    evaluations: dict[str, dict[str, list[Evaluation]]] = {row.name: {t: [] for t in tests} for row in table.rows}
+    jobs = [
+        _Job(row, seed, cohort, tests, out, catalogue, engine or Engine())
+        for seed in seeds
+        for row in table.rows
+        if row.name not in failures
+    ]
+    if parallel > 1:
+        _run_in_processes(jobs, parallel, say)
     folders: dict[str, list[Path]] = {row.name: [] for row in table.rows}
-    failures: dict[str, SightlineError] = {}
-    for seed in seeds:
-        for row in table.rows:
-            if row.name in failures:
-                continue
-            try:
-                require_regions(row.recipe, cohort)
-                recipe = replace(row.recipe, seed=seed, title=f"{row.name}, seed {seed}")
-                training = few_per_class(cohort, row.train_per_class, recipe.train_on, seed)
-                folder = out / "runs" / run_identity(recipe, training, catalogue)
-                say(f"{row.name}, seed {seed}: {folder.name}")
-                run = train(recipe, training, folder, catalogue, engine)
-                for name, test in tests.items():
-                    evaluations[row.name][name].append(evaluate(run, test, name, engine=engine))
-                folders[row.name].append(folder)
-            except SightlineError as error:
-                say(f"{row.name}: not run. {error}")
-                failures[row.name] = error
+    evaluations: dict[str, dict[str, list[Evaluation]]] = {row.name: {t: [] for t in tests} for row in table.rows}
+    for job in jobs:
+        if job.row.name in failures:
+            continue
+        if parallel == 1:
+            say(f"{job.row.name}, seed {job.seed}: {job.folder.name}")
+        try:
+            found = job.run()
+        except SightlineError as error:
+            say(f"{job.row.name}: not run. {error}")
+            failures[job.row.name] = error
+            continue
+        for name, evaluation in found.items():
+            evaluations[job.row.name][name].append(evaluation)
+        folders[job.row.name].append(job.folder)
     results = tuple(
         RowResult(
             row,
@@ -148,6 +170,70 @@ def run_table(
         for row in table.rows
     )
     return TableResult(table, cohort, tuple(seeds), results)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One training of one row, and its evaluations."""
+
+    row: Row
+    seed: int
+    cohort: Cohort
+    tests: Mapping[str, Cohort]
+    out: Path
+    catalogue: Catalogue
+    engine: Engine
+
+    @property
+    def recipe(self) -> Recipe:
+        return replace(self.row.recipe, seed=self.seed, title=f"{self.row.name}, seed {self.seed}")
+
+    @property
+    def training(self) -> Cohort:
+        return few_per_class(self.cohort, self.row.train_per_class, self.recipe.train_on, self.seed)
+
+    @property
+    def folder(self) -> Path:
+        return self.out / "runs" / run_identity(self.recipe, self.training, self.catalogue)
+
+    def run(self) -> dict[str, Evaluation]:
+        """Train (or resume, or reuse) and evaluate."""
+        run = train(self.recipe, self.training, self.folder, self.catalogue, self.engine)
+        return {name: evaluate(run, test, name, engine=self.engine) for name, test in self.tests.items()}
+
+
+def _unservable(table: Table, cohort: Cohort, say: Callable[[str], None]) -> dict[str, SightlineError]:
+    """Rows the cohort has nothing to guide by."""
+    failures: dict[str, SightlineError] = {}
+    for row in table.rows:
+        try:
+            require_regions(row.recipe, cohort)
+        except CohortError as error:
+            say(f"{row.name}: not run. {error}")
+            failures[row.name] = error
+    return failures
+
+
+def _run_in_processes(jobs: Sequence[_Job], parallel: int, say: Callable[[str], None]) -> None:
+    """Run jobs in fresh processes; what they leave on disk is collected afterwards, errors included."""
+    threads = max(1, (os.cpu_count() or 1) // parallel)
+    # a job that fails leaves no DONE: it fails again, and is reported, when its result is collected
+    with ProcessPoolExecutor(parallel, get_context("spawn"), _start_worker, (threads,)) as pool:
+        waiting = {pool.submit(_run_quietly, job): job for job in jobs}
+        for done, future in enumerate(as_completed(waiting), start=1):
+            job = waiting[future]
+            future.result()
+            say(f"{job.row.name}, seed {job.seed}: {job.folder.name} ({done} of {len(jobs)})")
+
+
+def _start_worker(threads: int) -> None:
+    torch.set_num_threads(threads)
+
+
+def _run_quietly(job: _Job) -> None:
+    # a row's own failure is not this pool's: it is met again when the result is collected
+    with suppress(SightlineError):
+        replace(job, engine=replace(job.engine, quiet=True)).run()
 
 
 def require_regions(recipe: Recipe, cohort: Cohort) -> None:
