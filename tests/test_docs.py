@@ -1,0 +1,198 @@
+"""The documentation, held to what the program does: commands run, links resolve, every recipe field is described."""
+
+import contextlib
+import dataclasses
+import io
+import json
+import os
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from sightline import cli
+from sightline.papers.catalogue import CATALOGUE
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def name_of(page):
+    return str(page.relative_to(ROOT))
+
+
+def run_command(line):
+    """A `sightline ...` line in this process: what it printed on standard output, and its exit code."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as ended:
+        cli.main(shlex.split(line)[1:])
+    return out.getvalue(), ended.value.code
+
+
+def test_the_tour_runs_as_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    printed, quoted = "", 0
+    for language, body in BLOCK.findall((ROOT / "docs" / "tour.md").read_text(encoding="utf-8")):
+        if language == "sh":
+            printed = ""
+            for line in body.splitlines():
+                assert line.startswith("sightline "), "only commands of ours, so that the tour runs anywhere"
+                text, code = run_command(line)
+                assert code == 0, line
+                printed += text
+        elif language == "text":
+            for line in body.splitlines():
+                assert line in printed.splitlines(), line
+                quoted += 1
+    assert quoted >= 8
+    # every file that the tour explains
+    for place in ("phantom", "runs/guided", "runs/guided/evaluation/phantom-wrist-test", "predicted", "table"):
+        assert (tmp_path / place).is_dir(), place
+    here = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")]
+    tour = (ROOT / "docs" / "tour.md").read_text(encoding="utf-8")
+    for named in re.findall(r"`([\w./-]+\.(?:csv|json|md|html)|[\w./-]+/)`", tour):
+        assert any(path.endswith(named.rstrip("/")) for path in here), named
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if "```python" in p.read_text(encoding="utf-8")], ids=name_of)
+def test_python_of_the_paper_page_runs(page):
+    if "papers" not in page.parts:
+        # elsewhere snippets name files of the reader's: they must be Python, and what they import must exist
+        for language, body in BLOCK.findall(page.read_text(encoding="utf-8")):
+            if language == "python":
+                compile(body, name_of(page), "exec")
+                exec("\n".join(re.findall(r"^(?:from|import) .*$", body, re.MULTILINE)), {})
+        return
+    names = {}
+    for language, body in BLOCK.findall(page.read_text(encoding="utf-8")):
+        if language == "python":
+            exec(body, names)
+
+
+def heading_anchor(title):
+    text = re.sub(r"[^\w\- ]", "", title.replace("`", "").lower())
+    return text.strip().replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_and_pictures_resolve(page):
+    text = BLOCK.sub("", page.read_text(encoding="utf-8"))
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        there = (page.parent / path).resolve() if path else page
+        assert there.exists(), target
+        if anchor:
+            titles = re.findall(r"^#+ (.*)$", there.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in [heading_anchor(title) for title in titles], target
+
+
+def commands_in(text):
+    """Every `sightline ...` in a code span or at the start of a code line."""
+    spans = re.findall(r"`(sightline [^`\n]+)`", text)
+    lines = re.findall(r"^(?:    |\$ )?(sightline \w[^\n]*)$", text, re.MULTILINE)
+    return [re.split(r"\s#|\|\s", found)[0] for found in (*spans, *lines)]
+
+
+def test_commands_are_found():
+    assert commands_in("see `sightline train A --out B` and\n\n    sightline table x  # why\n") == [
+        "sightline train A --out B",
+        "sightline table x ",
+    ]
+
+
+HELP = {}
+
+
+def help_of(*words):
+    if words not in HELP:
+        HELP[words] = run_command(shlex.join(["sightline", *words, "--help"]))[0]
+    return HELP[words]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_command_and_option_exists(page):
+    top = set(re.search(r"\{([\w,]+)\}", help_of()).group(1).split(","))
+    for command in commands_in(page.read_text(encoding="utf-8")):
+        words = command.split()[1:]
+        if words[0].isupper() or words[0].startswith("-"):
+            continue
+        assert words[0] in top, command
+        head = words[:2] if words[0] == "cohort" and len(words) > 1 else words[:1]
+        if words[0] == "cohort" and len(head) > 1:
+            assert head[1] in re.search(r"\{([\w,]+)\}", help_of("cohort")).group(1).split(","), command
+        for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", command):
+            assert option == "--help" or re.search(rf"{option}\b", help_of(*head)), command
+
+
+def test_readme_names_every_command():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for command in re.search(r"\{([\w,]+)\}", help_of()).group(1).split(","):
+        assert f"`sightline {command}" in text, command
+    for action in re.search(r"\{([\w,]+)\}", help_of("cohort")).group(1).split(","):
+        assert f"`sightline cohort {action}" in text, action
+
+
+def default_of(field):
+    """A field's default as docs/runs.md writes it."""
+    if field.default is not dataclasses.MISSING:
+        value = field.default
+    elif field.default_factory is not dataclasses.MISSING:
+        value = field.default_factory()
+    else:
+        return "required"
+    words = {cls: word for word, cls in CATALOGUE.items()}
+    if type(value) in words:
+        return f"`{words[type(value)]}`"
+    return f"`{value}`" if isinstance(value, str) else json.dumps(value)
+
+
+@pytest.mark.parametrize("word", CATALOGUE)
+def test_every_word_of_a_recipe_is_described(word):
+    text = (ROOT / "docs" / "runs.md").read_text(encoding="utf-8")
+    section = re.search(rf"^### `{word}`$(.*?)(?=^##|\Z)", text, re.MULTILINE | re.DOTALL)
+    assert section, f"docs/runs.md has no section `{word}`"
+    described = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", section.group(1), re.MULTILINE))
+    fields = [field for field in dataclasses.fields(CATALOGUE[word]) if field.init]
+    assert described == {field.name: default_of(field) for field in fields}
+
+
+def tracked_files():
+    try:
+        listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
+        return [ROOT / name for name in listed.stdout.decode().split("\0") if name]
+    except (OSError, subprocess.CalledProcessError):
+        # an unpacked archive
+        return [p for place in ("src", "tests", "docs", "benchmarks") for p in (ROOT / place).rglob("*") if p.is_file()]
+
+
+# put together here, so that this file does not hold what it forbids
+HOSTS = ("pypi" + ".org", "files.python" + "hosted.org", "hugging" + "face.co", "ana" + "conda.org", "npm" + "js.com")
+PLACES = tuple("/" + place + "/" for place in ("work", "home", "root", "Users", "tmp"))
+
+
+def test_no_registry_hosts_and_no_paths_of_one_machine():
+    suffixes = {".py", ".md", ".toml", ".txt", ".cff", ".json", ".csv", ".html", ".yml", ".yaml", ""}
+    files = [f for f in tracked_files() if f.suffix in suffixes and f.is_file()]
+    assert len(files) > 50 or not (ROOT / ".git").exists()
+    for file in files:
+        text = file.read_text(encoding="utf-8", errors="replace")
+        found = [host for host in HOSTS if host in text]
+        found += [place for place in PLACES if re.search(rf"(?<![\w.]){re.escape(place)}", text)]
+        assert not found, f"{file.relative_to(ROOT)}: {found}"
+
+
+def test_the_house_names_every_room_and_file():
+    text = (ROOT / "docs" / "house.md").read_text(encoding="utf-8")
+    for place in sorted((ROOT / "src" / "sightline").iterdir()):
+        if place.name.startswith("__"):
+            continue
+        assert (f"`{place.name}/`" if place.is_dir() else f"`{place.name}`") in text, place.name
+    for decision in sorted((ROOT / "docs" / "decisions").glob("*.md")):
+        assert f"decisions/{decision.name}" in text, decision.name
+    # a workflow file may not hide a variable of this machine
+    assert os.environ.get("HOME", "?") not in text
