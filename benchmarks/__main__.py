@@ -1,0 +1,71 @@
+"""`python -m benchmarks [NAME ...] [--device cpu|cuda] [--toy]`: measure, print, and write docs/benchmarks.md."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+ROOT = Path(__file__).parents[1]
+Name = Literal["step", "maps", "reading", "memory"]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Ratios against plain libraries, measured side by side."""
+
+    names: Annotated[tuple[Name, ...], tyro.conf.Positional] = field(default_factory=tuple)
+    """What to measure; everything when none is named."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where networks run; auto takes the GPU where there is one."""
+    machine: str | None = None
+    """What this machine's section is called; its processor or GPU when not given."""
+    results: Path = ROOT / "benchmarks" / "results"
+    """Folder of the numbers, one file a machine."""
+    page: Path = ROOT / "docs" / "benchmarks.md"
+    """The page that is drawn from them."""
+    toy: bool = False
+    """Tiny sizes, to see that everything runs; prints only."""
+    render: bool = False
+    """Draw the page from the stored numbers without measuring."""
+
+    def run(self) -> int:
+        """Measure; the exit status."""
+        from benchmarks.page import keep, render, summary
+
+        if not self.render:
+            import torch
+
+            from benchmarks import machine, maps, memory, reading, step
+
+            device = self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+            if device == "cuda" and not torch.cuda.is_available():
+                print("This torch finds no CUDA device. Remedy: use --device cpu.", file=sys.stderr)
+                return 2
+            rooms = {"step": step, "maps": maps, "reading": reading, "memory": memory}
+            facts = machine.facts(device)
+            if self.machine is not None:
+                facts["machine"] = self.machine
+            if os.getloadavg()[0] > 0.5 * (os.cpu_count() or 1):
+                print(f"Other work keeps this machine busy (load {os.getloadavg()[0]:.1f}): expect wide spreads.")
+            for name in self.names or tuple(rooms):
+                room = rooms[name]
+                result = room.measure(room.settings(device, self.toy))
+                print(summary(result), flush=True)
+                if not self.toy:
+                    # each as soon as it is there: an interrupted run keeps what it measured
+                    keep(self.results, facts, [result])
+            if self.toy:
+                return 0
+        self.page.parent.mkdir(parents=True, exist_ok=True)
+        self.page.write_text(render(self.results), encoding="utf-8")
+        print(f"Wrote {self.page}.")
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(tyro.cli(Bench, prog="python -m benchmarks").run())
