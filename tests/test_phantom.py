@@ -209,9 +209,9 @@ def test_asking_twice_reads_back_and_a_foreign_folder_is_left_alone(wrists, tmp_
 def test_facts_that_no_hospital_knows_say_so(wrists):
     for case in wrists:
         assert case.facts["phantom_marker"] in ("yes", "no") and case.facts["side"] in ("L", "R")
-        assert (case.facts["phantom_grade"] == "none") == (case.label == "no fracture")
-    truth = {name for case in wrists for name in case.facts} - {"side", "hardware", "collimated"}
-    assert all(name.startswith("phantom_") for name in truth)
+        assert (case.facts["truth_grade"] == "none") == (case.label == "no fracture")
+    truth = {name for case in wrists for name in case.facts} - {"side", "hardware", "collimated", "phantom_marker"}
+    assert truth and all(name.startswith("truth_") for name in truth)
 
 
 def test_nothing_but_the_bone_knows_of_the_fracture():
@@ -379,3 +379,13 @@ def test_a_plain_fracture_darkens_its_place_and_an_occult_one_does_not():
     assert 0.1 < changes["plain"] < 0.6
     assert changes["occult"] < changes["subtle"] < changes["plain"]
     assert changes["subtle"] > 1.3 * changes["occult"]
+
+
+def test_the_audit_finds_the_marker_and_not_the_truth(tmp_path):
+    from sightline.cohorts.audit import audit
+
+    cohort = write_radiographs(tmp_path / "c", studies=40, shortcut=1.0, seed=3, size_px=160)
+    findings = audit(cohort)
+    assert not [f for f in findings if f.severity == "error"]
+    assert any("phantom_marker" in f.message for f in findings)
+    assert not any("truth_" in f.message for f in findings)

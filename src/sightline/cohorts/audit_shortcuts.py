@@ -51,7 +51,7 @@ def columns_of(cases: Sequence[Case], measures: Sequence[Mapping[str, tuple[floa
     names = measures[0] if measures else {}
     columns = {name: np.array([measured[name] for measured in measures], dtype=np.float64) for name in names}
     texts = {"view": [case.view for case in cases]}
-    texts |= {name: [c.facts.get(name, "") for c in cases] for name in sorted({n for c in cases for n in c.facts})}
+    texts |= {name: [c.facts.get(name, "") for c in cases] for name in fact_names(cases)}
     for name, values in texts.items():
         name = f"fact {name}" if name in columns or (name == "view" and "view" in columns) else name
         levels, counts = np.unique(values, return_counts=True)
@@ -156,6 +156,11 @@ def weighted_auc(scores: FloatArray, positive: NDArray[np.bool_], weights: Float
         return np.asarray(np.where(total > 0, wins / total, np.nan))
 
 
+def fact_names(cases: Sequence[Case]) -> list[str]:
+    """Names of acquisition facts; those that start with `truth_` are known to who drew the pictures, not at a hospital."""
+    return sorted({name for case in cases for name in case.facts if not name.startswith("truth_")})
+
+
 def one_class_facts(cases: Sequence[Case], chance: float = 0.001) -> list[OneClassFact]:
     """Values of facts seen with one class only, where that many patients would hardly agree by chance.
 
@@ -164,7 +169,7 @@ def one_class_facts(cases: Sequence[Case], chance: float = 0.001) -> list[OneCla
     labels = [case.label for case in cases]
     share = {label: labels.count(label) / len(labels) for label in set(labels)}
     found = []
-    for name in sorted({name for case in cases for name in case.facts}):
+    for name in fact_names(cases):
         by_value: dict[str, list[Case]] = {}
         for case in cases:
             by_value.setdefault(case.facts.get(name, ""), []).append(case)

@@ -96,9 +96,9 @@ def draw_wrist(
     seen = _seen(shadows, target, pose, field)
     picture, facts = _develop(attenuation, lead, field, limits, seen, streams, side, marker, words)
     facts |= {"side": side, "hardware": hardware}
-    facts["phantom_density"] = f"{density:.2f}"
+    facts["truth_density"] = f"{density:.2f}"
     lucency = breaks["scaphoid"][0].lucency if breaks else 0.0
-    facts |= {"phantom_grade": grade, "phantom_lucency": f"{lucency:.2f}"}
+    facts |= {"truth_grade": grade, "truth_lucency": f"{lucency:.2f}"}
     return Drawn(picture, seen.inside, seen.midline, seen.fracture, None, pixel_mm, facts)
 
 
@@ -132,8 +132,8 @@ def draw_femur(
     field, limits = collimated(shape, rng, likely=0.5)
     seen = _seen(shadows, target, pose, field)
     picture, facts = _develop(attenuation, lead, field, limits, seen, streams, side, marker, words)
-    facts |= {"side": side, "hardware": hardware, "phantom_density": f"{density:.2f}"}
-    facts["phantom_grade"] = "none" if ao_class == "normal" else "plain"
+    facts |= {"side": side, "hardware": hardware, "truth_density": f"{density:.2f}"}
+    facts["truth_grade"] = "none" if ao_class == "normal" else "plain"
     return Drawn(picture, seen.inside, seen.midline, seen.fracture, _head_square(hip, pose), pixel_mm, facts)
 
 
