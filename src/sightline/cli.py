@@ -364,13 +364,15 @@ class Demo:
     """Folder to write; a demo that was stopped goes on."""
     seeds: int = 3
     """Trainings a row."""
+    parallel: int = 2
+    """Trainings at a time, each a process with its share of the cores."""
     on: OmitArgPrefixes[On] = field(default_factory=On)
 
     def run(self) -> int:
         """Run the demo."""
         from sightline.papers.demo import run_demo
 
-        print(run_demo(self.out, seeds=self.seeds, engine=_engine(self.on)))
+        print(run_demo(self.out, seeds=self.seeds, parallel=self.parallel, engine=_engine(self.on)))
         return 0
 
 

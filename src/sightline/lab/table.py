@@ -17,6 +17,7 @@ from sightline.case import Cohort
 from sightline.errors import CohortError, RecipeError, SightlineError
 from sightline.lab.evaluate import Evaluation, evaluate
 from sightline.lab.plain import Catalogue
+from sightline.lab.progress import progress
 from sightline.lab.recipe import Recipe
 from sightline.lab.run import run_identity
 from sightline.lab.train import Engine, train
@@ -143,7 +144,7 @@ def run_table(
         if row.name not in failures
     ]
     if parallel > 1:
-        _run_in_processes(jobs, parallel, say)
+        _run_in_processes(jobs, parallel)
     folders: dict[str, list[Path]] = {row.name: [] for row in table.rows}
     evaluations: dict[str, dict[str, list[Evaluation]]] = {row.name: {t: [] for t in tests} for row in table.rows}
     for job in jobs:
@@ -214,16 +215,18 @@ def _unservable(table: Table, cohort: Cohort, say: Callable[[str], None]) -> dic
     return failures
 
 
-def _run_in_processes(jobs: Sequence[_Job], parallel: int, say: Callable[[str], None]) -> None:
+def _run_in_processes(jobs: Sequence[_Job], parallel: int) -> None:
     """Run jobs in fresh processes; what they leave on disk is collected afterwards, errors included."""
+    if not jobs:
+        return
     threads = max(1, (os.cpu_count() or 1) // parallel)
     # a job that fails leaves no DONE: it fails again, and is reported, when its result is collected
     with ProcessPoolExecutor(parallel, get_context("spawn"), _start_worker, (threads,)) as pool:
         waiting = {pool.submit(_run_quietly, job): job for job in jobs}
-        for done, future in enumerate(as_completed(waiting), start=1):
-            job = waiting[future]
-            future.result()
-            say(f"{job.row.name}, seed {job.seed}: {job.folder.name} ({done} of {len(jobs)})")
+        with progress("trainings", len(jobs), quiet=jobs[0].engine.quiet) as advance:
+            for future in as_completed(waiting):
+                future.result()
+                advance(1, f"{waiting[future].row.name}, seed {waiting[future].seed}")
 
 
 def _start_worker(threads: int) -> None:

@@ -1,4 +1,4 @@
-"""Recipes small enough for a CPU: what the demo and a first try use."""
+"""Recipes small enough for a CPU and a fresh clone without weights: what the demo and a first try use."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from sightline.papers import liao2022
 
 
 def unguided() -> Recipe:
-    """ResNet-18 from random weights at 224 px with output stride 16, mean pooling."""
+    """A ResNet of 0.4 million weights, from random ones, at 192 px with output stride 16, mean pooling."""
     return Recipe(
         title="unguided",
-        model=ClassMapModel(backbone=Backbone(name="resnet18", output_stride=16), pool=MeanPool()),
-        view=View(size=224, crop_area=(0.8, 1.0), rotation_deg=15.0, contrast=0.2, brightness=0.1),
+        model=ClassMapModel(backbone=Backbone(name="test_resnet", output_stride=16), pool=MeanPool()),
+        view=View(size=192, crop_area=(0.8, 1.0), rotation_deg=15.0, contrast=0.2, brightness=0.1),
         optimiser=AdamW(weight_decay=1e-2),
-        schedule=CosineDecay(1e-3),
-        epochs=8,
+        schedule=CosineDecay(3e-3),
+        epochs=12,
         batch_size=16,
     )
 
@@ -31,6 +31,6 @@ def attended() -> Recipe:
     return liao2022.attended(unguided())
 
 
-def guided(weight: float = 0.3) -> Recipe:
-    """The same, guided by the bone's mask."""
+def guided(weight: float = 1.0) -> Recipe:
+    """The same with softmax pooling, guided by the bone's mask."""
     return replace(liao2022.guided(unguided(), weight, "mask"), title=f"guided {weight:g}")

@@ -36,7 +36,10 @@ RECIPES: dict[str, tuple[str, Callable[[], Recipe]]] = {
         "pyramid attention module",
         lambda: liao2022.with_attention(liao2022.base_recipe(), "pyramid attention"),
     ),
-    "small-unguided": ("ResNet-18 at 224 px for small data and CPUs, unguided", demo_recipes.unguided),
+    "small-unguided": (
+        "a ResNet of 0.4 million weights at 192 px for CPUs and a first try, unguided",
+        demo_recipes.unguided,
+    ),
     "small-guided": ("the same, guided by focus regions", demo_recipes.guided),
     "fracture-unguided": ("high-resolution class maps for small findings, unguided", fracatlas.unguided),
     "fracture-guided": ("the same, the fracture map guided by the fractures' boxes", fracatlas.guided),
