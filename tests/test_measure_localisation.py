@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sightline.errors import CohortError, GeometryError, LayoutError, RunError, UnreadableFile
-from sightline.measure.localisation import MapRow, MapScore, MapScores, centre_prior, compare_maps, score_map
+from sightline.measure.localisation import (
+    MapRow,
+    MapScore,
+    MapScores,
+    centre_prior,
+    compare_maps,
+    score_map,
+    seed_estimate,
+)
 from sightline.measure.map_score import expected_iou
 
 
@@ -269,3 +277,15 @@ def test_comparison_leaves_out_what_one_run_lacks_and_refuses_other_maps():
         compare_maps([a], [MapScores(b.rows[1:])], "energy")
     with pytest.raises(RunError, match="no map measure"):
         compare_maps([a], [b], "dice")
+
+
+def test_the_mean_over_seeds_holds_patients_and_trainings():
+    runs = [scores(seed=s) for s in range(3)]
+    found = seed_estimate(runs, "pointing", replicates=400)
+    assert found.value == pytest.approx(np.mean([np.nanmean(r.column("pointing")) for r in runs]))
+    assert found.n["seeds"] == 3 and 0.0 <= found.low < found.value < found.high <= 1.0
+    one = seed_estimate(runs[:1], "energy", replicates=400)
+    alone = next(e for e in runs[0].estimates(replicates=400) if e.name == "energy inside")
+    assert (one.value, one.low, one.high) == pytest.approx((alone.value, alone.low, alone.high))
+    with pytest.raises(RunError, match="different maps"):
+        seed_estimate([runs[0], MapScores(runs[1].rows[1:])], "energy")

@@ -157,7 +157,7 @@ def weighted_auc(scores: FloatArray, positive: NDArray[np.bool_], weights: Float
 
 
 def fact_names(cases: Sequence[Case]) -> list[str]:
-    """Names of acquisition facts; those that start with `truth_` are known to who drew the pictures, not at a hospital."""
+    """Names of acquisition facts; those that start with `truth_` only the drawer of a phantom knows."""
     return sorted({name for case in cases for name in case.facts if not name.startswith("truth_")})
 
 
