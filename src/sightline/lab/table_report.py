@@ -1,4 +1,4 @@
-"""A finished table as files: table.csv, table.json, table.md, and one self-contained report.html with pictures."""
+"""A finished table as files: table.csv, table.json, table.md, pictures/, and one self-contained report.html."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import numpy as np
 from sklearn.metrics import roc_curve
 
 from sightline.lab.figures import Bar, BarGroup, ForestRow, Reference, RocCurve, bars, forest, roc, training_curves
-from sightline.lab.gallery import overlay_of, panel_case, pointing_order, telling_cases
+from sightline.lab.gallery import overlay_of, panel_case, pointing_order, safe_name, telling_cases
 from sightline.lab.panels import draw_comparison, draw_contact_sheet
+from sightline.lab.predict import MAPS_KEPT
 from sightline.lab.report import ReportPicture, ReportTable, Section, write_report
 from sightline.lab.run import environment, write_text
 from sightline.lab.summary import Line, p_text, summarise, write_lines
@@ -52,6 +53,11 @@ def write_table(result: TableResult, out: Path, *, replicates: int = 2000, summa
     if curves:
         sections.append(Section("Training", pictures=(ReportPicture(curves, "Loss and validation by epoch, first seed.",
                                                                      "Training curves"),)))  # fmt: skip
+    for number, picture in enumerate((p for section in sections for p in section.pictures), start=1):
+        (out / "pictures").mkdir(exist_ok=True)
+        (out / "pictures" / f"{number:02d}-{safe_name(picture.alt.lower().replace(' ', '-'))}.png").write_bytes(
+            picture.png
+        )
     write_report(
         out / "report.html",
         title=result.table.title,
@@ -218,7 +224,8 @@ def _shown(result: TableResult) -> list[RowResult]:
 
 def _looks(result: TableResult) -> list[ReportPicture]:
     rows = _shown(result)
-    if not rows:
+    # of many classes each method kept other maps: there is nothing to set side by side
+    if not rows or len(result.cohort.classes) > MAPS_KEPT:
         return []
     cohort = result.cohort.split("test")
     last = rows[-1].evaluations["test"][0]
