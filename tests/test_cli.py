@@ -1,0 +1,289 @@
+"""The commands as a person types them: exit codes, one line of error, and files that stand where they are said to."""
+
+import csv
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import DATA, make_cohort
+from PIL import Image
+from test_cohort_cub200 import write_tiny
+
+from sightline.cli import main
+from sightline.cohorts import folder
+
+SOURCE = str(Path(__file__).parents[1] / "src")
+SHELL = "import sys; sys.argv[0] = 'sightline'; from sightline.cli import main; main()"
+ON = ("--device", "cpu", "--quiet")
+TINY = ("--steps", "2", "--size", "48", "--batch-size", "4", "--backbone", "test_resnet", "--weights", "none", *ON)
+
+
+def shell(*words):
+    """The command in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", SHELL, *map(str, words)],
+        capture_output=True, text=True, timeout=300, env={"PYTHONPATH": SOURCE, "PATH": "/usr/bin:/bin"},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def type_in(capsys):
+    """The command in this process: exit code, standard output, standard error."""
+
+    def typed(*words):
+        with pytest.raises(SystemExit) as ended:
+            main([str(word) for word in words])
+        out, err = capsys.readouterr()
+        return ended.value.code, out, err
+
+    return typed
+
+
+def refused(answer, *words):
+    """Exit code 2 and one line that names what was wrong."""
+    code, _, err = answer
+    assert code == 2, err
+    assert len(err.strip().splitlines()) == 1 and err.startswith("sightline: ") and "Traceback" not in err
+    assert all(word in err for word in words), err
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A cohort and a trained run, in a folder with spaces and umlauts."""
+    root = tmp_path_factory.mktemp("Röntgen bilder")
+    make_cohort(root / "tiny cohort")
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "attended", "--cohort", str(root / "tiny cohort"), "--out", str(root / "run"), *TINY])
+    assert ended.value.code == 0
+    return root
+
+
+# -- in a process of its own ------------------------------------------------------------------------------------------
+
+
+def test_help_is_light():
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    answer = shell("--help")
+    spent_s = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
+    assert answer.returncode == 0 and not answer.stderr
+    for command in ("cohort", "train", "evaluate", "predict", "table", "recipes", "demo", "version"):
+        assert command in answer.stdout
+    # user time does not count waiting; an import of torch alone would be several seconds
+    assert spent_s < 1.5
+
+
+def test_the_shell_sees_the_exit_code_and_one_line(tmp_path):
+    answer = shell("cohort", "check", tmp_path)
+    assert answer.returncode == 2 and answer.stdout == ""
+    assert answer.stderr.startswith("sightline: ") and answer.stderr.count("\n") == 1
+    assert "Remedy: " in answer.stderr
+
+
+# -- the way through --------------------------------------------------------------------------------------------------
+
+
+def test_phantom_then_check(type_in, tmp_path):
+    out = tmp_path / "phantom ö"
+    code, text, _ = type_in("cohort", "phantom", "radiographs", out, "--studies", "6")
+    assert code == 0 and "6 studies" in text
+    assert len(folder.read(out)) >= 6
+    code, text, _ = type_in("cohort", "check", out)
+    assert text.strip().splitlines()[-1].startswith("0 errors") and code == 0
+
+
+def test_train_leaves_a_run_and_goes_on_where_it_was(type_in, place):
+    names = {p.name for p in (place / "run").iterdir()}
+    assert {"recipe.json", "cohort.json", "weights.safetensors", "model_card.md", "DONE", "history.csv"} <= names
+    code, text, _ = type_in("train", "attended", "--cohort", place / "tiny cohort", "--out", place / "run", *TINY)
+    assert code == 0 and "2 steps" in text
+    refused(
+        type_in("train", "unguided", "--cohort", place / "tiny cohort", "--out", place / "run", *TINY), "another run"
+    )
+
+
+@pytest.mark.parametrize("split", ["test", "val", "all"])
+def test_evaluate(type_in, place, tmp_path, split):
+    words = ("evaluate", place / "run", "--cohort", place / "tiny cohort", "--split", split, "--panels", "2",
+             "--replicates", "50", "--out", tmp_path, *ON)  # fmt: skip
+    code, text, _ = type_in(*words)
+    assert code == 0 and "image-wise" in text
+    assert len(json.loads((tmp_path / "metrics.json").read_text())) > 5
+    assert (tmp_path / "metrics.md").is_file() and len(list((tmp_path / "panels").glob("*.png"))) == 2
+    n = {"test": 12, "val": 4, "all": 36}[split]
+    assert len(list(csv.DictReader((tmp_path / f"{split}.csv").open()))) == n
+
+
+def test_predict_files_and_folders(type_in, place, tmp_path):
+    pictures = sorted((place / "tiny cohort" / "images").iterdir())[:2]
+    (tmp_path / "broken.png").write_bytes(pictures[0].read_bytes()[:100])
+    code, text, _ = type_in("predict", place / "run", *pictures, tmp_path, "--out", tmp_path / "out", *ON)
+    assert code == 0 and "2 pictures predicted, 1 files rejected" in text
+    code, text, _ = type_in("predict", place / "run", tmp_path / "broken.png", "--out", tmp_path / "none", *ON)
+    assert code == 1 and "0 pictures predicted" in text
+    (row,) = csv.DictReader((tmp_path / "none" / "rejects.csv").open())
+    assert row["reason"] and row["remedy"]
+
+
+def test_table_with_two_rows(type_in, place, tmp_path):
+    words = ("table", "liao2022/table3", "--cohort", place / "tiny cohort", "--out", tmp_path, "--rows",
+             "s-512 guided 1 bbox", "--seeds", "1", *TINY)  # fmt: skip
+    code, text, err = type_in(*words)
+    assert code == 0 and "s-512 guided 1 bbox" in text and "s-512 baseline" in err
+    assert {"table.csv", "table.md", "table.json", "report.html"} <= {p.name for p in tmp_path.iterdir()}
+
+
+def test_recipes_and_version(type_in):
+    from sightline import __version__
+
+    code, text, _ = type_in("recipes")
+    assert code == 0 and "liao2022/table3" in text and "guided" in text
+    assert type_in("version")[:2] == (0, f"{__version__}\n")
+
+
+# -- cohorts ----------------------------------------------------------------------------------------------------------
+
+
+def test_check_finds_planted_leakage_and_duplicates(type_in, tmp_path):
+    cohort = make_cohort(tmp_path / "c")
+    rows = (tmp_path / "c" / "studies.csv").read_text().replace("S04,P04", "S04,P00")
+    (tmp_path / "c" / "studies.csv").write_text(rows)
+    cohort[10].image.write_bytes(cohort[0].image.read_bytes())
+    code, text, _ = type_in("cohort", "check", tmp_path / "c")
+    assert code == 1 and "P00" in text and "P05-0" in text and cohort[10].case_id == "P05-0"
+
+
+def coco_source(root):
+    (root / "images").mkdir(parents=True)
+    images, marks = [], []
+    for i in range(12):
+        Image.fromarray(np.random.default_rng(i).integers(0, 255, (20, 30)).astype(np.uint8)).save(
+            root / "images" / f"{i}.png"
+        )
+        images.append({"id": i, "file_name": f"{i}.png", "width": 30, "height": 20})
+        if i % 2:
+            marks.append({"id": i, "image_id": i, "category_id": 1, "bbox": [2, 3, 8, 6]})
+    document = {"images": images, "annotations": marks, "categories": [{"id": 1, "name": "fracture"}]}
+    (root / "coco.json").write_text(json.dumps(document))
+    return root
+
+
+def dicom_source(root):
+    from test_cohort_dicom import radiograph
+
+    for i in range(3):
+        radiograph(root / "deep" / f"{i}.dcm", f"1.{i}", study=f"2.{i}", patient=f"P{i}")
+    return root
+
+
+SOURCES = {
+    "coco": coco_source,
+    "cub200": write_tiny,
+    "dicom": dicom_source,
+    "folder": lambda root: make_cohort(root).root,
+}
+
+
+@pytest.mark.parametrize("layout", SOURCES)
+def test_import_and_import_again(type_in, tmp_path, layout):
+    source = SOURCES[layout](tmp_path / "source")
+    code, text, _ = type_in("cohort", "import", layout, source, tmp_path / "one")
+    assert code == 0 and "images" in text
+    first = folder.read(tmp_path / "one")
+    assert type_in("cohort", "import", "folder", tmp_path / "one", tmp_path / "two")[0] == 0
+    second = folder.read(tmp_path / "two")
+    assert (first.name, first.classes, len(first)) == (second.name, second.classes, len(second))
+    assert first.fingerprint() == second.fingerprint()
+    for a, b in zip(first, second, strict=True):
+        assert a.image.read_bytes() == b.image.read_bytes() and a.regions == b.regions and a.facts == b.facts
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (DATA / "fracatlas").is_dir(), reason="FracAtlas is not here")
+def test_import_of_fracatlas(type_in, tmp_path):
+    code, text, _ = type_in("cohort", "import", "fracatlas", DATA / "fracatlas", tmp_path / "one")
+    assert code == 0 and "fractured" in text.lower()
+    assert folder.read(tmp_path / "one").fingerprint()
+
+
+def test_an_import_that_brings_nothing_says_so(type_in, tmp_path):
+    (tmp_path / "source").mkdir()
+    code, _, _ = type_in("cohort", "import", "dicom", tmp_path / "source", tmp_path / "out")
+    assert code == 1
+
+
+def test_an_option_of_another_layout_is_refused(type_in, tmp_path):
+    source = make_cohort(tmp_path / "c").root
+    for option, value in (("--labels", tmp_path / "l.csv"), ("--groups", tmp_path / "g.csv"), ("--per-class", 5)):
+        refused(type_in("cohort", "import", "folder", source, tmp_path / "o", option, value), option, "belongs to")
+
+
+# -- what goes wrong --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (("--device", "banana"), ()), (("--epochs", "0"), ("epochs",)), (("--batch-size", "1"), ("batch_size",)),
+        (("--rate", "-1"), ("start",)), (("--rate", "nan"), ("start",)), (("--seed", "-1"), ("seed",)),
+        (("--weight", "0.5"), ("no guidance",)), (("--weight", "nan"), ("weight",)), (("--size", "8"), ("16 pixels",)),
+        (("--backbone", "resnet5O"), ("resnet50",)), (("--weights", "/no/such.safetensors"), ("such.safetensors",)),
+        (("--select", "auc"), ("validation",)), (("--devices", "0"), ("devices",)), (("--workers", "-1"), ("workers",)),
+    ],
+)  # fmt: skip
+def test_mistyped_options_are_one_line_and_leave_no_folder(type_in, place, tmp_path, changes, words):
+    typed = list(TINY)
+    if changes[0] in typed:
+        at = typed.index(changes[0])
+        del typed[at : at + 2]
+    answer = type_in("train", "unguided", "--cohort", place / "tiny cohort", "--out", tmp_path / "r", *typed, *changes)
+    if words:
+        refused(answer, *words)
+    assert answer[0] == 2 and not (tmp_path / "r").exists()
+
+
+def test_unknown_names_are_answered_with_the_known(type_in, place, tmp_path):
+    cohort = ("--cohort", place / "tiny cohort", "--out", tmp_path / "o")
+    refused(type_in("train", "gided", *cohort, *TINY), "no recipe 'gided'", "guided")
+    refused(type_in("table", "table9", *cohort, *TINY), "no table 'table9'", "liao2022/table3")
+    refused(type_in("table", "liao2022/table4", "--rows", "zzz", *cohort, *TINY), "contains zzz", "baseline")
+    refused(type_in("table", "liao2022/table4", "--rows", "baseline", "--seeds", "0", *cohort, *TINY), "one seed")
+
+
+def test_files_where_folders_belong(type_in, place, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("x")
+    cohort = ("--cohort", place / "tiny cohort")
+    refused(type_in("train", "unguided", *cohort, "--out", file, *TINY))
+    refused(type_in("train", "unguided", *cohort, "--out", file / "x", *TINY))
+    refused(type_in("evaluate", place / "run", *cohort, "--out", file, *ON))
+    refused(type_in("predict", place / "run", place / "tiny cohort" / "images", "--out", file, *ON))
+    refused(type_in("cohort", "check", file), "cohort")
+    refused(type_in("cohort", "import", "folder", place / "tiny cohort", file))
+    assert file.read_text() == "x"
+
+
+def test_what_is_no_run_or_no_cohort(type_in, place, tmp_path):
+    refused(type_in("evaluate", tmp_path, "--cohort", place / "tiny cohort", *ON), "is not a run")
+    refused(type_in("predict", tmp_path, tmp_path, "--out", tmp_path / "o", *ON), "is not a run")
+    refused(type_in("predict", place / "run", tmp_path / "nope", "--out", tmp_path / "o", *ON), "does not exist")
+    refused(type_in("train", "unguided", "--cohort", tmp_path, "--out", tmp_path / "r", *TINY), "cohort.json")
+    (tmp_path / "cohort.json").write_text("{")
+    refused(type_in("train", "unguided", "--cohort", tmp_path, "--out", tmp_path / "r", *TINY), "cohort.json")
+    (tmp_path / "view.json").write_text('{"kind": "view"}')
+    refused(
+        type_in("train", tmp_path / "view.json", "--cohort", place / "tiny cohort", "--out", tmp_path / "r", *ON),
+        "View",
+    )
+
+
+def test_a_split_the_cohort_does_not_have(type_in, place, tmp_path):
+    cohort = folder.read(place / "tiny cohort").split("train", "test")
+    folder.write(cohort, tmp_path / "c")
+    answer = type_in(
+        "evaluate", place / "run", "--cohort", tmp_path / "c", "--split", "val", "--out", tmp_path / "o", *ON
+    )
+    refused(answer, "no case", "split")

@@ -1,0 +1,146 @@
+"""Predict what a person points at: pictures, DICOM, folders, broken files, awkward names."""
+
+import csv
+import shutil
+
+import numpy as np
+import pytest
+from conftest import DATA, tiny_recipe
+from PIL import Image
+
+from sightline.errors import RunError
+from sightline.lab.predict_files import predict_files
+from sightline.lab.train import Engine, train
+from sightline.papers.catalogue import CATALOGUE
+
+QUIET = Engine(device="cpu", quiet=True)
+
+
+@pytest.fixture(scope="module")
+def run(tiny_cohort, tmp_path_factory):
+    return train(tiny_recipe(steps=2), tiny_cohort, tmp_path_factory.mktemp("runs") / "run", CATALOGUE, QUIET)
+
+
+def rows_of(path):
+    return list(csv.DictReader(path.open(newline="", encoding="utf-8")))
+
+
+def save(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+NOISE = np.random.default_rng(0).integers(0, 255, (60, 40)).astype(np.uint8)
+
+
+def test_a_row_and_an_overlay_a_picture(run, tiny_cohort, tmp_path):
+    out = tmp_path / "out"
+    files = [c.image for c in tiny_cohort.split("test")]
+    assert predict_files(run, files, out, QUIET) == (12, 0)
+    rows = rows_of(out / "predictions.csv")
+    assert [r["file"] for r in rows] == [str(f) for f in files]
+    for row in rows:
+        p = [float(row[f"p({name})"]) for name in run.classes]
+        assert sum(p) == pytest.approx(1.0) and row["predicted"] == run.classes[int(np.argmax(p))]
+        # the place looked at lies in the padded square around the 40 x 48 file
+        assert -4 <= float(row["look_row"]) <= 44 and 0 <= float(row["look_column"]) <= 48
+        with Image.open(out / row["overlay"]) as picture:
+            assert picture.format == "PNG" and np.asarray(picture.convert("L")).std() > 1
+    assert rows_of(out / "rejects.csv") == []
+
+
+def test_predictions_are_those_of_evaluate(run, tiny_cohort, tmp_path):
+    from sightline.lab.evaluate import evaluate
+
+    test = tiny_cohort.split("test")
+    predict_files(run, [c.image for c in test], tmp_path, QUIET)
+    wanted = evaluate(run, test, "test", out=tmp_path / "e", engine=QUIET).predictions.probabilities[:, 1]
+    got = [float(r["p(fracture)"]) for r in rows_of(tmp_path / "predictions.csv")]
+    assert got == pytest.approx(wanted.tolist(), abs=1e-5)
+
+
+def test_broken_files_are_listed_with_reason_and_remedy_and_the_rest_goes_on(run, tmp_path):
+    place = tmp_path / "in put ö"
+    good = save(place / "good.png", NOISE)
+    (place / "cut.png").write_bytes(good.read_bytes()[:200])
+    (place / "empty.jpg").write_bytes(b"")
+    (place / "letter.dcm").write_text("dear radiologist")
+    (place / "notes.txt").write_text("no picture by name or content: not even listed")
+    assert predict_files(run, [place], tmp_path / "out", QUIET) == (1, 3)
+    rejects = rows_of(tmp_path / "out" / "rejects.csv")
+    assert {r["file"].rsplit("/", 1)[-1] for r in rejects} == {"cut.png", "empty.jpg", "letter.dcm"}
+    assert all(r["reason"] and r["remedy"] for r in rejects)
+    assert not any("Traceback" in r["reason"] for r in rejects)
+
+
+def test_the_same_name_in_several_folders_keeps_every_overlay(run, tmp_path):
+    files = [save(tmp_path / d / "image.png", NOISE) for d in ("a", "b", "c")] + [
+        save(tmp_path / "d" / "image_2.png", NOISE)
+    ]
+    assert predict_files(run, files, tmp_path / "out", QUIET) == (4, 0)
+    overlays = [r["overlay"] for r in rows_of(tmp_path / "out" / "predictions.csv")]
+    assert len(set(overlays)) == 4 and all((tmp_path / "out" / o).is_file() for o in overlays)
+
+
+def test_a_file_given_twice_is_predicted_once(run, tmp_path):
+    path = save(tmp_path / "in" / "a.png", NOISE)
+    assert predict_files(run, [path, path, path.parent], tmp_path / "out", QUIET) == (1, 0)
+
+
+def test_overlays_of_an_earlier_call_are_not_predicted(run, tmp_path):
+    save(tmp_path / "a.png", NOISE)
+    for _ in range(2):
+        assert predict_files(run, [tmp_path], tmp_path / "out", QUIET) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [np.zeros((1, 1), np.uint8), np.zeros((3, 900), np.uint8), np.full((50, 50, 3), (10, 200, 90), np.uint8),
+     np.random.default_rng(1).integers(0, 65535, (64, 48)).astype(np.uint16),
+     np.tile(NOISE, (40, 60))],
+    ids=["one pixel", "a strip", "colour", "16 bit", "2400 x 2400"],
+)  # fmt: skip
+def test_odd_pictures(run, tmp_path, pixels):
+    assert predict_files(run, [save(tmp_path / "x y.png", pixels)], tmp_path / "out", QUIET) == (1, 0)
+    (row,) = rows_of(tmp_path / "out" / "predictions.csv")
+    assert np.isfinite(float(row["p(fracture)"]))
+
+
+def test_an_absurd_size_is_rejected_before_it_is_read(run, tmp_path):
+    """A PNG header that states 60000 x 60000 pixels."""
+    import struct
+    import zlib
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 60000, 60000, 8, 0, 0, 0, 0))
+    (tmp_path / "huge.png").write_bytes(png + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b""))
+    assert predict_files(run, [tmp_path / "huge.png"], tmp_path / "out", QUIET) == (0, 1)
+    assert "million pixels" in rows_of(tmp_path / "out" / "rejects.csv")[0]["reason"]
+
+
+def test_what_is_not_there_is_refused_before_anything_is_written(run, tmp_path):
+    with pytest.raises(RunError, match=r"nope\.png does not exist"):
+        predict_files(run, [tmp_path / "nope.png"], tmp_path / "out", QUIET)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RunError, match="no file in what was given"):
+        predict_files(run, [tmp_path / "empty"], tmp_path / "out", QUIET)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unfinished_run_is_refused(run, tmp_path):
+    from sightline.lab.run import open_run
+
+    shutil.copytree(run.folder, tmp_path / "run")
+    (tmp_path / "run" / "DONE").unlink()
+    with pytest.raises(RunError, match="not finished"):
+        predict_files(open_run(tmp_path / "run", CATALOGUE), [save(tmp_path / "a.png", NOISE)], tmp_path / "o", QUIET)
+
+
+@pytest.mark.skipif(not (DATA / "dicom").is_dir(), reason="the shared DICOM files are not here")
+def test_dicom_files_are_read_or_rejected_with_words(run, tmp_path):
+    read, rejected = predict_files(run, [DATA / "dicom" / "odd"], tmp_path / "out", QUIET)
+    assert read + rejected == 14 and rejected > 0
+    assert all(r["reason"] and r["remedy"] for r in rows_of(tmp_path / "out" / "rejects.csv"))
