@@ -17,7 +17,11 @@ from sightline.papers.catalogue import CATALOGUE
 
 def test_mixed_precision_trains_and_saves_whole_precision(tiny_cohort, tmp_path):
     run = train(
-        tiny_recipe(steps=3, precision="bf16-mixed"), tiny_cohort, tmp_path / "run", CATALOGUE, Engine("cpu", quiet=True)
+        tiny_recipe(steps=3, precision="bf16-mixed"),
+        tiny_cohort,
+        tmp_path / "run",
+        CATALOGUE,
+        Engine("cpu", quiet=True),
     )
     assert {t.dtype for t in run.network().state_dict().values()} <= {torch.float32, torch.int64}
     found = evaluate(run, tiny_cohort.split("test"), "test", engine=Engine("cpu", quiet=True))

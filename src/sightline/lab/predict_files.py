@@ -63,7 +63,7 @@ def predict_files(run: Run, inputs: Sequence[Path], out: Path, engine: Engine | 
                     frame = view.test_frame(picture.frame)
                     planes = sample(reduce_picture(picture.pixels, picture.frame, view.size), frame)
                 except SightlineError as error:
-                    rejects.append(Reject(path, error.message, error.remedy))
+                    rejects.append(Reject(path, error.message.removeprefix(f"{path}: "), error.remedy))
                     advance(1)
                     continue
                 evidence = evidence_of(network, torch.from_numpy(planes)[None], fabric.device)
