@@ -14,7 +14,6 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import maps, step
 from benchmarks.timing import Result, Row
 
 MIB = 1024**2
@@ -92,7 +91,10 @@ def in_process(side: str, chosen: Settings) -> dict[str, int]:
 
 def work(side: str, chosen: Settings) -> Callable[[], object]:
     """The call whose memory is measured, everything it needs made beforehand."""
+    # imported by the side that needs them: libraries of the other side are no part of its memory
     if side in ("guided step", "plain step"):
+        from benchmarks import step
+
         how = step.Settings((chosen.backbone,), chosen.step_size, chosen.step_batch, device=chosen.device)
         batch = step.make_batch(how)
         network = step.make_network(chosen.backbone, guided=True).to(chosen.device)
@@ -101,6 +103,8 @@ def work(side: str, chosen: Settings) -> Callable[[], object]:
         images = network.trunk.normalise(batch.images)
         return step.plain_step(step.make_plain(network), images, batch.labels, how, "32-true")
     if side in ("class maps", "grad-cam"):
+        from benchmarks import maps
+
         seen = maps.Settings(chosen.backbone, (chosen.maps_size,), chosen.maps_batch, device=chosen.device)
         network, images = maps.make(seen, chosen.maps_size)
         return (lambda: maps.class_maps(network, images)) if side == "class maps" else maps.grad_cam_of(network, images)
