@@ -211,7 +211,7 @@ def cub200(profile: Profile = "recommended") -> Table:
             key = f"n={n} {name}"
             rows.append(
                 Row(key, recipe, None if name == "original" else f"n={n} original", CUB200.get(key, {}),
-                    train_per_class=n, group=f"n={n}", weight_label=name.removeprefix("guided "))
+                    train_per_class=n, group=f"n={n}", weight_label="" if name == "original" else name.split(" ")[1])
             )  # fmt: skip
     return Table(
         "liao2022/cub200",
