@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -204,9 +205,16 @@ def _bars(result: TableResult, lines: Sequence[Line]) -> ReportPicture | None:
         ylabel="accuracy (%)",
         reference=reference,
         significance="differs from the reference, paired p < 0.05",
-        bottom=max(0.0, min(b.image_wise for bs in groups.values() for b in bs) - 15.0),
+        bottom=_round_floor(
+            [b.image_wise for bs in groups.values() for b in bs] + ([reference.value] if reference else [])
+        ),
     )
     return ReportPicture(drawn, "Image-wise (dark) and study-wise (light) accuracy.", "Bars by weight and style")
+
+
+def _round_floor(values: Sequence[float]) -> float:
+    """A round number well below all values: where a bar chart's axis may start."""
+    return max(0.0, 10.0 * math.floor((min(values) - 10.0) / 10.0))
 
 
 def _percent(value: float | None) -> float | None:
