@@ -37,7 +37,7 @@ def test_every_recipe_builds_and_gives_maps(name):
 @pytest.mark.parametrize(
     ("name", "guided", "weight"),
     [("unguided", False, 0.0), ("attended", False, 0.0), ("guided", True, 0.1), ("l1", False, 1e-8),
-     ("small-guided", True, 0.3), ("fracture-unguided", False, 0.0), ("fracture-guided", True, 0.3)],
+     ("small-guided", True, 1.0), ("fracture-unguided", False, 0.0), ("fracture-guided", True, 0.3)],
 )  # fmt: skip
 def test_which_recipes_are_guided(name, guided, weight):
     recipe = find_recipe(name)
