@@ -118,3 +118,19 @@ def test_frames_compare_by_value_and_cannot_be_changed():
 def test_frames_that_cannot_be_are_refused(make, message):
     with pytest.raises(GeometryError, match=message):
         make()
+
+
+def test_a_grid_within_a_window_covers_that_part():
+    frame = Frame.of_image((100, 200)).crop((10, 20), (50, 100)).resize((25, 50))
+    whole = frame.within([[1, 0, 0], [0, 1, 0]], (25, 50))
+    assert whole == frame
+    # the lower right quarter, on a grid of 5 x 5
+    quarter = frame.within([[0.5, 0, 0.5], [0, 0.5, 0.5]], (5, 5))
+    np.testing.assert_allclose(quarter.map_points([[0, 0], [5, 5]]), [[35, 70], [60, 120]])
+
+
+def test_a_turned_window_keeps_its_place():
+    frame = Frame.of_image((100, 100))
+    # a quarter turn: the window's rows run along the image's columns
+    turned = frame.within([[0.0, 0.5, 0.25], [-0.5, 0.0, 0.75]], (10, 10))
+    np.testing.assert_allclose(turned.map_points([[0, 0], [10, 0], [0, 10]]), [[25, 75], [25, 25], [75, 75]])

@@ -27,6 +27,8 @@ class Batch:
         guided: bool [b, k], True where the class of that image has a region. All False rows are exempt from guidance.
         frames: one per image: where the image grid lies in the source picture.
         case_ids: one per image.
+        boxes: float32 [b, 4], centre row, centre column, height and width of the finding's box as fractions of the
+            image grid, NaN where there is none; None when nobody asked for boxes.
     """
 
     images: Tensor
@@ -35,6 +37,7 @@ class Batch:
     guided: Tensor
     frames: tuple[Frame, ...]
     case_ids: tuple[str, ...]
+    boxes: Tensor | None = None
 
     def __len__(self) -> int:
         """Number of images."""
@@ -48,6 +51,7 @@ class Batch:
             labels=self.labels.to(device, non_blocking=True),
             targets=None if self.targets is None else self.targets.to(device, non_blocking=True),
             guided=self.guided.to(device, non_blocking=True),
+            boxes=None if self.boxes is None else self.boxes.to(device, non_blocking=True),
         )
 
 
@@ -58,9 +62,11 @@ class Evidence:
     Attributes:
         logits: float [b, k].
         maps: float [b, k, *m], class maps before pooling (bias included), or None.
-        extras: named tensors, e.g. `attention` [b, k, *m]: the share each map cell has in its class logit.
-        window: float [b, 2, d] start and stop, as fractions of the image grid, of the part that the maps lie in;
-            None means the whole image.
+        extras: named tensors, e.g. `attention` [b, k, *m]: the share each map cell has in its class logit; `box`
+            [b, 4]: the box a network itself says, as in `Batch.boxes`.
+        window: float [b, d, d + 1], where the maps lie: the affine from map fractions to fractions of the image grid,
+            both (row, column) in 0..1 from the corner, so that a turned or sheared crop keeps its place
+            (`Frame.within`); None means the whole image.
     """
 
     logits: Tensor
@@ -74,3 +80,23 @@ class Evidence:
             raise GeometryError(f"Logits must be [b, k]; got {tuple(self.logits.shape)}.")
         if self.maps is not None and self.maps.shape[:2] != self.logits.shape:
             raise GeometryError(f"Maps {tuple(self.maps.shape)} do not fit logits {tuple(self.logits.shape)}.")
+        if self.window is not None:
+            b, d = self.logits.shape[0], self.window.shape[1] if self.window.ndim == 3 else 0
+            if self.window.shape != (b, d, d + 1) or d == 0:
+                raise GeometryError(f"A window must be [{b}, d, d + 1]; got {tuple(self.window.shape)}.")
+
+
+def window_of_box(boxes: Tensor) -> Tensor:
+    """The windows [b, 2, 3] that cover boxes [b, 4] (centre row, centre column, height, width; fractions).
+
+    A map fraction (u, v) lies at (centre row + (u - 1/2) height, centre column + (v - 1/2) width).
+    """
+    centre, side = boxes[:, :2], boxes[:, 2:]
+    return torch.cat([torch.diag_embed(side), (centre - side / 2).unsqueeze(-1)], dim=-1)
+
+
+def box_of_window(window: Tensor) -> Tensor:
+    """The smallest upright boxes [b, 4] (centre row, centre column, height, width) that hold windows [b, 2, 3]."""
+    linear, shift = window[..., :2], window[..., 2]
+    centre = shift + linear.sum(dim=-1) / 2
+    return torch.cat([centre, linear.abs().sum(dim=-1)], dim=-1)

@@ -125,6 +125,19 @@ class Frame:
             matrix[axis, axis] = old / new
         return self.then(matrix, shape)
 
+    def within(self, window: ArrayLike, shape: Sequence[int]) -> Frame:
+        """The frame of a grid of `shape` laid over a window of this grid.
+
+        Args:
+            window: affine [d, d + 1] from fractions of the new grid to fractions of this one (`Evidence.window`).
+            shape: pixels of the new grid per axis.
+        """
+        d = self.ndim
+        affine = np.eye(d + 1)
+        affine[:d] = np.asarray(window, dtype=np.float64)
+        to_fractions = np.diag([*(1.0 / n for n in shape), 1.0])
+        return self.then(np.diag([*map(float, self.shape), 1.0]) @ affine @ to_fractions, shape)
+
     def flip(self, axis: int) -> Frame:
         """Mirror one axis."""
         matrix = np.eye(self.ndim + 1)
