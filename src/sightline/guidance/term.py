@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from torch import Tensor
@@ -19,11 +20,13 @@ class Term:
         value: scalar, differentiable; exactly 0 when nothing is guided.
         images: images that were counted.
         floor: the least value the term can have for these targets; `value - floor` compares across resolutions.
+        parts: what the value is made of, by name, for the log.
     """
 
     value: Tensor
     images: int
-    floor: float
+    floor: float = 0.0
+    parts: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def excess(self) -> float:

@@ -82,7 +82,7 @@ def evaluate(
     if kept is not None:
         return kept
     fabric = engine.fabric("32-true")
-    predictions, maps = predict(
+    said = predict(
         run.network(),
         cohort,
         run.recipe.view,
@@ -92,6 +92,7 @@ def evaluate(
         quiet=engine.quiet,
         title=f"predict {name}",
     )
+    predictions, maps = said.predictions, said.maps
     for old in (papers, csv, npz, scores_csv):
         old.unlink(missing_ok=True)
     predictions.write(csv)

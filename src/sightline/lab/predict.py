@@ -17,6 +17,7 @@ from sightline.cohorts.loader import CohortItems, test_batches
 from sightline.cohorts.transforms import View
 from sightline.errors import CohortError, RunError
 from sightline.evidence import Evidence
+from sightline.frame import Frame
 from sightline.lab.progress import progress
 from sightline.measure.predictions import Predictions
 
@@ -32,20 +33,23 @@ class Maps:
         classes: int [n, m], which classes' maps are kept: all of them up to eight, else predicted and true.
         maps: float32 [n, m, h, w], before pooling.
         attention: float32 [n, m, h, w], each cell's share of the logit (M' of Liao 2022, equation 5).
+        windows: float64 [n, 2, 3], where the maps lie (`Evidence.window`), or None: over the whole view.
     """
 
     case_ids: tuple[str, ...]
     classes: NDArray[np.int64]
     maps: NDArray[np.float32]
     attention: NDArray[np.float32]
+    windows: NDArray[np.float64] | None = None
 
     def write(self, path: Path) -> None:
         """Write as an npz of plain arrays."""
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + ".partial.npz")
-        np.savez_compressed(
-            partial, case_ids=np.array(self.case_ids), classes=self.classes, maps=self.maps, attention=self.attention
-        )
+        arrays = {"classes": self.classes, "maps": self.maps, "attention": self.attention}
+        if self.windows is not None:
+            arrays["windows"] = self.windows
+        np.savez_compressed(partial, allow_pickle=False, case_ids=np.array(self.case_ids), **arrays)
         partial.replace(path)
 
     @classmethod
@@ -54,7 +58,8 @@ class Maps:
         try:
             with np.load(path, allow_pickle=False) as data:
                 ids = tuple(str(i) for i in data["case_ids"])
-                return cls(ids, data["classes"], data["maps"], data["attention"])
+                windows = data.get("windows")
+                return cls(ids, data["classes"], data["maps"], data["attention"], windows)
         except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise RunError(f"{path} is damaged ({error}).", "Evaluate the run again.") from None
 
@@ -62,6 +67,27 @@ class Maps:
         """Where the map of class `index` stands in row `row`, or None where it was not kept."""
         where = np.flatnonzero(self.classes[row] == index)
         return int(where[0]) if len(where) else None
+
+    def frame(self, row: int, view: Frame, shape: tuple[int, int] | None = None) -> Frame:
+        """Where the maps of row `row` lie, given the frame of its view; on their own grid, or on one of `shape`."""
+        grid = shape or (self.maps.shape[2], self.maps.shape[3])
+        return view.resize(grid) if self.windows is None else view.within(self.windows[row], grid)
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a network says of cases.
+
+    Attributes:
+        predictions: class probabilities (all alike from a network that only localises).
+        maps: class maps, or None.
+        boxes: float64 [n, 4], the box the network itself says: centre row, centre column, height and width as
+            fractions of the view; None when boxes are read off its maps.
+    """
+
+    predictions: Predictions
+    maps: Maps | None = None
+    boxes: NDArray[np.float64] | None = None
 
 
 @torch.no_grad()
@@ -93,8 +119,8 @@ def predict(
     workers: int = 0,
     quiet: bool = True,
     title: str = "predict",
-) -> tuple[Predictions, Maps | None]:
-    """Predictions and maps of every case of a cohort, in its test-time view.
+) -> Said:
+    """Predictions, maps and boxes of every case of a cohort, in its test-time view.
 
     Raises:
         CohortError: the cohort is empty.
@@ -104,7 +130,8 @@ def predict(
         raise CohortError(f"Cohort {cohort.name!r} has no case to predict.", "Choose another split.")
     items = CohortItems(cohort, view)
     network = network.to(device).to(memory_format=torch.channels_last)
-    logits, kept_classes, kept_maps, kept_attention = [], [], [], []
+    logits, windows, boxes = [], [], []
+    kept_classes, kept_maps, kept_attention = [], [], []
     with progress(title, len(cohort), quiet=quiet) as advance:
         for batch in test_batches(items, batch_size=batch_size, workers=workers):
             evidence = evidence_of(network, batch.images, device)
@@ -112,6 +139,10 @@ def predict(
                 bad = [i for i, row in zip(batch.case_ids, evidence.logits, strict=True) if not row.isfinite().all()]
                 raise RunError(f"The network's logits are not finite for {bad[:3]}.", "The weights are damaged.")
             logits.append(evidence.logits)
+            if evidence.window is not None:
+                windows.append(evidence.window.double().numpy())
+            if "box" in evidence.extras:
+                boxes.append(evidence.extras["box"].double().numpy())
             if evidence.maps is not None:
                 which = _kept(evidence.logits, batch.labels)
                 kept_classes.append(which)
@@ -127,15 +158,17 @@ def predict(
         labels=np.array([cohort.class_index(c.label) for c in cohort], dtype=np.int64),
         probabilities=probabilities,
     )
+    said = np.concatenate(boxes) if boxes else None
     if not kept_maps:
-        return predictions, None
+        return Said(predictions, None, said)
     maps = Maps(
         predictions.case_ids,
         torch.cat(kept_classes).numpy(),
         torch.cat(kept_maps).numpy(),
         torch.cat(kept_attention).numpy(),
+        np.concatenate(windows) if windows else None,
     )
-    return predictions, maps
+    return Said(predictions, maps, said)
 
 
 def _kept(logits: Tensor, labels: Tensor) -> Tensor:

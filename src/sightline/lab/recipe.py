@@ -5,22 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from sightline.case import Cohort
 from sightline.cohorts.regions import RegionChoice
 from sightline.cohorts.transforms import View
 from sightline.errors import RecipeError
+from sightline.evidence import Batch
 from sightline.lab.optimise import LayerRates, LinearDecay, Sgd
 from sightline.lab.plain import Catalogue, from_plain, to_plain
 
 
 class TermLike(Protocol):
-    """What a guidance returns: its value, how many images it counted, and the least value it could take."""
+    """What a loss returns: its value, how many images it counted, the least value it could take, and its parts."""
 
     @property
     def value(self) -> Tensor: ...  # noqa: D102
@@ -28,10 +31,15 @@ class TermLike(Protocol):
     def images(self) -> int: ...  # noqa: D102
     @property
     def floor(self) -> float: ...  # noqa: D102
+    @property
+    def parts(self) -> Mapping[str, float]: ...  # noqa: D102
 
 
 class ModelConfig(Protocol):
-    """Settings of a network; `forward(images [b, c, *s] in 0..1)` of what it builds returns Evidence."""
+    """Settings of a network; `forward(images [b, c, *s] in 0..1)` of what it builds returns Evidence.
+
+    A config whose networks only localise says so by `classifies = False`.
+    """
 
     def build(self, n_classes: int) -> nn.Module: ...  # noqa: D102
 
@@ -50,6 +58,21 @@ class GuidanceConfig(Protocol):
     def needs_regions(self) -> bool: ...  # noqa: D102
 
     def __call__(self, maps: Tensor, targets: Tensor, guided: Tensor) -> TermLike: ...  # noqa: D102
+
+
+class ObjectiveConfig(Protocol):
+    """Settings of what is minimised instead of the cross-entropy: a function of all that a network says.
+
+    `out` holds `logits`, `maps`, `window` and the extras of an Evidence by name; `history` the rows of the epochs
+    before this one, empty on validation. `needs_boxes` asks the loader for `Batch.boxes`.
+    """
+
+    @property
+    def needs_boxes(self) -> bool: ...  # noqa: D102
+
+    def __call__(  # noqa: D102
+        self, out: Mapping[str, Tensor], batch: Batch, class_weights: Tensor, history: Sequence[Mapping[str, Any]]
+    ) -> TermLike: ...
 
 
 class OptimiserConfig(Protocol):
@@ -72,7 +95,9 @@ class Recipe:
         title: what tables call it.
         model: the network.
         view: framing and augmentation.
-        guidance: the guidance loss, or None.
+        task: the classes to tell apart, derived from the cohort's labels; None takes them as they are.
+        objective: what is minimised; None is the cross-entropy.
+        guidance: a guidance loss added to it, or None.
         weight: its weight (lambda of Liao 2022, equation 6); 0 leaves only what the model itself changes.
         regions: which regions guide.
         optimiser: update rule.
@@ -81,9 +106,11 @@ class Recipe:
         epochs: passes over the training cases.
         steps: stop after this many steps instead, or None.
         batch_size: images a step (over all devices).
-        reweight: weigh the cross-entropy by inverse class frequency, or not.
+        reweight: against imbalance, weigh images by `inverse_frequency` of their class, or `oversample`: repeat the
+            images of smaller classes, each time augmented anew, until all classes are equally frequent.
         select: weights kept at the end: of the `last` step, or of the epoch best on validation by `auc` or `loss`.
         train_on: splits trained on.
+        boxes: how boxes are read off the class maps of networks that say none themselves.
         average: share of the past kept in an exponential moving average of the weights, which is then what is
             evaluated and saved; 0 for none.
         precision: Fabric's precision word.
@@ -93,6 +120,8 @@ class Recipe:
     title: str
     model: ModelConfig
     view: View = field(default_factory=View)
+    task: None = None
+    objective: ObjectiveConfig | None = None
     guidance: GuidanceConfig | None = None
     weight: float = 0.0
     regions: RegionChoice = field(default_factory=RegionChoice)
@@ -102,7 +131,7 @@ class Recipe:
     epochs: int = 100
     steps: int | None = None
     batch_size: int = 16
-    reweight: Literal["none", "inverse_frequency"] = "none"
+    reweight: Literal["none", "inverse_frequency", "oversample"] = "none"
     select: Literal["last", "auc", "loss"] = "last"
     train_on: tuple[str, ...] = ("train",)
     average: float = 0.0
@@ -113,6 +142,20 @@ class Recipe:
     def guided_by_regions(self) -> bool:
         """Whether a region an expert marked takes part in the loss."""
         return self.guidance is not None and self.weight > 0.0 and self.guidance.needs_regions
+
+    @property
+    def needs_boxes(self) -> bool:
+        """Whether the loss compares boxes."""
+        return self.objective is not None and self.objective.needs_boxes
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the network says classes, or only places."""
+        return bool(getattr(self.model, "classifies", True))
+
+    def see(self, cohort: Cohort) -> Cohort:
+        """The cohort with the classes this recipe tells apart; a cohort that already has them stays as it is."""
+        return cohort if self.task is None else self.task.apply(cohort)
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other."""
@@ -128,6 +171,8 @@ class Recipe:
             raise RecipeError(f"seed must be 0 or more; got {self.seed}.", "Choose another seed.")
         if self.weight > 0.0 and self.guidance is None:
             raise RecipeError(f"weight {self.weight} has no guidance to weigh.", "Name a guidance or set weight 0.")
+        if self.select == "auc" and not self.classifies:
+            raise RecipeError("select='auc' needs a network that says classes.", "Use select='loss'.")
         if self.select != "last" and "val" in self.train_on:
             raise RecipeError(
                 f"select={self.select!r} chooses on the validation split, which train_on also trains on.",

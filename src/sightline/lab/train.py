@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +26,7 @@ from sightline.case import Cohort
 from sightline.cohorts.loader import CohortItems, batches_per_epoch, test_batches, training_batches
 from sightline.cohorts.split import refuse_leakage
 from sightline.errors import CohortError, RunError
-from sightline.evidence import Batch
+from sightline.evidence import Batch, Evidence
 from sightline.lab.optimise import class_weights, set_rate
 from sightline.lab.plain import Catalogue
 from sightline.lab.predict import evidence_of
@@ -96,10 +96,14 @@ class Plain(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Logits and maps."""
-        evidence = self.network(images)
-        plain = {"logits": evidence.logits}
-        return plain if evidence.maps is None else {**plain, "maps": evidence.maps}
+        """Logits, and maps, window and extras where there are some."""
+        return plain_of(self.network(images))
+
+
+def plain_of(evidence: Evidence) -> dict[str, Tensor]:
+    """All tensors of an evidence by name."""
+    named = {"logits": evidence.logits, "maps": evidence.maps, "window": evidence.window, **evidence.extras}
+    return {name: tensor for name, tensor in named.items() if tensor is not None}
 
 
 @dataclass
@@ -108,12 +112,13 @@ class Sums:
 
     images: int = 0
     loss: float = 0.0
-    cross_entropy: float = 0.0
+    objective: float = 0.0
     guidance: float = 0.0
     excess: float = 0.0
     guided: int = 0
     correct: int = 0
     seconds: float = 0.0
+    parts: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -141,6 +146,7 @@ def train(recipe: Recipe, cohort: Cohort, folder: Path, catalogue: Catalogue, en
         RunError: the folder holds another run, or the loss stops being a number.
     """
     engine = engine or Engine()
+    cohort = recipe.see(cohort)
     training = _training_cases(recipe, cohort)
     if (folder / "cohort.json").is_file():
         start_run(folder, recipe, cohort, catalogue)
@@ -158,12 +164,15 @@ def train(recipe: Recipe, cohort: Cohort, folder: Path, catalogue: Catalogue, en
     # only now: a recipe that cannot be built (a mistyped backbone, say) leaves no folder behind
     start_run(folder, recipe, cohort, catalogue)
 
-    items = CohortItems(training, recipe.view, recipe.regions if recipe.guided_by_regions else None, seed=recipe.seed)
+    regions = recipe.regions if recipe.guided_by_regions else None
+    items = CohortItems(training, recipe.view, regions, seed=recipe.seed)
     per_rank = max(2, recipe.batch_size // fabric.world_size)
+    balance = recipe.reweight == "oversample"
     steps_per_epoch = batches_per_epoch(len(training), per_rank, fabric.world_size)
     steps = recipe.epochs * steps_per_epoch if recipe.steps is None else recipe.steps
-    weights = class_weights((cohort.class_index(c.label) for c in training), len(cohort.classes))
-    weights = weights.to(fabric.device) if recipe.reweight == "inverse_frequency" else torch.ones_like(weights)
+    weights = torch.ones(len(cohort.classes))
+    if recipe.reweight == "inverse_frequency":
+        weights = class_weights((cohort.class_index(c.label) for c in training), len(cohort.classes))
     weights = weights.to(fabric.device)
 
     state_path = folder / "state" / "state.safetensors"
@@ -197,7 +206,7 @@ def train(recipe: Recipe, cohort: Cohort, folder: Path, catalogue: Catalogue, en
             for batch in batches:
                 begun = time.monotonic()
                 set_rate(optimizer, recipe.schedule.rate(at.step, steps, steps_per_epoch))
-                loss = _step(fabric, plain, optimizer, batch.to(fabric.device), recipe, weights, at.sums)
+                loss = _step(fabric, plain, optimizer, batch.to(fabric.device), recipe, weights, at)
                 if not math.isfinite(loss):
                     raise RunError(
                         f"The loss became {loss} at step {at.step + 1} of {recipe.title}.",
@@ -217,7 +226,7 @@ def train(recipe: Recipe, cohort: Cohort, folder: Path, catalogue: Catalogue, en
             if at.step % steps_per_epoch == 0 or at.step >= steps:
                 row |= _validate(network, copies, cohort, recipe, fabric, engine)
                 if recipe.select != "last":
-                    score = row["val_auc"] if recipe.select == "auc" else -float(row["val_loss"])
+                    score = row["val_auc"] if recipe.select == "auc" else _negative(row["val_loss"])
                     if score is not None and score > at.best:
                         at.best = float(score)
                         copies["best"] = _copy(network, copies.get("average"))
@@ -266,20 +275,21 @@ def _step(
     batch: Batch,
     recipe: Recipe,
     weights: Tensor,
-    sums: Sums,
+    at: Progress,
 ) -> float:
-    """One update: cross-entropy plus weighted guidance (Liao 2022, equation 6)."""
+    """One update: the objective plus weighted guidance (Liao 2022, equation 6)."""
+    sums = at.sums
     out = plain(batch.images.contiguous(memory_format=torch.channels_last))
-    logits = out["logits"].float()
-    cross_entropy = (F.cross_entropy(logits, batch.labels, reduction="none") * weights[batch.labels]).mean()
-    loss = cross_entropy
+    out["logits"] = out["logits"].float()
+    main, _, parts = _objective(recipe, out, batch, weights, at.history)
+    loss = main
     if recipe.guidance is not None and recipe.weight > 0.0:
         # a penalty without regions still wants to know the input grid
         targets = (
             batch.images.new_zeros(len(batch), 1, *batch.images.shape[2:]) if batch.targets is None else batch.targets
         )
         term = recipe.guidance(out["maps"], targets, batch.guided)
-        loss = cross_entropy + recipe.weight * term.value
+        loss = main + recipe.weight * term.value
         # images without a region count for nothing, also in the log
         sums.guidance += float(term.value.detach()) * term.images
         sums.excess += (float(term.value.detach()) - term.floor) * term.images
@@ -290,9 +300,22 @@ def _step(
     value = float(loss.detach())
     sums.images += len(batch)
     sums.loss += value * len(batch)
-    sums.cross_entropy += float(cross_entropy.detach()) * len(batch)
-    sums.correct += int((logits.detach().argmax(dim=1) == batch.labels).sum())
+    sums.objective += float(main.detach()) * len(batch)
+    sums.correct += int((out["logits"].detach().argmax(dim=1) == batch.labels).sum())
+    for name, part in parts.items():
+        sums.parts[name] = sums.parts.get(name, 0.0) + part * len(batch)
     return value
+
+
+def _objective(
+    recipe: Recipe, out: Mapping[str, Tensor], batch: Batch, weights: Tensor, history: Sequence[Mapping[str, Any]]
+) -> tuple[Tensor, int, Mapping[str, float]]:
+    """What is minimised before guidance, over how many images, and its parts for the log."""
+    if recipe.objective is None:
+        losses = F.cross_entropy(out["logits"], batch.labels, reduction="none")
+        return (losses * weights[batch.labels]).mean(), len(batch), {}
+    term = recipe.objective(out, batch, weights, history)
+    return term.value, term.images, term.parts
 
 
 def _epoch_row(epoch: int, at: Progress, recipe: Recipe, steps: int, steps_per_epoch: int) -> dict[str, Any]:
@@ -303,8 +326,9 @@ def _epoch_row(epoch: int, at: Progress, recipe: Recipe, steps: int, steps_per_e
         "rate": recipe.schedule.rate(max(0, at.step - 1), steps, steps_per_epoch),
         "images": sums.images,
         "loss": sums.loss / n,
-        "cross_entropy": sums.cross_entropy / n,
-        "accuracy": sums.correct / n,
+        ("cross_entropy" if recipe.objective is None else "objective"): sums.objective / n,
+        "accuracy": sums.correct / n if recipe.classifies else None,
+        **{name: total / n for name, total in sums.parts.items()},
         "guided_images": sums.guided,
         "guidance": sums.guidance / sums.guided if sums.guided else None,
         "guidance_excess": sums.excess / sums.guided if sums.guided else None,
@@ -330,24 +354,30 @@ def _validate(
     if kept is not None:
         network.load_state_dict(copies["average"])
     items = CohortItems(validation, recipe.view, seed=recipe.seed)
-    logits, labels = [], []
+    even = torch.ones(len(cohort.classes))
+    logits, labels, loss, counted = [], [], 0.0, 0
     for batch in test_batches(items, batch_size=max(16, recipe.batch_size), workers=engine.workers):
-        logits.append(evidence_of(network, batch.images, fabric.device).logits)
+        out = plain_of(evidence_of(network, batch.images, fabric.device))
+        value, images, _ = _objective(recipe, out, batch, even, ())
+        loss, counted = loss + float(value) * images, counted + images
+        logits.append(out["logits"])
         labels.append(batch.labels)
     if kept is not None:
         network.load_state_dict(kept)
+    row: dict[str, Any] = {"val_loss": loss / counted if counted else None, "val_accuracy": None, "val_auc": None}
+    if not recipe.classifies:
+        return row
     z, y = torch.cat(logits), torch.cat(labels)
     p = z.softmax(dim=1).double().numpy()
-    present = torch.unique(y)
-    auc: float | None = None
-    if len(present) == p.shape[1]:
+    row["val_accuracy"] = float((z.argmax(dim=1) == y).float().mean())
+    if len(torch.unique(y)) == p.shape[1]:
         scores = p[:, 1] if p.shape[1] == 2 else p / p.sum(axis=1, keepdims=True)
-        auc = float(roc_auc_score(y.numpy(), scores, multi_class="ovr"))
-    return {
-        "val_loss": float(F.cross_entropy(z, y)),
-        "val_accuracy": float((z.argmax(dim=1) == y).float().mean()),
-        "val_auc": auc,
-    }
+        row["val_auc"] = float(roc_auc_score(y.numpy(), scores, multi_class="ovr"))
+    return row
+
+
+def _negative(loss: float | None) -> float | None:
+    return None if loss is None else -loss
 
 
 def _copy(network: nn.Module, instead: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:

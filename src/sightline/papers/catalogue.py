@@ -6,7 +6,9 @@ from typing import Any
 
 from sightline.cohorts.regions import RegionChoice
 from sightline.cohorts.transforms import View
+from sightline.guidance.box_distance import BoxDistance
 from sightline.guidance.map_norm import MapNorm
+from sightline.guidance.self_transfer import SelfTransferLoss
 from sightline.guidance.spatial_nll import SpatialNLL
 from sightline.lab.optimise import AdamW, CosineDecay, LayerRates, LinearDecay, Sgd, StepDecay
 from sightline.lab.recipe import Recipe
@@ -35,6 +37,8 @@ CATALOGUE: dict[str, type[Any]] = {
     # guidance
     "spatial_nll": SpatialNLL,
     "map_norm": MapNorm,
+    "self_transfer": SelfTransferLoss,
+    "box_distance": BoxDistance,
     # optimisation
     "sgd": Sgd,
     "adamw": AdamW,
