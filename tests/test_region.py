@@ -12,7 +12,7 @@ from PIL import Image
 
 from sightline.errors import GeometryError, UnreadableFile
 from sightline.frame import Frame
-from sightline.region import Box, Mask, Polygon, Scribble, Tag, read_mask, style_of
+from sightline.region import Box, Mask, Polygon, Scribble, Tag, corners_of, read_mask, style_of
 
 FINE = 12  # samples per cell side
 EIGHTHS = st.integers(0, 8 * 24).map(lambda n: n / 8)
@@ -252,3 +252,19 @@ def test_styles():
 def test_regions_that_cannot_be_are_refused(make, message):
     with pytest.raises(GeometryError, match=message):
         make()
+
+
+class TestCornersOf:
+    def test_every_kind_of_region_fits_its_box(self):
+        mask = np.zeros((10, 12), dtype=bool)
+        mask[3:5, 7:11] = True
+        assert corners_of(Box((1.0, 2.0), (3.5, 4.0))) == (1.0, 2.0, 3.5, 4.0)
+        assert corners_of(Polygon((((1, 1), (4, 2), (2, 6)), ((8, 0), (9, 1), (8, 2))))) == (1.0, 0.0, 9.0, 6.0)
+        assert corners_of(Scribble((((2, 3), (6, 3)),), stroke_px=2.0)) == (1.0, 2.0, 7.0, 4.0)
+        assert corners_of(Mask(mask)) == (3.0, 7.0, 5.0, 11.0)
+
+    def test_what_has_no_box_is_refused(self):
+        with pytest.raises(GeometryError, match="marked pixel"):
+            corners_of(Mask(np.zeros((4, 4), dtype=bool)))
+        with pytest.raises(GeometryError, match="3-axis"):
+            corners_of(Box((0, 0, 0), (1, 1, 1)))

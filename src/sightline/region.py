@@ -198,6 +198,29 @@ def style_of(region: Region) -> Style:
     return "box" if isinstance(region, Box) else "mask"
 
 
+def corners_of(region: Region) -> tuple[float, float, float, float]:
+    """The smallest upright box around a two-axis region: row start, column start, row stop, column stop.
+
+    Raises:
+        GeometryError: a region of other than two axes, or a mask without a marked pixel.
+    """
+    if isinstance(region, Mask):
+        pixels = region.pixels()
+        if pixels.ndim != 2 or not pixels.any():
+            raise GeometryError("A box can only be put around a two-axis mask with a marked pixel.")
+        (r0, r1), (c0, c1) = _span(pixels, 0), _span(pixels, 1)
+        return float(r0), float(c0), float(r1), float(c1)
+    if isinstance(region, Box):
+        if len(region.start) != 2:
+            raise GeometryError(f"A {len(region.start)}-axis box has no four corners.")
+        return (*region.start, *region.stop)  # type: ignore[return-value]
+    width = region.stroke_px / 2.0 if isinstance(region, Scribble) else 0.0
+    lines = region.lines if isinstance(region, Scribble) else region.parts
+    points = np.array([point for line in lines for point in line])
+    low, high = points.min(axis=0) - width, points.max(axis=0) + width
+    return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+
+
 @lru_cache(maxsize=64)
 def read_mask(path: Path) -> NDArray[np.bool_]:
     """A mask picture as a boolean array [H, W]; non-zero in any channel is inside.
