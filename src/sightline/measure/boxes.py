@@ -1,0 +1,116 @@
+"""Geometry of boxes, vectorised: float64 [n, 4] = row_start, column_start, row_stop, column_stop.
+
+Coordinates are source pixels with the origin at the corner of pixel (0, 0). A box without area meets nothing: every
+share of it is 0. Boxes that are not finite or end before they start are refused.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sightline.errors import GeometryError
+
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+
+def as_boxes(boxes: ArrayLike, what: str = "boxes") -> FloatArray:
+    """Boxes as float64 [n, 4], checked; an empty list gives [0, 4].
+
+    Args:
+        boxes: [n, 4] corners.
+        what: what they are, for messages.
+
+    Raises:
+        GeometryError: another shape, numbers that are not finite, or a box that ends before it starts.
+    """
+    corners = np.array(boxes, dtype=np.float64)
+    if corners.size == 0 and corners.ndim <= 2:
+        corners = corners.reshape(0, 4)
+    if corners.ndim != 2 or corners.shape[1] != 4:
+        raise GeometryError(f"The {what} must be [n, 4] (two corners); got shape {corners.shape}.")
+    wrong = np.flatnonzero(~np.isfinite(corners).all(axis=1) | (corners[:, 2:] < corners[:, :2]).any(axis=1))
+    if wrong.size:
+        raise GeometryError(
+            f"Row {wrong[0]} of the {what} is {corners[wrong[0]].tolist()}; expected finite row_start, column_start, "
+            f"row_stop, column_stop with stop not before start ({wrong.size} such rows)."
+        )
+    return corners
+
+
+def area(boxes: ArrayLike) -> FloatArray:
+    """Areas [n] in square pixels."""
+    sides = _sides(as_boxes(boxes))
+    return np.asarray(sides[:, 0] * sides[:, 1])
+
+
+def intersection(a: ArrayLike, b: ArrayLike) -> FloatArray:
+    """Common area [n, m] of boxes a [n, 4] and b [m, 4]."""
+    first, second = as_boxes(a)[:, None], as_boxes(b)[None]
+    common = np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(first[..., :2], second[..., :2])
+    return np.asarray(common.clip(min=0.0).prod(axis=-1))
+
+
+def iou(a: ArrayLike, b: ArrayLike) -> FloatArray:
+    """Intersection over union [n, m]; 0 where neither box has an area."""
+    common = intersection(a, b)
+    return _share(common, area(a)[:, None] + area(b)[None] - common)
+
+
+def iobb(found: ArrayLike, truth: ArrayLike) -> FloatArray:
+    """Intersection over the area of the found box [f, t] (IoBB, Wang 2017, ChestX-ray8, section 4.2).
+
+    A small box inside a large finding has 1: it is not punished for its scale.
+    """
+    return _share(intersection(found, truth), area(found)[:, None])
+
+
+def covered(found: ArrayLike, truth: ArrayLike) -> FloatArray:
+    """Intersection over the area of the truth [f, t]: how much of a finding a box holds; the whole image has 1."""
+    return _share(intersection(found, truth), area(truth)[None])
+
+
+def centres(boxes: ArrayLike) -> FloatArray:
+    """Centres [n, 2], row and column."""
+    corners = as_boxes(boxes)
+    return np.asarray((corners[:, :2] + corners[:, 2:]) / 2)
+
+
+def centre_distance(a: ArrayLike, b: ArrayLike, spacing_mm: tuple[float, float] | None = None) -> FloatArray:
+    """Distance between centres [n, m], in pixels, or in mm where the (row, column) spacing is given."""
+    step = (centres(a)[:, None] - centres(b)[None]) * np.asarray((1.0, 1.0) if spacing_mm is None else spacing_mm)
+    return np.asarray(np.hypot(step[..., 0], step[..., 1]))
+
+
+def centre_inside(found: ArrayLike, truth: ArrayLike) -> BoolArray:
+    """Whether the centre of a found box lies in a true one, bool [f, t]; a box holds its start and not its stop."""
+    point, box = centres(found)[:, None], as_boxes(truth)[None]
+    return np.asarray(((point >= box[..., :2]) & (point < box[..., 2:])).all(axis=-1))
+
+
+def clip_boxes(boxes: ArrayLike, image_shape: tuple[int, int]) -> FloatArray:
+    """The part of boxes [n, 4] inside an image of (rows, columns); one wholly outside keeps no area."""
+    limit = np.asarray([*image_shape, *image_shape], dtype=np.float64)
+    return np.asarray(as_boxes(boxes).clip(0.0, limit))
+
+
+def to_fractions(boxes: ArrayLike, image_shape: tuple[int, int]) -> FloatArray:
+    """Corners [n, 4] as fractions of the image."""
+    return np.asarray(as_boxes(boxes) / np.asarray([*image_shape, *image_shape], dtype=np.float64))
+
+
+def from_fractions(boxes: ArrayLike, image_shape: tuple[int, int]) -> FloatArray:
+    """Corners [n, 4] given as fractions of the image, in pixels."""
+    return np.asarray(as_boxes(boxes) * np.asarray([*image_shape, *image_shape], dtype=np.float64))
+
+
+def _sides(corners: FloatArray) -> FloatArray:
+    return np.asarray(corners[:, 2:] - corners[:, :2])
+
+
+def _share(part: FloatArray, whole: FloatArray) -> FloatArray:
+    """Part over whole, 0 where the whole is nothing; rounding never makes it more than 1."""
+    share: FloatArray = np.zeros(part.shape)
+    np.divide(part, whole, out=share, where=np.broadcast_to(whole > 0, part.shape))
+    return share.clip(0.0, 1.0)
