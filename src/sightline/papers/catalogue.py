@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from sightline.cohorts.regions import RegionChoice
+from sightline.cohorts.task import Task
 from sightline.cohorts.transforms import View
+from sightline.explain.map_boxes import MapBoxes
 from sightline.guidance.box_distance import BoxDistance
 from sightline.guidance.map_norm import MapNorm
 from sightline.guidance.self_transfer import SelfTransferLoss
@@ -23,6 +25,7 @@ CATALOGUE: dict[str, type[Any]] = {
     # what the network sees and is guided by
     "view": View,
     "region_choice": RegionChoice,
+    "task": Task,
     # networks
     "backbone": Backbone,
     "fusion": Fusion,
@@ -39,6 +42,8 @@ CATALOGUE: dict[str, type[Any]] = {
     "map_norm": MapNorm,
     "self_transfer": SelfTransferLoss,
     "box_distance": BoxDistance,
+    # boxes
+    "map_boxes": MapBoxes,
     # optimisation
     "sgd": Sgd,
     "adamw": AdamW,
