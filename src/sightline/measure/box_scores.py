@@ -124,7 +124,7 @@ class BoxScores:
     """
 
     cases: tuple[BoxCase, ...]
-    method: str
+    method: str = "boxes"
 
     def __post_init__(self) -> None:
         """Refuse empty tables and repeated images."""

@@ -67,6 +67,12 @@ class Resample:
         draws = np.random.default_rng(seed).multinomial(names.size, np.full(names.size, 1 / names.size), replicates)
         return cls(draws.astype(np.int32), patient, seed)
 
+    @classmethod
+    def once(cls, patient_ids: Sequence[str]) -> Resample:
+        """Every patient once: the one "replicate" that gives the score itself."""
+        names, patient = np.unique(np.asarray(patient_ids, dtype=str), return_inverse=True)
+        return cls(np.ones((1, names.size), dtype=np.int32), patient, 0)
+
     @property
     def patients(self) -> int:
         """Number of patients."""

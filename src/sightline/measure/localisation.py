@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 
-from sightline.errors import CohortError, LayoutError, RunError, UnreadableFile
+from sightline.errors import CohortError, LayoutError, RunError
 from sightline.measure.classification import FloatArray
-from sightline.measure.comparison import paired_values
+from sightline.measure.csv_rows import read_rows, write_rows
 from sightline.measure.estimate import Comparison, Estimate
-from sightline.measure.intervals import Resample, interval, seed_replicates, seeds_text
 from sightline.measure.map_score import MEASURES, MapScore, centre_prior, score_map
+from sightline.measure.resampled import difference, mean_of, over_patients, over_seeds
 
 __all__ = ["MEASURES", "MapRow", "MapScore", "MapScores", "centre_prior", "compare_maps", "score_map"]
 
@@ -112,8 +110,9 @@ class MapScores:
                 found.append(Estimate(name, None, n=self.counts(), method="no interval", why=reason))
                 continue
             table = MapScores(kept)
-            resample = Resample.of([row.patient_id for row in kept], replicates, seed)
+            patients = [row.patient_id for row in kept]
             left_out = len(self) - len(kept)
+            what = "mean over maps" + (f", {left_out} maps without a score left out" if left_out else "")
             columns = {suffix: table.column(measure + suffix) for suffix in ("", "_chance", "_centre")}
             for label, values in (
                 (name, columns[""]),
@@ -122,19 +121,21 @@ class MapScores:
                 (f"{name}, above chance", columns[""] - columns["_chance"]),
                 (f"{name}, above centred Gaussian", columns[""] - columns["_centre"]),
             ):
-                found.append(_mean(label, values, resample, table.counts(), left_out))
+                found.append(
+                    over_patients(
+                        label, mean_of(values), patients, table.counts(), replicates=replicates, seed=seed, what=what
+                    )
+                )
         return found
 
     def write(self, path: Path) -> None:
         """Write CSV, exact to the last bit; an undefined score is an empty field."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         scores = [field.name for field in fields(MapScore)]
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow([*_KEYS, *scores])
-            for row in self.rows:
-                values = [getattr(row.score, name) for name in scores]
-                writer.writerow([*(getattr(row, key) for key in _KEYS), *("" if v is None else str(v) for v in values)])
+        rows = []
+        for row in self.rows:
+            values = [getattr(row.score, name) for name in scores]
+            rows.append([*(getattr(row, key) for key in _KEYS), *("" if v is None else str(v) for v in values)])
+        write_rows(path, [*_KEYS, *scores], rows)
 
     @classmethod
     def read(cls, path: Path) -> MapScores:
@@ -144,16 +145,8 @@ class MapScores:
             UnreadableFile: the file is missing or is no text.
             LayoutError: a column is missing or a row does not parse; the message names the row.
         """
-        try:
-            with path.open(newline="", encoding="utf-8-sig") as file:
-                text = file.read()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UnreadableFile(f"{path}: the map scores do not read ({error}).", "Evaluate the run again.") from None
+        header, lines = read_rows(path, "map scores")
         names = [field.name for field in fields(MapScore)]
-        try:
-            header, *lines = list(csv.reader(io.StringIO(text, newline="")))
-        except (csv.Error, ValueError) as error:
-            raise LayoutError(f"{path}: no table of map scores ({error}).", "Evaluate the run again.") from None
         if header != [*_KEYS, *names] or not lines:
             raise LayoutError(f"{path}: expected rows under {','.join([*_KEYS, *names])}; got {','.join(header)}.")
         rows = []
@@ -194,16 +187,15 @@ def seed_estimate(
     if not defined.any():
         return Estimate(name, None, n=n, method="no interval", why="no map has this score in every run")
     kept = MapScores(tuple(row for row, keep in zip(maps_per_seed[0].rows, defined, strict=True) if keep))
-    values = values[:, defined]
-    resample = Resample.of([row.patient_id for row in kept.rows], replicates, seed)
-    drawn = seed_replicates(
-        np.stack([_weighted_mean(row, resample) for row in values]), np.random.default_rng([seed, 1])
+    return over_seeds(
+        name,
+        [mean_of(row) for row in values[:, defined]],
+        [row.patient_id for row in kept.rows],
+        kept.counts(),
+        replicates=replicates,
+        seed=seed,
+        what="mean over maps",
     )
-    value = float(values.mean())
-    # stretching the seeds' spread may leave the range of the scores
-    found = interval(value, drawn.clip(0.0, 1.0), resample.patients, seed, what=seeds_text(len(values)))
-    n = {**kept.counts(), "seeds": len(maps_per_seed)}
-    return Estimate(name, value, found.low, found.high, n, f"mean over maps, {found.method}", found.why)
 
 
 def compare_maps(
@@ -242,29 +234,21 @@ def compare_maps(
     if not defined.any():
         return Comparison(name, None, None, None, n=n, method="no test", why="no map has this score in every run")
     kept = MapScores(tuple(rows[0][key] for key, keep in zip(keys, defined, strict=True) if keep))
-    resample = Resample.of([row.patient_id for row in kept.rows], replicates, seed)
-    values = values[:, defined]
-    drawn = np.stack([_weighted_mean(row, resample) for row in values])
-    found = paired_values(name, values.mean(axis=1), drawn, len(maps_a_per_seed), resample, kept.counts(), "")
+    split = len(maps_a_per_seed)
+    numbers = [mean_of(row) for row in values[:, defined]]
+    found = difference(
+        name,
+        numbers[:split],
+        numbers[split:],
+        [row.patient_id for row in kept.rows],
+        kept.counts(),
+        replicates=replicates,
+        seed=seed,
+    )
     if not left_out:
         return found
     why = f"{found.why}; {left_out} maps left out: not defined in every run".lstrip("; ")
-    return Comparison.from_dict({**found.to_dict(), "why": why})
-
-
-def _mean(name: str, values: FloatArray, resample: Resample, counts: dict[str, int], left_out: int) -> Estimate:
-    value = float(values.mean())
-    drawn = _weighted_mean(values, resample)
-    found = interval(value, drawn, resample.patients, resample.seed)
-    method = f"mean over maps, {found.method}" + (f", {left_out} maps without a score left out" if left_out else "")
-    return Estimate(name, value, found.low, found.high, counts, method, found.why)
-
-
-def _weighted_mean(values: FloatArray, resample: Resample) -> FloatArray:
-    """Mean over rows in every replicate [r]: sums per patient are enough."""
-    total = np.bincount(resample.patient, weights=values, minlength=resample.patients)
-    rows = np.bincount(resample.patient, minlength=resample.patients)
-    return np.asarray((resample.counts @ total) / (resample.counts @ rows))
+    return replace(found, why=why)
 
 
 def _parse(values: Mapping[str, str]) -> MapScore:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -13,7 +11,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sightline.errors import CohortError, LayoutError, RunError, UnreadableFile
+from sightline.errors import CohortError, LayoutError, RunError
+from sightline.measure.csv_rows import read_rows, write_rows
 
 IDS = ("case_id", "study_id", "patient_id")
 SUM_TOLERANCE = 1e-4
@@ -156,15 +155,65 @@ class Predictions:
             unit="study",
         )
 
+    def merged(
+        self, groups: Mapping[str, Sequence[str]], *, left_out: Literal["refuse", "drop"] = "refuse"
+    ) -> Predictions:
+        """The same predictions in coarser classes: probabilities of the classes of a group are summed.
+
+        One training on fine classes (A1 to B3, normal) is thus scored at every level of the hierarchy, e.g.
+        `{"A": ("A1", "A2", "A3"), "B": ("B1", "B2", "B3"), "normal": ("normal",)}`. The most probable group need not
+        hold the most probable class.
+
+        Args:
+            groups: new class name to the classes it holds, in the order of the new classes.
+            left_out: what becomes of classes in no group. `refuse` them; or `drop` the cases with such a label, and
+                divide the other cases' probabilities by what is left: p(group | one of the groups).
+
+        Raises:
+            CohortError: a class that is not there, stands in two groups or in none, an empty group, or no case left.
+            RunError: a case whose kept classes have no probability, with `drop`.
+        """
+        named = [name for members in groups.values() for name in members]
+        twice = sorted(name for name, times in Counter(named).items() if times > 1)
+        strange = sorted(set(named) - set(self.classes))
+        empty = [group for group, members in groups.items() if not members]
+        if twice or strange or empty or any(isinstance(members, str) for members in groups.values()):
+            raise CohortError(
+                f"Classes {list(self.classes)} do not merge into {dict(groups)}: unknown {strange}, in two groups "
+                f"{twice}, groups without a class {empty}."
+            )
+        lacking = [name for name in self.classes if name not in named]
+        if lacking and left_out == "refuse":
+            raise CohortError(
+                f"Classes {lacking} belong to no group; expected each of {list(self.classes)} in one.",
+                "Add them to a group, or say that their cases are to be dropped.",
+            )
+        group_of = {name: i for i, members in enumerate(groups.values()) for name in members}
+        into = np.array([[group_of.get(name) == i for i in range(len(groups))] for name in self.classes], dtype=float)
+        labels = np.array([group_of.get(name, -1) for name in self.classes])[self.labels]
+        kept = self.select(labels >= 0) if lacking else self
+        probabilities = kept.probabilities @ into
+        if lacking:
+            total = probabilities.sum(axis=1, keepdims=True)
+            nothing = np.flatnonzero(total[:, 0] <= 0.0)
+            if nothing.size:
+                raise RunError(
+                    f"Case {kept.case_ids[nothing[0]]!r} has no probability in any of the groups {list(groups)} "
+                    f"({nothing.size} such cases)."
+                )
+            probabilities = probabilities / total
+        # a sum of many probabilities may end a rounding error above one
+        clipped = probabilities.clip(0.0, 1.0)
+        return replace(kept, classes=tuple(groups), labels=labels[labels >= 0], probabilities=clipped)
+
     def write(self, path: Path) -> None:
         """Write CSV: ids, the label's name, and one column `p(class)` a class, exact to the last bit."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow([*IDS, "unit", "label", *(f"p({name})" for name in self.classes)])
-            ids = zip(self.case_ids, self.study_ids, self.patient_ids, strict=True)
-            for row, label, probabilities in zip(ids, self.labels, self.probabilities, strict=True):
-                writer.writerow([*row, self.unit, self.classes[label], *(repr(float(p)) for p in probabilities)])
+        ids = zip(self.case_ids, self.study_ids, self.patient_ids, strict=True)
+        rows = [
+            [*row, self.unit, self.classes[label], *(repr(float(p)) for p in probabilities)]
+            for row, label, probabilities in zip(ids, self.labels, self.probabilities, strict=True)
+        ]
+        write_rows(path, [*IDS, "unit", "label", *(f"p({name})" for name in self.classes)], rows)
 
     @classmethod
     def read(cls, path: Path) -> Predictions:
@@ -174,15 +223,7 @@ class Predictions:
             UnreadableFile: the file is missing or is no text.
             LayoutError: a column is missing or a row does not parse; the message names the row.
         """
-        try:
-            with path.open(newline="", encoding="utf-8-sig") as file:
-                text = file.read()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UnreadableFile(f"{path}: the predictions do not read ({error}).", "Evaluate the run again.") from None
-        try:
-            header, *rows = list(csv.reader(io.StringIO(text, newline="")))
-        except (csv.Error, ValueError) as error:
-            raise LayoutError(f"{path}: no table of predictions ({error}).", "Evaluate the run again.") from None
+        header, rows = read_rows(path, "predictions")
         fixed = [*IDS, "unit", "label"]
         classes = tuple(name[2:-1] for name in header[len(fixed) :])
         if header[: len(fixed)] != fixed or header[len(fixed) :] != [f"p({name})" for name in classes]:

@@ -43,7 +43,7 @@ def standard_scores(classes: Sequence[str], positive: int) -> list[Score]:
         scores += [OneVsRestAUC(), HandTillAUC(), AveragePrecision(name="average precision, mean over classes")]
         for i, name in enumerate(classes):
             scores += [AUC(i, f"AUC of {name}"), Sensitivity(i, name=f"sensitivity for {name}")]
-            scores += [Specificity(i, name=f"specificity for {name}")]
+            scores += [Specificity(i, name=f"specificity for {name}"), F1("positive", i, name=f"F1 of {name}")]
     scores += [F1("macro", name="F1 macro"), F1("weighted", name="F1 weighted by support")]
     return [*scores, Brier(), CalibrationError()]
 
