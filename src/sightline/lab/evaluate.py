@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,19 +14,22 @@ from sightline.case import Case, Cohort
 from sightline.cohorts.transforms import View
 from sightline.errors import RunError, SightlineError
 from sightline.frame import Frame
-from sightline.io.image import read_image
+from sightline.lab.boxes import box_scores, tune_boxes
 from sightline.lab.overlay import enlarge
-from sightline.lab.predict import Maps, predict, same_classes
+from sightline.lab.plain import Catalogue
+from sightline.lab.predict import Maps, Said, predict, same_classes
 from sightline.lab.run import Run, write_text
 from sightline.lab.train import Engine
+from sightline.lab.views import case_frame, laid_over, source_frame
+from sightline.measure.box_scores import BoxScores
 from sightline.measure.estimate import Estimate
 from sightline.measure.localisation import MapRow, MapScores, score_map
 from sightline.measure.predictions import Predictions
 from sightline.measure.summary import classification_report, to_markdown
 from sightline.region import Box, Region, Role, Style, style_of
 
-# raised whenever saved map scores would come out differently
-SCORING = 3
+# raised whenever saved scores would come out differently
+SCORING = 4
 ROLES: tuple[Role, ...] = ("focus", "finding")
 # a focus region is best described by its mask; the pointing game is defined on boxes of findings
 SCORED: dict[Role, tuple[Style, ...]] = {"focus": ("mask", "box", "scribble"), "finding": ("box", "mask", "scribble")}
@@ -40,11 +43,22 @@ class Evaluation:
         predictions: one row an image.
         maps: class maps, or None where the network has none.
         map_scores: how well the maps lie on what experts marked, or None where nothing was marked.
+        box_scores: the network's boxes beside the experts', as chosen on validation; None where nothing was marked.
+        printed_box_scores: the same as the recipe says, where that is another way to read them off the maps.
+        boxes: float64 [n, 4], the boxes the network itself says (`Said.boxes`), or None.
     """
 
     predictions: Predictions
-    maps: Maps | None
-    map_scores: MapScores | None
+    maps: Maps | None = None
+    map_scores: MapScores | None = None
+    box_scores: BoxScores | None = None
+    printed_box_scores: BoxScores | None = None
+    boxes: NDArray[np.float64] | None = None
+
+    @property
+    def said(self) -> Said:
+        """What the network said."""
+        return Said(self.predictions, self.maps, self.boxes)
 
     def scores_for(self, role: Role) -> MapScores | None:
         """The map scores against regions of a role, or None where there are none."""
@@ -72,13 +86,18 @@ def evaluate(
     """
     if not run.done:
         raise RunError(f"{run.folder} is not finished.", "Run the same train command again: it resumes.")
+    cohort = run.recipe.see(cohort)
     same_classes(run.classes, cohort.classes, f"Cohort {cohort.name!r}")
     engine = engine or Engine()
-    folder = out or run.folder / "predictions"
-    stamp = {"run": run.identity, "cohort": cohort.fingerprint(), "cases": len(cohort), "scoring": SCORING}
-    papers = folder / f"{name}.json"
-    csv, npz, scores_csv = folder / f"{name}.csv", folder / f"{name}_maps.npz", folder / f"{name}_map_scores.csv"
-    kept = _kept(papers, stamp, csv, npz, scores_csv)
+    files = _Files(out or run.folder / "predictions", name)
+    stamp = {
+        "run": run.identity,
+        "cohort": cohort.fingerprint(),
+        "cases": len(cohort),
+        "scoring": SCORING,
+        "boxes": repr(run.boxes),
+    }
+    kept = files.read(stamp)
     if kept is not None:
         return kept
     fabric = engine.fabric("32-true")
@@ -92,33 +111,93 @@ def evaluate(
         quiet=engine.quiet,
         title=f"predict {name}",
     )
-    predictions, maps = said.predictions, said.maps
-    for old in (papers, csv, npz, scores_csv):
-        old.unlink(missing_ok=True)
-    predictions.write(csv)
-    scores: MapScores | None = None
-    if maps is not None:
-        maps.write(npz)
-        rows = tuple(_map_rows(cohort, maps, run.recipe.view))
-        if rows:
-            scores = MapScores(rows)
-            scores.write(scores_csv)
-    made = [path.name for path in (csv, npz, scores_csv) if path.is_file()]
-    write_text(papers, json.dumps({**stamp, "files": made}) + "\n")
-    return Evaluation(predictions, maps, scores)
+    rows = () if said.maps is None else tuple(_map_rows(cohort, said.maps, run.recipe.view))
+    printed = run.recipe.boxes
+    evaluation = Evaluation(
+        predictions=said.predictions,
+        maps=said.maps,
+        map_scores=MapScores(rows) if rows else None,
+        box_scores=box_scores(said, cohort, run.recipe.view, run.boxes),
+        printed_box_scores=None if printed == run.boxes else box_scores(said, cohort, run.recipe.view, printed),
+        boxes=said.boxes,
+    )
+    files.write(evaluation, stamp)
+    return evaluation
 
 
-def _kept(papers: Path, stamp: dict[str, object], csv: Path, npz: Path, scores_csv: Path) -> Evaluation | None:
-    """The evaluation as it was saved, or None when another run or cohort made it or a file is missing or damaged."""
-    try:
-        old = json.loads(papers.read_text(encoding="utf-8"))
-        files = old.pop("files", [csv.name, npz.name])
-        if old != stamp or not all((papers.parent / name).is_file() for name in files):
+def choose_boxes(run: Run, cohort: Cohort, catalogue: Catalogue, *, engine: Engine | None = None) -> Run:
+    """Choose on the validation cases of a cohort how boxes are read off a run's maps, once; the run that knows it.
+
+    Args:
+        run: a finished run.
+        cohort: what it was trained on.
+        catalogue: words of recipes.
+        engine: device and workers.
+    """
+    validation = run.recipe.see(cohort).split("val")
+    marked = any(region.tag.role == "finding" for case in validation for region in case.regions)
+    if (run.folder / "boxes.json").is_file() or not marked or "val" in run.recipe.train_on:
+        return run
+    return tune_boxes(run, evaluate(run, validation, "val", engine=engine).said, validation, catalogue)
+
+
+class _Files:
+    """The files of an evaluation: each is made from predictions, maps and boxes, and read instead of made again."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.stamp = folder / f"{name}.json"
+        self.predictions = folder / f"{name}.csv"
+        self.maps = folder / f"{name}_maps.npz"
+        self.map_scores = folder / f"{name}_map_scores.csv"
+        self.boxes = folder / f"{name}_said_boxes.csv"
+        self.box_scores = folder / f"{name}_boxes.csv"
+        self.printed_box_scores = folder / f"{name}_boxes_as_recipe.csv"
+
+    @property
+    def made(self) -> tuple[Path, ...]:
+        """Every file but the stamp."""
+        return (
+            self.predictions, self.maps, self.map_scores, self.boxes, self.box_scores, self.printed_box_scores,
+        )  # fmt: skip
+
+    def write(self, evaluation: Evaluation, stamp: Mapping[str, object]) -> None:
+        """Write what there is; the stamp last, so that its presence says that all is there."""
+        for old in (self.stamp, *self.made):
+            old.unlink(missing_ok=True)
+        evaluation.predictions.write(self.predictions)
+        if evaluation.boxes is not None:
+            np.savetxt(self.boxes, evaluation.boxes, fmt="%.17g", delimiter=",", header="row,column,height,width",
+                       comments="")  # fmt: skip
+        for path, part in (
+            (self.maps, evaluation.maps),
+            (self.map_scores, evaluation.map_scores),
+            (self.box_scores, evaluation.box_scores),
+            (self.printed_box_scores, evaluation.printed_box_scores),
+        ):
+            if part is not None:
+                part.write(path)
+        files = [path.name for path in self.made if path.is_file()]
+        write_text(self.stamp, json.dumps({**stamp, "files": files}) + "\n")
+
+    def read(self, stamp: Mapping[str, object]) -> Evaluation | None:
+        """The evaluation as saved, or None: another run or cohort made it, or a file is missing or damaged."""
+        try:
+            old = json.loads(self.stamp.read_text(encoding="utf-8"))
+            names = old.pop("files")
+            if old != dict(stamp) or not all((self.stamp.parent / name).is_file() for name in names):
+                return None
+            return Evaluation(
+                predictions=Predictions.read(self.predictions),
+                maps=Maps.read(self.maps) if self.maps.is_file() else None,
+                map_scores=MapScores.read(self.map_scores) if self.map_scores.is_file() else None,
+                box_scores=BoxScores.read(self.box_scores) if self.box_scores.is_file() else None,
+                printed_box_scores=(
+                    BoxScores.read(self.printed_box_scores) if self.printed_box_scores.is_file() else None
+                ),
+                boxes=(np.loadtxt(self.boxes, delimiter=",", skiprows=1, ndmin=2) if self.boxes.is_file() else None),
+            )
+        except (OSError, ValueError, TypeError, AttributeError, KeyError, SightlineError):
             return None
-        maps = Maps.read(npz) if npz.is_file() else None
-        return Evaluation(Predictions.read(csv), maps, MapScores.read(scores_csv) if scores_csv.is_file() else None)
-    except (OSError, ValueError, TypeError, AttributeError, SightlineError):
-        return None
 
 
 def spatial_softmax(cells: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -132,18 +211,13 @@ def spatial_softmax(cells: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.asarray(powers / powers.sum())
 
 
-def source_frame(case: Case) -> Frame:
-    """The frame of a case's picture; the picture is read only if the layout does not state its shape."""
-    return Frame.of_image(case.shape, case.spacing_mm) if case.shape else read_image(case.image).frame
-
-
 def _map_rows(cohort: Cohort, maps: Maps, view: View) -> Iterator[MapRow]:
     """Every case's regions, by role and style, against the map of the class they speak for."""
     for row, case in enumerate(cohort):
         if not case.regions:
             continue
         source = source_frame(case)
-        frame = view.test_frame(source)
+        frame = case_frame(case, view)
         picture = Box((0.0, 0.0), (float(source.shape[0]), float(source.shape[1]))).draw(frame) > 0
         grown: dict[int, NDArray[np.float64]] = {}
         for role, style, regions in _grouped(case.regions):
@@ -152,7 +226,7 @@ def _map_rows(cohort: Cohort, maps: Maps, view: View) -> Iterator[MapRow]:
             if place is None:
                 continue
             if place not in grown:
-                grown[place] = enlarge(spatial_softmax(maps.maps[row, place]), (frame.shape[0], frame.shape[1]))
+                grown[place] = _on_view(spatial_softmax(maps.maps[row, place]), maps, row, frame)
             inside = np.zeros(frame.shape, dtype=bool)
             for region in regions:
                 inside |= region.draw(frame) > 0
@@ -161,6 +235,14 @@ def _map_rows(cohort: Cohort, maps: Maps, view: View) -> Iterator[MapRow]:
                 continue
             score = score_map(grown[place], inside, picture)
             yield MapRow(case.case_id, case.study_id, case.patient_id, case.label, label, role, style, score)
+
+
+def _on_view(cells: NDArray[np.float64], maps: Maps, row: int, frame: Frame) -> NDArray[np.float64]:
+    """A map on the view's grid; a network that looked at a window gave the rest nothing."""
+    shape = (frame.shape[0], frame.shape[1])
+    if maps.windows is None:
+        return enlarge(cells, shape)
+    return np.nan_to_num(laid_over(cells, maps.windows[row], shape))
 
 
 def _grouped(regions: Sequence[Region]) -> Iterator[tuple[Role, Style, list[Region]]]:

@@ -49,7 +49,7 @@ class Maps:
         arrays = {"classes": self.classes, "maps": self.maps, "attention": self.attention}
         if self.windows is not None:
             arrays["windows"] = self.windows
-        np.savez_compressed(partial, allow_pickle=False, case_ids=np.array(self.case_ids), **arrays)
+        np.savez_compressed(partial, case_ids=np.array(self.case_ids), **arrays)  # type: ignore[arg-type]
         partial.replace(path)
 
     @classmethod
@@ -67,6 +67,17 @@ class Maps:
         """Where the map of class `index` stands in row `row`, or None where it was not kept."""
         where = np.flatnonzero(self.classes[row] == index)
         return int(where[0]) if len(where) else None
+
+    def take(self, rows: Sequence[int]) -> Maps:
+        """The maps of some rows."""
+        chosen = np.asarray(rows, dtype=np.int64)
+        return Maps(
+            tuple(self.case_ids[row] for row in rows),
+            self.classes[chosen],
+            self.maps[chosen],
+            self.attention[chosen],
+            None if self.windows is None else self.windows[chosen],
+        )
 
     def frame(self, row: int, view: Frame, shape: tuple[int, int] | None = None) -> Frame:
         """Where the maps of row `row` lie, given the frame of its view; on their own grid, or on one of `shape`."""

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from sightline.case import Cohort
 from sightline.cohorts.regions import RegionChoice
+from sightline.cohorts.task import Task
 from sightline.cohorts.transforms import View
 from sightline.errors import RecipeError
 from sightline.evidence import Batch
+from sightline.explain.map_boxes import MapBoxes
 from sightline.lab.optimise import LayerRates, LinearDecay, Sgd
 from sightline.lab.plain import Catalogue, from_plain, to_plain
 
@@ -120,7 +122,7 @@ class Recipe:
     title: str
     model: ModelConfig
     view: View = field(default_factory=View)
-    task: None = None
+    task: Task | None = None
     objective: ObjectiveConfig | None = None
     guidance: GuidanceConfig | None = None
     weight: float = 0.0
@@ -134,6 +136,7 @@ class Recipe:
     reweight: Literal["none", "inverse_frequency", "oversample"] = "none"
     select: Literal["last", "auc", "loss"] = "last"
     train_on: tuple[str, ...] = ("train",)
+    boxes: MapBoxes = field(default_factory=MapBoxes)
     average: float = 0.0
     precision: str = "32-true"
     seed: int = 0

@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from sightline import __version__
 from sightline.case import Cohort
 from sightline.errors import RunError
-from sightline.lab.plain import Catalogue
+from sightline.explain.map_boxes import MapBoxes
+from sightline.lab.plain import Catalogue, from_plain
 from sightline.lab.recipe import Recipe, digest, read_recipe, recipe_json
 
 PACKAGES = (
@@ -51,6 +52,7 @@ class Run:
         classes: class names in the order of the logits.
         cohort: facts of the training cohort: name, fingerprint, counts, split by case id.
         done: the training reached its end.
+        boxes: how boxes are read off its class maps: as chosen on validation (`boxes.json`), else as the recipe says.
     """
 
     folder: Path
@@ -58,6 +60,7 @@ class Run:
     classes: tuple[str, ...]
     cohort: Mapping[str, Any]
     done: bool
+    boxes: MapBoxes
 
     def network(self) -> nn.Module:
         """The trained network, in evaluation mode, on the CPU.
@@ -121,18 +124,28 @@ def write_text(path: Path, text: str) -> None:
     partial.replace(path)
 
 
-def run_identity(recipe: Recipe, cohort: Cohort, catalogue: Catalogue) -> str:
-    """What a run is: digest of recipe (seed included) and cohort."""
-    return digest(recipe_json(recipe, catalogue), cohort.fingerprint())
+def run_identity(recipe: Recipe, cohort: Cohort, catalogue: Catalogue, parts: Mapping[str, str] | None = None) -> str:
+    """What a run is: digest of recipe (seed included), cohort, and the identities of the runs its parts come from."""
+    texts = [recipe_json(recipe, catalogue), cohort.fingerprint()]
+    return digest(*texts, *([json.dumps(sorted(parts.items()))] if parts else []))
 
 
-def start_run(folder: Path, recipe: Recipe, cohort: Cohort, catalogue: Catalogue) -> None:
+def start_run(
+    folder: Path, recipe: Recipe, cohort: Cohort, catalogue: Catalogue, parts: Mapping[str, str] | None = None
+) -> None:
     """Write a new run's papers, or check that an existing folder is the same run.
+
+    Args:
+        folder: the run folder.
+        recipe: what is trained.
+        cohort: as the recipe sees it.
+        catalogue: words for the recipe's parts.
+        parts: of a run that is put together from others, their identities by submodule.
 
     Raises:
         RunError: the folder holds another run, or something that is no run.
     """
-    identity = run_identity(recipe, cohort, catalogue)
+    identity = run_identity(recipe, cohort, catalogue, parts)
     if (folder / "cohort.json").is_file():
         old = _read_json(folder / "cohort.json")
         if old.get("run_identity") != identity:
@@ -148,6 +161,7 @@ def start_run(folder: Path, recipe: Recipe, cohort: Cohort, catalogue: Catalogue
     write_text(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
     facts = {
         "run_identity": identity,
+        **({"parts": dict(parts)} if parts else {}),
         "name": cohort.name,
         "classes": list(cohort.classes),
         "fingerprint": cohort.fingerprint(),
@@ -175,7 +189,17 @@ def open_run(folder: Path, catalogue: Catalogue) -> Run:
     if not isinstance(classes, list) or not all(isinstance(c, str) for c in classes) or "run_identity" not in cohort:
         raise RunError(f"{folder / 'cohort.json'} does not name the run's classes.", "Restore the run folder.")
     recipe = read_recipe(folder / "recipe.json", catalogue)
-    return Run(folder, recipe, tuple(classes), cohort, (folder / "DONE").is_file())
+    boxes = _read_boxes(folder / "boxes.json", recipe, catalogue)
+    return Run(folder, recipe, tuple(classes), cohort, (folder / "DONE").is_file(), boxes)
+
+
+def _read_boxes(path: Path, recipe: Recipe, catalogue: Catalogue) -> MapBoxes:
+    if not path.is_file():
+        return recipe.boxes
+    boxes = from_plain(_read_json(path), catalogue, "boxes")
+    if not isinstance(boxes, MapBoxes):
+        raise RunError(f"{path} says no way to read boxes off maps.", "Delete it, or train again.")
+    return boxes
 
 
 def environment() -> dict[str, Any]:

@@ -12,9 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
+from sightline.lab.boxes import true_corners
 from sightline.lab.run import write_text
-from sightline.lab.table import Published, RowResult, TableResult
-from sightline.measure.classification import AUC, Accuracy, AveragePrecision, OneVsRestAUC, Score
+from sightline.lab.table import Published, Row, RowResult, TableResult
+from sightline.lab.views import source_frame
+from sightline.measure.box_references import CENTRE_PRIOR, WHOLE_IMAGE, centre_prior_box, mean_box, whole_image
+from sightline.measure.box_report import BOX_NAMES, box_chance, box_seed_estimate, box_value, compare_boxes
+from sightline.measure.box_scores import BoxScores
+from sightline.measure.classification import AUC, F1, Accuracy, AveragePrecision, OneVsRestAUC, Score
 from sightline.measure.comparison import holm, paired_bootstrap, welch
 from sightline.measure.estimate import Comparison
 from sightline.measure.intervals import point_value, seed_bootstrap
@@ -24,6 +29,10 @@ from sightline.region import Role
 
 REPLICATES = 2000
 MAP_MEASURES = ("pointing", "energy", "iou")
+BOX_MEASURES = (
+    "printed_map", "iou", "iobb", "centre_inside", "distance_px", "distance_mm", "ap_50", "ap_10", "froc_centre",
+    "froc_centre_at_1",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -133,9 +142,11 @@ def summarise(result: TableResult, *, replicates: int = REPLICATES) -> list[Line
             continue
         reference = _reference(result, row)
         for test in row.evaluations:
-            lines += _classification_lines(row, reference, test, replicates)
+            if row.row.recipe.classifies:
+                lines += _classification_lines(row, reference, test, replicates)
             lines += _map_lines(row, reference, test, replicates)
-    return _corrected(lines)
+            lines += _box_lines(row, reference, test, replicates)
+    return _corrected([*lines, *_reference_lines(result, replicates)])
 
 
 def _reference(result: TableResult, row: RowResult) -> RowResult | None:
@@ -148,12 +159,10 @@ def _reference(result: TableResult, row: RowResult) -> RowResult | None:
 def _classification_lines(row: RowResult, reference: RowResult | None, test: str, replicates: int) -> list[Line]:
     runs = [evaluation.predictions for evaluation in row.evaluations[test]]
     others = [] if reference is None else [e.predictions for e in reference.evaluations[test]]
-    positive = len(runs[0].classes) - 1
-    ranked: list[Score] = [AUC(positive), AveragePrecision(positive)] if positive == 1 else [OneVsRestAUC()]
     lines = []
     for wise in ("image-wise", "study-wise"):
         ours, theirs = _wise(runs, wise), _wise(others, wise)
-        for score in (Accuracy(), *ranked):
+        for score in _scores(runs[0].classes):
             estimate = seed_bootstrap(ours, score, replicates=replicates)
             values = [point_value(score, run) for run in ours]
             line = _line(row, test, f"{wise} {score.name}", values)
@@ -167,6 +176,15 @@ def _classification_lines(row: RowResult, reference: RowResult | None, test: str
                 line = _compared(line, reference, paired, seeds)
             lines.append(line)
     return lines
+
+
+def _scores(classes: Sequence[str]) -> list[Score]:
+    """Accuracy, ranking, and F1 as Jimenez-Sanchez 2018 reports it: of the positive class of two, else of each class
+    and their mean weighted by support."""
+    if len(classes) == 2:
+        return [Accuracy(), AUC(1), AveragePrecision(1), F1("positive", 1, name=f"F1 of {classes[1]}")]
+    each = [F1("positive", k, name=f"F1 of {name}") for k, name in enumerate(classes)]
+    return [Accuracy(), OneVsRestAUC(), *each, F1("weighted", name="F1 weighted by support")]
 
 
 def _map_lines(row: RowResult, reference: RowResult | None, test: str, replicates: int) -> list[Line]:
@@ -197,6 +215,65 @@ def _map_lines(row: RowResult, reference: RowResult | None, test: str, replicate
                 line = _compared(line, reference, paired, seeds)
             lines.append(line)
     return lines
+
+
+def _box_lines(row: RowResult, reference: RowResult | None, test: str, replicates: int) -> list[Line]:
+    ours = [e.box_scores for e in row.evaluations[test] if e.box_scores is not None]
+    theirs: list[BoxScores] = []
+    if reference is not None:
+        theirs = [e.box_scores for e in reference.evaluations[test] if e.box_scores is not None]
+    printed = [e.printed_box_scores for e in row.evaluations[test] if e.printed_box_scores is not None]
+    lines = []
+    for measure in BOX_MEASURES if ours else ():
+        line = _box_line(row, test, BOX_NAMES[measure], ours, measure, replicates)
+        if theirs and line.mean is not None:
+            paired = compare_boxes(ours, theirs, measure, replicates=replicates)
+            others = [value for scores in theirs if (value := box_value(scores, measure)) is not None]
+            if paired.difference is not None:
+                line = _compared(line, reference, paired, welch(line.values, others))
+        lines.append(line)
+    if printed:
+        name = f"{BOX_NAMES['printed_map']}, boxes as the recipe says"
+        lines.append(_box_line(row, test, name, printed, "printed_map", replicates))
+    return [line for line in lines if line.mean is not None]
+
+
+def _box_line(row: RowResult, test: str, name: str, scores: Sequence[BoxScores], measure: str, replicates: int) -> Line:
+    values = [math.nan if (v := box_value(run, measure)) is None else v for run in scores]
+    line = _line(row, test, name, values)
+    estimate = box_seed_estimate(scores, measure, replicates=replicates)
+    chances = [v for run in scores if (v := box_chance(run, measure)) is not None]
+    return replace(
+        line, low=estimate.low, high=estimate.high, chance=float(np.mean(chances)) if chances else None,
+        n=_counts(estimate.n), method=estimate.method, why="; ".join(w for w in (line.why, estimate.why) if w),
+    )  # fmt: skip
+
+
+def _reference_lines(result: TableResult, replicates: int) -> list[Line]:
+    """What no training is needed for: the whole image as box, and the mean box of the training images."""
+    lines: list[Line] = []
+    seen: set[tuple[str, str]] = set()
+    for row in result.rows:
+        for test, evaluations in row.evaluations.items():
+            scores = evaluations[0].box_scores if evaluations else None
+            key = (test, str(row.row.recipe.task))
+            if scores is None or key in seen:
+                continue
+            seen.add(key)
+            training = row.row.recipe.see(result.cohort).split(*row.row.recipe.train_on)
+            shapes = [source_frame(case).shape for case in training]
+            boxes = [true_corners(case) for case in training]
+            rows = {WHOLE_IMAGE: whole_image(scores)}
+            if any(len(each) for each in boxes):
+                rows[CENTRE_PRIOR] = centre_prior_box(scores, mean_box(boxes, [(s[0], s[1]) for s in shapes]))
+            task = "" if row.row.recipe.task is None else f" ({', '.join(evaluations[0].predictions.classes)})"
+            for name, found in rows.items():
+                nobody = RowResult(Row(f"{name}{task}", row.row.recipe))
+                lines += [
+                    _box_line(nobody, test, BOX_NAMES[measure], [found], measure, replicates)
+                    for measure in BOX_MEASURES
+                ]
+    return [line for line in lines if line.mean is not None]
 
 
 def _defined_means(scores: Sequence[MapScores], column: str) -> list[float]:

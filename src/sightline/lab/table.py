@@ -15,11 +15,12 @@ import torch
 
 from sightline.case import Cohort
 from sightline.errors import CohortError, RecipeError, SightlineError
-from sightline.lab.evaluate import Evaluation, evaluate
+from sightline.lab.assemble import assemble
+from sightline.lab.evaluate import Evaluation, choose_boxes, evaluate
 from sightline.lab.plain import Catalogue
 from sightline.lab.progress import progress
 from sightline.lab.recipe import Recipe
-from sightline.lab.run import run_identity
+from sightline.lab.run import Run, run_identity
 from sightline.lab.train import Engine, train
 
 
@@ -44,6 +45,8 @@ class Row:
         recipe: what is trained; its seed is replaced.
         reference: name of the row it is compared with, or None.
         published: value printed by the paper, by metric name and then split.
+        parts: the row is not trained but put together: submodule of its network -> name of an earlier row whose run
+            of the same seed gives the weights.
         train_per_class: train on this many images of each class, drawn once per seed; None for all.
         group: what the row is drawn with in the figures: method, style.
         weight_label: position on the figure's axis.
@@ -53,6 +56,7 @@ class Row:
     recipe: Recipe
     reference: str | None = None
     published: Mapping[str, Published] = field(default_factory=dict)
+    parts: Mapping[str, str] = field(default_factory=dict)
     train_per_class: int | None = None
     group: str = ""
     weight_label: str = ""
@@ -68,6 +72,7 @@ class Table:
         rows: its rows, references before those compared with them.
         caption: how it is to be read; deviations from the paper.
         metrics: metrics shown, in order.
+        leading: metrics that figures and sentences compare rows by: the first that the rows have.
     """
 
     name: str
@@ -75,6 +80,7 @@ class Table:
     rows: tuple[Row, ...]
     caption: str = ""
     metrics: tuple[str, ...] = ("image-wise accuracy", "study-wise accuracy")
+    leading: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -138,13 +144,15 @@ def run_table(
     failures = _unservable(table, cohort, say)
     # seeds outermost: after the first pass every row has a first result
     jobs = [
-        _Job(row, seed, cohort, tests, out, catalogue, engine or Engine())
+        _Job(row, seed, cohort, tests, out, catalogue, engine or Engine(), {r.name: r for r in table.rows})
         for seed in seeds
         for row in table.rows
         if row.name not in failures
     ]
     if parallel > 1:
-        _run_in_processes(jobs, parallel)
+        # rows put together from others wait until those are there
+        _run_in_processes([job for job in jobs if not job.row.parts], parallel)
+        _run_in_processes([job for job in jobs if job.row.parts], parallel)
     folders: dict[str, list[Path]] = {row.name: [] for row in table.rows}
     evaluations: dict[str, dict[str, list[Evaluation]]] = {row.name: {t: [] for t in tests} for row in table.rows}
     for job in jobs:
@@ -184,6 +192,7 @@ class _Job:
     out: Path
     catalogue: Catalogue
     engine: Engine
+    rows: Mapping[str, Row]
 
     @property
     def recipe(self) -> Recipe:
@@ -191,16 +200,32 @@ class _Job:
 
     @property
     def training(self) -> Cohort:
-        return few_per_class(self.cohort, self.row.train_per_class, self.recipe.train_on, self.seed)
+        seen = self.recipe.see(self.cohort)
+        return few_per_class(seen, self.row.train_per_class, self.recipe.train_on, self.seed)
+
+    @property
+    def part_jobs(self) -> dict[str, _Job]:
+        return {name: replace(self, row=self.rows[row]) for name, row in self.row.parts.items()}
+
+    @property
+    def identity(self) -> str:
+        parts = {name: job.identity for name, job in self.part_jobs.items()}
+        return run_identity(self.recipe, self.training, self.catalogue, parts)
 
     @property
     def folder(self) -> Path:
-        return self.out / "runs" / run_identity(self.recipe, self.training, self.catalogue)
+        return self.out / "runs" / self.identity
 
     def run(self) -> dict[str, Evaluation]:
-        """Train (or resume, or reuse) and evaluate."""
-        run = train(self.recipe, self.training, self.folder, self.catalogue, self.engine)
+        """Train (or resume, reuse, put together) and evaluate."""
+        run = choose_boxes(self._trained(), self.training, self.catalogue, engine=self.engine)
         return {name: evaluate(run, test, name, engine=self.engine) for name, test in self.tests.items()}
+
+    def _trained(self) -> Run:
+        if not self.row.parts:
+            return train(self.recipe, self.training, self.folder, self.catalogue, self.engine)
+        parts = {name: job._trained() for name, job in self.part_jobs.items()}
+        return assemble(self.recipe, self.training, parts, self.folder, self.catalogue)
 
 
 def _unservable(table: Table, cohort: Cohort, say: Callable[[str], None]) -> dict[str, SightlineError]:

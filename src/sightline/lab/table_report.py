@@ -83,12 +83,16 @@ def _tables(result: TableResult, lines: Sequence[Line], test: str) -> list[Repor
     main = [m for m in result.table.metrics if m in metrics]
     ranked = [m for m in metrics if "AUC" in m]
     places = [m for m in metrics if m.startswith(("pointing", "energy"))]
-    return [_metric_table(result, lines, test, m) for m in (*main, *ranked, *places)]
+    return [_metric_table(result, lines, test, m) for m in dict.fromkeys((*main, *ranked, *places))]
 
 
 def _metric_table(result: TableResult, lines: Sequence[Line], test: str, metric: str) -> ReportTable:
-    percent = metric in result.table.metrics
-    having = {row.row.name: _find(lines, row.row.name, test, metric) for row in result.rows}
+    percent = "accuracy" in metric
+    # rows of another task, or without maps, have no such number: they are no part of this table
+    found = {row.row.name: _find(lines, row.row.name, test, metric) for row in result.rows}
+    having = {name: line for name, line in found.items() if line is not None or result.of(name).why_not is not None}
+    # what no row trained: the whole image, the mean box
+    having |= {x.row: x for x in lines if x.test == test and x.metric == metric and x.row not in found}
     chance = any(x is not None and x.chance is not None for x in having.values())
     printed = any(x is not None and x.published for x in having.values())
     columns = ["row", "mean ± sd over seeds", "95% interval"]
@@ -98,7 +102,7 @@ def _metric_table(result: TableResult, lines: Sequence[Line], test: str, metric:
     rows, strong = [], []
     for r, (name, line) in enumerate(having.items()):
         if line is None or line.mean is None:
-            rows.append((name, "not run" if result.of(name).why_not else "undefined", *("" for _ in columns[2:])))
+            rows.append((name, "not run" if line is None else "undefined", *("" for _ in columns[2:])))
             continue
         cells = [name, line.value_text(percent=percent), line.interval_text(percent=percent)]
         cells += [_number(line.chance, percent)] if chance else []
@@ -146,8 +150,8 @@ def _markdown(table: ReportTable) -> str:
 def _charts(result: TableResult, lines: Sequence[Line]) -> list[ReportPicture]:
     pictures = []
     rows = []
+    metric = _leading(result, lines)
     for row in result.rows:
-        metric = "study-wise AUC" if _find(lines, row.row.name, "test", "study-wise AUC") else "study-wise accuracy"
         line = _find(lines, row.row.name, "test", metric)
         if line is not None and line.difference is not None:
             rows.append(ForestRow(row.row.name, line.difference, line.difference_low, line.difference_high, line.n))
@@ -176,6 +180,12 @@ def _charts(result: TableResult, lines: Sequence[Line]) -> list[ReportPicture]:
             ReportPicture(roc(curves), "ROC curves, study-wise, first seed, of up to five rows.", "ROC curves")
         )
     return pictures
+
+
+def _leading(result: TableResult, lines: Sequence[Line]) -> str:
+    """The metric that methods are compared by in figures and sentences."""
+    wanted = (*result.table.leading, "study-wise AUC", "study-wise accuracy")
+    return next((m for m in wanted if any(x.metric == m and x.difference is not None for x in lines)), wanted[-1])
 
 
 def _bars(result: TableResult, lines: Sequence[Line]) -> ReportPicture | None:
@@ -222,8 +232,9 @@ def _percent(value: float | None) -> float | None:
 
 
 def _shown(result: TableResult) -> list[RowResult]:
-    """The reference and the rows nearest to it in kind, at most four, that have maps."""
+    """The reference and the rows nearest to it in kind, at most four, that have maps and tell the same classes."""
     having = [r for r in result.rows if r.why_not is None and r.evaluations["test"][0].maps is not None]
+    having = [r for r in having if r.row.recipe.task == having[-1].row.recipe.task]
     if len(having) <= 4:
         return having
     step = (len(having) - 1) / 3
@@ -233,9 +244,9 @@ def _shown(result: TableResult) -> list[RowResult]:
 def _looks(result: TableResult) -> list[ReportPicture]:
     rows = _shown(result)
     # of many classes each method kept other maps: there is nothing to set side by side
-    if not rows or len(result.cohort.classes) > MAPS_KEPT:
+    if not rows or len(rows[-1].evaluations["test"][0].predictions.classes) > MAPS_KEPT:
         return []
-    cohort = result.cohort.split("test")
+    cohort = rows[-1].row.recipe.see(result.cohort).split("test")
     last = rows[-1].evaluations["test"][0]
     pictures = []
     for index in telling_cases(last, COMPARED):
@@ -288,9 +299,7 @@ def _plain_words(result: TableResult, lines: Sequence[Line]) -> list[str]:
         f"{len({c.study_id for c in test})} studies and {len({c.patient_id for c in test})} patients."
     ]
     for row in result.rows:
-        line = _find(lines, row.row.name, "test", "study-wise AUC") or _find(
-            lines, row.row.name, "test", "study-wise accuracy"
-        )
+        line = _find(lines, row.row.name, "test", _leading(result, lines))
         if line is None or line.difference is None or line.difference_low is None or line.difference_high is None:
             continue
         verdict = "better than" if line.difference_low > 0 else "worse than" if line.difference_high < 0 else ""

@@ -1,0 +1,50 @@
+"""A run put together from trained runs: each gives the weights of one part of the network, and nothing is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+
+from sightline.case import Cohort
+from sightline.errors import RunError
+from sightline.lab.plain import Catalogue
+from sightline.lab.recipe import Recipe
+from sightline.lab.run import Run, load_weights, open_run, save_weights, start_run, write_text
+
+
+def assemble(recipe: Recipe, cohort: Cohort, parts: Mapping[str, Run], folder: Path, catalogue: Catalogue) -> Run:
+    """Write a run whose network holds the networks of other runs (Sup+UBM of Jimenez-Sanchez 2018, section II-B).
+
+    Args:
+        recipe: its model has one submodule for every part, of the part's own architecture.
+        cohort: what the parts were trained on.
+        parts: submodule name -> trained run.
+        folder: run folder to write; the same run in it is reused.
+        catalogue: words for the recipe's parts.
+
+    Raises:
+        RunError: a part is not finished, or its weights do not fit the submodule.
+    """
+    cohort = recipe.see(cohort)
+    unfinished = [str(run.folder) for run in parts.values() if not run.done]
+    if unfinished:
+        raise RunError(f"{', '.join(unfinished)} is not finished.", "Run the same train command again: it resumes.")
+    identities = {name: run.identity for name, run in parts.items()}
+    start_run(folder, recipe, cohort, catalogue, identities)
+    run = open_run(folder, catalogue)
+    if run.done:
+        return run
+    weights: dict[str, Any] = {}
+    for name, part in parts.items():
+        tensors = load_file(part.folder / "weights.safetensors")
+        weights |= {f"{name}.{key}": tensor for key, tensor in tensors.items()}
+    path = folder / "weights.safetensors"
+    save_weights(weights, path)
+    # strictly: a part of another architecture is found now, not when somebody predicts
+    load_weights(recipe.model.without_weights().build(len(cohort.classes)), path)
+    write_text(folder / "DONE", f"assembled, {datetime.now(UTC).isoformat(timespec='seconds')}\n")
+    return open_run(folder, catalogue)
