@@ -5,13 +5,14 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import maps, memory, page, reading, step  # noqa: E402
+from benchmarks import boxes, maps, memory, page, reading, step  # noqa: E402
 from benchmarks.timing import Result, Row, Unequal, alternate  # noqa: E402
 from sightline.cohorts.transforms import View  # noqa: E402
 
@@ -75,6 +76,20 @@ def test_maps_run_and_are_grad_cam():
         network.head.linear.weight.zero_()
     with pytest.raises(Unequal, match="blank"):
         maps.check(network, images)
+
+
+def test_boxes_run_and_are_those_of_the_loops():
+    chosen = boxes.settings("cpu", toy=True)
+    result = boxes.measure(chosen)
+    assert [r.what.rpartition("; ")[2] for r in result.rows] == ["scikit-image", "SciPy"]
+    assert any("largest component 0." in note for note in result.notes)
+    maps_made = boxes.make(chosen, 6)
+    boxes.check(maps_made)
+    with pytest.raises(Unequal, match="whole map"):
+        # one dark corner aside everything is kept
+        boxes.check(
+            boxes.make(replace(chosen, count=2), 6) * 0 + np.where(np.eye(48) > 0, 1.0, 0.9) - np.eye(48)[:, ::-1]
+        )
 
 
 def test_reading_runs_and_serves_the_same_pictures(tmp_path):
