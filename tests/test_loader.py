@@ -125,11 +125,11 @@ def test_a_picture_within_the_budget_is_read_once(tiny_cohort, monkeypatch):
 
 
 def test_the_least_recently_used_picture_leaves(tiny_cohort):
-    bytes_each = Pictures(tiny_cohort, VIEW).working(0, 32)[0].bytes
+    bytes_each = Pictures(tiny_cohort, VIEW).working(0, False)[0].bytes
     pictures = Pictures(tiny_cohort, VIEW, cache_bytes=2 * bytes_each)
     for index in (0, 1, 0, 2):
-        pictures.working(index, 32)
-    assert list(pictures._kept) == [(0, 32), (2, 32)]
+        pictures.working(index, False)
+    assert list(pictures._kept) == [(0, False), (2, False)]
 
 
 def test_workers_give_the_same_batches(tiny_cohort):

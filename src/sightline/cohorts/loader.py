@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,20 +16,21 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from sightline.case import Case, Cohort
+from sightline.cohorts.framing import Corners, largest_box
 from sightline.cohorts.regions import RegionChoice, draw_targets
-from sightline.cohorts.transforms import View, Working, reduce_picture, sample
+from sightline.cohorts.transforms import View, Working, sample
 from sightline.errors import CohortError, SightlineError
 from sightline.evidence import Batch
 from sightline.frame import Frame
 from sightline.io.image import read_image
-from sightline.region import Region
+from sightline.region import Mask, Region
 
 CACHE_BYTES = 2 * 1024**3
 
 
 @dataclass(frozen=True)
 class Item:
-    """One image ready for a batch: pixels [c, s, s], target [k or 1, s, s] or None, guided [k]."""
+    """One image ready for a batch: pixels [c, s, s], target [k or 1, s, s] or None, guided [k], box [4] or None."""
 
     image: NDArray[np.float32]
     label: int
@@ -37,14 +38,22 @@ class Item:
     guided: NDArray[np.bool_]
     frame: Frame
     case_id: str
+    box: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
 class Key:
-    """Which image, and which draw of its augmentation; epoch -1 means the test-time view."""
+    """Which image, and which draw of its augmentation; epoch -1 means the test-time view.
+
+    Attributes:
+        index: position in the cohort.
+        epoch: of the training.
+        draw: how often the image came before in this epoch, where images are repeated.
+    """
 
     index: int
     epoch: int
+    draw: int = 0
 
 
 class Pictures:
@@ -55,16 +64,19 @@ class Pictures:
         self.view = view
         self.cache_bytes = cache_bytes
         self.held_bytes = 0
-        self._kept: OrderedDict[tuple[int, int], tuple[Working, Frame]] = OrderedDict()
+        self._kept: OrderedDict[tuple[int, bool], tuple[Working, Frame]] = OrderedDict()
 
-    def working(self, index: int, longest: int) -> tuple[Working, Frame]:
+    def working(self, index: int, training: bool, around: Corners | None = None) -> tuple[Working, Frame]:
         """The reduced picture and the frame of the source picture itself."""
-        key = (index, longest)
+        key = (index, training)
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
         picture = read_image(self.cohort[index].image)
-        entry = (reduce_picture(picture.pixels, picture.frame, longest), picture.frame)
+        entry = (
+            self.view.reduce(picture.pixels, picture.frame, around=around, training=training),
+            picture.frame,
+        )
         self._kept[key] = entry
         self.held_bytes += entry[0].bytes
         while self.held_bytes > self.cache_bytes and len(self._kept) > 1:
@@ -80,6 +92,7 @@ class CohortItems(Dataset[Item]):
         cohort: cases to serve.
         view: framing and augmentation.
         regions: which regions guide; None serves no targets.
+        boxes: serve the largest finding box of each case; a RegionChoice serves only those within its `share`.
         channels: channels the network takes (1 or 3).
         seed: seed of the augmentation.
         cache_bytes: memory for reduced pictures.
@@ -91,6 +104,7 @@ class CohortItems(Dataset[Item]):
         view: View,
         regions: RegionChoice | None = None,
         *,
+        boxes: bool | RegionChoice = False,
         channels: int = 3,
         seed: int = 0,
         cache_bytes: int = CACHE_BYTES,
@@ -98,30 +112,50 @@ class CohortItems(Dataset[Item]):
         self.cohort = cohort
         self.view = view
         self.regions = regions
+        self.boxes = boxes is not False
         self.channels = channels
         self.seed = seed
         self.pictures = Pictures(cohort, view, cache_bytes)
         self.shared = regions is not None and regions.classes != "own" and not _names_classes(cohort, regions)
-        self._picked: dict[int, tuple[Region, ...]] = {}
+        self._guiding = regions.patients(cohort) if regions is not None else None
+        # boxes are of findings, whatever role the choice names
+        self._boxed = replace(boxes, role="finding").patients(cohort) if isinstance(boxes, RegionChoice) else None
+        self._picked = _Picked(cache_bytes // 8)
+        self._around: dict[int, Corners | None] = {}
+        self._finding: dict[int, Corners | None] = {}
 
     def __len__(self) -> int:
         """Number of cases."""
         return len(self.cohort)
 
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Class index of every case, [n]."""
+        return np.array([self.cohort.class_index(case.label) for case in self.cohort], dtype=np.int64)
+
     def __getitem__(self, key: Key) -> Item:
         """The item of a key."""
         case = self.cohort[key.index]
         training = key.epoch >= 0
-        longest = self.view.working_longest() if training else self.view.size
-        working, source = self.pictures.working(key.index, longest)
-        rng = np.random.default_rng([self.seed, max(key.epoch, 0), key.index])
-        frame = self.view.training_frame(source, rng) if training else self.view.test_frame(source)
+        if key.index not in self._around:
+            self._around[key.index] = self.view.around(case)
+        around = self._around[key.index]
+        working, source = self.pictures.working(key.index, training, around)
+        words = [self.seed, max(key.epoch, 0), key.index]
+        rng = np.random.default_rng([*words, key.draw] if key.draw else words)
+        frame = self.view.training_frame(source, rng, around) if training else self.view.test_frame(source, around)
         image = sample(working, frame)
         if training:
             image = self.view.tone(image, rng)
         target, guided = self._target(key.index, case, source, frame)
         return Item(
-            _channels(image, self.channels), self.cohort.class_index(case.label), target, guided, frame, case.case_id
+            _channels(image, self.channels),
+            self.cohort.class_index(case.label),
+            target,
+            guided,
+            frame,
+            case.case_id,
+            self._box(key.index, case, frame) if self.boxes else None,
         )
 
     def _target(
@@ -130,9 +164,57 @@ class CohortItems(Dataset[Item]):
         classes = self.cohort.classes
         if self.regions is None:
             return None, np.zeros(len(classes), dtype=bool)
-        if index not in self._picked:
-            self._picked[index] = self.regions.pick(case, (source.shape[0], source.shape[1]))
-        return draw_targets(self._picked[index], self.regions, case, classes, frame, shared=self.shared)
+        picked: tuple[Region, ...] = ()
+        if self._guiding is None or case.patient_id in self._guiding:
+            picked = self._picked.of(index, self.regions, case, (source.shape[0], source.shape[1]))
+        return draw_targets(picked, self.regions, case, classes, frame, shared=self.shared)
+
+    def _box(self, index: int, case: Case, frame: Frame) -> NDArray[np.float32]:
+        if index not in self._finding:
+            hidden = self._boxed is not None and case.patient_id not in self._boxed
+            self._finding[index] = None if hidden else largest_box(case)
+        return box_on_grid(self._finding[index], frame)
+
+
+def box_on_grid(corners: Corners | None, frame: Frame) -> NDArray[np.float32]:
+    """A box of the source picture as centre row, centre column, height and width, in fractions of a grid: float32 [4].
+
+    The centre is carried to the grid, the sides are scaled: on a turned grid the box stays upright and keeps its size.
+    NaN without a box, or where its centre has left the grid.
+    """
+    box = np.full(4, np.nan, dtype=np.float32)
+    if corners is not None:
+        shape = np.array(frame.shape, dtype=np.float64)
+        low, high = np.array(corners[:2]), np.array(corners[2:])
+        centre = frame.unmap_points((low + high) / 2.0) / shape
+        if (centre >= 0.0).all() and (centre <= 1.0).all():
+            box[:2], box[2:] = centre, (high - low) / frame.scale / shape
+    return box
+
+
+class _Picked:
+    """Regions in the style asked for, kept within a memory budget: one made into a mask is as large as its picture."""
+
+    def __init__(self, budget_bytes: int) -> None:
+        self.budget_bytes = budget_bytes
+        self.held_bytes = 0
+        self._kept: OrderedDict[int, tuple[Region, ...]] = OrderedDict()
+
+    def of(self, index: int, choice: RegionChoice, case: Case, shape: tuple[int, int]) -> tuple[Region, ...]:
+        """The picked regions of the case at a position."""
+        if index in self._kept:
+            self._kept.move_to_end(index)
+            return self._kept[index]
+        picked = self._kept[index] = choice.pick(case, shape)
+        self.held_bytes += _bytes(picked)
+        while self.held_bytes > self.budget_bytes and len(self._kept) > 1:
+            self.held_bytes -= _bytes(self._kept.popitem(last=False)[1])
+        return picked
+
+
+def _bytes(regions: Sequence[Region]) -> int:
+    """Memory of masks that are held as arrays; other regions are small."""
+    return sum(r.source.nbytes for r in regions if isinstance(r, Mask) and isinstance(r.source, np.ndarray))
 
 
 def _names_classes(cohort: Cohort, regions: RegionChoice) -> bool:
@@ -162,13 +244,34 @@ def collate(items: Sequence[Item]) -> Batch:
         guided=torch.from_numpy(np.stack([item.guided for item in items])),
         frames=tuple(item.frame for item in items),
         case_ids=tuple(item.case_id for item in items),
+        boxes=None if items[0].box is None else torch.from_numpy(np.stack([i.box for i in items if i.box is not None])),
     )
 
 
-def epoch_order(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """The shuffled order of an epoch: a permutation of range(n) that depends on seed and epoch alone."""
-    order: NDArray[np.int64] = np.random.default_rng([seed, epoch, n, 1]).permutation(n)
+def epoch_order(n: int, seed: int, epoch: int, labels: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+    """The shuffled order of an epoch: a permutation of range(n) that depends on seed and epoch alone.
+
+    With labels [n], every class is repeated up to the count of the largest: each of its images equally often, and
+    some of them, drawn anew each epoch, once more.
+    """
+    random = np.random.default_rng([seed, epoch, n, 1])
+    if labels is None:
+        order: NDArray[np.int64] = random.permutation(n)
+        return order
+    most = np.bincount(labels).max(initial=0)
+    repeated = []
+    for label in np.unique(labels):
+        own = np.flatnonzero(labels == label)
+        whole, rest = divmod(int(most), len(own))
+        repeated += [np.tile(own, whole), random.permutation(own)[:rest]]
+    order = random.permutation(np.concatenate(repeated))
     return order
+
+
+def balanced_length(labels: NDArray[np.int64]) -> int:
+    """How many images an epoch has where every class present is repeated up to the largest one's count."""
+    counts = np.bincount(labels)
+    return int(counts.max(initial=0) * np.count_nonzero(counts))
 
 
 def training_batches(
@@ -180,24 +283,32 @@ def training_batches(
     rank: int = 0,
     world: int = 1,
     workers: int = 0,
+    balance: bool = False,
 ) -> Iterator[Batch]:
     """The batches of one epoch, from `first_batch` on; on several devices each rank takes its own share.
 
-    A last batch of a single image is joined to none and left out: batch norm cannot train on it.
+    A last batch of a single image is joined to none and left out: batch norm cannot train on it. With `balance`
+    smaller classes are repeated (`epoch_order`), and an image that comes again is augmented anew.
     """
     if len(items) == 0:
         raise CohortError("There is no case to train on.", "Check the cohort's splits and the recipe's train_on.")
-    order = epoch_order(len(items), items.seed, epoch)
+    order = epoch_order(len(items), items.seed, epoch, items.labels if balance else None)
+    came: dict[int, int] = {}
+    draws = []
+    for index in order.tolist():
+        draws.append(came.get(index, 0))
+        came[index] = draws[-1] + 1
+    every = [Key(int(index), epoch, draw) for index, draw in zip(order, draws, strict=True)]
     step = batch_size * world
-    blocks = [order[i : i + step] for i in range(0, len(order), step)]
+    blocks = [every[i : i + step] for i in range(0, len(every), step)]
     if len(blocks) > 1 and len(blocks[-1]) // world < 2:
         blocks.pop()
-    keys = [[Key(int(i), epoch) for i in block[rank::world]] for block in blocks[first_batch:]]
+    keys = [block[rank::world] for block in blocks[first_batch:]]
     return _serve(items, keys, workers)
 
 
 def batches_per_epoch(n: int, batch_size: int, world: int = 1) -> int:
-    """How many batches `training_batches` gives for n cases."""
+    """How many batches `training_batches` gives for n images (`balanced_length` of them where it balances)."""
     full, rest = divmod(n, batch_size * world)
     return max(1, full + (1 if rest // world >= 2 else 0))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -9,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sightline.case import Case
+from sightline.case import Case, Cohort
 from sightline.cohorts.styles import dilate, in_style
 from sightline.errors import RecipeError
 from sightline.frame import Frame
@@ -27,6 +29,9 @@ class RegionChoice:
             (`tagged`; an untagged region guides all), or only the image's `own` class.
         margin_px: source pixels by which regions are widened before use.
         stroke_px: stroke width, in source pixels, of scribbles made from masks.
+        share: share of the cohort's marked images whose marks are used: 0.05 for guidance from 5% of the boxes. Whole
+            patients are drawn; those of a smaller share are among those of a larger one.
+        share_seed: another number draws other patients.
     """
 
     style: Style = "mask"
@@ -34,6 +39,8 @@ class RegionChoice:
     classes: Literal["all", "tagged", "own"] = "all"
     margin_px: float = 0.0
     stroke_px: float = 3.0
+    share: float = 1.0
+    share_seed: int = 0
 
     def __post_init__(self) -> None:
         """Refuse lengths that are none."""
@@ -42,6 +49,47 @@ class RegionChoice:
                 f"RegionChoice needs margin_px >= 0 and stroke_px > 0; got {self.margin_px} and {self.stroke_px}.",
                 "Give lengths in source pixels.",
             )
+        if not 0.0 < self.share <= 1.0:
+            raise RecipeError(
+                f"RegionChoice.share lies above 0 and up to 1; got {self.share}.",
+                "To use no mark at all, set the guidance weight to 0.",
+            )
+
+    def patients(self, cohort: Cohort) -> frozenset[str] | None:
+        """The patients whose marks are used: at least one, and as near to `share` of the marked images as can be.
+
+        Patients come in an order of their own that depends on `share_seed` and their ids alone. One that has more than
+        1% of all marked images waits until it is at most a fifth of what is drawn, so that small shares can be met
+        where groups are large (FracAtlas, whose groups of up to 33 marked images count as patients).
+
+        Args:
+            cohort: the training cases.
+
+        Returns:
+            Patient ids, or None: everybody.
+        """
+        if self.share >= 1.0:
+            return None
+        marked = Counter(
+            case.patient_id for case in cohort if any(region.tag.role == self.role for region in case.regions)
+        )
+        if not marked:
+            return frozenset()
+        waiting = sorted(marked, key=lambda p: hashlib.sha256(f"guided {self.share_seed} {p}".encode()).digest())
+        small = sum(marked.values()) / 100.0
+        sizes = Counter(marked.values())
+        order: list[str] = []
+        sums: list[int] = []
+        while waiting:
+            have = sums[-1] if sums else 0
+            allowed = max(min(+sizes), small, have / 4.0)
+            after = next(p for p in waiting if marked[p] <= allowed)
+            waiting.remove(after)
+            sizes[marked[after]] -= 1
+            order.append(after)
+            sums.append(have + marked[after])
+        nearest = min(range(len(order)), key=lambda i: abs(sums[i] - self.share * sums[-1]))
+        return frozenset(order[: nearest + 1])
 
     def pick(self, case: Case, shape: tuple[int, int]) -> tuple[Region, ...]:
         """The case's regions of this role, in this style.

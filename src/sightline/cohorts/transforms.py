@@ -14,7 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sightline.errors import RecipeError
+from sightline.case import Case, Cohort
+from sightline.cohorts.equalise import equalised
+from sightline.cohorts.framing import Corners, Crop, RegionJitter, largest_box, scaled
+from sightline.errors import CohortError, RecipeError
 from sightline.frame import Frame
 
 
@@ -29,6 +32,11 @@ class View:
         rotation_deg: training rotations are uniform in +- this many degrees.
         contrast: training intensities are scaled by a factor uniform in 1 +- this, about their mean.
         brightness: training intensities are shifted by a value uniform in +- this (of the full range).
+        equalise: equalise the picture's histogram before anything else.
+        crop: show the square around the expert's box instead of the whole picture; cases without a box are shown
+            whole.
+        jitter: training frames that keep the expert's box inside, in place of `crop_area` and `rotation_deg`. Under
+            a crop, which follows the box, only its turns are seen.
     """
 
     size: int = 512
@@ -37,6 +45,9 @@ class View:
     rotation_deg: float = 30.0
     contrast: float = 0.0
     brightness: float = 0.0
+    equalise: bool = False
+    crop: Crop | None = None
+    jitter: RegionJitter | None = None
 
     def __post_init__(self) -> None:
         """Refuse sizes and ranges that mean nothing."""
@@ -48,22 +59,46 @@ class View:
         if not 0.0 <= self.flip_chance <= 1.0:
             raise RecipeError(f"View.flip_chance is a probability; got {self.flip_chance}.", "Use a value in 0..1.")
 
-    def test_frame(self, source: Frame) -> Frame:
-        """Pad to square and resize."""
-        return source.pad_to_square().resize((self.size, self.size))
+    def around(self, case: Case) -> Corners | None:
+        """The box of a case that its frames are made around, or None: no such box, or the view asks for none."""
+        asking = self.crop or self.jitter
+        return None if asking is None else largest_box(case, asking.role)
 
-    def training_frame(self, source: Frame, rng: np.random.Generator) -> Frame:
-        """Pad to square, crop, flip and turn at random, resize."""
+    def test_frame(self, source: Frame, around: Corners | None = None) -> Frame:
+        """Pad to square and resize; with a crop, the square around the box.
+
+        Args:
+            source: frame of the picture.
+            around: `self.around(case)` where the case is known.
+        """
+        if self.crop is None or around is None:
+            return source.pad_to_square().resize((self.size, self.size))
+        row, column, side = self.crop.square(around)
+        return scaled(source, (row, column), side, self.size)
+
+    def training_frame(self, source: Frame, rng: np.random.Generator, around: Corners | None = None) -> Frame:
+        """Pad to square (or take the square around the box), crop, flip and turn at random, resize."""
+        cropped = self.crop is not None and around is not None
         square = source.pad_to_square()
-        side = square.shape[0] * math.sqrt(rng.uniform(*self.crop_area))
-        room = square.shape[0] - side
-        start = (rng.uniform(0.0, room), rng.uniform(0.0, room))
-        # the crop's side need not be a whole number of source pixels: scale the grid, then cut it
-        pixel = side / self.size
-        grid = square.then([[pixel, 0.0, start[0]], [0.0, pixel, start[1]], [0.0, 0.0, 1.0]], (self.size, self.size))
+        side: float = square.shape[0]
+        if self.crop is not None and around is not None:
+            row, column, side = self.crop.square(around, rng)
+            square = source.crop((row, column), (1, 1))
+        if self.jitter is not None and not cropped:
+            grid = self.jitter.draw(square, side, self.size, rng, around)
+        elif self.jitter is not None:
+            grid = scaled(square, (0.0, 0.0), side, self.size)
+            if rng.random() < self.jitter.chance:
+                grid = grid.rotate(self.jitter.turn(rng))
+        else:
+            kept = side * math.sqrt(rng.uniform(*self.crop_area))
+            room = side - kept
+            start = (rng.uniform(0.0, room), rng.uniform(0.0, room))
+            # the crop's side need not be a whole number of source pixels: scale the grid, then cut it
+            grid = scaled(square, start, kept, self.size)
         if rng.random() < self.flip_chance:
             grid = grid.flip(1)
-        if self.rotation_deg > 0.0:
+        if self.rotation_deg > 0.0 and self.jitter is None:
             grid = grid.rotate(rng.uniform(-self.rotation_deg, self.rotation_deg))
         return grid
 
@@ -79,7 +114,63 @@ class View:
 
     def working_longest(self) -> int:
         """Longest side, in pixels, that a picture needs before sampling so that no training crop is magnified."""
+        if self.jitter is not None:
+            return math.ceil(self.size * max(self.jitter.zoom_in[1], self.jitter.zoom_out[1]))
         return math.ceil(self.size / math.sqrt(self.crop_area[0]))
+
+    def reduce(
+        self,
+        pixels: NDArray[np.uint8] | NDArray[np.uint16],
+        source: Frame,
+        *,
+        around: Corners | None = None,
+        training: bool = False,
+    ) -> Working:
+        """What is kept of a picture: as many pixels as the test frame, or any training frame, can show.
+
+        With a crop only the box's neighbourhood is kept, at the resolution that the crop needs.
+        """
+        if self.equalise:
+            pixels = equalised(pixels)
+        if self.crop is None or around is None:
+            return reduce_picture(pixels, source, self.working_longest() if training else self.size)
+        least = 1.0
+        if training:
+            least = (1.0 - self.crop.jitter) * (1.0 if self.jitter else math.sqrt(self.crop_area[0]))
+        longest = math.ceil(self.size * self.crop.reach / least)
+        return reduce_picture(pixels, source, longest, self.crop.part(around))
+
+    def show(
+        self, pixels: NDArray[np.uint8] | NDArray[np.uint16], source: Frame, around: Corners | None = None
+    ) -> tuple[NDArray[np.float32], Frame]:
+        """What the network is shown of a picture at test time: float32 [c, size, size] in 0..1, and its frame."""
+        frame = self.test_frame(source, around)
+        return sample(self.reduce(pixels, source, around=around), frame), frame
+
+
+def refuse_unmarked(cohort: Cohort, view: View) -> None:
+    """Refuse a view that crops around experts' boxes where cases have none.
+
+    A case without a box is shown whole. Where only some have one, fractured ones say, the crop itself gives the label
+    away, and a network that never saw a bone could tell the two apart.
+
+    Raises:
+        CohortError: naming how many cases of each class have a box.
+    """
+    if view.crop is None or len(cohort) == 0:
+        return
+    role = view.crop.role
+    marked = cohort.where(lambda case: any(region.tag.role == role for region in case.regions))
+    if len(marked) == len(cohort):
+        return
+    have, every = marked.counts(), cohort.counts()
+    counts = ", ".join(f"{name}: {have[name]} of {n}" for name, n in every.items() if n)
+    raise CohortError(
+        f"The view crops around {role} boxes, but only {len(marked)} of {len(cohort)} cases of {cohort.name!r} have "
+        f"one ({counts}).",
+        "Mark every case, normal ones too, or use a view without a crop: where some cases are cropped and others "
+        "not, the crop gives the label away.",
+    )
 
 
 @dataclass(frozen=True)
@@ -101,20 +192,39 @@ class Working:
         """Memory held, in bytes."""
         return sum(p.size[0] * p.size[1] * (1 if p.mode == "L" else 4) for p in self.planes)
 
+    def coarser(self, factor: int) -> Working:
+        """The same picture on a grid `factor` times coarser, each pixel the mean of those it covers."""
+        planes = tuple(plane.reduce(factor) for plane in self.planes)
+        columns, rows = planes[0].size
+        return Working(planes, self.frame.then(np.diag([factor, factor, 1.0]), (rows, columns)), self.peak)
 
-def reduce_picture(pixels: NDArray[np.uint8] | NDArray[np.uint16], frame: Frame, longest: int) -> Working:
+
+def reduce_picture(
+    pixels: NDArray[np.uint8] | NDArray[np.uint16], frame: Frame, longest: int, part: Corners | None = None
+) -> Working:
     """Reduce a picture so that its longest side is at most `longest` pixels (never magnified).
 
     Args:
         pixels: [H, W] or [H, W, 3], 8 or 16 bit, full range of the type.
         frame: the picture's frame; kept as the source.
         longest: longest side allowed.
+        part: keep only this part (row start, column start, row stop, column stop); `longest` then holds for the part,
+            which may reach outside the picture.
     """
     peak = float(np.iinfo(pixels.dtype).max)
     mode_type = np.uint8 if pixels.dtype == np.uint8 else np.float32
+    side = float(max(pixels.shape[:2]))
+    if part is not None:
+        low = [max(0, math.floor(x)) for x in part[:2]]
+        high = [min(n, math.ceil(x)) for n, x in zip(pixels.shape[:2], part[2:], strict=True)]
+        # a part wholly outside the picture shows none of it, whatever is kept
+        if low[0] < high[0] and low[1] < high[1]:
+            side = max(part[2] - part[0], part[3] - part[1])
+            pixels = pixels[low[0] : high[0], low[1] : high[1]]
+            frame = frame.crop(low, pixels.shape[:2])
     channels = [pixels] if pixels.ndim == 2 else [pixels[..., c] for c in range(pixels.shape[2])]
     rows, columns = pixels.shape[:2]
-    factor = min(1.0, longest / max(rows, columns))
+    factor = min(1.0, longest / side)
     shape = (max(1, round(rows * factor)), max(1, round(columns * factor)))
     planes = []
     for channel in channels:
@@ -132,6 +242,10 @@ def sample(working: Working, target: Frame) -> NDArray[np.float32]:
         working: the reduced picture.
         target: a frame over the same source picture.
     """
+    steps = int(target.scale / working.frame.scale + 1e-9)
+    if steps > 1:
+        # a picture shown much smaller than it is kept would alias
+        working = working.coarser(steps)
     # grid of the target -> grid of the working picture
     affine = np.linalg.inv(working.frame.to_source) @ target.to_source
     rows, columns = target.shape

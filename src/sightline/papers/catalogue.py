@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sightline.cohorts.framing import Crop, RegionJitter
 from sightline.cohorts.regions import RegionChoice
 from sightline.cohorts.task import Task
 from sightline.cohorts.transforms import View
@@ -24,6 +25,8 @@ CATALOGUE: dict[str, type[Any]] = {
     "recipe": Recipe,
     # what the network sees and is guided by
     "view": View,
+    "crop": Crop,
+    "region_jitter": RegionJitter,
     "region_choice": RegionChoice,
     "task": Task,
     # networks
