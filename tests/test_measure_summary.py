@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_measure_box_scores import table as boxes
 
 import sightline.measure
 from sightline.errors import CohortError
+from sightline.measure.box_report import BOX_MEASURES
 from sightline.measure.classification import AUC
 from sightline.measure.comparison import welch
 from sightline.measure.estimate import Estimate
@@ -97,10 +99,20 @@ def test_the_example_in_the_docs_runs(tmp_path, capsys):
     for seed in range(3):
         table(seed=seed).write(tmp_path / f"guided{seed}.csv")
         table(seed=seed + 3).write(tmp_path / f"unguided{seed}.csv")
-    exec(re.search(r"```python\n(.*?)```", page, re.S).group(1), {"folder": tmp_path})
+        boxes(seed).write(tmp_path / f"boxes{seed}.csv")
+    names = {"folder": tmp_path, "training": boxes(9)}
+    for example in re.findall(r"```python\n(.*?)```", page, re.S):
+        exec(example, names)
     printed = capsys.readouterr().out
     assert "| AUC, study-wise | 0." in printed
     assert "paired bootstrap over patients and 3 and 3 seeds" in printed and "Obuchowski" in printed
+    assert "| IoU of the best box, chance | 0." in printed and "printed mAP (share" in printed
+
+
+def test_every_box_measure_is_described_in_the_docs():
+    page = (Path(__file__).parents[1] / "docs" / "statistics.md").read_text(encoding="utf-8")
+    words = {re.sub(r"_at_.*|above_.*", lambda m: "above_0.1" if m[0][0] == "a" else "", word) for word in BOX_MEASURES}
+    assert {word for word in words if f"`{word}`" not in page} == set()
 
 
 def test_every_score_is_described_in_the_docs():

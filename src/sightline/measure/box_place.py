@@ -8,6 +8,7 @@ quotients; where the best of several findings changes inside a piece, the error 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 import numpy as np
 
@@ -70,10 +71,16 @@ def _axis_nodes(room: float, kinks: Iterable[float], nodes: int) -> tuple[FloatA
     if room <= 0.0:
         return np.zeros(1), np.ones(1)
     ends = np.unique(np.clip([0.0, room, *kinks], 0.0, room))
-    position, weight = np.polynomial.legendre.leggauss(nodes)
+    position, weight = _gauss(nodes)
     half = np.diff(ends) / 2
     places = (ends[:-1] + half)[:, None] + half[:, None] * position
     return places.ravel(), (half[:, None] * weight / room).ravel()
+
+
+@lru_cache(maxsize=8)
+def _gauss(nodes: int) -> tuple[FloatArray, FloatArray]:
+    position, weight = np.polynomial.legendre.leggauss(nodes)
+    return np.asarray(position), np.asarray(weight)
 
 
 def _union_length(low: FloatArray, high: FloatArray) -> FloatArray:

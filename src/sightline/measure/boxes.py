@@ -30,8 +30,10 @@ def as_boxes(boxes: ArrayLike, what: str = "boxes") -> FloatArray:
         corners = corners.reshape(0, 4)
     if corners.ndim != 2 or corners.shape[1] != 4:
         raise GeometryError(f"The {what} must be [n, 4] (two corners); got shape {corners.shape}.")
-    wrong = np.flatnonzero(~np.isfinite(corners).all(axis=1) | (corners[:, 2:] < corners[:, :2]).any(axis=1))
-    if wrong.size:
+    # NaN fails every comparison, and what is infinite has no finite sum
+    fair = (corners[:, 0] <= corners[:, 2]) & (corners[:, 1] <= corners[:, 3]) & np.isfinite(corners @ np.ones(4))
+    if not fair.all():
+        wrong = np.flatnonzero(~fair)
         raise GeometryError(
             f"Row {wrong[0]} of the {what} is {corners[wrong[0]].tolist()}; expected finite row_start, column_start, "
             f"row_stop, column_stop with stop not before start ({wrong.size} such rows)."
@@ -48,8 +50,11 @@ def area(boxes: ArrayLike) -> FloatArray:
 def intersection(a: ArrayLike, b: ArrayLike) -> FloatArray:
     """Common area [n, m] of boxes a [n, 4] and b [m, 4]."""
     first, second = as_boxes(a)[:, None], as_boxes(b)[None]
-    common = np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(first[..., :2], second[..., :2])
-    return np.asarray(common.clip(min=0.0).prod(axis=-1))
+    height, width = (
+        (np.minimum(first[..., axis + 2], second[..., axis + 2]) - np.maximum(first[..., axis], second[..., axis]))
+        for axis in range(2)
+    )
+    return np.asarray(height.clip(min=0.0) * width.clip(min=0.0))
 
 
 def iou(a: ArrayLike, b: ArrayLike) -> FloatArray:
@@ -86,7 +91,9 @@ def centre_distance(a: ArrayLike, b: ArrayLike, spacing_mm: tuple[float, float] 
 def centre_inside(found: ArrayLike, truth: ArrayLike) -> BoolArray:
     """Whether the centre of a found box lies in a true one, bool [f, t]; a box holds its start and not its stop."""
     point, box = centres(found)[:, None], as_boxes(truth)[None]
-    return np.asarray(((point >= box[..., :2]) & (point < box[..., 2:])).all(axis=-1))
+    row, column = point[..., 0], point[..., 1]
+    in_rows = (row >= box[..., 0]) & (row < box[..., 2])
+    return np.asarray(in_rows & (column >= box[..., 1]) & (column < box[..., 3]))
 
 
 def clip_boxes(boxes: ArrayLike, image_shape: tuple[int, int]) -> FloatArray:

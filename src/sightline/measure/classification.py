@@ -142,7 +142,7 @@ class F1:
         support = weights @ truth
         score = _divide(2.0 * (weights @ (truth & called)), support + weights @ called)
         if self.average == "weighted":
-            return _divide(np.where(support > 0, score * support, 0.0).sum(axis=1), support.sum(axis=1))
+            return support_weighted(score, support)
         mean: FloatArray = np.where(support > 0, score, np.nan).mean(axis=1)
         return mean
 
@@ -208,6 +208,14 @@ class CalibrationError:
         gap = (probabilities.argmax(axis=1) == labels) - confidence
         per_bin = weights @ (gap[:, None] * _one_hot(index, self.bins))
         return _divide(np.abs(per_bin).sum(axis=1), weights.sum(axis=1))
+
+
+def support_weighted(values: FloatArray, support: FloatArray) -> FloatArray:
+    """Mean of values [r, k] of k classes weighted by their support [r, k]: "Avg." of Jimenez-Sanchez 2018, table II.
+
+    A class without support has no part in it, whatever its value, NaN included.
+    """
+    return _divide(np.where(support > 0, values * support, 0.0).sum(axis=1), support.sum(axis=1))
 
 
 def called_positive(probabilities: FloatArray, positive: int, threshold: float | None) -> BoolArray:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -64,8 +65,7 @@ class Resample:
         if replicates < 1:
             raise RunError(f"A bootstrap needs at least one replicate; got {replicates}.")
         names, patient = np.unique(np.asarray(patient_ids, dtype=str), return_inverse=True)
-        draws = np.random.default_rng(seed).multinomial(names.size, np.full(names.size, 1 / names.size), replicates)
-        return cls(draws.astype(np.int32), patient, seed)
+        return cls(_draws(names.size, replicates, seed), patient, seed)
 
     @classmethod
     def once(cls, patient_ids: Sequence[str]) -> Resample:
@@ -81,6 +81,15 @@ class Resample:
     def values(self, score: Score, predictions: Predictions) -> FloatArray:
         """The score of every replicate [r], NaN where it is not defined."""
         return weighted_values(score, predictions, self.counts, self.patient)
+
+
+@lru_cache(maxsize=4)
+def _draws(patients: int, replicates: int, seed: int) -> NDArray[np.int32]:
+    """Draws per replicate and patient; every number of a report asks for the same ones."""
+    draws = np.random.default_rng(seed).multinomial(patients, np.full(patients, 1 / patients), replicates)
+    counts = draws.astype(np.int32)
+    counts.setflags(write=False)
+    return counts
 
 
 def weighted_values(
