@@ -60,7 +60,7 @@ class RegionChoice:
 
         Patients come in an order of their own that depends on `share_seed` and their ids alone. One that has more than
         1% of all marked images waits until it is at most a fifth of what is drawn, so that small shares can be met
-        where groups are large (FracAtlas, whose groups of up to 33 marked images count as patients).
+        where groups are large (FracAtlas, whose groups of up to 20 marked images count as patients).
 
         Args:
             cohort: the training cases.
