@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sightline.case import Case, Cohort
-from sightline.cohorts.transforms import View
+from sightline.cohorts.transforms import View, refuse_unmarked
 from sightline.errors import RunError, SightlineError
 from sightline.frame import Frame
 from sightline.lab.boxes import box_scores, tune_boxes
@@ -88,6 +88,7 @@ def evaluate(
         raise RunError(f"{run.folder} is not finished.", "Run the same train command again: it resumes.")
     cohort = run.recipe.see(cohort)
     same_classes(run.classes, cohort.classes, f"Cohort {cohort.name!r}")
+    refuse_unmarked(cohort, run.recipe.view)
     engine = engine or Engine()
     files = _Files(out or run.folder / "predictions", name)
     stamp = {

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from sightline.case import Cohort
+from sightline.cohorts.transforms import refuse_unmarked
 from sightline.errors import CohortError, RecipeError, SightlineError
 from sightline.lab.assemble import assemble
 from sightline.lab.evaluate import Evaluation, choose_boxes, evaluate
@@ -233,7 +234,12 @@ def _unservable(table: Table, cohort: Cohort, say: Callable[[str], None]) -> dic
     failures: dict[str, SightlineError] = {}
     for row in table.rows:
         try:
-            require_regions(row.recipe, cohort)
+            seen = row.recipe.see(cohort)
+            require_regions(row.recipe, seen)
+            refuse_unmarked(seen, row.recipe.view)
+            missing = next((part for part in row.parts.values() if part in failures), None)
+            if missing is not None:
+                raise CohortError(f"It is put together from {missing}, which was not run.")
         except CohortError as error:
             say(f"{row.name}: not run. {error}")
             failures[row.name] = error
@@ -270,12 +276,13 @@ def require_regions(recipe: Recipe, cohort: Cohort) -> None:
     Raises:
         CohortError: no training case has a region of the recipe's role.
     """
-    if not recipe.guided_by_regions:
+    if not recipe.guided_by_regions and not recipe.needs_boxes:
         return
+    role = "finding" if recipe.needs_boxes else recipe.regions.role
     training = cohort.split(*recipe.train_on)
-    if not any(region.tag.role == recipe.regions.role for case in training for region in case.regions):
+    if not any(region.tag.role == role for case in training for region in case.regions):
         raise CohortError(
-            f"Cohort {cohort.name!r} has no {recipe.regions.role} region in its training split.",
+            f"Cohort {cohort.name!r} has no {role} region in its training split.",
             "Mark regions, or choose a recipe guided by what the cohort has (train: --role, or the recipe unguided).",
         )
 

@@ -23,8 +23,9 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from sightline.case import Cohort
-from sightline.cohorts.loader import CohortItems, batches_per_epoch, test_batches, training_batches
+from sightline.cohorts.loader import CohortItems, balanced_length, batches_per_epoch, test_batches, training_batches
 from sightline.cohorts.split import refuse_leakage
+from sightline.cohorts.transforms import refuse_unmarked
 from sightline.errors import CohortError, RunError
 from sightline.evidence import Batch, Evidence
 from sightline.lab.optimise import class_weights, set_rate
@@ -165,10 +166,12 @@ def train(recipe: Recipe, cohort: Cohort, folder: Path, catalogue: Catalogue, en
     start_run(folder, recipe, cohort, catalogue)
 
     regions = recipe.regions if recipe.guided_by_regions else None
-    items = CohortItems(training, recipe.view, regions, seed=recipe.seed)
+    boxes = recipe.regions if recipe.needs_boxes else False
+    items = CohortItems(training, recipe.view, regions, boxes=boxes, seed=recipe.seed)
     per_rank = max(2, recipe.batch_size // fabric.world_size)
     balance = recipe.reweight == "oversample"
-    steps_per_epoch = batches_per_epoch(len(training), per_rank, fabric.world_size)
+    images = balanced_length(items.labels) if balance else len(training)
+    steps_per_epoch = batches_per_epoch(images, per_rank, fabric.world_size)
     steps = recipe.epochs * steps_per_epoch if recipe.steps is None else recipe.steps
     weights = torch.ones(len(cohort.classes))
     if recipe.reweight == "inverse_frequency":
@@ -202,6 +205,7 @@ def train(recipe: Recipe, cohort: Cohort, folder: Path, catalogue: Catalogue, en
                 rank=fabric.global_rank,
                 world=fabric.world_size,
                 workers=engine.workers,
+                balance=balance,
             )
             for batch in batches:
                 begun = time.monotonic()
@@ -251,6 +255,7 @@ def train(recipe: Recipe, cohort: Cohort, folder: Path, catalogue: Catalogue, en
 
 def _training_cases(recipe: Recipe, cohort: Cohort) -> Cohort:
     refuse_leakage(cohort)
+    refuse_unmarked(cohort, recipe.view)
     training = cohort.split(*recipe.train_on)
     if len(training) == 0:
         raise CohortError(
@@ -353,7 +358,7 @@ def _validate(
     kept = _copy(network) if "average" in copies else None
     if kept is not None:
         network.load_state_dict(copies["average"])
-    items = CohortItems(validation, recipe.view, seed=recipe.seed)
+    items = CohortItems(validation, recipe.view, boxes=recipe.needs_boxes, seed=recipe.seed)
     even = torch.ones(len(cohort.classes))
     logits, labels, loss, counted = [], [], 0.0, 0
     for batch in test_batches(items, batch_size=max(16, recipe.batch_size), workers=engine.workers):

@@ -19,7 +19,7 @@ def source_frame(case: Case) -> Frame:
 
 def case_frame(case: Case, view: View) -> Frame:
     """The frame of what a network sees of a case at test time."""
-    return view.test_frame(source_frame(case))
+    return view.test_frame(source_frame(case), view.around(case))
 
 
 def laid_over(cells: ArrayLike, window: ArrayLike, shape: tuple[int, int]) -> NDArray[np.float64]:
