@@ -71,8 +71,6 @@ class Ranking:
         scores = np.concatenate([case.scores for case in cases])
         right = np.concatenate([match(case, hit) >= 0 for case in cases])
         owner = np.repeat(patient, [len(case.found) for case in cases])
-        order = np.argsort(-scores, kind="stable")
-        scores, right, owner = scores[order], right[order], owner[order]
         levels = np.unique(scores[right])[::-1]
         # a false box belongs to the first group whose scores are not above its own; behind the last it never matters
         group = np.searchsorted(-levels, -scores)
