@@ -74,20 +74,39 @@ def box_scores(said: Said, cohort: Cohort, view: View, protocol: MapBoxes) -> Bo
 
 def found_boxes(said: Said, cohort: Cohort, view: View, protocol: MapBoxes) -> list[tuple[FloatArray, FloatArray]]:
     """For every case the corners [f, 4] in source pixels and the scores [f] of what a network found."""
-    probabilities = said.predictions.probabilities
-    findings = finding_classes(said.predictions.classes)
-    named = np.array(findings)[probabilities[:, findings].argmax(axis=1)]
-    sure = probabilities[np.arange(len(named)), named]
-    frames = [case_frame(case, view) for case in cohort]
+    sources = [source_frame(case) for case in cohort]
+    return boxes_on_pictures(said, sources, [view.test_frame(source) for source in sources], protocol)
+
+
+def finding_named(classes: Sequence[str], probabilities: FloatArray) -> int:
+    """The most probable finding of a picture with probabilities [k]: whose box is asked for, whatever is predicted."""
+    findings = finding_classes(classes)
+    return findings[int(probabilities[findings].argmax())]
+
+
+def boxes_on_pictures(
+    said: Said, sources: Sequence[Frame], views: Sequence[Frame], protocol: MapBoxes
+) -> list[tuple[FloatArray, FloatArray]]:
+    """For every picture the corners [f, 4] in source pixels and the scores [f] of what a network found.
+
+    Args:
+        said: by a network of the pictures.
+        sources: frames of the pictures.
+        views: frames of what the network saw of them.
+        protocol: how boxes are read off maps.
+    """
+    classes = said.predictions.classes
+    named = np.array([finding_named(classes, row) for row in said.predictions.probabilities], dtype=np.int64)
+    sure = said.predictions.probabilities[np.arange(len(named)), named]
     if said.boxes is not None:
-        sources = [frame.map_points(_grid_corners(box, frame)) for box, frame in zip(said.boxes, frames, strict=True)]
-        boxes = [np.concatenate([points.min(axis=0), points.max(axis=0)])[None] for points in sources]
+        corners = [view.map_points(_grid_corners(box, view)) for box, view in zip(said.boxes, views, strict=True)]
+        boxes = [np.concatenate([points.min(axis=0), points.max(axis=0)])[None] for points in corners]
         scores = [np.array([p]) for p in sure]
     else:
         assert said.maps is not None
-        boxes, scores = map_boxes(said.maps, named, frames, protocol)
+        boxes, scores = map_boxes(said.maps, named, views, protocol)
         scores = [s * p for s, p in zip(scores, sure, strict=True)]
-    return [_inside(box, score, source_frame(case)) for box, score, case in zip(boxes, scores, cohort, strict=True)]
+    return [_inside(box, score, source) for box, score, source in zip(boxes, scores, sources, strict=True)]
 
 
 def map_boxes(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +14,11 @@ from sightline.case import Case, Cohort
 from sightline.cohorts.transforms import View, reduce_picture, sample
 from sightline.frame import Frame
 from sightline.io.image import read_image
+from sightline.lab.boxes import finding_named
 from sightline.lab.evaluate import Evaluation
-from sightline.lab.panels import Overlay, PanelCase, draw_panel
+from sightline.lab.panels import Overlay, PanelCase, draw_contact_sheet, draw_panel
+from sightline.lab.scored_box import ScoredBox, scored_boxes
+from sightline.measure.box_score import BoxScore
 
 
 def network_view(path: Path, view: View) -> tuple[NDArray[np.float32], Frame]:
@@ -49,7 +54,24 @@ def panel_case(evaluation: Evaluation, row: int, case: Case, view: View, title: 
         attention=evaluation.maps.attention[row, where].astype(np.float64),
         probabilities=evaluation.predictions.probabilities[row, kept],
         label=case.label if case.label in [classes[k] for k in kept] else None,
+        found=found_in(evaluation, row),
+        window=_window(evaluation, row),
     )
+
+
+def found_in(evaluation: Evaluation, row: int) -> tuple[ScoredBox, ...]:
+    """The boxes an evaluation holds of a row, surest first: of its most probable finding."""
+    if evaluation.box_scores is None:
+        return ()
+    case = evaluation.box_scores.cases[row]
+    predictions = evaluation.predictions
+    named = finding_named(predictions.classes, predictions.probabilities[row])
+    return scored_boxes(predictions.classes[named], case.found, case.scores)
+
+
+def _window(evaluation: Evaluation, row: int) -> NDArray[np.float64] | None:
+    windows = None if evaluation.maps is None else evaluation.maps.windows
+    return None if windows is None else windows[row]
 
 
 def telling_cases(evaluation: Evaluation, most: int) -> list[int]:
@@ -85,11 +107,13 @@ def write_panels(evaluation: Evaluation, cohort: Cohort, view: View, out: Path, 
 
 
 def overlay_of(evaluation: Evaluation, row: int, case: Case, view: View, label: str, caption: str) -> Overlay:
-    """One picture of a contact sheet: the map of a class over the case."""
-    assert evaluation.maps is not None
+    """One picture of a contact sheet: the map of a class over the case, where the network has maps, and its boxes."""
     pixels, frame = network_view(case.image, view)
-    place = evaluation.maps.of_class(row, evaluation.predictions.classes.index(label)) or 0
-    return Overlay(pixels, evaluation.maps.attention[row, place].astype(np.float64), case.regions, frame, caption)
+    cells = None
+    if evaluation.maps is not None:
+        place = evaluation.maps.of_class(row, evaluation.predictions.classes.index(label)) or 0
+        cells = evaluation.maps.attention[row, place].astype(np.float64)
+    return Overlay(pixels, cells, case.regions, frame, caption, found_in(evaluation, row), _window(evaluation, row))
 
 
 def safe_name(text: str) -> str:
@@ -105,3 +129,61 @@ def pointing_order(evaluation: Evaluation, case_ids: Sequence[str]) -> list[int]
     position = {case_id: i for i, case_id in enumerate(case_ids)}
     ranked = sorted(scores.rows, key=lambda r: (r.score.pointing or 0.0, r.score.energy or 0.0), reverse=True)
     return [position[r.case_id] for r in ranked]
+
+
+def box_order(evaluation: Evaluation) -> list[int]:
+    """Rows with a finding, best box first: by its intersection over union, then by how near its centre is."""
+    if evaluation.box_scores is None:
+        return []
+    scored = [(row, case.score) for row, case in enumerate(evaluation.box_scores.cases) if case.score is not None]
+
+    def worth(item: tuple[int, BoxScore]) -> tuple[float, float]:
+        score = item[1]
+        return score.iou, -(math.inf if score.distance_px is None else score.distance_px)
+
+    return [row for row, _ in sorted(scored, key=worth, reverse=True)]
+
+
+def contact_sheets(
+    evaluation: Evaluation, cohort: Cohort, view: View, *, most: int = 20, by: Literal["boxes", "maps"] = "boxes"
+) -> dict[str, bytes]:
+    """`best` and `worst`: PNGs of the findings that a network located best and worst, worst first in the second.
+
+    Args:
+        evaluation: of the cohort.
+        cohort: in the order of the evaluation.
+        view: the run's.
+        most: pictures on each; with fewer than twice as many findings each shows half of them.
+        by: `boxes`, intersection over union of the best-scored box; `maps`, whether the map points into the finding,
+            then its energy inside.
+
+    Returns:
+        Nothing where no finding is marked, or the network has no boxes or maps.
+    """
+    order = box_order(evaluation) if by == "boxes" else pointing_order(evaluation, [c.case_id for c in cohort])
+    most = min(most, -(-len(order) // 2))
+    sheets = {}
+    for name, rows in (("best", order[:most]), ("worst", order[::-1][:most])):
+        if rows:
+            items = [_sheet_item(evaluation, row, cohort[row], view, by) for row in rows]
+            sheets[name] = draw_contact_sheet(items, 5)
+    return sheets
+
+
+def _sheet_item(evaluation: Evaluation, row: int, case: Case, view: View, by: Literal["boxes", "maps"]) -> Overlay:
+    predictions = evaluation.predictions
+    label = predictions.classes[finding_named(predictions.classes, predictions.probabilities[row])]
+    said = f"{label} {predictions.probabilities[row, predictions.classes.index(label)]:.0%}"
+    if by == "boxes":
+        assert evaluation.box_scores is not None
+        score = evaluation.box_scores.cases[row].score
+        words = "no box" if score is None or not len(evaluation.box_scores.cases[row].found) else f"IoU {score.iou:.2f}"
+    else:
+        words = "points inside" if _points_inside(evaluation, case.case_id) else "points elsewhere"
+    return overlay_of(evaluation, row, case, view, label, f"{case.case_id}\n{words}, {said}")
+
+
+def _points_inside(evaluation: Evaluation, case_id: str) -> bool:
+    scores = evaluation.scores_for("finding")
+    rows = [] if scores is None else [row for row in scores.rows if row.case_id == case_id]
+    return any((row.score.pointing or 0.0) >= 0.5 for row in rows)

@@ -1,7 +1,8 @@
 """Maps laid over radiographs, pixel for pixel, and experts' regions as outlines.
 
 A map of [mh, mw] cells covers the whole input grid of [h, w] pixels: the centre of cell (i, j) lies at
-((i + 0.5) h / mh, (j + 0.5) w / mw) with the origin at the corner of pixel (0, 0). All axes here are drawn in those
+((i + 0.5) h / mh, (j + 0.5) w / mw) with the origin at the corner of pixel (0, 0). A map of a window of the grid,
+turned or sheared as it may be, covers only that, and outside nothing is coloured. All axes here are drawn in grid
 coordinates, so an outline mapped through a Frame falls where the network saw it.
 """
 
@@ -19,6 +20,7 @@ from torch.nn import functional
 
 from sightline.errors import GeometryError
 from sightline.frame import Frame
+from sightline.lab.views import laid_over
 from sightline.region import Box, Polygon, Region, Role, Scribble
 
 Pixels = NDArray[np.float32]
@@ -88,28 +90,51 @@ def enlarge(cells: ArrayLike, shape: tuple[int, int]) -> NDArray[np.float64]:
     return enlarged
 
 
-def blend_heat(pixels: Pixels, cells: ArrayLike) -> Pixels:
+def laid(
+    cells: ArrayLike, shape: tuple[int, int], window: ArrayLike | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """A map on the input grid [h, w], and which of its pixels the map covers; 0 where it does not.
+
+    Args:
+        cells: [mh, mw].
+        shape: (h, w).
+        window: [2, 3], where the map lies (`Evidence.window`); None: over all of the grid.
+    """
+    if window is None:
+        return enlarge(cells, shape), np.ones(shape, dtype=bool)
+    array = checked_maps(cells, "A map", 2)
+    # smooth first, at about the size the window has on the grid; what is then sampled is fine enough for bilinear
+    sides = np.linalg.norm(np.asarray(window, dtype=np.float64)[:, :2] * np.array(shape)[:, None], axis=0)
+    most = 2 * max(shape)
+    fine = [int(np.clip(round(side), cells_along, most)) for side, cells_along in zip(sides, array.shape, strict=True)]
+    values = laid_over(enlarge(array, (fine[0], fine[1])), window, shape)
+    covered = np.isfinite(values)
+    return np.where(covered, values, 0.0), covered
+
+
+def blend_heat(pixels: Pixels, cells: ArrayLike, window: ArrayLike | None = None) -> Pixels:
     """A picture under g(map), normalised by its own minimum (clear) and maximum (orange): RGB [h, w, 3].
 
-    A flat map has no minimum to tell from a maximum and leaves the picture uncoloured.
+    A flat map has no minimum to tell from a maximum and leaves the picture uncoloured, as does a window outside it.
     """
     grey = _grey(pixels)
-    heat = enlarge(cells, (grey.shape[0], grey.shape[1]))
-    span = float(heat.max() - heat.min())
-    level = (heat - heat.min()) / span if span > 0 else np.zeros_like(heat)
+    heat, covered = laid(cells, (grey.shape[0], grey.shape[1]), window)
+    low, high = (float(heat[covered].min()), float(heat[covered].max())) if covered.any() else (0.0, 0.0)
+    level = np.where(covered, (heat - low) / (high - low), 0.0) if high > low else np.zeros_like(heat)
     return _laid_over(grey, HEAT(level)[..., :3], level**HEAT_RISE)
 
 
-def blend_signed(pixels: Pixels, cells: ArrayLike, limit: float) -> Pixels:
+def blend_signed(pixels: Pixels, cells: ArrayLike, limit: float, window: ArrayLike | None = None) -> Pixels:
     """A picture under g(map): yellow for, blue against the class, clear at zero: RGB [h, w, 3].
 
     Args:
         pixels: [h, w] or [h, w, 3] in 0..1.
         cells: [mh, mw].
         limit: the size of a value that is fully coloured; 0 leaves the picture uncoloured.
+        window: [2, 3], where the map lies; None: over all of the picture.
     """
     grey = _grey(pixels)
-    values = enlarge(cells, (grey.shape[0], grey.shape[1]))
+    values, _ = laid(cells, (grey.shape[0], grey.shape[1]), window)
     level = np.clip(values / limit, -1.0, 1.0) if limit > 0 else np.zeros_like(values)
     return _laid_over(grey, _signed_colours(level), np.abs(level))
 

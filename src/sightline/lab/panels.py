@@ -17,7 +17,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from sightline.errors import GeometryError
 from sightline.frame import Frame
+from sightline.lab.marks import draw_boxes, draw_window
 from sightline.lab.overlay import Pixels, blend_heat, blend_signed, checked_maps, checked_pixels, outline, show
+from sightline.lab.scored_box import ScoredBox
 from sightline.lab.sheet import INK, Sheet
 from sightline.region import Region
 
@@ -40,6 +42,8 @@ class PanelCase:
         attention: float [k, mh, mw], M'_c; the cells of a class sum to its logit.
         probabilities: float [k].
         label: the true class, or None where it is not known.
+        found: boxes of the network, in source pixels.
+        window: [2, 3], the part of the input grid that the maps cover (`Evidence.window`); None: all of it.
 
     Raises:
         GeometryError: sizes that do not fit each other, no maps, or values that are not finite.
@@ -54,6 +58,8 @@ class PanelCase:
     attention: NDArray[np.float64]
     probabilities: NDArray[np.float64]
     label: str | None = None
+    found: tuple[ScoredBox, ...] = ()
+    window: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         """Check every size against the classes and the frame."""
@@ -94,10 +100,12 @@ class Overlay:
     """One picture of a contact sheet: arguments as in `draw_overlay`."""
 
     pixels: Pixels
-    map: NDArray[np.float64]
+    map: NDArray[np.float64] | None
     regions: tuple[Region, ...]
     frame: Frame
     caption: str
+    found: tuple[ScoredBox, ...] = ()
+    window: NDArray[np.float64] | None = None
 
 
 def draw_panel(case: PanelCase) -> bytes:
@@ -117,6 +125,9 @@ def draw_panel(case: PanelCase) -> bytes:
         axes = sheet.axes(0.15, top, cell, height)
         show(axes, case.pixels)
         outline(axes, regions, case.frame)
+        if top == rows[1]:
+            draw_window(axes, case.window, case.frame)
+            draw_boxes(axes, case.found, case.frame)
         sheet.text(0.15, top - 0.1, name, size=10)
 
     for column, k in enumerate(shown):
@@ -130,13 +141,16 @@ def draw_panel(case: PanelCase) -> bytes:
         sheet.text(left, 1.11, f"{case.probabilities[k]:.1%}", size=10, weight=weight, color=colour)
         sheet.text(left, rows[0] - 0.1, " · ".join(marks), size=10, color=colour)
         pictures = (
-            blend_heat(case.pixels, case.maps[k]),
-            blend_signed(case.pixels, case.attention[k], case.limit),
+            blend_heat(case.pixels, case.maps[k], case.window),
+            blend_signed(case.pixels, case.attention[k], case.limit, case.window),
         )
         for top, picture in zip(rows, pictures, strict=True):
             axes = sheet.axes(left, top, cell, height)
             show(axes, picture)
             outline(axes, case.regions, case.frame, over_map=True)
+            draw_window(axes, case.window, case.frame)
+            if top == rows[0] and case.found and case.found[0].label == case.classes[k]:
+                draw_boxes(axes, case.found, case.frame)
 
     left = 0.15 + cell + 0.12 + 0.22
     for top, name in zip(rows, ("class map $g(M_c)$", "attention $g(M'_c)$"), strict=True):
@@ -146,7 +160,7 @@ def draw_panel(case: PanelCase) -> bytes:
     ends = (f"+{case.limit:.2g}\nfor", f"−{case.limit:.2g}\nagainst") if case.limit > 0 else ("for", "against")
     sheet.bar(bar, rows[1], height, signed=True, ends=ends, middle="0")
     foot = sheet.height - 0.22
-    sheet.legend(0.15, foot - 0.22, case.regions)
+    sheet.legend(0.15, foot - 0.22, case.regions, found=bool(case.found), window=case.window is not None)
     hidden = len(case.classes) - len(shown)
     more = f"{hidden} less probable classes are not shown. " if hidden else ""
     sheet.text(0.15, foot + 0.08, more + DISCLAIMER, size=9, color="#444444")
@@ -198,12 +212,15 @@ def draw_comparison(cases: Sequence[PanelCase], names: Sequence[str]) -> bytes:
         for row, (k, signed) in enumerate(lines):
             axes = sheet.axes(left, start + row * step, cell, height)
             blended = (
-                blend_signed(case.pixels, case.attention[k], case.limit)
+                blend_signed(case.pixels, case.attention[k], case.limit, case.window)
                 if signed
-                else blend_heat(case.pixels, case.maps[k])
+                else blend_heat(case.pixels, case.maps[k], case.window)
             )
             show(axes, blended)
             outline(axes, case.regions, case.frame, over_map=True)
+            draw_window(axes, case.window, case.frame)
+            if row == _row_of_boxes(case, [case.classes[k] for k, _ in lines]):
+                draw_boxes(axes, case.found, case.frame, size=7.0)
             weight = "bold" if k == case.predicted else "normal"
             sheet.text(left, start + row * step - 0.09, f"{case.probabilities[k]:.1%}", size=10, weight=weight)
 
@@ -217,20 +234,32 @@ def draw_comparison(cases: Sequence[PanelCase], names: Sequence[str]) -> bytes:
         ends = ("for", "against") if signed else ("highest", "lowest")
         sheet.bar(bar, start + row * step, height, signed=signed, ends=ends, middle="0" if signed else None)
     foot = sheet.height - 0.22
-    sheet.legend(0.15, foot - 0.22, first.regions)
+    found, windows = any(case.found for case in cases), any(case.window is not None for case in cases)
+    sheet.legend(0.15, foot - 0.22, first.regions, found=found, window=windows)
     sheet.text(0.15, foot + 0.08, DISCLAIMER, size=9, color="#444444")
     return sheet.png()
 
 
-def draw_overlay(pixels: ArrayLike, map: ArrayLike, regions: Sequence[Region], frame: Frame, caption: str) -> bytes:
+def draw_overlay(
+    pixels: ArrayLike,
+    map: ArrayLike | None,
+    regions: Sequence[Region],
+    frame: Frame,
+    caption: str,
+    *,
+    found: Sequence[ScoredBox] = (),
+    window: ArrayLike | None = None,
+) -> bytes:
     """A PNG for one prediction: the picture under the predicted class's map, a colour bar, the caption below.
 
     Args:
         pixels: float [h, w] or [h, w, 3] in 0..1 on the grid of `frame`.
-        map: float [mh, mw], of the class that the caption names.
+        map: float [mh, mw], of the class that the caption names; None for a network without maps.
         regions: an expert's, drawn where there are any.
         frame: of the picture.
         caption: the class and its probability, in words.
+        found: boxes of the network, in source pixels.
+        window: [2, 3], the part of the grid that the map covers; None: all of it.
 
     Raises:
         GeometryError: sizes that do not fit, or values that are not finite.
@@ -241,16 +270,20 @@ def draw_overlay(pixels: ArrayLike, map: ArrayLike, regions: Sequence[Region], f
     column = max(width, 3.6)
     lines = textwrap.wrap(caption, max(int(column / 0.095), 20)) or [""]
     text_top = 0.15 + height + 0.3
-    sheet = Sheet(column + 1.3, text_top + 0.23 * len(lines) + (0.5 if regions else 0.22))
+    marked = bool(found) or window is not None
+    sheet = Sheet(column + 1.3, text_top + 0.23 * len(lines) + (0.5 if regions or marked else 0.22))
     axes = sheet.axes(0.15, 0.15, width, height)
-    show(axes, blend_heat(picture, map))
+    show(axes, picture if map is None else blend_heat(picture, map, window))
     outline(axes, regions, frame, over_map=True)
-    tall = min(height, 3.2)
-    sheet.bar(0.15 + width + 0.15, 0.15, tall, signed=False, ends=("most for\nthe class", "least for\nthe class"))
+    draw_window(axes, window, frame)
+    draw_boxes(axes, found, frame)
+    if map is not None:
+        ends = ("most for\nthe class", "least for\nthe class")
+        sheet.bar(0.15 + width + 0.15, 0.15, min(height, 3.2), signed=False, ends=ends)
     for n, line in enumerate(lines):
         sheet.text(0.15, text_top + 0.23 * n, line, size=11, weight="bold")
     foot = text_top + 0.23 * len(lines)
-    sheet.legend(0.15, foot + 0.05, regions)
+    sheet.legend(0.15, foot + 0.05, regions, found=bool(found), window=window is not None)
     sheet.text(0.15, sheet.height - 0.15, DISCLAIMER, size=9, color="#444444")
     return sheet.png()
 
@@ -274,15 +307,21 @@ def draw_contact_sheet(items: Sequence[Overlay], columns: int = 5) -> bytes:
         scale = cell / max(item.frame.shape)
         height, width = item.frame.shape[0] * scale, item.frame.shape[1] * scale
         axes = sheet.axes(left + (cell - width) / 2, top + (cell - height) / 2, width, height)
-        show(axes, blend_heat(checked_pixels(item.pixels, item.frame), item.map))
+        picture = checked_pixels(item.pixels, item.frame)
+        show(axes, picture if item.map is None else blend_heat(picture, item.map, item.window))
         outline(axes, item.regions, item.frame, over_map=True)
+        draw_window(axes, item.window, item.frame)
+        draw_boxes(axes, item.found, item.frame, size=6.5)
         lines = [line for part in item.caption.splitlines() for line in textwrap.wrap(part, 27)]
         if len(lines) > 3:
             lines = [*lines[:2], _clip(lines[2] + " " + lines[3], 27)]
         for line_number, line in enumerate(lines):
             sheet.text(left, top + cell + 0.14 + 0.155 * line_number, line, size=8.5)
-    sheet.legend(gap, sheet.height - 0.36, [region for item in items for region in item.regions])
-    sheet.text(gap, sheet.height - 0.13, f"Orange: most for the class. {DISCLAIMER}", size=9, color="#444444")
+    regions = [region for item in items for region in item.regions]
+    found, windows = any(item.found for item in items), any(item.window is not None for item in items)
+    sheet.legend(gap, sheet.height - 0.36, regions, found=found, window=windows)
+    coloured = "Orange: most for the class. " if any(item.map is not None for item in items) else ""
+    sheet.text(gap, sheet.height - 0.13, coloured + DISCLAIMER, size=9, color="#444444")
     return sheet.png()
 
 
@@ -294,6 +333,12 @@ def _shown(cases: Sequence[PanelCase], most: int) -> list[int]:
         order.append(first.classes.index(first.label))
     order += list(np.argsort(-np.max([case.probabilities for case in cases], axis=0), kind="stable"))
     return sorted(int(k) for k in list(dict.fromkeys(order))[:most])
+
+
+def _row_of_boxes(case: PanelCase, classes: Sequence[str]) -> int:
+    """The first of the rows of a comparison that shows the class of a case's boxes; the top where none does."""
+    label = case.found[0].label if case.found else ""
+    return classes.index(label) if label in classes else 0
 
 
 def _regions_name(case: PanelCase) -> str:

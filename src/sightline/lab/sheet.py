@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from sightline.lab.marks import FOUND, WINDOW
 from sightline.lab.overlay import OUTLINES, bar_image
 from sightline.region import Region
 
@@ -50,18 +51,22 @@ class Sheet:
         if middle is not None:
             self.text(left + 0.2, top + height / 2, middle, size=9, va="center")
 
-    def legend(self, left: float, baseline: float, regions: Sequence[Region]) -> None:
-        """One line that names the outlines of the roles that occur."""
-        roles = [role for role in OUTLINES if any(region.tag.role == role for region in regions)]
-        for role in roles:
-            colour, style = OUTLINES[role]
+    def legend(
+        self, left: float, baseline: float, regions: Sequence[Region], *, found: bool = False, window: bool = False
+    ) -> None:
+        """One line that names the outlines that occur: an expert's by role, the network's boxes and its window."""
+        lines = [(OUTLINES[role], _NAMES[role]) for role in OUTLINES if any(r.tag.role == role for r in regions)]
+        lines += [(FOUND, "box (network), score")] if found else []
+        lines += [(WINDOW, "part seen (network)")] if window else []
+        step = min(2.2, (self.width - left) / max(len(lines), 1))
+        for (colour, style), name in lines:
             y = 1.0 - (baseline - 0.045) / self.height
             ends = [left / self.width, (left + 0.4) / self.width]
             for width, stroke in ((4.2, "#222222"), (2.2, colour)):
                 line = Line2D(ends, [y, y], color=stroke, linewidth=width, linestyle="solid" if width > 4 else style)
                 self.figure.add_artist(line)
-            self.text(left + 0.48, baseline, _NAMES[role], size=9.5)
-            left += 2.2
+            self.text(left + 0.48, baseline, name, size=9.5 if step > 2.0 else 8.5)
+            left += step
 
     def png(self) -> bytes:
         """The page as PNG."""
