@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from sightline.case import Case, Cohort
-from sightline.cohorts.framing import Corners, largest_box
+from sightline.cohorts.framing import Corners, boxes_of, largest_box
+from sightline.cohorts.patches import patch_label
 from sightline.cohorts.regions import RegionChoice, draw_targets
 from sightline.cohorts.transforms import View, Working, sample
 from sightline.errors import CohortError, SightlineError
@@ -143,14 +144,22 @@ class CohortItems(Dataset[Item]):
         working, source = self.pictures.working(key.index, training, around)
         words = [self.seed, max(key.epoch, 0), key.index]
         rng = np.random.default_rng([*words, key.draw] if key.draw else words)
-        frame = self.view.training_frame(source, rng, around) if training else self.view.test_frame(source, around)
+        label = self.cohort.class_index(case.label)
+        if training and self.view.patches is not None:
+            findings = boxes_of(case)
+            frame = self.view.patch_frame(source, rng, findings)
+            label = patch_label(case, self.cohort.classes, findings, frame)
+        elif training:
+            frame = self.view.training_frame(source, rng, around)
+        else:
+            frame = self.view.test_frame(source, around)
         image = sample(working, frame)
         if training:
             image = self.view.tone(image, rng)
         target, guided = self._target(key.index, case, source, frame)
         return Item(
             _channels(image, self.channels),
-            self.cohort.class_index(case.label),
+            label,
             target,
             guided,
             frame,

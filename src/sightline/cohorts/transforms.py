@@ -8,6 +8,7 @@ and every region, map and box can be carried between the input grid and the sour
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ from PIL import Image
 from sightline.case import Case, Cohort
 from sightline.cohorts.equalise import equalised
 from sightline.cohorts.framing import Corners, Crop, RegionJitter, largest_box, scaled
+from sightline.cohorts.patches import Patches
 from sightline.errors import CohortError, RecipeError
 from sightline.frame import Frame
 
@@ -37,6 +39,7 @@ class View:
             whole.
         jitter: training frames that keep the expert's box inside, in place of `crop_area` and `rotation_deg`. Under
             a crop, which follows the box, only its turns are seen.
+        patches: train on patches of the picture and test on the whole, in place of `crop_area`.
     """
 
     size: int = 512
@@ -48,6 +51,7 @@ class View:
     equalise: bool = False
     crop: Crop | None = None
     jitter: RegionJitter | None = None
+    patches: Patches | None = None
 
     def __post_init__(self) -> None:
         """Refuse sizes and ranges that mean nothing."""
@@ -58,6 +62,8 @@ class View:
             raise RecipeError(f"View.crop_area must be 0 < low <= high <= 1; got {self.crop_area}.", "Try (0.8, 1.0).")
         if not 0.0 <= self.flip_chance <= 1.0:
             raise RecipeError(f"View.flip_chance is a probability; got {self.flip_chance}.", "Use a value in 0..1.")
+        if self.patches is not None and (self.crop is not None or self.jitter is not None):
+            raise RecipeError("A view has patches, or a crop or jitter around boxes; not both.", "Leave one out.")
 
     def around(self, case: Case) -> Corners | None:
         """The box of a case that its frames are made around, or None: no such box, or the view asks for none."""
@@ -102,6 +108,22 @@ class View:
             grid = grid.rotate(rng.uniform(-self.rotation_deg, self.rotation_deg))
         return grid
 
+    def patch_frame(self, source: Frame, rng: np.random.Generator, findings: Sequence[Corners]) -> Frame:
+        """A training patch of the test-time view, flipped and turned at random.
+
+        Args:
+            source: frame of the picture.
+            rng: of this draw.
+            findings: boxes of the picture's findings in source pixels.
+        """
+        assert self.patches is not None
+        grid = self.patches.draw(self.test_frame(source), source, findings, rng)
+        if rng.random() < self.flip_chance:
+            grid = grid.flip(1)
+        if self.rotation_deg > 0.0:
+            grid = grid.rotate(rng.uniform(-self.rotation_deg, self.rotation_deg))
+        return grid
+
     def tone(self, pixels: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
         """Change contrast and brightness of intensities in 0..1 at random, clipped to 0..1."""
         if self.contrast == 0.0 and self.brightness == 0.0:
@@ -116,6 +138,8 @@ class View:
         """Longest side, in pixels, that a picture needs before sampling so that no training crop is magnified."""
         if self.jitter is not None:
             return math.ceil(self.size * max(self.jitter.zoom_in[1], self.jitter.zoom_out[1]))
+        if self.patches is not None:
+            return math.ceil(self.size * max(1.0, self.patches.zoom[1]))
         return math.ceil(self.size / math.sqrt(self.crop_area[0]))
 
     def reduce(

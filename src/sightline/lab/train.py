@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from sightline.case import Cohort
 from sightline.cohorts.loader import CohortItems, balanced_length, batches_per_epoch, test_batches, training_batches
+from sightline.cohorts.patches import patchable
 from sightline.cohorts.split import refuse_leakage
 from sightline.cohorts.transforms import refuse_unmarked
 from sightline.errors import CohortError, RunError
@@ -257,6 +258,8 @@ def _training_cases(recipe: Recipe, cohort: Cohort) -> Cohort:
     refuse_leakage(cohort)
     refuse_unmarked(cohort, recipe.view)
     training = cohort.split(*recipe.train_on)
+    if recipe.view.patches is not None and len(training):
+        training = patchable(training, recipe.regions)
     if len(training) == 0:
         raise CohortError(
             f"Cohort {cohort.name!r} has no case in the split {' + '.join(recipe.train_on)}.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sightline.cohorts.framing import Crop, RegionJitter
+from sightline.cohorts.patches import Patches
 from sightline.cohorts.regions import RegionChoice
 from sightline.cohorts.task import Task
 from sightline.cohorts.transforms import View
@@ -25,6 +26,7 @@ CATALOGUE: dict[str, type[Any]] = {
     "recipe": Recipe,
     # what the network sees and is guided by
     "view": View,
+    "patches": Patches,
     "crop": Crop,
     "region_jitter": RegionJitter,
     "region_choice": RegionChoice,
