@@ -14,7 +14,7 @@ from sightline.cohorts.phantom.anatomy import Bone, Pose
 from sightline.cohorts.phantom.cohort import STROKE_PX, draw_image, write_radiographs
 from sightline.cohorts.phantom.femur import FEMUR_CLASSES
 from sightline.cohorts.phantom.fracture import Break, broken
-from sightline.cohorts.phantom.plan import WRIST_CLASSES, Study, plan_studies
+from sightline.cohorts.phantom.plan import PUBLISHED_COUNTS, WRIST_CLASSES, Study, plan_studies
 from sightline.cohorts.phantom.radiograph import (
     CORTEX_PER_MM,
     SPONGY_PER_MM,
@@ -114,9 +114,31 @@ def test_femurs_come_in_pairs_of_one_patient_with_every_class():
     assert all(counts[name] == 5 for name in FEMUR_CLASSES[1:])
 
 
+def test_published_shares_are_kept_by_every_beginning_of_a_cohort():
+    studies = plan_studies(
+        "femur", 1560, classes=FEMUR_CLASSES, shortcut=0.0, fractions=FRACTIONS, seed=2, ao_shares="published"
+    )
+    assert Counter(s.label for s in studies) == {**PUBLISHED_COUNTS, "normal": 780}
+    assert (PUBLISHED_COUNTS["A3"], PUBLISHED_COUNTS["B2"]) == (15, 241)
+    assert sum(n for name, n in PUBLISHED_COUNTS.items() if name[0] == "A") == 327
+    short = plan_studies(
+        "femur", 240, classes=FEMUR_CLASSES, shortcut=0.0, fractions=FRACTIONS, seed=2, ao_shares="published"
+    )
+    assert short == studies[:240]
+    counts = Counter(s.label for s in short)
+    assert all(abs(counts[name] - 120 * n / 780) < 1.5 for name, n in PUBLISHED_COUNTS.items())
+    # both hips of a patient stay together, and rare ones are divided too
+    assert len({(s.patient, s.split) for s in studies}) == 780
+    assert {s.split for s in studies if s.label == "A3"} == {"train", "val", "test"}
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
+        {"ao_shares": "published"},
+        {"anatomy": "femur", "ao_shares": "rare"},
+        {"field": "wide"},
+        {"anatomy": "femur", "field": "narrow"},
         {"studies": 0},
         {"shortcut": 0.3},
         {"shortcut": 1.2},
@@ -389,3 +411,58 @@ def test_the_audit_finds_the_marker_and_not_the_truth(tmp_path):
     assert not [f for f in findings if f.severity == "error"]
     assert any("phantom_marker" in f.message for f in findings)
     assert not any("truth_" in f.message for f in findings)
+
+
+@pytest.fixture(scope="module")
+def wide_femurs(tmp_path_factory):
+    root = tmp_path_factory.mktemp("phantom") / "wide"
+    return write_radiographs(root, anatomy="femur", studies=14, seed=4, size_px=256, field="wide")
+
+
+def test_every_hip_has_one_square_of_the_same_kind_sound_ones_too(femurs, wide_femurs):
+    for cohort, shares in ((femurs, (0.5, 0.85)), (wide_femurs, (0.28, 0.5))):
+        for case in cohort:
+            (square,) = [r for r in case.regions if r.tag.role == "finding"]
+            sides = np.array(square.stop) - square.start
+            assert isinstance(square, Box) and square.tag.label is None
+            assert sides[0] == pytest.approx(sides[1], abs=2e-3)
+            assert shares[0] < sides[0] / max(case.shape) < shares[1]
+            assert min(square.start) >= 0 and (np.array(square.stop) <= case.shape).all()
+        sides_mm = {c.label == "normal": [] for c in cohort}
+        for case in cohort:
+            (square,) = [r for r in case.regions if r.tag.role == "finding"]
+            sides_mm[case.label == "normal"].append((square.stop[0] - square.start[0]) * case.spacing_mm[0])
+        # the square's size does not tell the fractured from the sound
+        assert abs(np.mean(sides_mm[True]) - np.mean(sides_mm[False])) < 8.0
+
+
+def test_a_wide_field_is_a_cohort_of_its_own_and_read_back(wide_femurs):
+    assert wide_femurs.about["field"] == "wide" and "ao shares" not in wide_femurs.about
+    again = write_radiographs(wide_femurs.root, anatomy="femur", studies=14, seed=4, size_px=256, field="wide")
+    assert again == wide_femurs
+    with pytest.raises(LayoutError, match="another cohort"):
+        write_radiographs(wide_femurs.root, anatomy="femur", studies=14, seed=4, size_px=256)
+
+
+def test_fracture_lines_lie_in_the_square():
+    """A crop that lost the fracture could not be told apart."""
+    for name in FEMUR_CLASSES[1:]:
+        for index in range(3):
+            study = Study(index, index, name, name, "plain", "L", ("AP",), "train")
+            drawn = draw_image(study, 1, anatomy="femur", seed=9, size_px=256, field="wide")
+            top, left, bottom, right = drawn.region
+            a, b, c, d = drawn.fracture
+            shared = max(0.0, min(bottom, c) - max(top, a)) * max(0.0, min(right, d) - max(left, b))
+            assert shared > 0.9 * (c - a) * (d - b), (name, index)
+
+
+def test_a_line_that_ends_at_another_parts_one_fragment_only():
+    pose = Pose((80, 80), 1.0, (0.0, 0.0))
+    plate = np.ones((80, 80))
+    # down the middle, but only above the horizontal line through the centre (to its right)
+    one = Break((0, 40), (0, -40), 0.8, 3.0, beyond=((-40.0, 0.0), (40.0, 0.0)))
+    after, lines = broken(plate, (0, 0), [one], pose)
+    above, below = (after[10:36, 40], after[44:70, 40])
+    halves = sorted([float(above.mean()), float(below.mean())])
+    assert halves[0] < 0.4 and halves[1] == pytest.approx(1.0, abs=1e-3)
+    assert lines.max() > 0.8 and min(lines[:36].max(), lines[44:].max()) < 1e-3

@@ -15,10 +15,10 @@ from PIL import Image
 from sightline.case import Case, Cohort
 from sightline.cohorts import folder
 from sightline.cohorts.phantom.dicom import write_dicom
-from sightline.cohorts.phantom.draw import Drawn, Streams, draw_femur, draw_wrist
+from sightline.cohorts.phantom.draw import FIELDS, Drawn, Field, Streams, draw_femur, draw_wrist
 from sightline.cohorts.phantom.femur import FEMUR_CLASSES
-from sightline.cohorts.phantom.plan import WRIST_CLASSES, Anatomy, Study, plan_studies, stream
-from sightline.errors import LayoutError
+from sightline.cohorts.phantom.plan import WRIST_CLASSES, Anatomy, AoShares, Study, plan_studies, stream
+from sightline.errors import CohortError, LayoutError
 from sightline.region import Box, Mask, Region, Scribble, Tag
 
 SaveAs = Literal["png", "dicom"]
@@ -36,6 +36,8 @@ def write_radiographs(
     size_px: int = 416,
     classes: Sequence[str] | None = None,
     fractions: tuple[float, float, float] = (0.6, 0.1, 0.3),
+    ao_shares: AoShares = "even",
+    field: Field = "close",
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Cohort:
@@ -52,6 +54,9 @@ def write_radiographs(
         size_px: long side of an image.
         classes: names of the two wrist classes (without, with fracture), or two or more of FEMUR_CLASSES.
         fractions: shares of train, val and test, by patient and balanced by class.
+        ao_shares: femur: every class as often as the others, or in the `published` shares of Jimenez-Sanchez 2018 (A3
+            is one fracture in 52).
+        field: femur: `close`, or `wide`: half a pelvis and the thigh, in which the hip is small.
         workers: processes that draw; the result does not depend on it.
         progress: called with (studies written, studies in all).
 
@@ -69,7 +74,11 @@ def write_radiographs(
     if size_px < 160:
         raise LayoutError(f"A phantom of {size_px} pixels shows no fracture.", "Ask for at least 160 pixels.")
     names = tuple(classes) if classes is not None else (WRIST_CLASSES if anatomy == "wrist" else FEMUR_CLASSES)
-    plan = plan_studies(anatomy, studies, classes=names, shortcut=shortcut, fractions=fractions, seed=seed)
+    plan = plan_studies(
+        anatomy, studies, classes=names, shortcut=shortcut, fractions=fractions, seed=seed, ao_shares=ao_shares
+    )
+    if field not in FIELDS or (field != "close" and anatomy != "femur"):
+        raise CohortError(f"A phantom {anatomy} has no field {field!r}.", "Femurs have the fields close and wide.")
     about = {
         "layout": f"phantom {anatomy} radiographs",
         "source": "drawn by sightline; no patient",
@@ -81,6 +90,9 @@ def write_radiographs(
         "size_px": str(size_px),
         "fractions": " ".join(str(float(f)) for f in fractions),
     }
+    # only where they are not the default: phantoms of earlier versions are read back
+    about |= {"ao shares": ao_shares} if ao_shares != "even" else {}
+    about |= {"field": field} if field != "close" else {}
     name = f"phantom-{anatomy}"
     if (destination / "cohort.json").exists():
         there = folder.read(destination)
@@ -90,7 +102,7 @@ def write_radiographs(
     _refuse_foreign(destination)
     for part in ("images", "regions/mask"):
         (destination / part).mkdir(parents=True, exist_ok=True)
-    write = partial(write_study, destination, anatomy=anatomy, seed=seed, save_as=save_as, size_px=size_px)
+    write = partial(write_study, destination, anatomy=anatomy, seed=seed, save_as=save_as, size_px=size_px, field=field)
     cases: list[Case] = []
     for number, written in enumerate(_each(write, plan, workers), start=1):
         cases += written
@@ -102,14 +114,21 @@ def write_radiographs(
 
 
 def write_study(
-    destination: Path, study: Study, *, anatomy: Anatomy, seed: int, save_as: SaveAs, size_px: int
+    destination: Path,
+    study: Study,
+    *,
+    anatomy: Anatomy,
+    seed: int,
+    save_as: SaveAs,
+    size_px: int,
+    field: Field = "close",
 ) -> list[Case]:
     """Draw and write the images and masks of one study; returns its cases."""
     study_id, patient_id = f"S{study.index + 1:04d}", f"P{study.patient + 1:04d}"
     cases = []
     for number, view in enumerate(study.views, start=1):
         case_id = f"{study_id}-{number}"
-        drawn = draw_image(study, number, seed=seed, size_px=size_px, anatomy=anatomy)
+        drawn = draw_image(study, number, seed=seed, size_px=size_px, anatomy=anatomy, field=field)
         image = destination / "images" / f"{case_id}.{'png' if save_as == 'png' else 'dcm'}"
         if save_as == "png":
             Image.fromarray(np.rint(drawn.picture * 255.0).astype(np.uint8)).save(image, compress_level=3)
@@ -149,7 +168,9 @@ def write_study(
     return cases
 
 
-def draw_image(study: Study, number: int, *, anatomy: Anatomy, seed: int, size_px: int) -> Drawn:
+def draw_image(
+    study: Study, number: int, *, anatomy: Anatomy, seed: int, size_px: int, field: Field = "close"
+) -> Drawn:
     """The `number`-th image (from 1) of a planned study."""
     person_key = (study.patient,) if anatomy == "wrist" else (study.patient, "LR".index(study.side))
     streams = Streams(
@@ -161,7 +182,13 @@ def draw_image(study: Study, number: int, *, anatomy: Anatomy, seed: int, size_p
     )
     if anatomy == "femur":
         return draw_femur(
-            streams, ao_class=study.kind, side=study.side, hardware=study.hardware, marker=study.marker, size_px=size_px
+            streams,
+            ao_class=study.kind,
+            side=study.side,
+            hardware=study.hardware,
+            marker=study.marker,
+            size_px=size_px,
+            field=field,
         )
     return draw_wrist(
         streams,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 from numpy.random import Generator
@@ -18,6 +18,13 @@ from sightline.cohorts.phantom.furniture import Rect
 from sightline.cohorts.phantom.radiograph import Shadow, collimated, draw_technique, expose, flesh, paste, project
 from sightline.cohorts.phantom.wrist import View, grow_wrist, seen_in
 from sightline.frame import FloatArray
+
+Field = Literal["close", "wide"]
+# area of a femur's picture in mm2, and how far its middle lies from the hip's at most
+FIELDS: Mapping[Field, tuple[tuple[float, float], float]] = {
+    "close": ((25000.0, 33000.0), 9.0),
+    "wide": ((78000.0, 105000.0), 26.0),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,8 +117,12 @@ def draw_femur(
     hardware: str = "none",
     marker: bool = False,
     size_px: int = 448,
+    field: Field = "close",
 ) -> Drawn:
-    """A proximal femur, AP, with an AO-like class (`normal`, A1, A2, A3, B1, B2, B3); other arguments as the wrist's.
+    """A proximal femur, AP, with an AO-like class (`normal`, A1, A2, A3, B1, B2, B3).
+
+    `field` is `close`, a hip that fills the picture, or `wide`, half a pelvis with the thigh, as where a picture of
+    both hips is cut in two: head and trochanters then take about an eighth of it. Other arguments as the wrist's.
 
     Raises:
         CohortError: no such class.
@@ -121,17 +132,18 @@ def draw_femur(
     hip = grow_hip(streams.person, density=density, ao_class=ao_class)
     target = hip.bones[0]
     shape = _shape(rng, size_px)
-    pixel_mm = float(np.sqrt(rng.uniform(25000.0, 33000.0) / (shape[0] * shape[1])))
-    centre = np.array([-28.0, 14.0]) + rng.uniform(-9.0, 9.0, 2)
+    area_mm2, aside_mm = FIELDS[field]
+    pixel_mm = float(np.sqrt(rng.uniform(*area_mm2) / (shape[0] * shape[1])))
+    centre = np.array([-28.0, 14.0]) + rng.uniform(-aside_mm, aside_mm, 2)
     pose = Pose(shape, pixel_mm, (float(centre[0]), float(centre[1])), float(rng.normal(0.0, 4.0)), side == "R")
     breaks = femur_breaks(ao_class, streams.fracture, size=hip.head_radius_mm / 24.5)
     lead = lay.hip_hardware(hardware, pose, rng)
     attenuation, shadows = project(hip.bones, pose, streams.noise, breaks)
     attenuation += flesh(hip.skin, hip.flesh_mm, pose, streams.noise)
     words = ("HIP AP", f"ID {rng.integers(1000, 9999)}", "SUPINE", "12-BIT 75KV")
-    field, limits = collimated(shape, rng, likely=0.5)
-    seen = _seen(shadows, target, pose, field)
-    picture, facts = _develop(attenuation, lead, field, limits, seen, streams, side, marker, words)
+    light, limits = collimated(shape, rng, likely=0.5)
+    seen = _seen(shadows, target, pose, light)
+    picture, facts = _develop(attenuation, lead, light, limits, seen, streams, side, marker, words)
     facts |= {"side": side, "hardware": hardware, "truth_density": f"{density:.2f}"}
     facts["truth_grade"] = "none" if ao_class == "normal" else "plain"
     return Drawn(picture, seen.inside, seen.midline, seen.fracture, _head_square(hip, pose), pixel_mm, facts)

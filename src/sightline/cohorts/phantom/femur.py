@@ -82,13 +82,15 @@ def femur_breaks(ao_class: str, rng: Generator, *, size: float = 1.0) -> Mapping
     if ao_class == "normal":
         return {}
     lucency = rng.uniform(0.5, 0.8)
-    wander = tuple(rng.normal(0.0, 0.9, 60))
-    up = rng.uniform(0.4, 1.0)
+    wander = _course(rng)
+    up = rng.uniform(0.5, 1.0)
     if ao_class in ("A1", "A2"):
         line = Break((27, 30), (-23, -9), lucency, 2.0, (0.8 + 2.4 * up, -1.0 + 1.8 * up), -5 * up, wander)
         if ao_class == "A1":
             return {TARGET: (_scaled(line, size),)}
-        torn = Break((4, 46), (33, 4), lucency, 2.2, (3 * up, 4 * up), 8 * up, wander[::-1])
+        # the greater trochanter's line ends at the other: above it, the trochanter alone comes away
+        edge = (line.start, line.stop)
+        torn = Break((4, 46), (33, 4), lucency, 2.2, (3 * up, 4 * up), 8 * up, wander[::-1], beyond=edge)
         line = replace(line, shift_mm=(1.2 + 5.0 * up, -1.6 + 3.8 * up), turn_deg=-8 * up, width_mm=2.6)
         return {TARGET: (_scaled(line, size), _scaled(torn, size))}
     if ao_class == "A3":
@@ -113,7 +115,17 @@ def femur_breaks(ao_class: str, rng: Generator, *, size: float = 1.0) -> Mapping
 
 def _scaled(line: Break, size: float) -> Break:
     (a, b), (c, d), (x, y) = line.start, line.stop, line.shift_mm
-    return replace(line, start=(a * size, b * size), stop=(c * size, d * size), shift_mm=(x * size, y * size))
+    scaled = replace(line, start=(a * size, b * size), stop=(c * size, d * size), shift_mm=(x * size, y * size))
+    if line.beyond is None:
+        return scaled
+    (e, f), (g, h) = line.beyond
+    return replace(scaled, beyond=((e * size, f * size), (g * size, h * size)))
+
+
+def _course(rng: Generator) -> tuple[float, ...]:
+    """A fracture line's sideways course every 2 mm: it wanders over a centimetre, with small steps upon that."""
+    coarse = np.interp(np.arange(60) * 2.0, np.arange(13) * 10.0, rng.normal(0.0, 1.7, 13))
+    return tuple((coarse + rng.normal(0.0, 0.35, 60)).tolist())
 
 
 def _middle(points: FloatArray) -> FloatArray:

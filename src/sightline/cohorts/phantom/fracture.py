@@ -28,6 +28,8 @@ class Break:
         shift_mm: (x, y) displacement of the moving fragment.
         turn_deg: turn of the moving fragment about the line's middle, from x towards y.
         jag: sideways course of the line in mm, one value per `jag_step_mm` from its start.
+        jag_step_mm: see `jag`.
+        beyond: (x, y) in mm of two points: only the fragment to the right of this line is parted, and moves.
     """
 
     start: tuple[float, float]
@@ -38,6 +40,7 @@ class Break:
     turn_deg: float = 0.0
     jag: Sequence[float] = (0.0, 0.0)
     jag_step_mm: float = 2.0
+    beyond: tuple[tuple[float, float], tuple[float, float]] | None = None
 
 
 def broken(
@@ -62,8 +65,11 @@ def broken(
         away_mm, on_course = _distance(one, points)
         soft_mm = 0.5 * pose.pixel_mm
         gap = np.exp(-4.0 * math.log(2.0) * (away_mm / one.width_mm) ** 2) * on_course
-        cut = attenuation * (1.0 - one.lucency * gap)
         left = _logistic(away_mm / soft_mm)
+        if one.beyond is not None:
+            here = _logistic(-_side(*one.beyond, points)[1] / soft_mm)
+            gap, left = gap * here, left * here
+        cut = attenuation * (1.0 - one.lucency * gap)
         still, free = cut * (1.0 - left), cut * left
         if one.turn_deg or any(one.shift_mm):
             origin = _moved_back(one, points)
@@ -115,20 +121,25 @@ def seen_on(one: Break, share: float) -> Break:
         one.turn_deg * share,
         one.jag,
         one.jag_step_mm,
+        one.beyond,
     )
 
 
 def _distance(one: Break, points: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Signed distance in mm to the jagged line (positive on its left) and 1 along its course, else 0."""
-    start, stop = np.array(one.start), np.array(one.stop)
-    length = float(np.linalg.norm(stop - start))
-    along = (stop - start) / length
-    left = np.array([-along[1], along[0]])
-    offset = points - start
-    course_mm = offset @ along
+    course_mm, away_mm = _side(one.start, one.stop, points)
+    length = float(np.linalg.norm(np.array(one.stop) - np.array(one.start)))
     knots = np.arange(len(one.jag)) * one.jag_step_mm
     jag = np.interp(course_mm, knots, np.asarray(one.jag, dtype=float))
-    return offset @ left - jag, ((course_mm >= 0.0) & (course_mm <= length)).astype(float)
+    return away_mm - jag, ((course_mm >= 0.0) & (course_mm <= length)).astype(float)
+
+
+def _side(start: tuple[float, float], stop: tuple[float, float], points: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Distances in mm along the line from its start, and to its left."""
+    along = np.array(stop) - np.array(start)
+    along = along / float(np.linalg.norm(along))
+    offset = points - np.array(start)
+    return offset @ along, offset @ np.array([-along[1], along[0]])
 
 
 def _moved_back(one: Break, points: FloatArray) -> FloatArray:

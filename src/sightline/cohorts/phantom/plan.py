@@ -19,6 +19,10 @@ from sightline.cohorts.phantom.femur import FEMUR_CLASSES
 from sightline.errors import CohortError
 
 Anatomy = Literal["wrist", "femur"]
+AoShares = Literal["even", "published"]
+# Jimenez-Sanchez 2018, section III: 327 of type A with 15 A3, 453 of type B with 241 B2. How the other two of each type
+# divide the rest is not printed; evenly here.
+PUBLISHED_COUNTS = {"A1": 156, "A2": 156, "A3": 15, "B1": 106, "B2": 241, "B3": 106}
 WRIST_CLASSES = ("no fracture", "fracture")
 # 20 fractures hold 13 plain, 5 subtle and 2 occult ones
 _GRADES = ("plain",) * 13 + ("subtle",) * 5 + ("occult",) * 2
@@ -71,20 +75,21 @@ def plan_studies(
     shortcut: float,
     fractions: tuple[float, float, float],
     seed: int,
+    ao_shares: AoShares = "even",
 ) -> list[Study]:
     """The studies of a phantom cohort; arguments as in `write_radiographs`.
 
     Raises:
         CohortError: an argument that makes no cohort.
     """
-    _check(anatomy, studies, classes, shortcut, fractions)
+    _check(anatomy, studies, classes, shortcut, fractions, ao_shares)
     if seed < 0:
         raise CohortError(f"The seed must be 0 or more; got {seed}.", "Choose another seed.")
     # the split follows the whole patient, also where the last one's studies are cut off by `studies`
     placed: Counter[tuple[str, str]] = Counter()
     planned: list[Study] = []
     fractured = 0
-    for patient, labels in _patients(anatomy, studies, classes, seed):
+    for patient, labels in _patients(anatomy, studies, classes, seed, ao_shares):
         split = _next_split(labels, placed, fractions)
         first = len(planned)
         side = str(stream(seed, "patient", patient, 1).choice(["L", "R"]))
@@ -108,7 +113,7 @@ def plan_studies(
 
 
 def _patients(
-    anatomy: Anatomy, studies: int, classes: Sequence[str], seed: int
+    anatomy: Anatomy, studies: int, classes: Sequence[str], seed: int, ao_shares: AoShares
 ) -> Iterator[tuple[int, tuple[str, ...]]]:
     """Each patient's labels, one a study, until there are enough studies."""
     drawn, patient = 0, 0
@@ -116,15 +121,29 @@ def _patients(
     while drawn < studies:
         if anatomy == "femur":
             # a fractured hip, and the other one of the same patient for comparison
-            fractured = names[
-                stream(seed, "labels", patient // len(names)).permutation(len(names))[patient % len(names)]
-            ]
+            fractured = _next_ao(names, patient, seed, ao_shares)
             labels: tuple[str, ...] = (fractured, "normal") if "normal" in classes else (fractured,)
         else:
             count = int(stream(seed, "patient", patient).choice([1, 2, 3], p=[0.75, 0.2, 0.05]))
             labels = tuple(_wrist_label(names, drawn + i, seed) for i in range(count))
         yield patient, labels
         drawn, patient = drawn + len(labels), patient + 1
+
+
+def _next_ao(names: Sequence[str], patient: int, seed: int, ao_shares: AoShares) -> str:
+    """The class of a patient's fractured hip: each as often as the others, or by the published counts."""
+    if ao_shares == "even":
+        block = stream(seed, "labels", patient // len(names)).permutation(len(names))
+        return names[block[patient % len(names)]]
+    # the class that lacks most so far: 15 of 780 comes up every 52 patients, however short the cohort is
+    wanted = np.array([PUBLISHED_COUNTS[name] for name in names], dtype=float)
+    wanted /= wanted.sum()
+    late = stream(seed, "labels").permutation(len(names)) * 1e-6
+    given = np.zeros(len(names))
+    for number in range(patient + 1):
+        chosen = int(np.argmax(wanted * (number + 1) - given + late))
+        given[chosen] += 1.0
+    return names[chosen]
 
 
 def _wrist_label(names: Sequence[str], index: int, seed: int) -> str:
@@ -156,7 +175,12 @@ def _wrist_views(rng: Generator) -> tuple[str, ...]:
 
 
 def _check(
-    anatomy: str, studies: int, classes: Sequence[str], shortcut: float, fractions: tuple[float, float, float]
+    anatomy: str,
+    studies: int,
+    classes: Sequence[str],
+    shortcut: float,
+    fractions: tuple[float, float, float],
+    ao_shares: str,
 ) -> None:
     if anatomy not in ("wrist", "femur"):
         raise CohortError(f"There is no phantom anatomy {anatomy!r}.", "Choose wrist or femur.")
@@ -171,6 +195,10 @@ def _check(
         raise CohortError(
             f"Fractions of train, val and test must be three shares that add up to 1; got {fractions}.",
             "Give for example 0.6, 0.1, 0.3.",
+        )
+    if ao_shares not in ("even", "published") or (ao_shares != "even" and anatomy != "femur"):
+        raise CohortError(
+            f"A phantom {anatomy} has no AO shares {ao_shares!r}.", "Femurs come in `even` or `published` shares."
         )
     if len(set(classes)) != len(classes):
         raise CohortError(f"Classes must differ; got {list(classes)}.", "Name each class once.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.random import Generator
@@ -269,4 +269,4 @@ def _struts(bone: Bone, pose: Pose, rng: Generator, size: tuple[int, int]) -> Fl
 
 
 def _solid(one: Break) -> Break:
-    return Break(one.start, one.stop, 0.0, one.width_mm, one.shift_mm, one.turn_deg, one.jag, one.jag_step_mm)
+    return replace(one, lucency=0.0)
