@@ -71,7 +71,7 @@ def test_the_probabilities_are_the_networks(run, tiny_cohort, tmp_path):
     test = tiny_cohort.split("test")
     made = ask(run, test, tmp_path)
     for row in (0, 5):
-        pixels, _ = network_view(test[row].image, run.recipe.view)
+        pixels, _ = network_view(test[row], run.recipe.view)
         with torch.no_grad():
             evidence = run.network()(torch.from_numpy(pixels)[None, None])
         assert np.allclose(
@@ -196,13 +196,15 @@ def test_panels_are_pictures_of_the_telling_cases(run, tiny_cohort, tmp_path):
     test = tiny_cohort.split("test")
     made = ask(run, test, tmp_path)
     written = write_panels(made, test, run.recipe.view, tmp_path / "panels", most=3)
-    assert len(written) == 3
+    sheets = {f"{name}_{by}.png" for name in ("best", "worst") for by in ("boxes", "maps")}
+    assert len(written) == 3 + 4 and sheets < {path.name for path in written}
     for path in written:
         with Image.open(path) as picture:
             assert picture.format == "PNG" and min(np.asarray(picture.convert("L")).shape) > 100
             assert np.asarray(picture.convert("L")).std() > 5
     assert write_panels(made, test, run.recipe.view, tmp_path / "none", most=0) == []
-    assert write_panels(replace(made, maps=None), test, run.recipe.view, tmp_path / "none") == []
+    nothing = replace(made, maps=None, map_scores=None, box_scores=None)
+    assert write_panels(nothing, test, run.recipe.view, tmp_path / "none") == []
     chosen = telling_cases(made, 100)
     assert sorted(chosen) == list(range(len(test)))
     order = pointing_order(made, [c.case_id for c in test])

@@ -239,7 +239,7 @@ class Evaluate:
 
         run = open_run(self.folder, CATALOGUE)
         whole = folder.read(self.cohort)
-        cohort = whole if self.split == "all" else whole.split(self.split)
+        cohort = run.recipe.see(whole if self.split == "all" else whole.split(self.split))
         out = self.out or self.folder / "evaluation" / f"{whole.name}-{self.split}"
         evaluation = evaluate(run, cohort, self.split, out=out, engine=_engine(self.on))
         estimates = report_of(evaluation, replicates=self.replicates)
@@ -253,7 +253,7 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Predict:
-    """Predict files or folders, DICOM or pictures: predictions.csv, rejects.csv, one overlay a picture."""
+    """Predict files or folders, DICOM or pictures: probabilities, scored boxes, one overlay a picture."""
 
     folder: Annotated[Positional[Path], arg(name="run")]
     """Run folder."""

@@ -74,8 +74,8 @@ def box_scores(said: Said, cohort: Cohort, view: View, protocol: MapBoxes) -> Bo
 
 def found_boxes(said: Said, cohort: Cohort, view: View, protocol: MapBoxes) -> list[tuple[FloatArray, FloatArray]]:
     """For every case the corners [f, 4] in source pixels and the scores [f] of what a network found."""
-    sources = [source_frame(case) for case in cohort]
-    return boxes_on_pictures(said, sources, [view.test_frame(source) for source in sources], protocol)
+    sources, views = [source_frame(case) for case in cohort], [case_frame(case, view) for case in cohort]
+    return boxes_on_pictures(said, sources, views, protocol)
 
 
 def finding_named(classes: Sequence[str], probabilities: FloatArray) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sightline.case import Case, Cohort
-from sightline.cohorts.transforms import View, reduce_picture, sample
+from sightline.cohorts.transforms import View
 from sightline.frame import Frame
 from sightline.io.image import read_image
 from sightline.lab.boxes import finding_named
@@ -20,12 +20,13 @@ from sightline.lab.panels import Overlay, PanelCase, draw_contact_sheet, draw_pa
 from sightline.lab.scored_box import ScoredBox, scored_boxes
 from sightline.measure.box_score import BoxScore
 
+SHEETS: tuple[Literal["boxes", "maps"], ...] = ("boxes", "maps")
 
-def network_view(path: Path, view: View) -> tuple[NDArray[np.float32], Frame]:
-    """A picture as the network sees it, [h, w] or [h, w, 3] in 0..1, and its frame."""
-    picture = read_image(path)
-    frame = view.test_frame(picture.frame)
-    planes = sample(reduce_picture(picture.pixels, picture.frame, view.size), frame)
+
+def network_view(case: Case, view: View) -> tuple[NDArray[np.float32], Frame]:
+    """A case as the network sees it, [h, w] or [h, w, 3] in 0..1, and the frame of that."""
+    picture = read_image(case.image)
+    planes, frame = view.show(picture.pixels, picture.frame, view.around(case))
     return (planes[0] if len(planes) == 1 else np.moveaxis(planes, 0, -1)), frame
 
 
@@ -40,7 +41,7 @@ def panel_case(evaluation: Evaluation, row: int, case: Case, view: View, title: 
         title: heading; the case's id when None.
     """
     assert evaluation.maps is not None
-    pixels, frame = network_view(case.image, view)
+    pixels, frame = network_view(case, view)
     kept = list(dict.fromkeys(int(k) for k in evaluation.maps.classes[row]))
     where = [list(evaluation.maps.classes[row]).index(k) for k in kept]
     classes = evaluation.predictions.classes
@@ -93,22 +94,29 @@ def telling_cases(evaluation: Evaluation, most: int) -> list[int]:
 
 
 def write_panels(evaluation: Evaluation, cohort: Cohort, view: View, out: Path, *, most: int = 8) -> list[Path]:
-    """Panels of telling cases as PNG files; none where the network has no maps."""
-    if evaluation.maps is None or most < 1:
+    """PNG files: panels of telling cases where the network has maps, and sheets of what it located best and worst."""
+    if most < 1:
         return []
-    out.mkdir(parents=True, exist_ok=True)
-    written = []
-    for row in telling_cases(evaluation, most):
+    pictures: dict[str, bytes] = {}
+    for row in telling_cases(evaluation, most) if evaluation.maps is not None else ():
         case = cohort[row]
-        path = out / f"{safe_name(case.case_id)}.png"
-        path.write_bytes(draw_panel(panel_case(evaluation, row, case, view)))
+        pictures[safe_name(case.case_id)] = draw_panel(panel_case(evaluation, row, case, view))
+    for by in SHEETS:
+        for name, png in contact_sheets(evaluation, cohort, view, by=by).items():
+            pictures[f"{name}_{by}"] = png
+    if pictures:
+        out.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, png in pictures.items():
+        path = out / f"{name}.png"
+        path.write_bytes(png)
         written.append(path)
     return written
 
 
 def overlay_of(evaluation: Evaluation, row: int, case: Case, view: View, label: str, caption: str) -> Overlay:
     """One picture of a contact sheet: the map of a class over the case, where the network has maps, and its boxes."""
-    pixels, frame = network_view(case.image, view)
+    pixels, frame = network_view(case, view)
     cells = None
     if evaluation.maps is not None:
         place = evaluation.maps.of_class(row, evaluation.predictions.classes.index(label)) or 0

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sightline.cohorts.transforms import reduce_picture, sample
 from sightline.errors import RunError, SightlineError
 from sightline.evidence import Evidence
 from sightline.frame import Frame
@@ -80,11 +79,16 @@ def predict_files(run: Run, inputs: Sequence[Path], out: Path, engine: Engine | 
     they are made: what was predicted before an interruption is kept.
 
     Raises:
-        RunError: the run is not finished, or an input does not exist.
+        RunError: the run is not finished, is trained on experts' crops, or an input does not exist.
     """
     engine = engine or Engine()
     if not run.done:
         raise RunError(f"{run.folder} is not finished.", "Run the same train command again: it resumes.")
+    if run.recipe.view.crop is not None:
+        raise RunError(
+            f"{run.folder} was trained on squares around experts' boxes, which a new picture does not have.",
+            "Predict with a cascade that finds the square itself, or evaluate on a cohort with boxes.",
+        )
     files = _files(inputs, out)
     fabric = engine.fabric("32-true")
     network = run.network().to(fabric.device)
@@ -105,8 +109,7 @@ def predict_files(run: Run, inputs: Sequence[Path], out: Path, engine: Engine | 
             try:
                 picture = read_image(path)
                 require_radiograph(picture, path)
-                frame = run.recipe.view.test_frame(picture.frame)
-                planes = sample(reduce_picture(picture.pixels, picture.frame, run.recipe.view.size), frame)
+                planes, frame = run.recipe.view.show(picture.pixels, picture.frame)
             except SightlineError as error:
                 rejects.append(Reject(path, error.message.removeprefix(f"{path}: "), error.remedy))
                 advance(1)
