@@ -74,7 +74,7 @@ def test_ranks_part_an_epoch_and_no_batch_is_a_single_image(n, batch_size, world
             return n
 
     items = Items()
-    items.seed = seed
+    items.seed, items.view = seed, VIEW
     original, loader._serve = loader._serve, record
     try:
         for rank in range(world):
