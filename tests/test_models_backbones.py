@@ -60,6 +60,37 @@ def test_own_normalisation_wins():
         Backbone("resnet18", mean=(0.1, 0.2)).build()
 
 
+@pytest.mark.parametrize(
+    ("name", "stages", "channels", "stride"),
+    [("mobilenetv2_100", 4, 96, 16), ("mobilenetv2_100", 3, 32, 8), ("resnet18", 4, 256, 16)],
+)
+def test_a_backbone_cut_after_a_stage_gives_that_stage(name, stages, channels, stride):
+    torch.manual_seed(0)
+    whole = Backbone(name).build().eval()
+    torch.manual_seed(0)
+    cut = Backbone(name, stages=stages).build().eval()
+    assert (cut.channels_out, cut.stride) == (channels, stride)
+    images = torch.rand(1, 1, 64, 96)
+    torch.testing.assert_close(cut(images), whole.levels(images)[1][stages - 1])
+    assert sum(p.numel() for p in cut.parameters()) < sum(p.numel() for p in whole.parameters())
+    assert Backbone(name, stages=stages, weights=None).without_weights().stages == stages
+
+
+@needs_weights
+def test_a_cut_backbone_reads_the_weights_of_the_whole():
+    cut = Backbone("mobilenetv2_100", weights=str(GOOGLE), stages=4, frozen_stages=3).build().eval()
+    whole = Backbone("mobilenetv2_100", weights=str(GOOGLE)).build().eval()
+    images = torch.rand(1, 1, 64, 64)
+    torch.testing.assert_close(cut(images), whole.levels(images)[1][3])
+
+
+def test_stages_that_are_not_there():
+    with pytest.raises(RecipeError, match="at least one"):
+        Backbone("resnet18", stages=0)
+    with pytest.raises(RecipeError, match="5 feature stages"):
+        Backbone("resnet18", stages=6).build()
+
+
 @pytest.mark.parametrize("name", ["resnet18", "mobilenetv2_100"])
 def test_frozen_stages_do_not_learn_and_stay_at_inference(name):
     net = ClassMapModel(Backbone(name, frozen_stages=2)).build(2)

@@ -11,9 +11,18 @@ from sightline.models.attention import PyramidAttention, ResidualAttention, Self
 from sightline.models.backbones import Backbone
 from sightline.models.class_maps import ClassMapModel, ClassMaps
 from sightline.models.fusion import Fusion
-from sightline.models.pools import LogSumExpPool, MaxPool, MeanPool, SoftmaxPool
+from sightline.models.pools import LogSumExpPool, MaxPool, MeanPool, SoftmaxPool, TopPool
 
-POOLS = [MeanPool(), SoftmaxPool(), SoftmaxPool(0.3), MaxPool(), LogSumExpPool(), LogSumExpPool(0.5)]
+POOLS = [
+    MeanPool(),
+    SoftmaxPool(),
+    SoftmaxPool(0.3),
+    MaxPool(),
+    LogSumExpPool(),
+    LogSumExpPool(0.5),
+    TopPool(),
+    TopPool(0.3),
+]
 ATTENTION = [ResidualAttention(), SelfAttention(), SelfAttention(value_divisor=2), PyramidAttention(divisor=4)]
 
 
@@ -26,6 +35,9 @@ def slow_pool(pool, cells):
     if isinstance(pool, SoftmaxPool):
         weights = [math.exp(x / pool.temperature) for x in cells]
         return sum(w * x for w, x in zip(weights, cells, strict=True)) / sum(weights)
+    if isinstance(pool, TopPool):
+        kept = sorted(cells, reverse=True)[: max(1, round(pool.share_kept * len(cells)))]
+        return sum(kept) / len(kept)
     return math.log(sum(math.exp(pool.r * x) for x in cells) / len(cells)) / pool.r
 
 
@@ -84,7 +96,24 @@ def test_cold_softmax_is_max_and_hot_softmax_is_mean():
     torch.testing.assert_close(SoftmaxPool(1e6)(maps), MeanPool()(maps), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("make", [lambda: SoftmaxPool(0.0), lambda: LogSumExpPool(-1.0), lambda: Fusion(stride=5)])
+def test_top_pool_lies_between_mean_and_max():
+    maps = torch.tensor([[[[4.0, 1.0], [3.0, -2.0]]]])
+    assert float(TopPool(0.5)(maps)) == 3.5
+    assert TopPool(0.5).share(maps).tolist() == [[[[2.0, 0.0], [1.5, 0.0]]]]
+    torch.testing.assert_close(TopPool(1.0)(maps), MeanPool()(maps))
+    torch.testing.assert_close(TopPool(1e-6)(maps), MaxPool()(maps))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: SoftmaxPool(0.0),
+        lambda: TopPool(0.0),
+        lambda: TopPool(1.5),
+        lambda: LogSumExpPool(-1.0),
+        lambda: Fusion(stride=5),
+    ],
+)
 def test_impossible_settings_are_refused(make):
     with pytest.raises(RecipeError):
         make()

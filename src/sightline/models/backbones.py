@@ -30,6 +30,9 @@ class Backbone:
         weights: None for random weights, `imagenet` for timm's download, else a `.safetensors` file or a folder
             of them. Loaded without pickle.
         frozen_stages: 0 trains everything; n > 0 fixes the stem and the first n stages (weights and batch statistics).
+        stages: keep only the first n of timm's feature stages (those at strides 2, 4, 8, 16, 32), or None for the whole
+            network. Each cell then sees less of the image, so that what it says has to be near it (Brendel and Bethge
+            2019, BagNet), and training costs less.
         mean, std: input normalisation per channel; None takes what the weights expect.
         options: further arguments of `timm.create_model`, e.g. `{"drop_path_rate": 0.1}`.
     """
@@ -39,6 +42,7 @@ class Backbone:
     output_stride: int = 32
     weights: str | None = None
     frozen_stages: int = 0
+    stages: int | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     options: Mapping[str, Option] = field(default_factory=dict, hash=False)
@@ -51,6 +55,8 @@ class Backbone:
             raise RecipeError(f"output_stride is 8, 16 or 32; got {self.output_stride}.")
         if self.frozen_stages < 0:
             raise RecipeError(f"frozen_stages is 0 or more; got {self.frozen_stages}.")
+        if self.stages is not None and self.stages < 1:
+            raise RecipeError(f"A backbone keeps at least one stage; got {self.stages}.", "Try 4: strides 2 to 16.")
         if self.std is not None and any(s <= 0 for s in self.std):
             raise RecipeError(f"std must be positive; got {self.std}.")
 
@@ -82,6 +88,8 @@ class Backbone:
         if self.weights is not None:
             path = download(self.name) if self.weights == "imagenet" else find_weights(self.weights, self.name)
             read_weights(path, net, self.name, self.channels)
+        if self.stages is not None:
+            _cut(net, self.stages, self.name)
         mean = self._per_channel(self.mean, facts.mean, "mean")
         std = self._per_channel(self.std, facts.std, "std")
         return Trunk(net, self, mean, std)
@@ -197,6 +205,16 @@ class Trunk(nn.Module):
                 "Use a convolutional backbone.",
             )
         return int(features.shape[1]), size // int(features.shape[-1])
+
+
+def _cut(net: nn.Module, n: int, name: str) -> None:
+    """Leave out everything after the first n feature stages."""
+    if not hasattr(net, "prune_intermediate_layers") or not hasattr(net, "feature_info"):
+        raise RecipeError(f"timm cannot cut {name!r} after a stage.", "Leave stages out or choose mobilenetv2_100.")
+    there = len(net.feature_info)  # type: ignore[arg-type]
+    if n > there:
+        raise RecipeError(f"{name!r} has {there} feature stages; got stages {n}.", f"Ask for 1 to {there}.")
+    net.prune_intermediate_layers([n - 1])  # type: ignore[operator]
 
 
 def _freeze(net: nn.Module, n: int) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from sightline.evidence import Evidence
 from sightline.models.attention import PyramidAttention, ResidualAttention, SelfAttention
 from sightline.models.backbones import Backbone, Trunk
 from sightline.models.fusion import FeaturePyramid, Fusion
-from sightline.models.pools import LogSumExpPool, MaxPool, MeanPool, Pool, SoftmaxPool
+from sightline.models.pools import LogSumExpPool, MaxPool, MeanPool, Pool, SoftmaxPool, TopPool
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class ClassMapModel:
     """
 
     backbone: Backbone = field(default_factory=Backbone)
-    pool: MeanPool | SoftmaxPool | MaxPool | LogSumExpPool = field(default_factory=SoftmaxPool)
+    pool: MeanPool | SoftmaxPool | MaxPool | LogSumExpPool | TopPool = field(default_factory=SoftmaxPool)
     attention: ResidualAttention | SelfAttention | PyramidAttention | None = None
     fusion: Fusion | None = None
 

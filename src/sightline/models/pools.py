@@ -98,3 +98,37 @@ class LogSumExpPool:
         """softmax(r M) * z: with w = softmax(r M), z = sum w (M - log(n w) / r), and every bracket equals z."""
         weight = torch.softmax(self.r * maps.flatten(2), dim=-1)
         return (weight * self(maps).unsqueeze(-1)).view_as(maps)
+
+
+@dataclass(frozen=True)
+class TopPool:
+    """z = mean of the highest cells of M: between mean (`share_kept` 1) and max, for findings that are small.
+
+    A finding that covers a percent of the picture fills the top percent of the cells, whatever lies elsewhere, and no
+    single cell decides: multiple-instance learning with the k highest instances (Kraus 2016; Durand 2017, WILDCAT,
+    without its lowest cells).
+
+    Attributes:
+        share_kept: share of the cells that are averaged; at least one is.
+    """
+
+    share_kept: float = 0.02
+
+    def __post_init__(self) -> None:
+        """Refuse a share that is none."""
+        if not 0.0 < self.share_kept <= 1.0:
+            raise RecipeError(f"share_kept lies above 0 and up to 1; got {self.share_kept}.", "Try 0.02.")
+
+    def __call__(self, maps: Tensor) -> Tensor:
+        """Logits [b, k]."""
+        return self._highest(maps).values.mean(-1)
+
+    def share(self, maps: Tensor) -> Tensor:
+        """M / k at its k highest cells, 0 elsewhere."""
+        values, cells = self._highest(maps)
+        flat = torch.zeros_like(maps.flatten(2))
+        return flat.scatter(-1, cells, values / cells.shape[-1]).view_as(maps)
+
+    def _highest(self, maps: Tensor) -> torch.return_types.topk:
+        flat = maps.flatten(2)
+        return flat.topk(max(1, round(self.share_kept * flat.shape[-1])), dim=-1)

@@ -16,11 +16,18 @@ from sightline.guidance.self_transfer import SelfTransferLoss
 from sightline.guidance.spatial_nll import SpatialNLL
 from sightline.lab.optimise import AdamW, CosineDecay, LayerRates, LinearDecay, Sgd, StepDecay
 from sightline.lab.recipe import Recipe
+from sightline.models.alexnet import AlexNet
 from sightline.models.attention import PyramidAttention, ResidualAttention, SelfAttention
 from sightline.models.backbones import Backbone
+from sightline.models.box_regression import BoxRegression
+from sightline.models.cascade import Cascade
 from sightline.models.class_maps import ClassMapModel
 from sightline.models.fusion import Fusion
-from sightline.models.pools import LogSumExpPool, MaxPool, MeanPool, SoftmaxPool
+from sightline.models.global_pooling import GlobalPooling, Transition
+from sightline.models.multi_scale import MultiScale
+from sightline.models.pools import LogSumExpPool, MaxPool, MeanPool, SoftmaxPool, TopPool
+from sightline.models.transfer import SelfTransfer
+from sightline.models.transformer import SpatialTransformer
 
 CATALOGUE: dict[str, type[Any]] = {
     "recipe": Recipe,
@@ -34,11 +41,20 @@ CATALOGUE: dict[str, type[Any]] = {
     # networks
     "backbone": Backbone,
     "fusion": Fusion,
+    "alexnet": AlexNet,
     "class_map_model": ClassMapModel,
+    "transition": Transition,
+    "global_pooling": GlobalPooling,
+    "box_regression": BoxRegression,
+    "spatial_transformer": SpatialTransformer,
+    "cascade": Cascade,
+    "self_transfer_model": SelfTransfer,
+    "multi_scale": MultiScale,
     "mean_pool": MeanPool,
     "softmax_pool": SoftmaxPool,
     "max_pool": MaxPool,
     "log_sum_exp_pool": LogSumExpPool,
+    "top_pool": TopPool,
     "residual_attention": ResidualAttention,
     "self_attention": SelfAttention,
     "pyramid_attention": PyramidAttention,
