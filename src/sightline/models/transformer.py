@@ -1,0 +1,123 @@
+"""A network that chooses where to look before it classifies: spatial transformers (Jaderberg 2015)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from sightline.errors import RecipeError
+from sightline.evidence import Evidence, box_of_window
+from sightline.models.alexnet import AlexNet
+from sightline.models.backbones import Backbone
+from sightline.models.box_regression import reduced, regression_head
+from sightline.models.class_maps import ClassMapModel
+from sightline.models.global_pooling import GlobalPooling
+from sightline.models.warp import crop_windows
+
+
+@dataclass(frozen=True)
+class SpatialTransformer:
+    """A localisation network says a window, the window is sampled, and a classifier sees that (Jimenez-Sanchez 2018).
+
+    Trained by the class alone. It starts at the identity, so at first the classifier sees the whole image (the LBM).
+    Parameters are not bounded; the paper holds them by a small learning rate of `localiser.` (LayerRates).
+
+    Attributes:
+        classifier: what sees the window.
+        localiser: feature network of the localisation network.
+        parameters: `similarity`: s, t_r, t_c, which in spite of its name does not turn (a-STN); `affine`: six
+            (aff-STN).
+        clamped: the earlier variant (Kazi 2017): a sigmoid bounds the scale to 0..1 and the shifts to -1..1, so that
+            their gradient vanishes where they would leave these ranges. It starts at scale 0.98.
+        localiser_px: side that the localisation network sees the image at; None: as it is, as printed.
+        roi_px: side that the window is sampled at; None: that of the image, as printed. With an image larger than
+            both, the window shows more detail than the whole image could.
+        hidden: units of the localisation network's hidden layer.
+    """
+
+    classifier: ClassMapModel | GlobalPooling = field(default_factory=ClassMapModel)
+    localiser: Backbone | AlexNet = field(default_factory=AlexNet)
+    parameters: Literal["similarity", "affine"] = "similarity"
+    clamped: bool = False
+    localiser_px: int | None = None
+    roi_px: int | None = None
+    hidden: int = 64
+
+    def __post_init__(self) -> None:
+        """Refuse settings that contradict each other."""
+        if self.clamped and self.parameters == "affine":
+            raise RecipeError("The clamped variant has three parameters.", "Use parameters='similarity'.")
+
+    def without_weights(self) -> SpatialTransformer:
+        """The same architecture with nothing to load."""
+        return replace(self, classifier=self.classifier.without_weights(), localiser=self.localiser.without_weights())
+
+    def build(self, n_classes: int) -> TransformerNetwork:
+        """The network."""
+        return TransformerNetwork(self, n_classes)
+
+
+class WindowRegression(nn.Module):
+    """The localisation network: images to windows [b, 2, 3] in fractions; exactly the identity at first."""
+
+    def __init__(self, config: SpatialTransformer) -> None:
+        """Last layer zero, so that only its bias speaks: the identity."""
+        super().__init__()
+        self.input_px = config.localiser_px
+        self.clamped = config.clamped
+        self.affine = config.parameters == "affine"
+        self.trunk = config.localiser.build()
+        self.head = regression_head(self.trunk.channels_out, 6, config.hidden, 0.0, 6 if self.affine else 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Windows [b, 2, 3] in fractions of the image."""
+        features = self.trunk(reduced(images, self.input_px))
+        with torch.autocast(features.device.type, enabled=False):
+            said: Tensor = self.head(features.float())
+        if self.affine:
+            # torch's theta in (row, column) and -1..1, as a difference from the identity
+            theta = said.view(-1, 2, 3) + torch.eye(2, 3, device=said.device)
+        else:
+            scale, shift = self._similarity(said)
+            theta = torch.cat([torch.diag_embed(scale.expand(-1, 2)), shift.unsqueeze(-1)], dim=2)
+        linear = theta[:, :, :2]
+        # t = 2 fraction - 1 on both sides
+        offset = (theta[:, :, 2] + 1.0 - linear.sum(dim=2)) / 2.0
+        return torch.cat([linear, offset.unsqueeze(-1)], dim=2)
+
+    def _similarity(self, said: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale [b, 1] and shifts [b, 2] of the unit square from -1 to 1."""
+        if not self.clamped:
+            return said[:, :1] + 1.0, said[:, 1:]
+        # sigmoid(4) = 0.98: nearly the whole image, where the sigmoid still has a gradient
+        return torch.sigmoid(said[:, :1] + 4.0), 2.0 * torch.sigmoid(said[:, 1:]) - 1.0
+
+
+class TransformerNetwork(nn.Module):
+    """`forward(images [b, c, h, w] in [0, 1])` gives the classifier's Evidence, its window, and `box` [b, 4].
+
+    Submodules are `localiser` and `classifier`.
+    """
+
+    def __init__(self, config: SpatialTransformer, n_classes: int) -> None:
+        """Both networks, random but for their own weights."""
+        super().__init__()
+        self.roi_px = config.roi_px
+        self.localiser = WindowRegression(config)
+        self.classifier = config.classifier.build(n_classes)
+
+    def forward(self, images: Tensor) -> Evidence:
+        """Look, then classify; the box is the upright one around the (perhaps turned) window, cut to the image."""
+        window = self.localiser(images)
+        size = (self.roi_px, self.roi_px) if self.roi_px else (images.shape[2], images.shape[3])
+        seen: Evidence = self.classifier(crop_windows(images, window, size))
+        return within(seen, window)
+
+
+def within(seen: Evidence, window: Tensor) -> Evidence:
+    """The evidence of a window's picture, with the window and its box."""
+    boxes = box_of_window(window)
+    return Evidence(seen.logits, seen.maps, {**seen.extras, "box": boxes}, window)
