@@ -67,6 +67,19 @@ def test_items_are_patches_in_training_and_whole_at_test_time(tiny_cohort):
     assert batch.images.shape[-2:] == (32, 32)
 
 
+def test_every_picture_gives_several_patches_each_its_own(tiny_cohort):
+    items = CohortItems(tiny_cohort, View(size=48, patches=Patches(size=32, per_picture=3)), seed=1)
+    batches = list(training_batches(items, epoch=0, batch_size=4, repeats=items.repeats))
+    ids = [case_id for batch in batches for case_id in batch.case_ids]
+    assert len(ids) == 3 * len(tiny_cohort) == items.images_per_epoch()
+    assert {ids.count(case.case_id) for case in tiny_cohort} == {3}
+    first = tiny_cohort[0].case_id
+    frames = [f for batch in batches for f, i in zip(batch.frames, batch.case_ids, strict=True) if i == first]
+    assert len(set(frames)) == 3
+    again = [i for batch in training_batches(items, epoch=0, batch_size=4, repeats=3) for i in batch.case_ids]
+    assert again == ids
+
+
 def test_only_cases_whose_findings_are_known_give_patches(tiny_cohort):
     choice = RegionChoice(style="box", role="finding")
     assert len(patchable(tiny_cohort, choice)) == len(tiny_cohort)
@@ -90,7 +103,9 @@ def test_patches_need_a_normal_class_and_a_marked_finding(tiny_cohort):
         patchable(bare, RegionChoice(role="finding"))
 
 
-@pytest.mark.parametrize("broken", [{"size": 4}, {"zoom": (0.0, 1.0)}, {"zoom": (2.0, 1.0)}, {"around": 1.5}])
+@pytest.mark.parametrize(
+    "broken", [{"size": 4}, {"zoom": (0.0, 1.0)}, {"zoom": (2.0, 1.0)}, {"around": 1.5}, {"per_picture": 0}]
+)
 def test_patches_that_mean_nothing_are_refused(broken):
     with pytest.raises(RecipeError, match="Patches"):
         Patches(**broken)

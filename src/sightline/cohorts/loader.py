@@ -130,6 +130,15 @@ class CohortItems(Dataset[Item]):
         return len(self.cohort)
 
     @property
+    def repeats(self) -> int:
+        """How often each picture comes in an epoch."""
+        return 1 if self.view.patches is None else self.view.patches.per_picture
+
+    def images_per_epoch(self, *, balance: bool = False) -> int:
+        """How many images `training_batches` serves an epoch, but for a last one that is left out."""
+        return self.repeats * (balanced_length(self.labels) if balance else len(self))
+
+    @property
     def labels(self) -> NDArray[np.int64]:
         """Class index of every case, [n]."""
         return np.array([self.cohort.class_index(case.label) for case in self.cohort], dtype=np.int64)
@@ -293,15 +302,18 @@ def training_batches(
     world: int = 1,
     workers: int = 0,
     balance: bool = False,
+    repeats: int = 1,
 ) -> Iterator[Batch]:
     """The batches of one epoch, from `first_batch` on; on several devices each rank takes its own share.
 
     A last batch of a single image is joined to none and left out: batch norm cannot train on it. With `balance`
-    smaller classes are repeated (`epoch_order`), and an image that comes again is augmented anew.
+    smaller classes are repeated (`epoch_order`), with `repeats` all images; one that comes again is augmented anew.
     """
     if len(items) == 0:
         raise CohortError("There is no case to train on.", "Check the cohort's splits and the recipe's train_on.")
     order = epoch_order(len(items), items.seed, epoch, items.labels if balance else None)
+    if repeats > 1:
+        order = np.random.default_rng([items.seed, epoch, 2]).permutation(np.tile(order, repeats))
     came: dict[int, int] = {}
     draws = []
     for index in order.tolist():

@@ -32,18 +32,21 @@ class Patches:
         zoom: range of magnifications relative to the test-time view; its logarithm is uniform.
         around: chance that the patch of a picture with findings is put around one of them (any of them alike); else
             its centre is anywhere in the picture.
+        per_picture: patches of each picture in an epoch.
     """
 
     size: int = 256
     zoom: tuple[float, float] = (0.7, 1.4)
     around: float = 0.8
+    per_picture: int = 1
 
     def __post_init__(self) -> None:
         """Refuse sizes and ranges that mean nothing."""
         low, high = self.zoom
-        if self.size < 16 or not 0.0 < low <= high or not 0.0 <= self.around <= 1.0:
+        if self.size < 16 or not 0.0 < low <= high or not 0.0 <= self.around <= 1.0 or self.per_picture < 1:
             raise RecipeError(
-                f"Patches need size >= 16, 0 < zoom and 0 <= around <= 1; got {self.size}, {self.zoom}, {self.around}.",
+                f"Patches need size >= 16, 0 < zoom, 0 <= around <= 1 and per_picture >= 1; got {self.size}, "
+                f"{self.zoom}, {self.around} and {self.per_picture}.",
                 "Try size 256, zoom (0.7, 1.4), around 0.8.",
             )
 

@@ -23,7 +23,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from sightline.case import Cohort
-from sightline.cohorts.loader import CohortItems, balanced_length, batches_per_epoch, test_batches, training_batches
+from sightline.cohorts.loader import CohortItems, batches_per_epoch, test_batches, training_batches
 from sightline.cohorts.patches import patchable
 from sightline.cohorts.split import refuse_leakage
 from sightline.cohorts.transforms import refuse_unmarked
@@ -171,8 +171,7 @@ def train(recipe: Recipe, cohort: Cohort, folder: Path, catalogue: Catalogue, en
     items = CohortItems(training, recipe.view, regions, boxes=boxes, seed=recipe.seed)
     per_rank = max(2, recipe.batch_size // fabric.world_size)
     balance = recipe.reweight == "oversample"
-    images = balanced_length(items.labels) if balance else len(training)
-    steps_per_epoch = batches_per_epoch(images, per_rank, fabric.world_size)
+    steps_per_epoch = batches_per_epoch(items.images_per_epoch(balance=balance), per_rank, fabric.world_size)
     steps = recipe.epochs * steps_per_epoch if recipe.steps is None else recipe.steps
     weights = torch.ones(len(cohort.classes))
     if recipe.reweight == "inverse_frequency":
@@ -207,6 +206,7 @@ def train(recipe: Recipe, cohort: Cohort, folder: Path, catalogue: Catalogue, en
                 world=fabric.world_size,
                 workers=engine.workers,
                 balance=balance,
+                repeats=items.repeats,
             )
             for batch in batches:
                 begun = time.monotonic()
