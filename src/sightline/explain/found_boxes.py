@@ -97,7 +97,8 @@ def _boxes_of_few(maps: NDArray[Any], begin: int, protocol: MapBoxes) -> FoundBo
     components, runs = components_of(kept)
     if len(components) == 0:
         return _nothing()
-    picture, row, column, component = crests_of(kept, pack(_rising(maps, levels), n * levels, (height, width)), runs)
+    rising = pack(_rising(maps), n, (height, width)).repeated(levels)
+    picture, row, column, component = crests_of(kept, rising, runs)
     peaks = np.full(len(components), -np.inf)
     np.maximum.at(peaks, component, maps[picture // levels, row, column].astype(np.float64))
     chosen = _chosen(
@@ -140,13 +141,12 @@ def _kept(maps: NDArray[Any], protocol: MapBoxes, low: Floats, high: Floats) -> 
             yield first if nothing else field > upper
 
 
-def _rising(maps: NDArray[Any], levels: int) -> Iterator[NDArray[np.bool_]]:
-    """Where each map is at least as great as in the column before, once for every level."""
+def _rising(maps: NDArray[Any]) -> Iterator[NDArray[np.bool_]]:
+    """Where each map is at least as great as in the column before."""
     rising = np.ones(maps.shape[1:], dtype=np.bool_)
     for field in maps:
         np.greater_equal(field[:, 1:], field[:, :-1], out=rising[:, 1:])
-        for _ in range(levels):
-            yield rising
+        yield rising
 
 
 def _chosen(

@@ -9,7 +9,8 @@ number of runs more than with the number of pixels.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,10 +62,6 @@ class Components:
         """Number of components."""
         return len(self.picture)
 
-    def where(self, chosen: NDArray[np.bool_] | Ints) -> Components:
-        """Some of the components."""
-        return Components(*(getattr(self, f.name)[chosen] for f in fields(self)))
-
 
 @dataclass(frozen=True)
 class Packed:
@@ -85,6 +82,25 @@ class Packed:
     def stride(self) -> int:
         """Bits of a row."""
         return (self.shape[1] // 64 + 1) * 64
+
+    @cached_property
+    def firsts(self) -> Words:
+        """Where runs begin: bits set that follow one that is not."""
+        before = self.words << _ONE
+        before[1:] |= self.words[:-1] >> _SIGN
+        return np.asarray(self.words & ~before)
+
+    @cached_property
+    def lasts(self) -> Words:
+        """Where runs end: bits set that are followed by one that is not."""
+        after = self.words >> _ONE
+        after[:-1] |= self.words[1:] << _SIGN
+        return np.asarray(self.words & ~after)
+
+    def repeated(self, times: int) -> Packed:
+        """Every picture several times, one after the other."""
+        words = np.repeat(self.words.reshape(self.count, -1), times, axis=0).reshape(-1)
+        return Packed(words, self.count * times, self.shape)
 
 
 def pack(pictures: Iterable[Bools], count: int, shape: tuple[int, int]) -> Packed:
@@ -108,11 +124,10 @@ def pack(pictures: Iterable[Bools], count: int, shape: tuple[int, int]) -> Packe
 
 def components_of(pictures: Packed) -> tuple[Components, Runs]:
     """The components of binary pictures, and the runs they are made of; an empty picture has none."""
-    firsts, lasts = _firsts(pictures.words), _lasts(pictures.words)
-    first_px, last_px = _positions(firsts), _positions(lasts)
+    first_px, last_px = _positions(pictures.firsts), _positions(pictures.lasts)
     # runs of the next row that a run touches, corners included, follow each other
-    low = _count_up_to(lasts, first_px + (pictures.stride - 2))
-    high = _count_up_to(firsts, last_px + (pictures.stride + 1))
+    low = _count_up_to(pictures.lasts, first_px + (pictures.stride - 2))
+    high = _count_up_to(pictures.firsts, last_px + (pictures.stride + 1))
     component, number = _joined(low, high)
     picture, row, start = _places(first_px, pictures)
     runs = Runs(picture, row, start, start + (last_px - first_px) + 1, component, first_px)
@@ -127,29 +142,14 @@ def crests_of(pictures: Packed, rising: Packed, runs: Runs) -> tuple[Ints, Ints,
         rising: set where the map is at least as great as in the column before.
         runs: of `pictures`.
     """
-    words = pictures.words
     falling = np.bitwise_not(rising.words)
     falls_next: Words = falling >> _ONE
     falls_next[:-1] |= falling[1:] << _SIGN
-    crests: Words = words & (_firsts(words) | rising.words) & (_lasts(words) | falls_next)
+    crests: Words = pictures.words & (pictures.firsts | rising.words) & (pictures.lasts | falls_next)
     bits = _positions(crests)
-    run = _count_up_to(_firsts(words), bits) - 1
+    run = _count_up_to(pictures.firsts, bits) - 1
     column = runs.start[run] + (bits - runs.first_px[run])
     return runs.picture[run], runs.row[run], column, runs.component[run]
-
-
-def _firsts(words: Words) -> Words:
-    """Bits set that follow one that is not."""
-    before = words << _ONE
-    before[1:] |= words[:-1] >> _SIGN
-    return np.asarray(words & ~before)
-
-
-def _lasts(words: Words) -> Words:
-    """Bits set that are followed by one that is not."""
-    after = words >> _ONE
-    after[:-1] |= words[1:] << _SIGN
-    return np.asarray(words & ~after)
 
 
 def _places(bits: Ints, pictures: Packed) -> tuple[Ints, Ints, Ints]:

@@ -120,7 +120,7 @@ def overlay_of(evaluation: Evaluation, row: int, case: Case, view: View, label: 
     cells = None
     if evaluation.maps is not None:
         place = evaluation.maps.of_class(row, evaluation.predictions.classes.index(label)) or 0
-        cells = evaluation.maps.attention[row, place].astype(np.float64)
+        cells = evaluation.maps.maps[row, place].astype(np.float64)
     return Overlay(pixels, cells, case.regions, frame, caption, found_in(evaluation, row), _window(evaluation, row))
 
 
@@ -188,7 +188,7 @@ def _sheet_item(evaluation: Evaluation, row: int, case: Case, view: View, by: Li
         words = "no box" if score is None or not len(evaluation.box_scores.cases[row].found) else f"IoU {score.iou:.2f}"
     else:
         words = "points inside" if _points_inside(evaluation, case.case_id) else "points elsewhere"
-    return overlay_of(evaluation, row, case, view, label, f"{case.case_id}\n{words}, {said}")
+    return overlay_of(evaluation, row, case, view, label, f"{case.case_id}\n{words}\n{said}")
 
 
 def _points_inside(evaluation: Evaluation, case_id: str) -> bool:

@@ -45,7 +45,7 @@ class Reading:
         probabilities: float64 [k], or None from a network that only locates.
         predicted: position of the most probable class.
         boxes: of the most probable finding, surest first, in pixels of the file.
-        attention: float64 [mh, mw] of the class shown, or None without maps.
+        map: float64 [mh, mw], the class map that is shown, or None without maps.
         window: [2, 3], where the map lies, or None: over all that it saw.
     """
 
@@ -54,17 +54,17 @@ class Reading:
     probabilities: NDArray[np.float64] | None
     predicted: int
     boxes: tuple[ScoredBox, ...]
-    attention: NDArray[np.float64] | None
+    map: NDArray[np.float64] | None
     window: NDArray[np.float64] | None
 
     @property
     def look(self) -> NDArray[np.float64] | None:
         """Where the network looked most, (row, column) in pixels of the file; None without maps."""
-        if self.attention is None:
+        if self.map is None:
             return None
-        shape = (self.attention.shape[0], self.attention.shape[1])
+        shape = (self.map.shape[0], self.map.shape[1])
         place = self.frame.resize(shape) if self.window is None else self.frame.within(self.window, shape)
-        return place.map_points(np.array(np.unravel_index(int(self.attention.argmax()), shape)) + 0.5)
+        return place.map_points(np.array(np.unravel_index(int(self.map.argmax()), shape)) + 0.5)
 
 
 def predict_files(run: Run, inputs: Sequence[Path], out: Path, engine: Engine | None = None) -> tuple[int, int]:
@@ -164,16 +164,14 @@ def read_picture(
         else:
             # no probability was learnt: what is left of the score is the box's share of its map
             boxes = scored_boxes(FINDING, corners, np.asarray(scores) / probabilities[named])
-    attention = None
-    if evidence.maps is not None:
-        attention = evidence.extras.get("attention", evidence.maps)[0, predicted].numpy().astype(np.float64)
+    cells = None if evidence.maps is None else evidence.maps[0, predicted].numpy().astype(np.float64)
     return Reading(
         pixels=planes[0] if len(planes) == 1 else np.moveaxis(planes, 0, -1),
         frame=view,
         probabilities=probabilities if run.recipe.classifies else None,
         predicted=predicted,
         boxes=boxes,
-        attention=attention,
+        map=cells,
         window=None if evidence.window is None else evidence.window[0].double().numpy(),
     )
 
@@ -215,11 +213,9 @@ def _drawn(run: Run, reading: Reading) -> bytes | None:
         name = run.classes[reading.predicted]
         caption = f"{name} {reading.probabilities[reading.predicted]:.0%}"
         found = tuple(box for box in found if box.label == name)
-    if reading.attention is None and reading.window is None and not reading.boxes:
+    if reading.map is None and reading.window is None and not reading.boxes:
         return None
-    return draw_overlay(
-        reading.pixels, reading.attention, (), reading.frame, caption, found=found, window=reading.window
-    )
+    return draw_overlay(reading.pixels, reading.map, (), reading.frame, caption, found=found, window=reading.window)
 
 
 def _files(inputs: Sequence[Path], out: Path) -> list[Path]:
