@@ -23,7 +23,7 @@ from sightline.lab.optimise import Sgd, set_rate
 from sightline.lab.recipe import Recipe
 
 # the loop's own step, private to it: what a training really pays, not a copy of it
-from sightline.lab.train import Engine, Plain, Sums, _step
+from sightline.lab.train import Engine, Plain, Progress, _step
 from sightline.models.backbones import Backbone
 from sightline.models.class_maps import ClassMapModel, ClassMapNetwork
 from sightline.models.pools import MeanPool, SoftmaxPool
@@ -138,11 +138,11 @@ def guided_step(
     optimizer = Sgd().build(recipe.rates.groups(network))
     plain, optimizer = fabric.setup(Plain(network), optimizer)
     even = torch.ones(CLASSES, device=chosen.device)
-    sums = Sums()
+    at = Progress()
 
     def step() -> float:
         set_rate(optimizer, RATE)
-        return _step(fabric, plain, optimizer, batch, recipe, even, sums)
+        return _step(fabric, plain, optimizer, batch, recipe, even, at)
 
     return step
 
