@@ -258,3 +258,14 @@ def test_images_of_another_kind_are_refused():
             net(torch.rand(*shape))
     with pytest.raises(RecipeError):
         ClassMapModel(Backbone("resnet18")).build(0)
+
+
+def test_one_map_is_logistic_regression_on_the_second_class():
+    torch.manual_seed(0)
+    net = ClassMapModel(Backbone("test_resnet"), pool=TopPool(0.5), one_map=True).build(2).eval()
+    evidence = net(torch.rand(2, 1, 64, 96))
+    assert evidence.maps.shape[:2] == (2, 2) and not evidence.maps[:, 0].any() and not evidence.logits[:, 0].any()
+    torch.testing.assert_close(evidence.logits.softmax(1)[:, 1], evidence.logits[:, 1].sigmoid())
+    assert net.head.linear.weight.shape[0] == 1
+    with pytest.raises(RecipeError, match="two classes"):
+        ClassMapModel(Backbone("test_resnet"), one_map=True).build(3)

@@ -27,12 +27,15 @@ class ClassMapModel:
         pool: from map to logit.
         attention: a module between features and maps, or None.
         fusion: finer maps by adding earlier stages top-down, or None.
+        one_map: of two classes only the second has a map; the first one's is zero everywhere. The logistic regression
+            that two maps overdetermine: all that speaks for the finding, or against it, stands in one map.
     """
 
     backbone: Backbone = field(default_factory=Backbone)
     pool: MeanPool | SoftmaxPool | MaxPool | LogSumExpPool | TopPool = field(default_factory=SoftmaxPool)
     attention: ResidualAttention | SelfAttention | PyramidAttention | None = None
     fusion: Fusion | None = None
+    one_map: bool = False
 
     def without_weights(self) -> ClassMapModel:
         """The same architecture with no pretrained weights to load, for reopening a trained run."""
@@ -42,11 +45,14 @@ class ClassMapModel:
         """The network. Equal seeds of torch's generator give equal weights."""
         if n_classes < 1:
             raise RecipeError(f"A classifier needs at least one class; got {n_classes}.")
+        if self.one_map and n_classes != 2:
+            raise RecipeError(f"one_map tells two classes apart; got {n_classes}.", "Set one_map to false.")
         trunk = self.backbone.build()
         fusion = self.fusion.build(trunk) if self.fusion is not None else None
         channels = trunk.channels_out if fusion is None else fusion.channels_out
         attention = nn.Identity() if self.attention is None else self.attention.build(channels)
-        return ClassMapNetwork(trunk, fusion, attention, ClassMaps(channels, n_classes), self.pool)
+        head = SecondClassMap(channels) if self.one_map else ClassMaps(channels, n_classes)
+        return ClassMapNetwork(trunk, fusion, attention, head, self.pool)
 
 
 class ClassMaps(nn.Module):
@@ -63,6 +69,19 @@ class ClassMaps(nn.Module):
             cells = features.to(self.linear.weight.dtype).flatten(2)
             maps = torch.einsum("bcn,kc->bkn", cells, self.linear.weight) + self.linear.bias[:, None]
         return maps.view(*maps.shape[:2], *features.shape[2:])
+
+
+class SecondClassMap(ClassMaps):
+    """The second class's map beside zeros for the first: their softmax is the logistic function of the one map."""
+
+    def __init__(self, channels: int) -> None:
+        """Random weights, as torch's linear layer draws them."""
+        super().__init__(channels, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Maps [b, 2, *m] of features [b, c, *m]."""
+        second = super().forward(features)
+        return torch.cat([torch.zeros_like(second), second], dim=1)
 
 
 class ClassMapNetwork(nn.Module):
