@@ -16,7 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from sightline.errors import GeometryError
 from sightline.explain.map_boxes import LEVELS, MapBoxes
-from sightline.explain.row_runs import Components, components_of, crests_of, pack
+from sightline.explain.map_peaks import peaks_of_all, peaks_of_few
+from sightline.explain.row_runs import Components, components_of, pack
 
 Floats = NDArray[np.float64]
 # cells of maps whose components are found together: few enough for a processor's caches
@@ -91,23 +92,22 @@ def checked(maps: ArrayLike) -> NDArray[Any]:
 def _boxes_of_few(maps: NDArray[Any], begin: int, protocol: MapBoxes) -> FoundBoxes:
     """Boxes of maps that are thresholded together; `begin` is the number of the first one."""
     n, height, width = maps.shape
-    low, high = np.empty(n), np.empty(n)
+    low, high, top = np.empty(n), np.empty(n), np.zeros(n, dtype=np.int64)
     levels = 2 if protocol.keep == "both" else 1
-    kept = pack(_kept(maps, protocol, low, high), n * levels, (height, width))
+    kept = pack(_kept(maps, protocol, low, high, top), n * levels, (height, width))
     components, runs = components_of(kept)
-    if len(components) == 0:
+    candidates = np.flatnonzero(components.area >= protocol.least_share * height * width)
+    if len(candidates) == 0:
         return _nothing()
-    rising = pack(_rising(maps), n, (height, width)).repeated(levels)
-    picture, row, column, component = crests_of(kept, rising, runs)
-    peaks = np.full(len(components), -np.inf)
-    np.maximum.at(peaks, component, maps[picture // levels, row, column].astype(np.float64))
-    chosen = _chosen(
-        components, peaks, protocol, np.flatnonzero(components.area >= protocol.least_share * height * width)
-    )
+    if protocol.regions in ("each", "peak"):
+        peaks = peaks_of_all(maps, kept, runs, len(components))
+        chosen = candidates if protocol.regions == "each" else _first_by(peaks, components, candidates)
+    else:
+        hull = protocol.regions == "hull"
+        chosen = candidates if hull else _first_by(components.area, components, candidates)
+        peaks = peaks_of_few(maps, kept, runs, len(components), chosen, top, by_picture=hull)
     picture, corners, area = components.picture[chosen], components.corners[chosen], components.area[chosen]
     peaks = peaks[chosen]
-    if len(chosen) == 0:
-        return _nothing()
     if protocol.regions == "hull":
         picture, corners, area, peaks = _hulls(picture, corners, area, peaks)
     index = picture // levels
@@ -119,13 +119,17 @@ def _boxes_of_few(maps: NDArray[Any], begin: int, protocol: MapBoxes) -> FoundBo
     return FoundBoxes(thinned.map_index + begin, thinned.corners, thinned.scores)
 
 
-def _kept(maps: NDArray[Any], protocol: MapBoxes, low: Floats, high: Floats) -> Iterator[NDArray[np.bool_]]:
-    """What a protocol keeps of each map, one picture after the other; fills in every map's least and greatest value.
+def _kept(
+    maps: NDArray[Any], protocol: MapBoxes, low: Floats, high: Floats, top: NDArray[np.int64]
+) -> Iterator[NDArray[np.bool_]]:
+    """What a protocol keeps of each map, one picture after the other.
 
-    Levels are turned into values of the map, which saves scaling it.
+    Fills in the least and greatest value of every map and its greatest cell. Levels are turned into values of the map,
+    which saves scaling it.
     """
     for i, field in enumerate(maps):
-        least, greatest = float(field.min()), float(field.max())
+        top[i] = field.argmax()
+        least, greatest = float(field.min()), float(field.reshape(-1)[top[i]])
         refuse_non_finite(greatest - least)
         low[i], high[i] = least, greatest
         bottom = 0.0 if protocol.scale == "maximum" else least
@@ -141,24 +145,10 @@ def _kept(maps: NDArray[Any], protocol: MapBoxes, low: Floats, high: Floats) -> 
             yield first if nothing else field > upper
 
 
-def _rising(maps: NDArray[Any]) -> Iterator[NDArray[np.bool_]]:
-    """Where each map is at least as great as in the column before."""
-    rising = np.ones(maps.shape[1:], dtype=np.bool_)
-    for field in maps:
-        np.greater_equal(field[:, 1:], field[:, :-1], out=rising[:, 1:])
-        yield rising
-
-
-def _chosen(
-    components: Components, peaks: Floats, protocol: MapBoxes, candidates: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Which of the candidates are boxed, by picture."""
-    if protocol.regions in ("each", "hull"):
-        return candidates
-    by = (components.area if protocol.regions == "largest" else peaks)[candidates]
+def _first_by(worth: NDArray[Any], components: Components, candidates: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The candidate worth most of each picture, of equals the first in reading order."""
     picture = components.picture[candidates]
-    # stable: of equals the first in reading order
-    order = np.lexsort((-by, picture))
+    order = np.lexsort((-worth[candidates], picture))
     return candidates[order][_firsts(picture[order])]
 
 

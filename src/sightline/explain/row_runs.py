@@ -134,6 +134,13 @@ def components_of(pictures: Packed) -> tuple[Components, Runs]:
     return _gathered(runs, number), runs
 
 
+def runs_at(pictures: Packed, runs: Runs, picture: Ints, row: Ints, column: Ints) -> Ints:
+    """The run that each of some pixels lies in, -1 for a pixel that is not set."""
+    bits = (picture * (pictures.shape[0] + 1) + row) * pictures.stride + column
+    is_set = pictures.words[bits >> 6] >> (bits & 63).astype(np.uint64) & _ONE
+    return np.where(is_set > 0, _count_up_to(pictures.firsts, bits) - 1, -1)
+
+
 def crests_of(pictures: Packed, rising: Packed, runs: Runs) -> tuple[Ints, Ints, Ints, Ints]:
     """Where a map can be greatest along each run: picture, row, column and component.
 
