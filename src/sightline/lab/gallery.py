@@ -18,6 +18,7 @@ from sightline.lab.boxes import finding_named
 from sightline.lab.evaluate import Evaluation
 from sightline.lab.panels import Overlay, PanelCase, draw_contact_sheet, draw_panel
 from sightline.lab.scored_box import ScoredBox, scored_boxes
+from sightline.lab.views import case_frame
 from sightline.measure.box_score import BoxScore
 
 SHEETS: tuple[Literal["boxes", "maps"], ...] = ("boxes", "maps")
@@ -30,7 +31,9 @@ def network_view(case: Case, view: View) -> tuple[NDArray[np.float32], Frame]:
     return (planes[0] if len(planes) == 1 else np.moveaxis(planes, 0, -1)), frame
 
 
-def panel_case(evaluation: Evaluation, row: int, case: Case, view: View, title: str | None = None) -> PanelCase:
+def panel_case(
+    evaluation: Evaluation, row: int, case: Case, view: View, title: str | None = None, *, on: View | None = None
+) -> PanelCase:
     """What one panel shows.
 
     Args:
@@ -39,9 +42,10 @@ def panel_case(evaluation: Evaluation, row: int, case: Case, view: View, title: 
         case: the case.
         view: the run's view.
         title: heading; the case's id when None.
+        on: draw on the picture of another view, so that methods that saw different parts stand side by side.
     """
     assert evaluation.maps is not None
-    pixels, frame = network_view(case, view)
+    pixels, frame = network_view(case, on or view)
     kept = list(dict.fromkeys(int(k) for k in evaluation.maps.classes[row]))
     where = [list(evaluation.maps.classes[row]).index(k) for k in kept]
     classes = evaluation.predictions.classes
@@ -56,7 +60,7 @@ def panel_case(evaluation: Evaluation, row: int, case: Case, view: View, title: 
         probabilities=evaluation.predictions.probabilities[row, kept],
         label=case.label if case.label in [classes[k] for k in kept] else None,
         found=found_in(evaluation, row),
-        window=_window(evaluation, row),
+        window=_window(evaluation, row) if on in (None, view) else _window_on(frame, evaluation, row, case, view),
     )
 
 
@@ -73,6 +77,15 @@ def found_in(evaluation: Evaluation, row: int) -> tuple[ScoredBox, ...]:
 def _window(evaluation: Evaluation, row: int) -> NDArray[np.float64] | None:
     windows = None if evaluation.maps is None else evaluation.maps.windows
     return None if windows is None else windows[row]
+
+
+def _window_on(shown: Frame, evaluation: Evaluation, row: int, case: Case, view: View) -> NDArray[np.float64] | None:
+    """Where the maps of a row lie on another view of the case, as a window [2, 3] of its frame; None: all over it."""
+    window = _window(evaluation, row)
+    maps = case_frame(case, view).within(np.eye(2, 3) if window is None else window, (1, 1))
+    affine = np.linalg.inv(shown.to_source) @ maps.to_source
+    found = np.asarray(affine[:2] / np.array(shown.shape)[:, None], dtype=np.float64)
+    return None if np.allclose(found, np.eye(2, 3)) else found
 
 
 def telling_cases(evaluation: Evaluation, most: int) -> list[int]:

@@ -41,6 +41,17 @@ class AdamW:
 
 
 @dataclass(frozen=True)
+class Adagrad:
+    """Adagrad (Duchi 2011), as in Table V of Jimenez-Sanchez 2018."""
+
+    weight_decay: float = 0.0
+
+    def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """The optimiser over parameter groups."""
+        return torch.optim.Adagrad(groups, lr=0.0, weight_decay=self.weight_decay)
+
+
+@dataclass(frozen=True)
 class LinearDecay:
     """From `start` to `end` in a straight line over the training (Liao 2022: 1e-3 to 1e-5)."""
 

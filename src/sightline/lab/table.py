@@ -21,7 +21,8 @@ from sightline.lab.evaluate import Evaluation, choose_boxes, evaluate
 from sightline.lab.plain import Catalogue
 from sightline.lab.progress import progress
 from sightline.lab.recipe import Recipe
-from sightline.lab.run import Run, run_identity
+from sightline.lab.run import Run, open_run, run_identity
+from sightline.lab.self_training import Teaching, taught
 from sightline.lab.train import Engine, train
 
 
@@ -48,6 +49,9 @@ class Row:
         published: value printed by the paper, by metric name and then split.
         parts: the row is not trained but put together: submodule of its network -> name of an earlier row whose run
             of the same seed gives the weights.
+        teacher: name of an earlier row whose run of the same seed marks the training cases in place of experts
+            (`lab/self_training.py`), or None.
+        teaching: how it marks them.
         train_per_class: train on this many images of each class, drawn once per seed; None for all.
         group: what the row is drawn with in the figures: method, style.
         weight_label: position on the figure's axis.
@@ -58,9 +62,16 @@ class Row:
     reference: str | None = None
     published: Mapping[str, Published] = field(default_factory=dict)
     parts: Mapping[str, str] = field(default_factory=dict)
+    teacher: str | None = None
+    teaching: Teaching = Teaching()
     train_per_class: int | None = None
     group: str = ""
     weight_label: str = ""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Rows whose runs have to be there before this one's."""
+        return (*self.parts.values(), *([self.teacher] if self.teacher is not None else []))
 
 
 @dataclass(frozen=True)
@@ -74,6 +85,7 @@ class Table:
         caption: how it is to be read; deviations from the paper.
         metrics: metrics shown, in order.
         leading: metrics that figures and sentences compare rows by: the first that the rows have.
+        size: input size of its plain rows; another size asked for scales all sizes of all rows alike.
     """
 
     name: str
@@ -82,6 +94,7 @@ class Table:
     caption: str = ""
     metrics: tuple[str, ...] = ("image-wise accuracy", "study-wise accuracy")
     leading: tuple[str, ...] = ()
+    size: int = 512
 
 
 @dataclass(frozen=True)
@@ -151,9 +164,9 @@ def run_table(
         if row.name not in failures
     ]
     if parallel > 1:
-        # rows put together from others wait until those are there
-        _run_in_processes([job for job in jobs if not job.row.parts], parallel)
-        _run_in_processes([job for job in jobs if job.row.parts], parallel)
+        # rows that need others wait until those are there
+        for depth in range(max((job.depth for job in jobs), default=0) + 1):
+            _run_in_processes([job for job in jobs if job.depth == depth], parallel)
     folders: dict[str, list[Path]] = {row.name: [] for row in table.rows}
     evaluations: dict[str, dict[str, list[Evaluation]]] = {row.name: {t: [] for t in tests} for row in table.rows}
     for job in jobs:
@@ -209,8 +222,19 @@ class _Job:
         return {name: replace(self, row=self.rows[row]) for name, row in self.row.parts.items()}
 
     @property
+    def teacher_job(self) -> _Job | None:
+        return None if self.row.teacher is None else replace(self, row=self.rows[self.row.teacher])
+
+    @property
+    def depth(self) -> int:
+        """How many rows stand behind one another before this one can run."""
+        return max((replace(self, row=self.rows[name]).depth + 1 for name in self.row.needs), default=0)
+
+    @property
     def identity(self) -> str:
         parts = {name: job.identity for name, job in self.part_jobs.items()}
+        if self.teacher_job is not None:
+            parts["teacher"] = f"{self.teacher_job.identity} {self.row.teaching}"
         return run_identity(self.recipe, self.training, self.catalogue, parts)
 
     @property
@@ -223,6 +247,12 @@ class _Job:
         return {name: evaluate(run, test, name, engine=self.engine) for name, test in self.tests.items()}
 
     def _trained(self) -> Run:
+        if self.teacher_job is not None and (self.folder / "DONE").is_file():
+            # named by its teacher's identity: it need not be asked again
+            return open_run(self.folder, self.catalogue)
+        if self.teacher_job is not None:
+            marked = taught(self.teacher_job._trained(), self.training, self.row.teaching, self.engine)
+            return train(self.recipe, marked, self.folder, self.catalogue, self.engine)
         if not self.row.parts:
             return train(self.recipe, self.training, self.folder, self.catalogue, self.engine)
         parts = {name: job._trained() for name, job in self.part_jobs.items()}
@@ -235,11 +265,12 @@ def _unservable(table: Table, cohort: Cohort, say: Callable[[str], None]) -> dic
     for row in table.rows:
         try:
             seen = row.recipe.see(cohort)
-            require_regions(row.recipe, seen)
+            if row.teacher is None:
+                require_regions(row.recipe, seen)
             refuse_unmarked(seen, row.recipe.view)
-            missing = next((part for part in row.parts.values() if part in failures), None)
+            missing = next((name for name in row.needs if name in failures), None)
             if missing is not None:
-                raise CohortError(f"It is put together from {missing}, which was not run.")
+                raise CohortError(f"It needs the row {missing}, which was not run.")
         except CohortError as error:
             say(f"{row.name}: not run. {error}")
             failures[row.name] = error

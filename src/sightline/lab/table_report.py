@@ -6,6 +6,7 @@ import csv
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -248,10 +249,12 @@ def _looks(result: TableResult) -> list[ReportPicture]:
         return []
     cohort = rows[-1].row.recipe.see(result.cohort).split("test")
     last = rows[-1].evaluations["test"][0]
+    # methods that saw a crop, or another size, are drawn on the same whole picture
+    whole = replace(rows[0].row.recipe.view, crop=None)
     pictures = []
     for index in telling_cases(last, COMPARED):
         case = cohort[index]
-        panels = [panel_case(r.evaluations["test"][0], index, case, r.row.recipe.view) for r in rows]
+        panels = [panel_case(r.evaluations["test"][0], index, case, r.row.recipe.view, on=whole) for r in rows]
         pictures.append(
             ReportPicture(
                 draw_comparison(panels, [r.row.name for r in rows]),
@@ -278,6 +281,9 @@ def _curves(result: TableResult) -> bytes | None:
     histories = {}
     for row in _shown(result):
         path = row.folders[0] / "history.csv"
+        if not path.is_file():
+            # put together from other runs, never trained
+            continue
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         names = ("epoch", "loss", "cross_entropy", "val_loss", "val_auc")

@@ -14,7 +14,7 @@ from sightline.guidance.box_distance import BoxDistance
 from sightline.guidance.map_norm import MapNorm
 from sightline.guidance.self_transfer import SelfTransferLoss
 from sightline.guidance.spatial_nll import SpatialNLL
-from sightline.lab.optimise import AdamW, CosineDecay, LayerRates, LinearDecay, Sgd, StepDecay
+from sightline.lab.optimise import Adagrad, AdamW, CosineDecay, LayerRates, LinearDecay, Sgd, StepDecay
 from sightline.lab.recipe import Recipe
 from sightline.models.alexnet import AlexNet
 from sightline.models.attention import PyramidAttention, ResidualAttention, SelfAttention
@@ -68,6 +68,7 @@ CATALOGUE: dict[str, type[Any]] = {
     # optimisation
     "sgd": Sgd,
     "adamw": AdamW,
+    "adagrad": Adagrad,
     "linear_decay": LinearDecay,
     "cosine_decay": CosineDecay,
     "step_decay": StepDecay,

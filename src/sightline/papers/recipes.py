@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from sightline.errors import RecipeError
 from sightline.lab.recipe import Recipe, read_recipe
 from sightline.lab.table import Row, Table
-from sightline.models.class_maps import ClassMapModel
-from sightline.papers import demo_recipes, fracatlas, liao2022
+from sightline.models.alexnet import AlexNet
+from sightline.models.backbones import Backbone
+from sightline.papers import demo_recipes, fracatlas, jimenez2018, liao2022
 from sightline.papers.catalogue import CATALOGUE
 from sightline.papers.liao2022 import Profile
 from sightline.region import Role, Style
@@ -43,6 +45,35 @@ RECIPES: dict[str, tuple[str, Callable[[], Recipe]]] = {
     "small-guided": ("the same, guided by focus regions", demo_recipes.guided),
     "fracture-unguided": ("high-resolution class maps for small findings, unguided", fracatlas.unguided),
     "fracture-guided": ("the same, the fracture map guided by the fractures' boxes", fracatlas.guided),
+    "lbm": ("the whole image (Jimenez-Sanchez 2018, lower bound)", jimenez2018.base_recipe),
+    "ubm": (
+        "the expert's crop (Jimenez-Sanchez 2018, upper bound)",
+        lambda: jimenez2018.upper_bound(jimenez2018.base_recipe()),
+    ),
+    "box-regression": (
+        "a box learned from experts' boxes (Jimenez-Sanchez 2018, equation 3)",
+        lambda: jimenez2018.supervised_localiser(jimenez2018.base_recipe()),
+    ),
+    "a-stn": (
+        "spatial transformer of three parameters (Jimenez-Sanchez 2018)",
+        lambda: jimenez2018.transformer(jimenez2018.base_recipe(), "similarity"),
+    ),
+    "aff-stn": (
+        "spatial transformer of six parameters",
+        lambda: jimenez2018.transformer(jimenez2018.base_recipe(), "affine"),
+    ),
+    "clamped-stn": (
+        "the earlier spatial transformer, bounded by a sigmoid",
+        lambda: jimenez2018.transformer(jimenez2018.base_recipe(), "similarity", clamped=True),
+    ),
+    "self-transfer": (
+        "self-transfer learning, alpha 0.6 (Jimenez-Sanchez 2018, equation 6)",
+        lambda: jimenez2018.self_transfer(jimenez2018.base_recipe(), 0.6),
+    ),
+    "global-pooling": (
+        "transition layer and average pooling (Jimenez-Sanchez 2018, section II-C3)",
+        lambda: jimenez2018.global_pooling(jimenez2018.base_recipe(), "AVG"),
+    ),
 }
 
 TABLES: dict[str, Callable[[Profile], Table]] = {
@@ -52,6 +83,9 @@ TABLES: dict[str, Callable[[Profile], Table]] = {
     "liao2022/supplement2": liao2022.supplement2,
     "liao2022/cub200": liao2022.cub200,
     "liao2022/fracatlas": fracatlas.table,
+    "jimenez2018/table2": jimenez2018.table2,
+    "jimenez2018/table3": jimenez2018.table3,
+    "jimenez2018/table5": jimenez2018.table5,
 }
 
 
@@ -102,37 +136,86 @@ def find_table(name: str, profile: Profile, changes: Changes, rows: tuple[str, .
     kept = table.rows
     if rows:
         named = {row.name for row in table.rows if any(word in row.name for word in rows)}
+        # with what they are put together from and compared with
+        named |= {part for row in table.rows if row.name in named for part in row.parts.values()}
         named |= {row.reference for row in table.rows if row.name in named and row.reference is not None}
         kept = tuple(row for row in table.rows if row.name in named)
         if not kept:
             raise RecipeError(
                 f"No row of {name} contains {' or '.join(rows)}.", f"Rows: {', '.join(r.name for r in table.rows)}."
             )
-    return replace(table, rows=tuple(_changed_row(row, changes) for row in kept))
+    return replace(table, rows=tuple(_changed_row(row, changes, table) for row in kept))
 
 
-def _changed_row(row: Row, changes: Changes) -> Row:
-    size = None
+def _changed_row(row: Row, changes: Changes, table: Table) -> Row:
+    recipe = row.recipe
     if changes.size is not None:
-        # sizes keep their ratio: --size 128 makes 512 into 128 and 768 into 192
-        size = max(16, round(row.recipe.view.size * changes.size / 512))
-    return replace(row, recipe=changed(row.recipe, replace(changes, size=size)))
+        # sizes keep their ratio: of a table at 512, --size 128 makes 512 into 128 and 768 into 192
+        recipe = resized(recipe, changes.size / table.size)
+    epochs = changes.epochs
+    if epochs is not None:
+        # and so do lengths of training
+        epochs = max(1, round(epochs * recipe.epochs / table.rows[0].recipe.epochs))
+    return replace(row, recipe=changed(recipe, replace(changes, size=None, epochs=epochs)))
+
+
+def resized(recipe: Recipe, factor: float) -> Recipe:
+    """The recipe with every size in pixels of view and network times a factor."""
+
+    def times(pixels: int) -> int:
+        return max(16, round(pixels * factor))
+
+    view = replace(recipe.view, size=times(recipe.view.size))
+    if view.patches is not None:
+        view = replace(view, patches=replace(view.patches, size=times(view.patches.size)))
+    return replace(recipe, view=view, model=_each_part(recipe.model, lambda part: _resized_part(part, times)))
+
+
+def _resized_part(part: Any, times: Callable[[int], int]) -> Any:
+    sizes = {
+        name: times(getattr(part, name))
+        for name in ("localiser_px", "roi_px", "input_px")
+        if isinstance(getattr(part, name, None), int)
+    }
+    return replace(part, **sizes) if sizes else part
+
+
+def _each_part(part: Any, change: Callable[[Any], Any]) -> Any:
+    """A config with a change made to each of its nested configs and to itself."""
+    inner = {
+        field.name: _each_part(value, change)
+        for field in fields(part)
+        if is_dataclass(value := getattr(part, field.name)) and not isinstance(value, type)
+    }
+    return change(replace(part, **inner) if inner else part)
+
+
+def _with_backbone(part: Any, name: str | None, weights: str | None) -> Any:
+    """Feature networks exchanged: a named backbone also takes AlexNet's place."""
+    if isinstance(part, AlexNet):
+        if name is None:
+            # weights that are given are of a backbone, not AlexNet's
+            return part
+        part = Backbone(name=name)
+    if not isinstance(part, Backbone):
+        return part
+    if name is not None:
+        part = replace(part, name=name, mean=None, std=None, options={})
+    if weights is not None:
+        part = replace(part, weights=None if weights == "none" else weights)
+    return part
 
 
 def changed(recipe: Recipe, changes: Changes) -> Recipe:
     """The recipe with a person's changes."""
     new = recipe
     if changes.size is not None:
-        new = replace(new, view=replace(new.view, size=changes.size))
+        new = resized(new, changes.size / new.view.size)
     if changes.backbone is not None or changes.weights is not None:
-        if not isinstance(new.model, ClassMapModel):
+        model = _each_part(new.model, lambda part: _with_backbone(part, changes.backbone, changes.weights))
+        if model == new.model and changes.backbone not in (None, *_backbones(new.model)):
             raise RecipeError("This recipe's network has no backbone to change.")
-        backbone = new.model.backbone
-        if changes.backbone is not None:
-            backbone = replace(backbone, name=changes.backbone, mean=None, std=None, options={})
-        if changes.weights is not None:
-            backbone = replace(backbone, weights=None if changes.weights == "none" else changes.weights)
-        new = replace(new, model=replace(new.model, backbone=backbone))
+        new = replace(new, model=model)
     if changes.style is not None:
         new = replace(new, regions=replace(new.regions, style=changes.style))
     if changes.role is not None:
@@ -147,6 +230,19 @@ def changed(recipe: Recipe, changes: Changes) -> Recipe:
         if (value := getattr(changes, name)) is not None
     }
     return replace(new, **plain)
+
+
+def _backbones(model: Any) -> list[str]:
+    """Names of the feature networks of a config."""
+    found: list[str] = []
+
+    def look(part: Any) -> Any:
+        if isinstance(part, Backbone):
+            found.append(part.name)
+        return part
+
+    _each_part(model, look)
+    return found
 
 
 def listing() -> str:
