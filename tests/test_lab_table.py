@@ -11,9 +11,13 @@ from test_cohort_cub200 import write_tiny
 
 from sightline.case import Cohort
 from sightline.cohorts import cub200
+from sightline.cohorts.regions import RegionChoice
 from sightline.errors import CohortError, RecipeError
+from sightline.guidance.spatial_nll import SpatialNLL
 from sightline.lab import table as module
 from sightline.lab.recipe import Recipe
+from sightline.lab.run import open_run
+from sightline.lab.self_training import Teaching
 from sightline.lab.table import Row, Table, few_per_class, require_regions, run_table
 from sightline.lab.table_report import write_table
 from sightline.lab.train import Engine, train
@@ -187,6 +191,52 @@ def test_regions_of_the_test_split_alone_do_not_guide(tiny_cohort):
     with pytest.raises(CohortError, match="no focus region in its training split"):
         require_regions(tiny_recipe(), replace(tiny_cohort, cases=bare))
     require_regions(tiny_recipe(weight=0.0), replace(tiny_cohort, cases=bare))
+
+
+def taught_table():
+    choice = RegionChoice("box", "finding", "tagged", share=0.4)
+    first = tiny_recipe(steps=2, guidance=None, weight=0.0)
+    pupil = tiny_recipe(steps=2, guidance=SpatialNLL(resolution="map"), weight=1.0, regions=replace(choice, share=1.0))
+    return Table(
+        "small/taught",
+        "A row taught by another",
+        (
+            Row("labels", first),
+            Row("pupil", pupil, "labels", teacher="labels", teaching=Teaching(keep=0.5)),
+            Row("few", replace(pupil, regions=choice), "labels"),
+            Row("pupil of few", pupil, "labels", teacher="few"),
+        ),
+    )
+
+
+def test_rows_are_taught_by_other_rows_and_reused(tiny_cohort, tmp_path, monkeypatch):
+    table = taught_table()
+    # nobody marked anything the first pupil could see: its teacher alone knows where to look
+    result = run_table(table, tiny_cohort, tmp_path, CATALOGUE, seeds=[0], engine=QUIET)
+    assert all(row.why_not is None for row in result.rows)
+    training = {row.row.name: open_run(row.folders[0], CATALOGUE) for row in result.rows}
+    assert training["pupil"].cohort["fingerprint"] != training["few"].cohort["fingerprint"]
+    assert training["few"].cohort["fingerprint"] == tiny_cohort.fingerprint()
+    assert len({row.folders[0] for row in result.rows}) == 4
+
+    def never(*args):
+        raise AssertionError("a finished row asks its teacher again")
+
+    monkeypatch.setattr(module, "taught", never)
+    again = run_table(table, tiny_cohort, tmp_path, CATALOGUE, seeds=[0], engine=QUIET)
+    assert [row.folders for row in again.rows] == [row.folders for row in result.rows]
+
+
+def test_a_row_waits_for_its_teacher_and_fails_with_it(tiny_cohort, tmp_path):
+    table = taught_table()
+    bare = replace(tiny_cohort, cases=tuple(replace(case, regions=()) for case in tiny_cohort))
+    kept = replace(table, rows=tuple(row for row in table.rows if row.name in ("few", "pupil of few")))
+    result = run_table(kept, bare, tmp_path, CATALOGUE, seeds=[0], engine=QUIET)
+    assert "no finding region" in str(result.of("few").why_not)
+    assert "needs the row few" in str(result.of("pupil of few").why_not)
+    # image labels alone teach also where nothing is marked
+    labels = replace(table, rows=table.rows[:2])
+    assert run_table(labels, bare, tmp_path, CATALOGUE, seeds=[0], engine=QUIET).of("pupil").why_not is None
 
 
 def test_no_seed_and_no_test_split_are_refused(tiny_cohort, tmp_path):

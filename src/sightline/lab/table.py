@@ -63,7 +63,7 @@ class Row:
     published: Mapping[str, Published] = field(default_factory=dict)
     parts: Mapping[str, str] = field(default_factory=dict)
     teacher: str | None = None
-    teaching: Teaching = Teaching()
+    teaching: Teaching = field(default_factory=Teaching)
     train_per_class: int | None = None
     group: str = ""
     weight_label: str = ""

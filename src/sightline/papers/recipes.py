@@ -12,7 +12,7 @@ from sightline.lab.recipe import Recipe, read_recipe
 from sightline.lab.table import Row, Table
 from sightline.models.alexnet import AlexNet
 from sightline.models.backbones import Backbone
-from sightline.papers import demo_recipes, fracatlas, jimenez2018, liao2022
+from sightline.papers import demo_recipes, fracatlas, jimenez2018, liao2022, localisers
 from sightline.papers.catalogue import CATALOGUE
 from sightline.papers.liao2022 import Profile
 from sightline.region import Role, Style
@@ -86,6 +86,7 @@ TABLES: dict[str, Callable[[Profile], Table]] = {
     "jimenez2018/table2": jimenez2018.table2,
     "jimenez2018/table3": jimenez2018.table3,
     "jimenez2018/table5": jimenez2018.table5,
+    "localisers/fracatlas": localisers.table,
 }
 
 
@@ -136,8 +137,9 @@ def find_table(name: str, profile: Profile, changes: Changes, rows: tuple[str, .
     kept = table.rows
     if rows:
         named = {row.name for row in table.rows if any(word in row.name for word in rows)}
-        # with what they are put together from and compared with
-        named |= {part for row in table.rows if row.name in named for part in row.parts.values()}
+        # with what they are put together from, taught by and compared with; a teacher may have one of its own
+        for row in reversed(table.rows):
+            named |= set(row.needs) if row.name in named else set()
         named |= {row.reference for row in table.rows if row.name in named and row.reference is not None}
         kept = tuple(row for row in table.rows if row.name in named)
         if not kept:

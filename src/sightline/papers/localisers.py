@@ -1,0 +1,131 @@
+"""FracAtlas: how well a fracture is found with image labels alone, and with few or all of the boxes (a table of ours).
+
+The fractures are tiny (median 0.4% of the picture), and the pictures have 454 pixels a side: they are magnified, so
+that a fracture covers several cells of the class map.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from sightline.cohorts.patches import Patches
+from sightline.cohorts.regions import RegionChoice
+from sightline.cohorts.transforms import View
+from sightline.guidance.spatial_nll import SpatialNLL
+from sightline.lab.optimise import AdamW, CosineDecay, LayerRates
+from sightline.lab.recipe import Recipe
+from sightline.lab.self_training import Teaching
+from sightline.lab.table import Row, Table
+from sightline.models.backbones import Backbone
+from sightline.models.class_maps import ClassMapModel
+from sightline.models.fusion import Fusion
+from sightline.models.pools import LogSumExpPool, SoftmaxPool, TopPool
+from sightline.papers import fracatlas
+from sightline.papers.liao2022 import Profile
+
+
+def weak() -> Recipe:
+    """Image labels alone: cells that see little of the picture, and the mean of the highest 2% of them.
+
+    The network ends at stride 16 (MobileNetV2's fourth stage), so that what a cell says has to stand near it; with one
+    map for both classes, all evidence is in the map that is looked at.
+    """
+    backbone = Backbone(name="mobilenetv2_100", weights="imagenet", frozen_stages=3, stages=4)
+    return Recipe(
+        title="top 2%",
+        model=ClassMapModel(backbone=backbone, pool=TopPool(0.02), fusion=Fusion(stride=8, channels=64), one_map=True),
+        view=View(size=640, crop_area=(0.7, 1.0), rotation_deg=15.0, contrast=0.2, brightness=0.08),
+        optimiser=AdamW(weight_decay=0.02),
+        schedule=CosineDecay(1e-3, warm_up=0.06),
+        rates=LayerRates({"trunk.": 0.5}),
+        epochs=4,
+        batch_size=16,
+        average=0.99,
+    )
+
+
+def patched(share: float = 1.0) -> Recipe:
+    """Guided by boxes on patches: half a megapixel is never computed to learn what lies on a percent of it.
+
+    Args:
+        share: share of the boxes used, by whole patients.
+    """
+    backbone = Backbone(name="mobilenetv2_100", weights="imagenet", frozen_stages=2)
+    return Recipe(
+        title="patches",
+        model=ClassMapModel(backbone=backbone, pool=SoftmaxPool(), fusion=Fusion(stride=8, channels=96)),
+        view=View(
+            size=768,
+            patches=Patches(size=256, zoom=(0.7, 1.4), around=0.8),
+            rotation_deg=25.0,
+            contrast=0.25,
+            brightness=0.1,
+        ),
+        guidance=SpatialNLL(resolution="map"),
+        weight=1.0,
+        regions=RegionChoice(style="box", role="finding", classes="tagged", share=share),
+        optimiser=AdamW(weight_decay=0.02),
+        schedule=CosineDecay(1.5e-3, warm_up=0.06),
+        rates=LayerRates({"trunk.": 0.5}),
+        epochs=9,
+        batch_size=16,
+        average=0.99,
+    )
+
+
+def student() -> Recipe:
+    """On patches whose marks are another network's: those of fractured pictures lie around a mark.
+
+    What lies elsewhere in a fractured picture may be the fracture itself; what is no fracture is learned from pictures
+    without one. Both kinds are equally frequent, whatever share of the pictures is marked.
+    """
+    recipe = patched()
+    patches = Patches(size=256, zoom=(0.7, 1.4), around=1.0)
+    return replace(recipe, title="student", view=replace(recipe.view, patches=patches), reweight="oversample")
+
+
+def _first_wing(share: float) -> Recipe:
+    recipe = fracatlas.guided(1.0)
+    return replace(recipe, regions=replace(recipe.regions, share=share))
+
+
+def _lse() -> Recipe:
+    recipe = fracatlas.attended()
+    assert isinstance(recipe.model, ClassMapModel)
+    return replace(recipe, title="LSE pooling", model=replace(recipe.model, pool=LogSumExpPool(r=4.0)))
+
+
+def table(profile: Profile = "recommended") -> Table:
+    """Image labels alone, then 5%, 20% and all of the boxes, each with the first wing's guidance and with patches."""
+    base = "mean pooling"
+    rows = [
+        Row(base, fracatlas.unguided(), group="image labels"),
+        Row("softmax pooling", fracatlas.attended(), base, group="image labels"),
+        Row("LSE pooling", _lse(), base, group="image labels"),
+        Row("top 2%", weak(), base, group="image labels"),
+        Row("top 2%, self-trained", student(), base, teacher="top 2%", teaching=Teaching(0.5), group="image labels"),
+    ]
+    for share, words in ((0.05, "5%"), (0.2, "20%"), (1.0, "all")):
+        rows.append(Row(f"guided, {words} boxes", _first_wing(share), base, group="guided", weight_label=words))
+        rows.append(Row(f"patches, {words} boxes", patched(share), base, group="patches", weight_label=words))
+        if share < 1.0:
+            rows.append(
+                Row(
+                    f"patches, {words} boxes, self-trained",
+                    student(),
+                    base,
+                    teacher=f"patches, {words} boxes",
+                    teaching=Teaching(0.5),
+                    group="self-trained",
+                    weight_label=words,
+                )
+            )
+    return Table(
+        "localisers/fracatlas",
+        "FracAtlas: finding the fracture with image labels, few boxes and all boxes",
+        tuple(rows),
+        "Boxes are shared out by whole patients (groups). Self-trained rows learn from the first network's surest "
+        "peaks in fractured training pictures and, where there are some, from the boxes it was shown.",
+        leading=("pointing game (finding)", "image-wise AUC"),
+        size=768,
+    )
