@@ -12,17 +12,32 @@ from pathlib import Path
 import numpy as np
 from sklearn.metrics import roc_curve
 
-from sightline.lab.figures import Bar, BarGroup, ForestRow, Reference, RocCurve, bars, forest, roc, training_curves
-from sightline.lab.gallery import overlay_of, panel_case, pointing_order, safe_name, telling_cases
-from sightline.lab.panels import draw_comparison, draw_contact_sheet
+from sightline.lab.figures import (
+    Bar,
+    BarGroup,
+    ForestRow,
+    FrocCurve,
+    Reference,
+    RocCurve,
+    bars,
+    forest,
+    froc,
+    roc,
+    training_curves,
+)
+from sightline.lab.gallery import contact_sheets, panel_case, safe_name, telling_cases
+from sightline.lab.panels import draw_comparison
 from sightline.lab.predict import MAPS_KEPT
 from sightline.lab.report import ReportPicture, ReportTable, Section, write_report
 from sightline.lab.run import environment, write_text
 from sightline.lab.summary import Line, p_text, summarise, write_lines
 from sightline.lab.table import RowResult, TableResult
+from sightline.measure.box_ranking import ranking_curve
+from sightline.measure.box_report import BOX_NAMES
 
 COMPARED = 6
 SHEET = 20
+FROC_ROWS = 6
 
 
 def write_table(result: TableResult, out: Path, *, replicates: int = 2000, summary: Sequence[str] = ()) -> str:
@@ -180,7 +195,8 @@ def _charts(result: TableResult, lines: Sequence[Line]) -> list[ReportPicture]:
         pictures.append(
             ReportPicture(roc(curves), "ROC curves, study-wise, first seed, of up to five rows.", "ROC curves")
         )
-    return pictures
+    free = _froc(result, lines)
+    return pictures if free is None else [*pictures, free]
 
 
 def _leading(result: TableResult, lines: Sequence[Line]) -> str:
@@ -262,19 +278,42 @@ def _looks(result: TableResult) -> list[ReportPicture]:
                 f"Maps of {len(rows)} methods over one radiograph",
             )
         )
-    order = pointing_order(last, [c.case_id for c in cohort])
-    if order:
-        label = next(row.map_class for row in last.scores_for("finding").rows)  # type: ignore[union-attr]
-        view = rows[-1].row.recipe.view
-        for name, chosen in (("Best", order[:SHEET]), ("Worst", order[-SHEET:])):
-            items = [
-                overlay_of(last, i, cohort[i], view, label,
-                           f"{cohort[i].case_id} {last.predictions.probabilities[i, -1]:.0%}")
-                for i in chosen
-            ]  # fmt: skip
-            caption = f"{name} {len(items)} findings of {rows[-1].row.name} by the map's energy inside the box."
-            pictures.append(ReportPicture(draw_contact_sheet(items, 5), caption, f"{name} maps"))
+    words = {"maps": "by the map's energy inside the box", "boxes": "by the overlap of the surest box"}
+    for by, how in words.items():
+        sheets = contact_sheets(last, cohort, rows[-1].row.recipe.view, most=SHEET, by=by)  # type: ignore[arg-type]
+        for name, png in sheets.items():
+            caption = f"{name.capitalize()} findings of {rows[-1].row.name} {how}, first seed."
+            pictures.append(ReportPicture(png, caption, f"{name.capitalize()} {by}"))
     return pictures
+
+
+def _froc(result: TableResult, lines: Sequence[Line]) -> ReportPicture | None:
+    """Free-response curves of the rows whose boxes are measured, best first."""
+    metric = BOX_NAMES["froc_centre"]
+    curves = []
+    for row in result.rows:
+        scores = row.evaluations["test"][0].box_scores if row.evaluations.get("test") else None
+        line = _find(lines, row.row.name, "test", metric)
+        if scores is None or line is None or line.mean is None:
+            continue
+        points = ranking_curve(scores.cases, "centre")
+        curves.append(
+            FrocCurve(
+                row.row.name,
+                points.false_per_image.tolist(),
+                points.sensitivity.tolist(),
+                line.mean,
+                line.low,
+                line.high,
+            )
+        )
+    if not curves:
+        return None
+    curves.sort(key=lambda curve: -(curve.score or 0.0))
+    caption = (
+        "Findings whose box holds the centre of a found box, against false boxes an image; first seed, up to six rows."
+    )
+    return ReportPicture(froc(curves[:FROC_ROWS]), caption, "FROC curves")
 
 
 def _curves(result: TableResult) -> bytes | None:

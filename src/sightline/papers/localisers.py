@@ -56,7 +56,7 @@ def patched(share: float = 1.0) -> Recipe:
         model=ClassMapModel(backbone=backbone, pool=SoftmaxPool(), fusion=Fusion(stride=8, channels=96)),
         view=View(
             size=768,
-            patches=Patches(size=256, zoom=(0.7, 1.4), around=0.8),
+            patches=Patches(size=256, zoom=(0.7, 1.4), around=0.8, per_picture=3),
             rotation_deg=25.0,
             contrast=0.25,
             brightness=0.1,
@@ -67,8 +67,10 @@ def patched(share: float = 1.0) -> Recipe:
         optimiser=AdamW(weight_decay=0.02),
         schedule=CosineDecay(1.5e-3, warm_up=0.06),
         rates=LayerRates({"trunk.": 0.5}),
-        epochs=9,
+        epochs=3,
         batch_size=16,
+        # whatever share of the pictures is marked, patches with and without a fracture are equally frequent
+        reweight="oversample",
         average=0.99,
     )
 
@@ -77,11 +79,11 @@ def student() -> Recipe:
     """On patches whose marks are another network's: those of fractured pictures lie around a mark.
 
     What lies elsewhere in a fractured picture may be the fracture itself; what is no fracture is learned from pictures
-    without one. Both kinds are equally frequent, whatever share of the pictures is marked.
+    without one.
     """
     recipe = patched()
-    patches = Patches(size=256, zoom=(0.7, 1.4), around=1.0)
-    return replace(recipe, title="student", view=replace(recipe.view, patches=patches), reweight="oversample")
+    patches = Patches(size=256, zoom=(0.7, 1.4), around=1.0, per_picture=3)
+    return replace(recipe, title="student", view=replace(recipe.view, patches=patches))
 
 
 def _first_wing(share: float) -> Recipe:
