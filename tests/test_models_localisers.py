@@ -143,7 +143,7 @@ class TestTransformer:
         assert network(torch.rand(2, 1, 160, 160)).maps.shape == build(CLASSIFIER)(torch.rand(2, 1, 40, 40)).maps.shape
 
     def test_the_class_alone_moves_the_window_to_what_tells(self):
-        """A bright or dark spot in one corner region says the class: gradient descent on one window for all images finds it."""
+        """A bright or dark spot says the class: gradient descent on one window for all images finds it."""
         generator = torch.Generator().manual_seed(0)
         network = build(SpatialTransformer(ClassMapModel(TINY, pool=MeanPool()), TINY, localiser_px=32), 2)
 

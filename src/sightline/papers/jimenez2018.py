@@ -1,8 +1,8 @@
 """Jimenez-Sanchez et al. 2018, weakly supervised localisation and classification of proximal femur fractures.
 
 Claim: classifying a fracture is helped by localising it; an expert's box helps most, and a network can find much of it
-from class labels alone. Every row of Tables II to V by name with the printed value beside it: the whole image (LBM), the
-expert's crop (UBM), a supervised localiser before the UBM, spatial transformers, self-transfer learning, and global
+from class labels alone. Every row of Tables II to V by name with the printed value beside it: the whole image (LBM),
+the expert's crop (UBM), a supervised localiser before the UBM, spatial transformers, self-transfer learning, and global
 pooling. Supervised localisers stand as rows of their own, since the Sup+UBM rows are put together from them.
 """
 
@@ -225,7 +225,7 @@ def _table(name: str, title: str, rows: list[Row]) -> Table:
         f"jimenez2018/{name}",
         title,
         tuple(rows),
-        "Printed values are the paper's closed data, one training a row. F1 is of the fracture class for two classes and "
+        "Printed values are the paper's closed data, one training a row. F1 is of the fracture class for two classes, "
         "weighted by support for more. Boxes are measured on fractured test images.",
         METRICS,
         leading=("image-wise F1 weighted by support", "image-wise F1 of fracture"),
