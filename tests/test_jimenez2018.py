@@ -1,6 +1,7 @@
 """The recipes and tables of Jimenez-Sanchez et al. 2018: every row it lists, and two steps of each."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 from sightline.case import Case, Cohort
 from sightline.cohorts import folder
 from sightline.cohorts.framing import RegionJitter
+from sightline.cohorts.task import Task
 from sightline.errors import CohortError
 from sightline.guidance.box_distance import BoxDistance
 from sightline.guidance.self_transfer import SelfTransferLoss
@@ -22,7 +24,7 @@ from sightline.models.pools import LogSumExpPool, MaxPool, MeanPool
 from sightline.papers import jimenez2018
 from sightline.papers.catalogue import CATALOGUE
 from sightline.papers.jimenez2018_published import PRINTED_MAP, TABLE2, TABLE3, TABLE5
-from sightline.papers.recipes import Changes, find_recipe, find_table
+from sightline.papers.recipes import Changes, changed, find_recipe, find_table
 from sightline.region import Box, Tag
 
 LABELS = ("normal", "A1", "A2", "A3", "B1", "B2", "B3")
@@ -177,3 +179,20 @@ def test_labels_that_are_no_ao_codes_serve_only_the_coarsest_task(tiny_cohort, t
 @pytest.mark.parametrize("name", ["lbm", "ubm", "box-regression", "a-stn", "aff-stn", "clamped-stn", "self-transfer"])
 def test_single_recipes_have_names(name):
     assert find_recipe(name).view.size in (224, 448)
+
+
+def test_the_report_of_a_run_speaks_of_what_its_network_says(femurs, tmp_path):
+    """A localiser has boxes and no accuracy; a transformer says how far it moved; three classes also say broken or not."""
+    from sightline.lab.evaluate import evaluate, report_of
+    from sightline.lab.train import train
+
+    names = {}
+    for name in ("box-regression", "aff-stn"):
+        recipe = changed(find_recipe(name), TINY)
+        run = train(replace(recipe, task=Task("type")), femurs, tmp_path / name, CATALOGUE, Engine(quiet=True))
+        evaluation = evaluate(run, femurs.split("test"), "test", engine=Engine(quiet=True))
+        names[name] = {estimate.name for estimate in report_of(evaluation, replicates=20)}
+    assert "IoU of the best box" in names["box-regression"] & names["aff-stn"]
+    assert not any("accuracy, " in name for name in names["box-regression"])
+    assert {"window scale", "centre shift (fraction)"} <= names["aff-stn"]
+    assert "F1 at the level present (normal, fracture), image-wise" in names["aff-stn"]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sightline.case import Case, Cohort
+from sightline.cohorts.task import coarser_tasks
 from sightline.cohorts.transforms import View, refuse_unmarked
 from sightline.errors import RunError, SightlineError
 from sightline.frame import Frame
@@ -21,8 +22,12 @@ from sightline.lab.predict import Maps, Said, predict, same_classes
 from sightline.lab.run import Run, write_text
 from sightline.lab.train import Engine
 from sightline.lab.views import case_frame, laid_over, source_frame
+from sightline.measure.box_report import box_estimates
 from sightline.measure.box_scores import BoxScores
+from sightline.measure.classification import F1
+from sightline.measure.displacement import window_displacement
 from sightline.measure.estimate import Estimate
+from sightline.measure.intervals import bootstrap
 from sightline.measure.localisation import MapRow, MapScores, score_map
 from sightline.measure.predictions import Predictions
 from sightline.measure.summary import classification_report, to_markdown
@@ -264,14 +269,28 @@ def _speaks_for(regions: Sequence[Region], case: Case, classes: Sequence[str]) -
 
 
 def report_of(evaluation: Evaluation, *, positive: str | None = None, replicates: int = 2000) -> list[Estimate]:
-    """Every number of an evaluation with its interval: image-wise, study-wise, and maps by role beside chance."""
-    found = classification_report(evaluation.predictions, positive=positive, replicates=replicates)
+    """Every number of an evaluation with its interval: image-wise, study-wise, at coarser levels of the labels, maps by
+    role and boxes beside chance, and how far windows moved."""
+    predictions = evaluation.predictions
+    # a network that only localises says all classes alike: no number about classes means anything
+    says_classes = bool(np.ptp(predictions.probabilities) > 0)
+    found = classification_report(predictions, positive=positive, replicates=replicates) if says_classes else []
     for role in ROLES:
         scores = evaluation.scores_for(role)
         if scores is not None:
             for estimate in scores.estimates(replicates=replicates):
                 fields = estimate.to_dict()
                 found.append(Estimate.from_dict({**fields, "name": f"{estimate.name}, {role}"}))
+    for task in coarser_tasks(predictions.classes) if says_classes else ():
+        merged = predictions.merged(task.groups(predictions.classes))
+        score = F1("positive", 1) if len(merged.classes) == 2 else F1("weighted")
+        name = f"F1 at the level {task.level} ({', '.join(merged.classes)}), image-wise"
+        found.append(replace(bootstrap(score, merged, replicates=replicates), name=name))
+    if evaluation.box_scores is not None:
+        found += box_estimates(evaluation.box_scores, replicates=replicates)
+    if evaluation.maps is not None and evaluation.maps.windows is not None:
+        moved = window_displacement(evaluation.maps.windows)
+        found += moved.estimates(predictions.patient_ids, replicates=replicates, counts=predictions.counts())
     return found
 
 

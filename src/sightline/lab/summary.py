@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sightline.cohorts.task import coarser_tasks
 from sightline.lab.boxes import true_corners
 from sightline.lab.run import write_text
 from sightline.lab.table import Published, Row, RowResult, TableResult
@@ -21,6 +22,7 @@ from sightline.measure.box_report import BOX_NAMES, box_chance, box_seed_estimat
 from sightline.measure.box_scores import BoxScores
 from sightline.measure.classification import AUC, F1, Accuracy, AveragePrecision, OneVsRestAUC, Score
 from sightline.measure.comparison import holm, paired_bootstrap, welch
+from sightline.measure.displacement import window_displacement
 from sightline.measure.estimate import Comparison
 from sightline.measure.intervals import point_value, seed_bootstrap
 from sightline.measure.localisation import NAMES, MapScores, compare_maps, seed_estimate
@@ -28,6 +30,7 @@ from sightline.measure.predictions import Predictions
 from sightline.region import Role
 
 REPLICATES = 2000
+WINDOW_MEASURES = ("centre shift (fraction)", "window scale", "rotation in degrees")
 MAP_MEASURES = ("pointing", "energy", "iou")
 BOX_MEASURES = (
     "printed_map", "iou", "iobb", "centre_inside", "distance_px", "distance_mm", "ap_50", "ap_10", "froc_centre",
@@ -146,6 +149,7 @@ def summarise(result: TableResult, *, replicates: int = REPLICATES) -> list[Line
                 lines += _classification_lines(row, reference, test, replicates)
             lines += _map_lines(row, reference, test, replicates)
             lines += _box_lines(row, reference, test, replicates)
+            lines += _window_lines(row, test, replicates)
     return _corrected([*lines, *_reference_lines(result, replicates)])
 
 
@@ -159,7 +163,7 @@ def _reference(result: TableResult, row: RowResult) -> RowResult | None:
 def _classification_lines(row: RowResult, reference: RowResult | None, test: str, replicates: int) -> list[Line]:
     runs = [evaluation.predictions for evaluation in row.evaluations[test]]
     others = [] if reference is None else [e.predictions for e in reference.evaluations[test]]
-    lines = []
+    lines = _level_lines(row, reference, test, replicates)
     for wise in ("image-wise", "study-wise"):
         ours, theirs = _wise(runs, wise), _wise(others, wise)
         for score in _scores(runs[0].classes):
@@ -175,6 +179,51 @@ def _classification_lines(row: RowResult, reference: RowResult | None, test: str
                 seeds = welch(values, [point_value(score, run) for run in theirs])
                 line = _compared(line, reference, paired, seeds)
             lines.append(line)
+    return lines
+
+
+def _level_lines(row: RowResult, reference: RowResult | None, test: str, replicates: int) -> list[Line]:
+    """F1 at every coarser level of the labels from the same predictions: A1 to B3 also say A or B, broken or not."""
+    runs = [evaluation.predictions for evaluation in row.evaluations[test]]
+    others = [] if reference is None else [e.predictions for e in reference.evaluations[test]]
+    lines = []
+    for task in coarser_tasks(runs[0].classes):
+        groups = task.groups(runs[0].classes)
+        ours, theirs = [run.merged(groups) for run in runs], [run.merged(groups) for run in others]
+        classes = ours[0].classes
+        score = F1("positive", 1) if len(classes) == 2 else F1("weighted")
+        name = f"image-wise F1 at the level {task.level} ({', '.join(classes)})"
+        values = [point_value(score, run) for run in ours]
+        line = _line(row, test, name, values)
+        estimate = seed_bootstrap(ours, score, replicates=replicates)
+        line = replace(
+            line, low=estimate.low, high=estimate.high, n=_counts(estimate.n), method=estimate.method, why=estimate.why
+        )
+        if theirs and line.mean is not None:
+            paired = paired_bootstrap(ours, theirs, score, replicates=replicates)
+            line = _compared(line, reference, paired, welch(values, [point_value(score, run) for run in theirs]))
+        lines.append(line)
+    return lines
+
+
+def _window_lines(row: RowResult, test: str, replicates: int) -> list[Line]:
+    """How far windows moved from the whole image: means over images, an interval over patients with one training."""
+    evaluations = row.evaluations[test]
+    moved = [
+        window_displacement(e.maps.windows) for e in evaluations if e.maps is not None and e.maps.windows is not None
+    ]
+    lines = []
+    for name in WINDOW_MEASURES if moved else ():
+        line = _line(row, test, name, [float(each.columns()[name].mean()) for each in moved])
+        first = evaluations[0].predictions
+        estimate = next(
+            e for e in moved[0].estimates(first.patient_ids, replicates=replicates, counts=first.counts())
+            if e.name == name
+        )  # fmt: skip
+        lines.append(
+            replace(line, low=estimate.low, high=estimate.high, n=_counts(estimate.n),
+                    method=f"{estimate.method}; interval of the first training")
+        )  # fmt: skip
     return lines
 
 

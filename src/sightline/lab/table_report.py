@@ -30,7 +30,7 @@ from sightline.lab.panels import draw_comparison
 from sightline.lab.predict import MAPS_KEPT
 from sightline.lab.report import ReportPicture, ReportTable, Section, write_report
 from sightline.lab.run import environment, write_text
-from sightline.lab.summary import Line, p_text, summarise, write_lines
+from sightline.lab.summary import WINDOW_MEASURES, Line, p_text, summarise, write_lines
 from sightline.lab.table import RowResult, TableResult
 from sightline.measure.box_ranking import ranking_curve
 from sightline.measure.box_report import BOX_NAMES
@@ -99,6 +99,7 @@ def _tables(result: TableResult, lines: Sequence[Line], test: str) -> list[Repor
     main = [m for m in result.table.metrics if m in metrics]
     ranked = [m for m in metrics if "AUC" in m]
     places = [m for m in metrics if m.startswith(("pointing", "energy"))]
+    places += [m for m in metrics if m in WINDOW_MEASURES or " at the level " in m or "FROC" in m]
     return [_metric_table(result, lines, test, m) for m in dict.fromkeys((*main, *ranked, *places))]
 
 
