@@ -11,6 +11,7 @@ from sightline.cohorts.task import Task
 from sightline.cohorts.transforms import View
 from sightline.explain.map_boxes import MapBoxes
 from sightline.guidance.box_distance import BoxDistance
+from sightline.guidance.cell_focal import CellFocal
 from sightline.guidance.map_norm import MapNorm
 from sightline.guidance.self_transfer import SelfTransferLoss
 from sightline.guidance.spatial_nll import SpatialNLL
@@ -60,6 +61,7 @@ CATALOGUE: dict[str, type[Any]] = {
     "pyramid_attention": PyramidAttention,
     # guidance
     "spatial_nll": SpatialNLL,
+    "cell_focal": CellFocal,
     "map_norm": MapNorm,
     "self_transfer": SelfTransferLoss,
     "box_distance": BoxDistance,

@@ -11,6 +11,7 @@ from dataclasses import replace
 from sightline.cohorts.patches import Patches
 from sightline.cohorts.regions import RegionChoice
 from sightline.cohorts.transforms import View
+from sightline.guidance.cell_focal import CellFocal
 from sightline.guidance.spatial_nll import SpatialNLL
 from sightline.lab.optimise import AdamW, CosineDecay, LayerRates
 from sightline.lab.recipe import Recipe
@@ -78,12 +79,19 @@ def patched(share: float = 1.0) -> Recipe:
 def student() -> Recipe:
     """On patches whose marks are another network's: those of fractured pictures lie around a mark.
 
-    What lies elsewhere in a fractured picture may be the fracture itself; what is no fracture is learned from pictures
-    without one.
+    What lies elsewhere in a fractured picture may be the fracture itself, so it counts for little; what is no fracture
+    is learned from pictures without one. The spatial likelihood, under which cells compete, would hold it against the
+    map that it finds the fracture beside a mark that is wrong.
     """
     recipe = patched()
-    patches = Patches(size=256, zoom=(0.7, 1.4), around=1.0, per_picture=3)
-    return replace(recipe, title="student", view=replace(recipe.view, patches=patches))
+    assert isinstance(recipe.model, ClassMapModel)
+    return replace(
+        recipe,
+        title="student",
+        model=replace(recipe.model, one_map=True),
+        view=replace(recipe.view, patches=Patches(size=256, zoom=(0.7, 1.4), around=1.0, per_picture=3)),
+        guidance=CellFocal(elsewhere=0.1),
+    )
 
 
 def _first_wing(share: float) -> Recipe:
