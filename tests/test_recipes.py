@@ -201,3 +201,12 @@ def test_engines_that_do_not_exist_are_refused():
     if not torch.cuda.is_available():
         with pytest.raises(RunError, match="cannot train on 1 x 'cuda'"):
             Engine(device="cuda").fabric("32-true")
+
+
+def test_a_rows_whole_name_asks_for_that_row_alone():
+    def asked(*rows):
+        return [row.name for row in find_table("localisers/fracatlas", "recommended", Changes(), rows).rows]
+
+    assert asked("patches, 20% boxes") == ["mean pooling", "patches, 20% boxes"]
+    assert asked("20% boxes, self") == ["mean pooling", "patches, 20% boxes", "patches, 20% boxes, self-trained"]
+    assert "top 2%, self-trained" in asked("top 2")

@@ -126,7 +126,7 @@ def find_recipe(name: str) -> Recipe:
 
 
 def find_table(name: str, profile: Profile, changes: Changes, rows: tuple[str, ...] = ()) -> Table:
-    """A table by name, with a person's changes in every row; `rows` keeps rows that contain one of the words.
+    """A table by name, with a person's changes in every row; `rows` keeps rows so named, or that contain the word.
 
     Raises:
         RecipeError: no such table, or no row left.
@@ -136,7 +136,9 @@ def find_table(name: str, profile: Profile, changes: Changes, rows: tuple[str, .
     table = TABLES[name](profile)
     kept = table.rows
     if rows:
-        named = {row.name for row in table.rows if any(word in row.name for word in rows)}
+        names = [row.name for row in table.rows]
+        # a row's whole name is that row alone, also where others begin with it
+        named = {name for word in rows for name in ([word] if word in names else [n for n in names if word in n])}
         # with what they are put together from, taught by and compared with; a teacher may have one of its own
         for row in reversed(table.rows):
             named |= set(row.needs) if row.name in named else set()
