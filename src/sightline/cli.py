@@ -45,6 +45,10 @@ class Phantom:
     """Chance that a marker agrees with the label in training and validation; it never stands in the test split."""
     anatomy: Literal["wrist", "femur"] = "wrist"
     """Wrist (fracture or none) or proximal femur (AO classes A1 to B3)."""
+    field: Literal["close", "wide"] = "close"
+    """Femur: the hip alone, or half a pelvis and the thigh."""
+    ao_shares: Literal["even", "published"] = "even"
+    """Femur: all AO classes alike, or as frequent as in Jimenez-Sanchez 2018."""
     seed: int = 0
     """Same seed, same bytes."""
     save_as: Annotated[Literal["png", "dicom"], arg(name="as")] = "png"
@@ -63,6 +67,8 @@ class Phantom:
                 studies=self.studies,
                 shortcut=self.shortcut,
                 anatomy=self.anatomy,
+                field=self.field,
+                ao_shares=self.ao_shares,
                 seed=self.seed,
                 save_as=self.save_as,
                 workers=self.workers,
@@ -118,6 +124,24 @@ class CohortImport:
                 print(f"{key}: {value}", file=sys.stderr)
         print(_cohort_line(cohort, self.destination))
         return 0 if len(cohort) else 1
+
+
+@dataclass(frozen=True)
+class CohortHalve:
+    """Cut pictures of two femurs into pictures of one; marks are cut along, both halves stay with their patient."""
+
+    source: Positional[Path]
+    """Cohort folder in our layout."""
+    destination: Positional[Path]
+    """Folder to write."""
+
+    def run(self) -> int:
+        """Cut and write."""
+        from sightline.cohorts import folder
+        from sightline.cohorts.halves import halve
+
+        print(_cohort_line(halve(folder.read(self.source), self.destination), self.destination))
+        return 0
 
 
 @dataclass(frozen=True)
@@ -181,6 +205,7 @@ class Train:
     def run(self) -> int:
         """Train."""
         from sightline.cohorts import folder
+        from sightline.lab.evaluate import choose_boxes
         from sightline.lab.model_card import write_model_card
         from sightline.lab.table import require_regions
         from sightline.lab.train import train
@@ -204,9 +229,41 @@ class Train:
         )
         recipe = changed(find_recipe(self.recipe), changes)
         cohort = folder.read(self.cohort)
-        require_regions(recipe, cohort)
+        require_regions(recipe, recipe.see(cohort))
         run = train(recipe, cohort, self.out, CATALOGUE, _engine(self.on))
         write_model_card(run)
+        choose_boxes(run, cohort, CATALOGUE, engine=_engine(self.on))
+        print(f"{self.out}: {(self.out / 'DONE').read_text(encoding='utf-8').strip()}")
+        return 0
+
+
+@dataclass(frozen=True)
+class PutTogether:
+    """Put a trained localiser before a classifier trained on experts' crops; the result is a run like any other."""
+
+    localiser: Positional[Path]
+    """Run folder of a box regression."""
+    classifier: Positional[Path]
+    """Run folder of a classifier trained on crops (recipe ubm)."""
+    cohort: Path
+    """Cohort folder that both were trained on."""
+    out: Path
+    """Run folder to write."""
+    size: int | None = None
+    """Side in pixels of the image that boxes are cut from; twice the classifier's when not given."""
+
+    def run(self) -> int:
+        """Put together."""
+        from sightline.cohorts import folder
+        from sightline.lab.assemble import assemble
+        from sightline.lab.model_card import write_model_card
+        from sightline.lab.run import open_run
+        from sightline.papers.cascade import cascade_recipe
+        from sightline.papers.catalogue import CATALOGUE
+
+        parts = {"localiser": open_run(self.localiser, CATALOGUE), "classifier": open_run(self.classifier, CATALOGUE)}
+        recipe = cascade_recipe(parts["localiser"].recipe, parts["classifier"].recipe, self.size)
+        write_model_card(assemble(recipe, folder.read(self.cohort), parts, self.out, CATALOGUE))
         print(f"{self.out}: {(self.out / 'DONE').read_text(encoding='utf-8').strip()}")
         return 0
 
@@ -393,6 +450,7 @@ class CohortCommand:
     action: OmitArgPrefixes[
         Annotated[Phantom, subcommand("phantom")]
         | Annotated[CohortImport, subcommand("import")]
+        | Annotated[CohortHalve, subcommand("halve")]
         | Annotated[CohortCheck, subcommand("check")]
     ]
 
@@ -404,6 +462,7 @@ class CohortCommand:
 Command = Union[  # noqa: UP007  # tyro reads the annotations of a Union
     Annotated[CohortCommand, subcommand("cohort")],
     Annotated[Train, subcommand("train")],
+    Annotated[PutTogether, subcommand("cascade")],
     Annotated[Evaluate, subcommand("evaluate")],
     Annotated[Predict, subcommand("predict")],
     Annotated[MakeTable, subcommand("table")],

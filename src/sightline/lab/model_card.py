@@ -40,6 +40,7 @@ def write_model_card(run: Run) -> Path:
         "",
         *([f"- {key}: {value}" for key, value in last.items() if key.startswith("val_") and value] or ["- none"]),
         "",
+        *([f"Put together from: {_parts(run)}.", ""] if "parts" in run.cohort else []),
         "## Limits",
         "",
         "- Validation numbers choose settings; report test numbers, from `sightline evaluate`, once.",
@@ -59,7 +60,14 @@ def write_model_card(run: Run) -> Path:
     return path
 
 
+def _parts(run: Run) -> str:
+    return ", ".join(f"{name} of run {identity}" for name, identity in run.cohort["parts"].items())
+
+
 def _last_row(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        # put together from other runs, never trained
+        return {}
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     return rows[-1] if rows else {}

@@ -147,8 +147,10 @@ def summarise(result: TableResult, *, replicates: int = REPLICATES) -> list[Line
         for test in row.evaluations:
             if row.row.recipe.classifies:
                 lines += _classification_lines(row, reference, test, replicates)
-            lines += _map_lines(row, reference, test, replicates)
-            lines += _box_lines(row, reference, test, replicates)
+            # a network that is shown the expert's crop was told where to look: where it looks says nothing
+            if row.row.recipe.view.crop is None:
+                lines += _map_lines(row, reference, test, replicates)
+                lines += _box_lines(row, reference, test, replicates)
             lines += _window_lines(row, test, replicates)
     return _corrected([*lines, *_reference_lines(result, replicates)])
 
