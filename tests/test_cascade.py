@@ -36,7 +36,7 @@ def test_a_cascade_is_put_together_and_predicts_boxes(tmp_path, capsys):
     # a network trained on experts' crops alone cannot serve a new picture, and says so
     capsys.readouterr()
     assert call("predict", tmp_path / "ubm", picture, "--out", tmp_path / "no", *ON) == 2
-    assert "crop" in capsys.readouterr().err
+    assert "squares around experts' boxes" in capsys.readouterr().err
 
 
 def test_halves_are_cut_from_the_command_line(tmp_path, capsys):
