@@ -267,5 +267,7 @@ def test_one_map_is_logistic_regression_on_the_second_class():
     assert evidence.maps.shape[:2] == (2, 2) and not evidence.maps[:, 0].any() and not evidence.logits[:, 0].any()
     torch.testing.assert_close(evidence.logits.softmax(1)[:, 1], evidence.logits[:, 1].sigmoid())
     assert net.head.linear.weight.shape[0] == 1
+    # an untrained network believes hardly any cell
+    assert float(net.head.linear.bias.detach()) == -2.0
     with pytest.raises(RecipeError, match="two classes"):
         ClassMapModel(Backbone("test_resnet"), one_map=True).build(3)
