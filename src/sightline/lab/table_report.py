@@ -70,6 +70,9 @@ def write_table(result: TableResult, out: Path, *, replicates: int = 2000, summa
     if curves:
         sections.append(Section("Training", pictures=(ReportPicture(curves, "Loss and validation by epoch, first seed.",
                                                                      "Training curves"),)))  # fmt: skip
+    for old in (out / "pictures").glob("[0-9][0-9]-*.png"):
+        # of an earlier call with other rows
+        old.unlink()
     for number, picture in enumerate((p for section in sections for p in section.pictures), start=1):
         (out / "pictures").mkdir(exist_ok=True)
         (out / "pictures" / f"{number:02d}-{safe_name(picture.alt.lower().replace(' ', '-'))}.png").write_bytes(
