@@ -39,11 +39,11 @@ def test_a_cascade_is_put_together_and_predicts_boxes(tmp_path, capsys):
     assert "squares around experts' boxes" in capsys.readouterr().err
 
 
-def test_halves_are_cut_from_the_command_line(tmp_path, capsys):
+def test_pictures_of_one_femur_are_not_cut(tmp_path, capsys):
     cohort = tmp_path / "femurs"
     assert call("cohort", "phantom", "radiographs", cohort, "--anatomy", "femur", "--studies", "4") == 0
-    assert call("cohort", "halve", cohort, tmp_path / "halves") == 0
-    assert "4 images" in capsys.readouterr().out.splitlines()[-1]
+    assert call("cohort", "halve", cohort, tmp_path / "halves") == 2
+    assert "two femurs" in capsys.readouterr().err and not (tmp_path / "halves").exists()
 
 
 def test_parts_that_make_no_cascade_are_refused():

@@ -112,7 +112,9 @@ def test_evaluate(type_in, place, tmp_path, split):
     code, text, _ = type_in(*words)
     assert code == 0 and "image-wise" in text
     assert len(json.loads((tmp_path / "metrics.json").read_text())) > 5
-    assert (tmp_path / "metrics.md").is_file() and len(list((tmp_path / "panels").glob("*.png"))) == 2
+    drawn = {path.stem for path in (tmp_path / "panels").glob("*.png")}
+    sheets = {"best_maps", "worst_maps", "best_boxes", "worst_boxes"}
+    assert (tmp_path / "metrics.md").is_file() and sheets <= drawn and len(drawn - sheets) == 2
     n = {"test": 12, "val": 4, "all": 36}[split]
     assert len(list(csv.DictReader((tmp_path / f"{split}.csv").open()))) == n
 

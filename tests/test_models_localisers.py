@@ -165,10 +165,9 @@ class TestTransformer:
             loss.backward()
             optimiser.step()
         moved = network(images).extras["box"].mean(dim=0).tolist()
-        assert overlap(moved, [32 / 48, 30 / 48, 8 / 48, 8 / 48]) > 2 * overlap(
-            [0.5, 0.5, 1, 1], [0.5, 0.5, 1 / 6, 1 / 6]
-        )
-        assert moved[0] > 0.51 and moved[1] > 0.51
+        # it closes in on the spot at (0.67, 0.625), from the whole image at (0.5, 0.5)
+        assert overlap(moved, [32 / 48, 30 / 48, 8 / 48, 8 / 48]) > 1.1 / 36
+        assert moved[0] > 0.55 and moved[1] > 0.55 and moved[2] < 0.95
 
     def test_a_clamped_affine_transformer_is_refused(self):
         with pytest.raises(RecipeError, match="three parameters"):

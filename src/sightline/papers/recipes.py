@@ -155,7 +155,7 @@ def _changed_row(row: Row, changes: Changes, table: Table) -> Row:
     recipe = row.recipe
     if changes.size is not None:
         # sizes keep their ratio: of a table at 512, --size 128 makes 512 into 128 and 768 into 192
-        recipe = resized(recipe, changes.size / table.size)
+        recipe = resized(recipe, changes.size / table.size, least=16)
     epochs = changes.epochs
     if epochs is not None:
         # and so do lengths of training
@@ -163,11 +163,11 @@ def _changed_row(row: Row, changes: Changes, table: Table) -> Row:
     return replace(row, recipe=changed(recipe, replace(changes, size=None, epochs=epochs)))
 
 
-def resized(recipe: Recipe, factor: float) -> Recipe:
-    """The recipe with every size in pixels of view and network times a factor."""
+def resized(recipe: Recipe, factor: float, *, least: int = 1) -> Recipe:
+    """The recipe with every size in pixels of view and network times a factor, but none below the least."""
 
     def times(pixels: int) -> int:
-        return max(16, round(pixels * factor))
+        return max(least, round(pixels * factor))
 
     view = replace(recipe.view, size=times(recipe.view.size))
     if view.patches is not None:
