@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 from sklearn.metrics import roc_curve
 
 from sightline.lab.figures import (
@@ -379,9 +378,3 @@ def _provenance(result: TableResult) -> dict[str, str]:
 def read_lines(path: Path) -> list[Line]:
     """Lines from table.json."""
     return [Line(**{**row, "values": tuple(row["values"])}) for row in json.loads(path.read_text(encoding="utf-8"))]
-
-
-def mean_of(lines: Sequence[Line], row: str, metric: str, test: str = "test") -> float:
-    """The mean of a line; NaN where there is none."""
-    line = _find(lines, row, test, metric)
-    return float(np.nan) if line is None or line.mean is None else line.mean
