@@ -24,8 +24,9 @@ def test_rows_say_what_they_were_shown():
         assert all(name in names[:at] for name in row.needs)
         assert row.reference in (None, *names[:at])
         assert from_plain(to_plain(row.recipe, CATALOGUE), CATALOGUE) == row.recipe
-    unmarked = ["mean pooling", "softmax pooling", "LSE pooling", "top 2%"]
-    assert [row.name for row in table.rows if not row.recipe.guided_by_regions] == unmarked
+    unmarked = ["mean pooling", "softmax pooling", "LSE pooling", "self-transfer", "a-STN", "max pooling of features"]
+    shown_none = [row.name for row in table.rows if not (row.recipe.guided_by_regions or row.recipe.needs_boxes)]
+    assert shown_none == [*unmarked, "top 2%"]
     # nothing that saw a box stands behind the row of image labels alone
     assert rows["top 2%, self-trained"].needs == ("top 2%",)
     for words, share in (("5%", 0.05), ("20%", 0.2), ("all", 1.0)):
@@ -33,6 +34,14 @@ def test_rows_say_what_they_were_shown():
             recipe = rows[f"{method}, {words} boxes"].recipe
             assert recipe.regions.share == share and isinstance(recipe.guidance, SpatialNLL)
     assert rows["patches, 5% boxes, self-trained"].needs == ("patches, 5% boxes",)
+
+
+@pytest.mark.parametrize("words", ["self-transfer", "a-STN", "max pooling", "box regression", "focal, 5%"])
+def test_the_papers_localisers_run_on_two_classes(tiny_cohort, tmp_path, words):
+    table = find_table("localisers/fracatlas", "recommended", TINY, (words,))
+    result = run_table(table, tiny_cohort, tmp_path, CATALOGUE, seeds=[0], engine=QUIET)
+    assert [row.why_not for row in result.rows] == [None] * len(table.rows)
+    assert result.rows[-1].evaluations["test"][0].box_scores is not None
 
 
 def test_the_weak_localiser_ends_at_stride_16_and_speaks_in_one_map():

@@ -11,16 +11,22 @@ from dataclasses import replace
 from sightline.cohorts.patches import Patches
 from sightline.cohorts.regions import RegionChoice
 from sightline.cohorts.transforms import View
+from sightline.guidance.box_distance import BoxDistance
 from sightline.guidance.cell_focal import CellFocal
+from sightline.guidance.self_transfer import SelfTransferLoss
 from sightline.guidance.spatial_nll import SpatialNLL
 from sightline.lab.optimise import AdamW, CosineDecay, LayerRates
 from sightline.lab.recipe import Recipe
 from sightline.lab.self_training import Teaching
 from sightline.lab.table import Row, Table
 from sightline.models.backbones import Backbone
+from sightline.models.box_regression import BoxRegression
 from sightline.models.class_maps import ClassMapModel
 from sightline.models.fusion import Fusion
-from sightline.models.pools import LogSumExpPool, SoftmaxPool, TopPool
+from sightline.models.global_pooling import GlobalPooling, Transition
+from sightline.models.pools import LogSumExpPool, MaxPool, MeanPool, SoftmaxPool, TopPool
+from sightline.models.transfer import SelfTransfer
+from sightline.models.transformer import SpatialTransformer
 from sightline.papers import fracatlas
 from sightline.papers.liao2022 import Profile
 
@@ -76,6 +82,19 @@ def patched(share: float = 1.0) -> Recipe:
     )
 
 
+def focal(share: float = 1.0) -> Recipe:
+    """Guided on patches, every cell for itself: the sum of all cells says what is no fracture, and none competes.
+
+    Args:
+        share: share of the boxes used, by whole patients.
+    """
+    recipe = patched(share)
+    assert isinstance(recipe.model, ClassMapModel)
+    return replace(
+        recipe, title="cell focal", model=replace(recipe.model, one_map=True), guidance=CellFocal(), epochs=4
+    )
+
+
 def student() -> Recipe:
     """On patches whose marks are another network's: those of fractured pictures lie around a mark.
 
@@ -105,19 +124,62 @@ def _lse() -> Recipe:
     return replace(recipe, title="LSE pooling", model=replace(recipe.model, pool=LogSumExpPool(r=4.0)))
 
 
+def _box_regression() -> Recipe:
+    """The one box is the largest; a picture with several fractures is told of one of them."""
+    return replace(
+        fracatlas.unguided(),
+        title="box regression",
+        model=BoxRegression(trunk=_frozen(), square=False),
+        objective=BoxDistance(units="fraction"),
+        regions=RegionChoice(style="box", role="finding"),
+        epochs=8,
+    )
+
+
+def _transformer() -> Recipe:
+    """a-STN: 224 px of the window of a picture at 448 px."""
+    base = fracatlas.unguided()
+    classifier = ClassMapModel(backbone=_frozen(), pool=MeanPool())
+    model = SpatialTransformer(classifier, _frozen(), "similarity", localiser_px=224, roi_px=224)
+    rates = LayerRates({"localiser.": 0.1})
+    return replace(base, title="a-STN", model=model, view=replace(base.view, size=448), rates=rates)
+
+
+def _self_transfer() -> Recipe:
+    model = SelfTransfer(backbone=_frozen())
+    return replace(fracatlas.unguided(), title="self-transfer", model=model, objective=SelfTransferLoss(0.3))
+
+
+def _global_pooling() -> Recipe:
+    model = GlobalPooling(_frozen(), Transition(256), MaxPool())
+    return replace(fracatlas.unguided(), title="max pooling", model=model)
+
+
+def _frozen() -> Backbone:
+    return Backbone(name="mobilenetv2_100", weights="imagenet", frozen_stages=3)
+
+
 def table(profile: Profile = "recommended") -> Table:
-    """Image labels alone, then 5%, 20% and all of the boxes, each with the first wing's guidance and with patches."""
+    """The localisers of Jimenez-Sanchez 2018, then image labels alone, then 5%, 20% and all of the boxes.
+
+    Each share of the boxes guides the whole picture as in the first wing, and patches by two losses.
+    """
     base = "mean pooling"
     rows = [
         Row(base, fracatlas.unguided(), group="image labels"),
         Row("softmax pooling", fracatlas.attended(), base, group="image labels"),
         Row("LSE pooling", _lse(), base, group="image labels"),
+        Row("self-transfer", _self_transfer(), base, group="Jimenez-Sanchez 2018"),
+        Row("a-STN", _transformer(), base, group="Jimenez-Sanchez 2018"),
+        Row("max pooling of features", _global_pooling(), base, group="Jimenez-Sanchez 2018"),
+        Row("box regression, all boxes", _box_regression(), None, group="Jimenez-Sanchez 2018", weight_label="all"),
         Row("top 2%", weak(), base, group="image labels"),
         Row("top 2%, self-trained", student(), base, teacher="top 2%", teaching=Teaching(0.5), group="image labels"),
     ]
     for share, words in ((0.05, "5%"), (0.2, "20%"), (1.0, "all")):
         rows.append(Row(f"guided, {words} boxes", _first_wing(share), base, group="guided", weight_label=words))
         rows.append(Row(f"patches, {words} boxes", patched(share), base, group="patches", weight_label=words))
+        rows.append(Row(f"cell focal, {words} boxes", focal(share), base, group="cell focal", weight_label=words))
         if share < 1.0:
             rows.append(
                 Row(
