@@ -7,7 +7,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "sightline"
 
-NOUNS = ("errors", "frame", "region", "case", "evidence")
+NOUNS = ("errors", "frame", "tag", "gaze", "region", "case", "evidence")
 WORKSHOPS = ("io", "models", "guidance", "explain", "measure")
 FLOORS = (NOUNS, WORKSHOPS, ("cohorts",), ("lab",), ("papers",), ("cli", "web"))
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from sightline.errors import CohortError
-from sightline.region import Region
+from sightline.region import Gaze, Region
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -122,6 +122,9 @@ class Cohort:
                 if isinstance(source, Path):
                     mask_size = source.stat().st_size if source.is_file() else -1
                     digest.update(f"mask {source.name} {mask_size} {region.tag}".encode())
+                elif isinstance(region, Gaze):
+                    words = f"gaze {region.kind} {region.px_per_deg} {region.spread_px} {region.tag}".encode()
+                    digest.update(words + b"".join(a.tobytes() for a in region.numbers))
                 elif source is not None:
                     digest.update(source.tobytes() + str(region.tag).encode())
                 else:

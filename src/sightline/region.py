@@ -21,26 +21,13 @@ from numpy.typing import NDArray
 
 from sightline.errors import GeometryError, UnreadableFile
 from sightline.frame import FloatArray, Frame
+from sightline.gaze import Gaze as Gaze
+from sightline.tag import Role as Role
+from sightline.tag import Tag as Tag
 
 Style = Literal["scribble", "box", "mask"]
-Role = Literal["focus", "finding"]
 Points = tuple[tuple[float, float], ...]
 Drawing = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Tag:
-    """What a mark means.
-
-    Attributes:
-        role: `focus` where to look (a bone, also when nothing is wrong with it), `finding` the finding itself.
-        label: the class the mark speaks for, or None when all classes share it (Liao 2022, section IV-C).
-        reader: who marked it.
-    """
-
-    role: Role = "focus"
-    label: str | None = None
-    reader: str = ""
 
 
 @dataclass(frozen=True)
@@ -188,11 +175,13 @@ class Mask:
         return drawing
 
 
-Region = Box | Polygon | Scribble | Mask
+Region = Box | Polygon | Scribble | Mask | Gaze
 
 
-def style_of(region: Region) -> Style:
-    """The annotation style of Liao 2022 a region belongs to: scribble, box or mask (polygons are masks)."""
+def style_of(region: Region) -> Style | Literal["gaze"]:
+    """The annotation style of Liao 2022 a region belongs to: scribble, box or mask (polygons are masks); or gaze."""
+    if isinstance(region, Gaze):
+        return "gaze"
     if isinstance(region, Scribble):
         return "scribble"
     return "box" if isinstance(region, Box) else "mask"
@@ -214,6 +203,8 @@ def corners_of(region: Region) -> tuple[float, float, float, float]:
         if len(region.start) != 2:
             raise GeometryError(f"A {len(region.start)}-axis box has no four corners.")
         return (*region.start, *region.stop)  # type: ignore[return-value]
+    if isinstance(region, Gaze):
+        raise GeometryError("Gaze has no box: it spreads over the image.", "Choose regions of another role.")
     width = region.stroke_px / 2.0 if isinstance(region, Scribble) else 0.0
     lines = region.lines if isinstance(region, Scribble) else region.parts
     points = np.array([point for line in lines for point in line])

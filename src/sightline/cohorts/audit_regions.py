@@ -8,7 +8,7 @@ import numpy as np
 
 from sightline.errors import SightlineError
 from sightline.frame import Frame
-from sightline.region import Box, Mask, Polygon, Region
+from sightline.region import Box, Gaze, Mask, Polygon, Region
 
 TOLERANCE_PX = 0.5
 
@@ -26,6 +26,10 @@ def bounds(region: Region) -> tuple[tuple[float, float], tuple[float, float]]:
         if not len(inside):
             return (0.0, 0.0), (0.0, 0.0)
         points = np.concatenate([inside, inside + 1]).astype(np.float64)
+    elif isinstance(region, Gaze):
+        if not len(region):
+            return (0.0, 0.0), (0.0, 0.0)
+        points = region.places
     else:
         lines = region.parts if isinstance(region, Polygon) else region.lines
         points = np.array([point for line in lines for point in line])
@@ -64,6 +68,8 @@ def fault_of(region: Region, shape: tuple[int, int] | None, classes: tuple[str, 
     """
     if region.tag.label is not None and region.tag.label not in classes:
         return "region-label", f"speaks for {region.tag.label!r}, which is no class"
+    if isinstance(region, Gaze):
+        return "", ""  # eyes may leave the picture
     if isinstance(region, Box) and len(region.start) != 2:
         return "", ""  # marks in volumes are not judged against a picture
     if isinstance(region, Mask):

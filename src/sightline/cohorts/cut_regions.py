@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 
-from sightline.region import Box, Mask, Points, Polygon, Region, Scribble
+import numpy as np
+
+from sightline.region import Box, Gaze, Mask, Points, Polygon, Region, Scribble
 
 
 def cut_region(region: Region, start: int, stop: int) -> Region | None:
@@ -19,6 +21,9 @@ def cut_region(region: Region, start: int, stop: int) -> Region | None:
     if isinstance(region, Mask):
         pixels = region.pixels()[:, start:stop].copy()
         return replace(region, source=pixels) if pixels.any() else None
+    if isinstance(region, Gaze):
+        # what was looked at beside the part still casts its density into it
+        return replace(region, places=region.places - np.array([0.0, float(start)]))
     if isinstance(region, Box):
         low, high = max(region.start[1], start), min(region.stop[1], stop)
         if low >= high:

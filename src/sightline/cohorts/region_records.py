@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from sightline.cohorts.tables import inside
-from sightline.region import Box, Mask, Polygon, Region, Scribble, Tag
+from sightline.region import Box, Mask, Polygon, Region, Role, Scribble, Tag
 
 
 def record_of_region(image_id: str, region: Region, mask: str = "") -> dict[str, Any]:
@@ -36,8 +36,8 @@ def region_of_record(record: Mapping[str, Any], source: Path) -> Region:
         KeyError, TypeError, ValueError, GeometryError: fields that are missing or wrong.
     """
     role, label = record.get("role", "focus"), record.get("label")
-    if role not in ("focus", "finding"):
-        raise ValueError(f"role is {role!r}, expected 'focus' or 'finding'")
+    if role not in get_args(Role):
+        raise ValueError(f"role is {role!r}, expected one of {', '.join(get_args(Role))}")
     if label is not None and not isinstance(label, str):
         raise ValueError(f"label is {label!r}, expected a class name or null")
     tag = Tag(role, label, str(record.get("reader", "")))

@@ -26,7 +26,13 @@ from sightline.region import Box, Polygon, Region, Role, Scribble
 Pixels = NDArray[np.float32]
 
 # The finding is green as in Liao 2022, figure 3; solid and dashed keep the two apart without colour.
-OUTLINES: dict[Role, tuple[str, Any]] = {"finding": ("#8cff3f", "solid"), "focus": ("#3fd2ff", (0, (4, 2)))}
+# Gaze is outlined where its density is half of its maximum.
+OUTLINES: dict[Role, tuple[str, Any]] = {
+    "finding": ("#8cff3f", "solid"),
+    "focus": ("#3fd2ff", (0, (4, 2))),
+    "gaze": ("#ff8ae2", (0, (1, 1))),
+    "organ": ("#c9c9ff", (0, (6, 2, 1, 2))),
+}
 MOST_OPAQUE = 0.72
 HEAT_RISE = 1.5  # above 1, so that the many middling cells of a class map veil the picture less
 DIMMED = 0.85  # the picture under a map, so that a hot spot shows on white bone too

@@ -16,7 +16,12 @@ from sightline.region import Region
 
 DPI = 110
 INK = "#222222"
-_NAMES = {"focus": "focus region (expert)", "finding": "finding (expert)"}
+_NAMES = {
+    "focus": "focus region (expert)",
+    "finding": "finding (expert)",
+    "gaze": "gaze (reader)",
+    "organ": "organ",
+}
 
 
 class Sheet:

@@ -1,0 +1,24 @@
+"""What a mark means: its role, the class it speaks for, and who made it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Role = Literal["focus", "finding", "organ", "gaze"]
+
+
+@dataclass(frozen=True)
+class Tag:
+    """What a mark means.
+
+    Attributes:
+        role: `focus` where to look (a bone, also when nothing is wrong with it), `finding` the finding itself, `organ`
+            anatomy in which a class's finding would lie (the lungs for pneumonia), `gaze` where a reader looked.
+        label: the class the mark speaks for, or None when all classes share it (Liao 2022, section IV-C).
+        reader: who marked it, or whose gaze it is.
+    """
+
+    role: Role = "focus"
+    label: str | None = None
+    reader: str = ""
