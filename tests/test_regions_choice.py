@@ -138,7 +138,6 @@ def test_lengths_that_are_none_are_refused():
 
 def test_fracatlas_like_tags_guide_only_the_fracture_map(tiny_cohort):
     items = CohortItems(tiny_cohort, View(size=48), RegionChoice("box", "finding", "tagged"))
-    assert items.shared is False
     for index, its in enumerate(tiny_cohort):
         item = items[Key(index, -1)]
         assert item.target.shape == (2, 48, 48)

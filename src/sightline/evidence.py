@@ -22,8 +22,8 @@ class Batch:
     Attributes:
         images: float [b, c, *s], normalised.
         labels: int64 [b], class index.
-        targets: uint8 [b, k or 1, *s], 1 where a region lies; one channel when all classes share it; None when
-            no guidance is asked for.
+        targets: uint8 [b, k or 1, *s], 1 where a region lies; one channel when all classes share it; or gaze, float32
+            [b, 1, *s] in 0..1, 1 where the picture was looked at most; None when no guidance is asked for.
         guided: bool [b, k], True where the class of that image has a region. All False rows are exempt from guidance.
         frames: one per image: where the image grid lies in the source picture.
         case_ids: one per image.

@@ -17,14 +17,15 @@ from torch.utils.data import DataLoader, Dataset
 
 from sightline.case import Case, Cohort
 from sightline.cohorts.framing import Corners, boxes_of, largest_box
+from sightline.cohorts.gaze_choice import GazeChoice
 from sightline.cohorts.patches import patch_label
-from sightline.cohorts.regions import RegionChoice, draw_targets
+from sightline.cohorts.regions import RegionChoice
+from sightline.cohorts.targets import targets_of
 from sightline.cohorts.transforms import View, Working, sample
 from sightline.errors import CohortError, SightlineError
 from sightline.evidence import Batch
 from sightline.frame import Frame
 from sightline.io.image import read_image
-from sightline.region import Mask, Region
 
 CACHE_BYTES = 2 * 1024**3
 
@@ -35,7 +36,7 @@ class Item:
 
     image: NDArray[np.float32]
     label: int
-    target: NDArray[np.uint8] | None
+    target: NDArray[np.uint8 | np.float32] | None
     guided: NDArray[np.bool_]
     frame: Frame
     case_id: str
@@ -92,7 +93,7 @@ class CohortItems(Dataset[Item]):
     Args:
         cohort: cases to serve.
         view: framing and augmentation.
-        regions: which regions guide; None serves no targets.
+        regions: which regions or gaze guide; None serves no targets.
         boxes: serve the largest finding box of each case; a RegionChoice serves only those within its `share`.
         channels: channels the network takes (1 or 3).
         seed: seed of the augmentation.
@@ -103,9 +104,9 @@ class CohortItems(Dataset[Item]):
         self,
         cohort: Cohort,
         view: View,
-        regions: RegionChoice | None = None,
+        regions: RegionChoice | GazeChoice | None = None,
         *,
-        boxes: bool | RegionChoice = False,
+        boxes: bool | RegionChoice | GazeChoice = False,
         channels: int = 3,
         seed: int = 0,
         cache_bytes: int = CACHE_BYTES,
@@ -117,11 +118,9 @@ class CohortItems(Dataset[Item]):
         self.channels = channels
         self.seed = seed
         self.pictures = Pictures(cohort, view, cache_bytes)
-        self.shared = regions is not None and regions.classes != "own" and not _names_classes(cohort, regions)
-        self._guiding = regions.patients(cohort) if regions is not None else None
+        self._targets = targets_of(cohort, regions, cache_bytes // 8) if regions is not None else None
         # boxes are of findings, whatever role the choice names
         self._boxed = replace(boxes, role="finding").patients(cohort) if isinstance(boxes, RegionChoice) else None
-        self._picked = _Picked(cache_bytes // 8)
         self._around: dict[int, Corners | None] = {}
         self._finding: dict[int, Corners | None] = {}
 
@@ -165,7 +164,9 @@ class CohortItems(Dataset[Item]):
         image = sample(working, frame)
         if training:
             image = self.view.tone(image, rng)
-        target, guided = self._target(key.index, case, source, frame)
+        target, guided = None, np.zeros(len(self.cohort.classes), dtype=bool)
+        if self._targets is not None:
+            target, guided = self._targets.draw(key.index, source, frame)
         return Item(
             _channels(image, self.channels),
             label,
@@ -175,17 +176,6 @@ class CohortItems(Dataset[Item]):
             case.case_id,
             self._box(key.index, case, frame) if self.boxes else None,
         )
-
-    def _target(
-        self, index: int, case: Case, source: Frame, frame: Frame
-    ) -> tuple[NDArray[np.uint8] | None, NDArray[np.bool_]]:
-        classes = self.cohort.classes
-        if self.regions is None:
-            return None, np.zeros(len(classes), dtype=bool)
-        picked: tuple[Region, ...] = ()
-        if self._guiding is None or case.patient_id in self._guiding:
-            picked = self._picked.of(index, self.regions, case, (source.shape[0], source.shape[1]))
-        return draw_targets(picked, self.regions, case, classes, frame, shared=self.shared)
 
     def _box(self, index: int, case: Case, frame: Frame) -> NDArray[np.float32]:
         if index not in self._finding:
@@ -208,37 +198,6 @@ def box_on_grid(corners: Corners | None, frame: Frame) -> NDArray[np.float32]:
         if (centre >= 0.0).all() and (centre <= 1.0).all():
             box[:2], box[2:] = centre, (high - low) / frame.scale / shape
     return box
-
-
-class _Picked:
-    """Regions in the style asked for, kept within a memory budget: one made into a mask is as large as its picture."""
-
-    def __init__(self, budget_bytes: int) -> None:
-        self.budget_bytes = budget_bytes
-        self.held_bytes = 0
-        self._kept: OrderedDict[int, tuple[Region, ...]] = OrderedDict()
-
-    def of(self, index: int, choice: RegionChoice, case: Case, shape: tuple[int, int]) -> tuple[Region, ...]:
-        """The picked regions of the case at a position."""
-        if index in self._kept:
-            self._kept.move_to_end(index)
-            return self._kept[index]
-        picked = self._kept[index] = choice.pick(case, shape)
-        self.held_bytes += _bytes(picked)
-        while self.held_bytes > self.budget_bytes and len(self._kept) > 1:
-            self.held_bytes -= _bytes(self._kept.popitem(last=False)[1])
-        return picked
-
-
-def _bytes(regions: Sequence[Region]) -> int:
-    """Memory of masks that are held as arrays; other regions are small."""
-    return sum(r.source.nbytes for r in regions if isinstance(r, Mask) and isinstance(r.source, np.ndarray))
-
-
-def _names_classes(cohort: Cohort, regions: RegionChoice) -> bool:
-    if regions.classes != "tagged":
-        return False
-    return any(r.tag.label is not None for case in cohort for r in case.regions if r.tag.role == regions.role)
 
 
 def _channels(image: NDArray[np.float32], wanted: int) -> NDArray[np.float32]:

@@ -16,6 +16,7 @@ from numpy.random import Generator
 
 from sightline.case import Case, Cohort
 from sightline.cohorts.framing import Corners, boxes_of
+from sightline.cohorts.gaze_choice import GazeChoice
 from sightline.cohorts.regions import RegionChoice
 from sightline.cohorts.task import is_normal
 from sightline.errors import CohortError, RecipeError
@@ -105,7 +106,7 @@ def normal_class(classes: Sequence[str]) -> int:
     )
 
 
-def patchable(cohort: Cohort, regions: RegionChoice) -> Cohort:
+def patchable(cohort: Cohort, regions: RegionChoice | GazeChoice) -> Cohort:
     """The cases whose patches can be labelled: normal ones, and those with findings that are marked and shown.
 
     A case with findings that nobody marked, or that `regions.share` hides, could have its finding in any patch.

@@ -56,40 +56,8 @@ class RegionChoice:
             )
 
     def patients(self, cohort: Cohort) -> frozenset[str] | None:
-        """The patients whose marks are used: at least one, and as near to `share` of the marked images as can be.
-
-        Patients come in an order of their own that depends on `share_seed` and their ids alone. One that has more than
-        1% of all marked images waits until it is at most a fifth of what is drawn, so that small shares can be met
-        where groups are large (FracAtlas, whose groups of up to 20 marked images count as patients).
-
-        Args:
-            cohort: the training cases.
-
-        Returns:
-            Patient ids, or None: everybody.
-        """
-        if self.share >= 1.0:
-            return None
-        marked = Counter(
-            case.patient_id for case in cohort if any(region.tag.role == self.role for region in case.regions)
-        )
-        if not marked:
-            return frozenset()
-        waiting = sorted(marked, key=lambda p: hashlib.sha256(f"guided {self.share_seed} {p}".encode()).digest())
-        small = sum(marked.values()) / 100.0
-        sizes = Counter(marked.values())
-        order: list[str] = []
-        sums: list[int] = []
-        while waiting:
-            have = sums[-1] if sums else 0
-            allowed = max(min(+sizes), small, have / 4.0)
-            after = next(p for p in waiting if marked[p] <= allowed)
-            waiting.remove(after)
-            sizes[marked[after]] -= 1
-            order.append(after)
-            sums.append(have + marked[after])
-        nearest = min(range(len(order)), key=lambda i: abs(sums[i] - self.share * sums[-1]))
-        return frozenset(order[: nearest + 1])
+        """The patients whose marks are used (`patients_of_share`); None: everybody."""
+        return patients_of_share(cohort, self.role, self.share, self.share_seed)
 
     def pick(self, case: Case, shape: tuple[int, int]) -> tuple[Region, ...]:
         """The case's regions of this role, in this style.
@@ -118,6 +86,44 @@ class RegionChoice:
         if self.classes == "tagged" and region.tag.label is not None:
             return (classes.index(region.tag.label),) if region.tag.label in classes else ()
         return tuple(range(len(classes)))
+
+
+def patients_of_share(cohort: Cohort, role: Role, share: float, seed: int) -> frozenset[str] | None:
+    """The patients whose marks are used: at least one, and as near to `share` of the marked images as can be.
+
+    Patients come in an order of their own that depends on `seed` and their ids alone. One that has more than
+    1% of all marked images waits until it is at most a fifth of what is drawn, so that small shares can be met
+    where groups are large (FracAtlas, whose groups of up to 20 marked images count as patients).
+
+    Args:
+        cohort: the training cases.
+        role: of the marks.
+        share: share of the marked images.
+        seed: another number draws other patients.
+
+    Returns:
+        Patient ids, or None: everybody.
+    """
+    if share >= 1.0:
+        return None
+    marked = Counter(case.patient_id for case in cohort if any(region.tag.role == role for region in case.regions))
+    if not marked:
+        return frozenset()
+    waiting = sorted(marked, key=lambda p: hashlib.sha256(f"guided {seed} {p}".encode()).digest())
+    small = sum(marked.values()) / 100.0
+    sizes = Counter(marked.values())
+    order: list[str] = []
+    sums: list[int] = []
+    while waiting:
+        have = sums[-1] if sums else 0
+        allowed = max(min(+sizes), small, have / 4.0)
+        after = next(p for p in waiting if marked[p] <= allowed)
+        waiting.remove(after)
+        sizes[marked[after]] -= 1
+        order.append(after)
+        sums.append(have + marked[after])
+    nearest = min(range(len(order)), key=lambda i: abs(sums[i] - share * sums[-1]))
+    return frozenset(order[: nearest + 1])
 
 
 def draw_targets(

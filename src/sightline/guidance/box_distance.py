@@ -31,6 +31,9 @@ class BoxDistance:
     square: bool = True
 
     needs_boxes = True
+    needs_regions = False
+    explainer = None
+    independent = False
 
     def __call__(
         self, out: Mapping[str, Tensor], batch: Batch, class_weights: Tensor, history: Sequence[Mapping[str, Any]]

@@ -35,6 +35,9 @@ class SelfTransferLoss:
     patience: int = 3
 
     needs_boxes = False
+    needs_regions = False
+    explainer = None
+    independent = False
 
     def __post_init__(self) -> None:
         """Refuse shares outside 0..1."""

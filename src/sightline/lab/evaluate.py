@@ -116,6 +116,7 @@ def evaluate(
         workers=engine.workers,
         quiet=engine.quiet,
         title=f"predict {name}",
+        independent=run.recipe.independent,
     )
     rows = () if said.maps is None else tuple(_map_rows(cohort, said.maps, run.recipe.view))
     printed = run.recipe.boxes

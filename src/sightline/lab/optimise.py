@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
 from sightline.errors import RecipeError
 
+History = Sequence[Mapping[str, Any]]
+
 
 @dataclass(frozen=True)
 class Sgd:
     """Stochastic gradient descent (Liao 2022, section V: momentum 0.9, weight decay 5e-4)."""
+
+    clip_value: ClassVar[float | None] = None
 
     momentum: float = 0.9
     weight_decay: float = 5e-4
@@ -32,6 +36,8 @@ class Sgd:
 class AdamW:
     """Adam with decoupled weight decay (Loshchilov and Hutter, 2019)."""
 
+    clip_value: ClassVar[float | None] = None
+
     weight_decay: float = 1e-2
     betas: tuple[float, float] = (0.9, 0.999)
 
@@ -44,11 +50,32 @@ class AdamW:
 class Adagrad:
     """Adagrad (Duchi 2011), as in Table V of Jimenez-Sanchez 2018."""
 
+    clip_value: ClassVar[float | None] = None
+
     weight_decay: float = 0.0
 
     def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """The optimiser over parameter groups."""
         return torch.optim.Adagrad(groups, lr=0.0, weight_decay=self.weight_decay)
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam (Kingma and Ba 2015), as in Zhu 2022 and Watanabe 2022.
+
+    Attributes:
+        weight_decay: added to the gradient.
+        betas: decay of the two moments.
+        clip_value: every number of a gradient is held within this of zero (0.1 in Watanabe 2022), or None.
+    """
+
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip_value: float | None = None
+
+    def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """The optimiser over parameter groups."""
+        return torch.optim.Adam(groups, lr=0.0, weight_decay=self.weight_decay, betas=self.betas)
 
 
 @dataclass(frozen=True)
@@ -62,7 +89,7 @@ class LinearDecay:
         """Refuse rates that are none."""
         _require_rates(start=self.start, end=self.end)
 
-    def rate(self, step: int, steps: int, steps_per_epoch: int) -> float:
+    def rate(self, step: int, steps: int, steps_per_epoch: int, history: History = ()) -> float:
         """Learning rate of a step, counted from 0."""
         return self.start + (self.end - self.start) * min(1.0, step / max(1, steps - 1))
 
@@ -79,7 +106,7 @@ class CosineDecay:
         """Refuse rates that are none."""
         _require_rates(start=self.start, end=self.end)
 
-    def rate(self, step: int, steps: int, steps_per_epoch: int) -> float:
+    def rate(self, step: int, steps: int, steps_per_epoch: int, history: History = ()) -> float:
         """Learning rate of a step, counted from 0."""
         warm = max(1, round(self.warm_up * steps))
         if step < warm:
@@ -100,9 +127,102 @@ class StepDecay:
         """Refuse rates that are none."""
         _require_rates(start=self.start, factor=self.factor)
 
-    def rate(self, step: int, steps: int, steps_per_epoch: int) -> float:
+    def rate(self, step: int, steps: int, steps_per_epoch: int, history: History = ()) -> float:
         """Learning rate of a step, counted from 0."""
         return float(self.start * self.factor ** (step // steps_per_epoch // self.every_epochs))
+
+
+@dataclass(frozen=True)
+class TriangularCycles:
+    """Up and down between `peak` * `low` and `peak`, the height halved each cycle ("triangular2", Smith 2017).
+
+    The code behind Watanabe 2022 multiplies its rate by a cycle that begins at that same rate: `low` = `peak`, so that
+    training starts at the rate's square, 8.2e-5 for 0.0090552.
+
+    Attributes:
+        peak: highest rate.
+        low: lowest share of it; None takes `peak` itself, as that code does.
+        half_cycle_epochs: epochs from lowest to highest; the rate changes once an epoch.
+    """
+
+    peak: float = 0.0090552
+    low: float | None = None
+    half_cycle_epochs: int = 2
+
+    def __post_init__(self) -> None:
+        """Refuse rates that are none."""
+        _require_rates(peak=self.peak, low=self.low or 0.0)
+        if self.half_cycle_epochs < 1:
+            raise RecipeError(f"half_cycle_epochs must be 1 or more; got {self.half_cycle_epochs}.", "Try 2.")
+
+    def rate(self, step: int, steps: int, steps_per_epoch: int, history: History = ()) -> float:
+        """Learning rate of a step, counted from 0."""
+        low = self.peak if self.low is None else self.low
+        cycle, within = divmod(step // steps_per_epoch, 2 * self.half_cycle_epochs)
+        height = 1.0 - abs(within / self.half_cycle_epochs - 1.0)
+        return float(self.peak * (low + (1.0 - low) * height / 2.0**cycle))
+
+
+@dataclass(frozen=True)
+class ReduceOnPlateau:
+    """Multiply by `factor` after `patience` epochs without a better value, and stop where nothing is to be hoped for.
+
+    Zhu 2022 watches the total validation loss. With learned weights that falls by itself as the weights move (its
+    equation 11), so that the recommended profile watches the cross-entropy.
+
+    Attributes:
+        start: first rate.
+        factor: of each reduction.
+        patience: epochs.
+        watch: column of the history, less is better.
+        least: rate below which training stops.
+        give_up: epochs without a better value after which training stops; None: 2 `patience` + 3.
+    """
+
+    start: float = 1e-3
+    factor: float = 0.1
+    patience: int = 30
+    watch: str = "val_loss"
+    least: float = 1e-8
+    give_up: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse rates that are none."""
+        _require_rates(start=self.start, factor=self.factor, least=self.least)
+        if self.patience < 1 or self.factor >= 1.0:
+            raise RecipeError(f"A plateau needs patience >= 1 and factor < 1; got {self.patience}, {self.factor}.")
+
+    def rate(self, step: int, steps: int, steps_per_epoch: int, history: History = ()) -> float:
+        """Learning rate of a step, counted from 0, after the epochs in `history`."""
+        return float(self.start * self.factor ** self._reductions(history)[0])
+
+    def stops(self, history: History) -> bool:
+        """Whether training is over."""
+        reductions, waited = self._reductions(history)
+        most = 2 * self.patience + 3 if self.give_up is None else self.give_up
+        return self.start * self.factor**reductions < self.least or waited >= most
+
+    def _reductions(self, history: History) -> tuple[int, int]:
+        """How often the rate was reduced, and for how many epochs nothing has been better.
+
+        Raises:
+            RecipeError: the history has no such column.
+        """
+        reductions, waited, since, best = 0, 0, 0, math.inf
+        for row in history:
+            value = row.get(self.watch)
+            if value is None:
+                raise RecipeError(
+                    f"ReduceOnPlateau watches {self.watch!r}, which this training does not measure.",
+                    "It needs a validation split, and a column of history.csv.",
+                )
+            if float(value) < best:
+                best, waited, since = float(value), 0, 0
+                continue
+            waited, since = waited + 1, since + 1
+            if since > self.patience:
+                reductions, since = reductions + 1, 0
+        return reductions, waited
 
 
 @dataclass(frozen=True)

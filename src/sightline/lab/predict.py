@@ -130,8 +130,11 @@ def predict(
     workers: int = 0,
     quiet: bool = True,
     title: str = "predict",
+    independent: bool = False,
 ) -> Said:
     """Predictions, maps and boxes of every case of a cohort, in its test-time view.
+
+    Classes are judged against each other (softmax), or each by itself (sigmoid) where they are `independent`.
 
     Raises:
         CohortError: the cohort is empty.
@@ -160,7 +163,7 @@ def predict(
                 kept_maps.append(_gather(evidence.maps, which))
                 kept_attention.append(_gather(evidence.extras.get("attention", evidence.maps), which))
             advance(len(batch))
-    probabilities = torch.cat(logits).double().softmax(dim=1).numpy()
+    probabilities = probabilities_of(torch.cat(logits), independent=independent)
     predictions = Predictions(
         classes=cohort.classes,
         case_ids=tuple(c.case_id for c in cohort),
@@ -168,6 +171,7 @@ def predict(
         patient_ids=tuple(c.patient_id for c in cohort),
         labels=np.array([cohort.class_index(c.label) for c in cohort], dtype=np.int64),
         probabilities=probabilities,
+        independent=independent,
     )
     said = np.concatenate(boxes) if boxes else None
     if not kept_maps:
@@ -180,6 +184,12 @@ def predict(
         np.concatenate(windows) if windows else None,
     )
     return Said(predictions, maps, said)
+
+
+def probabilities_of(logits: Tensor, *, independent: bool) -> NDArray[np.float64]:
+    """Class probabilities [n, k] of logits."""
+    exact = logits.double()
+    return np.asarray((exact.sigmoid() if independent else exact.softmax(dim=1)).numpy())
 
 
 def _kept(logits: Tensor, labels: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from sightline.lab.boxes import boxes_on_pictures, finding_classes, finding_name
 from sightline.lab.coco_json import CocoPicture, write_coco
 from sightline.lab.gallery import safe_name
 from sightline.lab.panels import draw_overlay
-from sightline.lab.predict import Maps, Said, evidence_of
+from sightline.lab.predict import Maps, Said, evidence_of, probabilities_of
 from sightline.lab.progress import progress
 from sightline.lab.run import Run
 from sightline.lab.scored_box import ScoredBox, scored_boxes
@@ -179,8 +179,10 @@ def read_picture(
 def _said(run: Run, evidence: Evidence) -> Said:
     """Evidence of one picture as that of a set of one."""
     one = ("",)
-    probabilities = evidence.logits.double().softmax(dim=1).numpy()
-    predictions = Predictions(run.classes, one, one, one, np.zeros(1, dtype=np.int64), probabilities)
+    independent = run.recipe.independent
+    probabilities = probabilities_of(evidence.logits, independent=independent)
+    nobody = np.zeros(1, dtype=np.int64)
+    predictions = Predictions(run.classes, one, one, one, nobody, probabilities, independent=independent)
     maps = None
     if evidence.maps is not None:
         every = np.arange(len(run.classes), dtype=np.int64)[None]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sightline.case import Cohort
+from sightline.cohorts.gaze_choice import GazeChoice
 from sightline.cohorts.regions import RegionChoice
 from sightline.cohorts.task import Task
 from sightline.cohorts.transforms import View
@@ -66,11 +67,22 @@ class ObjectiveConfig(Protocol):
     """Settings of what is minimised instead of the cross-entropy: a function of all that a network says.
 
     `out` holds `logits`, `maps`, `window` and the extras of an Evidence by name; `history` the rows of the epochs
-    before this one, empty on validation. `needs_boxes` asks the loader for `Batch.boxes`.
+    before this one, empty on validation.
+
+    `needs_boxes` asks the loader for `Batch.boxes`, `needs_regions` for targets. An `explainer` adds `explained` to
+    `out`: its map of the image's own class, [b, 1, *m], through which the weights are trained. Classes of an
+    `independent` objective are judged each by itself (a sigmoid each). An objective with parameters of its own has a
+    method `build() -> nn.Module`, and the module is called instead.
     """
 
     @property
     def needs_boxes(self) -> bool: ...  # noqa: D102
+    @property
+    def needs_regions(self) -> bool: ...  # noqa: D102
+    @property
+    def explainer(self) -> Any: ...  # noqa: D102
+    @property
+    def independent(self) -> bool: ...  # noqa: D102
 
     def __call__(  # noqa: D102
         self, out: Mapping[str, Tensor], batch: Batch, class_weights: Tensor, history: Sequence[Mapping[str, Any]]
@@ -78,15 +90,22 @@ class ObjectiveConfig(Protocol):
 
 
 class OptimiserConfig(Protocol):
-    """Settings of an optimiser."""
+    """Settings of an optimiser; `clip_value` bounds every number of a gradient, or is None."""
 
+    @property
+    def clip_value(self) -> float | None: ...  # noqa: D102
     def build(self, groups: list[dict[str, object]]) -> torch.optim.Optimizer: ...  # noqa: D102
 
 
 class ScheduleConfig(Protocol):
-    """Learning rate by step."""
+    """Learning rate by step, and by the rows of the epochs so far.
 
-    def rate(self, step: int, steps: int, steps_per_epoch: int) -> float: ...  # noqa: D102
+    A schedule with a method `stops(history) -> bool` may end a training early.
+    """
+
+    def rate(  # noqa: D102
+        self, step: int, steps: int, steps_per_epoch: int, history: Sequence[Mapping[str, Any]] = ()
+    ) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -101,7 +120,7 @@ class Recipe:
         objective: what is minimised; None is the cross-entropy.
         guidance: a guidance loss added to it, or None.
         weight: its weight (lambda of Liao 2022, equation 6); 0 leaves only what the model itself changes.
-        regions: which regions guide.
+        regions: which regions guide, or whose gaze.
         optimiser: update rule.
         schedule: learning rate by step.
         rates: learning-rate factors by parameter name.
@@ -126,7 +145,7 @@ class Recipe:
     objective: ObjectiveConfig | None = None
     guidance: GuidanceConfig | None = None
     weight: float = 0.0
-    regions: RegionChoice = field(default_factory=RegionChoice)
+    regions: RegionChoice | GazeChoice = field(default_factory=RegionChoice)
     optimiser: OptimiserConfig = field(default_factory=Sgd)
     schedule: ScheduleConfig = field(default_factory=LinearDecay)
     rates: LayerRates = field(default_factory=LayerRates)
@@ -143,13 +162,19 @@ class Recipe:
 
     @property
     def guided_by_regions(self) -> bool:
-        """Whether a region an expert marked takes part in the loss."""
-        return self.guidance is not None and self.weight > 0.0 and self.guidance.needs_regions
+        """Whether a region an expert marked, or a reader's gaze, takes part in the loss."""
+        added = self.guidance is not None and self.weight > 0.0 and self.guidance.needs_regions
+        return added or (self.objective is not None and self.objective.needs_regions)
 
     @property
     def needs_boxes(self) -> bool:
         """Whether the loss compares boxes."""
         return self.objective is not None and self.objective.needs_boxes
+
+    @property
+    def independent(self) -> bool:
+        """Whether each class is judged by itself."""
+        return self.objective is not None and self.objective.independent
 
     @property
     def classifies(self) -> bool:

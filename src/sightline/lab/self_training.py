@@ -91,7 +91,7 @@ def _peaks(run: Run, cohort: Cohort, engine: Engine) -> dict[str, tuple[tuple[fl
     """Where the map of each case's class is greatest, in source pixels, and how high it is there."""
     said = predict(
         run.network(), cohort, run.recipe.view, batch_size=run.recipe.batch_size, workers=engine.workers,
-        quiet=engine.quiet, title="teacher",
+        quiet=engine.quiet, title="teacher", independent=run.recipe.independent,
     )  # fmt: skip
     if said.maps is None:
         raise RunError(f"{run.folder} has no class maps to teach by.", "Self-train from a class map model.")

@@ -10,14 +10,14 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
@@ -29,9 +29,10 @@ from sightline.cohorts.split import refuse_leakage
 from sightline.cohorts.transforms import refuse_unmarked
 from sightline.errors import CohortError, RunError
 from sightline.evidence import Batch, Evidence
+from sightline.lab.aim import Aim, apart
 from sightline.lab.optimise import class_weights, set_rate
 from sightline.lab.plain import Catalogue
-from sightline.lab.predict import evidence_of
+from sightline.lab.predict import evidence_of, probabilities_of
 from sightline.lab.progress import progress
 from sightline.lab.recipe import Recipe
 from sightline.lab.run import Run, open_run, save_weights, start_run, write_history, write_text
@@ -161,8 +162,13 @@ def train(recipe: Recipe, cohort: Cohort, folder: Path, catalogue: Catalogue, en
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*lr_scheduler.*")
         network = recipe.model.build(len(cohort.classes)).to(memory_format=torch.channels_last)
+    weights = torch.ones(len(cohort.classes))
+    if recipe.reweight == "inverse_frequency":
+        weights = class_weights((cohort.class_index(c.label) for c in training), len(cohort.classes))
+    aim = Aim(recipe, network, weights, fabric.world_size)
     optimizer = recipe.optimiser.build(recipe.rates.groups(network))
     plain, optimizer = fabric.setup(Plain(network), optimizer)
+    aim.to(fabric.device)
     # only now: a recipe that cannot be built (a mistyped backbone, say) leaves no folder behind
     start_run(folder, recipe, cohort, catalogue)
 
@@ -173,10 +179,6 @@ def train(recipe: Recipe, cohort: Cohort, folder: Path, catalogue: Catalogue, en
     balance = recipe.reweight == "oversample"
     steps_per_epoch = batches_per_epoch(items.images_per_epoch(balance=balance), per_rank, fabric.world_size)
     steps = recipe.epochs * steps_per_epoch if recipe.steps is None else recipe.steps
-    weights = torch.ones(len(cohort.classes))
-    if recipe.reweight == "inverse_frequency":
-        weights = class_weights((cohort.class_index(c.label) for c in training), len(cohort.classes))
-    weights = weights.to(fabric.device)
 
     state_path = folder / "state" / "state.safetensors"
     at = Progress()
@@ -194,7 +196,7 @@ def train(recipe: Recipe, cohort: Cohort, folder: Path, catalogue: Catalogue, en
     events = _Events(folder / "events", at.step) if fabric.is_global_zero else None
     saved_s = time.monotonic()
     with progress(recipe.title, steps, done=at.step, quiet=engine.quiet or not fabric.is_global_zero) as advance:
-        while at.step < steps:
+        while at.step < steps and not _stops(recipe, at):
             epoch, first_batch = divmod(at.step, steps_per_epoch)
             network.train()
             batches = training_batches(
@@ -210,8 +212,8 @@ def train(recipe: Recipe, cohort: Cohort, folder: Path, catalogue: Catalogue, en
             )
             for batch in batches:
                 begun = time.monotonic()
-                set_rate(optimizer, recipe.schedule.rate(at.step, steps, steps_per_epoch))
-                loss = _step(fabric, plain, optimizer, batch.to(fabric.device), recipe, weights, at)
+                set_rate(optimizer, recipe.schedule.rate(at.step, steps, steps_per_epoch, at.history))
+                loss = _step(fabric, plain, optimizer, batch.to(fabric.device), aim, at)
                 if not math.isfinite(loss):
                     raise RunError(
                         f"The loss became {loss} at step {at.step + 1} of {recipe.title}.",
@@ -229,7 +231,7 @@ def train(recipe: Recipe, cohort: Cohort, folder: Path, catalogue: Catalogue, en
                     saved_s = time.monotonic()
             row = _epoch_row(epoch, at, recipe, steps, steps_per_epoch)
             if at.step % steps_per_epoch == 0 or at.step >= steps:
-                row |= _validate(network, copies, cohort, recipe, fabric, engine)
+                row |= _validate(aim, copies, cohort, fabric, engine)
                 if recipe.select != "last":
                     score = row["val_auc"] if recipe.select == "auc" else _negative(row["val_loss"])
                     if score is not None and score > at.best:
@@ -247,7 +249,10 @@ def train(recipe: Recipe, cohort: Cohort, folder: Path, catalogue: Catalogue, en
         events.close()
     if fabric.is_global_zero:
         final = copies.get("best") or copies.get("average") or network.state_dict()
-        save_weights(final, folder / "weights.safetensors")
+        kept, learned = apart(final)
+        save_weights(kept, folder / "weights.safetensors")
+        if learned:
+            save_weights(learned, folder / "objective.safetensors")
         write_text(folder / "DONE", f"{at.step} steps, {datetime.now(UTC).isoformat(timespec='seconds')}\n")
         state_path.unlink(missing_ok=True)
     fabric.barrier()
@@ -276,20 +281,20 @@ def _training_cases(recipe: Recipe, cohort: Cohort) -> Cohort:
     return training
 
 
+def _stops(recipe: Recipe, at: Progress) -> bool:
+    """Whether the schedule ends the training here, between two epochs."""
+    stops = getattr(recipe.schedule, "stops", None)
+    return stops is not None and at.sums.images == 0 and bool(stops(at.history))
+
+
 def _step(
-    fabric: Fabric,
-    plain: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    batch: Batch,
-    recipe: Recipe,
-    weights: Tensor,
-    at: Progress,
+    fabric: Fabric, plain: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, aim: Aim, at: Progress
 ) -> float:
     """One update: the objective plus weighted guidance (Liao 2022, equation 6)."""
-    sums = at.sums
+    sums, recipe = at.sums, aim.recipe
     out = plain(batch.images.contiguous(memory_format=torch.channels_last))
     out["logits"] = out["logits"].float()
-    main, _, parts = _objective(recipe, out, batch, weights, at.history)
+    main, _, parts = aim({**out, **aim.explained(batch)}, batch, at.history)
     loss = main
     if recipe.guidance is not None and recipe.weight > 0.0:
         # a penalty without regions still wants to know the input grid
@@ -304,6 +309,8 @@ def _step(
         sums.guided += term.images
     optimizer.zero_grad(set_to_none=True)
     fabric.backward(loss)
+    if recipe.optimiser.clip_value is not None:
+        fabric.clip_gradients(plain, optimizer, clip_val=recipe.optimiser.clip_value)
     optimizer.step()
     value = float(loss.detach())
     sums.images += len(batch)
@@ -315,23 +322,12 @@ def _step(
     return value
 
 
-def _objective(
-    recipe: Recipe, out: Mapping[str, Tensor], batch: Batch, weights: Tensor, history: Sequence[Mapping[str, Any]]
-) -> tuple[Tensor, int, Mapping[str, float]]:
-    """What is minimised before guidance, over how many images, and its parts for the log."""
-    if recipe.objective is None:
-        losses = F.cross_entropy(out["logits"], batch.labels, reduction="none")
-        return (losses * weights[batch.labels]).mean(), len(batch), {}
-    term = recipe.objective(out, batch, weights, history)
-    return term.value, term.images, term.parts
-
-
 def _epoch_row(epoch: int, at: Progress, recipe: Recipe, steps: int, steps_per_epoch: int) -> dict[str, Any]:
     sums, n = at.sums, max(1, at.sums.images)
     return {
         "epoch": epoch + 1,
         "step": at.step,
-        "rate": recipe.schedule.rate(max(0, at.step - 1), steps, steps_per_epoch),
+        "rate": recipe.schedule.rate(max(0, at.step - 1), steps, steps_per_epoch, at.history),
         "images": sums.images,
         "loss": sums.loss / n,
         ("cross_entropy" if recipe.objective is None else "objective"): sums.objective / n,
@@ -345,14 +341,10 @@ def _epoch_row(epoch: int, at: Progress, recipe: Recipe, steps: int, steps_per_e
 
 
 def _validate(
-    network: nn.Module,
-    copies: Mapping[str, dict[str, Tensor]],
-    cohort: Cohort,
-    recipe: Recipe,
-    fabric: Fabric,
-    engine: Engine,
+    aim: Aim, copies: Mapping[str, dict[str, Tensor]], cohort: Cohort, fabric: Fabric, engine: Engine
 ) -> dict[str, Any]:
-    """Loss, accuracy and AUC on validation, with the averaged weights where there are some."""
+    """Loss with its parts, accuracy and AUC on validation, with the averaged weights where there are some."""
+    recipe, network = aim.recipe, aim.network
     validation = cohort.split("val")
     if len(validation) == 0 or "val" in recipe.train_on or not fabric.is_global_zero:
         return {"val_loss": None, "val_accuracy": None, "val_auc": None}
@@ -361,26 +353,38 @@ def _validate(
     kept = _copy(network) if "average" in copies else None
     if kept is not None:
         network.load_state_dict(copies["average"])
-    items = CohortItems(validation, recipe.view, boxes=recipe.needs_boxes, seed=recipe.seed)
-    even = torch.ones(len(cohort.classes))
+    network.eval()
+    wanted = recipe.regions if recipe.objective is not None and recipe.objective.needs_regions else None
+    items = CohortItems(validation, recipe.view, wanted, boxes=recipe.needs_boxes, seed=recipe.seed)
     logits, labels, loss, counted = [], [], 0.0, 0
+    sums: dict[str, float] = {}
     for batch in test_batches(items, batch_size=max(16, recipe.batch_size), workers=engine.workers):
+        there = batch.to(fabric.device)
         out = plain_of(evidence_of(network, batch.images, fabric.device))
-        value, images, _ = _objective(recipe, out, batch, even, ())
+        out |= {name: tensor.detach() for name, tensor in aim.explained(there).items()}
+        with torch.no_grad():
+            on_device = {name: tensor.to(fabric.device) for name, tensor in out.items()}
+            value, images, parts = aim(on_device, there, (), even=True)
         loss, counted = loss + float(value) * images, counted + images
+        for name, part in parts.items():
+            sums[name] = sums.get(name, 0.0) + part * images
         logits.append(out["logits"])
         labels.append(batch.labels)
     if kept is not None:
         network.load_state_dict(kept)
     row: dict[str, Any] = {"val_loss": loss / counted if counted else None, "val_accuracy": None, "val_auc": None}
+    row |= {f"val_{name}": total / counted for name, total in sums.items() if counted}
     if not recipe.classifies:
         return row
     z, y = torch.cat(logits), torch.cat(labels)
-    p = z.softmax(dim=1).double().numpy()
+    p = probabilities_of(z, independent=recipe.independent)
     row["val_accuracy"] = float((z.argmax(dim=1) == y).float().mean())
     if len(torch.unique(y)) == p.shape[1]:
-        scores = p[:, 1] if p.shape[1] == 2 else p / p.sum(axis=1, keepdims=True)
-        row["val_auc"] = float(roc_auc_score(y.numpy(), scores, multi_class="ovr"))
+        row["val_auc"] = float(
+            roc_auc_score(y.numpy(), p[:, 1])
+            if p.shape[1] == 2
+            else np.mean([roc_auc_score(y.numpy() == k, p[:, k]) for k in range(p.shape[1])])
+        )
     return row
 
 

@@ -28,8 +28,9 @@ class Predictions:
         study_ids: n ids; the views of a study share one.
         patient_ids: n ids; what intervals and tests are grouped by.
         labels: int64 [n], class index.
-        probabilities: float64 [n, k], each row sums to 1.
+        probabilities: float64 [n, k], each row sums to 1 unless the classes are independent.
         unit: what a row is: an `image`, or a whole `study` after `study_wise`.
+        independent: each class was judged by itself (a sigmoid each, Watanabe 2022), so that rows need not sum to 1.
 
     Raises:
         CohortError: ids or labels that are not what they should be.
@@ -43,6 +44,7 @@ class Predictions:
     labels: NDArray[np.int64]
     probabilities: NDArray[np.float64]
     unit: Literal["image", "study"] = "image"
+    independent: bool = False
 
     def __post_init__(self) -> None:
         """Check every column, and freeze the arrays."""
@@ -69,7 +71,7 @@ class Predictions:
         if wrong.size:
             case = self.case_ids[wrong[0]]
             raise CohortError(f"Case {case!r} has label {given[wrong[0]]}; expected a class index from 0 to {k - 1}.")
-        _require_probabilities(self.case_ids, probabilities)
+        _require_probabilities(self.case_ids, probabilities, independent=self.independent)
         labels.setflags(write=False)
         probabilities.setflags(write=False)
         object.__setattr__(self, "labels", labels)
@@ -83,7 +85,10 @@ class Predictions:
         """Equal in every column, probabilities to the last bit."""
         if not isinstance(other, Predictions):
             return NotImplemented
-        same = all(getattr(self, name) == getattr(other, name) for name in ("classes", *(f"{i}s" for i in IDS), "unit"))
+        same = all(
+            getattr(self, name) == getattr(other, name)
+            for name in ("classes", *(f"{i}s" for i in IDS), "unit", "independent")
+        )
         return (
             same
             and np.array_equal(self.labels, other.labels)
@@ -153,12 +158,15 @@ class Predictions:
             labels=self.labels[first],
             probabilities=total / np.bincount(index)[:, None],
             unit="study",
+            independent=self.independent,
         )
 
     def merged(
         self, groups: Mapping[str, Sequence[str]], *, left_out: Literal["refuse", "drop"] = "refuse"
     ) -> Predictions:
         """The same predictions in coarser classes: probabilities of the classes of a group are summed.
+
+        Those of independent classes are joined as independent events: one minus the product of what is left of each.
 
         One training on fine classes (A1 to B3, normal) is thus scored at every level of the hierarchy, e.g.
         `{"A": ("A1", "A2", "A3"), "B": ("B1", "B2", "B3"), "normal": ("normal",)}`. The most probable group need not
@@ -193,7 +201,10 @@ class Predictions:
         labels = np.array([group_of.get(name, -1) for name in self.classes])[self.labels]
         kept = self.select(labels >= 0) if lacking else self
         probabilities = kept.probabilities @ into
-        if lacking:
+        if self.independent:
+            left = np.where(into[None] > 0, 1.0 - kept.probabilities[:, :, None], 1.0)
+            probabilities = 1.0 - left.prod(axis=1)
+        elif lacking:
             total = probabilities.sum(axis=1, keepdims=True)
             nothing = np.flatnonzero(total[:, 0] <= 0.0)
             if nothing.size:
@@ -207,13 +218,17 @@ class Predictions:
         return replace(kept, classes=tuple(groups), labels=labels[labels >= 0], probabilities=clipped)
 
     def write(self, path: Path) -> None:
-        """Write CSV: ids, the label's name, and one column `p(class)` a class, exact to the last bit."""
+        """Write CSV: ids, the label's name, and one column a class, exact to the last bit.
+
+        Columns are `p(class)`, or `s(class)` where classes are independent.
+        """
         ids = zip(self.case_ids, self.study_ids, self.patient_ids, strict=True)
         rows = [
             [*row, self.unit, self.classes[label], *(repr(float(p)) for p in probabilities)]
             for row, label, probabilities in zip(ids, self.labels, self.probabilities, strict=True)
         ]
-        write_rows(path, [*IDS, "unit", "label", *(f"p({name})" for name in self.classes)], rows)
+        letter = "s" if self.independent else "p"
+        write_rows(path, [*IDS, "unit", "label", *(f"{letter}({name})" for name in self.classes)], rows)
 
     @classmethod
     def read(cls, path: Path) -> Predictions:
@@ -226,14 +241,18 @@ class Predictions:
         header, rows = read_rows(path, "predictions")
         fixed = [*IDS, "unit", "label"]
         classes = tuple(name[2:-1] for name in header[len(fixed) :])
-        if header[: len(fixed)] != fixed or header[len(fixed) :] != [f"p({name})" for name in classes]:
+        letter = header[len(fixed)][:1] if len(header) > len(fixed) else "p"
+        expected = [*fixed, *(f"{letter}({name})" for name in classes)]
+        if letter not in ("p", "s") or header != expected:
             raise LayoutError(f"{path}: expected columns {','.join(fixed)},p(class),...; got {','.join(header)}.")
         if not rows:
             raise LayoutError(f"{path}: the table of predictions has no row.", "Evaluate the run again.")
-        return cls._parse(path, classes, rows)
+        return cls._parse(path, classes, rows, independent=letter == "s")
 
     @classmethod
-    def _parse(cls, path: Path, classes: tuple[str, ...], rows: Sequence[Sequence[str]]) -> Predictions:
+    def _parse(
+        cls, path: Path, classes: tuple[str, ...], rows: Sequence[Sequence[str]], *, independent: bool
+    ) -> Predictions:
         labels, probabilities = [], []
         for number, row in enumerate(rows, start=2):
             if len(row) != 5 + len(classes):
@@ -250,7 +269,7 @@ class Predictions:
         cases, studies, patients = (tuple(row[i] for row in rows) for i in range(3))
         unit: Literal["image", "study"] = "image" if rows[0][3] == "image" else "study"
         try:
-            return cls(classes, cases, studies, patients, np.array(labels), np.array(probabilities), unit)
+            return cls(classes, cases, studies, patients, np.array(labels), np.array(probabilities), unit, independent)
         except (CohortError, RunError) as error:
             raise LayoutError(f"{path}: {error.message}", error.remedy) from None
 
@@ -286,7 +305,7 @@ def align(runs: Sequence[Predictions]) -> list[Predictions]:
     return aligned
 
 
-def _require_probabilities(case_ids: Sequence[str], probabilities: NDArray[np.float64]) -> None:
+def _require_probabilities(case_ids: Sequence[str], probabilities: NDArray[np.float64], *, independent: bool) -> None:
     fair = np.isfinite(probabilities) & (probabilities >= 0.0) & (probabilities <= 1.0)
     wrong = np.flatnonzero(~fair.all(axis=1))
     if wrong.size:
@@ -295,6 +314,8 @@ def _require_probabilities(case_ids: Sequence[str], probabilities: NDArray[np.fl
             f"numbers from 0 to 1 ({wrong.size} such rows).",
             "If they are NaN the training diverged: lower the learning rate.",
         )
+    if independent:
+        return
     wrong = np.flatnonzero(np.abs(probabilities.sum(axis=1) - 1.0) > SUM_TOLERANCE)
     if wrong.size:
         raise RunError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sightline.cohorts.framing import Crop, RegionJitter
+from sightline.cohorts.gaze_choice import GazeChoice
 from sightline.cohorts.patches import Patches
 from sightline.cohorts.regions import RegionChoice
 from sightline.cohorts.task import Task
@@ -15,7 +16,18 @@ from sightline.guidance.cell_focal import CellFocal
 from sightline.guidance.map_norm import MapNorm
 from sightline.guidance.self_transfer import SelfTransferLoss
 from sightline.guidance.spatial_nll import SpatialNLL
-from sightline.lab.optimise import Adagrad, AdamW, CosineDecay, LayerRates, LinearDecay, Sgd, StepDecay
+from sightline.lab.optimise import (
+    Adagrad,
+    Adam,
+    AdamW,
+    CosineDecay,
+    LayerRates,
+    LinearDecay,
+    ReduceOnPlateau,
+    Sgd,
+    StepDecay,
+    TriangularCycles,
+)
 from sightline.lab.recipe import Recipe
 from sightline.models.alexnet import AlexNet
 from sightline.models.attention import PyramidAttention, ResidualAttention, SelfAttention
@@ -38,6 +50,7 @@ CATALOGUE: dict[str, type[Any]] = {
     "crop": Crop,
     "region_jitter": RegionJitter,
     "region_choice": RegionChoice,
+    "gaze_choice": GazeChoice,
     "task": Task,
     # networks
     "backbone": Backbone,
@@ -70,9 +83,12 @@ CATALOGUE: dict[str, type[Any]] = {
     # optimisation
     "sgd": Sgd,
     "adamw": AdamW,
+    "adam": Adam,
     "adagrad": Adagrad,
     "linear_decay": LinearDecay,
     "cosine_decay": CosineDecay,
     "step_decay": StepDecay,
+    "triangular_cycles": TriangularCycles,
+    "reduce_on_plateau": ReduceOnPlateau,
     "layer_rates": LayerRates,
 }

@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sightline.cohorts.gaze_choice import GazeChoice
+from sightline.cohorts.regions import RegionChoice
 from sightline.errors import RecipeError
 from sightline.lab.recipe import Recipe, read_recipe
 from sightline.lab.table import Row, Table
@@ -220,10 +222,14 @@ def changed(recipe: Recipe, changes: Changes) -> Recipe:
         if model == new.model and changes.backbone not in (None, *_backbones(new.model)):
             raise RecipeError("This recipe's network has no backbone to change.")
         new = replace(new, model=model)
-    if changes.style is not None:
-        new = replace(new, regions=replace(new.regions, style=changes.style))
-    if changes.role is not None:
-        new = replace(new, regions=replace(new.regions, role=changes.role))
+    regions = new.regions
+    if (changes.style is not None or changes.role is not None) and isinstance(regions, GazeChoice):
+        raise RecipeError("This recipe is guided by gaze, which has neither style nor role.", "Leave them out.")
+    if changes.style is not None and isinstance(regions, RegionChoice):
+        regions = replace(regions, style=changes.style)
+    if changes.role is not None and isinstance(regions, RegionChoice):
+        regions = replace(regions, role=changes.role)
+    new = replace(new, regions=regions)
     if changes.rate is not None:
         if not hasattr(new.schedule, "start"):
             raise RecipeError("This recipe's schedule has no first rate to change.")
