@@ -377,6 +377,11 @@ def _validate(
     if not recipe.classifies:
         return row
     z, y = torch.cat(logits), torch.cat(labels)
+    if not bool(z.isfinite().all()):
+        raise RunError(
+            f"{recipe.title} says nothing finite of the validation images: the training diverged.",
+            "Lower the learning rate or the weight of what is added to the cross-entropy.",
+        )
     p = probabilities_of(z, independent=recipe.independent)
     row["val_accuracy"] = float((z.argmax(dim=1) == y).float().mean())
     if len(torch.unique(y)) == p.shape[1]:
