@@ -1,7 +1,7 @@
 """Objectives that bring weights of their own, maps that are trained through, and classes judged by themselves."""
 
 import csv
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -60,7 +60,7 @@ class Explained:
     """Sigmoids, and the image's own map pressed towards nothing."""
 
     weight: float = 1.0
-    explainer: GradCAM = GradCAM("trunk", relu=False)
+    explainer: GradCAM = field(default_factory=lambda: GradCAM("trunk", relu=False))
     needs_boxes: ClassVar[bool] = False
     needs_regions: ClassVar[bool] = False
     independent: ClassVar[bool] = True
@@ -133,7 +133,7 @@ def test_maps_are_trained_through(tiny_cohort, tmp_path):
 
 
 def test_a_training_that_diverged_says_so(tiny_cohort, tmp_path):
-    with pytest.raises(RunError, match="diverged|loss became"):
+    with pytest.raises(RunError, match=r"diverged|loss became"):
         train(bare(objective=Explained(1e6), epochs=4), tiny_cohort, tmp_path / "run", WORDS, QUIET)
 
 
