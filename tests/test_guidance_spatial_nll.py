@@ -2,7 +2,6 @@
 
 import itertools
 import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +11,6 @@ from sightline.errors import GeometryError, RecipeError
 from sightline.guidance.grids import enlarge, gather_back, reduce_marks
 from sightline.guidance.map_norm import L1_PROFILES, MapNorm
 from sightline.guidance.spatial_nll import PROFILES, SpatialNLL
-from sightline.guidance.term import FixedWeight, Term
 
 
 def example(seed=0, b=3, k=2, m=(4, 4), s=(16, 16), channels=1, dtype=torch.float64):
@@ -264,8 +262,6 @@ def test_what_does_not_fit_is_refused():
         lambda: SpatialNLL(floor_probability=0.0),
         lambda: SpatialNLL(classes=(5,))(maps, targets, guided),
         lambda: SpatialNLL(labelled_only=True)(maps, targets, guided),
-        lambda: FixedWeight(-1.0),
-        lambda: FixedWeight(float("nan")),
         lambda: MapNorm(norm=3),
     ):
         with pytest.raises(RecipeError):
@@ -305,11 +301,3 @@ def test_norms_are_plain_sums(norm, penalty_on, resolution):
 def test_l2_floor_is_the_flat_softmax():
     maps, targets, guided = example()
     assert MapNorm(2, "softmax")(maps * 0, targets, guided).excess == pytest.approx(0.0, abs=1e-12)
-
-
-def test_weight_joins_the_terms():
-    loss = torch.tensor(2.0)
-    term = Term(torch.tensor(4.0), 1, 0.0)
-    assert float(FixedWeight(0.5)(loss, term)) == 4.0
-    assert FixedWeight(0.5)(loss, None) is loss
-    assert FixedWeight(0.0)(loss, replace(term, value=torch.tensor(float("nan")))) is loss

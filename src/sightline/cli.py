@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Literal, Union
+from typing import TYPE_CHECKING, Annotated, Literal, Union
 
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
 
 from sightline import __version__
 from sightline.errors import SightlineError
+
+if TYPE_CHECKING:
+    from sightline.papers.recipes import Changes
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -210,24 +213,9 @@ class Train:
         from sightline.lab.table import require_regions
         from sightline.lab.train import train
         from sightline.papers.catalogue import CATALOGUE
-        from sightline.papers.recipes import Changes, changed, find_recipe
+        from sightline.papers.recipes import changed, find_recipe
 
-        changes = Changes(
-            epochs=self.epochs,
-            steps=self.steps,
-            size=self.size,
-            batch_size=self.batch_size,
-            weight=self.weight,
-            style=self.style,
-            role=self.role,
-            backbone=self.backbone,
-            weights=self.weights,
-            rate=self.rate,
-            select=self.select,
-            precision=self.precision,
-            seed=self.seed,
-        )
-        recipe = changed(find_recipe(self.recipe), changes)
+        recipe = changed(find_recipe(self.recipe), _changes(self))
         cohort = folder.read(self.cohort)
         require_regions(recipe, recipe.see(cohort))
         run = train(recipe, cohort, self.out, CATALOGUE, _engine(self.on))
@@ -373,18 +361,9 @@ class MakeTable:
         from sightline.lab.table import run_table
         from sightline.lab.table_report import write_table
         from sightline.papers.catalogue import CATALOGUE
-        from sightline.papers.recipes import Changes, find_table
+        from sightline.papers.recipes import find_table
 
-        changes = Changes(
-            epochs=self.epochs,
-            steps=self.steps,
-            size=self.size,
-            batch_size=self.batch_size,
-            backbone=self.backbone,
-            weights=self.weights,
-            precision=self.precision,
-        )
-        table = find_table(self.name, self.profile, changes, self.rows)
+        table = find_table(self.name, self.profile, _changes(self), self.rows)
         result = run_table(
             table,
             folder.read(self.cohort),
@@ -489,6 +468,13 @@ def main(args: list[str] | None = None) -> None:
         print("sightline: stopped; the same command goes on where it was.", file=sys.stderr)
         code = 130
     sys.exit(code)
+
+
+def _changes(command: Train | MakeTable) -> Changes:
+    """What a person changes of recipes: every flag of a command that a recipe has, too."""
+    from sightline.papers.recipes import Changes
+
+    return Changes(**{f.name: getattr(command, f.name) for f in fields(Changes) if hasattr(command, f.name)})
 
 
 def _engine(on: On):  # type: ignore[no-untyped-def]  # noqa: ANN202  # its type would import torch

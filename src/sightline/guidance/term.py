@@ -1,15 +1,12 @@
-"""What a guidance loss returns, and how it joins the classification loss."""
+"""What a guidance loss returns."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from torch import Tensor
-
-from sightline.errors import RecipeError
 
 
 @dataclass(frozen=True)
@@ -40,21 +37,3 @@ class Guidance(Protocol):
     def __call__(self, maps: Tensor, targets: Tensor, guided: Tensor) -> Term:
         """The term for maps [b, k, *m], targets [b, k or 1, *s] (0 or not) and guided [b, k] (bool)."""
         ...
-
-
-@dataclass(frozen=True)
-class FixedWeight:
-    """total = classification + weight * guidance (lambda of Liao 2022, eq. 6)."""
-
-    weight: float = 0.1
-
-    def __post_init__(self) -> None:
-        """Refuse weights that are no finite number of at least 0."""
-        if not (math.isfinite(self.weight) and self.weight >= 0):
-            raise RecipeError(f"A guidance weight is a finite number of at least 0; got {self.weight}.")
-
-    def __call__(self, classification: Tensor, term: Term | None) -> Tensor:
-        """The scalar to minimise; without a term, or at weight 0, exactly the classification loss."""
-        if term is None or self.weight == 0:
-            return classification
-        return classification + self.weight * term.value

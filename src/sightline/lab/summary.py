@@ -23,7 +23,7 @@ from sightline.measure.box_scores import BoxScores
 from sightline.measure.classification import AUC, F1, Accuracy, AveragePrecision, OneVsRestAUC, Score
 from sightline.measure.comparison import holm, paired_bootstrap, welch
 from sightline.measure.displacement import window_displacement
-from sightline.measure.estimate import Comparison
+from sightline.measure.estimate import Comparison, p_text
 from sightline.measure.intervals import point_value, seed_bootstrap
 from sightline.measure.localisation import NAMES, MapScores, compare_maps, seed_estimate
 from sightline.measure.predictions import Predictions
@@ -123,17 +123,12 @@ class Line:
     def difference_text(self) -> str:
         """Difference with its interval and p."""
         between = "" if self.difference_low is None else f" ({self.difference_interval_text()})"
-        p = "" if self.p_paired is None else f", p {'' if self.p_paired < 0.001 else '= '}{p_text(self.p_paired)}"
+        p = "" if self.p_paired is None else f", {p_text(self.p_paired)}"
         return f"{self.difference_value_text()}{between}{p}"
 
 
 def _scale(percent: bool) -> tuple[float, int]:
     return (100.0, 1) if percent else (1.0, 3)
-
-
-def p_text(p: float | None) -> str:
-    """`0.021`, `< 0.001`, or a dash."""
-    return "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def summarise(result: TableResult, *, replicates: int = REPLICATES) -> list[Line]:

@@ -29,10 +29,11 @@ from sightline.lab.panels import draw_comparison
 from sightline.lab.predict import MAPS_KEPT
 from sightline.lab.report import ReportPicture, ReportTable, Section, write_report
 from sightline.lab.run import environment, write_text
-from sightline.lab.summary import WINDOW_MEASURES, Line, p_text, summarise, write_lines
+from sightline.lab.summary import WINDOW_MEASURES, Line, summarise, write_lines
 from sightline.lab.table import RowResult, TableResult
 from sightline.measure.box_ranking import ranking_curve
 from sightline.measure.box_report import BOX_NAMES
+from sightline.measure.estimate import p_cell
 
 COMPARED = 6
 SHEET = 20
@@ -128,7 +129,7 @@ def _metric_table(result: TableResult, lines: Sequence[Line], test: str, metric:
         if line.difference_low is not None and (line.difference_low > 0 or (line.difference_high or 0) < 0):
             strong += [(r, len(cells)), (r, len(cells) + 1)]
         cells += [line.difference_value_text(percent=percent), line.difference_interval_text(percent=percent)]
-        cells += [p_text(line.p_paired), p_text(line.p_holm), p_text(line.p_welch)]
+        cells += [p_cell(p) for p in (line.p_paired, line.p_holm, line.p_welch)]
         cells += [line.published or "–"] if printed else []
         rows.append(tuple(cells))
     return ReportTable(

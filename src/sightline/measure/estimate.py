@@ -134,6 +134,11 @@ class Comparison:
         return cls(**_known_fields("comparison", fields, cls.__dataclass_fields__))
 
 
+def p_cell(p_value: float | None) -> str:
+    """A p-value in a column of its own: `0.021`, `< 0.001`, or a dash."""
+    return "–" if p_value is None else p_text(p_value).removeprefix("p ").removeprefix("= ")
+
+
 def p_text(p_value: float | None) -> str:
     """A p-value in print: `p = 0.021`, `p < 0.001`, or `no p`."""
     if p_value is None:

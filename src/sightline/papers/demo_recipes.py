@@ -26,11 +26,6 @@ def unguided() -> Recipe:
     )
 
 
-def attended() -> Recipe:
-    """The same with softmax pooling."""
-    return liao2022.attended(unguided())
-
-
 def guided(weight: float = 1.0) -> Recipe:
     """The same with softmax pooling, guided by the bone's mask."""
     return replace(liao2022.guided(unguided(), weight, "mask"), title=f"guided {weight:g}")
