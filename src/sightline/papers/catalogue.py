@@ -10,7 +10,12 @@ from sightline.cohorts.patches import Patches
 from sightline.cohorts.regions import RegionChoice
 from sightline.cohorts.task import Task
 from sightline.cohorts.transforms import View
+from sightline.explain.cam import ClassActivationMap, GradCAM
+from sightline.explain.grad_cam_pp import GradCAMPlusPlus
+from sightline.explain.guided_grad_cam import GuidedGradCAM
+from sightline.explain.input_gradient import InputGradient
 from sightline.explain.map_boxes import MapBoxes
+from sightline.explain.smooth_grad import SmoothGrad
 from sightline.guidance.box_distance import BoxDistance
 from sightline.guidance.cell_focal import CellFocal
 from sightline.guidance.map_norm import MapNorm
@@ -78,6 +83,13 @@ CATALOGUE: dict[str, type[Any]] = {
     "map_norm": MapNorm,
     "self_transfer": SelfTransferLoss,
     "box_distance": BoxDistance,
+    # maps
+    "cam": ClassActivationMap,
+    "grad_cam": GradCAM,
+    "grad_cam_pp": GradCAMPlusPlus,
+    "input_gradient": InputGradient,
+    "guided_grad_cam": GuidedGradCAM,
+    "smooth_grad": SmoothGrad,
     # boxes
     "map_boxes": MapBoxes,
     # optimisation
