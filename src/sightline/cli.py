@@ -36,14 +36,14 @@ class On:
 
 @dataclass(frozen=True)
 class Phantom:
-    """Write a phantom cohort: radiographs with bones, fractures, markers, and regions in all three styles."""
+    """Write a phantom: radiographs with fractures and regions in three styles, or chests with a reader's gaze."""
 
-    kind: Positional[Literal["radiographs"]]
-    """What to draw."""
+    kind: Positional[Literal["radiographs", "chest"]]
+    """What to draw: a cohort in our layout, or (chest) the layout of EGD-CXR, to be imported like the real one."""
     destination: Positional[Path]
     """Folder to write."""
     studies: int = 120
-    """Number of studies."""
+    """Number of studies (chest: of images)."""
     shortcut: float = 0.0
     """Chance that a marker agrees with the label in training and validation; it never stands in the test split."""
     anatomy: Literal["wrist", "femur"] = "wrist"
@@ -64,6 +64,8 @@ class Phantom:
         from sightline.cohorts.phantom.cohort import write_radiographs
         from sightline.lab.progress import progress
 
+        if self.kind == "chest":
+            return self._chests()
         with progress("draw", self.studies) as advance:
             cohort = write_radiographs(
                 self.destination,
@@ -80,12 +82,26 @@ class Phantom:
         print(_cohort_line(cohort, self.destination))
         return 0
 
+    def _chests(self) -> int:
+        from sightline.cohorts.phantom.chest_layout import write_chests
+        from sightline.lab.progress import progress
+
+        with progress("draw", self.studies) as advance:
+            truth = write_chests(
+                self.destination, images=self.studies, seed=self.seed, progress=lambda done, total: advance(1)
+            )
+        print(
+            f"{self.destination}: {len(truth['images'])} chests in {truth['sessions']} sessions; next: "
+            f"sightline cohort import egd_cxr {self.destination} COHORT"
+        )
+        return 0
+
 
 @dataclass(frozen=True)
 class CohortImport:
     """Bring a data set into our own layout, with grouped and stratified splits."""
 
-    layout: Positional[Literal["fracatlas", "coco", "cub200", "dicom", "folder"]]
+    layout: Positional[Literal["fracatlas", "coco", "cub200", "dicom", "egd_cxr", "folder"]]
     """Layout the source follows."""
     source: Positional[Path]
     """Folder of the source."""
@@ -101,6 +117,12 @@ class CohortImport:
     """coco: csv of image and group."""
     per_class: int | None = None
     """cub200: training images a class."""
+    gaze: Literal["samples", "fixations"] | None = None
+    """egd_cxr: the tracker's raw samples (the default), or fixations."""
+    images: Path | None = None
+    """egd_cxr: folder of the images (MIMIC-CXR's paths, or flat), where they are not in the tree."""
+    id_list: Path | None = None
+    """egd_cxr: csv of the ids to keep."""
 
     def run(self) -> int:
         """Read, write, and say what came in and what did not; 1 when nothing came in."""
@@ -114,6 +136,9 @@ class CohortImport:
             labels=self.labels,
             groups=self.groups,
             per_class=self.per_class,
+            gaze=self.gaze,
+            images=self.images,
+            id_list=self.id_list,
         )
         from sightline.cohorts import folder
         from sightline.io.image import write_rejects
@@ -123,7 +148,7 @@ class CohortImport:
             write_rejects(self.destination / "rejects.csv", rejects)
             print(f"{len(rejects)} files were not read; see {self.destination / 'rejects.csv'}", file=sys.stderr)
         for key, value in cohort.about.items():
-            if key.startswith("warning"):
+            if key.startswith("warning") or key in ("counts", "samples", "fixations", "calibration pictures"):
                 print(f"{key}: {value}", file=sys.stderr)
         print(_cohort_line(cohort, self.destination))
         return 0 if len(cohort) else 1

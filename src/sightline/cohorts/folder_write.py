@@ -17,9 +17,9 @@ import numpy as np
 
 from sightline.case import Case, Cohort
 from sightline.cohorts.folder_head import FACT, IMAGE_COLUMNS, LAYOUT, STUDY_COLUMNS, VERSION, read_head
-from sightline.cohorts.region_records import record_of_region
+from sightline.cohorts.region_records import record_of_region, save_gaze
 from sightline.errors import LayoutError
-from sightline.region import Mask
+from sightline.region import Gaze, Mask
 
 TABLES = ("studies.csv", "images.csv", "regions.json", "cohort.json")
 STAGED = ".new"
@@ -29,8 +29,9 @@ def write(cohort: Cohort, destination: Path, copy_images: bool = True) -> None:
     """Write a cohort so that `folder.read` gives it back equal (paths of pictures and masks apart).
 
     Pictures and masks that already lie under `destination` stay where they are; others are copied into `images/` and
-    `regions/mask/`. Tables are staged beside the old ones and renamed when all are complete, `cohort.json` last: a
-    writer that dies leaves the old cohort or a folder that `read` refuses, never a mixture.
+    `regions/mask/`, gaze is written to `regions/gaze/`. Tables are staged beside the old ones and renamed when all are
+    complete, `cohort.json` last: a writer that dies leaves the old cohort or a folder that `read` refuses, never a
+    mixture.
 
     Args:
         cohort: what to write.
@@ -178,8 +179,11 @@ def _write_regions(cohort: Cohort, destination: Path) -> list[dict[str, Any]]:
             if isinstance(region, Mask):
                 relative = kept.get(region.source, "") if isinstance(region.source, Path) else ""
                 if not relative:
-                    relative = _new_mask_path(case.case_id, region.tag.label, taken)
+                    relative = _new_path("regions/mask", case.case_id, region.tag.label, "png", taken)
                     _place(destination / relative, partial(_save_mask, region))
+            if isinstance(region, Gaze):
+                relative = _new_path("regions/gaze", case.case_id, region.tag.reader, "npy", taken)
+                _place(destination / relative, partial(save_gaze, region))
             records.append(record_of_region(case.case_id, region, relative))
     return records
 
@@ -190,11 +194,11 @@ def _save_mask(mask: Mask, path: Path) -> None:
     Image.fromarray(mask.pixels().astype(np.uint8) * np.uint8(255)).save(path, format="PNG")
 
 
-def _new_mask_path(case_id: str, label: str | None, taken: set[str]) -> str:
-    stem = file_name(case_id) + (f"__{file_name(label)}" if label else "")
-    path, number = f"regions/mask/{stem}.png", 2
+def _new_path(folder: str, case_id: str, word: str | None, suffix: str, taken: set[str]) -> str:
+    stem = file_name(case_id) + (f"__{file_name(word)}" if word else "")
+    path, number = f"{folder}/{stem}.{suffix}", 2
     while path.casefold() in taken:
-        path, number = f"regions/mask/{stem}__{number}.png", number + 1
+        path, number = f"{folder}/{stem}__{number}.{suffix}", number + 1
     taken.add(path.casefold())
     return path
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Literal
 
 from sightline.case import Cohort
-from sightline.cohorts import coco, cub200, dicom, folder, fracatlas
+from sightline.cohorts import coco, cub200, dicom, egd_cxr, folder, fracatlas
 from sightline.cohorts.split import split_cohort
 from sightline.errors import LayoutError
 from sightline.io.image import Reject
 
-Layout = Literal["fracatlas", "coco", "cub200", "dicom", "folder"]
+Layout = Literal["fracatlas", "coco", "cub200", "dicom", "egd_cxr", "folder"]
 
 
 def read_layout(
@@ -23,6 +23,9 @@ def read_layout(
     labels: Path | None = None,
     groups: Path | None = None,
     per_class: int | None = None,
+    gaze: Literal["samples", "fixations"] | None = None,
+    images: Path | None = None,
+    id_list: Path | None = None,
 ) -> tuple[Cohort, tuple[Reject, ...]]:
     """Read a data set; files that could not be read come back beside the cohort.
 
@@ -34,6 +37,9 @@ def read_layout(
         labels: dicom: csv that names the label of each study, image or file.
         groups: coco: csv of image and group.
         per_class: cub200: training images a class.
+        gaze: egd_cxr: raw samples (the default) or fixations.
+        images: egd_cxr: folder of the images, where they are not in the tree.
+        id_list: egd_cxr: csv of the ids to keep.
 
     Raises:
         LayoutError: an option of another layout, or a source that does not follow the layout.
@@ -42,6 +48,9 @@ def read_layout(
         ("labels", labels, "dicom"),
         ("groups", groups, "coco"),
         ("per-class", per_class, "cub200"),
+        ("gaze", gaze, "egd_cxr"),
+        ("images", images, "egd_cxr"),
+        ("id-list", id_list, "egd_cxr"),
     ):
         if given is not None and layout != owner:
             raise LayoutError(f"--{option} belongs to the layout {owner}; got {layout}.", "Leave the option out.")
@@ -52,6 +61,10 @@ def read_layout(
         cohort = coco.read(source, groups=groups, fractions=fractions, seed=seed)
     elif layout == "cub200":
         cohort = cub200.read(source, per_class=per_class, seed=seed)
+    elif layout == "egd_cxr":
+        cohort = egd_cxr.read(
+            source, gaze=gaze or "samples", images=images, id_list=id_list, fractions=fractions, seed=seed
+        )
     elif layout == "dicom":
         cohort, rejects = dicom.read(source, labels)
         if len(cohort.classes) > 1:

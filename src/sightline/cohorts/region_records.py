@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
+
 from sightline.cohorts.tables import inside
-from sightline.region import Box, Mask, Polygon, Region, Role, Scribble, Tag
+from sightline.frame import FloatArray
+from sightline.region import Box, Gaze, Mask, Polygon, Region, Role, Scribble, Tag
 
 
 def record_of_region(image_id: str, region: Region, mask: str = "") -> dict[str, Any]:
@@ -16,7 +19,7 @@ def record_of_region(image_id: str, region: Region, mask: str = "") -> dict[str,
     Args:
         image_id: the image it lies on.
         region: the region.
-        mask: for masks, the path relative to the cohort folder.
+        mask: for masks and gaze, the path relative to the cohort folder.
     """
     record: dict[str, Any] = {"image_id": image_id, "kind": type(region).__name__.lower(), "role": region.tag.role}
     record |= {"label": region.tag.label, "reader": region.tag.reader}
@@ -26,7 +29,26 @@ def record_of_region(image_id: str, region: Region, mask: str = "") -> dict[str,
         return record | {"parts": region.parts}
     if isinstance(region, Scribble):
         return record | {"lines": region.lines, "stroke_px": region.stroke_px}
+    if isinstance(region, Gaze):
+        own = {"of": region.kind, "px_per_deg": region.px_per_deg, "spread_px": region.spread_px}
+        return record | own | {"path": mask}
     return record | {"path": mask}
+
+
+def save_gaze(gaze: Gaze, path: Path) -> None:
+    """Rows of row, column, start and dwell time as plain numbers of float64 (npy): a tracker gives thousands."""
+    with path.open("wb") as file:
+        np.save(file, np.column_stack(gaze.numbers), allow_pickle=False)
+
+
+def _load_gaze(path: Path) -> FloatArray:
+    try:
+        table: FloatArray = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"gaze {path.name} does not decode ({error})") from None
+    if table.ndim != 2 or table.shape[1] != 4 or table.dtype != np.float64:
+        raise ValueError(f"gaze {path.name} holds {table.dtype} {table.shape}, expected float64 [n, 4]")
+    return table
 
 
 def region_of_record(record: Mapping[str, Any], source: Path) -> Region:
@@ -53,7 +75,19 @@ def region_of_record(record: Mapping[str, Any], source: Path) -> Region:
         if path is None or not path.is_file():
             raise ValueError(f"mask {record['path']!r} is not a file inside the folder")
         return Mask(path, tag)
-    raise ValueError(f"kind is {kind!r}, expected box, polygon, scribble or mask")
+    if kind == "gaze":
+        path = inside(source, record["path"])
+        if path is None or not path.is_file():
+            raise ValueError(f"gaze {record['path']!r} is not a file inside the folder")
+        table = _load_gaze(path)
+        if record["of"] not in ("samples", "fixations"):
+            raise ValueError(f"gaze is of {record['of']!r}, expected samples or fixations")
+        scale = record.get("px_per_deg")
+        return Gaze(
+            table[:, :2], table[:, 2], table[:, 3], record["of"], None if scale is None else float(scale),
+            float(record["spread_px"]), tag,
+        )  # fmt: skip
+    raise ValueError(f"kind is {kind!r}, expected box, polygon, scribble, mask or gaze")
 
 
 def _numbers(values: Any) -> tuple[float, ...]:

@@ -22,7 +22,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from sightline.errors import UnreadableFile
 from sightline.frame import Frame
-from sightline.io.dicom import DICOM_SUFFIXES, has_dicom_mark, read_dicom
+from sightline.io.dicom import DICOM_SUFFIXES, has_dicom_mark, read_dicom, read_header
 from sightline.io.picture import Picture, Pixels, Reject, require_sane_size, stretch_to_uint16, write_rejects
 
 __all__ = ["Picture", "Reject", "find_images", "read_image", "write_rejects"]
@@ -97,6 +97,33 @@ def read_image(path: Path) -> Picture:
             "Export or copy the file again.",
         ) from None
     return Picture(pixels, Frame.of_image(pixels.shape[:2]), facts)
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """(rows, columns) of a picture from its header alone, as `read_image` would give it.
+
+    Raises:
+        UnreadableFile: as `read_image`, or a DICOM file that does not state its size.
+    """
+    path = Path(path)
+    head = _head(path)
+    if has_dicom_mark(head) or (path.suffix.lower() in DICOM_SUFFIXES and _signature(head) is None):
+        shape = read_header(path).shape
+        if shape is None:
+            raise UnreadableFile(f"{path}: the DICOM file does not state rows and columns.", "Export it again.")
+        return shape
+    found = _signature(head)
+    if found is None:
+        return read_image(path).frame.shape[0], read_image(path).frame.shape[1]
+    name, opener = found
+    try:
+        with path.open("rb") as file, opener(BytesIO(file.read()), str(path)) as image:
+            upright = _upright(image, name) if image.getexif().get(274, 1) != 1 else image
+            return upright.height, upright.width
+    except _BROKEN as error:
+        raise UnreadableFile(
+            f"{path}: the {name} does not decode ({_first_line(error)}).", "Export it again."
+        ) from None
 
 
 def find_images(path: Path) -> list[Path]:

@@ -159,7 +159,7 @@ class _Anatomy:
         top, bottom = 0.40, 0.775 + self.breath
         outline = np.array([
             [top, 0.475], [top + 0.01, 0.54], [0.49, 0.5 + 0.34 * width], [0.58, 0.5 + 0.55 * width],
-            [0.67, left], [0.725, left - 0.012], [bottom, 0.5 + 0.45 * width], [bottom, 0.5], 
+            [0.67, left], [0.725, left - 0.012], [bottom, 0.5 + 0.45 * width], [bottom, 0.5],
             [bottom - 0.02, right + 0.03],
             [0.66, right], [0.58, right + 0.008], [0.48, 0.5 - 0.22 * width],
         ])  # fmt: skip
@@ -168,7 +168,7 @@ class _Anatomy:
     def mediastinum(self) -> Bools:
         """The upper mediastinum and what continues behind the heart."""
         return self.filled(np.array([
-            [0.05, 0.46], [0.05, 0.54], [0.2, 0.545], [0.33, 0.56], [0.5, 0.55], [0.76, 0.54], [0.76, 0.46], 
+            [0.05, 0.46], [0.05, 0.54], [0.2, 0.545], [0.33, 0.56], [0.5, 0.55], [0.76, 0.54], [0.76, 0.46],
             [0.5, 0.455],
             [0.3, 0.445], [0.2, 0.455],
         ]))  # fmt: skip
