@@ -18,6 +18,7 @@ from sightline.explain.map_boxes import MapBoxes
 from sightline.explain.smooth_grad import SmoothGrad
 from sightline.guidance.box_distance import BoxDistance
 from sightline.guidance.cell_focal import CellFocal
+from sightline.guidance.gaze_guided import GazeGuided
 from sightline.guidance.map_norm import MapNorm
 from sightline.guidance.self_transfer import SelfTransferLoss
 from sightline.guidance.spatial_nll import SpatialNLL
@@ -38,6 +39,7 @@ from sightline.models.alexnet import AlexNet
 from sightline.models.attention import PyramidAttention, ResidualAttention, SelfAttention
 from sightline.models.backbones import Backbone
 from sightline.models.box_regression import BoxRegression
+from sightline.models.cam_layer import CamLayer
 from sightline.models.cascade import Cascade
 from sightline.models.class_maps import ClassMapModel
 from sightline.models.fusion import Fusion
@@ -62,6 +64,7 @@ CATALOGUE: dict[str, type[Any]] = {
     "fusion": Fusion,
     "alexnet": AlexNet,
     "class_map_model": ClassMapModel,
+    "cam_layer": CamLayer,
     "transition": Transition,
     "global_pooling": GlobalPooling,
     "box_regression": BoxRegression,
@@ -83,6 +86,7 @@ CATALOGUE: dict[str, type[Any]] = {
     "map_norm": MapNorm,
     "self_transfer": SelfTransferLoss,
     "box_distance": BoxDistance,
+    "gaze_guided": GazeGuided,
     # maps
     "cam": ClassActivationMap,
     "grad_cam": GradCAM,
