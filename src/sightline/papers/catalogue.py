@@ -19,6 +19,7 @@ from sightline.explain.smooth_grad import SmoothGrad
 from sightline.guidance.box_distance import BoxDistance
 from sightline.guidance.cell_focal import CellFocal
 from sightline.guidance.gaze_guided import GazeGuided
+from sightline.guidance.heatmap_match import HeatmapMatch
 from sightline.guidance.map_norm import MapNorm
 from sightline.guidance.self_transfer import SelfTransferLoss
 from sightline.guidance.spatial_nll import SpatialNLL
@@ -48,6 +49,7 @@ from sightline.models.multi_scale import MultiScale
 from sightline.models.pools import LogSumExpPool, MaxPool, MeanPool, SoftmaxPool, TopPool
 from sightline.models.transfer import SelfTransfer
 from sightline.models.transformer import SpatialTransformer
+from sightline.models.unet import UNet
 
 CATALOGUE: dict[str, type[Any]] = {
     "recipe": Recipe,
@@ -72,6 +74,7 @@ CATALOGUE: dict[str, type[Any]] = {
     "cascade": Cascade,
     "self_transfer_model": SelfTransfer,
     "multi_scale": MultiScale,
+    "unet": UNet,
     "mean_pool": MeanPool,
     "softmax_pool": SoftmaxPool,
     "max_pool": MaxPool,
@@ -87,6 +90,7 @@ CATALOGUE: dict[str, type[Any]] = {
     "self_transfer": SelfTransferLoss,
     "box_distance": BoxDistance,
     "gaze_guided": GazeGuided,
+    "heatmap_match": HeatmapMatch,
     # maps
     "cam": ClassActivationMap,
     "grad_cam": GradCAM,
