@@ -28,14 +28,28 @@ from sightline.lab.train import Engine, train
 
 @dataclass(frozen=True)
 class Published:
-    """A value as a paper prints it: mean and standard deviation over its runs, in percent or as it stands."""
+    """A value as a paper prints it: mean and standard deviation over its runs, in percent or as it stands.
+
+    Attributes:
+        mean: the value.
+        std: standard deviation over runs, or None.
+        low: lower end of a printed interval, or None.
+        high: upper end.
+        p: printed p-value of a comparison, or None.
+    """
 
     mean: float
     std: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
 
     def __str__(self) -> str:
-        """Mean, and the deviation where one is printed."""
-        return f"{self.mean:g}" if self.std is None else f"{self.mean:g} ± {self.std:g}"
+        """The value, and deviation, interval and p where they are printed."""
+        text = f"{self.mean:g}" if self.std is None else f"{self.mean:g} ± {self.std:g}"
+        if self.low is not None and self.high is not None:
+            text += f" ({self.low:g} to {self.high:g})"
+        return text if self.p is None else f"{text}, p = {self.p:.4g}"
 
 
 @dataclass(frozen=True)

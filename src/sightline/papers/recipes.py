@@ -14,7 +14,7 @@ from sightline.lab.recipe import Recipe, read_recipe
 from sightline.lab.table import Row, Table
 from sightline.models.alexnet import AlexNet
 from sightline.models.backbones import Backbone
-from sightline.papers import demo_recipes, fracatlas, jimenez2018, liao2022, localisers
+from sightline.papers import demo_recipes, fracatlas, jimenez2018, liao2022, localisers, watanabe2022, zhu2022
 from sightline.papers.catalogue import CATALOGUE
 from sightline.papers.liao2022 import Profile
 from sightline.region import Role, Style
@@ -76,6 +76,13 @@ RECIPES: dict[str, tuple[str, Callable[[], Recipe]]] = {
         "transition layer and average pooling (Jimenez-Sanchez 2018, section II-C3)",
         lambda: jimenez2018.global_pooling(jimenez2018.base_recipe(), "AVG"),
     ),
+    "cam-layer": ("class activation map layer alone, no gaze (Zhu 2022, equations 4 to 6)", zhu2022.base_recipe),
+    "gg-cam": ("the true class's map guided by gaze (Zhu 2022, equation 11)", zhu2022.guided),
+    "gaze-unet": ("U-Net whose decoder is held against gaze (Watanabe 2022, baseline)", watanabe2022.base_recipe),
+    "gaze-set3": (
+        "the same, and guided back-propagation held against gaze (Watanabe 2022, set 3)",
+        lambda: watanabe2022.explained("set3", "guided"),
+    ),
 }
 
 TABLES: dict[str, Callable[[Profile], Table]] = {
@@ -89,6 +96,12 @@ TABLES: dict[str, Callable[[Profile], Table]] = {
     "jimenez2018/table3": jimenez2018.table3,
     "jimenez2018/table5": jimenez2018.table5,
     "localisers/fracatlas": localisers.table,
+    "zhu2022/table2": zhu2022.table2,
+    "zhu2022/ablations": zhu2022.ablations,
+    "watanabe2022/table1": watanabe2022.table1,
+    "watanabe2022/table2": watanabe2022.table2,
+    "watanabe2022/table3": watanabe2022.table3,
+    "watanabe2022/table4": watanabe2022.table4,
 }
 
 
