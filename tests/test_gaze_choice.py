@@ -68,7 +68,7 @@ def test_dwell_or_count_kind_and_reader(tmp_path):
     by_count = drawn(cohort, replace(alone, weigh="count"), 0)[0][0]
     assert by_dwell[10, 10] / by_dwell[30, 50] == pytest.approx(3.0, rel=0.01)
     assert by_count[10, 10] / by_count[30, 50] == pytest.approx(1.0, rel=0.01)
-    assert np.unravel_index(drawn(cohort, GazeChoice(kind="fixations"), 0)[0][0].argmax(), SHAPE)[0] in (19, 20)
+    assert np.unravel_index(drawn(cohort, GazeChoice(of="fixations"), 0)[0][0].argmax(), SHAPE)[0] in (19, 20)
     assert by_dwell[35, 5] < 0.01 and drawn(cohort, GazeChoice(), 0)[0][0][35, 5] > 0.3
 
 

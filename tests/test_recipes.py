@@ -1,5 +1,6 @@
 """Recipes and tables by name, and what a person may change in them."""
 
+import dataclasses
 from dataclasses import replace
 
 import pytest
@@ -210,3 +211,8 @@ def test_a_rows_whole_name_asks_for_that_row_alone():
     assert asked("patches, 20% boxes") == ["mean pooling", "patches, 20% boxes"]
     assert asked("20% boxes, self") == ["mean pooling", "patches, 20% boxes", "patches, 20% boxes, self-trained"]
     assert "top 2%, self-trained" in asked("top 2")
+
+
+def test_no_part_of_a_recipe_has_a_field_that_its_json_needs_for_the_kind():
+    for word, part in CATALOGUE.items():
+        assert "kind" not in {field.name for field in dataclasses.fields(part)}, word

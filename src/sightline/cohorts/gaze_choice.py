@@ -32,7 +32,7 @@ class GazeChoice:
         control: whose gaze: each image's `own`; `shuffled`, another training image's, stretched to this one; or
             `centre`, a Gaussian in the middle of the picture with a quarter of its sides as standard deviation. What
             guidance gives under the two controls is not given by where the reader looked at this image.
-        kind: tracker `samples` or `fixations`; the other kind is taken where a case has no such gaze.
+        of: tracker `samples` or `fixations`; the other kind is taken where a case has no such gaze.
         weigh: places count by how long they were looked at (`dwell`) or alike (`count`).
         sigma_px: standard deviation of the spread in source pixels; None takes what the gaze itself says.
         sigma_deg: the same in degrees of visual angle, where the geometry is known; goes before `sigma_px`.
@@ -50,7 +50,7 @@ class GazeChoice:
 
     classes: Literal["own", "first", "all"] = "own"
     control: Literal["own", "shuffled", "centre"] = "own"
-    kind: Literal["samples", "fixations"] = "samples"
+    of: Literal["samples", "fixations"] = "samples"
     weigh: Weigh = "dwell"
     sigma_px: float | None = None
     sigma_deg: float | None = None
@@ -80,7 +80,7 @@ class GazeChoice:
     def gaze(self, case: Case) -> Gaze | None:
         """A case's gaze: of the kind asked for where there is some, of all readers asked for as one; None without."""
         having = [r for r in case.regions if isinstance(r, Gaze) and len(r) and self.reader in ("", r.tag.reader)]
-        native = [gaze for gaze in having if gaze.kind == self.kind] or having
+        native = [gaze for gaze in having if gaze.kind == self.of] or having
         return merged(native) if native else None
 
     def sigma(self, gaze: Gaze) -> float:
