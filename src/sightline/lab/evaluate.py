@@ -35,9 +35,13 @@ from sightline.region import Box, Region, Role, Style, style_of
 
 # raised whenever saved scores would come out differently
 SCORING = 4
-ROLES: tuple[Role, ...] = ("focus", "finding")
+ROLES: tuple[Role, ...] = ("focus", "finding", "organ")
 # a focus region is best described by its mask; the pointing game is defined on boxes of findings
-SCORED: dict[Role, tuple[Style, ...]] = {"focus": ("mask", "box", "scribble"), "finding": ("box", "mask", "scribble")}
+SCORED: dict[Role, tuple[Style, ...]] = {
+    "focus": ("mask", "box", "scribble"),
+    "finding": ("box", "mask", "scribble"),
+    "organ": ("mask", "box"),
+}
 
 
 @dataclass(frozen=True)
@@ -227,7 +231,7 @@ def _map_rows(cohort: Cohort, maps: Maps, view: View) -> Iterator[MapRow]:
         frame = case_frame(case, view)
         picture = Box((0.0, 0.0), (float(source.shape[0]), float(source.shape[1]))).draw(frame) > 0
         grown: dict[int, NDArray[np.float64]] = {}
-        for role, style, regions in _grouped(case.regions):
+        for role, style, regions in _grouped(case):
             label = _speaks_for(regions, case, cohort.classes)
             place = maps.of_class(row, cohort.class_index(label))
             if place is None:
@@ -252,11 +256,12 @@ def _on_view(cells: NDArray[np.float64], maps: Maps, row: int, frame: Frame) -> 
     return np.nan_to_num(laid_over(cells, maps.windows[row], shape))
 
 
-def _grouped(regions: Sequence[Region]) -> Iterator[tuple[Role, Style, list[Region]]]:
-    """Regions to score against: of each role the first style present in SCORED."""
+def _grouped(case: Case) -> Iterator[tuple[Role, Style, list[Region]]]:
+    """Regions to score against: of each role the first style present in SCORED; organs of the case's own class."""
     for role in ROLES:
+        having = [r for r in case.regions if r.tag.role == role and (role != "organ" or r.tag.label == case.label)]
         for style in SCORED[role]:
-            chosen = [r for r in regions if r.tag.role == role and style_of(r) == style]
+            chosen = [r for r in having if style_of(r) == style]
             if chosen:
                 yield role, style, chosen
                 break

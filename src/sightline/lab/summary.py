@@ -14,20 +14,30 @@ import numpy as np
 
 from sightline.cohorts.task import coarser_tasks
 from sightline.lab.boxes import true_corners
+from sightline.lab.evaluate import ROLES
 from sightline.lab.run import write_text
 from sightline.lab.table import Published, Row, RowResult, TableResult
 from sightline.lab.views import source_frame
 from sightline.measure.box_references import CENTRE_PRIOR, WHOLE_IMAGE, centre_prior_box, mean_box, whole_image
 from sightline.measure.box_report import BOX_NAMES, box_chance, box_seed_estimate, box_value, compare_boxes
 from sightline.measure.box_scores import BoxScores
-from sightline.measure.classification import AUC, F1, Accuracy, AveragePrecision, OneVsRestAUC, Score
+from sightline.measure.classification import (
+    AUC,
+    F1,
+    Accuracy,
+    AveragePrecision,
+    HandTillAUC,
+    OneVsRestAUC,
+    Score,
+    Sensitivity,
+)
 from sightline.measure.comparison import holm, paired_bootstrap, welch
 from sightline.measure.displacement import window_displacement
 from sightline.measure.estimate import Comparison, p_text
 from sightline.measure.intervals import point_value, seed_bootstrap
 from sightline.measure.localisation import NAMES, MapScores, compare_maps, seed_estimate
+from sightline.measure.multi_class import Precision
 from sightline.measure.predictions import Predictions
-from sightline.region import Role
 
 REPLICATES = 2000
 WINDOW_MEASURES = ("centre shift (fraction)", "window scale", "rotation in degrees")
@@ -229,14 +239,21 @@ def _scores(classes: Sequence[str]) -> list[Score]:
     and their mean weighted by support."""
     if len(classes) == 2:
         return [Accuracy(), AUC(1), AveragePrecision(1), F1("positive", 1, name=f"F1 of {classes[1]}")]
-    each = [F1("positive", k, name=f"F1 of {name}") for k, name in enumerate(classes)]
-    return [Accuracy(), OneVsRestAUC(), *each, F1("weighted", name="F1 weighted by support")]
+    each: list[Score] = [F1("positive", k, name=f"F1 of {name}") for k, name in enumerate(classes)]
+    ranked: list[Score] = [
+        OneVsRestAUC(),
+        HandTillAUC(),
+        *(AUC(k, name=f"AUC of {name}") for k, name in enumerate(classes)),
+    ]
+    called: list[Score] = []
+    for k, name in enumerate(classes):
+        called += [Precision(k, name=f"precision for {name}"), Sensitivity(k, name=f"recall for {name}")]
+    return [Accuracy(), *ranked, *called, *each, F1("weighted", name="F1 weighted by support")]
 
 
 def _map_lines(row: RowResult, reference: RowResult | None, test: str, replicates: int) -> list[Line]:
     lines = []
-    roles: tuple[Role, ...] = ("focus", "finding")
-    for role in roles:
+    for role in ROLES:
         ours = [s for e in row.evaluations[test] if (s := e.scores_for(role)) is not None]
         theirs: list[MapScores] = []
         if reference is not None:

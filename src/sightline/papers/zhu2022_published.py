@@ -22,7 +22,7 @@ def precision_of(name: str) -> str:
 
 def recall_of(name: str) -> str:
     """What tables call the recall of a class."""
-    return f"image-wise sensitivity for {name}"
+    return f"image-wise recall for {name}"
 
 
 def _row(auc: float, *scores: tuple[Pair, Pair]) -> dict[str, Published]:
