@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
 
 from sightline.case import Cohort
 from sightline.cohorts.loader import CohortItems, test_batches
 from sightline.cohorts.transforms import View
 from sightline.errors import CohortError, RunError
-from sightline.evidence import Evidence
+from sightline.evidence import Batch, Evidence
 from sightline.frame import Frame
 from sightline.lab.progress import progress
 from sightline.measure.predictions import Predictions
 
 MAPS_KEPT = 8
+# side of the grid that painted and explained maps are kept on: finer than any gaze is known
+SHOWN_CELLS = 56
+Shown = Mapping[str, NDArray[np.float32]]
+
+
+class Explains(Protocol):
+    """An explainer: maps [b, n, *m] of a model for n classes of each image."""
+
+    def __call__(self, model: nn.Module, batch: Batch | Tensor, classes: Tensor) -> Tensor: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -94,11 +105,30 @@ class Said:
         maps: class maps, or None.
         boxes: float64 [n, 4], the box the network itself says: centre row, centre column, height and width as
             fractions of the view; None when boxes are read off its maps.
+        shown: other maps over the whole view, one a case, by name: `decoder`, what a decoder paints, 0 to 1; and
+            `heatmap`, what an objective's explainer says of the case's own class.
     """
 
     predictions: Predictions
     maps: Maps | None = None
     boxes: NDArray[np.float64] | None = None
+    shown: Shown = field(default_factory=dict)
+
+
+def write_shown(shown: Shown, path: Path) -> None:
+    """Write maps as an npz of plain arrays."""
+    partial = path.with_name(path.name + ".partial.npz")
+    np.savez_compressed(partial, **dict(shown))  # type: ignore[arg-type]
+    partial.replace(path)
+
+
+def read_shown(path: Path) -> Shown:
+    """Read what `write_shown` wrote; pickled arrays are refused."""
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            return {name: data[name] for name in data.files}
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        raise RunError(f"{path} is damaged ({error}).", "Evaluate the run again.") from None
 
 
 @torch.no_grad()
@@ -131,10 +161,12 @@ def predict(
     quiet: bool = True,
     title: str = "predict",
     independent: bool = False,
+    explainer: Explains | None = None,
 ) -> Said:
     """Predictions, maps and boxes of every case of a cohort, in its test-time view.
 
-    Classes are judged against each other (softmax), or each by itself (sigmoid) where they are `independent`.
+    Classes are judged against each other (softmax), or each by itself (sigmoid) where they are `independent`. An
+    `explainer` adds its map of each case's own class.
 
     Raises:
         CohortError: the cohort is empty.
@@ -146,6 +178,7 @@ def predict(
     network = network.to(device).to(memory_format=torch.channels_last)
     logits, windows, boxes = [], [], []
     kept_classes, kept_maps, kept_attention = [], [], []
+    shown: dict[str, list[NDArray[np.float32]]] = {}
     with progress(title, len(cohort), quiet=quiet) as advance:
         for batch in test_batches(items, batch_size=batch_size, workers=workers):
             evidence = evidence_of(network, batch.images, device)
@@ -157,6 +190,12 @@ def predict(
                 windows.append(evidence.window.double().numpy())
             if "box" in evidence.extras:
                 boxes.append(evidence.extras["box"].double().numpy())
+            if "decoder" in evidence.extras:
+                shown.setdefault("decoder", []).append(_reduced(evidence.extras["decoder"].sigmoid()))
+            if explainer is not None:
+                network.eval()
+                there = batch.to(device)
+                shown.setdefault("heatmap", []).append(_reduced(explainer(network, there, there.labels[:, None])))
             if evidence.maps is not None:
                 which = _kept(evidence.logits, batch.labels)
                 kept_classes.append(which)
@@ -174,8 +213,9 @@ def predict(
         independent=independent,
     )
     said = np.concatenate(boxes) if boxes else None
+    pictures = {name: np.concatenate(each) for name, each in shown.items()}
     if not kept_maps:
-        return Said(predictions, None, said)
+        return Said(predictions, None, said, pictures)
     maps = Maps(
         predictions.case_ids,
         torch.cat(kept_classes).numpy(),
@@ -183,7 +223,14 @@ def predict(
         torch.cat(kept_attention).numpy(),
         np.concatenate(windows) if windows else None,
     )
-    return Said(predictions, maps, said)
+    return Said(predictions, maps, said, pictures)
+
+
+def _reduced(maps: Tensor) -> NDArray[np.float32]:
+    """Maps [b, 1, h, w] as means over at most SHOWN_CELLS cells a side: [b, h', w']."""
+    rows, columns = (min(SHOWN_CELLS, int(n)) for n in maps.shape[-2:])
+    small = adaptive_avg_pool2d(maps.detach().float(), (rows, columns))
+    return np.asarray(small[:, 0].cpu().numpy(), dtype=np.float32)
 
 
 def probabilities_of(logits: Tensor, *, independent: bool) -> NDArray[np.float64]:
