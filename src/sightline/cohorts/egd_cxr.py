@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 from sightline.case import Case, Cohort
-from sightline.cohorts.egd_tables import Gazes, Record, read_boxes, read_gaze, read_ids, read_master
+from sightline.cohorts.egd_tables import SCREEN, Gazes, Record, read_boxes, read_gaze, read_ids, read_master
+from sightline.cohorts.mimic_images import find_images
 from sightline.cohorts.split import split_cohort
+from sightline.cohorts.viewing import Viewing, viewing_of
 from sightline.errors import CohortError, LayoutError, SightlineError
 from sightline.gaze import Gaze
 from sightline.io.image import read_size
@@ -32,7 +34,8 @@ def read(
     id_list: Path | None = None,
     heart: Literal["mediastinum", "cardiac_silhouette"] = "mediastinum",
     correct_drift: bool = False,
-    px_per_deg: float | None = None,
+    screen_width_mm: float | None = None,
+    distance_mm: float | None = None,
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
     seed: int = 0,
 ) -> Cohort:
@@ -47,8 +50,11 @@ def read(
         images: folder of the images, with MIMIC-CXR's paths or flat; the tree itself by default.
         id_list: csv of the ids to keep (Watanabe 2022 publishes one of 1,017).
         heart: the organ of the class CHF: the mediastinum's mask (the papers'), or the box of the cardiac silhouette.
-        correct_drift: shift each session by what its calibration pictures say.
-        px_per_deg: source pixels a degree of visual angle, where you know it.
+        correct_drift: shift each session by what its calibration pictures say; places are then not held
+            against the table's own.
+        screen_width_mm: width of the screen the images were read on, where you know it; with the distance it gives
+            source pixels a degree.
+        distance_mm: from the eyes to the screen.
         fractions: shares of patients in train, val and test.
         seed: of the split.
 
@@ -71,13 +77,14 @@ def read(
         counts["not on the id list"] = len(every) - len(wanted)
     counts["no class, or several"] = sum(len(record.marks) != 1 for record in wanted.values())
     wanted = {i: record for i, record in wanted.items() if len(record.marks) == 1}
-    files = _images(images or source, wanted)
-    counts["image missing"] = len(wanted) - len(files)
-    if not files:
+    viewing = viewing_of(SCREEN, screen_width_mm, distance_mm)
+    if not wanted:
         raise LayoutError(
-            f"None of {len(wanted)} images is under {images or source}.",
-            "Put MIMIC-CXR's files/ there, or name a folder of DICOM, PNG or JPEG files called by dicom id.",
+            f"{source / 'master_sheet.csv'}: no record is left (of {len(every)}).",
+            "Each image needs exactly one of Normal, CHF and pneumonia, and must be on the id list.",
         )
+    files = find_images(images or source, {i: record.path for i, record in wanted.items()})
+    counts["image missing"] = len(wanted) - len(files)
     shapes = {dicom_id: read_size(path) for dicom_id, path in files.items()}
     table = source / ("eye_gaze.csv" if gaze == "samples" else "fixations.csv")
     gazes = read_gaze(table, every, shapes, gaze, correct_drift=correct_drift)
@@ -85,8 +92,8 @@ def read(
     cases = []
     for dicom_id, path in files.items():
         regions = (
-            *_gaze(gazes, dicom_id, gaze, shapes[dicom_id], px_per_deg),
-            *_organs(source, dicom_id, boxes, counts),
+            *_gaze(gazes, wanted[dicom_id], gaze, shapes[dicom_id], viewing),
+            *_organs(source, dicom_id, shapes[dicom_id], boxes, counts),
         )
         cases.append(_case(wanted[dicom_id], path, shapes[dicom_id], regions))
     counts["without gaze"] = sum(not any(isinstance(r, Gaze) for r in case.regions) for case in cases)
@@ -110,42 +117,30 @@ def _case(record: Record, path: Path, shape: tuple[int, int], regions: tuple[Reg
     )  # fmt: skip
 
 
-def _images(root: Path, wanted: Mapping[str, Record]) -> dict[str, Path]:
-    """The image of each id: at the master sheet's path, or anywhere under the folder by its name."""
-    found: dict[str, Path] = {}
-    left = dict(wanted)
-    for dicom_id, record in wanted.items():
-        for suffix in ("", ".png", ".jpg"):
-            path = root / (record.path if not suffix else str(Path(record.path).with_suffix(suffix)))
-            if record.path and path.is_file():
-                found[dicom_id] = path
-                left.pop(dicom_id)
-                break
-    if left:
-        for path in sorted(root.rglob("*")):
-            dicom_id = path.stem.lower()
-            if dicom_id in left and path.suffix.lower() in (".dcm", ".png", ".jpg", ".jpeg"):
-                found[dicom_id] = path
-                left.pop(dicom_id)
-    return {dicom_id: found[dicom_id] for dicom_id in wanted if dicom_id in found}
-
-
 def _gaze(
     gazes: Gazes,
-    dicom_id: str,
+    record: Record,
     kind: Literal["samples", "fixations"],
     shape: tuple[int, int],
-    px_per_deg: float | None,
+    viewing: Viewing | None,
 ) -> tuple[Region, ...]:
+    dicom_id = record.dicom_id
     if dicom_id not in gazes.places or not len(gazes.places[dicom_id]):
         return ()
     spread = SPREAD_PX * max(shape) / SPREAD_OF_PX
+    # how many source pixels a screen pixel shows: images were fitted to the screen
+    source_px = shape[1] / (SCREEN[1] - record.pads[2] - record.pads[3])
+    px_per_deg = None if viewing is None else viewing.screen_px_per_deg * source_px
     numbers = (gazes.places[dicom_id], gazes.start_s[dicom_id], gazes.dwell_s[dicom_id])
     return (Gaze(*numbers, kind, px_per_deg, spread, Tag("gaze", None, READER)),)
 
 
 def _organs(
-    source: Path, dicom_id: str, boxes: Mapping[str, tuple[float, float, float, float]], counts: Counter[str]
+    source: Path,
+    dicom_id: str,
+    shape: tuple[int, int],
+    boxes: Mapping[str, tuple[float, float, float, float]],
+    counts: Counter[str],
 ) -> tuple[Region, ...]:
     """Masks of lungs, heart and aortic knob, each with the class whose finding would lie there."""
     folder = next(
@@ -164,14 +159,16 @@ def _organs(
         path = None if folder is None else folder / f"{name}.png"
         if path is not None and path.is_file():
             try:
-                inside = Mask(path).pixels().any()
+                pixels = Mask(path).pixels()
             except SightlineError:
                 counts["mask that does not decode"] += 1
                 continue
-            if inside:
-                regions.append(Mask(path, Tag("organ", label)))
-            else:
+            if pixels.shape != shape:
+                counts["mask of another size"] += 1
+            elif not pixels.any():
                 counts["empty mask"] += 1
+            else:
+                regions.append(Mask(path, Tag("organ", label)))
     if dicom_id in boxes:
         r0, c0, r1, c1 = boxes[dicom_id]
         if r1 > r0 and c1 > c0:

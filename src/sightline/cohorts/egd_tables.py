@@ -66,7 +66,7 @@ class Gazes:
         dwell_s: seconds each place counts for.
         counts: rows read, by what became of them.
         calibration_ids: the cut ids met.
-        per_session: calibration rows' mean place on the screen, 0..1 (x, y), by session.
+        per_session: mean over calibration pictures of the last place on the screen, 0..1 (x, y), by session.
         disagreeing: rows whose own X_ORIGINAL, Y_ORIGINAL say another place.
     """
 
@@ -105,6 +105,12 @@ def read_master(path: Path, classes: Sequence[str]) -> tuple[list[Record], int]:
                 f"{path}, record {number}: the pads {[cells[name] for name in pads]} are no numbers.",
                 "Restore the published file: a reader that splits it at line ends shifts its columns.",
             ) from None
+        if not (min(top, bottom, left, right) >= 0.0 and top + bottom < SCREEN[0] and left + right < SCREEN[1]):
+            raise LayoutError(
+                f"{path}, record {number}: the pads {top:g}, {bottom:g}, {left:g}, {right:g} leave no image on "
+                f"a screen of {SCREEN[1]} x {SCREEN[0]}.",
+                "Restore the published file: top, bottom, left, right in screen pixels.",
+            )
         marks = tuple(name for name in classes if cells[name.lower()] in ("1", "1.0"))
         facts = {name: cells[name] for name in ("gender", "anchor_age") if cells.get(name)}
         records.append(
@@ -185,7 +191,7 @@ def read_gaze(
     """
     gazes = Gazes(counts=dict.fromkeys(("read", "calibration", "unknown id", "invalid", "off image", "kept"), 0))
     parts: dict[str, list[pd.DataFrame]] = {}
-    calibration: dict[str, list[FloatArray]] = {}
+    calibration: dict[tuple[str, str], tuple[float, float, float]] = {}
     ends = {dicom_id[:-CUT] for dicom_id in records}
     for chunk in _chunks(path):
         ids = chunk["DICOM_ID"].astype(str).str.strip().str.lower()
@@ -195,14 +201,25 @@ def read_gaze(
         gazes.counts["calibration"] += int(cut.sum())
         gazes.counts["unknown id"] += int((~known & ~cut).sum())
         gazes.calibration_ids |= set(ids[cut])
-        for session, rows in chunk[cut].groupby("SESSION_ID"):
-            calibration.setdefault(str(session), []).append(rows[["FPOGX", "FPOGY"]].to_numpy(np.float64))
-        wanted = chunk[known & ids.isin(shapes.keys())]
+        dots = chunk[cut & (chunk["FPOGV"] == 1)]
+        for (session, dot), rows in dots.groupby(["SESSION_ID", ids[dots.index]]):
+            # the eyes have come to rest on the dot at its end
+            last = rows.loc[rows["Time (in secs)"].idxmax()]
+            seen = (float(last["Time (in secs)"]), float(last["FPOGX"]), float(last["FPOGY"]))
+            calibration[str(session), str(dot)] = max(seen, calibration.get((str(session), str(dot)), seen))
+        wanted = chunk[known & ids.isin(shapes.keys())].drop(columns="DICOM_ID")
+        wanted["SESSION_ID"] = wanted["SESSION_ID"].astype("category")
         for dicom_id, rows in wanted.groupby(ids[wanted.index]):
             parts.setdefault(str(dicom_id), []).append(rows)
-    gazes.per_session = {s: tuple(np.concatenate(rows).mean(axis=0)) for s, rows in calibration.items()}
-    for dicom_id, rows_of in parts.items():
-        _place(gazes, dicom_id, pd.concat(rows_of), records[dicom_id], shapes[dicom_id], kind, correct_drift)
+    for name in {session for session, _ in calibration}:
+        places = [seen[1:] for (session, _), seen in calibration.items() if session == name]
+        gazes.per_session[name] = (sum(x for x, _ in places) / len(places), sum(y for _, y in places) / len(places))
+    for dicom_id in list(parts):
+        rows = pd.concat(parts.pop(dicom_id))
+        absent = [name for name in _needed(kind) if rows[name].isna().any()]
+        if absent:
+            raise LayoutError(f"{path}: rows of {dicom_id} have no {', '.join(absent)}.", "Restore the published file.")
+        _place(gazes, dicom_id, rows, records[dicom_id], shapes[dicom_id], kind, correct_drift)
     if gazes.disagreeing > 0.02 * max(1, gazes.counts["kept"]):
         raise LayoutError(
             f"{path}: {gazes.disagreeing} of {gazes.counts['kept']} places lie more than {AGREE_PX:g} px from "
@@ -210,6 +227,10 @@ def read_gaze(
             "The images have another size than those that were read, or the pads belong to another screen.",
         )
     return gazes
+
+
+def _needed(kind: Literal["samples", "fixations"]) -> tuple[str, ...]:
+    return ("Time (in secs)",) if kind == "samples" else ("FPOGS", "FPOGD")
 
 
 def _place(

@@ -4,9 +4,10 @@
     studies.csv       study_id, patient_id, label, split
     images.csv        image_id, study_id, view, path, width, height, row_spacing_mm, col_spacing_mm
                       [, label, split] [, fact:NAME ...]
-    regions.json      boxes, polygons, scribbles in source pixels; masks by path
+    regions.json      boxes, polygons, scribbles in source pixels; masks and gaze by path
     images/           pictures
     regions/mask/     IMAGE_ID[__LABEL].png, non-zero is inside
+    regions/gaze/     IMAGE_ID[__READER].npy, float64 [n, 4]: row, column, start and dwell time in seconds
 
 `docs/cohorts.md` is the reference.
 """

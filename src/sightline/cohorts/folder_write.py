@@ -17,7 +17,7 @@ import numpy as np
 
 from sightline.case import Case, Cohort
 from sightline.cohorts.folder_head import FACT, IMAGE_COLUMNS, LAYOUT, STUDY_COLUMNS, VERSION, read_head
-from sightline.cohorts.region_records import record_of_region, save_gaze
+from sightline.cohorts.region_records import bytes_of_gaze, record_of_region, save_gaze
 from sightline.errors import LayoutError
 from sightline.region import Gaze, Mask
 
@@ -182,8 +182,11 @@ def _write_regions(cohort: Cohort, destination: Path) -> list[dict[str, Any]]:
                     relative = _new_path("regions/mask", case.case_id, region.tag.label, "png", taken)
                     _place(destination / relative, partial(_save_mask, region))
             if isinstance(region, Gaze):
-                relative = _new_path("regions/gaze", case.case_id, region.tag.reader, "npy", taken)
-                _place(destination / relative, partial(save_gaze, region))
+                # a file that is there stays as it is: the old tables may still name it
+                fits = partial(_holds, destination, bytes_of_gaze(region))
+                relative = _new_path("regions/gaze", case.case_id, region.tag.reader, "npy", taken, fits)
+                if not (destination / relative).exists():
+                    _place(destination / relative, partial(save_gaze, region))
             records.append(record_of_region(case.case_id, region, relative))
     return records
 
@@ -194,10 +197,18 @@ def _save_mask(mask: Mask, path: Path) -> None:
     Image.fromarray(mask.pixels().astype(np.uint8) * np.uint8(255)).save(path, format="PNG")
 
 
-def _new_path(folder: str, case_id: str, word: str | None, suffix: str, taken: set[str]) -> str:
+def _holds(destination: Path, content: bytes, relative: str) -> bool:
+    """Whether a file does not exist, or holds just this."""
+    path = destination / relative
+    return not path.exists() or (path.is_file() and path.read_bytes() == content)
+
+
+def _new_path(
+    folder: str, case_id: str, word: str | None, suffix: str, taken: set[str], fits: Callable[[str], bool] | None = None
+) -> str:
     stem = file_name(case_id) + (f"__{file_name(word)}" if word else "")
     path, number = f"{folder}/{stem}.{suffix}", 2
-    while path.casefold() in taken:
+    while path.casefold() in taken or (fits is not None and not fits(path)):
         path, number = f"{folder}/{stem}__{number}.{suffix}", number + 1
     taken.add(path.casefold())
     return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any, get_args
 
@@ -37,8 +38,14 @@ def record_of_region(image_id: str, region: Region, mask: str = "") -> dict[str,
 
 def save_gaze(gaze: Gaze, path: Path) -> None:
     """Rows of row, column, start and dwell time as plain numbers of float64 (npy): a tracker gives thousands."""
-    with path.open("wb") as file:
+    path.write_bytes(bytes_of_gaze(gaze))
+
+
+def bytes_of_gaze(gaze: Gaze) -> bytes:
+    """The content of the file that `save_gaze` writes."""
+    with BytesIO() as file:
         np.save(file, np.column_stack(gaze.numbers), allow_pickle=False)
+        return file.getvalue()
 
 
 def _load_gaze(path: Path) -> FloatArray:

@@ -43,12 +43,14 @@ class RegionChoice:
     share_seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse lengths that are none."""
+        """Refuse lengths that are none, and gaze."""
         if self.margin_px < 0.0 or self.stroke_px <= 0.0:
             raise RecipeError(
                 f"RegionChoice needs margin_px >= 0 and stroke_px > 0; got {self.margin_px} and {self.stroke_px}.",
                 "Give lengths in source pixels.",
             )
+        if self.role == "gaze":
+            raise RecipeError("RegionChoice takes marks; gaze is no mark.", "Use the word `gaze_choice`.")
         if not 0.0 < self.share <= 1.0:
             raise RecipeError(
                 f"RegionChoice.share lies above 0 and up to 1; got {self.share}.",

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sightline.errors import GeometryError
 from sightline.frame import Frame
-from sightline.region import Box, Mask, Points, Polygon, Region, Scribble, Style, style_of
+from sightline.region import Box, Gaze, Mask, Points, Polygon, Region, Scribble, Style, style_of
 
 # eight neighbours of a pixel, straight ones first
 _STEPS = ((-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1))
@@ -89,6 +89,10 @@ def raster(region: Region, shape: tuple[int, int]) -> NDArray[np.bool_]:
     Raises:
         GeometryError: a mask of another size than the image, or no pixel inside the image.
     """
+    if isinstance(region, Gaze):
+        raise GeometryError(
+            "Gaze has no outline: its density is nowhere zero.", "Guide by `gaze_choice`, whose `above` makes a region."
+        )
     if isinstance(region, Mask) and region.pixels().shape != tuple(shape):
         raise GeometryError(f"The mask has shape {region.pixels().shape}, its image {tuple(shape)}.")
     pixels: NDArray[np.bool_] = region.draw(Frame.of_image(shape)) > 0
