@@ -69,12 +69,14 @@ def over_seeds(
     seed: int,
     what: str = "",
     undefined: str = "not defined on these cases",
+    smallest: float = 0.0,
     largest: float = 1.0,
 ) -> Estimate:
     """The mean of a number over several trainings, with an interval over patients and trainings.
 
     Args as in `over_patients`, and:
         numbers: one a training, of tables with the same rows.
+        smallest: the smallest possible value.
         largest: the largest possible value.
     """
     n = {**counts, "seeds": len(numbers)}
@@ -85,7 +87,7 @@ def over_seeds(
     resample = Resample.of(patient_ids, replicates, seed)
     drawn = seed_replicates(np.stack([number(resample) for number in numbers]), np.random.default_rng([seed, 1]))
     # stretching the seeds' spread may leave the range of the scores
-    found = interval(value, drawn.clip(0.0, largest), resample.patients, seed, what=seeds_text(len(numbers)))
+    found = interval(value, drawn.clip(smallest, largest), resample.patients, seed, what=seeds_text(len(numbers)))
     return Estimate(name, value, found.low, found.high, n, _joined(what, found.method), found.why)
 
 
