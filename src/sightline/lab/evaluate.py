@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +16,10 @@ from sightline.cohorts.transforms import View, refuse_unmarked
 from sightline.errors import RunError, SightlineError
 from sightline.frame import Frame
 from sightline.lab.boxes import box_scores, tune_boxes
+from sightline.lab.gaze import by_map, gaze_scores
 from sightline.lab.overlay import enlarge
 from sightline.lab.plain import Catalogue
-from sightline.lab.predict import Maps, Said, predict, same_classes
+from sightline.lab.predict import Maps, Said, Shown, predict, read_shown, same_classes, write_shown
 from sightline.lab.run import Run, write_text
 from sightline.lab.train import Engine
 from sightline.lab.views import case_frame, laid_over, source_frame
@@ -27,8 +28,11 @@ from sightline.measure.box_scores import BoxScores
 from sightline.measure.classification import F1
 from sightline.measure.displacement import window_displacement
 from sightline.measure.estimate import Estimate
+from sightline.measure.gaze_scores import GazeScores
 from sightline.measure.intervals import bootstrap
 from sightline.measure.localisation import MapRow, MapScores, score_map
+from sightline.measure.map_agreement import resampled_by_area
+from sightline.measure.organ_pointing import organ_row, score_in_organ
 from sightline.measure.predictions import Predictions
 from sightline.measure.summary import classification_report, to_markdown
 from sightline.region import Box, Region, Role, Style, style_of
@@ -55,6 +59,8 @@ class Evaluation:
         box_scores: the network's boxes beside the experts', as chosen on validation; None where nothing was marked.
         printed_box_scores: the same as the recipe says, where that is another way to read them off the maps.
         boxes: float64 [n, 4], the boxes the network itself says (`Said.boxes`), or None.
+        shown: maps that a decoder paints or an explainer says (`Said.shown`).
+        gaze_scores: how well maps lie where readers looked, or None where no gaze is known.
     """
 
     predictions: Predictions
@@ -63,17 +69,19 @@ class Evaluation:
     box_scores: BoxScores | None = None
     printed_box_scores: BoxScores | None = None
     boxes: NDArray[np.float64] | None = None
+    shown: Shown = field(default_factory=dict)
+    gaze_scores: GazeScores | None = None
 
     @property
     def said(self) -> Said:
         """What the network said."""
-        return Said(self.predictions, self.maps, self.boxes)
+        return Said(self.predictions, self.maps, self.boxes, self.shown)
 
-    def scores_for(self, role: Role) -> MapScores | None:
-        """The map scores against regions of a role, or None where there are none."""
+    def scores_for(self, role: Role, *, around: bool = False) -> MapScores | None:
+        """The map scores against regions of a role, or (organs) one cell `around` it; None where there are none."""
         if self.map_scores is None:
             return None
-        rows = tuple(row for row in self.map_scores.rows if row.role == role)
+        rows = tuple(r for r in self.map_scores.rows if r.role == role and ("around" in r.style) is around)
         return MapScores(rows) if rows else None
 
 
@@ -121,6 +129,7 @@ def evaluate(
         quiet=engine.quiet,
         title=f"predict {name}",
         independent=run.recipe.independent,
+        explainer=getattr(run.recipe.objective, "heatmap", None),
     )
     rows = () if said.maps is None else tuple(_map_rows(cohort, said.maps, run.recipe.view))
     printed = run.recipe.boxes
@@ -131,6 +140,8 @@ def evaluate(
         box_scores=box_scores(said, cohort, run.recipe.view, run.boxes),
         printed_box_scores=None if printed == run.boxes else box_scores(said, cohort, run.recipe.view, printed),
         boxes=said.boxes,
+        shown=said.shown,
+        gaze_scores=gaze_scores(said, cohort, run.recipe.view),
     )
     files.write(evaluation, stamp)
     return evaluation
@@ -163,12 +174,15 @@ class _Files:
         self.boxes = folder / f"{name}_said_boxes.csv"
         self.box_scores = folder / f"{name}_boxes.csv"
         self.printed_box_scores = folder / f"{name}_boxes_as_recipe.csv"
+        self.shown = folder / f"{name}_shown.npz"
+        self.gaze_scores = folder / f"{name}_gaze_scores.csv"
 
     @property
     def made(self) -> tuple[Path, ...]:
         """Every file but the stamp."""
         return (
             self.predictions, self.maps, self.map_scores, self.boxes, self.box_scores, self.printed_box_scores,
+            self.shown, self.gaze_scores,
         )  # fmt: skip
 
     def write(self, evaluation: Evaluation, stamp: Mapping[str, object]) -> None:
@@ -184,9 +198,12 @@ class _Files:
             (self.map_scores, evaluation.map_scores),
             (self.box_scores, evaluation.box_scores),
             (self.printed_box_scores, evaluation.printed_box_scores),
+            (self.gaze_scores, evaluation.gaze_scores),
         ):
             if part is not None:
                 part.write(path)
+        if evaluation.shown:
+            write_shown(evaluation.shown, self.shown)
         files = [path.name for path in self.made if path.is_file()]
         write_text(self.stamp, json.dumps({**stamp, "files": files}) + "\n")
 
@@ -206,6 +223,8 @@ class _Files:
                     BoxScores.read(self.printed_box_scores) if self.printed_box_scores.is_file() else None
                 ),
                 boxes=(np.loadtxt(self.boxes, delimiter=",", skiprows=1, ndmin=2) if self.boxes.is_file() else None),
+                shown=read_shown(self.shown) if self.shown.is_file() else {},
+                gaze_scores=GazeScores.read(self.gaze_scores) if self.gaze_scores.is_file() else None,
             )
         except (OSError, ValueError, TypeError, AttributeError, KeyError, SightlineError):
             return None
@@ -236,6 +255,9 @@ def _map_rows(cohort: Cohort, maps: Maps, view: View) -> Iterator[MapRow]:
             place = maps.of_class(row, cohort.class_index(label))
             if place is None:
                 continue
+            if role == "organ":
+                yield from _organ_rows(case, maps, row, place, regions, frame)
+                continue
             if place not in grown:
                 grown[place] = _on_view(spatial_softmax(maps.maps[row, place]), maps, row, frame)
             inside = np.zeros(frame.shape, dtype=bool)
@@ -246,6 +268,23 @@ def _map_rows(cohort: Cohort, maps: Maps, view: View) -> Iterator[MapRow]:
                 continue
             score = score_map(grown[place], inside, picture)
             yield MapRow(case.case_id, case.study_id, case.patient_id, case.label, label, role, style, score)
+
+
+def _organ_rows(
+    case: Case, maps: Maps, row: int, place: int, regions: Sequence[Region], frame: Frame
+) -> Iterator[MapRow]:
+    """As Zhu 2022: on the map's own grid, exactly and with a cell of tolerance; organ cells are half in it or more."""
+    cells = maps.maps[row, place]
+    inside = np.zeros(frame.shape, dtype=bool)
+    for region in regions:
+        inside |= region.draw(frame) > 0
+    if maps.windows is not None or not inside.any():
+        return
+    organ = resampled_by_area(inside.astype(np.float64), cells.shape) >= 0.5
+    for tolerance in (0, 1) if organ.any() else ():
+        score = score_in_organ(cells.astype(np.float64), organ, tolerance_cells=tolerance)
+        ids = (case.case_id, case.study_id, case.patient_id)
+        yield organ_row(ids, case.label, score, tolerance_cells=tolerance)
 
 
 def _on_view(cells: NDArray[np.float64], maps: Maps, row: int, frame: Frame) -> NDArray[np.float64]:
@@ -292,6 +331,10 @@ def report_of(evaluation: Evaluation, *, positive: str | None = None, replicates
         score = F1("positive", 1) if len(merged.classes) == 2 else F1("weighted")
         name = f"F1 at the level {task.level} ({', '.join(merged.classes)}), image-wise"
         found.append(replace(bootstrap(score, merged, replicates=replicates), name=name))
+    if evaluation.gaze_scores is not None:
+        for name, table in by_map(evaluation.gaze_scores).items():
+            for estimate in table.estimates(replicates=replicates):
+                found.append(replace(estimate, name=f"{estimate.name}, {name}"))
     if evaluation.box_scores is not None:
         found += box_estimates(evaluation.box_scores, replicates=replicates)
     if evaluation.maps is not None and evaluation.maps.windows is not None:

@@ -15,6 +15,7 @@ import numpy as np
 from sightline.cohorts.task import coarser_tasks
 from sightline.lab.boxes import true_corners
 from sightline.lab.evaluate import ROLES
+from sightline.lab.gaze import by_map
 from sightline.lab.run import write_text
 from sightline.lab.table import Published, Row, RowResult, TableResult
 from sightline.lab.views import source_frame
@@ -33,7 +34,9 @@ from sightline.measure.classification import (
 )
 from sightline.measure.comparison import holm, paired_bootstrap, welch
 from sightline.measure.displacement import window_displacement
-from sightline.measure.estimate import Comparison, p_text
+from sightline.measure.estimate import Comparison, Estimate, p_text
+from sightline.measure.gaze_scores import NAMES as GAZE_NAMES
+from sightline.measure.gaze_scores import compare_gaze, seed_gaze
 from sightline.measure.intervals import point_value, seed_bootstrap
 from sightline.measure.localisation import NAMES, MapScores, compare_maps, seed_estimate
 from sightline.measure.multi_class import Precision
@@ -42,6 +45,7 @@ from sightline.measure.predictions import Predictions
 REPLICATES = 2000
 WINDOW_MEASURES = ("centre shift (fraction)", "window scale", "rotation in degrees")
 MAP_MEASURES = ("pointing", "energy", "iou")
+GAZE_MEASURES = ("cc", "kl", "sim", "nss", "auc", "sauc")
 BOX_MEASURES = (
     "printed_map", "iou", "iobb", "centre_inside", "distance_px", "distance_mm", "ap_50", "ap_10", "froc_centre",
     "froc_centre_at_1",
@@ -155,6 +159,7 @@ def summarise(result: TableResult, *, replicates: int = REPLICATES) -> list[Line
             # a network that is shown the expert's crop was told where to look: where it looks says nothing
             if row.row.recipe.view.crop is None:
                 lines += _map_lines(row, reference, test, replicates)
+                lines += _gaze_lines(row, reference, test, replicates)
                 lines += _box_lines(row, reference, test, replicates)
             lines += _window_lines(row, test, replicates)
     return _corrected([*lines, *_reference_lines(result, replicates)])
@@ -253,24 +258,23 @@ def _scores(classes: Sequence[str]) -> list[Score]:
 
 def _map_lines(row: RowResult, reference: RowResult | None, test: str, replicates: int) -> list[Line]:
     lines = []
-    for role in ROLES:
-        ours = [s for e in row.evaluations[test] if (s := e.scores_for(role)) is not None]
+    for role, around in [*((role, False) for role in ROLES), ("organ", True)]:
+        ours = [s for e in row.evaluations[test] if (s := e.scores_for(role, around=around)) is not None]
         theirs: list[MapScores] = []
         if reference is not None:
-            theirs = [s for e in reference.evaluations[test] if (s := e.scores_for(role)) is not None]
+            every = reference.evaluations[test]
+            theirs = [s for e in every if (s := e.scores_for(role, around=around)) is not None]
         if not ours:
             continue
         for measure in MAP_MEASURES:
             values = _defined_means(ours, measure)
             if not values:
                 continue
-            line = _line(row, test, f"{NAMES[measure]} ({role})", values)
+            what = f"{role}, one cell around" if around else role
+            line = _line(row, test, f"{NAMES[measure]} ({what})", values)
             estimate = seed_estimate(ours, measure, replicates=replicates)
             chance = float(np.mean(_defined_means(ours, f"{measure}_chance")))
-            line = replace(
-                line, low=estimate.low, high=estimate.high, chance=chance, n=_counts(estimate.n),
-                method=estimate.method, why=estimate.why,
-            )  # fmt: skip
+            line = _measured(line, estimate, chance)
             others = _defined_means(theirs, measure)
             if others:
                 paired = compare_maps(ours, theirs, measure, replicates=replicates)
@@ -278,6 +282,39 @@ def _map_lines(row: RowResult, reference: RowResult | None, test: str, replicate
                 line = _compared(line, reference, paired, seeds)
             lines.append(line)
     return lines
+
+
+def _gaze_lines(row: RowResult, reference: RowResult | None, test: str, replicates: int) -> list[Line]:
+    """How well each kind of map agrees with gaze; the chance is a flat map's."""
+    lines = []
+    ours = [by_map(e.gaze_scores) for e in row.evaluations[test] if e.gaze_scores is not None]
+    theirs = [] if reference is None else [
+        by_map(e.gaze_scores) for e in reference.evaluations[test] if e.gaze_scores is not None
+    ]  # fmt: skip
+    for name in ours[0] if ours else ():
+        tables = [each[name] for each in ours]
+        others = [each[name] for each in theirs if name in each]
+        for measure in GAZE_MEASURES:
+            values = [float(np.nanmean(c)) for t in tables if np.isfinite(c := t.column(measure)).any()]
+            if not values:
+                continue
+            line = _line(row, test, f"{GAZE_NAMES[measure]}, {name}", values)
+            chances = [c for t in tables if np.isfinite(c := t.column(f"{measure}_chance")).any()]
+            chance = float(np.nanmean(chances[0])) if chances else None
+            line = _measured(line, seed_gaze(tables, measure, replicates=replicates), chance)
+            if others:
+                paired = compare_gaze(tables, others, measure, replicates=replicates)
+                seeds = welch(values, [float(np.nanmean(t.column(measure))) for t in others])
+                line = _compared(line, reference, paired, seeds)
+            lines.append(line)
+    return lines
+
+
+def _measured(line: Line, estimate: Estimate, chance: float | None) -> Line:
+    return replace(
+        line, low=estimate.low, high=estimate.high, chance=chance, n=_counts(estimate.n), method=estimate.method,
+        why=estimate.why,
+    )  # fmt: skip
 
 
 def _box_lines(row: RowResult, reference: RowResult | None, test: str, replicates: int) -> list[Line]:
