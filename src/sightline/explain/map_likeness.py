@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,34 +37,40 @@ class Blankness:
 
 def blankness(maps: Array) -> Blankness:
     """Of maps [b, cells]."""
-    finite = np.isfinite(maps).all(axis=1)
+    finite = np.asarray(np.isfinite(maps).all(axis=1))
     zero = (maps == 0).all(axis=1)
-    return Blankness(float(zero.mean()), float((~shows(maps) & finite & ~zero).mean()), float((~finite).mean()))
+    constant = ~shows(maps) & finite & ~zero
+    return Blankness(float(zero.mean()), float(constant.mean()), float((~finite).mean()))
 
 
 def shows(maps: Array) -> NDArray[np.bool_]:
     """Which of maps [b, cells] show anything: finite, and not the same everywhere."""
-    finite = np.isfinite(maps).all(axis=1)
+    finite = np.asarray(np.isfinite(maps).all(axis=1))
     values = np.where(finite[:, None], maps, 0.0)
     return np.asarray(finite & (np.ptp(values, axis=1) > FLAT * np.abs(values).max(axis=1)))
 
 
 def correlation(first: Array, second: Array) -> Array:
-    """Pearson's correlation of each of maps [b, cells] with its partner: [b], NaN where either shows nothing."""
-    both = shows(first) & shows(second)
-    r = np.full(len(first), np.nan)
-    if both.any():
-        a, b = _unit(first[both]), _unit(second[both])
-        r[both] = (a * b).sum(axis=1)
-    return r
+    """Pearson's correlation of each of maps [b, cells] with its partner: [b].
+
+    0 where only one of the two shows anything; NaN where neither does.
+    """
+    return _correlated(first, second, _pearson)
 
 
 def rank_correlation(first: Array, second: Array) -> Array:
     """Spearman's correlation, as `correlation`; blind to gamma, clipping and other increasing curves."""
-    both = shows(first) & shows(second)
-    r = np.full(len(first), np.nan)
-    if both.any():
-        r[both] = correlation(rankdata(first[both], axis=1), rankdata(second[both], axis=1))
+    return _correlated(first, second, lambda a, b: _pearson(rankdata(a, axis=1), rankdata(b, axis=1)))
+
+
+def _correlated(first: Array, second: Array, how: Callable[[Array, Array], Array]) -> Array:
+    one: NDArray[np.bool_] = shows(first)
+    other: NDArray[np.bool_] = shows(second)
+    r: Array = np.full(len(first), np.nan)
+    np.copyto(r, 0.0, where=one | other)
+    both = np.flatnonzero(one & other)
+    if both.size:
+        r[both] = how(first[both], second[both])
     return r
 
 
@@ -78,6 +85,10 @@ def mean(values: Array) -> float:
     """The mean of what is known; NaN when nothing is."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if known.size else float("nan")
+
+
+def _pearson(first: Array, second: Array) -> Array:
+    return np.asarray((_unit(first) * _unit(second)).sum(axis=1))
 
 
 def _unit(maps: Array) -> Array:

@@ -36,7 +36,9 @@ def layers_in_order(model: nn.Module, images: Tensor) -> list[str]:
             name = name.rpartition(".")[0]
         return called.get(name, -1)
 
-    holders = [name for name, module in model.named_modules() if next(module.parameters(recurse=False), None) is not None]
+    holders = [
+        name for name, module in model.named_modules() if next(module.parameters(recurse=False), None) is not None
+    ]
     return sorted(holders, key=place)
 
 
