@@ -2,13 +2,13 @@
 
 Planted: newlines inside quoted fields of the master sheet; calibration pictures under the previous image's id with its
 last five characters cut; ids in upper case in the gaze tables of every other session; padding columns under two
-spellings; samples off the image with negative coordinates; closed lids; sessions whose last image must not be lost.
-`truth.json`, beside the published files, says what is true.
+spellings; samples off the image with negative coordinates; closed lids, with nonsense for a place; a tracker that is
+off for a whole session; sessions whose last image must not be lost; patients with two images.
+`truth.json`, beside the published files, says what is true and how much of each was planted.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,19 +19,31 @@ import numpy as np
 from numpy.random import Generator
 from PIL import Image
 
-from sightline.cohorts.phantom.chest import CHEST_CLASSES, Chest, Label, draw_chest
-from sightline.cohorts.phantom.chest_reader import RATE_HZ, Scanpath, read_chest
+from sightline.cohorts.phantom.chest import Chest, Label, draw_chest
+from sightline.cohorts.phantom.chest_reader import HEIGHT_DEG, RATE_HZ, ReaderStyle, Scanpath, read_chest
+from sightline.cohorts.phantom.chest_tables import (
+    BOX_COLUMNS,
+    GAZE_COLUMNS,
+    SCREEN,
+    Table,
+    box_rows,
+    extent,
+    fixation_rows,
+    inside,
+    master_columns,
+    master_row,
+    pads_of,
+    sample_rows,
+)
 from sightline.cohorts.phantom.dicom import write_dicom
 from sightline.errors import CohortError
 
-SCREEN = (1080, 1920)
 CALIBRATION_EVERY = 20
 SESSION_IMAGES = 28
-GAZE_COLUMNS = (
-    "SESSION_ID", "MEDIA_ID", "DICOM_ID", "CNT", "Time (in secs)", "TIMETICK(f=10000000)", "FPOGX", "FPOGY", "FPOGS",
-    "FPOGD", "FPOGID", "FPOGV", "BPOGX", "BPOGY", "BPOGV", "LPMM", "LPMMV", "RPMM", "RPMMV", "X_ORIGINAL", "Y_ORIGINAL",
-)  # fmt: skip
+SHAPE = (512, 420)
 MASKS = ("left_lung", "right_lung", "mediastinum", "aortic_knob")
+_OFFSET_DEG = 0.3
+_WORDS = {"Normal": "No acute process.", "CHF": "Heart is enlarged.", "pneumonia": "Opacity, likely pneumonia."}
 
 
 @dataclass(frozen=True)
@@ -50,8 +62,9 @@ def write_chests(
     *,
     images: int = 300,
     seed: int = 0,
-    shape: tuple[int, int] = (320, 276),
+    shape: tuple[int, int] = SHAPE,
     contrast: tuple[float, float] = (0.05, 0.9),
+    clutter: float = 1.0,
     skill: float = 0.8,
     pads: Literal["image_left_pad", "image_left"] = "image_left_pad",
     calibrations: bool = True,
@@ -64,8 +77,9 @@ def write_chests(
         images: how many; a third of each class, about one patient in twelve with two.
         seed: of everything; the first n images of a larger phantom are those of a phantom of n.
         shape: (rows, columns) of an image.
-        contrast: range of how plain findings are (uniform).
-        skill: how much of a reading goes to what the label asks for.
+        contrast: range of how plain findings are (uniform), within 0 and 1.
+        clutter: how much lies on the pictures that is no finding; 1 as usual, 0 nothing.
+        skill: how much of a reading goes to what the picture asks for.
         pads: spelling of the padding columns in the master sheet.
         calibrations: plant calibration pictures.
         progress: called with (done, of how many).
@@ -74,63 +88,92 @@ def write_chests(
         What is true, as written to truth.json.
 
     Raises:
-        CohortError: the folder holds something, or fewer than three images.
+        CohortError: the folder holds something, fewer than three images, or options out of range.
     """
-    if destination.exists() and any(destination.iterdir()):
-        raise CohortError(f"{destination} is not empty.", "Name a new folder.")
-    if images < 3:
-        raise CohortError(f"A phantom chest cohort needs three images or more; got {images}.", "Ask for 300.")
+    _refuse(destination, images, shape, contrast, clutter, skill)
     items = _planned(images, seed, contrast)
-    truth: dict[str, Any] = {"images": {}, "calibration_rows": 0, "sessions": 0, "last_of_session": []}
+    planted = dict.fromkeys(
+        ("samples", "invalid", "off_image", "kept", "fixations", "calibration_pictures", "calibration_rows",
+         "calibration_fixations"), 0)  # fmt: skip
+    truth: dict[str, Any] = {"images": {}, "last_of_session": [], "session_offset_px": {}, "upper_case_sessions": []}
     destination.mkdir(parents=True, exist_ok=True)
-    master = _Table(destination / "master_sheet.csv", _master_columns(pads))
-    boxes = _Table(destination / "bounding_boxes.csv", ("dicom_id", "bbox_name", "x1", "x2", "y1", "y2"))
+    bars = pads_of(shape)
     with (
-        _Table(destination / "eye_gaze.csv", GAZE_COLUMNS) as samples,
-        _Table(destination / "fixations.csv", GAZE_COLUMNS) as fixations,
-        master,
-        boxes,
+        Table(destination / "master_sheet.csv", master_columns(pads)) as master,
+        Table(destination / "bounding_boxes.csv", BOX_COLUMNS) as boxes,
+        Table(destination / "eye_gaze.csv", GAZE_COLUMNS) as samples,
+        Table(destination / "fixations.csv", GAZE_COLUMNS) as fixations,
     ):
         for n, item in enumerate(items):
             chest = draw_chest(
                 item.label, np.random.default_rng([seed, 1, n]), shape=shape, contrast=item.contrast,
-                person=np.random.default_rng([seed, 2, item.person]),
+                person=np.random.default_rng([seed, 2, item.person]), clutter=clutter,
             )  # fmt: skip
             path = _write_image(destination, item, chest, seed)
             _write_masks(destination, item, chest)
-            left = _pads(shape)
-            master.row(_master_row(item, path, pads, left))
-            for row in _box_rows(item, chest):
-                boxes.row(row)
-            reading = read_chest(chest, np.random.default_rng([seed, 3, n]), skill=skill)
+            someone = np.random.default_rng([seed, 7, item.person])
+            master.rows([master_row(item.dicom_id, path, item.study, item.patient, item.label, bars, someone,
+                                    np.random.default_rng([seed, 8, n]))])  # fmt: skip
+            boxes.rows(box_rows(item.dicom_id, chest))
             session, place = divmod(n, SESSION_IMAGES)
+            day = np.random.default_rng([seed, 6, session])
+            style, offset = ReaderStyle.drawn(day, skill), day.normal(0.0, _OFFSET_DEG, 2)
+            reading = read_chest(
+                chest, np.random.default_rng([seed, 3, n]), style=style, offset_deg=(offset[0], offset[1])
+            )
             # some sessions' tables have the ids in upper case
             written = item.dicom_id.upper() if session % 2 else item.dicom_id
-            rows = _gaze_rows(reading, written, shape, f"session_{session}", f"media_{place}", left)
-            for row in rows[0]:
-                samples.row(row)
-            for row in rows[1]:
-                fixations.row(row)
+            name = (f"session_{session}", f"media_{place}", written)
+            samples.rows(sample_rows(reading, name, shape, bars))
+            fixations.rows(fixation_rows(reading, name, shape, bars))
+            if place == 0:
+                truth["session_offset_px"][name[0]] = (offset * shape[0] / HEIGHT_DEG).round(4).tolist()
+                truth["upper_case_sessions"] += [name[0]] if session % 2 else []
             if calibrations and n % CALIBRATION_EVERY == CALIBRATION_EVERY - 1:
                 # the next picture shown is a dot on a blank page, filed under this image's id cut short
-                dot = _gaze_rows(
-                    _dot(np.random.default_rng([seed, 4, n]), shape), written[:-5], shape,
-                    f"session_{session}", f"calibration_{place}", left,
-                )  # fmt: skip
-                for row in dot[0]:
-                    samples.row(row)
-                for row in dot[1]:
-                    fixations.row(row)
-                truth["calibration_rows"] += len(dot[0])
+                dot = _dot(np.random.default_rng([seed, 4, n]), shape, offset)
+                name = (name[0], f"calibration_{place}", written[:-5])
+                samples.rows(sample_rows(dot, name, shape, bars))
+                fixations.rows(fixation_rows(dot, name, shape, bars))
+                planted["calibration_pictures"] += 1
+                planted["calibration_rows"] += len(dot.samples)
+                planted["calibration_fixations"] += len(dot.fixations)
             if place == SESSION_IMAGES - 1 or n == images - 1:
                 truth["last_of_session"].append(item.dicom_id)
-            truth["sessions"] = session + 1
-            truth["images"][item.dicom_id] = _truth_of(item, chest, reading)
+            on = inside(reading, shape, bars)
+            for key, count in (("samples", len(on)), ("invalid", (~reading.valid).sum()),
+                               ("off_image", (reading.valid & ~on).sum()), ("kept", (reading.valid & on).sum()),
+                               ("fixations", len(reading.fixations))):  # fmt: skip
+                planted[key] += int(count)
+            truth["images"][item.dicom_id] = _truth_of(item, chest, reading, on)
             if progress is not None:
                 progress(n + 1, images)
-    _write_rest(destination, items)
+    truth["sessions"] = len(truth["last_of_session"])
+    truth["calibration_rows"] = planted["calibration_rows"]
+    truth["planted"] = planted
+    truth["id_list"] = _write_rest(destination, items)
     (destination / "truth.json").write_text(json.dumps(truth, indent=1) + "\n", encoding="utf-8")
     return truth
+
+
+def _refuse(
+    destination: Path, images: int, shape: tuple[int, int], contrast: tuple[float, float], clutter: float, skill: float
+) -> None:
+    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
+        raise CohortError(f"{destination} is not empty.", "Name a new folder.")
+    if images < 3:
+        raise CohortError(f"A phantom chest cohort needs three images or more; got {images}.", "Ask for 300.")
+    if min(shape) < 96 or not 0.7 <= shape[1] / shape[0] <= 1.3:
+        raise CohortError(
+            f"A chest needs at least 96 pixels a side and 0.7 to 1.3 times as many columns as rows; got {shape}.",
+            "Ask for 512 and 420.",
+        )
+    if not (0.0 <= contrast[0] <= contrast[1] <= 1.0 and 0.0 <= skill <= 1.0 and 0.0 <= clutter <= 2.0):
+        raise CohortError(
+            f"Contrast is a range within 0 and 1, skill lies in 0..1, clutter in 0..2; got {contrast}, {skill} and "
+            f"{clutter}.",
+            "Leave them out for the usual difficulty.",
+        )
 
 
 def _planned(images: int, seed: int, contrast: tuple[float, float]) -> list[_Item]:
@@ -165,143 +208,45 @@ def _write_masks(destination: Path, item: _Item, chest: Chest) -> None:
     folder = destination / "audio_segmentation_transcripts" / item.dicom_id
     folder.mkdir(parents=True)
     for name in MASKS:
-        Image.fromarray((chest.organs[name] * 255).astype(np.uint8)).save(folder / f"{name}.png")
-    words = {"Normal": "No acute process.", "CHF": "Heart is enlarged.", "pneumonia": "Opacity, likely pneumonia."}
-    (folder / "transcript.json").write_text(json.dumps({"full_text": words[item.label]}) + "\n", encoding="utf-8")
+        Image.fromarray((chest.organs[name] * 255).astype(np.uint8)).save(folder / f"{name}.png", compress_level=1)
+    (folder / "transcript.json").write_text(json.dumps({"full_text": _WORDS[item.label]}) + "\n", encoding="utf-8")
 
 
-def _pads(shape: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Grey bars around an image fitted to the screen: top, bottom, left, right in screen pixels."""
-    scale = min(SCREEN[0] / shape[0], SCREEN[1] / shape[1])
-    tall, wide = round(shape[0] * scale), round(shape[1] * scale)
-    top, left = (SCREEN[0] - tall) // 2, (SCREEN[1] - wide) // 2
-    return top, SCREEN[0] - tall - top, left, SCREEN[1] - wide - left
-
-
-def _master_columns(pads: str) -> tuple[str, ...]:
-    end = "_pad" if pads.endswith("_pad") else ""
-    sides = tuple(f"image_{side}{end}" for side in ("top", "bottom", "left", "right"))
-    return (
-        "dicom_id", "path", "study_id", "patient_id", "stay_id", "gender", "anchor_age", *sides, "dx1", "dx1_icd",
-        "normal_reports", "Normal", "CHF", "pneumonia", "pulmonary_edema__hazy_opacity", "cxr_exam_indication",
+def _dot(rng: Generator, shape: tuple[int, int], offset_deg: Any) -> Scanpath:
+    """Eyes on the dot of a calibration picture: the middle of the screen, as far off as the session's tracker is."""
+    n = int(rng.integers(60, 120))
+    degree = shape[0] / HEIGHT_DEG
+    _, _, left, right = pads_of(shape)
+    # the bars may differ by a screen pixel; the dot is on the screen's middle
+    middle = np.array([shape[0] / 2.0, shape[1] / 2.0 + (right - left) / 2.0 * shape[1] / (SCREEN[1] - left - right)])
+    seen = middle + np.asarray(offset_deg) * degree
+    samples = seen + rng.normal(0.0, 0.06 * degree, (n, 2))
+    return Scanpath(
+        np.array([[*seen, 0.1, n / RATE_HZ]]), samples, np.zeros(n, dtype=np.int64), np.ones(n, dtype=bool),
+        float("nan"),
     )  # fmt: skip
 
 
-def _master_row(item: _Item, path: str, pads: str, left: tuple[int, int, int, int]) -> dict[str, Any]:
-    end = "_pad" if pads.endswith("_pad") else ""
-    sides = dict(zip((f"image_{s}{end}" for s in ("top", "bottom", "left", "right")), left, strict=True))
-    rng = np.random.default_rng([7, item.number])
-    said = 'EXAMINATION:  CHEST (PA)\n\nINDICATION:  Cough, "r/o" pneumonia'
+def _truth_of(item: _Item, chest: Chest, reading: Scanpath, on: Any) -> dict[str, Any]:
     return {
-        "dicom_id": item.dicom_id, "path": path, "study_id": item.study, "patient_id": item.patient,
-        "stay_id": item.number, "gender": "F" if rng.random() < 0.5 else "M", "anchor_age": "60 - 70", **sides,
-        "dx1": "phantom", "dx1_icd": "R05",
-        "normal_reports": int(item.label == "Normal"), **{name: int(item.label == name) for name in CHEST_CLASSES},
-        "pulmonary_edema__hazy_opacity": int(item.label == "CHF"),
-        "cxr_exam_indication": said if rng.random() < 0.3 else "Dyspnea",
-    }  # fmt: skip
-
-
-def _box_rows(item: _Item, chest: Chest) -> list[dict[str, Any]]:
-    rows = []
-    parts = {
-        "cardiac silhouette": chest.heart, "left lung": _extent(chest.organs["left_lung"]),
-        "right lung": _extent(chest.organs["right_lung"]), "aortic knob": _extent(chest.organs["aortic_knob"]),
-    }  # fmt: skip
-    for name, (r0, c0, r1, c1) in parts.items():
-        rows.append({"dicom_id": item.dicom_id, "bbox_name": name, "x1": c0, "x2": c1, "y1": r0, "y2": r1})
-    return rows
-
-
-def _extent(mask: np.ndarray) -> tuple[int, int, int, int]:
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
-
-
-def _dot(rng: Generator, shape: tuple[int, int]) -> Scanpath:
-    """Eyes on the dot of a calibration picture: the middle of the screen."""
-    n = int(rng.integers(60, 120))
-    middle = np.array(shape) / 2.0
-    samples = middle + rng.normal(0.0, 2.0, (n, 2))
-    fixation = np.array([[*middle, 0.1, n / RATE_HZ]])
-    return Scanpath(fixation, samples, np.zeros(n, dtype=int), np.ones(n, dtype=bool), float("nan"))
-
-
-def _gaze_rows(
-    reading: Scanpath, dicom_id: str, shape: tuple[int, int], session: str, media: str, pads: tuple[int, int, int, int]
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Rows of eye_gaze.csv and fixations.csv."""
-    top, bottom, left, right = pads
-
-    def row(place: Any, n: int, seconds: float, start: float, length: float, owner: int, valid: bool) -> dict[str, Any]:
-        y = (top + place[0] / shape[0] * (SCREEN[0] - top - bottom)) / SCREEN[0]
-        x = (left + place[1] / shape[1] * (SCREEN[1] - left - right)) / SCREEN[1]
-        inside = 0 <= place[0] < shape[0] and 0 <= place[1] < shape[1]
-        original = (int(place[1]), int(place[0])) if inside else (-1 - int(abs(place[1])), -1 - int(abs(place[0])))
-        return {
-            "SESSION_ID": session, "MEDIA_ID": media, "DICOM_ID": dicom_id, "CNT": n,
-            "Time (in secs)": f"{seconds:.5f}", "TIMETICK(f=10000000)": round(seconds * 1e7),
-            "FPOGX": f"{x:.5f}", "FPOGY": f"{y:.5f}", "FPOGS": f"{start:.5f}", "FPOGD": f"{length:.5f}",
-            "FPOGID": owner + 1, "FPOGV": int(valid), "BPOGX": f"{x:.5f}", "BPOGY": f"{y:.5f}", "BPOGV": int(valid),
-            "LPMM": 3.1, "LPMMV": int(valid), "RPMM": 3.2, "RPMMV": int(valid),
-            "X_ORIGINAL": original[0], "Y_ORIGINAL": original[1],
-        }  # fmt: skip
-
-    samples = [
-        row(
-            place,
-            n,
-            n / RATE_HZ,
-            reading.fixations[owner, 2],
-            n / RATE_HZ - reading.fixations[owner, 2],
-            int(owner),
-            ok,
-        )
-        for n, (place, owner, ok) in enumerate(zip(reading.samples, reading.fixation, reading.valid, strict=True))
-    ]
-    fixations = [row(f[:2], n, f[2] + f[3], f[2], f[3], n, True) for n, f in enumerate(reading.fixations)]
-    return samples, fixations
-
-
-def _truth_of(item: _Item, chest: Chest, reading: Scanpath) -> dict[str, Any]:
-    inside = ((reading.samples >= 0) & (reading.samples < np.array(chest.picture.shape))).all(axis=1)
-    return {
-        "label": item.label, "contrast": item.contrast, "patient": item.patient,
+        "label": item.label, "contrast": round(item.contrast, 4), "patient": item.patient,
         "cardiothoracic_ratio": round(chest.cardiothoracic_ratio, 4),
-        "finding": None if chest.finding is None else _extent(chest.finding),
-        "samples": len(reading.samples), "valid_inside": int((inside & reading.valid).sum()),
+        "finding": None if chest.finding is None else extent(chest.finding),
+        "samples": len(reading.samples), "valid_inside": int((on & reading.valid).sum()),
         "fixations": len(reading.fixations),
         "on_finding": None if np.isnan(reading.on_finding) else round(reading.on_finding, 4),
     }  # fmt: skip
 
 
-def _write_rest(destination: Path, items: list[_Item]) -> None:
+def _write_rest(destination: Path, items: list[_Item]) -> list[str]:
+    """The lists by class, and a published list of ids; returns the latter."""
     folder = destination / "inclusion_exclusion_criteria_outputs"
     folder.mkdir()
     for name, file in (("CHF", "CHF"), ("Normal", "normals"), ("pneumonia", "pneumonia")):
-        with _Table(folder / f"{file}.csv", ("dicom_id", "study_id", "patient_id")) as table:
-            for item in items:
-                if item.label == name:
-                    table.row({"dicom_id": item.dicom_id, "study_id": item.study, "patient_id": item.patient})
-    # a published list of ids, as Watanabe 2022 releases one: byte order mark, header ",filename"
+        with Table(folder / f"{file}.csv", ("dicom_id", "study_id", "patient_id")) as table:
+            table.rows((item.dicom_id, item.study, item.patient) for item in items if item.label == name)
+    # as Watanabe 2022 releases one: byte order mark, header ",filename"
     ids = [item.dicom_id for item in items if item.number % 16 != 5]
     text = "\ufeff,filename\n" + "".join(f"{n},{name}\n" for n, name in enumerate(ids))
     (destination / "filenames.csv").write_text(text, encoding="utf-8")
-
-
-class _Table:
-    """A csv that is written row by row."""
-
-    def __init__(self, path: Path, columns: tuple[str, ...]) -> None:
-        self._file = path.open("w", newline="", encoding="utf-8")
-        self._writer = csv.DictWriter(self._file, columns)
-        self._writer.writeheader()
-
-    def row(self, row: dict[str, Any]) -> None:
-        self._writer.writerow(row)
-
-    def __enter__(self) -> _Table:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+    return ids
