@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sightline.errors import GeometryError
 from sightline.evidence import Batch, Evidence
 from sightline.explain.layer_gradients import class_indices, images_of, layer_gradients
+from sightline.explain.quiet_pass import in_precision, quiet_pass
 
 Model = Callable[[Tensor], Evidence]
 
@@ -19,7 +20,8 @@ Model = Callable[[Tensor], Evidence]
 class Explainer(Protocol):
     """A map for each of some classes of each image.
 
-    The model is used in the mode it is in (call `eval()` first to explain a prediction) and left as it was.
+    The prediction is explained as it is made: in evaluation mode, in training too (unless the explainer has an option
+    that says otherwise). Modes, weights, stored gradients, statistics and hooks are left as they were.
     """
 
     def __call__(
@@ -54,8 +56,9 @@ class ClassActivationMap:
         Raises:
             GeometryError: the model shows no such maps, or has no such class.
         """
-        with torch.set_grad_enabled(create_graph):
-            evidence = model(images_of(batch))
+        images = images_of(batch)
+        with quiet_pass(model, images.device, weights=create_graph) as network, torch.set_grad_enabled(create_graph):
+            evidence: Evidence = network(in_precision(images, network))
         maps = evidence.maps if self.extra is None else evidence.extras.get(self.extra)
         if maps is None:
             raise GeometryError(f"The model's evidence holds no {self.extra or 'class maps'}.", "Use GradCAM instead.")
@@ -85,7 +88,11 @@ class GradCAM:
             GeometryError: the layer gives no map, or the logits do not depend on it.
         """
         activation, gradients = layer_gradients(model, batch, classes, self.layer, create_graph=create_graph)
-        with torch.set_grad_enabled(create_graph):
-            weights = gradients.flatten(3).mean(-1)
-            maps = torch.einsum("nbc,bc...->bn...", weights, activation)
+        with torch.inference_mode(False), torch.set_grad_enabled(create_graph):
+            maps = weighed(activation, gradients)
             return maps.relu() if self.relu else maps
+
+
+def weighed(activation: Tensor, gradients: Tensor) -> Tensor:
+    """Maps [b, n, *m]: channels of a layer [b, c, *m] weighed by their mean gradients, of [n, b, c, *m]."""
+    return torch.einsum("nbc,bc...->bn...", gradients.flatten(3).mean(-1), activation)

@@ -10,9 +10,12 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from sightline.evidence import Batch
-from sightline.explain.cam import GradCAM
-from sightline.explain.input_gradient import InputGradient, Reduce, reduced
-from sightline.explain.rules import Rule
+from sightline.explain.cam import weighed
+from sightline.explain.input_gradient import Reduce, reduced, refuse_unreached
+from sightline.explain.layer_gradients import caught_output, class_indices, images_of, last_of, score_gradients
+from sightline.explain.quiet_pass import in_precision, quiet_pass
+from sightline.explain.rules import Rule, rewire
+from sightline.explain.unreached import unreached
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,25 @@ class GuidedGradCAM:
         Raises:
             RecipeError, GeometryError, RunError: as `GradCAM` and `InputGradient`.
         """
-        coarse = GradCAM(self.layer)(model, batch, classes, create_graph=create_graph)
-        fine, _ = InputGradient(self.rule).gradients(model, batch, classes, create_graph=create_graph)
+        images = images_of(batch)
+        with quiet_pass(model, images.device, weights=create_graph) as network:
+            x = in_precision(images, network, full=True).requires_grad_()
+            # one pass serves both: the layer's gradient follows no rule, the image's does
+            with caught_output(network, self.layer) as caught, rewire(self.rule) as rewired:
+                logits = network(x).logits
+            if self.rule != "vanilla":
+                refuse_unreached(self.rule, unreached(logits, rewired.gates))
+            activation, name = last_of(caught, self.layer), f"layer {self.layer!r}"
+            chosen = logits.gather(1, class_indices(classes, logits))
+            rewired.ruling = False
+            by_layer = score_gradients(chosen, activation, name, create_graph=create_graph, keep=True)
+            rewired.ruling = True
+            fine = score_gradients(chosen, x, "the image", create_graph=create_graph).transpose(0, 1)
+            rewired.ruling = False
         size = fine.shape[3:]
         linear = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(size)]
-        with torch.set_grad_enabled(create_graph):
+        with torch.inference_mode(False), torch.set_grad_enabled(create_graph):
+            coarse = weighed(activation, by_layer).relu()
             if self.enlarge == "nearest":
                 weights = interpolate(coarse, size=size, mode="nearest")
             else:

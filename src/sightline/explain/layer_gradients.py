@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from sightline.errors import GeometryError, RecipeError
 from sightline.evidence import Batch
+from sightline.explain.quiet_pass import in_precision, quiet_pass
 
 
 def layer_gradients(
@@ -17,11 +19,30 @@ def layer_gradients(
 ) -> tuple[Tensor, Tensor]:
     """The output of a layer, [b, c, *m], and the gradients of n class scores with respect to it, [n, b, c, *m].
 
-    Gradients already stored on the weights stay as they are. Without `create_graph` both are detached.
+    The pass is quiet (`quiet_pass`). Without `create_graph` both are detached, and nothing is kept of the pass before
+    the layer.
 
     Raises:
         RecipeError: the model has no such layer.
         GeometryError: the layer gives no map, or the logits do not depend on it.
+    """
+    images = images_of(batch)
+    with quiet_pass(model, images.device, weights=create_graph) as network:
+        with caught_output(network, layer) as caught:
+            evidence = network(in_precision(images, network))
+        activation = last_of(caught, layer)
+        chosen = evidence.logits.gather(1, class_indices(classes, evidence.logits))
+        gradients = score_gradients(chosen, activation, f"layer {layer!r}", create_graph=create_graph)
+    return (activation if create_graph else activation.detach()), gradients
+
+
+@contextmanager
+def caught_output(network: nn.Module, layer: str) -> Iterator[list[Tensor]]:
+    """What a layer gives within this block, one tensor a call, each on the way from the image to the score.
+
+    Raises:
+        RecipeError: the network has no such layer.
+        GeometryError: the layer gives no map.
     """
     caught: list[Tensor] = []
 
@@ -33,46 +54,64 @@ def layer_gradients(
         # a copy goes on, so that an in-place step after the layer cannot change what was caught
         return activation.clone()
 
-    handle = _found(model, layer).register_forward_hook(catch)
+    handle = _found(network, layer).register_forward_hook(catch)
     try:
-        with torch.enable_grad():
-            evidence = model(images_of(batch))
+        yield caught
     finally:
         handle.remove()
+
+
+def last_of(caught: Sequence[Tensor], layer: str) -> Tensor:
+    """What the layer gave last.
+
+    Raises:
+        GeometryError: it was not used.
+    """
     if not caught:
         raise GeometryError(f"Layer {layer!r} was not used.", "Name a layer on the way to the logits.")
-    activation = caught[-1]
-    chosen = evidence.logits.gather(1, class_indices(classes, evidence.logits))
-    gradients = _gradients(chosen, activation, layer, create_graph)
-    return (activation if create_graph else activation.detach()), gradients
+    return caught[-1]
 
 
-def _found(model: nn.Module, layer: str) -> nn.Module:
-    try:
-        return model.get_submodule(layer)
-    except AttributeError as error:
-        near = ", ".join(name for name, _ in model.named_children())
-        raise RecipeError(f"The model has no layer {layer!r}.", f"Its parts are {near}.") from error
+def score_gradients(scores: Tensor, of: Tensor, name: str, *, create_graph: bool, keep: bool = False) -> Tensor:
+    """d(scores[:, j])/d(of) for every j: [n, *of.shape].
 
+    Args:
+        scores: [b, n]; images do not mix in them, so that one backward pass serves the whole batch.
+        of: [b, ...].
+        name: of `of`, for the message.
+        create_graph: keep the gradients differentiable.
+        keep: the graph is needed again.
 
-def _gradients(logits: Tensor, activation: Tensor, layer: str, create_graph: bool) -> Tensor:
-    """d(logits[:, j])/d(activation) for every j: [n, b, c, *m]."""
-    n = logits.shape[1]
-    gradients = [
-        # images do not mix in the logits (at inference), so one backward pass serves the whole batch
-        torch.autograd.grad(
-            logits[:, j].sum(),
-            activation,
-            retain_graph=create_graph or j < n - 1,
-            create_graph=create_graph,
-            allow_unused=True,
-        )[0]
-        for j in range(n)
-    ]
+    Raises:
+        GeometryError: the scores do not depend on it.
+    """
+    n = scores.shape[1]
+    gradients: list[Tensor | None] = []
+    if scores.requires_grad:
+        gradients = [
+            torch.autograd.grad(
+                scores[:, j].sum(),
+                of,
+                retain_graph=create_graph or keep or j < n - 1,
+                create_graph=create_graph,
+                allow_unused=True,
+            )[0]
+            for j in range(n)
+        ]
     found = [gradient for gradient in gradients if gradient is not None]
     if len(found) < n:
-        raise GeometryError(f"The logits do not depend on layer {layer!r}.", "Name a layer on the way to the logits.")
+        raise GeometryError(
+            f"The logits do not depend on {name}.", "Name a layer on the way to the logits; is a part detached?"
+        )
     return torch.stack(found)
+
+
+def _found(network: nn.Module, layer: str) -> nn.Module:
+    try:
+        return network.get_submodule(layer)
+    except AttributeError as error:
+        near = ", ".join(name for name, _ in network.named_children())
+        raise RecipeError(f"The model has no layer {layer!r}.", f"Its parts are {near}.") from error
 
 
 def images_of(batch: Batch | Tensor) -> Tensor:
@@ -88,7 +127,8 @@ def class_indices(classes: Sequence[int] | Tensor, logits: Tensor) -> Tensor:
     """
     b, k = logits.shape
     index = torch.as_tensor(classes, dtype=torch.int64, device=logits.device)
-    index = index.expand(b, -1) if index.ndim == 1 else index
+    # a copy, which autograd may keep even if the classes were made in inference mode
+    index = (index.expand(b, -1) if index.ndim == 1 else index).clone()
     if index.ndim != 2 or len(index) != b or index.numel() == 0:
         raise GeometryError(f"Classes must be [n] or [{b}, n]; got {tuple(index.shape)}.")
     if int(index.min()) < 0 or int(index.max()) >= k:

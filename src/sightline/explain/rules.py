@@ -7,6 +7,7 @@ that a map made this way can itself be differentiated.
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,29 +15,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from sightline.errors import RecipeError
+from sightline.explain.activation_calls import PRODUCTS, SIGMOIDS, Call, call_of
 
 Rule = Literal["vanilla", "guided", "deconvolution"]
 
-# the function as torch calls it -> name; in-place variants are answered out of place
-_NAMES: dict[Callable[..., Any], str] = {
-    F.relu: "relu", torch.relu: "relu", torch.relu_: "relu", Tensor.relu: "relu", Tensor.relu_: "relu",
-    F.relu6: "relu6", F.hardtanh: "hardtanh", F.silu: "silu", F.gelu: "gelu",
-    F.hardswish: "hardswish", F.mish: "mish", F.elu: "elu",
-    F.leaky_relu: "leaky_relu", F.softplus: "softplus",
-}  # fmt: skip
-_FORMS: dict[str, Callable[..., Tensor]] = {
-    "relu": F.relu, "relu6": F.relu6, "hardtanh": F.hardtanh, "silu": F.silu, "gelu": F.gelu,
-    "hardswish": F.hardswish, "mish": F.mish,
-    "elu": F.elu, "leaky_relu": F.leaky_relu, "softplus": F.softplus,
-}  # fmt: skip
-
-
-_SETTINGS = ("approximate", "alpha", "negative_slope", "beta", "threshold", "min_val", "max_val")
 # piecewise linear: deconvolution has no slope to keep
 _STRAIGHT = ("relu", "relu6", "hardtanh")
 
@@ -46,8 +32,9 @@ class Rewired:
     """What a rule met.
 
     Attributes:
-        activations: calls answered by the rule, by kind; what it really changed.
+        activations: calls on the way to the score that the rule answered, by kind (under `vanilla`: that it left).
         gates: calls inside squeeze gates, left as they are.
+        escaped: activations in the graph that the rule did not reach, by kind; filled by `unreached.unreached`.
         ruling: whether gradients that pass now follow the rule. A map made with its graph depends on the weights in
             two ways: by the rule's path from score to image, and by the values met on it (slopes of smooth activations,
             gates), which depend on the weights as they truly do. Whoever made such a map sets this to False before
@@ -56,6 +43,7 @@ class Rewired:
 
     activations: Counter[str] = field(default_factory=Counter)
     gates: Counter[str] = field(default_factory=Counter)
+    escaped: Counter[str] = field(default_factory=Counter)
     ruling: bool = True
 
     @property
@@ -77,7 +65,8 @@ def rewire(
     - deconvolution: max(g, 0), whatever x is; with `deconvolution_slope`, max(g, 0) f'(x) for smooth activations.
 
     For f other than ReLU nobody agrees on rules; these are the spec's defaults. Sigmoids and normalisations pass
-    gradients as they are.
+    gradients as they are. `x * sigmoid(x)` is met as the SiLU it is; what is fused, scripted or has a backward of its
+    own is not met (`unreached.unreached` finds it).
 
     Args:
         rule: which rule.
@@ -106,6 +95,8 @@ class _Answering(TorchFunctionMode):
         self.gates = gates
         self.slope = slope
         self.rewired = rewired
+        # the last sigmoid and what it is of: enough to know x * sigmoid(x) when it comes
+        self.sigmoid: tuple[weakref.ref[Tensor], weakref.ref[Tensor], int] | None = None
 
     def __torch_function__(
         self,
@@ -115,72 +106,89 @@ class _Answering(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         given = dict(kwargs or {})
-        name = _NAMES.get(func)
-        if name is None or not args:
-            return func(*args, **given)
-        inputs: Tensor = args[0]
+        call = self._product(func, args) if func in PRODUCTS else call_of(func, args, given)
+        if call is None or not (torch.is_grad_enabled() and call.inputs.requires_grad):
+            values = func(*args, **given)
+            if func in SIGMOIDS and args:
+                self.sigmoid = weakref.ref(values), weakref.ref(args[0]), args[0]._version
+            return values
+        inputs = call.inputs
         if inputs.ndim > 2 and all(n == 1 for n in inputs.shape[2:]) and not self.gates:
-            self.rewired.gates[name] += 1
+            self.rewired.gates[call.name] += 1
             return func(*args, **given)
-        self.rewired.activations[name] += 1
+        self.rewired.activations[call.name] += 1
         if self.rule == "vanilla":
             return func(*args, **given)
-        given.pop("inplace", None)
-        positional = args[1:3] if name in ("elu", "leaky_relu", "hardtanh") else ()
-        kept = {key: value for key, value in given.items() if key in _SETTINGS}
-        values: Tensor = _FORMS[name](inputs, *positional, **kept)
-        return _Passed.apply(inputs, values, name, self.rule, self.slope, positional, kept, self.rewired)
+        if not call.in_place:
+            return _Passed.apply(inputs, call, self)
+        if call.name == "relu" and not inputs._is_view():
+            return _PassedInPlace.apply(inputs, call, self)
+        # what came in is overwritten for those who look at it later, but the rule needs what it was
+        return inputs.copy_(_Passed.apply(inputs.clone(), call, self))
+
+    def _product(self, func: Callable[..., Any], args: tuple[Any, ...]) -> Call | None:
+        """A call of SiLU, if this is x * sigmoid(x), in either order."""
+        if self.sigmoid is None or len(args) < 2:
+            return None
+        gate, source, version = self.sigmoid[0](), self.sigmoid[1](), self.sigmoid[2]
+        ours = (args[0] is source and args[1] is gate) or (args[1] is source and args[0] is gate)
+        if gate is None or source is None or not ours or source._version != version:
+            return None
+        in_place = PRODUCTS[func] and args[0] is source
+        return None if PRODUCTS[func] and not in_place else Call("silu", source, {}, in_place)
 
 
 class _Passed(torch.autograd.Function):
     """The activation's values forward; the rule backward, in steps that can be differentiated again."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        inputs: Tensor,
-        values: Tensor,
-        name: str,
-        rule: Rule,
-        slope: bool,
-        positional: tuple[Any, ...],
-        kept: Mapping[str, Any],
-        rewired: Rewired,
-    ) -> Tensor:
-        ctx.rewired = rewired
-        ctx.save_for_backward(inputs)
-        ctx.name, ctx.rule, ctx.slope, ctx.positional, ctx.kept = name, rule, slope, positional, kept
-        return values.clone()
+    def forward(ctx: Any, inputs: Tensor, call: Call, mode: _Answering) -> Tensor:
+        values = call.values(inputs)
+        # where the output is positive, so was the input of a ReLU, and the output is kept anyway
+        ctx.save_for_backward(values if call.name == "relu" else inputs)
+        _remember(ctx, call, mode)
+        return values
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        (inputs,) = ctx.saved_tensors
-        nothing = (None,) * 7
-        if not ctx.rewired.ruling:
-            return gradients[0] * _slope(ctx.name, inputs, ctx.positional, ctx.kept), *nothing
-        arriving = gradients[0].clamp(min=0.0)
-        if ctx.rule == "guided":
-            passed = arriving * _slope(ctx.name, inputs, ctx.positional, ctx.kept) * (inputs > 0)
-        elif ctx.slope and ctx.name not in _STRAIGHT:
-            passed = arriving * _slope(ctx.name, inputs, ctx.positional, ctx.kept)
-        else:
-            passed = arriving
-        return passed, *nothing
+        return _ruled(ctx, gradients[0]), None, None
 
 
-def _slope(name: str, inputs: Tensor, positional: tuple[Any, ...], kept: Mapping[str, Any]) -> Tensor:
-    """f'(x), differentiable where the graph is kept."""
-    if name == "relu":
-        return (inputs > 0).to(inputs.dtype)
-    if name == "relu6":
-        return ((inputs > 0) & (inputs < 6)).to(inputs.dtype)
-    if name == "silu":
-        gate = torch.sigmoid(inputs)
-        return gate * (1.0 + inputs * (1.0 - gate))
-    # any other: autograd's own derivative, kept differentiable when this backward is
+class _PassedInPlace(torch.autograd.Function):
+    """The same for a ReLU that overwrites its input."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, call: Call, mode: _Answering) -> Tensor:
+        values = inputs.relu_()
+        ctx.mark_dirty(values)
+        ctx.save_for_backward(values)
+        _remember(ctx, call, mode)
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        return _ruled(ctx, gradients[0]), None, None
+
+
+def _remember(ctx: Any, call: Call, mode: _Answering) -> None:
+    # not the call itself: it holds the input
+    ctx.call, ctx.name, ctx.rule = call.without_inputs(), call.name, mode.rule
+    ctx.rewired, ctx.slope = mode.rewired, mode.slope
+
+
+def _ruled(ctx: Any, gradient: Tensor) -> Tensor:
+    (saved,) = ctx.saved_tensors
+    if ctx.rewired.ruling:
+        gradient = gradient.clamp(min=0.0)
+        if ctx.rule == "deconvolution" and (ctx.name in _STRAIGHT or not ctx.slope):
+            return gradient
+    if ctx.name == "relu":
+        return torch.ops.aten.threshold_backward(gradient, saved, 0)
+    if ctx.rewired.ruling and ctx.rule == "guided":
+        gradient = gradient * (saved > 0)
+    # autograd's own step, itself differentiable in gradient and input when this backward is
     graph = torch.is_grad_enabled()
     with torch.enable_grad():
-        x = inputs if inputs.requires_grad and graph else inputs.detach().requires_grad_()
-        y = _FORMS[name](x, *positional, **kept)
-        (slope,) = torch.autograd.grad(y.sum(), x, create_graph=graph)
-    return slope
+        x = saved if graph and saved.requires_grad else saved.detach().requires_grad_()
+        (passed,) = torch.autograd.grad(ctx.call.values(x), x, gradient, create_graph=graph)
+    return passed

@@ -50,6 +50,7 @@ class SmoothGrad:
             noisy = images + scale * noise
             given = replace(batch, images=noisy) if isinstance(batch, Batch) else noisy
             maps = self.explainer(model, given, classes, create_graph=create_graph)
-            total = maps if total is None else total + maps
+            with torch.inference_mode(False), torch.set_grad_enabled(create_graph):
+                total = maps / self.samples if total is None else total + maps / self.samples
         assert total is not None
-        return total / self.samples
+        return total
