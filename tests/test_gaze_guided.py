@@ -1,4 +1,4 @@
-"""GG-CAM (Zhu 2022): the layer, the loss against a slow restatement, and what its learned weights do."""
+"""GG-CAM (Zhu 2022): the loss against a slow restatement, and what its learned weights do."""
 
 import math
 
@@ -9,10 +9,6 @@ from sightline.errors import GeometryError, RecipeError
 from sightline.evidence import Batch
 from sightline.frame import Frame
 from sightline.guidance.gaze_guided import GazeGuided
-from sightline.models.backbones import Backbone
-from sightline.models.cam_layer import CamLayer
-from sightline.models.class_maps import ClassMapModel
-from sightline.models.pools import MeanPool
 
 
 def batch_of(labels, targets, guided):
@@ -42,6 +38,7 @@ def slow(out, batch, gain=1.0, squash=True):
     """Cross-entropy and equation 9, cell by cell."""
     ce = error = 0.0
     guided = 0
+    out = {name: tensor.detach() for name, tensor in out.items()}
     for i, label in enumerate(batch.labels.tolist()):
         z = out["logits"][i].tolist()
         ce += (math.log(sum(math.exp(v) for v in z)) - z[label]) / len(batch)
@@ -67,14 +64,17 @@ def test_is_the_printed_sum():
     ce, error = slow(out, batch, gain=2.0)
     term = GazeGuided(sigma_map=0.5, sigma_ce=2.0, gain=2.0, rescale=False)(out, batch, torch.ones(3), ())
     want = error / (2 * 0.25) + ce / 4 + math.log(1.5) + math.log(3.0)
-    assert float(term.value) == pytest.approx(want, rel=1e-5) and term.images == 4
+    assert float(term.value.detach()) == pytest.approx(want, rel=1e-5) and term.images == 4
     assert term.parts == pytest.approx(
         {"cross_entropy": ce, "map_error": error, "gain": 2.0, "sigma_map": 0.5, "sigma_ce": 2.0}, rel=1e-5
     )
     fixed = GazeGuided(weights="fixed", weight=3.0, gain=2.0)(out, batch, torch.ones(3), ())
     assert float(fixed.value) == pytest.approx(ce + 3 * error, rel=1e-5)
+    # numbers that take no part are not logged
+    assert set(fixed.parts) == {"cross_entropy", "map_error", "gain"}
     raw = GazeGuided(weights="fixed", squash=False)(out, batch, torch.ones(3), ())
     assert float(raw.value) == pytest.approx(ce + slow(out, batch, squash=False)[1], rel=1e-5)
+    assert set(raw.parts) == {"cross_entropy", "map_error"}
 
 
 def test_only_the_true_classs_map_is_held_against_gaze():
@@ -121,19 +121,32 @@ def test_what_the_network_sees_is_a_multiple_of_the_printed_loss():
     assert grads[True][2] == pytest.approx(grads[False][2], rel=1e-5)
 
 
-@pytest.mark.parametrize("rate", [1e-3, 7e-3])
-def test_sigma_climbs_by_itself_whatever_the_rate(rate):
-    """Spec, golden check 13: under Adam ln sigma grows by about 2.5e-4 a step, so its start sets a curriculum."""
+@pytest.mark.parametrize(
+    ("rate", "decay", "steps"),
+    [
+        (7e-3, 0.99, 700),
+        (3e-2, 0.99, 700),
+        pytest.param(1e-3, 0.999, 6000, marks=pytest.mark.slow),
+        pytest.param(7e-3, 0.999, 6000, marks=pytest.mark.slow),
+    ],
+)
+def test_sigma_climbs_by_itself_whatever_the_rate(rate, decay, steps):
+    """Spec, golden check 13: ln sigma grows by (1 - beta2) / 4 a step, 2.5e-4 by default; its start sets a curriculum.
+
+    The gradient falls as the square of sigma, and Adam divides by a mean of the past's.
+    """
     out, batch = example()
+    out = {name: tensor.detach() for name, tensor in out.items()}
     loss = GazeGuided(sigma_map=2e-9, learn_gain=False).build()
-    adam = torch.optim.Adam(loss.parameters(), lr=rate)
+    adam = torch.optim.Adam(loss.parameters(), lr=rate, betas=(0.9, decay))
     track = []
-    for _ in range(6000):
+    for _ in range(steps):
         adam.zero_grad()
-        loss({k: v.detach() for k, v in out.items()}, batch, torch.ones(3), ()).value.backward()
+        loss(out, batch, torch.ones(3), ()).value.backward()
         adam.step()
         track.append(float(loss.log_sigma_map.detach()))
-    assert (track[-1] - track[-2001]) / 2000 == pytest.approx(2.5e-4, rel=0.15)
+    last = steps // 4
+    assert (track[-1] - track[-1 - last]) / last == pytest.approx((1.0 - decay) / 4.0, rel=0.15)
 
 
 def test_the_printed_start_freezes_float32_and_not_ours():
@@ -158,7 +171,7 @@ def test_the_printed_start_freezes_float32_and_not_ours():
 
 
 def test_no_gaze_is_no_guidance_and_never_nan():
-    out, batch = example()
+    out, _ = example()
     empty = batch_of([0, 1, 2, 0], torch.zeros(4, 1, 8, 8), torch.zeros(4, 3, dtype=torch.bool))
     for given in (empty, batch_of([0, 1, 2, 0], None, torch.zeros(4, 3, dtype=torch.bool))):
         loss = GazeGuided().build()
@@ -186,22 +199,3 @@ def test_what_means_nothing_is_refused():
     out, batch = example()
     with pytest.raises(GeometryError, match="maps"):
         GazeGuided()({"logits": out["logits"]}, batch, torch.ones(3), ())
-    with pytest.raises(RecipeError, match="two or more"):
-        CamLayer(Backbone("test_resnet")).build(1)
-
-
-def test_the_layer_is_mean_pooling_and_a_linear_layer():
-    torch.manual_seed(0)
-    ours = CamLayer(Backbone("test_resnet")).build(3).eval()
-    theirs = ClassMapModel(Backbone("test_resnet"), pool=MeanPool()).build(3).eval()
-    theirs.trunk.load_state_dict(ours.trunk.state_dict())
-    theirs.head.linear.load_state_dict(ours.head.state_dict())
-    images = torch.rand(2, 3, 64, 64)
-    a, b = ours(images), theirs(images)
-    assert torch.allclose(a.logits, b.logits, atol=1e-6)
-    assert torch.allclose(a.maps + ours.head.bias.view(1, -1, 1, 1), b.maps, atol=1e-6)
-    assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
-    mean = CamLayer(Backbone("test_resnet"), reduce="mean").build(3).eval()
-    mean.load_state_dict(ours.state_dict())
-    channels = ours.head.in_features
-    assert torch.allclose(mean(images).maps * channels, a.maps, atol=1e-4)

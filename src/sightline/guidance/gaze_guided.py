@@ -115,7 +115,7 @@ class GazeGuidedLoss(nn.Module):
             error, images = self.map_error(out, batch)
             value = self._joined(classification, error, images)
         parts = {"cross_entropy": float(classification.detach()), "map_error": float(error.detach())}
-        parts |= {name.removeprefix("log_"): math.exp(float(n.detach())) for name, n in self._numbers().items()}
+        parts |= {name: math.exp(float(logarithm.detach())) for name, logarithm in self._numbers().items()}
         return Term(value, len(batch), parts=parts)
 
     def map_error(self, out: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, int]:
@@ -166,4 +166,8 @@ class GazeGuidedLoss(nn.Module):
         return for_network + (for_sigmas - for_sigmas.detach())
 
     def _numbers(self) -> dict[str, Tensor]:
-        return {"log_gain": self.log_gain, "log_sigma_map": self.log_sigma_map, "log_sigma_ce": self.log_sigma_ce}
+        """Logarithms of what takes part."""
+        numbers = {"gain": self.log_gain} if self.config.squash else {}
+        if self.config.weights == "learned":
+            numbers |= {"sigma_map": self.log_sigma_map, "sigma_ce": self.log_sigma_ce}
+        return numbers
