@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from sightline.case import Case, Cohort
-from sightline.cohorts.egd_tables import SCREEN, Gazes, Record, read_boxes, read_gaze, read_ids, read_master
+from sightline.cohorts.egd_gaze import Gazes, read_gaze
+from sightline.cohorts.egd_tables import SCREEN, Record, read_boxes, read_ids, read_master
 from sightline.cohorts.mimic_images import find_images
 from sightline.cohorts.split import split_cohort
 from sightline.cohorts.viewing import Viewing, viewing_of
