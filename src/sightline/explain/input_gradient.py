@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +17,7 @@ from sightline.explain.layer_gradients import class_indices, images_of, score_gr
 from sightline.explain.quiet_pass import in_precision, quiet_pass
 from sightline.explain.quiet_pass import uncompiled as uncompiled
 from sightline.explain.rules import Rewired, Rule, rewire
+from sightline.explain.second_order import cheaply
 from sightline.explain.unreached import unreached
 
 Reduce = Literal["positive_mean", "absolute_sum", "absolute_mean", "signed_sum"]
@@ -76,7 +78,11 @@ class InputGradient:
         still, off = self.batch_norm == "eval", self.dropout == "off"
         with quiet_pass(model, images.device, batch_norm=still, dropout=off, weights=create_graph) as network:
             x = in_precision(images, network, full=True).requires_grad_()
-            with rewire(self.rule, gates=self.gates, deconvolution_slope=self.deconvolution_slope) as rewired:
+            with (
+                rewire(self.rule, gates=self.gates, deconvolution_slope=self.deconvolution_slope) as rewired,
+                cheaply(rewired) if create_graph else nullcontext(),
+            ):
+                # a decoder is not on the way from image to score
                 logits = getattr(network, "classify", network)(x).logits
             if self.rule != "vanilla":
                 rewired.escaped = unreached(logits, rewired.gates)

@@ -171,8 +171,8 @@ class _PassedInPlace(torch.autograd.Function):
 
 
 def _remember(ctx: Any, call: Call, mode: _Answering) -> None:
-    # not the call itself: it holds the input
-    ctx.call, ctx.name, ctx.rule = call.without_inputs(), call.name, mode.rule
+    # not the call itself, which holds the input; and nothing by a name that a node of the graph has already
+    ctx.call, ctx.rule = call.without_inputs(), mode.rule
     ctx.rewired, ctx.slope = mode.rewired, mode.slope
 
 
@@ -180,9 +180,9 @@ def _ruled(ctx: Any, gradient: Tensor) -> Tensor:
     (saved,) = ctx.saved_tensors
     if ctx.rewired.ruling:
         gradient = gradient.clamp(min=0.0)
-        if ctx.rule == "deconvolution" and (ctx.name in _STRAIGHT or not ctx.slope):
+        if ctx.rule == "deconvolution" and (ctx.call.name in _STRAIGHT or not ctx.slope):
             return gradient
-    if ctx.name == "relu":
+    if ctx.call.name == "relu":
         return torch.ops.aten.threshold_backward(gradient, saved, 0)
     if ctx.rewired.ruling and ctx.rule == "guided":
         gradient = gradient * (saved > 0)
