@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, ClassVar, Literal, Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d, binary_cross_entropy_with_logits, cross_entropy, one_hot
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
 
 from sightline.errors import GeometryError, RecipeError
 from sightline.evidence import Batch
+from sightline.guidance.heatmap_scale import Encoding, encoded, lively, min_max, on_grid, smoothed
 from sightline.guidance.term import Term
 
 Sets = Literal["classifier", "decoder", "set1", "set2", "set3"]
@@ -31,8 +30,10 @@ class HeatmapMatch:
     """gamma L_cls + (1 - gamma) L_seg, with D the decoder's logits, H the explainer's map and E the gaze.
 
     L_seg is: `decoder` BCE(D, E) (the published baseline); `set1` BCE(H, E), of which the decoder learns nothing;
-    `set2` BCE between D and H, without gaze; `set3` w BCE(D, E) + (1 - w) BCE(H, E). `classifier` has no L_seg. The
-    paper leaves much open; each choice is an option with the default of the spec (4.5).
+    `set2` BCE between D and H, without gaze; `set3` w BCE(D, E) + (1 - w) BCE(H, E). `classifier` has no L_seg, and its
+    gamma is 1. The paper leaves much open; each choice is an option with the default of the spec (4.5).
+
+    H is smoothed on its own grid, brought to the grid of D (means over cells), scaled, and made logits, in this order.
 
     Attributes:
         match: what is held against what.
@@ -44,10 +45,12 @@ class HeatmapMatch:
             has it, with which no map can say "nothing here".
         eps: of the clamp.
         scale: H is scaled per image to 0..1 (`min_max`, minimum and maximum detached), or left (`none`).
-        flow: set 2's gradient goes `to_decoder`, H being the target; or to `both`.
+        flow: set 2's gradient goes `to_decoder`, H being the target; or to `both`, half of the loss each.
         target: gaze as it is (`linear`), or as a picture in matplotlib's colours read as grey (`viridis_gray`), which
             never reaches 0 or 1: what the published code has.
-        grid: side of the grid on which maps are compared, or None for that of the gaze.
+        grid: side of the grid on which maps are compared, or None for that of D, or of the gaze where there is no D.
+        smooth_px: standard deviation of a Gaussian over H, in cells of H (pixels of the image, for gradients of the
+            image), or None.
     """
 
     needs_boxes: ClassVar[bool] = False
@@ -61,8 +64,9 @@ class HeatmapMatch:
     eps: float = 1e-4
     scale: Literal["min_max", "none"] = "min_max"
     flow: Literal["to_decoder", "both"] = "to_decoder"
-    target: Literal["linear", "viridis_gray"] = "linear"
+    target: Encoding = "linear"
     grid: int | None = None
+    smooth_px: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse shares that are none, and sets without an explainer."""
@@ -72,8 +76,15 @@ class HeatmapMatch:
             )
         if self.match.startswith("set") and self.heatmap is None:
             raise RecipeError(f"{self.match} compares an explainer's map.", "Name a heatmap, e.g. input_gradient.")
+        if self.heatmap is not None and "create_graph" not in inspect.signature(self.heatmap).parameters:
+            raise RecipeError(
+                f"heatmap {type(self.heatmap).__name__} is no explainer that can be trained through.",
+                "Name one, e.g. input_gradient.",
+            )
         if self.grid is not None and self.grid < 1:
             raise RecipeError(f"grid must be 1 or more; got {self.grid}.")
+        if self.smooth_px is not None and not self.smooth_px > 0.0:
+            raise RecipeError(f"smooth_px must be above 0; got {self.smooth_px}.", "Use null for no smoothing.")
 
     @property
     def needs_regions(self) -> bool:
@@ -93,19 +104,19 @@ class HeatmapMatch:
     def __call__(
         self, out: Mapping[str, Tensor], batch: Batch, class_weights: Tensor, history: Sequence[Mapping[str, Any]]
     ) -> Term:
-        """The term.
+        """The term, computed in float32 or wider whatever the precision of the network.
 
         Args:
             out: `logits` [b, k]; `decoder` [b, 1, *s] and `explained` [b, 1, *m] where the set wants them.
-            batch: labels; targets [b, 1, *s] and guided [b, k]: images without gaze count for the classes alone.
+            batch: labels; targets [b, 1 or k, *s] and guided [b, k]: images without gaze count for the classes alone.
             class_weights: [k], of the classification loss.
             history: not used.
 
         Raises:
-            GeometryError: a map that the set wants is not there.
+            GeometryError: a map that the set wants is not there, or not of this shape.
         """
         with torch.autocast(out["logits"].device.type, enabled=False):
-            classes = self._classes(out["logits"].float(), batch.labels, class_weights)
+            classes = self._classes(_exact(out["logits"]), batch.labels, class_weights)
             if self.match == "classifier":
                 return Term(classes, len(batch), parts={"classification": float(classes.detach())})
             maps, parts = self._maps(out, batch)
@@ -116,44 +127,46 @@ class HeatmapMatch:
     def _classes(self, logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         if self.labels == "softmax":
             return (cross_entropy(logits, labels, reduction="none") * weights[labels]).mean()
-        truth = one_hot(labels, logits.shape[1]).float()
+        truth = one_hot(labels, logits.shape[1]).to(logits.dtype)
         return (binary_cross_entropy_with_logits(logits, truth, reduction="none").mean(1) * weights[labels]).mean()
 
     def _maps(self, out: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """L_seg over the images it is defined on, and its parts."""
-        parts: dict[str, float] = {}
         painted = self._wanted(out, "decoder", self.match != "set1")
         explained = self._wanted(out, "explained", self.match != "decoder")
         size = self._size(batch, painted, explained)
-        asked = torch.ones(len(batch), dtype=torch.bool, device=out["logits"].device)
-        gaze = None
-        if self.needs_regions:
-            asked = batch.guided.any(dim=1).to(asked.device)
-            if batch.targets is not None and bool(asked.any()):
-                gaze = encoded(adaptive_avg_pool2d(batch.targets.to(asked.device).float(), size), self.target)
-        shown = heat = None
-        if explained is not None:
-            heat = on_grid(explained.float(), size)
-            alive = heat.flatten(1).detach().amax(1) > heat.flatten(1).detach().amin(1)
-            parts["dead_maps"] = float((~alive & asked).sum()) / max(1, int(asked.sum()))
-            heat = self._as_logits(heat)
-        if painted is not None:
-            shown = on_grid(painted.float(), size)
-        losses: list[tuple[float, Tensor]] = []
+        shown = None if painted is None else on_grid(_exact(painted), size)
+        heat = None if explained is None else on_grid(smoothed(_exact(explained), self.smooth_px), size)
+        everyone = torch.ones(len(batch), dtype=torch.bool, device=out["logits"].device)
+        alive, parts = everyone, {}
+        if heat is not None:
+            alive = lively(heat) if self.scale == "min_max" else heat.detach().flatten(1).ne(0.0).any(1)
+            parts["dead_maps"] = float((~alive).float().mean())
+            heat = min_max(heat) if self.scale == "min_max" else heat
+        nothing = out["logits"].sum() * 0.0
         if self.match == "set2":
             assert shown is not None and heat is not None
-            losses.append((1.0, _bce(shown, torch.sigmoid(heat).detach(), asked & alive)))
-            if self.flow == "both":
-                losses = [(0.5, losses[0][1]), (0.5, _bce(heat, torch.sigmoid(shown).detach(), asked & alive))]
-        elif gaze is not None:
-            if shown is not None:
-                losses.append((self.w if self.match == "set3" else 1.0, _bce(shown, gaze, asked)))
-                parts["decoder_error"] = float(losses[-1][1].detach())
-            if heat is not None:
-                losses.append((1.0 - self.w if self.match == "set3" else 1.0, _bce(heat, gaze, asked & alive)))
-                parts["heatmap_error"] = float(losses[-1][1].detach())
-        nothing = out["logits"].sum() * 0.0
+            return self._each_other(shown, heat, alive), parts
+        guided = batch.guided.any(dim=1).to(everyone.device)
+        if batch.targets is None or not bool(guided.any()):
+            return nothing, parts
+        gaze = on_grid(encoded(self._gaze(batch).to(everyone.device, nothing.dtype), self.target), size)
+        losses: list[tuple[float, Tensor]] = []
+        if shown is not None:
+            losses.append((self.w if self.match == "set3" else 1.0, _bce(shown, gaze, guided)))
+            parts["decoder_error"] = float(losses[-1][1].detach())
+        if heat is not None:
+            error = _bce(self._as_logits(heat), gaze, guided & alive)
+            losses.append((1.0 - self.w if self.match == "set3" else 1.0, error))
+            parts["heatmap_error"] = float(error.detach())
         return sum((weight * loss for weight, loss in losses), nothing), parts
+
+    def _each_other(self, shown: Tensor, heat: Tensor, alive: Tensor) -> Tensor:
+        """Set 2: D against H, and where both learn H against D, each time with the other one as it is."""
+        to_decoder = _bce(shown, heat.detach().clamp(0.0, 1.0), alive)
+        if self.flow == "to_decoder":
+            return to_decoder
+        return 0.5 * to_decoder + 0.5 * _bce(self._as_logits(heat), torch.sigmoid(shown.detach()), alive)
 
     def _wanted(self, out: Mapping[str, Tensor], name: str, wanted: bool) -> Tensor | None:
         if not wanted:
@@ -161,58 +174,36 @@ class HeatmapMatch:
         if name not in out:
             what = {"decoder": "a network with a decoder", "explained": "the explainer's map"}[name]
             raise GeometryError(f"{self.match} needs {what}.", "Use the model unet with decoder true.")
-        return out[name]
+        maps = out[name]
+        if maps.ndim != 4 or maps.shape[1] != 1:
+            raise GeometryError(f"{self.match} compares maps [b, 1, h, w]; {name} is {list(maps.shape)}.")
+        return maps
+
+    def _gaze(self, batch: Batch) -> Tensor:
+        """Targets [b, 1, *s]; where every class has its own, those of the image's class."""
+        assert batch.targets is not None
+        if batch.targets.shape[1] == 1:
+            return batch.targets
+        return batch.targets[torch.arange(len(batch), device=batch.targets.device), batch.labels][:, None]
 
     def _size(self, batch: Batch, painted: Tensor | None, explained: Tensor | None) -> tuple[int, int]:
         if self.grid is not None:
             return self.grid, self.grid
-        source = next(t for t in (painted, batch.targets, explained, batch.images) if t is not None)
+        source = next(t for t in (painted, batch.targets, explained) if t is not None)
         return int(source.shape[-2]), int(source.shape[-1])
 
     def _as_logits(self, heat: Tensor) -> Tensor:
-        if self.scale == "min_max":
-            low = heat.flatten(1).amin(1).detach().view(-1, 1, 1, 1)
-            high = heat.flatten(1).amax(1).detach().view(-1, 1, 1, 1)
-            # an all-zero map has no scale: it stays zero, and is counted as dead
-            heat = torch.where(high > low, (heat - low) / (high - low).clamp(min=1e-30), torch.zeros_like(heat))
-        if self.to_logits == "raw":
-            return heat
-        inside = heat.clamp(self.eps, 1.0 - self.eps)
-        return torch.log(inside) - torch.log1p(-inside)
+        return heat if self.to_logits == "raw" else torch.logit(heat, eps=self.eps)
 
 
-def on_grid(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Maps [b, 1, h, w] on another grid: means over cells, or bilinear where the grid is finer."""
-    if tuple(maps.shape[-2:]) == size:
-        return maps
-    if maps.shape[-2] >= size[0] and maps.shape[-1] >= size[1]:
-        return adaptive_avg_pool2d(maps, size)
-    return torch.nn.functional.interpolate(maps, size=size, mode="bilinear", align_corners=False)
-
-
-def encoded(gaze: Tensor, how: Literal["linear", "viridis_gray"]) -> Tensor:
-    """Gaze in 0..1 as the target of a binary cross-entropy.
-
-    `viridis_gray` is what remains of a map saved in matplotlib's colours and read as grey: from 0.118 to 0.845.
-    """
-    if how == "linear":
-        return gaze
-    return torch.as_tensor(_viridis_gray(), device=gaze.device)[(gaze * 255).round().long().clamp(0, 255)]
-
-
-@cache
-def _viridis_gray() -> NDArray[np.float32]:
-    """Luminance of matplotlib's viridis at 256 steps, as Pillow reads its 8-bit colours: float32 [256] in 0..1."""
-    from matplotlib import colormaps
-
-    colours = (colormaps["viridis"](np.arange(256))[:, :3] * 255).astype(np.uint8).astype(np.float64)
-    grey: NDArray[np.float32] = (np.floor(colours @ [0.299, 0.587, 0.114]) / 255).astype(np.float32)
-    return grey
+def _exact(tensor: Tensor) -> Tensor:
+    """In float32 or wider."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 def _bce(logits: Tensor, target: Tensor, which: Tensor) -> Tensor:
     """Binary cross-entropy, the mean over pixels and over the images that count; exactly 0 without any."""
-    losses = binary_cross_entropy_with_logits(logits, target, reduction="none").flatten(1).mean(1)
+    # what does not count takes no part at all: a dead map's gradient is nothing, not nothing times something
     if not bool(which.any()):
-        return (losses * 0.0).sum()
-    return losses[which].mean()
+        return (logits * 0.0).sum()
+    return binary_cross_entropy_with_logits(logits[which], target[which].to(logits.dtype))

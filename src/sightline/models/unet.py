@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 import torch
 from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
 from sightline.errors import RecipeError
 from sightline.evidence import Evidence
@@ -30,7 +29,7 @@ class UNet:
         dropout: share of the pooled features dropped before the classifier.
     """
 
-    encoder: Backbone = field(default_factory=lambda: Backbone("efficientnet_b0", weights="imagenet", stages=5))
+    encoder: Backbone = field(default_factory=lambda: Backbone("efficientnet_b0", stages=5))
     decoder: bool = True
     widths: tuple[int, ...] = (256, 128, 64, 32, 16)
     dropout: float = 0.5
@@ -86,22 +85,23 @@ class UNetNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Evidence:
         """Evidence with `decoder` among its extras, where there is one."""
-        stages: list[Tensor] = []
         if self.decoder is None:
-            deepest = self.trunk(images)
-        else:
-            deepest, stages = self.trunk.levels(images)
+            return self.classify(images)
+        deepest, stages = self.trunk.levels(images)
         deepest = self.attention(deepest)
-        maps = self.head(deepest)
-        with torch.autocast(images.device.type, enabled=False):
-            pooled = deepest.flatten(2).mean(-1).to(self.head.linear.weight.dtype)
-            logits = self.head.linear(self.dropout(pooled))
-        if self.decoder is None:
-            return Evidence(logits, maps)
         painted = self.paint(self.decoder([images, *(stages[i] for i in self.chosen), deepest]))
-        if painted.shape[2:] != images.shape[2:]:
-            painted = interpolate(painted, size=images.shape[2:], mode="bilinear", align_corners=False)
+        logits, maps = self._classes(deepest)
         return Evidence(logits, maps, {"decoder": painted})
+
+    def classify(self, images: Tensor) -> Evidence:
+        """Evidence without the decoder: all that logits depend on, and all that a gradient of them has to run."""
+        return Evidence(*self._classes(self.attention(self.trunk(images))))
+
+    def _classes(self, deepest: Tensor) -> tuple[Tensor, Tensor]:
+        maps = self.head(deepest)
+        with torch.autocast(deepest.device.type, enabled=False):
+            pooled = deepest.to(self.head.linear.weight.dtype).flatten(2).mean(-1)
+            return self.head.linear(self.dropout(pooled)), maps
 
 
 @torch.no_grad()
