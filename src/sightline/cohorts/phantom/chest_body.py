@@ -24,7 +24,7 @@ Bools = NDArray[np.bool_]
 _LEFT_LUNG = (
     (0.100, 0.575), (0.082, 0.625), (0.097, 0.685), (0.150, 0.752), (0.240, 0.822), (0.350, 0.868), (0.470, 0.898),
     (0.590, 0.915), (0.700, 0.922), (0.790, 0.915), (0.765, 0.868), (0.727, 0.800), (0.708, 0.725), (0.710, 0.650),
-    (0.728, 0.585), (0.735, 0.538), (0.600, 0.530), (0.450, 0.530), (0.300, 0.530), (0.170, 0.542),
+    (0.728, 0.585), (0.735, 0.532), (0.600, 0.517), (0.450, 0.514), (0.300, 0.516), (0.170, 0.532),
 )  # fmt: skip
 # the right dome stands higher: the liver is under it
 _RIGHT_DOME = -0.022
@@ -37,8 +37,8 @@ class Body:
     def __init__(self, person: Generator, shape: tuple[int, int]) -> None:
         self.shape = shape
         self.height, self.width = shape
-        self.wide = person.uniform(0.90, 1.06)
-        self.tall = person.uniform(0.92, 1.10)
+        self.wide = person.uniform(0.94, 1.09)
+        self.tall = person.uniform(0.82, 0.99)
         self.down = person.uniform(0.005, 0.045)
         self.lean = person.normal(0.0, 0.02)
         self.turn = person.normal(0.0, 0.012)
