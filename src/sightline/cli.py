@@ -345,6 +345,41 @@ class Predict:
 
 
 @dataclass(frozen=True)
+class Explain:
+    """Show several explanations side by side, each checked first for whether it depends on what it should."""
+
+    folder: Annotated[Positional[Path], arg(name="run")]
+    """Run folder."""
+    inputs: Positional[tuple[Path, ...]]
+    """Files or folders; or one cohort folder in our layout, whose gaze and marks are shown too."""
+    out: Path
+    """Folder to write."""
+    explainers: tuple[str, ...] = ("cam", "grad_cam", "guided")
+    """cam, grad_cam, grad_cam_pp, gradient, guided, deconvolution, guided_grad_cam, smooth_grad."""
+    split: str = "test"
+    """Of a cohort: the split that cases are taken from."""
+    most: int = 12
+    """Of a cohort: how many cases."""
+    on: OmitArgPrefixes[On] = field(default_factory=On)
+
+    def run(self) -> int:
+        """Explain; 1 when nothing could be read."""
+        from sightline.cohorts import folder
+        from sightline.lab.explain_pictures import explain_cases, explain_files
+        from sightline.lab.run import open_run
+        from sightline.papers.catalogue import CATALOGUE
+
+        run, engine = open_run(self.folder, CATALOGUE), _engine(self.on)
+        if len(self.inputs) == 1 and (self.inputs[0] / "cohort.json").is_file():
+            cohort = folder.read(self.inputs[0]).split(self.split)
+            read, rejects = explain_cases(run, cohort, self.out, self.explainers, most=self.most, engine=engine), 0
+        else:
+            read, rejects = explain_files(run, self.inputs, self.out, self.explainers, engine)
+        print(f"{read} pictures explained, {rejects} files rejected; read {self.out / 'preflight.md'} first")
+        return 0 if read else 1
+
+
+@dataclass(frozen=True)
 class MakeTable:
     """Train and measure every row of a table, and write table.csv, table.md and report.html."""
 
@@ -469,6 +504,7 @@ Command = Union[  # noqa: UP007  # tyro reads the annotations of a Union
     Annotated[PutTogether, subcommand("cascade")],
     Annotated[Evaluate, subcommand("evaluate")],
     Annotated[Predict, subcommand("predict")],
+    Annotated[Explain, subcommand("explain")],
     Annotated[MakeTable, subcommand("table")],
     Annotated[Recipes, subcommand("recipes")],
     Annotated[Demo, subcommand("demo")],

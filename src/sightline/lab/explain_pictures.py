@@ -1,0 +1,223 @@
+"""Pictures explained: every map that was asked for side by side, each checked before it is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sightline.case import Cohort
+from sightline.cohorts.gaze_choice import GazeChoice
+from sightline.errors import RecipeError, RunError, SightlineError
+from sightline.explain.cam import ClassActivationMap, Explainer, GradCAM
+from sightline.explain.check_findings import Preflight
+from sightline.explain.checks import preflight
+from sightline.explain.grad_cam_pp import GradCAMPlusPlus
+from sightline.explain.guided_grad_cam import GuidedGradCAM
+from sightline.explain.input_gradient import InputGradient
+from sightline.explain.smooth_grad import SmoothGrad
+from sightline.frame import Frame
+from sightline.io.dicom import require_radiograph
+from sightline.io.image import Reject, find_images, read_image, write_rejects
+from sightline.lab.gallery import safe_name
+from sightline.lab.map_row import ShownMap, draw_map_row
+from sightline.lab.predict import evidence_of, probabilities_of
+from sightline.lab.progress import progress
+from sightline.lab.run import Run, write_text
+from sightline.lab.train import Engine
+from sightline.region import Region
+
+EXPLAINERS: Mapping[str, tuple[str, Explainer]] = {
+    "cam": ("class map", ClassActivationMap()),
+    "grad_cam": ("Grad-CAM", GradCAM()),
+    "grad_cam_pp": ("Grad-CAM++", GradCAMPlusPlus()),
+    "gradient": ("image gradient", InputGradient()),
+    "guided": ("guided back-propagation", InputGradient("guided")),
+    "deconvolution": ("deconvolution", InputGradient("deconvolution")),
+    "guided_grad_cam": ("guided Grad-CAM", GuidedGradCAM()),
+    "smooth_grad": ("SmoothGrad", SmoothGrad()),
+}
+CHECKED = 4
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """One picture as the network sees it, with what is known of it."""
+
+    name: str
+    planes: NDArray[np.float32]
+    frame: Frame
+    label: str | None = None
+    regions: tuple[Region, ...] = ()
+    gaze: NDArray[np.float32] | None = field(default=None)
+
+
+def explain_files(
+    run: Run, inputs: Sequence[Path], out: Path, names: Sequence[str], engine: Engine | None = None
+) -> tuple[int, int]:
+    """Explain pictures a person points at: `maps/NAME.png`, `preflight.md`; how many were explained and rejected.
+
+    Args:
+        run: a finished run.
+        inputs: files or folders, DICOM or pictures.
+        out: folder to write.
+        names: explainers, keys of `EXPLAINERS`.
+        engine: device.
+
+    Raises:
+        RunError: nothing to read, or the run is not finished or trained on experts' crops.
+        RecipeError: no such explainer.
+    """
+    pictures: list[_Picture] = []
+    rejects: list[Reject] = []
+    absent = [str(path) for path in inputs if not path.exists()]
+    if absent:
+        raise RunError(f"{', '.join(absent)} does not exist.", "Check the path.")
+    if run.recipe.view.crop is not None:
+        raise RunError(f"{run.folder} was trained on squares around experts' boxes.", "Explain cases of its cohort.")
+    for path in dict.fromkeys(file for given in inputs for file in find_images(given)):
+        try:
+            picture = read_image(path)
+            require_radiograph(picture, path)
+            planes, frame = run.recipe.view.show(picture.pixels, picture.frame)
+        except SightlineError as error:
+            rejects.append(Reject(path, error.message.removeprefix(f"{path}: "), error.remedy))
+            continue
+        pictures.append(_Picture(path.stem, planes, frame))
+    out.mkdir(parents=True, exist_ok=True)
+    write_rejects(out / "rejects.csv", rejects)
+    if pictures:
+        _explain(run, pictures, out, names, engine or Engine())
+    return len(pictures), len(rejects)
+
+
+def explain_cases(
+    run: Run, cohort: Cohort, out: Path, names: Sequence[str], *, most: int = 12, engine: Engine | None = None
+) -> int:
+    """Explain cases of a cohort, as many of each class as can be, with readers' gaze and experts' marks beside.
+
+    Args:
+        run: a finished run.
+        cohort: the cases to choose among.
+        out: folder to write.
+        names: explainers, keys of `EXPLAINERS`.
+        most: pictures.
+        engine: device.
+
+    Returns:
+        How many were explained.
+    """
+    from sightline.cohorts.loader import CohortItems, Key
+
+    cohort = run.recipe.see(cohort)
+    if len(cohort) == 0:
+        raise RunError(f"Cohort {cohort.name!r} has no case to explain.", "Choose another split.")
+    items = CohortItems(cohort, run.recipe.view, GazeChoice())
+    pictures = []
+    for index in _spread(cohort, most):
+        item, case = items[Key(index, -1)], cohort[index]
+        gaze = None if item.target is None or not item.guided.any() else np.asarray(item.target[0], dtype=np.float32)
+        marks = tuple(region for region in case.regions if region.tag.role in ("finding", "focus"))
+        pictures.append(_Picture(case.case_id, item.image, item.frame, case.label, marks, gaze))
+    out.mkdir(parents=True, exist_ok=True)
+    _explain(run, pictures, out, names, engine or Engine())
+    return len(pictures)
+
+
+def _spread(cohort: Cohort, most: int) -> list[int]:
+    """Positions of cases, the classes by turns."""
+    turns = [[i for i, case in enumerate(cohort) if case.label == name] for name in cohort.classes]
+    longest = max(len(turn) for turn in turns)
+    return [turn[n] for n in range(longest) for turn in turns if n < len(turn)][:most]
+
+
+def _explain(run: Run, pictures: Sequence[_Picture], out: Path, names: Sequence[str], engine: Engine) -> None:
+    if not run.done:
+        raise RunError(f"{run.folder} is not finished.", "Run the same train command again: it resumes.")
+    unknown = [name for name in names if name not in EXPLAINERS]
+    if unknown:
+        raise RecipeError(f"There is no explainer {', '.join(unknown)}.", f"Known: {', '.join(EXPLAINERS)}.")
+    device = engine.fabric("32-true").device
+    network = run.network().to(device).eval()
+    checks = _checked(network, pictures, names, device)
+    lines = ["# Before these maps are believed", "", f"{run.recipe.title}, {min(len(pictures), CHECKED)} pictures.", ""]
+    for name in names:
+        lines += [f"## {EXPLAINERS[name][0]}", "", *_words(checks[name]), ""]
+    write_text(out / "preflight.md", "\n".join(lines))
+    (out / "maps").mkdir(exist_ok=True)
+    with progress("explain", len(pictures), quiet=engine.quiet) as advance:
+        for picture in pictures:
+            shown = _maps(run, network, picture, names, checks, device)
+            pixels = picture.planes[0] if len(picture.planes) == 1 else np.moveaxis(picture.planes, 0, -1)
+            caption = _caption(run, network, picture, device)
+            page = draw_map_row(pixels, picture.frame, picture.regions, shown, caption)
+            (out / "maps" / f"{safe_name(picture.name)}.png").write_bytes(page)
+            advance(1)
+
+
+def _checked(
+    network: nn.Module, pictures: Sequence[_Picture], names: Sequence[str], device: torch.device
+) -> dict[str, Preflight | SightlineError]:
+    """What pre-flight finds of each explainer; an explainer that cannot work here gives its reason."""
+    images = torch.from_numpy(np.stack([_three(p.planes) for p in pictures[:CHECKED]])).to(device)
+    found: dict[str, Preflight | SightlineError] = {}
+    for name in names:
+        try:
+            found[name] = preflight(network, images, EXPLAINERS[name][1])
+        except SightlineError as error:
+            found[name] = error
+    return found
+
+
+def _words(found: Preflight | SightlineError) -> list[str]:
+    if isinstance(found, SightlineError):
+        return [f"- **not shown**: {found.message} {found.remedy}"]
+    return [f"- **{f.severity}**, {f.kind}: {f.message} {f.remedy}".rstrip() for f in found.findings]
+
+
+def _maps(
+    run: Run,
+    network: nn.Module,
+    picture: _Picture,
+    names: Sequence[str],
+    checks: Mapping[str, Preflight | SightlineError],
+    device: torch.device,
+) -> list[ShownMap]:
+    """Gaze, what a decoder paints, and every explainer's map of the predicted class."""
+    image = torch.from_numpy(picture.planes)[None].to(device)
+    evidence = evidence_of(network, image, device)
+    predicted = int(evidence.logits[0].argmax())
+    shown = [] if picture.gaze is None else [ShownMap("gaze (reader)", picture.gaze)]
+    for name in names:
+        found = checks[name]
+        if isinstance(found, SightlineError):
+            continue
+        cells = EXPLAINERS[name][1](network, image, [predicted])[0, 0]
+        wrong = [finding.message for finding in found.findings if finding.severity == "wrong"]
+        window = None
+        if evidence.window is not None and tuple(cells.shape) != tuple(image.shape[2:]):
+            window = evidence.window[0].double().numpy()
+        shown.append(ShownMap(EXPLAINERS[name][0], _numbers(cells), wrong[0] if wrong else "", window))
+    if "decoder" in evidence.extras:
+        shown.append(ShownMap("decoder", _numbers(evidence.extras["decoder"][0, 0].sigmoid())))
+    return shown
+
+
+def _caption(run: Run, network: nn.Module, picture: _Picture, device: torch.device) -> str:
+    logits = evidence_of(network, torch.from_numpy(picture.planes)[None].to(device), device).logits
+    p = probabilities_of(logits, independent=run.recipe.independent)[0]
+    said = f"network says {run.classes[int(p.argmax())]} ({p.max():.0%})"
+    return said if picture.label is None else f"{said}; label {picture.label}"
+
+
+def _numbers(cells: Tensor) -> NDArray[np.float64]:
+    return np.asarray(cells.detach().double().cpu().numpy())
+
+
+def _three(planes: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.broadcast_to(planes, (3, *planes.shape[1:])) if len(planes) == 1 else planes
