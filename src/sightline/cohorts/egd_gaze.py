@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from sightline.cohorts.egd_tables import SCREEN, Record
+from sightline.cohorts.recording import time_until_next
 from sightline.errors import LayoutError
 from sightline.frame import FloatArray
 
@@ -148,10 +149,7 @@ def _place(
     if kind == "fixations":
         dwell = np.clip(rows["FPOGD"].to_numpy(np.float64), 0.0, None)
     else:
-        # a sample counts until the next one, but a gap in the recording counts for nobody
-        gaps = np.diff(start, append=np.nan)
-        period = float(np.nanmedian(gaps)) if len(start) > 1 else 1.0 / 60.0
-        dwell = np.where(np.isfinite(gaps) & (gaps < 3.0 * period), gaps, period)
+        dwell = time_until_next(start)
     valid = rows["FPOGV"].to_numpy(np.float64) == 1
     inside = ((places > 0.0) & (places < np.array(shape))).all(axis=1)
     gazes.counts["invalid"] += int((~valid).sum())
