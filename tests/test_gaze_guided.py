@@ -199,3 +199,14 @@ def test_what_means_nothing_is_refused():
     out, batch = example()
     with pytest.raises(GeometryError, match="maps"):
         GazeGuided()({"logits": out["logits"]}, batch, torch.ones(3), ())
+
+
+def test_under_autocast_the_loss_is_that_of_float32():
+    out, batch = example()
+    plain = float(GazeGuided(sigma_map=0.1)(out, batch, torch.ones(3), ()).value.detach())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        term = GazeGuided(sigma_map=0.1)(out, batch, torch.ones(3), ())
+        coarse = {name: tensor.detach().bfloat16() for name, tensor in out.items()}
+        rounded = GazeGuided(sigma_map=0.1)(coarse, batch, torch.ones(3), ())
+    assert float(term.value.detach()) == plain
+    assert rounded.value.dtype == torch.float64 and float(rounded.value.detach()) == pytest.approx(plain, rel=2e-2)
