@@ -14,7 +14,16 @@ from sightline.lab.recipe import Recipe, read_recipe
 from sightline.lab.table import Row, Table
 from sightline.models.alexnet import AlexNet
 from sightline.models.backbones import Backbone
-from sightline.papers import demo_recipes, fracatlas, jimenez2018, liao2022, localisers, watanabe2022, zhu2022
+from sightline.papers import (
+    demo_recipes,
+    fracatlas,
+    gaze_phantom,
+    jimenez2018,
+    liao2022,
+    localisers,
+    watanabe2022,
+    zhu2022,
+)
 from sightline.papers.catalogue import CATALOGUE
 from sightline.papers.liao2022 import Profile
 from sightline.region import Role, Style
@@ -92,6 +101,8 @@ TABLES: dict[str, Callable[[Profile], Table]] = {
     "liao2022/supplement2": liao2022.supplement2,
     "liao2022/cub200": liao2022.cub200,
     "liao2022/fracatlas": fracatlas.table,
+    "gaze/phantom": gaze_phantom.table,
+    "gaze/unets": gaze_phantom.unets,
     "jimenez2018/table2": jimenez2018.table2,
     "jimenez2018/table3": jimenez2018.table3,
     "jimenez2018/table5": jimenez2018.table5,
