@@ -17,15 +17,16 @@ from torch import Tensor, nn
 
 from sightline.errors import RecipeError, RunError
 from sightline.evidence import Batch
-from sightline.explain.input_gradient import Reduce, calm, reduced, still, uncompiled
+from sightline.explain.input_gradient import Reduce, reduced
 from sightline.explain.layer_gradients import class_indices, images_of
-from sightline.explain.network_activations import network_activations
+from sightline.explain.network_activations import network_activations, scorer
+from sightline.explain.quiet_pass import in_precision, quiet_pass, uncompiled
 from sightline.explain.traces import own_random_numbers
 
 
 @dataclass(frozen=True)
 class IntegratedGradients:
-    """The gradient averaged on the straight way from a baseline to the image, times their difference (Sundararajan 2017).
+    """The gradient averaged on the way from a baseline to the image, times their difference (Sundararajan 2017).
 
     The values of a map add up to the score's difference between image and baseline (with `signed_sum`).
 
@@ -56,13 +57,13 @@ class IntegratedGradients:
         captum = _captum(create_graph, "IntegratedGradients")
 
         def attribute(network: nn.Module, x: Tensor, target: Tensor) -> Tensor:
-            method = captum.IntegratedGradients(lambda inputs: network(inputs).logits)
+            method = captum.IntegratedGradients(lambda inputs: scorer(network)(inputs).logits)
             given: Tensor = method.attribute(
                 x, baselines=self.baseline, target=target, n_steps=self.steps, internal_batch_size=len(x)
             )
             return given
 
-        return _mapped(uncompiled(model), batch, classes, attribute, self.reduce)
+        return _mapped(model, batch, classes, attribute, self.reduce)
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,8 @@ class DeepLift:
         captum = _captum(create_graph, "DeepLift")
         network = copy.deepcopy(uncompiled(model))
         for module in network.modules():
-            if hasattr(module, "inplace"):
-                module.inplace = False
+            if isinstance(getattr(module, "inplace", None), bool):
+                setattr(module, "inplace", False)  # noqa: B010
         _refuse_without_rule(network, images_of(batch)[:1])
 
         def attribute(network: nn.Module, x: Tensor, target: Tensor) -> Tensor:
@@ -151,14 +152,16 @@ class Lime:
         squares = _squares(images_of(batch), self.cells)
 
         def attribute(network: nn.Module, x: Tensor, target: Tensor) -> Tensor:
-            method = captum.Lime(lambda inputs: network(inputs).logits, interpretable_model=SkLearnLasso(self.alpha))
+            method = captum.Lime(
+                lambda inputs: scorer(network)(inputs).logits, interpretable_model=SkLearnLasso(alpha=self.alpha)
+            )
             maps: list[Tensor] = []
-            for image, wanted in zip(x.split(1), target, strict=True):
+            for image, wanted in zip(torch.unbind(x), target, strict=True):
                 # each image anew, so that its map does not depend on its place in the batch
                 with own_random_numbers(self.seed, x.device):
                     maps.append(
                         method.attribute(
-                            image,
+                            image[None],
                             baselines=self.baseline,
                             target=int(wanted),
                             feature_mask=squares,
@@ -169,7 +172,7 @@ class Lime:
             return torch.cat(maps)
 
         # a square's weight stands in all channels alike
-        return _mapped(uncompiled(model), batch, classes, attribute, None)
+        return _mapped(model, batch, classes, attribute, None)
 
 
 class _Logits(nn.Module):
@@ -180,7 +183,7 @@ class _Logits(nn.Module):
         self.network = network
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.network(x).logits
+        logits: Tensor = scorer(self.network)(x).logits
         return logits
 
 
@@ -198,7 +201,7 @@ def _captum(create_graph: bool, name: str) -> Any:
 
 
 def _mapped(
-    network: nn.Module,
+    model: nn.Module,
     batch: Batch | Tensor,
     classes: Sequence[int] | Tensor,
     attribute: Callable[[nn.Module, Tensor, Tensor], Tensor],
@@ -206,19 +209,21 @@ def _mapped(
 ) -> Tensor:
     """Maps [b, n, *s] of attributions (network, images, classes [b]) -> [b, c, *s], one class after the other."""
     images = images_of(batch)
-    x = images.detach().clone()
-    x = x if x.dtype == torch.float64 else x.float()
-    with (
-        torch.enable_grad(),
-        torch.autocast(images.device.type, enabled=False),
-        calm(network, batch_norm=True, dropout=True),
-        still(network, True),
-        _captum_quiet(),
-    ):
+    with quiet_pass(model, images.device) as network, _captum_quiet():
+        x = in_precision(images, network, full=True)
         with torch.no_grad():
-            index = class_indices(classes, network(x).logits)
+            index = class_indices(classes, scorer(network)(x).logits)
         given = torch.stack([attribute(network, x.clone(), column) for column in index.T], dim=1).detach()
     return given[:, :, 0] if reduce is None else reduced(given, reduce)
+
+
+def _squares(images: Tensor, cells: int) -> Tensor:
+    """Which square each pixel lies in, int64 [1, 1, *s]: cells along each axis, of nearly equal size."""
+    number = torch.zeros(images.shape[2:], dtype=torch.int64, device=images.device)
+    for axis, size in enumerate(images.shape[2:]):
+        place = torch.arange(size, device=images.device) * min(cells, size) // size
+        number = number * min(cells, size) + place.view(-1, *[1] * (images.ndim - 3 - axis))
+    return number[None, None]
 
 
 @contextmanager
@@ -235,8 +240,8 @@ def _captum_quiet() -> Iterator[None]:
 def _refuse_without_rule(network: nn.Module, images: Tensor) -> None:
     from captum.attr._core.deep_lift import SUPPORTED_NON_LINEAR
 
-    with calm(network, batch_norm=True, dropout=True):
-        has = network_activations(network, images)
+    with quiet_pass(network, images.device):
+        has = network_activations(network, in_precision(images, network, full=True))
     ruled = {type(module) for module in network.modules() if type(module) in SUPPORTED_NON_LINEAR}
     modules = sum(type(module) in SUPPORTED_NON_LINEAR for module in network.modules())
     names = {kind.__name__.lower() for kind in ruled} | ({"leaky_relu"} if nn.LeakyReLU in ruled else set())

@@ -47,11 +47,11 @@ def about_activations(
     if rewired is None:
         message = f"The explainer does not say which activations it changes; the network's are: {listed}."
         return Finding("activations", "ok", message, "", _counted(has.on_maps + has.own, "has_"))
-    # whatever the rule met, in a gate or not, is taken off what the network calls
-    left = (has.on_maps - rewired.activations) + has.own
-    numbers = _counted(rewired.activations, "rewired_") | _counted(left, "untouched_")
-    gates = rewired.gates + (has.in_gates - rewired.gates - (rewired.activations - has.on_maps))
-    gated = f" In squeeze gates, {_listed(gates)} pass gradients as they are." if gates else ""
+    left = rewired.escaped
+    numbers = (
+        _counted(rewired.activations, "rewired_") | _counted(left, "unreached_") | _counted(rewired.gates, "gates_")
+    )
+    gated = f" In squeeze gates, {_listed(rewired.gates)} pass gradients as they are." if rewired.gates else ""
     if rewired.total == 0:
         return Finding(
             "activations",
@@ -65,9 +65,10 @@ def about_activations(
         return Finding("activations", "ok", told + gated, "", numbers)
     return Finding(
         "activations",
-        "note",
+        "wrong",
         f"{told} It does not reach {_listed(left)}, which pass gradients as they are.{gated}",
-        "The map lies between the rule's and the plain gradient. Say so where it is shown.",
+        "The map lies between the rule's and the plain gradient, and is refused elsewhere. Use torch's own "
+        "activations, unscripted, or the rule vanilla, or Grad-CAM.",
         numbers,
     )
 

@@ -22,10 +22,11 @@ from sightline.explain.check_words import (
     about_traces,
     about_weights,
 )
-from sightline.explain.input_gradient import uncompiled
+from sightline.explain.input_gradient import InputGradient
 from sightline.explain.layer_gradients import images_of
 from sightline.explain.map_likeness import Array, correlation, mean, relative_difference
-from sightline.explain.network_activations import network_activations
+from sightline.explain.network_activations import network_activations, scorer
+from sightline.explain.quiet_pass import uncompiled
 from sightline.explain.shuffled_weights import layers_in_order, shuffle
 from sightline.explain.thresholds import SAME_WITHOUT_WEIGHTS
 from sightline.explain.traces import Traces, own_random_numbers
@@ -46,14 +47,15 @@ def preflight(
     classes: Sequence[int] | None = None,
     seed: int = 0,
 ) -> Preflight:
-    """Asks a map eight questions; docs/checks.md says what each means.
+    """Asks a map seven questions; docs/checks.md says what each means.
 
     Everything is done with copies of the network, in evaluation mode: the model's mode, weights, hooks, stored
     gradients, and all generators of random numbers are afterwards as they were, also after an exception. The explainer
     therefore has to take everything from the model that it is given.
 
-    Cost: explanations of the images, 6 (up to 10 where the map survives shuffled weights), one plain gradient, at most
-    12 forward passes without a graph, and memory for two more networks.
+    Cost: 5 explanations of the images (up to 9 where the map survives shuffled weights; one more, of a single sample,
+    for averages over noise), one or two plain gradients, at most 10 forward passes without a graph, memory for one or
+    two more networks.
 
     Args:
         model: gives Evidence for images.
@@ -128,7 +130,7 @@ class _Checks:
     def chosen(self, network: nn.Module, classes: Sequence[int] | None) -> list[int]:
         """The classes asked for and, beside a single one, the most probable other; or the two most probable."""
         with torch.no_grad():
-            logits = network(self.images).logits
+            logits = scorer(network)(self.images).logits
         likely = logits.float().softmax(1).mean(0).argsort(descending=True).tolist()
         asked = [int(c) for c in classes] if classes is not None else likely[:2]
         if not asked or min(asked) < 0 or max(asked) >= len(likely):
@@ -141,7 +143,11 @@ class _Checks:
         """Maps [b, n, *m], with random numbers that are the same at each call."""
         with own_random_numbers(self.seed, images.device):
             try:
-                maps = self.explainer(network, images.clone(), list(classes))
+                if isinstance(self.explainer, InputGradient):
+                    # the same without refusing activations that the rule misses: they are a finding here
+                    maps = self.explainer.explained(network, images.clone(), list(classes))[0]
+                else:
+                    maps = self.explainer(network, images.clone(), list(classes))
             except SightlineError:
                 raise
             except Exception as error:
@@ -176,11 +182,11 @@ class _Checks:
 
     def weights(self, flat: Array, classes: Sequence[int]) -> Finding:
         """Shuffled weights: the head, the upper half of the layers, all (a cascade); all again if the map survives."""
-        order = layers_in_order(self.copied(), self.images)
+        network = self.copied()
+        order = layers_in_order(network, self.images)
         if not order:
             return Finding("weights", "note", "The network has no weights.")
         both = torch.cat([self.images, self.noise])
-        network = self.copied()
         likeness: list[float] = []
         done = len(order)
         for first in dict.fromkeys((len(order) - 1, len(order) // 2, 0)):

@@ -1,4 +1,4 @@
-"""Which activation functions a network calls, so that a rule's reach can be compared with them."""
+"""Which activation functions a network calls on the way to its logits."""
 
 from __future__ import annotations
 
@@ -49,18 +49,25 @@ class NetworkActivations:
     max_pools: int = 0
 
 
+def scorer(model: nn.Module) -> Callable[[Tensor], Any]:
+    """The way from images to logits alone, where a model has one (a decoder is left out of it)."""
+    way: Callable[[Tensor], Any] = getattr(model, "classify", model)
+    return way
+
+
 def network_activations(model: nn.Module, images: Tensor) -> NetworkActivations:
     """Counts them in one forward pass of images [b, c, *s], without a graph. Hooks are taken off again."""
     found = NetworkActivations()
-    # one entry a module that is running: whether an activation function was called in it
-    running: list[bool] = []
+    # one entry a module that is running: what activation functions gave in it
+    running: list[list[Any]] = []
 
     def enter(_module: nn.Module, _inputs: Any) -> None:
-        running.append(False)
+        running.append([])
 
     def leave(module: nn.Module, inputs: Any, output: Any) -> None:
-        seen = running.pop()
-        if not seen and _is_activation(module, inputs, output):
+        # x * sigmoid(x) calls a sigmoid too, but gives something else
+        known = any(output is given for given in running.pop())
+        if not known and _is_activation(module, inputs, output):
             found.own[type(module).__name__] += 1
 
     handles = []
@@ -69,7 +76,7 @@ def network_activations(model: nn.Module, images: Tensor) -> NetworkActivations:
             handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
     try:
         with torch.no_grad(), _Counting(found, running):
-            model(images)
+            scorer(model)(images)
     finally:
         for handle in handles:
             handle.remove()
@@ -102,7 +109,7 @@ def _is_affine(given: Tensor, output: Tensor) -> bool:
 class _Counting(TorchFunctionMode):
     """Counts calls of activation functions while it is on."""
 
-    def __init__(self, found: NetworkActivations, running: list[bool]) -> None:
+    def __init__(self, found: NetworkActivations, running: list[list[Any]]) -> None:
         super().__init__()
         self.found = found
         self.running = running
@@ -115,12 +122,13 @@ class _Counting(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         name = getattr(func, "__name__", "").rstrip("_")
+        values = func(*args, **(kwargs or {}))
         if name in _KINDS and args and isinstance(args[0], Tensor) and args[0].is_floating_point():
             inputs = args[0]
             gate = inputs.ndim > 2 and all(n == 1 for n in inputs.shape[2:])
             (self.found.in_gates if gate else self.found.on_maps)[name] += 1
             if self.running:
-                self.running[-1] = True
+                self.running[-1].append(values)
         elif "max_pool" in name:
             self.found.max_pools += 1
-        return func(*args, **(kwargs or {}))
+        return values

@@ -11,6 +11,7 @@ from sightline.cohorts.regions import RegionChoice
 from sightline.cohorts.task import Task
 from sightline.cohorts.transforms import View
 from sightline.explain.cam import ClassActivationMap, GradCAM
+from sightline.explain.captum_maps import DeepLift, IntegratedGradients, Lime
 from sightline.explain.grad_cam_pp import GradCAMPlusPlus
 from sightline.explain.guided_grad_cam import GuidedGradCAM
 from sightline.explain.input_gradient import InputGradient
@@ -98,6 +99,9 @@ CATALOGUE: dict[str, type[Any]] = {
     "input_gradient": InputGradient,
     "guided_grad_cam": GuidedGradCAM,
     "smooth_grad": SmoothGrad,
+    "integrated_gradients": IntegratedGradients,
+    "deep_lift": DeepLift,
+    "lime": Lime,
     # boxes
     "map_boxes": MapBoxes,
     # optimisation
