@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sightline import cli
 from sightline.cohorts import chest_lungs, folder
 from sightline.cohorts.phantom.chest_body import Body
 from sightline.cohorts.phantom.chest_tables import extent
@@ -79,6 +80,13 @@ def test_wrong_rows_are_named(tmp_path, old, new, message):
     place = source(tmp_path / "src", [ROWS[0].replace(old, new), *ROWS[1:]])
     with pytest.raises(LayoutError, match=message):
         chest_lungs.read(place)
+
+
+def test_from_the_command_line(tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["cohort", "import", "chest_lungs", str(source(tmp_path / "src")), str(tmp_path / "ours")])
+    assert ended.value.code == 0 and "view L left out 1" in capsys.readouterr().err
+    assert len(folder.read(tmp_path / "ours")) == 3
 
 
 def test_nothing_frontal_is_refused(tmp_path):

@@ -11,7 +11,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
 
 from sightline import __version__
-from sightline.errors import SightlineError
+from sightline.errors import CohortError, SightlineError
 
 if TYPE_CHECKING:
     from sightline.papers.recipes import Changes
@@ -42,7 +42,7 @@ class Phantom:
     """What to draw: a cohort in our layout, or (chest) the layout of EGD-CXR, to be imported like the real one."""
     destination: Positional[Path]
     """Folder to write."""
-    studies: int = 120
+    studies: Annotated[int, arg(aliases=["--images"])] = 120
     """Number of studies (chest: of images)."""
     shortcut: float = 0.0
     """Chance that a marker agrees with the label in training and validation; it never stands in the test split."""
@@ -58,12 +58,23 @@ class Phantom:
     """File format of the pictures."""
     workers: int = 1
     """Processes that draw; the files do not depend on it."""
+    size: tuple[int, int] | None = None
+    """Chest: rows and columns of an image (512 420)."""
+    contrast: tuple[float, float] | None = None
+    """Chest: range of how plain findings are, within 0 and 1 (0.05 0.9)."""
+    clutter: float | None = None
+    """Chest: how much lies on the pictures that is no finding, 0 to 2 (1)."""
+    skill: float | None = None
+    """Chest: share of a reading that goes to what the picture asks for (0.8)."""
+    pads: Literal["image_left_pad", "image_left"] | None = None
+    """Chest: spelling of the master sheet's padding columns (image_left_pad)."""
 
     def run(self) -> int:
         """Write the cohort."""
         from sightline.cohorts.phantom.cohort import write_radiographs
         from sightline.lab.progress import progress
 
+        self._refuse_options_of_the_other()
         if self.kind == "chest":
             return self._chests()
         with progress("draw", self.studies) as advance:
@@ -83,12 +94,17 @@ class Phantom:
         return 0
 
     def _chests(self) -> int:
-        from sightline.cohorts.phantom.chest_layout import write_chests
+        from sightline.cohorts.phantom.chest_layout import SHAPE, write_chests
         from sightline.lab.progress import progress
 
         with progress("draw", self.studies) as advance:
             truth = write_chests(
-                self.destination, images=self.studies, seed=self.seed, progress=lambda done, total: advance(1)
+                self.destination,
+                images=self.studies,
+                seed=self.seed,
+                shape=self.size or SHAPE,
+                progress=lambda done, total: advance(1),
+                **{name: given for name in _CHEST if name != "size" and (given := getattr(self, name)) is not None},
             )
         print(
             f"{self.destination}: {len(truth['images'])} chests in {truth['sessions']} sessions; next: "
@@ -96,12 +112,24 @@ class Phantom:
         )
         return 0
 
+    def _refuse_options_of_the_other(self) -> None:
+        other = _CHEST if self.kind == "radiographs" else _RADIOGRAPHS
+        own = {f.name: f.default for f in fields(Phantom)}
+        strange = [name for name in other if getattr(self, name) != own[name]]
+        if strange:
+            options = ", ".join("--" + {"save_as": "as"}.get(name, name.replace("_", "-")) for name in strange)
+            raise CohortError(f"A phantom of {self.kind} has no {options}.", "Leave it out.")
+
+
+_CHEST = ("size", "contrast", "clutter", "skill", "pads")
+_RADIOGRAPHS = ("shortcut", "anatomy", "field", "ao_shares", "save_as", "workers")
+
 
 @dataclass(frozen=True)
 class CohortImport:
     """Bring a data set into our own layout, with grouped and stratified splits."""
 
-    layout: Positional[Literal["fracatlas", "coco", "cub200", "dicom", "egd_cxr", "folder"]]
+    layout: Positional[Literal["fracatlas", "coco", "cub200", "dicom", "egd_cxr", "chest_lungs", "folder"]]
     """Layout the source follows."""
     source: Positional[Path]
     """Folder of the source."""

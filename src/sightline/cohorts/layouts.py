@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Literal
 
 from sightline.case import Cohort
-from sightline.cohorts import coco, cub200, dicom, egd_cxr, folder, fracatlas
+from sightline.cohorts import chest_lungs, coco, cub200, dicom, egd_cxr, folder, fracatlas
 from sightline.cohorts.split import split_cohort
 from sightline.errors import LayoutError
 from sightline.io.image import Reject
 
-Layout = Literal["fracatlas", "coco", "cub200", "dicom", "egd_cxr", "folder"]
+Layout = Literal["fracatlas", "coco", "cub200", "dicom", "egd_cxr", "chest_lungs", "folder"]
 
 
 def read_layout(
@@ -65,6 +65,8 @@ def read_layout(
         cohort = egd_cxr.read(
             source, gaze=gaze or "samples", images=images, id_list=id_list, fractions=fractions, seed=seed
         )
+    elif layout == "chest_lungs":
+        cohort = chest_lungs.read(source)
     elif layout == "dicom":
         cohort, rejects = dicom.read(source, labels)
         if len(cohort.classes) > 1:

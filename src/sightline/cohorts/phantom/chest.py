@@ -66,6 +66,8 @@ def draw_chest(
         clutter: how much lies on the picture that is no finding; 1 as usual, 0 nothing.
     """
     body = Body(person, shape)
+    # draws of their own: what lies on the picture, and how it is taken, is the same whatever is to be seen
+    seen, tree, things, film = rng.spawn(4)
     enlarged = label == "CHF"
     ratio = float(np.clip(person.normal(0.445, 0.028), 0.37, 0.51)) + (0.02 + 0.11 * contrast if enlarged else 0.0)
     lungs = {"left_lung": body.lung(left=True), "right_lung": body.lung(left=False)}
@@ -81,18 +83,18 @@ def draw_chest(
     solid = body.bulk(shadow, 0.0045, 0.050, 0.55)
     dense += 0.32 * solid * (1.0 - np.clip(below / 0.11, 0.0, 1.0)) + below + 0.05 * body.soft(knob, 0.010)
     dense += body.spine() * (1.0 - 0.45 * solid) + body.bone(both)
-    upper = rng.uniform(0.45, 0.85) + (0.35 * contrast if enlarged else 0.0)
-    haze = rng.uniform(0.0, 0.02) + (0.04 * contrast if enlarged else 0.0)
-    dense += vessels(body, both, rng, upper=upper, haze=haze)
-    if enlarged and rng.random() < 0.6 * contrast:
-        dense += effusion(body, lungs, rng)
+    upper = tree.uniform(0.45, 0.85) + (0.35 * contrast if enlarged else 0.0)
+    haze = tree.uniform(0.0, 0.02) + (0.04 * contrast if enlarged else 0.0)
+    dense += vessels(body, both, tree, upper=upper, haze=haze)
+    if enlarged and seen.random() < 0.6 * contrast:
+        dense += effusion(body, lungs, seen)
     finding: Bools | None = heart.copy() if enlarged else None
     if label == "pneumonia":
-        patch, finding = opacity(body, both & ~shadow, rng)
+        patch, finding = opacity(body, both & ~shadow, seen)
         dense += (0.035 + 0.25 * contrast) * patch
     if clutter > 0.0:
-        dense += distractors(body, both, heart, rng, amount=clutter)
-    picture = _exposed(body, dense, rng)
+        dense += distractors(body, both, heart, things, amount=clutter)
+    picture = _exposed(body, dense, film)
     # a mask, as a radiologist outlines it: the lung that heart and vessels leave free
     organs = {**{name: lung & ~shadow for name, lung in lungs.items()}, "mediastinum": shadow, "aortic_knob": knob}
     rows, cols = np.flatnonzero(heart.any(axis=1)), np.flatnonzero(heart.any(axis=0))
