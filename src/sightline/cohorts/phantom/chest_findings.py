@@ -87,7 +87,7 @@ def opacity(body: Body, where: Bools, rng: Generator) -> tuple[FloatArray, Bools
     along = (math.cos(turn) * y + math.sin(turn) * x) / size[0]
     across = (math.cos(turn) * x - math.sin(turn) * y) / size[1]
     patchy = np.clip(1.0 + 0.24 * clouds(body.shape, rng, size_px=0.028 * body.width), 0.4, 1.5)
-    dense = np.exp(-((np.hypot(along, across) * (1.0 + ragged)) ** 2.4)) * patchy * body.soft(where, 0.005)
+    dense = np.exp(-((np.hypot(along, across) * np.maximum(1.0 + ragged, 0.0)) ** 2.4)) * patchy * body.soft(where, 0.005)
     # most of its middle reaches 1
     dense = np.minimum(dense / max(float(np.quantile(dense[dense > 0.4 * dense.max()], 0.8)), 1e-9), 1.0)
     mask: Bools = (dense > 1.0 / 3.0) & where
