@@ -129,7 +129,9 @@ _RADIOGRAPHS = ("shortcut", "anatomy", "field", "ao_shares", "save_as", "workers
 class CohortImport:
     """Bring a data set into our own layout, with grouped and stratified splits."""
 
-    layout: Positional[Literal["fracatlas", "coco", "cub200", "dicom", "egd_cxr", "chest_lungs", "folder"]]
+    layout: Positional[
+        Literal["fracatlas", "coco", "cub200", "dicom", "egd_cxr", "reflacx", "tracker", "chest_lungs", "folder"]
+    ]
     """Layout the source follows."""
     source: Positional[Path]
     """Folder of the source."""
@@ -146,11 +148,23 @@ class CohortImport:
     per_class: int | None = None
     """cub200: training images a class."""
     gaze: Literal["samples", "fixations"] | None = None
-    """egd_cxr: the tracker's raw samples (the default), or fixations."""
+    """egd_cxr, tracker: the tracker's raw samples (the default), or fixations; reflacx: fixations are the default."""
     images: Path | None = None
-    """egd_cxr: folder of the images (MIMIC-CXR's paths, or flat), where they are not in the tree."""
+    """egd_cxr, reflacx: folder of the images (MIMIC-CXR's paths, or flat), where they are not in the tree."""
     id_list: Path | None = None
     """egd_cxr: csv of the ids to keep."""
+    heart: Literal["mediastinum", "cardiac_silhouette"] | None = None
+    """egd_cxr: what stands for the heart: the mediastinum's mask (the default), or the silhouette's box."""
+    correct_drift: bool = False
+    """egd_cxr: shift each session by where its calibration pictures were looked at."""
+    screen_width_mm: float | None = None
+    """egd_cxr: width of the screen; with the distance it says how many pixels a degree is."""
+    distance_mm: float | None = None
+    """egd_cxr: from the eyes to the screen."""
+    findings: tuple[str, ...] | None = None
+    """reflacx: findings to tell apart, the first that an image has; without: finding or none."""
+    certainty: int | None = None
+    """reflacx: from which certainty on (1 to 5) a finding counts; 3, possibly, by default."""
 
     def run(self) -> int:
         """Read, write, and say what came in and what did not; 1 when nothing came in."""
@@ -167,6 +181,12 @@ class CohortImport:
             gaze=self.gaze,
             images=self.images,
             id_list=self.id_list,
+            heart=self.heart,
+            correct_drift=self.correct_drift,
+            screen_width_mm=self.screen_width_mm,
+            distance_mm=self.distance_mm,
+            findings=self.findings,
+            certainty=self.certainty,
         )
         from sightline.cohorts import folder
         from sightline.io.image import write_rejects

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Literal
 
 from sightline.case import Cohort
-from sightline.cohorts import chest_lungs, coco, cub200, dicom, egd_cxr, folder, fracatlas
+from sightline.cohorts import chest_lungs, coco, cub200, dicom, egd_cxr, folder, fracatlas, reflacx, tracker
 from sightline.cohorts.split import split_cohort
 from sightline.errors import LayoutError
 from sightline.io.image import Reject
 
-Layout = Literal["fracatlas", "coco", "cub200", "dicom", "egd_cxr", "chest_lungs", "folder"]
+Layout = Literal["fracatlas", "coco", "cub200", "dicom", "egd_cxr", "reflacx", "tracker", "chest_lungs", "folder"]
 
 
 def read_layout(
@@ -26,6 +26,12 @@ def read_layout(
     gaze: Literal["samples", "fixations"] | None = None,
     images: Path | None = None,
     id_list: Path | None = None,
+    heart: Literal["mediastinum", "cardiac_silhouette"] | None = None,
+    correct_drift: bool | None = None,
+    screen_width_mm: float | None = None,
+    distance_mm: float | None = None,
+    findings: tuple[str, ...] | None = None,
+    certainty: int | None = None,
 ) -> tuple[Cohort, tuple[Reject, ...]]:
     """Read a data set; files that could not be read come back beside the cohort.
 
@@ -37,23 +43,37 @@ def read_layout(
         labels: dicom: csv that names the label of each study, image or file.
         groups: coco: csv of image and group.
         per_class: cub200: training images a class.
-        gaze: egd_cxr: raw samples (the default) or fixations.
-        images: egd_cxr: folder of the images, where they are not in the tree.
+        gaze: egd_cxr, tracker: raw samples (the default) or fixations; reflacx: fixations (the default) or samples.
+        images: egd_cxr, reflacx: folder of the images, where they are not in the tree.
         id_list: egd_cxr: csv of the ids to keep.
+        heart: egd_cxr: what stands for the heart, the mediastinum's mask (the default) or the silhouette's box.
+        correct_drift: egd_cxr: shift sessions by their calibration pictures.
+        screen_width_mm: egd_cxr: width of the screen, for degrees.
+        distance_mm: egd_cxr: from the eyes to the screen.
+        findings: reflacx: columns to tell apart.
+        certainty: reflacx: from which on a finding counts, 1 to 5.
 
     Raises:
         LayoutError: an option of another layout, or a source that does not follow the layout.
     """
-    for option, given, owner in (
-        ("labels", labels, "dicom"),
-        ("groups", groups, "coco"),
-        ("per-class", per_class, "cub200"),
-        ("gaze", gaze, "egd_cxr"),
-        ("images", images, "egd_cxr"),
-        ("id-list", id_list, "egd_cxr"),
+    for option, given, owners in (
+        ("labels", labels, ("dicom",)),
+        ("groups", groups, ("coco",)),
+        ("per-class", per_class, ("cub200",)),
+        ("gaze", gaze, ("egd_cxr", "reflacx", "tracker")),
+        ("images", images, ("egd_cxr", "reflacx")),
+        ("id-list", id_list, ("egd_cxr",)),
+        ("heart", heart, ("egd_cxr",)),
+        ("correct-drift", correct_drift or None, ("egd_cxr",)),
+        ("screen-width-mm", screen_width_mm, ("egd_cxr",)),
+        ("distance-mm", distance_mm, ("egd_cxr",)),
+        ("findings", findings, ("reflacx",)),
+        ("certainty", certainty, ("reflacx",)),
     ):
-        if given is not None and layout != owner:
-            raise LayoutError(f"--{option} belongs to the layout {owner}; got {layout}.", "Leave the option out.")
+        if given is not None and layout not in owners:
+            raise LayoutError(
+                f"--{option} belongs to the layout {' or '.join(owners)}; got {layout}.", "Leave the option out."
+            )
     rejects: tuple[Reject, ...] = ()
     if layout == "fracatlas":
         cohort = fracatlas.read(source, fractions=fractions, seed=seed)
@@ -63,8 +83,16 @@ def read_layout(
         cohort = cub200.read(source, per_class=per_class, seed=seed)
     elif layout == "egd_cxr":
         cohort = egd_cxr.read(
-            source, gaze=gaze or "samples", images=images, id_list=id_list, fractions=fractions, seed=seed
+            source, gaze=gaze or "samples", images=images, id_list=id_list, heart=heart or "mediastinum",
+            correct_drift=bool(correct_drift), screen_width_mm=screen_width_mm, distance_mm=distance_mm,
+            fractions=fractions, seed=seed,
+        )  # fmt: skip
+    elif layout == "reflacx":
+        cohort = reflacx.read(
+            source, gaze=gaze or "fixations", images=images, findings=findings or (), certainty=certainty or 3
         )
+    elif layout == "tracker":
+        cohort = tracker.read(source, gaze=gaze or "samples", fractions=fractions, seed=seed)
     elif layout == "chest_lungs":
         cohort = chest_lungs.read(source)
     elif layout == "dicom":
