@@ -143,7 +143,7 @@ class HeatmapMatch:
             alive = lively(heat) if self.scale == "min_max" else heat.detach().flatten(1).ne(0.0).any(1)
             parts["dead_maps"] = float((~alive).float().mean())
             heat = min_max(heat) if self.scale == "min_max" else heat
-        nothing = out["logits"].sum() * 0.0
+        nothing = _exact(out["logits"]).sum() * 0.0
         if self.match == "set2":
             assert shown is not None and heat is not None
             return self._each_other(shown, heat, alive), parts
