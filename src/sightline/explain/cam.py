@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sightline.errors import GeometryError
 from sightline.evidence import Batch, Evidence
 from sightline.explain.layer_gradients import class_indices, images_of, layer_gradients
-from sightline.explain.quiet_pass import in_precision, quiet_pass
+from sightline.explain.quiet_pass import exact, in_precision, quiet_pass
 
 Model = Callable[[Tensor], Evidence]
 
@@ -59,11 +59,12 @@ class ClassActivationMap:
         images = images_of(batch)
         with quiet_pass(model, images.device, weights=create_graph) as network, torch.set_grad_enabled(create_graph):
             evidence: Evidence = network(in_precision(images, network))
-        maps = evidence.maps if self.extra is None else evidence.extras.get(self.extra)
-        if maps is None:
-            raise GeometryError(f"The model's evidence holds no {self.extra or 'class maps'}.", "Use GradCAM instead.")
-        index = class_indices(classes, evidence.logits)
-        return maps[torch.arange(len(index), device=index.device)[:, None], index]
+            maps = evidence.maps if self.extra is None else evidence.extras.get(self.extra)
+            if maps is None:
+                wanted = self.extra or "class maps"
+                raise GeometryError(f"The model's evidence holds no {wanted}.", "Use GradCAM instead.")
+            index = class_indices(classes, evidence.logits)
+            return maps[torch.arange(len(index), device=index.device)[:, None], index]
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class GradCAM:
             GeometryError: the layer gives no map, or the logits do not depend on it.
         """
         activation, gradients = layer_gradients(model, batch, classes, self.layer, create_graph=create_graph)
-        with torch.inference_mode(False), torch.set_grad_enabled(create_graph):
+        with exact(activation.device, create_graph):
             maps = weighed(activation, gradients)
             return maps.relu() if self.relu else maps
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sightline.evidence import Batch
 from sightline.explain.layer_gradients import layer_gradients
+from sightline.explain.quiet_pass import exact
 
 TINY = 1e-6
 
@@ -39,7 +40,7 @@ class GradCAMPlusPlus:
             GeometryError: the layer gives no map, or the logits do not depend on it.
         """
         activation, g = layer_gradients(model, batch, classes, self.layer, create_graph=create_graph)
-        with torch.inference_mode(False), torch.set_grad_enabled(create_graph):
+        with exact(activation.device, create_graph):
             total = activation.flatten(2).sum(-1).view(*activation.shape[:2], *[1] * (activation.ndim - 2))
             below = 2.0 * g**2 + total * g**3 + TINY
             alpha = torch.where(g != 0.0, g**2 / below, torch.zeros_like(g))

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from sightline.evidence import Batch
 from sightline.explain.cam import weighed
-from sightline.explain.input_gradient import Reduce, reduced, refuse_unreached
+from sightline.explain.input_gradient import Reduce, reduced, refuse_reentrant, refuse_unreached
 from sightline.explain.layer_gradients import caught_output, class_indices, images_of, last_of, score_gradients
-from sightline.explain.quiet_pass import in_precision, quiet_pass
+from sightline.explain.quiet_pass import exact, in_precision, quiet_pass
 from sightline.explain.rules import Rule, rewire
 from sightline.explain.unreached import unreached
 
@@ -50,6 +49,7 @@ class GuidedGradCAM:
                 logits = network(x).logits
             if self.rule != "vanilla":
                 refuse_unreached(self.rule, unreached(logits, rewired.gates))
+            refuse_reentrant(logits)
             activation, name = last_of(caught, self.layer), f"layer {self.layer!r}"
             chosen = logits.gather(1, class_indices(classes, logits))
             rewired.ruling = False
@@ -59,7 +59,7 @@ class GuidedGradCAM:
             rewired.ruling = False
         size = fine.shape[3:]
         linear = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(size)]
-        with torch.inference_mode(False), torch.set_grad_enabled(create_graph):
+        with exact(x.device, create_graph):
             coarse = weighed(activation, by_layer).relu()
             if self.enlarge == "nearest":
                 weights = interpolate(coarse, size=size, mode="nearest")

@@ -8,17 +8,16 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from sightline.errors import RunError
 from sightline.evidence import Batch
 from sightline.explain.layer_gradients import class_indices, images_of, score_gradients
-from sightline.explain.quiet_pass import in_precision, quiet_pass
+from sightline.explain.quiet_pass import exact, in_precision, quiet_pass
 from sightline.explain.quiet_pass import uncompiled as uncompiled
 from sightline.explain.rules import Rewired, Rule, rewire
 from sightline.explain.second_order import cheaply
-from sightline.explain.unreached import unreached
+from sightline.explain.unreached import holds, unreached
 
 Reduce = Literal["positive_mean", "absolute_sum", "absolute_mean", "signed_sum"]
 
@@ -67,7 +66,7 @@ class InputGradient:
     ) -> tuple[Tensor, Rewired]:
         """The maps, and what the rule met on the way; activations it did not reach are told, not refused."""
         gradients, rewired = self.gradients(model, batch, classes, create_graph=create_graph)
-        with torch.inference_mode(False), torch.set_grad_enabled(create_graph):
+        with exact(gradients.device, create_graph):
             return reduced(gradients, self.reduce), rewired
 
     def gradients(
@@ -86,6 +85,7 @@ class InputGradient:
                 logits = getattr(network, "classify", network)(x).logits
             if self.rule != "vanilla":
                 rewired.escaped = unreached(logits, rewired.gates)
+            refuse_reentrant(logits)
             chosen = logits.gather(1, class_indices(classes, logits))
             gradients = score_gradients(chosen, x, "the image", create_graph=create_graph)
             # what the map's own gradient passes later follows no rule
@@ -104,6 +104,19 @@ def refuse_unreached(rule: Rule, escaped: Counter[str]) -> None:
         raise RunError(
             f"The rule {rule} does not reach every activation of this network: {what}.",
             "Use torch's own activations, unscripted and without checkpoints, or the rule vanilla.",
+        )
+
+
+def refuse_reentrant(logits: Tensor) -> None:
+    """Refuse checkpoints of the old kind, which torch cannot differentiate with respect to the image alone.
+
+    Raises:
+        RunError: the graph holds one.
+    """
+    if holds(logits, "CheckpointFunction"):
+        raise RunError(
+            "A part of this network is checkpointed with use_reentrant=True: its gradients cannot be asked for alone.",
+            "Checkpoint with use_reentrant=False, or explain without checkpoints.",
         )
 
 

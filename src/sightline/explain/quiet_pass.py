@@ -44,10 +44,15 @@ def quiet_pass(
         stack.enter_context(_evaluating(network, batch_norm, dropout))
         if not weights:
             stack.enter_context(_frozen(network))
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        stack.enter_context(torch.autocast(device.type, enabled=False))
+        stack.enter_context(exact(device, True))
         yield network
+
+
+@contextmanager
+def exact(device: torch.device, graph: bool) -> Iterator[None]:
+    """Arithmetic in the format the numbers are in, recorded or not, whatever the surroundings say."""
+    with torch.inference_mode(False), torch.set_grad_enabled(graph), torch.autocast(device.type, enabled=False):
+        yield
 
 
 def uncompiled(model: nn.Module) -> nn.Module:

@@ -13,6 +13,7 @@ from sightline.evidence import Batch
 from sightline.explain.cam import Explainer
 from sightline.explain.input_gradient import InputGradient
 from sightline.explain.layer_gradients import images_of
+from sightline.explain.quiet_pass import exact
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class SmoothGrad:
             noisy = images + scale * noise
             given = replace(batch, images=noisy) if isinstance(batch, Batch) else noisy
             maps = self.explainer(model, given, classes, create_graph=create_graph)
-            with torch.inference_mode(False), torch.set_grad_enabled(create_graph):
+            with exact(images.device, create_graph):
                 total = maps / self.samples if total is None else total + maps / self.samples
         assert total is not None
         return total

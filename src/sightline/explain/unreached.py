@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor
@@ -35,12 +36,7 @@ def unreached(logits: Tensor, gates: Counter[str]) -> Counter[str]:
         gates: calls that were left on purpose, by kind (`Rewired.gates`).
     """
     found: Counter[str] = Counter()
-    waiting, seen = [logits.grad_fn], set()
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
+    for node in _steps(logits):
         name = _name(node)
         if name in _KINDS:
             found[_KINDS[name]] += 1
@@ -48,7 +44,6 @@ def unreached(logits: Tensor, gates: Counter[str]) -> Counter[str]:
             found["product with itself"] += 1
         elif _SEALED.search(name) or (not name.startswith("_Passed") and _OWN.search(name)):
             found[name] += 1
-        waiting += [following for following, _ in node.next_functions]
     for name, calls in gates.items():
         kind = _FAMILY.get(name, name)
         # x * sigmoid(x) within a gate has no backward of its own name
@@ -56,6 +51,22 @@ def unreached(logits: Tensor, gates: Counter[str]) -> Counter[str]:
         found[kind] -= calls - written
         found["product with itself"] -= written
     return +found
+
+
+def holds(logits: Tensor, name: str) -> bool:
+    """Whether a step of this name lies between logits and image."""
+    return any(_name(node) == name for node in _steps(logits))
+
+
+def _steps(logits: Tensor) -> Iterator[Any]:
+    """Every step of the graph once."""
+    waiting, seen = [logits.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            yield node
+            waiting += [following for following, _ in node.next_functions]
 
 
 def _name(node: Any) -> str:
