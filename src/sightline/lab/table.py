@@ -100,6 +100,7 @@ class Table:
         metrics: metrics shown, in order.
         leading: metrics that figures and sentences compare rows by: the first that the rows have.
         size: input size of its plain rows; another size asked for scales all sizes of all rows alike.
+        as_printed: also write what the papers about gaze compute (`as_printed.md`).
     """
 
     name: str
@@ -109,6 +110,7 @@ class Table:
     metrics: tuple[str, ...] = ("image-wise accuracy", "study-wise accuracy")
     leading: tuple[str, ...] = ()
     size: int = 512
+    as_printed: bool = False
 
 
 @dataclass(frozen=True)

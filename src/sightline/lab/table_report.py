@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sklearn.metrics import roc_curve
 
+from sightline.lab.as_printed import as_printed
 from sightline.lab.figures import (
     Bar,
     BarGroup,
@@ -54,6 +55,8 @@ def write_table(result: TableResult, out: Path, *, replicates: int = 2000, summa
     tables = [made for test in _tests(result) for made in _tables(result, lines, test)]
     text = "\n\n".join(_markdown(table) for table in tables)
     write_text(out / "table.md", f"# {result.table.title}\n\n{result.table.caption}\n\n{text}\n")
+    if result.table.as_printed and (printed := as_printed(result, replicates=replicates)):
+        write_text(out / "as_printed.md", printed)
     pictures = _charts(result, lines)
     sections = [Section("Results", (result.table.caption,), tuple(tables), tuple(pictures))]
     looks = _looks(result)

@@ -93,6 +93,7 @@ def table(profile: Profile = "recommended") -> Table:
         "Each control is compared with the gaze it stands in for.",
         leading=("image-wise AUC one-vs-rest", "image-wise AUC Hand & Till"),
         size=SIZE,
+        as_printed=True,
     )
 
 
@@ -141,4 +142,5 @@ def unets(profile: Profile = "recommended") -> Table:
         "The rows of Watanabe 2022, tables 1 to 4, with a small ReLU encoder from random weights.",
         leading=("image-wise AUC one-vs-rest",),
         size=UNET_SIZE,
+        as_printed=True,
     )

@@ -146,4 +146,5 @@ def _table(name: str, title: str, rows: list[Row]) -> Table:
         (MEAN_AUC, *(auc_of(each) for each in CLASSES)),
         leading=(MEAN_AUC,),
         size=SIZE,
+        as_printed=True,
     )

@@ -113,6 +113,7 @@ def table2(profile: Profile = "recommended") -> Table:
         (HAND_TILL, *(of(name) for name in CLASSES for of in (precision_of, recall_of))),
         leading=(HAND_TILL, "image-wise AUC one-vs-rest"),
         size=SIZES[profile],
+        as_printed=True,
     )
 
 
@@ -153,4 +154,5 @@ def ablations(profile: Profile = "recommended") -> Table:
         (HAND_TILL,),
         leading=(HAND_TILL, "image-wise AUC one-vs-rest"),
         size=SIZES[profile],
+        as_printed=True,
     )

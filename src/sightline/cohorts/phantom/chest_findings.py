@@ -83,14 +83,16 @@ def opacity(body: Body, where: Bools, rng: Generator) -> tuple[FloatArray, Bools
     turn = rng.uniform(0, math.pi)
     y, x = body.rows * body.height - row, body.columns * body.width - column
     # an outline that is no ellipse: the distance is bent by clouds
-    ragged = 0.22 * clouds(body.shape, rng, size_px=0.07 * body.width)
+    ragged = np.clip(0.22 * clouds(body.shape, rng, size_px=0.07 * body.width), -0.4, 0.4)
     along = (math.cos(turn) * y + math.sin(turn) * x) / size[0]
     across = (math.cos(turn) * x - math.sin(turn) * y) / size[1]
     patchy = np.clip(1.0 + 0.24 * clouds(body.shape, rng, size_px=0.028 * body.width), 0.4, 1.5)
-    dense = np.exp(-((np.hypot(along, across) * np.maximum(1.0 + ragged, 0.0)) ** 2.4)) * patchy * body.soft(where, 0.005)
+    away = np.hypot(along, across) * np.maximum(1.0 + ragged, 0.0)
+    dense = np.exp(-(away**2.4)) * patchy * body.soft(where, 0.005)
     # most of its middle reaches 1
     dense = np.minimum(dense / max(float(np.quantile(dense[dense > 0.4 * dense.max()], 0.8)), 1e-9), 1.0)
-    mask: Bools = (dense > 1.0 / 3.0) & where
+    parts, _ = ndimage.label((dense > 1.0 / 3.0) & where)
+    mask: Bools = parts == np.argmax(np.bincount(parts.ravel())[1:]) + 1
     return dense, mask
 
 
