@@ -1,13 +1,18 @@
 """A tracker's own csv: column maps, what was shown where, and recordings that cannot be what they say."""
 
 import csv
+import dataclasses
 import json
 import math
+import re
+import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from sightline import cli
 from sightline.cohorts import folder, tracker
 from sightline.cohorts.recording import read_recording, time_until_next
 from sightline.cohorts.tracker_columns import TRACKERS, TrackerColumns, columns_of
@@ -273,3 +278,29 @@ def test_a_gap_counts_for_nobody():
 def test_a_map_takes_the_place_of_fields(tmp_path):
     columns = columns_of({"tracker": "gazepoint", "columns": {"x": "FPOGX", "valid": ["1", "2"]}}, tmp_path)
     assert (columns.x, columns.y, columns.valid) == ("FPOGX", "BPOGY", ("1", "2"))
+
+
+def test_the_page_on_gaze_works_as_written(tmp_path, monkeypatch):
+    """The tables it shows are imported, its column maps are the program's, its snippet runs."""
+    text = (Path(__file__).parents[1] / "docs" / "gaze.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    head = next(body for kind, body in blocks if kind == "json" and "tracker" in body)
+    pictures, shown = (body for kind, body in blocks if kind == "csv")
+    rows = [
+        {k.replace("BPOG", "FPOG"): v for k, v in row.items()} | {"BPOGX": 0, "BPOGY": 0, "BPOGV": 0}
+        for row in gazepoint(*looks(seconds=6.0))
+    ]
+    tree = write_tree(tmp_path / "SRC", rows)
+    for name, body in (("tracker.json", head), ("pictures.csv", pictures), ("shown.csv", shown)):
+        (tree / name).write_text(body, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(shlex.split(re.search(r"sightline (cohort import tracker .*)", text).group(1)))
+    assert ended.value.code == 0
+    names = {}
+    exec(next(body for kind, body in blocks if kind == "python"), names)
+    assert names["density"].shape == (48, 40) and names["first_seconds"].max() == 1.0
+    assert names["gaze"].kind == "fixations" and len(names["gaze"]) >= 6
+    assert re.findall(r"^\| `(\w+)` \| .* \| .* \| .* \| .* \|$", text, re.MULTILINE) == list(TRACKERS)
+    for field in dataclasses.fields(TrackerColumns):
+        assert f"`{field.name}`" in text
