@@ -14,12 +14,15 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 
 from sightline.errors import RunError
 from sightline.explain.cam import GradCAM
+from sightline.explain.input_gradient import InputGradient
 from sightline.guidance.term import Term
 from sightline.lab.aim import Aim
 from sightline.lab.evaluate import evaluate
 from sightline.lab.optimise import Adam, ReduceOnPlateau
 from sightline.lab.run import open_run
 from sightline.lab.train import Engine, train
+from sightline.models.backbones import Backbone
+from sightline.models.class_maps import ClassMapModel
 from sightline.papers.catalogue import CATALOGUE
 
 QUIET = Engine(device="cpu", quiet=True)
@@ -60,7 +63,7 @@ class Explained:
     """Sigmoids, and the image's own map pressed towards nothing."""
 
     weight: float = 1.0
-    explainer: GradCAM = field(default_factory=lambda: GradCAM("trunk", relu=False))
+    explainer: GradCAM | InputGradient = field(default_factory=lambda: GradCAM("trunk", relu=False))
     needs_boxes: ClassVar[bool] = False
     needs_regions: ClassVar[bool] = False
     independent: ClassVar[bool] = True
@@ -129,6 +132,8 @@ def test_maps_are_trained_through(tiny_cohort, tmp_path):
         run = train(recipe, tiny_cohort, tmp_path / f"{weight:g}", WORDS, QUIET)
         size[weight] = float(rows_of(run.folder)[-1]["val_map_size"])
         assert float(rows_of(run.folder)[-1]["map_size"]) > 0
+        # checked before the first step, in words
+        assert "weights" in (run.folder / "preflight.md").read_text()
     assert size[30.0] < 0.5 * size[0.0]
 
 
@@ -179,3 +184,13 @@ def test_gradients_are_clipped_by_value(tiny_cohort, tmp_path):
     finally:
         torch.optim.Adam.step = step
     assert max(seen[:2]) > 1e-3 and max(seen[2:]) <= 1e-3 + 1e-9
+
+
+def test_a_rule_that_shows_the_weights_alone_is_called_wrong_before_training(tiny_cohort, tmp_path, capsys):
+    """Deconvolution without max-pooling never looks at the picture (spec 4.4)."""
+    explainer = InputGradient("deconvolution")
+    backbone = Backbone("test_efficientnet")
+    recipe = bare(objective=Explained(0.01, explainer), steps=2, model=ClassMapModel(backbone=backbone))
+    run = train(recipe, tiny_cohort, tmp_path / "run", WORDS, QUIET)
+    words = (run.folder / "preflight.md").read_text()
+    assert "**wrong**" in words and "pre-flight" in capsys.readouterr().err

@@ -33,6 +33,7 @@ from sightline.lab.aim import Aim, apart
 from sightline.lab.optimise import class_weights, set_rate
 from sightline.lab.plain import Catalogue
 from sightline.lab.predict import evidence_of, probabilities_of
+from sightline.lab.preflight import check_explainer
 from sightline.lab.progress import progress
 from sightline.lab.recipe import Recipe
 from sightline.lab.run import Run, open_run, save_weights, start_run, write_history, write_text
@@ -175,6 +176,8 @@ def train(recipe: Recipe, cohort: Cohort, folder: Path, catalogue: Catalogue, en
     regions = recipe.regions if recipe.guided_by_regions else None
     boxes = recipe.regions if recipe.needs_boxes else False
     items = CohortItems(training, recipe.view, regions, boxes=boxes, seed=recipe.seed)
+    if aim.explainer is not None and fabric.is_global_zero:
+        check_explainer(network, aim.explainer, items, folder, recipe.title, fabric.device)
     per_rank = max(2, recipe.batch_size // fabric.world_size)
     balance = recipe.reweight == "oversample"
     steps_per_epoch = batches_per_epoch(items.images_per_epoch(balance=balance), per_rank, fabric.world_size)
