@@ -37,12 +37,13 @@ class Body:
     def __init__(self, person: Generator, shape: tuple[int, int]) -> None:
         self.shape = shape
         self.height, self.width = shape
-        self.wide = person.uniform(0.94, 1.09)
-        self.tall = person.uniform(0.82, 0.99)
-        self.down = person.uniform(0.005, 0.045)
+        self.wide = person.uniform(0.96, 1.12)
+        self.tall = person.uniform(0.83, 1.02)
+        self.down = person.uniform(-0.03, 0.03)
         self.lean = person.normal(0.0, 0.02)
         self.turn = person.normal(0.0, 0.012)
         self.breath = person.normal(0.0, 0.022)
+        self.right_dome = person.normal(_RIGHT_DOME, 0.012)
         self.fat = person.uniform(0.8, 1.25)
         self.woman = bool(person.random() < 0.5)
         self.outline = np.array(_LEFT_LUNG) + person.normal(0.0, 0.004, (len(_LEFT_LUNG), 2))
@@ -99,7 +100,7 @@ class Body:
             (0.13, 0.47), (0.13, 0.53), (0.45, 0.54), (0.72, 0.54), (0.72, 0.46), (0.45, 0.46),
         ]))  # fmt: skip
         wide = self.soft(lungs + 0.45 * (between & ~lungs), 0.022)
-        near = np.exp(-(((self.columns - 0.5 - self.lean * (self.rows - 0.5)) / 0.075) ** 4))
+        near = np.exp(-np.square(np.square((self.columns - 0.5 - self.lean * (self.rows - 0.5)) / 0.075)))
         return np.asarray((1.0 - near) * crisp + near * np.minimum(wide, 0.85))
 
     def lung(self, *, left: bool) -> Bools:
@@ -109,7 +110,7 @@ class Body:
         outline[low, 0] += self.breath
         if not left:
             outline = outline * [1.0, -1.0] + [0.0, 1.0]
-            outline[low, 0] += _RIGHT_DOME
+            outline[low, 0] += self.right_dome
         outline[:, 1] += self.turn * (0.4 if left else 1.0)
         return self.filled(outline)
 
@@ -185,10 +186,14 @@ class Body:
         near = np.s_[int(0.36 * self.width) : int(0.64 * self.width)]
         off = self.columns[:, near] - 0.5 - self.lean * (r - 0.5)
         phase = 2 * math.pi * (r - self.down) / (0.058 * self.tall)
-        body = np.exp(-((off / 0.042) ** 6)) * (0.78 + 0.22 * np.tanh(3.0 * np.sin(phase)))
+        body = np.exp(-np.square(np.square(off / 0.042) * np.abs(off / 0.042))) * (
+            0.78 + 0.22 * np.tanh(3.0 * np.sin(phase))
+        )
         pedicle = np.exp(-(((np.abs(off) - 0.027) / 0.008) ** 2)) * np.exp(3.0 * (np.cos(phase - 1.9) - 1.0))
         dense = self.bones * (0.085 * body + 0.05 * pedicle) * (1.0 - 0.4 / (1.0 + np.exp((0.72 - r) * 40.0)))
-        windpipe = np.exp(-(((off - 0.004 - 0.5 * self.turn) / 0.021) ** 4)) / (1.0 + np.exp((r - 0.335) * 70.0))
+        windpipe = np.exp(-np.square(np.square((off - 0.004 - 0.5 * self.turn) / 0.021))) / (
+            1.0 + np.exp((r - 0.335) * 70.0)
+        )
         forks = np.exp(-(((np.abs(off) - 0.85 * (r - 0.325)) / 0.016) ** 2))
         forks = forks * ((r > 0.33) & (r < 0.40))
         whole = np.zeros(self.shape)
