@@ -12,6 +12,7 @@ from scipy.ndimage import gaussian_filter
 
 from sightline.frame import Frame
 from sightline.lab.overlay import blend_heat, checked_pixels, outline, show
+from sightline.lab.panels import DISCLAIMER
 from sightline.lab.sheet import Sheet
 from sightline.region import Region
 
@@ -55,7 +56,7 @@ def draw_map_row(
     picture = checked_pixels(pixels, frame)
     tall = PANEL * frame.shape[0] / frame.shape[1]
     notes = max((len(_wrapped(m.wrong)) for m in maps), default=0)
-    sheet = Sheet(GAP + (PANEL + GAP) * (1 + len(maps)), 0.75 + tall + 0.16 * notes + 0.15)
+    sheet = Sheet(GAP + (PANEL + GAP) * (1 + len(maps)), 0.75 + tall + 0.16 * notes + 0.3)
     sheet.text(GAP, 0.25, caption, size=11, weight="bold")
     for n, shown in enumerate([None, *maps]):
         left = GAP + n * (PANEL + GAP)
@@ -69,6 +70,7 @@ def draw_map_row(
         sheet.text(left, 0.52, shown.name, size=10)
         for k, line in enumerate(_wrapped(shown.wrong)):
             sheet.text(left, 0.6 + tall + 0.17 + 0.16 * k, line, size=8, color=WARNING)
+    sheet.text(GAP, sheet.height - 0.1, DISCLAIMER, size=8, color="#444444")
     return sheet.png()
 
 
