@@ -19,6 +19,7 @@ from benchmarks.timing import Part, Result, Row, Unequal, alternate, repeat, sha
 from sightline.evidence import Batch
 from sightline.frame import Frame
 from sightline.guidance.spatial_nll import PROFILES
+from sightline.lab.aim import Aim
 from sightline.lab.optimise import Sgd, set_rate
 from sightline.lab.recipe import Recipe
 
@@ -137,12 +138,12 @@ def guided_step(
     network = network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = Sgd().build(recipe.rates.groups(network))
     plain, optimizer = fabric.setup(Plain(network), optimizer)
-    even = torch.ones(CLASSES, device=chosen.device)
+    aim = Aim(recipe, network, torch.ones(CLASSES)).to(torch.device(chosen.device))
     at = Progress()
 
     def step() -> float:
         set_rate(optimizer, RATE)
-        return _step(fabric, plain, optimizer, batch, recipe, even, at)
+        return _step(fabric, plain, optimizer, batch, aim, at)
 
     return step
 

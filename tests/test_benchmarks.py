@@ -12,7 +12,7 @@ import torch
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import boxes, maps, memory, page, reading, step  # noqa: E402
+from benchmarks import boxes, explain, explained_step, maps, memory, page, reading, step  # noqa: E402
 from benchmarks.timing import Result, Row, Unequal, alternate  # noqa: E402
 from sightline.cohorts.transforms import View  # noqa: E402
 
@@ -62,6 +62,17 @@ def test_step_sides_are_the_same_update():
     assert step.difference(network, plain) > 1e-3
 
 
+def test_a_step_through_a_map_runs_and_is_the_plain_step_without_one(monkeypatch):
+    chosen = explained_step.settings("cpu", toy=True)
+    result = explained_step.measure(chosen)
+    assert [r.goal for r in result.rows] == [3.0] and explained_step.check(chosen, chosen.encoders[0]) < 1e-3
+    # other pictures are seen
+    plain_step = explained_step.plain_step
+    monkeypatch.setattr(explained_step, "plain_step", lambda model, images, batch: plain_step(model, -images, batch))
+    with pytest.raises(Unequal, match="differ by"):
+        explained_step.check(chosen, chosen.encoders[0])
+
+
 def test_maps_run_and_are_grad_cam():
     chosen = maps.settings("cpu", toy=True)
     assert len(maps.measure(chosen).rows) == 2
@@ -76,6 +87,16 @@ def test_maps_run_and_are_grad_cam():
         network.head.linear.weight.zero_()
     with pytest.raises(Unequal, match="blank"):
         maps.check(network, images)
+
+
+def test_explainers_run_and_are_those_of_the_others():
+    chosen = explain.settings("cpu", toy=True)
+    result = explain.measure(chosen)
+    assert len(result.rows) == 9 and all(row.goal == 2.0 for row in result.rows)
+    network, images = explain.make(chosen)
+    vanilla = explain.plain(explain.InputGradient("vanilla", "signed_sum"), network, images, (1,))
+    with pytest.raises(Unequal, match="differ by"):
+        explain.check(explain.Match("a", vanilla, explain.captum_guided(network, images, (1,))))
 
 
 def test_boxes_run_and_are_those_of_the_loops():
