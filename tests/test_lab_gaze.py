@@ -12,6 +12,7 @@ from sightline.guidance.gaze_guided import GazeGuided
 from sightline.guidance.heatmap_match import HeatmapMatch
 from sightline.lab.evaluate import evaluate, report_of
 from sightline.lab.gaze import by_map, gaze_scores
+from sightline.lab.optimise import LinearDecay
 from sightline.lab.predict import Maps, Said
 from sightline.lab.summary import summarise
 from sightline.lab.table import Row, Table, run_table
@@ -27,8 +28,8 @@ QUIET = Engine(device="cpu", quiet=True)
 
 
 def recipe(**changes):
-    base = tiny_recipe(guidance=None, weight=0.0, steps=3)
-    return replace(base, model=CamLayer(Backbone("test_resnet", output_stride=8)), regions=GazeChoice(), **changes)
+    base = tiny_recipe(**{"guidance": None, "weight": 0.0, "steps": 3, **changes})
+    return replace(base, model=CamLayer(Backbone("test_resnet", output_stride=8)), regions=GazeChoice())
 
 
 def unet(**changes):
@@ -109,3 +110,13 @@ def test_organs_are_pointed_at_exactly_and_with_a_cell_around(gazed_cohort, tmp_
     assert {r.label for r in exact.rows} == {"CHF", "pneumonia"} and len(exact) == len(around)
     assert (around.column("pointing") >= exact.column("pointing")).all()
     assert exact.column("pointing_chance").mean() < around.column("pointing_chance").mean()
+
+
+def test_a_class_that_is_never_called_has_no_precision_and_breaks_no_table(gazed_cohort, tmp_path):
+    rows = (Row("plain", recipe(steps=1, schedule=LinearDecay(0.0, 0.0))), Row("same", recipe(steps=1), "plain"))
+    result = run_table(
+        Table("one", "one", rows, "", size=48), gazed_cohort, tmp_path, CATALOGUE, seeds=[0], engine=QUIET
+    )
+    lines = {(line.row, line.metric): line for line in summarise(result, replicates=50)}
+    undefined = [m for (_, m), line in lines.items() if m.startswith("image-wise precision") and line.mean is None]
+    assert undefined and ("same", "image-wise accuracy") in lines

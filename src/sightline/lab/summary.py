@@ -186,10 +186,11 @@ def _classification_lines(row: RowResult, reference: RowResult | None, test: str
                 line, low=estimate.low, high=estimate.high, n=_counts(estimate.n), method=estimate.method,
                 why=estimate.why,
             )  # fmt: skip
-            if theirs and line.mean is not None:
+            others_values = [point_value(score, run) for run in theirs]
+            # a class that a training never calls has no precision: nothing to compare
+            if theirs and np.isfinite([*values, *others_values]).all():
                 paired = paired_bootstrap(ours, theirs, score, replicates=replicates)
-                seeds = welch(values, [point_value(score, run) for run in theirs])
-                line = _compared(line, reference, paired, seeds)
+                line = _compared(line, reference, paired, welch(values, others_values))
             lines.append(line)
     return lines
 
@@ -211,9 +212,10 @@ def _level_lines(row: RowResult, reference: RowResult | None, test: str, replica
         line = replace(
             line, low=estimate.low, high=estimate.high, n=_counts(estimate.n), method=estimate.method, why=estimate.why
         )
-        if theirs and line.mean is not None:
+        others_values = [point_value(score, run) for run in theirs]
+        if theirs and np.isfinite([*values, *others_values]).all():
             paired = paired_bootstrap(ours, theirs, score, replicates=replicates)
-            line = _compared(line, reference, paired, welch(values, [point_value(score, run) for run in theirs]))
+            line = _compared(line, reference, paired, welch(values, others_values))
         lines.append(line)
     return lines
 
