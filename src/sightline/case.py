@@ -30,8 +30,8 @@ class Case:
         regions: what experts marked, in source pixels of the image.
         split: train, val, test, or None when not assigned.
         view: projection as the source names it, e.g. `PA`.
-        shape: (rows, columns) of the image when the layout states it, else None.
-        spacing_mm: (row, column) size of a pixel in mm when known.
+        shape: (rows, columns) of the image, or the three axes of a volume, when the layout states it, else None.
+        spacing_mm: size of a pixel or voxel along the same axes, in mm, when known.
         facts: acquisition facts by name (`hardware`, `device`, ...), for the shortcut audit.
     """
 
@@ -43,8 +43,8 @@ class Case:
     regions: tuple[Region, ...] = ()
     split: Split | None = None
     view: str = ""
-    shape: tuple[int, int] | None = None
-    spacing_mm: tuple[float, float] | None = None
+    shape: tuple[int, ...] | None = None
+    spacing_mm: tuple[float, ...] | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -121,7 +121,8 @@ class Cohort:
                 source = getattr(region, "source", None)
                 if isinstance(source, Path):
                     mask_size = source.stat().st_size if source.is_file() else -1
-                    digest.update(f"mask {source.name} {mask_size} {region.tag}".encode())
+                    words = "".join(f" {word}" for word in (region.value, region.tag.name) if word)  # type: ignore[union-attr]
+                    digest.update(f"mask {source.name} {mask_size} {region.tag}{words}".encode())
                 elif isinstance(region, Gaze):
                     words = f"gaze {region.kind} {region.px_per_deg} {region.spread_px} {region.tag}".encode()
                     digest.update(words + b"".join(a.tobytes() for a in region.numbers))

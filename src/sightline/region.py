@@ -9,12 +9,13 @@ All coordinates are (row, column) in source pixels with the origin at the corner
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise, product
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,10 +122,17 @@ class Scribble:
 
 @dataclass(frozen=True, eq=False)
 class Mask:
-    """A raster of the source image's own size: non-zero is inside. A path is read when first drawn."""
+    """A raster of the source image's own size. A path is read when first drawn.
+
+    Attributes:
+        source: a picture, or for volumes a NIfTI file; or the boolean array itself.
+        tag: what it means.
+        value: the number that is inside, for files of several labels; None where every non-zero pixel is.
+    """
 
     source: Path | NDArray[np.bool_]
     tag: Tag = field(default_factory=Tag)
+    value: int | None = None
 
     def __eq__(self, other: object) -> bool:
         """Equal tag and pixels."""
@@ -139,8 +147,8 @@ class Mask:
         return hash(self.tag)
 
     def pixels(self) -> NDArray[np.bool_]:
-        """The mask as a boolean array [H, W]."""
-        return read_mask(self.source) if isinstance(self.source, Path) else self.source
+        """The mask as a boolean array of the source's shape."""
+        return read_mask(self.source, self.value) if isinstance(self.source, Path) else self.source
 
     def draw(self, frame: Frame) -> Drawing:
         """The mask on the grid of `frame`: float32 [*frame.shape], 1 where it touches."""
@@ -213,22 +221,46 @@ def corners_of(region: Region) -> tuple[float, float, float, float]:
 
 
 @lru_cache(maxsize=64)
-def read_mask(path: Path) -> NDArray[np.bool_]:
-    """A mask picture as a boolean array [H, W]; non-zero in any channel is inside.
+def read_mask(path: Path, value: int | None = None) -> NDArray[np.bool_]:
+    """A mask file as a boolean array: pictures [H, W], NIfTI volumes [i, j, k] in the file's own axis order.
+
+    Inside is `value`, or whatever is not zero (in any channel).
 
     Raises:
         UnreadableFile: the file is missing or does not decode.
     """
+    array = _read_labels(path)
+    inside: NDArray[np.bool_]
+    if value is None:
+        inside = np.asarray(array.any(axis=-1) if array.ndim == 3 and not is_volume(path) else array > 0)
+    else:
+        inside = np.asarray(array == value)
+    inside.setflags(write=False)
+    return inside
+
+
+def is_volume(path: Path) -> bool:
+    """Whether a file name is that of a NIfTI volume."""
+    return path.name.lower().endswith((".nii", ".nii.gz"))
+
+
+@lru_cache(maxsize=8)
+def _read_labels(path: Path) -> NDArray[Any]:
+    if is_volume(path):
+        import nibabel
+        from nibabel.filebasedimages import ImageFileError
+
+        try:
+            return np.asarray(nibabel.load(path).dataobj)  # type: ignore[attr-defined]
+        except (OSError, ValueError, EOFError, zlib.error, ImageFileError) as error:
+            raise UnreadableFile(f"{path}: the mask does not decode ({error}).", "Export the mask again.") from None
     from PIL import Image
 
     try:
         with Image.open(path) as picture:
-            array = np.asarray(picture)
+            return np.asarray(picture)
     except (OSError, ValueError, SyntaxError) as error:
         raise UnreadableFile(f"{path}: the mask does not decode ({error}).", "Export the mask again as PNG.") from None
-    inside: NDArray[np.bool_] = np.asarray(array.any(axis=-1) if array.ndim == 3 else array > 0)
-    inside.setflags(write=False)
-    return inside
 
 
 def _require_finite(what: str, values: Sequence[float]) -> None:

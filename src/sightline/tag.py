@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 Role = Literal["focus", "finding", "organ", "gaze"]
@@ -17,8 +17,11 @@ class Tag:
             anatomy in which a class's finding would lie (the lungs for pneumonia), `gaze` where a reader looked.
         label: the class the mark speaks for, or None when all classes share it (Liao 2022, section IV-C).
         reader: who marked it, or whose gaze it is.
+        name: what it shows, in words, e.g. `superior endplate`; empty where the role says enough.
     """
 
     role: Role = "focus"
     label: str | None = None
     reader: str = ""
+    # not shown: digests of cohorts are made from what is
+    name: str = field(default="", repr=False)
