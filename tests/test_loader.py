@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sightline.case import Case, Cohort
-from sightline.cohorts import loader
+from sightline.cohorts import loader, pictures
 from sightline.cohorts.loader import CohortItems, Pictures, batches_per_epoch, epoch_order, training_batches
 from sightline.cohorts.regions import RegionChoice
 from sightline.cohorts.transforms import View
@@ -116,8 +116,8 @@ def test_a_tiny_memory_budget_is_kept_and_changes_nothing(tiny_cohort):
 
 
 def test_a_picture_within_the_budget_is_read_once(tiny_cohort, monkeypatch):
-    read, count = loader.read_image, []
-    monkeypatch.setattr(loader, "read_image", lambda path: count.append(path) or read(path))
+    read, count = pictures.read_image, []
+    monkeypatch.setattr(pictures, "read_image", lambda path: count.append(path) or read(path))
     items = items_of(tiny_cohort)
     for epoch in range(3):
         epoch_of(items, epoch=epoch)

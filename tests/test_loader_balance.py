@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sightline.case import Cohort
-from sightline.cohorts import loader
+from sightline.cohorts import pictures
 from sightline.cohorts.framing import Crop, RegionJitter
 from sightline.cohorts.loader import (
     CohortItems,
@@ -76,13 +76,23 @@ def test_the_images_that_come_once_more_change_from_epoch_to_epoch():
     assert len(more) > 3 and {len(m) for m in more} == {2}
 
 
+def test_classes_come_as_often_as_the_smallest_drawn_anew():
+    y = np.array([0] * 30 + [1] * 4)
+    orders = [epoch_order(34, 5, e, y, "least") for e in range(6)]
+    for order in orders:
+        assert Counter(y[order].tolist()) == {0: 4, 1: 4} and len(set(order.tolist())) == 8
+        assert len(order) == balanced_length(y, "least")
+    assert len({frozenset(order[y[order] == 0].tolist()) for order in orders}) == 6
+    assert balanced_length(y, "none") == 34
+
+
 # -- the batches ----------------------------------------------------------------------------------------------------
 
 
 def test_balanced_epochs_show_each_repetition_anew_and_can_be_entered_in_the_middle(uneven):
     items = CohortItems(uneven, VIEW, RegionChoice("mask"), seed=3)
     n = balanced_length(items.labels)
-    whole = list(training_batches(items, epoch=1, batch_size=4, balance=True))
+    whole = list(training_batches(items, epoch=1, batch_size=4, balance="most"))
     assert len(whole) == batches_per_epoch(n, 4)
     ids = list(chain.from_iterable(batch.case_ids for batch in whole))
     labels = torch.cat([batch.labels for batch in whole])
@@ -93,17 +103,17 @@ def test_balanced_epochs_show_each_repetition_anew_and_can_be_entered_in_the_mid
     for name in repeated:
         seen = [frame for case_id, frame in zip(ids, frames, strict=True) if case_id == name]
         assert len(set(seen)) == len(seen)
-    tail = list(training_batches(items, epoch=1, batch_size=4, balance=True, first_batch=2))
+    tail = list(training_batches(items, epoch=1, batch_size=4, balance="most", first_batch=2))
     again = CohortItems(uneven, VIEW, RegionChoice("mask"), seed=3)
     for a, b in zip(whole[2:], tail, strict=True):
         assert a.case_ids == b.case_ids and torch.equal(a.images, b.images)
-    for a, b in zip(whole, training_batches(again, epoch=1, batch_size=4, balance=True, workers=1), strict=True):
+    for a, b in zip(whole, training_batches(again, epoch=1, batch_size=4, balance="most", workers=1), strict=True):
         assert a.case_ids == b.case_ids and torch.equal(a.images, b.images) and torch.equal(a.targets, b.targets)
 
 
 def test_ranks_part_a_balanced_epoch(uneven):
     items = CohortItems(uneven, VIEW, seed=3)
-    parts = [list(training_batches(items, epoch=0, batch_size=3, balance=True, rank=r, world=2)) for r in (0, 1)]
+    parts = [list(training_batches(items, epoch=0, batch_size=3, balance="most", rank=r, world=2)) for r in (0, 1)]
     assert {len(part) for part in parts} == {batches_per_epoch(balanced_length(items.labels), 3, 2)}
     frames = [frame for part in parts for batch in part for frame in batch.frames]
     assert len(set(frames)) == len(frames)
@@ -121,7 +131,7 @@ def test_a_class_without_cases_is_no_crash(tiny_cohort):
     only = replace(tiny_cohort, classes=("A3", *tiny_cohort.classes)).split("train")
     items = CohortItems(only, VIEW)
     assert balanced_length(items.labels) == 2 * max(only.counts().values())
-    (batch, *_) = training_batches(items, epoch=0, batch_size=8, balance=True)
+    (batch, *_) = training_batches(items, epoch=0, batch_size=8, balance="most")
     assert set(batch.labels.tolist()) == {1, 2}
 
 
@@ -287,8 +297,8 @@ def test_masks_made_from_marks_are_held_within_a_budget_and_change_nothing(tiny_
 
 
 def test_a_cropped_cohort_is_read_once(tiny_cohort, monkeypatch):
-    read, count = loader.read_image, []
-    monkeypatch.setattr(loader, "read_image", lambda path: count.append(path) or read(path))
+    read, count = pictures.read_image, []
+    monkeypatch.setattr(pictures, "read_image", lambda path: count.append(path) or read(path))
     items = CohortItems(tiny_cohort, View(size=16, crop=Crop("focus")))
     for epoch in range(3):
         list(training_batches(items, epoch=epoch, batch_size=9))

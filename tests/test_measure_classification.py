@@ -12,6 +12,8 @@ from sightline.measure.classification import (
     CalibrationError,
     HandTillAUC,
     OneVsRestAUC,
+    Precision,
+    Prevalence,
     Sensitivity,
     Specificity,
 )
@@ -43,6 +45,9 @@ BINARY = {
     F1("positive", 0): lambda y, p: metrics.f1_score(y, p.argmax(1), pos_label=0),
     F1("positive", 1, threshold=0.3): lambda y, p: metrics.f1_score(y, p[:, 1] >= 0.3),
     Sensitivity(1): lambda y, p: metrics.recall_score(y, p.argmax(1)),
+    Precision(1): lambda y, p: metrics.precision_score(y, p.argmax(1)),
+    Precision(1, threshold=0.3): lambda y, p: metrics.precision_score(y, p[:, 1] >= 0.3),
+    Prevalence(1): lambda y, p: np.mean(y == 1),
     Specificity(1): lambda y, p: metrics.recall_score(y, p.argmax(1), pos_label=0),
     Sensitivity(1, threshold=0.2): lambda y, p: metrics.recall_score(y, p[:, 1] >= 0.2),
     Specificity(1, threshold=0.2): lambda y, p: metrics.recall_score(1 - y, p[:, 1] < 0.2),

@@ -3,7 +3,7 @@
 import pytest
 
 from sightline.errors import RecipeError
-from sightline.lab.optimise import ReduceOnPlateau, TriangularCycles
+from sightline.lab.optimise import ReduceOnPlateau, Steady, TriangularCycles
 
 
 def test_triangular_cycles_are_those_of_the_published_code():
@@ -47,3 +47,20 @@ def test_a_plateau_gives_up_and_wants_its_column():
     assert ReduceOnPlateau(start=1.0, patience=1, least=0.5, give_up=99).stops(rows(1, 1, 1))
     with pytest.raises(RecipeError, match="val_loss"):
         plateau.rate(0, 9, 1, [{"val_loss": None}])
+
+
+def test_steady_stops_when_nothing_was_better_for_its_patience():
+    def f1(*values):
+        return [{"val_f1": v} for v in values]
+
+    steady = Steady(0.5, patience=2)
+    assert steady.rate(7, 9, 3, f1(0.1)) == 0.5
+    assert not steady.stops([]) and not steady.stops(f1(0.3, 0.2)) and not steady.stops(f1(0.3, 0.2, 0.4, 0.1))
+    # as good is not better
+    assert steady.stops(f1(0.3, 0.2, 0.3)) and steady.stops(f1(0.5, 0.1, 0.2))
+    assert not Steady(0.5).stops(f1(*[0.1] * 99))
+    assert Steady(0.5, patience=1, watch="val_loss", better="less").stops([{"val_loss": 1.0}, {"val_loss": 2.0}])
+    with pytest.raises(RecipeError, match="val_f1"):
+        steady.stops([{"val_f1": None}])
+    with pytest.raises(RecipeError):
+        Steady(patience=0)

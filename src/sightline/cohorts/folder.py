@@ -3,10 +3,11 @@
     cohort.json       name, classes, about, layout version
     studies.csv       study_id, patient_id, label, split
     images.csv        image_id, study_id, view, path, width, height, row_spacing_mm, col_spacing_mm
-                      [, label, split] [, fact:NAME ...]
+                      [, grid, grid_mm] [, label, split] [, fact:NAME ...]
     regions.json      boxes, polygons, scribbles in source pixels; masks and gaze by path
-    images/           pictures
-    regions/mask/     IMAGE_ID[__LABEL].png, non-zero is inside
+                      grid and grid_mm: the three sizes of a volume, in voxels and mm, e.g. `96 96 96` and `1 1 1`
+    images/           pictures, or volumes (NIfTI)
+    regions/mask/     IMAGE_ID[__LABEL].png (of a volume: .nii.gz), non-zero is inside
     regions/gaze/     IMAGE_ID[__READER].npy, float64 [n, 4]: row, column, start and dwell time in seconds
 
 `docs/cohorts.md` is the reference.
@@ -14,6 +15,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -75,8 +77,8 @@ def _case(
         regions=tuple(regions.get(row["image_id"], ())),
         split=_split(row if row["split"] else study),
         view=row["view"],
-        shape=_shape(row),
-        spacing_mm=_spacing(row),
+        shape=_shape(row) if not row["grid"] else _whole(row, "grid"),
+        spacing_mm=_spacing(row) if not row["grid_mm"] else _sizes(row, "grid_mm"),
         facts={name[len(FACT) :]: text for name, text in row.cells.items() if name.startswith(FACT) and text},
     )
 
@@ -111,6 +113,23 @@ def _spacing(row: Row) -> tuple[float, float] | None:
             raise row.error(column, f"is {row[column]!r}, expected a positive length in mm (or both empty)")
     assert down is not None and across is not None
     return down, across
+
+
+def _sizes(row: Row, column: str) -> tuple[float, ...]:
+    try:
+        sizes = tuple(float(word) for word in row[column].split())
+    except ValueError:
+        sizes = ()
+    if len(sizes) != 3 or not all(math.isfinite(size) and size > 0 for size in sizes):
+        raise row.error(column, f"is {row[column]!r}, expected three positive numbers with spaces between")
+    return sizes
+
+
+def _whole(row: Row, column: str) -> tuple[int, ...]:
+    sizes = _sizes(row, column)
+    if any(size != int(size) for size in sizes):
+        raise row.error(column, f"is {row[column]!r}, expected three whole numbers with spaces between")
+    return tuple(int(size) for size in sizes)
 
 
 # -- regions -------------------------------------------------------------------------------------------------------

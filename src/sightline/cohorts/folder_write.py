@@ -8,6 +8,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ def write(cohort: Cohort, destination: Path, copy_images: bool = True) -> None:
 
     destination.mkdir(parents=True, exist_ok=True)
     image_rows = [row | {"path": paths[case.image]} for case, row in zip(cohort, images, strict=True)]
-    own = [c for c in ("label", "split") if any(row.get(c) for row in image_rows)]
+    own = [c for c in ("grid", "grid_mm", "label", "split") if any(row.get(c) for row in image_rows)]
     _stage_table(destination / "studies.csv", STUDY_COLUMNS, studies)
     _stage_table(destination / "images.csv", [*IMAGE_COLUMNS, *own, *[FACT + name for name in facts]], image_rows)
     _stage(destination / "regions.json", "[\n" + ",\n".join(_json(r) for r in records) + "\n]\n")
@@ -159,13 +160,21 @@ def _rows(cohort: Cohort) -> tuple[list[dict[str, Any]], list[dict[str, Any]], l
     for case in cohort:
         if not case.case_id:
             raise LayoutError(f"The case of {case.image} has an empty id.", "Name it.")
-        height, width = case.shape or ("", "")
-        down, across = case.spacing_mm or ("", "")
         own: dict[str, Any] = {"image_id": case.case_id, "study_id": case.study_id, "view": case.view}
-        own |= {"width": width, "height": height, "row_spacing_mm": down, "col_spacing_mm": across}
+        if len(case.shape or case.spacing_mm or (0, 0)) == 2:
+            height, width = case.shape or ("", "")
+            down, across = case.spacing_mm or ("", "")
+            own |= {"width": width, "height": height, "row_spacing_mm": down, "col_spacing_mm": across}
+        else:
+            own |= {"grid": _joined(case.shape), "grid_mm": _joined(case.spacing_mm)}
         own |= {FACT + name: text for name, text in case.facts.items()} | per_image.get(case.case_id, {})
         images.append(own)
     return studies, images, facts
+
+
+def _joined(sizes: Sequence[float] | None) -> str:
+    """Sizes along the axes of a volume in one cell; every digit is kept."""
+    return " ".join(str(size) for size in sizes or ())
 
 
 def _write_regions(cohort: Cohort, destination: Path) -> list[dict[str, Any]]:
@@ -179,8 +188,11 @@ def _write_regions(cohort: Cohort, destination: Path) -> list[dict[str, Any]]:
             if isinstance(region, Mask):
                 relative = kept.get(region.source, "") if isinstance(region.source, Path) else ""
                 if not relative:
-                    relative = _new_path("regions/mask", case.case_id, region.tag.label, "png", taken)
-                    _place(destination / relative, partial(_save_mask, region))
+                    suffix = "png" if region.pixels().ndim == 2 else "nii.gz"
+                    relative = _new_path("regions/mask", case.case_id, region.tag.label, suffix, taken)
+                    _place(destination / relative, partial(_save_mask, case, region))
+                    # what was written is this mask alone: 1 is inside, whatever number it had
+                    region = replace(region, value=None)
             if isinstance(region, Gaze):
                 # a file that is there stays as it is: the old tables may still name it
                 fits = partial(_holds, destination, bytes_of_gaze(region))
@@ -191,7 +203,16 @@ def _write_regions(cohort: Cohort, destination: Path) -> list[dict[str, Any]]:
     return records
 
 
-def _save_mask(mask: Mask, path: Path) -> None:
+def _save_mask(case: Case, mask: Mask, path: Path) -> None:
+    pixels = mask.pixels()
+    if pixels.ndim == 3:
+        from sightline.io.nifti import read_volume, write_volume
+
+        # in place with the volume it lies on; the temporary name says nothing of the format
+        written = path.with_name(path.name + ".nii.gz")
+        write_volume(written, pixels.astype(np.uint8), read_volume(case.image).affine)
+        written.replace(path)
+        return
     from PIL import Image
 
     Image.fromarray(mask.pixels().astype(np.uint8) * np.uint8(255)).save(path, format="PNG")

@@ -5,9 +5,9 @@ So an epoch can be repeated, or entered in the middle, and gives the same bytes:
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,23 +16,22 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from sightline.case import Case, Cohort
-from sightline.cohorts.framing import Corners, boxes_of, largest_box
+from sightline.cohorts.framing import Corners, largest_box
 from sightline.cohorts.gaze_choice import GazeChoice
-from sightline.cohorts.patches import patch_label
+from sightline.cohorts.pictures import CACHE_BYTES, Pictures
 from sightline.cohorts.regions import RegionChoice
 from sightline.cohorts.targets import targets_of
-from sightline.cohorts.transforms import View, Working, sample
+from sightline.cohorts.transforms import View
+from sightline.cohorts.volume_view import VolumeView
+from sightline.cohorts.volumes import Volumes, refuse_other_images
 from sightline.errors import CohortError, SightlineError
 from sightline.evidence import Batch
 from sightline.frame import Frame
-from sightline.io.image import read_image
-
-CACHE_BYTES = 2 * 1024**3
 
 
 @dataclass(frozen=True)
 class Item:
-    """One image ready for a batch: pixels [c, s, s], target [k or 1, s, s] or None, guided [k], box [4] or None."""
+    """One image ready for a batch: pixels [c, *s], target [k or 1, *s] or None, guided [k], box [4] or None."""
 
     image: NDArray[np.float32]
     label: int
@@ -58,35 +57,6 @@ class Key:
     draw: int = 0
 
 
-class Pictures:
-    """The cohort's pictures, read once, reduced and kept within a memory budget (least recently used leaves)."""
-
-    def __init__(self, cohort: Cohort, view: View, cache_bytes: int = CACHE_BYTES) -> None:
-        self.cohort = cohort
-        self.view = view
-        self.cache_bytes = cache_bytes
-        self.held_bytes = 0
-        self._kept: OrderedDict[tuple[int, bool], tuple[Working, Frame]] = OrderedDict()
-
-    def working(self, index: int, training: bool, around: Corners | None = None) -> tuple[Working, Frame]:
-        """The reduced picture and the frame of the source picture itself."""
-        key = (index, training)
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            return self._kept[key]
-        picture = read_image(self.cohort[index].image)
-        entry = (
-            self.view.reduce(picture.pixels, picture.frame, around=around, training=training),
-            picture.frame,
-        )
-        self._kept[key] = entry
-        self.held_bytes += entry[0].bytes
-        while self.held_bytes > self.cache_bytes and len(self._kept) > 1:
-            _, (dropped, _) = self._kept.popitem(last=False)
-            self.held_bytes -= dropped.bytes
-        return entry
-
-
 class CohortItems(Dataset[Item]):
     """The items of a cohort by Key.
 
@@ -103,7 +73,7 @@ class CohortItems(Dataset[Item]):
     def __init__(
         self,
         cohort: Cohort,
-        view: View,
+        view: View | VolumeView,
         regions: RegionChoice | GazeChoice | None = None,
         *,
         boxes: bool | RegionChoice | GazeChoice = False,
@@ -117,11 +87,13 @@ class CohortItems(Dataset[Item]):
         self.boxes = boxes is not False
         self.channels = channels
         self.seed = seed
-        self.pictures = Pictures(cohort, view, cache_bytes)
+        refuse_other_images(cohort, isinstance(view, VolumeView))
+        self.pictures: Pictures | Volumes = (
+            Volumes(cohort, view, cache_bytes) if isinstance(view, VolumeView) else Pictures(cohort, view, cache_bytes)
+        )
         self._targets = targets_of(cohort, regions, cache_bytes // 8) if regions is not None else None
         # boxes are of findings, whatever role the choice names
         self._boxed = replace(boxes, role="finding").patients(cohort) if isinstance(boxes, RegionChoice) else None
-        self._around: dict[int, Corners | None] = {}
         self._finding: dict[int, Corners | None] = {}
 
     def __len__(self) -> int:
@@ -131,11 +103,12 @@ class CohortItems(Dataset[Item]):
     @property
     def repeats(self) -> int:
         """How often each picture comes in an epoch."""
-        return 1 if self.view.patches is None else self.view.patches.per_picture
+        patches = None if isinstance(self.view, VolumeView) else self.view.patches
+        return 1 if patches is None else patches.per_picture
 
-    def images_per_epoch(self, *, balance: bool = False) -> int:
+    def images_per_epoch(self, *, balance: Balance = "none") -> int:
         """How many images `training_batches` serves an epoch, but for a last one that is left out."""
-        return self.repeats * (balanced_length(self.labels) if balance else len(self))
+        return self.repeats * balanced_length(self.labels, balance)
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -145,36 +118,20 @@ class CohortItems(Dataset[Item]):
     def __getitem__(self, key: Key) -> Item:
         """The item of a key."""
         case = self.cohort[key.index]
-        training = key.epoch >= 0
-        if key.index not in self._around:
-            self._around[key.index] = self.view.around(case)
-        around = self._around[key.index]
-        working, source = self.pictures.working(key.index, training, around)
         words = [self.seed, max(key.epoch, 0), key.index]
         rng = np.random.default_rng([*words, key.draw] if key.draw else words)
-        label = self.cohort.class_index(case.label)
-        if training and self.view.patches is not None:
-            findings = boxes_of(case)
-            frame = self.view.patch_frame(source, rng, findings)
-            label = patch_label(case, self.cohort.classes, findings, frame)
-        elif training:
-            frame = self.view.training_frame(source, rng, around)
-        else:
-            frame = self.view.test_frame(source, around)
-        image = sample(working, frame)
-        if training:
-            image = self.view.tone(image, rng)
+        shown = self.pictures.show(key.index, rng if key.epoch >= 0 else None)
         target, guided = None, np.zeros(len(self.cohort.classes), dtype=bool)
         if self._targets is not None:
-            target, guided = self._targets.draw(key.index, source, frame)
+            target, guided = self._targets.draw(key.index, shown.source, shown.frame)
         return Item(
-            _channels(image, self.channels),
-            label,
+            _channels(shown.image, self.channels),
+            shown.label,
             target,
             guided,
-            frame,
+            shown.frame,
             case.case_id,
-            self._box(key.index, case, frame) if self.boxes else None,
+            self._box(key.index, case, shown.frame) if self.boxes else None,
         )
 
     def _box(self, index: int, case: Case, frame: Frame) -> NDArray[np.float32]:
@@ -225,17 +182,23 @@ def collate(items: Sequence[Item]) -> Batch:
     )
 
 
-def epoch_order(n: int, seed: int, epoch: int, labels: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+Balance = Literal["none", "most", "least"]
+
+
+def epoch_order(
+    n: int, seed: int, epoch: int, labels: NDArray[np.int64] | None = None, balance: Balance = "most"
+) -> NDArray[np.int64]:
     """The shuffled order of an epoch: a permutation of range(n) that depends on seed and epoch alone.
 
-    With labels [n], every class is repeated up to the count of the largest: each of its images equally often, and
-    some of them, drawn anew each epoch, once more.
+    With labels [n], every class comes as often as the one with the `most` images (each of its images equally often,
+    and some of them, drawn anew each epoch, once more), or the `least`: as many of each, drawn anew each epoch.
     """
     random = np.random.default_rng([seed, epoch, n, 1])
     if labels is None:
         order: NDArray[np.int64] = random.permutation(n)
         return order
-    most = np.bincount(labels).max(initial=0)
+    counts = np.unique(labels, return_counts=True)[1]
+    most = counts.min() if balance == "least" else counts.max()
     repeated = []
     for label in np.unique(labels):
         own = np.flatnonzero(labels == label)
@@ -245,10 +208,12 @@ def epoch_order(n: int, seed: int, epoch: int, labels: NDArray[np.int64] | None 
     return order
 
 
-def balanced_length(labels: NDArray[np.int64]) -> int:
-    """How many images an epoch has where every class present is repeated up to the largest one's count."""
-    counts = np.bincount(labels)
-    return int(counts.max(initial=0) * np.count_nonzero(counts))
+def balanced_length(labels: NDArray[np.int64], balance: Balance = "most") -> int:
+    """How many images an epoch has where every class present comes as often as the largest, or the smallest, one."""
+    counts = np.unique(labels, return_counts=True)[1]
+    if balance == "none" or not len(counts):
+        return len(labels)
+    return int((counts.min() if balance == "least" else counts.max()) * len(counts))
 
 
 def training_batches(
@@ -260,17 +225,17 @@ def training_batches(
     rank: int = 0,
     world: int = 1,
     workers: int = 0,
-    balance: bool = False,
+    balance: Balance = "none",
     repeats: int = 1,
 ) -> Iterator[Batch]:
     """The batches of one epoch, from `first_batch` on; on several devices each rank takes its own share.
 
     A last batch of a single image is joined to none and left out: batch norm cannot train on it. With `balance`
-    smaller classes are repeated (`epoch_order`), with `repeats` all images; one that comes again is augmented anew.
+    classes come equally often (`epoch_order`), with `repeats` all images do; one that comes again is augmented anew.
     """
     if len(items) == 0:
         raise CohortError("There is no case to train on.", "Check the cohort's splits and the recipe's train_on.")
-    order = epoch_order(len(items), items.seed, epoch, items.labels if balance else None)
+    order = epoch_order(len(items), items.seed, epoch, items.labels if balance != "none" else None, balance)
     if repeats > 1:
         order = np.random.default_rng([items.seed, epoch, 2]).permutation(np.tile(order, repeats))
     came: dict[int, int] = {}

@@ -24,6 +24,8 @@ def record_of_region(image_id: str, region: Region, mask: str = "") -> dict[str,
     """
     record: dict[str, Any] = {"image_id": image_id, "kind": type(region).__name__.lower(), "role": region.tag.role}
     record |= {"label": region.tag.label, "reader": region.tag.reader}
+    if region.tag.name:
+        record["name"] = region.tag.name
     if isinstance(region, Box):
         return record | {"start": region.start, "stop": region.stop}
     if isinstance(region, Polygon):
@@ -33,7 +35,7 @@ def record_of_region(image_id: str, region: Region, mask: str = "") -> dict[str,
     if isinstance(region, Gaze):
         own = {"of": region.kind, "px_per_deg": region.px_per_deg, "spread_px": region.spread_px}
         return record | own | {"path": mask}
-    return record | {"path": mask}
+    return record | {"path": mask} | ({} if region.value is None else {"value": region.value})
 
 
 def save_gaze(gaze: Gaze, path: Path) -> None:
@@ -69,7 +71,7 @@ def region_of_record(record: Mapping[str, Any], source: Path) -> Region:
         raise ValueError(f"role is {role!r}, expected one of {', '.join(get_args(Role))}")
     if label is not None and not isinstance(label, str):
         raise ValueError(f"label is {label!r}, expected a class name or null")
-    tag = Tag(role, label, str(record.get("reader", "")))
+    tag = Tag(role, label, str(record.get("reader", "")), str(record.get("name", "")))
     kind = record["kind"]
     if kind == "box":
         return Box(_numbers(record["start"]), _numbers(record["stop"]), tag)
@@ -81,7 +83,10 @@ def region_of_record(record: Mapping[str, Any], source: Path) -> Region:
         path = inside(source, record["path"])
         if path is None or not path.is_file():
             raise ValueError(f"mask {record['path']!r} is not a file inside the folder")
-        return Mask(path, tag)
+        value = record.get("value")
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+            raise ValueError(f"value is {value!r}, expected a whole number")
+        return Mask(path, tag, value)
     if kind == "gaze":
         path = inside(source, record["path"])
         if path is None or not path.is_file():

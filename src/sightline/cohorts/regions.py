@@ -61,24 +61,36 @@ class RegionChoice:
         """The patients whose marks are used (`patients_of_share`); None: everybody."""
         return patients_of_share(cohort, self.role, self.share, self.share_seed)
 
-    def pick(self, case: Case, shape: tuple[int, int]) -> tuple[Region, ...]:
+    def pick(self, case: Case, shape: tuple[int, ...]) -> tuple[Region, ...]:
         """The case's regions of this role, in this style.
 
         Args:
             case: the case.
-            shape: (rows, columns) of its source picture.
+            shape: (rows, columns) of its source picture, or the axes of its volume.
+
+        Raises:
+            RecipeError: marks on a volume would have to change their style or width.
         """
         having = [region for region in case.regions if region.tag.role == self.role]
         native = [region for region in having if style_of(region) == self.style]
+        if len(shape) != 2:
+            if (having and not native) or self.margin_px > 0.0:
+                raise RecipeError(
+                    f"Marks on volumes guide as they are; the recipe asks for the style {self.style!r} with a margin "
+                    f"of {self.margin_px} px.",
+                    "Set the style to the one that was drawn (mask), and margin_px to 0.",
+                )
+            return tuple(native)
+        plane = (shape[0], shape[1])
         if not native:
             # the richest description of each thing is converted, not every description of it
             for source_style in ("mask", "box", "scribble"):
                 source = [region for region in having if style_of(region) == source_style]
                 if source:
-                    native = [in_style(region, self.style, shape, stroke_px=self.stroke_px) for region in source]
+                    native = [in_style(region, self.style, plane, stroke_px=self.stroke_px) for region in source]
                     break
         if self.margin_px > 0.0:
-            native = [dilate(region, self.margin_px, shape) for region in native]
+            native = [dilate(region, self.margin_px, plane) for region in native]
         return tuple(native)
 
     def guided_classes(self, region: Region, case: Case, classes: Sequence[str]) -> tuple[int, ...]:
@@ -147,6 +159,6 @@ def draw_targets(
         for index in (0,) if shared else choice.guided_classes(region, case, classes):
             targets[index] |= drawing
     # a region that the crop cut away guides nothing
-    present: NDArray[np.bool_] = np.asarray(targets.any(axis=(1, 2)))
+    present: NDArray[np.bool_] = np.asarray(targets.reshape(len(targets), -1).any(axis=1))
     guided = np.broadcast_to(present, (len(classes),)).copy() if shared else present
     return targets, guided

@@ -42,7 +42,7 @@ class RegionTargets:
         case = self.cohort[index]
         picked: tuple[Region, ...] = ()
         if self._guiding is None or case.patient_id in self._guiding:
-            picked = self._picked.of(index, self.choice, case, (source.shape[0], source.shape[1]))
+            picked = self._picked.of(index, self.choice, case, source.shape)
         target, guided = draw_targets(picked, self.choice, case, self.cohort.classes, frame, shared=self.shared)
         return target, guided
 
@@ -62,7 +62,7 @@ class _Picked:
         self.held_bytes = 0
         self._kept: OrderedDict[int, tuple[Region, ...]] = OrderedDict()
 
-    def of(self, index: int, choice: RegionChoice, case: Case, shape: tuple[int, int]) -> tuple[Region, ...]:
+    def of(self, index: int, choice: RegionChoice, case: Case, shape: tuple[int, ...]) -> tuple[Region, ...]:
         """The picked regions of the case at a position."""
         if index in self._kept:
             self._kept.move_to_end(index)

@@ -19,6 +19,7 @@ from sightline.case import Case, Cohort
 from sightline.cohorts.equalise import equalised
 from sightline.cohorts.framing import Corners, Crop, RegionJitter, largest_box, scaled
 from sightline.cohorts.patches import Patches
+from sightline.cohorts.volume_view import VolumeView
 from sightline.errors import CohortError, RecipeError
 from sightline.frame import Frame
 
@@ -172,7 +173,7 @@ class View:
         return sample(self.reduce(pixels, source, around=around), frame), frame
 
 
-def refuse_unmarked(cohort: Cohort, view: View) -> None:
+def refuse_unmarked(cohort: Cohort, view: View | VolumeView) -> None:
     """Refuse a view that crops around experts' boxes where cases have none.
 
     A case without a box is shown whole. Where only some have one, fractured ones say, the crop itself gives the label
@@ -181,7 +182,7 @@ def refuse_unmarked(cohort: Cohort, view: View) -> None:
     Raises:
         CohortError: naming how many cases of each class have a box.
     """
-    if view.crop is None or len(cohort) == 0:
+    if isinstance(view, VolumeView) or view.crop is None or len(cohort) == 0:
         return
     role = view.crop.role
     marked = cohort.where(lambda case: any(region.tag.role == role for region in case.regions))

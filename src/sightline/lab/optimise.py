@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -223,6 +223,50 @@ class ReduceOnPlateau:
             if since > self.patience:
                 reductions, since = reductions + 1, 0
         return reductions, waited
+
+
+@dataclass(frozen=True)
+class Steady:
+    """One rate throughout, and an end after `patience` epochs without a better value (Engstler 2022: 50, on F1).
+
+    Attributes:
+        start: the rate.
+        patience: epochs; None trains to the end.
+        watch: column of the history.
+        better: whether `more` or `less` of it is better.
+    """
+
+    start: float = 1e-3
+    patience: int | None = None
+    watch: str = "val_f1"
+    better: Literal["more", "less"] = "more"
+
+    def __post_init__(self) -> None:
+        """Refuse rates and patience that are none."""
+        _require_rates(start=self.start)
+        if self.patience is not None and self.patience < 1:
+            raise RecipeError(f"patience must be 1 or more, or null; got {self.patience}.", "Try 50.")
+
+    def rate(self, step: int, steps: int, steps_per_epoch: int, history: History = ()) -> float:
+        """The rate, whatever the step."""
+        return self.start
+
+    def stops(self, history: History) -> bool:
+        """Whether `patience` epochs have passed since the best one.
+
+        Raises:
+            RecipeError: the history has no such column.
+        """
+        if self.patience is None or not history:
+            return False
+        values = [row.get(self.watch) for row in history]
+        if any(value is None for value in values):
+            raise RecipeError(
+                f"Steady watches {self.watch!r}, which this training does not measure.",
+                "It needs a validation split, and a column of history.csv.",
+            )
+        signed = [float(value) if self.better == "more" else -float(value) for value in values if value is not None]
+        return len(signed) - 1 - signed.index(max(signed)) >= self.patience
 
 
 @dataclass(frozen=True)

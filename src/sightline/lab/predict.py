@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 from zipfile import BadZipFile
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from sightline.case import Cohort
 from sightline.cohorts.loader import CohortItems, test_batches
 from sightline.cohorts.transforms import View
+from sightline.cohorts.volume_view import VolumeView
 from sightline.errors import CohortError, RunError
 from sightline.evidence import Batch, Evidence
 from sightline.frame import Frame
@@ -131,14 +132,27 @@ def read_shown(path: Path) -> Shown:
         raise RunError(f"{path} is damaged ({error}).", "Evaluate the run again.") from None
 
 
+T = TypeVar("T", Tensor, nn.Module)
+
+
+def laid_out(what: T) -> T:
+    """Images, or a network's weights, with channels last in memory: what two-axis convolutions are fastest on.
+
+    Volumes and networks for them stay as they are.
+    """
+    if isinstance(what, Tensor):
+        return what.contiguous(memory_format=torch.channels_last) if what.ndim == 4 else what.contiguous()
+    flat = all(parameter.ndim != 5 for parameter in what.parameters())
+    return what.to(memory_format=torch.channels_last) if flat else what
+
+
 @torch.no_grad()
 def evidence_of(network: nn.Module, images: Tensor, device: torch.device | str = "cpu") -> Evidence:
     """Evidence in evaluation mode, on the CPU in float32; the network's mode is put back."""
     was_training = network.training
     network.eval()
     try:
-        layout = torch.channels_last if images.ndim == 4 else torch.contiguous_format
-        evidence: Evidence = network(images.to(device).contiguous(memory_format=layout))
+        evidence: Evidence = network(laid_out(images.to(device)))
     finally:
         network.train(was_training)
     return replace(
@@ -153,7 +167,7 @@ def evidence_of(network: nn.Module, images: Tensor, device: torch.device | str =
 def predict(
     network: nn.Module,
     cohort: Cohort,
-    view: View,
+    view: View | VolumeView,
     *,
     batch_size: int = 16,
     device: torch.device | str = "cpu",
@@ -175,7 +189,7 @@ def predict(
     if len(cohort) == 0:
         raise CohortError(f"Cohort {cohort.name!r} has no case to predict.", "Choose another split.")
     items = CohortItems(cohort, view)
-    network = network.to(device).to(memory_format=torch.channels_last)
+    network = laid_out(network.to(device))
     logits, windows, boxes = [], [], []
     kept_classes, kept_maps, kept_attention = [], [], []
     shown: dict[str, list[NDArray[np.float32]]] = {}

@@ -18,6 +18,7 @@ from sightline.cohorts.gaze_choice import GazeChoice
 from sightline.cohorts.regions import RegionChoice
 from sightline.cohorts.task import Task
 from sightline.cohorts.transforms import View
+from sightline.cohorts.volume_view import VolumeView
 from sightline.errors import RecipeError
 from sightline.evidence import Batch
 from sightline.explain.map_boxes import MapBoxes
@@ -128,8 +129,10 @@ class Recipe:
         steps: stop after this many steps instead, or None.
         batch_size: images a step (over all devices).
         reweight: against imbalance, weigh images by `inverse_frequency` of their class, or `oversample`: repeat the
-            images of smaller classes, each time augmented anew, until all classes are equally frequent.
-        select: weights kept at the end: of the `last` step, or of the epoch best on validation by `auc` or `loss`.
+            images of smaller classes, each time augmented anew, until all classes are equally frequent; or
+            `undersample`: draw as many of each class as the smallest has, anew in every epoch.
+        select: weights kept at the end: of the `last` step, or of the epoch best on validation by `auc`, `f1` or
+            `loss`.
         train_on: splits trained on.
         boxes: how boxes are read off the class maps of networks that say none themselves.
         average: share of the past kept in an exponential moving average of the weights, which is then what is
@@ -140,7 +143,7 @@ class Recipe:
 
     title: str
     model: ModelConfig
-    view: View = field(default_factory=View)
+    view: View | VolumeView = field(default_factory=View)
     task: Task | None = None
     objective: ObjectiveConfig | None = None
     guidance: GuidanceConfig | None = None
@@ -152,8 +155,8 @@ class Recipe:
     epochs: int = 100
     steps: int | None = None
     batch_size: int = 16
-    reweight: Literal["none", "inverse_frequency", "oversample"] = "none"
-    select: Literal["last", "auc", "loss"] = "last"
+    reweight: Literal["none", "inverse_frequency", "oversample", "undersample"] = "none"
+    select: Literal["last", "auc", "f1", "loss"] = "last"
     train_on: tuple[str, ...] = ("train",)
     boxes: MapBoxes = field(default_factory=MapBoxes)
     average: float = 0.0
@@ -199,8 +202,8 @@ class Recipe:
             raise RecipeError(f"seed must be 0 or more; got {self.seed}.", "Choose another seed.")
         if self.weight > 0.0 and self.guidance is None:
             raise RecipeError(f"weight {self.weight} has no guidance to weigh.", "Name a guidance or set weight 0.")
-        if self.select == "auc" and not self.classifies:
-            raise RecipeError("select='auc' needs a network that says classes.", "Use select='loss'.")
+        if self.select in ("auc", "f1") and not self.classifies:
+            raise RecipeError(f"select={self.select!r} needs a network that says classes.", "Use select='loss'.")
         if self.select != "last" and "val" in self.train_on:
             raise RecipeError(
                 f"select={self.select!r} chooses on the validation split, which train_on also trains on.",

@@ -23,16 +23,16 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from sightline.case import Cohort
-from sightline.cohorts.loader import CohortItems, batches_per_epoch, test_batches, training_batches
+from sightline.cohorts.loader import Balance, CohortItems, batches_per_epoch, test_batches, training_batches
 from sightline.cohorts.patches import patchable
 from sightline.cohorts.split import refuse_leakage
-from sightline.cohorts.transforms import refuse_unmarked
+from sightline.cohorts.transforms import View, refuse_unmarked
 from sightline.errors import CohortError, RunError
 from sightline.evidence import Batch, Evidence
 from sightline.lab.aim import Aim, apart
 from sightline.lab.optimise import class_weights, set_rate
 from sightline.lab.plain import Catalogue
-from sightline.lab.predict import evidence_of, probabilities_of
+from sightline.lab.predict import evidence_of, laid_out, probabilities_of
 from sightline.lab.preflight import check_explainer
 from sightline.lab.progress import progress
 from sightline.lab.recipe import Recipe
@@ -40,6 +40,7 @@ from sightline.lab.run import Run, open_run, save_weights, start_run, write_hist
 from sightline.lab.state import load_state, save_state
 
 STATE_EVERY_S = 60.0
+BALANCES: dict[str, Balance] = {"oversample": "most", "undersample": "least"}
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ def train(recipe: Recipe, cohort: Cohort, folder: Path, catalogue: Catalogue, en
     torch.manual_seed(recipe.seed)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*lr_scheduler.*")
-        network = recipe.model.build(len(cohort.classes)).to(memory_format=torch.channels_last)
+        network = laid_out(recipe.model.build(len(cohort.classes)))
     weights = torch.ones(len(cohort.classes))
     if recipe.reweight == "inverse_frequency":
         weights = class_weights((cohort.class_index(c.label) for c in training), len(cohort.classes))
@@ -179,7 +180,7 @@ def train(recipe: Recipe, cohort: Cohort, folder: Path, catalogue: Catalogue, en
     if aim.explainer is not None and fabric.is_global_zero:
         check_explainer(network, aim.explainer, items, folder, recipe.title, fabric.device)
     per_rank = max(2, recipe.batch_size // fabric.world_size)
-    balance = recipe.reweight == "oversample"
+    balance = BALANCES.get(recipe.reweight, "none")
     steps_per_epoch = batches_per_epoch(items.images_per_epoch(balance=balance), per_rank, fabric.world_size)
     steps = recipe.epochs * steps_per_epoch if recipe.steps is None else recipe.steps
 
@@ -236,7 +237,7 @@ def train(recipe: Recipe, cohort: Cohort, folder: Path, catalogue: Catalogue, en
             if at.step % steps_per_epoch == 0 or at.step >= steps:
                 row |= _validate(aim, copies, cohort, fabric, engine)
                 if recipe.select != "last":
-                    score = row["val_auc"] if recipe.select == "auc" else _negative(row["val_loss"])
+                    score = _negative(row["val_loss"]) if recipe.select == "loss" else row[f"val_{recipe.select}"]
                     if score is not None and score > at.best:
                         at.best = float(score)
                         copies["best"] = _copy(network, copies.get("average"))
@@ -266,7 +267,7 @@ def _training_cases(recipe: Recipe, cohort: Cohort) -> Cohort:
     refuse_leakage(cohort)
     refuse_unmarked(cohort, recipe.view)
     training = cohort.split(*recipe.train_on)
-    if recipe.view.patches is not None and len(training):
+    if isinstance(recipe.view, View) and recipe.view.patches is not None and len(training):
         training = patchable(training, recipe.regions)
     if len(training) == 0:
         raise CohortError(
@@ -295,7 +296,7 @@ def _step(
 ) -> float:
     """One update: the objective plus weighted guidance (Liao 2022, equation 6)."""
     sums, recipe = at.sums, aim.recipe
-    out = plain(batch.images.contiguous(memory_format=torch.channels_last))
+    out = plain(laid_out(batch.images))
     out["logits"] = out["logits"].float()
     main, _, parts = aim({**out, **aim.explained(batch)}, batch, at.history)
     loss = main
@@ -350,8 +351,8 @@ def _validate(
     recipe, network = aim.recipe, aim.network
     validation = cohort.split("val")
     if len(validation) == 0 or "val" in recipe.train_on or not fabric.is_global_zero:
-        return {"val_loss": None, "val_accuracy": None, "val_auc": None}
-    from sklearn.metrics import roc_auc_score
+        return {"val_loss": None, "val_accuracy": None, "val_auc": None, "val_f1": None}
+    from sklearn.metrics import f1_score, roc_auc_score
 
     kept = _copy(network) if "average" in copies else None
     if kept is not None:
@@ -375,7 +376,8 @@ def _validate(
         labels.append(batch.labels)
     if kept is not None:
         network.load_state_dict(kept)
-    row: dict[str, Any] = {"val_loss": loss / counted if counted else None, "val_accuracy": None, "val_auc": None}
+    row: dict[str, Any] = {"val_loss": loss / counted if counted else None}
+    row |= {"val_accuracy": None, "val_auc": None, "val_f1": None}
     row |= {f"val_{name}": total / counted for name, total in sums.items() if counted}
     if not recipe.classifies:
         return row
@@ -386,7 +388,10 @@ def _validate(
             "Lower the learning rate or the weight of what is added to the cross-entropy.",
         )
     p = probabilities_of(z, independent=recipe.independent)
-    row["val_accuracy"] = float((z.argmax(dim=1) == y).float().mean())
+    called = z.argmax(dim=1)
+    row["val_accuracy"] = float((called == y).float().mean())
+    # of the second of two classes; of more, the mean over classes
+    row["val_f1"] = float(f1_score(y, called, average="binary" if p.shape[1] == 2 else "macro", zero_division=0.0))
     if len(torch.unique(y)) == p.shape[1]:
         row["val_auc"] = float(
             roc_auc_score(y.numpy(), p[:, 1])

@@ -178,6 +178,32 @@ class Specificity:
 
 
 @dataclass(frozen=True)
+class Precision:
+    """Share of the cases called positive that are; NaN where none is called."""
+
+    positive: int
+    threshold: float | None = None
+    name: str = "precision"
+
+    def __call__(self, labels: IntArray, probabilities: FloatArray, weights: FloatArray) -> FloatArray:
+        """True positives over all called positive."""
+        called = called_positive(probabilities, self.positive, self.threshold)
+        return _divide(weights @ (called & (labels == self.positive)), weights @ called)
+
+
+@dataclass(frozen=True)
+class Prevalence:
+    """Share of the positive cases: what precision, average precision and accuracy are to be read against."""
+
+    positive: int
+    name: str = "prevalence"
+
+    def __call__(self, labels: IntArray, probabilities: FloatArray, weights: FloatArray) -> FloatArray:
+        """Positive cases over all."""
+        return _divide(weights @ (labels == self.positive), weights.sum(axis=1))
+
+
+@dataclass(frozen=True)
 class Brier:
     """Mean squared distance of the probability vector from the label's (Brier 1950), halved for two classes."""
 

@@ -15,6 +15,8 @@ from sightline.measure.classification import (
     CalibrationError,
     HandTillAUC,
     OneVsRestAUC,
+    Precision,
+    Prevalence,
     Score,
     Sensitivity,
     Specificity,
@@ -38,6 +40,8 @@ def standard_scores(classes: Sequence[str], positive: int) -> list[Score]:
             F1("positive", positive, name=f"F1 of {classes[positive]}"),
             Sensitivity(positive),
             Specificity(positive),
+            Precision(positive),
+            Prevalence(positive),
         ]
     else:
         scores += [OneVsRestAUC(), HandTillAUC(), AveragePrecision(name="average precision, mean over classes")]

@@ -34,6 +34,7 @@ from sightline.lab.optimise import (
     ReduceOnPlateau,
     Sgd,
     StepDecay,
+    Steady,
     TriangularCycles,
 )
 from sightline.lab.recipe import Recipe
@@ -114,5 +115,6 @@ CATALOGUE: dict[str, type[Any]] = {
     "step_decay": StepDecay,
     "triangular_cycles": TriangularCycles,
     "reduce_on_plateau": ReduceOnPlateau,
+    "steady": Steady,
     "layer_rates": LayerRates,
 }
