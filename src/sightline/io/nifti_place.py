@@ -1,0 +1,127 @@
+"""Where a NIfTI file says its voxels lie, and when that cannot be believed."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sightline.errors import UnreadableFile
+from sightline.frame import FloatArray
+
+SPACING_RANGE_MM = (0.05, 20.0)
+# cosine between two axes: half a degree is what rounding never makes and a tilted gantry always does
+MAX_COSINE = 0.01
+_CODES = {1: "scanner", 2: "aligned", 3: "Talairach", 4: "MNI", 5: "template"}
+_UNITS_MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001}
+
+
+def affine_of(nifti: Any, shape: tuple[int, int, int], path: Path) -> tuple[FloatArray, str]:
+    """The affine of a NIfTI header, and which of its two ways of saying it was taken.
+
+    Args:
+        nifti: nibabel's header.
+        shape: of the volume, to weigh a contradiction by what it moves.
+        path: named in errors.
+
+    Returns:
+        affine [4, 4] in mm, RAS+; and e.g. `sform (scanner)`.
+
+    Raises:
+        UnreadableFile: neither form is set, they contradict each other, absurd spacing, or a sheared grid.
+    """
+    # the unit is part of the header; "unknown" means mm by wide custom, and the spacing is checked below
+    unit_mm = _UNITS_MM.get(nifti.get_xyzt_units()[0], 1.0)
+    s_code, q_code = int(nifti["sform_code"]), int(nifti["qform_code"])
+    if s_code <= 0 and q_code <= 0:
+        raise UnreadableFile(
+            f"{path}: orientation unknown: the codes of sform and qform are both 0, so nothing says which end is the "
+            "head and which side is left.",
+            "Convert the original DICOM series again (dcm2niix sets both), or set the orientation by hand.",
+        )
+    sform = _in_mm(nifti.get_sform(), unit_mm) if s_code > 0 else None
+    qform = _in_mm(nifti.get_qform(), unit_mm) if q_code > 0 else None
+    name = f"sform ({_CODES.get(s_code, s_code)})" if s_code > 0 else f"qform ({_CODES.get(q_code, q_code)})"
+    affine: FloatArray = sform if sform is not None else qform  # type: ignore[assignment]
+    require_sane_affine(affine, path)
+    zooms = np.asarray(nifti.get_zooms()[:3], dtype=np.float64) * unit_mm
+    if sform is not None and qform is not None:
+        _require_agreement(sform, qform, shape, path)
+    elif sform is not None and np.isfinite(zooms).all() and (zooms > 0).all():
+        _require_zooms(sform, zooms, path)
+    return affine, name
+
+
+def require_sane_affine(affine: FloatArray, path: Path) -> None:
+    """Refuse spacing outside SPACING_RANGE_MM, numbers that are none, and sheared grids.
+
+    Raises:
+        UnreadableFile: with the numbers.
+    """
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    low, high = SPACING_RANGE_MM
+    if not np.isfinite(affine).all() or not ((spacing >= low) & (spacing <= high)).all():
+        raise UnreadableFile(
+            f"{path}: the spacing is stated as {_mm(spacing)} mm; {low} to {high:g} mm along each axis were expected.",
+            "Convert the original again, or mend the header where you know the true spacing.",
+        )
+    cosines = _cosines(affine)
+    if cosines.max() > MAX_COSINE:
+        off = np.degrees(np.arcsin(min(1.0, cosines.max())))
+        raise UnreadableFile(
+            f"{path}: the axes of the grid are not at right angles (off by {off:.1f} degrees), as from a tilted "
+            "gantry or an affine registration.",
+            "Resample it to a right-angled grid (3D Slicer: Resample Scalar Volume; dcm2niix corrects tilt).",
+        )
+
+
+def is_sheared(affine: FloatArray) -> bool:
+    """Whether the axes are not at right angles (beyond rounding), so that no quaternion describes them."""
+    return bool(_cosines(affine).max() > 1e-4)
+
+
+def _cosines(affine: FloatArray) -> NDArray[np.float64]:
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return np.abs((axes.T @ axes)[[0, 0, 1], [1, 2, 2]])
+
+
+def _in_mm(affine: Any, unit_mm: float) -> FloatArray:
+    scaled = np.asarray(affine, dtype=np.float64).copy()
+    scaled[:3] *= unit_mm
+    return scaled
+
+
+def _require_agreement(sform: FloatArray, qform: FloatArray, shape: tuple[int, int, int], path: Path) -> None:
+    """Refuse forms that turn or scale the volume differently; where its corner stands may differ (another origin)."""
+    corners = np.array(list(itertools.product(*((0.0, n - 1.0) for n in shape))))
+    moved = np.linalg.norm(corners @ (sform[:3, :3] - qform[:3, :3]).T, axis=1).max()
+    voxel = float(np.linalg.norm(sform[:3, :3], axis=0).max())
+    if not moved <= voxel:
+        spacing_s, spacing_q = (np.linalg.norm(form[:3, :3], axis=0) for form in (sform, qform))
+        raise UnreadableFile(
+            f"{path}: sform and qform contradict each other by up to {moved:.1f} mm within the volume "
+            f"({_axes(sform)} {_mm(spacing_s)} mm against {_axes(qform)} {_mm(spacing_q)} mm).",
+            "Find out which is right and set both to it, or convert the original DICOM series again.",
+        )
+
+
+def _require_zooms(sform: FloatArray, zooms: NDArray[np.float64], path: Path) -> None:
+    spacing = np.linalg.norm(sform[:3, :3], axis=0)
+    if (np.abs(spacing - zooms) > 0.02 * spacing).any():
+        raise UnreadableFile(
+            f"{path}: the sform states a spacing of {_mm(spacing)} mm, the header's pixdim {_mm(zooms)} mm.",
+            "Find out which is right and set both to it, or convert the original DICOM series again.",
+        )
+
+
+def _axes(affine: FloatArray) -> str:
+    from nibabel.orientations import aff2axcodes
+
+    return "".join(code or "?" for code in aff2axcodes(affine))
+
+
+def _mm(spacing: NDArray[np.float64]) -> str:
+    return " x ".join(f"{value:.4g}" for value in spacing)
