@@ -75,8 +75,8 @@ def read_header(path: Path) -> Header:
         UnreadableFile: not a DICOM file, or one that does not say how it is encoded.
     """
     path = Path(path)
-    with _foreign_bytes(path):
-        return _header(_load(path, pixels=False), path)
+    with foreign_bytes(path):
+        return _header(open_dataset(path, pixels=False), path)
 
 
 def read_dicom(path: Path) -> Picture:
@@ -90,8 +90,8 @@ def read_dicom(path: Path) -> Picture:
         UnreadableFile: not DICOM, not an image, several frames, colour, an unknown codec, truncated or absurd.
     """
     path = Path(path)
-    with _foreign_bytes(path):
-        dataset = _load(path, pixels=True)
+    with foreign_bytes(path):
+        dataset = open_dataset(path, pixels=True)
         index, values = stored_pixels(dataset, path)
         header = _header(dataset, path)
         present = np.bincount(index.ravel(), minlength=len(values)) > 0
@@ -116,7 +116,7 @@ def require_radiograph(picture: Picture | Header, file: Path | None = None) -> N
 
 
 @contextmanager
-def _foreign_bytes(path: Path) -> Iterator[None]:
+def foreign_bytes(path: Path) -> Iterator[None]:
     """One clear error for whatever a broken header makes the parser raise; its remarks on oddities are kept quiet."""
     try:
         with warnings.catch_warnings():
@@ -138,7 +138,12 @@ def _foreign_bytes(path: Path) -> Iterator[None]:
         ) from None
 
 
-def _load(path: Path, *, pixels: bool) -> Any:
+def open_dataset(path: Path, *, pixels: bool) -> Any:
+    """The pydicom Dataset of a file whose pixels a decoder here knows, with or without those pixels.
+
+    Raises:
+        UnreadableFile: the file does not say how it is encoded; what pydicom raises is for `foreign_bytes`.
+    """
     dataset = pydicom.dcmread(path, stop_before_pixels=not pixels)
     require_syntax(dataset, path)
     return dataset

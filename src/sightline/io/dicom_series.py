@@ -1,0 +1,206 @@
+"""A folder with the slices of one DICOM CT series as a volume: all of it, in order, or an error.
+
+Position and direction come from ImagePositionPatient and ImageOrientationPatient (PS3.3, C.7.6.2), never from file
+names, instance numbers or SliceThickness. Slices are placed by their projection on the normal of the image plane.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sightline.errors import SightlineError, UnreadableFile
+from sightline.io.dicom import DICOM_SUFFIXES, foreign_bytes, has_dicom_mark, open_dataset
+from sightline.io.dicom_pixels import stored_pixels
+from sightline.io.grey_scale import numbers
+from sightline.io.nifti_place import require_sane_affine
+from sightline.io.series_place import SlicePlace, affine_of_slices
+from sightline.io.volume import Volume
+
+CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
+# Enhanced CT and its legacy conversion: all slices in one file
+MULTI_FRAME_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
+PADDING_HU = -1024
+
+
+@dataclass(frozen=True)
+class _Slice:
+    file: Path
+    place: SlicePlace
+    slope: float
+    intercept: float
+    padding: tuple[float, float] | None
+
+
+def read_series(folder: Path, *, series: str | None = None) -> Volume:
+    """Read one CT series.
+
+    Args:
+        folder: its slices, also in folders below; dose reports, localisers and other objects beside them are left
+            out and counted in the facts.
+        series: SeriesInstanceUID, or its end, where the folder holds several.
+
+    Returns:
+        Hounsfield units [column, row, slice] (the axes a conversion to NIfTI gives): int16 where every slice's slope
+        and intercept are whole, else float32. Pixel padding becomes PADDING_HU.
+
+    Raises:
+        UnreadableFile: no CT series or several, slices missing, twice or unevenly spaced, a tilted gantry, mixed
+            sizes, no rescale to Hounsfield units, or one slice that does not decode.
+    """
+    folder = Path(folder)
+    headers, left_out = _headers(folder)
+    chosen = _choose(headers, folder, series)
+    slices = sorted((_slice(header, file) for file, header in chosen), key=lambda slice_: slice_.place.along_normal)
+    affine = affine_of_slices(folder, [slice_.place for slice_ in slices])
+    require_sane_affine(affine, folder)
+    values = _stack(slices, folder)
+    first = chosen[0][1]
+    facts = {"format": "DICOM", "orientation_from": "ImageOrientationPatient", "slices": str(len(slices))}
+    for name, keyword in (("series_uid", "SeriesInstanceUID"), ("kernel", "ConvolutionKernel"), ("kvp", "KVP")):
+        if first.get(keyword) not in (None, ""):
+            facts[name] = str(first.get(keyword))
+    if left_out:
+        facts["left_out"] = f"{left_out} objects that are no CT slices"
+    return Volume(values, affine, facts)
+
+
+def _headers(folder: Path) -> tuple[list[tuple[Path, Any]], int]:
+    """The headers of all CT slices, and how many other DICOM objects there are."""
+    if not folder.is_dir():
+        raise UnreadableFile(
+            f"{folder}: {'a single file' if folder.exists() else 'no such folder'}; the folder of a DICOM series was "
+            "expected.",
+            "Give the folder that holds the slices.",
+        )
+    kept, left_out = [], 0
+    for file in sorted(path for path in folder.rglob("*") if _may_be_slice(path, folder)):
+        with foreign_bytes(file):
+            header = open_dataset(file, pixels=False)
+            # de-identified series may have lost their UIDs, but the file meta information keeps what the file is
+            sop_class = str(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or "")
+            localiser = "LOCALIZER" in [str(word).upper() for word in header.get("ImageType") or ()]
+            several = int(header.get("NumberOfFrames") or 1) > 1
+        if sop_class in MULTI_FRAME_CT or (several and sop_class == CT_IMAGE):
+            raise UnreadableFile(
+                f"{file}: a multi-frame CT (all slices in one file); a series of single slices was expected.",
+                "Convert it to NIfTI (dcm2niix) and give that file.",
+            )
+        if sop_class != CT_IMAGE or localiser:
+            left_out += 1
+        else:
+            kept.append((file, header))
+    return kept, left_out
+
+
+def _may_be_slice(path: Path, folder: Path) -> bool:
+    """Whether a file has to be read as DICOM: by its content, or because nothing in its name says that it is not."""
+    if any(part.startswith(".") for part in path.relative_to(folder).parts) or not path.is_file():
+        return False
+    if path.name.upper() in ("DICOMDIR", "LICENSE", "README", "VERSION", "CHECKSUMS"):
+        return False
+    with path.open("rb") as stream:
+        if has_dicom_mark(stream.read(132)):
+            return True
+    # a slice cut to nothing has no mark: a UID as name, no suffix or a DICOM suffix must not pass as "some other file"
+    return not any(letter.isalpha() for letter in path.suffix) or path.suffix.lower() in DICOM_SUFFIXES
+
+
+def _choose(headers: list[tuple[Path, Any]], folder: Path, series: str | None) -> list[tuple[Path, Any]]:
+    groups: dict[str, list[tuple[Path, Any]]] = defaultdict(list)
+    for file, header in headers:
+        groups[str(header.get("SeriesInstanceUID") or "")].append((file, header))
+    if series is not None:
+        groups = {uid: group for uid, group in groups.items() if series and uid.endswith(series)} or {}
+    if len(groups) == 1:
+        return next(iter(groups.values()))
+    if not headers:
+        raise UnreadableFile(
+            f"{folder}: no slices of a CT series were found.", "Give the folder that holds the CT slices."
+        )
+    if not groups:
+        raise UnreadableFile(f"{folder}: no series whose UID ends in {series!r}.", "Check the series' UID.")
+    named = "; ".join(
+        f"{uid or 'no UID'} ({group[0][1].get('SeriesDescription') or 'no description'}, {len(group)} slices)"
+        for uid, group in sorted(groups.items())
+    )
+    raise UnreadableFile(
+        f"{folder}: {len(groups)} CT series: {named}.",
+        "Give a folder with one series, or say which by its SeriesInstanceUID (option `series`).",
+    )
+
+
+def _slice(header: Any, file: Path) -> _Slice:
+    with foreign_bytes(file):
+        position, cosines = (
+            numbers(header, "ImagePositionPatient", file),
+            numbers(header, "ImageOrientationPatient", file),
+        )
+        spacing = numbers(header, "PixelSpacing", file)
+        slope, intercept = numbers(header, "RescaleSlope", file), numbers(header, "RescaleIntercept", file)
+        unit = str(header.get("RescaleType") or "HU").upper()
+        size = [*numbers(header, "Rows", file), *numbers(header, "Columns", file)]
+        padding = [
+            *numbers(header, "PixelPaddingValue", file),
+            *numbers(header, "PixelPaddingRangeLimit", file),
+        ]
+    if len(position) != 3 or len(cosines) != 6 or len(spacing) != 2 or len(size) != 2:
+        raise UnreadableFile(
+            f"{file}: the slice does not state where it lies (ImagePositionPatient, ImageOrientationPatient, "
+            "PixelSpacing, Rows and Columns are needed).",
+            "Export the series again from its source, without removing these elements.",
+        )
+    if len(slope) != 1 or len(intercept) != 1 or slope[0] == 0 or not np.isfinite([slope[0], intercept[0]]).all():
+        raise UnreadableFile(
+            f"{file}: RescaleSlope and RescaleIntercept are {slope or 'absent'} and {intercept or 'absent'}, so the "
+            "stored values cannot be turned into Hounsfield units.",
+            "Export the series again from its source.",
+        )
+    if unit not in ("HU", "HU_MOD"):
+        raise UnreadableFile(
+            f"{file}: the rescaled values are in {unit}, not in Hounsfield units (RescaleType).",
+            "Give the CT series itself, not a map computed from it.",
+        )
+    place = SlicePlace(
+        file,
+        np.array(position),
+        np.array(cosines).reshape(2, 3),
+        (spacing[0], spacing[1]),
+        (int(size[0]), int(size[1])),
+        str(header.get("SOPInstanceUID") or ""),
+    )
+    return _Slice(file, place, slope[0], intercept[0], (min(padding), max(padding)) if padding else None)
+
+
+def _stack(slices: list[_Slice], folder: Path) -> NDArray[Any]:
+    rows, columns = slices[0].place.shape
+    whole = all(slice_.slope.is_integer() and slice_.intercept.is_integer() for slice_ in slices)
+    # the file's order in memory, so that the [column, row, slice] view costs nothing
+    stack = np.empty((len(slices), rows, columns), dtype=np.int16 if whole else np.float32)
+    for number, slice_ in enumerate(slices):
+        try:
+            with foreign_bytes(slice_.file):
+                index, stored = stored_pixels(open_dataset(slice_.file, pixels=True), slice_.file)
+        except SightlineError as error:
+            raise UnreadableFile(
+                f"{folder}: slice {number + 1} of {len(slices)} cannot be read, so the series is left out. "
+                f"{error.message}",
+                error.remedy,
+            ) from None
+        units = stored * slice_.slope + slice_.intercept
+        if slice_.padding is not None:
+            low, high = slice_.padding
+            units[(stored >= low) & (stored <= high)] = PADDING_HU
+        shown = units[index]
+        if whole and (shown.min() < -(2**15) or shown.max() >= 2**15):
+            raise UnreadableFile(
+                f"{slice_.file}: Hounsfield units from {shown.min():g} to {shown.max():g}; 16 bits hold no such range.",
+                "The rescale slope is broken; export the series again.",
+            )
+        stack[number] = shown
+    return stack.transpose(2, 1, 0)
