@@ -270,7 +270,7 @@ class Train:
     """Initial weights: a safetensors file or folder, `imagenet` (timm's download), or `none`."""
     rate: float | None = None
     """First learning rate of the schedule."""
-    select: Literal["last", "auc", "loss"] | None = None
+    select: Literal["last", "auc", "f1", "loss"] | None = None
     """Which epoch's weights are kept."""
     precision: Precision | None = None
     """Fabric's precision."""
@@ -350,7 +350,7 @@ class Evaluate:
     def run(self) -> int:
         """Evaluate and print the metrics."""
         from sightline.cohorts import folder
-        from sightline.lab.evaluate import evaluate, report_of, write_report_of
+        from sightline.lab.evaluate import evaluate, left_out, report_of, write_report_of
         from sightline.lab.gallery import write_panels
         from sightline.lab.run import open_run
         from sightline.papers.catalogue import CATALOGUE
@@ -361,9 +361,10 @@ class Evaluate:
         out = self.out or self.folder / "evaluation" / f"{whole.name}-{self.split}"
         evaluation = evaluate(run, cohort, self.split, out=out, engine=_engine(self.on))
         estimates = report_of(evaluation, replicates=self.replicates)
-        write_report_of(estimates, out, f"{run.recipe.title} on {whole.name}, {self.split}")
+        notes = left_out(run.recipe.view, evaluation)
+        write_report_of(estimates, out, f"{run.recipe.title} on {whole.name}, {self.split}", notes)
         write_panels(evaluation, cohort, run.recipe.view, out / "panels", most=self.panels)
-        for estimate in estimates:
+        for estimate in (*estimates, *notes):
             print(estimate)
         print(f"written to {out}")
         return 0

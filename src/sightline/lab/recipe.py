@@ -164,6 +164,17 @@ class Recipe:
     seed: int = 0
 
     @property
+    def picture_view(self) -> View:
+        """The view of a recipe for pictures.
+
+        Raises:
+            RecipeError: it is one for volumes.
+        """
+        if isinstance(self.view, View):
+            return self.view
+        raise RecipeError(f"{self.title} sees volumes; this needs pictures.", "Choose a recipe for pictures.")
+
+    @property
     def guided_by_regions(self) -> bool:
         """Whether a region an expert marked, or a reader's gaze, takes part in the loss."""
         added = self.guidance is not None and self.weight > 0.0 and self.guidance.needs_regions

@@ -67,6 +67,8 @@ class Row:
             (`lab/self_training.py`), or None.
         teaching: how it marks them.
         train_per_class: train on this many images of each class, drawn once per seed; None for all.
+        trained_on: sources (starts of the fact `source`) whose cases it is trained and selected on; none for all.
+        tested_on: sources it is tested on; none for all.
         group: what the row is drawn with in the figures: method, style.
         weight_label: position on the figure's axis.
     """
@@ -79,6 +81,8 @@ class Row:
     teacher: str | None = None
     teaching: Teaching = field(default_factory=Teaching)
     train_per_class: int | None = None
+    trained_on: tuple[str, ...] = ()
+    tested_on: tuple[str, ...] = ()
     group: str = ""
     weight_label: str = ""
 
@@ -230,7 +234,7 @@ class _Job:
 
     @property
     def training(self) -> Cohort:
-        seen = self.recipe.see(self.cohort)
+        seen = from_sources(self.recipe.see(self.cohort), self.row.trained_on)
         return few_per_class(seen, self.row.train_per_class, self.recipe.train_on, self.seed)
 
     @property
@@ -260,7 +264,8 @@ class _Job:
     def run(self) -> dict[str, Evaluation]:
         """Train (or resume, reuse, put together) and evaluate."""
         run = choose_boxes(self._trained(), self.training, self.catalogue, engine=self.engine)
-        return {name: evaluate(run, test, name, engine=self.engine) for name, test in self.tests.items()}
+        tests = {name: from_sources(test, self.row.tested_on) for name, test in self.tests.items()}
+        return {name: evaluate(run, test, name, engine=self.engine) for name, test in tests.items()}
 
     def _trained(self) -> Run:
         if self.teacher_job is not None and (self.folder / "DONE").is_file():
@@ -280,7 +285,8 @@ def _unservable(table: Table, cohort: Cohort, say: Callable[[str], None]) -> dic
     failures: dict[str, SightlineError] = {}
     for row in table.rows:
         try:
-            seen = row.recipe.see(cohort)
+            seen = from_sources(row.recipe.see(cohort), row.trained_on)
+            from_sources(cohort.split("test"), row.tested_on)
             if row.teacher is None:
                 require_regions(row.recipe, seen)
             refuse_unmarked(seen, row.recipe.view)
@@ -332,6 +338,24 @@ def require_regions(recipe: Recipe, cohort: Cohort) -> None:
             f"Cohort {cohort.name!r} has no {role} region in its training split.",
             "Mark regions, or choose a recipe guided by what the cohort has (train: --role, or the recipe unguided).",
         )
+
+
+def from_sources(cohort: Cohort, sources: Sequence[str]) -> Cohort:
+    """The cases whose fact `source` starts with one of the words; all of them where none is named.
+
+    Raises:
+        CohortError: there is none.
+    """
+    if not sources:
+        return cohort
+    kept = cohort.where(lambda case: case.facts.get("source", "").startswith(tuple(sources)))
+    if len(kept) == 0:
+        have = sorted({case.facts.get("source", "") or "none stated" for case in cohort})
+        raise CohortError(
+            f"Cohort {cohort.name!r} has no case from {' or '.join(sources)}; its sources are {', '.join(have)}.",
+            "Import that data set too, or leave this row out.",
+        )
+    return kept
 
 
 def few_per_class(cohort: Cohort, n: int | None, splits: Sequence[str], seed: int) -> Cohort:

@@ -30,17 +30,17 @@ def cascade_recipe(localiser: Recipe, classifier: Recipe, size: int | None = Non
         raise RecipeError(
             "The classifier must be a class map or global pooling network.", "Train one: sightline train ubm."
         )
-    if classifier.view.crop is None:
+    if classifier.picture_view.crop is None:
         raise RecipeError(
             "The classifier was trained on whole pictures, not on crops.", "Train one: sightline train ubm."
         )
-    if localiser.view.equalise != classifier.view.equalise:
+    if localiser.picture_view.equalise != classifier.picture_view.equalise:
         raise RecipeError("One of the two sees equalised pictures and the other does not.", "Train both alike.")
     model = Cascade(
-        localiser=replace(localiser.model, input_px=localiser.view.size),
+        localiser=replace(localiser.model, input_px=localiser.picture_view.size),
         classifier=classifier.model,
-        margin=classifier.view.crop.margin,
-        roi_px=classifier.view.size,
+        margin=classifier.picture_view.crop.margin,
+        roi_px=classifier.picture_view.size,
     )
-    view = replace(localiser.view, size=size or 2 * classifier.view.size, crop=None)
+    view = replace(localiser.picture_view, size=size or 2 * classifier.picture_view.size, crop=None)
     return replace(classifier, title="cascade", model=model, view=view)

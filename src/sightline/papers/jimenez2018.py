@@ -83,7 +83,7 @@ def for_task(recipe: Recipe, task: str, scheme: Scheme = "CE") -> Recipe:
 def upper_bound(recipe: Recipe, profile: Profile = "recommended") -> Recipe:
     """UBM: the expert's crop in place of the whole image. `recommended` leaves a margin, so that context is seen."""
     crop = Crop() if profile == "paper" else Crop(margin=MARGIN, jitter=0.1)
-    return replace(recipe, title="UBM", view=replace(recipe.view, crop=crop))
+    return replace(recipe, title="UBM", view=replace(recipe.picture_view, crop=crop))
 
 
 def supervised_localiser(recipe: Recipe, profile: Profile = "recommended") -> Recipe:

@@ -108,7 +108,7 @@ def student() -> Recipe:
         recipe,
         title="student",
         model=replace(recipe.model, one_map=True),
-        view=replace(recipe.view, patches=Patches(size=256, zoom=(0.7, 1.4), around=1.0, per_picture=3)),
+        view=replace(recipe.picture_view, patches=Patches(size=256, zoom=(0.7, 1.4), around=1.0, per_picture=3)),
         guidance=CellFocal(elsewhere=0.1),
     )
 

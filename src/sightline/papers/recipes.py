@@ -9,6 +9,7 @@ from typing import Any
 
 from sightline.cohorts.gaze_choice import GazeChoice
 from sightline.cohorts.regions import RegionChoice
+from sightline.cohorts.volume_view import VolumeView
 from sightline.errors import RecipeError
 from sightline.lab.recipe import Recipe, read_recipe
 from sightline.lab.table import Row, Table
@@ -195,10 +196,19 @@ def resized(recipe: Recipe, factor: float, *, least: int = 1) -> Recipe:
     def times(pixels: int) -> int:
         return max(least, round(pixels * factor))
 
+    if isinstance(recipe.view, VolumeView):
+        # cubes are halved several times on the way
+        side = max(16, 8 * round(recipe.view.size * factor / 8))
+        volumes = replace(recipe.view, size=side)
+        return replace(recipe, view=volumes, model=_each_part(recipe.model, lambda part: _sized_part(part, side)))
     view = replace(recipe.view, size=times(recipe.view.size))
     if view.patches is not None:
         view = replace(view, patches=replace(view.patches, size=times(view.patches.size)))
     return replace(recipe, view=view, model=_each_part(recipe.model, lambda part: _resized_part(part, times)))
+
+
+def _sized_part(part: Any, side: int) -> Any:
+    return replace(part, size=side) if isinstance(getattr(part, "size", None), int) else part
 
 
 def _resized_part(part: Any, times: Callable[[int], int]) -> Any:
