@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sightline.case import Case, Cohort
 from sightline.cohorts.task import coarser_tasks
 from sightline.cohorts.transforms import View, refuse_unmarked
+from sightline.cohorts.volume_view import VolumeView
 from sightline.errors import RunError, SightlineError
 from sightline.frame import Frame
 from sightline.lab.boxes import box_scores, tune_boxes
@@ -105,7 +106,9 @@ def evaluate(
         raise RunError(f"{run.folder} is not finished.", "Run the same train command again: it resumes.")
     cohort = run.recipe.see(cohort)
     same_classes(run.classes, cohort.classes, f"Cohort {cohort.name!r}")
-    refuse_unmarked(cohort, run.recipe.view)
+    view = run.recipe.view
+    if isinstance(view, View):
+        refuse_unmarked(cohort, view)
     engine = engine or Engine()
     files = _Files(out or run.folder / "predictions", name)
     stamp = {
@@ -122,7 +125,7 @@ def evaluate(
     said = predict(
         run.network(),
         cohort,
-        run.recipe.view,
+        view,
         batch_size=max(16, run.recipe.batch_size),
         device=fabric.device,
         workers=engine.workers,
@@ -131,17 +134,19 @@ def evaluate(
         independent=run.recipe.independent,
         explainer=getattr(run.recipe.objective, "heatmap", None),
     )
-    rows = () if said.maps is None else tuple(_map_rows(cohort, said.maps, run.recipe.view))
+    rows = () if said.maps is None else tuple(_map_rows(cohort, said.maps, view))
     printed = run.recipe.boxes
+    # boxes and gaze are of pictures
+    flat = view if isinstance(view, View) else None
     evaluation = Evaluation(
         predictions=said.predictions,
         maps=said.maps,
         map_scores=MapScores(rows) if rows else None,
-        box_scores=box_scores(said, cohort, run.recipe.view, run.boxes),
-        printed_box_scores=None if printed == run.boxes else box_scores(said, cohort, run.recipe.view, printed),
+        box_scores=None if flat is None else box_scores(said, cohort, flat, run.boxes),
+        printed_box_scores=None if flat is None or printed == run.boxes else box_scores(said, cohort, flat, printed),
         boxes=said.boxes,
         shown=said.shown,
-        gaze_scores=gaze_scores(said, cohort, run.recipe.view),
+        gaze_scores=None if flat is None else gaze_scores(said, cohort, flat),
     )
     files.write(evaluation, stamp)
     return evaluation
@@ -158,7 +163,8 @@ def choose_boxes(run: Run, cohort: Cohort, catalogue: Catalogue, *, engine: Engi
     """
     validation = run.recipe.see(cohort).split("val")
     marked = any(region.tag.role == "finding" for case in validation for region in case.regions)
-    if (run.folder / "boxes.json").is_file() or not marked or "val" in run.recipe.train_on:
+    flat = isinstance(run.recipe.view, View)
+    if (run.folder / "boxes.json").is_file() or not marked or "val" in run.recipe.train_on or not flat:
         return run
     return tune_boxes(run, evaluate(run, validation, "val", engine=engine).said, validation, catalogue)
 
@@ -241,14 +247,14 @@ def spatial_softmax(cells: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.asarray(powers / powers.sum())
 
 
-def _map_rows(cohort: Cohort, maps: Maps, view: View) -> Iterator[MapRow]:
+def _map_rows(cohort: Cohort, maps: Maps, view: View | VolumeView) -> Iterator[MapRow]:
     """Every case's regions, by role and style, against the map of the class they speak for."""
     for row, case in enumerate(cohort):
         if not case.regions:
             continue
         source = source_frame(case)
         frame = case_frame(case, view)
-        picture = Box((0.0, 0.0), (float(source.shape[0]), float(source.shape[1]))).draw(frame) > 0
+        picture = Box((0.0,) * source.ndim, tuple(map(float, source.shape))).draw(frame) > 0
         grown: dict[int, NDArray[np.float64]] = {}
         for role, style, regions in _grouped(case):
             label = _speaks_for(regions, case, cohort.classes)
@@ -278,7 +284,7 @@ def _organ_rows(
     inside = np.zeros(frame.shape, dtype=bool)
     for region in regions:
         inside |= region.draw(frame) > 0
-    if maps.windows is not None or not inside.any():
+    if maps.windows is not None or frame.ndim != 2 or not inside.any():
         return
     organ = resampled_by_area(inside.astype(np.float64), cells.shape) >= 0.5
     for tolerance in (0, 1) if organ.any() else ():
@@ -289,10 +295,9 @@ def _organ_rows(
 
 def _on_view(cells: NDArray[np.float64], maps: Maps, row: int, frame: Frame) -> NDArray[np.float64]:
     """A map on the view's grid; a network that looked at a window gave the rest nothing."""
-    shape = (frame.shape[0], frame.shape[1])
     if maps.windows is None:
-        return enlarge(cells, shape)
-    return np.nan_to_num(laid_over(cells, maps.windows[row], shape))
+        return enlarge(cells, frame.shape)
+    return np.nan_to_num(laid_over(cells, maps.windows[row], (frame.shape[0], frame.shape[1])))
 
 
 def _grouped(case: Case) -> Iterator[tuple[Role, Style, list[Region]]]:
@@ -343,7 +348,21 @@ def report_of(evaluation: Evaluation, *, positive: str | None = None, replicates
     return found
 
 
-def write_report_of(estimates: Sequence[Estimate], folder: Path, title: str) -> None:
-    """`metrics.json` and `metrics.md`."""
+def left_out(view: View | VolumeView, evaluation: Evaluation) -> tuple[str, ...]:
+    """What a report of volumes lacks, in words; nothing where the network sees pictures."""
+    if isinstance(view, View):
+        return ()
+    words = ["Boxes, gaze and windows are measured on pictures alone: volumes have none of these numbers."]
+    if evaluation.maps is None:
+        words.append("The network gives no class maps, so nothing says where it looked; `sightline dissect` says what "
+                     "its units respond to.")  # fmt: skip
+    elif evaluation.map_scores is None:
+        words.append("No region is marked that a class map could be held against.")
+    return tuple(words)
+
+
+def write_report_of(estimates: Sequence[Estimate], folder: Path, title: str, notes: Sequence[str] = ()) -> None:
+    """`metrics.json` and `metrics.md`; notes stand below the numbers."""
     write_text(folder / "metrics.json", json.dumps([e.to_dict() for e in estimates], indent=1) + "\n")
-    write_text(folder / "metrics.md", f"# {title}\n\n{to_markdown(estimates)}\n")
+    below = "".join(f"\n{note}\n" for note in notes)
+    write_text(folder / "metrics.md", f"# {title}\n\n{to_markdown(estimates)}\n{below}")

@@ -12,13 +12,16 @@ from numpy.typing import NDArray
 
 from sightline.case import Case, Cohort
 from sightline.cohorts.transforms import View
+from sightline.cohorts.volume_view import VolumeView
 from sightline.frame import Frame
 from sightline.io.image import read_image
 from sightline.lab.boxes import finding_named
 from sightline.lab.evaluate import Evaluation
 from sightline.lab.panels import Overlay, PanelCase, draw_contact_sheet, draw_panel
+from sightline.lab.planes import cube_of
 from sightline.lab.scored_box import ScoredBox, scored_boxes
 from sightline.lab.views import case_frame
+from sightline.lab.volume_panels import VolumePanel, draw_volume_panel, slice_overlay
 from sightline.measure.box_score import BoxScore
 
 SHEETS: tuple[Literal["boxes", "maps"], ...] = ("boxes", "maps")
@@ -64,6 +67,35 @@ def panel_case(
     )
 
 
+def volume_panel(
+    evaluation: Evaluation, row: int, case: Case, view: VolumeView, title: str | None = None
+) -> VolumePanel:
+    """What the panel of a volume shows; without maps where the network gives none."""
+    cube = cube_of(case, view)
+    predictions = evaluation.predictions
+    kept = list(range(len(predictions.classes)))
+    maps = attention = None
+    if evaluation.maps is not None:
+        of_row = evaluation.maps.classes[row]
+        kept = list(dict.fromkeys(int(k) for k in of_row))
+        where = [list(of_row).index(k) for k in kept]
+        maps, attention = (
+            cube.facing.turned(of[row, where].astype(np.float64))
+            for of in (evaluation.maps.maps, evaluation.maps.attention)
+        )
+    names = tuple(predictions.classes[k] for k in kept)
+    return VolumePanel(
+        title=case.case_id if title is None else title,
+        cube=cube,
+        regions=case.regions,
+        classes=names,
+        probabilities=predictions.probabilities[row, kept],
+        label=case.label if case.label in names else None,
+        maps=maps,
+        attention=attention,
+    )
+
+
 def found_in(evaluation: Evaluation, row: int) -> tuple[ScoredBox, ...]:
     """The boxes an evaluation holds of a row, surest first: of its most probable finding."""
     if evaluation.box_scores is None:
@@ -106,14 +138,23 @@ def telling_cases(evaluation: Evaluation, most: int) -> list[int]:
     return chosen
 
 
-def write_panels(evaluation: Evaluation, cohort: Cohort, view: View, out: Path, *, most: int = 8) -> list[Path]:
-    """PNG files: panels of telling cases where the network has maps, and sheets of what it located best and worst."""
+def write_panels(
+    evaluation: Evaluation, cohort: Cohort, view: View | VolumeView, out: Path, *, most: int = 8
+) -> list[Path]:
+    """PNG files: panels of telling cases, and sheets of what the network located best and worst.
+
+    Pictures have panels where the network has maps; volumes have theirs in any case, in three planes.
+    """
     if most < 1:
         return []
     pictures: dict[str, bytes] = {}
-    for row in telling_cases(evaluation, most) if evaluation.maps is not None else ():
+    shown = evaluation.maps is not None or isinstance(view, VolumeView)
+    for row in telling_cases(evaluation, most) if shown else ():
         case = cohort[row]
-        pictures[safe_name(case.case_id)] = draw_panel(panel_case(evaluation, row, case, view))
+        if isinstance(view, VolumeView):
+            pictures[safe_name(case.case_id)] = draw_volume_panel(volume_panel(evaluation, row, case, view))
+        else:
+            pictures[safe_name(case.case_id)] = draw_panel(panel_case(evaluation, row, case, view))
     for by in SHEETS:
         for name, png in contact_sheets(evaluation, cohort, view, by=by).items():
             pictures[f"{name}_{by}"] = png
@@ -127,8 +168,16 @@ def write_panels(evaluation: Evaluation, cohort: Cohort, view: View, out: Path, 
     return written
 
 
-def overlay_of(evaluation: Evaluation, row: int, case: Case, view: View, label: str, caption: str) -> Overlay:
-    """One picture of a contact sheet: the map of a class over the case, where the network has maps, and its boxes."""
+def overlay_of(
+    evaluation: Evaluation, row: int, case: Case, view: View | VolumeView, label: str, caption: str
+) -> Overlay:
+    """One picture of a contact sheet: the map of a class over the case, where the network has maps, and its boxes.
+
+    Of a volume, the sagittal slice through the map's greatest cell.
+    """
+    if isinstance(view, VolumeView):
+        panel = volume_panel(evaluation, row, case, view)
+        return slice_overlay(panel, panel.classes.index(label) if label in panel.classes else 0, caption)
     pixels, frame = network_view(case, view)
     cells = None
     if evaluation.maps is not None:
@@ -166,7 +215,12 @@ def box_order(evaluation: Evaluation) -> list[int]:
 
 
 def contact_sheets(
-    evaluation: Evaluation, cohort: Cohort, view: View, *, most: int = 20, by: Literal["boxes", "maps"] = "boxes"
+    evaluation: Evaluation,
+    cohort: Cohort,
+    view: View | VolumeView,
+    *,
+    most: int = 20,
+    by: Literal["boxes", "maps"] = "boxes",
 ) -> dict[str, bytes]:
     """`best` and `worst`: PNGs of the findings that a network located best and worst, worst first in the second.
 
@@ -191,7 +245,9 @@ def contact_sheets(
     return sheets
 
 
-def _sheet_item(evaluation: Evaluation, row: int, case: Case, view: View, by: Literal["boxes", "maps"]) -> Overlay:
+def _sheet_item(
+    evaluation: Evaluation, row: int, case: Case, view: View | VolumeView, by: Literal["boxes", "maps"]
+) -> Overlay:
     predictions = evaluation.predictions
     label = predictions.classes[finding_named(predictions.classes, predictions.probabilities[row])]
     said = f"{label} {predictions.probabilities[row, predictions.classes.index(label)]:.0%}"

@@ -6,6 +6,8 @@ import csv
 import json
 from pathlib import Path
 
+from sightline.cohorts.transforms import View
+from sightline.cohorts.volume_view import VolumeView
 from sightline.lab.run import Run, write_text
 
 
@@ -26,7 +28,7 @@ def write_model_card(run: Run) -> Path:
         f"# {recipe.title}",
         "",
         f"Classes, in order: {', '.join(run.classes)}. Guidance: {guided}.",
-        f"Input: {recipe.view.size} x {recipe.view.size} pixels, padded to square; seed {recipe.seed}.",
+        f"Input: {_input(recipe.view)}; seed {recipe.seed}.",
         "",
         f"## Trained on {run.cohort['name']} (fingerprint {run.cohort['fingerprint']})",
         "",
@@ -58,6 +60,14 @@ def write_model_card(run: Run) -> Path:
     path = run.folder / "model_card.md"
     write_text(path, "\n".join(text))
     return path
+
+
+def _input(view: View | VolumeView) -> str:
+    side = view.size
+    if isinstance(view, VolumeView):
+        low, high = view.window_hu
+        return f"{side} x {side} x {side} voxels from the middle of a patch, {low:g} to {high:g} HU"
+    return f"{side} x {side} pixels, padded to square"
 
 
 def _parts(run: Run) -> str:

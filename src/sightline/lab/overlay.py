@@ -78,19 +78,20 @@ def checked_maps(maps: ArrayLike, what: str, ndim: int) -> NDArray[np.float64]:
     return array
 
 
-def enlarge(cells: ArrayLike, shape: tuple[int, int]) -> NDArray[np.float64]:
-    """Bicubic g of Liao 2022 (section IV-A): a map [mh, mw] on the input grid [h, w].
+def enlarge(cells: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Bicubic g of Liao 2022 (section IV-A): a map [mh, mw] on the input grid [h, w]; of three axes, trilinear.
 
     Half-pixel centres (the first cell's centre is not the first pixel's). Clipped to the range of the cells: the
     cubic's overshoot beside a hot cell would otherwise be drawn as evidence against the class.
     """
-    array = checked_maps(cells, "A map", 2)
+    array = checked_maps(cells, "A map", len(shape))
     low, high = float(array.min()), float(array.max())
     # scaled before interpolating, so that clipping is to exactly 0 and 1 and a flat map stays flat
     unit = (array - low) / (high - low) if high > low else np.zeros_like(array)
-    shrinks = any(new < old for new, old in zip(shape, array.shape, strict=True))
+    shrinks = array.ndim == 2 and any(new < old for new, old in zip(shape, array.shape, strict=True))
+    mode = "bicubic" if array.ndim == 2 else "trilinear"
     grid = functional.interpolate(
-        torch.from_numpy(unit)[None, None], size=shape, mode="bicubic", align_corners=False, antialias=shrinks
+        torch.from_numpy(unit)[None, None], size=shape, mode=mode, align_corners=False, antialias=shrinks
     )
     enlarged: NDArray[np.float64] = low + (high - low) * grid[0, 0].clamp(0.0, 1.0).numpy()
     return enlarged
@@ -127,7 +128,17 @@ def blend_heat(pixels: Pixels, cells: ArrayLike, window: ArrayLike | None = None
     heat, covered = laid(cells, (grey.shape[0], grey.shape[1]), window)
     low, high = (float(heat[covered].min()), float(heat[covered].max())) if covered.any() else (0.0, 0.0)
     level = np.where(covered, (heat - low) / (high - low), 0.0) if high > low else np.zeros_like(heat)
+    return heat_over(grey, level)
+
+
+def heat_over(grey: Pixels, level: NDArray[np.float64]) -> Pixels:
+    """A grey picture [h, w] under levels [h, w] from 0 (clear) to 1 (orange): RGB [h, w, 3]."""
     return _laid_over(grey, HEAT(level)[..., :3], level**HEAT_RISE)
+
+
+def signed_over(grey: Pixels, level: NDArray[np.float64]) -> Pixels:
+    """A grey picture [h, w] under levels [h, w] from -1 (blue) over 0 (clear) to 1 (yellow): RGB [h, w, 3]."""
+    return _laid_over(grey, _signed_colours(level), np.abs(level))
 
 
 def blend_signed(pixels: Pixels, cells: ArrayLike, limit: float, window: ArrayLike | None = None) -> Pixels:
@@ -142,7 +153,7 @@ def blend_signed(pixels: Pixels, cells: ArrayLike, limit: float, window: ArrayLi
     grey = _grey(pixels)
     values, _ = laid(cells, (grey.shape[0], grey.shape[1]), window)
     level = np.clip(values / limit, -1.0, 1.0) if limit > 0 else np.zeros_like(values)
-    return _laid_over(grey, _signed_colours(level), np.abs(level))
+    return signed_over(grey, level)
 
 
 def bar_image(signed: bool) -> Pixels:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d
+from torch.nn.functional import adaptive_avg_pool2d, adaptive_avg_pool3d
 
 from sightline.case import Cohort
 from sightline.cohorts.loader import CohortItems, test_batches
@@ -43,8 +43,8 @@ class Maps:
     Attributes:
         case_ids: one per case.
         classes: int [n, m], which classes' maps are kept: all of them up to eight, else predicted and true.
-        maps: float32 [n, m, h, w], before pooling.
-        attention: float32 [n, m, h, w], each cell's share of the logit (M' of Liao 2022, equation 5).
+        maps: float32 [n, m, *cells], before pooling.
+        attention: float32 [n, m, *cells], each cell's share of the logit (M' of Liao 2022, equation 5).
         windows: float64 [n, 2, 3], where the maps lie (`Evidence.window`), or None: over the whole view.
     """
 
@@ -91,9 +91,9 @@ class Maps:
             None if self.windows is None else self.windows[chosen],
         )
 
-    def frame(self, row: int, view: Frame, shape: tuple[int, int] | None = None) -> Frame:
+    def frame(self, row: int, view: Frame, shape: tuple[int, ...] | None = None) -> Frame:
         """Where the maps of row `row` lie, given the frame of its view; on their own grid, or on one of `shape`."""
-        grid = shape or (self.maps.shape[2], self.maps.shape[3])
+        grid = shape or self.maps.shape[2:]
         return view.resize(grid) if self.windows is None else view.within(self.windows[row], grid)
 
 
@@ -241,9 +241,11 @@ def predict(
 
 
 def _reduced(maps: Tensor) -> NDArray[np.float32]:
-    """Maps [b, 1, h, w] as means over at most SHOWN_CELLS cells a side: [b, h', w']."""
-    rows, columns = (min(SHOWN_CELLS, int(n)) for n in maps.shape[-2:])
-    small = adaptive_avg_pool2d(maps.detach().float(), (rows, columns))
+    """Maps [b, 1, *m] as means over at most SHOWN_CELLS cells a side: [b, *m']."""
+    sides = [min(SHOWN_CELLS, int(n)) for n in maps.shape[2:]]
+    flat = len(sides) == 2
+    values = maps.detach().float()
+    small = adaptive_avg_pool2d(values, (sides[0], sides[1])) if flat else adaptive_avg_pool3d(values, tuple(sides))  # type: ignore[arg-type]
     return np.asarray(small[:, 0].cpu().numpy(), dtype=np.float32)
 
 
