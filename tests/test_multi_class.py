@@ -3,12 +3,11 @@ import pytest
 from sklearn import metrics
 
 from sightline.errors import RunError
-from sightline.measure.classification import AUC, HandTillAUC, OneVsRestAUC, Sensitivity
+from sightline.measure.classification import AUC, HandTillAUC, OneVsRestAUC, Precision, Sensitivity
 from sightline.measure.intervals import Resample
 from sightline.measure.multi_class import (
     OverRuns,
     PairAUC,
-    Precision,
     missing_classes,
     multi_class_report,
     multi_class_scores,

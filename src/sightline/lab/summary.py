@@ -27,8 +27,11 @@ from sightline.measure.classification import (
     F1,
     Accuracy,
     AveragePrecision,
+    BalancedAccuracy,
     HandTillAUC,
     OneVsRestAUC,
+    Precision,
+    Prevalence,
     Score,
     Sensitivity,
 )
@@ -39,7 +42,6 @@ from sightline.measure.gaze_scores import NAMES as GAZE_NAMES
 from sightline.measure.gaze_scores import compare_gaze, seed_gaze
 from sightline.measure.intervals import point_value, seed_bootstrap
 from sightline.measure.localisation import NAMES, MapScores, compare_maps, seed_estimate
-from sightline.measure.multi_class import Precision
 from sightline.measure.predictions import Predictions
 
 REPLICATES = 2000
@@ -157,7 +159,7 @@ def summarise(result: TableResult, *, replicates: int = REPLICATES) -> list[Line
             if row.row.recipe.classifies:
                 lines += _classification_lines(row, reference, test, replicates)
             # a network that is shown the expert's crop was told where to look: where it looks says nothing
-            if row.row.recipe.view.crop is None:
+            if getattr(row.row.recipe.view, "crop", None) is None:
                 lines += _map_lines(row, reference, test, replicates)
                 lines += _gaze_lines(row, reference, test, replicates)
                 lines += _box_lines(row, reference, test, replicates)
@@ -245,7 +247,10 @@ def _scores(classes: Sequence[str]) -> list[Score]:
     """Accuracy, ranking, and F1 as Jimenez-Sanchez 2018 reports it: of the positive class of two, else of each class
     and their mean weighted by support."""
     if len(classes) == 2:
-        return [Accuracy(), AUC(1), AveragePrecision(1), F1("positive", 1, name=f"F1 of {classes[1]}")]
+        name = classes[1]
+        of_two: list[Score] = [Sensitivity(1, name=f"recall for {name}"), Precision(1, name=f"precision for {name}")]
+        f1 = F1("positive", 1, name=f"F1 of {name}")
+        return [Accuracy(), BalancedAccuracy(), AUC(1), AveragePrecision(1), f1, *of_two, Prevalence(1)]
     each: list[Score] = [F1("positive", k, name=f"F1 of {name}") for k, name in enumerate(classes)]
     ranked: list[Score] = [
         OneVsRestAUC(),

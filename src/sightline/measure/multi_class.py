@@ -20,6 +20,7 @@ from sightline.measure.classification import (
     HandTillAUC,
     IntArray,
     OneVsRestAUC,
+    Precision,
     Score,
     Sensitivity,
     called_positive,
@@ -50,29 +51,6 @@ class PairAUC:
         back = ranked_auc(probabilities[pair, self.second], ~side, kept)
         mean: FloatArray = (forth + back) / 2.0
         return mean
-
-
-@dataclass(frozen=True)
-class Precision:
-    """Share of the cases called a class that are of it; not defined where no case is called so.
-
-    Attributes:
-        positive: class index.
-        threshold: called from this probability on; None: where it is the most probable class.
-        name: what the score is called in tables.
-    """
-
-    positive: int
-    threshold: float | None = None
-    name: str = "precision"
-
-    def __call__(self, labels: IntArray, probabilities: FloatArray, weights: FloatArray) -> FloatArray:
-        """True positives over called positives."""
-        called = called_positive(probabilities, self.positive, self.threshold)
-        total = weights @ called
-        share: FloatArray = np.full(len(weights), np.nan)
-        np.divide(weights @ (called & (labels == self.positive)), total, out=share, where=total > 0)
-        return share
 
 
 def multi_class_scores(classes: Sequence[str]) -> list[Score]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from sightline.lab.table import Published
 
-F1, RECALL = "F1 of fractured, image-wise", "sensitivity, image-wise"
-AUC, PRECISION = "AUC, image-wise", "average precision, image-wise"
+F1, RECALL = "image-wise F1 of fractured", "image-wise recall for fractured"
+AUC, PRECISION = "image-wise AUC", "image-wise average precision"
 
 
 def _row(f1: float, acc: float, auc: float, ap: float, f1_std: float | None = None) -> dict[str, Published]:
