@@ -63,8 +63,9 @@ def read_series(folder: Path, *, series: str | None = None) -> Volume:
     first = chosen[0][1]
     facts = {"format": "DICOM", "orientation_from": "ImageOrientationPatient", "slices": str(len(slices))}
     for name, keyword in (("series_uid", "SeriesInstanceUID"), ("kernel", "ConvolutionKernel"), ("kvp", "KVP")):
-        if first.get(keyword) not in (None, ""):
-            facts[name] = str(first.get(keyword))
+        value = first.get(keyword)
+        if value not in (None, ""):
+            facts[name] = " ".join(map(str, value)) if type(value).__name__ == "MultiValue" else str(value)
     if left_out:
         facts["left_out"] = f"{left_out} objects that are no CT slices"
     return Volume(values, affine, facts)
