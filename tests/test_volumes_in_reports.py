@@ -2,12 +2,15 @@
 
 import io
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 from volume_cases import IPL, SIDE, SIZE, WORDS, TinyVolumeNet, tiny_spines, tiny_volume_recipe
 
+from sightline.cohorts.audit import audit
 from sightline.cohorts.volume_view import VolumeView
 from sightline.frame import Frame
 from sightline.io.nifti import write_volume
@@ -17,9 +20,12 @@ from sightline.lab.gallery import contact_sheets, volume_panel, write_panels
 from sightline.lab.model_card import write_model_card
 from sightline.lab.overlay import enlarge
 from sightline.lab.planes import AXIAL, CORONAL, PLANES, SAGITTAL, cube_of, cut, cut_regions, facing_of
+from sightline.lab.table import Row, Table, run_table
+from sightline.lab.table_report import write_table
 from sightline.lab.train import Engine, train
 from sightline.lab.views import case_frame
 from sightline.lab.volume_panels import VolumePanel, draw_volume_panel, peak_of, slice_case
+from sightline.region import Box, Polygon, Tag
 
 QUIET = Engine(device="cpu", quiet=True)
 
@@ -221,3 +227,46 @@ def test_a_map_is_drawn_where_it_is_hot_and_nowhere_else(spines):
 def test_the_model_card_of_volumes_speaks_of_voxels(runs):
     text = write_model_card(runs[True]).read_text()
     assert "16 x 16 x 16 voxels" in text and "-1000 to 1000 HU" in text and "square" not in text
+
+
+# -- tables and audits --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("maps", [True, False])
+def test_tables_of_volumes_are_written(spines, tmp_path, maps):
+    recipes = [tiny_volume_recipe(title=t, model=TinyVolumeNet(maps), weight=0.0) for t in ("one", "two")]
+    rows = (Row("one", recipes[0]), Row("two", recipes[1], reference="one"))
+    table = Table("volumes", "Volumes", rows, "Two rows.", ("image-wise accuracy",))
+    result = run_table(table, spines, tmp_path, WORDS, seeds=[0], engine=QUIET)
+    write_table(result, tmp_path, replicates=20)
+    page = (tmp_path / "report.html").read_text()
+    assert ("Where the networks looked" in page) is maps
+    assert ("sightline dissect" in page) is not maps
+    pictures = [path.name for path in (tmp_path / "pictures").glob("*.png")]
+    assert any("sagittal" in name for name in pictures) is maps
+    assert any("three-planes" in name for name in pictures) is not maps
+
+
+def test_the_audit_reads_volumes(spines):
+    findings = audit(spines)
+    assert not [f for f in findings if f.severity == "error"], findings
+    # the grade is the label in finer words: no shortcut
+    assert "grade" not in " ".join(f.message for f in findings)
+
+
+def test_the_audit_finds_copies_sizes_and_marks_of_volumes(spines, tmp_path):
+    cohort = tiny_spines(tmp_path, n=16)
+    cases = list(cohort.cases)
+    # case 1 (fractured) becomes a copy of case 0 (intact); another has a wrong size; a third a box outside and a ring
+    shutil.copy(cases[0].image, cases[1].image)
+    cases[2] = replace(cases[2], shape=(9, 9, 9))
+    ring = Polygon((((1, 1), (2, 2), (1, 2)),), Tag("finding"))
+    box = Box((20.0, 0.0, 0.0), (28.0, 8.0, 8.0), Tag("finding"))
+    cases[4] = replace(cases[4], regions=(ring, box))
+    cases[6].image.write_bytes(b"no volume")
+    found = {f.kind: f for f in audit(replace(cohort, cases=tuple(cases)))}
+    assert set(found["duplicate-labels"].cases) == {cases[0].case_id, cases[1].case_id}
+    assert found["size"].cases == (cases[2].case_id,) and "24 x 24 x 24" in found["size"].message
+    assert found["region-size"].cases == (cases[4].case_id,)
+    assert "50.0% of a box" in found["region-partly-outside"].message
+    assert found["unreadable"].cases == (cases[6].case_id,)

@@ -75,8 +75,8 @@ def _listed(items: Sequence[str], limit: int = 5) -> str:
     return "; ".join(items[:limit]) + more
 
 
-def _size(shape: tuple[int, int]) -> str:
-    return f"{shape[0]} x {shape[1]}"
+def _size(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
 
 
 def _splits(cohort: Cohort) -> list[Finding]:
@@ -122,7 +122,7 @@ def _sizes(read: Sequence[tuple[Case, Look]]) -> list[Finding]:
     if not wrong:
         return []
     named = [f"{c.case_id} stated {_size(c.shape)}, is {_size(k.shape)}" for c, k in wrong if c.shape is not None]
-    message = f"{len(wrong)} pictures have another size than stated (rows x columns): {_listed(named)}."
+    message = f"{len(wrong)} images have another size than stated: {_listed(named)}."
     remedy = "Regions were drawn on another picture: restore it, or correct the sizes and check the regions."
     return [Finding("size", "error", tuple(case.case_id for case, _ in wrong), message, remedy)]
 
@@ -165,7 +165,7 @@ _REGION_KINDS: dict[str, tuple[Severity, str]] = {
 }
 
 
-def _regions(cohort: Cohort, shapes: Sequence[tuple[int, int] | None]) -> list[Finding]:
+def _regions(cohort: Cohort, shapes: Sequence[tuple[int, ...] | None]) -> list[Finding]:
     faults: dict[str, list[tuple[str, str]]] = {}
     for case, shape in zip(cohort, shapes, strict=True):
         for region in case.regions:

@@ -1,7 +1,11 @@
-"""One pass over the pictures of a cohort: size, grey statistics and a fingerprint that near-duplicates share."""
+"""One pass over the images of a cohort: size, grey statistics and a fingerprint that near-duplicates share.
+
+Of volumes only exact copies share it: the vertebrae of one spine, and those of other spines, look too much alike.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -11,12 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sightline.errors import SightlineError
+from sightline.region import is_volume
 
 HASH_SIDE = 16  # 16 x 16 differences: 256 bits
 MAX_DISTANCE = 8
 MIN_CORRELATION = 0.9
 STRIP = 0.04  # share of the shorter side that counts as border
 CORNER = 0.15
+PADDING_HU = -1024  # what patches are padded with, and the air outside a scan
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,20 +30,23 @@ class Look:
     """What one reading of a picture leaves.
 
     Attributes:
-        shape: (rows, columns) as decoded.
-        differences: bool [256], whether brightness rises from each cell of a 16 x 17 reduction to its right neighbour.
+        shape: (rows, columns) as decoded, or the three axes of a volume.
+        differences: bool [256], whether brightness rises from each cell of a 16 x 17 reduction to its right neighbour;
+            of a volume the bits of a digest of its numbers.
         thumbnail: float32 [256], 16 x 16 reduction with mean 0 and norm 1 (all 0 for a constant picture).
         measures: named acquisition facts, groups of numbers: size, border strip, corners, grey level, compression.
     """
 
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     differences: NDArray[np.bool_]
     thumbnail: NDArray[np.float32]
     measures: dict[str, tuple[float, ...]]
 
 
 def look_at(path: Path) -> Look | str:
-    """Read one picture; the error's text where it does not decode."""
+    """Read one picture or volume; the error's text where it does not decode."""
+    if is_volume(path):
+        return _look_at_volume(path)
     from PIL import Image
 
     from sightline.io.image import read_image
@@ -66,6 +75,34 @@ def look_at(path: Path) -> Look | str:
             "corners": _corners(grey),
             "grey level": (float(grey.mean()), float(grey.std())),
             "bytes per pixel": (path.stat().st_size / (height * width),),
+        },
+    )
+
+
+def _look_at_volume(path: Path) -> Look | str:
+    from sightline.io.nifti import read_volume
+
+    try:
+        volume = read_volume(path)
+    except SightlineError as error:
+        return error.message
+    values = np.ascontiguousarray(volume.values)
+    digest = np.frombuffer(hashlib.sha256(values.tobytes()).digest(), dtype=np.uint8)
+    flat = values.astype(np.float32)
+    cells = np.array([part.mean() for part in np.array_split(flat.mean(axis=-1).ravel(), HASH_SIDE**2)])
+    cells = cells - cells.mean()
+    norm = float(np.linalg.norm(cells))
+    inside = flat[values > PADDING_HU]
+    grey = (float(inside.mean()), float(inside.std())) if inside.size else (0.0, 0.0)
+    return Look(
+        shape=values.shape,
+        differences=np.unpackbits(digest).astype(bool),
+        thumbnail=(cells / norm if norm > 1e-3 else np.zeros_like(cells)).astype(np.float32),
+        measures={
+            "size": (*map(float, values.shape), *volume.spacing_mm),
+            "Hounsfield units": grey,
+            "padding": (1.0 - inside.size / values.size,),
+            "noise": (float(np.median(np.abs(np.diff(flat, axis=-1)))),),
         },
     )
 

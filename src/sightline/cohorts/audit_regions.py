@@ -57,12 +57,12 @@ def share_outside(region: Region, shape: tuple[int, int]) -> float:
     return 1.0 - float(np.mean(inside)) if len(drawn_cells) else 1.0
 
 
-def fault_of(region: Region, shape: tuple[int, int] | None, classes: tuple[str, ...], label: str) -> tuple[str, str]:
+def fault_of(region: Region, shape: tuple[int, ...] | None, classes: tuple[str, ...], label: str) -> tuple[str, str]:
     """(kind, what) of the first thing wrong with a region, or two empty texts.
 
     Args:
         region: a mark on the image.
-        shape: (rows, columns) of the image, or None when it is not known.
+        shape: (rows, columns) of the image, or the axes of a volume; None when it is not known.
         classes: of the cohort.
         label: of the case.
     """
@@ -70,8 +70,8 @@ def fault_of(region: Region, shape: tuple[int, int] | None, classes: tuple[str, 
         return "region-label", f"speaks for {region.tag.label!r}, which is no class"
     if isinstance(region, Gaze):
         return "", ""  # eyes may leave the picture
-    if isinstance(region, Box) and len(region.start) != 2:
-        return "", ""  # marks in volumes are not judged against a picture
+    if not isinstance(region, Mask) and shape is not None and len(shape) != 2:
+        return _fault_in_volume(region, shape)
     if isinstance(region, Mask):
         try:
             pixels = region.pixels()
@@ -81,9 +81,24 @@ def fault_of(region: Region, shape: tuple[int, int] | None, classes: tuple[str, 
             return "region-empty", "a mask without a pixel inside"
         if shape is not None and pixels.shape != shape:
             return "region-size", f"a mask of shape {pixels.shape} on an image of {shape}"
-    elif shape is not None and (share := share_outside(region, shape)) > 0:
+    elif shape is not None and (share := share_outside(region, (shape[0], shape[1]))) > 0:
         where = "region-outside" if share >= 1.0 else "region-partly-outside"
         return where, f"{100 * share:.1f}% of a {type(region).__name__.lower()} lies outside {shape[0]} x {shape[1]}"
     if region.tag.role == "finding" and region.tag.label not in (None, label):
         return "region-other-class", f"a finding of {region.tag.label!r} on an image labelled {label!r}"
     return "", ""
+
+
+def _fault_in_volume(region: Region, shape: tuple[int, ...]) -> tuple[str, str]:
+    """A box may mark a volume; flat marks do not."""
+    axes = " x ".join(map(str, shape))
+    if not isinstance(region, Box) or len(region.start) != len(shape):
+        return "region-size", f"a {type(region).__name__.lower()} of other axes on a volume of {axes}"
+    limit, t = np.array(shape), TOLERANCE_PX
+    start, stop = np.array(region.start), np.array(region.stop)
+    if (start >= -t).all() and (stop <= limit + t).all():
+        return "", ""
+    kept = np.clip(np.minimum(stop, limit) - np.maximum(start, 0.0), 0.0, None)
+    share = 1.0 - float(np.prod(kept / (stop - start)))
+    where = "region-outside" if share >= 1.0 else "region-partly-outside"
+    return where, f"{100 * share:.1f}% of a box lies outside {axes}"

@@ -18,6 +18,7 @@ RESAMPLES = 500
 MIN_CASES = 40
 MAX_CLASSES = 10
 MAX_LEVELS = 20
+LABEL_FACTS = frozenset({"grade", "deformity"})
 FloatArray = NDArray[np.float64]
 
 
@@ -157,8 +158,13 @@ def weighted_auc(scores: FloatArray, positive: NDArray[np.bool_], weights: Float
 
 
 def fact_names(cases: Sequence[Case]) -> list[str]:
-    """Names of acquisition facts; those that start with `truth_` only the drawer of a phantom knows."""
-    return sorted({name for case in cases for name in case.facts if not name.startswith("truth_")})
+    """Names of acquisition facts.
+
+    Those that start with `truth_` only the drawer of a phantom knows; Genant's grade and deformity of a vertebra are
+    the label in finer words.
+    """
+    named = {name for case in cases for name in case.facts if not name.startswith("truth_")}
+    return sorted(named - LABEL_FACTS)
 
 
 def one_class_facts(cases: Sequence[Case], chance: float = 0.001) -> list[OneClassFact]:

@@ -11,6 +11,9 @@ from pathlib import Path
 
 from sklearn.metrics import roc_curve
 
+from sightline.case import Cohort
+from sightline.cohorts.transforms import View
+from sightline.cohorts.volume_view import VolumeView
 from sightline.lab.as_printed import as_printed
 from sightline.lab.figures import (
     Bar,
@@ -25,13 +28,14 @@ from sightline.lab.figures import (
     roc,
     training_curves,
 )
-from sightline.lab.gallery import contact_sheets, panel_case, safe_name, telling_cases
+from sightline.lab.gallery import contact_sheets, panel_case, safe_name, telling_cases, volume_panel
 from sightline.lab.panels import draw_comparison
 from sightline.lab.predict import MAPS_KEPT
 from sightline.lab.report import ReportPicture, ReportTable, Section, write_report
 from sightline.lab.run import environment, write_text
 from sightline.lab.summary import WINDOW_MEASURES, Line, summarise, write_lines
-from sightline.lab.table import RowResult, TableResult
+from sightline.lab.table import RowResult, TableResult, from_sources
+from sightline.lab.volume_panels import draw_volume_panel, slice_case
 from sightline.measure.box_ranking import ranking_curve
 from sightline.measure.box_report import BOX_NAMES
 from sightline.measure.estimate import p_cell
@@ -59,16 +63,12 @@ def write_table(result: TableResult, out: Path, *, replicates: int = 2000, summa
         write_text(out / "as_printed.md", printed)
     pictures = _charts(result, lines)
     sections = [Section("Results", (result.table.caption,), tuple(tables), tuple(pictures))]
-    looks = _looks(result)
+    if _of_volumes(result):
+        title, words, looks = _volume_looks(result)
+    else:
+        title, words, looks = "Where the networks looked", f"The same picture by each method, {_CHOSEN}", _looks(result)
     if looks:
-        sections.append(
-            Section(
-                "Where the networks looked",
-                ("The same picture by each method, first seed, test split: surest right and surest wrong calls of each "
-                 "class by the last method shown, so neither the best nor the worst were picked by eye.",),
-                pictures=tuple(looks),
-            )
-        )  # fmt: skip
+        sections.append(Section(title, (words,), pictures=tuple(looks)))
     curves = _curves(result)
     if curves:
         sections.append(Section("Training", pictures=(ReportPicture(curves, "Loss and validation by epoch, first seed.",
@@ -89,6 +89,16 @@ def write_table(result: TableResult, out: Path, *, replicates: int = 2000, summa
         provenance=_provenance(result),
     )
     return text
+
+
+_CHOSEN = (
+    "first seed, test split: surest right and surest wrong calls of each class by the last method shown, so neither "
+    "the best nor the worst were picked by eye."
+)
+
+
+def _of_volumes(result: TableResult) -> bool:
+    return any(isinstance(row.row.recipe.view, VolumeView) for row in result.rows)
 
 
 def _tests(result: TableResult) -> list[str]:
@@ -273,11 +283,16 @@ def _looks(result: TableResult) -> list[ReportPicture]:
     cohort = rows[-1].row.recipe.see(result.cohort).split("test")
     last = rows[-1].evaluations["test"][0]
     # methods that saw a crop, or another size, are drawn on the same whole picture
-    whole = replace(rows[0].row.recipe.view, crop=None)
+    views = [row.row.recipe.view for row in rows]
+    flat = [view for view in views if isinstance(view, View)]
+    whole = replace(flat[0], crop=None)
     pictures = []
     for index in telling_cases(last, COMPARED):
         case = cohort[index]
-        panels = [panel_case(r.evaluations["test"][0], index, case, r.row.recipe.view, on=whole) for r in rows]
+        panels = [
+            panel_case(r.evaluations["test"][0], index, case, view, on=whole)
+            for r, view in zip(rows, flat, strict=True)
+        ]
         pictures.append(
             ReportPicture(
                 draw_comparison(panels, [r.row.name for r in rows]),
@@ -285,13 +300,55 @@ def _looks(result: TableResult) -> list[ReportPicture]:
                 f"Maps of {len(rows)} methods over one radiograph",
             )
         )
-    words = {"maps": "by the map's energy inside the box", "boxes": "by the overlap of the surest box"}
+    return [*pictures, *_sheets(rows[-1], cohort)]
+
+
+def _sheets(row: RowResult, cohort: Cohort) -> list[ReportPicture]:
+    """What a method located best and worst."""
+    pictures = []
+    words = {"maps": "by the map's energy inside the finding", "boxes": "by the overlap of the surest box"}
     for by, how in words.items():
-        sheets = contact_sheets(last, cohort, rows[-1].row.recipe.view, most=SHEET, by=by)  # type: ignore[arg-type]
+        sheets = contact_sheets(row.evaluations["test"][0], cohort, row.row.recipe.view, most=SHEET, by=by)  # type: ignore[arg-type]
         for name, png in sheets.items():
-            caption = f"{name.capitalize()} findings of {rows[-1].row.name} {how}, first seed."
+            caption = f"{name.capitalize()} findings of {row.row.name} {how}, first seed."
             pictures.append(ReportPicture(png, caption, f"{name.capitalize()} {by}"))
     return pictures
+
+
+def _volume_looks(result: TableResult) -> tuple[str, str, list[ReportPicture]]:
+    """Title, words and pictures of volumes: methods side by side where they have maps, else what the last one said."""
+    shown = [row for row in _shown(result) if _tells(row) <= MAPS_KEPT]
+    ran = [row for row in result.rows if row.why_not is None and row.evaluations.get("test")]
+    if not ran:
+        return "", "", []
+    last = shown[-1] if shown else ran[-1]
+    view = last.row.recipe.view
+    rows = [row for row in shown if row.row.recipe.view == view and row.row.tested_on == last.row.tested_on]
+    cohort = from_sources(last.row.recipe.see(result.cohort), last.row.tested_on).split("test")
+    evaluation = last.evaluations["test"][0]
+    assert isinstance(view, VolumeView)
+    pictures = []
+    for index in telling_cases(evaluation, COMPARED):
+        case = cohort[index]
+        if len(rows) > 1:
+            panels = [volume_panel(row.evaluations["test"][0], index, case, view) for row in rows]
+            through = panels[-1].through
+            png = draw_comparison([slice_case(panel, through) for panel in panels], [row.row.name for row in rows])
+            alt = f"Maps of {len(rows)} methods over one sagittal slice"
+        else:
+            png = draw_volume_panel(volume_panel(evaluation, index, case, view))
+            alt = "One volume in three planes"
+        pictures.append(ReportPicture(png, f"{case.case_id}: truth {case.label}.", alt))
+    if not rows:
+        words = f"{last.row.name}, {_CHOSEN} The networks give no class maps; sightline dissect says what units see."
+        return "What was called right and wrong", words, pictures
+    which = "the sagittal slice through the last method's greatest map cell" if len(rows) > 1 else "in three planes"
+    words = f"The same volume by each method, {which}; {_CHOSEN}"
+    return "Where the networks looked", words, [*pictures, *_sheets(last, cohort)]
+
+
+def _tells(row: RowResult) -> int:
+    return len(row.evaluations["test"][0].predictions.classes)
 
 
 def _froc(result: TableResult, lines: Sequence[Line]) -> ReportPicture | None:
