@@ -391,14 +391,14 @@ def test_report_nests_escapes_and_loads_nothing():
     text = render_report(**make_report())
     page = Page(text)
     assert page.open == []
-    markup = re.sub(r"data:image/png;base64,[A-Za-z0-9+/=]+", "", text)
+    markup = re.sub(r"data:image/(png|webp);base64,[A-Za-z0-9+/=]+", "", text)
     assert not re.search(r"https?://|//\w|url\(|@import", markup)
     names = [tag for tag, _ in page.tags]
     assert not {"script", "link", "iframe", "object", "form"} & set(names)
     for tag, attributes in page.tags:
         assert not any(name.startswith("on") for name in attributes)
         if tag == "img":
-            assert attributes["src"].startswith("data:image/png;base64,")
+            assert re.match(r"data:image/(png|webp);base64,", attributes["src"])
             assert attributes["alt"] == NASTY
         if tag == "a":
             assert attributes["href"].startswith("#")
@@ -445,3 +445,20 @@ def test_report_refuses_bad_pictures_tables_and_folders(tmp_path):
 def test_style_is_packaged_with_the_room():
     style = resources.files("sightline.lab").joinpath("report_style.css").read_text(encoding="utf-8")
     assert "@media print" in style and "http" not in style
+
+
+def test_photographs_are_small_on_the_page_and_drawings_exact():
+    from sightline.lab.report import _smallest
+
+    rng = np.random.default_rng(0)
+    bones = 128 + 80 * np.sin(np.arange(256) / 30)[:, None] * np.cos(np.arange(256) / 40)
+    rough = Image.fromarray((bones + rng.normal(0, 3, (256, 256))).clip(0, 255).astype(np.uint8))
+    flat = Image.new("RGB", (256, 256), "white")
+    for image, mime in ((rough, "webp"), (flat, "png")):
+        buffer = io.BytesIO()
+        image.save(buffer, format="PNG")
+        found, content = _smallest(image, buffer.getvalue())
+        assert found == mime and (mime == "png") == (content == buffer.getvalue())
+        with Image.open(io.BytesIO(content)) as shown:
+            apart = np.abs(np.asarray(shown.convert("L"), dtype=float) - np.asarray(image.convert("L"), dtype=float))
+        assert apart.mean() < 6.0

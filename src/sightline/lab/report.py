@@ -256,16 +256,28 @@ def _picture(picture: ReportPicture) -> Iterable[str]:
     try:
         with Image.open(io.BytesIO(picture.png), formats=["PNG"]) as image:
             width, height = image.size
+            mime, content = _smallest(image, picture.png)
     except (OSError, SyntaxError):
         raise RunError(f"{picture.caption}: a picture of a report must be a PNG.") from None
-    data = base64.b64encode(picture.png).decode("ascii")
+    data = base64.b64encode(content).decode("ascii")
     breadth = "wide" if width > WIDE_PX else "narrow"
     yield "<figure>"
     yield '<div class="scroll">'
     yield (
         f'<img class="{breadth}" width="{width}" height="{height}" alt="{escape(picture.alt)}" '
-        f'src="data:image/png;base64,{data}">'
+        f'src="data:image/{mime};base64,{data}">'
     )
     yield "</div>"
     yield f"<figcaption>{escape(picture.caption)}</figcaption>"
     yield "</figure>"
+
+
+def _smallest(image: Image.Image, png: bytes) -> tuple[str, bytes]:
+    """The picture as the page holds it: radiographs as WebP at a quality at which no eye tells them apart.
+
+    Line drawings are small as PNG and stay as they are. The files beside the page are PNG in any case.
+    """
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, format="WEBP", quality=90, method=4)
+    content = buffer.getvalue()
+    return ("webp", content) if len(content) < len(png) / 2 else ("png", png)
