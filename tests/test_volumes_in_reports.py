@@ -12,10 +12,12 @@ from volume_cases import IPL, SIDE, SIZE, WORDS, TinyVolumeNet, tiny_spines, tin
 
 from sightline.cohorts.audit import audit
 from sightline.cohorts.volume_view import VolumeView
+from sightline.errors import RunError
 from sightline.frame import Frame
 from sightline.io.nifti import write_volume
 from sightline.io.volume import Volume
 from sightline.lab.evaluate import choose_boxes, evaluate, left_out, report_of, spatial_softmax, write_report_of
+from sightline.lab.explain_pictures import explain_cases, explain_files
 from sightline.lab.gallery import contact_sheets, volume_panel, write_panels
 from sightline.lab.model_card import write_model_card
 from sightline.lab.overlay import enlarge
@@ -270,3 +272,16 @@ def test_the_audit_finds_copies_sizes_and_marks_of_volumes(spines, tmp_path):
     assert found["region-size"].cases == (cases[4].case_id,)
     assert "50.0% of a box" in found["region-partly-outside"].message
     assert found["unreadable"].cases == (cases[6].case_id,)
+
+
+# -- explanations -------------------------------------------------------------------------------------------------
+
+
+def test_explanations_of_volumes_are_drawn_in_three_planes(runs, spines, tmp_path):
+    names = ("cam", "gradient", "grad_cam")
+    assert explain_cases(runs[True], spines.split("test"), tmp_path, names, most=2, engine=QUIET) == 2
+    assert len(list((tmp_path / "maps").glob("*.png"))) == 2
+    text = (tmp_path / "preflight.md").read_text()
+    assert "## class map" in text and "**not shown**" in text.split("## Grad-CAM")[1]
+    with pytest.raises(RunError, match="one a vertebra"):
+        explain_files(runs[True], [spines[0].image], tmp_path, names, QUIET)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sightline.case import Cohort
 from sightline.cohorts.gaze_choice import GazeChoice
+from sightline.cohorts.volume_view import VolumeView
 from sightline.errors import RecipeError, RunError, SightlineError
 from sightline.explain.cam import ClassActivationMap, Explainer, GradCAM
 from sightline.explain.check_findings import Preflight
@@ -24,12 +25,15 @@ from sightline.explain.smooth_grad import SmoothGrad
 from sightline.frame import Frame
 from sightline.io.dicom import require_radiograph
 from sightline.io.image import Reject, find_images, read_image, write_rejects
+from sightline.io.nifti import read_volume
 from sightline.lab.gallery import safe_name
 from sightline.lab.map_row import ShownMap, draw_map_row
+from sightline.lab.planes import Facing, cube_shown, facing_of
 from sightline.lab.predict import evidence_of, probabilities_of
 from sightline.lab.progress import progress
 from sightline.lab.run import Run, write_text
 from sightline.lab.train import Engine
+from sightline.lab.volume_map_row import draw_volume_map_row
 from sightline.region import Region
 
 EXPLAINERS: Mapping[str, tuple[str, Explainer]] = {
@@ -47,7 +51,7 @@ CHECKED = 4
 
 @dataclass(frozen=True)
 class _Picture:
-    """One picture as the network sees it, with what is known of it."""
+    """One picture or volume as the network sees it, with what is known of it; `facing` of volumes alone."""
 
     name: str
     planes: NDArray[np.float32]
@@ -55,6 +59,7 @@ class _Picture:
     label: str | None = None
     regions: tuple[Region, ...] = ()
     gaze: NDArray[np.float32] | None = field(default=None)
+    facing: Facing | None = None
 
 
 def explain_files(
@@ -78,13 +83,19 @@ def explain_files(
     absent = [str(path) for path in inputs if not path.exists()]
     if absent:
         raise RunError(f"{', '.join(absent)} does not exist.", "Check the path.")
-    if run.recipe.view.crop is not None:
+    view = run.recipe.view
+    if isinstance(view, VolumeView):
+        raise RunError(
+            f"{run.folder} was trained on patches of CTs, one a vertebra, which files do not hold.",
+            "Explain cases of a cohort (give its folder), or use `sightline predict` with --centroids on a CT.",
+        )
+    if view.crop is not None:
         raise RunError(f"{run.folder} was trained on squares around experts' boxes.", "Explain cases of its cohort.")
     for path in dict.fromkeys(file for given in inputs for file in find_images(given)):
         try:
             picture = read_image(path)
             require_radiograph(picture, path)
-            planes, frame = run.recipe.view.show(picture.pixels, picture.frame)
+            planes, frame = view.show(picture.pixels, picture.frame)
         except SightlineError as error:
             rejects.append(Reject(path, error.message.removeprefix(f"{path}: "), error.remedy))
             continue
@@ -117,13 +128,16 @@ def explain_cases(
     cohort = run.recipe.see(cohort)
     if len(cohort) == 0:
         raise RunError(f"Cohort {cohort.name!r} has no case to explain.", "Choose another split.")
-    items = CohortItems(cohort, run.recipe.view, GazeChoice())
+    volumes = isinstance(run.recipe.view, VolumeView)
+    # eyes were followed on pictures alone
+    items = CohortItems(cohort, run.recipe.view, None if volumes else GazeChoice())
     pictures = []
     for index in _spread(cohort, most):
         item, case = items[Key(index, -1)], cohort[index]
         gaze = None if item.target is None or not item.guided.any() else np.asarray(item.target[0], dtype=np.float32)
         marks = tuple(region for region in case.regions if region.tag.role in ("finding", "focus"))
-        pictures.append(_Picture(case.case_id, item.image, item.frame, case.label, marks, gaze))
+        facing = facing_of(read_volume(case.image).affine) if volumes else None
+        pictures.append(_Picture(case.case_id, item.image, item.frame, case.label, marks, gaze, facing))
     out.mkdir(parents=True, exist_ok=True)
     _explain(run, pictures, out, names, engine or Engine())
     return len(pictures)
@@ -153,11 +167,17 @@ def _explain(run: Run, pictures: Sequence[_Picture], out: Path, names: Sequence[
     with progress("explain", len(pictures), quiet=engine.quiet) as advance:
         for picture in pictures:
             shown = _maps(run, network, picture, names, checks, device)
-            pixels = picture.planes[0] if len(picture.planes) == 1 else np.moveaxis(picture.planes, 0, -1)
-            caption = _caption(run, network, picture, device)
-            page = draw_map_row(pixels, picture.frame, picture.regions, shown, caption)
+            page = _page(run, picture, shown, _caption(run, network, picture, device))
             (out / "maps" / f"{safe_name(picture.name)}.png").write_bytes(page)
             advance(1)
+
+
+def _page(run: Run, picture: _Picture, shown: Sequence[ShownMap], caption: str) -> bytes:
+    if picture.facing is not None and isinstance(run.recipe.view, VolumeView):
+        cube = cube_shown(picture.planes, picture.frame, picture.facing, run.recipe.view)
+        return draw_volume_map_row(cube, picture.regions, shown, f"{picture.name}: {caption}")
+    pixels = picture.planes[0] if len(picture.planes) == 1 else np.moveaxis(picture.planes, 0, -1)
+    return draw_map_row(pixels, picture.frame, picture.regions, shown, caption)
 
 
 def _checked(
@@ -220,4 +240,4 @@ def _numbers(cells: Tensor) -> NDArray[np.float64]:
 
 
 def _three(planes: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.broadcast_to(planes, (3, *planes.shape[1:])) if len(planes) == 1 else planes
+    return np.broadcast_to(planes, (3, *planes.shape[1:])) if len(planes) == 1 and planes.ndim == 3 else planes

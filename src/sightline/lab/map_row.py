@@ -55,7 +55,7 @@ def draw_map_row(
     """
     picture = checked_pixels(pixels, frame)
     tall = PANEL * frame.shape[0] / frame.shape[1]
-    notes = max((len(_wrapped(m.wrong)) for m in maps), default=0)
+    notes = max((len(wrapped(m.wrong)) for m in maps), default=0)
     sheet = Sheet(GAP + (PANEL + GAP) * (1 + len(maps)), 0.75 + tall + 0.16 * notes + 0.3)
     sheet.text(GAP, 0.25, caption, size=11, weight="bold")
     for n, shown in enumerate([None, *maps]):
@@ -68,13 +68,14 @@ def draw_map_row(
             continue
         show(axes, blend_heat(picture, _for_the_eye(shown.cells, frame), shown.window))
         sheet.text(left, 0.52, shown.name, size=10)
-        for k, line in enumerate(_wrapped(shown.wrong)):
+        for k, line in enumerate(wrapped(shown.wrong)):
             sheet.text(left, 0.6 + tall + 0.17 + 0.16 * k, line, size=8, color=WARNING)
     sheet.text(GAP, sheet.height - 0.1, DISCLAIMER, size=8, color="#444444")
     return sheet.png()
 
 
-def _wrapped(words: str) -> list[str]:
+def wrapped(words: str) -> list[str]:
+    """What is wrong with a map, in at most six short lines."""
     return textwrap.wrap(f"WRONG: {words}", 44)[:6] if words else []
 
 

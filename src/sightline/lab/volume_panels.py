@@ -102,7 +102,8 @@ def draw_volume_panel(panel: VolumePanel) -> bytes:
     marked = any(region.tag.role in MARKED for region in panel.regions)
     shown = _shown(panel) if panel.maps is not None else []
     columns = 1 + int(marked) + 2 * len(shown)
-    heights = _heights(panel.cube)
+    sizes = physical(panel.cube, _CELL)
+    heights = [sizes[plane.name][0] for plane in PLANES]
     top, left = (1.42 if shown else 0.92), 0.42
     width = max(left + columns * (_CELL + _GAP) + (1.1 if shown else 0.0), 6.4)
     sheet = Sheet(width, top + sum(heights) + _GAP * len(heights) + 0.62)
@@ -127,7 +128,7 @@ def draw_volume_panel(panel: VolumePanel) -> bytes:
             pictures.append((signed_over(grey, cut(signed, plane, through)), marks, True))
         sheet.text(left - 0.12, y + height / 2, plane.name, size=10, rotation=90, ha="center", va="center")
         for n, (picture, regions, over) in enumerate(pictures):
-            wide = _wide(panel.cube, plane)
+            wide = sizes[plane.name][1]
             axes = sheet.axes(left + n * (_CELL + _GAP) + (_CELL - wide) / 2, y, wide, height)
             draw_slice(axes, picture, plane, through, letters=n == 0, ticks=n == 0)
             outline(axes, regions, Frame.of_image(grey.shape), over_map=over)
@@ -238,19 +239,13 @@ def _class_words(sheet: Sheet, panel: VolumePanel, k: int, left: float, top: flo
     sheet.text(left + _CELL + _GAP, top - 0.1, "attention", size=10)
 
 
+def physical(cube: Cube, inches: float) -> dict[str, tuple[float, float]]:
+    """Height and width in inches of the planes of a cube by name, the longest side `inches`, millimetres alike."""
+    scale = inches / max(max(_mm(cube, plane)) for plane in PLANES)
+    return {plane.name: (_mm(cube, plane)[0] * scale, _mm(cube, plane)[1] * scale) for plane in PLANES}
+
+
 def _mm(cube: Cube, plane: Plane) -> tuple[float, float]:
     rows, columns = (n for axis, n in enumerate(cube.grey.shape) if axis != plane.normal)
     high, wide = cut_side_mm(cube.side_mm, plane)
     return rows * high, columns * wide
-
-
-def _scale(cube: Cube) -> float:
-    return _CELL / max(max(_mm(cube, plane)) for plane in PLANES)
-
-
-def _heights(cube: Cube) -> list[float]:
-    return [_mm(cube, plane)[0] * _scale(cube) for plane in PLANES]
-
-
-def _wide(cube: Cube, plane: Plane) -> float:
-    return _mm(cube, plane)[1] * _scale(cube)
