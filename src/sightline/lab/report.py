@@ -58,6 +58,7 @@ HOW_TO_READ: tuple[tuple[str, str], ...] = (
 
 WIDE_PX = 860
 SHORT = 26  # characters of a cell that is not broken over lines
+SMALL_BYTES = 32_000
 
 
 @dataclass(frozen=True)
@@ -275,8 +276,10 @@ def _picture(picture: ReportPicture) -> Iterable[str]:
 def _smallest(image: Image.Image, png: bytes) -> tuple[str, bytes]:
     """The picture as the page holds it: radiographs as WebP at a quality at which no eye tells them apart.
 
-    Line drawings are small as PNG and stay as they are. The files beside the page are PNG in any case.
+    What is small as PNG, drawings of lines above all, stays as it is. The files beside the page are PNG in any case.
     """
+    if len(png) < SMALL_BYTES:
+        return "png", png
     buffer = io.BytesIO()
     image.convert("RGB").save(buffer, format="WEBP", quality=90, method=4)
     content = buffer.getvalue()
