@@ -221,22 +221,31 @@ def _voxels(stream: IO[bytes], nifti: Any, shape: tuple[int, int, int], path: Pa
     """The stored numbers [i, j, k], Fortran order as in the file; every byte is there and the checksum holds."""
     offset = int(nifti.get_data_offset())
     dtype = nifti.get_data_dtype()
-    buffer = np.empty(int(np.prod(shape)) * dtype.itemsize, dtype=np.uint8)
+    size = int(np.prod(shape)) * dtype.itemsize
+    # no memory for voxels that cannot be there: gzip packs a thousand bytes into one at best
+    most = path.stat().st_size * (1100 if type(stream).__name__ == "GzipFile" else 1)
+    if most < offset + size:
+        raise _truncated(path, most - offset, size, shape, dtype)
+    buffer = np.empty(size, dtype=np.uint8)
     stream.seek(offset)
     got, view = 0, buffer.data
-    while got < len(view):
+    while got < size:
         more = stream.readinto(view[got:])  # type: ignore[attr-defined]
         if not more:
-            raise UnreadableFile(
-                f"{path}: {got} bytes of voxels, where shape {shape} of {dtype.name} needs {len(view)}. "
-                "The file is truncated.",
-                "Copy or download the file again.",
-            )
+            raise _truncated(path, got, size, shape, dtype)
         got += more
     while stream.read(1 << 20):
         pass  # gzip compares its checksum when the end is read
     stored = buffer.view(dtype).reshape(shape, order="F")
     return stored if dtype.isnative else stored.astype(dtype.newbyteorder("="))
+
+
+def _truncated(path: Path, got: int, size: int, shape: tuple[int, ...], dtype: Any) -> UnreadableFile:
+    return UnreadableFile(
+        f"{path}: at most {max(got, 0)} bytes of voxels, where shape {shape} of {dtype.name} needs {size}. The file is "
+        "truncated.",
+        "Copy or download the file again.",
+    )
 
 
 def _scale(nifti: Any, path: Path) -> tuple[float, float]:
