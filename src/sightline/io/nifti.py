@@ -77,10 +77,10 @@ def read_volume(path: Path, *, labels: bool = False) -> Volume:
             are no numbers, or labels that are none.
     """
     path = Path(path)
-    with _foreign_bytes(path), _opened(path) as stream:
+    with _foreign_bytes(path), _opened(path) as (stream, most):
         nifti = _nifti_header(stream, path)
         header = _checked(nifti, path)
-        voxels = _voxels(stream, nifti, header.shape, path)
+        voxels = _voxels(stream, most, nifti, header.shape, path)
     slope, inter = _scale(nifti, path)
     values = _labels(voxels, slope, inter, path) if labels else _numbers(voxels, slope, inter, path)
     return Volume(values, header.affine, header.facts)
@@ -93,7 +93,7 @@ def read_volume_header(path: Path) -> VolumeHeader:
         UnreadableFile: as `read_volume`, for what the header can show.
     """
     path = Path(path)
-    with _foreign_bytes(path), _opened(path) as stream:
+    with _foreign_bytes(path), _opened(path) as (stream, _):
         return _checked(_nifti_header(stream, path), path)
 
 
@@ -153,15 +153,16 @@ def _foreign_bytes(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
+def _opened(path: Path) -> Iterator[tuple[IO[bytes], int]]:
+    """The unpacked bytes, and how many there can be at most: gzip packs a thousand into one at best."""
     with path.open("rb") as file:
         packed = file.read(2) == _GZIP
         file.seek(0)
         if not packed:
-            yield file
+            yield file, path.stat().st_size
             return
         with gzip.GzipFile(fileobj=file) as stream:
-            yield cast(IO[bytes], stream)
+            yield cast(IO[bytes], stream), path.stat().st_size * 1100
 
 
 def _nifti_header(stream: IO[bytes], path: Path) -> Any:
@@ -217,13 +218,12 @@ def _checked(nifti: Any, path: Path) -> VolumeHeader:
     return VolumeHeader((i, j, k), affine, {"format": "NIfTI", "orientation_from": source, "stored_as": dtype.name})
 
 
-def _voxels(stream: IO[bytes], nifti: Any, shape: tuple[int, int, int], path: Path) -> NDArray[Any]:
+def _voxels(stream: IO[bytes], most: int, nifti: Any, shape: tuple[int, int, int], path: Path) -> NDArray[Any]:
     """The stored numbers [i, j, k], Fortran order as in the file; every byte is there and the checksum holds."""
     offset = int(nifti.get_data_offset())
     dtype = nifti.get_data_dtype()
     size = int(np.prod(shape)) * dtype.itemsize
-    # no memory for voxels that cannot be there: gzip packs a thousand bytes into one at best
-    most = path.stat().st_size * (1100 if type(stream).__name__ == "GzipFile" else 1)
+    # no memory for voxels that cannot be there
     if most < offset + size:
         raise _truncated(path, most - offset, size, shape, dtype)
     buffer = np.empty(size, dtype=np.uint8)
