@@ -105,7 +105,7 @@ def test_files_that_are_refused(tmp_path, entries, direction, words):
         read_centroids(listed(tmp_path / "c.json", *entries, direction=direction))
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"label": 20}', "[1, 2]"])
+@pytest.mark.parametrize("text", ["", "{", '{"label": 20}', "[1, 2]", '[{"direction": 5}, {"label": 20}]'])
 def test_documents_that_are_refused(tmp_path, text):
     (tmp_path / "c.json").write_text(text)
     with pytest.raises(LayoutError, match=r"c\.json"):

@@ -193,6 +193,16 @@ def test_one_odd_slice(tmp_path, elements, words):
     assert refusal.value.remedy
 
 
+def test_damage_where_a_name_stands(tmp_path):
+    series(tmp_path)
+    data = (tmp_path / "IM0014").read_bytes()
+    # the type of SeriesInstanceUID's value: unknown, and met only when the value is asked for
+    place = data.index(b"\x20\x00\x0e\x00UI")
+    (tmp_path / "IM0014").write_bytes(data[: place + 4] + b"U\x00" + data[place + 6 :])
+    with pytest.raises(UnreadableFile, match="IM0014"):
+        read_series(tmp_path)
+
+
 def test_folders_that_hold_no_series(tmp_path):
     with pytest.raises(UnreadableFile, match="no such folder"):
         read_series(tmp_path / "none")

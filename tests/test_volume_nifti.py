@@ -111,6 +111,12 @@ def test_metres_are_no_millimetres(tmp_path):
     assert np.allclose(read_volume(tmp_path / "a.nii").spacing_mm, (1.0, 1.0, 2.0))
 
 
+def test_small_offences_in_a_header_are_mended_without_a_word(tmp_path, capfd):
+    path = saved(tmp_path / "a.nii", xyzt_units=7, vox_offset=0, pixdim=[1, -1, 1.5, 2, 0, 0, 0, 0])
+    assert np.array_equal(read_volume(path).values, HU)
+    assert capfd.readouterr().err == ""
+
+
 def test_byte_order_version_two_and_single_frames(tmp_path):
     swapped = nibabel.Nifti1Image(HU, PIR, nibabel.Nifti1Header(endianness=">"))
     nibabel.save(swapped, tmp_path / "swapped.nii")

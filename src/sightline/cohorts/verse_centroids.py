@@ -172,13 +172,14 @@ def write_centroids(path: Path, vertebrae: Iterable[Vertebra], orientation: Dire
 
 
 def _direction(value: Any, path: Path) -> Direction:
-    axes = [{"R": "R", "L": "R", "A": "A", "P": "A", "S": "S", "I": "S"}.get(str(v)) for v in value or ()]
-    if not isinstance(value, list) or len(value) != 3 or sorted(map(str, axes)) != ["A", "R", "S"]:
+    letters = value if isinstance(value, list) else []
+    axes = [{"R": "R", "L": "R", "A": "A", "P": "A", "S": "S", "I": "S"}.get(str(letter)) for letter in letters]
+    if sorted(map(str, axes)) != ["A", "R", "S"]:
         raise LayoutError(
             f"{path}: the direction is {value!r}; three letters, one each of L or R, A or P, I or S were expected.",
             'Write e.g. ["P", "I", "R"].',
         )
-    return value[0], value[1], value[2]
+    return letters[0], letters[1], letters[2]
 
 
 def _label(value: Any, number: int, path: Path) -> int:

@@ -8,7 +8,6 @@ a mapped name holds `{level}` (`{"subject": "verse_ID", "grade": "{level}_fx-gra
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,7 +120,7 @@ def label_of(text: str) -> int | None:
 
 
 def _wide(rows: list[Row], header: list[str], named: Mapping[str, str], path: Path) -> Iterable[Grading]:
-    levels = [level for level in LABELS if named["grade"].format(level=level) in header]
+    levels = [level for level in LABELS if named["grade"].replace("{level}", level) in header]
     if not levels or named.get("subject", "subject") not in header:
         raise LayoutError(
             f"{path} lacks the columns {named.get('subject', 'subject')!r} or {named['grade']!r} for any level; "
@@ -130,7 +129,7 @@ def _wide(rows: list[Row], header: list[str], named: Mapping[str, str], path: Pa
         )
     for row in rows:
         for level in levels:
-            names = {field: named.get(field, field).format(level=level) for field in FIELDS}
+            names = {field: named.get(field, field).replace("{level}", level) for field in FIELDS}
             if row[names["grade"]].strip().lower() not in _ABSENT:  # an empty cell: this level is not in the scan
                 yield _grading(row, names, LABELS[level])
 
@@ -190,7 +189,7 @@ def _read_workbook(path: Path) -> list[Row]:
         book.close()
     except FileNotFoundError:
         raise LayoutError(f"{path} is missing.", "Give the table of gradings.") from None
-    except (zipfile.BadZipFile, KeyError, ValueError, OSError, IndexError) as error:
+    except Exception as error:  # a damaged workbook is a damaged archive of damaged XML: anything may be raised
         raise LayoutError(f"{path} cannot be read as an Excel workbook ({error}).", "Save it as CSV UTF-8.") from None
     header = [name.strip() for name in records[0]] if records else []
     if len({name for name in header if name}) < len([name for name in header if name]):

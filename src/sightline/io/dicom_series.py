@@ -26,6 +26,7 @@ CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 # Enhanced CT and its legacy conversion: all slices in one file
 MULTI_FRAME_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
 PADDING_HU = -1024
+_NAMED = ("SeriesInstanceUID", "SeriesDescription", "SOPInstanceUID", "ConvolutionKernel", "KVP")
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,8 @@ def _headers(folder: Path) -> tuple[list[tuple[Path, Any]], int]:
             sop_class = str(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or "")
             localiser = "LOCALIZER" in [str(word).upper() for word in header.get("ImageType") or ()]
             several = int(header.get("NumberOfFrames") or 1) > 1
+            for keyword in _NAMED:  # values are decoded when they are first asked for: now, where errors are caught
+                header.get(keyword)
         if sop_class in MULTI_FRAME_CT or (several and sop_class == CT_IMAGE):
             raise UnreadableFile(
                 f"{file}: a multi-frame CT (all slices in one file); a series of single slices was expected.",

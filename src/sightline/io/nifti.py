@@ -7,6 +7,7 @@ with neither says nothing about where its voxels lie and is refused (NIfTI-1 sta
 from __future__ import annotations
 
 import gzip
+import logging
 import os
 import zlib
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from sightline.io.volume import Volume
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 MAX_VOXELS = 2**31
+_QUIET = logging.Logger("nifti headers", logging.CRITICAL + 1)
 _GZIP = b"\x1f\x8b"
 _KEPT = ("uint8", "int16", "uint16", "int32", "float32")
 
@@ -178,14 +180,20 @@ def _nifti_header(stream: IO[bytes], path: Path) -> Any:
             "Save it as a single .nii or .nii.gz file.",
         )
     if head[344:348] == b"n+1\0":
-        return nibabel.Nifti1Header.from_fileobj(BytesIO(head[:348]))
+        return _mended(nibabel.Nifti1Header.from_fileobj(BytesIO(head[:348]), check=False))
     if head[4:8] == b"n+2\0" and len(head) == 540:
-        return nibabel.Nifti2Header.from_fileobj(BytesIO(head))
+        return _mended(nibabel.Nifti2Header.from_fileobj(BytesIO(head), check=False))
     # an Analyze header has the length of a NIfTI header but not its magic, and no orientation at all
     kind = (
         "an Analyze 7.5 file, which states no orientation" if 348 in _lengths(head) else "no NIfTI file (wrong magic)"
     )
     raise UnreadableFile(f"{path}: {kind}.", "Convert the original DICOM series to NIfTI, or give its folder.")
+
+
+def _mended(header: Any) -> Any:
+    """The header with small offences against the standard mended, as every reader does, but without a word of it."""
+    header.check_fix(logger=_QUIET, error_level=40)
+    return header
 
 
 def _lengths(head: bytes) -> tuple[int, int]:

@@ -16,7 +16,8 @@ SPACING_RANGE_MM = (0.05, 20.0)
 # cosine between two axes: half a degree is what rounding never makes and a tilted gantry always does
 MAX_COSINE = 0.01
 _CODES = {1: "scanner", 2: "aligned", 3: "Talairach", 4: "MNI", 5: "template"}
-_UNITS_MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001}
+# NIfTI's code of the unit of length; unknown (0) means mm by wide custom
+_UNITS_MM = {1: 1000.0, 2: 1.0, 3: 0.001}
 
 
 def affine_of(nifti: Any, shape: tuple[int, int, int], path: Path) -> tuple[FloatArray, str]:
@@ -33,8 +34,7 @@ def affine_of(nifti: Any, shape: tuple[int, int, int], path: Path) -> tuple[Floa
     Raises:
         UnreadableFile: neither form is set, they contradict each other, absurd spacing, or a sheared grid.
     """
-    # the unit is part of the header; "unknown" means mm by wide custom, and the spacing is checked below
-    unit_mm = _UNITS_MM.get(nifti.get_xyzt_units()[0], 1.0)
+    unit_mm = _UNITS_MM.get(int(nifti["xyzt_units"]) & 7, 1.0)
     s_code, q_code = int(nifti["sform_code"]), int(nifti["qform_code"])
     if s_code <= 0 and q_code <= 0:
         raise UnreadableFile(
@@ -43,7 +43,8 @@ def affine_of(nifti: Any, shape: tuple[int, int, int], path: Path) -> tuple[Floa
             "Convert the original DICOM series again (dcm2niix sets both), or set the orientation by hand.",
         )
     sform = _in_mm(nifti.get_sform(), unit_mm) if s_code > 0 else None
-    qform = _in_mm(nifti.get_qform(), unit_mm) if q_code > 0 else None
+    with np.errstate(all="ignore"):  # what overflows here is refused below
+        qform = _in_mm(nifti.get_qform(), unit_mm) if q_code > 0 else None
     name = f"sform ({_CODES.get(s_code, s_code)})" if s_code > 0 else f"qform ({_CODES.get(q_code, q_code)})"
     affine: FloatArray = sform if sform is not None else qform  # type: ignore[assignment]
     require_sane_affine(affine, path)
@@ -61,7 +62,8 @@ def require_sane_affine(affine: FloatArray, path: Path) -> None:
     Raises:
         UnreadableFile: with the numbers.
     """
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    with np.errstate(all="ignore"):
+        spacing = np.linalg.norm(affine[:3, :3], axis=0)
     low, high = SPACING_RANGE_MM
     if not np.isfinite(affine).all() or not ((spacing >= low) & (spacing <= high)).all():
         raise UnreadableFile(
@@ -97,10 +99,12 @@ def _in_mm(affine: Any, unit_mm: float) -> FloatArray:
 def _require_agreement(sform: FloatArray, qform: FloatArray, shape: tuple[int, int, int], path: Path) -> None:
     """Refuse forms that turn or scale the volume differently; where its corner stands may differ (another origin)."""
     corners = np.array(list(itertools.product(*((0.0, n - 1.0) for n in shape))))
-    moved = np.linalg.norm(corners @ (sform[:3, :3] - qform[:3, :3]).T, axis=1).max()
+    with np.errstate(all="ignore"):  # a qform of no numbers is no agreement either
+        moved = np.linalg.norm(corners @ (sform[:3, :3] - qform[:3, :3]).T, axis=1).max()
     voxel = float(np.linalg.norm(sform[:3, :3], axis=0).max())
     if not moved <= voxel:
-        spacing_s, spacing_q = (np.linalg.norm(form[:3, :3], axis=0) for form in (sform, qform))
+        with np.errstate(all="ignore"):
+            spacing_s, spacing_q = (np.linalg.norm(form[:3, :3], axis=0) for form in (sform, qform))
         raise UnreadableFile(
             f"{path}: sform and qform contradict each other by up to {moved:.1f} mm within the volume "
             f"({_axes(sform)} {_mm(spacing_s)} mm against {_axes(qform)} {_mm(spacing_q)} mm).",
@@ -120,6 +124,8 @@ def _require_zooms(sform: FloatArray, zooms: NDArray[np.float64], path: Path) ->
 def _axes(affine: FloatArray) -> str:
     from nibabel.orientations import aff2axcodes
 
+    if not np.isfinite(affine).all():
+        return "???"
     return "".join(code or "?" for code in aff2axcodes(affine))
 
 
