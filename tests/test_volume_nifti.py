@@ -117,6 +117,16 @@ def test_small_offences_in_a_header_are_mended_without_a_word(tmp_path, capfd):
     assert capfd.readouterr().err == ""
 
 
+def test_a_header_that_explains_a_part_of_the_data_only(tmp_path):
+    many = np.tile(HU, (4, 4, 4))
+    for name in ("a.nii", "a.nii.gz"):
+        assert read_volume(saved(tmp_path / name, many)).values.shape == (20, 24, 28)
+        with pytest.raises(UnreadableFile, match=r"1024 bytes follow the voxels that shape \(20, 24, 26\)"):
+            read_volume(saved(tmp_path / name, many, dim=[3, 20, 24, 26, 1, 1, 1, 1]))
+    (tmp_path / "padded.nii").write_bytes(saved(tmp_path / "b.nii").read_bytes() + bytes(160))
+    assert np.array_equal(read_volume(tmp_path / "padded.nii").values, HU)
+
+
 def test_byte_order_version_two_and_single_frames(tmp_path):
     swapped = nibabel.Nifti1Image(HU, PIR, nibabel.Nifti1Header(endianness=">"))
     nibabel.save(swapped, tmp_path / "swapped.nii")

@@ -25,13 +25,15 @@ from numpy.typing import ArrayLike, NDArray
 from sightline.errors import GeometryError, SightlineError, UnreadableFile
 from sightline.frame import FloatArray
 from sightline.io.nifti_place import affine_of, is_sheared
+from sightline.io.nifti_values import as_labels, as_numbers, as_stored
 from sightline.io.volume import Volume
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 MAX_VOXELS = 2**31
+# some writers round their files up
+MAX_TRAILING_BYTES = 1024
 _QUIET = logging.Logger("nifti headers", logging.CRITICAL + 1)
 _GZIP = b"\x1f\x8b"
-_KEPT = ("uint8", "int16", "uint16", "int32", "float32")
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +86,7 @@ def read_volume(path: Path, *, labels: bool = False) -> Volume:
         header = _checked(nifti, path)
         voxels = _voxels(stream, most, nifti, header.shape, path)
     slope, inter = _scale(nifti, path)
-    values = _labels(voxels, slope, inter, path) if labels else _numbers(voxels, slope, inter, path)
+    values = as_labels(voxels, slope, inter, path) if labels else as_numbers(voxels, slope, inter, path)
     return Volume(values, header.affine, header.facts)
 
 
@@ -114,7 +116,7 @@ def write_volume(path: Path, values: NDArray[Any], affine: ArrayLike) -> None:
     path = Path(path)
     if not path.name.endswith(NIFTI_SUFFIXES):
         raise GeometryError(f"{path}: a volume is written as .nii or .nii.gz.", "Give one of these suffixes.")
-    volume = Volume(_storable(np.asarray(values), path), np.asarray(affine, dtype=np.float64))
+    volume = Volume(as_stored(np.asarray(values), path), np.asarray(affine, dtype=np.float64))
     image = nibabel.Nifti1Image(volume.values, volume.affine)
     image.header.set_xyzt_units("mm")
     image.set_sform(volume.affine, code=1)
@@ -228,7 +230,8 @@ def _checked(nifti: Any, path: Path) -> VolumeHeader:
 
 def _voxels(stream: IO[bytes], most: int, nifti: Any, shape: tuple[int, int, int], path: Path) -> NDArray[Any]:
     """The stored numbers [i, j, k], Fortran order as in the file; every byte is there and the checksum holds."""
-    offset = int(nifti.get_data_offset())
+    # 0 is written by some and means "where voxels start at the earliest"
+    offset = max(int(nifti.get_data_offset()), int(nifti.single_vox_offset))
     dtype = nifti.get_data_dtype()
     size = int(np.prod(shape)) * dtype.itemsize
     # no memory for voxels that cannot be there
@@ -242,8 +245,13 @@ def _voxels(stream: IO[bytes], most: int, nifti: Any, shape: tuple[int, int, int
         if not more:
             raise _truncated(path, got, size, shape, dtype)
         got += more
-    while stream.read(1 << 20):
-        pass  # gzip compares its checksum when the end is read
+    # gzip compares its checksum when the end is read
+    if len(stream.read(MAX_TRAILING_BYTES + 1)) > MAX_TRAILING_BYTES:
+        raise UnreadableFile(
+            f"{path}: more than {MAX_TRAILING_BYTES} bytes follow the voxels that shape {shape} of {dtype.name} from "
+            f"byte {offset} explains, so the header does not describe these data.",
+            "Convert the file again.",
+        )
     stored = buffer.view(dtype).reshape(shape, order="F")
     return stored if dtype.isnative else stored.astype(dtype.newbyteorder("="))
 
@@ -261,70 +269,3 @@ def _scale(nifti: Any, path: Path) -> tuple[float, float]:
     with _foreign_bytes(path):
         slope, inter = nifti.get_slope_inter()
     return (1.0, 0.0) if slope is None else (float(slope), float(inter or 0.0))
-
-
-def _numbers(voxels: NDArray[Any], slope: float, inter: float, path: Path) -> NDArray[Any]:
-    if voxels.dtype == np.int16 and (slope, inter) == (1.0, 0.0):
-        return voxels
-    whole = voxels.dtype.kind in "iu" and slope.is_integer() and inter.is_integer()
-    if not whole:
-        _require_finite(voxels, path)
-        if (slope, inter) != (1.0, 0.0):
-            # a slab at a time, so that the double-precision copy stays small
-            scaled = np.empty(voxels.shape, dtype=np.float32, order="F")
-            for k in range(voxels.shape[2]):
-                scaled[..., k] = voxels[..., k].astype(np.float64) * slope + inter
-            voxels = scaled
-        if not all(_is_whole(voxels[..., k]) for k in range(voxels.shape[2])):
-            return voxels.astype(np.float32, copy=False)
-        slope, inter = 1.0, 0.0
-    ends = [float(end) * slope + inter for end in (voxels.min(), voxels.max())]
-    if min(ends) < -(2**15) or max(ends) >= 2**15:
-        return voxels.astype(np.float32) * np.float32(slope) + np.float32(inter)
-    # modulo 2 ** 16 this is exact whatever the stored type is
-    return (
-        voxels.astype(np.int64, copy=False).astype(np.int16)
-        if (slope, inter) == (1.0, 0.0)
-        else (voxels.astype(np.int32) * np.int32(slope) + np.int32(inter)).astype(np.int16)
-    )
-
-
-def _labels(voxels: NDArray[Any], slope: float, inter: float, path: Path) -> NDArray[Any]:
-    _require_finite(voxels, path)
-    if (slope, inter) != (1.0, 0.0):
-        voxels = voxels.astype(np.float64) * slope + inter
-    low, high = float(voxels.min()), float(voxels.max())
-    if low < 0 or high > 65535 or not _is_whole(voxels):
-        raise UnreadableFile(
-            f"{path}: values from {low:g} to {high:g}{'' if _is_whole(voxels) else ' with fractions'}; a label map "
-            "holds whole numbers from 0 to 65535.",
-            "Give the label map, resampled with nearest neighbours if at all.",
-        )
-    return voxels.astype(np.uint8 if high < 256 else np.uint16)
-
-
-def _is_whole(voxels: NDArray[Any]) -> bool:
-    return voxels.dtype.kind in "iu" or bool((voxels == np.rint(voxels)).all())
-
-
-def _require_finite(voxels: NDArray[Any], path: Path) -> None:
-    if voxels.dtype.kind == "f" and not np.isfinite(voxels).all():
-        count = int((~np.isfinite(voxels)).sum())
-        raise UnreadableFile(
-            f"{path}: {count} of {voxels.size} voxels are not finite numbers.",
-            "Fill them (air in CT is -1000) or convert the original again.",
-        )
-
-
-def _storable(values: NDArray[Any], path: Path) -> NDArray[Any]:
-    if values.dtype == bool:
-        return values.astype(np.uint8)
-    if values.dtype.kind == "f":
-        return values.astype(np.float32, copy=False)
-    if values.dtype.name in _KEPT:
-        return values
-    for name in _KEPT[:-1]:
-        info = np.iinfo(name)
-        if values.dtype.kind in "iu" and (not values.size or (values.min() >= info.min and values.max() <= info.max)):
-            return values.astype(name)
-    raise GeometryError(f"{path}: {values.dtype} values do not fit a NIfTI file that viewers read.", "Scale them.")
