@@ -121,8 +121,8 @@ class Cohort:
                 source = getattr(region, "source", None)
                 if isinstance(source, Path):
                     mask_size = source.stat().st_size if source.is_file() else -1
-                    words = "".join(f" {word}" for word in (region.value, region.tag.name) if word)  # type: ignore[union-attr]
-                    digest.update(f"mask {source.name} {mask_size} {region.tag}{words}".encode())
+                    more = "".join(f" {word}" for word in (region.value, region.tag.name) if word)  # type: ignore[union-attr]
+                    digest.update(f"mask {source.name} {mask_size} {region.tag}{more}".encode())
                 elif isinstance(region, Gaze):
                     words = f"gaze {region.kind} {region.px_per_deg} {region.spread_px} {region.tag}".encode()
                     digest.update(words + b"".join(a.tobytes() for a in region.numbers))

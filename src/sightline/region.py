@@ -251,7 +251,7 @@ def _read_labels(path: Path) -> NDArray[Any]:
         from nibabel.filebasedimages import ImageFileError
 
         try:
-            return np.asarray(nibabel.load(path).dataobj)  # type: ignore[attr-defined]
+            return np.asarray(nibabel.load(path).dataobj)
         except (OSError, ValueError, EOFError, zlib.error, ImageFileError) as error:
             raise UnreadableFile(f"{path}: the mask does not decode ({error}).", "Export the mask again.") from None
     from PIL import Image

@@ -66,7 +66,7 @@ def box_scores(said: Said, cohort: Cohort, view: View, protocol: MapBoxes) -> Bo
                 found=corners,
                 scores=scores,
                 image_shape=(shape[0], shape[1]),
-                spacing_mm=case.spacing_mm,
+                spacing_mm=None if case.spacing_mm is None else (case.spacing_mm[0], case.spacing_mm[1]),
             )
         )
     return BoxScores(tuple(cases), "boxes of the network" if said.boxes is not None else "boxes read off class maps")

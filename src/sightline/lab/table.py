@@ -67,8 +67,8 @@ class Row:
             (`lab/self_training.py`), or None.
         teaching: how it marks them.
         train_per_class: train on this many images of each class, drawn once per seed; None for all.
-        trained_on: sources (starts of the fact `source`) whose cases it is trained and selected on; none for all.
-        tested_on: sources it is tested on; none for all.
+        trained_on: sources (`from_sources`) whose cases it is trained and selected on; none named: all.
+        tested_on: sources whose cases it is tested on.
         group: what the row is drawn with in the figures: method, style.
         weight_label: position on the figure's axis.
     """
@@ -341,21 +341,29 @@ def require_regions(recipe: Recipe, cohort: Cohort) -> None:
 
 
 def from_sources(cohort: Cohort, sources: Sequence[str]) -> Cohort:
-    """The cases whose fact `source` starts with one of the words; all of them where none is named.
+    """The cases from any of some sources; all of them where none is named.
+
+    Args:
+        cohort: whose cases state the fact `source`.
+        sources: starts of sources, `verse` for verse19 and verse20; `not verse`: all others.
 
     Raises:
-        CohortError: there is none.
+        CohortError: there is no case from one of them.
     """
     if not sources:
         return cohort
-    kept = cohort.where(lambda case: case.facts.get("source", "").startswith(tuple(sources)))
-    if len(kept) == 0:
-        have = sorted({case.facts.get("source", "") or "none stated" for case in cohort})
-        raise CohortError(
-            f"Cohort {cohort.name!r} has no case from {' or '.join(sources)}; its sources are {', '.join(have)}.",
-            "Import that data set too, or leave this row out.",
-        )
-    return kept
+    kept: set[str] = set()
+    for word in sources:
+        start = word.removeprefix("not ")
+        found = {c.case_id for c in cohort if c.facts.get("source", "").startswith(start) is (start == word)}
+        if not found:
+            have = sorted({case.facts.get("source", "") or "none stated" for case in cohort})
+            raise CohortError(
+                f"Cohort {cohort.name!r} has no case from {word!r}; its sources are {', '.join(have)}.",
+                "Import that data set too, or leave this row out.",
+            )
+        kept |= found
+    return cohort.where(lambda case: case.case_id in kept)
 
 
 def few_per_class(cohort: Cohort, n: int | None, splits: Sequence[str], seed: int) -> Cohort:
