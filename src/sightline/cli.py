@@ -11,7 +11,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
 
 from sightline import __version__
-from sightline.errors import CohortError, SightlineError
+from sightline.errors import CohortError, RunError, SightlineError
 
 if TYPE_CHECKING:
     from sightline.papers.recipes import Changes
@@ -372,23 +372,50 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Predict:
-    """Predict files or folders, DICOM or pictures: probabilities, scored boxes, one overlay a picture."""
+    """Predict radiographs (DICOM or pictures), or the vertebrae of CTs: probabilities and what the network looked at.
+
+    Radiographs give scored boxes and one overlay a picture; CTs the spine on one page and a case panel a vertebra.
+    """
 
     folder: Annotated[Positional[Path], arg(name="run")]
     """Run folder."""
     inputs: Positional[tuple[Path, ...]]
-    """Files or folders."""
+    """Files or folders; a CT is a NIfTI file, or the folder of one DICOM series."""
     out: Path
     """Folder to write."""
+    centroids: tuple[Path, ...] = ()
+    """CT: centres of the vertebrae (VerSe's json), one file for each CT."""
+    vertebrae: tuple[Path, ...] = ()
+    """CT: masks under VerSe's labels (NIfTI), one for each CT, from which centres are estimated instead."""
+    dissection: Path | None = None
+    """CT: folder that `sightline dissect` wrote for this run; adds the units that respond to a vertebra."""
+    panels: Literal["called", "all", "none"] = "called"
+    """CT: case panels of the vertebrae that are called fractured, of all, or none."""
     on: OmitArgPrefixes[On] = field(default_factory=On)
 
     def run(self) -> int:
         """Predict; 1 when nothing could be read."""
-        from sightline.lab.predict_files import predict_files
+        from sightline.cohorts.volume_view import VolumeView
         from sightline.lab.run import open_run
         from sightline.papers.catalogue import CATALOGUE
 
-        read, rejects = predict_files(open_run(self.folder, CATALOGUE), self.inputs, self.out, _engine(self.on))
+        run = open_run(self.folder, CATALOGUE)
+        if isinstance(run.recipe.view, VolumeView):
+            from sightline.lab.predict_volumes import CtOptions, predict_cts
+
+            options = CtOptions(self.centroids, self.vertebrae, self.dissection, self.panels)
+            read, rejects = predict_cts(run, self.inputs, self.out, options, _engine(self.on))
+            print(f"{read} CTs predicted, {rejects} rejected; see {self.out}")
+            return 0 if read else 1
+        from sightline.lab.predict_files import predict_files
+
+        if self.centroids or self.vertebrae or self.dissection or self.panels != "called":
+            raise RunError(
+                f"{self.folder} was trained on radiographs: it has no --centroids, --vertebrae, --dissection or "
+                "--panels.",
+                "Leave them out, or give a run that was trained on patches of CTs.",
+            )
+        read, rejects = predict_files(run, self.inputs, self.out, _engine(self.on))
         print(f"{read} pictures predicted, {rejects} files rejected; see {self.out}")
         return 0 if read else 1
 

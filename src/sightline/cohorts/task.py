@@ -18,7 +18,7 @@ from sightline.region import Region
 Level = Literal["present", "type", "group"]
 NORMAL, FRACTURE = "normal", "fracture"
 _NORMAL_WORDS = frozenset(
-    {"normal", "no fracture", "no finding", "none", "negative", "healthy", "without fracture", "n"}
+    {"normal", "no fracture", "no finding", "none", "negative", "healthy", "intact", "without fracture", "n"}
 )
 
 

@@ -1,8 +1,8 @@
 """One vertebra, what a network says of it, and which of its units said so (Engstler 2022, Table 3).
 
-On the left the vertebra in three planes. On the right the units with the largest r_k = sum of M_k A_k on this case (M_k:
-where the activation A_k is above the unit's threshold), each with the sagittal slice in which it responds most, the
-name that experts gave it, its rank among all units by c_k, and what it responds to in other vertebrae.
+On the left the vertebra in three planes. On the right the units with the largest r_k = sum of M_k A_k on this case
+(M_k: where the activation A_k is above the unit's threshold), each with the sagittal slice in which it responds most,
+the name that experts gave it, its rank among all units by c_k, and what it responds to in other vertebrae.
 """
 
 from __future__ import annotations
@@ -206,7 +206,7 @@ def _unit_row(sheet: Sheet, panel: CasePanel, unit: PanelUnit, left: float, top:
     lines = textwrap.wrap(unit.words, 30)
     lines = [*lines[:3], lines[3][:29] + "…"] if len(lines) > 4 else lines
     for n, line in enumerate(lines):
-        style = {} if unit.name else {"style": "italic", "color": "#777777"}
+        style: dict[str, Any] = {} if unit.name else {"style": "italic", "color": "#777777"}
         sheet.text(words, top + 0.43 + 0.19 * n, line, size=10, **style)
     y = top + 0.43 + 0.19 * len(lines)
     small = [unit.named_by[:38], f"response here: r {unit.strength:.3g}", unit.standing]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sightline.cohorts.volume_view import VolumeView
 from sightline.errors import RunError, SightlineError
 from sightline.evidence import Evidence
 from sightline.frame import Frame
@@ -20,6 +21,7 @@ from sightline.io.dicom import require_radiograph
 from sightline.io.image import Reject, find_images, read_image, write_rejects
 from sightline.lab.boxes import boxes_on_pictures, finding_classes, finding_named
 from sightline.lab.coco_json import CocoPicture, write_coco
+from sightline.lab.ct_inputs import is_ct_input
 from sightline.lab.gallery import safe_name
 from sightline.lab.panels import draw_overlay
 from sightline.lab.predict import Maps, Said, evidence_of, probabilities_of
@@ -84,7 +86,13 @@ def predict_files(run: Run, inputs: Sequence[Path], out: Path, engine: Engine | 
     engine = engine or Engine()
     if not run.done:
         raise RunError(f"{run.folder} is not finished.", "Run the same train command again: it resumes.")
-    if run.recipe.view.crop is not None:
+    view = run.recipe.view
+    if isinstance(view, VolumeView):
+        raise RunError(
+            f"{run.folder} was trained on patches of CTs, not on radiographs.",
+            "Give a CT with --centroids or --vertebrae, or a run that was trained on radiographs.",
+        )
+    if view.crop is not None:
         raise RunError(
             f"{run.folder} was trained on squares around experts' boxes, which a new picture does not have.",
             "Predict with a cascade that finds the square itself, or evaluate on a cohort with boxes.",
@@ -109,7 +117,7 @@ def predict_files(run: Run, inputs: Sequence[Path], out: Path, engine: Engine | 
             try:
                 picture = read_image(path)
                 require_radiograph(picture, path)
-                planes, frame = run.recipe.view.show(picture.pixels, picture.frame)
+                planes, frame = view.show(picture.pixels, picture.frame)
             except SightlineError as error:
                 rejects.append(Reject(path, error.message.removeprefix(f"{path}: "), error.remedy))
                 advance(1)
@@ -224,6 +232,12 @@ def _files(inputs: Sequence[Path], out: Path) -> list[Path]:
     absent = [str(path) for path in inputs if not path.exists()]
     if absent:
         raise RunError(f"{', '.join(absent)} does not exist.", "Check the path.")
+    cts = [str(path) for path in inputs if is_ct_input(path)]
+    if cts:
+        raise RunError(
+            f"{', '.join(cts)} is a CT; this run was trained on radiographs.",
+            "Give radiographs, or a run that was trained on patches of CTs.",
+        )
     # overlays of an earlier call may lie inside what was given
     ours = (out / "overlays").resolve()
     found = (file for path in inputs for file in find_images(path))

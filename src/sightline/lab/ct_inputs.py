@@ -1,0 +1,170 @@
+"""CTs a person points at, and where their vertebrae are: annotated centroids, or centres estimated from a mask."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sightline.cohorts.body_centres import centres_from_mask
+from sightline.cohorts.spine import RANKS, Vertebra
+from sightline.cohorts.verse_centroids import read_centroids, vertebrae_of
+from sightline.errors import GeometryError, RunError, UnreadableFile
+from sightline.io.ct import read_ct
+from sightline.io.image import PICTURE_SUFFIXES
+from sightline.io.nifti import read_volume
+from sightline.io.volume import Volume
+from sightline.region import is_volume
+
+# T1 to L6, T13 between T12 and L1: what the published networks are trained on
+FIRST, LAST = 8, 25
+ANNOTATED, ESTIMATED = "annotated", "estimated from the mask"
+
+
+@dataclass(frozen=True)
+class CtInput:
+    """One CT with what says where its vertebrae are.
+
+    Attributes:
+        path: a NIfTI file or the folder of a DICOM series.
+        name: unique among the inputs, for files.
+        centroids: VerSe's centroid file, or None.
+        vertebrae: NIfTI of VerSe's labels, or None.
+    """
+
+    path: Path
+    name: str
+    centroids: Path | None = None
+    vertebrae: Path | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class PlacedCt:
+    """A CT that has been read.
+
+    Attributes:
+        ct: in Hounsfield units.
+        vertebrae: T1 to L6 from head to foot; they may be fewer than `every`.
+        every: all that are placed, also those of the neck: the curve goes through them.
+        centres: how their centres are known, ANNOTATED or ESTIMATED.
+        notes: what was left out, in words.
+    """
+
+    ct: Volume
+    vertebrae: tuple[Vertebra, ...]
+    every: tuple[Vertebra, ...]
+    centres: str
+    notes: tuple[str, ...] = ()
+
+
+def is_ct_input(path: Path) -> bool:
+    """Whether what a person gave looks like a CT rather than radiographs: a NIfTI file, or a folder of CT slices."""
+    if is_volume(path):
+        return True
+    if not path.is_dir():
+        return False
+    if any(is_volume(file) for file in path.iterdir()):
+        return True
+    slices = [file for file in sorted(path.iterdir()) if file.is_file() and not file.name.startswith(".")]
+    return len(slices) > 1 and all(_modality(file) == "CT" for file in slices[:2])
+
+
+def ct_inputs(inputs: Sequence[Path], centroids: Sequence[Path], vertebrae: Sequence[Path]) -> list[CtInput]:
+    """The CTs of a command, each with its own centroid file or mask, in order.
+
+    Args:
+        inputs: NIfTI files, folders of NIfTI files, and folders of one DICOM series each.
+        centroids: as many as there are CTs, or none.
+        vertebrae: likewise; one of the two is needed.
+
+    Raises:
+        RunError: something is missing, or there are more or fewer of one than of the other.
+    """
+    paths = [ct for given in inputs for ct in _cts(given)]
+    absent = [str(path) for path in (*paths, *centroids, *vertebrae) if not path.exists()]
+    if absent:
+        raise RunError(f"{', '.join(absent)} does not exist.", "Check the path.")
+    if not centroids and not vertebrae:
+        raise RunError(
+            "A CT alone does not say where its vertebrae are.",
+            "Give their centroids (--centroids FILE, VerSe's json) or a mask of vertebrae under VerSe's labels "
+            "(--vertebrae MASK.nii.gz).",
+        )
+    if centroids and vertebrae:
+        raise RunError("Both --centroids and --vertebrae were given.", "Leave one out; centroids are more exact.")
+    places = list(centroids or vertebrae)
+    if len(places) != len(paths):
+        what = "--centroids" if centroids else "--vertebrae"
+        raise RunError(
+            f"{len(paths)} CTs were given and {len(places)} files of {what}.",
+            f"Give one file for each CT, in the same order: {what} A B.",
+        )
+    names: list[str] = []
+    for path in paths:
+        stem = path.name.removesuffix(".gz").removesuffix(".nii").removesuffix("_ct") or "ct"
+        names.append(stem if stem not in names else f"{stem}_{len(names) + 1}")
+    return [
+        CtInput(path, name, place if centroids else None, None if centroids else place)
+        for path, name, place in zip(paths, names, places, strict=True)
+    ]
+
+
+def place(given: CtInput) -> PlacedCt:
+    """Read a CT and place its vertebrae.
+
+    Raises:
+        SightlineError: a picture or no CT, no orientation, numbers that are no Hounsfield units, centroids of another
+            CT, or no vertebra from T1 to L6.
+    """
+    if given.path.is_file() and not is_volume(given.path) and _is_picture(given.path):
+        raise UnreadableFile(
+            f"{given.path}: a picture; this run was trained on patches of CTs.",
+            "Give a CT (NIfTI file or DICOM series), or use a run that was trained on radiographs.",
+        )
+    ct = read_ct(given.path)
+    notes: list[str] = []
+    if given.centroids is not None:
+        read = read_centroids(given.centroids)
+        every = vertebrae_of(read, ct.values.shape, ct.orientation, ct.spacing_mm)
+        centres = ANNOTATED
+    else:
+        assert given.vertebrae is not None
+        mask = read_volume(given.vertebrae, labels=True)
+        every, left_out = centres_from_mask(mask, ct, str(given.vertebrae))
+        notes += left_out
+        centres = ESTIMATED
+    vertebrae = tuple(v for v in every if RANKS[FIRST] <= RANKS[v.label] <= RANKS[LAST])
+    if not vertebrae:
+        raise GeometryError(
+            f"{given.path}: no vertebra from T1 to L6 is placed; there are {', '.join(v.level for v in every)}.",
+            "The network knows thoracic and lumbar vertebrae alone.",
+        )
+    beyond = [v.level for v in every if v not in vertebrae]
+    if beyond:
+        notes.append(f"{', '.join(beyond)} are not predicted: the network knows T1 to L6")
+    return PlacedCt(ct, vertebrae, every, centres, tuple(notes))
+
+
+def _cts(given: Path) -> list[Path]:
+    """A file or a DICOM folder itself; of a folder with NIfTI files, these."""
+    if not given.is_dir():
+        return [given]
+    return sorted(file for file in given.iterdir() if is_volume(file)) or [given]
+
+
+def _is_picture(path: Path) -> bool:
+    if path.suffix.lower() in PICTURE_SUFFIXES:
+        return True
+    modality = _modality(path)
+    return modality is not None and modality != "CT"
+
+
+def _modality(path: Path) -> str | None:
+    """What a DICOM file says it is, None of other files."""
+    from sightline.errors import SightlineError
+    from sightline.io.dicom import read_header
+
+    try:
+        return read_header(path).facts.get("modality", "")
+    except SightlineError:
+        return None
