@@ -3,7 +3,6 @@
 import csv
 import importlib.util
 import io
-import json
 import sys
 import types
 from dataclasses import replace
@@ -14,12 +13,11 @@ import torch
 from conftest import DATA
 from PIL import Image
 from scipy.ndimage import map_coordinates
-from volume_cases import WORDS, TinyVolumeNet, tiny_spines, tiny_volume_recipe
+from volume_cases import WORDS, tiny_spines, tiny_volume_recipe
 
 from sightline.case import Case, Cohort
 from sightline.cohorts.spine import LABELS, Vertebra
 from sightline.cohorts.verse_centroids import write_centroids
-from sightline.cohorts.volume_view import VolumeView
 from sightline.errors import GeometryError, RunError
 from sightline.frame import Frame
 from sightline.io.nifti import read_volume, write_volume
@@ -192,7 +190,7 @@ def test_what_is_missing_is_said_before_anything_is_read(run, scan, tmp_path):
         predict_cts(run, [ct], tmp_path, CtOptions((centroids,), (mask,)), QUIET)
     with pytest.raises(RunError, match="2 CTs were given and 1 files"):
         predict_cts(run, [ct, ct], tmp_path, CtOptions((centroids,)), QUIET)
-    with pytest.raises(RunError, match="nowhere.json does not exist"):
+    with pytest.raises(RunError, match=r"nowhere\.json does not exist"):
         predict_cts(run, [ct], tmp_path, CtOptions((tmp_path / "nowhere.json",)), QUIET)
     assert not (tmp_path / "predictions.csv").exists()
 
