@@ -7,6 +7,7 @@ pooled: 512 units on a grid an eighth of the input's.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from sightline.errors import GeometryError, RecipeError
 from sightline.evidence import Evidence
-from sightline.models.class_maps import ClassMaps
+from sightline.models.class_maps import ClassMaps, SecondClassMap
 from sightline.models.pools import LogSumExpPool, MaxPool, MeanPool, SoftmaxPool, TopPool
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class VolumeUNet:
         head: `convolutions`, as published: four convolutions without activations, then linear layers; or `maps`
             (ours): class maps that are pooled, so that there is something to guide.
         pool: from class map to logit; with `maps` alone.
+        one_map: of two classes only the second has a map, as in `ClassMapModel`; with `maps` alone.
         size: side of the input in voxels; the linear layers of `convolutions` are made for it.
     """
 
@@ -47,6 +49,7 @@ class VolumeUNet:
     norm: Norm = "batch"
     head: Literal["convolutions", "maps"] = "convolutions"
     pool: MeanPool | SoftmaxPool | MaxPool | LogSumExpPool | TopPool = field(default_factory=MeanPool)
+    one_map: bool = False
     size: int = 64
 
     def __post_init__(self) -> None:
@@ -68,13 +71,18 @@ class VolumeUNet:
         """The network. Equal seeds of torch's generator give equal weights."""
         if n_classes < 1:
             raise RecipeError(f"A classifier needs at least one class; got {n_classes}.")
+        if self.one_map and (n_classes != 2 or self.head != "maps"):
+            raise RecipeError(
+                f"one_map tells two classes apart by class maps; got {n_classes} classes, head {self.head!r}.",
+                "Set one_map to false.",
+            )
         return VolumeUNetNetwork(self, n_classes)
 
 
 class VolumeUNetNetwork(nn.Module):
-    """`forward(images [b, 1, d, h, w] in [0, 1])`: logits [b, k]; of two classes the first one's is zero.
+    """`forward(images [b, 1, d, h, w] in [0, 1])`: logits [b, k], and with the head `maps` class maps [b, k, *m].
 
-    Then the cross-entropy is the binary one of the second logit. With the head `maps` also class maps [b, k, *m].
+    The published head gives two classes the logits (0, z), so that their cross-entropy is the binary one of z.
     Submodules are `encoder.0` to `encoder.3`, each ending after its last ReLU, and `head`.
     """
 
@@ -84,7 +92,6 @@ class VolumeUNetNetwork(nn.Module):
     def __init__(self, config: VolumeUNet, n_classes: int) -> None:
         """Random weights, as torch draws them."""
         super().__init__()
-        self.n_classes, self.size = n_classes, config.size
         w = config.width
         ins = (1, *(2 * w * 2**k for k in range(STAGES - 1)))
         self.encoder = nn.ModuleList(
@@ -94,11 +101,8 @@ class VolumeUNetNetwork(nn.Module):
             )
             for k, channels in enumerate(ins)
         )
-        outputs = 1 if n_classes == 2 else n_classes
-        channels = 2 * w * 2 ** (STAGES - 1)
-        self.head: ConvolutionHead | MapHead = (
-            MapHead(channels, outputs, config) if config.head == "maps" else ConvolutionHead(channels, outputs, config)
-        )
+        head = MapHead if config.head == "maps" else ConvolutionHead
+        self.head = head(2 * w * 2 ** (STAGES - 1), n_classes, config)
 
     def features(self, images: Tensor) -> Tensor:
         """The last stage: [b, 16 width, *s / 8]."""
@@ -120,22 +124,21 @@ class VolumeUNetNetwork(nn.Module):
 class ConvolutionHead(nn.Module):
     """Four convolutions with instance norm and no activation, flattened into linear layers (as released)."""
 
-    def __init__(self, channels: int, outputs: int, config: VolumeUNet) -> None:
+    def __init__(self, channels: int, n_classes: int, config: VolumeUNet) -> None:
         """Layers for inputs of `config.size`."""
         super().__init__()
         self.side = config.size // STRIDE
         # narrow networks keep the eight channels that are flattened: there is nothing to save
         last = max(8, channels // 64)
         widths = (channels, channels // 2, channels // 4, channels // 8, last)
-        self.convolutions = nn.Sequential(
-            *(_convolution(a, b, "instance", relu=False) for a, b in zip(widths, widths[1:], strict=False))
-        )
+        self.convolutions = nn.Sequential(*(_convolution(a, b, "instance", relu=False) for a, b in pairwise(widths)))
         linear = (last * self.side**3, channels // 2, channels // 4, channels // 8)
         layers: list[nn.Module] = []
-        for a, b in zip(linear, linear[1:], strict=False):
+        for a, b in pairwise(linear):
             layers += [nn.Linear(a, b), nn.BatchNorm1d(b), nn.LeakyReLU(), nn.Dropout(config.dropout)]
         self.hidden = nn.Sequential(*layers)
-        self.last = nn.Linear(linear[-1], outputs)
+        self.binary = n_classes == 2
+        self.last = nn.Linear(linear[-1], 1 if self.binary else n_classes)
 
     def forward(self, features: Tensor) -> Evidence:
         """Logits of features [b, c, *m]."""
@@ -148,30 +151,26 @@ class ConvolutionHead(nn.Module):
         hidden = self.hidden(self.convolutions(features).flatten(1))
         # eight bits of a bfloat16 would leave many equal probabilities
         with torch.autocast(hidden.device.type, enabled=False):
-            return Evidence(_beside_zero(self.last(hidden.to(self.last.weight.dtype)), dim=1))
+            logits = self.last(hidden.to(self.last.weight.dtype))
+            return Evidence(torch.cat([torch.zeros_like(logits), logits], dim=1) if self.binary else logits)
 
 
 class MapHead(nn.Module):
     """Class maps of the last stage, pooled: any size of input."""
 
-    def __init__(self, channels: int, outputs: int, config: VolumeUNet) -> None:
+    def __init__(self, channels: int, n_classes: int, config: VolumeUNet) -> None:
         """Random class maps."""
         super().__init__()
         # whole channels: what a cell says is left together
         self.dropout = nn.Dropout3d(config.dropout)
-        self.maps = ClassMaps(channels, outputs)
+        self.maps = SecondClassMap(channels) if config.one_map else ClassMaps(channels, n_classes)
         self.pool = config.pool
 
     def forward(self, features: Tensor) -> Evidence:
         """Logits, maps and attention of features [b, c, *m]."""
-        maps = _beside_zero(self.maps(self.dropout(features)), dim=1)
+        maps = self.maps(self.dropout(features))
         with torch.autocast(maps.device.type, enabled=False):
             return Evidence(self.pool(maps), maps, {"attention": self.pool.share(maps)})
-
-
-def _beside_zero(second: Tensor, dim: int) -> Tensor:
-    """A single output becomes the second of two: the softmax with a zero is the logistic function."""
-    return second if second.shape[dim] != 1 else torch.cat([torch.zeros_like(second), second], dim)
 
 
 def _convolution(channels: int, out: int, norm: Norm, *, relu: bool) -> Convolution:

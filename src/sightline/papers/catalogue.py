@@ -11,6 +11,7 @@ from sightline.cohorts.regions import RegionChoice
 from sightline.cohorts.task import Task
 from sightline.cohorts.transforms import View
 from sightline.cohorts.volume_view import VolumeView
+from sightline.cohorts.volume_view import VolumeView
 from sightline.explain.cam import ClassActivationMap, GradCAM
 from sightline.explain.captum_maps import DeepLift, IntegratedGradients, Lime
 from sightline.explain.grad_cam_pp import GradCAMPlusPlus
@@ -54,11 +55,13 @@ from sightline.models.transfer import SelfTransfer
 from sightline.models.transformer import SpatialTransformer
 from sightline.models.unet import UNet
 from sightline.models.volume_unet import VolumeUNet
+from sightline.models.volume_unet import VolumeUNet
 
 CATALOGUE: dict[str, type[Any]] = {
     "recipe": Recipe,
     # what the network sees and is guided by
     "view": View,
+    "volume_view": VolumeView,
     "volume_view": VolumeView,
     "patches": Patches,
     "crop": Crop,
@@ -80,6 +83,7 @@ CATALOGUE: dict[str, type[Any]] = {
     "self_transfer_model": SelfTransfer,
     "multi_scale": MultiScale,
     "unet": UNet,
+    "volume_unet": VolumeUNet,
     "volume_unet": VolumeUNet,
     "mean_pool": MeanPool,
     "softmax_pool": SoftmaxPool,
