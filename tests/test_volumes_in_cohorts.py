@@ -24,15 +24,22 @@ AFFINE = np.array([[0, 0, -1.0, 40], [0, -1.0, 0, 30], [-1.0, 0, 0, 20], [0, 0, 
 
 @pytest.fixture
 def spines(tmp_path):
+    return make_spines(tmp_path)
+
+
+def make_spines(tmp_path):
+    """Sixteen patches of 24 voxels: a vertebra is bright, or fractured and dark; masks of it and of its endplate."""
     rng = np.random.default_rng(0)
     cases = []
-    for n in range(12):
+    for n in range(16):
         label = ("intact", "fractured")[n % 2]
         values = rng.normal(-200, 40, (SIDE,) * 3).astype(np.int16)
         values[8:16, 8:16, 8:16] = 400 if label == "intact" else -600
         labels = np.zeros((SIDE,) * 3, dtype=np.uint8)
         labels[8:16, 8:16, 8:16] = 20
         labels[8:10, 8:16, 8:16] = 101
+        if label == "fractured":
+            labels[10, 8:16, 8:16] = 1
         image, mask = tmp_path / "patches" / f"s{n}.nii", tmp_path / "masks" / f"s{n}.nii.gz"
         write_volume(image, values, AFFINE)
         write_volume(mask, labels, AFFINE)
@@ -40,6 +47,8 @@ def spines(tmp_path):
             Mask(mask, Tag("focus", name="vertebra"), 20),
             Mask(mask, Tag("organ", name="superior endplate"), 101),
         )
+        if label == "fractured":
+            regions += (Mask(mask, Tag("finding", "fractured", name="deformed bone"), 1),)
         split = ("train", "train", "train", "train", "val", "val", "test", "test")[n % 8]
         cases.append(
             Case(f"s{n}", f"s{n}", f"p{n}", image, label, regions, split, "rigid", (SIDE,) * 3, (1.0, 1.0, 1.0),

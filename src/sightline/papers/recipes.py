@@ -17,6 +17,7 @@ from sightline.models.alexnet import AlexNet
 from sightline.models.backbones import Backbone
 from sightline.papers import (
     demo_recipes,
+    engstler2022,
     fracatlas,
     gaze_phantom,
     jimenez2018,
@@ -93,6 +94,13 @@ RECIPES: dict[str, tuple[str, Callable[[], Recipe]]] = {
         "the same, and guided back-propagation held against gaze (Watanabe 2022, set 3)",
         lambda: watanabe2022.explained("set3", "guided"),
     ),
+    "spine": ("encoder of a 3D U-Net on patches of a CT (Engstler 2022)", engstler2022.base_recipe),
+    "spine-small": (
+        "the same with an eighth of its channels, for CPUs",
+        lambda: engstler2022.small(engstler2022.base_recipe()),
+    ),
+    "spine-maps": ("3D class maps in place of its head", engstler2022.with_maps),
+    "spine-guided": ("3D class maps guided by the marked bone", engstler2022.guided),
 }
 
 TABLES: dict[str, Callable[[Profile], Table]] = {
@@ -114,6 +122,8 @@ TABLES: dict[str, Callable[[Profile], Table]] = {
     "watanabe2022/table2": watanabe2022.table2,
     "watanabe2022/table3": watanabe2022.table3,
     "watanabe2022/table4": watanabe2022.table4,
+    "engstler2022/table1": engstler2022.table1,
+    "spine/phantom": engstler2022.phantom,
 }
 
 
