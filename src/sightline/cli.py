@@ -36,14 +36,14 @@ class On:
 
 @dataclass(frozen=True)
 class Phantom:
-    """Write a phantom: radiographs with fractures and regions in three styles, or chests with a reader's gaze."""
+    """Write a phantom: radiographs with fractures and regions, chests with a reader's gaze, or CTs of spines."""
 
-    kind: Positional[Literal["radiographs", "chest"]]
-    """What to draw: a cohort in our layout, or (chest) the layout of EGD-CXR, to be imported like the real one."""
+    kind: Positional[Literal["radiographs", "chest", "spine"]]
+    """What to draw: a cohort in our layout, or the layout of EGD-CXR (chest) or VerSe (spine), to be imported."""
     destination: Positional[Path]
     """Folder to write."""
-    studies: Annotated[int, arg(aliases=["--images"])] = 120
-    """Number of studies (chest: of images)."""
+    studies: Annotated[int, arg(aliases=["--images", "--subjects"])] = 120
+    """Number of studies (chest: of images; spine: of subjects)."""
     shortcut: float = 0.0
     """Chance that a marker agrees with the label in training and validation; it never stands in the test split."""
     anatomy: Literal["wrist", "femur"] = "wrist"
@@ -68,6 +68,10 @@ class Phantom:
     """Chest: share of a reading that goes to what the picture asks for (0.8)."""
     pads: Literal["image_left_pad", "image_left"] | None = None
     """Chest: spelling of the master sheet's padding columns (image_left_pad)."""
+    spacing: float | None = None
+    """Spine: size of isotropic voxels in mm (each series its own, as scanners give)."""
+    prevalence: float | None = None
+    """Spine: share of vertebrae that are deformed (0.08)."""
 
     def run(self) -> int:
         """Write the cohort."""
@@ -77,6 +81,8 @@ class Phantom:
         self._refuse_options_of_the_other()
         if self.kind == "chest":
             return self._chests()
+        if self.kind == "spine":
+            return self._spines()
         with progress("draw", self.studies) as advance:
             cohort = write_radiographs(
                 self.destination,
@@ -112,8 +118,30 @@ class Phantom:
         )
         return 0
 
+    def _spines(self) -> int:
+        from sightline.cohorts.phantom.spine import write_spines
+        from sightline.lab.progress import progress
+
+        with progress("draw", self.studies) as advance:
+            truth = write_spines(
+                self.destination,
+                subjects=self.studies,
+                seed=self.seed,
+                workers=self.workers,
+                progress=lambda done, total: advance(1),
+                **{name: given for name in _SPINE if name != "workers" and (given := getattr(self, name)) is not None},
+            )
+        vertebrae = [one for series in truth["series"].values() for one in series["vertebrae"].values()]
+        print(
+            f"{self.destination}: {len(vertebrae)} vertebrae in {len(truth['series'])} series of {self.studies} "
+            f"subjects, {sum(one['grade'] > 0 for one in vertebrae)} deformed; next: "
+            f"sightline cohort import verse {self.destination} COHORT"
+        )
+        return 0
+
     def _refuse_options_of_the_other(self) -> None:
-        other = _CHEST if self.kind == "radiographs" else _RADIOGRAPHS
+        own_options = {"radiographs": _RADIOGRAPHS, "chest": _CHEST, "spine": _SPINE}
+        other = [name for kind in own_options for name in own_options[kind] if name not in own_options[self.kind]]
         own = {f.name: f.default for f in fields(Phantom)}
         strange = [name for name in other if getattr(self, name) != own[name]]
         if strange:
@@ -122,6 +150,7 @@ class Phantom:
 
 
 _CHEST = ("size", "contrast", "clutter", "skill", "pads")
+_SPINE = ("spacing", "prevalence", "workers")
 _RADIOGRAPHS = ("shortcut", "anatomy", "field", "ao_shares", "save_as", "workers")
 
 

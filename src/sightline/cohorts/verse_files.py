@@ -15,7 +15,9 @@ from pathlib import Path
 
 from sightline.case import Split
 
-_SPLIT = re.compile(r"(?:dataset-)?(?:verse\d\d)?[_-]?(?:\d\d_)?(train|val|test)(?:ing|idation)?", re.IGNORECASE)
+_SPLIT = re.compile(
+    r"(?:dataset-)?(?:verse\d\d|phantom)?[_-]?(?:\d\d_)?(train|val|test)(?:ing|idation)?", re.IGNORECASE
+)
 _ARCHIVE = re.compile(r"verse-?(?:20)?(19|20)(?!\d)", re.IGNORECASE)
 _ID = r"(?:verse|gl)\d+"
 _CHALLENGE = re.compile(rf"({_ID})(?:[_-]({_ID}))?(?:_ct-[a-z]+)?")
