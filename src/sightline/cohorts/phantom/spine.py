@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sightline.cohorts.phantom.spine_chain import Column, Placed, stack
+from sightline.cohorts.phantom.spine_content import BULGED_WALL, DEPRESSED_LOWER, DEPRESSED_UPPER, SCLEROTIC_BAND
 from sightline.cohorts.phantom.spine_plan import Person, plan_person
 from sightline.cohorts.phantom.spine_scan import draw_spine, finished
 from sightline.cohorts.phantom.spine_series import Series, oriented, plan_series
@@ -37,10 +38,10 @@ _CYCLE = ("training", "test", "validation", "training", "training", "test", "tra
           "training", "training", "validation", "training", "test", "training", "training", "test", "validation",
           "training")  # fmt: skip
 FINDINGS = {
-    1: "depressed superior endplate",
-    2: "depressed inferior endplate",
-    3: "sclerotic band",
-    4: "bulged wall",
+    DEPRESSED_UPPER: "depressed superior endplate",
+    DEPRESSED_LOWER: "depressed inferior endplate",
+    SCLEROTIC_BAND: "sclerotic band",
+    BULGED_WALL: "bulged wall",
 }
 
 

@@ -58,7 +58,7 @@ def arch_of(label: int, m: Measures, below: Measures, back_top: float, back_bott
     both_sides(PEDICLES, (out - 0.5, wall + 4.0, z), (out, canal - 0.1 * m.canal_depth, z), (wide, tall / 2.0),
                (wide, tall / 2.0), 1.1)  # fmt: skip
     pillar = (out + 0.5, canal - 0.30 * m.canal_depth, z)
-    upper_end = back_top + (8.0 if lumbar else 6.0)
+    upper_end = back_top + 8.5
     if lumbar:
         joint = out + 1.0
         both_sides(LEFT_UPPER, pillar, (joint + 3.8, behind + 4.0, upper_end), (4.2, 6.0), (2.8, 5.2), 1.4,
@@ -68,7 +68,7 @@ def arch_of(label: int, m: Measures, below: Measures, back_top: float, back_bott
     low_start = (out - 0.5, behind + 1.0, z - 0.45 * height)
     if RANKS[label] >= RANKS[LABELS["T12"]]:
         joint = (below.canal_width + below.pedicle_width) / 2.0 + 1.0
-        low = (joint - 4.0, behind - 3.5, back_bottom - m.disc * 0.5 - 8.0)
+        low = (joint - 4.0, behind - 3.5, back_bottom - m.disc * 0.5 - 5.5)
         both_sides(LEFT_LOWER, low_start, low, (4.2, 4.0), (2.9, 4.6), 1.5, (-0.45, 1.0, 0.0))
     else:
         low = (out - 0.5, behind - 2.6, back_bottom - m.disc * 0.5 - 4.0)
@@ -80,9 +80,11 @@ def arch_of(label: int, m: Measures, below: Measures, back_top: float, back_bott
                (2.7, plate), (3.0, plate), 1.4, (0.0, 0.32, 1.0))  # fmt: skip
     root, tip = (0.0, behind - 3.5, z - 0.55 * height), (0.0, behind - m.spine_length, -m.spine_drop)
     if lumbar:
-        spinous = Bar(np.array(root), np.array(tip), (3.0, 8.5), (3.8, 9.0))
+        # lowest, where the spine is hollowest, they are small
+        tall = {LABELS["L4"]: 7.0, LABELS["L5"]: 5.2, LABELS["L6"]: 5.2}.get(label, 8.3)
+        spinous = Bar(np.array(root), np.array(tip), (2.8, tall), (3.6, 1.05 * tall))
     else:
-        spinous = Bar(np.array(root), np.array(tip), (3.2, 7.5), (3.0, 3.6))
+        spinous = Bar(np.array(root), np.array(tip), (3.0, 6.5), (2.8, 3.2))
     parts.append(Part(SPINOUS, spinous, 1.2))
     tip_x = m.span / 2.0 - 3.0
     if lumbar:

@@ -1,7 +1,7 @@
 """The body of one vertebra: a waisted block of bone between two curved endplates, whole or deformed.
 
 Own coordinates of a vertebra: x to the patient's right, y to the front, z to the head, mm, origin in the middle of the
-body as it was before any deformity. Heights are stated on the mid-sagittal line 0.8 of half a depth in front of the
+body as it was before any deformity. Heights are stated on the mid-sagittal line 0.75 of half a depth in front of the
 middle (anterior), in the middle, and as far behind it (posterior), where morphometry puts its six points.
 """
 
@@ -18,7 +18,7 @@ from sightline.cohorts.phantom.spine_solids import Floats, joined, within_both
 from sightline.frame import FloatArray
 
 # the place of the anterior and posterior height, as a share of half the depth
-SIXTH = 0.8
+SIXTH = 0.75
 _TABLE = np.linspace(-1.15, 1.15, 231)
 
 
@@ -154,8 +154,12 @@ class Body:
         narrow = 1.0 - np.float32(plan.waist) * np.clip(1.0 - level * level, 0.0, 1.0)
         share = (level + 1.0) / 2.0
         half_x = (m.width_low + (m.width_up - m.width_low) * share) / 2.0 * narrow
-        # the waist is deepest in front; behind, the wall is nearly straight
-        half_y = (m.depth_low + (m.depth_up - m.depth_low) * share) / 2.0 * (0.35 + 0.65 * narrow)
+        # the waist is deepest in front; the back wall is nearly straight
+        half_y = (
+            (m.depth_low + (m.depth_up - m.depth_low) * share)
+            / 2.0
+            * np.where(y > 0.0, 0.35 + 0.65 * narrow, 0.8 + 0.2 * narrow)
+        )
         u, v = x / half_x, y / half_y
         angle = np.arctan2(v, u)
         edge = np.interp(angle, *self._outline).astype(np.float32)
@@ -170,6 +174,10 @@ class Body:
             # a slanting cut takes off the upper front corner
             corner = (y - half_depth + (z - upper) + np.float32(plan.limbus_mm)) * np.float32(0.7071)
             distance = np.maximum(distance, corner)
+            # and lies there as a piece of its own
+            rest = y - half_depth + np.float32(0.2 * plan.limbus_mm)
+            piece = np.sqrt((x / 2.5) ** 2 + rest**2 + (z - upper + np.float32(0.2 * plan.limbus_mm)) ** 2)
+            distance = np.minimum(distance, piece - np.float32(0.27 * plan.limbus_mm)).astype(np.float32)
         return BodyField(distance, wall, below_upper, above_lower, upper_loss, lower_loss, bulge)
 
     def _plates(self, front: Floats, right: Floats) -> tuple[Floats, Floats, Floats, Floats]:
@@ -241,7 +249,7 @@ def _outline(thoracic: bool) -> tuple[FloatArray, FloatArray]:
     stretch = np.where(sine > 0.0, 1.0, 1.14)
     round_edge = (np.abs(cosine) ** power + np.abs(sine / stretch) ** power) ** (-1.0 / power)
     # behind, a wall with a shallow hollow at the canal
-    hollow = 0.10 if thoracic else 0.09
+    hollow = 0.05
     wall = np.full_like(angle, 9.0)
     behind = sine < -0.15
     x = cosine[behind] / np.abs(sine[behind])

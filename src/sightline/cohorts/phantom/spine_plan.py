@@ -36,6 +36,7 @@ class VertebraPlan:
         cement, screws: foreign material.
         fat: a haemangioma: fat between few thick trabeculae.
         island: a bone island.
+        cleft: gas in the fracture.
     """
 
     label: int
@@ -51,6 +52,7 @@ class VertebraPlan:
     screws: bool = False
     fat: bool = False
     island: bool = False
+    cleft: bool = False
 
     @property
     def measures(self) -> Measures:
@@ -98,7 +100,7 @@ def plan_person(number: int, seed: int, *, prevalence: float) -> Person:
     shift = np.random.default_rng([seed, 12]).random()
     rank = (number * _GOLDEN + shift) % 1.0
     frailty = float(np.clip(0.8 * rank + 0.2 * rng.random() + rng.normal(0.0, 0.06), 0.0, 1.0))
-    size = float(np.clip(rng.normal(0.98 + 0.05 * rng.choice([-1.0, 1.0]), 0.03), 0.86, 1.1))
+    size = float(np.clip(rng.normal(1.02 + 0.05 * rng.choice([-1.0, 1.0]), 0.03), 0.88, 1.14))
     bend = rng.normal(0.0, 1.5) if rng.random() > 0.2 else rng.choice([-1.0, 1.0]) * rng.uniform(5.0, 14.0)
     levels = [LABELS[name] for name in ("C6", "C7")] + list(range(8, 20))
     variant = rng.random()
@@ -152,9 +154,9 @@ def _plan_vertebra(label: int, rng: Generator, size: float, frailty: float, chan
     )  # fmt: skip
     if rng.random() < chance:
         plan = _deformed(plan, rng)
-    body = replace(plan.body, dents=_dents(label, rng), spurs=_spurs(worn, rng))
+    body = replace(plan.body, dents=_dents(label, m.width_up / 2.0, m.height, rng), spurs=_spurs(worn, rng))
     if plan.grade == 0 and rng.random() < 0.02:
-        body = replace(body, limbus_mm=float(rng.uniform(3.0, 5.5)))
+        body = replace(body, limbus_mm=float(rng.uniform(0.15, 0.22) * m.depth_up / 2.0))
     loss = plan.loss or max(1.0 - body.heights[0] / body.heights[2], 1.0 - body.heights[1] / body.heights[2], 0.0)
     return replace(plan, body=body, loss=float(loss))
 
@@ -163,7 +165,8 @@ def _personal(m: Measures, size: float, rng: Generator) -> Measures:
     def own(mm: float, spread: float) -> float:
         return float(mm * size * np.clip(rng.normal(1.0, spread), 1.0 - 2.5 * spread, 1.0 + 2.5 * spread))
 
-    wide, deep = own(1.0, 0.03) / size, own(1.0, 0.03) / size
+    # depths as masks of CTs show them at mid-height are a little less than those of endplates
+    wide, deep = own(1.0, 0.03) / size, 0.95 * own(1.0, 0.03) / size
     return replace(
         m, height=own(m.height, 0.02), width_up=own(m.width_up * wide, 0.01), width_low=own(m.width_low * wide, 0.01),
         depth_up=own(m.depth_up * deep, 0.01), depth_low=own(m.depth_low * deep, 0.01),
@@ -186,7 +189,13 @@ def _healthy(m: Measures, rng: Generator, frailty: float, thoracic: bool) -> Bod
         hollow += rng.uniform(0.02, 0.07)
     middle = (anterior + posterior) / 2.0 - hollow * posterior
     heights = (anterior, max(middle, posterior * (1.0 - MOST_NORMAL)), posterior)
-    return BodyPlan(m, heights, heights, waist=float(rng.uniform(0.09, 0.16)), thoracic=thoracic)
+    return BodyPlan(
+        m,
+        heights,
+        heights,
+        waist=float(rng.uniform(0.09, 0.15) if thoracic else rng.uniform(0.12, 0.20)),
+        thoracic=thoracic,
+    )
 
 
 def _deformed(plan: VertebraPlan, rng: Generator) -> VertebraPlan:
@@ -217,16 +226,18 @@ def _deformed(plan: VertebraPlan, rng: Generator) -> VertebraPlan:
         buckle_mm=0.0 if central else float(rng.uniform(0.5, 1.2) + 3.0 * severe),
         retropulsion_mm=float(rng.uniform(1.5, 4.5)) if grade == 3 and not central and rng.random() < 0.75 else 0.0,
     )  # fmt: skip
-    return replace(plan, body=body, grade=grade, deformity=deformity, loss=loss, fresh=fresh,
-                   cement=bool(grade >= 2 and rng.random() < 0.06))  # fmt: skip
+    cement, cleft = bool(grade >= 2 and rng.random() < 0.06), bool(grade == 3 and rng.random() < 0.15)
+    return replace(
+        plan, body=body, grade=grade, deformity=deformity, loss=loss, fresh=fresh, cement=cement, cleft=cleft
+    )
 
 
-def _dents(label: int, rng: Generator) -> tuple[Dent, ...]:
+def _dents(label: int, half_width: float, height: float, rng: Generator) -> tuple[Dent, ...]:
     """Schmorl's nodes, away from the line on which heights are measured."""
     common = RANKS[LABELS["T7"]] <= RANKS[label] <= RANKS[LABELS["L3"]]
     return tuple(
-        Dent(float(rng.choice([-1.0, 1.0]) * rng.uniform(0.32, 0.55)), float(rng.uniform(-0.45, 0.25)),
-             float(rng.uniform(2.5, 4.5)), float(rng.uniform(2.0, 4.0)), upper)
+        Dent(float(rng.choice([-1.0, 1.0]) * rng.uniform(0.40, 0.58)), float(rng.uniform(-0.45, 0.25)),
+             float(rng.uniform(0.14, 0.20) * half_width), float(rng.uniform(0.08, 0.17) * height), upper)
         for upper in (True, False) if rng.random() < (0.07 if common else 0.015)
     )  # fmt: skip
 

@@ -11,18 +11,15 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from sightline.cohorts.phantom.spine_arch import arch_of, ribs_of
-from sightline.cohorts.phantom.spine_body import BodyField
 from sightline.cohorts.phantom.spine_chain import Column, Placed
+from sightline.cohorts.phantom.spine_content import DISC, content_of, regions_of
+from sightline.cohorts.phantom.spine_metal import add_metal
 from sightline.cohorts.phantom.spine_plan import Person
 from sightline.cohorts.phantom.spine_solids import Bar, Floats, Grid, Part, covered, joined
 from sightline.cohorts.phantom.spine_tissue import surround
 from sightline.frame import FloatArray
 
-BORDER, BODY, DISC, UPPER_ENDPLATE, LOWER_ENDPLATE = 49, 50, 100, 101, 102
-# of the finding mask
-DEPRESSED_UPPER, DEPRESSED_LOWER, SCLEROTIC_BAND, BULGED_WALL = 1, 2, 3, 4
 CORTEX_HU = 1250.0
-_BAND_AT_MM, _BAND_MM = 3.8, 1.7
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +55,9 @@ def draw_spine(grid: Grid, column: Column, person: Person, labels: tuple[int, ..
         below = chosen[min(number + 1, len(chosen) - 1)]
         _vertebra(drawn, grid, placed, below, person, labels, texture)
     _sacrum(drawn, grid, column, person, texture)
+    held = [one for one in chosen if one.plan.screws]
+    if held:
+        add_metal(drawn.hu, grid, held, rng)
     return drawn
 
 
@@ -117,13 +117,18 @@ def _vertebra(
     cell = placed.pose.reach(grid, *boxes[-1])
     if cell is not None:
         inner = _within(cell, whole)
-        f = body.evaluate(*placed.pose.own(grid, cell))
+        own_axes = placed.pose.own(grid, cell)
+        f = body.evaluate(*own_axes)
+        if plan.fresh > 0.55 and plan.grade > 1:
+            # blood and swelling beside a fresh fracture
+            swollen = covered(f.distance - np.float32(6.0 * plan.fresh), 3.0) * (drawn.hu[cell] < 20.0)
+            drawn.hu[cell] += 0.9 * swollen * (58.0 - drawn.hu[cell])
         own = (f.distance < nearest[inner]) | (f.distance < -1.0)
         distance[inner] = joined(distance[inner], f.distance, 2.5)
-        region[inner] = np.where(own, _body_regions(f), region[inner])
+        region[inner] = np.where(own, regions_of(f), region[inner])
         plate = np.minimum(f.below_upper, f.above_lower) < -f.wall
         cortex[inner] = np.where(own, np.where(plate, np.float32(0.85), np.float32(0.55)), cortex[inner])
-        content, found = _content(placed, f, person, texture[cell])
+        content, found = content_of(placed, f, person, own_axes, texture[cell])
         spongy[inner] = np.where(own, content, spongy[inner])
         findings[inner] = np.where(own & (f.distance < 0.0), found, 0)
     voxel = float(grid.spacing_mm.mean())
@@ -140,45 +145,6 @@ def _vertebra(
     drawn.bone[whole] = np.maximum(drawn.bone[whole], share)
     for rib in ribs_of(plan.label, plan.measures, float(upper)):
         _bare_bone(drawn, grid, placed, rib, person)
-
-
-def _body_regions(f: BodyField) -> NDArray[np.uint8]:
-    region = np.where(f.distance > -3.0, BORDER, BODY).astype(np.uint8)
-    inside = f.wall < -1.5
-    region[inside & (f.below_upper < 2.5)] = UPPER_ENDPLATE
-    region[inside & (f.above_lower < 2.5)] = LOWER_ENDPLATE
-    return region
-
-
-def _content(placed: Placed, f: BodyField, person: Person, texture: Floats) -> tuple[Floats, NDArray[np.uint8]]:
-    """Spongy bone within a body, and the finding mask's numbers there."""
-    plan = placed.plan
-    value = np.full(f.distance.shape, person.trabecular_hu, np.float32)
-    found = np.zeros(f.distance.shape, np.uint8)
-    if plan.fat:
-        value = -25.0 + 130.0 * np.clip(texture, 0.0, 3.0)
-    if plan.worn > 0.7:
-        value += 160.0 * plan.worn * np.exp(-((f.above_lower / 3.0) ** 2))
-    if not plan.grade:
-        return value.astype(np.float32), found
-    most = max(float(n - h) for n, h in zip(plan.body.normal, plan.body.heights, strict=True))
-    for depth, loss, share, number in (
-        (f.below_upper, f.upper_loss, plan.body.upper_share, DEPRESSED_UPPER),
-        (f.above_lower, f.lower_loss, 1.0 - plan.body.upper_share, DEPRESSED_LOWER),
-    ):
-        if share * most < 1.0:
-            continue
-        pressed = np.clip(loss / (share * most), 0.0, 1.0)
-        # what was pressed together is denser, and heals in a band under the plate
-        band = pressed * np.exp(-(((depth - _BAND_AT_MM) / _BAND_MM) ** 2))
-        strength = plan.fresh * (150.0 + 420.0 * plan.loss) * min(1.0, 0.5 + share)
-        value += strength * band + 0.5 * plan.loss * person.trabecular_hu * pressed
-        if strength > 60.0:
-            found[(band > 0.45)] = SCLEROTIC_BAND
-        found[(pressed > 0.4) & (depth < 2.5)] = number
-    if plan.body.buckle_mm > 0.0 or plan.body.retropulsion_mm > 0.0:
-        found[(found == 0) & (f.wall > -2.5) & (f.bulge > 0.9)] = BULGED_WALL
-    return value.astype(np.float32), found
 
 
 def _bare_bone(drawn: Drawn, grid: Grid, placed: Placed, bar: Bar, person: Person) -> None:

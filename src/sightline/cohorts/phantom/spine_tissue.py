@@ -68,8 +68,8 @@ def surround(grid: Grid, column: Column, person: Person, rng: Generator) -> Floa
     paint(skin, FAT)
     hu += np.where((skin > -2.2) & (skin < 0.0), np.float32(110.0), np.float32(0.0))
     muscle = MUSCLE - np.float32(22.0 * person.fatness) + 7.0 * streaks
-    # fatty strands in the muscles of those who have little of them
-    muscle = np.where(streaks > 1.9 - 1.3 * person.fatness, np.float32(-70.0), muscle).astype(np.float32)
+    # fatty strands, more in those who have little muscle
+    muscle = (muscle - 95.0 * np.clip(streaks - 1.5 + 1.2 * person.fatness, 0.0, 1.0)).astype(np.float32)
     _belly(s, paint, coarse, streaks)
     paint(np.maximum(skin + fat_mm, s.y - s.canal_y + 12.0), muscle)
     for side in (-1.0, 1.0):
@@ -79,7 +79,7 @@ def surround(grid: Grid, column: Column, person: Person, rng: Generator) -> Floa
                           2.0 + 16.0 * growth, 3.0 + 20.0 * growth)  # fmt: skip
         paint(np.where(growth > 0.0, psoas, np.float32(9.0)), muscle)
     # the fat between the muscles behind the spinous processes
-    paint(np.maximum(np.abs(s.x - s.canal_x) - 1.2, s.y - s.canal_y + 24.0), FAT)
+    paint(np.maximum(np.maximum(np.abs(s.x - s.canal_x) - 1.2, s.y - s.canal_y + 24.0), skin), FAT)
     _vessels(s, paint, rng)
     _canal(s, paint)
     return hu
