@@ -83,7 +83,8 @@ class VolumeUNetNetwork(nn.Module):
     """`forward(images [b, 1, d, h, w] in [0, 1])`: logits [b, k], and with the head `maps` class maps [b, k, *m].
 
     The published head gives two classes the logits (0, z), so that their cross-entropy is the binary one of z.
-    Submodules are `encoder.0` to `encoder.3`, each ending after its last ReLU, and `head`.
+    Submodules are `encoder.0` to `encoder.3`, each ending after its last ReLU, `attention` (the last stage
+    again, for Grad-CAM) and `head`.
     """
 
     dissected = f"encoder.{STAGES - 1}"
@@ -101,6 +102,7 @@ class VolumeUNetNetwork(nn.Module):
             )
             for k, channels in enumerate(ins)
         )
+        self.attention = nn.Identity()
         head = MapHead if config.head == "maps" else ConvolutionHead
         self.head = head(2 * w * 2 ** (STAGES - 1), n_classes, config)
 
@@ -112,7 +114,7 @@ class VolumeUNetNetwork(nn.Module):
             )
         for stage in self.encoder[:-1]:
             images = nn.functional.max_pool3d(stage(images), 2)
-        features: Tensor = self.encoder[-1](images)
+        features: Tensor = self.attention(self.encoder[-1](images))
         return features
 
     def forward(self, images: Tensor) -> Evidence:

@@ -90,19 +90,44 @@ def read_weights(path: Path, net: nn.Module, name: str, channels: int) -> None:
         UnreadableFile: not a safetensors file, or values that are not finite.
         RecipeError: keys missing, left over or of another shape.
     """
-    try:
-        stored: dict[str, Tensor] = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise UnreadableFile(f"{path} is no readable safetensors file: {error}.", "Fetch it again.") from error
+    stored = read_stored(path)
     record = net.pretrained_cfg
-    stored = {key: value.float() if value.is_floating_point() else value for key, value in stored.items()}
-    broken = sorted(key for key, value in stored.items() if not torch.isfinite(value).all())
-    if broken:
-        raise UnreadableFile(f"{path} holds values that are not finite in {_few(broken)}.", "Fetch it again.")
     stored = {key: value for key, value in stored.items() if not _is_classifier(key, record)}  # type: ignore[arg-type]
     stem = f"{record['first_conv']}.weight"  # type: ignore[index]
     if stem in stored and stored[stem].shape[1] == 3 and channels != 3:
         stored[stem] = adapt_input_conv(channels, stored[stem])
+    load_stored(stored, net, path, name)
+
+
+def read_stored(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, in float32.
+
+    Raises:
+        UnreadableFile: not a safetensors file, or values that are not finite.
+    """
+    try:
+        stored: dict[str, Tensor] = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UnreadableFile(f"{path} is no readable safetensors file: {error}.", "Fetch it again.") from error
+    stored = {key: value.float() if value.is_floating_point() else value for key, value in stored.items()}
+    broken = sorted(key for key, value in stored.items() if not torch.isfinite(value).all())
+    if broken:
+        raise UnreadableFile(f"{path} holds values that are not finite in {_few(broken)}.", "Fetch it again.")
+    return stored
+
+
+def load_stored(
+    stored: Mapping[str, Tensor],
+    net: nn.Module,
+    path: Path,
+    name: str,
+    remedy: str = "Name the backbone they were trained for, or give its own file.",
+) -> None:
+    """Give a network its weights, every key accounted for.
+
+    Raises:
+        RecipeError: keys missing, left over or of another shape.
+    """
     wanted = net.state_dict()
     missing = sorted(key for key in wanted.keys() - stored.keys() if not key.endswith("num_batches_tracked"))
     spare = sorted(stored.keys() - wanted.keys())
@@ -115,11 +140,8 @@ def read_weights(path: Path, net: nn.Module, name: str, channels: int) -> None:
         f"{what} {_few(keys)}" for what, keys in (("lacks", missing), ("has unknown", spare), ("has", odd)) if keys
     ]
     if faults:
-        raise RecipeError(
-            f"Weights {path} do not belong to {name!r}: the file {'; it '.join(faults)}.",
-            "Name the backbone they were trained for, or give its own file.",
-        )
-    net.load_state_dict(stored, strict=False)
+        raise RecipeError(f"Weights {path} do not belong to {name!r}: the file {'; it '.join(faults)}.", remedy)
+    net.load_state_dict(dict(stored), strict=False)
 
 
 def _is_classifier(key: str, record: Mapping[str, str | tuple[str, ...] | None]) -> bool:

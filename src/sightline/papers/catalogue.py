@@ -54,7 +54,9 @@ from sightline.models.pools import LogSumExpPool, MaxPool, MeanPool, SoftmaxPool
 from sightline.models.transfer import SelfTransfer
 from sightline.models.transformer import SpatialTransformer
 from sightline.models.unet import UNet
+from sightline.models.volume_backbone import VolumeBackbone
 from sightline.models.volume_unet import VolumeUNet
+from sightline.models.volume_backbone import VolumeBackbone
 from sightline.models.volume_unet import VolumeUNet
 
 CATALOGUE: dict[str, type[Any]] = {
@@ -84,7 +86,9 @@ CATALOGUE: dict[str, type[Any]] = {
     "multi_scale": MultiScale,
     "unet": UNet,
     "volume_unet": VolumeUNet,
+    "volume_backbone": VolumeBackbone,
     "volume_unet": VolumeUNet,
+    "volume_backbone": VolumeBackbone,
     "mean_pool": MeanPool,
     "softmax_pool": SoftmaxPool,
     "max_pool": MaxPool,
