@@ -159,7 +159,9 @@ class CohortImport:
     """Bring a data set into our own layout, with grouped and stratified splits."""
 
     layout: Positional[
-        Literal["fracatlas", "coco", "cub200", "dicom", "egd_cxr", "reflacx", "tracker", "chest_lungs", "folder"]
+        Literal[
+            "fracatlas", "coco", "cub200", "dicom", "egd_cxr", "reflacx", "tracker", "chest_lungs", "verse", "folder"
+        ]
     ]
     """Layout the source follows."""
     source: Positional[Path]
@@ -194,10 +196,23 @@ class CohortImport:
     """reflacx: findings to tell apart, the first that an image has; without: finding or none."""
     certainty: int | None = None
     """reflacx: from which certainty on (1 to 5) a finding counts; 3, possibly, by default."""
+    gradings: Path | None = None
+    """verse: csv or xlsx with the Genant grade of each vertebra; without, fractures.csv in the source."""
+    columns: Path | None = None
+    """verse: json that names the table's columns, e.g. {"label": "level", "grade": "fx-grade"}."""
+    positive_if: Literal[1, 2, 3] | None = None
+    """verse: grade from which a vertebra counts as fractured; 1 by default."""
+    mode: Literal["rigid", "straightened"] | None = None
+    """verse: patches as one turned cube (the default), or bent straight along the spine."""
+    anti_alias: bool = False
+    """verse: smooth CTs that are finer than the patches' 1 mm before they are sampled."""
+    workers: int | None = None
+    """verse: processes that cut patches, one CT in memory each; 1 by default."""
 
     def run(self) -> int:
         """Read, write, and say what came in and what did not; 1 when nothing came in."""
         from sightline.cohorts.layouts import read_layout
+        from sightline.lab.progress import progress
 
         cohort, rejects = read_layout(
             self.layout,
@@ -216,6 +231,14 @@ class CohortImport:
             distance_mm=self.distance_mm,
             findings=self.findings,
             certainty=self.certainty,
+            destination=self.destination,
+            gradings=self.gradings,
+            columns=self.columns,
+            positive_if=self.positive_if,
+            mode=self.mode,
+            anti_alias=self.anti_alias,
+            workers=self.workers,
+            progress=progress,
         )
         from sightline.cohorts import folder
         from sightline.io.image import write_rejects
@@ -485,6 +508,60 @@ class Explain:
 
 
 @dataclass(frozen=True)
+class Dissect:
+    """Show what the units of a layer respond to: ranks, galleries, agreement with masks, files for a viewer, a page.
+
+    Experts name units in concepts.yaml; the same command again puts the names into the page.
+    """
+
+    folder: Annotated[Positional[Path], arg(name="run")]
+    """Run folder."""
+    cohort: Path
+    """Cohort folder with the run's classes, also another hospital's."""
+    out: Path
+    """Folder to write; what was read there before is reused."""
+    layer: str | None = None
+    """Any part of the network that gives maps, e.g. encoder.3; the network's own choice when not given."""
+    split: Literal["test", "val", "train", "all"] = "test"
+    """Which cases."""
+    top: float = 0.005
+    """Share of all places on which a unit exceeds its threshold."""
+    over: Literal["positives", "true_positives", "false_positives"] = "positives"
+    """Cases that units are ranked by: all positives, those called right, or false alarms."""
+    positive: str | None = None
+    """Class whose cases are the positives; the last one when not given."""
+    units: int = 10
+    """How many units, first ranks first, are drawn."""
+    on: OmitArgPrefixes[On] = field(default_factory=On)
+
+    def run(self) -> int:
+        """Dissect and print the first units."""
+        from sightline.cohorts import folder
+        from sightline.lab.dissect import dissect
+        from sightline.lab.run import open_run
+        from sightline.papers.catalogue import CATALOGUE
+
+        found = dissect(
+            open_run(self.folder, CATALOGUE),
+            folder.read(self.cohort),
+            self.out,
+            layer=self.layer,
+            split=self.split,
+            top=self.top,
+            over=self.over,
+            positive=self.positive,
+            units=self.units,
+            engine=_engine(self.on),
+        )
+        print(f"{len(found.units)} units of {found.layer}, {found.about['cases']} cases")
+        for row in found.ranked[: self.units]:
+            name = found.concepts.get(row.unit)
+            print(f"unit {row.unit}: {row.standing}" + (f": {name.text}" if name else ""))
+        print(f"see {self.out / 'report.html'}; name units in {self.out / 'concepts.yaml'}")
+        return 0
+
+
+@dataclass(frozen=True)
 class MakeTable:
     """Train and measure every row of a table, and write table.csv, table.md and report.html."""
 
@@ -610,6 +687,7 @@ Command = Union[  # noqa: UP007  # tyro reads the annotations of a Union
     Annotated[Evaluate, subcommand("evaluate")],
     Annotated[Predict, subcommand("predict")],
     Annotated[Explain, subcommand("explain")],
+    Annotated[Dissect, subcommand("dissect")],
     Annotated[MakeTable, subcommand("table")],
     Annotated[Recipes, subcommand("recipes")],
     Annotated[Demo, subcommand("demo")],

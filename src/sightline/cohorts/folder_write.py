@@ -23,6 +23,8 @@ from sightline.errors import LayoutError
 from sightline.region import Gaze, Mask
 
 TABLES = ("studies.csv", "images.csv", "regions.json", "cohort.json")
+# records of how patches lie in their CTs: written beside them before the tables
+RECORDS = "spines"
 STAGED = ".new"
 
 
@@ -87,7 +89,7 @@ def _refuse_foreign(
         return
     if (destination / ("cohort.json" + STAGED)).exists():
         return  # an earlier write of ours died while renaming
-    ours = {path.split("/")[0] for path in kept.values()} | {name + STAGED for name in TABLES}
+    ours = {RECORDS} | {path.split("/")[0] for path in kept.values()} | {name + STAGED for name in TABLES}
     for _, mask in masks:
         if isinstance(mask.source, Path) and (relative := _under(destination, mask.source)):
             ours.add(relative.split("/")[0])

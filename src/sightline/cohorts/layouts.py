@@ -6,12 +6,17 @@ from pathlib import Path
 from typing import Literal
 
 from sightline.case import Cohort
-from sightline.cohorts import chest_lungs, coco, cub200, dicom, egd_cxr, folder, fracatlas, reflacx, tracker
+from sightline.cohorts import chest_lungs, coco, cub200, dicom, egd_cxr, folder, fracatlas, reflacx, tracker, verse
+from sightline.cohorts.spine_patches import Bar, cut
+from sightline.cohorts.spine_space import Mode
 from sightline.cohorts.split import split_cohort
+from sightline.cohorts.tables import read_json
 from sightline.errors import LayoutError
 from sightline.io.image import Reject
 
-Layout = Literal["fracatlas", "coco", "cub200", "dicom", "egd_cxr", "reflacx", "tracker", "chest_lungs", "folder"]
+Layout = Literal[
+    "fracatlas", "coco", "cub200", "dicom", "egd_cxr", "reflacx", "tracker", "chest_lungs", "verse", "folder"
+]
 
 
 def read_layout(
@@ -32,6 +37,14 @@ def read_layout(
     distance_mm: float | None = None,
     findings: tuple[str, ...] | None = None,
     certainty: int | None = None,
+    destination: Path | None = None,
+    gradings: Path | None = None,
+    columns: Path | None = None,
+    positive_if: int | None = None,
+    mode: Mode | None = None,
+    anti_alias: bool | None = None,
+    workers: int | None = None,
+    progress: Bar | None = None,
 ) -> tuple[Cohort, tuple[Reject, ...]]:
     """Read a data set; files that could not be read come back beside the cohort.
 
@@ -52,6 +65,14 @@ def read_layout(
         distance_mm: egd_cxr: from the eyes to the screen.
         findings: reflacx: columns to tell apart.
         certainty: reflacx: from which on a finding counts, 1 to 5.
+        destination: verse: the cohort folder, where patches are cut into.
+        gradings: verse: table of Genant grades.
+        columns: verse: json of field and column, where the table's columns have other names.
+        positive_if: verse: grade from which a vertebra counts as fractured (1).
+        mode: verse: `rigid` (the default) or `straightened` patches.
+        anti_alias: verse: smooth CTs that are finer than the patches.
+        workers: verse: processes that cut (1).
+        progress: verse: what shows progress.
 
     Raises:
         LayoutError: an option of another layout, or a source that does not follow the layout.
@@ -69,6 +90,12 @@ def read_layout(
         ("distance-mm", distance_mm, ("egd_cxr",)),
         ("findings", findings, ("reflacx",)),
         ("certainty", certainty, ("reflacx",)),
+        ("gradings", gradings, ("verse",)),
+        ("columns", columns, ("verse",)),
+        ("positive-if", positive_if, ("verse",)),
+        ("mode", mode, ("verse",)),
+        ("anti-alias", anti_alias or None, ("verse",)),
+        ("workers", workers, ("verse",)),
     ):
         if given is not None and layout not in owners:
             raise LayoutError(
@@ -93,6 +120,15 @@ def read_layout(
         )
     elif layout == "tracker":
         cohort = tracker.read(source, gaze=gaze or "samples", fractions=fractions, seed=seed)
+    elif layout == "verse":
+        if destination is None:
+            raise LayoutError("verse is cut into patches and needs a destination.", "Name the folder to write.")
+        spines, unread = verse.read(source, gradings=gradings, columns=_column_map(columns))
+        cohort, uncut = cut(
+            spines, destination, mode=mode or "rigid", anti_alias=bool(anti_alias), positive_if=positive_if or 1,
+            workers=workers or 1, progress=progress, seed=seed, fractions=fractions, name=source.resolve().name,
+        )  # fmt: skip
+        rejects = (*unread, *uncut)
     elif layout == "chest_lungs":
         cohort = chest_lungs.read(source)
     elif layout == "dicom":
@@ -102,3 +138,14 @@ def read_layout(
     else:
         cohort = folder.read(source)
     return cohort, rejects
+
+
+def _column_map(path: Path | None) -> dict[str, str] | None:
+    if path is None:
+        return None
+    named = read_json(path)
+    if not isinstance(named, dict) or not all(isinstance(column, str) for column in named.values()):
+        raise LayoutError(
+            f"{path}: a map of fields to columns was expected.", 'Write {"label": "level", "grade": "fx-grade"}.'
+        )
+    return named
