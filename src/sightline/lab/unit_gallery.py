@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from skimage.measure import find_contours
 
 from sightline.frame import Frame
-from sightline.lab.overlay import Pixels, heat_over, outline, show
+from sightline.lab.overlay import HEAT, Pixels, outline, show
 from sightline.lab.planes import PLANES, SAGITTAL, Cube, Plane, cut, cut_regions
 from sightline.lab.sheet import INK, Sheet
 from sightline.lab.unit_maps import Response
@@ -26,7 +26,8 @@ from sightline.region import Region
 COLLAGE = 25
 STRONGEST = 5
 CONTOUR = "#ffe600"
-TINT = 0.45  # of the colour under a contour: the bone must stay readable through it
+# opacity of the colour at a unit's threshold and at its highest: the bone must stay readable through it
+TINT = (0.16, 0.42)
 COLUMNS = 5
 SLICES = 8
 SLICE_MARGIN = 4
@@ -109,13 +110,21 @@ def thumbnail(case: GalleryCase, side_px: int = 160) -> Pixels:
 
     grey, level, above, ratio = _flat_parts(case)
     high, wide = (side_px, max(1, round(side_px / ratio))) if ratio >= 1 else (max(1, round(side_px * ratio)), side_px)
-    picture = Image.fromarray((heat_over(_one(grey), TINT * level) * 255).astype(np.uint8))
+    picture = Image.fromarray((tinted(_one(grey), level, above) * 255).astype(np.uint8))
     picture = picture.resize((wide, high), Image.Resampling.BICUBIC)
     pen = ImageDraw.Draw(picture)
     for line in contours(above):
         points = [(x * wide / grey.shape[1], y * high / grey.shape[0]) for y, x in line]
         pen.line(points, fill=CONTOUR, width=2)
     return np.asarray(picture, dtype=np.float32) / 255.0
+
+
+def tinted(grey: Pixels, level: NDArray[np.float64], above: NDArray[np.bool_]) -> Pixels:
+    """A grey picture [h, w] in colour where a unit is above its threshold, the higher the stronger: RGB [h, w, 3]."""
+    low, high = TINT
+    opacity = np.where(above, low + (high - low) * level, 0.0)[..., None]
+    colour = HEAT(0.35 + 0.65 * level)[..., :3]
+    return np.asarray((1.0 - opacity) * grey[..., None] + opacity * colour, dtype=np.float32)
 
 
 def contours(above: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
@@ -208,7 +217,7 @@ def _flat_shape(case: GalleryCase, side: float) -> tuple[float, float]:
 
 def _flat(axes: Any, case: GalleryCase, *, marks: bool) -> None:
     grey, level, above, _ = _flat_parts(case)
-    picture = heat_over(_one(grey), TINT * level)
+    picture = tinted(_one(grey), level, above)
     if case.cube is not None:
         draw_slice(axes, picture, SAGITTAL, None, letters=False)
     else:
@@ -223,7 +232,7 @@ def _slice(
 ) -> None:
     assert case.cube is not None
     grey = np.ascontiguousarray(cut(case.cube.grey, plane, through))
-    picture = heat_over(grey, TINT * cut(case.response.level, plane, through))
+    picture = tinted(grey, cut(case.response.level, plane, through), cut(case.response.above, plane, through))
     draw_slice(axes, picture, plane, through, letters=letters, ticks=marks)
     _contour(axes, cut(case.response.above, plane, through))
     if marks:

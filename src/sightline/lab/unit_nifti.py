@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+from scipy.ndimage import uniform_filter
 
 from sightline.case import Case
 from sightline.cohorts.volume_view import VolumeView
@@ -15,8 +16,8 @@ from sightline.frame import Frame
 from sightline.io.image import read_image
 from sightline.io.nifti import read_volume, write_volume
 from sightline.io.volume import affine_within
-from sightline.lab.overlay import Pixels, heat_over
-from sightline.lab.unit_gallery import CONTOUR, TINT, contours
+from sightline.lab.overlay import Pixels
+from sightline.lab.unit_gallery import CONTOUR, contours, tinted
 from sightline.lab.unit_maps import Response, response
 
 AIR_HU = -1024
@@ -100,7 +101,7 @@ def picture_of(case: Case, most_px: int = OVERLAY_PX) -> tuple[Pixels, Frame]:
 
 def write_overlay(path: Path, grey: Pixels, found: Response) -> None:
     """Write a picture under a unit's colour and contour, pixel for pixel."""
-    picture = Image.fromarray((heat_over(grey, TINT * found.level) * 255).astype(np.uint8))
+    picture = Image.fromarray((tinted(grey, found.level, found.above) * 255).astype(np.uint8))
     pen = ImageDraw.Draw(picture)
     for line in contours(found.above):
         pen.line([(x, y) for y, x in line], fill=CONTOUR, width=max(1, max(grey.shape) // 400))
@@ -109,9 +110,12 @@ def write_overlay(path: Path, grey: Pixels, found: Response) -> None:
 
 
 def close_up(grey: Pixels, found: Response, grid: Frame) -> tuple[Pixels, Response, Frame]:
-    """The square around the place of highest response: its pixels, response, and frame."""
+    """The square in which a unit responds most: its pixels, response, and frame."""
     side = max(16, round(CLOSE * max(grey.shape)))
     sides = [min(side, n) for n in grey.shape]
-    a, b = (int(np.clip(p - n // 2, 0, most - n)) for p, n, most in zip(found.peak, sides, grey.shape, strict=True))
+    # the middle of the densest area, not the highest pixel, which may be alone at an edge
+    dense = uniform_filter(found.level, size=[max(1, n // 3) for n in sides], mode="constant")
+    middle = np.unravel_index(int(dense.argmax()), dense.shape)
+    a, b = (int(np.clip(p - n // 2, 0, most - n)) for p, n, most in zip(middle, sides, grey.shape, strict=True))
     part = (slice(a, a + sides[0]), slice(b, b + sides[1]))
     return np.ascontiguousarray(grey[part]), Response(found.level[part], found.above[part]), grid.crop((a, b), sides)
