@@ -1,10 +1,7 @@
 """`sightline predict` on CTs: from a CT and centroids (or a mask) to a table, a page and case panels."""
 
 import csv
-import importlib.util
 import io
-import sys
-import types
 from dataclasses import replace
 
 import numpy as np
@@ -12,20 +9,24 @@ import pytest
 import torch
 from conftest import DATA
 from PIL import Image
-from scipy.ndimage import map_coordinates
 from volume_cases import WORDS, tiny_spines, tiny_volume_recipe
 
-from sightline.case import Case, Cohort
-from sightline.cohorts.spine import LABELS, Vertebra
+from sightline.cohorts.spine import LABELS, Spine, Vertebra
+from sightline.cohorts.spine_curve import SpineCurve
+from sightline.cohorts.spine_patches import cut
+from sightline.cohorts.spine_series import Cutting
+from sightline.cohorts.spine_space import Placement
 from sightline.cohorts.verse_centroids import write_centroids
 from sightline.errors import GeometryError, RunError
 from sightline.frame import Frame
 from sightline.io.nifti import read_volume, write_volume
-from sightline.io.volume import Volume, affine_within, frame_between
-from sightline.lab.case_panel import CasePanel, PanelUnit, draw_case_panel, strongest, unit_slice
-from sightline.lab.case_units import CaseUnits, KnownUnits
+from sightline.io.volume import Volume, frame_between
+from sightline.lab.case_panel import CasePanel, PanelUnit, draw_case_panel, strongest
+from sightline.lab.case_units import CaseUnits, weights_digest
+from sightline.lab.concepts import keep_concepts
 from sightline.lab.ct_inputs import ESTIMATED, ct_inputs, is_ct_input, place
-from sightline.lab.ct_patches import CutPatch, on_ct_voxels
+from sightline.lab.ct_patches import CutPatch, cut_patches, cutting_of
+from sightline.lab.dissection import Dissection, UnitRow, open_dissection, write_units
 from sightline.lab.planes import Cube, Facing
 from sightline.lab.predict_files import predict_files
 from sightline.lab.predict_volumes import CtOptions, predict_cts
@@ -76,43 +77,6 @@ def run(tmp_path_factory):
     return train(tiny_volume_recipe(), spines, tmp_path_factory.mktemp("run") / "run", WORDS, QUIET)
 
 
-def rigid_cut(spines, destination, *, side, spacing_mm, mode):
-    """What part of cohorts/spine_patches this needs, the plain way: upright patches."""
-    cases = []
-    for spine in spines:
-        ct = read_volume(spine.image)
-        for one in spine.vertebrae:
-            if one.grade is None:
-                continue
-            affine = np.zeros((4, 4))
-            affine[[2, 1, 0, 3], [0, 1, 2, 3]] = [-spacing_mm, -spacing_mm, -spacing_mm, 1.0]
-            affine[:3, 3] = ct.world_of(one.centre) - affine[:3, :3] @ np.full(3, side / 2 - 0.5)
-            at = ct.place_of(
-                Volume(np.zeros((1, 1, 1)), affine).world_of(np.moveaxis(np.indices((side,) * 3), 0, -1) + 0.5)
-            )
-            values = map_coordinates(ct.values, np.moveaxis(at - 0.5, -1, 0), order=1, cval=-1024, output=np.float32)
-            path = destination / "patches" / spine.series / f"{one.level}.nii"
-            write_volume(path, values.astype(np.int16), affine)
-            cases.append(
-                Case(
-                    f"{spine.series}__{one.level}",
-                    spine.series,
-                    spine.subject,
-                    path,
-                    "intact",
-                    facts={"level": one.level},
-                )
-            )
-    return Cohort("cut", ("intact", "fractured"), tuple(cases), destination), ()
-
-
-@pytest.fixture(autouse=True)
-def patches(monkeypatch):
-    stand_in = types.ModuleType("sightline.cohorts.spine_patches")
-    stand_in.cut = rigid_cut
-    monkeypatch.setitem(sys.modules, "sightline.cohorts.spine_patches", stand_in)
-
-
 def rows_of(out):
     with (out / "predictions.csv").open(newline="") as file:
         return list(csv.DictReader(file))
@@ -138,7 +102,7 @@ def test_a_ct_becomes_a_table_a_page_and_panels(run, scan, tmp_path):
     assert "diagnosis" in page and "<script" not in page and page.count("data:image") == 4
     assert min(Image.open(tmp_path / "sub-1" / "overview.png").size) > 300
     # the same patch, predicted by hand
-    patch = read_volume(tmp_path / "sub-1" / "patches" / "patches" / "sub-1" / "L1.nii")
+    patch = read_volume(tmp_path / "sub-1" / "patches" / "L1.nii")
     planes, _ = run.recipe.view.test(patch.values)
     with torch.no_grad():
         by_hand = run.network()(torch.from_numpy(planes)[None]).logits.double().softmax(1)[0, 1]
@@ -229,6 +193,22 @@ def test_a_dicom_series_is_a_ct_and_radiographs_are_not(tiny_cohort):
     assert not is_ct_input(tiny_cohort[0].image) and not is_ct_input(tiny_cohort[0].image.parent)
 
 
+def test_patches_are_those_of_the_importer(run, scan, tmp_path):
+    ct, centroids, _ = scan
+    placed = place(ct_inputs([ct], [centroids], [])[0])
+    spine = Spine("sub-1", "sub-1", ct, tuple(replace(one, grade=0) for one in placed.every))
+    for mode in ("rigid", "straightened"):
+        cohort, rejects = cut((spine,), tmp_path / mode, mode=mode)
+        assert not rejects and len(cohort) == 3
+        way, known = cutting_of(cohort.about, 16)
+        assert known and way == Cutting(96, 1.0, mode, False)
+        for patch, case in zip(cut_patches(placed, tmp_path / "ours", way), cohort, strict=True):
+            theirs = read_volume(case.image)
+            assert np.array_equal(patch.volume.values, theirs.values)
+            assert np.allclose(patch.volume.affine, theirs.affine, atol=1e-5)
+    assert cutting_of({}, 16) == (Cutting(), False) and cutting_of({}, 127)[0].side == 128
+
+
 # -- units on a case ----------------------------------------------------------------------------------------------
 
 
@@ -249,108 +229,80 @@ def test_the_strongest_units_are_those_of_the_largest_r():
         strongest(activations, thresholds[:3])
 
 
-def test_a_units_slice_is_the_one_of_its_response():
-    cells = np.zeros((4, 4, 4))
-    cells[1, 2, 3] = 2.0
-    cells[1, 1, 0] = 0.9
-    k, level, above = unit_slice(PanelUnit(7, 2.0, cells, 1.0), (16, 16, 16))
-    assert k in (13, 14, 15) and level.max() == 1.0
-    rows, columns = np.nonzero(above)
-    assert rows.min() >= 4 and rows.max() < 8 and columns.min() >= 8 and columns.max() < 12
-    # enlarging takes a lone cell that is barely above its threshold below it: its own voxels stand for it
-    k, _, above = unit_slice(PanelUnit(7, 2.0, cells, 1.999), (16, 16, 16))
-    assert k in (12, 13, 14, 15) and above.sum() == 16
+def dissected(folder, layer="features", units=6, weights=""):
+    """A dissection of six units; the third is never enabled, the fifth has a name, the first a gallery."""
+    rows = tuple(UnitRow(n, 1e9 if n == 2 else 0.0, False, 0.9 - n / 10, 0.5, 0.01, n + 1, 10, 1) for n in range(units))
+    about = {"weights": weights}
+    write_units(folder, Dissection(folder, layer, "fractured", "positives", rows, about))
+    keep_concepts(
+        folder / "concepts.yaml", run="run", weights=weights, layer=layer, units=[(n, "") for n in range(units)]
+    )
+    text = (folder / "concepts.yaml").read_text()
+    head, tail = text.split("  4:  #", 1)
+    tail = tail.replace('text: ""', 'text: "endplate breach"', 1).replace('author: ""', 'author: "A. Reader"', 1)
+    (folder / "concepts.yaml").write_text(head + "  4:  #" + tail)
+    (folder / "examples").mkdir()
+    Image.fromarray(np.full((20, 20, 3), 99, np.uint8)).save(folder / "examples" / "unit_000_0.png")
+    return folder
 
 
-def test_numbers_on_a_patch_lie_on_the_cts_voxels_where_they_were():
-    # a tilted patch of 1 mm over a CT of 2 mm: a smooth function of the place in the patient comes back as it is
-    ct = Volume(np.zeros(SHAPE, np.int16), AFFINE)
-    tilt = np.deg2rad(25)
-    turn = np.array([[1, 0, 0], [0, np.cos(tilt), -np.sin(tilt)], [0, np.sin(tilt), np.cos(tilt)]])
-    affine = np.eye(4)
-    affine[:3, :3] = turn @ np.array([[0, 0, -1.0], [0, -1.0, 0], [-1.0, 0, 0]])
-    affine[:3, 3] = ct.world_of(vertebrae()[1].centre) - affine[:3, :3] @ np.full(3, 23.5)
-    volume = Volume(np.zeros((48, 48, 48), np.int16), affine)
-    patch = CutPatch(vertebrae()[1], volume, frame_between(volume, ct))
-    seen = Frame.of_image((48, 48, 48)).crop((8, 8, 8), (32, 32, 32))
-    grid = np.moveaxis(np.indices((32, 32, 32)), 0, -1) + 0.5
-    world = volume.world_of(seen.map_points(grid))
-    field = world @ np.array([0.3, -0.2, 0.5])
-    found = on_ct_voxels(field, patch, seen, ct)
-    # on the CT's own lattice
-    offset = frame_between(found, ct)
-    assert np.allclose(offset.to_source[:3, :3], np.eye(3), atol=1e-6)
-    assert np.allclose(offset.to_source[:3, 3], np.rint(offset.to_source[:3, 3]), atol=1e-6)
-    centres = found.world_of(np.moveaxis(np.indices(found.values.shape), 0, -1) + 0.5)
-    at = seen.unmap_points(volume.place_of(centres))
-    deep = ((at > 1) & (at < 31)).all(axis=-1)
-    assert deep.sum() > 1000
-    assert np.allclose(found.values[deep], (centres @ np.array([0.3, -0.2, 0.5]))[deep], atol=1e-3)
-    far = ((at < -0.01) | (at > 32.01)).any(axis=-1)
-    assert (found.values[far] == 0).all() and far.any()
-    assert patch.outside(seen, SHAPE) == 0.0 and patch.outside(seen, (10, 10, 10)) > 0.9
-    assert np.allclose(affine_within(patch.frame, ct.affine), affine)
-
-
-class HookedLayer:
-    """What of explain/unit_layer is needed here, the plain way."""
-
-    def __init__(self, network, name):
-        self.network, self.name = network, name
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        return None
-
-    def __call__(self, images):
-        kept = []
-        handle = self.network.get_submodule(self.name).register_forward_hook(lambda m, i, out: kept.append(out))
-        try:
-            return self.network(images), kept[0]
-        finally:
-            handle.remove()
-
-
-@pytest.fixture
-def layer(monkeypatch):
-    if importlib.util.find_spec("sightline.explain.unit_layer") is None:
-        stand_in = types.ModuleType("sightline.explain.unit_layer")
-        stand_in.UnitLayer = HookedLayer
-        monkeypatch.setitem(sys.modules, "sightline.explain.unit_layer", stand_in)
-
-
-def test_units_of_a_case_come_with_names_ranks_and_files_on_the_ct(run, scan, tmp_path, layer, monkeypatch):
-    thresholds = np.zeros(6)
-    thresholds[2] = 1e9
-    example = np.zeros((12, 12), np.float32)
-    known = KnownUnits(
-        "features", thresholds, {0: 1, 4: 2}, {0: 0.9}, {0: 0.5}, {4: "endplate breach"}, {4: "A. Reader, 2026-01-02"},
-        {0: (example,)},
-    )  # fmt: skip
-    stand_in = types.ModuleType("sightline.lab.known_units")
-    stand_in.known_units = lambda folder, run: known
-    monkeypatch.setitem(sys.modules, "sightline.lab.known_units", stand_in)
+def test_units_of_a_case_come_with_names_ranks_and_files_on_the_ct(run, scan, tmp_path):
+    folder = dissected(tmp_path / "dissection", weights=weights_digest(run))
     ct, centroids, _ = scan
-    options = CtOptions((centroids,), dissection=tmp_path / "dissection", panels="all")
+    options = CtOptions((centroids,), dissection=folder, panels="all")
     assert predict_cts(run, [ct], tmp_path / "out", options, QUIET) == (1, 0)
     page = (tmp_path / "out" / "sub-1" / "report.html").read_text()
-    assert "Unit " in page and "unit 2 " not in page.lower()
+    # a unit that is never above its threshold is never shown
+    assert "Unit " in page and "Unit 2 " not in page
     written = sorted((tmp_path / "out" / "sub-1" / "activations").glob("*.nii.gz"))
     assert written and all(path.name.startswith(LEVELS) for path in written)
-    volume = read_volume(written[0])
-    assert volume.values.max() > 0 and np.allclose(np.abs(np.diag(volume.affine)[:3]), 2.0)
+    volume, whole = read_volume(written[0]), read_volume(ct)
+    assert volume.values.max() > 0
+    offset = frame_between(volume, whole).to_source
+    assert np.allclose(offset[:3, :3], np.eye(3), atol=1e-5)
+    assert np.allclose(offset[:3, 3], np.rint(offset[:3, 3]), atol=1e-4)
     # probabilities do not depend on whether somebody looks at the units
     predict_cts(run, [ct], tmp_path / "plain", CtOptions((centroids,)), QUIET)
     for one, other in zip(rows_of(tmp_path / "out"), rows_of(tmp_path / "plain"), strict=True):
         assert float(one["probability"]) == pytest.approx(float(other["probability"]), abs=1e-6)
 
 
-def test_a_dissection_of_another_layer_is_refused(run, layer):
-    units = CaseUnits(run.network(), KnownUnits("features", np.zeros(9)))
-    with pytest.raises(RunError, match="has 6 units; the dissection knows 9"):
+def test_what_is_known_of_a_unit_stands_beside_it(run, scan, tmp_path):
+    units = CaseUnits(run.network(), open_dissection(dissected(tmp_path / "d")))
+    activations = np.zeros((6, 2, 2, 2))
+    activations[4, 1, 0, 0], activations[0, 0, 0, 0], activations[2] = 3.0, 2.0, 100.0
+    first, second = units.strongest(activations, Facing(flipped=(True, False, False)))
+    assert (first.unit, first.strength, first.name, first.named_by, first.rank) == (
+        4, 3.0, "endplate breach", "A. Reader", 5,
+    )  # fmt: skip
+    assert first.activation[0, 0, 0] == 3.0
+    assert (second.unit, second.name, len(second.examples)) == (0, "", 1)
+    assert second.words == "not named" and "rank 1 of 6" in second.standing
+
+
+def test_a_dissection_of_another_network_is_refused(run, scan, tmp_path):
+    units = CaseUnits(run.network(), open_dissection(dissected(tmp_path / "nine", units=9)))
+    with pytest.raises(RunError, match=r"has 6 units; .* knows 9"):
         units.look(torch.zeros(1, 1, 16, 16, 16))
+    options = CtOptions((scan[1],), dissection=dissected(tmp_path / "other", weights="0123"))
+    with pytest.raises(RunError, match="dissects the weights 0123"):
+        predict_cts(run, [scan[0]], tmp_path / "out", options, QUIET)
+    with pytest.raises(RunError, match="no finished dissection"):
+        predict_cts(run, [scan[0]], tmp_path / "out", replace(options, dissection=tmp_path), QUIET)
+
+
+def test_what_a_network_saw_outside_the_ct_is_told(scan):
+    placed = place(ct_inputs([scan[0]], [scan[1]], [])[0])
+    curve = SpineCurve(placed.ct.world_of([v.centre for v in placed.every]))
+    patch = CutPatch(
+        placed.every[0],
+        Volume(np.zeros((96,) * 3, np.int16), np.eye(4)),
+        Placement(96, 1.0, 0.0, curve, "rigid", placed.ct.affine, SHAPE),
+    )
+    inner = Frame.of_image((96,) * 3).crop((40, 40, 40), (16, 16, 16))
+    assert patch.outside(inner) == 0.0
+    far = Frame.of_image((96,) * 3).crop((-300, 0, 0), (16, 16, 16))
+    assert patch.outside(far) == 1.0 and 0.0 < patch.outside(Frame.of_image((96,) * 3)) < 1.0
 
 
 def test_case_panels_are_drawn_with_and_without_units():

@@ -12,16 +12,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from matplotlib import patheffects
 from numpy.typing import NDArray
 
 from sightline.errors import GeometryError
-from sightline.lab.overlay import Pixels, enlarge, heat_over
+from sightline.lab.overlay import Pixels
 from sightline.lab.planes import PLANES, SAGITTAL, Cube, cut
 from sightline.lab.sheet import INK, Sheet
+from sightline.lab.unit_gallery import CONTOUR, contours, tinted
+from sightline.lab.unit_maps import response
 from sightline.lab.volume_panels import draw_slice, physical
 
 MOST_UNITS = 5
-CONTOUR = "#ffe600"
 FOOT = (
     "Contours: where a unit is above its threshold. Names are experts' words for what a unit responds to in other "
     "vertebrae; they are no finding in this one. "
@@ -129,23 +131,6 @@ def strongest(
     return [(int(unit), float(r[unit])) for unit in order[:most] if r[unit] > 0]
 
 
-def unit_slice(unit: PanelUnit, shape: tuple[int, ...]) -> tuple[int, NDArray[np.float64], NDArray[np.bool_]]:
-    """The sagittal slice of a cube in which a unit is most above its threshold; its level 0..1, and where it is above.
-
-    The activation is enlarged (trilinear) before it is held against the threshold. Where enlarging takes a lone cell
-    below it, that cell's own voxels count.
-    """
-    grown = enlarge(unit.activation, shape)
-    above = grown > unit.threshold
-    if not above.any():
-        cells = [np.minimum((np.arange(n) * m) // n, m - 1) for n, m in zip(shape, unit.activation.shape, strict=True)]
-        above = (unit.activation > unit.threshold)[np.ix_(*cells)]
-    over = np.where(above, grown, 0.0)
-    k = int(over.sum(axis=(0, 1)).argmax())
-    top = float(over.max())
-    return k, over[:, :, k] / top if top > 0 else over[:, :, k], above[:, :, k]
-
-
 def draw_case_panel(panel: CasePanel) -> bytes:
     """A PNG: the vertebra on the left, a row for each unit on the right."""
     sizes = physical(panel.cube, _LEFT)
@@ -195,11 +180,15 @@ def _call(sheet: Sheet, panel: CasePanel) -> None:
 
 def _unit_row(sheet: Sheet, panel: CasePanel, unit: PanelUnit, left: float, top: float, has_examples: bool) -> None:
     tall, wide = physical(panel.cube, _UNIT)[SAGITTAL.name]
-    k, level, above = unit_slice(unit, panel.cube.grey.shape)
+    found = response(unit.activation, unit.threshold, panel.cube.grey.shape)
+    k = found.slice_along(SAGITTAL.normal)
     grey = np.ascontiguousarray(panel.cube.grey[:, :, k])
     axes = sheet.axes(left, top, wide, tall)
-    draw_slice(axes, heat_over(grey, 0.7 * level), SAGITTAL, None, letters=False)
-    _contour(axes, above)
+    level, above = found.level[:, :, k], found.above[:, :, k]
+    draw_slice(axes, tinted(grey, level, above), SAGITTAL, None, letters=False)
+    halo = [patheffects.Stroke(linewidth=2.6, foreground="black", alpha=0.7), patheffects.Normal()]
+    for ring in contours(above):
+        axes.plot(ring[:, 1], ring[:, 0], color=CONTOUR, linewidth=1.3, path_effects=halo, scalex=False, scaley=False)
     sheet.text(left, top + tall + 0.14, f"sagittal slice {k + 1} of {panel.cube.grey.shape[2]}", size=8)
     words = left + _UNIT + 0.15
     sheet.text(words, top + 0.2, f"unit {unit.unit}", size=12, weight="bold", color=INK)
@@ -227,19 +216,6 @@ def _examples(sheet: Sheet, unit: PanelUnit, left: float, top: float, side: floa
         axes.set_anchor("NW")
         for spine in axes.spines.values():
             spine.set_visible(False)
-
-
-def _contour(axes: Any, above: NDArray[np.bool_]) -> None:
-    from matplotlib import patheffects
-    from skimage.measure import find_contours
-
-    halo = [patheffects.Stroke(linewidth=2.6, foreground="black", alpha=0.7), patheffects.Normal()]
-    # one voxel of padding, and contour coordinates are voxel centres: minus one, plus a half
-    for line in find_contours(np.pad(above.astype(np.float32), 1), 0.5):
-        points = line - 0.5
-        axes.plot(
-            points[:, 1], points[:, 0], color=CONTOUR, linewidth=1.3, path_effects=halo, scalex=False, scaley=False
-        )
 
 
 def case_words(panel: CasePanel) -> str:

@@ -2,108 +2,107 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import hashlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sightline.cohorts.spine_space import on_ct
 from sightline.errors import RunError
 from sightline.evidence import Evidence
+from sightline.explain.unit_layer import UnitLayer
 from sightline.frame import Frame
 from sightline.io.nifti import write_volume
-from sightline.io.volume import Volume
 from sightline.lab.case_panel import PanelUnit, strongest
-from sightline.lab.ct_patches import CutPatch, on_ct_voxels
-from sightline.lab.overlay import Pixels, enlarge
+from sightline.lab.concepts import Concept
+from sightline.lab.ct_patches import CutPatch
+from sightline.lab.dissection import Dissection
+from sightline.lab.overlay import enlarge
 from sightline.lab.planes import Facing
-from sightline.lab.predict import laid_out
-
-
-@dataclass(frozen=True, eq=False)
-class KnownUnits:
-    """What a dissection says of the units of a layer.
-
-    Attributes:
-        layer: name of the layer.
-        thresholds: float [u].
-        ranks: 1 for the first by c_k; by unit.
-        c: c_k by unit.
-        contrast: c_k less the same share of negative cases, by unit.
-        names: experts' words by unit.
-        named_by: author and date by unit.
-        examples: pictures of a unit's gallery.
-    """
-
-    layer: str
-    thresholds: NDArray[np.float64]
-    ranks: Mapping[int, int] = field(default_factory=dict)
-    c: Mapping[int, float] = field(default_factory=dict)
-    contrast: Mapping[int, float] = field(default_factory=dict)
-    names: Mapping[int, str] = field(default_factory=dict)
-    named_by: Mapping[int, str] = field(default_factory=dict)
-    examples: Mapping[int, tuple[Pixels, ...]] = field(default_factory=dict)
+from sightline.lab.run import Run
 
 
 class CaseUnits:
-    """Reads the units of one network on single cases."""
+    """Reads the units of one network on single cases.
 
-    def __init__(self, network: nn.Module, known: KnownUnits, device: Any = "cpu") -> None:
-        self.network, self.known, self.device = network, known, device
+    Args:
+        network: of the run that was dissected, on its device.
+        dissection: what is known of its units.
+
+    Raises:
+        RecipeError: the network has no such layer.
+    """
+
+    def __init__(self, network: nn.Module, dissection: Dissection) -> None:
+        self.dissection = dissection
+        self.layer = UnitLayer(network, dissection.layer)
+        self.thresholds = dissection.thresholds
 
     def look(self, images: Tensor) -> tuple[Evidence, NDArray[np.float64]]:
-        """What the network says of one case [1, c, *s], and the activations [u, *m] of the layer."""
-        import torch
+        """What the network says of one case [1, c, *s], and the activations [u, *m] of the layer.
 
-        from sightline.explain.unit_layer import UnitLayer
-
-        self.network.eval()
-        with torch.no_grad(), UnitLayer(self.network, self.known.layer) as layer:
-            evidence, activations = layer(laid_out(images.to(self.device)))
-        if activations.shape[1] != len(self.known.thresholds):
+        Raises:
+            RunError: the layer has another number of units than the dissection.
+        """
+        evidence, activations = self.layer(images)
+        if activations.shape[1] != len(self.thresholds):
             raise RunError(
-                f"Layer {self.known.layer} has {activations.shape[1]} units; the dissection knows "
-                f"{len(self.known.thresholds)}.",
+                f"Layer {self.layer.name} has {activations.shape[1]} units; {self.dissection.folder} knows "
+                f"{len(self.thresholds)}.",
                 "Dissect this very run.",
             )
-        said = Evidence(evidence.logits.float().cpu())
-        return said, activations[0].double().cpu().numpy()
+        return Evidence(evidence.logits.float().cpu()), activations[0].double().cpu().numpy()
 
     def strongest(self, activations: NDArray[np.float64], facing: Facing) -> tuple[PanelUnit, ...]:
         """The units with the largest r_k, with what is known of them; activations turned as the case's cube is."""
-        known = self.known
-        return tuple(
-            PanelUnit(
-                unit=unit,
-                strength=r,
-                activation=np.ascontiguousarray(facing.turned(activations[unit])),
-                threshold=float(known.thresholds[unit]),
-                name=known.names.get(unit, ""),
-                named_by=known.named_by.get(unit, ""),
-                rank=known.ranks.get(unit),
-                units=len(known.thresholds),
-                c=known.c.get(unit),
-                contrast=known.contrast.get(unit),
-                examples=known.examples.get(unit, ()),
-            )
-            for unit, r in strongest(activations, known.thresholds)
+        return tuple(self._unit(unit, r, activations, facing) for unit, r in strongest(activations, self.thresholds))
+
+    def _unit(self, unit: int, r: float, activations: NDArray[np.float64], facing: Facing) -> PanelUnit:
+        row = self.dissection.units[unit]
+        concept = self.dissection.concepts.get(unit, Concept(unit))
+        return PanelUnit(
+            unit=unit,
+            strength=r,
+            activation=np.ascontiguousarray(facing.turned(activations[unit])),
+            threshold=row.threshold,
+            name=concept.text,
+            named_by=concept.signed,
+            rank=row.rank,
+            units=len(self.dissection.units),
+            c=row.c,
+            contrast=row.contrast,
+            examples=self.dissection.examples(unit),
         )
 
     def write_on_ct(
-        self,
-        activations: NDArray[np.float64],
-        units: tuple[PanelUnit, ...],
-        patch: CutPatch,
-        seen: Frame,
-        ct: Volume,
-        folder: Path,
+        self, activations: NDArray[np.float64], units: tuple[PanelUnit, ...], patch: CutPatch, seen: Frame, folder: Path
     ) -> None:
         """`LEVEL_unit_NNN.nii.gz` of each unit: its activation above threshold, on the CT's own voxels."""
+        folder.mkdir(parents=True, exist_ok=True)
         for unit in units:
             grown = enlarge(activations[unit.unit], seen.shape)
             over = np.where(grown > unit.threshold, grown, 0.0)
-            volume = on_ct_voxels(over, patch, seen, ct)
+            volume = on_ct(over.astype(np.float32), patch.placement, grid=seen)
             write_volume(folder / f"{patch.vertebra.level}_unit_{unit.unit:03d}.nii.gz", volume.values, volume.affine)
+
+
+def weights_digest(run: Run) -> str:
+    """Digest of the file that holds a run's weights."""
+    return hashlib.sha256((run.folder / "weights.safetensors").read_bytes()).hexdigest()[:16]
+
+
+def units_of(run_weights: str, network: nn.Module, dissection: Dissection) -> CaseUnits:
+    """The units of a run, once it is sure that the dissection is of that run.
+
+    Raises:
+        RunError: the dissection is of other weights.
+    """
+    of = dissection.about.get("weights", "")
+    if of and of != run_weights:
+        raise RunError(
+            f"{dissection.folder} dissects the weights {of}; this run has {run_weights}.",
+            "Dissect this very run: the same numbers mean other units in another network.",
+        )
+    return CaseUnits(network, dissection)

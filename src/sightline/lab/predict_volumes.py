@@ -20,10 +20,11 @@ from sightline.frame import Frame
 from sightline.io.image import Reject, write_rejects
 from sightline.lab.boxes import finding_named
 from sightline.lab.case_panel import CasePanel, PanelUnit
-from sightline.lab.case_units import CaseUnits
+from sightline.lab.case_units import CaseUnits, units_of, weights_digest
 from sightline.lab.ct_inputs import CtInput, PlacedCt, ct_inputs, place
-from sightline.lab.ct_patches import CutPatch, cut_patches
+from sightline.lab.ct_patches import CutPatch, cut_patches, cutting_of
 from sightline.lab.ct_report import ReadVertebra, write_ct
+from sightline.lab.dissection import open_dissection
 from sightline.lab.gallery import safe_name
 from sightline.lab.planes import cube_shown, facing_of
 from sightline.lab.predict import evidence_of, probabilities_of
@@ -34,7 +35,7 @@ from sightline.lab.train import Engine
 Panels = Literal["called", "all", "none"]
 HEAD = ("ct", "vertebra", "label", "predicted", "probability", "voxel_i", "voxel_j", "voxel_k", "x_mm", "y_mm", "z_mm",
         "centre", "outside", "panel")  # fmt: skip
-PATCH_SIDE = 96
+ASSUMED = "The run does not say how its patches were cut; cubes of 1 mm along the spine are assumed"
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,7 @@ def predict_cts(
     network = run.network().to(device)
     units = None
     if options.dissection is not None:
-        from sightline.lab.known_units import known_units
-
-        units = CaseUnits(network, known_units(options.dissection, run), device)
+        units = units_of(weights_digest(run), network, open_dissection(options.dissection))
     out.mkdir(parents=True, exist_ok=True)
     rejects: list[Reject] = []
     with _table(out / "predictions.csv") as write:
@@ -98,7 +97,8 @@ def predict_cts(
                 placed = place(given)
                 folder = out / safe_name(given.name)
                 read = reader.read(given, placed, folder, engine, write)
-                write_ct(folder, given.name, placed.ct, read, run, placed.centres, placed.notes)
+                notes = placed.notes if reader.cutting_known else (*placed.notes, ASSUMED)
+                write_ct(folder, given.name, placed.ct, read, run, placed.centres, notes)
             except SightlineError as error:
                 rejects.append(Reject(given.path, error.message.removeprefix(f"{given.path}: "), error.remedy))
     write_rejects(out / "rejects.csv", rejects)
@@ -113,13 +113,13 @@ class _Reader:
     ) -> None:
         self.run, self.view, self.network = run, view, network
         self.units, self.panels, self.device = units, panels, device
+        self.cutting, self.cutting_known = cutting_of(run.cohort.get("about", {}), view.size)
 
     def read(self, given: CtInput, placed: PlacedCt, folder: Path, engine: Engine, write: Any) -> list[ReadVertebra]:
         """Every vertebra from head to foot; its row is written at once."""
         read = []
         with progress(given.name, len(placed.vertebrae), quiet=engine.quiet) as advance:
-            side = max(PATCH_SIDE, self.view.size + self.view.size % 2)
-            for patch in cut_patches(given, placed, folder / "patches", side=side, mode=patch_mode(self.run)):
+            for patch in cut_patches(placed, folder / "patches", self.cutting):
                 one = self._vertebra(given, placed, patch, folder)
                 read.append(one)
                 write(_row(given, placed, one, folder))
@@ -140,7 +140,7 @@ class _Reader:
             probability=float(probabilities[looked_for]),
             said=classes[said],
             called=said == looked_for,
-            outside=patch.outside(frame, placed.ct.values.shape),
+            outside=patch.outside(frame),
         )
         if self.panels == "none" or (self.panels == "called" and not one.called):
             return one
@@ -149,7 +149,7 @@ class _Reader:
         units: tuple[PanelUnit, ...] = ()
         if self.units is not None and activations is not None:
             units = self.units.strongest(activations, facing)
-            self.units.write_on_ct(activations, units, patch, frame, placed.ct, folder / "activations")
+            self.units.write_on_ct(activations, units, patch, frame, folder / "activations")
         voxel = ", ".join(f"{x - 0.5:.1f}" for x in patch.vertebra.centre)
         facts = [f"CT voxel {voxel}; centre {placed.centres}"]
         if one.outside >= 0.005:
@@ -174,11 +174,6 @@ class _Reader:
         if self.units is None:
             return evidence_of(self.network, images, self.device), None
         return self.units.look(images)
-
-
-def patch_mode(run: Run) -> str:
-    """How the patches that a run was trained on were cut: `rigid` or `straightened`."""
-    return str(run.cohort.get("about", {}).get("mode", "rigid"))
 
 
 def _row(given: CtInput, placed: PlacedCt, one: ReadVertebra, folder: Path) -> list[str]:
