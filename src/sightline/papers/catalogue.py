@@ -11,7 +11,6 @@ from sightline.cohorts.regions import RegionChoice
 from sightline.cohorts.task import Task
 from sightline.cohorts.transforms import View
 from sightline.cohorts.volume_view import VolumeView
-from sightline.cohorts.volume_view import VolumeView
 from sightline.explain.cam import ClassActivationMap, GradCAM
 from sightline.explain.captum_maps import DeepLift, IntegratedGradients, Lime
 from sightline.explain.grad_cam_pp import GradCAMPlusPlus
@@ -56,14 +55,11 @@ from sightline.models.transformer import SpatialTransformer
 from sightline.models.unet import UNet
 from sightline.models.volume_backbone import VolumeBackbone
 from sightline.models.volume_unet import VolumeUNet
-from sightline.models.volume_backbone import VolumeBackbone
-from sightline.models.volume_unet import VolumeUNet
 
 CATALOGUE: dict[str, type[Any]] = {
     "recipe": Recipe,
     # what the network sees and is guided by
     "view": View,
-    "volume_view": VolumeView,
     "volume_view": VolumeView,
     "patches": Patches,
     "crop": Crop,
@@ -85,8 +81,6 @@ CATALOGUE: dict[str, type[Any]] = {
     "self_transfer_model": SelfTransfer,
     "multi_scale": MultiScale,
     "unet": UNet,
-    "volume_unet": VolumeUNet,
-    "volume_backbone": VolumeBackbone,
     "volume_unet": VolumeUNet,
     "volume_backbone": VolumeBackbone,
     "mean_pool": MeanPool,
