@@ -155,16 +155,19 @@ def on_ct(
     grid = grid or Frame.of_image((placement.side,) * 3)
     if values.shape != grid.shape:
         raise GeometryError(f"Values of shape {values.shape} do not lie on a grid of {grid.shape}.", "Give their grid.")
-    low, high = (np.zeros(3, dtype=np.int64), np.array(placement.ct_shape)) if whole else _box(grid, placement)
+    low, high = _box(grid, placement)
     numbers = values if nearest else values.astype(np.float32, copy=False)
-    result = np.full(tuple(high - low), outside, dtype=numbers.dtype)
-    thick = max(1, _SLAB_VOXELS // int(np.prod(result.shape[1:])))
-    for start in range(0, len(result), thick):
-        slab = result[start : start + thick]
+    result = np.full(placement.ct_shape if whole else tuple(high - low), outside, dtype=numbers.dtype)
+    reached = result[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] if whole else result
+    thick = max(1, _SLAB_VOXELS // int(np.prod(reached.shape[1:])))
+    for start in range(0, len(reached), thick):
+        slab = reached[start : start + thick]
         centres = np.moveaxis(np.indices(slab.shape), 0, -1) + (low + 0.5) + np.array([start, 0, 0])
         at = grid.unmap_points(placement.from_ct(centres))
         inside = ((at >= 0) & (at <= np.array(grid.shape))).all(axis=-1)
         slab[inside] = map_coordinates(numbers, at[inside].T - 0.5, order=0 if nearest else 1, mode="nearest")
+    if whole:
+        return Volume(result, placement.ct_affine)
     box = Frame.of_image(placement.ct_shape).crop(low.tolist(), result.shape)
     return Volume(result, affine_within(box, placement.ct_affine))
 
