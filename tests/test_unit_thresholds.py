@@ -47,7 +47,9 @@ def obvious(values, top):
 # few different values, so that there are ties; zeros, negative values and tiny steps among them
 FEW = [0.0, -0.0, 1.0, -1.0, 0.5, 3.25, -7.5, 2.0**-100, 2.0**100, float(np.float32(0.1)), 0.5 + 2.0**-24]
 ELEMENTS = st.one_of(st.sampled_from(FEW), st.floats(-(2.0**100), 2.0**100, width=32))
-ACTIVATIONS = hnp.arrays(np.float32, hnp.array_shapes(min_dims=3, max_dims=5, min_side=1, max_side=4), elements=ELEMENTS)
+ACTIVATIONS = hnp.arrays(
+    np.float32, hnp.array_shapes(min_dims=3, max_dims=5, min_side=1, max_side=4), elements=ELEMENTS
+)
 
 
 @given(ACTIVATIONS, st.floats(0.001, 0.999), st.integers(1, 3), st.integers(1, 3))

@@ -1,9 +1,9 @@
 """T_k, the activation that a unit exceeds on a given share of all positions of a cohort (Bau 2017), exactly.
 
 The quantile needs only the largest values of each unit: with n positions and the share q, the m = n - floor((n - 1)
-(1 - q)) largest. They are kept in a buffer of fixed size while the cohort streams by: exact, not a sketch, and in memory
-that does not grow beyond its budget. Where the buffers of all units would exceed the budget, units are taken in groups,
-one pass a group.
+(1 - q)) largest. They are kept in a buffer of fixed size while the cohort streams by: exact, not a sketch, and in
+memory that stays within a budget. Where the buffers of all units would exceed it, units are taken in groups, one pass
+a group.
 """
 
 from __future__ import annotations
