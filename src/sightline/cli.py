@@ -619,6 +619,10 @@ class MakeTable:
         )
         print(write_table(result, self.out))
         print(f"written to {self.out / 'report.html'}")
+        if table.units:
+            from sightline.papers.engstler2022_units import after_table
+
+            print(after_table(result, self.out, _engine(self.on)))
         return 0 if any(row.why_not is None for row in result.rows) else 1
 
 

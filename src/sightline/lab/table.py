@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -105,6 +106,7 @@ class Table:
         leading: metrics that figures and sentences compare rows by: the first that the rows have.
         size: input size of its plain rows; another size asked for scales all sizes of all rows alike.
         as_printed: also write what the papers about gaze compute (`as_printed.md`).
+        units: dissect the first row's first training besides: the `ranking` of its units, or that and one `case`.
     """
 
     name: str
@@ -115,6 +117,7 @@ class Table:
     leading: tuple[str, ...] = ()
     size: int = 512
     as_printed: bool = False
+    units: Literal["", "ranking", "case"] = ""
 
 
 @dataclass(frozen=True)

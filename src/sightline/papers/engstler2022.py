@@ -114,6 +114,32 @@ def table1(profile: Profile = "recommended") -> Table:
     )
 
 
+def table2(profile: Profile = "recommended") -> Table:
+    """Table 2: the ten units that go most with fractures, with galleries and experts' names."""
+    return Table(
+        "engstler2022/table2",
+        "The units of a 3D U-Net that go most with vertebral fractures",
+        (Row("all", base_recipe(profile)),),
+        "Trained on all of the cohort's sources; the first training is dissected.",
+        metrics=("image-wise F1 of fractured", "image-wise AUC"),
+        size=SIZE,
+        units="ranking",
+    )
+
+
+def table3(profile: Profile = "recommended") -> Table:
+    """Table 3: one case that was called right, and the units that respond most to it."""
+    title = "One fractured vertebra and the units that respond most to it"
+    return replace(table2(profile), name="engstler2022/table3", title=title, units="case")
+
+
+def units(profile: Profile = "recommended") -> Table:
+    """Tables 2 and 3 of the small network: for CPUs, and for the phantom."""
+    title = "The units of a small 3D U-Net that go most with vertebral fractures, and one case"
+    rows = (Row("convolutions", small(base_recipe(profile))),)
+    return replace(table2(profile), name="spine/units", title=title, rows=rows, units="case")
+
+
 def phantom(profile: Profile = "recommended") -> Table:
     """Small networks on the phantom spine: the published head, class maps, and class maps that are guided (ours)."""
     head, maps = "convolutions", "class maps"

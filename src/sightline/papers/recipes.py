@@ -123,7 +123,10 @@ TABLES: dict[str, Callable[[Profile], Table]] = {
     "watanabe2022/table3": watanabe2022.table3,
     "watanabe2022/table4": watanabe2022.table4,
     "engstler2022/table1": engstler2022.table1,
+    "engstler2022/table2": engstler2022.table2,
+    "engstler2022/table3": engstler2022.table3,
     "spine/phantom": engstler2022.phantom,
+    "spine/units": engstler2022.units,
 }
 
 
