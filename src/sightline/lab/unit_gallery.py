@@ -6,6 +6,7 @@ this very unit responds most. A viewer of one page judges one unit: brightness i
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -72,12 +73,19 @@ class GalleryCase:
 
 @dataclass(frozen=True)
 class GalleryHead:
-    """What stands above a unit's gallery: its number and standing, and what experts call it."""
+    """What stands above a unit's gallery.
+
+    Attributes:
+        unit: its number.
+        standing: rank and scores in words.
+        name: what experts call it, or empty.
+        among: what the cases were chosen from, e.g. `cases of fracture`.
+    """
 
     unit: int
     standing: str
     name: str = ""
-    looked_for: str = ""
+    among: str = "cases"
 
 
 def draw_collage(head: GalleryHead, cases: Sequence[GalleryCase]) -> bytes:
@@ -87,8 +95,8 @@ def draw_collage(head: GalleryHead, cases: Sequence[GalleryCase]) -> bytes:
     tall = max(height for height, _ in shapes)
     rows = -(-len(cases) // COLUMNS)
     top, row = 1.0, tall + 0.5
-    sheet = Sheet(0.3 + COLUMNS * (_CELL + _GAP), top + rows * row + 0.42)
-    _heading(sheet, head, f"{len(cases)} cases of {head.looked_for} that it responds to most, strongest first")
+    sheet = Sheet(0.3 + COLUMNS * (_CELL + _GAP), top + rows * row + 0.48)
+    _heading(sheet, head, f"the {len(cases)} {head.among} that it responds to most, strongest first")
     for n, (case, (height, width)) in enumerate(zip(cases, shapes, strict=True)):
         left, y = 0.15 + n % COLUMNS * (_CELL + _GAP), top + n // COLUMNS * row
         axes = sheet.axes(left + (_CELL - width) / 2, y + (tall - height) / 2, width, height)
@@ -135,14 +143,15 @@ def contours(above: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
 
 def _volumes(head: GalleryHead, cases: Sequence[GalleryCase]) -> bytes:
     small = (SLICES, 1.18)
-    big = _CELL + 0.25
+    page = SLICES * (small[1] + 0.06)
+    big = (page - 3 * _GAP) / 4
     blocks = []
     for case in cases:
         assert case.cube is not None
         slices = physical(case.cube, small[1])[SAGITTAL.name]
         planes = physical(case.cube, big)
         blocks.append((slices, planes, slices[0] + max(h for h, _ in planes.values()) + 0.95))
-    sheet = Sheet(0.3 + SLICES * (small[1] + 0.06), 1.0 + sum(block[2] for block in blocks) + 0.3)
+    sheet = Sheet(0.3 + page, 1.0 + sum(block[2] for block in blocks) + 0.42)
     _heading(
         sheet, head, f"the {len(cases)} strongest in detail: {SLICES} sagittal slices from right to left, 3 planes"
     )
@@ -156,12 +165,16 @@ def _volumes(head: GalleryHead, cases: Sequence[GalleryCase]) -> bytes:
             sheet.text(0.15 + k * (small[1] + 0.06), y + 0.15 + slices[0] + 0.13, f"{x + 1}", size=8)
         at, left = y + 0.15 + slices[0] + 0.25, 0.15
         a, b, c = case.response.through()
-        for plane in PLANES:
+        for plane, plain in ((SAGITTAL, True), *((plane, False) for plane in PLANES)):
             tall, wide = planes[plane.name]
             axes = sheet.axes(left, at, wide, tall)
-            _slice(axes, case, plane, (a, b, c), letters=True, marks=True)
-            sheet.text(left, at + tall + 0.14, f"{plane.name} {(a, b, c)[plane.normal] + 1}", size=8)
-            left += wide + 0.12
+            if plain:
+                draw_slice(axes, np.ascontiguousarray(cut(case.cube.grey, plane, (a, b, c))), plane, None, letters=True)
+            else:
+                _slice(axes, case, plane, (a, b, c), letters=True, marks=True)
+            words = f"{plane.name} {(a, b, c)[plane.normal] + 1}" + (", plain" if plain else "")
+            sheet.text(left, at + tall + 0.14, words, size=8)
+            left += wide + _GAP
         y += height
     _foot(sheet, marks=True)
     return sheet.png()
@@ -170,7 +183,7 @@ def _volumes(head: GalleryHead, cases: Sequence[GalleryCase]) -> bytes:
 def _pictures(head: GalleryHead, cases: Sequence[GalleryCase]) -> bytes:
     side = 3.1
     row = side + 0.42
-    sheet = Sheet(0.3 + 3 * (side + _GAP), 1.05 + len(cases) * row + 0.3)
+    sheet = Sheet(0.3 + 3 * (side + _GAP), 1.05 + len(cases) * row + 0.42)
     _heading(sheet, head, f"the {len(cases)} strongest in detail: plain, with the unit, and close up")
     for n, case in enumerate(cases):
         y = 1.05 + n * row
@@ -273,11 +286,20 @@ def _words(
         sheet.text(left + width, y, said, size=9.5, color=colour, ha="right")
         return
     most = int(width / 0.075)
-    sheet.text(left, y, f"{n}  {case.title}"[:most], size=8.5, color=INK)
+    sheet.text(left, y, f"{n}  {_shortened(case.title, most - 4)}", size=8.5, color=INK)
     sheet.text(left, y + 0.14, case.facts[:most], size=8, color="#444444")
     sheet.text(left, y + 0.28, said, size=8, color=colour)
 
 
+def _shortened(title: str, most: int) -> str:
+    """Both ends of a long name: the end tells the vertebrae of a series apart."""
+    if len(title) <= most:
+        return title
+    end = most * 2 // 3
+    return f"{title[: most - end - 1]}…{title[-end:]}"
+
+
 def _foot(sheet: Sheet, *, marks: bool) -> None:
     words = FOOT if marks else FOOT.replace(" Green outline: finding (expert).", "")
-    sheet.text(0.15, sheet.height - 0.12, words, size=8, color="#444444")
+    for n, line in enumerate(reversed(textwrap.wrap(words, int(sheet.width / 0.063)))):
+        sheet.text(0.15, sheet.height - 0.1 - 0.15 * n, line, size=8, color="#444444")
