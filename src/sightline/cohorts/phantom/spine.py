@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from sightline.cohorts.phantom.spine_chain import Column, Placed, stack
 from sightline.cohorts.phantom.spine_content import BULGED_WALL, DEPRESSED_LOWER, DEPRESSED_UPPER, SCLEROTIC_BAND
 from sightline.cohorts.phantom.spine_plan import Person, plan_person
+from sightline.cohorts.phantom.spine_preview import preview
 from sightline.cohorts.phantom.spine_scan import draw_spine, finished
 from sightline.cohorts.phantom.spine_series import Series, oriented, plan_series
 from sightline.cohorts.spine import LEVELS, RANKS
@@ -140,6 +141,8 @@ def _write_series(archive: Path, person: Person, column: Column, series: Series)
     write_volume(raw / f"sub-{series.name}_ct.nii.gz", arrays[0], affine)
     for array, what in zip(arrays[1:], ("vert", "subreg", "finding"), strict=True):
         write_volume(derived / f"sub-{series.name}_seg-{what}_msk.nii.gz", array, affine)
+    picture = preview(ct, masks.vertebrae, series.spacing_mm)
+    (derived / f"sub-{series.name}_seg-vert_snp.png").write_bytes(picture)
     entries = _centroids(column, series, affine, arrays[0].shape, film)
     (derived / f"sub-{series.name}_seg-subreg_ctd.json").write_text(json.dumps(entries), encoding="utf-8")
     return affine

@@ -245,8 +245,8 @@ def _outline(thoracic: bool) -> tuple[FloatArray, FloatArray]:
     """Radius of the outline over the angle, in halves of width and depth: rounded in front, hollow behind."""
     angle = np.linspace(-math.pi, math.pi, 361)
     cosine, sine = np.cos(angle), np.sin(angle)
-    power = np.where(sine > 0.0, 2.0 if thoracic else 2.35, 2.8)
-    stretch = np.where(sine > 0.0, 1.0, 1.14)
+    power = np.where(sine > 0.0, 1.85 if thoracic else 2.25, 2.35)
+    stretch = np.where(sine > 0.0, 1.0, 1.08)
     round_edge = (np.abs(cosine) ** power + np.abs(sine / stretch) ** power) ** (-1.0 / power)
     # behind, a wall with a shallow hollow at the canal
     hollow = 0.05

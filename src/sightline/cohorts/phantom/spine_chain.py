@@ -71,7 +71,7 @@ def stack(person: Person) -> Column:
         height, slope = upper
         # what a wedge takes from the front, the column above follows by half
         front, _, back = (n - h for n, h in zip(plan.body.normal, plan.body.heights, strict=True))
-        bent = min(bent + 0.5 * math.degrees(max(front - back, 0.0) / body.depth), 22.0)
+        bent = min(bent + 0.5 * math.degrees(max(front - back, 0.0) / body.depth), 16.0)
     return Column(tuple(reversed(placed)), sacrum)
 
 

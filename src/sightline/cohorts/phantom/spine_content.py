@@ -47,7 +47,7 @@ def content_of(
     vein = np.exp(-((x / 6.0) ** 2) - ((z - float(plan.body.heights[1] - plan.body.normal[1]) / 4.0) / 2.2) ** 2)
     value -= 0.75 * person.trabecular_hu * vein * np.clip((-y - 0.12 * m.depth_up) / 6.0, 0.0, 1.0)
     if plan.fat:
-        value = -25.0 + 130.0 * np.clip(texture, 0.0, 3.0)
+        value = 5.0 + 110.0 * np.clip(texture, 0.0, 3.0)
     if plan.worn > 0.7:
         # the bone over a worn disc hardens
         value += 160.0 * plan.worn * np.exp(-((f.above_lower / 3.0) ** 2))
@@ -74,7 +74,7 @@ def _break(
         (f.below_upper, f.upper_loss, plan.body.upper_share, DEPRESSED_UPPER),
         (f.above_lower, f.lower_loss, 1.0 - plan.body.upper_share, DEPRESSED_LOWER),
     ):
-        if share * most < 1.0:
+        if share < 0.2:
             continue
         pressed = np.clip(loss / (share * most), 0.0, 1.0)
         # what was pressed together is denser, and heals in a band under the plate

@@ -15,8 +15,8 @@ from sightline.frame import FloatArray
 METAL_HU = 3071.0
 _ANGLES = 20
 _STEP = 2
-# of the streaks where they are strongest
-_STREAK_HU = 420.0
+# of the strongest streaks beside the metal
+_STREAK_HU = 320.0
 
 
 def screws_of(placed: Placed) -> list[Bar]:
@@ -46,10 +46,10 @@ def add_metal(hu: Floats, grid: Grid, held: list[Placed], rng: Generator) -> Non
             if part is not None:
                 share = covered(bar.distance(*placed.pose.own(grid, part)), voxel)
                 metal[part] = np.maximum(metal[part], share)
-        for side in (0, 1):
-            heads[side].append(placed.pose.place(bars[2 * side + 1].start))
-    for side in heads:
-        for start, stop in pairwise(side):
+        for number in (0, 1):
+            heads[number].append(placed.pose.place(bars[2 * number + 1].start))
+    for ends in heads:
+        for start, stop in pairwise(ends):
             rod = Bar(start, stop, (2.8, 2.8), (2.8, 2.8), (0.0, 1.0, 0.0))
             part = grid.part(*rod.corners(1.0))
             if part is not None:
@@ -77,6 +77,7 @@ def _streaks(metal: Floats, rng: Generator) -> Floats:
         error -= ndimage.gaussian_filter1d(error, 2.5, axis=0)
         smeared = np.broadcast_to(error[None], small.shape)
         total += ndimage.rotate(smeared, -angle, axes=(0, 1), reshape=False, order=1)
-    total *= _STREAK_HU / max(float(np.abs(total).max()), 1e-6)
+    beside = np.abs(total[small == 0.0])
+    total *= _STREAK_HU / max(float(np.percentile(beside, 99.5)), 1e-6)
     wide = np.repeat(np.repeat(total, _STEP, axis=0), _STEP, axis=1)[: metal.shape[0], : metal.shape[1]]
     return np.asarray(ndimage.gaussian_filter1d(ndimage.gaussian_filter1d(wide, 1.0, axis=0), 1.0, axis=1), np.float32)

@@ -148,10 +148,10 @@ def _plan_vertebra(label: int, rng: Generator, size: float, frailty: float, chan
     thoracic = is_thoracic(label)
     body = _healthy(m, rng, frailty, thoracic)
     worn = float(np.clip(rng.normal(0.25 + 0.25 * frailty, 0.28), 0.0, 1.0))
-    plan = VertebraPlan(
-        label, body, disc_mm=m.disc * (1.0 - 0.6 * max(0.0, worn - 0.35) / 0.65), worn=worn,
-        gas=bool(worn > 0.6 and rng.random() < 0.5), fat=bool(rng.random() < 0.03), island=bool(rng.random() < 0.03),
-    )  # fmt: skip
+    narrowed = 1.0 - 0.6 * max(0.0, worn - 0.35) / 0.65
+    gas = bool(worn > 0.6 and rng.random() < (0.15 if thoracic else 0.5))
+    fat, island = bool(rng.random() < 0.03), bool(rng.random() < 0.03)
+    plan = VertebraPlan(label, body, disc_mm=m.disc * narrowed, worn=worn, gas=gas, fat=fat, island=island)
     if rng.random() < chance:
         plan = _deformed(plan, rng)
     body = replace(plan.body, dents=_dents(label, m.width_up / 2.0, m.height, rng), spurs=_spurs(worn, rng))

@@ -18,7 +18,7 @@ from sightline.cohorts.phantom.spine_solids import Grid
 from sightline.cohorts.spine import LABELS
 from sightline.frame import FloatArray
 
-# finest voxel of the drawing; thicker ones hold several of these
+# about the size of the drawing's own voxels; thick ones of a series hold several of them
 FINE_MM = 1.05
 _LEAST_LEVELS = 4
 
@@ -51,7 +51,7 @@ class Series:
 
     def groups(self) -> tuple[int, int, int]:
         """Fine voxels along x, y, z in each of the series' own."""
-        a, b, c = (max(1, math.ceil(mm / FINE_MM)) for mm in self.spacing_mm)
+        a, b, c = (max(1, round(mm / FINE_MM)) for mm in self.spacing_mm)
         return a, b, c
 
     def grid(self, column: Column) -> Grid:
