@@ -152,6 +152,16 @@ def test_all_tones_come_and_each_changes_the_cube():
     assert kinds == {"none", "contrast", "smoothing", "noise"}
 
 
+def test_smoothing_brings_no_air_in_from_outside():
+    cube = np.full((SIZE,) * 3, 0.6, np.float32)
+    for seed in range(30):
+        changed = draw_tone(cube, np.random.default_rng(seed))
+        spread = np.ptp(changed)
+        # what is even stays even, but for noise, which has no deviation above 0.05
+        assert spread < 1e-5 or changed.std() < 0.051, seed
+        assert abs(changed[0].mean() - changed[SIZE // 2].mean()) < 0.01, seed
+
+
 def test_published_training_changes_most_cubes_and_none_changes_none():
     values = blobs()
     plain = VIEW.test(values)[0]
