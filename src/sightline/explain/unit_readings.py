@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sightline.errors import CohortError, GeometryError, RunError
 from sightline.evidence import Batch, Evidence
-from sightline.explain.unit_grid import Cover, EnlargedMaps, voxels_of
+from sightline.explain.unit_grid import Cover, EnlargedMaps, Marks, voxels_of
 from sightline.explain.unit_layer import UnitLayer
 from sightline.explain.unit_store import GrowingArray, read_array
 from sightline.explain.unit_thresholds import Thresholds, require_finite
@@ -276,11 +276,12 @@ class _Reading:
         before = len(self.case_ids)
         for i in range(len(batch)):
             stack = torch.stack([mask[i] for mask in masks]) if masks else empty
-            whole, shared = self.enlarged.counts(activations[i], self.thresholds, stack)
+            marks = Marks.of(stack)
+            whole, shared = self.enlarged.counts(activations[i], self.thresholds, marks)
             self.arrays["map_voxels"].append(whole.cpu().numpy())
             rows = {
-                "mask_voxels": stack.flatten(1).sum(dim=1).cpu().numpy(),
-                "cover": self.cover(stack).flatten(1).cpu().numpy(),
+                "mask_voxels": marks.voxels.cpu().numpy(),
+                "cover": self.cover(marks).flatten(1).cpu().numpy(),
                 "shared": shared.T.cpu().numpy(),
             }
             for kind, of in rows.items():
