@@ -5,6 +5,7 @@ import math
 from dataclasses import replace
 
 import pytest
+from test_volumes_in_cohorts import make_spines
 
 from sightline.errors import CohortError
 from sightline.lab.evaluate import evaluate, report_of
@@ -14,7 +15,6 @@ from sightline.lab.train import Engine, train
 from sightline.papers import engstler2022
 from sightline.papers.catalogue import CATALOGUE
 from sightline.papers.recipes import RECIPES, Changes, changed, find_recipe, find_table
-from tests.test_volumes_in_cohorts import make_spines
 
 TINY = Changes(steps=2, size=16, batch_size=4)
 QUIET = Engine(device="cpu", quiet=True)
