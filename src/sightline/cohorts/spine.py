@@ -92,3 +92,11 @@ SUBREGIONS: dict[int, str] = {
     102: "inferior endplate",
     103: "pedicles",
 }
+
+# numbers of finding masks, where a mask tells kinds of deformed bone apart (phantoms)
+FINDINGS: dict[int, str] = {
+    1: "depressed superior endplate",
+    2: "depressed inferior endplate",
+    3: "sclerotic band",
+    4: "bulged wall",
+}

@@ -16,7 +16,7 @@ import torch
 
 from sightline.case import Case, Cohort
 from sightline.cohorts.folder_write import file_name
-from sightline.cohorts.spine import LABELS, RANKS, SUBREGIONS, Spine, Vertebra
+from sightline.cohorts.spine import FINDINGS, LABELS, RANKS, SUBREGIONS, Spine, Vertebra
 from sightline.cohorts.spine_series import MASKS, PATCHES, STAGING, Cutting, Document, cut_series, digest_of, finished
 from sightline.cohorts.spine_space import Mode
 from sightline.cohorts.split import refuse_leakage, split_cohort
@@ -188,9 +188,11 @@ def _case(
         regions.append(Mask(masks / f"{level}_vert.nii.gz", Tag("focus", name="vertebra"), vertebra.label))
     subregions = masks / f"{level}_subreg.nii.gz"
     regions += [Mask(subregions, Tag("organ", name=SUBREGIONS[number]), number) for number in entry["subregions"]]
-    if entry["finding"] and label == CLASSES[1]:
-        tag = Tag("finding", CLASSES[1], name=vertebra.deformity or "deformity")
-        regions.append(Mask(masks / f"{level}_finding.nii.gz", tag))
+    if entry["findings"] and label == CLASSES[1]:
+        finding = masks / f"{level}_finding.nii.gz"
+        # all of it by the deformity, and each kind of it where the mask tells them apart
+        named = {None: vertebra.deformity or "deformity", **{n: FINDINGS.get(n) for n in entry["findings"]}}
+        regions += [Mask(finding, Tag("finding", CLASSES[1], name=name), n) for n, name in named.items() if name]
     facts = {
         **spine.facts,
         "level": level,

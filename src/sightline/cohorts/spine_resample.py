@@ -12,13 +12,15 @@ interpolating 425 to 490). `anti_alias` smooths first, by a Gaussian whose width
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import math
+from itertools import product
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
+from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from sightline.cohorts.spine_space import Placement
@@ -31,7 +33,7 @@ _SLICES = 16
 # of the width at which a Gaussian has lost what the coarser grid cannot hold: sharper, some aliasing stays
 _SIGMA = 0.4
 
-Places = Callable[[int, int], FloatArray]
+Box = tuple[slice, slice, slice]
 
 
 def sample_hu(ct: Volume, placement: Placement, *, anti_alias: bool = False) -> NDArray[np.int16]:
@@ -42,27 +44,17 @@ def sample_hu(ct: Volume, placement: Placement, *, anti_alias: bool = False) -> 
         placement: where the patch lies.
         anti_alias: smooth first, along every axis on which the CT is finer than the patch.
     """
-    side = placement.side
-    patch = np.full((side,) * 3, PAD_HU, dtype=np.int16)
-    places = _places(placement, ct.affine)
+    patch = np.full((placement.side,) * 3, PAD_HU, dtype=np.int16)
+    slices = _Slices(placement, ct.affine)
     sigmas = [smoothing_px(spacing, placement.spacing_mm) if anti_alias else 0.0 for spacing in ct.spacing_mm]
-    box = _box(placement, places, ct.values.shape, sigmas)
+    box = slices.box(ct.values.shape, [math.ceil(4.0 * sigma) for sigma in sigmas])
     if box is None:
         return patch
-    # reversed axes: a CT lies in memory with its first axis running fastest, and its copy is quick that way
-    values = torch.from_numpy(np.ascontiguousarray(ct.values[box].T).astype(np.float64))
+    values = _reversed(ct.values[box])
     for axis, sigma in enumerate(sigmas):
         if sigma > 0.0:
             values = torch.from_numpy(gaussian_filter1d(values.numpy(), sigma, axis=2 - axis, mode="nearest"))
-    values = values.sub_(PAD_HU)[None, None]
-    start = np.array([axis.start for axis in box])
-    sizes = np.array([axis.stop - axis.start for axis in box])
-    for first in range(0, side, _SLICES):
-        last = min(first + _SLICES, side)
-        # -1 and 1 are the outer corners of the box, as grid_sample counts without `align_corners`
-        at = torch.from_numpy((places(first, last) - start) * (2.0 / sizes) + (1.0 / sizes - 1.0))
-        sampled = grid_sample(values, at[None], mode="bilinear", padding_mode="zeros", align_corners=False)[0, 0]
-        patch[first:last] = sampled.add_(PAD_HU).round_().numpy()
+    slices.sample(values.sub_(PAD_HU), box, "bilinear", PAD_HU, patch)
     return patch
 
 
@@ -73,50 +65,60 @@ def sample_labels(labels: Volume, placement: Placement) -> NDArray[Any]:
         labels: a label map, on any grid in the space of the placement's CT.
         placement: where the patch lies.
     """
-    side = placement.side
-    patch = np.zeros((side,) * 3, dtype=labels.values.dtype)
-    places = _places(placement, labels.affine)
-    for first in range(0, side, _SLICES):
-        last = min(first + _SLICES, side)
-        at = np.floor(places(first, last) + 0.5).astype(np.int64)
-        inside = ((at >= 0) & (at < np.array(labels.values.shape))).all(axis=-1)
-        patch[first:last][inside] = labels.values[tuple(at[inside].T)]
+    patch = np.zeros((placement.side,) * 3, dtype=labels.values.dtype)
+    slices = _Slices(placement, labels.affine)
+    box = slices.box(labels.values.shape, [0, 0, 0])
+    # most finding masks are empty near most vertebrae
+    if box is not None and labels.values[box].any():
+        slices.sample(_reversed(labels.values[box]), box, "nearest", 0, patch)
     return patch
 
 
 def smoothing_px(spacing_mm: float, wanted_mm: float) -> float:
     """Standard deviation of the Gaussian, in voxels of the CT, that makes it ready for a coarser grid."""
-    return _SIGMA * float(np.sqrt(max((wanted_mm / spacing_mm) ** 2 - 1.0, 0.0)))
+    return _SIGMA * math.sqrt(max((wanted_mm / spacing_mm) ** 2 - 1.0, 0.0))
 
 
-def _places(placement: Placement, affine: FloatArray) -> Places:
-    """Voxel indices [slices, side, side, 3] of slices of the patch in a volume of that affine."""
-    inverse = np.linalg.inv(affine)
-    origins, back, left = placement.slices()
-    origins = origins @ inverse[:3, :3].T + inverse[:3, 3]
-    back, left = back @ inverse[:3, :3].T, left @ inverse[:3, :3].T
-    index = np.arange(placement.side, dtype=np.float64)[:, None]
+class _Slices:
+    """The slices of a patch along axis 0 in the voxel indices of a volume; each is flat."""
 
-    def places(first: int, last: int) -> FloatArray:
-        rows = origins[first:last, None] + index * back[first:last, None]
-        return np.asarray(rows[:, :, None] + (index * left[first:last, None])[:, None], dtype=np.float64)
+    def __init__(self, placement: Placement, affine: FloatArray) -> None:
+        self.side = placement.side
+        inverse = np.linalg.inv(affine)
+        origins, back, left = placement.slices()
+        self.origins = origins @ inverse[:3, :3].T + inverse[:3, 3]
+        self.back, self.left = back @ inverse[:3, :3].T, left @ inverse[:3, :3].T
 
-    return places
+    def box(self, shape: tuple[int, ...], margin: list[int]) -> Box | None:
+        """The volume's voxels that the patch is made of, or None where it lies outside."""
+        far = self.side - 1
+        corners = [self.origins + b * self.back + c * self.left for b, c in product((0, far), repeat=2)]
+        low = np.clip(np.floor(np.min(corners, axis=(0, 1))) - margin, 0, shape).astype(int).tolist()
+        high = np.clip(np.floor(np.max(corners, axis=(0, 1))) + 2 + margin, 0, shape).astype(int).tolist()
+        if any(b <= a for a, b in zip(low, high, strict=True)):
+            return None
+        i, j, k = (slice(a, b) for a, b in zip(low, high, strict=True))
+        return i, j, k
+
+    def sample(
+        self, values: Tensor, box: Box, how: Literal["bilinear", "nearest"], added: int, patch: NDArray[Any]
+    ) -> None:
+        """Fill the patch from the reversed values of a box; `added` to every number, 0 beyond the box before that."""
+        start = np.array([axis.start for axis in box])
+        size = np.array([axis.stop - axis.start for axis in box])
+        # -1 and 1 are the outer corners of the box, as grid_sample counts without `align_corners`
+        origins = (self.origins - start) * (2.0 / size) + (1.0 / size - 1.0)
+        index = np.arange(self.side, dtype=np.float64)[:, None]
+        for first in range(0, self.side, _SLICES):
+            part = slice(first, first + _SLICES)
+            rows = origins[part, None] + index * (self.back[part, None] * (2.0 / size))
+            at = rows[:, :, None] + (index * (self.left[part, None] * (2.0 / size)))[:, None]
+            sampled = grid_sample(
+                values[None, None], torch.from_numpy(at)[None], mode=how, padding_mode="zeros", align_corners=False
+            )
+            patch[part] = sampled[0, 0].add_(added).round_().numpy()
 
 
-def _box(
-    placement: Placement, places: Places, shape: tuple[int, ...], sigmas: list[float]
-) -> tuple[slice, slice, slice] | None:
-    """The CT's voxels that a patch is made of, or None where it lies outside."""
-    # every slice of a patch is flat: its corners hold it
-    reached = np.concatenate(
-        [places(a, a + 1)[0][:: placement.side - 1, :: placement.side - 1] for a in range(placement.side)]
-    )
-    reached = reached.reshape(-1, 3)
-    margin = np.ceil(4.0 * np.array(sigmas))
-    low = np.clip(np.floor(reached.min(axis=0)) - margin, 0, shape).astype(int).tolist()
-    high = np.clip(np.floor(reached.max(axis=0)) + 2 + margin, 0, shape).astype(int).tolist()
-    if any(b <= a for a, b in zip(low, high, strict=True)):
-        return None
-    i, j, k = (slice(a, b) for a, b in zip(low, high, strict=True))
-    return i, j, k
+def _reversed(values: NDArray[Any]) -> Tensor:
+    """A copy with reversed axes: a CT lies in memory with its first axis running fastest, and copies so."""
+    return torch.from_numpy(np.ascontiguousarray(values.T).astype(np.float64))

@@ -171,7 +171,7 @@ def _record(spine: Spine, ct: Volume, chosen: Mapping[str, Placement], cutting: 
 
 def _write_masks(spine: Spine, chosen: Mapping[str, Placement], folder: Path) -> dict[str, Document]:
     """Write the masks of every vertebra; by level, which numbers each holds, and what the centre lies in."""
-    found: dict[str, Document] = {level: {"vertebra": False, "subregions": [], "finding": False} for level in chosen}
+    found: dict[str, Document] = {level: {"vertebra": False, "subregions": [], "findings": []} for level in chosen}
     if spine.vertebra_mask is None and spine.finding_mask is None:
         return found
     folder.mkdir(parents=True)
@@ -200,7 +200,7 @@ def _write_masks(spine: Spine, chosen: Mapping[str, Placement], folder: Path) ->
             patch = sample_labels(labels, placement)
             if own:
                 patch[~own[level]] = 0
-            found[level]["finding"] = bool(patch.any())
+            found[level]["findings"] = [int(n) for n in np.unique(patch) if n]
             if patch.any():
                 write_volume(folder / f"{level}_finding.nii.gz", patch, placement.affine)
     return found
