@@ -148,7 +148,7 @@ class EnlargedMaps:
         return whole, shared.T
 
     def _marked(self, marks: Marks) -> tuple[Tensor, Tensor]:
-        """The row of each mask and block, -1 where they do not meet, [k, blocks]; what is marked, bool [rows, places]."""
+        """Row of a mask and a block, -1 where they do not meet, [k, blocks]; what is marked there, [rows, places]."""
         row_of = torch.full((len(marks), len(self._voxel)), -1, dtype=torch.int64, device=marks.mask.device)
         row_of[marks.mask, self._block_of[marks.voxel]] = 0
         mask, block = torch.nonzero(row_of == 0, as_tuple=True)
