@@ -204,6 +204,7 @@ def _case(
         "ct_spacing_mm": " ".join(f"{size:.2f}" for size in entry["ct"]["spacing_mm"]),
         "outside_ct": f"{entry['outside']:.2f}",
     }
+    facts = {what: said for what, said in facts.items() if said}
     case_id = f"{spine.series}__{level}"
     image = destination / PATCHES / series / f"{level}.nii"
     return Case(
