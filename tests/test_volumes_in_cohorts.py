@@ -27,11 +27,11 @@ def spines(tmp_path):
     return make_spines(tmp_path)
 
 
-def make_spines(tmp_path):
-    """Sixteen patches of 24 voxels: a vertebra is bright, or fractured and dark; masks of it and of its endplate."""
+def make_spines(tmp_path, cases_wanted=16):
+    """Patches of 24 voxels: a vertebra is bright, or fractured and dark; masks of it and of its endplate."""
     rng = np.random.default_rng(0)
     cases = []
-    for n in range(16):
+    for n in range(cases_wanted):
         label = ("intact", "fractured")[n % 2]
         values = rng.normal(-200, 40, (SIDE,) * 3).astype(np.int16)
         values[8:16, 8:16, 8:16] = 400 if label == "intact" else -600
