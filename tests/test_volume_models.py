@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from sightline.errors import GeometryError, RecipeError, UnreadableFile
 from sightline.explain.cam import ClassActivationMap, GradCAM
+from sightline.explain.captum_maps import DeepLift
 from sightline.guidance.spatial_nll import SpatialNLL
 from sightline.lab.plain import from_plain, to_plain
 from sightline.models.pools import MeanPool, SoftmaxPool
@@ -199,6 +200,10 @@ def test_explainers_work_on_volumes():
         network = built(config).eval()
         maps = GradCAM()(network, cubes(2), (1,))
         assert maps.shape[:2] == (2, 1) and maps.ndim == 5 and torch.isfinite(maps).all()
+    # DeepLIFT meets every activation and pooling once; what it gives each voxel sums to the rise of the logit
+    network = trained(built(SMALL))
+    rise = network(cubes(2)).logits[:, 1] - network(torch.zeros(2, 1, 16, 16, 16)).logits[:, 1]
+    assert torch.allclose(DeepLift()(network, cubes(2), (1,)).flatten(1).sum(1), rise, rtol=1e-2, atol=1e-3)
     network = built(VolumeUNet(width=4, size=16, head="maps")).eval()
     assert torch.equal(ClassActivationMap()(network, cubes(2), (1,))[:, 0], network(cubes(2)).maps[:, 1])
 

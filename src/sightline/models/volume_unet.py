@@ -102,6 +102,8 @@ class VolumeUNetNetwork(nn.Module):
             )
             for k, channels in enumerate(ins)
         )
+        # a module each, as DeepLIFT asks for
+        self.pools = nn.ModuleList(nn.MaxPool3d(2) for _ in range(STAGES - 1))
         self.attention = nn.Identity()
         head = MapHead if config.head == "maps" else ConvolutionHead
         self.head = head(2 * w * 2 ** (STAGES - 1), n_classes, config)
@@ -112,8 +114,8 @@ class VolumeUNetNetwork(nn.Module):
             raise GeometryError(
                 f"Volumes must be [b, 1, d, h, w] with sides that are multiples of {STRIDE}; got {tuple(images.shape)}."
             )
-        for stage in self.encoder[:-1]:
-            images = nn.functional.max_pool3d(stage(images), 2)
+        for stage, pool in zip(self.encoder[:-1], self.pools, strict=True):
+            images = pool(stage(images))
         features: Tensor = self.attention(self.encoder[-1](images))
         return features
 
