@@ -28,7 +28,7 @@ def people(count, prevalence=0.08, seed=0):
 
 @pytest.mark.parametrize("prevalence", [0.0, 0.08, 0.3])
 def test_prevalence_is_the_one_asked_for(prevalence):
-    grades = [one.grade > 0 for person in people(100, prevalence) for one in person.vertebrae if 8 <= one.label <= 24]
+    grades = [one.grade > 0 for person in people(100, prevalence) for one in person.vertebrae if 11 <= one.label <= 24]
     assert np.mean(grades) == pytest.approx(prevalence, abs=0.2 * prevalence)
 
 
@@ -41,7 +41,7 @@ def test_deformities_gather_where_they_do_in_patients_and_in_the_frail():
     share = {label: np.mean(hits) for label, hits in by_level.items()}
     assert share[LABELS["L1"]] > 2 * share[LABELS["T10"]] * 0.7 > 3 * share[LABELS["T2"]]
     assert share[LABELS["C7"]] == 0.0
-    assert np.mean(frail) > 3 * np.mean(sound)
+    assert np.mean(frail) > 1.5 * np.mean(sound)
     assert any(LABELS["T13"] in [one.label for one in person.vertebrae] for person in people(60))
 
 

@@ -71,7 +71,7 @@ def write_spines(
         subjects: how many people; the first n of a larger phantom are those of a phantom of n.
         seed: of everything; same arguments, same bytes.
         spacing: millimetres of isotropic voxels; None for spacings as scanners give, another for every series.
-        prevalence: expected share of deformed vertebrae (grade 1 to 3) among T1 to L5, 0 to 0.6.
+        prevalence: expected share of deformed vertebrae (grade 1 to 3) among T4 to L5, 0 to 0.6.
         workers: processes that draw; the files do not depend on it.
         progress: called with (subjects written, subjects in all).
 

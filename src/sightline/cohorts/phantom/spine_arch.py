@@ -76,9 +76,10 @@ def arch_of(label: int, m: Measures, below: Measures, back_top: float, back_bott
     both_sides(ARCH, pillar, low_start, (4.4, 4.0), (4.6, 3.2), 1.4, (0.0, 1.0, 0.0))
     # the laminae: two plates that meet behind the canal, their lower edges further back
     plate = 8.5 if lumbar else 8.0
-    both_sides(ARCH, (out - 1.0, behind + 3.0, z - 0.30 * height), (0.0, behind - 3.2, z - 0.52 * height),
-               (2.7, plate), (3.0, plate), 1.4, (0.0, 0.32, 1.0))  # fmt: skip
-    root, tip = (0.0, behind - 3.5, z - 0.55 * height), (0.0, behind - m.spine_length, -m.spine_drop)
+    ridge = behind - (7.0 if lumbar else 4.5)
+    both_sides(ARCH, (out - 1.0, behind + 4.0, z - 0.30 * height), (0.0, ridge, z - 0.52 * height),
+               (2.6, plate), (2.8, plate), 1.4, (0.0, 0.32, 1.0))  # fmt: skip
+    root, tip = (0.0, ridge - 0.5, z - 0.55 * height), (0.0, behind - m.spine_length, -m.spine_drop)
     if lumbar:
         # lowest, where the spine is hollowest, they are small
         tall = {LABELS["L4"]: 7.0, LABELS["L5"]: 5.2, LABELS["L6"]: 5.2}.get(label, 8.3)
@@ -88,7 +89,7 @@ def arch_of(label: int, m: Measures, below: Measures, back_top: float, back_bott
     parts.append(Part(SPINOUS, spinous, 1.2))
     tip_x = m.span / 2.0 - 3.0
     if lumbar:
-        both_sides(LEFT_TRANSVERSE, (out + 2.5, canal - 0.15 * m.canal_depth, z - 2.0), (tip_x, behind + 1.5, z - 1.0),
+        both_sides(LEFT_TRANSVERSE, (out + 2.5, canal - 0.15 * m.canal_depth, z - 2.0), (tip_x, behind - 3.5, z - 1.0),
                    (3.0, 5.5), (2.0, 3.8), 1.1)  # fmt: skip
     else:
         both_sides(LEFT_TRANSVERSE, (out + 1.5, canal - 0.30 * m.canal_depth, z - 2.0), (tip_x, behind - 9.0, z + 2.0),

@@ -99,7 +99,7 @@ def plan_person(number: int, seed: int, *, prevalence: float) -> Person:
     rng = np.random.default_rng([seed, 11, number])
     shift = np.random.default_rng([seed, 12]).random()
     rank = (number * _GOLDEN + shift) % 1.0
-    frailty = float(np.clip(0.8 * rank + 0.2 * rng.random() + rng.normal(0.0, 0.06), 0.0, 1.0))
+    frailty = float(np.clip(0.5 * rank + 0.5 * rng.random() + rng.normal(0.0, 0.08), 0.0, 1.0))
     size = float(np.clip(rng.normal(1.02 + 0.05 * rng.choice([-1.0, 1.0]), 0.03), 0.88, 1.14))
     bend = rng.normal(0.0, 1.5) if rng.random() > 0.2 else rng.choice([-1.0, 1.0]) * rng.uniform(5.0, 14.0)
     levels = [LABELS[name] for name in ("C6", "C7")] + list(range(8, 20))
@@ -115,7 +115,7 @@ def plan_person(number: int, seed: int, *, prevalence: float) -> Person:
     return Person(
         f"phantom{number + 1:03d}",
         frailty,
-        float(np.clip(225.0 - 165.0 * frailty + rng.normal(0.0, 16.0), 28.0, 260.0)),
+        float(np.clip(225.0 - 165.0 * frailty + rng.normal(0.0, 24.0), 28.0, 260.0)),
         float(np.clip(rng.uniform(0.7, 1.15) + 0.35 * frailty, 0.6, 1.5)),
         float(np.clip(rng.uniform(0.7, 1.2) - 0.2 * frailty, 0.45, 1.2)),
         (float(bend), float(rng.uniform(4.0, 11.0)), float(rng.uniform(11.0, 17.0))),
@@ -132,9 +132,12 @@ def _burden(rank: float) -> float:
 
 
 def _share_scale(prevalence: float) -> float:
-    """The factor with which the expected share of deformed vertebrae, T1 to L5, is the prevalence."""
+    """The factor with which the expected share of deformed vertebrae, T4 to L5, is the prevalence.
+
+    Fields of view seldom reach T1 to T3, where deformities are rare.
+    """
     burdens = np.array([_burden((k + 0.5) / 64) for k in range(64)])[:, None]
-    weights = np.array([DEFORMED_AT[label] for label in range(8, 25)])[None, :]
+    weights = np.array([DEFORMED_AT[label] for label in range(11, 25)])[None, :]
     low, high = 0.0, 1e4
     for _ in range(60):
         middle = (low + high) / 2.0

@@ -111,7 +111,7 @@ def plan_series(person: Person, number: int, seed: int, spacing_mm: float | None
         name += f"_split-{person.name}{part}" if part else ""
         orientation, spacing, nod = _geometry(kind, rng)
         wide = (float(rng.uniform(100.0, 132.0)), float(rng.uniform(76.0, 100.0)), float(rng.uniform(38.0, 62.0)))
-        noise, blur = float(rng.uniform(12.0, 34.0)), float(rng.uniform(0.45, 0.75))
+        noise, blur = 12.0 * math.exp(rng.uniform(0.0, 1.4)), float(rng.uniform(0.45, 0.75))
         if spacing_mm is not None:
             spacing = (spacing_mm, spacing_mm, spacing_mm)
         # thick slices hold more quanta

@@ -137,7 +137,8 @@ def _vessels(s: Surroundings, draw: Paint, rng: Generator) -> None:
 
 
 def _canal(s: Surroundings, draw: Paint) -> None:
-    draw(s.ellipse(s.canal_x, s.canal_y, s.canal_a + 1.0, s.canal_b + 1.0), -70.0)
+    # fat around the sac, most of it behind
+    draw(s.ellipse(s.canal_x, s.canal_y - 1.5, s.canal_a + 0.5, s.canal_b + 2.5), -70.0)
     draw(s.ellipse(s.canal_x, s.canal_y + 0.8, s.canal_a * 0.84, s.canal_b * 0.84), CSF)
     # the cord ends at L1; below, the roots lie at the back of the sac
     cone = np.clip((s.z - s.level[20] + 6.0) / 25.0, 0.0, 1.0).astype(np.float32)
