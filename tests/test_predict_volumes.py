@@ -27,7 +27,7 @@ from sightline.lab.concepts import keep_concepts
 from sightline.lab.ct_inputs import ESTIMATED, ct_inputs, is_ct_input, place
 from sightline.lab.ct_patches import CutPatch, cut_patches, cutting_of
 from sightline.lab.dissection import Dissection, UnitRow, open_dissection, write_units
-from sightline.lab.planes import Cube, Facing
+from sightline.lab.planes import Cube, Facing, whole_cube
 from sightline.lab.predict_files import predict_files
 from sightline.lab.predict_volumes import CtOptions, predict_cts
 from sightline.lab.spine_overview import AIR_HU, MarkedVertebra, apart, draw_overview, reform
@@ -316,9 +316,19 @@ def test_case_panels_are_drawn_with_and_without_units():
     )  # fmt: skip
     sizes = []
     for of in (units, units[:1], ()):
-        panel = CasePanel("case", "fractured", 0.9, "fractured", True, cube, of, ("a fact",), "No units.")
+        panel = CasePanel("case", "fractured", 0.9, "fractured", True, cube, None, of, ("a fact",), "No units.")
         sizes.append(Image.open(io.BytesIO(draw_case_panel(panel))).size)
     assert sizes[0][0] > sizes[1][0] > sizes[2][0] and sizes[0][1] > sizes[1][1]
+
+
+def test_what_the_network_saw_is_framed_in_the_patch(scan):
+    placed = place(ct_inputs([scan[0]], [scan[1]], [])[0])
+    whole = whole_cube(placed.ct)
+    assert whole.grey.shape == tuple(np.array(SHAPE)[[2, 1, 0]]) and whole.side_mm == (2.0, 2.0, 2.0)
+    # the bodies lie where they were: bright, at the place of their centres
+    for one in vertebrae():
+        at = np.floor(whole.frame.unmap_points(one.centre)).astype(int)
+        assert whole.grey[tuple(at)] > 0.5
 
 
 # -- the spine on one page ----------------------------------------------------------------------------------------

@@ -16,8 +16,9 @@ from matplotlib import patheffects
 from numpy.typing import NDArray
 
 from sightline.errors import GeometryError
+from sightline.lab.marks import WINDOW
 from sightline.lab.overlay import Pixels
-from sightline.lab.planes import PLANES, SAGITTAL, Cube, cut
+from sightline.lab.planes import PLANES, SAGITTAL, Cube, Plane, cut
 from sightline.lab.sheet import INK, Sheet
 from sightline.lab.unit_gallery import CONTOUR, contours, tinted
 from sightline.lab.unit_maps import response
@@ -28,6 +29,7 @@ FOOT = (
     "Contours: where a unit is above its threshold. Names are experts' words for what a unit responds to in other "
     "vertebrae; they are no finding in this one. "
 )
+SEEN = "White frame: what the network saw."
 NO_DIAGNOSIS = "A network's output, not a diagnosis."
 FOOT += NO_DIAGNOSIS
 _LEFT = 2.75
@@ -94,6 +96,7 @@ class CasePanel:
         looked_for: that class.
         called: whether it is what the network says.
         cube: the vertebra as the network saw it, turned for the eye.
+        around: the whole patch, turned alike; what the network saw of it is framed. None shows `cube` itself.
         units: the units of this case, strongest first; empty without a dissection.
         facts: further lines below the call: place, level, what is estimated.
         without_units: why there are none, in words.
@@ -105,6 +108,7 @@ class CasePanel:
     looked_for: str
     called: bool
     cube: Cube
+    around: Cube | None = None
     units: tuple[PanelUnit, ...] = ()
     facts: tuple[str, ...] = ()
     without_units: str = ""
@@ -133,7 +137,8 @@ def strongest(
 
 def draw_case_panel(panel: CasePanel) -> bytes:
     """A PNG: the vertebra on the left, a row for each unit on the right."""
-    sizes = physical(panel.cube, _LEFT)
+    around = panel.around or panel.cube
+    sizes = physical(around, _LEFT)
     planes_top = 1.02 + 0.19 * len(panel.facts)
     left_height = planes_top + sum(h + 0.16 for h, _ in sizes.values())
     rows = max(len(panel.units), 1)
@@ -144,6 +149,8 @@ def draw_case_panel(panel: CasePanel) -> bytes:
     thumbs = _THUMBS * (_UNIT * 0.86 + 0.08) if has_examples else 0.0
     width = right + (_UNIT + 0.15 + _WORDS + thumbs + 0.15 if panel.units else 0.6)
     words = FOOT if panel.units else f"{panel.without_units} {NO_DIAGNOSIS}".strip()
+    if panel.around is not None:
+        words = f"{SEEN} {words}"
     foot_lines = textwrap.wrap(words, int(width / 0.07))
     height = max(left_height, (0.95 + rows * row) if panel.units else 0.0) + 0.2 + 0.17 * len(foot_lines)
     sheet = Sheet(width, height)
@@ -152,8 +159,9 @@ def draw_case_panel(panel: CasePanel) -> bytes:
     for plane in PLANES:
         tall, wide = sizes[plane.name]
         axes = sheet.axes(0.15 + (_LEFT - wide) / 2, y, wide, tall)
-        picture = cut(panel.cube.grey, plane, panel.cube.centre)
-        draw_slice(axes, picture, plane, panel.cube.centre, letters=True, ticks=True)
+        draw_slice(axes, cut(around.grey, plane, around.centre), plane, around.centre, letters=True, ticks=True)
+        if panel.around is not None:
+            _frame_seen(axes, panel.cube, around, plane)
         sheet.text(0.15 + _LEFT + 0.1, y + tall / 2, plane.name, size=9, rotation=90, ha="center", va="center")
         y += tall + 0.16
     if panel.units:
@@ -176,6 +184,17 @@ def _call(sheet: Sheet, panel: CasePanel) -> None:
     sheet.text(0.15, 0.83, f"probability of {panel.looked_for}: {panel.probability:.0%}", size=10, color=colour)
     for n, fact in enumerate(panel.facts):
         sheet.text(0.15, 1.03 + 0.19 * n, fact[:44], size=8.5, color="#555555")
+
+
+def _frame_seen(axes: Any, seen: Cube, around: Cube, plane: Plane) -> None:
+    """Frame what the network saw of a patch."""
+    corners = around.frame.unmap_points(seen.frame.map_points([(0.0, 0.0, 0.0), seen.grey.shape]))
+    rows, columns = (corners[:, axis] for axis in range(3) if axis != plane.normal)
+    for colour, dashes, width in (("black", "solid", 1.8), (*WINDOW, 0.9)):
+        axes.plot(
+            columns[[0, 1, 1, 0, 0]], rows[[0, 0, 1, 1, 0]], color=colour, linestyle=dashes, linewidth=width,
+            alpha=0.7, scalex=False, scaley=False,
+        )  # fmt: skip
 
 
 def _unit_row(sheet: Sheet, panel: CasePanel, unit: PanelUnit, left: float, top: float, has_examples: bool) -> None:

@@ -299,7 +299,8 @@ def draw_contact_sheet(items: Sequence[Overlay], columns: int = 5) -> bytes:
     columns = min(columns, len(items))
     cell, gap, captions = 2.0, 0.14, 0.62
     n_rows = -(-len(items) // columns)
-    sheet = Sheet(max(gap + columns * (cell + gap), 4.6), gap + n_rows * (cell + captions) + 0.5)
+    # as wide as the words below
+    sheet = Sheet(max(gap + columns * (cell + gap), 6.3), gap + n_rows * (cell + captions) + 0.5)
     for n, item in enumerate(items):
         left = gap + (n % columns) * (cell + gap)
         top = gap + (n // columns) * (cell + captions)

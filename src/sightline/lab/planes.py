@@ -18,6 +18,7 @@ from sightline.cohorts.volume_view import VolumeView
 from sightline.errors import GeometryError
 from sightline.frame import Frame
 from sightline.io.nifti import read_volume
+from sightline.io.volume import Volume
 from sightline.region import Box, Mask, Region
 from sightline.tag import Role
 
@@ -156,6 +157,14 @@ def cube_shown(planes: NDArray[np.float32], frame: Frame, facing: Facing, view: 
     linear = turned.to_source[:3, :3] * np.array(turned.spacing_mm or (1.0, 1.0, 1.0))[:, None]
     a, b, c = np.linalg.norm(linear, axis=0).tolist()
     return Cube(np.ascontiguousarray(grey), turned, facing, (a, b, c))
+
+
+def whole_cube(volume: Volume) -> Cube:
+    """A whole volume in Hounsfield units, turned and in the bone window."""
+    facing = facing_of(volume.affine)
+    grey = np.ascontiguousarray(bone_window(facing.turned(volume.values)))
+    a, b, c = (volume.spacing_mm[axis] for axis in facing.axes)
+    return Cube(grey, facing.frame(volume.frame), facing, (a, b, c))
 
 
 def cut(values: NDArray[Any], plane: Plane, through: tuple[int, int, int]) -> NDArray[Any]:

@@ -26,7 +26,7 @@ from sightline.lab.ct_patches import CutPatch, cut_patches, cutting_of
 from sightline.lab.ct_report import ReadVertebra, write_ct
 from sightline.lab.dissection import open_dissection
 from sightline.lab.gallery import safe_name
-from sightline.lab.planes import cube_shown, facing_of
+from sightline.lab.planes import cube_shown, facing_of, whole_cube
 from sightline.lab.predict import evidence_of, probabilities_of
 from sightline.lab.progress import progress
 from sightline.lab.run import Run
@@ -151,7 +151,7 @@ class _Reader:
             units = self.units.strongest(activations, facing)
             self.units.write_on_ct(activations, units, patch, frame, folder / "activations")
         voxel = ", ".join(f"{x - 0.5:.1f}" for x in patch.vertebra.centre)
-        facts = [f"CT voxel {voxel}; centre {placed.centres}"]
+        facts = [f"CT voxel {voxel}", f"centre {placed.centres}"]
         if one.outside >= 0.005:
             facts.append(f"{one.outside:.0%} of what it saw lies outside the CT")
         without = "" if units else "No unit is above its threshold here."
@@ -162,6 +162,7 @@ class _Reader:
             looked_for=classes[looked_for],
             called=one.called,
             cube=cube,
+            around=whole_cube(patch.volume),
             units=units,
             facts=tuple(facts),
             without_units=without if self.units else "A dissection (--dissection DIR) adds the units that respond.",
