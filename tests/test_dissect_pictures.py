@@ -94,11 +94,11 @@ def test_contours_lie_on_pixel_edges():
     assert line.min(axis=0).tolist() == [1.0, 2.0] and line.max(axis=0).tolist() == [3.0, 5.0]
 
 
-def test_top_cases_go_by_mean_those_enabled_first():
-    mean = np.array([0.1, 0.9, 0.5, 0.7, 0.5])
-    enabled = np.array([True, False, True, True, True])
-    assert top_cases(mean, enabled, np.array([0, 1, 2, 4])) == [2, 4, 0, 1]
-    assert len(top_cases(np.arange(60.0), np.ones(60, bool), np.arange(60))) == 25
+def test_top_cases_go_by_strength_then_by_mean():
+    strength = np.array([1.0, 0.0, 5.0, 7.0, 5.0, 0.0])
+    mean = np.array([0.1, 0.9, 0.5, 0.7, 0.5, 2.0])
+    assert top_cases(strength, mean, np.array([0, 1, 2, 4, 5])) == [2, 4, 0, 5, 1]
+    assert top_cases(np.arange(60.0), np.ones(60), np.arange(60)) == list(range(59, 34, -1))
 
 
 # -- volumes --

@@ -531,13 +531,15 @@ class Dissect:
     positive: str | None = None
     """Class whose cases are the positives; the last one when not given."""
     units: int = 10
-    """How many units, first ranks first, are drawn."""
+    """How many units are drawn."""
+    by: Literal["c", "contrast", "auc"] = "c"
+    """Which ones: the first ranks by c, the largest contrast, or the largest AUC of r."""
     on: OmitArgPrefixes[On] = field(default_factory=On)
 
     def run(self) -> int:
         """Dissect and print the first units."""
         from sightline.cohorts import folder
-        from sightline.lab.dissect import dissect
+        from sightline.lab.dissect import dissect, first_units
         from sightline.lab.run import open_run
         from sightline.papers.catalogue import CATALOGUE
 
@@ -551,10 +553,11 @@ class Dissect:
             over=self.over,
             positive=self.positive,
             units=self.units,
+            by=self.by,
             engine=_engine(self.on),
         )
         print(f"{len(found.units)} units of {found.layer}, {found.about['cases']} cases")
-        for row in found.ranked[: self.units]:
+        for row in first_units(found, self.by, self.units):
             name = found.concepts.get(row.unit)
             print(f"unit {row.unit}: {row.standing}" + (f": {name.text}" if name else ""))
         print(f"see {self.out / 'report.html'}; name units in {self.out / 'concepts.yaml'}")

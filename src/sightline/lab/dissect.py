@@ -7,10 +7,9 @@ that a second call with other `over` or more units takes no further pass.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
+from dataclasses import astuple, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +22,8 @@ from sightline.cohorts.volume_view import VolumeView
 from sightline.errors import CohortError, RecipeError, RunError
 from sightline.explain.unit_layer import UnitLayer, default_layer, mixes_images
 from sightline.lab.concepts import keep_concepts, read_concepts
-from sightline.lab.dissection import EXAMPLES, Dissection, named, open_dissection, write_table, write_units
-from sightline.lab.dissection_numbers import Numbers, agreement_rows, call_rows, null_band, numbers_of, unit_rows
+from sightline.lab.dissection import EXAMPLES, By, Dissection, UnitRow, named, open_dissection, write_table, write_units
+from sightline.lab.dissection_numbers import agreement_of, agreement_rows, call_rows, null_band, score, unit_rows
 from sightline.lab.dissection_report import Found, over_words, write_dissection_report
 from sightline.lab.gallery import safe_name
 from sightline.lab.predict import laid_out, same_classes
@@ -32,13 +31,16 @@ from sightline.lab.progress import progress
 from sightline.lab.run import Run, environment
 from sightline.lab.train import Engine
 from sightline.lab.unit_cases import Called, CaseReader, Cells, activations_of, top_cases
+from sightline.lab.unit_figures import AgreementRow
 from sightline.lab.unit_gallery import STRONGEST, GalleryHead, draw_collage, draw_strongest, thumbnail
 from sightline.lab.unit_nifti import picture_of, source_response, write_overlay, write_unit_nifti
+from sightline.lab.unit_passes import Passes, pass_through
 from sightline.lab.views import case_frame
+from sightline.measure.unit_scores import Over
 
-Over = Literal["positives", "true_positives", "false_positives"]
 TOP = 0.005
 UNITS = 10
+LEAST_CASES = 2
 PASSES_BATCH = {View: 16, VolumeView: 8}
 
 
@@ -53,6 +55,7 @@ def dissect(
     over: Over = "positives",
     positive: str | None = None,
     units: int = UNITS,
+    by: By = "c",
     engine: Engine | None = None,
 ) -> Dissection:
     """Dissect a layer of a run on a cohort into a folder; the same call again reuses what was read.
@@ -66,7 +69,8 @@ def dissect(
         top: share of all places on which a unit exceeds its threshold.
         over: the cases that c is a share of: all positives, those called right, or false alarms.
         positive: class whose cases are the positives; the last one when None.
-        units: how many of the first units by rank get a gallery.
+        units: how many units get a gallery.
+        by: which ones: the first ranks by `c`, the largest `contrast`, or the largest `auc` of r_k.
         engine: device and workers.
 
     Raises:
@@ -97,13 +101,11 @@ def dissect(
     }
     if (out / "concepts.yaml").is_file():
         read_concepts(out / "concepts.yaml")  # a malformed file is told before the passes, not after
-    numbers = numbers_of(
-        reader, cohort, view, out, stamp, batch_size=PASSES_BATCH[type(view)], engine=engine,
-        independent=run.recipe.independent,
-    )  # fmt: skip
-    called = _called(cohort, numbers, name)
+    passes = pass_through(reader, cohort, view, out, stamp, batch_size=PASSES_BATCH[type(view)], top=top, engine=engine)
+    called = _called(cohort, passes.probabilities(independent=run.recipe.independent), name)
     among = _among(called, over, cohort, split)
-    rows = unit_rows(numbers, among, ~called.truth if over != "false_positives" else _rejected(called), cohort)
+    scores = score(passes.readings, called, over, cohort, units)
+    rows = unit_rows(scores, passes.thresholds)
     about = {
         "title": run.recipe.title,
         **stamp,
@@ -116,48 +118,55 @@ def dissect(
         "numpy": environment()["packages"]["numpy"],
     }
     found = Dissection(out, reader.name, name, over, rows, about)
-    shown = [row.unit for row in found.ranked[:units]]
+    chosen = first_units(found, by, units)
+    shown = [row.unit for row in chosen]
     concepts = keep_concepts(
         out / "concepts.yaml",
         run=run.identity,
         weights=stamp["weights"],
         layer=reader.name,
-        units=[(row.unit, row.standing) for row in found.ranked[:units]],
+        units=[(row.unit, row.standing) for row in chosen],
     )
     found = replace(found, concepts=named(concepts))
-    agreement = agreement_rows(numbers, cohort)
-    calls = call_rows(numbers, called, cohort)
-    low, high = null_band(numbers, among, len(cohort))
+    agreement = agreement_rows(agreement_of(passes.readings, out / "readings"))
+    calls = call_rows(scores)
     write_table(
         out / "agreement.csv",
-        ("unit", "mask", "iou", "null_95", "p", "cases"),
-        [(r.unit, r.mask, r.iou, r.null_95, r.p, r.cases) for r in agreement],
+        [f.name for f in fields(AgreementRow)],
+        [astuple(row) for row in agreement],
     )
     write_table(
         out / "calls.csv",
         ("unit", "true_calls", "false_alarms", "difference", "p"),
         [(r.unit, r.true_calls, r.false_alarms, r.difference, r.p) for r in calls],
     )
-    _pictures(found, shown, numbers, called, among, cohort, view, reader, engine)
+    _pictures(found, shown, passes, called, among, cohort, view, reader, engine)
     write_dissection_report(
         out / "report.html",
         found,
         Found(
-            low=low,
-            high=high,
+            band=null_band(passes.readings, called, over, cohort),
             agreement=agreement,
-            without_agreement=numbers.without_masks,
+            without_agreement=passes.without_masks,
             calls=calls,
-            true_calls=int((called.truth & called.called).sum()),
-            false_alarms=int((~called.truth & called.called).sum()),
+            true_calls=int(called.group("true_positives").sum()),
+            false_alarms=int(called.group("false_positives").sum()),
             shown=tuple(shown),
-            n_negative=int((~called.truth).sum()),
+            by=by,
+            n_against=0 if scores.contrast is None else scores.contrast.n_against,
             notes=_notes(network, view, cohort),
         ),
     )
     # last: its presence says that all the rest is there
     write_units(out, found)
     return open_dissection(out)
+
+
+def first_units(found: Dissection, by: By, most: int) -> list[UnitRow]:
+    """The units that get a gallery: the first by a score; by rank where the score is not known or equal."""
+    if by == "c":
+        return list(found.ranked[:most])
+    return sorted(found.ranked, key=lambda row: -(getattr(row, by) or 0.0))[:most]
 
 
 def chosen_layer(network: nn.Module) -> str:
@@ -195,44 +204,34 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
-def _called(cohort: Cohort, numbers: Numbers, name: str) -> Called:
+def _called(cohort: Cohort, probabilities: NDArray[np.float64], name: str) -> Called:
     index = cohort.classes.index(name)
     truth = np.array([case.label == name for case in cohort])
-    return Called(name, truth, numbers.probabilities.argmax(axis=1) == index, numbers.probabilities[:, index])
+    return Called(name, truth, probabilities.argmax(axis=1) == index, probabilities[:, index])
 
 
 def _among(called: Called, over: Over, cohort: Cohort, split: str) -> NDArray[np.int64]:
     """The rows that c is a share of."""
-    sides = {
-        "positives": called.truth,
-        "true_positives": called.truth & called.called,
-        "false_positives": ~called.truth & called.called,
-    }
     if not called.truth.any():
         raise CohortError(
             f"None of the {len(cohort)} cases in {split} is of the class {called.positive!r}.",
-            f"Choose another --split, or --positive; the cohort has {cohort.counts()}.",
+            f"Choose another --split, or --positive; there are {cohort.counts()}.",
         )
-    rows = np.flatnonzero(sides[over])
-    if len(rows) < 2:
-        words = {"positives": "positive", "true_positives": "true call", "false_positives": "false alarm"}[over]
+    rows = np.flatnonzero(called.group(over))
+    if len(rows) < LEAST_CASES:
+        words = {"positives": "case", "true_positives": "true call", "false_positives": "false alarm"}[over]
         raise CohortError(
             f"Only {len(rows)} {words} of {called.positive!r} among {len(cohort)} cases in {split}; units are ranked "
-            "by a share of at least 2.",
+            f"by a share of at least {LEAST_CASES}.",
             "Use more cases (--split all), or another --over.",
         )
     return rows
 
 
-def _rejected(called: Called) -> NDArray[np.bool_]:
-    """False alarms are held against the negatives that were called right."""
-    return ~called.truth & ~called.called
-
-
 def _pictures(
     found: Dissection,
     shown: list[int],
-    numbers: Numbers,
+    passes: Passes,
     called: Called,
     among: NDArray[np.int64],
     cohort: Cohort,
@@ -241,11 +240,12 @@ def _pictures(
     engine: Engine,
 ) -> None:
     """Galleries, examples, and NIfTI files or overlays of the units shown."""
-    rows = {unit: top_cases(numbers.mean[:, unit], numbers.above[:, unit] > 0, among) for unit in shown}
+    readings = passes.readings
+    rows = {unit: top_cases(readings.strength[:, unit], readings.mean[:, unit], among) for unit in shown}
     distinct = len({row for each in rows.values() for row in each})
     with progress("read galleries", distinct, quiet=engine.quiet) as advance:
         cells = activations_of(
-            layer, cohort, view, rows, batch_size=numbers.batch_size, workers=engine.workers, advance=advance
+            layer, cohort, view, rows, batch_size=passes.batch_size, workers=engine.workers, advance=advance
         )
     reader = CaseReader(cohort, view, called)
     standing = {row.unit: row for row in found.units}

@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from sightline.lab.overlay import Pixels
 from sightline.lab.run import write_text
 
 EXAMPLES = 4
+By = Literal["c", "contrast", "auc"]
 REMEDY = "Run the same dissect command again."
 
 
@@ -35,7 +36,7 @@ class UnitRow:
     Attributes:
         unit: its number.
         threshold: T_k; the unit is enabled where its activation is above it.
-        dead: T_k is 0 or the activation constant: any response enables the unit.
+        dead: T_k is the unit's least value (0 after ReLU): any response enables it.
         c: c_k, share of the cases `over` which the dissection went in which the unit is enabled.
         contrast: c less the same share of negative cases; None without negatives.
         p: permutation p that c is so far from negatives' by chance, corrected over units; None without negatives.
@@ -43,6 +44,7 @@ class UnitRow:
         n_pos: number of cases that c is a share of.
         ties: how many units have the same c, this one included.
         auc: how well r_k alone tells positives from negatives; None without negatives.
+        contrast_low, contrast_high: 95% bootstrap interval of the contrast, of the first ranks.
     """
 
     unit: int
@@ -55,6 +57,8 @@ class UnitRow:
     n_pos: int
     ties: int
     auc: float | None = None
+    contrast_low: float | None = None
+    contrast_high: float | None = None
 
     @property
     def standing(self) -> str:
@@ -65,6 +69,8 @@ class UnitRow:
             parts.append(f"contrast {self.contrast:+.3f}".replace("-", "\u2212"))
         if self.p is not None:
             parts.append(f"p {self.p:.3f}" if self.p >= 0.001 else "p < 0.001")
+        if self.auc is not None:
+            parts.append(f"AUC of r {self.auc:.3f}")
         return ", ".join([*parts, "dead"] if self.dead else parts)
 
 
@@ -210,6 +216,8 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "n_pos": (int,),
     "ties": (int,),
     "auc": (*_NUMBER, type(None)),
+    "contrast_low": (*_NUMBER, type(None)),
+    "contrast_high": (*_NUMBER, type(None)),
 }
 
 

@@ -6,16 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from sightline.lab.dissection import Dissection, UnitRow
+from sightline.lab.dissection import By, Dissection, UnitRow
+from sightline.lab.dissection_numbers import FEW, Band
 from sightline.lab.report import ReportPicture, ReportTable, Section, write_report
 from sightline.lab.unit_figures import AgreementRow, CallRow, agreement_strip, calls_compared, ranked_curve
 
 ON_PAGE = 10
 IN_DETAIL = 3
-FEW = 10
 
 HOW_TO_READ: tuple[tuple[str, str], ...] = (
     (
@@ -40,8 +37,9 @@ HOW_TO_READ: tuple[tuple[str, str], ...] = (
     ),
     (
         "Agreement (IoU)",
-        "Area where unit and mask overlap, divided by the area that either covers, over all cases that have the mask. "
-        "The line of chance comes from the same masks shuffled between cases.",
+        "Area where unit and mask overlap, divided by the area that either covers, over the cases that have the mask. "
+        "Chance is drawn in two ways: masks shuffled between cases (beyond it, the unit follows the single case, not "
+        "only a usual place), and masks moved to other places (beyond it, the unit follows the place).",
     ),
     (
         "Pictures",
@@ -65,25 +63,26 @@ class Found:
     """What a report shows besides the units themselves.
 
     Attributes:
-        low, high: float64 [u], by unit: what shuffled labels keep c within 95 times in 100.
+        band: what shuffled labels keep c within, or None without negatives.
         agreement: a row a unit and mask; empty without masks.
         without_agreement: why there is none, in words.
         calls: a row a unit; empty where a side has no case.
         true_calls, false_alarms: how many cases.
-        shown: units with galleries, first ranks first.
-        n_negative: number of negative cases.
+        shown: units with galleries, in this order.
+        by: what they were chosen by.
+        n_against: cases that c is held against: negatives, or for false alarms the other negatives.
         notes: what a reader has to know of this network or cohort besides.
     """
 
-    low: NDArray[np.float64]
-    high: NDArray[np.float64]
+    band: Band | None
     agreement: tuple[AgreementRow, ...]
     without_agreement: str
     calls: tuple[CallRow, ...]
     true_calls: int
     false_alarms: int
     shown: tuple[int, ...]
-    n_negative: int
+    by: By
+    n_against: int
     notes: tuple[str, ...] = ()
 
 
@@ -99,6 +98,9 @@ def write_dissection_report(path: Path, dissection: Dissection, found: Found) ->
         provenance=dissection.about,
         how_to_read=HOW_TO_READ,
     )
+
+
+_BY: dict[By, str] = {"c": "by c", "contrast": "by contrast", "auc": "by AUC of r"}
 
 
 def over_words(dissection: Dissection) -> str:
@@ -117,7 +119,7 @@ def _summary(dissection: Dissection, found: Found) -> list[str]:
     text = [
         f"{len(units)} units of layer {dissection.layer} on {dissection.about['cases']} cases of "
         f"{dissection.about['cohort']} ({dissection.about['split']}): {first.n_pos} {over_words(dissection)}, "
-        f"{found.n_negative} negatives. A unit is above its threshold on {dissection.about['top']} of all places."
+        f"{found.n_against} negatives. A unit is above its threshold on {dissection.about['top']} of all places."
     ]
     said = (
         f"{len(clear)} units are enabled more often in {over_words(dissection)} than in negatives beyond chance "
@@ -127,20 +129,20 @@ def _summary(dissection: Dissection, found: Found) -> list[str]:
     )
     if first.ties > 1:
         said += (
-            f" The highest c, {first.c:.3f}, is shared by {first.ties} units, so that rank alone says little: read the "
-            "contrast beside it."
+            f" The highest c, {first.c:.3f}, is shared by {first.ties} units, so that rank alone says little: read "
+            "contrast and AUC of r beside it. A coarser layer (--layer), or units chosen by --by auc, may tell more."
         )
     dead = sum(row.dead for row in units)
     if dead:
         said += f" {dead} units are dead: silent nearly everywhere, any response of theirs counts."
     text.append(said)
     if found.agreement:
-        above = [row for row in found.agreement if row.p is not None and row.p < 0.05]
-        best = max(found.agreement, key=lambda row: row.iou)
-        line = "" if best.null_95 is None else f" (shuffled masks: below {best.null_95:.3f} 95 times in 100)"
+        above = {row.unit for row in found.agreement if _beyond(row)}
+        best = max(found.agreement, key=lambda row: row.iou_cells)
         text.append(
-            f"Best agreement with a mask: unit {best.unit} on {best.mask}, IoU {best.iou:.3f}{line}. "
-            f"{len({row.unit for row in above})} units agree with a mask beyond chance."
+            f"Best agreement with a mask: unit {best.unit} on {best.mask}, IoU {best.iou_cells:.3f}; chance stays "
+            f"below {max(best.shuffled_95, best.moved_95):.3f} 95 times in 100. {len(above)} units agree with a mask beyond "
+            "chance of either kind."
         )
     text.append(_calls_words(found))
     names = len(dissection.concepts)
@@ -157,29 +159,31 @@ def _ranks(dissection: Dissection, found: Found) -> Section:
     columns = ["rank", "unit", "concept", "c", "contrast", "p", "AUC of r", "threshold"]
     columns += ["best mask (IoU)"] if found.agreement else []
     rows = []
-    for row in ranked[: max(len(found.shown), ON_PAGE)]:
+    at = {row.unit: row for row in ranked}
+    for row in (at[unit] for unit in found.shown):
         cells = [
             str(row.rank) + ("" if row.ties == 1 else " (tie)"),
             f"{row.unit}" + (" dead" if row.dead else ""),
             _name(dissection, row.unit),
             f"{row.c:.3f}",
-            _signed(row.contrast),
+            _contrast(row),
             _p(row.p),
             "–" if row.auc is None else f"{row.auc:.3f}",
             f"{row.threshold:.4g}",
         ]
         rows.append(tuple(cells + ([best.get(row.unit, "–")] if found.agreement else [])))
     table = ReportTable(
-        caption=f"The first {len(rows)} of {len(ranked)} units by c (share of {over_words(dissection)})",
+        caption=f"{len(rows)} of {len(ranked)} units, the first {_BY[found.by]}; c: share of {over_words(dissection)}",
         columns=tuple(columns),
         rows=tuple(rows),
         notes=(
-            f"n: {ranked[0].n_pos} {over_words(dissection)}, {found.n_negative} negatives. p: labels shuffled, "
+            f"n: {ranked[0].n_pos} {over_words(dissection)}, {found.n_against} negatives. p: labels shuffled, "
             f"corrected over {len(ranked)} units. All units: units.csv.",
             "AUC of r: how well the sum of a unit's activation above threshold alone tells positives from negatives.",
         ),
     )
-    curve = ranked_curve(ranked, found.low[order], found.high[order], over_words(dissection))
+    low, high = (None, None) if found.band is None else (found.band.low[order], found.band.high[order])
+    curve = ranked_curve(ranked, low, high, over_words(dissection))
     picture = ReportPicture(
         curve,
         "c of every unit by rank. Thick orange: ties. Grey: where c stays 95 times in 100 when labels are shuffled.",
@@ -214,25 +218,37 @@ def _agreement(dissection: Dissection, found: Found) -> Section:
         return Section("Agreement with masks", (found.without_agreement,))
     rows = []
     for mask in dict.fromkeys(row.mask for row in found.agreement):
-        own = sorted((row for row in found.agreement if row.mask == mask), key=lambda row: -row.iou)
+        own = sorted((row for row in found.agreement if row.mask == mask), key=lambda row: -row.iou_cells)
         best = own[0]
-        beyond = sum(row.p is not None and row.p < 0.05 for row in own)
+        beyond = sum(map(_beyond, own))
         rows.append(
-            (mask, str(best.cases), f"{best.unit}", _name(dissection, best.unit), f"{best.iou:.3f}",
-             "–" if best.null_95 is None else f"{best.null_95:.3f}", _p(best.p), f"{beyond} of {len(own)}")
+            (mask, str(best.cases), f"{best.unit}", _name(dissection, best.unit), f"{best.iou_cells:.3f}",
+             f"{best.shuffled_95:.3f} ({_p(best.p_shuffled)})", f"{best.moved_95:.3f} ({_p(best.p_moved)})",
+             f"{best.iou:.3f}", f"{best.inside:.0%} ({best.chance:.1%})", f"{beyond} of {len(own)}")
         )  # fmt: skip
     table = ReportTable(
         "The best unit for each mask",
-        ("mask", "cases", "unit", "concept", "IoU", "95% line of chance", "p", "units beyond chance"),
+        ("mask", "cases", "unit", "concept", "IoU", "shuffled: 95% line (p)", "moved: 95% line (p)", "IoU on image",
+         "inside (chance)", "units beyond both"),
         tuple(rows),
-        notes=("Chance: the same masks shuffled between cases. All pairs: agreement.csv.",),
-    )
+        notes=(
+            "IoU: on the layer's cells, over the cases that have the mask; on image: of enlarged maps, over all cases.",
+            "Shuffled: masks exchanged between cases, each in its own place. Moved: each mask at random places of its "
+            "own case. p is corrected over units and masks.",
+            "Inside: share of what is above threshold that lies in the mask; chance is the mask's share of the image. "
+            "All pairs: agreement.csv.",
+        ),
+    )  # fmt: skip
     picture = ReportPicture(
         agreement_strip(found.agreement, found.shown),
         "Agreement of the first units with every mask, and the best of all units for each mask beside chance.",
         f"Heat strip of {len(rows)} masks by {len(found.shown)} units.",
     )
     return Section("Agreement with masks", (), (table,), (picture,))
+
+
+def _beyond(row: AgreementRow) -> bool:
+    return row.p_shuffled < 0.05 and row.p_moved < 0.05
 
 
 def _calls_words(found: Found) -> str:
@@ -315,8 +331,14 @@ def _best_mask(rows: Sequence[AgreementRow], unit: int) -> str:
     own = [row for row in rows if row.unit == unit]
     if not own:
         return "–"
-    best = max(own, key=lambda row: row.iou)
-    return f"{best.mask} ({best.iou:.3f})"
+    best = max(own, key=lambda row: row.iou_cells)
+    return f"{best.mask} ({best.iou_cells:.3f})"
+
+
+def _contrast(row: UnitRow) -> str:
+    if row.contrast_low is None or row.contrast_high is None:
+        return _signed(row.contrast)
+    return f"{_signed(row.contrast)} [{_signed(row.contrast_low)}, {_signed(row.contrast_high)}]"
 
 
 def _signed(value: float | None) -> str:

@@ -25,6 +25,7 @@ from sightline.lab.planes import cube_shown, facing_of
 from sightline.lab.unit_gallery import COLLAGE, STRONGEST, GalleryCase
 from sightline.lab.unit_maps import Response, response
 from sightline.lab.unit_nifti import close_up, picture_of, source_response
+from sightline.measure.unit_scores import Over
 from sightline.region import Box, Region
 
 # grey values of radiographs are stretched between these percentiles of what is not black
@@ -48,6 +49,12 @@ class Called:
     called: NDArray[np.bool_]
     probability: NDArray[np.float64]
 
+    def group(self, over: Over) -> NDArray[np.bool_]:
+        """The cases that c is a share of, bool [n]."""
+        if over == "positives":
+            return self.truth
+        return self.called & (self.truth if over == "true_positives" else ~self.truth)
+
     def words(self, row: int) -> str:
         """The call against the truth."""
         if self.truth[row]:
@@ -55,15 +62,18 @@ class Called:
         return "false alarm" if self.called[row] else "true rejection"
 
 
-def top_cases(mean: NDArray[np.floating], enabled: NDArray[np.bool_], among: NDArray[np.int64]) -> list[int]:
-    """The cases that drive one unit most: by its mean activation (as released), those that enable it first.
+def top_cases(strength: NDArray[np.floating], mean: NDArray[np.floating], among: NDArray[np.int64]) -> list[int]:
+    """The cases that drive one unit most: by r_k, its activation summed where it is above its threshold.
+
+    The released code sorts by the mean over all places instead: then cases come first whose background is a little
+    brighter all over, and their pictures show hardly a contour. Cases of one r_k (none above) go by that mean.
 
     Args:
-        mean: [n], of the unit over a case's positions.
-        enabled: [n], it is above its threshold somewhere.
+        strength: [n], r_k.
+        mean: [n], over a case's places.
         among: rows to choose from.
     """
-    order = np.lexsort((among, -mean[among], ~enabled[among]))
+    order = np.lexsort((among, -mean[among], -strength[among]))
     return [int(row) for row in among[order][:COLLAGE]]
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib import patheffects
@@ -18,6 +20,7 @@ from sightline.lab.figures import PALETTE
 from sightline.lab.sheet import DPI, png_of
 
 NAMED = 10
+MOST_WRITTEN = 20
 
 
 @dataclass(frozen=True)
@@ -27,26 +30,38 @@ class AgreementRow:
     Attributes:
         unit: its number.
         mask: name of the mask.
-        iou: intersection over union, over all cases that have the mask.
-        null_95: what shuffled masks stay below 95 times in 100; None where that was not measured.
-        p: permutation p, corrected; None likewise.
         cases: that have the mask.
+        iou: intersection over union on the image grid, over all cases (Bau 2017).
+        iou_cells: the same on the layer's cells, over the cases that have the mask: what chance is held against.
+        inside: share of what is above threshold that lies in the mask.
+        chance: share of the image that the mask takes up.
+        shuffled_95: what masks shuffled between cases stay below 95 times in 100.
+        p_shuffled: corrected over units and masks; small where the unit follows the case, not a usual place alone.
+        moved_95: what masks moved to other places stay below.
+        p_moved: corrected likewise; small where the unit follows the place.
     """
 
     unit: int
     mask: str
-    iou: float
-    null_95: float | None
-    p: float | None
     cases: int
+    iou: float
+    iou_cells: float
+    inside: float
+    chance: float
+    shuffled_95: float
+    p_shuffled: float
+    moved_95: float
+    p_moved: float
 
 
-def ranked_curve(ranked: Sequence[UnitRow], low: NDArray[np.float64], high: NDArray[np.float64], over: str) -> bytes:
+def ranked_curve(
+    ranked: Sequence[UnitRow], low: NDArray[np.float64] | None, high: NDArray[np.float64] | None, over: str
+) -> bytes:
     """c_k by rank as a PNG; ties as thick lines, and the band that shuffled labels stay within 95 times in 100.
 
     Args:
         ranked: units, first rank first.
-        low: [u], lower end of the band, in the same order.
+        low: [u], lower end of the band, in the same order; None without a band.
         high: [u], upper end.
         over: what c is a share of, in words.
     """
@@ -55,7 +70,8 @@ def ranked_curve(ranked: Sequence[UnitRow], low: NDArray[np.float64], high: NDAr
     axes = figure.subplots()
     ranks = np.arange(1, len(ranked) + 1)
     c = np.array([row.c for row in ranked])
-    axes.fill_between(ranks, low, high, color="#888888", alpha=0.28, linewidth=0, step="mid")
+    if low is not None and high is not None:
+        axes.fill_between(ranks, low, high, color="#888888", alpha=0.28, linewidth=0, step="mid")
     axes.plot(ranks, c, color=PALETTE[0], linewidth=1.6)
     start = 0
     while start < len(ranked):
@@ -67,15 +83,20 @@ def ranked_curve(ranked: Sequence[UnitRow], low: NDArray[np.float64], high: NDAr
     if clear.any():
         axes.plot(ranks[clear], c[clear], "o", color=PALETTE[2], markersize=4.5, markeredgecolor="white",
                   markeredgewidth=0.5)  # fmt: skip
-    axes.set(xlim=(0.4, len(ranked) + 0.6), ylim=(-0.02, 1.04), xlabel="rank of the unit",
-             ylabel=f"c: share of {over}\nin which the unit is enabled")  # fmt: skip
+    lowest = min(float(c.min()), 1.0 if low is None else float(low.min()))
+    # where all units are enabled nearly everywhere the curve would be a line at the top
+    bottom = -0.02 if lowest < 0.5 else 0.1 * math.floor(10 * lowest) - 0.02
+    words = "" if bottom < 0 else f" (axis starts at {bottom + 0.02:.1f})"
+    axes.set(xlim=(0.4, len(ranked) + 0.6), ylim=(bottom, 1.02), xlabel="rank of the unit",
+             ylabel=f"c: share of {over}\nin which the unit is enabled{words}")  # fmt: skip
     axes.grid(axis="y", color="#e4e4e4", linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
-    handles = [
+    handles: list[Any] = [
         Line2D([], [], color=PALETTE[0], linewidth=1.6, label="units by rank"),
         Line2D([], [], color=PALETTE[1], linewidth=4.0, label="ties: the order within is by contrast"),
-        Patch(color="#888888", alpha=0.28, linewidth=0, label="95 of 100 shuffles of the labels"),
     ]
+    if low is not None:
+        handles.append(Patch(color="#888888", alpha=0.28, linewidth=0, label="95 of 100 shuffles of the labels"))
     if clear.any():
         handles.append(Line2D([], [], color=PALETTE[2], marker="o", linestyle="", label="p < 0.05, corrected"))
     figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=10)
@@ -83,49 +104,48 @@ def ranked_curve(ranked: Sequence[UnitRow], low: NDArray[np.float64], high: NDAr
 
 
 def agreement_strip(rows: Sequence[AgreementRow], units: Sequence[int]) -> bytes:
-    """Agreement of units (columns, first ranks first) with masks (rows) as a PNG.
+    """Agreement of units (columns, in the order given) with masks (rows) as a PNG, on the layer's cells.
 
-    A cell is framed where it lies above its 95% line of chance. The panel on the right has the best unit of each mask
-    beside that line.
+    A cell is framed where it lies above both 95% lines of chance. The panel on the right has the best of all units for
+    each mask beside these lines.
     """
     masks = list(dict.fromkeys(row.mask for row in rows))
     at = {(row.mask, row.unit): row for row in rows}
-    values = np.array([[at[mask, unit].iou if (mask, unit) in at else np.nan for unit in units] for mask in masks])
-    top = float(np.nanmax(values)) if np.isfinite(values).any() else 1.0
-    figure = Figure(figsize=(10.2, 1.75 + 0.36 * len(masks)), dpi=DPI, facecolor="white", layout="constrained")
+    values = np.array([[at[mask, unit].iou_cells for unit in units] for mask in masks])
+    top = max(float(values.max()), 1e-6)
+    figure = Figure(figsize=(10.2, 1.85 + 0.36 * len(masks)), dpi=DPI, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
-    heat, side = figure.subplots(1, 2, width_ratios=(3.4, 1.0))
-    image = heat.imshow(values, cmap="cividis", vmin=0.0, vmax=max(top, 1e-6), aspect="auto")
+    heat, side = figure.subplots(1, 2, width_ratios=(2.6, 1.0))
+    image = heat.imshow(values, cmap="cividis", vmin=0.0, vmax=top, aspect="auto")
     for y, mask in enumerate(masks):
         for x, unit in enumerate(units):
-            row = at.get((mask, unit))
-            if row is not None and row.null_95 is not None and row.iou > row.null_95:
-                heat.add_patch(
-                    Rectangle((x - 0.46, y - 0.44), 0.92, 0.88, fill=False, edgecolor="#ff5c39", linewidth=1.6)
-                )
-            if row is not None and len(units) <= 20:
-                ink = "black" if row.iou > 0.6 * top else "white"
-                heat.text(x, y, f"{row.iou:.2f}".lstrip("0"), ha="center", va="center", fontsize=8, color=ink)
+            row = at[mask, unit]
+            if row.iou_cells > max(row.shuffled_95, row.moved_95):
+                place = (x - 0.46, y - 0.44)
+                heat.add_patch(Rectangle(place, 0.92, 0.88, fill=False, edgecolor="#ff5c39", linewidth=1.6))
+            if len(units) <= MOST_WRITTEN:
+                ink = "black" if row.iou_cells > 0.6 * top else "white"
+                heat.text(x, y, f"{row.iou_cells:.2f}"[1:], ha="center", va="center", fontsize=8, color=ink)
     heat.set_xticks(range(len(units)), [str(unit) for unit in units], fontsize=9)
-    heat.set_yticks(range(len(masks)), masks, fontsize=9)
-    heat.set_xlabel("unit, first rank on the left; framed: above chance")
-    for y, mask in enumerate(masks):
-        own = [row for row in rows if row.mask == mask]
-        best = max(own, key=lambda row: row.iou)
-        side.plot([0, best.iou], [y, y], color="#bbbbbb", linewidth=1.0)
-        side.plot(best.iou, y, "o", color=PALETTE[0], markersize=6)
-        if best.null_95 is not None:
-            side.plot([best.null_95] * 2, [y - 0.36, y + 0.36], color=PALETTE[1], linewidth=2.4)
-        side.annotate(f"{best.unit}", (best.iou, y), (7, 0), textcoords="offset points", va="center", fontsize=9)
-    side.set(ylim=(len(masks) - 0.5, -0.5), yticks=[], xlabel="IoU of the best of all units")
-    side.set_xlim(0, 1.25 * max((row.iou for row in rows), default=1.0) or 1.0)
+    heat.set_yticks(range(len(masks)), masks, fontsize=9, parse_math=False)
+    heat.set_xlabel("unit; framed: above both lines of chance")
+    best = [max((row for row in rows if row.mask == mask), key=lambda row: row.iou_cells) for mask in masks]
+    for y, row in enumerate(best):
+        side.plot([0, row.iou_cells], [y, y], color="#bbbbbb", linewidth=1.0)
+        side.plot(row.iou_cells, y, "o", color=PALETTE[0], markersize=6)
+        for line, colour, dash in ((row.shuffled_95, PALETTE[1], "solid"), (row.moved_95, PALETTE[6], (0, (2, 1)))):
+            side.plot([line] * 2, [y - 0.36, y + 0.36], color=colour, linewidth=2.2, linestyle=dash)
+        side.annotate(str(row.unit), (row.iou_cells, y), (7, 0), textcoords="offset points", va="center", fontsize=9)
+    most = max(max(row.iou_cells, row.shuffled_95, row.moved_95) for row in best)
+    side.set(ylim=(len(masks) - 0.5, -0.5), yticks=[], xlim=(0, 1.25 * most or 1.0), xlabel="IoU, best of all units")
     side.spines[["top", "right", "left"]].set_visible(False)
-    figure.colorbar(image, ax=heat, label="IoU", fraction=0.03, pad=0.01)
-    handles = [
+    figure.colorbar(image, ax=heat, label="IoU on cells", fraction=0.03, pad=0.01)
+    handles: list[Any] = [
         Line2D([], [], marker="o", linestyle="", color=PALETTE[0], label="best of all units, with its number"),
-        Line2D([], [], color=PALETTE[1], linewidth=2.4, label="95% line of shuffled masks"),
+        Line2D([], [], color=PALETTE[1], linewidth=2.2, label="95% line, masks shuffled between cases"),
+        Line2D([], [], color=PALETTE[6], linewidth=2.2, linestyle=(0, (2, 1)), label="95% line, masks moved"),
     ]
-    figure.legend(handles=handles, loc="outside lower right", ncols=2, frameon=False, fontsize=9.5)
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9.5)
     return png_of(figure)
 
 

@@ -184,7 +184,11 @@ def _pictures(head: GalleryHead, cases: Sequence[GalleryCase]) -> bytes:
     side = 3.1
     row = side + 0.42
     sheet = Sheet(0.3 + 3 * (side + _GAP), 1.05 + len(cases) * row + 0.42)
-    _heading(sheet, head, f"the {len(cases)} strongest in detail: plain, with the unit, and close up")
+    _heading(
+        sheet,
+        head,
+        f"the {len(cases)} strongest in detail: as marked, where the unit responds, and close up",
+    )
     for n, case in enumerate(cases):
         y = 1.05 + n * row
         _words(sheet, 0.15, y + 0.05, case, sheet.width - 0.3, n + 1, one_line=True)
@@ -287,7 +291,7 @@ def _words(
         return
     most = int(width / 0.075)
     sheet.text(left, y, f"{n}  {_shortened(case.title, most - 4)}", size=8.5, color=INK)
-    sheet.text(left, y + 0.14, case.facts[:most], size=8, color="#444444")
+    sheet.text(left, y + 0.14, textwrap.shorten(case.facts, most + 2, placeholder=" …"), size=8, color="#444444")
     sheet.text(left, y + 0.28, said, size=8, color=colour)
 
 
