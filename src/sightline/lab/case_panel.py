@@ -29,7 +29,7 @@ FOOT = (
     "Contours: where a unit is above its threshold. Names are experts' words for what a unit responds to in other "
     "vertebrae; they are no finding in this one. "
 )
-SEEN = "White frame: what the network saw."
+SEEN = "Dotted frame: what the network saw."
 NO_DIAGNOSIS = "A network's output, not a diagnosis."
 FOOT += NO_DIAGNOSIS
 _LEFT = 2.75
@@ -226,7 +226,7 @@ def _unit_row(sheet: Sheet, panel: CasePanel, unit: PanelUnit, left: float, top:
 
 def _examples(sheet: Sheet, unit: PanelUnit, left: float, top: float, side: float) -> None:
     if not unit.examples:
-        sheet.text(left, top + side / 2, "no gallery", size=9, color="#777777", style="italic")
+        sheet.text(left, top + side / 2, "no gallery: not among the first ranks", size=9, color="#777777", style="italic")
     for n, picture in enumerate(unit.examples[:_THUMBS]):
         axes = sheet.axes(left + n * (side + 0.08), top, side, side)
         high, wide = picture.shape[:2]
