@@ -12,7 +12,7 @@ import torch
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import boxes, explain, explained_step, maps, memory, page, reading, step  # noqa: E402
+from benchmarks import boxes, explain, explained_step, maps, memory, page, patches, reading, step  # noqa: E402
 from benchmarks.timing import Result, Row, Unequal, alternate  # noqa: E402
 from sightline.cohorts.transforms import View  # noqa: E402
 
@@ -157,3 +157,15 @@ def test_the_page_keeps_machines_and_earlier_results(tmp_path):
     page.keep(tmp_path, {"machine": "Two", "measured": "tomorrow"}, [replace(second, notes=("Anew.",))])
     assert page.render(tmp_path).count("## Two\n") == 1 and "Anew." in page.render(tmp_path)
     assert "1.05" in page.summary(first)
+
+
+def test_patches_run_and_are_monais():
+    chosen = patches.settings("cpu", toy=True)
+    result = patches.measure(chosen)
+    assert len(result.rows) == 4 and {r.goal for r in result.rows} == {1.0}
+    ct, placements = patches.make(chosen, (0.5, 0.5, 2.0))
+    theirs = patches.whole_ct(ct, placements)
+    assert patches.check(patches.ours(ct, placements), theirs) < 0.6
+    # a patch that lies elsewhere is seen
+    with pytest.raises(Unequal, match="differ by up to"):
+        patches.check(patches.ours(ct, placements[::-1]), theirs)
