@@ -226,7 +226,9 @@ def _unit_row(sheet: Sheet, panel: CasePanel, unit: PanelUnit, left: float, top:
 
 def _examples(sheet: Sheet, unit: PanelUnit, left: float, top: float, side: float) -> None:
     if not unit.examples:
-        sheet.text(left, top + side / 2, "no gallery: not among the first ranks", size=9, color="#777777", style="italic")
+        sheet.text(
+            left, top + side / 2, "no gallery: not among the first ranks", size=9, color="#777777", style="italic"
+        )
     for n, picture in enumerate(unit.examples[:_THUMBS]):
         axes = sheet.axes(left + n * (side + 0.08), top, side, side)
         high, wide = picture.shape[:2]
