@@ -96,7 +96,7 @@ RECIPES: dict[str, tuple[str, Callable[[], Recipe]]] = {
     ),
     "spine": ("encoder of a 3D U-Net on patches of a CT (Engstler 2022)", engstler2022.base_recipe),
     "spine-small": (
-        "the same with an eighth of its channels, for CPUs",
+        "a quarter of its channels, cubes of 48 voxels, a short training: for CPUs",
         lambda: engstler2022.small(engstler2022.base_recipe()),
     ),
     "spine-maps": ("3D class maps in place of its head", engstler2022.with_maps),
