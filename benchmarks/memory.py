@@ -119,14 +119,14 @@ def peak_of(side: str, chosen: Settings) -> dict[str, int]:
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
     else:
-        before = _resident("VmRSS")
+        before = resident("VmRSS")
     for _ in range(3):
         call()
-    peak = torch.cuda.max_memory_allocated() if chosen.device == "cuda" else _resident("VmHWM")
+    peak = torch.cuda.max_memory_allocated() if chosen.device == "cuda" else resident("VmHWM")
     return {"peak": peak, "added": max(0, peak - before)}
 
 
-def _resident(what: str) -> int:
+def resident(what: str) -> int:
     """VmRSS (now) or VmHWM (highest) of this process in bytes."""
     status = Path("/proc/self/status")
     if status.is_file():
