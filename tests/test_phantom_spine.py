@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from sightline.cohorts import verse
-from sightline.cohorts.phantom.spine import FINDINGS, write_spines, write_subject
+from sightline.cohorts.phantom.spine import write_spines, write_subject
 from sightline.cohorts.phantom.spine_plan import LOSSES
-from sightline.cohorts.spine import LABELS, SUBREGIONS
+from sightline.cohorts.spine import FINDINGS, LABELS, SUBREGIONS
 from sightline.errors import CohortError
 from sightline.io.ct import read_ct
 

@@ -23,12 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sightline.cohorts.phantom.spine_chain import Column, Placed, stack
-from sightline.cohorts.phantom.spine_content import BULGED_WALL, DEPRESSED_LOWER, DEPRESSED_UPPER, SCLEROTIC_BAND
 from sightline.cohorts.phantom.spine_plan import Person, plan_person
 from sightline.cohorts.phantom.spine_preview import preview
 from sightline.cohorts.phantom.spine_scan import draw_spine, finished
 from sightline.cohorts.phantom.spine_series import Series, oriented, plan_series
-from sightline.cohorts.spine import LEVELS, RANKS
+from sightline.cohorts.spine import FINDINGS, LEVELS, RANKS
 from sightline.cohorts.verse_gradings import FIELDS
 from sightline.errors import CohortError
 from sightline.frame import FloatArray
@@ -38,12 +37,6 @@ from sightline.io.nifti import write_volume
 _CYCLE = ("training", "test", "validation", "training", "training", "test", "training", "training", "training", "test",
           "training", "training", "validation", "training", "test", "training", "training", "test", "validation",
           "training")  # fmt: skip
-FINDINGS = {
-    DEPRESSED_UPPER: "depressed superior endplate",
-    DEPRESSED_LOWER: "depressed inferior endplate",
-    SCLEROTIC_BAND: "sclerotic band",
-    BULGED_WALL: "bulged wall",
-}
 
 
 @dataclass(frozen=True)

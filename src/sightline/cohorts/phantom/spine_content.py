@@ -12,7 +12,7 @@ from sightline.cohorts.phantom.spine_solids import Floats
 
 # numbers of SUBREGIONS in cohorts/spine.py
 BORDER, BODY, DISC, UPPER_ENDPLATE, LOWER_ENDPLATE = 49, 50, 100, 101, 102
-# of the finding mask
+# of FINDINGS there: the finding mask
 DEPRESSED_UPPER, DEPRESSED_LOWER, SCLEROTIC_BAND, BULGED_WALL = 1, 2, 3, 4
 _BORDER_MM, _PLATE_MM = 3.0, 2.5
 # the band of pressed and healing bone lies this deep under the endplate, and is this thick
