@@ -104,7 +104,7 @@ def dissect(
     passes = pass_through(reader, cohort, view, out, stamp, batch_size=PASSES_BATCH[type(view)], top=top, engine=engine)
     called = _called(cohort, passes.probabilities(independent=run.recipe.independent), name)
     among = _among(called, over, cohort, split)
-    scores = score(passes.readings, called, over, cohort, units)
+    scores = score(passes.readings, called, over, cohort)
     rows = unit_rows(scores, passes.thresholds)
     about = {
         "title": run.recipe.title,

@@ -44,7 +44,7 @@ class UnitRow:
         n_pos: number of cases that c is a share of.
         ties: how many units have the same c, this one included.
         auc: how well r_k alone tells positives from negatives; None without negatives.
-        contrast_low, contrast_high: 95% bootstrap interval of the contrast, of the first ranks.
+        contrast_low, contrast_high: 95% bootstrap interval of the contrast, over patients.
     """
 
     unit: int

@@ -27,7 +27,7 @@ BAND_PERMUTATIONS = 2000
 SEED = 0
 
 
-def score(readings: Readings, called: Called, over: Over, cohort: Cohort, top: int) -> UnitScores:
+def score(readings: Readings, called: Called, over: Over, cohort: Cohort) -> UnitScores:
     """The scores of every unit; labels of a patient's cases are permuted together."""
     return unit_scores(
         readings.enabled,
@@ -37,7 +37,7 @@ def score(readings: Readings, called: Called, over: Over, cohort: Cohort, top: i
         strength=readings.strength,
         peak=readings.peak,
         patients=_patients(cohort),
-        top=top,
+        top=readings.above.shape[1],
         seed=SEED,
     )
 

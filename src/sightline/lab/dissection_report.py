@@ -141,8 +141,8 @@ def _summary(dissection: Dissection, found: Found) -> list[str]:
         best = max(found.agreement, key=lambda row: row.iou_cells)
         text.append(
             f"Best agreement with a mask: unit {best.unit} on {best.mask}, IoU {best.iou_cells:.3f}; chance stays "
-            f"below {max(best.shuffled_95, best.moved_95):.3f} 95 times in 100. {len(above)} units agree with a mask beyond "
-            "chance of either kind."
+            f"below {max(best.shuffled_95, best.moved_95):.3f} 95 times in 100. {len(above)} units "
+            "agree with a mask beyond chance of either kind."
         )
     text.append(_calls_words(found))
     names = len(dissection.concepts)

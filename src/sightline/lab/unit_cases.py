@@ -30,6 +30,8 @@ from sightline.region import Box, Region
 
 # grey values of radiographs are stretched between these percentiles of what is not black
 WINDOW_PERCENT = (1.0, 99.7)
+# said last: body part and hardware tell more
+_PROJECTIONS = ("frontal", "lateral", "oblique", "multiscan")
 Cells = Mapping[tuple[int, int], tuple[NDArray[np.float64], NDArray[np.float64] | None]]
 
 
@@ -201,7 +203,8 @@ def facts_of(case: Case) -> str:
     words += [facts[name] for name in ("deformity",) if facts.get(name)]
     words += ["foreign material"] if facts.get("foreign") in ("1", "True", "true", "yes") else []
     if "level" not in facts:
-        words += [name for name, value in facts.items() if value == "1" and name != "mixed"]
+        flags = [name for name, value in facts.items() if value == "1" and name != "mixed"]
+        words += sorted(flags, key=lambda name: name in _PROJECTIONS)
     else:
         words.insert(0, facts["level"])
     return ", ".join(words)

@@ -19,7 +19,7 @@ from sightline.lab.dissection import UnitRow
 from sightline.lab.figures import PALETTE
 from sightline.lab.sheet import DPI, png_of
 
-NAMED = 10
+NAMED = 6
 MOST_WRITTEN = 20
 
 
