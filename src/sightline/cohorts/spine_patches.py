@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, nullcontext
@@ -85,8 +85,44 @@ def cut(
             f"None of the {sum(len(s.vertebrae) for s in spines)} vertebrae of {len(spines)} series has a grade.",
             "Give the table of gradings (--gradings FILE, with --columns where its columns have other names).",
         )
-    destination = Path(destination)
     cutting = Cutting(side, spacing_mm, mode, anti_alias)
+    records, refused = _cut_all(spines, wanted, Path(destination), cutting, workers, progress)
+    cases = [
+        _case(spine, vertebra, entry, Path(destination), cutting, positive_if)
+        for spine in spines
+        if spine.series in records
+        for vertebra, entry in _paired(wanted[spine.series], records[spine.series])
+    ]
+    about = {
+        "layout": "patches of vertebrae",
+        "patches": f"{side} voxels of {spacing_mm:g} mm, {mode}{', anti-aliased' if anti_alias else ''}",
+        "fractured": f"Genant's grade {positive_if} or higher",
+        "counts": _counts(spines, cases),
+    }
+    about |= _warnings(spines, records)
+    cohort = Cohort(name, CLASSES, tuple(cases), Path(destination), about)
+    rejects = tuple(refused[spine.series] for spine in spines if spine.series in refused)
+    return _with_splits(cohort, fractions, seed), rejects
+
+
+def _kind_of(vertebra: Vertebra) -> str:
+    """What becomes of a vertebra."""
+    if RANKS[vertebra.label] < FIRST:
+        return "cervical"
+    if vertebra.excluded:
+        return "excluded"
+    return "without grade" if vertebra.grade is None else "cut"
+
+
+def _cut_all(
+    spines: Sequence[Spine],
+    wanted: Mapping[str, Sequence[Vertebra]],
+    destination: Path,
+    cutting: Cutting,
+    workers: int,
+    progress: Bar | None,
+) -> tuple[dict[str, Document], dict[str, Reject]]:
+    """The record of every series that is cut, now or before, and why the others are not, by series."""
     records: dict[str, Document] = {}
     refused: dict[str, Reject] = {}
     jobs: list[Job] = []
@@ -114,31 +150,7 @@ def cut(
                     records[series] = outcome
                 advance(1)
         shutil.rmtree(destination / STAGING, ignore_errors=True)
-    cases = [
-        _case(spine, vertebra, entry, destination, cutting, positive_if)
-        for spine in spines
-        if spine.series in records
-        for vertebra, entry in _paired(wanted[spine.series], records[spine.series])
-    ]
-    about = {
-        "layout": "patches of vertebrae",
-        "patches": f"{side} voxels of {spacing_mm:g} mm, {mode}{', anti-aliased' if anti_alias else ''}",
-        "fractured": f"Genant's grade {positive_if} or higher",
-        "counts": _counts(spines, cases),
-    }
-    about |= _warnings(spines, records)
-    cohort = Cohort(name, CLASSES, tuple(cases), destination, about)
-    rejects = tuple(refused[spine.series] for spine in spines if spine.series in refused)
-    return _with_splits(cohort, fractions, seed), rejects
-
-
-def _kind_of(vertebra: Vertebra) -> str:
-    """What becomes of a vertebra."""
-    if RANKS[vertebra.label] < FIRST:
-        return "cervical"
-    if vertebra.excluded:
-        return "excluded"
-    return "without grade" if vertebra.grade is None else "cut"
+    return records, refused
 
 
 def _each(jobs: Sequence[Job], workers: int) -> Iterator[tuple[str, Document | Reject]]:
