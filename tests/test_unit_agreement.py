@@ -42,7 +42,7 @@ class Made:
     def cover(self):
         n = len(self.made)
         return {
-            name: mask.reshape(n, 6, BLOCK, 6, BLOCK).mean((2, 4)).reshape(n, -1).astype(np.float32)
+            name: mask.reshape(n, 6, BLOCK, 6, BLOCK).mean((2, 4)).reshape(n, -1).astype(np.float16)
             for name, mask in self.masks.items()
         }
 
@@ -94,7 +94,7 @@ def test_the_null_is_that_of_a_loop(null):
     exchange = Exchange(made.cover["finding"][marked], CELLS, null, 30, 3)
     for u in range(4):
         maps = made.made[marked, u].reshape(len(marked), -1)
-        own, drawn = exchange.shared(maps)
+        own, drawn = exchange.shared(*np.nonzero(maps))
         assert own == pytest.approx((made.large[marked, u] & mask[marked]).sum() / BLOCK**2, abs=1e-5)
         for r, row in enumerate(exchange.draws):
             total = 0

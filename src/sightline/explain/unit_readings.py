@@ -49,7 +49,8 @@ class Readings:
         maps: uint8 [n, u, bytes], the cells above T_k, eight to a byte (numpy.packbits), or None without masks.
         map_voxels: int32 [n, u], voxels of the image grid above T_k after enlargement, or None without masks.
         mask_voxels: int32 [n] by mask, voxels of the mask on the image grid.
-        cover: float32 [n, cells] by mask, share of each cell that the mask covers.
+        cover: float16 [n, cells] by mask, share of each cell that the mask covers; exact where a cell has a power of
+            two voxels up to 2048.
         shared: int32 [n, u] by mask, voxels of the image grid in mask and enlarged map.
     """
 
@@ -66,7 +67,7 @@ class Readings:
     maps: NDArray[np.uint8] | None = None
     map_voxels: NDArray[np.int32] | None = None
     mask_voxels: Mapping[str, NDArray[np.int32]] = field(default_factory=dict)
-    cover: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    cover: Mapping[str, NDArray[np.float16]] = field(default_factory=dict)
     shared: Mapping[str, NDArray[np.int32]] = field(default_factory=dict)
 
     @property
@@ -292,7 +293,7 @@ class _Reading:
     def _mask_array(self, kind: str, name: str, row: tuple[int, ...]) -> GrowingArray:
         known = self.by_mask[kind]
         if name not in known:
-            dtype = np.float32 if kind == "cover" else np.int32
+            dtype = np.float16 if kind == "cover" else np.int32
             known[name] = self._array(f"{kind}_{len(known):02d}", row, dtype)
         return known[name]
 

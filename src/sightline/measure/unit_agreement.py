@@ -52,7 +52,7 @@ class Overlaps(Protocol):
         """Voxels of a mask, [n] by name."""
 
     @property
-    def cover(self) -> Mapping[str, NDArray[np.float32]]:
+    def cover(self) -> Mapping[str, NDArray[np.floating[Any]]]:
         """Share of each cell that a mask covers, [n, cells] by name."""
 
     @property
@@ -199,17 +199,13 @@ def _against_chance(
     exchange: Exchange, maps: NDArray[np.uint8], marked: IntArray, units: IntArray, families: int
 ) -> dict[str, FloatArray]:
     """IoU on cells of each unit, its null, and p; a block of units at a time."""
-    cells = exchange.cover.shape[1]
-    mask = float(exchange.cover.sum())
     found = {name: np.zeros(len(units)) for name in ("iou_cells", "null_mean", "null_high", "p", "p_max")}
     standing, largest = np.zeros(len(units)), np.zeros(len(exchange.draws))
-    step = max(1, _BYTES_AT_ONCE // (len(marked) * cells))
+    step = max(1, _BYTES_AT_ONCE // (len(marked) * exchange.width))
     for i in range(0, len(units), step):
-        packed = maps[marked[:, None], units[i : i + step][None]]
-        bits = np.unpackbits(packed, axis=-1, count=cells).astype(bool)
-        for j in range(bits.shape[1]):
-            own, drawn = exchange.shared(bits[:, j])
-            total = mask + float(bits[:, j].sum())
+        for j, (case, cell) in enumerate(_above(maps, marked, units[i : i + step], exchange.width)):
+            own, drawn = exchange.shared(case, cell)
+            total = exchange.covered + len(cell)
             slack = 1e-9 * max(1.0, own)
             null = drawn / (total - drawn)
             found["iou_cells"][i + j] = own / (total - own)
@@ -225,3 +221,16 @@ def _against_chance(
     reached = len(largest) - np.searchsorted(np.sort(largest), standing, side="left")
     found["p_max"] = np.minimum(1.0, np.maximum(families * (1 + reached) / (1 + len(largest)), found["p"]))
     return found
+
+
+def _above(maps: NDArray[np.uint8], marked: IntArray, units: IntArray, cells: int) -> list[tuple[IntArray, IntArray]]:
+    """Case (place in `marked`, ascending) and cell of all that is above threshold, by unit; some cases at a time."""
+    found: list[list[tuple[IntArray, IntArray]]] = [[] for _ in units]
+    step = max(1, _BYTES_AT_ONCE // (len(units) * cells))
+    for i in range(0, len(marked), step):
+        packed = maps[marked[i : i + step, None], units[None]]
+        bits = np.unpackbits(packed, axis=-1, count=cells)
+        for j, pairs in enumerate(found):
+            case, cell = np.nonzero(bits[:, j])
+            pairs.append((case + i, cell))
+    return [(np.concatenate([c for c, _ in pairs]), np.concatenate([c for _, c in pairs])) for pairs in found]

@@ -7,13 +7,12 @@ only their few cells are multiplied.
 
 from __future__ import annotations
 
-import math
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import irfftn, rfftn
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, vstack
 
 from sightline.measure.classification import FloatArray, IntArray
 
@@ -35,41 +34,49 @@ class Exchange:
     """
 
     def __init__(
-        self, cover: NDArray[np.floating], cells: tuple[int, ...], null: Null, permutations: int, seed: int
+        self, cover: NDArray[np.floating[Any]], cells: tuple[int, ...], null: Null, permutations: int, seed: int
     ) -> None:
-        self.cover, self.cells, self.null = np.asarray(cover, dtype=np.float64), cells, null
+        self.cells, self.null = cells, null
+        n, self.width = cover.shape
+        # masks are small, and may come from a file larger than the memory
+        step = max(1, _CELLS_AT_ONCE // self.width)
+        self._cover = vstack([csr_array(cover[i : i + step].astype(np.float64)) for i in range(0, n, step)], "csr")
+        self._by_cell = self._cover.T.tocsr()
+        self.covered = float(self._cover.sum())
         random = np.random.default_rng(seed)
-        n = len(self.cover)
         if null == "masks":
             self.draws = random.permuted(np.tile(np.arange(n, dtype=np.int32), (permutations, 1)), axis=1)
-            self._columns = np.ascontiguousarray(self.cover.T)
         else:
-            self.draws = random.integers(0, math.prod(cells), (permutations, n), dtype=np.int32)
+            self.draws = random.integers(0, self.width, (permutations, n), dtype=np.int32)
 
-    def shared(self, maps: NDArray[np.bool_]) -> tuple[float, FloatArray]:
-        """Cells that maps [n, cells] share with their own masks, and with those of each draw [permutations]."""
-        case, cell = np.nonzero(maps)
-        own = float(self.cover[case, cell].sum())
-        drawn = np.zeros(len(self.draws))
+    def shared(self, case: IntArray, cell: IntArray) -> tuple[float, FloatArray]:
+        """Cells that maps share with their own masks, and with those of each draw [permutations].
+
+        Args:
+            case: case of each cell above the threshold, ascending.
+            cell: its flat place on the grid.
+        """
+        own, drawn = 0.0, np.zeros(len(self.draws))
         active, counts = np.unique(case, return_counts=True)
         ends = np.concatenate([[0], np.cumsum(counts)])
-        width = len(self.cover) if self.null == "masks" else self.cover.shape[1]
-        step = max(1, _CELLS_AT_ONCE // max(len(drawn), width))
+        columns = self._cover.shape[0] if self.null == "masks" else self.width
+        step = max(1, _CELLS_AT_ONCE // max(len(drawn), columns))
         for i in range(0, len(active), step):
             rows = active[i : i + step]
             bounds = ends[i : i + len(rows) + 1]
             table = self._table(rows, cell[bounds[0] : bounds[-1]], bounds - bounds[0])
-            places = self.draws[:, rows].astype(np.int64) + np.arange(len(rows)) * width
+            own += float(table[np.arange(len(rows)), rows if self.null == "masks" else 0].sum())
+            places = self.draws[:, rows].astype(np.int64) + np.arange(len(rows)) * columns
             drawn += table.ravel().take(places).sum(axis=1)
         return own, drawn
 
     def _table(self, rows: IntArray, cell: IntArray, bounds: IntArray) -> FloatArray:
         """What each map shares with every mask, [rows, n], or with its own at every place, [rows, cells]."""
-        above = csr_array((np.ones(len(cell)), cell, bounds), shape=(len(rows), self.cover.shape[1]))
+        above = csr_array((np.ones(len(cell)), cell, bounds), shape=(len(rows), self.width))
         if self.null == "masks":
-            return np.asarray(above @ self._columns)
+            return np.asarray((above @ self._by_cell).toarray())
         axes = tuple(range(1, len(self.cells) + 1))
         grid = (len(rows), *self.cells)
         moved = np.conj(rfftn(above.toarray().reshape(grid), axes=axes))
-        moved *= rfftn(self.cover[rows].reshape(grid), axes=axes)
+        moved *= rfftn(self._cover[rows].toarray().reshape(grid), axes=axes)
         return np.asarray(irfftn(moved, s=self.cells, axes=axes)).reshape(len(rows), -1)
