@@ -164,7 +164,7 @@ def test_galleries_of_volumes_grow_with_their_cases(spines):
 
 
 def test_facts_of_a_vertebra_come_first(spines):
-    assert facts_of(spines[1]) == "L1, fractured, grade 2, wedge" and facts_of(spines[0]) == "L1, intact"
+    assert facts_of(spines[1]) == "L1, grade 2, wedge, fractured" and facts_of(spines[0]) == "L1, intact"
 
 
 # -- pictures --

@@ -24,7 +24,8 @@ from sightline.explain.unit_layer import UnitLayer, default_layer, mixes_images
 from sightline.lab.concepts import keep_concepts, read_concepts
 from sightline.lab.dissection import EXAMPLES, By, Dissection, UnitRow, named, open_dissection, write_table, write_units
 from sightline.lab.dissection_numbers import agreement_of, agreement_rows, call_rows, null_band, score, unit_rows
-from sightline.lab.dissection_report import Found, over_words, write_dissection_report
+from sightline.lab.dissection_report import write_dissection_report
+from sightline.lab.dissection_words import Found, over_words
 from sightline.lab.gallery import safe_name
 from sightline.lab.predict import laid_out, same_classes
 from sightline.lab.progress import progress

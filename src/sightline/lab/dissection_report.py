@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from sightline.lab.dissection import By, Dissection, UnitRow
-from sightline.lab.dissection_numbers import FEW, Band
+from sightline.lab.dissection import Dissection, UnitRow
+from sightline.lab.dissection_numbers import FEW
+from sightline.lab.dissection_words import (
+    BY_WORDS,
+    Found,
+    beyond,
+    calls_words,
+    contrast_words,
+    over_words,
+    p_words,
+    signed,
+    summary,
+)
 from sightline.lab.report import ReportPicture, ReportTable, Section, write_report
-from sightline.lab.unit_figures import AgreementRow, CallRow, agreement_strip, calls_compared, ranked_curve
+from sightline.lab.unit_figures import AgreementRow, agreement_strip, calls_compared, ranked_curve
 
 ON_PAGE = 10
 IN_DETAIL = 3
@@ -58,34 +68,6 @@ HOW_TO_READ: tuple[tuple[str, str], ...] = (
 )
 
 
-@dataclass(frozen=True, eq=False)
-class Found:
-    """What a report shows besides the units themselves.
-
-    Attributes:
-        band: what shuffled labels keep c within, or None without negatives.
-        agreement: a row a unit and mask; empty without masks.
-        without_agreement: why there is none, in words.
-        calls: a row a unit; empty where a side has no case.
-        true_calls, false_alarms: how many cases.
-        shown: units with galleries, in this order.
-        by: what they were chosen by.
-        n_against: cases that c is held against: negatives, or for false alarms the other negatives.
-        notes: what a reader has to know of this network or cohort besides.
-    """
-
-    band: Band | None
-    agreement: tuple[AgreementRow, ...]
-    without_agreement: str
-    calls: tuple[CallRow, ...]
-    true_calls: int
-    false_alarms: int
-    shown: tuple[int, ...]
-    by: By
-    n_against: int
-    notes: tuple[str, ...] = ()
-
-
 def write_dissection_report(path: Path, dissection: Dissection, found: Found) -> None:
     """Write the page; pictures are taken from the dissection's folder."""
     sections = [_ranks(dissection, found), *_galleries(dissection, found), _agreement(dissection, found)]
@@ -93,63 +75,11 @@ def write_dissection_report(path: Path, dissection: Dissection, found: Found) ->
     write_report(
         path,
         title=f"What {dissection.layer} responds to: {dissection.about['title']}",
-        summary=_summary(dissection, found),
+        summary=summary(dissection, found),
         sections=sections,
         provenance=dissection.about,
         how_to_read=HOW_TO_READ,
     )
-
-
-_BY: dict[By, str] = {"c": "by c", "contrast": "by contrast", "auc": "by AUC of r"}
-
-
-def over_words(dissection: Dissection) -> str:
-    """What c is a share of, in words."""
-    return {
-        "positives": f"cases of {dissection.positive}",
-        "true_positives": f"true calls of {dissection.positive}",
-        "false_positives": f"false alarms for {dissection.positive}",
-    }[dissection.over]
-
-
-def _summary(dissection: Dissection, found: Found) -> list[str]:
-    units = dissection.units
-    clear = [row for row in units if row.p is not None and row.p < 0.05 and (row.contrast or 0) > 0]
-    first = dissection.ranked[0]
-    text = [
-        f"{len(units)} units of layer {dissection.layer} on {dissection.about['cases']} cases of "
-        f"{dissection.about['cohort']} ({dissection.about['split']}): {first.n_pos} {over_words(dissection)}, "
-        f"{found.n_against} negatives. A unit is above its threshold on {dissection.about['top']} of all places."
-    ]
-    said = (
-        f"{len(clear)} units are enabled more often in {over_words(dissection)} than in negatives beyond chance "
-        "(p < 0.05, corrected)."
-        if clear
-        else f"No unit is enabled more often in {over_words(dissection)} than in negatives beyond chance."
-    )
-    if first.ties > 1:
-        said += (
-            f" The highest c, {first.c:.3f}, is shared by {first.ties} units, so that rank alone says little: read "
-            "contrast and AUC of r beside it. A coarser layer (--layer), or units chosen by --by auc, may tell more."
-        )
-    dead = sum(row.dead for row in units)
-    if dead:
-        said += f" {dead} units are dead: silent nearly everywhere, any response of theirs counts."
-    text.append(said)
-    if found.agreement:
-        above = {row.unit for row in found.agreement if _beyond(row)}
-        best = max(found.agreement, key=lambda row: row.iou_cells)
-        text.append(
-            f"Best agreement with a mask: unit {best.unit} on {best.mask}, IoU {best.iou_cells:.3f}; chance stays "
-            f"below {max(best.shuffled_95, best.moved_95):.3f} 95 times in 100. {len(above)} units "
-            "agree with a mask beyond chance of either kind."
-        )
-    text.append(_calls_words(found))
-    names = len(dissection.concepts)
-    text.append(
-        f"{names} units have been named by experts." if names else "Nobody has named a unit yet: see the last section."
-    )
-    return [*text, *found.notes]
 
 
 def _ranks(dissection: Dissection, found: Found) -> Section:
@@ -166,14 +96,15 @@ def _ranks(dissection: Dissection, found: Found) -> Section:
             f"{row.unit}" + (" dead" if row.dead else ""),
             _name(dissection, row.unit),
             f"{row.c:.3f}",
-            _contrast(row),
-            _p(row.p),
+            contrast_words(row),
+            p_words(row.p),
             "–" if row.auc is None else f"{row.auc:.3f}",
             f"{row.threshold:.4g}",
         ]
         rows.append(tuple(cells + ([best.get(row.unit, "–")] if found.agreement else [])))
-    table = ReportTable(
-        caption=f"{len(rows)} of {len(ranked)} units, the first {_BY[found.by]}; c: share of {over_words(dissection)}",
+    table = _table(
+        dissection,
+        caption=f"{len(rows)} of {len(ranked)} units, first {BY_WORDS[found.by]}; c: share of {over_words(dissection)}",
         columns=tuple(columns),
         rows=tuple(rows),
         notes=(
@@ -220,13 +151,14 @@ def _agreement(dissection: Dissection, found: Found) -> Section:
     for mask in dict.fromkeys(row.mask for row in found.agreement):
         own = sorted((row for row in found.agreement if row.mask == mask), key=lambda row: -row.iou_cells)
         best = own[0]
-        beyond = sum(map(_beyond, own))
+        clear = sum(map(beyond, own))
         rows.append(
             (mask, str(best.cases), f"{best.unit}", _name(dissection, best.unit), f"{best.iou_cells:.3f}",
-             f"{best.shuffled_95:.3f} ({_p(best.p_shuffled)})", f"{best.moved_95:.3f} ({_p(best.p_moved)})",
-             f"{best.iou:.3f}", f"{best.inside:.0%} ({best.chance:.1%})", f"{beyond} of {len(own)}")
+             f"{best.shuffled_95:.3f} ({p_words(best.p_shuffled)})", f"{best.moved_95:.3f} ({p_words(best.p_moved)})",
+             f"{best.iou:.3f}", f"{best.inside:.0%} ({best.chance:.1%})", f"{clear} of {len(own)}")
         )  # fmt: skip
-    table = ReportTable(
+    table = _table(
+        dissection,
         "The best unit for each mask",
         ("mask", "cases", "unit", "concept", "IoU", "shuffled: 95% line (p)", "moved: 95% line (p)", "IoU on image",
          "inside (chance)", "units beyond both"),
@@ -247,42 +179,22 @@ def _agreement(dissection: Dissection, found: Found) -> Section:
     return Section("Agreement with masks", (), (table,), (picture,))
 
 
-def _beyond(row: AgreementRow) -> bool:
-    return row.p_shuffled < 0.05 and row.p_moved < 0.05
-
-
-def _calls_words(found: Found) -> str:
-    if not found.true_calls or not found.false_alarms:
-        missing = "true call" if not found.true_calls else "false alarm"
-        return f"There is no {missing} among these cases, so concepts of right and wrong calls cannot be compared."
-    head = f"{found.true_calls} true calls, {found.false_alarms} false alarms"
-    if min(found.true_calls, found.false_alarms) < FEW:
-        return f"{head}: too few to say which concepts go with wrong calls; the shares below are a description only."
-    clear = [row for row in found.calls if row.p is not None and row.p < 0.05]
-    if not clear:
-        return f"{head}: no unit is enabled more often in the one than in the other beyond chance."
-    more = [str(row.unit) for row in sorted(clear, key=lambda row: row.difference) if row.difference < 0]
-    said = f"{head}: {len(clear)} units differ beyond chance (p < 0.05, corrected)"
-    return said + (
-        f"; more often in false alarms: {', '.join(more[:8])}." if more else ", all more often in true calls."
-    )
-
-
 def _calls(dissection: Dissection, found: Found) -> Section:
     words = (
         "Which units respond in true calls, and which in false alarms: what a network relies on when it is right, and "
         "what misleads it.",
-        _calls_words(found),
+        calls_words(found),
     )
     if not found.calls:
         return Section("True calls against false alarms", words)
     order = sorted(found.calls, key=lambda row: (-abs(row.difference), row.unit))[:ON_PAGE]
-    table = ReportTable(
+    table = _table(
+        dissection,
         f"The {len(order)} units that differ most",
         ("unit", "concept", "true calls", "false alarms", "difference", "p"),
         tuple(
             (str(row.unit), _name(dissection, row.unit), f"{row.true_calls:.3f}", f"{row.false_alarms:.3f}",
-             _signed(row.difference), _p(row.p))
+             signed(row.difference), p_words(row.p))
             for row in order
         ),
         notes=(
@@ -291,6 +203,9 @@ def _calls(dissection: Dissection, found: Found) -> Section:
             f"{FEW} cases. All units: calls.csv.",
         ),
     )  # fmt: skip
+    if min(found.true_calls, found.false_alarms) < FEW:
+        # a chart of a handful of cases would look like a result
+        return Section("True calls against false alarms", words, (table,))
     picture = ReportPicture(
         calls_compared(found.calls, found.true_calls, found.false_alarms),
         "Each dot is a unit: how often it is enabled in true calls and in false alarms. On the dashed line: alike. "
@@ -322,6 +237,20 @@ def _naming(dissection: Dissection, found: Found) -> Section:
     return Section("Naming units", words, tables if named else ())
 
 
+def _table(
+    dissection: Dissection,
+    caption: str,
+    columns: Sequence[str],
+    rows: Sequence[tuple[str, ...]],
+    notes: tuple[str, ...],
+) -> ReportTable:
+    """A table, without its column of concepts where nobody has named a unit."""
+    kept = [n for n, name in enumerate(columns) if name != "concept" or dissection.concepts]
+    return ReportTable(
+        caption, tuple(columns[n] for n in kept), tuple(tuple(row[n] for n in kept) for row in rows), notes=notes
+    )
+
+
 def _name(dissection: Dissection, unit: int) -> str:
     concept = dissection.concepts.get(unit)
     return concept.text if concept else "–"
@@ -333,19 +262,3 @@ def _best_mask(rows: Sequence[AgreementRow], unit: int) -> str:
         return "–"
     best = max(own, key=lambda row: row.iou_cells)
     return f"{best.mask} ({best.iou_cells:.3f})"
-
-
-def _contrast(row: UnitRow) -> str:
-    if row.contrast_low is None or row.contrast_high is None:
-        return _signed(row.contrast)
-    return f"{_signed(row.contrast)} [{_signed(row.contrast_low)}, {_signed(row.contrast_high)}]"
-
-
-def _signed(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.3f}".replace("-", "−")
-
-
-def _p(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -109,7 +109,7 @@ def activations_of(
     found: dict[tuple[int, int], tuple[NDArray[np.float64], NDArray[np.float64] | None]] = {}
     at = 0
     with torch.no_grad():
-        for batch in test_batches(CohortItems(wanted, view), batch_size=batch_size, workers=workers):
+        for batch in test_batches(CohortItems(wanted, view, cache_bytes=1), batch_size=batch_size, workers=workers):
             said, activations = layer(batch.images)
             windows = None if said.window is None or not in_window(layer.name) else said.window.double().cpu().numpy()
             for b in range(len(batch)):
@@ -195,16 +195,13 @@ def outlines_of(case: Case) -> tuple[Region, ...]:
 
 
 def facts_of(case: Case) -> str:
-    """Class, and what else is known of a case in a few words: level, grade and deformity of a vertebra, else flags."""
+    """Class, and what else is known of a case, what tells most first: level, grade, deformity of a vertebra; flags."""
     facts = case.facts
-    words = [case.label]
-    if facts.get("grade", "") not in ("", "0"):
-        words.append(f"grade {facts['grade']}")
-    words += [facts[name] for name in ("deformity",) if facts.get(name)]
-    words += ["foreign material"] if facts.get("foreign") in ("1", "True", "true", "yes") else []
     if "level" not in facts:
         flags = [name for name, value in facts.items() if value == "1" and name != "mixed"]
-        words += sorted(flags, key=lambda name: name in _PROJECTIONS)
-    else:
-        words.insert(0, facts["level"])
-    return ", ".join(words)
+        return ", ".join([case.label, *sorted(flags, key=lambda name: name in _PROJECTIONS)])
+    words = [facts["level"]]
+    words += [f"grade {facts['grade']}"] if facts.get("grade", "") not in ("", "0") else []
+    words += [facts["deformity"]] if facts.get("deformity") else []
+    words += ["foreign material"] if facts.get("foreign") in ("1", "True", "true", "yes") else []
+    return ", ".join([*words, case.label])

@@ -77,7 +77,8 @@ def ranked_curve(
     while start < len(ranked):
         stop = start + ranked[start].ties
         if ranked[start].ties > 1:
-            axes.plot([start + 1, stop], [c[start]] * 2, color=PALETTE[1], linewidth=4.0, solid_capstyle="butt")
+            axes.plot([start + 1, stop], [c[start]] * 2, color=PALETTE[1], linewidth=8.0, alpha=0.75,
+                      solid_capstyle="butt", zorder=1)  # fmt: skip
         start = max(stop, start + 1)
     clear = np.array([row.p is not None and row.p < 0.05 for row in ranked])
     if clear.any():
@@ -93,7 +94,7 @@ def ranked_curve(
     axes.spines[["top", "right"]].set_visible(False)
     handles: list[Any] = [
         Line2D([], [], color=PALETTE[0], linewidth=1.6, label="units by rank"),
-        Line2D([], [], color=PALETTE[1], linewidth=4.0, label="ties: the order within is by contrast"),
+        Line2D([], [], color=PALETTE[1], linewidth=8.0, alpha=0.75, label="ties: the order within is by contrast"),
     ]
     if low is not None:
         handles.append(Patch(color="#888888", alpha=0.28, linewidth=0, label="95 of 100 shuffles of the labels"))
@@ -137,7 +138,7 @@ def agreement_strip(rows: Sequence[AgreementRow], units: Sequence[int]) -> bytes
             side.plot([line] * 2, [y - 0.36, y + 0.36], color=colour, linewidth=2.2, linestyle=dash)
         side.annotate(str(row.unit), (row.iou_cells, y), (7, 0), textcoords="offset points", va="center", fontsize=9)
     most = max(max(row.iou_cells, row.shuffled_95, row.moved_95) for row in best)
-    side.set(ylim=(len(masks) - 0.5, -0.5), yticks=[], xlim=(0, 1.25 * most or 1.0), xlabel="IoU, best of all units")
+    side.set(ylim=(len(masks) - 0.5, -0.5), yticks=[], xlim=(0, 1.4 * most or 1.0), xlabel="IoU, best of all units")
     side.spines[["top", "right", "left"]].set_visible(False)
     figure.colorbar(image, ax=heat, label="IoU on cells", fraction=0.03, pad=0.01)
     handles: list[Any] = [

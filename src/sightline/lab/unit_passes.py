@@ -33,6 +33,7 @@ from sightline.region import Box, Gaze, Mask, Polygon, Region, Scribble
 # raised whenever saved readings would come out differently
 READING = 1
 STAMP = "stamp.json"
+PICTURE_BYTES = 256 * 1024**2
 WINDOWED = (
     "This network looks at a part of the picture that it chooses itself; agreement with marks on the whole picture is "
     "not measured."
@@ -95,7 +96,8 @@ def pass_through(
     if _stands(out, wanted):
         why = str(_read_json(folder / STAMP).get("without_masks", ""))
         return Passes(_read_thresholds(folder), Readings.read(folder), why, batch_size)
-    items = CohortItems(cohort, view)
+    # volumes are read again in the second pass: memory must not grow with the cohort
+    items = CohortItems(cohort, view, cache_bytes=1 if isinstance(view, VolumeView) else PICTURE_BYTES)
 
     def batches() -> Iterator[Batch]:
         return test_batches(items, batch_size=batch_size, workers=engine.workers)
