@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import tyro
 
 ROOT = Path(__file__).parents[1]
-Name = Literal["step", "explained_step", "maps", "explain", "boxes", "reading", "memory", "patches"]
+Name = Literal["step", "explained_step", "maps", "explain", "boxes", "reading", "memory", "patches", "dissect"]
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,25 @@ class Bench:
         if not self.render:
             import torch
 
-            from benchmarks import boxes, explain, explained_step, machine, maps, memory, patches, reading, step
+            from benchmarks import (
+                boxes,
+                dissect,
+                explain,
+                explained_step,
+                machine,
+                maps,
+                memory,
+                patches,
+                reading,
+                step,
+            )
 
             device = self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
             if device == "cuda" and not torch.cuda.is_available():
                 print("This torch finds no CUDA device. Remedy: use --device cpu.", file=sys.stderr)
                 return 2
             rooms = {"step": step, "explained_step": explained_step, "maps": maps, "explain": explain, "boxes": boxes}
-            rooms |= {"reading": reading, "memory": memory, "patches": patches}
+            rooms |= {"reading": reading, "memory": memory, "patches": patches, "dissect": dissect}
             facts = machine.facts(device)
             if self.machine is not None:
                 facts["machine"] = self.machine

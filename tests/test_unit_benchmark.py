@@ -16,14 +16,14 @@ TOY = dissect.settings("cpu", toy=True)
 
 
 def test_dissection_is_measured(monkeypatch):
-    # processes take seconds to start: one is looked at below
+    # processes take seconds to start: their work is looked at below
     monkeypatch.setattr(dissect, "in_process", lambda chosen, cases: 100.0 * MIB + cases)
     result = dissect.measure(TOY)
     assert [row.goal for row in result.rows] == [1.3] * 4 + [1.05] and result.rows[-1].met
 
 
-def test_memory_is_of_a_process_of_its_own():
-    assert dissect.in_process(TOY, 4) > 50 * MIB
+def test_peak_is_of_the_work():
+    assert dissect.peak_of(TOY, 4) > 50 * MIB
 
 
 def test_sides_that_differ_are_told():
