@@ -21,6 +21,7 @@ from sightline.lab.dissect import chosen_layer, dissect, first_units
 from sightline.lab.dissection import open_dissection
 from sightline.lab.run import open_run
 from sightline.lab.train import Engine, train
+from sightline.lab.unit_cases import in_window
 from sightline.lab.unit_passes import marks_by_name, masks_of
 from sightline.papers.catalogue import CATALOGUE
 
@@ -235,8 +236,22 @@ def test_a_damaged_dissection_is_refused(flat, tmp_path, change):
         open_dissection(tmp_path)
 
 
+class Parts(torch.nn.Module):
+    """A network of named parts."""
+
+    def __init__(self, **parts):
+        super().__init__()
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+
 def test_layers_are_chosen_where_none_is_named(flat, deep):
     assert flat[2].layer == chosen_layer(flat[0].network()) and deep[2].layer == "features"
+    # features that class maps are made of: after the fusion where there is one, of the classifier in a window
+    pyramid = Parts(trunk=torch.nn.Conv2d(1, 2, 1), fusion=torch.nn.Conv2d(2, 2, 1))
+    assert chosen_layer(pyramid) == "fusion"
+    assert chosen_layer(Parts(localiser=torch.nn.Conv2d(1, 2, 1), classifier=pyramid)) == "classifier.fusion"
+    assert in_window("classifier.fusion") and not in_window("localiser.trunk")
 
 
 def test_of_marks_of_one_name_the_closest_counts(tiny_cohort, flat):
