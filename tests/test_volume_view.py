@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy import ndimage
 
 from sightline.case import Case
@@ -316,8 +317,8 @@ def drawn(seed):
 
 
 def test_another_process_draws_the_same():
-    # as the loader's workers are made
-    with multiprocessing.get_context("fork").Pool(1) as pool:
+    # as the loader's workers are made: forked, and with one thread, for a fork inherits no others
+    with multiprocessing.get_context("fork").Pool(1, torch.set_num_threads, (1,)) as pool:
         there = pool.map(drawn, range(6))
     assert all(np.array_equal(drawn(seed), cube) for seed, cube in enumerate(there))
 
