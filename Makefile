@@ -26,7 +26,7 @@ demo: setup
 	$(BIN)/sightline demo --out $(DEMO)
 
 test: setup
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not gpu"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not gpu" --durations 15
 
 test-all: setup
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not gpu"

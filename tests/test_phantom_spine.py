@@ -144,6 +144,7 @@ def test_spongy_bone_is_softer_than_the_shell_and_poorer_in_the_frail(phantom, s
     assert order[0] > order[-1] + 30
 
 
+@pytest.mark.slow
 def test_same_bytes_whatever_the_workers_and_the_number_of_subjects(tmp_path):
     settings = {"seed": 3, "spacing": 3.0, "prevalence": 0.2}
     write_spines(tmp_path / "two", subjects=1, workers=2, **settings)

@@ -225,6 +225,7 @@ def test_a_death_half_way_leaves_no_half_series(tmp_path, monkeypatch):
     folder.write(cohort, out)
 
 
+@pytest.mark.slow
 def test_processes_give_the_same_files(tmp_path):
     spines = [a_spine(tmp_path / "in", name, name) for name in ("s1", "s2")]
     broken = replace(spines[0], series="s3", image=tmp_path / "in" / "s1" / "vert.nii.gz")
