@@ -143,7 +143,11 @@ def test_enlarged_maps_are_torchs(cells, shape):
     thresholds[3:5] = torch.tensor([1.0, -1.0 - 1e-6])
     masks = torch.rand(3, *shape) > 0.6
     masks[1] = False
-    whole, shared = EnlargedMaps(cells, shape, CPU).counts(maps, thresholds, Marks.of(masks))
+    # two images: the second has the masks of the first in another order
+    both = torch.stack([masks, masks.flip(0)])
+    whole, shared = EnlargedMaps(cells, shape, CPU).counts(maps.expand(2, *maps.shape), thresholds, Marks.of(both))
+    assert torch.equal(whole[0], whole[1]) and torch.equal(shared[0], shared[1].flip(1))
+    whole, shared = whole[0], shared[0]
     grown = interpolate(maps[None].double(), size=shape, mode=MODES[len(cells)], align_corners=False)[0]
     above = grown > thresholds.double().view(-1, *[1] * len(cells))
     # torch's own rounding lifts some of a plateau above itself
@@ -155,18 +159,18 @@ def test_enlarged_maps_are_torchs(cells, shape):
 
 
 def test_nothing_above_and_no_mask():
-    maps = torch.zeros(2, 4, 4)
-    whole, shared = EnlargedMaps((4, 4), (8, 8), CPU).counts(maps, torch.zeros(2), Marks.of(torch.ones(1, 8, 8) > 0))
-    assert whole.tolist() == [0, 0] and shared.tolist() == [[0], [0]]
-    none = Marks.of(torch.zeros(0, 8, 8, dtype=torch.bool))
+    maps = torch.zeros(1, 2, 4, 4)
+    whole, shared = EnlargedMaps((4, 4), (8, 8), CPU).counts(maps, torch.zeros(2), Marks.of(torch.ones(1, 1, 8, 8) > 0))
+    assert whole.tolist() == [[0, 0]] and shared.tolist() == [[[0], [0]]]
+    none = Marks.of(torch.zeros(1, 0, 8, 8, dtype=torch.bool))
     whole, shared = EnlargedMaps((4, 4), (8, 8), CPU).counts(maps + 1, torch.zeros(2), none)
-    assert whole.tolist() == [64, 64] and shared.shape == (2, 0)
+    assert whole.tolist() == [[64, 64]] and shared.shape == (1, 2, 0)
 
 
 @pytest.mark.parametrize(("cells", "shape"), GRIDS)
 def test_cover_is_the_share_of_a_cell(cells, shape):
     masks = torch.rand(2, *shape) > 0.5
-    found = Cover(cells, shape, CPU)(Marks.of(masks)).double()
+    found = Cover(cells, shape, CPU)(Marks.of(masks[None]))[0].double()
     # each voxel cut into so many parts that a cell is a whole number of them
     fine = masks.double()
     for axis, m in enumerate(cells):

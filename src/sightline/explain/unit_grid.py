@@ -19,36 +19,35 @@ _VALUES_AT_ONCE = 1 << 21
 
 @dataclass(frozen=True)
 class Marks:
-    """Masks on a grid, and the voxels that are marked.
+    """k masks on each of b images, and the voxels that are marked.
 
     Attributes:
-        masks: bool [k, voxels].
+        shape: b and k.
+        masks: bool [b k, voxels].
         mask, voxel: int64 [p], mask and flat place of each marked voxel.
     """
 
+    shape: tuple[int, int]
     masks: Tensor
     mask: Tensor
     voxel: Tensor
 
     @classmethod
     def of(cls, masks: Tensor) -> Marks:
-        """From masks bool [k, *s]."""
-        flat = masks.flatten(1)
+        """From masks bool [b, k, *s]."""
+        flat = masks.flatten(2).flatten(0, 1)
         if flat.device.type == "cpu":
             # several times faster than torch's where little is marked
             at = torch.from_numpy(np.flatnonzero(flat.numpy()))
         else:
             at = torch.nonzero(flat.flatten())[:, 0]
-        return cls(flat, at // max(1, flat.shape[1]), at % max(1, flat.shape[1]))
-
-    def __len__(self) -> int:
-        """Number of masks."""
-        return len(self.masks)
+        voxels = max(1, flat.shape[1])
+        return cls((int(masks.shape[0]), int(masks.shape[1])), flat, at // voxels, at % voxels)
 
     @property
     def voxels(self) -> Tensor:
-        """Marked voxels of each mask, int64 [k]."""
-        return torch.bincount(self.mask, minlength=len(self))
+        """Marked voxels of each mask, int64 [b, k]."""
+        return torch.bincount(self.mask, minlength=len(self.masks)).view(self.shape)
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ class _Axis:
 
 
 class EnlargedMaps:
-    """Maps [u, *m] enlarged to `shape` (linear on every axis, align_corners=False) and held against thresholds.
+    """Maps [b, u, *m] enlarged to `shape` (linear on every axis, align_corners=False) and held against thresholds.
 
     Args:
         cells: *m, one to three axes.
@@ -117,57 +116,62 @@ class EnlargedMaps:
         self._corner = corner
 
     def counts(self, maps: Tensor, thresholds: Tensor, marks: Marks) -> tuple[Tensor, Tensor]:
-        """Voxels above threshold, int64 [u], and those of them within each mask, int64 [u, k].
+        """Voxels above threshold, int64 [b, u], and those of them within each mask, int64 [b, u, k].
 
         Args:
-            maps: float32 [u, *m].
+            maps: float32 [b, u, *m].
             thresholds: float32 [u].
-            marks: k masks on *s.
+            marks: k masks on *s, of each image.
         """
-        padded = maps
+        (b, k), u = marks.shape, len(thresholds)
+        padded = maps.flatten(0, 1)
         for i, axis in enumerate(self._axes):
             padded = padded.index_select(i + 1, axis.padded)
         most = padded
         for i, m in enumerate(self.cells):
             most = torch.maximum(most.narrow(i + 1, 0, m + 1), most.narrow(i + 1, 1, m + 1))
-        hot = torch.nonzero(most > thresholds.view(-1, *[1] * len(self.cells)))
+        # image and unit as one number: row
+        limit = thresholds.repeat(b)
+        hot = torch.nonzero(most > limit.view(-1, *[1] * len(self.cells)))
         row_of, inside = self._marked(marks)
-        whole = torch.zeros(len(maps), dtype=torch.int64, device=maps.device)
-        shared = torch.zeros(len(marks), len(maps), dtype=torch.int64, device=maps.device)
+        whole = torch.zeros(b * u, dtype=torch.int64, device=maps.device)
+        shared = torch.zeros(b * u * k, dtype=torch.int64, device=maps.device)
         flat = padded.flatten(1)
         step = max(1, _VALUES_AT_ONCE // self._voxel.shape[1])
         for part in torch.split(hot, step) if len(hot) else ():
-            unit = part[:, 0]
-            block, above = self._enlarged(part, flat, thresholds)
-            whole.index_add_(0, unit, above.sum(dim=1))
-            for k in range(len(marks)):
-                marked = row_of[k, block]
-                rows = torch.nonzero(marked >= 0)[:, 0]
-                if len(rows):
-                    shared[k].index_add_(0, unit[rows], (above[rows] & inside[marked[rows]]).sum(dim=1))
-        return whole, shared.T
+            row = part[:, 0]
+            block, above = self._enlarged(part, flat, limit)
+            whole.index_add_(0, row, above.sum(dim=1))
+            marked = row_of[row // u, :, block]
+            for at, mask in zip(
+                *(torch.split(t, step) for t in torch.nonzero(marked >= 0, as_tuple=True)), strict=True
+            ):
+                hits = (above[at] & inside[marked[at, mask]]).sum(dim=1)
+                shared.index_add_(0, row[at] * k + mask, hits)
+        return whole.view(b, u), shared.view(b, u, k)
 
     def _marked(self, marks: Marks) -> tuple[Tensor, Tensor]:
-        """Row of a mask and a block, -1 where they do not meet, [k, blocks]; what is marked there, [rows, places]."""
-        row_of = torch.full((len(marks), len(self._voxel)), -1, dtype=torch.int64, device=marks.mask.device)
+        """Row of a mask and a block, -1 where they do not meet, [b, k, blocks]; what is marked, [rows, places]."""
+        row_of = torch.full((len(marks.masks), len(self._voxel)), -1, dtype=torch.int64, device=marks.mask.device)
         row_of[marks.mask, self._block_of[marks.voxel]] = 0
         mask, block = torch.nonzero(row_of == 0, as_tuple=True)
         row_of[mask, block] = torch.arange(len(mask), device=mask.device)
-        return row_of, marks.masks[mask[:, None], self._voxel[block]] & self._there[block]
+        inside = marks.masks[mask[:, None], self._voxel[block]] & self._there[block]
+        return row_of.view(*marks.shape, len(self._voxel)), inside
 
-    def _enlarged(self, hot: Tensor, padded: Tensor, thresholds: Tensor) -> tuple[Tensor, Tensor]:
-        """Blocks (unit and place on each axis) to their flat number [n] and to bool [n, places], above threshold."""
-        unit = hot[:, 0]
-        start, block = torch.zeros_like(unit), torch.zeros_like(unit)
+    def _enlarged(self, hot: Tensor, padded: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
+        """Blocks (row and place on each axis) to their flat number [n] and to bool [n, places], above threshold."""
+        row = hot[:, 0]
+        start, block = torch.zeros_like(row), torch.zeros_like(row)
         for i, (m, blocks) in enumerate(zip(self.cells, self._blocks, strict=True)):
             start = start * (m + 2) + hot[:, i + 1]
             block = block * blocks + hot[:, i + 1]
-        values = padded[unit[:, None], start[:, None] + self._corner][:, :, None]
+        values = padded[row[:, None], start[:, None] + self._corner][:, :, None]
         for i in reversed(range(len(self.cells))):
             low, high = values.view(len(hot), 2**i, 2, 1, -1).unbind(dim=2)
             weight = self._axes[i].weight[hot[:, i + 1]][:, None, :, None]
             values = torch.addcmul(low, high - low, weight).flatten(2)
-        return block, (values[:, 0] > thresholds[unit][:, None]) & self._there[block]
+        return block, (values[:, 0] > limit[row][:, None]) & self._there[block]
 
 
 def _outer(a: Tensor, b: Tensor, join: object) -> Tensor:
@@ -192,16 +196,16 @@ class Cover:
             self._shares = [_overlap(m, s).to(device) for m, s in zip(cells, shape, strict=True)]
 
     def __call__(self, marks: Marks) -> Tensor:
-        """Float32 [k, *m], 0 to 1, of masks on *s."""
+        """Float32 [b, k, *m], 0 to 1, of masks on *s."""
         if self._cell_of is not None:
             # whole voxels in a cell: marked ones are few, and counted
             cells = voxels_of(self.cells)
-            counts = torch.bincount(marks.mask * cells + self._cell_of[marks.voxel], minlength=len(marks) * cells)
-            return (counts.double() * (cells / voxels_of(self.shape))).float().view(len(marks), *self.cells)
-        found = marks.masks.float().view(len(marks), *self.shape)
+            counts = torch.bincount(marks.mask * cells + self._cell_of[marks.voxel], minlength=len(marks.masks) * cells)
+            return (counts.double() * (cells / voxels_of(self.shape))).float().view(*marks.shape, *self.cells)
+        found = marks.masks.float().view(len(marks.masks), *self.shape)
         for i, share in enumerate(self._shares):
             found = torch.movedim(torch.tensordot(found, share, dims=([i + 1], [1])), -1, i + 1)
-        return found.clamp(0.0, 1.0)
+        return found.clamp(0.0, 1.0).view(*marks.shape, *self.cells)
 
 
 def _overlap(m: int, s: int) -> Tensor:

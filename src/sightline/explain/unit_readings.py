@@ -272,23 +272,20 @@ class _Reading:
                 )
         self.arrays["maps"].append(np.packbits(above.cpu().numpy(), axis=-1))
         names = list(given)
-        masks = [given[name].to(self.device) for name in names]
-        empty = torch.zeros(0, *self.shape, dtype=torch.bool, device=self.device)
-        before = len(self.case_ids)
-        for i in range(len(batch)):
-            stack = torch.stack([mask[i] for mask in masks]) if masks else empty
-            marks = Marks.of(stack)
-            whole, shared = self.enlarged.counts(activations[i], self.thresholds, marks)
-            self.arrays["map_voxels"].append(whole.cpu().numpy())
-            rows = {
-                "mask_voxels": marks.voxels.cpu().numpy(),
-                "cover": self.cover(marks).flatten(1).cpu().numpy(),
-                "shared": shared.T.cpu().numpy(),
-            }
-            for kind, of in rows.items():
-                for k, name in enumerate(names):
-                    self._mask_array(kind, name, of[k].shape).fill(before + i)
-                    self.by_mask[kind][name].append(of[k])
+        empty = torch.zeros(len(batch), 0, *self.shape, dtype=torch.bool)
+        masks = torch.stack(list(given.values()), dim=1) if names else empty
+        marks = Marks.of(masks.to(self.device))
+        whole, shared = self.enlarged.counts(activations, self.thresholds, marks)
+        self.arrays["map_voxels"].append(whole.cpu().numpy())
+        rows = {
+            "mask_voxels": marks.voxels.cpu().numpy(),
+            "cover": self.cover(marks).flatten(2).cpu().numpy(),
+            "shared": shared.movedim(2, 1).cpu().numpy(),
+        }
+        for kind, of in rows.items():
+            for k, name in enumerate(names):
+                self._mask_array(kind, name, of.shape[2:]).fill(len(self.case_ids))
+                self.by_mask[kind][name].append(of[:, k])
 
     def _mask_array(self, kind: str, name: str, row: tuple[int, ...]) -> GrowingArray:
         known = self.by_mask[kind]
