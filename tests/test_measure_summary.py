@@ -43,7 +43,8 @@ def test_two_classes_are_reported_image_wise_and_study_wise():
     t = table()
     report = {e.name: e for e in classification_report(t, replicates=100)}
     names = ["accuracy", "balanced accuracy", "AUC", "average precision", "F1 of fracture", "sensitivity",
-             "specificity", "precision", "prevalence", "F1 macro", "F1 weighted by support", "Brier score", "calibration error"]  # fmt: skip
+             "specificity", "precision", "prevalence",
+             "F1 macro", "F1 weighted by support", "Brier score", "calibration error"]  # fmt: skip
     assert list(report) == [f"{n}, {wise}" for wise in ("image-wise", "study-wise") for n in names]
     assert all(e.n == {"images": 60, "studies": 30, "patients": 15} for e in report.values())
     assert all("patient bootstrap, 100 replicates, seed 0" in e.method for e in report.values())
