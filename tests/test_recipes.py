@@ -27,9 +27,9 @@ def test_the_listing_names_every_recipe_and_table():
 def test_every_recipe_builds_and_gives_maps(name):
     import torch
 
-    recipe = changed(find_recipe(name), SMALL)
-    network = recipe.model.build(3).eval()
     sees_volumes = name.startswith("spine")
+    recipe = changed(find_recipe(name), Changes(size=48) if sees_volumes else SMALL)
+    network = recipe.model.build(3).eval()
     with torch.no_grad():
         evidence = network(torch.rand(2, 1, *[recipe.view.size if sees_volumes else 48] * (3 if sees_volumes else 2)))
     assert evidence.logits.shape == (2, 3)
