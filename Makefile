@@ -25,11 +25,14 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/sightline demo --out $(DEMO)
 
+# One thread a worker: two workers with two threads each on two cores wait for each other, at three times the time.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --durations 15
+
 test: setup
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not gpu" --durations 15
+	$(PYTEST) -m "not slow and not gpu"
 
 test-all: setup
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not gpu"
+	$(PYTEST) -m "not gpu"
 
 check: setup
 	$(BIN)/ruff check .
