@@ -30,6 +30,9 @@ from sightline.models.transformer import SpatialTransformer
 from sightline.papers import fracatlas
 from sightline.papers.liao2022 import Profile
 
+# epochs of the rows that ask whether the others were trained for long enough
+LONGER = 12
+
 
 def weak() -> Recipe:
     """Image labels alone: cells that see little of the picture, and the mean of the highest 2% of them.
@@ -175,6 +178,7 @@ def table(profile: Profile = "recommended") -> Table:
         Row("box regression, all boxes", _box_regression(), None, group="Jimenez-Sanchez 2018", weight_label="all"),
         Row("top 2%", weak(), base, group="image labels"),
         Row("top 2%, self-trained", student(), base, teacher="top 2%", teaching=Teaching(0.5), group="image labels"),
+        Row("top 2%, longer", replace(weak(), epochs=LONGER), base, group="image labels"),
     ]
     for share, words in ((0.05, "5%"), (0.2, "20%"), (1.0, "all")):
         rows.append(Row(f"guided, {words} boxes", _first_wing(share), base, group="guided", weight_label=words))
@@ -192,6 +196,8 @@ def table(profile: Profile = "recommended") -> Table:
                     weight_label=words,
                 )
             )
+    longer = replace(focal(), epochs=LONGER)
+    rows.append(Row("cell focal, all boxes, longer", longer, base, group="cell focal", weight_label="all"))
     return Table(
         "localisers/fracatlas",
         "FracAtlas: finding the fracture with image labels, few boxes and all boxes",
