@@ -335,7 +335,7 @@ class Train:
         from sightline.cohorts import folder
         from sightline.lab.evaluate import choose_boxes
         from sightline.lab.model_card import write_model_card
-        from sightline.lab.table import require_regions
+        from sightline.lab.servable import require_regions
         from sightline.lab.train import train
         from sightline.papers.catalogue import CATALOGUE
         from sightline.papers.recipes import changed, find_recipe
@@ -377,6 +377,42 @@ class PutTogether:
         parts = {"localiser": open_run(self.localiser, CATALOGUE), "classifier": open_run(self.classifier, CATALOGUE)}
         recipe = cascade_recipe(parts["localiser"].recipe, parts["classifier"].recipe, self.size)
         write_model_card(assemble(recipe, folder.read(self.cohort), parts, self.out, CATALOGUE))
+        print(f"{self.out}: {(self.out / 'DONE').read_text(encoding='utf-8').strip()}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Convene:
+    """Let finished runs (the seeds of one row, say) judge together; the result is a run like any other."""
+
+    runs: Positional[tuple[Path, ...]]
+    """Run folders; one is enough for its mirror image or for smoother maps."""
+    cohort: Path
+    """Cohort folder that they were trained on."""
+    out: Path
+    """Run folder to write."""
+    mirrored: bool = False
+    """Every member also judges the image with left and right exchanged."""
+    smooth: float = 0.0
+    """Standard deviation, in cells of the map, of a Gaussian over the mean map."""
+    on: OmitArgPrefixes[On] = field(default_factory=On)
+
+    def run(self) -> int:
+        """Put together, and choose on validation where boxes are cut from its maps."""
+        from sightline.cohorts import folder
+        from sightline.lab.assemble import assemble
+        from sightline.lab.evaluate import choose_boxes
+        from sightline.lab.model_card import write_model_card
+        from sightline.lab.run import open_run
+        from sightline.papers.catalogue import CATALOGUE
+        from sightline.papers.committee import committee_recipe
+
+        parts = {f"members.{place}": open_run(path, CATALOGUE) for place, path in enumerate(self.runs)}
+        recipe = committee_recipe([run.recipe for run in parts.values()], mirrored=self.mirrored, smooth=self.smooth)
+        cohort = folder.read(self.cohort)
+        run = assemble(recipe, cohort, parts, self.out, CATALOGUE)
+        write_model_card(run)
+        choose_boxes(run, cohort, CATALOGUE, engine=_engine(self.on))
         print(f"{self.out}: {(self.out / 'DONE').read_text(encoding='utf-8').strip()}")
         return 0
 
@@ -603,7 +639,7 @@ class MakeTable:
     def run(self) -> int:
         """Run the table."""
         from sightline.cohorts import folder
-        from sightline.lab.table import run_table
+        from sightline.lab.run_table import run_table
         from sightline.lab.table_report import write_table
         from sightline.papers.catalogue import CATALOGUE
         from sightline.papers.recipes import find_table
@@ -691,6 +727,7 @@ Command = Union[  # noqa: UP007  # tyro reads the annotations of a Union
     Annotated[CohortCommand, subcommand("cohort")],
     Annotated[Train, subcommand("train")],
     Annotated[PutTogether, subcommand("cascade")],
+    Annotated[Convene, subcommand("committee")],
     Annotated[Evaluate, subcommand("evaluate")],
     Annotated[Predict, subcommand("predict")],
     Annotated[Explain, subcommand("explain")],

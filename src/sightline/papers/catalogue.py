@@ -46,6 +46,7 @@ from sightline.models.box_regression import BoxRegression
 from sightline.models.cam_layer import CamLayer
 from sightline.models.cascade import Cascade
 from sightline.models.class_maps import ClassMapModel
+from sightline.models.committee import Committee
 from sightline.models.fusion import Fusion
 from sightline.models.global_pooling import GlobalPooling, Transition
 from sightline.models.multi_scale import MultiScale
@@ -78,6 +79,7 @@ CATALOGUE: dict[str, type[Any]] = {
     "box_regression": BoxRegression,
     "spatial_transformer": SpatialTransformer,
     "cascade": Cascade,
+    "committee": Committee,
     "self_transfer_model": SelfTransfer,
     "multi_scale": MultiScale,
     "unet": UNet,
