@@ -5,7 +5,7 @@ import pytest
 from sightline.guidance.spatial_nll import SpatialNLL
 from sightline.lab.plain import from_plain, to_plain
 from sightline.lab.run import open_run
-from sightline.lab.table import run_table
+from sightline.lab.run_table import run_table
 from sightline.lab.train import Engine
 from sightline.models.pools import TopPool
 from sightline.papers import localisers
@@ -26,7 +26,8 @@ def test_rows_say_what_they_were_shown():
         assert from_plain(to_plain(row.recipe, CATALOGUE), CATALOGUE) == row.recipe
     unmarked = ["mean pooling", "softmax pooling", "LSE pooling", "self-transfer", "a-STN", "max pooling of features"]
     shown_none = [row.name for row in table.rows if not (row.recipe.guided_by_regions or row.recipe.needs_boxes)]
-    assert shown_none == [*unmarked, "top 2%"]
+    assert shown_none == [*unmarked, "top 2%", "top 2%, longer", "image labels, committee"]
+    assert all(rows[member].weight_label == "" for member in rows["image labels, committee"].needs)
     # nothing that saw a box stands behind the row of image labels alone
     assert rows["top 2%, self-trained"].needs == ("top 2%",)
     for words, share in (("5%", 0.05), ("20%", 0.2), ("all", 1.0)):
@@ -67,3 +68,13 @@ def test_the_table_runs_at_a_tiny_size(tiny_cohort, tmp_path, words):
     assert runs[pupil].done and runs[pupil].cohort["fingerprint"] != tiny_cohort.fingerprint()
     scores = result.of(pupil).evaluations["test"][0].map_scores
     assert scores is not None and len(scores) > 0
+
+
+@pytest.mark.parametrize(("words", "members"), [("5% boxes, committee", 1), ("all boxes, committee", 2)])
+def test_committees_judge_by_the_rows_they_are_named_after(tiny_cohort, tmp_path, words, members):
+    table = find_table("localisers/fracatlas", "recommended", TINY, (words,))
+    result = run_table(table, tiny_cohort, tmp_path, CATALOGUE, seeds=[0], engine=QUIET)
+    assert [row.why_not for row in result.rows] == [None] * (members + 2)
+    run = open_run(result.of(words).folders[0], CATALOGUE)
+    assert run.done and len(run.recipe.model.members) == members
+    assert result.of(words).evaluations["test"][0].box_scores is not None

@@ -6,6 +6,7 @@ that a fracture covers several cells of the class map.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from sightline.cohorts.patches import Patches
@@ -28,6 +29,7 @@ from sightline.models.pools import LogSumExpPool, MaxPool, MeanPool, SoftmaxPool
 from sightline.models.transfer import SelfTransfer
 from sightline.models.transformer import SpatialTransformer
 from sightline.papers import fracatlas
+from sightline.papers.committee import committee_recipe
 from sightline.papers.liao2022 import Profile
 
 # epochs of the rows that ask whether the others were trained for long enough
@@ -162,6 +164,28 @@ def _frozen() -> Backbone:
     return Backbone(name="mobilenetv2_100", weights="imagenet", frozen_stages=3)
 
 
+def _committees(rows: Mapping[str, Row], base: str) -> list[Row]:
+    """Rows that are not trained: finished ones judge together, also of the mirror image, and their maps are smoothed.
+
+    The width of one cell was chosen on validation, once for all three.
+    """
+    return [
+        Row(
+            f"{words}, committee",
+            committee_recipe([rows[name].recipe for name in members], mirrored=True, smooth=1.0),
+            base,
+            parts={f"members.{place}": name for place, name in enumerate(members)},
+            group="committee",
+            weight_label=rows[members[0]].weight_label,
+        )
+        for words, members in (
+            ("image labels", ("top 2%", "top 2%, longer")),
+            ("5% boxes", ("guided, 5% boxes",)),
+            ("all boxes", ("cell focal, all boxes, longer", "patches, all boxes")),
+        )
+    ]
+
+
 def table(profile: Profile = "recommended") -> Table:
     """The localisers of Jimenez-Sanchez 2018, then image labels alone, then 5%, 20% and all of the boxes.
 
@@ -198,6 +222,7 @@ def table(profile: Profile = "recommended") -> Table:
             )
     longer = replace(focal(), epochs=LONGER)
     rows.append(Row("cell focal, all boxes, longer", longer, base, group="cell focal", weight_label="all"))
+    rows += _committees({row.name: row for row in rows}, base)
     return Table(
         "localisers/fracatlas",
         "FracAtlas: finding the fracture with image labels, few boxes and all boxes",

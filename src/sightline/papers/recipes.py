@@ -234,12 +234,14 @@ def _resized_part(part: Any, times: Callable[[int], int]) -> Any:
 
 
 def _each_part(part: Any, change: Callable[[Any], Any]) -> Any:
-    """A config with a change made to each of its nested configs and to itself."""
-    inner = {
-        field.name: _each_part(value, change)
-        for field in fields(part)
-        if is_dataclass(value := getattr(part, field.name)) and not isinstance(value, type)
-    }
+    """A config with a change made to each of its nested configs, those of a committee too, and to itself."""
+    inner: dict[str, Any] = {}
+    for field in fields(part):
+        value = getattr(part, field.name)
+        if is_dataclass(value) and not isinstance(value, type):
+            inner[field.name] = _each_part(value, change)
+        elif field.name == "members":
+            inner[field.name] = tuple(_each_part(member, change) for member in value)
     return change(replace(part, **inner) if inner else part)
 
 
