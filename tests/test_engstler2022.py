@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 from test_volumes_in_cohorts import make_spines
 
+from sightline.cohorts.subset import from_sources
 from sightline.errors import CohortError
 from sightline.lab.evaluate import evaluate, report_of
-from sightline.lab.table import from_sources, run_table
+from sightline.lab.run_table import run_table
 from sightline.lab.table_report import write_table
 from sightline.lab.train import Engine, train
 from sightline.papers import engstler2022

@@ -9,7 +9,7 @@ from test_engstler2022 import QUIET
 from test_volumes_in_cohorts import make_spines
 
 from sightline.errors import RunError
-from sightline.lab.table import run_table
+from sightline.lab.run_table import run_table
 from sightline.measure.predictions import Predictions
 from sightline.papers.catalogue import CATALOGUE
 from sightline.papers.engstler2022_units import after_table, surest

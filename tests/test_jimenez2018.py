@@ -16,7 +16,7 @@ from sightline.guidance.box_distance import BoxDistance
 from sightline.guidance.self_transfer import SelfTransferLoss
 from sightline.lab.optimise import Adagrad, Sgd, StepDecay
 from sightline.lab.run import open_run
-from sightline.lab.table import run_table
+from sightline.lab.run_table import run_table
 from sightline.lab.table_report import write_table
 from sightline.lab.train import Engine
 from sightline.models.alexnet import AlexNet

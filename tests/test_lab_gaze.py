@@ -14,8 +14,9 @@ from sightline.lab.evaluate import evaluate, report_of
 from sightline.lab.gaze import by_map, gaze_scores
 from sightline.lab.optimise import LinearDecay
 from sightline.lab.predict import Maps, Said
+from sightline.lab.run_table import run_table
 from sightline.lab.summary import summarise
-from sightline.lab.table import Row, Table, run_table
+from sightline.lab.table import Row, Table
 from sightline.lab.train import Engine, train
 from sightline.measure.predictions import Predictions
 from sightline.models.backbones import Backbone

@@ -2,7 +2,8 @@
 
 from conftest import tiny_recipe
 
-from sightline.lab.table import Row, Table, run_table
+from sightline.lab.run_table import run_table
+from sightline.lab.table import Row, Table
 from sightline.lab.train import Engine
 from sightline.papers.catalogue import CATALOGUE
 

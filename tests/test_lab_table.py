@@ -12,13 +12,16 @@ from test_cohort_cub200 import write_tiny
 from sightline.case import Cohort
 from sightline.cohorts import cub200
 from sightline.cohorts.regions import RegionChoice
+from sightline.cohorts.subset import few_per_class
 from sightline.errors import CohortError, RecipeError
 from sightline.guidance.spatial_nll import SpatialNLL
-from sightline.lab import table as module
+from sightline.lab import row_training as module
 from sightline.lab.recipe import Recipe
 from sightline.lab.run import open_run
+from sightline.lab.run_table import run_table
 from sightline.lab.self_training import Teaching
-from sightline.lab.table import Row, Table, few_per_class, require_regions, run_table
+from sightline.lab.servable import require_regions
+from sightline.lab.table import Row, Table
 from sightline.lab.table_report import write_table
 from sightline.lab.train import Engine, train
 from sightline.papers.catalogue import CATALOGUE

@@ -22,7 +22,8 @@ from sightline.lab.gallery import contact_sheets, volume_panel, write_panels
 from sightline.lab.model_card import write_model_card
 from sightline.lab.overlay import enlarge
 from sightline.lab.planes import AXIAL, CORONAL, PLANES, SAGITTAL, cube_of, cut, cut_regions, facing_of
-from sightline.lab.table import Row, Table, run_table
+from sightline.lab.run_table import run_table
+from sightline.lab.table import Row, Table
 from sightline.lab.table_report import write_table
 from sightline.lab.train import Engine, train
 from sightline.lab.views import case_frame

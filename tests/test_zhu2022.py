@@ -12,8 +12,8 @@ from sightline.guidance.gaze_guided import GazeGuided
 from sightline.lab.optimise import Adam, ReduceOnPlateau
 from sightline.lab.plain import from_plain, to_plain
 from sightline.lab.run import open_run
+from sightline.lab.run_table import run_table
 from sightline.lab.summary import summarise
-from sightline.lab.table import run_table
 from sightline.lab.train import Engine, train
 from sightline.papers import zhu2022
 from sightline.papers.catalogue import CATALOGUE

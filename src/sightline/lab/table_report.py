@@ -12,6 +12,7 @@ from pathlib import Path
 from sklearn.metrics import roc_curve
 
 from sightline.case import Cohort
+from sightline.cohorts.subset import from_sources
 from sightline.cohorts.transforms import View
 from sightline.cohorts.volume_view import VolumeView
 from sightline.lab.as_printed import as_printed
@@ -34,7 +35,7 @@ from sightline.lab.predict import MAPS_KEPT
 from sightline.lab.report import ReportPicture, ReportTable, Section, write_report
 from sightline.lab.run import environment, write_text
 from sightline.lab.summary import WINDOW_MEASURES, Line, summarise, write_lines
-from sightline.lab.table import RowResult, TableResult, from_sources
+from sightline.lab.table import RowResult, TableResult
 from sightline.lab.volume_panels import draw_volume_panel, slice_case
 from sightline.measure.box_ranking import ranking_curve
 from sightline.measure.box_report import BOX_NAMES

@@ -13,7 +13,8 @@ from sightline.cohorts import folder
 from sightline.cohorts.phantom.cohort import write_radiographs
 from sightline.lab.progress import progress
 from sightline.lab.run import write_text
-from sightline.lab.table import Row, Table, run_table
+from sightline.lab.run_table import run_table
+from sightline.lab.table import Row, Table
 from sightline.lab.table_report import write_table
 from sightline.lab.train import Engine
 from sightline.papers import demo_recipes
