@@ -181,8 +181,8 @@ def test_one_truncated_slice_and_no_series(tmp_path, keep, which):
         ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "the directions"),
         ({"PixelSpacing": [0.5, 0.7]}, "a pixel spacing of"),
         ({"Rows": 2, "Columns": 10}, r"\(2, 10\), where .* has \(4, 5\) pixels"),
-        ({"NumberOfFrames": 3}, "multi-frame CT"),
-        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.2.1"}, "multi-frame CT"),
+        ({"NumberOfFrames": 3}, "several frames"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.2.1"}, "of which 0 are described"),
     ],
 )
 def test_one_odd_slice(tmp_path, elements, words):

@@ -27,7 +27,7 @@ def read_ct(path: Path, *, series: str | None = None) -> Volume:
     """Read a CT and make sure that its numbers are Hounsfield units.
 
     Args:
-        path: a NIfTI file, or the folder of a DICOM series.
+        path: a NIfTI file, the folder of a DICOM series, or one Enhanced CT (all slices in one file).
         series: which, where a folder holds several series (its SeriesInstanceUID, or the end of it).
 
     Returns:
@@ -38,10 +38,9 @@ def read_ct(path: Path, *, series: str | None = None) -> Volume:
         UnreadableFile: as `read_volume` and `read_series`, or numbers that cannot be Hounsfield units of a body.
     """
     path = Path(path)
-    if path.is_dir():
+    if path.is_dir() or _is_dicom(path):
         volume = read_series(path, series=series)
     else:
-        _require_not_a_slice(path)
         volume = read_volume(path)
     require_hounsfield(volume.values, path)
     values, facts = volume.values, dict(volume.facts)
@@ -96,13 +95,9 @@ def require_hounsfield(values: NDArray[Any], path: Path) -> None:
         )
 
 
-def _require_not_a_slice(path: Path) -> None:
+def _is_dicom(path: Path) -> bool:
     try:
         with path.open("rb") as stream:
-            single = has_dicom_mark(stream.read(132))
+            return has_dicom_mark(stream.read(132))
     except OSError:
-        return  # what is wrong with the file, its reader says
-    if single:
-        raise UnreadableFile(
-            f"{path}: one DICOM slice; a CT is a whole series.", "Give the folder that holds the series."
-        )
+        return False  # what is wrong with the file, its reader says

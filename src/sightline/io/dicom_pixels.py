@@ -40,12 +40,13 @@ BY_PYDICOM = frozenset(
 )
 
 
-def stored_pixels(header: Any, file: Path) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
-    """Decode the one frame of a grey image.
+def stored_pixels(header: Any, file: Path, *, frame: int | None = None) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
+    """Decode the one frame of a grey image, or one of several.
 
     Args:
         header: the pydicom Dataset, read with its pixels.
         file: named in errors.
+        frame: which of several, from 0; None where there must be one.
 
     Returns:
         index: uint16 [H, W] below 2 ** BitsStored, the bit pattern of every pixel.
@@ -57,12 +58,12 @@ def stored_pixels(header: Any, file: Path) -> tuple[NDArray[np.uint16], NDArray[
     _require_pixels(header, file)
     rows, columns = _whole(header, "Rows", file), _whole(header, "Columns", file)
     require_sane_size(file, rows, columns)
-    _require_grey(header, file)
+    _require_grey(header, file, several=frame is not None)
     bits, allocated, shift = _bits(header, file)
     signed = _whole(header, "PixelRepresentation", file, 0) == 1
     syntax = header.file_meta.TransferSyntaxUID
     try:
-        array = _decode(header, file, syntax)
+        array = _decode(header, file, syntax, frame or 0)
     except UnreadableFile:
         raise
     except Exception as error:  # decoders meet foreign bytes and raise whatever they like
@@ -125,9 +126,9 @@ def _require_pixels(header: Any, file: Path) -> None:
     )
 
 
-def _require_grey(header: Any, file: Path) -> None:
+def _require_grey(header: Any, file: Path, *, several: bool) -> None:
     frames = _whole(header, "NumberOfFrames", file, 1)
-    if frames > 1:
+    if frames > 1 and not several:
         raise UnreadableFile(
             f"{file}: the image has {frames} frames; a radiograph has one.", "Export the frame you need as one image."
         )
@@ -156,9 +157,9 @@ def _bits(header: Any, file: Path) -> tuple[int, int, int]:
     return stored, allocated, high + 1 - stored if native else 0
 
 
-def _decode(header: Any, file: Path, syntax: uid.UID) -> NDArray[Any]:
+def _decode(header: Any, file: Path, syntax: uid.UID, number: int) -> NDArray[Any]:
     if syntax in ENDS_WITH_MARK:
-        frame = get_frame(header.PixelData, 0, number_of_frames=1)
+        frame = get_frame(header.PixelData, number, number_of_frames=_whole(header, "NumberOfFrames", file, 1))
         # a JPEG decoder fills what is missing with grey; the end mark may be followed by a padding byte or two
         if b"\xff\xd9" not in frame[-16:]:
             raise UnreadableFile(
@@ -171,7 +172,7 @@ def _decode(header: Any, file: Path, syntax: uid.UID) -> NDArray[Any]:
             decoded: NDArray[Any] = imagecodecs.jpeg8_decode(frame)
             return decoded
     # the options keep pydicom from rounding off unused bits: overlays, shifts and overshoot are told apart here
-    array, _ = get_decoder(syntax).as_array(header, raw=True, index=0, correct_unused_bits=False)
+    array, _ = get_decoder(syntax).as_array(header, raw=True, index=number, correct_unused_bits=False)
     native: NDArray[Any] = array.astype(array.dtype.newbyteorder("="), copy=False)
     return native
 

@@ -1,4 +1,4 @@
-"""A folder with the slices of one DICOM CT series as a volume: all of it, in order, or an error.
+"""The slices of one DICOM CT series as a volume: all of it, in order, or an error.
 
 Position and direction come from ImagePositionPatient and ImageOrientationPatient (PS3.3, C.7.6.2), never from file
 names, instance numbers or SliceThickness. Slices are placed by their projection on the normal of the image plane.
@@ -17,14 +17,13 @@ from numpy.typing import NDArray
 from sightline.errors import SightlineError, UnreadableFile
 from sightline.io.dicom import DICOM_SUFFIXES, foreign_bytes, has_dicom_mark, open_dataset
 from sightline.io.dicom_pixels import stored_pixels
+from sightline.io.enhanced_ct import frame_headers, is_multi_frame
 from sightline.io.grey_scale import numbers
 from sightline.io.nifti_place import require_sane_affine
 from sightline.io.series_place import SlicePlace, affine_of_slices
 from sightline.io.volume import Volume
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
-# Enhanced CT and its legacy conversion: all slices in one file
-MULTI_FRAME_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
 PADDING_HU = -1024
 _NAMED = ("SeriesInstanceUID", "SeriesDescription", "SOPInstanceUID", "ConvolutionKernel", "KVP")
 
@@ -36,14 +35,24 @@ class _Slice:
     slope: float
     intercept: float
     padding: tuple[float, float] | None
+    frame: int | None
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What is said of one slice: a file's header, or of a multi-frame file what it says of frame `frame`."""
+
+    file: Path
+    says: Any
+    frame: int | None = None
 
 
 def read_series(folder: Path, *, series: str | None = None) -> Volume:
     """Read one CT series.
 
     Args:
-        folder: its slices, also in folders below; dose reports, localisers and other objects beside them are left
-            out and counted in the facts.
+        folder: its slices, also in folders below, one a file or all frames of Enhanced CTs; dose reports, localisers
+            and other objects beside them are left out and counted in the facts. Or one Enhanced CT itself.
         series: SeriesInstanceUID, or its end, where the folder holds several.
 
     Returns:
@@ -57,11 +66,11 @@ def read_series(folder: Path, *, series: str | None = None) -> Volume:
     folder = Path(folder)
     headers, left_out = _headers(folder)
     chosen = _choose(headers, folder, series)
-    slices = sorted((_slice(header, file) for file, header in chosen), key=lambda slice_: slice_.place.along_normal)
+    slices = sorted(map(_slice, chosen), key=lambda slice_: slice_.place.along_normal)
     affine = affine_of_slices(folder, [slice_.place for slice_ in slices])
     require_sane_affine(affine, folder)
     values = _stack(slices, folder)
-    first = chosen[0][1]
+    first = chosen[0].says
     facts = {"format": "DICOM", "orientation_from": "ImageOrientationPatient", "slices": str(len(slices))}
     for name, keyword in (("series_uid", "SeriesInstanceUID"), ("kernel", "ConvolutionKernel"), ("kvp", "KVP")):
         value = first.get(keyword)
@@ -72,16 +81,16 @@ def read_series(folder: Path, *, series: str | None = None) -> Volume:
     return Volume(values, affine, facts)
 
 
-def _headers(folder: Path) -> tuple[list[tuple[Path, Any]], int]:
-    """The headers of all CT slices, and how many other DICOM objects there are."""
-    if not folder.is_dir():
+def _headers(folder: Path) -> tuple[list[_Header], int]:
+    """The headers of all CT slices, and how many other DICOM objects (or localisers among frames) there are."""
+    if not folder.exists():
         raise UnreadableFile(
-            f"{folder}: {'a single file' if folder.exists() else 'no such folder'}; the folder of a DICOM series was "
-            "expected.",
-            "Give the folder that holds the slices.",
+            f"{folder}: no such folder; that of a DICOM series was expected.", "Give the folder that holds the slices."
         )
+    inside = folder.rglob("*") if folder.is_dir() else ()
+    files = sorted(path for path in inside if _may_be_slice(path, folder)) if folder.is_dir() else [folder]
     kept, left_out = [], 0
-    for file in sorted(path for path in folder.rglob("*") if _may_be_slice(path, folder)):
+    for file in files:
         with foreign_bytes(file):
             header = open_dataset(file, pixels=False)
             # de-identified series may have lost their UIDs, but the file meta information keeps what the file is
@@ -90,15 +99,24 @@ def _headers(folder: Path) -> tuple[list[tuple[Path, Any]], int]:
             several = int(header.get("NumberOfFrames") or 1) > 1
             for keyword in _NAMED:  # values are decoded when they are first asked for: now, where errors are caught
                 header.get(keyword)
-        if sop_class in MULTI_FRAME_CT or (several and sop_class == CT_IMAGE):
+            frames = frame_headers(header, file) if is_multi_frame(header) else []
+        if several and sop_class == CT_IMAGE:
             raise UnreadableFile(
-                f"{file}: a multi-frame CT (all slices in one file); a series of single slices was expected.",
-                "Convert it to NIfTI (dcm2niix) and give that file.",
+                f"{file}: a CT slice with several frames, which does not say where each lies.",
+                "Export it as single slices or as an Enhanced CT, or convert it to NIfTI (dcm2niix).",
             )
-        if sop_class != CT_IMAGE or localiser:
+        if not folder.is_dir() and not frames:
+            raise UnreadableFile(
+                f"{file}: one DICOM slice; a CT is a whole series.",
+                "Give the folder that holds the series.",
+            )
+        if frames:
+            kept += [_Header(file, says, number) for number, says in enumerate(frames) if says is not None]
+            left_out += frames.count(None)
+        elif sop_class != CT_IMAGE or localiser:
             left_out += 1
         else:
-            kept.append((file, header))
+            kept.append(_Header(file, header))
     return kept, left_out
 
 
@@ -115,10 +133,10 @@ def _may_be_slice(path: Path, folder: Path) -> bool:
     return not any(letter.isalpha() for letter in path.suffix) or path.suffix.lower() in DICOM_SUFFIXES
 
 
-def _choose(headers: list[tuple[Path, Any]], folder: Path, series: str | None) -> list[tuple[Path, Any]]:
-    groups: dict[str, list[tuple[Path, Any]]] = defaultdict(list)
-    for file, header in headers:
-        groups[str(header.get("SeriesInstanceUID") or "")].append((file, header))
+def _choose(headers: list[_Header], folder: Path, series: str | None) -> list[_Header]:
+    groups: dict[str, list[_Header]] = defaultdict(list)
+    for header in headers:
+        groups[str(header.says.get("SeriesInstanceUID") or "")].append(header)
     if series is not None:
         groups = {uid: group for uid, group in groups.items() if series and uid.endswith(series)} or {}
     if len(groups) == 1:
@@ -130,7 +148,7 @@ def _choose(headers: list[tuple[Path, Any]], folder: Path, series: str | None) -
     if not groups:
         raise UnreadableFile(f"{folder}: no series whose UID ends in {series!r}.", "Check the series' UID.")
     named = "; ".join(
-        f"{uid or 'no UID'} ({group[0][1].get('SeriesDescription') or 'no description'}, {len(group)} slices)"
+        f"{uid or 'no UID'} ({group[0].says.get('SeriesDescription') or 'no description'}, {len(group)} slices)"
         for uid, group in sorted(groups.items())
     )
     raise UnreadableFile(
@@ -139,7 +157,8 @@ def _choose(headers: list[tuple[Path, Any]], folder: Path, series: str | None) -
     )
 
 
-def _slice(header: Any, file: Path) -> _Slice:
+def _slice(told: _Header) -> _Slice:
+    header, file = told.says, told.file
     with foreign_bytes(file):
         position, cosines = (
             numbers(header, "ImagePositionPatient", file),
@@ -178,7 +197,7 @@ def _slice(header: Any, file: Path) -> _Slice:
         (int(size[0]), int(size[1])),
         str(header.get("SOPInstanceUID") or ""),
     )
-    return _Slice(file, place, slope[0], intercept[0], (min(padding), max(padding)) if padding else None)
+    return _Slice(file, place, slope[0], intercept[0], (min(padding), max(padding)) if padding else None, told.frame)
 
 
 def _stack(slices: list[_Slice], folder: Path) -> NDArray[Any]:
@@ -186,10 +205,14 @@ def _stack(slices: list[_Slice], folder: Path) -> NDArray[Any]:
     whole = all(slice_.slope.is_integer() and slice_.intercept.is_integer() for slice_ in slices)
     # the file's order in memory, so that the [column, row, slice] view costs nothing
     stack = np.empty((len(slices), rows, columns), dtype=np.int16 if whole else np.float32)
+    opened: tuple[Path, Any] | None = None
     for number, slice_ in enumerate(slices):
         try:
             with foreign_bytes(slice_.file):
-                index, stored = stored_pixels(open_dataset(slice_.file, pixels=True), slice_.file)
+                # the frames of one file stand one after the other, so it is read once
+                if opened is None or opened[0] != slice_.file:
+                    opened = slice_.file, open_dataset(slice_.file, pixels=True)
+                index, stored = stored_pixels(opened[1], slice_.file, frame=slice_.frame)
         except SightlineError as error:
             raise UnreadableFile(
                 f"{folder}: slice {number + 1} of {len(slices)} cannot be read, so the series is left out. "

@@ -9,8 +9,10 @@ from pathlib import Path
 from sightline.cohorts.body_centres import centres_from_mask
 from sightline.cohorts.spine import RANKS, Vertebra
 from sightline.cohorts.verse_centroids import read_centroids, vertebrae_of
-from sightline.errors import GeometryError, RunError, UnreadableFile
+from sightline.errors import GeometryError, RunError, SightlineError, UnreadableFile
 from sightline.io.ct import read_ct
+from sightline.io.dicom import foreign_bytes, has_dicom_mark, open_dataset, read_header
+from sightline.io.enhanced_ct import is_multi_frame
 from sightline.io.image import PICTURE_SUFFIXES
 from sightline.io.nifti import read_volume
 from sightline.io.volume import Volume
@@ -26,7 +28,7 @@ class CtInput:
     """One CT with what says where its vertebrae are.
 
     Attributes:
-        path: a NIfTI file or the folder of a DICOM series.
+        path: a NIfTI file, the folder of a DICOM series, or an Enhanced CT.
         name: unique among the inputs, for files.
         centroids: VerSe's centroid file, or None.
         vertebrae: NIfTI of VerSe's labels, or None.
@@ -58,22 +60,22 @@ class PlacedCt:
 
 
 def is_ct_input(path: Path) -> bool:
-    """Whether what a person gave looks like a CT rather than radiographs: a NIfTI file, or a folder of CT slices."""
-    if is_volume(path):
-        return True
+    """Whether what a person gave looks like a CT rather than radiographs: a NIfTI file, a folder of CT slices, or an
+    Enhanced CT (all slices in one file).
+    """
     if not path.is_dir():
-        return False
+        return is_volume(path) or _holds_frames(path)
     if any(is_volume(file) for file in path.iterdir()):
         return True
     slices = [file for file in sorted(path.iterdir()) if file.is_file() and not file.name.startswith(".")]
-    return len(slices) > 1 and all(_modality(file) == "CT" for file in slices[:2])
+    return any(map(_holds_frames, slices[:1])) or (len(slices) > 1 and all(_modality(f) == "CT" for f in slices[:2]))
 
 
 def ct_inputs(inputs: Sequence[Path], centroids: Sequence[Path], vertebrae: Sequence[Path]) -> list[CtInput]:
     """The CTs of a command, each with its own centroid file or mask, in order.
 
     Args:
-        inputs: NIfTI files, folders of NIfTI files, and folders of one DICOM series each.
+        inputs: NIfTI files, Enhanced CTs, folders of NIfTI files, and folders of one DICOM series each.
         centroids: as many as there are CTs, or none.
         vertebrae: likewise; one of the two is needed.
 
@@ -159,11 +161,21 @@ def _is_picture(path: Path) -> bool:
     return modality is not None and modality != "CT"
 
 
+def _holds_frames(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        if not has_dicom_mark(stream.read(132)):
+            return False
+    try:
+        with foreign_bytes(path):
+            return is_multi_frame(open_dataset(path, pixels=False))
+    except SightlineError:
+        return False
+
+
 def _modality(path: Path) -> str | None:
     """What a DICOM file says it is, None of other files."""
-    from sightline.errors import SightlineError
-    from sightline.io.dicom import read_header
-
     try:
         return read_header(path).facts.get("modality", "")
     except SightlineError:
