@@ -12,9 +12,9 @@ from scipy import stats
 from sightline.case import Case, Cohort
 from sightline.errors import CohortError
 from sightline.lab.evaluate import Evaluation
-from sightline.lab.summary import Line, summarise, write_lines
+from sightline.lab.summary import summarise
 from sightline.lab.table import Published, Row, RowResult, Table, TableResult
-from sightline.lab.table_report import read_lines
+from sightline.lab.table_line import Line, read_lines, write_lines
 from sightline.measure.predictions import Predictions
 from sightline.papers import liao2022
 
