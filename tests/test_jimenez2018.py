@@ -183,7 +183,8 @@ def test_single_recipes_have_names(name):
 
 def test_the_report_of_a_run_speaks_of_what_its_network_says(femurs, tmp_path):
     """A localiser has boxes and no accuracy; a transformer says how far it moved; three classes say broken or not."""
-    from sightline.lab.evaluate import evaluate, report_of
+    from sightline.lab.evaluate import evaluate
+    from sightline.lab.evaluation_report import report_of
     from sightline.lab.train import train
 
     names = {}

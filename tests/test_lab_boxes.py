@@ -10,7 +10,7 @@ from sightline.cohorts.transforms import View
 from sightline.explain.locate import MapBoxes
 from sightline.frame import Frame
 from sightline.lab.boxes import box_scores, finding_classes, true_corners
-from sightline.lab.evaluate import _map_rows
+from sightline.lab.map_scoring import map_rows
 from sightline.lab.predict import Maps, Said
 from sightline.lab.views import laid_over
 from sightline.measure.predictions import Predictions
@@ -96,7 +96,7 @@ def test_a_region_outside_the_window_gets_nothing_and_is_counted():
     """A network that looked elsewhere is not excused: the region's map is zero, not missing."""
     window = np.array([[[0.25, 0.0, 0.3], [0.0, 0.25, 0.0]]])
     spoken, cohort = said([case(Box((80.0, 150.0), (90.0, 180.0), FINDING))], [peak(4, 4)], window)
-    (row,) = _map_rows(cohort, spoken.maps, View(size=100))
+    (row,) = map_rows(cohort, spoken.maps, View(size=100))
     assert row.score.pointing == 0.0 and row.score.energy == 0.0
 
 

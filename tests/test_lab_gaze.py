@@ -10,7 +10,8 @@ from sightline.cohorts.gaze_choice import GazeChoice
 from sightline.explain.input_gradient import InputGradient
 from sightline.guidance.gaze_guided import GazeGuided
 from sightline.guidance.heatmap_match import HeatmapMatch
-from sightline.lab.evaluate import evaluate, report_of
+from sightline.lab.evaluate import evaluate
+from sightline.lab.evaluation_report import report_of
 from sightline.lab.gaze import by_map, gaze_scores
 from sightline.lab.optimise import LinearDecay
 from sightline.lab.predict import Maps, Said

@@ -22,7 +22,8 @@ from sightline.frame import Frame
 from sightline.lab import figures
 from sightline.lab.boxes import box_scores
 from sightline.lab.coco_json import CocoPicture, coco_data, write_coco
-from sightline.lab.evaluate import Evaluation, evaluate
+from sightline.lab.evaluate import evaluate
+from sightline.lab.evaluation import Evaluation
 from sightline.lab.gallery import box_order, contact_sheets, found_in, overlay_of, panel_case
 from sightline.lab.overlay import DIMMED, blend_heat, blend_signed, laid
 from sightline.lab.panels import Overlay, draw_comparison, draw_contact_sheet, draw_overlay, draw_panel

@@ -11,7 +11,7 @@ from scipy import stats
 
 from sightline.case import Case, Cohort
 from sightline.errors import CohortError
-from sightline.lab.evaluate import Evaluation
+from sightline.lab.evaluation import Evaluation
 from sightline.lab.summary import summarise
 from sightline.lab.table import Published, Row, RowResult, Table, TableResult
 from sightline.lab.table_line import Line, read_lines, write_lines

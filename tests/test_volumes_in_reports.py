@@ -16,9 +16,11 @@ from sightline.errors import RunError
 from sightline.frame import Frame
 from sightline.io.nifti import write_volume
 from sightline.io.volume import Volume
-from sightline.lab.evaluate import choose_boxes, evaluate, left_out, report_of, spatial_softmax, write_report_of
+from sightline.lab.evaluate import choose_boxes, evaluate
+from sightline.lab.evaluation_report import left_out, report_of, write_report_of
 from sightline.lab.explain_pictures import explain_cases, explain_files
 from sightline.lab.gallery import contact_sheets, volume_panel, write_panels
+from sightline.lab.map_scoring import spatial_softmax
 from sightline.lab.model_card import write_model_card
 from sightline.lab.overlay import enlarge
 from sightline.lab.planes import AXIAL, CORONAL, PLANES, SAGITTAL, cube_of, cut, cut_regions, facing_of

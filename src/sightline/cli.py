@@ -438,7 +438,8 @@ class Evaluate:
     def run(self) -> int:
         """Evaluate and print the metrics."""
         from sightline.cohorts import folder
-        from sightline.lab.evaluate import evaluate, left_out, report_of, write_report_of
+        from sightline.lab.evaluate import evaluate
+        from sightline.lab.evaluation_report import left_out, report_of, write_report_of
         from sightline.lab.gallery import write_panels
         from sightline.lab.run import open_run
         from sightline.papers.catalogue import CATALOGUE

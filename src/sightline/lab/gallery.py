@@ -16,7 +16,7 @@ from sightline.cohorts.volume_view import VolumeView
 from sightline.frame import Frame
 from sightline.io.image import read_image
 from sightline.lab.boxes import finding_named
-from sightline.lab.evaluate import Evaluation
+from sightline.lab.evaluation import Evaluation
 from sightline.lab.panels import Overlay, PanelCase, draw_contact_sheet, draw_panel
 from sightline.lab.planes import cube_of
 from sightline.lab.scored_box import ScoredBox, scored_boxes

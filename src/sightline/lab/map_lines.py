@@ -8,8 +8,9 @@ from functools import partial
 
 import numpy as np
 
-from sightline.lab.evaluate import ROLES, Evaluation
+from sightline.lab.evaluation import Evaluation
 from sightline.lab.gaze import by_map
+from sightline.lab.map_scoring import ROLES
 from sightline.lab.row_on_test import RowOnTest, defined_means, measured
 from sightline.lab.table_line import Line
 from sightline.measure.displacement import WindowDisplacement, window_displacement

@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from sightline.lab.evaluate import Evaluation
+from sightline.lab.evaluation import Evaluation
 from sightline.lab.table import RowResult
 from sightline.lab.table_line import Line
 from sightline.measure.classification import FloatArray

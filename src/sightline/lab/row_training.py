@@ -9,7 +9,8 @@ from pathlib import Path
 from sightline.case import Cohort
 from sightline.cohorts.subset import few_per_class, from_sources
 from sightline.lab.assemble import assemble
-from sightline.lab.evaluate import Evaluation, choose_boxes, evaluate
+from sightline.lab.evaluate import choose_boxes, evaluate
+from sightline.lab.evaluation import Evaluation
 from sightline.lab.plain import Catalogue
 from sightline.lab.recipe import Recipe
 from sightline.lab.run import Run, open_run, run_identity

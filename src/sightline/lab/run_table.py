@@ -14,7 +14,7 @@ import torch
 
 from sightline.case import Cohort
 from sightline.errors import CohortError, RecipeError, SightlineError
-from sightline.lab.evaluate import Evaluation
+from sightline.lab.evaluation import Evaluation
 from sightline.lab.plain import Catalogue
 from sightline.lab.progress import progress
 from sightline.lab.row_training import RowTraining

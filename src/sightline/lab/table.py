@@ -9,7 +9,7 @@ from typing import Literal
 
 from sightline.case import Cohort
 from sightline.errors import SightlineError
-from sightline.lab.evaluate import Evaluation
+from sightline.lab.evaluation import Evaluation
 from sightline.lab.recipe import Recipe
 from sightline.lab.self_training import Teaching
 
