@@ -160,7 +160,17 @@ class CohortImport:
 
     layout: Positional[
         Literal[
-            "fracatlas", "coco", "cub200", "dicom", "egd_cxr", "reflacx", "tracker", "chest_lungs", "verse", "folder"
+            "fracatlas",
+            "grazpedwri",
+            "coco",
+            "cub200",
+            "dicom",
+            "egd_cxr",
+            "reflacx",
+            "tracker",
+            "chest_lungs",
+            "verse",
+            "folder",
         ]
     ]
     """Layout the source follows."""
@@ -208,6 +218,8 @@ class CohortImport:
     """verse: smooth CTs that are finer than the patches' 1 mm before they are sampled."""
     workers: int | None = None
     """verse: processes that cut patches, one CT in memory each; 1 by default."""
+    label_from: Literal["fracture_visible", "ao_classification"] | None = None
+    """grazpedwri: the column that says the label; fracture_visible by default."""
 
     def run(self) -> int:
         """Read, write, and say what came in and what did not; 1 when nothing came in."""
@@ -239,6 +251,7 @@ class CohortImport:
             anti_alias=self.anti_alias,
             workers=self.workers,
             progress=progress,
+            label_from=self.label_from,
         )
         from sightline.cohorts import folder
         from sightline.io.image import write_rejects

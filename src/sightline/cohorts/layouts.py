@@ -6,7 +6,20 @@ from pathlib import Path
 from typing import Literal
 
 from sightline.case import Cohort
-from sightline.cohorts import chest_lungs, coco, cub200, dicom, egd_cxr, folder, fracatlas, reflacx, tracker, verse
+from sightline.cohorts import (
+    chest_lungs,
+    coco,
+    cub200,
+    dicom,
+    egd_cxr,
+    folder,
+    fracatlas,
+    grazpedwri,
+    reflacx,
+    tracker,
+    verse,
+)
+from sightline.cohorts.grazpedwri import LabelFrom
 from sightline.cohorts.spine_patches import Bar, cut
 from sightline.cohorts.spine_space import Mode
 from sightline.cohorts.split import split_cohort
@@ -15,7 +28,17 @@ from sightline.errors import LayoutError
 from sightline.io.image import Reject
 
 Layout = Literal[
-    "fracatlas", "coco", "cub200", "dicom", "egd_cxr", "reflacx", "tracker", "chest_lungs", "verse", "folder"
+    "fracatlas",
+    "grazpedwri",
+    "coco",
+    "cub200",
+    "dicom",
+    "egd_cxr",
+    "reflacx",
+    "tracker",
+    "chest_lungs",
+    "verse",
+    "folder",
 ]
 
 
@@ -45,6 +68,7 @@ def read_layout(
     anti_alias: bool | None = None,
     workers: int | None = None,
     progress: Bar | None = None,
+    label_from: LabelFrom | None = None,
 ) -> tuple[Cohort, tuple[Reject, ...]]:
     """Read a data set; files that could not be read come back beside the cohort.
 
@@ -73,6 +97,7 @@ def read_layout(
         anti_alias: verse: smooth CTs that are finer than the patches.
         workers: verse: processes that cut (1).
         progress: verse: what shows progress.
+        label_from: grazpedwri: the column that says the label (`fracture_visible`).
 
     Raises:
         LayoutError: an option of another layout, or a source that does not follow the layout.
@@ -96,6 +121,7 @@ def read_layout(
         ("mode", mode, ("verse",)),
         ("anti-alias", anti_alias or None, ("verse",)),
         ("workers", workers, ("verse",)),
+        ("label-from", label_from, ("grazpedwri",)),
     ):
         if given is not None and layout not in owners:
             raise LayoutError(
@@ -104,6 +130,10 @@ def read_layout(
     rejects: tuple[Reject, ...] = ()
     if layout == "fracatlas":
         cohort = fracatlas.read(source, fractions=fractions, seed=seed)
+    elif layout == "grazpedwri":
+        cohort, rejects = grazpedwri.read(
+            source, label_from=label_from or "fracture_visible", fractions=fractions, seed=seed
+        )
     elif layout == "coco":
         cohort = coco.read(source, groups=groups, fractions=fractions, seed=seed)
     elif layout == "cub200":
