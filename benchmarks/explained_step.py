@@ -22,11 +22,12 @@ from sightline.explain.input_gradient import InputGradient
 from sightline.frame import Frame
 from sightline.guidance.heatmap_match import HeatmapMatch
 from sightline.lab.aim import Aim
+from sightline.lab.engine import Engine
 from sightline.lab.optimise import Adam, set_rate
 from sightline.lab.recipe import Recipe
 
-# the loop's own step, private to it: what a training really pays, not a copy of it
-from sightline.lab.train import Engine, Plain, Progress, _step
+# the loop's own step: what a training really pays, not a copy of it
+from sightline.lab.training_step import Plain, Progress, training_step
 from sightline.models.backbones import Backbone
 from sightline.models.unet import UNet, UNetNetwork
 
@@ -152,7 +153,7 @@ def our_step(network: UNetNetwork, batch: Batch, match: Match, device: str) -> C
 
     def step() -> float:
         set_rate(optimizer, RATE)
-        return _step(fabric, plain, optimizer, batch, aim, at)
+        return training_step(fabric, plain, optimizer, batch, aim, at)
 
     return step
 

@@ -20,11 +20,12 @@ from sightline.evidence import Batch
 from sightline.frame import Frame
 from sightline.guidance.spatial_nll import PROFILES
 from sightline.lab.aim import Aim
+from sightline.lab.engine import Engine
 from sightline.lab.optimise import Sgd, set_rate
 from sightline.lab.recipe import Recipe
 
-# the loop's own step, private to it: what a training really pays, not a copy of it
-from sightline.lab.train import Engine, Plain, Progress, _step
+# the loop's own step: what a training really pays, not a copy of it
+from sightline.lab.training_step import Plain, Progress, training_step
 from sightline.models.backbones import Backbone
 from sightline.models.class_maps import ClassMapModel, ClassMapNetwork
 from sightline.models.pools import MeanPool, SoftmaxPool
@@ -143,7 +144,7 @@ def guided_step(
 
     def step() -> float:
         set_rate(optimizer, RATE)
-        return _step(fabric, plain, optimizer, batch, aim, at)
+        return training_step(fabric, plain, optimizer, batch, aim, at)
 
     return step
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 from conftest import tiny_recipe
 
 from sightline.lab.as_printed import as_printed
+from sightline.lab.engine import Engine
 from sightline.lab.run_table import run_table
 from sightline.lab.table import Row, Table
 from sightline.lab.table_report import write_table
-from sightline.lab.train import Engine
 from sightline.measure.anova import one_way
 from sightline.measure.classification import HandTillAUC
 from sightline.measure.intervals import point_value

@@ -144,7 +144,7 @@ def _two_classes():
     return TASKS["2c"]
 
 
-def test_two_seeds_judge_together_from_the_command_line(tmp_path, tiny_cohort):
+def test_two_seeds_judge_together_from_the_command_line(tmp_path, tiny_cohort, capsys):
     place = tmp_path / "cohort"
     folder.write(tiny_cohort, place)
     for seed in (0, 1):
@@ -162,3 +162,15 @@ def test_two_seeds_judge_together_from_the_command_line(tmp_path, tiny_cohort):
     assert first != second and both == pytest.approx((first + second) / 2, abs=1e-6)
     with pytest.raises(SystemExit):
         main(["committee", "--cohort", str(place), "--out", str(run)])
+    refused = {
+        "cases that this cohort tests on": replace(
+            tiny_cohort, cases=tuple(replace(case, split="test") for case in tiny_cohort)
+        ),
+        "here the classes are": replace(tiny_cohort, classes=tiny_cohort.classes[::-1]),
+    }
+    for number, (words, cohort) in enumerate(refused.items()):
+        folder.write(cohort, tmp_path / f"other{number}")
+        capsys.readouterr()
+        other = ("committee", tmp_path / "0", "--cohort", tmp_path / f"other{number}", "--out", tmp_path / "no", *ON)
+        assert call(*other) == 2 and words in capsys.readouterr().err
+        assert not (tmp_path / "no").exists()

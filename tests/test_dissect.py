@@ -19,8 +19,9 @@ from sightline.explain.unit_layer import UnitLayer
 from sightline.io.nifti import read_volume
 from sightline.lab.dissect import chosen_layer, dissect, first_units
 from sightline.lab.dissection import open_dissection
+from sightline.lab.engine import Engine
 from sightline.lab.run import open_run
-from sightline.lab.train import Engine, train
+from sightline.lab.train import train
 from sightline.lab.unit_cases import in_window
 from sightline.lab.unit_passes import marks_by_name, masks_of
 from sightline.papers.catalogue import CATALOGUE

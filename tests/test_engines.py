@@ -10,8 +10,9 @@ import pytest
 import torch
 from conftest import tiny_recipe
 
+from sightline.lab.engine import Engine
 from sightline.lab.evaluate import evaluate
-from sightline.lab.train import Engine, train
+from sightline.lab.train import train
 from sightline.papers.catalogue import CATALOGUE
 
 

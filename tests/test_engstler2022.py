@@ -9,11 +9,12 @@ from test_volumes_in_cohorts import make_spines
 
 from sightline.cohorts.subset import from_sources
 from sightline.errors import CohortError
+from sightline.lab.engine import Engine
 from sightline.lab.evaluate import evaluate
 from sightline.lab.evaluation_report import report_of
 from sightline.lab.run_table import run_table
 from sightline.lab.table_report import write_table
-from sightline.lab.train import Engine, train
+from sightline.lab.train import train
 from sightline.papers import engstler2022
 from sightline.papers.catalogue import CATALOGUE
 from sightline.papers.recipes import RECIPES, Changes, changed, find_recipe, find_table

@@ -7,8 +7,9 @@ from conftest import tiny_recipe
 from PIL import Image
 
 from sightline.errors import RecipeError, RunError
+from sightline.lab.engine import Engine
 from sightline.lab.explain_pictures import explain_cases, explain_files
-from sightline.lab.train import Engine, train
+from sightline.lab.train import train
 from sightline.models.backbones import Backbone
 from sightline.models.unet import UNet
 from sightline.papers.catalogue import CATALOGUE

@@ -3,10 +3,10 @@
 import pytest
 
 from sightline.guidance.gaze_guided import GazeGuided
+from sightline.lab.engine import Engine
 from sightline.lab.plain import from_plain, to_plain
 from sightline.lab.run_table import run_table
 from sightline.lab.summary import summarise
-from sightline.lab.train import Engine
 from sightline.papers import gaze_phantom
 from sightline.papers.catalogue import CATALOGUE
 from sightline.papers.recipes import Changes, find_table

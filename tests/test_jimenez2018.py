@@ -14,11 +14,11 @@ from sightline.cohorts.task import Task
 from sightline.errors import CohortError
 from sightline.guidance.box_distance import BoxDistance
 from sightline.guidance.self_transfer import SelfTransferLoss
+from sightline.lab.engine import Engine
 from sightline.lab.optimise import Adagrad, Sgd, StepDecay
 from sightline.lab.run import open_run
 from sightline.lab.run_table import run_table
 from sightline.lab.table_report import write_table
-from sightline.lab.train import Engine
 from sightline.models.alexnet import AlexNet
 from sightline.models.pools import LogSumExpPool, MaxPool, MeanPool
 from sightline.papers import jimenez2018

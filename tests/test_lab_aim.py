@@ -17,10 +17,11 @@ from sightline.explain.cam import GradCAM
 from sightline.explain.input_gradient import InputGradient
 from sightline.guidance.term import Term
 from sightline.lab.aim import Aim
+from sightline.lab.engine import Engine
 from sightline.lab.evaluate import evaluate
 from sightline.lab.optimise import Adam, ReduceOnPlateau
 from sightline.lab.run import open_run
-from sightline.lab.train import Engine, train
+from sightline.lab.train import train
 from sightline.models.backbones import Backbone
 from sightline.models.class_maps import ClassMapModel
 from sightline.papers.catalogue import CATALOGUE

@@ -11,13 +11,14 @@ from PIL import Image
 from sightline.case import Case, Cohort
 from sightline.errors import CohortError, RunError, SightlineError
 from sightline.lab import evaluate as module
+from sightline.lab.engine import Engine
 from sightline.lab.evaluate import evaluate
 from sightline.lab.evaluation_report import report_of, write_report_of
 from sightline.lab.gallery import network_view, pointing_order, telling_cases, write_panels
 from sightline.lab.overlay import enlarge
 from sightline.lab.predict import Maps, predict
 from sightline.lab.run import open_run
-from sightline.lab.train import Engine, train
+from sightline.lab.train import train
 from sightline.measure.estimate import Estimate
 from sightline.measure.predictions import Predictions
 from sightline.papers.catalogue import CATALOGUE

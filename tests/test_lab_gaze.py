@@ -10,6 +10,7 @@ from sightline.cohorts.gaze_choice import GazeChoice
 from sightline.explain.input_gradient import InputGradient
 from sightline.guidance.gaze_guided import GazeGuided
 from sightline.guidance.heatmap_match import HeatmapMatch
+from sightline.lab.engine import Engine
 from sightline.lab.evaluate import evaluate
 from sightline.lab.evaluation_report import report_of
 from sightline.lab.gaze import by_map, gaze_scores
@@ -18,7 +19,7 @@ from sightline.lab.predict import Maps, Said
 from sightline.lab.run_table import run_table
 from sightline.lab.summary import summarise
 from sightline.lab.table import Row, Table
-from sightline.lab.train import Engine, train
+from sightline.lab.train import train
 from sightline.measure.predictions import Predictions
 from sightline.models.backbones import Backbone
 from sightline.models.cam_layer import CamLayer

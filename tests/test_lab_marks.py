@@ -22,6 +22,7 @@ from sightline.frame import Frame
 from sightline.lab import figures
 from sightline.lab.boxes import box_scores
 from sightline.lab.coco_json import CocoPicture, coco_data, write_coco
+from sightline.lab.engine import Engine
 from sightline.lab.evaluate import evaluate
 from sightline.lab.evaluation import Evaluation
 from sightline.lab.gallery import box_order, contact_sheets, found_in, overlay_of, panel_case
@@ -30,7 +31,7 @@ from sightline.lab.panels import Overlay, draw_comparison, draw_contact_sheet, d
 from sightline.lab.predict import Maps
 from sightline.lab.predict_files import predict_files
 from sightline.lab.scored_box import ScoredBox, scored_boxes
-from sightline.lab.train import Engine, train
+from sightline.lab.train import train
 from sightline.measure.predictions import Predictions
 from sightline.papers.catalogue import CATALOGUE
 

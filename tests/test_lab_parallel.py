@@ -2,9 +2,9 @@
 
 from conftest import tiny_recipe
 
+from sightline.lab.engine import Engine
 from sightline.lab.run_table import run_table
 from sightline.lab.table import Row, Table
-from sightline.lab.train import Engine
 from sightline.papers.catalogue import CATALOGUE
 
 

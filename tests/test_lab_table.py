@@ -16,6 +16,7 @@ from sightline.cohorts.subset import few_per_class
 from sightline.errors import CohortError, RecipeError
 from sightline.guidance.spatial_nll import SpatialNLL
 from sightline.lab import row_training as module
+from sightline.lab.engine import Engine
 from sightline.lab.recipe import Recipe
 from sightline.lab.run import open_run
 from sightline.lab.run_table import run_table
@@ -23,7 +24,7 @@ from sightline.lab.self_training import Teaching
 from sightline.lab.servable import require_regions
 from sightline.lab.table import Row, Table
 from sightline.lab.table_report import write_table
-from sightline.lab.train import Engine, train
+from sightline.lab.train import train
 from sightline.papers.catalogue import CATALOGUE
 from sightline.papers.recipes import TABLES, Changes, find_table
 
@@ -118,8 +119,8 @@ def trained(monkeypatch):
     from sightline.lab import train as loop
 
     steps = []
-    step = loop._step
-    monkeypatch.setattr(loop, "_step", lambda *a: (steps.append(1), step(*a))[1])
+    step = loop.training_step
+    monkeypatch.setattr(loop, "training_step", lambda *a: (steps.append(1), step(*a))[1])
     return steps
 
 

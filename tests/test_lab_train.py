@@ -17,10 +17,11 @@ from safetensors.torch import load_file
 
 from sightline.cohorts.split import split_cohort
 from sightline.errors import CohortError, RecipeError, RunError, SightlineError
+from sightline.lab.engine import Engine
 from sightline.lab.optimise import AdamW, CosineDecay, LayerRates, LinearDecay, Sgd, StepDecay, class_weights, set_rate
 from sightline.lab.recipe import read_recipe, recipe_json
 from sightline.lab.run import open_run
-from sightline.lab.train import Engine, train
+from sightline.lab.train import train
 from sightline.papers.catalogue import CATALOGUE
 
 QUIET = Engine(device="cpu", quiet=True)
@@ -67,11 +68,11 @@ from sightline.cohorts import folder
 from sightline.lab import train as loop
 from sightline.lab.optimise import AdamW
 from sightline.papers.catalogue import CATALOGUE
-step = loop._step
+step = loop.training_step
 def slow(*args):
     time.sleep({pause})
     return step(*args)
-loop._step = slow
+loop.training_step = slow
 recipe = tiny_recipe(epochs=4, optimiser=AdamW(), average=0.9, select="loss", train_on=("train",))
 loop.train(recipe, folder.read(Path({cohort!r})), Path({out!r}), CATALOGUE,
            loop.Engine(device="cpu", quiet=True, state_every_s=0.0))

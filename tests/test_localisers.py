@@ -3,10 +3,10 @@
 import pytest
 
 from sightline.guidance.spatial_nll import SpatialNLL
+from sightline.lab.engine import Engine
 from sightline.lab.plain import from_plain, to_plain
 from sightline.lab.run import open_run
 from sightline.lab.run_table import run_table
-from sightline.lab.train import Engine
 from sightline.models.pools import TopPool
 from sightline.papers import localisers
 from sightline.papers.catalogue import CATALOGUE

@@ -9,8 +9,9 @@ from conftest import DATA, tiny_recipe
 from PIL import Image
 
 from sightline.errors import RunError
+from sightline.lab.engine import Engine
 from sightline.lab.predict_files import predict_files
-from sightline.lab.train import Engine, train
+from sightline.lab.train import train
 from sightline.papers.catalogue import CATALOGUE
 
 QUIET = Engine(device="cpu", quiet=True)

@@ -27,11 +27,12 @@ from sightline.lab.concepts import keep_concepts
 from sightline.lab.ct_inputs import ESTIMATED, ct_inputs, is_ct_input, place
 from sightline.lab.ct_patches import CutPatch, cut_patches, cutting_of
 from sightline.lab.dissection import Dissection, UnitRow, open_dissection, write_units
+from sightline.lab.engine import Engine
 from sightline.lab.planes import Cube, Facing, whole_cube
 from sightline.lab.predict_files import predict_files
 from sightline.lab.predict_volumes import CtOptions, predict_cts
 from sightline.lab.spine_overview import AIR_HU, MarkedVertebra, apart, draw_overview, reform
-from sightline.lab.train import Engine, train
+from sightline.lab.train import train
 
 QUIET = Engine(device="cpu", quiet=True)
 LEVELS = ("T12", "L1", "L2")

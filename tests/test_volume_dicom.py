@@ -193,6 +193,32 @@ def test_one_odd_slice(tmp_path, elements, words):
     assert refusal.value.remedy
 
 
+@pytest.mark.parametrize(
+    ("elements", "words"),
+    [
+        ({"ImagePositionPatient": [float("nan"), 0, 0]}, "no place in space"),
+        ({"ImageOrientationPatient": [float("inf"), 0, 0, 0, 1, 0]}, "no place in space"),
+        ({"PixelSpacing": [-0.5, 0.75]}, "no place in space"),
+        ({"RescaleSlope": -1}, "RescaleSlope"),
+        ({"PatientID": "another"}, "2 patients"),
+    ],
+)
+def test_a_slice_that_says_something_impossible(tmp_path, elements, words):
+    series(tmp_path)
+    write_slice(tmp_path / "IM0014", HU[2], (-30.0, -20.0, 14.0), InstanceNumber=97, **elements)
+    with pytest.raises(UnreadableFile, match=words) as refusal:
+        read_series(tmp_path)
+    assert refusal.value.remedy
+
+
+def test_an_unnamed_scout_beside_a_series_is_left_out_and_counted(tmp_path):
+    series(tmp_path)
+    write_slice(tmp_path / "scout", HU[0], (0, 0, 0), cosines=((1, 0, 0), (0, 0, -1)), SeriesInstanceUID="1.2.9")
+    volume = read_series(tmp_path)
+    assert np.array_equal(volume.values, HU.transpose(2, 1, 0))
+    assert volume.facts["left_out"] == "1 objects that are no CT slices"
+
+
 def test_damage_where_a_name_stands(tmp_path):
     series(tmp_path)
     data = (tmp_path / "IM0014").read_bytes()

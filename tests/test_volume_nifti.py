@@ -259,6 +259,10 @@ def test_files_that_are_something_else(tmp_path):
         (np.clip(HU, -160, 240), "nothing below -200"),
         (np.minimum(HU, 150), "no bone"),
         (HU.astype(np.int32) * 100, "do not go beyond 32767"),
+        (np.where(np.arange(210).reshape(5, 6, 7) < 9, -2000, HU + 1024), "none below 0 but padding"),
+        (np.where(np.arange(210).reshape(5, 6, 7) < 9, -1024, HU + 1024), "none below 0 but padding"),
+        (HU * 4, "not on one padding value"),
+        (-np.minimum(HU, 0) - 5 * (np.arange(210).reshape(5, 6, 7) % 50 == 0) * 100, "dark and bright are exchanged"),
     ],
 )
 def test_numbers_that_are_no_hounsfield_units(tmp_path, values, words):

@@ -16,6 +16,7 @@ from sightline.errors import RunError
 from sightline.frame import Frame
 from sightline.io.nifti import write_volume
 from sightline.io.volume import Volume
+from sightline.lab.engine import Engine
 from sightline.lab.evaluate import choose_boxes, evaluate
 from sightline.lab.evaluation_report import left_out, report_of, write_report_of
 from sightline.lab.explain_pictures import explain_cases, explain_files
@@ -27,7 +28,7 @@ from sightline.lab.planes import AXIAL, CORONAL, PLANES, SAGITTAL, cube_of, cut,
 from sightline.lab.run_table import run_table
 from sightline.lab.table import Row, Table
 from sightline.lab.table_report import write_table
-from sightline.lab.train import Engine, train
+from sightline.lab.train import train
 from sightline.lab.views import case_frame
 from sightline.lab.volume_panels import VolumePanel, draw_volume_panel, peak_of, slice_case
 from sightline.region import Box, Polygon, Tag

@@ -5,12 +5,12 @@ import csv
 import pytest
 
 from sightline.explain.input_gradient import InputGradient
+from sightline.lab.engine import Engine
 from sightline.lab.optimise import Adam, TriangularCycles
 from sightline.lab.plain import from_plain, to_plain
 from sightline.lab.run import open_run
 from sightline.lab.run_table import run_table
 from sightline.lab.summary import summarise
-from sightline.lab.train import Engine
 from sightline.papers import watanabe2022
 from sightline.papers.catalogue import CATALOGUE
 from sightline.papers.recipes import Changes, find_table

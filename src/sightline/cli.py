@@ -780,7 +780,7 @@ def _changes(command: Train | MakeTable) -> Changes:
 
 
 def _engine(on: On):  # type: ignore[no-untyped-def]  # noqa: ANN202  # its type would import torch
-    from sightline.lab.train import Engine
+    from sightline.lab.engine import Engine
 
     return Engine(device=on.device, devices=on.devices, workers=on.workers, quiet=on.quiet)
 

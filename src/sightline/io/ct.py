@@ -20,7 +20,11 @@ AIR_HU = -1024
 LOW_HU = -200
 BONE_HU = 200
 HIGHEST_HU = 32767
+# scanners and resamplings overshoot air a little; what lies lower is padding, or no Hounsfield units
+FAR_BELOW_AIR_HU = -1200
 _FEW = 1e-5
+# shares of a volume: more than this below all air is no padding, and more than this above cortical bone is no bone
+_MUCH_BELOW, _MUCH_DENSE = 0.1, 0.05
 
 
 def read_ct(path: Path, *, series: str | None = None) -> Volume:
@@ -61,7 +65,6 @@ def require_hounsfield(values: NDArray[Any], path: Path) -> None:
         UnreadableFile: saying what the numbers look like, and how to mend it.
     """
     low, high = float(values.min()), float(values.max())
-    # padding stands apart from the numbers of a body and must not hide them
     held = f"{path}: values from {low:g} to {high:g}"
     few = max(1.0, _FEW * values.size)
     if high > HIGHEST_HU:
@@ -78,9 +81,13 @@ def require_hounsfield(values: NDArray[Any], path: Path) -> None:
             f"{held}: a grey-scale picture of a display window; Hounsfield units were expected.",
             "Give the CT itself; its Hounsfield units cannot be recovered from a window.",
         )
-    if low >= 0:
+    # padding stands apart from the numbers of a body and must not hide them
+    padded = values < FAR_BELOW_AIR_HU
+    _require_padding(values[padded], values.size, held)
+    if low >= 0 or not ((values < 0) & (values > low) & ~padded).any():
+        apart = " but padding" if low < 0 else ""
         raise UnreadableFile(
-            f"{held} and none below 0: stored values whose rescale intercept (usually -1024) was not applied.",
+            f"{held} and none below 0{apart}: stored values whose rescale intercept (usually -1024) was not applied.",
             "Convert the DICOM series again, or add the intercept (set scl_inter to -1024 in the NIfTI header).",
         )
     if int((values < LOW_HU).sum()) < few:
@@ -92,6 +99,27 @@ def require_hounsfield(values: NDArray[Any], path: Path) -> None:
         raise UnreadableFile(
             f"{held}, nothing above {BONE_HU}: no bone, so this is no CT of a spine in Hounsfield units.",
             "Give the CT without a window, or check the rescale slope.",
+        )
+    dense, airy = float((values > 700).mean()), float((values < -500).mean())
+    if dense > max(_MUCH_DENSE, 3 * airy):
+        raise UnreadableFile(
+            f"{held}: {dense:.0%} of the voxels are denser than any bone (700) and {airy:.0%} are air or lung (-500), "
+            "as when dark and bright are exchanged.",
+            "Check the sign of the rescale slope, or convert the DICOM series again.",
+        )
+
+
+def _require_padding(below: NDArray[Any], size: int, held: str) -> None:
+    """Refuse many different numbers below all air: padding is one number or a few."""
+    if len(below) <= _MUCH_BELOW * size:
+        return
+    counts = np.unique(below[:: max(1, len(below) // 1_000_000)], return_counts=True)[1]
+    other = 1.0 - float(np.sort(counts)[-3:].sum() / counts.sum())
+    if other * len(below) > _MUCH_BELOW * size:
+        raise UnreadableFile(
+            f"{held}: {len(below) / size:.0%} of the voxels lie below {FAR_BELOW_AIR_HU}, and not on one padding "
+            "value; air is -1000.",
+            "Check the rescale slope, or convert the DICOM series again.",
         )
 
 

@@ -25,7 +25,7 @@ from sightline.io.volume import Volume
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 PADDING_HU = -1024
-_NAMED = ("SeriesInstanceUID", "SeriesDescription", "SOPInstanceUID", "ConvolutionKernel", "KVP")
+_NAMED = ("PatientID", "SeriesInstanceUID", "SeriesDescription", "SOPInstanceUID", "ConvolutionKernel", "KVP")
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ def read_series(folder: Path, *, series: str | None = None) -> Volume:
         value = first.get(keyword)
         if value not in (None, ""):
             facts[name] = " ".join(map(str, value)) if type(value).__name__ == "MultiValue" else str(value)
+    left_out += len(headers) - len(chosen) if series is None else 0
     if left_out:
         facts["left_out"] = f"{left_out} objects that are no CT slices"
     return Volume(values, affine, facts)
@@ -139,8 +140,12 @@ def _choose(headers: list[_Header], folder: Path, series: str | None) -> list[_H
         groups[str(header.says.get("SeriesInstanceUID") or "")].append(header)
     if series is not None:
         groups = {uid: group for uid, group in groups.items() if series and uid.endswith(series)} or {}
+    elif len(groups) > 1:
+        # a scout that does not call itself one: a series of one slice is no volume, and no rival of one
+        stacks = {uid: group for uid, group in groups.items() if len(group) > 1}
+        groups = stacks if len(stacks) == 1 else groups
     if len(groups) == 1:
-        return next(iter(groups.values()))
+        return _of_one_patient(next(iter(groups.values())), folder)
     if not headers:
         raise UnreadableFile(
             f"{folder}: no slices of a CT series were found.", "Give the folder that holds the CT slices."
@@ -155,6 +160,17 @@ def _choose(headers: list[_Header], folder: Path, series: str | None) -> list[_H
         f"{folder}: {len(groups)} CT series: {named}.",
         "Give a folder with one series, or say which by its SeriesInstanceUID (option `series`).",
     )
+
+
+def _of_one_patient(series: list[_Header], folder: Path) -> list[_Header]:
+    """The same series, once it is that of one patient: without UIDs, files of two can lie in one folder."""
+    patients = sorted({str(header.says.get("PatientID") or "") for header in series})
+    if len(patients) > 1:
+        raise UnreadableFile(
+            f"{folder}: slices of {len(patients)} patients in one series (PatientID).",
+            "Give each patient's series a folder of its own.",
+        )
+    return series
 
 
 def _slice(told: _Header) -> _Slice:
@@ -178,7 +194,14 @@ def _slice(told: _Header) -> _Slice:
             "PixelSpacing, Rows and Columns are needed).",
             "Export the series again from its source, without removing these elements.",
         )
-    if len(slope) != 1 or len(intercept) != 1 or slope[0] == 0 or not np.isfinite([slope[0], intercept[0]]).all():
+    # numbers that are none would pass every later comparison, and negative lengths would mirror the patient
+    if not np.isfinite([*position, *cosines, *spacing]).all() or min(spacing) <= 0:
+        raise UnreadableFile(
+            f"{file}: ImagePositionPatient {position}, ImageOrientationPatient {cosines} and PixelSpacing {spacing} are "
+            "no place in space; finite numbers and positive lengths were expected.",
+            "Export the series again from its source.",
+        )
+    if len(slope) != 1 or len(intercept) != 1 or not slope[0] > 0 or not np.isfinite([slope[0], intercept[0]]).all():
         raise UnreadableFile(
             f"{file}: RescaleSlope and RescaleIntercept are {slope or 'absent'} and {intercept or 'absent'}, so the "
             "stored values cannot be turned into Hounsfield units.",

@@ -27,12 +27,15 @@ def assemble(recipe: Recipe, cohort: Cohort, parts: Mapping[str, Run], folder: P
         catalogue: words for the recipe's parts.
 
     Raises:
-        RunError: a part is not finished, or its weights do not fit the submodule.
+        RunError: a part is not finished, tells other classes apart, has seen cases that are now test cases, or its
+            weights do not fit the submodule.
     """
     cohort = recipe.see(cohort)
     unfinished = [str(run.folder) for run in parts.values() if not run.done]
     if unfinished:
         raise RunError(f"{', '.join(unfinished)} is not finished.", "Run the same train command again: it resumes.")
+    for run in parts.values():
+        _require_same_question(run, cohort)
     identities = {name: run.identity for name, run in parts.items()}
     start_run(folder, recipe, cohort, catalogue, identities)
     run = open_run(folder, catalogue)
@@ -48,3 +51,24 @@ def assemble(recipe: Recipe, cohort: Cohort, parts: Mapping[str, Run], folder: P
     load_weights(recipe.model.without_weights().build(len(cohort.classes)), path)
     write_text(folder / "DONE", f"assembled, {datetime.now(UTC).isoformat(timespec='seconds')}\n")
     return open_run(folder, catalogue)
+
+
+def _require_same_question(part: Run, cohort: Cohort) -> None:
+    """Refuse a part with other classes (their order is that of the logits), or one that saw what is now tested.
+
+    Raises:
+        RunError: naming the part.
+    """
+    if getattr(part.recipe.model, "classifies", True) and tuple(part.cohort["classes"]) != cohort.classes:
+        raise RunError(
+            f"{part.folder} tells {', '.join(part.cohort['classes'])} apart, here the classes are "
+            f"{', '.join(cohort.classes)}.",
+            "Put together runs of one cohort and task.",
+        )
+    seen = {name for name, split in part.cohort["split"].items() if split in ("train", "val")}
+    leaked = [case.case_id for case in cohort if case.split == "test" and case.case_id in seen]
+    if leaked:
+        raise RunError(
+            f"{part.folder} was trained or tuned on {len(leaked)} cases that this cohort tests on, e.g. {leaked[0]}.",
+            "Give the cohort with the splits that all parts were trained on.",
+        )

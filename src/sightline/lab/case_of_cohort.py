@@ -12,10 +12,10 @@ from sightline.io.nifti import read_volume
 from sightline.lab.case_panel import CasePanel
 from sightline.lab.case_units import units_of, weights_digest
 from sightline.lab.dissection import Dissection
+from sightline.lab.engine import Engine
 from sightline.lab.planes import cube_shown, facing_of
 from sightline.lab.predict import laid_out, probabilities_of
 from sightline.lab.run import Run
-from sightline.lab.train import Engine
 
 FACTS = ("level", "grade", "deformity", "foreign")
 

@@ -26,11 +26,11 @@ from sightline.lab.dissection import EXAMPLES, By, Dissection, UnitRow, named, o
 from sightline.lab.dissection_numbers import agreement_of, agreement_rows, call_rows, null_band, score, unit_rows
 from sightline.lab.dissection_report import write_dissection_report
 from sightline.lab.dissection_words import Found, over_words
+from sightline.lab.engine import Engine
 from sightline.lab.gallery import safe_name
 from sightline.lab.predict import laid_out, same_classes
 from sightline.lab.progress import progress
 from sightline.lab.run import Run, environment
-from sightline.lab.train import Engine
 from sightline.lab.unit_cases import Called, CaseReader, Cells, activations_of, top_cases
 from sightline.lab.unit_figures import AgreementRow
 from sightline.lab.unit_gallery import STRONGEST, GalleryHead, draw_collage, draw_strongest, thumbnail

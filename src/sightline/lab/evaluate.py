@@ -9,6 +9,7 @@ from sightline.case import Cohort
 from sightline.cohorts.transforms import View, refuse_unmarked
 from sightline.errors import RunError
 from sightline.lab.boxes import box_scores, tune_boxes
+from sightline.lab.engine import Engine
 from sightline.lab.evaluation import Evaluation
 from sightline.lab.evaluation_files import EvaluationFiles
 from sightline.lab.gaze import gaze_scores
@@ -16,7 +17,6 @@ from sightline.lab.map_scoring import map_rows
 from sightline.lab.plain import Catalogue
 from sightline.lab.predict import Said, predict, same_classes
 from sightline.lab.run import Run
-from sightline.lab.train import Engine
 from sightline.measure.localisation import MapScores
 
 # raised whenever saved scores would come out differently

@@ -26,13 +26,13 @@ from sightline.frame import Frame
 from sightline.io.dicom import require_radiograph
 from sightline.io.image import Reject, find_images, read_image, write_rejects
 from sightline.io.nifti import read_volume
+from sightline.lab.engine import Engine
 from sightline.lab.gallery import safe_name
 from sightline.lab.map_row import ShownMap, draw_map_row
 from sightline.lab.planes import Facing, cube_shown, facing_of
 from sightline.lab.predict import evidence_of, probabilities_of
 from sightline.lab.progress import progress
 from sightline.lab.run import Run, write_text
-from sightline.lab.train import Engine
 from sightline.lab.volume_map_row import draw_volume_map_row
 from sightline.region import Region
 

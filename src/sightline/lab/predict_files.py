@@ -22,13 +22,13 @@ from sightline.io.image import Reject, find_images, read_image, write_rejects
 from sightline.lab.boxes import boxes_on_pictures, finding_classes, finding_named
 from sightline.lab.coco_json import CocoPicture, write_coco
 from sightline.lab.ct_inputs import is_ct_input
+from sightline.lab.engine import Engine
 from sightline.lab.gallery import safe_name
 from sightline.lab.panels import draw_overlay
 from sightline.lab.predict import Maps, Said, evidence_of, probabilities_of
 from sightline.lab.progress import progress
 from sightline.lab.run import Run
 from sightline.lab.scored_box import ScoredBox, scored_boxes
-from sightline.lab.train import Engine
 from sightline.measure.predictions import Predictions
 
 FINDING = "finding"

@@ -25,12 +25,12 @@ from sightline.lab.ct_inputs import CtInput, PlacedCt, ct_inputs, place
 from sightline.lab.ct_patches import CutPatch, cut_patches, cutting_of
 from sightline.lab.ct_report import ReadVertebra, write_ct
 from sightline.lab.dissection import open_dissection
+from sightline.lab.engine import Engine
 from sightline.lab.gallery import safe_name
 from sightline.lab.planes import cube_shown, facing_of, whole_cube
 from sightline.lab.predict import evidence_of, probabilities_of
 from sightline.lab.progress import progress
 from sightline.lab.run import Run
-from sightline.lab.train import Engine
 
 Panels = Literal["called", "all", "none"]
 HEAD = ("ct", "vertebra", "label", "predicted", "probability", "voxel_i", "voxel_j", "voxel_k", "x_mm", "y_mm", "z_mm",

@@ -9,6 +9,7 @@ from pathlib import Path
 from sightline.case import Cohort
 from sightline.cohorts.subset import few_per_class, from_sources
 from sightline.lab.assemble import assemble
+from sightline.lab.engine import Engine
 from sightline.lab.evaluate import choose_boxes, evaluate
 from sightline.lab.evaluation import Evaluation
 from sightline.lab.plain import Catalogue
@@ -16,7 +17,7 @@ from sightline.lab.recipe import Recipe
 from sightline.lab.run import Run, open_run, run_identity
 from sightline.lab.self_training import taught
 from sightline.lab.table import Row
-from sightline.lab.train import Engine, train
+from sightline.lab.train import train
 
 
 @dataclass(frozen=True)

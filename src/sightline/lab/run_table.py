@@ -14,13 +14,13 @@ import torch
 
 from sightline.case import Cohort
 from sightline.errors import CohortError, RecipeError, SightlineError
+from sightline.lab.engine import Engine
 from sightline.lab.evaluation import Evaluation
 from sightline.lab.plain import Catalogue
 from sightline.lab.progress import progress
 from sightline.lab.row_training import RowTraining
 from sightline.lab.servable import unservable
 from sightline.lab.table import RowResult, Table, TableResult
-from sightline.lab.train import Engine
 
 
 def run_table(

@@ -16,9 +16,9 @@ from sightline.case import Case, Cohort
 from sightline.cohorts.task import is_normal
 from sightline.errors import CohortError, RecipeError, RunError
 from sightline.explain.locate import point_of_maps
+from sightline.lab.engine import Engine
 from sightline.lab.predict import predict
 from sightline.lab.run import Run
-from sightline.lab.train import Engine
 from sightline.lab.views import case_frame
 from sightline.region import Box, Region, Tag
 

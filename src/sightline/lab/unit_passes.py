@@ -24,10 +24,10 @@ from sightline.evidence import Batch
 from sightline.explain.unit_layer import UnitLayer
 from sightline.explain.unit_readings import Readings, read_units
 from sightline.explain.unit_thresholds import Thresholds, unit_thresholds
+from sightline.lab.engine import Engine
 from sightline.lab.predict import probabilities_of
 from sightline.lab.progress import progress
 from sightline.lab.run import write_text
-from sightline.lab.train import Engine
 from sightline.region import Box, Gaze, Mask, Polygon, Region, Scribble
 
 # raised whenever saved readings would come out differently

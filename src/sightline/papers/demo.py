@@ -11,12 +11,12 @@ from pathlib import Path
 from sightline.case import Cohort
 from sightline.cohorts import folder
 from sightline.cohorts.phantom.cohort import write_radiographs
+from sightline.lab.engine import Engine
 from sightline.lab.progress import progress
 from sightline.lab.run import write_text
 from sightline.lab.run_table import run_table
 from sightline.lab.table import Row, Table
 from sightline.lab.table_report import write_table
-from sightline.lab.train import Engine
 from sightline.papers import demo_recipes
 from sightline.papers.catalogue import CATALOGUE
 

@@ -9,9 +9,9 @@ from sightline.lab.case_of_cohort import panel_of_case
 from sightline.lab.case_panel import case_words, draw_case_panel
 from sightline.lab.dissect import dissect
 from sightline.lab.dissection import Dissection
+from sightline.lab.engine import Engine
 from sightline.lab.run import open_run, write_text
 from sightline.lab.table import TableResult
-from sightline.lab.train import Engine
 from sightline.measure.predictions import Predictions
 from sightline.papers.catalogue import CATALOGUE
 
