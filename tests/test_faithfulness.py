@@ -5,18 +5,11 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from sightline.errors import GeometryError, RunError
-from sightline.measure.faithfulness import (
-    FaithfulnessRow,
-    Taking,
-    deletion,
-    faithfulness_report,
-    filled,
-    insertion,
-    pixel_order,
-    road,
-)
+from sightline.measure.faithfulness import deletion, filled, insertion, road
+from sightline.measure.faithfulness_report import FaithfulnessRow, faithfulness_report
 from sightline.measure.imputation import impute
 from sightline.measure.map_score import score_map
+from sightline.measure.pixel_curves import Taking, pixel_order
 
 SHAPE = (12, 10)
 

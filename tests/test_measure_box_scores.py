@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from sightline.errors import CohortError, GeometryError, LayoutError, RunError, UnreadableFile
+from sightline.measure.box_measures import BEST_BOX, BOX_MEASURES
 from sightline.measure.box_references import centre_prior_box, mean_box, whole_image
 from sightline.measure.box_report import (
-    BEST_BOX,
-    BOX_MEASURES,
     box_chance,
     box_estimates,
     box_seed_estimate,

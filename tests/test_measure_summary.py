@@ -8,7 +8,7 @@ from test_measure_box_scores import table as boxes
 
 import sightline.measure
 from sightline.errors import CohortError
-from sightline.measure.box_report import BOX_MEASURES
+from sightline.measure.box_measures import BOX_MEASURES
 from sightline.measure.classification import AUC
 from sightline.measure.comparison import welch
 from sightline.measure.estimate import Estimate

@@ -11,8 +11,9 @@ from sightline.lab.row_on_test import RowOnTest, measured
 from sightline.lab.table import Row, RowResult, TableResult
 from sightline.lab.table_line import Line
 from sightline.lab.views import source_frame
+from sightline.measure.box_measures import BOX_NAMES
 from sightline.measure.box_references import CENTRE_PRIOR, WHOLE_IMAGE, centre_prior_box, mean_box, whole_image
-from sightline.measure.box_report import BOX_NAMES, box_chance, box_seed_estimate, box_value, compare_boxes
+from sightline.measure.box_report import box_chance, box_seed_estimate, box_value, compare_boxes
 from sightline.measure.box_scores import BoxScores
 
 BOX_MEASURES = (

@@ -22,6 +22,7 @@ from sightline.measure.classification import (
     Score,
     Sensitivity,
 )
+from sightline.measure.coarser_classes import merged
 from sightline.measure.comparison import paired_bootstrap
 from sightline.measure.intervals import point_value, seed_bootstrap
 from sightline.measure.predictions import Predictions
@@ -44,11 +45,11 @@ def _level_lines(row: RowOnTest, ours: Sequence[Predictions], theirs: Sequence[P
     lines = []
     for task in coarser_tasks(ours[0].classes):
         groups = task.groups(ours[0].classes)
-        merged, their_merged = ([run.merged(groups) for run in runs] for runs in (ours, theirs))
-        classes = merged[0].classes
+        coarse, their_coarse = ([merged(run, groups) for run in runs] for runs in (ours, theirs))
+        classes = coarse[0].classes
         score = F1("positive", 1) if len(classes) == 2 else F1("weighted")
         name = f"image-wise F1 at the level {task.level} ({', '.join(classes)})"
-        lines.append(_scored(row, name, score, merged, their_merged))
+        lines.append(_scored(row, name, score, coarse, their_coarse))
     return lines
 
 

@@ -18,6 +18,7 @@ from sightline.lab.map_scoring import ROLES
 from sightline.lab.run import write_text
 from sightline.measure.box_report import box_estimates
 from sightline.measure.classification import F1
+from sightline.measure.coarser_classes import merged
 from sightline.measure.displacement import window_displacement
 from sightline.measure.estimate import Estimate
 from sightline.measure.intervals import bootstrap
@@ -38,10 +39,10 @@ def report_of(evaluation: Evaluation, *, positive: str | None = None, replicates
                 fields = estimate.to_dict()
                 found.append(Estimate.from_dict({**fields, "name": f"{estimate.name}, {role}"}))
     for task in coarser_tasks(predictions.classes) if says_classes else ():
-        merged = predictions.merged(task.groups(predictions.classes))
-        score = F1("positive", 1) if len(merged.classes) == 2 else F1("weighted")
-        name = f"F1 at the level {task.level} ({', '.join(merged.classes)}), image-wise"
-        found.append(replace(bootstrap(score, merged, replicates=replicates), name=name))
+        coarse = merged(predictions, task.groups(predictions.classes))
+        score = F1("positive", 1) if len(coarse.classes) == 2 else F1("weighted")
+        name = f"F1 at the level {task.level} ({', '.join(coarse.classes)}), image-wise"
+        found.append(replace(bootstrap(score, coarse, replicates=replicates), name=name))
     if evaluation.gaze_scores is not None:
         for name, table in by_map(evaluation.gaze_scores).items():
             for estimate in table.estimates(replicates=replicates):

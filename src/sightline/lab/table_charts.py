@@ -26,8 +26,8 @@ from sightline.lab.summary import leading_metric
 from sightline.lab.table import TableResult
 from sightline.lab.table_line import Line, find_line
 from sightline.lab.table_looks import shown_rows
+from sightline.measure.box_measures import BOX_NAMES
 from sightline.measure.box_ranking import ranking_curve
-from sightline.measure.box_report import BOX_NAMES
 
 FROC_ROWS = 6
 ROC_ROWS = 5

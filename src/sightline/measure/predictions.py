@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -160,62 +160,6 @@ class Predictions:
             unit="study",
             independent=self.independent,
         )
-
-    def merged(
-        self, groups: Mapping[str, Sequence[str]], *, left_out: Literal["refuse", "drop"] = "refuse"
-    ) -> Predictions:
-        """The same predictions in coarser classes: probabilities of the classes of a group are summed.
-
-        Those of independent classes are joined as independent events: one minus the product of what is left of each.
-
-        One training on fine classes (A1 to B3, normal) is thus scored at every level of the hierarchy, e.g.
-        `{"A": ("A1", "A2", "A3"), "B": ("B1", "B2", "B3"), "normal": ("normal",)}`. The most probable group need not
-        hold the most probable class.
-
-        Args:
-            groups: new class name to the classes it holds, in the order of the new classes.
-            left_out: what becomes of classes in no group. `refuse` them; or `drop` the cases with such a label, and
-                divide the other cases' probabilities by what is left: p(group | one of the groups).
-
-        Raises:
-            CohortError: a class that is not there, stands in two groups or in none, an empty group, or no case left.
-            RunError: a case whose kept classes have no probability, with `drop`.
-        """
-        named = [name for members in groups.values() for name in members]
-        twice = sorted(name for name, times in Counter(named).items() if times > 1)
-        strange = sorted(set(named) - set(self.classes))
-        empty = [group for group, members in groups.items() if not members]
-        if twice or strange or empty or any(isinstance(members, str) for members in groups.values()):
-            raise CohortError(
-                f"Classes {list(self.classes)} do not merge into {dict(groups)}: unknown {strange}, in two groups "
-                f"{twice}, groups without a class {empty}."
-            )
-        lacking = [name for name in self.classes if name not in named]
-        if lacking and left_out == "refuse":
-            raise CohortError(
-                f"Classes {lacking} belong to no group; expected each of {list(self.classes)} in one.",
-                "Add them to a group, or say that their cases are to be dropped.",
-            )
-        group_of = {name: i for i, members in enumerate(groups.values()) for name in members}
-        into = np.array([[group_of.get(name) == i for i in range(len(groups))] for name in self.classes], dtype=float)
-        labels = np.array([group_of.get(name, -1) for name in self.classes])[self.labels]
-        kept = self.select(labels >= 0) if lacking else self
-        probabilities = kept.probabilities @ into
-        if self.independent:
-            left = np.where(into[None] > 0, 1.0 - kept.probabilities[:, :, None], 1.0)
-            probabilities = 1.0 - left.prod(axis=1)
-        elif lacking:
-            total = probabilities.sum(axis=1, keepdims=True)
-            nothing = np.flatnonzero(total[:, 0] <= 0.0)
-            if nothing.size:
-                raise RunError(
-                    f"Case {kept.case_ids[nothing[0]]!r} has no probability in any of the groups {list(groups)} "
-                    f"({nothing.size} such cases)."
-                )
-            probabilities = probabilities / total
-        # a sum of many probabilities may end a rounding error above one
-        clipped = probabilities.clip(0.0, 1.0)
-        return replace(kept, classes=tuple(groups), labels=labels[labels >= 0], probabilities=clipped)
 
     def write(self, path: Path) -> None:
         """Write CSV: ids, the label's name, and one column a class, exact to the last bit.
