@@ -19,8 +19,9 @@ from torch.nn.functional import avg_pool3d
 from benchmarks.memory import MIB, resident
 from benchmarks.timing import Result, Row, Unequal, alternate
 from sightline.evidence import Batch
+from sightline.explain.read_units import read_units
 from sightline.explain.unit_layer import UnitLayer
-from sightline.explain.unit_readings import Readings, read_units
+from sightline.explain.unit_readings import Readings
 from sightline.explain.unit_thresholds import BUDGET_BYTES, TOP, Thresholds, TopValues, place, unit_thresholds
 from sightline.models.volume_unet import VolumeUNet
 

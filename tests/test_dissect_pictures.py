@@ -12,9 +12,10 @@ from sightline.frame import Frame
 from sightline.io.nifti import read_volume
 from sightline.lab.planes import cube_of
 from sightline.lab.unit_cases import facts_of, outlines_of, stretched, top_cases
-from sightline.lab.unit_gallery import GalleryCase, GalleryHead, contours, draw_collage, draw_strongest, thumbnail
+from sightline.lab.unit_gallery import GalleryCase, GalleryHead, draw_collage, draw_strongest, thumbnail
 from sightline.lab.unit_maps import response
 from sightline.lab.unit_nifti import close_up, picture_of, source_response, write_overlay, write_unit_nifti
+from sightline.lab.unit_tint import contours
 from sightline.lab.views import case_frame
 from sightline.region import Box, Polygon, Tag
 

@@ -8,9 +8,10 @@ from torch.nn.functional import interpolate
 
 from sightline.errors import CohortError, GeometryError, RunError
 from sightline.evidence import Batch, Evidence
+from sightline.explain.read_units import read_units
 from sightline.explain.unit_grid import Cover, EnlargedMaps, Marks
 from sightline.explain.unit_layer import UnitLayer
-from sightline.explain.unit_readings import Readings, read_units
+from sightline.explain.unit_readings import Readings
 from sightline.explain.unit_store import GrowingArray
 from sightline.explain.unit_thresholds import Thresholds, unit_thresholds
 

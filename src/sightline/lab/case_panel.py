@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from matplotlib import patheffects
 from numpy.typing import NDArray
 
 from sightline.errors import GeometryError
@@ -20,8 +19,8 @@ from sightline.lab.marks import WINDOW
 from sightline.lab.overlay import Pixels
 from sightline.lab.planes import PLANES, SAGITTAL, Cube, Plane, cut
 from sightline.lab.sheet import INK, Sheet
-from sightline.lab.unit_gallery import CONTOUR, contours, tinted
 from sightline.lab.unit_maps import response
+from sightline.lab.unit_tint import draw_contour, tinted
 from sightline.lab.volume_panels import draw_slice, physical
 
 MOST_UNITS = 5
@@ -205,9 +204,7 @@ def _unit_row(sheet: Sheet, panel: CasePanel, unit: PanelUnit, left: float, top:
     axes = sheet.axes(left, top, wide, tall)
     level, above = found.level[:, :, k], found.above[:, :, k]
     draw_slice(axes, tinted(grey, level, above), SAGITTAL, None, letters=False)
-    halo = [patheffects.Stroke(linewidth=2.6, foreground="black", alpha=0.7), patheffects.Normal()]
-    for ring in contours(above):
-        axes.plot(ring[:, 1], ring[:, 0], color=CONTOUR, linewidth=1.3, path_effects=halo, scalex=False, scaley=False)
+    draw_contour(axes, above, 1.3)
     sheet.text(left, top + tall + 0.14, f"sagittal slice {k + 1} of {panel.cube.grey.shape[2]}", size=8)
     words = left + _UNIT + 0.15
     sheet.text(words, top + 0.2, f"unit {unit.unit}", size=12, weight="bold", color=INK)

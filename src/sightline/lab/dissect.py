@@ -7,13 +7,13 @@ that a second call with other `over` or more units takes no further pass.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from torch import nn
 
 from sightline.case import Cohort
@@ -22,21 +22,17 @@ from sightline.cohorts.volume_view import VolumeView
 from sightline.errors import CohortError, RecipeError, RunError
 from sightline.explain.unit_layer import UnitLayer, default_layer, mixes_images
 from sightline.lab.concepts import keep_concepts, read_concepts
-from sightline.lab.dissection import EXAMPLES, By, Dissection, UnitRow, named, open_dissection, write_table, write_units
+from sightline.lab.dissection import By, Dissection, UnitRow, named, open_dissection, write_table, write_units
 from sightline.lab.dissection_numbers import agreement_of, agreement_rows, call_rows, null_band, score, unit_rows
 from sightline.lab.dissection_report import write_dissection_report
-from sightline.lab.dissection_words import Found, over_words
+from sightline.lab.dissection_words import Found
 from sightline.lab.engine import Engine
-from sightline.lab.gallery import safe_name
 from sightline.lab.predict import laid_out, same_classes
-from sightline.lab.progress import progress
 from sightline.lab.run import Run, environment
-from sightline.lab.unit_cases import Called, CaseReader, Cells, activations_of, top_cases
-from sightline.lab.unit_figures import AgreementRow
-from sightline.lab.unit_gallery import STRONGEST, GalleryHead, draw_collage, draw_strongest, thumbnail
-from sightline.lab.unit_nifti import picture_of, source_response, write_overlay, write_unit_nifti
-from sightline.lab.unit_passes import Passes, pass_through
-from sightline.lab.views import case_frame
+from sightline.lab.unit_cases import Called
+from sightline.lab.unit_figures import AgreementRow, CallRow
+from sightline.lab.unit_passes import pass_through
+from sightline.lab.unit_pictures import UnitPictures
 from sightline.measure.unit_scores import Over
 
 TOP = 0.005
@@ -90,35 +86,15 @@ def dissect(
     device = engine.fabric("32-true").device
     network = laid_out(run.network().to(device))
     reader = UnitLayer(network, layer or chosen_layer(network))
-    stamp = {
-        "run": run.identity,
-        "weights": _digest(run.folder / "weights.safetensors"),
-        "layer": reader.name,
-        "cohort": cohort.name,
-        "fingerprint": cohort.fingerprint(),
-        "cases": str(len(cohort)),
-        "split": split,
-        "top": repr(top),
-    }
+    stamp = _stamp(run, reader.name, cohort, split, top)
     if (out / "concepts.yaml").is_file():
         read_concepts(out / "concepts.yaml")  # a malformed file is told before the passes, not after
     passes = pass_through(reader, cohort, view, out, stamp, batch_size=PASSES_BATCH[type(view)], top=top, engine=engine)
     called = _called(cohort, passes.probabilities(independent=run.recipe.independent), name)
     among = _among(called, over, cohort, split)
     scores = score(passes.readings, called, over, cohort)
-    rows = unit_rows(scores, passes.thresholds)
-    about = {
-        "title": run.recipe.title,
-        **stamp,
-        "positive": name,
-        "over": over,
-        "command": environment()["command"],
-        "date": datetime.now(UTC).date().isoformat(),
-        "sightline": environment()["sightline"],
-        "torch": environment()["packages"]["torch"],
-        "numpy": environment()["packages"]["numpy"],
-    }
-    found = Dissection(out, reader.name, name, over, rows, about)
+    about = _about(run, stamp, name, over)
+    found = Dissection(out, reader.name, name, over, unit_rows(scores, passes.thresholds), about)
     chosen = first_units(found, by, units)
     shown = [row.unit for row in chosen]
     concepts = keep_concepts(
@@ -131,17 +107,8 @@ def dissect(
     found = replace(found, concepts=named(concepts))
     agreement = agreement_rows(agreement_of(passes.readings, out / "readings"))
     calls = call_rows(scores)
-    write_table(
-        out / "agreement.csv",
-        [f.name for f in fields(AgreementRow)],
-        [astuple(row) for row in agreement],
-    )
-    write_table(
-        out / "calls.csv",
-        ("unit", "true_calls", "false_alarms", "difference", "p"),
-        [(r.unit, r.true_calls, r.false_alarms, r.difference, r.p) for r in calls],
-    )
-    _pictures(found, shown, passes, called, among, cohort, view, reader, engine)
+    _write_rows(out, agreement, calls)
+    UnitPictures(found, passes, called, cohort, view, reader, engine).write(shown, among)
     write_dissection_report(
         out / "report.html",
         found,
@@ -200,6 +167,46 @@ def _positive(run: Run, positive: str | None) -> str:
     return positive
 
 
+def _stamp(run: Run, layer: str, cohort: Cohort, split: str, top: float) -> dict[str, str]:
+    """What the readings depend on."""
+    return {
+        "run": run.identity,
+        "weights": _digest(run.folder / "weights.safetensors"),
+        "layer": layer,
+        "cohort": cohort.name,
+        "fingerprint": cohort.fingerprint(),
+        "cases": str(len(cohort)),
+        "split": split,
+        "top": repr(top),
+    }
+
+
+def _about(run: Run, stamp: Mapping[str, str], positive: str, over: Over) -> dict[str, str]:
+    """What the page says of its making."""
+    machine = environment()
+    return {
+        "title": run.recipe.title,
+        **stamp,
+        "positive": positive,
+        "over": over,
+        "command": machine["command"],
+        "date": datetime.now(UTC).date().isoformat(),
+        "sightline": machine["sightline"],
+        "torch": machine["packages"]["torch"],
+        "numpy": machine["packages"]["numpy"],
+    }
+
+
+def _write_rows(out: Path, agreement: Sequence[AgreementRow], calls: Sequence[CallRow]) -> None:
+    names = [f.name for f in fields(AgreementRow)]
+    write_table(out / "agreement.csv", names, [astuple(row) for row in agreement])
+    write_table(
+        out / "calls.csv",
+        ("unit", "true_calls", "false_alarms", "difference", "p"),
+        [(r.unit, r.true_calls, r.false_alarms, r.difference, r.p) for r in calls],
+    )
+
+
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
@@ -229,59 +236,6 @@ def _among(called: Called, over: Over, cohort: Cohort, split: str) -> NDArray[np
     return rows
 
 
-def _pictures(
-    found: Dissection,
-    shown: list[int],
-    passes: Passes,
-    called: Called,
-    among: NDArray[np.int64],
-    cohort: Cohort,
-    view: View | VolumeView,
-    layer: UnitLayer,
-    engine: Engine,
-) -> None:
-    """Galleries, examples, and NIfTI files or overlays of the units shown."""
-    readings = passes.readings
-    rows = {unit: top_cases(readings.strength[:, unit], readings.mean[:, unit], among) for unit in shown}
-    distinct = len({row for each in rows.values() for row in each})
-    with progress("read galleries", distinct, quiet=engine.quiet) as advance:
-        cells = activations_of(
-            layer, cohort, view, rows, batch_size=passes.batch_size, workers=engine.workers, advance=advance
-        )
-    reader = CaseReader(cohort, view, called)
-    standing = {row.unit: row for row in found.units}
-    with progress("draw units", len(shown), quiet=engine.quiet) as advance:
-        for unit in shown:
-            threshold = standing[unit].threshold
-            concept = found.concepts.get(unit)
-            head = GalleryHead(unit, standing[unit].standing, concept.text if concept else "", over_words(found))
-            cases = reader.gallery(unit, threshold, rows[unit], cells)
-            galleries, examples = found.folder / "galleries", found.folder / "examples"
-            _write(galleries / f"unit_{unit:03d}.png", draw_collage(head, cases))
-            _write(galleries / f"unit_{unit:03d}_strongest.png", draw_strongest(head, cases))
-            examples.mkdir(parents=True, exist_ok=True)
-            for n, case in enumerate(cases[:EXAMPLES], start=1):
-                picture = Image.fromarray(np.round(thumbnail(case) * 255).astype(np.uint8))
-                picture.save(examples / f"unit_{unit:03d}_{n}.png")
-            _files(found.folder, unit, threshold, rows[unit][:STRONGEST], cells, cohort, view)
-            advance(1)
-
-
-def _files(
-    out: Path, unit: int, threshold: float, rows: list[int], cells: Cells, cohort: Cohort, view: View | VolumeView
-) -> None:
-    for n, row in enumerate(rows, start=1):
-        case = cohort[row]
-        name = f"{n}_{safe_name(case.case_id)}"
-        values, window = cells[unit, row]
-        if isinstance(view, VolumeView):
-            write_unit_nifti(out / "nifti" / f"unit_{unit:03d}", name, case, view, values, threshold)
-        else:
-            grey, grid = picture_of(case)
-            seen = source_response(values, threshold, case_frame(case, view), grid, window)
-            write_overlay(out / "overlays" / f"unit_{unit:03d}" / f"{name}.png", grey, seen)
-
-
 def _notes(network: nn.Module, view: View | VolumeView, cohort: Cohort) -> tuple[str, ...]:
     notes = []
     if mixes_images(network):
@@ -296,10 +250,3 @@ def _notes(network: nn.Module, view: View | VolumeView, cohort: Cohort) -> tuple
             "away from its centre they are bent against it."
         )
     return tuple(notes)
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    partial.replace(path)

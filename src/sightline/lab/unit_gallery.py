@@ -12,23 +12,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from matplotlib import patheffects
 from numpy.typing import NDArray
-from skimage.measure import find_contours
 
 from sightline.frame import Frame
-from sightline.lab.overlay import HEAT, Pixels, outline, show
+from sightline.lab.overlay import Pixels, outline, show
 from sightline.lab.planes import PLANES, SAGITTAL, Cube, Plane, cut, cut_regions
 from sightline.lab.sheet import INK, Sheet
 from sightline.lab.unit_maps import Response
+from sightline.lab.unit_tint import CONTOUR, contours, draw_contour, tinted
 from sightline.lab.volume_panels import draw_slice, physical
 from sightline.region import Region
 
 COLLAGE = 25
 STRONGEST = 5
-CONTOUR = "#ffe600"
-# opacity of the colour at a unit's threshold and at its highest: the bone must stay readable through it
-TINT = (0.16, 0.42)
 COLUMNS = 5
 SLICES = 8
 SLICE_MARGIN = 4
@@ -127,20 +123,6 @@ def thumbnail(case: GalleryCase, side_px: int = 160) -> Pixels:
     return np.asarray(picture, dtype=np.float32) / 255.0
 
 
-def tinted(grey: Pixels, level: NDArray[np.float64], above: NDArray[np.bool_]) -> Pixels:
-    """A grey picture [h, w] in colour where a unit is above its threshold, the higher the stronger: RGB [h, w, 3]."""
-    low, high = TINT
-    opacity = np.where(above, low + (high - low) * level, 0.0)[..., None]
-    colour = HEAT(0.35 + 0.65 * level)[..., :3]
-    return np.asarray((1.0 - opacity) * grey[..., None] + opacity * colour, dtype=np.float32)
-
-
-def contours(above: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
-    """Outlines [n, 2] of an area, (row, column) from the corner of pixel (0, 0)."""
-    # one pixel of padding, and contour coordinates are pixel centres: minus one, plus a half
-    return [line - 0.5 for line in find_contours(np.pad(above.astype(np.float32), 1), 0.5)]
-
-
 def _volumes(head: GalleryHead, cases: Sequence[GalleryCase]) -> bytes:
     small = (SLICES, 1.18)
     page = SLICES * (small[1] + 0.06)
@@ -203,7 +185,7 @@ def _pictures(head: GalleryHead, cases: Sequence[GalleryCase]) -> bytes:
             pixels, response, frame = case.close
             axes = sheet.axes(0.15 + 2 * (side + _GAP), y + 0.15, side, side * pixels.shape[0] / pixels.shape[1])
             show(axes, pixels)
-            _contour(axes, response.above)
+            draw_contour(axes, response.above)
             outline(axes, _findings(case), frame, over_map=True)
     _foot(sheet, marks=True)
     return sheet.png()
@@ -239,7 +221,7 @@ def _flat(axes: Any, case: GalleryCase, *, marks: bool) -> None:
         draw_slice(axes, picture, SAGITTAL, None, letters=False)
     else:
         show(axes, picture)
-    _contour(axes, above)
+    draw_contour(axes, above)
     if marks and case.frame is not None:
         outline(axes, _findings(case), case.frame, over_map=True)
 
@@ -251,18 +233,10 @@ def _slice(
     grey = np.ascontiguousarray(cut(case.cube.grey, plane, through))
     picture = tinted(grey, cut(case.response.level, plane, through), cut(case.response.above, plane, through))
     draw_slice(axes, picture, plane, through, letters=letters, ticks=marks)
-    _contour(axes, cut(case.response.above, plane, through))
+    draw_contour(axes, cut(case.response.above, plane, through))
     if marks:
         found = cut_regions(case.regions, case.cube.frame, plane, through, ("finding",))
         outline(axes, found, Frame.of_image(grey.shape), over_map=True)
-
-
-def _contour(axes: Any, above: NDArray[Any]) -> None:
-    halo = [patheffects.Stroke(linewidth=2.4, foreground="black", alpha=0.7), patheffects.Normal()]
-    for points in contours(np.asarray(above, dtype=bool)):
-        axes.plot(
-            points[:, 1], points[:, 0], color=CONTOUR, linewidth=1.2, path_effects=halo, scalex=False, scaley=False
-        )
 
 
 def _findings(case: GalleryCase) -> tuple[Region, ...]:

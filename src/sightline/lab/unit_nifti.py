@@ -17,8 +17,8 @@ from sightline.io.image import read_image
 from sightline.io.nifti import read_volume, write_volume
 from sightline.io.volume import affine_within
 from sightline.lab.overlay import Pixels
-from sightline.lab.unit_gallery import CONTOUR, contours, tinted
 from sightline.lab.unit_maps import Response, response
+from sightline.lab.unit_tint import CONTOUR, contours, tinted
 
 AIR_HU = -1024
 OVERLAY_PX = 1024

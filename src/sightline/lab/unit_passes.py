@@ -21,8 +21,9 @@ from sightline.cohorts.transforms import View
 from sightline.cohorts.volume_view import VolumeView
 from sightline.errors import CohortError, RunError
 from sightline.evidence import Batch
+from sightline.explain.read_units import read_units
 from sightline.explain.unit_layer import UnitLayer
-from sightline.explain.unit_readings import Readings, read_units
+from sightline.explain.unit_readings import Readings
 from sightline.explain.unit_thresholds import Thresholds, unit_thresholds
 from sightline.lab.engine import Engine
 from sightline.lab.predict import probabilities_of
