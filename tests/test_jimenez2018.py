@@ -14,6 +14,7 @@ from sightline.cohorts.task import Task
 from sightline.errors import CohortError
 from sightline.guidance.box_distance import BoxDistance
 from sightline.guidance.self_transfer import SelfTransferLoss
+from sightline.guidance.tried_windows import TriedWindows
 from sightline.lab.engine import Engine
 from sightline.lab.optimise import Adagrad, Sgd, StepDecay
 from sightline.lab.run import open_run
@@ -118,6 +119,27 @@ def test_a_smaller_table_shrinks_every_size_alike():
     assert longer["2c LBM"].epochs == 8 and longer["2c sup. localiser"].epochs == 20
 
 
+def test_transformers_that_move_stand_in_a_table_of_their_own():
+    rows = {row.name: row for row in find_table("femur/transformers", "recommended", Changes(epochs=8)).rows}
+    assert {row.reference for row in rows.values()} == {None, "3c LBM"}
+    assert rows["3c a-STN"].recipe.epochs == 8 and rows["3c a-STN, longer"].recipe.epochs == 16
+    tries, places = rows["3c a-STN, tries"].recipe, rows["3c a-STN, places"].recipe
+    assert tries.epochs == places.epochs == 16
+    assert isinstance(tries.objective, TriedWindows) and places.objective is None
+    assert replace(tries.model, tries=None) == places.model
+
+
+def test_two_steps_of_transformers_that_move(femurs, tmp_path):
+    table = find_table("femur/transformers", "recommended", TINY, ("3c a-STN, tries",))
+    assert table.rows[-1].recipe.model.localiser.name == "test_resnet"
+    result = run_table(table, femurs, tmp_path, CATALOGUE, seeds=(0,), engine=Engine(quiet=True))
+    assert {row.row.name: row.why_not for row in result.rows if row.why_not is not None} == {}
+    text = write_table(result, tmp_path, replicates=20)
+    assert "window scale" in text and "centre prior" in text
+    run = open_run(result.of("3c a-STN, tries").folders[0], CATALOGUE)
+    assert "window_scale" in (run.folder / "history.csv").read_text()
+
+
 def test_asking_for_a_row_brings_what_it_is_put_together_from():
     names = {row.name for row in find_table("jimenez2018/table2", "recommended", Changes(), ("3c Sup",)).rows}
     assert names == {"3c LBM", "3c sup. localiser", "3c UBM", "3c Sup+UBM"}
@@ -176,7 +198,9 @@ def test_labels_that_are_no_ao_codes_serve_only_the_coarsest_task(tiny_cohort, t
     assert "AO" in str(result.of("3c LBM").why_not)
 
 
-@pytest.mark.parametrize("name", ["lbm", "ubm", "box-regression", "a-stn", "aff-stn", "clamped-stn", "self-transfer"])
+@pytest.mark.parametrize(
+    "name", ["lbm", "ubm", "box-regression", "a-stn", "aff-stn", "clamped-stn", "trying-stn", "self-transfer"]
+)
 def test_single_recipes_have_names(name):
     assert find_recipe(name).view.size in (224, 448)
 

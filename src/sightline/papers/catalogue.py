@@ -25,6 +25,7 @@ from sightline.guidance.heatmap_match import HeatmapMatch
 from sightline.guidance.map_norm import MapNorm
 from sightline.guidance.self_transfer import SelfTransferLoss
 from sightline.guidance.spatial_nll import SpatialNLL
+from sightline.guidance.tried_windows import TriedWindows
 from sightline.lab.optimise import (
     Adagrad,
     Adam,
@@ -53,6 +54,8 @@ from sightline.models.multi_scale import MultiScale
 from sightline.models.pools import LogSumExpPool, MaxPool, MeanPool, SoftmaxPool, TopPool
 from sightline.models.transfer import SelfTransfer
 from sightline.models.transformer import SpatialTransformer
+from sightline.models.tries import Tries
+from sightline.models.trying_transformer import TryingTransformer
 from sightline.models.unet import UNet
 from sightline.models.volume_backbone import VolumeBackbone
 from sightline.models.volume_unet import VolumeUNet
@@ -78,6 +81,8 @@ CATALOGUE: dict[str, type[Any]] = {
     "global_pooling": GlobalPooling,
     "box_regression": BoxRegression,
     "spatial_transformer": SpatialTransformer,
+    "trying_transformer": TryingTransformer,
+    "tries": Tries,
     "cascade": Cascade,
     "committee": Committee,
     "self_transfer_model": SelfTransfer,
@@ -99,6 +104,7 @@ CATALOGUE: dict[str, type[Any]] = {
     "map_norm": MapNorm,
     "self_transfer": SelfTransferLoss,
     "box_distance": BoxDistance,
+    "tried_windows": TriedWindows,
     "gaze_guided": GazeGuided,
     "heatmap_match": HeatmapMatch,
     # maps

@@ -23,6 +23,7 @@ from sightline.papers import (
     jimenez2018,
     liao2022,
     localisers,
+    transformers,
     watanabe2022,
     zhu2022,
 )
@@ -79,6 +80,10 @@ RECIPES: dict[str, tuple[str, Callable[[], Recipe]]] = {
         "the earlier spatial transformer, bounded by a sigmoid",
         lambda: jimenez2018.transformer(jimenez2018.base_recipe(), "similarity", clamped=True),
     ),
+    "trying-stn": (
+        "the first, with a window that learns from windows it tries (ours; Williams 1992, Mnih 2014)",
+        lambda: transformers.trying(jimenez2018.base_recipe()),
+    ),
     "self-transfer": (
         "self-transfer learning, alpha 0.6 (Jimenez-Sanchez 2018, equation 6)",
         lambda: jimenez2018.self_transfer(jimenez2018.base_recipe(), 0.6),
@@ -115,6 +120,7 @@ TABLES: dict[str, Callable[[Profile], Table]] = {
     "jimenez2018/table2": jimenez2018.table2,
     "jimenez2018/table3": jimenez2018.table3,
     "jimenez2018/table5": jimenez2018.table5,
+    "femur/transformers": transformers.table,
     "localisers/fracatlas": localisers.table,
     "zhu2022/table2": zhu2022.table2,
     "zhu2022/ablations": zhu2022.ablations,
