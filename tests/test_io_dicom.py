@@ -443,6 +443,7 @@ def test_baseline_jpeg(tmp_path):
         ({"VOILUTSequence": Sequence([Dataset()])}, "lacks its descriptor"),
         ({"PixelData": RAMP.tobytes()[:-2]}, "do not decode"),
         ({"PixelData": b""}, "ends before its pixels"),
+        ({"PixelData": RAMP.tobytes() * 6}, "and 2560 more follow"),
     ],
 )
 def test_what_cannot_be_shown_is_refused_with_file_cause_and_remedy(tmp_path, elements, reason):
@@ -512,7 +513,10 @@ def test_two_transfer_syntaxes_are_none(tmp_path):
         read_image(path)
 
 
-@pytest.mark.parametrize(("modality", "passes"), [("DX", True), ("MG", True), ("OT", True), ("", True), ("US", False)])
+@pytest.mark.parametrize(
+    ("modality", "passes"),
+    [("DX", True), ("MG", True), ("OT", True), ("DR", True), ("cr", True), ("", True), ("US", False)],
+)
 def test_projections_pass_as_radiographs_and_others_do_not(tmp_path, modality, passes):
     path = write(tmp_path / "a.dcm", Modality=modality)
     if passes:

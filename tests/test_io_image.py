@@ -108,6 +108,27 @@ def test_floating_point_tiff_is_refused(tmp_path):
         read_image(saved(tmp_path / "a.tif", Image.fromarray(GREY.astype(np.float32))))
 
 
+def test_a_tiff_of_signed_bytes_is_refused(tmp_path):
+    picture = Image.fromarray(np.arange(100, dtype=np.uint8).reshape(10, 10))
+    picture.save(tmp_path / "a.tif", tiffinfo={339: 2})
+    with pytest.raises(UnreadableFile, match="signed 8-bit"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_a_folder_that_may_not_be_read_is_no_empty_folder(tmp_path, monkeypatch):
+    (tmp_path / "closed").mkdir()
+    list_folder = os.scandir
+
+    def scan(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return list_folder(path)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    with pytest.raises(UnreadableFile, match="closed: the folder cannot be read"):
+        find_images(tmp_path)
+
+
 @pytest.mark.parametrize("suffix", [".tif", ".png"])
 def test_several_pages_are_refused(tmp_path, suffix):
     pages = [Image.fromarray(GREY), Image.fromarray(255 - GREY)]

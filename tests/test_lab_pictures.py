@@ -13,7 +13,7 @@ from PIL import Image
 
 from sightline.errors import GeometryError, RunError
 from sightline.frame import Frame
-from sightline.lab import figures
+from sightline.lab.forest_plot import ForestRow, forest
 from sightline.lab.overlay import FOR, MOST_OPAQUE, blend_heat, blend_signed, enlarge
 from sightline.lab.panels import Overlay, PanelCase, draw_comparison, draw_contact_sheet, draw_overlay, draw_panel
 from sightline.lab.report import ReportPicture, ReportTable, Section, render_report, write_report
@@ -23,7 +23,7 @@ from sightline.region import Box, Mask, Polygon, Scribble, Tag
 def decode(png: bytes) -> np.ndarray:
     picture = Image.open(io.BytesIO(png))
     assert picture.format == "PNG"
-    assert "Software" not in picture.info
+    assert picture.info["Software"] == "sightline"
     return np.asarray(picture.convert("RGB")).astype(float)
 
 
@@ -287,65 +287,6 @@ def test_contact_sheet_counts_rows_and_columns():
         draw_contact_sheet([])
 
 
-# -- charts ------------------------------------------------------------------------------------------------------------
-
-GROUPS = [
-    figures.BarGroup("λ = 0.1", (figures.Bar("box", 70.0, 78.0, 1.0, True), figures.Bar("mask", 72.0, 71.0))),
-    figures.BarGroup("λ = 1", (figures.Bar("box", 60.0, 62.0),)),
-]
-
-
-def test_charts_decode_and_repeat():
-    t = np.linspace(0.0, 1.0, 5)
-    history = {"epoch": [1, 2, 3], "loss": [1.0, 0.5, 0.2], "val_accuracy": [float("nan"), 0.7, float("nan")]}
-    charts = [
-        lambda: figures.bars(GROUPS, title="a $b", ylabel="%", reference=figures.Reference("base", 76.0, 1.0)),
-        lambda: figures.bars(GROUPS, title="a", ylabel="%", reference=None, bottom=50.0),
-        lambda: figures.forest([figures.ForestRow("r", 0.05, 0.01, 0.09, "n = 9"), figures.ForestRow("s", 0.0)]),
-        lambda: figures.training_curves({"run $1": history, "run 2": history}),
-        lambda: figures.roc([figures.RocCurve("a", t, t**0.5, 0.7, 0.6, 0.8)]),
-    ]
-    for chart in charts:
-        png = chart()
-        assert decode(png).std() > 5
-        assert png == chart()
-
-
-def test_bar_heights_follow_the_values():
-    """Dark and light pixels of one bar stand in the ratio of image-wise to study-wise."""
-    group = [figures.BarGroup("g", (figures.Bar("box", 60.0, 80.0),))]
-    image = decode(figures.bars(group, title="", ylabel="", reference=None))
-    dark = np.array(figures._shade(figures.PALETTE[0], 0.75)) * 255
-    light = np.array(figures._shade(figures.PALETTE[0], 1.55)) * 255
-    area = [(np.abs(image - colour).max(axis=2) < 3).sum() for colour in (dark, light)]
-    assert area[0] / area[1] == pytest.approx(60 / 20, rel=0.08)
-
-
-def test_training_curves_step_over_what_was_not_measured():
-    full = {"epoch": [1.0, 2.0, 3.0, 4.0, 5.0], "v": [1.0, 2.0, 3.0, 4.0, 5.0]}
-    gaps = {"epoch": full["epoch"], "v": [1.0, float("nan"), 3.0, 4.0, 5.0]}
-    whole, stepped = (decode(figures.training_curves({"a": history})) for history in (full, gaps))
-    # a straight line with one point left out is the same line, up to the rounding of its rim
-    assert np.abs(whole - stepped).max() < 80
-
-
-@pytest.mark.parametrize(
-    "chart",
-    [
-        lambda: figures.bars([], title="", ylabel=""),
-        lambda: figures.bars([figures.BarGroup("g", (figures.Bar("b", float("nan"), 1.0),))], title="", ylabel=""),
-        lambda: figures.forest([figures.ForestRow("r", 0.0, 1.0, None)]),
-        lambda: figures.forest([figures.ForestRow("r", 0.0, 1.0, -1.0)]),
-        lambda: figures.training_curves({"a": {"loss": [1.0]}}),
-        lambda: figures.training_curves({"a": {"epoch": [1, 2], "loss": [1.0]}}),
-        lambda: figures.roc([figures.RocCurve("a", [0.0, 1.0], [0.0, 2.0], 0.5)]),
-    ],
-)
-def test_charts_refuse_what_they_cannot_draw(chart):
-    with pytest.raises(RunError):
-        chart()
-
-
 # -- the report --------------------------------------------------------------------------------------------------------
 
 NASTY = "<script>alert(1)</script> & \"quotes\" 'too'"
@@ -377,7 +318,7 @@ class Page(HTMLParser):
 
 
 def make_report() -> dict:
-    picture = figures.forest([figures.ForestRow("r", 0.05, 0.01, 0.09)])
+    picture = forest([ForestRow("r", 0.05, 0.01, 0.09)])
     table = ReportTable(
         NASTY, ("row", "measured", "Liao 2022"), ((NASTY, "76.1 ± 0.9", "76.4 ± 0.9"), ("b", "1", "2")),
         published=("Liao 2022",), strong=((0, 1),), notes=(NASTY,),

@@ -1,7 +1,9 @@
 """Predict what a person points at: pictures, DICOM, folders, broken files, awkward names."""
 
 import csv
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from PIL import Image
 
 from sightline.errors import RunError
 from sightline.lab.engine import Engine
+from sightline.lab.gallery import safe_name
 from sightline.lab.predict_files import predict_files
 from sightline.lab.train import train
 from sightline.papers.catalogue import CATALOGUE
@@ -97,15 +100,63 @@ def test_overlays_of_an_earlier_call_are_not_predicted(run, tmp_path):
 
 @pytest.mark.parametrize(
     "pixels",
-    [np.zeros((1, 1), np.uint8), np.zeros((3, 900), np.uint8), np.full((50, 50, 3), (10, 200, 90), np.uint8),
+    [np.array([[0, 255]], np.uint8), np.tile(np.arange(90, dtype=np.uint8), (3, 10)),
+     np.random.default_rng(2).integers(0, 255, (50, 50, 3)).astype(np.uint8),
      np.random.default_rng(1).integers(0, 65535, (64, 48)).astype(np.uint16),
      np.tile(NOISE, (40, 60))],
-    ids=["one pixel", "a strip", "colour", "16 bit", "2400 x 2400"],
+    ids=["two pixels", "a strip", "colour", "16 bit", "2400 x 2400"],
 )  # fmt: skip
 def test_odd_pictures(run, tmp_path, pixels):
     assert predict_files(run, [save(tmp_path / "x y.png", pixels)], tmp_path / "out", QUIET) == (1, 0)
     (row,) = rows_of(tmp_path / "out" / "predictions.csv")
     assert np.isfinite(float(row["p(fracture)"]))
+
+
+@pytest.mark.parametrize(
+    "pixels", [np.zeros((1, 1)), np.full((30, 40), 255), np.full((30, 40, 3), (10, 200, 90))], ids=str
+)
+def test_a_picture_of_one_value_is_rejected(run, tmp_path, pixels):
+    path = save(tmp_path / "blank.png", pixels.astype(np.uint8))
+    assert predict_files(run, [path], tmp_path / "out", QUIET) == (0, 1)
+    assert "every pixel looks the same" in rows_of(tmp_path / "out" / "rejects.csv")[0]["reason"]
+
+
+def test_overlays_of_another_folder_are_rejected_and_not_judged(run, tmp_path):
+    save(tmp_path / "in" / "a.png", NOISE)
+    predict_files(run, [tmp_path / "in"], tmp_path / "in", QUIET)
+    assert predict_files(run, [tmp_path / "in"], tmp_path / "out", QUIET) == (1, 1)
+    assert "drawn by sightline" in rows_of(tmp_path / "out" / "rejects.csv")[0]["reason"]
+
+
+def test_other_formats_and_dangling_links_are_rejected_aloud(run, tmp_path):
+    save(tmp_path / "in" / "a.png", NOISE)
+    Image.fromarray(NOISE).save(tmp_path / "in" / "b.bmp")
+    (tmp_path / "in" / "more").mkdir()
+    (tmp_path / "in" / "more" / "c.nii.gz").write_bytes(b"no picture")
+    (tmp_path / "in" / "d.png").symlink_to(tmp_path / "gone.png")
+    (tmp_path / "in" / "loop").symlink_to(tmp_path / "in")
+    assert (
+        predict_files(run, [tmp_path / "in"], tmp_path / "out", QUIET)[1] == 3
+    )
+    assert {Path(r["file"]).name for r in rows_of(tmp_path / "out" / "rejects.csv")} == {"b.bmp", "c.nii.gz", "d.png"}
+
+
+def test_a_name_that_is_no_text_is_written_as_its_bytes(run, tmp_path):
+    good = save(tmp_path / "in" / "a.png", NOISE)
+    try:
+        (tmp_path / "in" / os.fsdecode(b"M\xfcller.png")).write_bytes(good.read_bytes())
+        (tmp_path / "in" / os.fsdecode(b"\xff.png")).write_bytes(b"no picture")
+    except OSError:
+        pytest.skip("this file system takes text alone")
+    assert predict_files(run, [tmp_path / "in"], tmp_path / "out", QUIET) == (2, 1)
+    assert rows_of(tmp_path / "out" / "predictions.csv")[0]["file"].endswith("M\\udcfcller.png")
+    assert rows_of(tmp_path / "out" / "rejects.csv")[0]["file"].endswith("\\udcff.png")
+
+
+def test_long_names_that_differ_at_the_end_stay_apart():
+    one, other, letters = (safe_name(text) for text in ("a" * 200 + "1", "a" * 200 + "2", "骨" * 200))
+    assert one != other and all(len(name.encode()) <= 120 for name in (one, other, letters))
+    assert safe_name("..") == "case"
 
 
 def test_an_absurd_size_is_rejected_before_it_is_read(run, tmp_path):

@@ -23,6 +23,8 @@ from sightline.io.picture import Picture
 DICOM_SUFFIXES = (".dcm", ".dicom", ".dic", ".ima")
 # computed and direct radiography, film scanners, mammography, angiography and fluoroscopy, dental; OT is 'other'
 PROJECTIONS = ("CR", "DX", "RG", "MG", "XA", "RF", "IO", "PX", "OT")
+# some systems write DR, which is no defined term, for what is DX
+_ALSO = ("DR",)
 
 _FACTS = {
     "modality": ("Modality",),
@@ -107,7 +109,7 @@ def require_radiograph(picture: Picture | Header, file: Path | None = None) -> N
         UnreadableFile: the modality is stated and is none of PROJECTIONS.
     """
     modality = picture.facts.get("modality", "")
-    if modality and modality not in PROJECTIONS:
+    if modality and modality.upper() not in PROJECTIONS + _ALSO:
         name = file or (picture.file if isinstance(picture, Header) else "the image")
         raise UnreadableFile(
             f"{name}: the modality is {modality}, not a radiograph ({', '.join(PROJECTIONS)}).",

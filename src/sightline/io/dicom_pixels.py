@@ -38,6 +38,8 @@ BY_PYDICOM = frozenset(
         uid.HTJ2K,
     }
 )
+# some writers round the pixel data up
+MAX_TRAILING_BYTES = 1024
 
 
 def stored_pixels(header: Any, file: Path, *, frame: int | None = None) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
@@ -171,10 +173,25 @@ def _decode(header: Any, file: Path, syntax: uid.UID, number: int) -> NDArray[An
 
             decoded: NDArray[Any] = imagecodecs.jpeg8_decode(frame)
             return decoded
+    if syntax in NATIVE:
+        _require_no_more(header, file)
     # the options keep pydicom from rounding off unused bits: overlays, shifts and overshoot are told apart here
     array, _ = get_decoder(syntax).as_array(header, raw=True, index=number, correct_unused_bits=False)
     native: NDArray[Any] = array.astype(array.dtype.newbyteorder("="), copy=False)
     return native
+
+
+def _require_no_more(header: Any, file: Path) -> None:
+    """Refuse uncompressed pixel data that go on: the size in the header is then not that of the picture."""
+    frames = max(1, _whole(header, "NumberOfFrames", file, 1))
+    size = _whole(header, "Rows", file) * _whole(header, "Columns", file) * _whole(header, "BitsAllocated", file) // 8
+    surplus = len(header.PixelData) - size * frames
+    if surplus > max(MAX_TRAILING_BYTES, size // 100):
+        raise UnreadableFile(
+            f"{file}: the header explains {size * frames} bytes of pixels, and {surplus} more follow; rows, columns, "
+            "bits or the number of frames are wrong.",
+            "Export the image again from its source.",
+        )
 
 
 def _whole(header: Any, keyword: str, file: Path, default: int | None = None) -> int:

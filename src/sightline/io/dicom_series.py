@@ -158,7 +158,7 @@ def _choose(headers: list[_Header], folder: Path, series: str | None) -> list[_H
     )
     raise UnreadableFile(
         f"{folder}: {len(groups)} CT series: {named}.",
-        "Give a folder with one series, or say which by its SeriesInstanceUID (option `series`).",
+        "Give a folder with one series, or say which by the end of its SeriesInstanceUID (--series).",
     )
 
 
@@ -197,8 +197,8 @@ def _slice(told: _Header) -> _Slice:
     # numbers that are none would pass every later comparison, and negative lengths would mirror the patient
     if not np.isfinite([*position, *cosines, *spacing]).all() or min(spacing) <= 0:
         raise UnreadableFile(
-            f"{file}: ImagePositionPatient {position}, ImageOrientationPatient {cosines} and PixelSpacing {spacing} are "
-            "no place in space; finite numbers and positive lengths were expected.",
+            f"{file}: ImagePositionPatient {position}, ImageOrientationPatient {cosines} and PixelSpacing {spacing} "
+            "are no place in space; finite numbers and positive lengths were expected.",
             "Export the series again from its source.",
         )
     if len(slope) != 1 or len(intercept) != 1 or not slope[0] > 0 or not np.isfinite([slope[0], intercept[0]]).all():

@@ -7,6 +7,7 @@ regions drawn on screen are in oriented pixels, and so is the frame.
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -28,6 +29,22 @@ from sightline.io.picture import Picture, Pixels, Reject, require_sane_size, str
 __all__ = ["Picture", "Reject", "find_images", "read_image", "write_rejects"]
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+# pictures and volumes that are not read here: they are listed, so that they are rejected aloud and not passed over
+_OTHER_SUFFIXES: tuple[str, ...] = (
+    ".bmp",
+    ".gif",
+    ".webp",
+    ".jp2",
+    ".j2k",
+    ".jls",
+    ".jxl",
+    ".heic",
+    ".avif",
+    ".pgm",
+    ".ppm",
+    ".nii",
+)
+_OTHER_SUFFIXES += (".gz", ".mha", ".nrrd")
 # Pillow's format classes are called directly, because Image.open compares sizes with a limit of its own
 _SIGNATURES: tuple[tuple[bytes, str, Callable[..., ImageFile.ImageFile]], ...] = (
     (b"\x89PNG\r\n\x1a\n", "PNG", PngImageFile),
@@ -88,6 +105,14 @@ def read_image(path: Path) -> Picture:
             if name == "PNG":
                 _require_intact_png(path, data)
             facts = {"format": name, "mode": image.mode}
+            software = image.info.get("Software")
+            if name == "PNG" and isinstance(software, str):
+                facts["software"] = software
+            if name == "TIFF" and image.mode == "L" and _tiff_tag(image, 339) in (2, (2,)):
+                raise UnreadableFile(
+                    f"{path}: the TIFF holds signed 8-bit numbers, which have no display range.",
+                    "Save the picture with unsigned 8 bits or with 16 bits.",
+                )
             white_is_zero = name == "TIFF" and image.mode.startswith("I") and _tiff_tag(image, 262) == 0
             image.load()
             pixels = _as_display(path, _upright(image, name), white_is_zero)
@@ -129,26 +154,38 @@ def read_size(path: Path) -> tuple[int, int]:
 def find_images(path: Path) -> list[Path]:
     """Files that may be images: the file itself, or all in a folder and below it, sorted by path.
 
-    A file counts by its suffix or by its content, so broken images are listed too (reading them says what is wrong).
-    Hidden files and folders and DICOMDIR indices are skipped.
+    A file counts by its suffix or by its content, so broken images, dangling links and pictures of other formats are
+    listed too (reading them says what is wrong). Hidden files and folders and DICOMDIR indices are skipped, and links
+    to folders are not followed (they may lead round in circles).
 
     Raises:
-        UnreadableFile: nothing stands at the path.
+        UnreadableFile: nothing stands at the path, or a folder in it may not be read.
     """
     path = Path(path)
     if path.is_file():
         return [path]
     if not path.is_dir():
         raise UnreadableFile(f"{path}: no such file or folder.", "Check the path.")
-    return sorted(file for file in path.rglob("*") if _may_be_image(file, path))
+    found: list[Path] = []
+    for folder, inner, names in os.walk(path, onerror=_refuse_closed_folder):
+        inner[:] = [name for name in inner if not name.startswith(".")]
+        found += (file for name in names if _may_be_image(file := Path(folder, name)))
+    return sorted(found)
 
 
-def _may_be_image(file: Path, root: Path) -> bool:
-    if any(part.startswith(".") for part in file.relative_to(root).parts) or not file.is_file():
+def _refuse_closed_folder(error: OSError) -> None:
+    raise UnreadableFile(
+        f"{error.filename}: the folder cannot be read ({error.strerror}).", "Check its permissions, or leave it out."
+    )
+
+
+def _may_be_image(file: Path) -> bool:
+    if file.name.startswith(".") or file.name.upper() == "DICOMDIR":
         return False
-    if file.name.upper() == "DICOMDIR":
-        return False
-    if file.suffix.lower() in PICTURE_SUFFIXES + DICOM_SUFFIXES:
+    known = file.suffix.lower() in PICTURE_SUFFIXES + DICOM_SUFFIXES + _OTHER_SUFFIXES
+    if not file.is_file():
+        return known and file.is_symlink()
+    if known:
         return True
     try:
         head = _head(file)

@@ -46,10 +46,25 @@ class Reject:
 def write_rejects(path: Path, rejects: Iterable[Reject]) -> None:
     """Write rejects as a CSV with the columns file, reason, remedy (the header stands also when there are none)."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as stream:
+    # names from other systems may hold bytes that are no text
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream:
         table = csv.writer(stream)
         table.writerow(["file", "reason", "remedy"])
         table.writerows([str(reject.file), reject.reason, reject.remedy] for reject in rejects)
+
+
+def require_content(picture: Picture, file: Path) -> None:
+    """Refuse a picture whose pixels all look the same: there is nothing to see, and so nothing to predict.
+
+    Raises:
+        UnreadableFile: one value throughout, e.g. a blank exposure, or a window beside all stored values.
+    """
+    if bool((picture.pixels == picture.pixels[0, 0]).all()):
+        how = picture.facts.get("grey_scale", "")
+        raise UnreadableFile(
+            f"{file}: every pixel looks the same{f' ({how})' if how else ''}; a radiograph was expected.",
+            "Leave a blank exposure out; if a viewer shows more, export the image again without its window.",
+        )
 
 
 def require_sane_size(file: Path, rows: int, columns: int) -> None:

@@ -23,8 +23,7 @@ from sightline.explain.guided_grad_cam import GuidedGradCAM
 from sightline.explain.input_gradient import InputGradient
 from sightline.explain.smooth_grad import SmoothGrad
 from sightline.frame import Frame
-from sightline.io.dicom import require_radiograph
-from sightline.io.image import Reject, find_images, read_image, write_rejects
+from sightline.io.image import Reject, write_rejects
 from sightline.io.nifti import read_volume
 from sightline.lab.engine import Engine
 from sightline.lab.gallery import safe_name
@@ -32,6 +31,7 @@ from sightline.lab.map_row import ShownMap, draw_map_row
 from sightline.lab.planes import Facing, cube_shown, facing_of
 from sightline.lab.predict import evidence_of, probabilities_of
 from sightline.lab.progress import progress
+from sightline.lab.radiographs import radiograph_files, read_radiograph, unique_name
 from sightline.lab.run import Run, write_text
 from sightline.lab.volume_map_row import draw_volume_map_row
 from sightline.region import Region
@@ -80,9 +80,6 @@ def explain_files(
     """
     pictures: list[_Picture] = []
     rejects: list[Reject] = []
-    absent = [str(path) for path in inputs if not path.exists()]
-    if absent:
-        raise RunError(f"{', '.join(absent)} does not exist.", "Check the path.")
     view = run.recipe.view
     if isinstance(view, VolumeView):
         raise RunError(
@@ -91,15 +88,15 @@ def explain_files(
         )
     if view.crop is not None:
         raise RunError(f"{run.folder} was trained on squares around experts' boxes.", "Explain cases of its cohort.")
-    for path in dict.fromkeys(file for given in inputs for file in find_images(given)):
+    taken: set[str] = set()
+    for path in radiograph_files(inputs, out):
         try:
-            picture = read_image(path)
-            require_radiograph(picture, path)
+            picture = read_radiograph(path)
             planes, frame = view.show(picture.pixels, picture.frame)
         except SightlineError as error:
             rejects.append(Reject(path, error.message.removeprefix(f"{path}: "), error.remedy))
             continue
-        pictures.append(_Picture(path.stem, planes, frame))
+        pictures.append(_Picture(unique_name(path.stem, taken), planes, frame))
     out.mkdir(parents=True, exist_ok=True)
     write_rejects(out / "rejects.csv", rejects)
     if pictures:
@@ -125,6 +122,8 @@ def explain_cases(
     """
     from sightline.cohorts.loader import CohortItems, Key
 
+    if most < 1:
+        raise RunError(f"At least one case is explained; got {most}.", "Give --most 12.")
     cohort = run.recipe.see(cohort)
     if len(cohort) == 0:
         raise RunError(f"Cohort {cohort.name!r} has no case to explain.", "Choose another split.")

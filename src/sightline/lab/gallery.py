@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -187,8 +188,13 @@ def overlay_of(
 
 
 def safe_name(text: str) -> str:
-    """A file name without separators or surprises."""
-    return "".join(c if c.isalnum() or c in "-_." else "_" for c in text)[:120] or "case"
+    """A file name without separators or surprises; long texts that differ at the end stay apart."""
+    name = "".join(c if c.isalnum() or c in "-_." else "_" for c in text)
+    # file systems count bytes, of which a letter may have four
+    if len(name.encode()) > 120:
+        mark = hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:12]
+        name = f"{name.encode()[:100].decode(errors='ignore')}-{mark}"
+    return name if name.strip(".") else "case"
 
 
 def pointing_order(evaluation: Evaluation, case_ids: Sequence[str]) -> list[int]:

@@ -17,16 +17,14 @@ from sightline.cohorts.volume_view import VolumeView
 from sightline.errors import RunError, SightlineError
 from sightline.evidence import Evidence
 from sightline.frame import Frame
-from sightline.io.dicom import require_radiograph
-from sightline.io.image import Reject, find_images, read_image, write_rejects
+from sightline.io.image import Reject, write_rejects
 from sightline.lab.boxes import boxes_on_pictures, finding_classes, finding_named
 from sightline.lab.coco_json import CocoPicture, write_coco
-from sightline.lab.ct_inputs import is_ct_input
 from sightline.lab.engine import Engine
-from sightline.lab.gallery import safe_name
 from sightline.lab.panels import draw_overlay
 from sightline.lab.predict import Maps, Said, evidence_of, probabilities_of
 from sightline.lab.progress import progress
+from sightline.lab.radiographs import radiograph_files, read_radiograph, unique_name
 from sightline.lab.run import Run
 from sightline.lab.scored_box import ScoredBox, scored_boxes
 from sightline.measure.predictions import Predictions
@@ -97,7 +95,7 @@ def predict_files(run: Run, inputs: Sequence[Path], out: Path, engine: Engine | 
             f"{run.folder} was trained on squares around experts' boxes, which a new picture does not have.",
             "Predict with a cascade that finds the square itself, or evaluate on a cohort with boxes.",
         )
-    files = _files(inputs, out)
+    files = radiograph_files(inputs, out)
     fabric = engine.fabric("32-true")
     network = run.network().to(fabric.device)
     (out / "overlays").mkdir(parents=True, exist_ok=True)
@@ -115,15 +113,14 @@ def predict_files(run: Run, inputs: Sequence[Path], out: Path, engine: Engine | 
     ):
         for path in files:
             try:
-                picture = read_image(path)
-                require_radiograph(picture, path)
+                picture = read_radiograph(path)
                 planes, frame = view.show(picture.pixels, picture.frame)
             except SightlineError as error:
                 rejects.append(Reject(path, error.message.removeprefix(f"{path}: "), error.remedy))
                 advance(1)
                 continue
             reading = read_picture(run, network, planes, picture.frame, frame, fabric.device)
-            overlay = f"overlays/{_unique(safe_name(path.stem), names)}.png"
+            overlay = f"overlays/{unique_name(path.stem, names)}.png"
             drawn = _drawn(run, reading)
             if drawn is not None:
                 (out / overlay).write_bytes(drawn)
@@ -228,25 +225,6 @@ def _drawn(run: Run, reading: Reading) -> bytes | None:
     return draw_overlay(reading.pixels, reading.map, (), reading.frame, caption, found=found, window=reading.window)
 
 
-def _files(inputs: Sequence[Path], out: Path) -> list[Path]:
-    absent = [str(path) for path in inputs if not path.exists()]
-    if absent:
-        raise RunError(f"{', '.join(absent)} does not exist.", "Check the path.")
-    cts = [str(path) for path in inputs if is_ct_input(path)]
-    if cts:
-        raise RunError(
-            f"{', '.join(cts)} is a CT; this run was trained on radiographs.",
-            "Give radiographs, or a run that was trained on patches of CTs.",
-        )
-    # overlays of an earlier call may lie inside what was given
-    ours = (out / "overlays").resolve()
-    found = (file for path in inputs for file in find_images(path))
-    files = list(dict.fromkeys(file for file in found if ours not in file.resolve().parents))
-    if not files:
-        raise RunError("There is no file in what was given.", "Point at pictures, DICOM files or folders of them.")
-    return files
-
-
 class _Rows:
     """A CSV file whose rows are on disk as soon as they are written."""
 
@@ -261,16 +239,8 @@ class _Rows:
 
 @contextmanager
 def _table(path: Path, head: Sequence[str]) -> Iterator[_Rows]:
-    with path.open("w", newline="", encoding="utf-8") as file:
+    # names from other systems may hold bytes that are no text
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         rows = _Rows(file)
         rows.write(head)
         yield rows
-
-
-def _unique(name: str, taken: set[str]) -> str:
-    candidate, n = name, 1
-    while candidate in taken:
-        n += 1
-        candidate = f"{name}_{n}"
-    taken.add(candidate)
-    return candidate
