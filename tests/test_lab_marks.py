@@ -19,7 +19,6 @@ from sightline.errors import GeometryError, RunError
 from sightline.evidence import Evidence, window_of_box
 from sightline.explain.locate import MapBoxes
 from sightline.frame import Frame
-from sightline.lab import figures
 from sightline.lab.boxes import box_scores
 from sightline.lab.coco_json import CocoPicture, coco_data, write_coco
 from sightline.lab.engine import Engine
@@ -360,23 +359,3 @@ def test_weights_that_give_no_number_are_refused(picture, tmp_path):
     says = {"logits": torch.full((1, 3), float("nan"))}
     with pytest.raises(RunError, match="not finite"):
         predict_files(fixed_run(Fixed(**says)), [picture], tmp_path / "out", QUIET)
-
-
-# -- FROC --------------------------------------------------------------------------------------------------------------
-
-
-def test_froc_chart():
-    curve = figures.FrocCurve("a $b", [0.2, 0.5, 3.0], [0.3, 0.5, 0.6], 0.4, 0.3, 0.5)
-    png = figures.froc([curve, figures.FrocCurve("none", [], [])], chance=[0.01] * 7)
-    assert decode(png).std() > 5 and png == figures.froc([curve, figures.FrocCurve("none", [], [])], chance=[0.01] * 7)
-    assert png != figures.froc([replace(curve, sensitivity=[0.3, 0.5, 0.9])])
-    for bad in (
-        lambda: figures.froc([]),
-        lambda: figures.froc([replace(curve, sensitivity=[0.3, 0.5, 1.6])]),
-        lambda: figures.froc([replace(curve, sensitivity=[0.3, 0.5])]),
-        lambda: figures.froc([replace(curve, false_per_image=[3.0, 0.5, 0.2])]),
-        lambda: figures.froc([replace(curve, score=float("nan"))]),
-        lambda: figures.froc([curve], chance=[0.1]),
-    ):
-        with pytest.raises(RunError):
-            bad()

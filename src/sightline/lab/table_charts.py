@@ -8,24 +8,15 @@ from collections.abc import Sequence
 
 from sklearn.metrics import roc_curve
 
-from sightline.lab.figures import (
-    Bar,
-    BarGroup,
-    ForestRow,
-    FrocCurve,
-    Reference,
-    RocCurve,
-    bars,
-    forest,
-    froc,
-    roc,
-    training_curves,
-)
+from sightline.lab.bar_chart import Bar, BarGroup, Reference, bars
+from sightline.lab.forest_plot import ForestRow, forest
+from sightline.lab.operating_curves import FrocCurve, RocCurve, froc, roc
 from sightline.lab.report import ReportPicture
 from sightline.lab.summary import leading_metric
 from sightline.lab.table import TableResult
 from sightline.lab.table_line import Line, find_line
 from sightline.lab.table_looks import shown_rows
+from sightline.lab.training_curves import training_curves
 from sightline.measure.box_measures import BOX_NAMES
 from sightline.measure.box_ranking import ranking_curve
 

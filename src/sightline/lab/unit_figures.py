@@ -15,8 +15,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from numpy.typing import NDArray
 
+from sightline.lab.chart import PALETTE
 from sightline.lab.dissection import UnitRow
-from sightline.lab.figures import PALETTE
 from sightline.lab.sheet import DPI, png_of
 
 NAMED = 6
