@@ -21,12 +21,14 @@ from sightline.explain.locate import MapBoxes
 from sightline.frame import Frame
 from sightline.lab.boxes import box_scores
 from sightline.lab.coco_json import CocoPicture, coco_data, write_coco
+from sightline.lab.comparison import draw_comparison
+from sightline.lab.contact_sheet import Overlay, draw_contact_sheet, draw_overlay
 from sightline.lab.engine import Engine
 from sightline.lab.evaluate import evaluate
 from sightline.lab.evaluation import Evaluation
 from sightline.lab.gallery import box_order, contact_sheets, found_in, overlay_of, panel_case
 from sightline.lab.overlay import DIMMED, blend_heat, blend_signed, laid
-from sightline.lab.panels import Overlay, draw_comparison, draw_contact_sheet, draw_overlay, draw_panel
+from sightline.lab.panels import draw_panel
 from sightline.lab.predict import Maps
 from sightline.lab.predict_files import predict_files
 from sightline.lab.scored_box import ScoredBox, scored_boxes

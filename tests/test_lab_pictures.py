@@ -13,9 +13,12 @@ from PIL import Image
 
 from sightline.errors import GeometryError, RunError
 from sightline.frame import Frame
+from sightline.lab.comparison import draw_comparison
+from sightline.lab.contact_sheet import Overlay, draw_contact_sheet, draw_overlay
 from sightline.lab.forest_plot import ForestRow, forest
 from sightline.lab.overlay import FOR, MOST_OPAQUE, blend_heat, blend_signed, enlarge
-from sightline.lab.panels import Overlay, PanelCase, draw_comparison, draw_contact_sheet, draw_overlay, draw_panel
+from sightline.lab.panel_case import PanelCase
+from sightline.lab.panels import draw_panel
 from sightline.lab.report import ReportPicture, ReportTable, Section, render_report, write_report
 from sightline.region import Box, Mask, Polygon, Scribble, Tag
 

@@ -17,8 +17,10 @@ from sightline.cohorts.volume_view import VolumeView
 from sightline.frame import Frame
 from sightline.io.image import read_image
 from sightline.lab.boxes import finding_named
+from sightline.lab.contact_sheet import Overlay, draw_contact_sheet
 from sightline.lab.evaluation import Evaluation
-from sightline.lab.panels import Overlay, PanelCase, draw_contact_sheet, draw_panel
+from sightline.lab.panel_case import PanelCase
+from sightline.lab.panels import draw_panel
 from sightline.lab.planes import cube_of
 from sightline.lab.scored_box import ScoredBox, scored_boxes
 from sightline.lab.views import case_frame

@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 
 from sightline.frame import Frame
 from sightline.lab.overlay import blend_heat, checked_pixels, outline, show
-from sightline.lab.panels import DISCLAIMER
+from sightline.lab.panel_case import DISCLAIMER
 from sightline.lab.sheet import Sheet
 from sightline.region import Region
 

@@ -20,8 +20,8 @@ from sightline.frame import Frame
 from sightline.io.image import Reject, write_rejects
 from sightline.lab.boxes import boxes_on_pictures, finding_classes, finding_named
 from sightline.lab.coco_json import CocoPicture, write_coco
+from sightline.lab.contact_sheet import draw_overlay
 from sightline.lab.engine import Engine
-from sightline.lab.panels import draw_overlay
 from sightline.lab.predict import Maps, Said, evidence_of, probabilities_of
 from sightline.lab.progress import progress
 from sightline.lab.radiographs import radiograph_files, read_radiograph, unique_name

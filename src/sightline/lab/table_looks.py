@@ -8,9 +8,9 @@ from sightline.case import Cohort
 from sightline.cohorts.subset import from_sources
 from sightline.cohorts.transforms import View
 from sightline.cohorts.volume_view import VolumeView
+from sightline.lab.comparison import draw_comparison
 from sightline.lab.evaluation import Evaluation
 from sightline.lab.gallery import contact_sheets, panel_case, telling_cases, volume_panel
-from sightline.lab.panels import draw_comparison
 from sightline.lab.predict import MAPS_KEPT
 from sightline.lab.report import ReportPicture, Section
 from sightline.lab.table import RowResult, TableResult

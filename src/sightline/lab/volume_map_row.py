@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 from sightline.frame import Frame
 from sightline.lab.map_row import WARNING, ShownMap, wrapped
 from sightline.lab.overlay import enlarge, heat_over, outline
-from sightline.lab.panels import DISCLAIMER
+from sightline.lab.panel_case import DISCLAIMER
 from sightline.lab.planes import PLANES, Cube, cut, cut_regions
 from sightline.lab.sheet import Sheet
 from sightline.lab.volume_panels import MARKED, draw_slice, peak_of, physical

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from sightline.errors import GeometryError
 from sightline.frame import Frame
+from sightline.lab.contact_sheet import Overlay
 from sightline.lab.overlay import Pixels, checked_maps, enlarge, heat_over, outline, show, signed_over
-from sightline.lab.panels import DISCLAIMER, Overlay, PanelCase
+from sightline.lab.panel_case import DISCLAIMER, PanelCase
 from sightline.lab.planes import PLANES, SAGITTAL, Cube, Plane, cut, cut_regions, cut_side_mm
 from sightline.lab.sheet import INK, Sheet
 from sightline.region import Region
