@@ -70,7 +70,7 @@ def test_the_table_runs_at_a_tiny_size(tiny_cohort, tmp_path, words):
     assert scores is not None and len(scores) > 0
 
 
-@pytest.mark.parametrize(("words", "members"), [("5% boxes, committee", 1), ("all boxes, committee", 2)])
+@pytest.mark.parametrize(("words", "members"), [("5% boxes, committee", 1), ("all boxes, committee", 3)])
 def test_committees_judge_by_the_rows_they_are_named_after(tiny_cohort, tmp_path, words, members):
     table = find_table("localisers/fracatlas", "recommended", TINY, (words,))
     result = run_table(table, tiny_cohort, tmp_path, CATALOGUE, seeds=[0], engine=QUIET)

@@ -16,8 +16,9 @@ from sightline.guidance.box_distance import BoxDistance
 from sightline.guidance.cell_focal import CellFocal
 from sightline.guidance.self_transfer import SelfTransferLoss
 from sightline.guidance.spatial_nll import SpatialNLL
-from sightline.lab.optimise import AdamW, CosineDecay, LayerRates
+from sightline.lab.optimise import AdamW, LayerRates
 from sightline.lab.recipe import Recipe
+from sightline.lab.schedules import CosineDecay
 from sightline.lab.self_training import Teaching
 from sightline.lab.table import Row, Table
 from sightline.models.backbones import Backbone
@@ -167,12 +168,12 @@ def _frozen() -> Backbone:
 def _committees(rows: Mapping[str, Row], base: str) -> list[Row]:
     """Rows that are not trained: finished ones judge together, also of the mirror image, and their maps are smoothed.
 
-    The width of one cell was chosen on validation, once for all three.
+    The width of one and a half cells was chosen on validation, once for all three.
     """
     return [
         Row(
             f"{words}, committee",
-            committee_recipe([rows[name].recipe for name in members], mirrored=True, smooth=1.0),
+            committee_recipe([rows[name].recipe for name in members], mirrored=True, smooth=1.5),
             base,
             parts={f"members.{place}": name for place, name in enumerate(members)},
             group="committee",
@@ -181,7 +182,7 @@ def _committees(rows: Mapping[str, Row], base: str) -> list[Row]:
         for words, members in (
             ("image labels", ("top 2%", "top 2%, longer")),
             ("5% boxes", ("guided, 5% boxes",)),
-            ("all boxes", ("cell focal, all boxes, longer", "patches, all boxes")),
+            ("all boxes", ("cell focal, all boxes, longer", "cell focal, all boxes", "patches, all boxes")),
         )
     ]
 
