@@ -14,8 +14,8 @@ from sightline.cohorts.regions import RegionChoice
 from sightline.cohorts.transforms import View
 from sightline.gaze import Gaze
 from sightline.guidance.spatial_nll import SpatialNLL
-from sightline.lab.optimise import LinearDecay
 from sightline.lab.recipe import Recipe
+from sightline.lab.schedules import LinearDecay
 from sightline.models.backbones import Backbone
 from sightline.models.class_maps import ClassMapModel
 from sightline.models.pools import SoftmaxPool

@@ -16,9 +16,10 @@ from sightline.guidance.box_distance import BoxDistance
 from sightline.guidance.self_transfer import SelfTransferLoss
 from sightline.guidance.tried_windows import TriedWindows
 from sightline.lab.engine import Engine
-from sightline.lab.optimise import Adagrad, Sgd, StepDecay
+from sightline.lab.optimise import Adagrad, Sgd
 from sightline.lab.run import open_run
 from sightline.lab.run_table import run_table
+from sightline.lab.schedules import StepDecay
 from sightline.lab.table_report import write_table
 from sightline.models.alexnet import AlexNet
 from sightline.models.pools import LogSumExpPool, MaxPool, MeanPool

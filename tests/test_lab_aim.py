@@ -19,8 +19,9 @@ from sightline.guidance.term import Term
 from sightline.lab.aim import Aim
 from sightline.lab.engine import Engine
 from sightline.lab.evaluate import evaluate
-from sightline.lab.optimise import Adam, ReduceOnPlateau
+from sightline.lab.optimise import Adam
 from sightline.lab.run import open_run
+from sightline.lab.schedules import ReduceOnPlateau
 from sightline.lab.train import train
 from sightline.models.backbones import Backbone
 from sightline.models.class_maps import ClassMapModel

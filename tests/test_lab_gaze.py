@@ -14,9 +14,9 @@ from sightline.lab.engine import Engine
 from sightline.lab.evaluate import evaluate
 from sightline.lab.evaluation_report import report_of
 from sightline.lab.gaze import by_map, gaze_scores
-from sightline.lab.optimise import LinearDecay
 from sightline.lab.predict import Maps, Said
 from sightline.lab.run_table import run_table
+from sightline.lab.schedules import LinearDecay
 from sightline.lab.summary import summarise
 from sightline.lab.table import Row, Table
 from sightline.lab.train import train

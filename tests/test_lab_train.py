@@ -18,9 +18,10 @@ from safetensors.torch import load_file
 from sightline.cohorts.split import split_cohort
 from sightline.errors import CohortError, RecipeError, RunError, SightlineError
 from sightline.lab.engine import Engine
-from sightline.lab.optimise import AdamW, CosineDecay, LayerRates, LinearDecay, Sgd, StepDecay, class_weights, set_rate
+from sightline.lab.optimise import AdamW, LayerRates, Sgd, class_weights, set_rate
 from sightline.lab.recipe import read_recipe, recipe_json
 from sightline.lab.run import open_run
+from sightline.lab.schedules import CosineDecay, LinearDecay, StepDecay
 from sightline.lab.train import train
 from sightline.papers.catalogue import CATALOGUE
 

@@ -6,7 +6,8 @@ import pytest
 
 from sightline.guidance.map_norm import MapNorm
 from sightline.guidance.spatial_nll import SpatialNLL
-from sightline.lab.optimise import LinearDecay, Sgd, StepDecay
+from sightline.lab.optimise import Sgd
+from sightline.lab.schedules import LinearDecay, StepDecay
 from sightline.lab.table import Published
 from sightline.models.attention import PyramidAttention, ResidualAttention, SelfAttention
 from sightline.models.pools import MeanPool, SoftmaxPool

@@ -8,8 +8,8 @@ from conftest import tiny_recipe
 
 from sightline.errors import RecipeError
 from sightline.lab.engine import Engine
-from sightline.lab.optimise import CosineDecay, LinearDecay, StepDecay
 from sightline.lab.recipe import read_recipe, recipe_json
+from sightline.lab.schedules import CosineDecay, LinearDecay, StepDecay
 from sightline.papers.catalogue import CATALOGUE
 from sightline.papers.recipes import RECIPES, TABLES, Changes, changed, find_recipe, find_table, listing
 

@@ -3,7 +3,7 @@
 import pytest
 
 from sightline.errors import RecipeError
-from sightline.lab.optimise import ReduceOnPlateau, Steady, TriangularCycles
+from sightline.lab.schedules import ReduceOnPlateau, Steady, TriangularCycles
 
 
 def test_triangular_cycles_are_those_of_the_published_code():

@@ -6,10 +6,11 @@ import pytest
 
 from sightline.explain.input_gradient import InputGradient
 from sightline.lab.engine import Engine
-from sightline.lab.optimise import Adam, TriangularCycles
+from sightline.lab.optimise import Adam
 from sightline.lab.plain import from_plain, to_plain
 from sightline.lab.run import open_run
 from sightline.lab.run_table import run_table
+from sightline.lab.schedules import TriangularCycles
 from sightline.lab.summary import summarise
 from sightline.papers import watanabe2022
 from sightline.papers.catalogue import CATALOGUE

@@ -10,10 +10,11 @@ import torch
 from sightline.cohorts.gaze_choice import GazeChoice
 from sightline.guidance.gaze_guided import GazeGuided
 from sightline.lab.engine import Engine
-from sightline.lab.optimise import Adam, ReduceOnPlateau
+from sightline.lab.optimise import Adam
 from sightline.lab.plain import from_plain, to_plain
 from sightline.lab.run import open_run
 from sightline.lab.run_table import run_table
+from sightline.lab.schedules import ReduceOnPlateau
 from sightline.lab.summary import summarise
 from sightline.lab.train import train
 from sightline.papers import zhu2022

@@ -11,8 +11,8 @@ from sightline.cohorts import folder
 from sightline.cohorts.volume_view import VolumeView
 from sightline.evidence import Evidence
 from sightline.io.nifti import write_volume
-from sightline.lab.optimise import LinearDecay
 from sightline.lab.recipe import Recipe
+from sightline.lab.schedules import LinearDecay
 from sightline.papers.catalogue import CATALOGUE
 from sightline.region import Mask, Tag
 

@@ -22,8 +22,9 @@ from sightline.cohorts.volume_view import VolumeView
 from sightline.errors import RecipeError
 from sightline.evidence import Batch
 from sightline.explain.map_boxes import MapBoxes
-from sightline.lab.optimise import LayerRates, LinearDecay, Sgd
+from sightline.lab.optimise import LayerRates, Sgd
 from sightline.lab.plain import Catalogue, from_plain, to_plain
+from sightline.lab.schedules import LinearDecay
 
 
 class TermLike(Protocol):

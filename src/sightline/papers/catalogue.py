@@ -26,20 +26,9 @@ from sightline.guidance.map_norm import MapNorm
 from sightline.guidance.self_transfer import SelfTransferLoss
 from sightline.guidance.spatial_nll import SpatialNLL
 from sightline.guidance.tried_windows import TriedWindows
-from sightline.lab.optimise import (
-    Adagrad,
-    Adam,
-    AdamW,
-    CosineDecay,
-    LayerRates,
-    LinearDecay,
-    ReduceOnPlateau,
-    Sgd,
-    Steady,
-    StepDecay,
-    TriangularCycles,
-)
+from sightline.lab.optimise import Adagrad, Adam, AdamW, LayerRates, Sgd
 from sightline.lab.recipe import Recipe
+from sightline.lab.schedules import CosineDecay, LinearDecay, ReduceOnPlateau, Steady, StepDecay, TriangularCycles
 from sightline.models.alexnet import AlexNet
 from sightline.models.attention import PyramidAttention, ResidualAttention, SelfAttention
 from sightline.models.backbones import Backbone

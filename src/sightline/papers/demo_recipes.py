@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sightline.cohorts.transforms import View
-from sightline.lab.optimise import AdamW, CosineDecay
+from sightline.lab.optimise import AdamW
 from sightline.lab.recipe import Recipe
+from sightline.lab.schedules import CosineDecay
 from sightline.models.backbones import Backbone
 from sightline.models.class_maps import ClassMapModel
 from sightline.models.pools import MeanPool

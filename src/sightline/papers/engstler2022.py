@@ -16,8 +16,9 @@ from dataclasses import replace
 from sightline.cohorts.regions import RegionChoice
 from sightline.cohorts.volume_view import VolumeView
 from sightline.guidance.spatial_nll import SpatialNLL
-from sightline.lab.optimise import Adam, AdamW, CosineDecay, Steady
+from sightline.lab.optimise import Adam, AdamW
 from sightline.lab.recipe import Recipe
+from sightline.lab.schedules import CosineDecay, Steady
 from sightline.lab.table import Row, Table
 from sightline.models.pools import SoftmaxPool
 from sightline.models.volume_unet import VolumeUNet

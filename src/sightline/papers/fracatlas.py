@@ -7,8 +7,9 @@ from dataclasses import replace
 from sightline.cohorts.regions import RegionChoice
 from sightline.cohorts.transforms import View
 from sightline.guidance.spatial_nll import SpatialNLL
-from sightline.lab.optimise import AdamW, CosineDecay, LayerRates
+from sightline.lab.optimise import AdamW, LayerRates
 from sightline.lab.recipe import Recipe
+from sightline.lab.schedules import CosineDecay
 from sightline.lab.table import Row, Table
 from sightline.models.backbones import Backbone
 from sightline.models.class_maps import ClassMapModel

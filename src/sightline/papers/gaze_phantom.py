@@ -15,8 +15,9 @@ from sightline.explain.input_gradient import InputGradient
 from sightline.guidance.gaze_guided import GazeGuided
 from sightline.guidance.heatmap_match import HeatmapMatch
 from sightline.guidance.spatial_nll import SpatialNLL
-from sightline.lab.optimise import AdamW, CosineDecay
+from sightline.lab.optimise import AdamW
 from sightline.lab.recipe import Recipe
+from sightline.lab.schedules import CosineDecay
 from sightline.lab.table import Row, Table
 from sightline.models.backbones import Backbone
 from sightline.models.cam_layer import CamLayer

@@ -16,8 +16,9 @@ from sightline.cohorts.task import Task
 from sightline.cohorts.transforms import View
 from sightline.guidance.box_distance import BoxDistance
 from sightline.guidance.self_transfer import SelfTransferLoss
-from sightline.lab.optimise import Adagrad, AdamW, CosineDecay, LayerRates, Sgd, StepDecay
+from sightline.lab.optimise import Adagrad, AdamW, LayerRates, Sgd
 from sightline.lab.recipe import Recipe
+from sightline.lab.schedules import CosineDecay, StepDecay
 from sightline.lab.table import Published, Row, Table
 from sightline.models.alexnet import AlexNet
 from sightline.models.backbones import Backbone

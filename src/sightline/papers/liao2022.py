@@ -14,8 +14,9 @@ from sightline.cohorts.regions import RegionChoice
 from sightline.cohorts.transforms import View
 from sightline.guidance.map_norm import L1_PROFILES, L2_PROFILES, MapNorm
 from sightline.guidance.spatial_nll import PROFILES
-from sightline.lab.optimise import LinearDecay, Sgd, StepDecay
+from sightline.lab.optimise import Sgd
 from sightline.lab.recipe import Recipe
+from sightline.lab.schedules import LinearDecay, StepDecay
 from sightline.lab.table import Published, Row, Table
 from sightline.models.attention import PyramidAttention, ResidualAttention, SelfAttention
 from sightline.models.backbones import Backbone

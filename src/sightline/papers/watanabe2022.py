@@ -15,8 +15,9 @@ from sightline.cohorts.gaze_choice import GazeChoice
 from sightline.cohorts.transforms import View
 from sightline.explain.input_gradient import InputGradient
 from sightline.guidance.heatmap_match import HeatmapMatch
-from sightline.lab.optimise import Adam, AdamW, CosineDecay, TriangularCycles
+from sightline.lab.optimise import Adam, AdamW
 from sightline.lab.recipe import Recipe
+from sightline.lab.schedules import CosineDecay, TriangularCycles
 from sightline.lab.table import Row, Table
 from sightline.models.backbones import Backbone
 from sightline.models.unet import UNet

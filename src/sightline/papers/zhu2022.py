@@ -14,8 +14,9 @@ from typing import Literal
 from sightline.cohorts.gaze_choice import GazeChoice
 from sightline.cohorts.transforms import View
 from sightline.guidance.gaze_guided import GazeGuided
-from sightline.lab.optimise import Adam, AdamW, CosineDecay, ReduceOnPlateau
+from sightline.lab.optimise import Adam, AdamW
 from sightline.lab.recipe import Recipe
+from sightline.lab.schedules import CosineDecay, ReduceOnPlateau
 from sightline.lab.table import Row, Table
 from sightline.models.backbones import Backbone
 from sightline.models.cam_layer import CamLayer
