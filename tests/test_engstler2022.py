@@ -17,7 +17,8 @@ from sightline.lab.table_report import write_table
 from sightline.lab.train import train
 from sightline.papers import engstler2022
 from sightline.papers.catalogue import CATALOGUE
-from sightline.papers.recipes import RECIPES, Changes, changed, find_recipe, find_table
+from sightline.papers.changes import Changes, changed
+from sightline.papers.recipes import RECIPES, find_recipe, find_table
 
 TINY = Changes(steps=2, size=16, batch_size=4)
 QUIET = Engine(device="cpu", quiet=True)

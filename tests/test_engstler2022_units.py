@@ -12,8 +12,9 @@ from sightline.errors import RunError
 from sightline.lab.run_table import run_table
 from sightline.measure.predictions import Predictions
 from sightline.papers.catalogue import CATALOGUE
+from sightline.papers.changes import Changes
 from sightline.papers.engstler2022_units import after_table, surest
-from sightline.papers.recipes import Changes, find_table
+from sightline.papers.recipes import find_table
 
 
 def test_table_3_dissects_its_row_and_shows_one_case(tmp_path):

@@ -9,7 +9,8 @@ from sightline.lab.run_table import run_table
 from sightline.lab.summary import summarise
 from sightline.papers import gaze_phantom
 from sightline.papers.catalogue import CATALOGUE
-from sightline.papers.recipes import Changes, find_table
+from sightline.papers.changes import Changes
+from sightline.papers.recipes import find_table
 
 QUIET = Engine(device="cpu", quiet=True)
 TINY = Changes(steps=2, size=48, batch_size=4)

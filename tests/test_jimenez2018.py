@@ -25,8 +25,9 @@ from sightline.models.alexnet import AlexNet
 from sightline.models.pools import LogSumExpPool, MaxPool, MeanPool
 from sightline.papers import jimenez2018
 from sightline.papers.catalogue import CATALOGUE
+from sightline.papers.changes import Changes, changed
 from sightline.papers.jimenez2018_published import PRINTED_MAP, TABLE2, TABLE3, TABLE5
-from sightline.papers.recipes import Changes, changed, find_recipe, find_table
+from sightline.papers.recipes import find_recipe, find_table
 from sightline.region import Box, Tag
 
 LABELS = ("normal", "A1", "A2", "A3", "B1", "B2", "B3")

@@ -26,7 +26,8 @@ from sightline.lab.table import Row, Table
 from sightline.lab.table_report import write_table
 from sightline.lab.train import train
 from sightline.papers.catalogue import CATALOGUE
-from sightline.papers.recipes import TABLES, Changes, find_table
+from sightline.papers.changes import Changes
+from sightline.papers.recipes import TABLES, find_table
 
 QUIET = Engine(device="cpu", quiet=True)
 TINY = Changes(steps=2, size=48, batch_size=4, backbone="test_resnet", weights="none")

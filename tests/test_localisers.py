@@ -10,7 +10,8 @@ from sightline.lab.run_table import run_table
 from sightline.models.pools import TopPool
 from sightline.papers import localisers
 from sightline.papers.catalogue import CATALOGUE
-from sightline.papers.recipes import Changes, find_table
+from sightline.papers.changes import Changes
+from sightline.papers.recipes import find_table
 
 QUIET = Engine(device="cpu", quiet=True)
 TINY = Changes(steps=2, size=96, batch_size=4, backbone="test_resnet", weights="none")

@@ -11,7 +11,8 @@ from sightline.lab.engine import Engine
 from sightline.lab.recipe import read_recipe, recipe_json
 from sightline.lab.schedules import CosineDecay, LinearDecay, StepDecay
 from sightline.papers.catalogue import CATALOGUE
-from sightline.papers.recipes import RECIPES, TABLES, Changes, changed, find_recipe, find_table, listing
+from sightline.papers.changes import Changes, changed
+from sightline.papers.recipes import RECIPES, TABLES, find_recipe, find_table, listing
 
 SMALL = Changes(backbone="test_resnet", weights="none", size=48)
 

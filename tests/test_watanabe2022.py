@@ -14,7 +14,8 @@ from sightline.lab.schedules import TriangularCycles
 from sightline.lab.summary import summarise
 from sightline.papers import watanabe2022
 from sightline.papers.catalogue import CATALOGUE
-from sightline.papers.recipes import Changes, find_table
+from sightline.papers.changes import Changes
+from sightline.papers.recipes import find_table
 from sightline.papers.watanabe2022_published import MEAN_AUC, ROWS
 
 QUIET = Engine(device="cpu", quiet=True)

@@ -19,7 +19,8 @@ from sightline.lab.summary import summarise
 from sightline.lab.train import train
 from sightline.papers import zhu2022
 from sightline.papers.catalogue import CATALOGUE
-from sightline.papers.recipes import Changes, changed, find_recipe, find_table
+from sightline.papers.changes import Changes, changed
+from sightline.papers.recipes import find_recipe, find_table
 from sightline.papers.zhu2022_published import HAND_TILL, TABLE2
 
 QUIET = Engine(device="cpu", quiet=True)

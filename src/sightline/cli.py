@@ -14,7 +14,7 @@ from sightline import __version__
 from sightline.errors import CohortError, RunError, SightlineError
 
 if TYPE_CHECKING:
-    from sightline.papers.recipes import Changes
+    from sightline.papers.changes import Changes
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -351,7 +351,8 @@ class Train:
         from sightline.lab.servable import require_regions
         from sightline.lab.train import train
         from sightline.papers.catalogue import CATALOGUE
-        from sightline.papers.recipes import changed, find_recipe
+        from sightline.papers.changes import changed
+        from sightline.papers.recipes import find_recipe
 
         recipe = changed(find_recipe(self.recipe), _changes(self))
         cohort = folder.read(self.cohort)
@@ -774,7 +775,7 @@ def main(args: list[str] | None = None) -> None:
 
 def _changes(command: Train | MakeTable) -> Changes:
     """What a person changes of recipes: every flag of a command that a recipe has, too."""
-    from sightline.papers.recipes import Changes
+    from sightline.papers.changes import Changes
 
     return Changes(**{f.name: getattr(command, f.name) for f in fields(Changes) if hasattr(command, f.name)})
 
