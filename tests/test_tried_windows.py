@@ -103,24 +103,35 @@ class TestTries:
 
     def test_they_spread_as_they_say(self):
         torch.manual_seed(0)
-        tried = Tries(windows=2, zoom_sd=0.2, shift_sd=0.1).around(torch.zeros(20000, 3))
-        assert tried[0].std(dim=0).tolist() == pytest.approx([0.2, 0.1, 0.1], rel=0.03)
+        said = torch.tensor([[math.log(0.5), 0.5, 0.5]]).expand(20000, 3)
+        tried = Tries(windows=2, zoom_sd=0.2, shift_sd=0.1).around(said)
+        assert tried[0].std(dim=0).tolist() == pytest.approx([0.2, 0.05, 0.05], rel=0.03)
 
     def test_log_density_is_the_normal_distributions_but_for_a_constant(self):
         tries = Tries(windows=4, zoom_sd=0.3, shift_sd=0.15)
         said = torch.randn(5, 3, dtype=torch.float64)
         tried = tries.around(said)
-        normal = torch.distributions.Normal(said, torch.tensor([0.3, 0.15, 0.15], dtype=torch.float64))
+        side = 0.15 * said[:, 0].exp()
+        normal = torch.distributions.Normal(said, torch.stack([torch.full_like(side, 0.3), side, side], dim=1))
         slow = normal.log_prob(tried).sum(dim=-1).T
         ours = tries.log_density(tried, said)
         assert ours.shape == (5, 4)
-        torch.testing.assert_close(ours - ours[:1, :1], slow - slow[:1, :1])
+        # the constant of an image is that of its spread
+        torch.testing.assert_close(ours - ours[:, :1], slow - slow[:, :1])
 
     def test_its_gradient_in_double_precision(self):
         tries = Tries()
         said = torch.randn(2, 3, dtype=torch.float64)
         tried = tries.around(said)
-        assert torch.autograd.gradcheck(lambda s: tries.log_density(tried, s), (said.requires_grad_(),))
+        where = said[:, 1:].clone().requires_grad_()
+        assert torch.autograd.gradcheck(
+            lambda w: tries.log_density(tried, torch.cat([said[:, :1], w], dim=1)), (where,)
+        )
+        # along the scale too, but that the spread stands still
+        moved = said.clone().requires_grad_()
+        tries.log_density(tried, moved).sum().backward()
+        expected = ((tried[..., 0] - said[:, 0]) / 0.25**2).sum(dim=0)
+        torch.testing.assert_close(moved.grad[:, 0], expected, atol=1e-9, rtol=1e-9)
 
     def test_the_roaming_window_stays_inside_and_comes_everywhere(self):
         torch.manual_seed(0)

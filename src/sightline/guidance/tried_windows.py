@@ -21,7 +21,7 @@ class TriedWindows:
 
     With losses l of windows w tried around what the localisation network says, the gradient of E[l] is
     E[l grad log p(w)] (Williams 1992, REINFORCE). The windows are tried in pairs to both sides (mirrored sampling;
-    Salimans et al. 2017, Evolution Strategies, section 2.1), so that whatever is the same on both sides falls out, and
+    Salimans et al. 2017, Evolution Strategies), so that whatever is the same on both sides falls out, and
     a baseline with it: taking the image's mean loss off keeps the value near 0 and leaves the gradient as it is.
 
     Attributes:

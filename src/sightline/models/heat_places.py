@@ -9,7 +9,7 @@ from torch import Tensor, nn
 class HeatPlaces(nn.Module):
     """Features [b, c, h, w] to (log scale, centre row, centre column) [b, 3], fractions of the image.
 
-    The centre is the expectation of a softmax over cells (Levine et al. 2016, spatial soft-argmax; Nibali et al. 2018,
+    The centre is the expectation of a softmax over cells (Levine et al. 2016, spatial softmax; Nibali et al. 2018,
     DSNT), so that it is always inside and every cell pulls at it; the scale is linear in the mean of the features.
     Starts at the whole image: all cells alike, log scale 0.
     """

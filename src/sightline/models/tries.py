@@ -17,7 +17,7 @@ class Tries:
 
     The gradient of sampled pixels says which way brightness falls, not where the bone is. What a window is worth can be
     tried: the classifier judges several, and the localisation network learns from which were better (the score
-    function of Williams 1992; for places to look at, Mnih et al. 2014, Recurrent Models of Visual Attention, eq. 10).
+    function of Williams 1992; for places to look at, Mnih et al. 2014, Recurrent Models of Visual Attention).
     The loss that does so is `TriedWindows`.
 
     The classifier itself trains on one of them, and on a window that roams, so that it knows every place and scale
@@ -26,7 +26,8 @@ class Tries:
     Attributes:
         windows: tried per image, in pairs to both sides of what is said (antithetic), so an even number.
         zoom_sd: standard deviation of the natural logarithm of their scale.
-        shift_sd: standard deviation of their centre, as a fraction of the image, along each axis.
+        shift_sd: standard deviation of their centre along each axis, as a share of the side of the window that is
+            said: a closer look is tried in smaller steps.
         roam: least scale of the window that roams; its logarithm is uniform from there to 0, its centre uniform where
             the window lies inside the image. 1 is always the whole image.
     """
@@ -52,7 +53,10 @@ class Tries:
         return said.detach() + self._spread(said) * torch.cat([half, -half])
 
     def log_density(self, tried: Tensor, said: Tensor) -> Tensor:
-        """Logarithm of the density of tried windows [t, b, 3] given what is said [b, 3], but for a constant: [b, t]."""
+        """Logarithm of the density of tried windows [t, b, 3] given what is said [b, 3], but for a constant: [b, t].
+
+        Differentiable in what is said as the middle of the windows; that their spread follows it is left out.
+        """
         return -0.5 * ((tried - said) / self._spread(said)).square().sum(dim=-1).T
 
     def roaming(self, said: Tensor) -> Tensor:
@@ -61,5 +65,6 @@ class Tries:
         log_scale = math.log(self.roam) * chance[:, :1]
         return torch.cat([log_scale, 0.5 + (chance[:, 1:] - 0.5) * (1.0 - log_scale.exp())], dim=1)
 
-    def _spread(self, like: Tensor) -> Tensor:
-        return like.new_tensor([self.zoom_sd, self.shift_sd, self.shift_sd])
+    def _spread(self, said: Tensor) -> Tensor:
+        side = said.detach()[:, :1].exp()
+        return torch.cat([torch.full_like(side, self.zoom_sd), self.shift_sd * side, self.shift_sd * side], dim=1)

@@ -75,7 +75,7 @@ RECIPES: dict[str, tuple[str, Callable[[], Recipe]]] = {
         lambda: jimenez2018.transformer(jimenez2018.base_recipe(), "similarity", clamped=True),
     ),
     "trying-stn": (
-        "the first, with a window that learns from windows it tries (ours; Williams 1992, Mnih 2014)",
+        "a-STN whose window learns from windows it tries (after Williams 1992, Mnih 2014)",
         lambda: transformers.trying(jimenez2018.base_recipe()),
     ),
     "self-transfer": (
