@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from sightline.case import Cohort
 from sightline.errors import RunError
 from sightline.lab.plain import Catalogue
 from sightline.lab.recipe import Recipe
-from sightline.lab.run import Run, load_weights, open_run, save_weights, start_run, write_text
+from sightline.lab.run import Run, finish_run, load_weights, open_run, save_weights, start_run
 
 
 def assemble(recipe: Recipe, cohort: Cohort, parts: Mapping[str, Run], folder: Path, catalogue: Catalogue) -> Run:
@@ -49,7 +48,7 @@ def assemble(recipe: Recipe, cohort: Cohort, parts: Mapping[str, Run], folder: P
     save_weights(weights, path)
     # strictly: a part of another architecture is found now, not when somebody predicts
     load_weights(recipe.model.without_weights().build(len(cohort.classes)), path)
-    write_text(folder / "DONE", f"assembled, {datetime.now(UTC).isoformat(timespec='seconds')}\n")
+    finish_run(folder, "assembled")
     return open_run(folder, catalogue)
 
 

@@ -78,6 +78,8 @@ def dissect(
     engine = engine or Engine()
     if not run.done:
         raise RunError(f"{run.folder} is not finished.", "Run the same train command again: it resumes.")
+    if not 0 < top < 1:
+        raise RunError(f"--top is a share between 0 and 1; got {top}.", "Published: 0.005.")
     if units < 1:
         raise RunError(f"A dissection shows at least one unit; got {units}.", "Give --units 10.")
     cohort = _chosen(run, cohort, split)

@@ -210,8 +210,8 @@ class Recipe:
             )
         if not 0.0 <= self.weight < math.inf or not 0.0 <= self.average < 1.0:
             raise RecipeError(f"weight must be >= 0 and average in [0, 1); got {self.weight}, {self.average}.")
-        if self.seed < 0:
-            raise RecipeError(f"seed must be 0 or more; got {self.seed}.", "Choose another seed.")
+        if not 0 <= self.seed < 2**63:
+            raise RecipeError(f"seed must be 0 or more, and below 2 ** 63; got {self.seed}.", "Choose another seed.")
         if self.weight > 0.0 and self.guidance is None:
             raise RecipeError(f"weight {self.weight} has no guidance to weigh.", "Name a guidance or set weight 0.")
         if self.select in ("auc", "f1") and not self.classifies:

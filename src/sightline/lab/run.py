@@ -1,7 +1,7 @@
 """The folder a training leaves, and how it is opened again.
 
 `recipe.json  environment.json  cohort.json  history.csv  weights.safetensors  state/  events/  predictions/
-model_card.md  DONE`
+model_card.md  SHA256SUMS  DONE`
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import platform
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from sightline.errors import RunError
 from sightline.explain.map_boxes import MapBoxes
 from sightline.lab.plain import Catalogue, from_plain
 from sightline.lab.recipe import Recipe, digest, read_recipe, recipe_json
+from sightline.lab.seal import SEAL, require_whole, seal_text
 
 PACKAGES = (
     "torch",
@@ -148,9 +150,11 @@ def start_run(
     identity = run_identity(recipe, cohort, catalogue, parts)
     if (folder / "cohort.json").is_file():
         old = _read_json(folder / "cohort.json")
-        if old.get("run_identity") != identity:
+        if "run_identity" not in old:
+            raise RunError(f"{folder} is not empty and holds no run.", "Choose an empty or new folder for --out.")
+        if old["run_identity"] != identity:
             raise RunError(
-                f"{folder} holds another run (identity {old.get('run_identity')}, this one is {identity}): recipe, "
+                f"{folder} holds another run (identity {old['run_identity']}, this one is {identity}): recipe, "
                 "seed or cohort differ.",
                 "Choose another --out, or delete the folder if it is not needed.",
             )
@@ -190,7 +194,18 @@ def open_run(folder: Path, catalogue: Catalogue) -> Run:
         raise RunError(f"{folder / 'cohort.json'} does not name the run's classes.", "Restore the run folder.")
     recipe = read_recipe(folder / "recipe.json", catalogue)
     boxes = _read_boxes(folder / "boxes.json", recipe, catalogue)
-    return Run(folder, recipe, tuple(classes), cohort, (folder / "DONE").is_file(), boxes)
+    # without weights it is to be trained again, whatever DONE says
+    done = (folder / "DONE").is_file() and (folder / "weights.safetensors").is_file()
+    if done:
+        require_whole(folder)
+    return Run(folder, recipe, tuple(classes), cohort, done, boxes)
+
+
+def finish_run(folder: Path, words: str) -> None:
+    """Seal the run and say that it is done, in words that end in the time."""
+    write_text(folder / SEAL, seal_text(folder))
+    # last: its presence marks the run as complete
+    write_text(folder / "DONE", f"{words}, {datetime.now(UTC).isoformat(timespec='seconds')}\n")
 
 
 def _read_boxes(path: Path, recipe: Recipe, catalogue: Catalogue) -> MapBoxes:

@@ -11,8 +11,8 @@ import math
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,8 @@ from sightline.lab.predict import laid_out
 from sightline.lab.preflight import check_explainer
 from sightline.lab.progress import Advance, progress
 from sightline.lab.recipe import Recipe
-from sightline.lab.run import Run, open_run, save_weights, start_run, write_history, write_text
+from sightline.lab.run import Run, finish_run, open_run, save_weights, start_run, write_history
+from sightline.lab.seal import only_training
 from sightline.lab.state import load_state, save_state
 from sightline.lab.training_cases import training_cases
 from sightline.lab.training_step import Plain, Progress, Sums, epoch_row, training_step
@@ -55,7 +56,7 @@ def train(recipe: Recipe, cohort: Cohort, folder: Path, catalogue: Catalogue, en
 
     Raises:
         CohortError: no split, leakage, a class without training cases.
-        RunError: the folder holds another run, or the loss stops being a number.
+        RunError: the folder holds another run, another process trains into it, or the loss stops being a number.
     """
     engine = engine or Engine()
     cohort = recipe.see(cohort)
@@ -79,10 +80,11 @@ def train(recipe: Recipe, cohort: Cohort, folder: Path, catalogue: Catalogue, en
     if aim.explainer is not None and fabric.is_global_zero:
         check_explainer(network, aim.explainer, items, folder, recipe.title, fabric.device)
     loop = _Loop(folder, cohort, items, engine, fabric, aim, network, plain, optimizer)
-    loop.resume()
-    loop.run()
-    if fabric.is_global_zero:
-        loop.finish()
+    with only_training(folder) if fabric.is_global_zero else nullcontext():
+        loop.resume()
+        loop.run()
+        if fabric.is_global_zero:
+            loop.finish()
     fabric.barrier()
     return open_run(folder, catalogue)
 
@@ -156,8 +158,7 @@ class _Loop:
         save_weights(kept, self.folder / "weights.safetensors")
         if learned:
             save_weights(learned, self.folder / "objective.safetensors")
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        write_text(self.folder / "DONE", f"{self.at.step} steps, {now}\n")
+        finish_run(self.folder, f"{self.at.step} steps")
         self.state_path.unlink(missing_ok=True)
 
     def _epoch(self, epoch: int, advance: Advance) -> None:
