@@ -274,6 +274,19 @@ def test_comparison_has_a_column_for_each_method(k, lines):
     assert two.shape[0] == pytest.approx(110 * (1.38 + lines * (2.4 * 40 / 56 + 0.32) + 0.46), abs=1.5)
 
 
+def test_long_names_of_methods_stand_in_two_lines():
+    case = make_case(regions=REGIONS)
+    long = decode(draw_comparison([case, case], ["cell focal, all boxes, longer", "guided"]))
+    cut = decode(draw_comparison([case, case], ["cell focal, all boxes,", "guided"]))
+    assert long.shape == cut.shape
+    # the line above the first of the names is taken where a name needs it, and by the column that needs it
+    above = slice(int(110 * 0.62), int(110 * 0.74))
+    inked = np.flatnonzero((long[above] < 128).any(axis=(0, 2)))
+    half = long.shape[1] // 2
+    assert len(inked) and inked.max() < half + 110
+    assert not (cut[above][:, half + 110 :] < 128).any()
+
+
 def test_comparison_refuses_different_pictures():
     with pytest.raises(GeometryError, match="guided"):
         draw_comparison([make_case(), make_case(shape=(40, 50))], ["unguided", "guided"])

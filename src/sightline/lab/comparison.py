@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import wrap
 
 import numpy as np
 
@@ -51,7 +52,8 @@ def draw_comparison(cases: Sequence[PanelCase], names: Sequence[str]) -> bytes:
     for column, (case, name) in enumerate(zip(cases, names, strict=True)):
         left = grid_left + column * (cell + 0.12)
         fits = int(cell / 0.095)
-        sheet.text(left, 0.86, clipped(name, fits), size=11, weight="bold")
+        for line, text in enumerate(reversed(_in_two_lines(name, fits))):
+            sheet.text(left, 0.86 - 0.16 * line, text, size=11, weight="bold")
         said = case.classes[case.predicted]
         mark = "" if case.label is None else ("  ✓" if said == case.label else "  ✗")
         sheet.text(left, 1.07, clipped(f"says {said}", fits) + mark, size=10, color=PREDICTED_INK)
@@ -84,6 +86,12 @@ def draw_comparison(cases: Sequence[PanelCase], names: Sequence[str]) -> bytes:
     sheet.legend(0.15, foot - 0.22, first.regions, found=found, window=windows)
     sheet.text(0.15, foot + 0.08, DISCLAIMER, size=9, color="#444444")
     return sheet.png()
+
+
+def _in_two_lines(name: str, most: int) -> list[str]:
+    """A name broken between words where it is too long; what two lines do not hold is clipped."""
+    lines = wrap(name, most, break_long_words=False) or [""]
+    return [clipped(line, most) for line in (lines if len(lines) <= 2 else [lines[0], " ".join(lines[1:])])]
 
 
 def _row_of_boxes(case: PanelCase, classes: Sequence[str]) -> int:
