@@ -1,5 +1,6 @@
 """Our own layout: what is written reads back equal; bad tables are refused by file, row and column."""
 
+import csv
 from dataclasses import replace
 from pathlib import Path
 
@@ -153,6 +154,47 @@ def test_tables_saved_by_a_spreadsheet_are_read(tmp_path):
         path = tmp_path / "out" / name
         path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes() + b"\r\n")
     assert folder.read(tmp_path / "out") == before
+
+
+def padded(name, cell):
+    """Blanks around a cell; facts are free text, where a blank may mean something."""
+    return cell if cell.startswith('"') or "fact:" in name else f" {cell}  "
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda rows: "\n".join(";".join(row) for row in rows),
+        lambda rows: "\n".join("\t".join(row) for row in rows),
+        lambda rows: "\n".join(
+            ",".join(padded(name, cell) for name, cell in zip(rows[0], r, strict=True)) for r in rows
+        ),
+        lambda rows: "\n".join(",".join(row) for row in [*rows[:2], [""] * len(rows[0]), *rows[2:], [""] * 7]),
+        lambda rows: "\r\n".join(",".join(row) for row in rows),
+    ],
+    ids=["semicolons", "tabs", "blanks", "rows of commas", "Windows"],
+)
+def test_tables_as_other_programs_write_them(tmp_path, spoil):
+    """A blank behind a patient's id would make two patients of one, and put them on both sides of a split."""
+    folder.write(rich_cohort(tmp_path / "source"), tmp_path / "out")
+    before = folder.read(tmp_path / "out")
+    for name in ("studies.csv", "images.csv"):
+        path = tmp_path / "out" / name
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [
+                [cell if cell.isprintable() and "," not in cell else f'"{cell}"' for cell in r]
+                for r in csv.reader(file)
+            ]
+        path.write_bytes(spoil(rows).encode())
+    assert folder.read(tmp_path / "out") == before
+
+
+def test_a_table_with_zero_bytes_is_refused(tmp_path):
+    folder.write(rich_cohort(tmp_path / "source"), tmp_path / "out")
+    path = tmp_path / "out" / "studies.csv"
+    path.write_bytes(path.read_bytes()[:-2] + b"\0\n")
+    with pytest.raises(LayoutError, match="zero bytes"):
+        folder.read(tmp_path / "out")
 
 
 def test_masks_are_found_by_name_without_a_regions_document(tmp_path):

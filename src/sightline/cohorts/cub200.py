@@ -41,7 +41,7 @@ def read(source: Path, per_class: int | None = None, seed: int = 0, radius_px: f
     source = Path(source)
     classes = dict(_lines(source / "classes.txt", 2))
     class_of = dict(_lines(source / "image_class_labels.txt", 2))
-    training = {i: flag == "1" for i, flag in _lines(source / "train_test_split.txt", 2)}
+    training = {i: _flag(flag, i, source) for i, flag in _lines(source / "train_test_split.txt", 2)}
     paths = dict(_lines(source / "images.txt", 2))
     for name, table in (("image_class_labels.txt", class_of), ("train_test_split.txt", training)):
         if table.keys() != paths.keys():
@@ -96,11 +96,21 @@ def _draw(
     return kept
 
 
+def _flag(text: str, image_id: str, source: Path) -> bool:
+    if text not in ("0", "1"):
+        raise LayoutError(
+            f"{source / 'train_test_split.txt'}: image {image_id} is {text!r}, not 0 or 1.", "Unpack it again."
+        )
+    return text == "1"
+
+
 def _parts(path: Path, known: dict[str, str]) -> dict[str, list[tuple[float, float]]]:
     parts: dict[str, list[tuple[float, float]]] = {}
+    named: set[str] = set()
     for number, (image_id, _, x, y, visible) in enumerate(_lines(path, 5), start=1):
         if image_id not in known:
             raise LayoutError(f"{path}: line {number} is of image {image_id}, not in images.txt.", "Unpack it again.")
+        named.add(image_id)
         try:
             row, column = float(y), float(x)
         except ValueError:
@@ -110,6 +120,9 @@ def _parts(path: Path, known: dict[str, str]) -> dict[str, list[tuple[float, flo
         if visible == "1":
             # the file counts pixels; the centre of pixel (i, j) lies at (i + 0.5, j + 0.5)
             parts.setdefault(image_id, []).append((row + 0.5, column + 0.5))
+    lost = sorted(known.keys() - named)
+    if lost:  # also images without a visible part have their lines
+        raise LayoutError(f"{path} has no line of {len(lost)} images, e.g. {lost[:3]}.", "Unpack the data set again.")
     return parts
 
 

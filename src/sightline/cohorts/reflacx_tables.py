@@ -211,7 +211,7 @@ def _thinned(table: pd.DataFrame, rate_hz: float) -> pd.DataFrame:
 
 def _numbers(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     try:
-        return pd.read_csv(path, usecols=list(columns), dtype="float64", encoding="utf-8-sig")
+        return pd.read_csv(path, usecols=list(columns), dtype="float64", encoding="utf-8-sig", index_col=False)
     except FileNotFoundError:
         raise LayoutError(
             f"{path} is missing.", "Samples need gaze_data, fixations main_data of REFLACX 1.0.0."

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,9 @@ class Row:
 def read_table(path: Path, required: Sequence[str], *, key: str | None = None) -> list[Row]:
     """Read a CSV table with a header (UTF-8, with or without a byte-order mark; quoted fields may hold newlines).
 
+    Commas separate cells, or semicolons or tabs where the header has no comma. Blanks around cells (but facts) are no
+    part of them: `P1 ` beside `P1` would be another patient. Rows without any text are passed over.
+
     Args:
         path: the file.
         required: columns that must exist.
@@ -71,12 +75,14 @@ def read_table(path: Path, required: Sequence[str], *, key: str | None = None) -
         LayoutError: missing file or column, a row of another length than the header, a repeated or empty key.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            records = list(csv.reader(file, strict=True))
+        text = path.read_bytes().decode("utf-8-sig")
+        records = _separated(text, required)
     except FileNotFoundError:
         raise LayoutError(f"{path} is missing.", f"A table with the columns {list(required)} belongs there.") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise LayoutError(f"{path} cannot be read as a UTF-8 CSV table ({error}).", "Save it as CSV UTF-8.") from None
+    if "\0" in text:
+        raise LayoutError(f"{path} holds zero bytes: it is damaged, or no text.", "Copy or export the table again.")
     header = records[0] if records else []
     missing = [column for column in required if column not in header]
     if missing:
@@ -85,8 +91,8 @@ def read_table(path: Path, required: Sequence[str], *, key: str | None = None) -
         raise LayoutError(f"{path} names a column twice: {header}.", "Give every column its own name.")
     rows = []
     for number, record in enumerate(records[1:], start=2):
-        if not record:
-            continue  # an empty line at the end of a hand-edited file
+        if not any(record):
+            continue  # an empty line, or one of commas alone, as spreadsheets leave them
         if len(record) != len(header):
             raise LayoutError(
                 f"{path}: row {number} has {len(record)} cells, the header has {len(header)}.",
@@ -100,6 +106,26 @@ def read_table(path: Path, required: Sequence[str], *, key: str | None = None) -
             if first != row.number:
                 raise row.error(key, f"repeats {row[key]!r} of row {first}", "Ids must be unique; remove one row.")
     return rows
+
+
+def _separated(text: str, required: Sequence[str]) -> list[list[str]]:
+    """The records of a table, separated by what makes sense of its header."""
+    plain = _records(text, ",")
+    if plain and len(plain[0]) > 1:
+        return plain
+    for separator in ";\t":
+        other = _records(text, separator)
+        if other and len(other[0]) > 1 and set(required) <= set(other[0]):
+            return other
+    return plain
+
+
+def _records(text: str, separator: str) -> list[list[str]]:
+    rows = csv.reader(StringIO(text, newline=""), delimiter=separator, strict=True)
+    header = [name.strip() for name in next(rows, [])]
+    # facts are whatever a source wrote
+    free = [name.startswith("fact:") for name in header]
+    return [header, *([c if i < len(free) and free[i] else c.strip() for i, c in enumerate(row)] for row in rows)]
 
 
 def read_json(path: Path) -> Any:
