@@ -494,6 +494,8 @@ class Predict:
     """CT: folder that `sightline dissect` wrote for this run; adds the units that respond to a vertebra."""
     panels: Literal["called", "all", "none"] = "called"
     """CT: case panels of the vertebrae that are called fractured, of all, or none."""
+    series: str | None = None
+    """CT: which series, where a DICOM folder holds several: the end of its SeriesInstanceUID."""
     on: OmitArgPrefixes[On] = field(default_factory=On)
 
     def run(self) -> int:
@@ -506,21 +508,21 @@ class Predict:
         if isinstance(run.recipe.view, VolumeView):
             from sightline.lab.predict_volumes import CtOptions, predict_cts
 
-            options = CtOptions(self.centroids, self.vertebrae, self.dissection, self.panels)
+            options = CtOptions(self.centroids, self.vertebrae, self.dissection, self.panels, self.series)
             read, rejects = predict_cts(run, self.inputs, self.out, options, _engine(self.on))
             print(f"{read} CTs predicted, {rejects} rejected; see {self.out}")
-            return 0 if read else 1
+            return _exit_code(read, self.out)
         from sightline.lab.predict_files import predict_files
 
-        if self.centroids or self.vertebrae or self.dissection or self.panels != "called":
+        if self.centroids or self.vertebrae or self.dissection or self.panels != "called" or self.series:
             raise RunError(
-                f"{self.folder} was trained on radiographs: it has no --centroids, --vertebrae, --dissection or "
-                "--panels.",
+                f"{self.folder} was trained on radiographs: it has no --centroids, --vertebrae, --dissection, "
+                "--panels or --series.",
                 "Leave them out, or give a run that was trained on patches of CTs.",
             )
         read, rejects = predict_files(run, self.inputs, self.out, _engine(self.on))
         print(f"{read} pictures predicted, {rejects} files rejected; see {self.out}")
-        return 0 if read else 1
+        return _exit_code(read, self.out)
 
 
 @dataclass(frozen=True)
@@ -555,7 +557,7 @@ class Explain:
         else:
             read, rejects = explain_files(run, self.inputs, self.out, self.explainers, engine)
         print(f"{read} pictures explained, {rejects} files rejected; read {self.out / 'preflight.md'} first")
-        return 0 if read else 1
+        return _exit_code(read, self.out)
 
 
 @dataclass(frozen=True)
@@ -756,6 +758,10 @@ Command = Union[  # noqa: UP007  # tyro reads the annotations of a Union
 
 def main(args: list[str] | None = None) -> None:
     """Parse, call one command, and end with its exit code; errors a user can mend are one line."""
+    for stream in (sys.stdout, sys.stderr):
+        # a name of a file, or a dash, that the terminal's encoding lacks must not end a command
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     command = tyro.cli(
         Command, prog="sightline", description="Radiology classifiers that look where experts look.", args=args
     )
@@ -771,6 +777,19 @@ def main(args: list[str] | None = None) -> None:
         print("sightline: stopped; the same command goes on where it was.", file=sys.stderr)
         code = 130
     sys.exit(code)
+
+
+def _exit_code(read: int, out: Path) -> int:
+    """0 when something was read; else 1, and the first reason why not."""
+    if read:
+        return 0
+    import csv
+
+    with (out / "rejects.csv").open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            print(f"sightline: {row['file']}: {row['reason']} Remedy: {row['remedy']}", file=sys.stderr)
+            break
+    return 1
 
 
 def _changes(command: Train | MakeTable) -> Changes:

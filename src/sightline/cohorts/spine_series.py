@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from sightline.cohorts.folder_write import file_name
 from sightline.cohorts.spine import LABELS, SUBREGIONS, Spine
+from sightline.cohorts.spine_check import require_in_bone
 from sightline.cohorts.spine_resample import sample_hu, sample_labels
 from sightline.cohorts.spine_space import SPINES, Mode, Placement, place_vertebrae
 from sightline.errors import GeometryError, SightlineError
@@ -114,6 +115,7 @@ def cut_series(spine: Spine, levels: Sequence[str], destination: Path, cutting: 
 def _cut(spine: Spine, levels: Sequence[str], staging: Path, cutting: Cutting, digest: str) -> Document:
     series = file_name(spine.series)
     ct = read_ct(spine.image)
+    require_in_bone(ct, spine.vertebrae, str(spine.image))
     placements = place_vertebrae(
         spine.vertebrae,
         ct.affine,

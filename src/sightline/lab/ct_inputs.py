@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sightline.cohorts.body_centres import centres_from_mask
 from sightline.cohorts.spine import RANKS, Vertebra
+from sightline.cohorts.spine_check import require_in_bone
 from sightline.cohorts.verse_centroids import read_centroids, vertebrae_of
 from sightline.errors import GeometryError, RunError, SightlineError, UnreadableFile
 from sightline.io.ct import read_ct
@@ -16,6 +17,7 @@ from sightline.io.enhanced_ct import is_multi_frame
 from sightline.io.image import PICTURE_SUFFIXES
 from sightline.io.nifti import read_volume
 from sightline.io.volume import Volume
+from sightline.lab.gallery import unique_name
 from sightline.region import is_volume
 
 # T1 to L6, T13 between T12 and L1: what the published networks are trained on
@@ -32,12 +34,14 @@ class CtInput:
         name: unique among the inputs, for files.
         centroids: VerSe's centroid file, or None.
         vertebrae: NIfTI of VerSe's labels, or None.
+        series: which, where the folder holds several (the end of its SeriesInstanceUID), or None.
     """
 
     path: Path
     name: str
     centroids: Path | None = None
     vertebrae: Path | None = None
+    series: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,13 +75,16 @@ def is_ct_input(path: Path) -> bool:
     return any(map(_holds_frames, slices[:1])) or (len(slices) > 1 and all(_modality(f) == "CT" for f in slices[:2]))
 
 
-def ct_inputs(inputs: Sequence[Path], centroids: Sequence[Path], vertebrae: Sequence[Path]) -> list[CtInput]:
+def ct_inputs(
+    inputs: Sequence[Path], centroids: Sequence[Path], vertebrae: Sequence[Path], series: str | None = None
+) -> list[CtInput]:
     """The CTs of a command, each with its own centroid file or mask, in order.
 
     Args:
         inputs: NIfTI files, Enhanced CTs, folders of NIfTI files, and folders of one DICOM series each.
         centroids: as many as there are CTs, or none.
         vertebrae: likewise; one of the two is needed.
+        series: which series of DICOM folders that hold several.
 
     Raises:
         RunError: something is missing, or there are more or fewer of one than of the other.
@@ -101,14 +108,17 @@ def ct_inputs(inputs: Sequence[Path], centroids: Sequence[Path], vertebrae: Sequ
             f"{len(paths)} CTs were given and {len(places)} files of {what}.",
             f"Give one file for each CT, in the same order: {what} A B.",
         )
-    names: list[str] = []
-    for path in paths:
-        stem = path.name.removesuffix(".gz").removesuffix(".nii").removesuffix("_ct") or "ct"
-        names.append(stem if stem not in names else f"{stem}_{len(names) + 1}")
+    taken: set[str] = set()
+    names = [unique_name(_stem(path), taken) for path in paths]
     return [
-        CtInput(path, name, place if centroids else None, None if centroids else place)
+        CtInput(path, name, place if centroids else None, None if centroids else place, series)
         for path, name, place in zip(paths, names, places, strict=True)
     ]
+
+
+def _stem(path: Path) -> str:
+    name = path.resolve().name if path.is_dir() else path.name
+    return name.removesuffix(".gz").removesuffix(".nii").removesuffix("_ct") or "ct"
 
 
 def place(given: CtInput) -> PlacedCt:
@@ -123,7 +133,8 @@ def place(given: CtInput) -> PlacedCt:
             f"{given.path}: a picture; this run was trained on patches of CTs.",
             "Give a CT (NIfTI file or DICOM series), or use a run that was trained on radiographs.",
         )
-    ct = read_ct(given.path)
+    # a file has no series to choose among; one name may be given for folders and files alike
+    ct = read_ct(given.path, series=given.series if given.path.is_dir() else None)
     notes: list[str] = []
     if given.centroids is not None:
         read = read_centroids(given.centroids)
@@ -135,6 +146,7 @@ def place(given: CtInput) -> PlacedCt:
         every, left_out = centres_from_mask(mask, ct, str(given.vertebrae))
         notes += left_out
         centres = ESTIMATED
+    require_in_bone(ct, every, str(given.centroids or given.vertebrae))
     vertebrae = tuple(v for v in every if RANKS[FIRST] <= RANKS[v.label] <= RANKS[LAST])
     if not vertebrae:
         raise GeometryError(

@@ -26,12 +26,12 @@ from sightline.frame import Frame
 from sightline.io.image import Reject, write_rejects
 from sightline.io.nifti import read_volume
 from sightline.lab.engine import Engine
-from sightline.lab.gallery import safe_name
+from sightline.lab.gallery import safe_name, unique_name
 from sightline.lab.map_row import ShownMap, draw_map_row
 from sightline.lab.planes import Facing, cube_shown, facing_of
 from sightline.lab.predict import evidence_of, probabilities_of
 from sightline.lab.progress import progress
-from sightline.lab.radiographs import radiograph_files, read_radiograph, unique_name
+from sightline.lab.radiographs import radiograph_files, read_radiograph
 from sightline.lab.run import Run, write_text
 from sightline.lab.volume_map_row import draw_volume_map_row
 from sightline.region import Region

@@ -199,6 +199,17 @@ def safe_name(text: str) -> str:
     return name if name.strip(".") else "case"
 
 
+def unique_name(text: str, taken: set[str]) -> str:
+    """A file name for a text that no other has, also where upper and lower case are the same."""
+    name, n = safe_name(text), 1
+    candidate = name
+    while candidate.casefold() in taken:
+        n += 1
+        candidate = f"{name}_{n}"
+    taken.add(candidate.casefold())
+    return candidate
+
+
 def pointing_order(evaluation: Evaluation, case_ids: Sequence[str]) -> list[int]:
     """Rows with a finding, best map first: by the energy inside the finding."""
     scores = evaluation.scores_for("finding")

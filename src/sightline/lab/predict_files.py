@@ -22,9 +22,10 @@ from sightline.lab.boxes import boxes_on_pictures, finding_classes, finding_name
 from sightline.lab.coco_json import CocoPicture, write_coco
 from sightline.lab.contact_sheet import draw_overlay
 from sightline.lab.engine import Engine
+from sightline.lab.gallery import unique_name
 from sightline.lab.predict import Maps, Said, evidence_of, probabilities_of
 from sightline.lab.progress import progress
-from sightline.lab.radiographs import radiograph_files, read_radiograph, unique_name
+from sightline.lab.radiographs import radiograph_files, read_radiograph
 from sightline.lab.run import Run
 from sightline.lab.scored_box import ScoredBox, scored_boxes
 from sightline.measure.predictions import Predictions

@@ -26,7 +26,6 @@ from sightline.lab.ct_patches import CutPatch, cut_patches, cutting_of
 from sightline.lab.ct_report import ReadVertebra, write_ct
 from sightline.lab.dissection import open_dissection
 from sightline.lab.engine import Engine
-from sightline.lab.gallery import safe_name
 from sightline.lab.planes import cube_shown, facing_of, whole_cube
 from sightline.lab.predict import evidence_of, probabilities_of
 from sightline.lab.progress import progress
@@ -47,12 +46,14 @@ class CtOptions:
         vertebrae: masks of VerSe's labels, one for each CT, instead.
         dissection: folder that `sightline dissect` wrote for this run, or None.
         panels: case panels of the vertebrae that are `called`, of `all`, or `none`.
+        series: which series of DICOM folders that hold several: the end of its SeriesInstanceUID.
     """
 
     centroids: tuple[Path, ...] = ()
     vertebrae: tuple[Path, ...] = ()
     dissection: Path | None = None
     panels: Panels = "called"
+    series: str | None = None
 
 
 def predict_cts(
@@ -82,7 +83,7 @@ def predict_cts(
             f"{run.folder} was trained on radiographs, not on patches of CTs.",
             "Give radiographs, or a run that was trained on volumes.",
         )
-    cts = ct_inputs(inputs, options.centroids, options.vertebrae)
+    cts = ct_inputs(inputs, options.centroids, options.vertebrae, options.series)
     device = engine.fabric("32-true").device
     network = run.network().to(device)
     units = None
@@ -95,7 +96,7 @@ def predict_cts(
             reader = _Reader(run, view, network, units, options.panels, device)
             try:
                 placed = place(given)
-                folder = out / safe_name(given.name)
+                folder = out / given.name
                 read = reader.read(given, placed, folder, engine, write)
                 notes = placed.notes if reader.cutting_known else (*placed.notes, ASSUMED)
                 write_ct(folder, given.name, placed.ct, read, run, placed.centres, notes)
@@ -198,7 +199,7 @@ def _row(given: CtInput, placed: PlacedCt, one: ReadVertebra, folder: Path) -> l
 
 @contextmanager
 def _table(path: Path) -> Iterator[Any]:
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file, lineterminator="\n")
 
         def write(row: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Radiographs a person points at: which files, what is read of them, and names for what is drawn of each."""
+"""Radiographs a person points at: which files, and what is read of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from sightline.io.dicom import require_radiograph
 from sightline.io.image import Picture, find_images, read_image
 from sightline.io.picture import require_content
 from sightline.lab.ct_inputs import is_ct_input
-from sightline.lab.gallery import safe_name
 from sightline.lab.sheet import SOFTWARE
 
 
@@ -52,14 +51,3 @@ def read_radiograph(path: Path) -> Picture:
             f"{path}: drawn by sightline (an overlay or a panel), not a radiograph.", "Give the radiograph itself."
         )
     return picture
-
-
-def unique_name(text: str, taken: set[str]) -> str:
-    """A file name for a text that no other has, also where upper and lower case are the same."""
-    name, n = safe_name(text), 1
-    candidate = name
-    while candidate.casefold() in taken:
-        n += 1
-        candidate = f"{name}_{n}"
-    taken.add(candidate.casefold())
-    return candidate
