@@ -134,11 +134,15 @@ def test_other_formats_and_dangling_links_are_rejected_aloud(run, tmp_path):
     (tmp_path / "in" / "more").mkdir()
     (tmp_path / "in" / "more" / "c.nii.gz").write_bytes(b"no picture")
     (tmp_path / "in" / "d.png").symlink_to(tmp_path / "gone.png")
+    (tmp_path / "in" / "e.png").symlink_to("e.png")
     (tmp_path / "in" / "loop").symlink_to(tmp_path / "in")
-    assert (
-        predict_files(run, [tmp_path / "in"], tmp_path / "out", QUIET)[1] == 3
-    )
-    assert {Path(r["file"]).name for r in rows_of(tmp_path / "out" / "rejects.csv")} == {"b.bmp", "c.nii.gz", "d.png"}
+    assert predict_files(run, [tmp_path / "in"], tmp_path / "out", QUIET)[1] == 4
+    assert {Path(r["file"]).name for r in rows_of(tmp_path / "out" / "rejects.csv")} == {
+        "b.bmp",
+        "c.nii.gz",
+        "d.png",
+        "e.png",
+    }
 
 
 def test_a_name_that_is_no_text_is_written_as_its_bytes(run, tmp_path):

@@ -103,7 +103,7 @@ def predict_files(run: Run, inputs: Sequence[Path], out: Path, engine: Engine | 
     rejects: list[Reject] = []
     names: set[str] = set()
     read: list[CocoPicture] = []
-    root = Path(os.path.commonpath([path.resolve().parent for path in files]))
+    root = Path(os.path.commonpath([Path(os.path.realpath(path)).parent for path in files]))
     probabilities = [f"p({name})" for name in run.classes]
     best = ("box_score", *(f"box_{name}" for name in _CORNERS))
     head = ("file", "predicted", *probabilities, "look_row", "look_column", *best, "overlay")
@@ -128,7 +128,7 @@ def predict_files(run: Run, inputs: Sequence[Path], out: Path, engine: Engine | 
             predictions.write(_row(run, path, reading, overlay if drawn is not None else ""))
             for box in reading.boxes:
                 boxes.write([str(path), box.label, repr(box.score), *(f"{x:.2f}" for x in box.corners)])
-            relative = path.resolve().relative_to(root).as_posix()
+            relative = Path(os.path.realpath(path)).relative_to(root).as_posix()
             read.append(CocoPicture(relative, (picture.frame.shape[0], picture.frame.shape[1]), reading.boxes))
             advance(1)
     write_rejects(out / "rejects.csv", rejects)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,9 +29,10 @@ def radiograph_files(inputs: Sequence[Path], out: Path) -> list[Path]:
             f"{', '.join(cts)} is a CT; this run was trained on radiographs.",
             "Give radiographs, or a run that was trained on patches of CTs.",
         )
+    # realpath bears links that lead round in circles
     ours = [(out / name).resolve() for name in ("overlays", "maps")]
     found = (file for path in inputs for file in find_images(path))
-    files = list(dict.fromkeys(file for file in found if not set(ours) & set(file.resolve().parents)))
+    files = list(dict.fromkeys(file for file in found if not set(ours) & set(Path(os.path.realpath(file)).parents)))
     if not files:
         raise RunError("There is no file in what was given.", "Point at pictures, DICOM files or folders of them.")
     return files
