@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -12,8 +13,9 @@ from sightline.evidence import Batch
 from sightline.explain.cam import weighed
 from sightline.explain.input_gradient import Reduce, reduced, refuse_reentrant, refuse_unreached
 from sightline.explain.layer_gradients import caught_output, class_indices, images_of, last_of, score_gradients
+from sightline.explain.lean_layers import leanly, leanly_if_possible
 from sightline.explain.quiet_pass import exact, in_precision, quiet_pass
-from sightline.explain.rules import Rule, rewire
+from sightline.explain.rules import Rewired, Rule, rewire
 from sightline.explain.unreached import unreached
 
 
@@ -44,9 +46,18 @@ class GuidedGradCAM:
         images = images_of(batch)
         with quiet_pass(model, images.device, weights=create_graph) as network:
             x = in_precision(images, network, full=True).requires_grad_()
+
             # one pass serves both: the layer's gradient follows no rule, the image's does
-            with caught_output(network, self.layer) as caught, rewire(self.rule) as rewired:
-                logits = network(x).logits
+            def run(lean: bool) -> tuple[Tensor, tuple[list[Tensor], Rewired]]:
+                with (
+                    caught_output(network, self.layer) as caught,
+                    rewire(self.rule) as rewired,
+                    leanly(rewired) if lean else nullcontext(),
+                ):
+                    return network(x).logits, (caught, rewired)
+
+            # with weights in the graph, a gradient with respect to the layer alone must not pass them by
+            logits, (caught, rewired) = run(False) if create_graph else leanly_if_possible(run)
             if self.rule != "vanilla":
                 refuse_unreached(self.rule, unreached(logits, rewired.gates))
             refuse_reentrant(logits)

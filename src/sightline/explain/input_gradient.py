@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from sightline.errors import RunError
 from sightline.evidence import Batch
 from sightline.explain.layer_gradients import class_indices, images_of, score_gradients
+from sightline.explain.lean_layers import leanly, leanly_if_possible
 from sightline.explain.quiet_pass import exact, in_precision, quiet_pass
 from sightline.explain.quiet_pass import uncompiled as uncompiled
 from sightline.explain.rules import Rewired, Rule, rewire
-from sightline.explain.second_order import cheaply
 from sightline.explain.unreached import holds, unreached
 
 Reduce = Literal["positive_mean", "absolute_sum", "absolute_mean", "signed_sum"]
@@ -77,12 +77,16 @@ class InputGradient:
         still, off = self.batch_norm == "eval", self.dropout == "off"
         with quiet_pass(model, images.device, batch_norm=still, dropout=off, weights=create_graph) as network:
             x = in_precision(images, network, full=True).requires_grad_()
-            with (
-                rewire(self.rule, gates=self.gates, deconvolution_slope=self.deconvolution_slope) as rewired,
-                cheaply(rewired) if create_graph else nullcontext(),
-            ):
-                # a decoder is not on the way from image to score
-                logits = getattr(network, "classify", network)(x).logits
+
+            def run(lean: bool) -> tuple[Tensor, Rewired]:
+                with (
+                    rewire(self.rule, gates=self.gates, deconvolution_slope=self.deconvolution_slope) as rewired,
+                    leanly(rewired) if lean else nullcontext(),
+                ):
+                    # a decoder is not on the way from image to score
+                    return getattr(network, "classify", network)(x).logits, rewired
+
+            logits, rewired = leanly_if_possible(run)
             if self.rule != "vanilla":
                 rewired.escaped = unreached(logits, rewired.gates)
             refuse_reentrant(logits)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -11,7 +11,10 @@ from torch import Tensor, nn
 
 from sightline.errors import GeometryError, RecipeError
 from sightline.evidence import Batch
+from sightline.explain.later import now
+from sightline.explain.lean_layers import leanly, leanly_if_possible
 from sightline.explain.quiet_pass import in_precision, quiet_pass
+from sightline.explain.rules import Rewired
 
 
 def layer_gradients(
@@ -28,10 +31,16 @@ def layer_gradients(
     """
     images = images_of(batch)
     with quiet_pass(model, images.device, weights=create_graph) as network:
-        with caught_output(network, layer) as caught:
-            evidence = network(in_precision(images, network))
+        x = in_precision(images, network)
+
+        def run(lean: bool) -> tuple[Tensor, list[Tensor]]:
+            with caught_output(network, layer) as caught, leanly(Rewired()) if lean else nullcontext():
+                return network(x).logits, caught
+
+        # with weights in the graph, a gradient with respect to the layer alone must not pass them by
+        logits, caught = run(False) if create_graph else leanly_if_possible(run)
         activation = last_of(caught, layer)
-        chosen = evidence.logits.gather(1, class_indices(classes, evidence.logits))
+        chosen = logits.gather(1, class_indices(classes, logits))
         gradients = score_gradients(chosen, activation, f"layer {layer!r}", create_graph=create_graph)
     return (activation if create_graph else activation.detach()), gradients
 
@@ -49,6 +58,7 @@ def caught_output(network: nn.Module, layer: str) -> Iterator[list[Tensor]]:
     def catch(_module: nn.Module, _inputs: Any, output: Any) -> Tensor:
         if not isinstance(output, Tensor) or output.ndim < 3:
             raise GeometryError(f"Layer {layer!r} gives no map [b, c, *m].", "Name a convolutional layer.")
+        output = now(output)
         activation = output if output.requires_grad else output.detach().requires_grad_()
         caught.append(activation)
         # a copy goes on, so that an in-place step after the layer cannot change what was caught

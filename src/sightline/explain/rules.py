@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from sightline.errors import RecipeError
 from sightline.explain.activation_calls import PRODUCTS, SIGMOIDS, Call, call_of
+from sightline.explain.silu_step import guided_silu_step
 
 Rule = Literal["vanilla", "guided", "deconvolution"]
 
@@ -124,7 +125,7 @@ class _Answering(TorchFunctionMode):
         if call.name == "relu" and not inputs._is_view():
             return _PassedInPlace.apply(inputs, call, self)
         # what came in is overwritten for those who look at it later, but the rule needs what it was
-        return inputs.copy_(_Passed.apply(inputs.clone(), call, self))
+        return _PassedOver.apply(inputs.clone(), inputs, call, self)
 
     def _product(self, func: Callable[..., Any], args: tuple[Any, ...]) -> Call | None:
         """A call of SiLU, if this is x * sigmoid(x), in either order."""
@@ -170,6 +171,21 @@ class _PassedInPlace(torch.autograd.Function):
         return _ruled(ctx, gradients[0]), None, None
 
 
+class _PassedOver(torch.autograd.Function):
+    """The same for any activation that overwrites its input, of which a copy is given too."""
+
+    @staticmethod
+    def forward(ctx: Any, copy: Tensor, inputs: Tensor, call: Call, mode: _Answering) -> Tensor:
+        ctx.mark_dirty(inputs)
+        ctx.save_for_backward(copy)
+        _remember(ctx, call, mode)
+        return inputs.copy_(call.values(copy))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        return _ruled(ctx, gradients[0]), None, None, None
+
+
 def _remember(ctx: Any, call: Call, mode: _Answering) -> None:
     # not the call itself, which holds the input; and nothing by a name that a node of the graph has already
     ctx.call, ctx.rule = call.without_inputs(), mode.rule
@@ -178,17 +194,25 @@ def _remember(ctx: Any, call: Call, mode: _Answering) -> None:
 
 def _ruled(ctx: Any, gradient: Tensor) -> Tensor:
     (saved,) = ctx.saved_tensors
-    if ctx.rewired.ruling:
+    name, ruling, graph = ctx.call.name, ctx.rewired.ruling, torch.is_grad_enabled()
+    guided = ruling and ctx.rule == "guided"
+    if guided and name == "silu":
+        return guided_silu_step(gradient, saved)
+    if guided and name == "relu":
+        passed: Tensor = torch.ops.aten.threshold_backward(gradient, saved, 0)
+        return passed.clamp(min=0.0) if graph else passed.clamp_(min=0.0)
+    if ruling:
         gradient = gradient.clamp(min=0.0)
-        if ctx.rule == "deconvolution" and (ctx.call.name in _STRAIGHT or not ctx.slope):
+        if ctx.rule == "deconvolution" and (name in _STRAIGHT or not ctx.slope):
             return gradient
-    if ctx.call.name == "relu":
+    if name == "relu":
         return torch.ops.aten.threshold_backward(gradient, saved, 0)
-    if ctx.rewired.ruling and ctx.rule == "guided":
+    if name == "silu" and not graph:
+        return torch.ops.aten.silu_backward(gradient, saved)
+    if guided:
         gradient = gradient * (saved > 0)
     # autograd's own step, itself differentiable in gradient and input when this backward is
-    graph = torch.is_grad_enabled()
     with torch.enable_grad():
         x = saved if graph and saved.requires_grad else saved.detach().requires_grad_()
-        (passed,) = torch.autograd.grad(ctx.call.values(x), x, gradient, create_graph=graph)
-    return passed
+        (slope,) = torch.autograd.grad(ctx.call.values(x), x, gradient, create_graph=graph)
+    return slope
