@@ -44,7 +44,7 @@ class Settings:
     backbone: str = "resnet18"
     size: int = 64
     batch: int = 64
-    pairs: int = 3
+    pairs: int = 7
     warm_up: int = 1
     device: str = "cpu"
 
