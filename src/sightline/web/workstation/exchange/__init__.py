@@ -1,0 +1,1 @@
+"""Marks out of the workstation and into it."""

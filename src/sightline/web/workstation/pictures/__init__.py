@@ -1,0 +1,1 @@
+"""Pixels, volumes, maps and gaze for the page."""

@@ -1,0 +1,1 @@
+"""Tasks, plans, queues and what a reader may know."""

@@ -1,0 +1,48 @@
+"""What a person may know of a study. Asked by every endpoint that gives marks, answers, proposals or maps.
+
+Until a person has submitted every read of a study that was dealt to them, they get nothing of it but their own work:
+no marks or answers of others, none of their own earlier pass, no outcome, and nothing of a network (but in an assisted
+task, whose proposals are its point). This holds for leads and adjudicators who read, too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from sightline.web.workstation.accounts.readers import Person
+from sightline.web.workstation.store.tables import read, task
+
+
+def sees_study(connection: Connection, person: Person, study_key: str) -> bool:
+    """Whether a person may see what others, or a network, said of a study.
+
+    Args:
+        connection: to the store.
+        person: who asks.
+        study_key: of the study.
+    """
+    if person.role == "viewer":
+        return False
+    mine = select(read.c.state, task.c.spec).join(task, task.c.id == read.c.task)
+    rows = connection.execute(mine.where(read.c.study == study_key, read.c.reader == person.id)).all()
+    if any(state != "submitted" for state, _ in rows):
+        return False
+    if person.role in ("lead", "adjudicator"):
+        return True
+    # a reader sees a study they have read, where the task does not say never
+    return any(json.loads(spec)["reveal"] != "never" for _, spec in rows)
+
+
+def hidden_studies(connection: Connection, person: Person) -> set[str]:
+    """Studies of which a lead or adjudicator has reads of their own that are not submitted."""
+    waiting = select(read.c.study).where(read.c.reader == person.id, read.c.state != "submitted")
+    return set(connection.execute(waiting).scalars())
+
+
+def shows_proposals(spec: Mapping[str, Any]) -> bool:
+    """Whether a task shows what a run proposes before the read is submitted."""
+    return bool(spec["reveal"] == "assisted")

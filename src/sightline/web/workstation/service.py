@@ -1,0 +1,238 @@
+"""The workstation behind its HTTP interface: cohort, store, pixels, and who may come in."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, func, select, update
+
+from sightline.case import Case, Cohort
+from sightline.errors import SightlineError
+from sightline.web.workstation.accounts.passwords import Pauses
+from sightline.web.workstation.accounts.readers import (
+    ALONE,
+    Person,
+    add_reader,
+    has_accounts,
+    person_of_row,
+    reader_named,
+)
+from sightline.web.workstation.marks.operations import Surroundings
+from sightline.web.workstation.pictures.pixels import PixelCache, sha256_of
+from sightline.web.workstation.reading.cohort_rows import take_cohort
+from sightline.web.workstation.reading.plans import Plan, deal
+from sightline.web.workstation.reading.tasks import add_task, spec_of
+from sightline.web.workstation.store.database import Database, all_rows, first_row, one_row
+from sightline.web.workstation.store.tables import image, read, reader, study, task
+
+MARKING = "Mark"
+
+
+class NotThere(SightlineError):
+    """Something that does not exist, or that one may not know of."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a workstation is opened.
+
+    Attributes:
+        keep: folder of the store.
+        database: a database URL, or None for SQLite in `keep`.
+        alone: one person, no accounts: whoever has the printed address; None: where nobody has an account.
+        adopt: take over a cohort to which studies were added.
+        runs: folders of trained runs whose maps are compared.
+        dissection: folder of a dissection whose units are named, or None.
+        hosts: names by which the server may be asked, with port.
+        origins: where requests that change something may come from.
+        secure: whether the browser speaks TLS with us.
+    """
+
+    keep: Path
+    database: str | None = None
+    alone: bool | None = False
+    adopt: bool = False
+    runs: Sequence[Path] = ()
+    dissection: Path | None = None
+    hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+    secure: bool = False
+
+
+class Workstation:
+    """One cohort open for reading.
+
+    Args:
+        cohort: as read from its folder.
+        options: how it is opened.
+
+    Attributes:
+        database: the store.
+        cohort: the studies.
+        options: as given.
+        pixels: packed pixels.
+        pauses: after failed sign-ins.
+        alone: whether there is one person, without accounts.
+        row: of the table `workstation`.
+    """
+
+    def __init__(self, cohort: Cohort, options: Options) -> None:
+        self.cohort, self.options = cohort, options
+        self.database = Database(options.keep, options.database)
+        self.row: Mapping[str, Any] = take_cohort(self.database, cohort, adopt=options.adopt)
+        self.pixels = PixelCache(options.keep / "pixels")
+        self.pauses = Pauses()
+        self.token: str | None = None
+        # pictures that could not be shown, by key: why
+        self.failures: dict[str, dict[str, str]] = {}
+        self._digests: dict[tuple[str, int, int], str] = {}
+        self._cases: dict[str, Case] = {case.case_id: case for case in cohort}
+        self.alone = not has_accounts(self.database) if options.alone is None else options.alone
+        if self.alone:
+            self._prepare_alone()
+
+    def _prepare_alone(self) -> None:
+        """One person who may do everything, with a task of all studies; made on first use."""
+        self.token = secrets.token_urlsafe(32)
+        with self.database.writing() as connection:
+            row = reader_named(connection, ALONE)
+            if row is None:
+                who = add_reader(connection, ALONE, display="Me", role="lead", password=None, who="server")
+            else:
+                who = row["id"]
+            if connection.execute(select(task.c.id).limit(1)).first() is None:
+                spec = spec_of({"shows_ids": True}, self.cohort.classes)
+                add_task(connection, MARKING, "mark", spec, who="server")
+            # studies that were adopted since join the queue
+            for task_id in connection.execute(select(task.c.id).where(task.c.name == MARKING)).scalars().all():
+                deal(connection, task_id, Plan((who,)), who="server")
+
+    def renew_token(self) -> str | None:
+        """The one-time token of `--alone` is used: the next one."""
+        self.token = secrets.token_urlsafe(32) if self.alone else None
+        return self.token
+
+    def alone_person(self) -> Person:
+        """The one person of `--alone`."""
+        with self.database.reading() as connection:
+            row = one_row(connection, select(reader).where(reader.c.name == ALONE))
+        return person_of_row(row)
+
+    def close(self) -> None:
+        """Let go of the store."""
+        self.database.close()
+
+    def case_of(self, image_row: Mapping[str, Any]) -> Case:
+        """The case of an image's row."""
+        return self._cases[image_row["image_id"]]
+
+    def image_row(self, connection: Connection, key: str) -> Mapping[str, Any]:
+        """The row of an image.
+
+        Raises:
+            NotThere: no image has this key.
+        """
+        row = first_row(connection, select(image).where(image.c.key == key))
+        if row is None:
+            raise NotThere("There is no such picture.", "Go back to the worklist.")
+        return row
+
+    def study_row(self, connection: Connection, key: str) -> Mapping[str, Any]:
+        """The row of a study.
+
+        Raises:
+            NotThere: no study has this key.
+        """
+        row = first_row(connection, select(study).where(study.c.key == key))
+        if row is None:
+            raise NotThere("There is no such study.", "Go back to the worklist.")
+        return row
+
+    def images_of(self, connection: Connection, study_key: str) -> list[Mapping[str, Any]]:
+        """The images of a study, as the cohort lists them."""
+        rows: list[Mapping[str, Any]] = []
+        rows += all_rows(connection, select(image).where(image.c.study == study_key).order_by(image.c.ordinal))
+        return rows
+
+    def own_read(self, connection: Connection, read_id: str, person: Person) -> Mapping[str, Any]:
+        """A read of the person who asks, with its task's spec.
+
+        Raises:
+            NotThere: there is none, or it is another's.
+        """
+        found = (
+            select(read, task.c.spec, task.c.kind.label("task_kind"), study.c.study_id)
+            .join(task, task.c.id == read.c.task)
+            .join(study, study.c.key == read.c.study)
+            .where(read.c.id == read_id, read.c.reader == person.id)
+        )
+        row = first_row(connection, found)
+        if row is None:
+            raise NotThere("There is no such read in your queue.", "Go back to the worklist.")
+        return row
+
+    def surroundings(self, connection: Connection, study_key: str, spec: Mapping[str, Any]) -> Surroundings:
+        """What operations on a study are checked against."""
+        shapes = {row["key"]: tuple(json.loads(row["shape"])) or None for row in self.images_of(connection, study_key)}
+        return Surroundings(shapes, spec["classes"], spec["roles"], spec["ask"]["quality"])
+
+    def looked_at(self, row: Mapping[str, Any]) -> tuple[str, bool]:
+        """The digest of an image's file now, and whether it differs from when it was first opened here.
+
+        The digest of the first opening is kept; the size, where the cohort did not state it, as well.
+
+        Raises:
+            UnreadableFile: the file is gone.
+        """
+        digest = self._digest(self.case_of(row).image)
+        if row["sha256"] is None:
+            with self.database.writing() as connection:
+                first = update(image).where(image.c.key == row["key"], image.c.sha256.is_(None))
+                connection.execute(first.values(sha256=digest))
+            return digest, False
+        return digest, digest != row["sha256"]
+
+    def _digest(self, path: Path) -> str:
+        """The digest of a file, counted again when its time or size changes."""
+        try:
+            status = path.stat()
+        except OSError:
+            return sha256_of(path)
+        key = (str(path), status.st_mtime_ns, status.st_size)
+        if key not in self._digests:
+            self._digests[key] = sha256_of(path)
+        return self._digests[key]
+
+    def runs_json(self) -> list[dict[str, Any]]:
+        """The runs whose maps are compared, and how far their maps are."""
+        return []
+
+    def dissection_json(self) -> dict[str, Any] | None:
+        """The dissection whose units are named."""
+        return None
+
+    def keep_shape(self, row: Mapping[str, Any], shape: Sequence[int]) -> None:
+        """Note the size of a picture whose cohort does not state it."""
+        if json.loads(row["shape"]):
+            return
+        two = list(shape) if len(shape) == 2 else [None, None]
+        with self.database.writing() as connection:
+            values = {"shape": json.dumps(list(shape)), "rows": two[0], "columns": two[1]}
+            connection.execute(update(image).where(image.c.key == row["key"]).values(**values))
+
+    def counts(self, connection: Connection) -> dict[str, int]:
+        """How many studies, images and volumes there are."""
+        studies = connection.execute(select(func.count()).select_from(study)).scalar() or 0
+        shapes = connection.execute(select(image.c.shape, image.c.path)).all()
+        volumes = sum(is_volume_row(shape, path) for shape, path in shapes)
+        return {"studies": studies, "images": len(shapes) - volumes, "volumes": volumes}
+
+
+def is_volume_row(shape: str, path: str) -> bool:
+    """Whether an image of the store is a volume."""
+    return len(json.loads(shape)) == 3 or path.lower().endswith((".nii", ".nii.gz"))

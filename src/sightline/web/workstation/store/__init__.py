@@ -1,0 +1,1 @@
+"""The store: one database, operations that are only ever added, and an audit chain."""
