@@ -1,0 +1,141 @@
+// @ts-check
+/** Pictures to look at, beside a column of words: what compare, gaze and adjudication have in common. */
+import { get, query } from "../kept/server.js";
+import { displayOf, storedOf } from "../kept/study.js";
+import { button, el, fill } from "../page/dom.js";
+import { t } from "../page/words.js";
+import { View } from "../picture/view.js";
+
+export class Table {
+  /** @param {any} app @param {HTMLElement} place */
+  constructor(app, place) {
+    this.app = app;
+    /** @type {any[]} */
+    this.views = [];
+    this.hidden = false;
+    this.panning = false;
+    this.linking = false;
+    this.grid = el("div", { class: "grid rows-1 columns-1" });
+    this.under = el("div", { class: "strip" });
+    this.side = el("aside", { class: "side", "aria-label": t("compare.side") });
+    fill(place, el("div", { class: "split" }, el("div", { class: "table" }, this.grid, this.under), this.side));
+    this.host = { drag: () => "pan", down() {}, move() {}, up() {}, cancel() {} };
+    this.closed = false;
+  }
+
+  /**
+   * Hang views of pictures, linked in window, zoom and pan.
+   * @param {{image: any, label: string, paint: (context: CanvasRenderingContext2D, view: any) => void, hover?: (p: number[] | null, view: any) => void}[]} wanted
+   */
+  async hang(wanted) {
+    const kept = this.views[0]?.image.key === wanted[0]?.image.key ? this.views[0]?.state() : null;
+    for (const view of this.views) view.close();
+    this.views = wanted.map(({ image, label, paint, hover }) => {
+      const view = /** @type {any} */ (new View({ label }));
+      view.image = image;
+      view.spacing = image.spacing_mm;
+      view.host = this.host;
+      view.paint = (/** @type {any} */ context, /** @type {any} */ one) => paint(context, one);
+      view.corners.nw.textContent = label;
+      view.addEventListener("zoom", () => this.link(view, "zoom"));
+      view.addEventListener("window", () => this.link(view, "window"));
+      view.addEventListener("hover", (/** @type {any} */ event) => hover?.(event.detail, view));
+      return view;
+    });
+    const n = this.views.length, columns = n > 4 ? 3 : n > 1 ? 2 : 1;
+    this.grid.className = `grid rows-${n > columns ? 2 : 1} columns-${columns}`;
+    fill(this.grid, this.views.map((view) => view.node));
+    await Promise.all(this.views.map((view) => this.load(view, kept)));
+  }
+
+  /** @param {any} view @param {any} kept */
+  async load(view, kept) {
+    const { image } = view;
+    view.resize();
+    if (image.unavailable) { view.say(`${t("picture.cannot")} ${image.unavailable.message}`); return; }
+    if (image.kind === "volume") { view.say(t("compare.no_volume")); return; }
+    view.say(t("picture.coming"));
+    try {
+      const raster = await displayOf(image);
+      if (this.closed) return;
+      view.show(raster);
+      if (kept) view.take(kept);
+      view.redraw(true);
+      storedOf(image).then(({ facts, raster: stored }) => {
+        const grey = facts.greyscale;
+        if (!stored || this.closed) return;
+        const first = grey.windows?.[0];
+        view.setStored(stored, { slope: grey.slope ?? 1, intercept: grey.intercept ?? 0, invert: Boolean(grey.invert), padding: grey.padding || null },
+          first ? { centre: first.centre, width: first.width, function: grey.function || "linear", invert: false } : { centre: (grey.low + grey.high) / 2, width: Math.max(1, grey.high - grey.low), function: "linear_exact", invert: false });
+      }).catch(() => {});
+    } catch (error) {
+      view.say(`${t("picture.cannot")} ${/** @type {any} */ (error).message}`);
+    }
+  }
+
+  /** @param {any} view @param {"zoom"|"window"} what */
+  link(view, what) {
+    if (this.linking || !view.read) return;
+    this.linking = true;
+    for (const other of this.views) {
+      if (other === view || !other.read) continue;
+      if (what === "window") { other.inverted = view.inverted; other.setWindow(view.window); continue; }
+      other.fitted = false;
+      other.turn = view.turn;
+      other.zoom = view.zoom * (view.read.columns / other.read.columns);
+      other.centre = [(view.centre[0] / view.read.rows) * other.read.rows, (view.centre[1] / view.read.columns) * other.read.columns];
+      other.redraw();
+    }
+    this.linking = false;
+  }
+
+  redraw() {
+    for (const view of this.views) view.redraw();
+  }
+
+  /** Keys that all such screens have. @param {string} scope @param {{[action: string]: (event: any) => any}} more */
+  useKeys(scope, more) {
+    const first = () => this.views[0];
+    this.app.keys.use(scope, {
+      pan: () => { this.panning = true; }, hide: () => { this.hidden = true; this.redraw(); },
+      reset: () => { for (const view of this.views) view.reset(); }, fit: () => { for (const view of this.views) view.fit(); },
+      one_to_one: () => first()?.oneToOne(), zoom_in: () => first()?.zoomBy(1.25), zoom_out: () => first()?.zoomBy(0.8),
+      invert: () => { for (const view of this.views) { view.inverted = !view.inverted; view.redraw(); } },
+      keys: () => this.app.go("help"), ...more,
+    }, { pan: () => { this.panning = false; }, hide: () => { this.hidden = false; this.redraw(); } });
+  }
+
+  close() {
+    this.closed = true;
+    for (const view of this.views) view.close();
+  }
+}
+
+/**
+ * A list of studies to choose from: all of them where the role sees them, else one's own submitted ones.
+ * @param {any} app
+ * @param {string} screen first word of the address
+ * @param {string} now key of the study that is open
+ */
+export function studyList(app, screen, now) {
+  const list = el("div", { class: "pick-list" });
+  const told = el("p", { class: "quiet small", role: "status" });
+  const search = el("input", { type: "search", placeholder: t("worklist.search"), "aria-label": t("worklist.search"), dir: "auto" });
+  /** @type {any} */
+  let timer = 0;
+  const draw = async () => {
+    try {
+      const all = app.me.may.includes("plan") || ["adjudicator", "viewer"].includes(app.me.reader.role);
+      const answer = all ? await get(query("/studies", { q: search.value.trim(), limit: 100 })) : await get(query("/worklist", { state: "submitted", q: search.value.trim(), limit: 100 }));
+      fill(list, answer.rows.map((/** @type {any} */ row) => button("", () => app.go(`${screen}/${row.study}`), { "aria-pressed": row.study === now, data: { study: row.study } })));
+      answer.rows.forEach((/** @type {any} */ row, /** @type {number} */ i) => { fill(list.children[i], el("span", { dir: "auto", text: row.title }), el("span", { class: "quiet small", text: [...new Set((row.views || []).filter(Boolean))].join(" · ") })); });
+      told.textContent = answer.rows.length ? "" : t("compare.none");
+      return answer.rows;
+    } catch (error) {
+      told.textContent = /** @type {any} */ (error).message;
+      return [];
+    }
+  };
+  search.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(draw, 250); });
+  return { node: el("section", {}, el("h2", { text: t("compare.studies") }), search, list, told), draw };
+}
