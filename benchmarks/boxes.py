@@ -12,7 +12,9 @@ from scipy import ndimage
 from skimage.measure import label, regionprops
 
 from benchmarks.timing import Result, Row, Unequal, alternate, repeat
-from sightline.explain.locate import PROTOCOLS, MapBoxes, boxes_of_maps, upsampled
+from sightline.explainers.localisation.boxes import boxes_of_maps
+from sightline.explainers.localisation.points import upsampled
+from sightline.explainers.localisation.protocols import PROTOCOLS, MapBoxes
 
 # a thousand maps in under a second
 GOAL_S = 1.0

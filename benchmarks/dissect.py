@@ -18,12 +18,11 @@ from torch.nn.functional import avg_pool3d
 
 from benchmarks.memory import MIB, resident
 from benchmarks.timing import Result, Row, Unequal, alternate
-from sightline.evidence import Batch
-from sightline.explain.read_units import read_units
-from sightline.explain.unit_layer import UnitLayer
-from sightline.explain.unit_readings import Readings
-from sightline.explain.unit_thresholds import BUDGET_BYTES, TOP, Thresholds, TopValues, place, unit_thresholds
-from sightline.models.volume_unet import VolumeUNet
+from sightline.explainers.units.layer import UnitLayer
+from sightline.explainers.units.readings import Readings, read_units
+from sightline.explainers.units.thresholds import BUDGET_BYTES, TOP, Thresholds, TopValues, place, unit_thresholds
+from sightline.models.volume_networks import VolumeUNet
+from sightline.structures.evidence import Batch
 
 TIME_GOAL = 1.3
 # what a process takes differs from start to start by a few percent

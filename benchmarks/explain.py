@@ -21,13 +21,12 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.maps import Logits
 from benchmarks.timing import Result, Row, Unequal, alternate
-from sightline.explain.cam import Explainer, GradCAM
-from sightline.explain.grad_cam_pp import GradCAMPlusPlus
-from sightline.explain.guided_grad_cam import GuidedGradCAM
-from sightline.explain.input_gradient import InputGradient
+from sightline.explainers.cam import GradCAM, GradCAMPlusPlus
+from sightline.explainers.gradients import GuidedGradCAM, InputGradient
 from sightline.models.backbones import Backbone
-from sightline.models.class_maps import ClassMapModel, ClassMapNetwork
-from sightline.models.pools import MeanPool
+from sightline.models.cam_classifiers import ClassMapModel, ClassMapNetwork
+from sightline.models.pooling import MeanPool
+from sightline.structures.protocols import Explainer
 
 GOAL = 2.0
 CLASSES = 3

@@ -17,19 +17,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.timing import Result, Row, Unequal, alternate
-from sightline.evidence import Batch
-from sightline.explain.input_gradient import InputGradient
-from sightline.frame import Frame
-from sightline.guidance.heatmap_match import HeatmapMatch
-from sightline.lab.aim import Aim
-from sightline.lab.engine import Engine
-from sightline.lab.optimise import Adam, set_rate
-from sightline.lab.recipe import Recipe
-
-# the loop's own step: what a training really pays, not a copy of it
-from sightline.lab.training_step import Plain, Progress, training_step
+from sightline.explainers.gradients import InputGradient
+from sightline.losses.heatmap_matching import HeatmapMatch
 from sightline.models.backbones import Backbone
 from sightline.models.unet import UNet, UNetNetwork
+from sightline.structures.evidence import Batch
+from sightline.structures.frame import Frame
+from sightline.training.engine import Engine
+from sightline.training.optimization import Adam, set_rate
+from sightline.training.recipe import Recipe
+
+# the loop's own step: what a training really pays, not a copy of it
+from sightline.training.step import Aim, Plain, Progress, training_step
 
 GOAL = 3.0
 GAMMA = 0.41731
@@ -90,7 +89,7 @@ def measure(chosen: Settings) -> Result:
         tuple(rows),
         (),
         (
-            "Ours: `sightline.lab.train`'s own step with `HeatmapMatch` and guided `InputGradient`, optimiser step "
+            "Ours: `sightline.training.train`'s own step with `HeatmapMatch` and guided `InputGradient`, optimiser step "
             "included. Plain: `segmentation_models_pytorch.Unet` with `aux_params`, binary cross-entropy of classes "
             "and of the decoder against the same gaze. Same Adam, random weights, no dropout, channels-last, single "
             "precision.",

@@ -14,8 +14,8 @@ from torch.nn.functional import interpolate
 
 from benchmarks.timing import Result, Row, Unequal, alternate
 from sightline.models.backbones import Backbone
-from sightline.models.class_maps import ClassMapModel, ClassMapNetwork
-from sightline.models.pools import MeanPool
+from sightline.models.cam_classifiers import ClassMapModel, ClassMapNetwork
+from sightline.models.pooling import MeanPool
 
 GOAL = 3.0
 CLASSES = 2

@@ -14,9 +14,9 @@ from scipy.ndimage import zoom
 from torch import Tensor
 
 from benchmarks.timing import Result, Row, Unequal, alternate
-from sightline.cohorts.spine import LABELS, Vertebra
-from sightline.cohorts.spine_resample import PAD_HU, sample_hu
-from sightline.cohorts.spine_space import Placement, place_vertebrae
+from sightline.data.spine.placement import Placement, place_vertebrae
+from sightline.data.spine.resampling import PAD_HU, sample_hu
+from sightline.data.spine.vertebrae import LABELS, Vertebra
 from sightline.io.volume import Volume
 
 GOAL = 1.0

@@ -23,13 +23,13 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from benchmarks.timing import Result, Row, Unequal
-from sightline.case import Cohort
-from sightline.cohorts import fracatlas
-from sightline.cohorts.loader import CohortItems, test_batches, training_batches
-from sightline.cohorts.phantom.cohort import write_radiographs
-from sightline.cohorts.regions import RegionChoice
-from sightline.cohorts.styles import raster
-from sightline.cohorts.transforms import View
+from sightline.data.datasets import fracatlas
+from sightline.data.loader import CohortItems, test_batches, training_batches
+from sightline.data.phantoms.radiographs.cohort import write_radiographs
+from sightline.data.targets.drawing_styles import raster
+from sightline.data.targets.region_choice import RegionChoice
+from sightline.data.views.image_view import View
+from sightline.structures.case import Cohort
 
 DATA = Path(os.environ.get("SIGHTLINE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

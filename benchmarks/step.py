@@ -16,19 +16,18 @@ from timm import create_model
 from torch import Tensor, nn
 
 from benchmarks.timing import Part, Result, Row, Unequal, alternate, repeat, share
-from sightline.evidence import Batch
-from sightline.frame import Frame
-from sightline.guidance.spatial_nll import PROFILES
-from sightline.lab.aim import Aim
-from sightline.lab.engine import Engine
-from sightline.lab.optimise import Sgd, set_rate
-from sightline.lab.recipe import Recipe
+from sightline.losses.spatial_nll import PROFILES
+from sightline.models.backbones import Backbone
+from sightline.models.cam_classifiers import ClassMapModel, ClassMapNetwork
+from sightline.models.pooling import MeanPool, SoftmaxPool
+from sightline.structures.evidence import Batch
+from sightline.structures.frame import Frame
+from sightline.training.engine import Engine
+from sightline.training.optimization import Sgd, set_rate
+from sightline.training.recipe import Recipe
 
 # the loop's own step: what a training really pays, not a copy of it
-from sightline.lab.training_step import Plain, Progress, training_step
-from sightline.models.backbones import Backbone
-from sightline.models.class_maps import ClassMapModel, ClassMapNetwork
-from sightline.models.pools import MeanPool, SoftmaxPool
+from sightline.training.step import Aim, Plain, Progress, training_step
 
 GOAL = 1.05
 RATE = 1e-3
@@ -88,7 +87,7 @@ def measure(chosen: Settings) -> Result:
         tuple(rows),
         tuple(parts),
         (
-            "Guided: `sightline.lab.train`'s own step with softmax pooling and `SpatialNLL` (profile `recommended`, at "
+            "Guided: `sightline.training.train`'s own step with softmax pooling, `SpatialNLL` (profile `recommended`, at "
             "input resolution, a box on every image, both class maps guided), optimiser step included. Plain: "
             "`timm.create_model`, `F.cross_entropy`, `SGD`; it gets pictures already normalised and in three channels, "
             "ours one grey channel that it normalises and repeats itself. Same SGD, channels-last on both sides.",

@@ -5,18 +5,19 @@ import json
 import resource
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import DATA, make_cohort
 from PIL import Image
-from test_cohort_cub200 import write_tiny
+from support.cohorts import make_cohort
+from support.layouts import write_tiny
+from support.paths import DATA, ROOT
 
-from sightline.cli import main
-from sightline.cohorts import folder
+from sightline.cli.main import main
+from sightline.data.datasets.folder.reader import read_cohort
+from sightline.data.datasets.folder.writer import write_cohort
 
-SOURCE = str(Path(__file__).parents[1] / "src")
+SOURCE = str(ROOT / "src")
 SHELL = "import sys; sys.argv[0] = 'sightline'; from sightline.cli import main; main()"
 ON = ("--device", "cpu", "--quiet")
 TINY = ("--steps", "2", "--size", "48", "--batch-size", "4", "--backbone", "test_resnet", "--weights", "none", *ON)
@@ -90,7 +91,7 @@ def test_phantom_then_check(type_in, tmp_path):
     out = tmp_path / "phantom ö"
     code, text, _ = type_in("cohort", "phantom", "radiographs", out, "--studies", "6")
     assert code == 0 and "6 studies" in text
-    assert len(folder.read(out)) >= 6
+    assert len(read_cohort(out)) >= 6
     code, text, _ = type_in("cohort", "check", out)
     assert text.strip().splitlines()[-1].startswith("0 errors") and code == 0
 
@@ -174,7 +175,7 @@ def coco_source(root):
 
 
 def dicom_source(root):
-    from test_cohort_dicom import radiograph
+    from support.layouts import radiograph
 
     for i in range(3):
         radiograph(root / "deep" / f"{i}.dcm", f"1.{i}", study=f"2.{i}", patient=f"P{i}")
@@ -194,9 +195,9 @@ def test_import_and_import_again(type_in, tmp_path, layout):
     source = SOURCES[layout](tmp_path / "source")
     code, text, _ = type_in("cohort", "import", layout, source, tmp_path / "one")
     assert code == 0 and "images" in text
-    first = folder.read(tmp_path / "one")
+    first = read_cohort(tmp_path / "one")
     assert type_in("cohort", "import", "folder", tmp_path / "one", tmp_path / "two")[0] == 0
-    second = folder.read(tmp_path / "two")
+    second = read_cohort(tmp_path / "two")
     assert (first.name, first.classes, len(first)) == (second.name, second.classes, len(second))
     assert first.fingerprint() == second.fingerprint()
     for a, b in zip(first, second, strict=True):
@@ -207,7 +208,7 @@ def test_import_and_import_again(type_in, tmp_path, layout):
 def test_import_of_fracatlas(type_in, tmp_path):
     code, text, _ = type_in("cohort", "import", "fracatlas", DATA / "fracatlas", tmp_path / "one")
     assert code == 0 and "1500 images" in text
-    cohort = folder.read(tmp_path / "one")
+    cohort = read_cohort(tmp_path / "one")
     assert cohort.classes == ("no fracture", "fracture") and sum(c.label == "fracture" for c in cohort) == 615
     assert all(r.tag.label == "fracture" for c in cohort for r in c.regions)
 
@@ -284,8 +285,8 @@ def test_what_is_no_run_or_no_cohort(type_in, place, tmp_path):
 
 
 def test_a_split_the_cohort_does_not_have(type_in, place, tmp_path):
-    cohort = folder.read(place / "tiny cohort").split("train", "test")
-    folder.write(cohort, tmp_path / "c")
+    cohort = read_cohort(place / "tiny cohort").split("train", "test")
+    write_cohort(cohort, tmp_path / "c")
     answer = type_in(
         "evaluate", place / "run", "--cohort", tmp_path / "c", "--split", "val", "--out", tmp_path / "o", *ON
     )

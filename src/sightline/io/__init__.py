@@ -1,1 +1,1 @@
-"""Bytes to arrays with a Frame, and back."""
+"""Bytes become arrays with a frame, and arrays become bytes."""

@@ -22,9 +22,9 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from sightline.errors import UnreadableFile
-from sightline.frame import Frame
-from sightline.io.dicom import DICOM_SUFFIXES, has_dicom_mark, read_dicom, read_header
+from sightline.io.dicom.radiograph import DICOM_SUFFIXES, has_dicom_mark, read_dicom, read_header
 from sightline.io.picture import Picture, Pixels, Reject, require_sane_size, stretch_to_uint16, write_rejects
+from sightline.structures.frame import Frame
 
 __all__ = ["Picture", "Reject", "find_images", "read_image", "write_rejects"]
 

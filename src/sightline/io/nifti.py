@@ -23,10 +23,9 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import ArrayLike, NDArray
 
 from sightline.errors import GeometryError, SightlineError, UnreadableFile
-from sightline.frame import FloatArray
-from sightline.io.nifti_place import affine_of, is_sheared
-from sightline.io.nifti_values import as_labels, as_numbers, as_stored
+from sightline.io.nifti_header import affine_of, as_labels, as_numbers, as_stored, is_sheared
 from sightline.io.volume import Volume
+from sightline.structures.frame import FloatArray
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 MAX_VOXELS = 2**31

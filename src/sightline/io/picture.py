@@ -11,7 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sightline.errors import UnreadableFile
-from sightline.frame import Frame
+from sightline.structures.frame import Frame
+
+# stands in every page, so that none is taken for a radiograph later
+SOFTWARE = "sightline"
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sightline.errors import GeometryError
-from sightline.frame import FloatArray, Frame
+from sightline.structures.frame import FloatArray, Frame
 
 
 @dataclass(frozen=True, eq=False)

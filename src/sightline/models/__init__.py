@@ -1,1 +1,1 @@
-"""Networks whose forward returns Evidence."""
+"""Networks and the parts they are built from."""

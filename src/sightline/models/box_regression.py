@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sightline.errors import RecipeError
-from sightline.evidence import Evidence
-from sightline.models.alexnet import AlexNet
-from sightline.models.backbones import Backbone
+from sightline.models.backbones import AlexNet, Backbone
+from sightline.structures.evidence import Evidence
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
 from torch import Tensor, nn
 
 from sightline.errors import RecipeError
-from sightline.evidence import Evidence
 from sightline.models.backbones import Backbone, Trunk
-from sightline.models.class_maps import ClassMaps
+from sightline.models.cam_classifiers import ClassMaps
+from sightline.structures.evidence import Evidence
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""One page a paper: its recipes and its tables."""
+"""One module a publication: its recipes, tables and printed values; the catalogue of words."""

@@ -4,50 +4,50 @@ from __future__ import annotations
 
 from typing import Any
 
-from sightline.cohorts.framing import Crop, RegionJitter
-from sightline.cohorts.gaze_choice import GazeChoice
-from sightline.cohorts.patches import Patches
-from sightline.cohorts.regions import RegionChoice
-from sightline.cohorts.task import Task
-from sightline.cohorts.transforms import View
-from sightline.cohorts.volume_view import VolumeView
-from sightline.explain.cam import ClassActivationMap, GradCAM
-from sightline.explain.captum_maps import DeepLift, IntegratedGradients, Lime
-from sightline.explain.grad_cam_pp import GradCAMPlusPlus
-from sightline.explain.guided_grad_cam import GuidedGradCAM
-from sightline.explain.input_gradient import InputGradient
-from sightline.explain.map_boxes import MapBoxes
-from sightline.explain.smooth_grad import SmoothGrad
-from sightline.guidance.box_distance import BoxDistance
-from sightline.guidance.cell_focal import CellFocal
-from sightline.guidance.gaze_guided import GazeGuided
-from sightline.guidance.heatmap_match import HeatmapMatch
-from sightline.guidance.map_norm import MapNorm
-from sightline.guidance.self_transfer import SelfTransferLoss
-from sightline.guidance.spatial_nll import SpatialNLL
-from sightline.guidance.tried_windows import TriedWindows
-from sightline.lab.optimise import Adagrad, Adam, AdamW, LayerRates, Sgd
-from sightline.lab.recipe import Recipe
-from sightline.lab.schedules import CosineDecay, LinearDecay, ReduceOnPlateau, Steady, StepDecay, TriangularCycles
-from sightline.models.alexnet import AlexNet
-from sightline.models.attention import PyramidAttention, ResidualAttention, SelfAttention
-from sightline.models.backbones import Backbone
+from sightline.data.targets.gaze_choice import GazeChoice
+from sightline.data.targets.region_choice import RegionChoice
+from sightline.data.task import Task
+from sightline.data.views.crops import Crop, RegionJitter
+from sightline.data.views.image_view import View
+from sightline.data.views.patches import Patches
+from sightline.data.views.volume_view import VolumeView
+from sightline.explainers.cam import ClassActivationMap, GradCAM, GradCAMPlusPlus
+from sightline.explainers.captum import DeepLift, IntegratedGradients, Lime
+from sightline.explainers.gradients import GuidedGradCAM, InputGradient, SmoothGrad
+from sightline.explainers.localisation.protocols import MapBoxes
+from sightline.losses.box_distance import BoxDistance
+from sightline.losses.cell_focal import CellFocal
+from sightline.losses.gg_cam import GazeGuided
+from sightline.losses.heatmap_matching import HeatmapMatch
+from sightline.losses.map_norm import MapNorm
+from sightline.losses.sampled_windows import TriedWindows
+from sightline.losses.self_transfer import SelfTransferLoss
+from sightline.losses.spatial_nll import SpatialNLL
+from sightline.models.backbones import AlexNet, Backbone
 from sightline.models.box_regression import BoxRegression
-from sightline.models.cam_layer import CamLayer
-from sightline.models.cascade import Cascade
-from sightline.models.class_maps import ClassMapModel
-from sightline.models.committee import Committee
-from sightline.models.fusion import Fusion
-from sightline.models.global_pooling import GlobalPooling, Transition
-from sightline.models.multi_scale import MultiScale
-from sightline.models.pools import LogSumExpPool, MaxPool, MeanPool, SoftmaxPool, TopPool
-from sightline.models.transfer import SelfTransfer
-from sightline.models.transformer import SpatialTransformer
-from sightline.models.tries import Tries
-from sightline.models.trying_transformer import TryingTransformer
+from sightline.models.cam_classifiers import CamLayer, ClassMapModel, GlobalPooling, Transition
+from sightline.models.ensembles import Committee, MultiScale
+from sightline.models.necks import Fusion, PyramidAttention, ResidualAttention, SelfAttention
+from sightline.models.pooling import LogSumExpPool, MaxPool, MeanPool, SoftmaxPool, TopPool
+from sightline.models.sampled_windows import Tries, TryingTransformer
+from sightline.models.self_transfer import SelfTransfer
+from sightline.models.spatial_transformer import Cascade, SpatialTransformer
 from sightline.models.unet import UNet
-from sightline.models.volume_backbone import VolumeBackbone
-from sightline.models.volume_unet import VolumeUNet
+from sightline.models.volume_networks import VolumeBackbone, VolumeUNet
+from sightline.training.optimization import (
+    Adagrad,
+    Adam,
+    AdamW,
+    CosineDecay,
+    LayerRates,
+    LinearDecay,
+    ReduceOnPlateau,
+    Sgd,
+    Steady,
+    StepDecay,
+    TriangularCycles,
+)
+from sightline.training.recipe import Recipe
 
 CATALOGUE: dict[str, type[Any]] = {
     "recipe": Recipe,

@@ -12,18 +12,48 @@ them: the released configuration, app and unit levels agree on that, and only th
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
-from sightline.cohorts.regions import RegionChoice
-from sightline.cohorts.volume_view import VolumeView
-from sightline.guidance.spatial_nll import SpatialNLL
-from sightline.lab.optimise import Adam, AdamW
-from sightline.lab.recipe import Recipe
-from sightline.lab.schedules import CosineDecay, Steady
-from sightline.lab.table import Row, Table
-from sightline.models.pools import SoftmaxPool
-from sightline.models.volume_unet import VolumeUNet
-from sightline.papers.engstler2022_published import TABLE1
+from sightline.data.targets.region_choice import RegionChoice
+from sightline.data.views.volume_view import VolumeView
+from sightline.dissection.case_panel import case_words, draw_case_panel
+from sightline.dissection.dissect import dissect
+from sightline.dissection.results import Dissection
+from sightline.errors import RunError
+from sightline.evaluation.tables.table import Published, Row, Table, TableResult
+from sightline.inference.ct.units import panel_of_case
+from sightline.io.files import write_text
+from sightline.losses.spatial_nll import SpatialNLL
+from sightline.metrics.predictions import Predictions
+from sightline.models.pooling import SoftmaxPool
+from sightline.models.volume_networks import VolumeUNet
+from sightline.papers.catalogue import CATALOGUE
 from sightline.papers.liao2022 import Profile
+from sightline.training.engine import Engine
+from sightline.training.optimization import Adam, AdamW, CosineDecay, Steady
+from sightline.training.recipe import Recipe
+from sightline.training.run import open_run
+
+F1, RECALL = "image-wise F1 of fractured", "image-wise recall for fractured"
+AUC, PRECISION = "image-wise AUC", "image-wise average precision"
+
+
+def _row(*cells: tuple[float, float]) -> dict[str, Published]:
+    """F1, "Acc.", AUC, AP; each mean and deviation over five trainings, in percent."""
+    return {
+        f"{metric}, test": Published(mean, std)
+        for metric, (mean, std) in zip((F1, RECALL, AUC, PRECISION), cells, strict=True)
+    }
+
+
+TABLE1: dict[str, dict[str, Published]] = {
+    "VerSe -> VerSe": _row((71.2, 10.8), (78.2, 12.0), (84.5, 9.1), (76.4, 14.5)),
+    "all -> VerSe": _row((86.1, 2.6), (90.9, 1.6), (96.2, 0.9), (94.1, 1.6)),
+    "all -> all": _row((88.0, 0.7), (88.0, 0.4), (94.7, 0.5), (95.0, 0.4)),
+}
+
+# Table 2: units of the paper's network (released numbering; its text exchanges 22 and 424) and what experts named them
+RANKS_OF_RELEASE = (88, 156, 113, 382, 127, 213, 265, 429, 479, 223)
 
 SIZE = 64
 # what the paper does not say: how long to train at most
@@ -160,3 +190,75 @@ def phantom(profile: Profile = "recommended") -> Table:
         leading=("image-wise AUC",),
         size=SMALL_SIZE,
     )
+
+
+# as many as the paper looks at
+UNITS = 10
+
+
+def after_table(result: TableResult, out: Path, engine: Engine) -> str:
+    """What a table shows of units besides its rows: `units.md` and `case.png` of its first row's first training.
+
+    Args:
+        result: a table that ran.
+        out: its folder.
+        engine: the device.
+
+    Returns:
+        What was written, in words; empty for tables without units, and where the row did not run.
+    """
+    row = result.rows[0]
+    if not result.table.units or row.why_not is not None:
+        return ""
+    run = open_run(row.folders[0], CATALOGUE)
+    found = dissect(run, result.cohort, out / "dissection", units=UNITS, engine=engine)
+    write_text(out / "units.md", units_text(found, result.table.title))
+    written = f"{out / 'units.md'} and {found.folder / 'report.html'}"
+    if result.table.units == "case":
+        case_id = surest(row.evaluations["test"][0].predictions, found.positive)
+        case = next(case for case in result.cohort if case.case_id == case_id)
+        panel = panel_of_case(run, case, found, engine)
+        (out / "case.png").write_bytes(draw_case_panel(panel))
+        write_text(out / "case.md", f"# {case_id}\n\n![case panel](case.png)\n\n{case_words(panel)}\n")
+        written = f"{out / 'case.png'}, {written}"
+    return f"units: {written}"
+
+
+def units_text(found: Dissection, title: str) -> str:
+    """The first units by rank as markdown, with what experts call them (Table 2)."""
+    lines = [
+        f"# {title}",
+        "",
+        f"Layer `{found.layer}`, {len(found.units)} units; c over {found.over.replace('_', ' ')} of `{found.positive}` "
+        f"in the split {found.about['split']}, n {found.units[0].n_pos}. Names come from "
+        f"`{found.folder.name}/concepts.yaml`: open the galleries, write what a unit responds to, and run this again.",
+        "",
+        "| rank | unit | c | contrast with negatives | p, over all units | AUC of r | ties | what experts call it |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in found.ranked[:UNITS]:
+        concept = found.concepts.get(row.unit)
+        name = f"{concept.text} ({concept.signed})" if concept is not None else "not named"
+        contrast = "" if row.contrast is None else f"{row.contrast:+.3f}"
+        p = "" if row.p is None else f"{row.p:.3f}"
+        auc = "" if row.auc is None else f"{row.auc:.3f}"
+        lines.append(
+            f"| {row.rank} | [{row.unit}]({found.folder.name}/galleries/unit_{row.unit:03d}.png) | {row.c:.3f} | "
+            f"{contrast} | {p} | {auc} | {row.ties} | {name} |"
+        )
+    return "\n".join([*lines, ""])
+
+
+def surest(predictions: Predictions, positive: str) -> str:
+    """The case of the positive class that the network is surest of: the sample of Table 3.
+
+    Raises:
+        RunError: no case of the class is called so.
+    """
+    k = predictions.class_index(positive)
+    probabilities = predictions.probabilities
+    right = (predictions.labels == k) & (probabilities.argmax(axis=1) == k)
+    if not right.any():
+        raise RunError(f"The network calls no {positive} case {positive}.", "Train it longer before it is dissected.")
+    best = max((float(probabilities[i, k]), -i) for i in right.nonzero()[0].tolist())
+    return predictions.case_ids[-best[1]]

@@ -7,23 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from sightline.errors import RecipeError
-from sightline.lab.recipe import Recipe, read_recipe
-from sightline.lab.table import Row, Table
-from sightline.papers import (
-    demo_recipes,
-    engstler2022,
-    fracatlas,
-    gaze_phantom,
-    jimenez2018,
-    liao2022,
-    localisers,
-    transformers,
-    watanabe2022,
-    zhu2022,
-)
+from sightline.evaluation.tables.table import Row, Table
+from sightline.papers import demo as demo_recipes
+from sightline.papers import engstler2022, fracatlas, jimenez2018, liao2022, watanabe2022, zhu2022
+from sightline.papers import fracatlas as localisers
+from sightline.papers import phantom_tables as gaze_phantom
+from sightline.papers import phantom_tables as transformers
 from sightline.papers.catalogue import CATALOGUE
-from sightline.papers.changes import Changes, changed, resized
 from sightline.papers.liao2022 import Profile
+from sightline.papers.overrides import Changes, changed, resized
+from sightline.training.recipe import Recipe, read_recipe
 
 RECIPES: dict[str, tuple[str, Callable[[], Recipe]]] = {
     "unguided": ("class map with mean pooling, no guidance (Liao 2022, baseline)", liao2022.base_recipe),
@@ -108,14 +101,14 @@ TABLES: dict[str, Callable[[Profile], Table]] = {
     "liao2022/supplement1": liao2022.supplement1,
     "liao2022/supplement2": liao2022.supplement2,
     "liao2022/cub200": liao2022.cub200,
-    "liao2022/fracatlas": fracatlas.table,
-    "gaze/phantom": gaze_phantom.table,
+    "liao2022/fracatlas": fracatlas.guidance_table,
+    "gaze/phantom": gaze_phantom.gaze_table,
     "gaze/unets": gaze_phantom.unets,
     "jimenez2018/table2": jimenez2018.table2,
     "jimenez2018/table3": jimenez2018.table3,
     "jimenez2018/table5": jimenez2018.table5,
-    "femur/transformers": transformers.table,
-    "localisers/fracatlas": localisers.table,
+    "femur/transformers": transformers.transformer_table,
+    "localisers/fracatlas": localisers.localiser_table,
     "zhu2022/table2": zhu2022.table2,
     "zhu2022/ablations": zhu2022.ablations,
     "watanabe2022/table1": watanabe2022.table1,

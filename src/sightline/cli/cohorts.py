@@ -1,0 +1,313 @@
+"""Commands on cohorts: phantom, import, halve, check."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
+
+from sightline.errors import CohortError
+
+
+@dataclass(frozen=True)
+class Phantom:
+    """Write a phantom: radiographs with fractures and regions, chests with a reader's gaze, or CTs of spines."""
+
+    kind: Positional[Literal["radiographs", "chest", "spine"]]
+    """What to draw: a cohort in our layout, or the layout of EGD-CXR (chest) or VerSe (spine), to be imported."""
+    destination: Positional[Path]
+    """Folder to write."""
+    studies: Annotated[int, arg(aliases=["--images", "--subjects"])] = 120
+    """Number of studies (chest: of images; spine: of subjects)."""
+    shortcut: float = 0.0
+    """Chance that a marker agrees with the label in training and validation; it never stands in the test split."""
+    anatomy: Literal["wrist", "femur"] = "wrist"
+    """Wrist (fracture or none) or proximal femur (AO classes A1 to B3)."""
+    field: Literal["close", "wide"] = "close"
+    """Femur: the hip alone, or half a pelvis and the thigh."""
+    ao_shares: Literal["even", "published"] = "even"
+    """Femur: all AO classes alike, or as frequent as in Jimenez-Sanchez 2018."""
+    seed: int = 0
+    """Same seed, same bytes."""
+    save_as: Annotated[Literal["png", "dicom"], arg(name="as")] = "png"
+    """File format of the pictures."""
+    workers: int = 1
+    """Processes that draw; the files do not depend on it."""
+    size: tuple[int, int] | None = None
+    """Chest: rows and columns of an image (512 420)."""
+    contrast: tuple[float, float] | None = None
+    """Chest: range of how plain findings are, within 0 and 1 (0.05 0.9)."""
+    clutter: float | None = None
+    """Chest: how much lies on the pictures that is no finding, 0 to 2 (1)."""
+    skill: float | None = None
+    """Chest: share of a reading that goes to what the picture asks for (0.8)."""
+    pads: Literal["image_left_pad", "image_left"] | None = None
+    """Chest: spelling of the master sheet's padding columns (image_left_pad)."""
+    spacing: float | None = None
+    """Spine: size of isotropic voxels in mm (each series its own, as scanners give)."""
+    prevalence: float | None = None
+    """Spine: share of vertebrae that are deformed (0.08)."""
+
+    def run(self) -> int:
+        """Write the cohort."""
+        from sightline.data.phantoms.radiographs.cohort import write_radiographs
+        from sightline.io.progress import progress
+
+        self._refuse_options_of_the_other()
+        if self.kind == "chest":
+            return self._chests()
+        if self.kind == "spine":
+            return self._spines()
+        with progress("draw", self.studies) as advance:
+            cohort = write_radiographs(
+                self.destination,
+                studies=self.studies,
+                shortcut=self.shortcut,
+                anatomy=self.anatomy,
+                field=self.field,
+                ao_shares=self.ao_shares,
+                seed=self.seed,
+                save_as=self.save_as,
+                workers=self.workers,
+                progress=lambda done, total: advance(1),
+            )
+        print(_cohort_line(cohort, self.destination))
+        return 0
+
+    def _chests(self) -> int:
+        from sightline.data.phantoms.chest.egd_cxr_layout import SHAPE, write_chests
+        from sightline.io.progress import progress
+
+        with progress("draw", self.studies) as advance:
+            truth = write_chests(
+                self.destination,
+                images=self.studies,
+                seed=self.seed,
+                shape=self.size or SHAPE,
+                progress=lambda done, total: advance(1),
+                **{name: given for name in _CHEST if name != "size" and (given := getattr(self, name)) is not None},
+            )
+        print(
+            f"{self.destination}: {len(truth['images'])} chests in {truth['sessions']} sessions; next: "
+            f"sightline cohort import egd_cxr {self.destination} COHORT"
+        )
+        return 0
+
+    def _spines(self) -> int:
+        from sightline.data.phantoms.spine.verse_layout import write_spines
+        from sightline.io.progress import progress
+
+        with progress("draw", self.studies) as advance:
+            truth = write_spines(
+                self.destination,
+                subjects=self.studies,
+                seed=self.seed,
+                workers=self.workers,
+                progress=lambda done, total: advance(1),
+                **{name: given for name in _SPINE if name != "workers" and (given := getattr(self, name)) is not None},
+            )
+        vertebrae = [one for series in truth["series"].values() for one in series["vertebrae"].values()]
+        print(
+            f"{self.destination}: {len(vertebrae)} vertebrae in {len(truth['series'])} series of {self.studies} "
+            f"subjects, {sum(one['grade'] > 0 for one in vertebrae)} deformed; next: "
+            f"sightline cohort import verse {self.destination} COHORT"
+        )
+        return 0
+
+    def _refuse_options_of_the_other(self) -> None:
+        own_options = {"radiographs": _RADIOGRAPHS, "chest": _CHEST, "spine": _SPINE}
+        other = [name for kind in own_options for name in own_options[kind] if name not in own_options[self.kind]]
+        own = {f.name: f.default for f in fields(Phantom)}
+        strange = [name for name in other if getattr(self, name) != own[name]]
+        if strange:
+            options = ", ".join("--" + {"save_as": "as"}.get(name, name.replace("_", "-")) for name in strange)
+            raise CohortError(f"A phantom of {self.kind} has no {options}.", "Leave it out.")
+
+
+_CHEST = ("size", "contrast", "clutter", "skill", "pads")
+_SPINE = ("spacing", "prevalence", "workers")
+_RADIOGRAPHS = ("shortcut", "anatomy", "field", "ao_shares", "save_as", "workers")
+
+
+@dataclass(frozen=True)
+class CohortImport:
+    """Bring a data set into our own layout, with grouped and stratified splits."""
+
+    layout: Positional[
+        Literal[
+            "fracatlas",
+            "grazpedwri",
+            "coco",
+            "cub200",
+            "dicom",
+            "egd_cxr",
+            "reflacx",
+            "tracker",
+            "chest_lungs",
+            "verse",
+            "folder",
+        ]
+    ]
+    """Layout the source follows."""
+    source: Positional[Path]
+    """Folder of the source."""
+    destination: Positional[Path]
+    """Folder to write."""
+    seed: int = 0
+    """Seed of the split."""
+    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
+    """Shares of patients in train, val and test (layouts without a published split)."""
+    labels: Path | None = None
+    """dicom: csv that names the label of each study, image or file."""
+    groups: Path | None = None
+    """coco: csv of image and group."""
+    per_class: int | None = None
+    """cub200: training images a class."""
+    gaze: Literal["samples", "fixations"] | None = None
+    """egd_cxr, tracker: the tracker's raw samples (the default), or fixations; reflacx: fixations are the default."""
+    images: Path | None = None
+    """egd_cxr, reflacx: folder of the images (MIMIC-CXR's paths, or flat), where they are not in the tree."""
+    id_list: Path | None = None
+    """egd_cxr: csv of the ids to keep."""
+    heart: Literal["mediastinum", "cardiac_silhouette"] | None = None
+    """egd_cxr: what stands for the heart: the mediastinum's mask (the default), or the silhouette's box."""
+    correct_drift: bool = False
+    """egd_cxr: shift each session by where its calibration pictures were looked at."""
+    screen_width_mm: float | None = None
+    """egd_cxr: width of the screen; with the distance it says how many pixels a degree is."""
+    distance_mm: float | None = None
+    """egd_cxr: from the eyes to the screen."""
+    findings: tuple[str, ...] | None = None
+    """reflacx: findings to tell apart, the first that an image has; without: finding or none."""
+    certainty: int | None = None
+    """reflacx: from which certainty on (1 to 5) a finding counts; 3, possibly, by default."""
+    gradings: Path | None = None
+    """verse: csv or xlsx with the Genant grade of each vertebra; without, fractures.csv in the source."""
+    columns: Path | None = None
+    """verse: json that names the table's columns, e.g. {"label": "level", "grade": "fx-grade"}."""
+    positive_if: Literal[1, 2, 3] | None = None
+    """verse: grade from which a vertebra counts as fractured; 1 by default."""
+    mode: Literal["rigid", "straightened"] | None = None
+    """verse: patches as one turned cube (the default), or bent straight along the spine."""
+    anti_alias: bool = False
+    """verse: smooth CTs that are finer than the patches' 1 mm before they are sampled."""
+    workers: int | None = None
+    """verse: processes that cut patches, one CT in memory each; 1 by default."""
+    label_from: Literal["fracture_visible", "ao_classification"] | None = None
+    """grazpedwri: the column that says the label; fracture_visible by default."""
+
+    def run(self) -> int:
+        """Read, write, and say what came in and what did not; 1 when nothing came in."""
+        from sightline.data.datasets.layouts import read_layout
+        from sightline.io.progress import progress
+
+        cohort, rejects = read_layout(
+            self.layout,
+            self.source,
+            seed=self.seed,
+            fractions=self.fractions,
+            labels=self.labels,
+            groups=self.groups,
+            per_class=self.per_class,
+            gaze=self.gaze,
+            images=self.images,
+            id_list=self.id_list,
+            heart=self.heart,
+            correct_drift=self.correct_drift,
+            screen_width_mm=self.screen_width_mm,
+            distance_mm=self.distance_mm,
+            findings=self.findings,
+            certainty=self.certainty,
+            destination=self.destination,
+            gradings=self.gradings,
+            columns=self.columns,
+            positive_if=self.positive_if,
+            mode=self.mode,
+            anti_alias=self.anti_alias,
+            workers=self.workers,
+            progress=progress,
+            label_from=self.label_from,
+        )
+        from sightline.data.datasets.folder.writer import write_cohort
+        from sightline.io.picture import write_rejects
+
+        write_cohort(cohort, self.destination)
+        if rejects:
+            write_rejects(self.destination / "rejects.csv", rejects)
+            print(f"{len(rejects)} files were not read; see {self.destination / 'rejects.csv'}", file=sys.stderr)
+        for key, value in cohort.about.items():
+            if key.startswith("warning") or key in ("counts", "samples", "fixations", "calibration pictures"):
+                print(f"{key}: {value}", file=sys.stderr)
+        print(_cohort_line(cohort, self.destination))
+        return 0 if len(cohort) else 1
+
+
+@dataclass(frozen=True)
+class CohortHalve:
+    """Cut pictures of two femurs into pictures of one; marks are cut along, both halves stay with their patient."""
+
+    source: Positional[Path]
+    """Cohort folder in our layout."""
+    destination: Positional[Path]
+    """Folder to write."""
+
+    def run(self) -> int:
+        """Cut and write."""
+        from sightline.data.datasets.folder.reader import read_cohort
+        from sightline.data.femur_halves import halve
+
+        print(_cohort_line(halve(read_cohort(self.source), self.destination), self.destination))
+        return 0
+
+
+@dataclass(frozen=True)
+class CohortCheck:
+    """Look for what would spoil a result: leakage, duplicates, bad regions, files that do not decode, shortcuts."""
+
+    cohort: Positional[Path]
+    """Cohort folder in our layout."""
+
+    def run(self) -> int:
+        """Print findings; 1 when one of them is an error."""
+        from sightline.data.audit.audit import audit
+        from sightline.data.datasets.folder.reader import read_cohort
+
+        findings = audit(read_cohort(self.cohort))
+        for finding in findings:
+            print(finding)
+        errors = sum(finding.severity == "error" for finding in findings)
+        print(f"{errors} errors, {len(findings) - errors} warnings and notes")
+        return 1 if errors else 0
+
+
+@dataclass(frozen=True)
+class CohortCommand:
+    """Write, import or check a cohort."""
+
+    action: OmitArgPrefixes[
+        Annotated[Phantom, subcommand("phantom")]
+        | Annotated[CohortImport, subcommand("import")]
+        | Annotated[CohortHalve, subcommand("halve")]
+        | Annotated[CohortCheck, subcommand("check")]
+    ]
+
+    def run(self) -> int:
+        """Run the chosen action."""
+        return self.action.run()
+
+
+def _cohort_line(cohort: object, destination: Path) -> str:
+    from sightline.structures.case import Cohort
+
+    assert isinstance(cohort, Cohort)
+    patients = len({case.patient_id for case in cohort})
+    studies = len({case.study_id for case in cohort})
+    splits = "; ".join(
+        f"{split} {', '.join(f'{n} {name}' for name, n in cohort.split(split).counts().items())}"
+        for split in ("train", "val", "test")
+        if len(cohort.split(split))
+    )
+    return f"{destination}: {len(cohort)} images, {studies} studies, {patients} patients ({splits})"

@@ -1,0 +1,53 @@
+"""The command line: parse, call one command, end with its exit code."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Union
+
+import tyro
+from tyro.conf import subcommand
+
+from sightline.cli.cohorts import CohortCommand
+from sightline.cli.runs import Convene, Evaluate, PutTogether, Train
+from sightline.cli.serve import Dissect, Explain, Predict
+from sightline.cli.tables import Demo, MakeTable, Recipes, Version
+from sightline.errors import SightlineError
+
+Command = Union[  # noqa: UP007  # tyro reads the annotations of a Union
+    Annotated[CohortCommand, subcommand("cohort")],
+    Annotated[Train, subcommand("train")],
+    Annotated[PutTogether, subcommand("cascade")],
+    Annotated[Convene, subcommand("committee")],
+    Annotated[Evaluate, subcommand("evaluate")],
+    Annotated[Predict, subcommand("predict")],
+    Annotated[Explain, subcommand("explain")],
+    Annotated[Dissect, subcommand("dissect")],
+    Annotated[MakeTable, subcommand("table")],
+    Annotated[Recipes, subcommand("recipes")],
+    Annotated[Demo, subcommand("demo")],
+    Annotated[Version, subcommand("version")],
+]
+
+
+def main(args: list[str] | None = None) -> None:
+    """Parse, call one command, and end with its exit code; errors a user can mend are one line."""
+    for stream in (sys.stdout, sys.stderr):
+        # a name of a file, or a dash, that the terminal's encoding lacks must not end a command
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    command = tyro.cli(
+        Command, prog="sightline", description="Radiology classifiers that look where experts look.", args=args
+    )
+    try:
+        code = command.run()
+    except SightlineError as error:
+        print(f"sightline: {error}", file=sys.stderr)
+        code = 2
+    except OSError as error:
+        print(f"sightline: {error}. Remedy: Check the path, its permissions and the free space.", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("sightline: stopped; the same command goes on where it was.", file=sys.stderr)
+        code = 130
+    sys.exit(code)

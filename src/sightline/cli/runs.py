@@ -1,0 +1,179 @@
+"""Commands that train, combine and evaluate runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import OmitArgPrefixes, Positional, arg
+
+from sightline.cli.options import On, Precision, collect_changes, make_engine
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a recipe on a cohort into a run folder; run the same command again to resume."""
+
+    recipe: Positional[str]
+    """Name of a recipe (see `sightline recipes`), or a recipe.json."""
+    cohort: Path
+    """Cohort folder in our layout."""
+    out: Path
+    """Run folder to write."""
+    epochs: int | None = None
+    """Passes over the training cases."""
+    steps: int | None = None
+    """Stop after this many steps instead."""
+    size: int | None = None
+    """Side of the square input in pixels."""
+    batch_size: int | None = None
+    """Images a step."""
+    weight: float | None = None
+    """Weight of the guidance (lambda)."""
+    style: Literal["scribble", "box", "mask"] | None = None
+    """Style of the regions that guide."""
+    role: Literal["focus", "finding"] | None = None
+    """Which regions guide: where to look, or the findings."""
+    backbone: str | None = None
+    """Any timm backbone."""
+    weights: str | None = None
+    """Initial weights: a safetensors file or folder, `imagenet` (timm's download), or `none`."""
+    rate: float | None = None
+    """First learning rate of the schedule."""
+    select: Literal["last", "auc", "f1", "loss"] | None = None
+    """Which epoch's weights are kept."""
+    precision: Precision | None = None
+    """Fabric's precision."""
+    seed: int | None = None
+    """Seed of initialisation, order and augmentation."""
+    on: OmitArgPrefixes[On] = field(default_factory=On)
+
+    def run(self) -> int:
+        """Train."""
+        from sightline.data.datasets.folder.reader import read_cohort
+        from sightline.evaluation.evaluate import choose_boxes
+        from sightline.papers.catalogue import CATALOGUE
+        from sightline.papers.overrides import changed
+        from sightline.papers.recipes import find_recipe
+        from sightline.training.model_card import write_model_card
+        from sightline.training.preconditions import require_regions
+        from sightline.training.train import train
+
+        recipe = changed(find_recipe(self.recipe), collect_changes(self))
+        cohort = read_cohort(self.cohort)
+        require_regions(recipe, recipe.see(cohort))
+        run = train(recipe, cohort, self.out, CATALOGUE, make_engine(self.on))
+        write_model_card(run)
+        choose_boxes(run, cohort, CATALOGUE, engine=make_engine(self.on))
+        print(f"{self.out}: {(self.out / 'DONE').read_text(encoding='utf-8').strip()}")
+        return 0
+
+
+@dataclass(frozen=True)
+class PutTogether:
+    """Put a trained localiser before a classifier trained on experts' crops; the result is a run like any other."""
+
+    localiser: Positional[Path]
+    """Run folder of a box regression."""
+    classifier: Positional[Path]
+    """Run folder of a classifier trained on crops (recipe ubm)."""
+    cohort: Path
+    """Cohort folder that both were trained on."""
+    out: Path
+    """Run folder to write."""
+    size: int | None = None
+    """Side in pixels of the image that boxes are cut from; twice the classifier's when not given."""
+
+    def run(self) -> int:
+        """Put together."""
+        from sightline.data.datasets.folder.reader import read_cohort
+        from sightline.papers.catalogue import CATALOGUE
+        from sightline.papers.combined import cascade_recipe
+        from sightline.training.assemble import assemble
+        from sightline.training.model_card import write_model_card
+        from sightline.training.run import open_run
+
+        parts = {"localiser": open_run(self.localiser, CATALOGUE), "classifier": open_run(self.classifier, CATALOGUE)}
+        recipe = cascade_recipe(parts["localiser"].recipe, parts["classifier"].recipe, self.size)
+        write_model_card(assemble(recipe, read_cohort(self.cohort), parts, self.out, CATALOGUE))
+        print(f"{self.out}: {(self.out / 'DONE').read_text(encoding='utf-8').strip()}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Convene:
+    """Let finished runs (the seeds of one row, say) judge together; the result is a run like any other."""
+
+    runs: Positional[tuple[Path, ...]]
+    """Run folders; one is enough for its mirror image or for smoother maps."""
+    cohort: Path
+    """Cohort folder that they were trained on."""
+    out: Path
+    """Run folder to write."""
+    mirrored: bool = False
+    """Every member also judges the image with left and right exchanged."""
+    smooth: float = 0.0
+    """Standard deviation, in cells of the map, of a Gaussian over the mean map."""
+    on: OmitArgPrefixes[On] = field(default_factory=On)
+
+    def run(self) -> int:
+        """Put together, and choose on validation where boxes are cut from its maps."""
+        from sightline.data.datasets.folder.reader import read_cohort
+        from sightline.evaluation.evaluate import choose_boxes
+        from sightline.papers.catalogue import CATALOGUE
+        from sightline.papers.combined import committee_recipe
+        from sightline.training.assemble import assemble
+        from sightline.training.model_card import write_model_card
+        from sightline.training.run import open_run
+
+        parts = {f"members.{place}": open_run(path, CATALOGUE) for place, path in enumerate(self.runs)}
+        recipe = committee_recipe([run.recipe for run in parts.values()], mirrored=self.mirrored, smooth=self.smooth)
+        cohort = read_cohort(self.cohort)
+        run = assemble(recipe, cohort, parts, self.out, CATALOGUE)
+        write_model_card(run)
+        choose_boxes(run, cohort, CATALOGUE, engine=make_engine(self.on))
+        print(f"{self.out}: {(self.out / 'DONE').read_text(encoding='utf-8').strip()}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure a run on a cohort: metrics.json, metrics.md, predictions, maps and panels."""
+
+    folder: Annotated[Positional[Path], arg(name="run")]
+    """Run folder."""
+    cohort: Path
+    """Cohort folder with the run's classes, also another hospital's."""
+    split: Literal["test", "val", "train", "all"] = "test"
+    """Which cases."""
+    out: Path | None = None
+    """Folder to write; RUN/evaluation/COHORT-SPLIT when not given."""
+    panels: int = 8
+    """Number of pictures to draw."""
+    replicates: int = 2000
+    """Bootstrap samples over patients."""
+    on: OmitArgPrefixes[On] = field(default_factory=On)
+
+    def run(self) -> int:
+        """Evaluate and print the metrics."""
+        from sightline.data.datasets.folder.reader import read_cohort
+        from sightline.evaluation.evaluate import evaluate
+        from sightline.evaluation.gallery import write_panels
+        from sightline.evaluation.report import left_out, report_of, write_report_of
+        from sightline.papers.catalogue import CATALOGUE
+        from sightline.training.run import open_run
+
+        run = open_run(self.folder, CATALOGUE)
+        whole = read_cohort(self.cohort)
+        cohort = run.recipe.see(whole if self.split == "all" else whole.split(self.split))
+        out = self.out or self.folder / "evaluation" / f"{whole.name}-{self.split}"
+        evaluation = evaluate(run, cohort, self.split, out=out, engine=make_engine(self.on))
+        estimates = report_of(evaluation, replicates=self.replicates)
+        notes = left_out(run.recipe.view, evaluation)
+        write_report_of(estimates, out, f"{run.recipe.title} on {whole.name}, {self.split}", notes)
+        write_panels(evaluation, cohort, run.recipe.view, out / "panels", most=self.panels)
+        for estimate in (*estimates, *notes):
+            print(estimate)
+        print(f"written to {out}")
+        return 0

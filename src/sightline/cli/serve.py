@@ -1,0 +1,170 @@
+"""Commands that use a trained run: predict, explain, dissect."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import OmitArgPrefixes, Positional, arg
+
+from sightline.cli.options import On, make_engine
+from sightline.errors import RunError
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Predict radiographs (DICOM or pictures), or the vertebrae of CTs: probabilities and what the network looked at.
+
+    Radiographs give scored boxes and one overlay a picture; CTs the spine on one page and a case panel a vertebra.
+    """
+
+    folder: Annotated[Positional[Path], arg(name="run")]
+    """Run folder."""
+    inputs: Positional[tuple[Path, ...]]
+    """Files or folders; a CT is a NIfTI file, or the folder of one DICOM series."""
+    out: Path
+    """Folder to write."""
+    centroids: tuple[Path, ...] = ()
+    """CT: centres of the vertebrae (VerSe's json), one file for each CT."""
+    vertebrae: tuple[Path, ...] = ()
+    """CT: masks under VerSe's labels (NIfTI), one for each CT, from which centres are estimated instead."""
+    dissection: Path | None = None
+    """CT: folder that `sightline dissect` wrote for this run; adds the units that respond to a vertebra."""
+    panels: Literal["called", "all", "none"] = "called"
+    """CT: case panels of the vertebrae that are called fractured, of all, or none."""
+    series: str | None = None
+    """CT: which series, where a DICOM folder holds several: the end of its SeriesInstanceUID."""
+    on: OmitArgPrefixes[On] = field(default_factory=On)
+
+    def run(self) -> int:
+        """Predict; 1 when nothing could be read."""
+        from sightline.data.views.volume_view import VolumeView
+        from sightline.papers.catalogue import CATALOGUE
+        from sightline.training.run import open_run
+
+        run = open_run(self.folder, CATALOGUE)
+        if isinstance(run.recipe.view, VolumeView):
+            from sightline.inference.ct.predict import CtOptions, predict_cts
+
+            options = CtOptions(self.centroids, self.vertebrae, self.dissection, self.panels, self.series)
+            read, rejects = predict_cts(run, self.inputs, self.out, options, make_engine(self.on))
+            print(f"{read} CTs predicted, {rejects} rejected; see {self.out}")
+            return _exit_code(read, self.out)
+        from sightline.inference.radiographs import predict_files
+
+        if self.centroids or self.vertebrae or self.dissection or self.panels != "called" or self.series:
+            raise RunError(
+                f"{self.folder} was trained on radiographs: it has no --centroids, --vertebrae, --dissection, "
+                "--panels or --series.",
+                "Leave them out, or give a run that was trained on patches of CTs.",
+            )
+        read, rejects = predict_files(run, self.inputs, self.out, make_engine(self.on))
+        print(f"{read} pictures predicted, {rejects} files rejected; see {self.out}")
+        return _exit_code(read, self.out)
+
+
+@dataclass(frozen=True)
+class Explain:
+    """Show several explanations side by side, each checked first for whether it depends on what it should."""
+
+    folder: Annotated[Positional[Path], arg(name="run")]
+    """Run folder."""
+    inputs: Positional[tuple[Path, ...]]
+    """Files or folders; or one cohort folder in our layout, whose gaze and marks are shown too."""
+    out: Path
+    """Folder to write."""
+    explainers: tuple[str, ...] = ("cam", "grad_cam", "guided")
+    """cam, grad_cam, grad_cam_pp, gradient, guided, deconvolution, guided_grad_cam, smooth_grad."""
+    split: str = "test"
+    """Of a cohort: the split that cases are taken from."""
+    most: int = 12
+    """Of a cohort: how many cases."""
+    on: OmitArgPrefixes[On] = field(default_factory=On)
+
+    def run(self) -> int:
+        """Explain; 1 when nothing could be read."""
+        from sightline.data.datasets.folder.reader import read_cohort
+        from sightline.inference.explanations import explain_cases, explain_files
+        from sightline.papers.catalogue import CATALOGUE
+        from sightline.training.run import open_run
+
+        run, engine = open_run(self.folder, CATALOGUE), make_engine(self.on)
+        if len(self.inputs) == 1 and (self.inputs[0] / "cohort.json").is_file():
+            cohort = read_cohort(self.inputs[0]).split(self.split)
+            read, rejects = explain_cases(run, cohort, self.out, self.explainers, most=self.most, engine=engine), 0
+        else:
+            read, rejects = explain_files(run, self.inputs, self.out, self.explainers, engine)
+        print(f"{read} pictures explained, {rejects} files rejected; read {self.out / 'preflight.md'} first")
+        return _exit_code(read, self.out)
+
+
+@dataclass(frozen=True)
+class Dissect:
+    """Show what the units of a layer respond to: ranks, galleries, agreement with masks, files for a viewer, a page.
+
+    Experts name units in concepts.yaml; the same command again puts the names into the page.
+    """
+
+    folder: Annotated[Positional[Path], arg(name="run")]
+    """Run folder."""
+    cohort: Path
+    """Cohort folder with the run's classes, also another hospital's."""
+    out: Path
+    """Folder to write; what was read there before is reused."""
+    layer: str | None = None
+    """Any part of the network that gives maps, e.g. encoder.3; the network's own choice when not given."""
+    split: Literal["test", "val", "train", "all"] = "test"
+    """Which cases."""
+    top: float = 0.005
+    """Share of all places on which a unit exceeds its threshold."""
+    over: Literal["positives", "true_positives", "false_positives"] = "positives"
+    """Cases that units are ranked by: all positives, those called right, or false alarms."""
+    positive: str | None = None
+    """Class whose cases are the positives; the last one when not given."""
+    units: int = 10
+    """How many units are drawn."""
+    by: Literal["c", "contrast", "auc"] = "c"
+    """Which ones: the first ranks by c, the largest contrast, or the largest AUC of r."""
+    on: OmitArgPrefixes[On] = field(default_factory=On)
+
+    def run(self) -> int:
+        """Dissect and print the first units."""
+        from sightline.data.datasets.folder.reader import read_cohort
+        from sightline.dissection.dissect import dissect, first_units
+        from sightline.papers.catalogue import CATALOGUE
+        from sightline.training.run import open_run
+
+        found = dissect(
+            open_run(self.folder, CATALOGUE),
+            read_cohort(self.cohort),
+            self.out,
+            layer=self.layer,
+            split=self.split,
+            top=self.top,
+            over=self.over,
+            positive=self.positive,
+            units=self.units,
+            by=self.by,
+            engine=make_engine(self.on),
+        )
+        print(f"{len(found.units)} units of {found.layer}, {found.about['cases']} cases")
+        for row in first_units(found, self.by, self.units):
+            name = found.concepts.get(row.unit)
+            print(f"unit {row.unit}: {row.standing}" + (f": {name.text}" if name else ""))
+        print(f"see {self.out / 'report.html'}; name units in {self.out / 'concepts.yaml'}")
+        return 0
+
+
+def _exit_code(read: int, out: Path) -> int:
+    """0 when something was read; else 1, and the first reason why not."""
+    if read:
+        return 0
+    import csv
+
+    with (out / "rejects.csv").open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            print(f"sightline: {row['file']}: {row['reason']} Remedy: {row['remedy']}", file=sys.stderr)
+            break
+    return 1

@@ -1,0 +1,120 @@
+"""Tables, recipes, the demo and the version."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import OmitArgPrefixes, Positional
+
+from sightline import __version__
+from sightline.cli.options import On, Precision, collect_changes, make_engine
+
+
+@dataclass(frozen=True)
+class MakeTable:
+    """Train and measure every row of a table, and write table.csv, table.md and report.html."""
+
+    name: Positional[str]
+    """Table, e.g. liao2022/table3; `sightline recipes` lists them."""
+    cohort: Path
+    """Cohort folder in our layout."""
+    out: Path
+    """Folder to write; finished rows in it are reused."""
+    seeds: int = 5
+    """Trainings a row."""
+    steps: int | None = None
+    """Steps a training, instead of the recipe's epochs."""
+    epochs: int | None = None
+    """Epochs a training."""
+    size: int | None = None
+    """Input size that stands for the recipe's 512; other sizes keep their ratio."""
+    batch_size: int | None = None
+    """Images a step."""
+    backbone: str | None = None
+    """Any timm backbone."""
+    weights: str | None = None
+    """Initial weights: a safetensors file or folder, `imagenet`, or `none`."""
+    profile: Literal["recommended", "paper", "official_code"] = "recommended"
+    """Where paper and released code differ."""
+    rows: tuple[str, ...] = ()
+    """Only rows whose name contains one of these (and their references)."""
+    parallel: int = 1
+    """Trainings at a time, each a process with its share of the cores."""
+    external: Path | None = None
+    """A second hospital's cohort, tested on whole."""
+    precision: Precision | None = None
+    """Fabric's precision."""
+    on: OmitArgPrefixes[On] = field(default_factory=On)
+
+    def run(self) -> int:
+        """Run the table."""
+        from sightline.data.datasets.folder.reader import read_cohort
+        from sightline.evaluation.tables.report import write_table
+        from sightline.evaluation.tables.run_table import run_table
+        from sightline.papers.catalogue import CATALOGUE
+        from sightline.papers.recipes import find_table
+
+        table = find_table(self.name, self.profile, collect_changes(self), self.rows)
+        result = run_table(
+            table,
+            read_cohort(self.cohort),
+            self.out,
+            CATALOGUE,
+            seeds=range(self.seeds),
+            engine=make_engine(self.on),
+            parallel=self.parallel,
+            external=None if self.external is None else read_cohort(self.external),
+            say=lambda line: print(line, file=sys.stderr, flush=True),
+        )
+        print(write_table(result, self.out))
+        print(f"written to {self.out / 'report.html'}")
+        if table.units:
+            from sightline.papers.engstler2022 import after_table
+
+            print(after_table(result, self.out, make_engine(self.on)))
+        return 0 if any(row.why_not is None for row in result.rows) else 1
+
+
+@dataclass(frozen=True)
+class Recipes:
+    """What can be trained, a line each, and the tables."""
+
+    def run(self) -> int:
+        """Print the list."""
+        from sightline.papers.recipes import listing
+
+        print(listing())
+        return 0
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Phantom cohort, unguided and guided trainings, table and report.html; under ten minutes on two cores."""
+
+    out: Path = Path("demo")
+    """Folder to write; a demo that was stopped goes on."""
+    seeds: int = 3
+    """Trainings a row."""
+    parallel: int = 2
+    """Trainings at a time, each a process with its share of the cores."""
+    on: OmitArgPrefixes[On] = field(default_factory=On)
+
+    def run(self) -> int:
+        """Run the demo."""
+        from sightline.papers.demo import run_demo
+
+        print(run_demo(self.out, seeds=self.seeds, parallel=self.parallel, engine=make_engine(self.on)))
+        return 0
+
+
+@dataclass(frozen=True)
+class Version:
+    """Print the version."""
+
+    def run(self) -> int:
+        """Print it."""
+        print(__version__)
+        return 0

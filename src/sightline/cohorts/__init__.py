@@ -1,1 +1,0 @@
-"""Public layouts to cohorts, cohorts to batches."""

@@ -1,1 +1,0 @@
-"""Drawn radiographs with known truth, for tests and demonstrations where clinical data are closed."""

@@ -1,0 +1,1 @@
+"""What would spoil a result: leakage, duplicates, bad regions, shortcuts."""

@@ -1,0 +1,218 @@
+"""What would spoil a result: leakage, duplicates, broken pictures, misplaced marks, missing classes, shortcuts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from sightline.data.audit.image_checks import Look, look_at_all, near_duplicates
+from sightline.data.audit.region_checks import fault_of
+from sightline.data.audit.shortcuts import columns_of, one_class_facts, shortcuts
+from sightline.data.split import leaking_patients
+from sightline.structures.case import SPLITS, Case, Cohort
+
+Severity = Literal["error", "warning", "note"]
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+SHORTCUT_AUC = 0.6
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing the audit found.
+
+    Attributes:
+        kind: short name, listed in docs/cohorts.md.
+        severity: `error` would spoil a result (exit 1), `warning` may, `note` is to be known.
+        cases: ids of the cases it concerns.
+        message: what was found, with numbers.
+        remedy: what to do about it.
+    """
+
+    kind: str
+    severity: Severity
+    cases: tuple[str, ...]
+    message: str
+    remedy: str
+
+    def __str__(self) -> str:
+        """The finding in one line."""
+        line = f"{self.severity}: {self.kind}: {self.message} Remedy: {self.remedy}"
+        return " ".join(line.split())
+
+
+def audit(
+    cohort: Cohort, processes: int = 1, progress: Callable[[int, int], None] | None = None
+) -> tuple[Finding, ...]:
+    """Everything the audit finds, errors first; every picture is read once.
+
+    Args:
+        cohort: what to check.
+        processes: readers of pictures; 1 reads in this process. The findings do not depend on it.
+        progress: called with (done, all) after each picture.
+    """
+    if not len(cohort):
+        return (Finding("empty", "error", (), f"Cohort {cohort.name!r} has no cases.", "Check the import."),)
+    looks = look_at_all([case.image for case in cohort], processes, progress)
+    read = [(case, look) for case, look in zip(cohort, looks, strict=True) if isinstance(look, Look)]
+    shapes = [look.shape if isinstance(look, Look) else case.shape for case, look in zip(cohort, looks, strict=True)]
+    findings = [
+        *_splits(cohort),
+        *_unreadable(cohort, looks),
+        *_sizes(read),
+        *_duplicates(read),
+        *_regions(cohort, shapes),
+        *_shortcuts(read),
+    ]
+    return tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity)))
+
+
+def _listed(items: Sequence[str], limit: int = 5) -> str:
+    more = f" and {len(items) - limit} more" if len(items) > limit else ""
+    return "; ".join(items[:limit]) + more
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _splits(cohort: Cohort) -> list[Finding]:
+    findings = []
+    if leaking := leaking_patients(cohort):
+        named = [f"{patient} ({' and '.join(parts)})" for patient, parts in leaking.items()]
+        ids = tuple(case.case_id for case in cohort if case.patient_id in leaking)
+        message = f"{len(leaking)} patients lie in more than one split: {_listed(named)}."
+        findings.append(Finding("leakage", "error", ids, message, "Split again, grouped by patient."))
+    if cohort.about.get("patients", "").startswith("WARNING"):
+        message = f"Patients are not known ({cohort.about['patients']})."
+        findings.append(Finding("patients-unknown", "warning", (), message, "Add a table that groups the images."))
+    unassigned = tuple(case.case_id for case in cohort if case.split is None)
+    if len(unassigned) == len(cohort):
+        message = "No case is assigned to a split."
+        return [*findings, Finding("unsplit", "note", (), message, "Split the cohort before training on it.")]
+    if unassigned:
+        message = f"{len(unassigned)} cases are in no split: {_listed(unassigned)}."
+        findings.append(Finding("unsplit", "warning", unassigned, message, "Assign them or remove them."))
+    for split in SPLITS:
+        part = cohort.split(split)
+        missing = [name for name, n in part.counts().items() if n == 0]
+        if not missing:
+            continue
+        severity: Severity = "error" if split == "train" else "warning"
+        what = "is empty" if not len(part) else f"has no case of {_listed([repr(name) for name in missing])}"
+        remedy = "Split again with a larger share, or collect cases of this class."
+        findings.append(Finding("class-missing", severity, (), f"The {split} split {what}.", remedy))
+    return findings
+
+
+def _unreadable(cohort: Cohort, looks: Sequence[Look | str]) -> list[Finding]:
+    broken = [(case.case_id, look) for case, look in zip(cohort, looks, strict=True) if isinstance(look, str)]
+    if not broken:
+        return []
+    message = f"{len(broken)} pictures cannot be read: {_listed([what for _, what in broken])}"
+    remedy = "Export these pictures again or remove their rows."
+    return [Finding("unreadable", "error", tuple(i for i, _ in broken), message, remedy)]
+
+
+def _sizes(read: Sequence[tuple[Case, Look]]) -> list[Finding]:
+    wrong = [(case, look) for case, look in read if case.shape is not None and case.shape != look.shape]
+    if not wrong:
+        return []
+    named = [f"{c.case_id} stated {_size(c.shape)}, is {_size(k.shape)}" for c, k in wrong if c.shape is not None]
+    message = f"{len(wrong)} images have another size than stated: {_listed(named)}."
+    remedy = "Regions were drawn on another picture: restore it, or correct the sizes and check the regions."
+    return [Finding("size", "error", tuple(case.case_id for case, _ in wrong), message, remedy)]
+
+
+def _duplicates(read: Sequence[tuple[Case, Look]]) -> list[Finding]:
+    pairs = [(read[i][0], read[j][0]) for i, j, _ in near_duplicates([look for _, look in read])]
+    opposite = [(a, b) for a, b in pairs if a.label != b.label]
+    across = [(a, b) for a, b in pairs if a.split and b.split and a.split != b.split]
+    within = [pair for pair in pairs if pair not in opposite and pair not in across]
+    labels = [f"{a.case_id} ({a.label}) = {b.case_id} ({b.label})" for a, b in opposite]
+    parts = [f"{a.case_id} ({a.split}) = {b.case_id} ({b.split})" for a, b in across]
+    same = [f"{a.case_id} = {b.case_id}" for a, b in within]
+    findings = []
+    for kind, severity, found, text, remedy in (
+        ("duplicate-labels", "error", opposite, (labels, "have opposite labels"), "Keep the right one of each pair."),
+        ("duplicate-splits", "error", across, (parts, "lie in different splits"), "Group them and split again."),
+        (
+            "duplicate",
+            "warning",
+            within,
+            (same, "are in the cohort twice"),
+            "Keep one of each; they count twice.",
+        ),
+    ):
+        if found:
+            ids = tuple(dict.fromkeys(case.case_id for pair in found for case in pair))
+            message = f"{len(found)} pairs of near-identical pictures {text[1]}: {_listed(text[0], 10)}."
+            findings.append(Finding(kind, severity, ids, message, remedy))  # type: ignore[arg-type]
+    return findings
+
+
+_REGION_KINDS: dict[str, tuple[Severity, str]] = {
+    "region-label": ("error", "Add the class to the cohort, or mend the label of the region."),
+    "region-unreadable": ("error", "Export these masks again."),
+    "region-empty": ("error", "Remove these regions, or draw them."),
+    "region-size": ("error", "Draw masks on the picture itself, pixel for pixel."),
+    "region-outside": ("error", "Check the order (row, column) and the size the regions were drawn at."),
+    "region-partly-outside": ("warning", "Clip the regions, or check the size they were drawn at."),
+    "region-other-class": ("warning", "Check the label of the image."),
+}
+
+
+def _regions(cohort: Cohort, shapes: Sequence[tuple[int, ...] | None]) -> list[Finding]:
+    faults: dict[str, list[tuple[str, str]]] = {}
+    for case, shape in zip(cohort, shapes, strict=True):
+        for region in case.regions:
+            kind, what = fault_of(region, shape, cohort.classes, case.label)
+            if kind:
+                faults.setdefault(kind, []).append((case.case_id, what))
+    findings = []
+    for kind, (severity, remedy) in _REGION_KINDS.items():
+        if found := faults.get(kind):
+            ids = tuple(dict.fromkeys(case_id for case_id, _ in found))
+            message = f"{len(found)} regions on {len(ids)} images: {_listed([f'{i}: {what}' for i, what in found])}."
+            findings.append(Finding(kind, severity, ids, message, remedy))
+    return findings
+
+
+def _shortcuts(read: Sequence[tuple[Case, Look]]) -> list[Finding]:
+    # the test split may be free of a shortcut on purpose; what matters is what a network can learn
+    seen = [(case, look) for case, look in read if case.split != "test"]
+    if not seen:
+        return []
+    cases = [case for case, _ in seen]
+    where = f"among {len(cases)} images outside the test split"
+    findings = []
+    for fact in one_class_facts(cases):
+        message = (
+            f"{fact.fact} = {fact.value} occurs only with {fact.label!r}: {len(fact.case_ids)} images of "
+            f"{fact.patients} patients, {where}."
+        )
+        remedy = "Leave these images out, or collect images of the other classes with it."
+        findings.append(Finding("one-class-fact", "warning", fact.case_ids, message, remedy))
+    names = {label: i for i, label in enumerate(dict.fromkeys(case.label for case in cases))}
+    labels = np.array([names[case.label] for case in cases])
+    columns = columns_of(cases, [look.measures for _, look in seen])
+    tested = shortcuts(columns, labels, [case.patient_id for case in cases])
+    strong = [s for s in tested if s.low > SHORTCUT_AUC]
+    for shortcut in strong:
+        message = (
+            f"{shortcut.facts} alone predict the label with AUC {shortcut.auc:.2f} "
+            f"({shortcut.low:.2f} to {shortcut.high:.2f}), {where}."
+        )
+        remedy = "Compare every result with this number, and test on a cohort without this tie."
+        findings.append(Finding("shortcut", "warning", (), message, remedy))
+    if tested and not strong:
+        message = f"Acquisition facts alone predict the label with AUC {tested[0].auc:.2f} "
+        message += f"({tested[0].low:.2f} to {tested[0].high:.2f}), {where}."
+        findings.append(Finding("shortcut-none", "note", (), message, "Report it beside the results."))
+    if not tested and len(Counter(case.label for case in cases)) > 1:
+        message = f"Shortcuts were not tested: too few patients a class, or too few images, {where}."
+        findings.append(Finding("shortcut-untested", "note", (), message, "At least 40 images, 5 patients a class."))
+    return findings

@@ -1,0 +1,105 @@
+"""Marks that cannot be where they say: outside their image, empty, unreadable, or of another class."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from sightline.errors import SightlineError
+from sightline.structures.frame import Frame
+from sightline.structures.gaze import Gaze
+from sightline.structures.regions import Box, Mask, Polygon, Region
+
+TOLERANCE_PX = 0.5
+
+
+def bounds(region: Region) -> tuple[tuple[float, float], tuple[float, float]]:
+    """The smallest (row, column) box around a two-axis region: start and stop.
+
+    Raises:
+        SightlineError: an unreadable mask.
+    """
+    if isinstance(region, Box):
+        return (region.start[0], region.start[1]), (region.stop[0], region.stop[1])
+    if isinstance(region, Mask):
+        inside = np.argwhere(region.pixels())
+        if not len(inside):
+            return (0.0, 0.0), (0.0, 0.0)
+        points = np.concatenate([inside, inside + 1]).astype(np.float64)
+    elif isinstance(region, Gaze):
+        if not len(region):
+            return (0.0, 0.0), (0.0, 0.0)
+        points = region.places
+    else:
+        lines = region.parts if isinstance(region, Polygon) else region.lines
+        points = np.array([point for line in lines for point in line])
+    (r0, c0), (r1, c1) = points.min(axis=0), points.max(axis=0)
+    return (float(r0), float(c0)), (float(r1), float(c1))
+
+
+def share_outside(region: Region, shape: tuple[int, int]) -> float:
+    """Share of a region's drawn pixels that lies outside an image of `shape`; 0 within half a pixel of its edge."""
+    (r0, c0), (r1, c1) = bounds(region)
+    t = TOLERANCE_PX
+    if r0 >= -t and c0 >= -t and r1 <= shape[0] + t and c1 <= shape[1] + t:
+        return 0.0
+    # draw on the image's grid, extended to hold the whole region; coarser where the region is absurdly large
+    start = (min(0, math.floor(r0) - 2), min(0, math.floor(c0) - 2))
+    stop = (max(shape[0], math.ceil(r1) + 2), max(shape[1], math.ceil(c1) + 2))
+    size = (stop[0] - start[0], stop[1] - start[1])
+    cell = max(1, math.ceil(max(size) / 2048))
+    frame = Frame.of_image(shape).crop(start, size)
+    grid = frame.resize([math.ceil(n / cell) for n in size])
+    drawn = region.draw(grid) > 0
+    drawn_cells = np.argwhere(drawn)
+    centres = grid.map_points(drawn_cells + 0.5)
+    inside = ((centres >= 0) & (centres <= np.array(shape))).all(axis=1)
+    return 1.0 - float(np.mean(inside)) if len(drawn_cells) else 1.0
+
+
+def fault_of(region: Region, shape: tuple[int, ...] | None, classes: tuple[str, ...], label: str) -> tuple[str, str]:
+    """(kind, what) of the first thing wrong with a region, or two empty texts.
+
+    Args:
+        region: a mark on the image.
+        shape: (rows, columns) of the image, or the axes of a volume; None when it is not known.
+        classes: of the cohort.
+        label: of the case.
+    """
+    if region.tag.label is not None and region.tag.label not in classes:
+        return "region-label", f"speaks for {region.tag.label!r}, which is no class"
+    if isinstance(region, Gaze):
+        return "", ""  # eyes may leave the picture
+    if not isinstance(region, Mask) and shape is not None and len(shape) != 2:
+        return _fault_in_volume(region, shape)
+    if isinstance(region, Mask):
+        try:
+            pixels = region.pixels()
+        except SightlineError as error:
+            return "region-unreadable", error.message
+        if not pixels.any():
+            return "region-empty", "a mask without a pixel inside"
+        if shape is not None and pixels.shape != shape:
+            return "region-size", f"a mask of shape {pixels.shape} on an image of {shape}"
+    elif shape is not None and (share := share_outside(region, (shape[0], shape[1]))) > 0:
+        where = "region-outside" if share >= 1.0 else "region-partly-outside"
+        return where, f"{100 * share:.1f}% of a {type(region).__name__.lower()} lies outside {shape[0]} x {shape[1]}"
+    if region.tag.role == "finding" and region.tag.label not in (None, label):
+        return "region-other-class", f"a finding of {region.tag.label!r} on an image labelled {label!r}"
+    return "", ""
+
+
+def _fault_in_volume(region: Region, shape: tuple[int, ...]) -> tuple[str, str]:
+    """A box may mark a volume; flat marks do not."""
+    axes = " x ".join(map(str, shape))
+    if not isinstance(region, Box) or len(region.start) != len(shape):
+        return "region-size", f"a {type(region).__name__.lower()} of other axes on a volume of {axes}"
+    limit, t = np.array(shape), TOLERANCE_PX
+    start, stop = np.array(region.start), np.array(region.stop)
+    if (start >= -t).all() and (stop <= limit + t).all():
+        return "", ""
+    kept = np.clip(np.minimum(stop, limit) - np.maximum(start, 0.0), 0.0, None)
+    share = 1.0 - float(np.prod(kept / (stop - start)))
+    where = "region-outside" if share >= 1.0 else "region-partly-outside"
+    return where, f"{100 * share:.1f}% of a box lies outside {axes}"

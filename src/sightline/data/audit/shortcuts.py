@@ -1,0 +1,190 @@
+"""How well facts about the acquisition, without the anatomy, predict the label: what a network could learn instead."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.tree import DecisionTreeClassifier
+
+from sightline.structures.case import Case
+
+FOLDS = 5
+RESAMPLES = 500
+MIN_CASES = 40
+MAX_CLASSES = 10
+MAX_LEVELS = 20
+LABEL_FACTS = frozenset({"grade", "deformity"})
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Shortcut:
+    """Cross-validated AUC of predicting the label from `facts` alone, with its 95% interval."""
+
+    facts: str
+    auc: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class OneClassFact:
+    """A value of a fact that was only ever seen with one class."""
+
+    fact: str
+    value: str
+    label: str
+    case_ids: tuple[str, ...]
+    patients: int
+
+
+def columns_of(cases: Sequence[Case], measures: Sequence[Mapping[str, tuple[float, ...]]]) -> dict[str, FloatArray]:
+    """Acquisition facts as number columns: name -> [n, columns].
+
+    Texts become one column a value (the 20 most frequent); facts that are all numbers, with more than two values,
+    stay numbers. Facts that never vary are left out.
+    """
+    names = measures[0] if measures else {}
+    columns = {name: np.array([measured[name] for measured in measures], dtype=np.float64) for name in names}
+    texts = {"view": [case.view for case in cases]}
+    texts |= {name: [c.facts.get(name, "") for c in cases] for name in fact_names(cases)}
+    for name, values in texts.items():
+        name = f"fact {name}" if name in columns or (name == "view" and "view" in columns) else name
+        levels, counts = np.unique(values, return_counts=True)
+        if len(levels) < 2:
+            continue
+        numbers = _numbers(values) if len(levels) > 2 else None
+        if numbers is not None:
+            columns[name] = numbers[:, None]
+        else:
+            frequent = levels[np.argsort(-counts, kind="stable")][:MAX_LEVELS]
+            columns[name] = (np.array(values)[:, None] == frequent[None, :]).astype(np.float64)
+    return {name: values for name, values in columns.items() if (values != values[0]).any()}
+
+
+def _numbers(values: Sequence[str]) -> FloatArray | None:
+    """The values as floats (-1 below all others where empty), or None where one is no number."""
+    try:
+        numbers = np.array([float(v) if v else np.nan for v in values])
+    except ValueError:
+        return None
+    known = numbers[~np.isnan(numbers)]
+    if not np.isfinite(known).all() or not len(known):
+        return None
+    return np.where(np.isnan(numbers), known.min() - 1.0, numbers)
+
+
+def shortcuts(
+    columns: Mapping[str, FloatArray], labels: NDArray[np.int64], patients: Sequence[str], seed: int = 0
+) -> list[Shortcut]:
+    """AUC of all facts together (random forest, called `all facts`) and of each alone (tree of depth 3).
+
+    Five folds grouped by patient; AUC is one class against the rest on the pooled out-of-fold scores, averaged over
+    the classes (the ten most frequent); 95% interval by the percentile bootstrap over patients, 500 resamples.
+    Empty when there are fewer than 40 cases, or a class with fewer than five patients.
+    """
+    group = np.unique(np.asarray(patients), return_inverse=True)[1]
+    classes, counts = np.unique(labels, return_counts=True)
+    classes = np.sort(classes[np.argsort(-counts, kind="stable")][:MAX_CLASSES])
+    few = any(len(np.unique(group[labels == c])) < FOLDS for c in classes)
+    if len(labels) < MIN_CASES or len(classes) < 2 or few or not columns:
+        return []
+    folds = list(
+        StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed).split(np.zeros(len(labels)), labels, group)
+    )
+    weights = _patient_weights(group, seed)
+    found = []
+    everything = {"all facts": np.concatenate(list(columns.values()), axis=1)} | dict(columns)
+    for name, values in everything.items():
+        scores = _out_of_fold(values, labels, classes, folds, forest=name == "all facts", seed=seed)
+        if scores is None:
+            return []
+        shown = classes[-1:] if len(classes) == 2 else classes  # with two classes both say the same
+        aucs = np.mean([weighted_auc(scores[:, list(classes).index(c)], labels == c, weights) for c in shown], axis=0)
+        low, high = np.nanpercentile(aucs[1:], [2.5, 97.5])
+        found.append(Shortcut(name, float(aucs[0]), float(low), float(high)))
+    return found
+
+
+def _out_of_fold(
+    values: FloatArray,
+    labels: NDArray[np.int64],
+    classes: NDArray[np.int64],
+    folds: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
+    *,
+    forest: bool,
+    seed: int,
+) -> FloatArray | None:
+    """Probabilities [n, classes] of each case from a model that saw no image of its patient; None if not possible."""
+    scores = np.zeros((len(labels), len(classes)))
+    leaf = max(5, len(labels) // 100)
+    for fit, held in folds:
+        model = (
+            RandomForestClassifier(100, min_samples_leaf=leaf, random_state=seed)
+            if forest
+            else DecisionTreeClassifier(max_depth=3, min_samples_leaf=leaf, random_state=seed)
+        )
+        model.fit(values[fit], labels[fit])
+        if not set(classes) <= set(model.classes_):
+            return None
+        scores[held] = model.predict_proba(values[held])[:, np.searchsorted(model.classes_, classes)]
+    return scores
+
+
+def _patient_weights(group: NDArray[np.int64], seed: int) -> FloatArray:
+    """How often each case counts: [1 + resamples, n]; the first row is the sample itself."""
+    random = np.random.default_rng(seed)
+    n = int(group.max()) + 1
+    draws = random.multinomial(n, np.full(n, 1.0 / n), size=RESAMPLES)
+    return np.concatenate([np.ones((1, len(group))), draws[:, group].astype(np.float64)])
+
+
+def weighted_auc(scores: FloatArray, positive: NDArray[np.bool_], weights: FloatArray) -> FloatArray:
+    """Area under the ROC curve [r] of scores [n] under weights [r, n]; ties count half; NaN without both classes."""
+    levels, level = np.unique(scores, return_inverse=True)
+    order = np.argsort(level, kind="stable")
+    starts = np.searchsorted(level[order], np.arange(len(levels)))
+    above = np.add.reduceat((weights * positive)[:, order], starts, axis=1)  # positives at each level [r, levels]
+    below = np.add.reduceat((weights * ~positive)[:, order], starts, axis=1)
+    wins = (above * (np.cumsum(below, axis=1) - below / 2.0)).sum(axis=1)
+    total = above.sum(axis=1) * below.sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(np.where(total > 0, wins / total, np.nan))
+
+
+def fact_names(cases: Sequence[Case]) -> list[str]:
+    """Names of acquisition facts.
+
+    Those that start with `truth_` only the drawer of a phantom knows; Genant's grade and deformity of a vertebra are
+    the label in finer words.
+    """
+    named = {name for case in cases for name in case.facts if not name.startswith("truth_")}
+    return sorted(named - LABEL_FACTS)
+
+
+def one_class_facts(cases: Sequence[Case], chance: float = 0.001) -> list[OneClassFact]:
+    """Values of facts seen with one class only, where that many patients would hardly agree by chance.
+
+    Chance is the share of that class among all cases to the power of the number of patients with the value.
+    """
+    labels = [case.label for case in cases]
+    share = {label: labels.count(label) / len(labels) for label in set(labels)}
+    found = []
+    for name in fact_names(cases):
+        by_value: dict[str, list[Case]] = {}
+        for case in cases:
+            by_value.setdefault(case.facts.get(name, ""), []).append(case)
+        if len(by_value) < 2:
+            continue
+        for value, holders in sorted(by_value.items()):
+            seen = {case.label for case in holders}
+            patients = len({case.patient_id for case in holders})
+            if len(seen) == 1 and value and share[holders[0].label] ** patients < chance:
+                ids = tuple(case.case_id for case in holders)
+                found.append(OneClassFact(name, value, holders[0].label, ids, patients))
+    return found

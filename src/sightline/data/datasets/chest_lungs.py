@@ -1,0 +1,137 @@
+"""Open chest radiographs with boxes around both lungs, for a look at real anatomy.
+
+    manifest.csv    one row an image: file, patientid, finding, view, ..., w, h, right_lung_xywh, left_lung_xywh
+    images/         the pictures, at most 512 pixels a side
+
+Pictures come from ieee8023/covid-chestxray-dataset (Cohen 2020), boxes from GeneralBlockchain's lung bounding boxes;
+each image has a licence of its own, kept in its facts. A box stands as "[x, y, width, height]" in pixels; the patient's
+right lung is on the left of the picture.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from sightline.data.split import split_cohort
+from sightline.errors import LayoutError
+from sightline.io.image import read_size
+from sightline.io.tables import Row, inside, read_table
+from sightline.structures.case import Case, Cohort
+from sightline.structures.regions import Box
+from sightline.structures.tag import Tag
+
+CLASSES = ("other", "pneumonia")
+FRONTAL = ("PA", "AP", "AP Supine", "AP Erect")
+# infections of the lung among the source's findings; ARDS has many causes and is `other`
+INFECTIONS = (
+    "pneumonia", "covid-19", "sars", "mers", "mers-cov", "influenza", "pneumocystis", "streptococcus", "klebsiella",
+    "legionella", "mycoplasma", "chlamydophila", "varicella", "lipoid", "e.coli", "nocardia", "aspergillosis",
+    "tuberculosis", "herpes", "staphylococcus", "bacterial", "viral", "fungal",
+)  # fmt: skip
+UNKNOWN = ("", "todo", "unknown")
+_LUNGS = ("right_lung_xywh", "left_lung_xywh")
+_FACTS = {"sex": "sex", "age": "age", "location": "location", "doi": "doi", "url": "source", "license": "licence"}
+_SLACK_PX = 1.0
+
+
+def read(
+    source: Path,
+    *,
+    unknown: Literal["leave out", "other"] = "other",
+    fractions: Sequence[float] | None = None,
+    seed: int = 0,
+) -> Cohort:
+    """Frontal radiographs; others (laterals, slices of CT) are left out and counted in `about`.
+
+    An image is `pneumonia` where any part of its finding ("Pneumonia/Viral/COVID-19") names an infection of the lung,
+    else `other`. The finding itself is the fact `truth_finding`, which no audit takes for an acquisition fact.
+
+    Args:
+        source: folder with manifest.csv and images/.
+        unknown: images whose finding was never stated ("todo", "Unknown"): `other`, which they need not be, or left
+            out.
+        fractions: shares of patients in train, val and test; None leaves cases unassigned (too few are not pneumonia).
+        seed: of the split.
+
+    Raises:
+        LayoutError: a file, column, box or size is missing or wrong, or nothing is left.
+    """
+    source = Path(source)
+    rows = read_table(
+        source / "manifest.csv",
+        ["file", "patientid", "finding", "view", "w", "h", *_FACTS, *_LUNGS],
+        key="file",
+    )
+    views: Counter[str] = Counter()
+    unstated = 0
+    cases = []
+    for row in rows:
+        if row["view"].strip().lower() not in {view.lower() for view in FRONTAL}:
+            views[row["view"] or "not stated"] += 1
+            continue
+        if row["finding"].strip().lower() in UNKNOWN:
+            unstated += 1
+            if unknown == "leave out":
+                continue
+        cases.append(_case(source, row))
+    if not cases:
+        raise LayoutError(
+            f"{source / 'manifest.csv'} has no frontal radiograph among {len(rows)} rows.", f"Views: {FRONTAL}."
+        )
+    about = {
+        "layout": "chest_lungs",
+        "licence": ", ".join(f"{name} ({n})" for name, n in _licences(cases).items()) + "; boxes CC BY 4.0",
+        "counts": ", ".join([
+            f"rows {len(rows)}", f"kept {len(cases)}", *(f"view {name} left out {n}" for name, n in views.items()),
+            f"finding not stated {unstated} ({unknown})",
+        ]),
+    }  # fmt: skip
+    cohort = Cohort("chest_lungs", CLASSES, tuple(cases), source, about)
+    return cohort if fractions is None else split_cohort(cohort, (fractions[0], fractions[1], fractions[2]), seed)
+
+
+def label_of(finding: str) -> str:
+    """The class of a finding: any of its parts, divided by `/` or `,`, that is an infection makes it `pneumonia`."""
+    parts = {part.strip().lower() for part in finding.replace(",", "/").split("/")}
+    return "pneumonia" if parts & set(INFECTIONS) else "other"
+
+
+def _licences(cases: Sequence[Case]) -> Counter[str]:
+    return Counter(case.facts.get("licence", "not stated") for case in cases)
+
+
+def _case(source: Path, row: Row) -> Case:
+    path = inside(source / "images", row["file"])
+    if path is None or not path.is_file():
+        raise row.error("file", f"names {row['file']!r}, which is not under {source / 'images'}")
+    shape = (row.integer("h"), row.integer("w"))
+    found = read_size(path)
+    if found != shape:
+        raise row.error("w", f"and 'h' say {shape[1]} x {shape[0]}; {row['file']} is {found[1]} x {found[0]}")
+    facts = {name: row[column].strip() for column, name in _FACTS.items() if row[column].strip()}
+    return Case(
+        case_id=Path(row["file"]).stem, study_id=Path(row["file"]).stem, patient_id=row.need("patientid"), image=path,
+        label=label_of(row["finding"]), regions=tuple(_box(row, column, found) for column in _LUNGS),
+        view=row["view"].strip(), shape=found, facts={**facts, "truth_finding": row["finding"].strip()},
+    )  # fmt: skip
+
+
+def _box(row: Row, column: str, shape: tuple[int, int]) -> Box:
+    """A lung's box, cut to the picture where rounding leads out of it."""
+    try:
+        x, y, width, height = (float(number) for number in json.loads(row[column]))
+    except (ValueError, TypeError):
+        raise row.error(column, f"is {row[column]!r}, expected [x, y, width, height]") from None
+    start, stop = (y, x), (y + height, x + width)
+    out = max(-y, -x, stop[0] - shape[0], stop[1] - shape[1])
+    if not (all(map(math.isfinite, (*start, *stop))) and min(width, height) > 0.0 and out <= _SLACK_PX):
+        raise row.error(column, f"is {row[column]!r}, which is no box in a picture of {shape[1]} x {shape[0]} pixels")
+    return Box(
+        (max(0.0, start[0]), max(0.0, start[1])), (min(float(shape[0]), stop[0]), min(float(shape[1]), stop[1])),
+        Tag("organ", "pneumonia"),
+    )  # fmt: skip

@@ -1,0 +1,289 @@
+"""Detection data in the COCO format (Lin et al. 2014, arXiv:1405.0312): one JSON document and a folder of images.
+
+An image's label is the category it has an annotation of, or `normal` without any. Boxes, polygons and run-length
+masks become Regions with role `finding` that speak for their category. COCO's x, y from the corner of the first pixel
+are our column, row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sightline.data.split import split_cohort
+from sightline.errors import GeometryError, LayoutError
+from sightline.io.tables import inside, read_json, read_table
+from sightline.structures.case import Case, Cohort
+from sightline.structures.regions import Box, Mask, Polygon, Region
+from sightline.structures.tag import Tag
+
+
+def read(
+    source: Path,
+    annotations: Path | None = None,
+    images: Path | None = None,
+    groups: Path | None = None,
+    priority: Sequence[str] | None = None,
+    normal: str = "normal",
+    fractions: Sequence[float] | None = (0.7, 0.1, 0.2),
+    seed: int = 0,
+) -> Cohort:
+    """Read a COCO detection data set as a classification cohort.
+
+    Args:
+        source: folder of the data set.
+        annotations: the JSON document; default the only one in `source` or `source/annotations`.
+        images: folder that `file_name` is relative to; default `source/images` where it exists, else `source`.
+        groups: CSV table with `file_name` and columns that join images of one patient; default `source/groups.csv`
+            where it exists, else every image is its own patient and `about` says so.
+        priority: categories, first wins, for images that show several; without it such images are refused.
+        normal: class of images without annotations; comes first among the classes.
+        fractions: share of train, val and test (`split_cohort`), or None to leave cases unassigned.
+        seed: of the split.
+
+    Raises:
+        LayoutError: missing files or fields, annotations of unknown images or categories, several labels.
+    """
+    source = Path(source)
+    path = annotations or _only_document(source)
+    images = images or (source / "images" if (source / "images").is_dir() else source)
+    document = read_json(path)
+    records = image_records(document, path)
+    marks = annotations_by_image(document, path)
+    unknown = sorted(marks.keys() - {record["file_name"] for record in records})
+    if unknown:
+        raise LayoutError(f"{path}: annotations of images it does not list: {unknown[:5]}.", "Remove them.")
+    names = _categories(document, path)
+    if normal in names.values():
+        raise LayoutError(f"{path}: {normal!r} is a category and the class of images without one.", "Rename one.")
+    order = list(priority) if priority is not None else list(names.values())
+    missing = sorted(set(names.values()) - set(order))
+    if missing:
+        raise LayoutError(f"{path}: the priority {order} leaves out the categories {missing}.", "Name all of them.")
+
+    path_of = groups or source / "groups.csv"
+    table = read_groups(path_of, "file_name") if groups or path_of.is_file() else None
+    group = group_of(table, [record["file_name"] for record in records], path_of)
+    cases, several = [], []
+    for record in records:
+        name = record["file_name"]
+        image = inside(images, name)
+        if image is None or not image.is_file():
+            raise LayoutError(f"{path}: image {name!r} is not a file under {images}.", "Point `images` at its folder.")
+        found: list[str] = []
+        regions: list[Region] = []
+        for mark in marks.get(name, []):
+            if mark.get("category_id") not in names:
+                raise LayoutError(f"{path}: annotation {mark.get('id')} has an unknown category.", "Mend category_id.")
+            found.append(names[mark["category_id"]])
+            regions += regions_of_annotation(mark, found[-1], path)
+        if len(set(found)) > 1:
+            several.append(name)
+        label = min(found, key=order.index, default=normal)
+        shape = (record["height"], record["width"])
+        case_id = Path(name).with_suffix("").as_posix()
+        patient = Path(group[name]).with_suffix("").as_posix()
+        cases.append(Case(case_id, case_id, patient, image, label, tuple(regions), shape=shape))
+    if several and priority is None:
+        raise LayoutError(
+            f"{path}: {len(several)} images show several categories, e.g. {several[:3]}; a case has one label.",
+            "Pass `priority`, the categories in the order in which they win.",
+        )
+    about = {"layout": "COCO", "annotations": path.name}
+    about["patients"] = (
+        path_of.name
+        if table is not None
+        else "WARNING: no groups.csv, every image counts as its own patient; splits may leak patients"
+    )
+    cohort = Cohort(source.resolve().name, (normal, *dict.fromkeys(names.values())), tuple(cases), source, about)
+    return cohort if fractions is None else split_cohort(cohort, fractions, seed)
+
+
+def _only_document(source: Path) -> Path:
+    found = [*sorted(source.glob("*.json")), *sorted((source / "annotations").glob("*.json"))]
+    if len(found) != 1:
+        names = [path.name for path in found]
+        raise LayoutError(f"{source} holds {len(found)} JSON documents {names}, expected one.", "Pass `annotations`.")
+    return found[0]
+
+
+def image_records(document: Any, path: Path) -> list[dict[str, Any]]:
+    """The checked `images` of a COCO document: id, file_name, width, height.
+
+    Raises:
+        LayoutError: no such list, a missing or wrong field, a repeated id or file name.
+    """
+    records = _list(document, "images", path)
+    seen: set[Any] = set()
+    for number, record in enumerate(records):
+        for field, kind in (("id", (int, str)), ("file_name", str), ("width", int), ("height", int)):
+            if not isinstance(record, dict) or not isinstance(record.get(field), kind):
+                raise LayoutError(f"{path}: image {number} (from 0) lacks a proper {field!r}.", "Export it again.")
+        if min(record["width"], record["height"]) < 1:
+            raise LayoutError(f"{path}: image {record['file_name']!r} has no size.", "Mend width and height.")
+        for key in (("id", record["id"]), ("file_name", record["file_name"])):
+            if key in seen:
+                raise LayoutError(f"{path}: image {number} (from 0) repeats the {key[0]} {key[1]!r}.", "Remove one.")
+            seen.add(key)
+    return records
+
+
+def annotations_by_image(document: Any, path: Path) -> dict[str, list[dict[str, Any]]]:
+    """File name -> its annotations.
+
+    Raises:
+        LayoutError: annotations of an image that the document does not list.
+    """
+    names = {record["id"]: record["file_name"] for record in image_records(document, path)}
+    marks: dict[str, list[dict[str, Any]]] = {}
+    for number, mark in enumerate(_list(document, "annotations", path)):
+        image_id = mark.get("image_id") if isinstance(mark, dict) else None
+        if image_id not in names:
+            raise LayoutError(
+                f"{path}: annotation {number} (from 0) is of image {image_id!r}, which `images` does not list.",
+                "Add the image or remove the annotation.",
+            )
+        marks.setdefault(names[image_id], []).append(mark)
+    return marks
+
+
+def regions_of_annotation(mark: dict[str, Any], label: str, path: Path) -> list[Region]:
+    """Box and polygon (or mask) of one annotation, role `finding`, speaking for `label`.
+
+    Raises:
+        LayoutError: coordinates that are no box or no polygon, naming the annotation.
+    """
+    tag = Tag("finding", label)
+    regions: list[Region] = []
+    try:
+        if mark.get("bbox"):
+            x, y, width, height = (float(v) for v in mark["bbox"])
+            regions.append(Box((y, x), (y + height, x + width), tag))
+        shape = mark.get("segmentation")
+        if isinstance(shape, dict):
+            regions.append(Mask(decode(shape), tag))
+        elif shape:
+            regions.append(Polygon(tuple(_ring(part) for part in shape), tag))
+        if not regions:
+            raise ValueError("it has neither bbox nor segmentation")
+    except (KeyError, TypeError, ValueError, GeometryError) as error:
+        raise LayoutError(f"{path}: annotation {mark.get('id')} is no region: {error}.", "Mend or remove it.") from None
+    return regions
+
+
+def _ring(flat: list[float]) -> tuple[tuple[float, float], ...]:
+    if len(flat) % 2:
+        raise ValueError(f"a polygon has {len(flat)} numbers, expected pairs of x and y")
+    return tuple((float(y), float(x)) for x, y in zip(flat[::2], flat[1::2], strict=True))
+
+
+def _categories(document: Any, path: Path) -> dict[Any, str]:
+    names = {}
+    for number, record in enumerate(_list(document, "categories", path)):
+        if not isinstance(record, dict) or "id" not in record or not isinstance(record.get("name"), str):
+            raise LayoutError(f"{path}: category {number} (from 0) lacks id or name.", "Export the document again.")
+        names[record["id"]] = record["name"]
+    return names
+
+
+def _list(document: Any, name: str, path: Path) -> list[Any]:
+    if not isinstance(document, dict) or not isinstance(document.get(name), list):
+        raise LayoutError(f"{path} has no list {name!r}: it is no COCO detection document.", "Export it again.")
+    found: list[Any] = document[name]
+    return found
+
+
+def decode(record: Mapping[str, Any]) -> NDArray[np.bool_]:
+    """The mask [h, w] of `{"size": [h, w], "counts": list or text}`.
+
+    Raises:
+        KeyError, TypeError, ValueError: fields that are missing, or runs that do not fill the size.
+    """
+    height, width = (int(n) for n in record["size"])
+    counts = record["counts"]
+    runs = _inflate(counts) if isinstance(counts, str) else [int(n) for n in counts]
+    if height < 1 or width < 1 or min(runs, default=0) < 0 or sum(runs) != height * width:
+        raise ValueError(f"run lengths add up to {sum(runs)}, expected {height} x {width}")
+    values = np.zeros(len(runs), dtype=bool)
+    values[1::2] = True  # the first run is outside
+    return np.repeat(values, runs).reshape((height, width), order="F")
+
+
+def _inflate(text: str) -> Sequence[int]:
+    """Runs from text: five bits a character from '0' on, lowest first, bit 32 says that more follow.
+
+    The last character carries the sign; from the fourth run on each is the difference from the run two before.
+    """
+    runs: list[int] = []
+    position = 0
+    while position < len(text):
+        value, shift, more = 0, 0, True
+        while more:
+            if position == len(text):
+                raise ValueError("compressed run lengths end inside a number")
+            code = ord(text[position]) - 48
+            if not 0 <= code < 64:
+                raise ValueError(f"compressed run lengths hold the character {text[position]!r}")
+            value |= (code & 0x1F) << shift
+            more, shift, position = bool(code & 0x20), shift + 5, position + 1
+            if not more and code & 0x10:
+                value -= 1 << shift
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+    return runs
+
+
+def read_groups(path: Path, key: str, columns: Sequence[str] | None = None) -> dict[str, str]:
+    """Group per image: images that share a value in any column, directly or through others, are one group.
+
+    Args:
+        path: CSV table with one row an image.
+        key: the column that names the image.
+        columns: grouping columns; default every other column. Empty cells join nothing.
+
+    Returns:
+        Image -> the group, called after its first image in sorted order.
+
+    Raises:
+        LayoutError: a missing table or column, or no grouping column at all.
+    """
+    rows = read_table(path, [key, *(columns or [])], key=key)
+    columns = columns or [column for column in (rows[0].cells if rows else {}) if column != key]
+    if not columns:
+        raise LayoutError(f"{path} has no column that groups images.", f"Add a column beside {key!r}, e.g. patient_id.")
+    return join_groups({row[key]: [(column, row[column]) for column in columns if row[column]] for row in rows})
+
+
+def join_groups(memberships: dict[str, list[tuple[str, str]]]) -> dict[str, str]:
+    """Connected components of images that share a (column, value) pair; see `read_groups`."""
+    parent: dict[object, object] = {}
+
+    def top(node: object) -> object:
+        while parent.setdefault(node, node) != node:
+            parent[node] = node = parent[parent[node]]
+        return node
+
+    for image, marks in memberships.items():
+        for mark in marks:
+            parent[top(mark)] = top((image,))
+    named: dict[object, str] = {}
+    return {image: named.setdefault(top((image,)), image) for image in sorted(memberships)}
+
+
+def group_of(groups: dict[str, str] | None, images: Sequence[str], path: Path) -> dict[str, str]:
+    """The group of each image; without groups every image is its own.
+
+    Raises:
+        LayoutError: images that the table does not name.
+    """
+    if groups is None:
+        return {image: image for image in images}
+    missing = [image for image in images if image not in groups]
+    if missing:
+        raise LayoutError(
+            f"{path} does not name {len(missing)} images, e.g. {missing[:3]}.", "Give every image a row and a group."
+        )
+    return {image: groups[image] for image in images}

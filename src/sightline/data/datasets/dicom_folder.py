@@ -1,0 +1,183 @@
+"""A tree of DICOM files, grouped into studies and patients, as a cohort; what cannot be a radiograph is listed."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sightline.errors import LayoutError, SightlineError, UnreadableFile
+from sightline.io.dicom.radiograph import (
+    DICOM_SUFFIXES,
+    Header,
+    has_dicom_mark,
+    read_dicom,
+    read_header,
+    require_radiograph,
+)
+from sightline.io.image import find_images
+from sightline.io.picture import Reject
+from sightline.structures.case import Case, Cohort
+
+UNKNOWN = "unknown"
+_KEYS = ("sop_uid", "study_uid", "file")
+# identities say nothing about how a picture was made, so the shortcut audit does not get them
+_IDENTITIES = ("study_uid", "series_uid", "sop_uid")
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One line of a labels table."""
+
+    line: int
+    key: str
+    value: str
+    label: str
+
+
+def read(
+    source: Path,
+    labels: Path | None = None,
+    *,
+    classes: Sequence[str] | None = None,
+    name: str | None = None,
+    check_pixels: bool = True,
+) -> tuple[Cohort, tuple[Reject, ...]]:
+    """Read every DICOM radiograph in a folder and below it.
+
+    Views of a study share StudyInstanceUID (an image without one is a study of its own). Patients share PatientID;
+    a file without one is grouped by its study. Nothing stops at a bad file: it is listed with reason and remedy.
+
+    Args:
+        source: folder (or one file).
+        labels: CSV with the column `label` and one of `sop_uid`, `study_uid` or `file` (relative to source), UTF-8.
+            Without it every case has the one class "unknown".
+        classes: class names in the order of logits; by default the labels found, sorted.
+        name: what the cohort is called; by default the folder's name.
+        check_pixels: decode every file, so that damaged pixels are found now; False reads the headers alone.
+
+    Returns:
+        The cohort, in order of path, and the files left out: no DICOM, no radiograph, damaged, the same
+        SOPInstanceUID again, or without a label; and rows of the labels table that no file answers to.
+
+    Raises:
+        UnreadableFile: nothing stands at `source`.
+        LayoutError: the labels table lacks columns, contradicts itself, or has labels outside `classes`.
+    """
+    source = Path(source)
+    rows = None if labels is None else _read_labels(Path(labels), classes)
+    used: set[int] = set()
+    seen: dict[str, Path] = {}
+    cases: list[Case] = []
+    rejects: list[Reject] = []
+    for file in find_images(source):
+        try:
+            header = _radiograph(file, check_pixels=check_pixels)
+            sop_uid = header.facts.get("sop_uid", "")
+            if sop_uid and sop_uid in seen:
+                raise UnreadableFile(
+                    f"{file}: the same SOPInstanceUID as {seen[sop_uid]}; the first was kept.",
+                    "Remove the copy, or give different images different identities.",
+                )
+            label = UNKNOWN if rows is None else _label(header, source, rows, used)
+        except SightlineError as error:
+            rejects.append(Reject(file, error.message, error.remedy))
+            continue
+        if sop_uid:
+            seen[sop_uid] = file
+        cases.append(_case(header, source, label))
+    for row in (rows or {}).values():
+        if row.line not in used:
+            reason = f"{labels}: line {row.line}: {row.key} {row.value!r} is that of no radiograph that was read."
+            rejects.append(Reject(Path(str(labels)), reason, "Correct the row or add the file."))
+    found = {case.label for case in cases} if rows is None else {row.label for row in rows.values()}
+    names = tuple(classes) if rows is not None and classes is not None else tuple(sorted(found)) or (UNKNOWN,)
+    about = {"layout": "dicom", "source": source.name, "labels": "" if labels is None else Path(labels).name}
+    return Cohort(name or source.resolve().name, names, tuple(cases), source, about), tuple(rejects)
+
+
+def _radiograph(file: Path, *, check_pixels: bool) -> Header:
+    try:
+        with file.open("rb") as stream:
+            mark = has_dicom_mark(stream.read(132))
+    except OSError as error:
+        raise UnreadableFile(f"{file}: cannot be opened ({error.strerror}).", "Check the permissions.") from None
+    if not mark and file.suffix.lower() not in DICOM_SUFFIXES:
+        raise UnreadableFile(f"{file}: not a DICOM file.", "Import pictures with another layout, e.g. folder.")
+    header = read_header(file)
+    if check_pixels:
+        # objects without pixels are refused here in words of their own, before their modality is looked at
+        read_dicom(file)
+    require_radiograph(header)
+    if header.shape is None:
+        raise UnreadableFile(
+            f"{file}: the header states no rows and columns, so it is no image.", "Leave the file out."
+        )
+    return header
+
+
+def _case(header: Header, source: Path, label: str) -> Case:
+    place = _place(header.file, source)
+    facts = dict(header.facts)
+    study = facts.get("study_uid", "") or place
+    return Case(
+        case_id=facts.get("sop_uid", "") or place,
+        study_id=study,
+        patient_id=header.patient_id or study,
+        image=header.file,
+        label=label,
+        view=facts.get("view_position", ""),
+        shape=header.shape,
+        spacing_mm=header.spacing_mm,
+        facts={key: text for key, text in facts.items() if key not in _IDENTITIES},
+    )
+
+
+def _place(file: Path, source: Path) -> str:
+    return file.name if source.is_file() else file.relative_to(source).as_posix()
+
+
+def _read_labels(path: Path, classes: Sequence[str] | None) -> dict[str, _Row]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            table = csv.DictReader(stream)
+            columns = [column.strip() for column in table.fieldnames or ()]
+            table.fieldnames = columns
+            lines = [(table.line_num, row) for row in table]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise LayoutError(f"{path}: the labels table cannot be read ({error}).", "Give a UTF-8 CSV file.") from None
+    key = next((key for key in _KEYS if key in columns), None)
+    if key is None or "label" not in columns:
+        raise LayoutError(
+            f"{path}: the labels table has the columns {columns}; `label` and one of {', '.join(_KEYS)} were expected.",
+            "Name the columns so in the first line.",
+        )
+    rows = [_Row(line, key, (row[key] or "").strip(), (row["label"] or "").strip()) for line, row in lines]
+    known: dict[str, _Row] = {}
+    for row in rows:
+        if not row.value or not row.label:
+            raise LayoutError(f"{path}: line {row.line} lacks its {key} or its label.", "Fill or remove the line.")
+        if classes is not None and row.label not in classes:
+            raise LayoutError(
+                f"{path}: line {row.line}: label {row.label!r} is none of the classes {list(classes)}.",
+                "Correct the label or add the class.",
+            )
+        first = known.setdefault(row.value, row)
+        if first is not row:
+            raise LayoutError(
+                f"{path}: lines {first.line} and {row.line} both label {key} {row.value!r}.", "Keep one of them."
+            )
+    return known
+
+
+def _label(header: Header, source: Path, rows: dict[str, _Row], used: set[int]) -> str:
+    key = next((row.key for row in rows.values()), "file")
+    value = _place(header.file, source) if key == "file" else header.facts.get(key, "")
+    row = rows.get(value)
+    if row is not None:
+        used.add(row.line)
+        return row.label
+    raise UnreadableFile(
+        f"{header.file}: the labels table has no row with {key} {value!r}.", "Add the row or leave the file out."
+    )

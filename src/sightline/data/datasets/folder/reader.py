@@ -1,0 +1,174 @@
+"""Our own layout: two tables, one document of regions, the pictures and the masks. What it writes it reads back equal.
+
+    cohort.json       name, classes, about, layout version
+    studies.csv       study_id, patient_id, label, split
+    images.csv        image_id, study_id, view, path, width, height, row_spacing_mm, col_spacing_mm
+                      [, grid, grid_mm] [, label, split] [, fact:NAME ...]
+    regions.json      boxes, polygons, scribbles in source pixels; masks and gaze by path
+                      grid and grid_mm: the three sizes of a volume, in voxels and mm, e.g. `96 96 96` and `1 1 1`
+    images/           pictures, or volumes (NIfTI)
+    regions/mask/     IMAGE_ID[__LABEL].png (of a volume: .nii.gz), non-zero is inside
+    regions/gaze/     IMAGE_ID[__READER].npy, float64 [n, 4]: row, column, start and dwell time in seconds
+
+`docs/cohorts.md` is the reference.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import unquote
+
+from sightline.data.datasets.folder.format import FACT, IMAGE_COLUMNS, STUDY_COLUMNS, read_head, region_of_record
+from sightline.errors import GeometryError, LayoutError
+from sightline.io.tables import Row, inside, read_json, read_table
+from sightline.structures.case import SPLITS, Case, Cohort, Split
+from sightline.structures.regions import Mask, Region
+from sightline.structures.tag import Tag
+
+__all__ = ["read_cohort"]
+
+
+def read_cohort(source: Path) -> Cohort:
+    """Read a cohort in our layout.
+
+    Args:
+        source: folder that holds `cohort.json`.
+
+    Raises:
+        LayoutError: a table, document or file that does not follow the layout, naming file, row and column.
+    """
+    source = Path(source)
+    head = read_head(source)
+    studies = {row["study_id"]: row for row in read_table(source / "studies.csv", STUDY_COLUMNS, key="study_id")}
+    rows = read_table(source / "images.csv", IMAGE_COLUMNS[:4], key="image_id")
+    regions = _read_regions(source, {row["image_id"] for row in rows}, head["classes"])
+    cases = tuple(_case(source, row, studies, head["classes"], regions) for row in rows)
+    unused = sorted(studies.keys() - {case.study_id for case in cases})
+    if unused:
+        raise studies[unused[0]].error("study_id", f"names {unused[0]!r}, which has no image in images.csv")
+    return Cohort(head["name"], tuple(head["classes"]), cases, source, head["about"])
+
+
+def _case(
+    source: Path, row: Row, studies: Mapping[str, Row], classes: list[str], regions: Mapping[str, list[Region]]
+) -> Case:
+    study = studies.get(row.need("study_id"))
+    if study is None:
+        raise row.error("study_id", f"names {row['study_id']!r}, which studies.csv does not have")
+    # a cell of the image speaks before the cell of its study
+    labelled = row if row["label"] else study
+    if labelled.need("label") not in classes:
+        raise labelled.error("label", f"is {labelled['label']!r}, expected one of {classes} (cohort.json)")
+    image = inside(source, row.need("path"))
+    if image is None:
+        raise row.error("path", f"is {row['path']!r}, which leads out of the folder", "Use paths inside the folder.")
+    if not image.is_file():
+        raise row.error("path", f"names {row['path']!r}, which does not exist", "Put the picture there.")
+    return Case(
+        case_id=row["image_id"],
+        study_id=row["study_id"],
+        patient_id=study.need("patient_id"),
+        image=image,
+        label=labelled["label"],
+        regions=tuple(regions.get(row["image_id"], ())),
+        split=_split(row if row["split"] else study),
+        view=row["view"],
+        shape=_shape(row) if not row["grid"] else _whole(row, "grid"),
+        spacing_mm=_spacing(row) if not row["grid_mm"] else _sizes(row, "grid_mm"),
+        facts={name[len(FACT) :]: text for name, text in row.cells.items() if name.startswith(FACT) and text},
+    )
+
+
+def _split(row: Row) -> Split | None:
+    for name in SPLITS:
+        if row["split"] == name:
+            return name
+    if row["split"]:
+        raise row.error("split", f"is {row['split']!r}, expected one of {list(SPLITS)} or nothing")
+    return None
+
+
+def _shape(row: Row) -> tuple[int, int] | None:
+    width, height = row.integer("width"), row.integer("height")
+    if width is None and height is None:
+        return None
+    for column, value in (("width", width), ("height", height)):
+        if value is None or value < 1:
+            raise row.error(column, f"is {row[column]!r}, expected a positive whole number (or both sizes empty)")
+    assert width is not None and height is not None
+    return height, width
+
+
+def _spacing(row: Row) -> tuple[float, float] | None:
+    columns = ("row_spacing_mm", "col_spacing_mm")
+    down, across = (row.number_of(column) for column in columns)
+    if down is None and across is None:
+        return None
+    for column, value in zip(columns, (down, across), strict=True):
+        if value is None or value <= 0:
+            raise row.error(column, f"is {row[column]!r}, expected a positive length in mm (or both empty)")
+    assert down is not None and across is not None
+    return down, across
+
+
+def _sizes(row: Row, column: str) -> tuple[float, ...]:
+    try:
+        sizes = tuple(float(word) for word in row[column].split())
+    except ValueError:
+        sizes = ()
+    if len(sizes) != 3 or not all(math.isfinite(size) and size > 0 for size in sizes):
+        raise row.error(column, f"is {row[column]!r}, expected three positive numbers with spaces between")
+    return sizes
+
+
+def _whole(row: Row, column: str) -> tuple[int, ...]:
+    sizes = _sizes(row, column)
+    if any(size != int(size) for size in sizes):
+        raise row.error(column, f"is {row[column]!r}, expected three whole numbers with spaces between")
+    return tuple(int(size) for size in sizes)
+
+
+# -- regions -------------------------------------------------------------------------------------------------------
+
+
+def _read_regions(source: Path, image_ids: set[str], classes: list[str]) -> dict[str, list[Region]]:
+    path = source / "regions.json"
+    if not path.exists():
+        return _masks_by_name(source / "regions" / "mask", image_ids, classes)
+    records = read_json(path)
+    if not isinstance(records, list):
+        raise LayoutError(f"{path} must hold a list of regions.", "See docs/cohorts.md for the layout.")
+    regions: dict[str, list[Region]] = {}
+    for number, record in enumerate(records):
+        try:
+            image_id = record["image_id"]
+            if image_id not in image_ids:
+                raise ValueError(f"image_id {image_id!r} is not in images.csv")
+            regions.setdefault(image_id, []).append(region_of_record(record, source))
+        except (KeyError, TypeError, ValueError, GeometryError) as error:
+            what = f"misses the field {error}" if isinstance(error, KeyError) else str(error)
+            raise LayoutError(
+                f"{path}: region {number} (counted from 0): {what}.", "Mend or remove the region."
+            ) from None
+    return regions
+
+
+def _masks_by_name(folder: Path, image_ids: set[str], classes: list[str]) -> dict[str, list[Region]]:
+    """Without regions.json: every IMAGE_ID[__LABEL][__NUMBER].png is a focus mask, for all classes or for one."""
+    regions: dict[str, list[Region]] = {}
+    for path in sorted(folder.glob("*.png")):
+        words = unquote(path.stem).split("__")
+        # the longest image id that fits: ids and labels may hold `__` themselves
+        splits = [("__".join(words[:n]), "__".join(words[n:])) for n in range(len(words), 0, -1)]
+        image_id, rest = next(((a, b) for a, b in splits if a in image_ids), ("", ""))
+        label = rest if rest in classes else re.sub(r"(__|^)\d+$", "", rest)
+        if not image_id or label not in ["", *classes]:
+            raise LayoutError(
+                f"{path} does not name an image of images.csv and a class of {classes}.",
+                "Name masks IMAGE_ID.png or IMAGE_ID__LABEL.png.",
+            )
+        regions.setdefault(image_id, []).append(Mask(path, Tag(label=label or None)))
+    return regions

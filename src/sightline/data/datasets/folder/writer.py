@@ -1,0 +1,271 @@
+"""Writing our own layout: pictures and masks first, tables beside the old ones, renamed together at the end."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sightline.data.datasets.folder.format import (
+    FACT,
+    IMAGE_COLUMNS,
+    LAYOUT,
+    STUDY_COLUMNS,
+    VERSION,
+    bytes_of_gaze,
+    read_head,
+    record_of_region,
+    save_gaze,
+)
+from sightline.errors import LayoutError
+from sightline.io.files import file_name
+from sightline.structures.case import Case, Cohort
+from sightline.structures.gaze import Gaze
+from sightline.structures.regions import Mask
+
+TABLES = ("studies.csv", "images.csv", "regions.json", "cohort.json")
+# records of how patches lie in their CTs: written beside them before the tables
+RECORDS = "spines"
+STAGED = ".new"
+
+
+def write_cohort(cohort: Cohort, destination: Path, copy_images: bool = True) -> None:
+    """Write a cohort so that `folder.read` gives it back equal (paths of pictures and masks apart).
+
+    Pictures and masks that already lie under `destination` stay where they are; others are copied into `images/` and
+    `regions/mask/`, gaze is written to `regions/gaze/`. Tables are staged beside the old ones and renamed when all are
+    complete, `cohort.json` last: a writer that dies leaves the old cohort or a folder that `read` refuses, never a
+    mixture.
+
+    Args:
+        cohort: what to write.
+        destination: a new or empty folder, one that holds nothing but the cohort's own pictures, or a cohort folder
+            of the same name, whose tables are replaced.
+        copy_images: False refuses pictures that do not lie under `destination` yet.
+
+    Raises:
+        LayoutError: a foreign folder, a missing picture, or something the layout cannot hold.
+    """
+    destination = Path(destination)
+    kept = {case.image: inside for case in cohort if (inside := _under(destination, case.image))}
+    masks = [(case, region) for case in cohort for region in case.regions if isinstance(region, Mask)]
+    _refuse_foreign(cohort, destination, kept, masks)
+    studies, images, facts = _rows(cohort)
+    for case in cohort:
+        if not case.image.is_file():
+            raise LayoutError(f"{case.image}, the picture of {case.case_id!r}, is missing.", "Restore the picture.")
+        if not copy_images and case.image not in kept:
+            raise LayoutError(f"{case.image} does not lie under {destination}.", "Let the writer copy the pictures.")
+
+    paths = kept | _new_image_paths(cohort, kept)
+    for image, relative in paths.items():
+        if image not in kept:
+            _place(destination / relative, partial(shutil.copyfile, image))
+    records = _write_regions(cohort, destination)
+
+    destination.mkdir(parents=True, exist_ok=True)
+    image_rows = [row | {"path": paths[case.image]} for case, row in zip(cohort, images, strict=True)]
+    own = [c for c in ("grid", "grid_mm", "label", "split") if any(row.get(c) for row in image_rows)]
+    _stage_table(destination / "studies.csv", STUDY_COLUMNS, studies)
+    _stage_table(destination / "images.csv", [*IMAGE_COLUMNS, *own, *[FACT + name for name in facts]], image_rows)
+    _stage(destination / "regions.json", "[\n" + ",\n".join(_json(r) for r in records) + "\n]\n")
+    head = {"layout": LAYOUT, "version": VERSION, "name": cohort.name, "classes": list(cohort.classes)}
+    _stage(destination / "cohort.json", json.dumps(head | {"about": dict(cohort.about)}, indent=2) + "\n")
+    (destination / "cohort.json").unlink(missing_ok=True)
+    for name in TABLES:
+        (destination / (name + STAGED)).replace(destination / name)
+
+
+def _refuse_foreign(
+    cohort: Cohort, destination: Path, kept: Mapping[Path, str], masks: Sequence[tuple[Case, Mask]]
+) -> None:
+    if not destination.exists():
+        return
+    if not destination.is_dir():
+        raise LayoutError(f"{destination} is a file, not a folder.", "Choose another destination.")
+    if (destination / "cohort.json").exists():
+        name = read_head(destination)["name"]
+        if name != cohort.name:
+            raise LayoutError(f"{destination} already holds the cohort {name!r}.", "Choose another destination.")
+        return
+    if (destination / ("cohort.json" + STAGED)).exists():
+        return  # an earlier write of ours died while renaming
+    ours = {RECORDS} | {path.split("/")[0] for path in kept.values()} | {name + STAGED for name in TABLES}
+    for _, mask in masks:
+        if isinstance(mask.source, Path) and (relative := _under(destination, mask.source)):
+            ours.add(relative.split("/")[0])
+    foreign = sorted(entry.name for entry in destination.iterdir() if entry.name not in ours)
+    if foreign:
+        raise LayoutError(
+            f"{destination} holds files that are no cohort of ours, e.g. {foreign[:3]}.",
+            "Choose a new or empty folder; nothing was written.",
+        )
+
+
+def _under(folder: Path, path: Path) -> str | None:
+    """`path` relative to `folder` with forward slashes, or None where it lies elsewhere."""
+    for a, b in ((folder.absolute(), path.absolute()), (folder.resolve(), path.resolve())):
+        if b.is_relative_to(a) and ".." not in b.parts:
+            return b.relative_to(a).as_posix()
+    return None
+
+
+def _new_image_paths(cohort: Cohort, kept: Mapping[Path, str]) -> dict[Path, str]:
+    """images/NAME where the name is unique, else images/CASE_ID/NAME: file names are part of the fingerprint."""
+    new = {case.image: case for case in cohort if case.image not in kept}
+    taken = {path.casefold() for path in kept.values()}
+    names = Counter(image.name.casefold() for image in new)
+    paths = {}
+    for image, case in new.items():
+        path = f"images/{image.name}"
+        if names[image.name.casefold()] > 1 or path.casefold() in taken:
+            path = f"images/{file_name(case.case_id)}/{image.name}"
+        number = 2
+        while path.casefold() in taken:
+            path, number = f"images/{file_name(case.case_id)}/{number}/{image.name}", number + 1
+        taken.add(path.casefold())
+        paths[image] = path
+    return paths
+
+
+def _studies_of(cohort: Cohort) -> Iterator[tuple[str, list[Case]]]:
+    """Study ids in the order of their first case, each with its cases."""
+    studies: dict[str, list[Case]] = {}
+    for case in cohort:
+        studies.setdefault(case.study_id, []).append(case)
+    yield from studies.items()
+
+
+def _rows(cohort: Cohort) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]:
+    studies: list[dict[str, Any]] = []
+    per_image: dict[str, dict[str, str]] = {}
+    for study_id, cases in _studies_of(cohort):
+        patients = sorted({case.patient_id for case in cases})
+        if len(patients) > 1:
+            raise LayoutError(f"Study {study_id!r} belongs to several patients: {patients}.", "Give it one patient.")
+        row = {"study_id": study_id, "patient_id": patients[0], "label": cases[0].label, "split": cases[0].split or ""}
+        for column in ("label", "split"):
+            # a study whose images differ leaves its cell empty and every image states its own
+            if len({getattr(case, column) for case in cases}) > 1:
+                row[column] = ""
+                for case in cases:
+                    per_image.setdefault(case.case_id, {})[column] = getattr(case, column) or ""
+        if not study_id or not patients[0]:
+            raise LayoutError(f"Study {study_id!r} of patient {patients[0]!r} has an empty id.", "Name both.")
+        studies.append(row)
+    facts = sorted({name for case in cohort for name, text in case.facts.items() if text})
+    images = []
+    for case in cohort:
+        if not case.case_id:
+            raise LayoutError(f"The case of {case.image} has an empty id.", "Name it.")
+        own: dict[str, Any] = {"image_id": case.case_id, "study_id": case.study_id, "view": case.view}
+        if len(case.shape or case.spacing_mm or (0, 0)) == 2:
+            height, width = case.shape or ("", "")
+            down, across = case.spacing_mm or ("", "")
+            own |= {"width": width, "height": height, "row_spacing_mm": down, "col_spacing_mm": across}
+        else:
+            own |= {"grid": _joined(case.shape), "grid_mm": _joined(case.spacing_mm)}
+        own |= {FACT + name: text for name, text in case.facts.items()} | per_image.get(case.case_id, {})
+        images.append(own)
+    return studies, images, facts
+
+
+def _joined(sizes: Sequence[float] | None) -> str:
+    """Sizes along the axes of a volume in one cell; every digit is kept."""
+    return " ".join(str(size) for size in sizes or ())
+
+
+def _write_regions(cohort: Cohort, destination: Path) -> list[dict[str, Any]]:
+    masks = [r for case in cohort for r in case.regions if isinstance(r, Mask)]
+    kept = {m.source: p for m in masks if isinstance(m.source, Path) and (p := _under(destination, m.source))}
+    taken = {path.casefold() for path in kept.values()}
+    records = []
+    for case in cohort:
+        for region in case.regions:
+            relative = ""
+            if isinstance(region, Mask):
+                relative = kept.get(region.source, "") if isinstance(region.source, Path) else ""
+                if not relative:
+                    suffix = "png" if region.pixels().ndim == 2 else "nii.gz"
+                    relative = _new_path("regions/mask", case.case_id, region.tag.label, suffix, taken)
+                    _place(destination / relative, partial(_save_mask, case, region))
+                    # what was written is this mask alone: 1 is inside, whatever number it had
+                    region = replace(region, value=None)
+            if isinstance(region, Gaze):
+                # a file that is there stays as it is: the old tables may still name it
+                fits = partial(_holds, destination, bytes_of_gaze(region))
+                relative = _new_path("regions/gaze", case.case_id, region.tag.reader, "npy", taken, fits)
+                if not (destination / relative).exists():
+                    _place(destination / relative, partial(save_gaze, region))
+            records.append(record_of_region(case.case_id, region, relative))
+    return records
+
+
+def _save_mask(case: Case, mask: Mask, path: Path) -> None:
+    pixels = mask.pixels()
+    if pixels.ndim == 3:
+        from sightline.io.nifti import read_volume, write_volume
+
+        # in place with the volume it lies on; the temporary name says nothing of the format
+        written = path.with_name(path.name + ".nii.gz")
+        write_volume(written, pixels.astype(np.uint8), read_volume(case.image).affine)
+        written.replace(path)
+        return
+    from PIL import Image
+
+    Image.fromarray(mask.pixels().astype(np.uint8) * np.uint8(255)).save(path, format="PNG")
+
+
+def _holds(destination: Path, content: bytes, relative: str) -> bool:
+    """Whether a file does not exist, or holds just this."""
+    path = destination / relative
+    return not path.exists() or (path.is_file() and path.read_bytes() == content)
+
+
+def _new_path(
+    folder: str, case_id: str, word: str | None, suffix: str, taken: set[str], fits: Callable[[str], bool] | None = None
+) -> str:
+    stem = file_name(case_id) + (f"__{file_name(word)}" if word else "")
+    path, number = f"{folder}/{stem}.{suffix}", 2
+    while path.casefold() in taken or (fits is not None and not fits(path)):
+        path, number = f"{folder}/{stem}__{number}.{suffix}", number + 1
+    taken.add(path.casefold())
+    return path
+
+
+def _place(path: Path, make: Callable[[Path], object]) -> None:
+    """Make a file under a temporary name and rename it: it is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}{STAGED}")
+    make(temporary)
+    temporary.replace(path)
+
+
+def _stage_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    with path.with_name(path.name + STAGED).open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore", lineterminator="\r\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _stage(path: Path, text: str) -> None:
+    with path.with_name(path.name + STAGED).open("w", encoding="utf-8", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _json(record: Mapping[str, Any]) -> str:
+    # numpy scalars become the Python number of the same value
+    return json.dumps(record, allow_nan=False, default=lambda value: value.item())

@@ -1,0 +1,155 @@
+"""FracAtlas (Abedeen et al. 2023, Sci Data 10:521, doi:10.1038/s41597-023-02432-4) in its published layout.
+
+    dataset.csv                                       one row an image: body part, view, hardware, fractured, ...
+    images/Fractured, images/Non_fractured            JPEG files
+    Annotations/COCO JSON/COCO_fracture_masks.json    boxes and polygons of the fractures
+    groups.csv (optional, ours)                       columns that join images of one patient
+
+The data set has no patient ids. `fracture_count` says how many fractures were marked and so gives the label away:
+it is left out of the facts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from PIL import Image
+
+from sightline.data.datasets.coco import (
+    annotations_by_image,
+    group_of,
+    image_records,
+    read_groups,
+    regions_of_annotation,
+)
+from sightline.data.split import split_cohort
+from sightline.errors import LayoutError
+from sightline.io.tables import Row, read_json, read_table
+from sightline.structures.case import Case, Cohort
+
+CLASSES = ("no fracture", "fracture")
+FOLDERS = {"0": "Non_fractured", "1": "Fractured"}
+VIEWS = ("frontal", "lateral", "oblique")
+FACTS = ("hand", "leg", "hip", "shoulder", "mixed", "hardware", "multiscan", *VIEWS)
+ORIENTATION = 0x0112  # EXIF tag
+MASKS = "Annotations/COCO JSON/COCO_fracture_masks.json"
+
+
+def read(
+    source: Path,
+    fractions: Sequence[float] | None = (0.7, 0.1, 0.2),
+    seed: int = 0,
+    contradictions: Literal["refuse", "set aside"] = "refuse",
+) -> Cohort:
+    """Read FracAtlas or a part of it.
+
+    Every annotation becomes a Box and a Polygon with role `finding` and label `fracture`. The view is the marked
+    projections joined by `+`. Without `groups.csv` every image counts as its own patient, and `about` says so.
+
+    Args:
+        source: folder that holds dataset.csv, images and Annotations.
+        fractions: share of train, val and test, grouped and stratified (`split_cohort`); None leaves cases unassigned.
+        seed: of the split.
+        contradictions: whether images on which folder, table and annotations disagree are refused, or left out and
+            listed in `about`.
+
+    Raises:
+        LayoutError: missing tables or columns, wrong cells, contradictions.
+    """
+    source = Path(source)
+    rows = read_table(source / "dataset.csv", ["image_id", *FACTS, "fractured"], key="image_id")
+    for row in rows:
+        for column in (*FACTS, "fractured"):
+            if row[column] not in ("0", "1"):
+                raise row.error(column, f"is {row[column]!r}, expected 0 or 1")
+    document = read_json(source / MASKS)
+    sizes = {image["file_name"]: image for image in image_records(document, source / MASKS)}
+    marks = annotations_by_image(document, source / MASKS)
+
+    wrong = _contradictions(source, rows, set(sizes), marks)
+    if wrong and contradictions == "refuse":
+        listed = "\n  ".join(f"{image}: {what}" for image, what in list(wrong.items())[:10])
+        raise LayoutError(
+            f"{source}: {len(wrong)} images contradict themselves:\n  {listed}\n",
+            'Restore or mend these files, or read with contradictions="set aside".',
+        )
+    rows = [row for row in rows if row["image_id"] not in wrong]
+    path = source / "groups.csv"
+    groups = group_of(
+        read_groups(path, "image_id") if path.is_file() else None, [row["image_id"] for row in rows], path
+    )
+    cases: list[Case] = []
+    turned: list[str] = []
+    for row in rows:
+        name = row["image_id"]
+        size = sizes.get(name)
+        image = source / "images" / FOLDERS[row["fractured"]] / name
+        shape = (size["height"], size["width"]) if size else None
+        if shape is not None and _stored_on_its_side(image):
+            shape, turned = (shape[1], shape[0]), [*turned, Path(name).stem]
+        cases.append(
+            Case(
+                case_id=Path(name).stem,
+                study_id=Path(name).stem,
+                patient_id=Path(groups[name]).stem,
+                image=image,
+                label=CLASSES[int(row["fractured"])],
+                regions=tuple(
+                    region
+                    for mark in marks.get(name, [])
+                    for region in regions_of_annotation(mark, "fracture", source / MASKS)
+                ),
+                view="+".join(view for view in VIEWS if row[view] == "1"),
+                shape=shape,
+                facts={fact: row[fact] for fact in FACTS},
+            )
+        )
+    about = {"layout": "FracAtlas", "source": "doi:10.6084/m9.figshare.22363012", "licence": "CC BY 4.0"}
+    if path.is_file():
+        about["patients"] = "groups.csv (near-duplicates and neighbouring ids): FracAtlas has no patient ids"
+    else:
+        about["patients"] = "WARNING: no groups.csv, every image counts as its own patient; splits may leak patients"
+    if turned:
+        about["stored on their side"] = f"{', '.join(turned)}: stated sizes swapped, as EXIF turns these pictures"
+    unmarked = [case.case_id for case in cases if case.label == "fracture" and not case.regions]
+    if unmarked:
+        about["fractures without a mark"] = f"{len(unmarked)}: {', '.join(unmarked)}"
+    if wrong:
+        about["set aside"] = f"{len(wrong)}: {', '.join(wrong)}"
+    cohort = Cohort("FracAtlas", CLASSES, tuple(cases), source, about)
+    return cohort if fractions is None else split_cohort(cohort, fractions, seed)
+
+
+def _stored_on_its_side(path: Path) -> bool:
+    """Whether EXIF turns the picture by a quarter: sizes are stated as stored, but the marks were drawn as shown."""
+    try:
+        with Image.open(path) as picture:
+            return picture.getexif().get(ORIENTATION) in (5, 6, 7, 8)
+    except (OSError, ValueError, SyntaxError):
+        return False  # the audit reports pictures that do not decode
+
+
+def _contradictions(source: Path, rows: list[Row], sized: set[str], marks: dict[str, list[Any]]) -> dict[str, str]:
+    """Image -> what its folder, its row and its annotations disagree about."""
+    on_disk = {
+        flag: {path.name for path in (source / "images" / name).glob("*") if path.is_file()}
+        for flag, name in FOLDERS.items()
+    }
+    wrong = {}
+    for row in rows:
+        name, flag = row["image_id"], row["fractured"]
+        other = "1" if flag == "0" else "0"
+        if name in on_disk[other]:
+            also = " and there as well" if name in on_disk[flag] else ""
+            wrong[name] = f"lies in images/{FOLDERS[other]}{also}, but dataset.csv says fractured = {flag}"
+        elif name not in on_disk[flag]:
+            wrong[name] = f"is in dataset.csv, but not in images/{FOLDERS[flag]}"
+        elif flag == "0" and marks.get(name):
+            wrong[name] = "has fracture annotations, but dataset.csv says fractured = 0"
+    known = {row["image_id"] for row in rows}
+    wrong |= dict.fromkeys(sorted((sized | set(marks)) - known), "has annotations, but no row in dataset.csv")
+    for flag, names in on_disk.items():
+        wrong |= dict.fromkeys(names - known, f"lies in images/{FOLDERS[flag]}, but has no row in dataset.csv")
+    return dict(sorted(wrong.items()))

@@ -1,0 +1,1 @@
+"""Layouts with the gaze of readers."""

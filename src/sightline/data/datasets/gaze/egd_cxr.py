@@ -1,0 +1,186 @@
+"""EGD-CXR 1.0.0 (Karargyris 2021): chest radiographs a radiologist read while a tracker followed her eyes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from sightline.data.datasets.gaze.egd_cxr_tables import (
+    SCREEN,
+    Gazes,
+    Record,
+    read_boxes,
+    read_gaze,
+    read_ids,
+    read_master,
+)
+from sightline.data.datasets.gaze.fixations import Viewing, viewing_of
+from sightline.data.datasets.gaze.mimic_cxr import find_images
+from sightline.data.split import split_cohort
+from sightline.errors import CohortError, LayoutError, SightlineError
+from sightline.io.image import read_size
+from sightline.structures.case import Case, Cohort
+from sightline.structures.gaze import Gaze
+from sightline.structures.regions import Box, Mask, Region
+from sightline.structures.tag import Tag
+
+CLASSES = ("Normal", "CHF", "pneumonia")
+READER = "EGD radiologist"
+# the published pictures have about 3056 rows; the authors' effective spread there is 75 px (spec 3.3)
+SPREAD_PX, SPREAD_OF_PX = 75.0, 3056.0
+_ORGANS = (("left_lung", "pneumonia"), ("right_lung", "pneumonia"), ("aortic_knob", None))
+_HEART = ("mediastinum", "mediastanum")
+
+
+def read(
+    source: Path,
+    *,
+    gaze: Literal["samples", "fixations"] = "samples",
+    images: Path | None = None,
+    id_list: Path | None = None,
+    heart: Literal["mediastinum", "cardiac_silhouette"] = "mediastinum",
+    correct_drift: bool = False,
+    screen_width_mm: float | None = None,
+    distance_mm: float | None = None,
+    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
+    seed: int = 0,
+) -> Cohort:
+    """The cohort of a tree in the published layout.
+
+    Images are not part of EGD-CXR: they come from MIMIC-CXR, as DICOM under `files/`, or exported to PNG or JPEG, in
+    the tree or in a folder of their own.
+
+    Args:
+        source: folder with master_sheet.csv.
+        gaze: raw 60 Hz `samples` (eye_gaze.csv) or `fixations` (fixations.csv).
+        images: folder of the images, with MIMIC-CXR's paths or flat; the tree itself by default.
+        id_list: csv of the ids to keep (Watanabe 2022 publishes one of 1,017).
+        heart: the organ of the class CHF: the mediastinum's mask (the papers'), or the box of the cardiac silhouette.
+        correct_drift: shift each session by what its calibration pictures say; places are then not held
+            against the table's own.
+        screen_width_mm: width of the screen the images were read on, where you know it; with the distance it gives
+            source pixels a degree.
+        distance_mm: from the eyes to the screen.
+        fractions: shares of patients in train, val and test.
+        seed: of the split.
+
+    Raises:
+        LayoutError: a file or column is missing, no image is there, or gaze disagrees with its own table.
+    """
+    records, lines = read_master(source / "master_sheet.csv", CLASSES)
+    counts: Counter[str] = Counter({"records": len(records), "lines of the master sheet": lines})
+    every = {record.dicom_id: record for record in records}
+    wanted = every
+    if id_list is not None:
+        ids = read_ids(id_list)
+        absent = sorted(ids - every.keys())
+        if absent:
+            raise LayoutError(
+                f"{id_list} names {len(absent)} ids that the master sheet has not, e.g. {absent[0]}.",
+                "Use the list that belongs to this release.",
+            )
+        wanted = {i: record for i, record in every.items() if i in ids}
+        counts["not on the id list"] = len(every) - len(wanted)
+    counts["no class, or several"] = sum(len(record.marks) != 1 for record in wanted.values())
+    wanted = {i: record for i, record in wanted.items() if len(record.marks) == 1}
+    viewing = viewing_of(SCREEN, screen_width_mm, distance_mm)
+    if not wanted:
+        raise LayoutError(
+            f"{source / 'master_sheet.csv'}: no record is left (of {len(every)}).",
+            "Each image needs exactly one of Normal, CHF and pneumonia, and must be on the id list.",
+        )
+    files = find_images(images or source, {i: record.path for i, record in wanted.items()})
+    counts["image missing"] = len(wanted) - len(files)
+    shapes = {dicom_id: read_size(path) for dicom_id, path in files.items()}
+    table = source / ("eye_gaze.csv" if gaze == "samples" else "fixations.csv")
+    gazes = read_gaze(table, every, shapes, gaze, correct_drift=correct_drift)
+    boxes = read_boxes(source / "bounding_boxes.csv", "cardiac silhouette") if heart == "cardiac_silhouette" else {}
+    cases = []
+    for dicom_id, path in files.items():
+        regions = (
+            *_gaze(gazes, wanted[dicom_id], gaze, shapes[dicom_id], viewing),
+            *_organs(source, dicom_id, shapes[dicom_id], boxes, counts),
+        )
+        cases.append(_case(wanted[dicom_id], path, shapes[dicom_id], regions))
+    counts["without gaze"] = sum(not any(isinstance(r, Gaze) for r in case.regions) for case in cases)
+    about = {
+        "layout": "EGD-CXR 1.0.0",
+        "licence": "PhysioNet Credentialed Health Data License 1.5.0 (a phantom has none)",
+        "counts": ", ".join(f"{name} {n}" for name, n in counts.items() if n or name == "records"),
+        f"{gaze}": ", ".join(f"{name} {n}" for name, n in gazes.counts.items()),
+        "calibration pictures": f"{len(gazes.calibration_ids)} ids, none of them in any map",
+    }
+    try:
+        return split_cohort(Cohort("egd_cxr", CLASSES, tuple(cases), source, about), fractions, seed)
+    except CohortError as error:
+        raise LayoutError(f"{source}: {error.message}", error.remedy) from None
+
+
+def _case(record: Record, path: Path, shape: tuple[int, int], regions: tuple[Region, ...]) -> Case:
+    return Case(
+        case_id=record.dicom_id, study_id=record.study_id, patient_id=record.patient_id, image=path,
+        label=record.marks[0], regions=regions, view="frontal", shape=shape, facts=dict(record.facts),
+    )  # fmt: skip
+
+
+def _gaze(
+    gazes: Gazes,
+    record: Record,
+    kind: Literal["samples", "fixations"],
+    shape: tuple[int, int],
+    viewing: Viewing | None,
+) -> tuple[Region, ...]:
+    dicom_id = record.dicom_id
+    if dicom_id not in gazes.places or not len(gazes.places[dicom_id]):
+        return ()
+    spread = SPREAD_PX * max(shape) / SPREAD_OF_PX
+    # how many source pixels a screen pixel shows: images were fitted to the screen
+    source_px = shape[1] / (SCREEN[1] - record.pads[2] - record.pads[3])
+    px_per_deg = None if viewing is None else viewing.screen_px_per_deg * source_px
+    numbers = (gazes.places[dicom_id], gazes.start_s[dicom_id], gazes.dwell_s[dicom_id])
+    return (Gaze(*numbers, kind, px_per_deg, spread, Tag("gaze", None, READER)),)
+
+
+def _organs(
+    source: Path,
+    dicom_id: str,
+    shape: tuple[int, int],
+    boxes: Mapping[str, tuple[float, float, float, float]],
+    counts: Counter[str],
+) -> tuple[Region, ...]:
+    """Masks of lungs, heart and aortic knob, each with the class whose finding would lie there."""
+    folder = next(
+        (
+            f
+            for name in (dicom_id, dicom_id.upper())
+            if (f := source / "audio_segmentation_transcripts" / name).is_dir()
+        ),
+        None,
+    )
+    regions: list[Region] = []
+    names = [*_ORGANS]
+    if not boxes:
+        names += [(name, "CHF") for name in _HEART]
+    for name, label in names:
+        path = None if folder is None else folder / f"{name}.png"
+        if path is not None and path.is_file():
+            try:
+                pixels = Mask(path).pixels()
+            except SightlineError:
+                counts["mask that does not decode"] += 1
+                continue
+            if pixels.shape != shape:
+                counts["mask of another size"] += 1
+            elif not pixels.any():
+                counts["empty mask"] += 1
+            else:
+                regions.append(Mask(path, Tag("organ", label)))
+    if dicom_id in boxes:
+        r0, c0, r1, c1 = boxes[dicom_id]
+        if r1 > r0 and c1 > c0:
+            regions.append(Box((r0, c0), (r1, c1), Tag("organ", "CHF")))
+    if not regions:
+        counts["without organs"] += 1
+    return tuple(regions)

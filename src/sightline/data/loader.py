@@ -1,0 +1,299 @@
+"""A cohort as batches: every image of every epoch is a function of (seed, epoch, position) alone.
+
+So an epoch can be repeated, or entered in the middle, and gives the same bytes: the loader has no state to save.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from sightline.data.targets.gaze_choice import GazeChoice
+from sightline.data.targets.region_choice import RegionChoice
+from sightline.data.targets.region_targets import targets_of
+from sightline.data.views.cache import CACHE_BYTES, Pictures, Volumes, refuse_other_images
+from sightline.data.views.crops import Corners, largest_box
+from sightline.data.views.image_view import View
+from sightline.data.views.volume_view import VolumeView
+from sightline.errors import CohortError, SightlineError
+from sightline.structures.case import Case, Cohort
+from sightline.structures.evidence import Batch
+from sightline.structures.frame import Frame
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image ready for a batch: pixels [c, *s], target [k or 1, *s] or None, guided [k], box [4] or None."""
+
+    image: NDArray[np.float32]
+    label: int
+    target: NDArray[np.uint8 | np.float32] | None
+    guided: NDArray[np.bool_]
+    frame: Frame
+    case_id: str
+    box: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
+class Key:
+    """Which image, and which draw of its augmentation; epoch -1 means the test-time view.
+
+    Attributes:
+        index: position in the cohort.
+        epoch: of the training.
+        draw: how often the image came before in this epoch, where images are repeated.
+    """
+
+    index: int
+    epoch: int
+    draw: int = 0
+
+
+class CohortItems(Dataset[Item]):
+    """The items of a cohort by Key.
+
+    Args:
+        cohort: cases to serve.
+        view: framing and augmentation.
+        regions: which regions or gaze guide; None serves no targets.
+        boxes: serve the largest finding box of each case; a RegionChoice serves only those within its `share`.
+        channels: channels the network takes (1 or 3).
+        seed: seed of the augmentation.
+        cache_bytes: memory for reduced pictures.
+    """
+
+    def __init__(
+        self,
+        cohort: Cohort,
+        view: View | VolumeView,
+        regions: RegionChoice | GazeChoice | None = None,
+        *,
+        boxes: bool | RegionChoice | GazeChoice = False,
+        channels: int = 3,
+        seed: int = 0,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        self.cohort = cohort
+        self.view = view
+        self.regions = regions
+        self.boxes = boxes is not False
+        self.channels = channels
+        self.seed = seed
+        refuse_other_images(cohort, isinstance(view, VolumeView))
+        self.pictures: Pictures | Volumes = (
+            Volumes(cohort, view, cache_bytes) if isinstance(view, VolumeView) else Pictures(cohort, view, cache_bytes)
+        )
+        self._targets = targets_of(cohort, regions, cache_bytes // 8) if regions is not None else None
+        # boxes are of findings, whatever role the choice names
+        self._boxed = replace(boxes, role="finding").patients(cohort) if isinstance(boxes, RegionChoice) else None
+        self._finding: dict[int, Corners | None] = {}
+
+    def __len__(self) -> int:
+        """Number of cases."""
+        return len(self.cohort)
+
+    @property
+    def repeats(self) -> int:
+        """How often each picture comes in an epoch."""
+        patches = None if isinstance(self.view, VolumeView) else self.view.patches
+        return 1 if patches is None else patches.per_picture
+
+    def images_per_epoch(self, *, balance: Balance = "none") -> int:
+        """How many images `training_batches` serves an epoch, but for a last one that is left out."""
+        return self.repeats * balanced_length(self.labels, balance)
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Class index of every case, [n]."""
+        return np.array([self.cohort.class_index(case.label) for case in self.cohort], dtype=np.int64)
+
+    def __getitem__(self, key: Key) -> Item:
+        """The item of a key."""
+        case = self.cohort[key.index]
+        words = [self.seed, max(key.epoch, 0), key.index]
+        rng = np.random.default_rng([*words, key.draw] if key.draw else words)
+        shown = self.pictures.show(key.index, rng if key.epoch >= 0 else None)
+        target, guided = None, np.zeros(len(self.cohort.classes), dtype=bool)
+        if self._targets is not None:
+            target, guided = self._targets.draw(key.index, shown.source, shown.frame)
+        return Item(
+            _channels(shown.image, self.channels),
+            shown.label,
+            target,
+            guided,
+            shown.frame,
+            case.case_id,
+            self._box(key.index, case, shown.frame) if self.boxes else None,
+        )
+
+    def _box(self, index: int, case: Case, frame: Frame) -> NDArray[np.float32]:
+        if index not in self._finding:
+            hidden = self._boxed is not None and case.patient_id not in self._boxed
+            self._finding[index] = None if hidden else largest_box(case)
+        return box_on_grid(self._finding[index], frame)
+
+
+def box_on_grid(corners: Corners | None, frame: Frame) -> NDArray[np.float32]:
+    """A box of the source picture as centre row, centre column, height and width, in fractions of a grid: float32 [4].
+
+    The centre is carried to the grid, the sides are scaled: on a turned grid the box stays upright and keeps its size.
+    NaN without a box, or where its centre has left the grid.
+    """
+    box = np.full(4, np.nan, dtype=np.float32)
+    if corners is not None:
+        shape = np.array(frame.shape, dtype=np.float64)
+        low, high = np.array(corners[:2]), np.array(corners[2:])
+        centre = frame.unmap_points((low + high) / 2.0) / shape
+        if (centre >= 0.0).all() and (centre <= 1.0).all():
+            box[:2], box[2:] = centre, (high - low) / frame.scale / shape
+    return box
+
+
+def _channels(image: NDArray[np.float32], wanted: int) -> NDArray[np.float32]:
+    """Grey as one plane is left to the network to repeat; colour is averaged where one channel is wanted."""
+    if image.shape[0] == wanted or image.shape[0] == 1:
+        return image
+    return image.mean(axis=0, keepdims=True, dtype=np.float32)
+
+
+def collate(items: Sequence[Item]) -> Batch:
+    """Items to a Batch."""
+    depth = max(item.image.shape[0] for item in items)
+    images = np.stack([np.broadcast_to(item.image, (depth, *item.image.shape[1:])) for item in items])
+    targets: Tensor | None = None
+    if items[0].target is not None:
+        targets = torch.from_numpy(np.stack([item.target for item in items if item.target is not None]))
+    return Batch(
+        images=torch.from_numpy(np.ascontiguousarray(images)),
+        labels=torch.tensor([item.label for item in items], dtype=torch.int64),
+        targets=targets,
+        guided=torch.from_numpy(np.stack([item.guided for item in items])),
+        frames=tuple(item.frame for item in items),
+        case_ids=tuple(item.case_id for item in items),
+        boxes=None if items[0].box is None else torch.from_numpy(np.stack([i.box for i in items if i.box is not None])),
+    )
+
+
+Balance = Literal["none", "most", "least"]
+
+
+def epoch_order(
+    n: int, seed: int, epoch: int, labels: NDArray[np.int64] | None = None, balance: Balance = "most"
+) -> NDArray[np.int64]:
+    """The shuffled order of an epoch: a permutation of range(n) that depends on seed and epoch alone.
+
+    With labels [n], every class comes as often as the one with the `most` images (each of its images equally often,
+    and some of them, drawn anew each epoch, once more), or the `least`: as many of each, drawn anew each epoch.
+    """
+    random = np.random.default_rng([seed, epoch, n, 1])
+    if labels is None:
+        order: NDArray[np.int64] = random.permutation(n)
+        return order
+    counts = np.unique(labels, return_counts=True)[1]
+    most = counts.min() if balance == "least" else counts.max()
+    repeated = []
+    for label in np.unique(labels):
+        own = np.flatnonzero(labels == label)
+        whole, rest = divmod(int(most), len(own))
+        repeated += [np.tile(own, whole), random.permutation(own)[:rest]]
+    order = random.permutation(np.concatenate(repeated))
+    return order
+
+
+def balanced_length(labels: NDArray[np.int64], balance: Balance = "most") -> int:
+    """How many images an epoch has where every class present comes as often as the largest, or the smallest, one."""
+    counts = np.unique(labels, return_counts=True)[1]
+    if balance == "none" or not len(counts):
+        return len(labels)
+    return int((counts.min() if balance == "least" else counts.max()) * len(counts))
+
+
+def training_batches(
+    items: CohortItems,
+    *,
+    epoch: int,
+    batch_size: int,
+    first_batch: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    workers: int = 0,
+    balance: Balance = "none",
+    repeats: int = 1,
+) -> Iterator[Batch]:
+    """The batches of one epoch, from `first_batch` on; on several devices each rank takes its own share.
+
+    A last batch of a single image is joined to none and left out: batch norm cannot train on it. With `balance`
+    classes come equally often (`epoch_order`), with `repeats` all images do; one that comes again is augmented anew.
+    """
+    if len(items) == 0:
+        raise CohortError("There is no case to train on.", "Check the cohort's splits and the recipe's train_on.")
+    order = epoch_order(len(items), items.seed, epoch, items.labels if balance != "none" else None, balance)
+    if repeats > 1:
+        order = np.random.default_rng([items.seed, epoch, 2]).permutation(np.tile(order, repeats))
+    came: dict[int, int] = {}
+    draws = []
+    for index in order.tolist():
+        draws.append(came.get(index, 0))
+        came[index] = draws[-1] + 1
+    every = [Key(int(index), epoch, draw) for index, draw in zip(order, draws, strict=True)]
+    step = batch_size * world
+    blocks = [every[i : i + step] for i in range(0, len(every), step)]
+    if len(blocks) > 1 and len(blocks[-1]) // world < 2:
+        blocks.pop()
+    keys = [block[rank::world] for block in blocks[first_batch:]]
+    return _serve(items, keys, workers)
+
+
+def batches_per_epoch(n: int, batch_size: int, world: int = 1) -> int:
+    """How many batches `training_batches` gives for n images (`balanced_length` of them where it balances)."""
+    full, rest = divmod(n, batch_size * world)
+    return max(1, full + (1 if rest // world >= 2 else 0))
+
+
+def test_batches(items: CohortItems, *, batch_size: int, workers: int = 0) -> Iterator[Batch]:
+    """Every case once, in order, in its test-time view."""
+    keys = [
+        [Key(i, -1) for i in range(start, min(start + batch_size, len(items)))]
+        for start in range(0, len(items), batch_size)
+    ]
+    return _serve(items, keys, workers)
+
+
+class _Told(Dataset[Item | SightlineError]):
+    """Items, or the error as a value: one raised in a worker process would arrive as the text of a traceback."""
+
+    def __init__(self, items: CohortItems) -> None:
+        self.items = items
+
+    def __getitem__(self, key: Key) -> Item | SightlineError:
+        try:
+            return self.items[key]
+        except SightlineError as error:
+            return error
+
+
+def _collate_told(items: Sequence[Item | SightlineError]) -> Batch | SightlineError:
+    errors = [item for item in items if isinstance(item, SightlineError)]
+    return errors[0] if errors else collate([item for item in items if isinstance(item, Item)])
+
+
+def _serve(items: CohortItems, keys: list[list[Key]], workers: int) -> Iterator[Batch]:
+    loader: DataLoader[Item | SightlineError] = DataLoader(
+        _Told(items),
+        batch_sampler=keys,
+        collate_fn=_collate_told,
+        num_workers=workers,
+        # the loader's own seed draw must not move torch's generator: runs are repeatable without it
+        generator=torch.Generator().manual_seed(0),
+    )
+    for batch in loader:
+        if isinstance(batch, SightlineError):
+            raise batch
+        yield batch

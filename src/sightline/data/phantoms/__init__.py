@@ -1,0 +1,1 @@
+"""Drawn cohorts with known truth."""

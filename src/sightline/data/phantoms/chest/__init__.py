@@ -1,0 +1,1 @@
+"""Chest radiographs that a simulated reader looked at."""

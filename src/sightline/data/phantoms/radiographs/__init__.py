@@ -1,0 +1,1 @@
+"""Radiographs of wrists and femurs, with fractures, markers and hardware."""

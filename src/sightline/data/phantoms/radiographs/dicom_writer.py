@@ -1,0 +1,83 @@
+"""A phantom as a digital radiography (DX) DICOM object."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+from sightline.structures.frame import FloatArray
+
+DX_FOR_PRESENTATION = "1.2.840.10008.5.1.4.1.1.1.1"
+BLACK, WHITE = 240, 3700
+
+
+def write_dicom(
+    picture: FloatArray,
+    path: Path,
+    *,
+    seed: int,
+    patient_id: str,
+    study_id: str,
+    case_id: str,
+    number: int,
+    view: str,
+    side: str,
+    body_part: str,
+    pixel_mm: float,
+    inverted: bool,
+) -> None:
+    """Write grey values 0 to 1 [H, W] as 12 bits in 16, with a window that shows them as they were drawn.
+
+    `inverted` stores as MONOCHROME1 (low is bright), else as MONOCHROME2; `number` is the instance number within the
+    study. UIDs are made of seed and ids, so that the same phantom has the same UIDs.
+    """
+    stored = np.rint(BLACK + np.clip(picture, 0.0, 1.0) * (WHITE - BLACK)).astype(np.uint16)
+    if inverted:
+        stored = (4095 - stored).astype(np.uint16)
+    low, high = int(4095 - WHITE if inverted else BLACK), int(4095 - BLACK if inverted else WHITE)
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = DX_FOR_PRESENTATION
+    meta.MediaStorageSOPInstanceUID = _uid("image", seed, case_id)
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+    data.SOPClassUID = DX_FOR_PRESENTATION
+    data.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
+    data.StudyInstanceUID = _uid("study", seed, study_id)
+    data.SeriesInstanceUID = _uid("series", seed, case_id)
+    data.PatientID, data.PatientName = patient_id, f"Phantom^{patient_id}"
+    data.PatientBirthDate, data.PatientSex = "", ""
+    data.StudyDate, data.StudyTime, data.StudyID = "20200101", "120000", study_id
+    data.AccessionNumber, data.ReferringPhysicianName = "", ""
+    data.Modality, data.Manufacturer, data.PresentationIntentType = "DX", "sightline phantom", "FOR PRESENTATION"
+    data.SeriesNumber, data.InstanceNumber = number, number
+    data.ImageType = ["DERIVED", "PRIMARY"]
+    data.ContentDate, data.ContentTime = "20200101", "120000"
+    data.BodyPartExamined, data.ViewPosition, data.SeriesDescription = body_part, view_code(view), view
+    data.ImageLaterality, data.Laterality = side, side
+    data.PatientOrientation = ["", ""]
+    data.ImagerPixelSpacing = [f"{pixel_mm:.6g}", f"{pixel_mm:.6g}"]
+    data.Rows, data.Columns = picture.shape
+    data.SamplesPerPixel, data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 1, 16, 12, 11, 0
+    data.PhotometricInterpretation = "MONOCHROME1" if inverted else "MONOCHROME2"
+    data.PresentationLUTShape = "INVERSE" if inverted else "IDENTITY"
+    data.PixelIntensityRelationship, data.PixelIntensityRelationshipSign = "LOG", -1 if inverted else 1
+    data.RescaleIntercept, data.RescaleSlope, data.RescaleType = "0", "1", "US"
+    data.LossyImageCompression, data.BurnedInAnnotation = "00", "YES"
+    # PS3.3 C.11.2.1.2: value c - 0.5 lies in the window's middle, its ends are (w - 1) / 2 away
+    data.WindowWidth, data.WindowCenter = str(high - low + 1), str((low + high + 1) / 2.0)
+    data.PixelData = stored.tobytes()
+    data.save_as(path, enforce_file_format=True)
+
+
+def view_code(view: str) -> str:
+    """The code of a view for ViewPosition (PS3.3 C.8.11.5 terms where there is one)."""
+    if "oblique" in view:
+        return "RLO" if "supinated" in view else "LLO"
+    return view.split()[0]
+
+
+def _uid(*parts: object) -> str:
+    return str(generate_uid(entropy_srcs=["sightline phantom", *map(str, parts)]))

@@ -1,0 +1,1 @@
+"""CTs of spines with fractured vertebrae."""

@@ -1,0 +1,1 @@
+"""From a CT to straightened patches along its spine, and back."""

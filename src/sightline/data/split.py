@@ -1,0 +1,155 @@
+"""Training, validation and test parts: no patient in two of them, every class in each as evenly as groups allow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sightline.errors import CohortError
+from sightline.structures.case import SPLITS, Case, Cohort, Split
+
+TRIES = 16
+
+
+def split_cohort(
+    cohort: Cohort,
+    fractions: Sequence[float] = (0.7, 0.1, 0.2),
+    seed: int = 0,
+    group: Callable[[Case], str] | None = None,
+) -> Cohort:
+    """Assign every case to train, val or test; whole groups only, stratified by label.
+
+    Groups are taken in random order and each goes where the class counts then lie closest to `fractions` (chi-square
+    distance); the best of 16 orders is kept. The same cohort, fractions and seed give the same split.
+
+    Args:
+        cohort: cases; splits they have are replaced.
+        fractions: share of images wanted in train, val and test; must add up to 1, zeros leave a part empty.
+        seed: of the random orders.
+        group: what may not be divided; default the patient. Groups must not divide a patient.
+
+    Raises:
+        CohortError: fractions that are no shares, fewer groups than parts, or groups that divide a patient.
+    """
+    shares = np.array([float(f) for f in fractions])
+    if len(shares) != 3 or not np.isfinite(shares).all() or (shares < 0).any() or not math.isclose(shares.sum(), 1.0):
+        raise CohortError(
+            f"Split fractions must be three shares (train, val, test) that add up to 1; got {list(fractions)}.",
+            "For example 0.7 0.1 0.2.",
+        )
+    if not len(cohort):
+        raise CohortError(f"Cohort {cohort.name!r} has no cases to split.", "Check the filter or the import.")
+    name_of = group or (lambda case: case.patient_id)
+    names: dict[str, int] = {}
+    index = np.array([names.setdefault(name_of(case), len(names)) for case in cohort])
+    if len(names) < np.count_nonzero(shares):
+        raise CohortError(
+            f"Cohort {cohort.name!r} has {len(names)} groups for {np.count_nonzero(shares)} parts.",
+            "Set the share of a part to 0, or group more finely.",
+        )
+    counts = np.zeros((len(names), len(cohort.classes)))
+    for g, case in zip(index, cohort, strict=True):
+        counts[g, cohort.class_index(case.label)] += 1.0
+    counts = counts[:, counts.sum(axis=0) > 0]
+
+    random = np.random.default_rng(seed)
+    tries = [_assign(counts, shares, random.permutation(len(names))) for _ in range(TRIES)]
+    _, assigned = min(tries, key=lambda attempt: attempt[0])
+    cases = tuple(replace(case, split=SPLITS[assigned[i]]) for case, i in zip(cohort, index, strict=True))
+    about = f"train {shares[0]:g}, val {shares[1]:g}, test {shares[2]:g}; grouped by patient, by label, seed {seed}"
+    result = replace(cohort, cases=cases, about={**cohort.about, "split": about})
+    refuse_leakage(result)
+    return result
+
+
+def _assign(
+    counts: NDArray[np.float64], shares: NDArray[np.float64], order: NDArray[np.int64]
+) -> tuple[float, list[int]]:
+    """Greedy assignment of groups [g, k] to parts in one order: distance reached, part per group."""
+    parts = np.flatnonzero(shares)
+    wanted = shares[parts, None] * counts.sum(axis=0)  # [part, class]
+    have = np.zeros_like(wanted)
+    part_of = [0] * len(counts)
+    for position, g in enumerate(order):
+        added = have + counts[g] - wanted
+        growth = ((added**2 - (have - wanted) ** 2) / wanted).sum(axis=1)
+        empty = have.sum(axis=1) == 0
+        if len(order) - position <= empty.sum():
+            growth[~empty] = np.inf  # the last groups fill parts that would stay empty
+        best = int(np.argmin(growth))
+        have[best] += counts[g]
+        part_of[g] = int(parts[best])
+    return float(((have - wanted) ** 2 / wanted).sum()), part_of
+
+
+def leaking_patients(cohort: Cohort) -> dict[str, tuple[Split, ...]]:
+    """Patients whose images lie in more than one part, with those parts."""
+    parts: dict[str, set[Split]] = {}
+    for case in cohort:
+        if case.split is not None:
+            parts.setdefault(case.patient_id, set()).add(case.split)
+    return {p: tuple(s for s in SPLITS if s in found) for p, found in sorted(parts.items()) if len(found) > 1}
+
+
+def refuse_leakage(cohort: Cohort) -> None:
+    """Refuse a cohort in which a patient, or a study, is in more than one part.
+
+    Raises:
+        CohortError: naming the patients or studies.
+    """
+    leaking = leaking_patients(cohort)
+    if leaking:
+        named = ", ".join(f"{patient!r} ({' and '.join(parts)})" for patient, parts in list(leaking.items())[:5])
+        raise CohortError(
+            f"{len(leaking)} patients of cohort {cohort.name!r} lie in more than one split: {named}.",
+            "Split again by patient: results on these splits would be too good.",
+        )
+    # a study id shared by two patients would pass the check above
+    by_study = replace(cohort, cases=tuple(replace(case, patient_id=case.study_id) for case in cohort))
+    studies = leaking_patients(by_study)
+    if studies:
+        raise CohortError(
+            f"{len(studies)} studies of cohort {cohort.name!r} lie in more than one split: {list(studies)[:5]}.",
+            "Give every study one patient and split again.",
+        )
+
+
+def from_sources(cohort: Cohort, sources: Sequence[str]) -> Cohort:
+    """The cases from any of some sources; all of them where none is named.
+
+    Args:
+        cohort: whose cases state the fact `source`.
+        sources: starts of sources, `verse` for verse19 and verse20; `not verse`: all others.
+
+    Raises:
+        CohortError: there is no case from one of them.
+    """
+    if not sources:
+        return cohort
+    kept: set[str] = set()
+    for word in sources:
+        start = word.removeprefix("not ")
+        found = {c.case_id for c in cohort if c.facts.get("source", "").startswith(start) is (start == word)}
+        if not found:
+            have = sorted({case.facts.get("source", "") or "none stated" for case in cohort})
+            raise CohortError(
+                f"Cohort {cohort.name!r} has no case from {word!r}; its sources are {', '.join(have)}.",
+                "Import that data set too, or leave this row out.",
+            )
+        kept |= found
+    return cohort.where(lambda case: case.case_id in kept)
+
+
+def few_per_class(cohort: Cohort, n: int | None, splits: Sequence[str], seed: int) -> Cohort:
+    """The cohort with at most n training images of each class, by a seeded permutation; other splits untouched."""
+    if n is None:
+        return cohort
+    keep: set[str] = set()
+    for index, label in enumerate(cohort.classes):
+        ids = [case.case_id for case in cohort.split(*splits) if case.label == label]
+        keep |= {ids[i] for i in np.random.default_rng([seed, index]).permutation(len(ids))[:n]}
+    return cohort.where(lambda case: case.split not in splits or case.case_id in keep)

@@ -1,0 +1,1 @@
+"""Which regions guide a map, and how they are drawn."""

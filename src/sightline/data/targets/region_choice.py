@@ -1,0 +1,165 @@
+"""Which of an image's regions guide which class maps, and in what style."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sightline.data.targets.drawing_styles import dilate, in_style
+from sightline.errors import RecipeError
+from sightline.structures.case import Case, Cohort
+from sightline.structures.frame import Frame
+from sightline.structures.regions import Region, Style, style_of
+from sightline.structures.tag import Role
+
+
+@dataclass(frozen=True)
+class RegionChoice:
+    """The regions a recipe is guided by.
+
+    Attributes:
+        style: scribble, box or mask; regions of another style are converted where none of this style exists.
+        role: `focus` where to look, `finding` the finding itself.
+        classes: which class maps a region guides: `all` of them (Liao 2022, section IV-C), those its tag names
+            (`tagged`; an untagged region guides all), or only the image's `own` class.
+        margin_px: source pixels by which regions are widened before use.
+        stroke_px: stroke width, in source pixels, of scribbles made from masks.
+        share: share of the cohort's marked images whose marks are used: 0.05 for guidance from 5% of the boxes. Whole
+            patients are drawn; those of a smaller share are among those of a larger one.
+        share_seed: another number draws other patients.
+    """
+
+    style: Style = "mask"
+    role: Role = "focus"
+    classes: Literal["all", "tagged", "own"] = "all"
+    margin_px: float = 0.0
+    stroke_px: float = 3.0
+    share: float = 1.0
+    share_seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse lengths that are none, and gaze."""
+        if self.margin_px < 0.0 or self.stroke_px <= 0.0:
+            raise RecipeError(
+                f"RegionChoice needs margin_px >= 0 and stroke_px > 0; got {self.margin_px} and {self.stroke_px}.",
+                "Give lengths in source pixels.",
+            )
+        if self.role == "gaze":
+            raise RecipeError("RegionChoice takes marks; gaze is no mark.", "Use the word `gaze_choice`.")
+        if not 0.0 < self.share <= 1.0:
+            raise RecipeError(
+                f"RegionChoice.share lies above 0 and up to 1; got {self.share}.",
+                "To use no mark at all, set the guidance weight to 0.",
+            )
+
+    def patients(self, cohort: Cohort) -> frozenset[str] | None:
+        """The patients whose marks are used (`patients_of_share`); None: everybody."""
+        return patients_of_share(cohort, self.role, self.share, self.share_seed)
+
+    def pick(self, case: Case, shape: tuple[int, ...]) -> tuple[Region, ...]:
+        """The case's regions of this role, in this style.
+
+        Args:
+            case: the case.
+            shape: (rows, columns) of its source picture, or the axes of its volume.
+
+        Raises:
+            RecipeError: marks on a volume would have to change their style or width.
+        """
+        having = [region for region in case.regions if region.tag.role == self.role]
+        native = [region for region in having if style_of(region) == self.style]
+        if len(shape) != 2:
+            if (having and not native) or self.margin_px > 0.0:
+                raise RecipeError(
+                    f"Marks on volumes guide as they are; the recipe asks for the style {self.style!r} with a margin "
+                    f"of {self.margin_px} px.",
+                    "Set the style to the one that was drawn (mask), and margin_px to 0.",
+                )
+            return tuple(native)
+        plane = (shape[0], shape[1])
+        if not native:
+            # the richest description of each thing is converted, not every description of it
+            for source_style in ("mask", "box", "scribble"):
+                source = [region for region in having if style_of(region) == source_style]
+                if source:
+                    native = [in_style(region, self.style, plane, stroke_px=self.stroke_px) for region in source]
+                    break
+        if self.margin_px > 0.0:
+            native = [dilate(region, self.margin_px, plane) for region in native]
+        return tuple(native)
+
+    def guided_classes(self, region: Region, case: Case, classes: Sequence[str]) -> tuple[int, ...]:
+        """Positions of the class maps that a region of a case guides."""
+        if self.classes == "own":
+            return (classes.index(case.label),)
+        if self.classes == "tagged" and region.tag.label is not None:
+            return (classes.index(region.tag.label),) if region.tag.label in classes else ()
+        return tuple(range(len(classes)))
+
+
+def patients_of_share(cohort: Cohort, role: Role, share: float, seed: int) -> frozenset[str] | None:
+    """The patients whose marks are used: at least one, and as near to `share` of the marked images as can be.
+
+    Patients come in an order of their own that depends on `seed` and their ids alone. One that has more than
+    1% of all marked images waits until it is at most a fifth of what is drawn, so that small shares can be met
+    where groups are large (FracAtlas, whose groups of up to 20 marked images count as patients).
+
+    Args:
+        cohort: the training cases.
+        role: of the marks.
+        share: share of the marked images.
+        seed: another number draws other patients.
+
+    Returns:
+        Patient ids, or None: everybody.
+    """
+    if share >= 1.0:
+        return None
+    marked = Counter(case.patient_id for case in cohort if any(region.tag.role == role for region in case.regions))
+    if not marked:
+        return frozenset()
+    waiting = sorted(marked, key=lambda p: hashlib.sha256(f"guided {seed} {p}".encode()).digest())
+    small = sum(marked.values()) / 100.0
+    sizes = Counter(marked.values())
+    order: list[str] = []
+    sums: list[int] = []
+    while waiting:
+        have = sums[-1] if sums else 0
+        allowed = max(min(+sizes), small, have / 4.0)
+        after = next(p for p in waiting if marked[p] <= allowed)
+        waiting.remove(after)
+        sizes[marked[after]] -= 1
+        order.append(after)
+        sums.append(have + marked[after])
+    nearest = min(range(len(order)), key=lambda i: abs(sums[i] - share * sums[-1]))
+    return frozenset(order[: nearest + 1])
+
+
+def draw_targets(
+    picked: Sequence[Region], choice: RegionChoice, case: Case, classes: Sequence[str], frame: Frame, *, shared: bool
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Targets [k or 1, h, w] on a grid, and which classes are guided [k].
+
+    Args:
+        picked: regions from `RegionChoice.pick`.
+        choice: decides which class a region guides.
+        case: the case.
+        classes: class names in order.
+        frame: grid to draw on.
+        shared: one channel for all classes.
+    """
+    targets = np.zeros((1 if shared else len(classes), *frame.shape), dtype=np.uint8)
+    for region in picked:
+        drawing = region.draw(frame) > 0
+        for index in (0,) if shared else choice.guided_classes(region, case, classes):
+            targets[index] |= drawing
+    # a region that the crop cut away guides nothing
+    present: NDArray[np.bool_] = np.asarray(targets.reshape(len(targets), -1).any(axis=1))
+    guided = np.broadcast_to(present, (len(classes),)).copy() if shared else present
+    return targets, guided

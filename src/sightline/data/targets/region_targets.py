@@ -1,0 +1,85 @@
+"""What a recipe's regions or gaze come to on an image grid: the targets of a batch."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sightline.data.targets.gaze_choice import GazeChoice, GazeTargets
+from sightline.data.targets.region_choice import RegionChoice, draw_targets
+from sightline.structures.case import Case, Cohort
+from sightline.structures.frame import Frame
+from sightline.structures.regions import Mask, Region
+
+
+class RegionTargets:
+    """Regions of a cohort, 0 or 1 on image grids.
+
+    Args:
+        cohort: the cases.
+        choice: which regions, and which classes they guide.
+        budget_bytes: memory for regions made into masks.
+    """
+
+    def __init__(self, cohort: Cohort, choice: RegionChoice, budget_bytes: int) -> None:
+        self.cohort = cohort
+        self.choice = choice
+        self.shared = choice.classes != "own" and not _names_classes(cohort, choice)
+        self._guiding = choice.patients(cohort)
+        self._picked = _Picked(budget_bytes)
+
+    def draw(self, index: int, source: Frame, frame: Frame) -> tuple[NDArray[np.uint8 | np.float32], NDArray[np.bool_]]:
+        """Target uint8 [k or 1, h, w], and which classes it guides [k].
+
+        Args:
+            index: position in the cohort.
+            source: frame of the source picture.
+            frame: grid to draw on.
+        """
+        case = self.cohort[index]
+        picked: tuple[Region, ...] = ()
+        if self._guiding is None or case.patient_id in self._guiding:
+            picked = self._picked.of(index, self.choice, case, source.shape)
+        target, guided = draw_targets(picked, self.choice, case, self.cohort.classes, frame, shared=self.shared)
+        return target, guided
+
+
+def targets_of(cohort: Cohort, choice: RegionChoice | GazeChoice, budget_bytes: int) -> RegionTargets | GazeTargets:
+    """What draws a choice's targets."""
+    if isinstance(choice, GazeChoice):
+        return GazeTargets(cohort, choice)
+    return RegionTargets(cohort, choice, budget_bytes)
+
+
+class _Picked:
+    """Regions in the style asked for, kept within a memory budget: one made into a mask is as large as its picture."""
+
+    def __init__(self, budget_bytes: int) -> None:
+        self.budget_bytes = budget_bytes
+        self.held_bytes = 0
+        self._kept: OrderedDict[int, tuple[Region, ...]] = OrderedDict()
+
+    def of(self, index: int, choice: RegionChoice, case: Case, shape: tuple[int, ...]) -> tuple[Region, ...]:
+        """The picked regions of the case at a position."""
+        if index in self._kept:
+            self._kept.move_to_end(index)
+            return self._kept[index]
+        picked = self._kept[index] = choice.pick(case, shape)
+        self.held_bytes += _bytes(picked)
+        while self.held_bytes > self.budget_bytes and len(self._kept) > 1:
+            self.held_bytes -= _bytes(self._kept.popitem(last=False)[1])
+        return picked
+
+
+def _bytes(regions: Sequence[Region]) -> int:
+    """Memory of masks that are held as arrays; other regions are small."""
+    return sum(r.source.nbytes for r in regions if isinstance(r, Mask) and isinstance(r.source, np.ndarray))
+
+
+def _names_classes(cohort: Cohort, regions: RegionChoice) -> bool:
+    if regions.classes != "tagged":
+        return False
+    return any(r.tag.label is not None for case in cohort for r in case.regions if r.tag.role == regions.role)

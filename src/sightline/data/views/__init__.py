@@ -1,0 +1,1 @@
+"""How a case becomes the array that a network is given."""

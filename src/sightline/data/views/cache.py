@@ -1,0 +1,136 @@
+"""What a network is shown of the cases of a cohort: pictures, read once and reduced."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sightline.data.views.crops import Corners, boxes_of
+from sightline.data.views.image_view import View, Working, sample
+from sightline.data.views.patches import patch_label
+from sightline.data.views.volume_view import VolumeView
+from sightline.errors import CohortError
+from sightline.io.image import read_image
+from sightline.io.nifti import read_volume
+from sightline.structures.case import Cohort
+from sightline.structures.frame import Frame
+from sightline.structures.regions import is_volume
+
+CACHE_BYTES = 2 * 1024**3
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A case as a network is shown it.
+
+    Attributes:
+        image: float32 [c, *s] in 0..1.
+        frame: the image's grid in the source.
+        source: the frame of the source itself.
+        label: class index; of a patch of a picture, what the patch shows.
+    """
+
+    image: NDArray[np.float32]
+    frame: Frame
+    source: Frame
+    label: int
+
+
+class Pictures:
+    """The cohort's pictures, read once, reduced and kept within a memory budget (least recently used leaves)."""
+
+    def __init__(self, cohort: Cohort, view: View, cache_bytes: int = CACHE_BYTES) -> None:
+        self.cohort = cohort
+        self.view = view
+        self.cache_bytes = cache_bytes
+        self.held_bytes = 0
+        self._kept: OrderedDict[tuple[int, bool], tuple[Working, Frame]] = OrderedDict()
+        self._around: dict[int, Corners | None] = {}
+
+    def working(self, index: int, training: bool, around: Corners | None = None) -> tuple[Working, Frame]:
+        """The reduced picture and the frame of the source picture itself."""
+        key = (index, training)
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        picture = read_image(self.cohort[index].image)
+        entry = (
+            self.view.reduce(picture.pixels, picture.frame, around=around, training=training),
+            picture.frame,
+        )
+        self._kept[key] = entry
+        self.held_bytes += entry[0].bytes
+        while self.held_bytes > self.cache_bytes and len(self._kept) > 1:
+            _, (dropped, _) = self._kept.popitem(last=False)
+            self.held_bytes -= dropped.bytes
+        return entry
+
+    def show(self, index: int, rng: np.random.Generator | None) -> Shown:
+        """The picture at a position as `rng` draws it for training, or (None) as it is at test time."""
+        case, view = self.cohort[index], self.view
+        if index not in self._around:
+            self._around[index] = view.around(case)
+        around = self._around[index]
+        working, source = self.working(index, rng is not None, around)
+        label = self.cohort.class_index(case.label)
+        if rng is None:
+            frame = view.test_frame(source, around)
+            return Shown(sample(working, frame), frame, source, label)
+        if view.patches is not None:
+            findings = boxes_of(case)
+            frame = view.patch_frame(source, rng, findings)
+            label = patch_label(case, self.cohort.classes, findings, frame)
+        else:
+            frame = view.training_frame(source, rng, around)
+        return Shown(view.tone(sample(working, frame), rng), frame, source, label)
+
+
+class Volumes:
+    """The cohort's volumes, read once and kept within a memory budget (least recently used leaves)."""
+
+    def __init__(self, cohort: Cohort, view: VolumeView, cache_bytes: int = CACHE_BYTES) -> None:
+        self.cohort = cohort
+        self.view = view
+        self.cache_bytes = cache_bytes
+        self.held_bytes = 0
+        self._kept: OrderedDict[int, tuple[NDArray[Any], Frame]] = OrderedDict()
+
+    def volume(self, index: int) -> tuple[NDArray[Any], Frame]:
+        """The numbers of the volume at a position, and its own frame."""
+        if index in self._kept:
+            self._kept.move_to_end(index)
+            return self._kept[index]
+        volume = read_volume(self.cohort[index].image)
+        entry = (volume.values, volume.frame)
+        self._kept[index] = entry
+        self.held_bytes += entry[0].nbytes
+        while self.held_bytes > self.cache_bytes and len(self._kept) > 1:
+            self.held_bytes -= self._kept.popitem(last=False)[1][0].nbytes
+        return entry
+
+    def show(self, index: int, rng: np.random.Generator | None) -> Shown:
+        """The volume at a position as `rng` draws it for training, or (None) as it is at test time."""
+        values, source = self.volume(index)
+        image, frame = self.view.test(values) if rng is None else self.view.training(values, rng)
+        # the view knows the grid alone; how large a voxel is stands in the file
+        frame = Frame(frame.shape, frame.to_source, source.spacing_mm)
+        return Shown(image, frame, source, self.cohort.class_index(self.cohort[index].label))
+
+
+def refuse_other_images(cohort: Cohort, volumes: bool) -> None:
+    """Refuse pictures under a view of volumes, and volumes under a view of pictures.
+
+    Raises:
+        CohortError: naming the first case that does not fit.
+    """
+    for case in cohort:
+        if is_volume(case.image) is not volumes:
+            what, view = ("a volume", "pictures") if is_volume(case.image) else ("a picture", "volumes")
+            raise CohortError(
+                f"{case.case_id!r} of {cohort.name!r} is {what} ({case.image.name}); the recipe's view is of {view}.",
+                "Use a recipe for volumes (spine-...) with a cohort of volumes, and one for pictures with pictures.",
+            )

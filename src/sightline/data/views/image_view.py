@@ -1,0 +1,304 @@
+"""From a source picture to the network's input grid: one Frame a picture, one resampling.
+
+Liao 2022, section V-A: pad to square, random crop, horizontal flip, rotation up to 30 degrees, resize; at test time
+pad and resize only. Every step updates the Frame; pixels are sampled once, at the end, so nothing is blurred twice
+and every region, map and box can be carried between the input grid and the source picture.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sightline.data.views.crops import Corners, Crop, RegionJitter, largest_box, scaled
+from sightline.data.views.patches import Patches
+from sightline.data.views.volume_view import VolumeView
+from sightline.errors import CohortError, RecipeError
+from sightline.structures.case import Case, Cohort
+from sightline.structures.frame import Frame
+
+
+@dataclass(frozen=True)
+class View:
+    """How a picture is framed for the network.
+
+    Attributes:
+        size: side of the square input grid in pixels.
+        crop_area: range of the share of the padded square's area that a training crop keeps.
+        flip_chance: chance of a horizontal mirror in training.
+        rotation_deg: training rotations are uniform in +- this many degrees.
+        contrast: training intensities are scaled by a factor uniform in 1 +- this, about their mean.
+        brightness: training intensities are shifted by a value uniform in +- this (of the full range).
+        equalise: equalise the picture's histogram before anything else.
+        crop: show the square around the expert's box instead of the whole picture; cases without a box are shown
+            whole.
+        jitter: training frames that keep the expert's box inside, in place of `crop_area` and `rotation_deg`. Under
+            a crop, which follows the box, only its turns are seen.
+        patches: train on patches of the picture and test on the whole, in place of `crop_area`.
+    """
+
+    size: int = 512
+    crop_area: tuple[float, float] = (0.8, 1.0)
+    flip_chance: float = 0.5
+    rotation_deg: float = 30.0
+    contrast: float = 0.0
+    brightness: float = 0.0
+    equalise: bool = False
+    crop: Crop | None = None
+    jitter: RegionJitter | None = None
+    patches: Patches | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse sizes and ranges that mean nothing."""
+        low, high = self.crop_area
+        if self.size < 16:
+            raise RecipeError(f"View.size must be at least 16 pixels; got {self.size}.", "Use for example size 512.")
+        if not 0.0 < low <= high <= 1.0:
+            raise RecipeError(f"View.crop_area must be 0 < low <= high <= 1; got {self.crop_area}.", "Try (0.8, 1.0).")
+        if not 0.0 <= self.flip_chance <= 1.0:
+            raise RecipeError(f"View.flip_chance is a probability; got {self.flip_chance}.", "Use a value in 0..1.")
+        if self.patches is not None and (self.crop is not None or self.jitter is not None):
+            raise RecipeError("A view has patches, or a crop or jitter around boxes; not both.", "Leave one out.")
+
+    def around(self, case: Case) -> Corners | None:
+        """The box of a case that its frames are made around, or None: no such box, or the view asks for none."""
+        asking = self.crop or self.jitter
+        return None if asking is None else largest_box(case, asking.role)
+
+    def test_frame(self, source: Frame, around: Corners | None = None) -> Frame:
+        """Pad to square and resize; with a crop, the square around the box.
+
+        Args:
+            source: frame of the picture.
+            around: `self.around(case)` where the case is known.
+        """
+        if self.crop is None or around is None:
+            return source.pad_to_square().resize((self.size, self.size))
+        row, column, side = self.crop.square(around)
+        return scaled(source, (row, column), side, self.size)
+
+    def training_frame(self, source: Frame, rng: np.random.Generator, around: Corners | None = None) -> Frame:
+        """Pad to square (or take the square around the box), crop, flip and turn at random, resize."""
+        cropped = self.crop is not None and around is not None
+        square = source.pad_to_square()
+        side: float = square.shape[0]
+        if self.crop is not None and around is not None:
+            row, column, side = self.crop.square(around, rng)
+            square = source.crop((row, column), (1, 1))
+        if self.jitter is not None and not cropped:
+            grid = self.jitter.draw(square, side, self.size, rng, around)
+        elif self.jitter is not None:
+            grid = scaled(square, (0.0, 0.0), side, self.size)
+            if rng.random() < self.jitter.chance:
+                grid = grid.rotate(self.jitter.turn(rng))
+        else:
+            kept = side * math.sqrt(rng.uniform(*self.crop_area))
+            room = side - kept
+            start = (rng.uniform(0.0, room), rng.uniform(0.0, room))
+            # the crop's side need not be a whole number of source pixels: scale the grid, then cut it
+            grid = scaled(square, start, kept, self.size)
+        if rng.random() < self.flip_chance:
+            grid = grid.flip(1)
+        if self.rotation_deg > 0.0 and self.jitter is None:
+            grid = grid.rotate(rng.uniform(-self.rotation_deg, self.rotation_deg))
+        return grid
+
+    def patch_frame(self, source: Frame, rng: np.random.Generator, findings: Sequence[Corners]) -> Frame:
+        """A training patch of the test-time view, flipped and turned at random.
+
+        Args:
+            source: frame of the picture.
+            rng: of this draw.
+            findings: boxes of the picture's findings in source pixels.
+        """
+        assert self.patches is not None
+        grid = self.patches.draw(self.test_frame(source), source, findings, rng)
+        if rng.random() < self.flip_chance:
+            grid = grid.flip(1)
+        if self.rotation_deg > 0.0:
+            grid = grid.rotate(rng.uniform(-self.rotation_deg, self.rotation_deg))
+        return grid
+
+    def tone(self, pixels: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+        """Change contrast and brightness of intensities in 0..1 at random, clipped to 0..1."""
+        if self.contrast == 0.0 and self.brightness == 0.0:
+            return pixels
+        gain = 1.0 + rng.uniform(-self.contrast, self.contrast)
+        shift = rng.uniform(-self.brightness, self.brightness)
+        mean = float(pixels.mean())
+        toned: NDArray[np.float32] = np.clip((pixels - mean) * gain + mean + shift, 0.0, 1.0).astype(np.float32)
+        return toned
+
+    def working_longest(self) -> int:
+        """Longest side, in pixels, that a picture needs before sampling so that no training crop is magnified."""
+        if self.jitter is not None:
+            return math.ceil(self.size * max(self.jitter.zoom_in[1], self.jitter.zoom_out[1]))
+        if self.patches is not None:
+            return math.ceil(self.size * max(1.0, self.patches.zoom[1]))
+        return math.ceil(self.size / math.sqrt(self.crop_area[0]))
+
+    def reduce(
+        self,
+        pixels: NDArray[np.uint8] | NDArray[np.uint16],
+        source: Frame,
+        *,
+        around: Corners | None = None,
+        training: bool = False,
+    ) -> Working:
+        """What is kept of a picture: as many pixels as the test frame, or any training frame, can show.
+
+        With a crop only the box's neighbourhood is kept, at the resolution that the crop needs.
+        """
+        if self.equalise:
+            pixels = equalised(pixels)
+        if self.crop is None or around is None:
+            return reduce_picture(pixels, source, self.working_longest() if training else self.size)
+        least = 1.0
+        if training:
+            least = (1.0 - self.crop.jitter) * (1.0 if self.jitter else math.sqrt(self.crop_area[0]))
+        longest = math.ceil(self.size * self.crop.reach / least)
+        return reduce_picture(pixels, source, longest, self.crop.part(around))
+
+    def show(
+        self, pixels: NDArray[np.uint8] | NDArray[np.uint16], source: Frame, around: Corners | None = None
+    ) -> tuple[NDArray[np.float32], Frame]:
+        """What the network is shown of a picture at test time: float32 [c, size, size] in 0..1, and its frame."""
+        frame = self.test_frame(source, around)
+        return sample(self.reduce(pixels, source, around=around), frame), frame
+
+
+def refuse_unmarked(cohort: Cohort, view: View | VolumeView) -> None:
+    """Refuse a view that crops around experts' boxes where cases have none.
+
+    A case without a box is shown whole. Where only some have one, fractured ones say, the crop itself gives the label
+    away, and a network that never saw a bone could tell the two apart.
+
+    Raises:
+        CohortError: naming how many cases of each class have a box.
+    """
+    if isinstance(view, VolumeView) or view.crop is None or len(cohort) == 0:
+        return
+    role = view.crop.role
+    marked = cohort.where(lambda case: any(region.tag.role == role for region in case.regions))
+    if len(marked) == len(cohort):
+        return
+    have, every = marked.counts(), cohort.counts()
+    counts = ", ".join(f"{name}: {have[name]} of {n}" for name, n in every.items() if n)
+    raise CohortError(
+        f"The view crops around {role} boxes, but only {len(marked)} of {len(cohort)} cases of {cohort.name!r} have "
+        f"one ({counts}).",
+        "Mark every case, normal ones too, or use a view without a crop: where some cases are cropped and others "
+        "not, the crop gives the label away.",
+    )
+
+
+@dataclass(frozen=True)
+class Working:
+    """A picture reduced once (anti-aliased) to little more than the resolution the network will see.
+
+    Attributes:
+        planes: one Pillow image per channel, mode `L` (8 bit) or `F` (floats 0..65535).
+        frame: the reduced grid in the source picture.
+        peak: the value that means 1.0.
+    """
+
+    planes: tuple[Image.Image, ...]
+    frame: Frame
+    peak: float
+
+    @property
+    def bytes(self) -> int:
+        """Memory held, in bytes."""
+        return sum(p.size[0] * p.size[1] * (1 if p.mode == "L" else 4) for p in self.planes)
+
+    def coarser(self, factor: int) -> Working:
+        """The same picture on a grid `factor` times coarser, each pixel the mean of those it covers."""
+        planes = tuple(plane.reduce(factor) for plane in self.planes)
+        columns, rows = planes[0].size
+        return Working(planes, self.frame.then(np.diag([factor, factor, 1.0]), (rows, columns)), self.peak)
+
+
+def reduce_picture(
+    pixels: NDArray[np.uint8] | NDArray[np.uint16], frame: Frame, longest: int, part: Corners | None = None
+) -> Working:
+    """Reduce a picture so that its longest side is at most `longest` pixels (never magnified).
+
+    Args:
+        pixels: [H, W] or [H, W, 3], 8 or 16 bit, full range of the type.
+        frame: the picture's frame; kept as the source.
+        longest: longest side allowed.
+        part: keep only this part (row start, column start, row stop, column stop); `longest` then holds for the part,
+            which may reach outside the picture.
+    """
+    peak = float(np.iinfo(pixels.dtype).max)
+    mode_type = np.uint8 if pixels.dtype == np.uint8 else np.float32
+    side = float(max(pixels.shape[:2]))
+    if part is not None:
+        low = [max(0, math.floor(x)) for x in part[:2]]
+        high = [min(n, math.ceil(x)) for n, x in zip(pixels.shape[:2], part[2:], strict=True)]
+        # a part wholly outside the picture shows none of it, whatever is kept
+        if low[0] < high[0] and low[1] < high[1]:
+            side = max(part[2] - part[0], part[3] - part[1])
+            pixels = pixels[low[0] : high[0], low[1] : high[1]]
+            frame = frame.crop(low, pixels.shape[:2])
+    channels = [pixels] if pixels.ndim == 2 else [pixels[..., c] for c in range(pixels.shape[2])]
+    rows, columns = pixels.shape[:2]
+    factor = min(1.0, longest / side)
+    shape = (max(1, round(rows * factor)), max(1, round(columns * factor)))
+    planes = []
+    for channel in channels:
+        plane = Image.fromarray(np.ascontiguousarray(channel.astype(mode_type, copy=False)))
+        if shape != (rows, columns):
+            plane = plane.resize((shape[1], shape[0]), Image.Resampling.BILINEAR)
+        planes.append(plane)
+    return Working(tuple(planes), frame.resize(shape), peak)
+
+
+def sample(working: Working, target: Frame) -> NDArray[np.float32]:
+    """The picture on a target grid: float32 [c, h, w] in 0..1, zero outside the picture (bilinear).
+
+    Args:
+        working: the reduced picture.
+        target: a frame over the same source picture.
+    """
+    steps = int(target.scale / working.frame.scale + 1e-9)
+    if steps > 1:
+        # a picture shown much smaller than it is kept would alias
+        working = working.coarser(steps)
+    # grid of the target -> grid of the working picture
+    affine = np.linalg.inv(working.frame.to_source) @ target.to_source
+    rows, columns = target.shape
+    # Pillow speaks (x, y), pixel centres at + 0.5 as we do
+    data = (affine[1, 1], affine[1, 0], affine[1, 2], affine[0, 1], affine[0, 0], affine[0, 2])
+    out = np.empty((len(working.planes), rows, columns), dtype=np.float32)
+    for channel, plane in enumerate(working.planes):
+        drawn = plane.transform((columns, rows), Image.Transform.AFFINE, data, Image.Resampling.BILINEAR, fillcolor=0)
+        out[channel] = np.asarray(drawn, dtype=np.float32)
+    out /= working.peak
+    return out
+
+
+def equalised(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """The picture with an even histogram, in its own type.
+
+    The least level present becomes 0 and the greatest the type's maximum: (cdf - cdf of the least level) / (1 - cdf of
+    the least level). Collimated borders, often a third of a radiograph, so stay black; a plain cumulative histogram
+    would make them grey. One mapping serves all channels, so that grey pictures stored as colour stay grey.
+
+    Args:
+        pixels: [H, W] or [H, W, 3], 8 or 16 bit; all 65,536 levels of the latter count.
+    """
+    peak = int(np.iinfo(pixels.dtype).max)
+    below = np.cumsum(np.bincount(pixels.ravel(), minlength=peak + 1))
+    least = below[int(pixels.min())]
+    room = pixels.size - least
+    if room == 0:
+        return pixels  # one grey level
+    levels = np.rint(np.maximum(below - least, 0) / room * peak).astype(pixels.dtype)
+    even: NDArray[np.uint8] | NDArray[np.uint16] = levels[pixels]
+    return even

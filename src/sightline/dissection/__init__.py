@@ -1,0 +1,1 @@
+"""A run's units become a report."""

@@ -1,0 +1,262 @@
+"""What the units of a layer respond to: thresholds, scores, galleries, files for a viewer, and a page (Engstler 2022).
+
+Two passes over the cohort give thresholds and readings, which are kept; everything after that is computed from them, so
+that a second call with other `over` or more units takes no further pass.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from sightline.data.views.image_view import View, refuse_unmarked
+from sightline.data.views.volume_view import VolumeView
+from sightline.dissection.concepts import keep_concepts, read_concepts
+from sightline.dissection.export import UnitPictures
+from sightline.dissection.passes import pass_through
+from sightline.dissection.report import Found, write_dissection_report
+from sightline.dissection.results import (
+    AgreementRow,
+    By,
+    CallRow,
+    Dissection,
+    UnitRow,
+    named,
+    open_dissection,
+    write_table,
+    write_units,
+)
+from sightline.dissection.scoring import agreement_of, agreement_rows, call_rows, null_band, score, unit_rows
+from sightline.dissection.top_cases import Called
+from sightline.errors import CohortError, RecipeError, RunError
+from sightline.explainers.units.layer import UnitLayer, default_layer, mixes_images
+from sightline.metrics.units.scores import Over
+from sightline.structures.case import Cohort
+from sightline.structures.evidence import laid_out
+from sightline.training.engine import Engine
+from sightline.training.run import Run, environment, same_classes
+
+TOP = 0.005
+UNITS = 10
+LEAST_CASES = 2
+PASSES_BATCH = {View: 16, VolumeView: 8}
+
+
+def dissect(
+    run: Run,
+    cohort: Cohort,
+    out: Path,
+    *,
+    layer: str | None = None,
+    split: str = "test",
+    top: float = TOP,
+    over: Over = "positives",
+    positive: str | None = None,
+    units: int = UNITS,
+    by: By = "c",
+    engine: Engine | None = None,
+) -> Dissection:
+    """Dissect a layer of a run on a cohort into a folder; the same call again reuses what was read.
+
+    Args:
+        run: a finished run, of pictures or volumes.
+        cohort: with the run's classes, also another hospital's.
+        out: folder to write.
+        layer: any part of the network that gives maps; the network's own choice when None.
+        split: `train`, `val`, `test` or `all`.
+        top: share of all places on which a unit exceeds its threshold.
+        over: the cases that c is a share of: all positives, those called right, or false alarms.
+        positive: class whose cases are the positives; the last one when None.
+        units: how many units get a gallery.
+        by: which ones: the first ranks by `c`, the largest `contrast`, or the largest `auc` of r_k.
+        engine: device and workers.
+
+    Raises:
+        RunError: the run is not finished, or `out` holds another dissection.
+        RecipeError: no such layer.
+        CohortError: other classes, or too few cases to rank units by.
+    """
+    engine = engine or Engine()
+    if not run.done:
+        raise RunError(f"{run.folder} is not finished.", "Run the same train command again: it resumes.")
+    if not 0 < top < 1:
+        raise RunError(f"--top is a share between 0 and 1; got {top}.", "Published: 0.005.")
+    if units < 1:
+        raise RunError(f"A dissection shows at least one unit; got {units}.", "Give --units 10.")
+    cohort = _chosen(run, cohort, split)
+    name = _positive(run, positive)
+    view = run.recipe.view
+    device = engine.fabric("32-true").device
+    network = laid_out(run.network().to(device))
+    reader = UnitLayer(network, layer or chosen_layer(network))
+    stamp = _stamp(run, reader.name, cohort, split, top)
+    if (out / "concepts.yaml").is_file():
+        read_concepts(out / "concepts.yaml")  # a malformed file is told before the passes, not after
+    passes = pass_through(reader, cohort, view, out, stamp, batch_size=PASSES_BATCH[type(view)], top=top, engine=engine)
+    called = _called(cohort, passes.probabilities(independent=run.recipe.independent), name)
+    among = _among(called, over, cohort, split)
+    scores = score(passes.readings, called, over, cohort)
+    about = _about(run, stamp, name, over)
+    found = Dissection(out, reader.name, name, over, unit_rows(scores, passes.thresholds), about)
+    chosen = first_units(found, by, units)
+    shown = [row.unit for row in chosen]
+    concepts = keep_concepts(
+        out / "concepts.yaml",
+        run=run.identity,
+        weights=stamp["weights"],
+        layer=reader.name,
+        units=[(row.unit, row.standing) for row in chosen],
+    )
+    found = replace(found, concepts=named(concepts))
+    agreement = agreement_rows(agreement_of(passes.readings, out / "readings"))
+    calls = call_rows(scores)
+    _write_rows(out, agreement, calls)
+    UnitPictures(found, passes, called, cohort, view, reader, engine).write(shown, among)
+    write_dissection_report(
+        out / "report.html",
+        found,
+        Found(
+            band=null_band(passes.readings, called, over, cohort),
+            agreement=agreement,
+            without_agreement=passes.without_masks,
+            calls=calls,
+            true_calls=int(called.group("true_positives").sum()),
+            false_alarms=int(called.group("false_positives").sum()),
+            shown=tuple(shown),
+            by=by,
+            n_against=0 if scores.contrast is None else scores.contrast.n_against,
+            notes=_notes(network, view, cohort),
+        ),
+    )
+    # last: its presence says that all the rest is there
+    write_units(out, found)
+    return open_dissection(out)
+
+
+def first_units(found: Dissection, by: By, most: int) -> list[UnitRow]:
+    """The units that get a gallery: the first by a score; by rank where the score is not known or equal."""
+    if by == "c":
+        return list(found.ranked[:most])
+    return sorted(found.ranked, key=lambda row: -(getattr(row, by) or 0.0))[:most]
+
+
+def chosen_layer(network: nn.Module) -> str:
+    """The layer dissected where none is named: what the network says, else the features its maps are made of."""
+    prefix, inner = "", network
+    if isinstance(getattr(network, "classifier", None), nn.Module):
+        # a network that cuts out a window: the part that says the class
+        prefix, inner = "classifier.", network.classifier  # type: ignore[assignment]
+    if not hasattr(inner, "dissected") and isinstance(getattr(inner, "fusion", None), nn.Module):
+        return f"{prefix}fusion"
+    return prefix + default_layer(inner)
+
+
+def _chosen(run: Run, whole: Cohort, split: str) -> Cohort:
+    cohort = run.recipe.see(whole if split == "all" else whole.split(split))
+    same_classes(run.classes, cohort.classes, f"Cohort {cohort.name!r}")
+    if len(cohort) == 0:
+        there = ", ".join(f"{name}: {len(whole.split(name))}" for name in ("train", "val", "test"))
+        raise CohortError(f"{whole.name!r} has no case in {split} ({there}).", "Choose another --split, or `all`.")
+    if isinstance(run.recipe.view, View):
+        refuse_unmarked(cohort, run.recipe.view)
+    return cohort
+
+
+def _positive(run: Run, positive: str | None) -> str:
+    if positive is None:
+        return run.classes[-1]
+    if positive not in run.classes:
+        raise RecipeError(f"The run has no class {positive!r}.", f"Its classes are {', '.join(run.classes)}.")
+    return positive
+
+
+def _stamp(run: Run, layer: str, cohort: Cohort, split: str, top: float) -> dict[str, str]:
+    """What the readings depend on."""
+    return {
+        "run": run.identity,
+        "weights": _digest(run.folder / "weights.safetensors"),
+        "layer": layer,
+        "cohort": cohort.name,
+        "fingerprint": cohort.fingerprint(),
+        "cases": str(len(cohort)),
+        "split": split,
+        "top": repr(top),
+    }
+
+
+def _about(run: Run, stamp: Mapping[str, str], positive: str, over: Over) -> dict[str, str]:
+    """What the page says of its making."""
+    machine = environment()
+    return {
+        "title": run.recipe.title,
+        **stamp,
+        "positive": positive,
+        "over": over,
+        "command": machine["command"],
+        "date": datetime.now(UTC).date().isoformat(),
+        "sightline": machine["sightline"],
+        "torch": machine["packages"]["torch"],
+        "numpy": machine["packages"]["numpy"],
+    }
+
+
+def _write_rows(out: Path, agreement: Sequence[AgreementRow], calls: Sequence[CallRow]) -> None:
+    names = [f.name for f in fields(AgreementRow)]
+    write_table(out / "agreement.csv", names, [astuple(row) for row in agreement])
+    write_table(
+        out / "calls.csv",
+        ("unit", "true_calls", "false_alarms", "difference", "p"),
+        [(r.unit, r.true_calls, r.false_alarms, r.difference, r.p) for r in calls],
+    )
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def _called(cohort: Cohort, probabilities: NDArray[np.float64], name: str) -> Called:
+    index = cohort.classes.index(name)
+    truth = np.array([case.label == name for case in cohort])
+    return Called(name, truth, probabilities.argmax(axis=1) == index, probabilities[:, index])
+
+
+def _among(called: Called, over: Over, cohort: Cohort, split: str) -> NDArray[np.int64]:
+    """The rows that c is a share of."""
+    if not called.truth.any():
+        raise CohortError(
+            f"None of the {len(cohort)} cases in {split} is of the class {called.positive!r}.",
+            f"Choose another --split, or --positive; there are {cohort.counts()}.",
+        )
+    rows = np.flatnonzero(called.group(over))
+    if len(rows) < LEAST_CASES:
+        words = {"positives": "case", "true_positives": "true call", "false_positives": "false alarm"}[over]
+        raise CohortError(
+            f"Only {len(rows)} {words} of {called.positive!r} among {len(cohort)} cases in {split}; units are ranked "
+            f"by a share of at least {LEAST_CASES}.",
+            "Use more cases (--split all), or another --over.",
+        )
+    return rows
+
+
+def _notes(network: nn.Module, view: View | VolumeView, cohort: Cohort) -> tuple[str, ...]:
+    notes = []
+    if mixes_images(network):
+        notes.append(
+            "This network normalises each batch by itself, even in use: what a unit says of a case depends on the "
+            f"cases beside it. All passes went {PASSES_BATCH[type(view)]} cases at a time; galleries, whose cases "
+            "stand beside others, differ a little from the numbers."
+        )
+    if isinstance(view, VolumeView) and any(case.view == "straightened" for case in cohort):
+        notes.append(
+            "Patches of this cohort are straightened along the spine: their files lie at the vertebra in the CT, but "
+            "away from its centre they are bent against it."
+        )
+    return tuple(notes)

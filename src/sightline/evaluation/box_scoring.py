@@ -1,0 +1,92 @@
+"""A network's boxes against the expert's."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+
+from sightline.data.views.frames import case_frame, source_frame
+from sightline.data.views.image_view import View
+from sightline.explainers.localisation.protocols import MapBoxes
+from sightline.explainers.localisation.tuning import candidates, tune
+from sightline.inference.boxes import FloatArray, _enlarged, finding_classes, found_boxes
+from sightline.inference.predict import Said
+from sightline.io.files import write_text
+from sightline.metrics.boxes.table import BoxCase, BoxScores
+from sightline.structures.case import Case, Cohort
+from sightline.structures.regions import corners_of
+from sightline.training.run import Run
+from sightline.training.serialization import Catalogue, to_plain
+
+
+def true_corners(case: Case) -> FloatArray:
+    """The boxes around a case's findings, [t, 4] in source pixels.
+
+    Where findings are given both as boxes and as outlines, the boxes count: they are the same findings.
+    """
+    findings = [region for region in case.regions if region.tag.role == "finding"]
+    boxes = [region for region in findings if hasattr(region, "start")]
+    return np.array([corners_of(region) for region in boxes or findings], dtype=np.float64).reshape(-1, 4)
+
+
+def box_scores(said: Said, cohort: Cohort, view: View, protocol: MapBoxes) -> BoxScores | None:
+    """A network's boxes beside the experts', one entry an image; None where nothing is marked or nothing located.
+
+    The box of an image is that of its most probable finding, whatever the truth is: the network says a box itself, or
+    it is read off that class's map, enlarged to the view (bilinear, Wang 2017). Its score is the probability of the
+    class, times the box's share of the map's range where there are several.
+    """
+    truths = [true_corners(case) for case in cohort]
+    if not any(len(t) for t in truths) or (said.boxes is None and said.maps is None):
+        return None
+    found = found_boxes(said, cohort, view, protocol)
+    cases = []
+    for case, truth, (corners, scores) in zip(cohort, truths, found, strict=True):
+        shape = source_frame(case).shape
+        cases.append(
+            BoxCase(
+                case_id=case.case_id,
+                study_id=case.study_id,
+                patient_id=case.patient_id,
+                label=case.label,
+                truth=truth,
+                found=corners,
+                scores=scores,
+                image_shape=(shape[0], shape[1]),
+                spacing_mm=None if case.spacing_mm is None else (case.spacing_mm[0], case.spacing_mm[1]),
+            )
+        )
+    return BoxScores(tuple(cases), "boxes of the network" if said.boxes is not None else "boxes read off class maps")
+
+
+def tune_boxes(run: Run, said: Said, cohort: Cohort, catalogue: Catalogue) -> Run:
+    """Choose on validation cases how boxes are read off a run's maps; kept in the run's `boxes.json`.
+
+    Left as the recipe says where the network says its boxes itself, or fewer than two validation images are marked.
+
+    Args:
+        run: a finished run.
+        said: what it says of the validation cases.
+        cohort: those cases, as the recipe sees them.
+        catalogue: words of recipes.
+    """
+    truths = [true_corners(case) for case in cohort]
+    rows = [row for row, truth in enumerate(truths) if len(truth)]
+    if said.boxes is not None or said.maps is None or len(rows) < 2:
+        return run
+    frames = [case_frame(cohort[row], run.recipe.view) for row in rows]
+    findings = finding_classes(said.predictions.classes)
+    named = np.array(findings)[said.predictions.probabilities[np.ix_(rows, findings)].argmax(axis=1)]
+    maps = said.maps.take(rows)
+    grids = _enlarged(maps, named, frames)
+    on_grid = []
+    for i, row in enumerate(rows):
+        frame = maps.frame(i, frames[i], (grids.shape[1], grids.shape[2]))
+        corners = truths[row].reshape(-1, 2, 2)
+        both = frame.unmap_points(np.concatenate([corners, np.stack([corners[:, 0], corners[:, 1]], 1)[:, ::-1]], 1))
+        on_grid.append(np.concatenate([both.min(axis=1), both.max(axis=1)], axis=1))
+    best = tune(grids, on_grid, candidates(run.recipe.boxes))
+    write_text(run.folder / "boxes.json", json.dumps(to_plain(best, catalogue), indent=1) + "\n")
+    return replace(run, boxes=best)

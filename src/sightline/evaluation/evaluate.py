@@ -1,0 +1,113 @@
+"""A run measured on a cohort: predictions and maps are saved first, every number is then computed from that."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from sightline.data.views.image_view import View, refuse_unmarked
+from sightline.errors import RunError
+from sightline.evaluation.box_scoring import box_scores, tune_boxes
+from sightline.evaluation.gaze_scoring import gaze_scores
+from sightline.evaluation.map_scoring import map_rows
+from sightline.evaluation.result import Evaluation, EvaluationFiles
+from sightline.inference.predict import Said, predict
+from sightline.metrics.maps.localisation import MapScores
+from sightline.structures.case import Cohort
+from sightline.training.engine import Engine
+from sightline.training.run import Run, same_classes
+from sightline.training.serialization import Catalogue
+
+# raised whenever saved scores would come out differently
+SCORING = 4
+
+
+def evaluate(
+    run: Run, cohort: Cohort, name: str, *, out: Path | None = None, engine: Engine | None = None
+) -> Evaluation:
+    """Predict a cohort with a run and score the maps; kept under `predictions/`, reused when nothing changed.
+
+    Args:
+        run: a finished run.
+        cohort: any cohort with the run's classes, also another hospital's.
+        name: what the files are called: `test`, `external`.
+        out: where to write; the run's own `predictions/` when None.
+        engine: device and workers.
+
+    Raises:
+        RunError: the run is not finished.
+        CohortError: other classes.
+    """
+    if not run.done:
+        raise RunError(f"{run.folder} is not finished.", "Run the same train command again: it resumes.")
+    cohort = run.recipe.see(cohort)
+    same_classes(run.classes, cohort.classes, f"Cohort {cohort.name!r}")
+    view = run.recipe.view
+    if isinstance(view, View):
+        refuse_unmarked(cohort, view)
+    engine = engine or Engine()
+    files = EvaluationFiles(out or run.folder / "predictions", name)
+    stamp = {
+        "run": run.identity,
+        "cohort": cohort.fingerprint(),
+        "cases": len(cohort),
+        "scoring": SCORING,
+        "boxes": repr(run.boxes),
+    }
+    kept = files.read(stamp)
+    if kept is not None:
+        return kept
+    fabric = engine.fabric("32-true")
+    said = predict(
+        run.network(),
+        cohort,
+        view,
+        batch_size=max(16, run.recipe.batch_size),
+        device=fabric.device,
+        workers=engine.workers,
+        quiet=engine.quiet,
+        title=f"predict {name}",
+        independent=run.recipe.independent,
+        explainer=getattr(run.recipe.objective, "heatmap", None),
+    )
+    evaluation = _measured(run, said, cohort)
+    files.write(evaluation, stamp)
+    return evaluation
+
+
+def _measured(run: Run, said: Said, cohort: Cohort) -> Evaluation:
+    """What was said of a cohort, beside what experts marked; boxes and gaze are of pictures alone."""
+    view, printed = run.recipe.view, run.recipe.boxes
+    rows = () if said.maps is None else tuple(map_rows(cohort, said.maps, view))
+    evaluation = Evaluation(
+        predictions=said.predictions,
+        maps=said.maps,
+        map_scores=MapScores(rows) if rows else None,
+        boxes=said.boxes,
+        shown=said.shown,
+    )
+    if not isinstance(view, View):
+        return evaluation
+    return replace(
+        evaluation,
+        box_scores=box_scores(said, cohort, view, run.boxes),
+        printed_box_scores=None if printed == run.boxes else box_scores(said, cohort, view, printed),
+        gaze_scores=gaze_scores(said, cohort, view),
+    )
+
+
+def choose_boxes(run: Run, cohort: Cohort, catalogue: Catalogue, *, engine: Engine | None = None) -> Run:
+    """Choose on the validation cases of a cohort how boxes are read off a run's maps, once; the run that knows it.
+
+    Args:
+        run: a finished run.
+        cohort: what it was trained on.
+        catalogue: words of recipes.
+        engine: device and workers.
+    """
+    validation = run.recipe.see(cohort).split("val")
+    marked = any(region.tag.role == "finding" for case in validation for region in case.regions)
+    flat = isinstance(run.recipe.view, View)
+    if (run.folder / "boxes.json").is_file() or not marked or "val" in run.recipe.train_on or not flat:
+        return run
+    return tune_boxes(run, evaluate(run, validation, "val", engine=engine).said, validation, catalogue)

@@ -1,0 +1,75 @@
+"""Every number of an evaluation with its interval, as `metrics.json` and `metrics.md`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from sightline.data.task import coarser_tasks
+from sightline.data.views.image_view import View
+from sightline.data.views.volume_view import VolumeView
+from sightline.evaluation.gaze_scoring import by_map
+from sightline.evaluation.map_scoring import ROLES
+from sightline.evaluation.result import Evaluation
+from sightline.io.files import write_text
+from sightline.metrics.boxes.report import box_estimates
+from sightline.metrics.classification.hierarchy import merged
+from sightline.metrics.classification.report import classification_report, to_markdown
+from sightline.metrics.classification.scores import F1
+from sightline.metrics.estimate import Estimate
+from sightline.metrics.maps.windows import window_displacement
+from sightline.metrics.statistics.bootstrap import bootstrap
+
+
+def report_of(evaluation: Evaluation, *, positive: str | None = None, replicates: int = 2000) -> list[Estimate]:
+    """Every number of an evaluation with its interval: image-wise, study-wise, at coarser levels of the labels, maps by
+    role and boxes beside chance, and how far windows moved."""
+    predictions = evaluation.predictions
+    # a network that only localises says all classes alike: no number about classes means anything
+    says_classes = bool(np.ptp(predictions.probabilities) > 0)
+    found = classification_report(predictions, positive=positive, replicates=replicates) if says_classes else []
+    for role in ROLES:
+        scores = evaluation.scores_for(role)
+        if scores is not None:
+            for estimate in scores.estimates(replicates=replicates):
+                fields = estimate.to_dict()
+                found.append(Estimate.from_dict({**fields, "name": f"{estimate.name}, {role}"}))
+    for task in coarser_tasks(predictions.classes) if says_classes else ():
+        coarse = merged(predictions, task.groups(predictions.classes))
+        score = F1("positive", 1) if len(coarse.classes) == 2 else F1("weighted")
+        name = f"F1 at the level {task.level} ({', '.join(coarse.classes)}), image-wise"
+        found.append(replace(bootstrap(score, coarse, replicates=replicates), name=name))
+    if evaluation.gaze_scores is not None:
+        for name, table in by_map(evaluation.gaze_scores).items():
+            for estimate in table.estimates(replicates=replicates):
+                found.append(replace(estimate, name=f"{estimate.name}, {name}"))
+    if evaluation.box_scores is not None:
+        found += box_estimates(evaluation.box_scores, replicates=replicates)
+    if evaluation.maps is not None and evaluation.maps.windows is not None:
+        moved = window_displacement(evaluation.maps.windows)
+        found += moved.estimates(predictions.patient_ids, replicates=replicates, counts=predictions.counts())
+    return found
+
+
+def left_out(view: View | VolumeView, evaluation: Evaluation) -> tuple[str, ...]:
+    """What a report of volumes lacks, in words; nothing where the network sees pictures."""
+    if isinstance(view, View):
+        return ()
+    words = ["Boxes, gaze and windows are measured on pictures alone: volumes have none of these numbers."]
+    if evaluation.maps is None:
+        words.append("The network gives no class maps, so nothing says where it looked; `sightline dissect` says what "
+                     "its units respond to.")  # fmt: skip
+    elif evaluation.map_scores is None:
+        words.append("No region is marked that a class map could be held against.")
+    return tuple(words)
+
+
+def write_report_of(estimates: Sequence[Estimate], folder: Path, title: str, notes: Sequence[str] = ()) -> None:
+    """`metrics.json` and `metrics.md`; notes stand below the numbers."""
+    write_text(folder / "metrics.json", json.dumps([e.to_dict() for e in estimates], indent=1) + "\n")
+    below = "".join(f"\n{note}\n" for note in notes)
+    write_text(folder / "metrics.md", f"# {title}\n\n{to_markdown(estimates)}\n{below}")

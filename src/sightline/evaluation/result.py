@@ -1,0 +1,134 @@
+"""What a run says of a cohort, and how well that lies on what experts marked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sightline.errors import SightlineError
+from sightline.inference.predict import Maps, Said, Shown, read_shown, write_shown
+from sightline.io.files import write_text
+from sightline.metrics.boxes.table import BoxScores
+from sightline.metrics.maps.gaze import GazeScores
+from sightline.metrics.maps.localisation import MapScores
+from sightline.metrics.predictions import Predictions
+from sightline.structures.tag import Role
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a run says of a cohort.
+
+    Attributes:
+        predictions: one row an image.
+        maps: class maps, or None where the network has none.
+        map_scores: how well the maps lie on what experts marked, or None where nothing was marked.
+        box_scores: the network's boxes beside the experts', as chosen on validation; None where nothing was marked.
+        printed_box_scores: the same as the recipe says, where that is another way to read them off the maps.
+        boxes: float64 [n, 4], the boxes the network itself says (`Said.boxes`), or None.
+        shown: maps that a decoder paints or an explainer says (`Said.shown`).
+        gaze_scores: how well maps lie where readers looked, or None where no gaze is known.
+    """
+
+    predictions: Predictions
+    maps: Maps | None = None
+    map_scores: MapScores | None = None
+    box_scores: BoxScores | None = None
+    printed_box_scores: BoxScores | None = None
+    boxes: NDArray[np.float64] | None = None
+    shown: Shown = field(default_factory=dict)
+    gaze_scores: GazeScores | None = None
+
+    @property
+    def said(self) -> Said:
+        """What the network said."""
+        return Said(self.predictions, self.maps, self.boxes, self.shown)
+
+    def scores_for(self, role: Role, *, around: bool = False) -> MapScores | None:
+        """The map scores against regions of a role, or (organs) one cell `around` it; None where there are none."""
+        if self.map_scores is None:
+            return None
+        rows = tuple(r for r in self.map_scores.rows if r.role == role and ("around" in r.style) is around)
+        return MapScores(rows) if rows else None
+
+
+T = TypeVar("T")
+
+
+class EvaluationFiles:
+    """The files of an evaluation: each is made from predictions, maps and boxes, and read instead of made again."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.stamp = folder / f"{name}.json"
+        self.predictions = folder / f"{name}.csv"
+        self.maps = folder / f"{name}_maps.npz"
+        self.map_scores = folder / f"{name}_map_scores.csv"
+        self.boxes = folder / f"{name}_said_boxes.csv"
+        self.box_scores = folder / f"{name}_boxes.csv"
+        self.printed_box_scores = folder / f"{name}_boxes_as_recipe.csv"
+        self.shown = folder / f"{name}_shown.npz"
+        self.gaze_scores = folder / f"{name}_gaze_scores.csv"
+
+    @property
+    def made(self) -> tuple[Path, ...]:
+        """Every file but the stamp."""
+        return (
+            self.predictions, self.maps, self.map_scores, self.boxes, self.box_scores, self.printed_box_scores,
+            self.shown, self.gaze_scores,
+        )  # fmt: skip
+
+    def write(self, evaluation: Evaluation, stamp: Mapping[str, object]) -> None:
+        """Write what there is; the stamp last, so that its presence says that all is there."""
+        for old in (self.stamp, *self.made):
+            old.unlink(missing_ok=True)
+        evaluation.predictions.write(self.predictions)
+        if evaluation.boxes is not None:
+            np.savetxt(self.boxes, evaluation.boxes, fmt="%.17g", delimiter=",", header="row,column,height,width",
+                       comments="")  # fmt: skip
+        for path, part in (
+            (self.maps, evaluation.maps),
+            (self.map_scores, evaluation.map_scores),
+            (self.box_scores, evaluation.box_scores),
+            (self.printed_box_scores, evaluation.printed_box_scores),
+            (self.gaze_scores, evaluation.gaze_scores),
+        ):
+            if part is not None:
+                part.write(path)
+        if evaluation.shown:
+            write_shown(evaluation.shown, self.shown)
+        files = [path.name for path in self.made if path.is_file()]
+        write_text(self.stamp, json.dumps({**stamp, "files": files}) + "\n")
+
+    def read(self, stamp: Mapping[str, object]) -> Evaluation | None:
+        """The evaluation as saved, or None: another run or cohort made it, or a file is missing or damaged."""
+        try:
+            old = json.loads(self.stamp.read_text(encoding="utf-8"))
+            names = old.pop("files")
+            if old != dict(stamp) or not all((self.stamp.parent / name).is_file() for name in names):
+                return None
+
+            def kept(path: Path, reader: Callable[[Path], T]) -> T | None:
+                return reader(path) if path.name in names else None
+
+            return Evaluation(
+                predictions=Predictions.read(self.predictions),
+                maps=kept(self.maps, Maps.read),
+                map_scores=kept(self.map_scores, MapScores.read),
+                box_scores=kept(self.box_scores, BoxScores.read),
+                printed_box_scores=kept(self.printed_box_scores, BoxScores.read),
+                boxes=kept(self.boxes, _read_boxes),
+                shown=kept(self.shown, read_shown) or {},
+                gaze_scores=kept(self.gaze_scores, GazeScores.read),
+            )
+        except (OSError, ValueError, TypeError, AttributeError, KeyError, SightlineError):
+            return None
+
+
+def _read_boxes(path: Path) -> NDArray[np.float64]:
+    return np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2)

@@ -1,0 +1,146 @@
+"""Charts of a finished table: differences, bars by weight and style, ROC and FROC curves, and the trainings' losses."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+
+from sklearn.metrics import roc_curve
+
+from sightline.evaluation.tables.lines import Line, find_line
+from sightline.evaluation.tables.pictures import shown_rows
+from sightline.evaluation.tables.summary import leading_metric
+from sightline.evaluation.tables.table import TableResult
+from sightline.metrics.boxes.detection import ranking_curve
+from sightline.metrics.boxes.report import BOX_NAMES
+from sightline.plots.charts import Bar, BarGroup, ForestRow, Reference, bars, forest
+from sightline.plots.curves import FrocCurve, RocCurve, froc, roc, training_curves
+from sightline.plots.html_report import ReportPicture
+
+FROC_ROWS = 6
+ROC_ROWS = 5
+
+
+def charts(result: TableResult, lines: Sequence[Line]) -> list[ReportPicture]:
+    """The charts that a table has numbers for."""
+    drawn = (_forest(result, lines), _bars(result, lines), _roc(result, lines), _froc(result, lines))
+    return [chart for chart in drawn if chart is not None]
+
+
+def _forest(result: TableResult, lines: Sequence[Line]) -> ReportPicture | None:
+    metric = leading_metric(result.table, lines)
+    found = (find_line(lines, row.row.name, "test", metric) for row in result.rows)
+    rows = [
+        ForestRow(line.row, line.difference, line.difference_low, line.difference_high, line.n)
+        for line in found
+        if line is not None and line.difference is not None
+    ]
+    if not rows:
+        return None
+    return ReportPicture(
+        forest(rows, title=f"{metric}: difference from the reference row"),
+        "Each row against its reference, with the paired 95% interval over patients and seeds.",
+        "Forest plot of differences",
+    )
+
+
+def _bars(result: TableResult, lines: Sequence[Line]) -> ReportPicture | None:
+    """Figures 2 and 6 of Liao 2022: accuracy by weight and style."""
+    groups: dict[str, list[Bar]] = {}
+    for row in result.rows:
+        image = find_line(lines, row.row.name, "test", "image-wise accuracy")
+        study = find_line(lines, row.row.name, "test", "study-wise accuracy")
+        if row.row.weight_label in ("", "0") or image is None or study is None:
+            continue
+        if image.mean is None or study.mean is None:
+            continue
+        significant = study.p_paired is not None and study.p_paired < 0.05
+        prefix = row.row.name.split(" ")[0] + " " if row.row.name.startswith("s-") else ""
+        bar = Bar(row.row.group, 100 * image.mean, 100 * study.mean, _percent(study.std), significant)
+        groups.setdefault(f"{prefix}λ = {row.row.weight_label}", []).append(bar)
+    if not groups:
+        return None
+    reference = _reference(result, lines)
+    heights = [bar.image_wise for members in groups.values() for bar in members]
+    drawn = bars(
+        [BarGroup(label, tuple(members)) for label, members in groups.items()],
+        title="Accuracy by guidance weight and style",
+        ylabel="accuracy (%)",
+        reference=reference,
+        significance="differs from the reference, paired p < 0.05",
+        bottom=_round_floor(heights + ([reference.value] if reference else [])),
+    )
+    return ReportPicture(drawn, "Image-wise (dark) and study-wise (light) accuracy.", "Bars by weight and style")
+
+
+def _reference(result: TableResult, lines: Sequence[Line]) -> Reference | None:
+    """Study-wise accuracy of the first row that is compared with none."""
+    base = next((r for r in result.rows if r.row.reference is None and r.why_not is None), None)
+    line = None if base is None else find_line(lines, base.row.name, "test", "study-wise accuracy")
+    if line is None or line.mean is None:
+        return None
+    return Reference(line.row, 100 * line.mean, _percent(line.std))
+
+
+def _round_floor(values: Sequence[float]) -> float:
+    """A round number well below all values: where a bar chart's axis may start."""
+    return max(0.0, 10.0 * math.floor((min(values) - 10.0) / 10.0))
+
+
+def _percent(value: float | None) -> float | None:
+    return None if value is None else 100.0 * value
+
+
+def _roc(result: TableResult, lines: Sequence[Line]) -> ReportPicture | None:
+    curves: list[RocCurve] = []
+    for row in result.rows:
+        line = find_line(lines, row.row.name, "test", "study-wise AUC")
+        if line is None or line.mean is None or len(curves) >= ROC_ROWS:
+            continue
+        first = row.evaluations["test"][0].predictions.study_wise()
+        false, true, _ = roc_curve(first.labels == 1, first.probabilities[:, 1])
+        curves.append(RocCurve(row.row.name, false.tolist(), true.tolist(), line.values[0]))
+    if not curves:
+        return None
+    return ReportPicture(roc(curves), "ROC curves, study-wise, first seed, of up to five rows.", "ROC curves")
+
+
+def _froc(result: TableResult, lines: Sequence[Line]) -> ReportPicture | None:
+    """Free-response curves of the rows whose boxes are measured, best first."""
+    curves = []
+    for row in result.rows:
+        scores = row.evaluations["test"][0].box_scores if row.evaluations.get("test") else None
+        line = find_line(lines, row.row.name, "test", BOX_NAMES["froc_centre"])
+        if scores is None or line is None or line.mean is None:
+            continue
+        points = ranking_curve(scores.cases, "centre")
+        false, sensitivity = points.false_per_image.tolist(), points.sensitivity.tolist()
+        curves.append(FrocCurve(row.row.name, false, sensitivity, line.mean, line.low, line.high))
+    if not curves:
+        return None
+    curves.sort(key=lambda curve: -(curve.score or 0.0))
+    caption = (
+        "Findings whose box holds the centre of a found box, against false boxes an image; first seed, up to six rows."
+    )
+    return ReportPicture(froc(curves[:FROC_ROWS]), caption, "FROC curves")
+
+
+def learning_curves(result: TableResult) -> ReportPicture | None:
+    """Loss and validation of the rows shown, first seed; None where nothing was trained, or nothing kept of it."""
+    histories = {}
+    for row in shown_rows(result):
+        path = row.folders[0] / "history.csv"
+        if not path.is_file():
+            # put together from other runs, never trained
+            continue
+        with path.open(newline="", encoding="utf-8") as file:
+            epochs = list(csv.DictReader(file))
+        histories[row.row.name] = {
+            name: [float(epoch[name]) if epoch[name] else float("nan") for epoch in epochs]
+            for name in ("epoch", "loss", "cross_entropy", "val_loss", "val_auc")
+            if any(epoch.get(name) for epoch in epochs)
+        }
+    if not histories or any(len(history) < 2 for history in histories.values()):
+        return None
+    return ReportPicture(training_curves(histories), "Loss and validation by epoch, first seed.", "Training curves")

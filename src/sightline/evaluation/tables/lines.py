@@ -1,0 +1,222 @@
+"""A line of a table: one metric of one row on one test cohort, as text and as files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from sightline.evaluation.result import Evaluation
+from sightline.evaluation.tables.table import RowResult
+from sightline.io.files import write_text
+from sightline.metrics.classification.report import counts_text
+from sightline.metrics.estimate import Comparison, Estimate, FloatArray, p_text
+from sightline.metrics.statistics.comparison import welch
+
+
+@dataclass(frozen=True)
+class Line:
+    """One metric of one row on one test cohort.
+
+    Attributes:
+        row: row name.
+        test: `test` or `external`.
+        metric: e.g. `study-wise AUC`.
+        values: one per seed.
+        mean: over seeds.
+        std: over seeds, ddof 1; None with one seed.
+        low: lower end of the 95% interval.
+        high: upper end.
+        chance: chance level, for map scores.
+        n: what was counted.
+        method: how the interval was made.
+        reference: row compared with.
+        difference: mean minus the reference's.
+        difference_low: lower end of its paired 95% interval.
+        difference_high: upper end.
+        p_paired: paired bootstrap over patients and seeds, two-sided.
+        p_holm: the same after Holm's correction over the table's rows for this metric.
+        p_welch: Welch's t over seeds, as the paper computes it.
+        published: what the paper prints, or empty.
+        why: what is missing and why.
+    """
+
+    row: str
+    test: str
+    metric: str
+    values: tuple[float, ...] = ()
+    mean: float | None = None
+    std: float | None = None
+    low: float | None = None
+    high: float | None = None
+    chance: float | None = None
+    n: str = ""
+    method: str = ""
+    reference: str = ""
+    difference: float | None = None
+    difference_low: float | None = None
+    difference_high: float | None = None
+    p_paired: float | None = None
+    p_holm: float | None = None
+    p_welch: float | None = None
+    published: str = ""
+    why: str = ""
+
+    def value_text(self, *, percent: bool = False) -> str:
+        """Mean ± standard deviation over seeds."""
+        if self.mean is None:
+            return "undefined"
+        spread = "" if self.std is None else f" ± {_number(self.std, percent)}"
+        return f"{_number(self.mean, percent)}{spread}"
+
+    def interval_text(self, *, percent: bool = False) -> str:
+        """The 95% interval."""
+        return _between(self.low, self.high, percent)
+
+    def difference_value_text(self, *, percent: bool = False) -> str:
+        """Difference from the reference, signed."""
+        return "–" if self.difference is None else _number(self.difference, percent, "+")
+
+    def difference_interval_text(self, *, percent: bool = False) -> str:
+        """The paired 95% interval of the difference."""
+        return _between(self.difference_low, self.difference_high, percent, "+")
+
+    def chance_text(self, *, percent: bool = False) -> str:
+        """The chance level."""
+        return "–" if self.chance is None else _number(self.chance, percent)
+
+    def text(self) -> str:
+        """Mean ± deviation with the interval in brackets."""
+        between = "" if self.low is None else f" ({self.interval_text()})"
+        return f"{self.value_text()}{between}"
+
+    def difference_text(self) -> str:
+        """Difference with its interval and p."""
+        between = "" if self.difference_low is None else f" ({self.difference_interval_text()})"
+        p = "" if self.p_paired is None else f", {p_text(self.p_paired)}"
+        return f"{self.difference_value_text()}{between}{p}"
+
+
+def _number(value: float, percent: bool, sign: str = "") -> str:
+    return f"{value * 100.0:{sign}.1f}" if percent else f"{value:{sign}.3f}"
+
+
+def _between(low: float | None, high: float | None, percent: bool, sign: str = "") -> str:
+    if low is None or high is None:
+        return "–"
+    return f"{_number(low, percent, sign)} to {_number(high, percent, sign)}"
+
+
+def find_line(lines: Sequence[Line], row: str, test: str, metric: str) -> Line | None:
+    """The line of a row, a test cohort and a metric, or None."""
+    return next((x for x in lines if x.row == row and x.test == test and x.metric == metric), None)
+
+
+def write_lines(lines: Sequence[Line], folder: Path) -> None:
+    """`table.csv` and `table.json`: every metric of every row, one line each."""
+    write_text(folder / "table.json", json.dumps([asdict(line) for line in lines], indent=1) + "\n")
+    partial = folder / "table.csv.partial"
+    with partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(Line.__dataclass_fields__))
+        writer.writeheader()
+        for line in lines:
+            writer.writerow({**asdict(line), "values": " ".join(repr(v) for v in line.values)})
+    partial.replace(folder / "table.csv")
+
+
+def read_lines(path: Path) -> list[Line]:
+    """Lines from table.json."""
+    return [Line(**{**row, "values": tuple(row["values"])}) for row in json.loads(path.read_text(encoding="utf-8"))]
+
+
+T = TypeVar("T")
+
+
+class Columns(Protocol):
+    """Scores of one training, one a map, in columns."""
+
+    def column(self, name: str) -> FloatArray:
+        """One score of every map [n], NaN where it is not defined."""
+
+
+@dataclass(frozen=True)
+class RowOnTest:
+    """A row on one test cohort.
+
+    Attributes:
+        row: the row's result.
+        test: `test` or `external`.
+        reference: the row it is compared with, or None.
+        replicates: bootstrap samples.
+    """
+
+    row: RowResult
+    test: str
+    reference: RowResult | None = None
+    replicates: int = 2000
+
+    def ours(self, of: Callable[[Evaluation], T | None]) -> list[T]:
+        """Something of each training's evaluation, where it has it."""
+        return [found for e in self.row.evaluations[self.test] if (found := of(e)) is not None]
+
+    def theirs(self, of: Callable[[Evaluation], T | None]) -> list[T]:
+        """The same of the reference's trainings."""
+        if self.reference is None:
+            return []
+        return [found for e in self.reference.evaluations[self.test] if (found := of(e)) is not None]
+
+    def line(self, metric: str, values: Sequence[float]) -> Line:
+        """A line of one value a training; it says so where a value is not defined."""
+        row = self.row.row
+        if not values or any(math.isnan(v) for v in values):
+            return Line(row.name, self.test, metric, why="not defined on these cases")
+        published = row.published.get(f"{metric}, {self.test}")
+        return Line(
+            row=row.name,
+            test=self.test,
+            metric=metric,
+            values=tuple(values),
+            mean=float(np.mean(values)),
+            std=float(np.std(values, ddof=1)) if len(values) > 1 else None,
+            published="" if published is None else str(published),
+        )
+
+    def compared(self, line: Line, paired: Comparison, their_values: Sequence[float]) -> Line:
+        """The line with its difference from the reference, over patients and seeds, and over seeds alone."""
+        assert self.reference is not None
+        seeds = welch(line.values, their_values)
+        return replace(
+            line,
+            reference=self.reference.row.name,
+            difference=paired.difference,
+            difference_low=paired.low,
+            difference_high=paired.high,
+            p_paired=paired.p_value,
+            p_welch=seeds.p_value,
+            why="; ".join(w for w in (line.why, paired.why, seeds.why) if w),
+        )
+
+
+def measured(line: Line, estimate: Estimate, chance: float | None = None) -> Line:
+    """The line with an interval, or with the reason why there is none."""
+    return replace(
+        line,
+        low=estimate.low,
+        high=estimate.high,
+        chance=chance,
+        n=counts_text(estimate.n),
+        method=estimate.method,
+        why=estimate.why or line.why,
+    )
+
+
+def defined_means(tables: Sequence[Columns], column: str) -> list[float]:
+    """A score's mean over maps for each training; a training none of whose maps has the score is left out."""
+    columns = [table.column(column) for table in tables]
+    return [float(np.nanmean(c)) for c in columns if np.isfinite(c).any()]

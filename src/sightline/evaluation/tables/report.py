@@ -1,0 +1,169 @@
+"""A finished table as files: table.csv, table.json, table.md, pictures/, and one self-contained report.html."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sightline.evaluation.tables.as_published import as_printed
+from sightline.evaluation.tables.figures import charts, learning_curves
+from sightline.evaluation.tables.lines import Line, find_line, write_lines
+from sightline.evaluation.tables.pictures import looks
+from sightline.evaluation.tables.summary import WINDOW_MEASURES, leading_metric, summarise
+from sightline.evaluation.tables.table import TableResult
+from sightline.io.files import safe_name, write_text
+from sightline.metrics.estimate import p_cell
+from sightline.plots.html_report import ReportTable, Section, write_report
+from sightline.training.run import environment
+
+SENTENCES = 8
+
+
+def write_table(result: TableResult, out: Path, *, replicates: int = 2000, summary: Sequence[str] = ()) -> str:
+    """Write every file of a table; returns the markdown table.
+
+    Args:
+        result: from `run_table`.
+        out: folder.
+        replicates: bootstrap samples.
+        summary: plain-language sentences to stand before the computed ones in the report.
+    """
+    lines = summarise(result, replicates=replicates)
+    write_lines(lines, out)
+    tests = dict.fromkeys(test for row in result.rows for test in row.evaluations)
+    tables = [made for test in tests for made in metric_tables(result, lines, test)]
+    text = "\n\n".join(markdown_of(table) for table in tables)
+    write_text(out / "table.md", f"# {result.table.title}\n\n{result.table.caption}\n\n{text}\n")
+    if result.table.as_printed and (printed := as_printed(result, replicates=replicates)):
+        write_text(out / "as_printed.md", printed)
+    sections = [
+        Section("Results", (result.table.caption,), tuple(tables), tuple(charts(result, lines))),
+        *([looked] if (looked := looks(result)) is not None else []),
+        *([Section("Training", pictures=(curves,))] if (curves := learning_curves(result)) is not None else []),
+    ]
+    _write_pictures(sections, out / "pictures")
+    write_report(
+        out / "report.html",
+        title=result.table.title,
+        summary=[*summary, *_plain_words(result, lines)],
+        sections=sections,
+        provenance=_provenance(result),
+    )
+    return text
+
+
+def _write_pictures(sections: Sequence[Section], folder: Path) -> None:
+    for old in folder.glob("[0-9][0-9]-*.png"):
+        # of an earlier call with other rows
+        old.unlink()
+    for number, picture in enumerate((p for section in sections for p in section.pictures), start=1):
+        folder.mkdir(exist_ok=True)
+        name = safe_name(picture.alt.lower().replace(" ", "-"))
+        (folder / f"{number:02d}-{name}.png").write_bytes(picture.png)
+
+
+def _plain_words(result: TableResult, lines: Sequence[Line]) -> list[str]:
+    """What was found, in sentences made of the numbers."""
+    cohort = result.cohort
+    test = cohort.split("test")
+    words = [
+        f"{len(result.rows)} methods were trained {len(result.seeds)} times each on {len(cohort.split('train'))} "
+        f"training images of {cohort.name} and tested on {len(test)} images of "
+        f"{len({c.study_id for c in test})} studies and {len({c.patient_id for c in test})} patients."
+    ]
+    leading = leading_metric(result.table, lines)
+    for row in result.rows:
+        line = find_line(lines, row.row.name, "test", leading)
+        if line is None or line.difference is None or line.difference_low is None or line.difference_high is None:
+            continue
+        verdict = "better than" if line.difference_low > 0 else "worse than" if line.difference_high < 0 else ""
+        said = f"{verdict} {line.reference}" if verdict else f"not shown to differ from {line.reference}"
+        words.append(f"{row.row.name}: {line.metric} {line.text()}, {said}: {line.difference_text()}.")
+    return words[:SENTENCES]
+
+
+def _provenance(result: TableResult) -> dict[str, str]:
+    machine = environment()
+    facts = {
+        "table": result.table.name,
+        "cohort": f"{result.cohort.name}, fingerprint {result.cohort.fingerprint()}",
+        "seeds": ", ".join(map(str, result.seeds)),
+        "command": machine["command"],
+        "sightline": machine["sightline"],
+        "python": machine["python"],
+        "machine": machine["cuda"] or machine["processor"],
+        **dict(machine["packages"].items()),
+    }
+    facts |= {f"cohort: {key}": value for key, value in result.cohort.about.items()}
+    for row in result.rows:
+        if row.folders:
+            facts[f"runs of {row.row.name}"] = ", ".join(folder.name for folder in row.folders)
+    return facts
+
+
+def metric_tables(result: TableResult, lines: Sequence[Line], test: str) -> list[ReportTable]:
+    """One table a metric: what the paper reports first, then ranking, then where the maps lie."""
+    metrics = list(dict.fromkeys(x.metric for x in lines if x.test == test and x.mean is not None))
+    main = [m for m in result.table.metrics if m in metrics]
+    ranked = [m for m in metrics if "AUC" in m]
+    places = [m for m in metrics if m.startswith(("pointing", "energy"))]
+    places += [m for m in metrics if m in WINDOW_MEASURES or " at the level " in m or "FROC" in m]
+    return [_metric_table(result, lines, test, m) for m in dict.fromkeys((*main, *ranked, *places))]
+
+
+def _metric_table(result: TableResult, lines: Sequence[Line], test: str, metric: str) -> ReportTable:
+    percent = "accuracy" in metric
+    # rows of another task, or without maps, have no such number: they are no part of this table
+    found = {row.row.name: find_line(lines, row.row.name, test, metric) for row in result.rows}
+    having = {name: line for name, line in found.items() if line is not None or result.of(name).why_not is not None}
+    # what no row trained: the whole image, the mean box
+    having |= {x.row: x for x in lines if x.test == test and x.metric == metric and x.row not in found}
+    chance = any(x is not None and x.chance is not None for x in having.values())
+    printed = any(x is not None and x.published for x in having.values())
+    columns = ["row", "mean ± sd over seeds", "95% interval"]
+    columns += ["chance"] if chance else []
+    columns += ["difference", "95% interval of the difference", "p", "p (Holm)", "p (Welch, seeds)"]
+    columns += ["published"] if printed else []
+    rows, strong = [], []
+    for r, (name, line) in enumerate(having.items()):
+        if line is None or line.mean is None:
+            rows.append((name, "not run" if line is None else "undefined", *("" for _ in columns[2:])))
+            continue
+        cells = [name, line.value_text(percent=percent), line.interval_text(percent=percent)]
+        cells += [line.chance_text(percent=percent)] if chance else []
+        if line.difference_low is not None and (line.difference_low > 0 or (line.difference_high or 0) < 0):
+            strong += [(r, len(cells)), (r, len(cells) + 1)]
+        cells += [line.difference_value_text(percent=percent), line.difference_interval_text(percent=percent)]
+        cells += [p_cell(p) for p in (line.p_paired, line.p_holm, line.p_welch)]
+        cells += [line.published or "–"] if printed else []
+        rows.append(tuple(cells))
+    return ReportTable(
+        f"{metric}{' (%)' if percent else ''}, {test} {'split' if test == 'test' else 'cohort'}",
+        tuple(columns),
+        tuple(rows),
+        ("published",) if printed else (),
+        tuple(strong),
+        tuple(_notes(result, [x for x in having.values() if x is not None])),
+    )
+
+
+def _notes(result: TableResult, lines: Sequence[Line]) -> list[str]:
+    notes = [f"{row.row.name} was not run: {row.why_not}" for row in result.rows if row.why_not is not None]
+    first = next((line for line in lines if line.n), None)
+    if first is not None:
+        notes.append(f"n: {first.n}. Interval: {first.method}.")
+    references = sorted({line.reference for line in lines if line.reference})
+    if references:
+        notes.append(
+            f"Differences are from {', '.join(references)}; their interval and p: paired bootstrap over patients and "
+            "seeds, two-sided; Holm corrects p over the rows of this table. Welch's t over seeds is the paper's test: "
+            "it knows nothing of other patients. Bold: the interval excludes zero."
+        )
+    return notes
+
+
+def markdown_of(table: ReportTable) -> str:
+    """The table in Markdown, its notes below it."""
+    lines = [f"**{table.caption}**", "", "| " + " | ".join(table.columns) + " |", "|---" * len(table.columns) + "|"]
+    lines += ["| " + " | ".join(row) + " |" for row in table.rows]
+    return "\n".join([*lines, "", *(f"{note}" for note in table.notes)])

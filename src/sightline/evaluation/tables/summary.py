@@ -1,0 +1,296 @@
+"""What a table's trainings amount to: per row and metric the mean over seeds, its interval, and the difference from
+the reference row by a paired test over patients and seeds, with Welch's t over seeds beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from sightline.data.task import coarser_tasks
+from sightline.data.views.frames import source_frame
+from sightline.evaluation.box_scoring import true_corners
+from sightline.evaluation.gaze_scoring import by_map
+from sightline.evaluation.map_scoring import ROLES
+from sightline.evaluation.result import Evaluation
+from sightline.evaluation.tables.lines import Line, RowOnTest, defined_means, measured
+from sightline.evaluation.tables.table import Row, RowResult, Table, TableResult
+from sightline.metrics.boxes.baselines import CENTRE_PRIOR, WHOLE_IMAGE, centre_prior_box, mean_box, whole_image
+from sightline.metrics.boxes.report import BOX_NAMES, box_chance, box_seed_estimate, box_value, compare_boxes
+from sightline.metrics.boxes.table import BoxScores
+from sightline.metrics.classification.hierarchy import merged
+from sightline.metrics.classification.scores import (
+    AUC,
+    F1,
+    Accuracy,
+    AveragePrecision,
+    BalancedAccuracy,
+    HandTillAUC,
+    OneVsRestAUC,
+    Precision,
+    Prevalence,
+    Sensitivity,
+)
+from sightline.metrics.estimate import Score
+from sightline.metrics.maps.gaze import NAMES as GAZE_NAMES
+from sightline.metrics.maps.gaze import GazeScores, compare_gaze, seed_gaze
+from sightline.metrics.maps.localisation import NAMES, MapScores, compare_maps, seed_estimate
+from sightline.metrics.maps.windows import WindowDisplacement, window_displacement
+from sightline.metrics.predictions import Predictions
+from sightline.metrics.statistics.bootstrap import point_value, seed_bootstrap
+from sightline.metrics.statistics.comparison import holm, paired_bootstrap
+from sightline.structures.tag import Role
+
+REPLICATES = 2000
+
+
+def summarise(result: TableResult, *, replicates: int = REPLICATES) -> list[Line]:
+    """All metrics of all rows; rows that did not run give one line that says why."""
+    lines: list[Line] = []
+    for row in result.rows:
+        if row.why_not is not None:
+            lines.append(Line(row.row.name, "test", "not run", why=str(row.why_not)))
+            continue
+        for test in row.evaluations:
+            lines += _lines(RowOnTest(row, test, _reference(result, row), replicates))
+    return _corrected([*lines, *reference_box_lines(result, replicates)])
+
+
+def leading_metric(table: Table, lines: Sequence[Line]) -> str:
+    """The metric that methods are compared by in figures and sentences: the first that the rows have."""
+    wanted = (*table.leading, "study-wise AUC", "study-wise accuracy")
+    return next((m for m in wanted if any(x.metric == m and x.difference is not None for x in lines)), wanted[-1])
+
+
+def _lines(row: RowOnTest) -> list[Line]:
+    recipe = row.row.row.recipe
+    lines = class_lines(row) if recipe.classifies else []
+    # a network that is shown the expert's crop was told where to look: where it looks says nothing
+    if getattr(recipe.view, "crop", None) is None:
+        lines += [*map_lines(row), *gaze_lines(row), *box_lines(row)]
+    return [*lines, *window_lines(row)]
+
+
+def _reference(result: TableResult, row: RowResult) -> RowResult | None:
+    if row.row.reference is None:
+        return None
+    reference = result.of(row.row.reference)
+    return None if reference.why_not is not None else reference
+
+
+def _corrected(lines: list[Line]) -> list[Line]:
+    """Holm's correction within each metric and test cohort."""
+    families: dict[tuple[str, str], list[int]] = {}
+    for i, line in enumerate(lines):
+        if line.p_paired is not None:
+            families.setdefault((line.test, line.metric), []).append(i)
+    corrected = list(lines)
+    for members in families.values():
+        for i, p in zip(members, holm([lines[i].p_paired for i in members]), strict=True):
+            corrected[i] = replace(lines[i], p_holm=p)
+    return corrected
+
+
+def class_lines(row: RowOnTest) -> list[Line]:
+    """All lines on the calls of a row: coarser levels first, then image-wise, then study-wise."""
+    ours, theirs = row.ours(lambda e: e.predictions), row.theirs(lambda e: e.predictions)
+    lines = _level_lines(row, ours, theirs)
+    for score in (scores := _scores(ours[0].classes)):
+        lines.append(_scored(row, f"image-wise {score.name}", score, ours, theirs))
+    studies, their_studies = ([run.study_wise() for run in runs] for runs in (ours, theirs))
+    for score in scores:
+        lines.append(_scored(row, f"study-wise {score.name}", score, studies, their_studies))
+    return lines
+
+
+def _level_lines(row: RowOnTest, ours: Sequence[Predictions], theirs: Sequence[Predictions]) -> list[Line]:
+    """F1 at every coarser level of the labels from the same predictions: A1 to B3 also say A or B, broken or not."""
+    lines = []
+    for task in coarser_tasks(ours[0].classes):
+        groups = task.groups(ours[0].classes)
+        coarse, their_coarse = ([merged(run, groups) for run in runs] for runs in (ours, theirs))
+        classes = coarse[0].classes
+        score = F1("positive", 1) if len(classes) == 2 else F1("weighted")
+        name = f"image-wise F1 at the level {task.level} ({', '.join(classes)})"
+        lines.append(_scored(row, name, score, coarse, their_coarse))
+    return lines
+
+
+def _scored(
+    row: RowOnTest, metric: str, score: Score, ours: Sequence[Predictions], theirs: Sequence[Predictions]
+) -> Line:
+    values, their_values = ([point_value(score, run) for run in runs] for runs in (ours, theirs))
+    line = measured(row.line(metric, values), seed_bootstrap(ours, score, replicates=row.replicates))
+    # a class that a training never calls has no precision: nothing to compare
+    if not theirs or not np.isfinite([*values, *their_values]).all():
+        return line
+    return row.compared(line, paired_bootstrap(ours, theirs, score, replicates=row.replicates), their_values)
+
+
+def _scores(classes: Sequence[str]) -> list[Score]:
+    """Accuracy, ranking, and F1 as Jimenez-Sanchez 2018 reports it: of the positive class of two, else of each class
+    and their mean weighted by support."""
+    if len(classes) == 2:
+        name = classes[1]
+        of_two: list[Score] = [Sensitivity(1, name=f"recall for {name}"), Precision(1, name=f"precision for {name}")]
+        f1 = F1("positive", 1, name=f"F1 of {name}")
+        return [Accuracy(), BalancedAccuracy(), AUC(1), AveragePrecision(1), f1, *of_two, Prevalence(1)]
+    each: list[Score] = [F1("positive", k, name=f"F1 of {name}") for k, name in enumerate(classes)]
+    ranked: list[Score] = [
+        OneVsRestAUC(),
+        HandTillAUC(),
+        *(AUC(k, name=f"AUC of {name}") for k, name in enumerate(classes)),
+    ]
+    called: list[Score] = []
+    for k, name in enumerate(classes):
+        called += [Precision(k, name=f"precision for {name}"), Sensitivity(k, name=f"recall for {name}")]
+    return [Accuracy(), *ranked, *called, *each, F1("weighted", name="F1 weighted by support")]
+
+
+WINDOW_MEASURES = ("centre shift (fraction)", "window scale", "rotation in degrees")
+MAP_MEASURES = ("pointing", "energy", "iou")
+GAZE_MEASURES = ("cc", "kl", "sim", "nss", "auc", "sauc")
+
+
+def map_lines(row: RowOnTest) -> list[Line]:
+    """How well maps agree with regions of each role, and with an organ, one cell around counted too."""
+    lines = []
+    for role, around in [*((role, False) for role in ROLES), ("organ", True)]:
+        of = partial(_scores_for, role=role, around=around)
+        ours, theirs = row.ours(of), row.theirs(of)
+        what = f"{role}, one cell around" if around else role
+        for measure in MAP_MEASURES if ours else ():
+            values, their_values = defined_means(ours, measure), defined_means(theirs, measure)
+            if not values:
+                continue
+            chance = float(np.mean(defined_means(ours, f"{measure}_chance")))
+            estimate = seed_estimate(ours, measure, replicates=row.replicates)
+            line = measured(row.line(f"{NAMES[measure]} ({what})", values), estimate, chance)
+            if their_values:
+                paired = compare_maps(ours, theirs, measure, replicates=row.replicates)
+                line = row.compared(line, paired, their_values)
+            lines.append(line)
+    return lines
+
+
+def _scores_for(evaluation: Evaluation, role: Role, around: bool) -> MapScores | None:
+    return evaluation.scores_for(role, around=around)
+
+
+def gaze_lines(row: RowOnTest) -> list[Line]:
+    """How well each kind of map agrees with gaze; the chance is a flat map's."""
+    ours, theirs = ([by_map(scores) for scores in side(lambda e: e.gaze_scores)] for side in (row.ours, row.theirs))
+    lines = []
+    for name in ours[0] if ours else ():
+        tables = [each[name] for each in ours]
+        their_tables = [each[name] for each in theirs if name in each]
+        lines += [
+            line
+            for measure in GAZE_MEASURES
+            if (line := _gaze_line(row, name, measure, tables, their_tables)) is not None
+        ]
+    return lines
+
+
+def _gaze_line(
+    row: RowOnTest, name: str, measure: str, ours: Sequence[GazeScores], theirs: Sequence[GazeScores]
+) -> Line | None:
+    values, their_values = defined_means(ours, measure), defined_means(theirs, measure)
+    if not values:
+        return None
+    # a flat map's score is the same in every training
+    chance = next(iter(defined_means(ours, f"{measure}_chance")), None)
+    estimate = seed_gaze(ours, measure, replicates=row.replicates)
+    line = measured(row.line(f"{GAZE_NAMES[measure]}, {name}", values), estimate, chance)
+    if not their_values:
+        return line
+    return row.compared(line, compare_gaze(ours, theirs, measure, replicates=row.replicates), their_values)
+
+
+def window_lines(row: RowOnTest) -> list[Line]:
+    """How far windows moved from the whole image: means over images, an interval over patients with one training."""
+    moved = row.ours(_displacement)
+    if not moved:
+        return []
+    first = row.row.evaluations[row.test][0].predictions
+    estimates = moved[0].estimates(first.patient_ids, replicates=row.replicates, counts=first.counts())
+    lines = []
+    for name in WINDOW_MEASURES:
+        line = row.line(name, [float(each.columns()[name].mean()) for each in moved])
+        line = measured(line, next(e for e in estimates if e.name == name))
+        lines.append(replace(line, method=f"{line.method}; interval of the first training"))
+    return lines
+
+
+def _displacement(evaluation: Evaluation) -> WindowDisplacement | None:
+    if evaluation.maps is None or evaluation.maps.windows is None:
+        return None
+    return window_displacement(evaluation.maps.windows)
+
+
+BOX_MEASURES = (
+    "printed_map", "iou", "iobb", "centre_inside", "distance_px", "distance_mm", "ap_50", "ap_10", "froc_centre",
+    "froc_centre_at_1",
+)  # fmt: skip
+
+
+def box_lines(row: RowOnTest) -> list[Line]:
+    """Every measure of the boxes of a row, where it is defined."""
+    ours, theirs = row.ours(lambda e: e.box_scores), row.theirs(lambda e: e.box_scores)
+    lines = []
+    for measure in BOX_MEASURES if ours else ():
+        line = _box_line(row, BOX_NAMES[measure], ours, measure)
+        if theirs and line.mean is not None:
+            paired = compare_boxes(ours, theirs, measure, replicates=row.replicates)
+            if paired.difference is not None:
+                line = row.compared(line, paired, _values(theirs, measure))
+        lines.append(line)
+    printed = row.ours(lambda e: e.printed_box_scores)
+    if printed:
+        name = f"{BOX_NAMES['printed_map']}, boxes as the recipe says"
+        lines.append(_box_line(row, name, printed, "printed_map"))
+    return [line for line in lines if line.mean is not None]
+
+
+def reference_box_lines(result: TableResult, replicates: int) -> list[Line]:
+    """What no training is needed for: the whole image as box, and the mean box of the training images."""
+    lines: list[Line] = []
+    seen: set[tuple[str, str]] = set()
+    for row in result.rows:
+        for test, evaluations in row.evaluations.items():
+            scores = evaluations[0].box_scores if evaluations else None
+            key = (test, str(row.row.recipe.task))
+            if scores is None or key in seen:
+                continue
+            seen.add(key)
+            task = "" if row.row.recipe.task is None else f" ({', '.join(evaluations[0].predictions.classes)})"
+            for name, boxes in _untrained(result, row, scores).items():
+                nobody = RowOnTest(RowResult(Row(f"{name}{task}", row.row.recipe)), test, replicates=replicates)
+                lines += [_box_line(nobody, BOX_NAMES[measure], [boxes], measure) for measure in BOX_MEASURES]
+    return [line for line in lines if line.mean is not None]
+
+
+def _untrained(result: TableResult, row: RowResult, scores: BoxScores) -> dict[str, BoxScores]:
+    """By name, boxes on the same images that no network found."""
+    training = row.row.recipe.see(result.cohort).split(*row.row.recipe.train_on)
+    shapes = [source_frame(case).shape for case in training]
+    boxes = [true_corners(case) for case in training]
+    found = {WHOLE_IMAGE: whole_image(scores)}
+    if any(len(each) for each in boxes):
+        found[CENTRE_PRIOR] = centre_prior_box(scores, mean_box(boxes, [(s[0], s[1]) for s in shapes]))
+    return found
+
+
+def _box_line(row: RowOnTest, name: str, scores: Sequence[BoxScores], measure: str) -> Line:
+    values = _values(scores, measure)
+    line = row.line(name, values if len(values) == len(scores) else [])
+    chances = [v for run in scores if (v := box_chance(run, measure)) is not None]
+    estimate = box_seed_estimate(scores, measure, replicates=row.replicates)
+    return measured(line, estimate, float(np.mean(chances)) if chances else None)
+
+
+def _values(scores: Sequence[BoxScores], measure: str) -> list[float]:
+    """The number of each training that has it."""
+    return [value for run in scores if (value := box_value(run, measure)) is not None]

@@ -1,0 +1,131 @@
+"""A table is a list of rows, each a recipe; `lab/run_table.py` trains every row with several seeds alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from sightline.errors import SightlineError
+from sightline.evaluation.result import Evaluation
+from sightline.evaluation.tables.self_training import Teaching
+from sightline.structures.case import Cohort
+from sightline.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Published:
+    """A value as a paper prints it: mean and standard deviation over its runs, in percent or as it stands.
+
+    Attributes:
+        mean: the value.
+        std: standard deviation over runs, or None.
+        low: lower end of a printed interval, or None.
+        high: upper end.
+        p: printed p-value of a comparison, or None.
+    """
+
+    mean: float
+    std: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+
+    def __str__(self) -> str:
+        """The value, and deviation, interval and p where they are printed."""
+        text = f"{self.mean:g}" if self.std is None else f"{self.mean:g} ± {self.std:g}"
+        if self.low is not None and self.high is not None:
+            text += f" ({self.low:g} to {self.high:g})"
+        return text if self.p is None else f"{text}, p = {self.p:.4g}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table.
+
+    Attributes:
+        name: unique in the table.
+        recipe: what is trained; its seed is replaced.
+        reference: name of the row it is compared with, or None.
+        published: value printed by the paper, by metric name and then split.
+        parts: the row is not trained but put together: submodule of its network -> name of an earlier row whose run
+            of the same seed gives the weights.
+        teacher: name of an earlier row whose run of the same seed marks the training cases in place of experts
+            (`lab/self_training.py`), or None.
+        teaching: how it marks them.
+        train_per_class: train on this many images of each class, drawn once per seed; None for all.
+        trained_on: sources (`from_sources`) whose cases it is trained and selected on; none named: all.
+        tested_on: sources whose cases it is tested on.
+        group: what the row is drawn with in the figures: method, style.
+        weight_label: position on the figure's axis.
+    """
+
+    name: str
+    recipe: Recipe
+    reference: str | None = None
+    published: Mapping[str, Published] = field(default_factory=dict)
+    parts: Mapping[str, str] = field(default_factory=dict)
+    teacher: str | None = None
+    teaching: Teaching = field(default_factory=Teaching)
+    train_per_class: int | None = None
+    trained_on: tuple[str, ...] = ()
+    tested_on: tuple[str, ...] = ()
+    group: str = ""
+    weight_label: str = ""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Rows whose runs have to be there before this one's."""
+        return (*self.parts.values(), *([self.teacher] if self.teacher is not None else []))
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a paper, or one of ours.
+
+    Attributes:
+        name: `paper/table`.
+        title: what it shows.
+        rows: its rows, references before those compared with them.
+        caption: how it is to be read; deviations from the paper.
+        metrics: metrics shown, in order.
+        leading: metrics that figures and sentences compare rows by: the first that the rows have.
+        size: input size of its plain rows; another size asked for scales all sizes of all rows alike.
+        as_printed: also write what the papers about gaze compute (`as_printed.md`).
+        units: dissect the first row's first training besides: the `ranking` of its units, or that and one `case`.
+    """
+
+    name: str
+    title: str
+    rows: tuple[Row, ...]
+    caption: str = ""
+    metrics: tuple[str, ...] = ("image-wise accuracy", "study-wise accuracy")
+    leading: tuple[str, ...] = ()
+    size: int = 512
+    as_printed: bool = False
+    units: Literal["", "ranking", "case"] = ""
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """What a row gave: one evaluation per seed and test cohort, or the reason why it did not run."""
+
+    row: Row
+    evaluations: Mapping[str, tuple[Evaluation, ...]] = field(default_factory=dict)
+    folders: tuple[Path, ...] = ()
+    why_not: SightlineError | None = None
+
+
+@dataclass(frozen=True)
+class TableResult:
+    """All rows of a table on a cohort."""
+
+    table: Table
+    cohort: Cohort
+    seeds: tuple[int, ...]
+    rows: tuple[RowResult, ...]
+
+    def of(self, name: str) -> RowResult:
+        """The result of a row."""
+        return next(result for result in self.rows if result.row.name == name)

@@ -1,1 +1,0 @@
-"""Maps from a model, and what can be read from them."""

@@ -1,0 +1,1 @@
+"""Rules by which activations pass a gradient back: vanilla, guided, deconvolution."""

@@ -1,0 +1,112 @@
+"""Class activation maps (Zhou 2016) and their gradient-weighted generalisation (Selvaraju 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sightline.errors import GeometryError
+from sightline.explainers.frozen_eval import exact, in_precision, quiet_pass
+from sightline.explainers.layer_gradients import class_indices, images_of, layer_gradients
+from sightline.structures.evidence import Batch, Evidence
+
+
+@dataclass(frozen=True)
+class ClassActivationMap:
+    """The model's own class maps, bias included: one forward pass, no gradient (Zhou 2016; Liao 2022, eq. 3).
+
+    Attributes:
+        extra: name of one of the evidence's extras to show instead, e.g. `attention` for M'_c of eq. 5.
+    """
+
+    extra: str | None = None
+
+    def __call__(
+        self, model: nn.Module, batch: Batch | Tensor, classes: Sequence[int] | Tensor, *, create_graph: bool = False
+    ) -> Tensor:
+        """Maps [b, n, *m].
+
+        Raises:
+            GeometryError: the model shows no such maps, or has no such class.
+        """
+        images = images_of(batch)
+        with quiet_pass(model, images.device, weights=create_graph) as network, torch.set_grad_enabled(create_graph):
+            evidence: Evidence = network(in_precision(images, network))
+            maps = evidence.maps if self.extra is None else evidence.extras.get(self.extra)
+            if maps is None:
+                wanted = self.extra or "class maps"
+                raise GeometryError(f"The model's evidence holds no {wanted}.", "Use GradCAM instead.")
+            index = class_indices(classes, evidence.logits)
+            return maps[torch.arange(len(index), device=index.device)[:, None], index]
+
+
+@dataclass(frozen=True)
+class GradCAM:
+    """relu(sum over channels of A * mean over cells of dz_c/dA), A the output of a layer (Selvaraju 2017).
+
+    Attributes:
+        layer: name of the module as in `model.named_modules()`; `attention` of a class map model is its last features.
+        relu: keep only what speaks for the class, as published; False keeps both signs.
+    """
+
+    layer: str = "attention"
+    relu: bool = True
+
+    def __call__(
+        self, model: nn.Module, batch: Batch | Tensor, classes: Sequence[int] | Tensor, *, create_graph: bool = False
+    ) -> Tensor:
+        """Maps [b, n, *m] on the layer's grid. Gradients already stored on the weights stay as they are.
+
+        Raises:
+            RecipeError: the model has no such layer.
+            GeometryError: the layer gives no map, or the logits do not depend on it.
+        """
+        activation, gradients = layer_gradients(model, batch, classes, self.layer, create_graph=create_graph)
+        with exact(activation.device, create_graph):
+            maps = weighed(activation, gradients)
+            return maps.relu() if self.relu else maps
+
+
+def weighed(activation: Tensor, gradients: Tensor) -> Tensor:
+    """Maps [b, n, *m]: channels of a layer [b, c, *m] weighed by their mean gradients, of [n, b, c, *m]."""
+    return torch.einsum("nbc,bc...->bn...", gradients.flatten(3).mean(-1), activation)
+
+
+TINY = 1e-6
+
+
+@dataclass(frozen=True)
+class GradCAMPlusPlus:
+    """relu(sum over channels of w A), w = sum over cells of alpha relu(g), alpha = g^2 / (2 g^2 + g^3 sum of A).
+
+    A is a layer's output and g the gradient of the score with respect to it. The second and third derivatives of the
+    paper are those of exp(z_c) divided by it, where the network is piecewise linear (its equation 19).
+
+    Attributes:
+        layer: name of the module as in `model.named_modules()`.
+        relu: keep only what speaks for the class, as published.
+    """
+
+    layer: str = "attention"
+    relu: bool = True
+
+    def __call__(
+        self, model: nn.Module, batch: Batch | Tensor, classes: Sequence[int] | Tensor, *, create_graph: bool = False
+    ) -> Tensor:
+        """Maps [b, n, *m] on the layer's grid.
+
+        Raises:
+            RecipeError: the model has no such layer.
+            GeometryError: the layer gives no map, or the logits do not depend on it.
+        """
+        activation, g = layer_gradients(model, batch, classes, self.layer, create_graph=create_graph)
+        with exact(activation.device, create_graph):
+            total = activation.flatten(2).sum(-1).view(*activation.shape[:2], *[1] * (activation.ndim - 2))
+            below = 2.0 * g**2 + total * g**3 + TINY
+            alpha = torch.where(g != 0.0, g**2 / below, torch.zeros_like(g))
+            weights = (alpha * g.clamp(min=0.0)).flatten(3).sum(-1)
+            maps = torch.einsum("nbc,bc...->bn...", weights, activation)
+            return maps.relu() if self.relu else maps

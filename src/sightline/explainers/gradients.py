@@ -1,0 +1,237 @@
+"""The gradient of a class score with respect to the image, under one of the rules for activations."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from sightline.errors import RecipeError, RunError
+from sightline.explainers.backprop_rules.coverage import holds, unreached
+from sightline.explainers.backprop_rules.rules import Rewired, Rule, rewire
+from sightline.explainers.bn_folding.mode import leanly, leanly_if_possible
+from sightline.explainers.cam import weighed
+from sightline.explainers.frozen_eval import exact, in_precision, quiet_pass
+from sightline.explainers.layer_gradients import caught_output, class_indices, images_of, last_of, score_gradients
+from sightline.structures.evidence import Batch
+from sightline.structures.protocols import Explainer
+
+Reduce = Literal["positive_mean", "absolute_sum", "absolute_mean", "signed_sum"]
+
+
+@dataclass(frozen=True)
+class InputGradient:
+    """d z_c / d image: plain (Simonyan 2014), guided (Springenberg 2015) or deconvolution (Zeiler and Fergus 2014).
+
+    What Watanabe 2022 calls heatmap generators. With `create_graph` the map is differentiable with respect to the
+    weights, and a loss on it trains them (their sets 1 to 3).
+
+    Attributes:
+        rule: how gradients pass activations (`rules.rewire`).
+        reduce: from the channels of the image to one map: the mean of what speaks for the class (`positive_mean`), the
+            sum or mean of absolute values, or the sum with its sign.
+        gates: whether activations inside squeeze gates follow the rule too.
+        deconvolution_slope: whether deconvolution keeps the slope of smooth activations.
+        batch_norm: in this pass, normalisation uses its running statistics (`eval`), so that a gradient is one image's
+            own, or does what the model's mode says (`as_is`): in training an image's gradient then holds parts of
+            others', and the running statistics move once more.
+        dropout: in this pass everything else is in evaluation mode (`off`), or in the mode the model is in (`as_is`).
+    """
+
+    rule: Rule = "vanilla"
+    reduce: Reduce = "positive_mean"
+    gates: Literal["plain", "rewired"] = "plain"
+    deconvolution_slope: bool = False
+    batch_norm: Literal["eval", "as_is"] = "eval"
+    dropout: Literal["off", "as_is"] = "off"
+
+    def __call__(
+        self, model: nn.Module, batch: Batch | Tensor, classes: Sequence[int] | Tensor, *, create_graph: bool = False
+    ) -> Tensor:
+        """Maps [b, n, *s] on the image's own grid, in float32 or wider. Gradients stored on weights stay as they are.
+
+        Raises:
+            GeometryError: no such class, or logits that do not depend on the image.
+            RunError: weights in 16 bits, a scripted model, or activations that the rule does not reach.
+        """
+        maps, rewired = self.explained(model, batch, classes, create_graph=create_graph)
+        refuse_unreached(self.rule, rewired.escaped)
+        return maps
+
+    def explained(
+        self, model: nn.Module, batch: Batch | Tensor, classes: Sequence[int] | Tensor, *, create_graph: bool = False
+    ) -> tuple[Tensor, Rewired]:
+        """The maps, and what the rule met on the way; activations it did not reach are told, not refused."""
+        gradients, rewired = self.gradients(model, batch, classes, create_graph=create_graph)
+        with exact(gradients.device, create_graph):
+            return reduced(gradients, self.reduce), rewired
+
+    def gradients(
+        self, model: nn.Module, batch: Batch | Tensor, classes: Sequence[int] | Tensor, *, create_graph: bool = False
+    ) -> tuple[Tensor, Rewired]:
+        """The gradients before channels are joined, [b, n, c, *s], and what the rule met."""
+        images = images_of(batch)
+        still, off = self.batch_norm == "eval", self.dropout == "off"
+        with quiet_pass(model, images.device, batch_norm=still, dropout=off, weights=create_graph) as network:
+            x = in_precision(images, network, full=True).requires_grad_()
+
+            def run(lean: bool) -> tuple[Tensor, Rewired]:
+                with (
+                    rewire(self.rule, gates=self.gates, deconvolution_slope=self.deconvolution_slope) as rewired,
+                    leanly(rewired) if lean else nullcontext(),
+                ):
+                    # a decoder is not on the way from image to score
+                    return getattr(network, "classify", network)(x).logits, rewired
+
+            logits, rewired = leanly_if_possible(run)
+            if self.rule != "vanilla":
+                rewired.escaped = unreached(logits, rewired.gates)
+            refuse_reentrant(logits)
+            chosen = logits.gather(1, class_indices(classes, logits))
+            gradients = score_gradients(chosen, x, "the image", create_graph=create_graph)
+            # what the map's own gradient passes later follows no rule
+            rewired.ruling = False
+            return gradients.transpose(0, 1), rewired
+
+
+def refuse_unreached(rule: Rule, escaped: Counter[str]) -> None:
+    """Refuse a map of which only a part followed the rule.
+
+    Raises:
+        RunError: activations that the rule did not reach.
+    """
+    if escaped:
+        what = ", ".join(f"{n} {kind}" for kind, n in sorted(escaped.items()))
+        raise RunError(
+            f"The rule {rule} does not reach every activation of this network: {what}.",
+            "Use torch's own activations, unscripted and without checkpoints, or the rule vanilla.",
+        )
+
+
+def refuse_reentrant(logits: Tensor) -> None:
+    """Refuse checkpoints of the old kind, which torch cannot differentiate with respect to the image alone.
+
+    Raises:
+        RunError: the graph holds one.
+    """
+    if holds(logits, "CheckpointFunction"):
+        raise RunError(
+            "A part of this network is checkpointed with use_reentrant=True: its gradients cannot be asked for alone.",
+            "Checkpoint with use_reentrant=False, or explain without checkpoints.",
+        )
+
+
+def reduced(gradients: Tensor, how: Reduce) -> Tensor:
+    """One map [b, n, *s] of gradients [b, n, c, *s]."""
+    if how == "positive_mean":
+        return gradients.clamp(min=0.0).mean(dim=2)
+    if how == "absolute_sum":
+        return gradients.abs().sum(dim=2)
+    return gradients.abs().mean(dim=2) if how == "absolute_mean" else gradients.sum(dim=2)
+
+
+@dataclass(frozen=True)
+class GuidedGradCAM:
+    """The product of Grad-CAM, enlarged to the image, and the image's gradient under a rule.
+
+    Attributes:
+        layer: of Grad-CAM.
+        rule: of the gradient.
+        reduce: from the channels of the product to one map.
+        enlarge: how Grad-CAM is enlarged; `nearest` as Captum does, `linear` as the paper.
+    """
+
+    layer: str = "attention"
+    rule: Rule = "guided"
+    reduce: Reduce = "positive_mean"
+    enlarge: str = "linear"
+
+    def __call__(
+        self, model: nn.Module, batch: Batch | Tensor, classes: Sequence[int] | Tensor, *, create_graph: bool = False
+    ) -> Tensor:
+        """Maps [b, n, *s] on the image's grid.
+
+        Raises:
+            RecipeError, GeometryError, RunError: as `GradCAM` and `InputGradient`.
+        """
+        images = images_of(batch)
+        with quiet_pass(model, images.device, weights=create_graph) as network:
+            x = in_precision(images, network, full=True).requires_grad_()
+
+            # one pass serves both: the layer's gradient follows no rule, the image's does
+            def run(lean: bool) -> tuple[Tensor, tuple[list[Tensor], Rewired]]:
+                with (
+                    caught_output(network, self.layer) as caught,
+                    rewire(self.rule) as rewired,
+                    leanly(rewired) if lean else nullcontext(),
+                ):
+                    return network(x).logits, (caught, rewired)
+
+            # with weights in the graph, a gradient with respect to the layer alone must not pass them by
+            logits, (caught, rewired) = run(False) if create_graph else leanly_if_possible(run)
+            if self.rule != "vanilla":
+                refuse_unreached(self.rule, unreached(logits, rewired.gates))
+            refuse_reentrant(logits)
+            activation, name = last_of(caught, self.layer), f"layer {self.layer!r}"
+            chosen = logits.gather(1, class_indices(classes, logits))
+            rewired.ruling = False
+            by_layer = score_gradients(chosen, activation, name, create_graph=create_graph, keep=True)
+            rewired.ruling = True
+            fine = score_gradients(chosen, x, "the image", create_graph=create_graph).transpose(0, 1)
+            rewired.ruling = False
+        size = fine.shape[3:]
+        linear = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(size)]
+        with exact(x.device, create_graph):
+            coarse = weighed(activation, by_layer).relu()
+            if self.enlarge == "nearest":
+                weights = interpolate(coarse, size=size, mode="nearest")
+            else:
+                weights = interpolate(coarse, size=size, mode=linear, align_corners=False)
+            return reduced(fine * weights.unsqueeze(2), self.reduce)
+
+
+@dataclass(frozen=True)
+class SmoothGrad:
+    """Averages any explainer over Gaussian noise.
+
+    Attributes:
+        explainer: whose maps.
+        samples: noisy copies.
+        noise: standard deviation of the noise, as a share of each image's range of values.
+        seed: of the noise; torch's own generators are left alone.
+    """
+
+    explainer: Explainer = field(default_factory=InputGradient)
+    samples: int = 25
+    noise: float = 0.15
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what means nothing."""
+        if self.samples < 1 or self.noise < 0.0:
+            raise RecipeError(f"SmoothGrad needs samples >= 1 and noise >= 0; got {self.samples}, {self.noise}.")
+
+    def __call__(
+        self, model: nn.Module, batch: Batch | Tensor, classes: Sequence[int] | Tensor, *, create_graph: bool = False
+    ) -> Tensor:
+        """Maps [b, n, *m], the mean over the samples; as the explainer's otherwise."""
+        images = images_of(batch)
+        generator = torch.Generator().manual_seed(self.seed)
+        spread = images.flatten(1).amax(1) - images.flatten(1).amin(1)
+        scale = (self.noise * spread).view(-1, *[1] * (images.ndim - 1))
+        total: Tensor | None = None
+        for _ in range(self.samples):
+            noise = torch.randn(images.shape, generator=generator, dtype=torch.float32).to(images)
+            noisy = images + scale * noise
+            given = replace(batch, images=noisy) if isinstance(batch, Batch) else noisy
+            maps = self.explainer(model, given, classes, create_graph=create_graph)
+            with exact(images.device, create_graph):
+                total = maps / self.samples if total is None else total + maps / self.samples
+        assert total is not None
+        return total

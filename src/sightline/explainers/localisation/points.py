@@ -1,0 +1,57 @@
+"""Where maps point: boxes, points, and maps on a finer grid.
+
+The words of a protocol are in `map_boxes`, the work in `found_boxes` and `row_runs`, and choosing a protocol on
+validation maps in `tuning`; all of it is reached from here.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch.nn.functional import interpolate
+
+from sightline.explainers.localisation.boxes import Floats, FoundBoxes, boxes_of_maps, checked, refuse_non_finite
+from sightline.explainers.localisation.protocols import PROTOCOLS, MapBoxes
+from sightline.explainers.localisation.tuning import candidates, oracle_boxes, tune
+
+__all__ = [
+    "PROTOCOLS",
+    "FoundBoxes",
+    "MapBoxes",
+    "boxes_of_maps",
+    "candidates",
+    "oracle_boxes",
+    "point_of_maps",
+    "tune",
+    "upsampled",
+]
+
+
+def point_of_maps(maps: ArrayLike) -> Floats:
+    """Where each of maps [n, h, w] is greatest: the centre of a cell, float64 [n, 2].
+
+    Of several cells with the greatest value, as on a plateau, the one nearest to their common centre is taken, the
+    first in reading order of equally near ones; so a flat map points at its middle, not at its first cell.
+    """
+    array = checked(maps)
+    points = np.empty((len(array), 2))
+    for point, field in zip(points, array, strict=True):
+        greatest = field.max()
+        refuse_non_finite(greatest + field.min())
+        cells = np.argwhere(field == greatest)
+        away = ((cells - cells.mean(axis=0)) ** 2).sum(axis=1)
+        point[:] = cells[int(away.argmin())] + 0.5
+    return points
+
+
+def upsampled(maps: ArrayLike, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Maps [n, h, w] on a grid of `shape`, bilinear with half-pixel centres: float32 [n, *shape].
+
+    Cells beyond the outermost centres repeat them. A map is made smaller by the same sampling, without smoothing.
+    """
+    cells = torch.from_numpy(np.ascontiguousarray(checked(maps), dtype=np.float32))[:, None]
+    if len(cells) == 0:
+        return np.zeros((0, *shape), dtype=np.float32)
+    grid: NDArray[np.float32] = interpolate(cells, size=shape, mode="bilinear", align_corners=False)[:, 0].numpy()
+    return grid

@@ -1,0 +1,222 @@
+"""Pre-flight: whether a map depends on what it should depend on, before anybody looks at it or trains on it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sightline.errors import GeometryError, RunError, SightlineError
+from sightline.explainers.backprop_rules.network_activations import network_activations, scorer
+from sightline.explainers.frozen_eval import own_random_numbers, uncompiled
+from sightline.explainers.gradients import InputGradient
+from sightline.explainers.layer_gradients import images_of
+from sightline.explainers.sanity_checks.findings import SAME_WITHOUT_WEIGHTS, Finding, Preflight
+from sightline.explainers.sanity_checks.rule_checks import about_activations, about_plain_gradient, blind_deconvolution
+from sightline.explainers.sanity_checks.side_effects import Traces
+from sightline.explainers.sanity_checks.similarity import Array, correlation, mean, relative_difference
+from sightline.explainers.sanity_checks.verdicts import (
+    ImageLikeness,
+    about_blankness,
+    about_class,
+    about_image,
+    about_traces,
+    about_weights,
+)
+from sightline.explainers.sanity_checks.weight_randomisation import layers_in_order, shuffle
+from sightline.structures.evidence import Batch
+from sightline.structures.protocols import Explainer
+
+# what bounds the cost
+MOST_IMAGES = 8
+MOST_CLASSES = 4
+# a map that survives one shuffle of all weights may do so by chance (an untrained network's class map follows the grey
+# values, upwards or downwards); one that survives all of so many does not
+MOST_SHUFFLES = 5
+
+
+def preflight(
+    model: nn.Module,
+    images: Batch | Tensor,
+    explainer: Explainer,
+    *,
+    classes: Sequence[int] | None = None,
+    seed: int = 0,
+) -> Preflight:
+    """Asks a map seven questions; docs/checks.md says what each means.
+
+    Everything is done with copies of the network, in evaluation mode: the model's mode, weights, hooks, stored
+    gradients, and all generators of random numbers are afterwards as they were, also after an exception. The explainer
+    therefore has to take everything from the model that it is given.
+
+    Cost: 5 explanations of the images (up to 9 where the map survives shuffled weights; one more, of a single sample,
+    for averages over noise), one or two plain gradients, at most 10 forward passes without a graph, memory for one or
+    two more networks.
+
+    Args:
+        model: gives Evidence for images.
+        images: float [b, c, *s] or a batch; the first 8 are used. Two or more different ones tell more.
+        explainer: ours, or any callable that follows the protocol.
+        classes: whose maps, at most the first 4; None takes the two that are most probable over the images.
+        seed: of shuffled pixels and weights, and of whatever random numbers the explainer draws.
+
+    Raises:
+        GeometryError: images or maps of a wrong shape, or no such class.
+        RunError: the network cannot be copied, or the explainer fails.
+    """
+    given = images_of(images)
+    if not isinstance(given, Tensor) or given.ndim < 3 or not given.is_floating_point() or len(given) == 0:
+        shown = tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__
+        raise GeometryError(f"Images must be float [b, c, *s] with b at least 1; got {shown}.")
+    with torch.inference_mode(False), torch.enable_grad(), own_random_numbers(seed, given.device):
+        return _Checks(uncompiled(model), given[:MOST_IMAGES].detach().clone(), explainer, seed).run(classes)
+
+
+class _Checks:
+    """One pre-flight: the network, the images and what they have in common."""
+
+    def __init__(self, model: nn.Module, images: Tensor, explainer: Explainer, seed: int) -> None:
+        self.original = model
+        self.images = images
+        self.explainer = explainer
+        self.seed = seed
+        self.generator = torch.Generator().manual_seed(seed)
+        self.noise = _in_random_order(images, self.generator)
+
+    def run(self, classes: Sequence[int] | None) -> Preflight:
+        network = self.copied()
+        looked_at = self.chosen(network, classes)
+        traces = Traces(network)
+        maps = self.explained(network, self.images, looked_at)
+        left = about_traces(traces.differences())
+        # what an explainer leaves on a network shall not disturb the other checks
+        network = self.copied()
+        flat = _flat(maps)
+        has = network_activations(network, self.images[:1])
+        findings = [
+            about_blankness(flat, looked_at, classes is not None),
+            self.image(network, flat, looked_at, blind_deconvolution(self.explainer, has)),
+            self.weights(flat, looked_at),
+            about_class(flat, looked_at),
+            about_activations(self.explainer, network, self.images, looked_at, has),
+            about_plain_gradient(self.explainer, network, self.images, looked_at, maps),
+            left,
+        ]
+        if self.original.training:
+            findings.append(
+                Finding(
+                    "mode",
+                    "note",
+                    "The network is in training mode; it was checked in evaluation mode, as it would be used.",
+                    "Call eval() before maps are shown: else a map depends on the other images of its batch.",
+                )
+            )
+        return Preflight(tuple(f for f in findings if f is not None), maps.detach(), tuple(looked_at))
+
+    def copied(self) -> nn.Module:
+        """A copy of the network, in evaluation mode."""
+        try:
+            return copy.deepcopy(self.original).eval()
+        except (RuntimeError, TypeError) as error:
+            raise RunError(
+                f"The network cannot be copied: {error}",
+                "Remove results of earlier calls, and other objects that cannot be copied, from its attributes.",
+            ) from error
+
+    def chosen(self, network: nn.Module, classes: Sequence[int] | None) -> list[int]:
+        """The classes asked for and, beside a single one, the most probable other; or the two most probable."""
+        with torch.no_grad():
+            logits = scorer(network)(self.images).logits
+        likely = logits.float().softmax(1).mean(0).argsort(descending=True).tolist()
+        asked = [int(c) for c in classes] if classes is not None else likely[:2]
+        if not asked or min(asked) < 0 or max(asked) >= len(likely):
+            raise GeometryError(f"Classes {asked} are not all among 0 to {len(likely) - 1}.")
+        if len(asked) == 1:
+            asked += [c for c in likely if c != asked[0]][:1]
+        return asked[:MOST_CLASSES]
+
+    def explained(self, network: nn.Module, images: Tensor, classes: Sequence[int]) -> Tensor:
+        """Maps [b, n, *m], with random numbers that are the same at each call."""
+        with own_random_numbers(self.seed, images.device):
+            try:
+                if isinstance(self.explainer, InputGradient):
+                    # the same without refusing activations that the rule misses: they are a finding here
+                    maps = self.explainer.explained(network, images.clone(), list(classes))[0]
+                else:
+                    maps = self.explainer(network, images.clone(), list(classes))
+            except SightlineError:
+                raise
+            except Exception as error:
+                raise RunError(
+                    f"The explainer failed: {type(error).__name__}: {error}",
+                    "It is called with copies of the network, and has to take everything from the one it is given.",
+                ) from error
+        wanted = (len(images), len(classes))
+        if not isinstance(maps, Tensor) or maps.ndim < 3 or maps.shape[:2] != wanted:
+            shown = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
+            raise GeometryError(f"The explainer must give maps [{wanted[0]}, {wanted[1]}, *m]; got {shown}.")
+        return maps
+
+    def image(self, network: nn.Module, flat: Array, classes: Sequence[int], blind: bool) -> Finding:
+        """Maps of different images, and of images and the same grey values in random order."""
+        noisy = _flat(self.explained(network, self.noise, classes))
+        first, second = np.triu_indices(len(flat), k=1)
+        n = flat.shape[1]
+        pairs = [correlation(flat[first, j], flat[second, j]) for j in range(n)] if len(first) else []
+        apart = [relative_difference(flat[first, j], flat[second, j]) for j in range(n)] if len(first) else []
+        pictures = self.images.flatten(1).double().cpu().numpy()
+        return about_image(
+            ImageLikeness(
+                maps=mean(np.concatenate(pairs)) if pairs else float("nan"),
+                maps_apart=mean(np.concatenate(apart)) if apart else float("nan"),
+                noise=mean(np.concatenate([correlation(flat[:, j], noisy[:, j]) for j in range(n)])),
+                noise_apart=mean(np.concatenate([relative_difference(flat[:, j], noisy[:, j]) for j in range(n)])),
+                pictures=mean(correlation(pictures[first], pictures[second])) if pairs else float("nan"),
+            ),
+            blind,
+        )
+
+    def weights(self, flat: Array, classes: Sequence[int]) -> Finding:
+        """Shuffled weights: the head, the upper half of the layers, all (a cascade); all again if the map survives."""
+        network = self.copied()
+        order = layers_in_order(network, self.images)
+        if not order:
+            return Finding("weights", "note", "The network has no weights.")
+        both = torch.cat([self.images, self.noise])
+        likeness: list[float] = []
+        done = len(order)
+        for first in dict.fromkeys((len(order) - 1, len(order) // 2, 0)):
+            shuffle(network, order[first:done], both, self.generator)
+            done = first
+            likeness.append(self.like(network, flat, classes))
+        cascade, whole = likeness, [likeness[-1]]
+        while len(whole) < MOST_SHUFFLES and min(whole) > SAME_WITHOUT_WEIGHTS:
+            network = self.copied()
+            shuffle(network, order, both, self.generator)
+            whole.append(self.like(network, flat, classes))
+        return about_weights(cascade, whole)
+
+    def like(self, network: nn.Module, flat: Array, classes: Sequence[int]) -> float:
+        """How much a network's maps are like the original ones."""
+        maps = _flat(self.explained(network, self.images, classes))
+        return mean(np.concatenate([correlation(flat[:, j], maps[:, j]) for j in range(flat.shape[1])]))
+
+
+def _flat(maps: Tensor) -> Array:
+    """[b, n, cells] for numpy."""
+    values: Array = maps.detach().flatten(2).double().cpu().numpy()
+    return values
+
+
+def _in_random_order(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Each image's pixels in random order, channels together; uniform noise for an image of a single value."""
+    flat = images.flatten(2).clone()
+    for i, image in enumerate(flat):
+        if bool((image == image[:, :1]).all()):
+            flat[i] = torch.rand(image.shape, generator=generator, dtype=torch.float32).to(image)
+        else:
+            flat[i] = image[:, torch.randperm(image.shape[1], generator=generator).to(image.device)]
+    return flat.view_as(images)

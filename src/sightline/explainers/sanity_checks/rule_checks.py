@@ -1,0 +1,150 @@
+"""Whether a rule for activations reaches the network's activations, and whether it changes anything."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from sightline.errors import GeometryError
+from sightline.explainers.backprop_rules.network_activations import NetworkActivations
+from sightline.explainers.backprop_rules.rules import Rewired
+from sightline.explainers.cam import ClassActivationMap, GradCAM, GradCAMPlusPlus
+from sightline.explainers.gradients import InputGradient
+from sightline.explainers.sanity_checks.findings import PLAIN_GRADIENT, PLAIN_GRADIENT_IN_RANKS, Finding
+from sightline.explainers.sanity_checks.similarity import correlation, mean, rank_correlation
+from sightline.structures.protocols import Explainer
+
+# how people join the channels of an image's gradient [b, n, c, *s]
+_REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "mean of positive parts": lambda g: g.clamp(min=0).mean(2),
+    "greatest positive part": lambda g: g.clamp(min=0).amax(2),
+    "sum of absolute values": lambda g: g.abs().sum(2),
+    "greatest absolute value": lambda g: g.abs().amax(2),
+    "sum": lambda g: g.sum(2),
+    "positive part of the sum": lambda g: g.sum(2).clamp(min=0),
+    "absolute value of the sum": lambda g: g.sum(2).abs(),
+    "sum of squares": lambda g: g.square().sum(2),
+}
+
+
+def about_activations(
+    explainer: Explainer, network: nn.Module, images: Tensor, classes: Sequence[int], has: NetworkActivations
+) -> Finding | None:
+    """How many activations the rule changed, by kind, and which it left alone. None for maps without a rule."""
+    inner = innermost(explainer)
+    if isinstance(inner, ClassActivationMap | GradCAM | GradCAMPlusPlus):
+        return None
+    listed = _listed(has.on_maps + has.own) or "none"
+    rule = getattr(inner, "rule", None)
+    if rule == "vanilla":
+        return Finding("activations", "ok", f"No rule is asked for; the network's activations: {listed}.")
+    rewired = _rewired(inner, network, images[:1], classes[:1])
+    if rewired is None:
+        message = f"The explainer does not say which activations it changes; the network's are: {listed}."
+        return Finding("activations", "ok", message, "", _counted(has.on_maps + has.own, "has_"))
+    left = rewired.escaped
+    numbers = (
+        _counted(rewired.activations, "rewired_") | _counted(left, "unreached_") | _counted(rewired.gates, "gates_")
+    )
+    gated = f" In squeeze gates, {_listed(rewired.gates)} pass gradients as they are." if rewired.gates else ""
+    if rewired.total == 0:
+        return Finding(
+            "activations",
+            "wrong",
+            f"The rule {rule} changed no activation; the network's are: {listed}.",
+            "The map is the plain gradient. Choose the rule vanilla and call it that, or use Grad-CAM.",
+            numbers,
+        )
+    told = f"The rule {rule} changed {rewired.total} activations: {_listed(rewired.activations)}."
+    if not left:
+        return Finding("activations", "ok", told + gated, "", numbers)
+    return Finding(
+        "activations",
+        "wrong",
+        f"{told} It does not reach {_listed(left)}, which pass gradients as they are.{gated}",
+        "The map lies between the rule's and the plain gradient, and is refused elsewhere. Use torch's own "
+        "activations, unscripted, or the rule vanilla, or Grad-CAM.",
+        numbers,
+    )
+
+
+def about_plain_gradient(
+    explainer: Explainer, network: nn.Module, images: Tensor, classes: Sequence[int], maps: Tensor
+) -> Finding | None:
+    """Whether a map is the plain gradient under another name. None for maps on a grid of their own."""
+    inner = innermost(explainer)
+    plain = getattr(inner, "rule", None) == "vanilla"
+    if plain:
+        return Finding("plain gradient", "ok", "The map is the plain gradient, as asked.")
+    if maps.shape[2:] != images.shape[2:]:
+        return None
+    try:
+        gradients, _ = InputGradient().gradients(network, images, classes)
+    except GeometryError:
+        return None
+    own = maps if inner is explainer else inner(network, images, classes)
+    likeness, ranks, how = -math.inf, -math.inf, ""
+    for name, reduction in _REDUCTIONS.items():
+        a, b = _cells(own), _cells(reduction(gradients))
+        r, rank = mean(correlation(a, b)), mean(rank_correlation(a, b))
+        if max(r, rank) > max(likeness, ranks):
+            likeness, ranks, how = r, rank, name
+    if not how:
+        return None
+    numbers = {"correlation": likeness, "rank_correlation": ranks}
+    if likeness <= PLAIN_GRADIENT and ranks <= PLAIN_GRADIENT_IN_RANKS:
+        message = f"The map is not the plain gradient in disguise (correlation {likeness:.3f} at most)."
+        return Finding("plain gradient", "ok", message, "", numbers)
+    return Finding(
+        "plain gradient",
+        "wrong",
+        f"The map is the plain gradient (over channels: {how}; correlation {likeness:.4f}), whatever it is called: no "
+        "rule reaches the network's activations.",
+        "Guided back-propagation and deconvolution need a rule for this network's activations: "
+        "InputGradient(rule='guided') has one for SiLU and others. If the plain gradient is meant, give the explainer "
+        "an attribute rule = 'vanilla'.",
+        numbers,
+    )
+
+
+def blind_deconvolution(explainer: Explainer, has: NetworkActivations) -> bool:
+    """Whether the map is deconvolution's on a network without max-pooling.
+
+    Its rule looks at gradients only, so that nothing but the places of maxima, and gates, brings the image in.
+    """
+    inner = innermost(explainer)
+    keeps_slope = getattr(inner, "deconvolution_slope", False) and has.on_maps.keys() - {"relu", "relu6", "hardtanh"}
+    return getattr(inner, "rule", None) == "deconvolution" and not keeps_slope and has.max_pools == 0
+
+
+def innermost(explainer: Explainer) -> Any:
+    """The explainer within averages over noise and the like, which hold it as `explainer`."""
+    inner: Any = explainer
+    while callable(getattr(inner, "explainer", None)):
+        inner = inner.explainer
+    return inner
+
+
+def _rewired(explainer: Any, network: nn.Module, images: Tensor, classes: Sequence[int]) -> Rewired | None:
+    if isinstance(explainer, InputGradient):
+        return explainer.explained(network, images, classes)[1]
+    rule = getattr(explainer, "rule", None)
+    if type(explainer).__module__.startswith("sightline.") and rule in ("guided", "deconvolution"):
+        return InputGradient(rule).explained(network, images, classes)[1]
+    return None
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{n} {kind}" for kind, n in sorted(counts.items()))
+
+
+def _counted(counts: Counter[str], prefix: str) -> dict[str, float]:
+    return {prefix + kind: float(n) for kind, n in sorted(counts.items())}
+
+
+def _cells(maps: Tensor) -> Any:
+    return maps.detach().flatten(2).flatten(0, 1).double().cpu().numpy()

@@ -1,0 +1,65 @@
+"""What calling an explainer leaves behind on a network and on the world's random numbers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+)
+
+
+class Traces:
+    """How a network was, to say later what is different."""
+
+    def __init__(self, model: nn.Module) -> None:
+        """Remember modes, hooks, stored gradients and values."""
+        self.model = model
+        self.modes = _modes(model)
+        self.hooks = _hooks(model)
+        self.asked = {name: weight.requires_grad for name, weight in model.named_parameters()}
+        self.gradients = _gradients(model)
+        self.values = {name: value.detach().clone() for name, value in _values(model).items()}
+
+    def differences(self) -> tuple[str, ...]:
+        """In words, what is no longer as it was; empty if nothing."""
+        now = _values(self.model)
+        found = {
+            "training or evaluation mode": _modes(self.model) != self.modes,
+            "hooks": _hooks(self.model) != self.hooks,
+            "which weights are trained": {n: w.requires_grad for n, w in self.model.named_parameters()} != self.asked,
+            "gradients stored on weights": _gradients(self.model) != self.gradients,
+            "weights or running statistics": now.keys() != self.values.keys()
+            or any(not _same(now[name], value) for name, value in self.values.items()),
+        }
+        return tuple(name for name, differs in found.items() if differs)
+
+
+def _modes(model: nn.Module) -> dict[str, bool]:
+    return {name: module.training for name, module in model.named_modules()}
+
+
+def _hooks(model: nn.Module) -> dict[tuple[str, str], tuple[int, ...]]:
+    return {
+        (name, kind): tuple(getattr(module, kind, ()))
+        for name, module in model.named_modules()
+        for kind in _HOOKS
+        if getattr(module, kind, ())
+    }
+
+
+def _gradients(model: nn.Module) -> dict[str, float]:
+    """Names of weights that hold a gradient, with its sum of squares."""
+    return {n: float(w.grad.double().square().sum()) for n, w in model.named_parameters() if w.grad is not None}
+
+
+def _values(model: nn.Module) -> dict[str, Tensor]:
+    return dict(model.named_parameters()) | dict(model.named_buffers())
+
+
+def _same(first: Tensor, second: Tensor) -> bool:
+    return first.shape == second.shape and bool(torch.equal(first.nan_to_num(), second.nan_to_num()))

@@ -1,1 +1,0 @@
-"""Losses that compare maps with what experts marked."""

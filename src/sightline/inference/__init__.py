@@ -1,0 +1,1 @@
+"""A run meets files or cohorts and says what is there."""

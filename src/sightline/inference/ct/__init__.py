@@ -1,0 +1,1 @@
+"""Every vertebra of a CT."""

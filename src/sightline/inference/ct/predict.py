@@ -1,0 +1,209 @@
+"""Predict the vertebrae of CTs: a table, the spine on one page, a case panel for each vertebra that is called."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sightline.data.views.volume_view import VolumeView
+from sightline.dissection.case_panel import CasePanel, PanelUnit
+from sightline.dissection.results import open_dissection
+from sightline.errors import RunError, SightlineError
+from sightline.inference.boxes import finding_named
+from sightline.inference.ct.inputs import CtInput, PlacedCt, ct_inputs, place
+from sightline.inference.ct.patches import CutPatch, cut_patches, cutting_of
+from sightline.inference.ct.report import ReadVertebra, write_ct
+from sightline.inference.ct.units import CaseUnits, units_of, weights_digest
+from sightline.io.picture import Reject, write_rejects
+from sightline.io.progress import progress
+from sightline.plots.planes import cube_shown, facing_of, whole_cube
+from sightline.structures.evidence import Evidence, evidence_of, probabilities_of
+from sightline.structures.frame import Frame
+from sightline.training.engine import Engine
+from sightline.training.run import Run
+
+Panels = Literal["called", "all", "none"]
+HEAD = ("ct", "vertebra", "label", "predicted", "probability", "voxel_i", "voxel_j", "voxel_k", "x_mm", "y_mm", "z_mm",
+        "centre", "outside", "panel")  # fmt: skip
+ASSUMED = "The run does not say how its patches were cut; cubes of 1 mm along the spine are assumed"
+
+
+@dataclass(frozen=True)
+class CtOptions:
+    """What a person asks for.
+
+    Attributes:
+        centroids: VerSe's centroid files, one for each CT.
+        vertebrae: masks of VerSe's labels, one for each CT, instead.
+        dissection: folder that `sightline dissect` wrote for this run, or None.
+        panels: case panels of the vertebrae that are `called`, of `all`, or `none`.
+        series: which series of DICOM folders that hold several: the end of its SeriesInstanceUID.
+    """
+
+    centroids: tuple[Path, ...] = ()
+    vertebrae: tuple[Path, ...] = ()
+    dissection: Path | None = None
+    panels: Panels = "called"
+    series: str | None = None
+
+
+def predict_cts(
+    run: Run, inputs: Sequence[Path], out: Path, options: CtOptions, engine: Engine | None = None
+) -> tuple[int, int]:
+    """Write predictions.csv, rejects.csv, and a folder for each CT; how many CTs were predicted and rejected.
+
+    A CT that cannot be read or placed is listed with reason and remedy, and the rest goes on. Rows are written as they
+    are made.
+
+    Args:
+        run: a finished run on patches of vertebrae.
+        inputs: NIfTI files, folders of them, or folders of one DICOM series each.
+        out: folder to write.
+        options: where the vertebrae are, and what to draw.
+        engine: device.
+
+    Raises:
+        RunError: the run is not finished or sees radiographs, or an input is missing.
+    """
+    engine = engine or Engine()
+    view = run.recipe.view
+    if not run.done:
+        raise RunError(f"{run.folder} is not finished.", "Run the same train command again: it resumes.")
+    if not isinstance(view, VolumeView):
+        raise RunError(
+            f"{run.folder} was trained on radiographs, not on patches of CTs.",
+            "Give radiographs, or a run that was trained on volumes.",
+        )
+    cts = ct_inputs(inputs, options.centroids, options.vertebrae, options.series)
+    device = engine.fabric("32-true").device
+    network = run.network().to(device)
+    units = None
+    if options.dissection is not None:
+        units = units_of(weights_digest(run), network, open_dissection(options.dissection))
+    out.mkdir(parents=True, exist_ok=True)
+    rejects: list[Reject] = []
+    with _table(out / "predictions.csv") as write:
+        for given in cts:
+            reader = _Reader(run, view, network, units, options.panels, device)
+            try:
+                placed = place(given)
+                folder = out / given.name
+                read = reader.read(given, placed, folder, engine, write)
+                notes = placed.notes if reader.cutting_known else (*placed.notes, ASSUMED)
+                write_ct(folder, given.name, placed.ct, read, run, placed.centres, notes)
+            except SightlineError as error:
+                rejects.append(Reject(given.path, error.message.removeprefix(f"{given.path}: "), error.remedy))
+    write_rejects(out / "rejects.csv", rejects)
+    return len(cts) - len(rejects), len(rejects)
+
+
+class _Reader:
+    """What reads the vertebrae of one CT."""
+
+    def __init__(
+        self, run: Run, view: VolumeView, network: Any, units: CaseUnits | None, panels: Panels, device: Any
+    ) -> None:
+        self.run, self.view, self.network = run, view, network
+        self.units, self.panels, self.device = units, panels, device
+        self.cutting, self.cutting_known = cutting_of(run.cohort.get("about", {}), view.size)
+
+    def read(self, given: CtInput, placed: PlacedCt, folder: Path, engine: Engine, write: Any) -> list[ReadVertebra]:
+        """Every vertebra from head to foot; its row is written at once."""
+        read = []
+        with progress(given.name, len(placed.vertebrae), quiet=engine.quiet) as advance:
+            for patch in cut_patches(placed, folder / "patches", self.cutting):
+                one = self._vertebra(given, placed, patch, folder)
+                read.append(one)
+                write(_row(given, placed, one, folder))
+                advance(1)
+        return read
+
+    def _vertebra(self, given: CtInput, placed: PlacedCt, patch: CutPatch, folder: Path) -> ReadVertebra:
+        planes, frame = self.view.test(patch.volume.values)
+        evidence, activations = self._look(planes)
+        if not bool(torch.isfinite(evidence.logits).all()):
+            raise RunError("The network's logits are not finite.", "The weights are damaged.")
+        probabilities = probabilities_of(evidence.logits, independent=self.run.recipe.independent)[0]
+        classes = self.run.classes
+        looked_for = finding_named(classes, probabilities)
+        said = int(probabilities.argmax())
+        one = ReadVertebra(
+            vertebra=patch.vertebra,
+            probability=float(probabilities[looked_for]),
+            said=classes[said],
+            called=said == looked_for,
+            outside=patch.outside(frame),
+        )
+        if self.panels == "none" or (self.panels == "called" and not one.called):
+            return one
+        facing = facing_of(patch.volume.affine)
+        cube = cube_shown(planes, Frame(frame.shape, frame.to_source, patch.volume.spacing_mm), facing, self.view)
+        units: tuple[PanelUnit, ...] = ()
+        if self.units is not None and activations is not None:
+            units = self.units.strongest(activations, facing)
+            self.units.write_on_ct(activations, units, patch, frame, folder / "activations")
+        voxel = ", ".join(f"{x - 0.5:.1f}" for x in patch.vertebra.centre)
+        facts = [f"CT voxel {voxel}", f"centre {placed.centres}"]
+        if one.outside >= 0.005:
+            facts.append(f"{one.outside:.0%} of what it saw lies outside the CT")
+        without = "" if units else "No unit is above its threshold here."
+        panel = CasePanel(
+            title=f"{given.name}  {patch.vertebra.level}",
+            said=one.said,
+            probability=one.probability,
+            looked_for=classes[looked_for],
+            called=one.called,
+            cube=cube,
+            around=whole_cube(patch.volume),
+            units=units,
+            facts=tuple(facts),
+            without_units=without if self.units else "A dissection (--dissection DIR) adds the units that respond.",
+        )
+        return ReadVertebra(**{**vars(one), "panel": panel})
+
+    def _look(self, planes: NDArray[np.float32]) -> tuple[Evidence, NDArray[np.float64] | None]:
+        """What the network says of one patch, by itself; with the activations of its units where they are asked for."""
+        images = torch.from_numpy(planes)[None]
+        if self.units is None:
+            return evidence_of(self.network, images, self.device), None
+        return self.units.look(images)
+
+
+def _row(given: CtInput, placed: PlacedCt, one: ReadVertebra, folder: Path) -> list[str]:
+    """One row of predictions.csv; voxels count from 0 at the first voxel's centre."""
+    world = placed.ct.world_of(one.vertebra.centre)
+    voxel = np.asarray(one.vertebra.centre) - 0.5
+    panel = "" if one.panel is None else f"{folder.name}/panels/{one.vertebra.level}.png"
+    return [
+        str(given.path),
+        one.vertebra.level,
+        str(one.vertebra.label),
+        one.said,
+        repr(one.probability),
+        *(f"{x:.2f}" for x in voxel),
+        *(f"{x:.2f}" for x in world),
+        placed.centres,
+        f"{one.outside:.3f}",
+        panel,
+    ]
+
+
+@contextmanager
+def _table(path: Path) -> Iterator[Any]:
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        writer = csv.writer(file, lineterminator="\n")
+
+        def write(row: Sequence[str]) -> None:
+            writer.writerow(row)
+            file.flush()
+
+        write(HEAD)
+        yield write

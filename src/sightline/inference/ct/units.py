@@ -1,0 +1,153 @@
+"""The units of a dissected network on one case: which respond most, what experts call them, where in the CT."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sightline.data.spine.placement import on_ct
+from sightline.data.views.volume_view import VolumeView
+from sightline.dissection.case_panel import CasePanel, PanelUnit, strongest
+from sightline.dissection.concepts import Concept
+from sightline.dissection.results import Dissection
+from sightline.errors import RunError
+from sightline.explainers.units.layer import UnitLayer
+from sightline.inference.ct.patches import CutPatch
+from sightline.io.nifti import read_volume, write_volume
+from sightline.plots.planes import Facing, cube_shown, facing_of
+from sightline.structures.case import Case
+from sightline.structures.evidence import Evidence, laid_out, probabilities_of
+from sightline.structures.frame import Frame
+from sightline.structures.resampling import enlarge
+from sightline.training.engine import Engine
+from sightline.training.run import Run
+
+
+class CaseUnits:
+    """Reads the units of one network on single cases.
+
+    Args:
+        network: of the run that was dissected, on its device.
+        dissection: what is known of its units.
+
+    Raises:
+        RecipeError: the network has no such layer.
+    """
+
+    def __init__(self, network: nn.Module, dissection: Dissection) -> None:
+        self.dissection = dissection
+        self.layer = UnitLayer(network, dissection.layer)
+        self.thresholds = dissection.thresholds
+
+    def look(self, images: Tensor) -> tuple[Evidence, NDArray[np.float64]]:
+        """What the network says of one case [1, c, *s], and the activations [u, *m] of the layer.
+
+        Raises:
+            RunError: the layer has another number of units than the dissection.
+        """
+        evidence, activations = self.layer(images)
+        if activations.shape[1] != len(self.thresholds):
+            raise RunError(
+                f"Layer {self.layer.name} has {activations.shape[1]} units; {self.dissection.folder} knows "
+                f"{len(self.thresholds)}.",
+                "Dissect this very run.",
+            )
+        return Evidence(evidence.logits.float().cpu()), activations[0].double().cpu().numpy()
+
+    def strongest(self, activations: NDArray[np.float64], facing: Facing) -> tuple[PanelUnit, ...]:
+        """The units with the largest r_k, with what is known of them; activations turned as the case's cube is."""
+        return tuple(self._unit(unit, r, activations, facing) for unit, r in strongest(activations, self.thresholds))
+
+    def _unit(self, unit: int, r: float, activations: NDArray[np.float64], facing: Facing) -> PanelUnit:
+        row = self.dissection.units[unit]
+        concept = self.dissection.concepts.get(unit, Concept(unit))
+        return PanelUnit(
+            unit=unit,
+            strength=r,
+            activation=np.ascontiguousarray(facing.turned(activations[unit])),
+            threshold=row.threshold,
+            name=concept.text,
+            named_by=concept.signed,
+            rank=row.rank,
+            units=len(self.dissection.units),
+            c=row.c,
+            contrast=row.contrast,
+            examples=self.dissection.examples(unit),
+        )
+
+    def write_on_ct(
+        self, activations: NDArray[np.float64], units: tuple[PanelUnit, ...], patch: CutPatch, seen: Frame, folder: Path
+    ) -> None:
+        """`LEVEL_unit_NNN.nii.gz` of each unit: its activation above threshold, on the CT's own voxels."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for unit in units:
+            grown = enlarge(activations[unit.unit], seen.shape)
+            over = np.where(grown > unit.threshold, grown, 0.0)
+            volume = on_ct(over.astype(np.float32), patch.placement, grid=seen)
+            write_volume(folder / f"{patch.vertebra.level}_unit_{unit.unit:03d}.nii.gz", volume.values, volume.affine)
+
+
+def weights_digest(run: Run) -> str:
+    """Digest of the file that holds a run's weights."""
+    return hashlib.sha256((run.folder / "weights.safetensors").read_bytes()).hexdigest()[:16]
+
+
+def units_of(run_weights: str, network: nn.Module, dissection: Dissection) -> CaseUnits:
+    """The units of a run, once it is sure that the dissection is of that run.
+
+    Raises:
+        RunError: the dissection is of other weights.
+    """
+    of = dissection.about.get("weights", "")
+    if of and of != run_weights:
+        raise RunError(
+            f"{dissection.folder} dissects the weights {of}; this run has {run_weights}.",
+            "Dissect this very run: the same numbers mean other units in another network.",
+        )
+    return CaseUnits(network, dissection)
+
+
+FACTS = ("level", "grade", "deformity", "foreign")
+
+
+def panel_of_case(run: Run, case: Case, dissection: Dissection, engine: Engine | None = None) -> CasePanel:
+    """A case of a cohort of volumes as `sightline predict` shows a vertebra of a CT (Engstler 2022, table 3).
+
+    Args:
+        run: the run that was dissected.
+        case: of a cohort with the run's classes.
+        dissection: of this run.
+        engine: the device.
+
+    Raises:
+        RunError: the run sees pictures, or the dissection is of other weights.
+    """
+    view = run.recipe.view
+    if not isinstance(view, VolumeView):
+        raise RunError(f"{run.folder} sees pictures; a case panel shows volumes.", "Use sightline explain.")
+    device = (engine or Engine()).fabric("32-true").device
+    network = laid_out(run.network().to(device))
+    units = units_of(weights_digest(run), network, dissection)
+    volume = read_volume(case.image)
+    planes, frame = view.test(volume.values)
+    evidence, activations = units.look(torch.from_numpy(planes)[None].to(device))
+    probabilities = probabilities_of(evidence.logits, independent=run.recipe.independent)[0]
+    looked_for, said = run.classes.index(dissection.positive), int(probabilities.argmax())
+    facing = facing_of(volume.affine)
+    stated = [f"{name}: {case.facts[name]}" for name in FACTS if case.facts.get(name)]
+    return CasePanel(
+        title=case.case_id,
+        said=run.classes[said],
+        probability=float(probabilities[looked_for]),
+        looked_for=dissection.positive,
+        called=said == looked_for,
+        cube=cube_shown(planes, Frame(frame.shape, frame.to_source, volume.spacing_mm), facing, view),
+        units=units.strongest(activations, facing),
+        facts=(f"truth: {case.label}", ", ".join(stated)) if stated else (f"truth: {case.label}",),
+        without_units="No unit is above its threshold here.",
+    )

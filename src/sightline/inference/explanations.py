@@ -1,0 +1,239 @@
+"""Pictures explained: every map that was asked for side by side, each checked before it is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sightline.data.targets.gaze_choice import GazeChoice
+from sightline.data.views.volume_view import VolumeView
+from sightline.errors import RecipeError, RunError, SightlineError
+from sightline.explainers.cam import ClassActivationMap, GradCAM, GradCAMPlusPlus
+from sightline.explainers.gradients import GuidedGradCAM, InputGradient, SmoothGrad
+from sightline.explainers.sanity_checks.findings import Preflight
+from sightline.explainers.sanity_checks.preflight import preflight
+from sightline.inference.radiographs import radiograph_files, read_radiograph
+from sightline.io.files import safe_name, unique_name, write_text
+from sightline.io.nifti import read_volume
+from sightline.io.picture import Reject, write_rejects
+from sightline.io.progress import progress
+from sightline.plots.map_rows import ShownMap, draw_map_row, draw_volume_map_row
+from sightline.plots.planes import Facing, cube_shown, facing_of
+from sightline.structures.case import Cohort
+from sightline.structures.evidence import evidence_of, probabilities_of
+from sightline.structures.frame import Frame
+from sightline.structures.protocols import Explainer
+from sightline.structures.regions import Region
+from sightline.training.engine import Engine
+from sightline.training.run import Run
+
+EXPLAINERS: Mapping[str, tuple[str, Explainer]] = {
+    "cam": ("class map", ClassActivationMap()),
+    "grad_cam": ("Grad-CAM", GradCAM()),
+    "grad_cam_pp": ("Grad-CAM++", GradCAMPlusPlus()),
+    "gradient": ("image gradient", InputGradient()),
+    "guided": ("guided back-propagation", InputGradient("guided")),
+    "deconvolution": ("deconvolution", InputGradient("deconvolution")),
+    "guided_grad_cam": ("guided Grad-CAM", GuidedGradCAM()),
+    "smooth_grad": ("SmoothGrad", SmoothGrad()),
+}
+CHECKED = 4
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """One picture or volume as the network sees it, with what is known of it; `facing` of volumes alone."""
+
+    name: str
+    planes: NDArray[np.float32]
+    frame: Frame
+    label: str | None = None
+    regions: tuple[Region, ...] = ()
+    gaze: NDArray[np.float32] | None = field(default=None)
+    facing: Facing | None = None
+
+
+def explain_files(
+    run: Run, inputs: Sequence[Path], out: Path, names: Sequence[str], engine: Engine | None = None
+) -> tuple[int, int]:
+    """Explain pictures a person points at: `maps/NAME.png`, `preflight.md`; how many were explained and rejected.
+
+    Args:
+        run: a finished run.
+        inputs: files or folders, DICOM or pictures.
+        out: folder to write.
+        names: explainers, keys of `EXPLAINERS`.
+        engine: device.
+
+    Raises:
+        RunError: nothing to read, or the run is not finished or trained on experts' crops.
+        RecipeError: no such explainer.
+    """
+    pictures: list[_Picture] = []
+    rejects: list[Reject] = []
+    view = run.recipe.view
+    if isinstance(view, VolumeView):
+        raise RunError(
+            f"{run.folder} was trained on patches of CTs, one a vertebra, which files do not hold.",
+            "Explain cases of a cohort (give its folder), or use `sightline predict` with --centroids on a CT.",
+        )
+    if view.crop is not None:
+        raise RunError(f"{run.folder} was trained on squares around experts' boxes.", "Explain cases of its cohort.")
+    taken: set[str] = set()
+    for path in radiograph_files(inputs, out):
+        try:
+            picture = read_radiograph(path)
+            planes, frame = view.show(picture.pixels, picture.frame)
+        except SightlineError as error:
+            rejects.append(Reject(path, error.message.removeprefix(f"{path}: "), error.remedy))
+            continue
+        pictures.append(_Picture(unique_name(path.stem, taken), planes, frame))
+    out.mkdir(parents=True, exist_ok=True)
+    write_rejects(out / "rejects.csv", rejects)
+    if pictures:
+        _explain(run, pictures, out, names, engine or Engine())
+    return len(pictures), len(rejects)
+
+
+def explain_cases(
+    run: Run, cohort: Cohort, out: Path, names: Sequence[str], *, most: int = 12, engine: Engine | None = None
+) -> int:
+    """Explain cases of a cohort, as many of each class as can be, with readers' gaze and experts' marks beside.
+
+    Args:
+        run: a finished run.
+        cohort: the cases to choose among.
+        out: folder to write.
+        names: explainers, keys of `EXPLAINERS`.
+        most: pictures.
+        engine: device.
+
+    Returns:
+        How many were explained.
+    """
+    from sightline.data.loader import CohortItems, Key
+
+    if most < 1:
+        raise RunError(f"At least one case is explained; got {most}.", "Give --most 12.")
+    cohort = run.recipe.see(cohort)
+    if len(cohort) == 0:
+        raise RunError(f"Cohort {cohort.name!r} has no case to explain.", "Choose another split.")
+    volumes = isinstance(run.recipe.view, VolumeView)
+    # eyes were followed on pictures alone
+    items = CohortItems(cohort, run.recipe.view, None if volumes else GazeChoice())
+    pictures = []
+    for index in _spread(cohort, most):
+        item, case = items[Key(index, -1)], cohort[index]
+        gaze = None if item.target is None or not item.guided.any() else np.asarray(item.target[0], dtype=np.float32)
+        marks = tuple(region for region in case.regions if region.tag.role in ("finding", "focus"))
+        facing = facing_of(read_volume(case.image).affine) if volumes else None
+        pictures.append(_Picture(case.case_id, item.image, item.frame, case.label, marks, gaze, facing))
+    out.mkdir(parents=True, exist_ok=True)
+    _explain(run, pictures, out, names, engine or Engine())
+    return len(pictures)
+
+
+def _spread(cohort: Cohort, most: int) -> list[int]:
+    """Positions of cases, the classes by turns."""
+    turns = [[i for i, case in enumerate(cohort) if case.label == name] for name in cohort.classes]
+    longest = max(len(turn) for turn in turns)
+    return [turn[n] for n in range(longest) for turn in turns if n < len(turn)][:most]
+
+
+def _explain(run: Run, pictures: Sequence[_Picture], out: Path, names: Sequence[str], engine: Engine) -> None:
+    if not run.done:
+        raise RunError(f"{run.folder} is not finished.", "Run the same train command again: it resumes.")
+    unknown = [name for name in names if name not in EXPLAINERS]
+    if unknown:
+        raise RecipeError(f"There is no explainer {', '.join(unknown)}.", f"Known: {', '.join(EXPLAINERS)}.")
+    device = engine.fabric("32-true").device
+    network = run.network().to(device).eval()
+    checks = _checked(network, pictures, names, device)
+    lines = ["# Before these maps are believed", "", f"{run.recipe.title}, {min(len(pictures), CHECKED)} pictures.", ""]
+    for name in names:
+        lines += [f"## {EXPLAINERS[name][0]}", "", *_words(checks[name]), ""]
+    write_text(out / "preflight.md", "\n".join(lines))
+    (out / "maps").mkdir(exist_ok=True)
+    with progress("explain", len(pictures), quiet=engine.quiet) as advance:
+        for picture in pictures:
+            shown = _maps(run, network, picture, names, checks, device)
+            page = _page(run, picture, shown, _caption(run, network, picture, device))
+            (out / "maps" / f"{safe_name(picture.name)}.png").write_bytes(page)
+            advance(1)
+
+
+def _page(run: Run, picture: _Picture, shown: Sequence[ShownMap], caption: str) -> bytes:
+    if picture.facing is not None and isinstance(run.recipe.view, VolumeView):
+        cube = cube_shown(picture.planes, picture.frame, picture.facing, run.recipe.view)
+        return draw_volume_map_row(cube, picture.regions, shown, f"{picture.name}: {caption}")
+    pixels = picture.planes[0] if len(picture.planes) == 1 else np.moveaxis(picture.planes, 0, -1)
+    return draw_map_row(pixels, picture.frame, picture.regions, shown, caption)
+
+
+def _checked(
+    network: nn.Module, pictures: Sequence[_Picture], names: Sequence[str], device: torch.device
+) -> dict[str, Preflight | SightlineError]:
+    """What pre-flight finds of each explainer; an explainer that cannot work here gives its reason."""
+    images = torch.from_numpy(np.stack([_three(p.planes) for p in pictures[:CHECKED]])).to(device)
+    found: dict[str, Preflight | SightlineError] = {}
+    for name in names:
+        try:
+            found[name] = preflight(network, images, EXPLAINERS[name][1])
+        except SightlineError as error:
+            found[name] = error
+    return found
+
+
+def _words(found: Preflight | SightlineError) -> list[str]:
+    if isinstance(found, SightlineError):
+        return [f"- **not shown**: {found.message} {found.remedy}"]
+    return [f"- **{f.severity}**, {f.kind}: {f.message} {f.remedy}".rstrip() for f in found.findings]
+
+
+def _maps(
+    run: Run,
+    network: nn.Module,
+    picture: _Picture,
+    names: Sequence[str],
+    checks: Mapping[str, Preflight | SightlineError],
+    device: torch.device,
+) -> list[ShownMap]:
+    """Gaze, what a decoder paints, and every explainer's map of the predicted class."""
+    image = torch.from_numpy(picture.planes)[None].to(device)
+    evidence = evidence_of(network, image, device)
+    predicted = int(evidence.logits[0].argmax())
+    shown = [] if picture.gaze is None else [ShownMap("gaze (reader)", picture.gaze)]
+    for name in names:
+        found = checks[name]
+        if isinstance(found, SightlineError):
+            continue
+        cells = EXPLAINERS[name][1](network, image, [predicted])[0, 0]
+        wrong = [finding.message for finding in found.findings if finding.severity == "wrong"]
+        window = None
+        if evidence.window is not None and tuple(cells.shape) != tuple(image.shape[2:]):
+            window = evidence.window[0].double().numpy()
+        shown.append(ShownMap(EXPLAINERS[name][0], _numbers(cells), wrong[0] if wrong else "", window))
+    if "decoder" in evidence.extras:
+        shown.append(ShownMap("decoder", _numbers(evidence.extras["decoder"][0, 0].sigmoid())))
+    return shown
+
+
+def _caption(run: Run, network: nn.Module, picture: _Picture, device: torch.device) -> str:
+    logits = evidence_of(network, torch.from_numpy(picture.planes)[None].to(device), device).logits
+    p = probabilities_of(logits, independent=run.recipe.independent)[0]
+    said = f"network says {run.classes[int(p.argmax())]} ({p.max():.0%})"
+    return said if picture.label is None else f"{said}; label {picture.label}"
+
+
+def _numbers(cells: Tensor) -> NDArray[np.float64]:
+    return np.asarray(cells.detach().double().cpu().numpy())
+
+
+def _three(planes: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.broadcast_to(planes, (3, *planes.shape[1:])) if len(planes) == 1 and planes.ndim == 3 else planes

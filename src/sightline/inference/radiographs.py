@@ -1,0 +1,290 @@
+"""Predict what a person points at: files or folders, DICOM or pictures."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sightline.data.views.volume_view import VolumeView
+from sightline.errors import RunError, SightlineError, UnreadableFile
+from sightline.inference.boxes import boxes_on_pictures, finding_classes, finding_named
+from sightline.inference.coco_json import CocoPicture, write_coco
+from sightline.inference.predict import Maps, Said
+from sightline.io.ct import is_ct_input
+from sightline.io.dicom.radiograph import require_radiograph
+from sightline.io.files import unique_name
+from sightline.io.image import find_images, read_image
+from sightline.io.picture import SOFTWARE, Picture, Reject, require_content, write_rejects
+from sightline.io.progress import progress
+from sightline.metrics.predictions import Predictions
+from sightline.plots.contact_sheet import draw_overlay
+from sightline.structures.evidence import Evidence, evidence_of, probabilities_of
+from sightline.structures.frame import Frame
+from sightline.structures.regions import ScoredBox, scored_boxes
+from sightline.training.engine import Engine
+from sightline.training.run import Run
+
+FINDING = "finding"
+"""Class of the boxes of a network that only locates."""
+
+_CORNERS = ("row_start", "column_start", "row_stop", "column_stop")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a network says of one picture.
+
+    Attributes:
+        pixels: [h, w] or [h, w, 3], what it saw.
+        frame: of that, in the picture.
+        probabilities: float64 [k], or None from a network that only locates.
+        predicted: position of the most probable class.
+        boxes: of the most probable finding, surest first, in pixels of the file.
+        map: float64 [mh, mw], the class map that is shown, or None without maps.
+        window: [2, 3], where the map lies, or None: over all that it saw.
+    """
+
+    pixels: NDArray[np.float32]
+    frame: Frame
+    probabilities: NDArray[np.float64] | None
+    predicted: int
+    boxes: tuple[ScoredBox, ...]
+    map: NDArray[np.float64] | None
+    window: NDArray[np.float64] | None
+
+    @property
+    def look(self) -> NDArray[np.float64] | None:
+        """Where the network looked most, (row, column) in pixels of the file; None without maps."""
+        if self.map is None:
+            return None
+        shape = (self.map.shape[0], self.map.shape[1])
+        place = self.frame.resize(shape) if self.window is None else self.frame.within(self.window, shape)
+        return place.map_points(np.array(np.unravel_index(int(self.map.argmax()), shape)) + 0.5)
+
+
+def predict_files(run: Run, inputs: Sequence[Path], out: Path, engine: Engine | None = None) -> tuple[int, int]:
+    """Write predictions.csv, boxes.csv, boxes.coco.json, rejects.csv and overlays/NAME.png; how many were predicted
+    and rejected.
+
+    Boxes are those of the most probable finding, never of the normal class, whatever is predicted: their scores, the
+    probability of the class times the box's share of its map's maximum, say what they are worth. They are drawn where
+    that finding is what the network predicts.
+
+    A file that cannot be a radiograph is listed with reason and remedy, and the rest goes on. Rows are written as
+    they are made: what was predicted before an interruption is kept.
+
+    Raises:
+        RunError: the run is not finished, is trained on experts' crops, or an input does not exist.
+    """
+    engine = engine or Engine()
+    if not run.done:
+        raise RunError(f"{run.folder} is not finished.", "Run the same train command again: it resumes.")
+    view = run.recipe.view
+    if isinstance(view, VolumeView):
+        raise RunError(
+            f"{run.folder} was trained on patches of CTs, not on radiographs.",
+            "Give a CT with --centroids or --vertebrae, or a run that was trained on radiographs.",
+        )
+    if view.crop is not None:
+        raise RunError(
+            f"{run.folder} was trained on squares around experts' boxes, which a new picture does not have.",
+            "Predict with a cascade that finds the square itself, or evaluate on a cohort with boxes.",
+        )
+    files = radiograph_files(inputs, out)
+    fabric = engine.fabric("32-true")
+    network = run.network().to(fabric.device)
+    (out / "overlays").mkdir(parents=True, exist_ok=True)
+    rejects: list[Reject] = []
+    names: set[str] = set()
+    read: list[CocoPicture] = []
+    root = Path(os.path.commonpath([Path(os.path.realpath(path)).parent for path in files]))
+    probabilities = [f"p({name})" for name in run.classes]
+    best = ("box_score", *(f"box_{name}" for name in _CORNERS))
+    head = ("file", "predicted", *probabilities, "look_row", "look_column", *best, "overlay")
+    with (
+        _table(out / "predictions.csv", head) as predictions,
+        _table(out / "boxes.csv", ("file", "label", "score", *_CORNERS)) as boxes,
+        progress("predict", len(files), quiet=engine.quiet) as advance,
+    ):
+        for path in files:
+            try:
+                picture = read_radiograph(path)
+                planes, frame = view.show(picture.pixels, picture.frame)
+            except SightlineError as error:
+                rejects.append(Reject(path, error.message.removeprefix(f"{path}: "), error.remedy))
+                advance(1)
+                continue
+            reading = read_picture(run, network, planes, picture.frame, frame, fabric.device)
+            overlay = f"overlays/{unique_name(path.stem, names)}.png"
+            drawn = _drawn(run, reading)
+            if drawn is not None:
+                (out / overlay).write_bytes(drawn)
+            predictions.write(_row(run, path, reading, overlay if drawn is not None else ""))
+            for box in reading.boxes:
+                boxes.write([str(path), box.label, repr(box.score), *(f"{x:.2f}" for x in box.corners)])
+            relative = Path(os.path.realpath(path)).relative_to(root).as_posix()
+            read.append(CocoPicture(relative, (picture.frame.shape[0], picture.frame.shape[1]), reading.boxes))
+            advance(1)
+    write_rejects(out / "rejects.csv", rejects)
+    labels = [run.classes[k] for k in finding_classes(run.classes)] if run.recipe.classifies else [FINDING]
+    write_coco(
+        out / "boxes.coco.json", read, labels, f"boxes found by {run.recipe.title}; file names are in {root.name}"
+    )
+    return len(read), len(rejects)
+
+
+def read_picture(
+    run: Run, network: Any, planes: NDArray[np.float32], source: Frame, view: Frame, device: Any = "cpu"
+) -> Reading:
+    """What a run's network says of one picture.
+
+    Args:
+        run: a finished run.
+        network: its network, on the device.
+        planes: float32 [c, h, w], the picture as the network sees it.
+        source: frame of the picture.
+        view: frame of what the network sees.
+        device: where the network is.
+    """
+    import torch
+
+    evidence = evidence_of(network, torch.from_numpy(planes)[None], device)
+    if not bool(torch.isfinite(evidence.logits).all()):
+        raise RunError("The network's logits are not finite.", "The weights are damaged.")
+    said = _said(run, evidence)
+    probabilities = said.predictions.probabilities[0]
+    # what only locates names no class: the finding's map is the one to show
+    named = finding_named(run.classes, probabilities)
+    predicted = int(probabilities.argmax()) if run.recipe.classifies else named
+    boxes: tuple[ScoredBox, ...] = ()
+    if said.boxes is not None or said.maps is not None:
+        ((corners, scores),) = boxes_on_pictures(said, [source], [view], run.boxes)
+        if run.recipe.classifies:
+            boxes = scored_boxes(run.classes[named], corners, scores)
+        else:
+            # no probability was learnt: what is left of the score is the box's share of its map
+            boxes = scored_boxes(FINDING, corners, np.asarray(scores) / probabilities[named])
+    cells = None if evidence.maps is None else evidence.maps[0, predicted].numpy().astype(np.float64)
+    return Reading(
+        pixels=planes[0] if len(planes) == 1 else np.moveaxis(planes, 0, -1),
+        frame=view,
+        probabilities=probabilities if run.recipe.classifies else None,
+        predicted=predicted,
+        boxes=boxes,
+        map=cells,
+        window=None if evidence.window is None else evidence.window[0].double().numpy(),
+    )
+
+
+def _said(run: Run, evidence: Evidence) -> Said:
+    """Evidence of one picture as that of a set of one."""
+    one = ("",)
+    independent = run.recipe.independent
+    probabilities = probabilities_of(evidence.logits, independent=independent)
+    nobody = np.zeros(1, dtype=np.int64)
+    predictions = Predictions(run.classes, one, one, one, nobody, probabilities, independent=independent)
+    maps = None
+    if evidence.maps is not None:
+        every = np.arange(len(run.classes), dtype=np.int64)[None]
+        attention = evidence.extras.get("attention", evidence.maps).numpy()
+        window = None if evidence.window is None else evidence.window.double().numpy()
+        maps = Maps(one, every, evidence.maps.numpy(), attention, window)
+    box = evidence.extras.get("box")
+    return Said(predictions, maps, None if box is None else box.double().numpy())
+
+
+def _row(run: Run, path: Path, reading: Reading, overlay: str) -> list[str]:
+    """One row of predictions.csv; what is not known is empty."""
+    if reading.probabilities is None:
+        said = [""] * (1 + len(run.classes))
+    else:
+        said = [run.classes[reading.predicted], *(repr(float(p)) for p in reading.probabilities)]
+    look = ["", ""] if reading.look is None else [f"{x:.1f}" for x in reading.look]
+    box = [""] * 5
+    if reading.boxes:
+        box = [repr(reading.boxes[0].score), *(f"{x:.2f}" for x in reading.boxes[0].corners)]
+    return [str(path), *said, *look, *box, overlay]
+
+
+def _drawn(run: Run, reading: Reading) -> bytes | None:
+    """The overlay, or None from a network that shows nothing."""
+    found = reading.boxes
+    if reading.probabilities is None:
+        caption = "where the finding would be; whether there is one, this network does not say"
+    else:
+        name = run.classes[reading.predicted]
+        caption = f"{name} {reading.probabilities[reading.predicted]:.0%}"
+        found = tuple(box for box in found if box.label == name)
+    if reading.map is None and reading.window is None and not reading.boxes:
+        return None
+    return draw_overlay(reading.pixels, reading.map, (), reading.frame, caption, found=found, window=reading.window)
+
+
+class _Rows:
+    """A CSV file whose rows are on disk as soon as they are written."""
+
+    def __init__(self, file: Any) -> None:
+        self._file, self._writer = file, csv.writer(file, lineterminator="\n")
+
+    def write(self, row: Sequence[str]) -> None:
+        """Write one row."""
+        self._writer.writerow(row)
+        self._file.flush()
+
+
+@contextmanager
+def _table(path: Path, head: Sequence[str]) -> Iterator[_Rows]:
+    # names from other systems may hold bytes that are no text
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        rows = _Rows(file)
+        rows.write(head)
+        yield rows
+
+
+def radiograph_files(inputs: Sequence[Path], out: Path) -> list[Path]:
+    """The files of a command, each once, in order; what an earlier call drew into `out` is none of them.
+
+    Raises:
+        RunError: an input does not exist or is a CT, or there is no file at all.
+    """
+    absent = [str(path) for path in inputs if not path.exists()]
+    if absent:
+        raise RunError(f"{', '.join(absent)} does not exist.", "Check the path.")
+    cts = [str(path) for path in inputs if is_ct_input(path)]
+    if cts:
+        raise RunError(
+            f"{', '.join(cts)} is a CT; this run was trained on radiographs.",
+            "Give radiographs, or a run that was trained on patches of CTs.",
+        )
+    # realpath bears links that lead round in circles
+    ours = [(out / name).resolve() for name in ("overlays", "maps")]
+    found = (file for path in inputs for file in find_images(path))
+    files = list(dict.fromkeys(file for file in found if not set(ours) & set(Path(os.path.realpath(file)).parents)))
+    if not files:
+        raise RunError("There is no file in what was given.", "Point at pictures, DICOM files or folders of them.")
+    return files
+
+
+def read_radiograph(path: Path) -> Picture:
+    """A picture that can be a radiograph.
+
+    Raises:
+        UnreadableFile: as `read_image`; another modality, one value throughout, or a page that was drawn here: an
+            overlay of an earlier prediction has a caption and colours that a network must not judge.
+    """
+    picture = read_image(path)
+    require_radiograph(picture, path)
+    require_content(picture, path)
+    if picture.facts.get("software") == SOFTWARE:
+        raise UnreadableFile(
+            f"{path}: drawn by sightline (an overlay or a panel), not a radiograph.", "Give the radiograph itself."
+        )
+    return picture

@@ -1,0 +1,1 @@
+"""DICOM radiographs and CT series: header, pixels, grey scale, geometry of slices."""

@@ -1,0 +1,181 @@
+"""From stored DICOM pixel values to what is shown, in the order of the standard (DICOM PS3.4, section N.2).
+
+    stored value -> modality LUT or slope and intercept -> VOI LUT or window -> polarity -> display
+
+A stored value has at most 16 bits, so the whole path is worked out once per possible value and becomes a table.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sightline.errors import UnreadableFile
+from sightline.structures.frame import FloatArray
+
+Window = tuple[float, float, str]
+
+
+def display_table(
+    header: Any, file: Path, stored: NDArray[np.int64], present: NDArray[np.bool_]
+) -> tuple[NDArray[np.uint16], str]:
+    """What every possible stored value is shown as.
+
+    Args:
+        header: the pydicom Dataset.
+        file: named in errors.
+        stored: [n] possible stored values.
+        present: [n], True where the picture has pixels of that value.
+
+    Returns:
+        uint16 [n], 0 black to 65535 white; and in words which VOI step was taken. Padding is black.
+
+    Raises:
+        UnreadableFile: the header states a grey-scale step that cannot be carried out.
+    """
+    values = modality_values(header, file, stored)
+    padding = _padding(header, file, stored)
+    shown, how = _voi(header, file, values, present & ~padding)
+    # DX objects state both MONOCHROME1 and INVERSE for one and the same inversion (PS3.3, C.8.11.3.1.2)
+    if header.get("PhotometricInterpretation") == "MONOCHROME1" or header.get("PresentationLUTShape") == "INVERSE":
+        shown = 1.0 - shown
+        how += ", inverted"
+    shown = np.where(padding, 0.0, shown)
+    return np.rint(shown * 65535.0).astype(np.uint16), how
+
+
+def modality_values(header: Any, file: Path, stored: NDArray[np.int64]) -> FloatArray:
+    """Stored values to modality values: the modality LUT, else slope and intercept (PS3.3, C.11.1)."""
+    sequence = header.get("ModalityLUTSequence")
+    if sequence:
+        data, first, _ = _lut(header, file, sequence[0], "modality LUT", signed=bool(stored.min() < 0))
+        return data[np.clip(stored - first, 0, len(data) - 1)]
+    slope = numbers(header, "RescaleSlope", file)
+    intercept = numbers(header, "RescaleIntercept", file)
+    a, b = slope[0] if slope else 1.0, intercept[0] if intercept else 0.0
+    if a == 0.0 or not (math.isfinite(a) and math.isfinite(b)):
+        raise UnreadableFile(
+            f"{file}: RescaleSlope {a} and RescaleIntercept {b} map every pixel to one value or to none.",
+            "Export the image again from its source.",
+        )
+    return stored.astype(np.float64) * a + b
+
+
+def windowed(values: FloatArray, centre: float, width: float, function: str) -> FloatArray:
+    """Values through a window to 0..1 (PS3.3, C.11.2.1.2 and C.11.2.1.3); `function` as in VOI LUT Function."""
+    if function == "SIGMOID":
+        exponent = np.clip(-4.0 * (values - centre) / width, -700.0, 700.0)
+        return 1.0 / (1.0 + np.exp(exponent))
+    if function == "LINEAR_EXACT":
+        return np.clip((values - centre) / width + 0.5, 0.0, 1.0)
+    if width <= 1.0:
+        return np.where(values <= centre - 0.5, 0.0, 1.0)
+    return np.clip((values - (centre - 0.5)) / (width - 1.0) + 0.5, 0.0, 1.0)
+
+
+def numbers(header: Any, keyword: str, file: Path) -> tuple[float, ...]:
+    """The numbers of an element, empty when it is absent or empty.
+
+    Raises:
+        UnreadableFile: the element is there but holds no numbers.
+    """
+    try:
+        value = header.get(keyword)
+        if value is None or value == "":
+            return ()
+        many = value if isinstance(value, (list, tuple)) or hasattr(value, "__iter__") else (value,)
+        return tuple(float(x) for x in many)
+    except (ValueError, TypeError, ArithmeticError) as error:
+        raise UnreadableFile(
+            f"{file}: {keyword} holds no number ({error}).", "Export the image again from its source."
+        ) from None
+
+
+def _voi(header: Any, file: Path, values: FloatArray, real: NDArray[np.bool_]) -> tuple[FloatArray, str]:
+    sequence = header.get("VOILUTSequence")
+    if sequence:
+        data, first, top = _lut(header, file, sequence[0], "VOI LUT", signed=bool(values.min() < 0))
+        index = np.clip(np.rint(values).astype(np.int64) - first, 0, len(data) - 1)
+        return data[index] / top, "VOI LUT"
+    window = _window(header, file)
+    if window is not None:
+        centre, width, function = window
+        return windowed(values, centre, width, function), f"window {centre:g}/{width:g} {function}"
+    if not real.any():
+        return np.zeros_like(values), "full range of no pixels"
+    low, high = float(values[real].min()), float(values[real].max())
+    if low == high:
+        return np.zeros_like(values), f"constant {low:g}"
+    return np.clip((values - low) / (high - low), 0.0, 1.0), f"full range {low:g} to {high:g}"
+
+
+def _window(header: Any, file: Path) -> Window | None:
+    """The first window, or None where none is stated or its width is none (0 stands in files for 'not set')."""
+    centres, widths = numbers(header, "WindowCenter", file), numbers(header, "WindowWidth", file)
+    if not centres or not widths:
+        return None
+    function = str(header.get("VOILUTFunction") or "LINEAR")
+    if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
+        raise UnreadableFile(
+            f"{file}: VOILUTFunction is {function!r}; LINEAR, LINEAR_EXACT or SIGMOID was expected.",
+            "Export the image with a standard window.",
+        )
+    centre, width = centres[0], widths[0]
+    usable = math.isfinite(centre) and math.isfinite(width) and width > 0 and (width >= 1 or function != "LINEAR")
+    return (centre, width, function) if usable else None
+
+
+def _padding(header: Any, file: Path, stored: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """True where a stored value means 'no pixel' (PS3.3, C.7.5.1.1.2)."""
+    value, limit = numbers(header, "PixelPaddingValue", file), numbers(header, "PixelPaddingRangeLimit", file)
+    if not value:
+        return np.zeros(stored.shape, dtype=np.bool_)
+    ends = [_as_stored(int(v), stored) for v in (value[0], (limit or value)[0])]
+    return (stored >= min(ends)) & (stored <= max(ends))
+
+
+def _as_stored(value: int, stored: NDArray[np.int64]) -> int:
+    """A 16-bit pattern read with the wrong sign, as the stored values have it."""
+    if stored.min() < 0 and value > 32767:
+        return value - 65536
+    return value + 65536 if stored.min() >= 0 and value < 0 else value
+
+
+def _lut(header: Any, file: Path, item: Any, name: str, *, signed: bool) -> tuple[FloatArray, int, float]:
+    """Entries of a look-up table, the first value it maps, and its white (PS3.3, C.11.1.1 and C.11.2.1.1)."""
+    descriptor = numbers(item, "LUTDescriptor", file)
+    raw = item.get("LUTData")
+    if len(descriptor) != 3 or raw is None:
+        raise UnreadableFile(
+            f"{file}: the {name} lacks its descriptor or its entries.", "Export the image again from its source."
+        )
+    count, first, bits = (int(n) for n in descriptor)
+    count = 65536 if count == 0 else count % 65536  # a signed descriptor shows counts above 32767 as negative
+    if isinstance(raw, (bytes, bytearray)):
+        narrow = bits <= 8 and len(raw) in (count, count + 1)
+        little = bool(getattr(header, "original_encoding", (None, True))[1] in (True, None))
+        entries = np.frombuffer(bytes(raw[: len(raw) // 2 * 2]) if not narrow else bytes(raw), _dtype(narrow, little))
+    else:
+        listed = raw if hasattr(raw, "__iter__") else [raw]
+        entries = np.array([int(x) for x in listed], dtype=np.int64) & 0xFFFF
+    if len(entries) < count or count < 1:
+        raise UnreadableFile(
+            f"{file}: the {name} states {count} entries and holds {len(entries)}.",
+            "Export the image again from its source.",
+        )
+    data = entries[:count].astype(np.float64)
+    if signed and first > 32767:
+        first -= 65536
+    if not signed and first < 0:
+        first += 65536
+    return data, first, max(float(2**bits - 1), float(data.max()), 1.0)
+
+
+def _dtype(narrow: bool, little: bool) -> str:
+    if narrow:
+        return "u1"
+    return "<u2" if little else ">u2"

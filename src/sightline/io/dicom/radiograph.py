@@ -1,0 +1,204 @@
+"""DICOM files as pictures: the header's facts, the pixel size, and the grey-scale path in its right order."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from pydicom.errors import InvalidDicomError
+
+from sightline.errors import SightlineError, UnreadableFile
+from sightline.io.dicom.greyscale import display_table, numbers
+from sightline.io.dicom.pixels import require_syntax, stored_pixels
+from sightline.io.picture import Picture
+from sightline.structures.frame import Frame
+
+DICOM_SUFFIXES = (".dcm", ".dicom", ".dic", ".ima")
+# computed and direct radiography, film scanners, mammography, angiography and fluoroscopy, dental; OT is 'other'
+PROJECTIONS = ("CR", "DX", "RG", "MG", "XA", "RF", "IO", "PX", "OT")
+# some systems write DR, which is no defined term, for what is DX
+_ALSO = ("DR",)
+
+_FACTS = {
+    "modality": ("Modality",),
+    "body_part": ("BodyPartExamined",),
+    "view_position": ("ViewPosition",),
+    "laterality": ("ImageLaterality", "Laterality"),
+    "manufacturer": ("Manufacturer",),
+    "device_model": ("ManufacturerModelName",),
+    "detector": ("DetectorType",),
+    "detector_id": ("DetectorID",),
+    "burned_in_annotation": ("BurnedInAnnotation",),
+    "lossy_compression": ("LossyImageCompression",),
+    "presentation_intent": ("PresentationIntentType",),
+    "photometric": ("PhotometricInterpretation",),
+    "study_uid": ("StudyInstanceUID",),
+    "series_uid": ("SeriesInstanceUID",),
+    "sop_uid": ("SOPInstanceUID",),
+}
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a DICOM file says of itself before its pixels.
+
+    Attributes:
+        file: where it was read from.
+        patient_id: as stated, or empty; not among the facts, because facts are printed and audited.
+        facts: texts by name, absent ones left out: `modality`, `body_part`, `view_position`, `laterality`,
+            `manufacturer`, `device_model`, `detector`, `study_uid`, `series_uid`, `sop_uid`, `transfer_syntax`, ...
+        shape: (rows, columns), or None where not stated.
+        spacing_mm: (row, column) size of a pixel, or None where not stated.
+    """
+
+    file: Path
+    patient_id: str
+    facts: Mapping[str, str]
+    shape: tuple[int, int] | None
+    spacing_mm: tuple[float, float] | None
+
+
+def has_dicom_mark(head: bytes) -> bool:
+    """Whether the first 132 bytes of a file are those of a DICOM file."""
+    return head[128:132] == b"DICM"
+
+
+def read_header(path: Path) -> Header:
+    """Read the header alone, in milliseconds; says nothing about whether the pixels decode.
+
+    Raises:
+        UnreadableFile: not a DICOM file, or one that does not say how it is encoded.
+    """
+    path = Path(path)
+    with foreign_bytes(path):
+        return _header(open_dataset(path, pixels=False), path)
+
+
+def read_dicom(path: Path) -> Picture:
+    """Read a single-frame grey image of any modality, ready for display.
+
+    Returns:
+        uint16 [H, W], brighter is denser, 65535 is white; spacing in mm where stated; facts as of `read_header`,
+        with `grey_scale` (the VOI step taken).
+
+    Raises:
+        UnreadableFile: not DICOM, not an image, several frames, colour, an unknown codec, truncated or absurd.
+    """
+    path = Path(path)
+    with foreign_bytes(path):
+        dataset = open_dataset(path, pixels=True)
+        index, values = stored_pixels(dataset, path)
+        header = _header(dataset, path)
+        present = np.bincount(index.ravel(), minlength=len(values)) > 0
+        table, how = display_table(dataset, path, values, present)
+    pixels = np.take(table, index)
+    return Picture(pixels, Frame.of_image(pixels.shape, header.spacing_mm), {**header.facts, "grey_scale": how})
+
+
+def require_radiograph(picture: Picture | Header, file: Path | None = None) -> None:
+    """Refuse slices and other images that are not projections; pictures that state no modality pass.
+
+    Raises:
+        UnreadableFile: the modality is stated and is none of PROJECTIONS.
+    """
+    modality = picture.facts.get("modality", "")
+    if modality and modality.upper() not in PROJECTIONS + _ALSO:
+        name = file or (picture.file if isinstance(picture, Header) else "the image")
+        raise UnreadableFile(
+            f"{name}: the modality is {modality}, not a radiograph ({', '.join(PROJECTIONS)}).",
+            "Leave the file out; give projection radiographs.",
+        )
+
+
+@contextmanager
+def foreign_bytes(path: Path) -> Iterator[None]:
+    """One clear error for whatever a broken header makes the parser raise; its remarks on oddities are kept quiet."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except SightlineError:
+        raise
+    except InvalidDicomError:
+        raise UnreadableFile(
+            f"{path}: not a DICOM file: the mark 'DICM' and the file meta information are missing.",
+            "Export the image again as a DICOM file (Part 10) with its meta information.",
+        ) from None
+    except FileNotFoundError:
+        raise UnreadableFile(f"{path}: no such file.", "Check the path.") from None
+    except Exception as error:  # pydicom reads values when they are asked for, and raises what they provoke
+        raise UnreadableFile(
+            f"{path}: the DICOM header does not parse ({' '.join(str(error).split())[:200]}).",
+            "Export or copy the file again; check that it may be read.",
+        ) from None
+
+
+def open_dataset(path: Path, *, pixels: bool) -> Any:
+    """The pydicom Dataset of a file whose pixels a decoder here knows, with or without those pixels.
+
+    Raises:
+        UnreadableFile: the file does not say how it is encoded; what pydicom raises is for `foreign_bytes`.
+    """
+    dataset = pydicom.dcmread(path, stop_before_pixels=not pixels)
+    require_syntax(dataset, path)
+    return dataset
+
+
+def _header(dataset: Any, path: Path) -> Header:
+    facts: dict[str, str] = {}
+    for name, keywords in _FACTS.items():
+        text = next((text for keyword in keywords if (text := _text(dataset, keyword))), "")
+        if text:
+            facts[name] = text
+    sop_class = getattr(dataset.get("SOPClassUID"), "name", "")
+    if sop_class:
+        facts["sop_class"] = sop_class
+    facts["transfer_syntax"] = dataset.file_meta.TransferSyntaxUID.name
+    spacing, source = _spacing(dataset, path)
+    if source:
+        facts["spacing_source"] = source
+    size = [*numbers(dataset, "Rows", path), *numbers(dataset, "Columns", path)]
+    shape = (int(size[0]), int(size[1])) if len(size) == 2 else None
+    return Header(path, _text(dataset, "PatientID"), facts, shape, spacing)
+
+
+def _spacing(dataset: Any, path: Path) -> tuple[tuple[float, float] | None, str]:
+    """Pixel size in the patient where the file states it, else at the detector, and which (PS3.3, 10.7)."""
+    spacing = _lengths(numbers(dataset, "PixelSpacing", path))
+    if spacing:
+        calibration = _text(dataset, "PixelSpacingCalibrationType")
+        return spacing, f"PixelSpacing ({calibration})" if calibration else "PixelSpacing"
+    spacing = _lengths(numbers(dataset, "ImagerPixelSpacing", path))
+    if spacing is None:
+        return None, ""
+    factor = numbers(dataset, "EstimatedRadiographicMagnificationFactor", path)
+    if factor and math.isfinite(factor[0]) and factor[0] > 0:
+        rows, columns = spacing
+        source = "ImagerPixelSpacing / EstimatedRadiographicMagnificationFactor"
+        return (rows / factor[0], columns / factor[0]), source
+    return spacing, "ImagerPixelSpacing"
+
+
+def _lengths(values: tuple[float, ...]) -> tuple[float, float] | None:
+    """A pair of positive lengths, or None: zero stands in files for 'unknown'."""
+    if len(values) == 2 and all(math.isfinite(v) and v > 0 for v in values):
+        return values[0], values[1]
+    return None
+
+
+def _text(dataset: Any, keyword: str) -> str:
+    try:
+        value = dataset.get(keyword)
+    except Exception:  # an element whose bytes do not follow its type is as good as absent
+        return ""
+    if value is None:
+        return ""
+    many = value if isinstance(value, (list, tuple)) or type(value).__name__ == "MultiValue" else [value]
+    return "\\".join(str(v).strip() for v in many).strip("\\")

@@ -1,0 +1,325 @@
+"""The slices of one DICOM CT series as a volume: all of it, in order, or an error.
+
+Position and direction come from ImagePositionPatient and ImageOrientationPatient (PS3.3, C.7.6.2), never from file
+names, instance numbers or SliceThickness. Slices are placed by their projection on the normal of the image plane.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from sightline.errors import SightlineError, UnreadableFile
+from sightline.io.dicom.greyscale import numbers
+from sightline.io.dicom.pixels import stored_pixels
+from sightline.io.dicom.radiograph import DICOM_SUFFIXES, foreign_bytes, has_dicom_mark, open_dataset
+from sightline.io.dicom.slice_geometry import SlicePlace, affine_of_slices
+from sightline.io.nifti_header import require_sane_affine
+from sightline.io.volume import Volume
+
+CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
+PADDING_HU = -1024
+_NAMED = ("PatientID", "SeriesInstanceUID", "SeriesDescription", "SOPInstanceUID", "ConvolutionKernel", "KVP")
+
+
+@dataclass(frozen=True)
+class _Slice:
+    file: Path
+    place: SlicePlace
+    slope: float
+    intercept: float
+    padding: tuple[float, float] | None
+    frame: int | None
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What is said of one slice: a file's header, or of a multi-frame file what it says of frame `frame`."""
+
+    file: Path
+    says: Any
+    frame: int | None = None
+
+
+def read_series(folder: Path, *, series: str | None = None) -> Volume:
+    """Read one CT series.
+
+    Args:
+        folder: its slices, also in folders below, one a file or all frames of Enhanced CTs; dose reports, localisers
+            and other objects beside them are left out and counted in the facts. Or one Enhanced CT itself.
+        series: SeriesInstanceUID, or its end, where the folder holds several.
+
+    Returns:
+        Hounsfield units [column, row, slice] (the axes a conversion to NIfTI gives): int16 where every slice's slope
+        and intercept are whole, else float32. Pixel padding becomes PADDING_HU.
+
+    Raises:
+        UnreadableFile: no CT series or several, slices missing, twice or unevenly spaced, a tilted gantry, mixed
+            sizes, no rescale to Hounsfield units, or one slice that does not decode.
+    """
+    folder = Path(folder)
+    headers, left_out = _headers(folder)
+    chosen = _choose(headers, folder, series)
+    slices = sorted(map(_slice, chosen), key=lambda slice_: slice_.place.along_normal)
+    affine = affine_of_slices(folder, [slice_.place for slice_ in slices])
+    require_sane_affine(affine, folder)
+    values = _stack(slices, folder)
+    first = chosen[0].says
+    facts = {"format": "DICOM", "orientation_from": "ImageOrientationPatient", "slices": str(len(slices))}
+    for name, keyword in (("series_uid", "SeriesInstanceUID"), ("kernel", "ConvolutionKernel"), ("kvp", "KVP")):
+        value = first.get(keyword)
+        if value not in (None, ""):
+            facts[name] = " ".join(map(str, value)) if type(value).__name__ == "MultiValue" else str(value)
+    left_out += len(headers) - len(chosen) if series is None else 0
+    if left_out:
+        facts["left_out"] = f"{left_out} objects that are no CT slices"
+    return Volume(values, affine, facts)
+
+
+def _headers(folder: Path) -> tuple[list[_Header], int]:
+    """The headers of all CT slices, and how many other DICOM objects (or localisers among frames) there are."""
+    if not folder.exists():
+        raise UnreadableFile(
+            f"{folder}: no such folder; that of a DICOM series was expected.", "Give the folder that holds the slices."
+        )
+    inside = folder.rglob("*") if folder.is_dir() else ()
+    files = sorted(path for path in inside if _may_be_slice(path, folder)) if folder.is_dir() else [folder]
+    kept, left_out = [], 0
+    for file in files:
+        with foreign_bytes(file):
+            header = open_dataset(file, pixels=False)
+            # de-identified series may have lost their UIDs, but the file meta information keeps what the file is
+            sop_class = str(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or "")
+            localiser = "LOCALIZER" in [str(word).upper() for word in header.get("ImageType") or ()]
+            several = int(header.get("NumberOfFrames") or 1) > 1
+            for keyword in _NAMED:  # values are decoded when they are first asked for: now, where errors are caught
+                header.get(keyword)
+            frames = frame_headers(header, file) if is_multi_frame(header) else []
+        if several and sop_class == CT_IMAGE:
+            raise UnreadableFile(
+                f"{file}: a CT slice with several frames, which does not say where each lies.",
+                "Export it as single slices or as an Enhanced CT, or convert it to NIfTI (dcm2niix).",
+            )
+        if not folder.is_dir() and not frames:
+            raise UnreadableFile(
+                f"{file}: one DICOM slice; a CT is a whole series.",
+                "Give the folder that holds the series.",
+            )
+        if frames:
+            kept += [_Header(file, says, number) for number, says in enumerate(frames) if says is not None]
+            left_out += frames.count(None)
+        elif sop_class != CT_IMAGE or localiser:
+            left_out += 1
+        else:
+            kept.append(_Header(file, header))
+    return kept, left_out
+
+
+def _may_be_slice(path: Path, folder: Path) -> bool:
+    """Whether a file has to be read as DICOM: by its content, or because nothing in its name says that it is not."""
+    if any(part.startswith(".") for part in path.relative_to(folder).parts) or not path.is_file():
+        return False
+    if path.name.upper() in ("DICOMDIR", "LICENSE", "README", "VERSION", "CHECKSUMS"):
+        return False
+    with path.open("rb") as stream:
+        if has_dicom_mark(stream.read(132)):
+            return True
+    # a slice cut to nothing has no mark: a UID as name, no suffix or a DICOM suffix must not pass as "some other file"
+    return not any(letter.isalpha() for letter in path.suffix) or path.suffix.lower() in DICOM_SUFFIXES
+
+
+def _choose(headers: list[_Header], folder: Path, series: str | None) -> list[_Header]:
+    groups: dict[str, list[_Header]] = defaultdict(list)
+    for header in headers:
+        groups[str(header.says.get("SeriesInstanceUID") or "")].append(header)
+    if series is not None:
+        groups = {uid: group for uid, group in groups.items() if series and uid.endswith(series)} or {}
+    elif len(groups) > 1:
+        # a scout that does not call itself one: a series of one slice is no volume, and no rival of one
+        stacks = {uid: group for uid, group in groups.items() if len(group) > 1}
+        groups = stacks if len(stacks) == 1 else groups
+    if len(groups) == 1:
+        return _of_one_patient(next(iter(groups.values())), folder)
+    if not headers:
+        raise UnreadableFile(
+            f"{folder}: no slices of a CT series were found.", "Give the folder that holds the CT slices."
+        )
+    if not groups:
+        raise UnreadableFile(f"{folder}: no series whose UID ends in {series!r}.", "Check the series' UID.")
+    named = "; ".join(
+        f"{uid or 'no UID'} ({group[0].says.get('SeriesDescription') or 'no description'}, {len(group)} slices)"
+        for uid, group in sorted(groups.items())
+    )
+    raise UnreadableFile(
+        f"{folder}: {len(groups)} CT series: {named}.",
+        "Give a folder with one series, or say which by the end of its SeriesInstanceUID (--series).",
+    )
+
+
+def _of_one_patient(series: list[_Header], folder: Path) -> list[_Header]:
+    """The same series, once it is that of one patient: without UIDs, files of two can lie in one folder."""
+    patients = sorted({str(header.says.get("PatientID") or "") for header in series})
+    if len(patients) > 1:
+        raise UnreadableFile(
+            f"{folder}: slices of {len(patients)} patients in one series (PatientID).",
+            "Give each patient's series a folder of its own.",
+        )
+    return series
+
+
+def _slice(told: _Header) -> _Slice:
+    header, file = told.says, told.file
+    with foreign_bytes(file):
+        position, cosines = (
+            numbers(header, "ImagePositionPatient", file),
+            numbers(header, "ImageOrientationPatient", file),
+        )
+        spacing = numbers(header, "PixelSpacing", file)
+        slope, intercept = numbers(header, "RescaleSlope", file), numbers(header, "RescaleIntercept", file)
+        unit = str(header.get("RescaleType") or "HU").upper()
+        size = [*numbers(header, "Rows", file), *numbers(header, "Columns", file)]
+        padding = [
+            *numbers(header, "PixelPaddingValue", file),
+            *numbers(header, "PixelPaddingRangeLimit", file),
+        ]
+    if len(position) != 3 or len(cosines) != 6 or len(spacing) != 2 or len(size) != 2:
+        raise UnreadableFile(
+            f"{file}: the slice does not state where it lies (ImagePositionPatient, ImageOrientationPatient, "
+            "PixelSpacing, Rows and Columns are needed).",
+            "Export the series again from its source, without removing these elements.",
+        )
+    # numbers that are none would pass every later comparison, and negative lengths would mirror the patient
+    if not np.isfinite([*position, *cosines, *spacing]).all() or min(spacing) <= 0:
+        raise UnreadableFile(
+            f"{file}: ImagePositionPatient {position}, ImageOrientationPatient {cosines} and PixelSpacing {spacing} "
+            "are no place in space; finite numbers and positive lengths were expected.",
+            "Export the series again from its source.",
+        )
+    if len(slope) != 1 or len(intercept) != 1 or not slope[0] > 0 or not np.isfinite([slope[0], intercept[0]]).all():
+        raise UnreadableFile(
+            f"{file}: RescaleSlope and RescaleIntercept are {slope or 'absent'} and {intercept or 'absent'}, so the "
+            "stored values cannot be turned into Hounsfield units.",
+            "Export the series again from its source.",
+        )
+    if unit not in ("HU", "HU_MOD"):
+        raise UnreadableFile(
+            f"{file}: the rescaled values are in {unit}, not in Hounsfield units (RescaleType).",
+            "Give the CT series itself, not a map computed from it.",
+        )
+    place = SlicePlace(
+        file,
+        np.array(position),
+        np.array(cosines).reshape(2, 3),
+        (spacing[0], spacing[1]),
+        (int(size[0]), int(size[1])),
+        str(header.get("SOPInstanceUID") or ""),
+    )
+    return _Slice(file, place, slope[0], intercept[0], (min(padding), max(padding)) if padding else None, told.frame)
+
+
+def _stack(slices: list[_Slice], folder: Path) -> NDArray[Any]:
+    rows, columns = slices[0].place.shape
+    whole = all(slice_.slope.is_integer() and slice_.intercept.is_integer() for slice_ in slices)
+    # the file's order in memory, so that the [column, row, slice] view costs nothing
+    stack = np.empty((len(slices), rows, columns), dtype=np.int16 if whole else np.float32)
+    opened: tuple[Path, Any] | None = None
+    for number, slice_ in enumerate(slices):
+        try:
+            with foreign_bytes(slice_.file):
+                # the frames of one file stand one after the other, so it is read once
+                if opened is None or opened[0] != slice_.file:
+                    opened = slice_.file, open_dataset(slice_.file, pixels=True)
+                index, stored = stored_pixels(opened[1], slice_.file, frame=slice_.frame)
+        except SightlineError as error:
+            raise UnreadableFile(
+                f"{folder}: slice {number + 1} of {len(slices)} cannot be read, so the series is left out. "
+                f"{error.message}",
+                error.remedy,
+            ) from None
+        units = stored * slice_.slope + slice_.intercept
+        if slice_.padding is not None:
+            low, high = slice_.padding
+            units[(stored >= low) & (stored <= high)] = PADDING_HU
+        shown = units[index]
+        if whole and (shown.min() < -(2**15) or shown.max() >= 2**15):
+            raise UnreadableFile(
+                f"{slice_.file}: Hounsfield units from {shown.min():g} to {shown.max():g}; 16 bits hold no such range.",
+                "The rescale slope is broken; export the series again.",
+            )
+        stack[number] = shown
+    return stack.transpose(2, 1, 0)
+
+
+# Enhanced CT and the legacy conversion of a series into it
+MULTI_FRAME_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
+# what a series' reader asks of a slice, and the functional group that says it of a frame
+_GROUPS = {
+    "PlanePositionSequence": ("ImagePositionPatient",),
+    "PlaneOrientationSequence": ("ImageOrientationPatient",),
+    "PixelMeasuresSequence": ("PixelSpacing",),
+    "PixelValueTransformationSequence": ("RescaleSlope", "RescaleIntercept", "RescaleType"),
+    "CTImageFrameTypeSequence": ("FrameType",),
+}
+_OF_THE_FILE = (
+    "Rows",
+    "Columns",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
+    "SeriesInstanceUID",
+    "SeriesDescription",
+    "ConvolutionKernel",
+    "KVP",
+)
+
+
+def is_multi_frame(header: Any) -> bool:
+    """Whether a file is an Enhanced CT; what it says of its class may stand in the file meta information alone."""
+    return str(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or "") in MULTI_FRAME_CT
+
+
+def frame_headers(header: Any, file: Path) -> list[Dataset | None]:
+    """One header a frame, in the order of the pixel data, with the elements that a single slice would have.
+
+    Args:
+        header: pydicom's Dataset of the whole file; its pixels are not needed.
+        file: named in errors.
+
+    Returns:
+        None in place of frames that are localisers.
+
+    Raises:
+        UnreadableFile: the frames and what is said of them are not equally many.
+    """
+    frames = int(header.get("NumberOfFrames") or 1)
+    shared = header.get("SharedFunctionalGroupsSequence") or [Dataset()]
+    apart = header.get("PerFrameFunctionalGroupsSequence") or []
+    if len(apart) != frames:
+        raise UnreadableFile(
+            f"{file}: a multi-frame CT with {frames} frames, of which {len(apart)} are described "
+            "(PerFrameFunctionalGroupsSequence).",
+            "Export the series again from its source.",
+        )
+    return [_of_frame(header, shared[0], own, number) for number, own in enumerate(apart)]
+
+
+def _of_frame(header: Any, shared: Any, own: Any, number: int) -> Dataset | None:
+    flat = Dataset()
+    for keyword in _OF_THE_FILE:
+        if keyword in header:
+            flat[keyword] = header[keyword]
+    for sequence, keywords in _GROUPS.items():
+        # a group stands either among the shared ones or with each frame
+        group = next((held.get(sequence)[0] for held in (own, shared) if held.get(sequence)), Dataset())
+        for keyword in keywords:
+            if keyword in group:
+                flat[keyword] = group[keyword]
+    if "LOCALIZER" in [str(word).upper() for word in flat.get("FrameType") or ()]:
+        return None
+    flat.SOPInstanceUID = f"{header.get('SOPInstanceUID') or ''}.{number + 1}"
+    return flat

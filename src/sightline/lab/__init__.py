@@ -1,1 +1,0 @@
-"""Recipe, run, table, report."""

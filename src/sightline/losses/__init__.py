@@ -1,0 +1,1 @@
+"""What a training minimises beside or in place of the cross-entropy."""

@@ -1,0 +1,98 @@
+"""Every cell of a class map says for itself whether it is marked: focal loss over cells, tolerant of missing marks."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d, logsigmoid
+
+from sightline.errors import GeometryError, RecipeError
+from sightline.losses.spatial_nll import check_shapes
+from sightline.structures.protocols import Term
+
+
+@dataclass(frozen=True)
+class CellFocal:
+    """Binary focal loss of the cells of guided classes (Lin 2017, RetinaNet; its normaliser as Zhou 2019, CenterNet).
+
+    With p = sigmoid(M + logit(prior)) a marked cell costs -(1 - p)^gamma log p, an unmarked one
+    -p^gamma log(1 - p). Marked cells are averaged over each image, unmarked ones summed; the sum of both over the batch
+    is divided by the images with a mark. Unlike the spatial likelihood (Liao 2022, equation 6), cells do not compete: a
+    map may be high at two places, and low everywhere in an image without a mark.
+
+    Attributes:
+        gamma: how little cells that are right already count.
+        prior: share of cells expected to be marked: the map is read as evidence on top of it.
+        elsewhere: weight of the unmarked cells of images with a mark. 1 where every finding is marked; near 0 where
+            marks are few or guessed, since what they miss lies there.
+        covered: share of a cell that a mark covers from which on the cell counts as marked; cells it covers less are
+            left out, and the best-covered one always counts.
+        column: the class whose map is guided. In images whose map of this class is not guided, every cell is unmarked:
+            for patches, or cohorts in which all findings are marked.
+    """
+
+    needs_regions: ClassVar[bool] = True
+
+    gamma: float = 2.0
+    prior: float = 0.02
+    elsewhere: float = 1.0
+    covered: float = 0.5
+    column: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse values that mean nothing."""
+        if not (self.gamma >= 0.0 and 0.0 < self.prior < 1.0 and self.elsewhere >= 0.0 and 0.0 < self.covered <= 1.0):
+            raise RecipeError(
+                f"CellFocal needs gamma >= 0, prior in (0, 1), elsewhere >= 0 and covered in (0, 1]; got {self.gamma}, "
+                f"{self.prior}, {self.elsewhere} and {self.covered}.",
+                "Its defaults are a good start.",
+            )
+
+    def __call__(self, maps: Tensor, targets: Tensor, guided: Tensor) -> Term:
+        """The term.
+
+        Args:
+            maps: class maps with bias, [b, k, h, w].
+            targets: [b, k or 1, *s], not 0 where marked.
+            guided: bool [b, k], which classes of which images have a mark.
+
+        Returns:
+            Term; `images` are those with a mark. Without any, unmarked cells are divided by 1.
+
+        Raises:
+            GeometryError: shapes that do not fit, or maps of other than two axes.
+            RecipeError: the class is not there.
+        """
+        check_shapes(maps, targets, guided)
+        if maps.ndim != 4:
+            raise GeometryError(f"CellFocal guides maps of two axes; got {tuple(maps.shape)}.")
+        if not 0 <= self.column < maps.shape[1]:
+            raise RecipeError(f"Guidance names class {self.column}, but there are {maps.shape[1]}.", "Count from 0.")
+        with torch.autocast(maps.device.type, enabled=False):
+            return self._term(maps[:, self.column].float(), targets.to(maps.device), guided.to(maps.device))
+
+    def _term(self, cells: Tensor, targets: Tensor, guided: Tensor) -> Term:
+        marked = guided[:, self.column]
+        with torch.no_grad():
+            marks = targets[:, self.column if targets.shape[1] > 1 else 0].ne(0).to(cells.dtype)
+            cover = adaptive_avg_pool2d(marks[:, None], (cells.shape[1], cells.shape[2]))[:, 0] * marked[:, None, None]
+            best = cover.amax(dim=(1, 2), keepdim=True)
+            inside = (cover >= torch.minimum(best, torch.full_like(best, self.covered))) & (cover > 0)
+            outside = (cover == 0).to(cells.dtype) * torch.where(marked, self.elsewhere, 1.0)[:, None, None]
+        logit = cells + math.log(self.prior / (1.0 - self.prior))
+        p = logit.sigmoid()
+        hit = -((1.0 - p) ** self.gamma) * logsigmoid(logit)
+        miss = -(p**self.gamma) * logsigmoid(-logit)
+        positive = (hit * inside).sum(dim=(1, 2)) / inside.sum(dim=(1, 2)).clamp(min=1)
+        negative = (miss * outside).sum(dim=(1, 2))
+        images = int(marked.sum())
+        value = (positive + negative).sum() / max(1, images)
+        parts = {
+            "marked_cells": float(positive.detach().sum()) / max(1, images),
+            "other_cells": float(negative.detach().sum()) / max(1, images),
+        }
+        return Term(value, images, 0.0, parts)

@@ -1,1 +1,0 @@
-"""Numbers with intervals, recomputable from saved predictions."""

@@ -1,0 +1,1 @@
+"""Boxes against boxes: overlap, detection curves, baselines."""

@@ -1,0 +1,305 @@
+"""Every number of a table of boxes: with its interval, over several trainings, and against another method."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from sightline.errors import RunError
+from sightline.metrics.boxes.best_box import IOU_THRESHOLDS, BoxScore
+from sightline.metrics.boxes.detection import FROC, RATES, BoxPrecision, Hit
+from sightline.metrics.boxes.geometry import FloatArray
+from sightline.metrics.boxes.table import BoxCase, BoxScores, align_boxes
+from sightline.metrics.estimate import Comparison, Estimate
+from sightline.metrics.statistics.bootstrap import Resample
+from sightline.metrics.statistics.comparison import Resampled, difference, mean_of, over_patients, over_seeds
+
+_REPORTED = (
+    *("ap", "ap_50", "ap_10", "ap_50_all_points", "froc_50", "froc_10", "froc_centre"),
+    *(f"froc_centre_at_{rate:g}" for rate in RATES),
+)
+
+
+def box_value(scores: BoxScores, measure: str | BoxMeasure) -> float | None:
+    """The number of one table without an interval, None where it is not defined."""
+    chosen = box_measure(measure)
+    cases = [case for case in scores.cases if chosen.counted(case)]
+    value = float(_number(chosen, cases)(_once(cases))[0]) if cases else math.nan
+    return None if math.isnan(value) else value
+
+
+def box_chance(scores: BoxScores, measure: str | BoxMeasure) -> float | None:
+    """What boxes of the same sizes get at random places; None for measures that rank all boxes, or not defined."""
+    chosen = box_measure(measure)
+    return box_value(scores, replace(chosen, of_chance=True)) if isinstance(chosen, BestBox) else None
+
+
+def box_estimates(scores: BoxScores, *, replicates: int = 2000, seed: int = 0) -> list[Estimate]:
+    """Every reported number of one training with its interval over patients.
+
+    For each score of the best box: its mean over the images with findings, its chance, and the gain over chance; then
+    average precision and FROC over all images.
+    """
+    found = []
+    for measure in BEST_BOX.values():
+        own = [case for case in scores.cases if measure.counted(case)]
+        chance = replace(measure, of_chance=True)
+        gain = "minus chance" if measure.column.startswith("distance") else "above chance"
+        columns = (measure.each(own), chance.each(own))
+        names = (measure.name, f"{measure.name}, chance", f"{measure.name}, {gain}")
+        for name, values in zip(names, (*columns, columns[0] - columns[1]), strict=True):
+            found.append(_estimate(name, mean_of(values), measure, scores, own, replicates, seed))
+    for key in _REPORTED:
+        ranked = RANKED[key]
+        found.append(
+            _estimate(ranked.name, _number(ranked, scores.cases), ranked, scores, scores.cases, replicates, seed)
+        )
+    return found
+
+
+def box_seed_estimate(
+    scores_per_seed: Sequence[BoxScores], measure: str | BoxMeasure, *, replicates: int = 2000, seed: int = 0
+) -> Estimate:
+    """The mean of a number over several trainings of one method, with an interval over patients and trainings.
+
+    Args:
+        scores_per_seed: boxes on the same images, one table a training.
+        measure: a word of `BOX_MEASURES`, or a measure.
+        replicates: number of bootstrap samples.
+        seed: of the draws.
+
+    Raises:
+        RunError: an unknown measure, no runs, or runs over different images.
+    """
+    chosen = box_measure(measure)
+    kept = _counted_in_all(chosen, align_boxes(scores_per_seed))
+    if kept is None:
+        n = {**scores_per_seed[0].counts(), "seeds": len(scores_per_seed)}
+        return Estimate(chosen.name, None, n=n, method="no interval", why=_why(chosen, scores_per_seed[0]))
+    return over_seeds(
+        chosen.name,
+        [_number(chosen, run.cases) for run in kept],
+        [case.patient_id for case in kept[0].cases],
+        _counts(kept[0]),
+        replicates=replicates,
+        seed=seed,
+        what=_what(chosen, [case for run in kept for case in run.cases], len(scores_per_seed[0]) - len(kept[0])),
+        undefined=_why(chosen, scores_per_seed[0]),
+        largest=math.inf if isinstance(chosen, BestBox) and chosen.column.startswith("distance") else 1.0,
+    )
+
+
+def compare_boxes(
+    scores_a_per_seed: Sequence[BoxScores],
+    scores_b_per_seed: Sequence[BoxScores],
+    measure: str | BoxMeasure,
+    *,
+    replicates: int = 2000,
+    seed: int = 0,
+) -> Comparison:
+    """The difference of a number between two methods on the same images, over patients and trainings.
+
+    Images on which any training has no defined score (a distance without a box) are left out of all, and counted.
+
+    Raises:
+        RunError: an unknown measure, no runs, or runs over different images or true boxes.
+    """
+    chosen = box_measure(measure)
+    if not scores_a_per_seed or not scores_b_per_seed:
+        raise RunError("A comparison needs boxes of both methods.")
+    runs = align_boxes([*scores_a_per_seed, *scores_b_per_seed])
+    split, undefined = len(scores_a_per_seed), _why(chosen, runs[0])
+    kept = _counted_in_all(chosen, runs)
+    if kept is None:
+        n = {**_counts(runs[0]), "seeds_a": split, "seeds_b": len(runs) - split}
+        return Comparison(chosen.name, None, None, None, n=n, method="no test", why=undefined)
+    numbers = [_number(chosen, run.cases) for run in kept]
+    found = difference(
+        chosen.name,
+        numbers[:split],
+        numbers[split:],
+        [case.patient_id for case in kept[0].cases],
+        _counts(kept[0]),
+        replicates=replicates,
+        seed=seed,
+        undefined=undefined,
+    )
+    own = sum(any(chosen.counted(run.cases[i]) for run in runs) for i in range(len(runs[0])))
+    if own == len(kept[0]):
+        return found
+    left_out = f"{own - len(kept[0])} images left out: not defined in every run"
+    return replace(found, why="; ".join(w for w in (found.why, left_out) if w))
+
+
+def _number(measure: BoxMeasure, cases: Sequence[BoxCase]) -> Resampled:
+    return lambda resample: measure.values(cases, resample)
+
+
+def _once(cases: Sequence[BoxCase]) -> Resample:
+    return Resample.once([case.patient_id for case in cases])
+
+
+def _counts(scores: BoxScores) -> dict[str, int]:
+    """Counts that do not depend on the method."""
+    counts = scores.counts()
+    counts.pop("boxes")
+    return counts
+
+
+def _counted_in_all(measure: BoxMeasure, runs: Sequence[BoxScores]) -> list[BoxScores] | None:
+    keep = [all(measure.counted(run.cases[i]) for run in runs) for i in range(len(runs[0]))]
+    if not any(keep):
+        return None
+    return [
+        BoxScores(tuple(case for case, kept in zip(run.cases, keep, strict=True) if kept), run.method) for run in runs
+    ]
+
+
+def _estimate(
+    name: str,
+    number: Resampled,
+    measure: BoxMeasure,
+    scores: BoxScores,
+    cases: Sequence[BoxCase],
+    replicates: int,
+    seed: int,
+) -> Estimate:
+    if not cases:
+        return Estimate(name, None, n=scores.counts(), method="no interval", why=_why(measure, scores))
+    return over_patients(
+        name,
+        number,
+        [case.patient_id for case in cases],
+        BoxScores(tuple(cases), scores.method).counts(),
+        replicates=replicates,
+        seed=seed,
+        what=_what(measure, cases, len(scores) - len(cases)),
+        undefined=_why(measure, scores),
+    )
+
+
+def _what(measure: BoxMeasure, cases: Sequence[BoxCase], left_out: int) -> str:
+    """What the number is a mean over, and what stands for nothing in it."""
+    if not isinstance(measure, BestBox):
+        return "all boxes ranked by score"
+    without = sum(case.best is None for case in cases)
+    words = "mean over images with findings"
+    words += f", {without} without a box score 0" if without else ""
+    return words + (f", {left_out} other images left out" if left_out else "")
+
+
+def _why(measure: BoxMeasure, scores: BoxScores) -> str:
+    """Why a number is not defined on a table."""
+    with_findings = [case for case in scores.cases if len(case.truth)]
+    if not with_findings:
+        return "not defined: no image has a true box"
+    if not any(len(case.found) for case in with_findings):
+        return "not defined: no image with findings has a found box in every run"
+    if isinstance(measure, BestBox) and measure.column == "distance_mm":
+        return "not defined: no image with findings has a found box and a known spacing"
+    return "not defined: no image has this score in every run"
+
+
+class BoxMeasure(Protocol):
+    """A number computed from the boxes of many images."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in tables."""
+
+    def counted(self, case: BoxCase) -> bool:
+        """Whether the number is about this image, and defined on it."""
+
+    def values(self, cases: Sequence[BoxCase], resample: Resample) -> FloatArray:
+        """Counted images [n] and their patients drawn in r replicates to values [r], NaN where not defined."""
+
+
+@dataclass(frozen=True)
+class BestBox:
+    """Mean over the images with findings of a score of the surest box.
+
+    Attributes:
+        column: field of `BoxScore`, or `above_T` for an entry of its `above`.
+        name: what it is called in tables.
+        of_chance: the expected score at a random place instead.
+    """
+
+    column: str
+    name: str
+    of_chance: bool = False
+
+    def counted(self, case: BoxCase) -> bool:
+        """Images with findings; a distance needs a box too, and one in mm the spacing."""
+        return case.score is not None and self._of(case.score) is not None
+
+    def values(self, cases: Sequence[BoxCase], resample: Resample) -> FloatArray:
+        """The mean of every replicate [r]."""
+        return mean_of(self.each(cases))(resample)
+
+    def each(self, cases: Sequence[BoxCase]) -> FloatArray:
+        """The score of every image [n]; NaN on an image that is not counted."""
+        scores = [case.chance if self.of_chance else case.score for case in cases]
+        values = [None if score is None else self._of(score) for score in scores]
+        return np.array([math.nan if value is None else value for value in values])
+
+    def _of(self, score: BoxScore) -> float | None:
+        if self.column.startswith("above_"):
+            return score.above[IOU_THRESHOLDS.index(float(self.column.removeprefix("above_")))]
+        value: float | None = getattr(score, self.column)
+        return value
+
+
+BEST_BOX: Mapping[str, BestBox] = {
+    measure.column: measure
+    for measure in (
+        BestBox("iou", "IoU of the best box"),
+        BestBox("iobb", "IoBB of the best box"),
+        BestBox("covered", "share of the finding covered"),
+        BestBox("centre_inside", "pointing game of the box"),
+        BestBox("distance_px", "centre distance in px"),
+        BestBox("distance_mm", "centre distance in mm"),
+        *(BestBox(f"above_{t:g}", f"accuracy at IoU {t:g}") for t in IOU_THRESHOLDS),
+        BestBox("printed_map", "printed mAP (share of images above each IoU)"),
+    )
+}
+
+_HITS: Mapping[str, tuple[Hit, str]] = {
+    "50": (0.5, "IoU 0.5"),
+    "10": (0.1, "IoU 0.1"),
+    "centre": ("centre", "centre inside"),
+}
+
+RANKED: Mapping[str, BoxPrecision | FROC] = {
+    "ap": BoxPrecision(),
+    "ap_50": BoxPrecision((0.5,), name="AP at IoU 0.5"),
+    "ap_10": BoxPrecision((0.1,), name="AP at IoU 0.1"),
+    "ap_50_all_points": BoxPrecision((0.5,), "all", "AP at IoU 0.5, all points"),
+    **{f"froc_{key}": FROC(hit, name=f"FROC, {words}") for key, (hit, words) in _HITS.items()},
+    **{
+        f"froc_{key}_at_{rate:g}": FROC(hit, (rate,), f"sensitivity at {rate:g} false positives an image, {words}")
+        for key, (hit, words) in _HITS.items()
+        for rate in RATES
+    },
+}
+
+BOX_MEASURES: Mapping[str, BoxMeasure] = {**BEST_BOX, **RANKED}
+"""Every measure by the word that asks for it."""
+
+BOX_NAMES: Mapping[str, str] = {key: measure.name for key, measure in BOX_MEASURES.items()}
+
+
+def box_measure(measure: str | BoxMeasure) -> BoxMeasure:
+    """The measure of a word.
+
+    Raises:
+        RunError: no such word.
+    """
+    if not isinstance(measure, str):
+        return measure
+    if measure not in BOX_MEASURES:
+        raise RunError(f"There is no box measure {measure!r}; expected one of {', '.join(BOX_MEASURES)}.")
+    return BOX_MEASURES[measure]

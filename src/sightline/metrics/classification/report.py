@@ -1,0 +1,246 @@
+"""All scores of a table of predictions, and how they are printed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+
+from sightline.errors import RunError
+from sightline.metrics.classification.scores import (
+    AUC,
+    F1,
+    Accuracy,
+    AveragePrecision,
+    BalancedAccuracy,
+    Brier,
+    CalibrationError,
+    HandTillAUC,
+    OneVsRestAUC,
+    Precision,
+    Prevalence,
+    Sensitivity,
+    Specificity,
+    called_positive,
+    ranked_auc,
+)
+from sightline.metrics.estimate import Comparison, Estimate, FloatArray, IntArray, Score, p_text
+from sightline.metrics.predictions import Predictions, align
+from sightline.metrics.statistics.bootstrap import Resample, bootstrap, point_value
+from sightline.metrics.statistics.comparison import holm
+
+
+def standard_scores(classes: Sequence[str], positive: int) -> list[Score]:
+    """The scores every report holds.
+
+    Two classes: those of the positive class. More: the multi-class means, and each class against the rest.
+    """
+    scores: list[Score] = [Accuracy(), BalancedAccuracy()]
+    if len(classes) == 2:
+        scores += [
+            AUC(positive),
+            AveragePrecision(positive),
+            F1("positive", positive, name=f"F1 of {classes[positive]}"),
+            Sensitivity(positive),
+            Specificity(positive),
+            Precision(positive),
+            Prevalence(positive),
+        ]
+    else:
+        scores += [OneVsRestAUC(), HandTillAUC(), AveragePrecision(name="average precision, mean over classes")]
+        for i, name in enumerate(classes):
+            scores += [AUC(i, f"AUC of {name}"), Sensitivity(i, name=f"sensitivity for {name}")]
+            scores += [Specificity(i, name=f"specificity for {name}"), F1("positive", i, name=f"F1 of {name}")]
+    scores += [F1("macro", name="F1 macro"), F1("weighted", name="F1 weighted by support")]
+    return [*scores, Brier(), CalibrationError()]
+
+
+def classification_report(
+    predictions: Predictions, *, positive: str | None = None, replicates: int = 2000, seed: int = 0
+) -> list[Estimate]:
+    """Every standard score, image-wise and (mean probability over a study's views) study-wise.
+
+    Names end in `, image-wise` and `, study-wise`; both carry the number of images, studies and patients.
+
+    Args:
+        predictions: image-wise.
+        positive: the positive class of two; None: the last one.
+        replicates: bootstrap samples over patients.
+        seed: of the bootstrap.
+
+    Raises:
+        CohortError: no such class, or a study whose images disagree on the label.
+    """
+    scores = standard_scores(predictions.classes, predictions.class_index(positive))
+    views = [("study-wise", predictions)] if predictions.unit == "study" else []
+    views = views or [("image-wise", predictions), ("study-wise", predictions.study_wise())]
+    report = []
+    for wise, table in views:
+        for score in scores:
+            found = bootstrap(score, table, replicates=replicates, seed=seed, n=predictions.counts())
+            report.append(replace(found, name=f"{score.name}, {wise}"))
+    return report
+
+
+def to_markdown(estimates: Sequence[Estimate], *, digits: int = 3) -> str:
+    """A table of estimates: name, number with interval, what was counted, how, and notes where something is missing."""
+    rows = [[e.name, e.text(digits), counts_text(e.n), e.method, e.why] for e in estimates]
+    return _table(["measure", "value (95% interval)", "n", "method", "note"], rows)
+
+
+def comparisons_to_markdown(comparisons: Sequence[Comparison], *, digits: int = 3) -> str:
+    """A table of comparisons, with p-values as they are and corrected for reading all rows (Holm 1979)."""
+    corrected = holm([c.p_value for c in comparisons])
+    rows = []
+    for c, p_corrected in zip(comparisons, corrected, strict=True):
+        values = ["undefined" if v is None else f"{v:.{digits}f}" for v in (c.value_a, c.value_b)]
+        difference = c.text(digits).rpartition(", ")[0] or "undefined"
+        numbers = [difference, p_text(c.p_value), p_text(p_corrected)]
+        rows.append([c.name, *values, *numbers, counts_text(c.n), c.method, c.why])
+    head = ["measure", "a", "b", "a − b (95% interval)", "p", "p (Holm)", "n", "method", "note"]
+    return _table(head, rows)
+
+
+def counts_text(n: Mapping[str, int]) -> str:
+    """Counts in words: `450 images, 150 studies, 148 patients`."""
+    return ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in n.items())
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A markdown table; a last column that is empty throughout is left out."""
+    if not any(row[-1] for row in rows):
+        head, rows = head[:-1], [row[:-1] for row in rows]
+    lines = [head, ["---"] * len(head), *rows]
+    # a class name may hold the character that separates cells
+    cells = (" | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in line) for line in lines)
+    return "".join(f"| {line} |\n" for line in cells)
+
+
+@dataclass(frozen=True)
+class PairAUC:
+    """How well two classes are told apart: (A(i|j) + A(j|i)) / 2 on their cases alone (Hand & Till 2001, section 3).
+
+    A(i|j) is the chance that a case of i has a larger p(i) than a case of j; ties count half. With rows that sum to one
+    and two classes both are the ordinary AUC; with more classes, or independent ones, they differ.
+    """
+
+    first: int
+    second: int
+    name: str = "AUC of a pair"
+
+    def __call__(self, labels: IntArray, probabilities: FloatArray, weights: FloatArray) -> FloatArray:
+        """Mean of both directions, NaN where either class has no weight."""
+        pair = (labels == self.first) | (labels == self.second)
+        side, kept = labels[pair] == self.first, weights[:, pair]
+        forth = ranked_auc(probabilities[pair, self.first], side, kept)
+        back = ranked_auc(probabilities[pair, self.second], ~side, kept)
+        mean: FloatArray = (forth + back) / 2.0
+        return mean
+
+
+def multi_class_scores(classes: Sequence[str]) -> list[Score]:
+    """Both mean AUCs with all their parts, and precision and recall of every class."""
+    scores: list[Score] = [HandTillAUC()]
+    scores += [PairAUC(i, j, f"AUC of {classes[i]} or {classes[j]}") for i, j in combinations(range(len(classes)), 2)]
+    scores += [OneVsRestAUC(), *(AUC(i, f"AUC of {name} against the rest") for i, name in enumerate(classes))]
+    for i, name in enumerate(classes):
+        scores += [Precision(i, name=f"precision for {name}"), Sensitivity(i, name=f"recall for {name}")]
+    return scores
+
+
+def multi_class_report(predictions: Predictions, *, replicates: int = 2000, seed: int = 0) -> list[Estimate]:
+    """Every multi-class score with its interval over patients.
+
+    Where some replicates have no score, the method's words name the classes that were not drawn and how often.
+    """
+    resample = Resample.of(predictions.patient_ids, replicates, seed)
+    undrawn = ", ".join(f"no {name} in {n}" for name, n in missing_classes(predictions, resample).items() if n)
+    report = []
+    for score in multi_class_scores(predictions.classes):
+        found = bootstrap(score, predictions, replicates=replicates, seed=seed)
+        if isinstance(score, Precision):
+            called = called_positive(predictions.probabilities, score.positive, score.threshold).any()
+            why = found.why if called else f"not defined: no case is called {predictions.classes[score.positive]}"
+            found = replace(found, why=why)
+        elif "undefined" in found.method and undrawn:
+            found = replace(found, method=f"{found.method} ({undrawn})")
+        report.append(found)
+    return report
+
+
+def missing_classes(predictions: Predictions, resample: Resample) -> dict[str, int]:
+    """In how many replicates each class was not drawn at all."""
+    present = predictions.labels[:, None] == np.arange(len(predictions.classes))
+    held = np.zeros((resample.patients, len(predictions.classes)), dtype=np.int64)
+    np.add.at(held, resample.patient, present)
+    missing = ((resample.counts @ held) == 0).sum(axis=0)
+    return dict(zip(predictions.classes, missing.tolist(), strict=True))
+
+
+@dataclass(frozen=True)
+class OverRuns:
+    """One score over several trainings, as Zhu 2022 prints its table 2: median ± standard deviation (ddof 1).
+
+    It says how far trainings differ on these cases, nothing about other patients: no interval.
+
+    Attributes:
+        name: of the score.
+        values: one a training; None where it is not defined.
+        median: of the defined values, or None.
+        std: their standard deviation, or None with fewer than two.
+        why: what is missing.
+    """
+
+    name: str
+    values: tuple[float | None, ...]
+    median: float | None
+    std: float | None
+    why: str = ""
+
+    @classmethod
+    def of(cls, name: str, values: Sequence[float | None]) -> OverRuns:
+        """Median and spread of results, of which some may be None or NaN.
+
+        Raises:
+            RunError: no results.
+        """
+        if not values:
+            raise RunError(f"There are no runs to take the median {name} of; expected at least one.")
+        kept = tuple(None if value is None or math.isnan(value) else float(value) for value in values)
+        defined = [value for value in kept if value is not None]
+        lost = len(kept) - len(defined)
+        why = [f"not defined in {lost} of {len(kept)} runs"] if lost else []
+        why += ["one run has no spread"] if len(defined) == 1 else []
+        median = float(np.median(defined)) if defined else None
+        std = float(np.std(defined, ddof=1)) if len(defined) > 1 else None
+        return cls(name, kept, median, std, "; ".join(why))
+
+    def text(self, digits: int = 3) -> str:
+        """`0.776 ± 0.012`, or `undefined`."""
+        if self.median is None:
+            return "undefined"
+        return f"{self.median:.{digits}f}" + ("" if self.std is None else f" ± {self.std:.{digits}f}")
+
+
+def over_runs(runs: Sequence[Predictions], scores: Sequence[Score] | None = None) -> list[OverRuns]:
+    """Every score's median ± standard deviation over trainings on the same cases.
+
+    Args:
+        runs: one table a training.
+        scores: None takes `multi_class_scores`.
+
+    Raises:
+        RunError: no runs, or runs over different cases.
+    """
+    aligned = align(runs)
+    chosen = multi_class_scores(aligned[0].classes) if scores is None else scores
+    return [OverRuns.of(score.name, [point_value(score, run) for run in aligned]) for score in chosen]
+
+
+def run_values(rows: Mapping[str, Sequence[Predictions]], score: Score) -> dict[str, list[float]]:
+    """One score of every training of several networks, as `anova.one_way` takes them; undefined ones are left out."""
+    found = {name: [point_value(score, run) for run in runs] for name, runs in rows.items()}
+    return {name: [value for value in values if math.isfinite(value)] for name, values in found.items()}

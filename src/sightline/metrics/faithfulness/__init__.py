@@ -1,0 +1,1 @@
+"""What a prediction loses when the pixels a map names are taken away."""

@@ -1,0 +1,235 @@
+"""Does the network use what its map marks? Pixels are taken away, or put back, in the map's order.
+
+Each number stands beside what a random order of the map's own cells gets, and the order of a centred Gaussian. They
+are about the network, not about the disease: a map that is faithful to a network that looks at the wrong place is good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import gaussian_filter
+
+from sightline.errors import RunError
+from sightline.metrics.estimate import Estimate, FloatArray
+from sightline.metrics.faithfulness.perturbation import Picture, Predict, Subject, Taking, impute
+from sightline.metrics.statistics.comparison import mean_of, over_patients
+
+Baseline = Literal["mean", "blur", "black"]
+SHARES = tuple(round(0.1 * i, 1) for i in range(1, 10))
+BLUR = 5.0 / 224.0  # standard deviation over the shorter side: Petsiuk 2018 blurs 224 px with 5 px
+
+
+@dataclass(frozen=True)
+class Faithfulness:
+    """One map's number beside those of orders that know nothing.
+
+    Attributes:
+        name: what was done.
+        value: area under the curve over the share of pixels (deletion, insertion), or mean over shares (ROAD).
+        chance: the mean of the same over random orders of the map's cells.
+        centre: the same for a Gaussian at the centre.
+        shares: share of the pixels taken away or put back at each point.
+        values: what the network says of the class there.
+        lower_is_better: whether a good map has a small value.
+    """
+
+    name: str
+    value: float
+    chance: float
+    centre: float
+    shares: tuple[float, ...]
+    values: tuple[float, ...]
+    lower_is_better: bool
+
+    @property
+    def gain(self) -> float:
+        """How much better than a random order; negative is worse."""
+        return self.chance - self.value if self.lower_is_better else self.value - self.chance
+
+
+def deletion(
+    predict: Predict,
+    image: ArrayLike,
+    map: ArrayLike,
+    class_index: int,
+    *,
+    steps: int = 32,
+    baseline: Baseline = "mean",
+    valid: ArrayLike | None = None,
+    taking: Taking | None = None,
+) -> Faithfulness:
+    """Pixels go, the most relevant first; a good map makes the network lose the class soon (Petsiuk 2018, algorithm 1).
+
+    Args:
+        predict: the network; with probabilities the area lies from 0 to 1.
+        image: float [c, h, w], as the network takes it.
+        map: float [a, b], of the same extent; resampled by area to the image where the shapes differ.
+        class_index: whose probability is followed.
+        steps: number of equal steps from the whole image to none of it.
+        baseline: what goes in: the channel's mean, the blurred image, or 0.
+        valid: bool [h, w]: pixels that belong to the image; only those are taken. None means all.
+        taking: how orders are drawn.
+
+    Raises:
+        GeometryError: shapes that do not fit, or a map or image that is not finite.
+        RunError: no step, or predictions that are not [n, k] finite numbers.
+    """
+    subject = Subject.of(predict, image, map, class_index, valid, taking)
+    away = filled(subject.image, baseline, subject.valid)
+
+    def without(gone: NDArray[np.bool_], _: int) -> FloatArray:
+        return np.where(gone, away, subject.image)
+
+    return _beside_chance("deletion", subject, _steps(steps), without, lower_is_better=True)
+
+
+def insertion(
+    predict: Predict,
+    image: ArrayLike,
+    map: ArrayLike,
+    class_index: int,
+    *,
+    steps: int = 32,
+    baseline: Baseline = "blur",
+    valid: ArrayLike | None = None,
+    taking: Taking | None = None,
+) -> Faithfulness:
+    """Pixels come into a blurred image, the most relevant first; a good map brings the class soon (Petsiuk 2018).
+
+    Args and errors as in `deletion`.
+    """
+    subject = Subject.of(predict, image, map, class_index, valid, taking)
+    start = filled(subject.image, baseline, subject.valid)
+
+    def with_(here: NDArray[np.bool_], _: int) -> FloatArray:
+        return np.where(here | ~subject.valid, subject.image, start)
+
+    return _beside_chance("insertion", subject, _steps(steps), with_, lower_is_better=False)
+
+
+def road(
+    predict: Predict,
+    image: ArrayLike,
+    map: ArrayLike,
+    class_index: int,
+    *,
+    order: Literal["MoRF", "LeRF"] = "MoRF",
+    shares: Sequence[float] = SHARES,
+    noise: float = 0.01,
+    valid: ArrayLike | None = None,
+    taking: Taking | None = None,
+) -> Faithfulness:
+    """Remove and debias (ROAD, Rong 2022): removed pixels are imputed from their neighbours, with noise.
+
+    The value is the network's mean output over the shares. Most relevant first (MoRF): small is good; least relevant
+    first (LeRF): large is good. (LeRF - MoRF) / 2 is the combined number of the `grad-cam` package.
+
+    Args as in `deletion`, and:
+        order: which pixels go first.
+        shares: shares of the pixels to remove, each more than 0 and less than 1.
+        noise: standard deviation of the noise, in units of the image.
+
+    Raises:
+        GeometryError, RunError: as in `deletion`; a share that is none.
+    """
+    if not shares or any(not 0.0 < share < 1.0 for share in shares):
+        raise RunError(f"ROAD removes shares between 0 and 1; got {list(shares)}.")
+    subject = Subject.of(predict, image, map, class_index, valid, taking)
+
+    def without(gone: NDArray[np.bool_], number: int) -> FloatArray:
+        return impute(subject.image, gone, noise=noise, seed=subject.taking.seed + number)
+
+    least = order == "LeRF"
+    return _beside_chance(
+        f"ROAD {order}", subject, tuple(shares), without, lower_is_better=not least, reverse=least, area=False
+    )
+
+
+def filled(image: FloatArray, baseline: Baseline, valid: NDArray[np.bool_] | None = None) -> FloatArray:
+    """What an image [c, h, w] is replaced with: its mean over the valid pixels, its blur, or 0.
+
+    Raises:
+        RunError: an unknown baseline.
+    """
+    if baseline == "black":
+        return np.zeros_like(image)
+    if baseline == "mean":
+        inside = np.ones(image.shape[1:], dtype=bool) if valid is None else valid
+        return np.broadcast_to(image[:, inside].mean(axis=1)[:, None, None], image.shape)
+    if baseline == "blur":
+        sigma = BLUR * min(image.shape[1:])
+        return np.asarray(gaussian_filter(image, (0.0, sigma, sigma)))
+    raise RunError(f"There is no baseline {baseline!r}; expected one of mean, blur, black.")
+
+
+def _beside_chance(
+    name: str,
+    subject: Subject,
+    shares: tuple[float, ...],
+    picture: Picture,
+    *,
+    lower_is_better: bool,
+    reverse: bool = False,
+    area: bool = True,
+) -> Faithfulness:
+    """The map's number beside those of orders that know nothing: areas under the curves, or means of their points."""
+    curves = subject.curves(shares, picture, reverse=reverse)
+    own, centre, *chance = (float(np.trapezoid(c, shares) if area else c.mean()) for c in curves)
+    values = tuple(curves[0].tolist())
+    return Faithfulness(name, own, float(np.mean(chance)), centre, shares, values, lower_is_better)
+
+
+def _steps(steps: int) -> tuple[float, ...]:
+    if steps < 1:
+        raise RunError(f"A curve needs at least one step; got {steps}.")
+    return tuple(i / steps for i in range(steps + 1))
+
+
+@dataclass(frozen=True)
+class FaithfulnessRow:
+    """One map's faithfulness on one case.
+
+    Attributes:
+        case_id: the image.
+        study_id: its study.
+        patient_id: its patient.
+        found: the number and its chance.
+    """
+
+    case_id: str
+    study_id: str
+    patient_id: str
+    found: Faithfulness
+
+
+def faithfulness_report(rows: Sequence[FaithfulnessRow], *, replicates: int = 2000, seed: int = 0) -> list[Estimate]:
+    """Mean value, chance, centred Gaussian and gain of every measure, with intervals over patients.
+
+    Raises:
+        RunError: no row.
+    """
+    if not rows:
+        raise RunError("There is no faithfulness to report; expected at least one row.")
+    report = []
+    for name in dict.fromkeys(row.found.name for row in rows):
+        kept = [row for row in rows if row.found.name == name]
+        images, studies, patients = ({getattr(r, key) for r in kept} for key in ("case_id", "study_id", "patient_id"))
+        counts = {"maps": len(kept), "images": len(images), "studies": len(studies), "patients": len(patients)}
+        for label, column in (
+            (name, "value"),
+            (f"{name}, random order", "chance"),
+            (f"{name}, centred Gaussian", "centre"),
+            (f"{name}, better than a random order by", "gain"),
+        ):
+            values = np.array([getattr(row.found, column) for row in kept], dtype=np.float64)
+            ids = [row.patient_id for row in kept]
+            found = over_patients(
+                label, mean_of(values), ids, counts, replicates=replicates, seed=seed, what="mean over maps"
+            )
+            report.append(found)
+    return report

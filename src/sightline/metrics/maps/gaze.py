@@ -1,0 +1,254 @@
+"""Where a method looks beside where readers looked, over a whole split: one row an image, intervals over patients."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+
+from sightline.errors import CohortError, LayoutError, RunError
+from sightline.metrics.estimate import Comparison, Estimate, FloatArray
+from sightline.metrics.maps.saliency import MEASURES, GazeScore, score_gaze
+from sightline.metrics.predictions import read_rows, write_rows
+from sightline.metrics.statistics.comparison import difference, mean_of, over_patients, over_seeds
+
+__all__ = ["MEASURES", "NAMES", "GazeRow", "GazeScore", "GazeScores", "compare_gaze", "score_gaze", "seed_gaze"]
+
+NAMES: Mapping[str, str] = {
+    "kl": "KL from gaze",
+    "cc": "CC with gaze",
+    "sim": "SIM with gaze",
+    "nss": "NSS",
+    "auc": "AUC (Judd)",
+    "sauc": "shuffled AUC",
+    "iou_top": "IoU of the top fifths",
+}
+LOWER_IS_BETTER = ("kl",)
+_KEYS = ("case_id", "study_id", "patient_id", "label", "map_class", "reader")
+_COUNTS = ("places", "image_px")
+
+
+@dataclass(frozen=True)
+class GazeRow:
+    """One map beside one reader's gaze on one case.
+
+    Attributes:
+        case_id: the image.
+        study_id: its study.
+        patient_id: its patient.
+        label: class name of the case.
+        map_class: class name whose map was scored.
+        reader: whose gaze.
+        score: the scores.
+    """
+
+    case_id: str
+    study_id: str
+    patient_id: str
+    label: str
+    map_class: str
+    reader: str
+    score: GazeScore
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What tells rows apart: case, map, reader."""
+        return self.case_id, self.map_class, self.reader
+
+
+@dataclass(frozen=True)
+class GazeScores:
+    """The gaze scores of one training over a split.
+
+    Raises:
+        CohortError: no row, or two rows for the same case, map and reader.
+    """
+
+    rows: tuple[GazeRow, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse empty tables and repeated rows."""
+        if not self.rows:
+            raise CohortError("There are no gaze scores; expected at least one row.", "Does the split hold gaze?")
+        repeated = [key for key, times in Counter(row.key for row in self.rows).items() if times > 1]
+        if repeated:
+            raise CohortError(f"Gaze scores repeat {len(repeated)} rows, e.g. {repeated[0]}.")
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.rows)
+
+    def where(self, keep: Callable[[GazeRow], bool]) -> GazeScores:
+        """The rows for which `keep` is true, e.g. only one class."""
+        return GazeScores(tuple(row for row in self.rows if keep(row)))
+
+    def column(self, name: str) -> FloatArray:
+        """One score of every row, [n], NaN where not defined."""
+        values = [getattr(row.score, name) for row in self.rows]
+        return np.array([math.nan if value is None else value for value in values], dtype=np.float64)
+
+    def counts(self) -> dict[str, int]:
+        """Number of maps, images, studies and patients."""
+        studies, patients = {row.study_id for row in self.rows}, {row.patient_id for row in self.rows}
+        images = {row.case_id for row in self.rows}
+        return {"maps": len(self), "images": len(images), "studies": len(studies), "patients": len(patients)}
+
+    def estimates(self, *, replicates: int = 2000, seed: int = 0) -> list[Estimate]:
+        """For every measure: its mean, a flat map's, the centred Gaussian's, and the gain over either.
+
+        All are means over the rows where the map has the measure, with patient-bootstrap intervals; images without gaze
+        are not counted. A gain is positive where the map is better, also for KL, of which less is better.
+        """
+        found: list[Estimate] = []
+        for measure in MEASURES:
+            own, name = self.column(measure), NAMES[measure]
+            kept = tuple(row for row, value in zip(self.rows, own, strict=True) if math.isfinite(value))
+            if not kept:
+                reason = next((row.score.why for row in self.rows if row.score.why), "no map has this score")
+                found.append(Estimate(name, None, n=self.counts(), method="no interval", why=reason))
+                continue
+            table = GazeScores(kept)
+            left_out = len(self) - len(kept)
+            what = "mean over maps" + (f", {left_out} maps without a score left out" if left_out else "")
+            own, chance, centre = (table.column(measure + suffix) for suffix in ("", "_chance", "_centre"))
+            sign = -1.0 if measure in LOWER_IS_BETTER else 1.0
+            for label, values in (
+                (name, own),
+                (f"{name}, flat map", chance),
+                (f"{name}, centred Gaussian", centre),
+                (f"{name}, better than a flat map by", sign * (own - chance)),
+                (f"{name}, better than the centred Gaussian by", sign * (own - centre)),
+            ):
+                patients = [row.patient_id for row in kept]
+                found.append(
+                    over_patients(
+                        label, mean_of(values), patients, table.counts(), replicates=replicates, seed=seed, what=what
+                    )
+                )
+        return found
+
+    def write(self, path: Path) -> None:
+        """Write CSV, exact to the last bit; an undefined score is an empty field."""
+        names = [field.name for field in fields(GazeScore)]
+        rows = []
+        for row in self.rows:
+            values = [getattr(row.score, name) for name in names]
+            rows.append([*(getattr(row, key) for key in _KEYS), *("" if v is None else str(v) for v in values)])
+        write_rows(path, [*_KEYS, *names], rows)
+
+    @classmethod
+    def read(cls, path: Path) -> GazeScores:
+        """Read what `write` wrote.
+
+        Raises:
+            UnreadableFile: the file is missing or is no text.
+            LayoutError: a column is missing or a row does not parse; the message names the row.
+        """
+        header, lines = read_rows(path, "gaze scores")
+        names = [field.name for field in fields(GazeScore)]
+        if header != [*_KEYS, *names] or not lines:
+            raise LayoutError(f"{path}: expected rows under {','.join([*_KEYS, *names])}; got {','.join(header)}.")
+        rows = []
+        for number, line in enumerate(lines, start=2):
+            try:
+                keys = dict(zip(_KEYS, line, strict=False))
+                rows.append(GazeRow(**keys, score=_parse(dict(zip(names, line[len(_KEYS) :], strict=True)))))
+            except (ValueError, RunError) as error:
+                reason = error.message if isinstance(error, RunError) else error
+                raise LayoutError(f"{path}, row {number}: {reason}.", "Evaluate the run again.") from None
+        return cls(tuple(rows))
+
+
+def seed_gaze(gaze_per_seed: Sequence[GazeScores], column: str, *, replicates: int = 2000, seed: int = 0) -> Estimate:
+    """The mean of a gaze score over several trainings of one method, with an interval over patients and trainings.
+
+    Args:
+        gaze_per_seed: scores of the same maps, one table a training.
+        column: a measure, or its `_chance` or `_centre` column.
+        replicates: number of bootstrap samples.
+        seed: of the draws.
+
+    Raises:
+        RunError: no runs, or runs over different maps.
+    """
+    table, values = _same_rows(gaze_per_seed, column)
+    name = NAMES.get(column, column)
+    if table is None:
+        n = {**gaze_per_seed[0].counts(), "seeds": len(gaze_per_seed)}
+        return Estimate(name, None, n=n, method="no interval", why="no map has this score in every run")
+    return over_seeds(
+        name,
+        [mean_of(row) for row in values],
+        [row.patient_id for row in table.rows],
+        table.counts(),
+        replicates=replicates,
+        seed=seed,
+        what="mean over maps",
+        smallest=-math.inf,
+        largest=math.inf,
+    )
+
+
+def compare_gaze(
+    gaze_a_per_seed: Sequence[GazeScores],
+    gaze_b_per_seed: Sequence[GazeScores],
+    measure: str,
+    *,
+    replicates: int = 2000,
+    seed: int = 0,
+) -> Comparison:
+    """The difference of a gaze score between two methods on the same maps, over patients and trainings.
+
+    Rows in which any training has no defined score are left out of all of them, and counted in `why`. Of KL, less is
+    better: a negative difference favours the first method.
+
+    Raises:
+        RunError: an unknown measure, no runs, or runs over different rows.
+    """
+    if measure not in MEASURES:
+        raise RunError(f"There is no gaze measure {measure!r}; expected one of {', '.join(MEASURES)}.")
+    if not gaze_a_per_seed or not gaze_b_per_seed:
+        raise RunError("A comparison needs gaze scores of both methods.")
+    runs, split = [*gaze_a_per_seed, *gaze_b_per_seed], len(gaze_a_per_seed)
+    table, values = _same_rows(runs, measure)
+    name = NAMES[measure]
+    if table is None:
+        why = "no map has this score in every run"
+        return Comparison(name, None, None, None, n=runs[0].counts(), method="no test", why=why)
+    numbers = [mean_of(row) for row in values]
+    patients = [row.patient_id for row in table.rows]
+    found = difference(
+        name, numbers[:split], numbers[split:], patients, table.counts(), replicates=replicates, seed=seed
+    )
+    left_out = len(runs[0]) - len(table)
+    if not left_out:
+        return found
+    return replace(found, why=f"{found.why}; {left_out} maps left out: not defined in every run".lstrip("; "))
+
+
+def _same_rows(runs: Sequence[GazeScores], column: str) -> tuple[GazeScores | None, FloatArray]:
+    """The rows that have a score in every run, in the first run's order, and the scores [runs, rows]."""
+    if not runs:
+        raise RunError("There are no gaze scores; expected at least one run.")
+    tables = [{row.key: row for row in run.rows} for run in runs]
+    keys = list(tables[0])
+    for other in tables[1:]:
+        different = sorted(set(other) ^ set(keys))
+        if different:
+            raise RunError(
+                f"Gaze scores are over different maps: {len(different)} stand in one only, e.g. {different[0]}.",
+                "Evaluate the runs on the same split with the same classes and readers.",
+            )
+    values = np.array([[getattr(table[key].score, column) for key in keys] for table in tables], dtype=np.float64)
+    defined = np.atleast_1d(np.isfinite(values).all(axis=0))
+    rows = tuple(row for row, keep in zip(runs[0].rows, defined, strict=True) if keep)
+    return (GazeScores(rows) if rows else None), values[:, defined]
+
+
+def _parse(values: Mapping[str, str]) -> GazeScore:
+    scores = {name: float(text) if text else None for name, text in values.items() if name not in (*_COUNTS, "why")}
+    return GazeScore(**scores, places=int(values["places"]), image_px=int(values["image_px"]), why=values["why"])

@@ -1,0 +1,339 @@
+"""Where a method looks, over a whole split: map scores in a table, with intervals over patients beside chance."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.ndimage import binary_dilation
+
+from sightline.errors import CohortError, GeometryError, LayoutError, RunError
+from sightline.metrics.estimate import Comparison, Estimate, FloatArray
+from sightline.metrics.maps.score import MEASURES, MapScore, score_map
+from sightline.metrics.predictions import read_rows, write_rows
+from sightline.metrics.statistics.comparison import difference, mean_of, over_patients, over_seeds
+
+NAMES: Mapping[str, str] = {
+    "pointing": "pointing game",
+    "energy": "energy inside",
+    "iou": "IoU at the region's area",
+    "iou_half": "IoU at half the maximum",
+}
+_KEYS = ("case_id", "study_id", "patient_id", "label", "map_class", "role", "style")
+
+
+@dataclass(frozen=True)
+class MapRow:
+    """One map against one region of one case.
+
+    Attributes:
+        case_id: the image.
+        study_id: its study.
+        patient_id: its patient.
+        label: class name of the case.
+        map_class: class name whose map was scored.
+        role: what the region is: `focus` or `finding`.
+        style: how it was drawn: scribble, box or mask.
+        score: the scores.
+    """
+
+    case_id: str
+    study_id: str
+    patient_id: str
+    label: str
+    map_class: str
+    role: str
+    style: str
+    score: MapScore
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """What tells rows apart: case, map, role, style."""
+        return self.case_id, self.map_class, self.role, self.style
+
+
+@dataclass(frozen=True)
+class MapScores:
+    """The map scores of one training over a split.
+
+    Raises:
+        CohortError: no row, or two rows for the same case, map, role and style.
+    """
+
+    rows: tuple[MapRow, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse empty tables and repeated rows."""
+        if not self.rows:
+            raise CohortError("There are no map scores; expected at least one row.", "Does the split hold regions?")
+        repeated = [key for key, times in Counter(row.key for row in self.rows).items() if times > 1]
+        if repeated:
+            raise CohortError(f"Map scores repeat {len(repeated)} rows, e.g. {repeated[0]}.")
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.rows)
+
+    def where(self, keep: Callable[[MapRow], bool]) -> MapScores:
+        """The rows for which `keep` is true, e.g. only findings, or only maps of the case's own class."""
+        return MapScores(tuple(row for row in self.rows if keep(row)))
+
+    def column(self, name: str) -> FloatArray:
+        """One score of every row, [n], NaN where not defined."""
+        values = [getattr(row.score, name) for row in self.rows]
+        return np.array([math.nan if value is None else value for value in values])
+
+    def counts(self) -> dict[str, int]:
+        """Number of maps, images, studies and patients."""
+        studies, patients = {row.study_id for row in self.rows}, {row.patient_id for row in self.rows}
+        images = {row.case_id for row in self.rows}
+        return {"maps": len(self), "images": len(images), "studies": len(studies), "patients": len(patients)}
+
+    def estimates(self, *, replicates: int = 2000, seed: int = 0) -> list[Estimate]:
+        """For every measure: its mean, its chance level, the centred Gaussian, and the gain over either.
+
+        All five are means over the rows where the map's own score is defined, with patient-bootstrap intervals.
+        """
+        found = []
+        for measure in MEASURES:
+            own = self.column(measure)
+            kept = tuple(row for row, value in zip(self.rows, own, strict=True) if math.isfinite(value))
+            name = NAMES[measure]
+            if not kept:
+                reason = next((row.score.why for row in self.rows if row.score.why), "no map has this score")
+                found.append(Estimate(name, None, n=self.counts(), method="no interval", why=reason))
+                continue
+            table = MapScores(kept)
+            patients = [row.patient_id for row in kept]
+            left_out = len(self) - len(kept)
+            what = "mean over maps" + (f", {left_out} maps without a score left out" if left_out else "")
+            columns = {suffix: table.column(measure + suffix) for suffix in ("", "_chance", "_centre")}
+            for label, values in (
+                (name, columns[""]),
+                (f"{name}, chance", columns["_chance"]),
+                (f"{name}, centred Gaussian", columns["_centre"]),
+                (f"{name}, above chance", columns[""] - columns["_chance"]),
+                (f"{name}, above centred Gaussian", columns[""] - columns["_centre"]),
+            ):
+                found.append(
+                    over_patients(
+                        label, mean_of(values), patients, table.counts(), replicates=replicates, seed=seed, what=what
+                    )
+                )
+        return found
+
+    def write(self, path: Path) -> None:
+        """Write CSV, exact to the last bit; an undefined score is an empty field."""
+        scores = [field.name for field in fields(MapScore)]
+        rows = []
+        for row in self.rows:
+            values = [getattr(row.score, name) for name in scores]
+            rows.append([*(getattr(row, key) for key in _KEYS), *("" if v is None else str(v) for v in values)])
+        write_rows(path, [*_KEYS, *scores], rows)
+
+    @classmethod
+    def read(cls, path: Path) -> MapScores:
+        """Read what `write` wrote.
+
+        Raises:
+            UnreadableFile: the file is missing or is no text.
+            LayoutError: a column is missing or a row does not parse; the message names the row.
+        """
+        header, lines = read_rows(path, "map scores")
+        names = [field.name for field in fields(MapScore)]
+        if header != [*_KEYS, *names] or not lines:
+            raise LayoutError(f"{path}: expected rows under {','.join([*_KEYS, *names])}; got {','.join(header)}.")
+        rows = []
+        for number, line in enumerate(lines, start=2):
+            try:
+                keys = dict(zip(_KEYS, line, strict=False))
+                values = dict(zip(names, line[len(_KEYS) :], strict=True))
+                rows.append(MapRow(**keys, score=_parse(values)))
+            except (ValueError, RunError) as error:
+                reason = error.message if isinstance(error, RunError) else error
+                raise LayoutError(f"{path}, row {number}: {reason}.", "Evaluate the run again.") from None
+        return cls(tuple(rows))
+
+
+def seed_estimate(
+    maps_per_seed: Sequence[MapScores], column: str, *, replicates: int = 2000, seed: int = 0
+) -> Estimate:
+    """The mean of a map score over several trainings of one method, with an interval over patients and trainings.
+
+    Args:
+        maps_per_seed: scores of the same maps, one table a training.
+        column: a measure, or its `_chance` or `_centre` column.
+        replicates: number of bootstrap samples.
+        seed: of the draws.
+
+    Raises:
+        RunError: no runs, or runs over different maps.
+    """
+    if not maps_per_seed:
+        raise RunError("There are no map scores; expected at least one run.")
+    keys = [row.key for row in maps_per_seed[0].rows]
+    if any([row.key for row in other.rows] != keys for other in maps_per_seed[1:]):
+        raise RunError("Map scores are over different maps.", "Evaluate the runs on the same split.")
+    values = np.stack([scores.column(column) for scores in maps_per_seed])
+    defined = np.atleast_1d(np.isfinite(values).all(axis=0))
+    n = {**maps_per_seed[0].counts(), "seeds": len(maps_per_seed)}
+    name = NAMES.get(column, column)
+    if not defined.any():
+        return Estimate(name, None, n=n, method="no interval", why="no map has this score in every run")
+    kept = MapScores(tuple(row for row, keep in zip(maps_per_seed[0].rows, defined, strict=True) if keep))
+    return over_seeds(
+        name,
+        [mean_of(row) for row in values[:, defined]],
+        [row.patient_id for row in kept.rows],
+        kept.counts(),
+        replicates=replicates,
+        seed=seed,
+        what="mean over maps",
+    )
+
+
+def compare_maps(
+    maps_a_per_seed: Sequence[MapScores],
+    maps_b_per_seed: Sequence[MapScores],
+    measure: str,
+    *,
+    replicates: int = 2000,
+    seed: int = 0,
+) -> Comparison:
+    """The difference of a map score between two methods on the same maps, over patients and trainings.
+
+    Rows in which any training has no defined score are left out of all of them, and counted in `why`.
+
+    Raises:
+        RunError: an unknown measure, no runs, or runs over different rows.
+    """
+    if measure not in MEASURES:
+        raise RunError(f"There is no map measure {measure!r}; expected one of {', '.join(MEASURES)}.")
+    runs = [*maps_a_per_seed, *maps_b_per_seed]
+    if not maps_a_per_seed or not maps_b_per_seed:
+        raise RunError("A comparison needs map scores of both methods.")
+    rows = [{row.key: row for row in run.rows} for run in runs]
+    keys = list(rows[0])
+    for other in rows[1:]:
+        different = sorted(set(other) ^ set(keys))
+        if different:
+            raise RunError(
+                f"Map scores are over different maps: {len(different)} stand in one only, e.g. {different[0]}.",
+                "Evaluate both runs on the same split with the same classes and regions.",
+            )
+    values = np.array([[getattr(table[key].score, measure) for key in keys] for table in rows], dtype=np.float64)
+    defined = np.atleast_1d(np.isfinite(values).all(axis=0))
+    name, left_out = NAMES[measure], int((~defined).sum())
+    n = MapScores(tuple(rows[0][key] for key in keys)).counts()
+    if not defined.any():
+        return Comparison(name, None, None, None, n=n, method="no test", why="no map has this score in every run")
+    kept = MapScores(tuple(rows[0][key] for key, keep in zip(keys, defined, strict=True) if keep))
+    split = len(maps_a_per_seed)
+    numbers = [mean_of(row) for row in values[:, defined]]
+    found = difference(
+        name,
+        numbers[:split],
+        numbers[split:],
+        [row.patient_id for row in kept.rows],
+        kept.counts(),
+        replicates=replicates,
+        seed=seed,
+    )
+    if not left_out:
+        return found
+    why = f"{found.why}; {left_out} maps left out: not defined in every run".lstrip("; ")
+    return replace(found, why=why)
+
+
+def _parse(values: Mapping[str, str]) -> MapScore:
+    scores = {name: float(text) if text else None for name, text in values.items() if name not in _COUNTS}
+    return MapScore(**scores, inside_px=int(values["inside_px"]), image_px=int(values["image_px"]), why=values["why"])
+
+
+_COUNTS = ("inside_px", "image_px", "why")
+
+ORGAN = "organ"
+NORMAL = "the class has no organ: not counted"
+
+
+def score_in_organ(
+    map: ArrayLike, organ: ArrayLike | None, *, tolerance_cells: int = 0, valid: ArrayLike | None = None
+) -> MapScore:
+    """Pointing game of a map in an organ; with a tolerance of 0 cells all map scores.
+
+    A tolerance accepts a maximum with an organ cell among its 8 neighbours, which is a maximum in the mask grown by one
+    cell; chance and the centred Gaussian are given the same grown mask. Tied maxima count by their share inside.
+
+    Args:
+        map: float [h, w], the true class's map.
+        organ: bool [h, w]; None where the class has no organ (normals), which is not counted.
+        tolerance_cells: 0, as the text has it; 1, as the code has it; or more.
+        valid: bool [h, w]: cells that belong to the image; None means all.
+
+    Raises:
+        GeometryError: shapes that differ, a map that is not finite, or a negative tolerance.
+    """
+    if tolerance_cells < 0:
+        raise GeometryError(f"A pointing game's tolerance is 0 cells or more; got {tolerance_cells}.")
+    if organ is None:
+        return MapScore(why=NORMAL)
+    region = np.asarray(organ) > 0
+    if valid is not None and np.shape(valid) == region.shape:
+        region = region & (np.asarray(valid) > 0)
+    if tolerance_cells == 0:
+        return score_map(map, region, valid)
+    grown = binary_dilation(region, structure=np.ones((3,) * region.ndim), iterations=tolerance_cells)
+    found = score_map(map, grown, valid)
+    if found.pointing is None:
+        return found
+    return MapScore(
+        pointing=found.pointing,
+        pointing_chance=found.pointing_chance,
+        pointing_centre=found.pointing_centre,
+        inside_px=found.inside_px,
+        image_px=found.image_px,
+        why=f"pointing game alone, with a tolerance of {tolerance_cells} cells",
+    )
+
+
+def organ_row(ids: tuple[str, str, str], label: str, score: MapScore, *, tolerance_cells: int = 0) -> MapRow:
+    """One row of `MapScores` for an organ: role `organ`, style `mask` with the tolerance it was scored under.
+
+    Args:
+        ids: of case, study and patient.
+        label: the case's class, whose map was scored.
+        score: by `score_in_organ`.
+        tolerance_cells: the tolerance given there.
+    """
+    style = "mask" if tolerance_cells == 0 else f"mask and {tolerance_cells} cells around"
+    return MapRow(*ids, label=label, map_class=label, role=ORGAN, style=style, score=score)
+
+
+def organ_report(scores: MapScores, *, replicates: int = 2000, seed: int = 0) -> list[Estimate]:
+    """Pointing game, its chance, the centred Gaussian and the gain over both, per class and over all classes.
+
+    Rows of another role, and rows that are not counted, are left out; each tolerance stands by itself.
+    """
+    rows = [row for row in scores.rows if row.role == ORGAN and row.score.pointing is not None]
+    report: list[Estimate] = []
+    for style in dict.fromkeys(row.style for row in rows):
+        of_style = [row for row in rows if row.style == style]
+        labels = list(dict.fromkeys(row.label for row in of_style))
+        for label in [*labels, None] if len(labels) > 1 else labels:
+            kept = [row for row in of_style if label in (None, row.label)]
+            report += _estimates(kept, f"{label or 'all classes'}, {style}", replicates, seed)
+    if not report:
+        why = next((row.score.why for row in scores.rows if row.score.why), "no organ among the rows")
+        report = [Estimate("pointing game in the organ", None, n=scores.counts(), method="no interval", why=why)]
+    return report
+
+
+def _estimates(rows: Sequence[MapRow], what: str, replicates: int, seed: int) -> list[Estimate]:
+    found = MapScores(tuple(rows)).estimates(replicates=replicates, seed=seed)
+    pointing = [estimate for estimate in found if estimate.name.startswith("pointing game")]
+    return [replace(e, name=f"{e.name.replace('game', 'game in the organ', 1)}: {what}") for e in pointing]

@@ -1,0 +1,1 @@
+"""Scores of units: ranks against chance, agreement with masks."""

@@ -1,0 +1,205 @@
+"""One network at several input sizes, its maps averaged: for findings of many sizes (scale pyramids, Adelson 1984)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, pad
+
+from sightline.errors import RecipeError
+from sightline.models.cam_classifiers import ClassMapModel, GlobalPooling
+from sightline.models.volume_networks import VolumeBackbone, VolumeUNet
+from sightline.structures.evidence import Evidence
+
+
+@dataclass(frozen=True)
+class MultiScale:
+    """Trained as it is; at test time its maps and logits are means over scaled inputs.
+
+    Attributes:
+        model: the network.
+        scales: factors on the input's sides; maps are brought to the grid of the first.
+    """
+
+    model: ClassMapModel | GlobalPooling = field(default_factory=ClassMapModel)
+    scales: tuple[float, ...] = (1.0, 0.75, 1.25)
+
+    def __post_init__(self) -> None:
+        """Refuse factors that are none."""
+        if not self.scales or not all(0.1 <= scale <= 4.0 for scale in self.scales):
+            raise RecipeError(f"Scales are factors from 0.1 to 4; got {self.scales}.", "Try (1.0, 0.75, 1.25).")
+
+    def without_weights(self) -> MultiScale:
+        """The same architecture with nothing to load."""
+        return replace(self, model=self.model.without_weights())
+
+    def build(self, n_classes: int) -> MultiScaleNetwork:
+        """The network."""
+        return MultiScaleNetwork(self.model.build(n_classes), self.scales)
+
+
+class MultiScaleNetwork(nn.Module):
+    """`forward(images [b, c, h, w] in [0, 1])`: Evidence of the network, in evaluation averaged over scales."""
+
+    def __init__(self, network: nn.Module, scales: tuple[float, ...]) -> None:
+        """Wrap a network whose Evidence has maps of the whole image."""
+        super().__init__()
+        self.network = network
+        self.scales = scales
+
+    def forward(self, images: Tensor) -> Evidence:
+        """In training the network as it is; else logits, maps and attention as means over scales."""
+        if self.training:
+            plain: Evidence = self.network(images)
+            return plain
+        seen = [self.network(self._at(images, scale)) for scale in self.scales]
+        assert all(evidence.maps is not None for evidence in seen)
+        grid = seen[0].maps.shape[2:]
+        maps = torch.stack([_to(evidence.maps, grid) for evidence in seen]).mean(dim=0)
+        # shares sum to the logit, so growing a grid must not grow their sum
+        shares = [_to(e.extras["attention"], grid) for e in seen]
+        totals = [e.extras["attention"].flatten(2).sum(-1) for e in seen]
+        attention = torch.stack(
+            [
+                s + ((t - s.flatten(2).sum(-1)) / grid.numel())[..., None, None]
+                for s, t in zip(shares, totals, strict=True)
+            ]
+        ).mean(dim=0)
+        logits = torch.stack([evidence.logits for evidence in seen]).mean(dim=0)
+        return Evidence(logits=logits, maps=maps, extras={"attention": attention})
+
+    def _at(self, images: Tensor, scale: float) -> Tensor:
+        if scale == 1.0:
+            return images
+        size = [max(32, round(n * scale)) for n in images.shape[2:]]
+        return interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=True)
+
+
+def _to(maps: Tensor, grid: torch.Size) -> Tensor:
+    return interpolate(maps, size=tuple(grid), mode="bilinear", align_corners=False)
+
+
+Member = ClassMapModel | GlobalPooling | MultiScale | VolumeUNet | VolumeBackbone
+# a Gaussian holds 99.7% of its mass within three standard deviations
+REACH = 3.0
+INTERPOLATION = {1: "linear", 2: "bilinear", 3: "trilinear"}
+
+
+@dataclass(frozen=True)
+class Committee:
+    """The mean of what several trained networks say (deep ensembles, Lakshminarayanan 2017).
+
+    Its weights are those of finished runs (`sightline.training.assemble`): `members.0.`, `members.1.` ... hold exactly
+    what the members' configs build; nothing is trained. Probabilities are averaged, the logits are their logarithms.
+    Maps are averaged in like units: each is brought to the members' mean spread over the image, so that none speaks
+    louder because its loss left it wider.
+
+    Attributes:
+        members: the networks; one alone may sit here for its mirror image or for smoothing.
+        mirrored: let every member also judge the image with left and right exchanged.
+        smooth: standard deviation, in cells of the map, of a Gaussian that the mean map is smoothed with; 0 leaves it.
+            One cell that stands out by chance then loses against a place where several agree.
+    """
+
+    members: tuple[Member, ...]
+    mirrored: bool = False
+    smooth: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse an empty committee and widths that mean nothing."""
+        if not self.members:
+            raise RecipeError("A committee needs at least one member.", "Name one or more trained runs.")
+        if not 0.0 <= self.smooth < math.inf:
+            raise RecipeError(f"Maps are smoothed by 0 cells or more; got {self.smooth}.", "Try 1.")
+
+    def without_weights(self) -> Committee:
+        """The same architecture with nothing to load."""
+        return replace(self, members=tuple(member.without_weights() for member in self.members))
+
+    def build(self, n_classes: int) -> CommitteeNetwork:
+        """The network."""
+        return CommitteeNetwork(self, n_classes)
+
+
+class CommitteeNetwork(nn.Module):
+    """`forward(images [b, c, *s] in [0, 1])` gives the mean Evidence; maps and attention where all members have them.
+
+    Submodules are `members.0`, `members.1` ...
+    """
+
+    def __init__(self, config: Committee, n_classes: int) -> None:
+        """Every member as its config builds it."""
+        super().__init__()
+        self.mirrored = config.mirrored
+        self.smooth = config.smooth
+        self.members = nn.ModuleList(member.build(n_classes) for member in config.members)
+
+    def forward(self, images: Tensor) -> Evidence:
+        """Ask every member, and for mirror images turn its maps back."""
+        said: list[Evidence] = [member(images) for member in self.members]
+        if self.mirrored:
+            said += [_turned_back(member(images.flip(-1))) for member in self.members]
+        with torch.autocast(images.device.type, enabled=False):
+            logits = torch.stack([one.logits.float().log_softmax(dim=1) for one in said])
+            maps = [one.maps.float() for one in said if one.maps is not None]
+            shares = [one.extras["attention"].float() for one in said if "attention" in one.extras]
+            extras = {}
+            if len(shares) == len(said):
+                extras["attention"] = smoothed(torch.stack(_on_one_grid(shares)).mean(dim=0), self.smooth)
+            whole = len(maps) == len(said)
+            return Evidence(
+                logits=logits.logsumexp(dim=0) - math.log(len(said)),
+                maps=smoothed(mean_map(_on_one_grid(maps)), self.smooth) if whole else None,
+                extras=extras,
+            )
+
+
+def mean_map(maps: Sequence[Tensor]) -> Tensor:
+    """The mean of maps [b, k, *m], each first given the mean spread (standard deviation over cells) of all of them.
+
+    Equal maps come out as they are. A map without any spread (the first class of `one_map`) stays flat.
+    """
+    cells = torch.stack([one.flatten(2) for one in maps])
+    centre = cells.mean(dim=3, keepdim=True)
+    spread = (cells - centre).square().mean(dim=3, keepdim=True).sqrt()
+    units = torch.where(spread > 0, (cells - centre) / spread.clamp_min(torch.finfo(cells.dtype).tiny), 0.0)
+    mean = units.mean(dim=0) * spread.mean(dim=0) + centre.mean(dim=0)
+    return mean.view(maps[0].shape)
+
+
+def smoothed(maps: Tensor, cells: float) -> Tensor:
+    """Maps [b, k, *m] under a Gaussian of a standard deviation in cells, axis by axis; edges are continued flat."""
+    if cells == 0.0:
+        return maps
+    reach = math.ceil(REACH * cells)
+    offsets = torch.arange(-reach, reach + 1, device=maps.device, dtype=maps.dtype)
+    weights = torch.exp(-0.5 * (offsets / cells).square())
+    weights = weights / weights.sum()
+    for axis in range(2, maps.ndim):
+        lines = maps.movedim(axis, -1)
+        # replicate padding by one axis at a time needs exactly one batch and one channel axis before it
+        flat = pad(lines.reshape(1, -1, lines.shape[-1]), (reach, reach), mode="replicate")
+        maps = (flat.unfold(-1, len(weights), 1) @ weights).view(lines.shape).movedim(-1, axis)
+    return maps
+
+
+def _turned_back(evidence: Evidence) -> Evidence:
+    maps = None if evidence.maps is None else evidence.maps.flip(-1)
+    extras = {"attention": evidence.extras["attention"].flip(-1)} if "attention" in evidence.extras else {}
+    return Evidence(evidence.logits, maps, extras)
+
+
+def _on_one_grid(maps: Sequence[Tensor]) -> list[Tensor]:
+    """Maps on the finest member's grid, so that no member loses places."""
+    if not maps:
+        return []
+    finest = max((one.shape[2:] for one in maps), key=math.prod)
+    mode = INTERPOLATION[len(finest)]
+    return [
+        one if one.shape[2:] == finest else interpolate(one, size=finest, mode=mode, align_corners=False)
+        for one in maps
+    ]

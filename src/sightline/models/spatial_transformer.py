@@ -1,0 +1,223 @@
+"""A network that chooses where to look before it classifies: spatial transformers (Jaderberg 2015)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sightline.errors import GeometryError, RecipeError
+from sightline.models.backbones import AlexNet, Backbone
+from sightline.models.box_regression import BoxRegression, reduced, regression_head
+from sightline.models.cam_classifiers import ClassMapModel, GlobalPooling
+from sightline.structures.evidence import Evidence, box_of_window, window_of_box
+
+
+@dataclass(frozen=True)
+class SpatialTransformer:
+    """A localisation network says a window, the window is sampled, and a classifier sees that (Jimenez-Sanchez 2018).
+
+    Trained by the class alone. It starts at the identity, so at first the classifier sees the whole image (the LBM).
+    Parameters are not bounded; the paper holds them by a small learning rate of `localiser.` (LayerRates).
+
+    Attributes:
+        classifier: what sees the window.
+        localiser: feature network of the localisation network.
+        parameters: `similarity`: s, t_r, t_c, which in spite of its name does not turn (a-STN); `affine`: six
+            (aff-STN).
+        clamped: the earlier variant (Kazi 2017): a sigmoid bounds the scale to 0..1 and the shifts to -1..1, so that
+            their gradient vanishes where they would leave these ranges. It starts at scale 0.98.
+        localiser_px: side that the localisation network sees the image at; None: as it is, as printed.
+        roi_px: side that the window is sampled at; None: that of the image, as printed. With an image larger than
+            both, the window shows more detail than the whole image could.
+        hidden: units of the localisation network's hidden layer.
+    """
+
+    classifier: ClassMapModel | GlobalPooling = field(default_factory=ClassMapModel)
+    localiser: Backbone | AlexNet = field(default_factory=AlexNet)
+    parameters: Literal["similarity", "affine"] = "similarity"
+    clamped: bool = False
+    localiser_px: int | None = None
+    roi_px: int | None = None
+    hidden: int = 64
+
+    def __post_init__(self) -> None:
+        """Refuse settings that contradict each other."""
+        if self.clamped and self.parameters == "affine":
+            raise RecipeError("The clamped variant has three parameters.", "Use parameters='similarity'.")
+
+    def without_weights(self) -> SpatialTransformer:
+        """The same architecture with nothing to load."""
+        return replace(self, classifier=self.classifier.without_weights(), localiser=self.localiser.without_weights())
+
+    def build(self, n_classes: int) -> TransformerNetwork:
+        """The network."""
+        return TransformerNetwork(self, n_classes)
+
+
+class WindowRegression(nn.Module):
+    """The localisation network: images to windows [b, 2, 3] in fractions; exactly the identity at first."""
+
+    def __init__(self, config: SpatialTransformer) -> None:
+        """Last layer zero, so that only its bias speaks: the identity."""
+        super().__init__()
+        self.input_px = config.localiser_px
+        self.clamped = config.clamped
+        self.affine = config.parameters == "affine"
+        self.trunk = config.localiser.build()
+        self.head = regression_head(self.trunk.channels_out, 6, config.hidden, 0.0, 6 if self.affine else 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Windows [b, 2, 3] in fractions of the image."""
+        features = self.trunk(reduced(images, self.input_px))
+        with torch.autocast(features.device.type, enabled=False):
+            said: Tensor = self.head(features.float())
+        if self.affine:
+            # torch's theta in (row, column) and -1..1, as a difference from the identity
+            theta = said.view(-1, 2, 3) + torch.eye(2, 3, device=said.device)
+        else:
+            scale, shift = self._similarity(said)
+            theta = torch.cat([torch.diag_embed(scale.expand(-1, 2)), shift.unsqueeze(-1)], dim=2)
+        linear = theta[:, :, :2]
+        # t = 2 fraction - 1 on both sides
+        offset = (theta[:, :, 2] + 1.0 - linear.sum(dim=2)) / 2.0
+        return torch.cat([linear, offset.unsqueeze(-1)], dim=2)
+
+    def _similarity(self, said: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale [b, 1] and shifts [b, 2] of the unit square from -1 to 1."""
+        if not self.clamped:
+            return said[:, :1] + 1.0, said[:, 1:]
+        # sigmoid(4) = 0.98: nearly the whole image, where the sigmoid still has a gradient
+        return torch.sigmoid(said[:, :1] + 4.0), 2.0 * torch.sigmoid(said[:, 1:]) - 1.0
+
+
+class TransformerNetwork(nn.Module):
+    """`forward(images [b, c, h, w] in [0, 1])` gives the classifier's Evidence, its window, and `box` [b, 4].
+
+    Submodules are `localiser` and `classifier`.
+    """
+
+    def __init__(self, config: SpatialTransformer, n_classes: int) -> None:
+        """Both networks, random but for their own weights."""
+        super().__init__()
+        self.roi_px = config.roi_px
+        self.localiser = WindowRegression(config)
+        self.classifier = config.classifier.build(n_classes)
+
+    def forward(self, images: Tensor) -> Evidence:
+        """Look, then classify; the box is the upright one around the (perhaps turned) window, cut to the image."""
+        window = self.localiser(images)
+        size = (self.roi_px, self.roi_px) if self.roi_px else (images.shape[2], images.shape[3])
+        seen: Evidence = self.classifier(crop_windows(images, window, size))
+        return within(seen, window)
+
+
+def within(seen: Evidence, window: Tensor) -> Evidence:
+    """The evidence of a window's picture, with the window and its box."""
+    boxes = box_of_window(window)
+    return Evidence(seen.logits, seen.maps, {**seen.extras, "box": boxes}, window)
+
+
+def crop_windows(images: Tensor, window: Tensor, size: tuple[int, int]) -> Tensor:
+    """The windows of images on a grid of `size`, bilinear, zero outside (Jaderberg 2015; Jimenez-Sanchez 2018, eq. 4).
+
+    Differentiable in both. The identity window gives the image resized (half-pixel centres, no smoothing).
+
+    Args:
+        images: [b, c, h, w].
+        window: [b, 2, 3], affine from fractions of the grid to fractions of the image (`Evidence.window`).
+        size: rows and columns to sample.
+
+    Raises:
+        GeometryError: shapes that do not belong together.
+    """
+    if images.ndim != 4 or window.shape != (len(images), 2, 3):
+        raise GeometryError(
+            f"Windows [b, 2, 3] of images [b, c, h, w] are needed; got {tuple(window.shape)} and {tuple(images.shape)}."
+        )
+    with torch.autocast(images.device.type, enabled=False):
+        grid = functional.affine_grid(
+            _as_torch(window.float() if window.dtype != torch.float64 else window),
+            [len(images), 1, *size],
+            align_corners=False,
+        )
+        grid = grid.to(images.dtype)
+        return functional.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def _as_torch(window: Tensor) -> Tensor:
+    """Torch's theta, between -1 and 1 and (x, y), of a window between 0 and 1 and (row, column)."""
+    linear = window[:, :, :2]
+    # fraction = (t + 1) / 2 on both sides: t_out = linear t_in + (linear 1 + 2 shift - 1)
+    shift = linear.sum(dim=2) + 2.0 * window[:, :, 2] - 1.0
+    theta = torch.cat([linear, shift.unsqueeze(-1)], dim=2)
+    return theta[:, [1, 0]][:, :, [1, 0, 2]]
+
+
+LEAST_SIDE = 0.05
+
+
+@dataclass(frozen=True)
+class Cascade:
+    """Sup+UBM (Jimenez-Sanchez 2018, section II-B): the predicted box is cut out and classified.
+
+    Its weights are those of two trained runs (`sightline.training.assemble`): `localiser.` and `classifier.` hold
+    exactly what the two configs build.
+
+    Attributes:
+        localiser: says the box.
+        classifier: sees the square around it.
+        margin: added on each side, as a share of the box's longer side, as the classifier's own crops had it.
+        roi_px: side that the square is sampled at; None: that of the image.
+    """
+
+    localiser: BoxRegression = field(default_factory=BoxRegression)
+    classifier: ClassMapModel | GlobalPooling = field(default_factory=ClassMapModel)
+    margin: float = 0.0
+    roi_px: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse margins that eat the box."""
+        if not self.margin > -0.5:
+            raise RecipeError(f"A margin is a share of the box above -0.5; got {self.margin}.")
+
+    def without_weights(self) -> Cascade:
+        """The same architecture with nothing to load."""
+        return replace(self, localiser=self.localiser.without_weights(), classifier=self.classifier.without_weights())
+
+    def build(self, n_classes: int) -> CascadeNetwork:
+        """The network."""
+        return CascadeNetwork(self, n_classes)
+
+
+class CascadeNetwork(nn.Module):
+    """`forward(images [b, c, h, w] in [0, 1])` gives the classifier's Evidence, its window, and the said `box`."""
+
+    def __init__(self, config: Cascade, n_classes: int) -> None:
+        """Both networks as their configs build them."""
+        super().__init__()
+        self.margin = config.margin
+        self.roi_px = config.roi_px
+        self.localiser = config.localiser.build(n_classes)
+        self.classifier = config.classifier.build(n_classes)
+
+    def forward(self, images: Tensor) -> Evidence:
+        """Say the box, cut the square out, classify it."""
+        box = self.localiser(images).extras["box"]
+        window = window_of_box(self._square(box, images.shape[2] / images.shape[3]))
+        size = (self.roi_px, self.roi_px) if self.roi_px else (images.shape[2], images.shape[3])
+        seen: Evidence = self.classifier(crop_windows(images, window, size))
+        said = within(seen, window)
+        # the box is what the localiser said, without the margin
+        return Evidence(said.logits, said.maps, {**said.extras, "box": box}, window)
+
+    def _square(self, box: Tensor, rows_per_column: float) -> Tensor:
+        """The square about a box [b, 4], widened; a box with no sense left becomes a small one, inside the image."""
+        # fractions of rows and columns are the same length only in a square image
+        height, width = box[:, 2] * rows_per_column, box[:, 3]
+        side = (torch.maximum(height, width) * (1.0 + 2.0 * self.margin)).clamp(LEAST_SIDE, 2.0)
+        centre = box[:, :2].clamp(0.0, 1.0)
+        return torch.stack([centre[:, 0], centre[:, 1], side / rows_per_column, side], dim=1)

@@ -1,0 +1,93 @@
+"""A trained localiser before a classifier that was trained on experts' crops: the recipe of what is put together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from sightline.data.views.image_view import View
+from sightline.errors import RecipeError
+from sightline.models.box_regression import BoxRegression
+from sightline.models.cam_classifiers import ClassMapModel, GlobalPooling
+from sightline.models.ensembles import Committee, MultiScale
+from sightline.models.spatial_transformer import Cascade
+from sightline.models.volume_networks import VolumeBackbone, VolumeUNet
+from sightline.training.recipe import Recipe
+
+
+def cascade_recipe(localiser: Recipe, classifier: Recipe, size: int | None = None) -> Recipe:
+    """The recipe of a cascade (Sup+UBM of Jimenez-Sanchez 2018, section II-B); its parts' weights are their runs'.
+
+    Args:
+        localiser: of a run that regresses boxes.
+        classifier: of a run that was trained on crops around boxes.
+        size: side of the image that the box is cut from; twice the classifier's when None, so that a box of half the
+            image is seen as sharply as the classifier is used to.
+
+    Raises:
+        RecipeError: a localiser that says no boxes, a classifier that is none, or views that differ in tone.
+    """
+    if not isinstance(localiser.model, BoxRegression):
+        raise RecipeError("The localiser must be a box regression.", "Train one: sightline train box-regression.")
+    if not isinstance(classifier.model, ClassMapModel | GlobalPooling):
+        raise RecipeError(
+            "The classifier must be a class map or global pooling network.", "Train one: sightline train ubm."
+        )
+    if classifier.picture_view.crop is None:
+        raise RecipeError(
+            "The classifier was trained on whole pictures, not on crops.", "Train one: sightline train ubm."
+        )
+    if localiser.picture_view.equalise != classifier.picture_view.equalise:
+        raise RecipeError("One of the two sees equalised pictures and the other does not.", "Train both alike.")
+    model = Cascade(
+        localiser=replace(localiser.model, input_px=localiser.picture_view.size),
+        classifier=classifier.model,
+        margin=classifier.picture_view.crop.margin,
+        roi_px=classifier.picture_view.size,
+    )
+    view = replace(localiser.picture_view, size=size or 2 * classifier.picture_view.size, crop=None)
+    return replace(classifier, title="cascade", model=model, view=view)
+
+
+def committee_recipe(recipes: Sequence[Recipe], *, mirrored: bool = False, smooth: float = 0.0) -> Recipe:
+    """The recipe of a committee; what only training needs (augmentation, losses, schedule) is the first member's.
+
+    Args:
+        recipes: of the runs that judge together, for example the seeds of one table row.
+        mirrored: let every member also judge the mirror image.
+        smooth: standard deviation in cells that the mean map is smoothed with.
+
+    Raises:
+        RecipeError: no member; a network that says no class maps or class scores of the whole image; or members that
+            are shown different images, or tell different classes apart.
+    """
+    if not recipes:
+        raise RecipeError("A committee needs at least one member.", "Name one or more run folders.")
+    first = recipes[0]
+    members = []
+    for recipe in recipes:
+        if not isinstance(recipe.model, ClassMapModel | GlobalPooling | MultiScale | VolumeUNet | VolumeBackbone):
+            raise RecipeError(
+                f"{recipe.title} ({type(recipe.model).__name__}) cannot sit on a committee: its evidence lies in a "
+                "window of its own, or it says only a box.",
+                "Use runs of class map, global pooling or volume networks.",
+            )
+        if recipe.task != first.task:
+            raise RecipeError(
+                f"{first.title} and {recipe.title} tell different classes apart.", "Use runs of one task."
+            )
+        if _shown(recipe) != _shown(first):
+            raise RecipeError(
+                f"{first.title} and {recipe.title} are shown different images: {_shown(first)} and {_shown(recipe)}.",
+                "Use runs of one size, crop and tone.",
+            )
+        members.append(recipe.model)
+    return replace(first, title=f"committee of {len(members)}", model=Committee(tuple(members), mirrored, smooth))
+
+
+def _shown(recipe: Recipe) -> dict[str, object]:
+    """What decides which image a network sees when it is asked (and not while it is trained)."""
+    view = recipe.view
+    if isinstance(view, View):
+        return {"size": view.size, "equalise": view.equalise, "crop": view.crop}
+    return {"size": view.size, "window_hu": view.window_hu}

@@ -1,0 +1,136 @@
+"""How a person changes a recipe from the command line: sizes, backbones, regions, rates and lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
+
+from sightline.data.targets.gaze_choice import GazeChoice
+from sightline.data.targets.region_choice import RegionChoice
+from sightline.data.views.volume_view import VolumeView
+from sightline.errors import RecipeError
+from sightline.models.backbones import AlexNet, Backbone
+from sightline.structures.regions import Style
+from sightline.structures.tag import Role
+from sightline.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What a person changed on the command line; None keeps the recipe's own."""
+
+    epochs: int | None = None
+    steps: int | None = None
+    size: int | None = None
+    batch_size: int | None = None
+    weight: float | None = None
+    style: Style | None = None
+    role: Role | None = None
+    backbone: str | None = None
+    weights: str | None = None
+    rate: float | None = None
+    select: str | None = None
+    precision: str | None = None
+    seed: int | None = None
+
+
+def resized(recipe: Recipe, factor: float, *, least: int = 1) -> Recipe:
+    """The recipe with every size in pixels of view and network times a factor, but none below the least."""
+
+    def times(pixels: int) -> int:
+        return max(least, round(pixels * factor))
+
+    if isinstance(recipe.view, VolumeView):
+        # cubes are halved several times on the way
+        side = max(16, 8 * round(recipe.view.size * factor / 8))
+        volumes = replace(recipe.view, size=side)
+        return replace(recipe, view=volumes, model=_each_part(recipe.model, lambda part: _sized_part(part, side)))
+    view = replace(recipe.view, size=times(recipe.view.size))
+    if view.patches is not None:
+        view = replace(view, patches=replace(view.patches, size=times(view.patches.size)))
+    return replace(recipe, view=view, model=_each_part(recipe.model, lambda part: _resized_part(part, times)))
+
+
+def _sized_part(part: Any, side: int) -> Any:
+    return replace(part, size=side) if isinstance(getattr(part, "size", None), int) else part
+
+
+def _resized_part(part: Any, times: Callable[[int], int]) -> Any:
+    sizes = {
+        name: times(getattr(part, name))
+        for name in ("localiser_px", "roi_px", "input_px")
+        if isinstance(getattr(part, name, None), int)
+    }
+    return replace(part, **sizes) if sizes else part
+
+
+def _each_part(part: Any, change: Callable[[Any], Any]) -> Any:
+    """A config with a change made to each of its nested configs, those of a committee too, and to itself."""
+    inner: dict[str, Any] = {}
+    for field in fields(part):
+        value = getattr(part, field.name)
+        if is_dataclass(value) and not isinstance(value, type):
+            inner[field.name] = _each_part(value, change)
+        elif field.name == "members":
+            inner[field.name] = tuple(_each_part(member, change) for member in value)
+    return change(replace(part, **inner) if inner else part)
+
+
+def _with_backbone(part: Any, name: str | None, weights: str | None) -> Any:
+    """Feature networks exchanged: a named backbone also takes AlexNet's place."""
+    if isinstance(part, AlexNet):
+        if name is None:
+            # weights that are given are of a backbone, not AlexNet's
+            return part
+        part = Backbone(name=name)
+    if not isinstance(part, Backbone):
+        return part
+    if name is not None:
+        part = replace(part, name=name, mean=None, std=None, options={})
+    if weights is not None:
+        part = replace(part, weights=None if weights == "none" else weights)
+    return part
+
+
+def changed(recipe: Recipe, changes: Changes) -> Recipe:
+    """The recipe with a person's changes."""
+    new = recipe
+    if changes.size is not None:
+        new = resized(new, changes.size / new.view.size)
+    if changes.backbone is not None or changes.weights is not None:
+        model = _each_part(new.model, lambda part: _with_backbone(part, changes.backbone, changes.weights))
+        if model == new.model and changes.backbone not in (None, *_backbones(new.model)):
+            raise RecipeError("This recipe's network has no backbone to change.")
+        new = replace(new, model=model)
+    regions = new.regions
+    if (changes.style is not None or changes.role is not None) and isinstance(regions, GazeChoice):
+        raise RecipeError("This recipe is guided by gaze, which has neither style nor role.", "Leave them out.")
+    if changes.style is not None and isinstance(regions, RegionChoice):
+        regions = replace(regions, style=changes.style)
+    if changes.role is not None and isinstance(regions, RegionChoice):
+        regions = replace(regions, role=changes.role)
+    new = replace(new, regions=regions)
+    if changes.rate is not None:
+        if not hasattr(new.schedule, "start"):
+            raise RecipeError("This recipe's schedule has no first rate to change.")
+        new = replace(new, schedule=replace(new.schedule, start=changes.rate))  # type: ignore[type-var]
+    plain = {
+        name: value
+        for name in ("epochs", "steps", "batch_size", "weight", "select", "precision", "seed")
+        if (value := getattr(changes, name)) is not None
+    }
+    return replace(new, **plain)
+
+
+def _backbones(model: Any) -> list[str]:
+    """Names of the feature networks of a config."""
+    found: list[str] = []
+
+    def look(part: Any) -> Any:
+        if isinstance(part, Backbone):
+            found.append(part.name)
+        return part
+
+    _each_part(model, look)
+    return found

@@ -1,0 +1,283 @@
+"""What all charts of a report share: a page, colours and dashes, a heading, a legend, and what they refuse.
+
+Every chart is a PNG whose bytes depend on its arguments alone. Colours are Okabe and Ito's, told apart by the
+colour blind; where lines cross, dash patterns differ as well.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from sightline.errors import RunError
+from sightline.plots.canvas import DPI, png_of
+
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#444444")
+DASHES: tuple[Any, ...] = ("solid", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
+
+
+def chart(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Any, Any]:
+    """A figure of a size in inches, and its axes: one, or a grid of them."""
+    figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(rows, columns)
+    for axes in np.atleast_1d(grid).flat:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=9.5)
+    return figure, grid
+
+
+def headed(axes: Any, title: str) -> None:
+    """The axes under a title."""
+    axes.set_title(title, fontsize=12, loc="left", pad=8, parse_math=False)
+
+
+def legend_below(figure: Any, handles: Sequence[Any], columns: int | None = None) -> None:
+    """A legend below the axes, in as many columns as its words leave room for."""
+    width = figure.get_size_inches()[0]
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    fits = max(1, int(width / (0.55 + 0.078 * longest)))
+    legend = figure.legend(
+        handles=list(handles),
+        loc="outside lower left",
+        ncols=columns or min(fits, len(handles)),
+        frameon=False,
+        fontsize=9,
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+
+
+def line_style(n: int) -> dict[str, Any]:
+    """Colour and dashes of the n-th line."""
+    return {
+        "color": PALETTE[n % len(PALETTE)], "linestyle": DASHES[(n // len(PALETTE) + n) % len(DASHES)], "linewidth": 1.8
+    }  # fmt: skip
+
+
+def require(things: Any, what: str) -> None:
+    """Refuse a chart of nothing.
+
+    Raises:
+        RunError: there is none.
+    """
+    if not things:
+        raise RunError(f"A chart needs {what}; got none.")
+
+
+def require_finite(what: str, values: Iterable[float | None]) -> None:
+    """Refuse numbers that cannot be drawn.
+
+    Raises:
+        RunError: one is not finite.
+    """
+    odd = [v for v in values if v is not None and not math.isfinite(v)]
+    if odd:
+        raise RunError(f"{what}: a chart needs finite values; got {odd[0]}.", "Leave out what was not measured.")
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One setting: mean accuracy over seeds by image and by study, in the unit of the axis.
+
+    Attributes:
+        name: the style of the region, which chooses the colour.
+        image_wise: mean image-wise value.
+        study_wise: mean study-wise value.
+        spread: standard deviation of the study-wise value over seeds, or None with one seed.
+        significant: whether the study-wise value differs from the reference.
+    """
+
+    name: str
+    image_wise: float
+    study_wise: float
+    spread: float | None = None
+    significant: bool = False
+
+
+@dataclass(frozen=True)
+class BarGroup:
+    """The bars of one guidance weight."""
+
+    label: str
+    bars: tuple[Bar, ...]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A line to compare with: the unguided baseline, with its standard deviation over seeds if there are several."""
+
+    name: str
+    value: float
+    spread: float | None = None
+
+
+def bars(
+    groups: Sequence[BarGroup],
+    *,
+    title: str,
+    ylabel: str,
+    reference: Reference | None = None,
+    significance: str = "differs from the reference, p < 0.05",
+    bottom: float = 0.0,
+) -> bytes:
+    """Bars by weight and style: dark up to the image-wise value, light on to the study-wise value, a star above.
+
+    Where the study-wise value is the lower one, the part between the two is hatched instead.
+
+    Args:
+        groups: one per weight, in order.
+        title: above the chart.
+        ylabel: name and unit of the values.
+        reference: drawn as a line with its spread as a band.
+        significance: what the star means.
+        bottom: where the axis starts; anything but 0 is said in the chart.
+
+    Raises:
+        RunError: no bars, or a value that is not finite.
+    """
+    require([group for group in groups if group.bars], "bars")
+    every = [bar for group in groups for bar in group.bars]
+    require_finite(title, [v for bar in every for v in (bar.image_wise, bar.study_wise, bar.spread)])
+    names = list(dict.fromkeys(bar.name for bar in every))
+    colours = {name: PALETTE[n % len(PALETTE)] for n, name in enumerate(names)}
+    count = sum(len(group.bars) for group in groups)
+    figure, axes = chart(min(max(5.6, 2.0 + 0.42 * count + 0.5 * len(groups)), 11.0), 4.6)
+
+    place, ticks = 0.0, []
+    tops = [reference.value + (reference.spread or 0.0)] if reference else []
+    stars = []
+    for group in groups:
+        starts = [place + n for n in range(len(group.bars))]
+        for x, bar in zip(starts, group.bars, strict=True):
+            _bar(axes, x, bar, colours[bar.name], bottom)
+            tops.append(max(bar.image_wise, bar.study_wise + (bar.spread or 0.0)))
+            if bar.significant:
+                stars.append((x, tops[-1]))
+        ticks.append((float(np.mean(starts)) if starts else place, group.label))
+        place += len(group.bars) + 0.9
+    room = max(tops) - bottom
+    for x, top in stars:
+        axes.text(x, top + 0.012 * room, "★", ha="center", va="bottom", fontsize=12, color="#222222")
+    if reference is not None:
+        _reference(axes, reference)
+    axes.set(xlim=(-0.9, place - 0.9), ylim=(bottom, bottom + 1.12 * room))
+    axes.set_xticks([x for x, _ in ticks], [label for _, label in ticks])
+    axes.set_ylabel(ylabel + (f"  (axis starts at {bottom:g})" if bottom else ""))
+    headed(axes, title)
+    crossed = any(bar.study_wise < bar.image_wise for bar in every)
+    legend_below(figure, _handles(colours, crossed, significance if stars else None, reference))
+    return png_of(figure)
+
+
+def _bar(axes: Any, x: float, bar: Bar, colour: str, bottom: float) -> None:
+    low, high = sorted((bar.image_wise, bar.study_wise))
+    dark, light = shade(colour, 0.75), shade(colour, 1.55)
+    axes.bar(x, low - bottom, 0.86, bottom=bottom, color=dark)
+    falls = bar.study_wise < bar.image_wise
+    axes.bar(
+        x, high - low, 0.86, bottom=low, linewidth=0.8, edgecolor=dark,
+        color="white" if falls else light, hatch="////" if falls else None,
+    )  # fmt: skip
+    if bar.spread:
+        axes.errorbar(x, bar.study_wise, bar.spread, color="#222222", capsize=3, linewidth=1.1)
+
+
+def _reference(axes: Any, reference: Reference) -> None:
+    axes.axhline(reference.value, color="#222222", linestyle=DASHES[1], linewidth=1.3)
+    if reference.spread:
+        band = (reference.value - reference.spread, reference.value + reference.spread)
+        axes.axhspan(*band, color="#222222", alpha=0.13, linewidth=0)
+
+
+def _handles(
+    colours: Mapping[str, str], crossed: bool, significance: str | None, reference: Reference | None
+) -> list[Any]:
+    """What the legend names."""
+    handles: list[Any] = [Patch(facecolor=colour, label=name) for name, colour in colours.items()]
+    handles += [
+        Patch(facecolor="#555555", label="dark: image-wise"),
+        Patch(facecolor="#c4c4c4", label="light: study-wise"),
+    ]
+    if crossed:
+        handles.append(Patch(facecolor="white", edgecolor="#555555", hatch="////", label="study-wise below image-wise"))
+    if significance is not None:
+        handles.append(Line2D([], [], marker="*", linestyle="", color="#222222", markersize=10, label=significance))
+    if reference is not None:
+        spread = f" ± {reference.spread:.3g}" if reference.spread else ""
+        label = f"{reference.name}: {reference.value:.3g}{spread}"
+        handles.append(Line2D([], [], color="#222222", linestyle=DASHES[1], label=label))
+    return handles
+
+
+def shade(colour: str, factor: float) -> tuple[float, float, float]:
+    """A darker (< 1) or lighter (1..2) shade of a colour."""
+    r, g, b = (c * factor if factor <= 1 else c + (1 - c) * (factor - 1) for c in to_rgb(colour))
+    return r, g, b
+
+
+@dataclass(frozen=True)
+class ForestRow:
+    """A difference with its 95% interval; no interval where `low` and `high` are None. `note` carries n."""
+
+    name: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    note: str = ""
+
+
+def forest(
+    rows: Sequence[ForestRow],
+    *,
+    title: str = "Difference from the unguided network",
+    xlabel: str = "difference (95% interval)",
+    better: tuple[str, str] = ("worse", "better"),
+    decimals: int = 3,
+) -> bytes:
+    """Differences with 95% intervals about a line at zero; filled where the interval leaves out zero.
+
+    Raises:
+        RunError: no rows, a value that is not finite, or an interval that does not hold its ends in order.
+    """
+    require(rows, "rows")
+    require_finite(title, [v for row in rows for v in (row.value, row.low, row.high)])
+    for row in rows:
+        if (row.low is None) != (row.high is None) or (
+            row.low is not None and row.high is not None and row.low > row.high
+        ):
+            raise RunError(f"{row.name}: an interval needs a low end below its high end; got {row.low}, {row.high}.")
+    figure, axes = chart(9.2, 1.75 + 0.36 * len(rows))
+    axes.axvline(0.0, color="#222222", linewidth=1.1)
+    for y, row in enumerate(rows):
+        clear = row.low is not None and row.high is not None and (row.low > 0 or row.high < 0)
+        words = _signed(row.value, decimals)
+        if row.low is not None and row.high is not None:
+            axes.plot([row.low, row.high], [y, y], color=PALETTE[0], linewidth=2.2, solid_capstyle="butt")
+            words += f"  [{_signed(row.low, decimals)}, {_signed(row.high, decimals)}]"
+        axes.plot(row.value, y, "o", color=PALETTE[0], markerfacecolor=PALETTE[0] if clear else "white", markersize=7)
+        words += f"   {row.note}" if row.note else ""
+        axes.text(1.02, y, words, transform=axes.get_yaxis_transform(), va="center", fontsize=9.5, parse_math=False)
+    ends = [abs(v) for row in rows for v in (row.value, row.low, row.high) if v is not None]
+    reach = 1.1 * max(ends) or 1.0
+    axes.set(
+        xlim=(-reach, reach), ylim=(len(rows) - 0.4, -0.6), xlabel=f"←  {better[0]}      {xlabel}      {better[1]}  →"
+    )
+    axes.set_yticks(range(len(rows)), [row.name for row in rows], parse_math=False)
+    axes.grid(axis="x", color="#dddddd", linewidth=0.7)
+    axes.set_axisbelow(True)
+    headed(axes, title)
+    return png_of(figure)
+
+
+def _signed(value: float, decimals: int) -> str:
+    return f"{value:+.{decimals}f}".replace("-", "−")

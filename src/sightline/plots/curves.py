@@ -1,0 +1,187 @@
+"""What each threshold gives: receiver operating characteristics, and free-response curves of boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from sightline.errors import RunError
+from sightline.plots.canvas import png_of
+from sightline.plots.charts import DASHES, chart, headed, legend_below, line_style, require, require_finite
+
+
+@dataclass(frozen=True)
+class RocCurve:
+    """Points of one receiver operating characteristic, rates 0..1, and its area with interval where there is one."""
+
+    name: str
+    false_positive_rate: Sequence[float]
+    true_positive_rate: Sequence[float]
+    area: float
+    low: float | None = None
+    high: float | None = None
+
+
+def roc(curves: Sequence[RocCurve], *, title: str = "Sensitivity against false alarms") -> bytes:
+    """Receiver operating characteristics with their areas, and the line of chance.
+
+    Raises:
+        RunError: no curve, or rates that are not between 0 and 1 or not of one length.
+    """
+    require(curves, "curves")
+    figure, axes = chart(5.6, 6.0 + 0.24 * len(curves))
+    axes.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle=DASHES[2])
+    handles = []
+    for n, curve in enumerate(curves):
+        require_finite(curve.name, [curve.area, curve.low, curve.high])
+        x, y = (np.asarray(rate, dtype=np.float64) for rate in (curve.false_positive_rate, curve.true_positive_rate))
+        if x.shape != y.shape or x.size < 2 or not all(((v >= 0) & (v <= 1)).all() for v in (x, y)):
+            raise RunError(f"{curve.name}: a ROC curve needs two equally long lists of rates from 0 to 1.")
+        axes.plot(x, y, **line_style(n))
+        handles.append(Line2D([], [], **line_style(n), label=f"{curve.name}: area {curve.area:.3f}{_interval(curve)}"))
+    handles.append(Line2D([], [], color="#999999", linewidth=1, linestyle=DASHES[2], label="chance: area 0.5"))
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+    axes.set(xlabel="false positive rate (1 − specificity)", ylabel="true positive rate (sensitivity)")
+    axes.grid(color="#e4e4e4", linewidth=0.7)
+    headed(axes, title)
+    legend_below(figure, handles, columns=1)
+    return png_of(figure)
+
+
+@dataclass(frozen=True)
+class FrocCurve:
+    """One free-response curve: sensitivity over findings against false boxes an image, a point a threshold.
+
+    Attributes:
+        name: in the legend.
+        false_per_image: rising.
+        sensitivity: 0..1, rising.
+        score: mean sensitivity at `RATES`, or None.
+        low, high: its 95% interval, or None.
+    """
+
+    name: str
+    false_per_image: Sequence[float]
+    sensitivity: Sequence[float]
+    score: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+def froc(
+    curves: Sequence[FrocCurve],
+    *,
+    rates: Sequence[float] = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0),
+    title: str = "Findings located against false boxes",
+    chance: Sequence[float] | None = None,
+) -> bytes:
+    """Free-response operating characteristics on a logarithmic axis of false boxes an image.
+
+    A curve is a staircase: it keeps its sensitivity until the next box that is right, and ends with the last box; from
+    there on it is drawn level and thin, since no threshold of the method gives more.
+
+    Args:
+        curves: at least one; one without a point (no box right) lies on zero.
+        rates: false boxes an image at which sensitivity is averaged (Setio 2017); marked by vertical lines.
+        title: above the chart.
+        chance: sensitivity of random boxes at `rates`, drawn as dots, where it is known.
+
+    Raises:
+        RunError: no curve, lists that differ in length or fall, or sensitivities that are not from 0 to 1.
+    """
+    require(curves, "curves")
+    require([rate for rate in rates if rate > 0], "positive rates")
+    figure, axes = chart(6.4, 5.2 + 0.24 * len(curves))
+    left, right = min(rates) / 2, max(rates) * 1.5
+    for rate in rates:
+        axes.axvline(rate, color="#e4e4e4", linewidth=0.7)
+    handles = []
+    for n, curve in enumerate(curves):
+        require_finite(curve.name, [curve.score, curve.low, curve.high])
+        x, y = _rising(curve)
+        steps, heights = np.concatenate([[0.0], x]), np.concatenate([[0.0], y])
+        style = line_style(n)
+        # an axis of powers has no zero: what lies left of it is drawn at its edge
+        axes.plot(np.maximum(steps, left), heights, drawstyle="steps-post", **style)
+        axes.plot([max(steps[-1], left), right], [heights[-1]] * 2, **{**style, "linewidth": 0.8})
+        label = curve.name
+        if curve.score is not None:
+            label += f": mean at the rates {curve.score:.3f}{_interval(curve)}"
+        handles.append(Line2D([], [], **style, label=label))
+    if chance is not None:
+        if len(chance) != len(rates):
+            raise RunError(f"Chance needs one sensitivity a rate; got {len(chance)} for {len(rates)}.")
+        axes.plot(rates, chance, "o", color="#999999", markersize=4)
+        handles.append(Line2D([], [], marker="o", linestyle="", color="#999999", markersize=4, label="random boxes"))
+    axes.set_xscale("log", base=2)
+    axes.set(xlim=(left, right), ylim=(-0.01, 1.01))
+    axes.set_xticks(list(rates), [f"{rate:g}" for rate in rates])
+    axes.xaxis.minorticks_off()
+    axes.set(xlabel="false boxes an image", ylabel="sensitivity (share of findings located)")
+    axes.grid(axis="y", color="#e4e4e4", linewidth=0.7)
+    headed(axes, title)
+    legend_below(figure, handles, columns=1)
+    return png_of(figure)
+
+
+def _rising(curve: FrocCurve) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """A curve's points.
+
+    Raises:
+        RunError: they fall, or are no rates.
+    """
+    x, y = (np.asarray(v, dtype=np.float64) for v in (curve.false_per_image, curve.sensitivity))
+    rising = x.shape == y.shape and x.ndim == 1 and all((np.diff(v) >= 0).all() for v in (x, y))
+    if not rising or not ((y >= 0) & (y <= 1)).all() or not ((x >= 0) & np.isfinite(x)).all():
+        raise RunError(f"{curve.name}: a FROC curve needs two equally long, rising lists; sensitivities from 0 to 1.")
+    return x, y
+
+
+def _interval(curve: RocCurve | FrocCurve) -> str:
+    return f" [{curve.low:.3f}, {curve.high:.3f}]" if curve.low is not None and curve.high is not None else ""
+
+
+def training_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> bytes:
+    """One small chart for each column of the histories against `epoch`, a line for each run.
+
+    Args:
+        histories: run name -> column name -> values; a column `epoch` in each. A value that was not measured in an
+            epoch is NaN and is stepped over.
+
+    Raises:
+        RunError: no run, no epochs, or columns of different lengths.
+    """
+    require(histories, "histories")
+    for name, history in histories.items():
+        if "epoch" not in history:
+            raise RunError(f"{name}: the history has no column 'epoch'.")
+        odd = [column for column, values in history.items() if len(values) != len(history["epoch"])]
+        if odd:
+            raise RunError(f"{name}: {odd[0]} has another length than epoch in the history.")
+    columns = list(dict.fromkeys(column for history in histories.values() for column in history if column != "epoch"))
+    require(columns, "history columns")
+    wide = min(len(columns), 3)
+    tall = -(-len(columns) // wide)
+    figure, grid = chart(max(5.2, 3.5 * wide), 2.6 * tall + 0.9, tall, wide)
+    cells = list(np.atleast_1d(grid).flat)
+    for column, axes in zip(columns, cells, strict=False):
+        for n, history in enumerate(histories.values()):
+            if column in history:
+                epochs, values = (np.asarray(history[c], dtype=np.float64) for c in ("epoch", column))
+                measured = np.isfinite(values)
+                # a single epoch has no line: mark the points of short runs
+                marker = "o" if measured.sum() < 4 else None
+                axes.plot(epochs[measured], values[measured], **line_style(n), marker=marker, markersize=4)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        axes.set_xlabel("epoch")
+        axes.grid(color="#e4e4e4", linewidth=0.7)
+        headed(axes, column)
+    for axes in cells[len(columns) :]:
+        axes.set_axis_off()
+    legend_below(figure, [Line2D([], [], **line_style(n), label=name) for n, name in enumerate(histories)])
+    return png_of(figure)

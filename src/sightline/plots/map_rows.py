@@ -1,0 +1,143 @@
+"""One picture with several maps side by side, each under its name, and what is wrong with a map below it."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import gaussian_filter
+
+from sightline.plots.canvas import Sheet
+from sightline.plots.overlay import blend_heat, checked_pixels, heat_over, outline, show
+from sightline.plots.panels import DISCLAIMER
+from sightline.plots.planes import PLANES, Cube, cut, cut_regions
+from sightline.plots.volume_panels import MARKED, draw_slice, peak_of, physical
+from sightline.structures.frame import Frame
+from sightline.structures.regions import Region
+from sightline.structures.resampling import enlarge
+
+PANEL = 2.6
+GAP = 0.15
+WARNING = "#b00020"
+
+
+@dataclass(frozen=True, eq=False)
+class ShownMap:
+    """A map to show.
+
+    Attributes:
+        name: what it is called.
+        cells: float [h, w].
+        wrong: what pre-flight found wrong with it, or empty.
+        window: [2, 3], where it lies; None: over all of the picture.
+    """
+
+    name: str
+    cells: NDArray[np.floating]
+    wrong: str = ""
+    window: NDArray[np.float64] | None = None
+
+
+def draw_map_row(
+    pixels: ArrayLike, frame: Frame, regions: Sequence[Region], maps: Sequence[ShownMap], caption: str
+) -> bytes:
+    """A PNG: the picture, then every map over it.
+
+    Maps of single pixels (gradients) are smoothed by a hundredth of the picture for the eye; `scores` see them as they
+    are.
+
+    Args:
+        pixels: float [h, w] or [h, w, 3] in 0..1 on the grid of `frame`.
+        frame: of the picture.
+        regions: an expert's, outlined on the picture.
+        maps: what to show.
+        caption: one line.
+    """
+    picture = checked_pixels(pixels, frame)
+    tall = PANEL * frame.shape[0] / frame.shape[1]
+    notes = max((len(wrapped(m.wrong)) for m in maps), default=0)
+    sheet = Sheet(GAP + (PANEL + GAP) * (1 + len(maps)), 0.75 + tall + 0.16 * notes + 0.3)
+    sheet.text(GAP, 0.25, caption, size=11, weight="bold")
+    for n, shown in enumerate([None, *maps]):
+        left = GAP + n * (PANEL + GAP)
+        axes = sheet.axes(left, 0.6, PANEL, tall)
+        if shown is None:
+            show(axes, picture)
+            outline(axes, regions, frame)
+            sheet.text(left, 0.52, "picture", size=10)
+            continue
+        show(axes, blend_heat(picture, _for_the_eye(shown.cells, frame), shown.window))
+        sheet.text(left, 0.52, shown.name, size=10)
+        for k, line in enumerate(wrapped(shown.wrong)):
+            sheet.text(left, 0.6 + tall + 0.17 + 0.16 * k, line, size=8, color=WARNING)
+    sheet.text(GAP, sheet.height - 0.1, DISCLAIMER, size=8, color="#444444")
+    return sheet.png()
+
+
+def wrapped(words: str) -> list[str]:
+    """What is wrong with a map, in at most six short lines."""
+    return textwrap.wrap(f"WRONG: {words}", 44)[:6] if words else []
+
+
+def _for_the_eye(cells: NDArray[np.floating], frame: Frame) -> NDArray[np.float64]:
+    values = np.asarray(cells, dtype=np.float64)
+    if values.shape != tuple(frame.shape):
+        return values
+    smoothed: NDArray[np.float64] = gaussian_filter(values, 0.01 * max(frame.shape))
+    return smoothed
+
+
+VOLUME_PANEL = 2.1
+
+
+def draw_volume_map_row(cube: Cube, regions: Sequence[Region], maps: Sequence[ShownMap], caption: str) -> bytes:
+    """A PNG: a column for the volume and each map, a row for each plane through the first map's greatest cell.
+
+    Args:
+        cube: the volume, turned for the eye.
+        regions: an expert's, outlined on the first column.
+        maps: float [md, mh, mw] in the array order of the network's grid; turned here as the cube is.
+        caption: one line.
+    """
+    grown = [_volume_for_the_eye(cube.facing.turned(np.asarray(m.cells, dtype=np.float64)), cube) for m in maps]
+    told = [cells for cells in grown if np.ptp(cells) > 0]
+    through = peak_of(told[0], cube.grey.shape) if told else cube.centre
+    sizes = physical(cube, VOLUME_PANEL)
+    notes = max((len(wrapped(m.wrong)) for m in maps), default=0)
+    tall = sum(sizes[plane.name][0] + GAP for plane in PLANES)
+    sheet = Sheet(max(0.3 + GAP + (VOLUME_PANEL + GAP) * (1 + len(maps)), 6.4), 0.65 + tall + 0.16 * notes + 0.3)
+    sheet.text(GAP, 0.25, caption[: int(sheet.width / 0.09)], size=11, weight="bold")
+    for n, values in enumerate([None, *grown]):
+        left = 0.3 + GAP + n * (VOLUME_PANEL + GAP)
+        sheet.text(left, 0.52, "bone window" if values is None else maps[n - 1].name, size=10)
+        top = 0.6
+        for plane in PLANES:
+            high, wide = sizes[plane.name]
+            grey = cut(cube.grey, plane, through)
+            shown = grey if values is None else heat_over(grey, cut(_level(values), plane, through))
+            axes = sheet.axes(left + (VOLUME_PANEL - wide) / 2, top, wide, high)
+            draw_slice(axes, shown, plane, through, letters=n == 0, ticks=n == 0)
+            if n == 0:
+                marks = cut_regions(tuple(regions), cube.frame, plane, through, MARKED)
+                outline(axes, marks, Frame.of_image(grey.shape))
+                sheet.text(0.25, top + high / 2, plane.name, size=10, rotation=90, ha="center", va="center")
+            top += high + GAP
+        for k, line in enumerate(wrapped(maps[n - 1].wrong) if n else ()):
+            sheet.text(left, top + 0.05 + 0.16 * k, line, size=7, color=WARNING)
+    sheet.text(GAP, sheet.height - 0.1, DISCLAIMER, size=8, color="#444444")
+    return sheet.png()
+
+
+def _level(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    low, high = float(values.min()), float(values.max())
+    return (values - low) / (high - low) if high > low else np.zeros_like(values)
+
+
+def _volume_for_the_eye(cells: NDArray[np.float64], cube: Cube) -> NDArray[np.float64]:
+    """Maps of single voxels (gradients) are smoothed by a hundredth of the volume."""
+    if cells.shape == cube.grey.shape:
+        return np.asarray(gaussian_filter(cells, 0.01 * max(cells.shape)))
+    return enlarge(cells, cube.grey.shape)

@@ -1,0 +1,1 @@
+"""The nouns that rooms hand to each other: frames, regions, gaze, cases, evidence, and their protocols."""

@@ -1,0 +1,144 @@
+"""A case is one picture of a study of a patient; a cohort is an ordered table of cases."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from sightline.errors import CohortError
+from sightline.structures.gaze import Gaze
+from sightline.structures.regions import Region
+
+_NORMAL_WORDS = frozenset(
+    {"normal", "no fracture", "no finding", "none", "negative", "healthy", "intact", "without fracture", "n"}
+)
+
+
+def is_normal(label: str) -> bool:
+    """Whether a class is the one without a finding: `normal`, `no fracture`, `No Finding`, `N`, ..."""
+    return label.strip().casefold().replace("_", " ").replace("-", " ") in _NORMAL_WORDS
+
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image (one view) with its label and what experts marked on it.
+
+    Attributes:
+        case_id: unique within the cohort.
+        study_id: views of one study share it; study-wise results average over it.
+        patient_id: the unit that splits and intervals are grouped by (or the closest group a data set offers).
+        image: file the pixels are read from.
+        label: class name; one of the cohort's classes.
+        regions: what experts marked, in source pixels of the image.
+        split: train, val, test, or None when not assigned.
+        view: projection as the source names it, e.g. `PA`.
+        shape: (rows, columns) of the image, or the three axes of a volume, when the layout states it, else None.
+        spacing_mm: size of a pixel or voxel along the same axes, in mm, when known.
+        facts: acquisition facts by name (`hardware`, `device`, ...), for the shortcut audit.
+    """
+
+    case_id: str
+    study_id: str
+    patient_id: str
+    image: Path
+    label: str
+    regions: tuple[Region, ...] = ()
+    split: Split | None = None
+    view: str = ""
+    shape: tuple[int, ...] | None = None
+    spacing_mm: tuple[float, ...] | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """An ordered, filterable table of cases that share one list of classes.
+
+    Attributes:
+        name: what the cohort is called in tables and reports.
+        classes: class names; their order is the order of logits.
+        cases: the cases, in a fixed order.
+        root: folder the cohort was read from.
+        about: provenance (layout, source, licence, seed), printed in reports.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    cases: tuple[Case, ...]
+    root: Path | None = None
+    about: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse repeated case ids and labels that are not classes."""
+        repeated = [i for i, n in Counter(case.case_id for case in self.cases).items() if n > 1]
+        if repeated:
+            raise CohortError(
+                f"Cohort {self.name!r} has {len(repeated)} repeated case ids, e.g. {repeated[:3]}.",
+                "Give every image its own id.",
+            )
+        strange = sorted({case.label for case in self.cases} - set(self.classes))
+        if strange:
+            raise CohortError(
+                f"Cohort {self.name!r} has labels {strange} that are not among its classes {list(self.classes)}.",
+                "Add the class or mend the label.",
+            )
+
+    def __len__(self) -> int:
+        """Number of cases."""
+        return len(self.cases)
+
+    def __iter__(self) -> Iterator[Case]:
+        """The cases in order."""
+        return iter(self.cases)
+
+    def __getitem__(self, index: int) -> Case:
+        """The case at a position."""
+        return self.cases[index]
+
+    def where(self, keep: Callable[[Case], bool]) -> Cohort:
+        """The cohort of the cases for which `keep` is true."""
+        return replace(self, cases=tuple(case for case in self.cases if keep(case)))
+
+    def split(self, *names: str) -> Cohort:
+        """The cohort of the cases in the named splits."""
+        return self.where(lambda case: case.split in names)
+
+    def class_index(self, label: str) -> int:
+        """Position of a class in the logits."""
+        return self.classes.index(label)
+
+    def counts(self) -> dict[str, int]:
+        """Number of cases per class, in class order."""
+        tally = Counter(case.label for case in self.cases)
+        return {name: tally[name] for name in self.classes}
+
+    def fingerprint(self) -> str:
+        """Digest of what a result depends on: ids, grouping, labels, splits, image names and sizes, regions."""
+        digest = hashlib.sha256(json.dumps([self.name, self.classes]).encode())
+        for case in self.cases:
+            size = case.image.stat().st_size if case.image.is_file() else -1
+            row = [case.case_id, case.study_id, case.patient_id, case.label, case.split, case.image.name, size]
+            digest.update(json.dumps(row).encode())
+            for region in case.regions:
+                source = getattr(region, "source", None)
+                if isinstance(source, Path):
+                    mask_size = source.stat().st_size if source.is_file() else -1
+                    more = "".join(f" {word}" for word in (region.value, region.tag.name) if word)  # type: ignore[union-attr]
+                    digest.update(f"mask {source.name} {mask_size} {region.tag}{more}".encode())
+                elif isinstance(region, Gaze):
+                    words = f"gaze {region.kind} {region.px_per_deg} {region.spread_px} {region.tag}".encode()
+                    digest.update(words + b"".join(a.tobytes() for a in region.numbers))
+                elif source is not None:
+                    digest.update(source.tobytes() + str(region.tag).encode())
+                else:
+                    digest.update(repr(region).encode())
+        return digest.hexdigest()[:16]

@@ -1,0 +1,143 @@
+"""What goes into a network (Batch) and what comes out of it (Evidence).
+
+Letters in shapes: b batch, k class, c channel, `*s` image grid, `*m` map grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sightline.errors import GeometryError
+from sightline.structures.frame import Frame
+
+CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+T = TypeVar("T", Tensor, nn.Module)
+
+
+def laid_out(what: T) -> T:
+    """Images, or a network's weights, with channels last in memory: what convolutions are fastest on.
+
+    In three dimensions that halves a training step on a CPU. Networks that mix both stay as they are.
+    """
+    if isinstance(what, Tensor):
+        return what.contiguous(memory_format=CHANNELS_LAST.get(what.ndim, torch.contiguous_format))
+    axes = {parameter.ndim for parameter in what.parameters()} & CHANNELS_LAST.keys()
+    return what.to(memory_format=CHANNELS_LAST[axes.pop()]) if len(axes) == 1 else what
+
+
+@torch.no_grad()
+def evidence_of(network: nn.Module, images: Tensor, device: torch.device | str = "cpu") -> Evidence:
+    """Evidence in evaluation mode, on the CPU in float32; the network's mode is put back."""
+    was_training = network.training
+    network.eval()
+    try:
+        evidence: Evidence = network(laid_out(images.to(device)))
+    finally:
+        network.train(was_training)
+    return replace(
+        evidence,
+        logits=evidence.logits.float().cpu(),
+        maps=None if evidence.maps is None else evidence.maps.float().cpu(),
+        extras={name: tensor.float().cpu() for name, tensor in evidence.extras.items()},
+        window=None if evidence.window is None else evidence.window.float().cpu(),
+    )
+
+
+def probabilities_of(logits: Tensor, *, independent: bool) -> NDArray[np.float64]:
+    """Class probabilities [n, k] of logits."""
+    exact = logits.double()
+    return np.asarray((exact.sigmoid() if independent else exact.softmax(dim=1)).numpy())
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images with what is known of them.
+
+    Attributes:
+        images: float [b, c, *s], normalised.
+        labels: int64 [b], class index.
+        targets: uint8 [b, k or 1, *s], 1 where a region lies; one channel when all classes share it; or gaze, float32
+            [b, 1, *s] in 0..1, 1 where the picture was looked at most; None when no guidance is asked for.
+        guided: bool [b, k], True where the class of that image has a region. All False rows are exempt from guidance.
+        frames: one per image: where the image grid lies in the source picture.
+        case_ids: one per image.
+        boxes: float32 [b, 4], centre row, centre column, height and width of the finding's box as fractions of the
+            image grid, NaN where there is none; None when nobody asked for boxes.
+    """
+
+    images: Tensor
+    labels: Tensor
+    targets: Tensor | None
+    guided: Tensor
+    frames: tuple[Frame, ...]
+    case_ids: tuple[str, ...]
+    boxes: Tensor | None = None
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return int(self.images.shape[0])
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch with its tensors on a device."""
+        return replace(
+            self,
+            images=self.images.to(device, non_blocking=True),
+            labels=self.labels.to(device, non_blocking=True),
+            targets=None if self.targets is None else self.targets.to(device, non_blocking=True),
+            guided=self.guided.to(device, non_blocking=True),
+            boxes=None if self.boxes is None else self.boxes.to(device, non_blocking=True),
+        )
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a network says and where it looked.
+
+    Attributes:
+        logits: float [b, k].
+        maps: float [b, k, *m], class maps before pooling (bias included), or None.
+        extras: named tensors, e.g. `attention` [b, k, *m]: the share each map cell has in its class logit; `box`
+            [b, 4]: the box a network itself says, as in `Batch.boxes`.
+        window: float [b, d, d + 1], where the maps lie: the affine from map fractions to fractions of the image grid,
+            both (row, column) in 0..1 from the corner, so that a turned or sheared crop keeps its place
+            (`Frame.within`); None means the whole image.
+    """
+
+    logits: Tensor
+    maps: Tensor | None = None
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+    window: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse maps that do not belong to the logits."""
+        if self.logits.ndim != 2:
+            raise GeometryError(f"Logits must be [b, k]; got {tuple(self.logits.shape)}.")
+        if self.maps is not None and self.maps.shape[:2] != self.logits.shape:
+            raise GeometryError(f"Maps {tuple(self.maps.shape)} do not fit logits {tuple(self.logits.shape)}.")
+        if self.window is not None:
+            b, d = self.logits.shape[0], self.window.shape[1] if self.window.ndim == 3 else 0
+            if self.window.shape != (b, d, d + 1) or d == 0:
+                raise GeometryError(f"A window must be [{b}, d, d + 1]; got {tuple(self.window.shape)}.")
+
+
+def window_of_box(boxes: Tensor) -> Tensor:
+    """The windows [b, 2, 3] that cover boxes [b, 4] (centre row, centre column, height, width; fractions).
+
+    A map fraction (u, v) lies at (centre row + (u - 1/2) height, centre column + (v - 1/2) width).
+    """
+    centre, side = boxes[:, :2], boxes[:, 2:]
+    return torch.cat([torch.diag_embed(side), (centre - side / 2).unsqueeze(-1)], dim=-1)
+
+
+def box_of_window(window: Tensor) -> Tensor:
+    """The smallest upright boxes [b, 4] (centre row, centre column, height, width) that hold windows [b, 2, 3]."""
+    linear, shift = window[..., :2], window[..., 2]
+    centre = shift + linear.sum(dim=-1) / 2
+    return torch.cat([centre, linear.abs().sum(dim=-1)], dim=-1)

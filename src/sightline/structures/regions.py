@@ -1,0 +1,291 @@
+"""What an expert marked, in source pixels, and how it is drawn on any grid.
+
+Boxes, polygons, scribbles and masks are drawn by *any hit*: a grid cell is 1 when any part of the mark touches it.
+Reducing a mark to a coarse class-map grid therefore never deletes it (nearest-neighbour reduction, as in the code
+released with Liao et al. 2022, keeps a one-pixel line at stride 32 with a chance of 1 in 32 per row).
+All coordinates are (row, column) in source pixels with the origin at the corner of pixel (0, 0).
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import pairwise, product
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sightline.errors import GeometryError, UnreadableFile
+from sightline.structures.frame import Frame
+from sightline.structures.gaze import Gaze
+from sightline.structures.rasterize import Drawing, Points, _disc, _draw_parts, _quad, _rim, _span, _touch
+from sightline.structures.tag import Tag
+
+Style = Literal["scribble", "box", "mask"]
+
+
+@dataclass(frozen=True)
+class Box:
+    """An axis-aligned box from `start` to `stop` (both corners, any number of axes)."""
+
+    start: tuple[float, ...]
+    stop: tuple[float, ...]
+    tag: Tag = field(default_factory=Tag)
+
+    def __post_init__(self) -> None:
+        """Refuse boxes that are not finite or not ordered."""
+        if len(self.start) != len(self.stop):
+            raise GeometryError(f"A box needs two corners of the same length; got {self.start} and {self.stop}.")
+        _require_finite("box", (*self.start, *self.stop))
+        if any(b <= a for a, b in zip(self.start, self.stop, strict=True)):
+            raise GeometryError(f"A box needs start < stop on every axis; got {self.start} to {self.stop}.")
+
+    def draw(self, frame: Frame) -> Drawing:
+        """The box on the grid of `frame`: float32 [*frame.shape], 1 where it touches."""
+        if frame.ndim != len(self.start):
+            raise GeometryError(f"A {len(self.start)}-axis box cannot be drawn on a {frame.ndim}-axis frame.")
+        linear = frame.to_source[:-1, :-1]
+        if np.count_nonzero(linear) == frame.ndim and np.count_nonzero(np.diag(linear)) == frame.ndim:
+            return self._draw_aligned(frame)
+        if frame.ndim == 2:
+            (r0, c0), (r1, c1) = self.start, self.stop
+            return _draw_parts([((r0, c0), (r0, c1), (r1, c1), (r1, c0))], frame)
+        centres = np.stack(np.meshgrid(*[np.arange(n) + 0.5 for n in frame.shape], indexing="ij"), axis=-1)
+        source = frame.map_points(centres)
+        inside = ((source >= np.array(self.start)) & (source <= np.array(self.stop))).all(axis=-1)
+        return np.asarray(inside, dtype=np.float32)
+
+    def _draw_aligned(self, frame: Frame) -> Drawing:
+        corners = frame.unmap_points([self.start, self.stop])
+        # a face that lies on a cell edge does not touch the next cell
+        low = np.floor(np.round(corners.min(axis=0), 9)).astype(int)
+        high = np.ceil(np.round(corners.max(axis=0), 9)).astype(int)
+        drawing = np.zeros(frame.shape, dtype=np.float32)
+        drawing[tuple(slice(max(a, 0), max(b, 0)) for a, b in zip(low, high, strict=True))] = 1.0
+        return drawing
+
+
+@dataclass(frozen=True)
+class Polygon:
+    """One or several closed rings; the region is their union."""
+
+    parts: tuple[Points, ...]
+    tag: Tag = field(default_factory=Tag)
+
+    def __post_init__(self) -> None:
+        """Refuse rings of fewer than three points."""
+        if not self.parts or any(len(part) < 3 for part in self.parts):
+            raise GeometryError("A polygon needs at least one ring of three or more points.")
+        _require_finite("polygon", [x for part in self.parts for point in part for x in point])
+
+    def draw(self, frame: Frame) -> Drawing:
+        """The filled polygon on the grid of `frame`: float32 [h, w], 1 where it touches."""
+        return _draw_parts(self.parts, frame)
+
+
+@dataclass(frozen=True)
+class Scribble:
+    """One or several strokes along polylines, `stroke_px` source pixels wide."""
+
+    lines: tuple[Points, ...]
+    stroke_px: float = 1.0
+    tag: Tag = field(default_factory=Tag)
+
+    def __post_init__(self) -> None:
+        """Refuse empty strokes and widths that are no lengths."""
+        if not self.lines or any(len(line) < 1 for line in self.lines):
+            raise GeometryError("A scribble needs at least one line of one or more points.")
+        _require_finite("scribble", [x for line in self.lines for point in line for x in point])
+        if not (math.isfinite(self.stroke_px) and self.stroke_px > 0):
+            raise GeometryError(f"A scribble's stroke_px must be a positive length; got {self.stroke_px}.")
+
+    def draw(self, frame: Frame) -> Drawing:
+        """The strokes on the grid of `frame`: float32 [h, w], 1 where they touch."""
+        radius = self.stroke_px / 2.0
+        outlines: list[Points] = []
+        for line in self.lines:
+            # every stroke is the union of a disc at each point and a quad along each segment
+            outlines += [_disc(point, radius) for point in line]
+            outlines += [quad for a, b in pairwise(line) if (quad := _quad(a, b, radius))]
+        drawing = _draw_parts(outlines, frame)
+        for line in self.lines:
+            _touch(drawing, frame.unmap_points(np.array(line)), closed=False)
+        return drawing
+
+
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """A raster of the source image's own size. A path is read when first drawn.
+
+    Attributes:
+        source: a picture, or for volumes a NIfTI file; or the boolean array itself.
+        tag: what it means.
+        value: the number that is inside, for files of several labels; None where every non-zero pixel is.
+    """
+
+    source: Path | NDArray[np.bool_]
+    tag: Tag = field(default_factory=Tag)
+    value: int | None = None
+
+    def __eq__(self, other: object) -> bool:
+        """Equal tag and pixels."""
+        return (
+            isinstance(other, Mask)
+            and self.tag == other.tag
+            and (self.source is other.source or np.array_equal(self.pixels(), other.pixels()))
+        )
+
+    def __hash__(self) -> int:
+        """Hash of the tag alone: equal masks may come from different sources."""
+        return hash(self.tag)
+
+    def pixels(self) -> NDArray[np.bool_]:
+        """The mask as a boolean array of the source's shape."""
+        return read_mask(self.source, self.value) if isinstance(self.source, Path) else self.source
+
+    def draw(self, frame: Frame) -> Drawing:
+        """The mask on the grid of `frame`: float32 [*frame.shape], 1 where it touches."""
+        pixels = self.pixels()
+        if pixels.ndim != frame.ndim:
+            raise GeometryError(f"A {pixels.ndim}-axis mask cannot be drawn on a {frame.ndim}-axis frame.")
+        drawing = np.zeros(frame.shape, dtype=np.float32)
+        # only the marked part is looked at: masks are mostly empty, and this runs for every image of every epoch
+        extent = [_span(pixels, axis) for axis in range(frame.ndim)]
+        marked = pixels[tuple(slice(*span) for span in extent)]
+        if marked.size == 0:
+            return drawing
+        corners = frame.unmap_points(np.array(list(product(*extent)), dtype=np.float64))
+        low = np.clip(np.floor(corners.min(axis=0)), 0, frame.shape).astype(np.int64)
+        high = np.clip(np.ceil(corners.max(axis=0)), 0, frame.shape).astype(np.int64)
+        block = drawing[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+        # the source pixel under each cell's centre, an axis at a time: cheaper than mapping a grid of points
+        centres = np.ix_(*[np.arange(a, b) + 0.5 for a, b in zip(low, high, strict=True)])
+        inside = np.ones(block.shape, dtype=bool)
+        index = []
+        for row, (start, stop) in zip(frame.to_source, extent, strict=False):
+            position = np.floor(sum(m * x for m, x in zip(row[:-1], centres, strict=True)) + row[-1])
+            inside &= (position >= start) & (position < stop)
+            index.append(position)
+        picked = tuple(p[inside].astype(np.int64) - start for p, (start, _) in zip(index, extent, strict=True))
+        block[inside] = marked[picked]
+        # cell centres alone would step over thin parts: the rim of the mask is also thrown onto the grid
+        rim = np.argwhere(_rim(marked)) + [start for start, _ in extent]
+        hit = np.floor(frame.unmap_points(rim + 0.5)).astype(np.int64)
+        keep = ((hit >= 0) & (hit < np.array(frame.shape))).all(axis=-1)
+        drawing[tuple(hit[keep].T)] = 1.0
+        return drawing
+
+
+Region = Box | Polygon | Scribble | Mask | Gaze
+
+
+def style_of(region: Region) -> Style | Literal["gaze"]:
+    """The annotation style of Liao 2022 a region belongs to: scribble, box or mask (polygons are masks); or gaze."""
+    if isinstance(region, Gaze):
+        return "gaze"
+    if isinstance(region, Scribble):
+        return "scribble"
+    return "box" if isinstance(region, Box) else "mask"
+
+
+def corners_of(region: Region) -> tuple[float, float, float, float]:
+    """The smallest upright box around a two-axis region: row start, column start, row stop, column stop.
+
+    Raises:
+        GeometryError: a region of other than two axes, or a mask without a marked pixel.
+    """
+    if isinstance(region, Mask):
+        pixels = region.pixels()
+        if pixels.ndim != 2 or not pixels.any():
+            raise GeometryError("A box can only be put around a two-axis mask with a marked pixel.")
+        (r0, r1), (c0, c1) = _span(pixels, 0), _span(pixels, 1)
+        return float(r0), float(c0), float(r1), float(c1)
+    if isinstance(region, Box):
+        if len(region.start) != 2:
+            raise GeometryError(f"A {len(region.start)}-axis box has no four corners.")
+        return (*region.start, *region.stop)  # type: ignore[return-value]
+    if isinstance(region, Gaze):
+        raise GeometryError("Gaze has no box: it spreads over the image.", "Choose regions of another role.")
+    width = region.stroke_px / 2.0 if isinstance(region, Scribble) else 0.0
+    lines = region.lines if isinstance(region, Scribble) else region.parts
+    points = np.array([point for line in lines for point in line])
+    low, high = points.min(axis=0) - width, points.max(axis=0) + width
+    return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+
+
+@lru_cache(maxsize=64)
+def read_mask(path: Path, value: int | None = None) -> NDArray[np.bool_]:
+    """A mask file as a boolean array: pictures [H, W], NIfTI volumes [i, j, k] in the file's own axis order.
+
+    Inside is `value`, or whatever is not zero (in any channel).
+
+    Raises:
+        UnreadableFile: the file is missing or does not decode.
+    """
+    array = _read_labels(path)
+    inside: NDArray[np.bool_]
+    if value is None:
+        inside = np.asarray(array.any(axis=-1) if array.ndim == 3 and not is_volume(path) else array > 0)
+    else:
+        inside = np.asarray(array == value)
+    inside.setflags(write=False)
+    return inside
+
+
+def is_volume(path: Path) -> bool:
+    """Whether a file name is that of a NIfTI volume."""
+    return path.name.lower().endswith((".nii", ".nii.gz"))
+
+
+@lru_cache(maxsize=8)
+def _read_labels(path: Path) -> NDArray[Any]:
+    if is_volume(path):
+        import nibabel
+        from nibabel.filebasedimages import ImageFileError
+
+        try:
+            return np.asarray(nibabel.load(path).dataobj)
+        except (OSError, ValueError, EOFError, zlib.error, ImageFileError) as error:
+            raise UnreadableFile(f"{path}: the mask does not decode ({error}).", "Export the mask again.") from None
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            return np.asarray(picture)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise UnreadableFile(f"{path}: the mask does not decode ({error}).", "Export the mask again as PNG.") from None
+
+
+def _require_finite(what: str, values: Sequence[float]) -> None:
+    if not all(math.isfinite(v) for v in values):
+        raise GeometryError(f"A {what} needs finite coordinates; got {list(values)[:8]}.")
+
+
+@dataclass(frozen=True)
+class ScoredBox:
+    """One box of one picture.
+
+    Attributes:
+        label: class it speaks for.
+        score: how sure the network is, 0..1.
+        corners: row_start, column_start, row_stop, column_stop in source pixels.
+    """
+
+    label: str
+    score: float
+    corners: tuple[float, float, float, float]
+
+
+def scored_boxes(label: str, corners: Sequence[ArrayLike] | ArrayLike, scores: ArrayLike) -> tuple[ScoredBox, ...]:
+    """Boxes of one class from corners [f, 4] and scores [f], surest first; of equal ones the given order stays."""
+    places, sure = np.asarray(corners, dtype=np.float64).reshape(-1, 4), np.asarray(scores, dtype=np.float64)
+    found = []
+    for i in np.argsort(-sure, kind="stable"):
+        top, left, bottom, right = (float(x) for x in places[i])
+        found.append(ScoredBox(label, float(sure[i]), (top, left, bottom, right)))
+    return tuple(found)

@@ -1,0 +1,158 @@
+"""The state a training resumes from: one safetensors file, replaced atomically, numbers in its metadata."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from sightline.errors import RunError
+from sightline.training.run import save_weights
+
+
+def write_history(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """One row an epoch; the columns are the union of all rows' in order of appearance."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    partial = path.with_suffix(".partial")
+    with partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    partial.replace(path)
+
+
+def save_state(
+    path: Path,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    numbers: Mapping[str, Any],
+    copies: Mapping[str, Mapping[str, Tensor]],
+) -> None:
+    """Write network, optimiser, generators, further named weights and plain numbers.
+
+    Args:
+        path: the state file.
+        network: network trained.
+        optimizer: its optimiser.
+        numbers: JSON data: step, sums, history.
+        copies: further sets of weights by name, e.g. the moving average or the best epoch's.
+    """
+    tensors: dict[str, Tensor] = {f"network/{name}": value for name, value in network.state_dict().items()}
+    for label, weights in copies.items():
+        tensors |= {f"{label}/{name}": value for name, value in weights.items()}
+    scalars: dict[str, dict[str, Any]] = {}
+    for index, entry in optimizer.state_dict()["state"].items():
+        for name, value in entry.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer/{index}/{name}"] = value
+            elif value is not None:
+                scalars.setdefault(str(index), {})[name] = value
+    tensors["generator/cpu"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["generator/cuda"] = torch.cuda.get_rng_state()
+    about = {"numbers": json.dumps(numbers), "scalars": json.dumps(scalars)}
+    save_weights(tensors, path, about)
+
+
+def load_state(
+    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
+    """Put a state back; returns the plain numbers and the further sets of weights.
+
+    Raises:
+        RunError: the file is damaged or belongs to another network.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        numbers, scalars = json.loads(about["numbers"]), json.loads(about["scalars"])
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise RunError(f"{path} is damaged ({error}).", "Delete the state folder to train from the start.") from None
+    groups: dict[str, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        label, _, rest = name.partition("/")
+        groups.setdefault(label, {})[rest] = value
+    try:
+        network.load_state_dict(groups.pop("network"))
+    except (KeyError, RuntimeError) as error:
+        raise RunError(f"{path} is not a state of this network ({error}).", "Delete the state folder.") from None
+    generators = groups.pop("generator")
+    torch.set_rng_state(generators["cpu"])
+    if "cuda" in generators and torch.cuda.is_available():
+        torch.cuda.set_rng_state(generators["cuda"])
+    _load_optimizer(optimizer, groups.pop("optimizer", {}), scalars)
+    return numbers, groups
+
+
+def _load_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], scalars: Mapping[str, Mapping[str, Any]]
+) -> None:
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state: dict[int, dict[str, Any]] = {int(index): dict(entry) for index, entry in scalars.items()}
+    for name, value in tensors.items():
+        index, _, field = name.partition("/")
+        like = parameters[int(index)]
+        if value.shape == like.shape:
+            # same layout in memory as before, so that sums run in the same order
+            value = torch.empty_like(like, dtype=value.dtype).copy_(value)
+        state.setdefault(int(index), {})[field] = value
+    full = optimizer.state_dict()
+    full["state"] = state
+    optimizer.load_state_dict(full)
+
+
+def copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights that further training leaves alone."""
+    return {name: tensor.detach().clone() for name, tensor in weights.items()}
+
+
+def average_in(average: dict[str, Tensor], network: nn.Module, keep: float, step: int) -> None:
+    """Exponential moving average; the first steps average over fewer, so that the start is soon forgotten."""
+    share = min(keep, (1.0 + step) / (10.0 + step))
+    for name, value in network.state_dict().items():
+        if value.is_floating_point():
+            average[name].mul_(share).add_(value.detach(), alpha=1.0 - share)
+        else:
+            average[name].copy_(value)
+
+
+@contextmanager
+def exchanged(network: nn.Module, weights: Mapping[str, Tensor] | None) -> Iterator[None]:
+    """The network with other weights for a while; as it is where there are none."""
+    if weights is None:
+        yield
+        return
+    own = copied(network.state_dict())
+    network.load_state_dict(weights)
+    try:
+        yield
+    finally:
+        network.load_state_dict(own)
+
+
+class Events:
+    """TensorBoard events; a resumed run purges what the killed one wrote past its state."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        """Events of a folder from a step on."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder), purge_step=step + 1)
+
+    def write(self, row: Mapping[str, Any], step: int) -> None:
+        """Every number of an epoch's row."""
+        for name, value in row.items():
+            if isinstance(value, (int, float)) and name not in ("epoch", "step"):
+                self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Write what is not written yet."""
+        self._writer.close()

@@ -1,0 +1,110 @@
+"""The cases a recipe is trained on, or the reason why it cannot be trained on a cohort."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sightline.data.loader import CohortItems, Key
+from sightline.data.split import refuse_leakage
+from sightline.data.views.image_view import View, refuse_unmarked
+from sightline.data.views.patches import patchable
+from sightline.errors import CohortError, SightlineError
+from sightline.explainers.sanity_checks.preflight import preflight
+from sightline.io.files import write_text
+from sightline.structures.case import Cohort
+from sightline.training.recipe import Recipe
+
+
+def require_regions(recipe: Recipe, cohort: Cohort) -> None:
+    """Refuse a guided recipe on a cohort that has nothing to guide by.
+
+    Raises:
+        CohortError: no training case has a region of the recipe's role.
+    """
+    if not recipe.guided_by_regions and not recipe.needs_boxes:
+        return
+    role = "finding" if recipe.needs_boxes else recipe.regions.role
+    training = cohort.split(*recipe.train_on)
+    if not any(region.tag.role == role for case in training for region in case.regions):
+        raise CohortError(
+            f"Cohort {cohort.name!r} has no {role} region in its training split.",
+            "Mark regions, or choose a recipe guided by what the cohort has (train: --role, or the recipe unguided).",
+        )
+
+
+def training_cases(recipe: Recipe, cohort: Cohort) -> Cohort:
+    """The training cases of a cohort.
+
+    Args:
+        recipe: what is trained.
+        cohort: as the recipe sees it.
+
+    Raises:
+        CohortError: no such split, leakage between splits, nothing marked that has to be, or a single label.
+    """
+    refuse_leakage(cohort)
+    refuse_unmarked(cohort, recipe.view)
+    training = cohort.split(*recipe.train_on)
+    if isinstance(recipe.view, View) and recipe.view.patches is not None and len(training):
+        training = patchable(training, recipe.regions)
+    if len(training) == 0:
+        raise CohortError(
+            f"Cohort {cohort.name!r} has no case in the split {' + '.join(recipe.train_on)}.",
+            "Assign splits when importing the cohort.",
+        )
+    absent = [name for name, n in training.counts().items() if n == 0]
+    if len(absent) == len(cohort.classes) - 1:
+        raise CohortError(
+            f"All {len(training)} training cases of {cohort.name!r} have one label; {', '.join(absent)} is absent.",
+            "Import cases of every class.",
+        )
+    if recipe.select != "last" and len(cohort.split("val")) == 0:
+        raise CohortError(f"select={recipe.select!r} needs a validation split.", "Assign one, or use select='last'.")
+    return training
+
+
+PICTURES = 4
+
+
+def check_explainer(
+    network: nn.Module, explainer: Any, items: CohortItems, folder: Path, title: str, device: torch.device
+) -> None:
+    """Write `preflight.md` into a run folder, once, and say on stderr what is wrong.
+
+    The training goes on: a rule that does nothing (guided back-propagation where there is no ReLU to guide) may be the
+    very thing that a table is to show.
+
+    Args:
+        network: as it is at first.
+        explainer: what the objective learns through.
+        items: of the training.
+        folder: of the run.
+        title: of the run.
+        device: where the network is.
+    """
+    path = folder / "preflight.md"
+    if path.is_file():
+        return
+    # pictures far apart in the cohort: neighbours may be of one patient
+    places = sorted({round(i * (len(items) - 1) / max(1, PICTURES - 1)) for i in range(PICTURES)})
+    images = torch.stack([_three(torch.from_numpy(items[Key(i, -1)].image.copy())) for i in places]).to(device)
+    try:
+        found = preflight(network, images, explainer)
+    except SightlineError as error:
+        write_text(path, f"# {title}: before training through an explainer\n\n{error.message} {error.remedy}\n")
+        return
+    lines = [f"- **{f.severity}**, {f.kind}: {f.message} {f.remedy}".rstrip() for f in found.findings]
+    head = f"# {title}: before training through an explainer\n\n{len(places)} pictures, the network untrained.\n\n"
+    write_text(path, head + "\n".join(lines) + "\n")
+    for finding in found.findings:
+        if finding.severity == "wrong":
+            print(f"{title}: pre-flight, {finding}", file=sys.stderr)
+
+
+def _three(planes: torch.Tensor) -> torch.Tensor:
+    return planes.expand(3, *planes.shape[1:]) if len(planes) == 1 else planes

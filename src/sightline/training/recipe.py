@@ -1,0 +1,189 @@
+"""A recipe says everything a training depends on besides the cohort: plain data, with one digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+
+from sightline.data.targets.gaze_choice import GazeChoice
+from sightline.data.targets.region_choice import RegionChoice
+from sightline.data.task import Task
+from sightline.data.views.image_view import View
+from sightline.data.views.volume_view import VolumeView
+from sightline.errors import RecipeError
+from sightline.explainers.localisation.protocols import MapBoxes
+from sightline.structures.case import Cohort
+from sightline.structures.protocols import GuidanceConfig, ModelConfig, ObjectiveConfig
+from sightline.training.optimization import LayerRates, LinearDecay, Sgd
+from sightline.training.serialization import Catalogue, from_plain, to_plain
+
+
+class OptimiserConfig(Protocol):
+    """Settings of an optimiser; `clip_value` bounds every number of a gradient, or is None."""
+
+    @property
+    def clip_value(self) -> float | None: ...  # noqa: D102
+    def build(self, groups: list[dict[str, object]]) -> torch.optim.Optimizer: ...  # noqa: D102
+
+
+class ScheduleConfig(Protocol):
+    """Learning rate by step, and by the rows of the epochs so far.
+
+    A schedule with a method `stops(history) -> bool` may end a training early.
+    """
+
+    def rate(  # noqa: D102
+        self, step: int, steps: int, steps_per_epoch: int, history: Sequence[Mapping[str, Any]] = ()
+    ) -> float: ...
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training.
+
+    Attributes:
+        title: what tables call it.
+        model: the network.
+        view: framing and augmentation.
+        task: the classes to tell apart, derived from the cohort's labels; None takes them as they are.
+        objective: what is minimised; None is the cross-entropy.
+        guidance: a guidance loss added to it, or None.
+        weight: its weight (lambda of Liao 2022, equation 6); 0 leaves only what the model itself changes.
+        regions: which regions guide, or whose gaze.
+        optimiser: update rule.
+        schedule: learning rate by step.
+        rates: learning-rate factors by parameter name.
+        epochs: passes over the training cases.
+        steps: stop after this many steps instead, or None.
+        batch_size: images a step (over all devices).
+        reweight: against imbalance, weigh images by `inverse_frequency` of their class, or `oversample`: repeat the
+            images of smaller classes, each time augmented anew, until all classes are equally frequent; or
+            `undersample`: draw as many of each class as the smallest has, anew in every epoch.
+        select: weights kept at the end: of the `last` step, or of the epoch best on validation by `auc`, `f1` or
+            `loss`.
+        train_on: splits trained on.
+        boxes: how boxes are read off the class maps of networks that say none themselves.
+        average: share of the past kept in an exponential moving average of the weights, which is then what is
+            evaluated and saved; 0 for none.
+        precision: Fabric's precision word.
+        seed: seed of initialisation, order and augmentation.
+    """
+
+    title: str
+    model: ModelConfig
+    view: View | VolumeView = field(default_factory=View)
+    task: Task | None = None
+    objective: ObjectiveConfig | None = None
+    guidance: GuidanceConfig | None = None
+    weight: float = 0.0
+    regions: RegionChoice | GazeChoice = field(default_factory=RegionChoice)
+    optimiser: OptimiserConfig = field(default_factory=Sgd)
+    schedule: ScheduleConfig = field(default_factory=LinearDecay)
+    rates: LayerRates = field(default_factory=LayerRates)
+    epochs: int = 100
+    steps: int | None = None
+    batch_size: int = 16
+    reweight: Literal["none", "inverse_frequency", "oversample", "undersample"] = "none"
+    select: Literal["last", "auc", "f1", "loss"] = "last"
+    train_on: tuple[str, ...] = ("train",)
+    boxes: MapBoxes = field(default_factory=MapBoxes)
+    average: float = 0.0
+    precision: str = "32-true"
+    seed: int = 0
+
+    @property
+    def picture_view(self) -> View:
+        """The view of a recipe for pictures.
+
+        Raises:
+            RecipeError: it is one for volumes.
+        """
+        if isinstance(self.view, View):
+            return self.view
+        raise RecipeError(f"{self.title} sees volumes; this needs pictures.", "Choose a recipe for pictures.")
+
+    @property
+    def guided_by_regions(self) -> bool:
+        """Whether a region an expert marked, or a reader's gaze, takes part in the loss."""
+        added = self.guidance is not None and self.weight > 0.0 and self.guidance.needs_regions
+        return added or (self.objective is not None and self.objective.needs_regions)
+
+    @property
+    def needs_boxes(self) -> bool:
+        """Whether the loss compares boxes."""
+        return self.objective is not None and self.objective.needs_boxes
+
+    @property
+    def independent(self) -> bool:
+        """Whether each class is judged by itself."""
+        return self.objective is not None and self.objective.independent
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the network says classes, or only places."""
+        return bool(getattr(self.model, "classifies", True))
+
+    def see(self, cohort: Cohort) -> Cohort:
+        """The cohort with the classes this recipe tells apart; a cohort that already has them stays as it is."""
+        return cohort if self.task is None else self.task.apply(cohort)
+
+    def __post_init__(self) -> None:
+        """Refuse settings that contradict each other."""
+        if self.epochs < 1 or self.batch_size < 2 or (self.steps is not None and self.steps < 1):
+            raise RecipeError(
+                f"A recipe needs epochs >= 1, steps >= 1 and batch_size >= 2; got {self.epochs}, {self.steps}, "
+                f"{self.batch_size}.",
+                "Batch norm cannot train on single images.",
+            )
+        if not 0.0 <= self.weight < math.inf or not 0.0 <= self.average < 1.0:
+            raise RecipeError(f"weight must be >= 0 and average in [0, 1); got {self.weight}, {self.average}.")
+        if not 0 <= self.seed < 2**63:
+            raise RecipeError(f"seed must be 0 or more, and below 2 ** 63; got {self.seed}.", "Choose another seed.")
+        if self.weight > 0.0 and self.guidance is None:
+            raise RecipeError(f"weight {self.weight} has no guidance to weigh.", "Name a guidance or set weight 0.")
+        if self.select in ("auc", "f1") and not self.classifies:
+            raise RecipeError(f"select={self.select!r} needs a network that says classes.", "Use select='loss'.")
+        if self.select != "last" and "val" in self.train_on:
+            raise RecipeError(
+                f"select={self.select!r} chooses on the validation split, which train_on also trains on.",
+                "Use select='last' with train_on including val.",
+            )
+
+
+def recipe_json(recipe: Recipe, catalogue: Catalogue) -> str:
+    """The recipe as JSON text."""
+    return json.dumps(to_plain(recipe, catalogue), indent=2) + "\n"
+
+
+def read_recipe(path: Path, catalogue: Catalogue) -> Recipe:
+    """A recipe from a JSON file; executes nothing but the constructors of catalogued dataclasses.
+
+    Raises:
+        RecipeError: not JSON, or not a recipe.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except FileNotFoundError:
+        raise RecipeError(f"{path} does not exist.", "Point at a recipe.json or a run folder.") from None
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{path} is not a JSON recipe ({error}).", "Restore the file.") from None
+    recipe = from_plain(data, catalogue, "recipe")
+    if not isinstance(recipe, Recipe):
+        raise RecipeError(f"{path} holds a {type(recipe).__name__}, not a recipe.", "Restore the file.")
+    return recipe
+
+
+def _refuse_constant(word: str) -> None:
+    raise ValueError(f"{word} is no number")
+
+
+def digest(*texts: str) -> str:
+    """Twelve hex digits over texts."""
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:12]

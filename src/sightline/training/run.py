@@ -1,0 +1,333 @@
+"""The folder a training leaves, and how it is opened again.
+
+`recipe.json  environment.json  cohort.json  history.csv  weights.safetensors  state/  events/  predictions/
+model_card.md  SHA256SUMS  DONE`
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from sightline import __version__
+from sightline.errors import CohortError, RunError
+from sightline.explainers.localisation.protocols import MapBoxes
+from sightline.structures.case import Cohort
+from sightline.training.recipe import Recipe, digest, read_recipe, recipe_json
+from sightline.training.serialization import Catalogue, from_plain
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None  # type: ignore[assignment]
+from sightline.io.files import write_text
+
+
+def same_classes(ours: Sequence[str], theirs: Sequence[str], where: str) -> None:
+    """Refuse a cohort whose classes are not the network's."""
+    if tuple(ours) != tuple(theirs):
+        raise CohortError(
+            f"{where} has the classes {list(theirs)}; the run was trained on {list(ours)}.",
+            "Evaluate on a cohort with the same labels in the same order.",
+        )
+
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "lightning-fabric",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "scikit-image",
+    "pillow",
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder that has been opened.
+
+    Attributes:
+        folder: where it lies.
+        recipe: what was trained.
+        classes: class names in the order of the logits.
+        cohort: facts of the training cohort: name, fingerprint, counts, split by case id.
+        done: the training reached its end.
+        boxes: how boxes are read off its class maps: as chosen on validation (`boxes.json`), else as the recipe says.
+    """
+
+    folder: Path
+    recipe: Recipe
+    classes: tuple[str, ...]
+    cohort: Mapping[str, Any]
+    done: bool
+    boxes: MapBoxes
+
+    def network(self) -> nn.Module:
+        """The trained network, in evaluation mode, on the CPU.
+
+        Raises:
+            RunError: weights missing, damaged, or not those of the recipe's network.
+        """
+        path = self.folder / "weights.safetensors"
+        if not path.is_file():
+            raise RunError(f"{self.folder} has no weights yet.", "Let the training finish: run the same train command.")
+        # the initial weights are about to be overwritten: no need for their file to be on this machine
+        network = self.recipe.model.without_weights().build(len(self.classes))
+        load_weights(network, path)
+        return network.eval()
+
+    @property
+    def identity(self) -> str:
+        """Digest of recipe, cohort and seed."""
+        return str(self.cohort["run_identity"])
+
+
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Load a safetensors file into a network, strictly."""
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{path} is damaged ({error}).", "Restore the file or train again.") from None
+    wanted = network.state_dict()
+    missing, strange = sorted(set(wanted) - set(tensors)), sorted(set(tensors) - set(wanted))
+    if missing or strange:
+        raise RunError(
+            f"{path} does not fit the recipe's network: {len(missing)} tensors missing (e.g. {missing[:2]}), "
+            f"{len(strange)} unknown (e.g. {strange[:2]}).",
+            "The recipe or the weights were exchanged; restore the run folder.",
+        )
+    for name, tensor in tensors.items():
+        if tensor.shape != wanted[name].shape:
+            raise RunError(
+                f"{path}: {name} is {tuple(tensor.shape)}; the network needs {tuple(wanted[name].shape)}.",
+                "The recipe or the weights were exchanged; restore the run folder.",
+            )
+    network.load_state_dict(tensors)
+
+
+def save_weights(tensors: Mapping[str, Tensor], path: Path, about: Mapping[str, str] | None = None) -> None:
+    """Write tensors as safetensors in one atomic step: a reader sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    flat = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    save_file(flat, partial, metadata=dict(about or {}))
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def run_identity(recipe: Recipe, cohort: Cohort, catalogue: Catalogue, parts: Mapping[str, str] | None = None) -> str:
+    """What a run is: digest of recipe (seed included), cohort, and the identities of the runs its parts come from."""
+    texts = [recipe_json(recipe, catalogue), cohort.fingerprint()]
+    return digest(*texts, *([json.dumps(sorted(parts.items()))] if parts else []))
+
+
+def start_run(
+    folder: Path, recipe: Recipe, cohort: Cohort, catalogue: Catalogue, parts: Mapping[str, str] | None = None
+) -> None:
+    """Write a new run's papers, or check that an existing folder is the same run.
+
+    Args:
+        folder: the run folder.
+        recipe: what is trained.
+        cohort: as the recipe sees it.
+        catalogue: words for the recipe's parts.
+        parts: of a run that is put together from others, their identities by submodule.
+
+    Raises:
+        RunError: the folder holds another run, or something that is no run.
+    """
+    identity = run_identity(recipe, cohort, catalogue, parts)
+    if (folder / "cohort.json").is_file():
+        old = _read_json(folder / "cohort.json")
+        if "run_identity" not in old:
+            raise RunError(f"{folder} is not empty and holds no run.", "Choose an empty or new folder for --out.")
+        if old["run_identity"] != identity:
+            raise RunError(
+                f"{folder} holds another run (identity {old['run_identity']}, this one is {identity}): recipe, "
+                "seed or cohort differ.",
+                "Choose another --out, or delete the folder if it is not needed.",
+            )
+        return
+    if folder.exists() and any(folder.iterdir()) and not (folder / "recipe.json").is_file():
+        raise RunError(f"{folder} is not empty and holds no run.", "Choose an empty or new folder for --out.")
+    write_text(folder / "recipe.json", recipe_json(recipe, catalogue))
+    write_text(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
+    facts = {
+        "run_identity": identity,
+        **({"parts": dict(parts)} if parts else {}),
+        "name": cohort.name,
+        "classes": list(cohort.classes),
+        "fingerprint": cohort.fingerprint(),
+        "about": dict(cohort.about),
+        "cases": len(cohort),
+        "counts": {s: cohort.split(s).counts() for s in ("train", "val", "test")},
+        "split": {case.case_id: case.split for case in cohort},
+    }
+    # last: its presence marks the papers as complete
+    write_text(folder / "cohort.json", json.dumps(facts, indent=1) + "\n")
+
+
+def open_run(folder: Path, catalogue: Catalogue) -> Run:
+    """Open a run folder, also a stranger's: nothing in it is executed.
+
+    Raises:
+        RunError, RecipeError: not a run, or a damaged one.
+    """
+    if not (folder / "recipe.json").is_file() or not (folder / "cohort.json").is_file():
+        raise RunError(
+            f"{folder} is not a run: recipe.json or cohort.json is missing.", "Point at a folder that train wrote."
+        )
+    cohort = _read_json(folder / "cohort.json")
+    classes = cohort.get("classes")
+    if not isinstance(classes, list) or not all(isinstance(c, str) for c in classes) or "run_identity" not in cohort:
+        raise RunError(f"{folder / 'cohort.json'} does not name the run's classes.", "Restore the run folder.")
+    recipe = read_recipe(folder / "recipe.json", catalogue)
+    boxes = _read_boxes(folder / "boxes.json", recipe, catalogue)
+    # without weights it is to be trained again, whatever DONE says
+    done = (folder / "DONE").is_file() and (folder / "weights.safetensors").is_file()
+    if done:
+        require_whole(folder)
+    return Run(folder, recipe, tuple(classes), cohort, done, boxes)
+
+
+def finish_run(folder: Path, words: str) -> None:
+    """Seal the run and say that it is done, in words that end in the time."""
+    write_text(folder / SEAL, seal_text(folder))
+    # last: its presence marks the run as complete
+    write_text(folder / "DONE", f"{words}, {datetime.now(UTC).isoformat(timespec='seconds')}\n")
+
+
+def _read_boxes(path: Path, recipe: Recipe, catalogue: Catalogue) -> MapBoxes:
+    if not path.is_file():
+        return recipe.boxes
+    boxes = from_plain(_read_json(path), catalogue, "boxes")
+    if not isinstance(boxes, MapBoxes):
+        raise RunError(f"{path} says no way to read boxes off maps.", "Delete it, or train again.")
+    return boxes
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine: what a result depends on besides recipe and cohort."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "absent"
+    return {
+        "sightline": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+        "packages": versions,
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return f"{line.split(':', 1)[1].strip()}, {os.cpu_count()} cores"
+    except OSError:
+        pass
+    return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} is damaged ({error}).", "Restore the file.") from None
+    if not isinstance(data, dict):
+        raise RunError(f"{path} is damaged: expected a JSON object.", "Restore the file.")
+    return data
+
+
+SEAL = "SHA256SUMS"
+LOCK = "LOCK"
+_SEALED = ("recipe.json", "cohort.json", "weights.safetensors", "objective.safetensors")
+
+
+def seal_text(folder: Path) -> str:
+    """Checksums of what decides a run's answers, a line a file."""
+    return "".join(f"{_sum(folder / name)}  {name}\n" for name in _SEALED if (folder / name).is_file())
+
+
+def require_whole(folder: Path) -> None:
+    """Refuse a finished run whose files are not those that the training left; runs without a seal pass.
+
+    Raises:
+        RunError: naming the file.
+    """
+    if not (folder / SEAL).is_file():
+        return
+    try:
+        lines = (folder / SEAL).read_text(encoding="utf-8").splitlines()
+        sums = {name: wanted for wanted, _, name in (line.partition("  ") for line in lines)}
+        changed = [name for name, wanted in sums.items() if name in _SEALED and _sum(folder / name) != wanted]
+    except (OSError, ValueError) as error:
+        raise RunError(f"{folder} cannot be compared with its {SEAL} ({error}).", "Restore the run folder.") from None
+    if changed:
+        raise RunError(
+            f"{folder}: {', '.join(changed)} changed after the training ({SEAL}): damaged, edited or exchanged.",
+            "Restore the run folder; or delete its DONE and run the same train command to train again.",
+        )
+
+
+@contextmanager
+def only_training(folder: Path) -> Iterator[None]:
+    """Hold the lock of a run folder; the system lets go of it when a process dies, however it dies.
+
+    Raises:
+        RunError: another process trains into the folder just now.
+    """
+    with (folder / LOCK).open("a+", encoding="utf-8") as file:
+        try:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(
+                f"{folder} is being trained by {_holder(file)}.",
+                "Wait until it is done, or stop it; or choose another --out.",
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        file.truncate(0)
+        file.write(f"process {os.getpid()}")
+        file.flush()
+        try:
+            yield
+        finally:
+            (folder / LOCK).unlink(missing_ok=True)
+
+
+def _holder(file: IO[str]) -> str:
+    file.seek(0)
+    return file.read(100).strip() or "another process"
+
+
+def _sum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

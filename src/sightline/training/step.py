@@ -1,0 +1,208 @@
+"""One update of a network, and the running sums that become an epoch's row in the history."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from sightline.errors import RecipeError, RunError
+from sightline.structures.evidence import Batch, Evidence, laid_out
+from sightline.training.recipe import Recipe
+
+
+class Plain(nn.Module):
+    """A network whose forward returns a dict of tensors, which Fabric can convert (it refuses frozen dataclasses)."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Logits, and maps, window and extras where there are some."""
+        return plain_of(self.network(images))
+
+
+def plain_of(evidence: Evidence) -> dict[str, Tensor]:
+    """All tensors of an evidence by name."""
+    named = {"logits": evidence.logits, "maps": evidence.maps, "window": evidence.window, **evidence.extras}
+    return {name: tensor for name, tensor in named.items() if tensor is not None}
+
+
+@dataclass
+class Sums:
+    """Running sums of an epoch, so that a resumed epoch reports the same means."""
+
+    images: int = 0
+    loss: float = 0.0
+    objective: float = 0.0
+    guidance: float = 0.0
+    excess: float = 0.0
+    guided: int = 0
+    correct: int = 0
+    seconds: float = 0.0
+    parts: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Progress:
+    """What the state file says of how far a training is."""
+
+    step: int = 0
+    sums: Sums = field(default_factory=Sums)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: float = -math.inf
+
+
+def training_step(
+    fabric: Fabric, plain: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, aim: Aim, at: Progress
+) -> float:
+    """One update: the objective plus weighted guidance (Liao 2022, equation 6).
+
+    Args:
+        fabric: of the training.
+        plain: the network as Fabric set it up.
+        optimizer: with this step's learning rate.
+        batch: on the device.
+        aim: what is minimised.
+        at: how far the training is; its sums grow.
+
+    Returns:
+        The loss.
+    """
+    sums, recipe = at.sums, aim.recipe
+    out = plain(laid_out(batch.images))
+    out["logits"] = out["logits"].float()
+    main, _, parts = aim({**out, **aim.explained(batch)}, batch, at.history)
+    loss = main
+    if recipe.guidance is not None and recipe.weight > 0.0:
+        # a penalty without regions still wants to know the input grid
+        targets = (
+            batch.images.new_zeros(len(batch), 1, *batch.images.shape[2:]) if batch.targets is None else batch.targets
+        )
+        term = recipe.guidance(out["maps"], targets, batch.guided)
+        loss = main + recipe.weight * term.value
+        # images without a region count for nothing, also in the log
+        sums.guidance += float(term.value.detach()) * term.images
+        sums.excess += (float(term.value.detach()) - term.floor) * term.images
+        sums.guided += term.images
+    optimizer.zero_grad(set_to_none=True)
+    fabric.backward(loss)
+    if recipe.optimiser.clip_value is not None:
+        fabric.clip_gradients(plain, optimizer, clip_val=recipe.optimiser.clip_value)
+    optimizer.step()
+    value = float(loss.detach())
+    sums.images += len(batch)
+    sums.loss += value * len(batch)
+    sums.objective += float(main.detach()) * len(batch)
+    sums.correct += int((out["logits"].detach().argmax(dim=1) == batch.labels).sum())
+    for name, part in parts.items():
+        sums.parts[name] = sums.parts.get(name, 0.0) + part * len(batch)
+    return value
+
+
+def epoch_row(epoch: int, at: Progress, recipe: Recipe, steps: int, steps_per_epoch: int) -> dict[str, Any]:
+    """An epoch's training columns of the history."""
+    sums, n = at.sums, max(1, at.sums.images)
+    return {
+        "epoch": epoch + 1,
+        "step": at.step,
+        "rate": recipe.schedule.rate(max(0, at.step - 1), steps, steps_per_epoch, at.history),
+        "images": sums.images,
+        "loss": sums.loss / n,
+        ("cross_entropy" if recipe.objective is None else "objective"): sums.objective / n,
+        "accuracy": sums.correct / n if recipe.classifies else None,
+        **{name: total / n for name, total in sums.parts.items()},
+        "guided_images": sums.guided,
+        "guidance": sums.guidance / sums.guided if sums.guided else None,
+        "guidance_excess": sums.excess / sums.guided if sums.guided else None,
+        "seconds": round(sums.seconds, 3),
+    }
+
+
+# parameters of an objective are trained, averaged and saved with the network's, under this name
+LEARNED = "objective"
+
+
+class Aim:
+    """The objective of a recipe, joined to the network it trains.
+
+    An objective with parameters of its own (learned weights of its parts, Zhu 2022, equation 11) becomes a part of the
+    network, so that the optimiser, the state file and the average of the weights hold them too; they are left out of
+    the weights that are kept (`apart`).
+
+    Args:
+        recipe: what is trained.
+        network: the network, before the optimiser is built.
+        weights: of the classes, [k].
+        devices: on how many devices.
+
+    Raises:
+        RecipeError: the network already has a part of that name.
+        RunError: an objective that cannot be trained this way.
+    """
+
+    def __init__(self, recipe: Recipe, network: nn.Module, weights: Tensor, devices: int = 1) -> None:
+        self.recipe = recipe
+        self.network = network
+        self.weights = weights
+        self.objective: Any = recipe.objective
+        build = getattr(recipe.objective, "build", None)
+        if build is not None:
+            if hasattr(network, LEARNED):
+                raise RecipeError(f"The network already has a part called {LEARNED!r}.", "Rename that part.")
+            self.objective = build()
+            network.add_module(LEARNED, self.objective)
+        self.explainer = None if recipe.objective is None else recipe.objective.explainer
+        if devices > 1 and (build is not None or self.explainer is not None):
+            raise RunError(
+                f"{recipe.title} learns outside the network's forward pass, which several devices do not keep alike.",
+                "Train it with --devices 1.",
+            )
+        if self.explainer is not None and recipe.precision.endswith("-true") and recipe.precision != "32-true":
+            raise RunError(
+                f"{recipe.title} trains through gradients of the image, which {recipe.precision} is too coarse for.",
+                "Use --precision 32-true, or a mixed precision: explainers compute in float32 then.",
+            )
+
+    def to(self, device: torch.device) -> Aim:
+        """The same with the class weights on a device."""
+        self.weights = self.weights.to(device)
+        return self
+
+    def explained(self, batch: Batch) -> dict[str, Tensor]:
+        """The map of each image's own class, [b, 1, *m], under the name `explained`, if the objective wants one.
+
+        In training it is differentiable with respect to the weights.
+        """
+        if self.explainer is None:
+            return {}
+        maps = self.explainer(
+            self.network, batch.images, batch.labels[:, None], create_graph=self.network.training
+        )  # fmt: skip
+        return {"explained": maps}
+
+    def __call__(
+        self, out: Mapping[str, Tensor], batch: Batch, history: Sequence[Mapping[str, Any]], *, even: bool = False
+    ) -> tuple[Tensor, int, Mapping[str, float]]:
+        """The value, over how many images, and its parts for the log; `even`: without class weights."""
+        weights = torch.ones_like(self.weights) if even else self.weights
+        if self.objective is None:
+            losses = F.cross_entropy(out["logits"], batch.labels, reduction="none")
+            return (losses * weights[batch.labels]).mean(), len(batch), {}
+        term = self.objective(out, batch, weights, history)
+        return term.value, term.images, term.parts
+
+
+def apart(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The network's weights, and those of an objective under their own names."""
+    start = f"{LEARNED}."
+    network = {name: tensor for name, tensor in weights.items() if not name.startswith(start)}
+    learned = {name.removeprefix(start): tensor for name, tensor in weights.items() if name.startswith(start)}
+    return network, learned

@@ -1,0 +1,236 @@
+"""One training loop, read top to bottom. Device, precision and strategy are Lightning Fabric's; the loop is ours.
+
+Every step is a function of (recipe, cohort, step): the loader is stateless, the learning rate is computed from the
+step, and the state file holds weights, optimiser, generators and running sums. A run killed at any moment and started
+again therefore ends with the same weights as one that was never killed (bit for bit on a CPU with the same threads).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from sightline.data.loader import Balance, CohortItems, batches_per_epoch, training_batches
+from sightline.errors import RunError
+from sightline.io.progress import Advance, progress
+from sightline.structures.case import Cohort
+from sightline.structures.evidence import Batch, laid_out
+from sightline.training.checkpoint import Events, average_in, copied, load_state, save_state, write_history
+from sightline.training.engine import Engine
+from sightline.training.optimization import class_weights, set_rate
+from sightline.training.preconditions import check_explainer, training_cases
+from sightline.training.recipe import Recipe
+from sightline.training.run import Run, finish_run, only_training, open_run, save_weights, start_run
+from sightline.training.serialization import Catalogue
+from sightline.training.step import Aim, Plain, Progress, Sums, apart, epoch_row, training_step
+from sightline.training.validation import NOTHING, validate
+
+BALANCES: dict[str, Balance] = {"oversample": "most", "undersample": "least"}
+
+
+def train(recipe: Recipe, cohort: Cohort, folder: Path, catalogue: Catalogue, engine: Engine | None = None) -> Run:
+    """Train a recipe on a cohort into a run folder; resumes a killed run, returns a finished one.
+
+    Args:
+        recipe: what to train.
+        cohort: cases with splits.
+        folder: the run folder.
+        catalogue: words for the recipe's parts.
+        engine: device and workers.
+
+    Raises:
+        CohortError: no split, leakage, a class without training cases.
+        RunError: the folder holds another run, another process trains into it, or the loss stops being a number.
+    """
+    engine = engine or Engine()
+    cohort = recipe.see(cohort)
+    cases = training_cases(recipe, cohort)
+    if (folder / "cohort.json").is_file():
+        start_run(folder, recipe, cohort, catalogue)
+        run = open_run(folder, catalogue)
+        if run.done:
+            return run
+    fabric = engine.fabric(recipe.precision)
+    fabric.launch()
+    network, aim = _built(recipe, cohort, cases, fabric)
+    optimizer = recipe.optimiser.build(recipe.rates.groups(network))
+    plain, optimizer = fabric.setup(Plain(network), optimizer)
+    aim.to(fabric.device)
+    # only now: a recipe that cannot be built (a mistyped backbone, say) leaves no folder behind
+    start_run(folder, recipe, cohort, catalogue)
+    regions = recipe.regions if recipe.guided_by_regions else None
+    boxes = recipe.regions if recipe.needs_boxes else False
+    items = CohortItems(cases, recipe.view, regions, boxes=boxes, seed=recipe.seed)
+    if aim.explainer is not None and fabric.is_global_zero:
+        check_explainer(network, aim.explainer, items, folder, recipe.title, fabric.device)
+    loop = _Loop(folder, cohort, items, engine, fabric, aim, network, plain, optimizer)
+    with only_training(folder) if fabric.is_global_zero else nullcontext():
+        loop.resume()
+        loop.run()
+        if fabric.is_global_zero:
+            loop.finish()
+    fabric.barrier()
+    return open_run(folder, catalogue)
+
+
+def _built(recipe: Recipe, cohort: Cohort, cases: Cohort, fabric: Fabric) -> tuple[nn.Module, Aim]:
+    """The untrained network, and what it is to minimise."""
+    torch.manual_seed(recipe.seed)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*lr_scheduler.*")
+        network = laid_out(recipe.model.build(len(cohort.classes)))
+    weights = torch.ones(len(cohort.classes))
+    if recipe.reweight == "inverse_frequency":
+        weights = class_weights((cohort.class_index(c.label) for c in cases), len(cohort.classes))
+    return network, Aim(recipe, network, weights, fabric.world_size)
+
+
+@dataclass
+class _Loop:
+    """A training under way: what it is made of, and how far it is."""
+
+    folder: Path
+    cohort: Cohort
+    items: CohortItems
+    engine: Engine
+    fabric: Fabric
+    aim: Aim
+    network: nn.Module
+    plain: nn.Module
+    optimizer: torch.optim.Optimizer
+    at: Progress = field(default_factory=Progress)
+    copies: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    saved_s: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        """How many steps an epoch and the training have."""
+        recipe, world = self.aim.recipe, self.fabric.world_size
+        self.recipe = recipe
+        self.state_path = self.folder / "state" / "state.safetensors"
+        self.per_rank = max(2, recipe.batch_size // world)
+        self.balance = BALANCES.get(recipe.reweight, "none")
+        images = self.items.images_per_epoch(balance=self.balance)
+        self.steps_per_epoch = batches_per_epoch(images, self.per_rank, world)
+        self.steps = recipe.epochs * self.steps_per_epoch if recipe.steps is None else recipe.steps
+
+    def resume(self) -> None:
+        """Go on from the state that a killed run left, if there is one."""
+        if self.state_path.is_file():
+            numbers, self.copies = load_state(self.state_path, self.network, self.optimizer)
+            self.at = Progress(numbers["step"], Sums(**numbers["sums"]), numbers["history"], numbers["best"])
+        elif self.recipe.average > 0.0:
+            self.copies["average"] = copied(self.network.state_dict())
+
+    def run(self) -> None:
+        """Every epoch that is left."""
+        first = self.fabric.is_global_zero
+        events = Events(self.folder / "events", self.at.step) if first else None
+        quiet = self.engine.quiet or not first
+        with progress(self.recipe.title, self.steps, done=self.at.step, quiet=quiet) as advance:
+            while self.at.step < self.steps and not self._stops():
+                epoch = self.at.step // self.steps_per_epoch
+                self._epoch(epoch, advance)
+                if self._epoch_is_over():
+                    self._close_epoch(epoch, events)
+        if events is not None:
+            events.close()
+
+    def finish(self) -> None:
+        """Keep the weights that were asked for, and say that the run is done."""
+        final = self.copies.get("best") or self.copies.get("average") or self.network.state_dict()
+        kept, learned = apart(final)
+        save_weights(kept, self.folder / "weights.safetensors")
+        if learned:
+            save_weights(learned, self.folder / "objective.safetensors")
+        finish_run(self.folder, f"{self.at.step} steps")
+        self.state_path.unlink(missing_ok=True)
+
+    def _epoch(self, epoch: int, advance: Advance) -> None:
+        """The steps of an epoch that are left."""
+        self.network.train()
+        for batch in self._batches(epoch):
+            self._step(batch)
+            advance(1, f"loss {self.at.sums.loss / self.at.sums.images:.3f}")
+            if self._epoch_is_over():
+                break
+            if time.monotonic() - self.saved_s > self.engine.state_every_s:
+                self._keep_state()
+
+    def _batches(self, epoch: int) -> Iterator[Batch]:
+        return training_batches(
+            self.items,
+            epoch=epoch,
+            batch_size=self.per_rank,
+            first_batch=self.at.step % self.steps_per_epoch,
+            rank=self.fabric.global_rank,
+            world=self.fabric.world_size,
+            workers=self.engine.workers,
+            balance=self.balance,
+            repeats=self.items.repeats,
+        )
+
+    def _step(self, batch: Batch) -> None:
+        recipe, at = self.recipe, self.at
+        begun = time.monotonic()
+        set_rate(self.optimizer, recipe.schedule.rate(at.step, self.steps, self.steps_per_epoch, at.history))
+        loss = training_step(self.fabric, self.plain, self.optimizer, batch.to(self.fabric.device), self.aim, at)
+        if not math.isfinite(loss):
+            raise RunError(
+                f"The loss became {loss} at step {at.step + 1} of {recipe.title}.",
+                "Lower the learning rate or the guidance weight, or train in 32-true precision.",
+            )
+        if recipe.average > 0.0:
+            average_in(self.copies["average"], self.network, recipe.average, at.step)
+        at.step += 1
+        at.sums.seconds += time.monotonic() - begun
+
+    def _epoch_is_over(self) -> bool:
+        return self.at.step >= self.steps or self.at.step % self.steps_per_epoch == 0
+
+    def _stops(self) -> bool:
+        """Whether the schedule ends the training here, between two epochs."""
+        stops = getattr(self.recipe.schedule, "stops", None)
+        return stops is not None and self.at.sums.images == 0 and bool(stops(self.at.history))
+
+    def _close_epoch(self, epoch: int, events: Events | None) -> None:
+        """Validate, write the history, and keep the weights if they are the best so far."""
+        at = self.at
+        row = epoch_row(epoch, at, self.recipe, self.steps, self.steps_per_epoch) | self._validated()
+        self._keep_best(row)
+        at.history.append(row)
+        at.sums = Sums()
+        if events is not None:
+            events.write(row, at.step)
+            write_history(self.folder / "history.csv", at.history)
+        if at.step < self.steps:
+            self._keep_state()
+
+    def _validated(self) -> dict[str, Any]:
+        if not self.fabric.is_global_zero:
+            return dict(NOTHING)
+        average, workers = self.copies.get("average"), self.engine.workers
+        return validate(self.aim, self.cohort, self.fabric.device, average=average, workers=workers)
+
+    def _keep_best(self, row: dict[str, Any]) -> None:
+        select = self.recipe.select
+        if select == "last" or row[f"val_{select}"] is None:
+            return
+        score = -row["val_loss"] if select == "loss" else row[f"val_{select}"]
+        if score > self.at.best:
+            self.at.best = float(score)
+            self.copies["best"] = copied(self.copies.get("average") or self.network.state_dict())
+
+    def _keep_state(self) -> None:
+        if self.fabric.is_global_zero:
+            save_state(self.state_path, self.network, self.optimizer, asdict(self.at), self.copies)
+        self.saved_s = time.monotonic()

@@ -1,0 +1,103 @@
+"""A network on the validation cases, once an epoch: loss with its parts, accuracy, AUC and F1."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sightline.data.loader import CohortItems, test_batches
+from sightline.errors import RunError
+from sightline.structures.case import Cohort
+from sightline.structures.evidence import evidence_of, probabilities_of
+from sightline.training.checkpoint import exchanged
+from sightline.training.step import Aim, plain_of
+
+NOTHING: Mapping[str, float | None] = {"val_loss": None, "val_accuracy": None, "val_auc": None, "val_f1": None}
+
+
+def validate(
+    aim: Aim, cohort: Cohort, device: torch.device, *, average: Mapping[str, Tensor] | None = None, workers: int = 0
+) -> dict[str, Any]:
+    """An epoch's validation columns; all None where there are no validation cases, or they are trained on.
+
+    Args:
+        aim: what is minimised, with the network.
+        cohort: as the recipe sees it.
+        device: where the network is.
+        average: averaged weights, looked at instead of the network's own.
+        workers: loader processes.
+
+    Raises:
+        RunError: the network says something that is no number.
+    """
+    recipe = aim.recipe
+    validation = cohort.split("val")
+    if len(validation) == 0 or "val" in recipe.train_on:
+        return dict(NOTHING)
+    with exchanged(aim.network, average):
+        said = _said(aim, validation, device, workers)
+    row = {**NOTHING, "val_loss": said.loss, **{f"val_{name}": mean for name, mean in said.parts.items()}}
+    if not recipe.classifies:
+        return row
+    if not bool(said.logits.isfinite().all()):
+        raise RunError(
+            f"{recipe.title} says nothing finite of the validation images: the training diverged.",
+            "Lower the learning rate or the weight of what is added to the cross-entropy.",
+        )
+    return row | _scores(said, probabilities_of(said.logits, independent=recipe.independent))
+
+
+@dataclass(frozen=True)
+class _Said:
+    """Logits [n, k] and labels [n] of the validation images, and means over the images: the loss and its parts."""
+
+    logits: Tensor
+    labels: Tensor
+    loss: float | None
+    parts: Mapping[str, float]
+
+
+def _said(aim: Aim, validation: Cohort, device: torch.device, workers: int) -> _Said:
+    recipe, network = aim.recipe, aim.network
+    network.eval()
+    wanted = recipe.regions if recipe.objective is not None and recipe.objective.needs_regions else None
+    items = CohortItems(validation, recipe.view, wanted, boxes=recipe.needs_boxes, seed=recipe.seed)
+    logits, labels, loss, counted = [], [], 0.0, 0
+    sums: dict[str, float] = {}
+    for batch in test_batches(items, batch_size=max(16, recipe.batch_size), workers=workers):
+        there = batch.to(device)
+        out = plain_of(evidence_of(network, batch.images, device))
+        out |= {name: tensor.detach() for name, tensor in aim.explained(there).items()}
+        with torch.no_grad():
+            on_device = {name: tensor.to(device) for name, tensor in out.items()}
+            value, images, parts = aim(on_device, there, (), even=True)
+        loss, counted = loss + float(value) * images, counted + images
+        for name, part in parts.items():
+            sums[name] = sums.get(name, 0.0) + part * images
+        logits.append(out["logits"])
+        labels.append(batch.labels)
+    means = {name: total / counted for name, total in sums.items() if counted}
+    return _Said(torch.cat(logits), torch.cat(labels), loss / counted if counted else None, means)
+
+
+def _scores(said: _Said, probabilities: NDArray[np.float64]) -> dict[str, float]:
+    """Accuracy, F1 and, where every class is there, AUC: of the second of two classes; of more, means over classes."""
+    from sklearn.metrics import f1_score, roc_auc_score
+
+    labels, called, classes = said.labels, said.logits.argmax(dim=1), probabilities.shape[1]
+    average = "binary" if classes == 2 else "macro"
+    scores = {
+        "val_accuracy": float((called == labels).float().mean()),
+        "val_f1": float(f1_score(labels, called, average=average, zero_division=0.0)),
+    }
+    if len(torch.unique(labels)) == classes:
+        positives = [1] if classes == 2 else range(classes)
+        areas = [roc_auc_score(labels.numpy() == k, probabilities[:, k]) for k in positives]
+        scores["val_auc"] = float(np.mean(areas))
+    return scores

@@ -1,0 +1,155 @@
+"""COCO detection data: labels by rule, boxes, polygons and run-length masks."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+
+from sightline.data.datasets import coco
+from sightline.data.datasets.coco import decode
+from sightline.errors import LayoutError
+from sightline.structures.regions import Box, Mask, Polygon
+from sightline.structures.tag import Tag
+
+
+def runs_of(mask: np.ndarray) -> list[int]:
+    """Run lengths in column order, one pixel at a time."""
+    runs, value = [0], 0
+    for pixel in mask.T.reshape(-1):
+        if int(pixel) != value:
+            runs.append(0)
+            value = int(pixel)
+        runs[-1] += 1
+    return runs
+
+
+def compress(runs: list[int]) -> str:
+    """The text form, written from its description: differences from the fourth run on, five bits a character."""
+    text = ""
+    for i, run in enumerate(runs):
+        x = run - runs[i - 2] if i > 2 else run
+        while True:
+            low, x = x & 31, x >> 5
+            done = (x == -1 and low & 16) or (x == 0 and not low & 16)
+            text += chr(48 + (low if done else low | 32))
+            if done:
+                break
+    return text
+
+
+@given(arrays(np.bool_, st.tuples(st.integers(1, 40), st.integers(1, 40))))
+@settings(max_examples=60, deadline=None)
+def test_run_lengths_come_back_as_the_mask(mask):
+    runs, size = runs_of(mask), list(mask.shape)
+    assert np.array_equal(decode({"size": size, "counts": runs}), mask)
+    assert np.array_equal(decode({"size": size, "counts": compress(runs)}), mask)
+
+
+def test_long_runs_and_negative_differences():
+    mask = np.zeros((300, 200), bool)
+    mask[10:250, 20:180] = True
+    assert np.array_equal(decode({"size": [300, 200], "counts": compress(runs_of(mask))}), mask)
+
+
+def test_a_known_text():
+    # 2 x 3: runs 1, 2, 3 are the characters '1', '2', '3'; column order
+    expected = np.array([[0, 1, 0], [1, 0, 0]], bool)
+    assert np.array_equal(decode({"size": [2, 3], "counts": "123"}), expected)
+
+
+@pytest.mark.parametrize("counts", [[1, 2], [7, -1], "12", "1P", "\x7f", []])
+def test_runs_that_do_not_fit_are_refused(counts):
+    with pytest.raises(ValueError, match="run lengths"):
+        decode({"size": [2, 3], "counts": counts})
+
+
+def write_tiny(root: Path) -> dict:
+    """Six images: 1 box and polygon of a nodule, 2 a run-length mask of a cyst, the others normal."""
+    (root / "images" / "sub").mkdir(parents=True)
+    names = ["1.png", "sub/2.png", "3.png", "4.png", "5.png", "6.png"]
+    for name in names:
+        Image.fromarray(np.zeros((8, 6), np.uint8)).save(root / "images" / name)
+    mask = {"size": [8, 6], "counts": [8, 8, 32]}
+    document = {
+        "images": [{"id": i, "file_name": n, "width": 6, "height": 8} for i, n in enumerate(names, start=1)],
+        "categories": [{"id": 3, "name": "nodule"}, {"id": 7, "name": "cyst"}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 3, "bbox": [1, 2.5, 3, 4], "segmentation": [[1, 2, 3, 2, 3, 6]]},
+            {"id": 2, "image_id": 2, "category_id": 7, "bbox": [1, 0, 1, 8], "segmentation": mask, "iscrowd": 1},
+        ],
+    }
+    (root / "labels.json").write_text(json.dumps(document))
+    (root / "groups.csv").write_text("file_name,patient\n" + "".join(f"{n},{i // 2}\n" for i, n in enumerate(names)))
+    return document
+
+
+def test_a_tiny_data_set(tmp_path):
+    write_tiny(tmp_path)
+    cohort = coco.read(tmp_path)
+    assert cohort.classes == ("normal", "nodule", "cyst")
+    assert [case.label for case in cohort] == ["nodule", "cyst", *["normal"] * 4]
+    nodule, cyst = Tag("finding", "nodule"), Tag("finding", "cyst")
+    assert cohort[0].regions == (
+        Box((2.5, 1.0), (6.5, 4.0), nodule),
+        Polygon((((2.0, 1.0), (2.0, 3.0), (6.0, 3.0)),), nodule),
+    )
+    column = np.zeros((8, 6), bool)
+    column[:, 1] = True
+    assert cohort[1].regions == (Box((0.0, 1.0), (8.0, 2.0), cyst), Mask(column, cyst))
+    assert cohort[1].case_id == "sub/2" and cohort[1].shape == (8, 6)
+    assert cohort[0].patient_id == cohort[1].patient_id != cohort[2].patient_id
+    assert {case.split for case in cohort} == {"train", "val", "test"}
+    (tmp_path / "groups.csv").unlink()
+    assert coco.read(tmp_path).about["patients"].startswith("WARNING")
+
+
+def test_images_of_several_categories_need_a_priority(tmp_path):
+    document = write_tiny(tmp_path)
+    document["annotations"].append({"id": 3, "image_id": 1, "category_id": 7, "bbox": [1, 1, 1, 1]})
+    (tmp_path / "labels.json").write_text(json.dumps(document))
+    with pytest.raises(LayoutError, match=r"1 images show several categories, e\.g\. \['1\.png'\]"):
+        coco.read(tmp_path)
+    assert coco.read(tmp_path, priority=["cyst", "nodule"])[0].label == "cyst"
+    assert coco.read(tmp_path, priority=["nodule", "cyst"])[0].label == "nodule"
+    with pytest.raises(LayoutError, match=r"leaves out the categories \['cyst'\]"):
+        coco.read(tmp_path, priority=["nodule"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d["images"][0].update(file_name="../1.png"), "not a file under"),
+        (lambda d: d["images"][0].update(file_name="9.png"), "not a file under|does not name"),
+        (lambda d: d["images"][1].update(id=1), "repeats the id 1"),
+        (lambda d: d["images"][0].update(width="6"), "image 0 .*'width'"),
+        (lambda d: d["images"][0].update(width=0), "has no size"),
+        (lambda d: d["annotations"][0].update(image_id=99), "annotation 0 .* image 99"),
+        (lambda d: d["annotations"][0].update(category_id=99), "annotation 1 has an unknown category"),
+        (lambda d: d["annotations"][0].update(bbox=[1, 2, 0, 4]), "annotation 1 is no region: A box needs"),
+        (lambda d: d["annotations"][0].update(segmentation=[[1, 2, 3, 4]]), "annotation 1 is no region: A polygon"),
+        (lambda d: d["annotations"][0].update(segmentation=[[1, 2, 3]]), "annotation 1 .*pairs"),
+        (lambda d: d["annotations"][1]["segmentation"].update(counts=[1]), "annotation 2 .*run lengths"),
+        (lambda d: d["categories"][0].update(name="normal"), "'normal' is a category"),
+        (lambda d: d.pop("categories"), "no list 'categories'"),
+    ],
+)
+def test_documents_that_are_wrong_are_refused(tmp_path, change, message):
+    document = write_tiny(tmp_path)
+    change(document)
+    (tmp_path / "labels.json").write_text(json.dumps(document))
+    (tmp_path / "groups.csv").unlink()
+    with pytest.raises(LayoutError, match=message):
+        coco.read(tmp_path)
+
+
+def test_the_document_must_be_clear(tmp_path):
+    write_tiny(tmp_path)
+    (tmp_path / "more.json").write_text("{}")
+    with pytest.raises(LayoutError, match="2 JSON documents"):
+        coco.read(tmp_path)
+    assert len(coco.read(tmp_path, annotations=tmp_path / "labels.json")) == 6

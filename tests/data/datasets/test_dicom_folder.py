@@ -1,0 +1,138 @@
+"""A tree of DICOM files as a cohort: grouping, labels, and what is left out."""
+
+import pytest
+from support.layouts import radiograph
+from support.paths import DATA as DATA_ROOT
+
+from sightline.data.datasets.dicom_folder import read
+from sightline.errors import LayoutError, UnreadableFile
+
+DATA = DATA_ROOT / "dicom"
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """Two patients, three studies, four views; a copy, a slice, a broken file, a picture and a hidden file."""
+    root = tmp_path / "archive"
+    radiograph(root / "a" / "1", "1.1.1")
+    radiograph(root / "a" / "2", "1.1.2", view="LATERAL")
+    radiograph(root / "b" / "1.dcm", "1.2.1", study="1.2")
+    radiograph(root / "c" / "1.dcm", "2.1.1", study="2.1", patient="")
+    radiograph(root / "z" / "copy.dcm", "1.1.1")
+    radiograph(root / "z" / "slice.dcm", "3.1.1", modality="CT")
+    (root / "z" / "broken.dcm").write_bytes((root / "a" / "1").read_bytes()[:-7])
+    (root / "z" / "photo.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (root / ".trash").mkdir()
+    (root / ".trash" / "x.dcm").write_bytes(b"")
+    (root / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
+    (root / "notes.txt").write_text("not an image")
+    return root
+
+
+def test_files_are_grouped_into_studies_and_patients(tree):
+    cohort, _ = read(tree)
+    assert [case.case_id for case in cohort] == ["1.1.1", "1.1.2", "1.2.1", "2.1.1"]
+    assert [case.study_id for case in cohort] == ["1.1", "1.1", "1.2", "2.1"]
+    assert [case.patient_id for case in cohort] == ["P1", "P1", "P1", "2.1"]  # without an id the study is the group
+    assert cohort.classes == ("unknown",)
+    case = cohort[1]
+    assert (case.view, case.shape, case.spacing_mm) == ("LATERAL", (6, 5), (0.2, 0.1))
+    assert case.facts["device_model"] == "X-1"
+    assert not {"study_uid", "series_uid", "sop_uid"} & set(case.facts)
+    assert cohort.name == "archive"
+
+
+def test_what_is_left_out_is_listed_with_its_reason(tree):
+    _, rejects = read(tree)
+    reasons = {reject.file.name: reject.reason for reject in rejects}
+    assert set(reasons) == {"copy.dcm", "slice.dcm", "broken.dcm", "photo.png"}
+    assert "same SOPInstanceUID as" in reasons["copy.dcm"]
+    assert "the modality is CT" in reasons["slice.dcm"]
+    assert "do not decode" in reasons["broken.dcm"]
+    assert "not a DICOM file" in reasons["photo.png"]
+    assert all(reject.remedy and str(reject.file) in reject.reason for reject in rejects)
+
+
+def test_headers_alone_are_faster_and_do_not_find_damaged_pixels(tree):
+    (tree / "z" / "copy.dcm").unlink()
+    (tree / "a" / "1").unlink()
+    cohort, rejects = read(tree, check_pixels=False)
+    assert "broken.dcm" in {case.image.name for case in cohort}
+    assert {reject.file.name for reject in rejects} == {"slice.dcm", "photo.png"}
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("study_uid,label\n1.1,fracture\n1.2,none\n2.1,none\n", ["fracture", "fracture", "none", "none"]),
+        ("sop_uid,label\n1.1.1,a\n1.1.2,b\n1.2.1,a\n2.1.1,b\n", ["a", "b", "a", "b"]),
+        ("﻿label , file\nx,a/1\ny,a/2\nx,b/1.dcm\ny,c/1.dcm\n", ["x", "y", "x", "y"]),
+    ],
+)
+def test_labels_come_from_a_table_by_study_image_or_file(tree, tmp_path, text, labels):
+    (tmp_path / "labels.csv").write_text(text, encoding="utf-8")
+    cohort, _ = read(tree, tmp_path / "labels.csv")
+    assert [case.label for case in cohort] == labels
+    assert cohort.classes == tuple(sorted(set(labels)))
+
+
+def test_the_order_of_classes_can_be_given(tree, tmp_path):
+    (tmp_path / "labels.csv").write_text("study_uid,label\n1.1,fracture\n1.2,none\n2.1,none\n")
+    cohort, _ = read(tree, tmp_path / "labels.csv", classes=["none", "fracture", "other"], name="hips")
+    assert cohort.classes == ("none", "fracture", "other")
+    assert cohort.name == "hips"
+
+
+def test_missing_labels_and_labels_of_nothing_are_listed(tree, tmp_path):
+    (tmp_path / "labels.csv").write_text("study_uid,label\n1.1,fracture\n7.7,none\n1.2,none\n")
+    cohort, rejects = read(tree, tmp_path / "labels.csv")
+    assert [case.study_id for case in cohort] == ["1.1", "1.1", "1.2"]
+    reasons = [reject.reason for reject in rejects]
+    assert any("no row with study_uid '2.1'" in reason for reason in reasons)
+    assert any("line 3: study_uid '7.7'" in reason for reason in reasons)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("uid,label\n1.1,a\n", r"columns \['uid', 'label'\]"),
+        ("study_uid\n1.1\n", "columns"),
+        ("", "columns"),
+        ("study_uid,label\n1.1,\n", "line 2 lacks"),
+        ("study_uid,label\n1.1\n", "line 2 lacks"),
+        ("study_uid,label\n1.1,a\n1.1,b\n", "lines 2 and 3 both"),
+        ("study_uid,label\n1.1,c\n", "none of the classes"),
+    ],
+)
+def test_tables_that_contradict_themselves_are_refused(tree, tmp_path, text, reason):
+    (tmp_path / "labels.csv").write_text(text)
+    with pytest.raises(LayoutError, match=reason):
+        read(tree, tmp_path / "labels.csv", classes=["a", "b"])
+
+
+def test_an_image_without_identities_is_known_by_its_place(tmp_path):
+    radiograph(tmp_path / "x" / "1.dcm", "", study="", patient="")
+    radiograph(tmp_path / "x" / "2.dcm", "", study="", patient="")
+    cohort, rejects = read(tmp_path)
+    assert rejects == ()
+    assert [(case.case_id, case.study_id, case.patient_id) for case in cohort] == [
+        ("x/1.dcm",) * 3,
+        ("x/2.dcm",) * 3,
+    ]
+
+
+def test_a_folder_without_radiographs_gives_an_empty_cohort_and_a_missing_one_an_error(tmp_path):
+    cohort, rejects = read(tmp_path)
+    assert (len(cohort), rejects) == (0, ())
+    with pytest.raises(UnreadableFile):
+        read(tmp_path / "nowhere")
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the sample DICOM files are not here")
+def test_the_real_tree():
+    cohort, rejects = read(DATA)
+    assert len(cohort) == 7
+    assert {case.patient_id for case in cohort} == {"10RG2", "11RG3"}
+    assert len({case.study_id for case in cohort}) == 3
+    assert len(rejects) == 14
+    assert all(reject.reason and reject.remedy for reject in rejects)

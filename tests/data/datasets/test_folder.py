@@ -1,0 +1,253 @@
+"""Our own layout: what is written reads back equal; bad tables are refused by file, row and column."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sightline.data.datasets.folder.reader import read_cohort
+from sightline.data.datasets.folder.writer import write_cohort
+from sightline.errors import LayoutError
+from sightline.structures.case import Case, Cohort
+from sightline.structures.regions import Box, Mask, Polygon, Scribble
+from sightline.structures.tag import Tag
+
+
+def picture(path: Path, shape=(12, 9), value=100) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full(shape, value, np.uint8)).save(path)
+    return path
+
+
+def rich_cohort(root: Path) -> Cohort:
+    """Every field of the nouns used at least once, with values that are awkward in text files."""
+    pixels = np.zeros((12, 9), bool)
+    pixels[3:5, 2] = True
+    finding = Tag("finding", "fracture", 'Dr. "O", 2nd\nreader')
+    marks = (
+        Box((0.1 + 0.2, 1.0), (5.0, 1e-17 + 3.3), finding),
+        Mask(pixels),
+        Polygon((((0.1, 0.2), (1 / 3, 4.0), (5.0, 2.0)), ((7.0, 7.0), (8.0, 7.0), (8.0, 8.5)))),
+        Mask(~pixels, Tag("focus", "fracture")),
+        Mask(pixels, Tag("focus", "fracture", "b")),
+        Scribble((((1.5, 2.5),), ((2.0, 2.0), (3.0, 7 / 3))), 3.5, Tag("focus", None, "a")),
+        Box((1.0, 2.0, 3.0), (2.0, 3.0, 4.0)),
+    )
+    facts = {"hardware": "1", "device": "a,b\r\nc", "note\n2": ' " '}
+    a = Case(
+        "a/1",
+        "s1",
+        "p1",
+        picture(root / "one" / "IM1.png"),
+        "fracture",
+        marks,
+        "train",
+        "PA",
+        (12, 9),
+        (0.1, 1 / 7),
+        facts,
+    )
+    b = Case("a/2", "s1", "p1", picture(root / "two" / "IM1.png", value=7), "fracture", (), "train", "lateral")
+    c = Case("ü 3", "s2", "p1", picture(root / "IM3.png"), "no fracture", split=None, facts={"device": "x"})
+    return Cohort("rich", ("no fracture", "fracture"), (a, b, c), root, {"layout": "test", "licence": "CC0\nline"})
+
+
+def moved(cohort: Cohort, root: Path, like: Cohort) -> Cohort:
+    """The cohort with the picture paths and root of another: what remains must be equal."""
+    cases = tuple(replace(c, image=other.image) for c, other in zip(cohort, like, strict=True))
+    return replace(cohort, cases=cases, root=root)
+
+
+def test_what_is_written_reads_back_equal(tmp_path):
+    cohort = rich_cohort(tmp_path / "source")
+    write_cohort(cohort, tmp_path / "out")
+    back = read_cohort(tmp_path / "out")
+    assert moved(cohort, tmp_path / "out", back) == back
+    for before, after in zip(cohort, back, strict=True):
+        assert after.image.is_relative_to(tmp_path / "out")
+        assert before.image.read_bytes() == after.image.read_bytes()
+        assert before.image.name == after.image.name
+    assert len({case.image for case in back}) == 3
+    # from here on every path lies inside: reading and writing changes nothing at all
+    before = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    write_cohort(back, tmp_path / "out")
+    again = read_cohort(tmp_path / "out")
+    assert again == back and again.fingerprint() == back.fingerprint()
+    assert before == {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    write_cohort(back, tmp_path / "copy")
+    copied = read_cohort(tmp_path / "copy")
+    assert copied.fingerprint() == back.fingerprint()
+    assert moved(back, tmp_path / "copy", copied) == copied
+
+
+def test_views_of_a_study_may_differ_in_label_and_split(tmp_path):
+    cohort = rich_cohort(tmp_path)
+    cases = (cohort[0], replace(cohort[1], label="no fracture", split=None), cohort[2])
+    cohort = replace(cohort, cases=cases)
+    write_cohort(cohort, tmp_path / "out")
+    back = read_cohort(tmp_path / "out")
+    assert [c.label for c in back] == ["fracture", "no fracture", "no fracture"]
+    assert [c.split for c in back] == ["train", None, None]
+
+
+def test_pictures_may_already_lie_in_the_destination(tmp_path):
+    cohort = Cohort("p", ("a",), (Case("1", "s", "p", picture(tmp_path / "images" / "1.png"), "a"),))
+    write_cohort(cohort, tmp_path, copy_images=False)
+    assert read_cohort(tmp_path)[0] == cohort[0]
+    outside = Cohort("q", ("a",), (Case("1", "s", "p", picture(tmp_path / "images" / "1.png"), "a"),))
+    with pytest.raises(LayoutError, match="does not lie under"):
+        write_cohort(outside, tmp_path / "elsewhere", copy_images=False)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_foreign_folder_is_left_alone(tmp_path):
+    cohort = rich_cohort(tmp_path / "source")
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.txt").write_text("years")
+    with pytest.raises(LayoutError, match=r"thesis\.txt"):
+        write_cohort(cohort, tmp_path / "home")
+    write_cohort(cohort, tmp_path / "out")
+    with pytest.raises(LayoutError, match="already holds the cohort 'rich'"):
+        write_cohort(replace(cohort, name="other"), tmp_path / "out")
+    assert [p.name for p in (tmp_path / "home").iterdir()] == ["thesis.txt"]
+
+
+def test_a_missing_picture_is_refused_before_anything_is_written(tmp_path):
+    cohort = rich_cohort(tmp_path / "source")
+    cohort[2].image.unlink()
+    with pytest.raises(LayoutError, match="ü 3"):
+        write_cohort(cohort, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_writer_that_dies_leaves_the_old_cohort_and_can_be_started_again(tmp_path, monkeypatch):
+    cohort = rich_cohort(tmp_path / "source")
+    write_cohort(cohort, tmp_path / "out")
+    old = read_cohort(tmp_path / "out")
+    shorter = replace(cohort, cases=cohort.cases[:2])
+    rename = Path.replace
+    for allowed in range(3):
+        done = []
+
+        def dies(self, target, done=done, allowed=allowed):
+            if self.name.endswith(".new") and not self.name.startswith("."):
+                if len(done) == allowed:
+                    raise KeyboardInterrupt
+                done.append(target)
+            return rename(self, target)
+
+        monkeypatch.setattr(Path, "replace", dies)
+        with pytest.raises(KeyboardInterrupt):
+            write_cohort(shorter, tmp_path / "out")
+        monkeypatch.undo()
+        with pytest.raises(LayoutError, match=r"no cohort\.json"):
+            read_cohort(tmp_path / "out")
+        write_cohort(cohort, tmp_path / "out")
+        assert read_cohort(tmp_path / "out").fingerprint() == old.fingerprint()
+
+
+def test_tables_saved_by_a_spreadsheet_are_read(tmp_path):
+    write_cohort(rich_cohort(tmp_path / "source"), tmp_path / "out")
+    before = read_cohort(tmp_path / "out")
+    for name in ("studies.csv", "images.csv"):
+        path = tmp_path / "out" / name
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes() + b"\r\n")
+    assert read_cohort(tmp_path / "out") == before
+
+
+def padded(name, cell):
+    """Blanks around a cell; facts are free text, where a blank may mean something."""
+    return cell if cell.startswith('"') or "fact:" in name else f" {cell}  "
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda rows: "\n".join(";".join(row) for row in rows),
+        lambda rows: "\n".join("\t".join(row) for row in rows),
+        lambda rows: "\n".join(
+            ",".join(padded(name, cell) for name, cell in zip(rows[0], r, strict=True)) for r in rows
+        ),
+        lambda rows: "\n".join(",".join(row) for row in [*rows[:2], [""] * len(rows[0]), *rows[2:], [""] * 7]),
+        lambda rows: "\r\n".join(",".join(row) for row in rows),
+    ],
+    ids=["semicolons", "tabs", "blanks", "rows of commas", "Windows"],
+)
+def test_tables_as_other_programs_write_them(tmp_path, spoil):
+    """A blank behind a patient's id would make two patients of one, and put them on both sides of a split."""
+    write_cohort(rich_cohort(tmp_path / "source"), tmp_path / "out")
+    before = read_cohort(tmp_path / "out")
+    for name in ("studies.csv", "images.csv"):
+        path = tmp_path / "out" / name
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [
+                [cell if cell.isprintable() and "," not in cell else f'"{cell}"' for cell in r]
+                for r in csv.reader(file)
+            ]
+        path.write_bytes(spoil(rows).encode())
+    assert read_cohort(tmp_path / "out") == before
+
+
+def test_a_table_with_zero_bytes_is_refused(tmp_path):
+    write_cohort(rich_cohort(tmp_path / "source"), tmp_path / "out")
+    path = tmp_path / "out" / "studies.csv"
+    path.write_bytes(path.read_bytes()[:-2] + b"\0\n")
+    with pytest.raises(LayoutError, match="zero bytes"):
+        read_cohort(tmp_path / "out")
+
+
+def test_masks_are_found_by_name_without_a_regions_document(tmp_path):
+    write_cohort(rich_cohort(tmp_path / "source"), tmp_path / "out")
+    (tmp_path / "out" / "regions.json").unlink()
+    regions = read_cohort(tmp_path / "out")[0].regions
+    assert {r.tag.label for r in regions} == {None, "fracture"}
+    picture(tmp_path / "out" / "regions" / "mask" / "nobody.png")
+    with pytest.raises(LayoutError, match=r"nobody\.png"):
+        read_cohort(tmp_path / "out")
+
+
+BAD = [
+    ("images.csv", "view,path", "view,file", r"images\.csv lacks the columns \['path'\]"),
+    ("images.csv", "IM3.png", "../IM3.png", r"row 4, column 'path' is 'images/\.\./IM3\.png', which leads out"),
+    ("images.csv", "images/IM3.png", "C:/IM3.png", "row 4, column 'path' is 'C:/IM3.png', which leads out"),
+    ("images.csv", "images/IM3.png", "/etc/passwd", "row 4, column 'path' is '/etc/passwd', which leads out"),
+    ("images.csv", "IM3.png", "IM4.png", "row 4, column 'path' names 'images/IM4.png', which does not exist"),
+    ("images.csv", "ü 3,", "a/2,", "row 4, column 'image_id' repeats 'a/2' of row 3"),
+    ("images.csv", "ü 3,s2", "ü 3,s9", "row 4, column 'study_id' names 's9'"),
+    ("images.csv", "ü 3,s2", "ü 3,s1", r"studies\.csv: row 3, column 'study_id' names 's2', which has no image"),
+    ("images.csv", ",9,12,", ",nine,12,", "row 2, column 'width' is 'nine', expected a whole number"),
+    ("images.csv", ",9,12,", ",9,,", "row 2, column 'height' is ''"),
+    ("images.csv", ",9,12,", ",9,-12,", "row 2, column 'height' is '-12'"),
+    ("images.csv", ",0.1,", ",nan,", "row 2, column 'row_spacing_mm' is 'nan', expected a finite number"),
+    ("images.csv", ",0.1,", ",,", "row 2, column 'row_spacing_mm' is ''"),
+    ("images.csv", "ü 3,s2,", "ü 3,", "row 4 has 10 cells, the header has 11"),
+    ("studies.csv", "s1,p1", "s1,", "row 2, column 'patient_id' is empty"),
+    ("studies.csv", "no fracture", "maybe", r"row 3, column 'label' is 'maybe', expected one of"),
+    ("studies.csv", ",train", ",tarin", "row 2, column 'split' is 'tarin'"),
+    ("studies.csv", "s2,", "s1,", "row 3, column 'study_id' repeats 's1' of row 2"),
+    ("regions.json", '"kind": "box"', '"kind": "circle"', "region 0 .*kind is 'circle'"),
+    ("regions.json", '"stop": [5.0', '"stop": [NaN', "region 0 .*finite"),
+    ("regions.json", '"image_id": "a/1"', '"image_id": "zz"', "region 0 .*'zz' is not in images.csv"),
+    ("regions.json", '"parts"', '"rings"', "region 2 .*misses the field 'parts'"),
+    ("regions.json", '"path": "regions/', '"path": "../regions/', "region 1 .*not a file inside the folder"),
+    ("regions.json", '"lines": [[[1.5, 2.5]]', '"lines": [[[1.5]]', r"region 5 .*\[row, column\]"),
+    ("cohort.json", '"version": 1', '"version": 9', "layout version 9, expected 1"),
+    ("cohort.json", '"sightline folder"', '"other"', "not a 'sightline folder' document"),
+    ("cohort.json", '"fracture"', '"no fracture"', "expected distinct class names"),
+    ("cohort.json", "{", "[", "cannot be read as JSON"),
+]
+
+
+@pytest.mark.parametrize(("file", "old", "new", "message"), BAD)
+def test_bad_tables_are_refused_by_name(tmp_path, file, old, new, message):
+    write_cohort(rich_cohort(tmp_path / "source"), tmp_path / "out")
+    path = tmp_path / "out" / file
+    text = path.read_bytes().decode()
+    assert old in text
+    path.write_bytes(text.replace(old, new, 1).encode())
+    with pytest.raises(LayoutError, match=message) as caught:
+        read_cohort(tmp_path / "out")
+    assert file in caught.value.message and caught.value.remedy

@@ -1,0 +1,172 @@
+"""The numbers of a table against direct computation from made-up predictions."""
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from sightline.errors import CohortError
+from sightline.evaluation.result import Evaluation
+from sightline.evaluation.tables.lines import Line, read_lines, write_lines
+from sightline.evaluation.tables.summary import summarise
+from sightline.evaluation.tables.table import Published, Row, RowResult, Table, TableResult
+from sightline.metrics.predictions import Predictions
+from sightline.papers import liao2022
+from sightline.structures.case import Case, Cohort
+
+N = 24
+LABELS = np.arange(N) // 2 % 2
+
+
+def predictions(seed, skill):
+    rng = np.random.default_rng(seed)
+    p = np.clip(0.5 + skill * (LABELS - 0.5) + rng.normal(0, 0.25, N), 0.01, 0.99)
+    ids = [f"c{i:02d}" for i in range(N)]
+    studies = [f"s{i // 2:02d}" for i in range(N)]
+    return Predictions(("no", "yes"), tuple(ids), tuple(studies), tuple(studies), LABELS, np.stack([1 - p, p], axis=1))
+
+
+def result(rows):
+    """rows: name -> (reference, predictions per seed or an error)."""
+    recipe = liao2022.base_recipe()
+    made = []
+    for name, (reference, runs) in rows.items():
+        published = {"study-wise accuracy, test": Published(76.4, 0.9)} if name == "a" else {}
+        row = Row(name, recipe, reference, published)
+        if isinstance(runs, Exception):
+            made.append(RowResult(row, why_not=runs))
+        else:
+            made.append(RowResult(row, {"test": tuple(Evaluation(p, None, None) for p in runs)}))
+    cases = tuple(Case(f"c{i:02d}", "s", "p", Path("x"), ("no", "yes")[LABELS[i]], split="test") for i in range(N))
+    table = Table("ours/t", "t", tuple(r.row for r in made))
+    return TableResult(table, Cohort("c", ("no", "yes"), cases), (0, 1, 2), tuple(made))
+
+
+@pytest.fixture(scope="module")
+def three():
+    runs = {name: [predictions(10 * k + s, skill) for s in range(3)] for k, (name, skill) in
+            enumerate((("a", 0.1), ("b", 0.6), ("c", 0.15)))}  # fmt: skip
+    return runs, summarise(
+        result({"a": (None, runs["a"]), "b": ("a", runs["b"]), "c": ("a", runs["c"])}), replicates=300
+    )
+
+
+def line_of(lines, row, metric):
+    (line,) = [x for x in lines if x.row == row and x.metric == metric]
+    return line
+
+
+def accuracy(run):
+    return float(np.mean([run.probabilities[i].argmax() == LABELS[i] for i in range(N)]))
+
+
+def study_accuracy(run):
+    right = 0
+    for s in range(N // 2):
+        mean = run.probabilities[2 * s : 2 * s + 2].mean(axis=0)
+        right += int(mean.argmax() == LABELS[2 * s])
+    return right / (N // 2)
+
+
+def auc(run):
+    """Share of pairs in the right order, counted one by one."""
+    p = run.probabilities[:, 1]
+    pairs = [(p[i] > p[j]) + 0.5 * (p[i] == p[j]) for i in range(N) for j in range(N) if LABELS[i] > LABELS[j]]
+    return float(np.mean(pairs))
+
+
+@pytest.mark.parametrize(
+    ("metric", "score"),
+    [("image-wise accuracy", accuracy), ("study-wise accuracy", study_accuracy), ("image-wise AUC", auc)],
+)
+def test_mean_deviation_welch_and_difference(three, metric, score):
+    runs, lines = three
+    values = {name: [score(run) for run in runs[name]] for name in runs}
+    for name in runs:
+        line = line_of(lines, name, metric)
+        assert line.values == pytest.approx(values[name])
+        mean = sum(values[name]) / 3
+        assert line.mean == pytest.approx(mean)
+        assert line.std == pytest.approx(math.sqrt(sum((v - mean) ** 2 for v in values[name]) / 2))
+        # perfect scores in every seed leave nothing to draw an interval from, and the line says so
+        assert line.low <= line.mean <= line.high if line.low is not None else line.why
+        if name != "a":
+            assert line.reference == "a"
+            assert line.difference == pytest.approx(mean - sum(values["a"]) / 3)
+            expected = stats.ttest_ind(values[name], values["a"], equal_var=False).pvalue
+            assert line.p_welch == pytest.approx(expected)
+            assert line.difference_low <= line.difference <= line.difference_high
+    assert line_of(lines, "a", metric).difference is None and line_of(lines, "a", metric).p_paired is None
+
+
+def test_a_clear_difference_is_found_and_none_is_not(three):
+    _, lines = three
+    assert line_of(lines, "b", "image-wise AUC").p_paired < 0.05
+    assert line_of(lines, "b", "image-wise AUC").difference_low > 0
+    assert line_of(lines, "c", "image-wise AUC").p_paired > 0.05
+
+
+def test_holm_within_each_metric(three):
+    _, lines = three
+    for metric in {line.metric for line in lines}:
+        family = [x for x in lines if x.metric == metric and x.p_paired is not None]
+        assert {x.row for x in family} == {"b", "c"}
+        small, large = sorted(family, key=lambda x: x.p_paired)
+        assert small.p_holm == pytest.approx(min(1.0, 2 * small.p_paired))
+        assert large.p_holm == pytest.approx(max(small.p_holm, min(1.0, large.p_paired)))
+
+
+def test_counts_are_of_what_was_counted(three):
+    _, lines = three
+    assert "24 images" in line_of(lines, "a", "image-wise accuracy").n
+    assert "12 studies" in line_of(lines, "a", "study-wise accuracy").n
+
+
+def test_the_same_predictions_do_not_differ():
+    runs = [predictions(s, 0.3) for s in range(3)]
+    for line in summarise(result({"a": (None, runs), "b": ("a", runs)}), replicates=100):
+        if line.row == "b" and line.difference is not None:
+            assert line.difference == 0.0 and line.p_paired == pytest.approx(1.0, abs=0.05)
+
+
+def test_one_seed_has_no_deviation_and_says_so():
+    lines = summarise(result({"a": (None, [predictions(0, 0.2)]), "b": ("a", [predictions(1, 0.4)])}), replicates=100)
+    line = line_of(lines, "b", "image-wise accuracy")
+    assert line.std is None and line.p_welch is None and "1 seed" in line.why and line.p_paired is not None
+
+
+def test_a_row_that_did_not_run_says_why_and_is_no_reference():
+    why = CohortError("no focus region", "mark some")
+    lines = summarise(result({"a": (None, why), "b": ("a", [predictions(1, 0.4)])}), replicates=50)
+    assert line_of(lines, "a", "not run").why == str(why)
+    assert line_of(lines, "b", "image-wise accuracy").reference == ""
+
+
+def test_the_published_value_stands_beside_its_metric_alone(three):
+    _, lines = three
+    assert [x.metric for x in lines if x.published] == ["study-wise accuracy"]
+    assert line_of(lines, "a", "study-wise accuracy").published == "76.4 ± 0.9"
+
+
+def test_lines_are_written_and_read_back(three, tmp_path):
+    _, lines = three
+    write_lines(lines, tmp_path)
+    assert read_lines(tmp_path / "table.json") == lines
+    rows = list(csv.DictReader((tmp_path / "table.csv").open(encoding="utf-8")))
+    assert [tuple(map(float, r["values"].split())) for r in rows] == [x.values for x in lines]
+    assert "NaN" not in (tmp_path / "table.json").read_text()
+    assert len(json.loads((tmp_path / "table.json").read_text())) == len(lines)
+
+
+def test_texts():
+    line = Line("r", "test", "m", mean=0.8123, std=0.0456, low=0.7, high=0.9, difference=0.05, difference_low=-0.01,
+                difference_high=0.11, p_paired=0.0004)  # fmt: skip
+    assert line.text() == "0.812 ± 0.046 (0.700 to 0.900)"
+    assert line.interval_text(percent=True) == "70.0 to 90.0"
+    assert line.difference_text() == "+0.050 (-0.010 to +0.110), p < 0.001"
+    assert line.difference_interval_text(percent=True) == "-1.0 to +11.0"
+    assert (Line("r", "test", "m").text(), Line("r", "test", "m").difference_text()) == ("undefined", "–")

@@ -1,0 +1,56 @@
+"""`sightline explain`: pictures with several maps, checked before they are shown, from files and from cohorts."""
+
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+from support.cohorts import tiny_recipe
+
+from sightline.errors import RecipeError, RunError
+from sightline.inference.explanations import explain_cases, explain_files
+from sightline.models.backbones import Backbone
+from sightline.models.unet import UNet
+from sightline.papers.catalogue import CATALOGUE
+from sightline.training.engine import Engine
+from sightline.training.train import train
+
+QUIET = Engine(device="cpu", quiet=True)
+
+
+@pytest.fixture(scope="module")
+def run(gazed_cohort, tmp_path_factory):
+    recipe = tiny_recipe(guidance=None, weight=0.0, steps=2)
+    recipe = replace(recipe, model=UNet(Backbone("test_resnet"), widths=(8, 8, 8, 8, 4)))
+    return train(recipe, gazed_cohort, tmp_path_factory.mktemp("run") / "run", CATALOGUE, QUIET)
+
+
+def test_cases_are_shown_with_gaze_maps_and_decoder(run, gazed_cohort, tmp_path):
+    out = tmp_path / "out"
+    n = explain_cases(run, gazed_cohort.split("test"), out, ("cam", "guided"), most=3, engine=QUIET)
+    pages = sorted((out / "maps").glob("*.png"))
+    assert n == len(pages) == 3
+    with Image.open(pages[0]) as page:
+        # picture, gaze, class map, guided back-propagation and decoder side by side
+        assert page.width > 3.5 * page.height
+    words = (out / "preflight.md").read_text()
+    assert "## class map" in words and "## guided back-propagation" in words and "image" in words
+
+
+def test_files_are_explained_and_what_is_no_picture_is_rejected(run, gazed_cohort, tmp_path):
+    (tmp_path / "in").mkdir()
+    for case in gazed_cohort.cases[:2]:
+        (tmp_path / "in" / case.image.name).write_bytes(case.image.read_bytes())
+    (tmp_path / "in" / "notes.png").write_bytes(b"not a picture")
+    read, rejects = explain_files(run, [tmp_path / "in"], tmp_path / "out", ("gradient",), QUIET)
+    assert (read, rejects) == (2, 1)
+    assert len(list((tmp_path / "out" / "maps").glob("*.png"))) == 2
+    assert "notes.png" in (tmp_path / "out" / "rejects.csv").read_text()
+
+
+def test_what_cannot_be_explained_is_refused(run, gazed_cohort, tmp_path):
+    with pytest.raises(RecipeError, match="no explainer tea_leaves"):
+        explain_cases(run, gazed_cohort, tmp_path / "out", ("tea_leaves",), engine=QUIET)
+    with pytest.raises(RunError, match="does not exist"):
+        explain_files(run, [tmp_path / "nowhere"], tmp_path / "out", ("cam",), QUIET)
+    with pytest.raises(RunError, match="no case"):
+        explain_cases(run, gazed_cohort.where(lambda c: False), tmp_path / "out", ("cam",), engine=QUIET)

@@ -1,0 +1,246 @@
+"""timm backbones: shapes, strides, channels, frozen stages and weights from local files."""
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+from support.paths import DATA
+
+from sightline.errors import RecipeError, UnreadableFile
+from sightline.models import pretrained_weights as weights
+from sightline.models.backbones import Backbone
+from sightline.models.cam_classifiers import ClassMapModel
+
+GOOGLE = DATA / "weights" / "mobilenetv2_100.imagenet_google.safetensors"
+needs_weights = pytest.mark.skipif(not GOOGLE.is_file(), reason="the MobileNetV2 weights are not here")
+
+
+@pytest.mark.parametrize(
+    ("name", "channels"),
+    [("resnet18", 512), ("resnet50", 2048), ("resnet101", 2048), ("efficientnet_b0", 1280), ("mobilenetv2_100", 1280)],
+)
+@pytest.mark.parametrize("stride", [32, 16, 8])
+def test_backbones_at_three_strides(name, channels, stride):
+    with torch.device("meta"):  # shapes without numbers
+        trunk = Backbone(name, output_stride=stride).build().eval()
+        assert (trunk.channels_out, trunk.stride) == (channels, stride)
+        assert trunk(torch.rand(1, 1, 512, 768)).shape == (1, channels, 512 // stride, 768 // stride)
+
+
+def test_channel_last_networks_give_maps_too():
+    with torch.device("meta"):
+        trunk = Backbone("swin_tiny_patch4_window7_224").build()
+    assert (trunk.channels_out, trunk.stride) == (768, 32)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_one_to_three_channels(channels):
+    trunk = Backbone("resnet18", channels=channels).build()
+    assert trunk(torch.rand(2, channels, 64, 64)).shape == (2, 512, 2, 2)
+    assert trunk.mean.shape == (1, channels, 1, 1)
+
+
+def test_grey_is_replicated_and_normalised_as_timm_says():
+    trunk = Backbone("resnet18").build().eval()
+    grey = torch.rand(2, 1, 64, 64)
+    assert torch.equal(trunk(grey), trunk(grey.expand(2, 3, 64, 64)))
+    seen = trunk.normalise(torch.full((1, 1, 2, 2), 0.5))[0, :, 0, 0]
+    expected = torch.tensor([(0.5 - m) / s for m, s in zip((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), strict=True)])
+    torch.testing.assert_close(seen, expected)
+    assert "mean" in trunk.state_dict()
+
+
+def test_own_normalisation_wins():
+    trunk = Backbone("resnet18", mean=(0.1,), std=(0.2,)).build()
+    assert trunk.mean.flatten().tolist() == pytest.approx([0.1] * 3)
+    with pytest.raises(RecipeError, match="2 values for 3"):
+        Backbone("resnet18", mean=(0.1, 0.2)).build()
+
+
+@pytest.mark.parametrize(
+    ("name", "stages", "channels", "stride"),
+    [("mobilenetv2_100", 4, 96, 16), ("mobilenetv2_100", 3, 32, 8), ("resnet18", 4, 256, 16)],
+)
+def test_a_backbone_cut_after_a_stage_gives_that_stage(name, stages, channels, stride):
+    torch.manual_seed(0)
+    whole = Backbone(name).build().eval()
+    torch.manual_seed(0)
+    cut = Backbone(name, stages=stages).build().eval()
+    assert (cut.channels_out, cut.stride) == (channels, stride)
+    images = torch.rand(1, 1, 64, 96)
+    torch.testing.assert_close(cut(images), whole.levels(images)[1][stages - 1])
+    assert sum(p.numel() for p in cut.parameters()) < sum(p.numel() for p in whole.parameters())
+    assert Backbone(name, stages=stages, weights=None).without_weights().stages == stages
+
+
+@needs_weights
+def test_a_cut_backbone_reads_the_weights_of_the_whole():
+    cut = Backbone("mobilenetv2_100", weights=str(GOOGLE), stages=4, frozen_stages=3).build().eval()
+    whole = Backbone("mobilenetv2_100", weights=str(GOOGLE)).build().eval()
+    images = torch.rand(1, 1, 64, 64)
+    torch.testing.assert_close(cut(images), whole.levels(images)[1][3])
+
+
+def test_stages_that_are_not_there():
+    with pytest.raises(RecipeError, match="at least one"):
+        Backbone("resnet18", stages=0)
+    with pytest.raises(RecipeError, match="5 feature stages"):
+        Backbone("resnet18", stages=6).build()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenetv2_100"])
+def test_frozen_stages_do_not_learn_and_stay_at_inference(name):
+    net = ClassMapModel(Backbone(name, frozen_stages=2)).build(2)
+    net.train()
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    images = torch.rand(2, 1, 64, 64, requires_grad=True)
+    net(images).logits.square().sum().backward()
+    torch.optim.SGD([p for p in net.parameters() if p.requires_grad], lr=0.1).step()
+    changed = {key for key, value in net.state_dict().items() if not torch.equal(value, before[key])}
+    stages = (
+        ("conv1", "bn1", "layer1", "layer2") if name == "resnet18" else ("conv_stem", "bn1", "blocks.0", "blocks.1")
+    )
+    later = ("layer3", "layer4") if name == "resnet18" else ("blocks.2", "blocks.6", "conv_head")
+    assert not [key for key in changed if key.startswith(tuple(f"trunk.net.{stage}." for stage in stages))]
+    for stage in later:
+        assert [key for key in changed if key.startswith(f"trunk.net.{stage}.")]
+    # what the image did can still be asked
+    assert bool((images.grad != 0).any())
+
+
+def test_freezing_everything_is_refused():
+    with pytest.raises(RecipeError, match="leaves nothing to train"):
+        Backbone("resnet18", frozen_stages=9).build()
+
+
+def stored(tmp_path, change=lambda state: state, name="resnet18.mine.safetensors"):
+    torch.manual_seed(3)
+    state = timm.create_model("resnet18", num_classes=10).state_dict()
+    path = tmp_path / name
+    save_file({k: v.contiguous() for k, v in change(dict(state)).items()}, path)
+    return path
+
+
+def test_weights_from_file_and_folder(tmp_path):
+    path = stored(tmp_path, lambda s: {k: v.half() if v.is_floating_point() else v for k, v in s.items()})
+    state = load_file(path)
+    for place in (path, tmp_path):
+        trunk = Backbone("resnet18", weights=str(place)).build()
+        assert trunk.net.conv1.weight.dtype == torch.float32
+        assert torch.equal(trunk.net.layer4[1].conv2.weight, state["layer4.1.conv2.weight"].float())
+
+
+def test_colour_weights_serve_one_channel(tmp_path):
+    path = stored(tmp_path)
+    colour = Backbone("resnet18", weights=str(path), mean=(0.5,), std=(0.25,)).build().eval()
+    grey = Backbone("resnet18", weights=str(path), channels=1, mean=(0.5,), std=(0.25,)).build().eval()
+    images = torch.rand(1, 1, 64, 64)
+    torch.testing.assert_close(grey(images), colour(images), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda s: {k: v for k, v in s.items() if k != "layer1.0.conv1.weight"}, "lacks layer1.0.conv1.weight"),
+        (lambda s: {**s, "layer9.weight": torch.zeros(1)}, "unknown layer9.weight"),
+        (lambda s: {**s, "layer4.0.bn1.bias": torch.zeros(3)}, r"layer4.0.bn1.bias \[3\] instead of \[512\]"),
+    ],
+)
+def test_weights_of_another_network_are_named(tmp_path, change, words):
+    path = stored(tmp_path, change)
+    with pytest.raises(RecipeError, match=words) as caught:
+        Backbone("resnet18", weights=str(path)).build()
+    assert path.name in str(caught.value)
+
+
+def test_broken_and_missing_weights(tmp_path):
+    nan = stored(tmp_path, lambda s: {**s, "bn1.weight": torch.full((64,), float("nan"))})
+    with pytest.raises(UnreadableFile, match=r"bn1\.weight"):
+        Backbone("resnet18", weights=str(nan)).build()
+    text = tmp_path / "text.safetensors"
+    text.write_text("not a tensor in sight")
+    with pytest.raises(UnreadableFile, match="text"):
+        Backbone("resnet18", weights=str(text)).build()
+    pickled = tmp_path / "resnet18.pth"
+    torch.save({}, pickled)
+    for place, words in ((pickled, "no .safetensors"), (tmp_path / "gone", "neither a file"), (tmp_path, "found none")):
+        with pytest.raises(RecipeError, match=words):
+            Backbone("resnet50" if place == tmp_path else "resnet18", weights=str(place)).build()
+    stored(tmp_path, name="resnet18.other.safetensors")
+    with pytest.raises(RecipeError, match=r"resnet18\.mine\.safetensors, resnet18\.other\.safetensors"):
+        Backbone("resnet18", weights=str(tmp_path)).build()
+
+
+def test_download_that_fails_says_what_to_do(monkeypatch):
+    def offline(*_args, **_keywords):
+        raise OSError("no route to the hub")
+
+    monkeypatch.setattr(weights, "hf_hub_download", offline)
+    with pytest.raises(RecipeError, match="no route to the hub") as caught:
+        Backbone("resnet18", weights="imagenet").build()
+    assert "local .safetensors" in caught.value.remedy
+
+
+def test_download_is_read_as_safetensors_and_with_its_normalisation(monkeypatch, tmp_path):
+    asked = []
+
+    def hub(repository, filename):
+        asked.append((repository, filename))
+        return str(stored(tmp_path))
+
+    monkeypatch.setattr(weights, "hf_hub_download", hub)
+    trunk = Backbone("resnet18", weights="imagenet").build()
+    assert asked == [("timm/resnet18.a1_in1k", "model.safetensors")]
+    assert torch.equal(trunk.net.conv1.weight, load_file(stored(tmp_path))["conv1.weight"])
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (lambda: Backbone("resnet_18").build(), "resnet18"),
+        (lambda: Backbone("resnet18", options={"wings": 2}).build(), "wings"),
+        (lambda: Backbone("vit_tiny_patch16_224").build(), "instead of a map"),
+        (lambda: Backbone("resnet18", output_stride=7), "8, 16 or 32"),
+        (lambda: Backbone("resnet18", channels=4), "1 to 3 channels"),
+    ],
+)
+def test_what_timm_cannot_build_is_refused(config, words):
+    with pytest.raises(RecipeError, match=words):
+        config()
+
+
+@needs_weights
+def test_google_weights_bring_their_padding_and_normalisation():
+    trunk = Backbone("mobilenetv2_100", weights=str(GOOGLE)).build().eval()
+    whole = timm.create_model("mobilenetv2_100", pad_type="same", num_classes=1001).eval()
+    whole.load_state_dict({k: v.float() for k, v in load_file(GOOGLE).items()}, strict=False)
+    images = torch.rand(2, 1, 96, 96)
+    with torch.no_grad():
+        expected = whole.forward_features(images.expand(-1, 3, -1, -1) * 255 / 127.5 - 1)
+        torch.testing.assert_close(trunk(images), expected, atol=1e-4, rtol=1e-4)
+
+
+@needs_weights
+def test_google_weights_dilated_agree_with_the_strided_network_up_to_its_last_stride():
+    coarse = Backbone("mobilenetv2_100", weights=str(GOOGLE)).build().eval()
+    fine = Backbone("mobilenetv2_100", weights=str(GOOGLE), output_stride=16).build().eval()
+    images = torch.rand(1, 1, 128, 128)
+    with torch.no_grad():
+        features, stages = coarse.levels(images)
+        fine_features, fine_stages = fine.levels(images)
+    assert (features.shape[-1], fine_features.shape[-1]) == (4, 8)
+    for a, b in zip(stages[:4], fine_stages[:4], strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@needs_weights
+def test_trained_run_reopens_without_the_weights_file():
+    model = ClassMapModel(Backbone("mobilenetv2_100", weights=str(GOOGLE)))
+    bare = model.without_weights()
+    assert bare.backbone.weights is None
+    assert dict(bare.backbone.options) == {"pad_type": "same"}
+    assert bare.without_weights() == bare
+    trained, reopened = model.build(2).eval(), bare.build(2).eval()
+    reopened.load_state_dict(trained.state_dict())
+    images = torch.rand(1, 1, 64, 64)
+    assert torch.equal(reopened(images).logits, trained(images).logits)

@@ -1,0 +1,80 @@
+"""Sampling windows: against torchvision's crop, against the identity, and through Frame.within."""
+
+import numpy as np
+import pytest
+import torch
+from torchvision.transforms import functional as tv
+
+from sightline.errors import GeometryError
+from sightline.models.spatial_transformer import crop_windows
+from sightline.structures.evidence import window_of_box
+from sightline.structures.frame import Frame
+
+IDENTITY = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]])
+
+
+def test_the_identity_gives_the_image_back():
+    images = torch.rand(3, 2, 17, 23)
+    torch.testing.assert_close(crop_windows(images, IDENTITY.expand(3, 2, 3), (17, 23)), images, atol=1e-5, rtol=1e-5)
+
+
+def test_the_identity_on_another_grid_is_the_resized_image():
+    images = torch.rand(1, 1, 32, 48)
+    small = torch.nn.functional.interpolate(images, size=(13, 64), mode="bilinear", align_corners=False)
+    # at the rim half of a sample lies outside, where interpolation repeats and a warp sees black
+    torch.testing.assert_close(
+        crop_windows(images, IDENTITY, (13, 64))[..., 1:-1, 1:-1], small[..., 1:-1, 1:-1], atol=1e-5, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_windows_are_torchvisions_crops(seed):
+    rng = np.random.default_rng(seed)
+    height, width = (int(n) for n in rng.integers(20, 60, 2))
+    image = torch.rand(1, 1, height, width, generator=torch.Generator().manual_seed(seed))
+    rows, columns = (int(rng.integers(4, n)) for n in (height, width))
+    top, left = int(rng.integers(0, height - rows + 1)), int(rng.integers(0, width - columns + 1))
+    size = [int(n) for n in rng.integers(4, 40, 2)]
+    window = window_of_box(
+        torch.tensor([[(top + rows / 2) / height, (left + columns / 2) / width, rows / height, columns / width]])
+    )
+    ours = crop_windows(image, window, (size[0], size[1]))
+    # a crop knows nothing beyond its edge, a window does: compare samples whose neighbours are inside both
+    theirs = tv.resized_crop(image, top, left, rows, columns, size, antialias=False)
+    centres = [(np.arange(n) + 0.5) / n * m - 0.5 for n, m in zip(size, (rows, columns), strict=True)]
+    inner = np.ix_(*[(c >= 0) & (c <= m - 1) for c, m in zip(centres, (rows, columns), strict=True)])
+    np.testing.assert_allclose(ours[0, 0].numpy()[inner], theirs[0, 0].numpy()[inner], atol=1e-4)
+
+
+def test_a_window_lies_where_its_frame_says():
+    # one bright pixel; the window is turned, scaled and shifted
+    image = torch.zeros(1, 1, 40, 60)
+    image[0, 0, 25, 33] = 1.0
+    turn = np.deg2rad(20.0)
+    window = torch.tensor(
+        [[[0.5 * np.cos(turn), -0.3 * np.sin(turn), 0.3], [0.3 * np.sin(turn), 0.4 * np.cos(turn), 0.25]]]
+    )
+    seen = crop_windows(image.double(), window, (200, 200))[0, 0].numpy()
+    frame = Frame.of_image((40, 60)).within(window[0].numpy(), (200, 200))
+    weights = seen / seen.sum()
+    middle = [float((weights.sum(axis=1 - axis) * (np.arange(200) + 0.5)).sum()) for axis in (0, 1)]
+    np.testing.assert_allclose(frame.map_points([middle])[0], [25.5, 33.5], atol=0.02)
+
+
+def test_outside_is_black():
+    window = window_of_box(torch.tensor([[0.0, 0.0, 0.5, 0.5]]))
+    seen = crop_windows(torch.ones(1, 1, 20, 20), window, (10, 10))
+    # the sample next to the edge lies half a step inside and is mixed with what lies outside
+    assert seen[0, 0, :4].abs().max() < 1e-6 and seen[0, 0, :, :4].abs().max() < 1e-6
+    assert (seen[0, 0, 6:, 6:] == 1).all()
+
+
+def test_gradients_by_finite_differences():
+    images = torch.rand(1, 1, 6, 7, dtype=torch.float64, requires_grad=True)
+    window = torch.tensor([[[0.53, 0.11, 0.17], [-0.07, 0.61, 0.23]]], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda i, w: crop_windows(i, w, (5, 4)), (images, window))
+
+
+def test_shapes_that_do_not_belong_together_are_refused():
+    with pytest.raises(GeometryError, match=r"\[b, 2, 3\]"):
+        crop_windows(torch.zeros(2, 1, 8, 8), IDENTITY, (4, 4))

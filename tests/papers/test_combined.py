@@ -1,0 +1,59 @@
+"""A localiser and a classifier of crops, trained apart and put together from the command line."""
+
+import csv
+from dataclasses import replace
+
+import pytest
+
+from sightline.cli.main import main
+from sightline.errors import RecipeError
+from sightline.papers.combined import cascade_recipe
+from sightline.papers.recipes import find_recipe
+
+SMALL = ("--steps", "2", "--size", "48", "--batch-size", "4", "--backbone", "test_resnet", "--weights", "none")
+ON = ("--device", "cpu", "--quiet")
+
+
+def call(*args) -> int:
+    with pytest.raises(SystemExit) as end:
+        main([str(a) for a in args])
+    return int(end.value.code or 0)
+
+
+def test_a_cascade_is_put_together_and_predicts_boxes(tmp_path, capsys):
+    cohort = tmp_path / "femurs"
+    assert call("cohort", "phantom", "radiographs", cohort, "--anatomy", "femur", "--studies", "14", "--field", "wide",
+                "--ao-shares", "published") == 0  # fmt: skip
+    for recipe in ("box-regression", "ubm"):
+        assert call("train", recipe, "--cohort", cohort, "--out", tmp_path / recipe, *SMALL, *ON) == 0
+    run = tmp_path / "cascade"
+    assert call("cascade", tmp_path / "box-regression", tmp_path / "ubm", "--cohort", cohort, "--out", run) == 0
+    assert (run / "DONE").read_text().startswith("assembled")
+    picture = next((cohort / "images").iterdir())
+    assert call("predict", run, picture, "--out", tmp_path / "said", *ON) == 0
+    (box,) = list(csv.DictReader((tmp_path / "said" / "boxes.csv").open()))
+    assert float(box["row_start"]) < float(box["row_stop"])
+    # a network trained on experts' crops alone cannot serve a new picture, and says so
+    capsys.readouterr()
+    assert call("predict", tmp_path / "ubm", picture, "--out", tmp_path / "no", *ON) == 2
+    assert "squares around experts' boxes" in capsys.readouterr().err
+
+
+def test_pictures_of_one_femur_are_not_cut(tmp_path, capsys):
+    cohort = tmp_path / "femurs"
+    assert call("cohort", "phantom", "radiographs", cohort, "--anatomy", "femur", "--studies", "4") == 0
+    assert call("cohort", "halve", cohort, tmp_path / "halves") == 2
+    assert "two femurs" in capsys.readouterr().err and not (tmp_path / "halves").exists()
+
+
+def test_parts_that_make_no_cascade_are_refused():
+    localiser, classifier = find_recipe("box-regression"), find_recipe("ubm")
+    assert cascade_recipe(localiser, classifier).view.size == 448
+    with pytest.raises(RecipeError, match="box regression"):
+        cascade_recipe(classifier, classifier)
+    with pytest.raises(RecipeError, match="whole pictures"):
+        cascade_recipe(localiser, find_recipe("lbm"))
+    with pytest.raises(RecipeError, match="equalised"):
+        cascade_recipe(replace(localiser, view=replace(localiser.view, equalise=False)), classifier)
+    with pytest.raises(RecipeError, match="class map"):
+        cascade_recipe(localiser, localiser)

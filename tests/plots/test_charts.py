@@ -1,0 +1,93 @@
+"""Charts of a report: the same bytes twice, heights and lines that follow the values, refusals."""
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sightline.errors import RunError
+from sightline.plots.charts import PALETTE, Bar, BarGroup, ForestRow, Reference, bars, forest, shade
+from sightline.plots.curves import FrocCurve, RocCurve, froc, roc, training_curves
+
+
+def decode(png):
+    picture = Image.open(io.BytesIO(png))
+    assert picture.format == "PNG"
+    assert picture.info["Software"] == "sightline"
+    return np.asarray(picture.convert("RGB")).astype(float)
+
+
+GROUPS = [
+    BarGroup("λ = 0.1", (Bar("box", 70.0, 78.0, 1.0, True), Bar("mask", 72.0, 71.0))),
+    BarGroup("λ = 1", (Bar("box", 60.0, 62.0),)),
+]
+
+
+def test_charts_decode_and_repeat():
+    t = np.linspace(0.0, 1.0, 5)
+    history = {"epoch": [1, 2, 3], "loss": [1.0, 0.5, 0.2], "val_accuracy": [float("nan"), 0.7, float("nan")]}
+    charts = [
+        lambda: bars(GROUPS, title="a $b", ylabel="%", reference=Reference("base", 76.0, 1.0)),
+        lambda: bars(GROUPS, title="a", ylabel="%", reference=None, bottom=50.0),
+        lambda: forest([ForestRow("r", 0.05, 0.01, 0.09, "n = 9"), ForestRow("s", 0.0)]),
+        lambda: training_curves({"run $1": history, "run 2": history}),
+        lambda: roc([RocCurve("a", t, t**0.5, 0.7, 0.6, 0.8)]),
+    ]
+    for chart in charts:
+        png = chart()
+        assert decode(png).std() > 5
+        assert png == chart()
+
+
+def test_bar_heights_follow_the_values():
+    """Dark and light pixels of one bar stand in the ratio of image-wise to study-wise."""
+    group = [BarGroup("g", (Bar("box", 60.0, 80.0),))]
+    image = decode(bars(group, title="", ylabel="", reference=None))
+    dark = np.array(shade(PALETTE[0], 0.75)) * 255
+    light = np.array(shade(PALETTE[0], 1.55)) * 255
+    area = [(np.abs(image - colour).max(axis=2) < 3).sum() for colour in (dark, light)]
+    assert area[0] / area[1] == pytest.approx(60 / 20, rel=0.08)
+
+
+def test_training_curves_step_over_what_was_not_measured():
+    full = {"epoch": [1.0, 2.0, 3.0, 4.0, 5.0], "v": [1.0, 2.0, 3.0, 4.0, 5.0]}
+    gaps = {"epoch": full["epoch"], "v": [1.0, float("nan"), 3.0, 4.0, 5.0]}
+    whole, stepped = (decode(training_curves({"a": history})) for history in (full, gaps))
+    # a straight line with one point left out is the same line, up to the rounding of its rim
+    assert np.abs(whole - stepped).max() < 80
+
+
+@pytest.mark.parametrize(
+    "chart",
+    [
+        lambda: bars([], title="", ylabel=""),
+        lambda: bars([BarGroup("g", (Bar("b", float("nan"), 1.0),))], title="", ylabel=""),
+        lambda: forest([ForestRow("r", 0.0, 1.0, None)]),
+        lambda: forest([ForestRow("r", 0.0, 1.0, -1.0)]),
+        lambda: training_curves({"a": {"loss": [1.0]}}),
+        lambda: training_curves({"a": {"epoch": [1, 2], "loss": [1.0]}}),
+        lambda: roc([RocCurve("a", [0.0, 1.0], [0.0, 2.0], 0.5)]),
+    ],
+)
+def test_charts_refuse_what_they_cannot_draw(chart):
+    with pytest.raises(RunError):
+        chart()
+
+
+def test_froc_chart():
+    curve = FrocCurve("a $b", [0.2, 0.5, 3.0], [0.3, 0.5, 0.6], 0.4, 0.3, 0.5)
+    png = froc([curve, FrocCurve("none", [], [])], chance=[0.01] * 7)
+    assert decode(png).std() > 5 and png == froc([curve, FrocCurve("none", [], [])], chance=[0.01] * 7)
+    assert png != froc([replace(curve, sensitivity=[0.3, 0.5, 0.9])])
+    for bad in (
+        lambda: froc([]),
+        lambda: froc([replace(curve, sensitivity=[0.3, 0.5, 1.6])]),
+        lambda: froc([replace(curve, sensitivity=[0.3, 0.5])]),
+        lambda: froc([replace(curve, false_per_image=[3.0, 0.5, 0.2])]),
+        lambda: froc([replace(curve, score=float("nan"))]),
+        lambda: froc([curve], chance=[0.1]),
+    ):
+        with pytest.raises(RunError):
+            bad()

@@ -1,0 +1,54 @@
+"""Precision, several devices and the GPU are Fabric's; what they train must be the same training."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from support.cohorts import tiny_recipe
+from support.paths import ROOT
+
+from sightline.evaluation.evaluate import evaluate
+from sightline.papers.catalogue import CATALOGUE
+from sightline.training.engine import Engine
+from sightline.training.train import train
+
+
+def test_mixed_precision_trains_and_saves_whole_precision(tiny_cohort, tmp_path):
+    run = train(
+        tiny_recipe(steps=3, precision="bf16-mixed"),
+        tiny_cohort,
+        tmp_path / "run",
+        CATALOGUE,
+        Engine("cpu", quiet=True),
+    )
+    assert {t.dtype for t in run.network().state_dict().values()} <= {torch.float32, torch.int64}
+    found = evaluate(run, tiny_cohort.split("test"), "test", engine=Engine("cpu", quiet=True))
+    assert np.isfinite(found.predictions.probabilities).all()
+
+
+@pytest.mark.slow
+def test_two_devices_train_one_network(tiny_cohort, tmp_path):
+    code = "import sys; sys.argv[0] = __file__; from sightline.cli import main; main()"
+    script = tmp_path / "door.py"
+    script.write_text(code)
+    command = [sys.executable, str(script), "train", "small-guided", "--cohort", str(tiny_cohort.root)]
+    command += ["--out", str(tmp_path / "run"), "--steps", "3", "--size", "48", "--batch-size", "8", "--device", "cpu"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, "--devices", "2"], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "DONE").is_file()
+    assert not (tmp_path / "run" / "state" / "state.safetensors").exists()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_gpu_run_predicts_the_same_on_the_cpu(tiny_cohort, tmp_path, precision):
+    recipe = tiny_recipe(steps=4, precision=precision)
+    run = train(recipe, tiny_cohort, tmp_path / "run", CATALOGUE, Engine("cuda", quiet=True))
+    test = tiny_cohort.split("test")
+    both = [evaluate(run, test, d, out=tmp_path / d, engine=Engine(d, quiet=True)) for d in ("cuda", "cpu")]
+    assert np.abs(both[0].predictions.probabilities - both[1].predictions.probabilities).max() < 1e-2

@@ -1,0 +1,115 @@
+"""A finished run tells when its files were changed, and a folder is trained into by one process at a time."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+from safetensors.torch import load_file, save_file
+from support.cohorts import tiny_recipe
+
+from sightline.errors import RunError
+from sightline.papers.catalogue import CATALOGUE
+from sightline.training.engine import Engine
+from sightline.training.run import LOCK, SEAL, only_training, open_run
+from sightline.training.train import train
+
+QUIET = Engine(device="cpu", quiet=True)
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_cohort, tmp_path_factory):
+    return train(tiny_recipe(steps=2), tiny_cohort, tmp_path_factory.mktemp("runs") / "run", CATALOGUE, QUIET)
+
+
+@pytest.fixture
+def folder(finished, tmp_path):
+    return shutil.copytree(finished.folder, tmp_path / "run")
+
+
+def flip_a_bit(folder):
+    data = bytearray((folder / "weights.safetensors").read_bytes())
+    data[-100] ^= 1
+    (folder / "weights.safetensors").write_bytes(data)
+
+
+def exchange_weights(folder):
+    tensors = load_file(folder / "weights.safetensors")
+    save_file({name: tensor * 1.01 for name, tensor in tensors.items()}, folder / "weights.safetensors")
+
+
+def edit(name, old, new):
+    def change(folder):
+        text = (folder / name).read_text(encoding="utf-8")
+        assert old in text
+        (folder / name).write_text(text.replace(old, new), encoding="utf-8")
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (flip_a_bit, "weights.safetensors"),
+        (exchange_weights, "weights.safetensors"),
+        (lambda folder: (folder / "weights.safetensors").write_bytes(b""), "weights.safetensors"),
+        (edit("recipe.json", '"size": ', '"size": 1'), "recipe.json"),
+        (edit("cohort.json", '"no fracture"', '"fracture, none"'), "cohort.json"),
+    ],
+)
+def test_a_changed_run_is_refused_by_name(folder, tiny_cohort, change, name):
+    change(folder)
+    with pytest.raises(RunError, match=f"{name} changed after the training") as refusal:
+        open_run(folder, CATALOGUE)
+    assert "DONE" in refusal.value.remedy
+
+
+def test_a_whole_run_opens_and_one_without_a_seal_too(folder):
+    assert open_run(folder, CATALOGUE).done
+    (folder / SEAL).unlink()
+    flip_a_bit(folder)
+    assert open_run(folder, CATALOGUE).done
+
+
+def test_a_seal_that_is_no_text(folder):
+    (folder / SEAL).write_bytes(b"\xff\xfe")
+    with pytest.raises(RunError, match="cannot be compared"):
+        open_run(folder, CATALOGUE)
+
+
+def test_lost_weights_are_trained_again_to_the_same_bits(finished, folder, tiny_cohort):
+    before = (folder / "weights.safetensors").read_bytes()
+    (folder / "weights.safetensors").unlink()
+    assert not open_run(folder, CATALOGUE).done
+    assert train(tiny_recipe(steps=2), tiny_cohort, folder, CATALOGUE, QUIET).done
+    assert (folder / "weights.safetensors").read_bytes() == before
+
+
+def test_a_folder_that_holds_a_cohort_is_no_run(tiny_cohort):
+    with pytest.raises(RunError, match="holds no run"):
+        train(tiny_recipe(steps=2), tiny_cohort, tiny_cohort.root, CATALOGUE, QUIET)
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from sightline.training.run import only_training
+with only_training(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(100)
+"""
+
+
+def test_two_processes_do_not_train_into_one_folder(tmp_path):
+    other = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(RunError, match=rf"being trained by process {other.pid}"), only_training(tmp_path):
+            pass
+    finally:
+        other.kill()
+        other.communicate()
+    # a lock dies with its holder
+    with only_training(tmp_path):
+        assert (tmp_path / LOCK).is_file()
+    assert not (tmp_path / LOCK).exists()

@@ -1,0 +1,197 @@
+"""Objectives that bring weights of their own, maps that are trained through, and classes judged by themselves."""
+
+import csv
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from support.cohorts import tiny_recipe
+from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
+
+from sightline.errors import RunError
+from sightline.evaluation.evaluate import evaluate
+from sightline.explainers.cam import GradCAM
+from sightline.explainers.gradients import InputGradient
+from sightline.models.backbones import Backbone
+from sightline.models.cam_classifiers import ClassMapModel
+from sightline.papers.catalogue import CATALOGUE
+from sightline.structures.protocols import Term
+from sightline.training.engine import Engine
+from sightline.training.optimization import Adam, ReduceOnPlateau
+from sightline.training.run import open_run
+from sightline.training.step import Aim
+from sightline.training.train import train
+
+QUIET = Engine(device="cpu", quiet=True)
+
+
+class LearnedWeight(nn.Module):
+    def __init__(self, start):
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.tensor(start))
+
+    def forward(self, out, batch, class_weights, history):
+        scale = self.log_scale.exp()
+        loss = cross_entropy(out["logits"], batch.labels)
+        return Term(
+            loss * scale + scale**2,
+            len(batch),
+            parts={"cross_entropy": float(loss.detach()), "scale": float(scale.detach())},
+        )
+
+
+@dataclass(frozen=True)
+class Learned:
+    start: float = 0.5
+    needs_boxes: ClassVar[bool] = False
+    needs_regions: ClassVar[bool] = False
+    explainer: ClassVar[None] = None
+    independent: ClassVar[bool] = False
+
+    def build(self):
+        return LearnedWeight(self.start)
+
+    def __call__(self, out, batch, class_weights, history):
+        raise AssertionError("the built module is called instead")
+
+
+@dataclass(frozen=True)
+class Explained:
+    """Sigmoids, and the image's own map pressed towards nothing."""
+
+    weight: float = 1.0
+    explainer: GradCAM | InputGradient = field(default_factory=lambda: GradCAM("trunk", relu=False))
+    needs_boxes: ClassVar[bool] = False
+    needs_regions: ClassVar[bool] = False
+    independent: ClassVar[bool] = True
+
+    def __call__(self, out, batch, class_weights, history):
+        truth = one_hot(batch.labels, out["logits"].shape[1]).float()
+        loss = binary_cross_entropy_with_logits(out["logits"], truth)
+        size = (out["explained"] ** 2).mean()
+        return Term(loss + self.weight * size, len(batch), parts={"map_size": float(size.detach())})
+
+
+WORDS = {**CATALOGUE, "learned": Learned, "explained": Explained}
+WORDS.setdefault("grad_cam", GradCAM)
+
+
+def rows_of(folder):
+    return list(csv.DictReader((Path(folder) / "history.csv").open()))
+
+
+def bare(**changes):
+    return tiny_recipe(guidance=None, weight=0.0, **changes)
+
+
+def test_an_objectives_own_weights_are_trained_saved_and_kept_apart(tiny_cohort, tmp_path):
+    run = train(bare(objective=Learned(), epochs=2), tiny_cohort, tmp_path / "run", WORDS, QUIET)
+    assert not any(name.startswith("objective") for name in load_file(run.folder / "weights.safetensors"))
+    learned = load_file(run.folder / "objective.safetensors")
+    assert set(learned) == {"log_scale"} and float(learned["log_scale"]) < 0.5
+    assert float(rows_of(run.folder)[-1]["scale"]) > 0 and float(rows_of(run.folder)[-1]["val_cross_entropy"]) > 0
+    run.network()  # the weights fit the network without them
+
+
+def test_own_weights_survive_being_killed(tiny_cohort, tmp_path):
+    recipe = bare(objective=Learned(), epochs=2, average=0.9)
+    whole = train(recipe, tiny_cohort, tmp_path / "whole", WORDS, QUIET)
+
+    class Killed(Exception):
+        pass
+
+    class Dying(LearnedWeight):
+        calls = 0
+
+        def forward(self, *given):
+            Dying.calls += self.training
+            if Dying.calls == 7:
+                raise Killed
+            return super().forward(*given)
+
+    build, Learned.build = Learned.build, lambda self: Dying(self.start)
+    try:
+        with pytest.raises(Killed):
+            train(recipe, tiny_cohort, tmp_path / "cut", WORDS, replace(QUIET, state_every_s=0.0))
+    finally:
+        Learned.build = build
+    cut = train(recipe, tiny_cohort, tmp_path / "cut", WORDS, QUIET)
+    for name in ("weights.safetensors", "objective.safetensors"):
+        a, b = load_file(whole.folder / name), load_file(cut.folder / name)
+        assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_maps_are_trained_through(tiny_cohort, tmp_path):
+    """Pressing the map of Grad-CAM towards zero does so; without the weight it does not."""
+    size = {}
+    for weight in (0.0, 30.0):
+        recipe = bare(objective=Explained(weight), epochs=4, seed=3)
+        run = train(recipe, tiny_cohort, tmp_path / f"{weight:g}", WORDS, QUIET)
+        size[weight] = float(rows_of(run.folder)[-1]["val_map_size"])
+        assert float(rows_of(run.folder)[-1]["map_size"]) > 0
+        # checked before the first step, in words
+        assert "weights" in (run.folder / "preflight.md").read_text()
+    assert size[30.0] < 0.5 * size[0.0]
+
+
+def test_a_training_that_diverged_says_so(tiny_cohort, tmp_path):
+    with pytest.raises(RunError, match=r"diverged|loss became"):
+        train(bare(objective=Explained(1e6), epochs=4), tiny_cohort, tmp_path / "run", WORDS, QUIET)
+
+
+def test_independent_classes_keep_their_own_probabilities(tiny_cohort, tmp_path):
+    run = train(bare(objective=Explained(), steps=3), tiny_cohort, tmp_path / "run", WORDS, QUIET)
+    evaluation = evaluate(run, tiny_cohort.split("test"), "test", engine=QUIET)
+    sums = evaluation.predictions.probabilities.sum(axis=1)
+    assert evaluation.predictions.independent and abs(sums - 1.0).max() > 1e-3
+    again = evaluate(open_run(run.folder, WORDS), tiny_cohort.split("test"), "test", engine=QUIET)
+    assert again.predictions == evaluation.predictions
+    header = (run.folder / "predictions" / "test.csv").read_text().splitlines()[0]
+    assert header.endswith("s(no fracture),s(fracture)")
+
+
+def test_what_several_devices_or_half_precision_would_spoil_is_refused():
+    network = tiny_recipe().model.build(2)
+    with pytest.raises(RunError, match="several devices"):
+        Aim(bare(objective=Explained()), network, torch.ones(2), devices=2)
+    with pytest.raises(RunError, match="bf16-true"):
+        Aim(bare(objective=Explained(), precision="bf16-true"), network, torch.ones(2))
+    Aim(bare(objective=Explained(), precision="bf16-mixed"), network, torch.ones(2))
+
+
+def test_a_plateau_ends_a_training(tiny_cohort, tmp_path):
+    schedule = ReduceOnPlateau(start=0.0, patience=1, give_up=2, least=0.0)
+    run = train(bare(schedule=schedule, epochs=9, optimiser=Adam()), tiny_cohort, tmp_path / "run", CATALOGUE, QUIET)
+    assert len(rows_of(run.folder)) < 9 and run.done
+
+
+def test_gradients_are_clipped_by_value(tiny_cohort, tmp_path):
+    seen = []
+    step = torch.optim.Adam.step
+
+    def watched(self, *args, **kwargs):
+        grads = [p.grad.abs().max() for g in self.param_groups for p in g["params"] if p.grad is not None]
+        seen.append(float(torch.stack(grads).max()))
+        return step(self, *args, **kwargs)
+
+    torch.optim.Adam.step = watched
+    try:
+        for name, clip in (("free", None), ("held", 1e-3)):
+            train(bare(optimiser=Adam(clip_value=clip), steps=2), tiny_cohort, tmp_path / name, CATALOGUE, QUIET)
+    finally:
+        torch.optim.Adam.step = step
+    assert max(seen[:2]) > 1e-3 and max(seen[2:]) <= 1e-3 + 1e-9
+
+
+def test_a_rule_that_shows_the_weights_alone_is_called_wrong_before_training(tiny_cohort, tmp_path, capsys):
+    """Deconvolution without max-pooling never looks at the picture (spec 4.4)."""
+    explainer = InputGradient("deconvolution")
+    backbone = Backbone("test_efficientnet")
+    recipe = bare(objective=Explained(0.01, explainer), steps=2, model=ClassMapModel(backbone=backbone))
+    run = train(recipe, tiny_cohort, tmp_path / "run", WORDS, QUIET)
+    words = (run.folder / "preflight.md").read_text()
+    assert "**wrong**" in words and "pre-flight" in capsys.readouterr().err

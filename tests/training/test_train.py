@@ -1,0 +1,281 @@
+"""The loop: repeatable, resumable after SIGKILL bit for bit, honest about what it trained on."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from support.cohorts import tiny_recipe
+from support.paths import ROOT
+
+from sightline.data.split import split_cohort
+from sightline.errors import CohortError, RecipeError, RunError, SightlineError
+from sightline.papers.catalogue import CATALOGUE
+from sightline.training.engine import Engine
+from sightline.training.optimization import (
+    AdamW,
+    CosineDecay,
+    LayerRates,
+    LinearDecay,
+    Sgd,
+    StepDecay,
+    class_weights,
+    set_rate,
+)
+from sightline.training.recipe import read_recipe, recipe_json
+from sightline.training.run import open_run
+from sightline.training.train import train
+
+QUIET = Engine(device="cpu", quiet=True)
+
+
+def weights(folder):
+    return load_file(Path(folder) / "weights.safetensors")
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_run_leaves_its_papers(tiny_cohort, tmp_path):
+    run = train(tiny_recipe(steps=4), tiny_cohort, tmp_path / "run", CATALOGUE, QUIET)
+    names = {p.name for p in (tmp_path / "run").iterdir()}
+    assert {"recipe.json", "environment.json", "cohort.json", "history.csv", "weights.safetensors", "DONE"} <= names
+    assert any((tmp_path / "run" / "events").iterdir())
+    assert run.done
+    assert run.classes == tiny_cohort.classes
+    assert open_run(tmp_path / "run", CATALOGUE).recipe == tiny_recipe(steps=4)
+    facts = json.loads((tmp_path / "run" / "cohort.json").read_text())
+    assert facts["split"]["P04-0"] == "test"
+    rows = list(csv.DictReader((tmp_path / "run" / "history.csv").open()))
+    assert int(rows[-1]["step"]) == 4
+    assert float(rows[0]["guidance_excess"]) > 0
+
+
+def test_same_seed_same_weights_other_seed_others(tiny_cohort, tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train(tiny_recipe(steps=3, seed=seed), tiny_cohort, tmp_path / name, CATALOGUE, QUIET)
+    assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    assert not same(weights(tmp_path / "a"), weights(tmp_path / "c"))
+
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import torch
+torch.set_num_threads(1)
+from support.cohorts import tiny_recipe
+from sightline.data.datasets.folder.reader import read_cohort
+from sightline.training import train as loop
+from sightline.training.optimization import AdamW
+from sightline.papers.catalogue import CATALOGUE
+step = loop.training_step
+def slow(*args):
+    time.sleep({pause})
+    return step(*args)
+loop.training_step = slow
+recipe = tiny_recipe(epochs=4, optimiser=AdamW(), average=0.9, select="loss", train_on=("train",))
+loop.train(recipe, read_cohort(Path({cohort!r})), Path({out!r}), CATALOGUE,
+           loop.Engine(device="cpu", quiet=True, state_every_s=0.0))
+"""
+
+
+def launch(cohort, out, pause):
+    code = SCRIPT.format(tests=str(ROOT / "tests"), cohort=str(cohort.root), out=str(out), pause=pause)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    return subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE)
+
+
+def test_killed_and_started_again_ends_with_the_same_weights(tiny_cohort, tmp_path):
+    whole = launch(tiny_cohort, tmp_path / "whole", 0.0)
+    kills = 0
+    for _ in range(3):
+        state = tmp_path / "killed" / "state" / "state.safetensors"
+        before = state.stat().st_mtime_ns if state.is_file() else 0
+        process = launch(tiny_cohort, tmp_path / "killed", 0.15)
+        deadline = time.monotonic() + 120
+        # killed in the middle of whatever it does once it has moved past the last state
+        while process.poll() is None and time.monotonic() < deadline:
+            if state.is_file() and state.stat().st_mtime_ns > before:
+                time.sleep(0.2)
+                process.send_signal(signal.SIGKILL)
+                break
+            time.sleep(0.01)
+        kills += process.wait() == -signal.SIGKILL
+    assert kills >= 2, "the test must really kill the training"
+    last = launch(tiny_cohort, tmp_path / "killed", 0.0)
+    assert last.wait(120) == 0, last.stderr.read().decode()
+    assert whole.wait(120) == 0, whole.stderr.read().decode()
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
+    columns = ("epoch", "step", "loss", "cross_entropy", "guidance", "val_loss", "val_auc")
+    histories = [
+        [[row[c] for c in columns] for row in csv.DictReader((tmp_path / name / "history.csv").open())]
+        for name in ("whole", "killed")
+    ]
+    assert histories[0] == histories[1]
+    assert not (tmp_path / "killed" / "state" / "state.safetensors").exists()
+
+
+def test_a_finished_run_is_not_trained_again(tiny_cohort, tmp_path):
+    train(tiny_recipe(steps=2), tiny_cohort, tmp_path / "run", CATALOGUE, QUIET)
+    before = (tmp_path / "run" / "weights.safetensors").stat().st_mtime_ns
+    train(tiny_recipe(steps=2), tiny_cohort, tmp_path / "run", CATALOGUE, QUIET)
+    assert (tmp_path / "run" / "weights.safetensors").stat().st_mtime_ns == before
+
+
+def test_another_recipe_in_the_same_folder_is_refused(tiny_cohort, tmp_path):
+    train(tiny_recipe(steps=2), tiny_cohort, tmp_path / "run", CATALOGUE, QUIET)
+    with pytest.raises(RunError, match="another run"):
+        train(tiny_recipe(steps=3), tiny_cohort, tmp_path / "run", CATALOGUE, QUIET)
+
+
+def test_unguided_and_weight_zero_are_the_same_training(tiny_cohort, tmp_path):
+    train(tiny_recipe(steps=3, weight=0.0), tiny_cohort, tmp_path / "a", CATALOGUE, QUIET)
+    train(tiny_recipe(steps=3, weight=0.0, guidance=None), tiny_cohort, tmp_path / "b", CATALOGUE, QUIET)
+    assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+
+
+def test_guidance_changes_the_training_and_images_without_regions_do_not(tiny_cohort, tmp_path):
+    bare = tiny_cohort.where(lambda c: True)
+    bare = replace(bare, cases=tuple(replace(c, regions=()) for c in bare.cases))
+    train(tiny_recipe(steps=3), tiny_cohort, tmp_path / "guided", CATALOGUE, QUIET)
+    train(tiny_recipe(steps=3), bare, tmp_path / "no-regions", CATALOGUE, QUIET)
+    train(tiny_recipe(steps=3, weight=0.0), bare, tmp_path / "unguided", CATALOGUE, QUIET)
+    assert same(weights(tmp_path / "no-regions"), weights(tmp_path / "unguided"))
+    assert not same(weights(tmp_path / "guided"), weights(tmp_path / "unguided"))
+
+
+def test_refusals(tiny_cohort, tmp_path):
+    leaking = replace(tiny_cohort, cases=(replace(tiny_cohort[0], split="test"), *tiny_cohort.cases[1:]))
+    with pytest.raises(CohortError, match="P00"):
+        train(tiny_recipe(), leaking, tmp_path / "a", CATALOGUE, QUIET)
+    one_label = tiny_cohort.where(lambda c: c.label == "fracture")
+    with pytest.raises(CohortError, match="one label"):
+        train(tiny_recipe(), one_label, tmp_path / "b", CATALOGUE, QUIET)
+    with pytest.raises(CohortError, match="no case in the split"):
+        train(tiny_recipe(), tiny_cohort.split("test"), tmp_path / "c", CATALOGUE, QUIET)
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "thesis.txt").write_text("mine")
+    with pytest.raises(RunError, match="holds no run"):
+        train(tiny_recipe(), tiny_cohort, tmp_path / "d", CATALOGUE, QUIET)
+
+
+def test_a_diverging_loss_is_said_not_saved(tiny_cohort, tmp_path):
+    recipe = tiny_recipe(steps=30, schedule=LinearDecay(1e30, 1e30))
+    with pytest.raises(RunError, match=r"loss became (nan|inf)"):
+        train(recipe, tiny_cohort, tmp_path / "run", CATALOGUE, QUIET)
+    assert not (tmp_path / "run" / "weights.safetensors").exists()
+
+
+def test_a_damaged_state_or_weights_file_is_one_clear_error(tiny_cohort, tmp_path):
+    run = train(tiny_recipe(steps=2), tiny_cohort, tmp_path / "run", CATALOGUE, QUIET)
+    path = tmp_path / "run" / "weights.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(RunError, match="damaged"):
+        run.network()
+
+
+def test_a_strangers_run_executes_nothing(tiny_cohort, tmp_path):
+    train(tiny_recipe(steps=2), tiny_cohort, tmp_path / "run", CATALOGUE, QUIET)
+    path = tmp_path / "run" / "recipe.json"
+    good = path.read_text()
+    for old, new, message in (
+        ('"kind": "class_map_model"', '"kind": "os.system"', "unknown"),
+        ('"seed": 0', '"seed": "__import__(\'os\')"', "seed"),
+        ('"seed": 0', '"seed": 0, "hook": "rm"', "no field hook"),
+        ('"epochs": 3', '"epochs": 0', "epochs"),
+    ):
+        assert old in good
+        path.write_text(good.replace(old, new))
+        with pytest.raises(RecipeError, match=message):
+            open_run(tmp_path / "run", CATALOGUE)
+
+
+def test_recipes_read_back_equal(tmp_path):
+    from sightline.papers.recipes import RECIPES, TABLES
+
+    recipes = [make() for _, make in RECIPES.values()]
+    recipes += [row.recipe for make in TABLES.values() for row in make("paper").rows]
+    for recipe in recipes:
+        (tmp_path / "r.json").write_text(recipe_json(recipe, CATALOGUE))
+        assert read_recipe(tmp_path / "r.json", CATALOGUE) == recipe
+
+
+@pytest.mark.parametrize("select", ["auc", "loss"])
+def test_best_on_validation_is_kept(tiny_cohort, tmp_path, select):
+    run = train(tiny_recipe(epochs=4, select=select), tiny_cohort, tmp_path / select, CATALOGUE, QUIET)
+    rows = list(csv.DictReader((tmp_path / select / "history.csv").open()))
+    column, best = ("val_auc", max) if select == "auc" else ("val_loss", min)
+    from sightline.evaluation.evaluate import evaluate
+
+    wanted = best(float(row[column]) for row in rows)
+    predictions = evaluate(run, tiny_cohort.split("val"), "val", engine=QUIET).predictions
+    if select == "auc":
+        from sklearn.metrics import roc_auc_score
+
+        got = roc_auc_score(predictions.labels, predictions.probabilities[:, 1])
+    else:
+        from sklearn.metrics import log_loss
+
+        got = log_loss(predictions.labels, predictions.probabilities)
+    assert got == pytest.approx(wanted, abs=1e-5)
+
+
+def test_selecting_on_what_is_trained_on_is_refused():
+    with pytest.raises(RecipeError, match="validation"):
+        tiny_recipe(select="auc", train_on=("train", "val"))
+
+
+def test_schedules_against_their_formulas():
+    assert [LinearDecay(1e-3, 1e-5).rate(s, 101, 10) for s in (0, 50, 100)] == pytest.approx([1e-3, 5.05e-4, 1e-5])
+    assert [StepDecay(1e-3, 0.1, 30).rate(s, 950, 10) for s in (0, 299, 300, 600)] == pytest.approx(
+        [1e-3, 1e-3, 1e-4, 1e-5]
+    )
+    cosine = CosineDecay(1.0, 0.0, 0.1)
+    assert cosine.rate(0, 100, 10) == pytest.approx(0.1)
+    assert cosine.rate(10, 100, 10) == pytest.approx(1.0)
+    assert cosine.rate(55, 100, 10) == pytest.approx(0.5)
+    assert cosine.rate(100, 100, 10) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_layer_rates_and_optimisers():
+    network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    groups = LayerRates({"0.": 0.1}).groups(network)
+    assert sorted(g["factor"] for g in groups) == [0.1, 1.0]
+    for config in (Sgd(), AdamW()):
+        optimizer = config.build(LayerRates({"0.": 0.1}).groups(network))
+        set_rate(optimizer, 0.5)
+        assert sorted(g["lr"] for g in optimizer.param_groups) == pytest.approx([0.05, 0.5])
+    with pytest.raises(RecipeError, match="nothing"):
+        LayerRates({"nothing": 2.0}).groups(network)
+
+
+def test_class_weights_are_inverse_frequency_with_mean_one():
+    labels = [0] * 6 + [1] * 2 + [3] * 4
+    weights = class_weights(labels, 4)
+    assert weights[2] == 0
+    assert torch.stack([weights[i] for i in labels]).mean() == pytest.approx(1.0)
+    assert weights[1] / weights[0] == pytest.approx(3.0)
+
+
+def test_reweighting_changes_an_unbalanced_training(tiny_cohort, tmp_path):
+    few = tiny_cohort.where(lambda c: c.label == "fracture" or c.patient_id < "P07")
+    for name in ("none", "inverse_frequency"):
+        train(tiny_recipe(steps=3, reweight=name), few, tmp_path / name, CATALOGUE, QUIET)
+    assert not same(weights(tmp_path / "none"), weights(tmp_path / "inverse_frequency"))
+
+
+def test_errors_carry_a_remedy(tiny_cohort, tmp_path):
+    with pytest.raises(SightlineError) as caught:
+        open_run(tmp_path, CATALOGUE)
+    assert caught.value.remedy
+    assert split_cohort(tiny_cohort, (0.5, 0.25, 0.25), 1).counts() == tiny_cohort.counts()
