@@ -13,7 +13,7 @@ from skimage.measure import label, regionprops
 
 from benchmarks.timing import Result, Row, Unequal, alternate, repeat
 from sightline.explainers.localisation.boxes import boxes_of_maps
-from sightline.explainers.localisation.points import upsampled
+from sightline.explainers.localisation.points import upsample_maps
 from sightline.explainers.localisation.protocols import PROTOCOLS, MapBoxes
 
 # a thousand maps in under a second
@@ -91,7 +91,7 @@ def seconds_of_protocols(maps: Maps, chosen: Settings) -> str:
 def make(chosen: Settings, cells: int) -> Maps:
     """Random maps on the finer grid."""
     rng = np.random.default_rng(cells)
-    return upsampled(rng.standard_normal((chosen.count, cells, cells)), (chosen.size, chosen.size))
+    return upsample_maps(rng.standard_normal((chosen.count, cells, cells)), (chosen.size, chosen.size))
 
 
 def by_skimage(maps: Maps, protocol: MapBoxes) -> Corners:

@@ -20,7 +20,14 @@ from benchmarks.memory import MIB, resident
 from benchmarks.timing import Result, Row, Unequal, alternate
 from sightline.explainers.units.layer import UnitLayer
 from sightline.explainers.units.readings import Readings, read_units
-from sightline.explainers.units.thresholds import BUDGET_BYTES, TOP, Thresholds, TopValues, place, unit_thresholds
+from sightline.explainers.units.thresholds import (
+    BUDGET_BYTES,
+    TOP,
+    Thresholds,
+    TopValues,
+    quantile_rank,
+    unit_thresholds,
+)
 from sightline.models.volume_networks import VolumeUNet
 from sightline.structures.evidence import Batch
 
@@ -193,7 +200,7 @@ def in_process(chosen: Settings, cases: int) -> float:
 def _buffer(chosen: Settings, cases: int) -> float:
     """MiB that the largest activations of all units take."""
     voxels = cases * (chosen.many_size // 8) ** 3
-    return 16 * chosen.width * TopValues.bytes_of(voxels - int(place(voxels, TOP))) / MIB
+    return 16 * chosen.width * TopValues.bytes_of(voxels - int(quantile_rank(voxels, TOP))) / MIB
 
 
 def _laid_out(images: Tensor) -> Tensor:

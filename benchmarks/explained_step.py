@@ -28,7 +28,7 @@ from sightline.training.optimization import Adam, set_rate
 from sightline.training.recipe import Recipe
 
 # the loop's own step: what a training really pays, not a copy of it
-from sightline.training.step import Aim, Plain, Progress, training_step
+from sightline.training.step import DictOutput, Progress, TrainingObjective, training_step
 
 GOAL = 3.0
 GAMMA = 0.41731
@@ -89,9 +89,9 @@ def measure(chosen: Settings) -> Result:
         tuple(rows),
         (),
         (
-            "Ours: `sightline.training.train`'s own step with `HeatmapMatch` and guided `InputGradient`, optimiser step "
-            "included. Plain: `segmentation_models_pytorch.Unet` with `aux_params`, binary cross-entropy of classes "
-            "and of the decoder against the same gaze. Same Adam, random weights, no dropout, channels-last, single "
+            "Ours: `sightline.training.train`'s own step with `HeatmapMatch` and guided `InputGradient`, optimiser "
+            "step included. Plain: `segmentation_models_pytorch.Unet` with `aux_params`, binary cross-entropy of "
+            "classes and of the decoder against the same gaze. Same Adam, random weights, no dropout, channels-last, single "
             "precision.",
             f"Checked first: without an explainer, the losses of both sides are the same over three steps "
             f"(largest difference {gap:.1e}).",
@@ -146,8 +146,8 @@ def our_step(network: UNetNetwork, batch: Batch, match: Match, device: str) -> C
     recipe = Recipe("explained", UNet(), objective=HeatmapMatch(match, explainer, gamma=GAMMA))
     fabric = Engine(device=device).fabric("32-true")
     network = network.to(memory_format=torch.channels_last).train()
-    aim = Aim(recipe, network, torch.ones(CLASSES)).to(torch.device(device))
-    plain, optimizer = fabric.setup(Plain(network), Adam().build(recipe.rates.groups(network)))
+    aim = TrainingObjective(recipe, network, torch.ones(CLASSES)).to(torch.device(device))
+    plain, optimizer = fabric.setup(DictOutput(network), Adam().build(recipe.rates.groups(network)))
     at = Progress()
 
     def step() -> float:

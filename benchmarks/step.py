@@ -27,7 +27,7 @@ from sightline.training.optimization import Sgd, set_rate
 from sightline.training.recipe import Recipe
 
 # the loop's own step: what a training really pays, not a copy of it
-from sightline.training.step import Aim, Plain, Progress, training_step
+from sightline.training.step import DictOutput, Progress, TrainingObjective, training_step
 
 GOAL = 1.05
 RATE = 1e-3
@@ -87,8 +87,8 @@ def measure(chosen: Settings) -> Result:
         tuple(rows),
         tuple(parts),
         (
-            "Guided: `sightline.training.train`'s own step with softmax pooling, `SpatialNLL` (profile `recommended`, at "
-            "input resolution, a box on every image, both class maps guided), optimiser step included. Plain: "
+            "Guided: `sightline.training.train`'s own step with softmax pooling, `SpatialNLL` (profile `recommended`, "
+            "at input resolution, a box on every image, both class maps guided), optimiser step included. Plain: "
             "`timm.create_model`, `F.cross_entropy`, `SGD`; it gets pictures already normalised and in three channels, "
             "ours one grey channel that it normalises and repeats itself. Same SGD, channels-last on both sides.",
             f"Checked first: with mean pooling and no guidance both sides have the same weights after two steps "
@@ -137,8 +137,8 @@ def guided_step(
     fabric = Engine(device=chosen.device).fabric(precision)
     network = network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = Sgd().build(recipe.rates.groups(network))
-    plain, optimizer = fabric.setup(Plain(network), optimizer)
-    aim = Aim(recipe, network, torch.ones(CLASSES)).to(torch.device(chosen.device))
+    plain, optimizer = fabric.setup(DictOutput(network), optimizer)
+    aim = TrainingObjective(recipe, network, torch.ones(CLASSES)).to(torch.device(chosen.device))
     at = Progress()
 
     def step() -> float:

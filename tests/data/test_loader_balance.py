@@ -14,7 +14,7 @@ from support.paths import DATA
 from sightline.data.loader import (
     CohortItems,
     Key,
-    balanced_length,
+    balanced_epoch_length,
     batches_per_epoch,
     box_on_grid,
     epoch_order,
@@ -54,7 +54,7 @@ def test_every_class_is_repeated_up_to_the_largest(labels, seed, epoch):
     order = epoch_order(len(y), seed, epoch, y)
     largest = max(Counter(labels).values())
     assert Counter(y[order].tolist()) == dict.fromkeys(set(labels), largest)
-    assert len(order) == balanced_length(y)
+    assert len(order) == balanced_epoch_length(y)
     # no image of a class comes two times more often than another
     for label in set(labels):
         times = Counter(order[y[order] == label].tolist())
@@ -82,9 +82,9 @@ def test_classes_come_as_often_as_the_smallest_drawn_anew():
     orders = [epoch_order(34, 5, e, y, "least") for e in range(6)]
     for order in orders:
         assert Counter(y[order].tolist()) == {0: 4, 1: 4} and len(set(order.tolist())) == 8
-        assert len(order) == balanced_length(y, "least")
+        assert len(order) == balanced_epoch_length(y, "least")
     assert len({frozenset(order[y[order] == 0].tolist()) for order in orders}) == 6
-    assert balanced_length(y, "none") == 34
+    assert balanced_epoch_length(y, "none") == 34
 
 
 # -- the batches ----------------------------------------------------------------------------------------------------
@@ -92,7 +92,7 @@ def test_classes_come_as_often_as_the_smallest_drawn_anew():
 
 def test_balanced_epochs_show_each_repetition_anew_and_can_be_entered_in_the_middle(uneven):
     items = CohortItems(uneven, VIEW, RegionChoice("mask"), seed=3)
-    n = balanced_length(items.labels)
+    n = balanced_epoch_length(items.labels)
     whole = list(training_batches(items, epoch=1, batch_size=4, balance="most"))
     assert len(whole) == batches_per_epoch(n, 4)
     ids = list(chain.from_iterable(batch.case_ids for batch in whole))
@@ -115,7 +115,7 @@ def test_balanced_epochs_show_each_repetition_anew_and_can_be_entered_in_the_mid
 def test_ranks_part_a_balanced_epoch(uneven):
     items = CohortItems(uneven, VIEW, seed=3)
     parts = [list(training_batches(items, epoch=0, batch_size=3, balance="most", rank=r, world=2)) for r in (0, 1)]
-    assert {len(part) for part in parts} == {batches_per_epoch(balanced_length(items.labels), 3, 2)}
+    assert {len(part) for part in parts} == {batches_per_epoch(balanced_epoch_length(items.labels), 3, 2)}
     frames = [frame for part in parts for batch in part for frame in batch.frames]
     assert len(set(frames)) == len(frames)
 
@@ -131,7 +131,7 @@ def test_the_first_draw_is_the_draw_of_an_epoch_without_repetitions(uneven):
 def test_a_class_without_cases_is_no_crash(tiny_cohort):
     only = replace(tiny_cohort, classes=("A3", *tiny_cohort.classes)).split("train")
     items = CohortItems(only, VIEW)
-    assert balanced_length(items.labels) == 2 * max(only.counts().values())
+    assert balanced_epoch_length(items.labels) == 2 * max(only.counts().values())
     (batch, *_) = training_batches(items, epoch=0, batch_size=8, balance="most")
     assert set(batch.labels.tolist()) == {1, 2}
 

@@ -18,7 +18,7 @@ from sightline.dissection.responses import (
     write_overlay,
     write_unit_nifti,
 )
-from sightline.dissection.top_cases import facts_of, outlines_of, stretched, top_cases
+from sightline.dissection.top_cases import case_facts, outlines_of, stretch_contrast, top_cases
 from sightline.io.nifti import read_volume
 from sightline.plots.planes import cube_of
 from sightline.structures.case import Case
@@ -150,7 +150,9 @@ def volume_cases(cohort, n):
         cells = np.zeros((4, 4, 4))
         cells[i % 4, 1, 2] = 1.0
         found = response(cells, 0.2, cube.grey.shape)
-        made.append(GalleryCase(case.case_id, facts_of(case), 0.7, "true call", True, found, None, cube, case.regions))
+        made.append(
+            GalleryCase(case.case_id, case_facts(case), 0.7, "true call", True, found, None, cube, case.regions)
+        )
     return made
 
 
@@ -172,7 +174,7 @@ def test_galleries_of_volumes_grow_with_their_cases(spines):
 
 
 def test_facts_of_a_vertebra_come_first(spines):
-    assert facts_of(spines[1]) == "L1, grade 2, wedge, fractured" and facts_of(spines[0]) == "L1, intact"
+    assert case_facts(spines[1]) == "L1, grade 2, wedge, fractured" and case_facts(spines[0]) == "L1, intact"
 
 
 # -- pictures --
@@ -213,7 +215,9 @@ def test_galleries_of_pictures(tmp_path):
         close = close_up(grey, found, grid)
         regions = outlines_of(case)
         cases.append(
-            GalleryCase(case.case_id, "x", 0.4, "missed", False, found, stretched(grey), None, regions, grid, close)
+            GalleryCase(
+                case.case_id, "x", 0.4, "missed", False, found, stretch_contrast(grey), None, regions, grid, close
+            )
         )
     assert size_of(draw_collage(HEAD, cases))[0] > 900 and size_of(draw_strongest(HEAD, cases))[1] > 1000
 
@@ -221,7 +225,7 @@ def test_galleries_of_pictures(tmp_path):
 def test_a_dark_exposure_is_stretched():
     grey = np.zeros((10, 10), dtype=np.float32)
     grey[2:8, 2:8] = np.linspace(0.05, 0.2, 36).reshape(6, 6)
-    assert stretched(grey).max() == 1.0 and stretched(np.zeros((4, 4), np.float32)).max() == 0.0
+    assert stretch_contrast(grey).max() == 1.0 and stretch_contrast(np.zeros((4, 4), np.float32)).max() == 0.0
 
 
 def test_boxes_are_outlined_only_where_nothing_closer_was_drawn(tmp_path):
@@ -229,7 +233,7 @@ def test_boxes_are_outlined_only_where_nothing_closer_was_drawn(tmp_path):
     ring = Polygon((((1.0, 1.0), (1.0, 3.0), (3.0, 2.0)),), Tag("finding", "f"))
     focus = Box((0.0, 0.0), (4.0, 4.0), Tag("focus"))
     case = Case("a", "a", "a", tmp_path / "a.png", "f", (box, ring, focus), facts={"hand": "1", "hip": "0"})
-    assert outlines_of(case) == (ring,) and facts_of(case) == "f, hand"
+    assert outlines_of(case) == (ring,) and case_facts(case) == "f, hand"
     assert outlines_of(Case("a", "a", "a", tmp_path / "a.png", "f", (box, focus))) == (box,)
 
 

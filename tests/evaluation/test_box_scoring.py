@@ -10,12 +10,12 @@ from sightline.evaluation.box_scoring import box_scores, true_corners
 from sightline.evaluation.map_scoring import map_rows
 from sightline.explainers.localisation.protocols import MapBoxes
 from sightline.inference.boxes import finding_classes
-from sightline.inference.predict import Maps, Said
+from sightline.inference.predict import Maps, NetworkOutput
 from sightline.metrics.predictions import Predictions
 from sightline.structures.case import Case, Cohort
 from sightline.structures.frame import Frame
 from sightline.structures.regions import Box, Polygon
-from sightline.structures.resampling import laid_over
+from sightline.structures.resampling import place_on_grid
 from sightline.structures.tag import Tag
 
 CLASSES = ("normal", "fracture")
@@ -26,7 +26,7 @@ def case(*regions, label="fracture", name="a") -> Case:
     return Case(name, name, name, Path(f"{name}.png"), label, regions, "test", "", (100, 200), (0.5, 0.5))
 
 
-def said(cases, maps=None, windows=None, boxes=None, probability=0.8) -> tuple[Said, Cohort]:
+def said(cases, maps=None, windows=None, boxes=None, probability=0.8) -> tuple[NetworkOutput, Cohort]:
     cohort = Cohort("c", CLASSES, tuple(cases))
     n = len(cohort)
     predictions = Predictions(
@@ -38,7 +38,7 @@ def said(cases, maps=None, windows=None, boxes=None, probability=0.8) -> tuple[S
         stack = np.asarray(maps, dtype=np.float32)
         both = np.stack([np.zeros_like(stack), stack], axis=1)
         kept = Maps(predictions.case_ids, np.tile([0, 1], (n, 1)), both, both, windows)
-    return Said(predictions, kept, boxes), cohort
+    return NetworkOutput(predictions, kept, boxes), cohort
 
 
 def peak(row: int, column: int, cells: int = 20) -> np.ndarray:
@@ -104,9 +104,9 @@ def test_a_region_outside_the_window_gets_nothing_and_is_counted():
 
 def test_a_window_laid_over_the_view_keeps_values_and_leaves_the_rest_open():
     cells = np.arange(16.0).reshape(4, 4)
-    whole = laid_over(cells, [[1, 0, 0], [0, 1, 0]], (4, 4))
+    whole = place_on_grid(cells, [[1, 0, 0], [0, 1, 0]], (4, 4))
     np.testing.assert_allclose(whole, cells)
-    quarter = laid_over(cells, [[0.5, 0, 0.5], [0, 0.5, 0.5]], (8, 8))
+    quarter = place_on_grid(cells, [[0.5, 0, 0.5], [0, 0.5, 0.5]], (8, 8))
     np.testing.assert_allclose(quarter[4:, 4:], cells)
     assert np.isnan(quarter[:4]).all() and np.isnan(quarter[:, :4]).all()
 
@@ -115,7 +115,7 @@ def test_a_turned_window_is_laid_where_its_frame_says():
     cells = np.zeros((5, 5))
     cells[1, 3] = 1.0
     window = np.array([[0.0, 0.6, 0.2], [-0.6, 0.0, 0.8]])
-    laid = np.nan_to_num(laid_over(cells, window, (50, 50)))
+    laid = np.nan_to_num(place_on_grid(cells, window, (50, 50)))
     row, column = np.unravel_index(int(laid.argmax()), laid.shape)
     place = Frame.of_image((50, 50)).within(window, (5, 5)).map_points([[1.5, 3.5]])[0]
     assert abs(row + 0.5 - place[0]) <= 1.0 and abs(column + 0.5 - place[1]) <= 1.0

@@ -19,7 +19,7 @@ from sightline.metrics.predictions import Predictions
 from sightline.papers.catalogue import CATALOGUE
 from sightline.structures.case import Case, Cohort
 from sightline.structures.regions import Box
-from sightline.structures.resampling import enlarge
+from sightline.structures.resampling import upsample_map
 from sightline.structures.tag import Tag
 from sightline.training.engine import Engine
 from sightline.training.run import open_run
@@ -149,7 +149,7 @@ def test_map_scores_against_a_slow_restatement(run, tiny_cohort, tmp_path):
         if case.label != "fracture":
             continue
         cells = np.exp(made.maps.maps[index, 1].astype(float))
-        grown = enlarge(cells / cells.sum(), (48, 48))  # equation 4: the spatial softmax
+        grown = upsample_map(cells / cells.sum(), (48, 48))  # equation 4: the spatial softmax
         box = next(r for r in case.regions if r.tag.role == "finding")
         inside = total = 0.0
         scale, pad = 48 / 48, (48 - 40) // 2  # pictures of 40 x 48 padded to 48

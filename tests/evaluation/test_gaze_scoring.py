@@ -14,7 +14,7 @@ from sightline.evaluation.tables.run_table import run_table
 from sightline.evaluation.tables.summary import summarise
 from sightline.evaluation.tables.table import Row, Table
 from sightline.explainers.gradients import InputGradient
-from sightline.inference.predict import Maps, Said
+from sightline.inference.predict import Maps, NetworkOutput
 from sightline.losses.gg_cam import GazeGuided
 from sightline.losses.heatmap_matching import HeatmapMatch
 from sightline.metrics.predictions import Predictions
@@ -49,7 +49,7 @@ def said_of(cohort, shown):
         cohort.classes, ids, ids, tuple(c.patient_id for c in cohort), labels, np.full((n, 3), 1 / 3)
     )
     flat = np.zeros((n, 3, 4, 4), dtype=np.float32)
-    return Said(predictions, Maps(ids, np.tile(np.arange(3), (n, 1)), flat, flat), None, shown)
+    return NetworkOutput(predictions, Maps(ids, np.tile(np.arange(3), (n, 1)), flat, flat), None, shown)
 
 
 def test_the_gaze_itself_agrees_and_its_mirror_image_does_not(gazed_cohort):

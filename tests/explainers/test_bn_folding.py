@@ -13,8 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from sightline.explainers.backprop_rules.rules import Rewired, guided_silu_step, rewire
-from sightline.explainers.bn_folding.deferred import Later
-from sightline.explainers.bn_folding.mode import leanly
+from sightline.explainers.bn_folding.deferred import DeferredTensor
+from sightline.explainers.bn_folding.mode import bn_folding_mode
 from sightline.explainers.cam import GradCAM
 from sightline.explainers.gradients import InputGradient
 from sightline.structures.evidence import Evidence
@@ -65,7 +65,7 @@ def first_and_second(network, images, cheap):
     x = images.clone().requires_grad_()
     rewired = Rewired()
     if cheap:
-        with rewire("vanilla") as rewired, leanly(rewired):
+        with rewire("vanilla") as rewired, bn_folding_mode(rewired):
             score = network(x).pow(2).sum()
     else:
         score = network(x).pow(2).sum()
@@ -98,7 +98,7 @@ def test_volumes_too():
 def test_no_gradient_of_weights_while_the_image_is_differentiated():
     network, rewired = made("plain"), Rewired()
     x = torch.rand(1, 4, 5, 5, dtype=torch.float64, requires_grad=True)
-    with leanly(rewired):
+    with bn_folding_mode(rewired):
         score = network(x).sum()
     weights = list(network.parameters())
     assert all(g is None for g in torch.autograd.grad(score, weights, retain_graph=True, allow_unused=True))
@@ -108,7 +108,7 @@ def test_no_gradient_of_weights_while_the_image_is_differentiated():
 
 def test_pictures_without_a_batch_and_nothing_outside_the_block():
     x, w = torch.rand(1, 5, 5), torch.rand(2, 1, 3, 3, requires_grad=True)
-    with leanly(Rewired()):
+    with bn_folding_mode(Rewired()):
         assert torch.equal(conv2d(x, w), torch.conv2d(x, w)) and "_Convolved" not in conv2d(x, w).grad_fn.name()
         assert "_Convolved" in conv2d(x[None], w).grad_fn.name()
     assert "_Convolved" not in conv2d(x[None], w).grad_fn.name()
@@ -296,7 +296,7 @@ def test_a_later_map_answers_for_its_shape_and_is_made_once():
         made.append(torch.full((2, 3), 5.0))
         return made[-1]
 
-    later = Later.of(torch.tensor(torch.nan).expand(2, 3), make)
+    later = DeferredTensor.of(torch.tensor(torch.nan).expand(2, 3), make)
     assert later.shape == (2, 3) and later.ndim == later.dim() == 2 and len(later) == 2 and later.size(1) == 3
     assert later.dtype == torch.float32 and not later.requires_grad and not made
     assert float((later + later).sum()) == 60 and float(torch.stack([later, later])[1, 0, 0]) == 5

@@ -13,7 +13,7 @@ from sightline.errors import GeometryError, RecipeError
 from sightline.explainers.localisation import boxes as found_boxes
 from sightline.explainers.localisation.boxes import FoundBoxes, boxes_of_maps, intersection_over_union
 from sightline.explainers.localisation.connected_components import components_of, pack
-from sightline.explainers.localisation.points import point_of_maps, upsampled
+from sightline.explainers.localisation.points import point_of_maps, upsample_maps
 from sightline.explainers.localisation.protocols import PROTOCOLS, MapBoxes
 from sightline.explainers.localisation.tuning import candidates, oracle_boxes, tune
 from sightline.papers.catalogue import CATALOGUE
@@ -115,7 +115,7 @@ def test_boxes_are_the_obvious_ones(protocol, seed, n, height, width, kind):
 def test_named_protocols_on_smooth_maps(name, together, monkeypatch):
     monkeypatch.setattr(found_boxes, "TOGETHER_PX", together)
     maps = np.random.default_rng(3).standard_normal((6, 7, 9)).astype(np.float32)
-    assert_obvious(upsampled(maps, (90, 150)), PROTOCOLS[name])
+    assert_obvious(upsample_maps(maps, (90, 150)), PROTOCOLS[name])
 
 
 def peaked(shape=(64, 80), centre=(30.5, 20.5), width=8.0):
@@ -201,7 +201,7 @@ def test_maps_that_are_no_numbers_are_refused(bad):
     with pytest.raises(GeometryError, match=r"\[n, h, w\]"):
         boxes_of_maps(np.zeros((4, 4)), MapBoxes())
     with pytest.raises(GeometryError, match=r"\(2, 0, 3\)"):
-        upsampled(np.zeros((2, 0, 3)), (4, 4))
+        upsample_maps(np.zeros((2, 0, 3)), (4, 4))
 
 
 def test_a_level_is_exact_in_float32():
@@ -222,12 +222,12 @@ def test_points():
 
 def test_upsampling_keeps_places():
     cells = np.arange(12.0).reshape(1, 3, 4)
-    large = upsampled(cells, (12, 16))[0]
+    large = upsample_maps(cells, (12, 16))[0]
     rows, columns = (np.clip((np.arange(4 * n) + 0.5) / 4 - 0.5, 0, n - 1) for n in (3, 4))
     expected = ndimage.map_coordinates(cells[0], np.meshgrid(rows, columns, indexing="ij"), order=1)
     np.testing.assert_allclose(large, expected, atol=1e-5)
-    assert upsampled(np.zeros((0, 3, 4)), (6, 8)).shape == (0, 6, 8)
-    assert upsampled(torch.zeros(1, 2, 2).numpy().astype(np.float16), (3, 3)).dtype == np.float32
+    assert upsample_maps(np.zeros((0, 3, 4)), (6, 8)).shape == (0, 6, 8)
+    assert upsample_maps(torch.zeros(1, 2, 2).numpy().astype(np.float16), (3, 3)).dtype == np.float32
 
 
 def test_overlap_against_the_obvious():
@@ -248,7 +248,7 @@ def test_best_and_of_map():
 
 def test_tuning_finds_the_level_that_drew_the_truth():
     rng = np.random.default_rng(1)
-    maps = upsampled(rng.standard_normal((12, 5, 5)).astype(np.float32), (40, 40))
+    maps = upsample_maps(rng.standard_normal((12, 5, 5)).astype(np.float32), (40, 40))
     for wanted in (MapBoxes(low=140.0), MapBoxes(low=80.0, regions="peak")):
         truths = boxes_of_maps(maps, wanted).best(12)
         for by in ("iou", "printed"):
@@ -278,7 +278,7 @@ def test_candidates_keep_what_they_are_like():
 
 def test_the_oracle_is_never_worse():
     rng = np.random.default_rng(2)
-    maps = upsampled(rng.standard_normal((10, 6, 6)).astype(np.float32), (36, 36))
+    maps = upsample_maps(rng.standard_normal((10, 6, 6)).astype(np.float32), (36, 36))
     truths = np.tile([3.0, 5.0, 15.0, 20.0], (10, 1))
     protocol = MapBoxes(low=120.0, regions="each", most_boxes=50)
     oracle = oracle_boxes(maps, truths, protocol)

@@ -15,9 +15,9 @@ from sightline.explainers.backprop_rules.network_activations import network_acti
 from sightline.explainers.cam import ClassActivationMap, GradCAM
 from sightline.explainers.gradients import GuidedGradCAM, InputGradient, SmoothGrad
 from sightline.explainers.sanity_checks.preflight import MOST_SHUFFLES, preflight
-from sightline.explainers.sanity_checks.side_effects import Traces
+from sightline.explainers.sanity_checks.side_effects import StateSnapshot
 from sightline.explainers.sanity_checks.similarity import blankness, correlation, rank_correlation, relative_difference
-from sightline.explainers.sanity_checks.weight_randomisation import layers_in_order, shuffle
+from sightline.explainers.sanity_checks.weight_randomisation import layers_in_order, randomise_weights
 from sightline.structures.evidence import Evidence
 
 
@@ -405,7 +405,7 @@ def test_forgotten_hooks_are_found(trained):
     network, images = trained
     assert "hooks" in preflight(network, images, HookedReLU(forget=True)).finding("traces").message
     assert preflight(network, images, HookedReLU()).finding("traces").severity == "ok"
-    before = Traces(network)
+    before = StateSnapshot(network)
     with torch.no_grad():
         network.head.bias += 0.0
     assert before.differences() == ()
@@ -513,12 +513,12 @@ def test_shuffling_keeps_each_tensor_and_renews_batch_norm():
     assert order[-1] == "head"
     assert order[:2] == ["trunk.0", "trunk.1"]
     before = {n: p.detach().clone() for n, p in network.named_parameters()}
-    shuffle(network, order[-2:], images, torch.Generator().manual_seed(1))
+    randomise_weights(network, order[-2:], images, torch.Generator().manual_seed(1))
     for name, now in network.named_parameters():
         assert torch.equal(now.flatten().sort().values, before[name].flatten().sort().values)
     assert not torch.equal(network.head.weight, before["head.weight"])
     assert torch.equal(network.trunk[4].weight, before["trunk.4.weight"])
-    shuffle(network, order, images, torch.Generator().manual_seed(2))
+    randomise_weights(network, order, images, torch.Generator().manual_seed(2))
     assert not network.training
     assert not any(m.training for m in network.modules())
     # what batch norm gives of these images has mean 0 and variance 1 again

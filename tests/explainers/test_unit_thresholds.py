@@ -10,7 +10,7 @@ from torch import nn
 
 from sightline.errors import CohortError, GeometryError, RecipeError, RunError
 from sightline.explainers.units.layer import UnitLayer
-from sightline.explainers.units.thresholds import TopValues, rounded_down, unit_thresholds
+from sightline.explainers.units.thresholds import TopValues, round_down, unit_thresholds
 from sightline.structures.evidence import Batch, Evidence
 
 
@@ -132,6 +132,6 @@ def test_what_cannot_be_is_refused():
 
 def test_rounding_down():
     values = np.array([0.1, -0.1, 0.0, 1.0, 1e-50, -1e-50])
-    low = rounded_down(values)
+    low = round_down(values)
     assert low.dtype == np.float32 and (low <= values).all()
     assert (np.nextafter(low, np.float32(np.inf)).astype(np.float64) > values).all()

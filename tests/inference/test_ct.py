@@ -13,7 +13,7 @@ from support.volumes import WORDS, tiny_spines, tiny_volume_recipe
 
 from sightline.data.datasets.verse_centroids import write_centroids
 from sightline.data.spine.curve import SpineCurve
-from sightline.data.spine.patch_cohort import cut
+from sightline.data.spine.patch_cohort import write_patch_cohort
 from sightline.data.spine.placement import Placement
 from sightline.data.spine.series_patches import Cutting
 from sightline.data.spine.vertebrae import LABELS, Spine, Vertebra
@@ -21,7 +21,7 @@ from sightline.dissection.case_panel import CasePanel, PanelUnit, draw_case_pane
 from sightline.dissection.concepts import keep_concepts
 from sightline.dissection.results import Dissection, UnitRow, open_dissection, write_units
 from sightline.errors import GeometryError, RunError
-from sightline.inference.ct.inputs import ESTIMATED, ct_inputs, place
+from sightline.inference.ct.inputs import ESTIMATED, ct_inputs, read_vertebrae
 from sightline.inference.ct.patches import CutPatch, cut_patches, cutting_of
 from sightline.inference.ct.predict import CtOptions, predict_cts
 from sightline.inference.ct.units import CaseUnits, weights_digest
@@ -30,7 +30,7 @@ from sightline.io.ct import is_ct_input
 from sightline.io.nifti import read_volume, write_volume
 from sightline.io.volume import Volume, frame_between
 from sightline.plots.planes import Cube, Facing, whole_cube
-from sightline.plots.spine_overview import AIR_HU, MarkedVertebra, apart, draw_overview, reform
+from sightline.plots.spine_overview import AIR_HU, MarkedVertebra, curved_reformat, draw_overview, spread_rows
 from sightline.structures.frame import Frame
 from sightline.training.engine import Engine
 from sightline.training.train import train
@@ -181,11 +181,11 @@ def test_vertebrae_of_the_neck_alone_are_no_input(scan, tmp_path):
     volume = read_volume(ct)
     write_centroids(neck, [replace(one, label=n + 3) for n, one in enumerate(vertebrae())], volume.orientation)
     with pytest.raises(GeometryError, match="no vertebra from T1 to L6"):
-        place(ct_inputs([ct], [neck], [])[0])
+        read_vertebrae(ct_inputs([ct], [neck], [])[0])
     mixed = tmp_path / "mixed.json"
     labels = (7, 8, 9)
     write_centroids(mixed, [replace(v, label=n) for n, v in zip(labels, vertebrae(), strict=True)], volume.orientation)
-    placed = place(ct_inputs([ct], [mixed], [])[0])
+    placed = read_vertebrae(ct_inputs([ct], [mixed], [])[0])
     assert [v.level for v in placed.vertebrae] == ["T1", "T2"] and "C7 are not predicted" in placed.notes[0]
 
 
@@ -197,10 +197,10 @@ def test_a_dicom_series_is_a_ct_and_radiographs_are_not(tiny_cohort):
 
 def test_patches_are_those_of_the_importer(run, scan, tmp_path):
     ct, centroids, _ = scan
-    placed = place(ct_inputs([ct], [centroids], [])[0])
+    placed = read_vertebrae(ct_inputs([ct], [centroids], [])[0])
     spine = Spine("sub-1", "sub-1", ct, tuple(replace(one, grade=0) for one in placed.every))
     for mode in ("rigid", "straightened"):
-        cohort, rejects = cut((spine,), tmp_path / mode, mode=mode)
+        cohort, rejects = write_patch_cohort((spine,), tmp_path / mode, mode=mode)
         assert not rejects and len(cohort) == 3
         way, known = cutting_of(cohort.about, 16)
         assert known and way == Cutting(96, 1.0, mode, False)
@@ -294,7 +294,7 @@ def test_a_dissection_of_another_network_is_refused(run, scan, tmp_path):
 
 
 def test_what_a_network_saw_outside_the_ct_is_told(scan):
-    placed = place(ct_inputs([scan[0]], [scan[1]], [])[0])
+    placed = read_vertebrae(ct_inputs([scan[0]], [scan[1]], [])[0])
     curve = SpineCurve(placed.ct.world_of([v.centre for v in placed.every]))
     patch = CutPatch(
         placed.every[0],
@@ -324,7 +324,7 @@ def test_case_panels_are_drawn_with_and_without_units():
 
 
 def test_what_the_network_saw_is_framed_in_the_patch(scan):
-    placed = place(ct_inputs([scan[0]], [scan[1]], [])[0])
+    placed = read_vertebrae(ct_inputs([scan[0]], [scan[1]], [])[0])
     whole = whole_cube(placed.ct)
     assert whole.grey.shape == tuple(np.array(SHAPE)[[2, 1, 0]]) and whole.side_mm == (2.0, 2.0, 2.0)
     # the bodies lie where they were: bright, at the place of their centres
@@ -346,7 +346,7 @@ def test_a_reformation_follows_the_spine():
     for a, b, c in zip(i, j, k, strict=True):
         values[round(a) - 1 : round(a) + 2, round(b) - 1 : round(b) + 2, c] = 1000
     centres = ct.world_of(np.stack([i[5::10], j[5::10], k[5::10]], axis=1) + 0.5)
-    found = reform(ct, centres)
+    found = curved_reformat(ct, centres)
     assert found.sagittal.shape[0] == found.coronal.shape[0] == 100
     for world in centres:
         for picture, (row, column) in (
@@ -355,16 +355,16 @@ def test_a_reformation_follows_the_spine():
         ):
             assert picture[int(row), int(column)] > 500
             assert picture[int(row), int(column) - 6] < -500
-    beyond = reform(ct, centres[:1])
+    beyond = curved_reformat(ct, centres[:1])
     assert np.isfinite(beyond.sagittal).all() and beyond.sagittal.min() >= AIR_HU
 
 
 def test_words_are_moved_apart_as_little_as_may_be():
-    assert np.allclose(apart([0.0, 1.0, 2.0], 0.5), [0.0, 1.0, 2.0])
-    assert np.allclose(apart([0.0, 0.1, 5.0], 1.0), [-0.45, 0.55, 5.0])
+    assert np.allclose(spread_rows([0.0, 1.0, 2.0], 0.5), [0.0, 1.0, 2.0])
+    assert np.allclose(spread_rows([0.0, 0.1, 5.0], 1.0), [-0.45, 0.55, 5.0])
     rng = np.random.default_rng(0)
     rows = np.sort(rng.uniform(0, 3, 17))
-    assert (np.diff(apart(rows, 0.2)) >= 0.2 - 1e-9).all()
+    assert (np.diff(spread_rows(rows, 0.2)) >= 0.2 - 1e-9).all()
 
 
 def test_the_overview_shows_called_vertebrae_in_another_colour():

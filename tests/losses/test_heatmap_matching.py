@@ -12,7 +12,14 @@ from torch.nn.functional import one_hot
 from sightline.errors import GeometryError, RecipeError
 from sightline.explainers.cam import GradCAMPlusPlus
 from sightline.explainers.gradients import InputGradient
-from sightline.losses.heatmap_matching import HeatmapMatch, encoded, lively, min_max, on_grid, smoothed
+from sightline.losses.heatmap_matching import (
+    HeatmapMatch,
+    encode_target,
+    is_not_constant,
+    min_max,
+    on_grid,
+    smooth_heatmaps,
+)
 from sightline.losses.map_norm import MapNorm
 from sightline.models.backbones import Backbone
 from sightline.models.unet import UNet
@@ -138,7 +145,9 @@ class TestValues:
     def test_smoothing_comes_first(self):
         batch, out = batch_of(3, 8), said()
         loss = HeatmapMatch("set1", GUIDED, smooth_px=1.5)
-        want = HeatmapMatch("set1", GUIDED)(out | {"explained": smoothed(out["explained"], 1.5)}, batch, ONES, ())
+        want = HeatmapMatch("set1", GUIDED)(
+            out | {"explained": smooth_heatmaps(out["explained"], 1.5)}, batch, ONES, ()
+        )
         assert float(loss(out, batch, ONES, ()).value) == pytest.approx(float(want.value), rel=1e-6)
 
 
@@ -240,7 +249,7 @@ class TestWhoLearns:
         batch, out = batch_of(3, 8), said()
         broken = out | {"explained": out["explained"] * math.nan}
         assert math.isnan(float(HeatmapMatch("set1", GUIDED)(broken, batch, ONES, ()).value))
-        assert lively(broken["explained"]).all() and not lively(torch.ones(2, 1, 3, 3)).any()
+        assert is_not_constant(broken["explained"]).all() and not is_not_constant(torch.ones(2, 1, 3, 3)).any()
 
     @pytest.mark.parametrize("match", ["decoder", "set1", "set3"])
     def test_no_gaze_no_comparison(self, match):
@@ -306,13 +315,13 @@ def test_viridis_read_as_grey_runs_from_0_118_to_0_845():
     from matplotlib import colormaps
 
     values = np.linspace(0, 1, 1000, dtype=np.float32)
-    got = encoded(torch.from_numpy(values), "viridis_gray").numpy()
+    got = encode_target(torch.from_numpy(values), "viridis_gray").numpy()
     picture = colormaps["viridis"](values[None], bytes=True)[..., :3]
     want = np.asarray(Image.fromarray(picture).convert("L"))[0] / 255
     assert np.allclose(got, want, atol=1e-7) and (np.diff(got) >= 0).all()
     assert got[0] == pytest.approx(0.118, abs=2e-3) and got[-1] == pytest.approx(0.845, abs=2e-3)
     steps = torch.from_numpy(values)
-    assert encoded(steps, "linear") is steps
+    assert encode_target(steps, "linear") is steps
 
 
 def test_maps_come_to_one_grid():
@@ -324,10 +333,10 @@ def test_maps_come_to_one_grid():
 def test_smoothing_is_a_gaussian_and_keeps_what_is_there():
     point = torch.zeros(1, 1, 31, 31)
     point[0, 0, 15, 15] = 1.0
-    spread = smoothed(point, 2.0)[0, 0]
+    spread = smooth_heatmaps(point, 2.0)[0, 0]
     assert float(spread.sum()) == pytest.approx(1.0, abs=1e-5)
     assert float(spread[15, 17] / spread[15, 15]) == pytest.approx(math.exp(-0.5), rel=1e-4)
-    assert smoothed(point, None) is point
+    assert smooth_heatmaps(point, None) is point
     # wider than the map: mirrored as far as it goes, nothing lost
-    assert torch.allclose(smoothed(torch.ones(1, 1, 4, 6), 9.0), torch.ones(1, 1, 4, 6))
-    assert not smoothed(torch.zeros(1, 1, 5, 5), 1.0).any()
+    assert torch.allclose(smooth_heatmaps(torch.ones(1, 1, 4, 6), 9.0), torch.ones(1, 1, 4, 6))
+    assert not smooth_heatmaps(torch.zeros(1, 1, 5, 5), 1.0).any()

@@ -9,7 +9,7 @@ from torch.nn.functional import interpolate
 
 from sightline.errors import GeometryError, RecipeError
 from sightline.losses.map_norm import L1_PROFILES, MapNorm
-from sightline.losses.spatial_nll import PROFILES, SpatialNLL, enlarge, gather_back, reduce_marks
+from sightline.losses.spatial_nll import PROFILES, SpatialNLL, gather_back, reduce_marks, resize_maps
 
 
 def example(seed=0, b=3, k=2, m=(4, 4), s=(16, 16), channels=1, dtype=torch.float64):
@@ -202,7 +202,7 @@ def test_any_hit_covers_grids_that_do_not_divide():
 def test_enlarging_is_torchs_interpolation_and_has_its_adjoint(mode, size):
     torch.manual_seed(0)
     maps = torch.randn(2, 3, *size[:2], dtype=torch.float64)
-    large = enlarge(maps, size[2:], mode)
+    large = resize_maps(maps, size[2:], mode)
     torch.testing.assert_close(large, interpolate(maps, size=size[2:], mode=mode, align_corners=False))
     marks = torch.rand(2, 1, *size[2:], dtype=torch.float64)
     torch.testing.assert_close((large * marks).sum((2, 3)), (maps * gather_back(marks, size[:2], mode)).sum((2, 3)))
@@ -211,7 +211,7 @@ def test_enlarging_is_torchs_interpolation_and_has_its_adjoint(mode, size):
 def test_three_axes():
     torch.manual_seed(0)
     maps = torch.randn(1, 2, 2, 3, 3, dtype=torch.float64)
-    large = enlarge(maps, (4, 6, 9), "bilinear")
+    large = resize_maps(maps, (4, 6, 9), "bilinear")
     torch.testing.assert_close(large, interpolate(maps, size=(4, 6, 9), mode="trilinear", align_corners=False))
     targets = torch.zeros(1, 1, 4, 6, 9, dtype=torch.uint8)
     targets[0, 0, 1:3, 2, 4:7] = 1

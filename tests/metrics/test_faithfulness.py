@@ -10,7 +10,7 @@ from sightline.metrics.faithfulness.report import (
     FaithfulnessRow,
     deletion,
     faithfulness_report,
-    filled,
+    fill_value,
     insertion,
     road,
 )
@@ -51,7 +51,7 @@ def test_deletion_step_by_step():
 def test_insertion_step_by_step():
     x, field = image(), np.random.default_rng(1).random(SHAPE)
     found = insertion(network, x, field, 1, steps=5)
-    order, start = np.argsort(-field.ravel()), filled(x.astype(float), "blur")
+    order, start = np.argsort(-field.ravel()), fill_value(x.astype(float), "blur")
     slow = []
     for i in range(6):
         here = start.copy().reshape(2, -1)

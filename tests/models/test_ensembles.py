@@ -13,7 +13,7 @@ from sightline.data.datasets.folder.writer import write_cohort
 from sightline.errors import RecipeError
 from sightline.models.backbones import Backbone
 from sightline.models.cam_classifiers import ClassMapModel
-from sightline.models.ensembles import Committee, mean_map, smoothed
+from sightline.models.ensembles import Committee, mean_map, smooth_maps
 from sightline.models.necks import Fusion
 from sightline.models.pooling import MeanPool
 from sightline.models.volume_networks import VolumeUNet
@@ -90,7 +90,7 @@ def test_a_flat_map_stays_flat():
 def test_smoothing_is_scipys(shape):
     maps = torch.rand(2, 3, *shape, dtype=torch.double)
     for cells in (0.5, 1.0, 2.3):
-        ours = smoothed(maps, cells).numpy()
+        ours = smooth_maps(maps, cells).numpy()
         for image in range(2):
             for k in range(3):
                 # radius, not truncate: SciPy rounds where we take the whole cell
@@ -98,7 +98,7 @@ def test_smoothing_is_scipys(shape):
                     maps[image, k].numpy(), cells, mode="nearest", radius=int(np.ceil(3.0 * cells))
                 )
                 np.testing.assert_allclose(ours[image, k], theirs, atol=1e-12)
-    assert smoothed(maps, 0.0) is maps
+    assert smooth_maps(maps, 0.0) is maps
 
 
 @torch.no_grad()

@@ -11,13 +11,18 @@ from sightline.errors import RecipeError
 from sightline.losses.sampled_windows import TriedWindows, score_term
 from sightline.models.backbones import Backbone
 from sightline.models.cam_classifiers import ClassMapModel
-from sightline.models.sampled_windows import HeatPlaces, Tries, TryingTransformer, square_windows
+from sightline.models.sampled_windows import (
+    HeatmapRegressionHead,
+    SampledWindowTransformer,
+    WindowSampling,
+    square_windows,
+)
 from sightline.models.spatial_transformer import crop_windows
 from sightline.structures.evidence import Batch, Evidence
 from sightline.structures.frame import Frame
 
 TINY = Backbone("test_resnet")
-TRYING = TryingTransformer(ClassMapModel(TINY), TINY, Tries(windows=4), localiser_px=48, roi_px=32)
+TRYING = SampledWindowTransformer(ClassMapModel(TINY), TINY, WindowSampling(windows=4), localiser_px=48, roi_px=32)
 PLACES = replace(TRYING, tries=None)
 
 
@@ -47,7 +52,7 @@ class TestHeadOfPlaces:
         torch.testing.assert_close(evidence.window, identity, atol=1e-6, rtol=0)
 
     def test_the_centre_is_the_mean_of_the_heat(self):
-        head = HeatPlaces(2, 2)
+        head = HeatmapRegressionHead(2, 2)
         with torch.no_grad():
             head.hidden.weight.copy_(torch.eye(2).view(2, 2, 1, 1))
             head.hidden.bias.zero_()
@@ -65,7 +70,7 @@ class TestHeadOfPlaces:
         assert head(features)[0].tolist() == pytest.approx([log_scale, row / total, column / total], abs=1e-6)
 
     def test_a_hot_cell_draws_the_window_to_its_middle(self):
-        head = HeatPlaces(1, 1)
+        head = HeatmapRegressionHead(1, 1)
         with torch.no_grad():
             head.hidden.weight.fill_(1.0)
             head.hidden.bias.zero_()
@@ -76,7 +81,7 @@ class TestHeadOfPlaces:
         assert (row, column) == pytest.approx((3.5 / 4, 1.5 / 4), abs=1e-5)
 
     def test_gradients_in_double_precision(self):
-        head = HeatPlaces(2, 3).double()
+        head = HeatmapRegressionHead(2, 3).double()
         with torch.no_grad():
             for parameter in head.parameters():
                 parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)))
@@ -95,18 +100,18 @@ class TestTries:
     def test_they_lie_in_pairs_around_what_is_said(self):
         torch.manual_seed(0)
         said = torch.tensor([[0.0, 0.5, 0.5], [-0.7, 0.4, 0.6]], requires_grad=True)
-        tried = Tries(windows=6, zoom_sd=0.2, shift_sd=0.1).around(said)
+        tried = WindowSampling(windows=6, zoom_sd=0.2, shift_sd=0.1).around(said)
         assert tried.shape == (6, 2, 3) and not tried.requires_grad
         torch.testing.assert_close((tried[:3] + tried[3:]) / 2, said.detach().expand(3, 2, 3))
 
     def test_they_spread_as_they_say(self):
         torch.manual_seed(0)
         said = torch.tensor([[math.log(0.5), 0.5, 0.5]]).expand(20000, 3)
-        tried = Tries(windows=2, zoom_sd=0.2, shift_sd=0.1).around(said)
+        tried = WindowSampling(windows=2, zoom_sd=0.2, shift_sd=0.1).around(said)
         assert tried[0].std(dim=0).tolist() == pytest.approx([0.2, 0.05, 0.05], rel=0.03)
 
     def test_log_density_is_the_normal_distributions_but_for_a_constant(self):
-        tries = Tries(windows=4, zoom_sd=0.3, shift_sd=0.15)
+        tries = WindowSampling(windows=4, zoom_sd=0.3, shift_sd=0.15)
         said = torch.randn(5, 3, dtype=torch.float64)
         tried = tries.around(said)
         side = 0.15 * said[:, 0].exp()
@@ -118,7 +123,7 @@ class TestTries:
         torch.testing.assert_close(ours - ours[:, :1], slow - slow[:, :1])
 
     def test_its_gradient_in_double_precision(self):
-        tries = Tries()
+        tries = WindowSampling()
         said = torch.randn(2, 3, dtype=torch.float64)
         tried = tries.around(said)
         where = said[:, 1:].clone().requires_grad_()
@@ -133,7 +138,7 @@ class TestTries:
 
     def test_the_roaming_window_stays_inside_and_comes_everywhere(self):
         torch.manual_seed(0)
-        said = Tries(roam=0.25).roaming(torch.zeros(4000, 3))
+        said = WindowSampling(roam=0.25).roaming(torch.zeros(4000, 3))
         side, centre = said[:, :1].exp(), said[:, 1:]
         assert float(side.min()) >= 0.25 and float(side.max()) <= 1.0
         assert float((centre - side / 2).min()) >= -1e-6 and float((centre + side / 2).max()) <= 1.0 + 1e-6
@@ -142,12 +147,14 @@ class TestTries:
         assert float(centre[small].min()) < 0.2 and float(centre[small].max()) > 0.8
 
     def test_a_roam_of_one_is_the_whole_image(self):
-        torch.testing.assert_close(Tries(roam=1.0).roaming(torch.zeros(2, 3)), torch.tensor([[0.0, 0.5, 0.5]] * 2))
+        torch.testing.assert_close(
+            WindowSampling(roam=1.0).roaming(torch.zeros(2, 3)), torch.tensor([[0.0, 0.5, 0.5]] * 2)
+        )
 
     @pytest.mark.parametrize("wrong", [{"windows": 3}, {"windows": 0}, {"zoom_sd": 0.0}, {"roam": 1.5}])
     def test_what_cannot_be_tried_is_refused(self, wrong):
         with pytest.raises(RecipeError):
-            Tries(**wrong)
+            WindowSampling(**wrong)
 
 
 class TestNetworkThatTries:
@@ -210,7 +217,7 @@ class TestLoss:
     def test_its_gradient_is_that_of_the_expected_loss(self):
         """For a quadratic bowl the expected loss of a tried window is known, and so is its gradient."""
         torch.manual_seed(0)
-        tries = Tries(windows=8, zoom_sd=0.2, shift_sd=0.1)
+        tries = WindowSampling(windows=8, zoom_sd=0.2, shift_sd=0.1)
         said = torch.tensor([[-0.3, 0.6, 0.45]], dtype=torch.float64).repeat(20000, 1).requires_grad_()
         best = torch.tensor([-0.7, 0.4, 0.5], dtype=torch.float64)
         tried = tries.around(said)
@@ -262,7 +269,7 @@ class TestLoss:
         rows, columns = torch.meshgrid(steps, steps, indexing="ij")
         images = torch.stack([rows, columns]).expand(4, 2, 64, 64)
         torch.manual_seed(0)
-        config = TryingTransformer(ClassMapModel(TINY), Backbone("test_resnet", channels=2), roi_px=16)
+        config = SampledWindowTransformer(ClassMapModel(TINY), Backbone("test_resnet", channels=2), roi_px=16)
         network = config.build(2).train()
         network.classifier = Judge()
         optimiser = torch.optim.Adam(network.localiser.parameters(), 3e-3)

@@ -16,7 +16,7 @@ from sightline.evaluation.tables.report import write_table
 from sightline.evaluation.tables.run_table import run_table
 from sightline.papers import engstler2022
 from sightline.papers.catalogue import CATALOGUE
-from sightline.papers.overrides import Changes, changed
+from sightline.papers.overrides import Changes, apply_changes
 from sightline.papers.recipes import RECIPES, find_recipe, find_table
 from sightline.training.train import train
 
@@ -29,7 +29,7 @@ def spines(tmp_path):
 
 
 def tiny(recipe):
-    recipe = changed(recipe, TINY)
+    recipe = apply_changes(recipe, TINY)
     return replace(recipe, model=replace(recipe.model, width=4))
 
 

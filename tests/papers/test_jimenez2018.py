@@ -22,7 +22,7 @@ from sightline.models.pooling import LogSumExpPool, MaxPool, MeanPool
 from sightline.papers import jimenez2018
 from sightline.papers.catalogue import CATALOGUE
 from sightline.papers.jimenez2018 import PRINTED_MAP, TABLE2, TABLE3, TABLE5
-from sightline.papers.overrides import Changes, changed
+from sightline.papers.overrides import Changes, apply_changes
 from sightline.papers.recipes import find_recipe, find_table
 from sightline.structures.case import Case, Cohort
 from sightline.structures.regions import Box
@@ -216,7 +216,7 @@ def test_the_report_of_a_run_speaks_of_what_its_network_says(femurs, tmp_path):
 
     names = {}
     for name in ("box-regression", "aff-stn"):
-        recipe = changed(find_recipe(name), TINY)
+        recipe = apply_changes(find_recipe(name), TINY)
         run = train(replace(recipe, task=Task("type")), femurs, tmp_path / name, CATALOGUE, Engine(quiet=True))
         evaluation = evaluate(run, femurs.split("test"), "test", engine=Engine(quiet=True))
         names[name] = {estimate.name for estimate in report_of(evaluation, replicates=20)}

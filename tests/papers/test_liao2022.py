@@ -34,7 +34,7 @@ def test_section_v(profile, size, batch_size):
 
 def test_lambda_zero_changes_only_the_pooling():
     base = liao2022.base_recipe()
-    attended = liao2022.attended(base)
+    attended = liao2022.with_softmax_pooling(base)
     assert isinstance(attended.model.pool, SoftmaxPool) and attended.guidance is None
     assert (attended.view, attended.optimiser, attended.schedule) == (base.view, base.optimiser, base.schedule)
     assert liao2022.guided(base, 0.0) == attended
@@ -122,7 +122,7 @@ def test_profiles_differ_where_paper_and_code_do():
     guidance = {p: liao2022.guided(liao2022.base_recipe(p), 0.1, "mask", p).guidance for p in PROFILES}
     assert len(set(guidance.values())) >= 2
     assert guidance["official_code"] != guidance["paper"]
-    norms = {p: liao2022.normed(liao2022.base_recipe(p), 1, 1e-8, p).guidance for p in PROFILES}
+    norms = {p: liao2022.with_norm_penalty(liao2022.base_recipe(p), 1, 1e-8, p).guidance for p in PROFILES}
     assert norms["paper"] != norms["recommended"]
 
 

@@ -8,7 +8,7 @@ from support.cohorts import tiny_recipe
 
 from sightline.errors import RecipeError
 from sightline.papers.catalogue import CATALOGUE
-from sightline.papers.overrides import Changes, changed
+from sightline.papers.overrides import Changes, apply_changes
 from sightline.papers.recipes import RECIPES, TABLES, find_recipe, find_table, listing
 from sightline.training.engine import Engine
 from sightline.training.optimization import CosineDecay, LinearDecay, StepDecay
@@ -29,7 +29,7 @@ def test_every_recipe_builds_and_gives_maps(name):
     import torch
 
     sees_volumes = name.startswith("spine")
-    recipe = changed(find_recipe(name), Changes(size=48) if sees_volumes else SMALL)
+    recipe = apply_changes(find_recipe(name), Changes(size=48) if sees_volumes else SMALL)
     network = recipe.model.build(3).eval()
     with torch.no_grad():
         evidence = network(torch.rand(2, 1, *[recipe.view.size if sees_volumes else 48] * (3 if sees_volumes else 2)))
@@ -73,7 +73,7 @@ def test_which_recipes_are_guided(name, guided, weight):
 )
 def test_each_option_changes_its_field_and_nothing_else(change, read):
     before = find_recipe("guided")
-    after = changed(before, Changes(**change))
+    after = apply_changes(before, Changes(**change))
     assert read(after) and after != before
     (name,) = change
     field = {"size": "view", "style": "regions", "role": "regions", "backbone": "model", "weights": "model",
@@ -82,13 +82,13 @@ def test_each_option_changes_its_field_and_nothing_else(change, read):
 
 
 def test_no_change_is_no_change():
-    assert changed(find_recipe("small-guided"), Changes()) == find_recipe("small-guided")
+    assert apply_changes(find_recipe("small-guided"), Changes()) == find_recipe("small-guided")
 
 
 def test_select_is_changed_where_validation_is_not_trained_on():
-    assert changed(find_recipe("small-guided"), Changes(select="auc")).select == "auc"
+    assert apply_changes(find_recipe("small-guided"), Changes(select="auc")).select == "auc"
     with pytest.raises(RecipeError, match="validation"):
-        changed(find_recipe("guided"), Changes(select="auc"))
+        apply_changes(find_recipe("guided"), Changes(select="auc"))
 
 
 def test_unknown_names_give_the_list():

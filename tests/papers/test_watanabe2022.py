@@ -74,9 +74,9 @@ def test_the_papers_optimisation():
 def test_what_the_sets_compare():
     for which in ("set1", "set2", "set3"):
         for rule in ("guided", "deconvolution"):
-            loss = watanabe2022.explained(which, rule).objective
+            loss = watanabe2022.with_explainer(which, rule).objective
             assert (loss.match, loss.explainer, loss.to_logits) == (which, InputGradient(rule=rule), "logit")
-            assert watanabe2022.explained(which, rule, "paper").objective.to_logits == "raw"
+            assert watanabe2022.with_explainer(which, rule, "paper").objective.to_logits == "raw"
     # by default the rules are what their papers say: the encoder has ReLUs
     assert watanabe2022.base_recipe().model.encoder.name == "resnet34"
     assert "efficientnet_b0" in watanabe2022.base_recipe("paper").model.encoder.name

@@ -13,7 +13,7 @@ from sightline.evaluation.tables.summary import summarise
 from sightline.losses.gg_cam import GazeGuided
 from sightline.papers import zhu2022
 from sightline.papers.catalogue import CATALOGUE
-from sightline.papers.overrides import Changes, changed
+from sightline.papers.overrides import Changes, apply_changes
 from sightline.papers.recipes import find_recipe, find_table
 from sightline.papers.zhu2022 import HAND_TILL, TABLE2
 from sightline.training.engine import Engine
@@ -146,7 +146,7 @@ def test_every_row_trains(gazed_cohort, tmp_path, name, profile):
 
 
 def test_gaze_forms_the_map_and_training_the_weights(gazed_cohort, tmp_path):
-    recipe = changed(find_recipe("gg-cam"), replace(TINY, size=64, steps=40, batch_size=6, rate=3e-3))
+    recipe = apply_changes(find_recipe("gg-cam"), replace(TINY, size=64, steps=40, batch_size=6, rate=3e-3))
     run = train(recipe, gazed_cohort, tmp_path / "run", CATALOGUE, QUIET)
     rows = list(csv.DictReader((run.folder / "history.csv").open()))
     error = [float(row["map_error"]) for row in rows]

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from sightline.errors import RunError
-from sightline.plots.charts import PALETTE, Bar, BarGroup, ForestRow, Reference, bars, forest, shade
+from sightline.plots.charts import PALETTE, AccuracyBar, BarGroup, ForestRow, Reference, bars, forest, shade
 from sightline.plots.curves import FrocCurve, RocCurve, froc, roc, training_curves
 
 
@@ -20,8 +20,8 @@ def decode(png):
 
 
 GROUPS = [
-    BarGroup("λ = 0.1", (Bar("box", 70.0, 78.0, 1.0, True), Bar("mask", 72.0, 71.0))),
-    BarGroup("λ = 1", (Bar("box", 60.0, 62.0),)),
+    BarGroup("λ = 0.1", (AccuracyBar("box", 70.0, 78.0, 1.0, True), AccuracyBar("mask", 72.0, 71.0))),
+    BarGroup("λ = 1", (AccuracyBar("box", 60.0, 62.0),)),
 ]
 
 
@@ -43,7 +43,7 @@ def test_charts_decode_and_repeat():
 
 def test_bar_heights_follow_the_values():
     """Dark and light pixels of one bar stand in the ratio of image-wise to study-wise."""
-    group = [BarGroup("g", (Bar("box", 60.0, 80.0),))]
+    group = [BarGroup("g", (AccuracyBar("box", 60.0, 80.0),))]
     image = decode(bars(group, title="", ylabel="", reference=None))
     dark = np.array(shade(PALETTE[0], 0.75)) * 255
     light = np.array(shade(PALETTE[0], 1.55)) * 255
@@ -63,7 +63,7 @@ def test_training_curves_step_over_what_was_not_measured():
     "chart",
     [
         lambda: bars([], title="", ylabel=""),
-        lambda: bars([BarGroup("g", (Bar("b", float("nan"), 1.0),))], title="", ylabel=""),
+        lambda: bars([BarGroup("g", (AccuracyBar("b", float("nan"), 1.0),))], title="", ylabel=""),
         lambda: forest([ForestRow("r", 0.0, 1.0, None)]),
         lambda: forest([ForestRow("r", 0.0, 1.0, -1.0)]),
         lambda: training_curves({"a": {"loss": [1.0]}}),

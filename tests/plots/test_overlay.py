@@ -27,7 +27,7 @@ from sightline.inference.radiographs import predict_files
 from sightline.metrics.predictions import Predictions
 from sightline.papers.catalogue import CATALOGUE
 from sightline.plots.contact_sheet import Overlay, draw_contact_sheet, draw_overlay
-from sightline.plots.overlay import DIMMED, blend_heat, blend_signed, laid
+from sightline.plots.overlay import DIMMED, blend_heat, blend_layers, blend_signed
 from sightline.plots.panels import draw_comparison, draw_panel
 from sightline.structures.evidence import Evidence, window_of_box
 from sightline.structures.frame import Frame
@@ -64,7 +64,7 @@ def test_a_map_lies_where_its_window_does(window):
     shape = (60, 80)
     cells = np.zeros((5, 5))
     cells[3, 1] = 1.0
-    values, covered = laid(cells, shape, window)
+    values, covered = blend_layers(cells, shape, window)
     fractions = in_window(window, shape)
     # a pixel centre on the very edge may fall on either side
     assert covered[((fractions > 1e-9) & (fractions < 1 - 1e-9)).all(axis=2)].all()
@@ -78,7 +78,7 @@ def test_a_map_lies_where_its_window_does(window):
 def test_outside_the_window_nothing_is_coloured():
     grey = np.full((40, 40), 0.6, dtype=np.float32)
     cells = np.random.default_rng(0).normal(size=(4, 4))
-    _, covered = laid(cells, (40, 40), TURNED)
+    _, covered = blend_layers(cells, (40, 40), TURNED)
     assert 0.15 < covered.mean() < 0.35
     for blended in (blend_heat(grey, cells, TURNED), blend_signed(grey, cells, 1.0, TURNED)):
         np.testing.assert_allclose(blended[~covered], DIMMED * 0.6, atol=1e-6)

@@ -19,7 +19,7 @@ from sightline.plots.overlay import FOR, MOST_OPAQUE, blend_heat, blend_signed
 from sightline.plots.panels import PanelCase, draw_comparison, draw_panel
 from sightline.structures.frame import Frame
 from sightline.structures.regions import Box, Mask, Polygon, Scribble
-from sightline.structures.resampling import enlarge
+from sightline.structures.resampling import upsample_map
 from sightline.structures.tag import Tag
 
 
@@ -78,7 +78,7 @@ REGIONS = (
 )
 def test_hot_cell_is_brightest_at_its_own_centre(shape, cells):
     for cell in np.ndindex(cells):
-        enlarged = enlarge(hot(cells, cell), shape)
+        enlarged = upsample_map(hot(cells, cell), shape)
         centre = [(i + 0.5) * n / m for i, n, m in zip(cell, shape, cells, strict=True)]
         if all(0 < i < m - 1 for i, m in zip(cell, cells, strict=True)):
             # inside, the enlarged cell is symmetric about its centre
@@ -108,11 +108,11 @@ def test_enlarge_agrees_with_a_slow_cubic():
         for i in range(int(np.floor(y)) - 1, int(np.floor(y)) + 3):
             for j in range(int(np.floor(x)) - 1, int(np.floor(x)) + 3):
                 expected[r, c] += kernel(y - i) * kernel(x - j) * cells[np.clip(i, 0, 2), np.clip(j, 0, 3)]
-    np.testing.assert_allclose(enlarge(cells, shape), np.clip(expected, cells.min(), cells.max()), atol=1e-6)
+    np.testing.assert_allclose(upsample_map(cells, shape), np.clip(expected, cells.min(), cells.max()), atol=1e-6)
 
 
 def test_overshoot_is_not_drawn_as_evidence_against():
-    enlarged = enlarge(hot((5, 5), (2, 2)), (50, 50))
+    enlarged = upsample_map(hot((5, 5), (2, 2)), (50, 50))
     assert enlarged.min() == 0.0
     blended = blend_signed(np.full((50, 50), 0.5, dtype=np.float32), hot((5, 5), (2, 2)), 1.0)
     assert (blended[..., 2] <= blended[..., 0] + 1e-6).all()  # nowhere blue

@@ -24,11 +24,11 @@ from sightline.evaluation.tables.table import Row, Table
 from sightline.inference.explanations import explain_cases, explain_files
 from sightline.io.nifti import write_volume
 from sightline.io.volume import Volume
-from sightline.plots.planes import AXIAL, CORONAL, PLANES, SAGITTAL, cube_of, cut, cut_regions, facing_of
+from sightline.plots.planes import AXIAL, CORONAL, PLANES, SAGITTAL, cube_of, cut_plane, cut_regions, facing_of
 from sightline.plots.volume_panels import VolumePanel, draw_volume_panel, peak_of, slice_case
 from sightline.structures.frame import Frame
 from sightline.structures.regions import Box, Polygon
-from sightline.structures.resampling import enlarge
+from sightline.structures.resampling import upsample_map
 from sightline.structures.tag import Tag
 from sightline.training.engine import Engine
 from sightline.training.model_card import write_model_card
@@ -106,7 +106,7 @@ def test_planes_of_a_real_orientation_file(tmp_path):
     at = tuple(int(i) for i in np.unravel_index(cube.grey.argmax(), cube.grey.shape))
     assert at == (15 - 4, 16 - 4, SIZE - 1 - (8 - 4))
     for plane, (row, column) in ((SAGITTAL, at[:2]), (CORONAL, (at[0], at[2])), (AXIAL, at[1:])):
-        picture = cut(cube.grey, plane, at)
+        picture = cut_plane(cube.grey, plane, at)
         assert picture[row, column] == picture.max() > 0.9 and (picture > 0.1).sum() == 1
 
 
@@ -117,7 +117,7 @@ def test_marks_of_a_slice_are_those_of_the_volume(spines):
         through = (6, 5, 8)
         for mark in cut_regions(case.regions, cube.frame, plane, through, ("focus", "finding")):
             (region,) = [r for r in case.regions if r.tag == mark.tag]
-            assert np.array_equal(mark.pixels(), cut(region.draw(cube.frame), plane, through) > 0)
+            assert np.array_equal(mark.pixels(), cut_plane(region.draw(cube.frame), plane, through) > 0)
     assert cut_regions(case.regions, cube.frame, AXIAL, (0, 0, 0), ("focus",)) == ()
 
 
@@ -135,7 +135,7 @@ def test_maps_of_volumes_are_scored_in_three_axes(evaluated, spines, runs):
         case = test[at]
         # slowly: enlarge the softmax map, draw the mask, and look where the maximum is
         cells = spatial_softmax(evaluation.maps.maps[at, 1])
-        grown = enlarge(cells, (SIZE,) * 3)
+        grown = upsample_map(cells, (SIZE,) * 3)
         inside = case.regions[1].draw(case_frame(case, view)) > 0
         assert inside.sum() == 4 * 4 * 8
         peak = grown == grown.max()
@@ -147,7 +147,7 @@ def test_maps_of_volumes_are_scored_in_three_axes(evaluated, spines, runs):
 
 def test_enlarging_in_three_axes_is_trilinear():
     cells = np.random.default_rng(0).normal(size=(3, 4, 2))
-    grown = enlarge(cells, (6, 8, 4))
+    grown = upsample_map(cells, (6, 8, 4))
     # the centre of voxel (2, 3, 1) lies a quarter of a cell before the centres of cell (1, 1.., ..)
     place = (np.array([2, 3, 1]) + 0.5) / 2 - 0.5
     low = np.floor(place).astype(int)
@@ -210,7 +210,7 @@ def test_the_planes_meet_where_the_map_is_greatest(evaluated, spines, runs):
     assert panel.through == tuple(4 * c + 2 for c in cell)
     assert peak_of(np.eye(3)[:, :, None] * np.array([0.0, 1.0]), (9, 9, 4)) == (1, 1, 3)
     sliced = slice_case(panel, panel.through)
-    whole = enlarge(panel.maps[0], panel.cube.grey.shape)
+    whole = upsample_map(panel.maps[0], panel.cube.grey.shape)
     assert np.array_equal(sliced.maps[0], whole[:, :, panel.through[2]])
 
 

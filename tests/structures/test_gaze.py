@@ -8,7 +8,7 @@ from scipy.ndimage import gaussian_filter
 
 from sightline.errors import GeometryError
 from sightline.structures.frame import Frame
-from sightline.structures.gaze import Gaze, merged, scaled, sigma_of_kernel
+from sightline.structures.gaze import Gaze, merge_gazes, scale_density, sigma_of_kernel
 from sightline.structures.tag import Tag
 
 SHAPE = (96, 64)
@@ -128,7 +128,7 @@ def test_nothing_looked_at():
     assert not empty.density(Frame.of_image(SHAPE)).any()
     assert not empty.draw(Frame.of_image(SHAPE).resize((3, 4))).any()
     assert empty.draw(Frame.of_image(SHAPE)).shape == SHAPE
-    assert not scaled(np.zeros((2, 2), np.float32)).any()
+    assert not scale_density(np.zeros((2, 2), np.float32)).any()
 
 
 def test_drawn_its_maximum_is_one():
@@ -166,16 +166,16 @@ def test_between_and_inside():
 def test_merged_is_in_order_and_says_who():
     a = gaze_at([(1, 1), (3, 3)], start=[0.0, 2.0], tag=Tag("gaze", None, "a"))
     b = gaze_at([(2, 2)], start=[1.0], tag=Tag("gaze", None, "b"))
-    both = merged([a, b])
+    both = merge_gazes([a, b])
     assert both.places.tolist() == [[1, 1], [2, 2], [3, 3]] and both.start_s.tolist() == [0.0, 1.0, 2.0]
     assert both.tag.reader == "a+b"
     frame = Frame.of_image(SHAPE)
     assert np.allclose(both.density(frame, 5.0), a.density(frame, 5.0) + b.density(frame, 5.0), atol=1e-8)
-    assert merged([a]) == a
+    assert merge_gazes([a]) == a
     with pytest.raises(GeometryError, match="Cannot merge"):
-        merged([])
+        merge_gazes([])
     with pytest.raises(GeometryError, match="Cannot merge"):
-        merged([a, gaze_at([(1, 1)], kind="fixations")])
+        merge_gazes([a, gaze_at([(1, 1)], kind="fixations")])
 
 
 def test_equal_by_value():

@@ -23,7 +23,7 @@ from sightline.structures.protocols import Term
 from sightline.training.engine import Engine
 from sightline.training.optimization import Adam, ReduceOnPlateau
 from sightline.training.run import open_run
-from sightline.training.step import Aim
+from sightline.training.step import TrainingObjective
 from sightline.training.train import train
 
 QUIET = Engine(device="cpu", quiet=True)
@@ -157,10 +157,10 @@ def test_independent_classes_keep_their_own_probabilities(tiny_cohort, tmp_path)
 def test_what_several_devices_or_half_precision_would_spoil_is_refused():
     network = tiny_recipe().model.build(2)
     with pytest.raises(RunError, match="several devices"):
-        Aim(bare(objective=Explained()), network, torch.ones(2), devices=2)
+        TrainingObjective(bare(objective=Explained()), network, torch.ones(2), devices=2)
     with pytest.raises(RunError, match="bf16-true"):
-        Aim(bare(objective=Explained(), precision="bf16-true"), network, torch.ones(2))
-    Aim(bare(objective=Explained(), precision="bf16-mixed"), network, torch.ones(2))
+        TrainingObjective(bare(objective=Explained(), precision="bf16-true"), network, torch.ones(2))
+    TrainingObjective(bare(objective=Explained(), precision="bf16-mixed"), network, torch.ones(2))
 
 
 def test_a_plateau_ends_a_training(tiny_cohort, tmp_path):

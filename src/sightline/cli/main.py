@@ -9,7 +9,7 @@ import tyro
 from tyro.conf import subcommand
 
 from sightline.cli.cohorts import CohortCommand
-from sightline.cli.runs import Convene, Evaluate, PutTogether, Train
+from sightline.cli.runs import Assemble, Ensemble, Evaluate, Train
 from sightline.cli.serve import Dissect, Explain, Predict
 from sightline.cli.tables import Demo, MakeTable, Recipes, Version
 from sightline.errors import SightlineError
@@ -17,8 +17,8 @@ from sightline.errors import SightlineError
 Command = Union[  # noqa: UP007  # tyro reads the annotations of a Union
     Annotated[CohortCommand, subcommand("cohort")],
     Annotated[Train, subcommand("train")],
-    Annotated[PutTogether, subcommand("cascade")],
-    Annotated[Convene, subcommand("committee")],
+    Annotated[Assemble, subcommand("cascade")],
+    Annotated[Ensemble, subcommand("committee")],
     Annotated[Evaluate, subcommand("evaluate")],
     Annotated[Predict, subcommand("predict")],
     Annotated[Explain, subcommand("explain")],

@@ -54,13 +54,13 @@ class Train:
         from sightline.data.datasets.folder.reader import read_cohort
         from sightline.evaluation.evaluate import choose_boxes
         from sightline.papers.catalogue import CATALOGUE
-        from sightline.papers.overrides import changed
+        from sightline.papers.overrides import apply_changes
         from sightline.papers.recipes import find_recipe
         from sightline.training.model_card import write_model_card
         from sightline.training.preconditions import require_regions
         from sightline.training.train import train
 
-        recipe = changed(find_recipe(self.recipe), collect_changes(self))
+        recipe = apply_changes(find_recipe(self.recipe), collect_changes(self))
         cohort = read_cohort(self.cohort)
         require_regions(recipe, recipe.see(cohort))
         run = train(recipe, cohort, self.out, CATALOGUE, make_engine(self.on))
@@ -71,7 +71,7 @@ class Train:
 
 
 @dataclass(frozen=True)
-class PutTogether:
+class Assemble:
     """Put a trained localiser before a classifier trained on experts' crops; the result is a run like any other."""
 
     localiser: Positional[Path]
@@ -102,7 +102,7 @@ class PutTogether:
 
 
 @dataclass(frozen=True)
-class Convene:
+class Ensemble:
     """Let finished runs (the seeds of one row, say) judge together; the result is a run like any other."""
 
     runs: Positional[tuple[Path, ...]]

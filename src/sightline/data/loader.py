@@ -107,7 +107,7 @@ class CohortItems(Dataset[Item]):
 
     def images_per_epoch(self, *, balance: Balance = "none") -> int:
         """How many images `training_batches` serves an epoch, but for a last one that is left out."""
-        return self.repeats * balanced_length(self.labels, balance)
+        return self.repeats * balanced_epoch_length(self.labels, balance)
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -207,7 +207,7 @@ def epoch_order(
     return order
 
 
-def balanced_length(labels: NDArray[np.int64], balance: Balance = "most") -> int:
+def balanced_epoch_length(labels: NDArray[np.int64], balance: Balance = "most") -> int:
     """How many images an epoch has where every class present comes as often as the largest, or the smallest, one."""
     counts = np.unique(labels, return_counts=True)[1]
     if balance == "none" or not len(counts):
@@ -252,7 +252,7 @@ def training_batches(
 
 
 def batches_per_epoch(n: int, batch_size: int, world: int = 1) -> int:
-    """How many batches `training_batches` gives for n images (`balanced_length` of them where it balances)."""
+    """How many batches `training_batches` gives for n images (`balanced_epoch_length` of them where it balances)."""
     full, rest = divmod(n, batch_size * world)
     return max(1, full + (1 if rest // world >= 2 else 0))
 
@@ -266,7 +266,7 @@ def test_batches(items: CohortItems, *, batch_size: int, workers: int = 0) -> It
     return _serve(items, keys, workers)
 
 
-class _Told(Dataset[Item | SightlineError]):
+class _ErrorsAsItems(Dataset[Item | SightlineError]):
     """Items, or the error as a value: one raised in a worker process would arrive as the text of a traceback."""
 
     def __init__(self, items: CohortItems) -> None:
@@ -286,7 +286,7 @@ def _collate_told(items: Sequence[Item | SightlineError]) -> Batch | SightlineEr
 
 def _serve(items: CohortItems, keys: list[list[Key]], workers: int) -> Iterator[Batch]:
     loader: DataLoader[Item | SightlineError] = DataLoader(
-        _Told(items),
+        _ErrorsAsItems(items),
         batch_sampler=keys,
         collate_fn=_collate_told,
         num_workers=workers,

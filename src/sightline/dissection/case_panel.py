@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sightline.dissection.responses import draw_contour, response, tinted
+from sightline.dissection.responses import draw_contour, response, tint_units
 from sightline.errors import GeometryError
 from sightline.plots.canvas import INK, Sheet
 from sightline.plots.overlay import WINDOW, Pixels
-from sightline.plots.planes import PLANES, SAGITTAL, Cube, Plane, cut
+from sightline.plots.planes import PLANES, SAGITTAL, Cube, Plane, cut_plane
 from sightline.plots.volume_panels import draw_slice, physical
 
 MOST_UNITS = 5
@@ -156,7 +156,7 @@ def draw_case_panel(panel: CasePanel) -> bytes:
     for plane in PLANES:
         tall, wide = sizes[plane.name]
         axes = sheet.axes(0.15 + (_LEFT - wide) / 2, y, wide, tall)
-        draw_slice(axes, cut(around.grey, plane, around.centre), plane, around.centre, letters=True, ticks=True)
+        draw_slice(axes, cut_plane(around.grey, plane, around.centre), plane, around.centre, letters=True, ticks=True)
         if panel.around is not None:
             _frame_seen(axes, panel.cube, around, plane)
         sheet.text(0.15 + _LEFT + 0.1, y + tall / 2, plane.name, size=9, rotation=90, ha="center", va="center")
@@ -201,7 +201,7 @@ def _unit_row(sheet: Sheet, panel: CasePanel, unit: PanelUnit, left: float, top:
     grey = np.ascontiguousarray(panel.cube.grey[:, :, k])
     axes = sheet.axes(left, top, wide, tall)
     level, above = found.level[:, :, k], found.above[:, :, k]
-    draw_slice(axes, tinted(grey, level, above), SAGITTAL, None, letters=False)
+    draw_slice(axes, tint_units(grey, level, above), SAGITTAL, None, letters=False)
     draw_contour(axes, above, 1.3)
     sheet.text(left, top + tall + 0.14, f"sagittal slice {k + 1} of {panel.cube.grey.shape[2]}", size=8)
     words = left + _UNIT + 0.15

@@ -21,25 +21,25 @@ from sightline.data.views.volume_view import VolumeView
 from sightline.dissection.concepts import keep_concepts, read_concepts
 from sightline.dissection.export import UnitPictures
 from sightline.dissection.passes import pass_through
-from sightline.dissection.report import Found, write_dissection_report
+from sightline.dissection.report import DissectionSummary, write_dissection_report
 from sightline.dissection.results import (
     AgreementRow,
     By,
     CallRow,
     Dissection,
     UnitRow,
-    named,
+    named_concepts,
     open_dissection,
-    write_table,
+    write_csv,
     write_units,
 )
-from sightline.dissection.scoring import agreement_of, agreement_rows, call_rows, null_band, score, unit_rows
+from sightline.dissection.scoring import agreement_of, agreement_rows, call_rows, null_band, score_units, unit_rows
 from sightline.dissection.top_cases import Called
 from sightline.errors import CohortError, RecipeError, RunError
 from sightline.explainers.units.layer import UnitLayer, default_layer, mixes_images
 from sightline.metrics.units.scores import Over
 from sightline.structures.case import Cohort
-from sightline.structures.evidence import laid_out
+from sightline.structures.evidence import to_channels_last
 from sightline.training.engine import Engine
 from sightline.training.run import Run, environment, same_classes
 
@@ -94,7 +94,7 @@ def dissect(
     name = _positive(run, positive)
     view = run.recipe.view
     device = engine.fabric("32-true").device
-    network = laid_out(run.network().to(device))
+    network = to_channels_last(run.network().to(device))
     reader = UnitLayer(network, layer or chosen_layer(network))
     stamp = _stamp(run, reader.name, cohort, split, top)
     if (out / "concepts.yaml").is_file():
@@ -102,7 +102,7 @@ def dissect(
     passes = pass_through(reader, cohort, view, out, stamp, batch_size=PASSES_BATCH[type(view)], top=top, engine=engine)
     called = _called(cohort, passes.probabilities(independent=run.recipe.independent), name)
     among = _among(called, over, cohort, split)
-    scores = score(passes.readings, called, over, cohort)
+    scores = score_units(passes.readings, called, over, cohort)
     about = _about(run, stamp, name, over)
     found = Dissection(out, reader.name, name, over, unit_rows(scores, passes.thresholds), about)
     chosen = first_units(found, by, units)
@@ -114,7 +114,7 @@ def dissect(
         layer=reader.name,
         units=[(row.unit, row.standing) for row in chosen],
     )
-    found = replace(found, concepts=named(concepts))
+    found = replace(found, concepts=named_concepts(concepts))
     agreement = agreement_rows(agreement_of(passes.readings, out / "readings"))
     calls = call_rows(scores)
     _write_rows(out, agreement, calls)
@@ -122,7 +122,7 @@ def dissect(
     write_dissection_report(
         out / "report.html",
         found,
-        Found(
+        DissectionSummary(
             band=null_band(passes.readings, called, over, cohort),
             agreement=agreement,
             without_agreement=passes.without_masks,
@@ -209,8 +209,8 @@ def _about(run: Run, stamp: Mapping[str, str], positive: str, over: Over) -> dic
 
 def _write_rows(out: Path, agreement: Sequence[AgreementRow], calls: Sequence[CallRow]) -> None:
     names = [f.name for f in fields(AgreementRow)]
-    write_table(out / "agreement.csv", names, [astuple(row) for row in agreement])
-    write_table(
+    write_csv(out / "agreement.csv", names, [astuple(row) for row in agreement])
+    write_csv(
         out / "calls.csv",
         ("unit", "true_calls", "false_alarms", "difference", "p"),
         [(r.unit, r.true_calls, r.false_alarms, r.difference, r.p) for r in calls],

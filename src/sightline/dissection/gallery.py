@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sightline.dissection.responses import CONTOUR, Response, contours, draw_contour, tinted
+from sightline.dissection.responses import CONTOUR, Response, contours, draw_contour, tint_units
 from sightline.plots.canvas import INK, Sheet
 from sightline.plots.overlay import Pixels, outline, show
-from sightline.plots.planes import PLANES, SAGITTAL, Cube, Plane, cut, cut_regions
+from sightline.plots.planes import PLANES, SAGITTAL, Cube, Plane, cut_plane, cut_regions
 from sightline.plots.volume_panels import draw_slice, physical
 from sightline.structures.frame import Frame
 from sightline.structures.regions import Region
@@ -113,7 +113,7 @@ def thumbnail(case: GalleryCase, side_px: int = 160) -> Pixels:
 
     grey, level, above, ratio = _flat_parts(case)
     high, wide = (side_px, max(1, round(side_px / ratio))) if ratio >= 1 else (max(1, round(side_px * ratio)), side_px)
-    picture = Image.fromarray((tinted(_one(grey), level, above) * 255).astype(np.uint8))
+    picture = Image.fromarray((tint_units(_one(grey), level, above) * 255).astype(np.uint8))
     picture = picture.resize((wide, high), Image.Resampling.BICUBIC)
     pen = ImageDraw.Draw(picture)
     for line in contours(above):
@@ -150,7 +150,9 @@ def _volumes(head: GalleryHead, cases: Sequence[GalleryCase]) -> bytes:
             tall, wide = planes[plane.name]
             axes = sheet.axes(left, at, wide, tall)
             if plain:
-                draw_slice(axes, np.ascontiguousarray(cut(case.cube.grey, plane, (a, b, c))), plane, None, letters=True)
+                draw_slice(
+                    axes, np.ascontiguousarray(cut_plane(case.cube.grey, plane, (a, b, c))), plane, None, letters=True
+                )
             else:
                 _slice(axes, case, plane, (a, b, c), letters=True, marks=True)
             words = f"{plane.name} {(a, b, c)[plane.normal] + 1}" + (", plain" if plain else "")
@@ -201,8 +203,9 @@ def _flat_parts(case: GalleryCase) -> tuple[Pixels, NDArray[np.float64], NDArray
     if case.cube is None:
         assert case.grey is not None
         return case.grey, case.response.level, case.response.above, case.grey.shape[0] / case.grey.shape[1]
-    through = case.response.through()
-    parts = [cut(values, SAGITTAL, through) for values in (case.cube.grey, case.response.level, case.response.above)]  # type: ignore[arg-type]
+    z, y, x = case.response.through()
+    cubes = (case.cube.grey, case.response.level, case.response.above)
+    parts = [cut_plane(values, SAGITTAL, (z, y, x)) for values in cubes]
     high, wide = physical(case.cube, 1.0)[SAGITTAL.name]
     return np.ascontiguousarray(parts[0]), parts[1], parts[2], high / wide
 
@@ -215,7 +218,7 @@ def _flat_shape(case: GalleryCase, side: float) -> tuple[float, float]:
 
 def _flat(axes: Any, case: GalleryCase, *, marks: bool) -> None:
     grey, level, above, _ = _flat_parts(case)
-    picture = tinted(_one(grey), level, above)
+    picture = tint_units(_one(grey), level, above)
     if case.cube is not None:
         draw_slice(axes, picture, SAGITTAL, None, letters=False)
     else:
@@ -229,10 +232,12 @@ def _slice(
     axes: Any, case: GalleryCase, plane: Plane, through: tuple[int, int, int], *, letters: bool, marks: bool = False
 ) -> None:
     assert case.cube is not None
-    grey = np.ascontiguousarray(cut(case.cube.grey, plane, through))
-    picture = tinted(grey, cut(case.response.level, plane, through), cut(case.response.above, plane, through))
+    grey = np.ascontiguousarray(cut_plane(case.cube.grey, plane, through))
+    picture = tint_units(
+        grey, cut_plane(case.response.level, plane, through), cut_plane(case.response.above, plane, through)
+    )
     draw_slice(axes, picture, plane, through, letters=letters, ticks=marks)
-    draw_contour(axes, cut(case.response.above, plane, through))
+    draw_contour(axes, cut_plane(case.response.above, plane, through))
     if marks:
         found = cut_regions(case.regions, case.cube.frame, plane, through, ("finding",))
         outline(axes, found, Frame.of_image(grey.shape), over_map=True)

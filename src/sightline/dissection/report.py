@@ -58,7 +58,7 @@ HOW_TO_READ: tuple[tuple[str, str], ...] = (
 )
 
 
-def write_dissection_report(path: Path, dissection: Dissection, found: Found) -> None:
+def write_dissection_report(path: Path, dissection: Dissection, found: DissectionSummary) -> None:
     """Write the page; pictures are taken from the dissection's folder."""
     sections = [_ranks(dissection, found), *_galleries(dissection, found), _agreement(dissection, found)]
     sections += [_calls(dissection, found), _naming(dissection, found)]
@@ -72,7 +72,7 @@ def write_dissection_report(path: Path, dissection: Dissection, found: Found) ->
     )
 
 
-def _ranks(dissection: Dissection, found: Found) -> Section:
+def _ranks(dissection: Dissection, found: DissectionSummary) -> Section:
     ranked = dissection.ranked
     order = [row.unit for row in ranked]
     best = {unit: _best_mask(found.agreement, unit) for unit in found.shown}
@@ -113,7 +113,7 @@ def _ranks(dissection: Dissection, found: Found) -> Section:
     return Section("Units by rank", tables=(table,), pictures=(picture,))
 
 
-def _galleries(dissection: Dissection, found: Found) -> list[Section]:
+def _galleries(dissection: Dissection, found: DissectionSummary) -> list[Section]:
     rows = {row.unit: row for row in dissection.units}
     sections = []
     for n, unit in enumerate(found.shown[:ON_PAGE]):
@@ -134,7 +134,7 @@ def _file(dissection: Dissection, name: str, words: str, row: UnitRow) -> Report
     return ReportPicture((dissection.folder / "galleries" / name).read_bytes(), caption, f"{words} {row.standing}.")
 
 
-def _agreement(dissection: Dissection, found: Found) -> Section:
+def _agreement(dissection: Dissection, found: DissectionSummary) -> Section:
     if not found.agreement:
         return Section("Agreement with masks", (found.without_agreement,))
     rows = []
@@ -169,7 +169,7 @@ def _agreement(dissection: Dissection, found: Found) -> Section:
     return Section("Agreement with masks", (), (table,), (picture,))
 
 
-def _calls(dissection: Dissection, found: Found) -> Section:
+def _calls(dissection: Dissection, found: DissectionSummary) -> Section:
     words = (
         "Which units respond in true calls, and which in false alarms: what a network relies on when it is right, and "
         "what misleads it.",
@@ -184,7 +184,7 @@ def _calls(dissection: Dissection, found: Found) -> Section:
         ("unit", "concept", "true calls", "false alarms", "difference", "p"),
         tuple(
             (str(row.unit), _name(dissection, row.unit), f"{row.true_calls:.3f}", f"{row.false_alarms:.3f}",
-             signed(row.difference), p_words(row.p))
+             format_signed(row.difference), p_words(row.p))
             for row in order
         ),
         notes=(
@@ -205,7 +205,7 @@ def _calls(dissection: Dissection, found: Found) -> Section:
     return Section("True calls against false alarms", words, (table,), (picture,))
 
 
-def _naming(dissection: Dissection, found: Found) -> Section:
+def _naming(dissection: Dissection, found: DissectionSummary) -> Section:
     words = (
         "To name a unit, open its gallery, say what the contours have in common, and write it into concepts.yaml with "
         "your name and the date. Run the same command again: names appear here and in case panels. What stands in the "
@@ -258,7 +258,7 @@ BY_WORDS: dict[By, str] = {"c": "by c", "contrast": "by contrast", "auc": "by AU
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class DissectionSummary:
     """What a report shows besides the units themselves.
 
     Attributes:
@@ -294,7 +294,7 @@ def over_words(dissection: Dissection) -> str:
     }[dissection.over]
 
 
-def summary(dissection: Dissection, found: Found) -> list[str]:
+def summary(dissection: Dissection, found: DissectionSummary) -> list[str]:
     """What was found, in plain language: paragraphs."""
     units = dissection.units
     clear = [row for row in units if row.p is not None and row.p < 0.05 and (row.contrast or 0) > 0]
@@ -344,7 +344,7 @@ def beyond(row: AgreementRow) -> bool:
     return row.p_shuffled < 0.05 and row.p_moved < 0.05
 
 
-def calls_words(found: Found) -> str:
+def calls_words(found: DissectionSummary) -> str:
     """What can be said of true calls against false alarms."""
     if not found.true_calls or not found.false_alarms:
         missing = "true call" if not found.true_calls else "false alarm"
@@ -365,11 +365,11 @@ def calls_words(found: Found) -> str:
 def contrast_words(row: UnitRow) -> str:
     """A contrast with its interval."""
     if row.contrast_low is None or row.contrast_high is None:
-        return signed(row.contrast)
-    return f"{signed(row.contrast)} [{signed(row.contrast_low)}, {signed(row.contrast_high)}]"
+        return format_signed(row.contrast)
+    return f"{format_signed(row.contrast)} [{format_signed(row.contrast_low)}, {format_signed(row.contrast_high)}]"
 
 
-def signed(value: float | None) -> str:
+def format_signed(value: float | None) -> str:
     """A number with its sign, or a dash."""
     return "–" if value is None else f"{value:+.3f}".replace("-", "−")
 

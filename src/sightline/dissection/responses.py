@@ -23,7 +23,7 @@ from sightline.io.volume import affine_within
 from sightline.plots.overlay import HEAT, Pixels
 from sightline.structures.case import Case
 from sightline.structures.frame import Frame
-from sightline.structures.resampling import checked_maps, laid_over
+from sightline.structures.resampling import check_maps, place_on_grid
 
 _MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
@@ -69,8 +69,12 @@ def response(
         shape: of the input grid [*s].
         window: [2, 3], the part of a picture that the layer sees (`Evidence.window`); None: all of it.
     """
-    array = checked_maps(cells, "An activation", len(shape))
-    grown = np.nan_to_num(laid_over(array, window, shape), nan=-np.inf) if window is not None else _grown(array, shape)  # type: ignore[arg-type]
+    array = check_maps(cells, "An activation", len(shape))
+    if window is None:
+        grown = _grown(array, shape)
+    else:
+        rows, columns = shape
+        grown = np.nan_to_num(place_on_grid(array, window, (rows, columns)), nan=-np.inf)
     above = grown > threshold
     lone = array > threshold
     if not above.any() and lone.any():
@@ -103,7 +107,7 @@ CONTOUR = "#ffe600"
 TINT = (0.16, 0.42)
 
 
-def tinted(grey: Pixels, level: NDArray[np.float64], above: NDArray[np.bool_]) -> Pixels:
+def tint_units(grey: Pixels, level: NDArray[np.float64], above: NDArray[np.bool_]) -> Pixels:
     """A grey picture [h, w] in colour where a unit is above its threshold, the higher the stronger: RGB [h, w, 3]."""
     low, high = TINT
     opacity = np.where(above, low + (high - low) * level, 0.0)[..., None]
@@ -207,7 +211,7 @@ def picture_of(case: Case, most_px: int = OVERLAY_PX) -> tuple[Pixels, Frame]:
 
 def write_overlay(path: Path, grey: Pixels, found: Response) -> None:
     """Write a picture under a unit's colour and contour, pixel for pixel."""
-    picture = Image.fromarray((tinted(grey, found.level, found.above) * 255).astype(np.uint8))
+    picture = Image.fromarray((tint_units(grey, found.level, found.above) * 255).astype(np.uint8))
     pen = ImageDraw.Draw(picture)
     for line in contours(found.above):
         pen.line([(x, y) for y, x in line], fill=CONTOUR, width=max(1, max(grey.shape) // 400))

@@ -239,11 +239,11 @@ def _named(found: Dissection) -> Dissection:
             "The same numbers mean other units there. Put the right file there, or move this one away.",
         )
     return Dissection(
-        found.folder, found.layer, found.positive, found.over, found.units, found.about, named(concepts.units)
+        found.folder, found.layer, found.positive, found.over, found.units, found.about, named_concepts(concepts.units)
     )
 
 
-def named(concepts: Mapping[int, Concept]) -> dict[int, Concept]:
+def named_concepts(concepts: Mapping[int, Concept]) -> dict[int, Concept]:
     """Those that somebody has named."""
     return {unit: concept for unit, concept in concepts.items() if concept.text}
 
@@ -275,7 +275,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
 }
 
 
-def write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Write a CSV in one atomic step; None is an empty cell."""
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")

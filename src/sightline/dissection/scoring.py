@@ -25,7 +25,7 @@ BAND_PERMUTATIONS = 2000
 SEED = 0
 
 
-def score(readings: Readings, called: Called, over: Over, cohort: Cohort) -> UnitScores:
+def score_units(readings: Readings, called: Called, over: Over, cohort: Cohort) -> UnitScores:
     """The scores of every unit; labels of a patient's cases are permuted together."""
     return unit_scores(
         readings.enabled,

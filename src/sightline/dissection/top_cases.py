@@ -146,7 +146,7 @@ class CaseReader:
         item = self.items[Key(row, -1)]
         words = {
             "title": case.case_id,
-            "facts": facts_of(case),
+            "facts": case_facts(case),
             "probability": float(self.called.probability[row]),
             "call": self.called.words(row),
             "right": bool(self.called.truth[row] == self.called.called[row]),
@@ -162,7 +162,7 @@ class CaseReader:
         return GalleryCase(
             **words,  # type: ignore[arg-type]
             response=found,
-            grey=stretched(grey),
+            grey=stretch_contrast(grey),
             regions=outlines_of(case),
             frame=item.frame,
             close=close,
@@ -173,10 +173,10 @@ class CaseReader:
         case: Case, view: Frame, cells: NDArray[np.float64], threshold: float, window: NDArray[np.float64] | None
     ) -> tuple[Pixels, Response, Frame]:
         grey, grid = picture_of(case)
-        return close_up(stretched(grey), source_response(cells, threshold, view, grid, window), grid)
+        return close_up(stretch_contrast(grey), source_response(cells, threshold, view, grid, window), grid)
 
 
-def stretched(grey: Pixels) -> Pixels:
+def stretch_contrast(grey: Pixels) -> Pixels:
     """A radiograph between percentiles of what is not black, so that a dark exposure can be judged too."""
     seen = grey[grey > 0.01]
     if not seen.size:
@@ -193,7 +193,7 @@ def outlines_of(case: Case) -> tuple[Region, ...]:
     return closer or found
 
 
-def facts_of(case: Case) -> str:
+def case_facts(case: Case) -> str:
     """Class, and what else is known of a case, what tells most first: level, grade, deformity of a vertebra; flags."""
     facts = case.facts
     if "level" not in facts:

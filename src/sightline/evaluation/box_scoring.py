@@ -12,7 +12,7 @@ from sightline.data.views.image_view import View
 from sightline.explainers.localisation.protocols import MapBoxes
 from sightline.explainers.localisation.tuning import candidates, tune
 from sightline.inference.boxes import FloatArray, _enlarged, finding_classes, found_boxes
-from sightline.inference.predict import Said
+from sightline.inference.predict import NetworkOutput
 from sightline.io.files import write_text
 from sightline.metrics.boxes.table import BoxCase, BoxScores
 from sightline.structures.case import Case, Cohort
@@ -31,7 +31,7 @@ def true_corners(case: Case) -> FloatArray:
     return np.array([corners_of(region) for region in boxes or findings], dtype=np.float64).reshape(-1, 4)
 
 
-def box_scores(said: Said, cohort: Cohort, view: View, protocol: MapBoxes) -> BoxScores | None:
+def box_scores(said: NetworkOutput, cohort: Cohort, view: View, protocol: MapBoxes) -> BoxScores | None:
     """A network's boxes beside the experts', one entry an image; None where nothing is marked or nothing located.
 
     The box of an image is that of its most probable finding, whatever the truth is: the network says a box itself, or
@@ -61,7 +61,7 @@ def box_scores(said: Said, cohort: Cohort, view: View, protocol: MapBoxes) -> Bo
     return BoxScores(tuple(cases), "boxes of the network" if said.boxes is not None else "boxes read off class maps")
 
 
-def tune_boxes(run: Run, said: Said, cohort: Cohort, catalogue: Catalogue) -> Run:
+def tune_boxes(run: Run, said: NetworkOutput, cohort: Cohort, catalogue: Catalogue) -> Run:
     """Choose on validation cases how boxes are read off a run's maps; kept in the run's `boxes.json`.
 
     Left as the recipe says where the network says its boxes itself, or fewer than two validation images are marked.

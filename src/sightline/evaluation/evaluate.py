@@ -11,7 +11,7 @@ from sightline.evaluation.box_scoring import box_scores, tune_boxes
 from sightline.evaluation.gaze_scoring import gaze_scores
 from sightline.evaluation.map_scoring import map_rows
 from sightline.evaluation.result import Evaluation, EvaluationFiles
-from sightline.inference.predict import Said, predict
+from sightline.inference.predict import NetworkOutput, predict
 from sightline.metrics.maps.localisation import MapScores
 from sightline.structures.case import Cohort
 from sightline.training.engine import Engine
@@ -75,7 +75,7 @@ def evaluate(
     return evaluation
 
 
-def _measured(run: Run, said: Said, cohort: Cohort) -> Evaluation:
+def _measured(run: Run, said: NetworkOutput, cohort: Cohort) -> Evaluation:
     """What was said of a cohort, beside what experts marked; boxes and gaze are of pictures alone."""
     view, printed = run.recipe.view, run.recipe.boxes
     rows = () if said.maps is None else tuple(map_rows(cohort, said.maps, view))

@@ -9,21 +9,21 @@ from numpy.typing import NDArray
 
 from sightline.data.views.frames import case_frame, source_frame
 from sightline.data.views.image_view import View
-from sightline.inference.predict import SHOWN_CELLS, Maps, Said
+from sightline.inference.predict import SHOWN_CELLS, Maps, NetworkOutput
 from sightline.metrics.maps.gaze import GazeRow, GazeScores
 from sightline.metrics.maps.saliency import others_of, score_gaze
 from sightline.structures.case import Case, Cohort
 from sightline.structures.frame import Frame
 from sightline.structures.gaze import Gaze
 from sightline.structures.regions import Box
-from sightline.structures.resampling import enlarge, laid_over
+from sightline.structures.resampling import place_on_grid, upsample_map
 
 CLASS_MAP = "class map"
 # enough places of other images for the shuffled AUC
 MOST_OTHERS = 2000
 
 
-def gaze_scores(said: Said, cohort: Cohort, view: View) -> GazeScores | None:
+def gaze_scores(said: NetworkOutput, cohort: Cohort, view: View) -> GazeScores | None:
     """How well the class map of each case's own class, and what is shown beside it, agree with each reader's gaze.
 
     A class map counts above its lowest value, since only differences between its cells mean something.
@@ -70,18 +70,18 @@ def _of(case: Case) -> list[Gaze]:
     return [region for region in case.regions if isinstance(region, Gaze) and len(region)]
 
 
-def _maps(said: Said, index: int, label: int, frame: Frame) -> Iterator[tuple[str, NDArray[np.float64]]]:
+def _maps(said: NetworkOutput, index: int, label: int, frame: Frame) -> Iterator[tuple[str, NDArray[np.float64]]]:
     """Every map of a case on the grid of `frame`, by name."""
     shape = (frame.shape[0], frame.shape[1])
     if said.maps is not None and (place := said.maps.of_class(index, label)) is not None:
         yield CLASS_MAP, _class_map(said.maps, index, place, shape)
     for name, maps in said.shown.items():
-        yield name, enlarge(maps[index].astype(np.float64), shape)
+        yield name, upsample_map(maps[index].astype(np.float64), shape)
 
 
 def _class_map(maps: Maps, index: int, place: int, shape: tuple[int, int]) -> NDArray[np.float64]:
     cells = maps.maps[index, place].astype(np.float64)
     cells = cells - cells.min()
     if maps.windows is None:
-        return enlarge(cells, shape)
-    return np.nan_to_num(laid_over(cells, maps.windows[index], shape))
+        return upsample_map(cells, shape)
+    return np.nan_to_num(place_on_grid(cells, maps.windows[index], shape))

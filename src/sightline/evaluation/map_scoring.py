@@ -17,7 +17,7 @@ from sightline.metrics.maps.score import score_map
 from sightline.structures.case import Case, Cohort
 from sightline.structures.frame import Frame
 from sightline.structures.regions import Box, Region, Style, style_of
-from sightline.structures.resampling import enlarge, laid_over
+from sightline.structures.resampling import place_on_grid, upsample_map
 from sightline.structures.tag import Role
 
 ROLES: tuple[Role, ...] = ("focus", "finding", "organ")
@@ -91,8 +91,8 @@ def _inside(regions: Sequence[Region], frame: Frame) -> NDArray[np.bool_]:
 def _on_view(cells: NDArray[np.float64], maps: Maps, row: int, frame: Frame) -> NDArray[np.float64]:
     """A map on the view's grid; a network that looked at a window gave the rest nothing."""
     if maps.windows is None:
-        return enlarge(cells, frame.shape)
-    return np.nan_to_num(laid_over(cells, maps.windows[row], (frame.shape[0], frame.shape[1])))
+        return upsample_map(cells, frame.shape)
+    return np.nan_to_num(place_on_grid(cells, maps.windows[row], (frame.shape[0], frame.shape[1])))
 
 
 def _grouped(case: Case) -> Iterator[tuple[Role, Style, list[Region]]]:

@@ -17,7 +17,7 @@ from sightline.evaluation.map_scoring import ROLES
 from sightline.evaluation.result import Evaluation
 from sightline.io.files import write_text
 from sightline.metrics.boxes.report import box_estimates
-from sightline.metrics.classification.hierarchy import merged
+from sightline.metrics.classification.hierarchy import merge_classes
 from sightline.metrics.classification.report import classification_report, to_markdown
 from sightline.metrics.classification.scores import F1
 from sightline.metrics.estimate import Estimate
@@ -39,7 +39,7 @@ def report_of(evaluation: Evaluation, *, positive: str | None = None, replicates
                 fields = estimate.to_dict()
                 found.append(Estimate.from_dict({**fields, "name": f"{estimate.name}, {role}"}))
     for task in coarser_tasks(predictions.classes) if says_classes else ():
-        coarse = merged(predictions, task.groups(predictions.classes))
+        coarse = merge_classes(predictions, task.groups(predictions.classes))
         score = F1("positive", 1) if len(coarse.classes) == 2 else F1("weighted")
         name = f"F1 at the level {task.level} ({', '.join(coarse.classes)}), image-wise"
         found.append(replace(bootstrap(score, coarse, replicates=replicates), name=name))

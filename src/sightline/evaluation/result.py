@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sightline.errors import SightlineError
-from sightline.inference.predict import Maps, Said, Shown, read_shown, write_shown
+from sightline.inference.predict import ExtraMaps, Maps, NetworkOutput, read_shown, write_extra_maps
 from sightline.io.files import write_text
 from sightline.metrics.boxes.table import BoxScores
 from sightline.metrics.maps.gaze import GazeScores
@@ -42,13 +42,13 @@ class Evaluation:
     box_scores: BoxScores | None = None
     printed_box_scores: BoxScores | None = None
     boxes: NDArray[np.float64] | None = None
-    shown: Shown = field(default_factory=dict)
+    shown: ExtraMaps = field(default_factory=dict)
     gaze_scores: GazeScores | None = None
 
     @property
-    def said(self) -> Said:
+    def said(self) -> NetworkOutput:
         """What the network said."""
-        return Said(self.predictions, self.maps, self.boxes, self.shown)
+        return NetworkOutput(self.predictions, self.maps, self.boxes, self.shown)
 
     def scores_for(self, role: Role, *, around: bool = False) -> MapScores | None:
         """The map scores against regions of a role, or (organs) one cell `around` it; None where there are none."""
@@ -101,7 +101,7 @@ class EvaluationFiles:
             if part is not None:
                 part.write(path)
         if evaluation.shown:
-            write_shown(evaluation.shown, self.shown)
+            write_extra_maps(evaluation.shown, self.shown)
         files = [path.name for path in self.made if path.is_file()]
         write_text(self.stamp, json.dumps({**stamp, "files": files}) + "\n")
 

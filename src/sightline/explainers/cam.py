@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sightline.errors import GeometryError
-from sightline.explainers.frozen_eval import exact, in_precision, quiet_pass
+from sightline.explainers.frozen_eval import exact, frozen_eval, in_precision
 from sightline.explainers.layer_gradients import class_indices, images_of, layer_gradients
 from sightline.structures.evidence import Batch, Evidence
 
@@ -33,7 +33,7 @@ class ClassActivationMap:
             GeometryError: the model shows no such maps, or has no such class.
         """
         images = images_of(batch)
-        with quiet_pass(model, images.device, weights=create_graph) as network, torch.set_grad_enabled(create_graph):
+        with frozen_eval(model, images.device, weights=create_graph) as network, torch.set_grad_enabled(create_graph):
             evidence: Evidence = network(in_precision(images, network))
             maps = evidence.maps if self.extra is None else evidence.extras.get(self.extra)
             if maps is None:
@@ -66,11 +66,11 @@ class GradCAM:
         """
         activation, gradients = layer_gradients(model, batch, classes, self.layer, create_graph=create_graph)
         with exact(activation.device, create_graph):
-            maps = weighed(activation, gradients)
+            maps = weigh_channels(activation, gradients)
             return maps.relu() if self.relu else maps
 
 
-def weighed(activation: Tensor, gradients: Tensor) -> Tensor:
+def weigh_channels(activation: Tensor, gradients: Tensor) -> Tensor:
     """Maps [b, n, *m]: channels of a layer [b, c, *m] weighed by their mean gradients, of [n, b, c, *m]."""
     return torch.einsum("nbc,bc...->bn...", gradients.flatten(3).mean(-1), activation)
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from sightline.errors import RecipeError, RunError
 from sightline.explainers.backprop_rules.network_activations import network_activations, scorer
-from sightline.explainers.frozen_eval import in_precision, own_random_numbers, quiet_pass, uncompiled
-from sightline.explainers.gradients import Reduce, reduced
+from sightline.explainers.frozen_eval import fork_rng, frozen_eval, in_precision, unwrap_model
+from sightline.explainers.gradients import Reduce, reduce_channels
 from sightline.explainers.layer_gradients import class_indices, images_of
 from sightline.structures.evidence import Batch
 
@@ -93,7 +93,7 @@ class DeepLift:
             GeometryError: no such class.
         """
         captum = _captum(create_graph, "DeepLift")
-        network = copy.deepcopy(uncompiled(model))
+        network = copy.deepcopy(unwrap_model(model))
         for module in network.modules():
             if isinstance(getattr(module, "inplace", None), bool):
                 setattr(module, "inplace", False)  # noqa: B010
@@ -157,7 +157,7 @@ class Lime:
             maps: list[Tensor] = []
             for image, wanted in zip(torch.unbind(x), target, strict=True):
                 # each image anew, so that its map does not depend on its place in the batch
-                with own_random_numbers(self.seed, x.device):
+                with fork_rng(self.seed, x.device):
                     maps.append(
                         method.attribute(
                             image[None],
@@ -208,12 +208,12 @@ def _mapped(
 ) -> Tensor:
     """Maps [b, n, *s] of attributions (network, images, classes [b]) -> [b, c, *s], one class after the other."""
     images = images_of(batch)
-    with quiet_pass(model, images.device) as network, _captum_quiet():
+    with frozen_eval(model, images.device) as network, _captum_quiet():
         x = in_precision(images, network, full=True)
         with torch.no_grad():
             index = class_indices(classes, scorer(network)(x).logits)
         given = torch.stack([attribute(network, x.clone(), column) for column in index.T], dim=1).detach()
-    return given[:, :, 0] if reduce is None else reduced(given, reduce)
+    return given[:, :, 0] if reduce is None else reduce_channels(given, reduce)
 
 
 def _squares(images: Tensor, cells: int) -> Tensor:
@@ -239,7 +239,7 @@ def _captum_quiet() -> Iterator[None]:
 def _refuse_without_rule(network: nn.Module, images: Tensor) -> None:
     from captum.attr._core.deep_lift import SUPPORTED_NON_LINEAR
 
-    with quiet_pass(network, images.device):
+    with frozen_eval(network, images.device):
         has = network_activations(network, in_precision(images, network, full=True))
     ruled = {type(module) for module in network.modules() if type(module) in SUPPORTED_NON_LINEAR}
     modules = sum(type(module) in SUPPORTED_NON_LINEAR for module in network.modules())

@@ -15,7 +15,7 @@ from sightline.errors import RunError
 
 
 @contextmanager
-def own_random_numbers(seed: int, device: torch.device) -> Iterator[None]:
+def fork_rng(seed: int, device: torch.device) -> Iterator[None]:
     """Within, torch, numpy and Python draw from generators seeded alike; afterwards from where they were before."""
     of_numpy, of_python = np.random.get_state(), random.getstate()  # noqa: NPY002
     devices = [device] if device.type == "cuda" else []
@@ -38,7 +38,7 @@ _WRAPPED = ("_orig_mod", "_original_module")
 
 
 @contextmanager
-def quiet_pass(
+def frozen_eval(
     model: nn.Module, device: torch.device, *, batch_norm: bool = True, dropout: bool = True, weights: bool = False
 ) -> Iterator[nn.Module]:
     """Within this block the model can be run to explain a prediction; whatever happens, it is left as it was.
@@ -58,7 +58,7 @@ def quiet_pass(
     Raises:
         RunError: a scripted model.
     """
-    network = uncompiled(model)
+    network = unwrap_model(model)
     with ExitStack() as stack:
         if "torch._dynamo" in sys.modules:
             # a part may be compiled on its own; its double backward would be missing, and no rule reaches into it
@@ -77,7 +77,7 @@ def exact(device: torch.device, graph: bool) -> Iterator[None]:
         yield
 
 
-def uncompiled(model: nn.Module) -> nn.Module:
+def unwrap_model(model: nn.Module) -> nn.Module:
     """The model inside what `torch.compile`, a distributed strategy or Fabric made of it; it shares the weights.
 
     Raises:

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from sightline.errors import RecipeError, RunError
-from sightline.explainers.backprop_rules.coverage import holds, unreached
+from sightline.explainers.backprop_rules.coverage import find_unruled, holds
 from sightline.explainers.backprop_rules.rules import Rewired, Rule, rewire
-from sightline.explainers.bn_folding.mode import leanly, leanly_if_possible
-from sightline.explainers.cam import weighed
-from sightline.explainers.frozen_eval import exact, in_precision, quiet_pass
+from sightline.explainers.bn_folding.mode import bn_folding_mode, leanly_if_possible
+from sightline.explainers.cam import weigh_channels
+from sightline.explainers.frozen_eval import exact, frozen_eval, in_precision
 from sightline.explainers.layer_gradients import caught_output, class_indices, images_of, last_of, score_gradients
 from sightline.structures.evidence import Batch
 from sightline.structures.protocols import Explainer
@@ -70,7 +70,7 @@ class InputGradient:
         """The maps, and what the rule met on the way; activations it did not reach are told, not refused."""
         gradients, rewired = self.gradients(model, batch, classes, create_graph=create_graph)
         with exact(gradients.device, create_graph):
-            return reduced(gradients, self.reduce), rewired
+            return reduce_channels(gradients, self.reduce), rewired
 
     def gradients(
         self, model: nn.Module, batch: Batch | Tensor, classes: Sequence[int] | Tensor, *, create_graph: bool = False
@@ -78,20 +78,20 @@ class InputGradient:
         """The gradients before channels are joined, [b, n, c, *s], and what the rule met."""
         images = images_of(batch)
         still, off = self.batch_norm == "eval", self.dropout == "off"
-        with quiet_pass(model, images.device, batch_norm=still, dropout=off, weights=create_graph) as network:
+        with frozen_eval(model, images.device, batch_norm=still, dropout=off, weights=create_graph) as network:
             x = in_precision(images, network, full=True).requires_grad_()
 
             def run(lean: bool) -> tuple[Tensor, Rewired]:
                 with (
                     rewire(self.rule, gates=self.gates, deconvolution_slope=self.deconvolution_slope) as rewired,
-                    leanly(rewired) if lean else nullcontext(),
+                    bn_folding_mode(rewired) if lean else nullcontext(),
                 ):
                     # a decoder is not on the way from image to score
                     return getattr(network, "classify", network)(x).logits, rewired
 
             logits, rewired = leanly_if_possible(run)
             if self.rule != "vanilla":
-                rewired.escaped = unreached(logits, rewired.gates)
+                rewired.escaped = find_unruled(logits, rewired.gates)
             refuse_reentrant(logits)
             chosen = logits.gather(1, class_indices(classes, logits))
             gradients = score_gradients(chosen, x, "the image", create_graph=create_graph)
@@ -127,7 +127,7 @@ def refuse_reentrant(logits: Tensor) -> None:
         )
 
 
-def reduced(gradients: Tensor, how: Reduce) -> Tensor:
+def reduce_channels(gradients: Tensor, how: Reduce) -> Tensor:
     """One map [b, n, *s] of gradients [b, n, c, *s]."""
     if how == "positive_mean":
         return gradients.clamp(min=0.0).mean(dim=2)
@@ -161,7 +161,7 @@ class GuidedGradCAM:
             RecipeError, GeometryError, RunError: as `GradCAM` and `InputGradient`.
         """
         images = images_of(batch)
-        with quiet_pass(model, images.device, weights=create_graph) as network:
+        with frozen_eval(model, images.device, weights=create_graph) as network:
             x = in_precision(images, network, full=True).requires_grad_()
 
             # one pass serves both: the layer's gradient follows no rule, the image's does
@@ -169,14 +169,14 @@ class GuidedGradCAM:
                 with (
                     caught_output(network, self.layer) as caught,
                     rewire(self.rule) as rewired,
-                    leanly(rewired) if lean else nullcontext(),
+                    bn_folding_mode(rewired) if lean else nullcontext(),
                 ):
                     return network(x).logits, (caught, rewired)
 
             # with weights in the graph, a gradient with respect to the layer alone must not pass them by
             logits, (caught, rewired) = run(False) if create_graph else leanly_if_possible(run)
             if self.rule != "vanilla":
-                refuse_unreached(self.rule, unreached(logits, rewired.gates))
+                refuse_unreached(self.rule, find_unruled(logits, rewired.gates))
             refuse_reentrant(logits)
             activation, name = last_of(caught, self.layer), f"layer {self.layer!r}"
             chosen = logits.gather(1, class_indices(classes, logits))
@@ -188,12 +188,12 @@ class GuidedGradCAM:
         size = fine.shape[3:]
         linear = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(size)]
         with exact(x.device, create_graph):
-            coarse = weighed(activation, by_layer).relu()
+            coarse = weigh_channels(activation, by_layer).relu()
             if self.enlarge == "nearest":
                 weights = interpolate(coarse, size=size, mode="nearest")
             else:
                 weights = interpolate(coarse, size=size, mode=linear, align_corners=False)
-            return reduced(fine * weights.unsqueeze(2), self.reduce)
+            return reduce_channels(fine * weights.unsqueeze(2), self.reduce)
 
 
 @dataclass(frozen=True)

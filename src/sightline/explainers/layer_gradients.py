@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from sightline.errors import GeometryError, RecipeError
 from sightline.explainers.backprop_rules.rules import Rewired
 from sightline.explainers.bn_folding.deferred import now
-from sightline.explainers.bn_folding.mode import leanly, leanly_if_possible
-from sightline.explainers.frozen_eval import in_precision, quiet_pass
+from sightline.explainers.bn_folding.mode import bn_folding_mode, leanly_if_possible
+from sightline.explainers.frozen_eval import frozen_eval, in_precision
 from sightline.structures.evidence import Batch
 
 
@@ -22,7 +22,7 @@ def layer_gradients(
 ) -> tuple[Tensor, Tensor]:
     """The output of a layer, [b, c, *m], and the gradients of n class scores with respect to it, [n, b, c, *m].
 
-    The pass is quiet (`quiet_pass`). Without `create_graph` both are detached, and nothing is kept of the pass before
+    The pass is quiet (`frozen_eval`). Without `create_graph` both are detached, and nothing is kept of the pass before
     the layer.
 
     Raises:
@@ -30,11 +30,11 @@ def layer_gradients(
         GeometryError: the layer gives no map, or the logits do not depend on it.
     """
     images = images_of(batch)
-    with quiet_pass(model, images.device, weights=create_graph) as network:
+    with frozen_eval(model, images.device, weights=create_graph) as network:
         x = in_precision(images, network)
 
         def run(lean: bool) -> tuple[Tensor, list[Tensor]]:
-            with caught_output(network, layer) as caught, leanly(Rewired()) if lean else nullcontext():
+            with caught_output(network, layer) as caught, bn_folding_mode(Rewired()) if lean else nullcontext():
                 return network(x).logits, caught
 
         # with weights in the graph, a gradient with respect to the layer alone must not pass them by

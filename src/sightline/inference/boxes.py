@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from sightline.data.views.frames import case_frame, source_frame
 from sightline.data.views.image_view import View
 from sightline.explainers.localisation.boxes import boxes_of_maps
-from sightline.explainers.localisation.points import upsampled
+from sightline.explainers.localisation.points import upsample_maps
 from sightline.explainers.localisation.protocols import MapBoxes
-from sightline.inference.predict import Maps, Said
+from sightline.inference.predict import Maps, NetworkOutput
 from sightline.structures.case import Cohort, is_normal
 from sightline.structures.frame import Frame
 
@@ -24,7 +24,9 @@ def finding_classes(classes: Sequence[str]) -> list[int]:
     return [k for k, name in enumerate(classes) if not is_normal(name)] or list(range(len(classes)))
 
 
-def found_boxes(said: Said, cohort: Cohort, view: View, protocol: MapBoxes) -> list[tuple[FloatArray, FloatArray]]:
+def found_boxes(
+    said: NetworkOutput, cohort: Cohort, view: View, protocol: MapBoxes
+) -> list[tuple[FloatArray, FloatArray]]:
     """For every case the corners [f, 4] in source pixels and the scores [f] of what a network found."""
     sources, views = [source_frame(case) for case in cohort], [case_frame(case, view) for case in cohort]
     return boxes_on_pictures(said, sources, views, protocol)
@@ -37,7 +39,7 @@ def finding_named(classes: Sequence[str], probabilities: FloatArray) -> int:
 
 
 def boxes_on_pictures(
-    said: Said, sources: Sequence[Frame], views: Sequence[Frame], protocol: MapBoxes
+    said: NetworkOutput, sources: Sequence[Frame], views: Sequence[Frame], protocol: MapBoxes
 ) -> list[tuple[FloatArray, FloatArray]]:
     """For every picture the corners [f, 4] in source pixels and the scores [f] of what a network found.
 
@@ -94,7 +96,7 @@ def _enlarged(maps: Maps, named: NDArray[np.int64], frames: Sequence[Frame]) -> 
     places = [maps.of_class(row, int(k)) for row, k in enumerate(named)]
     # a class whose map was not kept: the predicted class's map stands first
     chosen = maps.maps[np.arange(len(named)), [0 if place is None else place for place in places]]
-    return upsampled(chosen, (frames[0].shape[0], frames[0].shape[1]))
+    return upsample_maps(chosen, (frames[0].shape[0], frames[0].shape[1]))
 
 
 def _grid_corners(box: FloatArray, frame: Frame) -> FloatArray:

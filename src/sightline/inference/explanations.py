@@ -26,7 +26,7 @@ from sightline.io.progress import progress
 from sightline.plots.map_rows import ShownMap, draw_map_row, draw_volume_map_row
 from sightline.plots.planes import Facing, cube_shown, facing_of
 from sightline.structures.case import Cohort
-from sightline.structures.evidence import evidence_of, probabilities_of
+from sightline.structures.evidence import forward_evidence, probabilities_of
 from sightline.structures.frame import Frame
 from sightline.structures.protocols import Explainer
 from sightline.structures.regions import Region
@@ -206,7 +206,7 @@ def _maps(
 ) -> list[ShownMap]:
     """Gaze, what a decoder paints, and every explainer's map of the predicted class."""
     image = torch.from_numpy(picture.planes)[None].to(device)
-    evidence = evidence_of(network, image, device)
+    evidence = forward_evidence(network, image, device)
     predicted = int(evidence.logits[0].argmax())
     shown = [] if picture.gaze is None else [ShownMap("gaze (reader)", picture.gaze)]
     for name in names:
@@ -225,7 +225,7 @@ def _maps(
 
 
 def _caption(run: Run, network: nn.Module, picture: _Picture, device: torch.device) -> str:
-    logits = evidence_of(network, torch.from_numpy(picture.planes)[None].to(device), device).logits
+    logits = forward_evidence(network, torch.from_numpy(picture.planes)[None].to(device), device).logits
     p = probabilities_of(logits, independent=run.recipe.independent)[0]
     said = f"network says {run.classes[int(p.argmax())]} ({p.max():.0%})"
     return said if picture.label is None else f"{said}; label {picture.label}"

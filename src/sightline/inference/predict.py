@@ -20,14 +20,14 @@ from sightline.errors import CohortError, RunError
 from sightline.io.progress import progress
 from sightline.metrics.predictions import Predictions
 from sightline.structures.case import Cohort
-from sightline.structures.evidence import evidence_of, laid_out, probabilities_of
+from sightline.structures.evidence import forward_evidence, probabilities_of, to_channels_last
 from sightline.structures.frame import Frame
 from sightline.structures.protocols import Explains
 
 MAPS_KEPT = 8
 # side of the grid that painted and explained maps are kept on: finer than any gaze is known
 SHOWN_CELLS = 56
-Shown = Mapping[str, NDArray[np.float32]]
+ExtraMaps = Mapping[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Maps:
 
 
 @dataclass(frozen=True)
-class Said:
+class NetworkOutput:
     """What a network says of cases.
 
     Attributes:
@@ -107,18 +107,18 @@ class Said:
     predictions: Predictions
     maps: Maps | None = None
     boxes: NDArray[np.float64] | None = None
-    shown: Shown = field(default_factory=dict)
+    shown: ExtraMaps = field(default_factory=dict)
 
 
-def write_shown(shown: Shown, path: Path) -> None:
+def write_extra_maps(shown: ExtraMaps, path: Path) -> None:
     """Write maps as an npz of plain arrays."""
     partial = path.with_name(path.name + ".partial.npz")
     np.savez_compressed(partial, **dict(shown))  # type: ignore[arg-type]
     partial.replace(path)
 
 
-def read_shown(path: Path) -> Shown:
-    """Read what `write_shown` wrote; pickled arrays are refused."""
+def read_shown(path: Path) -> ExtraMaps:
+    """Read what `write_extra_maps` wrote; pickled arrays are refused."""
     try:
         with np.load(path, allow_pickle=False) as data:
             return {name: data[name] for name in data.files}
@@ -138,7 +138,7 @@ def predict(
     title: str = "predict",
     independent: bool = False,
     explainer: Explains | None = None,
-) -> Said:
+) -> NetworkOutput:
     """Predictions, maps and boxes of every case of a cohort, in its test-time view.
 
     Classes are judged against each other (softmax), or each by itself (sigmoid) where they are `independent`. An
@@ -151,13 +151,13 @@ def predict(
     if len(cohort) == 0:
         raise CohortError(f"Cohort {cohort.name!r} has no case to predict.", "Choose another split.")
     items = CohortItems(cohort, view)
-    network = laid_out(network.to(device))
+    network = to_channels_last(network.to(device))
     logits, windows, boxes = [], [], []
     kept_classes, kept_maps, kept_attention = [], [], []
     shown: dict[str, list[NDArray[np.float32]]] = {}
     with progress(title, len(cohort), quiet=quiet) as advance:
         for batch in test_batches(items, batch_size=batch_size, workers=workers):
-            evidence = evidence_of(network, batch.images, device)
+            evidence = forward_evidence(network, batch.images, device)
             if not bool(torch.isfinite(evidence.logits).all()):
                 bad = [i for i, row in zip(batch.case_ids, evidence.logits, strict=True) if not row.isfinite().all()]
                 raise RunError(f"The network's logits are not finite for {bad[:3]}.", "The weights are damaged.")
@@ -191,7 +191,7 @@ def predict(
     said = np.concatenate(boxes) if boxes else None
     pictures = {name: np.concatenate(each) for name, each in shown.items()}
     if not kept_maps:
-        return Said(predictions, None, said, pictures)
+        return NetworkOutput(predictions, None, said, pictures)
     maps = Maps(
         predictions.case_ids,
         torch.cat(kept_classes).numpy(),
@@ -199,7 +199,7 @@ def predict(
         torch.cat(kept_attention).numpy(),
         np.concatenate(windows) if windows else None,
     )
-    return Said(predictions, maps, said, pictures)
+    return NetworkOutput(predictions, maps, said, pictures)
 
 
 def _reduced(maps: Tensor) -> NDArray[np.float32]:

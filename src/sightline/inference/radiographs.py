@@ -17,7 +17,7 @@ from sightline.data.views.volume_view import VolumeView
 from sightline.errors import RunError, SightlineError, UnreadableFile
 from sightline.inference.boxes import boxes_on_pictures, finding_classes, finding_named
 from sightline.inference.coco_json import CocoPicture, write_coco
-from sightline.inference.predict import Maps, Said
+from sightline.inference.predict import Maps, NetworkOutput
 from sightline.io.ct import is_ct_input
 from sightline.io.dicom.radiograph import require_radiograph
 from sightline.io.files import unique_name
@@ -26,7 +26,7 @@ from sightline.io.picture import SOFTWARE, Picture, Reject, require_content, wri
 from sightline.io.progress import progress
 from sightline.metrics.predictions import Predictions
 from sightline.plots.contact_sheet import draw_overlay
-from sightline.structures.evidence import Evidence, evidence_of, probabilities_of
+from sightline.structures.evidence import Evidence, forward_evidence, probabilities_of
 from sightline.structures.frame import Frame
 from sightline.structures.regions import ScoredBox, scored_boxes
 from sightline.training.engine import Engine
@@ -39,7 +39,7 @@ _CORNERS = ("row_start", "column_start", "row_stop", "column_stop")
 
 
 @dataclass(frozen=True)
-class Reading:
+class FileResult:
     """What a network says of one picture.
 
     Attributes:
@@ -143,7 +143,7 @@ def predict_files(run: Run, inputs: Sequence[Path], out: Path, engine: Engine | 
 
 def read_picture(
     run: Run, network: Any, planes: NDArray[np.float32], source: Frame, view: Frame, device: Any = "cpu"
-) -> Reading:
+) -> FileResult:
     """What a run's network says of one picture.
 
     Args:
@@ -156,10 +156,10 @@ def read_picture(
     """
     import torch
 
-    evidence = evidence_of(network, torch.from_numpy(planes)[None], device)
+    evidence = forward_evidence(network, torch.from_numpy(planes)[None], device)
     if not bool(torch.isfinite(evidence.logits).all()):
         raise RunError("The network's logits are not finite.", "The weights are damaged.")
-    said = _said(run, evidence)
+    said = _single_output(run, evidence)
     probabilities = said.predictions.probabilities[0]
     # what only locates names no class: the finding's map is the one to show
     named = finding_named(run.classes, probabilities)
@@ -173,7 +173,7 @@ def read_picture(
             # no probability was learnt: what is left of the score is the box's share of its map
             boxes = scored_boxes(FINDING, corners, np.asarray(scores) / probabilities[named])
     cells = None if evidence.maps is None else evidence.maps[0, predicted].numpy().astype(np.float64)
-    return Reading(
+    return FileResult(
         pixels=planes[0] if len(planes) == 1 else np.moveaxis(planes, 0, -1),
         frame=view,
         probabilities=probabilities if run.recipe.classifies else None,
@@ -184,7 +184,7 @@ def read_picture(
     )
 
 
-def _said(run: Run, evidence: Evidence) -> Said:
+def _single_output(run: Run, evidence: Evidence) -> NetworkOutput:
     """Evidence of one picture as that of a set of one."""
     one = ("",)
     independent = run.recipe.independent
@@ -198,10 +198,10 @@ def _said(run: Run, evidence: Evidence) -> Said:
         window = None if evidence.window is None else evidence.window.double().numpy()
         maps = Maps(one, every, evidence.maps.numpy(), attention, window)
     box = evidence.extras.get("box")
-    return Said(predictions, maps, None if box is None else box.double().numpy())
+    return NetworkOutput(predictions, maps, None if box is None else box.double().numpy())
 
 
-def _row(run: Run, path: Path, reading: Reading, overlay: str) -> list[str]:
+def _row(run: Run, path: Path, reading: FileResult, overlay: str) -> list[str]:
     """One row of predictions.csv; what is not known is empty."""
     if reading.probabilities is None:
         said = [""] * (1 + len(run.classes))
@@ -214,7 +214,7 @@ def _row(run: Run, path: Path, reading: Reading, overlay: str) -> list[str]:
     return [str(path), *said, *look, *box, overlay]
 
 
-def _drawn(run: Run, reading: Reading) -> bytes | None:
+def _drawn(run: Run, reading: FileResult) -> bytes | None:
     """The overlay, or None from a network that shows nothing."""
     found = reading.boxes
     if reading.probabilities is None:

@@ -15,7 +15,7 @@ from sightline.errors import LayoutError
 
 
 @dataclass(frozen=True)
-class Row:
+class CsvRow:
     """One record of a table.
 
     Attributes:
@@ -60,7 +60,7 @@ class Row:
         return LayoutError(f"{self.path}: row {self.number}, column {column!r} {what}.", remedy)
 
 
-def read_table(path: Path, required: Sequence[str], *, key: str | None = None) -> list[Row]:
+def read_table(path: Path, required: Sequence[str], *, key: str | None = None) -> list[CsvRow]:
     """Read a CSV table with a header (UTF-8, with or without a byte-order mark; quoted fields may hold newlines).
 
     Commas separate cells, or semicolons or tabs where the header has no comma. Blanks around cells (but facts) are no
@@ -98,7 +98,7 @@ def read_table(path: Path, required: Sequence[str], *, key: str | None = None) -
                 f"{path}: row {number} has {len(record)} cells, the header has {len(header)}.",
                 "Quote cells that hold commas or newlines.",
             )
-        rows.append(Row(path, number, dict(zip(header, record, strict=True))))
+        rows.append(CsvRow(path, number, dict(zip(header, record, strict=True))))
     if key is not None:
         seen: dict[str, int] = {}
         for row in rows:
@@ -142,7 +142,7 @@ def read_json(path: Path) -> Any:
         raise LayoutError(f"{path} cannot be read as JSON ({error}).", "Export the file again.") from None
 
 
-def inside(root: Path, relative: str) -> Path | None:
+def path_inside(root: Path, relative: str) -> Path | None:
     """The file `relative` names under `root`, or None where it would lead out of it (absolute, drive or `..`)."""
     parts = relative.replace("\\", "/").split("/")
     if relative.startswith(("/", "\\")) or ".." in parts or ":" in parts[0] or not relative:

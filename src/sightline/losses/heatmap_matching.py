@@ -143,11 +143,11 @@ class HeatmapMatch:
         explained = self._wanted(out, "explained", self.match != "decoder")
         size = self._size(batch, painted, explained)
         shown = None if painted is None else on_grid(_exact(painted), size)
-        heat = None if explained is None else on_grid(smoothed(_exact(explained), self.smooth_px), size)
+        heat = None if explained is None else on_grid(smooth_heatmaps(_exact(explained), self.smooth_px), size)
         everyone = torch.ones(len(batch), dtype=torch.bool, device=out["logits"].device)
         alive, parts = everyone, {}
         if heat is not None:
-            alive = lively(heat) if self.scale == "min_max" else heat.detach().flatten(1).ne(0.0).any(1)
+            alive = is_not_constant(heat) if self.scale == "min_max" else heat.detach().flatten(1).ne(0.0).any(1)
             parts["dead_maps"] = float((~alive).float().mean())
             heat = min_max(heat) if self.scale == "min_max" else heat
         nothing = _exact(out["logits"]).sum() * 0.0
@@ -157,7 +157,7 @@ class HeatmapMatch:
         guided = batch.guided.any(dim=1).to(everyone.device)
         if batch.targets is None or not bool(guided.any()):
             return nothing, parts
-        gaze = on_grid(encoded(self._gaze(batch).to(everyone.device, nothing.dtype), self.target), size)
+        gaze = on_grid(encode_target(self._gaze(batch).to(everyone.device, nothing.dtype), self.target), size)
         losses: list[tuple[float, Tensor]] = []
         if shown is not None:
             losses.append((self.w if self.match == "set3" else 1.0, _bce(shown, gaze, guided)))
@@ -228,7 +228,7 @@ def on_grid(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return interpolate(maps, size=size, mode="bilinear", align_corners=False)
 
 
-def smoothed(maps: Tensor, sigma_px: float | None) -> Tensor:
+def smooth_heatmaps(maps: Tensor, sigma_px: float | None) -> Tensor:
     """Maps [b, 1, h, w] under a Gaussian of that standard deviation in cells of their own grid; None: as they are.
 
     It reaches to three standard deviations, or to the map's side, and mirrors at the edges.
@@ -243,7 +243,7 @@ def smoothed(maps: Tensor, sigma_px: float | None) -> Tensor:
 def min_max(maps: Tensor) -> Tensor:
     """Maps [b, 1, h, w] each from 0 to 1. Gradients pass the values, not minimum and maximum.
 
-    A map that is the same everywhere has no scale and becomes 0; see `lively`.
+    A map that is the same everywhere has no scale and becomes 0; see `is_not_constant`.
     """
     low = maps.detach().flatten(1).amin(1).view(-1, 1, 1, 1)
     high = maps.detach().flatten(1).amax(1).view(-1, 1, 1, 1)
@@ -251,13 +251,13 @@ def min_max(maps: Tensor) -> Tensor:
     return (maps - low) / span
 
 
-def lively(maps: Tensor) -> Tensor:
+def is_not_constant(maps: Tensor) -> Tensor:
     """Which maps [b, 1, h, w] are not the same everywhere: bool [b]. A map of NaN counts, so that it is noticed."""
     flat = maps.detach().flatten(1)
     return ~(flat.amax(1) <= flat.amin(1))
 
 
-def encoded(gaze: Tensor, how: Encoding) -> Tensor:
+def encode_target(gaze: Tensor, how: Encoding) -> Tensor:
     """Gaze in 0..1 as the target of a binary cross-entropy.
 
     `viridis_gray` is what remains of a map saved in matplotlib's colours and read as grey, as the code behind

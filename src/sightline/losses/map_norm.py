@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sightline.errors import RecipeError
-from sightline.losses.spatial_nll import Interpolation, check_shapes, enlarge
+from sightline.losses.spatial_nll import Interpolation, check_shapes, resize_maps
 from sightline.structures.protocols import Term
 
 
@@ -59,7 +59,7 @@ class MapNorm:
         with torch.autocast(maps.device.type, enabled=False):
             values = maps.to(torch.promote_types(maps.dtype, torch.float32))
             if self.resolution == "input":
-                values = enlarge(values, tuple(targets.shape[2:]), self.interpolation)
+                values = resize_maps(values, tuple(targets.shape[2:]), self.interpolation)
             flat = values.flatten(2)
             if self.penalty_on == "softmax":
                 flat = torch.softmax(flat, dim=-1)

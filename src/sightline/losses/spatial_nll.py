@@ -102,7 +102,7 @@ class SpatialNLL:
     def _mean_nll(self, maps: Tensor, targets: Tensor, area: Tensor) -> Tensor:
         """Mean of -log p over each map's marked pixels: [b, k]."""
         size = tuple(maps.shape[2:])
-        pixels = maps if self.resolution == "map" else enlarge(maps, tuple(targets.shape[2:]), self.interpolation)
+        pixels = maps if self.resolution == "map" else resize_maps(maps, tuple(targets.shape[2:]), self.interpolation)
         normaliser = torch.logsumexp(pixels.flatten(2), dim=-1)
         if self.floor_probability is None:
             # sum over marks of (g(M) - logsumexp): the first part is linear in M, so it is summed on the map grid
@@ -171,7 +171,7 @@ def interpolation_matrix(old: int, new: int, mode: Interpolation, dtype: torch.d
         return matrix.to(dtype=dtype, device=device)
 
 
-def enlarge(maps: Tensor, size: tuple[int, ...], mode: Interpolation) -> Tensor:
+def resize_maps(maps: Tensor, size: tuple[int, ...], mode: Interpolation) -> Tensor:
     """Maps [b, k, *m] on a grid of `size`."""
     for axis, new in enumerate(size, start=2):
         maps = _along(maps, interpolation_matrix(maps.shape[axis], new, mode, maps.dtype, maps.device), axis)
@@ -179,7 +179,7 @@ def enlarge(maps: Tensor, size: tuple[int, ...], mode: Interpolation) -> Tensor:
 
 
 def gather_back(targets: Tensor, size: tuple[int, ...], mode: Interpolation) -> Tensor:
-    """The adjoint of `enlarge`: sum(enlarge(m) * s) == sum(m * gather_back(s))."""
+    """The adjoint of `resize_maps`: sum(enlarge(m) * s) == sum(m * gather_back(s))."""
     for axis, old in enumerate(size, start=2):
         matrix = interpolation_matrix(old, targets.shape[axis], mode, targets.dtype, targets.device)
         targets = _along(targets, matrix.T, axis)

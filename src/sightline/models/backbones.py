@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchvision.models import alexnet
 
 from sightline.errors import GeometryError, RecipeError, UnreadableFile
-from sightline.models.pretrained_weights import Facts, download, facts_of, find_weights, read_weights
+from sightline.models.pretrained_weights import Facts, download, find_weights, read_weights, weight_facts
 
 GREY_MEAN, GREY_STD = 0.5, 0.5
 Option = str | int | float | bool
@@ -104,11 +104,11 @@ class Backbone:
                 f"timm has no backbone {self.name!r}.", f"Did you mean {' or '.join(near) or 'resnet50'}?"
             )
         if self.weights is None:
-            return Facts(mean=(GREY_MEAN,), std=(GREY_STD,)) if self.channels != 3 else facts_of(self.name, "")
+            return Facts(mean=(GREY_MEAN,), std=(GREY_STD,)) if self.channels != 3 else weight_facts(self.name, "")
         if self.weights == "imagenet":
-            return facts_of(self.name, "")
+            return weight_facts(self.name, "")
         path = find_weights(self.weights, self.name)
-        return facts_of(self.name, path.stem.partition(".")[2])
+        return weight_facts(self.name, path.stem.partition(".")[2])
 
     def _create(self, facts: Facts) -> nn.Module:
         keywords: dict[str, Any] = {**facts.options, **self.options}

@@ -72,7 +72,7 @@ class BoxNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Evidence:
         """The box: centre row, centre column, height and width, fractions of the image."""
-        features = self.trunk(reduced(images, self.input_px))
+        features = self.trunk(resize_square(images, self.input_px))
         with torch.autocast(features.device.type, enabled=False):
             said: Tensor = self.head(features.float())
         box = torch.cat([said, said[:, 2:]], dim=1) if said.shape[1] == 3 else said
@@ -95,7 +95,7 @@ def regression_head(channels: int, grid: int, hidden: int, dropout: float, outpu
     )
 
 
-def reduced(images: Tensor, side: int | None) -> Tensor:
+def resize_square(images: Tensor, side: int | None) -> Tensor:
     """Images [b, c, h, w] resized to a square (bilinear, smoothed where reduced); as they are for None."""
     if side is None or tuple(images.shape[2:]) == (side, side):
         return images

@@ -149,11 +149,11 @@ class CommitteeNetwork(nn.Module):
             shares = [one.extras["attention"].float() for one in said if "attention" in one.extras]
             extras = {}
             if len(shares) == len(said):
-                extras["attention"] = smoothed(torch.stack(_on_one_grid(shares)).mean(dim=0), self.smooth)
+                extras["attention"] = smooth_maps(torch.stack(_on_one_grid(shares)).mean(dim=0), self.smooth)
             whole = len(maps) == len(said)
             return Evidence(
                 logits=logits.logsumexp(dim=0) - math.log(len(said)),
-                maps=smoothed(mean_map(_on_one_grid(maps)), self.smooth) if whole else None,
+                maps=smooth_maps(mean_map(_on_one_grid(maps)), self.smooth) if whole else None,
                 extras=extras,
             )
 
@@ -171,7 +171,7 @@ def mean_map(maps: Sequence[Tensor]) -> Tensor:
     return mean.view(maps[0].shape)
 
 
-def smoothed(maps: Tensor, cells: float) -> Tensor:
+def smooth_maps(maps: Tensor, cells: float) -> Tensor:
     """Maps [b, k, *m] under a Gaussian of a standard deviation in cells, axis by axis; edges are continued flat."""
     if cells == 0.0:
         return maps

@@ -33,7 +33,7 @@ KNOWN: Mapping[str, Facts] = {
 }
 
 
-def facts_of(name: str, tag: str) -> Facts:
+def weight_facts(name: str, tag: str) -> Facts:
     """What weights of a backbone expect, by their tag: from `KNOWN`, else timm's record, else timm's default tag."""
     if tag in KNOWN:
         return KNOWN[tag]

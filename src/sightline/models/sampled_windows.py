@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from sightline.errors import RecipeError
 from sightline.models.backbones import AlexNet, Backbone
-from sightline.models.box_regression import reduced
+from sightline.models.box_regression import resize_square
 from sightline.models.cam_classifiers import ClassMapModel, GlobalPooling
 from sightline.models.spatial_transformer import crop_windows, within
 from sightline.structures.evidence import Evidence, window_of_box
 
 
 @dataclass(frozen=True)
-class Tries:
+class WindowSampling:
     """Windows drawn around the one that is said, and one that roams over the picture.
 
     The gradient of sampled pixels says which way brightness falls, not where the bone is. What a window is worth can be
@@ -75,7 +75,7 @@ class Tries:
         return torch.cat([torch.full_like(side, self.zoom_sd), self.shift_sd * side, self.shift_sd * side], dim=1)
 
 
-class HeatPlaces(nn.Module):
+class HeatmapRegressionHead(nn.Module):
     """Features [b, c, h, w] to (log scale, centre row, centre column) [b, 3], fractions of the image.
 
     The centre is the expectation of a softmax over cells (Levine et al. 2016, spatial softmax; Nibali et al. 2018,
@@ -109,11 +109,11 @@ def _middles(cells: int, like: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class TryingTransformer:
+class SampledWindowTransformer:
     """Scale and shifts as in a-STN (`SpatialTransformer`), learned from the classes alone, but not from the warp.
 
-    The window's centre is the mean of a heat map, its scale an exponential (`HeatPlaces`), and it starts at the whole
-    image. What moves it are windows that are tried (`Tries`, with the objective `TriedWindows`).
+    The window's centre is the mean of a heat map, its scale an exponential (`HeatmapRegressionHead`), and it starts
+    at the whole image. What moves it are windows that are tried (`WindowSampling`, with the objective `TriedWindows`).
 
     Attributes:
         classifier: what sees the window.
@@ -126,51 +126,51 @@ class TryingTransformer:
 
     classifier: ClassMapModel | GlobalPooling = field(default_factory=ClassMapModel)
     localiser: Backbone | AlexNet = field(default_factory=AlexNet)
-    tries: Tries | None = field(default_factory=Tries)
+    tries: WindowSampling | None = field(default_factory=WindowSampling)
     localiser_px: int | None = None
     roi_px: int | None = None
     hidden: int = 64
 
-    def without_weights(self) -> TryingTransformer:
+    def without_weights(self) -> SampledWindowTransformer:
         """The same architecture with nothing to load."""
         return replace(self, classifier=self.classifier.without_weights(), localiser=self.localiser.without_weights())
 
-    def build(self, n_classes: int) -> TryingNetwork:
+    def build(self, n_classes: int) -> SampledWindowNetwork:
         """The network."""
-        return TryingNetwork(self, n_classes)
+        return SampledWindowNetwork(self, n_classes)
 
 
-class PlaceNetwork(nn.Module):
+class LocalisationNetwork(nn.Module):
     """The localisation network: images to (log scale, centre row, centre column) [b, 3]; the whole image at first."""
 
-    def __init__(self, config: TryingTransformer) -> None:
+    def __init__(self, config: SampledWindowTransformer) -> None:
         """Random but for the features' own weights and the last layers' zeros."""
         super().__init__()
         self.input_px = config.localiser_px
         self.trunk = config.localiser.build()
-        self.head = HeatPlaces(self.trunk.channels_out, config.hidden)
+        self.head = HeatmapRegressionHead(self.trunk.channels_out, config.hidden)
 
     def forward(self, images: Tensor) -> Tensor:
         """What is said of images, [b, 3]."""
-        features = self.trunk(reduced(images, self.input_px))
+        features = self.trunk(resize_square(images, self.input_px))
         with torch.autocast(features.device.type, enabled=False):
             said: Tensor = self.head(features.float())
         return said
 
 
-class TryingNetwork(nn.Module):
+class SampledWindowNetwork(nn.Module):
     """`forward(images [b, c, h, w] in [0, 1])` gives the classifier's Evidence, its window, and `box` [b, 4].
 
     In training its logits are of a tried window, and `roaming_logits`, `tried_logits` and `tried_log_density` are
     added for the loss. Submodules are `localiser` and `classifier`.
     """
 
-    def __init__(self, config: TryingTransformer, n_classes: int) -> None:
+    def __init__(self, config: SampledWindowTransformer, n_classes: int) -> None:
         """Both networks, random but for their own weights."""
         super().__init__()
         self.roi_px = config.roi_px
         self.tries = config.tries
-        self.localiser = PlaceNetwork(config)
+        self.localiser = LocalisationNetwork(config)
         self.classifier = config.classifier.build(n_classes)
 
     def forward(self, images: Tensor) -> Evidence:
@@ -184,7 +184,7 @@ class TryingNetwork(nn.Module):
         size = (self.roi_px, self.roi_px) if self.roi_px else (images.shape[2], images.shape[3])
         return crop_windows(images, square_windows(said), size)
 
-    def _try(self, images: Tensor, said: Tensor, tries: Tries) -> Evidence:
+    def _try(self, images: Tensor, said: Tensor, tries: WindowSampling) -> Evidence:
         tried = tries.around(said)
         with torch.no_grad():
             # judged as at test time: by running statistics, so that a window's loss is not its batch's

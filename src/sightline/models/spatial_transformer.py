@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from sightline.errors import GeometryError, RecipeError
 from sightline.models.backbones import AlexNet, Backbone
-from sightline.models.box_regression import BoxRegression, reduced, regression_head
+from sightline.models.box_regression import BoxRegression, regression_head, resize_square
 from sightline.models.cam_classifiers import ClassMapModel, GlobalPooling
 from sightline.structures.evidence import Evidence, box_of_window, window_of_box
 
@@ -72,7 +72,7 @@ class WindowRegression(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Windows [b, 2, 3] in fractions of the image."""
-        features = self.trunk(reduced(images, self.input_px))
+        features = self.trunk(resize_square(images, self.input_px))
         with torch.autocast(features.device.type, enabled=False):
             said: Tensor = self.head(features.float())
         if self.affine:

@@ -29,7 +29,7 @@ from sightline.models.cam_classifiers import CamLayer, ClassMapModel, GlobalPool
 from sightline.models.ensembles import Committee, MultiScale
 from sightline.models.necks import Fusion, PyramidAttention, ResidualAttention, SelfAttention
 from sightline.models.pooling import LogSumExpPool, MaxPool, MeanPool, SoftmaxPool, TopPool
-from sightline.models.sampled_windows import Tries, TryingTransformer
+from sightline.models.sampled_windows import SampledWindowTransformer, WindowSampling
 from sightline.models.self_transfer import SelfTransfer
 from sightline.models.spatial_transformer import Cascade, SpatialTransformer
 from sightline.models.unet import UNet
@@ -70,8 +70,8 @@ CATALOGUE: dict[str, type[Any]] = {
     "global_pooling": GlobalPooling,
     "box_regression": BoxRegression,
     "spatial_transformer": SpatialTransformer,
-    "trying_transformer": TryingTransformer,
-    "tries": Tries,
+    "trying_transformer": SampledWindowTransformer,
+    "tries": WindowSampling,
     "cascade": Cascade,
     "committee": Committee,
     "self_transfer_model": SelfTransfer,

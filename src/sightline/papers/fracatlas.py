@@ -43,7 +43,7 @@ def unguided() -> Recipe:
     )
 
 
-def attended() -> Recipe:
+def softmax_pooling() -> Recipe:
     """Softmax pooling alone."""
     return replace(unguided(), title="softmax pooling", model=replace(_model(), pool=SoftmaxPool()))
 
@@ -51,7 +51,7 @@ def attended() -> Recipe:
 def guided(weight: float = 0.3) -> Recipe:
     """The fracture map of fractured images guided by the fractures' boxes."""
     return replace(
-        attended(),
+        softmax_pooling(),
         title=f"guided {weight:g}",
         guidance=SpatialNLL(resolution="map"),
         weight=weight,
@@ -69,7 +69,7 @@ def guidance_table(profile: Profile = "recommended") -> Table:
     """Unguided, softmax pooling alone, and guided at several weights."""
     rows = [
         Row("unguided", unguided(), group="baseline"),
-        Row("softmax pooling", attended(), "unguided", group="pooling"),
+        Row("softmax pooling", softmax_pooling(), "unguided", group="pooling"),
     ]
     rows += [Row(f"guided {w:g}", guided(w), "unguided", group="box", weight_label=f"{w:g}") for w in (0.1, 0.3, 1.0)]
     return Table(
@@ -104,7 +104,7 @@ def weak() -> Recipe:
     )
 
 
-def patched(share: float = 1.0) -> Recipe:
+def guided_on_patches(share: float = 1.0) -> Recipe:
     """Guided by boxes on patches: half a megapixel is never computed to learn what lies on a percent of it.
 
     Args:
@@ -141,7 +141,7 @@ def focal(share: float = 1.0) -> Recipe:
     Args:
         share: share of the boxes used, by whole patients.
     """
-    recipe = patched(share)
+    recipe = guided_on_patches(share)
     assert isinstance(recipe.model, ClassMapModel)
     return replace(
         recipe, title="cell focal", model=replace(recipe.model, one_map=True), guidance=CellFocal(), epochs=4
@@ -155,7 +155,7 @@ def student() -> Recipe:
     is learned from pictures without one. The spatial likelihood, under which cells compete, would hold it against the
     map that it finds the fracture beside a mark that is wrong.
     """
-    recipe = patched()
+    recipe = guided_on_patches()
     assert isinstance(recipe.model, ClassMapModel)
     return replace(
         recipe,
@@ -172,7 +172,7 @@ def _first_wing(share: float) -> Recipe:
 
 
 def _lse() -> Recipe:
-    recipe = attended()
+    recipe = softmax_pooling()
     assert isinstance(recipe.model, ClassMapModel)
     return replace(recipe, title="LSE pooling", model=replace(recipe.model, pool=LogSumExpPool(r=4.0)))
 
@@ -242,7 +242,7 @@ def localiser_table(profile: Profile = "recommended") -> Table:
     base = "mean pooling"
     rows = [
         Row(base, unguided(), group="image labels"),
-        Row("softmax pooling", attended(), base, group="image labels"),
+        Row("softmax pooling", softmax_pooling(), base, group="image labels"),
         Row("LSE pooling", _lse(), base, group="image labels"),
         Row("self-transfer", _self_transfer(), base, group="Jimenez-Sanchez 2018"),
         Row("a-STN", _transformer(), base, group="Jimenez-Sanchez 2018"),
@@ -253,7 +253,7 @@ def localiser_table(profile: Profile = "recommended") -> Table:
     ]
     for share, words in ((0.05, "5%"), (0.2, "20%"), (1.0, "all")):
         rows.append(Row(f"guided, {words} boxes", _first_wing(share), base, group="guided", weight_label=words))
-        rows.append(Row(f"patches, {words} boxes", patched(share), base, group="patches", weight_label=words))
+        rows.append(Row(f"patches, {words} boxes", guided_on_patches(share), base, group="patches", weight_label=words))
         rows.append(Row(f"cell focal, {words} boxes", focal(share), base, group="cell focal", weight_label=words))
         if share < 1.0:
             rows.append(

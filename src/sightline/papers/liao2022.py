@@ -145,7 +145,7 @@ def base_recipe(profile: Profile = "recommended", size: int = 512, backbone: str
     )
 
 
-def attended(recipe: Recipe) -> Recipe:
+def with_softmax_pooling(recipe: Recipe) -> Recipe:
     """Softmax pooling instead of the mean: the row with lambda = 0, which is not the baseline (equation 5)."""
     return replace(recipe, title="softmax pooling", model=replace(_model(recipe), pool=SoftmaxPool()))
 
@@ -153,9 +153,9 @@ def attended(recipe: Recipe) -> Recipe:
 def guided(recipe: Recipe, weight: float, style: Style = "mask", profile: Profile = "recommended") -> Recipe:
     """Softmax pooling with the guidance of equation 6."""
     if weight == 0.0:
-        return attended(recipe)
+        return with_softmax_pooling(recipe)
     return replace(
-        attended(recipe),
+        with_softmax_pooling(recipe),
         title=f"guided {weight:g} {style}",
         guidance=PROFILES[profile],
         weight=weight,
@@ -163,10 +163,10 @@ def guided(recipe: Recipe, weight: float, style: Style = "mask", profile: Profil
     )
 
 
-def normed(recipe: Recipe, norm: Literal[1, 2], weight: float, profile: Profile = "recommended") -> Recipe:
+def with_norm_penalty(recipe: Recipe, norm: Literal[1, 2], weight: float, profile: Profile = "recommended") -> Recipe:
     """L1 or L2 penalty in place of the guidance; on the softmax, as printed, the L1 row has no gradient at all."""
     penalty = (L1_PROFILES if norm == 1 else L2_PROFILES).get(profile, MapNorm(norm=norm))
-    return replace(attended(recipe), title=f"L{norm} {weight:g}", guidance=penalty, weight=weight)
+    return replace(with_softmax_pooling(recipe), title=f"L{norm} {weight:g}", guidance=penalty, weight=weight)
 
 
 def with_attention(recipe: Recipe, name: str) -> Recipe:
@@ -195,13 +195,13 @@ def _rows(
     reference = f"{prefix}baseline"
     made: list[tuple[str, Recipe, str, str]] = [("baseline", replace(base, title="unguided"), "baseline", "")]
     if l1 is not None:
-        made.append((f"L1 {l1:g}", normed(base, 1, l1, profile), "penalty", ""))
+        made.append((f"L1 {l1:g}", with_norm_penalty(base, 1, l1, profile), "penalty", ""))
     if l2 is not None:
-        made.append((f"L2 {l2:g}", normed(base, 2, l2, profile), "penalty", ""))
+        made.append((f"L2 {l2:g}", with_norm_penalty(base, 2, l2, profile), "penalty", ""))
     if attentions:
         made += [(name, with_attention(base, name), "attention module", "") for name in ATTENTIONS]
     if pooling_row:
-        made.append(("guided 0", attended(base), "softmax pooling", "0"))
+        made.append(("guided 0", with_softmax_pooling(base), "softmax pooling", "0"))
     for weight in weights:
         for word, style in STYLES.items():
             made.append((f"guided {weight:g} {word}", guided(base, weight, style, profile), word, f"{weight:g}"))
@@ -303,7 +303,7 @@ def cub200(profile: Profile = "recommended") -> Table:
     )
     rows: list[Row] = []
     for n in (5, 10, 15, 20):
-        names = {"original": base, "guided 0": attended(base)}
+        names = {"original": base, "guided 0": with_softmax_pooling(base)}
         names |= {f"guided {w:g}": guided(base, w, "mask", profile) for w in (0.001, 0.01, 0.1)}
         for name, recipe in names.items():
             key = f"n={n} {name}"

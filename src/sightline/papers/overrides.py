@@ -35,7 +35,7 @@ class Changes:
     seed: int | None = None
 
 
-def resized(recipe: Recipe, factor: float, *, least: int = 1) -> Recipe:
+def resize_recipe(recipe: Recipe, factor: float, *, least: int = 1) -> Recipe:
     """The recipe with every size in pixels of view and network times a factor, but none below the least."""
 
     def times(pixels: int) -> int:
@@ -93,11 +93,11 @@ def _with_backbone(part: Any, name: str | None, weights: str | None) -> Any:
     return part
 
 
-def changed(recipe: Recipe, changes: Changes) -> Recipe:
+def apply_changes(recipe: Recipe, changes: Changes) -> Recipe:
     """The recipe with a person's changes."""
     new = recipe
     if changes.size is not None:
-        new = resized(new, changes.size / new.view.size)
+        new = resize_recipe(new, changes.size / new.view.size)
     if changes.backbone is not None or changes.weights is not None:
         model = _each_part(new.model, lambda part: _with_backbone(part, changes.backbone, changes.weights))
         if model == new.model and changes.backbone not in (None, *_backbones(new.model)):

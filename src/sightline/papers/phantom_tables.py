@@ -19,7 +19,7 @@ from sightline.losses.spatial_nll import SpatialNLL
 from sightline.models.backbones import Backbone
 from sightline.models.cam_classifiers import CamLayer, ClassMapModel, GlobalPooling
 from sightline.models.pooling import SoftmaxPool
-from sightline.models.sampled_windows import Tries, TryingTransformer
+from sightline.models.sampled_windows import SampledWindowTransformer, WindowSampling
 from sightline.models.unet import UNet
 from sightline.papers import jimenez2018
 from sightline.papers.liao2022 import Profile
@@ -40,11 +40,11 @@ def trying(recipe: Recipe, *, tries: bool = True) -> Recipe:
     """
     classifier = recipe.model
     assert isinstance(classifier, ClassMapModel | GlobalPooling)
-    model = TryingTransformer(
+    model = SampledWindowTransformer(
         classifier,
         # stride 16: 14 x 14 places at 224 px
         Backbone("resnet50", weights="imagenet", stages=4),
-        Tries() if tries else None,
+        WindowSampling() if tries else None,
         localiser_px=jimenez2018.SIZE,
         roi_px=jimenez2018.SIZE,
     )
@@ -111,7 +111,7 @@ def gg_cam(choice: GazeChoice | None = None) -> Recipe:
     return replace(base_recipe(), title="GG-CAM", objective=loss, regions=choice or GazeChoice())
 
 
-def attended() -> Recipe:
+def softmax_pooling() -> Recipe:
     """Softmax pooling, no gaze."""
     model = ClassMapModel(Backbone(name="test_resnet", output_stride=16), pool=SoftmaxPool())
     return replace(base_recipe(), title="softmax pooling", model=model)
@@ -120,7 +120,7 @@ def attended() -> Recipe:
 def as_region(choice: GazeChoice | None = None) -> Recipe:
     """Softmax pooling whose true class's map is guided by what was looked at for long (Liao 2022, equation 6)."""
     return replace(
-        attended(),
+        softmax_pooling(),
         title="gaze as a region",
         guidance=SpatialNLL(resolution="map"),
         weight=0.3,
@@ -135,7 +135,7 @@ def gaze_table(profile: Profile = "recommended") -> Table:
         Row(none, base_recipe(), group="mean pooling"),
         Row(mean, gg_cam(), none, group="mean pooling"),
         Row("GG-CAM, shuffled gaze", gg_cam(GazeChoice(control="shuffled")), mean, group="mean pooling"),
-        Row("softmax pooling", attended(), none, group="softmax pooling"),
+        Row("softmax pooling", softmax_pooling(), none, group="softmax pooling"),
         Row(region, as_region(), "softmax pooling", group="softmax pooling"),
         Row(
             "shuffled gaze as a region",

@@ -15,21 +15,21 @@ from sightline.papers import phantom_tables as gaze_phantom
 from sightline.papers import phantom_tables as transformers
 from sightline.papers.catalogue import CATALOGUE
 from sightline.papers.liao2022 import Profile
-from sightline.papers.overrides import Changes, changed, resized
+from sightline.papers.overrides import Changes, apply_changes, resize_recipe
 from sightline.training.recipe import Recipe, read_recipe
 
 RECIPES: dict[str, tuple[str, Callable[[], Recipe]]] = {
     "unguided": ("class map with mean pooling, no guidance (Liao 2022, baseline)", liao2022.base_recipe),
     "attended": (
         "softmax pooling alone (Liao 2022, lambda = 0)",
-        lambda: liao2022.attended(liao2022.base_recipe()),
+        lambda: liao2022.with_softmax_pooling(liao2022.base_recipe()),
     ),
     "guided": (
         "softmax pooling, class maps guided by focus regions (Liao 2022, equation 6, lambda = 0.1)",
         lambda: liao2022.guided(liao2022.base_recipe(), 0.1, "mask"),
     ),
-    "l1": ("L1 penalty on the class maps", lambda: liao2022.normed(liao2022.base_recipe(), 1, 1e-8)),
-    "l2": ("L2 penalty on the class maps", lambda: liao2022.normed(liao2022.base_recipe(), 2, 1e-8)),
+    "l1": ("L1 penalty on the class maps", lambda: liao2022.with_norm_penalty(liao2022.base_recipe(), 1, 1e-8)),
+    "l2": ("L2 penalty on the class maps", lambda: liao2022.with_norm_penalty(liao2022.base_recipe(), 2, 1e-8)),
     "residual": (
         "residual attention module",
         lambda: liao2022.with_attention(liao2022.base_recipe(), "residual attention"),
@@ -84,7 +84,7 @@ RECIPES: dict[str, tuple[str, Callable[[], Recipe]]] = {
     "gaze-unet": ("U-Net whose decoder is held against gaze (Watanabe 2022, baseline)", watanabe2022.base_recipe),
     "gaze-set3": (
         "the same, and guided back-propagation held against gaze (Watanabe 2022, set 3)",
-        lambda: watanabe2022.explained("set3", "guided"),
+        lambda: watanabe2022.with_explainer("set3", "guided"),
     ),
     "spine": ("encoder of a 3D U-Net on patches of a CT (Engstler 2022)", engstler2022.base_recipe),
     "spine-small": (
@@ -169,12 +169,12 @@ def _changed_row(row: Row, changes: Changes, table: Table) -> Row:
     recipe = row.recipe
     if changes.size is not None:
         # sizes keep their ratio: of a table at 512, --size 128 makes 512 into 128 and 768 into 192
-        recipe = resized(recipe, changes.size / table.size, least=16)
+        recipe = resize_recipe(recipe, changes.size / table.size, least=16)
     epochs = changes.epochs
     if epochs is not None:
         # and so do lengths of training
         epochs = max(1, round(epochs * recipe.epochs / table.rows[0].recipe.epochs))
-    return replace(row, recipe=changed(recipe, replace(changes, size=None, epochs=epochs)))
+    return replace(row, recipe=apply_changes(recipe, replace(changes, size=None, epochs=epochs)))
 
 
 def listing() -> str:

@@ -28,14 +28,14 @@ CLASSES = ("Normal", "CHF", "pneumonia")
 MEAN_AUC = "image-wise AUC one-vs-rest"
 
 
-def auc_of(name: str) -> str:
+def auc_name(name: str) -> str:
     """What tables call the AUC of a class against the others."""
     return f"image-wise AUC of {name}"
 
 
 def _published_row(*cells: Cell) -> dict[str, Published]:
     """Average, normal, CHF, pneumonia; each value, low, high and, but for the U-Net, p."""
-    metrics = (MEAN_AUC, *(auc_of(name) for name in CLASSES))
+    metrics = (MEAN_AUC, *(auc_name(name) for name in CLASSES))
     return {
         f"{metric}, test": Published(cell[0], low=cell[1], high=cell[2], p=cell[3] if len(cell) == 4 else None)
         for metric, cell in zip(metrics, cells, strict=True)
@@ -149,7 +149,7 @@ def no_segmentation(profile: Profile = "recommended") -> Recipe:
     )
 
 
-def explained(which: Set, rule: Rule, profile: Profile = "recommended") -> Recipe:
+def with_explainer(which: Set, rule: Rule, profile: Profile = "recommended") -> Recipe:
     """Sets 1 to 3: the gradient of the image takes part in the loss.
 
     The paper's binary cross-entropy "with logits" is taken at its word under `paper` and `official_code`: the map,
@@ -189,7 +189,7 @@ def table4(profile: Profile = "recommended") -> Table:
 
 
 def _set(which: Set, profile: Profile) -> list[Row]:
-    return [_unet(profile), *(_row(explained(which, rule, profile), rule) for rule in RULES)]
+    return [_unet(profile), *(_row(with_explainer(which, rule, profile), rule) for rule in RULES)]
 
 
 def _unet(profile: Profile) -> Row:
@@ -208,7 +208,7 @@ def _table(name: str, title: str, rows: list[Row]) -> Table:
         tuple(rows),
         "Printed: AUC on EGD-CXR with percentiles of 30 draws of 55 to 60 test images, at the epoch best on the test "
         "split; p against the U-Net by a test that is not named.",
-        (MEAN_AUC, *(auc_of(each) for each in CLASSES)),
+        (MEAN_AUC, *(auc_name(each) for each in CLASSES)),
         leading=(MEAN_AUC,),
         size=SIZE,
         as_printed=True,

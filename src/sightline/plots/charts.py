@@ -36,7 +36,7 @@ def chart(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple
     return figure, grid
 
 
-def headed(axes: Any, title: str) -> None:
+def set_title(axes: Any, title: str) -> None:
     """The axes under a title."""
     axes.set_title(title, fontsize=12, loc="left", pad=8, parse_math=False)
 
@@ -74,7 +74,7 @@ def require(things: Any, what: str) -> None:
         raise RunError(f"A chart needs {what}; got none.")
 
 
-def require_finite(what: str, values: Iterable[float | None]) -> None:
+def require_drawable(what: str, values: Iterable[float | None]) -> None:
     """Refuse numbers that cannot be drawn.
 
     Raises:
@@ -86,7 +86,7 @@ def require_finite(what: str, values: Iterable[float | None]) -> None:
 
 
 @dataclass(frozen=True)
-class Bar:
+class AccuracyBar:
     """One setting: mean accuracy over seeds by image and by study, in the unit of the axis.
 
     Attributes:
@@ -109,7 +109,7 @@ class BarGroup:
     """The bars of one guidance weight."""
 
     label: str
-    bars: tuple[Bar, ...]
+    bars: tuple[AccuracyBar, ...]
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def bars(
     """
     require([group for group in groups if group.bars], "bars")
     every = [bar for group in groups for bar in group.bars]
-    require_finite(title, [v for bar in every for v in (bar.image_wise, bar.study_wise, bar.spread)])
+    require_drawable(title, [v for bar in every for v in (bar.image_wise, bar.study_wise, bar.spread)])
     names = list(dict.fromkeys(bar.name for bar in every))
     colours = {name: PALETTE[n % len(PALETTE)] for n, name in enumerate(names)}
     count = sum(len(group.bars) for group in groups)
@@ -173,13 +173,13 @@ def bars(
     axes.set(xlim=(-0.9, place - 0.9), ylim=(bottom, bottom + 1.12 * room))
     axes.set_xticks([x for x, _ in ticks], [label for _, label in ticks])
     axes.set_ylabel(ylabel + (f"  (axis starts at {bottom:g})" if bottom else ""))
-    headed(axes, title)
+    set_title(axes, title)
     crossed = any(bar.study_wise < bar.image_wise for bar in every)
     legend_below(figure, _handles(colours, crossed, significance if stars else None, reference))
     return png_of(figure)
 
 
-def _bar(axes: Any, x: float, bar: Bar, colour: str, bottom: float) -> None:
+def _bar(axes: Any, x: float, bar: AccuracyBar, colour: str, bottom: float) -> None:
     low, high = sorted((bar.image_wise, bar.study_wise))
     dark, light = shade(colour, 0.75), shade(colour, 1.55)
     axes.bar(x, low - bottom, 0.86, bottom=bottom, color=dark)
@@ -250,7 +250,7 @@ def forest(
         RunError: no rows, a value that is not finite, or an interval that does not hold its ends in order.
     """
     require(rows, "rows")
-    require_finite(title, [v for row in rows for v in (row.value, row.low, row.high)])
+    require_drawable(title, [v for row in rows for v in (row.value, row.low, row.high)])
     for row in rows:
         if (row.low is None) != (row.high is None) or (
             row.low is not None and row.high is not None and row.low > row.high
@@ -275,7 +275,7 @@ def forest(
     axes.set_yticks(range(len(rows)), [row.name for row in rows], parse_math=False)
     axes.grid(axis="x", color="#dddddd", linewidth=0.7)
     axes.set_axisbelow(True)
-    headed(axes, title)
+    set_title(axes, title)
     return png_of(figure)
 
 

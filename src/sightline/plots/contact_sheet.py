@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from sightline.errors import GeometryError
 from sightline.plots.canvas import Sheet
-from sightline.plots.overlay import Pixels, blend_heat, checked_pixels, draw_boxes, draw_window, outline, show
-from sightline.plots.panels import DISCLAIMER, clipped
+from sightline.plots.overlay import Pixels, blend_heat, check_pixels, draw_boxes, draw_window, outline, show
+from sightline.plots.panels import DISCLAIMER, clip_words
 from sightline.structures.frame import Frame
 from sightline.structures.regions import Region, ScoredBox
 
@@ -54,7 +54,7 @@ def draw_overlay(
     Raises:
         GeometryError: sizes that do not fit, or values that are not finite.
     """
-    picture = checked_pixels(pixels, frame)
+    picture = check_pixels(pixels, frame)
     scale = min(6.4 / frame.shape[1], 7.0 / frame.shape[0])
     width, height = frame.shape[1] * scale, frame.shape[0] * scale
     column = max(width, 3.6)
@@ -98,14 +98,14 @@ def draw_contact_sheet(items: Sequence[Overlay], columns: int = 5) -> bytes:
         scale = cell / max(item.frame.shape)
         height, width = item.frame.shape[0] * scale, item.frame.shape[1] * scale
         axes = sheet.axes(left + (cell - width) / 2, top + (cell - height) / 2, width, height)
-        picture = checked_pixels(item.pixels, item.frame)
+        picture = check_pixels(item.pixels, item.frame)
         show(axes, picture if item.map is None else blend_heat(picture, item.map, item.window))
         outline(axes, item.regions, item.frame, over_map=True)
         draw_window(axes, item.window, item.frame)
         draw_boxes(axes, item.found, item.frame, size=6.5)
         lines = [line for part in item.caption.splitlines() for line in textwrap.wrap(part, 27)]
         if len(lines) > 3:
-            lines = [*lines[:2], clipped(lines[2] + " " + lines[3], 27)]
+            lines = [*lines[:2], clip_words(lines[2] + " " + lines[3], 27)]
         for line_number, line in enumerate(lines):
             sheet.text(left, top + cell + 0.14 + 0.155 * line_number, line, size=8.5)
     regions = [region for item in items for region in item.regions]

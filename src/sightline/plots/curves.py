@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sightline.errors import RunError
 from sightline.plots.canvas import png_of
-from sightline.plots.charts import DASHES, chart, headed, legend_below, line_style, require, require_finite
+from sightline.plots.charts import DASHES, chart, legend_below, line_style, require, require_drawable, set_title
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def roc(curves: Sequence[RocCurve], *, title: str = "Sensitivity against false a
     axes.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle=DASHES[2])
     handles = []
     for n, curve in enumerate(curves):
-        require_finite(curve.name, [curve.area, curve.low, curve.high])
+        require_drawable(curve.name, [curve.area, curve.low, curve.high])
         x, y = (np.asarray(rate, dtype=np.float64) for rate in (curve.false_positive_rate, curve.true_positive_rate))
         if x.shape != y.shape or x.size < 2 or not all(((v >= 0) & (v <= 1)).all() for v in (x, y)):
             raise RunError(f"{curve.name}: a ROC curve needs two equally long lists of rates from 0 to 1.")
@@ -48,7 +48,7 @@ def roc(curves: Sequence[RocCurve], *, title: str = "Sensitivity against false a
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     axes.set(xlabel="false positive rate (1 − specificity)", ylabel="true positive rate (sensitivity)")
     axes.grid(color="#e4e4e4", linewidth=0.7)
-    headed(axes, title)
+    set_title(axes, title)
     legend_below(figure, handles, columns=1)
     return png_of(figure)
 
@@ -102,7 +102,7 @@ def froc(
         axes.axvline(rate, color="#e4e4e4", linewidth=0.7)
     handles = []
     for n, curve in enumerate(curves):
-        require_finite(curve.name, [curve.score, curve.low, curve.high])
+        require_drawable(curve.name, [curve.score, curve.low, curve.high])
         x, y = _rising(curve)
         steps, heights = np.concatenate([[0.0], x]), np.concatenate([[0.0], y])
         style = line_style(n)
@@ -124,7 +124,7 @@ def froc(
     axes.xaxis.minorticks_off()
     axes.set(xlabel="false boxes an image", ylabel="sensitivity (share of findings located)")
     axes.grid(axis="y", color="#e4e4e4", linewidth=0.7)
-    headed(axes, title)
+    set_title(axes, title)
     legend_below(figure, handles, columns=1)
     return png_of(figure)
 
@@ -180,7 +180,7 @@ def training_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> b
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         axes.set_xlabel("epoch")
         axes.grid(color="#e4e4e4", linewidth=0.7)
-        headed(axes, column)
+        set_title(axes, column)
     for axes in cells[len(columns) :]:
         axes.set_axis_off()
     legend_below(figure, [Line2D([], [], **line_style(n), label=name) for n, name in enumerate(histories)])

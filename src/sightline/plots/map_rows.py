@@ -11,13 +11,13 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import gaussian_filter
 
 from sightline.plots.canvas import Sheet
-from sightline.plots.overlay import blend_heat, checked_pixels, heat_over, outline, show
+from sightline.plots.overlay import blend_heat, check_pixels, heat_over, outline, show
 from sightline.plots.panels import DISCLAIMER
-from sightline.plots.planes import PLANES, Cube, cut, cut_regions
+from sightline.plots.planes import PLANES, Cube, cut_plane, cut_regions
 from sightline.plots.volume_panels import MARKED, draw_slice, peak_of, physical
 from sightline.structures.frame import Frame
 from sightline.structures.regions import Region
-from sightline.structures.resampling import enlarge
+from sightline.structures.resampling import upsample_map
 
 PANEL = 2.6
 GAP = 0.15
@@ -56,9 +56,9 @@ def draw_map_row(
         maps: what to show.
         caption: one line.
     """
-    picture = checked_pixels(pixels, frame)
+    picture = check_pixels(pixels, frame)
     tall = PANEL * frame.shape[0] / frame.shape[1]
-    notes = max((len(wrapped(m.wrong)) for m in maps), default=0)
+    notes = max((len(wrap_words(m.wrong)) for m in maps), default=0)
     sheet = Sheet(GAP + (PANEL + GAP) * (1 + len(maps)), 0.75 + tall + 0.16 * notes + 0.3)
     sheet.text(GAP, 0.25, caption, size=11, weight="bold")
     for n, shown in enumerate([None, *maps]):
@@ -71,13 +71,13 @@ def draw_map_row(
             continue
         show(axes, blend_heat(picture, _for_the_eye(shown.cells, frame), shown.window))
         sheet.text(left, 0.52, shown.name, size=10)
-        for k, line in enumerate(wrapped(shown.wrong)):
+        for k, line in enumerate(wrap_words(shown.wrong)):
             sheet.text(left, 0.6 + tall + 0.17 + 0.16 * k, line, size=8, color=WARNING)
     sheet.text(GAP, sheet.height - 0.1, DISCLAIMER, size=8, color="#444444")
     return sheet.png()
 
 
-def wrapped(words: str) -> list[str]:
+def wrap_words(words: str) -> list[str]:
     """What is wrong with a map, in at most six short lines."""
     return textwrap.wrap(f"WRONG: {words}", 44)[:6] if words else []
 
@@ -106,7 +106,7 @@ def draw_volume_map_row(cube: Cube, regions: Sequence[Region], maps: Sequence[Sh
     told = [cells for cells in grown if np.ptp(cells) > 0]
     through = peak_of(told[0], cube.grey.shape) if told else cube.centre
     sizes = physical(cube, VOLUME_PANEL)
-    notes = max((len(wrapped(m.wrong)) for m in maps), default=0)
+    notes = max((len(wrap_words(m.wrong)) for m in maps), default=0)
     tall = sum(sizes[plane.name][0] + GAP for plane in PLANES)
     sheet = Sheet(max(0.3 + GAP + (VOLUME_PANEL + GAP) * (1 + len(maps)), 6.4), 0.65 + tall + 0.16 * notes + 0.3)
     sheet.text(GAP, 0.25, caption[: int(sheet.width / 0.09)], size=11, weight="bold")
@@ -116,8 +116,8 @@ def draw_volume_map_row(cube: Cube, regions: Sequence[Region], maps: Sequence[Sh
         top = 0.6
         for plane in PLANES:
             high, wide = sizes[plane.name]
-            grey = cut(cube.grey, plane, through)
-            shown = grey if values is None else heat_over(grey, cut(_level(values), plane, through))
+            grey = cut_plane(cube.grey, plane, through)
+            shown = grey if values is None else heat_over(grey, cut_plane(_level(values), plane, through))
             axes = sheet.axes(left + (VOLUME_PANEL - wide) / 2, top, wide, high)
             draw_slice(axes, shown, plane, through, letters=n == 0, ticks=n == 0)
             if n == 0:
@@ -125,7 +125,7 @@ def draw_volume_map_row(cube: Cube, regions: Sequence[Region], maps: Sequence[Sh
                 outline(axes, marks, Frame.of_image(grey.shape))
                 sheet.text(0.25, top + high / 2, plane.name, size=10, rotation=90, ha="center", va="center")
             top += high + GAP
-        for k, line in enumerate(wrapped(maps[n - 1].wrong) if n else ()):
+        for k, line in enumerate(wrap_words(maps[n - 1].wrong) if n else ()):
             sheet.text(left, top + 0.05 + 0.16 * k, line, size=7, color=WARNING)
     sheet.text(GAP, sheet.height - 0.1, DISCLAIMER, size=8, color="#444444")
     return sheet.png()
@@ -140,4 +140,4 @@ def _volume_for_the_eye(cells: NDArray[np.float64], cube: Cube) -> NDArray[np.fl
     """Maps of single voxels (gradients) are smoothed by a hundredth of the volume."""
     if cells.shape == cube.grey.shape:
         return np.asarray(gaussian_filter(cells, 0.01 * max(cells.shape)))
-    return enlarge(cells, cube.grey.shape)
+    return upsample_map(cells, cube.grey.shape)

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from sightline.errors import GeometryError
 from sightline.structures.frame import Frame
 from sightline.structures.regions import Box, Polygon, Region, ScoredBox, Scribble
-from sightline.structures.resampling import checked_maps, enlarge, laid_over
+from sightline.structures.resampling import check_maps, place_on_grid, upsample_map
 from sightline.structures.tag import Role
 
 Pixels = NDArray[np.float32]
@@ -41,7 +41,7 @@ HEAT = LinearSegmentedColormap.from_list("sightline_heat", colormaps["inferno"](
 FOR, AGAINST = (1.0, 0.88, 0.0), (0.04, 0.30, 1.0)  # yellow and blue, as in the paper
 
 
-def checked_pixels(pixels: ArrayLike, frame: Frame) -> Pixels:
+def check_pixels(pixels: ArrayLike, frame: Frame) -> Pixels:
     """A picture as float32 [h, w] or [h, w, 3] in 0..1 on the grid of `frame`.
 
     Raises:
@@ -60,7 +60,7 @@ def checked_pixels(pixels: ArrayLike, frame: Frame) -> Pixels:
     return np.clip(array, 0.0, 1.0)
 
 
-def laid(
+def blend_layers(
     cells: ArrayLike, shape: tuple[int, int], window: ArrayLike | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """A map on the input grid [h, w], and which of its pixels the map covers; 0 where it does not.
@@ -71,13 +71,13 @@ def laid(
         window: [2, 3], where the map lies (`Evidence.window`); None: over all of the grid.
     """
     if window is None:
-        return enlarge(cells, shape), np.ones(shape, dtype=bool)
-    array = checked_maps(cells, "A map", 2)
+        return upsample_map(cells, shape), np.ones(shape, dtype=bool)
+    array = check_maps(cells, "A map", 2)
     # smooth first, at about the size the window has on the grid; what is then sampled is fine enough for bilinear
     sides = np.linalg.norm(np.asarray(window, dtype=np.float64)[:, :2] * np.array(shape)[:, None], axis=0)
     most = 2 * max(shape)
     fine = [int(np.clip(round(side), cells_along, most)) for side, cells_along in zip(sides, array.shape, strict=True)]
-    values = laid_over(enlarge(array, (fine[0], fine[1])), window, shape)
+    values = place_on_grid(upsample_map(array, (fine[0], fine[1])), window, shape)
     covered = np.isfinite(values)
     return np.where(covered, values, 0.0), covered
 
@@ -88,7 +88,7 @@ def blend_heat(pixels: Pixels, cells: ArrayLike, window: ArrayLike | None = None
     A flat map has no minimum to tell from a maximum and leaves the picture uncoloured, as does a window outside it.
     """
     grey = _grey(pixels)
-    heat, covered = laid(cells, (grey.shape[0], grey.shape[1]), window)
+    heat, covered = blend_layers(cells, (grey.shape[0], grey.shape[1]), window)
     low, high = (float(heat[covered].min()), float(heat[covered].max())) if covered.any() else (0.0, 0.0)
     level = np.where(covered, (heat - low) / (high - low), 0.0) if high > low else np.zeros_like(heat)
     return heat_over(grey, level)
@@ -99,7 +99,7 @@ def heat_over(grey: Pixels, level: NDArray[np.float64]) -> Pixels:
     return _laid_over(grey, HEAT(level)[..., :3], level**HEAT_RISE)
 
 
-def signed_over(grey: Pixels, level: NDArray[np.float64]) -> Pixels:
+def blend_over_grey(grey: Pixels, level: NDArray[np.float64]) -> Pixels:
     """A grey picture [h, w] under levels [h, w] from -1 (blue) over 0 (clear) to 1 (yellow): RGB [h, w, 3]."""
     return _laid_over(grey, _signed_colours(level), np.abs(level))
 
@@ -114,9 +114,9 @@ def blend_signed(pixels: Pixels, cells: ArrayLike, limit: float, window: ArrayLi
         window: [2, 3], where the map lies; None: over all of the picture.
     """
     grey = _grey(pixels)
-    values, _ = laid(cells, (grey.shape[0], grey.shape[1]), window)
+    values, _ = blend_layers(cells, (grey.shape[0], grey.shape[1]), window)
     level = np.clip(values / limit, -1.0, 1.0) if limit > 0 else np.zeros_like(values)
-    return signed_over(grey, level)
+    return blend_over_grey(grey, level)
 
 
 def bar_image(signed: bool) -> Pixels:

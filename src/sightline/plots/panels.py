@@ -15,7 +15,7 @@ from sightline.plots.overlay import (
     Pixels,
     blend_heat,
     blend_signed,
-    checked_pixels,
+    check_pixels,
     draw_boxes,
     draw_window,
     outline,
@@ -23,7 +23,7 @@ from sightline.plots.overlay import (
 )
 from sightline.structures.frame import Frame
 from sightline.structures.regions import Region, ScoredBox
-from sightline.structures.resampling import checked_maps
+from sightline.structures.resampling import check_maps
 
 DISCLAIMER = "Colour shows where the network looked; it is not a diagnosis."
 PREDICTED_INK = "#0b5394"
@@ -64,13 +64,13 @@ class PanelCase:
 
     def __post_init__(self) -> None:
         """Check every size against the classes and the frame."""
-        object.__setattr__(self, "pixels", checked_pixels(self.pixels, self.frame))
+        object.__setattr__(self, "pixels", check_pixels(self.pixels, self.frame))
         for name in ("maps", "attention"):
-            array = checked_maps(getattr(self, name), f"{self.title}: {name}", 3)
+            array = check_maps(getattr(self, name), f"{self.title}: {name}", 3)
             if len(array) != len(self.classes):
                 raise GeometryError(f"{self.title}: {len(array)} {name} for {len(self.classes)} classes.")
             object.__setattr__(self, name, array)
-        probabilities = checked_maps(self.probabilities, f"{self.title}: probabilities", 1)
+        probabilities = check_maps(self.probabilities, f"{self.title}: probabilities", 1)
         if len(probabilities) != len(self.classes):
             raise GeometryError(f"{self.title}: {len(probabilities)} probabilities for {len(self.classes)} classes.")
         object.__setattr__(self, "probabilities", probabilities)
@@ -111,7 +111,7 @@ def regions_name(case: PanelCase) -> str:
     return "expert's regions" if case.regions else "no expert's region"
 
 
-def clipped(words: str, most: int) -> str:
+def clip_words(words: str, most: int) -> str:
     """Words cut to so many characters, an ellipsis at the cut."""
     return words if len(words) <= most else words[: max(most - 1, 1)].rstrip() + "…"
 
@@ -129,8 +129,8 @@ def draw_panel(case: PanelCase) -> bytes:
     height = cell * case.frame.shape[0] / case.frame.shape[1]
     sheet = Sheet(0.15 + (1 + len(shown)) * (cell + 0.12) + 0.32 + 1.25, 2.40 + 2 * height)
     rows = (1.42, 1.42 + height + 0.32)
-    sheet.text(0.15, 0.27, clipped(case.title, int(sheet.width / 0.105)), size=13, weight="bold")
-    sheet.text(0.15, 0.53, clipped(case.verdict(), int(sheet.width / 0.085)), size=10.5)
+    sheet.text(0.15, 0.27, clip_words(case.title, int(sheet.width / 0.105)), size=13, weight="bold")
+    sheet.text(0.15, 0.53, clip_words(case.verdict(), int(sheet.width / 0.085)), size=10.5)
 
     for top, regions, name in ((rows[0], (), "picture"), (rows[1], case.regions, regions_name(case))):
         axes = sheet.axes(0.15, top, cell, height)
@@ -148,7 +148,7 @@ def draw_panel(case: PanelCase) -> bytes:
         colour = PREDICTED_INK if k == case.predicted else INK
         weight = "bold" if k == case.predicted else "normal"
         fits = int(cell / 0.095)
-        sheet.text(left, 0.90, clipped(case.classes[k], fits), size=11, weight=weight, color=colour)
+        sheet.text(left, 0.90, clip_words(case.classes[k], fits), size=11, weight=weight, color=colour)
         sheet.text(left, 1.11, f"{case.probabilities[k]:.1%}", size=10, weight=weight, color=colour)
         sheet.text(left, rows[0] - 0.1, " · ".join(marks), size=10, color=colour)
         pictures = (
@@ -203,7 +203,7 @@ def draw_comparison(cases: Sequence[PanelCase], names: Sequence[str]) -> bytes:
     start, step = 1.38, height + 0.32
     grid_left = 0.15 + cell + 0.62
     sheet = Sheet(grid_left + len(cases) * (cell + 0.12) + 1.05, start + max(len(lines), 2) * step + 0.46)
-    sheet.text(0.15, 0.27, clipped(first.title, int(sheet.width / 0.105)), size=13, weight="bold")
+    sheet.text(0.15, 0.27, clip_words(first.title, int(sheet.width / 0.105)), size=13, weight="bold")
     truth = "" if first.label is None else f"truth: {first.label}"
     sheet.text(0.15, 0.53, truth, size=10.5)
 
@@ -220,7 +220,7 @@ def draw_comparison(cases: Sequence[PanelCase], names: Sequence[str]) -> bytes:
             sheet.text(left, 0.86 - 0.16 * line, text, size=11, weight="bold")
         said = case.classes[case.predicted]
         mark = "" if case.label is None else ("  ✓" if said == case.label else "  ✗")
-        sheet.text(left, 1.07, clipped(f"says {said}", fits) + mark, size=10, color=PREDICTED_INK)
+        sheet.text(left, 1.07, clip_words(f"says {said}", fits) + mark, size=10, color=PREDICTED_INK)
         for row, (k, signed) in enumerate(lines):
             axes = sheet.axes(left, start + row * step, cell, height)
             blended = (
@@ -238,7 +238,7 @@ def draw_comparison(cases: Sequence[PanelCase], names: Sequence[str]) -> bytes:
 
     for row, (k, signed) in enumerate(lines):
         middle = start + row * step + height / 2
-        name = clipped(first.classes[k], int(height / 0.09))
+        name = clip_words(first.classes[k], int(height / 0.09))
         sheet.text(grid_left - 0.36, middle, name, size=10, weight="bold", rotation=90, ha="center", va="center")
         symbol = "attention $g(M'_c)$" if signed else "class map $g(M_c)$"
         sheet.text(grid_left - 0.14, middle, symbol, size=9, rotation=90, ha="center", va="center", parse_math=True)
@@ -255,7 +255,7 @@ def draw_comparison(cases: Sequence[PanelCase], names: Sequence[str]) -> bytes:
 def _in_two_lines(name: str, most: int) -> list[str]:
     """A name broken between words where it is too long; what two lines do not hold is clipped."""
     lines = wrap(name, most, break_long_words=False) or [""]
-    return [clipped(line, most) for line in (lines if len(lines) <= 2 else [lines[0], " ".join(lines[1:])])]
+    return [clip_words(line, most) for line in (lines if len(lines) <= 2 else [lines[0], " ".join(lines[1:])])]
 
 
 def _row_of_boxes(case: PanelCase, classes: Sequence[str]) -> int:

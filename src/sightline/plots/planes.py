@@ -167,7 +167,7 @@ def whole_cube(volume: Volume) -> Cube:
     return Cube(grey, facing.frame(volume.frame), facing, (a, b, c))
 
 
-def cut(values: NDArray[Any], plane: Plane, through: tuple[int, int, int]) -> NDArray[Any]:
+def cut_plane(values: NDArray[Any], plane: Plane, through: tuple[int, int, int]) -> NDArray[Any]:
     """The slice [rows, columns] of a turned cube [..., d, h, w] that holds a voxel."""
     lead = values.ndim - 3
     return np.asarray(np.take(values, through[plane.normal], axis=lead + plane.normal))
@@ -187,7 +187,7 @@ def cut_regions(
     found = []
     for region in regions:
         if region.tag.role in roles and isinstance(region, Mask | Box):
-            inside = cut(region.draw(slab), plane, (0, 0, 0)) > 0
+            inside = cut_plane(region.draw(slab), plane, (0, 0, 0)) > 0
             if inside.any():
                 found.append(Mask(inside, region.tag))
     return tuple(found)

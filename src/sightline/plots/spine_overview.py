@@ -79,7 +79,7 @@ class Reformation:
         return self.top_mm - z, self.right_mm - x
 
 
-def reform(ct: Volume, centres_mm: ArrayLike) -> Reformation:
+def curved_reformat(ct: Volume, centres_mm: ArrayLike) -> Reformation:
     """A CT along the centres of vertebral bodies.
 
     Args:
@@ -113,7 +113,7 @@ def draw_overview(ct: Volume, vertebrae: Sequence[MarkedVertebra], title: str, n
         title: heading.
         notes: lines below, what was left out.
     """
-    reformed = reform(ct, [one.world_mm for one in vertebrae])
+    reformed = curved_reformat(ct, [one.world_mm for one in vertebrae])
     shapes = (reformed.sagittal.shape, reformed.coronal.shape)
     # a short piece of a spine is drawn up to half as large again, a whole one fits a screen
     scale = min(INCHES_PER_MM * float(np.clip(320.0 / shapes[0][0], 1.0, 1.5)), 8.0 / shapes[0][0])
@@ -147,7 +147,7 @@ def draw_overview(ct: Volume, vertebrae: Sequence[MarkedVertebra], title: str, n
             )  # fmt: skip
     # words beside the sagittal picture, moved apart where vertebrae lie close
     rows = np.array([reformed.on_sagittal(one.world_mm)[0] for one in vertebrae]) * scale
-    for one, wanted, row in zip(vertebrae, rows, apart(rows, 0.17), strict=True):
+    for one, wanted, row in zip(vertebrae, rows, spread_rows(rows, 0.17), strict=True):
         left, weight = lefts[0] + widths[0], "bold" if one.called else "normal"
         _leader(sheet, left, 0.88 + wanted, 0.88 + row)
         sheet.text(
@@ -160,7 +160,7 @@ def draw_overview(ct: Volume, vertebrae: Sequence[MarkedVertebra], title: str, n
     return sheet.png()
 
 
-def apart(rows: ArrayLike, least: float) -> FloatArray:
+def spread_rows(rows: ArrayLike, least: float) -> FloatArray:
     """Rising places moved as little as may be so that neighbours are `least` apart (pool adjacent violators)."""
     wanted = np.asarray(rows, dtype=np.float64)
     blocks: list[list[float]] = []  # sum of wanted starts, count

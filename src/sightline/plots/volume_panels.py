@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from sightline.errors import GeometryError
 from sightline.plots.canvas import INK, Sheet
 from sightline.plots.contact_sheet import Overlay
-from sightline.plots.overlay import Pixels, heat_over, outline, show, signed_over
+from sightline.plots.overlay import Pixels, blend_over_grey, heat_over, outline, show
 from sightline.plots.panels import DISCLAIMER, PanelCase
-from sightline.plots.planes import PLANES, SAGITTAL, Cube, Plane, cut, cut_regions, cut_side_mm
+from sightline.plots.planes import PLANES, SAGITTAL, Cube, Plane, cut_plane, cut_regions, cut_side_mm
 from sightline.structures.frame import Frame
 from sightline.structures.regions import Region
-from sightline.structures.resampling import checked_maps, enlarge
+from sightline.structures.resampling import check_maps, upsample_map
 from sightline.structures.tag import Role
 
 MOST_CLASSES = 2
@@ -61,12 +61,12 @@ class VolumePanel:
     def __post_init__(self) -> None:
         """Check every size against the classes."""
         k = len(self.classes)
-        object.__setattr__(self, "probabilities", checked_maps(self.probabilities, f"{self.title}: probabilities", 1))
+        object.__setattr__(self, "probabilities", check_maps(self.probabilities, f"{self.title}: probabilities", 1))
         if len(self.probabilities) != k or (self.maps is None) != (self.attention is None):
             raise GeometryError(f"{self.title}: probabilities and maps do not fit {k} classes.")
         for name in ("maps", "attention"):
             if getattr(self, name) is not None:
-                array = checked_maps(getattr(self, name), f"{self.title}: {name}", 4)
+                array = check_maps(getattr(self, name), f"{self.title}: {name}", 4)
                 if len(array) != k:
                     raise GeometryError(f"{self.title}: {len(array)} {name} for {k} classes.")
                 object.__setattr__(self, name, array)
@@ -121,13 +121,13 @@ def draw_volume_panel(panel: VolumePanel) -> bytes:
     levels = [(k, *_levels(panel, k)) for k in shown]
     y = top
     for plane, height in zip(PLANES, heights, strict=True):
-        grey = cut(panel.cube.grey, plane, through)
+        grey = cut_plane(panel.cube.grey, plane, through)
         marks = cut_regions(panel.regions, panel.cube.frame, plane, through, MARKED)
         pictures: list[tuple[Pixels, tuple[Region, ...], bool]] = [(grey, (), False)]
         pictures += [(grey, marks, False)] if marked else []
         for _, heat, signed in levels:
-            pictures.append((heat_over(grey, cut(heat, plane, through)), marks, True))
-            pictures.append((signed_over(grey, cut(signed, plane, through)), marks, True))
+            pictures.append((heat_over(grey, cut_plane(heat, plane, through)), marks, True))
+            pictures.append((blend_over_grey(grey, cut_plane(signed, plane, through)), marks, True))
         sheet.text(left - 0.12, y + height / 2, plane.name, size=10, rotation=90, ha="center", va="center")
         for n, (picture, regions, over) in enumerate(pictures):
             wide = sizes[plane.name][1]
@@ -182,9 +182,9 @@ def slice_case(panel: VolumePanel, through: tuple[int, int, int], plane: Plane =
     """One slice of a panel with maps as a picture among others (`panels.draw_comparison`)."""
     assert panel.maps is not None and panel.attention is not None
     shape = panel.cube.grey.shape
-    grey = cut(panel.cube.grey, plane, through)
-    on_grid = [np.stack([enlarge(cells, shape) for cells in of]) for of in (panel.maps, panel.attention)]
-    maps, attention = (cut(of, plane, through) for of in on_grid)
+    grey = cut_plane(panel.cube.grey, plane, through)
+    on_grid = [np.stack([upsample_map(cells, shape) for cells in of]) for of in (panel.maps, panel.attention)]
+    maps, attention = (cut_plane(of, plane, through) for of in on_grid)
     return PanelCase(
         title=panel.title,
         pixels=grey,
@@ -203,8 +203,8 @@ def slice_overlay(panel: VolumePanel, k: int, caption: str, plane: Plane = SAGIT
     cells = None if panel.maps is None else panel.maps[k]
     shape = panel.cube.grey.shape
     through = panel.cube.centre if cells is None else peak_of(cells, shape)
-    grey = cut(panel.cube.grey, plane, through)
-    over = None if cells is None else cut(enlarge(cells, shape), plane, through)
+    grey = cut_plane(panel.cube.grey, plane, through)
+    over = None if cells is None else cut_plane(upsample_map(cells, shape), plane, through)
     marks = cut_regions(panel.regions, panel.cube.frame, plane, through, MARKED)
     return Overlay(grey, over, marks, Frame.of_image(grey.shape), caption)
 
@@ -221,11 +221,11 @@ def _shown(panel: VolumePanel) -> list[int]:
 def _levels(panel: VolumePanel, k: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """A class's map in 0..1 and its attention in -1..1 on the cube's grid."""
     assert panel.maps is not None and panel.attention is not None
-    heat = enlarge(panel.maps[k], panel.cube.grey.shape)
+    heat = upsample_map(panel.maps[k], panel.cube.grey.shape)
     low, high = float(heat.min()), float(heat.max())
     heat = (heat - low) / (high - low) if high > low else np.zeros_like(heat)
     limit = float(np.abs(panel.attention).max())
-    signed = enlarge(panel.attention[k], panel.cube.grey.shape)
+    signed = upsample_map(panel.attention[k], panel.cube.grey.shape)
     return heat, np.clip(signed / limit, -1.0, 1.0) if limit > 0 else np.zeros_like(signed)
 
 

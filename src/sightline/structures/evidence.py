@@ -21,7 +21,7 @@ CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 T = TypeVar("T", Tensor, nn.Module)
 
 
-def laid_out(what: T) -> T:
+def to_channels_last(what: T) -> T:
     """Images, or a network's weights, with channels last in memory: what convolutions are fastest on.
 
     In three dimensions that halves a training step on a CPU. Networks that mix both stay as they are.
@@ -33,12 +33,12 @@ def laid_out(what: T) -> T:
 
 
 @torch.no_grad()
-def evidence_of(network: nn.Module, images: Tensor, device: torch.device | str = "cpu") -> Evidence:
+def forward_evidence(network: nn.Module, images: Tensor, device: torch.device | str = "cpu") -> Evidence:
     """Evidence in evaluation mode, on the CPU in float32; the network's mode is put back."""
     was_training = network.training
     network.eval()
     try:
-        evidence: Evidence = network(laid_out(images.to(device)))
+        evidence: Evidence = network(to_channels_last(images.to(device)))
     finally:
         network.train(was_training)
     return replace(

@@ -142,16 +142,16 @@ class Gaze:
 
     def draw(self, frame: Frame) -> NDArray[np.float32]:
         """The density at `spread_px`, scaled to a maximum of 1 on the grid; zeros where nothing was looked at."""
-        return scaled(self.density(frame))
+        return scale_density(self.density(frame))
 
 
-def scaled(density: NDArray[np.float32]) -> NDArray[np.float32]:
+def scale_density(density: NDArray[np.float32]) -> NDArray[np.float32]:
     """A density scaled to a maximum of 1; one that is zero everywhere stays so."""
     top = float(density.max(initial=0.0))
     return density / np.float32(top) if top > 0.0 else density
 
 
-def merged(gazes: Sequence[Gaze]) -> Gaze:
+def merge_gazes(gazes: Sequence[Gaze]) -> Gaze:
     """Several readers' gaze on one image as one, in order of time.
 
     Raises:

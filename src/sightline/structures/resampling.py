@@ -12,7 +12,7 @@ from sightline.errors import GeometryError
 from sightline.structures.frame import Frame
 
 
-def laid_over(cells: ArrayLike, window: ArrayLike, shape: tuple[int, int]) -> NDArray[np.float64]:
+def place_on_grid(cells: ArrayLike, window: ArrayLike, shape: tuple[int, int]) -> NDArray[np.float64]:
     """A map of a window on the grid of the whole view: float64 [h, w], NaN outside the window (bilinear).
 
     Args:
@@ -33,7 +33,7 @@ def laid_over(cells: ArrayLike, window: ArrayLike, shape: tuple[int, int]) -> ND
     return np.where(inside, laid, np.nan)
 
 
-def checked_maps(maps: ArrayLike, what: str, ndim: int) -> NDArray[np.float64]:
+def check_maps(maps: ArrayLike, what: str, ndim: int) -> NDArray[np.float64]:
     """Maps as float64 with `ndim` axes, none of them empty.
 
     Raises:
@@ -50,13 +50,13 @@ def checked_maps(maps: ArrayLike, what: str, ndim: int) -> NDArray[np.float64]:
     return array
 
 
-def enlarge(cells: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float64]:
+def upsample_map(cells: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float64]:
     """Bicubic g of Liao 2022 (section IV-A): a map [mh, mw] on the input grid [h, w]; of three axes, trilinear.
 
     Half-pixel centres (the first cell's centre is not the first pixel's). Clipped to the range of the cells: the
     cubic's overshoot beside a hot cell would otherwise be drawn as evidence against the class.
     """
-    array = checked_maps(cells, "A map", len(shape))
+    array = check_maps(cells, "A map", len(shape))
     low, high = float(array.min()), float(array.max())
     # scaled before interpolating, so that clipping is to exactly 0 and 1 and a flat map stays flat
     unit = (array - low) / (high - low) if high > low else np.zeros_like(array)

@@ -109,12 +109,12 @@ def _load_optimizer(
     optimizer.load_state_dict(full)
 
 
-def copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def cloned_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights that further training leaves alone."""
     return {name: tensor.detach().clone() for name, tensor in weights.items()}
 
 
-def average_in(average: dict[str, Tensor], network: nn.Module, keep: float, step: int) -> None:
+def update_ema(average: dict[str, Tensor], network: nn.Module, keep: float, step: int) -> None:
     """Exponential moving average; the first steps average over fewer, so that the start is soon forgotten."""
     share = min(keep, (1.0 + step) / (10.0 + step))
     for name, value in network.state_dict().items():
@@ -125,12 +125,12 @@ def average_in(average: dict[str, Tensor], network: nn.Module, keep: float, step
 
 
 @contextmanager
-def exchanged(network: nn.Module, weights: Mapping[str, Tensor] | None) -> Iterator[None]:
+def swapped_weights(network: nn.Module, weights: Mapping[str, Tensor] | None) -> Iterator[None]:
     """The network with other weights for a while; as it is where there are none."""
     if weights is None:
         yield
         return
-    own = copied(network.state_dict())
+    own = cloned_weights(network.state_dict())
     network.load_state_dict(weights)
     try:
         yield

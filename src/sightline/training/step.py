@@ -13,11 +13,11 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from sightline.errors import RecipeError, RunError
-from sightline.structures.evidence import Batch, Evidence, laid_out
+from sightline.structures.evidence import Batch, Evidence, to_channels_last
 from sightline.training.recipe import Recipe
 
 
-class Plain(nn.Module):
+class DictOutput(nn.Module):
     """A network whose forward returns a dict of tensors, which Fabric can convert (it refuses frozen dataclasses)."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -26,10 +26,10 @@ class Plain(nn.Module):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Logits, and maps, window and extras where there are some."""
-        return plain_of(self.network(images))
+        return evidence_to_dict(self.network(images))
 
 
-def plain_of(evidence: Evidence) -> dict[str, Tensor]:
+def evidence_to_dict(evidence: Evidence) -> dict[str, Tensor]:
     """All tensors of an evidence by name."""
     named = {"logits": evidence.logits, "maps": evidence.maps, "window": evidence.window, **evidence.extras}
     return {name: tensor for name, tensor in named.items() if tensor is not None}
@@ -61,7 +61,12 @@ class Progress:
 
 
 def training_step(
-    fabric: Fabric, plain: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, aim: Aim, at: Progress
+    fabric: Fabric,
+    plain: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    aim: TrainingObjective,
+    at: Progress,
 ) -> float:
     """One update: the objective plus weighted guidance (Liao 2022, equation 6).
 
@@ -77,7 +82,7 @@ def training_step(
         The loss.
     """
     sums, recipe = at.sums, aim.recipe
-    out = plain(laid_out(batch.images))
+    out = plain(to_channels_last(batch.images))
     out["logits"] = out["logits"].float()
     main, _, parts = aim({**out, **aim.explained(batch)}, batch, at.history)
     loss = main
@@ -130,12 +135,12 @@ def epoch_row(epoch: int, at: Progress, recipe: Recipe, steps: int, steps_per_ep
 LEARNED = "objective"
 
 
-class Aim:
+class TrainingObjective:
     """The objective of a recipe, joined to the network it trains.
 
     An objective with parameters of its own (learned weights of its parts, Zhu 2022, equation 11) becomes a part of the
     network, so that the optimiser, the state file and the average of the weights hold them too; they are left out of
-    the weights that are kept (`apart`).
+    the weights that are kept (`split_learned_weights`).
 
     Args:
         recipe: what is trained.
@@ -171,7 +176,7 @@ class Aim:
                 "Use --precision 32-true, or a mixed precision: explainers compute in float32 then.",
             )
 
-    def to(self, device: torch.device) -> Aim:
+    def to(self, device: torch.device) -> TrainingObjective:
         """The same with the class weights on a device."""
         self.weights = self.weights.to(device)
         return self
@@ -200,7 +205,7 @@ class Aim:
         return term.value, term.images, term.parts
 
 
-def apart(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def split_learned_weights(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The network's weights, and those of an objective under their own names."""
     start = f"{LEARNED}."
     network = {name: tensor for name, tensor in weights.items() if not name.startswith(start)}

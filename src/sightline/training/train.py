@@ -24,15 +24,23 @@ from sightline.data.loader import Balance, CohortItems, batches_per_epoch, train
 from sightline.errors import RunError
 from sightline.io.progress import Advance, progress
 from sightline.structures.case import Cohort
-from sightline.structures.evidence import Batch, laid_out
-from sightline.training.checkpoint import Events, average_in, copied, load_state, save_state, write_history
+from sightline.structures.evidence import Batch, to_channels_last
+from sightline.training.checkpoint import Events, cloned_weights, load_state, save_state, update_ema, write_history
 from sightline.training.engine import Engine
 from sightline.training.optimization import class_weights, set_rate
 from sightline.training.preconditions import check_explainer, training_cases
 from sightline.training.recipe import Recipe
 from sightline.training.run import Run, finish_run, only_training, open_run, save_weights, start_run
 from sightline.training.serialization import Catalogue
-from sightline.training.step import Aim, Plain, Progress, Sums, apart, epoch_row, training_step
+from sightline.training.step import (
+    DictOutput,
+    Progress,
+    Sums,
+    TrainingObjective,
+    epoch_row,
+    split_learned_weights,
+    training_step,
+)
 from sightline.training.validation import NOTHING, validate
 
 BALANCES: dict[str, Balance] = {"oversample": "most", "undersample": "least"}
@@ -64,7 +72,7 @@ def train(recipe: Recipe, cohort: Cohort, folder: Path, catalogue: Catalogue, en
     fabric.launch()
     network, aim = _built(recipe, cohort, cases, fabric)
     optimizer = recipe.optimiser.build(recipe.rates.groups(network))
-    plain, optimizer = fabric.setup(Plain(network), optimizer)
+    plain, optimizer = fabric.setup(DictOutput(network), optimizer)
     aim.to(fabric.device)
     # only now: a recipe that cannot be built (a mistyped backbone, say) leaves no folder behind
     start_run(folder, recipe, cohort, catalogue)
@@ -83,16 +91,16 @@ def train(recipe: Recipe, cohort: Cohort, folder: Path, catalogue: Catalogue, en
     return open_run(folder, catalogue)
 
 
-def _built(recipe: Recipe, cohort: Cohort, cases: Cohort, fabric: Fabric) -> tuple[nn.Module, Aim]:
+def _built(recipe: Recipe, cohort: Cohort, cases: Cohort, fabric: Fabric) -> tuple[nn.Module, TrainingObjective]:
     """The untrained network, and what it is to minimise."""
     torch.manual_seed(recipe.seed)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*lr_scheduler.*")
-        network = laid_out(recipe.model.build(len(cohort.classes)))
+        network = to_channels_last(recipe.model.build(len(cohort.classes)))
     weights = torch.ones(len(cohort.classes))
     if recipe.reweight == "inverse_frequency":
         weights = class_weights((cohort.class_index(c.label) for c in cases), len(cohort.classes))
-    return network, Aim(recipe, network, weights, fabric.world_size)
+    return network, TrainingObjective(recipe, network, weights, fabric.world_size)
 
 
 @dataclass
@@ -104,7 +112,7 @@ class _Loop:
     items: CohortItems
     engine: Engine
     fabric: Fabric
-    aim: Aim
+    aim: TrainingObjective
     network: nn.Module
     plain: nn.Module
     optimizer: torch.optim.Optimizer
@@ -129,7 +137,7 @@ class _Loop:
             numbers, self.copies = load_state(self.state_path, self.network, self.optimizer)
             self.at = Progress(numbers["step"], Sums(**numbers["sums"]), numbers["history"], numbers["best"])
         elif self.recipe.average > 0.0:
-            self.copies["average"] = copied(self.network.state_dict())
+            self.copies["average"] = cloned_weights(self.network.state_dict())
 
     def run(self) -> None:
         """Every epoch that is left."""
@@ -148,7 +156,7 @@ class _Loop:
     def finish(self) -> None:
         """Keep the weights that were asked for, and say that the run is done."""
         final = self.copies.get("best") or self.copies.get("average") or self.network.state_dict()
-        kept, learned = apart(final)
+        kept, learned = split_learned_weights(final)
         save_weights(kept, self.folder / "weights.safetensors")
         if learned:
             save_weights(learned, self.folder / "objective.safetensors")
@@ -190,7 +198,7 @@ class _Loop:
                 "Lower the learning rate or the guidance weight, or train in 32-true precision.",
             )
         if recipe.average > 0.0:
-            average_in(self.copies["average"], self.network, recipe.average, at.step)
+            update_ema(self.copies["average"], self.network, recipe.average, at.step)
         at.step += 1
         at.sums.seconds += time.monotonic() - begun
 
@@ -228,7 +236,7 @@ class _Loop:
         score = -row["val_loss"] if select == "loss" else row[f"val_{select}"]
         if score > self.at.best:
             self.at.best = float(score)
-            self.copies["best"] = copied(self.copies.get("average") or self.network.state_dict())
+            self.copies["best"] = cloned_weights(self.copies.get("average") or self.network.state_dict())
 
     def _keep_state(self) -> None:
         if self.fabric.is_global_zero:

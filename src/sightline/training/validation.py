@@ -14,15 +14,20 @@ from torch import Tensor
 from sightline.data.loader import CohortItems, test_batches
 from sightline.errors import RunError
 from sightline.structures.case import Cohort
-from sightline.structures.evidence import evidence_of, probabilities_of
-from sightline.training.checkpoint import exchanged
-from sightline.training.step import Aim, plain_of
+from sightline.structures.evidence import forward_evidence, probabilities_of
+from sightline.training.checkpoint import swapped_weights
+from sightline.training.step import TrainingObjective, evidence_to_dict
 
 NOTHING: Mapping[str, float | None] = {"val_loss": None, "val_accuracy": None, "val_auc": None, "val_f1": None}
 
 
 def validate(
-    aim: Aim, cohort: Cohort, device: torch.device, *, average: Mapping[str, Tensor] | None = None, workers: int = 0
+    aim: TrainingObjective,
+    cohort: Cohort,
+    device: torch.device,
+    *,
+    average: Mapping[str, Tensor] | None = None,
+    workers: int = 0,
 ) -> dict[str, Any]:
     """An epoch's validation columns; all None where there are no validation cases, or they are trained on.
 
@@ -40,8 +45,8 @@ def validate(
     validation = cohort.split("val")
     if len(validation) == 0 or "val" in recipe.train_on:
         return dict(NOTHING)
-    with exchanged(aim.network, average):
-        said = _said(aim, validation, device, workers)
+    with swapped_weights(aim.network, average):
+        said = _run_validation(aim, validation, device, workers)
     row = {**NOTHING, "val_loss": said.loss, **{f"val_{name}": mean for name, mean in said.parts.items()}}
     if not recipe.classifies:
         return row
@@ -54,7 +59,7 @@ def validate(
 
 
 @dataclass(frozen=True)
-class _Said:
+class _ValidationOutput:
     """Logits [n, k] and labels [n] of the validation images, and means over the images: the loss and its parts."""
 
     logits: Tensor
@@ -63,7 +68,9 @@ class _Said:
     parts: Mapping[str, float]
 
 
-def _said(aim: Aim, validation: Cohort, device: torch.device, workers: int) -> _Said:
+def _run_validation(
+    aim: TrainingObjective, validation: Cohort, device: torch.device, workers: int
+) -> _ValidationOutput:
     recipe, network = aim.recipe, aim.network
     network.eval()
     wanted = recipe.regions if recipe.objective is not None and recipe.objective.needs_regions else None
@@ -72,7 +79,7 @@ def _said(aim: Aim, validation: Cohort, device: torch.device, workers: int) -> _
     sums: dict[str, float] = {}
     for batch in test_batches(items, batch_size=max(16, recipe.batch_size), workers=workers):
         there = batch.to(device)
-        out = plain_of(evidence_of(network, batch.images, device))
+        out = evidence_to_dict(forward_evidence(network, batch.images, device))
         out |= {name: tensor.detach() for name, tensor in aim.explained(there).items()}
         with torch.no_grad():
             on_device = {name: tensor.to(device) for name, tensor in out.items()}
@@ -83,10 +90,10 @@ def _said(aim: Aim, validation: Cohort, device: torch.device, workers: int) -> _
         logits.append(out["logits"])
         labels.append(batch.labels)
     means = {name: total / counted for name, total in sums.items() if counted}
-    return _Said(torch.cat(logits), torch.cat(labels), loss / counted if counted else None, means)
+    return _ValidationOutput(torch.cat(logits), torch.cat(labels), loss / counted if counted else None, means)
 
 
-def _scores(said: _Said, probabilities: NDArray[np.float64]) -> dict[str, float]:
+def _scores(said: _ValidationOutput, probabilities: NDArray[np.float64]) -> dict[str, float]:
     """Accuracy, F1 and, where every class is there, AUC: of the second of two classes; of more, means over classes."""
     from sklearn.metrics import f1_score, roc_auc_score
 

@@ -9,7 +9,7 @@ from sightline import cli
 from sightline.data.datasets import chest_lungs
 from sightline.data.datasets.folder.reader import read_cohort
 from sightline.data.datasets.folder.writer import write_cohort
-from sightline.data.phantoms.chest.anatomy import Body
+from sightline.data.phantoms.chest.anatomy import ChestBody
 from sightline.data.phantoms.chest.table_writer import extent
 from sightline.errors import LayoutError
 
@@ -62,7 +62,7 @@ def test_frontal_images_with_both_lungs(tmp_path):
     ],
 )  # fmt: skip
 def test_the_rule_for_the_class(finding, label):
-    assert chest_lungs.label_of(finding) == label
+    assert chest_lungs.label_finding(finding) == label
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_the_phantoms_lungs_lie_within_the_real_ones():
         real.append(proportions(*boxes, case.shape))
     drawn = []
     for n in range(40):
-        body = Body(np.random.default_rng([5, n]), (256, 210))
+        body = ChestBody(np.random.default_rng([5, n]), (256, 210))
         drawn.append(proportions(extent(body.lung(left=False)), extent(body.lung(left=True)), body.shape))
     for name in real[0]:
         low, high = np.quantile([p[name] for p in real], [0.025, 0.975])

@@ -10,7 +10,7 @@ from support.paths import DATA as DATA_ROOT
 from sightline.cli.main import main
 from sightline.data.datasets import grazpedwri
 from sightline.data.datasets.folder.reader import read_cohort
-from sightline.data.datasets.grazpedwri import read_boxes
+from sightline.data.datasets.grazpedwri import read_yolo_boxes
 from sightline.data.task import Task
 from sightline.errors import LayoutError
 
@@ -146,7 +146,7 @@ def test_no_images_and_doubled_names_are_refused(tmp_path):
 def test_lines_that_are_no_boxes(tmp_path, line):
     (tmp_path / "a.txt").write_text("3 0.5 0.5 0.1 0.1\n\n" + line)
     with pytest.raises(LayoutError, match="line 3"):
-        read_boxes(tmp_path / "a.txt", (10, 10), grazpedwri.OBJECTS)
+        read_yolo_boxes(tmp_path / "a.txt", (10, 10), grazpedwri.OBJECTS)
 
 
 @real

@@ -8,7 +8,7 @@ import pytest
 from nibabel.orientations import apply_orientation, axcodes2ornt, ornt_transform
 from support.paths import DATA as DATA_ROOT
 
-from sightline.data.datasets.verse_centroids import read_centroids, reoriented, vertebrae_of, write_centroids
+from sightline.data.datasets.verse_centroids import read_centroids, reorient_points, vertebrae_of, write_centroids
 from sightline.data.spine.vertebrae import Vertebra
 from sightline.errors import GeometryError, LayoutError
 from sightline.io.nifti import read_volume_header
@@ -38,14 +38,14 @@ def test_points_move_with_the_voxels(direction):
     array = np.arange(120).reshape(shape)
     turned = apply_orientation(array, ornt_transform(axcodes2ornt(start), axcodes2ornt(direction)))
     points = [(0, 0, 0), (3, 1, 5), (2, 4, 0)]
-    moved = reoriented(points, shape, start, direction)
+    moved = reorient_points(points, shape, start, direction)
     assert [turned[tuple(p)] for p in moved.astype(int)] == [array[p] for p in points]
-    assert np.array_equal(reoriented(moved, turned.shape, direction, start), points)
+    assert np.array_equal(reorient_points(moved, turned.shape, direction, start), points)
 
 
 def test_a_known_turn():
     # (P, I, R) to (I, P, L): the first two swap, the third is counted from the other end
-    moved = reoriented([(1.5, 2.25, 0.0)], (10, 20, 30), ("P", "I", "R"), ("I", "P", "L"))
+    moved = reorient_points([(1.5, 2.25, 0.0)], (10, 20, 30), ("P", "I", "R"), ("I", "P", "L"))
     assert moved.tolist() == [[2.25, 1.5, 29.0]]
 
 

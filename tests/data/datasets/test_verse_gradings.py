@@ -2,7 +2,7 @@
 
 import pytest
 
-from sightline.data.datasets.verse_gradings import label_of, read_gradings, subject_name
+from sightline.data.datasets.verse_gradings import read_gradings, subject_name, vertebra_number
 from sightline.errors import LayoutError, RecipeError
 
 
@@ -20,7 +20,7 @@ def csv(tmp_path, *lines):
     ],
 )  # fmt: skip
 def test_names_of_levels(text, label):
-    assert label_of(text) == label
+    assert vertebra_number(text) == label
 
 
 @pytest.mark.parametrize("text", ["4", "004", "4.0", "verse004", "sub-verse004", " Verse004 "])

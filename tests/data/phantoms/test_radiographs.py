@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from sightline.data.datasets.folder.reader import read_cohort
-from sightline.data.phantoms.radiographs.anatomy import Bone, Pose
+from sightline.data.phantoms.radiographs.anatomy import Bone, LimbPose
 from sightline.data.phantoms.radiographs.cohort import STROKE_PX, draw_image, write_radiographs
 from sightline.data.phantoms.radiographs.femur import FEMUR_CLASSES
 from sightline.data.phantoms.radiographs.fracture import Break, broken
@@ -319,13 +319,13 @@ def test_dicom_holds_twelve_bits_and_shows_the_same_picture(tmp_path):
 
 
 def test_a_pose_maps_there_and_back_and_keeps_lengths():
-    pose = Pose((300, 200), 0.25, (3.0, -7.0), turn_deg=12.0, mirrored=True)
+    pose = LimbPose((300, 200), 0.25, (3.0, -7.0), turn_deg=12.0, mirrored=True)
     points = np.random.default_rng(0).uniform(-30, 30, (20, 2))
     placed = pose.place(points)
     assert np.allclose(pose.unplace(placed), points)
     assert np.allclose(pose.place([3.0, -7.0]), [150, 100])
     assert np.allclose(np.linalg.norm(placed[0] - placed[1]) * 0.25, np.linalg.norm(points[0] - points[1]))
-    upright = Pose((300, 200), 0.5, (0.0, 0.0))
+    upright = LimbPose((300, 200), 0.5, (0.0, 0.0))
     assert np.allclose(upright.place([10.0, 20.0]), [150 - 40, 100 + 20])
 
 
@@ -333,7 +333,7 @@ def test_the_beam_through_the_middle_of_a_bone_crosses_both_shells_and_the_spong
     turns = np.linspace(0, 2 * math.pi, 40, endpoint=False)
     ring = 10.0 * np.column_stack([np.cos(turns), np.sin(turns)])
     bone = Bone("ball", ring, np.array([[0.0, -5.0], [0.0, 5.0]]), depth_mm=20.0, cortex_mm=(1.0, 1.0))
-    pose = Pose((120, 120), 0.25, (0.0, 0.0))
+    pose = LimbPose((120, 120), 0.25, (0.0, 0.0))
     shadow = cast_shadow(bone, pose, np.random.default_rng(0))
     middle = np.array(shadow.attenuation.shape) // 2
     patch = shadow.attenuation[middle[0] - 6 : middle[0] + 6, middle[1] - 6 : middle[1] + 6]
@@ -345,7 +345,7 @@ def test_the_beam_through_the_middle_of_a_bone_crosses_both_shells_and_the_spong
 
 
 def test_a_break_moves_the_fragment_on_its_left_and_darkens_its_line():
-    pose = Pose((80, 80), 1.0, (0.0, 0.0))
+    pose = LimbPose((80, 80), 1.0, (0.0, 0.0))
     bar = np.zeros((80, 80))
     bar[:, 35:45] = 1.0
     # from (20, 0) to (-20, 0): its left is below, towards negative y, so the lower half moves
@@ -458,7 +458,7 @@ def test_fracture_lines_lie_in_the_square():
 
 
 def test_a_line_that_ends_at_another_parts_one_fragment_only():
-    pose = Pose((80, 80), 1.0, (0.0, 0.0))
+    pose = LimbPose((80, 80), 1.0, (0.0, 0.0))
     plate = np.ones((80, 80))
     # down the middle, but only above the horizontal line through the centre (to its right)
     one = Break((0, 40), (0, -40), 0.8, 3.0, beyond=((-40.0, 0.0), (40.0, 0.0)))

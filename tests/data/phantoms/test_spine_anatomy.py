@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from support.paths import DATA as DATA_ROOT
 
-from sightline.data.phantoms.spine.body import DEFORMED_AT, MEASURES, SIXTH, Body, BodyPlan
+from sightline.data.phantoms.spine.body import DEFORMED_AT, MEASURES, SIXTH, BodyPlan, VertebraBody
 from sightline.data.phantoms.spine.column import stack
 from sightline.data.phantoms.spine.contents import METAL_HU, add_metal
 from sightline.data.phantoms.spine.plan import MOST_NORMAL, plan_person
 from sightline.data.phantoms.spine.scan import draw_spine
-from sightline.data.phantoms.spine.series import oriented, plan_series
-from sightline.data.phantoms.spine.solids import Bar, Grid, Pose, covered
+from sightline.data.phantoms.spine.series import orient_arrays, plan_series
+from sightline.data.phantoms.spine.solids import EllipticBar, Grid, VertebraPose, partial_volume
 from sightline.data.spine.vertebrae import LABELS, RANKS
 
 DATA = DATA_ROOT / "spine_ct" / "verse"
@@ -79,14 +79,14 @@ def test_frames_of_the_column_neither_flip_nor_jump():
 @pytest.mark.parametrize("central", [False, True])
 def test_endplates_have_the_heights_planned(central):
     plan = BodyPlan(MEASURES[20], (22.0, 21.0, 23.8), (14.0, 12.5, 22.9), upper_share=0.7, central=central)
-    upper, lower = Body(plan).plates(np.array([SIXTH, 0.0, -SIXTH]))
+    upper, lower = VertebraBody(plan).plates(np.array([SIXTH, 0.0, -SIXTH]))
     np.testing.assert_allclose(upper - lower, plan.heights, atol=0.02)
-    _, untouched = Body(plan).plates(np.array([SIXTH, 0.0, -SIXTH]))
+    _, untouched = VertebraBody(plan).plates(np.array([SIXTH, 0.0, -SIXTH]))
     assert (upper - (untouched + np.array(plan.normal)) < 0.3).all()
 
 
 def test_a_bar_has_the_walls_of_its_ellipse():
-    bar = Bar(np.zeros(3), np.array([0.0, 0.0, 30.0]), (3.0, 8.0), (3.0, 8.0), (0.0, 1.0, 0.0))
+    bar = EllipticBar(np.zeros(3), np.array([0.0, 0.0, 30.0]), (3.0, 8.0), (3.0, 8.0), (0.0, 1.0, 0.0))
     z = np.full(400, 15.0, np.float32)
     line, zero = np.linspace(0.0, 20.0, 400, dtype=np.float32), np.zeros(400, np.float32)
     for axis, radius in ((0, 3.0), (1, 8.0)):
@@ -94,12 +94,12 @@ def test_a_bar_has_the_walls_of_its_ellipse():
         assert line[np.argmin(np.abs(distance))] == pytest.approx(radius, abs=0.06)
         slope = np.gradient(distance, line)[np.abs(line - radius) < 0.5]
         np.testing.assert_allclose(slope, 1.0, atol=0.1)
-    assert covered(np.array([-2.0, 0.0, 2.0], np.float32), 1.0).tolist() == [1.0, 0.5, 0.0]
+    assert partial_volume(np.array([-2.0, 0.0, 2.0], np.float32), 1.0).tolist() == [1.0, 0.5, 0.0]
 
 
 def test_own_coordinates_undo_the_pose():
     turn = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
-    pose = Pose(turn, np.array([5.0, -3.0, 40.0]))
+    pose = VertebraPose(turn, np.array([5.0, -3.0, 40.0]))
     grid = Grid(*(np.arange(start, start + 12, dtype=np.float32) for start in (0, -9, 34)))
     part = grid.part(np.array([2.0, -5.0, 36.0]), np.array([8.0, 0.0, 44.0]))
     own = np.stack(np.broadcast_arrays(*pose.own(grid, part)), axis=-1)
@@ -112,7 +112,7 @@ def test_turning_the_axes_moves_nothing_in_the_patient(codes):
     rng = np.random.default_rng(0)
     array = rng.integers(0, 99, (4, 5, 6))
     affine = np.array([[2.0, 0, 0, -7], [0, 0.9, -0.1, 3], [0, 0.1, 0.9, 50], [0, 0, 0, 1]])
-    (turned,), moved = oriented([array], affine, tuple(codes))
+    (turned,), moved = orient_arrays([array], affine, tuple(codes))
     assert "".join(nibabel.aff2axcodes(moved)) == codes
     for voxel in [(0, 0, 0), (3, 1, 5), (2, 4, 1)]:
         world = nibabel.affines.apply_affine(affine, voxel)

@@ -13,7 +13,14 @@ from support.cohorts import tiny_recipe
 
 from sightline.data.loader import CohortItems, Key
 from sightline.data.views.crops import Crop, RegionJitter, boxes_of, largest_box
-from sightline.data.views.image_view import View, Working, equalised, reduce_picture, refuse_unmarked, sample
+from sightline.data.views.image_view import (
+    ReducedPicture,
+    View,
+    equalise_histogram,
+    reduce_picture,
+    refuse_unmarked,
+    sample,
+)
 from sightline.errors import CohortError, RecipeError
 from sightline.papers.catalogue import CATALOGUE
 from sightline.structures.case import Case, Cohort
@@ -189,7 +196,7 @@ def test_coarser_pictures_are_means_and_lie_where_they_lay():
     pixels = noise((7, 10), np.uint16)
     held = reduce_picture(pixels, Frame.of_image(pixels.shape), 10)
     small = held.coarser(3)
-    assert isinstance(small, Working) and small.frame.shape == (3, 4)
+    assert isinstance(small, ReducedPicture) and small.frame.shape == (3, 4)
     assert np.asarray(small.planes[0])[1, 2] == pytest.approx(pixels[3:6, 6:9].mean(), rel=1e-4)
     assert np.allclose(small.frame.map_points([2, 3]), (6, 9))
 
@@ -202,7 +209,7 @@ def test_equalisation_against_its_formula(dtype):
     rng, peak = np.random.default_rng(0), np.iinfo(dtype).max
     pixels = (rng.beta(2, 8, (40, 50)) * peak * 0.6 + peak * 0.1).astype(dtype)
     pixels[:10] = peak // 20  # a collimated border
-    got = equalised(pixels)
+    got = equalise_histogram(pixels)
     flat = np.sort(pixels.ravel())
     least = (flat == flat[0]).sum()
     for value in (flat[0], flat[700], flat[1500], flat[-1]):
@@ -220,17 +227,17 @@ def test_equalisation_agrees_with_pillows_to_a_few_levels_and_keeps_16_bit_detai
     pixels = np.clip(np.random.default_rng(1).normal(90, 20, (60, 60)), 0, 255).astype(np.uint8)
     theirs = np.asarray(ImageOps.equalize(Image.fromarray(pixels)), dtype=int)
     # theirs puts a level at the ranks below it, ours at those up to it: half a level's share apart
-    assert np.abs(equalised(pixels).astype(int) - theirs).mean() < 6
+    assert np.abs(equalise_histogram(pixels).astype(int) - theirs).mean() < 6
     deep = np.random.default_rng(1).integers(30_000, 30_100, (60, 60)).astype(np.uint16)
-    assert len(np.unique(equalised(deep))) == len(np.unique(deep)) and equalised(deep).max() == 65535
+    assert len(np.unique(equalise_histogram(deep))) == len(np.unique(deep)) and equalise_histogram(deep).max() == 65535
 
 
 def test_grey_stored_as_colour_stays_grey_and_a_blank_picture_stays_as_it_is():
     grey = noise((30, 30)) // 3
-    colour = equalised(np.repeat(grey[..., None], 3, axis=2))
-    assert np.array_equal(colour[..., 0], colour[..., 2]) and np.array_equal(colour[..., 1], equalised(grey))
+    colour = equalise_histogram(np.repeat(grey[..., None], 3, axis=2))
+    assert np.array_equal(colour[..., 0], colour[..., 2]) and np.array_equal(colour[..., 1], equalise_histogram(grey))
     blank = np.full((5, 5), 7, np.uint8)
-    assert np.array_equal(equalised(blank), blank)
+    assert np.array_equal(equalise_histogram(blank), blank)
 
 
 def test_the_loader_equalises_the_whole_picture_before_it_samples(tiny_cohort):
@@ -238,7 +245,9 @@ def test_the_loader_equalises_the_whole_picture_before_it_samples(tiny_cohort):
     from sightline.io.image import read_image
 
     picture = read_image(tiny_cohort[0].image)
-    expected = sample(reduce_picture(equalised(picture.pixels), picture.frame, 40), view.test_frame(picture.frame))
+    expected = sample(
+        reduce_picture(equalise_histogram(picture.pixels), picture.frame, 40), view.test_frame(picture.frame)
+    )
     item = CohortItems(tiny_cohort, view)[Key(0, -1)]
     assert np.array_equal(item.image, expected)
     assert not np.array_equal(item.image, CohortItems(tiny_cohort, View(size=40))[Key(0, -1)].image)

@@ -11,7 +11,14 @@ import torch
 from scipy import ndimage
 
 from sightline.data.views import volume_view as volume_augment
-from sightline.data.views.volume_view import Placement, VolumeView, draw_elastic, draw_placement, draw_tone, zoomed
+from sightline.data.views.volume_view import (
+    SampledTransform,
+    VolumeView,
+    draw_elastic,
+    draw_placement,
+    draw_tone,
+    zoom_frame,
+)
 from sightline.errors import GeometryError, RecipeError
 from sightline.papers.catalogue import CATALOGUE
 from sightline.structures.case import Case
@@ -224,7 +231,7 @@ def test_a_bright_voxel_lands_where_the_frame_says(seed):
     spot = rng.integers(18, 30, 3)
     values[tuple(slice(a - 1, a + 2) for a in spot)] = 1000
     grid = middle().crop(rng.integers(-4, 5, 3), (SIZE,) * 3)
-    placement = Placement(draw_placement(grid, Script(0.0, 0.0, 0.0, 0.99, share=rng.uniform())).frame)
+    placement = SampledTransform(draw_placement(grid, Script(0.0, 0.0, 0.0, 0.99, share=rng.uniform())).frame)
     cube = placement.cut(values, VIEW.window_hu)
     assert cube.max() > 0.8
     assert np.allclose(landed(values, placement.frame, cube), spot + 0.5, atol=0.06)
@@ -244,12 +251,12 @@ def test_the_sampled_cube_is_scipys():
 def test_mirror_and_shift_take_voxels_as_they_are():
     values = blobs()
     grid = middle().crop((3, -2, 5), (SIZE,) * 3).flip(2)
-    cube = Placement(grid).cut(values, VIEW.window_hu)
+    cube = SampledTransform(grid).cut(values, VIEW.window_hu)
     assert np.array_equal(cube, np.clip((values[11:43, 6:38, 13:45].astype(np.float32) + 1000) / 2000, 0, 1)[..., ::-1])
 
 
 def test_a_zoom_magnifies_about_the_middle():
-    frame = zoomed(middle(), 1.1)
+    frame = zoom_frame(middle(), 1.1)
     assert np.allclose(frame.map_points([SIZE / 2] * 3), [SIDE / 2] * 3)
     assert frame.scale == pytest.approx(1 / 1.1)
 

@@ -23,7 +23,7 @@ from pydicom.uid import (
 from support.paths import DATA as DATA_ROOT
 
 from sightline.errors import UnreadableFile
-from sightline.io.dicom.greyscale import windowed
+from sightline.io.dicom.greyscale import apply_window
 from sightline.io.dicom.radiograph import read_dicom, read_header, require_radiograph
 from sightline.io.image import read_image
 
@@ -214,7 +214,7 @@ def test_windows_follow_the_formulas_of_the_standard(tmp_path, function, formula
 
 def test_a_very_narrow_sigmoid_does_not_overflow():
     with np.errstate(all="raise"):
-        assert windowed(np.array([0.0, 65535.0]), 100.0, 0.01, "SIGMOID").round(6).tolist() == [0.0, 1.0]
+        assert apply_window(np.array([0.0, 65535.0]), 100.0, 0.01, "SIGMOID").round(6).tolist() == [0.0, 1.0]
 
 
 def test_slope_comes_before_the_window_and_inversion_comes_last(tmp_path):

@@ -6,19 +6,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sightline.errors import GeometryError
-from sightline.metrics.boxes.best_box import IOU_THRESHOLDS, BoxScore, expected_score, places, score_box, share_above
+from sightline.metrics.boxes.best_box import IOU_THRESHOLDS, BoxScore, chance_score, places, score_box, share_above
 from sightline.metrics.boxes.geometry import (
     area,
     as_boxes,
     centre_distance,
     centre_inside,
     clip_boxes,
-    covered,
     from_fractions,
     intersection,
     iobb,
     iou,
     to_fractions,
+    truth_coverage,
 )
 
 pixel_boxes = st.lists(
@@ -45,7 +45,7 @@ def test_shares_are_those_of_drawn_pixels(a, b):
             assert intersection(a, b)[i, j] == common
             assert iou(a, b)[i, j] == pytest.approx(common / either if either else 0.0)
             assert iobb(a, b)[i, j] == pytest.approx(common / first.sum() if first.any() else 0.0)
-            assert covered(a, b)[i, j] == pytest.approx(common / second.sum() if second.any() else 0.0)
+            assert truth_coverage(a, b)[i, j] == pytest.approx(common / second.sum() if second.any() else 0.0)
 
 
 def test_known_values():
@@ -60,7 +60,7 @@ def test_known_values():
 
 def test_boxes_without_area_score_zero_and_nothing_is_nan():
     line = [[1.0, 1, 1, 5]]
-    assert iou(line, line).tolist() == iobb(line, line).tolist() == covered(line, line).tolist() == [[0.0]]
+    assert iou(line, line).tolist() == iobb(line, line).tolist() == truth_coverage(line, line).tolist() == [[0.0]]
     assert not centre_inside(line, line).any()
     assert iou(np.zeros((0, 4)), line).shape == (0, 1) and as_boxes([]).shape == (0, 4)
 
@@ -108,11 +108,11 @@ def test_chance_is_the_mean_over_a_dense_grid_of_places(seed):
     axes = [(np.arange(500) + 0.5) / 500 * (shape[i] - sides[i]) for i in range(2)]
     corner = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
     moved = np.concatenate([corner, corner + sides], axis=1)
-    found = expected_score(box, truth, shape, (0.2, 0.3))
+    found = chance_score(box, truth, shape, (0.2, 0.3))
     best = iou(moved, truth).max(axis=1)
     assert found.iou == pytest.approx(best.mean(), abs=3e-4)
     assert found.iobb == pytest.approx(iobb(moved, truth).max(axis=1).mean(), abs=3e-4)
-    assert found.covered == pytest.approx(covered(moved, truth).max(axis=1).mean(), abs=1e-3)
+    assert found.covered == pytest.approx(truth_coverage(moved, truth).max(axis=1).mean(), abs=1e-3)
     assert found.centre_inside == pytest.approx(centre_inside(moved, truth).any(axis=1).mean(), abs=3e-3)
     assert found.distance_mm == pytest.approx(centre_distance(moved, truth, (0.2, 0.3)).min(axis=1).mean(), rel=1e-3)
     for threshold, share in zip(IOU_THRESHOLDS, found.above, strict=True):
@@ -122,7 +122,7 @@ def test_chance_is_the_mean_over_a_dense_grid_of_places(seed):
 def test_chance_of_one_finding_has_a_closed_form():
     # box and finding of 10 x 10 in 100 x 100, the finding far from the edge: pointing game = 100 / 90^2
     truth = np.array([[40.0, 50, 50, 60]])
-    found = expected_score(np.array([0.0, 0, 10, 10]), truth, (100, 100))
+    found = chance_score(np.array([0.0, 0, 10, 10]), truth, (100, 100))
     assert found.centre_inside == pytest.approx(100 / 90**2, rel=1e-9)
     assert found.iobb == found.covered == pytest.approx(100 * 100 / 90**2 / 100, rel=1e-9)
     # IoU > 0.25 asks for an overlap of more than 40 of 100: area of (10 - |y|)(10 - |x|) > 40
@@ -133,7 +133,7 @@ def test_chance_of_one_finding_has_a_closed_form():
 def test_a_box_as_large_as_the_image_has_one_place_and_its_own_chance():
     truth = np.array([[2.0, 3, 12, 43]])
     whole = np.array([0.0, 0, 20, 50])
-    assert expected_score(whole, truth, (20, 50)) == score_box(whole, truth)
+    assert chance_score(whole, truth, (20, 50)) == score_box(whole, truth)
     boxes, weights = places((20.0, 10.0), truth, (20, 50))
     assert weights.sum() == pytest.approx(1) and (boxes[:, 0] == 0).all() and boxes[:, 3].max() <= 50
     assert share_above(0.9, (1.0, 1.0), truth, (20, 50)) == 0.0

@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import f1_score
 
 from sightline.errors import CohortError, RunError
-from sightline.metrics.classification.hierarchy import merged
+from sightline.metrics.classification.hierarchy import merge_classes
 from sightline.metrics.classification.report import classification_report
 from sightline.metrics.classification.scores import F1, support_weighted
 from sightline.metrics.predictions import Predictions
@@ -28,31 +28,31 @@ def table(n=70, seed=0, classes=FINE, absent=()):
 
 def test_probabilities_and_labels_are_summed_into_groups():
     t = table()
-    three = merged(t, THREE)
+    three = merge_classes(t, THREE)
     assert three.classes == ("A", "B", "normal") and three.case_ids == t.case_ids
     for i in range(len(t)):
         p = t.probabilities[i]
         np.testing.assert_allclose(three.probabilities[i], [p[:3].sum(), p[3:6].sum(), p[6]])
         assert three.classes[three.labels[i]] == {"n": "normal"}.get(FINE[t.labels[i]][0], FINE[t.labels[i]][0])
     # in two steps or in one
-    twice = merged(three, {"normal": ("normal",), "fracture": ("A", "B")})
-    np.testing.assert_allclose(twice.probabilities, merged(t, TWO).probabilities)
-    assert twice.labels.tolist() == merged(t, TWO).labels.tolist()
-    assert merged(t, {name: (name,) for name in FINE}) == t
+    twice = merge_classes(three, {"normal": ("normal",), "fracture": ("A", "B")})
+    np.testing.assert_allclose(twice.probabilities, merge_classes(t, TWO).probabilities)
+    assert twice.labels.tolist() == merge_classes(t, TWO).labels.tolist()
+    assert merge_classes(t, {name: (name,) for name in FINE}) == t
 
 
 def test_the_most_probable_group_need_not_hold_the_most_probable_class():
     p = np.array([[0.3, 0.3, 0.0, 0.0, 0.0, 0.0, 0.4]])
     one = Predictions(FINE, ("i",), ("i",), ("p",), [0], p)
-    assert one.probabilities.argmax() == 6 and merged(one, TWO).probabilities.argmax() == 1
+    assert one.probabilities.argmax() == 6 and merge_classes(one, TWO).probabilities.argmax() == 1
 
 
 def test_classes_left_out_are_refused_or_dropped_with_what_is_left_as_the_whole():
     t = table()
     types = {name: (name,) for name in FINE[:6]}
     with pytest.raises(CohortError, match=r"\['normal'\] belong to no group"):
-        merged(t, types)
-    dropped = merged(t, types, left_out="drop")
+        merge_classes(t, types)
+    dropped = merge_classes(t, types, left_out="drop")
     kept = t.labels != 6
     assert len(dropped) == kept.sum() and dropped.classes == FINE[:6]
     np.testing.assert_allclose(
@@ -60,9 +60,9 @@ def test_classes_left_out_are_refused_or_dropped_with_what_is_left_as_the_whole(
     )
     sure = Predictions(FINE, ("i",), ("i",), ("p",), [0], np.eye(7)[[6]])
     with pytest.raises(RunError, match="'i' has no probability in any of the groups"):
-        merged(sure, types, left_out="drop")
+        merge_classes(sure, types, left_out="drop")
     with pytest.raises(CohortError, match="no case"):
-        merged(t.select(t.labels == 6), types, left_out="drop")
+        merge_classes(t.select(t.labels == 6), types, left_out="drop")
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_classes_left_out_are_refused_or_dropped_with_what_is_left_as_the_whole(
 )
 def test_groups_that_do_not_fit_are_refused(groups, message):
     with pytest.raises(CohortError, match=message):
-        merged(table(), groups)
+        merge_classes(table(), groups)
 
 
 def test_every_class_has_its_f1_in_a_report():

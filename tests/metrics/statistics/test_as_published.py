@@ -7,7 +7,7 @@ from sightline.metrics.predictions import Predictions
 from sightline.metrics.statistics.as_published import (
     RESAMPLES_WARNING,
     PrintedDraws,
-    printed_and_honest,
+    compare_with_printed,
     printed_bootstrap,
     welch_over_bootstrap,
 )
@@ -62,7 +62,7 @@ def test_a_class_that_cannot_be_drawn_is_named():
 
 
 def test_printed_is_wider_than_honest_because_half_is_drawn():
-    printed, honest = printed_and_honest(OneVsRestAUC(), table(BALANCED), PrintedDraws(draws=500), replicates=1000)
+    printed, honest = compare_with_printed(OneVsRestAUC(), table(BALANCED), PrintedDraws(draws=500), replicates=1000)
     assert (printed.high - printed.low) / (honest.high - honest.low) == pytest.approx((102 / 57.5) ** 0.5, rel=0.15)
     assert printed.name == "AUC one-vs-rest, as printed" and honest.method.startswith("patient bootstrap")
 

@@ -8,7 +8,7 @@ from scipy.stats import hypergeom
 from sklearn.metrics import roc_auc_score
 
 from sightline.errors import CohortError, LayoutError, RunError, UnreadableFile
-from sightline.metrics.units.permutation import label_permutations, permuted_contrast
+from sightline.metrics.units.permutation import label_permutations, permute_contrast
 from sightline.metrics.units.scores import UnitScores, ranks_of, unit_scores
 
 FAST = {"permutations": 200, "replicates": 100}
@@ -72,7 +72,7 @@ def test_ranks_state_their_ties():
 def test_every_permutation_is_fishers_exact_test():
     # fixed margins: the permutation test of a difference of shares is Fisher's, its two sides ordered by the difference
     enabled, truth = drawn(n=40, u=6, seed=3)
-    found = permuted_contrast(enabled, truth, permutations=20_000, seed=1)
+    found = permute_contrast(enabled, truth, permutations=20_000, seed=1)
     n1, n0 = int(truth.sum()), int((~truth).sum())
     for k in range(6):
         total = int(enabled[:, k].sum())
@@ -85,7 +85,7 @@ def test_every_permutation_is_fishers_exact_test():
 def test_the_largest_statistic_is_that_of_a_loop():
     enabled, truth = drawn(n=14, u=4, seed=5)
     values = enabled.astype(float)
-    found = permuted_contrast(values, truth, permutations=300, seed=2)
+    found = permute_contrast(values, truth, permutations=300, seed=2)
     labels = np.concatenate(list(label_permutations(truth, None, 300, 2)))
     spread = values.std(0)
 
@@ -109,9 +109,7 @@ def test_the_family_of_units_holds_its_level():
     hits = single = 0
     for seed in range(60):
         random = np.random.default_rng(seed)
-        found = permuted_contrast(
-            random.random((30, 20)) < 0.5, random.permutation(30) < 12, permutations=99, seed=seed
-        )
+        found = permute_contrast(random.random((30, 20)) < 0.5, random.permutation(30) < 12, permutations=99, seed=seed)
         hits += bool((found.p_max <= 0.05).any())
         single += bool((found.p <= 0.05).any())
     # at 5% three of sixty are expected; without adjustment every third family has a false alarm
@@ -121,7 +119,7 @@ def test_the_family_of_units_holds_its_level():
 def test_a_unit_that_never_varies_says_nothing():
     enabled, truth = drawn()
     enabled[:, 0], enabled[:, 1] = True, False
-    found = permuted_contrast(enabled, truth, permutations=100)
+    found = permute_contrast(enabled, truth, permutations=100)
     assert found.difference[:2].tolist() == [0.0, 0.0] and found.p[:2].tolist() == [1.0, 1.0]
     assert found.p_max[:2].tolist() == [1.0, 1.0] and np.isfinite(found.p_bh).all()
 
@@ -151,8 +149,8 @@ def test_patients_who_agree_with_themselves_make_p_larger():
     patients = np.repeat(np.arange(8), 12)
     truth = np.isin(patients, [0, 1, 2])
     enabled = np.isin(patients, [0, 1, 4])[:, None]
-    alone = permuted_contrast(enabled, truth, permutations=999)
-    together = permuted_contrast(enabled, truth, patients=[str(p) for p in patients], permutations=999)
+    alone = permute_contrast(enabled, truth, permutations=999)
+    together = permute_contrast(enabled, truth, patients=[str(p) for p in patients], permutations=999)
     assert alone.p[0] < 0.005 and together.p[0] > 0.1
     # 56 ways to choose three of eight patients; with 2, 3 or none of the enabled among them 26 are as far out
     assert together.p[0] == pytest.approx(26 / 56, abs=0.05)
@@ -253,11 +251,11 @@ def test_what_cannot_be_scored_is_refused():
     with pytest.raises(RunError, match="one value a case and unit"):
         unit_scores(enabled, truth, strength=enabled[:, :2])
     with pytest.raises(RunError, match="59 patient ids"):
-        permuted_contrast(enabled, truth, patients=["a"] * 59)
+        permute_contrast(enabled, truth, patients=["a"] * 59)
     with pytest.raises(RunError, match="both sides"):
-        permuted_contrast(enabled, np.ones(60, bool))
+        permute_contrast(enabled, np.ones(60, bool))
     with pytest.raises(RunError, match="finite"):
-        permuted_contrast(np.full((60, 1), np.nan), truth)
+        permute_contrast(np.full((60, 1), np.nan), truth)
     # no negatives: c stands alone
     alone = unit_scores(enabled, np.ones(60, bool))
     assert alone.contrast is None and not alone.intervals and alone.rank.min() == 1

@@ -9,9 +9,9 @@ from typing import Literal
 
 import numpy as np
 
-from sightline.data.audit.image_checks import Look, look_at_all, near_duplicates
+from sightline.data.audit.image_checks import ImageSummary, look_at_all, near_duplicates
 from sightline.data.audit.region_checks import fault_of
-from sightline.data.audit.shortcuts import columns_of, one_class_facts, shortcuts
+from sightline.data.audit.shortcuts import fact_columns, one_class_facts, shortcuts
 from sightline.data.split import leaking_patients
 from sightline.structures.case import SPLITS, Case, Cohort
 
@@ -57,8 +57,10 @@ def audit(
     if not len(cohort):
         return (Finding("empty", "error", (), f"Cohort {cohort.name!r} has no cases.", "Check the import."),)
     looks = look_at_all([case.image for case in cohort], processes, progress)
-    read = [(case, look) for case, look in zip(cohort, looks, strict=True) if isinstance(look, Look)]
-    shapes = [look.shape if isinstance(look, Look) else case.shape for case, look in zip(cohort, looks, strict=True)]
+    read = [(case, look) for case, look in zip(cohort, looks, strict=True) if isinstance(look, ImageSummary)]
+    shapes = [
+        look.shape if isinstance(look, ImageSummary) else case.shape for case, look in zip(cohort, looks, strict=True)
+    ]
     findings = [
         *_splits(cohort),
         *_unreadable(cohort, looks),
@@ -108,7 +110,7 @@ def _splits(cohort: Cohort) -> list[Finding]:
     return findings
 
 
-def _unreadable(cohort: Cohort, looks: Sequence[Look | str]) -> list[Finding]:
+def _unreadable(cohort: Cohort, looks: Sequence[ImageSummary | str]) -> list[Finding]:
     broken = [(case.case_id, look) for case, look in zip(cohort, looks, strict=True) if isinstance(look, str)]
     if not broken:
         return []
@@ -117,7 +119,7 @@ def _unreadable(cohort: Cohort, looks: Sequence[Look | str]) -> list[Finding]:
     return [Finding("unreadable", "error", tuple(i for i, _ in broken), message, remedy)]
 
 
-def _sizes(read: Sequence[tuple[Case, Look]]) -> list[Finding]:
+def _sizes(read: Sequence[tuple[Case, ImageSummary]]) -> list[Finding]:
     wrong = [(case, look) for case, look in read if case.shape is not None and case.shape != look.shape]
     if not wrong:
         return []
@@ -127,7 +129,7 @@ def _sizes(read: Sequence[tuple[Case, Look]]) -> list[Finding]:
     return [Finding("size", "error", tuple(case.case_id for case, _ in wrong), message, remedy)]
 
 
-def _duplicates(read: Sequence[tuple[Case, Look]]) -> list[Finding]:
+def _duplicates(read: Sequence[tuple[Case, ImageSummary]]) -> list[Finding]:
     pairs = [(read[i][0], read[j][0]) for i, j, _ in near_duplicates([look for _, look in read])]
     opposite = [(a, b) for a, b in pairs if a.label != b.label]
     across = [(a, b) for a, b in pairs if a.split and b.split and a.split != b.split]
@@ -181,7 +183,7 @@ def _regions(cohort: Cohort, shapes: Sequence[tuple[int, ...] | None]) -> list[F
     return findings
 
 
-def _shortcuts(read: Sequence[tuple[Case, Look]]) -> list[Finding]:
+def _shortcuts(read: Sequence[tuple[Case, ImageSummary]]) -> list[Finding]:
     # the test split may be free of a shortcut on purpose; what matters is what a network can learn
     seen = [(case, look) for case, look in read if case.split != "test"]
     if not seen:
@@ -198,7 +200,7 @@ def _shortcuts(read: Sequence[tuple[Case, Look]]) -> list[Finding]:
         findings.append(Finding("one-class-fact", "warning", fact.case_ids, message, remedy))
     names = {label: i for i, label in enumerate(dict.fromkeys(case.label for case in cases))}
     labels = np.array([names[case.label] for case in cases])
-    columns = columns_of(cases, [look.measures for _, look in seen])
+    columns = fact_columns(cases, [look.measures for _, look in seen])
     tested = shortcuts(columns, labels, [case.patient_id for case in cases])
     strong = [s for s in tested if s.low > SHORTCUT_AUC]
     for shortcut in strong:

@@ -26,7 +26,7 @@ PADDING_HU = -1024  # what patches are padded with, and the air outside a scan
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class ImageSummary:
     """What one reading of a picture leaves.
 
     Attributes:
@@ -43,7 +43,7 @@ class Look:
     measures: dict[str, tuple[float, ...]]
 
 
-def look_at(path: Path) -> Look | str:
+def look_at(path: Path) -> ImageSummary | str:
     """Read one picture or volume; the error's text where it does not decode."""
     if is_volume(path):
         return _look_at_volume(path)
@@ -64,7 +64,7 @@ def look_at(path: Path) -> Look | str:
     small = small - small.mean()
     norm = float(np.linalg.norm(small))
     height, width = grey.shape
-    return Look(
+    return ImageSummary(
         shape=(height, width),
         # a tenth of an 8-bit step: rounding alone is no rise
         differences=(cells[:, 1:] > cells[:, :-1] + 4e-4).ravel(),
@@ -79,7 +79,7 @@ def look_at(path: Path) -> Look | str:
     )
 
 
-def _look_at_volume(path: Path) -> Look | str:
+def _look_at_volume(path: Path) -> ImageSummary | str:
     from sightline.io.nifti import read_volume
 
     try:
@@ -94,7 +94,7 @@ def _look_at_volume(path: Path) -> Look | str:
     norm = float(np.linalg.norm(cells))
     inside = flat[values > PADDING_HU]
     grey = (float(inside.mean()), float(inside.std())) if inside.size else (0.0, 0.0)
-    return Look(
+    return ImageSummary(
         shape=values.shape,
         differences=np.unpackbits(digest).astype(bool),
         thumbnail=(cells / norm if norm > 1e-3 else np.zeros_like(cells)).astype(np.float32),
@@ -109,7 +109,7 @@ def _look_at_volume(path: Path) -> Look | str:
 
 def look_at_all(
     paths: Sequence[Path], processes: int = 1, progress: Callable[[int, int], None] | None = None
-) -> list[Look | str]:
+) -> list[ImageSummary | str]:
     """`look_at` for many files, in order.
 
     Args:
@@ -123,7 +123,9 @@ def look_at_all(
     return _counted(map(look_at, paths), len(paths), progress)
 
 
-def _counted(looks: Iterable[Look | str], total: int, progress: Callable[[int, int], None] | None) -> list[Look | str]:
+def _counted(
+    looks: Iterable[ImageSummary | str], total: int, progress: Callable[[int, int], None] | None
+) -> list[ImageSummary | str]:
     found = []
     for look in looks:
         found.append(look)
@@ -132,7 +134,7 @@ def _counted(looks: Iterable[Look | str], total: int, progress: Callable[[int, i
     return found
 
 
-def near_duplicates(looks: Sequence[Look], block: int = 2048) -> list[tuple[int, int, int]]:
+def near_duplicates(looks: Sequence[ImageSummary], block: int = 2048) -> list[tuple[int, int, int]]:
     """Pairs of pictures that show the same, as (first, second, distance), first < second.
 
     Two pictures are near-duplicates when at most 8 of their 256 brightness differences disagree and their 16 x 16

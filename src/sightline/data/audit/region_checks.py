@@ -14,7 +14,7 @@ from sightline.structures.regions import Box, Mask, Polygon, Region
 TOLERANCE_PX = 0.5
 
 
-def bounds(region: Region) -> tuple[tuple[float, float], tuple[float, float]]:
+def region_bounds(region: Region) -> tuple[tuple[float, float], tuple[float, float]]:
     """The smallest (row, column) box around a two-axis region: start and stop.
 
     Raises:
@@ -40,7 +40,7 @@ def bounds(region: Region) -> tuple[tuple[float, float], tuple[float, float]]:
 
 def share_outside(region: Region, shape: tuple[int, int]) -> float:
     """Share of a region's drawn pixels that lies outside an image of `shape`; 0 within half a pixel of its edge."""
-    (r0, c0), (r1, c1) = bounds(region)
+    (r0, c0), (r1, c1) = region_bounds(region)
     t = TOLERANCE_PX
     if r0 >= -t and c0 >= -t and r1 <= shape[0] + t and c1 <= shape[1] + t:
         return 0.0

@@ -43,7 +43,7 @@ class OneClassFact:
     patients: int
 
 
-def columns_of(cases: Sequence[Case], measures: Sequence[Mapping[str, tuple[float, ...]]]) -> dict[str, FloatArray]:
+def fact_columns(cases: Sequence[Case], measures: Sequence[Mapping[str, tuple[float, ...]]]) -> dict[str, FloatArray]:
     """Acquisition facts as number columns: name -> [n, columns].
 
     Texts become one column a value (the 20 most frequent); facts that are all numbers, with more than two values,

@@ -20,7 +20,7 @@ from typing import Literal
 from sightline.data.split import split_cohort
 from sightline.errors import LayoutError
 from sightline.io.image import read_size
-from sightline.io.tables import Row, inside, read_table
+from sightline.io.tables import CsvRow, path_inside, read_table
 from sightline.structures.case import Case, Cohort
 from sightline.structures.regions import Box
 from sightline.structures.tag import Tag
@@ -95,7 +95,7 @@ def read(
     return cohort if fractions is None else split_cohort(cohort, (fractions[0], fractions[1], fractions[2]), seed)
 
 
-def label_of(finding: str) -> str:
+def label_finding(finding: str) -> str:
     """The class of a finding: any of its parts, divided by `/` or `,`, that is an infection makes it `pneumonia`."""
     parts = {part.strip().lower() for part in finding.replace(",", "/").split("/")}
     return "pneumonia" if parts & set(INFECTIONS) else "other"
@@ -105,8 +105,8 @@ def _licences(cases: Sequence[Case]) -> Counter[str]:
     return Counter(case.facts.get("licence", "not stated") for case in cases)
 
 
-def _case(source: Path, row: Row) -> Case:
-    path = inside(source / "images", row["file"])
+def _case(source: Path, row: CsvRow) -> Case:
+    path = path_inside(source / "images", row["file"])
     if path is None or not path.is_file():
         raise row.error("file", f"names {row['file']!r}, which is not under {source / 'images'}")
     shape = (row.integer("h"), row.integer("w"))
@@ -116,12 +116,12 @@ def _case(source: Path, row: Row) -> Case:
     facts = {name: row[column].strip() for column, name in _FACTS.items() if row[column].strip()}
     return Case(
         case_id=Path(row["file"]).stem, study_id=Path(row["file"]).stem, patient_id=row.need("patientid"), image=path,
-        label=label_of(row["finding"]), regions=tuple(_box(row, column, found) for column in _LUNGS),
+        label=label_finding(row["finding"]), regions=tuple(_box(row, column, found) for column in _LUNGS),
         view=row["view"].strip(), shape=found, facts={**facts, "truth_finding": row["finding"].strip()},
     )  # fmt: skip
 
 
-def _box(row: Row, column: str, shape: tuple[int, int]) -> Box:
+def _box(row: CsvRow, column: str, shape: tuple[int, int]) -> Box:
     """A lung's box, cut to the picture where rounding leads out of it."""
     try:
         x, y, width, height = (float(number) for number in json.loads(row[column]))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sightline.data.split import split_cohort
 from sightline.errors import GeometryError, LayoutError
-from sightline.io.tables import inside, read_json, read_table
+from sightline.io.tables import path_inside, read_json, read_table
 from sightline.structures.case import Case, Cohort
 from sightline.structures.regions import Box, Mask, Polygon, Region
 from sightline.structures.tag import Tag
@@ -71,7 +71,7 @@ def read(
     cases, several = [], []
     for record in records:
         name = record["file_name"]
-        image = inside(images, name)
+        image = path_inside(images, name)
         if image is None or not image.is_file():
             raise LayoutError(f"{path}: image {name!r} is not a file under {images}.", "Point `images` at its folder.")
         found: list[str] = []

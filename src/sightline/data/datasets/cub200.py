@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from sightline.errors import LayoutError
-from sightline.io.tables import inside
+from sightline.io.tables import path_inside
 from sightline.structures.case import Case, Cohort
 from sightline.structures.rasterize import Points
 from sightline.structures.regions import Polygon
@@ -55,7 +55,7 @@ def read(source: Path, per_class: int | None = None, seed: int = 0, radius_px: f
     for image_id, relative in paths.items():
         if image_id not in kept:
             continue
-        image = inside(source / "images", relative)
+        image = path_inside(source / "images", relative)
         if image is None or not image.is_file():
             raise LayoutError(f"{source / 'images.txt'}: {relative!r} is not under images/.", "Unpack it again.")
         name = Path(relative).stem

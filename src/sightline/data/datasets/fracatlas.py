@@ -26,7 +26,7 @@ from sightline.data.datasets.coco import (
 )
 from sightline.data.split import split_cohort
 from sightline.errors import LayoutError
-from sightline.io.tables import Row, read_json, read_table
+from sightline.io.tables import CsvRow, read_json, read_table
 from sightline.structures.case import Case, Cohort
 
 CLASSES = ("no fracture", "fracture")
@@ -131,7 +131,7 @@ def _stored_on_its_side(path: Path) -> bool:
         return False  # the audit reports pictures that do not decode
 
 
-def _contradictions(source: Path, rows: list[Row], sized: set[str], marks: dict[str, list[Any]]) -> dict[str, str]:
+def _contradictions(source: Path, rows: list[CsvRow], sized: set[str], marks: dict[str, list[Any]]) -> dict[str, str]:
     """Image -> what its folder, its row and its annotations disagree about."""
     on_disk = {
         flag: {path.name for path in (source / "images" / name).glob("*") if path.is_file()}

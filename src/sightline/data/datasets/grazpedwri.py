@@ -21,7 +21,7 @@ from sightline.data.task import read_ao
 from sightline.errors import LayoutError, SightlineError
 from sightline.io.image import read_size
 from sightline.io.picture import Reject
-from sightline.io.tables import Row, read_table
+from sightline.io.tables import CsvRow, read_table
 from sightline.structures.case import Case, Cohort
 from sightline.structures.regions import Box
 from sightline.structures.tag import Tag
@@ -119,7 +119,7 @@ def _files(source: Path, suffix: str) -> dict[str, Path]:
     return found
 
 
-def _case(row: Row, image: Path, label_from: LabelFrom) -> Case | None:
+def _case(row: CsvRow, image: Path, label_from: LabelFrom) -> Case | None:
     """What the table says of an image; None where it has no label of the kind asked for."""
     if row["projection"] not in VIEWS:
         raise row.error("projection", f"is {row['projection']!r}, expected 1 (frontal), 2 (lateral) or 3 (oblique)")
@@ -155,7 +155,7 @@ def _case(row: Row, image: Path, label_from: LabelFrom) -> Case | None:
 def _marked(case: Case, boxes: Path | None, *, visible: bool) -> Case:
     """The case with its size and the boxes of its fractures; what else is boxed is no finding of any class here."""
     shape = read_size(case.image)
-    objects = read_boxes(boxes, shape, OBJECTS) if boxes is not None else ()
+    objects = read_yolo_boxes(boxes, shape, OBJECTS) if boxes is not None else ()
     fractures = [box for name, box in objects if name == "fracture"]
     if fractures and not visible:
         raise LayoutError(
@@ -180,7 +180,7 @@ def _one_label_a_study(cases: Sequence[Case]) -> list[Case]:
 
 
 def _about(
-    rows: Mapping[str, Row],
+    rows: Mapping[str, CsvRow],
     cases: Sequence[Case],
     boxes: Mapping[str, Path],
     left_out: Mapping[str, int],
@@ -210,7 +210,7 @@ def _about(
 _SLACK = 1e-3
 
 
-def read_boxes(path: Path, shape: tuple[int, int], names: Sequence[str]) -> tuple[tuple[str, Box], ...]:
+def read_yolo_boxes(path: Path, shape: tuple[int, int], names: Sequence[str]) -> tuple[tuple[str, Box], ...]:
     """The boxes of one image, in its pixels, each with the name of its class.
 
     Args:

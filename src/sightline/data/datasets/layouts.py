@@ -11,7 +11,7 @@ from sightline.data.datasets.folder.reader import read_cohort
 from sightline.data.datasets.gaze import egd_cxr, reflacx
 from sightline.data.datasets.gaze import eye_tracker as tracker
 from sightline.data.datasets.grazpedwri import LabelFrom
-from sightline.data.spine.patch_cohort import Bar, cut
+from sightline.data.spine.patch_cohort import Bar, write_patch_cohort
 from sightline.data.spine.placement import Mode
 from sightline.data.split import split_cohort
 from sightline.errors import LayoutError
@@ -146,7 +146,7 @@ def read_layout(
         if destination is None:
             raise LayoutError("verse is cut into patches and needs a destination.", "Name the folder to write.")
         spines, unread = verse.read(source, gradings=gradings, columns=_column_map(columns))
-        cohort, uncut = cut(
+        cohort, uncut = write_patch_cohort(
             spines, destination, mode=mode or "rigid", anti_alias=bool(anti_alias), positive_if=positive_if or 1,
             workers=workers or 1, progress=progress, seed=seed, fractions=fractions, name=source.resolve().name,
         )  # fmt: skip

@@ -116,7 +116,7 @@ def vertebrae_of(
     # axis a of the file is axis moves[a] of the CT
     if centroids.in_mm:
         points = points / np.asarray(spacing_mm, dtype=np.float64)[moves]
-    places = reoriented(points, np.asarray(shape)[moves].tolist(), centroids.direction, orientation) + 0.5
+    places = reorient_points(points, np.asarray(shape)[moves].tolist(), centroids.direction, orientation) + 0.5
     beyond = BEYOND_MM / np.asarray(spacing_mm)
     outside = ((places < -beyond) | (places > np.asarray(shape) + beyond)).any(axis=1)
     if outside.any():
@@ -131,7 +131,7 @@ def vertebrae_of(
     return tuple(Vertebra(label, (x, y, z)) for label, (x, y, z) in zip(labels, places.tolist(), strict=True))
 
 
-def reoriented(points: ArrayLike, shape: Sequence[int], start: Direction, end: Direction) -> FloatArray:
+def reorient_points(points: ArrayLike, shape: Sequence[int], start: Direction, end: Direction) -> FloatArray:
     """Voxel indices along one set of axes as indices along another, flips and swaps only.
 
     Args:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sightline.data.spine.vertebrae import LABELS, LEVELS
 from sightline.errors import LayoutError, RecipeError
-from sightline.io.tables import Row, read_table
+from sightline.io.tables import CsvRow, read_table
 
 # what a column may hold, and the names that `fractures.csv` gives them
 FIELDS = ("subject", "series", "label", "grade", "deformity", "foreign", "excluded")
@@ -107,7 +107,7 @@ def subject_name(text: str) -> str:
     return f"verse{int(digits.group(1)):03d}" if digits else name
 
 
-def label_of(text: str) -> int | None:
+def vertebra_number(text: str) -> int | None:
     """VerSe's number of a vertebra given as number or level (`20`, `L1`, `Th12`, `BWK12`), or None."""
     number = re.fullmatch(r"(\d{1,2})(?:\.0)?", text.strip())
     if number:
@@ -119,7 +119,7 @@ def label_of(text: str) -> int | None:
     return LABELS.get(f"{letter}{level.group(4)}")
 
 
-def _wide(rows: list[Row], header: list[str], named: Mapping[str, str], path: Path) -> Iterable[Grading]:
+def _wide(rows: list[CsvRow], header: list[str], named: Mapping[str, str], path: Path) -> Iterable[Grading]:
     levels = [level for level in LABELS if named["grade"].replace("{level}", level) in header]
     if not levels or named.get("subject", "subject") not in header:
         raise LayoutError(
@@ -134,9 +134,9 @@ def _wide(rows: list[Row], header: list[str], named: Mapping[str, str], path: Pa
                 yield _grading(row, names, LABELS[level])
 
 
-def _grading(row: Row, names: Mapping[str, str], label: int | None) -> Grading:
+def _grading(row: CsvRow, names: Mapping[str, str], label: int | None) -> Grading:
     if label is None:
-        label = label_of(row.need(names["label"]))
+        label = vertebra_number(row.need(names["label"]))
         if label is None:
             raise row.error(names["label"], f"is {row[names['label']]!r}, expected a VerSe number or a level like T12")
     return Grading(
@@ -151,7 +151,7 @@ def _grading(row: Row, names: Mapping[str, str], label: int | None) -> Grading:
     )
 
 
-def _grade(row: Row, column: str) -> int | None:
+def _grade(row: CsvRow, column: str) -> int | None:
     text = row[column].strip().lower()
     if text in _ABSENT:
         return None
@@ -161,21 +161,21 @@ def _grade(row: Row, column: str) -> int | None:
     return int(match.group(1))
 
 
-def _deformity(row: Row, column: str) -> str:
+def _deformity(row: CsvRow, column: str) -> str:
     text = row[column].strip().lower()
     if text not in _DEFORMITIES and text not in _ABSENT:
         raise row.error(column, f"is {row[column]!r}, expected wedge, biconcave, crush or nothing")
     return _DEFORMITIES.get(text, "")
 
 
-def _flag(row: Row, column: str) -> bool:
+def _flag(row: CsvRow, column: str) -> bool:
     text = row[column].strip().lower().removesuffix(".0")
     if text not in _YES + _NO:
         raise row.error(column, f"is {row[column]!r}, expected yes or no")
     return text in _YES
 
 
-def _read_workbook(path: Path) -> list[Row]:
+def _read_workbook(path: Path) -> list[CsvRow]:
     try:
         import openpyxl
     except ModuleNotFoundError:
@@ -198,5 +198,5 @@ def _read_workbook(path: Path) -> list[Row]:
     for number, record in enumerate(records[1:], start=2):
         cells = {name: cell.strip() for name, cell in zip(header, record, strict=False) if name}
         if any(cells.values()):
-            rows.append(Row(path, number, cells))
+            rows.append(CsvRow(path, number, cells))
     return rows

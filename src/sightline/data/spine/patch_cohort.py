@@ -23,7 +23,7 @@ from sightline.data.spine.series_patches import (
     Document,
     cut_series,
     digest_of,
-    finished,
+    find_finished_series,
 )
 from sightline.data.spine.vertebrae import FINDINGS, LABELS, RANKS, SUBREGIONS, Spine, Vertebra
 from sightline.data.split import refuse_leakage, split_cohort
@@ -42,7 +42,7 @@ Bar = Callable[[str, int], AbstractContextManager[Callable[..., None]]]
 Job = tuple[Spine, tuple[str, ...], Path, Cutting, str]
 
 
-def cut(
+def write_patch_cohort(
     spines: Sequence[Spine],
     destination: Path,
     *,
@@ -145,7 +145,7 @@ def _cut_all(
         except SightlineError as error:
             refused[spine.series] = Reject(spine.image, error.message, error.remedy)
             continue
-        record = finished(destination, spine, digest)
+        record = find_finished_series(destination, spine, digest)
         if record is not None:
             records[spine.series] = record
         else:

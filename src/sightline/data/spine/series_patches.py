@@ -66,7 +66,7 @@ def digest_of(spine: Spine, levels: Sequence[str], cutting: Cutting) -> str:
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:32]
 
 
-def finished(destination: Path, spine: Spine, digest: str) -> Document | None:
+def find_finished_series(destination: Path, spine: Spine, digest: str) -> Document | None:
     """The record of a series that was cut from the same files in the same way and is still whole, else None."""
     path = destination / SPINES / f"{file_name(spine.series)}.json"
     try:

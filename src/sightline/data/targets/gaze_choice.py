@@ -14,7 +14,7 @@ from sightline.data.targets.region_choice import patients_of_share
 from sightline.errors import CohortError, RecipeError
 from sightline.structures.case import Case, Cohort
 from sightline.structures.frame import Frame
-from sightline.structures.gaze import Gaze, Weigh, merged, scaled, sigma_of_kernel
+from sightline.structures.gaze import Gaze, Weigh, merge_gazes, scale_density, sigma_of_kernel
 from sightline.structures.tag import Role
 
 # the density's highest value is looked for on a grid of this many cells along the picture's longer side
@@ -81,7 +81,7 @@ class GazeChoice:
         """A case's gaze: of the kind asked for where there is some, of all readers asked for as one; None without."""
         having = [r for r in case.regions if isinstance(r, Gaze) and len(r) and self.reader in ("", r.tag.reader)]
         native = [gaze for gaze in having if gaze.kind == self.of] or having
-        return merged(native) if native else None
+        return merge_gazes(native) if native else None
 
     def sigma(self, gaze: Gaze) -> float:
         """The standard deviation in source pixels.
@@ -182,4 +182,4 @@ def _centre(source: Frame, frame: Frame) -> NDArray[np.float32]:
     grid: Sequence[NDArray[np.float64]] = np.meshgrid(*[np.arange(n) + 0.5 for n in frame.shape], indexing="ij")
     places = frame.map_points(np.stack(grid, axis=-1).reshape(-1, 2))
     off = (places / np.array(source.shape) - 0.5) / CENTRE_SPREAD
-    return scaled(np.exp(-0.5 * (off**2).sum(axis=1)).reshape(frame.shape).astype(np.float32))
+    return scale_density(np.exp(-0.5 * (off**2).sum(axis=1)).reshape(frame.shape).astype(np.float32))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sightline.data.views.crops import Corners, boxes_of
-from sightline.data.views.image_view import View, Working, sample
+from sightline.data.views.image_view import ReducedPicture, View, sample
 from sightline.data.views.patches import patch_label
 from sightline.data.views.volume_view import VolumeView
 from sightline.errors import CohortError
@@ -24,7 +24,7 @@ CACHE_BYTES = 2 * 1024**3
 
 
 @dataclass(frozen=True)
-class Shown:
+class LoadedView:
     """A case as a network is shown it.
 
     Attributes:
@@ -48,10 +48,10 @@ class Pictures:
         self.view = view
         self.cache_bytes = cache_bytes
         self.held_bytes = 0
-        self._kept: OrderedDict[tuple[int, bool], tuple[Working, Frame]] = OrderedDict()
+        self._kept: OrderedDict[tuple[int, bool], tuple[ReducedPicture, Frame]] = OrderedDict()
         self._around: dict[int, Corners | None] = {}
 
-    def working(self, index: int, training: bool, around: Corners | None = None) -> tuple[Working, Frame]:
+    def working(self, index: int, training: bool, around: Corners | None = None) -> tuple[ReducedPicture, Frame]:
         """The reduced picture and the frame of the source picture itself."""
         key = (index, training)
         if key in self._kept:
@@ -69,7 +69,7 @@ class Pictures:
             self.held_bytes -= dropped.bytes
         return entry
 
-    def show(self, index: int, rng: np.random.Generator | None) -> Shown:
+    def show(self, index: int, rng: np.random.Generator | None) -> LoadedView:
         """The picture at a position as `rng` draws it for training, or (None) as it is at test time."""
         case, view = self.cohort[index], self.view
         if index not in self._around:
@@ -79,14 +79,14 @@ class Pictures:
         label = self.cohort.class_index(case.label)
         if rng is None:
             frame = view.test_frame(source, around)
-            return Shown(sample(working, frame), frame, source, label)
+            return LoadedView(sample(working, frame), frame, source, label)
         if view.patches is not None:
             findings = boxes_of(case)
             frame = view.patch_frame(source, rng, findings)
             label = patch_label(case, self.cohort.classes, findings, frame)
         else:
             frame = view.training_frame(source, rng, around)
-        return Shown(view.tone(sample(working, frame), rng), frame, source, label)
+        return LoadedView(view.tone(sample(working, frame), rng), frame, source, label)
 
 
 class Volumes:
@@ -112,13 +112,13 @@ class Volumes:
             self.held_bytes -= self._kept.popitem(last=False)[1][0].nbytes
         return entry
 
-    def show(self, index: int, rng: np.random.Generator | None) -> Shown:
+    def show(self, index: int, rng: np.random.Generator | None) -> LoadedView:
         """The volume at a position as `rng` draws it for training, or (None) as it is at test time."""
         values, source = self.volume(index)
         image, frame = self.view.test(values) if rng is None else self.view.training(values, rng)
         # the view knows the grid alone; how large a voxel is stands in the file
         frame = Frame(frame.shape, frame.to_source, source.spacing_mm)
-        return Shown(image, frame, source, self.cohort.class_index(self.cohort[index].label))
+        return LoadedView(image, frame, source, self.cohort.class_index(self.cohort[index].label))
 
 
 def refuse_other_images(cohort: Cohort, volumes: bool) -> None:

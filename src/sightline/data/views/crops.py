@@ -130,14 +130,14 @@ class RegionJitter:
             rng: decides.
             around: the box to keep inside, in source pixels; None lets everything pass.
         """
-        plain = scaled(square, (0.0, 0.0), side, size)
+        plain = resize_square(square, (0.0, 0.0), side, size)
         if rng.random() >= self.chance:
             return plain
         for _ in range(TRIES):
             zoom = rng.uniform(*(self.zoom_in if rng.random() < 0.5 else self.zoom_out))
             shift = rng.uniform(-self.shift, self.shift, 2) * side
             start = (side - side / zoom) / 2.0 - shift
-            frame = scaled(square, start, side / zoom, size).rotate(self.turn(rng))
+            frame = resize_square(square, start, side / zoom, size).rotate(self.turn(rng))
             if around is None or _holds(frame, around):
                 return frame
         # a box that nearly fills the picture
@@ -149,7 +149,7 @@ class RegionJitter:
         return float(angle if rng.random() < 0.5 else -angle)
 
 
-def scaled(grid: Frame, start: tuple[float, float] | FloatArray, side: float, size: int) -> Frame:
+def resize_square(grid: Frame, start: tuple[float, float] | FloatArray, side: float, size: int) -> Frame:
     """A square of a grid, from `start` and of any `side`, on a grid of `size`."""
     pixel = side / size
     return grid.then([[pixel, 0.0, start[0]], [0.0, pixel, start[1]], [0.0, 0.0, 1.0]], (size, size))

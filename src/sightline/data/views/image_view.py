@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sightline.data.views.crops import Corners, Crop, RegionJitter, largest_box, scaled
+from sightline.data.views.crops import Corners, Crop, RegionJitter, largest_box, resize_square
 from sightline.data.views.patches import Patches
 from sightline.data.views.volume_view import VolumeView
 from sightline.errors import CohortError, RecipeError
@@ -80,7 +80,7 @@ class View:
         if self.crop is None or around is None:
             return source.pad_to_square().resize((self.size, self.size))
         row, column, side = self.crop.square(around)
-        return scaled(source, (row, column), side, self.size)
+        return resize_square(source, (row, column), side, self.size)
 
     def training_frame(self, source: Frame, rng: np.random.Generator, around: Corners | None = None) -> Frame:
         """Pad to square (or take the square around the box), crop, flip and turn at random, resize."""
@@ -93,7 +93,7 @@ class View:
         if self.jitter is not None and not cropped:
             grid = self.jitter.draw(square, side, self.size, rng, around)
         elif self.jitter is not None:
-            grid = scaled(square, (0.0, 0.0), side, self.size)
+            grid = resize_square(square, (0.0, 0.0), side, self.size)
             if rng.random() < self.jitter.chance:
                 grid = grid.rotate(self.jitter.turn(rng))
         else:
@@ -101,7 +101,7 @@ class View:
             room = side - kept
             start = (rng.uniform(0.0, room), rng.uniform(0.0, room))
             # the crop's side need not be a whole number of source pixels: scale the grid, then cut it
-            grid = scaled(square, start, kept, self.size)
+            grid = resize_square(square, start, kept, self.size)
         if rng.random() < self.flip_chance:
             grid = grid.flip(1)
         if self.rotation_deg > 0.0 and self.jitter is None:
@@ -149,13 +149,13 @@ class View:
         *,
         around: Corners | None = None,
         training: bool = False,
-    ) -> Working:
+    ) -> ReducedPicture:
         """What is kept of a picture: as many pixels as the test frame, or any training frame, can show.
 
         With a crop only the box's neighbourhood is kept, at the resolution that the crop needs.
         """
         if self.equalise:
-            pixels = equalised(pixels)
+            pixels = equalise_histogram(pixels)
         if self.crop is None or around is None:
             return reduce_picture(pixels, source, self.working_longest() if training else self.size)
         least = 1.0
@@ -198,7 +198,7 @@ def refuse_unmarked(cohort: Cohort, view: View | VolumeView) -> None:
 
 
 @dataclass(frozen=True)
-class Working:
+class ReducedPicture:
     """A picture reduced once (anti-aliased) to little more than the resolution the network will see.
 
     Attributes:
@@ -216,16 +216,16 @@ class Working:
         """Memory held, in bytes."""
         return sum(p.size[0] * p.size[1] * (1 if p.mode == "L" else 4) for p in self.planes)
 
-    def coarser(self, factor: int) -> Working:
+    def coarser(self, factor: int) -> ReducedPicture:
         """The same picture on a grid `factor` times coarser, each pixel the mean of those it covers."""
         planes = tuple(plane.reduce(factor) for plane in self.planes)
         columns, rows = planes[0].size
-        return Working(planes, self.frame.then(np.diag([factor, factor, 1.0]), (rows, columns)), self.peak)
+        return ReducedPicture(planes, self.frame.then(np.diag([factor, factor, 1.0]), (rows, columns)), self.peak)
 
 
 def reduce_picture(
     pixels: NDArray[np.uint8] | NDArray[np.uint16], frame: Frame, longest: int, part: Corners | None = None
-) -> Working:
+) -> ReducedPicture:
     """Reduce a picture so that its longest side is at most `longest` pixels (never magnified).
 
     Args:
@@ -256,10 +256,10 @@ def reduce_picture(
         if shape != (rows, columns):
             plane = plane.resize((shape[1], shape[0]), Image.Resampling.BILINEAR)
         planes.append(plane)
-    return Working(tuple(planes), frame.resize(shape), peak)
+    return ReducedPicture(tuple(planes), frame.resize(shape), peak)
 
 
-def sample(working: Working, target: Frame) -> NDArray[np.float32]:
+def sample(working: ReducedPicture, target: Frame) -> NDArray[np.float32]:
     """The picture on a target grid: float32 [c, h, w] in 0..1, zero outside the picture (bilinear).
 
     Args:
@@ -283,7 +283,7 @@ def sample(working: Working, target: Frame) -> NDArray[np.float32]:
     return out
 
 
-def equalised(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.uint8] | NDArray[np.uint16]:
+def equalise_histogram(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """The picture with an even histogram, in its own type.
 
     The least level present becomes 0 and the greatest the type's maximum: (cdf - cdf of the least level) / (1 - cdf of

@@ -64,7 +64,7 @@ class VolumeView:
         Raises:
             GeometryError: no volume, or one smaller than `size`.
         """
-        placement = Placement(self._middle(values))
+        placement = SampledTransform(self._middle(values))
         return placement.cut(values, self.window_hu)[None], placement.frame
 
     def training(self, values: NDArray[Any], rng: np.random.Generator) -> tuple[NDArray[np.float32], Frame]:
@@ -77,7 +77,7 @@ class VolumeView:
         shift = [int(rng.integers(-most, most + 1)) for most in room] if any(room) else [0, 0, 0]
         shifted = middle.crop(shift, middle.shape)
         if self.augment == "none":
-            placement = Placement(shifted)
+            placement = SampledTransform(shifted)
             return placement.cut(values, self.window_hu)[None], placement.frame
         placement = draw_placement(shifted, rng)
         cube = draw_tone(placement.cut(values, self.window_hu), rng)
@@ -112,7 +112,7 @@ NOISE_STD = 0.05
 
 
 @dataclass(frozen=True)
-class Placement:
+class SampledTransform:
     """Where the voxels that are shown lie in the patch.
 
     Attributes:
@@ -140,7 +140,7 @@ class Placement:
         return _sampled(_windowed(values, window_hu), self.frame, self.offsets)
 
 
-def draw_placement(grid: Frame, rng: np.random.Generator) -> Placement:
+def draw_placement(grid: Frame, rng: np.random.Generator) -> SampledTransform:
     """Mirror, turns, zoom and elastic deformation of a grid, as `rng` draws them."""
     if rng.random() < CHANCE:
         grid = grid.flip(MIRRORED_AXIS)
@@ -149,13 +149,13 @@ def draw_placement(grid: Frame, rng: np.random.Generator) -> Placement:
             a, b = (other for other in range(3) if other != axis)
             grid = grid.rotate(rng.uniform(-most, most), (a, b))
     if rng.random() < CHANCE:
-        grid = zoomed(grid, rng.uniform(*ZOOM))
+        grid = zoom_frame(grid, rng.uniform(*ZOOM))
     if rng.random() < CHANCE:
-        return Placement(grid, draw_elastic(grid.shape, rng))
-    return Placement(grid)
+        return SampledTransform(grid, draw_elastic(grid.shape, rng))
+    return SampledTransform(grid)
 
 
-def zoomed(grid: Frame, factor: float) -> Frame:
+def zoom_frame(grid: Frame, factor: float) -> Frame:
     """The content magnified by a factor about the grid's centre."""
     scale = np.diag([1.0 / factor] * grid.ndim + [1.0])
     scale[:-1, -1] = [n / 2.0 * (1.0 - 1.0 / factor) for n in grid.shape]

@@ -11,8 +11,8 @@ from sightline.metrics.predictions import Predictions
 from sightline.metrics.statistics.as_published import (
     RUNS_WARNING,
     PrintedDraws,
+    compare_with_printed,
     one_way,
-    printed_and_honest,
     welch_over_bootstrap,
 )
 from sightline.metrics.statistics.bootstrap import point_value
@@ -65,7 +65,7 @@ def _line(
             welch = p_cell(welch_over_bootstrap(ours[0], theirs[0], score, draws).p_value)
         except RunError as error:
             effect = effect or error.message
-    printed, honest = printed_and_honest(score, ours[0], draws, replicates=replicates)
+    printed, honest = compare_with_printed(score, ours[0], draws, replicates=replicates)
     cells = [name, score.name, OverRuns.of(score.name, values).text(), against, effect]
     return "| " + " | ".join([*cells, printed.text(), welch, honest.text()]) + " |"
 

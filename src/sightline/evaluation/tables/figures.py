@@ -14,7 +14,7 @@ from sightline.evaluation.tables.summary import leading_metric
 from sightline.evaluation.tables.table import TableResult
 from sightline.metrics.boxes.detection import ranking_curve
 from sightline.metrics.boxes.report import BOX_NAMES
-from sightline.plots.charts import Bar, BarGroup, ForestRow, Reference, bars, forest
+from sightline.plots.charts import AccuracyBar, BarGroup, ForestRow, Reference, bars, forest
 from sightline.plots.curves import FrocCurve, RocCurve, froc, roc, training_curves
 from sightline.plots.html_report import ReportPicture
 
@@ -47,7 +47,7 @@ def _forest(result: TableResult, lines: Sequence[Line]) -> ReportPicture | None:
 
 def _bars(result: TableResult, lines: Sequence[Line]) -> ReportPicture | None:
     """Figures 2 and 6 of Liao 2022: accuracy by weight and style."""
-    groups: dict[str, list[Bar]] = {}
+    groups: dict[str, list[AccuracyBar]] = {}
     for row in result.rows:
         image = find_line(lines, row.row.name, "test", "image-wise accuracy")
         study = find_line(lines, row.row.name, "test", "study-wise accuracy")
@@ -57,7 +57,7 @@ def _bars(result: TableResult, lines: Sequence[Line]) -> ReportPicture | None:
             continue
         significant = study.p_paired is not None and study.p_paired < 0.05
         prefix = row.row.name.split(" ")[0] + " " if row.row.name.startswith("s-") else ""
-        bar = Bar(row.row.group, 100 * image.mean, 100 * study.mean, _percent(study.std), significant)
+        bar = AccuracyBar(row.row.group, 100 * image.mean, 100 * study.mean, _percent(study.std), significant)
         groups.setdefault(f"{prefix}λ = {row.row.weight_label}", []).append(bar)
     if not groups:
         return None

@@ -138,7 +138,7 @@ def read_lines(path: Path) -> list[Line]:
 T = TypeVar("T")
 
 
-class Columns(Protocol):
+class ScoreColumns(Protocol):
     """Scores of one training, one a map, in columns."""
 
     def column(self, name: str) -> FloatArray:
@@ -203,7 +203,7 @@ class RowOnTest:
         )
 
 
-def measured(line: Line, estimate: Estimate, chance: float | None = None) -> Line:
+def add_interval(line: Line, estimate: Estimate, chance: float | None = None) -> Line:
     """The line with an interval, or with the reason why there is none."""
     return replace(
         line,
@@ -216,7 +216,7 @@ def measured(line: Line, estimate: Estimate, chance: float | None = None) -> Lin
     )
 
 
-def defined_means(tables: Sequence[Columns], column: str) -> list[float]:
+def mean_scores(tables: Sequence[ScoreColumns], column: str) -> list[float]:
     """A score's mean over maps for each training; a training none of whose maps has the score is left out."""
     columns = [table.column(column) for table in tables]
     return [float(np.nanmean(c)) for c in columns if np.isfinite(c).any()]

@@ -24,7 +24,7 @@ CHOSEN = (
 )
 
 
-def looks(result: TableResult) -> Section | None:
+def write_table_pictures(result: TableResult) -> Section | None:
     """Pictures of the table's networks at work, or None where they give none."""
     if any(isinstance(row.row.recipe.view, VolumeView) for row in result.rows):
         return _volume_looks(result)

@@ -8,7 +8,7 @@ from pathlib import Path
 from sightline.evaluation.tables.as_published import as_printed
 from sightline.evaluation.tables.figures import charts, learning_curves
 from sightline.evaluation.tables.lines import Line, find_line, write_lines
-from sightline.evaluation.tables.pictures import looks
+from sightline.evaluation.tables.pictures import write_table_pictures
 from sightline.evaluation.tables.summary import WINDOW_MEASURES, leading_metric, summarise
 from sightline.evaluation.tables.table import TableResult
 from sightline.io.files import safe_name, write_text
@@ -38,7 +38,7 @@ def write_table(result: TableResult, out: Path, *, replicates: int = 2000, summa
         write_text(out / "as_printed.md", printed)
     sections = [
         Section("Results", (result.table.caption,), tuple(tables), tuple(charts(result, lines))),
-        *([looked] if (looked := looks(result)) is not None else []),
+        *([looked] if (looked := write_table_pictures(result)) is not None else []),
         *([Section("Training", pictures=(curves,))] if (curves := learning_curves(result)) is not None else []),
     ]
     _write_pictures(sections, out / "pictures")

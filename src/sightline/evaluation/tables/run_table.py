@@ -17,7 +17,7 @@ from sightline.data.views.image_view import refuse_unmarked
 from sightline.errors import CohortError, RecipeError, SightlineError
 from sightline.evaluation.evaluate import choose_boxes, evaluate
 from sightline.evaluation.result import Evaluation
-from sightline.evaluation.tables.self_training import taught
+from sightline.evaluation.tables.self_training import pseudo_label
 from sightline.evaluation.tables.table import Row, RowResult, Table, TableResult
 from sightline.io.progress import progress
 from sightline.structures.case import Cohort
@@ -60,7 +60,7 @@ def run_table(
     if not seeds:
         raise RecipeError("A table needs at least one seed.", "Use --seeds 1 or more.")
     tests = _tests(cohort, external)
-    failures = unservable(table, cohort, say)
+    failures = rows_without_data(table, cohort, say)
     by_name = {row.name: row for row in table.rows}
     # seeds outermost: after the first pass every row has a first result
     trainings = [
@@ -204,7 +204,7 @@ class RowTraining:
             # named by its teacher's identity: it need not be asked again
             return open_run(self.folder, self.catalogue)
         if self.teacher is not None:
-            marked = taught(self.teacher.trained(), self.training, self.row.teaching, self.engine)
+            marked = pseudo_label(self.teacher.trained(), self.training, self.row.teaching, self.engine)
             return train(self.recipe, marked, self.folder, self.catalogue, self.engine)
         if not self.row.parts:
             return train(self.recipe, self.training, self.folder, self.catalogue, self.engine)
@@ -216,7 +216,7 @@ class RowTraining:
         return replace(self, row=self.rows[row])
 
 
-def unservable(table: Table, cohort: Cohort, say: Callable[[str], None]) -> dict[str, SightlineError]:
+def rows_without_data(table: Table, cohort: Cohort, say: Callable[[str], None]) -> dict[str, SightlineError]:
     """Rows the cohort has nothing to guide by."""
     failures: dict[str, SightlineError] = {}
     for row in table.rows:

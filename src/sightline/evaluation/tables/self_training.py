@@ -46,7 +46,7 @@ class Teaching:
             )
 
 
-def taught(run: Run, cohort: Cohort, teaching: Teaching | None = None, engine: Engine | None = None) -> Cohort:
+def pseudo_label(run: Run, cohort: Cohort, teaching: Teaching | None = None, engine: Engine | None = None) -> Cohort:
     """The cohort with the training cases' findings marked by a run instead of by experts.
 
     Marks of cases the run was guided by stay; every other mark of a finding of the splits it was trained on is

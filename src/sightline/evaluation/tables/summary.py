@@ -15,12 +15,12 @@ from sightline.evaluation.box_scoring import true_corners
 from sightline.evaluation.gaze_scoring import by_map
 from sightline.evaluation.map_scoring import ROLES
 from sightline.evaluation.result import Evaluation
-from sightline.evaluation.tables.lines import Line, RowOnTest, defined_means, measured
+from sightline.evaluation.tables.lines import Line, RowOnTest, add_interval, mean_scores
 from sightline.evaluation.tables.table import Row, RowResult, Table, TableResult
 from sightline.metrics.boxes.baselines import CENTRE_PRIOR, WHOLE_IMAGE, centre_prior_box, mean_box, whole_image
 from sightline.metrics.boxes.report import BOX_NAMES, box_chance, box_seed_estimate, box_value, compare_boxes
 from sightline.metrics.boxes.table import BoxScores
-from sightline.metrics.classification.hierarchy import merged
+from sightline.metrics.classification.hierarchy import merge_classes
 from sightline.metrics.classification.scores import (
     AUC,
     F1,
@@ -110,7 +110,7 @@ def _level_lines(row: RowOnTest, ours: Sequence[Predictions], theirs: Sequence[P
     lines = []
     for task in coarser_tasks(ours[0].classes):
         groups = task.groups(ours[0].classes)
-        coarse, their_coarse = ([merged(run, groups) for run in runs] for runs in (ours, theirs))
+        coarse, their_coarse = ([merge_classes(run, groups) for run in runs] for runs in (ours, theirs))
         classes = coarse[0].classes
         score = F1("positive", 1) if len(classes) == 2 else F1("weighted")
         name = f"image-wise F1 at the level {task.level} ({', '.join(classes)})"
@@ -122,7 +122,7 @@ def _scored(
     row: RowOnTest, metric: str, score: Score, ours: Sequence[Predictions], theirs: Sequence[Predictions]
 ) -> Line:
     values, their_values = ([point_value(score, run) for run in runs] for runs in (ours, theirs))
-    line = measured(row.line(metric, values), seed_bootstrap(ours, score, replicates=row.replicates))
+    line = add_interval(row.line(metric, values), seed_bootstrap(ours, score, replicates=row.replicates))
     # a class that a training never calls has no precision: nothing to compare
     if not theirs or not np.isfinite([*values, *their_values]).all():
         return line
@@ -162,12 +162,12 @@ def map_lines(row: RowOnTest) -> list[Line]:
         ours, theirs = row.ours(of), row.theirs(of)
         what = f"{role}, one cell around" if around else role
         for measure in MAP_MEASURES if ours else ():
-            values, their_values = defined_means(ours, measure), defined_means(theirs, measure)
+            values, their_values = mean_scores(ours, measure), mean_scores(theirs, measure)
             if not values:
                 continue
-            chance = float(np.mean(defined_means(ours, f"{measure}_chance")))
+            chance = float(np.mean(mean_scores(ours, f"{measure}_chance")))
             estimate = seed_estimate(ours, measure, replicates=row.replicates)
-            line = measured(row.line(f"{NAMES[measure]} ({what})", values), estimate, chance)
+            line = add_interval(row.line(f"{NAMES[measure]} ({what})", values), estimate, chance)
             if their_values:
                 paired = compare_maps(ours, theirs, measure, replicates=row.replicates)
                 line = row.compared(line, paired, their_values)
@@ -197,13 +197,13 @@ def gaze_lines(row: RowOnTest) -> list[Line]:
 def _gaze_line(
     row: RowOnTest, name: str, measure: str, ours: Sequence[GazeScores], theirs: Sequence[GazeScores]
 ) -> Line | None:
-    values, their_values = defined_means(ours, measure), defined_means(theirs, measure)
+    values, their_values = mean_scores(ours, measure), mean_scores(theirs, measure)
     if not values:
         return None
     # a flat map's score is the same in every training
-    chance = next(iter(defined_means(ours, f"{measure}_chance")), None)
+    chance = next(iter(mean_scores(ours, f"{measure}_chance")), None)
     estimate = seed_gaze(ours, measure, replicates=row.replicates)
-    line = measured(row.line(f"{GAZE_NAMES[measure]}, {name}", values), estimate, chance)
+    line = add_interval(row.line(f"{GAZE_NAMES[measure]}, {name}", values), estimate, chance)
     if not their_values:
         return line
     return row.compared(line, compare_gaze(ours, theirs, measure, replicates=row.replicates), their_values)
@@ -219,7 +219,7 @@ def window_lines(row: RowOnTest) -> list[Line]:
     lines = []
     for name in WINDOW_MEASURES:
         line = row.line(name, [float(each.columns()[name].mean()) for each in moved])
-        line = measured(line, next(e for e in estimates if e.name == name))
+        line = add_interval(line, next(e for e in estimates if e.name == name))
         lines.append(replace(line, method=f"{line.method}; interval of the first training"))
     return lines
 
@@ -288,7 +288,7 @@ def _box_line(row: RowOnTest, name: str, scores: Sequence[BoxScores], measure: s
     line = row.line(name, values if len(values) == len(scores) else [])
     chances = [v for run in scores if (v := box_chance(run, measure)) is not None]
     estimate = box_seed_estimate(scores, measure, replicates=row.replicates)
-    return measured(line, estimate, float(np.mean(chances)) if chances else None)
+    return add_interval(line, estimate, float(np.mean(chances)) if chances else None)
 
 
 def _values(scores: Sequence[BoxScores], measure: str) -> list[float]:

@@ -24,7 +24,7 @@ _OWN = re.compile(r"swish|silu|gelu|mish|relu|activ", re.IGNORECASE)
 _SEALED = re.compile(r"DifferentiableGraph|CompiledFunction|Checkpoint", re.IGNORECASE)
 
 
-def unreached(logits: Tensor, gates: Counter[str]) -> Counter[str]:
+def find_unruled(logits: Tensor, gates: Counter[str]) -> Counter[str]:
     """Activations between logits and image that follow no rule, by kind.
 
     Counts autograd's own activations other than those within squeeze gates; a map times an elementwise function of

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sightline.explainers.backprop_rules.rules import Rewired
-from sightline.explainers.bn_folding.deferred import Later
+from sightline.explainers.bn_folding.deferred import DeferredTensor
 
 # up to this side of a map, kernels of 3 x 3 cells are slower where channels lie side by side (measured on 4 and 8)
 _TINY_CELLS = 6
@@ -66,10 +66,10 @@ class Convolution:
         made: Tensor = _Convolved.apply(self.inputs, self.weight, self.bias, self.settings, rewired)
         return made
 
-    def later(self, rewired: Rewired) -> Later:
+    def later(self, rewired: Rewired) -> DeferredTensor:
         """The same when somebody looks, with this convolution as its `convolution`."""
         promise = _Promised.apply(self.inputs, self.weight, self.bias, self.settings, rewired, self.shape)
-        later = Later.of(promise, lambda: self.values(rewired))
+        later = DeferredTensor.of(promise, lambda: self.values(rewired))
         later.convolution = self
         return later
 

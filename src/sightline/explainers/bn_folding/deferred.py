@@ -24,7 +24,7 @@ _KNOWN: frozenset[Callable[..., Any]] = frozenset(
 )
 
 
-class Later(Tensor):
+class DeferredTensor(Tensor):
     """A map whose values are made at the first look.
 
     It answers for its shape, number format and place; any other function of torch is given the values in its stead.
@@ -41,7 +41,7 @@ class Later(Tensor):
     convolution: Any
 
     @classmethod
-    def of(cls, promise: Tensor, make: Callable[[], Tensor]) -> Later:
+    def of(cls, promise: Tensor, make: Callable[[], Tensor]) -> DeferredTensor:
         """A map with the shape and the gradient of `promise`, whose values `make` gives."""
         later = promise.as_subclass(cls)
         recorded = torch.is_grad_enabled()
@@ -75,8 +75,8 @@ def known(func: Callable[..., Any]) -> bool:
 
 
 def now(value: Any) -> Any:
-    """A tensor as it is, a `Later` as its values; in tuples, lists and dicts too."""
-    if isinstance(value, Later):
+    """A tensor as it is, a `DeferredTensor` as its values; in tuples, lists and dicts too."""
+    if isinstance(value, DeferredTensor):
         if value.made is None:
             # at the first look within a checkpoint, nothing of it belongs to the checkpoint
             with saved_tensors_hooks(_same, _same):

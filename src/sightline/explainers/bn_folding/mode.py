@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from sightline.explainers.backprop_rules.rules import Rewired
 from sightline.explainers.bn_folding.convolution import Convolution, convolution_of
-from sightline.explainers.bn_folding.deferred import Later, known, now
+from sightline.explainers.bn_folding.deferred import DeferredTensor, known, now
 
 T = TypeVar("T")
 
@@ -28,7 +28,7 @@ _MEANS: frozenset[Callable[..., Any]] = frozenset((torch.mean, Tensor.mean))
 
 
 @contextmanager
-def leanly(rewired: Rewired) -> Iterator[None]:
+def bn_folding_mode(rewired: Rewired) -> Iterator[None]:
     """Convolutions, means and batch norm on running statistics within this block are answered as the module says.
 
     While `rewired.ruling`, only gradients of what goes into a layer are computed, none of weights: for a gradient of
@@ -106,7 +106,7 @@ class _Leanly(TorchFunctionMode):
         scale = torch.rsqrt(running_var + eps)
         scale = scale if weight is None else scale * weight
         shift = -running_mean * scale if bias is None else bias - running_mean * scale
-        if isinstance(input, Later) and input is waiting:
+        if isinstance(input, DeferredTensor) and input is waiting:
             asked: Convolution = input.convolution
             # where weights outnumber what they give, scaling them costs more than scaling the map
             if asked.weight.numel() < 2 * prod(asked.shape):

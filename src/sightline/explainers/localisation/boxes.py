@@ -69,7 +69,7 @@ def boxes_of_maps(maps: ArrayLike, protocol: MapBoxes) -> FoundBoxes:
     Raises:
         GeometryError: another number of axes, no cell, or a value that is not finite.
     """
-    array = checked(maps)
+    array = check_maps(maps)
     n, height, width = array.shape
     together = max(1, TOGETHER_PX // (height * width))
     found = [_boxes_of_few(array[begin : begin + together], begin, protocol) for begin in range(0, n, together)]
@@ -82,7 +82,7 @@ def boxes_of_maps(maps: ArrayLike, protocol: MapBoxes) -> FoundBoxes:
     )
 
 
-def checked(maps: ArrayLike) -> NDArray[Any]:
+def check_maps(maps: ArrayLike) -> NDArray[Any]:
     """Maps [n, h, w] as float32 or float64.
 
     Raises:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch.nn.functional import interpolate
 
-from sightline.explainers.localisation.boxes import Floats, FoundBoxes, boxes_of_maps, checked, refuse_non_finite
+from sightline.explainers.localisation.boxes import Floats, FoundBoxes, boxes_of_maps, check_maps, refuse_non_finite
 from sightline.explainers.localisation.protocols import PROTOCOLS, MapBoxes
 from sightline.explainers.localisation.tuning import candidates, oracle_boxes, tune
 
@@ -24,7 +24,7 @@ __all__ = [
     "oracle_boxes",
     "point_of_maps",
     "tune",
-    "upsampled",
+    "upsample_maps",
 ]
 
 
@@ -34,7 +34,7 @@ def point_of_maps(maps: ArrayLike) -> Floats:
     Of several cells with the greatest value, as on a plateau, the one nearest to their common centre is taken, the
     first in reading order of equally near ones; so a flat map points at its middle, not at its first cell.
     """
-    array = checked(maps)
+    array = check_maps(maps)
     points = np.empty((len(array), 2))
     for point, field in zip(points, array, strict=True):
         greatest = field.max()
@@ -45,12 +45,12 @@ def point_of_maps(maps: ArrayLike) -> Floats:
     return points
 
 
-def upsampled(maps: ArrayLike, shape: tuple[int, int]) -> NDArray[np.float32]:
+def upsample_maps(maps: ArrayLike, shape: tuple[int, int]) -> NDArray[np.float32]:
     """Maps [n, h, w] on a grid of `shape`, bilinear with half-pixel centres: float32 [n, *shape].
 
     Cells beyond the outermost centres repeat them. A map is made smaller by the same sampling, without smoothing.
     """
-    cells = torch.from_numpy(np.ascontiguousarray(checked(maps), dtype=np.float32))[:, None]
+    cells = torch.from_numpy(np.ascontiguousarray(check_maps(maps), dtype=np.float32))[:, None]
     if len(cells) == 0:
         return np.zeros((0, *shape), dtype=np.float32)
     grid: NDArray[np.float32] = interpolate(cells, size=shape, mode="bilinear", align_corners=False)[:, 0].numpy()

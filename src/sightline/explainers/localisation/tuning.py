@@ -10,7 +10,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sightline.errors import GeometryError
-from sightline.explainers.localisation.boxes import Floats, FoundBoxes, boxes_of_maps, checked, intersection_over_union
+from sightline.explainers.localisation.boxes import (
+    Floats,
+    FoundBoxes,
+    boxes_of_maps,
+    check_maps,
+    intersection_over_union,
+)
 from sightline.explainers.localisation.protocols import MapBoxes
 
 LEVELS_TRIED = tuple(range(20, 241, 20))
@@ -59,7 +65,7 @@ def tune(
     Raises:
         GeometryError: no map, no candidate, another number of truths than maps, or a map without a true box.
     """
-    array = checked(maps)
+    array = check_maps(maps)
     known = _truths(truths, len(array))
     among = candidates() if among is None else among
     if not among:
@@ -78,7 +84,7 @@ def oracle_boxes(maps: ArrayLike, truths: Sequence[ArrayLike] | ArrayLike, proto
     Raises:
         GeometryError: as `tune`.
     """
-    array = checked(maps)
+    array = check_maps(maps)
     known = _truths(truths, len(array))
     found = boxes_of_maps(array, protocol)
     overlaps = np.array([_overlap(box, known[i]) for i, box in zip(found.map_index, found.corners, strict=True)])

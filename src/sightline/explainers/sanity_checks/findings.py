@@ -15,7 +15,7 @@ _MARKS: dict[Severity, str] = {"ok": "ok   ", "note": "note ", "wrong": "WRONG"}
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """The answer to one question about a map.
 
     Attributes:
@@ -47,7 +47,7 @@ class Preflight:
         classes: the n classes looked at.
     """
 
-    findings: tuple[Finding, ...]
+    findings: tuple[CheckResult, ...]
     maps: Tensor
     classes: tuple[int, ...]
 
@@ -56,7 +56,7 @@ class Preflight:
         """Nothing is wrong. Notes pass."""
         return all(finding.severity != "wrong" for finding in self.findings)
 
-    def finding(self, kind: Kind) -> Finding:
+    def finding(self, kind: Kind) -> CheckResult:
         """The finding of a kind.
 
         Raises:

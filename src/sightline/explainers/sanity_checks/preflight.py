@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from sightline.errors import GeometryError, RunError, SightlineError
 from sightline.explainers.backprop_rules.network_activations import network_activations, scorer
-from sightline.explainers.frozen_eval import own_random_numbers, uncompiled
+from sightline.explainers.frozen_eval import fork_rng, unwrap_model
 from sightline.explainers.gradients import InputGradient
 from sightline.explainers.layer_gradients import images_of
-from sightline.explainers.sanity_checks.findings import SAME_WITHOUT_WEIGHTS, Finding, Preflight
+from sightline.explainers.sanity_checks.findings import SAME_WITHOUT_WEIGHTS, CheckResult, Preflight
 from sightline.explainers.sanity_checks.rule_checks import about_activations, about_plain_gradient, blind_deconvolution
-from sightline.explainers.sanity_checks.side_effects import Traces
+from sightline.explainers.sanity_checks.side_effects import StateSnapshot
 from sightline.explainers.sanity_checks.similarity import Array, correlation, mean, relative_difference
 from sightline.explainers.sanity_checks.verdicts import (
     ImageLikeness,
@@ -26,7 +26,7 @@ from sightline.explainers.sanity_checks.verdicts import (
     about_traces,
     about_weights,
 )
-from sightline.explainers.sanity_checks.weight_randomisation import layers_in_order, shuffle
+from sightline.explainers.sanity_checks.weight_randomisation import layers_in_order, randomise_weights
 from sightline.structures.evidence import Batch
 from sightline.structures.protocols import Explainer
 
@@ -71,8 +71,8 @@ def preflight(
     if not isinstance(given, Tensor) or given.ndim < 3 or not given.is_floating_point() or len(given) == 0:
         shown = tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__
         raise GeometryError(f"Images must be float [b, c, *s] with b at least 1; got {shown}.")
-    with torch.inference_mode(False), torch.enable_grad(), own_random_numbers(seed, given.device):
-        return _Checks(uncompiled(model), given[:MOST_IMAGES].detach().clone(), explainer, seed).run(classes)
+    with torch.inference_mode(False), torch.enable_grad(), fork_rng(seed, given.device):
+        return _Checks(unwrap_model(model), given[:MOST_IMAGES].detach().clone(), explainer, seed).run(classes)
 
 
 class _Checks:
@@ -89,7 +89,7 @@ class _Checks:
     def run(self, classes: Sequence[int] | None) -> Preflight:
         network = self.copied()
         looked_at = self.chosen(network, classes)
-        traces = Traces(network)
+        traces = StateSnapshot(network)
         maps = self.explained(network, self.images, looked_at)
         left = about_traces(traces.differences())
         # what an explainer leaves on a network shall not disturb the other checks
@@ -107,7 +107,7 @@ class _Checks:
         ]
         if self.original.training:
             findings.append(
-                Finding(
+                CheckResult(
                     "mode",
                     "note",
                     "The network is in training mode; it was checked in evaluation mode, as it would be used.",
@@ -140,7 +140,7 @@ class _Checks:
 
     def explained(self, network: nn.Module, images: Tensor, classes: Sequence[int]) -> Tensor:
         """Maps [b, n, *m], with random numbers that are the same at each call."""
-        with own_random_numbers(self.seed, images.device):
+        with fork_rng(self.seed, images.device):
             try:
                 if isinstance(self.explainer, InputGradient):
                     # the same without refusing activations that the rule misses: they are a finding here
@@ -160,7 +160,7 @@ class _Checks:
             raise GeometryError(f"The explainer must give maps [{wanted[0]}, {wanted[1]}, *m]; got {shown}.")
         return maps
 
-    def image(self, network: nn.Module, flat: Array, classes: Sequence[int], blind: bool) -> Finding:
+    def image(self, network: nn.Module, flat: Array, classes: Sequence[int], blind: bool) -> CheckResult:
         """Maps of different images, and of images and the same grey values in random order."""
         noisy = _flat(self.explained(network, self.noise, classes))
         first, second = np.triu_indices(len(flat), k=1)
@@ -179,23 +179,23 @@ class _Checks:
             blind,
         )
 
-    def weights(self, flat: Array, classes: Sequence[int]) -> Finding:
+    def weights(self, flat: Array, classes: Sequence[int]) -> CheckResult:
         """Shuffled weights: the head, the upper half of the layers, all (a cascade); all again if the map survives."""
         network = self.copied()
         order = layers_in_order(network, self.images)
         if not order:
-            return Finding("weights", "note", "The network has no weights.")
+            return CheckResult("weights", "note", "The network has no weights.")
         both = torch.cat([self.images, self.noise])
         likeness: list[float] = []
         done = len(order)
         for first in dict.fromkeys((len(order) - 1, len(order) // 2, 0)):
-            shuffle(network, order[first:done], both, self.generator)
+            randomise_weights(network, order[first:done], both, self.generator)
             done = first
             likeness.append(self.like(network, flat, classes))
         cascade, whole = likeness, [likeness[-1]]
         while len(whole) < MOST_SHUFFLES and min(whole) > SAME_WITHOUT_WEIGHTS:
             network = self.copied()
-            shuffle(network, order, both, self.generator)
+            randomise_weights(network, order, both, self.generator)
             whole.append(self.like(network, flat, classes))
         return about_weights(cascade, whole)
 

@@ -14,7 +14,7 @@ from sightline.explainers.backprop_rules.network_activations import NetworkActiv
 from sightline.explainers.backprop_rules.rules import Rewired
 from sightline.explainers.cam import ClassActivationMap, GradCAM, GradCAMPlusPlus
 from sightline.explainers.gradients import InputGradient
-from sightline.explainers.sanity_checks.findings import PLAIN_GRADIENT, PLAIN_GRADIENT_IN_RANKS, Finding
+from sightline.explainers.sanity_checks.findings import PLAIN_GRADIENT, PLAIN_GRADIENT_IN_RANKS, CheckResult
 from sightline.explainers.sanity_checks.similarity import correlation, mean, rank_correlation
 from sightline.structures.protocols import Explainer
 
@@ -33,7 +33,7 @@ _REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 def about_activations(
     explainer: Explainer, network: nn.Module, images: Tensor, classes: Sequence[int], has: NetworkActivations
-) -> Finding | None:
+) -> CheckResult | None:
     """How many activations the rule changed, by kind, and which it left alone. None for maps without a rule."""
     inner = innermost(explainer)
     if isinstance(inner, ClassActivationMap | GradCAM | GradCAMPlusPlus):
@@ -41,18 +41,18 @@ def about_activations(
     listed = _listed(has.on_maps + has.own) or "none"
     rule = getattr(inner, "rule", None)
     if rule == "vanilla":
-        return Finding("activations", "ok", f"No rule is asked for; the network's activations: {listed}.")
+        return CheckResult("activations", "ok", f"No rule is asked for; the network's activations: {listed}.")
     rewired = _rewired(inner, network, images[:1], classes[:1])
     if rewired is None:
         message = f"The explainer does not say which activations it changes; the network's are: {listed}."
-        return Finding("activations", "ok", message, "", _counted(has.on_maps + has.own, "has_"))
+        return CheckResult("activations", "ok", message, "", _counted(has.on_maps + has.own, "has_"))
     left = rewired.escaped
     numbers = (
         _counted(rewired.activations, "rewired_") | _counted(left, "unreached_") | _counted(rewired.gates, "gates_")
     )
     gated = f" In squeeze gates, {_listed(rewired.gates)} pass gradients as they are." if rewired.gates else ""
     if rewired.total == 0:
-        return Finding(
+        return CheckResult(
             "activations",
             "wrong",
             f"The rule {rule} changed no activation; the network's are: {listed}.",
@@ -61,8 +61,8 @@ def about_activations(
         )
     told = f"The rule {rule} changed {rewired.total} activations: {_listed(rewired.activations)}."
     if not left:
-        return Finding("activations", "ok", told + gated, "", numbers)
-    return Finding(
+        return CheckResult("activations", "ok", told + gated, "", numbers)
+    return CheckResult(
         "activations",
         "wrong",
         f"{told} It does not reach {_listed(left)}, which pass gradients as they are.{gated}",
@@ -74,12 +74,12 @@ def about_activations(
 
 def about_plain_gradient(
     explainer: Explainer, network: nn.Module, images: Tensor, classes: Sequence[int], maps: Tensor
-) -> Finding | None:
+) -> CheckResult | None:
     """Whether a map is the plain gradient under another name. None for maps on a grid of their own."""
     inner = innermost(explainer)
     plain = getattr(inner, "rule", None) == "vanilla"
     if plain:
-        return Finding("plain gradient", "ok", "The map is the plain gradient, as asked.")
+        return CheckResult("plain gradient", "ok", "The map is the plain gradient, as asked.")
     if maps.shape[2:] != images.shape[2:]:
         return None
     try:
@@ -98,8 +98,8 @@ def about_plain_gradient(
     numbers = {"correlation": likeness, "rank_correlation": ranks}
     if likeness <= PLAIN_GRADIENT and ranks <= PLAIN_GRADIENT_IN_RANKS:
         message = f"The map is not the plain gradient in disguise (correlation {likeness:.3f} at most)."
-        return Finding("plain gradient", "ok", message, "", numbers)
-    return Finding(
+        return CheckResult("plain gradient", "ok", message, "", numbers)
+    return CheckResult(
         "plain gradient",
         "wrong",
         f"The map is the plain gradient (over channels: {how}; correlation {likeness:.4f}), whatever it is called: no "

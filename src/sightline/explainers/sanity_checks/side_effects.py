@@ -13,7 +13,7 @@ _HOOKS = (
 )
 
 
-class Traces:
+class StateSnapshot:
     """How a network was, to say later what is different."""
 
     def __init__(self, model: nn.Module) -> None:

@@ -16,14 +16,14 @@ from sightline.explainers.sanity_checks.findings import (
     SAME_FOR_ALL_CLASSES,
     SAME_FOR_ALL_IMAGES,
     SAME_WITHOUT_WEIGHTS,
-    Finding,
+    CheckResult,
     Kind,
     Severity,
 )
 from sightline.explainers.sanity_checks.similarity import Array, blankness, correlation, mean, rank_correlation
 
 
-def about_blankness(flat: Array, classes: Sequence[int], asked: bool) -> Finding:
+def about_blankness(flat: Array, classes: Sequence[int], asked: bool) -> CheckResult:
     """Maps [b, n, cells] that show nothing. Wrong if numbers are not finite, or a class has no map on any image.
 
     Of classes that nobody asked for, one may be blank on all images (the normal class of a network with one map).
@@ -37,7 +37,7 @@ def about_blankness(flat: Array, classes: Sequence[int], asked: bool) -> Finding
         "cells": float(flat.shape[2]),
     }
     if everywhere.total == 0:
-        return Finding(
+        return CheckResult(
             "blank", "ok", f"All maps show something ({flat.shape[0] * flat.shape[1]} looked at).", "", numbers
         )
     parts = [
@@ -57,7 +57,7 @@ def about_blankness(flat: Array, classes: Sequence[int], asked: bool) -> Finding
     else:
         remedy = "A blank map means that no place speaks for this class, not that the picture is normal."
         remedy += " Show another class, or keep both signs." if wrong else ""
-    return Finding("blank", "wrong" if wrong else "note", message, remedy, numbers)
+    return CheckResult("blank", "wrong" if wrong else "note", message, remedy, numbers)
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class ImageLikeness:
         return told + ". 1 is the same."
 
 
-def about_image(like: ImageLikeness, blind: bool) -> Finding:
+def about_image(like: ImageLikeness, blind: bool) -> CheckResult:
     """Whether maps differ between images, and between images and noise.
 
     Args:
@@ -112,19 +112,19 @@ def about_image(like: ImageLikeness, blind: bool) -> Finding:
         remedy = "It says nothing about this patient: do not show it and do not train on it. Use another explainer."
         if blind:
             remedy = f"{_BLIND} {_INSTEAD}"
-        return Finding("image", "wrong", f"Every picture gets the same map: {like.told}", remedy, numbers)
+        return CheckResult("image", "wrong", f"Every picture gets the same map: {like.told}", remedy, numbers)
     if blind:
-        return Finding(
+        return CheckResult(
             "image", "note", f"The map follows the picture a little: {like.told}", _BLIND + " " + _INSTEAD, numbers
         )
     if least > NEARLY_SAME_FOR_ALL_IMAGES:
         remedy = "Expected of a network that is not trained; from a trained one, compare with another explainer."
-        return Finding("image", "note", f"The map hardly depends on the picture: {like.told}", remedy, numbers)
+        return CheckResult("image", "note", f"The map hardly depends on the picture: {like.told}", remedy, numbers)
     if like.maps > max(NEARLY_SAME_FOR_ALL_IMAGES, like.pictures):
         remedy = "Show pictures that differ more; if their maps stay alike, the map says little about a patient."
         message = f"These pictures get nearly the same map, more alike than they are: {like.told}"
-        return Finding("image", "note", message, remedy, numbers)
-    return Finding("image", "ok", f"The map follows the picture: {like.told}", "", numbers)
+        return CheckResult("image", "note", message, remedy, numbers)
+    return CheckResult("image", "ok", f"The map follows the picture: {like.told}", "", numbers)
 
 
 _BLIND = (
@@ -133,7 +133,7 @@ _BLIND = (
 _INSTEAD = "Use the rule guided or vanilla, or Grad-CAM."
 
 
-def about_weights(cascade: Sequence[float], whole: Sequence[float]) -> Finding:
+def about_weights(cascade: Sequence[float], whole: Sequence[float]) -> CheckResult:
     """Likeness to maps of shuffled networks: from the head downwards, ending with all; and all, each time anew."""
     least = min(whole)
     numbers = {"head": cascade[0], "all": least, "shuffles_of_all": float(len(whole))}
@@ -146,7 +146,7 @@ def about_weights(cascade: Sequence[float], whole: Sequence[float]) -> Finding:
     told = "with the weights shuffled, maps keep a correlation (1: unchanged) of "
     told += ", ".join(f"{r:.2f} ({name})" for name, r in shown) + "."
     if least > SAME_WITHOUT_WEIGHTS:
-        return Finding(
+        return CheckResult(
             "weights",
             "wrong",
             f"The map does not depend on what the network has learned: {told}",
@@ -155,7 +155,7 @@ def about_weights(cascade: Sequence[float], whole: Sequence[float]) -> Finding:
             numbers,
         )
     if least > NEARLY_SAME_WITHOUT_WEIGHTS:
-        return Finding(
+        return CheckResult(
             "weights",
             "note",
             f"Much of the map is there without anything learned: {told}",
@@ -163,20 +163,20 @@ def about_weights(cascade: Sequence[float], whole: Sequence[float]) -> Finding:
             numbers,
         )
     if cascade[0] > NEARLY_SAME_WITHOUT_HEAD:
-        return Finding(
+        return CheckResult(
             "weights",
             "note",
             f"The map hardly depends on the last layer, the one that tells classes apart: {told}",
             "It shows what the network sees rather than what it decides on.",
             numbers,
         )
-    return Finding("weights", "ok", f"The map depends on the network's weights: {told}", "", numbers)
+    return CheckResult("weights", "ok", f"The map depends on the network's weights: {told}", "", numbers)
 
 
-def about_class(flat: Array, classes: Sequence[int]) -> Finding:
+def about_class(flat: Array, classes: Sequence[int]) -> CheckResult:
     """Likeness of an image's maps [b, n, cells] for different classes."""
     if flat.shape[1] < 2:
-        return Finding("class", "ok", "There is only one class.")
+        return CheckResult("class", "ok", "There is only one class.")
     first, second = np.triu_indices(flat.shape[1], k=1)
     likeness = [mean(correlation(flat[:, i], flat[:, j])) for i, j in zip(first, second, strict=True)]
     ranks = [mean(rank_correlation(flat[:, i], flat[:, j])) for i, j in zip(first, second, strict=True)]
@@ -195,14 +195,14 @@ def about_class(flat: Array, classes: Sequence[int]) -> Finding:
     else:
         lead = "The map depends on the class"
     remedy = "" if severity == "ok" else "It must not be read as evidence for one finding rather than another."
-    return Finding("class", severity, f"{lead}: {told}", remedy, numbers)
+    return CheckResult("class", severity, f"{lead}: {told}", remedy, numbers)
 
 
-def about_traces(left: Sequence[str]) -> Finding:
+def about_traces(left: Sequence[str]) -> CheckResult:
     """What an explainer left on the network."""
     if not left:
-        return Finding("traces", "ok", "The explainer leaves the network as it was.")
-    return Finding(
+        return CheckResult("traces", "ok", "The explainer leaves the network as it was.")
+    return CheckResult(
         "traces",
         "wrong",
         f"The explainer leaves the network changed: {', '.join(left)}.",
@@ -211,8 +211,8 @@ def about_traces(left: Sequence[str]) -> Finding:
     )
 
 
-def _nothing(kind: Kind, numbers: dict[str, float]) -> Finding:
-    return Finding(kind, "note", "Could not be judged: the maps show nothing.", "", numbers)
+def _nothing(kind: Kind, numbers: dict[str, float]) -> CheckResult:
+    return CheckResult(kind, "note", "Could not be judged: the maps show nothing.", "", numbers)
 
 
 def _percent(share: float) -> str:

@@ -44,7 +44,7 @@ def layers_in_order(model: nn.Module, images: Tensor) -> list[str]:
     return sorted(holders, key=place)
 
 
-def shuffle(model: nn.Module, layers: Sequence[str], images: Tensor, generator: torch.Generator) -> None:
+def randomise_weights(model: nn.Module, layers: Sequence[str], images: Tensor, generator: torch.Generator) -> None:
     """Put the weights of some layers in random order, in place, each tensor within itself.
 
     Shuffling keeps every tensor's own distribution, so that no initialisation has to be known. Batch norm of these

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sightline.errors import GeometryError, RecipeError
-from sightline.explainers.frozen_eval import exact, quiet_pass, uncompiled
+from sightline.explainers.frozen_eval import exact, frozen_eval, unwrap_model
 from sightline.structures.evidence import Batch, Evidence
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -26,7 +26,7 @@ def conv_layers(network: nn.Module) -> dict[str, int]:
     """
     return {
         name: int(module.out_channels)
-        for name, module in uncompiled(network).named_modules()
+        for name, module in unwrap_model(network).named_modules()
         if isinstance(module, _CONVOLUTIONS)
     }
 
@@ -40,7 +40,7 @@ def default_layer(network: nn.Module) -> str:
     Raises:
         RecipeError: the network has no convolution.
     """
-    inner = uncompiled(network)
+    inner = unwrap_model(network)
     named = getattr(inner, "dissected", None)
     if isinstance(named, str):
         return named
@@ -59,7 +59,7 @@ def mixes_images(network: nn.Module) -> bool:
     be dissected in batches of one size, the same in every pass.
     """
     norms = nn.modules.batchnorm._BatchNorm
-    return any(isinstance(m, norms) and m.running_mean is None for m in uncompiled(network).modules())
+    return any(isinstance(m, norms) and m.running_mean is None for m in unwrap_model(network).modules())
 
 
 class UnitLayer:
@@ -81,7 +81,7 @@ class UnitLayer:
     def __init__(self, network: nn.Module, name: str | None = None) -> None:
         self.network = network
         self.name = default_layer(network) if name is None else name
-        self._module = _part(uncompiled(network), self.name)
+        self._module = _part(unwrap_model(network), self.name)
 
     def __enter__(self) -> UnitLayer:
         """Itself."""
@@ -112,7 +112,7 @@ class UnitLayer:
             # a copy, so that an in-place step after the layer cannot change what was caught
             caught[:] = [_map_of(output, given.ndim, self.name).detach().to(torch.float32, copy=True)]
 
-        with quiet_pass(self.network, given.device, weights=True) as network, exact(given.device, False):
+        with frozen_eval(self.network, given.device, weights=True) as network, exact(given.device, False):
             handle = self._module.register_forward_hook(catch)
             try:
                 said = network(given)

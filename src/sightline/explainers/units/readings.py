@@ -17,7 +17,7 @@ from torch import Tensor
 from sightline.errors import CohortError, GeometryError, RunError
 from sightline.explainers.units.array_file import GrowingArray, read_array
 from sightline.explainers.units.layer import UnitLayer
-from sightline.explainers.units.thresholds import Thresholds, require_finite
+from sightline.explainers.units.thresholds import Thresholds, require_finite_activations
 from sightline.explainers.units.upsampling import Cover, EnlargedMaps, Marks, voxels_of
 from sightline.structures.evidence import Batch, Evidence
 
@@ -183,7 +183,7 @@ def read_units(
                     f"thresholds are for {[thresholds.units, *thresholds.cells]}.",
                     "Take thresholds of this layer and this view.",
                 )
-            require_finite(activations, batch, layer.name)
+            require_finite_activations(activations, batch, layer.name)
             if reading is None:
                 reading = _Reading(batch, evidence, thresholds, activations.device, masks, folder)
             reading.add(batch, evidence, activations)

@@ -64,7 +64,7 @@ class Thresholds:
     @property
     def in_single(self) -> NDArray[np.float32]:
         """The largest float32 at most T_k, [u]: a float32 is above it if and only if it is above T_k."""
-        return rounded_down(self.values)
+        return round_down(self.values)
 
 
 def unit_thresholds(
@@ -207,7 +207,7 @@ class _Stream:
         cells = tuple(int(n) for n in activations.shape[2:])
         voxels = cases * math.prod(cells)
         # from the lower neighbour of the quantile (numpy's linear method) to the largest value
-        keep = voxels - math.floor(place(voxels, top))
+        keep = voxels - math.floor(quantile_rank(voxels, top))
         group = budget_bytes // TopValues.bytes_of(keep)
         if group < 1:
             needed = TopValues.bytes_of(keep)
@@ -224,10 +224,10 @@ class _Stream:
                 f"{[self.units, *self.cells]} for those before.",
                 "Use a view of fixed size.",
             )
-        require_finite(activations, batch, layer)
+        require_finite_activations(activations, batch, layer)
 
     def thresholds(self, layer: str, top: float, found: list[TopValues], cases: int, passes: int) -> Thresholds:
-        share = place(self.voxels, top) % 1.0
+        share = quantile_rank(self.voxels, top) % 1.0
         values, above = np.empty(self.units), np.empty(self.units, dtype=np.int64)
         unit = 0
         for kept in found:
@@ -242,18 +242,18 @@ class _Stream:
         return Thresholds(layer, top, values, dead, above, least, most, self.voxels, cases, self.cells, passes)
 
 
-def place(voxels: int, top: float) -> float:
+def quantile_rank(voxels: int, top: float) -> float:
     """Where the quantile stands among n sorted values, from 0, as numpy's linear method has it (Hyndman & Fan 7)."""
     return (voxels - 1) * (1 - top)
 
 
-def rounded_down(values: NDArray[np.float64]) -> NDArray[np.float32]:
+def round_down(values: NDArray[np.float64]) -> NDArray[np.float32]:
     """The largest float32 at most each value."""
     single = values.astype(np.float32)
     return np.where(single > values, np.nextafter(single, np.float32(-np.inf)), single).astype(np.float32)
 
 
-def require_finite(activations: Tensor, batch: Batch, layer: str) -> None:
+def require_finite_activations(activations: Tensor, batch: Batch, layer: str) -> None:
     """Refuse activations [b, u, *m] that are not all finite.
 
     Raises:

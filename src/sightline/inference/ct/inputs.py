@@ -105,7 +105,7 @@ def _stem(path: Path) -> str:
     return name.removesuffix(".gz").removesuffix(".nii").removesuffix("_ct") or "ct"
 
 
-def place(given: CtInput) -> PlacedCt:
+def read_vertebrae(given: CtInput) -> PlacedCt:
     """Read a CT and place its vertebrae.
 
     Raises:

@@ -18,14 +18,14 @@ from sightline.dissection.case_panel import CasePanel, PanelUnit
 from sightline.dissection.results import open_dissection
 from sightline.errors import RunError, SightlineError
 from sightline.inference.boxes import finding_named
-from sightline.inference.ct.inputs import CtInput, PlacedCt, ct_inputs, place
+from sightline.inference.ct.inputs import CtInput, PlacedCt, ct_inputs, read_vertebrae
 from sightline.inference.ct.patches import CutPatch, cut_patches, cutting_of
 from sightline.inference.ct.report import ReadVertebra, write_ct
 from sightline.inference.ct.units import CaseUnits, units_of, weights_digest
 from sightline.io.picture import Reject, write_rejects
 from sightline.io.progress import progress
 from sightline.plots.planes import cube_shown, facing_of, whole_cube
-from sightline.structures.evidence import Evidence, evidence_of, probabilities_of
+from sightline.structures.evidence import Evidence, forward_evidence, probabilities_of
 from sightline.structures.frame import Frame
 from sightline.training.engine import Engine
 from sightline.training.run import Run
@@ -94,7 +94,7 @@ def predict_cts(
         for given in cts:
             reader = _Reader(run, view, network, units, options.panels, device)
             try:
-                placed = place(given)
+                placed = read_vertebrae(given)
                 folder = out / given.name
                 read = reader.read(given, placed, folder, engine, write)
                 notes = placed.notes if reader.cutting_known else (*placed.notes, ASSUMED)
@@ -173,7 +173,7 @@ class _Reader:
         """What the network says of one patch, by itself; with the activations of its units where they are asked for."""
         images = torch.from_numpy(planes)[None]
         if self.units is None:
-            return evidence_of(self.network, images, self.device), None
+            return forward_evidence(self.network, images, self.device), None
         return self.units.look(images)
 
 

@@ -21,9 +21,9 @@ from sightline.inference.ct.patches import CutPatch
 from sightline.io.nifti import read_volume, write_volume
 from sightline.plots.planes import Facing, cube_shown, facing_of
 from sightline.structures.case import Case
-from sightline.structures.evidence import Evidence, laid_out, probabilities_of
+from sightline.structures.evidence import Evidence, probabilities_of, to_channels_last
 from sightline.structures.frame import Frame
-from sightline.structures.resampling import enlarge
+from sightline.structures.resampling import upsample_map
 from sightline.training.engine import Engine
 from sightline.training.run import Run
 
@@ -86,7 +86,7 @@ class CaseUnits:
         """`LEVEL_unit_NNN.nii.gz` of each unit: its activation above threshold, on the CT's own voxels."""
         folder.mkdir(parents=True, exist_ok=True)
         for unit in units:
-            grown = enlarge(activations[unit.unit], seen.shape)
+            grown = upsample_map(activations[unit.unit], seen.shape)
             over = np.where(grown > unit.threshold, grown, 0.0)
             volume = on_ct(over.astype(np.float32), patch.placement, grid=seen)
             write_volume(folder / f"{patch.vertebra.level}_unit_{unit.unit:03d}.nii.gz", volume.values, volume.affine)
@@ -131,7 +131,7 @@ def panel_of_case(run: Run, case: Case, dissection: Dissection, engine: Engine |
     if not isinstance(view, VolumeView):
         raise RunError(f"{run.folder} sees pictures; a case panel shows volumes.", "Use sightline explain.")
     device = (engine or Engine()).fabric("32-true").device
-    network = laid_out(run.network().to(device))
+    network = to_channels_last(run.network().to(device))
     units = units_of(weights_digest(run), network, dissection)
     volume = read_volume(case.image)
     planes, frame = view.test(volume.values)

@@ -65,7 +65,7 @@ def modality_values(header: Any, file: Path, stored: NDArray[np.int64]) -> Float
     return stored.astype(np.float64) * a + b
 
 
-def windowed(values: FloatArray, centre: float, width: float, function: str) -> FloatArray:
+def apply_window(values: FloatArray, centre: float, width: float, function: str) -> FloatArray:
     """Values through a window to 0..1 (PS3.3, C.11.2.1.2 and C.11.2.1.3); `function` as in VOI LUT Function."""
     if function == "SIGMOID":
         exponent = np.clip(-4.0 * (values - centre) / width, -700.0, 700.0)
@@ -104,7 +104,7 @@ def _voi(header: Any, file: Path, values: FloatArray, real: NDArray[np.bool_]) -
     window = _window(header, file)
     if window is not None:
         centre, width, function = window
-        return windowed(values, centre, width, function), f"window {centre:g}/{width:g} {function}"
+        return apply_window(values, centre, width, function), f"window {centre:g}/{width:g} {function}"
     if not real.any():
         return np.zeros_like(values), "full range of no pixels"
     low, high = float(values[real].min()), float(values[real].max())

@@ -42,7 +42,7 @@ BY_PYDICOM = frozenset(
 MAX_TRAILING_BYTES = 1024
 
 
-def stored_pixels(header: Any, file: Path, *, frame: int | None = None) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
+def decode_pixels(header: Any, file: Path, *, frame: int | None = None) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
     """Decode the one frame of a grey image, or one of several.
 
     Args:

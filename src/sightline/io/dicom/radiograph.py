@@ -16,7 +16,7 @@ from pydicom.errors import InvalidDicomError
 
 from sightline.errors import SightlineError, UnreadableFile
 from sightline.io.dicom.greyscale import display_table, numbers
-from sightline.io.dicom.pixels import require_syntax, stored_pixels
+from sightline.io.dicom.pixels import decode_pixels, require_syntax
 from sightline.io.picture import Picture
 from sightline.structures.frame import Frame
 
@@ -94,7 +94,7 @@ def read_dicom(path: Path) -> Picture:
     path = Path(path)
     with foreign_bytes(path):
         dataset = open_dataset(path, pixels=True)
-        index, values = stored_pixels(dataset, path)
+        index, values = decode_pixels(dataset, path)
         header = _header(dataset, path)
         present = np.bincount(index.ravel(), minlength=len(values)) > 0
         table, how = display_table(dataset, path, values, present)

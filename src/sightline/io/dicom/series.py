@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 
 from sightline.errors import SightlineError, UnreadableFile
 from sightline.io.dicom.greyscale import numbers
-from sightline.io.dicom.pixels import stored_pixels
+from sightline.io.dicom.pixels import decode_pixels
 from sightline.io.dicom.radiograph import DICOM_SUFFIXES, foreign_bytes, has_dicom_mark, open_dataset
 from sightline.io.dicom.slice_geometry import SlicePlace, affine_of_slices
 from sightline.io.nifti_header import require_sane_affine
@@ -235,7 +235,7 @@ def _stack(slices: list[_Slice], folder: Path) -> NDArray[Any]:
                 # the frames of one file stand one after the other, so it is read once
                 if opened is None or opened[0] != slice_.file:
                     opened = slice_.file, open_dataset(slice_.file, pixels=True)
-                index, stored = stored_pixels(opened[1], slice_.file, frame=slice_.frame)
+                index, stored = decode_pixels(opened[1], slice_.file, frame=slice_.frame)
         except SightlineError as error:
             raise UnreadableFile(
                 f"{folder}: slice {number + 1} of {len(slices)} cannot be read, so the series is left out. "

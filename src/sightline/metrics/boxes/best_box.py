@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from sightline.metrics.boxes.geometry import FloatArray, centre_distance, centre_inside, covered, iobb, iou
+from sightline.metrics.boxes.geometry import FloatArray, centre_distance, centre_inside, iobb, iou, truth_coverage
 
 IOU_THRESHOLDS = (0.1, 0.25, 0.5, 0.75, 0.9)
 """The thresholds of Jimenez-Sanchez 2018, section III."""
@@ -63,7 +63,7 @@ def score_box(box: FloatArray | None, truth: FloatArray, spacing_mm: tuple[float
     )
 
 
-def expected_score(
+def chance_score(
     box: FloatArray | None,
     truth: FloatArray,
     image_shape: tuple[int, int],
@@ -95,7 +95,7 @@ def _best(boxes: FloatArray, truth: FloatArray, spacing_mm: tuple[float, float] 
     found = {
         "iou": iou(boxes, truth).max(axis=1),
         "iobb": iobb(boxes, truth).max(axis=1),
-        "covered": covered(boxes, truth).max(axis=1),
+        "covered": truth_coverage(boxes, truth).max(axis=1),
         "centre_inside": centre_inside(boxes, truth).any(axis=1).astype(np.float64),
         "distance_px": centre_distance(boxes, truth).min(axis=1),
     }

@@ -71,7 +71,7 @@ def iobb(found: ArrayLike, truth: ArrayLike) -> FloatArray:
     return _share(intersection(found, truth), area(found)[:, None])
 
 
-def covered(found: ArrayLike, truth: ArrayLike) -> FloatArray:
+def truth_coverage(found: ArrayLike, truth: ArrayLike) -> FloatArray:
     """Intersection over the area of the truth [f, t]: how much of a finding a box holds; the whole image has 1."""
     return _share(intersection(found, truth), area(truth)[None])
 

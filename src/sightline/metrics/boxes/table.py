@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from sightline.errors import CohortError, GeometryError, LayoutError, RunError
-from sightline.metrics.boxes.best_box import BoxScore, expected_score, score_box
+from sightline.metrics.boxes.best_box import BoxScore, chance_score, score_box
 from sightline.metrics.boxes.geometry import FloatArray, area, as_boxes, clip_boxes, iou
 from sightline.metrics.predictions import read_rows, write_rows
 
@@ -108,7 +108,7 @@ class BoxCase:
         """What a box of the best one's size gets at a random place; None on an image without a finding."""
         if not len(self.truth):
             return None
-        return expected_score(self.best, self.truth, self.image_shape, self.spacing_mm)
+        return chance_score(self.best, self.truth, self.image_shape, self.spacing_mm)
 
 
 @dataclass(frozen=True)

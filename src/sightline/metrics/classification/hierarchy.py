@@ -16,7 +16,9 @@ from sightline.metrics.predictions import Predictions
 Groups = Mapping[str, Sequence[str]]
 
 
-def merged(predictions: Predictions, groups: Groups, *, left_out: Literal["refuse", "drop"] = "refuse") -> Predictions:
+def merge_classes(
+    predictions: Predictions, groups: Groups, *, left_out: Literal["refuse", "drop"] = "refuse"
+) -> Predictions:
     """The same predictions in coarser classes: probabilities of the classes of a group are summed.
 
     Those of independent classes are joined as independent events: one minus the product of what is left of each.

@@ -24,8 +24,8 @@ from sightline.metrics.classification.scores import (
     Prevalence,
     Sensitivity,
     Specificity,
-    called_positive,
-    ranked_auc,
+    compute_auc,
+    predict_positive,
 )
 from sightline.metrics.estimate import Comparison, Estimate, FloatArray, IntArray, Score, p_text
 from sightline.metrics.predictions import Predictions, align
@@ -135,8 +135,8 @@ class PairAUC:
         """Mean of both directions, NaN where either class has no weight."""
         pair = (labels == self.first) | (labels == self.second)
         side, kept = labels[pair] == self.first, weights[:, pair]
-        forth = ranked_auc(probabilities[pair, self.first], side, kept)
-        back = ranked_auc(probabilities[pair, self.second], ~side, kept)
+        forth = compute_auc(probabilities[pair, self.first], side, kept)
+        back = compute_auc(probabilities[pair, self.second], ~side, kept)
         mean: FloatArray = (forth + back) / 2.0
         return mean
 
@@ -162,7 +162,7 @@ def multi_class_report(predictions: Predictions, *, replicates: int = 2000, seed
     for score in multi_class_scores(predictions.classes):
         found = bootstrap(score, predictions, replicates=replicates, seed=seed)
         if isinstance(score, Precision):
-            called = called_positive(predictions.probabilities, score.positive, score.threshold).any()
+            called = predict_positive(predictions.probabilities, score.positive, score.threshold).any()
             why = found.why if called else f"not defined: no case is called {predictions.classes[score.positive]}"
             found = replace(found, why=why)
         elif "undefined" in found.method and undrawn:

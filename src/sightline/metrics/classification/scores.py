@@ -51,7 +51,7 @@ class AUC:
 
     def __call__(self, labels: IntArray, probabilities: FloatArray, weights: FloatArray) -> FloatArray:
         """Chance that a positive case scores above a negative one."""
-        return ranked_auc(probabilities[:, self.positive], labels == self.positive, weights)
+        return compute_auc(probabilities[:, self.positive], labels == self.positive, weights)
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class OneVsRestAUC:
 
     def __call__(self, labels: IntArray, probabilities: FloatArray, weights: FloatArray) -> FloatArray:
         """Mean over classes."""
-        each = [ranked_auc(probabilities[:, c], labels == c, weights) for c in range(probabilities.shape[1])]
+        each = [compute_auc(probabilities[:, c], labels == c, weights) for c in range(probabilities.shape[1])]
         mean: FloatArray = np.mean(each, axis=0)
         return mean
 
@@ -80,7 +80,7 @@ class HandTillAUC:
             for j in range(probabilities.shape[1]):
                 if i != j:
                     pair = (labels == i) | (labels == j)
-                    each.append(ranked_auc(probabilities[pair, i], labels[pair] == i, weights[:, pair]))
+                    each.append(compute_auc(probabilities[pair, i], labels[pair] == i, weights[:, pair]))
         mean: FloatArray = np.mean(each, axis=0)
         return mean
 
@@ -95,7 +95,7 @@ class AveragePrecision:
     def __call__(self, labels: IntArray, probabilities: FloatArray, weights: FloatArray) -> FloatArray:
         """Average precision of the positive class, or the mean over classes."""
         classes = range(probabilities.shape[1]) if self.positive is None else (self.positive,)
-        each = [ranked_precision(probabilities[:, c], labels == c, weights) for c in classes]
+        each = [compute_average_precision(probabilities[:, c], labels == c, weights) for c in classes]
         mean: FloatArray = np.mean(each, axis=0)
         return mean
 
@@ -123,7 +123,7 @@ class F1:
         if self.average == "positive":
             positive = self.positive % k
             truth = (labels == positive)[:, None]
-            called = called_positive(probabilities, positive, self.threshold)[:, None]
+            called = predict_positive(probabilities, positive, self.threshold)[:, None]
         else:
             truth, called = _one_hot(labels, k), _one_hot(probabilities.argmax(axis=1), k)
         support = weights @ truth
@@ -145,7 +145,7 @@ class Sensitivity:
     def __call__(self, labels: IntArray, probabilities: FloatArray, weights: FloatArray) -> FloatArray:
         """True positives over positives."""
         truth = labels == self.positive
-        called = called_positive(probabilities, self.positive, self.threshold)
+        called = predict_positive(probabilities, self.positive, self.threshold)
         return _divide(weights @ (truth & called), weights @ truth)
 
 
@@ -160,7 +160,7 @@ class Specificity:
     def __call__(self, labels: IntArray, probabilities: FloatArray, weights: FloatArray) -> FloatArray:
         """True negatives over negatives."""
         truth = labels != self.positive
-        called = called_positive(probabilities, self.positive, self.threshold)
+        called = predict_positive(probabilities, self.positive, self.threshold)
         return _divide(weights @ (truth & ~called), weights @ truth)
 
 
@@ -174,7 +174,7 @@ class Precision:
 
     def __call__(self, labels: IntArray, probabilities: FloatArray, weights: FloatArray) -> FloatArray:
         """True positives over all called positive."""
-        called = called_positive(probabilities, self.positive, self.threshold)
+        called = predict_positive(probabilities, self.positive, self.threshold)
         return _divide(weights @ (called & (labels == self.positive)), weights @ called)
 
 
@@ -231,14 +231,14 @@ def support_weighted(values: FloatArray, support: FloatArray) -> FloatArray:
     return _divide(np.where(support > 0, values * support, 0.0).sum(axis=1), support.sum(axis=1))
 
 
-def called_positive(probabilities: FloatArray, positive: int, threshold: float | None) -> BoolArray:
+def predict_positive(probabilities: FloatArray, positive: int, threshold: float | None) -> BoolArray:
     """Cases called positive, bool [n]: from the threshold on, or where the class is the most probable one."""
     if threshold is None:
         return np.asarray(probabilities.argmax(axis=1) == positive)
     return np.asarray(probabilities[:, positive] >= threshold)
 
 
-def ranked_auc(scores: FloatArray, positive: BoolArray, weights: FloatArray) -> FloatArray:
+def compute_auc(scores: FloatArray, positive: BoolArray, weights: FloatArray) -> FloatArray:
     """Weighted Mann-Whitney statistic: scores [n], positive [n], weights [r, n] to AUC [r], NaN without both sides."""
     gains, losses = _tied_groups(scores, positive, weights)
     below = np.cumsum(losses, axis=1) - losses
@@ -246,7 +246,7 @@ def ranked_auc(scores: FloatArray, positive: BoolArray, weights: FloatArray) -> 
     return _divide(area, gains.sum(axis=1) * losses.sum(axis=1))
 
 
-def ranked_precision(scores: FloatArray, positive: BoolArray, weights: FloatArray) -> FloatArray:
+def compute_average_precision(scores: FloatArray, positive: BoolArray, weights: FloatArray) -> FloatArray:
     """Average precision: scores [n], positive [n], weights [r, n] to values [r], NaN without a positive case."""
     gains, losses = _tied_groups(-scores, positive, weights)
     hits = np.cumsum(gains, axis=1)

@@ -80,7 +80,7 @@ def deletion(
         RunError: no step, or predictions that are not [n, k] finite numbers.
     """
     subject = Subject.of(predict, image, map, class_index, valid, taking)
-    away = filled(subject.image, baseline, subject.valid)
+    away = fill_value(subject.image, baseline, subject.valid)
 
     def without(gone: NDArray[np.bool_], _: int) -> FloatArray:
         return np.where(gone, away, subject.image)
@@ -104,7 +104,7 @@ def insertion(
     Args and errors as in `deletion`.
     """
     subject = Subject.of(predict, image, map, class_index, valid, taking)
-    start = filled(subject.image, baseline, subject.valid)
+    start = fill_value(subject.image, baseline, subject.valid)
 
     def with_(here: NDArray[np.bool_], _: int) -> FloatArray:
         return np.where(here | ~subject.valid, subject.image, start)
@@ -150,7 +150,7 @@ def road(
     )
 
 
-def filled(image: FloatArray, baseline: Baseline, valid: NDArray[np.bool_] | None = None) -> FloatArray:
+def fill_value(image: FloatArray, baseline: Baseline, valid: NDArray[np.bool_] | None = None) -> FloatArray:
     """What an image [c, h, w] is replaced with: its mean over the valid pixels, its blur, or 0.
 
     Raises:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sightline.errors import GeometryError, RunError
-from sightline.metrics.classification.scores import ranked_auc
+from sightline.metrics.classification.scores import compute_auc
 from sightline.metrics.estimate import FloatArray
 from sightline.metrics.maps.score import centre_prior, score_map
 
@@ -251,5 +251,5 @@ def _standardised(values: FloatArray) -> FloatArray | None:
 def _weighed_auc(values: FloatArray, positive: FloatArray, negative: FloatArray) -> float | None:
     """Chance that a draw from the positive weights has more map than one from the negative weights, ties half."""
     side = np.repeat([True, False], values.size)
-    area = ranked_auc(np.tile(values, 2), side, np.concatenate([positive, negative])[None])[0]
+    area = compute_auc(np.tile(values, 2), side, np.concatenate([positive, negative])[None])[0]
     return float(area) if math.isfinite(area) else None

@@ -186,7 +186,7 @@ def printed_bootstrap(score: Score, predictions: Predictions, draws: PrintedDraw
     return Estimate(score.name, middle, low, high, predictions.counts(), method)
 
 
-def printed_and_honest(
+def compare_with_printed(
     score: Score, predictions: Predictions, draws: PrintedDraws | None = None, *, replicates: int = 2000
 ) -> tuple[Estimate, Estimate]:
     """The printed numbers, and the score of the whole table with its interval over patients."""

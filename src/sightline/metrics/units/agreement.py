@@ -21,7 +21,7 @@ from scipy.sparse import csr_array, vstack
 
 from sightline.errors import LayoutError, RunError
 from sightline.metrics.estimate import FloatArray, IntArray
-from sightline.metrics.units.table import Columns, write_columns
+from sightline.metrics.units.table import UnitColumns, write_columns
 
 PERMUTATIONS = 1000
 _BYTES_AT_ONCE = 32 * 1024**2
@@ -118,7 +118,7 @@ class UnitAgreement:
         Raises:
             UnreadableFile, LayoutError: missing or damaged.
         """
-        table = Columns(path, "agreement of units")
+        table = UnitColumns(path, "agreement of units")
         every = table.integers("unit")
         k = int((every == every[0]).sum())
         masks, units, null = table.text("mask")[:k], every[::k], table.one("null")

@@ -58,7 +58,7 @@ class Contrast:
         return f"permutation test, {who}, {self.permutations} permutations, seed {self.seed}, two-sided"
 
 
-def permuted_contrast(
+def permute_contrast(
     values: ArrayLike,
     first: ArrayLike,
     *,

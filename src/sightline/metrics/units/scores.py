@@ -20,8 +20,8 @@ from scipy.stats import rankdata
 from sightline.errors import CohortError, LayoutError, RunError
 from sightline.metrics.estimate import BoolArray, FloatArray, IntArray
 from sightline.metrics.statistics.bootstrap import Interval, Resample, interval
-from sightline.metrics.units.permutation import PERMUTATIONS, Contrast, permuted_contrast
-from sightline.metrics.units.table import Column, Columns, write_columns
+from sightline.metrics.units.permutation import PERMUTATIONS, Contrast, permute_contrast
+from sightline.metrics.units.table import Column, UnitColumns, write_columns
 
 Over = Literal["positives", "true_positives", "false_positives"]
 GROUPS = ("positives", "true_positives", "false_positives", "negatives")
@@ -78,12 +78,12 @@ class UnitScores:
     @property
     def auc_strength(self) -> FloatArray | None:
         """AUC of r_k, float64 [u]; ties count half."""
-        return auc_of(self.strength)
+        return auc_from_ranks(self.strength)
 
     @property
     def auc_peak(self) -> FloatArray | None:
         """AUC of the largest activation, float64 [u]; ties count half."""
-        return auc_of(self.peak)
+        return auc_from_ranks(self.peak)
 
     def write(self, path: Path) -> None:
         """Write as CSV, one row a unit, full precision; `read` gives it back."""
@@ -115,7 +115,7 @@ class UnitScores:
         Raises:
             UnreadableFile, LayoutError: missing or damaged.
         """
-        table = Columns(path, "scores of units")
+        table = UnitColumns(path, "scores of units")
         if table.integers("unit").tolist() != list(range(table.length)):
             raise LayoutError(f"{path}: units must be numbered from 0 on.", "Dissect the run again.")
         over = table.one("over")
@@ -208,12 +208,12 @@ def unit_scores(
         among = first | second
         rows = rankdata(table[among], axis=0) if ranks else table[among]
         who = None if patients is None else [p for p, keep in zip(patients, among, strict=True) if keep]
-        return permuted_contrast(rows, first[among], patients=who, permutations=permutations, seed=seed)
+        return permute_contrast(rows, first[among], patients=who, permutations=permutations, seed=seed)
 
     contrast = tested(fired, of, against)
     r, height = tested(strength, of, against, ranks=True), tested(peak, of, against, ranks=True)
     correct, false = groups.get("true_positives"), groups.get("false_positives")
-    rank, ties = ranks_of(shares[over], contrast.difference if contrast else None, auc_of(r))
+    rank, ties = ranks_of(shares[over], contrast.difference if contrast else None, auc_from_ranks(r))
     found = UnitScores(
         over=over,
         n=counts,
@@ -239,7 +239,7 @@ def unit_scores(
     return found
 
 
-def auc_of(ranks: Contrast | None) -> FloatArray | None:
+def auc_from_ranks(ranks: Contrast | None) -> FloatArray | None:
     """AUC from the difference of mean ranks over n cases: 1/2 + difference / n (Mann & Whitney 1947)."""
     return None if ranks is None else 0.5 + ranks.difference / (ranks.n_of + ranks.n_against)
 

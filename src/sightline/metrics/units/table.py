@@ -22,7 +22,7 @@ def write_columns(path: Path, columns: Mapping[str, Column]) -> None:
     write_rows(path, list(columns), ([_cell(value) for value in row] for row in zip(*spread, strict=True)))
 
 
-class Columns:
+class UnitColumns:
     """The columns of a file.
 
     Raises:

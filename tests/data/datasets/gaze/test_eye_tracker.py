@@ -20,7 +20,7 @@ from sightline.data.datasets.gaze.fixations import Viewing
 from sightline.data.datasets.gaze.recordings import (
     TRACKERS,
     TrackerColumns,
-    columns_of,
+    read_column_map,
     read_recording,
     time_until_next,
 )
@@ -283,7 +283,7 @@ def test_a_gap_counts_for_nobody():
 
 
 def test_a_map_takes_the_place_of_fields(tmp_path):
-    columns = columns_of({"tracker": "gazepoint", "columns": {"x": "FPOGX", "valid": ["1", "2"]}}, tmp_path)
+    columns = read_column_map({"tracker": "gazepoint", "columns": {"x": "FPOGX", "valid": ["1", "2"]}}, tmp_path)
     assert (columns.x, columns.y, columns.valid) == ("FPOGX", "BPOGY", ("1", "2"))
 
 

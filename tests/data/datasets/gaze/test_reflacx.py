@@ -11,7 +11,7 @@ from PIL import Image
 from sightline.data.datasets.folder.reader import read_cohort
 from sightline.data.datasets.folder.writer import write_cohort
 from sightline.data.datasets.gaze import reflacx
-from sightline.data.datasets.gaze.reflacx import Reading, ellipse, label_of
+from sightline.data.datasets.gaze.reflacx import ReadingRecord, ellipse, label_image
 from sightline.errors import LayoutError, SightlineError
 from sightline.structures.frame import Frame
 from sightline.structures.gaze import Gaze
@@ -152,9 +152,11 @@ def test_labels_follow_certainty_in_half_of_the_readings(tree, findings, certain
 
 
 def test_half_is_enough():
-    readings = [Reading(str(n), "d", "p", "s", "i", SHAPE, "train", 2, False, {"X": 5 * (n < 2)}) for n in range(4)]
-    assert label_of(readings, ("X",), 3, Counter()) == "X"
-    assert label_of(readings[1:], ("X",), 3, Counter()) == "none of these"
+    readings = [
+        ReadingRecord(str(n), "d", "p", "s", "i", SHAPE, "train", 2, False, {"X": 5 * (n < 2)}) for n in range(4)
+    ]
+    assert label_image(readings, ("X",), 3, Counter()) == "X"
+    assert label_image(readings[1:], ("X",), 3, Counter()) == "none of these"
 
 
 def test_ellipses_are_findings_of_their_class_and_reader(tree):

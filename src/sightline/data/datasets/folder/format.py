@@ -10,7 +10,7 @@ from typing import Any, get_args
 import numpy as np
 
 from sightline.errors import LayoutError
-from sightline.io.tables import inside, read_json
+from sightline.io.tables import path_inside, read_json
 from sightline.structures.frame import FloatArray
 from sightline.structures.gaze import Gaze
 from sightline.structures.regions import Box, Mask, Polygon, Region, Scribble
@@ -123,7 +123,7 @@ def region_of_record(record: Mapping[str, Any], source: Path) -> Region:
     if kind == "scribble":
         return Scribble(tuple(_points(line) for line in record["lines"]), float(record.get("stroke_px", 1.0)), tag)
     if kind == "mask":
-        path = inside(source, record["path"])
+        path = path_inside(source, record["path"])
         if path is None or not path.is_file():
             raise ValueError(f"mask {record['path']!r} is not a file inside the folder")
         value = record.get("value")
@@ -131,7 +131,7 @@ def region_of_record(record: Mapping[str, Any], source: Path) -> Region:
             raise ValueError(f"value is {value!r}, expected a whole number")
         return Mask(path, tag, value)
     if kind == "gaze":
-        path = inside(source, record["path"])
+        path = path_inside(source, record["path"])
         if path is None or not path.is_file():
             raise ValueError(f"gaze {record['path']!r} is not a file inside the folder")
         table = _load_gaze(path)

@@ -23,7 +23,7 @@ from urllib.parse import unquote
 
 from sightline.data.datasets.folder.format import FACT, IMAGE_COLUMNS, STUDY_COLUMNS, read_head, region_of_record
 from sightline.errors import GeometryError, LayoutError
-from sightline.io.tables import Row, inside, read_json, read_table
+from sightline.io.tables import CsvRow, path_inside, read_json, read_table
 from sightline.structures.case import SPLITS, Case, Cohort, Split
 from sightline.structures.regions import Mask, Region
 from sightline.structures.tag import Tag
@@ -53,7 +53,7 @@ def read_cohort(source: Path) -> Cohort:
 
 
 def _case(
-    source: Path, row: Row, studies: Mapping[str, Row], classes: list[str], regions: Mapping[str, list[Region]]
+    source: Path, row: CsvRow, studies: Mapping[str, CsvRow], classes: list[str], regions: Mapping[str, list[Region]]
 ) -> Case:
     study = studies.get(row.need("study_id"))
     if study is None:
@@ -62,7 +62,7 @@ def _case(
     labelled = row if row["label"] else study
     if labelled.need("label") not in classes:
         raise labelled.error("label", f"is {labelled['label']!r}, expected one of {classes} (cohort.json)")
-    image = inside(source, row.need("path"))
+    image = path_inside(source, row.need("path"))
     if image is None:
         raise row.error("path", f"is {row['path']!r}, which leads out of the folder", "Use paths inside the folder.")
     if not image.is_file():
@@ -82,7 +82,7 @@ def _case(
     )
 
 
-def _split(row: Row) -> Split | None:
+def _split(row: CsvRow) -> Split | None:
     for name in SPLITS:
         if row["split"] == name:
             return name
@@ -91,7 +91,7 @@ def _split(row: Row) -> Split | None:
     return None
 
 
-def _shape(row: Row) -> tuple[int, int] | None:
+def _shape(row: CsvRow) -> tuple[int, int] | None:
     width, height = row.integer("width"), row.integer("height")
     if width is None and height is None:
         return None
@@ -102,7 +102,7 @@ def _shape(row: Row) -> tuple[int, int] | None:
     return height, width
 
 
-def _spacing(row: Row) -> tuple[float, float] | None:
+def _spacing(row: CsvRow) -> tuple[float, float] | None:
     columns = ("row_spacing_mm", "col_spacing_mm")
     down, across = (row.number_of(column) for column in columns)
     if down is None and across is None:
@@ -114,7 +114,7 @@ def _spacing(row: Row) -> tuple[float, float] | None:
     return down, across
 
 
-def _sizes(row: Row, column: str) -> tuple[float, ...]:
+def _sizes(row: CsvRow, column: str) -> tuple[float, ...]:
     try:
         sizes = tuple(float(word) for word in row[column].split())
     except ValueError:
@@ -124,7 +124,7 @@ def _sizes(row: Row, column: str) -> tuple[float, ...]:
     return sizes
 
 
-def _whole(row: Row, column: str) -> tuple[int, ...]:
+def _whole(row: CsvRow, column: str) -> tuple[int, ...]:
     sizes = _sizes(row, column)
     if any(size != int(size) for size in sizes):
         raise row.error(column, f"is {row[column]!r}, expected three whole numbers with spaces between")

@@ -11,10 +11,10 @@ from sightline.data.datasets.gaze.egd_cxr_tables import (
     SCREEN,
     Gazes,
     Record,
-    read_boxes,
     read_gaze,
     read_ids,
     read_master,
+    read_organ_boxes,
 )
 from sightline.data.datasets.gaze.fixations import Viewing, viewing_of
 from sightline.data.datasets.gaze.mimic_cxr import find_images
@@ -96,7 +96,9 @@ def read(
     shapes = {dicom_id: read_size(path) for dicom_id, path in files.items()}
     table = source / ("eye_gaze.csv" if gaze == "samples" else "fixations.csv")
     gazes = read_gaze(table, every, shapes, gaze, correct_drift=correct_drift)
-    boxes = read_boxes(source / "bounding_boxes.csv", "cardiac silhouette") if heart == "cardiac_silhouette" else {}
+    boxes = (
+        read_organ_boxes(source / "bounding_boxes.csv", "cardiac silhouette") if heart == "cardiac_silhouette" else {}
+    )
     cases = []
     for dicom_id, path in files.items():
         regions = (

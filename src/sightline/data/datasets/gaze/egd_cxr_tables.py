@@ -110,7 +110,7 @@ def read_ids(path: Path) -> set[str]:
     return {str(text).strip().lower().removesuffix(".dcm") for text in column if str(text).strip()}
 
 
-def read_boxes(path: Path, name: str) -> dict[str, tuple[float, float, float, float]]:
+def read_organ_boxes(path: Path, name: str) -> dict[str, tuple[float, float, float, float]]:
     """Boxes of one name by dicom id: row start, column start, row stop, column stop.
 
     The file's order of columns is x1, x2, y1, y2.

@@ -24,16 +24,16 @@ from sightline.data.datasets.gaze.recordings import (
     SECONDS,
     Recording,
     TrackerColumns,
-    checked,
-    columns_of,
-    counted,
+    check_fields,
+    format_counts,
+    read_column_map,
     read_recording,
     require_place,
 )
 from sightline.data.split import refuse_leakage, split_cohort
 from sightline.errors import CohortError, GeometryError, LayoutError
 from sightline.io.image import read_size
-from sightline.io.tables import Row, inside, read_json, read_table
+from sightline.io.tables import CsvRow, path_inside, read_json, read_table
 from sightline.structures.case import SPLITS, Case, Cohort
 from sightline.structures.frame import Frame
 from sightline.structures.gaze import Gaze
@@ -60,7 +60,7 @@ class Showing:
         part: the part of the picture shown there, in source pixels; None: all of it.
     """
 
-    row: Row
+    row: CsvRow
     recording: str
     reader: str
     image_id: str
@@ -117,7 +117,7 @@ def read(
     counts: Counter[str] = Counter({"recordings": len({s.recording for s in showings}), "showings": len(showings)})
     found: dict[str, list[Gaze]] = {}
     for name in dict.fromkeys(showing.recording for showing in showings):
-        path = inside(source, name)
+        path = path_inside(source, name)
         own = [showing for showing in showings if showing.recording == name]
         if path is None:
             raise own[0].row.error("recording", f"is {name!r}, which leads out of the folder")
@@ -130,7 +130,7 @@ def read(
     classes = tuple(dict.fromkeys(row.need("label") for row in rows))
     cases = tuple(_case(row, images[row["image_id"]], shapes[row["image_id"]], found) for row in rows)
     counts["pictures without gaze"] = sum(not case.regions for case in cases)
-    about = {"layout": "tracker", "counts": counted(counts)}
+    about = {"layout": "tracker", "counts": format_counts(counts)}
     try:
         cohort = Cohort(source.resolve().name, classes, cases, source, about)
         if any(case.split for case in cases):
@@ -229,10 +229,10 @@ def _read_setup(path: Path) -> _Setup:
             f"{path}: `fixations` is found by one of {', '.join(_DETECTORS)}.", 'Write {"by": "velocity"}.'
         )
     return _Setup(
-        columns_of(head, path),
+        read_column_map(head, path),
         (screen[0], screen[1]),
         viewing_of((screen[0], screen[1]), lengths["screen_width_mm"], lengths["distance_mm"]),
-        owner(**checked(owner, by, path)),
+        owner(**check_fields(owner, by, path)),
         lengths["spread_px"],
     )
 
@@ -273,7 +273,7 @@ def _read_showings(path: Path, setup: _Setup, shapes: Mapping[str, tuple[int, in
     return showings
 
 
-def _corners(row: Row, names: Sequence[str]) -> tuple[float, float, float, float] | None:
+def _corners(row: CsvRow, names: Sequence[str]) -> tuple[float, float, float, float] | None:
     values = [row.number_of(name) for name in names]
     if all(value is None for value in values):
         return None
@@ -283,14 +283,14 @@ def _corners(row: Row, names: Sequence[str]) -> tuple[float, float, float, float
     return y0, x0, y1, x1
 
 
-def _image(source: Path, row: Row) -> Path:
-    path = inside(source, row.need("path"))
+def _image(source: Path, row: CsvRow) -> Path:
+    path = path_inside(source, row.need("path"))
     if path is None or not path.is_file():
         raise row.error("path", f"is {row['path']!r}, which is no file inside the folder", "Put the picture there.")
     return path
 
 
-def _case(row: Row, image: Path, shape: tuple[int, int], found: Mapping[str, Sequence[Gaze]]) -> Case:
+def _case(row: CsvRow, image: Path, shape: tuple[int, int], found: Mapping[str, Sequence[Gaze]]) -> Case:
     split = next((name for name in SPLITS if name == row["split"]), None)
     if row["split"] and split is None:
         raise row.error("split", f"is {row['split']!r}, expected one of {list(SPLITS)} or nothing")

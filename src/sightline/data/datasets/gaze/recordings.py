@@ -243,7 +243,7 @@ def _on_screen(
     return places
 
 
-def counted(counts: Mapping[str, int]) -> str:
+def format_counts(counts: Mapping[str, int]) -> str:
     """Counts as a text: `read 5, kept 3`."""
     return ", ".join(f"{name} {n}" for name, n in counts.items())
 
@@ -314,7 +314,7 @@ TRACKERS: Mapping[str, TrackerColumns] = {
 }
 
 
-def columns_of(document: Mapping[str, Any], where: Path) -> TrackerColumns:
+def read_column_map(document: Mapping[str, Any], where: Path) -> TrackerColumns:
     """The map that `tracker` names, with the fields of `columns` in place of its own.
 
     Raises:
@@ -326,10 +326,10 @@ def columns_of(document: Mapping[str, Any], where: Path) -> TrackerColumns:
     changes = document.get("columns", {})
     if not isinstance(changes, dict):
         raise LayoutError(f"{where}: `columns` is {changes!r}, expected fields and values.", 'Write {"x": "GX"}.')
-    return replace(TRACKERS[word], **checked(TrackerColumns, changes, where))
+    return replace(TRACKERS[word], **check_fields(TrackerColumns, changes, where))
 
 
-def checked(owner: type[Any], values: Mapping[str, Any], where: Path) -> dict[str, Any]:
+def check_fields(owner: type[Any], values: Mapping[str, Any], where: Path) -> dict[str, Any]:
     """Values of a JSON document for a dataclass: names and types are checked, lists become tuples.
 
     Raises:

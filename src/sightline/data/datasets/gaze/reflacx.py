@@ -15,7 +15,7 @@ from sightline.data.datasets.gaze.mimic_cxr import find_images
 from sightline.data.split import refuse_leakage
 from sightline.errors import CohortError, LayoutError
 from sightline.io.image import read_size
-from sightline.io.tables import Row, read_table
+from sightline.io.tables import CsvRow, read_table
 from sightline.structures.case import Case, Cohort, Split
 from sightline.structures.gaze import Gaze
 from sightline.structures.regions import Box, Polygon, Region
@@ -64,11 +64,11 @@ def read(
         raise LayoutError(f"{source} has no finding {unknown[0]!r}; it has {', '.join(known)}.", "Name one of these.")
     classes = ("none of these", *findings) if findings else ("no finding", "finding")
     counts: Counter[str] = Counter({"readings": len(readings)})
-    by_image: dict[str, list[Reading]] = {}
+    by_image: dict[str, list[ReadingRecord]] = {}
     for reading in readings:
         by_image.setdefault(reading.dicom_id, []).append(reading)
     counts["images"] = len(by_image)
-    labels = {i: label_of(group, findings, certainty, counts) for i, group in by_image.items()}
+    labels = {i: label_image(group, findings, certainty, counts) for i, group in by_image.items()}
     wanted = {i: group for i, group in by_image.items() if labels[i] is not None}
     counts["not asked about these findings"] = len(by_image) - len(wanted)
     files = find_images(images or source, {i: group[0].image for i, group in wanted.items()})
@@ -102,7 +102,9 @@ def read(
     return cohort
 
 
-def label_of(readings: Sequence[Reading], findings: Sequence[str], certainty: int, counts: Counter[str]) -> str | None:
+def label_image(
+    readings: Sequence[ReadingRecord], findings: Sequence[str], certainty: int, counts: Counter[str]
+) -> str | None:
     """The class of an image, or None where no reading was asked about one of the findings."""
 
     def present(name: str) -> bool | None:
@@ -120,7 +122,7 @@ def label_of(readings: Sequence[Reading], findings: Sequence[str], certainty: in
     return positive[0] if positive else "none of these"
 
 
-def _case(readings: Sequence[Reading], path: Path, label: str, regions: tuple[Region, ...]) -> Case:
+def _case(readings: Sequence[ReadingRecord], path: Path, label: str, regions: tuple[Region, ...]) -> Case:
     first = readings[0]
     for reading in readings:
         if (reading.patient_id, reading.split, reading.shape) != (first.patient_id, first.split, first.shape):
@@ -142,7 +144,7 @@ def _case(readings: Sequence[Reading], path: Path, label: str, regions: tuple[Re
 
 
 def _marks(
-    folder: Path, reading: Reading, findings: Sequence[str], certainty: int, counts: Counter[str]
+    folder: Path, reading: ReadingRecord, findings: Sequence[str], certainty: int, counts: Counter[str]
 ) -> list[Region]:
     """Ellipses that are certain enough, for the classes that they speak for; the box around lungs and heart."""
     regions: list[Region] = []
@@ -194,7 +196,7 @@ _PLACE = ("x_position", "y_position")
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadingRecord:
     """One radiologist's reading of one image: a row of the metadata.
 
     Attributes:
@@ -231,13 +233,13 @@ class Mark:
     labels: frozenset[str]  # lower case
 
 
-def read_metadata(folder: Path) -> list[Reading]:
+def read_metadata(folder: Path) -> list[ReadingRecord]:
     """The readings of every phase whose table is there.
 
     Raises:
         LayoutError: no table, missing columns, or a cell that is not what it should be.
     """
-    readings: list[Reading] = []
+    readings: list[ReadingRecord] = []
     for phase in PHASES:
         path = folder / f"metadata_phase_{phase}.csv"
         if path.is_file():
@@ -253,7 +255,7 @@ def read_metadata(folder: Path) -> list[Reading]:
     return readings
 
 
-def _reading(row: Row, phase: int) -> Reading:
+def _reading(row: CsvRow, phase: int) -> ReadingRecord:
     rows, columns = (row.number_of(f"image_size_{axis}") for axis in "yx")
     for axis, size in (("y", rows), ("x", columns)):
         if size is None or size < 1 or size != int(size):
@@ -271,7 +273,7 @@ def _reading(row: Row, phase: int) -> Reading:
         raise LayoutError(f"{row.path} has no column of a finding, e.g. {_LATE[2]}.", "Restore the published metadata.")
     image = row["image"].replace("\\", "/")
     study = next((p[1:] for p in reversed(PurePosixPath(image).parts) if p[:1] == "s" and p[1:].isdigit()), None)
-    return Reading(
+    return ReadingRecord(
         row.need("id"), row.need("dicom_id").lower(), row.need("subject_id"), study or row["dicom_id"].lower(), image,
         (int(rows), int(columns)), row.need("split"), phase, _is_true(row, "eye_tracking_data_discarded"), certainties,
     )  # fmt: skip
@@ -298,7 +300,7 @@ def read_marks(path: Path, *, certain: bool) -> list[Mark]:
 
 
 def gaze_of_reading(
-    source: Path, reading: Reading, kind: Literal["samples", "fixations"], rate_hz: float, counts: Counter[str]
+    source: Path, reading: ReadingRecord, kind: Literal["samples", "fixations"], rate_hz: float, counts: Counter[str]
 ) -> Gaze | None:
     """The gaze of a reading in source pixels, or None where it was discarded or no place lies on the image.
 
@@ -378,7 +380,7 @@ def _numbers(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         raise LayoutError(f"{path} does not parse ({error}).", "Restore the published file.") from None
 
 
-def _is_true(row: Row, column: str) -> bool:
+def _is_true(row: CsvRow, column: str) -> bool:
     word = row[column].strip().lower()
     if word not in ("true", "false"):
         raise row.error(column, f"is {row[column]!r}, expected True or False")

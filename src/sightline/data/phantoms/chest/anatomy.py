@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.interpolate import CubicSpline, PchipInterpolator
 
-from sightline.data.phantoms.radiographs.xray import enlarged, filled
+from sightline.data.phantoms.radiographs.xray import fill_ring, interpolate_field
 from sightline.structures.frame import FloatArray
 
 Bools = NDArray[np.bool_]
@@ -30,7 +30,7 @@ _RIGHT_DOME = -0.022
 _PAIRS = 10
 
 
-class Body:
+class ChestBody:
     """Proportions drawn for one person, and what they look like on a grid of (rows, columns)."""
 
     def __init__(self, person: Generator, shape: tuple[int, int]) -> None:
@@ -69,7 +69,7 @@ class Body:
         r, c = self.place(outline[:, 0], outline[:, 1])
         knots = np.stack([np.append(r, r[0]), np.append(c, c[0])], axis=1)
         points = CubicSpline(np.arange(len(knots)), knots, bc_type="periodic")(np.linspace(0, len(r), 12 * len(r)))
-        return filled(points, self.shape)
+        return fill_ring(points, self.shape)
 
     def soft(self, field: FloatArray | Bools, share: float) -> FloatArray:
         """A Gaussian blur; `share` of the picture's width is its standard deviation."""
@@ -83,8 +83,8 @@ class Body:
         tall, wide = (n + p[1] for n, p in zip(self.shape, pad, strict=True))
         coarse = np.pad(field, pad, mode="edge").reshape(tall // step, step, wide // step, step).mean(axis=(1, 3))
         coarse = ndimage.gaussian_filter(np.pad(coarse, ((0, 2), (0, 2)), mode="edge"), sigma / step, truncate=3.0)
-        # `enlarged` puts the first value half a step too far up and left
-        return enlarged(ndimage.shift(coarse, 0.5, order=1, mode="nearest"), self.shape, step)
+        # `interpolate_field` puts the first value half a step too far up and left
+        return interpolate_field(ndimage.shift(coarse, 0.5, order=1, mode="nearest"), self.shape, step)
 
     def bulk(self, mask: Bools, edge: float, deep: float, rim: float) -> FloatArray:
         """How thick a rounded organ is, 0..1: `rim` just inside its edge, 1 where the edge is far."""

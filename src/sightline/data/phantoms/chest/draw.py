@@ -14,7 +14,7 @@ import numpy as np
 from numpy.random import Generator
 from scipy import ndimage
 
-from sightline.data.phantoms.chest.anatomy import Body, Bools
+from sightline.data.phantoms.chest.anatomy import Bools, ChestBody
 from sightline.data.phantoms.radiographs.hardware import burn, letter
 from sightline.data.phantoms.radiographs.xray import clouds
 from sightline.structures.frame import FloatArray
@@ -65,7 +65,7 @@ def draw_chest(
         person: of this patient's anatomy.
         clutter: how much lies on the picture that is no finding; 1 as usual, 0 nothing.
     """
-    body = Body(person, shape)
+    body = ChestBody(person, shape)
     # draws of their own: what lies on the picture, and how it is taken, is the same whatever is to be seen
     seen, tree, things, film = rng.spawn(4)
     enlarged = label == "CHF"
@@ -102,7 +102,7 @@ def draw_chest(
     return Chest(picture, organs, box, finding, (box[3] - box[1]) / across, contrast, label)
 
 
-def _exposed(body: Body, dense: FloatArray, rng: Generator) -> FloatArray:
+def _exposed(body: ChestBody, dense: FloatArray, rng: Generator) -> FloatArray:
     """What the detector makes of it: scatter, exposure, grey scale, noise, collimation, letters of lead and text."""
     dense = dense + 0.015 * clouds(body.shape, rng, size_px=0.08 * body.width)
     grey = 0.86 * dense + 0.14 * body.soft(dense, 0.06)
@@ -136,7 +136,7 @@ def _exposed(body: Body, dense: FloatArray, rng: Generator) -> FloatArray:
 _GENERATIONS, _STEPS = 6, 14
 
 
-def vessels(body: Body, lungs: Bools, rng: Generator, *, upper: float, haze: float) -> FloatArray:
+def vessels(body: ChestBody, lungs: Bools, rng: Generator, *, upper: float, haze: float) -> FloatArray:
     """Vessels that branch from both hila, thick in the middle and hardly to be seen at the wall.
 
     Args:
@@ -175,7 +175,7 @@ def vessels(body: Body, lungs: Bools, rng: Generator, *, upper: float, haze: flo
     return np.asarray(dense * body.soft(lungs, 0.006))
 
 
-def _dots(layers: FloatArray, body: Body, places: FloatArray, radius: FloatArray, strength: FloatArray) -> None:
+def _dots(layers: FloatArray, body: ChestBody, places: FloatArray, radius: FloatArray, strength: FloatArray) -> None:
     """A step of every branch, on the layer whose blur is nearest to its radius."""
     r, c = body.place(places[:, 0], places[:, 1])
     index = np.stack([r, c], axis=1).astype(np.int64)
@@ -189,7 +189,7 @@ def _dots(layers: FloatArray, body: Body, places: FloatArray, radius: FloatArray
         np.add.at(layers[layer], flat[chosen], (strength * gain)[chosen])
 
 
-def opacity(body: Body, where: Bools, rng: Generator) -> tuple[FloatArray, Bools]:
+def opacity(body: ChestBody, where: Bools, rng: Generator) -> tuple[FloatArray, Bools]:
     """A patch of consolidation in a lung: its density, 1 at most, and where it is more than a third of that.
 
     Args:
@@ -217,7 +217,7 @@ def opacity(body: Body, where: Bools, rng: Generator) -> tuple[FloatArray, Bools
     return dense, mask
 
 
-def effusion(body: Body, lungs: dict[str, Bools], rng: Generator) -> FloatArray:
+def effusion(body: ChestBody, lungs: dict[str, Bools], rng: Generator) -> FloatArray:
     """A little fluid in one costophrenic angle: it fills from below with a curved border."""
     lung = lungs["right_lung" if rng.random() < 0.6 else "left_lung"]
     rows, columns = np.nonzero(lung)
@@ -229,7 +229,7 @@ def effusion(body: Body, lungs: dict[str, Bools], rng: Generator) -> FloatArray:
     return np.asarray(0.20 * filled * body.soft(lung, 0.004))
 
 
-def distractors(body: Body, lungs: Bools, heart: Bools, rng: Generator, *, amount: float = 1.0) -> FloatArray:
+def distractors(body: ChestBody, lungs: Bools, heart: Bools, rng: Generator, *, amount: float = 1.0) -> FloatArray:
     """What lies on chests whatever their class: nipples, scars, folds, calcified nodes, leads, wires, a pacemaker.
 
     Args:
@@ -297,7 +297,7 @@ def distractors(body: Body, lungs: Bools, heart: Bools, rng: Generator, *, amoun
     return dense
 
 
-def _pacemaker(body: Body, heart: Bools, rng: Generator) -> FloatArray:
+def _pacemaker(body: ChestBody, heart: Bools, rng: Generator) -> FloatArray:
     """A can below the collar bone and its lead to the tip of the right ventricle."""
     r, c = (float(x) for x in body.place(0.215 + rng.normal(0, 0.01), 0.5 + 0.30 + rng.normal(0, 0.015)))
     rows, columns = np.nonzero(heart)
@@ -315,7 +315,7 @@ def _pacemaker(body: Body, heart: Bools, rng: Generator) -> FloatArray:
     return np.asarray(can + 0.20 * _stroke(body, path, 0.0020))
 
 
-def _stroke(body: Body, path: FloatArray, share: float) -> FloatArray:
+def _stroke(body: ChestBody, path: FloatArray, share: float) -> FloatArray:
     """A line along a path [n, 2] in pixels, 1 in its middle; `share` of the width is its standard deviation."""
     drawn = np.zeros(body.shape)
     points = np.rint(path).astype(int)

@@ -25,15 +25,15 @@ from sightline.data.phantoms.chest.table_writer import (
     BOX_COLUMNS,
     GAZE_COLUMNS,
     SCREEN,
-    Table,
+    ChestTable,
     box_rows,
     extent,
     fixation_rows,
-    inside,
     master_columns,
     master_row,
     pads_of,
     sample_rows,
+    samples_inside,
 )
 from sightline.data.phantoms.radiographs.dicom_writer import write_dicom
 from sightline.errors import CohortError
@@ -99,10 +99,10 @@ def write_chests(
     destination.mkdir(parents=True, exist_ok=True)
     bars = pads_of(shape)
     with (
-        Table(destination / "master_sheet.csv", master_columns(pads)) as master,
-        Table(destination / "bounding_boxes.csv", BOX_COLUMNS) as boxes,
-        Table(destination / "eye_gaze.csv", GAZE_COLUMNS) as samples,
-        Table(destination / "fixations.csv", GAZE_COLUMNS) as fixations,
+        ChestTable(destination / "master_sheet.csv", master_columns(pads)) as master,
+        ChestTable(destination / "bounding_boxes.csv", BOX_COLUMNS) as boxes,
+        ChestTable(destination / "eye_gaze.csv", GAZE_COLUMNS) as samples,
+        ChestTable(destination / "fixations.csv", GAZE_COLUMNS) as fixations,
     ):
         for n, item in enumerate(items):
             chest = draw_chest(
@@ -140,7 +140,7 @@ def write_chests(
                 planted["calibration_fixations"] += len(dot.fixations)
             if place == SESSION_IMAGES - 1 or n == images - 1:
                 truth["last_of_session"].append(item.dicom_id)
-            on = inside(reading, shape, bars)
+            on = samples_inside(reading, shape, bars)
             for key, count in (("samples", len(on)), ("invalid", (~reading.valid).sum()),
                                ("off_image", (reading.valid & ~on).sum()), ("kept", (reading.valid & on).sum()),
                                ("fixations", len(reading.fixations))):  # fmt: skip
@@ -243,7 +243,7 @@ def _write_rest(destination: Path, items: list[_Item]) -> list[str]:
     folder = destination / "inclusion_exclusion_criteria_outputs"
     folder.mkdir()
     for name, file in (("CHF", "CHF"), ("Normal", "normals"), ("pneumonia", "pneumonia")):
-        with Table(folder / f"{file}.csv", ("dicom_id", "study_id", "patient_id")) as table:
+        with ChestTable(folder / f"{file}.csv", ("dicom_id", "study_id", "patient_id")) as table:
             table.rows((item.dicom_id, item.study, item.patient) for item in items if item.label == name)
     # as Watanabe 2022 releases one: byte order mark, header ",filename"
     ids = [item.dicom_id for item in items if item.number % 16 != 5]

@@ -43,7 +43,7 @@ _CHEXPERT = (
 _SAID = {"Normal": "no_finding", "CHF": "cardiomegaly", "pneumonia": "pneumonia"}
 
 
-class Table:
+class ChestTable:
     """A csv that is written row by row."""
 
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
@@ -55,7 +55,7 @@ class Table:
         """Write rows in the order of the columns."""
         self._writer.writerows(rows)
 
-    def __enter__(self) -> Table:
+    def __enter__(self) -> ChestTable:
         """The table itself."""
         return self
 
@@ -133,7 +133,7 @@ def on_image(shares: FloatArray, shape: tuple[int, int], pads: Pads) -> FloatArr
     return places
 
 
-def inside(reading: Scanpath, shape: tuple[int, int], pads: Pads) -> Bools:
+def samples_inside(reading: Scanpath, shape: tuple[int, int], pads: Pads) -> Bools:
     """Which samples, as written, lie on the image."""
     places = on_image(on_screen(reading.samples, shape, pads), shape, pads)
     return np.asarray(((places > 0.0) & (places < np.array(shape))).all(axis=1))

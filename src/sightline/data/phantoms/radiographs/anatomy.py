@@ -75,7 +75,7 @@ class Bone:
 
 
 @dataclass(frozen=True)
-class Pose:
+class LimbPose:
     """How the anatomy lies on the detector.
 
     Attributes:

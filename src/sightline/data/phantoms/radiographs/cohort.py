@@ -15,7 +15,7 @@ from PIL import Image
 from sightline.data.datasets.folder.reader import read_cohort
 from sightline.data.datasets.folder.writer import write_cohort
 from sightline.data.phantoms.radiographs.dicom_writer import write_dicom
-from sightline.data.phantoms.radiographs.draw import FIELDS, Drawn, Field, Streams, draw_femur, draw_wrist
+from sightline.data.phantoms.radiographs.draw import FIELDS, Field, RadiographDrawing, Streams, draw_femur, draw_wrist
 from sightline.data.phantoms.radiographs.femur import FEMUR_CLASSES
 from sightline.data.phantoms.radiographs.plan import WRIST_CLASSES, Anatomy, AoShares, Study, plan_studies, stream
 from sightline.errors import CohortError, LayoutError
@@ -172,7 +172,7 @@ def write_study(
 
 def draw_image(
     study: Study, number: int, *, anatomy: Anatomy, seed: int, size_px: int, field: Field = "close"
-) -> Drawn:
+) -> RadiographDrawing:
     """The `number`-th image (from 1) of a planned study."""
     person_key = (study.patient,) if anatomy == "wrist" else (study.patient, "LR".index(study.side))
     streams = Streams(
@@ -213,7 +213,7 @@ def _shares(study: Study, seed: int) -> list[float]:
     return shares
 
 
-def _regions(drawn: Drawn, mask: Path, label: str) -> tuple[Region, ...]:
+def _regions(drawn: RadiographDrawing, mask: Path, label: str) -> tuple[Region, ...]:
     focus = Tag("focus", None, "phantom")
     rows, columns = np.flatnonzero(drawn.bone.any(axis=1)), np.flatnonzero(drawn.bone.any(axis=0))
     line = tuple((round(float(r), 3), round(float(c), 3)) for r, c in drawn.midline)

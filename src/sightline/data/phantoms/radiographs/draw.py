@@ -11,12 +11,20 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from sightline.data.phantoms.radiographs import hardware as lay
-from sightline.data.phantoms.radiographs.anatomy import Bone, Pose
+from sightline.data.phantoms.radiographs.anatomy import Bone, LimbPose
 from sightline.data.phantoms.radiographs.femur import Hip, femur_breaks, grow_hip
 from sightline.data.phantoms.radiographs.fracture import scaphoid_break, seen_on
 from sightline.data.phantoms.radiographs.hardware import Rect
 from sightline.data.phantoms.radiographs.wrist import View, grow_wrist, seen_in
-from sightline.data.phantoms.radiographs.xray import Shadow, collimated, draw_technique, expose, flesh, paste, project
+from sightline.data.phantoms.radiographs.xray import (
+    Shadow,
+    draw_collimation,
+    draw_technique,
+    expose,
+    flesh,
+    paste,
+    project,
+)
 from sightline.structures.frame import FloatArray
 
 Field = Literal["close", "wide"]
@@ -28,7 +36,7 @@ FIELDS: Mapping[Field, tuple[tuple[float, float], float]] = {
 
 
 @dataclass(frozen=True, eq=False)
-class Drawn:
+class RadiographDrawing:
     """A finished radiograph.
 
     Attributes:
@@ -71,7 +79,7 @@ def draw_wrist(
     hardware: str = "none",
     marker: bool = False,
     size_px: int = 416,
-) -> Drawn:
+) -> RadiographDrawing:
     """A wrist in one view.
 
     Args:
@@ -91,7 +99,7 @@ def draw_wrist(
     shape = _shape(rng, size_px)
     pixel_mm = float(np.sqrt(rng.uniform(4700.0, 6300.0) / (shape[0] * shape[1])))
     centre = 0.5 * target.outline.mean(axis=0) + 0.5 * np.array([0.0, 12.0]) + rng.uniform(-3.5, 3.5, 2)
-    pose = Pose(shape, pixel_mm, (float(centre[0]), float(centre[1])), float(rng.normal(0.0, 5.0)), side == "R")
+    pose = LimbPose(shape, pixel_mm, (float(centre[0]), float(centre[1])), float(rng.normal(0.0, 5.0)), side == "R")
     breaks = {}
     if grade != "none":
         breaks["scaphoid"] = (seen_on(scaphoid_break(target, streams.fracture, grade), share),)
@@ -99,14 +107,14 @@ def draw_wrist(
     attenuation, shadows = project(wrist.bones, pose, streams.noise, breaks)
     attenuation += flesh(wrist.skin, wrist.flesh_mm, pose, streams.noise)
     words = (f"WRIST {view.split()[0].upper()}", f"ID {rng.integers(1000, 9999)}", "PORTABLE", "12-BIT 55KV")
-    field, limits = collimated(shape, rng, likely=0.65)
+    field, limits = draw_collimation(shape, rng, likely=0.65)
     seen = _seen(shadows, target, pose, field)
     picture, facts = _develop(attenuation, lead, field, limits, seen, streams, side, marker, words)
     facts |= {"side": side, "hardware": hardware}
     facts["truth_density"] = f"{density:.2f}"
     lucency = breaks["scaphoid"][0].lucency if breaks else 0.0
     facts |= {"truth_grade": grade, "truth_lucency": f"{lucency:.2f}"}
-    return Drawn(picture, seen.inside, seen.midline, seen.fracture, None, pixel_mm, facts)
+    return RadiographDrawing(picture, seen.inside, seen.midline, seen.fracture, None, pixel_mm, facts)
 
 
 def draw_femur(
@@ -118,7 +126,7 @@ def draw_femur(
     marker: bool = False,
     size_px: int = 448,
     field: Field = "close",
-) -> Drawn:
+) -> RadiographDrawing:
     """A proximal femur, AP, with an AO-like class (`normal`, A1, A2, A3, B1, B2, B3).
 
     `field` is `close`, a hip that fills the picture, or `wide`, half a pelvis with the thigh, as where a picture of
@@ -135,18 +143,20 @@ def draw_femur(
     area_mm2, aside_mm = FIELDS[field]
     pixel_mm = float(np.sqrt(rng.uniform(*area_mm2) / (shape[0] * shape[1])))
     centre = np.array([-28.0, 14.0]) + rng.uniform(-aside_mm, aside_mm, 2)
-    pose = Pose(shape, pixel_mm, (float(centre[0]), float(centre[1])), float(rng.normal(0.0, 4.0)), side == "R")
+    pose = LimbPose(shape, pixel_mm, (float(centre[0]), float(centre[1])), float(rng.normal(0.0, 4.0)), side == "R")
     breaks = femur_breaks(ao_class, streams.fracture, size=hip.head_radius_mm / 24.5)
     lead = lay.hip_hardware(hardware, pose, rng)
     attenuation, shadows = project(hip.bones, pose, streams.noise, breaks)
     attenuation += flesh(hip.skin, hip.flesh_mm, pose, streams.noise)
     words = ("HIP AP", f"ID {rng.integers(1000, 9999)}", "SUPINE", "12-BIT 75KV")
-    light, limits = collimated(shape, rng, likely=0.5)
+    light, limits = draw_collimation(shape, rng, likely=0.5)
     seen = _seen(shadows, target, pose, light)
     picture, facts = _develop(attenuation, lead, light, limits, seen, streams, side, marker, words)
     facts |= {"side": side, "hardware": hardware, "truth_density": f"{density:.2f}"}
     facts["truth_grade"] = "none" if ao_class == "normal" else "plain"
-    return Drawn(picture, seen.inside, seen.midline, seen.fracture, _head_square(hip, pose), pixel_mm, facts)
+    return RadiographDrawing(
+        picture, seen.inside, seen.midline, seen.fracture, _head_square(hip, pose), pixel_mm, facts
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +166,7 @@ class _Seen:
     fracture: Rect | None
 
 
-def _seen(shadows: Mapping[str, Shadow], target: Bone, pose: Pose, field: FloatArray) -> _Seen:
+def _seen(shadows: Mapping[str, Shadow], target: Bone, pose: LimbPose, field: FloatArray) -> _Seen:
     """The target bone as far as the collimator shows it."""
     shadow = shadows[target.name]
     shown = field > 0.5
@@ -198,12 +208,12 @@ def _develop(
             raise AssertionError("The field is smaller than the marker.")
         middle = np.argwhere(seen.inside).mean(axis=0)
         turn_deg = lay.towards(place, (float(middle[0]), float(middle[1]))) + float(streams.lead.normal(0.0, 8.0))
-        lay.lay(lead, taken, lay.arrow(size, turn_deg), place)
+        lay.place_tile(lead, taken, lay.arrow(size, turn_deg), place)
     letter_px, plaque = int(long_px * rng.uniform(0.05, 0.08)), bool(rng.random() < 0.4)
     tile = lay.letter(side, letter_px, turn_deg=lay.corner_turn(rng), plaque=plaque)
     place = lay.find_place((tile.shape[0], tile.shape[1]), taken, limits, rng)
     if rng.random() < 0.85 and place is not None:
-        lay.lay(lead, taken, tile, place)
+        lay.place_tile(lead, taken, tile, place)
     shutter = float(rng.uniform(0.0, 0.04)) if rng.random() < 0.9 else float(rng.uniform(0.55, 0.9))
     picture = expose(attenuation, lead, field, draw_technique(rng), streams.noise, shutter=shutter)
     text = str(rng.choice(list(words)))
@@ -239,7 +249,7 @@ def _bounds(inside: NDArray[np.bool_], margin: int) -> Rect | None:
     )
 
 
-def _head_square(hip: Hip, pose: Pose) -> Rect:
+def _head_square(hip: Hip, pose: LimbPose) -> Rect:
     """A square about head, neck and trochanters, kept inside the image."""
     x, y = hip.head_mm
     scale = hip.head_radius_mm / 24.5

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.random import Generator
 from scipy import ndimage
 
-from sightline.data.phantoms.radiographs.anatomy import Bone, Pose
+from sightline.data.phantoms.radiographs.anatomy import Bone, LimbPose
 from sightline.structures.frame import FloatArray
 
 GRADES = ("plain", "subtle", "occult")
@@ -44,7 +44,7 @@ class Break:
 
 
 def broken(
-    attenuation: FloatArray, corner_px: tuple[int, int], breaks: Sequence[Break], pose: Pose
+    attenuation: FloatArray, corner_px: tuple[int, int], breaks: Sequence[Break], pose: LimbPose
 ) -> tuple[FloatArray, FloatArray]:
     """A bone's shadow after its fractures.
 

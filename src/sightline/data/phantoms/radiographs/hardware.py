@@ -11,8 +11,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from sightline.data.phantoms.radiographs.anatomy import Pose
-from sightline.data.phantoms.radiographs.xray import STEEL_PER_MM, filled
+from sightline.data.phantoms.radiographs.anatomy import LimbPose
+from sightline.data.phantoms.radiographs.xray import STEEL_PER_MM, fill_ring
 from sightline.structures.frame import FloatArray
 
 Rect = tuple[float, float, float, float]
@@ -70,7 +70,7 @@ def find_place(
     return best if must or least == 0 else None
 
 
-def lay(canvas: FloatArray, taken: NDArray[np.bool_], tile: FloatArray, place: tuple[int, int]) -> None:
+def place_tile(canvas: FloatArray, taken: NDArray[np.bool_], tile: FloatArray, place: tuple[int, int]) -> None:
     """Lay a tile on the lead canvas [H, W] and mark its pixels as taken [H, W]; changes both."""
     (r, c), (h, w) = place, tile.shape
     canvas[r : r + h, c : c + w] += LEAD * tile
@@ -94,7 +94,7 @@ def text_size(text: str, height_px: int) -> tuple[int, int]:
     return int(bottom) + 2, int(right) + 2
 
 
-def wrist_hardware(kind: str, pose: Pose, rng: Generator) -> FloatArray:
+def wrist_hardware(kind: str, pose: LimbPose, rng: Generator) -> FloatArray:
     """Attenuation [H, W] of `plate` (on the distal radius), `wires` (through it) or `bracelet`."""
     canvas = np.zeros(pose.shape)
     if kind == "plate":
@@ -115,7 +115,7 @@ def wrist_hardware(kind: str, pose: Pose, rng: Generator) -> FloatArray:
     return canvas
 
 
-def hip_hardware(kind: str, pose: Pose, rng: Generator) -> FloatArray:
+def hip_hardware(kind: str, pose: LimbPose, rng: Generator) -> FloatArray:
     """Attenuation [H, W] of `hip screw` (sliding screw with side plate) or `nail`."""
     canvas = np.zeros(pose.shape)
     tip = (-43 + rng.normal(0, 2), 49 + rng.normal(0, 2))
@@ -131,7 +131,7 @@ def hip_hardware(kind: str, pose: Pose, rng: Generator) -> FloatArray:
 
 
 def _stroke(
-    canvas: FloatArray, pose: Pose, line: Sequence[tuple[float, float]], width_mm: float, thickness_mm: float
+    canvas: FloatArray, pose: LimbPose, line: Sequence[tuple[float, float]], width_mm: float, thickness_mm: float
 ) -> None:
     """A metal strip along a line in mm; strips overlap without adding up (max)."""
     points = np.array(line, dtype=float)
@@ -141,7 +141,7 @@ def _stroke(
         side = np.array([-ahead[1], ahead[0]]) * width_mm / 2.0
         grow = ahead * 0.25 * min(width_mm, 2.0)
         ring = pose.place([a - grow + side, b + grow + side, b + grow - side, a - grow - side])
-        inside |= filled(ring, (canvas.shape[0], canvas.shape[1]))
+        inside |= fill_ring(ring, (canvas.shape[0], canvas.shape[1]))
     np.maximum(canvas, inside * (STEEL_PER_MM * thickness_mm), out=canvas)
 
 

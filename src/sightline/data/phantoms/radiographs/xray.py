@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy import fft, ndimage
 
-from sightline.data.phantoms.radiographs.anatomy import Bone, Pose, closed_spline
+from sightline.data.phantoms.radiographs.anatomy import Bone, LimbPose, closed_spline
 from sightline.data.phantoms.radiographs.fracture import Break, broken
 from sightline.structures.frame import FloatArray
 
@@ -77,7 +77,7 @@ def draw_technique(rng: Generator) -> Technique:
     )
 
 
-def cast_shadow(bone: Bone, pose: Pose, rng: Generator, breaks: Sequence[Break] = ()) -> Shadow | None:
+def cast_shadow(bone: Bone, pose: LimbPose, rng: Generator, breaks: Sequence[Break] = ()) -> Shadow | None:
     """The shadow of one bone, fractures included; None when it lies wholly outside the image.
 
     The cross-section is an ellipse: at distance e from the silhouette's edge the beam crosses
@@ -90,7 +90,7 @@ def cast_shadow(bone: Bone, pose: Pose, rng: Generator, breaks: Sequence[Break] 
     if (high - low <= 2).any():
         return None
     size = (int(high[0] - low[0]), int(high[1] - low[1]))
-    inside = filled(outline - low, size)
+    inside = fill_ring(outline - low, size)
     if not inside.any():
         return None
     edge_mm = np.maximum(ndimage.distance_transform_edt(inside) - 0.5, 0.0) * pose.pixel_mm
@@ -124,12 +124,12 @@ def paste(canvas: FloatArray, shadow: Shadow, values: FloatArray) -> None:
         canvas[r0:r1, c0:c1] += values[r0 - top : r1 - top, c0 - left : c1 - left]
 
 
-def flesh(outline_mm: FloatArray, depth_mm: float, pose: Pose, rng: Generator) -> FloatArray:
+def flesh(outline_mm: FloatArray, depth_mm: float, pose: LimbPose, rng: Generator) -> FloatArray:
     """Soft tissue [H, W] within the skin line: an ellipse across the limb, muscle and fat planes, a skin rim."""
     step = 2
     reach = 60
     coarse = ((pose.shape[0] + 2 * reach) // step, (pose.shape[1] + 2 * reach) // step)
-    inside = filled((pose.place(closed_spline(outline_mm, 240)) + reach) / step, coarse)
+    inside = fill_ring((pose.place(closed_spline(outline_mm, 240)) + reach) / step, coarse)
     edge_mm = ndimage.distance_transform_edt(inside) * pose.pixel_mm * step
     thickness = depth_mm * _ellipse(edge_mm / (0.62 * depth_mm))
     muscle = clouds(coarse, rng, size_px=5.0 / (pose.pixel_mm * step))
@@ -145,7 +145,7 @@ def flesh(outline_mm: FloatArray, depth_mm: float, pose: Pose, rng: Generator) -
     thickness = ndimage.gaussian_filter(thickness, 0.8)
     # a subcutaneous layer of fat takes less from the beam than muscle
     thickness *= 1.0 - 0.12 * np.exp(-(((edge_mm - 3.5) / 2.0) ** 2))
-    full: FloatArray = FLESH_PER_MM * enlarged(thickness, (coarse[0] * step, coarse[1] * step), step)
+    full: FloatArray = FLESH_PER_MM * interpolate_field(thickness, (coarse[0] * step, coarse[1] * step), step)
     return full[reach : reach + pose.shape[0], reach : reach + pose.shape[1]]
 
 
@@ -178,7 +178,7 @@ def expose(
     primary = beam * field * np.exp(-attenuation - lead)
     step = 8
     veil = ndimage.gaussian_filter(primary[::step, ::step], 5.0, mode="nearest")
-    arriving = (1.0 - technique.scatter) * primary + technique.scatter * enlarged(veil, (height, width), step)
+    arriving = (1.0 - technique.scatter) * primary + technique.scatter * interpolate_field(veil, (height, width), step)
     arriving = ndimage.gaussian_filter(arriving, technique.blur_px)
     counts = rng.poisson(technique.photons * np.maximum(arriving, 1e-4))
     # the detector's own spread correlates neighbouring quanta a little
@@ -198,7 +198,7 @@ def expose(
     return shown
 
 
-def collimated(
+def draw_collimation(
     shape: tuple[int, int], rng: Generator, *, likely: float = 0.6
 ) -> tuple[FloatArray, tuple[float, float, float, float] | None]:
     """The open field [H, W] (1 inside) and its (top, left, bottom, right) in px, None when nothing is shut off."""
@@ -214,12 +214,12 @@ def collimated(
     middle = corners.mean(axis=0)
     matrix = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
     ring = (corners - middle) @ matrix + middle
-    field = filled(ring, shape).astype(float)
+    field = fill_ring(ring, shape).astype(float)
     return ndimage.gaussian_filter(field, 1.0), (top, left, bottom, right)
 
 
 def project(
-    bones: Sequence[Bone], pose: Pose, rng: Generator, breaks: Mapping[str, Sequence[Break]]
+    bones: Sequence[Bone], pose: LimbPose, rng: Generator, breaks: Mapping[str, Sequence[Break]]
 ) -> tuple[FloatArray, dict[str, Shadow]]:
     """All bones' summed attenuation [H, W] and each bone's own shadow."""
     canvas = np.zeros(pose.shape)
@@ -232,7 +232,7 @@ def project(
     return canvas, shadows
 
 
-def filled(ring: FloatArray, shape: tuple[int, int]) -> NDArray[np.bool_]:
+def fill_ring(ring: FloatArray, shape: tuple[int, int]) -> NDArray[np.bool_]:
     """A closed ring [n, 2] of (row, column) filled on a grid [h, w] (Pillow's scan lines; 50 times skimage's speed)."""
     tile = Image.new("1", (shape[1], shape[0]), 0)
     ImageDraw.Draw(tile).polygon([(column - 0.5, row - 0.5) for row, column in ring.tolist()], fill=1)
@@ -244,7 +244,7 @@ def _ellipse(share: FloatArray) -> FloatArray:
     return chord
 
 
-def _shell(bone: Bone, pose: Pose, corner: tuple[int, int], size: tuple[int, int]) -> FloatArray:
+def _shell(bone: Bone, pose: LimbPose, corner: tuple[int, int], size: tuple[int, int]) -> FloatArray:
     low_mm, high_mm = bone.cortex_mm
     if low_mm == high_mm:
         return np.full(size, low_mm)
@@ -253,7 +253,7 @@ def _shell(bone: Bone, pose: Pose, corner: tuple[int, int], size: tuple[int, int
     return np.interp(y, bone.cortex_at_mm, bone.cortex_mm).astype(float)
 
 
-def _struts(bone: Bone, pose: Pose, rng: Generator, size: tuple[int, int]) -> FloatArray:
+def _struts(bone: Bone, pose: LimbPose, rng: Generator, size: tuple[int, int]) -> FloatArray:
     """Trabeculae along the bone's axis with a weaker set across it; older bone keeps fewer, longer ones."""
     ends = pose.place(bone.axis[[0, -1]])
     angle_deg = math.degrees(math.atan2(ends[1, 1] - ends[0, 1], ends[1, 0] - ends[0, 0]))
@@ -306,10 +306,10 @@ def clouds(shape: tuple[int, int], rng: Generator, *, size_px: float) -> FloatAr
     step = max(1, int(size_px / 3.0))
     coarse = (shape[0] // step + 3, shape[1] // step + 3)
     field = ndimage.gaussian_filter(rng.standard_normal(coarse), size_px / step / 2.0, mode="wrap")
-    return _standardised(enlarged(field, shape, step))
+    return _standardised(interpolate_field(field, shape, step))
 
 
-def enlarged(coarse: FloatArray, shape: tuple[int, int], step: int) -> FloatArray:
+def interpolate_field(coarse: FloatArray, shape: tuple[int, int], step: int) -> FloatArray:
     """A coarse field, one value every `step` pixels, interpolated linearly to `shape`."""
     rows = np.minimum((np.arange(shape[0]) + 0.5) / step, coarse.shape[0] - 1.0)
     columns = np.minimum((np.arange(shape[1]) + 0.5) / step, coarse.shape[1] - 1.0)

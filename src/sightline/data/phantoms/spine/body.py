@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-from sightline.data.phantoms.spine.solids import Floats, joined, within_both
+from sightline.data.phantoms.spine.solids import Floats, blend_solids, within_both
 from sightline.data.spine.vertebrae import LABELS, RANKS
 from sightline.structures.frame import FloatArray
 
@@ -108,7 +108,7 @@ class BodyField:
 
 
 @dataclass(frozen=True, eq=False)
-class Body:
+class VertebraBody:
     """A body ready to be evaluated."""
 
     plan: BodyPlan
@@ -254,7 +254,7 @@ def _outline(thoracic: bool) -> tuple[FloatArray, FloatArray]:
     behind = sine < -0.15
     x = cosine[behind] / np.abs(sine[behind])
     wall[behind] = (1.0 - hollow * np.exp(-((x / 0.5) ** 2))) / np.abs(sine[behind])
-    both = -joined((-round_edge).astype(np.float32), (-wall).astype(np.float32), 0.0001)
+    both = -blend_solids((-round_edge).astype(np.float32), (-wall).astype(np.float32), 0.0001)
     return angle, np.asarray(np.minimum(both, np.minimum(round_edge, wall)), dtype=float)
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sightline.data.phantoms.spine.body import Body
+from sightline.data.phantoms.spine.body import VertebraBody
 from sightline.data.phantoms.spine.plan import Person, VertebraPlan
-from sightline.data.phantoms.spine.solids import Pose
+from sightline.data.phantoms.spine.solids import VertebraPose
 from sightline.data.spine.vertebrae import LABELS, RANKS
 from sightline.structures.frame import FloatArray
 
@@ -23,8 +23,8 @@ class Placed:
     """A vertebra in the column: plan, body, pose; `centre` of its body in the grid's millimetres."""
 
     plan: VertebraPlan
-    body: Body
-    pose: Pose
+    body: VertebraBody
+    pose: VertebraPose
 
     @property
     def centre(self) -> FloatArray:
@@ -44,20 +44,20 @@ class Column:
     """The whole spine, head first, and the upper end of the sacrum."""
 
     vertebrae: tuple[Placed, ...]
-    sacrum: Pose
+    sacrum: VertebraPose
 
 
 def stack(person: Person) -> Column:
     """Place a person's vertebrae, the sacrum's upper endplate at the origin."""
     sacral_tilt = SACRAL_TILT * person.lordosis
-    sacrum = Pose(_turn(sacral_tilt, 0.0, 0.0), np.zeros(3))
+    sacrum = VertebraPose(_turn(sacral_tilt, 0.0, 0.0), np.zeros(3))
     placed: list[Placed] = []
     # height and slope of the plate underneath, in the frame of what carries it
     pose, (height, slope), tilt = sacrum, (0.0, 0.0), sacral_tilt
     bent = 0.0
     for number in range(len(person.vertebrae) - 1, -1, -1):
         plan = person.vertebrae[number]
-        body = Body(plan.body)
+        body = VertebraBody(plan.body)
         upper, lower = body.rims()
         side, turn = _sideways(person, number)
         wanted = _wanted_tilt(person, plan) + bent
@@ -66,7 +66,7 @@ def stack(person: Person) -> Column:
         middle = pose.turn[:, 2] + turned[:, 2]
         plate = pose.place(np.array([0.0, 0.0, height]))
         origin = plate + plan.disc_mm * middle / np.linalg.norm(middle) - turned @ np.array([0.0, 0.0, lower[0]])
-        pose = Pose(turned, origin)
+        pose = VertebraPose(turned, origin)
         placed.append(Placed(plan, body, pose))
         height, slope = upper
         # what a wedge takes from the front, the column above follows by half

@@ -12,7 +12,7 @@ from scipy import ndimage
 from sightline.data.phantoms.spine.body import BodyField
 from sightline.data.phantoms.spine.column import Placed
 from sightline.data.phantoms.spine.plan import Person
-from sightline.data.phantoms.spine.solids import Bar, Floats, Grid, covered
+from sightline.data.phantoms.spine.solids import EllipticBar, Floats, Grid, partial_volume
 from sightline.structures.frame import FloatArray
 
 # numbers of SUBREGIONS in cohorts/spine.py
@@ -103,7 +103,7 @@ _STEP = 2
 _STREAK_HU = 320.0
 
 
-def screws_of(placed: Placed) -> list[Bar]:
+def screws_of(placed: Placed) -> list[EllipticBar]:
     """A screw through each pedicle into the body, in the vertebra's own coordinates; its head is behind the facet."""
     m = placed.plan.measures
     upper, _ = placed.body.plates(-0.95)
@@ -114,7 +114,10 @@ def screws_of(placed: Placed) -> list[Bar]:
     for side in (-1.0, 1.0):
         head = np.array([side * (out + 3.0), wall - m.canal_depth - 14.0, z])
         tip = np.array([side * 0.45 * out, 0.25 * placed.body.depth, z - 1.0])
-        bars += [Bar(head, tip, (2.6, 2.6), (2.2, 2.2)), Bar(head, head + (tip - head) * 0.12, (5.5, 5.5), (5.5, 5.5))]
+        bars += [
+            EllipticBar(head, tip, (2.6, 2.6), (2.2, 2.2)),
+            EllipticBar(head, head + (tip - head) * 0.12, (5.5, 5.5), (5.5, 5.5)),
+        ]
     return bars
 
 
@@ -128,16 +131,16 @@ def add_metal(hu: Floats, grid: Grid, held: list[Placed], rng: Generator) -> Non
         for bar in bars:
             part = placed.pose.reach(grid, *bar.corners(1.0))
             if part is not None:
-                share = covered(bar.distance(*placed.pose.own(grid, part)), voxel)
+                share = partial_volume(bar.distance(*placed.pose.own(grid, part)), voxel)
                 metal[part] = np.maximum(metal[part], share)
         for number in (0, 1):
             heads[number].append(placed.pose.place(bars[2 * number + 1].start))
     for ends in heads:
         for start, stop in pairwise(ends):
-            rod = Bar(start, stop, (2.8, 2.8), (2.8, 2.8), (0.0, 1.0, 0.0))
+            rod = EllipticBar(start, stop, (2.8, 2.8), (2.8, 2.8), (0.0, 1.0, 0.0))
             part = grid.part(*rod.corners(1.0))
             if part is not None:
-                metal[part] = np.maximum(metal[part], covered(rod.distance(*grid.axes(part)), voxel))
+                metal[part] = np.maximum(metal[part], partial_volume(rod.distance(*grid.axes(part)), voxel))
     rows = np.flatnonzero(metal.any(axis=(0, 1)))
     if not rows.size:
         return

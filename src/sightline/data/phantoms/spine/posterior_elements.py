@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sightline.data.phantoms.spine.body import Measures, is_thoracic
-from sightline.data.phantoms.spine.solids import Bar
+from sightline.data.phantoms.spine.solids import EllipticBar
 from sightline.data.spine.vertebrae import LABELS, RANKS
 
 ARCH, SPINOUS, LEFT_TRANSVERSE, LEFT_UPPER, LEFT_LOWER, PEDICLES = 41, 42, 43, 45, 47, 103
@@ -18,7 +18,7 @@ class Part:
     """A bar of bone with its sub-region number and the thickness of its cortex, mm."""
 
     region: int
-    bar: Bar
+    bar: EllipticBar
     cortex_mm: float
 
 
@@ -50,7 +50,7 @@ def arch_of(label: int, m: Measures, below: Measures, back_top: float, back_bott
             flip = np.array([side, 1.0, 1.0])
             # paired regions: the odd number is the patient's left
             number = region + (1 if side > 0 and region in (LEFT_TRANSVERSE, LEFT_UPPER, LEFT_LOWER) else 0)
-            bar = Bar(np.array(start) * flip, np.array(stop) * flip, radii, end_radii,
+            bar = EllipticBar(np.array(start) * flip, np.array(stop) * flip, radii, end_radii,
                       (up[0] * side, up[1], up[2]))  # fmt: skip
             parts.append(Part(number, bar, cortex_mm))
 
@@ -83,9 +83,9 @@ def arch_of(label: int, m: Measures, below: Measures, back_top: float, back_bott
     if lumbar:
         # lowest, where the spine is hollowest, they are small
         tall = {LABELS["L4"]: 7.0, LABELS["L5"]: 5.2, LABELS["L6"]: 5.2}.get(label, 8.3)
-        spinous = Bar(np.array(root), np.array(tip), (2.8, tall), (3.6, 1.05 * tall))
+        spinous = EllipticBar(np.array(root), np.array(tip), (2.8, tall), (3.6, 1.05 * tall))
     else:
-        spinous = Bar(np.array(root), np.array(tip), (3.0, 6.5), (2.8, 3.2))
+        spinous = EllipticBar(np.array(root), np.array(tip), (3.0, 6.5), (2.8, 3.2))
     parts.append(Part(SPINOUS, spinous, 1.2))
     tip_x = m.span / 2.0 - 3.0
     if lumbar:
@@ -97,7 +97,7 @@ def arch_of(label: int, m: Measures, below: Measures, back_top: float, back_bott
     return parts
 
 
-def ribs_of(label: int, m: Measures, back_top: float) -> list[Bar]:
+def ribs_of(label: int, m: Measures, back_top: float) -> list[EllipticBar]:
     """The ribs of a thoracic vertebra, from their heads as far as the side of the chest."""
     if not is_thoracic(label):
         return []
@@ -111,5 +111,5 @@ def ribs_of(label: int, m: Measures, back_top: float) -> list[Bar]:
     for side in (-1.0, 1.0):
         flip = np.array([side, 1.0, 1.0])
         for start, stop, a, b in ((head, neck, 3.6, 3.4), (neck, angle, 3.2, 3.2), (angle, flank, 3.2, 3.0)):
-            bars.append(Bar(start * flip, stop * flip, (a, 1.5 * a), (b, 1.7 * b)))
+            bars.append(EllipticBar(start * flip, stop * flip, (a, 1.5 * a), (b, 1.7 * b)))
     return bars

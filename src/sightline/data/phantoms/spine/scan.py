@@ -14,7 +14,7 @@ from sightline.data.phantoms.spine.column import Column, Placed
 from sightline.data.phantoms.spine.contents import DISC, add_metal, content_of, regions_of
 from sightline.data.phantoms.spine.plan import Person
 from sightline.data.phantoms.spine.posterior_elements import arch_of, ribs_of
-from sightline.data.phantoms.spine.solids import Bar, Floats, Grid, Part, covered, joined
+from sightline.data.phantoms.spine.solids import EllipticBar, Floats, Grid, Part, blend_solids, partial_volume
 from sightline.data.phantoms.spine.tissue import surround
 from sightline.structures.frame import FloatArray
 
@@ -22,7 +22,7 @@ CORTEX_HU = 1250.0
 
 
 @dataclass(frozen=True, eq=False)
-class Drawn:
+class ScanDrawing:
     """A spine on a grid: Hounsfield units and masks, [x, y, z]."""
 
     hu: Floats
@@ -32,7 +32,7 @@ class Drawn:
     findings: NDArray[np.uint8]
 
 
-def draw_spine(grid: Grid, column: Column, person: Person, labels: tuple[int, ...], rng: Generator) -> Drawn:
+def draw_spine(grid: Grid, column: Column, person: Person, labels: tuple[int, ...], rng: Generator) -> ScanDrawing:
     """Draw a column and what is around it.
 
     Args:
@@ -46,7 +46,7 @@ def draw_spine(grid: Grid, column: Column, person: Person, labels: tuple[int, ..
     texture = rng.standard_normal(grid.shape, dtype=np.float32)
     texture = ndimage.gaussian_filter(texture, 0.75 / grid.spacing_mm * [1.0, 1.0, 1.7])
     texture /= texture.std()
-    drawn = Drawn(hu, np.zeros(grid.shape, np.float32), *(np.zeros(grid.shape, np.uint8) for _ in range(3)))
+    drawn = ScanDrawing(hu, np.zeros(grid.shape, np.float32), *(np.zeros(grid.shape, np.uint8) for _ in range(3)))
     chosen = list(column.vertebrae)
     for upper, lower in pairwise(chosen):
         _disc(drawn, grid, upper, lower, labels, texture)
@@ -60,7 +60,9 @@ def draw_spine(grid: Grid, column: Column, person: Person, labels: tuple[int, ..
     return drawn
 
 
-def _disc(drawn: Drawn, grid: Grid, upper: Placed, lower: Placed, labels: tuple[int, ...], texture: Floats) -> None:
+def _disc(
+    drawn: ScanDrawing, grid: Grid, upper: Placed, lower: Placed, labels: tuple[int, ...], texture: Floats
+) -> None:
     reach = max(upper.body.width, lower.body.width) / 2.0 + 6.0
     rim = upper.body.rims()[1][0]
     low = np.array([-reach, -reach * 0.8, rim - upper.plan.disc_mm - 9.0])
@@ -71,7 +73,7 @@ def _disc(drawn: Drawn, grid: Grid, upper: Placed, lower: Placed, labels: tuple[
     under = lower.body.evaluate(*lower.pose.own(grid, part))
     wall = (above.wall + under.wall) / 2.0 - np.float32(0.6 + 1.5 * upper.plan.worn)
     distance = np.maximum(np.maximum(above.above_lower, under.below_upper), wall)
-    share = covered(distance, float(grid.spacing_mm.mean()))
+    share = partial_volume(distance, float(grid.spacing_mm.mean()))
     # fibrous ring, softer nucleus
     value = np.where(wall > -7.0, np.float32(98.0), np.float32(78.0)) + 5.0 * texture[part]
     if upper.plan.gas:
@@ -83,7 +85,13 @@ def _disc(drawn: Drawn, grid: Grid, upper: Placed, lower: Placed, labels: tuple[
 
 
 def _vertebra(
-    drawn: Drawn, grid: Grid, placed: Placed, below: Placed, person: Person, labels: tuple[int, ...], texture: Floats
+    drawn: ScanDrawing,
+    grid: Grid,
+    placed: Placed,
+    below: Placed,
+    person: Person,
+    labels: tuple[int, ...],
+    texture: Floats,
 ) -> None:
     plan, body = placed.plan, placed.body
     upper, lower = body.plates(-0.95)
@@ -106,7 +114,7 @@ def _vertebra(
             continue
         inner = _within(cell, whole)
         d = piece.bar.distance(*placed.pose.own(grid, cell))
-        distance[inner] = joined(distance[inner], d, 2.5)
+        distance[inner] = blend_solids(distance[inner], d, 2.5)
         closer = d < nearest[inner]
         nearest[inner] = np.where(closer, d, nearest[inner])
         region[inner][closer] = piece.region
@@ -120,10 +128,10 @@ def _vertebra(
         f = body.evaluate(*own_axes)
         if plan.fresh > 0.55 and plan.grade > 1:
             # blood and swelling beside a fresh fracture
-            swollen = covered(f.distance - np.float32(6.0 * plan.fresh), 3.0) * (drawn.hu[cell] < 20.0)
+            swollen = partial_volume(f.distance - np.float32(6.0 * plan.fresh), 3.0) * (drawn.hu[cell] < 20.0)
             drawn.hu[cell] += 0.9 * swollen * (58.0 - drawn.hu[cell])
         own = (f.distance < nearest[inner]) | (f.distance < -1.0)
-        distance[inner] = joined(distance[inner], f.distance, 2.5)
+        distance[inner] = blend_solids(distance[inner], f.distance, 2.5)
         region[inner] = np.where(own, regions_of(f), region[inner])
         plate = np.minimum(f.below_upper, f.above_lower) < -f.wall
         cortex[inner] = np.where(own, np.where(plate, np.float32(0.85), np.float32(0.55)), cortex[inner])
@@ -131,7 +139,7 @@ def _vertebra(
         spongy[inner] = np.where(own, content, spongy[inner])
         findings[inner] = np.where(own & (f.distance < 0.0), found, 0)
     voxel = float(grid.spacing_mm.mean())
-    share, core = covered(distance, voxel), covered(distance + cortex, voxel)
+    share, core = partial_volume(distance, voxel), partial_volume(distance + cortex, voxel)
     roughness = (16.0 + 0.13 * person.trabecular_hu) * texture[whole]
     hard = CORTEX_HU * (1.0 - 0.22 * person.frailty)
     bone = (share - core) * np.float32(hard) + core * (spongy + roughness)
@@ -146,19 +154,19 @@ def _vertebra(
         _bare_bone(drawn, grid, placed, rib, person)
 
 
-def _bare_bone(drawn: Drawn, grid: Grid, placed: Placed, bar: Bar, person: Person) -> None:
+def _bare_bone(drawn: ScanDrawing, grid: Grid, placed: Placed, bar: EllipticBar, person: Person) -> None:
     part = placed.pose.reach(grid, *bar.corners(2.0))
     if part is None:
         return
     distance = bar.distance(*placed.pose.own(grid, part))
     voxel = float(grid.spacing_mm.mean())
-    share = covered(distance, voxel) * (1.0 - drawn.bone[part])
-    core = np.minimum(covered(distance + 1.0, voxel), share)
+    share = partial_volume(distance, voxel) * (1.0 - drawn.bone[part])
+    core = np.minimum(partial_volume(distance + 1.0, voxel), share)
     value = (share - core) * CORTEX_HU * (1.0 - 0.2 * person.frailty) + core * (120.0 + 0.5 * person.trabecular_hu)
     drawn.hu[part] = drawn.hu[part] * (1.0 - share) + value
 
 
-def _sacrum(drawn: Drawn, grid: Grid, column: Column, person: Person, texture: Floats) -> None:
+def _sacrum(drawn: ScanDrawing, grid: Grid, column: Column, person: Person, texture: Floats) -> None:
     last = column.vertebrae[-1]
     width, depth = last.body.width, last.body.depth
     corner = np.array([width * 1.2, depth, 4.0])
@@ -172,8 +180,8 @@ def _sacrum(drawn: Drawn, grid: Grid, column: Column, person: Person, texture: F
     wings = np.maximum(np.abs(x) - (width / 2.0 - 0.55 * np.minimum(z + 4.0, 0.0)), np.maximum(body, z + 3.0))
     distance = np.minimum(np.maximum(body, np.abs(x) - width / 2.0), wings).astype(np.float32)
     voxel = float(grid.spacing_mm.mean())
-    share = covered(distance, voxel) * (1.0 - drawn.bone[part])
-    core = np.minimum(covered(distance + 0.9, voxel), share)
+    share = partial_volume(distance, voxel) * (1.0 - drawn.bone[part])
+    core = np.minimum(partial_volume(distance + 0.9, voxel), share)
     spongy = person.trabecular_hu + 18.0 * texture[part]
     drawn.hu[part] = drawn.hu[part] * (1.0 - share) + (share - core) * CORTEX_HU + core * spongy
 
@@ -183,8 +191,14 @@ def _within(inner: Part, outer: Part) -> Part:
     return a, b, c
 
 
-def finished(drawn: Drawn, fine_mm: FloatArray, groups: tuple[int, int, int], noise_hu: float, blur_mm: float,
-             rng: Generator) -> tuple[NDArray[np.int16], Drawn]:  # fmt: skip
+def simulate_scanner(
+    drawn: ScanDrawing,
+    fine_mm: FloatArray,
+    groups: tuple[int, int, int],
+    noise_hu: float,
+    blur_mm: float,
+    rng: Generator,
+) -> tuple[NDArray[np.int16], ScanDrawing]:
     """What the scanner makes of it: blur, thick slices, noise; the masks on the same grid.
 
     Args:
@@ -211,4 +225,4 @@ def finished(drawn: Drawn, fine_mm: FloatArray, groups: tuple[int, int, int], no
     noise -= 0.85 * ndimage.gaussian_filter(noise, np.array([1.3, 1.3, 0.0]) / voxel)
     hu = hu + noise * np.float32(noise_hu / noise.std())
     ct = np.rint(np.clip(hu, -1024.0, 3071.0)).astype(np.int16)
-    return ct, Drawn(hu, bone, masks[0], masks[1], masks[2])
+    return ct, ScanDrawing(hu, bone, masks[0], masks[1], masks[2])

@@ -155,7 +155,7 @@ def _geometry(kind: str, rng: Generator) -> tuple[tuple[str, str, str], tuple[fl
     return (codes[0], codes[1], codes[2]), spacing, nod
 
 
-def oriented(
+def orient_arrays(
     arrays: list[NDArray[Any]], affine: FloatArray, orientation: tuple[str, str, str]
 ) -> tuple[list[NDArray[Any]], FloatArray]:
     """Arrays [x, y, z] with their axes as a file has them, and the affine that goes with it."""

@@ -52,7 +52,7 @@ class Grid:
 
 
 @dataclass(frozen=True, eq=False)
-class Pose:
+class VertebraPose:
     """Where a vertebra is: its own axes (to the right, front, head) as columns, and its origin, mm."""
 
     turn: FloatArray
@@ -80,7 +80,7 @@ class Pose:
 
 
 @dataclass(frozen=True, eq=False)
-class Bar:
+class EllipticBar:
     """A bar of elliptic section between two points, with rounded ends.
 
     Attributes:
@@ -131,7 +131,7 @@ class Bar:
         return np.asarray(np.where(size > 0.3, (size - 1.0) * size / np.maximum(slope, 1e-3), -0.7 * least), np.float32)
 
 
-def joined(a: Floats, b: Floats, blend_mm: float) -> Floats:
+def blend_solids(a: Floats, b: Floats, blend_mm: float) -> Floats:
     """Union of two solids, its inner edges rounded over about `blend_mm`."""
     k = np.float32(blend_mm)
     return np.minimum(a, b) - np.maximum(k - np.abs(a - b), 0.0) ** 2 / (4.0 * k)
@@ -143,6 +143,6 @@ def within_both(a: Floats, b: Floats, blend_mm: float) -> Floats:
     return np.maximum(a, b) + np.maximum(k - np.abs(a - b), 0.0) ** 2 / (4.0 * k)
 
 
-def covered(distance: Floats, voxel_mm: float) -> Floats:
+def partial_volume(distance: Floats, voxel_mm: float) -> Floats:
     """Share of a voxel that lies inside: partial volume."""
     return np.clip(np.float32(0.5) - distance / np.float32(voxel_mm), 0.0, 1.0)

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from sightline.data.phantoms.spine.column import Column
 from sightline.data.phantoms.spine.plan import Person
-from sightline.data.phantoms.spine.solids import Floats, Grid, covered
+from sightline.data.phantoms.spine.solids import Floats, Grid, partial_volume
 from sightline.structures.frame import FloatArray
 
 Paint = Callable[[Floats, Floats | float], None]
@@ -62,7 +62,7 @@ def surround(grid: Grid, column: Column, person: Person, rng: Generator) -> Floa
     hu = np.full(grid.shape, AIR, dtype=np.float32)
 
     def paint(distance: Floats, value: Floats | float) -> None:
-        share = covered(distance, s.voxel)
+        share = partial_volume(distance, s.voxel)
         np.add(hu, share * (np.asarray(value, dtype=np.float32) - hu), out=hu)
 
     paint(skin, FAT)

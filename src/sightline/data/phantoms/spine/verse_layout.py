@@ -27,8 +27,8 @@ from PIL import Image
 from sightline.data.datasets.verse_gradings import FIELDS
 from sightline.data.phantoms.spine.column import Column, Placed, stack
 from sightline.data.phantoms.spine.plan import Person, plan_person
-from sightline.data.phantoms.spine.scan import draw_spine, finished
-from sightline.data.phantoms.spine.series import Series, oriented, plan_series
+from sightline.data.phantoms.spine.scan import draw_spine, simulate_scanner
+from sightline.data.phantoms.spine.series import Series, orient_arrays, plan_series
 from sightline.data.spine.vertebrae import FINDINGS, LEVELS, RANKS
 from sightline.errors import CohortError
 from sightline.io.nifti import write_volume
@@ -127,9 +127,9 @@ def _write_series(archive: Path, person: Person, column: Column, series: Series)
     rng, film = (np.random.default_rng([*series.seed, part]) for part in (0, 1))
     grid = series.grid(column)
     drawn = draw_spine(grid, column, person, series.labels, rng)
-    ct, masks = finished(drawn, grid.spacing_mm, series.groups(), series.noise_hu, series.blur_mm, film)
+    ct, masks = simulate_scanner(drawn, grid.spacing_mm, series.groups(), series.noise_hu, series.blur_mm, film)
     arrays: list[NDArray[Any]] = [ct, masks.vertebrae, masks.regions, masks.findings]
-    arrays, affine = oriented(arrays, series.affine(grid), series.orientation)
+    arrays, affine = orient_arrays(arrays, series.affine(grid), series.orientation)
     raw = archive / "rawdata" / f"sub-{person.name}"
     derived = archive / "derivatives" / f"sub-{person.name}"
     write_volume(raw / f"sub-{series.name}_ct.nii.gz", arrays[0], affine)
