@@ -91,8 +91,8 @@ def measure(chosen: Settings) -> Result:
         (
             "Ours: `sightline.training.train`'s own step with `HeatmapMatch` and guided `InputGradient`, optimiser "
             "step included. Plain: `segmentation_models_pytorch.Unet` with `aux_params`, binary cross-entropy of "
-            "classes and of the decoder against the same gaze. Same Adam, random weights, no dropout, channels-last, single "
-            "precision.",
+            "classes and of the decoder against the same gaze. Same Adam, random weights, no dropout, channels-last, "
+            "single precision.",
             f"Checked first: without an explainer, the losses of both sides are the same over three steps "
             f"(largest difference {gap:.1e}).",
         ),
