@@ -55,17 +55,17 @@ def test_the_tour_runs_as_written(tmp_path, monkeypatch):
         assert any(path.endswith(named.rstrip("/")) for path in here), named
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if "```python" in p.read_text(encoding="utf-8")], ids=name_of)
-def test_python_of_the_pages_runs(page):
-    if "papers" not in page.parts:
+@pytest.mark.parametrize("document", [p for p in PAGES if "```python" in p.read_text(encoding="utf-8")], ids=name_of)
+def test_python_of_the_pages_runs(document):
+    if "papers" not in document.parts:
         # elsewhere snippets name files of the reader's: they must be Python, and what they import must exist
-        for language, body in BLOCK.findall(page.read_text(encoding="utf-8")):
+        for language, body in BLOCK.findall(document.read_text(encoding="utf-8")):
             if language == "python":
-                compile(body, name_of(page), "exec")
+                compile(body, name_of(document), "exec")
                 exec("\n".join(re.findall(r"^(?:from|import) .*$", body, re.MULTILINE)), {})
         return
     names = {}
-    for language, body in BLOCK.findall(page.read_text(encoding="utf-8")):
+    for language, body in BLOCK.findall(document.read_text(encoding="utf-8")):
         if language == "python":
             exec(body, names)
 
@@ -75,14 +75,14 @@ def heading_anchor(title):
     return text.strip().replace(" ", "-")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_links_and_pictures_resolve(page):
-    text = BLOCK.sub("", page.read_text(encoding="utf-8"))
+@pytest.mark.parametrize("document", PAGES, ids=name_of)
+def test_links_and_pictures_resolve(document):
+    text = BLOCK.sub("", document.read_text(encoding="utf-8"))
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if re.match(r"[a-z]+:", target):
             continue
         path, _, anchor = target.partition("#")
-        there = (page.parent / path).resolve() if path else page
+        there = (document.parent / path).resolve() if path else document
         assert there.exists(), target
         if anchor:
             titles = re.findall(r"^#+ (.*)$", there.read_text(encoding="utf-8"), re.MULTILINE)
@@ -112,10 +112,10 @@ def help_of(*words):
     return HELP[words]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_every_command_and_option_exists(page):
+@pytest.mark.parametrize("document", PAGES, ids=name_of)
+def test_every_command_and_option_exists(document):
     top = set(re.search(r"\{([\w,]+)\}", help_of()).group(1).split(","))
-    for command in commands_in(page.read_text(encoding="utf-8")):
+    for command in commands_in(document.read_text(encoding="utf-8")):
         words = command.split()[1:]
         if words[0].isupper() or words[0].startswith("-"):
             continue
