@@ -12,8 +12,8 @@ from pathlib import Path
 
 import tyro
 
-from sightline.case import Case, Cohort
 from sightline.errors import LayoutError, SightlineError
+from sightline.structures.case import Case, Cohort
 
 PORT = 8765
 
@@ -93,7 +93,7 @@ def read_cohort(folder: Path) -> Cohort:
     if not folder.exists():
         raise LayoutError(f"{folder} does not exist.", "Give the folder of a cohort, or of radiographs.")
     if (folder / "cohort.json").is_file():
-        from sightline.cohorts.folder import read
+        from sightline.data.datasets.folder.reader import read_cohort as read
 
         return read(folder)
     from sightline.io.image import find_images

@@ -11,8 +11,8 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select, update
 
-from sightline.case import Case, Cohort
 from sightline.errors import SightlineError
+from sightline.structures.case import Case, Cohort
 from sightline.web.workstation.accounts.passwords import Pauses
 from sightline.web.workstation.accounts.readers import (
     ALONE,

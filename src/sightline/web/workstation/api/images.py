@@ -9,7 +9,7 @@ from typing import Any, Literal
 from fastapi import APIRouter, Request, Response
 
 from sightline.errors import SightlineError
-from sightline.region import Gaze
+from sightline.structures.gaze import Gaze
 from sightline.web.workstation.api.people import Desk, Signed, require
 from sightline.web.workstation.api.refusals import Refused
 from sightline.web.workstation.pictures.pixels import Packed, checked_packing, display_pixels, stored_pixels_of

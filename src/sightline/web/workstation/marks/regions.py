@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sightline.region import Box, Mask, Points, Polygon, Region, Scribble, Tag
+from sightline.structures.rasterize import Points
+from sightline.structures.regions import Box, Mask, Polygon, Region, Scribble
+from sightline.structures.tag import Tag
 
 
 def region_of_mark(mark: Mapping[str, Any], reader: str = "") -> Region:

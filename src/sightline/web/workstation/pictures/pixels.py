@@ -170,16 +170,16 @@ def stored_pixels_of(path: Path) -> tuple[NDArray[Any], dict[str, Any]]:
     Raises:
         UnreadableFile: not a DICOM file, or one that does not decode.
     """
-    from sightline.io.dicom import foreign_bytes, has_dicom_mark, open_dataset
-    from sightline.io.dicom_pixels import stored_pixels
-    from sightline.io.grey_scale import display_table, numbers
+    from sightline.io.dicom.greyscale import display_table, numbers
+    from sightline.io.dicom.pixels import decode_pixels
+    from sightline.io.dicom.radiograph import foreign_bytes, has_dicom_mark, open_dataset
 
     with path.open("rb") as file:
         if not has_dicom_mark(file.read(132)):
             raise UnreadableFile("The picture is no DICOM file: it has no other values than those shown.", "")
     with foreign_bytes(path):
         header = open_dataset(path, pixels=True)
-        index, values = stored_pixels(header, path)
+        index, values = decode_pixels(header, path)
         present = np.bincount(index.ravel(), minlength=len(values)) > 0
         table, how = display_table(header, path, values, present)
         stored = values[index]

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, select, update
 
-from sightline.case import Case, Cohort
+from sightline.structures.case import Case, Cohort
 from sightline.web.workstation.store.audit import now_text, write_audit
 from sightline.web.workstation.store.database import Database, StoreError, first_row
 from sightline.web.workstation.store.tables import SCHEMA, image, study, workstation
