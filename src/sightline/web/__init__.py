@@ -1,1 +1,1 @@
-"""What a person opens in a browser."""
+"""What other machines and browsers open: the node in a hospital's network, the workstation in a browser."""

@@ -1,0 +1,96 @@
+"""gate.json: what a run may be asked, written once beside its weights and bound to them by their SHA-256."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sightline import __version__
+from sightline.errors import RunError
+from sightline.inference.gate.header import HeaderLimits
+from sightline.inference.gate.picture import Limits
+
+GATE = "gate.json"
+FORMAT = "sightline gate 1"
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What a run may be asked.
+
+    Attributes:
+        header: first door.
+        picture: second door, (low, high) by measure.
+        features: third door, as its own module wrote it; empty where it was not made.
+        about: what it was made from (cohort, number of pictures), for people.
+    """
+
+    header: HeaderLimits
+    picture: Limits
+    features: Mapping[str, Any] = field(default_factory=dict)
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+
+def write_gate(run: Path, gate: Gate) -> Path:
+    """Write gate.json into a run folder.
+
+    Raises:
+        RunError: the run has no weights.
+    """
+    plain = {
+        "format": FORMAT,
+        "version": __version__,
+        "weights_sha256": weights_digest(run),
+        "header": gate.header.plain(),
+        "picture": {name: list(limits) for name, limits in gate.picture.items()},
+        "features": dict(gate.features),
+        "about": dict(gate.about),
+    }
+    path = run / GATE
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
+    return path
+
+
+def read_gate(run: Path) -> Gate:
+    """Read gate.json of a run.
+
+    Raises:
+        RunError: there is none, it is damaged, or it was made for other weights.
+    """
+    path = run / GATE
+    remedy = f"Make it: sightline gate {run} --cohort DIR"
+    if not path.is_file():
+        raise RunError(f"{run} has no {GATE}: nobody has said what it may be asked.", remedy)
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        if plain["format"] != FORMAT:
+            raise ValueError(f"format {plain['format']!r}, expected {FORMAT!r}")
+        picture = {str(name): (float(low), float(high)) for name, (low, high) in plain["picture"].items()}
+        if any(math.isnan(x) for limits in picture.values() for x in limits):
+            raise ValueError("a limit is no number")
+        gate = Gate(HeaderLimits.of_plain(plain["header"]), picture, plain["features"], plain["about"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{path} is damaged ({error!r:.160}).", remedy) from None
+    if plain.get("weights_sha256") != weights_digest(run):
+        raise RunError(f"{path} was made for other weights than those in {run}.", remedy)
+    return gate
+
+
+def weights_digest(run: Path) -> str:
+    """SHA-256 of a run's weights, or of its ONNX graph where it has only that.
+
+    Raises:
+        RunError: it has neither.
+    """
+    for name in ("weights.safetensors", "model.onnx"):
+        if (run / name).is_file():
+            with (run / name).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+    raise RunError(f"{run} has no weights.", "Point at a finished run, or at the folder that export wrote.")

@@ -1,0 +1,236 @@
+"""Bounds on DICOM files from strangers, checked before a parser sees them: a scan of element lengths.
+
+A file of 2 MB can inflate to 2 GB; 400,000 small elements keep a parser busy for seconds; sequences can be nested
+20,000 deep. The scan here walks the lengths alone, in a memory map, and stops at the first bound that is passed.
+Values that run past the end of the file are left for the parser, which refuses them with its own words.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydicom.datadict import dictionary_VR
+
+from sightline.errors import UnreadableFile
+
+MIB = 1024 * 1024
+EXPLICIT_BIG, DEFLATED, IMPLICIT = "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2"
+_PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
+_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+_UNDEFINED = 0xFFFFFFFF
+# value representations whose length takes four bytes after two reserved ones (PS3.5, 7.1.2)
+_LONG = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
+_ROWS, _COLUMNS, _SAMPLES, _FRAMES = 0x00280010, 0x00280011, 0x00280002, 0x00280008
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a file may ask of a parser.
+
+    Attributes:
+        elements: data elements and items, those in sequences counted too.
+        elements_a_frame: further ones for each frame that the header states before them (functional groups).
+        most_elements: of both together.
+        depth: sequences inside each other.
+        before_pixels: bytes before the pixel data.
+        inflated: bytes of a deflated file beyond those of its pixels.
+        most_inflated: of both together.
+    """
+
+    elements: int = 20_000
+    elements_a_frame: int = 200
+    most_elements: int = 200_000
+    depth: int = 32
+    before_pixels: int = 64 * MIB
+    inflated: int = 16 * MIB
+    most_inflated: int = 512 * MIB
+
+
+BOUNDS = Bounds()
+
+
+def require_bounds(path: Path, bounds: Bounds = BOUNDS) -> None:
+    """Refuse a DICOM file (Part 10) that would cost a parser out of proportion; other files pass.
+
+    Raises:
+        UnreadableFile: naming the bound that is passed.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.NamedTemporaryFile() as file:
+        ...     require_bounds(Path(file.name))
+    """
+    with path.open("rb") as file:
+        if file.seek(0, 2) < 140:
+            return
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            if data[128:132] != b"DICM":
+                return
+            start, syntax = _read_meta(data)
+            if syntax == DEFLATED:
+                head = _inflate(path, data, start, bounds)
+                _Scan(path, head, 0, bounds, implicit=False, big=False).walk()
+            else:
+                _Scan(path, data, start, bounds, implicit=syntax == IMPLICIT, big=syntax == EXPLICIT_BIG).walk()
+
+
+def _read_meta(data: mmap.mmap) -> tuple[int, str]:
+    """Where the data set starts, and its transfer syntax; explicit little endian by the standard."""
+    at, syntax = 132, ""
+    while at + 8 <= len(data):
+        tag = _tag(data, at, "<")
+        if tag >> 16 != 0x0002:
+            break
+        vr = data[at + 4 : at + 6]
+        if vr in _LONG:
+            length, head = struct.unpack_from("<L", data, at + 8)[0] if at + 12 <= len(data) else 0, 12
+        else:
+            length, head = struct.unpack_from("<H", data, at + 6)[0], 8
+        if tag == 0x00020010:
+            syntax = data[at + head : at + head + min(length, 64)].decode("ascii", "replace").strip(" \0")
+        at += head + length
+    return at, syntax
+
+
+def _inflate(path: Path, data: mmap.mmap, start: int, bounds: Bounds) -> bytes:
+    """The first part of a deflated data set; the rest is inflated too, counted and let go of.
+
+    Raises:
+        UnreadableFile: more comes out than the pixels that the header states, and the bound beside them.
+    """
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    head, total, at = bytearray(), 0, start
+    limit: int | None = None
+    pending = b""
+    try:
+        while not inflater.eof and (pending or at < len(data)):
+            if not pending:
+                pending, at = data[at : at + MIB], at + MIB
+            piece = inflater.decompress(pending, MIB)
+            pending = inflater.unconsumed_tail
+            total += len(piece)
+            if limit is None:
+                head += piece
+                if total >= bounds.inflated:
+                    limit = _inflated_limit(path, bytes(head), bounds)
+            if limit is not None and total > limit:
+                raise UnreadableFile(
+                    f"{path}: {(len(data) - start) / 1e6:.1f} MB of deflated data hold more than {limit / 1e6:.0f} MB, "
+                    "which is more than the pixels that the header states.",
+                    "Export the image again, uncompressed; a file like this is made to fill a reader's memory.",
+                )
+    except zlib.error:
+        pass  # damaged: the parser says so
+    return bytes(head)
+
+
+def _inflated_limit(path: Path, head: bytes, bounds: Bounds) -> int:
+    scan = _Scan(path, head, 0, bounds, implicit=False, big=False)
+    scan.walk()
+    stated = scan.stated.get(_ROWS, 0) * scan.stated.get(_COLUMNS, 0) * 2 * max(1, scan.stated.get(_SAMPLES, 1))
+    return min(stated + bounds.inflated, bounds.most_inflated)
+
+
+class _Scan:
+    """One walk over the elements of a data set."""
+
+    def __init__(
+        self, path: Path, data: mmap.mmap | bytes, start: int, bounds: Bounds, *, implicit: bool, big: bool
+    ) -> None:
+        self.path, self.data, self.start, self.bounds = path, data, start, bounds
+        self.implicit, self.order = implicit, ">" if big else "<"
+        self.stated: dict[int, int] = {}
+
+    def walk(self) -> None:
+        """Walk to the pixel data or the end.
+
+        Raises:
+            UnreadableFile: a bound is passed.
+        """
+        data, end, order = self.data, len(self.data), self.order
+        at, count, limit = self.start, 0, self.bounds.elements
+        # open sequences and items: where they end (None: at a delimiter), and how what follows is encoded
+        open_: list[tuple[int | None, bool]] = []
+        implicit = self.implicit
+        while at + 8 <= end:
+            while open_ and open_[-1][0] is not None and at >= (open_[-1][0] or 0):
+                implicit = open_.pop()[1]
+            tag = _tag(data, at, order)
+            count += 1
+            if count > limit:
+                limit = self._limit()
+                if count > limit:
+                    raise self._refuse(f"more than {limit:,} elements")
+            if at - self.start > self.bounds.before_pixels:
+                raise self._refuse(f"more than {self.bounds.before_pixels / MIB:.0f} MiB before the pixels")
+            if tag in _PIXELS and not open_:
+                return
+            if tag in (_ITEM_END, _SEQUENCE_END):
+                if open_:
+                    implicit = open_.pop()[1]
+                at += 8
+                continue
+            if tag == _ITEM:
+                length, at = struct.unpack_from(order + "L", data, at + 4)[0], at + 8
+                open_.append((None if length == _UNDEFINED else at + length, implicit))
+                self._require_depth(open_)
+                continue
+            was_implicit = implicit
+            vr, length, at = self._element(tag, at, implicit)
+            if vr == b"SQ" or length == _UNDEFINED:
+                # PS3.5 6.2.2 note 2: unknown of undefined length is a sequence in implicit little endian
+                implicit = implicit or vr == b"UN"
+                open_.append((None if length == _UNDEFINED else at + length, was_implicit))
+                self._require_depth(open_)
+                continue
+            if tag in (_ROWS, _COLUMNS, _SAMPLES) and length == 2 and not open_ and at + 2 <= end:
+                self.stated[tag] = struct.unpack_from(order + "H", data, at)[0]
+            elif tag == _FRAMES and length <= 12 and not open_:
+                text = bytes(data[at : at + length]).strip(b" \0")
+                self.stated[tag] = int(text) if text.isdigit() else 1
+            at += length
+
+    def _element(self, tag: int, at: int, implicit: bool) -> tuple[bytes, int, int]:
+        """Value representation, length and place of the value of the element at `at`."""
+        data, order = self.data, self.order
+        if implicit:
+            length = struct.unpack_from("<L", data, at + 4)[0]
+            return _known_vr(tag), length, at + 8
+        vr = bytes(data[at + 4 : at + 6])
+        if vr in _LONG:
+            if at + 12 > len(data):
+                return vr, 0, len(data)
+            return vr, struct.unpack_from(order + "L", data, at + 8)[0], at + 12
+        return vr, struct.unpack_from(order + "H", data, at + 6)[0], at + 8
+
+    def _limit(self) -> int:
+        frames = self.stated.get(_FRAMES, 1)
+        asked = self.bounds.elements + (self.bounds.elements_a_frame * frames if frames > 1 else 0)
+        return min(asked, self.bounds.most_elements)
+
+    def _require_depth(self, open_: list[tuple[int | None, bool]]) -> None:
+        # a sequence and its item are one level
+        if len(open_) > 2 * self.bounds.depth:
+            raise self._refuse(f"sequences more than {self.bounds.depth} deep")
+
+    def _refuse(self, what: str) -> UnreadableFile:
+        return UnreadableFile(
+            f"{self.path}: the header has {what}; no radiograph or CT needs as many.",
+            "Export the image again; a header like this is made to keep a reader busy, or is damaged.",
+        )
+
+
+def _tag(data: mmap.mmap | bytes, at: int, order: str) -> int:
+    group, element = struct.unpack_from(order + "HH", data, at)
+    return int(group << 16 | element)
+
+
+def _known_vr(tag: int) -> bytes:
+    try:
+        return dictionary_VR(tag).encode()
+    except KeyError:
+        return b"UN"

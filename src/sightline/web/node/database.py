@@ -1,0 +1,279 @@
+"""The node's memory: objects, jobs, results, outbox and journal in one SQLite file.
+
+WAL and `synchronous=FULL`: what is committed is on disk. Every change is one transaction that also appends to the
+journal, whose rows are chained by hashes and which the database itself refuses to change. PostgreSQL needs no more
+than another engine; nothing here is SQLite's own but the pragmas and the two triggers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    Column,
+    Connection,
+    CursorResult,
+    Engine,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    create_engine,
+    event,
+    insert,
+    select,
+    text,
+)
+from sqlalchemy.exc import DatabaseError
+
+from sightline.errors import SightlineError
+
+VERSION = 1
+metadata = MetaData()
+
+# state: kept, altered (other bytes of a known UID), own (a result of ours), cleaned (the file is gone)
+objects = Table(
+    "objects",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("sha256", String(64), nullable=False, unique=True),
+    Column("sop_uid", String(64), nullable=False, index=True),
+    Column("sop_class", String(64), nullable=False),
+    Column("syntax", String(64), nullable=False),
+    Column("study_uid", String(64), nullable=False, index=True),
+    Column("series_uid", String(64), nullable=False),
+    Column("patient_id", Text, nullable=False),
+    Column("accession", Text, nullable=False),
+    Column("facts", Text, nullable=False),  # json of what rules and gate look at
+    Column("bytes", Integer, nullable=False),
+    Column("caller", Text, nullable=False),
+    Column("door", String(8), nullable=False),
+    Column("received", Float, nullable=False),
+    Column("state", String(10), nullable=False),
+)
+# state: open, settled, held (a person must look)
+studies = Table(
+    "studies",
+    metadata,
+    Column("study_uid", String(64), primary_key=True),
+    Column("first", Float, nullable=False),
+    Column("last", Float, nullable=False),
+    Column("complete", Integer, nullable=False, default=0),
+    Column("state", String(10), nullable=False, index=True),
+    Column("reason", Text, nullable=False, default=""),
+    Column("ended", Float),
+)
+# state: waiting, running, done, refused, failed (to be tried again), dead, dropped
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("study_uid", String(64), nullable=False, index=True),
+    Column("rule", Text, nullable=False),
+    Column("inputs", Text, nullable=False),  # json: sha256 of the images, in order
+    Column("left_out", Text, nullable=False, default="[]"),  # json: images that no door let in, with reasons
+    Column("state", String(10), nullable=False, index=True),
+    Column("priority", Integer, nullable=False, default=0),
+    Column("tries", Integer, nullable=False, default=0),
+    Column("interruptions", Integer, nullable=False, default=0),  # times the node itself ended meanwhile
+    Column("door", Text, nullable=False, default=""),
+    Column("reason", Text, nullable=False, default=""),
+    Column("predecessor", Integer),
+    Column("received", Float, nullable=False),  # of the newest image: the content date of the results
+    Column("created", Float, nullable=False),
+    Column("due", Float, nullable=False, default=0.0),
+    Column("started", Float),
+    Column("ended", Float),
+)
+results = Table(
+    "results",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("job", ForeignKey("jobs.id"), nullable=False, index=True),
+    Column("sha256", String(64), nullable=False, unique=True),
+    Column("sop_uid", String(64), nullable=False, unique=True),
+    Column("sop_class", String(64), nullable=False),
+    Column("series_uid", String(64), nullable=False),
+    Column("study_uid", String(64), nullable=False, index=True),
+    Column("patient_id", Text, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("state", String(10), nullable=False),  # kept, cleaned
+)
+# state: due, sent, committed, not_taken (that kind is not for this destination), dead, dropped
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("result", ForeignKey("results.id"), nullable=False, index=True),
+    Column("destination", Text, nullable=False),
+    Column("state", String(10), nullable=False),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("due", Float, nullable=False),
+    Column("created", Float, nullable=False),
+    Column("sent", Float),
+    Column("asked", Float),  # when commitment was asked for
+    Column("transaction", String(64)),
+    Column("error", Text, nullable=False, default=""),
+    Index("outbox_once", "result", "destination", unique=True),
+    Index("outbox_due", "destination", "state", "due"),
+)
+# one row an image and job: what drift and the comparison of a silent mode are made of; no name in it
+readings = Table(
+    "readings",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("job", ForeignKey("jobs.id"), nullable=False, index=True),
+    Column("sha256", String(64), nullable=False),
+    Column("rule", Text, nullable=False),
+    Column("at", Float, nullable=False, index=True),
+    Column("measures", Text, nullable=False),  # json: name -> number or word
+)
+journal = Table(
+    "journal",
+    metadata,
+    Column("seq", Integer, primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("what", String(24), nullable=False),
+    Column("subject", Text, nullable=False, index=True),
+    Column("detail", Text, nullable=False),
+    Column("hash", String(64), nullable=False),
+)
+_APPEND_ONLY = (
+    "CREATE TRIGGER IF NOT EXISTS journal_no_update BEFORE UPDATE ON journal "
+    "BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END",
+    "CREATE TRIGGER IF NOT EXISTS journal_no_delete BEFORE DELETE ON journal "
+    "BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END",
+)
+
+
+class StoreError(SightlineError):
+    """The node's database cannot be used: of another version, damaged, or its journal does not hold."""
+
+
+class Change:
+    """One transaction under way: statements, and the journal rows that say what they do."""
+
+    def __init__(self, connection: Connection, now: float) -> None:
+        self.connection, self.now = connection, now
+        last = connection.execute(select(journal.c.hash).order_by(journal.c.seq.desc()).limit(1)).scalar()
+        self._hash = str(last or "")
+
+    def note(self, what: str, subject: str, **detail: object) -> None:
+        """Append a journal row."""
+        row = {"at": self.now, "what": what, "subject": subject, "detail": _canonical(detail)}
+        self._hash = chain(self._hash, row)
+        self.connection.execute(insert(journal).values(**row, hash=self._hash))
+
+
+class Store:
+    """The database of one node.
+
+    Args:
+        path: file of the database; made when absent.
+        clock: seconds since 1970; tests give their own.
+
+    Raises:
+        StoreError: the file is damaged or was written by another version.
+    """
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
+        self.path, self.clock = path, clock
+        self._lock = threading.Lock()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._write = _engine(path, "BEGIN IMMEDIATE")
+        self._read = _engine(path, "BEGIN")
+        try:
+            with self._write.begin() as connection:
+                found = connection.exec_driver_sql("PRAGMA user_version").scalar()
+                if found not in (0, VERSION):
+                    raise StoreError(
+                        f"{path} was written by another version (its layout is {found}, this one's {VERSION}).",
+                        "Empty the queue with the version that wrote it, then start with a new keep folder.",
+                    )
+                metadata.create_all(connection)
+                for statement in _APPEND_ONLY:
+                    connection.execute(text(statement))
+                connection.exec_driver_sql(f"PRAGMA user_version = {VERSION}")
+        except DatabaseError as error:
+            raise StoreError(
+                f"{path} is no database of a node ({' '.join(str(error.orig).split())}).", "Restore it from a backup."
+            ) from None
+        path.chmod(0o600)
+
+    @contextmanager
+    def change(self) -> Iterator[Change]:
+        """A transaction that writes; committed, with fsync, when the block ends without an error."""
+        with self._lock, self._write.begin() as connection:
+            yield Change(connection, self.clock())
+
+    @contextmanager
+    def look(self) -> Iterator[Connection]:
+        """A connection that reads; it never waits for writers."""
+        with self._read.begin() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._write.dispose()
+        self._read.dispose()
+
+    def verify_journal(self) -> int:
+        """Follow the chain from the first row; how many rows hold.
+
+        Raises:
+            StoreError: naming the first row that was changed, or after which one is missing.
+        """
+        last, count = "", 0
+        with self.look() as connection:
+            for row in connection.execute(select(journal).order_by(journal.c.seq)).mappings():
+                if row["seq"] != count + 1 or chain(last, dict(row)) != row["hash"]:
+                    raise StoreError(
+                        f"{self.path}: the journal does not hold at row {row['seq']}: changed or removed afterwards.",
+                        "Compare with a backup; what the journal says after this row proves nothing.",
+                    )
+                last, count = row["hash"], count + 1
+        return count
+
+
+def inserted_id(result: CursorResult[Any]) -> int:
+    """The primary key of the row that an INSERT made."""
+    key = result.inserted_primary_key
+    assert key is not None
+    return int(key[0])
+
+
+def chain(last: str, row: Mapping[str, Any]) -> str:
+    """Hash of a journal row and the one before it."""
+    words = _canonical([last, repr(float(row["at"])), row["what"], row["subject"], row["detail"]])
+    return hashlib.sha256(words.encode()).hexdigest()
+
+
+def _canonical(value: object) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def _engine(path: Path, begin: str) -> Engine:
+    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 30.0, "check_same_thread": False})
+
+    @event.listens_for(engine, "connect")
+    def _connect(connection: Any, _record: object) -> None:
+        connection.isolation_level = None  # SQLAlchemy's own BEGIN is the one that counts
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine

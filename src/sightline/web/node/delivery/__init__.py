@@ -1,0 +1,1 @@
+"""How results leave: outbox, senders, storage commitment, and cleaning of what is safe elsewhere."""

@@ -1,0 +1,182 @@
+"""Storage commitment both ways: we ask the PACS whether it keeps what we sent, and answer those who ask us.
+
+What a destination with `commit: true` has not committed is never cleaned here. An object it says it does not have is
+sent again; a question that is not answered within an hour is asked again.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Mapping, Sequence
+
+from pydicom.dataset import Dataset
+from pydicom.uid import generate_uid
+from pynetdicom import build_context, build_role
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]
+    StorageCommitmentPushModel,
+    StorageCommitmentPushModelInstance,
+)
+from sqlalchemy import select, update
+
+from sightline.errors import SightlineError
+from sightline.web.node.configuration import Destination, DicomDestination
+from sightline.web.node.database import Store, objects, outbox, results
+from sightline.web.node.delivery.senders import associate
+
+LOG = logging.getLogger("sightline.node")
+ASK_AGAIN_S = 3600.0
+AFTER_SENDING_S = 1.0
+MOST_AT_ONCE = 200
+NO_SUCH_INSTANCE = 0x0112
+
+
+def ask_commitment(name: str, destination: DicomDestination, calling: str, store: Store) -> int:
+    """Ask a destination about what was sent to it; how many objects were asked about.
+
+    Raises:
+        Unreachable: it could not be talked to.
+    """
+    now = store.clock()
+    query = select(outbox.c.id, results.c.sop_class, results.c.sop_uid).join(results, outbox.c.result == results.c.id)
+    query = query.where(outbox.c.destination == name, outbox.c.state == "sent", outbox.c.sent <= now - AFTER_SENDING_S)
+    query = query.where(outbox.c.asked.is_(None) | (outbox.c.asked < now - ASK_AGAIN_S)).limit(MOST_AT_ONCE)
+    with store.look() as db:
+        rows = db.execute(query).all()
+    if not rows:
+        return 0
+    transaction = str(generate_uid())
+    # written down before it is asked: the answer may come on another association, at once
+    with store.change() as change:
+        numbers = [row.id for row in rows]
+        values = {"asked": now, "transaction": transaction}
+        change.connection.execute(update(outbox).where(outbox.c.id.in_(numbers)).values(**values))
+        change.note("commitment asked", transaction, to=name, objects=len(rows))
+    try:
+        association = associate(destination, calling, [build_context(StorageCommitmentPushModel)])
+    except SightlineError:
+        _ask_later(store, transaction)
+        raise
+    try:
+        request = Dataset()
+        request.TransactionUID = transaction
+        request.ReferencedSOPSequence = [_reference(row.sop_class, row.sop_uid) for row in rows]
+        status, _ = association.send_n_action(
+            request, 1, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
+        )
+    except (ValueError, RuntimeError):  # the context was refused: no commitment there
+        status = Dataset()
+    finally:
+        if association.is_established:
+            association.release()
+    if status.get("Status") != 0x0000:
+        LOG.warning("commitment refused", extra={"destination": name})
+    return len(rows)
+
+
+def _ask_later(store: Store, transaction: str) -> None:
+    with store.change() as change:
+        values = {"asked": None, "transaction": None}
+        change.connection.execute(update(outbox).where(outbox.c.transaction == transaction).values(**values))
+
+
+def take_answer(store: Store, transaction: str, committed: Sequence[str], failed: Sequence[str]) -> int:
+    """Take a destination's answer: committed objects may be cleaned, failed ones are due again. How many it named."""
+    with store.change() as change:
+        query = select(outbox.c.id, results.c.sop_uid).join(results, outbox.c.result == results.c.id)
+        query = query.where(outbox.c.transaction == transaction, outbox.c.state == "sent")
+        rows = {row.sop_uid: row.id for row in change.connection.execute(query)}
+        for sop_uid in set(committed) & set(rows):
+            values = {"state": "committed", "error": ""}
+            change.connection.execute(update(outbox).where(outbox.c.id == rows[sop_uid]).values(**values))
+            change.note("committed", sop_uid, transaction=transaction)
+        for sop_uid in set(failed) & set(rows):
+            again = {"state": "due", "due": change.now, "asked": None, "transaction": None, "error": "not committed"}
+            change.connection.execute(update(outbox).where(outbox.c.id == rows[sop_uid]).values(**again))
+            change.note("send due", sop_uid, reason="not committed", transaction=transaction)
+    return len((set(committed) | set(failed)) & set(rows))
+
+
+class CommitmentAnswers:
+    """Answers those who ask whether we keep what they sent, on an association of ours, as the standard has it.
+
+    Args:
+        store: the node's database.
+        destinations: by name; only who is one of them, by AE title, can be answered.
+        calling: our AE title.
+        present: whether the file of a SHA-256 is in the spool.
+    """
+
+    def __init__(
+        self, store: Store, destinations: Mapping[str, Destination], calling: str, present: Callable[[str], bool]
+    ) -> None:
+        self.store, self.calling, self.present = store, calling, present
+        self._peers = {one.aet: one for one in destinations.values() if isinstance(one, DicomDestination)}
+        self._asked: queue.Queue[tuple[str, list[tuple[str, str]], str] | None] = queue.Queue(maxsize=1000)
+        self._thread = threading.Thread(target=self._work, name="commitment answers", daemon=True)
+
+    def start(self) -> None:
+        """Answer from a thread of its own."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Answer what is asked already, then end."""
+        self._asked.put(None)
+        self._thread.join(10.0)
+
+    def ask(self, transaction: str, pairs: list[tuple[str, str]], caller: str) -> bool:
+        """Take a question; False where it cannot be answered."""
+        if caller not in self._peers or not transaction or not pairs:
+            return False
+        try:
+            self._asked.put_nowait((transaction, pairs, caller))
+        except queue.Full:
+            return False
+        return True
+
+    def report(self, transaction: str, pairs: Sequence[tuple[str, str]]) -> tuple[int, Dataset]:
+        """Event type (1 all kept, 2 some not) and the report."""
+        with self.store.look() as db:
+            query = select(objects.c.sop_uid, objects.c.sop_class, objects.c.sha256)
+            query = query.where(objects.c.sop_uid.in_([uid for _, uid in pairs]), objects.c.state.in_(("kept", "own")))
+            kept = {(row.sop_class, row.sop_uid) for row in db.execute(query) if self.present(row.sha256)}
+        report = Dataset()
+        report.TransactionUID = transaction
+        report.ReferencedSOPSequence = [_reference(*pair) for pair in pairs if pair in kept]
+        missing = [_reference(*pair) for pair in pairs if pair not in kept]
+        if missing:
+            for item in missing:
+                item.FailureReason = NO_SUCH_INSTANCE
+            report.FailedSOPSequence = missing
+        return (2 if missing else 1), report
+
+    def _work(self) -> None:
+        while (asked := self._asked.get()) is not None:
+            transaction, pairs, caller = asked
+            kind, report = self.report(transaction, pairs)
+            try:
+                association = associate(
+                    self._peers[caller],
+                    self.calling,
+                    [build_context(StorageCommitmentPushModel)],
+                    ext_neg=[build_role(StorageCommitmentPushModel, scp_role=True)],
+                )
+            except SightlineError:
+                LOG.warning("commitment answer not delivered", extra={"destination": caller})
+                continue
+            try:
+                association.send_n_event_report(
+                    report, kind, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
+                )
+            except (ValueError, RuntimeError):
+                LOG.warning("commitment answer not taken", extra={"destination": caller})
+            finally:
+                if association.is_established:
+                    association.release()
+
+
+def _reference(sop_class: str, sop_uid: str) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class, sop_uid
+    return item

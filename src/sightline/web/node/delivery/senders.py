@@ -1,0 +1,248 @@
+"""One attempt to hand one object to one destination, by C-STORE or STOW, and what its answer means.
+
+Success, warnings (0xB000 and others) and duplicates (0x0111) count as sent: a destination that has the object already
+is what is wanted. An abstract syntax that is refused means that this kind of object is not taken there, and is not
+tried again. Everything else is a failure of this attempt.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import pydicom
+import requests
+from dicomweb_client.api import DICOMwebClient
+from pydicom.uid import UID
+from pynetdicom import AE, build_context
+from pynetdicom.association import Association
+
+from sightline.errors import SightlineError
+from sightline.web.node.configuration import DicomDestination, DicomWebDestination
+from sightline.web.node.intake.storage_scp import load_tls
+
+DUPLICATE = 0x0111
+Outcome = Literal["sent", "not taken", "failed"]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """How one attempt ended: the outcome, and a short reason without names."""
+
+    outcome: Outcome
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """An object that is to be sent: its file, and what the file must say of itself."""
+
+    file: Path
+    sop_class: str
+    sop_uid: str
+    study_uid: str
+    patient_id: str
+
+
+class Unreachable(SightlineError):
+    """A destination that could not be talked to at all; no object was sent."""
+
+
+class Sender(Protocol):
+    """Talks to one destination."""
+
+    def connect(self, parcels: Sequence[Parcel]) -> Any:
+        """A context manager whose value is called with one parcel after the other and gives an Attempt each.
+
+        Raises:
+            Unreachable: on entering.
+        """
+
+
+def require_own_study(parcel: Parcel) -> Any:
+    """The object, read again from its stored bytes, whose study and patient are still those of the images.
+
+    Raises:
+        SightlineError: it is another study's or patient's, or damaged; it must never be sent.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            dataset = pydicom.dcmread(parcel.file)
+            said = (str(dataset.SOPInstanceUID), str(dataset.StudyInstanceUID), str(dataset.get("PatientID") or ""))
+    except Exception as error:  # a file that was damaged on the disk raises what its bytes provoke
+        raise SightlineError(f"the stored result does not read ({type(error).__name__})") from None
+    if (said[0], said[1], said[2][:256]) != (parcel.sop_uid, parcel.study_uid, parcel.patient_id):
+        raise SightlineError("the stored result names another study or patient")
+    return dataset
+
+
+class StoreScu:
+    """C-STORE to a PACS.
+
+    Args:
+        destination: as NODE.yaml says.
+        calling: our AE title.
+    """
+
+    def __init__(self, destination: DicomDestination, calling: str) -> None:
+        self.destination, self.calling = destination, calling
+
+    @contextmanager
+    def connect(self, parcels: Sequence[Parcel]) -> Iterator[Any]:
+        """One association for all of the parcels' SOP classes."""
+        contexts = []
+        for sop_class, syntax in {(parcel.sop_class, _syntax(parcel.file)) for parcel in parcels}:
+            contexts.append(build_context(sop_class, syntax))
+        association = associate(self.destination, self.calling, contexts)
+        refused = {str(context.abstract_syntax) for context in association.rejected_contexts}
+        accepted = {str(context.abstract_syntax) for context in association.accepted_contexts}
+
+        def send(parcel: Parcel) -> Attempt:
+            if parcel.sop_class in refused - accepted:
+                return Attempt("not taken", f"abstract syntax {UID(parcel.sop_class).name} refused")
+            if not association.is_established:
+                return Attempt("failed", "the association was cut")
+            dataset = require_own_study(parcel)
+            try:
+                answer = association.send_c_store(dataset)
+            except (RuntimeError, ValueError, AttributeError) as error:
+                return Attempt("failed", f"not sent ({type(error).__name__})")
+            return read_status(answer.get("Status"))
+
+        try:
+            yield send
+        finally:
+            if association.is_established:
+                association.release()
+
+
+def associate(destination: DicomDestination, calling: str, contexts: Sequence[Any], **roles: Any) -> Association:
+    """An established association.
+
+    Raises:
+        Unreachable: no connection, wrong TLS, rejected, aborted; in words.
+    """
+    entity = AE(calling)
+    entity.connection_timeout = min(10.0, destination.timeout_s)
+    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = destination.timeout_s
+    tls = None
+    if destination.tls is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.check_hostname = False  # hospital certificates name AE titles; the CA is what is trusted
+        load_tls(context, destination.tls)
+        tls = (context, None)
+    association = entity.associate(
+        destination.address,
+        destination.port,
+        contexts=list(contexts),
+        ae_title=destination.aet,
+        tls_args=tls,  # type: ignore[arg-type]
+        **roles,
+    )
+    if association.is_established:
+        return association
+    if association.is_rejected:
+        raise Unreachable("association rejected", "Compare AE titles on both sides.")
+    raise Unreachable(
+        "association aborted" if association.is_aborted else "no connection", "Is the destination up, is TLS the same?"
+    )
+
+
+def read_status(status: int | None) -> Attempt:
+    """What the status of a C-STORE means; None where no answer came."""
+    if status is None:
+        return Attempt("failed", "no answer")
+    if status in (0x0000, DUPLICATE) or status & 0xF000 == 0xB000 or status in (0x0001, 0x0107, 0x0116):
+        return Attempt("sent", "" if status == 0 else f"status 0x{status:04X}")
+    if status == 0x0122:  # refused: SOP class not supported
+        return Attempt("not taken", "status 0x0122")
+    return Attempt("failed", f"status 0x{status:04X}")
+
+
+class StowClient:
+    """STOW to an archive.
+
+    Args:
+        destination: as NODE.yaml says.
+    """
+
+    def __init__(self, destination: DicomWebDestination) -> None:
+        self.destination = destination
+
+    @contextmanager
+    def connect(self, parcels: Sequence[Parcel]) -> Iterator[Any]:
+        """One HTTP session; each parcel is a request of its own, so that each has an answer of its own."""
+        with requests.Session() as session:
+            session.trust_env = False
+            session.mount("http", _Bounded(self.destination.timeout_s))
+            session.verify = str(self.destination.authority) if self.destination.authority else True
+            try:
+                token = self.destination.read_token()
+            except OSError:
+                raise Unreachable("its token cannot be read", "Mend the file's rights.") from None
+            if token:
+                session.headers["Authorization"] = f"Bearer {token}"
+            client = DICOMwebClient(self.destination.url, session=session)
+            client.set_http_retry_params(retry=False)
+
+            def send(parcel: Parcel) -> Attempt:
+                dataset = require_own_study(parcel)
+                try:
+                    return read_stow_answer(client.store_instances([dataset]), parcel.sop_uid)
+                except requests.exceptions.HTTPError as error:
+                    return _read_http_error(error, parcel.sop_uid)
+                except requests.exceptions.RequestException as error:
+                    return Attempt("failed", type(error).__name__)
+                except (ValueError, KeyError, AttributeError, TypeError) as error:
+                    return Attempt("failed", f"an answer that does not read ({type(error).__name__})")
+
+            yield send
+
+
+class _Bounded(requests.adapters.HTTPAdapter):
+    """Gives every request a time limit; dicomweb-client sets none."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        super().__init__()
+
+    def send(self, request: Any, *args: Any, **named: Any) -> Any:
+        """As `requests` does, within the limit."""
+        named["timeout"] = self._timeout_s
+        return super().send(request, *args, **named)
+
+
+def read_stow_answer(answer: Any, sop_uid: str) -> Attempt:
+    """What a STOW response data set says of one instance (PS3.18, 10.5.3)."""
+    for item in answer.get("FailedSOPSequence") or []:
+        if str(item.get("ReferencedSOPInstanceUID")) == sop_uid:
+            return read_status(int(item.get("FailureReason") or 0x0110))
+    for item in answer.get("ReferencedSOPSequence") or []:
+        if str(item.get("ReferencedSOPInstanceUID")) == sop_uid:
+            return Attempt("sent")
+    return Attempt("failed", "the answer does not name the object")
+
+
+def _read_http_error(error: requests.exceptions.HTTPError, sop_uid: str) -> Attempt:
+    """409 comes with the same answer as 200; some archives say duplicate that way."""
+    response = error.response
+    code = 0 if response is None else response.status_code
+    if response is not None and code == 409 and re.search("json", response.headers.get("Content-Type", "")):
+        try:
+            return read_stow_answer(pydicom.Dataset.from_json(response.text), sop_uid)
+        except Exception:  # foreign text: whatever it provokes, the attempt has failed
+            return Attempt("failed", "HTTP 409")
+    return Attempt("failed", f"HTTP {code}")
+
+
+def _syntax(file: Path) -> str:
+    meta = pydicom.filereader.read_file_meta_info(file)
+    return str(meta.TransferSyntaxUID)

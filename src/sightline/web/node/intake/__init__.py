@@ -1,0 +1,1 @@
+"""How objects come in: C-STORE and STOW, each stored and committed before it is acknowledged."""

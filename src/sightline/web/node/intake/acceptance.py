@@ -1,0 +1,216 @@
+"""The one way in for an object, whichever door it came through: checked, hashed, synced, committed, acknowledged.
+
+Only when `Intake.accept` has returned may a door answer success: the bytes lie in the spool under their hash, file and
+folder are synced, and the row and its journal entry are committed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pydicom
+from pydicom.filewriter import write_file_meta_info
+from pydicom.uid import UID
+from pynetdicom.dsutils import create_file_meta
+from sqlalchemy import insert, select, update
+
+from sightline.errors import SightlineError, UnreadableFile
+from sightline.inference.gate.header import read_header_facts
+from sightline.io.dicom_limits import Bounds, require_bounds
+from sightline.web.node.database import Change, Store, objects, studies
+from sightline.web.node.spool import Spool
+
+UID_TEXT = re.compile(r"[0-9][0-9.]{0,62}[0-9]")
+# what a hospital's radiograph needs at most; the general reader allows Enhanced CTs more
+NODE_BOUNDS = Bounds(elements_a_frame=0)
+_TAGS = [
+    "SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "PatientID",
+    "PatientName", "AccessionNumber", "PatientAge", "PatientBirthDate", "StudyDate", "Modality", "BodyPartExamined",
+    "ViewPosition", "PresentationIntentType", "PhotometricInterpretation", "ImageType", "Manufacturer",
+    "ManufacturerModelName", "StudyPriorityID", "ImageLaterality", "Laterality", "SeriesDescription", "NumberOfFrames",
+    "Rows", "Columns",
+]  # fmt: skip
+Result = Literal["stored", "duplicate", "altered", "own"]
+
+
+class UnstorableObject(SightlineError):
+    """An object that cannot be stored: its UIDs are absent, are none, or contradict what was announced."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Who sent an object: calling AE title or name of the token, address, and the door (`dimse` or `stow`)."""
+
+    caller: str
+    address: str
+    door: Literal["dimse", "stow"]
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """What became of an object that is safe now.
+
+    Attributes:
+        result: `stored`; `duplicate`, the same bytes were there; `altered`, other bytes of a known UID, kept apart and
+            not judged; `own`, a result of sightline that came back.
+        sop_class, sop_uid, study_uid: of the object.
+        sha256: its name in the spool.
+        bytes: its size.
+    """
+
+    result: Result
+    sop_class: str
+    sop_uid: str
+    study_uid: str
+    sha256: str
+    bytes: int
+
+
+class Intake:
+    """Takes complete files from the doors.
+
+    Args:
+        store: the node's database.
+        spool: the node's files.
+    """
+
+    def __init__(self, store: Store, spool: Spool) -> None:
+        self.store, self.spool = store, spool
+
+    def accept(self, file: Path, origin: Origin, announced: tuple[str, str] | None = None) -> Accepted:
+        """Take a file that lies in `spool.incoming`; it is moved or removed, whatever happens.
+
+        Args:
+            file: DICOM Part 10.
+            origin: who sent it.
+            announced: SOP class and instance UID by which a C-STORE announced it.
+
+        Raises:
+            UnreadableFile: it does not parse, or passes a bound.
+            UnstorableObject: UIDs absent, impossible, or others than announced.
+        """
+        try:
+            header, syntax = self._read(file, announced)
+            file = self._with_own_meta(file, header, syntax)
+            size, sha256 = file.stat().st_size, self.spool.hash_file(file)
+            with self.store.change() as change:
+                result = self._record(change, file, header, syntax, sha256, origin)
+            sop_class, sop_uid, study = (
+                str(header.SOPClassUID),
+                str(header.SOPInstanceUID),
+                str(header.StudyInstanceUID),
+            )
+            return Accepted(result, sop_class, sop_uid, study, sha256, size)
+        finally:
+            file.unlink(missing_ok=True)
+
+    def _read(self, file: Path, announced: tuple[str, str] | None) -> tuple[Any, str]:
+        require_bounds(file, NODE_BOUNDS)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
+                syntax = str(header.file_meta.get("TransferSyntaxUID", ""))
+                texts = {name: str(header.get(name) or "") for name in _TAGS[1:5]}
+        except Exception as error:  # foreign bytes: the parser raises what they provoke
+            raise UnreadableFile(f"no DICOM object ({' '.join(str(error).split())[:120]})") from None
+        for name, value in (*texts.items(), ("TransferSyntaxUID", syntax)):
+            if not UID_TEXT.fullmatch(value):
+                raise UnstorableObject(f"{name} is absent or no UID", "Send objects whose UIDs are whole.")
+        if announced is not None and (texts["SOPClassUID"], texts["SOPInstanceUID"]) != announced:
+            raise UnstorableObject("the object's SOP class or UID is not the announced one", "Mend the sender.")
+        return header, syntax
+
+    def _with_own_meta(self, file: Path, header: Any, syntax: str) -> Path:
+        """The same data set under a file meta group made here, so that every door gives the same bytes and hash."""
+        meta = create_file_meta(
+            sop_class_uid=UID(str(header.SOPClassUID)),
+            sop_instance_uid=UID(str(header.SOPInstanceUID)),
+            transfer_syntax=UID(syntax),
+        )
+        with tempfile.NamedTemporaryFile(dir=self.spool.incoming, suffix=".dcm", delete=False) as fresh:
+            fresh.write(b"\0" * 128 + b"DICM")
+            write_file_meta_info(fresh, meta)
+            size = fresh.tell()
+            with file.open("rb") as old:
+                fresh.flush()
+                fresh_head = Path(fresh.name).read_bytes()
+                if old.read(size) == fresh_head:
+                    Path(fresh.name).unlink()
+                    return file
+                old.seek(132 + 12 + int(header.file_meta.FileMetaInformationGroupLength))
+                while piece := old.read(1024 * 1024):
+                    fresh.write(piece)
+        file.unlink()
+        return Path(fresh.name)
+
+    def _record(self, change: Change, file: Path, header: Any, syntax: str, sha256: str, origin: Origin) -> Result:
+        db = change.connection
+        sop_uid, study_uid = str(header.SOPInstanceUID), str(header.StudyInstanceUID)
+        known = db.execute(select(objects).where(objects.c.sha256 == sha256)).mappings().first()
+        if known is not None:
+            # the row was committed once; bring the bytes back where they were cleaned in the meantime
+            if known["state"] == "cleaned" or not self.spool.path(sha256).exists():
+                self.spool.adopt(file, sha256)
+                db.execute(update(objects).where(objects.c.id == known["id"]).values(state="kept", received=change.now))
+                self._touch(change, study_uid)
+            change.note("received again", sop_uid, sha256=sha256, caller=origin.caller)
+            return "duplicate"
+        facts = read_header_facts(header)
+        same_uid = select(objects.c.id).where(objects.c.sop_uid == sop_uid, objects.c.state != "altered")
+        twin = db.execute(same_uid).first()
+        result: Result = "altered" if twin is not None else "own" if facts["own"] else "stored"
+        self.spool.adopt(file, sha256)
+        row = {
+            "sha256": sha256,
+            "sop_uid": sop_uid,
+            "sop_class": str(header.SOPClassUID),
+            "syntax": syntax,
+            "study_uid": study_uid,
+            "series_uid": str(header.SeriesInstanceUID),
+            "patient_id": str(header.get("PatientID") or "")[:256],
+            "accession": str(header.get("AccessionNumber") or "")[:256],
+            "facts": json.dumps(facts, sort_keys=True),
+            "bytes": self.spool.path(sha256).stat().st_size,
+            "caller": origin.caller,
+            "door": origin.door,
+            "received": change.now,
+            "state": "kept" if result == "stored" else result,
+        }
+        if result == "stored":
+            self._compare_study(change, row)
+            self._touch(change, study_uid)
+        db.execute(insert(objects).values(**row))
+        change.note("received" if result == "stored" else result, sop_uid, sha256=sha256, caller=origin.caller)
+        return result
+
+    def _touch(self, change: Change, study_uid: str) -> None:
+        """A new image starts the study's quiet time again; what a person must look at stays held."""
+        db = change.connection
+        state = db.execute(select(studies.c.state).where(studies.c.study_uid == study_uid)).scalar()
+        if state is None:
+            values = {"study_uid": study_uid, "first": change.now, "last": change.now, "state": "open", "complete": 0}
+            db.execute(insert(studies).values(**values, reason=""))
+        else:
+            values = {"last": change.now, "state": "held" if state == "held" else "open", "ended": None}
+            db.execute(update(studies).where(studies.c.study_uid == study_uid).values(**values))
+
+    def _compare_study(self, change: Change, row: dict[str, Any]) -> None:
+        """Two patients in one study are for a person to look at; a new accession number is only written down."""
+        db = change.connection
+        query = select(objects.c.patient_id, objects.c.accession)
+        query = query.where(objects.c.study_uid == row["study_uid"], objects.c.state == "kept")
+        others = db.execute(query).all()
+        if any(patient != row["patient_id"] for patient, _ in others):
+            self._touch(change, row["study_uid"])
+            values = {"state": "held", "reason": "two patients in one study"}
+            db.execute(update(studies).where(studies.c.study_uid == row["study_uid"]).values(**values))
+            change.note("held", row["study_uid"], reason=values["reason"])
+        elif others and any(accession != row["accession"] for _, accession in others):
+            change.note("accession changed", row["study_uid"])

@@ -1,0 +1,373 @@
+"""The C-STORE door: who may call is decided before a byte is taken, and nobody can take the whole door.
+
+pynetdicom writes each object to a file while it comes. What it leaves to its user is here: callers by AE title and
+address, connections an address, TLS handshakes off the accepting thread, lengths of PDUs and objects, slow senders.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import socket
+import ssl
+import tempfile
+import threading
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from socketserver import TCPServer
+from typing import Any
+
+from pydicom.dataset import Dataset
+from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, evt
+from pynetdicom import _config as pynetdicom_config
+from pynetdicom.sop_class import StorageCommitmentPushModel, Verification  # type: ignore[attr-defined]
+from pynetdicom.transport import ThreadedAssociationServer
+from sqlalchemy.exc import DBAPIError
+
+from sightline.errors import SightlineError, UnreadableFile
+from sightline.web.node.configuration import DicomDoor, Tls
+from sightline.web.node.intake.acceptance import Accepted, Intake, Origin, UnstorableObject
+from sightline.web.node.spool import SpoolFull
+
+LOG = logging.getLogger("sightline.node")
+OUT_OF_RESOURCES, WRONG_CLASS, CANNOT_UNDERSTAND = 0xA700, 0xA900, 0xC000
+PDU_BYTES = 128 * 1024
+# a PDU longer than we asked for is read up to this; pynetdicom would read 4 GiB into memory
+MOST_PDU_BYTES = 4 * 1024 * 1024
+_ROOM_LOOK_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class ScpEvents:
+    """What the door tells the rest of the node; each is called from the association's thread.
+
+    Attributes:
+        received: an object, its origin.
+        refused: reason word, caller.
+        rejected: an association, reason word.
+        commit_asked: transaction UID, pairs of SOP class and instance, the caller's AE title; says whether it is taken.
+        commit_answered: transaction UID, committed instances, failed instances.
+    """
+
+    received: Callable[[Accepted, Origin], None]
+    refused: Callable[[str, str], None]
+    rejected: Callable[[str], None]
+    commit_asked: Callable[[str, list[tuple[str, str]], str], bool]
+    commit_answered: Callable[[str, list[str], list[str]], None]
+
+
+class StorageScp:
+    """The door itself.
+
+    Args:
+        door: as NODE.yaml says.
+        intake: where objects go.
+        events: what is told.
+    """
+
+    def __init__(self, door: DicomDoor, intake: Intake, events: ScpEvents) -> None:
+        self.door, self.intake, self.events = door, intake, events
+        self._callers = {
+            aet: [ipaddress.ip_network(network, strict=False) for network in networks]
+            for aet, networks in door.callers.items()
+        }
+        self._pace = _Pace(door.most_objects_a_minute, door.most_bytes_a_minute)
+        self._server: _Server | None = None
+        self._old_folder: str | None = None
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on."""
+        return int(self._server.server_address[1]) if self._server else self.door.port
+
+    def start(self) -> None:
+        """Listen; returns at once.
+
+        Raises:
+            SightlineError: the port is taken or the certificate does not load.
+        """
+        pynetdicom_config.STORE_RECV_CHUNKED_DATASET = True
+        pynetdicom_config.LOG_HANDLER_LEVEL = "none"
+        logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # its lines hold names and UIDs
+        # pynetdicom's temporary files belong on the spool's disk, where a rename moves them
+        self._old_folder, tempfile.tempdir = tempfile.tempdir, str(self.intake.spool.incoming)
+        entity = AE(self.door.aet)
+        entity.maximum_associations = self.door.most_associations
+        entity.maximum_pdu_size = PDU_BYTES
+        entity.require_called_aet = True
+        entity.acse_timeout = self.door.negotiate_s
+        entity.dimse_timeout = entity.network_timeout = self.door.idle_s
+        for context in AllStoragePresentationContexts:
+            entity.add_supported_context(str(context.abstract_syntax), ALL_TRANSFER_SYNTAXES)
+        entity.add_supported_context(Verification)
+        entity.add_supported_context(StorageCommitmentPushModel, scu_role=True, scp_role=True)
+        handlers: list[Any] = [
+            (evt.EVT_CONN_OPEN, self._bound_connection),
+            (evt.EVT_REQUESTED, self._admit),
+            (evt.EVT_C_STORE, self._store),
+            (evt.EVT_C_ECHO, lambda _: 0x0000),
+            (evt.EVT_N_ACTION, self._commit_asked),
+            (evt.EVT_N_EVENT_REPORT, self._commit_answered),
+        ]
+        try:
+            server: _Server = entity.make_server(  # type: ignore[assignment]
+                (self.door.address, self.door.port),
+                evt_handlers=handlers,
+                ssl_context=server_tls(self.door.tls) if self.door.tls else None,
+                server_class=_Server,
+                admit=self._admit_address,
+            )
+        except OSError as error:
+            raise SightlineError(
+                f"dicom: {self.door.address}:{self.door.port} cannot be listened on ({error}).",
+                "Choose another port, or stop what holds it.",
+            ) from None
+        server.handshake_s, self._server = self.door.negotiate_s, server
+        threading.Thread(target=server.serve_forever, args=(0.1,), name="dicom door", daemon=True).start()
+
+    def stop(self, patience_s: float = 10.0) -> None:
+        """Take no new association, wait for those under way, then cut them."""
+        if self._server is None:
+            return
+        server, self._server = self._server, None
+        under_way = server.active_associations
+        server.shutdown()
+        until = time.monotonic() + patience_s
+        for association in under_way:
+            association.join(max(0.0, until - time.monotonic()))
+            if association.is_alive():
+                association.abort()
+        tempfile.tempdir = self._old_folder
+
+    def _admit_address(self, address: str, connections: int) -> bool:
+        """Whether an address may open one more connection: it belongs to a caller, and leaves room for others."""
+        try:
+            ip = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        if not any(ip in network for networks in self._callers.values() for network in networks):
+            self.events.rejected("unknown address")
+            return False
+        if connections >= max(1, self.door.most_associations // 2):
+            self.events.rejected("too many connections")
+            return False
+        return True
+
+    def _admit(self, event: evt.Event) -> None:
+        requestor: Any = event.assoc.requestor
+        networks = self._callers.get(str(requestor.primitive.calling_ae_title).strip())
+        if networks is None or not any(ipaddress.ip_address(requestor.address) in network for network in networks):
+            self.events.rejected("unknown caller" if networks is None else "address is not the caller's")
+            event.assoc.acse.send_reject(0x01, 0x01, 0x03)  # calling AE title not recognised
+
+    def _bound_connection(self, event: evt.Event) -> None:
+        connection: Any = event.assoc.dul.socket
+        connection.reader = _BoundedReader(connection.socket, self.door, self.intake.spool.has_room)
+        connection.recv = connection.reader.recv
+        connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def _store(self, event: evt.Event) -> Dataset | int:
+        file = Path(event.dataset_path)
+        caller = str(event.assoc.requestor.ae_title).strip()
+        origin = Origin(caller, str(event.assoc.requestor.address), "dimse")
+        connection: Any = event.assoc.dul.socket
+        connection.reader.start_object()
+        try:
+            self.intake.spool.require_room()
+            if not self._pace.admit(caller, file.stat().st_size):
+                raise _TooFast(f"more than a minute's share of {caller}")
+            request: Any = event.request
+            accepted = self.intake.accept(
+                file, origin, (str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID))
+            )
+        except (SpoolFull, _TooFast) as error:
+            return self._refusal(OUT_OF_RESOURCES, "disk low" if isinstance(error, SpoolFull) else "too fast", caller)
+        except UnstorableObject as error:
+            return self._refusal(WRONG_CLASS, "unstorable", caller, error.message)
+        except UnreadableFile as error:
+            return self._refusal(CANNOT_UNDERSTAND, "unreadable", caller, error.message.removeprefix(f"{file}: "))
+        except (OSError, DBAPIError) as error:
+            LOG.error("storing failed", extra={"error": type(error).__name__})
+            return self._refusal(OUT_OF_RESOURCES, "storing failed", caller)
+        finally:
+            file.unlink(missing_ok=True)
+        self.events.received(accepted, origin)
+        return 0x0000
+
+    def _refusal(self, status: int, reason: str, caller: str, comment: str = "") -> Dataset:
+        self.events.refused(reason, caller)
+        answer = Dataset()
+        answer.Status = status
+        answer.ErrorComment = (comment or reason).encode("ascii", "replace").decode()[:64]
+        return answer
+
+    def _commit_asked(self, event: evt.Event) -> tuple[int, Dataset | None]:
+        asked = event.action_information
+        pairs = [
+            (str(item.get("ReferencedSOPClassUID", "")), str(item.get("ReferencedSOPInstanceUID", "")))
+            for item in asked.get("ReferencedSOPSequence") or []
+        ]
+        transaction = str(asked.get("TransactionUID") or "")
+        caller = str(event.assoc.requestor.ae_title).strip()
+        # 0x0110, processing failure: nobody knows where to send the answer to
+        return (0x0000 if self.events.commit_asked(transaction, pairs, caller) else 0x0110), None
+
+    def _commit_answered(self, event: evt.Event) -> tuple[int, Dataset | None]:
+        said = event.event_information
+        lists = [
+            [str(item.get("ReferencedSOPInstanceUID", "")) for item in said.get(name) or []]
+            for name in ("ReferencedSOPSequence", "FailedSOPSequence")
+        ]
+        self.events.commit_answered(str(said.get("TransactionUID") or ""), lists[0], lists[1])
+        return 0x0000, None
+
+
+class _TooFast(SightlineError):
+    """A caller sends more a minute than NODE.yaml allows."""
+
+
+class _Pace:
+    """Objects and bytes of each caller within the last minute."""
+
+    def __init__(self, objects: int, size: int) -> None:
+        self.objects, self.size = objects, size
+        self._lock = threading.Lock()
+        self._sent: Mapping[str, deque[tuple[float, int]]] = defaultdict(deque)
+
+    def admit(self, caller: str, size: int) -> bool:
+        """Whether an object fits into the caller's minute; it is counted if it does."""
+        now = time.monotonic()
+        with self._lock:
+            sent = self._sent[caller]
+            while sent and sent[0][0] < now - 60.0:
+                sent.popleft()
+            if len(sent) >= self.objects or sum(one for _, one in sent) + size > self.size:
+                return False
+            sent.append((now, size))
+            return True
+
+
+class _BoundedReader:
+    """Reads a connection for pynetdicom: in large pieces, within bounds of length and time."""
+
+    def __init__(self, raw: socket.socket, door: DicomDoor, has_room: Callable[[], bool]) -> None:
+        self._raw = raw
+        self._raw.settimeout(door.idle_s)
+        self._idle_s, self._most, self._has_room = door.idle_s, door.most_bytes, has_room
+        self._object = 0
+        self._looked = 0
+
+    def start_object(self) -> None:
+        """An object is complete; the next may have the whole bound."""
+        self._object = self._looked = 0
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        """Exactly `nr_bytes`, or fewer when the peer closed.
+
+        Raises:
+            OSError: a PDU too long or too slow, an object too long, or no room on the disk; the connection is cut.
+        """
+        if nr_bytes > MOST_PDU_BYTES:
+            raise OSError(f"a PDU of {nr_bytes} bytes")
+        self._object += nr_bytes
+        if self._object > self._most + MOST_PDU_BYTES:
+            raise OSError(f"an object of more than {self._most} bytes")
+        if self._object - self._looked > _ROOM_LOOK_BYTES:
+            self._looked = self._object
+            if not self._has_room():
+                raise OSError("no room on the disk")
+        until = time.monotonic() + self._idle_s
+        found = bytearray(nr_bytes)
+        view, at = memoryview(found), 0
+        while at < nr_bytes:
+            count = self._raw.recv_into(view[at:])
+            if not count:
+                break
+            at += count
+            if at < nr_bytes and time.monotonic() > until:
+                raise OSError("a PDU too slow")
+        view.release()
+        del found[at:]
+        return found
+
+
+class _Server(ThreadedAssociationServer):
+    """pynetdicom's server with connections counted by address, and handshakes off the accepting thread."""
+
+    daemon_threads = True
+    request_queue_size = 128
+    handshake_s = 10.0
+
+    def __init__(self, *args: Any, admit: Callable[[str, int], bool], **named: Any) -> None:
+        self._admit = admit
+        self._pending: Counter[str] = Counter()
+        self._pending_lock = threading.Lock()
+        super().__init__(*args, **named)
+
+    def shutdown(self) -> None:
+        """Stop listening; pynetdicom's own looks for itself in a list that only `start_server` fills."""
+        TCPServer.shutdown(self)
+        self.server_close()
+
+    def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
+        """Accept only: a client that never speaks TLS must not hold up the others."""
+        client, address = self.socket.accept()  # type: ignore[union-attr]
+        return client, address
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Whether the connection is taken at all."""
+        address = str(client_address[0])
+        with self._pending_lock:
+            pending = self._pending[address]
+        established = sum(str(one.requestor.address) == address for one in self.active_associations)
+        if not self._admit(address, pending + established):
+            return False
+        with self._pending_lock:
+            self._pending[address] += 1
+        return True
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Shake hands within bounds, then hand over to pynetdicom."""
+        try:
+            if self.ssl_context is not None:
+                request.settimeout(self.handshake_s)
+                request = self.ssl_context.wrap_socket(request, server_side=True)
+            self.finish_request(request, client_address)
+        except (OSError, ValueError):
+            self.shutdown_request(request)
+        finally:
+            with self._pending_lock:
+                self._pending[str(client_address[0])] -= 1
+
+
+def server_tls(tls: Tls) -> ssl.SSLContext:
+    """TLS 1.2 or newer; where `clients` is given, only clients whose certificate it signed.
+
+    Raises:
+        SightlineError: certificate, key or CA does not load.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    load_tls(context, tls)
+    if tls.clients is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def load_tls(context: ssl.SSLContext, tls: Tls) -> None:
+    """Load the files of one end into a context.
+
+    Raises:
+        SightlineError: naming the file that does not load.
+    """
+    try:
+        context.load_cert_chain(tls.certificate, tls.key)
+        if tls.clients is not None:
+            context.load_verify_locations(tls.clients)
+    except (OSError, ssl.SSLError) as error:
+        raise SightlineError(
+            f"{tls.certificate}, {tls.key}: do not load as certificate and key ({error}).", "Give PEM files that fit."
+        ) from None

@@ -1,0 +1,1 @@
+"""From a study that has become quiet to results in the spool: rules, gate, child processes."""

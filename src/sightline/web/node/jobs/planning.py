@@ -1,0 +1,171 @@
+"""From quiet studies to jobs: which rule takes which images, and what the header door of each run's gate says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import func, insert, select, update
+
+from sightline.inference.gate.gate_file import Gate
+from sightline.inference.gate.header import HeaderLimits, check_header
+from sightline.web.node.configuration import Configuration, When
+from sightline.web.node.database import Change, Store, inserted_id, jobs, objects, studies
+
+DAY_S = 24 * 3600.0
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """An image that a job does not judge.
+
+    Attributes:
+        sha256: its name in the spool.
+        door: `rule`, `header`, `picture` or `features`.
+        reason: in words for a person.
+    """
+
+    sha256: str
+    door: str
+    reason: str
+
+    def plain(self) -> dict[str, str]:
+        """As it stands in the database."""
+        return {"sha256": self.sha256, "door": self.door, "reason": self.reason}
+
+
+def rule_mismatch(facts: Mapping[str, Any], caller: str, when: When) -> str:
+    """Why a rule does not take an image, or an empty text where it does."""
+    if when.caller is not None and caller not in when.caller:
+        return f"the caller is {caller}, not {', '.join(when.caller)}"
+    limits = HeaderLimits(
+        modality=when.modality,
+        body_part=when.body_part,
+        view=when.view,
+        laterality=when.laterality,
+        age=None if when.age is None else when.age_range(),
+    )
+    return check_header(facts, limits)
+
+
+def choose_images(
+    images: Sequence[Mapping[str, Any]], when: When, gate: Gate
+) -> tuple[list[Mapping[str, Any]], list[LeftOut]]:
+    """The images of a study that a rule takes and the header door lets in, and the others with their reasons.
+
+    Args:
+        images: rows of `objects`.
+        when: the rule's condition.
+        gate: of the rule's run.
+    """
+    chosen, left_out = [], []
+    for row in images:
+        facts = json.loads(row["facts"])
+        reason, door = rule_mismatch(facts, row["caller"], when), "rule"
+        if not reason:
+            reason, door = check_header(facts, gate.header), "header"
+        if reason:
+            left_out.append(LeftOut(row["sha256"], door, reason))
+        else:
+            chosen.append(row)
+    return chosen, left_out
+
+
+class Planner:
+    """Makes jobs of studies that have been quiet for `settle_s`, or were named complete.
+
+    Args:
+        configuration: NODE.yaml.
+        store: the node's database.
+        gates: of each rule's run, by the rule's name.
+    """
+
+    def __init__(self, configuration: Configuration, store: Store, gates: Mapping[str, Gate]) -> None:
+        self.configuration, self.store, self.gates = configuration, store, gates
+
+    def settle(self, most: int = 50) -> list[tuple[str, str, str]]:
+        """Plan the studies that are due; (rule, door, reason) of each refusal, `("", "rule", ...)` where none fits."""
+        until = self.store.clock() - self.configuration.settle_s
+        due = (studies.c.last <= until) | (studies.c.complete == 1)
+        with self.store.look() as db:
+            query = select(studies.c.study_uid).where(studies.c.state == "open", due).order_by(studies.c.last)
+            quiet = db.execute(query.limit(most)).scalars().all()
+        refused: list[tuple[str, str, str]] = []
+        for study_uid in quiet:
+            with self.store.change() as change:
+                refused += self._plan(change, study_uid)
+        return refused
+
+    def _plan(self, change: Change, study_uid: str) -> list[tuple[str, str, str]]:
+        db = change.connection
+        query = select(objects).where(objects.c.study_uid == study_uid, objects.c.state == "kept")
+        images = [dict(row) for row in db.execute(query.order_by(objects.c.id)).mappings()]
+        refused: list[tuple[str, str, str]] = []
+        state, reason = "settled", ""
+        fitting = 0
+        for index, rule in enumerate(self.configuration.rules):
+            name = self.configuration.rule_name(index)
+            chosen, left_out = choose_images(images, rule.when, self.gates[name])
+            if not chosen and not any(one.door == "header" for one in left_out):
+                continue
+            fitting += 1
+            last = self._last_job(change, study_uid, name)
+            inputs = [row["sha256"] for row in chosen]
+            if last is not None and sorted(json.loads(last["inputs"])) == sorted(inputs) and last["state"] != "dropped":
+                continue
+            if self._jobs_today(change, study_uid, name) >= self.configuration.most_jobs_a_day:
+                state, reason = "held", f"images came late more than {self.configuration.most_jobs_a_day} times a day"
+                continue
+            values = self._job_values(change, images, chosen, left_out)
+            if not chosen:
+                first = next(one for one in left_out if one.door == "header")
+                values |= {"state": "refused", "door": "header", "reason": first.reason, "ended": change.now}
+                refused.append((name, "header", first.reason))
+            if last is not None and last["state"] == "waiting":
+                db.execute(update(jobs).where(jobs.c.id == last["id"]).values(**values))
+                number = last["id"]
+            else:
+                before = None if last is None or last["state"] == "dropped" else last["id"]
+                new = insert(jobs).values(study_uid=study_uid, rule=name, predecessor=before, **values)
+                number = inserted_id(db.execute(new.values(priority=rule.priority + _urgency(chosen))))
+            change.note(f"job {values['state']}", study_uid, job=number, rule=name, door=values["door"])
+        if not fitting:
+            reason = "no rule takes any image of it"
+            refused.append(("", "rule", reason))
+        values = {"state": state, "reason": reason, "complete": 0, "ended": change.now}
+        db.execute(update(studies).where(studies.c.study_uid == study_uid).values(**values))
+        change.note(state, study_uid, reason=reason)
+        return refused
+
+    def _job_values(
+        self, change: Change, images: Sequence[Any], chosen: Sequence[Any], left_out: Sequence[LeftOut]
+    ) -> dict[str, Any]:
+        return {
+            "inputs": json.dumps([row["sha256"] for row in chosen]),
+            "left_out": json.dumps([one.plain() for one in left_out]),
+            "state": "waiting",
+            "door": "",
+            "reason": "",
+            "received": max(row["received"] for row in (chosen or images)),
+            "created": change.now,
+            "due": 0.0,
+        }
+
+    def _last_job(self, change: Change, study_uid: str, rule: str) -> Mapping[str, Any] | None:
+        query = select(jobs).where(jobs.c.study_uid == study_uid, jobs.c.rule == rule).order_by(jobs.c.id.desc())
+        found = change.connection.execute(query.limit(1)).mappings().first()
+        return None if found is None else dict(found)
+
+    def _jobs_today(self, change: Change, study_uid: str, rule: str) -> int:
+        query = select(func.count()).select_from(jobs)
+        query = query.where(jobs.c.study_uid == study_uid, jobs.c.rule == rule)
+        query = query.where(jobs.c.created > change.now - DAY_S, jobs.c.state != "waiting")
+        return int(change.connection.execute(query).scalar_one())
+
+
+def _urgency(images: Sequence[Mapping[str, Any]]) -> int:
+    """STAT and HIGH of StudyPriorityID before everything else."""
+    words = {str(json.loads(row["facts"]).get("priority", "")).upper() for row in images}
+    return 100 if words & {"STAT", "HIGH"} else 0

@@ -1,0 +1,320 @@
+"""The parent's side of a job: a child process is asked, its answer is checked and made durable in one transaction."""
+
+from __future__ import annotations
+
+import json
+import logging
+import select as io_select
+import shutil
+import signal
+import subprocess
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pydicom
+from sqlalchemy import insert, select, update
+
+from sightline.errors import SightlineError
+from sightline.web.node.configuration import Configuration, Rule
+from sightline.web.node.database import Change, Store, inserted_id, jobs, objects, outbox, readings, results
+from sightline.web.node.spool import Spool
+
+LOG = logging.getLogger("sightline.node")
+START_S = 120.0
+# a child that has nothing to do gives its memory back
+IDLE_S = 300.0
+# wall-clock seconds for each second of processor time: a busy machine is no reason to kill a job
+PATIENCE = 10.0
+RETRY_S = 5.0
+MOST_INTERRUPTIONS = 20
+
+
+class ChildDied(SightlineError):
+    """A child process ended, or had to be ended, before it answered."""
+
+
+class Child:
+    """One child process, started when it is first needed.
+
+    Args:
+        command: what starts it; memory and processor seconds are added.
+        memory: bytes of address space.
+        cpu_s: processor seconds a job.
+    """
+
+    def __init__(self, command: Sequence[str], memory: int, cpu_s: float) -> None:
+        self.command, self.memory, self.cpu_s = tuple(command), memory, cpu_s
+        self.used = 0.0
+        self._process: subprocess.Popen[str] | None = None
+
+    def ask(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The child's answer.
+
+        Raises:
+            ChildDied: saying by which signal or bound.
+        """
+        process = self._running()
+        assert process.stdin is not None
+        try:
+            process.stdin.write(json.dumps(request) + "\n")
+            process.stdin.flush()
+        except (BrokenPipeError, OSError):
+            raise self._died("before the job") from None
+        self.used = time.monotonic()
+        return self._line(PATIENCE * self.cpu_s)
+
+    def stop(self) -> None:
+        """End the process."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+            for stream in (process.stdin, process.stdout):
+                if stream is not None:
+                    stream.close()
+
+    def stop_if_idle(self) -> None:
+        """End a process that had nothing to do for long."""
+        if self._process is not None and time.monotonic() - self.used > IDLE_S:
+            self.stop()
+
+    def _running(self) -> subprocess.Popen[str]:
+        if self._process is not None and self._process.poll() is None:
+            return self._process
+        self.stop()
+        command = [*self.command, str(self.memory), str(self.cpu_s)]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        self._line(START_S)
+        return self._process
+
+    def _line(self, patience_s: float) -> Mapping[str, Any]:
+        process = self._process
+        assert process is not None and process.stdout is not None
+        ready, _, _ = io_select.select([process.stdout], [], [], patience_s)
+        if not ready:
+            self.stop()
+            raise ChildDied(f"The child process gave no answer in {patience_s:.0f} s and was ended.", "")
+        line = process.stdout.readline()
+        try:
+            answer: Mapping[str, Any] = json.loads(line)
+            return answer
+        except ValueError:
+            raise self._died("at the job") from None
+
+    def _died(self, when: str) -> ChildDied:
+        process = self._process
+        code = process.wait() if process is not None else 0
+        self.stop()
+        name = signal.Signals(-code).name if code < 0 else f"status {code}"
+        why = {"SIGXCPU": ", its processor time", "SIGKILL": ", memory or a person"}.get(name, "")
+        return ChildDied(f"The child process ended {when} ({name}{why}).", "")
+
+
+@dataclass(frozen=True)
+class WorkEvents:
+    """What a worker tells the rest of the node.
+
+    Attributes:
+        judged: rule, seconds.
+        refused: rule, door, reason.
+        failed: rule, whether that was the last try.
+    """
+
+    judged: Callable[[str, float], None]
+    refused: Callable[[str, str, str], None]
+    failed: Callable[[str, bool], None]
+
+
+class Worker:
+    """Takes jobs, one at a time.
+
+    Args:
+        configuration: NODE.yaml.
+        store: the node's database.
+        spool: the node's files.
+        events: what is told.
+        command: what starts the child process.
+    """
+
+    def __init__(
+        self, configuration: Configuration, store: Store, spool: Spool, events: WorkEvents, command: Sequence[str]
+    ) -> None:
+        self.configuration, self.store, self.spool, self.events = configuration, store, spool, events
+        self.child = Child(command, configuration.job_memory, configuration.job_cpu_s)
+
+    def work_once(self) -> bool:
+        """Do the next job that is due; False when there is none."""
+        job = self._take()
+        if job is None:
+            self.child.stop_if_idle()
+            return False
+        scratch = self.spool.scratch_folder(job["id"])
+        try:
+            rule = self.configuration.rule_of(job["rule"])
+            if rule is None:
+                self._end(job, "dead", reason=f"NODE.yaml has no rule {job['rule']} any more")
+                return True
+            answer = self.child.ask(self._request(job, rule, scratch))
+            if "error" in answer:
+                raise SightlineError(str(answer["error"]))
+            self._keep(job, rule, scratch, answer)
+        except SightlineError as error:
+            self._fail(job, error.message)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        return True
+
+    def _take(self) -> Mapping[str, Any] | None:
+        """The next job, marked as running. A try is counted before it begins: what kills the node counts too."""
+        with self.store.look() as db:
+            if db.execute(self._due()).first() is None:
+                return None
+        with self.store.change() as change:
+            job = change.connection.execute(self._due()).mappings().first()
+            if job is None:
+                return None
+            values = {"state": "running", "tries": job["tries"] + 1, "started": change.now}
+            change.connection.execute(update(jobs).where(jobs.c.id == job["id"]).values(**values))
+            change.note("job running", job["study_uid"], job=job["id"], tries=values["tries"])
+            return {**job, **values}
+
+    def _due(self) -> Any:
+        query = select(jobs).where(jobs.c.state.in_(("waiting", "failed")), jobs.c.due <= self.store.clock())
+        return query.order_by(jobs.c.priority.desc(), jobs.c.id).limit(1)
+
+    def _request(self, job: Mapping[str, Any], rule: Rule, scratch: Path) -> dict[str, Any]:
+        inputs = json.loads(job["inputs"])
+        return {
+            "run": str(rule.run),
+            "engine": self.configuration.engine,
+            "images": {sha256: str(self.spool.path(sha256)) for sha256 in inputs},
+            "left_out": json.loads(job["left_out"]),
+            "objects": list(rule.send.objects),
+            "out": str(scratch),
+            "received": job["received"],
+            "codes": str(rule.codes) if rule.codes else None,
+            "predecessor": self._findings_of(job["predecessor"]),
+            "say_refused": rule.send.say_refused,
+        }
+
+    def _findings_of(self, job: int | None) -> list[str]:
+        if job is None:
+            return []
+        with self.store.look() as db:
+            query = select(results.c.sop_uid).where(results.c.job == job, results.c.kind == "findings")
+            return list(db.execute(query).scalars())
+
+    def _keep(self, job: Mapping[str, Any], rule: Rule, scratch: Path, answer: Mapping[str, Any]) -> None:
+        """Results, outbox and the job's end in one transaction: after it a crash sends them once more, never again."""
+        rows = []
+        for file, kind in answer["results"]:
+            path = Path(file)
+            if path.resolve().parent != scratch.resolve():
+                raise SightlineError("The child process named a file outside its folder.")
+            rows.append((path, kind, self._checked(path, job), self.spool.hash_file(path)))
+        refused = answer["refused"]
+        judged = len(json.loads(job["inputs"])) - len({one["sha256"] for one in refused})
+        with self.store.change() as change:
+            for path, kind, header, sha256 in rows:
+                self._insert_result(change, job, rule, (path, kind, header, sha256))
+            for sha256, measures in answer["readings"].items():
+                values = {"job": job["id"], "sha256": sha256, "rule": job["rule"], "at": change.now}
+                change.connection.execute(insert(readings).values(**values, measures=json.dumps(measures)))
+            left_out = [*json.loads(job["left_out"]), *refused]
+            values = {"state": "done" if judged else "refused", "ended": change.now, "left_out": json.dumps(left_out)}
+            if not judged and refused:
+                values |= {"door": refused[0]["door"], "reason": refused[0]["reason"]}
+            change.connection.execute(update(jobs).where(jobs.c.id == job["id"]).values(**values))
+            change.note(f"job {values['state']}", job["study_uid"], job=job["id"], results=[row[3] for row in rows])
+        for one in refused:
+            self.events.refused(job["rule"], one["door"], one["reason"])
+        if judged:
+            self.events.judged(job["rule"], float(answer.get("seconds", 0.0)))
+
+    def _insert_result(
+        self, change: Change, job: Mapping[str, Any], rule: Rule, row: tuple[Path, str, Any, str]
+    ) -> None:
+        path, kind, header, sha256 = row
+        db = change.connection
+        sop_uid = str(header.SOPInstanceUID)
+        known = db.execute(select(results).where(results.c.sop_uid == sop_uid)).mappings().first()
+        if known is not None and known["sha256"] != sha256:
+            # the first one may be on its way already; two contents under one UID must never leave
+            change.note("result differs", sop_uid, job=job["id"], first=known["sha256"], second=sha256)
+            return
+        self.spool.adopt(path, sha256, result=True)
+        if known is not None:
+            db.execute(update(results).where(results.c.id == known["id"]).values(state="kept"))
+            number = known["id"]
+        else:
+            values = {
+                "job": job["id"],
+                "sha256": sha256,
+                "sop_uid": sop_uid,
+                "sop_class": str(header.SOPClassUID),
+                "series_uid": str(header.SeriesInstanceUID),
+                "study_uid": str(header.StudyInstanceUID),
+                "patient_id": str(header.get("PatientID") or "")[:256],
+                "kind": kind,
+                "state": "kept",
+            }
+            number = inserted_id(db.execute(insert(results).values(**values)))
+        if self.configuration.silent:
+            return
+        for destination in rule.send.to:
+            query = select(outbox.c.id).where(outbox.c.result == number, outbox.c.destination == destination)
+            if db.execute(query).first() is None:
+                values = {"result": number, "destination": destination, "state": "due", "attempts": 0}
+                db.execute(insert(outbox).values(**values, due=change.now, created=change.now, error=""))
+
+    def _checked(self, path: Path, job: Mapping[str, Any]) -> Any:
+        """The header of a result whose study and patient are those of the images; see also `delivery.senders`."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            header = pydicom.dcmread(path, stop_before_pixels=True)
+        with self.store.look() as db:
+            inputs = [*json.loads(job["inputs"]), *(one["sha256"] for one in json.loads(job["left_out"]))]
+            query = select(objects.c.patient_id).where(objects.c.sha256.in_(inputs)).distinct()
+            patients = set(db.execute(query).scalars())
+        found = (str(header.StudyInstanceUID), str(header.get("PatientID") or "")[:256])
+        if found[0] != job["study_uid"] or patients != {found[1]}:
+            raise SightlineError("A result names another study or patient than its images; nothing of it is sent.")
+        return header
+
+    def _fail(self, job: Mapping[str, Any], reason: str) -> None:
+        last = job["tries"] >= self.configuration.tries
+        self._end(job, "dead" if last else "failed", reason=reason)
+        self.events.failed(job["rule"], last)
+
+    def _end(self, job: Mapping[str, Any], state: str, reason: str) -> None:
+        # paths would name run folders, and messages of parsers may quote headers: the database may hold them, logs not
+        with self.store.change() as change:
+            due = change.now + RETRY_S * 2 ** (job["tries"] - 1)
+            values = {"state": state, "reason": reason[:1000], "ended": change.now, "due": due}
+            change.connection.execute(update(jobs).where(jobs.c.id == job["id"]).values(**values))
+            change.note(f"job {state}", job["study_uid"], job=job["id"], tries=job["tries"], reason=reason[:1000])
+        LOG.warning("job " + state, extra={"job": job["id"], "tries": job["tries"]})
+
+
+def resume_jobs(store: Store) -> int:
+    """After a start: jobs that were running when the node ended are due again; how many there were.
+
+    The try is given back, because a machine that is switched off is no fault of a study; one that ends the node again
+    and again is `dead` after MOST_INTERRUPTIONS.
+    """
+    with store.change() as change:
+        found = change.connection.execute(select(jobs).where(jobs.c.state == "running")).mappings().all()
+        for job in found:
+            times = job["interruptions"] + 1
+            state = "dead" if times >= MOST_INTERRUPTIONS else "waiting"
+            values = {"state": state, "interruptions": times, "tries": max(0, job["tries"] - 1), "due": 0.0}
+            reason = "" if state == "waiting" else f"the node ended {times} times while it was judged"
+            change.connection.execute(update(jobs).where(jobs.c.id == job["id"]).values(**values, reason=reason))
+            change.note(f"job {state}", job["study_uid"], job=job["id"], interruptions=times)
+    return len(found)

@@ -1,0 +1,1 @@
+"""What an operator sees: metrics, logs without names, drift, the report of a period."""

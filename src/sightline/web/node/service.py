@@ -1,0 +1,326 @@
+"""The node put together: doors, planner, workers, dispatchers, commitment, cleaning; start, readiness, and the end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.exc import DBAPIError
+
+from sightline.errors import SightlineError
+from sightline.inference.gate.gate_file import Gate, read_gate, weights_digest
+from sightline.web.node.configuration import Configuration, DicomDestination
+from sightline.web.node.database import Store, studies
+from sightline.web.node.delivery.cleaning import Cleaner
+from sightline.web.node.delivery.commitment import CommitmentAnswers, ask_commitment, take_answer
+from sightline.web.node.delivery.dispatch import DeliveryEvents, Dispatcher
+from sightline.web.node.delivery.senders import Sender, StoreScu, StowClient, Unreachable
+from sightline.web.node.intake.acceptance import Accepted, Intake, Origin
+from sightline.web.node.intake.storage_scp import ScpEvents, StorageScp, server_tls
+from sightline.web.node.jobs.planning import Planner
+from sightline.web.node.jobs.worker import Worker, WorkEvents, resume_jobs
+from sightline.web.node.monitoring.logs import Pseudonyms
+from sightline.web.node.monitoring.metrics import Gauges, MetricsServer, NodeMetrics, certificate_days
+from sightline.web.node.spool import Spool
+
+LOG = logging.getLogger("sightline.node")
+CHILD = (sys.executable, "-m", "sightline.web.node.jobs.judge")
+# clocks that are years off would give results dates that no archive can sort
+EARLIEST, LATEST = 1_735_689_600.0, 4_102_444_800.0  # 2025, 2100
+RUN_CHECK_S, CLEAN_S, GAUGES_S = 300.0, 600.0, 5.0
+STOP_S = 60.0
+
+
+class Node:
+    """One running node.
+
+    Args:
+        configuration: NODE.yaml.
+        child: what starts a child process.
+        clock: seconds since 1970.
+        pace_s: pause between two looks for work.
+
+    Raises:
+        SightlineError: whatever makes it impossible to serve: a run without gate, a clock that is years off, ...
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        child: Sequence[str] = CHILD,
+        clock: Callable[[], float] = time.time,
+        pace_s: float = 0.2,
+    ) -> None:
+        self.configuration, self.clock, self.pace_s = configuration, clock, pace_s
+        if not EARLIEST <= clock() <= LATEST:
+            raise SightlineError(f"The clock says {time.ctime(clock())}.", "Set the clock (NTP) before serving.")
+        self.gates = read_gates(configuration)
+        self._weights = {rule.run: weights_digest(rule.run) for rule in configuration.rules}
+        self.spool = Spool(configuration.keep, configuration.least_free, configuration.least_free_share)
+        self._lock = _only_node(configuration.keep)
+        self.spool.empty_scratch()
+        self.store = Store(configuration.keep / "node.sqlite", clock)
+        self.pseudonyms = Pseudonyms(configuration.keep / "log.key")
+        self.metrics = NodeMetrics()
+        self.intake = Intake(self.store, self.spool)
+        self._stopping = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._unready = "starting"
+        self._run_trouble = ""
+        destinations = configuration.destinations
+        self.answers = CommitmentAnswers(
+            self.store, destinations, configuration.dicom.aet, lambda sha256: self.spool.path(sha256).exists()
+        )
+        self.scp = StorageScp(configuration.dicom, self.intake, self._scp_events())
+        self.planner = Planner(configuration, self.store, self.gates)
+        self.cleaner = Cleaner(configuration, self.store, self.spool)
+        self.gauges = Gauges(self.metrics, self.store, self.spool)
+        work = WorkEvents(self._judged, self._refused, self._job_failed)
+        self.workers = [
+            Worker(configuration, self.store, self.spool, work, child) for _ in range(configuration.workers)
+        ]
+        delivery = DeliveryEvents(self._sent, self._send_failed, self._dead, self._not_taken)
+        self.dispatchers = {
+            name: Dispatcher(name, self._sender(name), self.store, self.spool, delivery) for name in destinations
+        }
+        self._web: Any = None
+        self._metrics_server: MetricsServer | None = None
+
+    def start(self) -> None:
+        """Open the doors; returns when the node serves.
+
+        Raises:
+            SightlineError: a port is taken, a certificate or token does not load.
+        """
+        resumed = resume_jobs(self.store)
+        self._check_tls()
+        self._metrics_server = MetricsServer(self.configuration.metrics, self.metrics, lambda: self.unready)
+        try:
+            self.scp.start()
+            self._start_web()
+        except SightlineError:
+            self._metrics_server.stop()
+            self.scp.stop(0.0)
+            raise
+        self.answers.start()
+        self._run("planner", self._plan, self.pace_s)
+        for number, worker in enumerate(self.workers):
+            self._run(f"worker {number}", worker.work_once, self.pace_s)
+        for name, dispatcher in self.dispatchers.items():
+            self._run(f"to {name}", dispatcher.send_due, self.pace_s)
+        for name, one in self.configuration.destinations.items():
+            if isinstance(one, DicomDestination) and one.commit:
+                self._run(f"commitment of {name}", _asking(name, one, self.configuration.dicom.aet, self.store), 1.0)
+        self._run("cleaner", self.cleaner.clean, CLEAN_S)
+        self._run("run check", self._check_runs, RUN_CHECK_S)
+        self._run("gauges", self._update_gauges, GAUGES_S)
+        self._unready = ""
+        LOG.info("serving", extra={"port": self.scp.port, "count": resumed})
+
+    @property
+    def unready(self) -> str:
+        """Why the node is not ready, or an empty text."""
+        if self._unready or self._run_trouble:
+            return self._unready or self._run_trouble
+        return "" if self.spool.has_room() else "the disk is low"
+
+    def stop(self) -> None:
+        """Take nothing new, let running jobs end within a minute, keep everything else for the next start."""
+        self._unready = "stopping"
+        LOG.info("stopping")
+        self._stopping.set()
+        self.scp.stop()
+        if self._web is not None:
+            self._web.should_exit = True
+        until = time.monotonic() + STOP_S
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+        for worker in self.workers:
+            worker.child.stop()
+        self.answers.stop()
+        if self._metrics_server is not None:
+            self._metrics_server.stop()
+        self.store.close()
+        os.close(self._lock)
+        LOG.info("stopped")
+
+    def _run(self, name: str, step: Callable[[], Any], pause_s: float) -> None:
+        """Repeat a step until the node stops; while it finds work there is no pause. Nothing it raises ends it."""
+
+        def loop() -> None:
+            while not self._stopping.is_set():
+                try:
+                    found = step()
+                except (DBAPIError, OSError) as error:
+                    # a locked database, a full or read-only disk: it goes on by itself when that is over
+                    LOG.error("step failed", extra={"error": type(error).__name__, "reason": name})
+                    found = None
+                except Exception:  # a step must never end its thread: the node would look alive and do nothing
+                    LOG.exception("step failed", extra={"reason": name})
+                    found = None
+                # True and counts of the short loops mean that there may be more to do at once
+                if not (found and pause_s < 1.0):
+                    self._stopping.wait(pause_s)
+
+        thread = threading.Thread(target=loop, name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _plan(self) -> None:
+        for rule, door, _ in self.planner.settle():
+            self.metrics.refused.labels(rule, door).inc()
+
+    def _update_gauges(self) -> None:
+        with self.store.look() as db:
+            query = select(func.count()).select_from(studies).where(studies.c.state == "held")
+            self.gauges.update(int(db.execute(query).scalar_one()))
+        for name, dispatcher in self.dispatchers.items():
+            self.metrics.breaker.labels(name).set(dispatcher.breaker.open)
+        self.metrics.ready.set(not self.unready)
+
+    def _check_runs(self) -> None:
+        """Where a run is exchanged while it is served, the node goes unready; the child's own check fails its jobs."""
+        trouble = ""
+        for run, digest in self._weights.items():
+            try:
+                if weights_digest(run) != digest:
+                    trouble = "a run was exchanged while it is served"
+            except (SightlineError, OSError):
+                trouble = "a run cannot be read"
+        self._run_trouble = trouble
+
+    def _check_tls(self) -> None:
+        doors = {"dicom": self.configuration.dicom, "dicomweb": self.configuration.dicomweb}
+        for word, door in doors.items():
+            if door is None:
+                continue
+            self.metrics.plain.labels(word).set(door.tls is None)
+            if door.tls is None:
+                LOG.warning("a door without TLS", extra={"door": word})
+                continue
+            server_tls(door.tls)
+            days = certificate_days(door.tls)
+            if days < 0:
+                raise SightlineError(f"{door.tls.certificate} ended {-days:.0f} days ago.", "Renew the certificate.")
+            self.metrics.certificate.labels(word).set(days)
+
+    def _start_web(self) -> None:
+        door = self.configuration.dicomweb
+        if door is None:
+            return
+        import uvicorn
+
+        from sightline.web.node.intake.dicomweb import build_app
+
+        app = build_app(door, self.intake, self._received, self._not_received)
+        settings: dict[str, Any] = {}
+        if door.tls is not None:
+            settings = {"ssl_certfile": str(door.tls.certificate), "ssl_keyfile": str(door.tls.key)}
+            if door.tls.clients is not None:
+                settings |= {"ssl_ca_certs": str(door.tls.clients), "ssl_cert_reqs": 2}
+        web = uvicorn.Server(
+            uvicorn.Config(
+                app, host=door.address, port=door.port, log_config=None, access_log=False, server_header=False,
+                limit_concurrency=64, timeout_keep_alive=5, lifespan="off", **settings,
+            )
+        )  # fmt: skip
+        web.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+        self._web = web
+        thread = threading.Thread(target=web.run, name="dicomweb door", daemon=True)
+        thread.start()
+        until = time.monotonic() + 15.0
+        while not web.started:
+            if not thread.is_alive() or time.monotonic() > until:
+                raise SightlineError(
+                    f"dicomweb: {door.address}:{door.port} cannot be listened on.", "Choose another port."
+                )
+            time.sleep(0.02)
+
+    def _sender(self, name: str) -> Sender:
+        one = self.configuration.destinations[name]
+        return StoreScu(one, self.configuration.dicom.aet) if isinstance(one, DicomDestination) else StowClient(one)
+
+    def _scp_events(self) -> ScpEvents:
+        def rejected(reason: str) -> None:
+            self.metrics.rejected.labels(reason).inc()
+
+        def answered(transaction: str, committed: list[str], failed: list[str]) -> None:
+            take_answer(self.store, transaction, committed, failed)
+
+        return ScpEvents(self._received, self._not_received, rejected, self.answers.ask, answered)
+
+    def _received(self, accepted: Accepted, origin: Origin) -> None:
+        self.metrics.received.labels(origin.caller, origin.door, accepted.result).inc()
+        self.metrics.received_bytes.labels(origin.caller, origin.door).inc(accepted.bytes)
+        if accepted.result == "altered":
+            self.metrics.altered.labels(origin.caller).inc()
+            about = {"object": self.pseudonyms.of(accepted.sop_uid), "caller": origin.caller}
+            LOG.error("other bytes under a known UID", extra=about)
+
+    def _not_received(self, reason: str, caller: str) -> None:
+        self.metrics.not_received.labels(caller, reason).inc()
+
+    def _judged(self, rule: str, seconds: float) -> None:
+        self.metrics.judged.labels(rule).inc()
+        self.metrics.judging.labels(rule).observe(seconds)
+
+    def _refused(self, rule: str, door: str, _reason: str) -> None:
+        self.metrics.refused.labels(rule, door).inc()
+
+    def _job_failed(self, rule: str, last: bool) -> None:
+        self.metrics.job_failures.labels(rule, str(last).lower()).inc()
+
+    def _sent(self, destination: str, kind: str, seconds: float) -> None:
+        self.metrics.sent.labels(destination, kind).inc()
+        self.metrics.delivery.labels(destination).observe(seconds)
+
+    def _send_failed(self, destination: str, kind: str) -> None:
+        self.metrics.send_failures.labels(destination, kind).inc()
+
+    def _dead(self, destination: str, kind: str) -> None:
+        self.metrics.dead.labels(destination, kind).inc()
+        LOG.error("a result was given up", extra={"destination": destination, "kind": kind})
+
+    def _not_taken(self, destination: str, kind: str) -> None:
+        self.metrics.not_taken.labels(destination, kind).inc()
+
+
+def read_gates(configuration: Configuration) -> dict[str, Gate]:
+    """The gate of each rule's run, by the rule's name.
+
+    Raises:
+        RunError: a run without gate, or whose gate was made for other weights.
+    """
+    return {configuration.rule_name(i): read_gate(rule.run) for i, rule in enumerate(configuration.rules)}
+
+
+def _asking(name: str, destination: DicomDestination, calling: str, store: Store) -> Callable[[], int]:
+    def ask() -> int:
+        try:
+            return ask_commitment(name, destination, calling, store)
+        except Unreachable:
+            return 0
+
+    return ask
+
+
+def _only_node(keep: Path) -> int:
+    """Hold the lock of a keep folder; the system lets go of it when the process dies, however it dies."""
+    import fcntl
+
+    descriptor = os.open(keep / "node.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise SightlineError(
+            f"{keep} is used by another node.", "Stop it, or give this one a keep of its own."
+        ) from None
+    return descriptor

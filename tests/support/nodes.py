@@ -1,0 +1,211 @@
+"""Nodes for tests: a folder with a run and its gate, NODE.yaml, images, a node in this process or in one of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import yaml
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
+from pynetdicom import AE, AllStoragePresentationContexts, evt
+from pynetdicom.sop_class import DigitalXRayImageStorageForPresentation, Verification
+
+from sightline.inference.gate.gate_file import Gate, write_gate
+from sightline.inference.gate.header import HeaderLimits
+from sightline.web.node.configuration import read_configuration
+from sightline.web.node.service import Node
+from support.pacs import free_port
+
+CHILD = (sys.executable, str(Path(__file__).parent / "judge_child.py"))
+DX = str(DigitalXRayImageStorageForPresentation)
+TOKEN = "a-token-of-enough-letters"
+
+
+def make_run(folder):
+    """A folder that passes for a run of wrists: weights that nobody loads, and a gate for them."""
+    folder.mkdir(parents=True)
+    (folder / "weights.safetensors").write_bytes(b"weights")
+    write_gate(folder, Gate(HeaderLimits(modality=("CR", "DX"), body_part=("WRIST", "")), {}))
+    return folder
+
+
+def settings(folder, **words):
+    """Words of a NODE.yaml whose ports are free; `words` replace whole sections."""
+    tokens = folder / "tokens"
+    if not tokens.exists():
+        tokens.write_text(f"modality {TOKEN}\n")
+        tokens.chmod(0o600)
+    run = folder / "wrist"
+    if not run.exists():
+        make_run(run)
+    plain = {
+        "name": "test",
+        "keep": str(folder / "keep"),
+        "dicom": {
+            "aet": "SIGHTLINE",
+            "port": free_port(),
+            "plain": True,
+            "callers": {"MOD": ["127.0.0.1"], "ORTHANC": ["127.0.0.1"]},
+        },
+        "metrics": {"port": free_port()},
+        "rules": [{"when": {"body_part": ["WRIST", ""]}, "run": str(run), "send": {"objects": ["findings", "picture"]}}],
+        "settle_s": 0.0,
+        "workers": 1,
+        "least_free": 1,
+        "least_free_share": 0.0,
+    }
+    return plain | words
+
+
+def write_settings(folder, plain):
+    """NODE.yaml of words."""
+    path = folder / "NODE.yaml"
+    path.write_text(yaml.safe_dump(plain, sort_keys=False))
+    return path
+
+
+@contextmanager
+def running(folder, clock=time.time, child=CHILD, **words):
+    """A node in this process."""
+    node = Node(read_configuration(write_settings(folder, settings(folder, **words))), child=child, clock=clock, pace_s=0.02)
+    node.start()
+    try:
+        yield node
+    finally:
+        node.stop()
+
+
+class NodeProcess:
+    """A node in a process of its own, which tests may kill."""
+
+    def __init__(self, config, log):
+        self.config, self.log = config, log
+        self.process = None
+
+    def start(self):
+        """Start it and wait until it serves."""
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(Path(__file__).parents[2] / "src"), str(Path(__file__).parents[1])))}
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, str(Path(__file__).parent / "node_process.py"), str(self.config)],
+                stdout=subprocess.PIPE, stderr=log, env=environment, text=True,
+            )  # fmt: skip
+        line = self.process.stdout.readline()
+        assert line.startswith("ready"), self.log.read_text()[-3000:]
+        return self
+
+    def kill(self):
+        """SIGKILL."""
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+    def stop(self):
+        """SIGTERM, and the exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        status = self.process.wait(timeout=90)
+        self.process.stdout.close()
+        return status
+
+
+def image(number=0, *, study="1.2.826.1.1", patient="P1", size=(16, 16), value=None, **attributes):
+    """A DX of a wrist; UIDs follow from study and number."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = DX
+    meta.MediaStorageSOPInstanceUID = f"{study}.9.{number}"
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+    data.SOPClassUID, data.SOPInstanceUID = DX, meta.MediaStorageSOPInstanceUID
+    data.StudyInstanceUID, data.SeriesInstanceUID = study, f"{study}.8.{number}"
+    data.PatientID, data.PatientName, data.AccessionNumber = patient, "Planted^Name", "A1"
+    data.PatientBirthDate, data.PatientSex, data.StudyDate, data.StudyTime, data.StudyID = "19700101", "F", "20260101", "", ""
+    data.Modality, data.BodyPartExamined, data.ViewPosition = "DX", "WRIST", "PA"
+    data.PresentationIntentType, data.Manufacturer, data.ManufacturerModelName = "FOR PRESENTATION", "Maker", "Model"
+    data.InstanceNumber, data.SeriesNumber = number, 1
+    data.Rows, data.Columns = size
+    data.SamplesPerPixel, data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 1, 16, 12, 11, 0
+    data.PhotometricInterpretation = "MONOCHROME2"
+    rng = np.random.default_rng(number)
+    pixels = rng.integers(0, 4095, size, dtype=np.uint16)
+    data.PixelData = pixels.tobytes() if value is None else bytes([value]) * (2 * size[0] * size[1])
+    for name, word in attributes.items():
+        setattr(data, name, word)
+    return data
+
+
+def store(port, *datasets, calling="MOD", called="SIGHTLINE", **named):
+    """C-STORE; the status of each object."""
+    entity = AE(calling)
+    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 30
+    for syntax in {str(one.file_meta.TransferSyntaxUID) for one in datasets}:
+        for sop_class in {str(one.SOPClassUID) for one in datasets}:
+            entity.add_requested_context(sop_class, syntax)
+    entity.add_requested_context(Verification)
+    association = entity.associate("127.0.0.1", port, ae_title=called, **named)
+    assert association.is_established, "no association"
+    statuses = [association.send_c_store(one).get("Status") for one in datasets]
+    association.release()
+    return statuses
+
+
+class Archive:
+    """A PACS of pynetdicom in this process: keeps what comes, or answers what a test wants."""
+
+    def __init__(self, aet="ARCHIVE", port=None, **start):
+        self.objects, self.tries, self.answer = {}, [], None
+        self.port = port or free_port()
+        entity = AE(aet)
+        for context in AllStoragePresentationContexts:
+            entity.add_supported_context(str(context.abstract_syntax), ExplicitVRLittleEndian)
+        self._server = entity.start_server(
+            ("127.0.0.1", self.port), block=False, evt_handlers=[(evt.EVT_C_STORE, self._store)], **start
+        )
+
+    def _store(self, event):
+        uid = str(event.request.AffectedSOPInstanceUID)
+        self.tries.append(uid)
+        if self.answer is not None:
+            return self.answer(uid) if callable(self.answer) else self.answer
+        if uid in self.objects:
+            return 0x0111
+        self.objects[uid] = event.dataset
+        return 0x0000
+
+    def destination(self, aet="ARCHIVE", **words):
+        return {"kind": "dicom", "aet": aet, "address": "127.0.0.1", "port": self.port, **words}
+
+    def close(self):
+        self._server.shutdown()
+
+
+def wait_for(found, seconds=30.0, what=""):
+    """Wait until `found()` is true, and give it."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        value = found()
+        if value:
+            return value
+        time.sleep(0.03)
+    raise AssertionError(f"not within {seconds} s: {what or found}")
+
+
+def job_states(node_or_store):
+    """States of all jobs in order."""
+    from sqlalchemy import select
+
+    from sightline.web.node.database import jobs
+
+    store_ = getattr(node_or_store, "store", node_or_store)
+    with store_.look() as db:
+        return [row.state for row in db.execute(select(jobs).order_by(jobs.c.id))]
+
+
+def read_logs(path):
+    """Records of a log of JSON lines."""
+    return [json.loads(line) for line in path.read_text().splitlines() if line.startswith("{")]
