@@ -55,7 +55,7 @@ def test_psi_by_hand():
 
 
 def test_the_limit_is_passed_as_often_as_the_level_says():
-    """Without change, each statistic passes its limit in about `level` of windows (the tails in fewer: they are counts)."""
+    """Without change, each statistic passes its limit in about `level` of windows (tails, being counts, in fewer)."""
     rng = np.random.default_rng(1)
     # one measure gives three tests; a level whose square root over three is 0.1
     level = 3 * 0.1**2

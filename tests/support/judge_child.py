@@ -17,7 +17,7 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "src"))
-from sightline.web.node.jobs.child import Answer, main  # noqa: E402
+from sightline.web.node.jobs.child import Answer, main
 
 CLASSES = {"findings": "1.2.840.10008.5.1.4.1.1.88.34", "picture": "1.2.840.10008.5.1.4.1.1.7"}
 
@@ -41,12 +41,12 @@ def judge(request):
     if os.environ.get("SIGHTLINE_TEST_JUDGE") == "slow":
         time.sleep(0.3)
     refused = tuple(
-        {"sha256": name, "door": "picture", "reason": "too dark"} for name, one in images.items() if set(one.PixelData) == {0}
+        {"sha256": name, "door": "picture", "reason": "too dark"}
+        for name, one in images.items()
+        if set(one.PixelData) == {0}
     )
     judged = [name for name in images if name not in {one["sha256"] for one in refused}]
-    results = []
-    for kind in request.objects if judged else ():
-        results.append((write(request, first, kind, sorted(judged)), kind))
+    results = [(write(request, first, kind, sorted(judged)), kind) for kind in request.objects if judged]
     return Answer(tuple(results), refused, {name: {"p(fracture)": 0.25, "device": "Phantom 1"} for name in judged})
 
 

@@ -5,11 +5,10 @@ import sys
 import threading
 from pathlib import Path
 
-from support.nodes import CHILD
-
 from sightline.web.node.configuration import read_configuration
 from sightline.web.node.monitoring.logs import start_logging
 from sightline.web.node.service import Node
+from support.nodes import CHILD
 
 if __name__ == "__main__":
     start_logging()

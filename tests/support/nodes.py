@@ -54,7 +54,9 @@ def settings(folder, **words):
             "callers": {"MOD": ["127.0.0.1"], "ORTHANC": ["127.0.0.1"]},
         },
         "metrics": {"port": free_port()},
-        "rules": [{"when": {"body_part": ["WRIST", ""]}, "run": str(run), "send": {"objects": ["findings", "picture"]}}],
+        "rules": [
+            {"when": {"body_part": ["WRIST", ""]}, "run": str(run), "send": {"objects": ["findings", "picture"]}}
+        ],
         "settle_s": 0.0,
         "workers": 1,
         "least_free": 1,
@@ -73,7 +75,9 @@ def write_settings(folder, plain):
 @contextmanager
 def running(folder, clock=time.time, child=CHILD, **words):
     """A node in this process."""
-    node = Node(read_configuration(write_settings(folder, settings(folder, **words))), child=child, clock=clock, pace_s=0.02)
+    node = Node(
+        read_configuration(write_settings(folder, settings(folder, **words))), child=child, clock=clock, pace_s=0.02
+    )
     node.start()
     try:
         yield node
@@ -90,7 +94,9 @@ class NodeProcess:
 
     def start(self):
         """Start it and wait until it serves."""
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(Path(__file__).parents[2] / "src"), str(Path(__file__).parents[1])))}
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join((str(Path(__file__).parents[2] / "src"), str(Path(__file__).parents[1])))
+        }
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, str(Path(__file__).parent / "node_process.py"), str(self.config)],
@@ -124,7 +130,13 @@ def image(number=0, *, study="1.2.826.1.1", patient="P1", size=(16, 16), value=N
     data.SOPClassUID, data.SOPInstanceUID = DX, meta.MediaStorageSOPInstanceUID
     data.StudyInstanceUID, data.SeriesInstanceUID = study, f"{study}.8.{number}"
     data.PatientID, data.PatientName, data.AccessionNumber = patient, "Planted^Name", "A1"
-    data.PatientBirthDate, data.PatientSex, data.StudyDate, data.StudyTime, data.StudyID = "19700101", "F", "20260101", "", ""
+    data.PatientBirthDate, data.PatientSex, data.StudyDate, data.StudyTime, data.StudyID = (
+        "19700101",
+        "F",
+        "20260101",
+        "",
+        "",
+    )
     data.Modality, data.BodyPartExamined, data.ViewPosition = "DX", "WRIST", "PA"
     data.PresentationIntentType, data.Manufacturer, data.ManufacturerModelName = "FOR PRESENTATION", "Maker", "Model"
     data.InstanceNumber, data.SeriesNumber = number, 1

@@ -141,7 +141,7 @@ def find_alarms(windows: Sequence[Sequence[Drift]]) -> list[tuple[int, str]]:
         [(2, 'mean')]
     """
     alarms = []
-    before: set[tuple[str, str]] = set()
+    before: set[tuple[str, Statistic]] = set()
     for index, window in enumerate(windows):
         now = {(one.measure, one.statistic) for one in window if one.beyond}
         alarms += [(index, measure) for measure in sorted({measure for measure, _ in now & before})]
@@ -150,7 +150,7 @@ def find_alarms(windows: Sequence[Sequence[Drift]]) -> list[tuple[int, str]]:
 
 
 def _tails(name: str, old: NDArray[np.float64], new: NDArray[np.float64], level: float) -> Drift:
-    """Members beyond the reference's percentiles; the limit is exact (hypergeometric), as all permutations would give."""
+    """Members beyond the reference's percentiles; the limit is that of all permutations (hypergeometric)."""
     low, high = np.quantile(old, _TAILS)
     beyond = [int(((one < low) | (one > high)).sum()) for one in (old, new)]
     share = beyond[1] / len(new)

@@ -27,7 +27,7 @@ def measure_picture(picture: Picture) -> dict[str, float]:
         logarithm) where the file says it; `edges`, mean absolute difference of neighbours.
 
     Example:
-        >>> from sightline.frame import Frame
+        >>> from sightline.structures.frame import Frame
         >>> half = np.repeat(np.array([[0, 255]], dtype=np.uint8), 2, axis=0)
         >>> found = measure_picture(Picture(half, Frame.of_image((2, 2))))
         >>> found["mean"], found["black"], found["edges"]

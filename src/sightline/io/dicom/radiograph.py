@@ -16,6 +16,7 @@ from pydicom.errors import InvalidDicomError
 
 from sightline.errors import SightlineError, UnreadableFile
 from sightline.io.dicom.greyscale import display_table, numbers
+from sightline.io.dicom.limits import require_bounds
 from sightline.io.dicom.pixels import decode_pixels, require_syntax
 from sightline.io.picture import Picture
 from sightline.structures.frame import Frame
@@ -144,8 +145,10 @@ def open_dataset(path: Path, *, pixels: bool) -> Any:
     """The pydicom Dataset of a file whose pixels a decoder here knows, with or without those pixels.
 
     Raises:
-        UnreadableFile: the file does not say how it is encoded; what pydicom raises is for `foreign_bytes`.
+        UnreadableFile: the file does not say how it is encoded, or would cost the parser out of proportion; what
+            pydicom raises is for `foreign_bytes`.
     """
+    require_bounds(path)
     dataset = pydicom.dcmread(path, stop_before_pixels=not pixels)
     require_syntax(dataset, path)
     return dataset

@@ -18,7 +18,7 @@ from sqlalchemy import func, select, update
 from sightline.errors import SightlineError
 from sightline.inference.gate.gate_file import Gate
 from sightline.inference.gate.header import read_header_facts
-from sightline.io.dicom_limits import require_bounds
+from sightline.io.dicom.limits import require_bounds
 from sightline.web.node.configuration import Configuration
 from sightline.web.node.database import Change, Store, StoreError, jobs, journal, objects, outbox, results, studies
 from sightline.web.node.intake.acceptance import NODE_BOUNDS
@@ -83,8 +83,8 @@ def foretell(configuration: Configuration, gates: dict[str, Gate], inputs: Itera
             # who will send these files is not known here
             when = rule.when.model_copy(update={"caller": None})
             chosen, left_out = choose_images(rows, when, gates[name])
-            for row in chosen:
-                yield f"  {row['sha256']}: rule {name} judges it"
+            for image in chosen:
+                yield f"  {image['sha256']}: rule {name} judges it"
             for one in left_out:
                 yield f"  {one.sha256}: rule {name} does not: {one.door}: {one.reason}"
 
@@ -126,7 +126,9 @@ def tell_way(store: Store, what: str) -> Iterator[str]:
         seen += db.execute(select(results.c.sop_uid).where(results.c.study_uid == study)).scalars()
         rows = db.execute(select(journal).where(journal.c.subject.in_({what, *seen})).order_by(journal.c.seq)).all()
         if not rows:
-            raise StoreError(f"The node knows nothing of {what}.", "Give a study or SOP instance UID, or a job's number.")
+            raise StoreError(
+                f"The node knows nothing of {what}.", "Give a study or SOP instance UID, or a job's number."
+            )
         for job in db.execute(select(jobs).where(jobs.c.study_uid == study).order_by(jobs.c.id)):
             why = f": {job.door}: {job.reason}" if job.door else f": {job.reason}" if job.reason else ""
             yield f"job {job.id}, rule {job.rule}: {job.state} after {job.tries} tries{why}"

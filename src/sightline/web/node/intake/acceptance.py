@@ -22,7 +22,7 @@ from sqlalchemy import insert, select, update
 
 from sightline.errors import SightlineError, UnreadableFile
 from sightline.inference.gate.header import read_header_facts
-from sightline.io.dicom_limits import Bounds, require_bounds
+from sightline.io.dicom.limits import Bounds, require_bounds
 from sightline.web.node.database import Change, Store, objects, studies
 from sightline.web.node.spool import Spool
 
