@@ -162,6 +162,10 @@ class StorageScp:
         if networks is None or not any(ipaddress.ip_address(requestor.address) in network for network in networks):
             self.events.rejected("unknown caller" if networks is None else "address is not the caller's")
             event.assoc.acse.send_reject(0x01, 0x01, 0x03)  # calling AE title not recognised
+            # pynetdicom closes the socket as soon as this returns: the answer must have left (state 13) before that
+            until = time.monotonic() + 2.0
+            while event.assoc.dul.state_machine.current_state != "Sta13" and time.monotonic() < until:
+                time.sleep(0.005)
 
     def _bound_connection(self, event: evt.Event) -> None:
         connection: Any = event.assoc.dul.socket

@@ -1,0 +1,85 @@
+"""The database: journal that cannot be changed, changes that are whole or not there."""
+
+import sqlite3
+
+import pytest
+from sqlalchemy import insert, select
+
+from sightline.web.node.database import Store, StoreError, journal, studies
+
+
+def fill(store, count=3):
+    for number in range(count):
+        with store.change() as change:
+            values = {
+                "study_uid": f"1.{number}",
+                "first": 0.0,
+                "last": 0.0,
+                "state": "open",
+                "complete": 0,
+                "reason": "",
+            }
+            change.connection.execute(insert(studies).values(**values))
+            change.note("received", f"1.{number}", who="MÜLLER")
+
+
+def test_a_change_that_fails_leaves_nothing(tmp_path):
+    store = Store(tmp_path / "node.sqlite")
+    fill(store, 1)
+    with pytest.raises(RuntimeError), store.change() as change:
+        change.note("lost", "x")
+        raise RuntimeError
+    assert store.verify_journal() == 1
+    with store.look() as db:
+        assert [row.what for row in db.execute(select(journal))] == ["received"]
+
+
+def test_the_journal_is_append_only_and_a_change_behind_its_back_is_found(tmp_path):
+    store = Store(tmp_path / "node.sqlite")
+    fill(store)
+    raw = sqlite3.connect(tmp_path / "node.sqlite")
+    for statement in ("UPDATE journal SET what = 'x'", "DELETE FROM journal"):
+        with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+            raw.execute(statement)
+    raw.rollback()
+    assert store.verify_journal() == 3
+    raw.execute("DROP TRIGGER journal_no_update")
+    raw.execute("UPDATE journal SET detail = '{}' WHERE seq = 2")
+    raw.commit()
+    with pytest.raises(StoreError, match="row 2"):
+        store.verify_journal()
+    raw.execute("DROP TRIGGER journal_no_delete")
+    raw.execute("DELETE FROM journal WHERE seq = 2")
+    raw.commit()
+    with pytest.raises(StoreError, match="row 3"):
+        store.verify_journal()
+
+
+def test_two_processes_keep_one_chain(tmp_path):
+    """`node retry` writes while the node runs: each takes the last hash inside its own transaction."""
+    one, other = Store(tmp_path / "node.sqlite"), Store(tmp_path / "node.sqlite")
+    for number in range(10):
+        with (one, other)[number % 2].change() as change:
+            change.note("x", str(number))
+    assert one.verify_journal() == 10
+
+
+def test_a_file_of_another_version_or_none_is_refused(tmp_path):
+    store = Store(tmp_path / "node.sqlite")
+    store.close()
+    raw = sqlite3.connect(tmp_path / "node.sqlite")
+    raw.execute("PRAGMA user_version = 99")
+    raw.commit()
+    with pytest.raises(StoreError, match="another version"):
+        Store(tmp_path / "node.sqlite")
+    (tmp_path / "bad.sqlite").write_bytes(b"no database" * 500)
+    with pytest.raises(StoreError, match="no database"):
+        Store(tmp_path / "bad.sqlite")
+
+
+def test_what_is_committed_is_synced(tmp_path):
+    store = Store(tmp_path / "node.sqlite")
+    with store.look() as db:
+        assert db.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert db.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+    assert (tmp_path / "node.sqlite").stat().st_mode & 0o077 == 0
