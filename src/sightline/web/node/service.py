@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -31,7 +30,6 @@ from sightline.web.node.monitoring.metrics import Gauges, MetricsServer, NodeMet
 from sightline.web.node.spool import Spool
 
 LOG = logging.getLogger("sightline.node")
-CHILD = (sys.executable, "-m", "sightline.web.node.jobs.judge")
 # clocks that are years off would give results dates that no archive can sort
 EARLIEST, LATEST = 1_735_689_600.0, 4_102_444_800.0  # 2025, 2100
 RUN_CHECK_S, CLEAN_S, GAUGES_S = 300.0, 600.0, 5.0
@@ -54,7 +52,7 @@ class Node:
     def __init__(
         self,
         configuration: Configuration,
-        child: Sequence[str] = CHILD,
+        child: Sequence[str],
         clock: Callable[[], float] = time.time,
         pace_s: float = 0.2,
     ) -> None:
