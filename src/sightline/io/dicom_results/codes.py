@@ -1,0 +1,166 @@
+"""What classes, sites and titles are called in DICOM: coded concepts, from a table that a site can change.
+
+Codes of SNOMED CT and DICOM stand with the meaning that the scheme (or PS3.16) gives them. A class that no table
+knows gets a code of the private scheme 99SIGHTLINE, which says nothing to anybody else: `CodeTable.unknown` names
+such classes, so that a person is told.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sightline.errors import LayoutError
+
+PRIVATE = "99SIGHTLINE"
+
+
+class Concept(NamedTuple):
+    """A coded concept: value, scheme and meaning."""
+
+    value: str
+    scheme: str
+    meaning: str
+
+
+CERTAINTY = Concept("111012", "DCM", "Certainty of Finding")
+PRESENCE = Concept("705057003", "SCT", "Presence")
+PRESENT = Concept("52101004", "SCT", "Present")
+ABSENT = Concept("272519000", "SCT", "Absent")
+BOUNDED_BY = Concept("75958009", "SCT", "Bounded by")
+COMMENT = Concept("121106", "DCM", "Comment")
+AI = Concept("123110", "DCM", "Artificial Intelligence")
+REPORT_TITLE = Concept("126000", "DCM", "Imaging Measurement Report")
+RADIOGRAPHY = Concept("168537006", "SCT", "Plain radiography")
+TOMOGRAPHY = Concept("77477000", "SCT", "Computed tomography")
+MORPHOLOGY = Concept("49755003", "SCT", "Morphologically Abnormal Structure")
+ANATOMY = Concept("123037004", "SCT", "Anatomical Structure")
+VERTEBRA = Concept("51282000", "SCT", "Vertebra")
+
+# BodyPartExamined (PS3.16, annex L, table L-1) to the site's concept
+SITES: Mapping[str, Concept] = {
+    "WRIST": Concept("74670003", "SCT", "Wrist joint"),
+    "HAND": Concept("85562004", "SCT", "Hand"),
+    "FINGER": Concept("7569003", "SCT", "Finger"),
+    "FOREARM": Concept("14975008", "SCT", "Forearm"),
+    "ELBOW": Concept("16953009", "SCT", "Elbow joint"),
+    "HUMERUS": Concept("85050009", "SCT", "Humerus"),
+    "HIP": Concept("29836001", "SCT", "Hip"),
+    "FEMUR": Concept("71341001", "SCT", "Femur"),
+    "ANKLE": Concept("70258002", "SCT", "Ankle joint"),
+    "FOOT": Concept("56459004", "SCT", "Foot"),
+    "FIBULA": Concept("87342007", "SCT", "Fibula"),
+    "KNEE": Concept("72696002", "SCT", "Knee"),
+    "SHOULDER": Concept("16982005", "SCT", "Shoulder"),
+    "CLAVICLE": Concept("51299004", "SCT", "Clavicle"),
+    "PELVIS": Concept("816092008", "SCT", "Pelvis"),
+    "SKULL": Concept("89546000", "SCT", "Skull"),
+    "EXTREMITY": Concept("66019005", "SCT", "Extremity"),
+    "CHEST": Concept("816094009", "SCT", "Chest"),
+    "CSPINE": Concept("122494005", "SCT", "Cervical spine"),
+    "TSPINE": Concept("122495006", "SCT", "Thoracic spine"),
+    "LSPINE": Concept("122496007", "SCT", "Lumbar spine"),
+}
+# levels of the spine as VerSe names them
+LEVELS: Mapping[str, Concept] = {
+    "T1": Concept("64864005", "SCT", "T1 vertebra"),
+    "T2": Concept("53733008", "SCT", "T2 vertebra"),
+    "T3": Concept("1626008", "SCT", "T3 vertebra"),
+    "T4": Concept("73071006", "SCT", "T4 vertebra"),
+    "T5": Concept("56401006", "SCT", "T5 vertebra"),
+    "T6": Concept("45296009", "SCT", "T6 vertebra"),
+    "T7": Concept("62487009", "SCT", "T7 vertebra"),
+    "T8": Concept("11068009", "SCT", "T8 vertebra"),
+    "T9": Concept("82687006", "SCT", "T9 vertebra"),
+    "T10": Concept("7610001", "SCT", "T10 vertebra"),
+    "T11": Concept("12989004", "SCT", "T11 vertebra"),
+    "T12": Concept("23215003", "SCT", "T12 vertebra"),
+    "L1": Concept("66794005", "SCT", "L1 vertebra"),
+    "L2": Concept("14293000", "SCT", "L2 vertebra"),
+    "L3": Concept("36470004", "SCT", "L3 vertebra"),
+    "L4": Concept("11994002", "SCT", "L4 vertebra"),
+    "L5": Concept("49668003", "SCT", "L5 vertebra"),
+}
+_PARTS = ("value", "scheme", "meaning")
+# what PS3.5 lets stand in an SH and an LO
+_LONGEST = {"value": 16, "scheme": 16, "meaning": 64}
+
+
+@dataclass(frozen=True)
+class CodeTable:
+    """Concepts of a run's classes and of sites.
+
+    Attributes:
+        findings: by class.
+        sites: by BodyPartExamined, in capitals; those of SITES are known besides.
+        title: of the reports.
+    """
+
+    findings: Mapping[str, Concept] = field(default_factory=dict)
+    sites: Mapping[str, Concept] = field(default_factory=dict)
+    title: Concept = REPORT_TITLE
+
+    def finding(self, label: str) -> Concept:
+        """The concept of a class; a private one where the table does not know it."""
+        known = self.findings.get(label)
+        if known is not None:
+            return known
+        value = re.sub(r"[^A-Z0-9_.-]+", "_", label.upper()).strip("_")[:16] or "FINDING"
+        return Concept(value, PRIVATE, label.strip()[:64] or "finding")
+
+    def site(self, body_part: str) -> Concept | None:
+        """The concept of a BodyPartExamined, or None where it says nothing known."""
+        name = body_part.strip().upper()
+        return self.sites.get(name) or SITES.get(name)
+
+    def unknown(self, labels: tuple[str, ...]) -> tuple[str, ...]:
+        """Classes that get a private code."""
+        return tuple(label for label in labels if label not in self.findings)
+
+
+def read_codes(path: Path) -> CodeTable:
+    """Read a `codes.yaml`: `title`, `findings` by class and `sites` by BodyPartExamined, each with value, scheme,
+    meaning.
+
+    Raises:
+        LayoutError: no YAML, unknown words, or parts that are missing, too long or no text.
+
+    Example:
+        ```yaml
+        findings:
+          fracture: {value: "125605004", scheme: SCT, meaning: Fracture of bone}
+        ```
+    """
+    import yaml
+
+    try:
+        told = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise LayoutError(f"{path} is no YAML ({' '.join(str(error).split())[:160]}).", "Mend it.") from None
+    known = ("findings", "sites", "title")
+    strange = sorted(set(told) - set(known)) if isinstance(told, dict) else ["(no mapping)"]
+    if strange:
+        raise LayoutError(f"{path}: {', '.join(map(str, strange))} is none of {', '.join(known)}.", "Rename it.")
+    findings = {str(k): _concept(path, f"findings.{k}", v) for k, v in (told.get("findings") or {}).items()}
+    sites = {str(k).upper(): _concept(path, f"sites.{k}", v) for k, v in (told.get("sites") or {}).items()}
+    title = _concept(path, "title", told["title"]) if told.get("title") else REPORT_TITLE
+    return CodeTable(findings, sites, title)
+
+
+def _concept(path: Path, place: str, told: Any) -> Concept:
+    if not isinstance(told, dict) or set(told) != set(_PARTS):
+        raise LayoutError(
+            f"{path}: {place} must have value, scheme and meaning; got {told!r}.",
+            "Write {value: ..., scheme: ..., meaning: ...}; numbers in quotes.",
+        )
+    for part in _PARTS:
+        text = told[part]
+        if not isinstance(text, str) or not text.strip() or len(text) > _LONGEST[part] or "\\" in text:
+            raise LayoutError(
+                f"{path}: {part} of {place} must be a text of 1 to {_LONGEST[part]} letters; got {text!r}.",
+                "Put it in quotes, and shorten it.",
+            )
+    return Concept(told["value"], told["scheme"], told["meaning"])

@@ -1,0 +1,286 @@
+"""A source's header made sound, so that what is derived from it can be written: what it does not say stays unsaid.
+
+Text is decoded and written as UTF-8, values that are none of their type are emptied and said in a note, private
+elements and pixels are left out. Identifiers (PatientID, AccessionNumber, UIDs) are never changed, cut or made up: a
+source without UIDs cannot be referred to and is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import warnings
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydicom import config
+from pydicom.dataset import Dataset
+from pydicom.valuerep import PersonName, validate_value
+
+from sightline.errors import UnreadableFile
+
+UTF8 = "ISO_IR 192"
+NEEDED = ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID")
+IDENTIFIERS = ("PatientID", "AccessionNumber", *NEEDED)
+# Type 2 of the patient and study modules: they stand in every object, empty where the source does not say
+TYPE_2 = (
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyDate",
+    "StudyTime",
+    "StudyID",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+)
+_PATIENT = ("IssuerOfPatientID", "PatientAge", "PatientSize", "PatientWeight", "PatientIdentityRemoved")
+_STUDY = ("DeidentificationMethod", "StudyDescription")
+_SERIES = ("Modality", "Laterality", "BodyPartExamined", "ViewPosition", "FrameOfReferenceUID")
+_IMAGE = (
+    "ImageType",
+    "InstanceNumber",
+    "NumberOfFrames",
+    "ImageLaterality",
+    "PatientOrientation",
+    "ContentDate",
+    "ContentTime",
+    "AcquisitionDate",
+    "AcquisitionTime",
+    "AcquisitionNumber",
+    "Rows",
+    "Columns",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "PixelSpacing",
+    "ImagerPixelSpacing",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "SliceThickness",
+    "SpacingBetweenSlices",
+    "WindowCenter",
+    "WindowWidth",
+    "VOILUTFunction",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "RescaleType",
+    "PresentationLUTShape",
+    "LossyImageCompression",
+)
+_NUMBERS = ("DS", "IS", "FD", "FL", "US", "SS", "UL", "SL")
+_TABLES = ("ModalityLUTSequence", "VOILUTSequence")
+_SEXES = ("M", "F", "O")
+
+
+@dataclass(frozen=True, eq=False)
+class SourceImage:
+    """An image that results refer to.
+
+    Attributes:
+        header: sound, without pixels; callers copy it before they change it.
+        pixels_sha256: of its pixel data as stored.
+        notes: what was emptied or is missing, in words, without values.
+    """
+
+    header: Dataset
+    pixels_sha256: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return int(self.header.Rows), int(self.header.Columns)
+
+    @property
+    def uid(self) -> str:
+        """SOPInstanceUID."""
+        return str(self.header.SOPInstanceUID)
+
+    def copy(self) -> Dataset:
+        """The header with elements of its own: pydicom's own copies share them."""
+        return deepcopy(self.header)
+
+
+def source_image(dataset: Dataset, where: Path | str = "the image") -> SourceImage:
+    """A DICOM image as something that results can refer to.
+
+    Args:
+        dataset: as pydicom reads it, with its pixels.
+        where: named in errors.
+
+    Raises:
+        UnreadableFile: UIDs or the image's size are missing.
+    """
+    header, notes = sound_header(dataset, where)
+    if "Rows" not in header or "Columns" not in header or min(int(header.Rows), int(header.Columns)) < 1:
+        raise UnreadableFile(f"{where}: the header states no rows and columns.", "Give an image.")
+    digest = hashlib.sha256()
+    for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"):
+        if keyword in dataset:
+            digest.update(dataset[keyword].value or b"")
+    return SourceImage(header, digest.hexdigest(), notes)
+
+
+def sound_header(dataset: Dataset, where: Path | str = "the image") -> tuple[Dataset, tuple[str, ...]]:
+    """What results take over from a source, each value checked; and notes of what was emptied.
+
+    Raises:
+        UnreadableFile: no SOPInstanceUID, StudyInstanceUID, SeriesInstanceUID or SOPClassUID.
+    """
+    header, notes = Dataset(), []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        missing = [keyword for keyword in NEEDED if not _read(dataset, keyword)]
+        if missing:
+            raise UnreadableFile(
+                f"{where}: {', '.join(missing)} is empty or absent, so no result can refer to this image.",
+                "Give the image as the PACS has it; if it was de-identified, use a tool that replaces UIDs and keeps "
+                "references (sightline deidentify).",
+            )
+        for keyword in (*NEEDED, *TYPE_2, *_PATIENT, *_STUDY, *_SERIES, *_IMAGE):
+            if keyword not in dataset and keyword not in TYPE_2:
+                continue
+            if keyword in IDENTIFIERS:
+                _take_identifier(header, keyword, dataset, notes)
+            else:
+                value, sound = _sound(keyword, _read(dataset, keyword), dataset)
+                if not sound:
+                    notes.append(f"{keyword} of the source is none ({_vr(keyword)}) and was left empty")
+                if value is not None or keyword in TYPE_2:
+                    _set(header, keyword, value)
+        for keyword in _TABLES:
+            items = _read(dataset, keyword)
+            if items:
+                _set(header, keyword, deepcopy(items))
+    _settle_window(header)
+    _settle_deidentification(header)
+    header.SpecificCharacterSet = UTF8
+    return header, tuple(notes)
+
+
+def require_one_study(sources: Sequence[SourceImage]) -> None:
+    """Refuse a result over several studies or patients.
+
+    Raises:
+        UnreadableFile: no image, several StudyInstanceUIDs, or several PatientIDs.
+    """
+    if not sources:
+        raise UnreadableFile("A result needs at least one image.", "Give the images of one study.")
+    for keyword, what in (("StudyInstanceUID", "studies"), ("PatientID", "patients")):
+        found = {str(source.header.get(keyword) or "") for source in sources}
+        if len(found) > 1:
+            raise UnreadableFile(
+                f"The images of one result belong to {len(found)} {what} ({keyword}).",
+                "Give the images of one study of one patient at a time.",
+            )
+
+
+def _read(dataset: Dataset, keyword: str) -> Any:
+    """A value, or None where the bytes do not follow their type."""
+    try:
+        return dataset.get(keyword)
+    except Exception:  # pydicom decodes when it is asked and raises what the bytes provoke
+        return None
+
+
+def _vr(keyword: str) -> str:
+    from pydicom.datadict import dictionary_VR
+
+    return str(dictionary_VR(keyword))
+
+
+def _set(header: Dataset, keyword: str, value: Any) -> None:
+    reading = config.settings.reading_validation_mode
+    writing = config.settings.writing_validation_mode
+    config.settings.reading_validation_mode = config.settings.writing_validation_mode = config.IGNORE
+    try:
+        setattr(header, keyword, value)
+    finally:
+        config.settings.reading_validation_mode, config.settings.writing_validation_mode = reading, writing
+
+
+def _take_identifier(header: Dataset, keyword: str, dataset: Dataset, notes: list[str]) -> None:
+    """An identifier as it stands, whatever it is: a changed one would name somebody else."""
+    value = _read(dataset, keyword)
+    text = "" if value is None else str(value)
+    if text and not _fits(_vr(keyword), text):
+        notes.append(f"{keyword} of the source does not follow its type ({_vr(keyword)}); it was not changed")
+    _set(header, keyword, text)
+
+
+def _sound(keyword: str, value: Any, dataset: Dataset) -> tuple[Any, bool]:
+    """A value that may stand in a result, or None, and whether the source's was sound."""
+    vr = _vr(keyword)
+    if value is None or (not isinstance(value, (int, float)) and len(str(value).strip()) == 0):
+        # an element whose bytes cannot be read is there and yet says nothing
+        return None, value is not None or keyword not in dataset or not _has_bytes(dataset, keyword)
+    if vr == "PN":
+        # str() decodes; the name as it was read would be written in its old character set
+        text = str(value)
+        return (PersonName(text), True) if _fits("PN", text) else (None, False)
+    many = [value] if isinstance(value, (str, bytes, int, float)) or not hasattr(value, "__iter__") else list(value)
+    if vr in _NUMBERS:
+        try:
+            numbers = [float(one) for one in many]
+        except (TypeError, ValueError):
+            return None, False
+        sound = all(abs(one) < 1e12 for one in numbers)
+        return (value, True) if sound else (None, False)
+    texts = [str(one) for one in many]
+    if keyword == "PatientSex" and texts[0].strip() not in _SEXES:
+        return None, False
+    if not all(_fits(vr, text) for text in texts):
+        return None, False
+    return (texts[0] if len(texts) == 1 else texts), True
+
+
+def _has_bytes(dataset: Dataset, keyword: str) -> bool:
+    from pydicom.datadict import tag_for_keyword
+
+    tag = tag_for_keyword(keyword)
+    raw = dataset.get_item(tag) if tag is not None else None
+    return bool(getattr(raw, "value", None))
+
+
+def _fits(vr: str, text: str) -> bool:
+    """Whether a text follows its type, also in what pydicom's pattern lets pass."""
+    try:
+        validate_value(vr, text, config.RAISE)
+    except Exception:
+        return False
+    if vr == "DA":
+        return bool(re.fullmatch(r"\d{4}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])", text.strip())) and text[:4] > "0000"
+    if vr == "TM":
+        return bool(re.fullmatch(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?", text.strip()))
+    return not any(ord(letter) < 32 and letter not in "\t\n\f\r\x1b" for letter in text)
+
+
+def _settle_window(header: Dataset) -> None:
+    """A window needs centre and width, as many of one as of the other, and no width below 1; a table goes before it."""
+    centre, width = header.get("WindowCenter"), header.get("WindowWidth")
+    whole = centre is not None and width is not None
+    if whole:
+        pair = [list(v) if hasattr(v, "__iter__") and not isinstance(v, str) else [v] for v in (centre, width)]
+        whole = len(pair[0]) == len(pair[1]) and all(float(w) >= 1 for w in pair[1])
+    if not whole or "VOILUTSequence" in header:
+        for keyword in ("WindowCenter", "WindowWidth", "VOILUTFunction"):
+            if keyword in header:
+                del header[keyword]
+
+
+def _settle_deidentification(header: Dataset) -> None:
+    """PatientIdentityRemoved YES needs the method; the source's words are kept, or said to be missing."""
+    removed = str(header.get("PatientIdentityRemoved") or "")
+    if removed not in ("YES", "NO") and "PatientIdentityRemoved" in header:
+        del header.PatientIdentityRemoved
+    if removed == "YES" and not header.get("DeidentificationMethod"):
+        header.DeidentificationMethod = "not stated by the source"
+    if removed != "YES" and "DeidentificationMethod" in header:
+        del header.DeidentificationMethod

@@ -1,0 +1,107 @@
+"""Who a result is: UIDs, dates and equipment that are the same whenever the same result is made again.
+
+A UID is `2.25.` and 128 bits of the SHA-256 of what decides the answer (the run, its weights, the software, the
+operating point, the images and their pixels) and of what the object is. Sent twice, a result is one object.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from io import BytesIO
+from typing import Any
+
+from pydicom.dataset import Dataset
+
+from sightline.io.dicom_results.header import UTF8, SourceImage
+
+MANUFACTURER = "sightline"
+RESEARCH = "AI RESEARCH"
+NOT_FOR_DIAGNOSIS = "Research, not for diagnosis."
+SERIES_FROM = 9001
+_TIMES = (
+    ("InstanceCreationDate", "InstanceCreationTime"),
+    ("ContentDate", "ContentTime"),
+    ("PresentationCreationDate", "PresentationCreationTime"),
+    ("SeriesDate", "SeriesTime"),
+)
+
+
+def uid_of(*parts: object) -> str:
+    """A UID made of words: the same words, the same UID."""
+    text = "\0".join(str(part) for part in parts)
+    return f"2.25.{int.from_bytes(hashlib.sha256(text.encode('utf-8')).digest()[:16], 'big')}"
+
+
+def result_words(sources: Sequence[SourceImage], made_by: Sequence[str]) -> tuple[str, ...]:
+    """What decides an answer, as words for `uid_of`: what made it, and the images with their pixels, in any order."""
+    return (*made_by, *sorted(f"{source.uid} {source.pixels_sha256}" for source in sources))
+
+
+def is_own_result(said: Mapping[str, Any] | Dataset) -> bool:
+    """Whether a DICOM object is a result that was written here: it must never be judged as a picture.
+
+    Args:
+        said: elements by keyword (`Manufacturer`, `SeriesDescription`).
+    """
+    manufacturer = str(said.get("Manufacturer") or "").strip()
+    series = str(said.get("SeriesDescription") or "").strip()
+    return manufacturer == MANUFACTURER and series.startswith(RESEARCH)
+
+
+def short(text: str, most: int) -> str:
+    """A text that fits a DICOM value: no backslash, no control character, at most so many bytes as UTF-8."""
+    plain = " ".join("".join(x if x.isprintable() else " " for x in text.replace("\\", "/")).split())
+    # limits are of letters, but what checks objects counts bytes
+    held = plain.encode("utf-8")
+    return plain if len(held) <= most else held[: most - 1].decode("utf-8", "ignore").rstrip() + "~"
+
+
+def series_description(finding: str, kind: str) -> str:
+    """`AI RESEARCH: FINDING, KIND`, at most 64 letters."""
+    room = 64 - len(f"{RESEARCH}: , {kind.upper()}")
+    return f"{RESEARCH}: {short(finding.upper(), room)}, {kind.upper()}"
+
+
+def finish(dataset: Dataset, source: SourceImage, made: datetime, words: Sequence[str]) -> Dataset:
+    """Replace what differs from one making to the next (times, and UIDs that highdicom draws at random), and say what
+    highdicom leaves out.
+
+    Args:
+        dataset: an object as highdicom made it; changed in place.
+        source: what it is about.
+        made: the time that is written.
+        words: of the object, for `uid_of`.
+    """
+    # an SR has no laterality, and a segmentation must not have it
+    if dataset.Modality in ("PR", "OT"):
+        told = source.header.get("Laterality") or source.header.get("ImageLaterality") or ""
+        dataset.Laterality = told if told in ("L", "R") else ""
+    date, time = made.strftime("%Y%m%d"), made.strftime("%H%M%S")
+    for day, hour in _TIMES:
+        if day in dataset:
+            setattr(dataset, day, date)
+        if hour in dataset:
+            setattr(dataset, hour, time)
+    dataset.SpecificCharacterSet = UTF8
+    if dataset.get("DimensionOrganizationSequence"):
+        organisation = uid_of("dimensions", *words)
+        for item in (*dataset.DimensionOrganizationSequence, *dataset.get("DimensionIndexSequence", ())):
+            item.DimensionOrganizationUID = organisation
+    for item in dataset.get("ContributingEquipmentSequence", ()):
+        if "ContributionDateTime" in item:
+            del item.ContributionDateTime
+    meta = dataset.file_meta
+    meta.ImplementationClassUID = uid_of("sightline")
+    meta.ImplementationVersionName = "SIGHTLINE"
+    if "FileMetaInformationGroupLength" in meta:
+        del meta.FileMetaInformationGroupLength
+    return dataset
+
+
+def dicom_bytes(dataset: Dataset) -> bytes:
+    """An object as the bytes of a DICOM file."""
+    stream = BytesIO()
+    dataset.save_as(stream, enforce_file_format=True)
+    return stream.getvalue()

@@ -1,0 +1,126 @@
+"""A class map as a DICOM parametric map: float numbers on the map's own cells, in their place on the image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+
+import highdicom as hd
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from sightline.io.dicom_results.codes import Concept
+from sightline.io.dicom_results.header import SourceImage
+from sightline.io.dicom_results.identity import NOT_FOR_DIAGNOSIS, finish, short, uid_of
+from sightline.io.dicom_results.plane import image_on_plane, plane_of_cells
+from sightline.io.dicom_results.regions import coded, contributing, equipment
+from sightline.io.dicom_results.results import FoundMap, Maker
+
+PARAMETRIC_MAP = "1.2.840.10008.5.1.4.1.1.30"
+NO_UNITS = Concept("1", "UCUM", "no units")
+RESAMPLED = "Resampled to the image: its cells were sheared."
+
+
+def write_map(
+    source: SourceImage,
+    found: FoundMap,
+    maker: Maker,
+    made: datetime,
+    words: Sequence[str],
+    series: tuple[str, int, str],
+    *,
+    number: int = 1,
+    on_image: bool = False,
+) -> Dataset:
+    """A parametric map of a projection.
+
+    Args:
+        source: the image.
+        found: the map.
+        maker: what made it.
+        made: time that is written.
+        words: of the result, for UIDs.
+        series: UID, number and description of the series.
+        number: of the instance in its series.
+        on_image: on the image's own pixels, for viewers that cannot lay one grid over another (large).
+    """
+    plane = None if on_image else plane_of_cells(source, found.to_source)
+    says = NOT_FOR_DIAGNOSIS
+    if plane is None:
+        found = map_on_image(found, source.shape)
+        plane = plane_of_cells(source, found.to_source)
+        says = f"{NOT_FOR_DIAGNOSIS} {'On the pixels of the image.' if on_image else RESAMPLED}"
+    assert plane is not None
+    values = np.ascontiguousarray(found.values, dtype=np.float32)
+    low, high = float(values.min()), float(values.max())
+    measures, orientation, positions = plane.sequences()
+    made_of = ("map", source.uid, found.label, *words, *(["on image"] if on_image else []))
+    dataset = hd.pm.ParametricMap(
+        source_images=[image_on_plane(source, maker.run)],
+        pixel_array=values[None],
+        series_instance_uid=series[0],
+        series_number=series[1],
+        series_description=series[2],
+        sop_instance_uid=uid_of(*made_of),
+        instance_number=number,
+        contains_recognizable_visual_features=False,
+        real_world_value_mappings=[
+            hd.pm.RealWorldValueMapping(
+                lut_label=short(found.label, 16),
+                lut_explanation=short(f"Class map of {found.label}, before pooling", 64),
+                unit=coded(NO_UNITS),
+                # the range of values that the mapping holds for; a flat map still has one
+                value_range=(low, high if high > low else low + 1.0),
+                slope=1.0,
+                intercept=0.0,
+            )
+        ],
+        voi_lut_transformations=[
+            # plain LINEAR knows no window below 1
+            hd.VOILUTTransformation(
+                window_center=(low + high) / 2.0,
+                window_width=max(high - low, 1e-3),
+                voi_lut_function="LINEAR_EXACT",
+            )
+        ],
+        content_label="CLASS_MAP",
+        content_description=short(says, 64),
+        pixel_measures=measures,
+        plane_orientation=orientation,
+        plane_positions=positions,
+        contributing_equipment=contributing(maker),
+        **equipment(maker),
+    )
+    dataset.PositionReferenceIndicator = ""
+    return finish(dataset, source, made, made_of)
+
+
+def map_on_image(found: FoundMap, shape: tuple[int, int]) -> FoundMap:
+    """A map on the pixels of its image: bilinear between the cells' centres, and its least value outside it.
+
+    Args:
+        found: on its own cells.
+        shape: rows and columns of the image.
+    """
+    inverse = np.linalg.inv(np.asarray(found.to_source, dtype=np.float64))
+    rows, columns = np.arange(shape[0]) + 0.5, np.arange(shape[1]) + 0.5
+    cell_rows = inverse[0, 0] * rows[:, None] + inverse[0, 1] * columns[None, :] + inverse[0, 2]
+    cell_columns = inverse[1, 0] * rows[:, None] + inverse[1, 1] * columns[None, :] + inverse[1, 2]
+    values = np.asarray(found.values, dtype=np.float32)
+    height, width = values.shape
+    inside = (cell_rows >= 0) & (cell_rows <= height) & (cell_columns >= 0) & (cell_columns <= width)
+    laid = _bilinear(values, np.clip(cell_rows - 0.5, 0, height - 1), np.clip(cell_columns - 0.5, 0, width - 1))
+    return replace(found, values=np.where(inside, laid, values.min()).astype(np.float32), to_source=np.eye(3))
+
+
+def _bilinear(
+    values: NDArray[np.float32], rows: NDArray[np.float64], columns: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    top, left = np.floor(rows).astype(np.intp), np.floor(columns).astype(np.intp)
+    bottom, right = np.minimum(top + 1, values.shape[0] - 1), np.minimum(left + 1, values.shape[1] - 1)
+    down, across = rows - top, columns - left
+    upper = values[top, left] * (1 - across) + values[top, right] * across
+    lower = values[bottom, left] * (1 - across) + values[bottom, right] * across
+    return np.asarray(upper * (1 - down) + lower * down)

@@ -1,0 +1,130 @@
+"""Regions of an image as a DICOM segmentation, one segment a finding, one pixel a pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import highdicom as hd
+import numpy as np
+from pydicom.dataset import Dataset
+
+from sightline.io.dicom_results.codes import AI, MORPHOLOGY, CodeTable, Concept
+from sightline.io.dicom_results.header import SourceImage
+from sightline.io.dicom_results.identity import MANUFACTURER, NOT_FOR_DIAGNOSIS, finish, short, uid_of
+from sightline.io.dicom_results.plane import PLANE_SAYS, image_on_plane, plane_of_image
+from sightline.io.dicom_results.results import FoundRegion, Maker
+
+SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
+
+
+def coded(concept: Concept) -> Any:
+    """A concept as highdicom takes it."""
+    return hd.sr.CodedConcept(concept.value, concept.scheme, concept.meaning)
+
+
+def tracking(label: str, number: int, words: Sequence[str]) -> tuple[str, str]:
+    """Identifier and UID that follow one finding through all objects of a result."""
+    return short(f"{label} {number}", 64), uid_of("tracking", label, number, *words)
+
+
+def algorithm_sequence(maker: Maker) -> Any:
+    """The algorithm, as segmentations carry it."""
+    return hd.AlgorithmIdentificationSequence(
+        name=short(maker.model, 64), family=coded(AI), version=short(maker.version, 64), source=MANUFACTURER
+    )
+
+
+def equipment(maker: Maker) -> dict[str, str]:
+    """Maker as the equipment that every object names."""
+    return {
+        "manufacturer": MANUFACTURER,
+        "manufacturer_model_name": short(maker.model, 64),
+        "software_versions": short(maker.version, 64),
+        "device_serial_number": short(maker.run, 64),
+    }
+
+
+def contributing(maker: Maker) -> list[Any]:
+    """The network as equipment that contributed."""
+    return [
+        hd.ContributingEquipment(
+            manufacturer=MANUFACTURER,
+            purpose_of_reference=coded(Concept("109102", "DCM", "Processing Equipment")),
+            manufacturer_model_name=short(maker.model, 64),
+            software_versions=short(maker.version, 64),
+            device_serial_number=short(maker.run, 64),
+            contribution_description=f"{NOT_FOR_DIAGNOSIS} Run {maker.run}, weights {maker.weights or 'none'}.",
+        )
+    ]
+
+
+def write_regions(
+    source: SourceImage,
+    regions: Sequence[FoundRegion],
+    maker: Maker,
+    codes: CodeTable,
+    made: datetime,
+    words: Sequence[str],
+    series: tuple[str, int, str],
+    *,
+    number: int = 1,
+    by_hand: bool = False,
+) -> Dataset:
+    """A BINARY segmentation of a projection.
+
+    Args:
+        source: the image.
+        regions: at least one with a pixel in it; empty ones are left out.
+        maker: what found them.
+        codes: what they are called.
+        made: time that is written.
+        words: of the result, for UIDs.
+        series: UID, number and description of the series.
+        number: of the instance in its series.
+        by_hand: a person drew them, no algorithm.
+    """
+    drawn = [(n, region) for n, region in enumerate(regions, 1) if region.mask.any()]
+    plane = plane_of_image(source).sequences()
+    descriptions = []
+    for segment, (n, region) in enumerate(drawn, 1):
+        name, uid = tracking(region.label, n, (*words, source.uid))
+        site = codes.site(str(source.header.get("BodyPartExamined") or ""))
+        descriptions.append(
+            hd.seg.SegmentDescription(
+                segment_number=segment,
+                segment_label=short(region.label, 64),
+                segmented_property_category=coded(MORPHOLOGY),
+                segmented_property_type=coded(codes.finding(region.label)),
+                algorithm_type="MANUAL" if by_hand else "AUTOMATIC",
+                algorithm_identification=None if by_hand else algorithm_sequence(maker),
+                tracking_uid=uid,
+                tracking_id=name,
+                anatomic_regions=None if site is None else [coded(site)],
+            )
+        )
+    masks = np.stack([region.mask for _, region in drawn], axis=-1)[None].astype(np.uint8)
+    header = image_on_plane(source, maker.run)
+    made_of = ("regions", source.uid, *words)
+    dataset = hd.seg.Segmentation(
+        source_images=[header],
+        pixel_array=masks,
+        segmentation_type="BINARY",
+        segment_descriptions=descriptions,
+        series_instance_uid=series[0],
+        series_number=series[1],
+        series_description=series[2],
+        sop_instance_uid=uid_of(*made_of),
+        instance_number=number,
+        content_label="MARKS" if by_hand else "FINDINGS",
+        content_description=short(f"{NOT_FOR_DIAGNOSIS} {PLANE_SAYS}", 64),
+        content_creator_name=None,
+        pixel_measures=plane[0],
+        plane_orientation=plane[1],
+        plane_positions=plane[2],
+        contributing_equipment=contributing(maker),
+        **equipment(maker),
+    )
+    dataset.PositionReferenceIndicator = ""
+    return finish(dataset, source, made, made_of)

@@ -1,0 +1,288 @@
+"""Findings and marks as structured reports (TID 1500): two documents, because viewers differ in what they can show.
+
+The findings report holds one group a finding and image with its probability, whether or not anything was marked. The
+marks report holds only groups with coordinates: OHIF 3.13 shows nothing of a report in which any group has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import highdicom as hd
+import numpy as np
+from pydicom.dataset import Dataset
+
+from sightline.io.dicom_results.codes import (
+    ABSENT,
+    AI,
+    BOUNDED_BY,
+    CERTAINTY,
+    COMMENT,
+    PRESENCE,
+    PRESENT,
+    RADIOGRAPHY,
+    TOMOGRAPHY,
+    CodeTable,
+    Concept,
+)
+from sightline.io.dicom_results.header import SourceImage
+from sightline.io.dicom_results.identity import MANUFACTURER, NOT_FOR_DIAGNOSIS, finish, short, uid_of
+from sightline.io.dicom_results.regions import coded, contributing, equipment, tracking
+from sightline.io.dicom_results.results import ImageResult, Maker, StudyResult
+
+COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"
+PERCENT = Concept("%", "UCUM", "Percent")
+# stand-ins that highdicom's image library needs where an image does not say them; taken out of the tree again
+_STAND_INS: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "PatientOrientation": (["L", "F"], ("111044", "111043")),
+    "ImagerPixelSpacing": ([1.0, 1.0], ("111026", "111066")),
+    "SliceThickness": (1.0, ("112225",)),
+}
+
+
+def write_findings(result: StudyResult, words: Sequence[str], series: tuple[str, int, str], number: int = 1) -> Dataset:
+    """The findings report of a study: a TID 1501 group a finding and image.
+
+    Args:
+        result: of images that say something.
+        words: of the result, for UIDs.
+        series: UID, number and description of the series.
+        number: of the instance in its series.
+    """
+    groups, notes = [], []
+    for image in result.images:
+        notes += [f"{note}." for note in (*image.source.notes, *image.notes)]
+        reference = hd.sr.SourceImageForMeasurementGroup(str(image.source.header.SOPClassUID), image.source.uid)
+        for n, said in enumerate(image.said, 1):
+            name, uid = tracking(said.label, n, (*words, image.source.uid))
+            evaluations = []
+            if said.present is not None:
+                state = PRESENT if said.present else ABSENT
+                evaluations.append(hd.sr.QualitativeEvaluation(coded(PRESENCE), coded(state)))
+            groups.append(
+                hd.sr.MeasurementsAndQualitativeEvaluations(
+                    tracking_identifier=hd.sr.TrackingIdentifier(uid=uid, identifier=name),
+                    finding_type=coded(result.codes.finding(said.label)),
+                    algorithm_id=_algorithm(result.maker),
+                    finding_sites=_sites(image.source, result.codes),
+                    measurements=None if said.probability is None else [certainty(said.probability)],
+                    qualitative_evaluations=evaluations or None,
+                    source_images=[reference],
+                )
+            )
+    sources = [image.source for image in result.images]
+    return write_report(
+        sources, groups, result, ("findings", *words), series, number=number, notes=tuple(dict.fromkeys(notes))
+    )
+
+
+def write_marks_report(
+    result: StudyResult, words: Sequence[str], series: tuple[str, int, str], number: int = 1
+) -> Dataset:
+    """The marks report of a study: a TID 1410 group a box.
+
+    Args:
+        result: of images of which at least one has a box.
+        words: of the result, for UIDs.
+        series: UID, number and description of the series.
+        number: of the instance in its series.
+    """
+    groups = [group for image in result.images for group in _boxes(image, result, words)]
+    sources = [image.source for image in result.images if image.boxes]
+    return write_report(sources, groups, result, ("marks", *words), series, number=number)
+
+
+def _boxes(image: ImageResult, result: StudyResult, words: Sequence[str]) -> list[Any]:
+    groups = []
+    for n, box in enumerate(image.boxes, 1):
+        top, left, bottom, right = box.corners
+        corners = np.array([(left, top), (right, top), (right, bottom), (left, bottom), (left, top)])
+        name, uid = tracking(box.label, n, (*words, image.source.uid))
+        groups.append(
+            hd.sr.PlanarROIMeasurementsAndQualitativeEvaluations(
+                tracking_identifier=hd.sr.TrackingIdentifier(uid=uid, identifier=name),
+                referenced_region=image_region("POLYLINE", corners, image.source),
+                finding_type=coded(result.codes.finding(box.label)),
+                algorithm_id=_algorithm(result.maker),
+                finding_sites=_sites(image.source, result.codes),
+                measurements=None if box.score is None else [certainty(box.score)],
+                geometric_purpose=coded(BOUNDED_BY),
+            )
+        )
+    return groups
+
+
+def image_region(kind: str, points: Any, source: SourceImage) -> Any:
+    """A line of (column, row) on an image: SCOORD counts from the corner of the first pixel, as frames here do."""
+    reference = hd.sr.SourceImageForRegion(str(source.header.SOPClassUID), source.uid)
+    return hd.sr.ImageRegion(kind, np.asarray(points, dtype=np.float64), reference)
+
+
+def certainty(share: float) -> Any:
+    """A probability as Certainty of Finding."""
+    return hd.sr.Measurement(name=coded(CERTAINTY), value=round(100.0 * share, 6), unit=coded(PERCENT))
+
+
+def write_report(
+    sources: Sequence[SourceImage],
+    groups: Sequence[Any],
+    result: StudyResult,
+    words: Sequence[str],
+    series: tuple[str, int, str],
+    *,
+    number: int = 1,
+    notes: Sequence[str] = (),
+    observer: str = "",
+) -> Dataset:
+    """A TID 1500 document around measurement groups.
+
+    Args:
+        sources: images the groups are about.
+        groups: highdicom's measurement groups.
+        result: whose maker, codes, time and predecessors are written.
+        words: of the object, for UIDs.
+        series: UID, number and description of the series.
+        number: of the instance in its series.
+        notes: sentences for the reader.
+        observer: pseudonym of the person who made it; without, the maker is a device.
+    """
+    maker = result.maker
+    tomography = sources[0].header.get("Modality") == "CT"
+    report = hd.sr.MeasurementReport(
+        observation_context=_person(observer) if observer else _device(maker),
+        procedure_reported=coded(TOMOGRAPHY if tomography else RADIOGRAPHY),
+        imaging_measurements=groups,
+        title=coded(result.codes.title),
+        referenced_images=[_library_copy(source) for source in sources],
+    )
+    root = report[0]
+    _drop_stand_ins(root, {source.uid: source for source in sources})
+    said = " ".join([NOT_FOR_DIAGNOSIS, *notes])
+    comment = hd.sr.TextContentItem(coded(COMMENT), said[:1024], hd.sr.RelationshipTypeValues.CONTAINS)
+    root.ContentSequence.append(comment)
+    dataset = hd.sr.Comprehensive3DSR(
+        evidence=[source.copy() for source in sources],
+        content=root,
+        series_instance_uid=series[0],
+        series_number=series[1],
+        series_description=series[2],
+        sop_instance_uid=uid_of(*words),
+        instance_number=number,
+        is_complete=True,
+        is_final=False,
+        is_verified=False,
+        previous_versions=[_predecessor(*one) for one in result.predecessors] or None,
+        contributing_equipment=contributing(maker),
+        **equipment(maker),
+    )
+    return finish(dataset, sources[0], result.made, words)
+
+
+def add_evidence(dataset: Dataset, others: Sequence[Dataset]) -> None:
+    """Name other objects of the same study as evidence of a report: the two reports, and what was drawn.
+
+    Args:
+        dataset: a report; changed in place.
+        others: objects of its study.
+    """
+    if not others:
+        return
+    study = next(
+        item for item in dataset.CurrentRequestedProcedureEvidenceSequence
+        if item.StudyInstanceUID == dataset.StudyInstanceUID
+    )  # fmt: skip
+    for other in others:
+        image = Dataset()
+        image.ReferencedSOPClassUID, image.ReferencedSOPInstanceUID = other.SOPClassUID, other.SOPInstanceUID
+        series = next(
+            (s for s in study.ReferencedSeriesSequence if s.SeriesInstanceUID == other.SeriesInstanceUID), None
+        )
+        if series is None:
+            series = Dataset()
+            series.SeriesInstanceUID, series.ReferencedSOPSequence = other.SeriesInstanceUID, []
+            study.ReferencedSeriesSequence.append(series)
+        series.ReferencedSOPSequence.append(image)
+
+
+def _device(maker: Maker) -> Any:
+    attributes = hd.sr.DeviceObserverIdentifyingAttributes(
+        uid=uid_of("device", maker.run),
+        name=short(f"{MANUFACTURER} {maker.model}", 64),
+        manufacturer_name=MANUFACTURER,
+        model_name=short(maker.model, 64),
+        serial_number=short(maker.run, 64),
+    )
+    return hd.sr.ObservationContext(
+        observer_device_context=hd.sr.ObserverContext(coded(Concept("121007", "DCM", "Device")), attributes)
+    )
+
+
+def _person(pseudonym: str) -> Any:
+    attributes = hd.sr.PersonObserverIdentifyingAttributes(name=short(pseudonym, 64))
+    return hd.sr.ObservationContext(
+        observer_person_context=hd.sr.ObserverContext(coded(Concept("121006", "DCM", "Person")), attributes)
+    )
+
+
+def _algorithm(maker: Maker) -> Any:
+    parameters = [f"run={maker.run}", f"weights sha256={maker.weights}", *maker.parameters, NOT_FOR_DIAGNOSIS]
+    return hd.sr.AlgorithmIdentification(
+        name=short(maker.model, 64),
+        version=short(maker.version, 64),
+        parameters=[short(text, 1024) for text in parameters],
+        family=coded(AI),
+        manufacturer=MANUFACTURER,
+    )
+
+
+def _sites(source: SourceImage, codes: CodeTable) -> list[Any] | None:
+    site = codes.site(str(source.header.get("BodyPartExamined") or ""))
+    if site is None:
+        return None
+    told = str(source.header.get("ImageLaterality") or source.header.get("Laterality") or "")
+    sides = {"R": Concept("24028007", "SCT", "Right"), "L": Concept("7771000", "SCT", "Left")}
+    side = sides.get(told)
+    return [hd.sr.FindingSite(coded(site), laterality=None if side is None else coded(side))]
+
+
+def _library_copy(source: SourceImage) -> Dataset:
+    header = source.copy()
+    for keyword, (value, _) in _STAND_INS.items():
+        told = header.get(keyword)
+        if told is None or (keyword == "PatientOrientation" and len(told) != 2):
+            setattr(header, keyword, value)
+    return header
+
+
+def _drop_stand_ins(root: Any, sources: dict[str, SourceImage]) -> None:
+    """Take out of the image library what was put in for highdicom's sake."""
+    for library in root.ContentSequence:
+        if library.ConceptNameCodeSequence[0].CodeValue != "111028":
+            continue
+        for group in library.ContentSequence:
+            for entry in group.ContentSequence:
+                source = sources[str(entry.ReferencedSOPSequence[0].ReferencedSOPInstanceUID)]
+                unsaid = {
+                    code
+                    for keyword, (_, stand_in) in _STAND_INS.items()
+                    for code in stand_in
+                    if not _told(source, keyword)
+                }
+                kept = [x for x in entry.ContentSequence if x.ConceptNameCodeSequence[0].CodeValue not in unsaid]
+                del entry.ContentSequence[:]
+                for item in kept:
+                    entry.ContentSequence.append(item)
+
+
+def _told(source: SourceImage, keyword: str) -> bool:
+    value = source.header.get(keyword)
+    return value is not None and (keyword != "PatientOrientation" or len(value) == 2)
+
+
+def _predecessor(sop_class: str, sop_instance: str, study: str, series: str) -> Dataset:
+    dataset = Dataset()
+    dataset.SOPClassUID, dataset.SOPInstanceUID = sop_class, sop_instance
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = study, series
+    return dataset

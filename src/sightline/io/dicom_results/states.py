@@ -1,0 +1,94 @@
+"""Boxes and words as a greyscale presentation state: what an older PACS lays over the image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import highdicom as hd
+import numpy as np
+from pydicom.dataset import Dataset
+
+from sightline.io.dicom_results.header import SourceImage
+from sightline.io.dicom_results.identity import NOT_FOR_DIAGNOSIS, RESEARCH, finish, short, uid_of
+from sightline.io.dicom_results.regions import contributing, equipment, tracking
+from sightline.io.dicom_results.results import FoundBox, Maker, Said
+
+PRESENTATION_STATE = "1.2.840.10008.5.1.4.1.1.11.1"
+_LINE_PX = 0.03
+
+
+def write_state(
+    source: SourceImage,
+    said: Sequence[Said],
+    boxes: Sequence[FoundBox],
+    maker: Maker,
+    made: datetime,
+    words: Sequence[str],
+    series: tuple[str, int, str],
+    *,
+    number: int = 1,
+) -> Dataset:
+    """A presentation state of a projection: the boxes, and a line that says what made them.
+
+    Coordinates are in PIXEL units: from the corner of the first pixel, as frames here count (PS3.3, C.10.5.1.2).
+
+    Args:
+        source: the image; its window is taken over.
+        said: findings with probabilities, for the words.
+        boxes: to draw; there may be none.
+        maker: what found them.
+        made: time that is written.
+        words: of the result, for UIDs.
+        series: UID, number and description of the series.
+        number: of the instance in its series.
+    """
+    header = source.copy()
+    rows, columns = source.shape
+    layer = hd.pr.GraphicLayer("AI_RESEARCH", order=1, description=NOT_FOR_DIAGNOSIS)
+    graphics, texts = [], []
+    for n, box in enumerate(boxes, 1):
+        top, left, bottom, right = box.corners
+        name, uid = tracking(box.label, n, (*words, source.uid))
+        line = np.array([(left, top), (right, top), (right, bottom), (left, bottom), (left, top)])
+        graphics.append(hd.pr.GraphicObject("POLYLINE", line, units="PIXEL", tracking_id=name, tracking_uid=uid))
+        score = "" if box.score is None else f" {box.score:.0%}"
+        texts.append(
+            hd.pr.TextObject(
+                short(f"{box.label}{score}", 1024), units="PIXEL", anchor_point=(left, top), anchor_point_visible=False
+            )
+        )
+    found = ", ".join(
+        f"{one.label} {one.probability:.0%}" if one.probability is not None else one.label for one in said
+    )
+    caption = short(f"{RESEARCH}. {NOT_FOR_DIAGNOSIS} {found}", 1024)
+    low = (1.0, max(1.0, rows - max(2.0, _LINE_PX * rows)))
+    texts.append(
+        hd.pr.TextObject(
+            caption, units="PIXEL", bounding_box=(*low, float(max(columns, 2)), float(max(rows, 2))),
+            text_justification="LEFT",
+        )
+    )  # fmt: skip
+    annotation = hd.pr.GraphicAnnotation([header], layer, graphic_objects=graphics or None, text_objects=texts)
+    inverse = header.get("PhotometricInterpretation") == "MONOCHROME1"
+    made_of = ("states", source.uid, *words)
+    dataset = hd.pr.GrayscaleSoftcopyPresentationState(
+        referenced_images=[header],
+        series_instance_uid=series[0],
+        series_number=series[1],
+        series_description=series[2],
+        sop_instance_uid=uid_of(*made_of),
+        instance_number=number,
+        content_label="AI_RESEARCH",
+        content_description=NOT_FOR_DIAGNOSIS,
+        content_creator_name=None,
+        graphic_annotations=[annotation],
+        graphic_layers=[layer],
+        # a presentation state says polarity itself: the image's photometric interpretation no longer counts
+        presentation_lut_transformation=hd.PresentationLUTTransformation(
+            presentation_lut_shape="INVERSE" if inverse else "IDENTITY"
+        ),
+        contributing_equipment=contributing(maker),
+        **equipment(maker),
+    )
+    return finish(dataset, source, made, made_of)
