@@ -134,7 +134,8 @@ def sound_header(dataset: Dataset, where: Path | str = "the image") -> tuple[Dat
     Raises:
         UnreadableFile: no SOPInstanceUID, StudyInstanceUID, SeriesInstanceUID or SOPClassUID.
     """
-    header, notes = Dataset(), []
+    header = Dataset()
+    notes: list[str] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         missing = [keyword for keyword in NEEDED if not _read(dataset, keyword)]

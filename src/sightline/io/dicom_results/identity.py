@@ -14,6 +14,7 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
+from sightline.io.dicom_results.codes import PRIVATE
 from sightline.io.dicom_results.header import UTF8, SourceImage
 
 MANUFACTURER = "sightline"
@@ -25,6 +26,7 @@ _TIMES = (
     ("ContentDate", "ContentTime"),
     ("PresentationCreationDate", "PresentationCreationTime"),
     ("SeriesDate", "SeriesTime"),
+    ("DateOfSecondaryCapture", "TimeOfSecondaryCapture"),
 )
 
 
@@ -85,6 +87,13 @@ def finish(dataset: Dataset, source: SourceImage, made: datetime, words: Sequenc
         if hour in dataset:
             setattr(dataset, hour, time)
     dataset.SpecificCharacterSet = UTF8
+    if any(element.value == PRIVATE for element in dataset.iterall() if element.tag == 0x00080102):
+        scheme = Dataset()
+        scheme.CodingSchemeDesignator = PRIVATE
+        scheme.CodingSchemeUID = uid_of("coding scheme", PRIVATE)
+        scheme.CodingSchemeName = "Classes of sightline runs that no known scheme names"
+        scheme.CodingSchemeResponsibleOrganization = MANUFACTURER
+        dataset.CodingSchemeIdentificationSequence = [scheme]
     if dataset.get("DimensionOrganizationSequence"):
         organisation = uid_of("dimensions", *words)
         for item in (*dataset.DimensionOrganizationSequence, *dataset.get("DimensionIndexSequence", ())):

@@ -20,7 +20,6 @@ from sightline.io.dicom_results.identity import (
 )
 from sightline.io.dicom_results.parametric_map import write_map
 from sightline.io.dicom_results.picture import Syntax, write_picture
-from sightline.io.dicom_results.plane import notes_of_plane
 from sightline.io.dicom_results.regions import write_regions
 from sightline.io.dicom_results.reports import add_evidence, write_findings, write_marks_report
 from sightline.io.dicom_results.results import KINDS, ImageResult, Kind, StudyResult

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 import highdicom as hd
 import numpy as np
@@ -81,7 +81,8 @@ def write_picture(
     dataset.ImageType = ["DERIVED", "SECONDARY"]
     dataset.BurnedInAnnotation = "YES"
     dataset.DerivationDescription = short(f"{NOT_FOR_DIAGNOSIS} Drawn by {MANUFACTURER}, run {maker.run}.", 1024)
-    dataset.PatientOrientation = list(orientation) if orientation is not None and len(orientation) == 2 else ""
+    told: Any = list(orientation) if orientation is not None and len(orientation) == 2 else ""
+    dataset.PatientOrientation = told
     reference = Dataset()
     reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = header.SOPClassUID, header.SOPInstanceUID
     reference.PurposeOfReferenceCodeSequence = [coded(SOURCE_IMAGE)]

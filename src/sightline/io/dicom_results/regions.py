@@ -29,6 +29,11 @@ def tracking(label: str, number: int, words: Sequence[str]) -> tuple[str, str]:
     return short(f"{label} {number}", 64), uid_of("tracking", label, number, *words)
 
 
+def numbered(labels: Sequence[str]) -> list[int]:
+    """The number of each among those of its own label, from 1: what `tracking` counts."""
+    return [labels[: place + 1].count(label) for place, label in enumerate(labels)]
+
+
 def algorithm_sequence(maker: Maker) -> Any:
     """The algorithm, as segmentations carry it."""
     return hd.AlgorithmIdentificationSequence(
@@ -36,7 +41,7 @@ def algorithm_sequence(maker: Maker) -> Any:
     )
 
 
-def equipment(maker: Maker) -> dict[str, str]:
+def equipment(maker: Maker) -> dict[str, Any]:
     """Maker as the equipment that every object names."""
     return {
         "manufacturer": MANUFACTURER,
@@ -85,7 +90,8 @@ def write_regions(
         number: of the instance in its series.
         by_hand: a person drew them, no algorithm.
     """
-    drawn = [(n, region) for n, region in enumerate(regions, 1) if region.mask.any()]
+    counted = zip(numbered([region.label for region in regions]), regions, strict=True)
+    drawn = [(n, region) for n, region in counted if region.mask.any()]
     plane = plane_of_image(source).sequences()
     descriptions = []
     for segment, (n, region) in enumerate(drawn, 1):

@@ -7,7 +7,6 @@ marks report holds only groups with coordinates: OHIF 3.13 shows nothing of a re
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
 import highdicom as hd
@@ -29,7 +28,8 @@ from sightline.io.dicom_results.codes import (
 )
 from sightline.io.dicom_results.header import SourceImage
 from sightline.io.dicom_results.identity import MANUFACTURER, NOT_FOR_DIAGNOSIS, finish, short, uid_of
-from sightline.io.dicom_results.regions import coded, contributing, equipment, tracking
+from sightline.io.dicom_results.plane import notes_of_plane
+from sightline.io.dicom_results.regions import coded, contributing, equipment, numbered, tracking
 from sightline.io.dicom_results.results import ImageResult, Maker, StudyResult
 
 COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"
@@ -53,10 +53,12 @@ def write_findings(result: StudyResult, words: Sequence[str], series: tuple[str,
     """
     groups, notes = [], []
     for image in result.images:
-        notes += [f"{note}." for note in (*image.source.notes, *image.notes)]
+        placed = notes_of_plane(image.source) if image.regions or image.map is not None else ()
+        notes += [f"{note}." for note in (*image.source.notes, *placed, *image.notes)]
         reference = hd.sr.SourceImageForMeasurementGroup(str(image.source.header.SOPClassUID), image.source.uid)
-        for n, said in enumerate(image.said, 1):
-            name, uid = tracking(said.label, n, (*words, image.source.uid))
+        for said in image.said:
+            # the same as of the finding's first box and region
+            name, uid = tracking(said.label, 1, (*words, image.source.uid))
             evaluations = []
             if said.present is not None:
                 state = PRESENT if said.present else ABSENT
@@ -96,7 +98,7 @@ def write_marks_report(
 
 def _boxes(image: ImageResult, result: StudyResult, words: Sequence[str]) -> list[Any]:
     groups = []
-    for n, box in enumerate(image.boxes, 1):
+    for n, box in zip(numbered([box.label for box in image.boxes]), image.boxes, strict=True):
         top, left, bottom, right = box.corners
         corners = np.array([(left, top), (right, top), (right, bottom), (left, bottom), (left, top)])
         name, uid = tracking(box.label, n, (*words, image.source.uid))

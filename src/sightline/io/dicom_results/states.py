@@ -11,11 +11,12 @@ from pydicom.dataset import Dataset
 
 from sightline.io.dicom_results.header import SourceImage
 from sightline.io.dicom_results.identity import NOT_FOR_DIAGNOSIS, RESEARCH, finish, short, uid_of
-from sightline.io.dicom_results.regions import contributing, equipment, tracking
+from sightline.io.dicom_results.regions import contributing, equipment, numbered, tracking
 from sightline.io.dicom_results.results import FoundBox, Maker, Said
 
 PRESENTATION_STATE = "1.2.840.10008.5.1.4.1.1.11.1"
-_LINE_PX = 0.03
+# height of the line of words at the image's foot
+_LINE_SHARE = 0.03
 
 
 def write_state(
@@ -47,8 +48,11 @@ def write_state(
     rows, columns = source.shape
     layer = hd.pr.GraphicLayer("AI_RESEARCH", order=1, description=NOT_FOR_DIAGNOSIS)
     graphics, texts = [], []
-    for n, box in enumerate(boxes, 1):
-        top, left, bottom, right = box.corners
+    for n, box in zip(numbered([box.label for box in boxes]), boxes, strict=True):
+        top, left, bottom, right = (
+            min(max(float(x), 0.0), float(most))
+            for x, most in zip(box.corners, (rows, columns, rows, columns), strict=True)
+        )
         name, uid = tracking(box.label, n, (*words, source.uid))
         line = np.array([(left, top), (right, top), (right, bottom), (left, bottom), (left, top)])
         graphics.append(hd.pr.GraphicObject("POLYLINE", line, units="PIXEL", tracking_id=name, tracking_uid=uid))
@@ -62,13 +66,8 @@ def write_state(
         f"{one.label} {one.probability:.0%}" if one.probability is not None else one.label for one in said
     )
     caption = short(f"{RESEARCH}. {NOT_FOR_DIAGNOSIS} {found}", 1024)
-    low = (1.0, max(1.0, rows - max(2.0, _LINE_PX * rows)))
-    texts.append(
-        hd.pr.TextObject(
-            caption, units="PIXEL", bounding_box=(*low, float(max(columns, 2)), float(max(rows, 2))),
-            text_justification="LEFT",
-        )
-    )  # fmt: skip
+    foot = (0.0, max(0.0, rows - max(2.0, _LINE_SHARE * rows)), float(columns), float(rows))
+    texts.append(hd.pr.TextObject(caption, units="PIXEL", bounding_box=foot, text_justification="LEFT"))
     annotation = hd.pr.GraphicAnnotation([header], layer, graphic_objects=graphics or None, text_objects=texts)
     inverse = header.get("PhotometricInterpretation") == "MONOCHROME1"
     made_of = ("states", source.uid, *words)
@@ -91,4 +90,7 @@ def write_state(
         contributing_equipment=contributing(maker),
         **equipment(maker),
     )
+    area = dataset.DisplayedAreaSelectionSequence[0]
+    # an area has to have a width and a height, also that of an image of one row
+    area.DisplayedAreaBottomRightHandCorner = [max(columns, 2), max(rows, 2)]
     return finish(dataset, source, made, made_of)
