@@ -7,6 +7,7 @@ such classes, so that a person is told.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -108,8 +109,11 @@ class CodeTable:
         known = self.findings.get(label)
         if known is not None:
             return known
-        value = re.sub(r"[^A-Z0-9_.-]+", "_", label.upper()).strip("_")[:16] or "FINDING"
-        return Concept(value, PRIVATE, label.strip()[:64] or "finding")
+        plain = re.sub(r"[^A-Z0-9_.-]+", "_", label.upper()).strip("_")
+        if not plain or len(plain) > 16 or not label.isascii():
+            # cut names of two classes may be one
+            plain = f"{plain[:7]}_{hashlib.sha256(label.encode()).hexdigest()[:8]}".strip("_").upper()
+        return Concept(plain, PRIVATE, label.strip()[:64] or "finding")
 
     def site(self, body_part: str) -> Concept | None:
         """The concept of a BodyPartExamined, or None where it says nothing known."""
@@ -144,8 +148,12 @@ def read_codes(path: Path) -> CodeTable:
     strange = sorted(set(told) - set(known)) if isinstance(told, dict) else ["(no mapping)"]
     if strange:
         raise LayoutError(f"{path}: {', '.join(map(str, strange))} is none of {', '.join(known)}.", "Rename it.")
-    findings = {str(k): _concept(path, f"findings.{k}", v) for k, v in (told.get("findings") or {}).items()}
-    sites = {str(k).upper(): _concept(path, f"sites.{k}", v) for k, v in (told.get("sites") or {}).items()}
+    tables = {name: told.get(name) or {} for name in ("findings", "sites")}
+    for name, table in tables.items():
+        if not isinstance(table, dict):
+            raise LayoutError(f"{path}: {name} must be a mapping; got {table!r}.", "Write one class or site a line.")
+    findings = {str(k): _concept(path, f"findings.{k}", v) for k, v in tables["findings"].items()}
+    sites = {str(k).upper(): _concept(path, f"sites.{k}", v) for k, v in tables["sites"].items()}
     title = _concept(path, "title", told["title"]) if told.get("title") else REPORT_TITLE
     return CodeTable(findings, sites, title)
 
