@@ -12,7 +12,8 @@ PACKAGES = {"dciodvfy": "dicom3tools", "dcmpschk": "dcmtk", "storescu": "dcmtk",
 
 def require_program(name):
     """The program's path; without it the test is skipped, or fails where CI says that everything is installed."""
-    found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin")
+    # Debian's first: pynetdicom brings programs of its own under the same names
+    found = shutil.which(name, path=f"/usr/bin:/usr/sbin:{os.environ.get('PATH', '')}")
     if found is None:
         reason = f"{name} is not installed (apt-get install {PACKAGES.get(name, name)})"
         if os.environ.get("CI"):

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from sightline.structures.frame import FloatArray
 
 DX_FOR_PRESENTATION = "1.2.840.10008.5.1.4.1.1.1.1"
 BLACK, WHITE = 240, 3700
+REGIONS = {"WRIST": ("74670003", "Wrist joint"), "HIP": ("29836001", "Hip"), "CHEST": ("816094009", "Chest")}
 
 
 def write_dicom(
@@ -56,8 +57,12 @@ def write_dicom(
     data.ImageType = ["DERIVED", "PRIMARY"]
     data.ContentDate, data.ContentTime = "20200101", "120000"
     data.BodyPartExamined, data.ViewPosition, data.SeriesDescription = body_part, view_code(view), view
-    data.ImageLaterality, data.Laterality = side, side
-    data.PatientOrientation = ["", ""]
+    # unpaired where there is no side; rows run to the patient's left, columns to the feet, or of a hand that is held
+    # up from the fingers to the elbow
+    data.ImageLaterality = side or "U"
+    data.PatientOrientation = ["L", "H" if body_part == "WRIST" else "F"]
+    data.AnatomicRegionSequence = [_region(body_part)]
+    data.DetectorType, data.PositionerType, data.AcquisitionContextSequence = "", "", []
     data.ImagerPixelSpacing = [f"{pixel_mm:.6g}", f"{pixel_mm:.6g}"]
     data.Rows, data.Columns = picture.shape
     data.SamplesPerPixel, data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 1, 16, 12, 11, 0
@@ -77,6 +82,14 @@ def view_code(view: str) -> str:
     if "oblique" in view:
         return "RLO" if "supinated" in view else "LLO"
     return view.split()[0]
+
+
+def _region(body_part: str) -> Dataset:
+    """The anatomic region of a body part (PS3.16, annex L)."""
+    region = Dataset()
+    region.CodeValue, region.CodeMeaning = REGIONS[body_part]
+    region.CodingSchemeDesignator = "SCT"
+    return region
 
 
 def _uid(*parts: object) -> str:
