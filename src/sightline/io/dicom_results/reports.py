@@ -59,18 +59,14 @@ def write_findings(result: StudyResult, words: Sequence[str], series: tuple[str,
         for said in image.said:
             # the same as of the finding's first box and region
             name, uid = tracking(said.label, 1, (*words, image.source.uid))
-            evaluations = []
-            if said.present is not None:
-                state = PRESENT if said.present else ABSENT
-                evaluations.append(hd.sr.QualitativeEvaluation(coded(PRESENCE), coded(state)))
             groups.append(
                 hd.sr.MeasurementsAndQualitativeEvaluations(
                     tracking_identifier=hd.sr.TrackingIdentifier(uid=uid, identifier=name),
                     finding_type=coded(result.codes.finding(said.label)),
-                    algorithm_id=_algorithm(result.maker),
+                    algorithm_id=algorithm(result.maker),
                     finding_sites=_sites(image.source, result.codes),
                     measurements=None if said.probability is None else [certainty(said.probability)],
-                    qualitative_evaluations=evaluations or None,
+                    qualitative_evaluations=None if said.present is None else [presence(said.present)],
                     source_images=[reference],
                 )
             )
@@ -107,7 +103,7 @@ def _boxes(image: ImageResult, result: StudyResult, words: Sequence[str]) -> lis
                 tracking_identifier=hd.sr.TrackingIdentifier(uid=uid, identifier=name),
                 referenced_region=image_region("POLYLINE", corners, image.source),
                 finding_type=coded(result.codes.finding(box.label)),
-                algorithm_id=_algorithm(result.maker),
+                algorithm_id=algorithm(result.maker),
                 finding_sites=_sites(image.source, result.codes),
                 measurements=None if box.score is None else [certainty(box.score)],
                 geometric_purpose=coded(BOUNDED_BY),
@@ -127,6 +123,11 @@ def certainty(share: float) -> Any:
     return hd.sr.Measurement(name=coded(CERTAINTY), value=round(100.0 * share, 6), unit=coded(PERCENT))
 
 
+def presence(there: bool) -> Any:
+    """Whether a finding is there at the run's operating point."""
+    return hd.sr.QualitativeEvaluation(coded(PRESENCE), coded(PRESENT if there else ABSENT))
+
+
 def write_report(
     sources: Sequence[SourceImage],
     groups: Sequence[Any],
@@ -137,6 +138,7 @@ def write_report(
     number: int = 1,
     notes: Sequence[str] = (),
     observer: str = "",
+    also: Sequence[Dataset] = (),
 ) -> Dataset:
     """A TID 1500 document around measurement groups.
 
@@ -149,6 +151,7 @@ def write_report(
         number: of the instance in its series.
         notes: sentences for the reader.
         observer: pseudonym of the person who made it; without, the maker is a device.
+        also: objects that groups refer to besides the sources.
     """
     maker = result.maker
     tomography = sources[0].header.get("Modality") == "CT"
@@ -165,7 +168,7 @@ def write_report(
     comment = hd.sr.TextContentItem(coded(COMMENT), said[:1024], hd.sr.RelationshipTypeValues.CONTAINS)
     root.ContentSequence.append(comment)
     dataset = hd.sr.Comprehensive3DSR(
-        evidence=[source.copy() for source in sources],
+        evidence=[*(source.copy() for source in sources), *also],
         content=root,
         series_instance_uid=series[0],
         series_number=series[1],
@@ -195,7 +198,14 @@ def add_evidence(dataset: Dataset, others: Sequence[Dataset]) -> None:
         item for item in dataset.CurrentRequestedProcedureEvidenceSequence
         if item.StudyInstanceUID == dataset.StudyInstanceUID
     )  # fmt: skip
+    named = {
+        str(item.ReferencedSOPInstanceUID)
+        for series in study.ReferencedSeriesSequence
+        for item in series.ReferencedSOPSequence
+    }
     for other in others:
+        if str(other.SOPInstanceUID) in named:
+            continue
         image = Dataset()
         image.ReferencedSOPClassUID, image.ReferencedSOPInstanceUID = other.SOPClassUID, other.SOPInstanceUID
         series = next(
@@ -228,7 +238,8 @@ def _person(pseudonym: str) -> Any:
     )
 
 
-def _algorithm(maker: Maker) -> Any:
+def algorithm(maker: Maker) -> Any:
+    """The algorithm, as groups carry it."""
     parameters = [f"run={maker.run}", f"weights sha256={maker.weights}", *maker.parameters, NOT_FOR_DIAGNOSIS]
     return hd.sr.AlgorithmIdentification(
         name=short(maker.model, 64),

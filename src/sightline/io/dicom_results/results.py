@@ -155,3 +155,54 @@ class StudyResult:
     made: datetime
     codes: CodeTable = field(default_factory=CodeTable)
     predecessors: tuple[tuple[str, str, str, str], ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class FoundVertebra:
+    """What is said of one vertebra of a CT.
+
+    Attributes:
+        level: as T12.
+        point_mm: (x, y, z) of its centre in the patient, LPS+ as DICOM counts.
+        said: of the finding.
+        mask: bool [slices, rows, columns] of the series, or None.
+        map: float32 [a, b, c], the class map of its patch, or None.
+        map_affine: [4, 4], from the map's indices to mm, LPS+.
+    """
+
+    level: str
+    point_mm: tuple[float, float, float]
+    said: Said
+    mask: NDArray[np.bool_] | None = None
+    map: NDArray[np.float32] | None = None
+    map_affine: NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class SeriesResult:
+    """What is said of the vertebrae of one CT series.
+
+    Attributes:
+        sources: its slices in order along the normal.
+        vertebrae: from head to foot.
+        maker: what made it.
+        made: when.
+        codes: what classes and sites are called.
+        picture: uint8 [h, w, 3], the spine with marks and words burnt in, or None.
+        notes: what a reader of the result has to know, in words.
+    """
+
+    sources: tuple[SourceImage, ...]
+    vertebrae: tuple[FoundVertebra, ...]
+    maker: Maker
+    made: datetime
+    codes: CodeTable = field(default_factory=CodeTable)
+    picture: NDArray[np.uint8] | None = None
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse masks of another size than the series'."""
+        shape = (len(self.sources), *self.sources[0].shape) if self.sources else ()
+        for one in self.vertebrae:
+            if one.mask is not None and one.mask.shape != shape:
+                raise GeometryError(f"The mask of {one.level} is {one.mask.shape}; the series is {shape}.")
