@@ -4,7 +4,6 @@ from datetime import datetime
 
 import highdicom as hd
 import numpy as np
-import pydicom
 import pytest
 from support.dicom_sources import ct_series
 from support.dicom_tools import dciodvfy
