@@ -1,0 +1,1 @@
+"""Copies of DICOM files without what identifies a patient, references whole."""

@@ -1,0 +1,304 @@
+"""A folder of DICOM files as a de-identified copy, and beside it a folder that stays at home.
+
+The copy holds files and a report without any original value. Names of the original files and words that were read in
+pixels are themselves identifying: they go into the private folder.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from PIL import Image
+from pydicom.dataset import Dataset
+from pydicom.pixels import pixel_array
+from pydicom.uid import ExplicitVRLittleEndian
+
+from sightline.errors import LayoutError, SightlineError, UnreadableFile
+from sightline.io.deidentification.keys import SiteKey
+from sightline.io.deidentification.table import Rules
+from sightline.io.deidentification.text import FoundText, find_text, text_finder
+from sightline.io.deidentification.walk import deidentified
+from sightline.io.dicom import foreign_bytes, has_dicom_mark, read_dicom
+from sightline.io.dicom_pixels import stored_pixels
+
+REPORT, LOOK_AT, NAMES, CROPS = "report.csv", "look_at.csv", "names.csv", "look_at"
+SECONDARY_CAPTURES = "1.2.840.10008.5.1.4.1.1.7"
+# pictures of screens, on which words stand as a rule
+SCREENS = ("SC", "US", "OT", "XA")
+# stacks of hundreds of slices: words on them are rare, and a search takes seconds a slice
+NOT_SEARCHED = ("CT", "MR", "PT", "NM", "SEG")
+Box = tuple[int, int, int, int]
+_REFUSED = f"refused; the reason stands in the private {NAMES}"
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a person asks for.
+
+    Attributes:
+        rules: what of the header is kept.
+        blanks: row_start, column_start, row_stop, column_stop to fill in every picture.
+        pixels_seen: a person has looked at the pictures: also those with words are written.
+        search: look for words in pixels.
+    """
+
+    rules: Rules = field(default_factory=Rules)
+    blanks: tuple[Box, ...] = ()
+    pixels_seen: bool = False
+    search: bool = True
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a folder.
+
+    Attributes:
+        written: files.
+        refused: files that were held back, and why, in words.
+        look_at: lines of words that were found in pixels.
+        finder: the program that searched for words, or empty.
+    """
+
+    written: int
+    refused: tuple[tuple[Path, str], ...]
+    look_at: int
+    finder: str
+
+
+def deidentify_folder(
+    source: Path,
+    destination: Path,
+    private: Path,
+    key: SiteKey,
+    wishes: Wishes,
+    advance: Callable[[int], None] = lambda done: None,
+) -> Outcome:
+    """Write de-identified copies as `PATIENT/STUDY/UID.dcm` with `report.csv`; `look_at.csv` with crops and `names.csv`
+    into the private folder.
+
+    A file that cannot be cleaned is refused with its reason and remedy in the report, and the rest goes on. The report
+    calls files by their number; `names.csv` says which is which.
+
+    Args:
+        source: a folder, or one file.
+        destination: a folder that is not in the source and not around it.
+        private: a folder that stays at home, not in the destination.
+        key: of the site.
+        wishes: what is kept, filled and searched.
+        advance: told after each file.
+
+    Raises:
+        LayoutError: source and destination, or destination and private folder, lie in each other.
+    """
+    files = dicom_files(source)
+    _require_apart(source, destination)
+    _require_apart(destination, private)
+    destination.mkdir(parents=True, exist_ok=True)
+    finder = text_finder() if wishes.search else ""
+    rows: list[tuple[str, str, str]] = []
+    seen: list[tuple[str, str, str, str, str]] = []
+    refused: list[tuple[Path, str]] = []
+    for number, file in enumerate(files, 1):
+        try:
+            name, notes, found = _one(file, destination, private, key, wishes, finder)
+            place = _place(file, source)
+            seen += [(str(number), place, text.text, " ".join(map(str, text.box)), crop) for text, crop in found]
+            if name is None:
+                refused.append((file, notes[0]))
+        except SightlineError as error:
+            name, reason = None, error.message.removeprefix(f"{file}: ")
+            refused.append((file, f"refused: {reason} {error.remedy}".strip()))
+            # a reason may quote the file, and with it anybody's name
+            notes = [_REFUSED]
+        rows.append((str(number), name or "", "; ".join(notes)))
+        advance(1)
+    _write(destination / REPORT, ("file", "out", "notes"), rows)
+    reasons = dict(refused)
+    names = [(str(n), _place(file, source), reasons.get(file, "")) for n, file in enumerate(files, 1)]
+    _write(private / NAMES, ("file", "name", "refused"), names)
+    _write(private / LOOK_AT, ("file", "name", "text", "box", "crop"), seen)
+    return Outcome(len(files) - len(refused), tuple(refused), len(seen), finder)
+
+
+def dicom_files(source: Path) -> list[Path]:
+    """DICOM files of a folder and below it, by their content; a file that is given by name is one whatever it holds.
+
+    Raises:
+        UnreadableFile: nothing stands there, or no DICOM file.
+    """
+    if source.is_file():
+        return [source]
+    if not source.is_dir():
+        raise UnreadableFile(f"{source}: no such file or folder.", "Check the path.")
+    found = []
+    for folder, inner, names in os.walk(source):
+        inner.sort()
+        for name in sorted(names):
+            path = Path(folder, name)
+            if path.is_file() and name.upper() != "DICOMDIR":
+                with path.open("rb") as stream:
+                    if has_dicom_mark(stream.read(132)):
+                        found.append(path)
+    if not found:
+        raise UnreadableFile(f"{source}: no DICOM file in it.", "Give the folder that holds the files.")
+    return found
+
+
+def carries_identity(header: Any) -> bool:
+    """Whether a header says of itself that nobody has removed the patient's identity, and names one."""
+    named = str(header.get("PatientName") or "").strip() or str(header.get("PatientBirthDate") or "").strip()
+    return bool(named) and str(header.get("PatientIdentityRemoved") or "").upper() != "YES"
+
+
+def _one(
+    file: Path, destination: Path, private: Path, key: SiteKey, wishes: Wishes, finder: str
+) -> tuple[str | None, list[str], list[tuple[FoundText, str]]]:
+    """The name of what was written (None: held back), notes, and words with the names of their crops."""
+    with foreign_bytes(file):
+        dataset = pydicom.dcmread(file)
+        notes: list[str] = []
+        why = _suspicious(dataset)
+        blanked = bool(wishes.blanks) and "PixelData" in dataset
+        if blanked:
+            _blank(dataset, file, wishes.blanks, notes)
+        searched = finder and "PixelData" in dataset and str(dataset.get("Modality")) not in NOT_SEARCHED
+        pixels = _pixels(dataset, file, notes, blanked) if searched else None
+        found = find_text(pixels) if pixels is not None else []
+        if found:
+            why.append(f"{len(found)} lines of words were found in the pixels")
+        cleaned = deidentified(dataset, wishes.rules, key, pixels_cleaned=blanked)
+        notes += cleaned.notes
+        name = _name(dataset, key)
+        crops = _crops(pixels, found, private, Path(name).stem) if pixels is not None else []
+        if why and not wishes.pixels_seen:
+            return None, [f"not written: {', '.join(why)}; look at the picture, then give --pixels seen", *notes], crops
+        if why:
+            notes.append(f"written because somebody has seen it: {', '.join(why)}")
+        path = destination / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".partial")
+        dataset.save_as(partial, enforce_file_format=True)
+        partial.replace(path)
+    return name, notes, crops
+
+
+def _suspicious(dataset: Dataset) -> list[str]:
+    """Why a person has to look at a picture, before any search."""
+    if "PixelData" not in dataset:
+        return []
+    why = []
+    if str(dataset.get("BurnedInAnnotation") or "").upper() == "YES":
+        why.append("BurnedInAnnotation is YES")
+    if str(dataset.get("SOPClassUID") or "").startswith(SECONDARY_CAPTURES):
+        why.append("a secondary capture")
+    elif str(dataset.get("Modality") or "") in SCREENS:
+        why.append(f"the modality is {dataset.Modality}")
+    return why
+
+
+def _pixels(dataset: Dataset, file: Path, notes: list[str], changed: bool) -> NDArray[Any] | None:
+    """The picture as it is shown, brighter is brighter (the middle one of several); None where it does not decode."""
+    try:
+        if not changed and _grey_single(dataset):
+            return read_dicom(file).pixels
+        values = np.asarray(pixel_array(dataset))
+    except Exception:
+        notes.append("the pixels do not decode, so they were not searched for words")
+        return None
+    if int(dataset.get("NumberOfFrames") or 1) > 1:
+        values = values[len(values) // 2]
+    values = values.astype(np.float32)
+    return values.max() - values if dataset.get("PhotometricInterpretation") == "MONOCHROME1" else values
+
+
+def _grey_single(dataset: Dataset) -> bool:
+    return int(dataset.get("SamplesPerPixel") or 1) == 1 and int(dataset.get("NumberOfFrames") or 1) == 1
+
+
+def _blank(dataset: Dataset, file: Path, boxes: Sequence[Box], notes: list[str]) -> None:
+    """Fill boxes with what is shown darkest of the least stored values; the pixels are then stored uncompressed.
+
+    Raises:
+        LayoutError: a box that is none.
+        UnreadableFile: the pixels do not decode.
+    """
+    for top, left, bottom, right in boxes:
+        if not (0 <= top < bottom and 0 <= left < right):
+            raise LayoutError(f"{top} {left} {bottom} {right} is no box.", "Give row, column, row, column.")
+    try:
+        if _grey_single(dataset):
+            index, meaning = stored_pixels(dataset, file)
+            values = meaning[index].astype(np.int32 if meaning.min() < 0 else np.uint32)
+            values = values.astype(("i" if meaning.min() < 0 else "u") + str(int(dataset.BitsAllocated) // 8))
+            dataset.HighBit = int(dataset.BitsStored) - 1
+        else:
+            values = np.array(pixel_array(dataset))
+    except SightlineError:
+        raise
+    except Exception:
+        raise UnreadableFile("The pixels do not decode, so no box can be filled.", "Leave the file out.") from None
+    colour = int(dataset.get("SamplesPerPixel") or 1) == 3
+    for top, left, bottom, right in boxes:
+        place: list[Any] = [slice(None)] * values.ndim
+        rows = values.ndim - (3 if colour else 2)
+        place[rows], place[rows + 1] = slice(top, bottom), slice(left, right)
+        values[tuple(place)] = values.min()
+    if colour:
+        dataset.PhotometricInterpretation, dataset.PlanarConfiguration = "RGB", 0
+    dataset.PixelData = values.tobytes() + b"\0" * (values.nbytes % 2)
+    dataset["PixelData"].VR = "OW" if int(dataset.BitsAllocated) > 8 else "OB"
+    dataset["PixelData"].is_undefined_length = False
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    notes.append(f"{len(boxes)} boxes of the picture were filled")
+
+
+def _name(dataset: Dataset, key: SiteKey) -> str:
+    """`PATIENT/STUDY/INSTANCE.dcm` of pseudonyms: digits and letters alone, whatever the object says."""
+    study, instance = (str(dataset.get(word) or "0") for word in ("StudyInstanceUID", "SOPInstanceUID"))
+    plain = ["".join(x for x in text if x.isdigit() or x == ".") or "0" for text in (study, instance)]
+    return f"{dataset.PatientID}/{plain[0][-16:].strip('.')}/{plain[1]}.dcm"
+
+
+def _crops(pixels: NDArray[Any], found: Sequence[FoundText], private: Path, stem: str) -> list[tuple[FoundText, str]]:
+    made = []
+    for number, text in enumerate(found, 1):
+        top, left, bottom, right = text.box
+        crop = pixels[max(0, top - 6) : bottom + 6, max(0, left - 6) : right + 6]
+        if crop.size == 0:
+            continue
+        low, high = float(pixels.min()), float(pixels.max())
+        grey = np.rint((crop.astype(np.float64) - low) * (255.0 / max(high - low, 1e-9))).astype(np.uint8)
+        name = f"{CROPS}/{stem[-24:]}_{number}.png"
+        (private / CROPS).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(grey if grey.ndim == 2 else grey[..., :3]).save(private / name)
+        made.append((text, name))
+    return made
+
+
+def _place(file: Path, source: Path) -> str:
+    return file.name if source.is_file() else file.relative_to(source).as_posix()
+
+
+def _require_apart(source: Path, destination: Path) -> None:
+    a, b = source.resolve(), destination.resolve()
+    if a == b or a in b.parents or (source.is_dir() and b in a.parents):
+        raise LayoutError(
+            f"{destination} lies in {source} or around it: copies would mix with originals.",
+            "Choose a folder elsewhere.",
+        )
+
+
+def _write(path: Path, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream:
+        table = csv.writer(stream, lineterminator="\n")
+        table.writerow(head)
+        table.writerows(rows)
