@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from sightline.errors import UnreadableFile
 from sightline.structures.frame import Frame
@@ -100,3 +101,27 @@ def stretch_to_uint16(values: NDArray[np.integer]) -> NDArray[np.uint16]:
         table = np.rint(np.arange(steps + 1) * (65535.0 / steps)).astype(np.uint16)
         return table[values - values.dtype.type(low)]
     return np.rint((values.astype(np.float64) - low) * (65535.0 / steps)).astype(np.uint16)
+
+
+def map_on_pixels(
+    values: NDArray[np.float32], to_pixels: NDArray[np.float64], shape: tuple[int, int], *, smooth: bool = False
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """A map on a grid of pixels between the cells' centres, and which pixels it covers.
+
+    Args:
+        values: float32 [mh, mw].
+        to_pixels: [3, 3], from cells to pixels, (row, column) from the corner.
+        shape: rows and columns of the grid.
+        smooth: bicubic instead of bilinear, within the map's own range.
+    """
+    inverse = np.linalg.inv(np.asarray(to_pixels, dtype=np.float64))
+    # Pillow wants columns before rows; it counts from the corner as well
+    affine = (inverse[1, 1], inverse[1, 0], inverse[1, 2], inverse[0, 1], inverse[0, 0], inverse[0, 2])
+    how = Image.Resampling.BICUBIC if smooth else Image.Resampling.BILINEAR
+    size = (shape[1], shape[0])
+    low, high = float(values.min()), float(values.max())
+    cells = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32))
+    laid = np.asarray(cells.transform(size, Image.Transform.AFFINE, affine, how), dtype=np.float32)
+    ones = Image.new("L", cells.size, 255)
+    covered = np.asarray(ones.transform(size, Image.Transform.AFFINE, affine, Image.Resampling.NEAREST)) > 0
+    return np.where(covered, np.clip(laid, low, high), np.float32(low)), covered

@@ -31,8 +31,9 @@ def burnt(pixels, words, place, *, size, grey):
 
 @needs_finder
 def test_a_name_on_a_flat_picture_is_found():
-    pixels = burnt(np.full((120, 400), 30, np.uint16), "SMITH JOHN", (40, 40), size=28, grey=1.0)
-    pixels[0, 0] = 200
+    flat = np.full((120, 400), 30, np.uint16)
+    flat[0, 0] = 200
+    pixels = burnt(flat, "SMITH JOHN", (40, 40), size=28, grey=1.0)
     found = find_text(pixels)
     assert any("SMITH" in text.text.upper() for text in found)
     top, left, bottom, right = found[0].box

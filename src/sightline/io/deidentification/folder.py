@@ -26,8 +26,8 @@ from sightline.io.deidentification.keys import SiteKey
 from sightline.io.deidentification.table import Rules
 from sightline.io.deidentification.text import FoundText, find_text, text_finder
 from sightline.io.deidentification.walk import deidentified
-from sightline.io.dicom import foreign_bytes, has_dicom_mark, read_dicom
-from sightline.io.dicom_pixels import stored_pixels
+from sightline.io.dicom.radiograph import foreign_bytes, has_dicom_mark, read_dicom
+from sightline.io.dicom.pixels import stored_pixels
 
 REPORT, LOOK_AT, NAMES, CROPS = "report.csv", "look_at.csv", "names.csv", "look_at"
 SECONDARY_CAPTURES = "1.2.840.10008.5.1.4.1.1.7"

@@ -8,7 +8,6 @@ from datetime import datetime
 
 import highdicom as hd
 import numpy as np
-from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from sightline.io.dicom_results.codes import Concept
@@ -17,6 +16,7 @@ from sightline.io.dicom_results.identity import NOT_FOR_DIAGNOSIS, finish, short
 from sightline.io.dicom_results.plane import image_on_plane, plane_of_cells
 from sightline.io.dicom_results.regions import coded, contributing, equipment
 from sightline.io.dicom_results.results import FoundMap, Maker
+from sightline.io.picture import map_on_pixels
 
 PARAMETRIC_MAP = "1.2.840.10008.5.1.4.1.1.30"
 NO_UNITS = Concept("1", "UCUM", "no units")
@@ -104,23 +104,5 @@ def map_on_image(found: FoundMap, shape: tuple[int, int]) -> FoundMap:
         found: on its own cells.
         shape: rows and columns of the image.
     """
-    inverse = np.linalg.inv(np.asarray(found.to_source, dtype=np.float64))
-    rows, columns = np.arange(shape[0]) + 0.5, np.arange(shape[1]) + 0.5
-    cell_rows = inverse[0, 0] * rows[:, None] + inverse[0, 1] * columns[None, :] + inverse[0, 2]
-    cell_columns = inverse[1, 0] * rows[:, None] + inverse[1, 1] * columns[None, :] + inverse[1, 2]
-    values = np.asarray(found.values, dtype=np.float32)
-    height, width = values.shape
-    inside = (cell_rows >= 0) & (cell_rows <= height) & (cell_columns >= 0) & (cell_columns <= width)
-    laid = _bilinear(values, np.clip(cell_rows - 0.5, 0, height - 1), np.clip(cell_columns - 0.5, 0, width - 1))
-    return replace(found, values=np.where(inside, laid, values.min()).astype(np.float32), to_source=np.eye(3))
-
-
-def _bilinear(
-    values: NDArray[np.float32], rows: NDArray[np.float64], columns: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    top, left = np.floor(rows).astype(np.intp), np.floor(columns).astype(np.intp)
-    bottom, right = np.minimum(top + 1, values.shape[0] - 1), np.minimum(left + 1, values.shape[1] - 1)
-    down, across = rows - top, columns - left
-    upper = values[top, left] * (1 - across) + values[top, right] * across
-    lower = values[bottom, left] * (1 - across) + values[bottom, right] * across
-    return np.asarray(upper * (1 - down) + lower * down)
+    laid, _ = map_on_pixels(np.asarray(found.values, dtype=np.float32), found.to_source, shape)
+    return replace(found, values=laid, to_source=np.eye(3))
