@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 from support.dicom_tools import require_program
 
 PLUGIN = "/usr/share/orthanc/plugins/libOrthancDicomWeb.so"

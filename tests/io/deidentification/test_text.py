@@ -7,7 +7,7 @@ import pydicom
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from sightline.cohorts.phantom.cohort import write_radiographs
+from sightline.data.phantoms.radiographs.cohort import write_radiographs
 from sightline.io.deidentification.folder import Wishes, deidentify_folder
 from sightline.io.deidentification.keys import SiteKey
 from sightline.io.deidentification.text import find_text, text_finder

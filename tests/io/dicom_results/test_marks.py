@@ -10,10 +10,10 @@ from support.dicom_sources import radiograph
 from support.dicom_tools import dciodvfy
 
 from sightline.errors import GeometryError
-from sightline.frame import Frame
 from sightline.io.dicom_results.marks import ReaderMark, write_marks_as_dicom
-from sightline.region import Box, Mask, Polygon, Scribble
-from sightline.tag import Tag
+from sightline.structures.frame import Frame
+from sightline.structures.regions import Box, Mask, Polygon, Scribble
+from sightline.structures.tag import Tag
 
 MADE = datetime(2026, 1, 2, 3, 4, 5)
 
@@ -46,7 +46,7 @@ def test_marks_are_as_they_were_drawn(tmp_path):
     (line,) = hd.sr.Comprehensive3DSR.from_dataset(second).content.get_planar_roi_measurement_groups()
     assert np.allclose(line.roi.value, [(5, 5), (9, 6.5), (11, 12)], atol=1e-3)
     observers = [e.value for e in second.iterall() if e.keyword == "PersonName"]
-    assert observers == ["R2"]
+    assert observers == ["R2^"]
     frame = Frame.of_image((40, 48))
     assert np.array_equal(np.squeeze(masks.pixel_array).astype(bool), marks()[2].region.pixels())
     assert np.array_equal(np.squeeze(polygons.pixel_array).astype(bool), marks()[1].region.draw(frame))

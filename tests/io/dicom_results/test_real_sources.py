@@ -6,10 +6,10 @@ import subprocess
 import numpy as np
 import pydicom
 import pytest
-from conftest import DATA
 from support.dicom_sources import radiograph, whole_result
 from support.dicom_tools import dciodvfy, dcmpschk, require_program
 from support.pacs import orthanc, request
+from support.paths import DATA
 
 from sightline.io.dicom_results.header import source_image
 from sightline.io.dicom_results.identity import dicom_bytes

@@ -26,8 +26,8 @@ from sightline.io.deidentification.keys import SiteKey
 from sightline.io.deidentification.table import Rules
 from sightline.io.deidentification.text import FoundText, find_text, text_finder
 from sightline.io.deidentification.walk import deidentified
+from sightline.io.dicom.pixels import decode_pixels
 from sightline.io.dicom.radiograph import foreign_bytes, has_dicom_mark, read_dicom
-from sightline.io.dicom.pixels import stored_pixels
 
 REPORT, LOOK_AT, NAMES, CROPS = "report.csv", "look_at.csv", "names.csv", "look_at"
 SECONDARY_CAPTURES = "1.2.840.10008.5.1.4.1.1.7"
@@ -235,7 +235,7 @@ def _blank(dataset: Dataset, file: Path, boxes: Sequence[Box], notes: list[str])
             raise LayoutError(f"{top} {left} {bottom} {right} is no box.", "Give row, column, row, column.")
     try:
         if _grey_single(dataset):
-            index, meaning = stored_pixels(dataset, file)
+            index, meaning = decode_pixels(dataset, file)
             values = meaning[index].astype(np.int32 if meaning.min() < 0 else np.uint32)
             values = values.astype(("i" if meaning.min() < 0 else "u") + str(int(dataset.BitsAllocated) // 8))
             dataset.HighBit = int(dataset.BitsStored) - 1

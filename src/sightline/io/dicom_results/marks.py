@@ -21,7 +21,6 @@ from pydicom.dataset import Dataset
 
 from sightline import __version__
 from sightline.errors import GeometryError
-from sightline.structures.frame import Frame
 from sightline.io.dicom_results.codes import BOUNDED_BY, CodeTable
 from sightline.io.dicom_results.header import SourceImage, source_image
 from sightline.io.dicom_results.identity import SERIES_FROM, result_words, short, uid_of
@@ -29,7 +28,8 @@ from sightline.io.dicom_results.objects import write_objects
 from sightline.io.dicom_results.regions import coded, tracking, write_regions
 from sightline.io.dicom_results.reports import certainty, image_region, write_report
 from sightline.io.dicom_results.results import KINDS, FoundRegion, Maker, StudyResult
-from sightline.structures.regions import (Box, Mask, Polygon, Region, Scribble)
+from sightline.structures.frame import Frame
+from sightline.structures.regions import Box, Mask, Polygon, Region, Scribble
 
 MARKED = "RESEARCH MARKS"
 

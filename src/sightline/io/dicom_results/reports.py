@@ -232,7 +232,7 @@ def _device(maker: Maker) -> Any:
 
 
 def _person(pseudonym: str) -> Any:
-    attributes = hd.sr.PersonObserverIdentifyingAttributes(name=short(pseudonym, 64))
+    attributes = hd.sr.PersonObserverIdentifyingAttributes(name=short(pseudonym, 60) + "^")
     return hd.sr.ObservationContext(
         observer_person_context=hd.sr.ObserverContext(coded(Concept("121006", "DCM", "Person")), attributes)
     )
