@@ -1,0 +1,1 @@
+"""How far readers agree: on labels, numbers, masks, boxes and lines."""

@@ -1,0 +1,114 @@
+"""Agreement on numbers: intraclass correlations of Shrout and Fleiss (1979), with their intervals."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.stats import f as fisher
+
+from sightline.errors import GeometryError
+
+Form = Literal["ICC(1,1)", "ICC(2,1)", "ICC(3,1)"]
+FORMS: tuple[Form, ...] = ("ICC(1,1)", "ICC(2,1)", "ICC(3,1)")
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """An intraclass correlation.
+
+    Attributes:
+        value: NaN where all numbers are one.
+        low: lower end of the interval.
+        high: upper end.
+        targets: number of targets.
+        readers: number of readers.
+    """
+
+    value: float
+    low: float
+    high: float
+    targets: int
+    readers: int
+
+
+def intraclass_correlation(ratings: ArrayLike, form: Form = "ICC(2,1)", confidence: float = 0.95) -> Correlation:
+    """One reader's reliability.
+
+    ICC(1,1): each target has readers of its own. ICC(2,1): the same readers, drawn from many, rate all targets (their
+    levels count as disagreement). ICC(3,1): these readers alone are of interest (their levels do not).
+
+    Args:
+        ratings: [targets, readers], none missing.
+        form: which.
+        confidence: of the interval, by the F distribution as in Shrout and Fleiss 1979 (2,1: their equation for
+            rho_2 after Satterthwaite).
+
+    Raises:
+        GeometryError: fewer than two targets or readers, or a number that is missing.
+
+    Example:
+        >>> round(intraclass_correlation([[1, 1], [2, 2], [3, 4]], "ICC(3,1)").value, 3)
+        0.931
+    """
+    x = np.asarray(ratings, dtype=np.float64)
+    if x.ndim != 2 or min(x.shape) < 2:
+        raise GeometryError(f"An intraclass correlation needs two targets and two readers; got shape {x.shape}.")
+    if not np.isfinite(x).all():
+        raise GeometryError("An intraclass correlation needs a number of every reader for every target.")
+    n, k = x.shape
+    grand = x.mean()
+    between = k * float(((x.mean(axis=1) - grand) ** 2).sum()) / (n - 1)
+    readers = n * float(((x.mean(axis=0) - grand) ** 2).sum()) / (k - 1)
+    within = float(((x - x.mean(axis=1, keepdims=True)) ** 2).sum()) / (n * (k - 1))
+    error = max(0.0, (within * n * (k - 1) - readers * (k - 1)) / ((n - 1) * (k - 1)))
+    tail = 1.0 - (1.0 - confidence) / 2.0
+    nan = float("nan")
+    if between == within == 0.0:
+        return Correlation(nan, nan, nan, n, k)
+    if form == "ICC(1,1)":
+        value = (between - within) / (between + (k - 1) * within)
+        low, high = _one_way(between, within, n, k, tail, (n - 1, n * (k - 1)))
+    elif form == "ICC(3,1)":
+        value = (between - error) / (between + (k - 1) * error)
+        low, high = _one_way(between, error, n, k, tail, (n - 1, (n - 1) * (k - 1)))
+    elif form == "ICC(2,1)":
+        value = (between - error) / (between + (k - 1) * error + k * (readers - error) / n)
+        low, high = _two_way(between, readers, error, value, (n, k), tail)
+    else:
+        raise GeometryError(f"{form!r} is no form of intraclass correlation.", f"Known: {', '.join(FORMS)}.")
+    return Correlation(value, low, high, n, k)
+
+
+def _one_way(
+    between: float, noise: float, n: int, k: int, tail: float, degrees: tuple[int, int]
+) -> tuple[float, float]:
+    if noise == 0.0:
+        return 1.0, 1.0
+    ratio = between / noise
+    low = ratio / float(fisher.ppf(tail, degrees[0], degrees[1]))
+    high = ratio * float(fisher.ppf(tail, degrees[1], degrees[0]))
+    return (low - 1.0) / (low + k - 1.0), (high - 1.0) / (high + k - 1.0)
+
+
+def _two_way(
+    between: float, readers: float, error: float, value: float, size: tuple[int, int], tail: float
+) -> tuple[float, float]:
+    n, k = size
+    if error == 0.0 and readers == 0.0:
+        return 1.0, 1.0
+    a = k * value / (n * (1.0 - value)) if value < 1.0 else math.inf
+    b = 1.0 + k * value * (n - 1.0) / (n * (1.0 - value)) if value < 1.0 else math.inf
+    if not math.isfinite(a):
+        return 1.0, 1.0
+    above = (a * readers + b * error) ** 2
+    below = (a * readers) ** 2 / (k - 1.0) + (b * error) ** 2 / ((n - 1.0) * (k - 1.0))
+    degrees = above / below if below > 0.0 else (n - 1.0) * (k - 1.0)
+    upper, lower = float(fisher.ppf(tail, n - 1, degrees)), float(fisher.ppf(tail, degrees, n - 1))
+    spread = k * readers + (k * n - k - n) * error
+    low = n * (between - upper * error) / (upper * spread + n * between)
+    high = n * (lower * between - error) / (spread + n * lower * between)
+    return low, high

@@ -1,0 +1,48 @@
+"""Numbers: Shrout and Fleiss' own table, intervals by simulation."""
+
+import numpy as np
+import pytest
+
+from sightline.errors import GeometryError
+from sightline.metrics.agreement.icc import intraclass_correlation
+
+# Shrout and Fleiss 1979, Table 2: 6 targets, 4 judges
+TABLE = [[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]]
+
+
+@pytest.mark.parametrize(
+    ("form", "value", "low", "high"),
+    # intervals as printed by R's psych::ICC for the same table
+    [("ICC(1,1)", 0.17, -0.13, 0.72), ("ICC(2,1)", 0.29, 0.02, 0.76), ("ICC(3,1)", 0.71, 0.34, 0.95)],
+)
+def test_shrout_and_fleiss_own_table(form, value, low, high):
+    found = intraclass_correlation(TABLE, form)
+    assert found.value == pytest.approx(value, abs=0.006)
+    assert (found.low, found.high) == (pytest.approx(low, abs=0.01), pytest.approx(high, abs=0.01))
+
+
+@pytest.mark.parametrize("form", ["ICC(1,1)", "ICC(2,1)", "ICC(3,1)"])
+def test_the_interval_holds_the_truth_as_often_as_it_says(form):
+    rng = np.random.default_rng(0)
+    n, k, target, reader, noise = 20, 4, 1.0, 0.5, 0.8
+    spread = {"ICC(1,1)": target**2 + reader**2 + noise**2, "ICC(2,1)": target**2 + reader**2 + noise**2}
+    truth = target**2 / spread.get(form, target**2 + noise**2)
+    hits = 0
+    for _ in range(400):
+        levels = rng.normal(0, reader, (n, k) if form == "ICC(1,1)" else (1, k))
+        x = rng.normal(0, target, (n, 1)) + levels + rng.normal(0, noise, (n, k))
+        found = intraclass_correlation(x, form)
+        hits += found.low <= truth <= found.high
+    assert 0.91 <= hits / 400 <= 0.985
+
+
+def test_perfect_and_constant_ratings():
+    assert intraclass_correlation([[1, 1], [2, 2], [5, 5]], "ICC(2,1)").value == 1.0
+    assert intraclass_correlation([[1, 2], [2, 3], [5, 6]], "ICC(3,1)").value == pytest.approx(1.0)
+    assert np.isnan(intraclass_correlation([[1, 1], [1, 1]], "ICC(2,1)").value)
+
+
+def test_bad_input_is_refused():
+    for bad in ([[1, 2]], [[1], [2]], [[1, np.nan], [2, 3]]):
+        with pytest.raises(GeometryError):
+            intraclass_correlation(bad)
