@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from sightline.case import Case, Cohort
-from sightline.region import Box, Tag
 from starlette.testclient import TestClient
 
+from sightline.structures.case import Case, Cohort
+from sightline.structures.regions import Box
+from sightline.structures.tag import Tag
 from sightline.web.workstation.accounts.readers import add_reader
 from sightline.web.workstation.api.app import create_app
 from sightline.web.workstation.reading.plans import Plan, deal

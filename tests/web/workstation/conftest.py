@@ -1,6 +1,5 @@
 import pytest
-
-from tests.support.workstation import open_studio
+from support.workstation import open_studio
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sightline.errors import GeometryError
-from sightline.measure.classification import FloatArray
+from sightline.metrics.estimate import FloatArray
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sightline.errors import GeometryError
-from sightline.measure.classification import FloatArray
+from sightline.metrics.estimate import FloatArray
 
 BoolArray = NDArray[np.bool_]
 

@@ -9,13 +9,12 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from sightline.measure.classification import FloatArray
-from sightline.measure.estimate import Estimate
-from sightline.measure.intervals import Resample, interval
 from sightline.metrics.agreement.icc import FORMS, Form, intraclass_correlation
 from sightline.metrics.agreement.kappa import Weighting, cohen_kappa, fleiss_kappa, krippendorff_alpha
 from sightline.metrics.agreement.masks import dice, iou, rim_distances
 from sightline.metrics.agreement.staple import staple
+from sightline.metrics.estimate import Estimate, FloatArray
+from sightline.metrics.statistics.bootstrap import Resample, interval
 
 GRID = 64
 _MASK_MEASURES = ("Dice", "IoU", "Hausdorff", "Hausdorff 95", "mean rim distance")

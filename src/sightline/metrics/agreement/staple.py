@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sightline.errors import GeometryError
-from sightline.measure.classification import FloatArray
+from sightline.metrics.estimate import FloatArray
 
 Rule = Literal["union", "intersection", "majority", "staple"]
 RULES: tuple[Rule, ...] = ("union", "intersection", "majority", "staple")

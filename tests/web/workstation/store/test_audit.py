@@ -3,9 +3,9 @@
 import sqlite3
 
 import pytest
+from support.workstation import box
 
 from sightline.web.workstation.store.audit import verify
-from tests.support.workstation import box
 
 
 @pytest.fixture

@@ -4,11 +4,11 @@ import sqlite3
 
 import pytest
 from sqlalchemy import create_engine, inspect
+from support.workstation import open_studio, small_cohort
 
 from sightline.web.workstation.store import database
 from sightline.web.workstation.store.database import Database, StoreError, require_local_disk, upgrade
 from sightline.web.workstation.store.tables import SCHEMA, metadata
-from tests.support.workstation import open_studio, small_cohort
 
 NEXT = """
 revision = "2"

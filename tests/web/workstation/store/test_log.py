@@ -7,9 +7,9 @@ import uuid
 
 import pytest
 from sqlalchemy import text
+from support.workstation import Page, box, scribble
 
 from sightline.web.workstation.store.log import Sent
-from tests.support.workstation import Page, box, scribble
 
 
 @pytest.fixture
