@@ -70,7 +70,7 @@ def require_bounds(path: Path, bounds: Bounds = BOUNDS) -> None:
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             if data[128:132] != b"DICM":
                 return
-            start, syntax = _read_meta(data)
+            start, syntax = find_dataset(data)
             if syntax == DEFLATED:
                 head = _inflate(path, data, start, bounds)
                 _Scan(path, head, 0, bounds, implicit=False, big=False).walk()
@@ -78,20 +78,20 @@ def require_bounds(path: Path, bounds: Bounds = BOUNDS) -> None:
                 _Scan(path, data, start, bounds, implicit=syntax == IMPLICIT, big=syntax == EXPLICIT_BIG).walk()
 
 
-def _read_meta(data: mmap.mmap) -> tuple[int, str]:
-    """Where the data set starts, and its transfer syntax; explicit little endian by the standard."""
+def find_dataset(data: mmap.mmap | bytes) -> tuple[int, str]:
+    """Where the data set of a DICOM file (Part 10) starts, and its transfer syntax, by its file meta information."""
     at, syntax = 132, ""
     while at + 8 <= len(data):
         tag = _tag(data, at, "<")
         if tag >> 16 != 0x0002:
             break
-        vr = data[at + 4 : at + 6]
+        vr = bytes(data[at + 4 : at + 6])
         if vr in _LONG:
             length, head = struct.unpack_from("<L", data, at + 8)[0] if at + 12 <= len(data) else 0, 12
         else:
             length, head = struct.unpack_from("<H", data, at + 6)[0], 8
         if tag == 0x00020010:
-            syntax = data[at + head : at + head + min(length, 64)].decode("ascii", "replace").strip(" \0")
+            syntax = bytes(data[at + head : at + head + min(length, 64)]).decode("ascii", "replace").strip(" \0")
         at += head + length
     return at, syntax
 

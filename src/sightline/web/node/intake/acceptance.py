@@ -7,6 +7,7 @@ folder are synced, and the row and its journal entry are committed.
 from __future__ import annotations
 
 import json
+import logging
 import re
 import tempfile
 import warnings
@@ -19,16 +20,19 @@ from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import UID
 from pynetdicom.dsutils import create_file_meta
 from sqlalchemy import insert, select, update
+from sqlalchemy.exc import DBAPIError
 
 from sightline.errors import SightlineError, UnreadableFile
 from sightline.inference.gate.header import read_header_facts
-from sightline.io.dicom.limits import Bounds, require_bounds
+from sightline.io.dicom.limits import Bounds, find_dataset, require_bounds
 from sightline.web.node.database import Change, Store, objects, studies
 from sightline.web.node.spool import Spool
 
+LOG = logging.getLogger("sightline.node")
 UID_TEXT = re.compile(r"[0-9][0-9.]{0,62}[0-9]")
 # what a hospital's radiograph needs at most; the general reader allows Enhanced CTs more
 NODE_BOUNDS = Bounds(elements_a_frame=0)
+MOST_META_BYTES = 1024 * 1024
 _TAGS = [
     "SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "PatientID",
     "PatientName", "AccessionNumber", "PatientAge", "PatientBirthDate", "StudyDate", "Modality", "BodyPartExamined",
@@ -96,6 +100,16 @@ class Intake:
             UnstorableObject: UIDs absent, impossible, or others than announced.
         """
         try:
+            return self._accept(file, origin, announced)
+        except (SightlineError, OSError, DBAPIError):
+            raise
+        except Exception as error:  # foreign bytes must never look like a fault of the door
+            LOG.exception("an object was not taken")
+            raise UnreadableFile(f"the object does not read ({type(error).__name__})") from None
+
+    def _accept(self, file: Path, origin: Origin, announced: tuple[str, str] | None) -> Accepted:
+        given = file
+        try:
             header, syntax = self._read(file, announced)
             file = self._with_own_meta(file, header, syntax)
             size, sha256 = file.stat().st_size, self.spool.hash_file(file)
@@ -109,6 +123,7 @@ class Intake:
             return Accepted(result, sop_class, sop_uid, study, sha256, size)
         finally:
             file.unlink(missing_ok=True)
+            given.unlink(missing_ok=True)
 
     def _read(self, file: Path, announced: tuple[str, str] | None) -> tuple[Any, str]:
         require_bounds(file, NODE_BOUNDS)
@@ -144,7 +159,9 @@ class Intake:
                 if old.read(size) == fresh_head:
                     Path(fresh.name).unlink()
                     return file
-                old.seek(132 + 12 + int(header.file_meta.FileMetaInformationGroupLength))
+                # file meta information is small; its length element may be missing
+                old.seek(0)
+                old.seek(find_dataset(old.read(MOST_META_BYTES))[0])
                 while piece := old.read(1024 * 1024):
                     fresh.write(piece)
         file.unlink()
