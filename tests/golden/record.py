@@ -22,6 +22,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -34,12 +35,45 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 DIGESTS = HERE / "digests.json"
-PACKAGES = ("torch", "torchvision", "timm", "monai", "lightning-fabric", "segmentation-models-pytorch", "safetensors",
-            "numpy", "scipy", "scikit-image", "scikit-learn", "pandas", "pillow", "matplotlib", "nibabel", "pydicom")  # fmt: skip
-WARM = ("torch", "torch._dynamo", "torch.utils.tensorboard", "torchvision", "timm", "monai.networks.nets",
-        "monai.transforms", "lightning_fabric", "segmentation_models_pytorch", "scipy.stats", "scipy.ndimage",
-        "skimage.measure", "skimage.transform", "sklearn.metrics", "pandas", "matplotlib.pyplot", "pydicom", "nibabel")  # fmt: skip
-ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "monai",
+    "lightning-fabric",
+    "segmentation-models-pytorch",
+    "safetensors",
+    "numpy",
+    "scipy",
+    "scikit-image",
+    "scikit-learn",
+    "pandas",
+    "pillow",
+    "matplotlib",
+    "nibabel",
+    "pydicom",
+)
+WARM = (
+    "torch",
+    "torch._dynamo",
+    "torch.utils.tensorboard",
+    "torchvision",
+    "timm",
+    "monai.networks.nets",
+    "monai.transforms",
+    "lightning_fabric",
+    "segmentation_models_pytorch",
+    "scipy.stats",
+    "scipy.ndimage",
+    "skimage.measure",
+    "skimage.transform",
+    "sklearn.metrics",
+    "pandas",
+    "matplotlib.pyplot",
+    "pydicom",
+    "nibabel",
+)
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 # Files that two recordings of one tree do not share, and why. They are not digested at all.
 LEFT_OUT = {
@@ -51,10 +85,18 @@ LEFT_OUT = {
 # Parts of files that are cut out before the digest, and why. Everything else of these files is compared.
 CUT_OUT = (
     ("*/model_card.md", r"^- sightline .*(\n- .*)*", "versions and machine under `Made with`"),
+    ("*/report.html", r'<tr><th scope="row">machine</th><td>[^<]*</td></tr>', "the processor's name"),
     ("*/dissection.json", r'"date": "[^"]*"', "the day"),
 )
 # Columns of tables that are left out, and why.
 COLUMNS_LEFT_OUT = (("*/history.csv", "seconds", "how long an epoch took"),)
+
+
+# Words in braces of commands.txt.
+WORDS = {"on": "--device cpu --quiet"} | {
+    f"{name}_steps": f"--backbone test_resnet --weights none --size 64 --steps {n} --batch-size 4"
+    for name, n in (("two", 2), ("four", 4))
+}
 
 
 @dataclass(frozen=True)
@@ -63,120 +105,32 @@ class Step:
 
     Attributes:
         name: what it is called in the digests.
-        words: after `sightline`, separated by spaces (`+` stands for a space within a word).
+        words: after `sightline`; or `!ct_series`, a volume and a folder.
         writes: folder, relative to the recording, whose files are digested; none when only its words count.
     """
 
     name: str
-    words: str
+    words: tuple[str, ...]
     writes: str | None = None
 
 
-TINY = "--backbone test_resnet --weights none --size 64 --steps 4 --batch-size 4"
-ON = "--device cpu --quiet"
-CT = "spine_source/dataset-phantomtest/{}/sub-phantom002/sub-phantom002_{}"
-
-
-def phantoms() -> list[Step]:
-    radiographs = "cohort phantom radiographs"
-    return [
-        Step("phantom wrist", f"{radiographs} wrist --studies 12 --seed 9", "wrist"),
-        Step("phantom wrist dicom", f"{radiographs} wrist_dicom --studies 3 --as dicom --shortcut 0.9 --seed 4", "wrist_dicom"),
-        Step("phantom femur", f"{radiographs} femur --anatomy femur --studies 24 --seed 5", "femur"),
-        Step("phantom femur wide", f"{radiographs} femur_wide --anatomy femur --field wide --ao-shares published --studies 3 --seed 6",
-             "femur_wide"),
-        Step("phantom chest", "cohort phantom chest chest_source --images 24 --size 128 105 --seed 7", "chest_source"),
-        Step("phantom spine", "cohort phantom spine spine_source --subjects 3 --spacing 3 --prevalence 0.3 --seed 8", "spine_source"),
-    ]  # fmt: skip
-
-
-def imports() -> list[Step]:
-    options = {
-        "dicom": "--labels sources/dicom_labels.csv",
-        "cub200": "--per-class 3 --seed 2",
-        "grazpedwri": "--fractions 0.5 0.25 0.25",
-    }
-    names = ("coco", "cub200", "fracatlas", "grazpedwri", "chest_lungs", "dicom", "reflacx", "tracker")
-    steps = [
-        Step(f"import {name}", f"cohort import {name} sources/{name} imported/{name} {options.get(name, '')}", f"imported/{name}")
-        for name in names
-    ]
-    more = (
-        ("folder", "folder wrist imported/folder", "imported/folder"),
-        ("dicom without labels", "dicom wrist_dicom imported/dicom_bare", "imported/dicom_bare"),
-        ("grazpedwri codes", "grazpedwri sources/grazpedwri imported/codes --label-from ao_classification", "imported/codes"),
-        ("tracker fixations", "tracker sources/tracker imported/fixations --gaze fixations", "imported/fixations"),
-        ("reflacx samples", "reflacx sources/reflacx imported/samples --gaze samples --certainty 4 --findings Pneumothorax Atelectasis",
-         "imported/samples"),
-        ("egd_cxr", "egd_cxr chest_source chest", "chest"),
-        ("egd_cxr fixations", "egd_cxr chest_source imported/egd_fixations --gaze fixations --heart cardiac_silhouette --correct-drift "
-         "--screen-width-mm 600 --distance-mm 700", "imported/egd_fixations"),
-        ("verse", "verse spine_source spine", "spine"),
-        ("verse straightened", "verse spine_source imported/straightened --mode straightened --positive-if 2 --anti-alias",
-         "imported/straightened"),
-    )  # fmt: skip
-    steps += [Step(f"import {name}", f"cohort import {words}", folder) for name, words, folder in more]
-    return steps + [Step(f"check {name}", f"cohort check {name}") for name in ("wrist", "femur", "chest", "spine", "imported/reflacx")]
-
-
-def trainings() -> list[Step]:
-    recipes = (
-        ("guided", "guided", "wrist", TINY),
-        ("unguided", "unguided", "wrist", TINY + " --seed 1"),
-        ("small guided, two epochs", "small-guided", "wrist", "--weights none --size 64 --epochs 2 --batch-size 8 --select loss"),
-        ("fracture guided", "fracture-guided", "wrist", "--backbone test_resnet --weights none --size 64 --steps 4 --batch-size 4"),
-        ("self transfer", "self-transfer", "femur", TINY),
-        ("a-stn", "a-stn", "femur", TINY),
-        ("trying-stn", "trying-stn", "femur", TINY),
-        ("box regression", "box-regression", "femur", TINY),
-        ("ubm", "ubm", "femur", TINY),
-        ("gg-cam", "gg-cam", "chest", TINY),
-        ("gaze set 3", "gaze-set3", "chest", TINY.replace("test_resnet", "resnet18")),
-        ("spine small", "spine-small", "spine", "--weights none --steps 3 --batch-size 2"),
-        ("spine guided", "spine-guided", "spine", "--weights none --size 32 --steps 3 --batch-size 2"),
-    )  # fmt: skip
+def read_steps(path: Path) -> tuple[Step, ...]:
+    """The steps of commands.txt: a line `name > folder`, and indented lines with the command."""
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip() and line[0] != "#"]
+    blocks: list[tuple[str, list[str]]] = []
+    for line in lines:
+        if line[0] == " ":
+            blocks[-1][1].append(line)
+        else:
+            blocks.append((line, []))
     steps = []
-    for name, recipe, cohort, options in recipes:
-        run = "runs/" + name.replace(" ", "-").replace(",", "")
-        steps.append(Step(f"train {name}", f"train {recipe} --cohort {cohort} --out {run} {options} {ON}", run))
-    together = f"committee runs/guided runs/small-guided-two-epochs --cohort wrist --out runs/committee --mirrored {ON}"
-    moved = "cascade runs/box-regression runs/ubm --cohort femur --out runs/cascade"
-    return [*steps, Step("committee", together, "runs/committee"), Step("cascade", moved, "runs/cascade")]
+    for head, command in blocks:
+        name, _, folder = (part.strip() for part in head.partition(" > "))
+        steps.append(Step(name, tuple(shlex.split(" ".join(command).format(**WORDS))), folder or None))
+    return tuple(steps)
 
 
-def outputs() -> list[Step]:
-    evaluations = (
-        ("guided", "wrist", "test"), ("committee", "wrist", "val"), ("self-transfer", "femur", "all"), ("cascade", "femur", "test"),
-        ("trying-stn", "femur", "test"), ("gg-cam", "chest", "test"), ("gaze-set-3", "chest", "val"), ("spine-guided", "spine", "test"),
-    )  # fmt: skip
-    steps = [
-        Step(f"evaluate {run}", f"evaluate runs/{run} --cohort {cohort} --split {split} --out evaluated/{run} --panels 3 --replicates 100 {ON}",
-             f"evaluated/{run}")
-        for run, cohort, split in evaluations
-    ]  # fmt: skip
-    predict, explain, dissect = f"predict {ON} runs/", f"explain {ON} runs/", f"dissect {ON} runs/"
-    every = "cam grad_cam grad_cam_pp gradient guided deconvolution guided_grad_cam smooth_grad"
-    more = (
-        ("predict png", f"{predict}guided wrist/images wrist/studies.csv", "predicted/png"),
-        ("predict dicom", f"{predict}small-guided-two-epochs wrist_dicom/images", "predicted/dicom"),
-        ("predict through a transformer", f"{predict}trying-stn femur_wide/images", "predicted/femur"),
-        ("explain guided", f"{explain}guided wrist --most 2 --explainers {every}", "explained/guided"),
-        ("explain gaze", f"{explain}gg-cam chest --most 2 --explainers cam grad_cam gradient", "explained/gaze"),
-        ("explain a file", f"{explain}unguided wrist_dicom/images --explainers cam smooth_grad", "explained/file"),
-        ("dissect radiographs", f"{dissect}guided --cohort wrist --split all --units 3 --by auc", "dissected/wrist"),
-        ("dissect spine", f"{dissect}spine-guided --cohort spine --split all --units 3 --by contrast", "dissected/spine"),
-        ("predict ct", f"{predict}spine-guided {CT.format('rawdata', 'ct.nii.gz')} --centroids "
-         f"{CT.format('derivatives', 'seg-subreg_ctd.json')} --dissection dissected/spine", "predicted/ct"),
-        ("predict ct dicom", f"{predict}spine-small ct_dicom --vertebrae {CT.format('derivatives', 'seg-vert_msk.nii.gz')} --panels none",
-         "predicted/ct_dicom"),
-    )  # fmt: skip
-    steps += [Step(name, f"{words} --out {folder}", folder) for name, words, folder in more]
-    rows = "--rows s-512+baseline s-512+guided+0.1+segm --seeds 2"
-    table = f"table liao2022/table3 --cohort wrist --out table {rows} {TINY.replace('--steps 4', '--steps 2')} {ON}"
-    return [*steps, Step("table", table, "table"), Step("recipes", "recipes")]
-
-
-STEPS = (*phantoms(), *imports(), *trainings(), *outputs())
+STEPS = read_steps(HERE / "commands.txt")
 
 
 def entry_point() -> tuple[str, str]:
@@ -233,7 +187,9 @@ def run_fresh(words: list[str], out: Path) -> int:
     module, function = entry_point()
     code = f"import sys; sys.argv[0] = 'sightline'; from {module} import {function}; raise SystemExit({function}())"
     with out.with_suffix(".out").open("w") as stdout, out.with_suffix(".err").open("w") as stderr:
-        return subprocess.run([sys.executable, "-c", code, *words], stdout=stdout, stderr=stderr, check=False).returncode
+        return subprocess.run(
+            [sys.executable, "-c", code, *words], stdout=stdout, stderr=stderr, check=False
+        ).returncode
 
 
 def digest(path: Path, name: str) -> str:
@@ -281,17 +237,19 @@ def record(place: Path, *, fresh: bool = False) -> dict[str, dict[str, str]]:
     said.mkdir()
     for number, step in enumerate(STEPS, start=1):
         begun = time.monotonic()
-        if step.name == "predict ct dicom":
-            sources.ct_series(Path(CT.format("rawdata", "ct.nii.gz")), Path("ct_dicom"))
+        if step.words[0] == "!ct_series":
+            sources.ct_series(*map(Path, step.words[1:]))
+            continue
         out = said / re.sub(r"\W+", "_", step.name)
-        code = (run_fresh if fresh else run_forked)([w.replace("+", " ") for w in step.words.split()], out)
+        code = (run_fresh if fresh else run_forked)(list(step.words), out)
         files = digest_folder(Path(step.writes), Path()) if step.writes else {}
         words = out.with_suffix(".out").read_text(encoding="utf-8")
         files["(exit code)"] = str(code)
         files["(standard output)"] = hashlib.sha256(words.encode()).hexdigest()[:16]
         found[step.name] = files
-        failed = "" if code == 0 else f", exit code {code}: {out.with_suffix('.err').read_text(encoding='utf-8')[-400:]}"
-        print(f"{number}/{len(STEPS)} {step.name}: {len(files) - 2} files, {time.monotonic() - begun:.1f} s{failed}", flush=True)
+        failed = f", exit code {code}: {out.with_suffix('.err').read_text(encoding='utf-8')[-400:]}" if code else ""
+        took = f"{time.monotonic() - begun:.1f} s"
+        print(f"{number}/{len(STEPS)} {step.name}: {len(files) - 2} files, {took}{failed}", flush=True)
     return found
 
 
@@ -331,7 +289,8 @@ def main() -> int:
         parser.error("give DEST, --check or --record")
     old = read_digests(DIGESTS) if DIGESTS.is_file() else {"made_with": made_with(), "steps": {}}
     if given.check and old["made_with"] != made_with():
-        unlike = [f"{k}: {old['made_with'].get(k)} -> {v}" for k, v in made_with().items() if old["made_with"].get(k) != v]
+        before, now = old["made_with"], made_with()
+        unlike = [f"{name}: {before.get(name)} -> {now[name]}" for name in now if before.get(name) != now[name]]
         print("cannot be compared, recorded with other versions or another processor: " + "; ".join(unlike))
         print("record the commit before your change here first, then compare")
         return 3

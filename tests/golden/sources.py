@@ -211,9 +211,13 @@ def reflacx(root: Path) -> None:
     early = ("Pneumothorax", "Pleural effusion", "Atelectasis")
     late = ("Pneumothorax", "Pleural abnormality", "Atelectasis")
     readings = (
-        ("P102R1", "aa", "train", (5, 0, 1)), ("P102R2", "aa", "train", (3, 0, 4)), ("P102R3", "aa", "train", (1, 5, 0)),
-        ("P102R4", "dd", "train", (0, 0, 0)), ("P300R5", "bb", "validate", (0, 3, 0)), ("P300R6", "cc", "test", (4, 0, 5)),
-    )  # fmt: skip
+        ("P102R1", "aa", "train", (5, 0, 1)),
+        ("P102R2", "aa", "train", (3, 0, 4)),
+        ("P102R3", "aa", "train", (1, 5, 0)),
+        ("P102R4", "dd", "train", (0, 0, 0)),
+        ("P300R5", "bb", "validate", (0, 3, 0)),
+        ("P300R6", "cc", "test", (4, 0, 5)),
+    )
     phases: dict[str, list[dict[str, Any]]] = {"1": [], "3": []}
     for n, (reading, image, split, certainties) in enumerate(readings):
         names = early if reading.startswith("P1") else late
@@ -261,12 +265,17 @@ def tracker(root: Path) -> None:
         write_picture(root / "images" / f"{name}.png", n, (100, 80))
         rng = np.random.default_rng(n)
         aims = rng.uniform((8, 8), (92, 72), (240, 2))[np.arange(240) // 30 * 30] + rng.normal(0, 0.2, (240, 2))
-        rows = ({"time": f"{i / 60:.9f}", "x": f"{c * 10.8 + 528:.6f}", "y": f"{r * 10.8:.6f}"} for i, (r, c) in enumerate(aims))
+        rows = (
+            {"time": f"{i / 60:.9f}", "x": f"{c * 10.8 + 528:.6f}", "y": f"{r * 10.8:.6f}"}
+            for i, (r, c) in enumerate(aims)
+        )
         write_table(root / "r" / f"{name}.csv", rows)
         place = {"x0": 528, "y0": 0, "x1": 1392, "y1": 1080}
         shown.append({"recording": f"r/{name}.csv", "reader": "r1", "image_id": name, **place})
         pictures.append({"image_id": name, "path": f"images/{name}.png", "label": ("well", "sick")[n % 2]})
-    (root / "tracker.json").write_text(json.dumps({"screen_px": [1080, 1920], "screen_width_mm": 520, "distance_mm": 650}))
+    (root / "tracker.json").write_text(
+        json.dumps({"screen_px": [1080, 1920], "screen_width_mm": 520, "distance_mm": 650})
+    )
     write_table(root / "shown.csv", shown)
     write_table(root / "pictures.csv", pictures)
 
