@@ -80,13 +80,13 @@ LEFT_OUT = {
     "*/DONE": "ends in the time of day",
     "*/environment.json": "machine and versions; the digests' own made_with says them",
     "*/events/*": "TensorBoard: host name, process, time in name and records",
-    "*/SHA256SUMS": "holds digests of files of this list; the others are digested here",
 }
 # Parts of files that are cut out before the digest, and why. Everything else of these files is compared.
 CUT_OUT = (
-    ("*/model_card.md", r"^- sightline .*(\n- .*)*", "versions and machine under `Made with`"),
-    ("*/report.html", r'<tr><th scope="row">machine</th><td>[^<]*</td></tr>', "the processor's name"),
-    ("*/dissection.json", r'"date": "[^"]*"', "the day"),
+    ("*/model_card.md", r"^- sightline .*$", "the processor's name, in one line with sightline's version"),
+    ("*/report.html", r'<tr><th scope="row">(machine|date)</th><td>[^<]*</td></tr>', "the processor's name; the day"),
+    ("*/units.json", r'"date": "[^"]*"', "the day of a dissection"),
+    ("(standard output)", r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", "train, committee and cascade say when they ended"),
 )
 # Columns of tables that are left out, and why.
 COLUMNS_LEFT_OUT = (("*/history.csv", "seconds", "how long an epoch took"),)
@@ -193,7 +193,7 @@ def run_fresh(words: list[str], out: Path) -> int:
 
 
 def digest(path: Path, name: str) -> str:
-    """The first 16 hexadecimal digits of SHA-256 of what is compared of a file."""
+    """The first 16 hexadecimal digits of SHA-256 of what is compared of a file, `name` in the recording."""
     data = path.read_bytes()
     for pattern, expression, _ in CUT_OUT:
         if fnmatch.fnmatch(name, pattern):
@@ -243,9 +243,8 @@ def record(place: Path, *, fresh: bool = False) -> dict[str, dict[str, str]]:
         out = said / re.sub(r"\W+", "_", step.name)
         code = (run_fresh if fresh else run_forked)(list(step.words), out)
         files = digest_folder(Path(step.writes), Path()) if step.writes else {}
-        words = out.with_suffix(".out").read_text(encoding="utf-8")
         files["(exit code)"] = str(code)
-        files["(standard output)"] = hashlib.sha256(words.encode()).hexdigest()[:16]
+        files["(standard output)"] = digest(out.with_suffix(".out"), "(standard output)")
         found[step.name] = files
         failed = f", exit code {code}: {out.with_suffix('.err').read_text(encoding='utf-8')[-400:]}" if code else ""
         took = f"{time.monotonic() - begun:.1f} s"

@@ -53,16 +53,16 @@ def test_only_what_is_named_is_left_out(recorder, tmp_path):
 
     assert write("a/history.csv", "loss,seconds\n1,2\n") == write("b/history.csv", "loss,seconds\n1,3\n")
     assert write("a/history.csv", "loss,seconds\n1,2\n") != write("b/history.csv", "loss,seconds\n2,2\n")
-    assert write("a/dissection.json", '{"date": "2026-01-01"}') == write("b/dissection.json", '{"date": "2026-01-02"}')
-    assert write("a/dissection.json", '{"units": 1}') != write("b/dissection.json", '{"units": 2}')
-    card = "# a\n\n- classes: 2\n\n## Made with\n\n- sightline 0.1.0, {}\n- torch {}\n"
-    assert write("a/model_card.md", card.format(1, 2)) == write("b/model_card.md", card.format(3, 4))
-    assert write("a/model_card.md", card) != write("b/model_card.md", card.replace("classes: 2", "classes: 3"))
+    assert write("a/units.json", '{"date": "2026-01-01"}') == write("b/units.json", '{"date": "2026-01-02"}')
+    assert write("a/units.json", '{"units": 1}') != write("b/units.json", '{"units": 2}')
+    card = "# a\n\n## Made with\n\n- sightline 0.1.0, {}\n- run identity {}\n"
+    assert write("a/model_card.md", card.format("EPYC", 2)) == write("b/model_card.md", card.format("Xeon", 2))
+    assert write("a/model_card.md", card.format("EPYC", 2)) != write("b/model_card.md", card.format("EPYC", 3))
     (tmp_path / "a" / "DONE").write_text("now")
     (tmp_path / "a" / "events").mkdir()
     (tmp_path / "a" / "events" / "out.1").write_text("x")
     found = recorder.digest_folder(tmp_path / "a", tmp_path)
-    assert sorted(found) == ["dissection.json", "history.csv", "model_card.md"]
+    assert sorted(found) == ["history.csv", "model_card.md", "units.json"]
 
 
 def test_what_is_recorded_ended_well(recorder):
