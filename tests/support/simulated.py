@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.special import expit
 
-from sightline.measure.predictions import Predictions
+from sightline.metrics.predictions import Predictions
 
 
 def drawn(random, patients=200, images=1, slope=1.0, intercept=0.0, spread=1.5, prevalence_shift=0.0, shared=0.0):

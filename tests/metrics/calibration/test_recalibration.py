@@ -7,7 +7,6 @@ import pytest
 from support.simulated import drawn, predictions_of
 
 from sightline.errors import CohortError, RunError
-from sightline.measure.predictions import Predictions
 from sightline.metrics.calibration.recalibration import (
     Fitted,
     Isotonic,
@@ -17,6 +16,7 @@ from sightline.metrics.calibration.recalibration import (
     recalibrate,
 )
 from sightline.metrics.calibration.report import calibration_estimates
+from sightline.metrics.predictions import Predictions
 
 
 def test_temperature_is_the_best_of_a_fine_grid():

@@ -5,8 +5,8 @@ import pytest
 from scipy.special import logit
 from support.simulated import drawn, predictions_of
 
-from sightline.measure.predictions import Predictions
 from sightline.metrics.calibration.report import calibration_curve, calibration_estimates, largest_gap
+from sightline.metrics.predictions import Predictions
 
 
 @pytest.mark.parametrize("images", [1, 3])

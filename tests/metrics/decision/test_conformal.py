@@ -7,8 +7,8 @@ from scipy.stats import binom
 from support.simulated import binormal, predictions_of
 
 from sightline.errors import CohortError, RunError
-from sightline.measure.predictions import Predictions
 from sightline.metrics.decision.conformal import miss_estimate, miss_rate_point, prediction_sets, risk_threshold
+from sightline.metrics.predictions import Predictions
 
 
 def test_threshold_is_the_largest_that_keeps_the_promise():

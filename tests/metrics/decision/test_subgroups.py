@@ -6,9 +6,9 @@ from scipy.special import expit
 from support.simulated import binormal, predictions_of
 
 from sightline.errors import RunError
-from sightline.measure.delong import delong
 from sightline.metrics.decision.influence import area, share
 from sightline.metrics.decision.subgroups import grouped, subgroup_report
+from sightline.metrics.statistics.delong import delong
 
 
 def test_error_of_a_difference_is_delongs():

@@ -6,7 +6,7 @@ from scipy.special import expit
 from support.simulated import binormal, predictions_of
 
 from sightline.errors import RunError
-from sightline.measure.estimate import Comparison
+from sightline.metrics.estimate import Comparison
 from sightline.metrics.trials.mcnemar import mcnemar, right_calls
 from sightline.metrics.trials.noninferiority import noninferiority
 

@@ -7,7 +7,7 @@ from scipy.stats import norm
 from support.simulated import binormal, predictions_of
 
 from sightline.errors import RunError
-from sightline.measure.delong import delong
+from sightline.metrics.statistics.delong import delong
 from sightline.metrics.trials.power import Pilot, patients_needed, simulate_power
 
 

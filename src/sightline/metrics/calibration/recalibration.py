@@ -17,8 +17,8 @@ from scipy.optimize import minimize_scalar
 from sklearn.isotonic import IsotonicRegression
 
 from sightline.errors import CohortError, RunError
-from sightline.measure.classification import FloatArray, IntArray
-from sightline.measure.predictions import Predictions
+from sightline.metrics.estimate import FloatArray, IntArray
+from sightline.metrics.predictions import Predictions
 
 Method = Literal["temperature", "isotonic"]
 METHODS: tuple[Method, ...] = ("temperature", "isotonic")

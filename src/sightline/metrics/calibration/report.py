@@ -17,10 +17,10 @@ from scipy.special import expit, logit
 from scipy.stats import t as student
 
 from sightline.errors import RunError
-from sightline.measure.classification import FloatArray, Prevalence
-from sightline.measure.estimate import Estimate
-from sightline.measure.intervals import bootstrap
-from sightline.measure.predictions import Predictions
+from sightline.metrics.classification.scores import Prevalence
+from sightline.metrics.estimate import Estimate, FloatArray
+from sightline.metrics.predictions import Predictions
+from sightline.metrics.statistics.bootstrap import bootstrap
 
 EDGE = 1e-9
 FEWEST_PATIENTS = 5

@@ -16,10 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sightline.errors import CohortError, RunError
-from sightline.measure.classification import FloatArray
-from sightline.measure.estimate import Estimate
-from sightline.measure.predictions import Predictions
 from sightline.metrics.decision.operating_points import OperatingPoint
+from sightline.metrics.estimate import Estimate, FloatArray
+from sightline.metrics.predictions import Predictions
 
 Of = Literal["positives", "all"]
 

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from sightline.errors import RunError
-from sightline.measure.classification import FloatArray, IntArray
-from sightline.measure.estimate import Estimate
-from sightline.measure.intervals import bootstrap
-from sightline.measure.predictions import Predictions
+from sightline.metrics.estimate import Estimate, FloatArray, IntArray
+from sightline.metrics.predictions import Predictions
+from sightline.metrics.statistics.bootstrap import bootstrap
 
 
 @dataclass(frozen=True)

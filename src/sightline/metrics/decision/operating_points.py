@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from sightline.errors import CohortError, RunError
-from sightline.measure.classification import Sensitivity, Specificity
-from sightline.measure.estimate import Estimate
-from sightline.measure.intervals import bootstrap
-from sightline.measure.predictions import Predictions
+from sightline.metrics.classification.scores import Sensitivity, Specificity
 from sightline.metrics.decision.influence import FEWEST_PATIENTS, Linearised, logit_of, reach, share
+from sightline.metrics.estimate import Estimate
+from sightline.metrics.predictions import Predictions
+from sightline.metrics.statistics.bootstrap import bootstrap
 
 FloatArray = NDArray[np.float64]
 Rule = Literal["youden", "sensitivity", "specificity", "stated", "miss rate"]

@@ -18,12 +18,12 @@ from scipy.stats import norm
 from scipy.stats import t as student
 
 from sightline.errors import RunError
-from sightline.measure.classification import AUC, Score, Sensitivity, Specificity
-from sightline.measure.comparison import holm
-from sightline.measure.estimate import Comparison, Estimate
-from sightline.measure.intervals import bootstrap
-from sightline.measure.predictions import Predictions
+from sightline.metrics.classification.scores import AUC, Sensitivity, Specificity
 from sightline.metrics.decision.influence import FEWEST_PATIENTS, Linearised, area, reach, share
+from sightline.metrics.estimate import Comparison, Estimate, Score
+from sightline.metrics.predictions import Predictions
+from sightline.metrics.statistics.bootstrap import bootstrap
+from sightline.metrics.statistics.comparison import holm
 
 What = Literal["AUC", "sensitivity", "specificity"]
 MOST_VALUES = 8

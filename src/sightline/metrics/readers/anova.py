@@ -17,7 +17,7 @@ from scipy.stats import chi2, f, norm
 from scipy.stats import t as student
 
 from sightline.errors import RunError
-from sightline.measure.estimate import Comparison, Estimate
+from sightline.metrics.estimate import Comparison, Estimate
 from sightline.metrics.readers.study import ReaderStudy
 from sightline.metrics.readers.variance import Covariance, ErrorCovariances, Figure, error_covariances, figures
 

@@ -6,10 +6,10 @@ import numpy as np
 from scipy.stats import binom, norm
 
 from sightline.errors import RunError
-from sightline.measure.classification import BoolArray, called_positive
-from sightline.measure.estimate import Comparison
-from sightline.measure.predictions import Predictions, align
+from sightline.metrics.classification.scores import called_positive
 from sightline.metrics.decision.influence import reach, share
+from sightline.metrics.estimate import BoolArray, Comparison
+from sightline.metrics.predictions import Predictions, align
 
 
 def right_calls(predictions: Predictions, threshold: float | None = None, positive: str | None = None) -> BoolArray:

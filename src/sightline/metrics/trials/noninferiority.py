@@ -9,7 +9,7 @@ from typing import Literal
 from scipy.stats import norm
 
 from sightline.errors import RunError
-from sightline.measure.estimate import Comparison, p_text
+from sightline.metrics.estimate import Comparison, p_text
 
 Verdict = Literal["superior", "non-inferior", "inferior", "not shown"]
 

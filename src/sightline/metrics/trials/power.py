@@ -17,9 +17,11 @@ from scipy.special import expit, logit
 from scipy.stats import rankdata
 
 from sightline.errors import RunError
-from sightline.measure.classification import AUC, FloatArray
-from sightline.measure.comparison import delong, paired_bootstrap
-from sightline.measure.predictions import Predictions, align
+from sightline.metrics.classification.scores import AUC
+from sightline.metrics.estimate import FloatArray
+from sightline.metrics.predictions import Predictions, align
+from sightline.metrics.statistics.comparison import paired_bootstrap
+from sightline.metrics.statistics.delong import delong
 
 _EDGE = 1e-9
 
