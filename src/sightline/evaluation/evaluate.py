@@ -23,7 +23,13 @@ SCORING = 4
 
 
 def evaluate(
-    run: Run, cohort: Cohort, name: str, *, out: Path | None = None, engine: Engine | None = None
+    run: Run,
+    cohort: Cohort,
+    name: str,
+    *,
+    out: Path | None = None,
+    engine: Engine | None = None,
+    calibrated: bool = True,
 ) -> Evaluation:
     """Predict a cohort with a run and score the maps; kept under `predictions/`, reused when nothing changed.
 
@@ -33,6 +39,8 @@ def evaluate(
         name: what the files are called: `test`, `external`.
         out: where to write; the run's own `predictions/` when None.
         engine: device and workers.
+        calibrated: map the probabilities as `sightline calibrate` fitted them on validation, where it did. The files
+            keep what the network said; boxes keep its scores.
 
     Raises:
         RunError: the run is not finished.
@@ -56,7 +64,7 @@ def evaluate(
     }
     kept = files.read(stamp)
     if kept is not None:
-        return kept
+        return _as_meant(run, kept) if calibrated else kept
     fabric = engine.fabric("32-true")
     said = predict(
         run.network(),
@@ -72,7 +80,13 @@ def evaluate(
     )
     evaluation = _measured(run, said, cohort)
     files.write(evaluation, stamp)
-    return evaluation
+    return _as_meant(run, evaluation) if calibrated else evaluation
+
+
+def _as_meant(run: Run, evaluation: Evaluation) -> Evaluation:
+    """The evaluation with the probabilities that validation says are meant."""
+    record = run.calibration
+    return evaluation if record is None else replace(evaluation, predictions=record.apply(evaluation.predictions))
 
 
 def _measured(run: Run, said: NetworkOutput, cohort: Cohort) -> Evaluation:
@@ -85,6 +99,7 @@ def _measured(run: Run, said: NetworkOutput, cohort: Cohort) -> Evaluation:
         map_scores=MapScores(rows) if rows else None,
         boxes=said.boxes,
         shown=said.shown,
+        energies=said.energies,
     )
     if not isinstance(view, View):
         return evaluation

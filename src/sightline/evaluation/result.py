@@ -34,6 +34,7 @@ class Evaluation:
         boxes: float64 [n, 4], the boxes the network itself says (`Said.boxes`), or None.
         shown: maps that a decoder paints or an explainer says (`Said.shown`).
         gaze_scores: how well maps lie where readers looked, or None where no gaze is known.
+        energies: float64 [n], log sum exp of the logits, or None.
     """
 
     predictions: Predictions
@@ -44,11 +45,12 @@ class Evaluation:
     boxes: NDArray[np.float64] | None = None
     shown: ExtraMaps = field(default_factory=dict)
     gaze_scores: GazeScores | None = None
+    energies: NDArray[np.float64] | None = None
 
     @property
     def said(self) -> NetworkOutput:
         """What the network said."""
-        return NetworkOutput(self.predictions, self.maps, self.boxes, self.shown)
+        return NetworkOutput(self.predictions, self.maps, self.boxes, self.shown, self.energies)
 
     def scores_for(self, role: Role, *, around: bool = False) -> MapScores | None:
         """The map scores against regions of a role, or (organs) one cell `around` it; None where there are none."""
@@ -74,13 +76,14 @@ class EvaluationFiles:
         self.printed_box_scores = folder / f"{name}_boxes_as_recipe.csv"
         self.shown = folder / f"{name}_shown.npz"
         self.gaze_scores = folder / f"{name}_gaze_scores.csv"
+        self.energies = folder / f"{name}_energies.csv"
 
     @property
     def made(self) -> tuple[Path, ...]:
         """Every file but the stamp."""
         return (
             self.predictions, self.maps, self.map_scores, self.boxes, self.box_scores, self.printed_box_scores,
-            self.shown, self.gaze_scores,
+            self.shown, self.gaze_scores, self.energies,
         )  # fmt: skip
 
     def write(self, evaluation: Evaluation, stamp: Mapping[str, object]) -> None:
@@ -91,6 +94,8 @@ class EvaluationFiles:
         if evaluation.boxes is not None:
             np.savetxt(self.boxes, evaluation.boxes, fmt="%.17g", delimiter=",", header="row,column,height,width",
                        comments="")  # fmt: skip
+        if evaluation.energies is not None:
+            np.savetxt(self.energies, evaluation.energies, fmt="%.17g", header="energy", comments="")
         for path, part in (
             (self.maps, evaluation.maps),
             (self.map_scores, evaluation.map_scores),
@@ -125,6 +130,7 @@ class EvaluationFiles:
                 boxes=kept(self.boxes, _read_boxes),
                 shown=kept(self.shown, read_shown) or {},
                 gaze_scores=kept(self.gaze_scores, GazeScores.read),
+                energies=kept(self.energies, _read_energies),
             )
         except (OSError, ValueError, TypeError, AttributeError, KeyError, SightlineError):
             return None
@@ -132,3 +138,7 @@ class EvaluationFiles:
 
 def _read_boxes(path: Path) -> NDArray[np.float64]:
     return np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2)
+
+
+def _read_energies(path: Path) -> NDArray[np.float64]:
+    return np.loadtxt(path, skiprows=1, ndmin=1)

@@ -102,12 +102,14 @@ class NetworkOutput:
             fractions of the view; None when boxes are read off its maps.
         shown: other maps over the whole view, one a case, by name: `decoder`, what a decoder paints, 0 to 1; and
             `heatmap`, what an objective's explainer says of the case's own class.
+        energies: float64 [n], log sum exp of the logits (Liu 2020): how much the network knows cases like these.
     """
 
     predictions: Predictions
     maps: Maps | None = None
     boxes: NDArray[np.float64] | None = None
     shown: ExtraMaps = field(default_factory=dict)
+    energies: NDArray[np.float64] | None = None
 
 
 def write_extra_maps(shown: ExtraMaps, path: Path) -> None:
@@ -188,10 +190,11 @@ def predict(
         probabilities=probabilities,
         independent=independent,
     )
+    energies = torch.cat(logits).double().logsumexp(dim=1).numpy()
     said = np.concatenate(boxes) if boxes else None
     pictures = {name: np.concatenate(each) for name, each in shown.items()}
     if not kept_maps:
-        return NetworkOutput(predictions, None, said, pictures)
+        return NetworkOutput(predictions, None, said, pictures, energies)
     maps = Maps(
         predictions.case_ids,
         torch.cat(kept_classes).numpy(),
@@ -199,7 +202,7 @@ def predict(
         torch.cat(kept_attention).numpy(),
         np.concatenate(windows) if windows else None,
     )
-    return NetworkOutput(predictions, maps, said, pictures)
+    return NetworkOutput(predictions, maps, said, pictures, energies)
 
 
 def _reduced(maps: Tensor) -> NDArray[np.float32]:

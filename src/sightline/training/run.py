@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
@@ -27,6 +28,7 @@ from torch import Tensor, nn
 from sightline import __version__
 from sightline.errors import CohortError, RunError
 from sightline.explainers.localisation.protocols import MapBoxes
+from sightline.metrics.calibration.record import CalibrationRecord
 from sightline.structures.case import Cohort
 from sightline.training.recipe import Recipe, digest, read_recipe, recipe_json
 from sightline.training.serialization import Catalogue, from_plain
@@ -98,6 +100,15 @@ class Run:
     def identity(self) -> str:
         """Digest of recipe, cohort and seed."""
         return str(self.cohort["run_identity"])
+
+    @property
+    def calibration(self) -> CalibrationRecord | None:
+        """What `sightline calibrate` fitted on validation; None where nothing was fitted.
+
+        Raises:
+            RunError: a damaged record, or that of another run.
+        """
+        return CalibrationRecord.read(self.folder, self.identity)
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
@@ -235,6 +246,7 @@ def environment() -> dict[str, Any]:
             versions[name] = "absent"
     return {
         "sightline": __version__,
+        "code": code_digest(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": _processor(),
@@ -243,6 +255,16 @@ def environment() -> dict[str, Any]:
         "packages": versions,
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
+
+
+@lru_cache(maxsize=1)
+def code_digest() -> str:
+    """Digest of this package's source files: the same digest, the same code, whatever its version says."""
+    root = Path(__file__).parents[1]
+    digest_of_all = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest_of_all.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest_of_all.hexdigest()[:16]
 
 
 def _processor() -> str:

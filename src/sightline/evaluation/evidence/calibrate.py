@@ -1,0 +1,214 @@
+"""What validation decides after a training: probabilities, thresholds, a promised miss rate, when to abstain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sightline.errors import CohortError, RunError
+from sightline.evaluation.evaluate import evaluate
+from sightline.io.files import write_text
+from sightline.metrics.calibration.recalibration import Fitted, Method, fit_recalibration
+from sightline.metrics.calibration.record import CalibrationRecord
+from sightline.metrics.calibration.report import calibration_estimates
+from sightline.metrics.classification.report import to_markdown
+from sightline.metrics.decision.abstention import Abstention, Kind, choose_abstention, study_energies
+from sightline.metrics.decision.conformal import Of, PredictionSets, miss_rate_point, prediction_sets
+from sightline.metrics.decision.operating_points import OperatingPoint, choose_point
+from sightline.metrics.estimate import Estimate
+from sightline.metrics.predictions import Predictions
+from sightline.plots.reliability import ReliabilityCurve, reliability
+from sightline.structures.case import Cohort
+from sightline.training.engine import Engine
+from sightline.training.run import Run, environment
+
+
+@dataclass(frozen=True)
+class CalibrationChoice:
+    """What is to be fitted on validation.
+
+    Attributes:
+        method: `temperature`, `isotonic`, `auto` (the better on patients it has not seen), or `none`.
+        positive: the class that thresholds call; None: the last one.
+        sensitivities: sensitivities to be reached on validation, a threshold each.
+        specificities: specificities, likewise.
+        miss_rate: promised rate of missed positive studies, or None.
+        of: of positive studies, or of all.
+        coverage: share of cases to be answered, or None: never abstain.
+        confidence: by what it abstains.
+        sets: promised rate of prediction sets without the true class, or None.
+    """
+
+    method: Method | Literal["auto", "none"] = "temperature"
+    positive: str | None = None
+    sensitivities: tuple[float, ...] = (0.95,)
+    specificities: tuple[float, ...] = (0.95,)
+    miss_rate: float | None = None
+    of: Of = "positives"
+    coverage: float | None = None
+    confidence: Kind = "doctor"
+    sets: float | None = None
+
+
+def calibrate(
+    run: Run, cohort: Cohort, choice: CalibrationChoice, *, local: Cohort | None = None, engine: Engine | None = None
+) -> CalibrationRecord:
+    """Fit on the validation cases of a cohort and write `calibration.json`, `calibration.md` and `calibration.png`.
+
+    Every command after applies it: evaluate, predict, compare. With `local` studies of another site the miss rate,
+    the prediction sets and the thresholds are chosen on those; the map of probabilities stays that of validation.
+
+    Args:
+        run: a finished run.
+        cohort: what it was trained on; its validation cases are used.
+        choice: what is to be fitted.
+        local: labelled studies of the site where the run is to be used, all of them.
+        engine: device and workers.
+
+    Raises:
+        RunError: the run was trained on its validation cases, or says no classes.
+        CohortError: too few validation cases for what is asked.
+    """
+    if not run.recipe.classifies:
+        raise RunError(f"{run.folder} only localises: it says no probability that could be calibrated.")
+    if "val" in run.recipe.train_on:
+        raise RunError(
+            f"{run.folder} was trained on its validation cases: nothing is left to calibrate on.",
+            "Train with a validation split, or calibrate on --local studies of a site.",
+        )
+    validation = run.recipe.see(cohort).split("val")
+    if len(validation) == 0:
+        raise CohortError(f"Cohort {cohort.name!r} has no validation case.", "Assign splits when importing the cohort.")
+    said = evaluate(run, validation, "val", engine=engine, calibrated=False)
+    fitted = None
+    if choice.method != "none":
+        fitted = fit_recalibration(said.predictions, choice.method, where=f"{cohort.name}, val")
+    plain = CalibrationRecord(run.identity, run.classes, fitted)
+    meant = plain.apply(said.predictions).study_wise()
+    where, source = f"{cohort.name}, val", said
+    if local is not None:
+        source = evaluate(run, run.recipe.see(local), f"local_{local.fingerprint()}", engine=engine, calibrated=False)
+        where = f"{local.name}, {len(set(source.predictions.study_ids))} local studies"
+    basis = plain.apply(source.predictions).study_wise()
+    energies = None if source.energies is None else study_energies(source.predictions, source.energies)
+    record = CalibrationRecord(
+        run.identity,
+        run.classes,
+        fitted,
+        choose_points(basis, choice, where),
+        _abstention(basis, choice, where, energies),
+        None if choice.sets is None else prediction_sets(basis, choice.sets),
+        {
+            "cohort": cohort.name,
+            "fingerprint": cohort.fingerprint(),
+            "local": None if local is None else f"{local.name} {local.fingerprint()}",
+            "command": environment()["command"],
+            "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        },
+    )
+    write_calibration(run, record, said.predictions, meant)
+    return record
+
+
+def choose_points(basis: Predictions, choice: CalibrationChoice, where: str) -> tuple[OperatingPoint, ...]:
+    """Thresholds of two classes; with more there is none, each class would need its own costs."""
+    if len(basis.classes) != 2:
+        return ()
+    points = [choose_point(basis, "youden", positive=choice.positive, where=where)]
+    points += [
+        choose_point(basis, "sensitivity", x, positive=choice.positive, where=where) for x in choice.sensitivities
+    ]
+    points += [
+        choose_point(basis, "specificity", x, positive=choice.positive, where=where) for x in choice.specificities
+    ]
+    if choice.miss_rate is not None:
+        points.append(miss_rate_point(basis, choice.miss_rate, positive=choice.positive, of=choice.of, where=where))
+    return tuple(points)
+
+
+def _abstention(
+    basis: Predictions, choice: CalibrationChoice, where: str, energies: NDArray[np.float64] | None
+) -> Abstention | None:
+    if choice.coverage is None:
+        return None
+    return choose_abstention(basis, choice.coverage, choice.confidence, energies=energies, where=where)
+
+
+def write_calibration(run: Run, record: CalibrationRecord, said: Predictions, meant: Predictions) -> None:
+    """The record as JSON, as a page, and as a picture, in the run's folder."""
+    record.write(run.folder)
+    before, after = calibration_estimates(said), calibration_estimates(meant)
+    write_text(run.folder / "calibration.md", _page(run, record, before, after))
+    curves = [
+        reliability_curve("as said", said.study_wise()),
+        reliability_curve("calibrated (fitted on these cases)", meant),
+    ]
+    (run.folder / "calibration.png").write_bytes(reliability(curves))
+
+
+def reliabilityreliability_curve(name: str, predictions: Predictions) -> ReliabilityCurve:
+    """A calibration curve of the last class, ready to be drawn."""
+    points = [point for point in calibrationreliability_curve(predictions) if point.observed.value is not None]
+    return ReliabilityCurve(
+        name,
+        [point.said for point in points],
+        [float(point.observed.value or 0.0) for point in points],
+        [point.observed.low for point in points],
+        [point.observed.high for point in points],
+    )
+
+
+def _page(run: Run, record: CalibrationRecord, before: Sequence[Estimate], after: Sequence[Estimate]) -> str:
+    lines = [f"# Calibration of {run.recipe.title}", ""]
+    lines += ["Fitted on validation; numbers on the same cases flatter. Read the test set's in metrics.md.", ""]
+    if record.fitted is not None:
+        lines += [_fitted_words(record.fitted), ""]
+    lines += [
+        "## As said, image-wise",
+        "",
+        to_markdown(before),
+        "",
+        "## Calibrated, study-wise",
+        "",
+        to_markdown(after),
+        "",
+    ]
+    if record.points:
+        lines += ["## Operating points", "", points_to_markdown(record.points), ""]
+    if (a := record.abstention) is not None:
+        answered, right = a.chosen_on["answered"], a.chosen_on["accuracy_of_the_answered"]
+        words = f"{answered:.1%} of the validation studies are answered, {right:.1%} of those right"
+        lines += [f"Abstains where {a.kind} is below {a.threshold:.4g}: {words}.", ""]
+    if record.sets is not None:
+        lines += [_set_words(record.sets), ""]
+    return "\n".join(lines)
+
+
+def _fitted_words(fitted: Fitted) -> str:
+    losses = ", ".join(f"{name} {value:.4f}" for name, value in fitted.log_loss.items())
+    number = fitted.recalibration.to_dict().get("temperature")
+    what = fitted.recalibration.method + ("" if number is None else f" {number:.3f}")
+    why = f" Note: {fitted.why}." if fitted.why else ""
+    return f"Probabilities: {what}. Log loss on patients the map had not seen: {losses}.{why}"
+
+
+def _set_words(sets: PredictionSets) -> str:
+    each = ", ".join(f"{name} from {t:.4g} on" for name, t in zip(sets.classes, sets.thresholds, strict=True))
+    return f"Prediction sets hold the true class of {1 - sets.alpha:.0%} of studies: {each}."
+
+
+def points_to_markdown(points: Sequence[OperatingPoint]) -> str:
+    """A table of operating points and what they reach where they were chosen."""
+    head = "| point | called from | chosen on | sensitivity there | specificity there |\n|---|---|---|---|---|\n"
+    rows = []
+    for point in points:
+        reached = [point.chosen_on.get(name) for name in ("sensitivity", "specificity")]
+        cells = ["–" if value is None else f"{value:.3f}" for value in reached]
+        rows.append(f"| {point.name} | {point.positive} ≥ {point.threshold:.4g} | {point.chosen_on.get('split', '')} | "
+                    f"{cells[0]} | {cells[1]} |\n")  # fmt: skip
+    return head + "".join(rows)
