@@ -153,12 +153,15 @@ class Evaluate:
     """Number of pictures to draw."""
     replicates: int = 2000
     """Bootstrap samples over patients."""
+    prevalence: tuple[float, ...] = ()
+    """Shares of positive studies that PPV and NPV are stated for."""
     on: OmitArgPrefixes[On] = field(default_factory=On)
 
     def run(self) -> int:
         """Evaluate and print the metrics."""
         from sightline.data.datasets.folder.reader import read_cohort
         from sightline.evaluation.evaluate import evaluate
+        from sightline.evaluation.evidence.numbers import evidence_of
         from sightline.evaluation.gallery import write_panels
         from sightline.evaluation.report import left_out, report_of, write_report_of
         from sightline.papers.catalogue import CATALOGUE
@@ -170,10 +173,22 @@ class Evaluate:
         out = self.out or self.folder / "evaluation" / f"{whole.name}-{self.split}"
         evaluation = evaluate(run, cohort, self.split, out=out, engine=make_engine(self.on))
         estimates = report_of(evaluation, replicates=self.replicates)
-        notes = left_out(run.recipe.view, evaluation)
-        write_report_of(estimates, out, f"{run.recipe.title} on {whole.name}, {self.split}", notes)
+        notes: tuple[str, ...] = left_out(run.recipe.view, evaluation)
+        evidence = None
+        if run.recipe.classifies:
+            evidence = evidence_of(
+                evaluation.predictions,
+                cohort,
+                run.calibration,
+                energies=evaluation.energies,
+                prevalences=self.prevalence,
+                replicates=self.replicates,
+            )
+            estimates += evidence.estimates()
+        below = notes if evidence is None else (*notes, evidence.markdown())
+        write_report_of(estimates, out, f"{run.recipe.title} on {whole.name}, {self.split}", below)
         write_panels(evaluation, cohort, run.recipe.view, out / "panels", most=self.panels)
-        for estimate in (*estimates, *notes):
-            print(estimate)
+        for line in (*estimates, *notes, *(() if evidence is None else evidence.notes)):
+            print(line)
         print(f"written to {out}")
         return 0

@@ -15,7 +15,7 @@ from sightline.evaluation.evaluate import evaluate
 from sightline.io.files import write_text
 from sightline.metrics.calibration.recalibration import Fitted, Method, fit_recalibration
 from sightline.metrics.calibration.record import CalibrationRecord
-from sightline.metrics.calibration.report import calibration_estimates
+from sightline.metrics.calibration.report import calibration_curve, calibration_estimates
 from sightline.metrics.classification.report import to_markdown
 from sightline.metrics.decision.abstention import Abstention, Kind, choose_abstention, study_energies
 from sightline.metrics.decision.conformal import Of, PredictionSets, miss_rate_point, prediction_sets
@@ -151,9 +151,9 @@ def write_calibration(run: Run, record: CalibrationRecord, said: Predictions, me
     (run.folder / "calibration.png").write_bytes(reliability(curves))
 
 
-def reliabilityreliability_curve(name: str, predictions: Predictions) -> ReliabilityCurve:
+def reliability_curve(name: str, predictions: Predictions) -> ReliabilityCurve:
     """A calibration curve of the last class, ready to be drawn."""
-    points = [point for point in calibrationreliability_curve(predictions) if point.observed.value is not None]
+    points = [point for point in calibration_curve(predictions) if point.observed.value is not None]
     return ReliabilityCurve(
         name,
         [point.said for point in points],

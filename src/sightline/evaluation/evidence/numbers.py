@@ -1,4 +1,4 @@
-"""The numbers a reviewer asks for beside the scores: calibration, operating points, abstention, net benefit, subgroups."""
+"""Numbers a reviewer asks for beside the scores: calibration, operating points, abstention, net benefit, subgroups."""
 
 from __future__ import annotations
 
@@ -91,9 +91,11 @@ def evidence_of(
     """
     studies = predictions if predictions.unit == "study" else predictions.study_wise()
     two = len(studies.classes) == 2
-    notes = [] if record is not None else [
-        "No operating point: `sightline calibrate RUN` fixes thresholds on validation; nothing is chosen on these cases."
-    ]  # fmt: skip
+    notes = []
+    if record is None:
+        notes.append(
+            "No operating point: `sightline calibrate RUN` fixes thresholds on validation, never on these cases."
+        )
     points: list[Estimate] = []
     for point in () if record is None else record.points:
         points += point_estimates(studies, point, prevalences=prevalences, replicates=replicates)
@@ -136,8 +138,7 @@ def facts_of(predictions: Predictions, cohort: Cohort) -> tuple[dict[str, list[s
 
 
 def _promised(studies: Predictions, point: OperatingPoint) -> Estimate:
-    of = "all" if point.chosen_on.get("of") == "all" else "positives"
-    return miss_estimate(studies, point, of)
+    return miss_estimate(studies, point, "all" if point.chosen_on.get("of") == "all" else "positives")
 
 
 def _gap(group: Subgroup) -> Estimate:
@@ -161,7 +162,7 @@ def benefit_to_markdown(points: Sequence[DecisionPoint]) -> str:
 
 def subgroups_to_markdown(groups: Sequence[Subgroup]) -> str:
     """Subgroups as a table, with what could have been seen."""
-    head = "| fact | group | patients | score (95% interval) | less the rest (95% interval) | p | p (Holm) | gap seen in 80% |"
+    head = "| fact | group | patients | score (95% interval) | less the rest | p | p (Holm) | gap seen in 80% |"
     lines = [head, "|---|---|---|---|---|---|---|---|"]
     for g in groups:
         gap = g.gap.text().rpartition(", ")[0] or g.gap.why
@@ -172,6 +173,6 @@ def subgroups_to_markdown(groups: Sequence[Subgroup]) -> str:
         lines.append(f"| {g.fact} | {value} | {patients} | {g.here.text()} | {claimed}{gap}{claimed} | "
                      f"{p_text(g.gap.p_value)} | {p_text(g.p_holm)} | {seen} |")  # fmt: skip
     claims = sum(g.claimed for g in groups)
-    lines.append(f"\n{claims} of {len(groups)} gaps are claimed at a corrected p below .05 (bold). The last column is the "
-                 "gap that this table finds in 80% of cases: smaller ones are not ruled out.")  # fmt: skip
+    words = f"{claims} of {len(groups)} gaps are claimed at a corrected p below .05 (bold). The last column is the gap "
+    lines.append(f"\n{words}that this table finds in 80% of cases: smaller ones are not ruled out.")
     return "\n".join(lines)

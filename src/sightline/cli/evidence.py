@@ -1,0 +1,221 @@
+"""Commands for what a reviewer asks after the table: calibrate, compare, power, readers."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import OmitArgPrefixes, Positional, arg
+
+from sightline.cli.options import On, make_engine
+
+
+@dataclass(frozen=True)
+class Calibrate:
+    """Fit probabilities and thresholds on validation; every command after applies them (RUN/calibration.json)."""
+
+    folder: Annotated[Positional[Path], arg(name="run")]
+    """Run folder."""
+    cohort: Path
+    """Cohort folder that the run was trained on; its validation cases are used."""
+    method: Literal["temperature", "isotonic", "auto", "none"] = "temperature"
+    """How probabilities are mapped; auto takes what is better on patients it has not seen."""
+    sensitivity: tuple[float, ...] = (0.95,)
+    """Sensitivities to be reached on validation, a threshold each."""
+    specificity: tuple[float, ...] = (0.95,)
+    """Specificities, likewise."""
+    miss_rate: float | None = None
+    """Promised rate of missed positive studies (conformal risk control), e.g. 0.05."""
+    of: Literal["positives", "all"] = "positives"
+    """Of which studies the missed ones are a share: of the positive ones, or of all."""
+    coverage: float | None = None
+    """Share of studies to be answered; the least sure others are handed to a reader."""
+    confidence: Literal["doctor", "top", "energy"] = "doctor"
+    """How sureness is measured."""
+    sets: float | None = None
+    """Promised rate of prediction sets without the true class, e.g. 0.1."""
+    local: Path | None = None
+    """Cohort folder of labelled studies of another site: thresholds and promises are chosen on those instead."""
+    positive: str | None = None
+    """Class that thresholds call; the last one when not given."""
+    on: OmitArgPrefixes[On] = field(default_factory=On)
+
+    def run(self) -> int:
+        """Calibrate and print what was fixed."""
+        from sightline.data.datasets.folder.reader import read_cohort
+        from sightline.evaluation.evidence.calibrate import CalibrationChoice, calibrate, points_to_markdown
+        from sightline.papers.catalogue import CATALOGUE
+        from sightline.training.run import open_run
+
+        choice = CalibrationChoice(
+            self.method, self.positive, self.sensitivity, self.specificity, self.miss_rate, self.of, self.coverage,
+            self.confidence, self.sets,
+        )  # fmt: skip
+        local = None if self.local is None else read_cohort(self.local)
+        run = open_run(self.folder, CATALOGUE)
+        record = calibrate(run, read_cohort(self.cohort), choice, local=local, engine=make_engine(self.on))
+        if record.fitted is not None:
+            print(", ".join(f"log loss {name} {loss:.4f}" for name, loss in record.fitted.log_loss.items()))
+        print(points_to_markdown(record.points) if record.points else "no operating point: more than two classes")
+        print(f"written to {self.folder / 'calibration.md'}; evaluate, compare and predict apply it from now on")
+        return 0
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Compare two methods on the same cases: paired differences by all tests, a margin, a forest plot."""
+
+    runs: Positional[tuple[Path, ...]]
+    """Run folders of method a (its trainings)."""
+    other: Annotated[tuple[Path, ...], arg(name="with")]
+    """Run folders of method b."""
+    cohort: Path
+    """Cohort folder with the runs' classes."""
+    out: Path
+    """Folder to write."""
+    split: Literal["test", "val", "train", "all"] = "test"
+    """Which cases."""
+    margin: float | None = None
+    """Largest loss that is accepted, stated before looking: reports non-inferiority."""
+    positive: str | None = None
+    """Positive class; the last one when not given."""
+    replicates: int = 2000
+    """Bootstrap samples and swaps."""
+    on: OmitArgPrefixes[On] = field(default_factory=On)
+
+    def run(self) -> int:
+        """Compare and print the differences."""
+        from sightline.data.datasets.folder.reader import read_cohort
+        from sightline.evaluation.evidence.comparison import compare_runs, write_comparison
+        from sightline.papers.catalogue import CATALOGUE
+        from sightline.training.run import open_run
+
+        whole = read_cohort(self.cohort)
+        cohort = whole if self.split == "all" else whole.split(self.split)
+        found = compare_runs(
+            [open_run(path, CATALOGUE) for path in self.runs],
+            [open_run(path, CATALOGUE) for path in self.other],
+            cohort,
+            name=self.split,
+            margin=self.margin,
+            positive=self.positive,
+            replicates=self.replicates,
+            engine=make_engine(self.on),
+        )
+        write_comparison(found, self.out)
+        print(f"{found.names[0]} less {found.names[1]}:")
+        for comparison in (*found.leading, *found.others):
+            print(f"{comparison} [{comparison.method}]")
+        for margin in found.margins:
+            print(margin.text())
+        print(f"written to {self.out / 'comparison.md'}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Power:
+    """Say how many patients and trainings a difference of two AUCs needs, by simulation from pilot predictions."""
+
+    pilot: Positional[tuple[Path, ...]]
+    """Saved predictions (csv) of method a, one a training."""
+    other: Annotated[tuple[Path, ...], arg(name="with")]
+    """Saved predictions of method b on the same cases."""
+    difference: float
+    """True difference of the AUCs, a less b, that is to be found."""
+    patients: tuple[int, ...] = ()
+    """Sizes to try; without, the size for --power is searched."""
+    trainings: int = 1
+    """Trainings of each method in the planned study."""
+    prevalence: float | None = None
+    """Share of patients with a positive case; that of the pilot when not given."""
+    power: float = 0.8
+    """Chance of finding the difference that is asked for."""
+    studies: int = 500
+    """Studies simulated for each size."""
+    seed: int = 0
+    """Seed of the simulation."""
+
+    def run(self) -> int:
+        """Simulate and print a line a size."""
+        from sightline.metrics.predictions import Predictions
+        from sightline.metrics.trials.power import Pilot, patients_needed, simulate_power
+
+        a, b = ([Predictions.read(path) for path in paths] for paths in (self.pilot, self.other))
+        pilot = Pilot.of(a, b)
+        tried = [
+            simulate_power(
+                pilot, self.difference, patients=n, trainings=self.trainings, prevalence=self.prevalence,
+                studies=self.studies, seed=self.seed,
+            )
+            for n in self.patients
+        ]  # fmt: skip
+        tried = tried or patients_needed(
+            pilot, self.difference, power=self.power, trainings=self.trainings, prevalence=self.prevalence,
+            studies=self.studies, seed=self.seed,
+        )  # fmt: skip
+        for one in tried:
+            print(f"{one.patients} patients, {one.trainings} trainings: power {one.power:.2f} "
+                  f"({one.low:.2f}-{one.high:.2f}), {one.studies} studies, {one.test}")  # fmt: skip
+        if not self.patients:
+            enough = next((one for one in tried if one.power >= self.power), None)
+            print(
+                f"power {self.power:g} is not reached" if enough is None else f"{enough.patients} patients are enough"
+            )
+        return 0
+
+
+@dataclass(frozen=True)
+class Readers:
+    """Analyse a reader study (iMRMC csv): are two modalities read alike, for other readers and cases."""
+
+    study: Positional[Path]
+    """File in iMRMC's format (reader, case, modality, score; reader -1 says the truth)."""
+    figure: Literal["auc", "sensitivity", "specificity"] = "auc"
+    """What is compared."""
+    threshold: float | None = None
+    """Rating from which a case is called positive, for sensitivity and specificity."""
+    inference: Literal["readers and cases", "cases", "readers"] = "readers and cases"
+    """To whom the claim extends: other readers and cases, other cases, or other readers."""
+    covariance: Literal["delong", "jackknife"] = "delong"
+    """How the chance of cases is estimated."""
+    difference: float | None = None
+    """True difference to plan a study for, with this one as pilot."""
+    readers: int = 5
+    """Readers of the planned study."""
+    power: float = 0.8
+    """Power of the planned study."""
+
+    def run(self) -> int:
+        """Analyse and print."""
+        from sightline.errors import RunError
+        from sightline.metrics.readers.anova import analyse_readers
+        from sightline.metrics.readers.pseudovalues import analyse_pseudovalues
+        from sightline.metrics.readers.simulation import cases_needed
+        from sightline.metrics.readers.study import ReaderStudy
+
+        study = ReaderStudy.read(self.study)
+        if self.figure != "auc":
+            if self.threshold is None:
+                raise RunError(
+                    f"The {self.figure} of readers needs --threshold.", "State the rating that calls a case."
+                )
+            study = study.above(self.threshold)
+        found = analyse_readers(study, figure=self.figure, inference=self.inference, method=self.covariance)
+        print(f"{len(study.readers)} readers, {len(study.cases)} cases, {int(study.positive.sum())} positive")
+        for line in (*found.means(), *found.differences()):
+            print(line)
+        print(f"Obuchowski-Rockette: {found.text()}")
+        dbm = analyse_pseudovalues(study, figure=self.figure, inference=self.inference)
+        print(f"Dorfman-Berbaum-Metz: F({dbm.df[0]:g}, {dbm.df[1]:.1f}) = {dbm.statistic:.3f}, p = {dbm.p_value:.4f}")
+        if self.difference is not None:
+            plan = cases_needed(found, self.difference, readers=self.readers, power=self.power)
+            if plan is None:
+                print(
+                    f"{self.readers} readers never reach power {self.power:g}: more readers are needed", file=sys.stderr
+                )
+                return 1
+            words = f"find {self.difference:g} with power {plan.power:.2f}"
+            print(f"{plan.cases} cases read by {plan.readers} readers {words}")
+        return 0

@@ -1,0 +1,186 @@
+"""Two methods on the same cases: every score's paired difference by every test that fits, and what a margin says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from sightline.errors import RunError
+from sightline.evaluation.evaluate import evaluate
+from sightline.io.files import write_text
+from sightline.metrics.classification.report import comparisons_to_markdown
+from sightline.metrics.classification.scores import AUC, Accuracy, BalancedAccuracy, Brier, OneVsRestAUC
+from sightline.metrics.estimate import Comparison, Score
+from sightline.metrics.predictions import Predictions, align
+from sightline.metrics.statistics.bootstrap import point_value
+from sightline.metrics.statistics.comparison import paired_bootstrap, paired_permutation, welch
+from sightline.metrics.statistics.delong import delong
+from sightline.metrics.trials.mcnemar import mcnemar
+from sightline.metrics.trials.noninferiority import NonInferiority, noninferiority
+from sightline.plots.charts import ForestRow, forest
+from sightline.structures.case import Cohort
+from sightline.training.engine import Engine
+from sightline.training.run import Run
+
+
+@dataclass(frozen=True)
+class MethodComparison:
+    """All comparisons of two methods.
+
+    Attributes:
+        names: of method a and of method b.
+        leading: one comparison a score, by the test to quote (over patients and trainings).
+        others: the same scores by other tests, and calls by McNemar's.
+        margins: what a stated margin says of each score of `leading` where more is better.
+        notes: what the reader must bear in mind.
+    """
+
+    names: tuple[str, str]
+    leading: tuple[Comparison, ...]
+    others: tuple[Comparison, ...]
+    margins: tuple[NonInferiority, ...]
+    notes: tuple[str, ...]
+
+    def markdown(self) -> str:
+        """A page."""
+        lines = [f"# {self.names[0]} (a) against {self.names[1]} (b)", ""]
+        lines += ["## Differences, by the test to quote", "", comparisons_to_markdown(self.leading), ""]
+        if self.margins:
+            lines += ["## Non-inferiority", "", *(f"- {margin.text()}" for margin in self.margins), ""]
+        lines += ["## The same by other tests", "", comparisons_to_markdown(self.others), "", *self.notes, ""]
+        return "\n".join(lines)
+
+
+def compare_methods(
+    runs_a: Sequence[Predictions],
+    runs_b: Sequence[Predictions],
+    *,
+    names: tuple[str, str] = ("a", "b"),
+    thresholds: tuple[float | None, float | None] = (None, None),
+    margin: float | None = None,
+    positive: str | None = None,
+    replicates: int = 2000,
+) -> MethodComparison:
+    """Compare the trainings of two methods on the same cases, study-wise.
+
+    Args:
+        runs_a: one table a training of method a.
+        runs_b: the same cases by method b.
+        names: what the methods are called.
+        thresholds: from which probability each calls a study positive, for McNemar's test; None: the top class.
+        margin: the largest loss that is accepted, or None.
+        positive: the positive class; None: the last one.
+        replicates: bootstrap samples and swaps.
+
+    Raises:
+        RunError: other cases, or no run.
+    """
+    tables = [run if run.unit == "study" else run.study_wise() for run in align([*runs_a, *runs_b])]
+    a, b = tables[: len(runs_a)], tables[len(runs_a) :]
+    leading, others = [], []
+    for score in _scores(a[0], positive):
+        quoted = paired_bootstrap(a, b, score, replicates=replicates)
+        leading.append(replace(quoted, name=score.name))
+        if len(a) == len(b):
+            others.append(paired_permutation(a, b, score, replicates=replicates))
+        if min(len(a), len(b)) > 1:
+            values = [[point_value(score, run) for run in runs] for runs in (a, b)]
+            if np.isfinite([*values[0], *values[1]]).all():
+                others.append(welch(*values, name=score.name))
+    single = len(a) == len(b) == 1
+    for k, (one, two) in enumerate(zip(a, b, strict=False), start=1):
+        tag = "" if single else f", training {k} of each"
+        each = [delong(one, two, positive=positive)] if len(one.classes) == 2 else []
+        each.append(mcnemar(one, two, thresholds=thresholds, positive=positive))
+        if len(one.classes) == 2:
+            each += [mcnemar(one, two, thresholds=thresholds, positive=positive, among=name) for name in one.classes]
+        others += [replace(c, name=f"{c.name}{tag}") for c in each]
+    margins = [] if margin is None else [noninferiority(c, margin) for c in leading if not c.name.startswith("Brier")]
+    notes = [
+        "Differences are a less b, of studies (mean probability over their views); intervals and p of the first table "
+        "know of other patients and, with several trainings, of other trainings. Holm's p is corrected over its table."
+    ]
+    if single:
+        notes.append("One training each: the chance of training is in no number here.")
+    return MethodComparison(names, tuple(leading), tuple(others), tuple(margins), tuple(notes))
+
+
+def compare_runs(
+    runs_a: Sequence[Run],
+    runs_b: Sequence[Run],
+    cohort: Cohort,
+    *,
+    name: str = "test",
+    margin: float | None = None,
+    positive: str | None = None,
+    replicates: int = 2000,
+    engine: Engine | None = None,
+) -> MethodComparison:
+    """Evaluate finished runs on a cohort, where that was not done before, and compare them.
+
+    Thresholds are the operating points by Youden that `sightline calibrate` fixed for the first run of each method.
+
+    Raises:
+        RunError: no run of a method, or one that is not finished.
+        CohortError: a cohort of other classes.
+    """
+    if not runs_a or not runs_b:
+        raise RunError("A comparison needs runs of both methods.", "Name runs before and after --with.")
+    tables = [[evaluate(run, cohort, name, engine=engine).predictions for run in runs] for runs in (runs_a, runs_b)]
+    found = compare_methods(
+        *tables,
+        names=(method_name(runs_a), method_name(runs_b)),
+        thresholds=(_youden(runs_a[0]), _youden(runs_b[0])),
+        margin=margin,
+        positive=positive,
+        replicates=replicates,
+    )
+    recorded = [run.calibration is not None for run in (*runs_a, *runs_b)]
+    if any(recorded) and not all(recorded):
+        words = "Some runs are calibrated and others are not: scores that use a threshold are not comparable."
+        found = replace(found, notes=(*found.notes, words))
+    return found
+
+
+def method_name(runs: Sequence[Run]) -> str:
+    """What a method is called: the title of its runs without the seed, and their number."""
+    title = runs[0].recipe.title.partition(", seed ")[0]
+    return title if len(runs) == 1 else f"{title} ({len(runs)} trainings)"
+
+
+def write_comparison(found: MethodComparison, out: Path) -> None:
+    """`comparison.md`, `comparison.json` and `forest.png`."""
+    write_text(out / "comparison.md", found.markdown())
+    fields = {
+        "a": found.names[0],
+        "b": found.names[1],
+        "leading": [c.to_dict() for c in found.leading],
+        "others": [c.to_dict() for c in found.others],
+        "margins": [{**asdict(m), "comparison": m.comparison.name} for m in found.margins],
+        "notes": list(found.notes),
+    }
+    write_text(out / "comparison.json", json.dumps(fields, indent=1) + "\n")
+    rows = [
+        ForestRow(c.name, c.difference, c.low, c.high)
+        for c in found.leading
+        if c.difference is not None and not c.name.startswith("Brier")
+    ]
+    if rows:
+        title = f"{found.names[0]} less {found.names[1]}"
+        (out / "forest.png").write_bytes(forest(rows, title=title, better=("b is better", "a is better")))
+
+
+def _scores(table: Predictions, positive: str | None) -> list[Score]:
+    if len(table.classes) == 2:
+        index = table.class_index(positive)
+        return [AUC(index, f"AUC of {table.classes[index]}"), Accuracy(), BalancedAccuracy(), Brier()]
+    return [OneVsRestAUC(), Accuracy(), BalancedAccuracy(), Brier()]
+
+
+def _youden(run: Run) -> float | None:
+    record = run.calibration
+    return None if record is None else next((p.threshold for p in record.points if p.rule == "youden"), None)
