@@ -219,3 +219,53 @@ class Readers:
             words = f"find {self.difference:g} with power {plan.power:.2f}"
             print(f"{plan.cases} cases read by {plan.readers} readers {words}")
         return 0
+
+
+@dataclass(frozen=True)
+class WriteCapsule:
+    """Put a finished table into one file with which a stranger can compute every number again; no pictures in it."""
+
+    table: Positional[Path]
+    """Folder that `sightline table` wrote."""
+    out: Path
+    """File to write, e.g. table.capsule."""
+
+    def run(self) -> int:
+        """Write, and print the digest to be published beside the numbers."""
+        from sightline.evaluation.evidence.capsule import write_capsule
+
+        made = write_capsule(self.table, self.out)
+        print(f"{made.path}: {made.files} files, {made.bytes / 1e6:.2f} MB")
+        print(f"digest {made.digest}")
+        print(f"anyone can check it: sightline verify {made.path.name} --digest {made.digest[:12]}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Compute every number of a capsule again and say which split chose what; 1 where anything does not fit."""
+
+    capsule: Positional[Path]
+    """File that `sightline capsule` wrote."""
+    digest: str | None = None
+    """The digest that was published beside the numbers (twelve digits or more)."""
+
+    def run(self) -> int:
+        """Verify and print the verdict."""
+        from sightline.evaluation.evidence.verification import verify_capsule
+        from sightline.papers.catalogue import CATALOGUE
+
+        found = verify_capsule(self.capsule, CATALOGUE, published=self.digest)
+        for fact in found.facts:
+            print(fact)
+        for problem in found.problems[:20]:
+            print(f"NOT SO: {problem}", file=sys.stderr)
+        if not found.holds:
+            print(f"{self.capsule} does not hold: {len(found.problems)} problems", file=sys.stderr)
+            return 1
+        assert found.capsule is not None
+        print(f"{self.capsule} holds: {found.numbers} numbers came out again; digest {found.capsule.digest}")
+        if self.digest is None:
+            print("Compare the digest with the one published beside the numbers: a forgery that is consistent "
+                  "throughout shows there alone.")  # fmt: skip
+        return 0

@@ -10,7 +10,7 @@ from tyro.conf import subcommand
 
 from sightline.cli.cohorts import CohortCommand
 from sightline.cli.runs import Assemble, Ensemble, Evaluate, Train
-from sightline.cli.evidence import Calibrate, Compare, Power, Readers
+from sightline.cli.evidence import Calibrate, Compare, Power, Readers, Verify, WriteCapsule
 from sightline.cli.serve import Dissect, Explain, Predict
 from sightline.cli.tables import Demo, MakeTable, Recipes, Version
 from sightline.errors import SightlineError
@@ -25,6 +25,8 @@ Command = Union[  # noqa: UP007  # tyro reads the annotations of a Union
     Annotated[Compare, subcommand("compare")],
     Annotated[Power, subcommand("power")],
     Annotated[Readers, subcommand("readers")],
+    Annotated[WriteCapsule, subcommand("capsule")],
+    Annotated[Verify, subcommand("verify")],
     Annotated[Predict, subcommand("predict")],
     Annotated[Explain, subcommand("explain")],
     Annotated[Dissect, subcommand("dissect")],

@@ -257,19 +257,32 @@ def box_lines(row: RowOnTest) -> list[Line]:
 def reference_box_lines(result: TableResult, replicates: int) -> list[Line]:
     """What no training is needed for: the whole image as box, and the mean box of the training images."""
     lines: list[Line] = []
-    seen: set[tuple[str, str]] = set()
+    kept = untrained_boxes(result) if result.untrained is None else result.untrained
+    for (test, task), tables in kept.items():
+        row = next(r for r in result.rows if _asks(r, test, task))
+        classes = ", ".join(row.evaluations[test][0].predictions.classes)
+        named = "" if row.row.recipe.task is None else f" ({classes})"
+        for name, boxes in tables.items():
+            nobody = RowOnTest(RowResult(Row(f"{name}{named}", row.row.recipe)), test, replicates=replicates)
+            lines += [_box_line(nobody, BOX_NAMES[measure], [boxes], measure) for measure in BOX_MEASURES]
+    return [line for line in lines if line.mean is not None]
+
+
+def untrained_boxes(result: TableResult) -> dict[tuple[str, str], dict[str, BoxScores]]:
+    """By test cohort and task, and by name, boxes that no network found."""
+    found: dict[tuple[str, str], dict[str, BoxScores]] = {}
     for row in result.rows:
         for test, evaluations in row.evaluations.items():
             scores = evaluations[0].box_scores if evaluations else None
             key = (test, str(row.row.recipe.task))
-            if scores is None or key in seen:
-                continue
-            seen.add(key)
-            task = "" if row.row.recipe.task is None else f" ({', '.join(evaluations[0].predictions.classes)})"
-            for name, boxes in _untrained(result, row, scores).items():
-                nobody = RowOnTest(RowResult(Row(f"{name}{task}", row.row.recipe)), test, replicates=replicates)
-                lines += [_box_line(nobody, BOX_NAMES[measure], [boxes], measure) for measure in BOX_MEASURES]
-    return [line for line in lines if line.mean is not None]
+            if scores is not None and key not in found:
+                found[key] = _untrained(result, row, scores)
+    return found
+
+
+def _asks(row: RowResult, test: str, task: str) -> bool:
+    evaluations = row.evaluations.get(test, ())
+    return any(e.box_scores is not None for e in evaluations[:1]) and str(row.row.recipe.task) == task
 
 
 def _untrained(result: TableResult, row: RowResult, scores: BoxScores) -> dict[str, BoxScores]:

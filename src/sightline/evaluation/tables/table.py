@@ -10,6 +10,7 @@ from typing import Literal
 from sightline.errors import SightlineError
 from sightline.evaluation.result import Evaluation
 from sightline.evaluation.tables.self_training import Teaching
+from sightline.metrics.boxes.table import BoxScores
 from sightline.structures.case import Cohort
 from sightline.training.recipe import Recipe
 
@@ -119,12 +120,21 @@ class RowResult:
 
 @dataclass(frozen=True)
 class TableResult:
-    """All rows of a table on a cohort."""
+    """All rows of a table on a cohort.
+
+    Attributes:
+        table: what was asked.
+        cohort: cases with splits.
+        seeds: of the trainings.
+        rows: what each row gave.
+        untrained: boxes that no network found, by (test, task) and name, where they were kept; None: from the cohort.
+    """
 
     table: Table
     cohort: Cohort
     seeds: tuple[int, ...]
     rows: tuple[RowResult, ...]
+    untrained: Mapping[tuple[str, str], Mapping[str, BoxScores]] | None = None
 
     def of(self, name: str) -> RowResult:
         """The result of a row."""

@@ -1,0 +1,224 @@
+"""A capsule judged: whether its files are whole and belong together, and whether its numbers come out again.
+
+What can be found: any changed byte (checksums); and of a forger who mends the checksums, any number, prediction, label,
+patient, split, score or recipe that does not fit the rest. What cannot: a forgery that is consistent throughout. For
+that, compare the capsule's digest with the one that was published beside the numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sightline.errors import SightlineError
+from sightline.evaluation.evidence.capsule import TABLE, Capsule, unpack_capsule, unpacked
+from sightline.evaluation.result import Evaluation
+from sightline.evaluation.tables.lines import Line, read_lines
+from sightline.evaluation.tables.provenance import CASES, cases_text, read_cases, read_result, read_sources
+from sightline.evaluation.tables.summary import summarise
+from sightline.evaluation.tables.table import TableResult
+from sightline.metrics.calibration.record import CalibrationRecord
+from sightline.structures.case import Cohort
+from sightline.training.recipe import digest
+from sightline.training.run import code_digest
+from sightline.training.serialization import Catalogue
+
+TOLERANCE = 1e-9
+# a paper's numbers are not computed here
+_NOT_COMPUTED = ("published",)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What verification found.
+
+    Attributes:
+        capsule: what was judged; None where it did not even unpack.
+        problems: what is wrong, worst first; none: every number came out again.
+        numbers: how many numbers were computed again.
+        facts: which split chose what, and how the capsule was made.
+    """
+
+    capsule: Capsule | None
+    problems: tuple[str, ...]
+    numbers: int = 0
+    facts: tuple[str, ...] = field(default_factory=tuple)
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+
+def verify_capsule(path: Path, catalogue: Catalogue, *, published: str | None = None) -> Verdict:
+    """Unpack a capsule and compute every number of it again.
+
+    Args:
+        path: the capsule.
+        catalogue: words of recipes.
+        published: the digest that was printed beside the numbers, or its first twelve digits or more; None: not known.
+    """
+    with unpacked(path) as place:
+        folder = Path(place)
+        try:
+            capsule = unpack_capsule(path, folder)
+        except SightlineError as error:
+            return Verdict(None, (error.message,))
+        problems: list[str] = []
+        if published is not None and (len(published) < 12 or not capsule.digest.startswith(published.lower())):
+            problems.append(f"the capsule's digest is {capsule.digest}; {published} was published")
+        try:
+            result = read_result(folder, catalogue)
+            sources = read_sources(folder)
+            problems += _belonging(folder, result, sources)
+            lines = read_lines(folder / TABLE)
+            again = summarise(result, replicates=int(sources["replicates"]))
+            problems += _different(lines, again)
+            numbers = sum(len(_numbers(line)) for line in again)
+            return Verdict(capsule, tuple(problems), numbers, tuple(_facts(folder, result, sources)))
+        except SightlineError as error:
+            return Verdict(capsule, (*problems, error.message))
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, StopIteration) as error:
+            # files of a stranger that parse and mean nothing
+            return Verdict(capsule, (*problems, f"its files do not fit together ({type(error).__name__}: {error})"))
+
+
+def _belonging(folder: Path, result: TableResult, sources: Mapping[str, Any]) -> list[str]:
+    """Runs are what their names say, cases and splits agree, patients are in one split, tests hold the test cases."""
+    problems = []
+    cohort = read_cases(folder / CASES, sources)
+    if cases_text(cohort) != (folder / CASES).read_text(encoding="utf-8"):
+        problems.append(f"{CASES} is not written as this program writes it")
+    if len(sources["seeds"]) < 1:
+        problems.append("no seed is named")
+    problems += _patients_of_splits(cohort)
+    splits = {case.case_id: case.split for case in cohort}
+    for row in result.rows:
+        if row.folders and len(row.folders) != len(sources["seeds"]):
+            problems.append(f"row {row.row.name} has {len(row.folders)} runs for {len(sources['seeds'])} seeds")
+        if len(set(row.folders)) != len(row.folders):
+            problems.append(f"row {row.row.name} counts a run twice")
+        for seed, run in zip(sources["seeds"], row.folders, strict=False):
+            problems += _run(run, splits, seed)
+        for test, evaluations in row.evaluations.items():
+            for run, evaluation in zip(row.folders, evaluations, strict=True):
+                if test == "test":
+                    problems += _test_cases(f"{run.name} of {row.row.name}", evaluation.predictions, cohort, row.row)
+                strange = _scored(evaluation) - set(evaluation.predictions.case_ids)
+                if strange:
+                    problems.append(f"{run.name}: scores of {sorted(strange)[0]}, which was not predicted")
+    return problems
+
+
+def _scored(evaluation: Evaluation) -> set[str]:
+    """Cases that maps, boxes or gaze are scored on."""
+    maps, boxes, gaze = evaluation.map_scores, evaluation.box_scores, evaluation.gaze_scores
+    found = set() if maps is None else {row.case_id for row in maps.rows}
+    found |= set() if boxes is None else {case.case_id for case in boxes.cases}
+    return found | (set() if gaze is None else {row.case_id for row in gaze.rows})
+
+
+def _run(run: Path, splits: Mapping[str, str | None], seed: int) -> list[str]:
+    facts = json.loads((run / "cohort.json").read_text(encoding="utf-8"))
+    text = (run / "recipe.json").read_text(encoding="utf-8")
+    parts = facts.get("parts")
+    identity = digest(text, facts["fingerprint"], *([json.dumps(sorted(parts.items()))] if parts else []))
+    problems = []
+    if identity != facts["run_identity"] or run.name != facts["run_identity"]:
+        problems.append(f"run {run.name} is not made of its recipe and cohort (they make {identity})")
+    if json.loads(text).get("seed", seed) != seed:
+        problems.append(f"run {run.name} has another seed than {seed}, which the table names")
+    moved = [case for case, split in facts["split"].items() if case not in splits or splits[case] != split]
+    if moved:
+        problems.append(f"run {run.name} had case {moved[0]} in split {facts['split'][moved[0]]}; the table has not")
+    counted = {name: sum(facts["counts"][name].values()) for name in facts["counts"]}
+    if any(counted[name] != sum(split == name for split in facts["split"].values()) for name in counted):
+        problems.append(f"run {run.name} counts other numbers of cases than its splits hold")
+    record = CalibrationRecord.read(run)
+    if record is not None and record.run != facts["run_identity"]:
+        problems.append(f"run {run.name} is calibrated by the record of run {record.run}")
+    return problems
+
+
+def _patients_of_splits(cohort: Cohort) -> list[str]:
+    where: dict[str, set[str | None]] = {}
+    for case in cohort:
+        where.setdefault(case.patient_id, set()).add(case.split)
+    torn = [patient for patient, splits in where.items() if len(splits) > 1]
+    return [f"{len(torn)} patients are in more than one split, e.g. {torn[0]}"] if torn else []
+
+
+def _test_cases(what: str, predictions: Any, cohort: Cohort, row: Any) -> list[str]:
+    tests = {case.case_id: case for case in row.recipe.see(cohort).split("test")}
+    strange = [case for case in predictions.case_ids if case not in tests]
+    if strange:
+        return [f"{what} is tested on {strange[0]}, which is no test case"]
+    missing = len(tests) - len(predictions)
+    problems = []
+    # rows that are tested on one source of several have fewer, all of them
+    if missing and not row.trained_on and not row.tested_on:
+        problems.append(f"{what} leaves out {missing} test cases")
+    for i, name in enumerate(predictions.case_ids):
+        case = tests[name]
+        label = predictions.classes[predictions.labels[i]]
+        if (case.study_id, case.patient_id, case.label) != (
+            predictions.study_ids[i],
+            predictions.patient_ids[i],
+            label,
+        ):
+            problems.append(f"{what}: case {name} has another study, patient or label than the table's cases")
+            break
+    return problems
+
+
+def _different(saved: Sequence[Line], again: Sequence[Line]) -> list[str]:
+    keys = [[(x.row, x.test, x.metric) for x in lines] for lines in (saved, again)]
+    if keys[0] != keys[1]:
+        odd = sorted({*map(str, keys[0])} ^ {*map(str, keys[1])})
+        return [f"the table's lines are not those of its predictions: {odd[0] if odd else 'another order'}"]
+    problems = []
+    for old, new in zip(saved, again, strict=True):
+        for name, value in asdict(new).items():
+            if name not in _NOT_COMPUTED and not _same(getattr(old, name), value):
+                problems.append(
+                    f"{new.row}, {new.metric} ({new.test}): {name} is {getattr(old, name)}, computed {value}"
+                )
+                break
+    return problems
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, (int, float)) and isinstance(b, (int, float)):
+        return math.isclose(a, b, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+    if isinstance(a, (tuple, list)) and isinstance(b, (tuple, list)):
+        return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
+    return bool(a == b)
+
+
+def _numbers(line: Line) -> list[float]:
+    fields = asdict(line)
+    return [*line.values, *(v for k, v in fields.items() if k != "values" and isinstance(v, float))]
+
+
+def _facts(folder: Path, result: TableResult, sources: Mapping[str, Any]) -> list[str]:
+    """Which split chose what, in words."""
+    cohort = result.cohort
+    counts = ", ".join(f"{name} {len(cohort.split(name))}" for name in ("train", "val", "test"))
+    facts = [f"cohort {cohort.name}, fingerprint {sources['cohort']['fingerprint']}: {counts} images"]
+    recipe = result.rows[0].row.recipe
+    facts.append(f"weights were trained on {', '.join(recipe.train_on)}; the epoch kept: {recipe.select}, on val")
+    if any((run / "boxes.json").is_file() for row in result.rows for run in row.folders):
+        facts.append("how boxes are cut from maps was chosen on val")
+    calibrated = sum(CalibrationRecord.read(run) is not None for row in result.rows for run in row.folders)
+    facts.append(f"{calibrated} runs are calibrated, on val" if calibrated else "no run is calibrated")
+    tests = dict.fromkeys(test for row in result.rows for test in row.evaluations)
+    facts.append(f"numbers are of {', '.join(tests)}; seeds {', '.join(map(str, sources['seeds']))}")
+    facts.append(f"made by: {sources['command']}")
+    ours = code_digest()
+    same = "the same as here" if sources["code"] == ours else f"here it is {ours}"
+    facts.append(f"code {sources['code']}, {same}")
+    return facts

@@ -1,0 +1,189 @@
+"""What the numbers of a finished table were made from, in files that a capsule takes up: runs, cases, settings.
+
+`sources.json` names the runs of each row and how numbers were computed, `cases.csv` the cases with patients and splits,
+`untrained/` the boxes of rows that no training is needed for. No pictures.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sightline.errors import LayoutError, RunError
+from sightline.evaluation.result import Evaluation, EvaluationFiles
+from sightline.evaluation.tables.summary import untrained_boxes
+from sightline.evaluation.tables.table import Row, RowResult, Table, TableResult
+from sightline.inference.predict import Maps
+from sightline.io.files import safe_name, write_text
+from sightline.metrics.boxes.table import BoxScores
+from sightline.metrics.calibration.record import CalibrationRecord
+from sightline.metrics.maps.gaze import GazeScores
+from sightline.metrics.maps.localisation import MapScores
+from sightline.metrics.predictions import Predictions
+from sightline.structures.case import Case, Cohort
+from sightline.training.recipe import read_recipe
+from sightline.training.run import code_digest, environment
+from sightline.training.serialization import Catalogue
+
+SOURCES = "sources.json"
+CASES = "cases.csv"
+UNTRAINED = "untrained"
+WINDOWS = "windows.csv"
+_HEAD = ("case_id", "study_id", "patient_id", "label", "split")
+
+
+def write_sources(result: TableResult, out: Path, replicates: int) -> None:
+    """Write what the table's numbers can be computed again from, beside the runs' own files."""
+    machine = environment()
+    rows = [
+        {
+            "name": row.row.name,
+            "reference": row.row.reference,
+            "runs": [folder.name for folder in row.folders],
+            "tests": list(row.evaluations),
+            "why_not": None if row.why_not is None else str(row.why_not),
+            "trained_on": list(row.row.trained_on),
+            "tested_on": list(row.row.tested_on),
+        }
+        for row in result.rows
+    ]
+    boxes = []
+    for number, ((test, task), tables) in enumerate(untrained_boxes(result).items()):
+        for name, scores in tables.items():
+            file = f"{UNTRAINED}/{number:02d}-{safe_name(name.lower().replace(' ', '-'))}.csv"
+            scores.write(out / file)
+            boxes.append({"test": test, "task": task, "name": name, "file": file})
+    fields = {
+        "table": result.table.name,
+        "title": result.table.title,
+        "metrics": list(result.table.metrics),
+        "seeds": list(result.seeds),
+        "replicates": replicates,
+        "cohort": {"name": result.cohort.name, "fingerprint": result.cohort.fingerprint(),
+                   "classes": list(result.cohort.classes), "about": dict(result.cohort.about)},
+        "rows": rows,
+        "untrained": boxes,
+        "command": machine["command"],
+        "code": code_digest(),
+        "environment": machine,
+    }  # fmt: skip
+    write_text(out / CASES, cases_text(result.cohort))
+    # last: its presence says that the table is complete
+    write_text(out / SOURCES, json.dumps(fields, indent=1) + "\n")
+
+
+def cases_text(cohort: Cohort) -> str:
+    """Cases with study, patient, label and split, as CSV."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_HEAD)
+    for case in cohort:
+        writer.writerow([case.case_id, case.study_id, case.patient_id, case.label, case.split or ""])
+    return text.getvalue()
+
+
+def read_cases(path: Path, sources: Mapping[str, Any]) -> Cohort:
+    """The cases of a table, without pictures.
+
+    Raises:
+        LayoutError: no table of cases.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            head, *rows = list(csv.reader(file))
+    except (OSError, ValueError) as error:
+        raise LayoutError(f"{path}: no table of cases ({error}).") from None
+    if tuple(head) != _HEAD or any(len(row) != len(_HEAD) for row in rows):
+        raise LayoutError(f"{path}: expected columns {','.join(_HEAD)}; got {','.join(head)}.")
+    about = sources["cohort"]
+    cases = tuple(
+        Case(case, study, patient, Path(case), label, split=split or None)  # type: ignore[arg-type]
+        for case, study, patient, label, split in rows
+    )
+    return Cohort(str(about["name"]), tuple(about["classes"]), cases, None, dict(about["about"]))
+
+
+def read_result(folder: Path, catalogue: Catalogue) -> TableResult:
+    """A finished table from its saved files alone: no picture is read, no network is run.
+
+    Raises:
+        RunError: the folder holds no finished table, or one of an earlier version.
+        LayoutError: a table that does not read.
+    """
+    sources = read_sources(folder)
+    cohort = read_cases(folder / CASES, sources)
+    rows: list[Row] = []
+    results: list[RowResult] = []
+    every = [folder / "runs" / name for fields in sources["rows"] for name in fields["runs"]]
+    if not every:
+        raise RunError(f"{folder} holds a table none of whose rows ran.", "There is no number to compute again.")
+    for fields in sources["rows"]:
+        folders = tuple(folder / "runs" / name for name in fields["runs"])
+        why = None if fields["why_not"] is None else RunError(fields["why_not"])
+        # a row that did not run has no recipe on disk, and needs none: its one line says why
+        recipe = read_recipe((folders or every)[0] / "recipe.json", catalogue)
+        trained, tested = (tuple(fields[side]) for side in ("trained_on", "tested_on"))
+        row = Row(fields["name"], recipe, fields["reference"], trained_on=trained, tested_on=tested)
+        ran = folders if why is None else ()
+        evaluations = {test: tuple(read_evaluation(run, test) for run in ran) for test in fields["tests"]}
+        rows.append(row)
+        results.append(RowResult(row, evaluations if ran else {}, folders, why))
+    kept: dict[tuple[str, str], dict[str, BoxScores]] = {}
+    for each in sources["untrained"]:
+        kept.setdefault((each["test"], each["task"]), {})[each["name"]] = BoxScores.read(folder / each["file"])
+    table = Table(sources["table"], sources["title"], tuple(rows), metrics=tuple(sources["metrics"]))
+    return TableResult(table, cohort, tuple(sources["seeds"]), tuple(results), kept)
+
+
+def read_sources(folder: Path) -> dict[str, Any]:
+    """`sources.json` of a finished table.
+
+    Raises:
+        RunError: it is missing or damaged.
+    """
+    try:
+        fields = json.loads((folder / SOURCES).read_text(encoding="utf-8"))
+        if not isinstance(fields, dict) or not {"rows", "cohort", "replicates", "seeds", "untrained"} <= set(fields):
+            raise ValueError("fields are missing")
+    except FileNotFoundError:
+        raise RunError(
+            f"{folder} holds no finished table with its sources ({SOURCES}).",
+            "Run the same table command again: finished rows are reused, and what is missing is written.",
+        ) from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{folder / SOURCES} is damaged ({error}).", "Run the same table command again.") from None
+    return fields
+
+
+def read_evaluation(run: Path, test: str) -> Evaluation:
+    """An evaluation from its tables; of maps, where their windows lay.
+
+    Raises:
+        RunError, LayoutError: a file that is missing or does not read.
+    """
+    files = EvaluationFiles(run / "predictions", test)
+    predictions = Predictions.read(files.predictions)
+    windows = run / "predictions" / f"{test}_{WINDOWS}"
+    maps = None
+    if windows.is_file():
+        places = np.loadtxt(windows, delimiter=",", ndmin=2).reshape(len(predictions), 2, 3)
+        nothing = np.zeros((len(predictions), 0), dtype=np.int64)
+        empty = np.zeros((len(predictions), 0, 1, 1), dtype=np.float32)
+        maps = Maps(predictions.case_ids, nothing, empty, empty, places)
+    found = Evaluation(
+        predictions,
+        maps,
+        MapScores.read(files.map_scores) if files.map_scores.is_file() else None,
+        BoxScores.read(files.box_scores) if files.box_scores.is_file() else None,
+        BoxScores.read(files.printed_box_scores) if files.printed_box_scores.is_file() else None,
+        gaze_scores=GazeScores.read(files.gaze_scores) if files.gaze_scores.is_file() else None,
+    )
+    record = CalibrationRecord.read(run)
+    return found if record is None else replace(found, predictions=record.apply(predictions))

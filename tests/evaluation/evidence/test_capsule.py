@@ -1,0 +1,290 @@
+"""Capsules: the same bytes again, every number again, and forgeries of every kind, each found."""
+
+import csv
+import hashlib
+import io
+import json
+import random
+import zipfile
+
+import pytest
+from support.cohorts import make_cohort, tiny_recipe
+
+from sightline.errors import RunError
+from sightline.evaluation.evidence.capsule import unpack_capsule, write_capsule
+from sightline.evaluation.evidence.verification import verify_capsule
+from sightline.evaluation.tables.report import write_table
+from sightline.evaluation.tables.run_table import run_table
+from sightline.evaluation.tables.table import Row, Table
+from sightline.papers.catalogue import CATALOGUE
+from sightline.training.engine import Engine
+
+REPLICATES = 60
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """Two rows, two trainings each, on a tiny cohort: 14 test images of 7 patients."""
+    place = tmp_path_factory.mktemp("capsule")
+    cohort = make_cohort(place / "cohort", patients=42)
+    rows = (
+        Row("baseline", tiny_recipe(guidance=None, weight=0.0, steps=4)),
+        Row("guided", tiny_recipe(steps=4), reference="baseline"),
+    )
+    out = place / "table"
+    result = run_table(
+        Table("tiny/two", "Two rows", rows),
+        cohort,
+        out,
+        CATALOGUE,
+        seeds=(0, 1),
+        engine=Engine(device="cpu", quiet=True),
+    )
+    write_table(result, out, replicates=REPLICATES)
+    return out
+
+
+@pytest.fixture(scope="module")
+def capsule(table):
+    return write_capsule(table, table / "two.capsule")
+
+
+def test_a_capsule_is_small_text_and_the_same_again(table, capsule, tmp_path):
+    again = write_capsule(table, tmp_path / "again.capsule")
+    assert again.path.read_bytes() == capsule.path.read_bytes() and again.digest == capsule.digest
+    names = zipfile.ZipFile(capsule.path).namelist()
+    assert {name.rpartition(".")[2] for name in names} <= {"json", "csv"}
+    assert not any("weights" in name or "maps.npz" in name for name in names)
+
+
+def test_every_number_comes_out_again(capsule):
+    found = verify_capsule(capsule.path, CATALOGUE, published=capsule.digest[:12])
+    assert found.problems == () and found.numbers > 200
+    words = "\n".join(found.facts)
+    assert "the epoch kept: last, on val" in words and "seeds 0, 1" in words and "the same as here" in words
+
+
+def test_another_digest_than_the_published_is_told(capsule):
+    assert "was published" in verify_capsule(capsule.path, CATALOGUE, published="0" * 12).problems[0]
+    assert "was published" in verify_capsule(capsule.path, CATALOGUE, published=capsule.digest[:4]).problems[0]
+
+
+def files_of(path):
+    with zipfile.ZipFile(path) as file:
+        return {name: file.read(name) for name in file.namelist()}
+
+
+def write(files, path, *, mended):
+    """A capsule of these files; with mended checksums as a forger would write it."""
+    if mended:
+        sums = {
+            name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items()) if name != "contents.json"
+        }
+        files = {**files, "contents.json": json.dumps({"format": 1, "files": sums}, indent=1).encode()}
+    with zipfile.ZipFile(path, "w") as file:
+        for name, data in files.items():
+            file.writestr(name, data)
+
+
+def rows_of(data):
+    return list(csv.reader(io.StringIO(data.decode())))
+
+
+def text_of(rows):
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(rows)
+    return out.getvalue().encode()
+
+
+def predictions(files, rnd):
+    return rnd.choice(sorted(name for name in files if name.endswith("predictions/test.csv")))
+
+
+def a_probability(files, rnd):
+    name = predictions(files, rnd)
+    rows = rows_of(files[name])
+    row = rnd.choice(rows[1:])
+    p = round(rnd.choice([0.001, 0.5, 0.999]), 3)
+    row[5:] = [repr(1 - p), repr(p)]
+    files[name] = text_of(rows)
+
+
+def a_label(files, rnd):
+    name = predictions(files, rnd)
+    rows = rows_of(files[name])
+    row = rnd.choice(rows[1:])
+    row[4] = "fracture" if row[4] != "fracture" else "no fracture"
+    files[name] = text_of(rows)
+
+
+def a_patient(files, rnd):
+    name = predictions(files, rnd)
+    rows = rows_of(files[name])
+    rnd.choice(rows[1:])[2] = "P00"
+    files[name] = text_of(rows)
+
+
+def a_hard_case_left_out(files, rnd):
+    name = predictions(files, rnd)
+    rows = rows_of(files[name])
+    rows.pop(rnd.randrange(1, len(rows)))
+    files[name] = text_of(rows)
+
+
+def a_printed_number(files, rnd):
+    lines = json.loads(files["table.json"])
+    line = rnd.choice([line for line in lines if line["mean"] is not None])
+    key = rnd.choice([k for k in ("mean", "low", "high", "p_paired", "difference", "std") if line[k] is not None])
+    line[key] = line[key] + rnd.choice([-0.01, 0.01, 0.1])
+    files["table.json"] = json.dumps(lines).encode()
+
+
+def a_count(files, rnd):
+    lines = json.loads(files["table.json"])
+    rnd.choice([line for line in lines if line["n"]])["n"] = "1000 images, 1000 patients"
+    files["table.json"] = json.dumps(lines).encode()
+
+
+def a_line_left_out(files, rnd):
+    lines = json.loads(files["table.json"])
+    lines.pop(rnd.randrange(len(lines)))
+    files["table.json"] = json.dumps(lines).encode()
+
+
+def a_recipe(files, rnd):
+    name = rnd.choice(sorted(n for n in files if n.endswith("recipe.json")))
+    files[name] = files[name].replace(b'"epochs": 3', b'"epochs": 30')
+
+
+def a_split(files, rnd):
+    rows = rows_of(files["cases.csv"])
+    row = rnd.choice([row for row in rows[1:] if row[4] == "train"])
+    row[4] = "test"
+    files["cases.csv"] = text_of(rows)
+
+
+def a_split_of_a_run(files, rnd):
+    name = rnd.choice(sorted(n for n in files if n.endswith("cohort.json")))
+    facts = json.loads(files[name])
+    case = rnd.choice(sorted(facts["split"]))
+    facts["split"][case] = "val" if facts["split"][case] == "train" else "train"
+    files[name] = json.dumps(facts).encode()
+
+
+def a_test_case_that_was_trained_on(files, rnd):
+    name = predictions(files, rnd)
+    rows = rows_of(files[name])
+    cases = [row for row in rows_of(files["cases.csv"])[1:] if row[4] == "train"]
+    rnd.choice(rows[1:])[:3] = rnd.choice(cases)[:3]
+    files[name] = text_of(rows)
+
+
+def another_seeds_predictions(files, rnd):
+    a, b = rnd.sample(sorted(n for n in files if n.endswith("predictions/test.csv")), 2)
+    files[a], files[b] = files[b], files[a]
+
+
+def one_run_twice(files, rnd):
+    sources = json.loads(files["sources.json"])
+    row = rnd.choice(sources["rows"])
+    row["runs"] = [row["runs"][0]] * 2
+    files["sources.json"] = json.dumps(sources).encode()
+
+
+def a_bad_run_left_out(files, rnd):
+    sources = json.loads(files["sources.json"])
+    rnd.choice(sources["rows"])["runs"].pop()
+    files["sources.json"] = json.dumps(sources).encode()
+
+
+def a_seed(files, rnd):
+    sources = json.loads(files["sources.json"])
+    sources["seeds"] = [7, 8]
+    files["sources.json"] = json.dumps(sources).encode()
+
+
+def replicates(files, rnd):
+    sources = json.loads(files["sources.json"])
+    sources["replicates"] = rnd.choice([20, 30])
+    files["sources.json"] = json.dumps(sources).encode()
+
+
+def a_map_score(files, rnd):
+    name = rnd.choice(sorted(n for n in files if n.endswith("map_scores.csv")))
+    rows = rows_of(files[name])
+    column = rows[0].index("energy")
+    row = rnd.choice([row for row in rows[1:] if row[column]])
+    row[column] = "0.99"
+    files[name] = text_of(rows)
+
+
+def a_box(files, rnd):
+    name = rnd.choice(sorted(n for n in files if n.endswith("test_boxes.csv")))
+    rows = rows_of(files[name])
+    start, stop = rows[0].index("row_start"), rows[0].index("row_stop")
+    for row in rows[1:]:
+        # an expert's box where the network's is: one box that no number rests on would change nothing
+        if row[rows[0].index("kind")] == "truth":
+            row[start], row[stop] = "0.0", "39.0"
+    files[name] = text_of(rows)
+
+
+def a_fingerprint(files, rnd):
+    name = rnd.choice(sorted(n for n in files if n.endswith("cohort.json")))
+    facts = json.loads(files[name])
+    facts["fingerprint"] = "0" * 16
+    files[name] = json.dumps(facts).encode()
+
+
+FORGERIES = (
+    a_probability, a_label, a_patient, a_hard_case_left_out, a_printed_number, a_count, a_line_left_out, a_recipe, a_split,
+    a_split_of_a_run, a_test_case_that_was_trained_on, another_seeds_predictions, one_run_twice, a_bad_run_left_out,
+    a_seed, replicates, a_map_score, a_box, a_fingerprint,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("forge", FORGERIES, ids=lambda forge: forge.__name__)
+def test_a_forger_who_mends_the_checksums_is_caught(capsule, tmp_path, forge):
+    files = files_of(capsule.path)
+    forge(files, random.Random(0))
+    assert files != files_of(capsule.path), "the forgery changed nothing"
+    write(files, tmp_path / "forged.capsule", mended=True)
+    assert not verify_capsule(tmp_path / "forged.capsule", CATALOGUE).holds
+
+
+def test_any_flipped_byte_is_caught(capsule, tmp_path):
+    data = capsule.path.read_bytes()
+    rnd = random.Random(1)
+    for k in range(60):
+        place = rnd.randrange(len(data))
+        forged = tmp_path / f"{k}.capsule"
+        forged.write_bytes(data[:place] + bytes([data[place] ^ (1 << rnd.randrange(8))]) + data[place + 1 :])
+        found = verify_capsule(forged, CATALOGUE, published=capsule.digest)
+        # a flipped bit in the dates of the archive changes no file of it
+        same = found.holds and files_of(forged) == files_of(capsule.path)
+        assert not found.holds or same, place
+
+
+def test_missing_strange_and_doubled_files_are_caught(capsule, tmp_path):
+    whole = files_of(capsule.path)
+    less = {name: data for name, data in whole.items() if name != "cases.csv"}
+    write(less, tmp_path / "less.capsule", mended=False)
+    assert "missing" in verify_capsule(tmp_path / "less.capsule", CATALOGUE).problems[0]
+    write(less, tmp_path / "mended.capsule", mended=True)
+    assert not verify_capsule(tmp_path / "mended.capsule", CATALOGUE).holds
+    write({**whole, "more.csv": b"1"}, tmp_path / "more.capsule", mended=False)
+    assert "more.csv" in verify_capsule(tmp_path / "more.capsule", CATALOGUE).problems[0]
+
+
+def test_nothing_is_written_outside(capsule, tmp_path):
+    write({**files_of(capsule.path), "../evil.csv": b"1"}, tmp_path / "evil.capsule", mended=True)
+    with pytest.raises(RunError, match="outside"):
+        unpack_capsule(tmp_path / "evil.capsule", tmp_path / "in")
+    assert not (tmp_path / "evil.csv").exists()
+
+
+def test_what_is_no_capsule_is_said(tmp_path):
+    (tmp_path / "text").write_text("hello")
+    assert "no capsule" in verify_capsule(tmp_path / "text", CATALOGUE).problems[0]
+    with pytest.raises(RunError, match="no finished table"):
+        write_capsule(tmp_path, tmp_path / "x.capsule")
