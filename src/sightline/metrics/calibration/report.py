@@ -217,6 +217,10 @@ def _with_interval(
 
 def _newton(design: FloatArray, truth: FloatArray, offset: FloatArray) -> FloatArray | None:
     """Maximum likelihood of a logistic regression; None where it does not exist (complete separation)."""
+    spread = design.std(axis=0)
+    scale = np.where(spread > 0, spread, 1.0)
+    # log odds that hardly differ make slopes of any size: solved with columns of spread 1
+    design = design / scale
     beta = np.zeros(design.shape[1])
     for _ in range(_STEPS):
         p = expit(design @ beta + offset)
@@ -229,7 +233,7 @@ def _newton(design: FloatArray, truth: FloatArray, offset: FloatArray) -> FloatA
         if float(np.abs(beta).max()) > 1e3:
             return None
         if size < 1e-10:
-            return np.asarray(beta)
+            return np.asarray(beta / scale)
     return None
 
 
