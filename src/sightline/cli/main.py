@@ -9,8 +9,8 @@ import tyro
 from tyro.conf import subcommand
 
 from sightline.cli.cohorts import CohortCommand
-from sightline.cli.runs import Assemble, Ensemble, Evaluate, Train
 from sightline.cli.evidence import Calibrate, Compare, Power, Readers, Verify, WriteCapsule
+from sightline.cli.runs import Assemble, Ensemble, Evaluate, Train
 from sightline.cli.serve import Dissect, Explain, Predict
 from sightline.cli.tables import Demo, MakeTable, Recipes, Version
 from sightline.errors import SightlineError

@@ -31,8 +31,8 @@ class Evaluation:
         map_scores: how well the maps lie on what experts marked, or None where nothing was marked.
         box_scores: the network's boxes beside the experts', as chosen on validation; None where nothing was marked.
         printed_box_scores: the same as the recipe says, where that is another way to read them off the maps.
-        boxes: float64 [n, 4], the boxes the network itself says (`Said.boxes`), or None.
-        shown: maps that a decoder paints or an explainer says (`Said.shown`).
+        boxes: float64 [n, 4], the boxes the network itself says (`NetworkOutput.boxes`), or None.
+        shown: maps that a decoder paints or an explainer says (`NetworkOutput.shown`).
         gaze_scores: how well maps lie where readers looked, or None where no gaze is known.
         energies: float64 [n], log sum exp of the logits, or None.
     """

@@ -238,8 +238,8 @@ def a_fingerprint(files, rnd):
 
 FORGERIES = (
     a_probability, a_label, a_patient, a_hard_case_left_out, a_printed_number, a_count, a_line_left_out, a_recipe,
-    a_split, a_split_of_a_run, a_test_case_that_was_trained_on, another_seeds_predictions, one_run_twice, a_bad_run_left_out,
-    a_seed, replicates, a_map_score, a_box, a_fingerprint,
+    a_split, a_split_of_a_run, a_test_case_that_was_trained_on, another_seeds_predictions, one_run_twice,
+    a_bad_run_left_out, a_seed, replicates, a_map_score, a_box, a_fingerprint,
 )  # fmt: skip
 
 

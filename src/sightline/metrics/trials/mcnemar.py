@@ -6,7 +6,7 @@ import numpy as np
 from scipy.stats import binom, norm
 
 from sightline.errors import RunError
-from sightline.metrics.classification.scores import called_positive
+from sightline.metrics.classification.scores import predict_positive
 from sightline.metrics.decision.influence import reach, share
 from sightline.metrics.estimate import BoolArray, Comparison
 from sightline.metrics.predictions import Predictions, align
@@ -17,7 +17,7 @@ def right_calls(predictions: Predictions, threshold: float | None = None, positi
     if threshold is None:
         return np.asarray(predictions.probabilities.argmax(axis=1) == predictions.labels)
     index = predictions.class_index(positive)
-    return np.asarray(called_positive(predictions.probabilities, index, threshold) == (predictions.labels == index))
+    return np.asarray(predict_positive(predictions.probabilities, index, threshold) == (predictions.labels == index))
 
 
 def mcnemar(
