@@ -140,7 +140,7 @@ class Power:
     def run(self) -> int:
         """Simulate and print a line a size."""
         from sightline.metrics.predictions import Predictions
-        from sightline.metrics.trials.power import Pilot, patients_needed, simulate_power
+        from sightline.metrics.statistics.power import Pilot, patients_needed, simulate_power
 
         a, b = ([Predictions.read(path) for path in paths] for paths in (self.pilot, self.other))
         pilot = Pilot.of(a, b)

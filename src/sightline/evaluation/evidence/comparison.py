@@ -19,8 +19,8 @@ from sightline.metrics.predictions import Predictions, align
 from sightline.metrics.statistics.bootstrap import point_value
 from sightline.metrics.statistics.comparison import paired_bootstrap, paired_permutation, welch
 from sightline.metrics.statistics.delong import delong
-from sightline.metrics.trials.mcnemar import mcnemar
-from sightline.metrics.trials.noninferiority import NonInferiority, noninferiority
+from sightline.metrics.statistics.mcnemar import mcnemar
+from sightline.metrics.statistics.noninferiority import NonInferiority, noninferiority
 from sightline.plots.charts import ForestRow, forest
 from sightline.structures.case import Cohort
 from sightline.training.engine import Engine

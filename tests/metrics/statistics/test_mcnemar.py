@@ -7,8 +7,8 @@ from support.simulated import binormal, predictions_of
 
 from sightline.errors import RunError
 from sightline.metrics.estimate import Comparison
-from sightline.metrics.trials.mcnemar import mcnemar, right_calls
-from sightline.metrics.trials.noninferiority import noninferiority
+from sightline.metrics.statistics.mcnemar import mcnemar, right_calls
+from sightline.metrics.statistics.noninferiority import noninferiority
 
 
 def other(random, table, noise=1.0):

@@ -8,7 +8,7 @@ from support.simulated import binormal, predictions_of
 
 from sightline.errors import RunError
 from sightline.metrics.statistics.delong import delong
-from sightline.metrics.trials.power import Pilot, patients_needed, simulate_power
+from sightline.metrics.statistics.power import Pilot, patients_needed, simulate_power
 
 
 @pytest.fixture(scope="module")

@@ -1,1 +1,0 @@
-"""Planning and judging a comparison of two methods: McNemar's test, non-inferiority, power."""
