@@ -6,11 +6,12 @@ STAMP := $(VENV)/.ready
 DEMO ?= demo
 WORKERS ?= 2
 
-.PHONY: help setup demo test test-all check bench format clean
+.PHONY: help setup demo workstation test test-all check bench format clean
 
 help:
 	@echo "make setup     a virtual environment with .venv/bin/sightline"
 	@echo "make demo      phantom cohort, unguided and guided trainings, table and report.html (under 10 minutes)"
+	@echo "make workstation   opens the workstation on a demo cohort, in your browser"
 	@echo "make test      the tests (under 8 minutes on two cores);  make test-all  the slow ones too"
 	@echo "make check     lint, formatting and strict types;         make bench     measure, as ratios"
 
@@ -19,11 +20,14 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[test,check,bench]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[test,check,bench,web]'
 	@touch $(STAMP)
 
 demo: setup
 	$(BIN)/sightline demo --out $(DEMO)
+
+workstation: setup
+	$(BIN)/sightline workstation --open --port 0
 
 # One thread a worker: two workers with two threads each on two cores wait for each other, at three times the time.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --durations 15

@@ -10,9 +10,11 @@ from tyro.conf import subcommand
 
 from sightline.cli.cohorts import CohortCommand
 from sightline.cli.evidence import Calibrate, Compare, Power, Readers, Verify, WriteCapsule
+from sightline.cli.marks import MarksCommand, ReadsCommand
 from sightline.cli.runs import Assemble, Ensemble, Evaluate, Train
 from sightline.cli.serve import Dissect, Explain, Predict
 from sightline.cli.tables import Demo, MakeTable, Recipes, Version
+from sightline.cli.workstation import AccountsCommand, Workstation
 from sightline.errors import SightlineError
 
 Command = Union[  # noqa: UP007  # tyro reads the annotations of a Union
@@ -31,6 +33,10 @@ Command = Union[  # noqa: UP007  # tyro reads the annotations of a Union
     Annotated[Explain, subcommand("explain")],
     Annotated[Dissect, subcommand("dissect")],
     Annotated[MakeTable, subcommand("table")],
+    Annotated[Workstation, subcommand("workstation")],
+    Annotated[AccountsCommand, subcommand("accounts")],
+    Annotated[ReadsCommand, subcommand("reads")],
+    Annotated[MarksCommand, subcommand("marks")],
     Annotated[Recipes, subcommand("recipes")],
     Annotated[Demo, subcommand("demo")],
     Annotated[Version, subcommand("version")],

@@ -41,6 +41,7 @@ class Start:
         adopt: take over added studies.
         open_browser: open the address.
         quiet: print the address alone.
+        classes: of a folder of pictures.
     """
 
     cohort: tyro.conf.Positional[Path]
@@ -57,6 +58,7 @@ class Start:
     adopt: bool = False
     open_browser: bool = False
     quiet: bool = False
+    classes: tuple[str, ...] = ()
 
 
 def require_extra() -> None:
@@ -84,8 +86,12 @@ def keep_of(cohort: Path, keep: Path | None) -> Path:
     return whole.with_name(f"{whole.name}.workstation")
 
 
-def read_cohort(folder: Path) -> Cohort:
+def read_studies(folder: Path, classes: Sequence[str] = ()) -> Cohort:
     """A cohort in our layout, or a folder of pictures as a cohort of studies of one picture each.
+
+    Args:
+        folder: of either.
+        classes: that readers of a folder of pictures may choose among.
 
     Raises:
         LayoutError: nothing there that could be shown.
@@ -93,9 +99,9 @@ def read_cohort(folder: Path) -> Cohort:
     if not folder.exists():
         raise LayoutError(f"{folder} does not exist.", "Give the folder of a cohort, or of radiographs.")
     if (folder / "cohort.json").is_file():
-        from sightline.data.datasets.folder.reader import read_cohort as read
+        from sightline.data.datasets.folder.reader import read_cohort
 
-        return read(folder)
+        return read_cohort(folder)
     from sightline.io.image import find_images
 
     pictures = find_images(folder)
@@ -108,12 +114,12 @@ def read_cohort(folder: Path) -> Cohort:
     names = [path.relative_to(root).with_suffix("").as_posix() for path in pictures]
     if len(set(names)) < len(names):
         names = [path.relative_to(root).as_posix() for path in pictures]
+    from sightline.web.workstation.service import UNREAD
+
     cases = tuple(Case(name, name, name, path, UNREAD) for name, path in zip(names, pictures, strict=True))
-    return Cohort(root.absolute().name, (UNREAD,), cases, root, {"source": "a folder of pictures, not labelled"})
-
-
-# the one class of pictures that nobody has labelled
-UNREAD = "not labelled"
+    return Cohort(
+        root.absolute().name, (UNREAD, *classes), cases, root, {"source": "a folder of pictures, not labelled"}
+    )
 
 
 def addresses(start: Start, port: int) -> tuple[tuple[str, ...], tuple[str, ...], bool]:
@@ -187,7 +193,7 @@ def serve(start: Start) -> int:
     require_extra()
     from sightline.web.workstation.service import Options, Workstation
 
-    cohort = read_cohort(start.cohort)
+    cohort = read_studies(start.cohort, start.classes)
     keep = keep_of(start.cohort, start.keep)
     addresses(start, start.port or 1)  # refuses before a port is taken
     bound = listening_socket(start.host, start.port)
@@ -220,7 +226,7 @@ def _run(desk: object, start: Start, bound: socket.socket) -> int:
         desk.close()
         raise StartRefused(
             "There is no account yet.",
-            f"Make one with: sightline readers add {desk.options.keep} NAME --role lead   or start with --alone.",
+            f"Make one with: sightline accounts add {desk.options.keep} NAME --role lead   or start with --alone.",
         )
     address = desk.options.origins[0] + (f"/?token={desk.token}" if desk.alone else "/")
     counts = f"{len(desk.cohort)} images of {desk.cohort.name}; marks are kept in {desk.options.keep}"

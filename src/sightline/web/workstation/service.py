@@ -31,6 +31,8 @@ from sightline.web.workstation.store.database import Database, all_rows, first_r
 from sightline.web.workstation.store.tables import image, read, reader, study, task
 
 MARKING = "Mark"
+# the class of pictures that nobody has labelled: the first, where a folder of pictures was opened
+UNREAD = "not labelled"
 
 
 class NotThere(SightlineError):
@@ -78,6 +80,8 @@ class Workstation:
         pixels: packed pixels.
         pauses: after failed sign-ins.
         alone: whether there is one person, without accounts.
+        unlabelled: whether the cohort is a folder of pictures without labels.
+        classes: what readers may choose among.
         row: of the table `workstation`.
     """
 
@@ -93,6 +97,9 @@ class Workstation:
         self._digests: dict[tuple[str, int, int], str] = {}
         self._cases: dict[str, Case] = {case.case_id: case for case in cohort}
         self.alone = not has_accounts(self.database) if options.alone is None else options.alone
+        self.unlabelled = cohort.classes[0] == UNREAD
+        # what readers may choose among
+        self.classes = cohort.classes[1:] if self.unlabelled and len(cohort.classes) > 1 else cohort.classes
         if self.alone:
             self._prepare_alone()
 
@@ -106,7 +113,9 @@ class Workstation:
             else:
                 who = row["id"]
             if connection.execute(select(task.c.id).limit(1)).first() is None:
-                spec = spec_of({"shows_ids": True}, self.cohort.classes)
+                spec = spec_of(
+                    {"shows_ids": True, "ask": {"label": self.unlabelled and len(self.classes) > 1}}, self.classes
+                )
                 add_task(connection, MARKING, "mark", spec, who="server")
             # studies that were adopted since join the queue
             for task_id in connection.execute(select(task.c.id).where(task.c.name == MARKING)).scalars().all():

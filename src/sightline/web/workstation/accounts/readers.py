@@ -195,3 +195,8 @@ def has_accounts(database: Database) -> bool:
     """Whether anybody can sign in."""
     with database.reading() as connection:
         return connection.execute(select(reader.c.id).where(reader.c.hash != "").limit(1)).first() is not None
+
+
+def readers_of(connection: Connection) -> list[dict[str, Any]]:
+    """All accounts, in the order they were made."""
+    return all_rows(connection, select(reader).order_by(reader.c.made_at))

@@ -84,7 +84,7 @@ def get_readers(person: Signed, desk: Desk) -> dict[str, Any]:
     with desk.database.reading() as connection:
         rows = all_rows(connection, select(reader).order_by(reader.c.made_at))
     names = ("id", "name", "display", "role", "made_at", "disabled_at")
-    command = shlex.join(["sightline", "readers", "list", str(desk.options.keep.name)])
+    command = shlex.join(["sightline", "accounts", "list", str(desk.options.keep.name)])
     return {"rows": [{name: row[name] for name in names} for row in rows], "command": command}
 
 
@@ -122,7 +122,7 @@ def post_task(given: NewTask, person: Signed, desk: Desk) -> dict[str, Any]:
     """Make a task."""
     require(person, "plan")
     stated = {name: value for name, value in given.model_dump(exclude={"name", "kind"}).items() if value is not None}
-    spec = spec_of(stated, desk.cohort.classes)
+    spec = spec_of(stated, desk.classes)
     with desk.database.writing() as connection:
         made = add_task(connection, given.name, given.kind, spec, who=person.id)
         return task_json(connection, one_row(connection, select(task).where(task.c.id == made)))
@@ -140,7 +140,7 @@ def patch_task(
     if not version.isdecimal():
         raise Refused(412, "Somebody else changed this task.", "Load it again.")
     with desk.database.writing() as connection:
-        known = {**given, "known": list(desk.cohort.classes)}
+        known = {**given, "known": list(desk.classes)}
         change_task(connection, task_id, int(version), known, who=person.id)
         return task_json(connection, one_row(connection, select(task).where(task.c.id == task_id)))
 
@@ -160,7 +160,7 @@ def post_plan(given: NewPlan, person: Signed, desk: Desk) -> dict[str, int]:
         plan = Plan(ids, given.passes, given.order, given.seed, given.warm_up, given.studies, worth)
         if given.days_between:
             row = one_row(connection, select(task).where(task.c.id == given.task))
-            changes = {"days_between": given.days_between, "known": list(desk.cohort.classes)}
+            changes = {"days_between": given.days_between, "known": list(desk.classes)}
             change_task(connection, given.task, row["version"], changes, who=person.id)
         return {"reads": deal(connection, given.task, plan, who=person.id)}
 

@@ -189,7 +189,7 @@ def me_json(desk: Workstation, person: Person) -> dict[str, Any]:
         everything = "plan" in person.may or "adjudicate" in person.may
         tasks = task_rows(connection, reader_id=None if everything else person.id)
         counts = desk.counts(connection)
-    cohort = {"name": desk.cohort.name, "classes": list(desk.cohort.classes), **counts}
+    cohort = {"name": desk.cohort.name, "classes": list(desk.classes), **counts}
     return {
         "reader": {"id": person.id, "name": person.name, "display": person.display, "role": person.role},
         "alone": desk.alone, "settings": dict(person.settings), "may": list(person.may), "cohort": cohort,

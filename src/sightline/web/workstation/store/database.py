@@ -223,3 +223,21 @@ def first_row(connection: Connection, statement: Executable) -> dict[str, Any] |
 def one_row(connection: Connection, statement: Executable) -> dict[str, Any]:
     """The one row of a question."""
     return dict(connection.execute(statement).mappings().one())
+
+
+@contextmanager
+def opened(keep: Path, address: str | None = None) -> Iterator[Database]:
+    """A store that exists, for a command; closed at the end.
+
+    Raises:
+        StoreError: there is none in this folder.
+    """
+    if address is None and not (keep / FILE).is_file():
+        raise StoreError(
+            f"{keep} holds no marks.", "Open the workstation on the cohort once; marks lie in COHORT.workstation."
+        )
+    store = Database(keep, address)
+    try:
+        yield store
+    finally:
+        store.close()

@@ -1,0 +1,208 @@
+"""Plans of reads, and marks out of and into the workstation's store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
+
+
+@dataclass(frozen=True)
+class PlanReads:
+    """Deal the studies of a task to readers; makes the task where there is none."""
+
+    keep: Positional[Path]
+    """Folder of marks."""
+    task: str
+    """Name of the task."""
+    readers: tuple[str, ...]
+    """Names of the readers."""
+    passes: int = 1
+    """How often each reader reads each study."""
+    order: Literal["given", "random", "active"] = "random"
+    """As the cohort lists them, at random by seed and reader, or by what is worth most; every fifth at random then."""
+    seed: int = 0
+    """Of random orders."""
+    warm_up: int = 0
+    """Studies read first that do not count."""
+    label: bool = False
+    """Ask for a class of each study."""
+    confidence: bool = False
+    """Ask how sure the reader is."""
+    reveal: Literal["never", "after submit", "assisted"] = "after submit"
+    """When a network's opinion may be seen."""
+    shows_ids: bool = False
+    """Show the ids of studies."""
+    days_between: float = 0.0
+    """Days from a reader's submission to the next pass of the study."""
+    study_mode: bool = False
+    """Each study unaided, with the network's answer, and with answer and map, in counterbalanced order."""
+    wrong_share: float = 0.0
+    """Reader study: share of studies with advice that is wrong on purpose, recorded."""
+    run_key: Annotated[str | None, arg(name="run")] = None
+    """Reader study: name or key of the run that advises; the first where there are several."""
+    database: str | None = None
+    """Where the store is PostgreSQL."""
+
+    def run(self) -> int:
+        """Deal."""
+        from sightline.web.workstation.reading.commands import plan_reads
+        from sightline.web.workstation.reading.plans import Plan
+
+        spec = {
+            "ask": {"label": self.label or self.study_mode, "confidence": self.confidence or self.study_mode},
+            "reveal": self.reveal, "shows_ids": self.shows_ids, "days_between": self.days_between,
+            "study_mode": self.study_mode,
+        }  # fmt: skip
+        plan = Plan(self.readers, self.passes, self.order, self.seed, self.warm_up)
+        aids = (self.wrong_share, self.run_key) if self.study_mode else None
+        print(f"{plan_reads(self.keep, self.database, self.task, spec, plan, aids)} reads dealt.")
+        return 0
+
+
+@dataclass(frozen=True)
+class ListReads:
+    """How far each reader is with each task, and the seconds a study takes them."""
+
+    keep: Positional[Path]
+    """Folder of marks."""
+    database: str | None = None
+    """Where the store is PostgreSQL."""
+
+    def run(self) -> int:
+        """Print a line a reader and task."""
+        from sightline.web.workstation.reading.commands import list_reads
+
+        for line in list_reads(self.keep, self.database):
+            print(line)
+        return 0
+
+
+@dataclass(frozen=True)
+class ReadsCommand:
+    """Plan who reads what."""
+
+    action: OmitArgPrefixes[Annotated[PlanReads, subcommand("plan")] | Annotated[ListReads, subcommand("list")]]
+
+    def run(self) -> int:
+        """Run the chosen action."""
+        return self.action.run()
+
+
+@dataclass(frozen=True)
+class ExportMarks:
+    """Write marks as a cohort that can be trained on (with times, strokes, agreement), or as COCO."""
+
+    keep: Positional[Path]
+    """Folder of marks."""
+    destination: Positional[Path]
+    """New folder."""
+    save_as: Annotated[Literal["folder", "coco"], arg(name="as")] = "folder"
+    """Form."""
+    readers: str = "each"
+    """each, consensus, union, intersection, majority, staple, or one reader's name."""
+    cohort: Path | None = None
+    """The cohort, where it was moved."""
+    database: str | None = None
+    """Where the store is PostgreSQL."""
+
+    def run(self) -> int:
+        """Export, and say what was left out."""
+        from sightline.web.workstation.exchange.commands import export_marks
+
+        print(export_marks(self.keep, self.cohort, self.database, self.destination, self.save_as, self.readers))
+        return 0
+
+
+@dataclass(frozen=True)
+class ImportMarks:
+    """Bring marks of elsewhere in as a finished read: a cohort folder, or COCO of CVAT or Label Studio."""
+
+    keep: Positional[Path]
+    """Folder of marks."""
+    source: Positional[Path]
+    """Folder or COCO document."""
+    reader: str
+    """Whose marks they become."""
+    read_as: Annotated[Literal["folder", "coco"], arg(name="as")] = "folder"
+    """Form."""
+    role: Literal["focus", "finding", "organ"] = "focus"
+    """Of marks that state none."""
+    cohort: Path | None = None
+    """The cohort, where it was moved."""
+    database: str | None = None
+    """Where the store is PostgreSQL."""
+
+    def run(self) -> int:
+        """Import; what cannot be used is listed in rejects.csv beside the source's marks."""
+        from sightline.web.workstation.exchange.commands import import_into
+
+        said, code = import_into(
+            self.keep, self.cohort, self.database, self.source, self.read_as, self.reader, self.role
+        )
+        print(said)
+        return code
+
+
+@dataclass(frozen=True)
+class AgreeMarks:
+    """How far readers agree: report.html and agreement.csv."""
+
+    keep: Positional[Path]
+    """Folder of marks."""
+    out: Path
+    """Folder to write."""
+    names: bool = False
+    """Readers by their names; letters without."""
+    cohort: Path | None = None
+    """The cohort, where it was moved."""
+    database: str | None = None
+    """Where the store is PostgreSQL."""
+
+    def run(self) -> int:
+        """Write the report."""
+        from sightline.web.workstation.exchange.commands import agree
+
+        print(agree(self.keep, self.cohort, self.database, self.out, names=self.names))
+        return 0
+
+
+@dataclass(frozen=True)
+class VerifyMarks:
+    """Walk the chains of the store; exit code 1 where a row was changed or taken out."""
+
+    keep: Positional[Path]
+    """Folder of marks."""
+    database: str | None = None
+    """Where the store is PostgreSQL."""
+
+    def run(self) -> int:
+        """Verify."""
+        from sightline.web.workstation.store.audit import verify
+        from sightline.web.workstation.store.database import opened
+
+        with opened(self.keep, self.database) as store, store.reading() as connection:
+            rows, broken = verify(connection)
+        if broken is None:
+            print(f"{rows} rows, every chain is whole.")
+            return 0
+        print(f"BROKEN: {broken.where}, row {broken.row}: {broken.why}.")
+        return 1
+
+
+@dataclass(frozen=True)
+class MarksCommand:
+    """Export, import, compare or verify marks."""
+
+    action: OmitArgPrefixes[
+        Annotated[ExportMarks, subcommand("export")]
+        | Annotated[ImportMarks, subcommand("import")]
+        | Annotated[AgreeMarks, subcommand("agree")]
+        | Annotated[VerifyMarks, subcommand("verify")]
+    ]
+
+    def run(self) -> int:
+        """Run the chosen action."""
+        return self.action.run()

@@ -1,0 +1,201 @@
+"""Marks as COCO, and COCO of other tools as marks.
+
+Out: boxes, polygons and masks (run lengths), the reader and pass in `attributes`; scribbles, which COCO cannot hold, go
+out as the mask of their stroke, with a line in left_out.csv. In: what CVAT, Label Studio and pycocotools write.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sightline.data.datasets.coco import decode
+from sightline.errors import GeometryError, LayoutError
+from sightline.io.files import write_text
+from sightline.io.tables import read_json
+from sightline.structures.frame import Frame
+from sightline.web.workstation.exchange.readings import FinishedRead, finished_reads, images_by_study, shape_of
+from sightline.web.workstation.marks.operations import OperationRefused, Surroundings, check_mark
+from sightline.web.workstation.marks.regions import mask_of_runs, region_of_mark, runs_of_mask
+from sightline.web.workstation.service import Workstation
+
+ANY = "mark"
+
+
+def annotation_of(mark: Mapping[str, Any], shape: tuple[int, int]) -> tuple[dict[str, Any], str]:
+    """A COCO annotation of a mark (bbox, area, segmentation), and why it is not the mark itself, if so.
+
+    Args:
+        mark: on a radiograph.
+        shape: (rows, columns) of its image.
+    """
+    if mark["kind"] == "box":
+        (r0, c0), (r1, c1) = mark["start"], mark["stop"]
+        return {"bbox": [c0, r0, c1 - c0, r1 - r0], "area": (c1 - c0) * (r1 - r0), "segmentation": [], "iscrowd": 0}, ""
+    if mark["kind"] == "polygon":
+        rings = [[x for row, column in part for x in (column, row)] for part in mark["parts"]]
+        points = np.array([point for part in mark["parts"] for point in part])
+        low, high = points.min(axis=0), points.max(axis=0)
+        area = sum(abs(_shoelace(part)) for part in mark["parts"])
+        box = [low[1], low[0], high[1] - low[1], high[0] - low[0]]
+        return {"bbox": [float(x) for x in box], "area": area, "segmentation": rings, "iscrowd": 0}, ""
+    why = "" if mark["kind"] == "mask" else "COCO has no lines: the mask of the stroke was written"
+    pixels = region_of_mark(mark).draw(Frame.of_image(shape)) > 0
+    if mark["kind"] == "mask":
+        pixels = mask_of_runs(mark["size"], mark["counts"])
+    size, counts = runs_of_mask(np.asarray(pixels, dtype=bool))
+    inside = np.argwhere(pixels)
+    low, high = (inside.min(axis=0), inside.max(axis=0) + 1) if len(inside) else (np.zeros(2), np.zeros(2))
+    box = [float(low[1]), float(low[0]), float(high[1] - low[1]), float(high[0] - low[0])]
+    shape_of_it = {"size": size, "counts": counts}
+    return {"bbox": box, "area": int(pixels.sum()), "segmentation": shape_of_it, "iscrowd": 1}, why
+
+
+def _shoelace(part: Sequence[Sequence[float]]) -> float:
+    ring = np.asarray(part, dtype=np.float64)
+    after = np.roll(ring, -1, axis=0)
+    return float((ring[:, 0] * after[:, 1] - ring[:, 1] * after[:, 0]).sum() / 2.0)
+
+
+def export_coco(desk: Workstation, destination: Path, whose: str = "each") -> tuple[int, int]:
+    """Write `annotations.json` and `left_out.csv`; how many annotations, and how many lines were left out.
+
+    Args:
+        desk: the workstation.
+        destination: a new or empty folder.
+        whose: `each`, or a reader's name.
+
+    Raises:
+        LayoutError: a folder that holds something, or no finished read of this reader.
+    """
+    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
+        raise LayoutError(f"{destination} is not an empty folder.", "Choose a new one; nothing was written.")
+    with desk.database.reading() as connection:
+        reads = [one for one in finished_reads(connection) if whose in ("each", one.reader)]
+        images = images_by_study(connection)
+    if not reads and whose != "each":
+        raise LayoutError(f"There is no finished read of {whose!r}.", "Look at `sightline accounts list`.")
+    document, left_out = coco_document(desk, reads, images)
+    destination.mkdir(parents=True, exist_ok=True)
+    write_text(destination / "annotations.json", json.dumps(document, allow_nan=False))
+    with (destination / "left_out.csv").open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(("image_id", "mark", "why"))
+        rows.writerows(left_out)
+    return len(document["annotations"]), len(left_out)
+
+
+def coco_document(
+    desk: Workstation, reads: Sequence[FinishedRead], images: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> tuple[dict[str, Any], list[tuple[str, str, str]]]:
+    """The document, and what COCO could not hold: image, mark, why."""
+    categories = [ANY, *[name for name in desk.cohort.classes if name != ANY]]
+    number = {name: i + 1 for i, name in enumerate(categories)}
+    records: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    left_out: list[tuple[str, str, str]] = []
+    ids: dict[str, tuple[int, tuple[int, ...]]] = {}
+    for row in (row for rows in images.values() for row in rows):
+        shape = shape_of(desk, row)
+        if shape is None or len(shape) != 2:
+            left_out.append(
+                (row["image_id"], "", "COCO holds pictures of two axes" if shape else "the picture is gone")
+            )
+            continue
+        ids[row["key"]] = (len(records) + 1, shape)
+        size = {"height": shape[0], "width": shape[1]}
+        records.append({"id": len(records) + 1, "file_name": row["path"], **size, "image_id": row["image_id"]})
+    for one in reads:
+        for mark in one.fold.live:
+            if mark["image"] not in ids:
+                continue
+            image_id, shape = ids[mark["image"]]
+            body, why = annotation_of(mark, (shape[0], shape[1]))
+            if why:
+                left_out.append((records[image_id - 1]["image_id"], mark["id"], why))
+            attributes = {"reader": one.reader, "pass": one.row["pass"], "role": mark["role"], "mark": mark["id"]}
+            own = {"id": len(annotations) + 1, "image_id": image_id, "category_id": number[mark["label"] or ANY]}
+            annotations.append(own | body | {"attributes": attributes | {"source": mark.get("source", "drawn")}})
+    head = {"description": f"marks of {desk.cohort.name}", "version": "1.0"}
+    kinds = [{"id": number[name], "name": name, "supercategory": ""} for name in categories]
+    return {"info": head, "licenses": [], "images": records, "annotations": annotations, "categories": kinds}, left_out
+
+
+def marks_of_coco(
+    path: Path, names: Mapping[str, str], around: Surroundings, role: str
+) -> tuple[dict[str, list[dict[str, Any]]], list[tuple[str, str]]]:
+    """Marks by image key out of a COCO document, and what could not be used: which annotation, why.
+
+    An image is found by its file name, with or without folders, or by an `image_id` of ours.
+
+    Args:
+        path: of the document.
+        names: image keys by id, by path and by file name, where that is one image's alone.
+        around: what marks are checked against.
+        role: of marks that state none.
+
+    Raises:
+        LayoutError: no COCO document.
+    """
+    document = read_json(path)
+    if not isinstance(document, dict) or not all(isinstance(document.get(k), list) for k in ("images", "annotations")):
+        raise LayoutError(f"{path} is no COCO document: it lacks images or annotations.", "Export it again.")
+    keys, sizes = {}, {}
+    for record in document["images"]:
+        said = [record.get("image_id"), record.get("file_name"), Path(str(record.get("file_name", ""))).name]
+        # Label Studio puts eight letters and a dash before the name of an uploaded file
+        said += [said[2][9:]] if len(said[2]) > 9 and said[2][8] == "-" else []
+        found = next((names[str(name)] for name in said if str(name) in names), None)
+        if found is not None:
+            keys[record.get("id")], sizes[record.get("id")] = found, (record.get("height"), record.get("width"))
+    classes = {c.get("id"): c.get("name") for c in document.get("categories", []) if isinstance(c, dict)}
+    marks: dict[str, list[dict[str, Any]]] = {}
+    rejects: list[tuple[str, str]] = []
+    for n, annotation in enumerate(document["annotations"]):
+        name = f"annotation {annotation.get('id', n)}" if isinstance(annotation, dict) else f"annotation {n}"
+        try:
+            key = keys.get(annotation.get("image_id"))
+            if key is None:
+                raise ValueError("its image is none of this cohort")
+            shape = around.shapes[key]
+            if shape is not None and tuple(sizes[annotation["image_id"]]) != tuple(shape):
+                raise ValueError(f"its image is of {sizes[annotation['image_id']]}, ours of {tuple(shape)}")
+            mark = _mark_of(annotation, classes, around, role, shape)
+            check_mark(mark, around, shape)
+            marks.setdefault(key, []).append(mark)
+        except OperationRefused as error:
+            rejects.append((name, error.message))
+        except (ValueError, KeyError, TypeError, AttributeError, GeometryError) as error:
+            rejects.append((name, str(error)))
+    return marks, rejects
+
+
+def _mark_of(
+    annotation: Mapping[str, Any], classes: Mapping[Any, Any], around: Surroundings, role: str,
+    shape: tuple[int, ...] | None,
+) -> dict[str, Any]:  # fmt: skip
+    said = classes.get(annotation.get("category_id"))
+    own = annotation.get("attributes") or {}
+    mark: dict[str, Any] = {
+        "id": str(uuid.uuid4()), "role": own.get("role", role) if own.get("role") in around.roles else role,
+        "label": said if said in around.classes else None, "source": "imported",
+    }  # fmt: skip
+    if mark["label"] is None and isinstance(said, str) and said != ANY:
+        mark["name"] = said[:100]
+    segmentation = annotation.get("segmentation")
+    if isinstance(segmentation, dict):
+        pixels: NDArray[np.bool_] = decode(segmentation)
+        size, counts = runs_of_mask(pixels)
+        return mark | {"kind": "mask", "size": size, "counts": counts}
+    if segmentation:
+        parts = [[[float(y), float(x)] for x, y in zip(r[::2], r[1::2], strict=True)] for r in segmentation]
+        return mark | {"kind": "polygon", "parts": parts}
+    x, y, width, height = (float(v) for v in annotation["bbox"])
+    return mark | {"kind": "box", "start": [y, x], "stop": [y + height, x + width]}

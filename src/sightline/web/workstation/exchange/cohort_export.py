@@ -1,0 +1,280 @@
+"""Marks as a cohort in our layout, with the readings beside it: what a training takes, and what each mark cost."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Connection, select
+
+from sightline.errors import LayoutError
+from sightline.io.files import write_text
+from sightline.metrics.agreement.report import AgreementRow, agreement_table
+from sightline.metrics.agreement.staple import Rule, merged_mask
+from sightline.structures.case import Case, Cohort
+from sightline.structures.gaze import Gaze
+from sightline.structures.regions import Mask, Region
+from sightline.structures.tag import Tag
+from sightline.web.workstation.exchange.reader_study import write_study
+from sightline.web.workstation.exchange.readings import (
+    FinishedRead,
+    finished_reads,
+    images_by_study,
+    mask_of,
+    readings_of,
+    shape_of,
+)
+from sightline.web.workstation.marks.clock import RULE
+from sightline.web.workstation.marks.regions import region_of_mark
+from sightline.web.workstation.reading.outcomes import latest_outcomes
+from sightline.web.workstation.service import Workstation
+from sightline.web.workstation.store.audit import canonical
+from sightline.web.workstation.store.database import all_rows
+from sightline.web.workstation.store.log import ops_of
+from sightline.web.workstation.store.tables import audit, outcome
+
+RULES = ("each", "consensus", "union", "intersection", "majority", "staple")
+READS_COLUMNS = (
+    "read", "task", "reader", "study", "pass", "state", "wall_s", "active_s", "first_mark_s", "marking_s", "looking_s",
+    "clock_unsure", "marks", "nothing", "label", "confidence", "quality", "source", "warm_up", "random_draw", "aid",
+    "submitted_at",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export wrote.
+
+    Attributes:
+        images: in the cohort.
+        marked: images with marks.
+        marks: regions written.
+        reads: rows of reads.csv.
+        left_out: `(what, why)` of everything that was not written.
+    """
+
+    images: int
+    marked: int
+    marks: int
+    reads: int
+    left_out: tuple[tuple[str, str], ...]
+
+
+def regions_by_image(
+    desk: Workstation, connection: Connection, reads: Sequence[FinishedRead], whose: str
+) -> dict[str, list[Region]]:
+    """The regions of each image, as a rule makes them of several readers' marks.
+
+    `each` keeps every reader's marks under their name; a reader's name keeps theirs alone. `union`, `intersection`,
+    `majority` and `staple` make one mask a role and class; a reader who marked nothing there counts as an empty mask.
+    `consensus` takes the adjudicated outcome where there is one, else STAPLE. The first pass counts.
+
+    Raises:
+        LayoutError: no reader of this name.
+    """
+    first = [one for one in reads if int(one.row["pass"]) == 1]
+    names = {one.reader for one in first}
+    if whose not in RULES and whose not in names:
+        raise LayoutError(f"There is no finished read of {whose!r}.", f"Known: {', '.join([*RULES, *sorted(names)])}.")
+    images = images_by_study(connection)
+    made: dict[str, list[Region]] = {}
+    outcomes = latest_outcomes(connection) if whose == "consensus" else {}
+    by_study: dict[str, list[FinishedRead]] = {}
+    for one in first:
+        by_study.setdefault(one.row["study"], []).append(one)
+    for study_key, rows in images.items():
+        decided = outcomes.get(study_key)
+        for row in rows:
+            if decided is not None:
+                own = [mark for mark in json.loads(decided["marks"]) if mark["image"] == row["key"]]
+                made[row["key"]] = [region_of_mark(mark, "consensus") for mark in own]
+                continue
+            there = [one for one in by_study.get(study_key, []) if whose in RULES or one.reader == whose]
+            if whose == "each" or whose not in RULES:
+                regions = [region_of_mark(mark, one.reader) for one in there for mark in one.marks_on(row["key"])]
+            else:
+                regions = _merged(desk, row, there, "staple" if whose == "consensus" else whose, whose)
+            if there:
+                made[row["key"]] = regions
+    return made
+
+
+def _merged(
+    desk: Workstation, row: Mapping[str, Any], reads: Sequence[FinishedRead], rule: str, name: str
+) -> list[Region]:
+    shape = shape_of(desk, row)
+    marks = [one.marks_on(row["key"]) for one in reads]
+    kinds = list(dict.fromkeys((mark["role"], mark["label"]) for own in marks for mark in own))
+    if not kinds or shape is None:
+        return []
+    regions: list[Region] = []
+    rules: dict[str, Rule] = {k: k for k in ("union", "intersection", "majority", "staple")}
+    for role, label in kinds:
+        votes = np.stack(
+            [mask_of([m for m in own if (m["role"], m["label"]) == (role, label)], shape) for own in marks]
+        )
+        merged = merged_mask(votes, rules[rule])
+        if merged.any():
+            regions.append(Mask(merged, Tag(role, label, name)))
+    return regions
+
+
+def cohort_of(
+    desk: Workstation, connection: Connection, reads: Sequence[FinishedRead], whose: str
+) -> tuple[Cohort, list[tuple[str, str]]]:
+    """The cohort with the readers' marks in place of the marks it had; gaze stays.
+
+    Pictures that are gone or were changed since they were marked are left out, with the reason.
+    """
+    regions = regions_by_image(desk, connection, reads, whose)
+    by_id = {row["image_id"]: row for rows in images_by_study(connection).values() for row in rows}
+    labels = _labels(reads)
+    cases: list[Case] = []
+    left_out: list[tuple[str, str]] = []
+    for case in desk.cohort:
+        row = by_id[case.case_id]
+        if not case.image.is_file():
+            left_out.append((case.case_id, "the picture is gone"))
+            continue
+        if desk.looked_at(row)[1] and row["key"] in regions:
+            left_out.append((case.case_id, "the picture was changed since it was first opened here"))
+            continue
+        kept = tuple(region for region in case.regions if isinstance(region, Gaze))
+        label = labels.get(case.study_id, case.label) if desk.unlabelled else case.label
+        shape = case.shape or shape_of(desk, row)
+        cases.append(replace(case, regions=kept + tuple(regions.get(row["key"], [])), label=label, shape=shape))
+    about = dict(desk.cohort.about) | {"marks": f"workstation, readers: {whose}", "marks from": desk.row["id"]}
+    assisted = sorted({one.row["task_name"] for one in reads if one.source == "assisted"})
+    if assisted:
+        about["marks from proposals"] = f"tasks {', '.join(assisted)}: no test of the run that proposed them"
+    classes = desk.cohort.classes
+    if desk.unlabelled and all(case.label != classes[0] for case in cases):
+        classes = classes[1:]
+    return replace(desk.cohort, cases=tuple(cases), classes=classes, about=about), left_out
+
+
+def _labels(reads: Sequence[FinishedRead]) -> dict[str, str]:
+    """The label most readers gave a study; of as many, the one given first."""
+    said: dict[str, Counter[str]] = {}
+    for one in reads:
+        if one.fold.answers.label is not None and int(one.row["pass"]) == 1:
+            said.setdefault(one.row["study_id"], Counter())[one.fold.answers.label] += 1
+    return {study_id: counts.most_common(1)[0][0] for study_id, counts in said.items()}
+
+
+def export_folder(desk: Workstation, destination: Path, whose: str = "each") -> Exported:
+    """Write the cohort and, beside its tables, `readings/`.
+
+    Args:
+        desk: the workstation.
+        destination: a new or empty folder.
+        whose: each, consensus, union, intersection, majority, staple, or a reader's name.
+
+    Raises:
+        LayoutError: a folder that holds something, or no reader of this name.
+    """
+    from sightline.data.datasets.folder.writer import write_cohort
+
+    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
+        raise LayoutError(f"{destination} is not an empty folder.", "Choose a new one; nothing was written.")
+    with desk.database.reading() as connection:
+        reads = finished_reads(connection)
+        cohort, left_out = cohort_of(desk, connection, reads, whose)
+        everything = finished_reads(connection, warm_up=True)
+        partial = destination.with_name(destination.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            write_cohort(cohort, partial)
+            write_readings(desk, connection, everything, partial / "readings")
+            lines = [{"what": what, "why": why} for what, why in left_out]
+            _write_table(partial / "readings" / "left_out.csv", ("what", "why"), lines)
+            if destination.exists():
+                destination.rmdir()
+            partial.replace(destination)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    marks = [sum(not isinstance(r, Gaze) for r in case.regions) for case in cohort]
+    return Exported(len(cohort), sum(n > 0 for n in marks), sum(marks), len(everything), tuple(left_out))
+
+
+def write_readings(
+    desk: Workstation, connection: Connection, reads: Sequence[FinishedRead], folder: Path
+) -> list[AgreementRow]:
+    """`reads.csv`, `strokes.jsonl`, `agreement.csv`, `outcomes.csv`, `audit.jsonl`; gives the rows of agreement."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_table(folder / "reads.csv", READS_COLUMNS, [read_row(one) for one in reads])
+    write_text(folder / "clock_rule.txt", RULE + "\n")
+    image_ids = {row["key"]: row["image_id"] for rows in images_by_study(connection).values() for row in rows}
+    lines = []
+    for one in reads:
+        for stored in ops_of(connection, one.row["id"]):
+            mark = stored["body"].get("mark")
+            strokes = mark.get("strokes") if isinstance(mark, dict) else stored["body"].get("set", {}).get("strokes")
+            if strokes:
+                own = {"read": one.row["id"], "reader": one.reader, "image_id": image_ids[stored["image"]]}
+                mark_id = mark["id"] if isinstance(mark, dict) else mark
+                lines.append(canonical(own | {"mark": mark_id, "at_ms": stored["at_ms"], "strokes": strokes}))
+    write_text(folder / "strokes.jsonl", "".join(line + "\n" for line in lines))
+    counted = [one for one in reads if not one.row["warm_up"]]
+    table = agreement_table(readings_of(desk, connection, counted), desk.cohort.classes) if counted else []
+    _write_table(folder / "agreement.csv", AGREEMENT_COLUMNS, [agreement_row(row) for row in table])
+    aided = [one for one in counted if one.row["aid"] is not None]
+    if aided:
+        truths = {case.study_id: case.label for case in desk.cohort}
+        write_study(aided, truths, desk.classes, folder / "reader_study")
+    names = ("id", "task", "study", "from_read", "how", "label", "by", "at", "comment", "replaces", "marks")
+    decided = all_rows(connection, select(outcome).order_by(outcome.c.seq))
+    _write_table(folder / "outcomes.csv", names, decided)
+    chain = all_rows(connection, select(audit).order_by(audit.c.seq))
+    write_text(folder / "audit.jsonl", "".join(canonical(row) + "\n" for row in chain))
+    return table
+
+
+def read_row(one: FinishedRead) -> dict[str, Any]:
+    """A read as a row of reads.csv."""
+    answers, row = one.fold.answers, one.row
+    aid = None if row["aid"] is None else json.loads(row["aid"])
+    return {
+        "read": row["id"], "task": row["task_name"], "reader": one.reader, "study": row["study_id"],
+        "pass": row["pass"], "state": row["state"], "wall_s": one.time.wall_s, "active_s": one.time.active_s,
+        "first_mark_s": one.time.first_mark_s, "marking_s": one.time.marking_s, "looking_s": one.time.looking_s,
+        "clock_unsure": int(one.time.unsure), "marks": len(one.fold.live), "nothing": int(answers.nothing),
+        "label": answers.label, "confidence": answers.confidence, "quality": " ".join(answers.quality),
+        "source": one.source, "warm_up": int(row["warm_up"]), "random_draw": int(row["random_draw"]),
+        "aid": None if aid is None else aid["condition"], "submitted_at": row["submitted_at"],
+    }  # fmt: skip
+
+
+AGREEMENT_COLUMNS = ("pair", "of", "measure", "value", "low", "high", "n", "method", "why")
+
+
+def agreement_row(row: AgreementRow) -> dict[str, Any]:
+    """A number of agreement as a row of agreement.csv."""
+    own = row.estimate
+    counts = " ".join(f"{name}={count}" for name, count in own.n.items())
+    return {
+        "pair": row.pair, "of": row.what, "measure": own.name, "value": own.value, "low": own.low, "high": own.high,
+        "n": counts, "method": own.method, "why": own.why,
+    }  # fmt: skip
+
+
+def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore", lineterminator="\r\n")
+        writer.writeheader()
+        writer.writerows({name: _cell(row.get(name)) for name in columns} for row in rows)
+
+
+def _cell(value: Any) -> Any:
+    """A cell that no spreadsheet takes for a formula: what readers wrote is text."""
+    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
+        return "'" + value
+    return value

@@ -1,0 +1,87 @@
+"""What the command line does with plans."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+
+from sightline.data.datasets.folder.format import read_head
+from sightline.errors import SightlineError
+from sightline.web.workstation.accounts.readers import AccountRefused, reader_named
+from sightline.web.workstation.reading.plans import Plan, deal
+from sightline.web.workstation.reading.progress import progress_of
+from sightline.web.workstation.reading.reader_study import deal_study
+from sightline.web.workstation.reading.tasks import add_task, spec_of
+from sightline.web.workstation.reading.worth import worth_of_studies
+from sightline.web.workstation.store.database import all_rows, first_row, one_row, opened
+from sightline.web.workstation.store.tables import study, task, workstation
+
+WHO = "command line"
+
+
+def plan_reads(
+    keep: Path,
+    database: str | None,
+    name: str,
+    spec: Mapping[str, Any],
+    plan: Plan,
+    aids: tuple[float, str | None] | None,
+) -> int:
+    """Deal reads of a task, which is made where there is none; how many.
+
+    Args:
+        keep: folder of the store.
+        database: a database URL.
+        name: of the task.
+        spec: of the task, where it is made.
+        plan: how to deal; its readers are names.
+        aids: for a reader study: share of wrong advice and the run; None for another task.
+
+    Raises:
+        SightlineError: an unknown reader, or numbers that mean nothing.
+    """
+    with opened(keep, database) as store, store.writing() as connection:
+        ids = []
+        for one in plan.readers:
+            row = reader_named(connection, one)
+            if row is None:
+                raise AccountRefused(f"There is no reader {one!r}.", "Look at `sightline accounts list`.")
+            ids.append(row["id"])
+        classes = _classes(connection)
+        there = first_row(connection, select(task.c.id).where(task.c.name == name))
+        task_id = there["id"] if there else add_task(connection, name, "mark", spec_of(spec, classes), who=WHO)
+        if aids is not None:
+            return deal_study(connection, task_id, ids, wrong_share=aids[0], run=aids[1], seed=plan.seed, who=WHO)
+        worth = worth_of_studies(connection) if plan.order == "active" else None
+        if plan.order == "active" and not worth:
+            raise SightlineError(
+                "The active order needs a run's opinion of the studies.", "Open the workstation with --run RUN first."
+            )
+        return deal(connection, task_id, replace(plan, readers=ids, worth=worth), who=WHO)
+
+
+def list_reads(keep: Path, database: str | None) -> list[str]:
+    """A line a task and reader: reads done and left, and the median of active seconds a study."""
+    with opened(keep, database) as store, store.reading() as connection:
+        lines = ["task\treader\tsubmitted\tleft\twarm-up\tmedian active s\tunsure clocks"]
+        for row in all_rows(connection, select(task).order_by(task.c.made_at)):
+            for one in progress_of(connection, row["id"])["rows"]:
+                left = one["open"] + one["started"] + one["returned"]
+                median = "" if one["active_s_median"] is None else f"{one['active_s_median']:.1f}"
+                cells = (row["name"], one["reader"], one["submitted"], left, one["warm_up"], median, one["unsure"])
+                lines.append("\t".join(str(cell) for cell in cells))
+    return lines
+
+
+def _classes(connection: Any) -> list[str]:
+    """The classes of the cohort, from its folder; where it was moved, those of its studies."""
+    row = one_row(connection, select(workstation))
+    folder = Path(row["cohort_path"])
+    if (folder / "cohort.json").is_file():
+        found: list[str] = read_head(folder)["classes"]
+        return found
+    return sorted(set(connection.execute(select(study.c.label)).scalars()))

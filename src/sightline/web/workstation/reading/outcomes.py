@@ -1,0 +1,109 @@
+"""What was decided of a study that readers disagree on. Originals stay; a new decision replaces none, it follows it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from sightline.errors import SightlineError
+from sightline.web.workstation.store.audit import now_text, write_audit
+from sightline.web.workstation.store.database import all_rows
+from sightline.web.workstation.store.tables import outcome, read
+
+HOW = ("take", "union", "intersection", "majority", "staple", "drawn")
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+class OutcomeRefused(SightlineError):
+    """A decision that cannot be stored.
+
+    Attributes:
+        status: as of HTTP.
+        field: which part of it.
+    """
+
+    def __init__(self, message: str, remedy: str = "", *, status: int = 422, field: str = "") -> None:
+        super().__init__(message, remedy)
+        self.status, self.field = status, field
+
+
+def lettered_reads(connection: Connection, task_id: str, study_key: str, seed: str) -> dict[str, str]:
+    """Submitted reads of a study (first passes) by letters, in an order that differs from study to study.
+
+    Args:
+        connection: to the store.
+        task_id: of the task.
+        study_key: of the study.
+        seed: of the workstation: the order cannot be guessed from outside.
+    """
+    own = (read.c.task == task_id, read.c.study == study_key, read.c.state == "submitted", read.c["pass"] == 1)
+    ids = sorted(connection.execute(select(read.c.id).where(*own)).scalars())
+    random.Random(hashlib.sha256(f"{seed}:{task_id}:{study_key}".encode()).digest()).shuffle(ids)
+    return dict(zip(LETTERS, ids, strict=False))
+
+
+def latest_outcomes(connection: Connection, task_id: str | None = None) -> dict[str, dict[str, Any]]:
+    """The last decision of each study."""
+    found = select(outcome).order_by(outcome.c.seq)
+    rows = all_rows(connection, found if task_id is None else found.where(outcome.c.task == task_id))
+    return {row["study"]: row for row in rows}
+
+
+def latest_outcome(connection: Connection, task_id: str, study_key: str) -> dict[str, Any] | None:
+    """The last decision of one study in one task, or None."""
+    own = (outcome.c.task == task_id, outcome.c.study == study_key)
+    rows = all_rows(connection, select(outcome).where(*own).order_by(outcome.c.seq.desc()).limit(1))
+    return rows[0] if rows else None
+
+
+def outcome_json(row: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """A decision as the page gets it."""
+    if row is None:
+        return None
+    own = {name: row[name] for name in ("id", "how", "label", "at", "comment", "replaces")}
+    return own | {"marks": json.loads(row["marks"]), "etag": f'"{row["id"]}"'}
+
+
+def decide(
+    connection: Connection, task_id: str, study_key: str, *, how: str, from_read: str | None,
+    marks: Sequence[Mapping[str, Any]], label: str | None, comment: str, if_match: str | None, who: str,
+) -> dict[str, Any]:  # fmt: skip
+    """Store a decision behind the last one.
+
+    Args:
+        connection: of a writing transaction.
+        task_id: of the task.
+        study_key: of the study.
+        how: of HOW.
+        from_read: the read that was taken, or None.
+        marks: with the image of each.
+        label: of the study, or None.
+        comment: of whoever decides.
+        if_match: etag of the decision this one follows; `*` where there is none.
+        who: decides.
+
+    Raises:
+        OutcomeRefused: 428 without `if_match`, 412 where somebody decided meanwhile.
+    """
+    if how not in HOW:
+        raise OutcomeRefused(f"{how!r} is no way to decide.", f"Known: {', '.join(HOW)}.", field="how")
+    last = latest_outcome(connection, task_id, study_key)
+    if if_match is None:
+        raise OutcomeRefused("Say which decision this one follows.", "Send If-Match.", status=428)
+    if (last is None) != (if_match.strip() == "*") or (last is not None and if_match.strip().strip('"') != last["id"]):
+        raise OutcomeRefused("Somebody else decided this study meanwhile.", "Load it again.", status=412)
+    row = {
+        "id": str(uuid.uuid4()), "task": task_id, "study": study_key, "from_read": from_read, "how": how,
+        "marks": json.dumps(list(marks), allow_nan=False), "label": label, "by": who, "at": now_text(),
+        "comment": comment[:10_000], "replaces": None if last is None else last["id"],
+    }  # fmt: skip
+    connection.execute(outcome.insert().values(**row))
+    detail = {"task": task_id, "how": how, "marks": len(marks), "replaces": row["replaces"]}
+    write_audit(connection, who, "outcome", study_key, detail)
+    return row
