@@ -34,6 +34,8 @@ class Predict:
     """CT: folder that `sightline dissect` wrote for this run; adds the units that respond to a vertebra."""
     panels: Literal["called", "all", "none"] = "called"
     """CT: case panels of the vertebrae that are called fractured, of all, or none."""
+    studies: Path | None = None
+    """Radiographs: csv of file and study, whose views get one answer; DICOM files are put together by their UIDs."""
     series: str | None = None
     """CT: which series, where a DICOM folder holds several: the end of its SeriesInstanceUID."""
     on: OmitArgPrefixes[On] = field(default_factory=On)
@@ -48,6 +50,8 @@ class Predict:
         if isinstance(run.recipe.view, VolumeView):
             from sightline.inference.ct.predict import CtOptions, predict_cts
 
+            if self.studies is not None:
+                raise RunError("A CT is a study of its own: --studies is of radiographs.", "Leave it out.")
             options = CtOptions(self.centroids, self.vertebrae, self.dissection, self.panels, self.series)
             read, rejects = predict_cts(run, self.inputs, self.out, options, make_engine(self.on))
             print(f"{read} CTs predicted, {rejects} rejected; see {self.out}")
@@ -60,7 +64,7 @@ class Predict:
                 "--panels or --series.",
                 "Leave them out, or give a run that was trained on patches of CTs.",
             )
-        read, rejects = predict_files(run, self.inputs, self.out, make_engine(self.on))
+        read, rejects = predict_files(run, self.inputs, self.out, make_engine(self.on), self.studies)
         print(f"{read} pictures predicted, {rejects} files rejected; see {self.out}")
         return _exit_code(read, self.out)
 

@@ -18,6 +18,7 @@ from sightline.errors import RunError, SightlineError, UnreadableFile
 from sightline.inference.boxes import boxes_on_pictures, finding_classes, finding_named
 from sightline.inference.coco_json import CocoPicture, write_coco
 from sightline.inference.predict import Maps, NetworkOutput
+from sightline.inference.studies import StudyNames, StudyView, write_studies
 from sightline.io.ct import is_ct_input
 from sightline.io.dicom.radiograph import require_radiograph
 from sightline.io.files import unique_name
@@ -50,6 +51,7 @@ class FileResult:
         boxes: of the most probable finding, surest first, in pixels of the file.
         map: float64 [mh, mw], the class map that is shown, or None without maps.
         window: [2, 3], where the map lies, or None: over all that it saw.
+        energy: log sum exp of its logits.
     """
 
     pixels: NDArray[np.float32]
@@ -59,6 +61,7 @@ class FileResult:
     boxes: tuple[ScoredBox, ...]
     map: NDArray[np.float64] | None
     window: NDArray[np.float64] | None
+    energy: float = 0.0
 
     @property
     def look(self) -> NDArray[np.float64] | None:
@@ -70,9 +73,13 @@ class FileResult:
         return place.map_points(np.array(np.unravel_index(int(self.map.argmax()), shape)) + 0.5)
 
 
-def predict_files(run: Run, inputs: Sequence[Path], out: Path, engine: Engine | None = None) -> tuple[int, int]:
-    """Write predictions.csv, boxes.csv, boxes.coco.json, rejects.csv and overlays/NAME.png; how many were predicted
-    and rejected.
+def predict_files(
+    run: Run, inputs: Sequence[Path], out: Path, engine: Engine | None = None, study_table: Path | None = None
+) -> tuple[int, int]:
+    """Write predictions.csv, studies.csv, boxes.csv, boxes.coco.json, rejects.csv and overlays/NAME.png; how many were
+    predicted and rejected.
+
+    Views of a study are put together by a table of `file` and `study`, else by the UID in their DICOM headers.
 
     Boxes are those of the most probable finding, never of the normal class, whatever is predicted: their scores, the
     probability of the class times the box's share of its map's maximum, say what they are worth. They are drawn where
@@ -99,12 +106,14 @@ def predict_files(run: Run, inputs: Sequence[Path], out: Path, engine: Engine | 
             "Predict with a cascade that finds the square itself, or evaluate on a cohort with boxes.",
         )
     files = radiograph_files(inputs, out)
+    studies = StudyNames(study_table, files)
     fabric = engine.fabric("32-true")
     network = run.network().to(fabric.device)
     (out / "overlays").mkdir(parents=True, exist_ok=True)
     rejects: list[Reject] = []
     names: set[str] = set()
     read: list[CocoPicture] = []
+    views: list[StudyView] = []
     root = Path(os.path.commonpath([Path(os.path.realpath(path)).parent for path in files]))
     probabilities = [f"p({name})" for name in run.classes]
     best = ("box_score", *(f"box_{name}" for name in _CORNERS))
@@ -128,12 +137,17 @@ def predict_files(run: Run, inputs: Sequence[Path], out: Path, engine: Engine | 
             if drawn is not None:
                 (out / overlay).write_bytes(drawn)
             predictions.write(_row(run, path, reading, overlay if drawn is not None else ""))
+            if reading.probabilities is not None:
+                study = studies.study_of(path, picture.facts)
+                views.append(StudyView(path, study, reading.probabilities, reading.energy))
             for box in reading.boxes:
                 boxes.write([str(path), box.label, repr(box.score), *(f"{x:.2f}" for x in box.corners)])
             relative = Path(os.path.realpath(path)).relative_to(root).as_posix()
             read.append(CocoPicture(relative, (picture.frame.shape[0], picture.frame.shape[1]), reading.boxes))
             advance(1)
     write_rejects(out / "rejects.csv", rejects)
+    if run.recipe.classifies:
+        write_studies(out / "studies.csv", run.classes, views, studies, run.calibration)
     labels = [run.classes[k] for k in finding_classes(run.classes)] if run.recipe.classifies else [FINDING]
     write_coco(
         out / "boxes.coco.json", read, labels, f"boxes found by {run.recipe.title}; file names are in {root.name}"
@@ -172,6 +186,11 @@ def read_picture(
         else:
             # no probability was learnt: what is left of the score is the box's share of its map
             boxes = scored_boxes(FINDING, corners, np.asarray(scores) / probabilities[named])
+    record = run.calibration
+    if record is not None:
+        # boxes keep the scores that were said; what is printed and called is what validation says is meant
+        probabilities = record.probabilities(probabilities[None], independent=run.recipe.independent)[0]
+        predicted = int(probabilities.argmax()) if run.recipe.classifies else predicted
     cells = None if evidence.maps is None else evidence.maps[0, predicted].numpy().astype(np.float64)
     return FileResult(
         pixels=planes[0] if len(planes) == 1 else np.moveaxis(planes, 0, -1),
@@ -181,6 +200,7 @@ def read_picture(
         boxes=boxes,
         map=cells,
         window=None if evidence.window is None else evidence.window[0].double().numpy(),
+        energy=float(evidence.logits[0].double().logsumexp(dim=0)),
     )
 
 

@@ -9,7 +9,16 @@ import numpy as np
 from matplotlib.lines import Line2D
 
 from sightline.plots.canvas import png_of
-from sightline.plots.charts import DASHES, PALETTE, chart, headed, legend_below, line_style, require, require_finite
+from sightline.plots.charts import (
+    DASHES,
+    PALETTE,
+    chart,
+    legend_below,
+    line_style,
+    require,
+    require_drawable,
+    set_title,
+)
 
 
 @dataclass(frozen=True)
@@ -34,7 +43,7 @@ def reliability(curves: Sequence[ReliabilityCurve], *, title: str = "What was sa
     axes.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle=DASHES[2])
     handles = []
     for n, curve in enumerate(curves):
-        require_finite(curve.name, [*curve.said, *curve.observed, *curve.low, *curve.high])
+        require_drawable(curve.name, [*curve.said, *curve.observed, *curve.low, *curve.high])
         colour = PALETTE[n % len(PALETTE)]
         for x, low, high in zip(curve.said, curve.low, curve.high, strict=True):
             if low is not None and high is not None:
@@ -45,7 +54,7 @@ def reliability(curves: Sequence[ReliabilityCurve], *, title: str = "What was sa
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     axes.set(xlabel="probability said", ylabel="share observed (95% interval)")
     axes.grid(color="#e4e4e4", linewidth=0.7)
-    headed(axes, title)
+    set_title(axes, title)
     legend_below(figure, handles, columns=1)
     return png_of(figure)
 
@@ -71,7 +80,7 @@ def benefits(curves: Sequence[BenefitCurve], *, title: str = "Is acting on the p
     figure, axes = chart(6.6, 4.6 + 0.24 * len(curves))
     handles = []
     for n, curve in enumerate(curves):
-        require_finite(curve.name, [*curve.thresholds, *curve.benefit, *curve.low, *curve.high])
+        require_drawable(curve.name, [*curve.thresholds, *curve.benefit, *curve.low, *curve.high])
         ends = [(a, b, c) for a, b, c in zip(curve.thresholds, curve.low, curve.high, strict=False)
                 if b is not None and c is not None]  # fmt: skip
         if ends:
@@ -85,6 +94,6 @@ def benefits(curves: Sequence[BenefitCurve], *, title: str = "Is acting on the p
     axes.set(ylim=(-0.35 * max(shown) if max(shown) > 0 else min(shown), 1.15 * max(max(shown), 0.01)))
     axes.set(xlabel="chance of disease from which on one would act", ylabel="net benefit")
     axes.grid(color="#e4e4e4", linewidth=0.7)
-    headed(axes, title)
+    set_title(axes, title)
     legend_below(figure, handles)
     return png_of(figure)

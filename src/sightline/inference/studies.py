@@ -1,0 +1,119 @@
+"""One study, one answer: the views of a study put together, with what validation fixed about calling and abstaining."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sightline.errors import LayoutError
+from sightline.io.tables import read_table
+from sightline.metrics.calibration.record import CalibrationRecord
+
+
+@dataclass(frozen=True)
+class StudyView:
+    """What was said of one picture of a study.
+
+    Attributes:
+        file: the picture.
+        study: the study's id.
+        probabilities: float64 [k], calibrated where the run is.
+        energy: log sum exp of its logits.
+    """
+
+    file: Path
+    study: str
+    probabilities: NDArray[np.float64]
+    energy: float
+
+
+class StudyNames:
+    """Which study each file belongs to: a table says so, else its DICOM header, else it is a study of its own."""
+
+    def __init__(self, table: Path | None, files: Sequence[Path]) -> None:
+        """Read a table of `file` and `study`; files are named as given, by their name, or by the end of their path.
+
+        Raises:
+            LayoutError: a table that does not read, a file that stands twice, or a name that several files have.
+        """
+        self.of_file: dict[Path, str] = {}
+        if table is None:
+            return
+        for row in read_table(table, ("file", "study"), key="file"):
+            named = Path(row.need("file")).parts
+            meant = [file for file in files if file.parts[-len(named) :] == named]
+            if len(meant) > 1:
+                raise row.error("file", f"names {len(meant)} of the files", "Write more of its path.")
+            for file in meant:
+                if file in self.of_file:
+                    raise row.error("file", f"names {file} a second time", "Name each file once.")
+                self.of_file[file] = row.need("study")
+        if not self.of_file:
+            raise LayoutError(
+                f"{table}: none of its files is among the {len(files)} given.", "Write names or paths of these files."
+            )
+
+    def study_of(self, file: Path, facts: Mapping[str, str]) -> str:
+        """The study of a file that was read, from the table or its header."""
+        return self.of_file.get(file) or facts.get("study_uid", "") or str(file)
+
+    def missing(self, study: str, read: Sequence[Path]) -> int:
+        """How many files that a table puts into a study were not read."""
+        return sum(name == study and file not in read for file, name in self.of_file.items())
+
+
+def write_studies(
+    path: Path,
+    classes: Sequence[str],
+    views: Sequence[StudyView],
+    names: StudyNames,
+    record: CalibrationRecord | None,
+) -> int:
+    """Write `studies.csv`: the mean over a study's views, what each operating point calls, and whether it is answered.
+
+    Columns: `study`, `images`, `not_read`, `predicted`, `p(class)`..., `called at ...` for each operating point of the
+    run, `answered` (where validation fixed an abstention), `set` (where it fixed prediction sets), `files`.
+
+    Args:
+        path: the file.
+        classes: class names.
+        views: every picture that was read.
+        names: which study they belong to.
+        record: what validation fixed, or None.
+
+    Returns:
+        Number of studies.
+    """
+    studies: dict[str, list[StudyView]] = {}
+    for view in views:
+        studies.setdefault(view.study, []).append(view)
+    points = () if record is None else record.points
+    head = ["study", "images", "not_read", "predicted", *(f"p({name})" for name in classes)]
+    head += [f"called at {point.name}" for point in points]
+    abstention = None if record is None else record.abstention
+    sets = None if record is None else record.sets
+    head += ["answered"] if abstention is not None else []
+    head += ["set"] if sets is not None else []
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([*head, "files"])
+        for study, members in studies.items():
+            mean = np.mean([view.probabilities for view in members], axis=0)
+            row = [study, str(len(members)), str(names.missing(study, [view.file for view in members]))]
+            row += [classes[int(mean.argmax())], *(repr(float(p)) for p in mean)]
+            for point in points:
+                called = mean[list(classes).index(point.positive)] >= point.threshold
+                row.append(point.positive if called else f"not {point.positive}")
+            if abstention is not None:
+                energy = np.array([np.mean([view.energy for view in members])])
+                row.append("yes" if abstention.answers(mean[None], energy)[0] else "no")
+            if sets is not None:
+                inside = sets.members(mean[None])[0]
+                row.append("; ".join(name for name, member in zip(classes, inside, strict=True) if member))
+            writer.writerow([*row, "; ".join(str(view.file) for view in members)])
+    return len(studies)

@@ -1,0 +1,134 @@
+"""Calibration of a run, carried by every command after; comparison of two runs; all on a tiny network."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from support.cohorts import make_cohort, tiny_recipe
+
+from sightline.cli.main import main
+from sightline.errors import CohortError, RunError
+from sightline.evaluation.evaluate import evaluate
+from sightline.evaluation.evidence.calibrate import CalibrationChoice, calibrate
+from sightline.evaluation.evidence.comparison import compare_methods, compare_runs, write_comparison
+from sightline.evaluation.evidence.numbers import evidence_of
+from sightline.metrics.calibration.recalibration import recalibrate
+from sightline.papers.catalogue import CATALOGUE
+from sightline.structures.case import Cohort
+from sightline.training.engine import Engine
+from sightline.training.run import open_run
+from sightline.training.train import train
+
+QUIET = Engine(device="cpu", quiet=True)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A cohort with 14 validation patients, and two runs of a few steps."""
+    from dataclasses import replace
+
+    place = tmp_path_factory.mktemp("world")
+    cohort = make_cohort(place / "cohort", patients=42)
+    splits = ("train", "val", "test")
+    cases = tuple(
+        replace(c, split=splits[int(c.patient_id[1:]) % 6 // 2], facts={"device": "ab"[int(c.patient_id[1:]) % 3 % 2]})
+        for c in cohort
+    )
+    cohort = Cohort("world", cohort.classes, cases, cohort.root)
+    runs = [train(tiny_recipe(steps=6, seed=seed), cohort, place / f"run{seed}", CATALOGUE, QUIET) for seed in (0, 1)]
+    return cohort, runs
+
+
+def test_what_validation_fixed_is_applied_after(world):
+    cohort, (run, _) = world
+    before = evaluate(run, cohort.split("test"), "test", engine=QUIET).predictions
+    choice = CalibrationChoice(miss_rate=0.2, coverage=0.8, confidence="energy", sets=0.2)
+    record = calibrate(run, cohort, choice, engine=QUIET)
+    again = open_run(run.folder, CATALOGUE)
+    assert again.calibration == record and record.run == run.identity
+    after = evaluate(again, cohort.split("test"), "test", engine=QUIET)
+    assert np.array_equal(
+        after.predictions.probabilities, recalibrate(before, record.fitted.recalibration).probabilities
+    )
+    # the files keep what the network said
+    assert evaluate(again, cohort.split("test"), "test", engine=QUIET, calibrated=False).predictions == before
+    assert [point.name for point in record.points] == [
+        "Youden",
+        "sensitivity 0.95",
+        "specificity 0.95",
+        "miss rate 0.2",
+    ]
+    assert all(point.chosen_on["split"] == "world, val" for point in record.points)
+    assert (run.folder / "calibration.png").read_bytes()[:4] == b"\x89PNG"
+    found = evidence_of(after.predictions, cohort, record, energies=after.energies, replicates=50)
+    names = [estimate.name for estimate in found.estimates()]
+    assert any(name.startswith("sensitivity at miss rate 0.2") for name in names)
+    assert any(name.startswith("share of cases answered, abstaining by energy") for name in names)
+    assert any(group.fact == "device" for group in found.subgroups)
+    assert "## Subgroups" in found.markdown() and "gap seen in 80%" in found.markdown()
+
+
+def test_local_studies_choose_the_thresholds(world):
+    cohort, (_, run) = world
+    local = cohort.split("test")
+    record = calibrate(run, cohort, CalibrationChoice(miss_rate=0.2), local=local, engine=QUIET)
+    assert all("local studies" in point.chosen_on["split"] for point in record.points)
+    assert record.fitted.fitted_on["split"] == "world, val"
+
+
+def test_what_cannot_be_calibrated_is_refused(world):
+    cohort, (run, other) = world
+    with pytest.raises(CohortError, match="19 needed"):
+        calibrate(run, cohort, CalibrationChoice(miss_rate=0.05), engine=QUIET)
+    (other.folder / "calibration.json").write_bytes((run.folder / "calibration.json").read_bytes())
+    with pytest.raises(RunError, match="belongs to run"):
+        evaluate(other, cohort.split("test"), "test", engine=QUIET)
+    (other.folder / "calibration.json").unlink()
+    (run.folder / "calibration.json").write_text("{", encoding="utf-8")
+    with pytest.raises(RunError, match="damaged"):
+        evaluate(run, cohort.split("test"), "test", engine=QUIET)
+    (run.folder / "calibration.json").unlink()
+
+
+def test_two_runs_are_compared_by_every_test(world, tmp_path):
+    cohort, runs = world
+    found = compare_runs(runs[:1], runs[1:], cohort.split("test"), margin=0.1, replicates=50, engine=QUIET)
+    write_comparison(found, tmp_path)
+    methods = " ".join(c.method for c in found.others)
+    assert all(word in methods for word in ("permutation", "DeLong", "McNemar"))
+    assert {m.verdict for m in found.margins} <= {"superior", "non-inferior", "inferior", "not shown"}
+    fields = json.loads((tmp_path / "comparison.json").read_text(encoding="utf-8"))
+    assert fields["leading"][0]["difference"] == pytest.approx(
+        fields["leading"][0]["value_a"] - fields["leading"][0]["value_b"]
+    )
+    assert "One training each" in (tmp_path / "comparison.md").read_text(encoding="utf-8")
+    tables = [evaluate(run, cohort.split("test"), "test", engine=QUIET).predictions for run in runs]
+    same = compare_methods([tables[0]], [tables[0]], replicates=50)
+    assert all(c.difference == 0 for c in same.leading)
+
+
+def test_the_commands_run(world, tmp_path, capsys):
+    from sightline.data.datasets.folder.writer import write_cohort
+
+    cohort, runs = world
+    tables = [str(run.folder / "predictions" / "test.csv") for run in runs]
+    write_cohort(cohort, tmp_path / "cohort")
+    place = ["--cohort", str(tmp_path / "cohort"), "--quiet"]
+    codes = []
+    for words in (
+        ["calibrate", str(runs[0].folder), *place, "--method", "auto", "--miss-rate", "0.2"],
+        ["compare", str(runs[0].folder), "--with", str(runs[1].folder), *place, "--out", str(tmp_path / "c"),
+         "--replicates", "50"],
+        ["power", tables[0], "--with", tables[1], "--difference", "0.1", "--patients", "30", "--studies", "20"],
+        ["predict", str(runs[0].folder), str(cohort[0].image), "--out", str(tmp_path / "p"), "--quiet"],
+    ):  # fmt: skip
+        with pytest.raises(SystemExit) as end:
+            main(words)
+        codes.append(end.value.code)
+    said = capsys.readouterr()
+    assert codes == [0, 0, 0, 0], said
+    assert "Youden" in said.out and "30 patients, 1 trainings: power" in said.out
+    (row,) = csv.DictReader((tmp_path / "p" / "studies.csv").open(encoding="utf-8"))
+    assert row["called at miss rate 0.2"] in ("fracture", "not fracture")
+    (runs[0].folder / "calibration.json").unlink()

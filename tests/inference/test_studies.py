@@ -1,0 +1,74 @@
+"""One study, one answer: views put together by a table or by their DICOM headers, called as validation fixed."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sightline.errors import LayoutError
+from sightline.inference.studies import StudyNames, StudyView, write_studies
+from sightline.metrics.calibration.record import CalibrationRecord
+from sightline.metrics.decision.abstention import Abstention
+from sightline.metrics.decision.conformal import PredictionSets
+from sightline.metrics.decision.operating_points import OperatingPoint
+
+CLASSES = ("normal", "fracture")
+FILES = [Path("a/1.png"), Path("a/2.png"), Path("b/1.png")]
+
+
+def table_of(tmp_path, text):
+    path = tmp_path / "studies.csv"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def view(file, study, p, energy=1.0):
+    return StudyView(file, study, np.array([1 - p, p]), energy)
+
+
+def rows_of(path):
+    return list(csv.DictReader(path.open(newline="", encoding="utf-8")))
+
+
+def test_views_are_averaged_and_called(tmp_path):
+    names = StudyNames(table_of(tmp_path, "file,study\na/1.png,S\na/2.png,S\n"), FILES)
+    record = CalibrationRecord(
+        "run",
+        CLASSES,
+        points=(OperatingPoint("fracture", 0.45, "youden"), OperatingPoint("fracture", 0.9, "specificity", 0.9)),
+        abstention=Abstention("doctor", 0.6, 0.8),
+        sets=PredictionSets(CLASSES, (0.4, 0.4), 0.1, False),
+    )
+    views = [view(file, names.study_of(file, {}), p) for file, p in zip(FILES, (0.2, 0.8, 0.05), strict=True)]
+    assert write_studies(tmp_path / "out.csv", CLASSES, views, names, record) == 2
+    both, single = rows_of(tmp_path / "out.csv")
+    assert (both["study"], both["images"], float(both["p(fracture)"])) == ("S", "2", 0.5)
+    assert both["called at Youden"] == "fracture" and both["called at specificity 0.9"] == "not fracture"
+    assert (both["answered"], both["set"]) == ("no", "normal; fracture")
+    assert (single["study"], single["predicted"], single["answered"], single["set"]) == (
+        "b/1.png", "normal", "yes", "normal",
+    )  # fmt: skip
+
+
+def test_headers_name_studies_and_the_table_wins(tmp_path):
+    names = StudyNames(table_of(tmp_path, "file,study\nb/1.png,T\n"), FILES)
+    assert names.study_of(FILES[0], {"study_uid": "1.2.3"}) == "1.2.3"
+    assert names.study_of(FILES[2], {"study_uid": "1.2.3"}) == "T"
+    assert StudyNames(None, FILES).study_of(FILES[1], {}) == "a/2.png"
+
+
+def test_a_view_that_was_not_read_is_counted(tmp_path):
+    names = StudyNames(table_of(tmp_path, "file,study\na/1.png,S\na/2.png,S\n"), FILES)
+    write_studies(tmp_path / "out.csv", CLASSES, [view(FILES[0], "S", 0.7)], names, None)
+    assert rows_of(tmp_path / "out.csv")[0]["not_read"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("file,study\n1.png,S\n", "names 2 of the files"), ("file,study\nx.png,S\n", "none of its files"),
+     ("file,study\n2.png,S\na/2.png,T\n", "a second time"), ("file\n1.png\n", "lacks the columns")],
+)  # fmt: skip
+def test_tables_that_leave_doubt_are_refused(tmp_path, text, words):
+    with pytest.raises(LayoutError, match=words):
+        StudyNames(table_of(tmp_path, text), FILES)
