@@ -82,3 +82,31 @@ def test_refusals():
         CellFocal()(torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 8, 8), flags)
     with pytest.raises(GeometryError, match="two axes"):
         CellFocal(column=0)(torch.zeros(1, 1, 4), torch.zeros(1, 1, 8), flags)
+
+
+def value(loss, maps, targets):
+    """The term of images whose marks, where there are some, guide."""
+    guided = (targets == 1).flatten(2).any(-1)
+    return float(loss(maps, targets, guided).value)
+
+
+def test_trimmed_leaves_the_worst_fitting_marks_out():
+    torch.manual_seed(3)
+    maps, targets = torch.randn(5, 2, 4, 4), torch.zeros(5, 2, 8, 8, dtype=torch.uint8)
+    for i in range(4):
+        targets[i, 1, 2 * i : 2 * i + 2, 2:4] = 1
+    alone = [value(CellFocal(elsewhere=0.0), maps[i : i + 1], targets[i : i + 1]) for i in range(4)]
+    trusted = [i for i in range(5) if i not in sorted(range(4), key=lambda i: alone[i])[2:]]
+    # two of four marks are left out, pictures and all; the divisor stays that of all marks
+    kept = value(CellFocal(), maps[trusted], targets[trusted])
+    assert value(CellFocal(trimmed=0.5), maps, targets) == pytest.approx(kept * 2 / 4, rel=1e-5)
+    assert value(CellFocal(trimmed=0.2), maps, targets) == value(CellFocal(), maps, targets)
+    with pytest.raises(RecipeError, match="trimmed"):
+        CellFocal(trimmed=1.0)
+
+
+def test_where_nothing_is_known_nothing_counts():
+    maps, targets = torch.randn(3, 2, 4, 4), torch.zeros(3, 2, 8, 8, dtype=torch.uint8)
+    targets[0, 1, :2, :2] = 1
+    targets[2] = 255
+    assert value(CellFocal(), maps, targets) == value(CellFocal(), maps[:2], targets[:2])

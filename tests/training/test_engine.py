@@ -1,5 +1,6 @@
 """Precision, several devices and the GPU are Fabric's; what they train must be the same training."""
 
+import copy
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from support.paths import ROOT
 
 from sightline.evaluation.evaluate import evaluate
 from sightline.papers.catalogue import CATALOGUE
-from sightline.training.engine import Engine
+from sightline.training.engine import Engine, compute_strided_in_float32
 from sightline.training.train import train
 
 
@@ -52,3 +53,23 @@ def test_a_gpu_run_predicts_the_same_on_the_cpu(tiny_cohort, tmp_path, precision
     test = tiny_cohort.split("test")
     both = [evaluate(run, test, d, out=tmp_path / d, engine=Engine(d, quiet=True)) for d in ("cuda", "cpu")]
     assert np.abs(both[0].predictions.probabilities - both[1].predictions.probabilities).max() < 1e-2
+
+
+def test_strided_grouped_convolutions_compute_in_float32_and_only_they():
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(8, 8, 3, stride=2, padding=1, groups=8), torch.nn.Conv2d(8, 8, 3, padding=1, groups=8)
+    )
+    images = torch.rand(2, 8, 16, 16)
+    with torch.no_grad():
+        plain = network[0](images)
+        assert compute_strided_in_float32(network) == 1
+        assert compute_strided_in_float32(network) == 0
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(network[0](images), plain)
+            assert network(images).dtype == torch.bfloat16
+            # a copy has weights of its own
+            copied = copy.deepcopy(network)
+            copied[0].weight.zero_()
+            assert torch.equal(network[0](images), plain)
+    assert list(network.state_dict()) == ["0.weight", "0.bias", "1.weight", "1.bias"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -47,6 +47,8 @@ class MakeTable:
     """A second hospital's cohort, tested on whole."""
     precision: Precision | None = None
     """Fabric's precision."""
+    features: Path | None = None
+    """Folder to keep what frozen stages say of pictures, for all rows and seeds."""
     on: OmitArgPrefixes[On] = field(default_factory=On)
 
     def run(self) -> int:
@@ -64,7 +66,7 @@ class MakeTable:
             self.out,
             CATALOGUE,
             seeds=range(self.seeds),
-            engine=make_engine(self.on),
+            engine=replace(make_engine(self.on), features=self.features),
             parallel=self.parallel,
             external=None if self.external is None else read_cohort(self.external),
             say=lambda line: print(line, file=sys.stderr, flush=True),

@@ -5,9 +5,10 @@ So an epoch can be repeated, or entered in the middle, and gives the same bytes:
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from sightline.data.targets.gaze_choice import GazeChoice
 from sightline.data.targets.region_choice import RegionChoice
 from sightline.data.targets.region_targets import targets_of
-from sightline.data.views.cache import CACHE_BYTES, Pictures, Volumes, refuse_other_images
+from sightline.data.views.cache import CACHE_BYTES, Encoder, LoadedView, Pictures, Volumes, refuse_other_images
 from sightline.data.views.crops import Corners, largest_box
 from sightline.data.views.image_view import View
 from sightline.data.views.volume_view import VolumeView
@@ -30,9 +31,12 @@ from sightline.structures.frame import Frame
 
 @dataclass(frozen=True)
 class Item:
-    """One image ready for a batch: pixels [c, *s], target [k or 1, *s] or None, guided [k], box [4] or None."""
+    """One image ready for a batch.
 
-    image: NDArray[np.float32]
+    Pixels [c, *s] or what is kept in their place [n], target [k or 1, *s] or None, guided [k], box [4] or None.
+    """
+
+    image: NDArray[np.float32] | NDArray[np.int16]
     label: int
     target: NDArray[np.uint8 | np.float32] | None
     guided: NDArray[np.bool_]
@@ -67,6 +71,7 @@ class CohortItems(Dataset[Item]):
         channels: channels the network takes (1 or 3).
         seed: seed of the augmentation.
         cache_bytes: memory for reduced pictures.
+        encoder: keeps something of each image that the network takes in its place, or None.
     """
 
     def __init__(
@@ -79,6 +84,7 @@ class CohortItems(Dataset[Item]):
         channels: int = 3,
         seed: int = 0,
         cache_bytes: int = CACHE_BYTES,
+        encoder: Encoder | None = None,
     ) -> None:
         self.cohort = cohort
         self.view = view
@@ -86,6 +92,7 @@ class CohortItems(Dataset[Item]):
         self.boxes = boxes is not False
         self.channels = channels
         self.seed = seed
+        self.encoder = encoder if isinstance(view, View) else None
         refuse_other_images(cohort, isinstance(view, VolumeView))
         self.pictures: Pictures | Volumes = (
             Volumes(cohort, view, cache_bytes) if isinstance(view, VolumeView) else Pictures(cohort, view, cache_bytes)
@@ -117,14 +124,12 @@ class CohortItems(Dataset[Item]):
     def __getitem__(self, key: Key) -> Item:
         """The item of a key."""
         case = self.cohort[key.index]
-        words = [self.seed, max(key.epoch, 0), key.index]
-        rng = np.random.default_rng([*words, key.draw] if key.draw else words)
-        shown = self.pictures.show(key.index, rng if key.epoch >= 0 else None)
+        shown = self._shown(key, case)
         target, guided = None, np.zeros(len(self.cohort.classes), dtype=bool)
         if self._targets is not None:
             target, guided = self._targets.draw(key.index, shown.source, shown.frame)
         return Item(
-            _channels(shown.image, self.channels),
+            shown.image,
             shown.label,
             target,
             guided,
@@ -132,6 +137,29 @@ class CohortItems(Dataset[Item]):
             case.case_id,
             self._box(key.index, case, shown.frame) if self.boxes else None,
         )
+
+    def _shown(self, key: Key, case: Case) -> LoadedView:
+        """What a key shows: pixels with as many channels as are wanted, or what the encoder keeps in their place."""
+        draws = 0 if isinstance(self.view, VolumeView) else self.view.draws
+        drawn = "test"
+        rng = None
+        if key.epoch >= 0 and draws:
+            # of the case alone, whatever cohort and training it is in: what is kept of the draw serves them all
+            n = (key.epoch * self.repeats + key.draw) % draws
+            drawn = f"draw {n}"
+            rng = np.random.default_rng([n, *hashlib.sha256(case.case_id.encode()).digest()[:8]])
+        elif key.epoch >= 0:
+            words = [self.seed, key.epoch, key.index]
+            rng = np.random.default_rng([*words, key.draw] if key.draw else words)
+        if self.encoder is None or not isinstance(self.pictures, Pictures) or (rng is not None and not draws):
+            shown = self.pictures.show(key.index, rng)
+            return replace(shown, image=_channels(shown.image, self.channels))
+        name = self.encoder.name(case, drawn)
+        known = self.encoder.known(name)
+        shown = self.pictures.show(key.index, rng, known)
+        if known is None:
+            shown = replace(shown, image=self.encoder.encode(name, _channels(shown.image, self.channels)))
+        return shown
 
     def _box(self, index: int, case: Case, frame: Frame) -> NDArray[np.float32]:
         if index not in self._finding:
@@ -156,7 +184,7 @@ def box_on_grid(corners: Corners | None, frame: Frame) -> NDArray[np.float32]:
     return box
 
 
-def _channels(image: NDArray[np.float32], wanted: int) -> NDArray[np.float32]:
+def _channels(image: NDArray[Any], wanted: int) -> NDArray[Any]:
     """Grey as one plane is left to the network to repeat; colour is averaged where one channel is wanted."""
     if image.shape[0] == wanted or image.shape[0] == 1:
         return image
@@ -166,12 +194,16 @@ def _channels(image: NDArray[np.float32], wanted: int) -> NDArray[np.float32]:
 def collate(items: Sequence[Item]) -> Batch:
     """Items to a Batch."""
     depth = max(item.image.shape[0] for item in items)
-    images = np.stack([np.broadcast_to(item.image, (depth, *item.image.shape[1:])) for item in items])
+    stacked = np.stack([np.broadcast_to(item.image, (depth, *item.image.shape[1:])) for item in items])
+    images = torch.from_numpy(np.ascontiguousarray(stacked))
+    if images.dtype == torch.int16:
+        # numpy knows no bfloat16
+        images = images.view(torch.bfloat16)
     targets: Tensor | None = None
     if items[0].target is not None:
         targets = torch.from_numpy(np.stack([item.target for item in items if item.target is not None]))
     return Batch(
-        images=torch.from_numpy(np.ascontiguousarray(images)),
+        images=images,
         labels=torch.tensor([item.label for item in items], dtype=torch.int64),
         targets=targets,
         guided=torch.from_numpy(np.stack([item.guided for item in items])),

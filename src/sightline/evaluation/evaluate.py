@@ -15,6 +15,7 @@ from sightline.inference.predict import NetworkOutput, predict
 from sightline.metrics.maps.localisation import MapScores
 from sightline.structures.case import Cohort
 from sightline.training.engine import Engine
+from sightline.training.feature_cache import keep_features
 from sightline.training.run import Run, same_classes
 from sightline.training.serialization import Catalogue
 
@@ -66,8 +67,10 @@ def evaluate(
     if kept is not None:
         return _as_meant(run, kept) if calibrated else kept
     fabric = engine.fabric("32-true")
+    network = run.network()
+    keep_features(network, engine.features, view)
     said = predict(
-        run.network(),
+        network,
         cohort,
         view,
         batch_size=max(16, run.recipe.batch_size),

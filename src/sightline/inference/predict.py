@@ -23,6 +23,7 @@ from sightline.structures.case import Cohort
 from sightline.structures.evidence import forward_evidence, probabilities_of, to_channels_last
 from sightline.structures.frame import Frame
 from sightline.structures.protocols import Explains
+from sightline.training.feature_cache import encoder_of
 
 MAPS_KEPT = 8
 # side of the grid that painted and explained maps are kept on: finer than any gaze is known
@@ -152,7 +153,7 @@ def predict(
     """
     if len(cohort) == 0:
         raise CohortError(f"Cohort {cohort.name!r} has no case to predict.", "Choose another split.")
-    items = CohortItems(cohort, view)
+    items = CohortItems(cohort, view, encoder=encoder_of(network))
     network = to_channels_last(network.to(device))
     logits, windows, boxes = [], [], []
     kept_classes, kept_maps, kept_attention = [], [], []

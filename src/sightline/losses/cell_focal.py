@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -31,6 +31,9 @@ class CellFocal:
             marks are few or guessed, since what they miss lies there.
         covered: share of a cell that a mark covers from which on the cell counts as marked; cells it covers less are
             left out, and the best-covered one always counts.
+        trimmed: share of the marked images of a batch, those whose marks fit the map least, that are taken for wrongly
+            marked: their marks do not count (least trimmed squares, Rousseeuw 1984, for marks), nor do their other
+            cells. 0 believes all marks.
         column: the class whose map is guided. In images whose map of this class is not guided, every cell is unmarked:
             for patches, or cohorts in which all findings are marked.
     """
@@ -42,9 +45,12 @@ class CellFocal:
     elsewhere: float = 1.0
     covered: float = 0.5
     column: int = 1
+    trimmed: float = field(default=0.0, metadata={"since": "0.2"})
 
     def __post_init__(self) -> None:
         """Refuse values that mean nothing."""
+        if not 0.0 <= self.trimmed < 1.0:
+            raise RecipeError(f"CellFocal.trimmed lies in [0, 1); got {self.trimmed}.", "Try 0.3.")
         if not (self.gamma >= 0.0 and 0.0 < self.prior < 1.0 and self.elsewhere >= 0.0 and 0.0 < self.covered <= 1.0):
             raise RecipeError(
                 f"CellFocal needs gamma >= 0, prior in (0, 1), elsewhere >= 0 and covered in (0, 1]; got {self.gamma}, "
@@ -79,16 +85,23 @@ class CellFocal:
         marked = guided[:, self.column]
         with torch.no_grad():
             marks = targets[:, self.column if targets.shape[1] > 1 else 0].ne(0).to(cells.dtype)
-            cover = adaptive_avg_pool2d(marks[:, None], (cells.shape[1], cells.shape[2]))[:, 0] * marked[:, None, None]
+            # where nothing is known (a picture with a finding that nobody marked) all is covered, and nothing marked
+            touched = adaptive_avg_pool2d(marks[:, None], (cells.shape[1], cells.shape[2]))[:, 0]
+            cover = touched * marked[:, None, None]
             best = cover.amax(dim=(1, 2), keepdim=True)
             inside = (cover >= torch.minimum(best, torch.full_like(best, self.covered))) & (cover > 0)
-            outside = (cover == 0).to(cells.dtype) * torch.where(marked, self.elsewhere, 1.0)[:, None, None]
+            outside = (touched == 0).to(cells.dtype) * torch.where(marked, self.elsewhere, 1.0)[:, None, None]
         logit = cells + math.log(self.prior / (1.0 - self.prior))
         p = logit.sigmoid()
         hit = -((1.0 - p) ** self.gamma) * logsigmoid(logit)
         miss = -(p**self.gamma) * logsigmoid(-logit)
         positive = (hit * inside).sum(dim=(1, 2)) / inside.sum(dim=(1, 2)).clamp(min=1)
         negative = (miss * outside).sum(dim=(1, 2))
+        dropped = int(self.trimmed * int(marked.sum()))
+        if dropped:
+            doubtful = torch.where(marked, positive.detach(), -torch.inf).topk(dropped).indices
+            trusted = torch.ones_like(positive).index_fill(0, doubtful, 0.0)
+            positive, negative = positive * trusted, negative * trusted
         images = int(marked.sum())
         value = (positive + negative).sum() / max(1, images)
         parts = {

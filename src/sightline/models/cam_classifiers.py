@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,8 @@ class ClassMapModel:
             raise RecipeError(f"one_map tells two classes apart; got {n_classes}.", "Set one_map to false.")
         trunk = self.backbone.build()
         fusion = self.fusion.build(trunk) if self.fusion is not None else None
+        if trunk.frozen_stages is not None:
+            trunk.frozen_stages.from_stride(trunk.stride if self.fusion is None else self.fusion.stride)
         channels = trunk.channels_out if fusion is None else fusion.channels_out
         attention = nn.Identity() if self.attention is None else self.attention.build(channels)
         head = SecondClassMap(channels) if self.one_map else ClassMaps(channels, n_classes)
@@ -105,6 +107,8 @@ class ClassMapNetwork(nn.Module):
         self.attention = attention
         self.head = head
         self.pool = pool
+        # keeps what frozen stages say of images, where somebody asks for it (`training/feature_cache.py`)
+        self.encoder: Any = None
 
     @property
     def stride(self) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from sightline.errors import RecipeError
 from sightline.evaluation.tables.table import Row, Table
 from sightline.papers import demo as demo_recipes
-from sightline.papers import engstler2022, fracatlas, jimenez2018, liao2022, watanabe2022, zhu2022
+from sightline.papers import engstler2022, fracatlas, jimenez2018, learning_curve, liao2022, watanabe2022, zhu2022
 from sightline.papers import fracatlas as localisers
 from sightline.papers import phantom_tables as gaze_phantom
 from sightline.papers import phantom_tables as transformers
@@ -109,6 +109,7 @@ TABLES: dict[str, Callable[[Profile], Table]] = {
     "jimenez2018/table5": jimenez2018.table5,
     "femur/transformers": transformers.transformer_table,
     "localisers/fracatlas": localisers.localiser_table,
+    "fracatlas/curve": learning_curve.table,
     "zhu2022/table2": zhu2022.table2,
     "zhu2022/ablations": zhu2022.ablations,
     "watanabe2022/table1": watanabe2022.table1,

@@ -119,7 +119,8 @@ def update_ema(average: dict[str, Tensor], network: nn.Module, keep: float, step
     share = min(keep, (1.0 + step) / (10.0 + step))
     for name, value in network.state_dict().items():
         if value.is_floating_point():
-            average[name].mul_(share).add_(value.detach(), alpha=1.0 - share)
+            # a step along the difference: what does not change (frozen weights) stays as it is, bit for bit
+            average[name].lerp_(value.detach(), 1.0 - share)
         else:
             average[name].copy_(value)
 

@@ -74,6 +74,7 @@ class Recipe:
             evaluated and saved; 0 for none.
         precision: Fabric's precision word.
         seed: seed of initialisation, order and augmentation.
+        validate: look at the validation cases after every `epoch`, or only at the `end`.
     """
 
     title: str
@@ -97,6 +98,7 @@ class Recipe:
     average: float = 0.0
     precision: str = "32-true"
     seed: int = 0
+    validate: Literal["epoch", "end"] = field(default="epoch", metadata={"since": "0.2"})
 
     @property
     def picture_view(self) -> View:
@@ -146,6 +148,10 @@ class Recipe:
             raise RecipeError(f"weight must be >= 0 and average in [0, 1); got {self.weight}, {self.average}.")
         if not 0 <= self.seed < 2**63:
             raise RecipeError(f"seed must be 0 or more, and below 2 ** 63; got {self.seed}.", "Choose another seed.")
+        if self.validate == "end" and self.select != "last":
+            raise RecipeError(
+                f"select={self.select!r} needs to see validation after every epoch.", "Use validate='epoch'."
+            )
         if self.weight > 0.0 and self.guidance is None:
             raise RecipeError(f"weight {self.weight} has no guidance to weigh.", "Name a guidance or set weight 0.")
         if self.select in ("auc", "f1") and not self.classifies:

@@ -27,7 +27,12 @@ def to_plain(value: Any, catalogue: Catalogue) -> Any:
         words = {cls: word for word, cls in catalogue.items()}
         if type(value) not in words:
             raise RecipeError(f"{type(value).__name__} is not in the catalogue.", "Add it to papers/catalogue.py.")
-        fields = {f.name: to_plain(getattr(value, f.name), catalogue) for f in dataclasses.fields(value) if f.init}
+        fields = {
+            f.name: to_plain(getattr(value, f.name), catalogue)
+            for f in dataclasses.fields(value)
+            # a field that came later is left out where it changes nothing: recipes, and identities, stay as they were
+            if f.init and not ("since" in f.metadata and getattr(value, f.name) == f.default)
+        }
         return {"kind": words[type(value)], **fields}
     if isinstance(value, (tuple, list)):
         return [to_plain(v, catalogue) for v in value]

@@ -26,7 +26,8 @@ from sightline.io.progress import Advance, progress
 from sightline.structures.case import Cohort
 from sightline.structures.evidence import Batch, to_channels_last
 from sightline.training.checkpoint import Events, cloned_weights, load_state, save_state, update_ema, write_history
-from sightline.training.engine import Engine
+from sightline.training.engine import Engine, compute_strided_in_float32
+from sightline.training.feature_cache import encoder_of, keep_features
 from sightline.training.optimization import class_weights, set_rate
 from sightline.training.preconditions import check_explainer, training_cases
 from sightline.training.recipe import Recipe
@@ -78,7 +79,8 @@ def train(recipe: Recipe, cohort: Cohort, folder: Path, catalogue: Catalogue, en
     start_run(folder, recipe, cohort, catalogue)
     regions = recipe.regions if recipe.guided_by_regions else None
     boxes = recipe.regions if recipe.needs_boxes else False
-    items = CohortItems(cases, recipe.view, regions, boxes=boxes, seed=recipe.seed)
+    keep_features(network, engine.features, recipe.view)
+    items = CohortItems(cases, recipe.view, regions, boxes=boxes, seed=recipe.seed, encoder=encoder_of(network))
     if aim.explainer is not None and fabric.is_global_zero:
         check_explainer(network, aim.explainer, items, folder, recipe.title, fabric.device)
     loop = _Loop(folder, cohort, items, engine, fabric, aim, network, plain, optimizer)
@@ -97,6 +99,8 @@ def _built(recipe: Recipe, cohort: Cohort, cases: Cohort, fabric: Fabric) -> tup
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*lr_scheduler.*")
         network = to_channels_last(recipe.model.build(len(cohort.classes)))
+    if fabric.device.type == "cpu" and recipe.precision == "bf16-mixed":
+        compute_strided_in_float32(network)
     weights = torch.ones(len(cohort.classes))
     if recipe.reweight == "inverse_frequency":
         weights = class_weights((cohort.class_index(c.label) for c in cases), len(cohort.classes))
@@ -224,7 +228,7 @@ class _Loop:
             self._keep_state()
 
     def _validated(self) -> dict[str, Any]:
-        if not self.fabric.is_global_zero:
+        if not self.fabric.is_global_zero or (self.recipe.validate == "end" and self.at.step < self.steps):
             return dict(NOTHING)
         average, workers = self.copies.get("average"), self.engine.workers
         return validate(self.aim, self.cohort, self.fabric.device, average=average, workers=workers)

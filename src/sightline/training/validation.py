@@ -16,6 +16,7 @@ from sightline.errors import RunError
 from sightline.structures.case import Cohort
 from sightline.structures.evidence import forward_evidence, probabilities_of
 from sightline.training.checkpoint import swapped_weights
+from sightline.training.feature_cache import encoder_of
 from sightline.training.step import TrainingObjective, evidence_to_dict
 
 NOTHING: Mapping[str, float | None] = {"val_loss": None, "val_accuracy": None, "val_auc": None, "val_f1": None}
@@ -74,7 +75,9 @@ def _run_validation(
     recipe, network = aim.recipe, aim.network
     network.eval()
     wanted = recipe.regions if recipe.objective is not None and recipe.objective.needs_regions else None
-    items = CohortItems(validation, recipe.view, wanted, boxes=recipe.needs_boxes, seed=recipe.seed)
+    items = CohortItems(
+        validation, recipe.view, wanted, boxes=recipe.needs_boxes, seed=recipe.seed, encoder=encoder_of(network)
+    )
     logits, labels, loss, counted = [], [], 0.0, 0
     sums: dict[str, float] = {}
     for batch in test_batches(items, batch_size=max(16, recipe.batch_size), workers=workers):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -33,6 +33,9 @@ class RegionChoice:
         share: share of the cohort's marked images whose marks are used: 0.05 for guidance from 5% of the boxes. Whole
             patients are drawn; those of a smaller share are among those of a larger one.
         share_seed: another number draws other patients.
+        unmarked: what a picture with a finding but without a mark (nobody marked it, or `share` hides it) says of its
+            cells: `unknown` says nothing of them, for losses that learn from normal pictures that no cell is marked
+            (`CellFocal`); `empty` takes them for unmarked cells.
     """
 
     style: Style = "mask"
@@ -42,6 +45,7 @@ class RegionChoice:
     stroke_px: float = 3.0
     share: float = 1.0
     share_seed: int = 0
+    unmarked: Literal["empty", "unknown"] = field(default="empty", metadata={"since": "0.2"})
 
     def __post_init__(self) -> None:
         """Refuse lengths that are none, and gaze."""

@@ -10,9 +10,12 @@ from numpy.typing import NDArray
 
 from sightline.data.targets.gaze_choice import GazeChoice, GazeTargets
 from sightline.data.targets.region_choice import RegionChoice, draw_targets
-from sightline.structures.case import Case, Cohort
+from sightline.structures.case import Case, Cohort, is_normal
 from sightline.structures.frame import Frame
 from sightline.structures.regions import Mask, Region
+
+# in a target: neither marked nor known to be free of what is marked
+UNKNOWN = 255
 
 
 class RegionTargets:
@@ -44,6 +47,8 @@ class RegionTargets:
         if self._guiding is None or case.patient_id in self._guiding:
             picked = self._picked.of(index, self.choice, case, source.shape)
         target, guided = draw_targets(picked, self.choice, case, self.cohort.classes, frame, shared=self.shared)
+        if self.choice.unmarked == "unknown" and not guided.any() and not is_normal(case.label) and not picked:
+            target[:] = UNKNOWN
         return target, guided
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from sightline.data.views.volume_view import VolumeView
 from sightline.errors import CohortError
 from sightline.io.image import read_image
 from sightline.io.nifti import read_volume
-from sightline.structures.case import Cohort
+from sightline.structures.case import Case, Cohort
 from sightline.structures.frame import Frame
 from sightline.structures.regions import is_volume
 
@@ -28,16 +28,32 @@ class LoadedView:
     """A case as a network is shown it.
 
     Attributes:
-        image: float32 [c, *s] in 0..1.
+        image: float32 [c, *s] in 0..1, or what is kept in its place, int16 [n].
         frame: the image's grid in the source.
         source: the frame of the source itself.
         label: class index; of a patch of a picture, what the patch shows.
     """
 
-    image: NDArray[np.float32]
+    image: NDArray[np.float32] | NDArray[np.int16]
     frame: Frame
     source: Frame
     label: int
+
+
+class Encoder(Protocol):
+    """What keeps something of shown images, so that an image shown again need not be sampled again."""
+
+    def name(self, case: Case, drawn: str) -> str:
+        """What an image of a case is kept under: the case's picture, and which draw of it."""
+        ...
+
+    def known(self, key: str) -> NDArray[np.int16] | None:
+        """What is kept under a key, or None."""
+        ...
+
+    def encode(self, key: str, image: NDArray[np.float32]) -> NDArray[np.int16]:
+        """Make it of an image [c, *s], and keep it."""
+        ...
 
 
 class Pictures:
@@ -69,8 +85,11 @@ class Pictures:
             self.held_bytes -= dropped.bytes
         return entry
 
-    def show(self, index: int, rng: np.random.Generator | None) -> LoadedView:
-        """The picture at a position as `rng` draws it for training, or (None) as it is at test time."""
+    def show(self, index: int, rng: np.random.Generator | None, known: NDArray[np.int16] | None = None) -> LoadedView:
+        """The picture at a position as `rng` draws it for training, or (None) as it is at test time.
+
+        Where something `known` of it stands in for its pixels, they are not sampled.
+        """
         case, view = self.cohort[index], self.view
         if index not in self._around:
             self._around[index] = view.around(case)
@@ -79,14 +98,15 @@ class Pictures:
         label = self.cohort.class_index(case.label)
         if rng is None:
             frame = view.test_frame(source, around)
-            return LoadedView(sample(working, frame), frame, source, label)
+            return LoadedView(sample(working, frame) if known is None else known, frame, source, label)
         if view.patches is not None:
             findings = boxes_of(case)
             frame = view.patch_frame(source, rng, findings)
             label = patch_label(case, self.cohort.classes, findings, frame)
         else:
             frame = view.training_frame(source, rng, around)
-        return LoadedView(view.tone(sample(working, frame), rng), frame, source, label)
+        pixels = view.tone(sample(working, frame), rng) if known is None else known
+        return LoadedView(pixels, frame, source, label)
 
 
 class Volumes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,9 @@ class View:
         jitter: training frames that keep the expert's box inside, in place of `crop_area` and `rotation_deg`. Under
             a crop, which follows the box, only its turns are seen.
         patches: train on patches of the picture and test on the whole, in place of `crop_area`.
+        draws: how often each picture is drawn at random for training; 0 draws it anew every time. Draws depend on the
+            case alone, not on the training's seed, so that what frozen stages say of them can be kept for all
+            trainings.
     """
 
     size: int = 512
@@ -52,6 +55,7 @@ class View:
     crop: Crop | None = None
     jitter: RegionJitter | None = None
     patches: Patches | None = None
+    draws: int = field(default=0, metadata={"since": "0.2"})
 
     def __post_init__(self) -> None:
         """Refuse sizes and ranges that mean nothing."""
@@ -60,6 +64,8 @@ class View:
             raise RecipeError(f"View.size must be at least 16 pixels; got {self.size}.", "Use for example size 512.")
         if not 0.0 < low <= high <= 1.0:
             raise RecipeError(f"View.crop_area must be 0 < low <= high <= 1; got {self.crop_area}.", "Try (0.8, 1.0).")
+        if self.draws < 0:
+            raise RecipeError(f"View.draws is 0 or more; got {self.draws}.", "Try 4; 0 draws anew every time.")
         if not 0.0 <= self.flip_chance <= 1.0:
             raise RecipeError(f"View.flip_chance is a probability; got {self.flip_chance}.", "Use a value in 0..1.")
         if self.patches is not None and (self.crop is not None or self.jitter is not None):

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from sightline.data.split import few_per_class, from_sources
+from sightline.data.subset import displaced_marks, nested_subset
 from sightline.data.views.image_view import refuse_unmarked
 from sightline.errors import CohortError, RecipeError, SightlineError
 from sightline.evaluation.evaluate import choose_boxes, evaluate
@@ -162,7 +163,9 @@ class RowTraining:
     def training(self) -> Cohort:
         """The cases it is trained and selected on."""
         seen = from_sources(self.recipe.see(self.cohort), self.row.trained_on)
-        return few_per_class(seen, self.row.train_per_class, self.recipe.train_on, self.seed)
+        few = few_per_class(seen, self.row.train_per_class, self.recipe.train_on, self.seed)
+        part = nested_subset(few, self.row.train_images, self.seed, self.recipe.train_on)
+        return displaced_marks(part, self.row.wrong_marks, self.seed, self.recipe.train_on)
 
     @property
     def parts(self) -> dict[str, RowTraining]:

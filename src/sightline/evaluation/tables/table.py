@@ -56,6 +56,9 @@ class Row:
             (`lab/self_training.py`), or None.
         teaching: how it marks them.
         train_per_class: train on this many images of each class, drawn once per seed; None for all.
+        train_images: train on about this many images, whole groups, nested over sizes (`nested_subset`); the seed
+            draws them; None for all.
+        wrong_marks: share of the marked training images whose boxes are moved to a wrong place (`displaced_marks`).
         trained_on: sources (`from_sources`) whose cases it is trained and selected on; none named: all.
         tested_on: sources whose cases it is tested on.
         group: what the row is drawn with in the figures: method, style.
@@ -70,6 +73,8 @@ class Row:
     teacher: str | None = None
     teaching: Teaching = field(default_factory=Teaching)
     train_per_class: int | None = None
+    train_images: int | None = None
+    wrong_marks: float = 0.0
     trained_on: tuple[str, ...] = ()
     tested_on: tuple[str, ...] = ()
     group: str = ""

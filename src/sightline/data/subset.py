@@ -1,0 +1,146 @@
+"""Nested parts of a training set, and training sets whose marks are wrong: for curves against images and marks."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from sightline.errors import CohortError
+from sightline.io.image import read_image
+from sightline.structures.case import Case, Cohort
+from sightline.structures.regions import Box
+
+# groups that are looked at before one is taken: more keep the class shares closer, fewer keep the order more random
+LOOKED_AT = 8
+
+
+def nested_subset(cohort: Cohort, images: int | None, seed: int = 0, splits: Sequence[str] = ("train",)) -> Cohort:
+    """The cohort with about this many training images, by whole groups; other splits stay as they are.
+
+    Groups (patients) come in an order that depends on the seed alone: of the next few of a random order that are no
+    larger than a quarter of what is wanted so far, the one is taken that leaves the class shares nearest to those of
+    all training images. The first groups whose images come nearest to `images` are kept, so that a smaller subset of
+    one seed lies in every larger one.
+
+    Args:
+        cohort: cases with splits.
+        images: training images wanted; None, or more than there are, keeps all.
+        seed: another number takes other groups.
+        splits: what counts as training.
+
+    Raises:
+        CohortError: fewer than two images wanted, or nothing to take from.
+
+    Example:
+        >>> small = nested_subset(cohort, 300, seed=1)  # doctest: +SKIP
+    """
+    if images is None:
+        return cohort
+    training = cohort.split(*splits)
+    if images < 2 or not len(training):
+        raise CohortError(
+            f"A subset needs 2 training images or more, and some to take from; got {images} of {len(training)}.",
+            "Ask for 75, say, of a cohort with splits.",
+        )
+    if images >= len(training):
+        return cohort
+    order = _group_order(training, seed)
+    sizes = Counter(case.patient_id for case in training)
+    sums = np.cumsum([sizes[group] for group in order])
+    nearest = int(np.argmin(np.abs(sums - images)))
+    kept = set(order[: nearest + 1])
+    part = cohort.where(lambda case: case.split not in splits or case.patient_id in kept)
+    have = {case.label for case in part.split(*splits)}
+    missing = sorted({case.label for case in training} - have)
+    if missing:
+        raise CohortError(
+            f"{images} training images of {cohort.name!r} by whole groups leave the class {missing[0]!r} out.",
+            "Ask for more images, or another seed.",
+        )
+    return part
+
+
+def _group_order(training: Cohort, seed: int) -> list[str]:
+    """All groups, so that every beginning has about the class shares of the whole."""
+    counts: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(len(training.classes)))
+    for case in training:
+        counts[case.patient_id][training.class_index(case.label)] += 1.0
+    names = sorted(counts)
+    waiting = [names[i] for i in np.random.default_rng([seed, len(names), 75]).permutation(len(names))]
+    shares = np.sum(list(counts.values()), axis=0) / len(training)
+    least = float(np.median([c.sum() for c in counts.values()]))
+    so_far = np.zeros(len(training.classes))
+    order = []
+    while waiting:
+        # no single group may be most of a small subset
+        allowed = max(least, so_far.sum() / 4.0, min(counts[g].sum() for g in waiting))
+        near = [g for g in waiting if counts[g].sum() <= allowed][:LOOKED_AT]
+        best = min(near, key=lambda g: _distance(so_far + counts[g], shares))
+        order.append(best)
+        so_far = so_far + counts[best]
+        waiting.remove(best)
+    return order
+
+
+def _distance(counts: np.ndarray, shares: np.ndarray) -> float:
+    """How far class counts lie from wanted shares, relative to both (chi-square), per image."""
+    total = counts.sum()
+    wanted = np.maximum(shares * total, 1e-9)
+    return float((((counts - wanted) ** 2) / wanted).sum() / total)
+
+
+def displaced_marks(cohort: Cohort, share: float, seed: int = 0, splits: Sequence[str] = ("train",)) -> Cohort:
+    """The cohort with the boxes of some marked training images moved to a wrong place in the same picture.
+
+    What a careless reader, or a mix-up of two pictures, does to a training set. A moved box keeps its size and its tag,
+    lies within the picture, and does not touch where it was (unless it fills the picture).
+
+    Args:
+        cohort: cases with splits; findings marked by boxes.
+        share: share of the marked images whose boxes are all moved.
+        seed: another number moves others.
+        splits: what counts as training.
+
+    Raises:
+        CohortError: a share that is none, or no box to move.
+    """
+    if not 0.0 <= share <= 1.0:
+        raise CohortError(f"The share of wrong marks lies from 0 to 1; got {share}.", "Try 0.3.")
+    marked = [c.case_id for c in cohort.split(*splits) if any(isinstance(r, Box) for r in c.regions)]
+    if share == 0.0:
+        return cohort
+    if not marked:
+        raise CohortError(f"Cohort {cohort.name!r} has no box to move.", "Mark findings by boxes.")
+    ids = sorted(marked)
+    order = np.random.default_rng([seed, len(ids), 30]).permutation(len(ids))
+    moved = {ids[i] for i in order[: math.ceil(share * len(ids))]}
+
+    def spoiled(case: Case) -> Case:
+        if case.case_id not in moved:
+            return case
+        rng = np.random.default_rng([seed, *case.case_id.encode()])
+        shape = case.shape or read_image(case.image).frame.shape
+        return replace(case, regions=tuple(_moved(r, shape, rng) if isinstance(r, Box) else r for r in case.regions))
+
+    return replace(cohort, cases=tuple(spoiled(case) for case in cohort))
+
+
+def _centre(box: Box) -> tuple[float, float]:
+    return (box.start[0] + box.stop[0]) / 2.0, (box.start[1] + box.stop[1]) / 2.0
+
+
+def _moved(box: Box, shape: Sequence[int], rng: np.random.Generator) -> Box:
+    """The box elsewhere in a picture; after many tries, where it is farthest from its old place among those tried."""
+    size = np.array(box.stop) - np.array(box.start)
+    old = np.array(_centre(box))
+    room = np.maximum(np.array(shape, dtype=float) - size, 0.0)
+    tries = rng.uniform(0.0, 1.0, (50, 2)) * room + size / 2.0
+    clear = [t for t in tries if (np.abs(t - old) >= size).any()]
+    centre = clear[0] if clear else max(tries, key=lambda t: float(np.abs(t - old).sum()))
+    # rounded: another machine's last digit is not another cohort
+    start, stop = np.round(centre - size / 2.0, 1), np.round(centre + size / 2.0, 1)
+    return replace(box, start=(float(start[0]), float(start[1])), stop=(float(stop[0]), float(stop[1])))

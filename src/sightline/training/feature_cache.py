@@ -1,0 +1,132 @@
+"""What frozen stages say of images, kept in files for every training and evaluation that shows the same images again.
+
+Ten rows of a table, five seeds each, show their networks the same pictures; frozen stages say the same of them fifty
+times. One file an image, written in one step, so that trainings side by side can share a folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sightline.data.views.cache import Encoder
+from sightline.data.views.image_view import View
+from sightline.data.views.volume_view import VolumeView
+from sightline.errors import RunError
+from sightline.structures.case import Case
+
+
+class Fixed(Protocol):
+    """Stages that are not trained."""
+
+    @property
+    def levels(self) -> tuple[object, ...]:
+        """What is kept of them."""
+        ...
+
+    def digest(self) -> str:
+        """Twelve hex digits over their weights."""
+        ...
+
+
+class HasFrozenStages(Protocol):
+    """A trunk whose frozen stages can be asked apart from the rest."""
+
+    @property
+    def frozen_stages(self) -> Fixed | None:
+        """They, where they have a precision of their own."""
+        ...
+
+    def frozen_features(self, images: Tensor) -> Tensor:
+        """Packed features [b, n] of images [b, c, h, w]."""
+        ...
+
+
+@runtime_checkable
+class TakesFeatures(Protocol):
+    """A network that takes packed features of its trunk's frozen stages wherever it takes images."""
+
+    encoder: Encoder | None
+
+    @property
+    def trunk(self) -> HasFrozenStages:
+        """The trunk."""
+        ...
+
+
+class FeatureCache:
+    """Packed features in files, `FOLDER/DIGEST/NAME.npy`.
+
+    Args:
+        folder: shared by all trainings.
+        trunk: whose frozen stages speak.
+        view: how pictures are framed; another view is another folder.
+    """
+
+    def __init__(self, folder: Path, trunk: HasFrozenStages, view: View) -> None:
+        assert trunk.frozen_stages is not None
+        self.trunk = trunk
+        text = f"{trunk.frozen_stages.digest()} {view}"
+        self.folder = folder / hashlib.sha256(text.encode()).hexdigest()[:12]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        about = self.folder / "about.txt"
+        if not about.is_file():
+            about.write_text(f"{view}\n{trunk.frozen_stages.levels}\n", encoding="utf-8")
+        self._names: dict[Path, str] = {}
+
+    def name(self, case: Case, drawn: str) -> str:
+        """A name for one draw of the case's picture; a picture that changes on disk has another."""
+        if case.image not in self._names:
+            facts = case.image.stat()
+            text = f"{case.case_id} {facts.st_size} {facts.st_mtime_ns}"
+            self._names[case.image] = hashlib.sha256(text.encode()).hexdigest()[:20]
+        return f"{self._names[case.image]}-{drawn.replace(' ', '')}"
+
+    def known(self, key: str) -> NDArray[np.int16] | None:
+        """What is kept under a name.
+
+        Raises:
+            RunError: a damaged file.
+        """
+        path = self.folder / f"{key}.npy"
+        try:
+            features: NDArray[np.int16] = np.load(path, allow_pickle=False)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise RunError(f"{path} is damaged ({error}).", f"Delete {self.folder}: it is computed anew.") from None
+        return features
+
+    @torch.no_grad()
+    def encode(self, key: str, image: NDArray[np.float32]) -> NDArray[np.int16]:
+        """Features of an image [c, h, w], kept."""
+        images = torch.from_numpy(np.ascontiguousarray(image))[None].contiguous(memory_format=torch.channels_last)
+        weights = next(iter(self.trunk.parameters()))  # type: ignore[attr-defined]  # a trunk is a module
+        packed = self.trunk.frozen_features(images.to(weights.device))[0].cpu()
+        # numpy knows no bfloat16
+        features: NDArray[np.int16] = packed.view(torch.int16).numpy()
+        partial = self.folder / f"{key}.{os.getpid()}.partial"
+        with partial.open("wb") as file:
+            np.save(file, features, allow_pickle=False)
+        partial.replace(self.folder / f"{key}.npy")
+        return features
+
+
+def keep_features(network: nn.Module, folder: Path | None, view: View | VolumeView) -> None:
+    """Let a network's frozen stages be asked once an image, where a folder is given and it has such stages."""
+    if folder is None or not isinstance(view, View) or not isinstance(network, TakesFeatures):
+        return
+    if network.trunk.frozen_stages is not None and view.draws:
+        network.encoder = FeatureCache(folder, network.trunk, view)
+
+
+def encoder_of(network: nn.Module) -> Encoder | None:
+    """What keeps features for a network, if anything does."""
+    return network.encoder if isinstance(network, TakesFeatures) else None

@@ -1,0 +1,88 @@
+"""Nested subsets by whole groups, and marks that are moved."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from support.cohorts import make_cohort
+
+from sightline.data.subset import displaced_marks, nested_subset
+from sightline.errors import CohortError
+from sightline.structures.case import Case, Cohort
+from sightline.structures.regions import Box
+
+
+def crowd(groups=120, seed=0):
+    """Groups of 1 to 20 images of one class, two thirds of the images normal."""
+    rng = np.random.default_rng(seed)
+    cases = []
+    for g in range(groups):
+        label = "fracture" if rng.random() < 1 / 3 else "no fracture"
+        size = int(rng.integers(1, 21))
+        cases += [Case(f"{g}-{i}", f"{g}-{i}", f"g{g}", "x.png", label, split="train") for i in range(size)]
+    cases += [Case(f"t{i}", f"t{i}", f"t{i}", "x.png", "fracture", split="test") for i in range(5)]
+    return Cohort("crowd", ("no fracture", "fracture"), tuple(cases))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_subsets_are_nested_whole_and_alike(seed):
+    cohort = crowd()
+    training = cohort.split("train")
+    share = training.counts()["fracture"] / len(training)
+    smaller = set()
+    for wanted in (75, 150, 300, 600):
+        part = nested_subset(cohort, wanted, seed)
+        ids = {case.case_id for case in part.split("train")}
+        assert smaller <= ids
+        smaller = ids
+        assert abs(len(ids) - wanted) <= 0.15 * wanted
+        groups = {case.patient_id for case in part.split("train")}
+        assert ids == {case.case_id for case in training if case.patient_id in groups}
+        assert abs(part.split("train").counts()["fracture"] / len(ids) - share) < 0.08
+        assert len(part.split("test")) == 5
+
+
+def test_a_subset_depends_on_the_seed_and_none_or_many_keep_all():
+    cohort = crowd()
+    first, again, other = (nested_subset(cohort, 100, seed) for seed in (0, 0, 1))
+    assert [c.case_id for c in first] == [c.case_id for c in again]
+    assert [c.case_id for c in first] != [c.case_id for c in other]
+    assert nested_subset(cohort, None) is cohort
+    assert nested_subset(cohort, 10**6) is cohort
+
+
+def test_what_cannot_be_taken_is_refused():
+    with pytest.raises(CohortError, match="2 training images"):
+        nested_subset(crowd(), 1)
+    one = crowd(2, seed=3).where(lambda c: c.patient_id == "g0" or c.split == "test")
+    both = replace(one, cases=(*one.cases, Case("z", "z", "z", "x.png", "fracture", split="train")))
+    kinds = {c.label for c in both.split("train")}
+    if len(kinds) == 2:
+        with pytest.raises(CohortError, match="leave the class"):
+            nested_subset(both, 2)
+    with pytest.raises(CohortError, match="from 0 to 1"):
+        displaced_marks(crowd(), 1.5)
+    with pytest.raises(CohortError, match="no box to move"):
+        displaced_marks(crowd(), 0.5)
+
+
+def test_moved_marks_keep_their_size_and_stand_elsewhere_in_the_picture(tmp_path):
+    cohort = make_cohort(tmp_path / "c", patients=24)
+    spoiled = displaced_marks(cohort, 0.5, seed=1)
+    marked = [c for c in cohort.split("train") if any(isinstance(r, Box) for r in c.regions)]
+    moved = [c for c in marked if spoiled.cases[cohort.cases.index(c)].regions != c.regions]
+    assert len(moved) == -(-len(marked) // 2)
+    assert all(a == b for a, b in zip(cohort, spoiled, strict=True) if a.split != "train")
+    for case in moved:
+        for old, new in zip(case.regions, spoiled.cases[cohort.cases.index(case)].regions, strict=True):
+            if not isinstance(old, Box):
+                assert old == new
+                continue
+            assert np.allclose(np.subtract(new.stop, new.start), np.subtract(old.stop, old.start), atol=0.11)
+            assert min(new.start) >= 0
+            assert (np.array(new.stop) <= np.array(case.shape) + 0.1).all()
+            assert new.tag == old.tag
+            apart = np.abs(np.subtract(new.start, old.start)) >= np.subtract(old.stop, old.start) - 0.11
+            assert apart.any()
+    assert displaced_marks(cohort, 0.5, seed=1).fingerprint() == spoiled.fingerprint() != cohort.fingerprint()
+    assert displaced_marks(cohort, 0.0) is cohort

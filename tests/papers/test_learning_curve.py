@@ -1,0 +1,62 @@
+"""The learning curve's rows differ in what they should, and recipes from before its fields keep their identity."""
+
+import json
+
+import numpy as np
+from support.cohorts import make_cohort
+
+from sightline.data.targets.region_targets import UNKNOWN, RegionTargets
+from sightline.papers.catalogue import CATALOGUE
+from sightline.papers.learning_curve import SIZES, guided, table, unguided
+from sightline.papers.liao2022 import base_recipe
+from sightline.structures.frame import Frame
+from sightline.training.recipe import recipe_json
+from sightline.training.serialization import from_plain, to_plain
+
+
+def test_twins_differ_in_pool_and_loss_alone():
+    ours, theirs = to_plain(guided(), CATALOGUE), to_plain(unguided(), CATALOGUE)
+    apart = {name for name in ours | theirs if ours.get(name) != theirs.get(name)}
+    assert apart == {"title", "model", "guidance", "weight", "regions"}
+    assert {k for k in ours["model"] if ours["model"][k] != theirs["model"][k]} == {"pool"}
+
+
+def test_every_row_has_a_reference_of_its_own_size_before_it():
+    rows = table().rows
+    names = [row.name for row in rows]
+    assert len(set(names)) == len(names)
+    for row in rows:
+        if row.reference is not None:
+            reference = next(r for r in rows if r.name == row.reference)
+            assert names.index(row.reference) < names.index(row.name)
+            assert reference.train_images == row.train_images
+    assert {row.train_images for row in rows} == set(SIZES)
+
+
+def test_a_recipe_without_the_new_fields_is_written_as_before():
+    text = recipe_json(base_recipe(), CATALOGUE)
+    assert not any(word in text for word in ("draws", "frozen_precision", "unmarked", "validate", "trimmed"))
+    new = recipe_json(guided(0.05), CATALOGUE)
+    assert all(word in new for word in ('"draws": 3', '"frozen_precision": "bf16"', '"unmarked": "unknown"'))
+    assert from_plain(json.loads(new), CATALOGUE) == guided(0.05)
+
+
+def test_pictures_whose_mark_is_hidden_say_nothing_of_their_cells(tmp_path):
+    cohort = make_cohort(tmp_path / "c", patients=24).split("train")
+    choice = guided(0.3).regions
+    shown = choice.patients(cohort)
+    targets = RegionTargets(cohort, choice, 10**6)
+    frame = Frame.of_image((40, 48))
+    seen = set()
+    for index, case in enumerate(cohort):
+        target, marked = targets.draw(index, frame, frame)
+        if case.label == "no fracture":
+            assert not target.any()
+        elif case.patient_id in shown:
+            assert marked[1]
+            assert set(np.unique(target[1])) == {0, 1}
+        else:
+            assert not marked.any()
+            assert (target == UNKNOWN).all()
+        seen.add((case.label, case.patient_id in shown))
+    assert len(seen) >= 3

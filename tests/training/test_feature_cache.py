@@ -1,0 +1,98 @@
+"""Features kept in files: the same training as without them, computed once for all."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from support.cohorts import tiny_recipe
+
+from sightline.data.views.image_view import View
+from sightline.errors import RecipeError, RunError
+from sightline.evaluation.evaluate import evaluate
+from sightline.models.backbones import Backbone
+from sightline.models.cam_classifiers import ClassMapModel
+from sightline.models.necks import Fusion
+from sightline.models.pooling import SoftmaxPool
+from sightline.papers.catalogue import CATALOGUE
+from sightline.training.engine import Engine
+from sightline.training.feature_cache import FeatureCache
+from sightline.training.train import train
+
+QUIET = Engine(device="cpu", quiet=True)
+
+
+def frozen_recipe(**changes):
+    backbone = Backbone(name="mobilenetv2_050", frozen_stages=5, stages=5, frozen_precision="bf16")
+    model = ClassMapModel(backbone=backbone, pool=SoftmaxPool(), fusion=Fusion(stride=8, channels=8))
+    recipe = tiny_recipe(model=model, view=View(size=64, rotation_deg=10.0, contrast=0.1, draws=2), steps=4)
+    return replace(recipe, validate="end", average=0.9, **changes)
+
+
+def test_training_and_evaluation_are_the_same_with_features_kept(tiny_cohort, tmp_path):
+    engine = replace(QUIET, features=tmp_path / "features")
+    recipe = frozen_recipe()
+    plain = train(recipe, tiny_cohort, tmp_path / "plain", CATALOGUE, QUIET)
+    kept = train(recipe, tiny_cohort, tmp_path / "kept", CATALOGUE, engine)
+    a, b = (load_file(run.folder / "weights.safetensors") for run in (plain, kept))
+    # kept features are computed an image at a time, others a batch at a time: the last bit of bfloat16 may differ
+    for name in a:
+        assert torch.allclose(a[name].float(), b[name].float(), rtol=0.02, atol=0.02), name
+    test = tiny_cohort.split("test")
+    said = [evaluate(run, test, "test", engine=e).predictions for run, e in ((plain, QUIET), (kept, engine))]
+    assert np.allclose(said[0].probabilities, said[1].probabilities, atol=0.05)
+
+
+def test_another_seed_and_row_compute_nothing_again(tiny_cohort, tmp_path, monkeypatch):
+    engine = replace(QUIET, features=tmp_path / "features")
+    # one set of frozen weights for all seeds, as an initial weights file gives
+    torch.manual_seed(0)
+    same = frozen_recipe().model.build(2).state_dict()
+    build = ClassMapModel.build
+
+    def with_weights(self, n):
+        network = build(self, n)
+        network.load_state_dict(same)
+        return network
+
+    monkeypatch.setattr(ClassMapModel, "build", with_weights)
+    first = train(frozen_recipe(steps=None, epochs=2), tiny_cohort, tmp_path / "first", CATALOGUE, engine)
+    evaluate(first, tiny_cohort.split("test"), "test", engine=engine)
+    monkeypatch.setattr(FeatureCache, "encode", lambda self, key, image: pytest.fail(f"{key} was computed again"))
+    other = frozen_recipe(steps=None, epochs=2, weight=0.0, guidance=None, seed=7)
+    second = train(other, tiny_cohort, tmp_path / "second", CATALOGUE, engine)
+    # what is fixed stays so bit for bit, through the moving average too: evaluations find the same features
+    evaluate(second, tiny_cohort.split("test"), "test", engine=engine)
+
+
+def test_a_changed_picture_or_view_is_computed_anew(tiny_cohort, tmp_path):
+    network = frozen_recipe().model.build(2)
+    case = tiny_cohort[0]
+    cache = FeatureCache(tmp_path, network.trunk, frozen_recipe().view)
+    before = cache.name(case, "test")
+    case.image.touch()
+    assert FeatureCache(tmp_path, network.trunk, frozen_recipe().view).name(case, "test") != before
+    other = FeatureCache(tmp_path, network.trunk, replace(frozen_recipe().view, contrast=0.2))
+    assert other.folder != cache.folder
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    network = frozen_recipe().model.build(2)
+    cache = FeatureCache(tmp_path, network.trunk, frozen_recipe().view)
+    image = np.random.default_rng(0).random((1, 64, 64), dtype=np.float32)
+    kept = cache.encode("a", image)
+    assert np.array_equal(cache.known("a"), kept)
+    assert cache.known("b") is None
+    (cache.folder / "a.npy").write_bytes(b"nothing")
+    with pytest.raises(RunError, match="damaged"):
+        cache.known("a")
+
+
+def test_validation_at_the_end_only(tiny_cohort, tmp_path):
+    train(frozen_recipe(steps=None, epochs=3), tiny_cohort, tmp_path / "run", CATALOGUE, QUIET)
+    rows = (tmp_path / "run" / "history.csv").read_text().splitlines()
+    at = rows[0].split(",").index("val_auc")
+    assert [bool(row.split(",")[at]) for row in rows[1:]] == [False, False, True]
+    with pytest.raises(RecipeError, match="after every epoch"):
+        frozen_recipe(select="auc")
