@@ -47,6 +47,8 @@ export class View extends EventTarget {
     this.pointers = new Map();
     /** @type {any} */
     this.drag = null;
+    /** the last press, and how many in a row: pointer events do not count clicks */
+    this.press = { x: 0, y: 0, at: -Infinity, count: 0 };
     this.tables = { key: "", table: new Uint32Array(0) };
     this.drawn = 0;
     this.resizing = new ResizeObserver(() => this.resize());
@@ -362,6 +364,8 @@ export class View extends EventTarget {
       if (event.button === 2) this.cancel();
       return;
     }
+    const near = Math.hypot(event.clientX - this.press.x, event.clientY - this.press.y) < 6 && event.timeStamp - this.press.at < 400;
+    this.press = { x: event.clientX, y: event.clientY, at: event.timeStamp, count: near ? this.press.count + 1 : 1 };
     const kind = event.button === 1 ? "pan" : event.button === 2 ? "window" : this.kindOf(event);
     this.drag = { kind, id: event.pointerId, x: event.clientX, y: event.clientY, start: this.currentWindow() };
     if (kind === "tool") this.host.down(this, event, this.pointOf(event));

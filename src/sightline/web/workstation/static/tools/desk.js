@@ -51,7 +51,7 @@ export class Desk extends EventTarget {
     /** @type {{[name: string]: any}} */
     this.tools = {
       scribble: scribble(this), box: box(this), polygon: polygon(this), brush: brush(this, false), eraser: brush(this, true),
-      select: select(this), ruler: ruler(this),
+      select: select(this), ruler: ruler(this), window: { name: "window", cursor: "window", down() {}, move() {}, up() {}, cancel() {} },
     };
     this.toolName = this.allowed("scribble") ? "scribble" : this.task.tools.find((/** @type {string} */ name) => this.allowed(name)) || "select";
     /** the pen that arrows move @type {any} */
@@ -419,7 +419,7 @@ export class Desk extends EventTarget {
 
   /** @returns {any} */
   keyEvent() {
-    return { timeStamp: performance.now(), pressure: 0.5, pointerType: "keys", shiftKey: false, detail: 1 };
+    return { timeStamp: performance.now(), pressure: 0.5, pointerType: "keys", shiftKey: false };
   }
 
   /** @param {number} dx CSS pixels @param {number} dy @returns {boolean} there was a pen to move */

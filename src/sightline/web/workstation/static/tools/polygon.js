@@ -35,7 +35,7 @@ export function polygon(desk) {
         held = { view, ring: [], at: p, extend: event.shiftKey };
         desk.penDown();
       }
-      if (event.detail > 1 || (held.ring.length >= 3 && distance(p, held.ring[0]) * view.zoom <= NEAR_PX)) { close(); return; }
+      if ((view.press.count > 1 && held.ring.length >= 3) || (held.ring.length >= 3 && distance(p, held.ring[0]) * view.zoom <= NEAR_PX)) { close(); return; }
       held.ring.push(p);
       held.at = p;
       view.drawInk();

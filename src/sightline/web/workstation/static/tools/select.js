@@ -57,10 +57,10 @@ export function select(desk) {
   return {
     name: "select",
     cursor: "default",
-    down(/** @type {any} */ view, /** @type {PointerEvent} */ event, /** @type {[number, number]} */ p) {
+    down(/** @type {any} */ view, /** @type {PointerEvent} */ _, /** @type {[number, number]} */ p) {
       const selected = desk.selected();
       const own = selected ? desk.marksOf(view).find((/** @type {any} */ mark) => mark.id === selected.id) || null : null;
-      if (own?.kind === "polygon" && event.detail === 2 && this.addCorner(view, own, p)) return;
+      if (own?.kind === "polygon" && view.press.count === 2 && this.addCorner(view, own, p)) return;
       const corner = own ? handleAt(view, own, p) : -1;
       const mark = corner >= 0 ? own : markAt(view, p);
       desk.select(mark?.id || null, corner);

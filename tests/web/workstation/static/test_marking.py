@@ -1,0 +1,271 @@
+"""Marking in a real browser: every tool, undo, reload, submission, the keyboard alone."""
+
+import pytest
+
+from tests.support.workstation_page import until
+
+LINE = [(0.3, 0.3), (0.5, 0.5), (0.6, 0.7)]
+
+
+@pytest.fixture
+def ada(enter):
+    return enter("ada")
+
+
+def fresh(person, number, task="mark"):
+    """A read of the queue, its picture drawn."""
+    return person.open_read(number, task)["read"]
+
+
+def kinds(person, read):
+    return [op["kind"] for op in person.ops(read)]
+
+
+def test_every_tool_makes_a_mark_that_the_server_holds(ada):
+    read = fresh(ada, 0)
+    ada.drag(LINE)
+    ada.key("x")
+    ada.drag([(0.2, 0.2), (0.4, 0.45)])
+    ada.key("p")
+    for place in ((0.6, 0.2), (0.8, 0.2), (0.7, 0.5)):
+        ada.page.mouse.click(*ada.at(*place))
+    ada.key("Enter")
+    ada.key("m")
+    ada.drag([(0.3, 0.8), (0.5, 0.8)])
+    ada.saved()
+    marks = ada.marks(read)
+    assert [mark["kind"] for mark in marks] == ["scribble", "box", "polygon", "mask"]
+    assert marks[3]["size"] == [240, 200] and sum(marks[3]["counts"][1::2]) > 50
+    stroke = marks[0]["strokes"][0]
+    assert len(stroke["points"]) == len(marks[0]["lines"][0]) >= 8
+    assert [p[:2] for p in stroke["points"]] == marks[0]["lines"][0]
+    assert all(b[2] >= a[2] for a, b in zip(stroke["points"], stroke["points"][1:], strict=False))
+
+
+def test_a_box_lies_where_it_was_drawn(ada):
+    read = fresh(ada, 1)
+    ada.key("x")
+    view = ada.page.evaluate("document.querySelector('.view').getBoundingClientRect().toJSON()")
+    scale = min(view["width"] / 200, view["height"] / 240)
+    left, top = view["x"] + (view["width"] - 200 * scale) / 2, view["y"] + (view["height"] - 240 * scale) / 2
+    ada.page.mouse.move(left + 50 * scale, top + 60 * scale)
+    ada.page.mouse.down()
+    ada.page.mouse.move(left + 120 * scale, top + 150 * scale, steps=3)
+    ada.page.mouse.up()
+    ada.saved()
+    box = ada.marks(read)[0]
+    off = [abs(a - b) for a, b in zip(box["start"] + box["stop"], [60, 50, 150, 120], strict=True)]
+    # the mouse knows whole pixels of the screen, and the picture hangs on one
+    assert max(off) * scale <= 1.0
+
+
+def test_undo_redo_and_bringing_back_survive_a_reload(ada):
+    read = fresh(ada, 2)
+    ada.key("x")
+    for k in range(3):
+        ada.drag([(0.2 + 0.1 * k, 0.2), (0.3 + 0.1 * k, 0.4)])
+    ada.key("Delete")
+    ada.saved()
+    first = ada.marks(read)
+    assert len(first) == 2
+    ada.page.reload()
+    ada.ready(read)
+    ada.key("Control+z")
+    ada.saved()
+    assert len(ada.marks(read)) == 3
+    ada.key("Control+z", "Control+z")
+    ada.saved()
+    assert [m["id"] for m in ada.marks(read)] == [first[0]["id"]]
+    ada.page.reload()
+    ada.ready(read)
+    ada.key("Control+Shift+z", "Control+y")
+    ada.saved()
+    assert len(ada.marks(read)) == 3
+    undone = [op for op in ada.ops(read) if "undoes" in op["body"]]
+    assert len(undone) == 3
+    ada.key("Control+Shift+z")
+    ada.saved()
+    assert ada.marks(read) == first
+    ada.page.locator("details.gone summary").click()
+    ada.page.get_by_role("button", name="Bring back").click()
+    ada.saved()
+    assert len(ada.marks(read)) == 3
+
+
+def test_marks_are_moved_edited_and_copied_to_the_next_view(ada):
+    read = fresh(ada, 3)
+    ada.key("x")
+    ada.drag([(0.3, 0.3), (0.5, 0.5)])
+    ada.saved()
+    drawn = ada.marks(read)[0]
+    ada.key("ArrowRight", "ArrowRight", "Shift+ArrowDown")
+    ada.saved()
+    moved = ada.marks(read)[0]
+    assert moved["start"] == pytest.approx([drawn["start"][0] + 10, drawn["start"][1] + 2])
+    ada.key("v")
+    ada.drag([(0.4, 0.3 + 10 / 300), (0.45, 0.3)])  # the upper side, more or less
+    ada.key("j", "ArrowUp")
+    ada.saved()
+    ada.key("c")
+    ada.saved()
+    both = ada.marks(read)
+    assert len(both) == 2 and both[0]["image"] != both[1]["image"]
+    assert (both[1]["start"], both[1]["stop"]) == (both[0]["start"], both[0]["stop"])
+    assert both[1]["source"] == "copied" and both[1]["from"] == both[0]["id"] and both[1]["id"] != both[0]["id"]
+    ada.key("ArrowLeft")
+    ada.saved()
+    after = ada.marks(read)
+    assert after[0] == both[0] and after[1]["start"][1] == pytest.approx(both[0]["start"][1] - 1)
+
+
+def test_the_eraser_changes_a_mask_and_takes_it_away_when_nothing_is_left(enter):
+    ben = enter("ben")
+    read = fresh(ben, 0)
+    ben.key("m")
+    ben.drag([(0.4, 0.5), (0.5, 0.5)])
+    ben.saved()
+    before = sum(ben.marks(read)[0]["counts"][1::2])
+    ben.key("e")
+    ben.drag([(0.49, 0.5), (0.52, 0.5)])
+    ben.saved()
+    assert 0 < sum(ben.marks(read)[0]["counts"][1::2]) < before
+    for _ in range(12):
+        ben.key("+")
+    ben.drag([(0.35, 0.5), (0.55, 0.5)])
+    ben.saved()
+    assert ben.marks(read) == []
+
+
+def test_a_polygon_has_parts_and_its_corners_can_be_moved_added_and_taken_out(enter):
+    ben = enter("ben")
+    read = fresh(ben, 1)
+    ben.key("p")
+    corners = ((0.3, 0.3), (0.5, 0.3), (0.5, 0.5), (0.3, 0.5))
+    for place in corners:
+        ben.page.mouse.click(*ben.at(*place))
+    ben.page.mouse.click(*ben.at(*corners[0]))
+    ben.saved()
+    assert [len(part) for part in ben.marks(read)[0]["parts"]] == [4]
+    ben.page.keyboard.down("Shift")
+    for place in ((0.6, 0.6), (0.7, 0.6), (0.65, 0.7)):
+        ben.page.mouse.click(*ben.at(*place))
+    ben.page.keyboard.up("Shift")
+    ben.key("Enter")
+    ben.saved()
+    assert [len(part) for part in ben.marks(read)[0]["parts"]] == [4, 3]
+    ben.key("v")
+    ben.page.mouse.dblclick(*ben.at(0.4, 0.3))
+    ben.saved()
+    assert [len(part) for part in ben.marks(read)[0]["parts"]] == [5, 3]
+    ben.key("j", "Shift+Delete")
+    ben.saved()
+    assert [len(part) for part in ben.marks(read)[0]["parts"]] == [4, 3]
+
+
+def test_enter_submits_and_the_next_study_stands_there(enter):
+    cyd = enter("cyd")
+    read = fresh(cyd, 0)
+    cyd.key("Enter")
+    assert "Mark something" in cyd.toast()
+    assert cyd.api(f"/reads/{read}")["state"] != "submitted"
+    cyd.drag(LINE)
+    cyd.key("Enter")
+    until(lambda: read not in cyd.page.evaluate("location.hash"), "the next study")
+    cyd.ready()
+    until(lambda: cyd.api(f"/reads/{read}")["state"] == "submitted", "submitted")
+    following = cyd.page.evaluate("location.hash.split('/')[2]")
+    assert following == cyd.api("/worklist?limit=200")["rows"][1]["read"]
+    cyd.key("y")
+    cyd.key("Enter")
+    until(lambda: following not in cyd.page.evaluate("location.hash"), "the third study")
+    cyd.ready()
+    cyd.key("Backspace")
+    until(lambda: following in cyd.page.evaluate("location.hash"), "the study before")
+    cyd.ready(following)
+    cyd.drag(LINE)
+    assert "closed" in cyd.toast()
+    assert [op["kind"] for op in cyd.ops(following)] == ["nothing", "submit"]
+
+
+def test_label_confidence_quality_and_comment_are_asked_and_kept(ada):
+    read = fresh(ada, 0, "label")
+    ada.drag(LINE)
+    ada.key("Enter")
+    assert "label" in ada.toast()
+    ada.page.locator(".view").first.focus()
+    ada.key("2")
+    ada.key("Enter")
+    assert "sure" in ada.toast()
+    ada.page.get_by_label("How sure").fill("80")
+    ada.page.get_by_text("Something is wrong").click()
+    ada.page.get_by_label("Cut off").check()
+    ada.page.get_by_role("textbox", name="Comment").fill("<img src=x onerror=alert(1)> \u202etxet 😀")
+    ada.page.get_by_role("textbox", name="Comment").blur()
+    ada.saved()
+    answers = ada.api(f"/reads/{read}")["state_of_marks"]["answers"]
+    assert answers["label"] == "fracture" and answers["confidence"] == 80 and answers["quality"] == ["cut_off"]
+    assert answers["comment"] == "<img src=x onerror=alert(1)> \u202etxet 😀"
+    ada.page.reload()
+    ada.ready(read)
+    assert ada.page.get_by_role("textbox", name="Comment").input_value() == answers["comment"]
+    assert ada.page.get_by_role("button", name="fracture", pressed=True).count() == 1
+
+
+def test_a_whole_study_with_the_keyboard_alone(ada):
+    ada.open("worklist")
+    ada.page.locator(".list tbody tr").first.wait_for()
+    until(lambda: "start" in (ada.page.evaluate("document.activeElement.className || ''"), ada.key("Tab"))[0], "Start")
+    ada.page.evaluate("document.querySelector('.start').focus()")
+    ada.key("Enter")
+    ada.ready()
+    read = ada.page.evaluate("location.hash.split('/')[2]")
+    before = len(ada.ops(read))
+    ada.key("x", "d", "d")
+    for _ in range(6):
+        ada.key("Shift+ArrowRight", "ArrowDown", "ArrowDown", "ArrowDown")
+    ada.key("d", "Escape", "b", "d", "d", "Shift+ArrowDown", "Shift+ArrowDown", "d", "Escape", "Escape")
+    ada.saved()
+    drawn = ada.ops(read)[before:]
+    assert [op["body"]["mark"]["kind"] for op in drawn] == ["box", "scribble"]
+    assert drawn[1]["body"]["mark"]["strokes"][0]["pointer"] == "keys"
+    ada.key("Tab")
+    ada.key("Delete")
+    ada.saved()
+    assert kinds(ada, read)[-1] == "remove"
+    ada.key("Enter")
+    until(lambda: ada.api(f"/reads/{read}")["state"] == "submitted", "submitted by the keyboard")
+
+
+@pytest.mark.parametrize("tool", ["b", "x", "p", "m", "e", "v", "w", "u"])
+def test_a_broken_stroke_leaves_the_tool_alive(enter, tool):
+    lea = enter("lea")
+    read = fresh(lea, 0)
+    lea.key("m")
+    lea.drag([(0.3, 0.2), (0.6, 0.2)])
+    mouse = lea.page.mouse
+    for fault in ("Escape", "right", "blur", "lost"):
+        lea.key(tool)
+        mouse.move(*lea.at(0.3, 0.4))
+        mouse.down()
+        mouse.move(*lea.at(0.5, 0.5), steps=3)
+        if fault == "Escape":
+            lea.key("Escape")
+        elif fault == "right":
+            mouse.down(button="right")
+            mouse.up(button="right")
+        elif fault == "blur":
+            lea.page.evaluate("window.dispatchEvent(new Event('blur'))")
+        else:
+            lea.page.evaluate(
+                "document.querySelector('.view').dispatchEvent(new PointerEvent('lostpointercapture', {pointerId: 1}))"
+            )
+        mouse.up()
+        lea.key("Escape")
+    lea.saved()
+    before = len(lea.marks(read))
+    lea.key("x")
+    lea.drag([(0.6, 0.6), (0.8, 0.8)])
+    lea.saved()
+    assert len(lea.marks(read)) == before + 1
+    lea.key("Control+z")
+    lea.saved()
