@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sightline.cohorts import folder
+from sightline.data.datasets.folder.writer import write_cohort
 from sightline.web.workstation.accounts.readers import add_reader
 from sightline.web.workstation.launch import read_cohort
 from sightline.web.workstation.reading.plans import Plan, deal
@@ -136,7 +136,7 @@ def running(place: Path, people: dict[str, str], tasks: dict[str, dict], cohort:
     require_chromium()
     if cohort is None:
         cohort = place / "cohort"
-        folder.write(small_cohort(cohort, size=(240, 200)), cohort)
+        write_cohort(small_cohort(cohort, size=(240, 200)), cohort)
     station = Station(cohort, place / "keep", tuple(more))
     if people:
         station.prepare(people, tasks)
@@ -259,7 +259,7 @@ def listen(page) -> list[str]:
 
 def noise_cohort(place: Path, size: tuple[int, int], studies: int = 2) -> Path:
     """Studies of one 16-bit picture."""
-    from sightline.case import Case, Cohort
+    from sightline.structures.case import Case, Cohort
 
     rng = np.random.default_rng(3)
     (place / "images").mkdir(parents=True)
@@ -268,7 +268,7 @@ def noise_cohort(place: Path, size: tuple[int, int], studies: int = 2) -> Path:
         path = place / "images" / f"S{s}.png"
         Image.fromarray(rng.integers(0, 65536, size, dtype=np.uint16)).save(path)
         cases.append(Case(f"S{s}", f"S{s}", f"P{s}", path, ("a", "b")[s % 2], (), None, "PA", size))
-    folder.write(Cohort("noise", ("a", "b"), tuple(cases), place), place)
+    write_cohort(Cohort("noise", ("a", "b"), tuple(cases), place), place)
     return place
 
 

@@ -224,8 +224,8 @@ def test_pen_points_keep_time_and_pressure_and_touch_pans_after_a_pen(enter):
 
     def pen(kind, k, force):
         session.send("Input.dispatchMouseEvent", {
-            "type": kind, "x": x + k, "y": y + k / 2, "button": "left", "buttons": 1, "pointerType": "pen", "force": force,
-            "clickCount": 1,
+            "type": kind, "x": x + k, "y": y + k / 2, "button": "left", "buttons": 1,
+            "pointerType": "pen", "force": force, "clickCount": 1,
         })  # fmt: skip
 
     pen("mousePressed", 0, 0.3)

@@ -447,6 +447,12 @@ export class View extends EventTarget {
   }
 }
 
+/** The window of a file that states none: from its lowest to its highest number. @param {any} grey @returns {Window} */
+export function fullRange(grey) {
+  const ends = [grey.low, grey.high].map((v) => v * (grey.slope ?? 1) + (grey.intercept ?? 0));
+  return { centre: (ends[0] + ends[1]) / 2, width: Math.max(1, Math.abs(ends[1] - ends[0])), function: "linear_exact", invert: false };
+}
+
 /** @param {HTMLElement} node */
 function node_focus(node) {
   if (document.activeElement !== node) node.focus({ preventScroll: true });

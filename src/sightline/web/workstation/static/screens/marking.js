@@ -8,7 +8,7 @@ import { number, t } from "../page/words.js";
 import { rasterOf } from "../picture/grey.js";
 import { drawLine } from "../picture/paint.js";
 import { drawHeat, heatCanvas } from "../picture/heat.js";
-import { View } from "../picture/view.js";
+import { fullRange, View } from "../picture/view.js";
 import { Desk } from "../tools/desk.js";
 import { makePanel } from "./panel.js";
 
@@ -177,7 +177,7 @@ class Marking {
       const scale = { slope: grey.slope ?? 1, intercept: grey.intercept ?? 0, invert: Boolean(grey.invert), padding: grey.padding || null };
       const first = grey.windows?.[0];
       const start = first ? { centre: first.centre, width: first.width, function: grey.function || "linear", invert: false }
-        : { centre: (grey.low + grey.high) / 2, width: Math.max(1, grey.high - grey.low), function: "linear_exact", invert: false };
+        : fullRange(grey);
       view.setStored(raster, scale, start);
       if (view.window) view.setWindow(view.window);
     }

@@ -4,7 +4,7 @@ import { get, query } from "../kept/server.js";
 import { displayOf, storedOf } from "../kept/study.js";
 import { button, el, fill } from "../page/dom.js";
 import { t } from "../page/words.js";
-import { View } from "../picture/view.js";
+import { fullRange, View } from "../picture/view.js";
 
 export class Table {
   /** @param {any} app @param {HTMLElement} place */
@@ -66,7 +66,7 @@ export class Table {
         if (!stored || this.closed) return;
         const first = grey.windows?.[0];
         view.setStored(stored, { slope: grey.slope ?? 1, intercept: grey.intercept ?? 0, invert: Boolean(grey.invert), padding: grey.padding || null },
-          first ? { centre: first.centre, width: first.width, function: grey.function || "linear", invert: false } : { centre: (grey.low + grey.high) / 2, width: Math.max(1, grey.high - grey.low), function: "linear_exact", invert: false });
+          first ? { centre: first.centre, width: first.width, function: grey.function || "linear", invert: false } : fullRange(grey));
       }).catch(() => {});
     } catch (error) {
       view.say(`${t("picture.cannot")} ${/** @type {any} */ (error).message}`);
