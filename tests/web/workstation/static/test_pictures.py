@@ -81,8 +81,8 @@ def shown(tmp_path_factory, chromium):
     write_cohort(Cohort("pictures", ("a", "b"), tuple(cases), place / "cohort"), place / "cohort")
     with running(place, {"ada": "reader"}, {"mark": {"readers": ["ada"]}}, place / "cohort") as station:
         person = sign_in(chromium, station, "ada")
-        person.names = [case.id for case in cases]
-        person.files = {case.id: case.image for case in cases}
+        person.names = [case.case_id for case in cases]
+        person.files = {case.case_id: case.image for case in cases}
         yield person
         person.page.context.close()
 

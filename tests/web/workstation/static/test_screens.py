@@ -1,0 +1,231 @@
+"""Every screen: no fault for axe in both themes, no fault in the console, no text outside the tables of words."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.support.workstation_page import until
+
+STATIC = Path(__file__).parents[4] / "src" / "sightline" / "web" / "workstation" / "static"
+SCREENS = {
+    "worklist": ".list tbody tr a", "compare": ".side h1", "agreement": ".page h1", "adjudicate": ".side h1",
+    "gaze": ".side h1", "units": ".page h1", "results": ".page h1", "lead": ".card h2", "help": ".keys table",
+}  # fmt: skip
+
+
+def words(language="en"):
+    return json.loads((STATIC / "words" / f"{language}.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def axe():
+    """axe-core's own code; the page's policy lets no script in by a tag, so it is evaluated from outside."""
+    from axe_playwright_python.base import AXE_SCRIPT
+
+    return AXE_SCRIPT
+
+
+def faults_of(axe, page):
+    page.evaluate(axe)
+    answer = page.evaluate("() => axe.run(document, { resultTypes: ['violations'] })")
+    return [
+        (one["id"], [node["html"][:160] for node in one["nodes"]], one["nodes"][0]["failureSummary"])
+        for one in answer["violations"]
+    ]
+
+
+def theme(person, name):
+    person.page.evaluate("(name) => { document.documentElement.dataset.theme = name; }", name)
+
+
+@pytest.mark.parametrize("screen", SCREENS)
+def test_axe_finds_nothing_in_both_themes(enter, axe, screen):
+    lea = enter("lea")
+    lea.open(screen)
+    lea.page.locator(SCREENS[screen]).first.wait_for()
+    for name in ("dark", "light"):
+        theme(lea, name)
+        assert faults_of(axe, lea.page) == [], name
+
+
+def test_axe_finds_nothing_on_the_marking_screen(enter, axe):
+    ada = enter("ada")
+    for task, drawn in (("mark", True), ("label", False)):
+        ada.open_read(3 if drawn else 1, task)
+        if drawn:
+            ada.key("x")
+            ada.drag([(0.2, 0.2), (0.5, 0.5)])
+            ada.drag([(0.6, 0.2), (0.7, 0.5)])
+            ada.key("Delete")
+            ada.saved()
+            ada.page.locator("details.gone summary").click()
+        ada.page.locator("details.quality summary").click()
+        for name in ("dark", "light"):
+            theme(ada, name)
+            assert faults_of(axe, ada.page) == [], (task, name)
+
+
+def test_axe_finds_nothing_before_signing_in_nor_in_the_dialog_over_the_page(enter, axe, chromium, station):
+    page = chromium.new_context(locale="en-US").new_page()
+    page.goto(station.address)
+    page.locator(".signin-form").wait_for()
+    for name in ("dark", "light"):
+        page.evaluate("(name) => { document.documentElement.dataset.theme = name; }", name)
+        assert faults_of(axe, page) == [], name
+    page.context.close()
+    ben = enter("ben")
+    ben.open_read(2)
+    ben.page.context.clear_cookies()
+    ben.drag([(0.2, 0.2), (0.4, 0.4)])
+    ben.page.locator("dialog.over").wait_for()
+    assert faults_of(axe, ben.page) == []
+    ben.faults.clear()
+
+
+def test_english_and_german_have_the_same_words_and_fill_the_same_places():
+    english, german = words("en"), words("de")
+    assert list(english) == list(german)
+    for key, text in english.items():
+        assert german[key].strip() and text.strip(), key
+        assert sorted(re.findall(r"\{\w+\}", text)) == sorted(re.findall(r"\{\w+\}", german[key])), key
+
+
+def test_every_word_that_the_page_asks_for_is_there_and_none_is_left_over():
+    english = set(words()) - {"_tag"}
+    code = "\n".join(path.read_text(encoding="utf-8") for path in STATIC.rglob("*.js"))
+    asked = set(re.findall(r"""\bt\(\s*["']([\w.]+)["']""", code)) | set(re.findall(r'tell\("([\w.]+)"', code))
+    asked |= set(re.findall(r'\? "([\w.]+)" : "[\w.]+"\)', code))
+    plain = {re.sub(r"\.(one|other)$", "", key) for key in english}
+    assert {key for key in asked if "." in key or key in ("again", "not_for_diagnosis")} - plain - english == set()
+    begun = tuple(re.findall(r"t\(`([\w.]+)\$\{", code))
+    named = set(re.findall(r'"([\w.]+)"', code))
+    left = {key for key in plain if key not in named and not key.startswith(begun)}
+    assert left == set()
+
+
+@pytest.fixture
+def made_up(enter):
+    """The page in a language that is longer by 40 % and stands in brackets."""
+
+    def come(direction, name="lea"):
+        person = enter(name)
+        table = {
+            key: text if key.startswith("_") else f"[{text}{'~' * (2 * len(text) // 5)}]" for key, text in words().items()
+        }
+        table |= {"_tag": "en", "_dir": direction}
+        person.page.route("**/static/words/xx.json", lambda route: route.fulfill(json=table))
+        person.page.route("**/static/words/en.json", lambda route: route.fulfill(json=table))
+        person.page.route("**/static/words/de.json", lambda route: route.fulfill(json=table))
+        return person
+
+    return come
+
+
+# texts that are data or the same in every language
+DATA = re.compile(r"^[\d\s.,:;%×/|()–·+-]*$|^sightline|^small|^S\d\d|^PA|^LAT|^L$|^R$|^Ada|^Ben|^Cyd|^Lea|^Jo$|^ada|^ben|^cyd|^lea|^jo$|^mark$|^label$|fracture|^English$|^Deutsch$|^Dice$")
+
+
+@pytest.mark.parametrize("direction", ["ltr", "rtl"])
+def test_no_text_stands_outside_the_table_of_words_and_nothing_is_cut(made_up, direction):
+    lea = made_up(direction)
+    for screen, there in SCREENS.items():
+        lea.open(screen)
+        lea.page.locator(there).first.wait_for()
+        texts = lea.page.evaluate(
+            """() => { const out = []; const walk = document.createTreeWalker(document.querySelector('#app'), NodeFilter.SHOW_TEXT);
+            while (walk.nextNode()) { const node = walk.currentNode; const parent = node.parentElement;
+              if (parent.closest('code, pre, kbd, script, .chord, svg, .matrix') || !node.textContent.trim()) continue;
+              if (parent.closest('td') && parent.closest('.card')) continue;
+              out.push(node.textContent.trim()); } return out; }"""
+        )
+        strange = [text for text in texts if not (text.startswith("[") and text.endswith("]")) and not DATA.search(text)]
+        strange = [text for text in strange if "~]" not in text]
+        assert strange == [], screen
+        assert lea.page.evaluate("document.documentElement.dir") == direction
+        wide = lea.page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
+        assert wide[0] <= wide[1], screen
+
+
+def test_names_and_comments_are_never_read_as_html(chromium, tmp_path):
+    from tests.support.workstation_page import running, sign_in
+
+    hostile = "<img src=x onerror=alert(1)>\u202e&amp;😀"
+    with running(tmp_path, {"eve": "lead"}, {hostile: {"readers": ["eve"]}, "other": {"readers": ["eve"]}}) as station:
+        eve = sign_in(chromium, station, "eve")
+        for screen in ("worklist", "lead", "agreement", "adjudicate"):
+            eve.open(screen)
+            eve.page.locator(SCREENS[screen]).first.wait_for()
+            until(lambda: hostile in eve.page.evaluate("document.body.textContent"), f"the name on {screen}")
+            assert eve.page.locator("img").count() == 0
+        eve.page.context.close()
+
+
+def test_two_hundred_percent_loses_no_control(enter):
+    ada = enter("ada", device_scale_factor=2)
+    ada.page.set_viewport_size({"width": 683, "height": 384})
+    ada.open_read(2)
+    for name in ("Scribble", "Undo", "Fit"):
+        ada.page.get_by_role("button", name=name, exact=True).scroll_into_view_if_needed()
+        assert ada.page.get_by_role("button", name=name, exact=True).is_visible()
+    submit = ada.page.locator("button.submit")
+    submit.scroll_into_view_if_needed()
+    box = submit.bounding_box()
+    assert box["y"] + box["height"] <= 384 + 1 and box["width"] > 100
+
+
+def test_keys_can_be_bound_anew_and_conflicts_are_shown(enter):
+    cyd = enter("cyd")
+    cyd.open("help")
+    button = cyd.page.locator('[data-action="tool.box"]')
+    button.click()
+    cyd.key("Control+t")
+    until(lambda: "belongs to the browser" in cyd.toast(), "the browser's own is refused")
+    button.click()
+    cyd.key("b")
+    warning = cyd.page.locator(".page > p[role=alert]")
+    until(lambda: "Box" in warning.inner_text() and "Scribble" in warning.inner_text(), "the conflict")
+    button.click()
+    cyd.key("z")
+    until(lambda: not warning.is_visible(), "no conflict")
+    until(lambda: cyd.api("/me")["settings"].get("keys") == {"tool.box": ["z"]}, "kept at the server")
+    cyd.open_read(0)
+    cyd.key("z")
+    assert cyd.page.get_by_role("button", name="Box", exact=True).get_attribute("aria-pressed") == "true"
+    cyd.key("x")
+    cyd.open("help")
+    cyd.page.get_by_role("button", name="Back to the defaults").click()
+    until(lambda: "keys" not in cyd.api("/me")["settings"], "back to the defaults")
+
+
+def test_no_two_actions_share_a_key_and_every_action_has_words(enter):
+    ada = enter("ada")
+    ada.open("help")
+    conflicts, ids, browsers = ada.page.evaluate(
+        """async () => { const k = await import('/static/keys.js'); const keys = new k.Keys();
+        return [keys.conflicts(), k.ACTIONS.map((a) => a.id), k.ACTIONS.flatMap((a) => a.keys).filter(k.isBrowsers)]; }"""
+    )
+    assert conflicts == [] and browsers == []
+    table = words()
+    assert [one for one in ids if f"key.{re.sub(r'[.][0-9]$', '.n', one)}" not in table] == []
+    assert len(ids) == len(set(ids))
+
+
+def test_the_page_asks_nothing_from_elsewhere_and_its_files_are_small(enter, station):
+    ada = enter("ada")
+    asked = []
+    ada.page.on("request", lambda request: asked.append(request.url))
+    ada.open_read(1)
+    assert all(url.startswith(station.address) or url.startswith(("data:", "blob:")) for url in asked)
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", "".join(p.read_text("utf-8") for p in STATIC.rglob("*.*s")))
+
+
+def test_german_is_german(enter):
+    jo = enter("jo")
+    jo.open("help")
+    jo.page.get_by_label("Language").select_option("de")
+    until(lambda: jo.page.evaluate("document.documentElement.lang") == "de", "German")
+    until(lambda: "Arbeitsliste" in jo.page.locator(".menu").inner_text() or "Entscheiden" in jo.page.locator(".menu").inner_text(), "German words")
+    jo.page.locator("select").nth(1).select_option("en")
+    until(lambda: jo.page.evaluate("document.documentElement.lang") == "en", "English")
