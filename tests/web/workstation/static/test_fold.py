@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Undo as operations, against a list of what stood: a thousand random actions in the page's own modules."""
 
 import json

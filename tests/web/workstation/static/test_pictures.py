@@ -49,7 +49,11 @@ CASES = {
     "lut": {"VOILUTSequence": voi_table()},
     "sigmoid": {"WindowCenter": 2000, "WindowWidth": 1000, "VOILUTFunction": "SIGMOID"},
     "slope": {"RescaleSlope": 2, "RescaleIntercept": -1000, "WindowCenter": 3000, "WindowWidth": 4000},
-    "several": {"WindowCenter": [1000, 3000], "WindowWidth": [500, 700], "WindowCenterWidthExplanation": ["SOFT", "HARD"]},
+    "several": {
+        "WindowCenter": [1000, 3000],
+        "WindowWidth": [500, 700],
+        "WindowCenterWidthExplanation": ["SOFT", "HARD"],
+    },
     "padding": {"PixelPaddingValue": 0, "WindowCenter": 2000, "WindowWidth": 2500},
     "no window": {},
 }
