@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sightline.data.datasets.folder.reader import read_cohort
 from sightline.data.datasets.folder.writer import write_cohort
 from sightline.web.workstation.accounts.readers import add_reader
-from sightline.web.workstation.launch import read_cohort
 from sightline.web.workstation.reading.plans import Plan, deal
 from sightline.web.workstation.reading.tasks import add_task, spec_of
 from sightline.web.workstation.service import Options, Workstation
