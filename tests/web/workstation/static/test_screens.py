@@ -215,8 +215,9 @@ def test_no_two_actions_share_a_key_and_every_action_has_words(enter):
     ada = enter("ada")
     ada.open("help")
     conflicts, ids, browsers = ada.page.evaluate(
-        """async () => { const k = await import('/static/keys.js'); const keys = new k.Keys();
-        const all = k.ACTIONS; return [keys.conflicts(), all.map((a) => a.id), all.flatMap((a) => a.keys).filter(k.isBrowsers)]; }"""
+        """async () => { const k = await import('/static/keys.js'); const all = k.ACTIONS;
+        const browsers = all.flatMap((a) => a.keys).filter(k.isBrowsers);
+        return [new k.Keys().conflicts(), all.map((a) => a.id), browsers]; }"""
     )
     assert conflicts == [] and browsers == []
     table = words()

@@ -68,7 +68,7 @@ export function number(value, digits) {
 export function moment(value) {
   if (value === null || value === undefined || value === "") return "–";
   const date = new Date(value);
-  return Number.isNaN(date.getTime()) ? "–" : new Intl.DateTimeFormat(tagOf(), { dateStyle: "medium", timeStyle: "short" }).format(date);
+  return Number.isNaN(date.getTime()) ? "–" : new Intl.DateTimeFormat(tagOf(), typeof value === "string" && /^\d{4}-\d\d-\d\d$/.test(value) ? { dateStyle: "medium", timeZone: "UTC" } : { dateStyle: "medium", timeStyle: "short" }).format(date);
 }
 
 /**

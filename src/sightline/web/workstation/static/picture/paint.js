@@ -125,7 +125,7 @@ export function drawStroke(context, view, line, width, colour, strength = 0.5) {
 export function drawMark(context, view, mark, options = {}) {
   const ink = INK[mark.role] || INK.focus;
   const colour = options.colour || ink.colour;
-  const style = { colour, dash: ink.dash, width: options.thin ? 1.1 : options.selected ? 2.4 : 1.8 };
+  const style = { colour, dash: ink.dash, width: options.thin ? 1.5 : options.selected ? 2.4 : 1.8 };
   if (mark.kind === "box") {
     const [r0, c0, r1, c1] = bounds(mark);
     drawLine(context, view, [[r0, c0], [r0, c1], [r1, c1], [r1, c0]], true, style);
@@ -134,7 +134,7 @@ export function drawMark(context, view, mark, options = {}) {
   } else if (mark.kind === "scribble") {
     for (const line of mark.lines) {
       if (options.thin) drawLine(context, view, line, false, { ...style, dash: [] });
-      else drawStroke(context, view, line, mark.stroke_px, colour, options.selected ? 0.62 : 0.42);
+      else drawStroke(context, view, line, mark.stroke_px, colour, options.selected ? 0.5 : 0.36);
     }
   } else if (mark.size?.length === 2) {
     const drawn = maskCanvas(mark, colour);

@@ -78,7 +78,8 @@ export class Table {
     if (this.linking || !view.read) return;
     this.linking = true;
     for (const other of this.views) {
-      if (other === view || !other.read) continue;
+      // other projections of a study are looked at for themselves
+      if (other === view || !other.read || other.image.key !== view.image.key) continue;
       if (what === "window") { other.inverted = view.inverted; other.setWindow(view.window); continue; }
       other.fitted = false;
       other.turn = view.turn;

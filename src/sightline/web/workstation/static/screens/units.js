@@ -13,7 +13,7 @@ export async function show(app, place) {
   const answer = await get("/units");
   const units = answer.units.sort((/** @type {any} */ a, /** @type {any} */ b) => a.rank - b.rank);
   let shown = PAGE;
-  const grid = el("div", { class: "units" });
+  const grid = el("div", { class: "unit-grid" });
   const more = button(t("units.more"), () => { shown += PAGE; draw(); });
 
   /** @param {any} unit @param {HTMLElement} card */
