@@ -1,0 +1,143 @@
+"""Do two methods differ? The test that tables quote: patients are swapped, trainings are drawn.
+
+If two methods are alike, every patient might as well have been given the results of the one for those of the other. So
+all results of a patient change sides at random, and the difference is computed again: an exact test for new patients
+(Fisher 1935), also with four positive ones. A method that was trained once more would have given another difference
+too. What trainings add beyond the noise of single cases is estimated from the trainings of both methods together, and
+a draw of it, Student's with one degree of freedom a training less two, is added to every swap.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import rankdata
+
+from sightline.measure.classification import BoolArray, FloatArray, IntArray
+from sightline.measure.estimate import Comparison
+from sightline.measure.intervals import CONFIDENCE
+from sightline.metrics.statistics.patient_variance import Spread
+
+Swap = Callable[[BoolArray], FloatArray]
+"""Whether each patient changes sides, bool [r, p], to the difference of the methods' means over trainings [r]."""
+
+
+@dataclass(frozen=True)
+class Draws:
+    """How many swaps, and their seed."""
+
+    swaps: int = 2000
+    seed: int = 0
+
+
+def swap_test(
+    name: str,
+    swap: Swap,
+    spreads: tuple[Spread, Spread],
+    patients: int,
+    counts: dict[str, int],
+    draws: Draws | None = None,
+) -> Comparison:
+    """The difference of method a from method b, its interval and two-sided p-value, over patients and trainings.
+
+    The interval is the difference plus and minus the reach that 95% of the swaps keep within: it excludes zero where
+    p is below 0.05. p = (1 + swaps at least as far from 0) / (1 + swaps).
+
+    Args:
+        name: what is compared.
+        swap: the difference under swaps; none swapped gives the difference itself.
+        spreads: of method a and of method b, on the same patients.
+        patients: number of patients.
+        counts: images, studies, patients.
+        draws: number of swaps and their seed.
+    """
+    how = draws or Draws()
+    a, b = spreads
+    n = {**counts, "seeds_a": a.trainings, "seeds_b": b.trainings}
+    random = np.random.default_rng(how.seed)
+    flips = random.integers(0, 2, (how.swaps, patients)).astype(bool)
+    swapped = swap(flips)
+    error, freedom = training_error(a, b)
+    if freedom and error > 0:
+        swapped = swapped + error * random.standard_t(freedom, how.swaps)
+    difference = a.value - b.value
+    slack = 1e-12 * max(1.0, abs(difference))
+    distance = np.abs(swapped)
+    p_value = float((1 + (distance >= abs(difference) - slack).sum()) / (1 + how.swaps))
+    # the same count decides both: as many swaps lie beyond the reach as p below 0.05 allows
+    beyond = math.ceil((1 - CONFIDENCE) * (1 + how.swaps)) - 1
+    reach = float(np.sort(distance)[::-1][max(beyond - 1, 0)])
+    method = f"swapped patients, {how.swaps} swaps, seed {how.seed}"
+    if freedom:
+        method += f", and {a.trainings} and {b.trainings} seeds (t, {freedom} df)"
+    else:
+        method += " (one training each: its chance is not in the interval)"
+    return Comparison(name, a.value, b.value, difference, difference - reach, difference + reach, p_value, n, method)
+
+
+def training_error(a: Spread, b: Spread) -> tuple[float, int]:
+    """Standard error of the difference that trainings add beyond single cases, and its degrees of freedom.
+
+    The variance over trainings is pooled. What single cases do to it is in the swaps already and is taken off, a little
+    more of it where few patients tell how much it is.
+
+    Args:
+        a: of one method.
+        b: of the other.
+
+    Returns:
+        Error and degrees of freedom; 0 degrees where neither method was trained twice.
+    """
+    freedom = a.trainings + b.trainings - 2
+    if not freedom:
+        return 0.0, 0
+    pooled = sum(each.training * (each.trainings - 1) for each in (a, b)) / freedom
+    # one training cannot tell what differs from training to training
+    several = [each for each in (a, b) if each.trainings > 1]
+    noise = float(np.mean([each.noise for each in several]))
+    fewest = min(each.patients for each in several)
+    excess = max(0.0, pooled - noise * (1.0 + 4.0 / fewest))
+    # an excess that is cut off at zero is too large on average where it is a small part of the whole
+    excess *= math.sqrt(excess / pooled) if excess > 0 else 0.0
+    return math.sqrt(excess * (1.0 / a.trainings + 1.0 / b.trainings)), freedom
+
+
+def linear_swap(influence: FloatArray) -> Swap:
+    """Swaps of a number that is a sum over patients, from what each adds to the difference [p]."""
+    return lambda flips: np.asarray((1.0 - 2.0 * flips) @ influence)
+
+
+def auc_swap(scores_a: FloatArray, scores_b: FloatArray, truth: BoolArray, patient: IntArray) -> Swap:
+    """Swaps of the difference of two mean AUCs: exact, and a sum over patients.
+
+    A swap of patients makes each pair of a positive and a negative row one of four: both by a, both by b, or one by
+    each. Their sum is linear in the signs of the two patients, so that a patient adds the share of the rows of the
+    other kind, of both methods, that his rows are above (positive) or below (negative) by a, less the same by b. Ranks
+    within a training stand for its scores, which leaves its AUC as it is and makes two trainings comparable.
+
+    Args:
+        scores_a: [s, n], each training of method a.
+        scores_b: [t, n], each training of method b.
+        truth: [n], whether the row is positive.
+        patient: [n], number of the row's patient.
+    """
+    size = int(patient.max()) + 1
+    influence = np.zeros(size)
+    ranks_a, ranks_b = (np.stack([rankdata(each) for each in side]) for side in (scores_a, scores_b))
+    for a in ranks_a:
+        for b in ranks_b:
+            for side, sign in ((truth, 1.0), (~truth, -1.0)):
+                others = np.concatenate([a[~side], b[~side]])
+                gain = sign * (_share_below(a[side], others) - _share_below(b[side], others))
+                influence += np.bincount(patient[side], weights=gain, minlength=size) / side.sum()
+    return linear_swap(influence / (len(ranks_a) * len(ranks_b)))
+
+
+def _share_below(values: FloatArray, others: FloatArray) -> FloatArray:
+    """Share of the others that each value exceeds, equal ones half: [m], [k] to [m]."""
+    ordered = np.sort(others)
+    below = np.searchsorted(ordered, values, side="left") + np.searchsorted(ordered, values, side="right")
+    return np.asarray(below / (2.0 * others.size))
