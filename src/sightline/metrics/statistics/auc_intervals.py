@@ -1,4 +1,4 @@
-"""The 95% interval of an AUC, over patients and trainings, that holds the truth near 1 and with few patients of a class.
+"""The 95% interval of an AUC over patients and trainings: it holds the truth near 1 and with few patients of a class.
 
 The bootstrap's percentile interval is too short there and lies above the truth. This one is a score interval
 (`score_intervals`) with the variance of the binormal model for rows in groups of a patient: chances that two pairs of
@@ -8,12 +8,14 @@ variance (Obuchowski 1997) scales it.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from scipy.special import ndtri, owens_t
 from scipy.stats import rankdata
 
-from sightline.measure.classification import BoolArray, FloatArray, IntArray
-from sightline.measure.delong import placements
+from sightline.metrics.estimate import BoolArray, FloatArray, IntArray
+from sightline.metrics.statistics.delong import placements
 from sightline.metrics.statistics.patient_variance import Spread
 from sightline.metrics.statistics.score_intervals import Model, score_interval
 
@@ -84,12 +86,15 @@ def binormal_model(scores: FloatArray, truth: BoolArray, patient: IntArray) -> M
         shares.append(((1.0, same_row), (correlation, same_patient), (0.0, 1.0 - same_row - same_patient)))
 
     def variance(values: FloatArray) -> FloatArray:
-        at, total = ndtri(values), np.zeros(values.shape)
+        at = ndtri(values)
+        both: dict[float, FloatArray] = {}
+        total = np.zeros(values.shape)
         for r_positive, share_positive in shares[0]:
             for r_negative, share_negative in shares[1]:
                 r = (r_positive + r_negative) / 2.0
-                both = values - 2.0 * owens_t(at, np.sqrt((1.0 - r) / (1.0 + r)))
-                total += share_positive * share_negative * (both - values**2)
+                if r not in both:
+                    both[r] = values - 2.0 * owens_t(at, math.sqrt((1.0 - r) / (1.0 + r)))
+                total += share_positive * share_negative * (both[r] - values**2)
         return total
 
     return variance

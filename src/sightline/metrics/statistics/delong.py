@@ -38,18 +38,24 @@ def delong(
     name, n = f"AUC of {a.classes[index]}", a.counts()
     if truth.all() or not truth.any():
         return Comparison(name, None, None, None, n=n, method="no test", why=why_undefined(a))
-    placements = [_placements(run.probabilities[:, index], truth) for run in (a, b)]
-    area_a, area_b = (float(v10.mean()) for v10, _ in placements)
+    placed = [placements(run.probabilities[:, index], truth) for run in (a, b)]
+    area_a, area_b = (float(v10.mean()) for v10, _ in placed)
     groups = np.unique(np.asarray(a.patient_ids if by_patient else a.case_ids), return_inverse=True)[1]
     method = "DeLong, clustered by patient (Obuchowski 1997)" if by_patient else "DeLong, images as if independent"
     difference = area_a - area_b
     # the placement values are linear, so the variance of a difference is that of the differences of placements
-    variance = _variance(placements[0][0] - placements[1][0], placements[0][1] - placements[1][1], truth, groups)
+    variance = _variance(placed[0][0] - placed[1][0], placed[0][1] - placed[1][1], truth, groups)
     if variance is None or variance <= 1e-24:
         if variance is None:
             why = "no p: fewer than two patients with a positive or with a negative case"
         else:
             why = "no p: the two methods rank all cases alike"
+            if abs(difference) > 1e-12:
+                # perfect against worst: no case varies, though the difference is as large as can be
+                why = (
+                    f"no p: within each class all ranks differ alike (AUC {area_a:.3f} against {area_b:.3f}), so that "
+                    "DeLong's variance is 0; the test by swapped patients has a p"
+                )
         return Comparison(name, area_a, area_b, difference, n=n, method=method, why=why)
     error = math.sqrt(variance)
     reach = float(ndtri((1 + CONFIDENCE) / 2)) * error
@@ -57,7 +63,7 @@ def delong(
     return Comparison(name, area_a, area_b, difference, difference - reach, difference + reach, p_value, n, method)
 
 
-def _placements(scores: FloatArray, truth: BoolArray) -> tuple[FloatArray, FloatArray]:
+def placements(scores: FloatArray, truth: BoolArray) -> tuple[FloatArray, FloatArray]:
     """For each positive case the share of negatives below it, for each negative the share of positives above it."""
     positives, negatives = scores[truth], scores[~truth]
     m, n = positives.size, negatives.size

@@ -14,11 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata
 
-from sightline.measure.classification import BoolArray, FloatArray, IntArray
-from sightline.measure.estimate import Comparison
-from sightline.measure.intervals import CONFIDENCE
+from sightline.metrics.estimate import BoolArray, Comparison, FloatArray, IntArray
+from sightline.metrics.statistics.bootstrap import CONFIDENCE
 from sightline.metrics.statistics.patient_variance import Spread
 
 Swap = Callable[[BoolArray], FloatArray]
@@ -65,7 +63,8 @@ def swap_test(
         swapped = swapped + error * random.standard_t(freedom, how.swaps)
     difference = a.value - b.value
     slack = 1e-12 * max(1.0, abs(difference))
-    distance = np.abs(swapped)
+    # a mixture without a needed side (nothing is called so) has no score: it is as far as can be
+    distance = np.where(np.isfinite(swapped), np.abs(swapped), np.inf)
     p_value = float((1 + (distance >= abs(difference) - slack).sum()) / (1 + how.swaps))
     # the same count decides both: as many swaps lie beyond the reach as p below 0.05 allows
     beyond = math.ceil((1 - CONFIDENCE) * (1 + how.swaps)) - 1
@@ -75,6 +74,9 @@ def swap_test(
         method += f", and {a.trainings} and {b.trainings} seeds (t, {freedom} df)"
     else:
         method += " (one training each: its chance is not in the interval)"
+    if not math.isfinite(reach):
+        why = "no test: more than one mixture in twenty has no score"
+        return Comparison(name, a.value, b.value, difference, n=n, method="no test", why=why)
     return Comparison(name, a.value, b.value, difference, difference - reach, difference + reach, p_value, n, method)
 
 
@@ -115,8 +117,9 @@ def auc_swap(scores_a: FloatArray, scores_b: FloatArray, truth: BoolArray, patie
 
     A swap of patients makes each pair of a positive and a negative row one of four: both by a, both by b, or one by
     each. Their sum is linear in the signs of the two patients, so that a patient adds the share of the rows of the
-    other kind, of both methods, that his rows are above (positive) or below (negative) by a, less the same by b. Ranks
-    within a training stand for its scores, which leaves its AUC as it is and makes two trainings comparable.
+    other kind, of both methods, that his rows are above (positive) or below (negative) by a, less the same by b.
+    Scores are standardised within each training, which leaves its AUC as it is and makes two trainings comparable;
+    probabilities should come as logits.
 
     Args:
         scores_a: [s, n], each training of method a.
@@ -126,14 +129,27 @@ def auc_swap(scores_a: FloatArray, scores_b: FloatArray, truth: BoolArray, patie
     """
     size = int(patient.max()) + 1
     influence = np.zeros(size)
-    ranks_a, ranks_b = (np.stack([rankdata(each) for each in side]) for side in (scores_a, scores_b))
-    for a in ranks_a:
-        for b in ranks_b:
-            for side, sign in ((truth, 1.0), (~truth, -1.0)):
-                others = np.concatenate([a[~side], b[~side]])
-                gain = sign * (_share_below(a[side], others) - _share_below(b[side], others))
-                influence += np.bincount(patient[side], weights=gain, minlength=size) / side.sum()
-    return linear_swap(influence / (len(ranks_a) * len(ranks_b)))
+    of_a, of_b = ([standardised(each) for each in method] for method in (scores_a, scores_b))
+    pairs = training_pairs(len(of_a), len(of_b))
+    for i, j in pairs:
+        for side, sign in ((truth, 1.0), (~truth, -1.0)):
+            others = np.concatenate([of_a[i][~side], of_b[j][~side]])
+            gain = sign * (_share_below(of_a[i][side], others) - _share_below(of_b[j][side], others))
+            influence += np.bincount(patient[side], weights=gain, minlength=size) / side.sum()
+    return linear_swap(influence / len(pairs))
+
+
+def training_pairs(trainings_a: int, trainings_b: int) -> list[tuple[int, int]]:
+    """Trainings of a and b that swap with each other: in order where there are as many, else each with each."""
+    if trainings_a == trainings_b:
+        return [(i, i) for i in range(trainings_a)]
+    return [(i, j) for i in range(trainings_a) for j in range(trainings_b)]
+
+
+def standardised(scores: FloatArray) -> FloatArray:
+    """Scores with mean 0 and standard deviation 1 over the first axis; all 0 where they do not vary."""
+    spread = scores.std(axis=0)
+    return np.asarray((scores - scores.mean(axis=0)) / np.where(spread > 0, spread, 1.0))
 
 
 def _share_below(values: FloatArray, others: FloatArray) -> FloatArray:

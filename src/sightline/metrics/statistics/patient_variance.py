@@ -1,4 +1,4 @@
-"""How far a number would move with other patients and other trainings: variances from leaving out one patient at a time.
+"""How far a number would move with other patients and trainings: variances from leaving out one patient at a time.
 
 A row of a table has one value a training, all on the same patients. Its mean over trainings moves with the patients
 (what they do to all trainings alike) and with the trainings. The sample variance over trainings holds the second and
@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sightline.measure.classification import FloatArray
-from sightline.measure.intervals import Resample
+from sightline.metrics.estimate import FloatArray
+from sightline.metrics.statistics.bootstrap import Resample
 
 MOST_LEFT_OUT = 1000  # patients left out one at a time; beyond, groups of them are
 

@@ -21,8 +21,8 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 from scipy.stats import t as student
 
-from sightline.measure.classification import FloatArray
-from sightline.measure.intervals import CONFIDENCE
+from sightline.metrics.estimate import BoolArray, FloatArray, IntArray
+from sightline.metrics.statistics.bootstrap import CONFIDENCE
 from sightline.metrics.statistics.patient_variance import Spread
 
 Model = Callable[[FloatArray], FloatArray]
@@ -30,7 +30,7 @@ Model = Callable[[FloatArray], FloatArray]
 
 MODEL_FREEDOM = 12.0
 """How many patients' worth of variance the model's own stands for."""
-_GRID = ndtr(np.linspace(-5.5, 5.5, 2201))
+_GRID = ndtr(np.linspace(-5.5, 5.5, 1101))
 
 
 def score_interval(spread: Spread, model: Model, *, model_freedom: float = MODEL_FREEDOM) -> tuple[float, float]:
@@ -50,12 +50,13 @@ def score_interval(spread: Spread, model: Model, *, model_freedom: float = MODEL
     seen = max(spread.informative - 1.0, 0.0) if model_freedom else max(spread.patients - 1.0, 1.0)
     scale = (seen * spread.patient / expected + model_freedom) / (seen + model_freedom)
     freedom = seen + model_freedom
-    over_patients = spread.share * scale * model(_GRID)
+    one_training = scale * model(_GRID)
+    over_patients = spread.share * one_training
     total, freedoms = over_patients, np.full(_GRID.shape, freedom)
     if spread.trainings > 1:
         # equal shifts of the probit are equal amounts of learning: less is left to gain near 0 and 1
         slope = np.exp(ndtri(near[0]) ** 2 - ndtri(_GRID) ** 2)
-        least = (1.0 - spread.share) * scale * model(_GRID)
+        least = (1.0 - spread.share) * one_training
         over_trainings = np.maximum(spread.training * slope, least) / spread.trainings
         total = over_patients + over_trainings
         freedoms = total**2 / (over_patients**2 / freedom + over_trainings**2 / (spread.trainings - 1))
@@ -80,15 +81,40 @@ def _crossing(i: int, beyond: FloatArray) -> float:
     return float(_GRID[i] + share * (_GRID[i + 1] - _GRID[i]))
 
 
-def proportion_model(rows: float, largest_effect: float) -> Model:
-    """The variance of a share of yes and no among rows that come in groups of a patient.
+def proportion_interval(hits: BoolArray, patient: IntArray) -> tuple[float, float]:
+    """The 95% interval of the share of rows that are hits, rows of a patient kept together.
 
     Args:
-        rows: number of rows.
-        largest_effect: the design effect of rows of a patient that all say the same, sum m^2 / sum m of m rows a
-            patient (Kish 1965). A fifth of the way to it is assumed where too few patients differ to tell.
+        hits: [n].
+        patient: [n], number of the row's patient; at least two.
+
+    Example:
+        >>> import numpy as np
+        >>> low, high = proportion_interval(np.ones(10, bool), np.arange(10))
+        >>> bool(0.6 < low < 0.8), high
+        (True, 1.0)
     """
-    effect = 1.0 + 0.2 * (largest_effect - 1.0)
+    of_patient = np.unique(patient, return_inverse=True)[1]
+    rows = np.bincount(of_patient).astype(np.float64)
+    value = float(hits.mean())
+    influence = (np.bincount(of_patient, weights=hits) - value * rows) / rows.sum()
+    variance = rows.size / (rows.size - 1) * float((influence**2).sum())
+    spread = Spread.of(np.array([value]), np.array([[variance]]), influence, rows.size)
+    return score_interval(spread, proportion_model(rows))
+
+
+def proportion_model(rows_of_patients: FloatArray) -> Model:
+    """The variance of a share of yes and no among rows that come in groups of a patient.
+
+    The design effect of rows of a patient that all say the same is sum m^2 / sum m of m rows a patient (Kish 1965). A
+    fifth of the way to it is assumed where too few patients differ to tell.
+
+    Args:
+        rows_of_patients: [p], number of rows of each patient.
+    """
+    rows = float(rows_of_patients.sum())
+    largest = float((rows_of_patients**2).sum()) / rows
+    effect = 1.0 + 0.2 * (largest - 1.0)
     return lambda values: effect * values * (1.0 - values) / rows
 
 

@@ -1,0 +1,153 @@
+"""Do the intervals hold the truth, and is the paired test right 95 times in 100 where two methods are alike?
+
+Simulated readers' data: each patient has one label and 1 to 4 images; 40% of the noise is shared by a patient's images,
+60% of the rest by the trainings of a method, and two methods share what is the patient's. With several trainings each
+has its own skill (standard deviation 0.15 of d'), and the truth is the AUC expected of one more training.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from scipy.special import ndtr, ndtri
+
+from sightline.metrics.statistics.auc_intervals import auc_interval, auc_spread
+from sightline.metrics.statistics.paired_tests import Draws, auc_swap, swap_test
+from sightline.metrics.statistics.score_intervals import proportion_interval
+
+SKILL_SPREAD = 0.15
+PATIENTS, AUCS, PREVALENCES, TRAININGS = (40, 100, 400), (0.7, 0.9, 0.98), (0.1, 0.5), (1, 2, 3)
+POSITIVES, SHARES = (5, 10, 20, 50, 200), (0.5, 0.8, 0.95)
+ALIKE = 0.4  # of the noise, within a patient
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of the table: what was simulated and what came out, in percent of the simulations.
+
+    Attributes:
+        kind: `AUC` or `sensitivity`.
+        patients: number of patients; of positive ones for a sensitivity.
+        truth: the AUC or the sensitivity that was simulated.
+        prevalence: share of positive patients.
+        trainings: of each method.
+        simulations: how many.
+        covered: intervals that hold the truth.
+        above, below: intervals that lie above the truth, and below it.
+        rejected: comparisons of two methods that are alike with p < 0.05.
+    """
+
+    kind: str
+    patients: int
+    truth: float
+    prevalence: float
+    trainings: int
+    simulations: int
+    covered: float
+    above: float
+    below: float
+    rejected: float | None = None
+
+
+def measure(*, simulations: int = 2000, small: bool = False, trainings: Sequence[int] = TRAININGS) -> Iterator[Cell]:
+    """Every cell, as soon as it is done. A small run takes the cells that are hardest and easiest."""
+    cells = list(itertools.product(PATIENTS, AUCS, PREVALENCES, trainings))
+    for patients, auc, prevalence, t in cells:
+        if not small or (patients, prevalence) in ((40, 0.1), (100, 0.5)):
+            yield auc_cell(patients, auc, prevalence, t, simulations)
+    for patients, share in itertools.product(POSITIVES, SHARES):
+        if not small or patients <= 20:
+            yield sensitivity_cell(patients, share, simulations)
+
+
+def auc_cell(patients: int, auc: float, prevalence: float, trainings: int, simulations: int) -> Cell:
+    """Coverage of the interval of method a's mean AUC, and how often a and b are told apart."""
+    random = np.random.default_rng([patients, round(100 * auc), round(100 * prevalence), trainings])
+    skill, spread = np.sqrt(2.0) * ndtri(auc), SKILL_SPREAD if trainings > 1 else 0.0
+    truth = float(ndtr(skill / np.sqrt(2.0 + spread**2)))
+    ends, rejected = np.zeros((simulations, 2)), 0
+    for i in range(simulations):
+        patient = np.repeat(np.arange(patients), random.integers(1, 5, patients))
+        positive = (np.arange(patients) < round(patients * prevalence))[patient]
+        of_patient = np.sqrt(ALIKE) * random.standard_normal(patients)[patient]
+        methods = []
+        for _ in range(2):
+            of_method = random.standard_normal(patient.size)
+            noise = np.sqrt(0.6) * of_method + np.sqrt(0.4) * random.standard_normal((trainings, patient.size))
+            skills = skill + spread * random.standard_normal((trainings, 1))
+            methods.append(skills * positive + of_patient + np.sqrt(1 - ALIKE) * noise)
+        a, b = methods
+        ends[i] = auc_interval(a, positive, patient)
+        spreads = (auc_spread(a, positive, patient), auc_spread(b, positive, patient))
+        found = swap_test("AUC", auc_swap(a, b, positive, patient), spreads, patients, {}, Draws(999, i))
+        rejected += found.p_value is not None and found.p_value < 0.05
+    shares = _covered(ends, truth)
+    return Cell("AUC", patients, auc, prevalence, trainings, simulations, *shares, 100.0 * rejected / simulations)
+
+
+def sensitivity_cell(patients: int, share: float, simulations: int) -> Cell:
+    """Coverage of the interval of the share of positive images that are found."""
+    random = np.random.default_rng([patients, round(100 * share)])
+    ends = np.zeros((simulations, 2))
+    for i in range(simulations):
+        patient = np.repeat(np.arange(patients), random.integers(1, 5, patients))
+        noise = np.sqrt(ALIKE) * random.standard_normal(patients)[patient]
+        hits = noise + np.sqrt(1 - ALIKE) * random.standard_normal(patient.size) < ndtri(share)
+        ends[i] = proportion_interval(hits, patient)
+    return Cell("sensitivity", patients, share, 1.0, 1, simulations, *_covered(ends, share))
+
+
+def _covered(ends: np.ndarray, truth: float) -> tuple[float, float, float]:
+    above, below = (100.0 * float(np.mean(missed)) for missed in (ends[:, 0] > truth, ends[:, 1] < truth))
+    return 100.0 - above - below, above, below
+
+
+def write_cells(cells: Sequence[Cell], path: Path) -> None:
+    """A csv of cells."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Cell)])
+        writer.writeheader()
+        writer.writerows(asdict(cell) for cell in cells)
+
+
+def read_cells(path: Path) -> list[Cell]:
+    """What `write_cells` wrote."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    whole, text = ("patients", "trainings", "simulations"), ("kind",)
+    return [
+        Cell(**{k: v if k in text else int(v) if k in whole else float(v) if v else None for k, v in row.items()})
+        for row in rows
+    ]
+
+
+def tables(cells: Sequence[Cell]) -> str:
+    """Two tables in Markdown: AUC by cell, a column a number of trainings; sensitivity by patients."""
+    found = {(c.kind, c.patients, c.truth, c.prevalence, c.trainings): c for c in cells}
+    trainings = sorted({c.trainings for c in cells if c.kind == "AUC"})
+    words = ["1 training" if t == 1 else f"{t} trainings" for t in trainings]
+    head = ["patients", "AUC", "prevalence", *(f"holds the truth, {w}" for w in words)]
+    lines = [[*head, *(f"p < 0.05, {w}" for w in words)]]
+    for key in dict.fromkeys((c.patients, c.truth, c.prevalence) for c in cells if c.kind == "AUC"):
+        row = [found["AUC", *key, t] for t in trainings]
+        lines.append([*(f"{x:g}" for x in key), *map(_held, row), *(f"{c.rejected:.1f}" for c in row)])
+    text = _markdown(lines)
+    shares = sorted({c.truth for c in cells if c.kind == "sensitivity"})
+    lines = [["positive patients", *(f"sensitivity {s:g}" for s in shares)]]
+    for patients in dict.fromkeys(c.patients for c in cells if c.kind == "sensitivity"):
+        lines.append([str(patients), *(_held(found["sensitivity", patients, s, 1.0, 1]) for s in shares)])
+    return f"{text}\n{_markdown(lines)}"
+
+
+def _held(cell: Cell) -> str:
+    return f"{cell.covered:.1f} ({cell.above:.1f} / {cell.below:.1f})"
+
+
+def _markdown(lines: Sequence[Sequence[str]]) -> str:
+    rows = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
+    return "".join("| " + " | ".join(row) + " |\n" for row in rows)
