@@ -151,7 +151,7 @@ def test_report_over_patients():
         for measure in (deletion, insertion):
             found = measure(network, x, weights() * x.mean(axis=0), 1, steps=8)
             rows.append(FaithfulnessRow(f"i{i}", f"s{i}", f"p{i // 2}", found))
-    report = {e.name: e for e in faithfulness_report(rows, replicates=100)}
+    report = {e.name: e for e in faithfulness_report(rows)}
     assert report["deletion"].n == {"maps": 12, "images": 12, "studies": 12, "patients": 6}
     assert report["deletion"].value == pytest.approx(
         np.mean([r.found.value for r in rows if r.found.name == "deletion"])

@@ -17,12 +17,12 @@ from sightline.evaluation.map_scoring import ROLES
 from sightline.evaluation.result import Evaluation
 from sightline.io.files import write_text
 from sightline.metrics.boxes.report import box_estimates
+from sightline.metrics.classification.estimates import score_estimate
 from sightline.metrics.classification.hierarchy import merge_classes
 from sightline.metrics.classification.report import classification_report, to_markdown
 from sightline.metrics.classification.scores import F1
 from sightline.metrics.estimate import Estimate
 from sightline.metrics.maps.windows import window_displacement
-from sightline.metrics.statistics.bootstrap import bootstrap
 
 
 def report_of(evaluation: Evaluation, *, positive: str | None = None, replicates: int = 2000) -> list[Estimate]:
@@ -35,23 +35,23 @@ def report_of(evaluation: Evaluation, *, positive: str | None = None, replicates
     for role in ROLES:
         scores = evaluation.scores_for(role)
         if scores is not None:
-            for estimate in scores.estimates(replicates=replicates):
+            for estimate in scores.estimates():
                 fields = estimate.to_dict()
                 found.append(Estimate.from_dict({**fields, "name": f"{estimate.name}, {role}"}))
     for task in coarser_tasks(predictions.classes) if says_classes else ():
         coarse = merge_classes(predictions, task.groups(predictions.classes))
         score = F1("positive", 1) if len(coarse.classes) == 2 else F1("weighted")
         name = f"F1 at the level {task.level} ({', '.join(coarse.classes)}), image-wise"
-        found.append(replace(bootstrap(score, coarse, replicates=replicates), name=name))
+        found.append(replace(score_estimate([coarse], score), name=name))
     if evaluation.gaze_scores is not None:
         for name, table in by_map(evaluation.gaze_scores).items():
-            for estimate in table.estimates(replicates=replicates):
+            for estimate in table.estimates():
                 found.append(replace(estimate, name=f"{estimate.name}, {name}"))
     if evaluation.box_scores is not None:
-        found += box_estimates(evaluation.box_scores, replicates=replicates)
+        found += box_estimates(evaluation.box_scores)
     if evaluation.maps is not None and evaluation.maps.windows is not None:
         moved = window_displacement(evaluation.maps.windows)
-        found += moved.estimates(predictions.patient_ids, replicates=replicates, counts=predictions.counts())
+        found += moved.estimates(predictions.patient_ids, counts=predictions.counts())
     return found
 
 

@@ -227,13 +227,17 @@ def shade(colour: str, factor: float) -> tuple[float, float, float]:
 
 @dataclass(frozen=True)
 class ForestRow:
-    """A difference with its 95% interval; no interval where `low` and `high` are None. `note` carries n."""
+    """A difference with its 95% interval; no interval where `low` and `high` are None. `note` carries n.
+
+    `clear` says whether the difference is told from zero; None: where the interval leaves out zero.
+    """
 
     name: str
     value: float
     low: float | None = None
     high: float | None = None
     note: str = ""
+    clear: bool | None = None
 
 
 def forest(
@@ -244,7 +248,7 @@ def forest(
     better: tuple[str, str] = ("worse", "better"),
     decimals: int = 3,
 ) -> bytes:
-    """Differences with 95% intervals about a line at zero; filled where the interval leaves out zero.
+    """Differences with 95% intervals about a line at zero; filled where the difference is told from it.
 
     Raises:
         RunError: no rows, a value that is not finite, or an interval that does not hold its ends in order.
@@ -259,7 +263,9 @@ def forest(
     figure, axes = chart(9.2, 1.75 + 0.36 * len(rows))
     axes.axvline(0.0, color="#222222", linewidth=1.1)
     for y, row in enumerate(rows):
-        clear = row.low is not None and row.high is not None and (row.low > 0 or row.high < 0)
+        clear = row.clear
+        if clear is None:
+            clear = row.low is not None and row.high is not None and (row.low > 0 or row.high < 0)
         words = _signed(row.value, decimals)
         if row.low is not None and row.high is not None:
             axes.plot([row.low, row.high], [y, y], color=PALETTE[0], linewidth=2.2, solid_capstyle="butt")

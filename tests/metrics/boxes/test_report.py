@@ -111,7 +111,7 @@ def test_means_are_over_images_with_findings_and_missing_boxes_score_zero():
     assert [box_value(t, f"above_{x}") for x in ("0.1", "0.25", "0.5", "0.75", "0.9")] == [0.5, 0.5, 0, 0, 0]
     assert box_value(t, "printed_map") == pytest.approx(0.2)
     assert box_value(t, "distance_px") == 5.0 and box_value(t, "distance_mm") is None
-    found = {e.name: e for e in box_estimates(t, replicates=20)}
+    found = {e.name: e for e in box_estimates(t)}
     assert found["IoU of the best box"].n == {"images": 2, "studies": 2, "patients": 2, "findings": 2, "boxes": 1}
     assert "1 without a box score 0, 1 other images left out" in found["IoU of the best box"].method
     assert "known spacing" in found["centre distance in mm"].why
@@ -120,7 +120,7 @@ def test_means_are_over_images_with_findings_and_missing_boxes_score_zero():
 
 def test_a_table_without_findings_is_reported_not_raised():
     t = BoxScores((case(1, found=[[0, 0, 9, 9]]), case(2)), "m")
-    found = box_estimates(t, replicates=20)
+    found = box_estimates(t)
     assert all(e.value is None and e.why == "not defined: no image has a true box" for e in found)
     assert compare_boxes([t], [t], "ap", replicates=20).difference is None
     assert box_seed_estimate([t, t], "iou").why == "not defined: no image has a true box"
@@ -131,7 +131,7 @@ def test_a_table_without_findings_is_reported_not_raised():
 
 def test_estimates_stand_beside_chance_and_carry_intervals():
     t = table(slip=2.0)
-    found = {e.name: e for e in box_estimates(t, replicates=200)}
+    found = {e.name: e for e in box_estimates(t)}
     assert len(found) == 3 * len(BEST_BOX) + 14 and all(isinstance(e, Estimate) for e in found.values())
     with_truth = [c for c in t.cases if len(c.truth)]
     slow = [iou(c.found[[c.scores.argmax()]], c.truth).max() for c in with_truth]
@@ -192,11 +192,11 @@ def test_better_boxes_win_and_equal_ones_do_not():
 def test_the_mean_over_seeds_holds_patients_and_trainings():
     runs = [table(s) for s in range(3)]
     for measure in ("iou", "froc_centre_at_1", "distance_px"):
-        found = box_seed_estimate(runs, measure, replicates=300)
+        found = box_seed_estimate(runs, measure)
         assert found.value == pytest.approx(np.mean([box_value(r, measure) for r in runs]))
         assert found.n["seeds"] == 3 and 0 <= found.low < found.value < found.high
-        one = box_seed_estimate(runs[:1], measure, replicates=300)
-        alone = next(e for e in box_estimates(runs[0], replicates=300) if e.name == one.name)
+        one = box_seed_estimate(runs[:1], measure)
+        alone = next(e for e in box_estimates(runs[0]) if e.name == one.name)
         assert (one.value, one.low, one.high) == pytest.approx((alone.value, alone.low, alone.high))
     assert box_seed_estimate(runs, "distance_px").high > 1.0
 

@@ -93,7 +93,7 @@ def test_a_class_missing_from_draws_is_named():
     t = table(labels=[0] * 14 + [1] * 14 + [2] * 2)
     lost = missing_classes(t, Resample.of(t.patient_ids, 400, 0))
     assert lost["normal"] == 0 and 25 < lost["pneumonia"] < 80  # (28/30)^30 = 0.126
-    report = {e.name: e for e in multi_class_report(t, replicates=400)}
+    report = {e.name: e for e in multi_class_report(t, kind="percentile", replicates=400)}
     found = report["AUC Hand & Till"]
     assert found.low is not None
     assert found.method.endswith(f"{lost['pneumonia']} undefined (no pneumonia in {lost['pneumonia']})")
@@ -102,12 +102,12 @@ def test_a_class_missing_from_draws_is_named():
 
 def test_a_class_missing_from_the_table_is_named():
     t = table(labels=[0] * 10 + [1] * 10)
-    report = {e.name: e for e in multi_class_report(t, replicates=50)}
+    report = {e.name: e for e in multi_class_report(t)}
     assert report["AUC Hand & Till"].value is None
     assert "pneumonia" in report["AUC Hand & Till"].why
     assert report["AUC of normal or CHF"].value is not None
     never = Predictions(CLASSES, t.case_ids, t.case_ids, t.case_ids, t.labels, np.tile([0.6, 0.3, 0.1], (20, 1)))
-    precision = {e.name: e for e in multi_class_report(never, replicates=50)}["precision for CHF"]
+    precision = {e.name: e for e in multi_class_report(never)}["precision for CHF"]
     assert precision.value is None and precision.why == "not defined: no case is called CHF"
 
 

@@ -45,10 +45,14 @@ def test_two_classes_are_reported_image_wise_and_study_wise():
     report = {e.name: e for e in classification_report(t, replicates=100)}
     names = ["accuracy", "balanced accuracy", "AUC", "average precision", "F1 of fracture", "sensitivity",
              "specificity", "precision", "prevalence",
-             "F1 macro", "F1 weighted by support", "Brier score", "calibration error"]  # fmt: skip
+             "F1 macro", "F1 weighted by support", "Brier score", "calibration error",
+             "calibration error of a perfectly calibrated model"]  # fmt: skip
     assert list(report) == [f"{n}, {wise}" for wise in ("image-wise", "study-wise") for n in names]
-    assert all(e.n == {"images": 60, "studies": 30, "patients": 15} for e in report.values())
-    assert all("patient bootstrap, 100 replicates, seed 0" in e.method for e in report.values())
+    counted = {"images": 60, "studies": 30, "patients": 15, "patients with none": 12, "patients with fracture": 13}
+    assert all(e.n.keys() == counted.keys() for e in report.values())
+    assert all(e.n["images"] == 60 and e.n["patients"] == 15 for e in report.values())
+    assert "score interval of an AUC" in report["AUC, image-wise"].method
+    assert report["calibration error, image-wise"].low is None
     assert report["AUC, image-wise"].value == bootstrap(AUC(1), t, replicates=10).value
     assert report["AUC, study-wise"].value == bootstrap(AUC(1), t.study_wise(), replicates=10).value
 

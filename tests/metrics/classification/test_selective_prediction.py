@@ -83,7 +83,7 @@ def test_confidence_of_independent_classes_and_of_nothing():
 
 
 def test_report_and_comparison():
-    report = {e.name: e for e in rejection_report(table(60), replicates=200)}
+    report = {e.name: e for e in rejection_report(table(60))}
     assert report["AURC, least possible"].value <= report["AURC, DOCTOR"].value
     assert report["AURC, DOCTOR"].low is not None and "accuracy of the surest 80%" in report
     assert paired_bootstrap([table(60)], [table(60, seed=1)], AURC(), replicates=200).p_value is not None

@@ -220,7 +220,7 @@ def test_rows_must_be_there_and_differ():
 
 def test_estimates_stand_beside_chance_and_centre():
     table = scores(lift=0.3)
-    found = {e.name: e for e in table.estimates(replicates=400)}
+    found = {e.name: e for e in table.estimates()}
     assert len(found) == 20
     own, chance, above = (found["pointing game" + s] for s in ("", ", chance", ", above chance"))
     assert own.value == pytest.approx(np.mean([row.score.pointing for row in table.rows]))
@@ -228,19 +228,19 @@ def test_estimates_stand_beside_chance_and_centre():
     assert above.value == pytest.approx(own.value - chance.value) and above.low > 0
     assert own.low < own.value < own.high
     assert own.n == {"maps": 40, "images": 40, "studies": 20, "patients": 20}
-    assert "patient bootstrap, 400 replicates" in own.method
+    assert "score interval of a share (Wilson, clustered by patient), over patients (one training)" in own.method
     # chance is the same for every case of this table, so it has no interval, and says so
     assert chance.low is None and "every resample" in chance.why
-    random = {e.name: e for e in scores().estimates(replicates=400)}
+    random = {e.name: e for e in scores().estimates()}
     assert random["energy inside, above chance"].low < 0 < random["energy inside, above chance"].high
 
 
 def test_undefined_scores_are_left_out_and_counted():
     dead = MapRow("x", "x", "x", "none", "none", "focus", "box", score_map(np.zeros((8, 10)), region()))
-    found = {e.name: e for e in MapScores((*scores().rows, dead)).estimates(replicates=50)}
+    found = {e.name: e for e in MapScores((*scores().rows, dead)).estimates()}
     assert "1 maps without a score left out" in found["energy inside"].method
     assert found["energy inside"].n["maps"] == 40 and found["pointing game"].n["maps"] == 41
-    alone = {e.name: e for e in MapScores((dead,)).estimates(replicates=50)}
+    alone = {e.name: e for e in MapScores((dead,)).estimates()}
     assert alone["energy inside"].value is None and "no positive value" in alone["energy inside"].why
 
 
@@ -273,11 +273,11 @@ def test_comparison_leaves_out_what_one_run_lacks_and_refuses_other_maps():
 
 def test_the_mean_over_seeds_holds_patients_and_trainings():
     runs = [scores(seed=s) for s in range(3)]
-    found = seed_estimate(runs, "pointing", replicates=400)
+    found = seed_estimate(runs, "pointing")
     assert found.value == pytest.approx(np.mean([np.nanmean(r.column("pointing")) for r in runs]))
     assert found.n["seeds"] == 3 and 0.0 <= found.low < found.value < found.high <= 1.0
-    one = seed_estimate(runs[:1], "energy", replicates=400)
-    alone = next(e for e in runs[0].estimates(replicates=400) if e.name == "energy inside")
+    one = seed_estimate(runs[:1], "energy")
+    alone = next(e for e in runs[0].estimates() if e.name == "energy inside")
     assert (one.value, one.low, one.high) == pytest.approx((alone.value, alone.low, alone.high))
     with pytest.raises(RunError, match="different maps"):
         seed_estimate([runs[0], MapScores(runs[1].rows[1:])], "energy")

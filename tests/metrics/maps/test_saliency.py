@@ -221,7 +221,7 @@ def test_table_survives_the_disk_to_the_last_bit(tmp_path):
 
 def test_estimates_over_patients_beside_chance():
     scores = table(1.0, 0)
-    found = {e.name: e for e in scores.estimates(replicates=200)}
+    found = {e.name: e for e in scores.estimates()}
     assert found["CC with gaze"].n == {"maps": 15, "images": 15, "studies": 15, "patients": 8}
     assert "1 maps without a score left out" in found["CC with gaze"].method
     assert found["CC with gaze"].value == pytest.approx(np.nanmean(scores.column("cc")))
@@ -232,7 +232,7 @@ def test_estimates_over_patients_beside_chance():
 
 def test_trainings_and_methods():
     a, b = ([table(skill, s) for s in (1, 2)] for skill in (1.0, 0.0))
-    mean = seed_gaze(b, "cc", replicates=200)
+    mean = seed_gaze(b, "cc")
     assert mean.value == pytest.approx(np.mean([np.nanmean(t.column("cc")) for t in b]))
     assert mean.low < 0 < mean.high and mean.n["seeds"] == 2  # a correlation may be negative: nothing is cut at zero
     found = compare_gaze(a, b, "nss", replicates=200)

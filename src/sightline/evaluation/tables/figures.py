@@ -32,7 +32,7 @@ def _forest(result: TableResult, lines: Sequence[Line]) -> ReportPicture | None:
     metric = leading_metric(result.table, lines)
     found = (find_line(lines, row.row.name, "test", metric) for row in result.rows)
     rows = [
-        ForestRow(line.row, line.difference, line.difference_low, line.difference_high, line.n)
+        ForestRow(line.row, line.difference, line.difference_low, line.difference_high, line.n, line.differs)
         for line in found
         if line is not None and line.difference is not None
     ]
@@ -40,7 +40,8 @@ def _forest(result: TableResult, lines: Sequence[Line]) -> ReportPicture | None:
         return None
     return ReportPicture(
         forest(rows, title=f"{metric}: difference from the reference row"),
-        "Each row against its reference, with the paired 95% interval over patients and seeds.",
+        "Each row against its reference, with the paired 95% interval over patients and seeds; filled: p < 0.05 after "
+        "Holm's correction over the rows.",
         "Forest plot of differences",
     )
 
@@ -55,9 +56,8 @@ def _bars(result: TableResult, lines: Sequence[Line]) -> ReportPicture | None:
             continue
         if image.mean is None or study.mean is None:
             continue
-        significant = study.p_paired is not None and study.p_paired < 0.05
         prefix = row.row.name.split(" ")[0] + " " if row.row.name.startswith("s-") else ""
-        bar = AccuracyBar(row.row.group, 100 * image.mean, 100 * study.mean, _percent(study.std), significant)
+        bar = AccuracyBar(row.row.group, 100 * image.mean, 100 * study.mean, _percent(study.std), study.differs)
         groups.setdefault(f"{prefix}λ = {row.row.weight_label}", []).append(bar)
     if not groups:
         return None
@@ -68,7 +68,7 @@ def _bars(result: TableResult, lines: Sequence[Line]) -> ReportPicture | None:
         title="Accuracy by guidance weight and style",
         ylabel="accuracy (%)",
         reference=reference,
-        significance="differs from the reference, paired p < 0.05",
+        significance="differs from the reference, p < 0.05 (Holm)",
         bottom=_round_floor(heights + ([reference.value] if reference else [])),
     )
     return ReportPicture(drawn, "Image-wise (dark) and study-wise (light) accuracy.", "Bars by weight and style")

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from sightline.evaluation.result import Evaluation
 from sightline.evaluation.tables.table import RowResult
 from sightline.io.files import write_text
 from sightline.metrics.classification.report import counts_text
-from sightline.metrics.estimate import Comparison, Estimate, FloatArray, p_text
+from sightline.metrics.estimate import Comparison, Estimate, p_text
 from sightline.metrics.statistics.comparison import welch
 
 
@@ -40,7 +40,7 @@ class Line:
         difference: mean minus the reference's.
         difference_low: lower end of its paired 95% interval.
         difference_high: upper end.
-        p_paired: paired bootstrap over patients and seeds, two-sided.
+        p_paired: test by swapped patients, and trainings, two-sided (`paired_tests.swap_test`).
         p_holm: the same after Holm's correction over the table's rows for this metric.
         p_welch: Welch's t over seeds, as the paper computes it.
         published: what the paper prints, or empty.
@@ -100,7 +100,16 @@ class Line:
         """Difference with its interval and p."""
         between = "" if self.difference_low is None else f" ({self.difference_interval_text()})"
         p = "" if self.p_paired is None else f", {p_text(self.p_paired)}"
+        p += "" if self.p_holm is None else f" ({p_text(self.p_holm)} after Holm's correction)"
         return f"{self.difference_value_text()}{between}{p}"
+
+    @property
+    def differs(self) -> bool:
+        """Whether the row is told apart from its reference: p after Holm's correction is below 0.05.
+
+        Sentences, bold numbers, stars and filled points all go by this, never by the interval alone.
+        """
+        return self.p_holm is not None and self.p_holm < 0.05
 
 
 def _number(value: float, percent: bool, sign: str = "") -> str:
@@ -138,13 +147,6 @@ def read_lines(path: Path) -> list[Line]:
 T = TypeVar("T")
 
 
-class ScoreColumns(Protocol):
-    """Scores of one training, one a map, in columns."""
-
-    def column(self, name: str) -> FloatArray:
-        """One score of every map [n], NaN where it is not defined."""
-
-
 @dataclass(frozen=True)
 class RowOnTest:
     """A row on one test cohort.
@@ -153,7 +155,7 @@ class RowOnTest:
         row: the row's result.
         test: `test` or `external`.
         reference: the row it is compared with, or None.
-        replicates: bootstrap samples.
+        replicates: number of swaps of the paired test.
     """
 
     row: RowResult
@@ -214,9 +216,3 @@ def add_interval(line: Line, estimate: Estimate, chance: float | None = None) ->
         method=estimate.method,
         why=estimate.why or line.why,
     )
-
-
-def mean_scores(tables: Sequence[ScoreColumns], column: str) -> list[float]:
-    """A score's mean over maps for each training; a training none of whose maps has the score is left out."""
-    columns = [table.column(column) for table in tables]
-    return [float(np.nanmean(c)) for c in columns if np.isfinite(c).any()]

@@ -76,10 +76,10 @@ def _plain_words(result: TableResult, lines: Sequence[Line]) -> list[str]:
     leading = leading_metric(result.table, lines)
     for row in result.rows:
         line = find_line(lines, row.row.name, "test", leading)
-        if line is None or line.difference is None or line.difference_low is None or line.difference_high is None:
+        if line is None or line.difference is None or line.p_paired is None:
             continue
-        verdict = "better than" if line.difference_low > 0 else "worse than" if line.difference_high < 0 else ""
-        said = f"{verdict} {line.reference}" if verdict else f"not shown to differ from {line.reference}"
+        verdict = "better than" if line.difference > 0 else "worse than"
+        said = f"{verdict} {line.reference}" if line.differs else f"not shown to differ from {line.reference}"
         words.append(f"{row.row.name}: {line.metric} {line.text()}, {said}: {line.difference_text()}.")
     return words[:SENTENCES]
 
@@ -133,7 +133,7 @@ def _metric_table(result: TableResult, lines: Sequence[Line], test: str, metric:
             continue
         cells = [name, line.value_text(percent=percent), line.interval_text(percent=percent)]
         cells += [line.chance_text(percent=percent)] if chance else []
-        if line.difference_low is not None and (line.difference_low > 0 or (line.difference_high or 0) < 0):
+        if line.differs:
             strong += [(r, len(cells)), (r, len(cells) + 1)]
         cells += [line.difference_value_text(percent=percent), line.difference_interval_text(percent=percent)]
         cells += [p_cell(p) for p in (line.p_paired, line.p_holm, line.p_welch)]
@@ -157,9 +157,9 @@ def _notes(result: TableResult, lines: Sequence[Line]) -> list[str]:
     references = sorted({line.reference for line in lines if line.reference})
     if references:
         notes.append(
-            f"Differences are from {', '.join(references)}; their interval and p: paired bootstrap over patients and "
-            "seeds, two-sided; Holm corrects p over the rows of this table. Welch's t over seeds is the paper's test: "
-            "it knows nothing of other patients. Bold: the interval excludes zero."
+            f"Differences are from {', '.join(references)}; their interval and p: patients swapped between the rows, "
+            "and their trainings, two-sided; Holm corrects p over the rows of this table. Welch's t over seeds is the "
+            "paper's test: it knows nothing of other patients. Bold: p after Holm's correction is below 0.05."
         )
     return notes
 
@@ -167,5 +167,8 @@ def _notes(result: TableResult, lines: Sequence[Line]) -> list[str]:
 def markdown_of(table: ReportTable) -> str:
     """The table in Markdown, its notes below it."""
     lines = [f"**{table.caption}**", "", "| " + " | ".join(table.columns) + " |", "|---" * len(table.columns) + "|"]
-    lines += ["| " + " | ".join(row) + " |" for row in table.rows]
+    bold = set(table.strong)
+    for r, row in enumerate(table.rows):
+        cells = (f"**{cell}**" if (r, c) in bold else cell for c, cell in enumerate(row))
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", *(f"{note}" for note in table.notes)])

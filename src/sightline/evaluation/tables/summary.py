@@ -1,5 +1,7 @@
 """What a table's trainings amount to: per row and metric the mean over seeds, its interval, and the difference from
-the reference row by a paired test over patients and seeds, with Welch's t over seeds beside it."""
+the reference row by a paired test over patients and seeds, with Welch's t over seeds beside it.
+
+Mean, interval and number of cases of a line are about the same cases; what was left out is counted in its method."""
 
 from __future__ import annotations
 
@@ -15,11 +17,12 @@ from sightline.evaluation.box_scoring import true_corners
 from sightline.evaluation.gaze_scoring import by_map
 from sightline.evaluation.map_scoring import ROLES
 from sightline.evaluation.result import Evaluation
-from sightline.evaluation.tables.lines import Line, RowOnTest, add_interval, mean_scores
+from sightline.evaluation.tables.lines import Line, RowOnTest, add_interval
 from sightline.evaluation.tables.table import Row, RowResult, Table, TableResult
 from sightline.metrics.boxes.baselines import CENTRE_PRIOR, WHOLE_IMAGE, centre_prior_box, mean_box, whole_image
-from sightline.metrics.boxes.report import BOX_NAMES, box_chance, box_seed_estimate, box_value, compare_boxes
+from sightline.metrics.boxes.report import BOX_NAMES, box_chance, box_seed_estimate, box_seed_values, compare_boxes
 from sightline.metrics.boxes.table import BoxScores
+from sightline.metrics.classification.estimates import compare_scores, score_estimate
 from sightline.metrics.classification.hierarchy import merge_classes
 from sightline.metrics.classification.scores import (
     AUC,
@@ -35,12 +38,12 @@ from sightline.metrics.classification.scores import (
 )
 from sightline.metrics.estimate import Score
 from sightline.metrics.maps.gaze import NAMES as GAZE_NAMES
-from sightline.metrics.maps.gaze import GazeScores, compare_gaze, seed_gaze
-from sightline.metrics.maps.localisation import NAMES, MapScores, compare_maps, seed_estimate
+from sightline.metrics.maps.gaze import GazeScores, compare_gaze, seed_gaze, seed_gaze_values
+from sightline.metrics.maps.localisation import NAMES, MapScores, compare_maps, seed_estimate, seed_values
 from sightline.metrics.maps.windows import WindowDisplacement, window_displacement
 from sightline.metrics.predictions import Predictions
-from sightline.metrics.statistics.bootstrap import point_value, seed_bootstrap
-from sightline.metrics.statistics.comparison import holm, paired_bootstrap
+from sightline.metrics.statistics.bootstrap import point_value
+from sightline.metrics.statistics.comparison import holm
 from sightline.structures.tag import Role
 
 REPLICATES = 2000
@@ -55,7 +58,7 @@ def summarise(result: TableResult, *, replicates: int = REPLICATES) -> list[Line
             continue
         for test in row.evaluations:
             lines += _lines(RowOnTest(row, test, _reference(result, row), replicates))
-    return _corrected([*lines, *reference_box_lines(result, replicates)])
+    return _corrected([*lines, *reference_box_lines(result)])
 
 
 def leading_metric(table: Table, lines: Sequence[Line]) -> str:
@@ -122,11 +125,11 @@ def _scored(
     row: RowOnTest, metric: str, score: Score, ours: Sequence[Predictions], theirs: Sequence[Predictions]
 ) -> Line:
     values, their_values = ([point_value(score, run) for run in runs] for runs in (ours, theirs))
-    line = add_interval(row.line(metric, values), seed_bootstrap(ours, score, replicates=row.replicates))
+    line = add_interval(row.line(metric, values), score_estimate(ours, score))
     # a class that a training never calls has no precision: nothing to compare
     if not theirs or not np.isfinite([*values, *their_values]).all():
         return line
-    return row.compared(line, paired_bootstrap(ours, theirs, score, replicates=row.replicates), their_values)
+    return row.compared(line, compare_scores(ours, theirs, score, swaps=row.replicates), their_values)
 
 
 def _scores(classes: Sequence[str]) -> list[Score]:
@@ -162,11 +165,11 @@ def map_lines(row: RowOnTest) -> list[Line]:
         ours, theirs = row.ours(of), row.theirs(of)
         what = f"{role}, one cell around" if around else role
         for measure in MAP_MEASURES if ours else ():
-            values, their_values = mean_scores(ours, measure), mean_scores(theirs, measure)
+            values = seed_values(ours, measure)
+            their_values = seed_values(theirs, measure) if theirs else []
             if not values:
                 continue
-            chance = float(np.mean(mean_scores(ours, f"{measure}_chance")))
-            estimate = seed_estimate(ours, measure, replicates=row.replicates)
+            estimate, chance = seed_estimate(ours, measure), seed_estimate(ours, f"{measure}_chance").value
             line = add_interval(row.line(f"{NAMES[measure]} ({what})", values), estimate, chance)
             if their_values:
                 paired = compare_maps(ours, theirs, measure, replicates=row.replicates)
@@ -197,12 +200,11 @@ def gaze_lines(row: RowOnTest) -> list[Line]:
 def _gaze_line(
     row: RowOnTest, name: str, measure: str, ours: Sequence[GazeScores], theirs: Sequence[GazeScores]
 ) -> Line | None:
-    values, their_values = mean_scores(ours, measure), mean_scores(theirs, measure)
+    values = seed_gaze_values(ours, measure)
+    their_values = seed_gaze_values(theirs, measure) if theirs else []
     if not values:
         return None
-    # a flat map's score is the same in every training
-    chance = next(iter(mean_scores(ours, f"{measure}_chance")), None)
-    estimate = seed_gaze(ours, measure, replicates=row.replicates)
+    estimate, chance = seed_gaze(ours, measure), seed_gaze(ours, f"{measure}_chance").value
     line = add_interval(row.line(f"{GAZE_NAMES[measure]}, {name}", values), estimate, chance)
     if not their_values:
         return line
@@ -215,7 +217,7 @@ def window_lines(row: RowOnTest) -> list[Line]:
     if not moved:
         return []
     first = row.row.evaluations[row.test][0].predictions
-    estimates = moved[0].estimates(first.patient_ids, replicates=row.replicates, counts=first.counts())
+    estimates = moved[0].estimates(first.patient_ids, counts=first.counts())
     lines = []
     for name in WINDOW_MEASURES:
         line = row.line(name, [float(each.columns()[name].mean()) for each in moved])
@@ -245,7 +247,7 @@ def box_lines(row: RowOnTest) -> list[Line]:
         if theirs and line.mean is not None:
             paired = compare_boxes(ours, theirs, measure, replicates=row.replicates)
             if paired.difference is not None:
-                line = row.compared(line, paired, _values(theirs, measure))
+                line = row.compared(line, paired, box_seed_values(theirs, measure))
         lines.append(line)
     printed = row.ours(lambda e: e.printed_box_scores)
     if printed:
@@ -254,7 +256,7 @@ def box_lines(row: RowOnTest) -> list[Line]:
     return [line for line in lines if line.mean is not None]
 
 
-def reference_box_lines(result: TableResult, replicates: int) -> list[Line]:
+def reference_box_lines(result: TableResult) -> list[Line]:
     """What no training is needed for: the whole image as box, and the mean box of the training images."""
     lines: list[Line] = []
     kept = untrained_boxes(result) if result.untrained is None else result.untrained
@@ -263,7 +265,7 @@ def reference_box_lines(result: TableResult, replicates: int) -> list[Line]:
         classes = ", ".join(row.evaluations[test][0].predictions.classes)
         named = "" if row.row.recipe.task is None else f" ({classes})"
         for name, boxes in tables.items():
-            nobody = RowOnTest(RowResult(Row(f"{name}{named}", row.row.recipe)), test, replicates=replicates)
+            nobody = RowOnTest(RowResult(Row(f"{name}{named}", row.row.recipe)), test)
             lines += [_box_line(nobody, BOX_NAMES[measure], [boxes], measure) for measure in BOX_MEASURES]
     return [line for line in lines if line.mean is not None]
 
@@ -297,13 +299,7 @@ def _untrained(result: TableResult, row: RowResult, scores: BoxScores) -> dict[s
 
 
 def _box_line(row: RowOnTest, name: str, scores: Sequence[BoxScores], measure: str) -> Line:
-    values = _values(scores, measure)
-    line = row.line(name, values if len(values) == len(scores) else [])
+    line = row.line(name, box_seed_values(scores, measure))
     chances = [v for run in scores if (v := box_chance(run, measure)) is not None]
-    estimate = box_seed_estimate(scores, measure, replicates=row.replicates)
+    estimate = box_seed_estimate(scores, measure)
     return add_interval(line, estimate, float(np.mean(chances)) if chances else None)
-
-
-def _values(scores: Sequence[BoxScores], measure: str) -> list[float]:
-    """The number of each training that has it."""
-    return [value for run in scores if (value := box_value(run, measure)) is not None]

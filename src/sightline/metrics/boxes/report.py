@@ -17,6 +17,7 @@ from sightline.metrics.boxes.table import BoxCase, BoxScores, align_boxes
 from sightline.metrics.estimate import Comparison, Estimate
 from sightline.metrics.statistics.bootstrap import Resample
 from sightline.metrics.statistics.comparison import Resampled, difference, mean_of, over_patients, over_seeds
+from sightline.metrics.statistics.paired_tests import Draws
 
 _REPORTED = (
     *("ap", "ap_50", "ap_10", "ap_50_all_points", "froc_50", "froc_10", "froc_centre"),
@@ -38,7 +39,7 @@ def box_chance(scores: BoxScores, measure: str | BoxMeasure) -> float | None:
     return box_value(scores, replace(chosen, of_chance=True)) if isinstance(chosen, BestBox) else None
 
 
-def box_estimates(scores: BoxScores, *, replicates: int = 2000, seed: int = 0) -> list[Estimate]:
+def box_estimates(scores: BoxScores) -> list[Estimate]:
     """Every reported number of one training with its interval over patients.
 
     For each score of the best box: its mean over the images with findings, its chance, and the gain over chance; then
@@ -51,26 +52,22 @@ def box_estimates(scores: BoxScores, *, replicates: int = 2000, seed: int = 0) -
         gain = "minus chance" if measure.column.startswith("distance") else "above chance"
         columns = (measure.each(own), chance.each(own))
         names = (measure.name, f"{measure.name}, chance", f"{measure.name}, {gain}")
-        for name, values in zip(names, (*columns, columns[0] - columns[1]), strict=True):
-            found.append(_estimate(name, mean_of(values), measure, scores, own, replicates, seed))
+        largest = _bounds(measure)
+        bounds = (largest, largest, (-largest[1], largest[1]))
+        for name, values, ends in zip(names, (*columns, columns[0] - columns[1]), bounds, strict=True):
+            found.append(_estimate(name, mean_of(values), measure, scores, own, ends))
     for key in _REPORTED:
         ranked = RANKED[key]
-        found.append(
-            _estimate(ranked.name, _number(ranked, scores.cases), ranked, scores, scores.cases, replicates, seed)
-        )
+        found.append(_estimate(ranked.name, _number(ranked, scores.cases), ranked, scores, scores.cases, (0.0, 1.0)))
     return found
 
 
-def box_seed_estimate(
-    scores_per_seed: Sequence[BoxScores], measure: str | BoxMeasure, *, replicates: int = 2000, seed: int = 0
-) -> Estimate:
+def box_seed_estimate(scores_per_seed: Sequence[BoxScores], measure: str | BoxMeasure) -> Estimate:
     """The mean of a number over several trainings of one method, with an interval over patients and trainings.
 
     Args:
         scores_per_seed: boxes on the same images, one table a training.
         measure: a word of `BOX_MEASURES`, or a measure.
-        replicates: number of bootstrap samples.
-        seed: of the draws.
 
     Raises:
         RunError: an unknown measure, no runs, or runs over different images.
@@ -85,12 +82,20 @@ def box_seed_estimate(
         [_number(chosen, run.cases) for run in kept],
         [case.patient_id for case in kept[0].cases],
         _counts(kept[0]),
-        replicates=replicates,
-        seed=seed,
         what=_what(chosen, [case for run in kept for case in run.cases], len(scores_per_seed[0]) - len(kept[0])),
         undefined=_why(chosen, scores_per_seed[0]),
-        largest=math.inf if isinstance(chosen, BestBox) and chosen.column.startswith("distance") else 1.0,
+        bounds=_bounds(chosen),
     )
+
+
+def box_seed_values(scores_per_seed: Sequence[BoxScores], measure: str | BoxMeasure) -> list[float]:
+    """The number of each training, over the images that have it in every training; none where no image has.
+
+    Args as in `box_seed_estimate`, whose value is their mean.
+    """
+    kept = _counted_in_all(box_measure(measure), align_boxes(scores_per_seed))
+    values = [box_value(run, measure) for run in kept or ()]
+    return [value for value in values if value is not None] if None not in values else []
 
 
 def compare_boxes(
@@ -124,9 +129,9 @@ def compare_boxes(
         numbers[split:],
         [case.patient_id for case in kept[0].cases],
         _counts(kept[0]),
-        replicates=replicates,
-        seed=seed,
+        draws=Draws(replicates, seed),
         undefined=undefined,
+        mixed=lambda i, j: _number(chosen, [*kept[i].cases, *kept[split + j].cases]),
     )
     own = sum(any(chosen.counted(run.cases[i]) for run in runs) for i in range(len(runs[0])))
     if own == len(kept[0]):
@@ -136,7 +141,14 @@ def compare_boxes(
 
 
 def _number(measure: BoxMeasure, cases: Sequence[BoxCase]) -> Resampled:
+    if isinstance(measure, BestBox):
+        return mean_of(measure.each(cases))
     return lambda resample: measure.values(cases, resample)
+
+
+def _bounds(measure: BoxMeasure) -> tuple[float, float]:
+    """The smallest and the largest possible value."""
+    return (0.0, math.inf) if isinstance(measure, BestBox) and measure.column.startswith("distance") else (0.0, 1.0)
 
 
 def _once(cases: Sequence[BoxCase]) -> Resample:
@@ -165,8 +177,7 @@ def _estimate(
     measure: BoxMeasure,
     scores: BoxScores,
     cases: Sequence[BoxCase],
-    replicates: int,
-    seed: int,
+    bounds: tuple[float, float],
 ) -> Estimate:
     if not cases:
         return Estimate(name, None, n=scores.counts(), method="no interval", why=_why(measure, scores))
@@ -175,10 +186,9 @@ def _estimate(
         number,
         [case.patient_id for case in cases],
         BoxScores(tuple(cases), scores.method).counts(),
-        replicates=replicates,
-        seed=seed,
         what=_what(measure, cases, len(scores) - len(cases)),
         undefined=_why(measure, scores),
+        bounds=bounds,
     )
 
 

@@ -20,10 +20,12 @@ from sightline.metrics.classification.scores import (
     F1,
     Accuracy,
     AveragePrecision,
+    BalancedAccuracy,
     Brier,
     CalibrationError,
     HandTillAUC,
     OneVsRestAUC,
+    PairAUC,
     Precision,
     Prevalence,
     Sensitivity,
@@ -132,6 +134,33 @@ def compare_scores(
     return swap_test(score.name, swap, (spreads[0], spreads[1]), patients, counts, Draws(swaps, seed))
 
 
+def perfect_calibration(
+    predictions: Predictions, score: CalibrationError, *, draws: int = 2000, seed: int = 0
+) -> Estimate:
+    """What the calibration error of a perfectly calibrated model is on as many cases, said with the same confidences.
+
+    Every case's call is right with the chance that the model says. The value is the mean over draws, the interval holds
+    the middle 95% of them: a calibration error inside it is no sign of bad calibration.
+
+    Args:
+        predictions: whose confidences are taken.
+        score: bins.
+        draws: how often the hits are drawn.
+        seed: of the draws.
+    """
+    confidence = predictions.probabilities.max(axis=1)
+    bins = score.bin_of(confidence)[:, None] == np.arange(score.bins)
+    random, found = np.random.default_rng(seed), []
+    step = max(1, _CELLS_AT_ONCE // len(predictions))
+    for i in range(0, draws, step):
+        hits = random.random((min(step, draws - i), len(predictions))) < confidence
+        found.append(np.abs((hits - confidence) @ bins.astype(np.float64)).sum(axis=1) / len(predictions))
+    values = np.concatenate(found)
+    low, high = (float(q) for q in np.quantile(values, (0.025, 0.975)))
+    method = f"{draws} draws of right and wrong calls from the stated confidences, seed {seed}"
+    return Estimate(f"{score.name} of a perfectly calibrated model", float(values.mean()), low, high, method=method)
+
+
 def patients_of_classes(predictions: Predictions) -> dict[str, int]:
     """How many patients have a case of each class; of many classes the rarest alone."""
     ids = np.asarray(predictions.patient_ids)
@@ -158,8 +187,6 @@ def too_few(score: Score, runs: Sequence[Predictions]) -> str:
 def _sides(score: Score, runs: Sequence[Predictions]) -> dict[str, BoolArray]:
     """The rows of each side that a score cannot do without, by words that go after "patients"."""
     table = runs[0]
-    if isinstance(score, Accuracy | Prevalence | Brier | CalibrationError):
-        return {}
     if isinstance(score, Sensitivity):
         return {f"with {table.classes[score.positive]}": table.labels == score.positive}
     if isinstance(score, Specificity):
@@ -168,14 +195,18 @@ def _sides(score: Score, runs: Sequence[Predictions]) -> dict[str, BoolArray]:
         called = np.all([_called(score, run) for run in runs], axis=0)
         return {f"called {table.classes[score.positive]}": called}
     one = score.positive if isinstance(score, AUC | AveragePrecision) else None
-    if isinstance(score, F1):
-        if score.average == "weighted":
-            return {}
-        one = score.positive % len(table.classes) if score.average == "positive" else None
+    if isinstance(score, F1) and score.average == "positive":
+        one = score.positive % len(table.classes)
     if one is not None:
         name = table.classes[one]
         return {f"with {name}": table.labels == one, f"without {name}": table.labels != one}
-    return {f"with {name}": table.labels == i for i, name in enumerate(table.classes)}
+    several: Sequence[int] = ()
+    if isinstance(score, PairAUC):
+        several = (score.first, score.second)
+    macro = isinstance(score, F1) and score.average == "macro"
+    if macro or isinstance(score, BalancedAccuracy | OneVsRestAUC | HandTillAUC | AveragePrecision):
+        several = range(len(table.classes))
+    return {f"with {table.classes[i]}": table.labels == i for i in several}
 
 
 def _called(score: Precision, run: Predictions) -> BoolArray:
@@ -216,7 +247,7 @@ def _interval(score: Score, runs: Sequence[Predictions], value: float) -> tuple[
 
 
 def _over(trainings: int) -> str:
-    return f", over {trainings} seeds" if trainings > 1 else " (one training: its chance is not in the interval)"
+    return f", over patients and {trainings} seeds" if trainings > 1 else ", over patients (one training)"
 
 
 def _ranked(score: AUC, runs: Sequence[Predictions]) -> tuple[FloatArray, BoolArray, np.ndarray]:
@@ -247,7 +278,7 @@ def _swap(score: Score, runs_a: Sequence[Predictions], runs_b: Sequence[Predicti
         scores_a, scores_b = (_logits(_ranked(score, runs)[0]) for runs in (runs_a, runs_b))
         return auc_swap(scores_a, scores_b, table.labels == score.positive, patient)
     # where only the order of a column counts, its logits are made comparable first
-    ranked = isinstance(score, OneVsRestAUC | HandTillAUC | AveragePrecision)
+    ranked = isinstance(score, OneVsRestAUC | HandTillAUC | PairAUC | AveragePrecision)
     of_a, of_b = (
         [standardised(_logits(run.probabilities)) if ranked else run.probabilities for run in runs]
         for runs in (runs_a, runs_b)

@@ -10,6 +10,7 @@ from itertools import combinations
 import numpy as np
 
 from sightline.errors import RunError
+from sightline.metrics.classification.estimates import IntervalKind, perfect_calibration, score_estimate
 from sightline.metrics.classification.scores import (
     AUC,
     F1,
@@ -20,16 +21,16 @@ from sightline.metrics.classification.scores import (
     CalibrationError,
     HandTillAUC,
     OneVsRestAUC,
+    PairAUC,
     Precision,
     Prevalence,
     Sensitivity,
     Specificity,
-    compute_auc,
     predict_positive,
 )
-from sightline.metrics.estimate import Comparison, Estimate, FloatArray, IntArray, Score, p_text
+from sightline.metrics.estimate import Comparison, Estimate, Score, p_text
 from sightline.metrics.predictions import Predictions, align
-from sightline.metrics.statistics.bootstrap import Resample, bootstrap, point_value
+from sightline.metrics.statistics.bootstrap import Resample, point_value
 from sightline.metrics.statistics.comparison import holm
 
 
@@ -59,17 +60,24 @@ def standard_scores(classes: Sequence[str], positive: int) -> list[Score]:
 
 
 def classification_report(
-    predictions: Predictions, *, positive: str | None = None, replicates: int = 2000, seed: int = 0
+    predictions: Predictions,
+    *,
+    positive: str | None = None,
+    kind: IntervalKind = "score",
+    replicates: int = 2000,
+    seed: int = 0,
 ) -> list[Estimate]:
     """Every standard score, image-wise and (mean probability over a study's views) study-wise.
 
-    Names end in `, image-wise` and `, study-wise`; both carry the number of images, studies and patients.
+    Names end in `, image-wise` and `, study-wise`; both carry the number of images, studies and patients, and of
+    patients of each class. Beside the calibration error stands what a perfectly calibrated model would print.
 
     Args:
         predictions: image-wise.
         positive: the positive class of two; None: the last one.
-        replicates: bootstrap samples over patients.
-        seed: of the bootstrap.
+        kind: of the intervals: `score`, or the `percentile` bootstrap over patients.
+        replicates: bootstrap samples of the percentile interval, and draws of a perfectly calibrated model.
+        seed: of the draws.
 
     Raises:
         CohortError: no such class, or a study whose images disagree on the label.
@@ -80,8 +88,12 @@ def classification_report(
     report = []
     for wise, table in views:
         for score in scores:
-            found = bootstrap(score, table, replicates=replicates, seed=seed, n=predictions.counts())
+            n = predictions.counts()
+            found = score_estimate([table], score, kind=kind, replicates=replicates, seed=seed, n=n)
             report.append(replace(found, name=f"{score.name}, {wise}"))
+            if isinstance(score, CalibrationError):
+                perfect = perfect_calibration(table, score, draws=replicates, seed=seed)
+                report.append(replace(perfect, name=f"{perfect.name}, {wise}", n=report[-1].n))
     return report
 
 
@@ -119,28 +131,6 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {line} |\n" for line in cells)
 
 
-@dataclass(frozen=True)
-class PairAUC:
-    """How well two classes are told apart: (A(i|j) + A(j|i)) / 2 on their cases alone (Hand & Till 2001, section 3).
-
-    A(i|j) is the chance that a case of i has a larger p(i) than a case of j; ties count half. With rows that sum to one
-    and two classes both are the ordinary AUC; with more classes, or independent ones, they differ.
-    """
-
-    first: int
-    second: int
-    name: str = "AUC of a pair"
-
-    def __call__(self, labels: IntArray, probabilities: FloatArray, weights: FloatArray) -> FloatArray:
-        """Mean of both directions, NaN where either class has no weight."""
-        pair = (labels == self.first) | (labels == self.second)
-        side, kept = labels[pair] == self.first, weights[:, pair]
-        forth = compute_auc(probabilities[pair, self.first], side, kept)
-        back = compute_auc(probabilities[pair, self.second], ~side, kept)
-        mean: FloatArray = (forth + back) / 2.0
-        return mean
-
-
 def multi_class_scores(classes: Sequence[str]) -> list[Score]:
     """Both mean AUCs with all their parts, and precision and recall of every class."""
     scores: list[Score] = [HandTillAUC()]
@@ -151,16 +141,19 @@ def multi_class_scores(classes: Sequence[str]) -> list[Score]:
     return scores
 
 
-def multi_class_report(predictions: Predictions, *, replicates: int = 2000, seed: int = 0) -> list[Estimate]:
+def multi_class_report(
+    predictions: Predictions, *, kind: IntervalKind = "score", replicates: int = 2000, seed: int = 0
+) -> list[Estimate]:
     """Every multi-class score with its interval over patients.
 
-    Where some replicates have no score, the method's words name the classes that were not drawn and how often.
+    Where some replicates of a percentile interval have no score, the method's words name the classes that were not
+    drawn and how often.
     """
     resample = Resample.of(predictions.patient_ids, replicates, seed)
     undrawn = ", ".join(f"no {name} in {n}" for name, n in missing_classes(predictions, resample).items() if n)
     report = []
     for score in multi_class_scores(predictions.classes):
-        found = bootstrap(score, predictions, replicates=replicates, seed=seed)
+        found = score_estimate([predictions], score, kind=kind, replicates=replicates, seed=seed)
         if isinstance(score, Precision):
             called = predict_positive(predictions.probabilities, score.positive, score.threshold).any()
             why = found.why if called else f"not defined: no case is called {predictions.classes[score.positive]}"

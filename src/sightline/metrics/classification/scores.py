@@ -86,6 +86,28 @@ class HandTillAUC:
 
 
 @dataclass(frozen=True)
+class PairAUC:
+    """How well two classes are told apart: (A(i|j) + A(j|i)) / 2 on their cases alone (Hand & Till 2001, section 3).
+
+    A(i|j) is the chance that a case of i has a larger p(i) than a case of j; ties count half. With rows that sum to one
+    and two classes both are the ordinary AUC; with more classes, or independent ones, they differ.
+    """
+
+    first: int
+    second: int
+    name: str = "AUC of a pair"
+
+    def __call__(self, labels: IntArray, probabilities: FloatArray, weights: FloatArray) -> FloatArray:
+        """Mean of both directions, NaN where either class has no weight."""
+        pair = (labels == self.first) | (labels == self.second)
+        side, kept = labels[pair] == self.first, weights[:, pair]
+        forth = compute_auc(probabilities[pair, self.first], side, kept)
+        back = compute_auc(probabilities[pair, self.second], ~side, kept)
+        mean: FloatArray = (forth + back) / 2.0
+        return mean
+
+
+@dataclass(frozen=True)
 class AveragePrecision:
     """Precision averaged over the steps of recall, without interpolation; mean over classes if none is positive."""
 
@@ -207,7 +229,8 @@ class Brier:
 class CalibrationError:
     """Expected calibration error of the named class in equally wide bins of confidence (Guo 2017, eq. 3).
 
-    It is biased upwards in small samples, more so with more bins; read it beside its interval.
+    It is biased upwards in small samples, more so with more bins; read it beside what a perfectly calibrated model
+    would print (`estimates.perfect_calibration`).
     """
 
     bins: int = 10
@@ -216,11 +239,14 @@ class CalibrationError:
     def __call__(self, labels: IntArray, probabilities: FloatArray, weights: FloatArray) -> FloatArray:
         """Sum over bins of the absolute gap between hits and confidence, over all cases."""
         confidence = probabilities.max(axis=1)
-        # a confidence on a bin's upper edge belongs to that bin, as in the paper
-        index = np.clip(np.ceil(confidence * self.bins).astype(np.int64) - 1, 0, self.bins - 1)
+        index = self.bin_of(confidence)
         gap = (probabilities.argmax(axis=1) == labels) - confidence
         per_bin = weights @ (gap[:, None] * _one_hot(index, self.bins))
         return _divide(np.abs(per_bin).sum(axis=1), weights.sum(axis=1))
+
+    def bin_of(self, confidence: FloatArray) -> IntArray:
+        """The bin of each confidence [n]; one on a bin's upper edge belongs to that bin, as in the paper."""
+        return np.clip(np.ceil(confidence * self.bins).astype(np.int64) - 1, 0, self.bins - 1)
 
 
 def support_weighted(values: FloatArray, support: FloatArray) -> FloatArray:

@@ -14,9 +14,9 @@ import numpy as np
 from scipy.special import digamma
 
 from sightline.errors import RunError
+from sightline.metrics.classification.estimates import score_estimate
 from sightline.metrics.estimate import Estimate, FloatArray, IntArray, Score
 from sightline.metrics.predictions import Predictions
-from sightline.metrics.statistics.bootstrap import bootstrap
 
 Confidence = Literal["top", "doctor"]
 
@@ -104,9 +104,7 @@ def risk_coverage(predictions: Predictions, by: Confidence = "doctor") -> tuple[
     return total / total[-1], np.cumsum(errors[0]) / total
 
 
-def rejection_report(
-    predictions: Predictions, *, coverages: Sequence[float] = (0.8, 0.9), replicates: int = 2000, seed: int = 0
-) -> list[Estimate]:
+def rejection_report(predictions: Predictions, *, coverages: Sequence[float] = (0.8, 0.9)) -> list[Estimate]:
     """AURC by both confidences beside chance and the least possible, the excess, and accuracy at some coverages.
 
     Raises:
@@ -122,7 +120,7 @@ def rejection_report(
         AURC("doctor", excess=True, name="excess AURC, DOCTOR"),
     ]
     scores += [SelectiveAccuracy(c, name=f"accuracy of the surest {c:.0%}") for c in coverages]
-    return [bootstrap(score, predictions, replicates=replicates, seed=seed) for score in scores]
+    return [score_estimate([predictions], score) for score in scores]
 
 
 def _groups(sure: FloatArray | IntArray, wrong: IntArray, weights: FloatArray) -> tuple[FloatArray, FloatArray]:

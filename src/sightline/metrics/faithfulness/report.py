@@ -207,7 +207,7 @@ class FaithfulnessRow:
     found: Faithfulness
 
 
-def faithfulness_report(rows: Sequence[FaithfulnessRow], *, replicates: int = 2000, seed: int = 0) -> list[Estimate]:
+def faithfulness_report(rows: Sequence[FaithfulnessRow]) -> list[Estimate]:
     """Mean value, chance, centred Gaussian and gain of every measure, with intervals over patients.
 
     Raises:
@@ -228,8 +228,5 @@ def faithfulness_report(rows: Sequence[FaithfulnessRow], *, replicates: int = 20
         ):
             values = np.array([getattr(row.found, column) for row in kept], dtype=np.float64)
             ids = [row.patient_id for row in kept]
-            found = over_patients(
-                label, mean_of(values), ids, counts, replicates=replicates, seed=seed, what="mean over maps"
-            )
-            report.append(found)
+            report.append(over_patients(label, mean_of(values), ids, counts, what="mean over maps"))
     return report

@@ -15,6 +15,7 @@ from sightline.metrics.estimate import Comparison, Estimate, FloatArray
 from sightline.metrics.maps.saliency import MEASURES, GazeScore, score_gaze
 from sightline.metrics.predictions import read_rows, write_rows
 from sightline.metrics.statistics.comparison import difference, mean_of, over_patients, over_seeds
+from sightline.metrics.statistics.paired_tests import Draws
 
 __all__ = ["MEASURES", "NAMES", "GazeRow", "GazeScore", "GazeScores", "compare_gaze", "score_gaze", "seed_gaze"]
 
@@ -97,10 +98,10 @@ class GazeScores:
         images = {row.case_id for row in self.rows}
         return {"maps": len(self), "images": len(images), "studies": len(studies), "patients": len(patients)}
 
-    def estimates(self, *, replicates: int = 2000, seed: int = 0) -> list[Estimate]:
+    def estimates(self) -> list[Estimate]:
         """For every measure: its mean, a flat map's, the centred Gaussian's, and the gain over either.
 
-        All are means over the rows where the map has the measure, with patient-bootstrap intervals; images without gaze
+        All are means over the rows where the map has the measure, with intervals over patients; images without gaze
         are not counted. A gain is positive where the map is better, also for KL, of which less is better.
         """
         found: list[Estimate] = []
@@ -124,11 +125,7 @@ class GazeScores:
                 (f"{name}, better than the centred Gaussian by", sign * (own - centre)),
             ):
                 patients = [row.patient_id for row in kept]
-                found.append(
-                    over_patients(
-                        label, mean_of(values), patients, table.counts(), replicates=replicates, seed=seed, what=what
-                    )
-                )
+                found.append(over_patients(label, mean_of(values), patients, table.counts(), what=what))
         return found
 
     def write(self, path: Path) -> None:
@@ -163,14 +160,21 @@ class GazeScores:
         return cls(tuple(rows))
 
 
-def seed_gaze(gaze_per_seed: Sequence[GazeScores], column: str, *, replicates: int = 2000, seed: int = 0) -> Estimate:
+def seed_gaze_values(gaze_per_seed: Sequence[GazeScores], column: str) -> list[float]:
+    """The mean of a gaze score of each training, over the maps that have it in every training; none where no map has.
+
+    Args as in `seed_gaze`, whose value is their mean.
+    """
+    table, values = _same_rows(gaze_per_seed, column)
+    return [] if table is None else values.mean(axis=1).tolist()
+
+
+def seed_gaze(gaze_per_seed: Sequence[GazeScores], column: str) -> Estimate:
     """The mean of a gaze score over several trainings of one method, with an interval over patients and trainings.
 
     Args:
         gaze_per_seed: scores of the same maps, one table a training.
         column: a measure, or its `_chance` or `_centre` column.
-        replicates: number of bootstrap samples.
-        seed: of the draws.
 
     Raises:
         RunError: no runs, or runs over different maps.
@@ -180,16 +184,14 @@ def seed_gaze(gaze_per_seed: Sequence[GazeScores], column: str, *, replicates: i
     if table is None:
         n = {**gaze_per_seed[0].counts(), "seeds": len(gaze_per_seed)}
         return Estimate(name, None, n=n, method="no interval", why="no map has this score in every run")
+    left_out = len(gaze_per_seed[0]) - len(table)
     return over_seeds(
         name,
         [mean_of(row) for row in values],
         [row.patient_id for row in table.rows],
         table.counts(),
-        replicates=replicates,
-        seed=seed,
-        what="mean over maps",
-        smallest=-math.inf,
-        largest=math.inf,
+        what="mean over maps" + (f", {left_out} maps without a score left out" if left_out else ""),
+        bounds=(-math.inf, math.inf),
     )
 
 
@@ -221,9 +223,8 @@ def compare_gaze(
         return Comparison(name, None, None, None, n=runs[0].counts(), method="no test", why=why)
     numbers = [mean_of(row) for row in values]
     patients = [row.patient_id for row in table.rows]
-    found = difference(
-        name, numbers[:split], numbers[split:], patients, table.counts(), replicates=replicates, seed=seed
-    )
+    draws = Draws(replicates, seed)
+    found = difference(name, numbers[:split], numbers[split:], patients, table.counts(), draws=draws)
     left_out = len(runs[0]) - len(table)
     if not left_out:
         return found

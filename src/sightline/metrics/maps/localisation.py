@@ -13,10 +13,11 @@ from numpy.typing import ArrayLike
 from scipy.ndimage import binary_dilation
 
 from sightline.errors import CohortError, GeometryError, LayoutError, RunError
-from sightline.metrics.estimate import Comparison, Estimate, FloatArray
+from sightline.metrics.estimate import BoolArray, Comparison, Estimate, FloatArray
 from sightline.metrics.maps.score import MEASURES, MapScore, score_map
 from sightline.metrics.predictions import read_rows, write_rows
 from sightline.metrics.statistics.comparison import difference, mean_of, over_patients, over_seeds
+from sightline.metrics.statistics.paired_tests import Draws
 
 NAMES: Mapping[str, str] = {
     "pointing": "pointing game",
@@ -94,10 +95,10 @@ class MapScores:
         images = {row.case_id for row in self.rows}
         return {"maps": len(self), "images": len(images), "studies": len(studies), "patients": len(patients)}
 
-    def estimates(self, *, replicates: int = 2000, seed: int = 0) -> list[Estimate]:
+    def estimates(self) -> list[Estimate]:
         """For every measure: its mean, its chance level, the centred Gaussian, and the gain over either.
 
-        All five are means over the rows where the map's own score is defined, with patient-bootstrap intervals.
+        All five are means over the rows where the map's own score is defined, with intervals over patients.
         """
         found = []
         for measure in MEASURES:
@@ -113,18 +114,14 @@ class MapScores:
             left_out = len(self) - len(kept)
             what = "mean over maps" + (f", {left_out} maps without a score left out" if left_out else "")
             columns = {suffix: table.column(measure + suffix) for suffix in ("", "_chance", "_centre")}
-            for label, values in (
-                (name, columns[""]),
-                (f"{name}, chance", columns["_chance"]),
-                (f"{name}, centred Gaussian", columns["_centre"]),
-                (f"{name}, above chance", columns[""] - columns["_chance"]),
-                (f"{name}, above centred Gaussian", columns[""] - columns["_centre"]),
+            for label, values, bounds in (
+                (name, columns[""], (0.0, 1.0)),
+                (f"{name}, chance", columns["_chance"], (0.0, 1.0)),
+                (f"{name}, centred Gaussian", columns["_centre"], (0.0, 1.0)),
+                (f"{name}, above chance", columns[""] - columns["_chance"], (-1.0, 1.0)),
+                (f"{name}, above centred Gaussian", columns[""] - columns["_centre"], (-1.0, 1.0)),
             ):
-                found.append(
-                    over_patients(
-                        label, mean_of(values), patients, table.counts(), replicates=replicates, seed=seed, what=what
-                    )
-                )
+                found.append(over_patients(label, mean_of(values), patients, table.counts(), what=what, bounds=bounds))
         return found
 
     def write(self, path: Path) -> None:
@@ -160,40 +157,51 @@ class MapScores:
         return cls(tuple(rows))
 
 
-def seed_estimate(
-    maps_per_seed: Sequence[MapScores], column: str, *, replicates: int = 2000, seed: int = 0
-) -> Estimate:
-    """The mean of a map score over several trainings of one method, with an interval over patients and trainings.
+def seed_values(maps_per_seed: Sequence[MapScores], column: str) -> list[float]:
+    """The mean of a map score of each training, over the maps that have it in every training; none where no map has.
 
-    Args:
-        maps_per_seed: scores of the same maps, one table a training.
-        column: a measure, or its `_chance` or `_centre` column.
-        replicates: number of bootstrap samples.
-        seed: of the draws.
-
-    Raises:
-        RunError: no runs, or runs over different maps.
+    Args as in `seed_estimate`, whose value is their mean.
     """
+    values, defined = _same_maps(maps_per_seed, column)
+    return values[:, defined].mean(axis=1).tolist() if defined.any() else []
+
+
+def _same_maps(maps_per_seed: Sequence[MapScores], column: str) -> tuple[FloatArray, BoolArray]:
+    """The score of every map in every training [t, n], and which maps have it in all of them [n]."""
     if not maps_per_seed:
         raise RunError("There are no map scores; expected at least one run.")
     keys = [row.key for row in maps_per_seed[0].rows]
     if any([row.key for row in other.rows] != keys for other in maps_per_seed[1:]):
         raise RunError("Map scores are over different maps.", "Evaluate the runs on the same split.")
     values = np.stack([scores.column(column) for scores in maps_per_seed])
-    defined = np.atleast_1d(np.isfinite(values).all(axis=0))
+    return values, np.atleast_1d(np.isfinite(values).all(axis=0))
+
+
+def seed_estimate(maps_per_seed: Sequence[MapScores], column: str) -> Estimate:
+    """The mean of a map score over several trainings of one method, with an interval over patients and trainings.
+
+    Maps on which any training has no score are left out of the mean and of the interval, and counted in the method.
+
+    Args:
+        maps_per_seed: scores of the same maps, one table a training.
+        column: a measure, or its `_chance` or `_centre` column.
+
+    Raises:
+        RunError: no runs, or runs over different maps.
+    """
+    values, defined = _same_maps(maps_per_seed, column)
     n = {**maps_per_seed[0].counts(), "seeds": len(maps_per_seed)}
     name = NAMES.get(column, column)
     if not defined.any():
         return Estimate(name, None, n=n, method="no interval", why="no map has this score in every run")
     kept = MapScores(tuple(row for row, keep in zip(maps_per_seed[0].rows, defined, strict=True) if keep))
+    left_out = int((~defined).sum())
     return over_seeds(
         name,
         [mean_of(row) for row in values[:, defined]],
         [row.patient_id for row in kept.rows],
         kept.counts(),
-        replicates=replicates,
-        seed=seed,
-        what="mean over maps",
+        what="mean over maps" + (f", {left_out} maps without a score left out" if left_out else ""),
     )
 
 
@@ -241,8 +249,7 @@ def compare_maps(
         numbers[split:],
         [row.patient_id for row in kept.rows],
         kept.counts(),
-        replicates=replicates,
-        seed=seed,
+        draws=Draws(replicates, seed),
     )
     if not left_out:
         return found
@@ -314,7 +321,7 @@ def organ_row(ids: tuple[str, str, str], label: str, score: MapScore, *, toleran
     return MapRow(*ids, label=label, map_class=label, role=ORGAN, style=style, score=score)
 
 
-def organ_report(scores: MapScores, *, replicates: int = 2000, seed: int = 0) -> list[Estimate]:
+def organ_report(scores: MapScores) -> list[Estimate]:
     """Pointing game, its chance, the centred Gaussian and the gain over both, per class and over all classes.
 
     Rows of another role, and rows that are not counted, are left out; each tolerance stands by itself.
@@ -326,14 +333,14 @@ def organ_report(scores: MapScores, *, replicates: int = 2000, seed: int = 0) ->
         labels = list(dict.fromkeys(row.label for row in of_style))
         for label in [*labels, None] if len(labels) > 1 else labels:
             kept = [row for row in of_style if label in (None, row.label)]
-            report += _estimates(kept, f"{label or 'all classes'}, {style}", replicates, seed)
+            report += _estimates(kept, f"{label or 'all classes'}, {style}")
     if not report:
         why = next((row.score.why for row in scores.rows if row.score.why), "no organ among the rows")
         report = [Estimate("pointing game in the organ", None, n=scores.counts(), method="no interval", why=why)]
     return report
 
 
-def _estimates(rows: Sequence[MapRow], what: str, replicates: int, seed: int) -> list[Estimate]:
-    found = MapScores(tuple(rows)).estimates(replicates=replicates, seed=seed)
+def _estimates(rows: Sequence[MapRow], what: str) -> list[Estimate]:
+    found = MapScores(tuple(rows)).estimates()
     pointing = [estimate for estimate in found if estimate.name.startswith("pointing game")]
     return [replace(e, name=f"{e.name.replace('game', 'game in the organ', 1)}: {what}") for e in pointing]

@@ -63,8 +63,6 @@ class WindowDisplacement:
         self,
         patient_ids: Sequence[str],
         *,
-        replicates: int = 2000,
-        seed: int = 0,
         counts: Mapping[str, int] | None = None,
     ) -> list[Estimate]:
         """The mean of each of `columns` with its interval over patients; the method tells the standard deviation.
@@ -79,7 +77,7 @@ class WindowDisplacement:
         for name, (_, spread) in self.summary().items():
             what = "mean over images" + ("" if spread is None else f" (sd {spread:.3f})")
             number = mean_of(self.columns()[name])
-            found.append(over_patients(name, number, patient_ids, n, replicates=replicates, seed=seed, what=what))
+            found.append(over_patients(name, number, patient_ids, n, what=what))
         return found
 
 

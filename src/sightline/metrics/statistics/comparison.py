@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from sightline.errors import RunError
-from sightline.metrics.estimate import Comparison, Estimate, FloatArray, Score
+from sightline.metrics.estimate import BoolArray, Comparison, Estimate, FloatArray, Score
 from sightline.metrics.predictions import Predictions, align
 from sightline.metrics.statistics.bootstrap import (
     CONFIDENCE,
+    FEWEST_PATIENTS,
     Resample,
     interval,
     point_value,
@@ -23,6 +26,9 @@ from sightline.metrics.statistics.bootstrap import (
     seeds_text,
     why_undefined,
 )
+from sightline.metrics.statistics.paired_tests import Draws, Swap, linear_swap, swap_test, training_pairs
+from sightline.metrics.statistics.patient_variance import spread_of
+from sightline.metrics.statistics.score_intervals import mean_interval, proportion_model, score_interval, share_model
 
 WELCH = "Welch's t over seeds (two-sided, unpaired, ddof 1)"
 
@@ -233,16 +239,37 @@ def _require_both(a: Sequence[Predictions], b: Sequence[Predictions]) -> int:
 Resampled = Callable[[Resample], FloatArray]
 """A number of one table: patients drawn in r replicates to values [r], NaN where it is not defined."""
 
+Mixed = Callable[[int, int], Resampled]
+"""A number of the tables of training i of method a and j of b put below each other, b's patients numbered after a's."""
 
-def mean_of(values: FloatArray) -> Resampled:
-    """The mean over rows [n] in every replicate: sums per patient are enough."""
 
-    def mean(resample: Resample) -> FloatArray:
-        total = np.bincount(resample.patient, weights=values, minlength=resample.patients)
+@dataclass(frozen=True, eq=False)
+class RowMean:
+    """The mean over rows, under draws of their patients: sums per patient are enough.
+
+    Attributes:
+        values: [n], one a row.
+    """
+
+    values: FloatArray
+
+    def __call__(self, resample: Resample) -> FloatArray:
+        """The mean of every replicate [r]."""
+        total = np.bincount(resample.patient, weights=self.values, minlength=resample.patients)
         rows = np.bincount(resample.patient, minlength=resample.patients)
         return np.asarray((resample.counts @ total) / (resample.counts @ rows))
 
-    return mean
+    @property
+    def counts_hits(self) -> bool:
+        """Whether rows are hits and misses; ties for a maximum may give some of them a share."""
+        return bool(((self.values == 0.0) | (self.values == 1.0)).mean() >= 0.9) and bool(
+            ((self.values >= 0.0) & (self.values <= 1.0)).all()
+        )
+
+
+def mean_of(values: FloatArray) -> Resampled:
+    """The mean over rows [n] in every replicate."""
+    return RowMean(values)
 
 
 def over_patients(
@@ -251,29 +278,13 @@ def over_patients(
     patient_ids: Sequence[str],
     counts: Mapping[str, int],
     *,
-    replicates: int,
-    seed: int,
     what: str = "",
     undefined: str = "not defined on these cases",
+    bounds: tuple[float, float] = (-math.inf, math.inf),
 ) -> Estimate:
-    """A number of one training with its interval over patients.
-
-    Args:
-        name: what it is called.
-        number: of the table whose rows have `patient_ids`.
-        patient_ids: one a row.
-        counts: what was counted.
-        replicates: number of bootstrap samples.
-        seed: of the draws.
-        what: how the number was made, in words, before the words on the interval.
-        undefined: what to say where it is not defined.
-    """
-    value = float(number(Resample.once(patient_ids))[0])
-    if math.isnan(value):
-        return Estimate(name, None, n=counts, method="no interval", why=undefined)
-    resample = Resample.of(patient_ids, replicates, seed)
-    found = interval(value, number(resample), resample.patients, seed)
-    return Estimate(name, value, found.low, found.high, counts, _joined(what, found.method), found.why)
+    """A number of one training with its interval over patients; arguments as in `over_seeds`."""
+    found = over_seeds(name, [number], patient_ids, counts, what=what, undefined=undefined, bounds=bounds)
+    return replace(found, n=dict(counts))
 
 
 def over_seeds(
@@ -282,30 +293,57 @@ def over_seeds(
     patient_ids: Sequence[str],
     counts: Mapping[str, int],
     *,
-    replicates: int,
-    seed: int,
     what: str = "",
     undefined: str = "not defined on these cases",
-    smallest: float = 0.0,
-    largest: float = 1.0,
+    bounds: tuple[float, float] = (0.0, 1.0),
 ) -> Estimate:
     """The mean of a number over several trainings, with an interval over patients and trainings.
 
-    Args as in `over_patients`, and:
-        numbers: one a training, of tables with the same rows.
-        smallest: the smallest possible value.
-        largest: the largest possible value.
+    From 0 to 1 the interval is a score interval (`score_intervals`), of hits with a binomial variance as its model;
+    another number has Student's, both with the variance from leaving out patients.
+
+    Args:
+        name: what it is called.
+        numbers: one a training, of tables with the same rows, which have `patient_ids`.
+        patient_ids: one a row.
+        counts: what was counted.
+        what: how the number was made, in words, before the words on the interval.
+        undefined: what to say where it is not defined.
+        bounds: the smallest and the largest possible value.
     """
     n = {**counts, "seeds": len(numbers)}
     once = Resample.once(patient_ids)
     value = float(np.mean([number(once)[0] for number in numbers]))
     if math.isnan(value):
         return Estimate(name, None, n=n, method="no interval", why=undefined)
-    resample = Resample.of(patient_ids, replicates, seed)
-    drawn = seed_replicates(np.stack([number(resample) for number in numbers]), np.random.default_rng([seed, 1]))
-    # stretching the seeds' spread may leave the range of the scores
-    found = interval(value, drawn.clip(smallest, largest), resample.patients, seed, what=seeds_text(len(numbers)))
-    return Estimate(name, value, found.low, found.high, n, _joined(what, found.method), found.why)
+    low, high, method = _interval_of(numbers, patient_ids, value, bounds)
+    if low is None or high is None:
+        return Estimate(name, value, n=n, method=_joined(what, "no interval"), why=method)
+    method += f", over patients and {len(numbers)} seeds" if len(numbers) > 1 else ", over patients (one training)"
+    return Estimate(name, value, low, high, n, _joined(what, method))
+
+
+def _interval_of(
+    numbers: Sequence[Resampled], patient_ids: Sequence[str], value: float, bounds: tuple[float, float]
+) -> tuple[float | None, float | None, str]:
+    """Both ends and the method, or no end and why."""
+    patients = len(set(patient_ids))
+    if patients < FEWEST_PATIENTS:
+        return None, None, f"no interval: {patients} patients, at least {FEWEST_PATIENTS} needed"
+    spread = spread_of(numbers, patient_ids)
+    if spread is None:
+        return None, None, "no interval: not defined without some patient"
+    if bounds == (0.0, 1.0) and all(isinstance(number, RowMean) and number.counts_hits for number in numbers):
+        rows = np.unique(np.asarray(patient_ids, dtype=str), return_counts=True)[1].astype(np.float64)
+        ends = score_interval(spread, proportion_model(rows))
+        return *ends, "score interval of a share (Wilson, clustered by patient)"
+    if spread.patient <= 1e-24 * max(1.0, value**2):
+        return None, None, f"no interval: leaving out any of the {patients} patients gives {value:.3f}"
+    if bounds == (0.0, 1.0) and 0.0 < value < 1.0:
+        ends = score_interval(spread, share_model(spread), model_freedom=0.0)
+        return *ends, "score interval, variance from leaving out patients"
+    low, high = mean_interval(spread)
+    return max(low, bounds[0]), min(high, bounds[1]), "t interval from leaving out patients"
 
 
 def difference(
@@ -315,16 +353,63 @@ def difference(
     patient_ids: Sequence[str],
     counts: Mapping[str, int],
     *,
-    replicates: int,
-    seed: int,
+    draws: Draws | None = None,
     undefined: str = "not defined on these cases",
+    mixed: Mixed | None = None,
 ) -> Comparison:
-    """The difference of a number between two methods over the same rows, over patients and trainings."""
-    numbers = [*numbers_a, *numbers_b]
-    once, resample = Resample.once(patient_ids), Resample.of(patient_ids, replicates, seed)
+    """The difference of a number between two methods over the same rows, over patients and trainings (`swap_test`).
+
+    Args:
+        name: what is compared.
+        numbers_a: one a training of method a.
+        numbers_b: one a training of method b.
+        patient_ids: of the rows, the same in all tables.
+        counts: what was counted.
+        draws: number of swaps and their seed.
+        undefined: what to say where the number is not defined.
+        mixed: the number of two tables at once; needed where it is no mean over rows.
+    """
+    numbers, split = [*numbers_a, *numbers_b], len(numbers_a)
+    once = Resample.once(patient_ids)
     points = np.array([number(once)[0] for number in numbers])
-    drawn = np.stack([number(resample) for number in numbers])
-    return paired_values(name, points, drawn, len(numbers_a), resample, dict(counts), undefined)
+    n = {**counts, "seeds_a": split, "seeds_b": len(numbers) - split}
+    if not np.isfinite(points).all():
+        return Comparison(name, None, None, None, n=n, method="no test", why=undefined)
+    value_a, value_b = float(points[:split].mean()), float(points[split:].mean())
+    patients = once.patients
+    spreads = spread_of(numbers_a, patient_ids), spread_of(numbers_b, patient_ids)
+    why = f"no test: {patients} patients, at least {FEWEST_PATIENTS} needed" if patients < FEWEST_PATIENTS else ""
+    if why or spreads[0] is None or spreads[1] is None:
+        why = why or "no test: not defined without some patient"
+        return Comparison(name, value_a, value_b, value_a - value_b, n=n, method="no test", why=why)
+    swap = _swap_of(numbers_a, numbers_b, once.patient, patients, mixed)
+    return swap_test(name, swap, (spreads[0], spreads[1]), patients, dict(counts), draws)
+
+
+def _swap_of(
+    numbers_a: Sequence[Resampled],
+    numbers_b: Sequence[Resampled],
+    patient: NDArray[np.int64],
+    patients: int,
+    mixed: Mixed | None,
+) -> Swap:
+    rows_a = [number.values for number in numbers_a if isinstance(number, RowMean)]
+    rows_b = [number.values for number in numbers_b if isinstance(number, RowMean)]
+    if len(rows_a) == len(numbers_a) and len(rows_b) == len(numbers_b):
+        gain = np.mean(rows_a, axis=0) - np.mean(rows_b, axis=0)
+        return linear_swap(np.bincount(patient, weights=gain, minlength=patients) / gain.size)
+    if mixed is None:
+        raise RunError("A number that is no mean over rows needs `mixed` to be compared.")
+    pairs = [mixed(i, j) for i, j in training_pairs(len(numbers_a), len(numbers_b))]
+    place = np.concatenate([patient, patient + patients])
+
+    def swapped(flips: BoolArray) -> FloatArray:
+        turned = flips.astype(np.int32)
+        first = Resample(np.concatenate([1 - turned, turned], axis=1), place, 0)
+        second = Resample(np.concatenate([turned, 1 - turned], axis=1), place, 0)
+        return np.mean([number(first) - number(second) for number in pairs], axis=0, dtype=np.float64)
+
+    return swapped
 
 
 def _joined(what: str, method: str) -> str:

@@ -66,9 +66,11 @@ def swap_test(
     # a mixture without a needed side (nothing is called so) has no score: it is as far as can be
     distance = np.where(np.isfinite(swapped), np.abs(swapped), np.inf)
     p_value = float((1 + (distance >= abs(difference) - slack).sum()) / (1 + how.swaps))
-    # the same count decides both: as many swaps lie beyond the reach as p below 0.05 allows
-    beyond = math.ceil((1 - CONFIDENCE) * (1 + how.swaps)) - 1
-    reach = float(np.sort(distance)[::-1][max(beyond - 1, 0)])
+    # as many swaps lie beyond the reach as p below 0.05 allows, so that the interval and p say the same
+    allowed = math.ceil((1.0 - CONFIDENCE) * (1 + how.swaps) - 1e-9) - 2
+    reach = float(np.sort(distance)[::-1][allowed]) if allowed >= 0 else float(distance.max())
+    if allowed < 0 or abs(reach - abs(difference)) <= slack:
+        reach = max(reach, abs(difference))
     method = f"swapped patients, {how.swaps} swaps, seed {how.seed}"
     if freedom:
         method += f", and {a.trainings} and {b.trainings} seeds (t, {freedom} df)"
