@@ -101,7 +101,7 @@ def evidence_of(
         points += point_estimates(studies, point, prevalences=prevalences, replicates=replicates)
         if point.rule == "miss rate":
             points.append(_promised(studies, point))
-    selection = rejection_report(studies, replicates=replicates)
+    selection = rejection_report(studies)
     if record is not None and record.abstention is not None:
         of_studies = None if energies is None else study_energies(predictions, energies)
         try:

@@ -26,7 +26,7 @@ def write_table(result: TableResult, out: Path, *, replicates: int = 2000, summa
     Args:
         result: from `run_table`.
         out: folder.
-        replicates: bootstrap samples.
+        replicates: number of swaps of the paired test.
         summary: plain-language sentences to stand before the computed ones in the report.
     """
     lines = summarise(result, replicates=replicates)
