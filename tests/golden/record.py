@@ -224,7 +224,7 @@ def record(place: Path, *, fresh: bool = False) -> dict[str, dict[str, str]]:
     place.mkdir(parents=True, exist_ok=True)
     if any(place.iterdir()):
         raise SystemExit(f"{place} is not empty: give a new folder.")
-    os.environ.update(ONE_THREAD, PYTHONPATH=str(ROOT / "src"), COLUMNS="100", NO_COLOR="1", MPLBACKEND="Agg")
+    os.environ.update(PYTHONPATH=str(ROOT / "src"), COLUMNS="100", NO_COLOR="1", MPLBACKEND="Agg")
     sys.path.insert(0, str(ROOT / "src"))
     os.chdir(place)
     for name, write in sources.SOURCES.items():
@@ -280,6 +280,8 @@ def main() -> int:
     parser.add_argument("--fresh", action="store_true", help="each command in a new interpreter")
     parser.add_argument("--compare", nargs=2, type=Path, metavar=("A", "B"), help="two digest files")
     given = parser.parse_args()
+    # before anything imports torch or numpy, which read it once: sums of several threads end in other last digits
+    os.environ.update(ONE_THREAD)
     if given.compare:
         old, new = (read_digests(path)["steps"] for path in given.compare)
         found = differences(old, new)
