@@ -13,6 +13,7 @@ from sqlalchemy import Connection, func, select, update
 
 from sightline.errors import SightlineError
 from sightline.structures.case import Case, Cohort
+from sightline.structures.gaze import Gaze
 from sightline.web.workstation.accounts.passwords import Pauses
 from sightline.web.workstation.accounts.readers import (
     ALONE,
@@ -139,6 +140,10 @@ class Workstation:
     def case_of(self, image_row: Mapping[str, Any]) -> Case:
         """The case of an image's row."""
         return self._cases[image_row["image_id"]]
+
+    def has_gaze(self, image_row: Mapping[str, Any]) -> bool:
+        """Whether eyes were followed on an image."""
+        return any(isinstance(region, Gaze) for region in self.case_of(image_row).regions)
 
     def image_row(self, connection: Connection, key: str) -> Mapping[str, Any]:
         """The row of an image.

@@ -9,7 +9,6 @@ from typing import Any, Literal
 from fastapi import APIRouter, Request, Response
 
 from sightline.errors import SightlineError
-from sightline.structures.gaze import Gaze
 from sightline.web.workstation.api.people import Desk, Signed, require
 from sightline.web.workstation.api.refusals import Refused
 from sightline.web.workstation.pictures.pixels import Packed, checked_packing, display_pixels, stored_pixels_of
@@ -27,7 +26,6 @@ def images_json(desk: Workstation, rows: Sequence[Mapping[str, Any]]) -> list[di
 def image_json(desk: Workstation, row: Mapping[str, Any], number: int) -> dict[str, Any]:
     """One image: its place, size and spacing; whether it can be shown, and whether it was changed."""
     facts, shape = json.loads(row["facts"]), json.loads(row["shape"])
-    case = desk.case_of(row)
     unavailable = desk.failures.get(row["key"])
     digest, changed = "", False
     try:
@@ -42,7 +40,7 @@ def image_json(desk: Workstation, row: Mapping[str, Any], number: int) -> dict[s
         "view": row["view"], "side": row["side"], "rows": row["rows"], "columns": row["columns"], "shape": shape,
         "spacing_mm": None if row["spacing"] is None else json.loads(row["spacing"]), "spacing_at": at,
         "etag": digest[:32], "changed": changed, "unavailable": unavailable,
-        "has_gaze": any(isinstance(region, Gaze) for region in case.regions), "notes": notes,
+        "has_gaze": desk.has_gaze(row), "notes": notes,
     }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from sightline.web.workstation.accounts.passwords import PasswordRefused
 from sightline.web.workstation.accounts.readers import AccountRefused
 from sightline.web.workstation.api.guard import TooLong
 from sightline.web.workstation.marks.operations import OperationRefused
+from sightline.web.workstation.reading.outcomes import OutcomeRefused
 from sightline.web.workstation.reading.tasks import TaskRefused
 from sightline.web.workstation.reading.worklist import QuestionRefused
 from sightline.web.workstation.service import NotThere
@@ -48,6 +49,8 @@ def said(error: SightlineError) -> tuple[int, dict[str, Any], dict[str, str]]:
     if isinstance(error, OperationRefused):
         return error.status, {"field": error.field, "op": error.op}, {}
     if isinstance(error, TaskRefused):
+        return error.status, {"field": error.field}, {}
+    if isinstance(error, OutcomeRefused):
         return error.status, {"field": error.field}, {}
     if isinstance(error, LogConflict):
         more = {"conflicts": error.conflicts} | ({"state": error.state} if error.state else {})

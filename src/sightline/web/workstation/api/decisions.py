@@ -1,0 +1,355 @@
+"""Agreement of readers, adjudication, outcomes, exports."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import uuid
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import APIRouter, Header, Query
+from fastapi.responses import FileResponse
+from pydantic import BaseModel, Field
+from sqlalchemy import Connection, select, update
+
+from sightline.errors import SightlineError
+from sightline.metrics.agreement.report import study_dice
+from sightline.metrics.agreement.staple import merged_mask
+from sightline.web.workstation.accounts.readers import Person
+from sightline.web.workstation.api.images import images_json
+from sightline.web.workstation.api.people import Desk, Signed, require
+from sightline.web.workstation.api.refusals import Refused
+from sightline.web.workstation.exchange.agreement_report import agreement_json, disagreement_of
+from sightline.web.workstation.exchange.coco import export_coco
+from sightline.web.workstation.exchange.cohort_export import RULES, export_folder
+from sightline.web.workstation.exchange.readings import finished_reads, mask_of, readings_of, shape_of
+from sightline.web.workstation.marks.operations import Surroundings, check_mark
+from sightline.web.workstation.marks.regions import runs_of_mask
+from sightline.web.workstation.reading.blinding import hidden_studies, sees_study
+from sightline.web.workstation.reading.outcomes import (
+    decide,
+    latest_outcome,
+    latest_outcomes,
+    lettered_reads,
+    outcome_json,
+)
+from sightline.web.workstation.reading.worklist import title_of
+from sightline.web.workstation.service import NotThere, Workstation
+from sightline.web.workstation.store.audit import now_text, write_audit
+from sightline.web.workstation.store.database import all_rows, first_row
+from sightline.web.workstation.store.log import fold_of_read, reopen
+from sightline.web.workstation.store.tables import export, read, study, task
+
+router = APIRouter()
+
+
+class Merge(BaseModel):
+    """A merge to look at."""
+
+    task: str
+    image: str
+    how: str
+
+
+class Return(BaseModel):
+    """A study that goes back to its reader."""
+
+    task: str
+    letter: str = Field(max_length=1)
+    comment: str = Field("", max_length=10_000)
+
+
+class Decision(BaseModel):
+    """What was decided of a study."""
+
+    task: str
+    study: str
+    how: str
+    letter: str | None = Field(None, max_length=1)
+    marks: list[dict[str, Any]] = Field(default_factory=list, max_length=1000)
+    label: str | None = None
+    comment: str = Field("", max_length=10_000)
+
+
+class NewExport(BaseModel):
+    """What to export."""
+
+    save_as: str = Field("folder", alias="as")
+    readers: str = Field("each", max_length=200)
+
+
+def titles_of(connection: Connection, spec: dict[str, Any] | None = None) -> dict[str, str]:
+    """What studies are called outside a queue: their id where ids are shown, else their place in the cohort."""
+    rows = connection.execute(select(study.c.key, study.c.study_id, study.c.ordinal))
+    shows = bool(spec and spec["shows_ids"])
+    return {key: title_of(ordinal, study_id, shows_ids=shows) for key, study_id, ordinal in rows}
+
+
+def task_spec(connection: Connection, task_id: str) -> dict[str, Any]:
+    """The spec of a task.
+
+    Raises:
+        NotThere: there is none.
+    """
+    row = first_row(connection, select(task.c.spec).where(task.c.id == task_id))
+    if row is None:
+        raise NotThere("There is no such task.", "Look at the list of tasks.")
+    spec: dict[str, Any] = json.loads(row["spec"])
+    return spec
+
+
+@router.get("/agreement")
+def get_agreement(person: Signed, desk: Desk, task: str, names: int = 0) -> dict[str, Any]:
+    """How far readers agree in a task; studies that the lead has yet to read are left out."""
+    require(person, "agreement")
+    with desk.database.reading() as connection:
+        spec = task_spec(connection, task)
+        hidden = hidden_studies(connection, person)
+        found = agreement_json(
+            desk, connection, task, names=bool(names), hidden=hidden, titles=titles_of(connection, spec)
+        )
+    with desk.database.writing() as connection:
+        write_audit(connection, person.id, "agreement", task, {"names": bool(names)})
+    return found
+
+
+@router.get("/adjudicate")
+def get_adjudications(person: Signed, desk: Desk, task: str) -> dict[str, Any]:
+    """Studies that several readers have read, the largest disagreement first."""
+    require(person, "adjudicate")
+    with desk.database.reading() as connection:
+        spec = task_spec(connection, task)
+        hidden = hidden_studies(connection, person)
+        reads = [one for one in finished_reads(connection, task_id=task) if one.row["study"] not in hidden]
+        readings = [one for one in readings_of(desk, connection, reads) if one.number == 1]
+        overlap, titles, done = study_dice(readings), titles_of(connection, spec), latest_outcomes(connection, task)
+    labels: dict[str, list[str | None]] = {}
+    for one in readings:
+        labels.setdefault(one.study, []).append(one.label)
+    rows = [
+        {
+            "study": key, "title": titles[key], "disagreement": disagreement_of(overlap.get(key), said),
+            "state": "done" if key in done else "open", "readers": len(said),
+        }
+        for key, said in labels.items()
+        if len(said) > 1
+    ]  # fmt: skip
+    return {"rows": sorted(rows, key=lambda row: -float(str(row["disagreement"])))}
+
+
+def _lettered(desk: Workstation, connection: Connection, person: Person, task_id: str, key: str) -> dict[str, str]:
+    """Reads of a study by letter, for whoever may see them."""
+    require(person, "adjudicate")
+    task_spec(connection, task_id)
+    desk.study_row(connection, key)
+    if not sees_study(connection, person, key):
+        raise NotThere("There is no such study.", "Submit your own read of it first.")
+    return lettered_reads(connection, task_id, key, desk.row["salt"])
+
+
+@router.get("/adjudicate/{key}")
+def get_adjudication(key: str, person: Signed, desk: Desk, task: str) -> dict[str, Any]:
+    """Marks of a study without names, in an order that differs from study to study."""
+    with desk.database.reading() as connection:
+        letters = _lettered(desk, connection, person, task, key)
+        folds = {letter: fold_of_read(connection, read_id) for letter, read_id in letters.items()}
+        images, last = desk.images_of(connection, key), latest_outcome(connection, task, key)
+    with desk.database.writing() as connection:
+        write_audit(connection, person.id, "reveal", key, {"to": "adjudicator", "task": task})
+    marks = [
+        {
+            "letter": letter, "marks": fold.live, "label": fold.answers.label, "confidence": fold.answers.confidence,
+            "nothing": fold.answers.nothing, "quality": list(fold.answers.quality), "comment": fold.answers.comment,
+        }
+        for letter, fold in folds.items()
+    ]  # fmt: skip
+    return {"images": images_json(desk, images), "marks": marks, "outcome": outcome_json(last)}
+
+
+@router.post("/adjudicate/{key}/merge")
+def post_merge(key: str, given: Merge, person: Signed, desk: Desk) -> dict[str, Any]:
+    """One mask of all readers' marks on an image, to look at; nothing is stored."""
+    if given.how not in ("union", "intersection", "majority", "staple"):
+        raise Refused(422, "There is no such merge.", "Known: union, intersection, majority, staple.", field="how")
+    with desk.database.reading() as connection:
+        letters = _lettered(desk, connection, person, given.task, key)
+        row = desk.image_row(connection, given.image)
+        shape = shape_of(desk, row)
+        if row["study"] != key or shape is None:
+            raise Refused(404, "There is no such picture in this study.", "Load it again.")
+        own = [fold_of_read(connection, read_id).live for read_id in letters.values()]
+    on_it = [[mark for mark in marks if mark["image"] == given.image] for marks in own]
+    if not any(on_it):
+        return {"mark": None}
+    merged = merged_mask(np.stack([mask_of(marks, shape) for marks in on_it]), given.how)  # type: ignore[arg-type]
+    if not merged.any():
+        return {"mark": None}
+    size, counts = runs_of_mask(merged)
+    first = next(marks[0] for marks in on_it if marks)
+    words = {"role": first["role"], "label": first["label"], "source": "merged"}
+    return {"mark": {"id": str(uuid.uuid4()), "kind": "mask", "size": size, "counts": counts, **words}}
+
+
+@router.post("/adjudicate/{key}/return")
+def post_return(key: str, given: Return, person: Signed, desk: Desk) -> dict[str, str]:
+    """Give a study back to its reader, with a comment."""
+    with desk.database.writing() as connection:
+        letters = _lettered(desk, connection, person, given.task, key)
+        if given.letter not in letters:
+            raise Refused(404, "There is no such letter in this study.", "Load it again.")
+        reopen(connection, letters[given.letter], who=person.id, comment=given.comment, op_id=str(uuid.uuid4()))
+    return {"state": "returned"}
+
+
+@router.post("/outcomes", status_code=201)
+def post_outcome(
+    given: Decision, person: Signed, desk: Desk, if_match: Annotated[str | None, Header()] = None
+) -> dict[str, Any]:
+    """Store what was decided of a study; the readers' marks stay as they are."""
+    with desk.database.writing() as connection:
+        letters = _lettered(desk, connection, person, given.task, given.study)
+        spec = task_spec(connection, given.task)
+        if given.letter is not None and given.letter not in letters:
+            raise Refused(404, "There is no such letter in this study.", "Load it again.")
+        if given.label is not None and given.label not in spec["classes"]:
+            raise Refused(422, "There is no such class.", f"Classes: {', '.join(spec['classes'])}.", field="label")
+        around = desk.surroundings(connection, given.study, spec)
+        _check_marks(given.marks, around)
+        row = decide(
+            connection, given.task, given.study, how=given.how, from_read=letters.get(given.letter or ""),
+            marks=given.marks, label=given.label, comment=given.comment, if_match=if_match, who=person.id,
+        )  # fmt: skip
+    found = outcome_json(row)
+    assert found is not None
+    return found
+
+
+def _check_marks(marks: list[dict[str, Any]], around: Surroundings) -> None:
+    for mark in marks:
+        key = mark.get("image")
+        if not isinstance(key, str) or key not in around.shapes:
+            raise Refused(404, "There is no such picture in this study.", "Load it again.", field="image")
+        check_mark({k: v for k, v in mark.items() if k not in ("image", "removed")}, around, around.shapes[key])
+
+
+@router.get("/exports")
+def get_exports(person: Signed, desk: Desk) -> dict[str, Any]:
+    """All exports, the newest first."""
+    require(person, "export")
+    with desk.database.reading() as connection:
+        rows = all_rows(connection, select(export).order_by(export.c.made_at.desc()).limit(100))
+    return {"rows": [_export_json(row) for row in rows]}
+
+
+@router.get("/exports/{export_id}")
+def get_export(export_id: str, person: Signed, desk: Desk) -> dict[str, Any]:
+    """How far an export is."""
+    require(person, "export")
+    with desk.database.reading() as connection:
+        row = first_row(connection, select(export).where(export.c.id == export_id))
+    if row is None:
+        raise NotThere("There is no such export.", "Look at the list of exports.")
+    return _export_json(row)
+
+
+def _export_json(row: dict[str, Any]) -> dict[str, Any]:
+    how = json.loads(row["how"])
+    command = f"sightline marks export KEEP DEST --as {how['as']} --readers {how['readers']}"
+    return {"id": row["id"], "made_at": row["made_at"], "state": row["state"], "command": command, **how} | json.loads(
+        row["result"]
+    )
+
+
+@router.post("/exports", status_code=202)
+def post_export(given: NewExport, person: Signed, desk: Desk) -> dict[str, str]:
+    """Begin an export; it lies in the folder of marks, and can be fetched as zip.
+
+    A lead who has studies to read yet would see what others said of them: refused here, allowed on the command line.
+    """
+    require(person, "export")
+    if given.save_as not in ("folder", "coco"):
+        raise Refused(422, "There is no such form.", "Known: folder, coco.", field="as")
+    with desk.database.writing() as connection:
+        if not desk.alone and hidden_studies(connection, person):
+            raise Refused(
+                409, "You have studies to read yet, and an export holds what others said of them.",
+                "Submit them, or let somebody export on the command line.",
+            )  # fmt: skip
+        export_id = str(uuid.uuid4())
+        how = json.dumps({"as": given.save_as, "readers": given.readers})
+        row = {"id": export_id, "made_at": now_text(), "by": person.id, "how": how, "state": "running", "result": "{}"}
+        connection.execute(export.insert().values(**row))
+        known = given.readers if given.readers in RULES else "one reader"
+        write_audit(connection, person.id, "export", export_id, {"as": given.save_as, "readers": known})
+    threading.Thread(target=_export, args=(desk, export_id, given.save_as, given.readers), daemon=True).start()
+    return {"id": export_id, "state": "running"}
+
+
+def _export(desk: Workstation, export_id: str, save_as: str, whose: str) -> None:
+    folder = desk.options.keep / "exports" / export_id
+    result: dict[str, Any]
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if save_as == "coco":
+            count, left = export_coco(desk, folder, whose)
+            result = {"counts": {"annotations": count}, "left_out": left}
+        else:
+            done = export_folder(desk, folder, whose)
+            result = {"counts": {"images": done.images, "marks": done.marks}, "left_out": len(done.left_out)}
+        shutil.make_archive(str(folder), "zip", folder)
+        state, result = "done", result | {"path_name": f"exports/{export_id}"}
+    except SightlineError as error:
+        state, result = "failed", {"message": error.message, "remedy": error.remedy}
+    except OSError as error:
+        state, result = "failed", {"message": f"The disk did not take it ({error.strerror}).", "remedy": "Make room."}
+    with desk.database.writing() as connection:
+        values = {"state": state, "result": json.dumps(result)}
+        connection.execute(update(export).where(export.c.id == export_id).values(**values))
+
+
+@router.get("/exports/{export_id}/archive")
+def get_archive(export_id: str, person: Signed, desk: Desk) -> FileResponse:
+    """A finished export as zip."""
+    require(person, "export")
+    with desk.database.writing() as connection:
+        row = first_row(connection, select(export).where(export.c.id == export_id))
+        if row is None or row["state"] != "done":
+            raise NotThere("There is no such finished export.", "Look at the list of exports.")
+        if not desk.alone and hidden_studies(connection, person):
+            raise Refused(409, "You have studies to read yet.", "Submit them first.")
+        write_audit(connection, person.id, "fetch export", export_id, {})
+    path: Path = desk.options.keep / "exports" / f"{row['id']}.zip"
+    return FileResponse(path, media_type="application/zip", filename=f"marks-{row['made_at'][:10]}.zip")
+
+
+@router.get("/studies")
+def get_studies(
+    person: Signed, desk: Desk, q: Annotated[str, Query(max_length=100)] = "", after: int = -1,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> dict[str, Any]:  # fmt: skip
+    """Studies that a person may compare or replay: all of them for a lead, those one has read for a reader."""
+    require(person, "compare")
+    with desk.database.reading() as connection:
+        found = select(study).where(study.c.ordinal > after).order_by(study.c.ordinal)
+        if person.role == "reader":
+            mine = select(read.c.study).where(read.c.reader == person.id, read.c.state == "submitted")
+            found = found.where(study.c.key.in_(mine))
+        else:
+            found = found.where(study.c.key.notin_(hidden_studies(connection, person)))
+        if q.strip().isdecimal():
+            found = found.where(study.c.ordinal == int(q) - 1)
+        rows = all_rows(connection, found.limit(limit + 1))
+        images = {row["key"]: desk.images_of(connection, row["key"]) for row in rows[:limit]}
+    titles = [title_of(row["ordinal"], row["study_id"], shows_ids=desk.alone) for row in rows[:limit]]
+    shown = [
+        {
+            "study": row["key"], "title": title, "views": [one["view"] for one in images[row["key"]]],
+            "images": [one["key"] for one in images[row["key"]]],
+            "has_gaze": any(desk.has_gaze(one) for one in images[row["key"]]),
+        }
+        for row, title in zip(rows[:limit], titles, strict=True)
+    ]  # fmt: skip
+    return {"rows": shown, "next": rows[limit - 1]["ordinal"] if len(rows) > limit else None}
