@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from support.cohorts import make_cohort
 
+from sightline.cli.cohorts import CohortSubset
+from sightline.data.datasets.folder.reader import read_cohort
 from sightline.data.subset import displaced_marks, nested_subset
 from sightline.errors import CohortError
 from sightline.structures.case import Case, Cohort
@@ -86,3 +88,14 @@ def test_moved_marks_keep_their_size_and_stand_elsewhere_in_the_picture(tmp_path
             assert apart.any()
     assert displaced_marks(cohort, 0.5, seed=1).fingerprint() == spoiled.fingerprint() != cohort.fingerprint()
     assert displaced_marks(cohort, 0.0) is cohort
+
+
+def test_the_command_writes_a_cohort(tmp_path, capsys):
+    make_cohort(tmp_path / "whole", patients=24)
+    assert CohortSubset(tmp_path / "whole", tmp_path / "part", images=10, wrong_marks=1.0).run() == 0
+    whole, part = read_cohort(tmp_path / "whole"), read_cohort(tmp_path / "part")
+    assert abs(len(part.split("train")) - 10) <= 2
+    assert f"{len(part)} images" in capsys.readouterr().out
+    before, after = ({c.case_id: [r for r in c.regions if isinstance(r, Box)] for c in of} for of in (whole, part))
+    trained = [c.case_id for c in part.split("train")]
+    assert all(after[case_id] != before[case_id] for case_id in trained if before[case_id])

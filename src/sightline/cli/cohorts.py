@@ -264,6 +264,34 @@ class CohortHalve:
 
 
 @dataclass(frozen=True)
+class CohortSubset:
+    """Keep fewer training images (whole patients, nested over sizes), or move some marks to wrong places."""
+
+    source: Positional[Path]
+    """Cohort folder in our layout."""
+    destination: Positional[Path]
+    """Folder to write."""
+    images: int | None = None
+    """Training images to keep, about; all when not given."""
+    wrong_marks: float = 0.0
+    """Share of the marked training images whose boxes are moved."""
+    seed: int = 0
+    """Another number keeps, and moves, others."""
+
+    def run(self) -> int:
+        """Choose and write."""
+        from sightline.data.datasets.folder.reader import read_cohort
+        from sightline.data.datasets.folder.writer import write_cohort
+        from sightline.data.subset import displaced_marks, nested_subset
+
+        part = nested_subset(read_cohort(self.source), self.images, self.seed)
+        part = displaced_marks(part, self.wrong_marks, self.seed)
+        write_cohort(part, self.destination)
+        print(_cohort_line(part, self.destination))
+        return 0
+
+
+@dataclass(frozen=True)
 class CohortCheck:
     """Look for what would spoil a result: leakage, duplicates, bad regions, files that do not decode, shortcuts."""
 
@@ -291,6 +319,7 @@ class CohortCommand:
         Annotated[Phantom, subcommand("phantom")]
         | Annotated[CohortImport, subcommand("import")]
         | Annotated[CohortHalve, subcommand("halve")]
+        | Annotated[CohortSubset, subcommand("subset")]
         | Annotated[CohortCheck, subcommand("check")]
     ]
 

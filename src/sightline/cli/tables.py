@@ -18,13 +18,13 @@ class MakeTable:
     """Train and measure every row of a table, and write table.csv, table.md and report.html."""
 
     name: Positional[str]
-    """Table, e.g. liao2022/table3; `sightline recipes` lists them."""
+    """Table, e.g. liao2022/table3 (`sightline recipes` lists them), or a YAML file that describes one."""
     cohort: Path
     """Cohort folder in our layout."""
     out: Path
     """Folder to write; finished rows in it are reused."""
-    seeds: int = 5
-    """Trainings a row."""
+    seeds: int | None = None
+    """Trainings a row; 5 where a YAML file says no other number."""
     steps: int | None = None
     """Steps a training, instead of the recipe's epochs."""
     epochs: int | None = None
@@ -65,7 +65,7 @@ class MakeTable:
             read_cohort(self.cohort),
             self.out,
             CATALOGUE,
-            seeds=range(self.seeds),
+            seeds=range(self.seeds if self.seeds is not None else table.seeds or 5),
             engine=replace(make_engine(self.on), features=self.features),
             parallel=self.parallel,
             external=None if self.external is None else read_cohort(self.external),

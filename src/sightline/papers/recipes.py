@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sightline.errors import RecipeError
+from sightline.evaluation.tables.grid import read_grid
 from sightline.evaluation.tables.table import Row, Table
 from sightline.papers import demo as demo_recipes
 from sightline.papers import engstler2022, fracatlas, jimenez2018, learning_curve, liao2022, watanabe2022, zhu2022
@@ -141,14 +142,16 @@ def find_recipe(name: str) -> Recipe:
 
 
 def find_table(name: str, profile: Profile, changes: Changes, rows: tuple[str, ...] = ()) -> Table:
-    """A table by name, with a person's changes in every row; `rows` keeps rows so named, or that contain the word.
+    """A table by name or from a YAML file, with a person's changes in every row.
+
+    `rows` keeps rows so named, or that contain the word.
 
     Raises:
         RecipeError: no such table, or no row left.
     """
-    if name not in TABLES:
-        raise RecipeError(f"There is no table {name!r}.", f"Known: {', '.join(TABLES)}.")
-    table = TABLES[name](profile)
+    if name not in TABLES and Path(name).suffix not in (".yaml", ".yml"):
+        raise RecipeError(f"There is no table {name!r}.", f"Known: {', '.join(TABLES)}; or name a YAML file.")
+    table = TABLES[name](profile) if name in TABLES else read_grid(Path(name), find_recipe, CATALOGUE)
     kept = table.rows
     if rows:
         names = [row.name for row in table.rows]

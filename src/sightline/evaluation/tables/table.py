@@ -99,6 +99,7 @@ class Table:
         leading: metrics that figures and sentences compare rows by: the first that the rows have.
         size: input size of its plain rows; another size asked for scales all sizes of all rows alike.
         as_printed: also write what the papers about gaze compute (`as_printed.md`).
+        seeds: trainings a row where nobody asks for another number; None leaves it to the caller.
         units: dissect the first row's first training besides: the `ranking` of its units, or that and one `case`.
     """
 
@@ -111,6 +112,7 @@ class Table:
     size: int = 512
     as_printed: bool = False
     units: Literal["", "ranking", "case"] = ""
+    seeds: int | None = None
 
 
 @dataclass(frozen=True)

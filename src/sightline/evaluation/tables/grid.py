@@ -1,0 +1,190 @@
+"""A researcher's own table, from a YAML file: rows by recipe and changed fields, references, seeds, what to report.
+
+    title: How much does the weight matter?
+    seeds: 3
+    report: [image-wise AUC, pointing game (finding)]
+    rows:
+      - name: unguided
+        recipe: fracture-unguided
+      - name: guided 0.3
+        recipe: fracture-guided
+        change: {weight: 0.3, view.size: 256, guidance.resolution: map}
+        reference: unguided
+        train_images: 300
+
+A field is named as `recipe.json` nests it, with points between; a part is exchanged by its `kind`. Nothing in the file
+is executed: it can say what a recipe can say.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sightline.errors import RecipeError
+from sightline.evaluation.tables.table import Row, Table
+from sightline.training.recipe import Recipe
+from sightline.training.serialization import Catalogue, from_plain, to_plain
+
+TABLE_WORDS = ("title", "caption", "seeds", "report", "size", "rows")
+ROW_WORDS = (
+    "name", "recipe", "change", "reference", "train_images", "train_per_class", "wrong_marks", "trained_on",
+    "tested_on", "group",
+)  # fmt: skip
+
+
+def read_grid(path: Path, find: Callable[[str], Recipe], catalogue: Catalogue) -> Table:
+    """The table that a YAML file describes.
+
+    Args:
+        path: the file.
+        find: a recipe by name, file or run folder.
+        catalogue: words of recipes.
+
+    Raises:
+        RecipeError: no such file, no YAML, a word that is none (with the one that was probably meant), a field that the
+            recipe does not have, two rows of one name, or a reference that does not stand above its row.
+
+    Example:
+        >>> read_grid(Path("my.yaml"), find_recipe, CATALOGUE).rows[0].name  # doctest: +SKIP
+        'unguided'
+    """
+    data = _load(path)
+    _only(data, TABLE_WORDS, str(path))
+    rows = data.get("rows")
+    if not isinstance(rows, list) or not rows:
+        raise RecipeError(f"{path} lists no rows.", "Write `rows:` and below it a list, each with a name and a recipe.")
+    made: list[Row] = []
+    for number, row in enumerate(rows, start=1):
+        where = f"{path}, row {number}"
+        if not isinstance(row, Mapping):
+            raise RecipeError(f"{where} is {row!r}.", "Give each row a name and a recipe.")
+        made.append(_row(row, made, where, find, catalogue))
+    report = _texts(data.get("report", ()), f"{path}: report")
+    table = Table(
+        name=path.stem,
+        title=str(data.get("title", path.stem)),
+        rows=tuple(made),
+        caption=str(data.get("caption", "")),
+        size=_number(data.get("size", 512), f"{path}: size", int, least=16),
+        seeds=_number(data["seeds"], f"{path}: seeds", int, least=1) if "seeds" in data else None,
+    )
+    return replace(table, metrics=report, leading=report) if report else table
+
+
+def _load(path: Path) -> Mapping[str, Any]:
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"{path} does not exist.", "Name a table, or a YAML file that describes one.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} cannot be read ({error}).", "Save it as a text file in UTF-8.") from None
+    except yaml.YAMLError as error:
+        place = getattr(error, "problem_mark", None)  # not every YAML error knows its place
+        line = "" if place is None else f", line {place.line + 1}"
+        problem = getattr(error, "problem", None) or "it is no YAML"
+        raise RecipeError(f"{path}{line}: {problem}.", "Mend the line; indent by blanks, not tabs.") from None
+    if not isinstance(data, Mapping):
+        raise RecipeError(f"{path} describes no table.", f"Write {', '.join(TABLE_WORDS)} at its top level.")
+    return data
+
+
+def _row(
+    data: Mapping[str, Any], above: Sequence[Row], where: str, find: Callable[[str], Recipe], catalogue: Catalogue
+) -> Row:
+    _only(data, ROW_WORDS, where)
+    for word in ("name", "recipe"):
+        if not isinstance(data.get(word), str) or not data[word].strip():
+            raise RecipeError(f"{where} has no {word}.", f"Write `{word}:` and a text.")
+    name = data["name"]
+    if name in {row.name for row in above}:
+        raise RecipeError(f"{where}: there is a row {name!r} already.", "Give every row a name of its own.")
+    reference = data.get("reference")
+    if reference is not None and reference not in {row.name for row in above}:
+        raise RecipeError(
+            f"{where}: the reference {reference!r} is no row above {name!r}.",
+            f"Rows above: {', '.join(row.name for row in above) or 'none'}.",
+        )
+    change = data.get("change", {})
+    if not isinstance(change, Mapping):
+        raise RecipeError(f"{where}: change is {change!r}.", "Write fields and values, e.g. {weight: 0.3}.")
+    recipe = changed_recipe(find(data["recipe"]), change, catalogue, where)
+    numbers: dict[str, Any] = {
+        word: _number(data[word], f"{where}: {word}", int, least=1)
+        for word in ("train_images", "train_per_class")
+        if word in data
+    }
+    if "wrong_marks" in data:
+        numbers["wrong_marks"] = _number(data["wrong_marks"], f"{where}: wrong_marks", float, least=0)
+    sources = {w: _texts(data[w], f"{where}: {w}") for w in ("trained_on", "tested_on") if w in data}
+    return Row(name, recipe, reference, group=str(data.get("group", "")), **numbers, **sources)
+
+
+def changed_recipe(recipe: Recipe, change: Mapping[str, Any], catalogue: Catalogue, where: str = "change") -> Recipe:
+    """A recipe with some of its fields changed, named as `recipe.json` nests them: `model.backbone.name`.
+
+    Args:
+        recipe: what is changed.
+        change: values by dotted name; a value that is a mapping with a `kind` exchanges a whole part.
+        catalogue: words of recipes.
+        where: how errors name the place.
+
+    Raises:
+        RecipeError: a field that is not there, or a value that it cannot have.
+    """
+    plain = to_plain(recipe, catalogue)
+    for dotted, value in change.items():
+        *path, last = str(dotted).split(".")
+        inside = plain
+        for depth, word in enumerate(path):
+            inner = inside.get(word)
+            if not isinstance(inner, dict):
+                so_far = ".".join(path[: depth + 1])
+                raise RecipeError(
+                    f"{where}: the recipe has no part {so_far!r} to change {last!r} in.",
+                    _nearest(word, [k for k, v in inside.items() if isinstance(v, dict)]),
+                )
+            inside = inner
+        known = [f for f in _fields(inside, catalogue) if f != "kind"]
+        if known and last not in known:
+            raise RecipeError(f"{where}: the recipe has no field {dotted!r}.", _nearest(last, known))
+        inside[last] = value
+    made = from_plain(plain, catalogue, where)
+    assert isinstance(made, Recipe)
+    return made
+
+
+def _fields(part: Mapping[str, Any], catalogue: Catalogue) -> list[str]:
+    """Names of the fields of a part in plain data; of a mapping without a kind, none: its keys are free."""
+    kind = part.get("kind")
+    return list(catalogue[kind].__dataclass_fields__) if kind in catalogue else []
+
+
+def _only(data: Mapping[Any, Any], words: Sequence[str], where: str) -> None:
+    for word in data:
+        if word not in words:
+            raise RecipeError(f"{where}: {word!r} is no word of a table.", _nearest(str(word), words))
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(known)}."
+
+
+def _number(value: Any, where: str, kind: type, *, least: float) -> Any:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not (whole or (kind is float and isinstance(value, float))) or value < least:
+        raise RecipeError(f"{where} is {value!r}.", f"Write a number from {least:g} on.")
+    return kind(value)
+
+
+def _texts(value: Any, where: str) -> tuple[str, ...]:
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+        raise RecipeError(f"{where} is {value!r}.", "Write a list of texts: [image-wise AUC].")
+    return tuple(texts)

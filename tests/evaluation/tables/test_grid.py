@@ -1,0 +1,96 @@
+"""A table from a YAML file: what it says is what is trained, and mistakes are named with what was meant."""
+
+import pytest
+
+from sightline.errors import RecipeError
+from sightline.evaluation.tables.grid import changed_recipe
+from sightline.losses.cell_focal import CellFocal
+from sightline.papers import fracatlas
+from sightline.papers.catalogue import CATALOGUE
+from sightline.papers.liao2022 import base_recipe
+from sightline.papers.overrides import Changes
+from sightline.papers.recipes import find_table
+
+GOOD = """
+title: Does the weight matter?
+seeds: 2
+report: [image-wise AUC, pointing game (finding)]
+rows:
+  - name: unguided
+    recipe: fracture-unguided
+    change: {epochs: 2, view.size: 256}
+  - name: guided
+    recipe: fracture-guided
+    change:
+      weight: 1
+      guidance: {kind: cell_focal, gamma: 1.5}
+      model.backbone.options: {drop_path_rate: 0.1}
+    reference: unguided
+    train_images: 300
+    wrong_marks: 0.1
+"""
+
+
+def table_of(tmp_path, text):
+    path = tmp_path / "my.yaml"
+    path.write_text(text)
+    return find_table(str(path), "recommended", Changes())
+
+
+def test_rows_are_what_the_file_says(tmp_path):
+    table = table_of(tmp_path, GOOD)
+    first, second = table.rows
+    assert (table.name, table.title, table.seeds) == ("my", "Does the weight matter?", 2)
+    assert table.metrics == table.leading == ("image-wise AUC", "pointing game (finding)")
+    assert (first.recipe.epochs, first.recipe.view.size) == (2, 256)
+    assert first.recipe.optimiser == fracatlas.unguided().optimiser
+    assert second.recipe.weight == 1.0
+    assert second.recipe.guidance == CellFocal(gamma=1.5)
+    assert second.recipe.model.backbone.options == {"drop_path_rate": 0.1}
+    assert (second.reference, second.train_images, second.wrong_marks) == ("unguided", 300, 0.1)
+
+
+def test_a_recipe_without_changes_is_itself():
+    assert changed_recipe(base_recipe(), {}, CATALOGUE) == base_recipe()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said", "remedy"),
+    [
+        ("seeds: 2", "sedes: 2", "'sedes' is no word", "Did you mean 'seeds'"),
+        ("seeds: 2", "seeds: none", "seeds is 'none'", "from 1 on"),
+        ("seeds: 2", "seeds: 0", "seeds is 0", "from 1 on"),
+        ("report: [image-wise AUC, pointing game (finding)]", "report: [1]", "report is [1]", "list of texts"),
+        ("reference: unguided", "reference: ungided", "'ungided' is no row above 'guided'", "Rows above: unguided"),
+        ("name: guided", "name: unguided", "already", "of its own"),
+        ("    recipe: fracture-guided\n", "", "row 2 has no recipe", "Write `recipe:`"),
+        ("recipe: fracture-guided", "recipe: fractured", "no recipe 'fractured'", "Known"),
+        ("epochs: 2", "epoch: 2", "no field 'epoch'", "Did you mean 'epochs'"),
+        ("epochs: 2", "epochs: two", "row 1.epochs is 'two'", "int"),
+        ("view.size", "veiw.size", "no part 'veiw'", "Did you mean 'view'"),
+        ("kind: cell_focal", "kind: cel_focal", "'cel_focal' is unknown", "Known kinds"),
+        ("gamma: 1.5", "gama: 1.5", "no field gama", "Its fields"),
+        ("train_images: 300", "train_images: 3.5", "train_images is 3.5", "from 1 on"),
+        ("rows:", "rows: 3\nother:", "is no word", "There are"),
+        ("title: Does", "title: [Does", "line", "Mend"),
+    ],
+)
+def test_mistakes_are_named(tmp_path, old, new, said, remedy):
+    assert old in GOOD
+    with pytest.raises(RecipeError) as caught:
+        table_of(tmp_path, GOOD.replace(old, new, 1))
+    assert said in str(caught.value)
+    assert remedy in f"{caught.value} {caught.value.remedy}"
+
+
+@pytest.mark.parametrize("text", ["", "3", "rows: []", "rows: [3]", "rows: {a: 1}"])
+def test_what_is_no_table_is_refused(tmp_path, text):
+    with pytest.raises(RecipeError):
+        table_of(tmp_path, text)
+
+
+def test_no_file_and_no_table_are_told_apart():
+    with pytest.raises(RecipeError, match="does not exist"):
+        find_table("nowhere.yaml", "recommended", Changes())
+    with pytest.raises(RecipeError, match="no table 'nowhere'"):
+        find_table("nowhere", "recommended", Changes())
