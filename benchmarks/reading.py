@@ -152,7 +152,7 @@ def prepare(chosen: Settings, folder: Path) -> Iterator[Files]:
     """The real radiographs where they are present, and drawn ones, each with masks for the plain side."""
     source = DATA / "fracatlas"
     if chosen.fracatlas_cases > 0 and source.is_dir():
-        cohort = fracatlas.read(source, fractions=None, contradictions="set aside")
+        cohort = fracatlas.read(source, fracatlas.Options(fractions=None, contradictions="set aside"))
         half = chosen.fracatlas_cases // 2
         kept = {c.case_id for name in cohort.classes for c in [c for c in cohort if c.label == name][:half]}
         cohort = cohort.where(lambda case: case.case_id in kept)

@@ -222,7 +222,16 @@ def test_an_import_that_brings_nothing_says_so(type_in, tmp_path):
 def test_an_option_of_another_layout_is_refused(type_in, tmp_path):
     source = make_cohort(tmp_path / "c").root
     for option, value in (("--labels", tmp_path / "l.csv"), ("--groups", tmp_path / "g.csv"), ("--per-class", 5)):
-        refused(type_in("cohort", "import", "folder", source, tmp_path / "o", option, value), option, "belongs to")
+        code, _, err = type_in("cohort", "import", "folder", source, tmp_path / "o", option, value)
+        assert code == 2 and "Unrecognized" in err and "import folder --help" in err
+
+
+def test_a_layout_shows_its_own_options_and_no_others(type_in):
+    code, out, _ = type_in("cohort", "import", "verse", "--help")
+    assert code == 0 and "--positive-if" in out and "--per-class" not in out and "--labels" not in out
+    code, out, _ = type_in("cohort", "import", "--help")
+    assert code == 0 and "verse:" in out and "grazpedwri:" in out
+    refused(type_in("cohort", "import", "nothing", "a", "b"), "nothing", "fracatlas")
 
 
 # -- what goes wrong --------------------------------------------------------------------------------------------------

@@ -275,7 +275,7 @@ def test_shares_that_are_none_are_refused(share):
 def test_five_and_twenty_percent_of_fracatlas(share, tolerance):
     from sightline.data.datasets import fracatlas
 
-    train = fracatlas.read(DATA / "fracatlas", contradictions="set aside").split("train")
+    train = fracatlas.read(DATA / "fracatlas", fracatlas.Options(contradictions="set aside")).split("train")
     for seed in range(3):
         patients = replace(FINDINGS, share=share, share_seed=seed).patients(train)
         assert marked_share(train, patients) == pytest.approx(share, abs=tolerance)

@@ -111,7 +111,7 @@ def test_groups_finer_than_patients_are_refused():
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="FracAtlas is not here")
 def test_fracatlas_is_split_close_to_what_was_asked():
-    cohort = fracatlas.read(DATA, seed=1)
+    cohort = fracatlas.read(DATA, fracatlas.Options(seed=1))
     refuse_leakage(cohort)
     for name, share in zip(SPLITS, (0.7, 0.1, 0.2), strict=True):
         part = cohort.split(name).counts()

@@ -11,7 +11,7 @@ from PIL import Image
 from support.paths import DATA
 from support.volumes import WORDS, tiny_spines, tiny_volume_recipe
 
-from sightline.data.datasets.verse_centroids import write_centroids
+from sightline.data.datasets.verse.centroids import write_centroids
 from sightline.data.spine.curve import SpineCurve
 from sightline.data.spine.patch_cohort import write_patch_cohort
 from sightline.data.spine.placement import Placement

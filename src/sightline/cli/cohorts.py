@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -136,113 +136,64 @@ _RADIOGRAPHS = ("shortcut", "anatomy", "field", "ao_shares", "save_as", "workers
 class CohortImport:
     """Bring a data set into our own layout, with grouped and stratified splits."""
 
-    layout: Positional[
-        Literal[
-            "fracatlas",
-            "grazpedwri",
-            "coco",
-            "cub200",
-            "dicom",
-            "egd_cxr",
-            "reflacx",
-            "tracker",
-            "chest_lungs",
-            "verse",
-            "folder",
-        ]
-    ]
-    """Layout the source follows."""
+    layout: Positional[str]
+    """Layout the source follows; `sightline cohort import LAYOUT --help` shows its options."""
     source: Positional[Path]
     """Folder of the source."""
     destination: Positional[Path]
     """Folder to write."""
-    seed: int = 0
-    """Seed of the split."""
-    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
-    """Shares of patients in train, val and test (layouts without a published split)."""
-    labels: Path | None = None
-    """dicom: csv that names the label of each study, image or file."""
-    groups: Path | None = None
-    """coco: csv of image and group."""
-    per_class: int | None = None
-    """cub200: training images a class."""
-    gaze: Literal["samples", "fixations"] | None = None
-    """egd_cxr, tracker: the tracker's raw samples (the default), or fixations; reflacx: fixations are the default."""
-    images: Path | None = None
-    """egd_cxr, reflacx: folder of the images (MIMIC-CXR's paths, or flat), where they are not in the tree."""
-    id_list: Path | None = None
-    """egd_cxr: csv of the ids to keep."""
-    heart: Literal["mediastinum", "cardiac_silhouette"] | None = None
-    """egd_cxr: what stands for the heart: the mediastinum's mask (the default), or the silhouette's box."""
-    correct_drift: bool = False
-    """egd_cxr: shift each session by where its calibration pictures were looked at."""
-    screen_width_mm: float | None = None
-    """egd_cxr: width of the screen; with the distance it says how many pixels a degree is."""
-    distance_mm: float | None = None
-    """egd_cxr: from the eyes to the screen."""
-    findings: tuple[str, ...] | None = None
-    """reflacx: findings to tell apart, the first that an image has; without: finding or none."""
-    certainty: int | None = None
-    """reflacx: from which certainty on (1 to 5) a finding counts; 3, possibly, by default."""
-    gradings: Path | None = None
-    """verse: csv or xlsx with the Genant grade of each vertebra; without, fractures.csv in the source."""
-    columns: Path | None = None
-    """verse: json that names the table's columns, e.g. {"label": "level", "grade": "fx-grade"}."""
-    positive_if: Literal[1, 2, 3] | None = None
-    """verse: grade from which a vertebra counts as fractured; 1 by default."""
-    mode: Literal["rigid", "straightened"] | None = None
-    """verse: patches as one turned cube (the default), or bent straight along the spine."""
-    anti_alias: bool = False
-    """verse: smooth CTs that are finer than the patches' 1 mm before they are sampled."""
-    workers: int | None = None
-    """verse: processes that cut patches, one CT in memory each; 1 by default."""
-    label_from: Literal["fracture_visible", "ao_classification"] | None = None
-    """grazpedwri: the column that says the label; fracture_visible by default."""
 
     def run(self) -> int:
-        """Read, write, and say what came in and what did not; 1 when nothing came in."""
-        from sightline.data.datasets.layouts import read_layout
-        from sightline.io.progress import progress
+        """Refuse a word that names no layout; those that do have a command of their own (`layout_command`)."""
+        from sightline.data.datasets.layouts import find_layout
 
-        cohort, rejects = read_layout(
-            self.layout,
-            self.source,
-            seed=self.seed,
-            fractions=self.fractions,
-            labels=self.labels,
-            groups=self.groups,
-            per_class=self.per_class,
-            gaze=self.gaze,
-            images=self.images,
-            id_list=self.id_list,
-            heart=self.heart,
-            correct_drift=self.correct_drift,
-            screen_width_mm=self.screen_width_mm,
-            distance_mm=self.distance_mm,
-            findings=self.findings,
-            certainty=self.certainty,
-            destination=self.destination,
-            gradings=self.gradings,
-            columns=self.columns,
-            positive_if=self.positive_if,
-            mode=self.mode,
-            anti_alias=self.anti_alias,
-            workers=self.workers,
-            progress=progress,
-            label_from=self.label_from,
-        )
-        from sightline.data.datasets.folder.writer import write_cohort
-        from sightline.io.picture import write_rejects
+        return run_import(self.layout, self.source, self.destination, find_layout(self.layout).options())
 
-        write_cohort(cohort, self.destination)
-        if rejects:
-            write_rejects(self.destination / "rejects.csv", rejects)
-            print(f"{len(rejects)} files were not read; see {self.destination / 'rejects.csv'}", file=sys.stderr)
-        for key, value in cohort.about.items():
-            if key.startswith("warning") or key in ("counts", "samples", "fixations", "calibration pictures"):
-                print(f"{key}: {value}", file=sys.stderr)
-        print(_cohort_line(cohort, self.destination))
-        return 0 if len(cohort) else 1
+
+def describe_layouts() -> str:
+    """One line a layout, for the help of `cohort import`."""
+    from sightline.data.datasets.layouts import LAYOUTS, find_layout
+
+    lines = [f"{word}: {find_layout(word).about}" for word in LAYOUTS]
+    return "\n\n".join([(CohortImport.__doc__ or "").strip(), "Layouts:", *lines])
+
+
+def layout_command(word: str) -> type[CohortImport]:
+    """The command that imports one layout, with its options and no others."""
+    from sightline.data.datasets.layouts import find_layout
+
+    layout = find_layout(word)
+
+    def run(self: CohortImport) -> int:
+        return run_import(word, self.source, self.destination, vars(self)["options"])
+
+    fields_of = [
+        ("source", Positional[Path]),
+        ("destination", Positional[Path]),
+        ("options", OmitArgPrefixes[layout.options], field(default_factory=layout.options)),
+    ]
+    made = make_dataclass("Import", fields_of, frozen=True, namespace={"run": run})
+    made.__doc__ = f"{layout.about}\n\nSOURCE is the folder of the data set, DESTINATION the cohort to write."
+    return made  # type: ignore[return-value]  # it has what `main` asks of a command
+
+
+def run_import(word: str, source: Path, destination: Path, options: object) -> int:
+    """Read, write, and say what came in and what did not; 1 when nothing came in."""
+    from sightline.data.datasets.folder.writer import write_cohort
+    from sightline.data.datasets.layouts import read_layout
+    from sightline.io.picture import write_rejects
+    from sightline.io.progress import progress
+
+    cohort, rejects = read_layout(word, source, options, destination, progress)
+    write_cohort(cohort, destination)
+    if rejects:
+        write_rejects(destination / "rejects.csv", rejects)
+        print(f"{len(rejects)} files were not read; see {destination / 'rejects.csv'}", file=sys.stderr)
+    for key, value in cohort.about.items():
+        if key.startswith("warning") or key in ("counts", "samples", "fixations", "calibration pictures"):
+            print(f"{key}: {value}", file=sys.stderr)
+    print(_cohort_line(cohort, destination))
+    return 0 if len(cohort) else 1
 
 
 @dataclass(frozen=True)

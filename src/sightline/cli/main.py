@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Union
+from typing import Annotated, Any, Union
 
 import tyro
 from tyro.conf import subcommand
 
-from sightline.cli.cohorts import CohortCommand
+from sightline.cli.cohorts import CohortCommand, CohortImport, describe_layouts, layout_command
 from sightline.cli.evidence import Calibrate, Compare, Power, Readers, Verify, WriteCapsule
 from sightline.cli.marks import MarksCommand, ReadsCommand
 from sightline.cli.runs import Assemble, Ensemble, Evaluate, Train
@@ -43,17 +43,27 @@ Command = Union[  # noqa: UP007  # tyro reads the annotations of a Union
 ]
 
 
+def parse_command(words: list[str]) -> Any:
+    """The command that was typed; a layout's import has a parser of its own: its help shows its options alone."""
+    if words[:2] == ["cohort", "import"]:
+        if len(words) > 2 and not words[2].startswith("-"):
+            program = f"sightline cohort import {words[2]}"
+            return tyro.cli(layout_command(words[2]), prog=program, args=words[3:])
+        program = "sightline cohort import"
+        return tyro.cli(CohortImport, prog=program, description=describe_layouts(), args=words[2:])
+    description = "Radiology classifiers that look where experts look."
+    return tyro.cli(Command, prog="sightline", description=description, args=words)
+
+
 def main(args: list[str] | None = None) -> None:
     """Parse, call one command, and end with its exit code; errors a user can mend are one line."""
     for stream in (sys.stdout, sys.stderr):
         # a name of a file, or a dash, that the terminal's encoding lacks must not end a command
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    command = tyro.cli(
-        Command, prog="sightline", description="Radiology classifiers that look where experts look.", args=args
-    )
+    words = sys.argv[1:] if args is None else args
     try:
-        code = command.run()
+        code = parse_command(words).run()
     except SightlineError as error:
         print(f"sightline: {error}", file=sys.stderr)
         code = 2

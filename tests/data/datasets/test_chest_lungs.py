@@ -49,7 +49,10 @@ def test_frontal_images_with_both_lungs(tmp_path):
     assert "age" not in cohort.cases[1].facts
     for counted in ("rows 5", "kept 3", "view L left out 1", "view Axial left out 1", "not stated 1 (other)"):
         assert counted in cohort.about["counts"]
-    assert [c.case_id for c in chest_lungs.read(tmp_path / "src", unknown="leave out")] == ["a", "b"]
+    assert [c.case_id for c in chest_lungs.read(tmp_path / "src", chest_lungs.Options(unknown="leave out"))] == [
+        "a",
+        "b",
+    ]
     write_cohort(cohort, tmp_path / "ours")
     assert [c.regions for c in read_cohort(tmp_path / "ours")] == [c.regions for c in cohort]
 

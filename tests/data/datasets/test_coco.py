@@ -114,10 +114,10 @@ def test_images_of_several_categories_need_a_priority(tmp_path):
     (tmp_path / "labels.json").write_text(json.dumps(document))
     with pytest.raises(LayoutError, match=r"1 images show several categories, e\.g\. \['1\.png'\]"):
         coco.read(tmp_path)
-    assert coco.read(tmp_path, priority=["cyst", "nodule"])[0].label == "cyst"
-    assert coco.read(tmp_path, priority=["nodule", "cyst"])[0].label == "nodule"
+    assert coco.read(tmp_path, coco.Options(priority=["cyst", "nodule"]))[0].label == "cyst"
+    assert coco.read(tmp_path, coco.Options(priority=["nodule", "cyst"]))[0].label == "nodule"
     with pytest.raises(LayoutError, match=r"leaves out the categories \['cyst'\]"):
-        coco.read(tmp_path, priority=["nodule"])
+        coco.read(tmp_path, coco.Options(priority=["nodule"]))
 
 
 @pytest.mark.parametrize(
@@ -152,4 +152,4 @@ def test_the_document_must_be_clear(tmp_path):
     (tmp_path / "more.json").write_text("{}")
     with pytest.raises(LayoutError, match="2 JSON documents"):
         coco.read(tmp_path)
-    assert len(coco.read(tmp_path, annotations=tmp_path / "labels.json")) == 6
+    assert len(coco.read(tmp_path, coco.Options(annotations=tmp_path / "labels.json"))) == 6

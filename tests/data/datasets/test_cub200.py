@@ -18,20 +18,23 @@ def test_the_official_split_and_all_images(tmp_path):
 
 def test_few_images_a_class_are_a_seeded_draw_and_the_test_set_is_whole(tmp_path):
     write_tiny(tmp_path)
-    drawn = {n: cub200.read(tmp_path, per_class=n, seed=3) for n in (2, 4)}
+    drawn = {n: cub200.read(tmp_path, cub200.Options(per_class=n, seed=3)) for n in (2, 4)}
     for n, cohort in drawn.items():
         assert set(cohort.split("train").counts().values()) == {n}
         assert len(cohort.split("test")) == 6
     ids = {n: {case.case_id for case in cohort} for n, cohort in drawn.items()}
     assert ids[2] < ids[4]
-    assert ids[2] == {case.case_id for case in cub200.read(tmp_path, per_class=2, seed=3)}
-    assert any(ids[2] != {case.case_id for case in cub200.read(tmp_path, per_class=2, seed=s)} for s in range(4, 8))
+    assert ids[2] == {case.case_id for case in cub200.read(tmp_path, cub200.Options(per_class=2, seed=3))}
+    assert any(
+        ids[2] != {case.case_id for case in cub200.read(tmp_path, cub200.Options(per_class=2, seed=s))}
+        for s in range(4, 8)
+    )
     with pytest.raises(LayoutError, match=r"per_class is 7, but class '001\.Bird_1' has 6"):
-        cub200.read(tmp_path, per_class=7)
+        cub200.read(tmp_path, cub200.Options(per_class=7))
 
 
 def test_the_region_is_every_pixel_within_the_radius_of_a_visible_part(tmp_path):
-    region = cub200.read(write_tiny(tmp_path), radius_px=15.0)[0].regions[0]
+    region = cub200.read(write_tiny(tmp_path), cub200.Options(radius_px=15.0))[0].regions[0]
     rows, columns = np.mgrid[:60, :90]
     distance = np.hypot(rows - 20.0, columns - 40.0)  # pixel indices, as the file counts them
     drawn = region.draw(Frame.of_image((60, 90))) > 0

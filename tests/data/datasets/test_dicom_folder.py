@@ -4,7 +4,7 @@ import pytest
 from support.layouts import radiograph
 from support.paths import DATA as DATA_ROOT
 
-from sightline.data.datasets.dicom_folder import read
+from sightline.data.datasets.dicom_folder import Options, read
 from sightline.errors import LayoutError, UnreadableFile
 
 DATA = DATA_ROOT / "dicom"
@@ -56,7 +56,7 @@ def test_what_is_left_out_is_listed_with_its_reason(tree):
 def test_headers_alone_are_faster_and_do_not_find_damaged_pixels(tree):
     (tree / "z" / "copy.dcm").unlink()
     (tree / "a" / "1").unlink()
-    cohort, rejects = read(tree, check_pixels=False)
+    cohort, rejects = read(tree, Options(check_pixels=False))
     assert "broken.dcm" in {case.image.name for case in cohort}
     assert {reject.file.name for reject in rejects} == {"slice.dcm", "photo.png"}
 
@@ -71,21 +71,21 @@ def test_headers_alone_are_faster_and_do_not_find_damaged_pixels(tree):
 )
 def test_labels_come_from_a_table_by_study_image_or_file(tree, tmp_path, text, labels):
     (tmp_path / "labels.csv").write_text(text, encoding="utf-8")
-    cohort, _ = read(tree, tmp_path / "labels.csv")
+    cohort, _ = read(tree, Options(labels=tmp_path / "labels.csv"))
     assert [case.label for case in cohort] == labels
     assert cohort.classes == tuple(sorted(set(labels)))
 
 
 def test_the_order_of_classes_can_be_given(tree, tmp_path):
     (tmp_path / "labels.csv").write_text("study_uid,label\n1.1,fracture\n1.2,none\n2.1,none\n")
-    cohort, _ = read(tree, tmp_path / "labels.csv", classes=["none", "fracture", "other"], name="hips")
+    cohort, _ = read(tree, Options(labels=tmp_path / "labels.csv", classes=["none", "fracture", "other"], name="hips"))
     assert cohort.classes == ("none", "fracture", "other")
     assert cohort.name == "hips"
 
 
 def test_missing_labels_and_labels_of_nothing_are_listed(tree, tmp_path):
     (tmp_path / "labels.csv").write_text("study_uid,label\n1.1,fracture\n7.7,none\n1.2,none\n")
-    cohort, rejects = read(tree, tmp_path / "labels.csv")
+    cohort, rejects = read(tree, Options(labels=tmp_path / "labels.csv"))
     assert [case.study_id for case in cohort] == ["1.1", "1.1", "1.2"]
     reasons = [reject.reason for reject in rejects]
     assert any("no row with study_uid '2.1'" in reason for reason in reasons)
@@ -107,7 +107,7 @@ def test_missing_labels_and_labels_of_nothing_are_listed(tree, tmp_path):
 def test_tables_that_contradict_themselves_are_refused(tree, tmp_path, text, reason):
     (tmp_path / "labels.csv").write_text(text)
     with pytest.raises(LayoutError, match=reason):
-        read(tree, tmp_path / "labels.csv", classes=["a", "b"])
+        read(tree, Options(labels=tmp_path / "labels.csv", classes=["a", "b"]))
 
 
 def test_an_image_without_identities_is_known_by_its_place(tmp_path):

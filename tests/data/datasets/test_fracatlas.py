@@ -76,7 +76,7 @@ def test_without_groups_every_image_is_a_patient_and_about_warns(tmp_path):
     cohort = fracatlas.read(tmp_path)
     assert len({case.patient_id for case in cohort}) == 12
     assert cohort.about["patients"].startswith("WARNING")
-    assert all(case.split is None for case in fracatlas.read(tmp_path, fractions=None))
+    assert all(case.split is None for case in fracatlas.read(tmp_path, fracatlas.Options(fractions=None)))
 
 
 def test_a_fracture_without_a_mark_is_kept_and_named(tmp_path):
@@ -122,7 +122,7 @@ def test_contradictions_are_refused_or_set_aside_by_name(tmp_path, what, message
     edit(write_tiny(tmp_path), what)
     with pytest.raises(LayoutError, match=message):
         fracatlas.read(tmp_path)
-    cohort = fracatlas.read(tmp_path, contradictions="set aside")
+    cohort = fracatlas.read(tmp_path, fracatlas.Options(contradictions="set aside"))
     assert cohort.about["set aside"].startswith("1: IMG")
     assert len(cohort) == (12 if what in ("unlisted", "unknown mark") else 11)
 

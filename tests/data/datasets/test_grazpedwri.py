@@ -63,7 +63,7 @@ def by_id(cohort):
 
 
 def test_what_is_visible_is_the_label(tmp_path):
-    cohort, rejects = grazpedwri.read(tree(tmp_path / "src"), fractions=None)
+    cohort, rejects = grazpedwri.read(tree(tmp_path / "src"), grazpedwri.Options(fractions=None))
     assert rejects == () and cohort.classes == ("no fracture", "fracture")
     cases = by_id(cohort)
     assert {stem: case.label for stem, case in cases.items()} == {
@@ -83,7 +83,7 @@ def test_what_is_visible_is_the_label(tmp_path):
 
 
 def test_projections_that_differ_are_studies_of_their_own(tmp_path):
-    cohort, _ = grazpedwri.read(tree(tmp_path / "src"), fractions=None)
+    cohort, _ = grazpedwri.read(tree(tmp_path / "src"), grazpedwri.Options(fractions=None))
     cases = by_id(cohort)
     assert cases["a_front"].study_id == "a_front" != cases["a_side"].study_id
     assert cases["b_front"].study_id == cases["b_side"].study_id == "2-1-L"
@@ -92,7 +92,9 @@ def test_projections_that_differ_are_studies_of_their_own(tmp_path):
 
 
 def test_codes_are_labels_that_tasks_refine(tmp_path):
-    cohort, _ = grazpedwri.read(tree(tmp_path / "src"), label_from="ao_classification", fractions=None)
+    cohort, _ = grazpedwri.read(
+        tree(tmp_path / "src"), grazpedwri.Options(label_from="ao_classification", fractions=None)
+    )
     cases = by_id(cohort)
     assert "d_front" not in cases and "left out, a visible fracture without an AO code 1" in cohort.about["counts"]
     assert cases["a_side"].label == "23r-M/2.1" and cases["a_side"].study_id == cases["a_front"].study_id
@@ -106,7 +108,7 @@ def test_what_cannot_be_used_is_left_out_with_a_reason(tmp_path):
     source = tree(tmp_path / "src", boxes=boxes)
     (source / "images_part1" / "b_front.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     (source / "images_part1" / "stranger.png").write_bytes(b"")
-    cohort, rejects = grazpedwri.read(source, fractions=None)
+    cohort, rejects = grazpedwri.read(source, grazpedwri.Options(fractions=None))
     assert set(by_id(cohort)) == {"a_front", "c_front", "d_front"}
     reasons = {reject.file.stem: reject.reason for reject in rejects}
     assert set(reasons) == {"stranger", "b_front", "b_side", "c_side", "a_side"}
@@ -126,7 +128,7 @@ def test_what_cannot_be_used_is_left_out_with_a_reason(tmp_path):
 )
 def test_a_wrong_cell_is_named(tmp_path, cells, words):
     with pytest.raises(LayoutError, match=words) as error:
-        grazpedwri.read(tree(tmp_path / "src", **cells), fractions=None)
+        grazpedwri.read(tree(tmp_path / "src", **cells), grazpedwri.Options(fractions=None))
     assert "row 2" in str(error.value)
 
 

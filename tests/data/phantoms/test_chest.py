@@ -198,10 +198,10 @@ def test_the_reader_yields_what_was_planted(planted, tmp_path):
         (gaze,) = (region for region in case.regions if isinstance(region, Gaze))
         assert len(gaze) == truth["images"][case.case_id]["valid_inside"]
     assert set(truth["last_of_session"]) <= {case.case_id for case in cohort}
-    listed = egd_cxr.read(place, id_list=place / "filenames.csv")
+    listed = egd_cxr.read(place, egd_cxr.Options(id_list=place / "filenames.csv"))
     assert {case.case_id for case in listed} == set(truth["id_list"]) and 0 < len(listed) < IMAGES
     # what the sessions' trackers were off is what their calibration pictures say
-    straight = egd_cxr.read(place, correct_drift=True)
+    straight = egd_cxr.read(place, egd_cxr.Options(correct_drift=True))
     pairs = {case.case_id: next(r for r in case.regions if isinstance(r, Gaze)) for case in cohort}
     number = {i: n for n, i in enumerate(truth["images"])}
     checked = 0
@@ -271,7 +271,7 @@ def test_from_the_command_line(tmp_path, capsys):
     assert ended.value.code == 0 and "4 chests in 1 sessions" in capsys.readouterr().out
     truth = json.loads((tmp_path / "egd" / "truth.json").read_text(encoding="utf-8"))
     assert all(0.5 <= image["contrast"] <= 0.9 for image in truth["images"].values())
-    cohort = egd_cxr.read(tmp_path / "egd", fractions=(1.0, 0.0, 0.0))
+    cohort = egd_cxr.read(tmp_path / "egd", egd_cxr.Options(fractions=(1.0, 0.0, 0.0)))
     assert len(cohort) == 4 and cohort.cases[0].shape == (120, 100)
 
 

@@ -7,7 +7,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from sightline.data.datasets import verse
+from sightline.data.datasets.verse import reader as verse
 from sightline.data.phantoms.spine.plan import LOSSES
 from sightline.data.phantoms.spine.verse_layout import write_spines, write_subject
 from sightline.data.spine.vertebrae import FINDINGS, LABELS, SUBREGIONS

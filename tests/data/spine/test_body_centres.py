@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support.paths import DATA
 
-from sightline.data.datasets.verse_centroids import read_centroids, vertebrae_of
+from sightline.data.datasets.verse.centroids import read_centroids, vertebrae_of
 from sightline.data.spine.vertebrae import centres_from_mask
 from sightline.errors import GeometryError
 from sightline.io.nifti import read_volume

@@ -14,7 +14,8 @@ from support.paths import DATA as DATA_ROOT
 from sightline.data.datasets.folder.reader import read_cohort
 from sightline.data.datasets.folder.writer import write_cohort
 from sightline.data.datasets.layouts import read_layout
-from sightline.data.datasets.verse_centroids import read_centroids, vertebrae_of, write_centroids
+from sightline.data.datasets.verse.centroids import read_centroids, vertebrae_of, write_centroids
+from sightline.data.datasets.verse.patches import Options
 from sightline.data.phantoms.spine import verse_layout as phantom
 from sightline.data.spine import series_patches as spine_series
 from sightline.data.spine.patch_cohort import write_patch_cohort
@@ -316,7 +317,7 @@ def spoil(path, how):
 
 
 def test_broken_series_are_listed_and_the_rest_goes_on(tmp_path):
-    from sightline.cli.cohorts import CohortImport
+    from sightline.cli.cohorts import run_import
 
     names = [f"verse{n}" for n in range(601, 609)]
     write_verse(tmp_path / "verse", names)
@@ -324,7 +325,7 @@ def test_broken_series_are_listed_and_the_rest_goes_on(tmp_path):
     for name, how in zip(names, ("4D", "truncated", "spacing", "orientation"), strict=False):
         spoil(ct[name], how)
     (tmp_path / "verse" / "derivatives" / "sub-verse605" / "sub-verse605_seg-subreg_ctd.json").unlink()
-    assert CohortImport("verse", tmp_path / "verse", tmp_path / "out", fractions=(0.4, 0.3, 0.3)).run() == 0
+    assert run_import("verse", tmp_path / "verse", tmp_path / "out", Options(fractions=(0.4, 0.3, 0.3))) == 0
     cohort = read_cohort(tmp_path / "out")
     assert {case.facts["series"] for case in cohort} == set(names[5:])
     assert cohort.counts() == {"intact": 9, "fractured": 6} and cohort.name == "verse"
@@ -343,20 +344,21 @@ def test_options_of_the_layout(tmp_path):
     write_verse(tmp_path / "verse", ["verse601"])
     with pytest.raises(LayoutError, match="needs a destination"):
         read_layout("verse", tmp_path / "verse")
-    with pytest.raises(LayoutError, match="--positive-if belongs to the layout verse"):
-        read_layout("folder", tmp_path / "verse", positive_if=2)
+    with pytest.raises(LayoutError, match="were given for the layout folder"):
+        read_layout("folder", tmp_path / "verse", Options(positive_if=2))
     (tmp_path / "map.json").write_text(json.dumps({"grade": "fx"}))
     table = (tmp_path / "verse" / "fractures.csv").read_text().replace("grade", "fx")
     (tmp_path / "verse" / "fractures.csv").unlink()
     (tmp_path / "other.csv").write_text(table)
-    more = {"gradings": tmp_path / "other.csv", "destination": tmp_path / "out"}
+    plain = Options(gradings=tmp_path / "other.csv")
     with pytest.raises(SightlineError, match="lacks the columns"):
-        read_layout("verse", tmp_path / "verse", **more)
-    cohort, _ = read_layout("verse", tmp_path / "verse", columns=tmp_path / "map.json", mode="straightened", **more)
+        read_layout("verse", tmp_path / "verse", plain, tmp_path / "out")
+    chosen = replace(plain, columns=tmp_path / "map.json", mode="straightened")
+    cohort, _ = read_layout("verse", tmp_path / "verse", chosen, tmp_path / "out")
     assert len(cohort) == 5 and {case.view for case in cohort} == {"straightened"}
     (tmp_path / "map.json").write_text("[1]")
     with pytest.raises(LayoutError, match="a map of fields"):
-        read_layout("verse", tmp_path / "verse", columns=tmp_path / "map.json", **more)
+        read_layout("verse", tmp_path / "verse", chosen, tmp_path / "out")
 
 
 # -- real data -------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -39,13 +40,19 @@ _FACTS = {"sex": "sex", "age": "age", "location": "location", "doi": "doi", "url
 _SLACK_PX = 1.0
 
 
-def read(
-    source: Path,
-    *,
-    unknown: Literal["leave out", "other"] = "other",
-    fractions: Sequence[float] | None = None,
-    seed: int = 0,
-) -> Cohort:
+@dataclass(frozen=True)
+class Options:
+    """How the layout is read."""
+
+    unknown: Literal["leave out", "other"] = "other"
+    """Images whose finding was never stated ("todo", "Unknown"): `other`, which they need not be, or left out."""
+    fractions: tuple[float, float, float] | None = None
+    """Shares of patients in train, val and test, grouped and stratified; without them cases stay unassigned."""
+    seed: int = 0
+    """Seed of the split."""
+
+
+def read(source: str | Path, options: Options | None = None) -> Cohort:
     """Frontal radiographs; others (laterals, slices of CT) are left out and counted in `about`.
 
     An image is `pneumonia` where any part of its finding ("Pneumonia/Viral/COVID-19") names an infection of the lung,
@@ -53,15 +60,12 @@ def read(
 
     Args:
         source: folder with manifest.csv and images/.
-        unknown: images whose finding was never stated ("todo", "Unknown"): `other`, which they need not be, or left
-            out.
-        fractions: shares of patients in train, val and test; None leaves cases unassigned (too few are not pneumonia).
-        seed: of the split.
+        options: see `Options`; its defaults when left out.
 
     Raises:
         LayoutError: a file, column, box or size is missing or wrong, or nothing is left.
     """
-    source = Path(source)
+    source, options = Path(source), options or Options()
     rows = read_table(
         source / "manifest.csv",
         ["file", "patientid", "finding", "view", "w", "h", *_FACTS, *_LUNGS],
@@ -76,7 +80,7 @@ def read(
             continue
         if row["finding"].strip().lower() in UNKNOWN:
             unstated += 1
-            if unknown == "leave out":
+            if options.unknown == "leave out":
                 continue
         cases.append(_case(source, row))
     if not cases:
@@ -88,11 +92,11 @@ def read(
         "licence": ", ".join(f"{name} ({n})" for name, n in _licences(cases).items()) + "; boxes CC BY 4.0",
         "counts": ", ".join([
             f"rows {len(rows)}", f"kept {len(cases)}", *(f"view {name} left out {n}" for name, n in views.items()),
-            f"finding not stated {unstated} ({unknown})",
+            f"finding not stated {unstated} ({options.unknown})",
         ]),
     }  # fmt: skip
     cohort = Cohort("chest_lungs", CLASSES, tuple(cases), source, about)
-    return cohort if fractions is None else split_cohort(cohort, (fractions[0], fractions[1], fractions[2]), seed)
+    return cohort if options.fractions is None else split_cohort(cohort, options.fractions, options.seed)
 
 
 def label_finding(finding: str) -> str:

@@ -8,6 +8,7 @@ are our column, row.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,34 +23,39 @@ from sightline.structures.regions import Box, Mask, Polygon, Region
 from sightline.structures.tag import Tag
 
 
-def read(
-    source: Path,
-    annotations: Path | None = None,
-    images: Path | None = None,
-    groups: Path | None = None,
-    priority: Sequence[str] | None = None,
-    normal: str = "normal",
-    fractions: Sequence[float] | None = (0.7, 0.1, 0.2),
-    seed: int = 0,
-) -> Cohort:
+@dataclass(frozen=True)
+class Options:
+    """How the layout is read."""
+
+    annotations: Path | None = None
+    """The JSON document; by default the only one in the source or in its folder `annotations`."""
+    images: Path | None = None
+    """Folder that `file_name` is relative to; by default `images` in the source where it exists, else the source."""
+    groups: Path | None = None
+    """csv with `file_name` and the columns that join images of one patient; by default `groups.csv` in the source."""
+    priority: tuple[str, ...] | None = None
+    """Categories, first wins, for images that show several; without it such images are refused."""
+    normal: str = "normal"
+    """Class of images without annotations; it comes first among the classes."""
+    fractions: tuple[float, float, float] | None = (0.7, 0.1, 0.2)
+    """Shares of patients in train, val and test, grouped and stratified."""
+    seed: int = 0
+    """Seed of the split."""
+
+
+def read(source: str | Path, options: Options | None = None) -> Cohort:
     """Read a COCO detection data set as a classification cohort.
 
     Args:
         source: folder of the data set.
-        annotations: the JSON document; default the only one in `source` or `source/annotations`.
-        images: folder that `file_name` is relative to; default `source/images` where it exists, else `source`.
-        groups: CSV table with `file_name` and columns that join images of one patient; default `source/groups.csv`
-            where it exists, else every image is its own patient and `about` says so.
-        priority: categories, first wins, for images that show several; without it such images are refused.
-        normal: class of images without annotations; comes first among the classes.
-        fractions: share of train, val and test (`split_cohort`), or None to leave cases unassigned.
-        seed: of the split.
+        options: see `Options`; its defaults when left out.
 
     Raises:
         LayoutError: missing files or fields, annotations of unknown images or categories, several labels.
     """
-    source = Path(source)
-    path = annotations or _only_document(source)
+    source, options = Path(source), options or Options()
+    images = options.images
+    path = options.annotations or _only_document(source)
     images = images or (source / "images" if (source / "images").is_dir() else source)
     document = read_json(path)
     records = image_records(document, path)
@@ -58,22 +64,25 @@ def read(
     if unknown:
         raise LayoutError(f"{path}: annotations of images it does not list: {unknown[:5]}.", "Remove them.")
     names = _categories(document, path)
-    if normal in names.values():
-        raise LayoutError(f"{path}: {normal!r} is a category and the class of images without one.", "Rename one.")
-    order = list(priority) if priority is not None else list(names.values())
+    if options.normal in names.values():
+        raise LayoutError(
+            f"{path}: {options.normal!r} is a category and the class of images without one.",
+            "Name another class with --normal, or rename the category.",
+        )
+    order = list(options.priority) if options.priority is not None else list(names.values())
     missing = sorted(set(names.values()) - set(order))
     if missing:
         raise LayoutError(f"{path}: the priority {order} leaves out the categories {missing}.", "Name all of them.")
 
-    path_of = groups or source / "groups.csv"
-    table = read_groups(path_of, "file_name") if groups or path_of.is_file() else None
+    path_of = options.groups or source / "groups.csv"
+    table = read_groups(path_of, "file_name") if options.groups or path_of.is_file() else None
     group = group_of(table, [record["file_name"] for record in records], path_of)
     cases, several = [], []
     for record in records:
         name = record["file_name"]
         image = path_inside(images, name)
         if image is None or not image.is_file():
-            raise LayoutError(f"{path}: image {name!r} is not a file under {images}.", "Point `images` at its folder.")
+            raise LayoutError(f"{path}: image {name!r} is not a file under {images}.", "Point --images at its folder.")
         found: list[str] = []
         regions: list[Region] = []
         for mark in marks.get(name, []):
@@ -83,15 +92,15 @@ def read(
             regions += regions_of_annotation(mark, found[-1], path)
         if len(set(found)) > 1:
             several.append(name)
-        label = min(found, key=order.index, default=normal)
+        label = min(found, key=order.index, default=options.normal)
         shape = (record["height"], record["width"])
         case_id = Path(name).with_suffix("").as_posix()
         patient = Path(group[name]).with_suffix("").as_posix()
         cases.append(Case(case_id, case_id, patient, image, label, tuple(regions), shape=shape))
-    if several and priority is None:
+    if several and options.priority is None:
         raise LayoutError(
             f"{path}: {len(several)} images show several categories, e.g. {several[:3]}; a case has one label.",
-            "Pass `priority`, the categories in the order in which they win.",
+            "Pass --priority and the categories, in the order in which they win.",
         )
     about = {"layout": "COCO", "annotations": path.name}
     about["patients"] = (
@@ -99,8 +108,9 @@ def read(
         if table is not None
         else "WARNING: no groups.csv, every image counts as its own patient; splits may leak patients"
     )
-    cohort = Cohort(source.resolve().name, (normal, *dict.fromkeys(names.values())), tuple(cases), source, about)
-    return cohort if fractions is None else split_cohort(cohort, fractions, seed)
+    classes = (options.normal, *dict.fromkeys(names.values()))
+    cohort = Cohort(source.resolve().name, classes, tuple(cases), source, about)
+    return cohort if options.fractions is None else split_cohort(cohort, options.fractions, options.seed)
 
 
 def _only_document(source: Path) -> Path:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,20 +28,29 @@ RADIUS_PX = 50.0
 PER_CLASS = (5, 10, 15, 20)
 
 
-def read(source: Path, per_class: int | None = None, seed: int = 0, radius_px: float = RADIUS_PX) -> Cohort:
+@dataclass(frozen=True)
+class Options:
+    """How the layout is read."""
+
+    per_class: int | None = None
+    """Training images a class, drawn by a seeded permutation (5, 10, 15 or 20 in Liao et al. 2022); without it all."""
+    seed: int = 0
+    """Seed of the permutation; for one seed a smaller draw is part of a larger one."""
+    radius_px: float = RADIUS_PX
+    """Radius of the discs around parts, in pixels of the original image."""
+
+
+def read(source: str | Path, options: Options | None = None) -> Cohort:
     """Read CUB-200-2011 with few or all training images a class; the official test set stays whole.
 
     Args:
         source: folder CUB_200_2011 as unpacked.
-        per_class: training images kept a class, drawn by a seeded permutation (5, 10, 15 or 20 in Liao et al. 2022);
-            None keeps all. For one seed, a smaller draw is part of a larger one.
-        seed: of the permutation.
-        radius_px: of the discs around parts, in pixels of the original image.
+        options: see `Options`; its defaults when left out.
 
     Raises:
         LayoutError: a missing file, a malformed line, a class with too few training images.
     """
-    source = Path(source)
+    source, options = Path(source), options or Options()
     classes = dict(_lines(source / "classes.txt", 2))
     class_of = dict(_lines(source / "image_class_labels.txt", 2))
     training = {i: _flag(flag, i, source) for i, flag in _lines(source / "train_test_split.txt", 2)}
@@ -50,7 +60,7 @@ def read(source: Path, per_class: int | None = None, seed: int = 0, radius_px: f
             strange = sorted(table.keys() ^ paths.keys())
             raise LayoutError(f"{source}: images.txt and {name} differ on ids {strange[:5]}.", "Unpack it again.")
     parts = _parts(source / "parts" / "part_locs.txt", paths)
-    kept = _draw(class_of, training, classes, per_class, seed)
+    kept = _draw(class_of, training, classes, options.per_class, options.seed)
     cases = []
     for image_id, relative in paths.items():
         if image_id not in kept:
@@ -59,7 +69,7 @@ def read(source: Path, per_class: int | None = None, seed: int = 0, radius_px: f
         if image is None or not image.is_file():
             raise LayoutError(f"{source / 'images.txt'}: {relative!r} is not under images/.", "Unpack it again.")
         name = Path(relative).stem
-        discs = tuple(_disc(row, column, radius_px) for row, column in parts.get(image_id, []))
+        discs = tuple(_disc(row, column, options.radius_px) for row, column in parts.get(image_id, []))
         regions = (Polygon(discs, Tag("focus")),) if discs else ()
         split = "train" if training[image_id] else "test"
         # photographs come without any grouping: each is its own study and patient
@@ -67,8 +77,8 @@ def read(source: Path, per_class: int | None = None, seed: int = 0, radius_px: f
     about = {
         "layout": "CUB-200-2011",
         "source": "Wah et al. 2011, Caltech technical report CNS-TR-2011-001",
-        "split": f"official; {'all' if per_class is None else per_class} training images a class, seed {seed}",
-        "regions": f"discs of {radius_px:g} px at visible parts",
+        "split": f"official; {options.per_class or 'all'} training images a class, seed {options.seed}",
+        "regions": f"discs of {options.radius_px:g} px at visible parts",
         "patients": "every photograph counts as its own patient",
     }
     names = tuple(classes.values())

@@ -36,14 +36,25 @@ class _Row:
     label: str
 
 
-def read(
-    source: Path,
-    labels: Path | None = None,
-    *,
-    classes: Sequence[str] | None = None,
-    name: str | None = None,
-    check_pixels: bool = True,
-) -> tuple[Cohort, tuple[Reject, ...]]:
+@dataclass(frozen=True)
+class Options:
+    """How the layout is read."""
+
+    labels: Path | None = None
+    """csv with `label` and one of `sop_uid`, `study_uid` or `file`; without it every case has the class "unknown"."""
+    classes: tuple[str, ...] | None = None
+    """Class names in the order of logits; by default the labels found, sorted."""
+    name: str | None = None
+    """What the cohort is called; by default the folder's name."""
+    check_pixels: bool = True
+    """Decode every file, so that damaged pixels are found now."""
+    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
+    """Shares of patients in train, val and test, grouped and stratified, where there is more than one class."""
+    seed: int = 0
+    """Seed of the split."""
+
+
+def read(source: str | Path, options: Options | None = None) -> tuple[Cohort, tuple[Reject, ...]]:
     """Read every DICOM radiograph in a folder and below it.
 
     Views of a study share StudyInstanceUID (an image without one is a study of its own). Patients share PatientID;
@@ -51,11 +62,7 @@ def read(
 
     Args:
         source: folder (or one file).
-        labels: CSV with the column `label` and one of `sop_uid`, `study_uid` or `file` (relative to source), UTF-8.
-            Without it every case has the one class "unknown".
-        classes: class names in the order of logits; by default the labels found, sorted.
-        name: what the cohort is called; by default the folder's name.
-        check_pixels: decode every file, so that damaged pixels are found now; False reads the headers alone.
+        options: see `Options`; its defaults when left out.
 
     Returns:
         The cohort, in order of path, and the files left out: no DICOM, no radiograph, damaged, the same
@@ -65,15 +72,15 @@ def read(
         UnreadableFile: nothing stands at `source`.
         LayoutError: the labels table lacks columns, contradicts itself, or has labels outside `classes`.
     """
-    source = Path(source)
-    rows = None if labels is None else _read_labels(Path(labels), classes)
+    source, options = Path(source), options or Options()
+    rows = None if options.labels is None else _read_labels(Path(options.labels), options.classes)
     used: set[int] = set()
     seen: dict[str, Path] = {}
     cases: list[Case] = []
     rejects: list[Reject] = []
     for file in find_images(source):
         try:
-            header = _radiograph(file, check_pixels=check_pixels)
+            header = _radiograph(file, check_pixels=options.check_pixels)
             sop_uid = header.facts.get("sop_uid", "")
             if sop_uid and sop_uid in seen:
                 raise UnreadableFile(
@@ -89,12 +96,21 @@ def read(
         cases.append(_case(header, source, label))
     for row in (rows or {}).values():
         if row.line not in used:
-            reason = f"{labels}: line {row.line}: {row.key} {row.value!r} is that of no radiograph that was read."
-            rejects.append(Reject(Path(str(labels)), reason, "Correct the row or add the file."))
+            place = f"{options.labels}: line {row.line}"
+            reason = f"{place}: {row.key} {row.value!r} is that of no radiograph that was read."
+            rejects.append(Reject(Path(str(options.labels)), reason, "Correct the row or add the file."))
     found = {case.label for case in cases} if rows is None else {row.label for row in rows.values()}
-    names = tuple(classes) if rows is not None and classes is not None else tuple(sorted(found)) or (UNKNOWN,)
-    about = {"layout": "dicom", "source": source.name, "labels": "" if labels is None else Path(labels).name}
-    return Cohort(name or source.resolve().name, names, tuple(cases), source, about), tuple(rejects)
+    names = (
+        tuple(options.classes)
+        if rows is not None and options.classes is not None
+        else tuple(sorted(found)) or (UNKNOWN,)
+    )
+    about = {
+        "layout": "dicom",
+        "source": source.name,
+        "labels": "" if options.labels is None else Path(options.labels).name,
+    }
+    return Cohort(options.name or source.resolve().name, names, tuple(cases), source, about), tuple(rejects)
 
 
 def _radiograph(file: Path, *, check_pixels: bool) -> Header:

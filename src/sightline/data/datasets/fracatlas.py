@@ -11,7 +11,7 @@ it is left out of the facts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,12 +37,19 @@ ORIENTATION = 0x0112  # EXIF tag
 MASKS = "Annotations/COCO JSON/COCO_fracture_masks.json"
 
 
-def read(
-    source: Path,
-    fractions: Sequence[float] | None = (0.7, 0.1, 0.2),
-    seed: int = 0,
-    contradictions: Literal["refuse", "set aside"] = "refuse",
-) -> Cohort:
+@dataclass(frozen=True)
+class Options:
+    """How the layout is read."""
+
+    fractions: tuple[float, float, float] | None = (0.7, 0.1, 0.2)
+    """Shares of patients in train, val and test, grouped and stratified."""
+    seed: int = 0
+    """Seed of the split."""
+    contradictions: Literal["refuse", "set aside"] = "refuse"
+    """Images on which folder, table and annotations disagree: refused, or left out and listed in `about`."""
+
+
+def read(source: str | Path, options: Options | None = None) -> Cohort:
     """Read FracAtlas or a part of it.
 
     Every annotation becomes a Box and a Polygon with role `finding` and label `fracture`. The view is the marked
@@ -50,15 +57,12 @@ def read(
 
     Args:
         source: folder that holds dataset.csv, images and Annotations.
-        fractions: share of train, val and test, grouped and stratified (`split_cohort`); None leaves cases unassigned.
-        seed: of the split.
-        contradictions: whether images on which folder, table and annotations disagree are refused, or left out and
-            listed in `about`.
+        options: see `Options`; its defaults when left out.
 
     Raises:
         LayoutError: missing tables or columns, wrong cells, contradictions.
     """
-    source = Path(source)
+    source, options = Path(source), options or Options()
     rows = read_table(source / "dataset.csv", ["image_id", *FACTS, "fractured"], key="image_id")
     for row in rows:
         for column in (*FACTS, "fractured"):
@@ -69,7 +73,7 @@ def read(
     marks = annotations_by_image(document, source / MASKS)
 
     wrong = _contradictions(source, rows, set(sizes), marks)
-    if wrong and contradictions == "refuse":
+    if wrong and options.contradictions == "refuse":
         listed = "\n  ".join(f"{image}: {what}" for image, what in list(wrong.items())[:10])
         raise LayoutError(
             f"{source}: {len(wrong)} images contradict themselves:\n  {listed}\n",
@@ -119,7 +123,7 @@ def read(
     if wrong:
         about["set aside"] = f"{len(wrong)}: {', '.join(wrong)}"
     cohort = Cohort("FracAtlas", CLASSES, tuple(cases), source, about)
-    return cohort if fractions is None else split_cohort(cohort, fractions, seed)
+    return cohort if options.fractions is None else split_cohort(cohort, options.fractions, options.seed)
 
 
 def _stored_on_its_side(path: Path) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -43,13 +43,19 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def read(
-    source: Path,
-    *,
-    label_from: LabelFrom = "fracture_visible",
-    fractions: Sequence[float] | None = (0.7, 0.1, 0.2),
-    seed: int = 0,
-) -> tuple[Cohort, tuple[Reject, ...]]:
+@dataclass(frozen=True)
+class Options:
+    """How the layout is read."""
+
+    label_from: LabelFrom = "fracture_visible"
+    """The column that says the label: `fracture_visible`, image by image, or the cell of `ao_classification`."""
+    fractions: tuple[float, float, float] | None = (0.7, 0.1, 0.2)
+    """Shares of patients in train, val and test, grouped and stratified."""
+    seed: int = 0
+    """Seed of the split."""
+
+
+def read(source: str | Path, options: Options | None = None) -> tuple[Cohort, tuple[Reject, ...]]:
     """Read the images that are there, with their rows and the boxes of their fractures.
 
     A study is one wrist on one visit. Where its images differ in their label (a fracture that shows in one projection
@@ -57,11 +63,7 @@ def read(
 
     Args:
         source: folder that holds dataset.csv and, somewhere below, the images and their boxes.
-        label_from: `fracture_visible`: `no fracture` or `fracture`, image by image. `ao_classification`: the cell as
-            it stands (`23r-M/3.1; 23u-M/2.1`), `normal` where there is neither a code nor a visible fracture; images
-            with a visible fracture and no code are left out. A recipe's task derives types and groups.
-        fractions: shares of patients in train, val and test; None leaves cases unassigned.
-        seed: of the split.
+        options: see `Options`; its defaults when left out.
 
     Returns:
         The cohort, and images that were left out: no row, unreadable, broken boxes, or fractures marked on an image
@@ -70,7 +72,7 @@ def read(
     Raises:
         LayoutError: the table or a column is missing, a cell is wrong, or no image is there.
     """
-    source = Path(source)
+    source, options = Path(source), options or Options()
     rows = {row["filestem"]: row for row in read_table(source / "dataset.csv", COLUMNS, key="filestem")}
     images, boxes = _files(source, ".png"), _files(source, ".txt")
     rejects = [
@@ -81,7 +83,7 @@ def read(
     cases: list[Case] = []
     left_out: Counter[str] = Counter()
     for stem in sorted(rows.keys() & images.keys()):
-        case = _case(rows[stem], images[stem], label_from)
+        case = _case(rows[stem], images[stem], options.label_from)
         if case is None:
             left_out["a visible fracture without an AO code"] += 1
             continue
@@ -97,12 +99,14 @@ def read(
         )
     cohort = Cohort(
         "GRAZPEDWRI-DX",
-        _classes(cases, label_from),
+        _classes(cases, options.label_from),
         tuple(_one_label_a_study(cases)),
         source,
-        _about(rows, cases, boxes, left_out, label_from),
+        _about(rows, cases, boxes, left_out, options.label_from),
     )
-    return cohort if fractions is None else split_cohort(cohort, fractions, seed), tuple(rejects)
+    return cohort if options.fractions is None else split_cohort(cohort, options.fractions, options.seed), tuple(
+        rejects
+    )
 
 
 def _files(source: Path, suffix: str) -> dict[str, Path]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sightline.data.datasets.verse_centroids import read_centroids, vertebrae_of
+from sightline.data.datasets.verse.centroids import read_centroids, vertebrae_of
 from sightline.data.spine.vertebrae import RANKS, Vertebra, centres_from_mask, require_in_bone
 from sightline.errors import GeometryError, RunError, UnreadableFile
 from sightline.io.ct import _modality, read_ct

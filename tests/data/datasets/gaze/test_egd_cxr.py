@@ -175,14 +175,14 @@ def test_organs_speak_for_their_class(cohort):
 
 
 def test_the_heart_may_be_the_silhouette_with_its_odd_order_of_columns(tree):
-    case = egd_cxr.read(tree, heart="cardiac_silhouette")[0]
+    case = egd_cxr.read(tree, egd_cxr.Options(heart="cardiac_silhouette"))[0]
     (box,) = [r for r in case.regions if isinstance(r, Box)]
     assert (box.start, box.stop, box.tag.label) == ((45.0, 20.0), (85.0, 60.0), "CHF")
     assert "mediastanum" not in [r.source.stem for r in case.regions if isinstance(r, Mask)]
 
 
 def test_fixations_last_as_long_as_they_say(tree):
-    gaze = gaze_in(egd_cxr.read(tree, gaze="fixations")[2])
+    gaze = gaze_in(egd_cxr.read(tree, egd_cxr.Options(gaze="fixations"))[2])
     assert gaze.kind == "fixations" and len(gaze) == 3
     assert np.allclose(gaze.dwell_s, 0.25)
 
@@ -207,7 +207,7 @@ def test_a_prefix_is_never_matched(tree):
 
 
 def test_drift_is_what_the_last_look_at_the_dot_says(tree, cohort):
-    corrected = egd_cxr.read(tree, correct_drift=True)
+    corrected = egd_cxr.read(tree, egd_cxr.Options(correct_drift=True))
     # session 1 looked at (60, 48) when the dot was in the middle, (50, 40); session 2 has no calibration picture
     moved = gaze_in(corrected[3]).places - gaze_in(cohort[3]).places
     assert np.allclose(moved, [-10.0, -8.0])
@@ -215,27 +215,27 @@ def test_drift_is_what_the_last_look_at_the_dot_says(tree, cohort):
 
 
 def test_degrees_follow_from_the_screen_and_each_image(tree):
-    case = egd_cxr.read(tree, screen_width_mm=531.0, distance_mm=650.0)[0]
+    case = egd_cxr.read(tree, egd_cxr.Options(screen_width_mm=531.0, distance_mm=650.0))[0]
     # a degree is 11.345 mm at 650 mm; 1920 pixels on 531 mm; 864 of them show 80 columns
     assert gaze_in(case).px_per_deg == pytest.approx(11.345 * 1920 / 531 * 80 / 864, rel=1e-4)
     with pytest.raises(SightlineError, match="both"):
-        egd_cxr.read(tree, distance_mm=650.0)
+        egd_cxr.read(tree, egd_cxr.Options(distance_mm=650.0))
     with pytest.raises(SightlineError, match="millimetres"):
-        egd_cxr.read(tree, distance_mm=0.65, screen_width_mm=531.0)
+        egd_cxr.read(tree, egd_cxr.Options(distance_mm=0.65, screen_width_mm=531.0))
 
 
 def test_id_list_with_byte_order_mark(tree, tmp_path):
     ids = [id_of(n) for n in range(9)]
     listed = tmp_path / "filenames.csv"
     listed.write_text("\ufeff,filename\n" + "".join(f"{n},{i}\n" for n, i in enumerate(ids)), encoding="utf-8")
-    kept = egd_cxr.read(tree, id_list=listed)
+    kept = egd_cxr.read(tree, egd_cxr.Options(id_list=listed))
     assert [case.case_id for case in kept] == ids
     assert "not on the id list 3" in kept.about["counts"]
     # an image off the list does not turn its gaze into a calibration picture
     assert "unknown id 0" in kept.about["samples"]
     listed.write_text("filename\nnobody\n", encoding="utf-8")
     with pytest.raises(LayoutError, match="1 ids that the master sheet has not"):
-        egd_cxr.read(tree, id_list=listed)
+        egd_cxr.read(tree, egd_cxr.Options(id_list=listed))
 
 
 def test_images_may_lie_flat_and_be_pictures(tree, tmp_path):
@@ -246,23 +246,23 @@ def test_images_may_lie_flat_and_be_pictures(tree, tmp_path):
             Image.fromarray(np.zeros(SHAPE, np.uint8)).save(flat / f"{id_of(n).upper()}.png")
         else:
             write_dicom(flat / f"{id_of(n)}.dcm")
-    found = egd_cxr.read(tree, images=flat)
+    found = egd_cxr.read(tree, egd_cxr.Options(images=flat))
     assert len(found) == 11 and "image missing 1" in found.about["counts"]
     exported = tmp_path / "jpg"
     for n in range(12):
         path = exported / f"files/p10/p1000{n:04d}/s5000{n:04d}" / f"{id_of(n)}.jpg"
         path.parent.mkdir(parents=True)
         Image.fromarray(np.zeros(SHAPE, np.uint8)).save(path)
-    assert [case.image.suffix for case in egd_cxr.read(tree, images=exported)] == [".jpg"] * 12
+    assert [case.image.suffix for case in egd_cxr.read(tree, egd_cxr.Options(images=exported))] == [".jpg"] * 12
     with pytest.raises(LayoutError, match="None of 12 images"):
-        egd_cxr.read(tree, images=tmp_path / "nowhere")
+        egd_cxr.read(tree, egd_cxr.Options(images=tmp_path / "nowhere"))
 
 
 def test_resized_images_are_refused(tree, tmp_path):
     for n in range(12):
         Image.fromarray(np.zeros((50, 40), np.uint8)).save(tmp_path / f"{id_of(n)}.png")
     with pytest.raises(LayoutError, match="X_ORIGINAL"):
-        egd_cxr.read(tree, images=tmp_path)
+        egd_cxr.read(tree, egd_cxr.Options(images=tmp_path))
 
 
 def test_none_or_several_classes_are_left_out_and_counted(tmp_path):
@@ -323,7 +323,7 @@ def test_what_is_missing_or_half_there_is_refused(tree, tmp_path, name, change, 
 def test_a_box_table_that_is_no_table_is_refused(tree, tmp_path):
     other = edited(tree, tmp_path, "bounding_boxes.csv", lambda t: t.replace(",45,", ",top,", 1))
     with pytest.raises(LayoutError, match="no number"):
-        egd_cxr.read(other, heart="cardiac_silhouette")
+        egd_cxr.read(other, egd_cxr.Options(heart="cardiac_silhouette"))
 
 
 def test_imported_from_the_command_line_and_read_back(tree, tmp_path, capsys):
@@ -334,7 +334,9 @@ def test_imported_from_the_command_line_and_read_back(tree, tmp_path, capsys):
     assert ended.value.code == 0
     assert "kept 36" in capsys.readouterr().err
     back = read_cohort(tmp_path / "out")
-    direct = egd_cxr.read(tree, gaze="fixations", screen_width_mm=531.0, distance_mm=650.0, heart="cardiac_silhouette")
+    direct = egd_cxr.read(
+        tree, egd_cxr.Options(gaze="fixations", screen_width_mm=531.0, distance_mm=650.0, heart="cardiac_silhouette")
+    )
     assert [gaze_in(a) == gaze_in(b) for a, b in zip(back, direct, strict=True)] == [True] * 12
 
 
@@ -345,7 +347,7 @@ def test_the_phantom_says_the_same_as_its_truth(tmp_path, monkeypatch):
     monkeypatch.setattr(chest_layout, "SESSION_IMAGES", 3)
     truth = chest_layout.write_chests(tmp_path / "phantom", images=6, shape=(120, 100), seed=3)
     assert truth["calibration_rows"] > 0
-    cohort = egd_cxr.read(tmp_path / "phantom", fractions=(1.0, 0.0, 0.0))
+    cohort = egd_cxr.read(tmp_path / "phantom", egd_cxr.Options(fractions=(1.0, 0.0, 0.0)))
     assert [case.case_id for case in cohort] == list(truth["images"])
     assert f"calibration {truth['calibration_rows']}," in cohort.about["samples"]
     for case in cohort:

@@ -137,7 +137,7 @@ def test_a_table_of_fixations(tmp_path):
         for n, (r, c) in enumerate(on_screen(places[::30]) / SCREEN)
     ]
     tree = write_tree(tmp_path / "set", rows, {"tracker": "gazepoint_fixations"})
-    gaze = only_gaze(tracker.read(tree, gaze="fixations"))
+    gaze = only_gaze(tracker.read(tree, tracker.Options(gaze="fixations")))
     assert gaze.kind == "fixations" and np.allclose(gaze.dwell_s, 0.3)
     with pytest.raises(LayoutError, match="holds fixations"):
         tracker.read(tree)
@@ -178,13 +178,13 @@ def test_a_degree_on_the_screen():
 def test_fixations_are_found_on_import(tmp_path):
     places, _ = looks()
     head = {"screen_width_mm": 531, "distance_mm": 650, "fixations": {"by": "dispersion", "least_s": 0.2}}
-    found = only_gaze(tracker.read(write_tree(tmp_path / "set", head=head), gaze="fixations"))
+    found = only_gaze(tracker.read(write_tree(tmp_path / "set", head=head), tracker.Options(gaze="fixations")))
     centres = places.reshape(8, 30, 2).mean(axis=1)
     assert found.kind == "fixations" and np.allclose(found.places, centres, atol=0.5)
     with pytest.raises(LayoutError, match="pixels a degree"):
-        tracker.read(write_tree(tmp_path / "other"), gaze="fixations")
+        tracker.read(write_tree(tmp_path / "other"), tracker.Options(gaze="fixations"))
     head = {"fixations": {"by": "velocity", "velocity_px_per_s": 60}}
-    assert len(only_gaze(tracker.read(write_tree(tmp_path / "px", head=head), gaze="fixations"))) >= 6
+    assert len(only_gaze(tracker.read(write_tree(tmp_path / "px", head=head), tracker.Options(gaze="fixations")))) >= 6
 
 
 def test_written_and_read_back(tmp_path):

@@ -126,7 +126,7 @@ def test_fixations_stand_where_and_as_long_as_they_say(tree):
 
 
 def test_samples_are_thinned_and_a_blink_counts_for_nobody(tree):
-    gaze = of_kind(reflacx.read(tree, gaze="samples", rate_hz=50.0)[2], Gaze)[0]
+    gaze = of_kind(reflacx.read(tree, reflacx.Options(gaze="samples", rate_hz=50.0))[2], Gaze)[0]
     assert gaze.kind == "samples"
     assert gaze.places.tolist() == [[10.0, 20.0]] * 5 + [[30.0, 40.0]] * 3
     assert np.allclose(gaze.start_s, [0, 0.02, 0.04, 0.06, 0.08, 0.14, 0.16, 0.18])
@@ -145,7 +145,7 @@ def test_samples_are_thinned_and_a_blink_counts_for_nobody(tree):
     ],
 )
 def test_labels_follow_certainty_in_half_of_the_readings(tree, findings, certainty, labels):
-    cohort = reflacx.read(tree, findings=findings, certainty=certainty)
+    cohort = reflacx.read(tree, reflacx.Options(findings=findings, certainty=certainty))
     assert [case.label for case in cohort] == labels
     assert cohort.classes == (("none of these", *findings) if findings else ("no finding", "finding"))
     assert ("not asked about these findings 2" in cohort.about["counts"]) == (len(labels) == 2)
@@ -160,13 +160,13 @@ def test_half_is_enough():
 
 
 def test_ellipses_are_findings_of_their_class_and_reader(tree):
-    case = reflacx.read(tree, findings=("Pneumothorax",))[0]
+    case = reflacx.read(tree, reflacx.Options(findings=("Pneumothorax",)))[0]
     marks = of_kind(case, Polygon)
     assert [(m.tag.role, m.tag.label, m.tag.reader) for m in marks] == [
         ("finding", "Pneumothorax", f"P102R{n}") for n in (1, 2, 3)
     ]
-    assert of_kind(reflacx.read(tree, findings=("Atelectasis",))[0], Polygon) == []
-    assert len(of_kind(reflacx.read(tree, certainty=1)[0], Polygon)) == 6
+    assert of_kind(reflacx.read(tree, reflacx.Options(findings=("Atelectasis",)))[0], Polygon) == []
+    assert len(of_kind(reflacx.read(tree, reflacx.Options(certainty=1))[0], Polygon)) == 6
     boxes = of_kind(case, Box)
     assert [(b.start, b.stop, b.tag.role) for b in boxes] == [((6.0, 4.0), (110.0, 80.0), "organ")] * 3
 
@@ -223,8 +223,8 @@ def test_what_is_broken_is_refused(tmp_path, name, change, match):
 
 def test_options_that_cannot_be(tree, tmp_path):
     with pytest.raises(LayoutError, match="no finding 'Cold'"):
-        reflacx.read(tree, findings=("Cold",))
+        reflacx.read(tree, reflacx.Options(findings=("Cold",)))
     with pytest.raises(LayoutError, match="certainty is 9"):
-        reflacx.read(tree, certainty=9)
+        reflacx.read(tree, reflacx.Options(certainty=9))
     with pytest.raises(LayoutError, match="has no reading"):
         reflacx.read(tmp_path)

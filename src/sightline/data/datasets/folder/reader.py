@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -28,7 +29,17 @@ from sightline.structures.case import SPLITS, Case, Cohort, Split
 from sightline.structures.regions import Mask, Region
 from sightline.structures.tag import Tag
 
-__all__ = ["read_cohort"]
+__all__ = ["Options", "read", "read_cohort"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """There is nothing to choose: splits, marks and facts come as they are."""
+
+
+def read(source: str | Path, options: Options | None = None) -> Cohort:
+    """Read a cohort in our layout, as `import_cohort` does with any layout."""
+    return read_cohort(Path(source))
 
 
 def read_cohort(source: Path) -> Cohort:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -34,19 +35,31 @@ _ORGANS = (("left_lung", "pneumonia"), ("right_lung", "pneumonia"), ("aortic_kno
 _HEART = ("mediastinum", "mediastanum")
 
 
-def read(
-    source: Path,
-    *,
-    gaze: Literal["samples", "fixations"] = "samples",
-    images: Path | None = None,
-    id_list: Path | None = None,
-    heart: Literal["mediastinum", "cardiac_silhouette"] = "mediastinum",
-    correct_drift: bool = False,
-    screen_width_mm: float | None = None,
-    distance_mm: float | None = None,
-    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
-    seed: int = 0,
-) -> Cohort:
+@dataclass(frozen=True)
+class Options:
+    """How the layout is read."""
+
+    gaze: Literal["samples", "fixations"] = "samples"
+    """The tracker's raw 60 Hz samples, or fixations."""
+    images: Path | None = None
+    """Folder of the images (MIMIC-CXR's paths, or flat), where they are not in the tree."""
+    id_list: Path | None = None
+    """csv of the ids to keep (Watanabe 2022 publishes one of 1,017)."""
+    heart: Literal["mediastinum", "cardiac_silhouette"] = "mediastinum"
+    """What stands for the heart: the mediastinum's mask (the papers'), or the box of the cardiac silhouette."""
+    correct_drift: bool = False
+    """Shift each session by where its calibration pictures were looked at."""
+    screen_width_mm: float | None = None
+    """Width of the screen; with the distance it says how many pixels a degree is."""
+    distance_mm: float | None = None
+    """From the eyes to the screen."""
+    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
+    """Shares of patients in train, val and test, grouped and stratified."""
+    seed: int = 0
+    """Seed of the split."""
+
+
+def read(source: str | Path, options: Options | None = None) -> Cohort:
     """The cohort of a tree in the published layout.
 
     Images are not part of EGD-CXR: they come from MIMIC-CXR, as DICOM under `files/`, or exported to PNG or JPEG, in
@@ -54,55 +67,48 @@ def read(
 
     Args:
         source: folder with master_sheet.csv.
-        gaze: raw 60 Hz `samples` (eye_gaze.csv) or `fixations` (fixations.csv).
-        images: folder of the images, with MIMIC-CXR's paths or flat; the tree itself by default.
-        id_list: csv of the ids to keep (Watanabe 2022 publishes one of 1,017).
-        heart: the organ of the class CHF: the mediastinum's mask (the papers'), or the box of the cardiac silhouette.
-        correct_drift: shift each session by what its calibration pictures say; places are then not held
-            against the table's own.
-        screen_width_mm: width of the screen the images were read on, where you know it; with the distance it gives
-            source pixels a degree.
-        distance_mm: from the eyes to the screen.
-        fractions: shares of patients in train, val and test.
-        seed: of the split.
+        options: see `Options`; its defaults when left out.
 
     Raises:
         LayoutError: a file or column is missing, no image is there, or gaze disagrees with its own table.
     """
+    source, options = Path(source), options or Options()
     records, lines = read_master(source / "master_sheet.csv", CLASSES)
     counts: Counter[str] = Counter({"records": len(records), "lines of the master sheet": lines})
     every = {record.dicom_id: record for record in records}
     wanted = every
-    if id_list is not None:
-        ids = read_ids(id_list)
+    if options.id_list is not None:
+        ids = read_ids(options.id_list)
         absent = sorted(ids - every.keys())
         if absent:
             raise LayoutError(
-                f"{id_list} names {len(absent)} ids that the master sheet has not, e.g. {absent[0]}.",
+                f"{options.id_list} names {len(absent)} ids that the master sheet has not, e.g. {absent[0]}.",
                 "Use the list that belongs to this release.",
             )
         wanted = {i: record for i, record in every.items() if i in ids}
         counts["not on the id list"] = len(every) - len(wanted)
     counts["no class, or several"] = sum(len(record.marks) != 1 for record in wanted.values())
     wanted = {i: record for i, record in wanted.items() if len(record.marks) == 1}
-    viewing = viewing_of(SCREEN, screen_width_mm, distance_mm)
+    viewing = viewing_of(SCREEN, options.screen_width_mm, options.distance_mm)
     if not wanted:
         raise LayoutError(
             f"{source / 'master_sheet.csv'}: no record is left (of {len(every)}).",
             "Each image needs exactly one of Normal, CHF and pneumonia, and must be on the id list.",
         )
-    files = find_images(images or source, {i: record.path for i, record in wanted.items()})
+    files = find_images(options.images or source, {i: record.path for i, record in wanted.items()})
     counts["image missing"] = len(wanted) - len(files)
     shapes = {dicom_id: read_size(path) for dicom_id, path in files.items()}
-    table = source / ("eye_gaze.csv" if gaze == "samples" else "fixations.csv")
-    gazes = read_gaze(table, every, shapes, gaze, correct_drift=correct_drift)
+    table = source / ("eye_gaze.csv" if options.gaze == "samples" else "fixations.csv")
+    gazes = read_gaze(table, every, shapes, options.gaze, correct_drift=options.correct_drift)
     boxes = (
-        read_organ_boxes(source / "bounding_boxes.csv", "cardiac silhouette") if heart == "cardiac_silhouette" else {}
+        read_organ_boxes(source / "bounding_boxes.csv", "cardiac silhouette")
+        if options.heart == "cardiac_silhouette"
+        else {}
     )
     cases = []
     for dicom_id, path in files.items():
         regions = (
-            *_gaze(gazes, wanted[dicom_id], gaze, shapes[dicom_id], viewing),
+            *_gaze(gazes, wanted[dicom_id], options.gaze, shapes[dicom_id], viewing),
             *_organs(source, dicom_id, shapes[dicom_id], boxes, counts),
         )
         cases.append(_case(wanted[dicom_id], path, shapes[dicom_id], regions))
@@ -111,11 +117,11 @@ def read(
         "layout": "EGD-CXR 1.0.0",
         "licence": "PhysioNet Credentialed Health Data License 1.5.0 (a phantom has none)",
         "counts": ", ".join(f"{name} {n}" for name, n in counts.items() if n or name == "records"),
-        f"{gaze}": ", ".join(f"{name} {n}" for name, n in gazes.counts.items()),
+        f"{options.gaze}": ", ".join(f"{name} {n}" for name, n in gazes.counts.items()),
         "calibration pictures": f"{len(gazes.calibration_ids)} ids, none of them in any map",
     }
     try:
-        return split_cohort(Cohort("egd_cxr", CLASSES, tuple(cases), source, about), fractions, seed)
+        return split_cohort(Cohort("egd_cxr", CLASSES, tuple(cases), source, about), options.fractions, options.seed)
     except CohortError as error:
         raise LayoutError(f"{source}: {error.message}", error.remedy) from None
 

@@ -89,24 +89,29 @@ class _Setup:
     spread_px: float | None
 
 
-def read(
-    source: Path,
-    *,
-    gaze: Literal["samples", "fixations"] = "samples",
-    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
-    seed: int = 0,
-) -> Cohort:
+@dataclass(frozen=True)
+class Options:
+    """How the layout is read."""
+
+    gaze: Literal["samples", "fixations"] = "samples"
+    """The tracker's samples, or fixations found in them as tracker.json's `fixations` says."""
+    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
+    """Shares of patients in train, val and test, grouped and stratified, where pictures.csv has no split."""
+    seed: int = 0
+    """Seed of the split."""
+
+
+def read(source: str | Path, options: Options | None = None) -> Cohort:
     """The cohort of a folder of recordings: one case a picture, one gaze a reader.
 
     Args:
         source: folder with tracker.json, pictures.csv and shown.csv.
-        gaze: the tracker's samples, or fixations found in them as tracker.json's `fixations` says.
-        fractions: shares of patients in train, val and test where pictures.csv has no split.
-        seed: of the split.
+        options: see `Options`; its defaults when left out.
 
     Raises:
         LayoutError: tables that contradict each other, or recordings that cannot be gaze on what was shown.
     """
+    source, options = Path(source), options or Options()
     setup = _read_setup(source / "tracker.json")
     rows = read_table(source / "pictures.csv", ("image_id", "path", "label"), key="image_id")
     if not rows:
@@ -124,7 +129,7 @@ def read(
         recording = read_recording(path, setup.columns, setup.screen_px)
         for image_id, reader in dict.fromkeys((s.image_id, s.reader) for s in own):
             mine = [s for s in own if (s.image_id, s.reader) == (image_id, reader)]
-            looked = gaze_of(recording, mine, shapes[image_id], setup, gaze, counts)
+            looked = gaze_of(recording, mine, shapes[image_id], setup, options.gaze, counts)
             if looked is not None:
                 found.setdefault(image_id, []).append(looked)
     classes = tuple(dict.fromkeys(row.need("label") for row in rows))
@@ -136,7 +141,7 @@ def read(
         if any(case.split for case in cases):
             refuse_leakage(cohort)
             return cohort
-        return split_cohort(cohort, fractions, seed) if len(classes) > 1 else cohort
+        return split_cohort(cohort, options.fractions, options.seed) if len(classes) > 1 else cohort
     except CohortError as error:
         raise LayoutError(f"{source}: {error.message}", error.remedy) from None
 

@@ -25,15 +25,23 @@ _SPLITS: Mapping[str, Split] = {"train": "train", "validate": "val", "test": "te
 SIDES = 48
 
 
-def read(
-    source: Path,
-    *,
-    gaze: Literal["samples", "fixations"] = "fixations",
-    images: Path | None = None,
-    findings: Sequence[str] = (),
-    certainty: int = 3,
-    rate_hz: float = 60.0,
-) -> Cohort:
+@dataclass(frozen=True)
+class Options:
+    """How the layout is read."""
+
+    gaze: Literal["samples", "fixations"] = "fixations"
+    """Fixations, or the 1000 Hz samples averaged over 1 / `rate_hz`."""
+    images: Path | None = None
+    """Folder of the images, where they are not in the tree."""
+    findings: tuple[str, ...] = ()
+    """Findings to tell apart, the first that an image has; without: finding or none."""
+    certainty: int = 3
+    """From which certainty on a finding counts: 1 unlikely, 2 less likely, 3 possibly, 4 probably, 5 consistent."""
+    rate_hz: float = 60.0
+    """At which samples are kept."""
+
+
+def read(source: str | Path, options: Options | None = None) -> Cohort:
     """The cohort of a tree in the published layout: one case an image, one gaze a reading.
 
     Several radiologists read the same image in phases 1 and 2: their gazes stay apart, `tag.reader` is the reading's id
@@ -42,36 +50,32 @@ def read(
 
     Args:
         source: folder with main_data (and gaze_data, for samples).
-        gaze: `fixations`, or the 1000 Hz `samples`, averaged over 1 / rate_hz.
-        images: folder of the images; the tree itself by default.
-        findings: columns of the metadata to tell apart; an image with several has the first of them. Without any the
-            classes are `no finding` and `finding`.
-        certainty: 1 unlikely (below 10%), 2 less likely (25%), 3 possibly (50%), 4 probably (75%), 5 consistent with
-            (above 90%); ellipses below are left out, too.
-        rate_hz: at which samples are kept.
+        options: see `Options`; its defaults when left out.
 
     Raises:
         LayoutError: a missing or contradictory file, or a finding that no table has.
     """
-    if certainty not in range(1, 6) or not 1.0 <= rate_hz <= 1000.0:
+    source, options = Path(source), options or Options()
+    if options.certainty not in range(1, 6) or not 1.0 <= options.rate_hz <= 1000.0:
         raise LayoutError(
-            f"certainty is {certainty} and rate_hz {rate_hz:g}; expected 1 to 5 and 1 to 1000.", "Mend the option."
+            f"certainty is {options.certainty} and rate_hz {options.rate_hz:g}; expected 1 to 5 and 1 to 1000.",
+            "Mend the option.",
         )
     readings = read_metadata(source / "main_data")
     known = sorted({name for reading in readings for name in reading.certainties})
-    unknown = [name for name in findings if name not in known]
+    unknown = [name for name in options.findings if name not in known]
     if unknown:
         raise LayoutError(f"{source} has no finding {unknown[0]!r}; it has {', '.join(known)}.", "Name one of these.")
-    classes = ("none of these", *findings) if findings else ("no finding", "finding")
+    classes = ("none of these", *options.findings) if options.findings else ("no finding", "finding")
     counts: Counter[str] = Counter({"readings": len(readings)})
     by_image: dict[str, list[ReadingRecord]] = {}
     for reading in readings:
         by_image.setdefault(reading.dicom_id, []).append(reading)
     counts["images"] = len(by_image)
-    labels = {i: label_image(group, findings, certainty, counts) for i, group in by_image.items()}
+    labels = {i: label_image(group, options.findings, options.certainty, counts) for i, group in by_image.items()}
     wanted = {i: group for i, group in by_image.items() if labels[i] is not None}
     counts["not asked about these findings"] = len(by_image) - len(wanted)
-    files = find_images(images or source, {i: group[0].image for i, group in wanted.items()})
+    files = find_images(options.images or source, {i: group[0].image for i, group in wanted.items()})
     counts["image missing"] = len(wanted) - len(files)
     cases = []
     for dicom_id, path in files.items():
@@ -84,15 +88,17 @@ def read(
             )
         regions: list[Region] = []
         for reading in group:
-            found = gaze_of_reading(source, reading, gaze, rate_hz, counts)
+            found = gaze_of_reading(source, reading, options.gaze, options.rate_hz, counts)
             regions += [] if found is None else [found]
-            regions += _marks(source / "main_data" / reading.reading_id, reading, findings, certainty, counts)
+            regions += _marks(
+                source / "main_data" / reading.reading_id, reading, options.findings, options.certainty, counts
+            )
         cases.append(_case(group, path, str(labels[dicom_id]), tuple(regions)))
     about = {
         "layout": "REFLACX 1.0.0",
         "licence": "PhysioNet Credentialed Health Data License 1.5.0",
         "counts": ", ".join(f"{name} {n}" for name, n in counts.items() if n or name == "readings"),
-        "label": f"certainty {certainty} or more in at least half of an image's readings",
+        "label": f"certainty {options.certainty} or more in at least half of an image's readings",
     }
     try:
         cohort = Cohort("reflacx", classes, tuple(cases), source, about)

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sightline.data.datasets.verse_gradings import FIELDS
+from sightline.data.datasets.verse.gradings import FIELDS
 from sightline.data.phantoms.spine.column import Column, Placed, stack
 from sightline.data.phantoms.spine.plan import Person, plan_person
 from sightline.data.phantoms.spine.scan import draw_spine, simulate_scanner

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sightline.data.datasets.verse_centroids import Centroids, read_centroids, vertebrae_of
-from sightline.data.datasets.verse_gradings import Grading, read_gradings
+from sightline.data.datasets.verse.centroids import Centroids, read_centroids, vertebrae_of
+from sightline.data.datasets.verse.gradings import Grading, read_gradings
 from sightline.data.spine.vertebrae import LEVELS, Spine
 from sightline.errors import GeometryError, LayoutError, SightlineError
 from sightline.io.nifti import VolumeHeader, read_volume_header

@@ -8,7 +8,7 @@ import pytest
 from nibabel.orientations import apply_orientation, axcodes2ornt, ornt_transform
 from support.paths import DATA as DATA_ROOT
 
-from sightline.data.datasets.verse_centroids import read_centroids, reorient_points, vertebrae_of, write_centroids
+from sightline.data.datasets.verse.centroids import read_centroids, reorient_points, vertebrae_of, write_centroids
 from sightline.data.spine.vertebrae import Vertebra
 from sightline.errors import GeometryError, LayoutError
 from sightline.io.nifti import read_volume_header

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sightline.data.datasets.verse_gradings import read_gradings, subject_name, vertebra_number
+from sightline.data.datasets.verse.gradings import read_gradings, subject_name, vertebra_number
 from sightline.errors import LayoutError, RecipeError
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support.paths import DATA as DATA_ROOT
 
-from sightline.data.datasets import verse
+from sightline.data.datasets.verse import reader as verse
 from sightline.errors import LayoutError
 from sightline.io.nifti import read_volume, write_volume
 

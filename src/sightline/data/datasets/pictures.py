@@ -1,0 +1,109 @@
+"""A plain folder of pictures with a csv of labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sightline.errors import LayoutError, SightlineError
+from sightline.io.image import find_images, read_image
+from sightline.io.picture import Reject
+from sightline.io.tables import CsvRow, path_inside, read_table
+from sightline.structures.case import Case, Cohort
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the layout is read."""
+
+    labels: Path | None = None
+    """csv with the columns `file` and `label`, and where known `patient_id`, `study_id`, `view`; by default labels.csv
+    in the source. Every other column becomes a fact of the case."""
+    classes: tuple[str, ...] | None = None
+    """Class names in the order of logits; by default the labels found, sorted."""
+    fractions: tuple[float, float, float] | None = (0.7, 0.1, 0.2)
+    """Shares of patients in train, val and test, grouped and stratified."""
+    seed: int = 0
+    """Seed of the split."""
+
+
+_KNOWN = ("file", "label", "patient_id", "study_id", "view")
+
+
+def read(source: str | Path, options: Options | None = None) -> tuple[Cohort, tuple[Reject, ...]]:
+    """Read every picture that the table names.
+
+    Without `patient_id` every study counts as its own patient, and `about` warns; without `study_id` every picture is
+    a study of its own.
+
+    Args:
+        source: folder of the pictures, at any depth.
+        options: see `Options`; its defaults when left out.
+
+    Returns:
+        The cohort, in the order of the table, and what was left out: pictures that cannot be read, rows whose picture
+        is not there, pictures that no row names.
+
+    Raises:
+        LayoutError: no table, a missing column, an unknown class, or no picture is left.
+
+    Example:
+        `read("scans", Options(labels=Path("scans/truth.csv")))` with a table that begins `file,label,patient_id`.
+    """
+    source, options = Path(source), options or Options()
+    table = options.labels or source / "labels.csv"
+    if not Path(table).is_file():
+        raise LayoutError(
+            f"{table}: no such table.", "Write a csv with the columns file and label, or name it: --labels."
+        )
+    rows = read_table(Path(table), ("file", "label"), key="file")
+    found = {path.resolve() for path in find_images(source)} - {Path(table).resolve()}
+    cases: list[Case] = []
+    rejects: list[Reject] = []
+    for row in rows:
+        path = path_inside(source, row["file"])
+        if path is None or not path.is_file():
+            reason = f"{table}: row {row.number}: {row['file']!r} is no file under {source}."
+            rejects.append(Reject(Path(row["file"]), reason, "Correct the row or add the file."))
+            continue
+        found.discard(path.resolve())
+        try:
+            cases.append(_case(row, path))
+        except SightlineError as error:
+            rejects.append(Reject(path, error.message, error.remedy))
+    rejects += [Reject(p, f"no row of {table} names it.", "Add a row, or leave it out.") for p in sorted(found)]
+    if not cases:
+        first = f" The first: {rejects[0].reason}" if rejects else ""
+        raise LayoutError(
+            f"{table}: none of its {len(rows)} rows names a picture that was read.{first}", "Correct the table."
+        )
+    classes = options.classes or tuple(sorted({case.label for case in cases}))
+    strange = sorted({case.label for case in cases} - set(classes))
+    if strange:
+        raise LayoutError(
+            f"{table}: the label {strange[0]!r} is not among the classes {list(classes)}.", "Name it too."
+        )
+    about = {"layout": "pictures", "labels": Path(table).name, "counts": f"rows {len(rows)}, kept {len(cases)}"}
+    if all(not row["patient_id"] for row in rows):
+        about["warning patients"] = "no patient_id: every study counts as its own patient; splits may leak patients"
+    return Cohort(source.resolve().name, classes, tuple(cases), source, about), tuple(rejects)
+
+
+def _case(row: CsvRow, path: Path) -> Case:
+    picture = read_image(path)
+    name = Path(row["file"]).with_suffix("").as_posix()
+    study = (row["study_id"] or name).strip()
+    facts = {key: value for key, value in row.cells.items() if key not in _KNOWN and value}
+    rows, columns = picture.pixels.shape[:2]
+    return Case(
+        name,
+        study,
+        (row["patient_id"] or study).strip(),
+        path,
+        row.need("label"),
+        split=None,
+        view=row["view"],
+        shape=(rows, columns),
+        spacing_mm=picture.frame.spacing_mm,
+        facts=facts,
+    )

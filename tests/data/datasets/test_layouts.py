@@ -1,0 +1,86 @@
+"""Every layout has options, a reader and a first line, under one word in code, command line and docs."""
+
+import dataclasses
+import re
+import typing
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.paths import ROOT
+
+from sightline.data.datasets.layouts import LAYOUTS, find_layout, read_layout
+from sightline.data.datasets.pictures import Options
+from sightline.errors import LayoutError
+
+# every flag of the one list of options that layouts shared before each had its own
+FORMER = {
+    "labels": "dicom", "groups": "coco", "per_class": "cub200", "gaze": "egd_cxr", "images": "reflacx",
+    "id_list": "egd_cxr", "heart": "egd_cxr", "correct_drift": "egd_cxr", "screen_width_mm": "egd_cxr",
+    "distance_mm": "egd_cxr", "findings": "reflacx", "certainty": "reflacx", "gradings": "verse", "columns": "verse",
+    "positive_if": "verse", "mode": "verse", "anti_alias": "verse", "workers": "verse", "label_from": "grazpedwri",
+    "fractions": "fracatlas", "seed": "coco",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("word", LAYOUTS)
+def test_a_layout_is_whole(word):
+    layout = find_layout(word)
+    assert (layout.read is None) != (layout.cut is None)
+    assert layout.about.endswith(".")
+    assert dataclasses.is_dataclass(layout.options) and layout.options() == layout.options()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        layout.options().seed = 1
+    assert typing.get_type_hints(layout.options).keys() == {field.name for field in dataclasses.fields(layout.options)}
+
+
+def test_every_former_flag_is_an_option_of_its_layout():
+    for flag, word in FORMER.items():
+        assert flag in {field.name for field in dataclasses.fields(find_layout(word).options)}, (flag, word)
+
+
+def test_the_page_on_cohorts_names_every_layout():
+    page = (ROOT / "docs" / "cohorts.md").read_text(encoding="utf-8")
+    assert [word for word in LAYOUTS if not re.search(rf"`{word}`|import {word}\\b", page)] == []
+
+
+def test_a_word_without_a_layout_is_refused():
+    with pytest.raises(LayoutError, match="No layout is called 'other'"):
+        find_layout("other")
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    for n in range(12):
+        Image.fromarray(np.full((20, 30), 10 * n, dtype=np.uint8) + np.eye(20, 30, dtype=np.uint8)).save(
+            tmp_path / f"p{n}.png"
+        )
+    rows = [f"p{n}.png,{'fracture' if n % 2 else 'none'},P{n // 2},{'m' if n % 3 else 'f'}" for n in range(10)]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,label,patient_id,sex", *rows, "gone.png,none,P9,m"]))
+    return tmp_path
+
+
+def test_a_plain_folder_of_pictures_is_a_cohort(pictures):
+    cohort, rejects = read_layout("pictures", pictures, Options(fractions=(0.5, 0.25, 0.25)))
+    assert len(cohort) == 10 and cohort.classes == ("fracture", "none")
+    assert cohort[0].facts["sex"] == "f" and cohort[1].shape == (20, 30)
+    assert {case.split for case in cohort} == {"train", "val", "test"}
+    by_patient = {}
+    for case in cohort:
+        by_patient.setdefault(case.patient_id, set()).add(case.split)
+    assert all(len(splits) == 1 for splits in by_patient.values())
+    reasons = {reject.file.name: reject.reason for reject in rejects}
+    assert "is no file" in reasons["gone.png"] and "no row" in reasons["p11.png"] and len(rejects) == 3
+
+
+def test_pictures_without_a_table_are_refused(tmp_path):
+    with pytest.raises(LayoutError, match="no such table"):
+        read_layout("pictures", tmp_path)
+    (tmp_path / "labels.csv").write_text("file,label\nx.png,a\n")
+    with pytest.raises(LayoutError, match="none of its 1 rows"):
+        read_layout("pictures", tmp_path)
+
+
+def test_a_label_outside_the_classes_is_refused(pictures):
+    with pytest.raises(LayoutError, match="'none' is not among"):
+        read_layout("pictures", pictures, Options(classes=("fracture",)))
