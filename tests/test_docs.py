@@ -12,6 +12,7 @@ import pytest
 from support.paths import ROOT
 
 from sightline import cli
+from sightline.data.datasets.layouts import LAYOUTS
 from sightline.papers.catalogue import CATALOGUE
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -53,6 +54,15 @@ def test_the_tour_runs_as_written(tmp_path, monkeypatch):
     tour = (ROOT / "docs" / "tour.md").read_text(encoding="utf-8")
     for named in re.findall(r"`([\w./-]+\.(?:csv|json|md|html)|[\w./-]+/)`", tour):
         assert any(path.endswith(named.rstrip("/")) for path in here), named
+
+
+def test_the_notebook_runs_as_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for language, body in BLOCK.findall((ROOT / "docs" / "notebook.md").read_text(encoding="utf-8")):
+        if language == "python":
+            exec(body, names)
+    assert names["picture"].startswith(b"\x89PNG") and len(names["found"].to_frame()) == 1
 
 
 @pytest.mark.parametrize("document", [p for p in PAGES if "```python" in p.read_text(encoding="utf-8")], ids=name_of)
@@ -103,6 +113,8 @@ def test_commands_are_found():
     ]
 
 
+# commands of several words
+GROUPS = ("cohort", "readers", "reads", "marks", "node")
 HELP = {}
 
 
@@ -120,7 +132,9 @@ def test_every_command_and_option_exists(document):
         if words[0].isupper() or words[0].startswith("-"):
             continue
         assert words[0] in top, command
-        head = words[:2] if words[0] == "cohort" and len(words) > 1 else words[:1]
+        head = words[:2] if words[0] in GROUPS and len(words) > 1 else words[:1]
+        if words[:2] == ["cohort", "import"] and len(words) > 2 and words[2] in LAYOUTS:
+            head = words[:3]
         if words[0] == "cohort" and len(head) > 1:
             assert head[1] in re.search(r"\{([\w,]+)\}", help_of("cohort")).group(1).split(","), command
         for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", command):

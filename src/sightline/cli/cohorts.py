@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
 
@@ -167,14 +167,15 @@ def layout_command(word: str) -> type[CohortImport]:
     def run(self: CohortImport) -> int:
         return run_import(word, self.source, self.destination, vars(self)["options"])
 
-    fields_of = [
+    options: Any = OmitArgPrefixes
+    fields_of: list[Any] = [
         ("source", Positional[Path]),
         ("destination", Positional[Path]),
-        ("options", OmitArgPrefixes[layout.options], field(default_factory=layout.options)),
+        ("options", options[layout.options], field(default_factory=layout.options)),
     ]
     made = make_dataclass("Import", fields_of, frozen=True, namespace={"run": run})
     made.__doc__ = f"{layout.about}\n\nSOURCE is the folder of the data set, DESTINATION the cohort to write."
-    return made  # type: ignore[return-value]  # it has what `main` asks of a command
+    return made
 
 
 def run_import(word: str, source: Path, destination: Path, options: object) -> int:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sightline.data.task import coarser_tasks
 from sightline.data.views.image_view import View
 from sightline.data.views.volume_view import VolumeView
+from sightline.errors import RunError
 from sightline.evaluation.gaze_scoring import by_map
 from sightline.evaluation.map_scoring import ROLES
 from sightline.evaluation.result import Evaluation
@@ -23,6 +25,9 @@ from sightline.metrics.classification.report import classification_report, to_ma
 from sightline.metrics.classification.scores import F1
 from sightline.metrics.estimate import Estimate
 from sightline.metrics.maps.windows import window_displacement
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def report_of(evaluation: Evaluation, *, positive: str | None = None, replicates: int = 2000) -> list[Estimate]:
@@ -73,3 +78,47 @@ def write_report_of(estimates: Sequence[Estimate], folder: Path, title: str, not
     write_text(folder / "metrics.json", json.dumps([e.to_dict() for e in estimates], indent=1) + "\n")
     below = "".join(f"\n{note}\n" for note in notes)
     write_text(folder / "metrics.md", f"# {title}\n\n{to_markdown(estimates)}\n{below}")
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """An evaluation and every number of it.
+
+    Attributes:
+        evaluation: predictions, maps and scores.
+        estimates: the numbers with their intervals.
+        title: run and cohort, in words.
+    """
+
+    evaluation: Evaluation
+    estimates: tuple[Estimate, ...]
+    title: str
+
+    def __getitem__(self, name: str) -> Estimate:
+        """The number that is called so.
+
+        Raises:
+            RunError: no number has that name.
+        """
+        for estimate in self.estimates:
+            if estimate.name == name:
+                return estimate
+        raise RunError(f"There is no number {name!r}.", f"Known: {', '.join(e.name for e in self.estimates)}.")
+
+    def summary(self) -> str:
+        """Every number with its interval, as the table of `metrics.md`."""
+        return f"# {self.title}\n\n{to_markdown(self.estimates)}"
+
+    def to_frame(self) -> pd.DataFrame:
+        """A pandas table: name, value, low, high, n, method, why."""
+        import pandas as pd
+
+        return pd.DataFrame([estimate.to_dict() for estimate in self.estimates])
+
+    def _repr_markdown_(self) -> str:
+        """The table, for a notebook."""
+        return self.summary()
+
+    def __repr__(self) -> str:
+        """Title and how many numbers."""
+        return f"EvaluationReport({self.title}, {len(self.estimates)} numbers)"

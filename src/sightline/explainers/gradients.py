@@ -19,7 +19,7 @@ from sightline.explainers.bn_folding.mode import bn_folding_mode, leanly_if_poss
 from sightline.explainers.cam import weigh_channels
 from sightline.explainers.frozen_eval import exact, frozen_eval, in_precision
 from sightline.explainers.layer_gradients import caught_output, class_indices, images_of, last_of, score_gradients
-from sightline.structures.evidence import Batch
+from sightline.structures.evidence import Batch, logits_of
 from sightline.structures.protocols import Explainer
 
 Reduce = Literal["positive_mean", "absolute_sum", "absolute_mean", "signed_sum"]
@@ -87,7 +87,7 @@ class InputGradient:
                     bn_folding_mode(rewired) if lean else nullcontext(),
                 ):
                     # a decoder is not on the way from image to score
-                    return getattr(network, "classify", network)(x).logits, rewired
+                    return logits_of(getattr(network, "classify", network)(x)), rewired
 
             logits, rewired = leanly_if_possible(run)
             if self.rule != "vanilla":
@@ -171,7 +171,7 @@ class GuidedGradCAM:
                     rewire(self.rule) as rewired,
                     bn_folding_mode(rewired) if lean else nullcontext(),
                 ):
-                    return network(x).logits, (caught, rewired)
+                    return logits_of(network(x)), (caught, rewired)
 
             # with weights in the graph, a gradient with respect to the layer alone must not pass them by
             logits, (caught, rewired) = run(False) if create_graph else leanly_if_possible(run)

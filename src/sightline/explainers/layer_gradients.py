@@ -14,7 +14,7 @@ from sightline.explainers.backprop_rules.rules import Rewired
 from sightline.explainers.bn_folding.deferred import now
 from sightline.explainers.bn_folding.mode import bn_folding_mode, leanly_if_possible
 from sightline.explainers.frozen_eval import frozen_eval, in_precision
-from sightline.structures.evidence import Batch
+from sightline.structures.evidence import Batch, logits_of
 
 
 def layer_gradients(
@@ -35,7 +35,7 @@ def layer_gradients(
 
         def run(lean: bool) -> tuple[Tensor, list[Tensor]]:
             with caught_output(network, layer) as caught, bn_folding_mode(Rewired()) if lean else nullcontext():
-                return network(x).logits, caught
+                return logits_of(network(x)), caught
 
         # with weights in the graph, a gradient with respect to the layer alone must not pass them by
         logits, caught = run(False) if create_graph else leanly_if_possible(run)

@@ -44,6 +44,10 @@ class Case:
         shape: (rows, columns) of the image, or the three axes of a volume, when the layout states it, else None.
         spacing_mm: size of a pixel or voxel along the same axes, in mm, when known.
         facts: acquisition facts by name (`hardware`, `device`, ...), for the shortcut audit.
+
+    Example:
+        >>> Case("i1", "s1", "p1", "hand.png", "fracture", split="test").label
+        'fracture'
     """
 
     case_id: str
@@ -69,6 +73,12 @@ class Cohort:
         cases: the cases, in a fixed order.
         root: folder the cohort was read from.
         about: provenance (layout, source, licence, seed), printed in reports.
+
+    Example:
+        >>> case = Case("i1", "s1", "p1", "hand.png", "fracture", split="test")
+        >>> cohort = Cohort("hands", ("no fracture", "fracture"), (case,), "cohort")
+        >>> len(cohort.split("test")), cohort.counts()["fracture"]
+        (1, 1)
     """
 
     name: str
@@ -76,6 +86,11 @@ class Cohort:
     cases: tuple[Case, ...]
     root: Path | None = None
     about: Mapping[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Name, size, classes and splits, in a line."""
+        splits = ", ".join(f"{s} {n}" for s in SPLITS if (n := sum(case.split == s for case in self.cases)))
+        return f"Cohort({self.name!r}, {len(self.cases)} cases, {', '.join(self.classes)}; {splits or 'no splits'})"
 
     def __post_init__(self) -> None:
         """Refuse repeated case ids and labels that are not classes."""

@@ -108,6 +108,10 @@ class Evidence:
         window: float [b, d, d + 1], where the maps lie: the affine from map fractions to fractions of the image grid,
             both (row, column) in 0..1 from the corner, so that a turned or sheared crop keeps its place
             (`Frame.within`); None means the whole image.
+
+    Example:
+        >>> Evidence(torch.zeros(1, 2), torch.zeros(1, 2, 7, 7)).maps.shape
+        torch.Size([1, 2, 7, 7])
     """
 
     logits: Tensor
@@ -125,6 +129,21 @@ class Evidence:
             b, d = self.logits.shape[0], self.window.shape[1] if self.window.ndim == 3 else 0
             if self.window.shape != (b, d, d + 1) or d == 0:
                 raise GeometryError(f"A window must be [{b}, d, d + 1]; got {tuple(self.window.shape)}.")
+
+
+def logits_of(output: Evidence | Tensor) -> Tensor:
+    """Logits [b, k] of what a network returns: evidence, or, from anybody's own network, the logits themselves.
+
+    Raises:
+        GeometryError: neither of the two.
+    """
+    logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        raise GeometryError(
+            f"The network returned {type(output).__name__}; expected logits [b, k] or Evidence.",
+            "Return the logits of the classes, one row an image.",
+        )
+    return logits
 
 
 def window_of_box(boxes: Tensor) -> Tensor:

@@ -27,6 +27,11 @@ class Frame:
         shape: grid size per axis, in grid pixels.
         to_source: homogeneous affine [d + 1, d + 1] from grid coordinates to source-pixel coordinates.
         spacing_mm: size of a source pixel per source axis in millimetres, or None where the file does not say.
+
+    Example:
+        >>> frame = Frame.of_image((100, 80)).resize((50, 40))
+        >>> frame.map_points([25.0, 20.0]).tolist()
+        [50.0, 40.0]
     """
 
     shape: tuple[int, ...]

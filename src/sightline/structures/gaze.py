@@ -34,6 +34,12 @@ class Gaze:
         px_per_deg: source pixels a degree of visual angle, or None where the geometry is not known.
         spread_px: standard deviation in source pixels at which `draw` spreads each place.
         tag: role `gaze`, and whose it is.
+
+    Example:
+        >>> points, seconds = np.array([[8.0, 8.0], [8.0, 9.0]]), np.array([0.5, 0.5])
+        >>> gaze = Gaze(points, np.array([0.0, 0.5]), seconds, spread_px=2.0, tag=Tag("gaze"))
+        >>> gaze.draw(Frame.of_image((16, 16))).shape
+        (16, 16)
     """
 
     places: FloatArray

@@ -31,7 +31,12 @@ Style = Literal["scribble", "box", "mask"]
 
 @dataclass(frozen=True)
 class Box:
-    """An axis-aligned box from `start` to `stop` (both corners, any number of axes)."""
+    """An axis-aligned box from `start` to `stop` (both corners, any number of axes).
+
+    Example:
+        >>> Box((10, 20), (30, 40), Tag("finding", "fracture")).draw(Frame.of_image((64, 64))).sum().item()
+        400.0
+    """
 
     start: tuple[float, ...]
     stop: tuple[float, ...]
@@ -72,7 +77,12 @@ class Box:
 
 @dataclass(frozen=True)
 class Polygon:
-    """One or several closed rings; the region is their union."""
+    """One or several closed rings; the region is their union.
+
+    Example:
+        >>> Polygon((((0, 0), (0, 8), (8, 8), (8, 0)),), Tag("focus")).draw(Frame.of_image((16, 16))).sum().item()
+        64.0
+    """
 
     parts: tuple[Points, ...]
     tag: Tag = field(default_factory=Tag)
@@ -90,7 +100,13 @@ class Polygon:
 
 @dataclass(frozen=True)
 class Scribble:
-    """One or several strokes along polylines, `stroke_px` source pixels wide."""
+    """One or several strokes along polylines, `stroke_px` source pixels wide.
+
+    Example:
+        >>> line = Scribble((((4.5, 2.0), (4.5, 12.0)),), 1.0, Tag("focus"))
+        >>> bool(line.draw(Frame.of_image((16, 16)))[4, 6])
+        True
+    """
 
     lines: tuple[Points, ...]
     stroke_px: float = 1.0
@@ -126,6 +142,10 @@ class Mask:
         source: a picture, or for volumes a NIfTI file; or the boolean array itself.
         tag: what it means.
         value: the number that is inside, for files of several labels; None where every non-zero pixel is.
+
+    Example:
+        >>> Mask("mask.png", Tag("focus")).tag.role
+        'focus'
     """
 
     source: Path | NDArray[np.bool_]

@@ -18,6 +18,10 @@ class Tag:
         label: the class the mark speaks for, or None when all classes share it (Liao 2022, section IV-C).
         reader: who marked it, or whose gaze it is.
         name: what it shows, in words, e.g. `superior endplate`; empty where the role says enough.
+
+    Example:
+        >>> Tag("finding", "fracture", "reader 1").label
+        'fracture'
     """
 
     role: Role = "focus"

@@ -75,6 +75,10 @@ class Recipe:
         precision: Fabric's precision word.
         seed: seed of initialisation, order and augmentation.
         validate: look at the validation cases after every `epoch`, or only at the `end`.
+
+    Example:
+        >>> sl.load_recipe("small-guided", weight=0.5).weight
+        0.5
     """
 
     title: str
@@ -99,6 +103,10 @@ class Recipe:
     precision: str = "32-true"
     seed: int = 0
     validate: Literal["epoch", "end"] = field(default="epoch", metadata={"since": "0.2"})
+
+    def __repr__(self) -> str:
+        """Title, length and seed, in a line."""
+        return f"Recipe({self.title!r}, {self.epochs} epochs, batch {self.batch_size}, seed {self.seed})"
 
     @property
     def picture_view(self) -> View:

@@ -73,6 +73,10 @@ class Run:
         cohort: facts of the training cohort: name, fingerprint, counts, split by case id.
         done: the training reached its end.
         boxes: how boxes are read off its class maps: as chosen on validation (`boxes.json`), else as the recipe says.
+
+    Example:
+        >>> sl.load_run(run_folder).done
+        True
     """
 
     folder: Path
@@ -81,6 +85,10 @@ class Run:
     cohort: Mapping[str, Any]
     done: bool
     boxes: MapBoxes
+
+    def __repr__(self) -> str:
+        """Folder, recipe and state, in a line."""
+        return f"Run({str(self.folder)!r}, {self.recipe.title!r}, {'finished' if self.done else 'not finished'})"
 
     def network(self) -> nn.Module:
         """The trained network, in evaluation mode, on the CPU.

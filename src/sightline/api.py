@@ -1,0 +1,366 @@
+"""What a notebook calls; `import sightline as sl` hands these out. Nothing heavy is imported until a function runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from sightline.errors import RecipeError
+
+if TYPE_CHECKING:
+    from sightline.dissection.results import Dissection
+    from sightline.evaluation.report import EvaluationReport
+    from sightline.evaluation.tables.table import TableResult
+    from sightline.inference.in_memory import ExplainedMap, Image, PredictionList
+    from sightline.inference.predict import NetworkOutput
+    from sightline.structures.case import Cohort
+    from sightline.training.engine import Engine
+    from sightline.training.recipe import Recipe
+    from sightline.training.run import Run
+
+Split = Literal["test", "val", "train", "all"]
+
+
+def read_cohort(folder: str | Path) -> Cohort:
+    """Read a cohort in our folder layout.
+
+    Raises:
+        LayoutError: a table, picture or mark is missing or wrong, by name.
+
+    Example:
+        >>> read_cohort(cohort_folder).classes
+        ('no fracture', 'fracture')
+    """
+    from sightline.data.datasets.folder import reader
+
+    return reader.read_cohort(Path(folder))
+
+
+def import_cohort(layout: str, source: str | Path, destination: str | Path, **options: Any) -> Cohort:
+    """Bring a data set into our folder layout, as `sightline cohort import` does.
+
+    Args:
+        layout: `fracatlas`, `dicom`, `pictures`, `verse`, ... (`sightline cohort import --help` lists them).
+        source: folder of the data set.
+        destination: folder to write; files that could not be read are listed in its rejects.csv.
+        options: fields of the layout's `Options`, e.g. `labels="truth.csv"`.
+
+    Raises:
+        LayoutError: no such layout or option, or a source that does not follow it.
+
+    Example:
+        >>> import_cohort("folder", cohort_folder, destination).name
+        'tiny'
+    """
+    from dataclasses import fields
+
+    from sightline.data.datasets.folder import reader, writer
+    from sightline.data.datasets.layouts import find_layout, read_layout
+    from sightline.errors import LayoutError
+    from sightline.io.picture import write_rejects
+
+    known = [field.name for field in fields(find_layout(layout).options)]
+    strange = sorted(set(options) - set(known))
+    if strange:
+        has = f"It has {', '.join(known)}." if known else "It has none."
+        raise LayoutError(f"The layout {layout} has no option {strange[0]!r}.", has)
+    paths = ("labels", "groups", "images", "id_list", "gradings", "columns", "annotations")
+    given = {name: Path(value) if name in paths and value is not None else value for name, value in options.items()}
+    chosen = find_layout(layout).options(**given)
+    cohort, rejects = read_layout(layout, Path(source), chosen, Path(destination))
+    writer.write_cohort(cohort, Path(destination))
+    if rejects:
+        write_rejects(Path(destination) / "rejects.csv", rejects)
+    return reader.read_cohort(Path(destination))
+
+
+def list_recipes() -> list[str]:
+    """Names of the recipes that come with the package.
+
+    Example:
+        >>> "small-guided" in list_recipes()
+        True
+    """
+    from sightline.papers.recipes import RECIPES
+
+    return list(RECIPES)
+
+
+def list_tables() -> list[str]:
+    """Names of the tables: the papers' and ours.
+
+    Example:
+        >>> "liao2022/table3" in list_tables()
+        True
+    """
+    from sightline.papers.recipes import TABLES
+
+    return list(TABLES)
+
+
+def load_recipe(name: str | Path, **changes: Any) -> Recipe:
+    """A recipe by name, or from a recipe.json or a run folder, with fields changed as on the command line.
+
+    Args:
+        name: see `list_recipes`.
+        changes: options of `sightline train`: epochs, steps, size, batch_size, weight, style, role, backbone, weights,
+            rate, select, precision, seed.
+
+    Raises:
+        RecipeError: no such recipe or option.
+
+    Example:
+        >>> load_recipe("small-guided", epochs=2).epochs
+        2
+    """
+    from dataclasses import fields
+
+    from sightline.papers.overrides import Changes, apply_changes
+    from sightline.papers.recipes import find_recipe
+
+    known = [field.name for field in fields(Changes)]
+    strange = sorted(set(changes) - set(known))
+    if strange:
+        raise RecipeError(f"A recipe has no option {strange[0]!r}.", f"Change one of {', '.join(known)}.")
+    return apply_changes(find_recipe(str(name)), Changes(**changes))
+
+
+def train(recipe: Recipe | str, cohort: Cohort | str | Path, folder: str | Path, **options: Any) -> Run:
+    """Train a recipe into a run folder; the same call again resumes, a finished run is opened.
+
+    Args:
+        recipe: a recipe, or its name.
+        cohort: a cohort, or its folder.
+        folder: run folder to write.
+        options: `seed` and other changes to the recipe (`load_recipe`), and fields of the engine: device, devices,
+            workers, quiet.
+
+    Raises:
+        RecipeError: the cohort cannot serve the recipe.
+        RunError: the folder holds another run.
+
+    Example:
+        >>> run = train("small-guided", cohort_folder, destination, steps=2, size=32, weights="none", quiet=True)
+        >>> run.done
+        True
+    """
+    from sightline.evaluation.evaluate import choose_boxes
+    from sightline.papers.catalogue import CATALOGUE
+    from sightline.papers.overrides import Changes, apply_changes
+    from sightline.training.model_card import write_model_card
+    from sightline.training.preconditions import require_regions
+    from sightline.training.train import train as train_run
+
+    engine = _engine(options)
+    if isinstance(recipe, str):
+        recipe = load_recipe(recipe, **options)
+    elif options:
+        unknown = sorted(set(options) - set(Changes.__dataclass_fields__))
+        if unknown:
+            raise RecipeError(f"A training has no option {unknown[0]!r}.", "See load_recipe and Engine.")
+        recipe = apply_changes(recipe, Changes(**options))
+    cases = _cohort(cohort)
+    require_regions(recipe, recipe.see(cases))
+    run = train_run(recipe, cases, Path(folder), CATALOGUE, engine)
+    write_model_card(run)
+    return choose_boxes(run, cases, CATALOGUE, engine=engine)
+
+
+def load_run(folder: str | Path) -> Run:
+    """Open a run folder.
+
+    Raises:
+        RunError: no run, or a damaged one.
+
+    Example:
+        >>> load_run(run_folder).classes
+        ('no fracture', 'fracture')
+    """
+    from sightline.papers.catalogue import CATALOGUE
+    from sightline.training.run import open_run
+
+    return open_run(Path(folder), CATALOGUE)
+
+
+def predict(
+    run: Run | str | Path, inputs: Image | Cohort | Sequence[Image], **options: Any
+) -> PredictionList | NetworkOutput:
+    """Predict arrays, files, folders or a cohort; nothing is written.
+
+    Args:
+        run: a finished run, or its folder.
+        inputs: a uint8 or uint16 array [rows, columns] (brighter is denser), a file, a folder, several of these, or a
+            `Cohort`.
+        options: fields of the engine: device, workers, quiet.
+
+    Returns:
+        A list of predictions with `.probabilities`, `.boxes`, `.map` and, in all, `.to_frame()`; of a cohort the
+        network's output as tables score it (`NetworkOutput`).
+
+    Raises:
+        SightlineError: an input that cannot be read, or a run that cannot judge it.
+
+    Example:
+        >>> one = predict(run_folder, np.arange(40 * 48, dtype=np.uint16).reshape(40, 48))[0]
+        >>> sorted(one.probabilities)
+        ['fracture', 'no fracture']
+    """
+    from sightline.inference.in_memory import predict_pictures
+    from sightline.inference.predict import predict as predict_cohort
+    from sightline.structures.case import Cohort
+
+    run, engine = _run(run), _engine(options)
+    _refuse(options)
+    if isinstance(inputs, Cohort):
+        cases = run.recipe.see(inputs)
+        device = engine.fabric("32-true").device
+        return predict_cohort(
+            run.network(),
+            cases,
+            run.recipe.view,
+            batch_size=max(16, run.recipe.batch_size),
+            device=device,
+            workers=engine.workers,
+            quiet=engine.quiet,
+            independent=run.recipe.independent,
+        )
+    several: Any = inputs if isinstance(inputs, (list, tuple)) else [inputs]
+    return predict_pictures(run, several, engine)
+
+
+def explain(
+    run: Run | str | Path, image: Image, method: str = "grad_cam", target: str | None = None, **options: Any
+) -> ExplainedMap:
+    """One map of what a network looked at in a picture, with the frame that says where it lies.
+
+    Args:
+        run: a finished run, or its folder.
+        image: a file or an array, as in `predict`.
+        method: cam, grad_cam, grad_cam_pp, gradient, guided, deconvolution, guided_grad_cam or smooth_grad.
+        target: the class that is explained; the predicted one when None.
+        options: fields of the engine.
+
+    Returns:
+        The map: `.values`, `.frame`, `.peak`, `.overlay()` (PNG bytes); a notebook shows the overlay.
+
+    Raises:
+        RecipeError: no such method or class.
+
+    Example:
+        >>> explain(run_folder, np.arange(40 * 48, dtype=np.uint16).reshape(40, 48), "cam").values.ndim
+        2
+    """
+    from sightline.inference.in_memory import explain_picture
+
+    engine = _engine(options)
+    _refuse(options)
+    return explain_picture(_run(run), image, method, target, engine)
+
+
+def evaluate(
+    run: Run | str | Path, cohort: Cohort | str | Path, split: Split = "test", *, replicates: int = 2000, **options: Any
+) -> EvaluationReport:
+    """Measure a run on a cohort: predictions are saved in the run, every number is computed from them.
+
+    Args:
+        run: a finished run, or its folder.
+        cohort: with the run's classes, also another hospital's.
+        split: which cases.
+        replicates: bootstrap samples over patients.
+        options: fields of the engine.
+
+    Returns:
+        The numbers with their intervals: `.summary()`, `.to_frame()`, `report["AUC, image-wise"]`.
+
+    Raises:
+        CohortError: other classes, or no case.
+
+    Example:
+        >>> "AUC" in evaluate(run_folder, cohort_folder, replicates=200, quiet=True).summary()
+        True
+    """
+    from sightline.evaluation.evaluate import evaluate as evaluate_run
+    from sightline.evaluation.report import EvaluationReport, report_of
+
+    run, whole, engine = _run(run), _cohort(cohort), _engine(options)
+    _refuse(options)
+    cases = run.recipe.see(whole if split == "all" else whole.split(split))
+    out = run.folder / "evaluation" / f"{whole.name}-{split}"
+    found = evaluate_run(run, cases, split, out=out, engine=engine)
+    title = f"{run.recipe.title} on {whole.name}, {split}"
+    return EvaluationReport(found, tuple(report_of(found, replicates=replicates)), title)
+
+
+def dissect(run: Run | str | Path, cohort: Cohort | str | Path, out: str | Path, **options: Any) -> Dissection:
+    """What the units of a layer respond to, with pages and galleries in a folder.
+
+    Args:
+        run: a finished run, or its folder.
+        cohort: with the run's classes.
+        out: folder to write; what was read there before is reused.
+        options: layer, split, top, over, positive, units, by (as `sightline dissect`), and fields of the engine.
+
+    Example:
+        >>> len(dissect(run_folder, cohort_folder, destination, units=2, top=0.05, quiet=True).units) > 0
+        True
+    """
+    from sightline.dissection.dissect import dissect as dissect_run
+
+    engine = _engine(options)
+    return dissect_run(_run(run), _cohort(cohort), Path(out), engine=engine, **options)
+
+
+def run_table(
+    name: str, cohort: Cohort | str | Path, folder: str | Path, *, seeds: Sequence[int] = (0, 1, 2), **options: Any
+) -> TableResult:
+    """Train and measure every row of a table with every seed; finished runs are reused. Writes report.html.
+
+    Args:
+        name: see `list_tables`.
+        cohort: a cohort with splits, or its folder.
+        folder: where runs and the report lie.
+        seeds: of the trainings.
+        options: rows (words that a row's name contains), profile, changes to every row (`load_recipe`), parallel, and
+            fields of the engine.
+
+    Raises:
+        RecipeError: no such table, or no row left.
+
+    Example:
+        `run_table("liao2022/fracatlas", "cohort", "table", seeds=range(3), rows=["unguided", "guided 1"])`
+    """
+    from sightline.evaluation.tables.report import write_table
+    from sightline.evaluation.tables.run_table import run_table as run
+    from sightline.papers.catalogue import CATALOGUE
+    from sightline.papers.overrides import Changes
+    from sightline.papers.recipes import find_table
+
+    engine = _engine(options)
+    rows, profile = tuple(options.pop("rows", ())), options.pop("profile", "recommended")
+    parallel = options.pop("parallel", 1)
+    table = find_table(name, profile, Changes(**options), rows)
+    result = run(table, _cohort(cohort), Path(folder), CATALOGUE, seeds=seeds, engine=engine, parallel=parallel)
+    write_table(result, Path(folder))
+    return result
+
+
+def _engine(options: dict[str, Any]) -> Engine:
+    """The engine that options ask for; its fields are taken out of them."""
+    from sightline.training.engine import Engine
+
+    names = [name for name in Engine.__dataclass_fields__ if name in options]
+    return Engine(**{name: options.pop(name) for name in names})
+
+
+def _refuse(options: dict[str, Any]) -> None:
+    if options:
+        raise RecipeError(f"There is no option {sorted(options)[0]!r} here.", "Use device, devices, workers or quiet.")
+
+
+def _run(run: Run | str | Path) -> Run:
+    return load_run(run) if isinstance(run, (str, Path)) else run
+
+
+def _cohort(cohort: Cohort | str | Path) -> Cohort:
+    return read_cohort(cohort) if isinstance(cohort, (str, Path)) else cohort

@@ -1,0 +1,266 @@
+"""Predictions and explanations that stay in memory, for notebooks: nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from sightline.data.views.image_view import View
+from sightline.data.views.volume_view import VolumeView
+from sightline.errors import RecipeError, RunError, UnreadableFile
+from sightline.inference.explanations import EXPLAINERS
+from sightline.inference.radiographs import FileResult, radiograph_files, read_picture, read_radiograph
+from sightline.io.picture import Picture
+from sightline.plots.contact_sheet import draw_overlay
+from sightline.structures.evidence import forward_evidence
+from sightline.structures.frame import Frame
+from sightline.structures.regions import ScoredBox
+from sightline.training.engine import Engine
+from sightline.training.run import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Image = str | Path | NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a run says of one picture.
+
+    Attributes:
+        name: the file, or `array N`.
+        classes: class names.
+        result: probabilities, boxes and map as `predict` writes them.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    result: FileResult
+
+    @property
+    def probabilities(self) -> dict[str, float] | None:
+        """Probability by class; None from a network that only locates."""
+        p = self.result.probabilities
+        return None if p is None else {name: float(x) for name, x in zip(self.classes, p, strict=True)}
+
+    @property
+    def label(self) -> str:
+        """The most probable class."""
+        return self.classes[self.result.predicted]
+
+    @property
+    def boxes(self) -> tuple[ScoredBox, ...]:
+        """Boxes of the most probable finding, surest first, in pixels of the picture."""
+        return self.result.boxes
+
+    @property
+    def map(self) -> NDArray[np.float64] | None:
+        """The class map of the predicted class on its own grid, [mh, mw]; None from a network without maps."""
+        return self.result.map
+
+    def __repr__(self) -> str:
+        """Name, class and probability."""
+        p = self.probabilities
+        said = "" if p is None else f", {self.label} {p[self.label]:.3f}"
+        return f"Prediction({self.name!r}{said}, {len(self.boxes)} boxes)"
+
+    def _repr_png_(self) -> bytes | None:
+        """The overlay, for a notebook."""
+        shown = self.result
+        if shown.map is None and shown.window is None and not shown.boxes:
+            return None
+        p = self.probabilities
+        caption = self.name if p is None else f"{self.label} {p[self.label]:.0%}"
+        return draw_overlay(shown.pixels, shown.map, (), shown.frame, caption, found=shown.boxes, window=shown.window)
+
+
+class PredictionList(Sequence[Prediction]):
+    """Predictions in order, and as a table.
+
+    Example:
+        `predict(run, "hand.dcm")[0].probabilities`, `predict(run, folder).to_frame()`.
+    """
+
+    def __init__(self, predictions: Sequence[Prediction]) -> None:
+        self._predictions = tuple(predictions)
+
+    @overload
+    def __getitem__(self, index: int) -> Prediction: ...
+    @overload
+    def __getitem__(self, index: slice) -> PredictionList: ...
+    def __getitem__(self, index: int | slice) -> Prediction | PredictionList:
+        """One prediction, or some of them."""
+        chosen = self._predictions[index]
+        return chosen if isinstance(chosen, Prediction) else PredictionList(chosen)
+
+    def __len__(self) -> int:
+        """How many."""
+        return len(self._predictions)
+
+    def __iter__(self) -> Iterator[Prediction]:
+        """In order."""
+        return iter(self._predictions)
+
+    def to_frame(self) -> pd.DataFrame:
+        """A pandas table: name, predicted class, `p(CLASS)`, where the network looked, and the surest box."""
+        import pandas as pd
+
+        rows = []
+        for one in self:
+            row: dict[str, Any] = {"name": one.name, "predicted": one.label}
+            row |= {f"p({name})": p for name, p in (one.probabilities or {}).items()}
+            look = one.result.look
+            row |= (
+                {"look_row": None, "look_column": None}
+                if look is None
+                else dict(zip(("look_row", "look_column"), (float(x) for x in look), strict=True))
+            )
+            if one.boxes:
+                row |= {"box": one.boxes[0].corners, "box_score": one.boxes[0].score}
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+    def __repr__(self) -> str:
+        """How many, and the first few."""
+        return f"PredictionList({len(self)}: {', '.join(map(repr, self._predictions[:3]))}{'...' * (len(self) > 3)})"
+
+
+@dataclass(frozen=True, eq=False)
+class ExplainedMap:
+    """A map of one picture, and where it lies.
+
+    Attributes:
+        values: float64 [mh, mw], on the map's own grid.
+        frame: of what the network saw, in pixels of the picture.
+        pixels: [h, w] or [h, w, 3], what the network saw, 0..1.
+        target: the class that is explained.
+        method: the explainer's word.
+        window: [2, 3], the part that the map covers, or None: all of it.
+    """
+
+    values: NDArray[np.float64]
+    frame: Frame
+    pixels: NDArray[np.float32]
+    target: str
+    method: str
+    window: NDArray[np.float64] | None = None
+
+    @property
+    def peak(self) -> tuple[float, float]:
+        """Where the map is highest, (row, column) in pixels of the picture."""
+        shape = (self.values.shape[0], self.values.shape[1])
+        place = self.frame.resize(shape) if self.window is None else self.frame.within(self.window, shape)
+        row, column = place.map_points(np.array(np.unravel_index(int(self.values.argmax()), shape)) + 0.5)
+        return float(row), float(column)
+
+    def overlay(self) -> bytes:
+        """The picture under the map, as PNG bytes."""
+        caption = f"{self.method}: {self.target}"
+        return draw_overlay(self.pixels, self.values, (), self.frame, caption, window=self.window)
+
+    def _repr_png_(self) -> bytes:
+        """The overlay, for a notebook."""
+        return self.overlay()
+
+    def __repr__(self) -> str:
+        """Method, class and size."""
+        return f"ExplainedMap({self.method}, {self.target!r}, {self.values.shape[0]} x {self.values.shape[1]})"
+
+
+def read_picture_like(image: Image, number: int = 0) -> tuple[str, Picture]:
+    """A picture from a file or an array, and its name.
+
+    Raises:
+        UnreadableFile: an array that is no picture: uint8 or uint16 [h, w], or uint8 [h, w, 3].
+    """
+    if isinstance(image, (str, Path)):
+        return str(image), read_radiograph(Path(image))
+    pixels = np.asarray(image)
+    grey = pixels.ndim == 2 and pixels.dtype in (np.uint8, np.uint16)
+    colour = pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.dtype == np.uint8
+    if not (grey or colour) or 0 in pixels.shape:
+        raise UnreadableFile(
+            f"An array {pixels.dtype} of shape {list(pixels.shape)} is no picture.",
+            "Give uint8 or uint16 of shape [rows, columns], or uint8 of shape [rows, columns, 3]; brighter is denser.",
+        )
+    return f"array {number}", Picture(pixels, Frame.of_image(pixels.shape[:2]))
+
+
+def _image_view(run: Run) -> View:
+    view = run.recipe.view
+    if isinstance(view, VolumeView):
+        raise RunError(f"{run.folder} was trained on patches of CTs.", "Give a Cohort of patches.")
+    if view.crop is not None:
+        raise RunError(f"{run.folder} was trained on squares around experts' boxes.", "Give the run that finds them.")
+    if not run.done:
+        raise RunError(f"{run.folder} is not finished.", "Run the same train command again: it resumes.")
+    return view
+
+
+def predict_pictures(run: Run, images: Sequence[Image], engine: Engine | None = None) -> PredictionList:
+    """Predict arrays, files and folders of files, in order.
+
+    Raises:
+        RunError: a run that cannot judge pictures, or nothing to read.
+        SightlineError: of the first file that cannot be read (`predict_files` lists them and goes on instead).
+    """
+    view = _image_view(run)
+    device = (engine or Engine()).fabric("32-true").device
+    network = run.network().to(device)
+    every: list[Image] = []
+    for image in images:
+        every += radiograph_files([Path(image)], Path()) if isinstance(image, (str, Path)) else [image]
+    found = []
+    for number, image in enumerate(every):
+        name, picture = read_picture_like(image, number)
+        planes, frame = view.show(picture.pixels, picture.frame)
+        found.append(Prediction(name, run.classes, read_picture(run, network, planes, picture.frame, frame, device)))
+    return PredictionList(found)
+
+
+def explain_picture(
+    run: Run, image: Image, method: str = "grad_cam", target: str | None = None, engine: Engine | None = None
+) -> ExplainedMap:
+    """One explanation of one picture.
+
+    Args:
+        run: a finished run.
+        image: a file or an array.
+        method: a key of `EXPLAINERS`; `gradcam`, `gradcam++` are understood too.
+        target: the class to explain; the predicted one when None.
+        engine: device.
+
+    Raises:
+        RecipeError: no such explainer or class.
+        SightlineError: the picture cannot be read, or the network has not what the explainer needs.
+    """
+    word = {"gradcam": "grad_cam", "gradcam++": "grad_cam_pp", "grad_cam++": "grad_cam_pp"}.get(method, method)
+    if word not in EXPLAINERS:
+        raise RecipeError(f"There is no explainer {method!r}.", f"Known: {', '.join(EXPLAINERS)}.")
+    if target is not None and target not in run.classes:
+        raise RecipeError(f"There is no class {target!r}.", f"Classes: {', '.join(run.classes)}.")
+    view = _image_view(run)
+    device = (engine or Engine()).fabric("32-true").device
+    network = run.network().to(device).eval()
+    _, picture = read_picture_like(image)
+    planes, frame = view.show(picture.pixels, picture.frame)
+    batch = torch.from_numpy(planes)[None].to(device)
+    evidence = forward_evidence(network, batch, device)
+    index = int(evidence.logits[0].argmax()) if target is None else run.classes.index(target)
+    cells = EXPLAINERS[word][1](network, batch, [index])[0, 0]
+    window = None
+    if evidence.window is not None and tuple(cells.shape) != tuple(batch.shape[2:]):
+        window = evidence.window[0].double().numpy()
+    pixels = planes[0] if len(planes) == 1 else np.moveaxis(planes, 0, -1)
+    return ExplainedMap(_to_numbers(cells), frame, pixels, run.classes[index], word, window)
+
+
+def _to_numbers(cells: ArrayLike) -> NDArray[np.float64]:
+    return np.asarray(cells.detach().double().cpu() if isinstance(cells, torch.Tensor) else cells, dtype=np.float64)

@@ -1,0 +1,126 @@
+"""What a notebook calls: names, laziness, errors, and every example of the public functions and nouns."""
+
+import ast
+import doctest
+import importlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from support.paths import ROOT
+
+import sightline as sl
+from sightline.errors import LayoutError, RecipeError, SightlineError, UnreadableFile
+from sightline.structures.evidence import logits_of
+from sightline.structures.resampling import upsample_map
+
+
+@pytest.fixture(scope="module")
+def run_folder(tiny_cohort, tmp_path_factory):
+    out = tmp_path_factory.mktemp("api") / "run"
+    sl.train("small-guided", tiny_cohort, out, steps=2, size=48, weights="none", quiet=True)
+    return out
+
+
+@pytest.mark.parametrize("name", [n for n in sl.__all__ if n not in ("__version__", "losses", "explainers")])
+def test_every_public_name_has_an_example_that_runs(name, tiny_cohort, run_folder, tmp_path):
+    thing = getattr(sl, name)
+    examples = doctest.DocTestFinder(recurse=False).find(thing, name, globs={})
+    assert examples and (examples[0].examples or name == "run_table"), f"{name} has no example"
+    globs = {
+        **{n: getattr(sl, n) for n in sl.__all__},
+        "sl": sl, "np": np, "torch": torch, "cohort_folder": tiny_cohort.root, "run_folder": run_folder,
+        "destination": tmp_path / "out",
+    }  # fmt: skip
+    for example in examples:
+        example.globs = globs
+        assert doctest.DocTestRunner(verbose=False).run(example).failed == 0
+
+
+def test_import_is_light():
+    code = "import sys; before = set(sys.modules); import sightline; print(*sorted(set(sys.modules) - before))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {name.split(".")[0] for name in loaded} & {"numpy", "torch", "PIL", "pydicom", "pandas", "matplotlib"}
+
+
+def test_names_resolve_and_the_list_is_whole():
+    assert set(dir(sl)) == set(sl.__all__)
+    for name in sl.__all__:
+        assert getattr(sl, name) is not None
+    with pytest.raises(AttributeError, match="nothing_here"):
+        _ = sl.nothing_here
+
+
+def test_no_function_hides_a_room():
+    rooms = {path.stem for path in (ROOT / "src" / "sightline").iterdir() if path.is_dir()}
+    assert not rooms & (set(sl.__all__) - {"losses", "explainers"})
+
+
+def test_what_type_checkers_see_is_what_there_is():
+    tree = ast.parse((ROOT / "src" / "sightline" / "__init__.py").read_text(encoding="utf-8"))
+    seen = {
+        alias.asname: (node.module, alias.name)
+        for block in tree.body
+        if isinstance(block, ast.If)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert set(seen) == set(sl.__all__) - {"__version__"}
+    for name, (module, original) in seen.items():
+        expected = importlib.import_module(f"{module}.{original}") if module == "sightline" else None
+        assert getattr(sl, name) is (expected or getattr(importlib.import_module(module), original))
+
+
+def test_predictions_of_arrays_files_folders_and_cohorts(run_folder, tiny_cohort):
+    run = sl.load_run(str(run_folder))
+    case = tiny_cohort[0]
+    file = sl.predict(run, str(case.image))[0]
+    array = sl.predict(run, np.asarray(__import__("PIL.Image").Image.open(case.image)))[0]
+    assert file.probabilities == pytest.approx(array.probabilities) and file.map.shape == array.map.shape
+    assert sum(file.probabilities.values()) == pytest.approx(1.0)
+    folder = sl.predict(run, tiny_cohort.root / "images")
+    table = folder.to_frame()
+    assert len(folder) == len(table) == len(tiny_cohort) and folder[:2].to_frame().shape[0] == 2
+    row = table[table["name"] == str(case.image)].iloc[0]
+    assert row["p(fracture)"] == pytest.approx(file.probabilities["fracture"])
+    output = sl.predict(run, tiny_cohort.split("test"), quiet=True)
+    assert len(output.predictions) == len(tiny_cohort.split("test"))
+    assert file._repr_png_().startswith(b"\x89PNG") and "fracture" in repr(file)
+
+
+def test_an_explanation_has_its_place(run_folder, tiny_cohort):
+    heat = sl.explain(run_folder, str(tiny_cohort[0].image), "gradcam", target="fracture")
+    assert heat.target == "fracture" and heat.overlay() == heat._repr_png_()
+    rows, columns = tiny_cohort[0].shape
+    row, column = heat.peak
+    assert -rows < row < 2 * rows and -columns < column < 2 * columns
+    # the peak is where the map, enlarged to what the network saw and led back to the picture, is highest
+    shown = upsample_map(heat.values, heat.pixels.shape[:2])
+    assert shown.max() <= heat.values.max() + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda run, cohort: sl.load_recipe("small-guided", epoch=1), RecipeError, "no option 'epoch'"),
+        (lambda run, cohort: sl.load_recipe("nothing"), RecipeError, "no recipe 'nothing'"),
+        (lambda run, cohort: sl.predict(run, np.zeros((4, 4))), UnreadableFile, "float64 of shape"),
+        (lambda run, cohort: sl.predict(run, np.zeros((4, 4), np.uint8), speed=1), RecipeError, "no option 'speed'"),
+        (lambda run, cohort: sl.explain(run, np.eye(9, dtype=np.uint8), "tea"), RecipeError, "no explainer 'tea'"),
+        (lambda run, cohort: sl.explain(run, np.eye(9, dtype=np.uint8), target="x"), RecipeError, "no class 'x'"),
+        (lambda run, cohort: sl.import_cohort("coco", cohort, "x", group=1), LayoutError, "no option 'group'"),
+        (lambda run, cohort: sl.evaluate(run, cohort, replicates=99, quiet=True)["AUROC"], SightlineError, "no number"),
+    ],
+)
+def test_mistakes_are_named(call, error, words, run_folder, tiny_cohort):
+    with pytest.raises(error, match=words):
+        call(run_folder, tiny_cohort.root)
+
+
+def test_logits_of_any_network():
+    assert logits_of(torch.zeros(2, 3)).shape == (2, 3)
+    with pytest.raises(SightlineError, match="expected logits"):
+        logits_of((torch.zeros(2, 3),))
