@@ -13,7 +13,7 @@ from sightline.cli.evidence import Calibrate, Compare, Power, Readers, Verify, W
 from sightline.cli.marks import MarksCommand, ReadsCommand
 from sightline.cli.runs import Assemble, Ensemble, Evaluate, Train
 from sightline.cli.serve import Dissect, Explain, Predict
-from sightline.cli.tables import Demo, MakeTable, Recipes, Version
+from sightline.cli.tables import Answers, Demo, MakeTable, Recipes, Version
 from sightline.cli.workstation import AccountsCommand, Workstation
 from sightline.errors import SightlineError
 
@@ -33,6 +33,7 @@ Command = Union[  # noqa: UP007  # tyro reads the annotations of a Union
     Annotated[Explain, subcommand("explain")],
     Annotated[Dissect, subcommand("dissect")],
     Annotated[MakeTable, subcommand("table")],
+    Annotated[Answers, subcommand("answers")],
     Annotated[Workstation, subcommand("workstation")],
     Annotated[AccountsCommand, subcommand("accounts")],
     Annotated[ReadsCommand, subcommand("reads")],

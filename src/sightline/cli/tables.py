@@ -81,6 +81,22 @@ class MakeTable:
 
 
 @dataclass(frozen=True)
+class Answers:
+    """Read a run's class maps in other ways (maximum, top cells, noisy or): AUC on validation and test, no training."""
+
+    runs: Positional[tuple[Path, ...]]
+    """Run folders that `sightline table` left."""
+
+    def run(self) -> int:
+        """Print a table a run."""
+        from sightline.evaluation.answers import answers_table, read_answers
+
+        for folder in self.runs:
+            print(f"{folder.name}\n\n{answers_table(read_answers(folder / 'predictions'))}\n")
+        return 0
+
+
+@dataclass(frozen=True)
 class Recipes:
     """What can be trained, a line each, and the tables."""
 
