@@ -1,4 +1,8 @@
-"""`python -m benchmarks [NAME ...] [--device cpu|cuda] [--toy]`: measure, print, and write docs/benchmarks.md."""
+"""`python -m benchmarks [NAME ...] [--device cpu|cuda] [--toy]`: measure, print, and write docs/benchmarks.md.
+
+`python -m benchmarks coverage [--small]` simulates instead: do the intervals hold the truth? Its tables stand in
+docs/statistics.md.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,9 @@ from typing import Annotated, Literal
 import tyro
 
 ROOT = Path(__file__).parents[1]
-Name = Literal["step", "explained_step", "maps", "explain", "boxes", "reading", "memory", "patches", "dissect"]
+Name = Literal[
+    "step", "explained_step", "maps", "explain", "boxes", "reading", "memory", "patches", "dissect", "coverage"
+]
 
 
 @dataclass(frozen=True)
@@ -19,7 +25,7 @@ class Bench:
     """Ratios against plain libraries, measured side by side."""
 
     names: Annotated[tuple[Name, ...], tyro.conf.Positional] = field(default_factory=tuple)
-    """What to measure; everything when none is named."""
+    """What to measure; everything but coverage when none is named."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where networks run; auto takes the GPU where there is one."""
     machine: str | None = None
@@ -30,11 +36,17 @@ class Bench:
     """The page that is drawn from them."""
     toy: bool = False
     """Tiny sizes, to see that everything runs; prints only."""
+    small: bool = False
+    """Of coverage: some cells and 200 simulations each, printed only; the whole takes about an hour and a half."""
     render: bool = False
     """Draw the page from the stored numbers without measuring."""
 
     def run(self) -> int:
         """Measure; the exit status."""
+        if "coverage" in self.names:
+            self._simulate_coverage()
+            if set(self.names) == {"coverage"}:
+                return 0
         from benchmarks.page import keep, render, summary
 
         if not self.render:
@@ -65,6 +77,8 @@ class Bench:
             if os.getloadavg()[0] > 0.5 * (os.cpu_count() or 1):
                 print(f"Other work keeps this machine busy (load {os.getloadavg()[0]:.1f}): expect wide spreads.")
             for name in self.names or tuple(rooms):
+                if name == "coverage":
+                    continue
                 room = rooms[name]
                 result = room.measure(room.settings(device, self.toy))
                 print(summary(result), flush=True)
@@ -77,6 +91,17 @@ class Bench:
         self.page.write_text(render(self.results), encoding="utf-8")
         print(f"Wrote {self.page}.")
         return 0
+
+    def _simulate_coverage(self) -> None:
+        from benchmarks.coverage import measure, tables, write_cells
+
+        cells = []
+        for cell in measure(simulations=200 if self.small else 2000, small=self.small):
+            print(cell, flush=True)
+            cells.append(cell)
+            if not self.small:
+                write_cells(cells, ROOT / "benchmarks" / "coverage.csv")
+        print(tables(cells))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from sightline.metrics.statistics.score_intervals import proportion_interval
 SKILL_SPREAD = 0.15
 PATIENTS, AUCS, PREVALENCES, TRAININGS = (40, 100, 400), (0.7, 0.9, 0.98), (0.1, 0.5), (1, 2, 3)
 POSITIVES, SHARES = (5, 10, 20, 50, 200), (0.5, 0.8, 0.95)
+WIDTHS = (0.5, 2.0)  # of the positive scores, the negatives' 1: what the interval's model does not know
 ALIKE = 0.4  # of the noise, within a patient
 
 
@@ -31,7 +32,7 @@ class Cell:
     """One cell of the table: what was simulated and what came out, in percent of the simulations.
 
     Attributes:
-        kind: `AUC` or `sensitivity`.
+        kind: `AUC`, `AUC, positives W times as wide`, or `sensitivity`.
         patients: number of patients; of positive ones for a sensitivity.
         truth: the AUC or the sensitivity that was simulated.
         prevalence: share of positive patients.
@@ -60,16 +61,21 @@ def measure(*, simulations: int = 2000, small: bool = False, trainings: Sequence
     for patients, auc, prevalence, t in cells:
         if not small or (patients, prevalence) in ((40, 0.1), (100, 0.5)):
             yield auc_cell(patients, auc, prevalence, t, simulations)
+    for width, auc, prevalence in itertools.product(WIDTHS, AUCS, PREVALENCES):
+        if not small:
+            yield auc_cell(40, auc, prevalence, 1, simulations, width)
     for patients, share in itertools.product(POSITIVES, SHARES):
         if not small or patients <= 20:
             yield sensitivity_cell(patients, share, simulations)
 
 
-def auc_cell(patients: int, auc: float, prevalence: float, trainings: int, simulations: int) -> Cell:
+def auc_cell(
+    patients: int, auc: float, prevalence: float, trainings: int, simulations: int, width: float = 1.0
+) -> Cell:
     """Coverage of the interval of method a's mean AUC, and how often a and b are told apart."""
     random = np.random.default_rng([patients, round(100 * auc), round(100 * prevalence), trainings])
-    skill, spread = np.sqrt(2.0) * ndtri(auc), SKILL_SPREAD if trainings > 1 else 0.0
-    truth = float(ndtr(skill / np.sqrt(2.0 + spread**2)))
+    skill, spread = np.sqrt(1.0 + width**2) * ndtri(auc), SKILL_SPREAD if trainings > 1 else 0.0
+    truth = float(ndtr(skill / np.sqrt(1.0 + width**2 + spread**2)))
     ends, rejected = np.zeros((simulations, 2)), 0
     for i in range(simulations):
         patient = np.repeat(np.arange(patients), random.integers(1, 5, patients))
@@ -80,14 +86,16 @@ def auc_cell(patients: int, auc: float, prevalence: float, trainings: int, simul
             of_method = random.standard_normal(patient.size)
             noise = np.sqrt(0.6) * of_method + np.sqrt(0.4) * random.standard_normal((trainings, patient.size))
             skills = skill + spread * random.standard_normal((trainings, 1))
-            methods.append(skills * positive + of_patient + np.sqrt(1 - ALIKE) * noise)
+            widths = np.where(positive, width, 1.0)
+            methods.append(skills * positive + widths * (of_patient + np.sqrt(1 - ALIKE) * noise))
         a, b = methods
         ends[i] = auc_interval(a, positive, patient)
         spreads = (auc_spread(a, positive, patient), auc_spread(b, positive, patient))
         found = swap_test("AUC", auc_swap(a, b, positive, patient), spreads, patients, {}, Draws(999, i))
         rejected += found.p_value is not None and found.p_value < 0.05
     shares = _covered(ends, truth)
-    return Cell("AUC", patients, auc, prevalence, trainings, simulations, *shares, 100.0 * rejected / simulations)
+    kind = "AUC" if width == 1.0 else f"AUC, positives {width:g} times as wide"
+    return Cell(kind, patients, auc, prevalence, trainings, simulations, *shares, 100.0 * rejected / simulations)
 
 
 def sensitivity_cell(patients: int, share: float, simulations: int) -> Cell:
@@ -127,7 +135,7 @@ def read_cells(path: Path) -> list[Cell]:
 
 
 def tables(cells: Sequence[Cell]) -> str:
-    """Two tables in Markdown: AUC by cell, a column a number of trainings; sensitivity by patients."""
+    """Tables in Markdown: AUC by cell, a column a number of trainings; other shapes; sensitivity by patients."""
     found = {(c.kind, c.patients, c.truth, c.prevalence, c.trainings): c for c in cells}
     trainings = sorted({c.trainings for c in cells if c.kind == "AUC"})
     words = ["1 training" if t == 1 else f"{t} trainings" for t in trainings]
@@ -137,6 +145,12 @@ def tables(cells: Sequence[Cell]) -> str:
         row = [found["AUC", *key, t] for t in trainings]
         lines.append([*(f"{x:g}" for x in key), *map(_held, row), *(f"{c.rejected:.1f}" for c in row)])
     text = _markdown(lines)
+    wide = [c for c in cells if c.kind.startswith("AUC, ")]
+    lines = [["simulated", "patients", "AUC", "prevalence", "holds the truth", "p < 0.05"]]
+    for c in wide:
+        key = (f"{x:g}" for x in (c.patients, c.truth, c.prevalence))
+        lines.append([c.kind.removeprefix("AUC, "), *key, _held(c), f"{c.rejected:.1f}"])
+    text += f"\n{_markdown(lines)}" if wide else ""
     shares = sorted({c.truth for c in cells if c.kind == "sensitivity"})
     lines = [["positive patients", *(f"sensitivity {s:g}" for s in shares)]]
     for patients in dict.fromkeys(c.patients for c in cells if c.kind == "sensitivity"):

@@ -115,7 +115,7 @@ def dissect(
         units=[(row.unit, row.standing) for row in chosen],
     )
     found = replace(found, concepts=named_concepts(concepts))
-    agreement = agreement_rows(agreement_of(passes.readings, out / "readings"))
+    agreement = agreement_rows(agreement_of(passes.readings, out / "readings", cohort))
     calls = call_rows(scores)
     _write_rows(out, agreement, calls)
     UnitPictures(found, passes, called, cohort, view, reader, engine).write(shown, among)

@@ -38,8 +38,8 @@ HOW_TO_READ: tuple[tuple[str, str], ...] = (
     (
         "Agreement (IoU)",
         "Area where unit and mask overlap, divided by the area that either covers, over the cases that have the mask. "
-        "Chance is drawn in two ways: masks shuffled between cases (beyond it, the unit follows the single case, not "
-        "only a usual place), and masks moved to other places (beyond it, the unit follows the place).",
+        "Chance is drawn in two ways: masks shuffled between patients (beyond it, the unit follows the single case, "
+        "not only a usual place), and masks moved to other places (beyond it, the unit follows the place).",
     ),
     (
         "Pictures",

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sightline.dissection.results import AgreementRow, CallRow, UnitRow
 from sightline.dissection.top_cases import Called
+from sightline.errors import LayoutError
 from sightline.explainers.units.readings import Readings
 from sightline.explainers.units.thresholds import Thresholds
 from sightline.metrics.units.agreement import Null, UnitAgreement, unit_agreement
@@ -103,24 +104,34 @@ def call_rows(scores: UnitScores) -> tuple[CallRow, ...]:
     )
 
 
-def agreement_of(readings: Readings, folder: Path) -> dict[Null, UnitAgreement]:
+def agreement_of(readings: Readings, folder: Path, cohort: Cohort) -> dict[Null, UnitAgreement]:
     """Agreement of every unit with every mask, against both kinds of chance; kept beside the readings.
 
     Args:
         readings: of a cohort.
         folder: where they lie.
+        cohort: the cases that were read; masks of a patient's cases stay together.
     """
     if readings.maps is None or not any(np.any(voxels) for voxels in readings.mask_voxels.values()):
         return {}
     found: dict[Null, UnitAgreement] = {}
     for null in NULLS:
         path = folder / f"agreement_{null}.csv"
-        if path.is_file():
-            found[null] = UnitAgreement.read(path)
-        else:
-            found[null] = unit_agreement(readings, null=null, seed=SEED)
-            found[null].write(path)
+        kept = _kept_agreement(path)
+        if kept is None:
+            kept = unit_agreement(readings, patients=_patients(cohort), null=null, seed=SEED)
+            kept.write(path)
+        found[null] = kept
     return found
+
+
+def _kept_agreement(path: Path) -> UnitAgreement | None:
+    """What an earlier call wrote; None where there is nothing, or where it took a patient's cases as independent."""
+    try:
+        kept = UnitAgreement.read(path) if path.is_file() else None
+    except LayoutError:
+        return None
+    return None if kept is None or kept.patients is None else kept
 
 
 def agreement_rows(found: Mapping[Null, UnitAgreement]) -> tuple[AgreementRow, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sightline.data.views.image_view import View
@@ -16,8 +17,9 @@ def write_model_card(run: Run) -> Path:
     """`model_card.md` in the run folder: what was trained, on what, how it did on validation, and its limits."""
     environment = json.loads((run.folder / "environment.json").read_text(encoding="utf-8"))
     counts = run.cohort["counts"]
-    last = _last_row(run.folder / "history.csv")
     recipe = run.recipe
+    rows = _history(run.folder / "history.csv")
+    kept = kept_epoch(rows, recipe.select)
     guided = (
         f"{type(recipe.guidance).__name__}, weight {recipe.weight:g}, {recipe.regions.role} regions as "
         f"{recipe.regions.style}, guiding {recipe.regions.classes} class maps"
@@ -39,9 +41,14 @@ def write_model_card(run: Run) -> Path:
         "",
         *(f"- {key}: {value}" for key, value in run.cohort.get("about", {}).items()),
         "",
-        "## Validation, last epoch",
+        f"## Validation, {_epoch_words(rows, kept, recipe.select)}",
         "",
-        *([f"- {key}: {value}" for key, value in last.items() if key.startswith("val_") and value] or ["- none"]),
+        *(
+            [f"- {key}: {value}" for key, value in rows[kept].items() if key.startswith("val_") and value]
+            if rows
+            else []
+        ),
+        *([] if rows and any(v for k, v in rows[kept].items() if k.startswith("val_")) else ["- none"]),
         "",
         *([f"Put together from: {_parts(run)}.", ""] if "parts" in run.cohort else []),
         "## Limits",
@@ -75,10 +82,31 @@ def _parts(run: Run) -> str:
     return ", ".join(f"{name} of run {identity}" for name, identity in run.cohort["parts"].items())
 
 
-def _last_row(path: Path) -> dict[str, str]:
+def kept_epoch(rows: Sequence[Mapping[str, str]], select: str) -> int:
+    """Index of the epoch whose weights were kept: the first of the best ones, the last where nothing chose.
+
+    Args:
+        rows: of history.csv.
+        select: `last`, `loss`, or a score of validation such as `auc`.
+    """
+    scores = [
+        (-float(text) if select == "loss" else float(text), -i)
+        for i, row in enumerate(rows)
+        if select != "last" and (text := row.get(f"val_{select}"))
+    ]
+    return -max(scores)[1] if scores else len(rows) - 1
+
+
+def _epoch_words(rows: Sequence[Mapping[str, str]], kept: int, select: str) -> str:
+    if not rows:
+        return "never trained"
+    place = f"epoch {kept + 1} of {len(rows)}"
+    return f"{place}, whose weights are kept" + ("" if select == "last" else f" (best val_{select})")
+
+
+def _history(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         # put together from other runs, never trained
-        return {}
+        return []
     with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    return rows[-1] if rows else {}
+        return list(csv.DictReader(file))

@@ -65,7 +65,22 @@ def training_cases(recipe: Recipe, cohort: Cohort) -> Cohort:
         )
     if recipe.select != "last" and len(cohort.split("val")) == 0:
         raise CohortError(f"select={recipe.select!r} needs a validation split.", "Assign one, or use select='last'.")
+    _require_auc(recipe, cohort)
     return training
+
+
+def _require_auc(recipe: Recipe, cohort: Cohort) -> None:
+    """Refuse to select by an AUC that no epoch can have: the last weights would be kept without a word."""
+    if recipe.select != "auc" or not recipe.classifies:
+        return
+    validation = cohort.split("val")
+    absent = [name for name, n in validation.counts().items() if n == 0]
+    if absent:
+        raise CohortError(
+            f"select='auc' needs validation cases of every class; of the {len(validation)} in the split val none is "
+            f"{' or '.join(absent)}, so that no epoch has an AUC.",
+            "Move cases of every class to val (cohort split), or train with select='loss' or 'last'.",
+        )
 
 
 PICTURES = 4

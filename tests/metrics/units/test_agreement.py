@@ -148,6 +148,48 @@ def test_p_is_uniform_for_units_that_know_nothing():
     assert 0.03 <= p <= 0.18 and families <= 0.25
 
 
+def alike(seed, patients=12, each=4):
+    """Masks and unit 2 are each the same in most cases of a patient, and independent of one another."""
+    random = np.random.default_rng(seed)
+    made, mask = np.zeros((patients * each, 1, *CELLS), bool), np.zeros((patients * each, *SHAPE), bool)
+    for p in range(patients):
+        (row, column), (down, right) = random.integers(0, 5, (2, 2))
+        for i in range(p * each, (p + 1) * each):
+            made[i, 0, down : down + 2, right : right + 2] = True
+            mask[i, row * BLOCK : (row + 2) * BLOCK, column * BLOCK : (column + 2) * BLOCK] = True
+    return Made(made, {"finding": mask}), [f"p{i // each}" for i in range(patients * each)]
+
+
+@pytest.mark.parametrize("null", ["masks", "shifts"])
+def test_cases_of_a_patient_are_no_evidence_of_their_own(null):
+    alone, together = [], []
+    for seed in range(60):
+        made, patients = alike(seed)
+        alone.append(unit_agreement(made, null=null, permutations=99, seed=seed).p[0, 0])
+        together.append(unit_agreement(made, patients=patients, null=null, permutations=99, seed=seed).p[0, 0])
+    assert np.mean(np.array(alone) < 0.05) > 0.14
+    assert np.mean(np.array(together) < 0.05) < 0.12
+
+
+def test_patients_with_other_numbers_of_cases_are_held_against_the_same_iou():
+    made, _ = alike(1, patients=5, each=4)
+    patients = ["a"] * 6 + ["b"] * 3 + ["c"] * 5 + ["d"] * 2 + ["e"] * 4
+    cover = made.cover["finding"]
+    groups = np.unique(patients, return_inverse=True)[1]
+    exchange = Exchange(cover, CELLS, "masks", 40, 0, groups)
+    for row, covered in zip(exchange.draws, exchange.covered_in_draws, strict=True):
+        assert covered == pytest.approx(cover[row].sum(), rel=1e-6)
+        for p in range(5):
+            # the masks of one other patient, from the first, in order
+            given = row[groups == p]
+            assert np.unique(groups[given]).size == 1
+            first = np.flatnonzero(groups == groups[given[0]])
+            assert given.tolist() == [first[i % first.size] for i in range(given.size)]
+    assert unit_agreement(made, patients=patients, permutations=40).patients == 5
+    with pytest.raises(RunError, match="patient ids"):
+        unit_agreement(made, patients=["a"])
+
+
 def test_one_marked_case_says_nothing_about_cases():
     made = cohort()
     made.masks = {"finding": made.masks["finding"] * (np.arange(16) == 1)[:, None, None]}

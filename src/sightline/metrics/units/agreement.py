@@ -80,6 +80,7 @@ class UnitAgreement:
         p_max: adjusted over units (largest standardised intersection of a draw) and masks (Bonferroni).
         null: `masks` or `shifts`, see `unit_exchange.Exchange`.
         permutations, seed: of the draws.
+        patients: number of patients whose masks were kept together in the draws, or None: cases were independent.
     """
 
     units: IntArray
@@ -97,6 +98,7 @@ class UnitAgreement:
     null: Null
     permutations: int
     seed: int
+    patients: int | None = None
 
     def best(self, mask: str) -> IntArray:
         """Unit numbers by `iou` with a mask, greatest first; of equal ones the lower number."""
@@ -109,6 +111,7 @@ class UnitAgreement:
         columns |= {name: np.tile(getattr(self, name), t) for name in _PER_MASK}
         columns |= {name: getattr(self, name).ravel() for name in _NUMBERS}
         columns |= {"null": self.null, "permutations": self.permutations, "seed": self.seed}
+        columns |= {"patients": 0 if self.patients is None else self.patients}
         write_columns(path, columns)
 
     @classmethod
@@ -127,12 +130,14 @@ class UnitAgreement:
             raise LayoutError(f"{path}: no row for every unit and mask.", "Dissect the run again.")
         numbers: dict[str, Any] = {name: table.floats(name).reshape(-1, k) for name in _NUMBERS}
         numbers |= {"cases": table.integers("cases")[:k], "chance": table.floats("chance")[:k], "null": null}
+        numbers |= {"patients": table.whole("patients") or None}
         return cls(units, masks, permutations=table.whole("permutations"), seed=table.whole("seed"), **numbers)
 
 
 def unit_agreement(
     overlaps: Overlaps,
     *,
+    patients: Sequence[str] | None = None,
     units: Sequence[int] | None = None,
     null: Null = "masks",
     permutations: int = PERMUTATIONS,
@@ -142,6 +147,8 @@ def unit_agreement(
 
     Args:
         overlaps: readings of units with masks.
+        patients: [n], of each case; masks of a patient stay together. None: cases are independent, which several cases
+            a patient are not.
         units: which; None takes all.
         null: what chance is (`unit_exchange.Exchange`).
         permutations: number of draws, the same for all units.
@@ -159,12 +166,16 @@ def unit_agreement(
     chosen = np.arange(maps.shape[1]) if units is None else np.asarray(units, dtype=np.int64)
     if chosen.ndim != 1 or not len(chosen) or chosen.min() < 0 or chosen.max() >= maps.shape[1]:
         raise RunError(f"Units run from 0 to {maps.shape[1] - 1}; got {chosen.tolist()[:5]}.")
+    if patients is not None and len(patients) != len(maps):
+        raise RunError(f"There are {len(maps)} cases and {len(patients)} patient ids.")
+    groups = None if patients is None else np.unique(np.asarray(patients, dtype=str), return_inverse=True)[1]
     columns, cases, chance = [], [], []
     for name in names:
         marked = np.flatnonzero(overlaps.mask_voxels[name])
         cases.append(len(marked))
         chance.append(float(overlaps.mask_voxels[name].mean(where=overlaps.mask_voxels[name] > 0)))
-        drawn = Exchange(overlaps.cover[name][marked], overlaps.cells, null, permutations, seed)
+        of_marked = None if groups is None else groups[marked]
+        drawn = Exchange(overlaps.cover[name][marked], overlaps.cells, null, permutations, seed, of_marked)
         columns.append(
             _on_image(overlaps, map_voxels, name, marked, chosen)
             | _against_chance(drawn, maps, marked, chosen, len(names))
@@ -178,6 +189,7 @@ def unit_agreement(
         null=null,
         permutations=permutations,
         seed=seed,
+        patients=None if groups is None else int(groups.max()) + 1,
     )
 
 
@@ -207,6 +219,8 @@ def _against_chance(
         for j, (case, cell) in enumerate(_above(maps, marked, units[i : i + step], exchange.width)):
             own, drawn = exchange.shared(case, cell)
             total = exchange.covered + len(cell)
+            # masks of other patients may be more or larger: what of the own total gives the same IoU
+            drawn = drawn * (total / (exchange.covered_in_draws + len(cell)))
             slack = 1e-9 * max(1.0, own)
             null = drawn / (total - drawn)
             found["iou_cells"][i + j] = own / (total - own)
@@ -252,10 +266,19 @@ class Exchange:
             agreement beyond it follows the place.
         permutations: number of draws.
         seed: of the draws.
+        patients: [n], number of each case's patient, or None. Cases of a patient are alike: their masks then go to
+            another patient together, first to first, from the beginning again where he has more cases; and they move
+            round the grid together.
     """
 
     def __init__(
-        self, cover: NDArray[np.floating[Any]], cells: tuple[int, ...], null: Null, permutations: int, seed: int
+        self,
+        cover: NDArray[np.floating[Any]],
+        cells: tuple[int, ...],
+        null: Null,
+        permutations: int,
+        seed: int,
+        patients: IntArray | None = None,
     ) -> None:
         self.cells, self.null = cells, null
         n, self.width = cover.shape
@@ -265,10 +288,21 @@ class Exchange:
         self._by_cell = self._cover.T.tocsr()
         self.covered = float(self._cover.sum())
         random = np.random.default_rng(seed)
-        if null == "masks":
-            self.draws = random.permuted(np.tile(np.arange(n, dtype=np.int32), (permutations, 1)), axis=1)
-        else:
-            self.draws = random.integers(0, self.width, (permutations, n), dtype=np.int32)
+        self.covered_in_draws: FloatArray = np.full(permutations, self.covered)
+        kept = np.arange(n) if patients is None else np.unique(patients, return_inverse=True)[1]
+        several = int(kept.max()) + 1
+        if null == "shifts":
+            self.draws = random.integers(0, self.width, (permutations, several), dtype=np.int32)[:, kept]
+            return
+        exchanged = random.permuted(np.tile(np.arange(several, dtype=np.int32), (permutations, 1)), axis=1)
+        order = np.argsort(kept, kind="stable")
+        size = np.bincount(kept)
+        first = np.cumsum(size) - size
+        place = np.empty(n, dtype=np.int64)
+        place[order] = np.arange(n) - first[kept[order]]
+        other = exchanged[:, kept]
+        self.draws = order[first[other] + place % size[other]].astype(np.int32)
+        self.covered_in_draws = np.asarray(self._cover.sum(axis=1)).ravel()[self.draws].sum(axis=1)
 
     def shared(self, case: IntArray, cell: IntArray) -> tuple[float, FloatArray]:
         """Cells that maps share with their own masks, and with those of each draw [permutations].

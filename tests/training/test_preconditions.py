@@ -1,0 +1,19 @@
+"""What a recipe is refused on before it is trained."""
+
+from dataclasses import replace
+
+import pytest
+from support.cohorts import tiny_recipe
+
+from sightline.errors import CohortError
+from sightline.training.preconditions import training_cases
+
+
+def test_an_auc_that_no_epoch_can_have_selects_nothing_and_is_refused(tiny_cohort):
+    kept = tuple(c for c in tiny_cohort if c.split != "val" or c.label == "fracture")
+    one_sided = replace(tiny_cohort, cases=kept)
+    with pytest.raises(CohortError, match="no fracture, so that no epoch has an AUC") as refused:
+        training_cases(tiny_recipe(select="auc"), one_sided)
+    assert "select='loss'" in refused.value.remedy
+    assert len(training_cases(tiny_recipe(select="loss"), one_sided)) == len(tiny_cohort.split("train"))
+    assert len(training_cases(tiny_recipe(select="auc"), tiny_cohort)) == len(tiny_cohort.split("train"))
