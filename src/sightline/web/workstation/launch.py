@@ -206,6 +206,7 @@ def serve(start: Start) -> int:
             keep, start.database, alone, start.adopt, tuple(start.runs), start.dissection, hosts, origins, secure
         )
         desk = Workstation(cohort, options)
+        desk.maps.start()
     except BaseException:
         bound.close()
         raise

@@ -7,12 +7,15 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import Connection, func, select, update
 
-from sightline.errors import SightlineError
+from sightline.errors import RunError, SightlineError
 from sightline.structures.case import Case, Cohort
+from sightline.structures.frame import Frame
 from sightline.structures.gaze import Gaze
 from sightline.web.workstation.accounts.passwords import Pauses
 from sightline.web.workstation.accounts.readers import (
@@ -24,12 +27,17 @@ from sightline.web.workstation.accounts.readers import (
     reader_named,
 )
 from sightline.web.workstation.marks.operations import Surroundings
+from sightline.web.workstation.pictures.maps import MapQueue, RunState
 from sightline.web.workstation.pictures.pixels import PixelCache, sha256_of
+from sightline.web.workstation.pictures.scores import report_in, results_of
 from sightline.web.workstation.reading.cohort_rows import take_cohort
 from sightline.web.workstation.reading.plans import Plan, deal
 from sightline.web.workstation.reading.tasks import add_task, spec_of
 from sightline.web.workstation.store.database import Database, all_rows, first_row, one_row
 from sightline.web.workstation.store.tables import image, read, reader, study, task
+
+if TYPE_CHECKING:
+    from sightline.dissection.results import Dissection
 
 MARKING = "Mark"
 # the class of pictures that nobody has labelled: the first, where a folder of pictures was opened
@@ -84,6 +92,7 @@ class Workstation:
         unlabelled: whether the cohort is a folder of pictures without labels.
         classes: what readers may choose among.
         row: of the table `workstation`.
+        maps: of the runs, as far as they are computed.
     """
 
     def __init__(self, cohort: Cohort, options: Options) -> None:
@@ -96,11 +105,17 @@ class Workstation:
         # pictures that could not be shown, by key: why
         self.failures: dict[str, dict[str, str]] = {}
         self._digests: dict[tuple[str, int, int], str] = {}
+        self._dissection: Dissection | None = None
+        self._views: dict[str, Any] = {}
         self._cases: dict[str, Case] = {case.case_id: case for case in cohort}
         self.alone = not has_accounts(self.database) if options.alone is None else options.alone
         self.unlabelled = cohort.classes[0] == UNREAD
         # what readers may choose among
         self.classes = cohort.classes[1:] if self.unlabelled and len(cohort.classes) > 1 else cohort.classes
+        self.maps = MapQueue(
+            self.database, options.keep, options.runs, cohort=cohort.root or Path(), classes=cohort.classes[1:],
+            unlabelled=self.unlabelled,
+        )  # fmt: skip
         if self.alone:
             self._prepare_alone()
 
@@ -134,7 +149,8 @@ class Workstation:
         return person_of_row(row)
 
     def close(self) -> None:
-        """Let go of the store."""
+        """End what runs beside, let go of the store."""
+        self.maps.stop()
         self.database.close()
 
     def case_of(self, image_row: Mapping[str, Any]) -> Case:
@@ -224,11 +240,54 @@ class Workstation:
 
     def runs_json(self) -> list[dict[str, Any]]:
         """The runs whose maps are compared, and how far their maps are."""
-        return []
+        return [run.to_json() for run in self.maps.runs]
+
+    @property
+    def dissection(self) -> Dissection | None:
+        """The dissection whose units are named; read when it is first asked for, with what reads it."""
+        if self.options.dissection is not None and self._dissection is None:
+            from sightline.dissection.results import open_dissection
+
+            self._dissection = open_dissection(self.options.dissection)
+        return self._dissection
 
     def dissection_json(self) -> dict[str, Any] | None:
-        """The dissection whose units are named."""
-        return None
+        """Whether there are units to name."""
+        return None if self.options.dissection is None else {"folder": self.options.dissection.name}
+
+    def network_view(self, state: RunState, row: Mapping[str, Any]) -> tuple[NDArray[np.float32], Frame]:
+        """A picture as a run's network sees it, float32 [planes, rows, columns] in 0..1, and its frame.
+
+        Raises:
+            RunError: the run cannot be opened, or sees volumes.
+        """
+        from sightline.data.views.volume_view import VolumeView
+        from sightline.io.image import read_image
+        from sightline.papers.catalogue import CATALOGUE
+        from sightline.training.run import open_run
+
+        if state.key not in self._views:
+            self._views[state.key] = open_run(state.folder, CATALOGUE).recipe.view
+        view, case = self._views[state.key], self.case_of(row)
+        if isinstance(view, VolumeView):
+            raise RunError("This network sees volumes.", "Look at its slices.")
+        picture = read_image(case.image)
+        planes, frame = view.show(picture.pixels, picture.frame, view.around(case))
+        return planes, frame
+
+    def results_json(self) -> dict[str, Any]:
+        """Tables and reports of the runs."""
+        tables: list[dict[str, Any]] = []
+        reports: list[dict[str, Any]] = []
+        for run in self.maps.runs:
+            own = results_of(run.folder, run.key, run.title)
+            tables, reports = tables + own[0], reports + own[1]
+        return {"tables": tables, "reports": reports}
+
+    def report_of(self, key: str) -> Path | None:
+        """The report of a run."""
+        run = self.maps.run_of(key)
+        return None if run is None else report_in(run.folder)
 
     def keep_shape(self, row: Mapping[str, Any], shape: Sequence[int]) -> None:
         """Note the size of a picture whose cohort does not state it."""

@@ -10,14 +10,21 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from sightline.web.workstation.api import decisions, images, leads, people, reads
+from sightline.web.workstation.api import compare, decisions, images, leads, people, reads
 from sightline.web.workstation.api.guard import Guard
 from sightline.web.workstation.api.refusals import register
 from sightline.web.workstation.service import Workstation
 from sightline.web.workstation.store.database import free_bytes
 
 API = "/api/v1"
-ROUTERS: tuple[APIRouter, ...] = (people.router, reads.router, images.router, leads.router, decisions.router)
+ROUTERS: tuple[APIRouter, ...] = (
+    people.router,
+    reads.router,
+    images.router,
+    leads.router,
+    decisions.router,
+    compare.router,
+)
 
 
 def static_folder() -> Path:

@@ -1,0 +1,138 @@
+"""The child process that computes a run's maps: the one part of the workstation that needs torch.
+
+Started as `python -m sightline.web.workstation.pictures.map_worker`; reads one JSON line of orders from its input and
+writes one JSON line an image to its output, so that the server only ever copies numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import traceback
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sightline.errors import SightlineError
+from sightline.structures.case import Cohort
+
+AT_ONCE = 4
+
+
+def main() -> int:
+    """Compute the maps that the orders name; exit code 1 where the run cannot be used."""
+    orders = json.loads(sys.stdin.readline())
+    try:
+        _compute(orders)
+    except SightlineError as error:
+        _say({"kind": "failed", "message": error.message, "remedy": error.remedy})
+        return 1
+    except Exception:
+        _say({"kind": "failed", "message": "The run's maps could not be computed.", "remedy": "See the server's log."})
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def _say(words: Mapping[str, Any]) -> None:
+    print(json.dumps(words), flush=True)
+
+
+def _compute(orders: Mapping[str, Any]) -> None:
+    from sightline.papers.catalogue import CATALOGUE
+    from sightline.training.run import open_run
+    from sightline.web.workstation.launch import read_studies
+
+    folder = Path(orders["run"])
+    run = open_run(folder, CATALOGUE)
+    if not run.done:
+        raise SightlineError("The training of this run is not finished.", "Run the same train command again.")
+    weights = hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
+    _say(
+        {"kind": "run", "identity": run.identity, "weights": weights, "title": run.recipe.title, "classes": run.classes}
+    )
+    cohort = read_studies(Path(orders["cohort"]), tuple(orders["classes"]))
+    if orders["unlabelled"]:
+        # pictures without labels have none that a run could contradict
+        cohort = Cohort(cohort.name, run.classes, tuple(replace(c, label=run.classes[0]) for c in cohort), cohort.root)
+    else:
+        cohort = run.recipe.see(cohort)
+        from sightline.training.run import same_classes
+
+        same_classes(run.classes, cohort.classes, "The cohort")
+    network = run.network()
+    keys: Mapping[str, str] = orders["keys"]
+    wanted = [case for case in cohort if case.case_id in keys]
+    for start in range(0, len(wanted), AT_ONCE):
+        part = wanted[start : start + AT_ONCE]
+        try:
+            _some(run, network, replace(cohort, cases=tuple(part)), keys, Path(orders["out"]))
+        except SightlineError:
+            # one that cannot be read does not take the others along
+            for case in part:
+                try:
+                    _some(run, network, replace(cohort, cases=(case,)), keys, Path(orders["out"]))
+                except SightlineError as error:
+                    _say({"kind": "left out", "image": keys[case.case_id], "message": error.message})
+
+
+def _some(run: Any, network: Any, cohort: Cohort, keys: Mapping[str, str], out: Path) -> None:
+    from sightline.data.views.frames import case_frame, source_frame
+    from sightline.inference.boxes import map_boxes
+    from sightline.inference.predict import predict
+
+    view = run.recipe.view
+    said = predict(network, cohort, view, batch_size=AT_ONCE, independent=run.recipe.independent)
+    frames = [case_frame(case, view) for case in cohort]
+    boxes: Any = None
+    named = said.predictions.probabilities.argmax(axis=1)
+    if said.maps is not None and said.maps.maps.ndim == 4:
+        boxes = map_boxes(said.maps, named, frames, run.boxes)
+    for row, case in enumerate(cohort):
+        p = [float(x) for x in said.predictions.probabilities[row]]
+        words: dict[str, Any] = {"kind": "image", "image": keys[case.case_id], "probabilities": p, "map": None}
+        if said.maps is not None:
+            words["map"] = _write_map(said.maps, row, frames[row], out / f"{keys[case.case_id]}.npz")
+        words["proposals"] = []
+        if boxes is not None and _speaks(p, int(named[row])):
+            shape = source_frame(case).shape
+            for corners, score in zip(boxes[0][row], boxes[1][row], strict=True):
+                found = _proposal(corners, float(score), shape, run.classes[int(named[row])])
+                words["proposals"] += [found] if found else []
+        _say(words)
+
+
+def _speaks(probabilities: list[float], top: int) -> bool:
+    """Whether a run proposes anything: not for the first class, which is that of nothing to see."""
+    return top > 0 and probabilities[top] >= 0.5
+
+
+def _proposal(corners: Any, score: float, shape: tuple[int, ...], label: str) -> dict[str, Any] | None:
+    low = [float(np.clip(x, 0, n)) for x, n in zip(corners[:2], shape, strict=True)]
+    high = [float(np.clip(x, 0, n)) for x, n in zip(corners[2:], shape, strict=True)]
+    if any(b <= a for a, b in zip(low, high, strict=True)):
+        return None
+    mark = {"kind": "box", "start": low, "stop": high, "role": "finding", "label": label}
+    return {"mark": mark, "score": score}
+
+
+def _write_map(maps: Any, row: int, view: Any, path: Path) -> dict[str, Any]:
+    """One image's maps as float16, with where they lie in the picture."""
+    cells = maps.maps[row].astype(np.float16)
+    frame = maps.frame(row, view)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial.npz")
+    np.savez(partial, maps=cells, classes=maps.classes[row])
+    partial.replace(path)
+    exact = cells.astype(np.float32)
+    ranges = [[float(one.min()), float(one.max())] for one in exact]
+    affine = [float(x) for x in np.asarray(frame.to_source)[:-1].ravel()]
+    return {"shape": list(cells.shape[1:]), "frame": affine, "classes": maps.classes[row].tolist(), "ranges": ranges}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
