@@ -30,9 +30,9 @@ from sightline.web.workstation.marks.operations import Surroundings
 from sightline.web.workstation.pictures.maps import MapQueue, RunState
 from sightline.web.workstation.pictures.pixels import PixelCache, sha256_of
 from sightline.web.workstation.pictures.scores import report_in, results_of
-from sightline.web.workstation.reading.cohort_rows import take_cohort
 from sightline.web.workstation.reading.plans import Plan, deal
 from sightline.web.workstation.reading.tasks import add_task, spec_of
+from sightline.web.workstation.store.cohort_rows import take_cohort
 from sightline.web.workstation.store.database import Database, all_rows, first_row, one_row
 from sightline.web.workstation.store.tables import image, read, reader, study, task
 
