@@ -9,6 +9,7 @@ import tyro
 from tyro.conf import subcommand
 
 from sightline.cli.cohorts import CohortCommand, CohortImport, describe_layouts, layout_command
+from sightline.cli.deidentify import Deidentify
 from sightline.cli.evidence import Calibrate, Compare, Power, Readers, Verify, WriteCapsule
 from sightline.cli.marks import MarksCommand, ReadsCommand
 from sightline.cli.runs import Assemble, Ensemble, Evaluate, Train
@@ -32,6 +33,7 @@ Command = Union[  # noqa: UP007  # tyro reads the annotations of a Union
     Annotated[Predict, subcommand("predict")],
     Annotated[Explain, subcommand("explain")],
     Annotated[Dissect, subcommand("dissect")],
+    Annotated[Deidentify, subcommand("deidentify")],
     Annotated[MakeTable, subcommand("table")],
     Annotated[Answers, subcommand("answers")],
     Annotated[Workstation, subcommand("workstation")],

@@ -5,12 +5,16 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from sightline.cli.options import On, make_engine
 from sightline.errors import RunError
+
+if TYPE_CHECKING:
+    from sightline.inference.file_result import DicomWish
+    from sightline.training.run import Run
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,16 @@ class Predict:
     """Radiographs: csv of file and study, whose views get one answer; DICOM files are put together by their UIDs."""
     series: str | None = None
     """CT: which series, where a DICOM folder holds several: the end of its SeriesInstanceUID."""
+    save_as: Annotated[Literal["dicom"] | None, arg(name="as")] = None
+    """dicom: DICOM objects too (reports, segmentation, presentation state, picture, map), into OUT/dicom."""
+    objects: tuple[Literal["findings", "marks", "regions", "states", "picture", "map"], ...] = ()
+    """Which DICOM objects; all when not given."""
+    map_on: Literal["cells", "picture"] = "cells"
+    """DICOM: the map on its own cells (exact, small), or on the picture's pixels for viewers that want them."""
+    picture_syntax: Literal["plain", "rle", "jpegls"] = "plain"
+    """DICOM: how the picture is packed, all without loss."""
+    codes: Path | None = None
+    """DICOM: codes.yaml that names findings and sites; without, that of the run folder."""
     on: OmitArgPrefixes[On] = field(default_factory=On)
 
     def run(self) -> int:
@@ -53,7 +67,7 @@ class Predict:
             if self.studies is not None:
                 raise RunError("A CT is a study of its own: --studies is of radiographs.", "Leave it out.")
             options = CtOptions(self.centroids, self.vertebrae, self.dissection, self.panels, self.series)
-            read, rejects = predict_cts(run, self.inputs, self.out, options, make_engine(self.on))
+            read, rejects = predict_cts(run, self.inputs, self.out, options, make_engine(self.on), self._dicom(run))
             print(f"{read} CTs predicted, {rejects} rejected; see {self.out}")
             return _exit_code(read, self.out)
         from sightline.inference.radiographs import predict_files
@@ -64,9 +78,32 @@ class Predict:
                 "--panels or --series.",
                 "Leave them out, or give a run that was trained on patches of CTs.",
             )
-        read, rejects = predict_files(run, self.inputs, self.out, make_engine(self.on), self.studies)
+        engine, dicom = make_engine(self.on), self._dicom(run)
+        read, rejects = predict_files(run, self.inputs, self.out, engine, self.studies, dicom)
         print(f"{read} pictures predicted, {rejects} files rejected; see {self.out}")
         return _exit_code(read, self.out)
+
+    def _dicom(self, run: Run) -> DicomWish | None:
+        """The DICOM objects that are asked for; classes that no table of codes names are said aloud."""
+        from sightline.inference.file_result import DicomWish
+
+        if self.save_as is None:
+            if self.objects or self.codes or self.map_on != "cells" or self.picture_syntax != "plain":
+                raise RunError(
+                    "--objects, --codes, --map-on and --picture-syntax are about DICOM objects.", "Add --as dicom."
+                )
+            return None
+        wish = DicomWish(self.objects, self.map_on == "picture", self.picture_syntax, self.codes)
+        wish.wanted()
+        from sightline.inference.dicom_results import words_of_run
+
+        unknown = words_of_run(run, self.codes).unknown
+        if unknown:
+            print(
+                f"{', '.join(unknown)}: no code in a codes.yaml, so a private one is written that only sightline knows",
+                file=sys.stderr,
+            )
+        return wish
 
 
 @dataclass(frozen=True)

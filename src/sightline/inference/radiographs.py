@@ -6,9 +6,8 @@ import csv
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from sightline.data.views.volume_view import VolumeView
 from sightline.errors import RunError, SightlineError, UnreadableFile
 from sightline.inference.boxes import boxes_on_pictures, finding_classes, finding_named
 from sightline.inference.coco_json import CocoPicture, write_coco
+from sightline.inference.file_result import DicomWish, FileResult
 from sightline.inference.predict import Maps, NetworkOutput
 from sightline.inference.studies import StudyNames, StudyView, write_studies
 from sightline.io.ct import is_ct_input
@@ -33,48 +33,22 @@ from sightline.structures.regions import ScoredBox, scored_boxes
 from sightline.training.engine import Engine
 from sightline.training.run import Run
 
+if TYPE_CHECKING:
+    from sightline.inference.dicom_results import StudyWriter
+
 FINDING = "finding"
 """Class of the boxes of a network that only locates."""
 
 _CORNERS = ("row_start", "column_start", "row_stop", "column_stop")
 
 
-@dataclass(frozen=True)
-class FileResult:
-    """What a network says of one picture.
-
-    Attributes:
-        pixels: [h, w] or [h, w, 3], what it saw.
-        frame: of that, in the picture.
-        probabilities: float64 [k], or None from a network that only locates.
-        predicted: position of the most probable class.
-        boxes: of the most probable finding, surest first, in pixels of the file.
-        map: float64 [mh, mw], the class map that is shown, or None without maps.
-        window: [2, 3], where the map lies, or None: over all that it saw.
-        energy: log sum exp of its logits.
-    """
-
-    pixels: NDArray[np.float32]
-    frame: Frame
-    probabilities: NDArray[np.float64] | None
-    predicted: int
-    boxes: tuple[ScoredBox, ...]
-    map: NDArray[np.float64] | None
-    window: NDArray[np.float64] | None
-    energy: float = 0.0
-
-    @property
-    def look(self) -> NDArray[np.float64] | None:
-        """Where the network looked most, (row, column) in pixels of the file; None without maps."""
-        if self.map is None:
-            return None
-        shape = (self.map.shape[0], self.map.shape[1])
-        place = self.frame.resize(shape) if self.window is None else self.frame.within(self.window, shape)
-        return place.map_points(np.array(np.unravel_index(int(self.map.argmax()), shape)) + 0.5)
-
-
 def predict_files(
-    run: Run, inputs: Sequence[Path], out: Path, engine: Engine | None = None, study_table: Path | None = None
+    run: Run,
+    inputs: Sequence[Path],
+    out: Path,
+    engine: Engine | None = None,
+    study_table: Path | None = None,
+    dicom: DicomWish | None = None,
 ) -> tuple[int, int]:
     """Write predictions.csv, studies.csv, boxes.csv, boxes.coco.json, rejects.csv and overlays/NAME.png; how many were
     predicted and rejected.
@@ -87,6 +61,15 @@ def predict_files(
 
     A file that cannot be a radiograph is listed with reason and remedy, and the rest goes on. Rows are written as
     they are made: what was predicted before an interruption is kept.
+
+    Args:
+        run: a finished run.
+        inputs: files and folders.
+        out: folder to write.
+        engine: device.
+        study_table: csv that says which file belongs to which study.
+        dicom: which DICOM objects to write, too, into `dicom/`, a folder a study; pictures that are no DICOM files are
+            then rejected.
 
     Raises:
         RunError: the run is not finished, is trained on experts' crops, or an input does not exist.
@@ -115,6 +98,7 @@ def predict_files(
     read: list[CocoPicture] = []
     views: list[StudyView] = []
     root = Path(os.path.commonpath([Path(os.path.realpath(path)).parent for path in files]))
+    writer = None if dicom is None else _study_writer(run, files, out, dicom)
     probabilities = [f"p({name})" for name in run.classes]
     best = ("box_score", *(f"box_{name}" for name in _CORNERS))
     head = ("file", "predicted", *probabilities, "look_row", "look_column", *best, "overlay")
@@ -125,10 +109,13 @@ def predict_files(
     ):
         for path in files:
             try:
+                source = None if writer is None else writer.source(path)
                 picture = read_radiograph(path)
                 planes, frame = view.show(picture.pixels, picture.frame)
             except SightlineError as error:
                 rejects.append(Reject(path, error.message.removeprefix(f"{path}: "), error.remedy))
+                if writer is not None:
+                    writer.leave_out(path)
                 advance(1)
                 continue
             reading = read_picture(run, network, planes, picture.frame, frame, fabric.device)
@@ -144,6 +131,8 @@ def predict_files(
                 boxes.write([str(path), box.label, repr(box.score), *(f"{x:.2f}" for x in box.corners)])
             relative = Path(os.path.realpath(path)).relative_to(root).as_posix()
             read.append(CocoPicture(relative, (picture.frame.shape[0], picture.frame.shape[1]), reading.boxes))
+            if writer is not None and source is not None:
+                writer.add(path, source, picture, reading)
             advance(1)
     write_rejects(out / "rejects.csv", rejects)
     if run.recipe.classifies:
@@ -200,8 +189,17 @@ def read_picture(
         boxes=boxes,
         map=cells,
         window=None if evidence.window is None else evidence.window[0].double().numpy(),
+        named=named,
+        named_map=None if evidence.maps is None else evidence.maps[0, named].numpy().astype(np.float64),
         energy=float(evidence.logits[0].double().logsumexp(dim=0)),
     )
+
+
+def _study_writer(run: Run, files: Sequence[Path], out: Path, dicom: DicomWish) -> StudyWriter:
+    # highdicom is an extra and takes a while to import: only who wants its objects needs it
+    from sightline.inference.dicom_results import StudyWriter, words_of_run
+
+    return StudyWriter(words_of_run(run, dicom.codes), files, out, dicom.wanted())
 
 
 def _single_output(run: Run, evidence: Evidence) -> NetworkOutput:

@@ -15,7 +15,7 @@ from support.dicom_sources import radiograph, whole_result
 from support.dicom_tools import dciodvfy
 
 from sightline.errors import LayoutError, SightlineError, UnreadableFile
-from sightline.io.deidentification.folder import Wishes, carries_identity, deidentify_folder
+from sightline.io.deidentification.folder import Wishes, deidentify_folder
 from sightline.io.deidentification.keys import SiteKey, site_key
 from sightline.io.deidentification.table import Rules
 from sightline.io.dicom_results.header import source_image
@@ -276,14 +276,6 @@ def test_a_key_is_made_once_and_guarded(tmp_path):
     (tmp_path / "bad.key").chmod(0o600)
     with pytest.raises(SightlineError, match="not a key"):
         site_key(tmp_path / "bad.key")
-
-
-def test_identity_is_seen():
-    image = radiograph()
-    assert carries_identity(image)
-    image.PatientIdentityRemoved = "YES"
-    assert not carries_identity(image)
-    assert not carries_identity(radiograph(PatientName="", PatientBirthDate=""))
 
 
 def test_a_thousand_files_in_a_minute(tmp_path):

@@ -78,6 +78,7 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Cohort, tu
     seen: dict[str, Path] = {}
     cases: list[Case] = []
     rejects: list[Reject] = []
+    named = 0
     for file in find_images(source):
         try:
             header = _radiograph(file, check_pixels=options.check_pixels)
@@ -93,6 +94,7 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Cohort, tu
             continue
         if sop_uid:
             seen[sop_uid] = file
+        named += header.names_patient
         cases.append(_case(header, source, label))
     for row in (rows or {}).values():
         if row.line not in used:
@@ -110,6 +112,11 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Cohort, tu
         "source": source.name,
         "labels": "" if options.labels is None else Path(options.labels).name,
     }
+    if named:
+        about["warning: identity"] = (
+            f"{named} of {len(cases)} pictures name their patient or a day of birth; "
+            "sightline deidentify SRC DEST writes copies that do not"
+        )
     return Cohort(options.name or source.resolve().name, names, tuple(cases), source, about), tuple(rejects)
 
 

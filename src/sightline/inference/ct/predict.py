@@ -22,8 +22,10 @@ from sightline.inference.ct.inputs import CtInput, PlacedCt, ct_inputs, read_ver
 from sightline.inference.ct.patches import CutPatch, cut_patches, cutting_of
 from sightline.inference.ct.report import ReadVertebra, write_ct
 from sightline.inference.ct.units import CaseUnits, units_of, weights_digest
+from sightline.inference.file_result import DicomWish
 from sightline.io.picture import Reject, write_rejects
 from sightline.io.progress import progress
+from sightline.io.volume import affine_within
 from sightline.plots.planes import cube_shown, facing_of, whole_cube
 from sightline.structures.evidence import Evidence, forward_evidence, probabilities_of
 from sightline.structures.frame import Frame
@@ -56,7 +58,12 @@ class CtOptions:
 
 
 def predict_cts(
-    run: Run, inputs: Sequence[Path], out: Path, options: CtOptions, engine: Engine | None = None
+    run: Run,
+    inputs: Sequence[Path],
+    out: Path,
+    options: CtOptions,
+    engine: Engine | None = None,
+    dicom: DicomWish | None = None,
 ) -> tuple[int, int]:
     """Write predictions.csv, rejects.csv, and a folder for each CT; how many CTs were predicted and rejected.
 
@@ -69,12 +76,17 @@ def predict_cts(
         out: folder to write.
         options: where the vertebrae are, and what to draw.
         engine: device.
+        dicom: which DICOM objects to write, too, into `dicom/`; CTs that are no DICOM series are then rejected.
 
     Raises:
         RunError: the run is not finished or sees radiographs, or an input is missing.
     """
     engine = engine or Engine()
     view = run.recipe.view
+    if dicom is not None:
+        dicom.wanted()  # says what is not installed before anything is read
+        from sightline.inference.ct.dicom_results import require_dicom, write_ct_results
+        from sightline.inference.dicom_results import words_of_run
     if not run.done:
         raise RunError(f"{run.folder} is not finished.", "Run the same train command again: it resumes.")
     if not isinstance(view, VolumeView):
@@ -94,11 +106,15 @@ def predict_cts(
         for given in cts:
             reader = _Reader(run, view, network, units, options.panels, device)
             try:
+                if dicom is not None:
+                    require_dicom(given)
                 placed = read_vertebrae(given)
                 folder = out / given.name
                 read = reader.read(given, placed, folder, engine, write)
                 notes = placed.notes if reader.cutting_known else (*placed.notes, ASSUMED)
                 write_ct(folder, given.name, placed.ct, read, run, placed.centres, notes)
+                if dicom is not None:
+                    write_ct_results(words_of_run(run, dicom.codes), given, placed, read, out, dicom.wanted())
             except SightlineError as error:
                 rejects.append(Reject(given.path, error.message.removeprefix(f"{given.path}: "), error.remedy))
     write_rejects(out / "rejects.csv", rejects)
@@ -141,6 +157,8 @@ class _Reader:
             said=classes[said],
             called=said == looked_for,
             outside=patch.outside(frame),
+            finding=classes[looked_for],
+            **_placed_map(evidence, looked_for, frame, patch),
         )
         if self.panels == "none" or (self.panels == "called" and not one.called):
             return one
@@ -175,6 +193,16 @@ class _Reader:
         if self.units is None:
             return forward_evidence(self.network, images, self.device), None
         return self.units.look(images)
+
+
+def _placed_map(evidence: Evidence, index: int, frame: Frame, patch: CutPatch) -> dict[str, Any]:
+    """The class map of a patch and its affine; nothing of a network without maps."""
+    if evidence.maps is None:
+        return {}
+    cells = evidence.maps[0, index].numpy().astype(np.float32)
+    window = None if evidence.window is None else evidence.window[0].double().numpy()
+    place = frame.resize(cells.shape) if window is None else frame.within(window, cells.shape)
+    return {"map": cells, "map_affine": affine_within(place, patch.volume.affine)}
 
 
 def _row(given: CtInput, placed: PlacedCt, one: ReadVertebra, folder: Path) -> list[str]:

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sightline.data.spine.vertebrae import Vertebra
 from sightline.dissection.case_panel import CasePanel, case_words, draw_case_panel
 from sightline.io.volume import Volume
@@ -49,6 +52,9 @@ class ReadVertebra:
         called: whether that is the class that is looked for.
         outside: share of what the network saw that lies outside the CT.
         panel: its case panel where one is drawn.
+        finding: the class that is looked for.
+        map: float32 [a, b, c], that class's map of the patch, or None.
+        map_affine: [4, 4], from the map's indices to mm, RAS+.
     """
 
     vertebra: Vertebra
@@ -57,6 +63,9 @@ class ReadVertebra:
     called: bool
     outside: float
     panel: CasePanel | None = None
+    finding: str = "finding"
+    map: NDArray[np.float32] | None = None
+    map_affine: NDArray[np.float64] | None = None
 
 
 def write_ct(

@@ -152,12 +152,6 @@ def dicom_files(source: Path) -> list[Path]:
     return found
 
 
-def carries_identity(header: Any) -> bool:
-    """Whether a header says of itself that nobody has removed the patient's identity, and names one."""
-    named = str(header.get("PatientName") or "").strip() or str(header.get("PatientBirthDate") or "").strip()
-    return bool(named) and str(header.get("PatientIdentityRemoved") or "").upper() != "YES"
-
-
 def _one(
     file: Path, destination: Path, private: Path, key: SiteKey, wishes: Wishes, finder: str
 ) -> tuple[str | None, list[str], list[tuple[FoundText, str]]]:

@@ -1,7 +1,7 @@
 """Words in the pixels of a picture, found by optical character recognition, for a person to look at.
 
 Nothing here claims that all words are found: what is found is listed, and a picture with words is not written until
-somebody has seen it. Single letters and L or R in any frame are marks of the side or the technician, no names.
+somebody has seen it. Single letters and digits are marks of the side or the technician, no names.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-_MARK = re.compile(r"[\W_]*[A-Za-z]?[\W_]*")
+_MARK = re.compile(r"[\W_]*\w?[\W_]*")
 # smaller pictures are enlarged: recognition expects letters of about 20 px
 _LEAST_SIDE, _MOST_SIDE = 700, 2200
 _SURE = 0.5

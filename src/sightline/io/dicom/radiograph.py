@@ -18,6 +18,7 @@ from sightline.errors import SightlineError, UnreadableFile
 from sightline.io.dicom.greyscale import display_table, numbers
 from sightline.io.dicom.limits import require_bounds
 from sightline.io.dicom.pixels import decode_pixels, require_syntax
+from sightline.io.dicom_results.identity import is_own_result
 from sightline.io.picture import Picture
 from sightline.structures.frame import Frame
 
@@ -57,6 +58,7 @@ class Header:
             `manufacturer`, `device_model`, `detector`, `study_uid`, `series_uid`, `sop_uid`, `transfer_syntax`, ...
         shape: (rows, columns), or None where not stated.
         spacing_mm: (row, column) size of a pixel, or None where not stated.
+        names_patient: it names a patient or a day of birth, and does not say that the identity was removed.
     """
 
     file: Path
@@ -64,6 +66,7 @@ class Header:
     facts: Mapping[str, str]
     shape: tuple[int, int] | None
     spacing_mm: tuple[float, float] | None
+    names_patient: bool = False
 
 
 def has_dicom_mark(head: bytes) -> bool:
@@ -95,6 +98,7 @@ def read_dicom(path: Path) -> Picture:
     path = Path(path)
     with foreign_bytes(path):
         dataset = open_dataset(path, pixels=True)
+        require_foreign(dataset, path)
         index, values = decode_pixels(dataset, path)
         header = _header(dataset, path)
         present = np.bincount(index.ravel(), minlength=len(values)) > 0
@@ -109,6 +113,8 @@ def require_radiograph(picture: Picture | Header, file: Path | None = None) -> N
     Raises:
         UnreadableFile: the modality is stated and is none of PROJECTIONS.
     """
+    if isinstance(picture, Header) and picture.facts.get("sightline") == "result":
+        _refuse_own(picture.file)
     modality = picture.facts.get("modality", "")
     if modality and modality.upper() not in PROJECTIONS + _ALSO:
         name = file or (picture.file if isinstance(picture, Header) else "the image")
@@ -116,6 +122,23 @@ def require_radiograph(picture: Picture | Header, file: Path | None = None) -> N
             f"{name}: the modality is {modality}, not a radiograph ({', '.join(PROJECTIONS)}).",
             "Leave the file out; give projection radiographs.",
         )
+
+
+def require_foreign(dataset: Any, path: Path) -> None:
+    """Refuse a result that was written here: its picture must never be judged as a radiograph.
+
+    Raises:
+        UnreadableFile: it is one.
+    """
+    if is_own_result(dataset):
+        _refuse_own(path)
+
+
+def _refuse_own(path: Path) -> None:
+    raise UnreadableFile(
+        f"{path}: a result that sightline wrote (its manufacturer and series description say so), not a radiograph.",
+        "Leave it out; give the radiographs of the study.",
+    )
 
 
 @contextmanager
@@ -163,13 +186,17 @@ def _header(dataset: Any, path: Path) -> Header:
     sop_class = getattr(dataset.get("SOPClassUID"), "name", "")
     if sop_class:
         facts["sop_class"] = sop_class
+    if is_own_result(dataset):
+        facts["sightline"] = "result"
     facts["transfer_syntax"] = dataset.file_meta.TransferSyntaxUID.name
     spacing, source = _spacing(dataset, path)
     if source:
         facts["spacing_source"] = source
     size = [*numbers(dataset, "Rows", path), *numbers(dataset, "Columns", path)]
     shape = (int(size[0]), int(size[1])) if len(size) == 2 else None
-    return Header(path, _text(dataset, "PatientID"), facts, shape, spacing)
+    named = bool(_text(dataset, "PatientName") or _text(dataset, "PatientBirthDate"))
+    removed = _text(dataset, "PatientIdentityRemoved").upper() == "YES"
+    return Header(path, _text(dataset, "PatientID"), facts, shape, spacing, named and not removed)
 
 
 def _spacing(dataset: Any, path: Path) -> tuple[tuple[float, float] | None, str]:

@@ -82,6 +82,26 @@ def read_series(folder: Path, *, series: str | None = None) -> Volume:
     return Volume(values, affine, facts)
 
 
+def series_files(folder: Path, *, series: str | None = None) -> list[Path]:
+    """The files of one CT series in the order of `read_series`: one a slice.
+
+    Args:
+        folder: as of `read_series`.
+        series: likewise.
+
+    Raises:
+        UnreadableFile: no series or several, or an Enhanced CT (all slices in one file).
+    """
+    folder = Path(folder)
+    chosen = _choose(_headers(folder)[0], folder, series)
+    if any(header.frame is not None for header in chosen):
+        raise UnreadableFile(
+            f"{folder}: an Enhanced CT; results are written for series of single slices.",
+            "Export the series as single slices.",
+        )
+    return [slice_.file for slice_ in sorted(map(_slice, chosen), key=lambda slice_: slice_.place.along_normal)]
+
+
 def _headers(folder: Path) -> tuple[list[_Header], int]:
     """The headers of all CT slices, and how many other DICOM objects (or localisers among frames) there are."""
     if not folder.exists():

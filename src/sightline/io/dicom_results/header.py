@@ -74,6 +74,7 @@ _IMAGE = (
     "PresentationLUTShape",
     "LossyImageCompression",
 )
+TAKEN_OVER = (*NEEDED, *TYPE_2, *_PATIENT, *_STUDY, *_SERIES, *_IMAGE)
 _NUMBERS = ("DS", "IS", "FD", "FL", "US", "SS", "UL", "SL")
 _TABLES = ("ModalityLUTSequence", "VOILUTSequence")
 _SEXES = ("M", "F", "O")
@@ -145,7 +146,7 @@ def sound_header(dataset: Dataset, where: Path | str = "the image") -> tuple[Dat
                 "Give the image as the PACS has it; if it was de-identified, use a tool that replaces UIDs and keeps "
                 "references (sightline deidentify).",
             )
-        for keyword in (*NEEDED, *TYPE_2, *_PATIENT, *_STUDY, *_SERIES, *_IMAGE):
+        for keyword in TAKEN_OVER:
             if keyword not in dataset and keyword not in TYPE_2:
                 continue
             if keyword in IDENTIFIERS:

@@ -1,0 +1,68 @@
+"""The command that writes copies of DICOM files without what identifies a patient."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, UseAppendAction, arg
+
+from sightline.errors import RunError
+
+
+@dataclass(frozen=True)
+class Deidentify:
+    """Write copies of DICOM files without what identifies a patient (PS3.15 Basic Profile), references whole.
+
+    What stays at home (the key, names of the original files, words found in pixels) goes into a private folder.
+    """
+
+    source: Positional[Path]
+    """Folder (or file) of the originals; it is only read."""
+    destination: Positional[Path]
+    """Folder to write the copies and report.csv into."""
+    keep: tuple[Literal["dates", "moved-dates", "device", "patient", "uids", "institution"], ...] = ()
+    """What may stay: dates as they are or moved by one number of days a patient, device, patient's sex and age, ..."""
+    key: Path | None = None
+    """The site's key, made once; the same key gives the same pseudonyms. Without: site.key in the private folder."""
+    private: Path | None = None
+    """Folder for what must not leave: DESTINATION-private when not given."""
+    blank: Annotated[UseAppendAction[tuple[tuple[int, int, int, int], ...]], arg(metavar="TOP LEFT BOTTOM RIGHT")] = ()
+    """A box to fill in every picture: row and column where it starts and where it stops; may be repeated."""
+    pixels: Literal["check", "seen"] = "check"
+    """check: pictures that may hold words are not written; seen: a person has looked at them."""
+    text_search: Literal["auto", "off"] = "auto"
+    """Look for words in pixels (rapidocr, else tesseract), some seconds a picture; off: do not."""
+    quiet: bool = False
+    """Show no progress."""
+
+    def run(self) -> int:
+        """Write; 1 when something was held back."""
+        from sightline.io.deidentification.folder import LOOK_AT, REPORT, Wishes, deidentify_folder, dicom_files
+        from sightline.io.deidentification.keys import site_key
+        from sightline.io.deidentification.table import Rules
+        from sightline.io.progress import progress
+
+        private = self.private or self.destination.with_name(self.destination.name + "-private")
+        if self.key is not None and self.destination.resolve() in self.key.resolve().parents:
+            raise RunError(f"{self.key} would leave with the copies.", "Keep the key outside the destination.")
+        wishes = Wishes(Rules(self.keep), self.blank, self.pixels == "seen", self.text_search == "auto")
+        total = len(dicom_files(self.source))
+        key = site_key(self.key or private / "site.key")
+        with progress("clean", total, quiet=self.quiet) as advance:
+            outcome = deidentify_folder(self.source, self.destination, private, key, wishes, advance)
+        for file, reason in outcome.refused[:20]:
+            print(f"{file}: {reason}", file=sys.stderr)
+        if wishes.search and not outcome.finder:
+            print(
+                "Words in pixels were not searched: neither rapidocr (pip install 'sightline[deid]') nor tesseract is "
+                "installed.",
+                file=sys.stderr,
+            )
+        print(
+            f"{outcome.written} files written, {len(outcome.refused)} held back, {outcome.look_at} lines of words in "
+            f"pixels; see {self.destination / REPORT} and {private / LOOK_AT}"
+        )
+        return 1 if outcome.refused else 0

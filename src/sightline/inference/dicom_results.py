@@ -1,0 +1,299 @@
+"""From what a network says of radiographs to DICOM objects: threshold, mask, words; and the writing of whole studies.
+
+Needs no torch: a node that judges with onnxruntime hands over the same readings.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+
+from sightline import __version__
+from sightline.errors import SightlineError, UnreadableFile
+from sightline.explainers.localisation.protocols import LEVELS, MapBoxes
+from sightline.io.dicom.radiograph import foreign_bytes, has_dicom_mark
+from sightline.io.dicom_results.codes import CodeTable, read_codes
+from sightline.io.dicom_results.header import SourceImage, source_image
+from sightline.io.dicom_results.identity import uid_of
+from sightline.io.dicom_results.objects import Wanted, make_objects, write_objects
+from sightline.io.dicom_results.results import (
+    FoundBox,
+    FoundMap,
+    FoundRegion,
+    ImageResult,
+    Maker,
+    Said,
+    StudyResult,
+)
+from sightline.io.picture import Picture, map_on_pixels
+from sightline.plots.result_picture import draw_result
+from sightline.structures.case import is_normal
+
+if TYPE_CHECKING:
+    from sightline.inference.file_result import FileResult
+    from sightline.training.run import Run
+
+FOLDER = "dicom"
+CODES = "codes.yaml"
+NOT_DICOM = "not a DICOM file, so no result can refer to it"
+# where no image says when it was made; a time that is made up must not look like one
+UNDATED = datetime(2000, 1, 1)
+_TIMES = (("ContentDate", "ContentTime"), ("AcquisitionDate", "AcquisitionTime"), ("StudyDate", "StudyTime"))
+
+
+@dataclass(frozen=True)
+class ResultWords:
+    """What of a run stands in its results.
+
+    Attributes:
+        classes: names in the order of the probabilities.
+        maker: what made them.
+        boxes: how boxes and regions are read off maps.
+        independent: each class is judged by itself.
+        finding: class of what a network finds that names no class.
+        codes: what classes and sites are called.
+    """
+
+    classes: tuple[str, ...]
+    maker: Maker
+    boxes: MapBoxes
+    independent: bool = False
+    finding: str = "finding"
+    codes: CodeTable = field(default_factory=CodeTable)
+
+    @property
+    def findings(self) -> tuple[int, ...]:
+        """Positions of the classes that are findings: a normal one is the absence of all."""
+        return tuple(k for k, name in enumerate(self.classes) if not is_normal(name)) or tuple(range(len(self.classes)))
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """Findings that get a private code, which nobody else understands."""
+        return self.codes.unknown(tuple(self.classes[k] for k in self.findings))
+
+
+def words_of_run(run: Run, codes: Path | None = None, *, engine: str = "torch") -> ResultWords:
+    """What a run's results say of the run.
+
+    Args:
+        run: finished.
+        codes: a `codes.yaml`; without, that of the run folder where there is one.
+        engine: what computed, e.g. torch or onnxruntime.
+    """
+    import hashlib
+
+    path = codes if codes is not None else run.folder / CODES
+    table = read_codes(path) if codes is not None or path.is_file() else CodeTable()
+    with (run.folder / "weights.safetensors").open("rb") as file:
+        weights = hashlib.file_digest(file, "sha256").hexdigest()
+    rule = "a class is present from a probability of 0.5" if run.recipe.independent else "the most probable class"
+    parameters: tuple[str, ...] = (
+        f"operating point: {rule}",
+        f"engine={engine}",
+        f"cohort={run.cohort['fingerprint']}",
+    )
+    if run.calibration is not None:
+        # another calibration is another answer, and must not have the UIDs of the old one
+        parameters += (f"calibrated on validation: {hashlib.sha256(repr(run.calibration).encode()).hexdigest()[:12]}",)
+    maker = Maker(run.recipe.title or "sightline", run.identity, weights, __version__, parameters)
+    return ResultWords(run.classes, maker, run.boxes, run.recipe.independent, codes=table)
+
+
+def image_result(
+    words: ResultWords, source: SourceImage, picture: Picture, reading: FileResult, *, draw: bool = True
+) -> ImageResult:
+    """What a network says of one image, as it stands in DICOM.
+
+    Marks and regions are those of the most probable finding, and only where the run calls it present (a network that
+    only locates says nothing of presence, and its marks stand). The map is that finding's in any case.
+
+    Args:
+        words: of the run.
+        source: the image.
+        picture: the image as it is shown.
+        reading: what the network says of it.
+        draw: the picture with marks burnt in, too.
+    """
+    said, called = _said(words, reading)
+    label = words.classes[reading.named] if reading.probabilities is not None else words.finding
+    boxes = (
+        tuple(FoundBox(label, box.corners, min(max(box.score, 0.0), 1.0)) for box in reading.boxes) if called else ()
+    )
+    found: FoundMap | None = None
+    regions: tuple[FoundRegion, ...] = ()
+    if reading.named_map is not None:
+        cells = (reading.named_map.shape[0], reading.named_map.shape[1])
+        place = reading.frame.resize(cells) if reading.window is None else reading.frame.within(reading.window, cells)
+        found = FoundMap(label, reading.named_map.astype(np.float32), place.to_source)
+        if called:
+            mask = region_of_map(found, words.boxes, source.shape)
+            score = None if reading.probabilities is None else float(reading.probabilities[reading.named])
+            regions = (FoundRegion(label, mask, score),) if mask.any() else ()
+    drawn = _drawn(words, picture, said, boxes, found) if draw else None
+    return ImageResult(source, said, boxes, regions, found, drawn)
+
+
+def region_of_map(found: FoundMap, protocol: MapBoxes, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """The pixels of an image on which a map is above the run's level: what its boxes are drawn around.
+
+    Args:
+        found: the map.
+        protocol: scale and level.
+        shape: of the image.
+    """
+    laid, covered = map_on_pixels(found.values, found.to_source, shape)
+    low, high = float(found.values.min()), float(found.values.max())
+    least = low if protocol.scale == "range" else 0.0
+    if not high > least:
+        return np.zeros(shape, dtype=bool)
+    level = (laid - least) * (LEVELS / (high - least))
+    inside = level > protocol.low
+    if protocol.keep == "band":
+        inside &= level <= protocol.high
+    return np.asarray(inside & covered)
+
+
+def study_time(sources: Sequence[SourceImage]) -> datetime:
+    """The time of the newest image of a study: what a result is dated with where nobody says when it was asked for.
+
+    The same result must have the same bytes, so the clock on the wall cannot be asked.
+    """
+    found = [time for source in sources if (time := _time(source)) is not None]
+    return max(found, default=UNDATED)
+
+
+def write_dicom_results(
+    words: ResultWords,
+    images: Sequence[ImageResult],
+    folder: Path,
+    wanted: Wanted | None = None,
+    *,
+    made: datetime | None = None,
+    predecessors: tuple[tuple[str, str, str, str], ...] = (),
+) -> list[Path]:
+    """Write the objects of one study; the same result again is the same files, byte for byte.
+
+    Args:
+        words: of the run.
+        images: of one study.
+        folder: to write.
+        wanted: which objects; without, all.
+        made: time that is written, e.g. of the receipt; without, that of the newest image.
+        predecessors: earlier reports that these follow.
+
+    Raises:
+        UnreadableFile: images of several studies or patients.
+    """
+    time = made or study_time([image.source for image in images])
+    result = StudyResult(tuple(images), words.maker, time, words.codes, predecessors)
+    return write_objects(make_objects(result, wanted or Wanted()), folder)
+
+
+class StudyWriter:
+    """Gathers the images of a command into studies and writes each study as soon as its last image was read."""
+
+    def __init__(self, words: ResultWords, files: Sequence[Path], out: Path, wanted: Wanted) -> None:
+        self.words, self.out, self.wanted = words, out, wanted
+        self._studies = {file: _study_of(file) for file in files}
+        self._waiting = Counter(study for study in self._studies.values() if study)
+        self._gathered: dict[str, list[ImageResult]] = defaultdict(list)
+        self.written: list[Path] = []
+
+    def source(self, file: Path) -> SourceImage:
+        """The image that results are to refer to.
+
+        Raises:
+            UnreadableFile: no DICOM, or without UIDs.
+        """
+        if not self._studies[file]:
+            with file.open("rb") as stream:
+                mark = has_dicom_mark(stream.read(132))
+            if not mark:
+                raise UnreadableFile(
+                    f"{file}: {NOT_DICOM}.", "Give the DICOM file that the picture was made from, or leave out --as."
+                )
+        with foreign_bytes(file):
+            return source_image(pydicom.dcmread(file), file)
+
+    def add(self, file: Path, source: SourceImage, picture: Picture, reading: FileResult) -> None:
+        """Take one image; the study is written when it was the last of it."""
+        study = self._studies[file]
+        draw = "picture" in self.wanted.kinds
+        self._gathered[study].append(image_result(self.words, source, picture, reading, draw=draw))
+        self._count_down(study)
+
+    def leave_out(self, file: Path) -> None:
+        """Go on without an image that was rejected."""
+        if self._studies[file]:
+            self._count_down(self._studies[file])
+
+    def _count_down(self, study: str) -> None:
+        self._waiting[study] -= 1
+        if self._waiting[study] == 0 and self._gathered.get(study):
+            # a folder's name must say nothing about the patient, and a UID may be anything
+            folder = self.out / FOLDER / uid_of("study", study)[-16:]
+            self.written += write_dicom_results(self.words, self._gathered.pop(study), folder, self.wanted)
+
+
+def _study_of(file: Path) -> str:
+    """StudyInstanceUID and PatientID of a DICOM file, or empty."""
+    try:
+        with foreign_bytes(file):
+            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["StudyInstanceUID", "PatientID"])
+            study = str(header.get("StudyInstanceUID") or "")
+            return f"{study}\0{header.get('PatientID') or ''}" if study else ""
+    except SightlineError:
+        return ""
+
+
+def _said(words: ResultWords, reading: FileResult) -> tuple[tuple[Said, ...], bool]:
+    """What is said of each finding, and whether the most probable one is called (or cannot be)."""
+    if reading.probabilities is None:
+        return (Said(words.finding, None, None),), True
+    said, called = [], False
+    for k in words.findings:
+        share = float(np.clip(reading.probabilities[k], 0.0, 1.0))
+        present = share >= 0.5 if words.independent else k == reading.predicted
+        said.append(Said(words.classes[k], share, bool(present)))
+        called = called or (bool(present) and k == reading.named)
+    return tuple(said), called
+
+
+def _drawn(
+    words: ResultWords, picture: Picture, said: Sequence[Said], boxes: Sequence[FoundBox], found: FoundMap | None
+) -> NDArray[np.uint8]:
+    shares = [f"{one.label} {one.probability:.0%}" for one in said if one.probability is not None]
+    called = [one.label for one in said if one.present]
+    if not shares:
+        first = "Where the finding would be; whether there is one, this network does not say."
+    else:
+        first = f"Called: {', '.join(called) if called else 'no finding'}. {', '.join(shares)}."
+    maker = words.maker
+    second = f"{maker.model}, run {maker.run}, sightline {maker.version}"
+    heat: Any = found.values if found is not None and (called or not shares) else None
+    return draw_result(
+        picture.pixels,
+        [first, second],
+        heat=heat,
+        to_source=None if found is None else found.to_source,
+        boxes=[(box.corners, box.label if box.score is None else f"{box.label} {box.score:.2f}") for box in boxes],
+    )
+
+
+def _time(source: SourceImage) -> datetime | None:
+    for day, hour in _TIMES:
+        date = str(source.header.get(day) or "").strip()
+        time = str(source.header.get(hour) or "").strip().partition(".")[0]
+        try:
+            return datetime.strptime(date + time.ljust(6, "0")[:6], "%Y%m%d%H%M%S")
+        except ValueError:
+            continue
+    return None

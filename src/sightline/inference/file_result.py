@@ -1,0 +1,88 @@
+"""What a network says of one picture, and which DICOM objects a person wants of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sightline.errors import RunError
+from sightline.io.dicom_results.results import KINDS, Kind
+from sightline.structures.frame import Frame
+from sightline.structures.regions import ScoredBox
+
+if TYPE_CHECKING:
+    from sightline.io.dicom_results.objects import Wanted
+
+
+@dataclass(frozen=True)
+class DicomWish:
+    """Which DICOM objects a command writes.
+
+    Attributes:
+        kinds: of `findings`, `marks`, `regions`, `states`, `picture`, `map`; empty: all.
+        map_on_image: the map on the pixels of the image.
+        picture_syntax: `plain`, `rle` or `jpegls`.
+        codes: a `codes.yaml`, or None: that of the run folder.
+    """
+
+    kinds: tuple[str, ...] = ()
+    map_on_image: bool = False
+    picture_syntax: Literal["plain", "rle", "jpegls"] = "plain"
+    codes: Path | None = None
+
+    def wanted(self) -> Wanted:
+        """The same for those who make the objects.
+
+        Raises:
+            RunError: highdicom is not installed.
+        """
+        try:
+            from sightline.io.dicom_results.objects import Wanted
+        except ImportError as error:
+            raise RunError(
+                f"DICOM results need a package that is not installed ({error.name}).",
+                "pip install 'sightline[hospital]'",
+            ) from None
+        return Wanted(cast("tuple[Kind, ...]", self.kinds) or KINDS, self.map_on_image, self.picture_syntax)
+
+
+@dataclass(frozen=True)
+class FileResult:
+    """What a network says of one picture.
+
+    Attributes:
+        pixels: [h, w] or [h, w, 3], what it saw.
+        frame: of that, in the picture.
+        probabilities: float64 [k], or None from a network that only locates.
+        predicted: position of the most probable class.
+        boxes: of the most probable finding, surest first, in pixels of the file.
+        map: float64 [mh, mw], the class map that is shown, or None without maps.
+        window: [2, 3], where the map lies, or None: over all that it saw.
+        named: position of the most probable finding, whose boxes these are.
+        named_map: float64 [mh, mw], the class map of that finding, or None without maps.
+        energy: log sum exp of its logits.
+    """
+
+    pixels: NDArray[np.float32]
+    frame: Frame
+    probabilities: NDArray[np.float64] | None
+    predicted: int
+    boxes: tuple[ScoredBox, ...]
+    map: NDArray[np.float64] | None
+    window: NDArray[np.float64] | None
+    named: int
+    named_map: NDArray[np.float64] | None
+    energy: float = 0.0
+
+    @property
+    def look(self) -> NDArray[np.float64] | None:
+        """Where the network looked most, (row, column) in pixels of the file; None without maps."""
+        if self.map is None:
+            return None
+        shape = (self.map.shape[0], self.map.shape[1])
+        place = self.frame.resize(shape) if self.window is None else self.frame.within(self.window, shape)
+        return place.map_points(np.array(np.unravel_index(int(self.map.argmax()), shape)) + 0.5)

@@ -1,0 +1,234 @@
+"""`predict --as dicom` on radiographs: the objects say what the tables say, once, the same again."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import highdicom as hd
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+from support.cohorts import tiny_recipe
+from support.dicom_sources import radiograph
+from support.dicom_tools import dciodvfy
+
+from sightline.cli.main import main
+from sightline.explainers.localisation.protocols import MapBoxes
+from sightline.inference.dicom_results import ResultWords, image_result, region_of_map, study_time
+from sightline.inference.file_result import DicomWish, FileResult
+from sightline.inference.radiographs import predict_files
+from sightline.io.dicom_results.codes import PRESENCE
+from sightline.io.dicom_results.header import source_image
+from sightline.io.dicom_results.results import FoundMap, Maker
+from sightline.io.picture import Picture
+from sightline.papers.catalogue import CATALOGUE
+from sightline.structures.frame import Frame
+from sightline.structures.regions import ScoredBox
+from sightline.training.engine import Engine
+from sightline.training.train import train
+
+QUIET = Engine(device="cpu", quiet=True)
+
+
+@pytest.fixture(scope="module")
+def run(tiny_cohort, tmp_path_factory):
+    return train(tiny_recipe(steps=2), tiny_cohort, tmp_path_factory.mktemp("runs") / "run", CATALOGUE, QUIET)
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory):
+    """Two studies, one of two images, and a picture that is no DICOM file."""
+    place = tmp_path_factory.mktemp("studies")
+    for name, seed, changes in (
+        ("a1", 1, {}),
+        ("a2", 2, {"StudyInstanceUID": "1.2.826.0.1.2.1", "PatientID": "P1"}),
+        ("b1", 3, {"PatientID": "P2", "PhotometricInterpretation": "MONOCHROME1"}),
+    ):
+        radiograph(60, 48, seed=seed, **changes).save_as(place / f"{name}.dcm", enforce_file_format=True)
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 48)).astype(np.uint8)).save(place / "c.png")
+    return place
+
+
+@pytest.fixture(scope="module")
+def predicted(run, studies, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out")
+    assert predict_files(run, [studies], out, QUIET, dicom=DicomWish()) == (3, 1)
+    return out
+
+
+def objects(out):
+    made = [pydicom.dcmread(path) for path in sorted((out / "dicom").rglob("*.dcm"))]
+    return {study: [o for o in made if o.StudyInstanceUID == study] for study in {o.StudyInstanceUID for o in made}}
+
+
+def test_every_object_is_sound(predicted):
+    paths = list((predicted / "dicom").rglob("*.dcm"))
+    assert paths
+    for path in paths:
+        assert dciodvfy(path).errors == (), path.name
+
+
+def test_a_study_has_one_report_over_all_its_images(predicted, run):
+    by_study = objects(predicted)
+    assert len(by_study) == 2
+    rows = {Path(row["file"]).stem: row for row in csv.DictReader((predicted / "predictions.csv").open())}
+    for study, names in (("1.2.826.0.1.2.1", ("a1", "a2")), ("1.2.826.0.1.4.1", ("b1",))):
+        (findings,) = [o for o in by_study[study] if o.SeriesDescription.endswith("FINDINGS")]
+        groups = hd.sr.Comprehensive3DSR.from_dataset(findings).content.get_image_measurement_groups()
+        said = [group.get_measurements()[0].value for group in groups]
+        assert said == pytest.approx([100 * float(rows[n]["p(fracture)"]) for n in names], abs=1e-2)
+        present = [
+            group.get_qualitative_evaluations(hd.sr.CodedConcept(*PRESENCE))[0].value.meaning for group in groups
+        ]
+        assert present == ["Present" if rows[n]["predicted"] == "fracture" else "Absent" for n in names]
+        assert run.identity in str(findings) and "not for diagnosis" in str(findings)
+        pictures = [o for o in by_study[study] if o.SeriesDescription.endswith("PICTURE")]
+        assert len(pictures) == len(names)
+
+
+def test_what_is_no_dicom_file_is_rejected_with_a_remedy(predicted):
+    (row,) = csv.DictReader((predicted / "rejects.csv").open())
+    assert row["file"].endswith("c.png") and "not a DICOM file" in row["reason"] and "--as" in row["remedy"]
+
+
+def test_the_same_again_by_another_process(predicted, run, studies, tmp_path):
+    program = "import sys; from sightline.cli.main import main; main(sys.argv[1:])"
+    command = [sys.executable, "-c", program, "predict", str(run.folder), str(studies), "--out", str(tmp_path / "out"),
+               "--as", "dicom", "--device", "cpu", "--quiet"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "private one" in done.stderr
+    first = {path.name: path.read_bytes() for path in (predicted / "dicom").rglob("*.dcm")}
+    assert first == {path.name: path.read_bytes() for path in (tmp_path / "out" / "dicom").rglob("*.dcm")}
+
+
+def test_our_own_results_are_rejected_as_pictures(predicted, run, tmp_path):
+    from sightline.data.datasets.dicom_folder import Options, read
+
+    read_count, rejected = predict_files(run, [predicted / "dicom"], tmp_path / "again", QUIET)
+    count = len(list((predicted / "dicom").rglob("*.dcm")))
+    assert (read_count, rejected) == (0, count)
+    rows = list(csv.DictReader((tmp_path / "again" / "rejects.csv").open()))
+    assert all("a result that sightline wrote" in row["reason"] and row["remedy"] for row in rows)
+    for check in (True, False):
+        cohort, rejects = read(predicted / "dicom", Options(check_pixels=check))
+        assert len(cohort) == 0 and len(rejects) == count
+        assert all("a result that sightline wrote" in reject.reason for reject in rejects)
+
+
+def test_only_the_objects_that_are_asked_for(run, studies, tmp_path):
+    wish = DicomWish(("findings", "picture"), picture_syntax="rle")
+    predict_files(run, [studies / "b1.dcm"], tmp_path, QUIET, dicom=wish)
+    assert sorted(path.name.split("_")[0] for path in (tmp_path / "dicom").rglob("*.dcm")) == ["findings", "picture"]
+
+
+def test_a_source_without_uids_is_rejected_and_the_rest_goes_on(run, studies, tmp_path):
+    (tmp_path / "in").mkdir()
+    for n, changes in enumerate(({}, {"SOPInstanceUID": ""})):
+        image = radiograph(60, 48, seed=9, **changes)
+        image.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.{n + 1}"
+        image.save_as(tmp_path / "in" / f"{n}.dcm", enforce_file_format=True)
+    assert predict_files(run, [tmp_path / "in"], tmp_path / "out", QUIET, dicom=DicomWish()) == (1, 1)
+    assert len(objects(tmp_path / "out")) == 1
+
+
+def test_options_about_dicom_need_dicom(run, studies, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["predict", str(run.folder), str(studies), "--out", str(tmp_path), "--objects", "map"])
+    assert ended.value.code == 2 and "--as dicom" in capsys.readouterr().err
+
+
+def test_codes_of_the_run_folder_are_used(run, studies, tmp_path):
+    codes = tmp_path / "codes.yaml"
+    codes.write_text("findings:\n  fracture: {value: '125605004', scheme: SCT, meaning: Fracture of bone}\n")
+    predict_files(run, [studies / "b1.dcm"], tmp_path / "out", QUIET, dicom=DicomWish(("findings",), codes=codes))
+    ((report,),) = objects(tmp_path / "out").values()
+    assert "Fracture of bone" in str(report) and "99SIGHTLINE" not in str(report)
+
+
+# -- from numbers to what is said ---------------------------------------------------------------------------------
+
+WORDS = ResultWords(("no fracture", "fracture", "cyst"), Maker("m", "r", "w", "v"), MapBoxes())
+
+
+def reading(probabilities, predicted, named=1):
+    frame = Frame.of_image((40, 48)).pad_to_square().resize((24, 24))
+    cells = np.zeros((6, 6))
+    cells[2, 3] = 4.0
+    boxes = (ScoredBox(WORDS.classes[named], 0.5, (10.0, 12.0, 20.0, 30.0)),)
+    return FileResult(np.zeros((24, 24), np.float32), frame, probabilities, predicted, boxes, cells, None, named, cells)
+
+
+def picture():
+    return Picture(np.full((40, 48), 100, np.uint8), Frame.of_image((40, 48)))
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "predicted", "independent", "present", "marked"),
+    [
+        ([0.2, 0.7, 0.1], 1, False, [True, False], True),
+        ([0.7, 0.2, 0.1], 0, False, [False, False], False),
+        ([0.9, 0.6, 0.55], 0, True, [True, True], True),
+        ([0.9, 0.4, 0.3], 0, True, [False, False], False),
+    ],
+)
+def test_presence_follows_the_operating_point_and_marks_follow_presence(
+    probabilities, predicted, independent, present, marked
+):
+    words = ResultWords(WORDS.classes, WORDS.maker, WORDS.boxes, independent)
+    source = source_image(radiograph())
+    result = image_result(words, source, picture(), reading(np.array(probabilities), predicted))
+    assert [said.label for said in result.said] == ["fracture", "cyst"]
+    assert [said.present for said in result.said] == present
+    assert bool(result.boxes) == bool(result.regions) == marked
+    assert result.map is not None and result.map.label == "fracture"
+
+
+def test_a_network_that_only_locates_says_nothing_of_presence():
+    result = image_result(WORDS, source_image(radiograph()), picture(), reading(None, 1))
+    (said,) = result.said
+    assert said.probability is None and said.present is None
+    assert result.boxes[0].label == "finding" and result.regions
+
+
+def test_a_map_lies_where_the_network_saw_it():
+    result = image_result(WORDS, source_image(radiograph()), picture(), reading(np.array([0.1, 0.8, 0.1]), 1))
+    # a picture of 40 x 48 is padded by 4 rows above; 6 cells cover 48 pixels
+    centre = result.map.to_source @ np.array([2.5, 3.5, 1.0])
+    assert np.allclose(centre[:2], (2.5 * 8 - 4, 3.5 * 8))
+    rows, columns = np.nonzero(result.regions[0].mask)
+    assert abs(rows.mean() + 0.5 - centre[0]) < 1 and abs(columns.mean() + 0.5 - centre[1]) < 1
+
+
+@pytest.mark.parametrize("protocol", [MapBoxes(low=128.0), MapBoxes(scale="maximum", low=60.0), MapBoxes(keep="band")])
+def test_a_region_is_what_lies_above_the_level(protocol):
+    """Against the level of each pixel, one by one."""
+    rng = np.random.default_rng(3)
+    values = rng.normal(size=(5, 4)).astype(np.float32)
+    found = FoundMap("x", values, np.diag([8.0, 10.0, 1.0]))
+    mask = region_of_map(found, protocol, (40, 40))
+    low, high = values.min(), values.max()
+    for row, column in rng.integers(0, 40, (200, 2)):
+        r, c = np.clip((row + 0.5) / 8 - 0.5, 0, 4), np.clip((column + 0.5) / 10 - 0.5, 0, 3)
+        a, b = min(int(r), 3), min(int(c), 2)
+        u, v = r - a, c - b
+        value = (1 - u) * (1 - v) * values[a, b] + u * (1 - v) * values[a + 1, b] + (1 - u) * v * values[a, b + 1] \
+            + u * v * values[a + 1, b + 1]  # fmt: skip
+        level = 255 * (value - low) / (high - low) if protocol.scale == "range" else 255 * value / high
+        expected = level > protocol.low and (protocol.keep != "band" or level <= protocol.high)
+        if abs(level - protocol.low) > 0.1 and abs(level - protocol.high) > 0.1:
+            assert mask[row, column] == expected
+
+
+def test_a_result_is_dated_by_its_newest_image():
+    older = source_image(radiograph())
+    newer = source_image(radiograph(ContentDate="20210203", ContentTime="040506.789"))
+    undated = source_image(radiograph(ContentDate=None, ContentTime=None, StudyDate="", StudyTime=""))
+    assert study_time([older, newer, undated]).isoformat() == "2021-02-03T04:05:06"
+    assert study_time([undated]).year == 2000
+
+
+def test_the_bridge_needs_no_torch():
+    code = "import sys, sightline.inference.dicom_results; assert 'torch' not in sys.modules, 'torch'"
+    subprocess.run([sys.executable, "-c", code], check=True)
