@@ -16,8 +16,9 @@ import tyro
 
 ROOT = Path(__file__).parents[1]
 Name = Literal[
-    "step", "explained_step", "maps", "explain", "boxes", "reading", "memory", "patches", "dissect", "coverage"
-]
+    "step", "explained_step", "maps", "explain", "boxes", "reading", "memory", "patches", "dissect", "coverage",
+    "workstation",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Bench:
                 patches,
                 reading,
                 step,
+                workstation,
             )
 
             device = self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
@@ -71,6 +73,7 @@ class Bench:
                 return 2
             rooms = {"step": step, "explained_step": explained_step, "maps": maps, "explain": explain, "boxes": boxes}
             rooms |= {"reading": reading, "memory": memory, "patches": patches, "dissect": dissect}
+            rooms |= {"workstation": workstation}
             facts = machine.facts(device)
             if self.machine is not None:
                 facts["machine"] = self.machine

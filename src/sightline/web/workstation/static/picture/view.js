@@ -303,7 +303,7 @@ export class View extends EventTarget {
     context.setTransform(b * sc, d * sc, a * sr, c * sr, e, f);
     const scale = this.zoom * ratio * sc;
     context.imageSmoothingEnabled = Math.abs(scale - 1) > 1e-9 && scale < 6;
-    context.imageSmoothingQuality = "medium";
+    context.imageSmoothingQuality = "low";
     context.drawImage(tile.canvas, tile.part[1], tile.part[0]);
     this.drawn += 1;
     this.dispatchEvent(new Event("drawn"));

@@ -1,0 +1,30 @@
+"""Times a reader waits, at three times their limits: shared machines are slow (`python -m benchmarks workstation`)."""
+
+from dataclasses import replace
+
+from benchmarks.workstation import LIMITS, Settings, figures
+from tests.support.workstation_page import noise_cohort, running, sign_in
+
+
+def test_every_wait_is_within_three_times_its_limit_and_no_point_is_lost(chromium, tmp_path):
+    chosen = replace(Settings(), points=1000, moves=60, strokes=10, studies=6)
+    cohort = noise_cohort(tmp_path / "cohort", (chosen.rows, chosen.columns), chosen.studies)
+    with running(tmp_path, {"ada": "reader"}, {"mark": {"readers": ["ada"]}}, cohort) as station:
+        ada = sign_in(chromium, station, "ada")
+        least: dict[str, float] = {}
+        # the machine has others to serve: of a few tries the best one counts
+        for _ in range(3):
+            for name, value in figures(station, ada, chosen).items():
+                least[name] = min(value, least.get(name, value))
+            if all(least[name] <= 3 * limit for name, limit in LIMITS.items()):
+                break
+        assert {name: value for name, value in least.items() if value > 3 * LIMITS[name]} == {}
+        assert ada.faults == []
+        ada.page.context.close()
+
+
+def test_all_of_the_script_is_small():
+    from pathlib import Path
+
+    static = Path(__file__).parents[4] / "src" / "sightline" / "web" / "workstation" / "static"
+    assert sum(path.stat().st_size for path in static.rglob("*.js")) <= 300_000
