@@ -153,7 +153,8 @@ def figures(station: Any, person: Any, chosen: Settings) -> dict[str, float]:
 
     page = person.page
     found: dict[str, float] = {}
-    reads = [row["read"] for row in person.api("/worklist?limit=200")["rows"]]
+    rows = person.api("/worklist?limit=200")["rows"]
+    reads = [row["read"] for row in rows if row["state"] != "submitted"]
     shown = page.locator(".list tbody tr a").first
     page.goto("about:blank")
     found["worklist painted"] = seconds(person, lambda: person.open("worklist"), shown.wait_for)

@@ -36,9 +36,10 @@ function layerTable() {
   table = new Uint8ClampedArray(1024 * 4);
   for (let i = 0; i < 1024; i += 1) {
     const level = i / 1023, opacity = MOST_OPAQUE * level ** HEAT_RISE;
-    const alpha = 1 - (1 - opacity) * DIMMED;
-    const colour = heatColour(level).map((v) => (v * opacity) / alpha);
-    table.set([...colour, alpha * 255], i * 4);
+    const alpha = 1 - (1 - opacity) * DIMMED, kept = Math.round(alpha * 255) / 255;
+    // what rounding takes from the opacity is given to the colour, for a middle grey
+    const colour = heatColour(level).map((v) => (v * opacity + (kept - alpha) * 127.5) / kept);
+    table.set([...colour, kept * 255], i * 4);
   }
   return table;
 }

@@ -1,0 +1,157 @@
+"""Several readers, then agreement and a decision, in a real browser; maps and gaze under the cursor exactly."""
+
+import numpy as np
+import pytest
+
+from tests.support.workstation_answers import gaze_samples, map_of, stand_in
+from tests.support.workstation_page import until
+
+
+def finish(person, place):
+    """Mark the first study and submit it."""
+    read = person.open_read(0, "mark")["read"]
+    person.key("x")
+    person.drag(place)
+    person.page.get_by_role("textbox", name="Comment").fill(f"by {person.page.url[:4]}")
+    person.page.locator(".view").first.focus()
+    person.key("Enter")
+    until(lambda: person.api(f"/reads/{read}")["state"] == "submitted", "submitted")
+    return read
+
+
+def test_two_readers_differ_and_a_third_decides(enter):
+    ada, ben = enter("ada"), enter("ben")
+    reads = [finish(ada, [(0.3, 0.3), (0.5, 0.5)]), finish(ben, [(0.35, 0.35), (0.6, 0.6)])]
+    before = [ada.marks(reads[0]), ben.marks(reads[1])]
+    jo = enter("jo")
+    jo.open("adjudicate")
+    jo.page.locator(".side .pick-list button").first.wait_for()
+    text = jo.page.locator(".side").inner_text()
+    assert "Ada" not in text and "Ben" not in text and "A" in text and "B" in text
+    jo.page.get_by_role("button", name="Union").click()
+    until(lambda: jo.page.get_by_role("button", name="Union").get_attribute("aria-pressed") == "true", "merged")
+    jo.page.get_by_role("button", name="Take A").click()
+    with jo.page.expect_response("**/api/v1/outcomes") as answered:
+        jo.page.get_by_role("button", name="Decide").click()
+    outcome = answered.value
+    assert outcome.status == 201, outcome.text()
+    assert outcome.json()["how"] == "take"
+    until(lambda: "decided" in jo.page.locator(".side .pick-list").inner_text(), "decided")
+    assert [ada.marks(reads[0]), ben.marks(reads[1])] == before
+
+
+def test_a_study_goes_back_to_its_reader_with_words(enter):
+    jo = enter("jo")
+    jo.open("adjudicate")
+    jo.page.get_by_role("button", name="Send B back").click()
+    until(lambda: "why" in jo.toast(), "a comment is asked for")
+    jo.page.get_by_label("Comment").fill("Please look at <b>the rim</b>.")
+    jo.page.get_by_role("button", name="Send B back").click()
+    until(lambda: "sent back" in jo.toast(), "sent back")
+    people = [enter(name) for name in ("ada", "ben")]
+    returned = [(person, row) for person in people for row in person.api("/worklist?state=returned")["rows"]]
+    assert len(returned) == 1
+    person, row = returned[0]
+    person.open(f"read/{row['read']}")
+    person.ready(row["read"])
+    assert "Please look at <b>the rim</b>." in person.page.locator(".banner").inner_text()
+    person.drag([(0.6, 0.6), (0.7, 0.7)])
+    person.key("Enter")
+    until(lambda: person.api("/worklist?state=returned")["rows"] == [], "submitted again")
+
+
+def test_the_lead_sees_progress_makes_a_task_and_verifies(enter):
+    lea = enter("lea")
+    lea.open("lead")
+    lea.page.get_by_text("New task").click()
+    lea.page.get_by_label("Name of the task").fill("second task")
+    lea.page.get_by_role("button", name="Make the task").click()
+    until(lambda: "task is made" in lea.toast(), "made")
+    lea.page.locator(".card").nth(1).locator("select").first.select_option(label="second task")
+    lea.page.get_by_role("group", name="Readers").get_by_label("Ada").check()
+    lea.page.get_by_role("button", name="Deal", exact=True).click()
+    until(lambda: "dealt" in lea.toast(), "dealt")
+    assert lea.toast() == "4 reads were dealt."
+    lea.page.get_by_role("button", name="Verify the chain").click()
+    until(lambda: "as they were written" in lea.page.locator(".card").last.inner_text(), "verified")
+
+
+@pytest.fixture
+def looking(enter):
+    lea = enter("lea")
+    read = lea.api("/worklist")["rows"][1]["read"]
+    stand_in(lea, read)
+    return lea, lea.api(f"/reads/{read}")["study"]["images"][0]
+
+
+def test_values_under_the_cursor_are_the_stored_map_exactly(looking):
+    lea, image = looking
+    lea.open("compare")
+    lea.page.locator(".strip [data-run]").first.wait_for()
+    until(lambda: lea.page.locator(".view").count() == 2, "two runs")
+    view = lea.page.evaluate("document.querySelector('.view').getBoundingClientRect().toJSON()")
+    rows, columns = image["rows"], image["columns"]
+    scale = min(view["width"] / columns, view["height"] / rows)
+    for cell in ((0, 0), (3, 2), (6, 5)):
+        row, column = (cell[0] + 0.5) * rows / 7, (cell[1] + 0.5) * columns / 6
+        x = view["x"] + view["width"] / 2 + (column - columns / 2) * scale
+        y = view["y"] + view["height"] / 2 + (row - rows / 2) * scale
+        lea.page.mouse.move(x, y)
+        found = lea.page.locator(".strip [data-run]").evaluate_all(
+            "(all) => all.map((one) => Number(one.dataset.value))"
+        )
+        assert found == [float(map_of(run, 0)[cell]) for run in ("one", "two")]
+
+
+def test_colours_are_those_of_the_overlay(looking):
+    from sightline.plots.overlay import heat_over
+
+    lea, _ = looking
+    lea.open("compare")
+    level = np.linspace(0, 1, 64)
+    cells = lea.page.evaluate(
+        """async (levels) => { const h = await import('/static/picture/heat.js');
+        const map = { shape: [1, levels.length], values: Float32Array.from(levels) };
+        const made = h.heatCanvas(map, { low: 0, high: 1, smooth: false });
+        return [0, 90, 200, 255].map((grey) => {
+          const c = document.createElement('canvas'); c.width = levels.length; c.height = 1;
+          const x = c.getContext('2d'); x.fillStyle = `rgb(${grey} ${grey} ${grey})`; x.fillRect(0, 0, c.width, 1);
+          x.drawImage(made.canvas, 0, 0); return [...x.getImageData(0, 0, c.width, 1).data]; }); }""",
+        level.tolist(),
+    )  # fmt: skip
+    for grey, got in zip((0, 90, 200, 255), cells, strict=True):
+        wanted = heat_over(np.full((1, 64), grey / 255, np.float32), level[None]) * 255
+        assert np.abs(np.array(got).reshape(1, 64, 4)[..., :3] - np.rint(wanted)).max() <= 2
+
+
+def test_maps_are_enlarged_as_plots_does(looking):
+    from sightline.structures.resampling import upsample_map
+
+    lea, _ = looking
+    lea.open("compare")
+    cells = map_of("one", 1)
+    got = lea.page.evaluate(
+        """async (v) => { const h = await import('/static/picture/heat.js');
+        return [...h.enlarged(Float32Array.from(v), 7, 6, 8)]; }""",
+        cells.ravel().tolist(),
+    )
+    assert np.abs(np.array(got).reshape(56, 48) - upsample_map(cells, (56, 48))).max() < 1e-5
+
+
+def test_the_dot_of_a_gaze_is_the_last_sample_at_or_before_the_time(looking):
+    lea, image = looking
+    lea.open("gaze")
+    lea.page.locator(".timeline").wait_for()
+    samples = gaze_samples(image["rows"], image["columns"])
+    for time in (0.0, 1.0, 3.333, 6.0):
+        lea.page.locator(".timeline").evaluate(
+            "(line, t) => { line.value = t; line.dispatchEvent(new Event('input')); }", time
+        )
+        shown = float(lea.page.locator(".timeline").input_value())
+        wanted = [s for s in samples if s[2] <= shown][-1][:2]
+        until(
+            lambda w=wanted: np.allclose(
+                [float(v) for v in lea.page.locator(".view").get_attribute("data-dot0").split()], w
+            ),
+            f"the dot at {time}",
+        )
