@@ -12,6 +12,7 @@ from sightline.cli.cohorts import CohortCommand, CohortImport, describe_layouts,
 from sightline.cli.deidentify import Deidentify
 from sightline.cli.evidence import Calibrate, Compare, Power, Readers, Verify, WriteCapsule
 from sightline.cli.marks import MarksCommand, ReadsCommand
+from sightline.cli.node import MakeGate, NodeCommand, Serve
 from sightline.cli.runs import Assemble, Ensemble, Evaluate, Train
 from sightline.cli.serve import Dissect, Explain, Predict
 from sightline.cli.tables import Answers, Demo, MakeTable, Recipes, Version
@@ -34,6 +35,9 @@ Command = Union[  # noqa: UP007  # tyro reads the annotations of a Union
     Annotated[Explain, subcommand("explain")],
     Annotated[Dissect, subcommand("dissect")],
     Annotated[Deidentify, subcommand("deidentify")],
+    Annotated[MakeGate, subcommand("gate")],
+    Annotated[Serve, subcommand("serve")],
+    Annotated[NodeCommand, subcommand("node")],
     Annotated[MakeTable, subcommand("table")],
     Annotated[Answers, subcommand("answers")],
     Annotated[Workstation, subcommand("workstation")],

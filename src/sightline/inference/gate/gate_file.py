@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,14 @@ class Gate:
         picture: second door, (low, high) by measure.
         features: third door, as its own module wrote it; empty where it was not made.
         about: what it was made from (cohort, number of pictures), for people.
+        reference: measures of a sample of training pictures, by name, which drift is measured against.
     """
 
     header: HeaderLimits
     picture: Limits
     features: Mapping[str, Any] = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)
+    reference: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 def write_gate(run: Path, gate: Gate) -> Path:
@@ -50,6 +52,7 @@ def write_gate(run: Path, gate: Gate) -> Path:
         "picture": {name: list(limits) for name, limits in gate.picture.items()},
         "features": dict(gate.features),
         "about": dict(gate.about),
+        "reference": {name: list(values) for name, values in gate.reference.items()},
     }
     path = run / GATE
     partial = path.with_suffix(".partial")
@@ -75,7 +78,8 @@ def read_gate(run: Path) -> Gate:
         picture = {str(name): (float(low), float(high)) for name, (low, high) in plain["picture"].items()}
         if any(math.isnan(x) for limits in picture.values() for x in limits):
             raise ValueError("a limit is no number")
-        gate = Gate(HeaderLimits.of_plain(plain["header"]), picture, plain["features"], plain["about"])
+        reference = {str(name): tuple(float(x) for x in values) for name, values in plain["reference"].items()}
+        gate = Gate(HeaderLimits.of_plain(plain["header"]), picture, plain["features"], plain["about"], reference)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path} is damaged ({error!r:.160}).", remedy) from None
     if plain.get("weights_sha256") != weights_digest(run):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -25,14 +27,15 @@ from sightline.web.node.intake.acceptance import Accepted, Intake, Origin
 from sightline.web.node.intake.storage_scp import ScpEvents, StorageScp, server_tls
 from sightline.web.node.jobs.planning import Planner
 from sightline.web.node.jobs.worker import Worker, WorkEvents, resume_jobs
-from sightline.web.node.monitoring.logs import Pseudonyms
+from sightline.web.node.monitoring.logs import Pseudonyms, start_logging
 from sightline.web.node.monitoring.metrics import Gauges, MetricsServer, NodeMetrics, certificate_days
 from sightline.web.node.spool import Spool
 
 LOG = logging.getLogger("sightline.node")
+CHILD = (sys.executable, "-m", "sightline.web.node.jobs.judge")
 # clocks that are years off would give results dates that no archive can sort
 EARLIEST, LATEST = 1_735_689_600.0, 4_102_444_800.0  # 2025, 2100
-RUN_CHECK_S, CLEAN_S, GAUGES_S = 300.0, 600.0, 5.0
+RUN_CHECK_S, CLEAN_S, GAUGES_S, DRIFT_S = 300.0, 600.0, 5.0, 3600.0
 STOP_S = 60.0
 
 
@@ -119,6 +122,7 @@ class Node:
         self._run("cleaner", self.cleaner.clean, CLEAN_S)
         self._run("run check", self._check_runs, RUN_CHECK_S)
         self._run("gauges", self._update_gauges, GAUGES_S)
+        self._run("drift", self._watch_drift, DRIFT_S)
         self._unready = ""
         LOG.info("serving", extra={"port": self.scp.port, "count": resumed})
 
@@ -182,6 +186,14 @@ class Node:
         for name, dispatcher in self.dispatchers.items():
             self.metrics.breaker.labels(name).set(dispatcher.breaker.open)
         self.metrics.ready.set(not self.unready)
+
+    def _watch_drift(self) -> None:
+        from sightline.web.node.monitoring.drift_watch import watch_rule
+
+        for rule, gate in self.gates.items():
+            for watched in watch_rule(self.store, rule, gate):
+                for measure in {one.measure for _, drift in watched.windows for one in drift}:
+                    self.metrics.drift.labels(rule, measure, watched.against).set(measure in watched.moved)
 
     def _check_runs(self) -> None:
         """Where a run is exchanged while it is served, the node goes unready; the child's own check fails its jobs."""
@@ -322,3 +334,16 @@ def _only_node(keep: Path) -> int:
             f"{keep} is used by another node.", "Stop it, or give this one a keep of its own."
         ) from None
     return descriptor
+
+
+def serve(configuration: Configuration) -> int:
+    """Serve until SIGTERM or SIGINT; the exit status."""
+    start_logging()
+    end = threading.Event()
+    for word in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(word, lambda *_: end.set())
+    node = Node(configuration, CHILD)
+    node.start()
+    end.wait()
+    node.stop()
+    return 0

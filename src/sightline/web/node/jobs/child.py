@@ -39,7 +39,7 @@ class Request:
         out: empty folder for them.
         received: seconds since 1970 of the newest image: the date of the results, so that a second try has equal bytes.
         codes: codes.yaml, or None.
-        predecessor: SOP instance UIDs of the findings that these replace.
+        predecessor: of the findings that these replace, SOP class, SOP instance, study and series UIDs.
         say_refused: write a report without finding where all images are refused.
     """
 
@@ -51,7 +51,7 @@ class Request:
     out: Path
     received: float
     codes: Path | None
-    predecessor: tuple[str, ...]
+    predecessor: tuple[tuple[str, str, str, str], ...]
     say_refused: bool
 
 
@@ -92,8 +92,9 @@ def serve_jobs(judge: Judge, memory: int, cpu_s: float, source: TextIO, answers:
         for name in ("run", "out"):
             plain[name] = Path(plain[name])
         plain["codes"] = Path(plain["codes"]) if plain["codes"] else None
-        for name in ("left_out", "objects", "predecessor"):
+        for name in ("left_out", "objects"):
             plain[name] = tuple(plain[name])
+        plain["predecessor"] = tuple(tuple(one) for one in plain["predecessor"])
         bind_job(cpu_s)
         started = time.perf_counter()
         try:

@@ -203,12 +203,13 @@ class Worker:
             "say_refused": rule.send.say_refused,
         }
 
-    def _findings_of(self, job: int | None) -> list[str]:
+    def _findings_of(self, job: int | None) -> list[list[str]]:
         if job is None:
             return []
         with self.store.look() as db:
-            query = select(results.c.sop_uid).where(results.c.job == job, results.c.kind == "findings")
-            return list(db.execute(query).scalars())
+            columns = (results.c.sop_class, results.c.sop_uid, results.c.study_uid, results.c.series_uid)
+            query = select(*columns).where(results.c.job == job, results.c.kind == "findings")
+            return [list(row) for row in db.execute(query)]
 
     def _keep(self, job: Mapping[str, Any], rule: Rule, scratch: Path, answer: Mapping[str, Any]) -> None:
         """Results, outbox and the job's end in one transaction: after it a crash sends them once more, never again."""

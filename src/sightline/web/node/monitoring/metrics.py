@@ -64,7 +64,9 @@ class NodeMetrics:
         self.ready = gauge("ready", "1 where the node takes objects and judges them")
         self.plain = gauge("plain_door", "1 where a door has no TLS", "door")
         self.certificate = gauge("certificate_days_left", "days until a certificate ends", "door")
-        self.drift = gauge("drift_alarm", "1 where inputs or outputs moved for two windows", "rule", "measure")
+        self.drift = gauge(
+            "drift_alarm", "1 where inputs or outputs moved for two windows", "rule", "measure", "against"
+        )
         self.altered = counter("altered_objects", "other bytes under a known UID: kept apart, look at them", "caller")
         self.held = gauge("held_studies", "studies that a person must look at")
 

@@ -1,0 +1,189 @@
+"""Commands of the node: serve, and what a person does to it; and the gate, without which no run is served."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Union
+
+from tyro.conf import Positional, subcommand
+
+
+@dataclass(frozen=True)
+class MakeGate:
+    """Write what a run may be asked into the run (gate.json): header words, and what its training looked like."""
+
+    run_folder: Positional[Path]
+    """Run folder."""
+    cohort: Path
+    """Cohort folder that the run was trained on."""
+    modality: tuple[str, ...] = ()
+    """Modalities it may be asked about; those of the training cases when not given."""
+    body_part: tuple[str, ...] = ()
+    """Body parts, as BodyPartExamined names them; "" for images that do not say."""
+    view: tuple[str, ...] = ()
+    """View positions; any where not given and the training cases do not all say theirs."""
+    laterality: tuple[str, ...] = ()
+    """Sides (L, R, B, U); any when not given."""
+    age: tuple[float, float] | None = None
+    """Youngest and oldest age in years."""
+    quiet: bool = False
+    """Show no progress."""
+
+    def run(self) -> int:
+        """Measure the training pictures and write gate.json."""
+        from sightline.data.datasets.folder.reader import read_cohort
+        from sightline.inference.gate.fit import fit_gate
+        from sightline.inference.gate.gate_file import write_gate
+        from sightline.papers.catalogue import CATALOGUE
+        from sightline.training.run import open_run
+
+        said = {"modality": self.modality, "body_part": self.body_part, "view": self.view}
+        asked = {name: words for name, words in (said | {"laterality": self.laterality}).items() if words}
+        run = open_run(self.run_folder, CATALOGUE)
+        gate = fit_gate(run, read_cohort(self.cohort), asked, self.age, quiet=self.quiet)
+        path = write_gate(self.run_folder, gate)
+        print(f"{path}: {gate.header.plain()}, {len(gate.picture)} limits of {gate.about['pictures']} pictures")
+        return 0
+
+
+@dataclass(frozen=True)
+class Serve:
+    """Serve runs to a hospital's network: C-STORE and STOW in, gate, predict, results to the PACS (docs/node.md)."""
+
+    config: Positional[Path]
+    """NODE.yaml."""
+
+    def run(self) -> int:
+        """Serve until SIGTERM or SIGINT."""
+        from sightline.web.node.configuration import read_configuration
+        from sightline.web.node.service import serve
+
+        return serve(read_configuration(self.config))
+
+
+@dataclass(frozen=True)
+class Check:
+    """Say what a node would do, with files where some are given; nothing is stored, judged or sent."""
+
+    config: Positional[Path]
+    """NODE.yaml."""
+    inputs: Positional[tuple[Path, ...]] = ()
+    """DICOM files or folders of them."""
+
+    def run(self) -> int:
+        """Print it."""
+        from sightline.web.node.configuration import read_configuration
+        from sightline.web.node.inspection import describe_configuration, foretell
+        from sightline.web.node.service import read_gates
+
+        configuration = read_configuration(self.config)
+        gates = read_gates(configuration)
+        for line in describe_configuration(configuration, gates):
+            print(line)
+        for line in foretell(configuration, gates, self.inputs):
+            print(line)
+        return 0
+
+
+@dataclass(frozen=True)
+class Show:
+    """Show the queue, or the way of one study, object (UID) or job (number); 1 where a person must look."""
+
+    config: Positional[Path]
+    """NODE.yaml."""
+    what: Positional[str] = ""
+    """Study or SOP instance UID, or number of a job."""
+    journal: bool = False
+    """Check the journal's chain of hashes, too."""
+
+    def run(self) -> int:
+        """Print it."""
+        from sightline.web.node.configuration import read_configuration
+        from sightline.web.node.inspection import open_store, summarise, tell_way
+
+        store = open_store(read_configuration(self.config))
+        lines = list(tell_way(store, self.what) if self.what else summarise(store))
+        if self.journal:
+            lines.append(f"journal: {store.verify_journal()} rows, the chain holds")
+        print("\n".join(lines))
+        return int(any(line.startswith(("dead ", "held ")) for line in lines))
+
+
+@dataclass(frozen=True)
+class Retry:
+    """Give dead jobs, dead letters and held studies another chance."""
+
+    config: Positional[Path]
+    """NODE.yaml."""
+    what: Positional[str]
+    """`all`, a study or SOP instance UID, a job's number, or a destination."""
+
+    def run(self) -> int:
+        """Do it; 1 where nothing was dead or held."""
+        from sightline.web.node.inspection import retry
+
+        return _mend(self.config, self.what, retry, "tried again")
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Give dead jobs, dead letters and held studies up, so that they are cleaned."""
+
+    config: Positional[Path]
+    """NODE.yaml."""
+    what: Positional[str]
+    """`all`, a study or SOP instance UID, a job's number, or a destination."""
+
+    def run(self) -> int:
+        """Do it; 1 where nothing was dead or held."""
+        from sightline.web.node.inspection import drop
+
+        return _mend(self.config, self.what, drop, "given up")
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write one page about a period: what came, what was refused and why, what was sent, and what has moved."""
+
+    config: Positional[Path]
+    """NODE.yaml."""
+    out: Path
+    """File to write (html that loads nothing)."""
+    days: float = 30.0
+    """Length of the period that ends now."""
+    answers: Path | None = None
+    """csv of `study,label` from the reports: then sensitivity and specificity stand in it, too."""
+
+    def run(self) -> int:
+        """Write it."""
+        from sightline.web.node.configuration import read_configuration
+        from sightline.web.node.inspection import open_store
+        from sightline.web.node.monitoring.report import write_period_report
+        from sightline.web.node.service import read_gates
+
+        configuration = read_configuration(self.config)
+        store = open_store(configuration)
+        write_period_report(configuration, store, read_gates(configuration), self.out, self.days, self.answers)
+        print(f"written to {self.out}")
+        return 0
+
+
+NodeCommand = Union[  # noqa: UP007  # tyro reads the annotations of a Union
+    Annotated[Check, subcommand("check")],
+    Annotated[Show, subcommand("show")],
+    Annotated[Retry, subcommand("retry")],
+    Annotated[Drop, subcommand("drop")],
+    Annotated[Report, subcommand("report")],
+]
+
+
+def _mend(config: Path, what: str, mend: Callable[[Any, str], int], word: str) -> int:
+    from sightline.web.node.configuration import read_configuration
+    from sightline.web.node.inspection import open_store
+
+    count = mend(open_store(read_configuration(config)), what)
+    print(f"{count} {word}", file=sys.stderr if not count else sys.stdout)
+    return 0 if count else 1

@@ -1,0 +1,102 @@
+"""A gate made from a run's training: what its pictures looked like, and what a person says the run is for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from sightline.errors import RunError, SightlineError
+from sightline.inference.gate.gate_file import Gate
+from sightline.inference.gate.header import HeaderLimits, normalise_body_part, normalise_view
+from sightline.inference.gate.picture import fit_limits, measure_picture
+from sightline.inference.radiographs import read_radiograph
+from sightline.io.progress import progress
+from sightline.structures.case import Case, Cohort
+from sightline.training.run import Run
+
+MOST_PICTURES = 1000
+# what stands in gate.json for drift to be measured against
+MOST_REFERENCE = 300
+
+
+def fit_gate(
+    run: Run,
+    cohort: Cohort,
+    asked: Mapping[str, Sequence[str]],
+    age: tuple[float, float] | None = None,
+    *,
+    quiet: bool = False,
+) -> Gate:
+    """The header and picture doors of a run; the features door is added by its own module.
+
+    Args:
+        run: finished.
+        cohort: what it was trained on.
+        asked: `modality`, `body_part`, `view`, `laterality`: what the run may be asked about, as a person says; where
+            one is left out it is what the training cases say of themselves.
+        age: youngest and oldest age, or None.
+        quiet: no progress.
+
+    Raises:
+        RunError: another cohort than the run's, no picture that reads, or modality or body part that neither the cases
+            nor the person say.
+    """
+    if cohort.fingerprint() != run.cohort["fingerprint"]:
+        raise RunError(
+            f"{cohort.root} is not the cohort that {run.folder} was trained on (fingerprint "
+            f"{cohort.fingerprint()}, the run's is {run.cohort['fingerprint']}).",
+            "Give the training cohort: the gate is what it looked like.",
+        )
+    training = run.recipe.see(cohort).split("train")
+    cases = list(training)
+    rng = np.random.default_rng(0)
+    if len(cases) > MOST_PICTURES:
+        cases = [cases[i] for i in sorted(rng.choice(len(cases), MOST_PICTURES, replace=False))]
+    measures, unread = [], 0
+    with progress("gate", len(cases), quiet=quiet) as advance:
+        for case in cases:
+            try:
+                measures.append(measure_picture(read_radiograph(case.image)))
+            except SightlineError:
+                unread += 1
+            advance(1)
+    if not measures:
+        raise RunError(f"{cohort.root}: none of {len(cases)} training pictures reads.", "sightline cohort check DIR")
+    header = HeaderLimits(
+        modality=_words("modality", asked, (c.facts.get("modality", "") for c in cases)),
+        body_part=_words("body_part", asked, (normalise_body_part(c.facts.get("body_part", "")) for c in cases)),
+        view=_optional("view", asked, cases),
+        laterality=tuple(asked["laterality"]) if "laterality" in asked else None,
+        age=age,
+    )
+    chosen = measures if len(measures) <= MOST_REFERENCE else [measures[i] for i in range(MOST_REFERENCE)]
+    names = sorted({name for one in chosen for name in one})
+    reference = {name: [round(one[name], 6) for one in chosen if name in one] for name in names}
+    about = {"cohort": cohort.name, "fingerprint": cohort.fingerprint(), "pictures": len(measures), "unread": unread}
+    return Gate(header, fit_limits(measures), {}, about, reference)
+
+
+def _words(name: str, asked: Mapping[str, Sequence[str]], said: Iterable[str]) -> tuple[str, ...]:
+    """What a person says, else what training cases say; a word that a hundredth of them has is none of the run's."""
+    if name in asked:
+        return tuple(asked[name])
+    counts = Counter(said)
+    total = sum(counts.values())
+    frequent = tuple(sorted(word for word, count in counts.items() if word and count >= 0.01 * total))
+    if not frequent:
+        option = "--" + name.replace("_", "-")
+        raise RunError(
+            f"The training cases do not say their {name.replace('_', ' ')}, so nobody knows what the run may be asked.",
+            f"Say it: {option} WORD ...",
+        )
+    return frequent
+
+
+def _optional(name: str, asked: Mapping[str, Sequence[str]], cases: Sequence[Case]) -> tuple[str, ...] | None:
+    """Views are limited where a person says so, or where every training case says its own."""
+    if name in asked:
+        return tuple(asked[name])
+    views = {normalise_view(case.view) for case in cases}
+    return None if "" in views or not all(view.isalpha() and len(view) <= 4 for view in views) else tuple(sorted(views))

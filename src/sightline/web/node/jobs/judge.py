@@ -1,0 +1,157 @@
+"""What the child process does with a job: the gate's picture door, the run's network, and results as DICOM objects.
+
+`python -m sightline.web.node.jobs.judge MEMORY CPU_SECONDS` is started by the worker; nobody types it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pydicom
+
+from sightline.data.views.image_view import View
+from sightline.data.views.volume_view import VolumeView
+from sightline.errors import RunError, SightlineError
+from sightline.inference.dicom_results import ResultWords, image_result, words_of_run, write_dicom_results
+from sightline.inference.gate.gate_file import Gate, read_gate
+from sightline.inference.gate.header import normalise_body_part, normalise_view, read_header_facts
+from sightline.inference.gate.picture import check_picture, measure_picture
+from sightline.inference.radiographs import FileResult, read_picture, read_radiograph
+from sightline.io.dicom.radiograph import foreign_bytes
+from sightline.io.dicom_results.header import source_image
+from sightline.io.dicom_results.objects import Wanted
+from sightline.io.dicom_results.results import ImageResult
+from sightline.papers.catalogue import CATALOGUE
+from sightline.training.run import Run, open_run
+from sightline.web.node.jobs.child import Answer, Request, main
+
+
+@dataclass(frozen=True)
+class Judging:
+    """A run that is ready to judge: opened once, kept for all jobs of this process."""
+
+    run: Run
+    view: View
+    gate: Gate
+    network: Any
+    words: ResultWords
+
+
+@dataclass
+class Study:
+    """What a job gathers, image by image."""
+
+    results: list[ImageResult] = field(default_factory=list)
+    refused: list[dict[str, str]] = field(default_factory=list)
+    readings: dict[str, Mapping[str, float | str]] = field(default_factory=dict)
+
+
+@lru_cache(maxsize=4)
+def open_judging(folder: Path, codes: Path | None, engine: str) -> Judging:
+    """Open a run for judging radiographs.
+
+    Raises:
+        RunError: not finished, changed since its training, without gate, or none for radiographs.
+    """
+    run = open_run(folder, CATALOGUE)
+    if not run.done:
+        raise RunError(f"{folder} is not finished.", "Finish the training first.")
+    if isinstance(run.recipe.view, VolumeView) or run.recipe.view.crop is not None:
+        raise RunError(f"{folder} does not judge whole radiographs.", "Serve a run that was trained on radiographs.")
+    return Judging(run, run.recipe.view, read_gate(folder), run.network(), words_of_run(run, codes, engine=engine))
+
+
+def judge_study(request: Request) -> Answer:
+    """Judge the images of one study.
+
+    Raises:
+        SightlineError: the run cannot be used; images that cannot be judged are refused by name instead.
+    """
+    judging = open_judging(request.run, request.codes, request.engine)
+    study = Study()
+    for sha256, file in request.images.items():
+        _judge_image(judging, request, study, sha256, file)
+    notes = [f"not analysed: {one['reason']}" for one in (*request.left_out, *study.refused)]
+    if study.results:
+        first, *others = study.results
+        study.results = [_with_notes(first, notes), *others]
+        kinds: tuple[Any, ...] = request.objects
+    elif request.say_refused and request.images:
+        with foreign_bytes(next(iter(request.images.values()))):
+            dataset = pydicom.dcmread(next(iter(request.images.values())))
+            study.results = [ImageResult(source_image(dataset), notes=tuple(notes))]
+        kinds = ("findings",)
+    else:
+        return Answer((), tuple(study.refused), study.readings)
+    # local time, as every other date of a study is
+    made = datetime.fromtimestamp(int(request.received))
+    wanted = Wanted(kinds=kinds)
+    paths = write_dicom_results(
+        judging.words, study.results, request.out, wanted, made=made, predecessors=request.predecessor
+    )
+    results = tuple((path, path.name.partition("_")[0]) for path in paths)
+    return Answer(results, tuple(study.refused), study.readings)
+
+
+def _judge_image(judging: Judging, request: Request, study: Study, sha256: str, file: Path) -> None:
+    """One image through the doors and the network; what a door says is kept in `study`."""
+    try:
+        with foreign_bytes(file):
+            dataset = pydicom.dcmread(file)
+            source = source_image(dataset, file)
+            facts = read_header_facts(dataset)
+        picture = read_radiograph(file)
+        reason = check_picture(picture, judging.gate.picture, file)
+    except SightlineError as error:
+        reason = error.message.removeprefix(f"{file}: ")
+    if reason:
+        study.refused.append({"sha256": sha256, "door": "picture", "reason": reason})
+        study.readings[sha256] = {"refused": "picture"}
+        return
+    planes, frame = judging.view.show(picture.pixels, picture.frame)
+    reading = read_picture(judging.run, judging.network, planes, picture.frame, frame)
+    draw = "picture" in request.objects
+    study.results.append(image_result(judging.words, source, picture, reading, draw=draw))
+    study.readings[sha256] = {**measure_picture(picture), **_said(judging, reading), **_words(facts)}
+
+
+def _with_notes(result: ImageResult, notes: list[str]) -> ImageResult:
+    return ImageResult(
+        result.source,
+        result.said,
+        result.boxes,
+        result.regions,
+        result.map,
+        result.picture,
+        tuple(dict.fromkeys((*result.notes, *notes))),
+    )
+
+
+def _said(judging: Judging, reading: FileResult) -> dict[str, float | str]:
+    """Probabilities and the class that is called, by the names that monitoring uses."""
+    if reading.probabilities is None:
+        return {}
+    classes = judging.run.classes
+    found: dict[str, float | str] = {
+        f"p({name})": float(p) for name, p in zip(classes, reading.probabilities, strict=True)
+    }
+    return found | {"predicted": classes[reading.predicted]}
+
+
+def _words(facts: Mapping[str, Any]) -> dict[str, float | str]:
+    """Words of the header that name no person."""
+    return {
+        "refused": "no",
+        "device": f"{facts['manufacturer']} {facts['device']}".strip()[:64],
+        "body part": normalise_body_part(facts["body_part"]),
+        "view position": normalise_view(facts["view"]),
+    }
+
+
+if __name__ == "__main__":
+    main(judge_study)
