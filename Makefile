@@ -6,12 +6,13 @@ STAMP := $(VENV)/.ready
 DEMO ?= demo
 WORKERS ?= 2
 
-.PHONY: help setup demo workstation test test-all check bench format clean
+.PHONY: help setup demo workstation node test test-all check bench format clean
 
 help:
 	@echo "make setup     a virtual environment with .venv/bin/sightline"
 	@echo "make demo      phantom cohort, unguided and guided trainings, table and report.html (under 10 minutes)"
 	@echo "make workstation   opens the workstation on a demo cohort, in your browser"
+	@echo "make node      a hospital's node with a small run, a PACS beside it, and a phantom study through both"
 	@echo "make test      the tests (under 8 minutes on two cores);  make test-all  the slow ones too"
 	@echo "make check     lint, formatting and strict types;         make bench     measure, as ratios"
 
@@ -28,6 +29,9 @@ demo: setup
 
 workstation: setup
 	$(BIN)/sightline workstation --open --port 0
+
+node: setup
+	$(BIN)/python examples/node.py
 
 # One thread a worker: two workers with two threads each on two cores wait for each other, at three times the time.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --durations 15

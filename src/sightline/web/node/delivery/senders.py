@@ -54,6 +54,10 @@ class Unreachable(SightlineError):
     """A destination that could not be talked to at all; no object was sent."""
 
 
+class NothingTaken(Unreachable):
+    """A PACS that answered and takes none of the kinds that were offered."""
+
+
 class Sender(Protocol):
     """Talks to one destination."""
 
@@ -100,7 +104,12 @@ class StoreScu:
         contexts = []
         for sop_class, syntax in {(parcel.sop_class, _syntax(parcel.file)) for parcel in parcels}:
             contexts.append(build_context(sop_class, syntax))
-        association = associate(self.destination, self.calling, contexts)
+        try:
+            association = associate(self.destination, self.calling, contexts)
+        except NothingTaken as error:
+            reason = error.message
+            yield lambda _: Attempt("not taken", reason)
+            return
         refused = {str(context.abstract_syntax) for context in association.rejected_contexts}
         accepted = {str(context.abstract_syntax) for context in association.accepted_contexts}
 
@@ -149,6 +158,8 @@ def associate(destination: DicomDestination, calling: str, contexts: Sequence[An
     )
     if association.is_established:
         return association
+    if association.rejected_contexts:
+        raise NothingTaken("no abstract syntax of these objects is taken", "Ask the PACS which SOP classes it takes.")
     if association.is_rejected:
         raise Unreachable("association rejected", "Compare AE titles on both sides.")
     raise Unreachable(

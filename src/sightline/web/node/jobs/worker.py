@@ -20,7 +20,7 @@ from sqlalchemy import insert, select, update
 
 from sightline.errors import SightlineError
 from sightline.web.node.configuration import Configuration, Rule
-from sightline.web.node.database import Change, Store, inserted_id, jobs, objects, outbox, readings, results
+from sightline.web.node.database import Change, Store, inserted_id, jobs, objects, outbox, readings, results, studies
 from sightline.web.node.spool import Spool
 
 LOG = logging.getLogger("sightline.node")
@@ -50,6 +50,7 @@ class Child:
         self.command, self.memory, self.cpu_s = tuple(command), memory, cpu_s
         self.used = 0.0
         self._process: subprocess.Popen[str] | None = None
+        self._ready = False
 
     def ask(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """The child's answer.
@@ -67,6 +68,16 @@ class Child:
         self.used = time.monotonic()
         return self._line(PATIENCE * self.cpu_s)
 
+    def wake(self) -> None:
+        """Start the process where none runs, and do not wait for it: a study that settles now will need it."""
+        if self._process is None or self._process.poll() is not None:
+            self.stop()
+            command = [*self.command, str(self.memory), str(self.cpu_s)]
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            )
+            self.used, self._ready = time.monotonic(), False
+
     def stop(self) -> None:
         """End the process."""
         process, self._process = self._process, None
@@ -83,14 +94,11 @@ class Child:
             self.stop()
 
     def _running(self) -> subprocess.Popen[str]:
-        if self._process is not None and self._process.poll() is None:
-            return self._process
-        self.stop()
-        command = [*self.command, str(self.memory), str(self.cpu_s)]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-        self._line(START_S)
+        self.wake()
+        if not self._ready:
+            self._line(START_S)
+            self._ready = True
+        assert self._process is not None
         return self._process
 
     def _line(self, patience_s: float) -> Mapping[str, Any]:
@@ -152,7 +160,10 @@ class Worker:
         """Do the next job that is due; False when there is none."""
         job = self._take()
         if job is None:
-            self.child.stop_if_idle()
+            if self._study_settles():
+                self.child.wake()
+            else:
+                self.child.stop_if_idle()
             return False
         scratch = self.spool.scratch_folder(job["id"])
         try:
@@ -183,6 +194,10 @@ class Worker:
             change.connection.execute(update(jobs).where(jobs.c.id == job["id"]).values(**values))
             change.note("job running", job["study_uid"], job=job["id"], tries=values["tries"])
             return {**job, **values}
+
+    def _study_settles(self) -> bool:
+        with self.store.look() as db:
+            return db.execute(select(studies.c.study_uid).where(studies.c.state == "open").limit(1)).first() is not None
 
     def _due(self) -> Any:
         query = select(jobs).where(jobs.c.state.in_(("waiting", "failed")), jobs.c.due <= self.store.clock())

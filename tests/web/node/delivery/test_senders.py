@@ -1,0 +1,118 @@
+"""Sending to a PACS behind a bad network, and to one that lies; and what must never be sent."""
+
+import io
+
+import pydicom
+import pytest
+from support.nodes import Archive, image
+from support.pacs import orthanc
+from support.proxy import Proxy
+
+from sightline.errors import SightlineError
+from sightline.web.node.configuration import DicomDestination, DicomWebDestination
+from sightline.web.node.delivery.senders import (
+    Parcel,
+    StoreScu,
+    StowClient,
+    Unreachable,
+    read_stow_answer,
+    require_own_study,
+)
+
+
+@pytest.fixture
+def parcel(tmp_path):
+    dataset = image(1, size=(64, 64))
+    dataset.save_as(tmp_path / "x.dcm", enforce_file_format=True)
+    uids = (str(dataset.SOPClassUID), str(dataset.SOPInstanceUID), str(dataset.StudyInstanceUID))
+    return Parcel(tmp_path / "x.dcm", *uids, "P1")
+
+
+@pytest.fixture
+def archive():
+    made = Archive()
+    yield made
+    made.close()
+
+
+def attempt(sender, parcel):
+    """Outcome of one attempt; a destination that cannot be talked to is a failure too."""
+    try:
+        with sender.connect([parcel]) as send:
+            return send(parcel).outcome
+    except Unreachable:
+        return "failed"
+
+
+def scu(place, timeout_s=5.0, **words):
+    return StoreScu(DicomDestination(**place.destination("ARCHIVE") | {"timeout_s": timeout_s} | words), "SIGHTLINE")
+
+
+@pytest.mark.parametrize("mood", ["away", "cut", "hang"])
+def test_a_bad_network_is_a_failure_and_a_good_one_afterwards_delivers(archive, parcel, mood):
+    proxy = Proxy(archive.port, mood)
+    try:
+        assert attempt(scu(proxy, timeout_s=1.0), parcel) == "failed"
+        assert archive.objects == {}
+        proxy.mood = "slow"
+        assert attempt(scu(proxy), parcel) == "sent"
+        assert list(archive.objects) == [parcel.sop_uid]
+        # and once more: the archive says duplicate, which is what is wanted
+        assert attempt(scu(proxy), parcel) == "sent"
+        assert len(archive.objects) == 1
+    finally:
+        proxy.close()
+
+
+@pytest.mark.parametrize("status", [0xA700, 0xC000, 0x0110])
+def test_a_pacs_that_refuses_is_asked_once_an_attempt(archive, parcel, status):
+    archive.answer = status
+    assert attempt(scu(archive), parcel) == "failed"
+    assert archive.tries == [parcel.sop_uid]
+
+
+def test_wrong_titles_and_kinds_that_are_not_taken(archive, parcel):
+    assert attempt(scu(archive, aet="OTHER"), parcel) in ("sent", "failed")
+    strange = Parcel(parcel.file, "1.2.840.10008.5.1.4.1.1.999", *(parcel.sop_uid, parcel.study_uid, parcel.patient_id))
+    assert attempt(scu(archive), strange) == "not taken"
+
+
+def test_a_result_not_of_its_patient_is_never_sent(archive, parcel):
+    for changed in (
+        Parcel(parcel.file, parcel.sop_class, parcel.sop_uid, parcel.study_uid, "P2"),
+        Parcel(parcel.file, parcel.sop_class, parcel.sop_uid, "1.2.3", "P1"),
+        Parcel(parcel.file, parcel.sop_class, "1.2.3", parcel.study_uid, "P1"),
+    ):
+        with pytest.raises(SightlineError, match="another study or patient"):
+            attempt(scu(archive), changed)
+    parcel.file.write_bytes(parcel.file.read_bytes()[:300])
+    with pytest.raises(SightlineError):
+        require_own_study(parcel)
+    assert archive.tries == []
+
+
+def test_what_stow_answers_mean():
+    def answer(**words):
+        item = pydicom.Dataset()
+        item.ReferencedSOPInstanceUID = "1.2"
+        if "reason" in words:
+            item.FailureReason = words["reason"]
+        whole = pydicom.Dataset()
+        setattr(whole, words["name"], [item])
+        return whole
+
+    assert read_stow_answer(answer(name="ReferencedSOPSequence"), "1.2").outcome == "sent"
+    assert read_stow_answer(answer(name="FailedSOPSequence", reason=0x0111), "1.2").outcome == "sent"
+    assert read_stow_answer(answer(name="FailedSOPSequence", reason=0xA700), "1.2").outcome == "failed"
+    assert read_stow_answer(answer(name="ReferencedSOPSequence"), "1.3").outcome == "failed"
+
+
+def test_stow_to_orthanc_twice_is_one_object(tmp_path, parcel):
+    with orthanc(tmp_path / "pacs", AuthenticationEnabled=False) as pacs:
+        client = StowClient(DicomWebDestination(kind="dicomweb", url=pacs.web))
+        assert attempt(client, parcel) == "sent"
+        assert attempt(client, parcel) == "sent"
+        assert len(pacs.json("/instances")) == 1
+        back = pydicom.dcmread(io.BytesIO(pacs.instance(parcel.sop_uid)))
+        assert back.PixelData == pydicom.dcmread(parcel.file).PixelData
+    assert attempt(StowClient(DicomWebDestination(kind="dicomweb", url=pacs.web, timeout_s=1.0)), parcel) == "failed"

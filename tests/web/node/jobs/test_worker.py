@@ -1,0 +1,177 @@
+"""Child processes and what their answers may do: bounds of the kernel, results of another patient, equal results."""
+
+import sys
+import textwrap
+import time
+
+import pydicom
+import pytest
+from sqlalchemy import insert, select
+from support.nodes import CHILD, image, settings, write_settings
+
+from sightline.web.node.configuration import read_configuration
+from sightline.web.node.database import Store, jobs, objects, outbox, results
+from sightline.web.node.intake.acceptance import Intake, Origin
+from sightline.web.node.jobs.worker import Child, ChildDied, Worker, WorkEvents, resume_jobs
+from sightline.web.node.spool import Spool
+
+
+def child_of(folder, body, memory=2**31, cpu_s=20.0):
+    """A child process whose judge is `body`."""
+    path = folder / "child.py"
+    code = "from pathlib import Path\nfrom sightline.web.node.jobs.child import Answer, main\n\n\ndef judge(request):\n"
+    path.write_text(code + textwrap.indent(textwrap.dedent(body), "    ") + "\n\nmain(judge)\n")
+    return Child((sys.executable, str(path)), memory, cpu_s)
+
+
+def request(folder):
+    return {
+        "run": str(folder), "engine": "torch", "images": {}, "left_out": [], "objects": [], "out": str(folder),
+        "received": 0.0, "codes": None, "predecessor": [], "say_refused": False,
+    }  # fmt: skip
+
+
+def test_a_child_is_bound_and_goes_on(tmp_path):
+    child = child_of(
+        tmp_path,
+        """
+        import os, resource, socket
+        try:
+            socket.create_connection(("127.0.0.1", 9), timeout=2)
+            reach = "connected"
+        except OSError as error:
+            reach = type(error).__name__
+        words = {"memory": resource.getrlimit(resource.RLIMIT_AS)[0], "nice": os.nice(0), "reach": reach}
+        print("words on standard output disturb nobody")
+        return Answer((), (), {"x": words})
+        """,
+    )
+    try:
+        for _ in range(2):
+            words = child.ask(request(tmp_path))["readings"]["x"]
+        assert words["memory"] == 2**31 and words["nice"] >= 10
+        assert words["reach"] != "connected"
+        pid = child._process.pid
+        child.ask(request(tmp_path))
+        assert child._process.pid == pid
+    finally:
+        child.stop()
+
+
+def test_each_job_has_its_own_seconds(tmp_path):
+    child = child_of(
+        tmp_path,
+        """
+        import time
+        end = time.process_time() + (30.0 if request.say_refused else 0.6)
+        while time.process_time() < end:
+            pass
+        return Answer((), (), {})
+        """,
+        cpu_s=1.0,
+    )
+    try:
+        for _ in range(4):
+            assert "error" not in child.ask(request(tmp_path))
+        with pytest.raises(ChildDied, match="SIGXCPU"):
+            child.ask(request(tmp_path) | {"say_refused": True})
+        # the next job has a new process
+        assert "error" not in child.ask(request(tmp_path))
+    finally:
+        child.stop()
+
+
+def test_an_error_of_the_judge_is_an_answer(tmp_path):
+    child = child_of(tmp_path, "raise ValueError('bad\\npixels')")
+    try:
+        assert child.ask(request(tmp_path))["error"] == "ValueError: bad pixels"
+    finally:
+        child.stop()
+
+
+class Bench:
+    """A worker with one study of two patients' worth of trouble, and no node around it."""
+
+    def __init__(self, folder, child=CHILD, **words):
+        plain = settings(folder, **words)
+        plain["destinations"] = {"pacs": {"kind": "dicom", "aet": "A", "address": "127.0.0.1", "port": 104}}
+        plain["rules"][0]["send"]["to"] = ["pacs"]
+        self.configuration = read_configuration(write_settings(folder, plain))
+        self.spool, self.store = Spool(folder / "keep"), Store(folder / "keep" / "node.sqlite")
+        self.heard = []
+        told = WorkEvents(
+            *(lambda *a, word=word: self.heard.append((word, *a)) for word in ("judged", "refused", "failed"))
+        )
+        self.worker = Worker(self.configuration, self.store, self.spool, told, child)
+        file = self.spool.incoming / "x.dcm"
+        image(1).save_as(file, enforce_file_format=True)
+        self.sha256 = Intake(self.store, self.spool).accept(file, Origin("MOD", "127.0.0.1", "dimse")).sha256
+
+    def add_job(self, **words):
+        row = {"study_uid": "1.2.826.1.1", "rule": "wrist", "inputs": f'["{self.sha256}"]', "state": "waiting"}
+        row |= {"received": 1.7e9, "created": 1.7e9, "left_out": "[]"} | words
+        with self.store.change() as change:
+            return change.connection.execute(insert(jobs).values(**row)).inserted_primary_key[0]
+
+    def rows(self, table):
+        with self.store.look() as db:
+            return [dict(row) for row in db.execute(select(table).order_by(table.c.id)).mappings()]
+
+
+def test_the_same_job_again_has_the_same_bytes_and_is_sent_once(tmp_path):
+    bench = Bench(tmp_path)
+    try:
+        for _ in range(2):
+            bench.add_job()
+            assert bench.worker.work_once()
+        assert [job["state"] for job in bench.rows(jobs)] == ["done", "done"]
+        assert len(bench.rows(results)) == 2 == len(bench.rows(outbox))
+        for row in bench.rows(results):
+            assert str(pydicom.dcmread(bench.spool.path(row["sha256"], result=True)).ContentDate) == "20231114"
+        assert not bench.worker.work_once()
+        assert list(bench.spool.work.iterdir()) == []
+    finally:
+        bench.worker.child.stop()
+
+
+def test_a_result_of_another_patient_is_never_kept(tmp_path):
+    """The judge's words are not believed: study and patient are read from the file it wrote."""
+    bench = Bench(tmp_path)
+    body = """
+    import pydicom
+    data = pydicom.dcmread(next(iter(request.images.values())))
+    data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = "1.2.99"
+    data.PatientID = "P2"
+    data.save_as(request.out / "findings_01.dcm", enforce_file_format=True)
+    return Answer(((request.out / "findings_01.dcm", "findings"),), (), {})
+    """
+    bench.worker.child = child_of(tmp_path, body)
+    try:
+        bench.add_job()
+        bench.worker.work_once()
+        (job,) = bench.rows(jobs)
+        assert job["state"] == "failed" and "another study or patient" in job["reason"]
+        assert bench.rows(results) == [] and bench.rows(outbox) == []
+        bench.worker.child.stop()
+        outside = 'return Answer(((Path("/etc/hostname"), "findings"),), (), {})'
+        bench.worker.child = child_of(tmp_path, outside)
+        bench.store.clock = lambda: time.time() + 3600
+        bench.worker.work_once()
+        assert "outside its folder" in bench.rows(jobs)[0]["reason"]
+    finally:
+        bench.worker.child.stop()
+
+
+def test_a_job_that_ends_the_node_again_and_again_is_dead(tmp_path):
+    bench = Bench(tmp_path)
+    bench.add_job(state="running", tries=2)
+    assert resume_jobs(bench.store) == 1
+    (job,) = bench.rows(jobs)
+    assert (job["state"], job["tries"], job["interruptions"]) == ("waiting", 1, 1)
+    for _ in range(19):
+        with bench.store.change() as change:
+            change.connection.execute(jobs.update().values(state="running", tries=1))
+        resume_jobs(bench.store)
+    (job,) = bench.rows(jobs)
+    assert job["state"] == "dead" and "ended 20 times" in job["reason"]
+    assert bench.rows(objects)[0]["state"] == "kept"

@@ -1,0 +1,137 @@
+"""SIGKILL at random moments of each step: nothing acknowledged is lost, each result arrives once."""
+
+import json
+import random
+import sqlite3
+import threading
+import time
+
+import pytest
+from support.nodes import Archive, NodeProcess, image, settings, store, wait_for, write_settings
+from support.pacs import free_port, orthanc
+
+from sightline.web.node.database import Store
+
+STEPS = ("receiving", "settling", "judging", "writing", "sending", "committing")
+
+
+class Hospital:
+    """A node in a process, a PACS that lives on, and a modality that sends a study until it is acknowledged."""
+
+    def __init__(self, folder, destination, seed, **words):
+        rule = {"when": {}, "run": str(folder / "wrist"), "send": {"to": ["pacs"], "objects": ["findings", "picture"]}}
+        plain = settings(folder, destinations={"pacs": destination}, rules=[rule], settle_s=0.3, **words)
+        self.port, self.keep = plain["dicom"]["port"], folder / "keep"
+        self.node = NodeProcess(write_settings(folder, plain), folder / "log")
+        self.chance = random.Random(seed)
+        self.studies, self.acknowledged = 0, []
+
+    def ask(self, question, *values):
+        """The node's database, looked at from outside while the node runs."""
+        try:
+            database = sqlite3.connect(f"file:{self.keep}/node.sqlite?mode=ro", uri=True, timeout=5)
+            try:
+                return database.execute(question, values).fetchall()
+            finally:
+                database.close()
+        except sqlite3.OperationalError:
+            return []
+
+    def send_study(self, images=2):
+        """Send until everything is acknowledged; images that were acknowledged are written down one by one."""
+        self.studies += 1
+        study = f"1.2.826.7.{self.studies}"
+        left = [image(n, study=study, patient=f"P{self.studies}") for n in range(images)]
+        until = time.monotonic() + 120
+        while left and time.monotonic() < until:
+            try:
+                if store(self.port, left[0]) == [0x0000]:
+                    self.acknowledged.append((study, str(left.pop(0).SOPInstanceUID)))
+            except (AssertionError, OSError, RuntimeError):
+                time.sleep(0.05)
+        assert not left
+        return study
+
+    def kill_while(self, step):
+        """One kill at a random moment of a step, then a new start."""
+        sender = threading.Thread(target=self.send_study)
+        sender.start()
+        study = f"1.2.826.7.{self.studies}"
+        of_study = {
+            "settling": "SELECT 1 FROM studies WHERE study_uid = ?",
+            "judging": "SELECT 1 FROM jobs WHERE study_uid = ? AND state = 'running'",
+            "writing": "SELECT 1 FROM jobs WHERE study_uid = ? AND state = 'running'",
+            "sending": "SELECT 1 FROM results WHERE study_uid = ?",
+            "committing": "SELECT 1 FROM outbox JOIN results r ON result = r.id WHERE r.study_uid = ? AND asked > 0",
+        }
+        if step in of_study:
+            wait_for(lambda: self.ask(of_study[step], study), 60, step)
+        time.sleep(self.chance.uniform(0.0, 0.4))
+        self.node.kill()
+        self.node.start()
+        sender.join(120)
+        assert not sender.is_alive()
+
+    def finish(self, commit):
+        """Wait until all is done, and look at the whole."""
+        done = "committed" if commit else "sent"
+        wait_for(
+            lambda: (
+                self.ask("SELECT 1 FROM jobs WHERE state NOT IN ('done')") == []
+                and self.ask("SELECT count(DISTINCT study_uid) FROM jobs") == [(self.studies,)]
+                and self.ask("SELECT 1 FROM studies WHERE state != 'settled'") == []
+                and self.ask(f"SELECT 1 FROM outbox WHERE state != '{done}'") == []
+            ),
+            240,
+            "everything done",
+        )
+        assert self.node.stop() == 0
+        kept = {uid for (uid,) in self.ask("SELECT sop_uid FROM objects WHERE state = 'kept'")}
+        assert {uid for _, uid in self.acknowledged} <= kept
+        for sha256, state in self.ask("SELECT sha256, state FROM objects"):
+            assert state == "kept" and (self.keep / "objects" / f"{sha256}.dcm").is_file()
+        newest = self.ask(
+            "SELECT study_uid, inputs FROM jobs WHERE id IN (SELECT max(id) FROM jobs GROUP BY study_uid)"
+        )
+        assert all(len(json.loads(inputs)) == 2 for _, inputs in newest) and len(newest) == self.studies
+        store_ = Store(self.keep / "node.sqlite")
+        assert store_.verify_journal() > 0
+        store_.close()
+        return [uid for (uid,) in self.ask("SELECT sop_uid FROM results")]
+
+
+def test_killed_while_receiving_judging_and_sending(tmp_path):
+    archive = Archive()
+    hospital = Hospital(tmp_path, archive.destination(), seed=1)
+    try:
+        hospital.node.start()
+        for step in ("receiving", "judging", "sending"):
+            hospital.kill_while(step)
+        results = hospital.finish(commit=False)
+        # each result is there, and nothing else; what was sent twice was answered as a duplicate
+        assert sorted(archive.objects) == sorted(results)
+        assert len(set(results)) == len(results)
+    finally:
+        if hospital.node.process.poll() is None:
+            hospital.node.kill()
+        archive.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", STEPS)
+def test_a_hundred_kills_in_each_step(tmp_path, step):
+    port = free_port()
+    with orthanc(tmp_path / "orthanc", modalities={"SIGHTLINE": ["SIGHTLINE", "127.0.0.1", port]}) as pacs:
+        destination = {"kind": "dicom", "aet": "ORTHANC", "address": "127.0.0.1", "port": pacs.port, "commit": True}
+        dicom = settings(tmp_path)["dicom"] | {"port": port}
+        hospital = Hospital(tmp_path, destination, seed=STEPS.index(step), dicom=dicom)
+        try:
+            hospital.node.start()
+            for _ in range(100):
+                hospital.kill_while(step)
+            results = hospital.finish(commit=True)
+            held = [pacs.json(f"/instances/{one}/simplified-tags")["SOPInstanceUID"] for one in pacs.json("/instances")]
+            assert sorted(held) == sorted(results)
+        finally:
+            if hospital.node.process.poll() is None:
+                hospital.node.kill()
