@@ -1,6 +1,7 @@
 """NODE.yaml: what is understood, and that every fault is named with its line."""
 
 import pytest
+import yaml
 from support.nodes import settings, write_settings
 
 from sightline.web.node.configuration import ConfigurationError, is_near, parse_bytes, read_configuration
@@ -129,3 +130,21 @@ def test_bytes_and_addresses():
     near = ("127.0.0.1", "10.1.2.3", "192.168.0.1", "localhost", "::1")
     assert all(is_near(one) for one in near)
     assert not any(is_near(one) for one in ("0.0.0.0", "8.8.8.8", "pacs.example", "::"))
+
+
+def test_docs_show_every_word():
+    """docs/node.md lists every word of NODE.yaml."""
+    from pydantic import BaseModel
+    from support.paths import ROOT
+
+    from sightline.web.node import configuration
+
+    words = set()
+    for thing in vars(configuration).values():
+        if isinstance(thing, type) and issubclass(thing, BaseModel) and thing.__module__ == configuration.__name__:
+            words |= set(thing.model_fields)
+    page = (ROOT / "docs" / "node.md").read_text(encoding="utf-8")
+    missing = sorted(word for word in words if f"`{word}`" not in page)
+    assert missing == []
+    example = page.split("```yaml")[1].split("```")[0]
+    assert set(yaml.safe_load(example)) <= set(configuration.Configuration.model_fields)

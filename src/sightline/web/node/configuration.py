@@ -181,7 +181,6 @@ class Send(_Words):
 
     to: Words = ()
     objects: tuple[ObjectKind, ...] = ("findings", "marks", "picture")
-    say_refused: bool = False
 
 
 class Rule(_Words):
@@ -205,7 +204,7 @@ class Configuration(_Words):
     metrics: MetricsDoor = MetricsDoor()
     destinations: dict[str, Destination] = {}
     rules: Annotated[tuple[Rule, ...], Field(min_length=1)]
-    engine: Literal["torch", "onnx"] = "torch"
+    engine: Literal["torch"] = "torch"
     settle_s: Annotated[float, Field(ge=0)] = 60.0
     silent: bool = False
     workers: Annotated[int, Field(ge=1)] = max(1, (os.cpu_count() or 2) // 2)

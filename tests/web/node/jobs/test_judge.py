@@ -59,7 +59,7 @@ def request(run, folder, datasets, **words):
     out.mkdir()
     plain = {
         "run": run.folder, "engine": "torch", "images": images, "left_out": (), "objects": ("findings", "picture"),
-        "out": out, "received": 1.7e9, "codes": None, "predecessor": (), "say_refused": False,
+        "out": out, "received": 1.7e9, "codes": None, "predecessor": (),
     }  # fmt: skip
     return Request(**plain | words)
 
@@ -92,15 +92,10 @@ def test_a_study_gets_its_results_and_the_rest_is_named(run, tiny_cohort, tmp_pa
     assert before[1] in [one.value for one in named.iterall()]
 
 
-def test_a_study_that_is_refused_whole_gets_nothing_or_a_report_without_finding(run, tmp_path):
+def test_a_study_that_is_refused_whole_gets_nothing(run, tmp_path):
     bright = image(1, size=(40, 48), value=255)
     answer = judge_study(request(run, tmp_path / "a", [bright]))
     assert answer.results == () and answer.refused[0]["door"] == "picture"
-    answer = judge_study(request(run, tmp_path / "a", [bright], say_refused=True, name="said"))
-    ((path, kind),) = answer.results
-    report = pydicom.dcmread(path)
-    assert kind == "findings" and "not analysed" in words_of(report)
-    assert "Certainty" not in words_of(report)
 
 
 def test_the_gate_is_that_of_the_training(run, tiny_cohort, tmp_path):

@@ -27,7 +27,7 @@ def child_of(folder, body, memory=2**31, cpu_s=20.0):
 def request(folder):
     return {
         "run": str(folder), "engine": "torch", "images": {}, "left_out": [], "objects": [], "out": str(folder),
-        "received": 0.0, "codes": None, "predecessor": [], "say_refused": False,
+        "received": 0.0, "codes": None, "predecessor": [],
     }  # fmt: skip
 
 
@@ -63,7 +63,7 @@ def test_each_job_has_its_own_seconds(tmp_path):
         tmp_path,
         """
         import time
-        end = time.process_time() + (30.0 if request.say_refused else 0.6)
+        end = time.process_time() + (30.0 if request.codes else 0.6)
         while time.process_time() < end:
             pass
         return Answer((), (), {})
@@ -74,7 +74,7 @@ def test_each_job_has_its_own_seconds(tmp_path):
         for _ in range(4):
             assert "error" not in child.ask(request(tmp_path))
         with pytest.raises(ChildDied, match="SIGXCPU"):
-            child.ask(request(tmp_path) | {"say_refused": True})
+            child.ask(request(tmp_path) | {"codes": "x"})
         # the next job has a new process
         assert "error" not in child.ask(request(tmp_path))
     finally:

@@ -40,7 +40,6 @@ class Request:
         received: seconds since 1970 of the newest image: the date of the results, so that a second try has equal bytes.
         codes: codes.yaml, or None.
         predecessor: of the findings that these replace, SOP class, SOP instance, study and series UIDs.
-        say_refused: write a report without finding where all images are refused.
     """
 
     run: Path
@@ -52,7 +51,6 @@ class Request:
     received: float
     codes: Path | None
     predecessor: tuple[tuple[str, str, str, str], ...]
-    say_refused: bool
 
 
 @dataclass(frozen=True)

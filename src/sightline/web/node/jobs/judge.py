@@ -76,24 +76,16 @@ def judge_study(request: Request) -> Answer:
     study = Study()
     for sha256, file in request.images.items():
         _judge_image(judging, request, study, sha256, file)
-    notes = [f"not analysed: {one['reason']}" for one in (*request.left_out, *study.refused)]
-    if study.results:
-        first, *others = study.results
-        study.results = [_with_notes(first, notes), *others]
-        kinds: tuple[Any, ...] = request.objects
-    elif request.say_refused and request.images:
-        with foreign_bytes(next(iter(request.images.values()))):
-            dataset = pydicom.dcmread(next(iter(request.images.values())))
-            study.results = [ImageResult(source_image(dataset), notes=tuple(notes))]
-        kinds = ("findings",)
-    else:
+    if not study.results:
         return Answer((), tuple(study.refused), study.readings)
+    notes = [f"not analysed: {one['reason']}" for one in (*request.left_out, *study.refused)]
+    first, *others = study.results
+    images = [_with_notes(first, notes), *others]
+    kinds: tuple[Any, ...] = request.objects
     # local time, as every other date of a study is
     made = datetime.fromtimestamp(int(request.received))
     wanted = Wanted(kinds=kinds)
-    paths = write_dicom_results(
-        judging.words, study.results, request.out, wanted, made=made, predecessors=request.predecessor
-    )
+    paths = write_dicom_results(judging.words, images, request.out, wanted, made=made, predecessors=request.predecessor)
     results = tuple((path, path.name.partition("_")[0]) for path in paths)
     return Answer(results, tuple(study.refused), study.readings)
 

@@ -215,7 +215,6 @@ class Worker:
             "received": job["received"],
             "codes": str(rule.codes) if rule.codes else None,
             "predecessor": self._findings_of(job["predecessor"]),
-            "say_refused": rule.send.say_refused,
         }
 
     def _findings_of(self, job: int | None) -> list[list[str]]:
