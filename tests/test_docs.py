@@ -114,7 +114,7 @@ def test_commands_are_found():
 
 
 # commands of several words
-GROUPS = ("cohort", "readers", "reads", "marks", "node", "node")
+GROUPS = ("cohort", "readers", "reads", "marks", "node")
 HELP = {}
 
 

@@ -18,10 +18,11 @@ from sightline.data.views.image_view import View
 from sightline.data.views.volume_view import VolumeView
 from sightline.errors import RunError, SightlineError
 from sightline.inference.dicom_results import ResultWords, image_result, words_of_run, write_dicom_results
+from sightline.inference.file_result import FileResult
 from sightline.inference.gate.gate_file import Gate, read_gate
 from sightline.inference.gate.header import normalise_body_part, normalise_view, read_header_facts
 from sightline.inference.gate.picture import check_picture, measure_picture
-from sightline.inference.radiographs import FileResult, read_picture, read_radiograph
+from sightline.inference.radiographs import read_picture, read_radiograph
 from sightline.io.dicom.radiograph import foreign_bytes
 from sightline.io.dicom_results.header import source_image
 from sightline.io.dicom_results.objects import Wanted
