@@ -363,6 +363,18 @@ def test_report_nests_escapes_and_loads_nothing():
     assert "".join(page.words).count(NASTY) == 2 + 1 + 1 + 2 + 3 + 1 + 2
 
 
+def test_a_folded_table_keeps_its_caption_and_opens():
+    folded = ReportTable("kept words", ("a",), (("1",),), notes=("n",), folded=True)
+    page = Page(render_report(title="t", summary="s", sections=(Section("x", tables=(folded,)),), provenance={}))
+    tags = [tag for tag, _ in page.tags]
+    assert tags.count("details") == 1 and "kept words" in page.words and page.open == []
+
+
+def test_the_first_sentence_and_the_first_section_stand_before_the_explanations():
+    text = render_report(**make_report())
+    assert text.index('class="answer"') < text.index('id="section-1"') < text.index("How to read this")
+
+
 def test_report_contents_lead_to_every_section():
     page = Page(render_report(**make_report()))
     targets = [a["href"][1:] for tag, a in page.tags if tag == "a"]

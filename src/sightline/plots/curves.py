@@ -17,7 +17,10 @@ from sightline.plots.charts import DASHES, chart, legend_below, line_style, requ
 
 @dataclass(frozen=True)
 class RocCurve:
-    """Points of one receiver operating characteristic, rates 0..1, and its area with interval where there is one."""
+    """Points of one receiver operating characteristic, rates 0..1, and its area with interval where there is one.
+
+    `style`: which line of the palette, so that a method keeps its colour from chart to chart; by default its position.
+    """
 
     name: str
     false_positive_rate: Sequence[float]
@@ -25,6 +28,7 @@ class RocCurve:
     area: float
     low: float | None = None
     high: float | None = None
+    style: int | None = None
 
 
 def roc(curves: Sequence[RocCurve], *, title: str = "Sensitivity against false alarms") -> bytes:
@@ -42,8 +46,9 @@ def roc(curves: Sequence[RocCurve], *, title: str = "Sensitivity against false a
         x, y = (np.asarray(rate, dtype=np.float64) for rate in (curve.false_positive_rate, curve.true_positive_rate))
         if x.shape != y.shape or x.size < 2 or not all(((v >= 0) & (v <= 1)).all() for v in (x, y)):
             raise RunError(f"{curve.name}: a ROC curve needs two equally long lists of rates from 0 to 1.")
-        axes.plot(x, y, **line_style(n))
-        handles.append(Line2D([], [], **line_style(n), label=f"{curve.name}: area {curve.area:.3f}{_interval(curve)}"))
+        look = line_style(n if curve.style is None else curve.style)
+        axes.plot(x, y, **look)
+        handles.append(Line2D([], [], **look, label=f"{curve.name}: area {curve.area:.3f}{_interval(curve)}"))
     handles.append(Line2D([], [], color="#999999", linewidth=1, linestyle=DASHES[2], label="chance: area 0.5"))
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     axes.set(xlabel="false positive rate (1 − specificity)", ylabel="true positive rate (sensitivity)")
@@ -71,6 +76,7 @@ class FrocCurve:
     score: float | None = None
     low: float | None = None
     high: float | None = None
+    style: int | None = None
 
 
 def froc(
@@ -105,7 +111,7 @@ def froc(
         require_drawable(curve.name, [curve.score, curve.low, curve.high])
         x, y = _rising(curve)
         steps, heights = np.concatenate([[0.0], x]), np.concatenate([[0.0], y])
-        style = line_style(n)
+        style = line_style(n if curve.style is None else curve.style)
         # an axis of powers has no zero: what lies left of it is drawn at its edge
         axes.plot(np.maximum(steps, left), heights, drawstyle="steps-post", **style)
         axes.plot([max(steps[-1], left), right], [heights[-1]] * 2, **{**style, "linewidth": 0.8})
@@ -146,12 +152,15 @@ def _interval(curve: RocCurve | FrocCurve) -> str:
     return f" [{curve.low:.3f}, {curve.high:.3f}]" if curve.low is not None and curve.high is not None else ""
 
 
-def training_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> bytes:
+def training_curves(
+    histories: Mapping[str, Mapping[str, Sequence[float]]], styles: Mapping[str, int] | None = None
+) -> bytes:
     """One small chart for each column of the histories against `epoch`, a line for each run.
 
     Args:
         histories: run name -> column name -> values; a column `epoch` in each. A value that was not measured in an
             epoch is NaN and is stepped over.
+        styles: which line of the palette a run has; by default its position.
 
     Raises:
         RunError: no run, no epochs, or columns of different lengths.
@@ -165,23 +174,24 @@ def training_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> b
             raise RunError(f"{name}: {odd[0]} has another length than epoch in the history.")
     columns = list(dict.fromkeys(column for history in histories.values() for column in history if column != "epoch"))
     require(columns, "history columns")
+    looks = {name: line_style((styles or {}).get(name, n)) for n, name in enumerate(histories)}
     wide = min(len(columns), 3)
     tall = -(-len(columns) // wide)
     figure, grid = chart(max(5.2, 3.5 * wide), 2.6 * tall + 0.9, tall, wide)
     cells = list(np.atleast_1d(grid).flat)
     for column, axes in zip(columns, cells, strict=False):
-        for n, history in enumerate(histories.values()):
+        for name, history in histories.items():
             if column in history:
                 epochs, values = (np.asarray(history[c], dtype=np.float64) for c in ("epoch", column))
                 measured = np.isfinite(values)
                 # a single epoch has no line: mark the points of short runs
                 marker = "o" if measured.sum() < 4 else None
-                axes.plot(epochs[measured], values[measured], **line_style(n), marker=marker, markersize=4)
+                axes.plot(epochs[measured], values[measured], **looks[name], marker=marker, markersize=4)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         axes.set_xlabel("epoch")
         axes.grid(color="#e4e4e4", linewidth=0.7)
         set_title(axes, column)
     for axes in cells[len(columns) :]:
         axes.set_axis_off()
-    legend_below(figure, [Line2D([], [], **line_style(n), label=name) for n, name in enumerate(histories)])
+    legend_below(figure, [Line2D([], [], **looks[name], label=name) for name in histories])
     return png_of(figure)

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from html import escape
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from PIL import Image
 
 from sightline.errors import RunError
@@ -72,6 +74,7 @@ class ReportTable:
         published: headings among `columns` that hold values printed in a paper, not measured here.
         strong: (row, column) positions to set in bold.
         notes: lines below the table: n, method of the intervals, what was left out.
+        folded: only its caption is seen until a reader opens it; on paper it is open.
     """
 
     caption: str
@@ -80,6 +83,7 @@ class ReportTable:
     published: tuple[str, ...] = ()
     strong: tuple[tuple[int, int], ...] = ()
     notes: tuple[str, ...] = ()
+    folded: bool = False
 
     def __post_init__(self) -> None:
         """Refuse rows of another length and published columns that do not exist."""
@@ -154,123 +158,62 @@ def render_report(
     provenance: Mapping[str, str],
     how_to_read: Sequence[tuple[str, str]] = HOW_TO_READ,
 ) -> str:
-    """The page that `write_report` writes, as text."""
+    """The page that `write_report` writes, as text: answer and pictures first, then what explains them."""
     style = resources.files("sightline.plots").joinpath("report_style.css").read_text(encoding="utf-8")
-    headings = [section.title for section in sections] + ["Provenance"]
-    contents = [f'<li><a href="#section-{n}">{escape(name)}</a></li>' for n, name in enumerate(headings, start=1)]
-    paragraphs = [summary] if isinstance(summary, str) else summary
-    parts = [
-        "<!DOCTYPE html>",
-        '<html lang="en">',
-        "<head>",
-        '<meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        # the page may load nothing: patients' pictures in it can neither call home nor run anything
-        '<meta http-equiv="Content-Security-Policy" '
-        "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">",
-        f"<title>{escape(title)}</title>",
-        f"<style>\n{style}</style>",
-        "</head>",
-        "<body>",
-        "<header>",
-        f"<h1>{escape(title)}</h1>",
-        *[f'<p class="summary">{escape(text)}</p>' for text in paragraphs],
-        "</header>",
-        '<aside class="box" aria-labelledby="how-to-read">',
-        '<h2 id="how-to-read">How to read this</h2>',
-        "<dl>",
-        *[f"<div><dt>{escape(term)}</dt><dd>{escape(text)}</dd></div>" for term, text in how_to_read],
-        "</dl>",
-        "</aside>",
-        '<nav aria-label="Contents">',
-        "<strong>Contents</strong>",
-        "<ol>",
-        *contents,
-        "</ol>",
-        "</nav>",
-        "<main>",
-    ]
-    for n, section in enumerate(sections, start=1):
-        parts += [f'<section id="section-{n}">', f"<h2>{escape(section.title)}</h2>"]
-        parts += [f"<p>{escape(text)}</p>" for text in section.paragraphs]
-        for table in section.tables:
-            parts += _table(table)
-        for picture in section.pictures:
-            parts += _picture(picture)
-        parts.append("</section>")
-    parts += [
-        f'<section id="section-{len(headings)}" class="provenance">',
-        "<h2>Provenance</h2>",
-        "<table>",
-        "<tbody>",
-        *[f'<tr><th scope="row">{escape(k)}</th><td>{escape(v)}</td></tr>' for k, v in provenance.items()],
-        "</tbody>",
-        "</table>",
-        "</section>",
-        "</main>",
-        "</body>",
-        "</html>",
-        "",
-    ]
-    return "\n".join(parts)
+    return (
+        _environment()
+        .get_template("report.html.jinja")
+        .render(
+            title=title,
+            style=Markup(style),
+            summary=[summary] if isinstance(summary, str) else list(summary),
+            sections=[replace(s, pictures=tuple(_embed_picture(p) for p in s.pictures)) for s in sections],
+            headings=[section.title for section in sections] + ["Provenance"],
+            how_to_read=how_to_read,
+            provenance=list(provenance.items()),
+            cell_classes=_cell_classes,
+        )
+    )
 
 
-def _table(table: ReportTable) -> Iterable[str]:
-    yield '<figure class="table">'
-    # above the scrolling box and not a <caption> in it: on a phone the words stay while the columns move
-    yield f"<figcaption>{escape(table.caption)}</figcaption>"
-    yield f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(table.caption)}">'
-    yield "<table>"
-    yield "<thead>"
-    heads = [
-        f'<th scope="col" class="published">{escape(name)}<small>printed in the paper, not measured here</small></th>'
-        if name in table.published
-        else f'<th scope="col">{escape(name)}</th>'
-        for name in table.columns
-    ]
-    yield "<tr>" + "".join(heads) + "</tr>"
-    yield "</thead>"
-    yield "<tbody>"
-    for r, row in enumerate(table.rows):
-        cells = []
-        for c, text in enumerate(row):
-            classes = {
-                "published": table.columns[c] in table.published,
-                "strong": (r, c) in table.strong,
-                "short": len(text) <= SHORT,
-            }
-            names = [name for name, holds in classes.items() if holds]
-            attribute = f' class="{" ".join(names)}"' if names else ""
-            head = "th" if c == 0 else "td"
-            scope = ' scope="row"' if c == 0 else ""
-            cells.append(f"<{head}{scope}{attribute}>{escape(text)}</{head}>")
-        yield "<tr>" + "".join(cells) + "</tr>"
-    yield "</tbody>"
-    yield "</table>"
-    yield "</div>"
-    if table.notes:
-        yield '<ul class="notes">' + "".join(f"<li>{escape(note)}</li>" for note in table.notes) + "</ul>"
-    yield "</figure>"
+def _environment() -> Environment:
+    """Templates of this folder; every value is escaped."""
+    loader = PackageLoader("sightline", "plots")
+    return Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
 
 
-def _picture(picture: ReportPicture) -> Iterable[str]:
+def _cell_classes(table: ReportTable, row: int, column: int) -> str:
+    holds = {
+        "published": table.columns[column] in table.published,
+        "strong": (row, column) in table.strong,
+        "short": len(table.rows[row][column]) <= SHORT,
+    }
+    return " ".join(name for name, true in holds.items() if true)
+
+
+@dataclass(frozen=True)
+class _EmbeddedPicture:
+    """A picture as the page holds it."""
+
+    caption: str
+    alt: str
+    width: int
+    height: int
+    breadth: str
+    mime: str
+    data: str
+
+
+def _embed_picture(picture: ReportPicture) -> Any:
     try:
         with Image.open(io.BytesIO(picture.png), formats=["PNG"]) as image:
             width, height = image.size
             mime, content = _smallest(image, picture.png)
     except (OSError, SyntaxError):
         raise RunError(f"{picture.caption}: a picture of a report must be a PNG.") from None
-    data = base64.b64encode(content).decode("ascii")
     breadth = "wide" if width > WIDE_PX else "narrow"
-    yield "<figure>"
-    yield '<div class="scroll">'
-    yield (
-        f'<img class="{breadth}" width="{width}" height="{height}" alt="{escape(picture.alt)}" '
-        f'src="data:image/{mime};base64,{data}">'
-    )
-    yield "</div>"
-    yield f"<figcaption>{escape(picture.caption)}</figcaption>"
-    yield "</figure>"
+    data = base64.b64encode(content).decode("ascii")
+    return _EmbeddedPicture(picture.caption, picture.alt, width, height, breadth, mime, data)
 
 
 def _smallest(image: Image.Image, png: bytes) -> tuple[str, bytes]:

@@ -24,11 +24,17 @@ ROC_ROWS = 5
 
 def charts(result: TableResult, lines: Sequence[Line]) -> list[ReportPicture]:
     """The charts that a table has numbers for."""
-    drawn = (_forest(result, lines), _bars(result, lines), _roc(result, lines), _froc(result, lines))
+    drawn = (_bars(result, lines), _roc(result, lines), _froc(result, lines))
     return [chart for chart in drawn if chart is not None]
 
 
-def _forest(result: TableResult, lines: Sequence[Line]) -> ReportPicture | None:
+def row_styles(result: TableResult) -> dict[str, int]:
+    """Which line of the palette each row has in every chart of a table."""
+    return {row.row.name: n for n, row in enumerate(result.rows)}
+
+
+def forest_chart(result: TableResult, lines: Sequence[Line]) -> ReportPicture | None:
+    """Every row's difference from its reference; None where nothing is compared."""
     metric = leading_metric(result.table, lines)
     found = (find_line(lines, row.row.name, "test", metric) for row in result.rows)
     rows = [
@@ -94,13 +100,14 @@ def _percent(value: float | None) -> float | None:
 
 def _roc(result: TableResult, lines: Sequence[Line]) -> ReportPicture | None:
     curves: list[RocCurve] = []
+    styles = row_styles(result)
     for row in result.rows:
         line = find_line(lines, row.row.name, "test", "study-wise AUC")
         if line is None or line.mean is None or len(curves) >= ROC_ROWS:
             continue
         first = row.evaluations["test"][0].predictions.study_wise()
         false, true, _ = roc_curve(first.labels == 1, first.probabilities[:, 1])
-        curves.append(RocCurve(row.row.name, false.tolist(), true.tolist(), line.values[0]))
+        curves.append(RocCurve(row.row.name, false.tolist(), true.tolist(), line.values[0], style=styles[row.row.name]))
     if not curves:
         return None
     return ReportPicture(roc(curves), "ROC curves, study-wise, first seed, of up to five rows.", "ROC curves")
@@ -116,7 +123,8 @@ def _froc(result: TableResult, lines: Sequence[Line]) -> ReportPicture | None:
             continue
         points = ranking_curve(scores.cases, "centre")
         false, sensitivity = points.false_per_image.tolist(), points.sensitivity.tolist()
-        curves.append(FrocCurve(row.row.name, false, sensitivity, line.mean, line.low, line.high))
+        style = row_styles(result)[row.row.name]
+        curves.append(FrocCurve(row.row.name, false, sensitivity, line.mean, line.low, line.high, style))
     if not curves:
         return None
     curves.sort(key=lambda curve: -(curve.score or 0.0))
@@ -143,4 +151,5 @@ def learning_curves(result: TableResult) -> ReportPicture | None:
         }
     if not histories or any(len(history) < 2 for history in histories.values()):
         return None
-    return ReportPicture(training_curves(histories), "Loss and validation by epoch, first seed.", "Training curves")
+    drawn = training_curves(histories, row_styles(result))
+    return ReportPicture(drawn, "Loss and validation by epoch, first seed.", "Training curves")

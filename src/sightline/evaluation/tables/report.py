@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from sightline.evaluation.tables.as_published import as_printed
-from sightline.evaluation.tables.figures import charts, learning_curves
+from sightline.evaluation.tables.figures import charts, forest_chart, learning_curves
 from sightline.evaluation.tables.lines import Line, find_line, write_lines
-from sightline.evaluation.tables.pictures import write_table_pictures
+from sightline.evaluation.tables.pictures import COMPARED, write_table_pictures
 from sightline.evaluation.tables.provenance import write_sources
 from sightline.evaluation.tables.summary import WINDOW_MEASURES, leading_metric, summarise
 from sightline.evaluation.tables.table import TableResult
@@ -38,20 +39,56 @@ def write_table(result: TableResult, out: Path, *, replicates: int = 2000, summa
     write_text(out / "table.md", f"# {result.table.title}\n\n{result.table.caption}\n\n{text}\n")
     if result.table.as_printed and (printed := as_printed(result, replicates=replicates)):
         write_text(out / "as_printed.md", printed)
+    looked = write_table_pictures(result)
+    plot = forest_chart(result, lines)
+    # what people look at comes first: the differences, and the same pictures by each method
+    first = () if looked is None else looked.pictures[:COMPARED]
+    rest = () if looked is None else looked.pictures[COMPARED:]
+    words = () if looked is None else looked.paragraphs
+    curves = learning_curves(result)
     sections = [
-        Section("Results", (result.table.caption,), tuple(tables), tuple(charts(result, lines))),
-        *([looked] if (looked := write_table_pictures(result)) is not None else []),
-        *([Section("Training", pictures=(curves,))] if (curves := learning_curves(result)) is not None else []),
+        Section("At a glance", words, pictures=((plot,) if plot is not None else ()) + first),
+        Section("Results", (result.table.caption,), _fold(tables), tuple(charts(result, lines))),
+        *([Section("Found best and worst", pictures=rest)] if rest else []),
+        *([Section("Training", pictures=(curves,))] if curves is not None else []),
     ]
     _write_pictures(sections, out / "pictures")
     write_report(
         out / "report.html",
         title=result.table.title,
-        summary=[*summary, *_plain_words(result, lines)],
+        summary=[*summary, _answer(result, lines), *_plain_words(result, lines)],
         sections=sections,
         provenance=_provenance(result),
     )
     return text
+
+
+def _fold(tables: Sequence[ReportTable]) -> tuple[ReportTable, ...]:
+    """The first table is open, the others are folded; a note stands once, below the first table that has it."""
+    seen: set[str] = set()
+    made = []
+    for n, table in enumerate(tables):
+        notes = tuple(note for note in table.notes if note not in seen)
+        seen |= set(notes)
+        made.append(replace(table, notes=notes, folded=n > 0))
+    return tuple(made)
+
+
+def _answer(result: TableResult, lines: Sequence[Line]) -> str:
+    """What the table says, in one sentence with its interval: the best row by the leading number, and its reference."""
+    leading = leading_metric(result.table, lines)
+    found = [find_line(lines, row.row.name, "test", leading) for row in result.rows]
+    having = [line for line in found if line is not None and line.mean is not None]
+    if not having:
+        return "No row has a number that could be compared."
+    compared = [line for line in having if line.difference is not None]
+    best = max(compared or having, key=lambda line: line.mean or 0.0)
+    if best.difference is None:
+        return f"{best.row}: {best.metric} {best.text()}; there is nothing to compare it with."
+    verdict = ("better than" if best.difference > 0 else "worse than") if best.differs else "not shown to differ from"
+    return (
+        f"{best.row}, the highest: {best.metric} {best.text()}, {verdict} {best.reference} ({best.difference_text()})."
+    )
 
 
 def _write_pictures(sections: Sequence[Section], folder: Path) -> None:
