@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,11 @@ from scipy import stats
 from sightline.errors import CohortError
 from sightline.evaluation.result import Evaluation
 from sightline.evaluation.tables.lines import Line, read_lines, write_lines
+from sightline.evaluation.tables.report import _plain_words, markdown_of, metric_tables
 from sightline.evaluation.tables.summary import summarise
 from sightline.evaluation.tables.table import Published, Row, RowResult, Table, TableResult
+from sightline.metrics.maps.localisation import MapRow, MapScores, seed_estimate, seed_values
+from sightline.metrics.maps.score import MapScore
 from sightline.metrics.predictions import Predictions
 from sightline.papers import liao2022
 from sightline.structures.case import Case, Cohort
@@ -170,3 +174,42 @@ def test_texts():
     assert line.difference_text() == "+0.050 (-0.010 to +0.110), p < 0.001"
     assert line.difference_interval_text(percent=True) == "-1.0 to +11.0"
     assert (Line("r", "test", "m").text(), Line("r", "test", "m").difference_text()) == ("undefined", "–")
+
+
+def test_words_bold_and_stars_follow_holms_p_and_not_the_interval():
+    runs = {"a": [predictions(0, 0.1)], "b": [predictions(10, 0.6)]}
+    made = result({"a": (None, runs["a"]), "b": ("a", runs["b"])})
+    lines = summarise(made, replicates=99)
+    metric = "study-wise AUC"
+    clear = replace(
+        line_of(lines, "b", metric), difference=0.052, difference_low=0.011, difference_high=0.09, p_paired=0.02
+    )
+    for p_holm, told in ((0.264, False), (0.04, True)):
+        said = [replace(clear, p_holm=p_holm) if x is line_of(lines, "b", metric) else x for x in lines]
+        (words,) = [w for w in _plain_words(made, said) if w.startswith("b: ")]
+        assert ("better than a" in words) == told and ("not shown to differ from a" in words) != told
+        assert f"p = {p_holm:.3f} after Holm's correction" in words
+        (table,) = [t for t in metric_tables(made, said, "test") if t.caption.startswith(metric)]
+        assert bool(table.strong) == told and ("**+0.052**" in markdown_of(table)) == told
+        assert line_of(said, "b", metric).differs == told
+
+
+def test_a_mean_and_its_interval_are_of_the_same_maps():
+    def maps(values):
+        rows = []
+        for i, value in enumerate(values):
+            score = MapScore(
+                pointing=value, pointing_chance=0.1, pointing_centre=0.1, energy=value, energy_chance=0.1,
+                energy_centre=0.1, iou=value, iou_chance=0.1, iou_centre=0.1, iou_half=value, iou_half_chance=0.1,
+                iou_half_centre=0.1, inside_px=5, image_px=50, why="" if value is not None else "dead",
+            )  # fmt: skip
+            rows.append(MapRow(f"c{i}", f"s{i}", f"p{i}", "yes", "yes", "focus", "mask", score))
+        return MapScores(tuple(rows))
+
+    one, two = [0.2 + 0.01 * i for i in range(20)], [0.3 + 0.01 * i for i in range(20)]
+    two[:10] = [None] * 10
+    values = seed_values([maps(one), maps(two)], "energy")
+    assert values == pytest.approx([np.mean(one[10:]), np.mean(two[10:])])
+    found = seed_estimate([maps(one), maps(two)], "energy")
+    assert found.value == pytest.approx(np.mean(values)) and found.low < found.value < found.high
+    assert found.n["maps"] == 10 and "10 maps without a score left out" in found.method

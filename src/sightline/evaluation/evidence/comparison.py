@@ -12,6 +12,7 @@ import numpy as np
 from sightline.errors import RunError
 from sightline.evaluation.evaluate import evaluate
 from sightline.io.files import write_text
+from sightline.metrics.classification.estimates import compare_scores
 from sightline.metrics.classification.report import comparisons_to_markdown
 from sightline.metrics.classification.scores import AUC, Accuracy, BalancedAccuracy, Brier, OneVsRestAUC
 from sightline.metrics.estimate import Comparison, Score
@@ -83,8 +84,8 @@ def compare_methods(
     a, b = tables[: len(runs_a)], tables[len(runs_a) :]
     leading, others = [], []
     for score in _scores(a[0], positive):
-        quoted = paired_bootstrap(a, b, score, replicates=replicates)
-        leading.append(replace(quoted, name=score.name))
+        leading.append(compare_scores(a, b, score, swaps=replicates))
+        others.append(paired_bootstrap(a, b, score, replicates=replicates))
         if len(a) == len(b):
             others.append(paired_permutation(a, b, score, replicates=replicates))
         if min(len(a), len(b)) > 1:

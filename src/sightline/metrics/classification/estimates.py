@@ -192,7 +192,8 @@ def _sides(score: Score, runs: Sequence[Predictions]) -> dict[str, BoolArray]:
     if isinstance(score, Specificity):
         return {f"without {table.classes[score.positive]}": table.labels != score.positive}
     if isinstance(score, Precision):
-        called = np.all([_called(score, run) for run in runs], axis=0)
+        ids = np.asarray(table.patient_ids)
+        called = min((_called(score, run) for run in runs), key=lambda rows: np.unique(ids[rows]).size)
         return {f"called {table.classes[score.positive]}": called}
     one = score.positive if isinstance(score, AUC | AveragePrecision) else None
     if isinstance(score, F1) and score.average == "positive":
