@@ -219,6 +219,16 @@ def test_an_import_that_brings_nothing_says_so(type_in, tmp_path):
     assert code == 1
 
 
+def test_a_former_word_says_the_new_one(type_in):
+    code, out, err = type_in("committee", "--help")
+    assert code == 0 and "committee is called ensemble now" in err and "smooth" in out
+
+
+def test_an_option_that_a_phantom_lacks_is_named_once(type_in, tmp_path):
+    code, _, err = type_in("cohort", "phantom", "chest", tmp_path / "p", "--workers", "2")
+    assert code == 2 and err.count("--workers") == 1
+
+
 def test_an_option_of_another_layout_is_refused(type_in, tmp_path):
     source = make_cohort(tmp_path / "c").root
     for option, value in (("--labels", tmp_path / "l.csv"), ("--groups", tmp_path / "g.csv"), ("--per-class", 5)):

@@ -119,7 +119,8 @@ class Phantom:
 
     def _refuse_options_of_the_other(self) -> None:
         own_options = {"radiographs": _RADIOGRAPHS, "chest": _CHEST, "spine": _SPINE}
-        other = [name for kind in own_options for name in own_options[kind] if name not in own_options[self.kind]]
+        every = dict.fromkeys(name for kind in own_options for name in own_options[kind])
+        other = [name for name in every if name not in own_options[self.kind]]
         own = {f.name: f.default for f in fields(Phantom)}
         strange = [name for name in other if getattr(self, name) != own[name]]
         if strange:

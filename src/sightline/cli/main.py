@@ -23,12 +23,12 @@ Command = Union[  # noqa: UP007  # tyro reads the annotations of a Union
     Annotated[CohortCommand, subcommand("cohort")],
     Annotated[Train, subcommand("train")],
     Annotated[Assemble, subcommand("cascade")],
-    Annotated[Ensemble, subcommand("committee")],
+    Annotated[Ensemble, subcommand("ensemble")],
     Annotated[Evaluate, subcommand("evaluate")],
     Annotated[Calibrate, subcommand("calibrate")],
     Annotated[Compare, subcommand("compare")],
     Annotated[Power, subcommand("power")],
-    Annotated[Readers, subcommand("readers")],
+    Annotated[Readers, subcommand("mrmc")],
     Annotated[WriteCapsule, subcommand("capsule")],
     Annotated[Verify, subcommand("verify")],
     Annotated[Predict, subcommand("predict")],
@@ -41,7 +41,7 @@ Command = Union[  # noqa: UP007  # tyro reads the annotations of a Union
     Annotated[MakeTable, subcommand("table")],
     Annotated[Answers, subcommand("answers")],
     Annotated[Workstation, subcommand("workstation")],
-    Annotated[AccountsCommand, subcommand("accounts")],
+    Annotated[AccountsCommand, subcommand("readers")],
     Annotated[ReadsCommand, subcommand("reads")],
     Annotated[MarksCommand, subcommand("marks")],
     Annotated[Recipes, subcommand("recipes")],
@@ -50,8 +50,15 @@ Command = Union[  # noqa: UP007  # tyro reads the annotations of a Union
 ]
 
 
+# words of earlier versions, and what they are called now
+ALIASES = {"committee": "ensemble"}
+
+
 def parse_command(words: list[str]) -> Any:
     """The command that was typed; a layout's import has a parser of its own: its help shows its options alone."""
+    if words and words[0] in ALIASES:
+        print(f"sightline: {words[0]} is called {ALIASES[words[0]]} now.", file=sys.stderr)
+        words = [ALIASES[words[0]], *words[1:]]
     if words[:2] == ["cohort", "import"]:
         if len(words) > 2 and not words[2].startswith("-"):
             program = f"sightline cohort import {words[2]}"

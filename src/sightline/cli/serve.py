@@ -118,7 +118,7 @@ class Explain:
     """Folder to write."""
     explainers: tuple[str, ...] = ("cam", "grad_cam", "guided")
     """cam, grad_cam, grad_cam_pp, gradient, guided, deconvolution, guided_grad_cam, smooth_grad."""
-    split: str = "test"
+    split: Literal["test", "val", "train", "all"] = "test"
     """Of a cohort: the split that cases are taken from."""
     most: int = 12
     """Of a cohort: how many cases."""
@@ -133,7 +133,8 @@ class Explain:
 
         run, engine = open_run(self.folder, CATALOGUE), make_engine(self.on)
         if len(self.inputs) == 1 and (self.inputs[0] / "cohort.json").is_file():
-            cohort = read_cohort(self.inputs[0]).split(self.split)
+            whole = read_cohort(self.inputs[0])
+            cohort = whole if self.split == "all" else whole.split(self.split)
             read, rejects = explain_cases(run, cohort, self.out, self.explainers, most=self.most, engine=engine), 0
         else:
             read, rejects = explain_files(run, self.inputs, self.out, self.explainers, engine)

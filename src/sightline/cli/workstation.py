@@ -186,7 +186,7 @@ def _change(keep: Path, database: str | None, name: str, changes: dict[str, obje
     with opened(keep, database) as store, store.writing() as connection:
         row = reader_named(connection, name)
         if row is None:
-            raise AccountRefused(f"There is no reader {name!r}.", "Look at `sightline accounts list`.")
+            raise AccountRefused(f"There is no reader {name!r}.", "Look at `sightline readers list`.")
         change_reader(connection, row["id"], who="command line", changes=changes)
 
 

@@ -227,7 +227,7 @@ def _run(desk: object, start: Start, bound: socket.socket) -> int:
         desk.close()
         raise StartRefused(
             "There is no account yet.",
-            f"Make one with: sightline accounts add {desk.options.keep} NAME --role lead   or start with --alone.",
+            f"Make one with: sightline readers add {desk.options.keep} NAME --role lead   or start with --alone.",
         )
     address = desk.options.origins[0] + (f"/?token={desk.token}" if desk.alone else "/")
     counts = f"{len(desk.cohort)} images of {desk.cohort.name}; marks are kept in {desk.options.keep}"

@@ -84,7 +84,7 @@ def get_readers(person: Signed, desk: Desk) -> dict[str, Any]:
     with desk.database.reading() as connection:
         rows = all_rows(connection, select(reader).order_by(reader.c.made_at))
     names = ("id", "name", "display", "role", "made_at", "disabled_at")
-    command = shlex.join(["sightline", "accounts", "list", str(desk.options.keep.name)])
+    command = shlex.join(["sightline", "readers", "list", str(desk.options.keep.name)])
     return {"rows": [{name: row[name] for name in names} for row in rows], "command": command}
 
 

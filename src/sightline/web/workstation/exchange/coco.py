@@ -81,7 +81,7 @@ def export_coco(desk: Workstation, destination: Path, whose: str = "each") -> tu
         reads = [one for one in finished_reads(connection) if whose in ("each", one.reader)]
         images = images_by_study(connection)
     if not reads and whose != "each":
-        raise LayoutError(f"There is no finished read of {whose!r}.", "Look at `sightline accounts list`.")
+        raise LayoutError(f"There is no finished read of {whose!r}.", "Look at `sightline readers list`.")
     document, left_out = coco_document(desk, reads, images)
     destination.mkdir(parents=True, exist_ok=True)
     write_text(destination / "annotations.json", json.dumps(document, allow_nan=False))

@@ -49,7 +49,7 @@ def plan_reads(
         for one in plan.readers:
             row = reader_named(connection, one)
             if row is None:
-                raise AccountRefused(f"There is no reader {one!r}.", "Look at `sightline accounts list`.")
+                raise AccountRefused(f"There is no reader {one!r}.", "Look at `sightline readers list`.")
             ids.append(row["id"])
         classes = _classes(connection)
         there = first_row(connection, select(task.c.id).where(task.c.name == name))
