@@ -82,6 +82,9 @@ class Bench:
             for name in self.names or tuple(rooms):
                 if name == "coverage":
                     continue
+                if name == "workstation" and not self.names and not workstation.CHROMIUM.exists():
+                    print("No chromium here: the workstation's page is not measured.")
+                    continue
                 room = rooms[name]
                 result = room.measure(room.settings(device, self.toy))
                 print(summary(result), flush=True)
