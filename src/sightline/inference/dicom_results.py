@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from sightline import __version__
 from sightline.errors import SightlineError, UnreadableFile
-from sightline.explainers.localisation.protocols import LEVELS, MapBoxes
 from sightline.io.dicom.radiograph import foreign_bytes, has_dicom_mark
 from sightline.io.dicom_results.codes import CodeTable, read_codes
 from sightline.io.dicom_results.header import SourceImage, source_image
@@ -38,6 +37,8 @@ from sightline.plots.result_picture import draw_result
 from sightline.structures.case import is_normal
 
 if TYPE_CHECKING:
+    # a runtime import of that room brings torch
+    from sightline.explainers.localisation.protocols import MapBoxes
     from sightline.inference.file_result import FileResult
     from sightline.training.run import Run
 
@@ -46,6 +47,8 @@ CODES = "codes.yaml"
 NOT_DICOM = "not a DICOM file, so no result can refer to it"
 # where no image says when it was made; a time that is made up must not look like one
 UNDATED = datetime(2000, 1, 1)
+# grey levels that a map is scaled to, as `MapBoxes` counts them
+LEVELS = 255.0
 _TIMES = (("ContentDate", "ContentTime"), ("AcquisitionDate", "AcquisitionTime"), ("StudyDate", "StudyTime"))
 
 
