@@ -1,0 +1,186 @@
+"""The server as a process: ready without torch, killed again and again without losing what it said is saved."""
+
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+import uuid
+from pathlib import Path
+
+import pytest
+from support.workstation import box, small_cohort
+
+from sightline.data.datasets.folder.writer import write_cohort
+from sightline.errors import SightlineError
+from sightline.web.workstation.launch import Start, addresses, keep_of, listening_socket, read_studies
+
+
+class Server:
+    """A workstation in a process of its own, on a port that stays the same over restarts."""
+
+    def __init__(self, cohort, keep):
+        self.cohort, self.keep, self.process = cohort, keep, None
+        with listening_socket("127.0.0.1", 0) as bound:
+            self.port = bound.getsockname()[1]
+        self.base = f"http://127.0.0.1:{self.port}"
+
+    def start(self):
+        command = [sys.executable, "-m", "sightline.web.workstation", str(self.cohort), "--keep", str(self.keep)]
+        command += ["--port", str(self.port), "--quiet"]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        return self.process.stdout.readline().strip()
+
+    def kill(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+        self.process.stdout.close()
+
+    def ask(self, method, path, body=None, cookie=""):
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"X-Sightline": "1", "Origin": self.base, "Content-Type": "application/json", "Cookie": cookie}
+        request = urllib.request.Request(self.base + path, data, headers, method=method)
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            said = answer.read()
+            return json.loads(said) if said else None, answer.headers.get("Set-Cookie", "")
+
+
+@pytest.fixture
+def server(tmp_path):
+    write_cohort(small_cohort(tmp_path / "drawn"), tmp_path / "cohort")
+    made = Server(tmp_path / "cohort", tmp_path / "keep")
+    yield made
+    if made.process is not None and made.process.poll() is None:
+        made.kill()
+
+
+def until_up(server, limit=120.0):
+    end = time.monotonic() + limit
+    while time.monotonic() < end:
+        try:
+            return server.ask("GET", "/readyz")
+        except (OSError, urllib.error.URLError):
+            time.sleep(0.05)
+    raise AssertionError("the server did not come up")
+
+
+def test_it_starts_without_torch_and_prints_an_address_that_works(server):
+    address = server.start()
+    assert address.startswith(server.base + "/?token=")
+    until_up(server)
+    _, cookie = server.ask("POST", "/api/v1/session", {"token": address.split("=", 1)[1]})
+    rows, _ = server.ask("GET", "/api/v1/worklist", cookie=cookie.split(";")[0])
+    assert len(rows["rows"]) == 4
+    maps = Path(f"/proc/{server.process.pid}/maps")
+    if maps.exists():
+        assert "libtorch" not in maps.read_text()
+
+
+def test_importing_the_server_imports_no_torch():
+    code = (
+        "import sys, sightline.web.workstation.launch, sightline.web.workstation.api.app;"
+        "print([m for m in ('torch', 'monai', 'timm', 'matplotlib', 'pandas', 'sklearn') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def kills(server, rounds, seed):
+    """Kill at random moments while operations are sent; what was acknowledged, and what is stored in the end."""
+    dice = random.Random(seed)
+    address = server.start()
+    until_up(server)
+    _, cookie = server.ask("POST", "/api/v1/session", {"token": address.split("=", 1)[1]})
+    cookie = cookie.split(";")[0]
+    row = server.ask("GET", "/api/v1/worklist", cookie=cookie)[0]["rows"][0]["read"]
+    image = server.ask("GET", f"/api/v1/reads/{row}", cookie=cookie)[0]["study"]["images"][0]["key"]
+    acknowledged, outbox, over = [], [], threading.Event()
+
+    def send():
+        client, n = str(uuid.uuid4()), 0
+        while not over.is_set() or outbox:
+            if not over.is_set() and len(outbox) < 5:
+                n += 1
+                at = {"at_ms": time.time() * 1000, "mono_ms": float(n), "image": image, "client": client, "n": n}
+                outbox.append({"id": str(uuid.uuid4()), "kind": "add", "body": {"mark": box()}, **at})
+            try:
+                body = {"ops": outbox[:3], "sent_mono_ms": float(n), "sent_at_ms": time.time() * 1000}
+                saved = server.ask("POST", f"/api/v1/reads/{row}/ops", body, cookie)[0]["saved"]
+                acknowledged.extend(saved)
+                outbox[:] = [op for op in outbox if op["id"] not in saved]
+            except OSError:
+                time.sleep(0.02)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        for _ in range(rounds):
+            time.sleep(dice.uniform(0.0, 0.4))
+            server.kill()
+            server.start()
+            until_up(server)
+    finally:
+        over.set()
+        sender.join(120)
+    server.kill()
+    raw = sqlite3.connect(server.keep / "workstation.db")
+    assert raw.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    stored = [one for (one,) in raw.execute("SELECT id FROM op")]
+    raw.close()
+    assert outbox == []
+    return acknowledged, stored
+
+
+def check(acknowledged, stored):
+    assert len(acknowledged) == len(set(acknowledged))
+    assert sorted(stored) == sorted(acknowledged)  # none lost, none doubled, none that nobody sent
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kills are those of POSIX")
+def test_a_kill_loses_nothing(server):
+    acknowledged, stored = kills(server, 1, seed=0)
+    check(acknowledged, stored)
+    assert len(stored) > 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="kills are those of POSIX")
+def test_fifty_kills_lose_nothing(server):
+    acknowledged, stored = kills(server, 50, seed=1)
+    check(acknowledged, stored)
+    assert len(stored) > 200
+
+
+def test_addresses_that_others_can_reach_need_tls(tmp_path):
+    for start in (Start(tmp_path, host="0.0.0.0"), Start(tmp_path, host="192.168.1.5")):
+        with pytest.raises(SightlineError, match="passwords would travel bare"):
+            addresses(start, 8765)
+    hosts, origins, secure = addresses(Start(tmp_path), 8765)
+    assert hosts == ("127.0.0.1:8765", "localhost:8765")
+    assert origins == ("http://127.0.0.1:8765", "http://localhost:8765")
+    assert not secure
+    hosts, origins, secure = addresses(Start(tmp_path, behind_proxy="https://marks.example"), 8765)
+    assert origins == ("https://marks.example",)
+    assert secure
+    with pytest.raises(SightlineError, match="together"):
+        addresses(Start(tmp_path, tls_cert=tmp_path / "a"), 8765)
+
+
+def test_a_taken_port_says_what_next():
+    with listening_socket("127.0.0.1", 0) as bound, pytest.raises(SightlineError) as refused:
+        listening_socket("127.0.0.1", bound.getsockname()[1])
+    assert "--port 0" in refused.value.remedy
+
+
+def test_marks_lie_beside_the_cohort_and_an_empty_folder_is_refused(tmp_path):
+    assert keep_of(tmp_path / "c", None) == tmp_path / "c.workstation"
+    with pytest.raises(SightlineError, match="neither a cohort"):
+        read_studies(tmp_path)
+    with pytest.raises(SightlineError, match="does not exist"):
+        read_studies(tmp_path / "nothing")
