@@ -49,7 +49,8 @@ class Database:
         self.sqlite = address is None or address.startswith("sqlite")
         if self.sqlite:
             require_local_disk(keep)
-            _require_writable(keep)
+        # pixels and exports lie there whatever database holds the marks
+        _require_writable(keep)
         url = address or f"sqlite:///{keep / FILE}"
         if url.startswith("postgresql://"):
             url = url.replace("postgresql://", "postgresql+psycopg://", 1)
