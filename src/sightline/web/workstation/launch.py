@@ -74,7 +74,7 @@ def require_extra() -> None:
     ]
     if missing:
         raise StartRefused(
-            f"The workstation needs {', '.join(missing)}.", "Install it with: pip install 'sightline[web]'"
+            f"The workstation needs {', '.join(missing)}.", "Install it with: pip install 'sightline-radiology[web]'"
         )
 
 
