@@ -1,0 +1,219 @@
+"""`python -m benchmarks evidence`: promises of docs/evidence.md by simulation: coverage, misses, gaps, false alarms.
+
+Each row is a promise, what was promised, what came out of so many simulated studies, and the band that chance allows.
+The table goes into docs/statistics.md between its marks. Metrics only: no network, no picture.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.special import expit
+from scipy.stats import binom, norm
+
+from sightline.metrics.calibration.report import calibration_estimates
+from sightline.metrics.decision.conformal import miss_rate_point
+from sightline.metrics.decision.operating_points import OperatingPoint, point_estimates
+from sightline.metrics.decision.subgroups import subgroup_report
+from sightline.metrics.predictions import Predictions
+from sightline.metrics.readers.anova import analyse_readers
+from sightline.metrics.readers.simulation import RoeMetz
+
+BEGIN, END = "<!-- evidence: begin -->", "<!-- evidence: end -->"
+CLASSES = ("normal", "fracture")
+
+
+@dataclass(frozen=True)
+class Promise:
+    """One promise and what became of it."""
+
+    what: str
+    promised: str
+    found: float
+    studies: int
+    low: float
+    high: float
+    low_is_fine: bool = False
+
+    @property
+    def kept(self) -> bool:
+        """Whether what was found lies in the band that chance allows (or below it, where less is no harm)."""
+        return self.found <= self.high and (self.low_is_fine or self.found >= self.low)
+
+
+def table_of(labels: np.ndarray, said: np.ndarray, patient: np.ndarray | None = None) -> Predictions:
+    """Predictions of two classes."""
+    names = tuple(str(i) for i in range(len(labels)))
+    patients = names if patient is None else tuple(f"p{i}" for i in patient)
+    return Predictions(CLASSES, names, names, patients, labels.astype(np.int64), np.stack([1 - said, said], axis=1))
+
+
+def band(share: float, studies: int) -> tuple[float, float]:
+    """The 99.8% binomial band of a share."""
+    return float(binom.ppf(0.001, studies, share)) / studies, float(binom.ppf(0.999, studies, share)) / studies
+
+
+def site(random: np.random.Generator, patients: int, prevalence: float, separation: float = 1.5) -> Predictions:
+    """One site: scores of two normal groups as probabilities."""
+    labels = (random.random(patients) < prevalence).astype(int)
+    return table_of(labels, expit(random.normal(size=patients) + separation * (labels - 0.5)))
+
+
+def miss_rates(random: np.random.Generator, sites: int) -> list[Promise]:
+    """The promised rate at new sites: as calibrated, after shifts, and after 50 local studies."""
+    counts = {name: [0, 0] for name in ("same", "hard", "hard local", "all", "all shifted", "all local")}
+
+    def fresh(name: str, threshold: float, table: Predictions, everyone: bool) -> None:
+        """One new patient of a site: with the disease, or whoever comes."""
+        sick = table.labels == 1
+        who = 0 if everyone else int(np.flatnonzero(sick)[0])
+        counts[name][0] += int(sick[who] and table.probabilities[who, 1] < threshold)
+        counts[name][1] += 1
+
+    for _ in range(sites):
+        home = site(random, 150, 0.3)
+        point = miss_rate_point(home, 0.05)
+        fresh("same", point.threshold, site(random, 60, 0.3), False)
+        fresh("hard", point.threshold, site(random, 60, 0.3, separation=0.9), False)
+        local = site(random, 50, 0.7, separation=0.9)
+        fresh("hard local", miss_rate_point(local, 0.05).threshold, site(random, 60, 0.7, separation=0.9), False)
+        of_all = miss_rate_point(home, 0.05, of="all")
+        fresh("all", of_all.threshold, site(random, 1, 0.3), True)
+        fresh("all shifted", of_all.threshold, site(random, 1, 0.7), True)
+        fresh("all local", miss_rate_point(site(random, 50, 0.7), 0.05, of="all").threshold, site(random, 1, 0.7), True)
+    words = {
+        "same": "missed positives, threshold from 150 studies of the same kind (prevalence .3)",
+        "hard": "the same threshold where the disease is harder to see (no promise: shift)",
+        "hard local": "there, threshold from 50 local studies (prevalence .7)",
+        "all": "missed share of all studies, threshold from 150 studies, prevalence .3",
+        "all shifted": "the same threshold at prevalence .7 (no promise: shift)",
+        "all local": "there, threshold from 50 local studies",
+    }
+    found = []
+    for name, (missed, tried) in counts.items():
+        low, high = band(0.05, tried)
+        promised = "none" if "no promise" in words[name] else "at most 5%"
+        found.append(
+            Promise(words[name], promised, missed / tried, tried, low, 1.0 if promised == "none" else high, True)
+        )
+    return found
+
+
+def subgroups(random: np.random.Generator, studies: int) -> list[Promise]:
+    """False claims without a gap, and planted gaps of .10 in the AUC."""
+
+    def study(patients: int, gap: float) -> tuple[bool, bool]:
+        labels = (random.random(patients) < 0.4).astype(int)
+        other = random.random(patients) < 1 / 3
+        d = np.where(other, norm.ppf(0.9 - gap), norm.ppf(0.9)) * np.sqrt(2)
+        table = table_of(labels, expit(random.normal(size=patients) + d * (labels - 0.5)))
+        facts = {"group": np.where(other, "y", "x").tolist()}
+        facts |= {f"fact {i}": random.choice(list("abc"), patients).tolist() for i in range(3)}
+        report = subgroup_report(table, facts, replicates=2)
+        right = any(g.claimed for g in report if g.fact == "group")
+        return any(g.claimed for g in report), right
+
+    promises = []
+    for patients in (400, 1200):
+        claims = np.mean([study(patients, 0.0)[0] for _ in range(studies)])
+        low, high = band(0.05, studies)
+        words = f"a gap is claimed where there is none, {patients} patients, 4 facts"
+        promises.append(Promise(words, "at most 5%", float(claims), studies, low, high, True))
+    for patients in (400, 800, 1200):
+        seen = np.mean([study(patients, 0.10)[1] for _ in range(studies)])
+        promised = "at least 80%" if patients == 1200 else "none"
+        low = band(0.8, studies)[0] if patients == 1200 else 0.0
+        words = f"a planted gap of .10 in the AUC is found, a third of {patients} patients, 4 facts"
+        promises.append(Promise(words, promised, float(seen), studies, low, 1.0))
+    return promises
+
+
+def intervals(random: np.random.Generator, studies: int) -> list[Promise]:
+    """Coverage of calibration slope and intercept, of likelihood ratios and predictive values."""
+    point = OperatingPoint("fracture", 0.5, "stated", 0.5)
+    sensitivity = float(norm.cdf(0.75))
+    odds = sensitivity / (1 - sensitivity)
+    truths = {
+        "LR+": odds,
+        "LR−": 1 / odds,
+        "PPV at prevalence .1": 1 / (1 + 9 / odds),
+        "NPV at prevalence .1": 1 / (1 + 1 / 9 / odds),
+    }
+    held = {name: 0 for name in ("calibration slope", "calibration intercept", *truths)}
+    for _ in range(studies):
+        patient = np.repeat(np.arange(150), 2)
+        true = 1.5 * random.normal(size=150)[patient]
+        labels = (random.random(300) < expit(true)).astype(int)
+        for name, estimate, truth in zip(
+            held, calibration_estimates(table_of(labels, expit(true), patient)), (1.0, 0.0), strict=False
+        ):
+            held[name] += estimate.low is not None and estimate.low <= truth <= (estimate.high or 0.0)
+        labels = (np.arange(150) < 50).astype(int)
+        said = expit(random.normal(size=150) + 1.5 * (labels - 0.5))
+        found = point_estimates(table_of(labels, said), point, prevalences=(0.1,), replicates=2)
+        for (name, truth), estimate in zip(truths.items(), [found[2], found[3], found[6], found[7]], strict=True):
+            held[name] += estimate.low is not None and estimate.low <= truth <= (estimate.high or 0.0)
+    low, high = band(0.95, studies)
+    return [
+        Promise(f"interval of the {name} holds the truth", "95%", k / studies, studies, low, max(high, 0.985))
+        for name, k in held.items()
+    ]
+
+
+def readers(random: np.random.Generator, studies: int) -> list[Promise]:
+    """Type-1 error of the Obuchowski-Rockette analysis on Roe & Metz's structures, 5 readers, 50 + 50 cases."""
+    structures = {
+        "HL": RoeMetz(), "LL": RoeMetz(case=0.1, modality_case=0.1, reader_case=0.2, noise=0.6),
+        "HH": RoeMetz(reader=0.03), "LH": RoeMetz(reader=0.03, case=0.1, modality_case=0.1, reader_case=0.2, noise=0.6),
+    }  # fmt: skip
+    promises = []
+    for name, model in structures.items():
+        p = [analyse_readers(model.draw(random, readers=5, negative=50, positive=50)).p_value for _ in range(studies)]
+        low, high = band(0.05, studies)
+        words = f"Roe-Metz {name}, equal modalities at AUC .855: the analysis claims a difference"
+        promises.append(
+            Promise(words, "4 to 6%", float(np.mean(np.array(p) < 0.05)), studies, min(low, 0.04), max(high, 0.06))
+        )
+    return promises
+
+
+PARTS: dict[str, tuple[Callable[[np.random.Generator, int], list[Promise]], int]] = {
+    "Promised miss rates (conformal risk control at 5%)": (miss_rates, 1000),
+    "Subgroups (Holm over all gaps)": (subgroups, 500),
+    "Intervals": (intervals, 1000),
+    "Reader studies": (readers, 2000),
+}
+
+
+def run(page: Path | None, *, toy: bool = False, seed: int = 0) -> bool:
+    """Simulate everything, print, and put the tables into a page; whether every promise was kept."""
+    lines, kept = [], True
+    for number, (title, (part, studies)) in enumerate(PARTS.items()):
+        begun = time.perf_counter()
+        promises = part(np.random.default_rng([seed, number]), 40 if toy else studies)
+        lines += [
+            f"**{title}**",
+            "",
+            "| promise | promised | found | studies | band of chance | kept |",
+            "|---|---|---|---|---|---|",
+        ]
+        for p in promises:
+            verdict = "–" if p.promised == "none" else "yes" if p.kept else "**no**"
+            kept &= p.kept
+            lines.append(
+                f"| {p.what} | {p.promised} | {p.found:.1%} | {p.studies} | {p.low:.1%} to {p.high:.1%} | {verdict} |"
+            )
+        lines.append("")
+        print(f"{title}: {time.perf_counter() - begun:.0f} s", flush=True)
+    text = "\n".join(lines)
+    print(text)
+    if page is not None and not toy:
+        old = page.read_text(encoding="utf-8")
+        pattern = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
+        page.write_text(pattern.sub(lambda _: f"{BEGIN}\n{text}\n{END}", old), encoding="utf-8")
+    return kept
