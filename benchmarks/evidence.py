@@ -144,7 +144,7 @@ def intervals(random: np.random.Generator, studies: int) -> list[Promise]:
         "PPV at prevalence .1": 1 / (1 + 9 / odds),
         "NPV at prevalence .1": 1 / (1 + 1 / 9 / odds),
     }
-    held = {name: 0 for name in ("calibration slope", "calibration intercept", *truths)}
+    held = dict.fromkeys(("calibration slope", "calibration intercept", *truths), 0)
     for _ in range(studies):
         patient = np.repeat(np.arange(150), 2)
         true = 1.5 * random.normal(size=150)[patient]
@@ -182,11 +182,51 @@ def readers(random: np.random.Generator, studies: int) -> list[Promise]:
     return promises
 
 
+def planted_arrows(random: np.random.Generator, phantoms: int) -> list[Promise]:
+    """An arrow that nobody noted, tied to the label at .95 or not at all, looked for in the pixels of phantom wrists.
+
+    A pool of 240 drawn studies (seed 0) with the arrow on half of them, whatever the label; each phantom is 120 of its
+    pictures, drawn so that arrow and label agree in so many.
+    """
+    import tempfile
+
+    from sightline.data.audit.objects import FoundObject, objects_of_files, recurring_objects
+    from sightline.data.phantoms.radiographs.cohort import write_radiographs
+
+    with tempfile.TemporaryDirectory() as place:
+        pool = write_radiographs(Path(place) / "pool", studies=240, shortcut=0.5, seed=0).split("train", "val")
+        objects = objects_of_files([case.image for case in pool])
+    positive = np.array([case.label == "fracture" for case in pool])
+    arrow = np.array([case.facts["phantom_marker"] == "yes" for case in pool])
+    promises = []
+    for tie in (0.95, 0.5):
+        named = 0
+        for seed in range(phantoms):
+            draw = np.random.default_rng(seed)
+            chosen: list[int] = []
+            for side in (0, 1):
+                agree = int((draw.random(60) < tie).sum())
+                for has, many in ((bool(side), agree), (not side, 60 - agree)):
+                    cell = np.flatnonzero((positive == side) & (arrow == has))
+                    chosen += draw.choice(cell, many, replace=False).tolist()
+            place_of = {case: i for i, case in enumerate(chosen)}
+            kept = [FoundObject(place_of[o.case], o.start, o.stop, o.features) for o in objects if o.case in place_of]
+            labels = [pool[i].label for i in chosen]
+            named += recurring_objects(kept, labels, [str(i) for i in chosen])[0].named
+        tied = tie > 0.9
+        low, high = (0.95, 1.0) if tied else (0.0, 0.05)
+        words = f"an arrow that agrees with the label on {tie:.0%} of 120 pictures is named, from pixels alone"
+        promised = "at least 95%" if tied else "at most 5%"
+        promises.append(Promise(words, promised, named / phantoms, phantoms, low, high, not tied))
+    return promises
+
+
 PARTS: dict[str, tuple[Callable[[np.random.Generator, int], list[Promise]], int]] = {
     "Promised miss rates (conformal risk control at 5%)": (miss_rates, 1000),
     "Subgroups (Holm over all gaps)": (subgroups, 500),
     "Intervals": (intervals, 1000),
     "Reader studies": (readers, 2000),
+    "Planted shortcuts": (planted_arrows, 100),
 }
 
 

@@ -269,3 +269,35 @@ class Verify:
             print("Compare the digest with the one published beside the numbers: a forgery that is consistent "
                   "throughout shows there alone.")  # fmt: skip
         return 0
+
+
+@dataclass(frozen=True)
+class Shortcuts:
+    """Change pictures and ask again: erase outside or inside marks, exchange backgrounds, erase and paste objects."""
+
+    folder: Annotated[Positional[Path], arg(name="run")]
+    """Run folder of a classifier of two classes."""
+    cohort: Path
+    """Cohort folder with marks."""
+    split: Literal["test", "val", "train", "all"] = "test"
+    """Which cases."""
+    out: Path | None = None
+    """Folder to write; RUN/shortcuts when not given."""
+    on: OmitArgPrefixes[On] = field(default_factory=On)
+
+    def run(self) -> int:
+        """Look for shortcuts and print the verdicts."""
+        from sightline.data.datasets.folder.reader import read_cohort
+        from sightline.evaluation.evidence.shortcuts import find_shortcuts, write_shortcuts
+        from sightline.papers.catalogue import CATALOGUE
+        from sightline.training.run import open_run
+
+        run, whole = open_run(self.folder, CATALOGUE), read_cohort(self.cohort)
+        cohort = whole if self.split == "all" else whole.split(self.split)
+        report = find_shortcuts(run, cohort, engine=make_engine(self.on))
+        out = self.out or self.folder / "shortcuts"
+        write_shortcuts(report, out, f"{run.recipe.title} on {whole.name}, {self.split}")
+        for line in (*report.verdicts, *report.estimates):
+            print(line)
+        print(f"written to {out / 'shortcuts.md'}")
+        return 0

@@ -1,0 +1,116 @@
+"""Pictures changed on purpose, to see what a network's answer rests on: outside erased, inside erased, backgrounds and
+objects exchanged. All on the picture as the network sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from sightline.data.audit.objects import FoundObject
+from sightline.data.views.image_view import View
+from sightline.io.image import read_image
+from sightline.structures.case import Case
+from sightline.structures.frame import Frame
+from sightline.structures.regions import Box
+from sightline.structures.tag import Tag
+
+Planes = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+# what is kept around a mark, and how soft its rim is, as shares of the view's side
+MARGIN, RIM, BLUR = 0.02, 0.01, 0.06
+
+
+@dataclass(frozen=True, eq=False)
+class SeenCase:
+    """A case as the network sees it.
+
+    Attributes:
+        case: the case.
+        planes: float32 [c, h, w].
+        frame: of the planes, in the picture.
+        source_shape: (rows, columns) of the picture.
+        mark: bool [h, w], what experts marked, or None.
+    """
+
+    case: Case
+    planes: Planes
+    frame: Frame
+    source_shape: tuple[int, int]
+    mark: Mask | None
+
+
+def see_case(case: Case, view: View) -> SeenCase:
+    """A case in its test-time view, with its finding (or where to look, where no finding is marked) as a mask."""
+    picture = read_image(case.image)
+    planes, frame = view.show(picture.pixels, picture.frame, view.around(case))
+    mark = None
+    for role in ("finding", "focus"):
+        regions = [region for region in case.regions if region.tag.role == role]
+        if regions:
+            drawn = np.max([region.draw(frame) for region in regions], axis=0) > 0
+            mark = _grown(drawn) if drawn.any() else None
+            break
+    return SeenCase(case, planes, frame, (picture.frame.shape[0], picture.frame.shape[1]), mark)
+
+
+def erase(planes: Planes, where: Mask) -> Planes:
+    """Fill a part from what lies around it: a wide Gaussian over the rest only, with a soft rim."""
+    side = max(where.shape)
+    kept = (~where).astype(np.float64)
+    weight = ndimage.gaussian_filter(kept, BLUR * side)
+    soft = _soft(where)
+    out = []
+    for plane in planes.astype(np.float64):
+        around = ndimage.gaussian_filter(plane * kept, BLUR * side)
+        filled = np.divide(around, weight, out=np.full_like(plane, plane[~where].mean() if (~where).any() else 0.0),
+                           where=weight > 1e-6)  # fmt: skip
+        out.append(plane * (1 - soft) + filled * soft)
+    return np.asarray(out, dtype=np.float32)
+
+
+def keep_only(planes: Planes, where: Mask) -> Planes:
+    """Everything but a part blurred until no shape is left, at the grey it had."""
+    side = max(where.shape)
+    soft = _soft(where)
+    blurred = np.stack([ndimage.gaussian_filter(plane.astype(np.float64), 2 * BLUR * side) for plane in planes])
+    return np.asarray(planes * soft + blurred * (1 - soft), dtype=np.float32)
+
+
+def exchange_background(planes: Planes, where: Mask, other: Planes) -> Planes:
+    """The part of one picture on another picture's background."""
+    soft = _soft(where)
+    return np.asarray(planes * soft + other * (1 - soft), dtype=np.float32)
+
+
+def object_mask(seen: SeenCase, objects: Sequence[FoundObject]) -> Mask:
+    """Where objects lie in the view."""
+    rows, columns = seen.source_shape
+    found = np.zeros(seen.planes.shape[1:], dtype=bool)
+    for o in objects:
+        start, stop = (o.start[0] * rows, o.start[1] * columns), (o.stop[0] * rows, o.stop[1] * columns)
+        found |= Box(start, stop, Tag("finding")).draw(seen.frame) > 0
+    return _grown(found) if found.any() else found
+
+
+def paste_object(seen: SeenCase, donor: SeenCase, of_donor: Sequence[FoundObject]) -> Planes | None:
+    """A donor's object laid at the same place of another view, where it is brighter than what lies there."""
+    mask = object_mask(donor, of_donor)
+    if not mask.any():
+        return None
+    soft = _soft(mask)
+    brighter = np.maximum(seen.planes, donor.planes)
+    return np.asarray(seen.planes * (1 - soft) + brighter * soft, dtype=np.float32)
+
+
+def _grown(mask: Mask) -> Mask:
+    size = max(1, round(MARGIN * max(mask.shape)))
+    return np.asarray(ndimage.binary_dilation(mask, iterations=size))
+
+
+def _soft(mask: Mask) -> NDArray[np.float64]:
+    grown = ndimage.gaussian_filter(mask.astype(np.float64), max(0.5, RIM * max(mask.shape)))
+    return np.asarray(np.maximum(grown, mask).clip(0.0, 1.0))

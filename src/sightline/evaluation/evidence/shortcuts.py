@@ -1,0 +1,271 @@
+"""Does the network read the finding, or what goes with it? Shortcuts found by changing pictures and asking again."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import t as student
+from sklearn.cluster import KMeans
+
+from sightline.data.audit.objects import FoundObject, RecurringObject, objects_of_files, recurring_objects
+from sightline.data.views.image_view import View
+from sightline.errors import CohortError, RunError
+from sightline.evaluation.evidence.interventions import (
+    Mask,
+    Planes,
+    SeenCase,
+    erase,
+    exchange_background,
+    keep_only,
+    object_mask,
+    paste_object,
+    see_case,
+)
+from sightline.io.files import write_text
+from sightline.io.progress import progress
+from sightline.metrics.classification.report import to_markdown
+from sightline.metrics.classification.scores import AUC
+from sightline.metrics.estimate import Estimate
+from sightline.metrics.predictions import Predictions
+from sightline.metrics.statistics.bootstrap import bootstrap
+from sightline.structures.case import Cohort
+from sightline.structures.evidence import forward_evidence, probabilities_of
+from sightline.training.engine import Engine
+from sightline.training.run import Run
+
+MOST_OBJECTS = 3
+MAP_GROUPS = 5
+MAP_SIDE = 12
+
+
+@dataclass(frozen=True)
+class ShortcutReport:
+    """What changed pictures say.
+
+    Attributes:
+        objects: recurring small objects that go with the label, named ones first.
+        estimates: AUC and mean probability under each change.
+        maps: groups of places that the network looks at, in words.
+        verdicts: what a reviewer would read out of it.
+    """
+
+    objects: tuple[RecurringObject, ...]
+    estimates: tuple[Estimate, ...]
+    maps: tuple[str, ...]
+    verdicts: tuple[str, ...]
+
+    def markdown(self, title: str) -> str:
+        """A page."""
+        lines = [f"# Shortcuts: {title}", "", *(f"- {verdict}" for verdict in self.verdicts), ""]
+        lines += ["## Small objects that recur", ""]
+        lines += [f"- {'**named** ' if o.named else ''}{o}" for o in self.objects[:MOST_OBJECTS]] or ["- none"]
+        lines += ["", "## Pictures changed", "", to_markdown(self.estimates), "", "## Where it looks", ""]
+        return "\n".join([*lines, *(f"- {line}" for line in self.maps), ""])
+
+
+def find_shortcuts(run: Run, cohort: Cohort, *, engine: Engine | None = None, replicates: int = 1000) -> ShortcutReport:
+    """Change the pictures of a cohort and ask a run again.
+
+    Args:
+        run: a finished run of two classes on radiographs.
+        cohort: cases with marks (a finding, or where to look), e.g. its test cases.
+        engine: device.
+        replicates: bootstrap samples of AUCs.
+
+    Raises:
+        RunError: a run of volumes, of crops, or of more than two classes.
+        CohortError: no case is marked, or one class is missing.
+    """
+    view = run.recipe.view
+    if not isinstance(view, View) or view.crop is not None or len(run.classes) != 2 or not run.recipe.classifies:
+        raise RunError(
+            f"{run.folder} is no classifier of two classes on whole radiographs.",
+            "Shortcuts are looked for in runs that tell two classes of radiographs apart.",
+        )
+    cohort = run.recipe.see(cohort)
+    labels = [case.label for case in cohort]
+    if len(set(labels)) < 2:
+        raise CohortError(f"Cohort {cohort.name!r} holds one class only here.", "Choose a split with both.")
+    engine = engine or Engine()
+    device = engine.fabric("32-true").device
+    network = run.network().to(device)
+    seen: list[SeenCase] = []
+    with progress("read", len(cohort), quiet=engine.quiet) as advance:
+        for case in cohort:
+            seen.append(see_case(case, view))
+            advance(1)
+    marks = _marks(seen)
+
+    def ask(change: Callable[[int], Planes | None]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Positions that a change applies to, and the probability of the last class after it."""
+        rows, found = [], []
+        for i in range(len(seen)):
+            planes = change(i)
+            if planes is None:
+                continue
+            evidence = forward_evidence(network, torch.from_numpy(np.ascontiguousarray(planes))[None], device)
+            rows.append(i)
+            found.append(probabilities_of(evidence.logits, independent=run.recipe.independent)[0, 1])
+        return np.array(rows, dtype=np.int64), np.array(found)
+
+    plain = _table(run, cohort, ask(lambda i: seen[i].planes)[1])
+    found: list[Estimate] = [bootstrap(AUC(1, "AUC, pictures as they are"), plain, replicates=replicates)]
+    donors = _donors(labels)
+    changes: dict[str, Callable[[int], Planes | None]] = {
+        "AUC, all outside the mark erased": lambda i: keep_only(seen[i].planes, marks[i]),
+        "AUC, the mark erased": lambda i: erase(seen[i].planes, marks[i]),
+        "AUC, the mark on a background of the other class": lambda i: exchange_background(
+            seen[i].planes, marks[i], seen[donors[i]].planes
+        ),
+    }
+    for name, change in changes.items():
+        found.append(bootstrap(AUC(1, name), _table(run, cohort, ask(change)[1]), replicates=replicates))
+    objects = recurring_objects(
+        objects_of_files([case.image for case in cohort]), labels, [case.patient_id for case in cohort]
+    )
+    named = [o for o in objects if o.named][:MOST_OBJECTS]
+    for number, o in enumerate(named, start=1):
+        found += _object_effects(number, o, seen, plain, ask)
+    return ShortcutReport(
+        tuple(objects[: 2 * MOST_OBJECTS]), tuple(found), tuple(_map_groups(network, seen, marks, labels, device)),
+        tuple(_verdicts(found, named)),
+    )  # fmt: skip
+
+
+def write_shortcuts(report: ShortcutReport, out: Path, title: str) -> None:
+    """`shortcuts.md` and `shortcuts.json`."""
+    write_text(out / "shortcuts.md", report.markdown(title))
+    fields = {
+        "verdicts": list(report.verdicts),
+        "objects": [
+            {"what": str(o), "named": o.named, "label": o.label, "share_with": o.share_with,
+             "share_without": o.share_without, "p": o.p_value, "place": list(o.place)}
+            for o in report.objects
+        ],
+        "estimates": [estimate.to_dict() for estimate in report.estimates],
+        "maps": list(report.maps),
+    }  # fmt: skip
+    write_text(out / "shortcuts.json", json.dumps(fields, indent=1) + "\n")
+
+
+def _marks(seen: Sequence[SeenCase]) -> list[Mask]:
+    """Each case's mark; a case without one borrows the next marked case's, so that both classes lose as much."""
+    marked = [s.mark for s in seen if s.mark is not None]
+    if not marked:
+        raise CohortError(
+            "No case is marked: nothing can be erased inside or outside of.", "Use a cohort with regions."
+        )
+    borrowed = iter(np.random.default_rng(0).permutation(len(seen)).tolist())
+    return [s.mark if s.mark is not None else marked[next(borrowed) % len(marked)] for s in seen]
+
+
+def _donors(labels: Sequence[str]) -> list[int]:
+    random = np.random.default_rng(1)
+    others = {label: [i for i, x in enumerate(labels) if x != label] for label in set(labels)}
+    return [int(random.choice(others[label])) for label in labels]
+
+
+def _table(run: Run, cohort: Cohort, positive: NDArray[np.float64]) -> Predictions:
+    return Predictions(
+        run.classes,
+        tuple(case.case_id for case in cohort),
+        tuple(case.study_id for case in cohort),
+        tuple(case.patient_id for case in cohort),
+        np.array([cohort.class_index(case.label) for case in cohort], dtype=np.int64),
+        np.stack([1.0 - positive, positive], axis=1),
+    )
+
+
+def _object_effects(
+    number: int,
+    o: RecurringObject,
+    seen: Sequence[SeenCase],
+    plain: Predictions,
+    ask: Callable[[Callable[[int], Planes | None]], tuple[NDArray[np.int64], NDArray[np.float64]]],
+) -> list[Estimate]:
+    """What erasing and pasting a named object does to the probability of the last class."""
+    of_case: dict[int, list[FoundObject]] = {}
+    for each in o.objects:
+        of_case.setdefault(each.case, []).append(each)
+    donor = seen[o.objects[0].case]
+
+    def erased(i: int) -> Planes | None:
+        return erase(seen[i].planes, object_mask(seen[i], of_case[i])) if i in of_case else None
+
+    def pasted(i: int) -> Planes | None:
+        return None if i in of_case else paste_object(seen[i], donor, [o.objects[0]])
+
+    found = []
+    for words, change in (("erased where it is", erased), ("pasted where it is not", pasted)):
+        rows, after = ask(change)
+        name = f"change of p({plain.classes[1]}), object {number} {words}"
+        found.append(_mean_change(name, plain, rows, after))
+    return found
+
+
+def _mean_change(name: str, plain: Predictions, rows: NDArray[np.int64], after: NDArray[np.float64]) -> Estimate:
+    patients = sorted({plain.patient_ids[i] for i in rows})
+    n = {"images": len(rows), "patients": len(patients)}
+    if len(patients) < 5:
+        return Estimate(name, None, n=n, method="no mean", why=f"not defined: {len(patients)} patients, 5 needed")
+    change = after - plain.probabilities[rows, 1]
+    owner = np.array([patients.index(plain.patient_ids[i]) for i in rows])
+    of_patient = np.bincount(owner, weights=change) / np.bincount(owner)
+    mean, error = float(np.mean(of_patient)), float(np.std(of_patient, ddof=1)) / math.sqrt(len(patients))
+    half = float(student.ppf(0.975, len(patients) - 1)) * error
+    return Estimate(name, mean, mean - half, mean + half, n, "mean over patients, t interval")
+
+
+def _map_groups(
+    network: torch.nn.Module, seen: Sequence[SeenCase], marks: Sequence[Mask], labels: Sequence[str], device: object
+) -> list[str]:
+    """Groups of like attribution (SpRAy's idea, Lapuschkin 2019): how large, of which class, how much in the mark."""
+    rows, inside = [], []
+    for s, mark in zip(seen, marks, strict=True):
+        evidence = forward_evidence(network, torch.from_numpy(s.planes)[None], device)  # type: ignore[arg-type]
+        if evidence.maps is None:
+            return ["the network gives no class maps"]
+        cells = evidence.maps[0, 1].clamp(min=0)
+        small = torch.nn.functional.adaptive_avg_pool2d(cells[None], MAP_SIDE)[0].numpy().astype(np.float64)
+        total = float(small.sum())
+        rows.append((small / total if total > 0 else np.full_like(small, 1 / small.size)).ravel())
+        fine = torch.nn.functional.interpolate(cells[None, None], mark.shape, mode="bilinear")[0, 0].numpy()
+        inside.append(float((fine * mark).sum() / fine.sum()) if fine.sum() > 0 and s.mark is not None else math.nan)
+    groups = min(MAP_GROUPS, len(rows))
+    which = KMeans(groups, n_init=5, random_state=0).fit_predict(np.array(rows))
+    found = []
+    for group in np.argsort(-np.bincount(which, minlength=groups)):
+        members = np.flatnonzero(which == group).tolist()
+        mean = np.array(rows)[members].mean(axis=0).reshape(MAP_SIDE, MAP_SIDE)
+        peak = np.unravel_index(int(mean.argmax()), mean.shape)
+        share = np.mean([labels[i] == max(set(labels), key=labels.count) for i in members])
+        known = [inside[i] for i in members if not math.isnan(inside[i])]
+        words = f"{np.mean(known):.0%} of it in the mark" if known else "no marks there"
+        found.append(f"{len(members)} pictures look most near row {(peak[0] + 0.5) / MAP_SIDE:.2f}, column "
+                     f"{(peak[1] + 0.5) / MAP_SIDE:.2f} ({share:.0%} of the commoner class; {words})")  # fmt: skip
+    return found
+
+
+def _verdicts(found: Sequence[Estimate], named: Sequence[RecurringObject]) -> list[str]:
+    by_name = {estimate.name: estimate for estimate in found}
+    erased = by_name["AUC, the mark erased"]
+    words = []
+    if erased.low is not None and erased.low > 0.5:
+        words.append(f"With the mark erased the classes are still told apart: {erased}. Something else says the label.")
+    else:
+        words.append(f"With the mark erased nothing clear is left: {erased}.")
+    for number, o in enumerate(named, start=1):
+        effects = [e for name, e in by_name.items() if f"object {number} " in name]
+        moved = [e for e in effects if e.low is not None and e.high is not None and (e.low > 0 or e.high < 0)]
+        verb = "the network's answer moves with it" if moved else "the network's answer does not clearly move with it"
+        words.append(f"Object {number}: {o}; {verb}.")
+    if not named:
+        words.append("No small recurring object goes with the label clearly enough to be named.")
+    return words
