@@ -29,7 +29,6 @@ Command = Union[  # noqa: UP007  # tyro reads the annotations of a Union
     Annotated[Compare, subcommand("compare")],
     Annotated[Power, subcommand("power")],
     Annotated[Readers, subcommand("mrmc")],
-    Annotated[Readers, subcommand("readers")],
     Annotated[Shortcuts, subcommand("shortcuts")],
     Annotated[WriteCapsule, subcommand("capsule")],
     Annotated[Verify, subcommand("verify")],

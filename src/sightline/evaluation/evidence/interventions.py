@@ -72,12 +72,10 @@ def erase(planes: Planes, where: Mask) -> Planes:
     return np.asarray(out, dtype=np.float32)
 
 
-def keep_only(planes: Planes, where: Mask) -> Planes:
-    """Everything but a part blurred until no shape is left, at the grey it had."""
-    side = max(where.shape)
+def keep_only(planes: Planes, where: Mask, fill: float) -> Planes:
+    """Everything but a part at one grey, the same for every picture: a blur would still say how bright it was."""
     soft = _soft(where)
-    blurred = np.stack([ndimage.gaussian_filter(plane.astype(np.float64), 2 * BLUR * side) for plane in planes])
-    return np.asarray(planes * soft + blurred * (1 - soft), dtype=np.float32)
+    return np.asarray(planes * soft + fill * (1 - soft), dtype=np.float32)
 
 
 def exchange_background(planes: Planes, where: Mask, other: Planes) -> Planes:

@@ -118,8 +118,9 @@ def find_shortcuts(run: Run, cohort: Cohort, *, engine: Engine | None = None, re
     plain = _table(run, cohort, ask(lambda i: seen[i].planes)[1])
     found: list[Estimate] = [bootstrap(AUC(1, "AUC, pictures as they are"), plain, replicates=replicates)]
     donors = _donors(labels)
+    fill = float(np.mean([s.planes.mean() for s in seen]))
     changes: dict[str, Callable[[int], Planes | None]] = {
-        "AUC, all outside the mark erased": lambda i: keep_only(seen[i].planes, marks[i]),
+        "AUC, all outside the mark erased": lambda i: keep_only(seen[i].planes, marks[i], fill),
         "AUC, the mark erased": lambda i: erase(seen[i].planes, marks[i]),
         "AUC, the mark on a background of the other class": lambda i: exchange_background(
             seen[i].planes, marks[i], seen[donors[i]].planes
@@ -257,7 +258,9 @@ def _verdicts(found: Sequence[Estimate], named: Sequence[RecurringObject]) -> li
     by_name = {estimate.name: estimate for estimate in found}
     erased = by_name["AUC, the mark erased"]
     words = []
-    if erased.low is not None and erased.low > 0.5:
+    # where every resample tells the classes apart there is no interval
+    least = erased.low if erased.low is not None else (erased.value or 0.0)
+    if least > 0.5:
         words.append(f"With the mark erased the classes are still told apart: {erased}. Something else says the label.")
     else:
         words.append(f"With the mark erased nothing clear is left: {erased}.")
