@@ -153,7 +153,7 @@ class CaseReader:
         }
         if isinstance(self.view, VolumeView):
             facing = facing_of(read_volume_header(case.image).affine)
-            cube = cube_shown(item.image, item.frame, facing, self.view)
+            cube = cube_shown(np.asarray(item.image, dtype=np.float32), item.frame, facing, self.view)
             found = response(np.ascontiguousarray(facing.turned(cells)), threshold, cube.grey.shape)
             return GalleryCase(**words, response=found, cube=cube, regions=case.regions)  # type: ignore[arg-type]
         grey = item.image.mean(axis=0, dtype=np.float32)

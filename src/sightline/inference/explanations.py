@@ -133,7 +133,11 @@ def explain_cases(
         gaze = None if item.target is None or not item.guided.any() else np.asarray(item.target[0], dtype=np.float32)
         marks = tuple(region for region in case.regions if region.tag.role in ("finding", "focus"))
         facing = facing_of(read_volume(case.image).affine) if volumes else None
-        pictures.append(_Picture(case.case_id, item.image, item.frame, case.label, marks, gaze, facing))
+        pictures.append(
+            _Picture(
+                case.case_id, np.asarray(item.image, dtype=np.float32), item.frame, case.label, marks, gaze, facing
+            )
+        )
     out.mkdir(parents=True, exist_ok=True)
     _explain(run, pictures, out, names, engine or Engine())
     return len(pictures)

@@ -15,7 +15,8 @@ from sightline.data.views.image_view import View
 from sightline.data.views.volume_view import VolumeView
 from sightline.errors import RecipeError, RunError, UnreadableFile
 from sightline.inference.explanations import EXPLAINERS
-from sightline.inference.radiographs import FileResult, radiograph_files, read_picture, read_radiograph
+from sightline.inference.file_result import FileResult
+from sightline.inference.radiographs import radiograph_files, read_picture, read_radiograph
 from sightline.io.picture import Picture
 from sightline.plots.contact_sheet import draw_overlay
 from sightline.structures.evidence import forward_evidence

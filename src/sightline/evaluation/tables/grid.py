@@ -121,7 +121,7 @@ def _row(
     }
     if "wrong_marks" in data:
         numbers["wrong_marks"] = _number(data["wrong_marks"], f"{where}: wrong_marks", float, least=0)
-    sources = {w: _texts(data[w], f"{where}: {w}") for w in ("trained_on", "tested_on") if w in data}
+    sources: dict[str, Any] = {w: _texts(data[w], f"{where}: {w}") for w in ("trained_on", "tested_on") if w in data}
     return Row(name, recipe, reference, group=str(data.get("group", "")), **numbers, **sources)
 
 
@@ -162,7 +162,7 @@ def changed_recipe(recipe: Recipe, change: Mapping[str, Any], catalogue: Catalog
 def _fields(part: Mapping[str, Any], catalogue: Catalogue) -> list[str]:
     """Names of the fields of a part in plain data; of a mapping without a kind, none: its keys are free."""
     kind = part.get("kind")
-    return list(catalogue[kind].__dataclass_fields__) if kind in catalogue else []
+    return list(catalogue[kind].__dataclass_fields__) if isinstance(kind, str) and kind in catalogue else []
 
 
 def _only(data: Mapping[Any, Any], words: Sequence[str], where: str) -> None:
