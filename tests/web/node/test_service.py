@@ -1,6 +1,7 @@
 """A node in this process: images in, results out once, late images, poison, silence, cleaning, Orthanc."""
 
 import json
+import urllib.error
 import urllib.request
 
 import pydicom
@@ -178,6 +179,20 @@ def test_a_run_without_gate_or_with_other_weights_is_not_served(tmp_path):
     (tmp_path / "wrist" / "gate.json").unlink()
     with pytest.raises(SightlineError, match=r"has no gate\.json"):
         Node(read_configuration(path), child=())
+
+
+def test_while_serving_a_run_is_exchanged_is_seen_and_metrics_name_nobody(tmp_path):
+    with running(tmp_path, rules=[rule(tmp_path, to=())]) as node:
+        assert store(node.scp.port, image(1, BodyPartExamined="SKULL")) == [0]
+        ready = f"http://127.0.0.1:{node.configuration.metrics.port}/readyz"
+        assert urllib.request.urlopen(ready).status == 200
+        (tmp_path / "wrist" / "weights.safetensors").write_bytes(b"wEights")
+        node._check_runs()
+        with pytest.raises(urllib.error.HTTPError, match="503"):
+            urllib.request.urlopen(ready)
+        text = metrics(node)
+        assert 'sightline_received_objects_total{caller="MOD"' in text
+        assert not any(word in text for word in ("Planted", "P1", "1.2.826"))
 
 
 def test_a_port_that_is_taken_and_a_clock_that_is_years_off_are_said(tmp_path):
