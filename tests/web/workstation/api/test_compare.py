@@ -125,6 +125,8 @@ def test_a_gaze_is_given_sample_by_sample_and_its_density_is_the_librarys(gazed_
     assert rows["rows"][0]["has_gaze"]
     assert rows["next"] == 2
     image = rows["rows"][0]["images"][0]
+    whole = client.get(f"/api/v1/studies/{rows['rows'][0]['study']}").json()
+    assert [(one["key"], one["has_gaze"]) for one in whole["images"]] == [(image, True)]
     gaze = next(r for r in gazed_cohort[0].regions if isinstance(r, Gaze))
     found = client.get(f"/api/v1/gaze/{image}").json()["recordings"][0]
     assert found["samples"] == np.column_stack(gaze.numbers).tolist()

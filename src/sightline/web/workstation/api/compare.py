@@ -260,3 +260,15 @@ def get_report(run: str, person: Signed, desk: Desk) -> HTMLResponse:
     if path is None:
         raise NotThere("There is no such report.", "Evaluate the run with sightline.")
     return HTMLResponse(path.read_text(encoding="utf-8"), headers={"Content-Security-Policy": REPORT_CSP})
+
+
+@router.get("/studies/{key}")
+def get_study(key: str, person: Signed, desk: Desk) -> dict[str, Any]:
+    """A study's images, for whoever may see what was said of it."""
+    require(person, "compare")
+    with desk.database.reading() as connection:
+        row = desk.study_row(connection, key)
+        _require_seen(connection, person, key)
+        images = desk.images_of(connection, key)
+    title = title_of(row["ordinal"], row["study_id"], shows_ids=desk.alone)
+    return {"study": key, "title": title, "images": images_json(desk, images)}
