@@ -86,7 +86,7 @@ export async function show(app, place) {
     };
     fill(parts.readers, el("h2", { text: t("lead.readers") }), table(t("lead.readers"), [t("signin.name"), t("lead.shown_as"), t("lead.role"), t("lead.since"), t("lead.account")], readers.map((one) => el("tr", {}, el("th", { scope: "row", dir: "auto", text: one.name }), el("td", { dir: "auto", text: one.display }), el("td", { text: t(`role.${one.role}`) }), el("td", { text: moment(one.made_at) }),
       el("td", {}, one.id === app.me.reader.id ? t("lead.you") : button(one.disabled_at ? t("lead.enable") : t("lead.disable"), () => turn(one), { class: "quiet", "aria-label": `${one.disabled_at ? t("lead.enable") : t("lead.disable")}: ${one.name}` }))))),
-    el("div", { class: "row end" }, field(t("signin.name"), name), field(t("lead.shown_as"), display), field(t("lead.role"), role), field(t("signin.password"), word), button(t("lead.add"), add)), command(answer.command || "sightline accounts add KEEP NAME --role reader"));
+    el("div", { class: "row end" }, field(t("signin.name"), name), field(t("lead.shown_as"), display), field(t("lead.role"), role), field(t("signin.password"), word), button(t("lead.add"), add)), command(answer.command || "sightline readers add KEEP NAME --role reader"));
   }
 
   async function drawExports() {
