@@ -129,7 +129,8 @@ def made_up(enter):
 # texts that are data or the same in every language
 DATA = re.compile(
     r"^[\d\s.,:;%×/|()–·+-]*$|^sightline|^small|^Study \d|^PA|^LAT|^[ABCLR]$|^(ada|ben|cyd|lea|jo|mark|label)$"
-    r"|fracture|^(English|Deutsch|Dice|unguided|block4|endplate)$|^(Ada|Ben|Cyd|Lea|Jo)\b|^([cp]|metric|value|low|high)$|^guided|^AUC|^seen <b>"
+    r"|fracture"
+    r"|^(English|Deutsch|Dice|unguided|block4|endplate)$|^(Ada|Ben|Cyd|Lea|Jo)\b|^([cp]|metric|value|low|high)$|^guided|^AUC|^seen <b>"
     r"|^marks-folder|finding$|kappa|^ICC"
 )
 
