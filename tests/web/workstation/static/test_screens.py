@@ -130,7 +130,8 @@ def made_up(enter):
 DATA = re.compile(
     r"^[\d\s.,:;%×/|()–·+-]*$|^sightline|^small|^Study \d|^PA|^LAT|^[ABCLR]$|^(ada|ben|cyd|lea|jo|mark|label)$"
     r"|fracture"
-    r"|^(English|Deutsch|Dice|unguided|block4|endplate)$|^(Ada|Ben|Cyd|Lea|Jo)\b|^([cp]|metric|value|low|high)$|^guided|^AUC|^seen <b>"
+    r"|^(English|Deutsch|Dice|unguided|block4|endplate)$|^(Ada|Ben|Cyd|Lea|Jo)\b|^([cp]|metric|value|low|high)$"
+    r"|^guided|^AUC|^seen <b>"
     r"|^marks-folder|finding$|kappa|^ICC"
 )
 
