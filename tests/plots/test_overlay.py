@@ -242,7 +242,9 @@ class Fixed(nn.Module):
 
 def fixed_run(network, classes=("normal", "A", "B"), boxes=MapBoxes(), classifies=True):  # noqa: B008
     recipe = SimpleNamespace(view=View(size=32), classifies=classifies, title="fixed", independent=False)
-    return SimpleNamespace(network=lambda: network, classes=classes, boxes=boxes, recipe=recipe, done=True, folder=None)
+    return SimpleNamespace(
+        network=lambda: network, classes=classes, boxes=boxes, recipe=recipe, done=True, folder=None, calibration=None
+    )
 
 
 @pytest.fixture

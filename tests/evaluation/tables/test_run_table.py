@@ -233,7 +233,7 @@ def test_rows_are_taught_by_other_rows_and_reused(tiny_cohort, tmp_path, monkeyp
     def never(*args):
         raise AssertionError("a finished row asks its teacher again")
 
-    monkeypatch.setattr(module, "taught", never)
+    monkeypatch.setattr(module, "pseudo_label", never)
     again = run_table(table, tiny_cohort, tmp_path, CATALOGUE, seeds=[0], engine=QUIET)
     assert [row.folders for row in again.rows] == [row.folders for row in result.rows]
 

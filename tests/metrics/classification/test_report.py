@@ -111,7 +111,7 @@ def test_the_example_in_the_docs_runs(tmp_path, capsys):
         exec(example, names)
     printed = capsys.readouterr().out
     assert "| AUC, study-wise | 0." in printed
-    assert "paired bootstrap over patients and 3 and 3 seeds" in printed and "Obuchowski" in printed
+    assert "swapped patients, 2000 swaps" in printed and "Obuchowski" in printed
     assert "| IoU of the best box, chance | 0." in printed and "printed mAP (share" in printed
 
 

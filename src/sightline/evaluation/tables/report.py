@@ -47,7 +47,11 @@ def write_table(result: TableResult, out: Path, *, replicates: int = 2000, summa
     words = () if looked is None else looked.paragraphs
     curves = learning_curves(result)
     sections = [
-        Section("At a glance", words, pictures=((plot,) if plot is not None else ()) + first),
+        Section(
+            "At a glance" if looked is None else looked.title,
+            words,
+            pictures=((plot,) if plot is not None else ()) + first,
+        ),
         Section("Results", (result.table.caption,), _fold(tables), tuple(charts(result, lines))),
         *([Section("Found best and worst", pictures=rest)] if rest else []),
         *([Section("Training", pictures=(curves,))] if curves is not None else []),
