@@ -236,7 +236,9 @@ class Person:
 def sign_in(browser, station: Station, name: str, **context) -> Person:
     """A person signed in, in a browser context of their own."""
     held = station.signed.get(name)
-    made = browser.new_context(viewport={"width": 1366, "height": 768}, locale="en-US", storage_state=held, **context)
+    # colours that are on their way between two themes are no colours of the page
+    look = {"viewport": {"width": 1366, "height": 768}, "locale": "en-US", "reduced_motion": "reduce", **context}
+    made = browser.new_context(storage_state=held, **look)
     page = made.new_page()
     faults = listen(page)
     if held is None:

@@ -128,8 +128,13 @@ def test_a_session_that_is_over_asks_over_the_page_and_sends_then(enter, station
     dialog.get_by_role("button", name="Sign in").click()
     until(lambda: "wrong" in dialog.inner_text(), "the wrong password is said")
     dialog.get_by_label("Password").fill("four words of nonsense cyd")
-    dialog.get_by_role("button", name="Sign in").click()
-    dialog.wait_for(state="detached")
+
+    def signed_in():
+        # failures of other tests from this address may ask for a pause first
+        cyd.page.evaluate("() => document.querySelector('dialog.over button[type=submit]:not([disabled])')?.click()")
+        return not dialog.count()
+
+    until(signed_in, "signed in")
     cyd.saved()
     assert len(cyd.ops(read)) == 1
     assert cookies
@@ -254,6 +259,7 @@ def test_what_a_reader_left_behind_is_not_sent_by_another(enter, station, chromi
     ada.page.route("**/api/v1/reads/*/ops", lambda route: route.abort())
     ada.drag(LINE)
     until(lambda: len(kept(ada)) == 1, "kept")
+    (left,) = kept(ada)
     ada.page.on("dialog", lambda dialog: dialog.accept())
     ada.page.goto(f"{station.address}/static/favicon.svg")
     ada.page.context.clear_cookies()
@@ -268,5 +274,5 @@ def test_what_a_reader_left_behind_is_not_sent_by_another(enter, station, chromi
     assert len(kept(ada)) == 1 and ada.saying() == "saved"
     assert "another reader" in ada.page.locator(".head .saving").get_attribute("title")
     owner = enter("ada")
-    assert owner.ops(read) == []
+    assert left not in [op["id"] for op in owner.ops(read)]
     expected(ada, "ERR_FAILED", "status of 401")
