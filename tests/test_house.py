@@ -47,7 +47,6 @@ SMALL_BY_NATURE = (
     "sightline.cli.main",
     "sightline.web.workstation.__main__",
     "sightline.web.workstation.store.migrations.env",
-    "sightline.web.workstation.reading.blinding",
 )
 
 

@@ -242,7 +242,7 @@ def test_what_cannot_be_gaze_is_refused_with_the_reason(tmp_path, rows, head, ma
         ([{"x1": 500}], "no rectangle"),
         ([{"x0": "", "y0": "", "x1": "", "y1": ""}], "are empty"),
         ([{"start": 3, "stop": 2}], "not after start"),
-        ([{"start": 50, "stop": 60}], "meet no row"),
+        ([{"start": 50, "stop": 60}], r"\(50 to 60 s\) meet no row of .* s\)"),
         ([{"stop": 3}, {"start": 2}], "row 3, column 'start' to stop overlaps row 2"),
         ([{"image_x0": 0, "image_y0": 0, "image_x1": 200, "image_y1": 10}], "outside the picture"),
         ([{"recording": "../one.csv"}], "leads out"),

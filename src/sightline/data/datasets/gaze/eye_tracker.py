@@ -174,7 +174,11 @@ def gaze_of(
     for showing in showings:
         when = (recording.time_s >= showing.start_s) & (recording.time_s < showing.stop_s)
         if not when.any():
-            raise showing.row.error("start", f"and stop meet no row of {recording.path.name}")
+            run = f"{recording.time_s[0]:g} to {recording.time_s[-1]:g} s"
+            said = (
+                f"and stop ({showing.start_s:g} to {showing.stop_s:g} s) meet no row of {recording.path.name} ({run})"
+            )
+            raise showing.row.error("start", said, "Both are read in the time unit that tracker.json names.")
         what = f"the place of {showing.image_id!r} (row {showing.row.number} of shown.csv)"
         require_place(recording, showing.screen, when, LEAST_ON_PICTURE, what)
         frame = showing.frame((setup.screen_px[0], setup.screen_px[1]), shape)
