@@ -7,11 +7,11 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
-from sightline.data.datasets.verse_centroids import write_centroids
 from support.dicom_sources import radiograph
 from support.dicom_tools import dciodvfy
 from support.volumes import WORDS, tiny_spines, tiny_volume_recipe
 
+from sightline.data.datasets.verse.centroids import write_centroids
 from sightline.data.spine.vertebrae import LABELS, Vertebra
 from sightline.explainers.localisation.protocols import MapBoxes
 from sightline.inference.ct.dicom_results import labels_on, write_ct_results

@@ -183,7 +183,7 @@ def test_enter_submits_and_the_next_study_stands_there(enter):
     until(lambda: following in cyd.page.evaluate("location.hash"), "the study before")
     cyd.ready(following)
     cyd.drag(LINE)
-    assert "closed" in cyd.toast()
+    until(lambda: "closed" in cyd.toast(), "that the read is closed")
     assert [op["kind"] for op in cyd.ops(following)] == ["nothing", "submit"]
 
 
