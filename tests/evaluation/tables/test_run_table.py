@@ -97,11 +97,11 @@ def test_a_row_of_each_kind_of_cub200_trains_on_the_published_layout(birds, tmp_
 def test_every_row_of_every_table_trains(tiny_cohort, ankles, birds, tmp_path, name):
     cohort = {"liao2022/table4": ankles, "liao2022/cub200": birds}.get(name, tiny_cohort)
     if name.startswith(("jimenez2018/", "femur/")):
-        pytest.skip("needs AO classes: tests/test_jimenez2018.py")
+        pytest.skip("needs AO classes: tests/papers/test_jimenez2018.py")
     if name.startswith(("zhu2022/", "watanabe2022/", "gaze/")):
-        pytest.skip("needs gaze: tests/test_zhu2022.py, tests/test_watanabe2022.py, tests/test_gaze_phantom.py")
+        pytest.skip("needs gaze: tests/papers/test_zhu2022.py, test_watanabe2022.py, test_phantom_tables.py")
     if name.startswith(("engstler2022/", "spine/")):
-        pytest.skip("needs volumes: tests/test_engstler2022.py")
+        pytest.skip("needs volumes: tests/papers/test_engstler2022.py")
     result = run(name, cohort, tmp_path)
     all_ran(result)
     assert len(result.rows) == len(TABLES[name]("recommended").rows)
