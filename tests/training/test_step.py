@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -16,6 +17,7 @@ from sightline.errors import RunError
 from sightline.evaluation.evaluate import evaluate
 from sightline.explainers.cam import GradCAM
 from sightline.explainers.gradients import InputGradient
+from sightline.losses.spatial_nll import SpatialNLL
 from sightline.models.backbones import Backbone
 from sightline.models.cam_classifiers import ClassMapModel
 from sightline.papers.catalogue import CATALOGUE
@@ -195,3 +197,36 @@ def test_a_rule_that_shows_the_weights_alone_is_called_wrong_before_training(tin
     run = train(recipe, tiny_cohort, tmp_path / "run", WORDS, QUIET)
     words = (run.folder / "preflight.md").read_text()
     assert "**wrong**" in words and "pre-flight" in capsys.readouterr().err
+
+
+def test_a_recipe_guides_the_labelled_class_alone(tiny_cohort, tmp_path, monkeypatch):
+    seen = []
+    call = SpatialNLL.__call__
+
+    def spy(self, maps, targets, guided, labels=None):
+        term = call(self, maps, targets, guided, labels)
+        seen.append((maps.detach().double().numpy(), targets.numpy(), guided.numpy(), labels.numpy(), term))
+        return term
+
+    monkeypatch.setattr(SpatialNLL, "__call__", spy)
+    recipe = tiny_recipe(guidance=SpatialNLL(resolution="map", labelled_only=True), steps=2)
+    train(recipe, tiny_cohort, tmp_path / "run", CATALOGUE, QUIET)
+    assert len(seen) == 2
+    # every map is marked (classes: all), and one of each image counts
+    total = images = 0
+    for maps, targets, guided, labels, term in seen:
+        assert guided.all() and len(set(labels)) == 2
+        losses = []
+        for cells_of, marks, label in zip(maps, targets, labels, strict=True):
+            rows, columns = (n // m for n, m in zip(marks.shape[1:], cells_of.shape[1:], strict=True))
+            log_p = cells_of[label] - np.log(np.exp(cells_of[label]).sum())
+            cells = [
+                log_p[r, c]
+                for r in range(cells_of.shape[1])
+                for c in range(cells_of.shape[2])
+                if marks[0, r * rows : (r + 1) * rows, c * columns : (c + 1) * columns].any()
+            ]
+            losses.append(-np.mean(cells))
+        assert float(term.value.detach()) == pytest.approx(np.mean(losses), rel=1e-5)
+        total, images = total + sum(losses), images + len(losses)
+    assert float(rows_of(tmp_path / "run")[-1]["guidance"]) == pytest.approx(total / images, rel=1e-5)

@@ -58,13 +58,14 @@ class CellFocal:
                 "Its defaults are a good start.",
             )
 
-    def __call__(self, maps: Tensor, targets: Tensor, guided: Tensor) -> Term:
+    def __call__(self, maps: Tensor, targets: Tensor, guided: Tensor, labels: Tensor | None = None) -> Term:
         """The term.
 
         Args:
             maps: class maps with bias, [b, k, h, w].
             targets: [b, k or 1, *s], not 0 where marked.
             guided: bool [b, k], which classes of which images have a mark.
+            labels: not used; every guidance is called alike.
 
         Returns:
             Term; `images` are those with a mark. Without any, unmarked cells are divided by 1.

@@ -48,8 +48,8 @@ class MapNorm:
         if self.interpolation not in ("bicubic", "bilinear"):
             raise RecipeError(f"interpolation is bicubic or bilinear; got {self.interpolation!r}.")
 
-    def __call__(self, maps: Tensor, targets: Tensor, guided: Tensor) -> Term:
-        """The term for maps [b, k, *m]; of `targets` [b, 1 or k, *s] only the grid is used, of `guided` nothing.
+    def __call__(self, maps: Tensor, targets: Tensor, guided: Tensor, labels: Tensor | None = None) -> Term:
+        """The term for maps [b, k, *m]; of `targets` [b, 1 or k, *s] only the grid is used, the rest not at all.
 
         Raises:
             GeometryError: shapes that do not fit.

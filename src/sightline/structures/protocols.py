@@ -44,7 +44,7 @@ class ModelConfig(Protocol):
 
 
 class GuidanceConfig(Protocol):
-    """Settings of a guidance loss, callable on maps [b, k, *m], targets [b, k or 1, *s] and guided [b, k].
+    """Settings of a guidance loss: called with maps [b, k, *m], targets [b, k or 1, *s], guided [b, k] and labels [b].
 
     `needs_regions` is False for penalties that are the same on every image.
     """
@@ -52,7 +52,9 @@ class GuidanceConfig(Protocol):
     @property
     def needs_regions(self) -> bool: ...  # noqa: D102
 
-    def __call__(self, maps: Tensor, targets: Tensor, guided: Tensor) -> TermLike: ...  # noqa: D102
+    def __call__(  # noqa: D102
+        self, maps: Tensor, targets: Tensor, guided: Tensor, labels: Tensor | None = None
+    ) -> TermLike: ...
 
 
 class ObjectiveConfig(Protocol):
@@ -130,6 +132,6 @@ class Term:
 class Guidance(Protocol):
     """A loss on class maps."""
 
-    def __call__(self, maps: Tensor, targets: Tensor, guided: Tensor) -> Term:
-        """The term for maps [b, k, *m], targets [b, k or 1, *s] (0 or not) and guided [b, k] (bool)."""
+    def __call__(self, maps: Tensor, targets: Tensor, guided: Tensor, labels: Tensor | None = None) -> Term:
+        """The term for maps [b, k, *m], targets [b, k or 1, *s] (0 or not), guided [b, k] (bool) and labels [b]."""
         ...

@@ -91,7 +91,7 @@ def training_step(
         targets = (
             batch.images.new_zeros(len(batch), 1, *batch.images.shape[2:]) if batch.targets is None else batch.targets
         )
-        term = recipe.guidance(out["maps"], targets, batch.guided)
+        term = recipe.guidance(out["maps"], targets, batch.guided, batch.labels)
         loss = main + recipe.weight * term.value
         # images without a region count for nothing, also in the log
         sums.guidance += float(term.value.detach()) * term.images
