@@ -2,6 +2,9 @@
 
 `python -m benchmarks coverage [--small]` simulates instead: do the intervals hold the truth? Its tables stand in
 docs/statistics.md.
+
+`python -m benchmarks audit` times `sightline cohort check` on up to 100,000 pictures; its table stands in
+docs/cohorts.md.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import tyro
 ROOT = Path(__file__).parents[1]
 Name = Literal[
     "step", "explained_step", "maps", "explain", "boxes", "reading", "memory", "patches", "dissect", "coverage",
-    "workstation", "evidence",
+    "workstation", "evidence", "audit",
 ]  # fmt: skip
 
 
@@ -53,6 +56,13 @@ class Bench:
             from benchmarks import evidence
 
             return 0 if evidence.run(ROOT / "docs" / "statistics.md", toy=self.toy) else 1
+        if "audit" in self.names:
+            from benchmarks import audit
+
+            print(audit.HEAD, flush=True)
+            for row in audit.measure(1_000 if self.toy else audit.SIZES[-1]):
+                print(row, flush=True)
+            return 0
         from benchmarks.page import keep, render, summary
 
         if not self.render:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
@@ -10,6 +11,9 @@ from typing import Annotated, Any, Literal
 from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
 
 from sightline.errors import CohortError
+
+# a bar for a handful of pictures would be gone before it is read
+QUIET_BELOW = 200
 
 
 @dataclass(frozen=True)
@@ -250,13 +254,23 @@ class CohortCheck:
 
     cohort: Positional[Path]
     """Cohort folder in our layout."""
+    workers: int | None = None
+    """Processes that read pictures; as many as there are cores when not given. The findings do not depend on it."""
 
     def run(self) -> int:
         """Print findings; 1 when one of them is an error."""
         from sightline.data.audit.audit import audit
         from sightline.data.datasets.folder.reader import read_cohort
+        from sightline.io.progress import progress
 
-        findings = audit(read_cohort(self.cohort))
+        if self.workers is not None and self.workers < 1:
+            raise CohortError(
+                f"--workers is {self.workers}; at least 1 was expected.", "Leave it out to use all cores."
+            )
+        cohort = read_cohort(self.cohort)
+        workers = self.workers or os.cpu_count() or 1
+        with progress("check", len(cohort), quiet=len(cohort) < QUIET_BELOW) as advance:
+            findings = audit(cohort, workers, lambda done, total: advance(1))
         for finding in findings:
             print(finding)
         errors = sum(finding.severity == "error" for finding in findings)

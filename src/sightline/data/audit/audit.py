@@ -9,8 +9,8 @@ from typing import Literal
 
 import numpy as np
 
-from sightline.data.audit.image_checks import ImageSummary, look_at_all, near_duplicates
-from sightline.data.audit.region_checks import fault_of
+from sightline.data.audit.image_checks import CohortLook, look_at_cohort
+from sightline.data.audit.near_duplicates import AlikePair, find_duplicates
 from sightline.data.audit.shortcuts import fact_columns, one_class_facts, shortcuts
 from sightline.data.split import leaking_patients
 from sightline.structures.case import SPLITS, Case, Cohort
@@ -51,23 +51,19 @@ def audit(
 
     Args:
         cohort: what to check.
-        processes: readers of pictures; 1 reads in this process. The findings do not depend on it.
+        processes: for reading and for the forests; 1 works in this process. The findings do not depend on it.
         progress: called with (done, all) after each picture.
     """
     if not len(cohort):
         return (Finding("empty", "error", (), f"Cohort {cohort.name!r} has no cases.", "Check the import."),)
-    looks = look_at_all([case.image for case in cohort], processes, progress)
-    read = [(case, look) for case, look in zip(cohort, looks, strict=True) if isinstance(look, ImageSummary)]
-    shapes = [
-        look.shape if isinstance(look, ImageSummary) else case.shape for case, look in zip(cohort, looks, strict=True)
-    ]
+    look = look_at_cohort(cohort, processes, progress)
     findings = [
         *_splits(cohort),
-        *_unreadable(cohort, looks),
-        *_sizes(read),
-        *_duplicates(read),
-        *_regions(cohort, shapes),
-        *_shortcuts(read),
+        *_unreadable(cohort, look),
+        *_sizes(cohort, look),
+        *_duplicates(cohort, look),
+        *_regions(cohort, look),
+        *_shortcuts(cohort, look, processes),
     ]
     return tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity)))
 
@@ -110,50 +106,60 @@ def _splits(cohort: Cohort) -> list[Finding]:
     return findings
 
 
-def _unreadable(cohort: Cohort, looks: Sequence[ImageSummary | str]) -> list[Finding]:
-    broken = [(case.case_id, look) for case, look in zip(cohort, looks, strict=True) if isinstance(look, str)]
-    if not broken:
+def _unreadable(cohort: Cohort, look: CohortLook) -> list[Finding]:
+    if not look.unreadable:
         return []
-    message = f"{len(broken)} pictures cannot be read: {_listed([what for _, what in broken])}"
+    message = f"{len(look.unreadable)} pictures cannot be read: {_listed([*look.unreadable.values()])}"
     remedy = "Export these pictures again or remove their rows."
-    return [Finding("unreadable", "error", tuple(i for i, _ in broken), message, remedy)]
+    return [Finding("unreadable", "error", tuple(cohort[i].case_id for i in look.unreadable), message, remedy)]
 
 
-def _sizes(read: Sequence[tuple[Case, ImageSummary]]) -> list[Finding]:
-    wrong = [(case, look) for case, look in read if case.shape is not None and case.shape != look.shape]
+def _sizes(cohort: Cohort, look: CohortLook) -> list[Finding]:
+    wrong = [
+        (case, case.shape, shape)
+        for case, shape in zip(cohort, look.shapes, strict=True)
+        if shape is not None and case.shape is not None and case.shape != shape
+    ]
     if not wrong:
         return []
-    named = [f"{c.case_id} stated {_size(c.shape)}, is {_size(k.shape)}" for c, k in wrong if c.shape is not None]
+    named = [f"{case.case_id} stated {_size(stated)}, is {_size(shape)}" for case, stated, shape in wrong]
     message = f"{len(wrong)} images have another size than stated: {_listed(named)}."
     remedy = "Regions were drawn on another picture: restore it, or correct the sizes and check the regions."
-    return [Finding("size", "error", tuple(case.case_id for case, _ in wrong), message, remedy)]
+    return [Finding("size", "error", tuple(case.case_id for case, _, _ in wrong), message, remedy)]
 
 
-def _duplicates(read: Sequence[tuple[Case, ImageSummary]]) -> list[Finding]:
-    pairs = [(read[i][0], read[j][0]) for i, j, _ in near_duplicates([look for _, look in read])]
-    opposite = [(a, b) for a, b in pairs if a.label != b.label]
-    across = [(a, b) for a, b in pairs if a.split and b.split and a.split != b.split]
-    within = [pair for pair in pairs if pair not in opposite and pair not in across]
-    labels = [f"{a.case_id} ({a.label}) = {b.case_id} ({b.label})" for a, b in opposite]
-    parts = [f"{a.case_id} ({a.split}) = {b.case_id} ({b.split})" for a, b in across]
-    same = [f"{a.case_id} = {b.case_id}" for a, b in within]
+_DUPLICATE_KINDS: dict[str, tuple[str, Severity, str, str]] = {
+    "labels": ("duplicate-labels", "error", "have opposite labels", "Keep the right one of each pair."),
+    "splits": ("duplicate-splits", "error", "lie in different splits", "Group them and split again."),
+    "within": ("duplicate", "warning", "are in the cohort twice", "Keep one of each; they count twice."),
+}
+
+
+def _duplicates(cohort: Cohort, look: CohortLook) -> list[Finding]:
+    cases = [cohort[i] for i in look.read]
+    splits = [-1 if case.split is None else SPLITS.index(case.split) for case in cases]
+    number = {name: i for i, name in enumerate(cohort.classes)}
+    pairs_of = find_duplicates(look.differences, look.thumbnails, [number[c.label] for c in cases], splits)
     findings = []
-    for kind, severity, found, text, remedy in (
-        ("duplicate-labels", "error", opposite, (labels, "have opposite labels"), "Keep the right one of each pair."),
-        ("duplicate-splits", "error", across, (parts, "lie in different splits"), "Group them and split again."),
-        (
-            "duplicate",
-            "warning",
-            within,
-            (same, "are in the cohort twice"),
-            "Keep one of each; they count twice.",
-        ),
-    ):
-        if found:
-            ids = tuple(dict.fromkeys(case.case_id for pair in found for case in pair))
-            message = f"{len(found)} pairs of near-identical pictures {text[1]}: {_listed(text[0], 10)}."
-            findings.append(Finding(kind, severity, ids, message, remedy))  # type: ignore[arg-type]
+    for what, (kind, severity, text, remedy) in _DUPLICATE_KINDS.items():
+        pairs = pairs_of[what]
+        if pairs.count:
+            named = [_alike(pair, cases, what) for pair in pairs.examples]
+            more = f" and {pairs.listed - len(named)} more" if pairs.listed > len(named) else ""
+            message = f"{pairs.count} pairs of near-identical pictures {text}: {'; '.join(named)}{more}."
+            ids = tuple(case.case_id for case, is_in in zip(cases, pairs.members, strict=True) if is_in)
+            findings.append(Finding(kind, severity, ids, message, remedy))
     return findings
+
+
+def _alike(pair: AlikePair, cases: Sequence[Case], what: str) -> str:
+    """`a (train) = b (test)`, with a count where equal pictures are told through one of them."""
+    both = [cases[pair.first], cases[pair.second]]
+    if what == "within":
+        names = [case.case_id for case in both]
+    else:
+        names = [f"{case.case_id} ({case.label if what == 'labels' else case.split})" for case in both]
+    return " = ".join(names) + (f" ({pair.alike} pictures that are alike)" if pair.alike > 2 else "")
 
 
 _REGION_KINDS: dict[str, tuple[Severity, str]] = {
@@ -167,13 +173,10 @@ _REGION_KINDS: dict[str, tuple[Severity, str]] = {
 }
 
 
-def _regions(cohort: Cohort, shapes: Sequence[tuple[int, ...] | None]) -> list[Finding]:
+def _regions(cohort: Cohort, look: CohortLook) -> list[Finding]:
     faults: dict[str, list[tuple[str, str]]] = {}
-    for case, shape in zip(cohort, shapes, strict=True):
-        for region in case.regions:
-            kind, what = fault_of(region, shape, cohort.classes, case.label)
-            if kind:
-                faults.setdefault(kind, []).append((case.case_id, what))
+    for position, kind, what in look.region_faults:
+        faults.setdefault(kind, []).append((cohort[position].case_id, what))
     findings = []
     for kind, (severity, remedy) in _REGION_KINDS.items():
         if found := faults.get(kind):
@@ -183,12 +186,12 @@ def _regions(cohort: Cohort, shapes: Sequence[tuple[int, ...] | None]) -> list[F
     return findings
 
 
-def _shortcuts(read: Sequence[tuple[Case, ImageSummary]]) -> list[Finding]:
+def _shortcuts(cohort: Cohort, look: CohortLook, processes: int) -> list[Finding]:
     # the test split may be free of a shortcut on purpose; what matters is what a network can learn
-    seen = [(case, look) for case, look in read if case.split != "test"]
-    if not seen:
+    seen = np.array([cohort[i].split != "test" for i in look.read], dtype=bool)
+    if not seen.any():
         return []
-    cases = [case for case, _ in seen]
+    cases = [cohort[i] for i in look.read[seen]]
     where = f"among {len(cases)} images outside the test split"
     findings = []
     for fact in one_class_facts(cases):
@@ -200,8 +203,8 @@ def _shortcuts(read: Sequence[tuple[Case, ImageSummary]]) -> list[Finding]:
         findings.append(Finding("one-class-fact", "warning", fact.case_ids, message, remedy))
     names = {label: i for i, label in enumerate(dict.fromkeys(case.label for case in cases))}
     labels = np.array([names[case.label] for case in cases])
-    columns = fact_columns(cases, [look.measures for _, look in seen])
-    tested = shortcuts(columns, labels, [case.patient_id for case in cases])
+    columns = fact_columns(cases, {name: values[seen] for name, values in look.measures.items()})
+    tested = shortcuts(columns, labels, [case.patient_id for case in cases], processes=processes)
     strong = [s for s in tested if s.low > SHORTCUT_AUC]
     for shortcut in strong:
         message = (

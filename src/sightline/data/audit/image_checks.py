@@ -1,4 +1,4 @@
-"""One pass over the images of a cohort: size, grey statistics and a fingerprint that near-duplicates share.
+"""One pass over the images of a cohort: size, grey statistics, misplaced marks, and what near-duplicates share.
 
 Of volumes only exact copies share it: the vertebrae of one spine, and those of other spines, look too much alike.
 """
@@ -6,20 +6,24 @@ Of volumes only exact copies share it: the vertebrae of one spine, and those of 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from array import array
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sightline.errors import SightlineError
+from sightline.data.audit.region_checks import fault_of
+from sightline.errors import CohortError, SightlineError
+from sightline.structures.case import Case, Cohort
 from sightline.structures.regions import is_volume
 
 HASH_SIDE = 16  # 16 x 16 differences: 256 bits
-MAX_DISTANCE = 8
-MIN_CORRELATION = 0.9
+CHUNK = 16  # pictures that a process takes at a time
 STRIP = 0.04  # share of the shorter side that counts as border
 CORNER = 0.15
 PADDING_HU = -1024  # what patches are padded with, and the air outside a scan
@@ -107,54 +111,94 @@ def _look_at_volume(path: Path) -> ImageSummary | str:
     )
 
 
-def look_at_all(
-    paths: Sequence[Path], processes: int = 1, progress: Callable[[int, int], None] | None = None
-) -> list[ImageSummary | str]:
-    """`look_at` for many files, in order.
+@dataclass(frozen=True, eq=False)
+class CohortLook:
+    """What one reading of all pictures leaves, in columns: about 2 kB a picture.
+
+    Attributes:
+        shapes: of every case, as decoded; None where the picture does not decode.
+        unreadable: what is wrong, by position.
+        read: positions of the pictures that decode; the rows of what follows.
+        differences: bool [n, 256], see `ImageSummary`.
+        thumbnails: float32 [n, 256].
+        measures: float64 [n, numbers] by name.
+        region_faults: (position, kind, what) of marks that cannot be where they say.
+    """
+
+    shapes: list[tuple[int, ...] | None]
+    unreadable: dict[int, str]
+    read: NDArray[np.int64]
+    differences: NDArray[np.bool_]
+    thumbnails: NDArray[np.float32]
+    measures: dict[str, NDArray[np.float64]]
+    region_faults: list[tuple[int, str, str]]
+
+
+Look = tuple[ImageSummary | str, list[tuple[str, str]]]
+
+
+def look_at_cohort(
+    cohort: Cohort, processes: int = 1, progress: Callable[[int, int], None] | None = None
+) -> CohortLook:
+    """Read every picture and check every mark once; nothing but the summaries is kept.
 
     Args:
-        paths: picture files.
+        cohort: what to read.
         processes: 1 reads in this process.
         progress: called with (done, all) after each picture.
+
+    Raises:
+        CohortError: a process that reads was ended from outside, as for want of memory.
     """
-    if processes > 1:
-        with ProcessPoolExecutor(processes) as pool:
-            return _counted(pool.map(look_at, paths, chunksize=16), len(paths), progress)
-    return _counted(map(look_at, paths), len(paths), progress)
-
-
-def _counted(
-    looks: Iterable[ImageSummary | str], total: int, progress: Callable[[int, int], None] | None
-) -> list[ImageSummary | str]:
-    found = []
-    for look in looks:
-        found.append(look)
+    n = len(cohort)
+    look = partial(_look_at_case, cohort.classes)
+    shapes: list[tuple[int, ...] | None] = [None] * n
+    unreadable: dict[int, str] = {}
+    faults: list[tuple[int, str, str]] = []
+    differences = np.zeros((n, HASH_SIDE**2), dtype=bool)
+    thumbnails = np.zeros((n, HASH_SIDE**2), dtype=np.float32)
+    numbers: dict[tuple[str, int], array[float]] = {}
+    for position, (summary, wrong) in enumerate(_looks(look, cohort, processes)):
+        faults += [(position, kind, what) for kind, what in wrong]
+        if isinstance(summary, str):
+            unreadable[position] = summary
+        else:
+            shapes[position] = summary.shape
+            differences[position] = summary.differences
+            thumbnails[position] = summary.thumbnail
+            for name, values in summary.measures.items():
+                numbers.setdefault((name, len(values)), array("d")).extend(values)
         if progress is not None:
-            progress(len(found), total)
-    return found
+            progress(position + 1, n)
+    read = np.array([i for i in range(n) if i not in unreadable], dtype=np.int64)
+    # where pictures and volumes stand in one cohort, only what was measured on both can be compared
+    measures = {
+        name: np.frombuffer(values).reshape(-1, width)
+        for (name, width), values in numbers.items()
+        if len(values) == len(read) * width
+    }
+    return CohortLook(shapes, unreadable, read, differences[read], thumbnails[read], measures, faults)
 
 
-def near_duplicates(looks: Sequence[ImageSummary], block: int = 2048) -> list[tuple[int, int, int]]:
-    """Pairs of pictures that show the same, as (first, second, distance), first < second.
+def _looks(look: Callable[[Case], Look], cohort: Cohort, processes: int) -> Iterator[Look]:
+    if processes < 2 or len(cohort) < 2 * CHUNK:
+        yield from map(look, cohort)
+        return
+    with ProcessPoolExecutor(processes) as pool:
+        try:
+            yield from pool.map(look, cohort, chunksize=CHUNK)
+        except BrokenProcessPool:
+            raise CohortError(
+                f"A process that reads the pictures of {cohort.name!r} was ended from outside, as for want of memory.",
+                "Run it again on one core (taskset -c 0), and look for a picture of unusual size.",
+            ) from None
 
-    Two pictures are near-duplicates when at most 8 of their 256 brightness differences disagree and their 16 x 16
-    reductions correlate by 0.9 or more (the second keeps empty pictures and bare collimation frames apart).
-    """
-    if len(looks) < 2:
-        return []
-    signs = np.stack([look.differences for look in looks]).astype(np.float32) * 2.0 - 1.0
-    thumbnails = np.stack([look.thumbnail for look in looks])
-    constant = ~np.asarray(thumbnails.any(axis=1))
-    pairs = []
-    for start in range(0, len(looks), block):
-        rows = slice(start, start + block)
-        distance = (signs.shape[1] - signs[rows] @ signs.T) / 2.0
-        alike = thumbnails[rows] @ thumbnails.T >= MIN_CORRELATION
-        alike |= constant[rows, None] & constant[None, :]
-        for i, j in np.argwhere((distance <= MAX_DISTANCE + 0.5) & alike):
-            if start + i < j:
-                pairs.append((int(start + i), int(j), round(float(distance[i, j]))))
-    return pairs
+
+def _look_at_case(classes: tuple[str, ...], case: Case) -> Look:
+    look = look_at(case.image)
+    shape = case.shape if isinstance(look, str) else look.shape
+    faults = (fault_of(region, shape, classes, case.label) for region in case.regions)
+    return look, [(kind, what) for kind, what in faults if kind]
 
 
 def _border(grey: NDArray[np.float32]) -> tuple[float, ...]:

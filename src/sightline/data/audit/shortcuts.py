@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -43,14 +44,17 @@ class OneClassFact:
     patients: int
 
 
-def fact_columns(cases: Sequence[Case], measures: Sequence[Mapping[str, tuple[float, ...]]]) -> dict[str, FloatArray]:
+def fact_columns(cases: Sequence[Case], measures: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
     """Acquisition facts as number columns: name -> [n, columns].
+
+    Args:
+        cases: whose facts are told.
+        measures: what was measured on their pictures: name -> [n, numbers].
 
     Texts become one column a value (the 20 most frequent); facts that are all numbers, with more than two values,
     stay numbers. Facts that never vary are left out.
     """
-    names = measures[0] if measures else {}
-    columns = {name: np.array([measured[name] for measured in measures], dtype=np.float64) for name in names}
+    columns = dict(measures)
     texts = {"view": [case.view for case in cases]}
     texts |= {name: [c.facts.get(name, "") for c in cases] for name in fact_names(cases)}
     for name, values in texts.items():
@@ -80,7 +84,11 @@ def _numbers(values: Sequence[str]) -> FloatArray | None:
 
 
 def shortcuts(
-    columns: Mapping[str, FloatArray], labels: NDArray[np.int64], patients: Sequence[str], seed: int = 0
+    columns: Mapping[str, FloatArray],
+    labels: NDArray[np.int64],
+    patients: Sequence[str],
+    seed: int = 0,
+    processes: int = 1,
 ) -> list[Shortcut]:
     """AUC of all facts together (random forest, called `all facts`) and of each alone (tree of depth 3).
 
@@ -101,7 +109,7 @@ def shortcuts(
     found = []
     everything = {"all facts": np.concatenate(list(columns.values()), axis=1)} | dict(columns)
     for name, values in everything.items():
-        scores = _out_of_fold(values, labels, classes, folds, forest=name == "all facts", seed=seed)
+        scores = _out_of_fold(values, labels, classes, folds, forest=name == "all facts", seed=seed, jobs=processes)
         if scores is None:
             return []
         shown = classes[-1:] if len(classes) == 2 else classes  # with two classes both say the same
@@ -119,42 +127,61 @@ def _out_of_fold(
     *,
     forest: bool,
     seed: int,
+    jobs: int = 1,
 ) -> FloatArray | None:
     """Probabilities [n, classes] of each case from a model that saw no image of its patient; None if not possible."""
     scores = np.zeros((len(labels), len(classes)))
     leaf = max(5, len(labels) // 100)
     for fit, held in folds:
         model = (
-            RandomForestClassifier(100, min_samples_leaf=leaf, random_state=seed)
+            RandomForestClassifier(100, min_samples_leaf=leaf, random_state=seed, n_jobs=jobs)
             if forest
             else DecisionTreeClassifier(max_depth=3, min_samples_leaf=leaf, random_state=seed)
         )
         model.fit(values[fit], labels[fit])
         if not set(classes) <= set(model.classes_):
             return None
+        if forest:
+            model.set_params(n_jobs=1)  # threads would add up the trees in any order, and ties would fall otherwise
         scores[held] = model.predict_proba(values[held])[:, np.searchsorted(model.classes_, classes)]
     return scores
 
 
-def _patient_weights(group: NDArray[np.int64], seed: int) -> FloatArray:
+def _patient_weights(group: NDArray[np.int64], seed: int) -> NDArray[np.uint16]:
     """How often each case counts: [1 + resamples, n]; the first row is the sample itself."""
     random = np.random.default_rng(seed)
     n = int(group.max()) + 1
-    draws = random.multinomial(n, np.full(n, 1.0 / n), size=RESAMPLES)
-    return np.concatenate([np.ones((1, len(group))), draws[:, group].astype(np.float64)])
+    weights = np.ones((1 + RESAMPLES, len(group)), dtype=np.uint16)
+    for row in weights[1:]:  # row by row: the draws of 100,000 patients at once would take 400 MB
+        row[:] = random.multinomial(n, np.full(n, 1.0 / n))[group]
+    return weights
 
 
-def weighted_auc(scores: FloatArray, positive: NDArray[np.bool_], weights: FloatArray) -> FloatArray:
-    """Area under the ROC curve [r] of scores [n] under weights [r, n]; ties count half; NaN without both classes."""
+def weighted_auc(
+    scores: FloatArray, positive: NDArray[np.bool_], weights: NDArray[np.number], rows: int = 16
+) -> FloatArray:
+    """Area under the ROC curve [r] of scores [n] under weights [r, n]; ties count half; NaN without both classes.
+
+    Args:
+        scores: float64 [n].
+        positive: bool [n].
+        weights: how often each case counts, [r, n].
+        rows: how many rows of weights are worked on at a time; bounds the memory.
+    """
     levels, level = np.unique(scores, return_inverse=True)
     order = np.argsort(level, kind="stable")
     starts = np.searchsorted(level[order], np.arange(len(levels)))
-    above = np.add.reduceat((weights * positive)[:, order], starts, axis=1)  # positives at each level [r, levels]
-    below = np.add.reduceat((weights * ~positive)[:, order], starts, axis=1)
-    wins = (above * (np.cumsum(below, axis=1) - below / 2.0)).sum(axis=1)
-    total = above.sum(axis=1) * below.sum(axis=1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(np.where(total > 0, wins / total, np.nan))
+    mine = positive[order]
+    found = []
+    for start in range(0, len(weights), rows):
+        sorted_weights = weights[start : start + rows][:, order].astype(np.float64)
+        above = np.add.reduceat(sorted_weights * mine, starts, axis=1)  # positives at each level [r, levels]
+        below = np.add.reduceat(sorted_weights * ~mine, starts, axis=1)
+        wins = (above * (np.cumsum(below, axis=1) - below / 2.0)).sum(axis=1)
+        total = above.sum(axis=1) * below.sum(axis=1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found.append(np.where(total > 0, wins / total, np.nan))
+    return np.concatenate(found)
 
 
 def fact_names(cases: Sequence[Case]) -> list[str]:
@@ -172,8 +199,7 @@ def one_class_facts(cases: Sequence[Case], chance: float = 0.001) -> list[OneCla
 
     Chance is the share of that class among all cases to the power of the number of patients with the value.
     """
-    labels = [case.label for case in cases]
-    share = {label: labels.count(label) / len(labels) for label in set(labels)}
+    share = {label: n / len(cases) for label, n in Counter(case.label for case in cases).items()}
     found = []
     for name in fact_names(cases):
         by_value: dict[str, list[Case]] = {}
