@@ -61,7 +61,7 @@ def evaluate(
         "cohort": cohort.fingerprint(),
         "cases": len(cohort),
         "scoring": SCORING,
-        "boxes": repr(run.boxes),
+        "boxes": run.boxes.notation(),
     }
     kept = files.read(stamp)
     if kept is not None:

@@ -105,7 +105,8 @@ def words_of_run(run: Run, codes: Path | None = None, *, engine: str = "torch") 
     )
     if run.calibration is not None:
         # another calibration is another answer, and must not have the UIDs of the old one
-        parameters += (f"calibrated on validation: {hashlib.sha256(repr(run.calibration).encode()).hexdigest()[:12]}",)
+        told = hashlib.sha256(run.calibration.notation().encode()).hexdigest()[:12]
+        parameters += (f"calibrated on validation: {told}",)
     maker = Maker(run.recipe.title or "sightline", run.identity, weights, __version__, parameters)
     return ResultWords(run.classes, maker, run.boxes, run.recipe.independent, codes=table)
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from sightline.errors import GeometryError, RecipeError
+from sightline.structures.notation import Written, write_fields
 
 # the image that strides are measured on
 PROBE = 128
@@ -43,6 +44,10 @@ class Level:
     module: str
     channels: int
     stride: int
+
+    def notation(self) -> Written:
+        """What names of kept features hold of it."""
+        return write_fields("Level", module=self.module, channels=self.channels, stride=self.stride)
 
 
 class FrozenStages:
@@ -85,7 +90,7 @@ class FrozenStages:
 
     def digest(self) -> str:
         """Twelve hex digits over the frozen weights and statistics, and over what is kept of them."""
-        text = hashlib.sha256(repr(self.levels).encode())
+        text = hashlib.sha256(repr(tuple(level.notation() for level in self.levels)).encode())
         for name in self.outer:
             for key, tensor in sorted(self.net.get_submodule(name).state_dict().items()):
                 text.update(key.encode())

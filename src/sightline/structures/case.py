@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from sightline.errors import CohortError
-from sightline.structures.gaze import Gaze
+from sightline.structures.notation import bytes_of_region
 from sightline.structures.regions import Region
 
 _NORMAL_WORDS = frozenset(
@@ -144,16 +144,5 @@ class Cohort:
             row = [case.case_id, case.study_id, case.patient_id, case.label, case.split, case.image.name, size]
             digest.update(json.dumps(row).encode())
             for region in case.regions:
-                source = getattr(region, "source", None)
-                if isinstance(source, Path):
-                    mask_size = source.stat().st_size if source.is_file() else -1
-                    more = "".join(f" {word}" for word in (region.value, region.tag.name) if word)  # type: ignore[union-attr]
-                    digest.update(f"mask {source.name} {mask_size} {region.tag}{more}".encode())
-                elif isinstance(region, Gaze):
-                    words = f"gaze {region.kind} {region.px_per_deg} {region.spread_px} {region.tag}".encode()
-                    digest.update(words + b"".join(a.tobytes() for a in region.numbers))
-                elif source is not None:
-                    digest.update(source.tobytes() + str(region.tag).encode())
-                else:
-                    digest.update(repr(region).encode())
+                digest.update(bytes_of_region(region))
         return digest.hexdigest()[:16]

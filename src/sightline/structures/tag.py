@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 Role = Literal["focus", "finding", "organ", "gaze"]
@@ -27,5 +27,4 @@ class Tag:
     role: Role = "focus"
     label: str | None = None
     reader: str = ""
-    # not shown: digests of cohorts are made from what is
-    name: str = field(default="", repr=False)
+    name: str = ""

@@ -73,7 +73,7 @@ class FeatureCache:
     def __init__(self, folder: Path, trunk: HasFrozenStages, view: View) -> None:
         assert trunk.frozen_stages is not None
         self.trunk = trunk
-        text = f"{trunk.frozen_stages.digest()} {view}"
+        text = f"{trunk.frozen_stages.digest()} {view.notation()}"
         self.folder = folder / hashlib.sha256(text.encode()).hexdigest()[:12]
         self.folder.mkdir(parents=True, exist_ok=True)
         about = self.folder / "about.txt"

@@ -15,6 +15,7 @@ from numpy.random import Generator
 from sightline.errors import RecipeError
 from sightline.structures.case import Case
 from sightline.structures.frame import FloatArray, Frame
+from sightline.structures.notation import Written, write_fields
 from sightline.structures.regions import Box, corners_of
 from sightline.structures.tag import Role
 
@@ -58,6 +59,10 @@ class Crop:
                 f"Crop needs margin >= 0 and 0 <= jitter < 1; got {self.margin} and {self.jitter}.",
                 "Both are shares of the box's side, e.g. 0.1.",
             )
+
+    def notation(self) -> Written:
+        """What names of kept features hold of it."""
+        return write_fields("Crop", role=self.role, margin=self.margin, jitter=self.jitter)
 
     def square(self, around: Corners, rng: Generator | None = None) -> tuple[float, float, float]:
         """Row and column of the square's corner and its side, in source pixels; moved at random with `rng`."""
@@ -119,6 +124,18 @@ class RegionJitter:
                 f"RegionJitter.chance and .shift lie in 0..1; got {self.chance}, {self.shift}.",
                 "shift is a share of the picture's long side.",
             )
+
+    def notation(self) -> Written:
+        """What names of kept features hold of it."""
+        return write_fields(
+            "RegionJitter",
+            chance=self.chance,
+            role=self.role,
+            zoom_out=self.zoom_out,
+            zoom_in=self.zoom_in,
+            rotation_deg=self.rotation_deg,
+            shift=self.shift,
+        )
 
     def draw(self, square: Frame, side: float, size: int, rng: Generator, around: Corners | None) -> Frame:
         """A training frame.

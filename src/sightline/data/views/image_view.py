@@ -21,6 +21,7 @@ from sightline.data.views.volume_view import VolumeView
 from sightline.errors import CohortError, RecipeError
 from sightline.structures.case import Case, Cohort
 from sightline.structures.frame import Frame
+from sightline.structures.notation import Written, write_fields
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,23 @@ class View:
             raise RecipeError(f"View.flip_chance is a probability; got {self.flip_chance}.", "Use a value in 0..1.")
         if self.patches is not None and (self.crop is not None or self.jitter is not None):
             raise RecipeError("A view has patches, or a crop or jitter around boxes; not both.", "Leave one out.")
+
+    def notation(self) -> Written:
+        """What names of kept features hold of it."""
+        return write_fields(
+            "View",
+            size=self.size,
+            crop_area=self.crop_area,
+            flip_chance=self.flip_chance,
+            rotation_deg=self.rotation_deg,
+            contrast=self.contrast,
+            brightness=self.brightness,
+            equalise=self.equalise,
+            crop=None if self.crop is None else self.crop.notation(),
+            jitter=None if self.jitter is None else self.jitter.notation(),
+            patches=None if self.patches is None else self.patches.notation(),
+            draws=self.draws,
+        )
 
     def around(self, case: Case) -> Corners | None:
         """The box of a case that its frames are made around, or None: no such box, or the view asks for none."""

@@ -187,7 +187,7 @@ class RowTraining:
         """The name of its run: from recipe, cases, and whatever it is made of or taught by."""
         parts = {name: part.identity for name, part in self.parts.items()}
         if self.teacher is not None:
-            parts["teacher"] = f"{self.teacher.identity} {self.row.teaching}"
+            parts["teacher"] = f"{self.teacher.identity} {self.row.teaching.notation()}"
         return run_identity(self.recipe, self.training, self.catalogue, parts)
 
     @property

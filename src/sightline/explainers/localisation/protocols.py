@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from sightline.errors import RecipeError
+from sightline.structures.notation import Written, write_fields
 
 LEVELS = 255.0
 
@@ -64,6 +65,20 @@ class MapBoxes:
             )
         if self.most_boxes < 1:
             raise RecipeError(f"most_boxes must be at least 1; got {self.most_boxes}.")
+
+    def notation(self) -> Written:
+        """What evaluations that are reused depend on, written out."""
+        return write_fields(
+            "MapBoxes",
+            scale=self.scale,
+            keep=self.keep,
+            low=self.low,
+            high=self.high,
+            regions=self.regions,
+            least_share=self.least_share,
+            most_boxes=self.most_boxes,
+            overlap=self.overlap,
+        )
 
 
 PROTOCOLS: Mapping[str, MapBoxes] = MappingProxyType(

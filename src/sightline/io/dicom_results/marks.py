@@ -32,6 +32,7 @@ from sightline.structures.frame import Frame
 from sightline.structures.regions import Box, Mask, Polygon, Region, Scribble
 
 MARKED = "RESEARCH MARKS"
+_WHOLE = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +102,9 @@ def _of_reader(
     named = reader or "a reader who is not named"
     maker = Maker("sightline marks", "marks", "", __version__)
     drawn = [(mark, _pixels(mark.region, frame)) for mark in marks]
-    told = [f"{mark.label} {mark.confidence} {_lines(mark.region)} {_digest(pixels)}" for mark, pixels in drawn]
+    told = [
+        f"{mark.label} {mark.confidence} {_words_of(_lines(mark.region))} {_digest(pixels)}" for mark, pixels in drawn
+    ]
     words = result_words([source], ("marks", reader, __version__, *told))
     labels = list(dict.fromkeys(mark.label for mark in marks))
     about = labels[0] if len(labels) == 1 else f"{len(labels)} findings"
@@ -155,6 +158,16 @@ def _lines(region: Region) -> list[NDArray[np.float64]]:
     if isinstance(region, Scribble):
         return [np.array([(c, r) for r, c in line], dtype=np.float64) for line in region.lines]
     return []
+
+
+def _words_of(lines: list[NDArray[np.float64]]) -> str:
+    """Lines as UIDs hold them; those too long to be written out whole, which two marks could share, with a digest."""
+    with np.printoptions(
+        precision=8, threshold=_WHOLE, edgeitems=3, linewidth=75, suppress=False, floatmode="maxprec", sign="-"
+    ):
+        text = str(lines)
+    long = [line.tobytes().hex() for line in lines if line.size > _WHOLE]
+    return text + (f" {uid_of(*long)}" if long else "")
 
 
 def _digest(pixels: NDArray[np.bool_] | None) -> str:

@@ -19,6 +19,7 @@ from sklearn.isotonic import IsotonicRegression
 from sightline.errors import CohortError, RunError
 from sightline.metrics.estimate import FloatArray, IntArray
 from sightline.metrics.predictions import Predictions
+from sightline.structures.notation import Written, write_fields
 
 Method = Literal["temperature", "isotonic"]
 METHODS: tuple[Method, ...] = ("temperature", "isotonic")
@@ -39,6 +40,9 @@ class Recalibration(Protocol):
 
     def to_dict(self) -> dict[str, Any]:
         """A plain dictionary for JSON."""
+
+    def notation(self) -> Written:
+        """What the UIDs of results hold of it."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,10 @@ class Temperature:
             [[0.75, 0.25]]
         """
         return np.asarray(_scaled(np.asarray(probabilities, dtype=np.float64), 1.0 / self.temperature, independent))
+
+    def notation(self) -> Written:
+        """`Temperature(temperature=...)`."""
+        return write_fields("Temperature", temperature=self.temperature)
 
     def to_dict(self) -> dict[str, Any]:
         """Method and temperature."""
@@ -120,6 +128,10 @@ class Isotonic:
         total = each.sum(axis=1, keepdims=True)
         return np.divide(each, total, out=np.full_like(each, 1.0 / given.shape[1]), where=total > 0)
 
+    def notation(self) -> Written:
+        """`Isotonic(said=..., meant=...)`."""
+        return write_fields("Isotonic", said=self.said, meant=self.meant)
+
     def to_dict(self) -> dict[str, Any]:
         """Method and corners."""
         return {"method": self.method, **{name: [list(x) for x in part] for name, part in asdict(self).items()}}
@@ -140,6 +152,16 @@ class Fitted:
     fitted_on: Mapping[str, Any] = field(default_factory=dict)
     log_loss: Mapping[str, float] = field(default_factory=dict)
     why: str = ""
+
+    def notation(self) -> Written:
+        """What the UIDs of results hold of it."""
+        return write_fields(
+            "Fitted",
+            recalibration=self.recalibration.notation(),
+            fitted_on=self.fitted_on,
+            log_loss=self.log_loss,
+            why=self.why,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """A plain dictionary for JSON."""

@@ -17,6 +17,7 @@ from sightline.metrics.decision.conformal import PredictionSets
 from sightline.metrics.decision.operating_points import OperatingPoint
 from sightline.metrics.estimate import FloatArray
 from sightline.metrics.predictions import Predictions
+from sightline.structures.notation import Written, write_fields
 
 FILE = "calibration.json"
 
@@ -58,6 +59,19 @@ class CalibrationRecord:
         if predictions.classes != self.classes:
             raise RunError(f"This calibration is of {list(self.classes)}; got {list(predictions.classes)}.")
         return predictions if self.fitted is None else recalibrate(predictions, self.fitted.recalibration)
+
+    def notation(self) -> Written:
+        """What the UIDs of results in DICOM hold of a calibration."""
+        return write_fields(
+            "CalibrationRecord",
+            run=self.run,
+            classes=self.classes,
+            fitted=None if self.fitted is None else self.fitted.notation(),
+            points=tuple(point.notation() for point in self.points),
+            abstention=None if self.abstention is None else self.abstention.notation(),
+            sets=None if self.sets is None else self.sets.notation(),
+            about=self.about,
+        )
 
     def write(self, folder: Path) -> Path:
         """Write `calibration.json`."""

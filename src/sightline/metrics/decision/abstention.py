@@ -20,6 +20,7 @@ from sightline.metrics.classification.selective_prediction import confidence
 from sightline.metrics.estimate import BoolArray, Estimate, FloatArray
 from sightline.metrics.predictions import Predictions
 from sightline.metrics.statistics.bootstrap import bootstrap
+from sightline.structures.notation import Written, write_fields
 
 Kind = Literal["doctor", "top", "energy"]
 KINDS: tuple[Kind, ...] = ("doctor", "top", "energy")
@@ -56,6 +57,12 @@ class Abstention:
             RunError: an energy is asked for and not given.
         """
         return np.asarray(sureness(probabilities, self.kind, energies) >= self.threshold)
+
+    def notation(self) -> Written:
+        """What the UIDs of results hold of it."""
+        return write_fields(
+            "Abstention", kind=self.kind, threshold=self.threshold, coverage=self.coverage, chosen_on=self.chosen_on
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """A plain dictionary for JSON."""

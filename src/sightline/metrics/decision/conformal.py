@@ -19,6 +19,7 @@ from sightline.errors import CohortError, RunError
 from sightline.metrics.decision.operating_points import OperatingPoint
 from sightline.metrics.estimate import Estimate, FloatArray
 from sightline.metrics.predictions import Predictions
+from sightline.structures.notation import Written, write_fields
 
 Of = Literal["positives", "all"]
 
@@ -145,6 +146,16 @@ class PredictionSets:
     thresholds: tuple[float, ...]
     alpha: float
     by_class: bool
+
+    def notation(self) -> Written:
+        """What the UIDs of results hold of them."""
+        return write_fields(
+            "PredictionSets",
+            classes=self.classes,
+            thresholds=self.thresholds,
+            alpha=self.alpha,
+            by_class=self.by_class,
+        )
 
     def members(self, probabilities: FloatArray) -> NDArray[np.bool_]:
         """Which classes are in the set, bool [n, k] of probabilities [n, k]; a set may be empty."""

@@ -21,6 +21,7 @@ from sightline.metrics.decision.influence import FEWEST_PATIENTS, Linearised, lo
 from sightline.metrics.estimate import Estimate
 from sightline.metrics.predictions import Predictions
 from sightline.metrics.statistics.bootstrap import bootstrap
+from sightline.structures.notation import Written, write_fields
 
 FloatArray = NDArray[np.float64]
 Rule = Literal["youden", "sensitivity", "specificity", "stated", "miss rate"]
@@ -58,6 +59,17 @@ class OperatingPoint:
         if self.rule == "youden":
             return "Youden"
         return f"{self.rule} {self.threshold if self.target is None else self.target:g}"
+
+    def notation(self) -> Written:
+        """What the UIDs of results hold of it."""
+        return write_fields(
+            "OperatingPoint",
+            positive=self.positive,
+            threshold=self.threshold,
+            rule=self.rule,
+            target=self.target,
+            chosen_on=self.chosen_on,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """A plain dictionary for JSON."""

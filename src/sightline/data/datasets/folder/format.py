@@ -65,7 +65,7 @@ def record_of_region(image_id: str, region: Region, mask: str = "") -> dict[str,
         region: the region.
         mask: for masks and gaze, the path relative to the cohort folder.
     """
-    record: dict[str, Any] = {"image_id": image_id, "kind": type(region).__name__.lower(), "role": region.tag.role}
+    record: dict[str, Any] = {"image_id": image_id, "kind": _kind(region), "role": region.tag.role}
     record |= {"label": region.tag.label, "reader": region.tag.reader}
     if region.tag.name:
         record["name"] = region.tag.name
@@ -79,6 +79,15 @@ def record_of_region(image_id: str, region: Region, mask: str = "") -> dict[str,
         own = {"of": region.kind, "px_per_deg": region.px_per_deg, "spread_px": region.spread_px}
         return record | own | {"path": mask}
     return record | {"path": mask} | ({} if region.value is None else {"value": region.value})
+
+
+def _kind(region: Region) -> str:
+    """The word of a region in files, whatever its class is called."""
+    if isinstance(region, (Box, Polygon)):
+        return "box" if isinstance(region, Box) else "polygon"
+    if isinstance(region, Scribble):
+        return "scribble"
+    return "gaze" if isinstance(region, Gaze) else "mask"
 
 
 def save_gaze(gaze: Gaze, path: Path) -> None:
