@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sightline.errors import SightlineError, UnreadableFile
+from sightline.io.dicom.enhanced_ct import is_multi_frame
 from sightline.io.dicom.radiograph import foreign_bytes, has_dicom_mark, open_dataset, read_header
-from sightline.io.dicom.series import is_multi_frame, read_series
+from sightline.io.dicom.series import read_series
 from sightline.io.nifti import read_volume
 from sightline.io.volume import Volume
 from sightline.structures.regions import is_volume

@@ -25,6 +25,7 @@ LAYOUTS = {
     "folder": "sightline.data.datasets.folder.reader",
     "pictures": "sightline.data.datasets.pictures",
     "dicom": "sightline.data.datasets.dicom_folder",
+    "dicom_ct": "sightline.data.datasets.ct_series",
     "coco": "sightline.data.datasets.coco",
     "fracatlas": "sightline.data.datasets.fracatlas",
     "grazpedwri": "sightline.data.datasets.grazpedwri",
@@ -45,8 +46,8 @@ class Layout:
         word: what names it.
         about: its module's first line.
         options: the dataclass of its options.
-        read: `(source, options)` to a cohort, or a cohort and rejects; None where patches are cut into a folder.
-        cut: `(source, destination, options, progress)` to a cohort and rejects; None where nothing is cut.
+        read: `(source, options)` to a cohort, or a cohort and rejects; None where volumes are written into a folder.
+        cut: `(source, destination, options, progress)` to a cohort and rejects; None where nothing is written.
     """
 
     word: str
@@ -87,7 +88,7 @@ def read_layout(
         word: how the source is laid out (`LAYOUTS`).
         source: its folder.
         options: the layout's `Options`; its defaults when None.
-        destination: the cohort's folder, for layouts whose patches are cut into it (verse).
+        destination: the cohort's folder, for layouts whose volumes are written into it (verse, dicom_ct).
         progress: what shows progress where it takes long.
 
     Raises:
@@ -103,7 +104,7 @@ def read_layout(
         )
     if layout.cut is not None:
         if destination is None:
-            raise LayoutError(f"{word} is cut into patches and needs a destination.", "Name the folder to write.")
+            raise LayoutError(f"{word} writes volumes and needs a destination.", "Name the folder to write.")
         cohort, rejects = layout.cut(Path(source), Path(destination), chosen, progress)
         return cohort, tuple(rejects)
     assert layout.read is not None

@@ -7,15 +7,15 @@ names, instance numbers or SliceThickness. Slices are placed by their projection
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
 
 from sightline.errors import SightlineError, UnreadableFile
+from sightline.io.dicom.enhanced_ct import SERIES_FACTS, frame_headers, is_multi_frame
 from sightline.io.dicom.greyscale import numbers
 from sightline.io.dicom.pixels import decode_pixels
 from sightline.io.dicom.radiograph import DICOM_SUFFIXES, foreign_bytes, has_dicom_mark, open_dataset
@@ -25,7 +25,7 @@ from sightline.io.volume import Volume
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 PADDING_HU = -1024
-_NAMED = ("PatientID", "SeriesInstanceUID", "SeriesDescription", "SOPInstanceUID", "ConvolutionKernel", "KVP")
+_NAMED = ("PatientID", "StudyInstanceUID", "SeriesDescription", "SOPInstanceUID", *SERIES_FACTS.values())
 
 
 @dataclass(frozen=True)
@@ -66,20 +66,88 @@ def read_series(folder: Path, *, series: str | None = None) -> Volume:
     folder = Path(folder)
     headers, left_out = _headers(folder)
     chosen = _choose(headers, folder, series)
+    left_out += len(headers) - len(chosen) if series is None else 0
+    volume = _volume(chosen, folder)
+    if left_out:
+        return replace(volume, facts={**volume.facts, "left_out": f"{left_out} objects that are no CT slices"})
+    return volume
+
+
+def _volume(chosen: list[_Header], folder: Path) -> Volume:
+    """The volume of the slices of one series."""
     slices = sorted(map(_slice, chosen), key=lambda slice_: slice_.place.along_normal)
     affine = affine_of_slices(folder, [slice_.place for slice_ in slices])
     require_sane_affine(affine, folder)
     values = _stack(slices, folder)
-    first = chosen[0].says
     facts = {"format": "DICOM", "orientation_from": "ImageOrientationPatient", "slices": str(len(slices))}
-    for name, keyword in (("series_uid", "SeriesInstanceUID"), ("kernel", "ConvolutionKernel"), ("kvp", "KVP")):
-        value = first.get(keyword)
+    return Volume(values, affine, facts | _facts(chosen[0]))
+
+
+def _facts(header: _Header) -> dict[str, str]:
+    facts = {}
+    for name, keyword in SERIES_FACTS.items():
+        value = header.says.get(keyword)
         if value not in (None, ""):
             facts[name] = " ".join(map(str, value)) if type(value).__name__ == "MultiValue" else str(value)
-    left_out += len(headers) - len(chosen) if series is None else 0
-    if left_out:
-        facts["left_out"] = f"{left_out} objects that are no CT slices"
-    return Volume(values, affine, facts)
+    return facts
+
+
+@dataclass(frozen=True, eq=False)
+class FoundSeries:
+    """One CT series of a tree of files, before its pixels are read.
+
+    Attributes:
+        uid: SeriesInstanceUID, empty where there is none.
+        study_uid: StudyInstanceUID, likewise.
+        patient_id: PatientID, likewise.
+        folder: that of its first slice.
+        headers: of its slices.
+    """
+
+    uid: str
+    study_uid: str
+    patient_id: str
+    folder: Path
+    headers: tuple[_Header, ...]
+
+    def read(self) -> Volume:
+        """The volume, as `read_series` gives it.
+
+        Raises:
+            UnreadableFile: as `read_series`.
+        """
+        return _volume(_of_one_patient(list(self.headers), self.folder), self.folder)
+
+
+def find_series(folder: Path) -> tuple[list[FoundSeries], list[tuple[Path, SightlineError]], int]:
+    """Group the CT slices of a tree by SeriesInstanceUID; those without one by their folder.
+
+    Args:
+        folder: at any depth of it lie the slices of any number of series, studies and patients.
+
+    Returns:
+        The series in order of their first files, files that could not be read with the reason, and how many DICOM
+        objects are no CT slices (localisers, dose reports).
+    """
+    files = sorted(path for path in folder.rglob("*") if _may_be_slice(path, folder))
+    groups: dict[tuple[str, Path | None], list[_Header]] = defaultdict(list)
+    unread: list[tuple[Path, SightlineError]] = []
+    others = 0
+    for file in files:
+        try:
+            kept, left_out = _headers_of(file)
+        except SightlineError as error:
+            unread.append((file, error))
+            continue
+        others += left_out
+        for header in kept:
+            uid = str(header.says.get("SeriesInstanceUID") or "")
+            groups[uid, None if uid else file.parent].append(header)
+    found = []
+    for (uid, _), headers in groups.items():
+        study, patient = (str(headers[0].says.get(word) or "") for word in ("StudyInstanceUID", "PatientID"))
+        found.append(FoundSeries(uid, study, patient, headers[0].file.parent, tuple(headers)))
+    return found, unread, others
 
 
 def series_files(folder: Path, *, series: str | None = None) -> list[Path]:
@@ -112,33 +180,38 @@ def _headers(folder: Path) -> tuple[list[_Header], int]:
     files = sorted(path for path in inside if _may_be_slice(path, folder)) if folder.is_dir() else [folder]
     kept, left_out = [], 0
     for file in files:
-        with foreign_bytes(file):
-            header = open_dataset(file, pixels=False)
-            # de-identified series may have lost their UIDs, but the file meta information keeps what the file is
-            sop_class = str(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or "")
-            localiser = "LOCALIZER" in [str(word).upper() for word in header.get("ImageType") or ()]
-            several = int(header.get("NumberOfFrames") or 1) > 1
-            for keyword in _NAMED:  # values are decoded when they are first asked for: now, where errors are caught
-                header.get(keyword)
-            frames = frame_headers(header, file) if is_multi_frame(header) else []
-        if several and sop_class == CT_IMAGE:
-            raise UnreadableFile(
-                f"{file}: a CT slice with several frames, which does not say where each lies.",
-                "Export it as single slices or as an Enhanced CT, or convert it to NIfTI (dcm2niix).",
-            )
-        if not folder.is_dir() and not frames:
-            raise UnreadableFile(
-                f"{file}: one DICOM slice; a CT is a whole series.",
-                "Give the folder that holds the series.",
-            )
-        if frames:
-            kept += [_Header(file, says, number) for number, says in enumerate(frames) if says is not None]
-            left_out += frames.count(None)
-        elif sop_class != CT_IMAGE or localiser:
-            left_out += 1
-        else:
-            kept.append(_Header(file, header))
+        of_file, others = _headers_of(file, alone=not folder.is_dir())
+        kept += of_file
+        left_out += others
     return kept, left_out
+
+
+def _headers_of(file: Path, *, alone: bool = False) -> tuple[list[_Header], int]:
+    """The headers of a file's CT slices, and how many other objects (or localisers among frames) it holds."""
+    with foreign_bytes(file):
+        header = open_dataset(file, pixels=False)
+        # de-identified series may have lost their UIDs, but the file meta information keeps what the file is
+        sop_class = str(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or "")
+        localiser = "LOCALIZER" in [str(word).upper() for word in header.get("ImageType") or ()]
+        several = int(header.get("NumberOfFrames") or 1) > 1
+        for keyword in _NAMED:  # values are decoded when they are first asked for: now, where errors are caught
+            header.get(keyword)
+        frames = frame_headers(header, file) if is_multi_frame(header) else []
+    if several and sop_class == CT_IMAGE:
+        raise UnreadableFile(
+            f"{file}: a CT slice with several frames, which does not say where each lies.",
+            "Export it as single slices or as an Enhanced CT, or convert it to NIfTI (dcm2niix).",
+        )
+    if alone and not frames:
+        raise UnreadableFile(
+            f"{file}: one DICOM slice; a CT is a whole series.",
+            "Give the folder that holds the series.",
+        )
+    if frames:
+        return [_Header(file, says, n) for n, says in enumerate(frames) if says is not None], frames.count(None)
+    if sop_class != CT_IMAGE or localiser:
+        return [], 1
+    return [_Header(file, header)], 0
 
 
 def _may_be_slice(path: Path, folder: Path) -> bool:
@@ -274,72 +347,3 @@ def _stack(slices: list[_Slice], folder: Path) -> NDArray[Any]:
             )
         stack[number] = shown
     return stack.transpose(2, 1, 0)
-
-
-# Enhanced CT and the legacy conversion of a series into it
-MULTI_FRAME_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
-# what a series' reader asks of a slice, and the functional group that says it of a frame
-_GROUPS = {
-    "PlanePositionSequence": ("ImagePositionPatient",),
-    "PlaneOrientationSequence": ("ImageOrientationPatient",),
-    "PixelMeasuresSequence": ("PixelSpacing",),
-    "PixelValueTransformationSequence": ("RescaleSlope", "RescaleIntercept", "RescaleType"),
-    "CTImageFrameTypeSequence": ("FrameType",),
-}
-_OF_THE_FILE = (
-    "Rows",
-    "Columns",
-    "PixelPaddingValue",
-    "PixelPaddingRangeLimit",
-    "SeriesInstanceUID",
-    "SeriesDescription",
-    "ConvolutionKernel",
-    "KVP",
-)
-
-
-def is_multi_frame(header: Any) -> bool:
-    """Whether a file is an Enhanced CT; what it says of its class may stand in the file meta information alone."""
-    return str(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or "") in MULTI_FRAME_CT
-
-
-def frame_headers(header: Any, file: Path) -> list[Dataset | None]:
-    """One header a frame, in the order of the pixel data, with the elements that a single slice would have.
-
-    Args:
-        header: pydicom's Dataset of the whole file; its pixels are not needed.
-        file: named in errors.
-
-    Returns:
-        None in place of frames that are localisers.
-
-    Raises:
-        UnreadableFile: the frames and what is said of them are not equally many.
-    """
-    frames = int(header.get("NumberOfFrames") or 1)
-    shared = header.get("SharedFunctionalGroupsSequence") or [Dataset()]
-    apart = header.get("PerFrameFunctionalGroupsSequence") or []
-    if len(apart) != frames:
-        raise UnreadableFile(
-            f"{file}: a multi-frame CT with {frames} frames, of which {len(apart)} are described "
-            "(PerFrameFunctionalGroupsSequence).",
-            "Export the series again from its source.",
-        )
-    return [_of_frame(header, shared[0], own, number) for number, own in enumerate(apart)]
-
-
-def _of_frame(header: Any, shared: Any, own: Any, number: int) -> Dataset | None:
-    flat = Dataset()
-    for keyword in _OF_THE_FILE:
-        if keyword in header:
-            flat[keyword] = header[keyword]
-    for sequence, keywords in _GROUPS.items():
-        # a group stands either among the shared ones or with each frame
-        group = next((held.get(sequence)[0] for held in (own, shared) if held.get(sequence)), Dataset())
-        for keyword in keywords:
-            if keyword in group:
-                flat[keyword] = group[keyword]
-    if "LOCALIZER" in [str(word).upper() for word in flat.get("FrameType") or ()]:
-        return None
-    flat.SOPInstanceUID = f"{header.get('SOPInstanceUID') or ''}.{number + 1}"
-    return flat

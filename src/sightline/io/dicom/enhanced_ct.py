@@ -1,0 +1,90 @@
+"""The frames of an Enhanced CT, all slices in one file: what is said of each, as a file of its own would say it.
+
+Functional groups: PS3.3, A.38 and C.7.6.16.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydicom.dataset import Dataset
+
+from sightline.errors import UnreadableFile
+
+# what is kept of a series, and the element that says it
+SERIES_FACTS = {
+    "series_uid": "SeriesInstanceUID",
+    "kernel": "ConvolutionKernel",
+    "kvp": "KVP",
+    "manufacturer": "Manufacturer",
+    "device_model": "ManufacturerModelName",
+    "body_part": "BodyPartExamined",
+}
+# Enhanced CT and the legacy conversion of a series into it
+MULTI_FRAME_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
+# what a series' reader asks of a slice, and the functional group that says it of a frame
+_GROUPS = {
+    "PlanePositionSequence": ("ImagePositionPatient",),
+    "PlaneOrientationSequence": ("ImageOrientationPatient",),
+    "PixelMeasuresSequence": ("PixelSpacing",),
+    "PixelValueTransformationSequence": ("RescaleSlope", "RescaleIntercept", "RescaleType"),
+    "CTImageFrameTypeSequence": ("FrameType",),
+}
+_OF_THE_FILE = (
+    "Rows",
+    "Columns",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
+    "PatientID",
+    "StudyInstanceUID",
+    "SeriesDescription",
+    *SERIES_FACTS.values(),
+)
+
+
+def is_multi_frame(header: Any) -> bool:
+    """Whether a file is an Enhanced CT; what it says of its class may stand in the file meta information alone."""
+    return str(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or "") in MULTI_FRAME_CT
+
+
+def frame_headers(header: Any, file: Path) -> list[Dataset | None]:
+    """One header a frame, in the order of the pixel data, with the elements that a single slice would have.
+
+    Args:
+        header: pydicom's Dataset of the whole file; its pixels are not needed.
+        file: named in errors.
+
+    Returns:
+        None in place of frames that are localisers.
+
+    Raises:
+        UnreadableFile: the frames and what is said of them are not equally many.
+    """
+    frames = int(header.get("NumberOfFrames") or 1)
+    shared = header.get("SharedFunctionalGroupsSequence") or [Dataset()]
+    apart = header.get("PerFrameFunctionalGroupsSequence") or []
+    if len(apart) != frames:
+        raise UnreadableFile(
+            f"{file}: a multi-frame CT with {frames} frames, of which {len(apart)} are described "
+            "(PerFrameFunctionalGroupsSequence).",
+            "Export the series again from its source.",
+        )
+    return [_of_frame(header, shared[0], own, number) for number, own in enumerate(apart)]
+
+
+def _of_frame(header: Any, shared: Any, own: Any, number: int) -> Dataset | None:
+    flat = Dataset()
+    for keyword in _OF_THE_FILE:
+        if keyword in header:
+            flat[keyword] = header[keyword]
+    for sequence, keywords in _GROUPS.items():
+        # a group stands either among the shared ones or with each frame
+        group = next((held.get(sequence)[0] for held in (own, shared) if held.get(sequence)), Dataset())
+        for keyword in keywords:
+            if keyword in group:
+                flat[keyword] = group[keyword]
+    if "LOCALIZER" in [str(word).upper() for word in flat.get("FrameType") or ()]:
+        return None
+    flat.SOPInstanceUID = f"{header.get('SOPInstanceUID') or ''}.{number + 1}"
+    return flat

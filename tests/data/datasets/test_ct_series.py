@@ -1,0 +1,101 @@
+"""CT series of a tree as volumes: against SimpleITK's series reader, with labels, splits and every refusal named."""
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from support.ct_slices import write_slice
+
+from sightline.data.datasets.ct_series import Options
+from sightline.data.datasets.folder.reader import read_cohort
+from sightline.data.datasets.folder.writer import write_cohort
+from sightline.data.datasets.layouts import read_layout
+from sightline.errors import LayoutError
+from sightline.io.nifti import read_volume
+
+HU = np.random.default_rng(0).integers(-1000, 1500, (6, 4, 5))  # slice, row, column
+TURN = np.deg2rad(20)
+OBLIQUE = ((1.0, 0.0, 0.0), (0.0, np.cos(TURN), np.sin(TURN)))
+
+
+def series(folder, number=1, hu=HU, *, leave=(), cosines=((1.0, 0.0, 0.0), (0.0, 1.0, 0.0)), **elements):
+    """Slices whose names say nothing of their order; three numbers share a study, two a patient."""
+    normal = np.cross(*cosines)
+    words = {"SeriesInstanceUID": f"1.2.{number}", "StudyInstanceUID": f"1.3.{number}", "PatientID": f"P{number // 2}"}
+    for n, pixels in enumerate(hu):
+        if n not in leave:
+            place = np.round(np.array([-30.0, -20.0, 10.0]) + 2.5 * n * normal, 9)
+            file = folder / f"{number}-{(n * 7) % 31:04d}"
+            write_slice(file, pixels, place, cosines=np.round(cosines, 9), **{**words, **elements})
+
+
+def by_simpleitk(folder, uid):
+    """Values [column, row, slice] and the affine, RAS+, as SimpleITK's series reader has them."""
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid))
+    image = reader.Execute()
+    affine = np.eye(4)
+    affine[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing()
+    affine[:3, 3] = image.GetOrigin()
+    return sitk.GetArrayFromImage(image).transpose(2, 1, 0), np.diag([-1, -1, 1, 1]) @ affine
+
+
+def test_two_series_in_one_folder_are_what_simpleitk_reads(tmp_path):
+    series(tmp_path / "ct", 1)
+    series(tmp_path / "ct", 2, HU[:4], cosines=OBLIQUE, slope=2, intercept=-1000)
+    cohort, rejects = read_layout("dicom_ct", tmp_path / "ct", Options(), tmp_path / "cohort")
+    assert [case.case_id for case in cohort] == ["1.2.1", "1.2.2"] and rejects == ()
+    write_cohort(cohort, tmp_path / "cohort")
+    for case in read_cohort(tmp_path / "cohort"):
+        values, affine = by_simpleitk(tmp_path / "ct", case.case_id)
+        volume = read_volume(case.image)
+        assert np.array_equal(volume.values, values)
+        np.testing.assert_allclose(volume.affine, affine, atol=1e-5)
+        assert case.shape == values.shape and case.label == "unknown" and case.split is None
+
+
+def test_labels_facts_and_splits(tmp_path):
+    for number in range(10):
+        series(tmp_path / f"s{number}", number)
+    rows = [f"s{number},{'fractured' if number % 4 < 2 else 'intact'},{60 + number}" for number in range(10)]
+    (tmp_path / "truth.csv").write_text("\n".join(["folder,label,age", *rows, "gone,intact,1"]))
+    options = Options(labels=tmp_path / "truth.csv", fractions=(0.6, 0.2, 0.2))
+    cohort, rejects = read_layout("dicom_ct", tmp_path, options, tmp_path / "cohort")
+    assert cohort.classes == ("fractured", "intact") and cohort[3].label == "intact"
+    assert cohort[3].facts["age"] == "63" and cohort[3].facts["orientation"] == "LPS"
+    assert {case.split for case in cohort} == {"train", "val", "test"}
+    splits = {case.patient_id: case.split for case in cohort}
+    assert all(splits[case.patient_id] == case.split for case in cohort) and len(splits) == 5
+    assert [reject.reason for reject in rejects] == ["row 12: folder 'gone' is that of no CT series."]
+
+
+def test_what_cannot_be_a_volume_is_named_and_the_rest_goes_on(tmp_path):
+    series(tmp_path / "good", 1)
+    series(tmp_path / "gap", 2, leave=(2,))
+    series(tmp_path / "one", 3, HU[:1])
+    series(tmp_path / "window", 4, HU.clip(0, 255), intercept=0)
+    for n in range(4):  # a gantry tilted by a third of the step
+        write_slice(tmp_path / "tilt" / str(n), HU[n], (0, 0.8 * n, 2.5 * n), SeriesInstanceUID="1.2.9")
+    (tmp_path / "good" / "torn.dcm").write_bytes(bytes(128) + b"DICM" + bytes(20))
+    (tmp_path / "good" / "notes.txt").write_text("no DICOM")
+    cohort, rejects = read_layout("dicom_ct", tmp_path, Options(), tmp_path / "cohort")
+    assert [case.case_id for case in cohort] == ["1.2.1"]
+    reasons = {reject.file.name: reject.reason for reject in rejects}
+    assert "1 slices are missing" in reasons["gap"] and "gantry tilted by 17.7 degrees" in reasons["tilt"]
+    assert "a series of 1 slice" in reasons["one"] and "grey-scale picture" in reasons["window"]
+    assert "torn.dcm" in reasons and len(rejects) == 5
+    kept, _ = read_layout("dicom_ct", tmp_path, Options(check_values=False), tmp_path / "again")
+    assert [case.case_id for case in kept] == ["1.2.1", "1.2.4"]
+
+
+def test_nothing_to_read_is_refused(tmp_path):
+    with pytest.raises(LayoutError, match="no such folder"):
+        read_layout("dicom_ct", tmp_path / "none", Options(), tmp_path / "c")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(LayoutError, match="no slices of a CT"):
+        read_layout("dicom_ct", tmp_path / "empty", Options(), tmp_path / "c")
+    series(tmp_path / "ct", 1, HU[:1])
+    with pytest.raises(LayoutError, match=r"no series was read\. The first: .*1 slice"):
+        read_layout("dicom_ct", tmp_path / "ct", Options(), tmp_path / "c")
+    (tmp_path / "t.csv").write_text("name,label\na,b\n")
+    with pytest.raises(LayoutError, match=r"one of series_uid, study_uid"):
+        read_layout("dicom_ct", tmp_path / "ct", Options(labels=tmp_path / "t.csv"), tmp_path / "c")
