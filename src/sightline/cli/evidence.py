@@ -115,6 +115,46 @@ class Compare:
 
 
 @dataclass(frozen=True)
+class Stress:
+    """Ask again about changed pictures (text, windows, crops, noise): how much AUC is lost, beside another."""
+
+    runs: Positional[tuple[Path, ...]]
+    """Run folders of a method (its trainings)."""
+    cohort: Path
+    """Cohort folder with the runs' classes."""
+    out: Path
+    """Folder to write."""
+    other: Annotated[tuple[Path, ...], arg(name="with")] = ()
+    """Run folders of a second method, to be held against the first."""
+    split: Literal["test", "val", "train", "all"] = "test"
+    """Which cases."""
+    replicates: int = 2000
+    """Bootstrap samples."""
+    on: OmitArgPrefixes[On] = field(default_factory=On)
+
+    def run(self) -> int:
+        """Change pictures, ask and print the table."""
+        from sightline.data.datasets.folder.reader import read_cohort
+        from sightline.evaluation.evidence.stress import stress_runs, write_stress
+        from sightline.papers.catalogue import CATALOGUE
+        from sightline.training.run import open_run
+
+        whole = read_cohort(self.cohort)
+        report = stress_runs(
+            [open_run(path, CATALOGUE) for path in self.runs],
+            [open_run(path, CATALOGUE) for path in self.other],
+            whole if self.split == "all" else whole.split(self.split),
+            replicates=self.replicates,
+            engine=make_engine(self.on),
+        )
+        title = f"{self.split} cases of {whole.name}"
+        write_stress(report, self.out, title)
+        print(report.markdown(title))
+        print(f"written to {self.out / 'stress.md'}")
+        return 0
+
+
+@dataclass(frozen=True)
 class Power:
     """Say how many patients and trainings a difference of two AUCs needs, by simulation from pilot predictions."""
 

@@ -1,0 +1,304 @@
+"""How much of a classifier's AUC is lost when pictures look as another hospital's might: a stress test on changed test
+pictures, of one method or of two side by side. No new data; every change is written down and is the same again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sightline.data.views.image_view import View
+from sightline.errors import CohortError, RunError
+from sightline.evaluation.evidence.comparison import method_name
+from sightline.evaluation.evidence.interventions import Planes
+from sightline.evaluation.evidence.picture_changes import CHANGES, CROPPED, PLAIN, change_picture
+from sightline.io.files import safe_name, write_text
+from sightline.io.progress import progress
+from sightline.metrics.classification.scores import AUC
+from sightline.metrics.estimate import Comparison, FloatArray, p_text
+from sightline.metrics.predictions import Predictions
+from sightline.metrics.statistics.bootstrap import Resample, interval, point_value, seed_replicates, seeds_text
+from sightline.metrics.statistics.comparison import holm, paired_values
+from sightline.plots.canvas import png_of
+from sightline.plots.charts import ForestRow, chart, forest
+from sightline.structures.case import Cohort
+from sightline.structures.evidence import forward_evidence, probabilities_of, to_channels_last
+from sightline.training.engine import Engine
+from sightline.training.feature_cache import TakesFeatures
+from sightline.training.run import Run
+
+EXAMPLES = 3
+
+
+@dataclass(frozen=True, eq=False)
+class StressReport:
+    """What changed pictures did.
+
+    Attributes:
+        names: of the methods, one or two.
+        plain: AUC of each method on pictures as they are, mean over trainings.
+        drops: change -> for each method, AUC under it less AUC without.
+        differences: change -> drop of the first method less drop of the second; empty with one method.
+        p_holm: change -> p of that difference, corrected over the changes (Holm).
+        predictions: change -> for each method, a table a training.
+        examples: planes of some cases under each change.
+    """
+
+    names: tuple[str, ...]
+    plain: tuple[float, ...]
+    drops: Mapping[str, tuple[Comparison, ...]]
+    differences: Mapping[str, Comparison]
+    p_holm: Mapping[str, float | None]
+    predictions: Mapping[str, tuple[tuple[Predictions, ...], ...]]
+    examples: Sequence[Mapping[str, Planes]] = field(default=())
+
+    def markdown(self, title: str) -> str:
+        """A page with a table."""
+        counts = next(iter(self.drops.values()))[0].n
+        lines = [f"# Stress: {title}", ""]
+        auc = ", ".join(f"{name} {value:.3f}" for name, value in zip(self.names, self.plain, strict=True))
+        lines += [
+            f"AUC on pictures as they are: {auc}. A number below is AUC under the change less AUC without it.",
+            "",
+        ]
+        head = ["pictures", *self.names]
+        if self.differences:
+            head += ["difference", "p (Holm)"]
+        lines += [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+        for name, drops in self.drops.items():
+            cells = [name, *(_range(c) for c in drops)]
+            if self.differences:
+                d = self.differences[name]
+                cells += [_range(d), p_text(self.p_holm[name])]
+            lines.append(f"| {' | '.join(cells)} |")
+        lines += [
+            "",
+            f"n: {', '.join(f'{v} {k}' for k, v in counts.items())}. {next(iter(self.drops.values()))[0].method}.",
+        ]
+        if self.differences:
+            lines.append("Above 0 in *difference*: the first method loses less.")
+        return "\n".join([*lines, ""])
+
+
+def stress_runs(
+    runs: Sequence[Run],
+    others: Sequence[Run],
+    cohort: Cohort,
+    *,
+    replicates: int = 2000,
+    engine: Engine | None = None,
+) -> StressReport:
+    """Ask finished runs again after each change of `CHANGES`, and after cropping the borders.
+
+    Args:
+        runs: trainings of the first method.
+        others: trainings of a second method, or none.
+        cohort: cases with labels, e.g. the test split.
+        replicates: bootstrap samples.
+        engine: device.
+
+    Raises:
+        RunError: no run, a run of volumes, of crops or of other than two classes, or runs of different views.
+        CohortError: a cohort of one class.
+    """
+    methods = [list(runs), *([list(others)] if others else [])]
+    view = _shared_view([run for each in methods for run in each])
+    if len({case.label for case in cohort}) < 2:
+        raise CohortError(f"Cohort {cohort.name!r} holds one class only here.", "Choose a split with both.")
+    engine = engine or Engine()
+    device = engine.fabric("32-true").device
+    asked = [Asked(each, device) for each in methods]
+    names = [PLAIN, CROPPED, *CHANGES]
+    tables: dict[str, list[list[list[FloatArray]]]] = {n: [[[] for _ in each] for each in methods] for n in names}
+    cohort = methods[0][0].recipe.see(cohort)
+    examples: list[dict[str, Planes]] = []
+    with progress("stress", len(cohort), quiet=engine.quiet) as advance:
+        for case in cohort:
+            planes = change_picture(case, view)
+            if len(examples) < EXAMPLES and case.label == cohort.classes[-1]:
+                examples.append(planes)
+            images = torch.from_numpy(np.stack([planes[n] for n in names]))
+            for answers, method in zip(zip(*(tables[n] for n in names), strict=True), asked, strict=True):
+                for k, said in enumerate(method(images)):
+                    for name_rows, row in zip(answers, said, strict=True):
+                        name_rows[k].append(row)
+            advance(1)
+    predictions = {
+        name: tuple(tuple(_table(cohort, rows) for rows in method) for method in tables[name]) for name in names
+    }
+    return summarise(tuple(method_name(each) for each in methods), predictions, replicates, examples)
+
+
+def summarise(
+    names: tuple[str, ...],
+    predictions: Mapping[str, tuple[tuple[Predictions, ...], ...]],
+    replicates: int = 2000,
+    examples: Sequence[Mapping[str, Planes]] = (),
+) -> StressReport:
+    """Drops and their differences from predictions of plain and changed pictures."""
+    plain = predictions[PLAIN]
+    first = plain[0][0]
+    score = AUC(len(first.classes) - 1)
+    resample = Resample.of(first.patient_ids, replicates, 0)
+
+    def measured(tables: Sequence[Predictions]) -> tuple[FloatArray, FloatArray]:
+        """[s] and [s, r]: the score of each training, and of each resample of patients."""
+        return (
+            np.array([point_value(score, t) for t in tables]),
+            np.stack([resample.values(score, t) for t in tables]),
+        )
+
+    base = [measured(tables) for tables in plain]
+    drops, differences = {}, {}
+    for name, methods in predictions.items():
+        if name == PLAIN:
+            continue
+        changed = [measured(tables) for tables in methods]
+        moved = [(c[0] - b[0], c[1] - b[1]) for c, b in zip(changed, base, strict=True)]
+        drops[name] = tuple(
+            _drop(name, c[0], b[0], m[1], resample, first.counts())
+            for c, b, m in zip(changed, base, moved, strict=True)
+        )
+        if len(moved) == 2:
+            points, drawn = np.concatenate([m[0] for m in moved]), np.concatenate([m[1] for m in moved])
+            differences[name] = paired_values(
+                name, points, drawn, len(moved[0][0]), resample, first.counts(), "not defined"
+            )
+    corrected = holm([d.p_value for d in differences.values()])
+    return StressReport(
+        names,
+        tuple(float(b[0].mean()) for b in base),
+        drops,
+        differences,
+        dict(zip(differences, corrected, strict=True)),
+        predictions,
+        examples,
+    )
+
+
+def write_stress(report: StressReport, out: Path, title: str) -> None:
+    """`stress.md`, `stress.json`, `stress.png` (drops), `changes.png` (what the changes look like), `predictions/`."""
+    write_text(out / "stress.md", report.markdown(title))
+    fields = {
+        "methods": list(report.names),
+        "plain": list(report.plain),
+        "drops": {name: [c.to_dict() for c in each] for name, each in report.drops.items()},
+        "differences": {name: c.to_dict() for name, c in report.differences.items()},
+        "p_holm": dict(report.p_holm),
+    }
+    write_text(out / "stress.json", json.dumps(fields, indent=1) + "\n")
+    rows = [
+        ForestRow(name if len(report.names) == 1 else f"{name} ({'ab'[i]})", c.difference, c.low, c.high)
+        for name, each in report.drops.items()
+        for i, c in enumerate(each)
+        if c.difference is not None
+    ]
+    methods = "; ".join(f"{letter}: {name}" for letter, name in zip("ab", report.names, strict=False))
+    if rows:
+        (out / "stress.png").write_bytes(forest(rows, title=f"AUC lost on changed pictures ({methods})"))
+    if report.examples:
+        (out / "changes.png").write_bytes(_sheet(report.examples))
+    for name, tables in report.predictions.items():
+        for letter, each in zip("ab", tables, strict=False):
+            for k, table in enumerate(each):
+                table.write(out / "predictions" / f"{safe_name(name)}_{letter}{k}.csv")
+
+
+class Asked:
+    """Networks of one method; where frozen stages are the same in several, they are asked once a picture."""
+
+    def __init__(self, runs: Sequence[Run], device: torch.device) -> None:
+        self.device = device
+        self.independent = runs[0].recipe.independent
+        self.networks = [to_channels_last(run.network().to(device)) for run in runs]
+        self._digests = [_frozen_digest(network) for network in self.networks]
+
+    def __call__(self, images: Tensor) -> list[FloatArray]:
+        """Class probabilities [n, k] of images [n, c, h, w], one table a network."""
+        known: dict[str, Tensor] = {}
+        found = []
+        for network, digest in zip(self.networks, self._digests, strict=True):
+            given = images
+            if digest and isinstance(network, TakesFeatures):
+                if digest not in known:
+                    with torch.no_grad():
+                        known[digest] = network.trunk.frozen_features(to_channels_last(images.to(self.device)))
+                given = known[digest]
+            evidence = forward_evidence(network, given, self.device)
+            found.append(np.asarray(probabilities_of(evidence.logits, independent=self.independent)))
+        return found
+
+
+def _frozen_digest(network: nn.Module) -> str:
+    if not isinstance(network, TakesFeatures) or network.trunk.frozen_stages is None:
+        return ""
+    return network.trunk.frozen_stages.digest()
+
+
+def _shared_view(runs: Sequence[Run]) -> View:
+    if not runs:
+        raise RunError("A stress test needs a run.", "Name run folders.")
+    for run in runs:
+        view = run.recipe.view
+        if not isinstance(view, View) or view.crop is not None or not run.recipe.classifies or len(run.classes) != 2:
+            raise RunError(
+                f"{run.folder} is no classifier of two classes on whole radiographs.",
+                "Pictures are changed for runs that tell two classes of radiographs apart.",
+            )
+        if view.size != runs[0].recipe.view.size or run.classes != runs[0].classes:
+            raise RunError(f"{run.folder} and {runs[0].folder} differ in size or classes.", "Compare like with like.")
+    first = runs[0].recipe.view
+    assert isinstance(first, View)
+    return first
+
+
+def _table(cohort: Cohort, rows: Sequence[FloatArray]) -> Predictions:
+    return Predictions(
+        cohort.classes,
+        tuple(case.case_id for case in cohort),
+        tuple(case.study_id for case in cohort),
+        tuple(case.patient_id for case in cohort),
+        np.array([cohort.class_index(case.label) for case in cohort], dtype=np.int64),
+        np.stack(rows),
+    )
+
+
+def _drop(
+    name: str,
+    changed: FloatArray,
+    plain: FloatArray,
+    drawn: FloatArray,
+    resample: Resample,
+    counts: Mapping[str, int],
+) -> Comparison:
+    """AUC under a change less AUC without: the same patients and the same trainings on both sides."""
+    n = {**counts, "trainings": len(changed)}
+    a, b = float(changed.mean()), float(plain.mean())
+    replicates = seed_replicates(drawn, np.random.default_rng([resample.seed, 1]))
+    what = f"paired {seeds_text(len(changed))}"
+    found = interval(a - b, replicates, resample.patients, resample.seed, what=what, allow_constant=True)
+    if found.low is None:
+        return Comparison(name, a, b, a - b, n=n, method=found.method, why=found.why)
+    return Comparison(name, a, b, a - b, found.low, found.high, None, n, found.method, "an interval is given")
+
+
+def _range(c: Comparison) -> str:
+    if c.difference is None or c.low is None or c.high is None:
+        return "–" if c.difference is None else f"{c.difference:+.3f}"
+    return f"{c.difference:+.3f} ({c.low:+.3f} to {c.high:+.3f})"
+
+
+def _sheet(examples: Sequence[Mapping[str, Planes]]) -> bytes:
+    names = list(examples[0])
+    figure, axes = chart(1.5 * len(names), 1.7 * len(examples), len(examples), len(names))
+    for row, planes in zip(np.reshape(axes, (len(examples), len(names))), examples, strict=True):
+        for cell, name in zip(row, names, strict=True):
+            cell.imshow(planes[name].mean(axis=0), cmap="gray", vmin=0, vmax=1)
+            cell.set_title(name, fontsize=7)
+            cell.set_axis_off()
+    return png_of(figure)

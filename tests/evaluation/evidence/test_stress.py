@@ -1,0 +1,117 @@
+"""Stress: changes are the same again and stay in the picture; a network that reads a rim loses what it should."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from support.cohorts import tiny_recipe
+
+from sightline.data.views.image_view import View
+from sightline.errors import CohortError, RunError
+from sightline.evaluation.evidence.picture_changes import CHANGES, CROPPED, PLAIN, change_picture
+from sightline.evaluation.evidence.stress import stress_runs, write_stress
+from sightline.explainers.localisation.protocols import MapBoxes
+from sightline.metrics.classification.scores import AUC
+from sightline.metrics.statistics.bootstrap import point_value
+from sightline.structures.case import Case, Cohort
+from sightline.structures.evidence import Evidence
+from sightline.training.engine import Engine
+from sightline.training.run import Run
+
+QUIET = Engine(device="cpu", quiet=True)
+
+
+class Reader(torch.nn.Module):
+    """Says fracture where the mean of some rows of the view is bright, in its middle columns."""
+
+    def __init__(self, low, high):
+        super().__init__()
+        self.part = low, high
+
+    def forward(self, images):
+        side = images.shape[-1]
+        low, high = (round(x * side) for x in self.part)
+        z = 20 * (images[:, 0, low:high, side // 3 : -side // 3].mean(dim=(1, 2)) - 0.5)
+        return Evidence(torch.stack([-z, z], dim=1))
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    """Fractures are bright in the middle and, as a shortcut, at the very rim."""
+    place, random, cases = tmp_path_factory.mktemp("stress"), np.random.default_rng(0), []
+    for i in range(24):
+        pixels = random.integers(60, 90, (96, 80)).astype(np.uint8)
+        pixels[80:84, 20:24] = 200
+        if i % 2:
+            pixels[40:56, 32:48] = 230
+            pixels[:7] = 230
+        Image.fromarray(pixels).save(place / f"{i}.png")
+        label = ("normal", "fracture")[i % 2]
+        cases.append(Case(f"c{i}", f"s{i}", f"p{i}", place / f"{i}.png", label, (), "test", shape=(96, 80)))
+    return Cohort("stress", ("normal", "fracture"), tuple(cases))
+
+
+def run_of(tmp_path, name, monkeypatch, readers):
+    monkeypatch.setattr(Run, "network", lambda self: Reader(*readers[self.folder.name]).eval())
+    return Run(tmp_path / name, tiny_recipe(), ("normal", "fracture"), {"run_identity": name}, True, MapBoxes())
+
+
+def test_changes_are_the_same_again_and_leave_the_padding(cohort):
+    view = View(size=96)
+    once, again = (change_picture(cohort.cases[1], view) for _ in range(2))
+    assert list(once) == [PLAIN, CROPPED, *CHANGES]
+    plain = once[PLAIN]
+    for name, planes in once.items():
+        assert planes.shape == plain.shape and planes.dtype == np.float32
+        assert (planes >= 0).all() and (planes <= 1).all() and (planes == again[name]).all()
+        assert name == PLAIN or not np.array_equal(planes, plain), name
+        if name != CROPPED:
+            assert (planes[:, :, :5] == plain[:, :, :5]).all() and (planes[:, :, -5:] == plain[:, :, -5:]).all()
+
+
+def test_windows_are_their_formulas(cohort):
+    planes = change_picture(cohort.cases[0], View(size=96))
+    inside = (slice(None), slice(2, -2), slice(12, 84))
+    plain = planes[PLAIN][inside]
+    assert np.allclose(planes["darker (gamma 1.6)"][inside], plain**1.6, atol=1e-6)
+    low, high = np.quantile(planes[PLAIN][:, :, 8:88], (0.1, 0.9))
+    assert np.allclose(planes["narrow window"][inside], ((plain - low) / (high - low)).clip(0, 1), atol=1e-5)
+
+
+def test_cropped_borders_take_the_shortcut_away_and_not_the_finding(cohort, tmp_path, monkeypatch):
+    readers = {"rim": (0.0, 0.06), "middle": (0.45, 0.55)}
+    rim, middle = (run_of(tmp_path, name, monkeypatch, readers) for name in readers)
+    report = stress_runs([middle], [rim], cohort, engine=QUIET, replicates=200)
+    assert report.plain == (1.0, 1.0)
+    kept, lost = report.drops[CROPPED]
+    assert kept.difference == 0.0 and lost.difference < -0.3
+    again = report.predictions[CROPPED]
+    score = AUC(1)
+    expected = point_value(score, again[0][0]) - point_value(score, again[1][0])
+    assert report.differences[CROPPED].difference == pytest.approx(expected)
+    assert report.differences[CROPPED].low > 0 and report.p_holm[CROPPED] >= report.differences[CROPPED].p_value
+    write_stress(report, tmp_path / "out", "test")
+    fields = json.loads((tmp_path / "out" / "stress.json").read_text())
+    assert fields["drops"][CROPPED][1]["difference"] == lost.difference
+    assert (tmp_path / "out" / "changes.png").stat().st_size > 10_000
+    assert CROPPED in (tmp_path / "out" / "stress.md").read_text()
+
+
+def test_two_trainings_of_a_method_are_averaged(cohort, tmp_path, monkeypatch):
+    readers = {"rim": (0.0, 0.06), "middle": (0.45, 0.55)}
+    both = [run_of(tmp_path, name, monkeypatch, readers) for name in readers]
+    report = stress_runs(both, [], cohort, engine=QUIET, replicates=100)
+    assert report.differences == {}
+    (drop,) = report.drops[CROPPED]
+    single = [point_value(AUC(1), t) for t in report.predictions[CROPPED][0]]
+    assert drop.difference == pytest.approx(np.mean(single) - 1.0) and drop.n["trainings"] == 2
+
+
+def test_one_class_and_no_run_are_refused(cohort, tmp_path, monkeypatch):
+    run = run_of(tmp_path, "middle", monkeypatch, {"middle": (0.45, 0.55)})
+    with pytest.raises(CohortError, match="one class"):
+        stress_runs([run], [], cohort.where(lambda case: case.label == "normal"), engine=QUIET)
+    with pytest.raises(RunError, match="needs a run"):
+        stress_runs([], [], cohort, engine=QUIET)
