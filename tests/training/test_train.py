@@ -2,10 +2,7 @@
 
 import csv
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.cohorts import tiny_recipe
-from support.paths import ROOT
+from support.killed_training import launch_training
 
 from sightline.data.split import split_cohort
 from sightline.errors import CohortError, RecipeError, RunError, SightlineError
@@ -67,54 +64,28 @@ def test_same_seed_same_weights_other_seed_others(tiny_cohort, tmp_path):
     assert not same(weights(tmp_path / "a"), weights(tmp_path / "c"))
 
 
-SCRIPT = """
-import sys, time
-from pathlib import Path
-sys.path.insert(0, {tests!r})
-import torch
-torch.set_num_threads(1)
-from support.cohorts import tiny_recipe
-from sightline.data.datasets.folder.reader import read_cohort
-from sightline.training import train as loop
-from sightline.training.optimization import AdamW
-from sightline.papers.catalogue import CATALOGUE
-step = loop.training_step
-def slow(*args):
-    time.sleep({pause})
-    return step(*args)
-loop.training_step = slow
-recipe = tiny_recipe(epochs=4, optimiser=AdamW(), average=0.9, select="loss", train_on=("train",))
-loop.train(recipe, read_cohort(Path({cohort!r})), Path({out!r}), CATALOGUE,
-           loop.Engine(device="cpu", quiet=True, state_every_s=0.0))
-"""
-
-
-def launch(cohort, out, pause):
-    code = SCRIPT.format(tests=str(ROOT / "tests"), cohort=str(cohort.root), out=str(out), pause=pause)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    return subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE)
-
-
 def test_killed_and_started_again_ends_with_the_same_weights(tiny_cohort, tmp_path):
-    whole = launch(tiny_cohort, tmp_path / "whole", 0.0)
+    whole = launch_training(tiny_cohort.root, tmp_path / "whole", 0.0)
     kills = 0
     for _ in range(3):
         state = tmp_path / "killed" / "state" / "state.safetensors"
         before = state.stat().st_mtime_ns if state.is_file() else 0
-        process = launch(tiny_cohort, tmp_path / "killed", 0.15)
+        process = launch_training(tiny_cohort.root, tmp_path / "killed", 0.15)
         deadline = time.monotonic() + 120
         # killed in the middle of whatever it does once it has moved past the last state
-        while process.poll() is None and time.monotonic() < deadline:
+        while process.is_alive() and time.monotonic() < deadline:
             if state.is_file() and state.stat().st_mtime_ns > before:
                 time.sleep(0.2)
-                process.send_signal(signal.SIGKILL)
+                process.kill()
                 break
             time.sleep(0.01)
-        kills += process.wait() == -signal.SIGKILL
+        process.join(120)
+        kills += process.exitcode == -signal.SIGKILL
     assert kills >= 2, "the test must really kill the training"
-    last = launch(tiny_cohort, tmp_path / "killed", 0.0)
-    assert last.wait(120) == 0, last.stderr.read().decode()
-    assert whole.wait(120) == 0, whole.stderr.read().decode()
+    last = launch_training(tiny_cohort.root, tmp_path / "killed", 0.0)
+    for process in (last, whole):
+        process.join(120)
+        assert process.exitcode == 0
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
     columns = ("epoch", "step", "loss", "cross_entropy", "guidance", "val_loss", "val_auc")
     histories = [
