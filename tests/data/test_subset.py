@@ -8,7 +8,7 @@ from support.cohorts import make_cohort
 
 from sightline.cli.cohorts import CohortSubset
 from sightline.data.datasets.folder.reader import read_cohort
-from sightline.data.subset import displaced_marks, nested_subset
+from sightline.data.subset import apart_from, cases_by_facts, displaced_marks, nested_subset
 from sightline.errors import CohortError
 from sightline.structures.case import Case, Cohort
 from sightline.structures.regions import Box
@@ -51,6 +51,30 @@ def test_a_subset_depends_on_the_seed_and_none_or_many_keep_all():
     assert [c.case_id for c in first] != [c.case_id for c in other]
     assert nested_subset(cohort, None) is cohort
     assert nested_subset(cohort, 10**6) is cohort
+
+
+def test_a_body_part_is_held_out_whole(tmp_path):
+    parts = [
+        Case(f"c{i}", f"s{i}", f"p{i // 3}", "x.png", "fracture", split=("train", "val", "test")[i // 3 % 3],
+             view="AP" if i % 2 else None, facts={"part": ("hand", "leg")[i % 3 == 0]})
+        for i in range(30)
+    ]  # fmt: skip
+    cohort = Cohort("parts", ("no fracture", "fracture"), tuple(parts))
+    hands, legs = cases_by_facts(cohort, lacking={"part": "leg"}), cases_by_facts(cohort, {"part": "leg"})
+    assert len(hands) == 20 and len(legs) == 10
+    seen = {c.patient_id for c in hands if c.split in ("train", "val")}
+    tested = apart_from(legs, hands)
+    assert [c.case_id for c in tested] == [c.case_id for c in legs if c.patient_id not in seen]
+    assert len(tested) == 10 - len([c for c in legs if c.split != "test"])
+    assert len(cases_by_facts(cohort, {"view": "AP", "part": "leg"})) == sum(i % 2 and i % 3 == 0 for i in range(30))
+    with pytest.raises(CohortError, match="only \\['hand', 'leg'\\]"):
+        cases_by_facts(cohort, {"part": "hip"})
+    with pytest.raises(CohortError, match="no fact 'side'"):
+        cases_by_facts(cohort, {"side": "left"})
+    with pytest.raises(CohortError, match="FACT=VALUE"):
+        CohortSubset(make_cohort(tmp_path / "c").root, tmp_path / "d", having=("hand",)).run()
+    with pytest.raises(CohortError, match="All patients"):
+        apart_from(cohort.split("train"), cohort)
 
 
 def test_what_cannot_be_taken_is_refused():

@@ -222,7 +222,7 @@ class CohortHalve:
 
 @dataclass(frozen=True)
 class CohortSubset:
-    """Keep fewer training images (whole patients, nested over sizes), or move some marks to wrong places."""
+    """Keep fewer training images (whole patients, nested), or cases by a fact; or move some marks to wrong places."""
 
     source: Positional[Path]
     """Cohort folder in our layout."""
@@ -230,6 +230,12 @@ class CohortSubset:
     """Folder to write."""
     images: int | None = None
     """Training images to keep, about; all when not given."""
+    having: tuple[str, ...] = ()
+    """Facts that a case must have, e.g. hand=1."""
+    lacking: tuple[str, ...] = ()
+    """Facts that a case must not have."""
+    apart_from: Path | None = None
+    """Cohort folder: leave out the patients of its training and validation cases."""
     wrong_marks: float = 0.0
     """Share of the marked training images whose boxes are moved."""
     seed: int = 0
@@ -239,13 +245,31 @@ class CohortSubset:
         """Choose and write."""
         from sightline.data.datasets.folder.reader import read_cohort
         from sightline.data.datasets.folder.writer import write_cohort
-        from sightline.data.subset import displaced_marks, nested_subset
+        from sightline.data.subset import apart_from, cases_by_facts, displaced_marks, nested_subset
 
-        part = nested_subset(read_cohort(self.source), self.images, self.seed)
+        part = read_cohort(self.source)
+        if self.having or self.lacking:
+            part = cases_by_facts(part, _facts(self.having), _facts(self.lacking))
+        if self.apart_from is not None:
+            part = apart_from(part, read_cohort(self.apart_from))
+        part = nested_subset(part, self.images, self.seed)
         part = displaced_marks(part, self.wrong_marks, self.seed)
         write_cohort(part, self.destination)
         print(_cohort_line(part, self.destination))
         return 0
+
+
+def _facts(pairs: tuple[str, ...]) -> dict[str, str]:
+    """Fact and value of `fact=value`."""
+    from sightline.errors import CohortError
+
+    found = {}
+    for pair in pairs:
+        fact, equals, value = pair.partition("=")
+        if not equals or not fact:
+            raise CohortError(f"A fact is given as FACT=VALUE; got {pair!r}.", "Write for example hand=1.")
+        found[fact] = value
+    return found
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
-"""Nested parts of a training set, and training sets whose marks are wrong: for curves against images and marks."""
+"""Parts of a cohort: nested training sets, cases by a fact (a body part, a device), and marks that are wrong."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -91,6 +91,68 @@ def _distance(counts: np.ndarray, shares: np.ndarray) -> float:
     total = counts.sum()
     wanted = np.maximum(shares * total, 1e-9)
     return float((((counts - wanted) ** 2) / wanted).sum() / total)
+
+
+def cases_by_facts(
+    cohort: Cohort, having: Mapping[str, str] | None = None, lacking: Mapping[str, str] | None = None
+) -> Cohort:
+    """The cases with all of some facts and with none of others, e.g. to hold one body part or device out.
+
+    Args:
+        cohort: cases with facts; `view` counts as one.
+        having: fact -> value that a case must have.
+        lacking: fact -> value that a case must not have.
+
+    Raises:
+        CohortError: no case has such a fact or such a value of it, or nothing is left.
+
+    Example:
+        >>> hands = cases_by_facts(cohort, having={"hand": "1"})  # doctest: +SKIP
+    """
+    having, lacking = dict(having or {}), dict(lacking or {})
+
+    def facts(case: Case) -> dict[str, str]:
+        return {**case.facts, **({"view": case.view} if case.view else {})}
+
+    for fact, value in (*having.items(), *lacking.items()):
+        values = sorted({facts(case)[fact] for case in cohort if fact in facts(case)})
+        if value not in values:
+            known = sorted({name for case in cohort for name in facts(case)})
+            wrong = f"only {values[:12]}" if values else f"no fact {fact!r}, but {known[:20]}"
+            raise CohortError(
+                f"No case of {cohort.name!r} has {fact}={value}; there is {wrong}.",
+                "Give a fact and a value that studies.csv or images.csv holds.",
+            )
+    part = cohort.where(
+        lambda case: (
+            all(facts(case).get(fact) == value for fact, value in having.items())
+            and all(facts(case).get(fact) != value for fact, value in lacking.items())
+        )
+    )
+    if not len(part):
+        raise CohortError(f"No case of {cohort.name!r} has these facts together.", "Ask for less at once.")
+    return part
+
+
+def apart_from(cohort: Cohort, other: Cohort, splits: Sequence[str] = ("train", "val")) -> Cohort:
+    """The cases of patients that another cohort does not train or choose with.
+
+    Args:
+        cohort: to be tested on whole.
+        other: trained on.
+        splits: of the other cohort that a training sees.
+
+    Raises:
+        CohortError: nothing is left.
+    """
+    seen = {case.patient_id for case in other.split(*splits)}
+    part = cohort.where(lambda case: case.patient_id not in seen)
+    if not len(part):
+        raise CohortError(
+            f"All patients of {cohort.name!r} are in the {' and '.join(splits)} split of {other.name!r}.",
+            "Hold patients out, not pictures.",
+        )
+    return part
 
 
 def displaced_marks(cohort: Cohort, share: float, seed: int = 0, splits: Sequence[str] = ("train",)) -> Cohort:
