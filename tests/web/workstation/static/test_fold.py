@@ -3,6 +3,8 @@
 
 import json
 
+import pytest
+
 from tests.support.workstation_page import PATIENCE
 
 # the page's modules do the work; the reference is a plain list of snapshots
@@ -67,31 +69,31 @@ async ([seed, n]) => {
 """
 
 
-def test_a_thousand_random_actions_equal_a_list_of_snapshots_in_page_and_server(enter):
+@pytest.mark.parametrize("seed", [1, *(pytest.param(more, marks=pytest.mark.slow) for more in (2, 3))])
+def test_a_thousand_random_actions_equal_a_list_of_snapshots_in_page_and_server(enter, seed):
     ada = enter("ada")
     ada.open("help")
     ada.page.locator(".keys").wait_for(timeout=PATIENCE * 1000)
-    for seed in (1, 2, 3):
-        answer = ada.page.evaluate(MODEL, [seed, 1000])
-        assert answer["faults"] == []
-        assert sum("undoes" in op["body"] for op in answer["log"]) > 80
-        assert sum("redoes" in op["body"] for op in answer["log"]) > 20
-        # the server folds the page's own log to the same marks and answers
-        from sightline.web.workstation.marks.fold import fold_of
+    answer = ada.page.evaluate(MODEL, [seed, 1000])
+    assert answer["faults"] == []
+    assert sum("undoes" in op["body"] for op in answer["log"]) > 80
+    assert sum("redoes" in op["body"] for op in answer["log"]) > 20
+    # the server folds the page's own log to the same marks and answers
+    from sightline.web.workstation.marks.fold import fold_of
 
-        server = fold_of(answer["log"])
-        page = ada.page.evaluate(
-            """async (log) => { const { Fold } = await import('/static/marks/fold.js'); const f = Fold.of(log);
-            return [f.live(), f.answers]; }""",
-            answer["log"],
-        )
+    server = fold_of(answer["log"])
+    page = ada.page.evaluate(
+        """async (log) => { const { Fold } = await import('/static/marks/fold.js'); const f = Fold.of(log);
+        return [f.live(), f.answers]; }""",
+        answer["log"],
+    )
 
-        def plain(mark):
-            return json.dumps(mark, sort_keys=True)
+    def plain(mark):
+        return json.dumps(mark, sort_keys=True)
 
-        assert sorted(map(plain, server.live)) == sorted(map(plain, page[0]))
-        assert server.answers.label == page[1]["label"] and server.answers.comment == page[1]["comment"]
-        assert (server.answers.nothing, list(server.answers.quality)) == (page[1]["nothing"], page[1]["quality"])
+    assert sorted(map(plain, server.live)) == sorted(map(plain, page[0]))
+    assert server.answers.label == page[1]["label"] and server.answers.comment == page[1]["comment"]
+    assert (server.answers.nothing, list(server.answers.quality)) == (page[1]["nothing"], page[1]["quality"])
 
 
 def test_run_lengths_are_those_of_the_coco_tools(enter):
