@@ -1,4 +1,4 @@
-"""Commands on cohorts: phantom, import, halve, check."""
+"""Commands on cohorts: phantom, import, halve, subset, suggest, check."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
 
+from sightline.cli.options import On, make_engine
 from sightline.errors import CohortError
 
 # a bar for a handful of pictures would be gone before it is read
@@ -236,6 +237,8 @@ class CohortSubset:
     """Facts that a case must not have."""
     apart_from: Path | None = None
     """Cohort folder: leave out the patients of its training and validation cases."""
+    marks_of: Path | None = None
+    """Csv with a column case_id (`cohort suggest` writes one): other training images lose their marks."""
     wrong_marks: float = 0.0
     """Share of the marked training images whose boxes are moved."""
     seed: int = 0
@@ -245,7 +248,8 @@ class CohortSubset:
         """Choose and write."""
         from sightline.data.datasets.folder.reader import read_cohort
         from sightline.data.datasets.folder.writer import write_cohort
-        from sightline.data.subset import apart_from, cases_by_facts, displaced_marks, nested_subset
+        from sightline.data.subset import apart_from, cases_by_facts, displaced_marks, marks_of_cases, nested_subset
+        from sightline.io.tables import read_table
 
         part = read_cohort(self.source)
         if self.having or self.lacking:
@@ -253,9 +257,63 @@ class CohortSubset:
         if self.apart_from is not None:
             part = apart_from(part, read_cohort(self.apart_from))
         part = nested_subset(part, self.images, self.seed)
+        if self.marks_of is not None:
+            part = marks_of_cases(part, [row["case_id"] for row in read_table(self.marks_of, ["case_id"])])
         part = displaced_marks(part, self.wrong_marks, self.seed)
         write_cohort(part, self.destination)
         print(_cohort_line(part, self.destination))
+        return 0
+
+
+@dataclass(frozen=True)
+class CohortSuggest:
+    """Say which cases an expert should mark next, every fifth at random so that the order's worth can be measured."""
+
+    run_folder: Annotated[Positional[Path], arg(name="run")]
+    """Run folder."""
+    cohort: Path
+    """Cohort folder with the run's classes."""
+    n: int = 50
+    """How many cases."""
+    strategy: Literal["mixed", "uncertainty", "disagreement", "diversity", "random"] = "mixed"
+    """Uncertain answers, maps that disagree with the answer, pictures unlike each other, or all of it."""
+    split: Literal["test", "val", "train", "all"] = "train"
+    """Which cases to choose from."""
+    label: str | None = None
+    """Only cases of this class, where labels are known and one class alone has something to mark."""
+    marked: bool = False
+    """Choose among cases that have marks too."""
+    out: Path | None = None
+    """Csv to write; RUN/suggestions.csv when not given."""
+    seed: int = 0
+    """Of what is chosen at random."""
+    on: OmitArgPrefixes[On] = field(default_factory=On)
+
+    def run(self) -> int:
+        """Choose and write."""
+        from sightline.data.datasets.folder.reader import read_cohort
+        from sightline.evaluation.suggestions import suggest_cases, write_suggestions
+        from sightline.papers.catalogue import CATALOGUE
+        from sightline.training.run import open_run
+
+        run, whole = open_run(self.run_folder, CATALOGUE), read_cohort(self.cohort)
+        part = whole if self.split == "all" else whole.split(self.split)
+        if self.label is not None:
+            whole.class_index(self.label)
+            part = part.where(lambda case: case.label == self.label)
+        if not self.marked:
+            part = part.where(lambda case: not case.regions)
+        if not len(part):
+            why = "all of them are marked" if not self.marked else f"no {self.split} case of {self.label}"
+            raise CohortError(f"There is nothing to choose from: {why}.", "--marked chooses among marked cases too.")
+        found = suggest_cases(
+            run, part, self.n, strategy=self.strategy, seed=self.seed, engine=make_engine(self.on)
+        )  # fmt: skip
+        out = self.out or self.run_folder / "suggestions.csv"
+        write_suggestions(found, out)
+        print(f"{len(found)} of {len(part)} cases, by {self.strategy}, written to {out}; the first:")
+        for s in found[:5]:
+            print(f"  {s.case_id}  p {s.probability:.2f}, uncertainty {s.uncertainty:.2f} ({s.chosen_by})")
         return 0
 
 
@@ -311,6 +369,7 @@ class CohortCommand:
         | Annotated[CohortImport, subcommand("import")]
         | Annotated[CohortHalve, subcommand("halve")]
         | Annotated[CohortSubset, subcommand("subset")]
+        | Annotated[CohortSuggest, subcommand("suggest")]
         | Annotated[CohortCheck, subcommand("check")]
     ]
 

@@ -155,6 +155,34 @@ def apart_from(cohort: Cohort, other: Cohort, splits: Sequence[str] = ("train", 
     return part
 
 
+def marks_of_cases(cohort: Cohort, case_ids: Sequence[str], splits: Sequence[str] = ("train",)) -> Cohort:
+    """The cohort in which only some training cases keep their marks: what a training with few marks would have had.
+
+    Args:
+        cohort: cases with splits.
+        case_ids: whose marks stay.
+        splits: what counts as training.
+
+    Raises:
+        CohortError: an id that no case has, or no marked case among them.
+    """
+    unknown = sorted(set(case_ids) - {case.case_id for case in cohort})
+    if unknown:
+        raise CohortError(
+            f"{len(unknown)} of {len(set(case_ids))} cases are not in {cohort.name!r}, such as {unknown[0]!r}.",
+            "Give the csv that was written for this cohort.",
+        )
+    keep = set(case_ids)
+    if not any(case.regions for case in cohort.split(*splits) if case.case_id in keep):
+        raise CohortError(f"None of the {len(keep)} cases is a marked training case.", "Choose among marked ones.")
+    return replace(
+        cohort,
+        cases=tuple(
+            case if case.split not in splits or case.case_id in keep else replace(case, regions=()) for case in cohort
+        ),
+    )
+
+
 def displaced_marks(cohort: Cohort, share: float, seed: int = 0, splits: Sequence[str] = ("train",)) -> Cohort:
     """The cohort with the boxes of some marked training images moved to a wrong place in the same picture.
 

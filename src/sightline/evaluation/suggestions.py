@@ -1,0 +1,197 @@
+"""Which cases an expert should mark next: uncertain ones, ones whose map and answer disagree, diverse ones, or any."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import logsumexp
+from scipy.stats import rankdata
+
+from sightline.data.views.image_view import View
+from sightline.errors import CohortError, RunError
+from sightline.inference.predict import Maps, predict
+from sightline.io.files import write_text
+from sightline.io.image import read_image
+from sightline.structures.case import Cohort
+from sightline.training.engine import Engine
+from sightline.training.run import Run
+
+Strategy = Literal["mixed", "uncertainty", "disagreement", "diversity", "random"]
+FloatArray = NDArray[np.float64]
+# every fifth case at random, so that what the order is worth can be measured
+RANDOM_SHARE = 0.2
+# of how many times the wanted number the diverse ones are taken
+POOL = 3
+THUMBNAIL = 16
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A case to mark.
+
+    Attributes:
+        case_id: which.
+        study_id: its study.
+        chosen_by: the strategy, or `random`.
+        probability: of the last class.
+        uncertainty: entropy of the probabilities over that of an even guess, 0 to 1.
+        disagreement: how far apart the case stands in the orders of answer and of map, 0 to 1; None without maps.
+    """
+
+    case_id: str
+    study_id: str
+    chosen_by: str
+    probability: float
+    uncertainty: float
+    disagreement: float | None
+
+
+def suggest_cases(
+    run: Run,
+    cohort: Cohort,
+    n: int,
+    *,
+    strategy: Strategy = "mixed",
+    seed: int = 0,
+    engine: Engine | None = None,
+) -> list[Suggestion]:
+    """The next cases to mark, most wanted first; every fifth one at random.
+
+    `uncertainty` takes the highest entropy (Lewis & Gale 1994); `disagreement` the cases whose class map, read by
+    log-sum-exp, ranks them farthest from where the network's own answer does; `diversity` covers the pictures (k-centre
+    greedy, Sener & Savarese 2018, on thumbnails of the view); `mixed` takes the diverse ones among the three times as
+    many that are most uncertain or disagree most.
+
+    Args:
+        run: a finished run of radiographs.
+        cohort: cases to choose from, e.g. unmarked training cases.
+        n: how many.
+        strategy: as above.
+        seed: of what is chosen at random.
+        engine: device.
+
+    Raises:
+        CohortError: fewer cases than asked for, or none asked for.
+        RunError: a run of volumes, or `disagreement` of a network without maps.
+
+    Example:
+        >>> suggest_cases(run, cohort.split("train"), 50)[0].chosen_by  # doctest: +SKIP
+        'mixed'
+    """
+    if not 1 <= n <= len(cohort):
+        raise CohortError(f"{n} cases were asked for, of {len(cohort)} to choose from.", "Ask for fewer, 1 or more.")
+    if strategy not in get_args(Strategy):
+        raise RunError(f"Unknown strategy {strategy!r}.", f"Known: {', '.join(get_args(Strategy))}.")
+    view = run.recipe.view
+    if not isinstance(view, View):
+        raise RunError(f"{run.folder} reads volumes.", "Cases are suggested for runs of radiographs.")
+    engine = engine or Engine()
+    device = engine.fabric("32-true").device
+    said = predict(
+        run.network(), run.recipe.see(cohort), view, device=device, quiet=engine.quiet,
+        independent=run.recipe.independent,
+    )  # fmt: skip
+    probabilities = said.predictions.probabilities
+    uncertainty = entropy(probabilities)
+    disagreement = None if said.maps is None else disagreement_of(probabilities[:, -1], said.maps)
+    if disagreement is None and strategy == "disagreement":
+        raise RunError(f"{run.folder} has no class maps.", "Choose another strategy.")
+    random = np.random.default_rng([seed, len(cohort)])
+    everyone = np.arange(len(cohort))
+    if strategy == "random":
+        order = random.permutation(everyone)
+    elif strategy == "diversity":
+        order = spread_out(_thumbnails(cohort, view), everyone, n)
+    elif strategy == "mixed":
+        wanted = rankdata(uncertainty) + (0.0 if disagreement is None else rankdata(disagreement))
+        pool = np.argsort(-wanted, kind="stable")[: POOL * n]
+        order = spread_out(_thumbnails(cohort, view), pool, n)
+    else:
+        order = np.argsort(-(uncertainty if strategy == "uncertainty" else disagreement), kind="stable")  # type: ignore[operator]
+    found = []
+    for case, by_chance in _interleave(order, random.permutation(everyone), n, strategy != "random"):
+        found.append(
+            Suggestion(
+                cohort.cases[case].case_id, cohort.cases[case].study_id, "random" if by_chance else strategy,
+                float(probabilities[case, -1]), float(uncertainty[case]),
+                None if disagreement is None else float(disagreement[case]),
+            )
+        )  # fmt: skip
+    return found
+
+
+def entropy(probabilities: FloatArray) -> FloatArray:
+    """Entropy of probabilities [n, k] over its largest value: 0 is sure, 1 an even guess; sigmoids by their mean."""
+    p = probabilities.clip(1e-12, 1.0)
+    if np.allclose(p.sum(axis=1), 1.0, atol=1e-6):
+        return np.asarray(-(p * np.log(p)).sum(axis=1) / np.log(p.shape[1]))
+    q = (1 - p).clip(1e-12, 1.0)
+    return np.asarray(-(p * np.log(p) + q * np.log(q)).mean(axis=1) / np.log(2))
+
+
+def disagreement_of(probability: FloatArray, maps: Maps) -> FloatArray:
+    """How far apart cases stand in the order of the last class's probability and in that of its map, 0 to 1."""
+    last = int(maps.classes.max())
+    cells = np.stack(
+        [maps.maps[i, maps.of_class(i, last) or 0].ravel().astype(np.float64) for i in range(len(maps.case_ids))]
+    )
+    read = logsumexp(4.0 * cells, axis=1)
+    return np.asarray(np.abs(rankdata(read) - rankdata(probability)) / max(1, len(probability) - 1))
+
+
+def spread_out(features: FloatArray, among: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    """Positions that cover a set: each the farthest from those taken before (k-centre greedy), the first one first."""
+    taken = [int(among[0])]
+    distance = np.linalg.norm(features[among] - features[taken[0]], axis=1)
+    while len(taken) < min(n, len(among)):
+        distance[among == taken[-1]] = -1.0
+        best = int(np.argmax(distance))
+        taken.append(int(among[best]))
+        distance = np.minimum(distance, np.linalg.norm(features[among] - features[taken[-1]], axis=1))
+        distance[np.isin(among, taken)] = -1.0
+    return np.array(taken, dtype=np.int64)
+
+
+def write_suggestions(found: Sequence[Suggestion], path: Path) -> None:
+    """A csv: rank, case, study, why, and the numbers it was chosen by."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["rank", "case_id", "study_id", "chosen_by", "probability", "uncertainty", "disagreement"])
+    number: Callable[[float | None], str] = lambda value: "" if value is None else f"{value:.4f}"  # noqa: E731
+    for rank, s in enumerate(found, start=1):
+        row = [number(value) for value in (s.probability, s.uncertainty, s.disagreement)]
+        writer.writerow([rank, s.case_id, s.study_id, s.chosen_by, *row])
+    write_text(path, out.getvalue())
+
+
+def _interleave(order: NDArray[np.int64], by_chance: NDArray[np.int64], n: int, mixed: bool) -> list[tuple[int, bool]]:
+    """The first `n` of an order, every fifth one from the other instead."""
+    every = round(1 / RANDOM_SHARE)
+    chosen, chance = iter(order.tolist()), iter(by_chance.tolist())
+    taken: dict[int, bool] = {}
+    while len(taken) < n:
+        turn = mixed and len(taken) % every == every - 1
+        case = next(c for c in (chance if turn else chosen) if c not in taken)
+        taken[case] = turn
+    return list(taken.items())
+
+
+def _thumbnails(cohort: Cohort, view: View) -> FloatArray:
+    """Small pictures [n, cells] of the view, each of mean 0 and standard deviation 1."""
+    rows = []
+    for case in cohort:
+        picture = read_image(case.image)
+        planes, _ = view.show(picture.pixels, picture.frame, view.around(case))
+        grey = planes.mean(axis=0).astype(np.float64)
+        step = max(1, grey.shape[0] // THUMBNAIL)
+        side = grey.shape[0] // step * step
+        small = grey[:side, :side].reshape(side // step, step, side // step, step).mean(axis=(1, 3)).ravel()
+        rows.append((small - small.mean()) / (small.std() or 1.0))
+    return np.stack(rows)
