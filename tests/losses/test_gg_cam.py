@@ -1,6 +1,7 @@
 """GG-CAM (Zhu 2022): the loss against a slow restatement, and what its learned weights do."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from sightline.errors import GeometryError, RecipeError
 from sightline.losses.gg_cam import GazeGuided
 from sightline.structures.evidence import Batch
 from sightline.structures.frame import Frame
+from sightline.training.optimization import ReduceOnPlateau
 
 
 def batch_of(labels, targets, guided):
@@ -75,6 +77,45 @@ def test_is_the_printed_sum():
     raw = GazeGuided(weights="fixed", squash=False)(out, batch, torch.ones(3), ())
     assert float(raw.value) == pytest.approx(ce + slow(out, batch, squash=False)[1], rel=1e-5)
     assert set(raw.parts) == {"cross_entropy", "map_error"}
+
+
+@pytest.mark.parametrize("sigma", [1.4e-11, 2e-9, 0.01, 0.3, 2.0])
+def test_what_is_reported_is_equation_11_also_where_the_gradient_is_rescaled(sigma):
+    out, batch = example()
+    ce, error = slow(out, batch)
+    want = error / (2 * sigma**2) + ce / 0.25 + math.log1p(sigma) + math.log1p(0.5)
+    for rescale in (False, True):
+        loss = GazeGuided(sigma_map=sigma, sigma_ce=0.5, rescale=rescale).build()
+        assert float(loss(out, batch, torch.ones(3), ()).value.detach()) == pytest.approx(want, rel=1e-5)
+    # learned from is the printed loss over the larger of its weights
+    (pulled,) = torch.autograd.grad(loss(out, batch, torch.ones(3), ()).value, out["maps"])
+    (own,) = torch.autograd.grad(loss.map_error(out, batch)[0], out["maps"])
+    for_map = 1 / (2 * sigma**2)
+    assert torch.allclose(pulled, own * for_map / max(4.0, for_map), rtol=1e-4, atol=1e-9)
+
+
+def test_a_plateau_is_one_of_equation_11():
+    """A model of a training: errors stand still while ln sigma_sm grows by 2.5e-4 a step, 190 steps an epoch."""
+    plateau = ReduceOnPlateau(7e-3, 0.1, 30)
+    maps, logits = torch.zeros(1, 2, 4, 4), torch.zeros(1, 2)
+    batch = batch_of([0], torch.full((1, 1, 8, 8), 0.5), torch.tensor([[True, False]]))
+    batch = replace(batch, targets=batch.targets * torch.linspace(0.2, 2.0, 8))
+    loss = GazeGuided(sigma_map=2e-9).build()
+    reported, restated = [], []
+    for epoch in range(480):
+        sigma = 2e-9 * math.exp(min(2.5e-4 * 190 * epoch, math.log(0.55 / 2e-9)))
+        loss.log_sigma_map.data.fill_(math.log(sigma))
+        term = loss({"logits": logits, "maps": maps}, batch, torch.ones(2), ())
+        printed = term.parts["map_error"] / (2 * sigma**2) + math.log(2) + math.log1p(sigma) + math.log(2)
+        reported.append({"val_loss": float(term.value.detach())})
+        restated.append({"val_loss": printed})
+        assert reported[-1]["val_loss"] == pytest.approx(printed, rel=1e-6)
+        assert plateau.rate(0, 1, 1, reported) == plateau.rate(0, 1, 1, restated)
+        if plateau.stops(reported):
+            break
+    # as long as sigma climbs equation 11 falls: some 400 epochs, and then 2 x 30 + 3 more
+    lowest = min(range(len(reported)), key=lambda e: reported[e]["val_loss"])
+    assert lowest > 390 and epoch == lowest + 63
 
 
 def test_only_the_true_classs_map_is_held_against_gaze():

@@ -197,14 +197,23 @@ class TestBoxRegression:
         with pytest.raises(GeometryError, match="63 px"):
             trunk(torch.rand(1, 1, 40, 40))
 
-    def test_alexnets_weights_come_from_a_file(self, tmp_path):
+    def test_alexnets_weights_come_from_a_file(self, tmp_path, monkeypatch):
         from safetensors.torch import save_file
         from torchvision.models import alexnet
 
         source = alexnet(weights=None)
-        save_file(source.state_dict(), tmp_path / "alexnet.safetensors")
+        features = {name: value for name, value in source.state_dict().items() if name.startswith("features.")}
+        save_file(features, tmp_path / "alexnet.safetensors")
         trunk = AlexNet(str(tmp_path / "alexnet.safetensors")).build()
         torch.testing.assert_close(trunk.net[0].weight, source.features[0].weight)
+        assert AlexNet(str(tmp_path)).build().net[0].weight.equal(trunk.net[0].weight)
+        monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+        with pytest.raises(RecipeError, match="ImageNet weights are not there") as refused:
+            AlexNet("imagenet").build()
+        assert "--weights none" in str(refused.value)
+        (tmp_path / "hub").mkdir()
+        (tmp_path / "hub" / "checkpoints").symlink_to(tmp_path)
+        assert AlexNet("imagenet").build().net[0].weight.equal(trunk.net[0].weight)
         save_file({"features.0.weight": torch.zeros(2)}, tmp_path / "other.safetensors")
         with pytest.raises(RecipeError, match="not those of"):
             AlexNet(str(tmp_path / "other.safetensors")).build()

@@ -6,7 +6,7 @@ import torch
 from torchvision.transforms import functional as tv
 
 from sightline.errors import GeometryError
-from sightline.models.spatial_transformer import crop_windows
+from sightline.models.spatial_transformer import crop_windows, square_of_window
 from sightline.structures.evidence import window_of_box
 from sightline.structures.frame import Frame
 
@@ -16,6 +16,20 @@ IDENTITY = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]])
 def test_the_identity_gives_the_image_back():
     images = torch.rand(3, 2, 17, 23)
     torch.testing.assert_close(crop_windows(images, IDENTITY.expand(3, 2, 3), (17, 23)), images, atol=1e-5, rtol=1e-5)
+
+
+def test_a_turned_windows_square_has_its_middle_and_its_area():
+    angle, height, width = 0.6, 30.0, 60.0
+    # pixels (row, column) of a turned and stretched window of an image of 30 x 60
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    pixels = turn @ np.diag([12.0, 20.0])
+    to_fractions = np.diag([1 / height, 1 / width])
+    window = torch.tensor(np.concatenate([to_fractions @ pixels, [[0.1], [0.2]]], axis=1))[None]
+    row, column, tall, wide = square_of_window(window, height / width)[0].tolist()
+    middle = (to_fractions @ pixels @ [0.5, 0.5]) + [0.1, 0.2]
+    assert (row, column) == pytest.approx(tuple(middle))
+    assert tall * height == pytest.approx(wide * width) and tall * height * wide * width == pytest.approx(240.0)
+    assert square_of_window(IDENTITY)[0].tolist() == pytest.approx([0.5, 0.5, 1.0, 1.0])
 
 
 def test_the_identity_on_another_grid_is_the_resized_image():

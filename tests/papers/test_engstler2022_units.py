@@ -8,6 +8,7 @@ from PIL import Image
 from support.engines import QUIET
 from support.layouts import make_spines
 
+from sightline.dissection.results import open_dissection
 from sightline.errors import RunError
 from sightline.evaluation.tables.run_table import run_table
 from sightline.metrics.predictions import Predictions
@@ -27,9 +28,10 @@ def test_table_3_dissects_its_row_and_shows_one_case(tmp_path, monkeypatch):
     (row,) = table.rows
     recipe = replace(row.recipe, model=replace(row.recipe.model, width=4), select="last")
     result = run_table(
-        replace(table, rows=(replace(row, recipe=recipe),)), spines, tmp_path / "t", CATALOGUE, seeds=(0,), engine=QUIET
+        replace(table, rows=(replace(row, recipe=recipe),), top=0.01), spines, tmp_path / "t", CATALOGUE, seeds=(0,), engine=QUIET
     )
     said = after_table(result, tmp_path / "t", QUIET)
+    assert open_dissection(tmp_path / "t" / "dissection").about["top"] == "0.01"
     assert "case.png" in said and "units.md" in said
     lines = (tmp_path / "t" / "units.md").read_text().splitlines()
     ranked = [line for line in lines if line.startswith("| ") and line[2].isdigit()]
@@ -46,6 +48,12 @@ def test_table_3_dissects_its_row_and_shows_one_case(tmp_path, monkeypatch):
     path.write_text(named_first(text))
     after_table(result, tmp_path / "t", QUIET)
     assert "dark body" in (tmp_path / "t" / "units.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["engstler2022/table2", "engstler2022/table3", "spine/units"])
+def test_the_top_share_is_that_of_text_or_code(name):
+    tops = {p: find_table(name, p, Changes()).top for p in ("paper", "official_code", "recommended")}
+    assert tops == {"paper": 0.005, "official_code": 0.01, "recommended": 0.005}
 
 
 def named_first(text):

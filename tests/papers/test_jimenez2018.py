@@ -1,7 +1,7 @@
 """The recipes and tables of Jimenez-Sanchez et al. 2018: every row it lists, and two steps of each."""
 
 from collections import Counter
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from sightline.evaluation.tables.run_table import run_table
 from sightline.losses.box_distance import BoxDistance
 from sightline.losses.sampled_windows import TriedWindows
 from sightline.losses.self_transfer import SelfTransferLoss
-from sightline.models.backbones import AlexNet
+from sightline.models.backbones import AlexNet, Backbone
 from sightline.models.pooling import LogSumExpPool, MaxPool, MeanPool
 from sightline.papers import jimenez2018
 from sightline.papers.catalogue import CATALOGUE
@@ -28,7 +28,7 @@ from sightline.structures.case import Case, Cohort
 from sightline.structures.regions import Box
 from sightline.structures.tag import Tag
 from sightline.training.engine import Engine
-from sightline.training.optimization import Adagrad, Sgd, StepDecay
+from sightline.training.optimization import Adagrad, LayerRates, Sgd, StepDecay
 from sightline.training.run import open_run
 
 LABELS = ("normal", "A1", "A2", "A3", "B1", "B2", "B3")
@@ -85,6 +85,14 @@ def test_printed_values_stand_where_the_paper_prints_them():
     assert moved == {0.32}
 
 
+def feature_networks(part):
+    """Every feature network of a config."""
+    if isinstance(part, AlexNet | Backbone):
+        return [part]
+    inner = [getattr(part, f.name) for f in fields(part)] if is_dataclass(part) else []
+    return [found for each in inner for found in feature_networks(each)]
+
+
 def test_the_papers_optimisation_is_table_1():
     recipe = {name: jimenez2018.base_recipe("paper") for name in ("base",)}["base"]
     assert recipe.optimiser == Sgd(momentum=0.9, weight_decay=0.0)
@@ -93,9 +101,21 @@ def test_the_papers_optimisation_is_table_1():
     assert recipe.view.jitter == RegionJitter() and recipe.view.equalise
     localiser = jimenez2018.supervised_localiser(recipe, "paper")
     assert localiser.epochs == 200 and localiser.schedule.start == 1e-8
-    assert localiser.objective == BoxDistance("pixel") and localiser.model.trunk == AlexNet()
+    assert localiser.objective == BoxDistance("pixel") and localiser.model.trunk == AlexNet("imagenet")
     stn = jimenez2018.transformer(recipe, "affine", "paper")
-    assert stn.rates.factors == {"localiser.": 1e-4} and stn.model.roi_px is None and stn.view.size == 224
+    assert stn.model.roi_px is None and stn.view.size == 224 and stn.model.square_box
+    # rows 1 and 3 of Table I, each in its own time: epoch, classifier, localisation network
+    for epoch, whole, part in ((0, 1e-2, 1e-6), (24, 2.5e-3, 1e-6), (25, 2.5e-3, 5e-7), (79, 7.8125e-5, 1.25e-7)):
+        assert stn.schedule.rate(epoch, 80, 1) == pytest.approx(whole)
+        assert stn.rates.own(epoch, 80, 1) == pytest.approx({"localiser.": part})
+    # Table V names one rate: the localiser keeps its ten-thousandth of it, throughout
+    five = {row.name: row.recipe for row in jimenez2018.table5("paper").rows}["3c a-STN AVG"]
+    assert five.optimiser == Adagrad() and five.rates == LayerRates({"localiser.": 1e-4})
+    assert {five.schedule.rate(epoch, 80, 1) for epoch in (0, 30, 79)} == {1e-3}
+    # "all models were initialized with pre-trained weights on ImageNet"
+    for row in (*jimenez2018.table2("paper").rows, *jimenez2018.table3("paper").rows, *jimenez2018.table5("paper").rows):
+        trunks = feature_networks(row.recipe.model)
+        assert trunks and all(trunk.weights == "imagenet" for trunk in trunks), row.name
     stl = jimenez2018.self_transfer(recipe, 0.3, "paper")
     assert (stl.view.size, stl.schedule, stl.objective) == (500, StepDecay(1e-2, 0.1, 40), SelfTransferLoss(0.3))
     pooled = jimenez2018.global_pooling(recipe, "LSE", "paper")

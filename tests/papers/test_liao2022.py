@@ -26,7 +26,9 @@ def test_section_v(profile, size, batch_size):
     assert recipe.train_on == ("train", "val") and recipe.select == "last" and recipe.average == 0.0
     assert recipe.view.size == size and recipe.view.rotation_deg == 30.0 and recipe.view.flip_chance == 0.5
     assert recipe.view.crop_area == (0.8, 1.0) and recipe.view.contrast == recipe.view.brightness == 0.0
-    assert recipe.model.backbone.name == "resnet50" and recipe.model.backbone.weights == "imagenet"
+    # PyTorch's own weights where paper or code are followed
+    assert recipe.model.backbone.name == ("resnet50" if profile == "recommended" else "resnet50.tv_in1k")
+    assert recipe.model.backbone.weights == "imagenet"
     assert recipe.model.backbone.output_stride == 32 and recipe.model.fusion is None
     assert isinstance(recipe.model.pool, MeanPool) and recipe.model.attention is None
     assert recipe.reweight == "none" and recipe.guidance is None and recipe.weight == 0.0
@@ -115,6 +117,8 @@ def test_cub200_is_the_released_codes_setting():
         assert recipe.schedule == StepDecay(1e-3, 0.1, 30) and recipe.epochs == 95 and recipe.batch_size == 32
         assert recipe.optimiser == Sgd(momentum=0.9, weight_decay=1e-4) and recipe.train_on == ("train",)
         assert recipe.view.size == 448 and recipe.view.crop_area == (0.08, 1.0) and recipe.view.rotation_deg == 0.0
+        # RandomResizedCrop(448), Resize(512), CenterCrop(448)
+        assert recipe.view.crop_ratio == pytest.approx((3 / 4, 4 / 3)) and recipe.view.centre_crop == 0.875
     assert sorted({row.recipe.weight for row in rows}) == [0.0, 0.001, 0.01, 0.1]
 
 

@@ -142,6 +142,12 @@ def test_every_row_trains(gazed_cohort, tmp_path, name, profile):
         # of the three numbers, those that take part are logged
         assert ("gain" in history[0]) is loss.squash and ("sigma_map" in history[0]) is (loss.weights == "learned")
         if loss.weights == "learned":
+            # what the schedule watches and the best epoch is chosen by is equation 11
+            said = {name: float(history[0][f"val_{name}"]) for name in ("cross_entropy", "map_error", "sigma_map")}
+            ce = float(history[0]["val_sigma_ce"])
+            terms = said["map_error"] / (2 * said["sigma_map"] ** 2), said["cross_entropy"] / ce**2
+            penalties = math.log1p(said["sigma_map"]) + math.log1p(ce)
+            assert float(history[0]["val_loss"]) == pytest.approx(sum(terms) + penalties, rel=1e-4)
             assert float(history[0]["sigma_map"]) != pytest.approx(loss.sigma_map, rel=1e-12, abs=0.0)
 
 

@@ -29,6 +29,7 @@ from sightline.training.optimization import (
 )
 from sightline.training.recipe import read_recipe, recipe_json
 from sightline.training.run import open_run
+from sightline.training.serialization import from_plain, to_plain
 from sightline.training.train import train
 
 QUIET = Engine(device="cpu", quiet=True)
@@ -228,6 +229,25 @@ def test_layer_rates_and_optimisers():
         assert sorted(g["lr"] for g in optimizer.param_groups) == pytest.approx([0.05, 0.5])
     with pytest.raises(RecipeError, match="nothing"):
         LayerRates({"nothing": 2.0}).groups(network)
+
+
+def test_a_layers_own_schedule_runs_beside_the_recipes():
+    network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    rates = LayerRates({"1.": 0.5}, {"0.": StepDecay(1e-6, 0.5, 25)})
+    optimizer = Sgd().build(rates.groups(network))
+    for epoch in (0, 24, 25, 60):
+        set_rate(optimizer, 1e-2 * 0.5 ** (epoch // 10), rates.own(epoch * 7, 700, 7))
+        lr = {id(p): g["lr"] for g in optimizer.param_groups for p in g["params"]}
+        want = (1e-6 * 0.5 ** (epoch // 25), 0.5e-2 * 0.5 ** (epoch // 10), 1e-2 * 0.5 ** (epoch // 10))
+        assert [lr[id(layer.weight)] for layer in network] == pytest.approx(want)
+    with pytest.raises(RecipeError, match="factor and a schedule"):
+        LayerRates({"0.": 0.1}, {"0.": StepDecay()})
+    with pytest.raises(RecipeError, match="no schedule"):
+        LayerRates({}, {"0.": 3.0})
+    # kept in recipe.json, and left out where there is none
+    recipe = tiny_recipe(rates=rates)
+    assert from_plain(to_plain(recipe, CATALOGUE), CATALOGUE) == recipe
+    assert "schedules" not in to_plain(tiny_recipe(), CATALOGUE)["rates"]
 
 
 def test_class_weights_are_inverse_frequency_with_mean_one():

@@ -28,9 +28,10 @@ class GazeGuided:
         weight: for `fixed`.
         sigma_map: s_sm at first. The paper begins at 1e-9 and less, which is a curriculum: gaze first, classes last.
         sigma_ce: s_ce at first.
-        rescale: what the network's weights see is divided by the larger of the two weights and 1, which optimisers of
-            Adam's kind hardly notice, and s_sm and s_ce are float64 and see the loss as printed. Else, at 1.4e-11, the
-            squared gradients in Adam's state overflow float32, and what they belong to never moves again (spec 3.5).
+        rescale: the gradient that the network's weights see is divided by the larger of the two weights and 1, which
+            optimisers of Adam's kind hardly notice, and s_sm and s_ce are float64 and see the loss as printed. Else, at
+            1.4e-11, the squared gradients in Adam's state overflow float32, and what they belong to never moves again
+            (spec 3.5). The value is equation 11 either way.
         gain: a at first.
         learn_gain: whether a is learned.
         squash: the sigmoid of equation 10; False compares the map itself, as the released code in effect does.
@@ -157,13 +158,15 @@ class GazeGuidedLoss(nn.Module):
         for_map = 0.5 * torch.exp(-2.0 * self.log_sigma_map) if images else for_ce * 0.0
         penalty = torch.log1p(self.log_sigma_ce.exp())
         penalty = penalty + torch.log1p(self.log_sigma_map.exp()) if images else penalty
+        printed = for_ce * classification + for_map * error + penalty
         if not self.config.rescale:
-            return for_ce * classification + for_map * error + penalty
+            return printed
         scale = torch.maximum(for_ce, for_map).detach().clamp(min=1.0)
-        for_network = (for_ce.detach() * classification + for_map.detach() * error + penalty.detach()) / scale
+        for_network = (for_ce.detach() * classification + for_map.detach() * error) / scale
         for_sigmas = for_ce * classification.detach() + for_map * error.detach() + penalty
-        # its value is zero: only its gradient, which reaches the sigmas alone, is wanted
-        return for_network + (for_sigmas - for_sigmas.detach())
+        learns = for_network + for_sigmas
+        # what is reported, watched and selected by is equation 11; the rescaled sum gives the gradient alone
+        return printed.detach() + (learns - learns.detach())
 
     def _numbers(self) -> dict[str, Tensor]:
         """Logarithms of what takes part."""

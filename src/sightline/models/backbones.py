@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import timm
@@ -276,7 +277,9 @@ class AlexNet:
     """torchvision's AlexNet without its classifier: 256 channels, 32 image pixels a cell.
 
     Attributes:
-        weights: None for random ones, or a .safetensors file of torchvision's AlexNet. Loaded without pickle.
+        weights: None for random ones, or a .safetensors file of torchvision's AlexNet, a folder that holds one, or
+            `imagenet`: `alexnet*.safetensors` in torch's folder of checkpoints. Loaded without pickle, which is the
+            only form that torchvision publishes them in: convert them once.
     """
 
     weights: str | None = None
@@ -294,7 +297,7 @@ class AlexNet:
         """
         trunk = AlexNetTrunk()
         if self.weights is not None:
-            _load(trunk.net, self.weights)
+            _load(trunk.net, _alexnet_file(self.weights))
         return trunk
 
 
@@ -330,6 +333,25 @@ class AlexNetTrunk(nn.Module):
             raise GeometryError(f"AlexNet needs images of at least 63 px; got {tuple(images.shape[2:])}.")
         features: Tensor = self.net(self.normalise(images))
         return features
+
+
+def _alexnet_file(place: str) -> str:
+    """Where AlexNet's weights lie.
+
+    Raises:
+        RecipeError: they are asked for by the word `imagenet`, and nobody has converted them.
+    """
+    folder = Path(torch.hub.get_dir()) / "checkpoints" if place == "imagenet" else Path(place).expanduser()
+    if place != "imagenet" and not folder.is_dir():
+        return place
+    try:
+        return str(find_weights(str(folder), "alexnet"))
+    except RecipeError as error:
+        raise RecipeError(
+            f"AlexNet's ImageNet weights are not there: {error.message.rstrip('.')}.",
+            "torchvision publishes them as a pickle, which is never opened here. Convert them once (docs/models.md, "
+            "Weights) and give --weights their folder, or --weights none for random ones.",
+        ) from None
 
 
 def _load(net: nn.Module, place: str) -> None:

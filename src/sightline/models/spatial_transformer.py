@@ -34,6 +34,8 @@ class SpatialTransformer:
         roi_px: side that the window is sampled at; None: that of the image, as printed. With an image larger than
             both, the window shows more detail than the whole image could.
         hidden: units of the localisation network's hidden layer.
+        square_box: say, of a window that may be turned or sheared, the square of its area about its middle ("we
+            approximate the predicted bounding box to the corresponding square"); else the upright box that holds it.
     """
 
     classifier: ClassMapModel | GlobalPooling = field(default_factory=ClassMapModel)
@@ -43,6 +45,7 @@ class SpatialTransformer:
     localiser_px: int | None = None
     roi_px: int | None = None
     hidden: int = 64
+    square_box: bool = field(default=False, metadata={"since": "0.2"})
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other."""
@@ -104,15 +107,34 @@ class TransformerNetwork(nn.Module):
         """Both networks, random but for their own weights."""
         super().__init__()
         self.roi_px = config.roi_px
+        self.square_box = config.square_box
         self.localiser = WindowRegression(config)
         self.classifier = config.classifier.build(n_classes)
 
     def forward(self, images: Tensor) -> Evidence:
-        """Look, then classify; the box is the upright one around the (perhaps turned) window, cut to the image."""
+        """Look, then classify; the box is the upright one around the (perhaps turned) window, or the square of it."""
         window = self.localiser(images)
         size = (self.roi_px, self.roi_px) if self.roi_px else (images.shape[2], images.shape[3])
         seen: Evidence = self.classifier(crop_windows(images, window, size))
-        return within(seen, window)
+        said = within(seen, window)
+        if not self.square_box:
+            return said
+        box = square_of_window(window, images.shape[2] / images.shape[3])
+        return Evidence(said.logits, said.maps, {**said.extras, "box": box}, window)
+
+
+def square_of_window(window: Tensor, rows_per_column: float = 1.0) -> Tensor:
+    """The upright squares [b, 4] (centre row, centre column, height, width) of the area and middle of windows.
+
+    Args:
+        window: [b, 2, 3] in fractions of the image.
+        rows_per_column: height of the image over its width; a square of pixels is one of fractions only at 1.
+    """
+    linear = window[:, :, :2]
+    centre = window[:, :, 2] + linear.sum(dim=2) / 2.0
+    side = torch.linalg.det(linear.float()).abs().sqrt().to(window.dtype)[:, None]
+    stretch = rows_per_column**0.5
+    return torch.cat([centre, side / stretch, side * stretch], dim=1)
 
 
 def within(seen: Evidence, window: Tensor) -> Evidence:

@@ -89,5 +89,6 @@ def _shown(recipe: Recipe) -> dict[str, object]:
     """What decides which image a network sees when it is asked (and not while it is trained)."""
     view = recipe.view
     if isinstance(view, View):
-        return {"size": view.size, "equalise": view.equalise, "crop": view.crop}
+        shown: dict[str, object] = {"size": view.size, "equalise": view.equalise, "crop": view.crop}
+        return shown if view.centre_crop is None else {**shown, "centre_crop": view.centre_crop}
     return {"size": view.size, "window_hu": view.window_hu}

@@ -23,7 +23,7 @@ from sightline.models.cam_classifiers import ClassMapModel, GlobalPooling, Trans
 from sightline.models.pooling import LogSumExpPool, MaxPool, MeanPool
 from sightline.models.self_transfer import SelfTransfer
 from sightline.models.spatial_transformer import Cascade, SpatialTransformer
-from sightline.papers.liao2022 import Profile
+from sightline.papers.liao2022 import PYTORCH_WEIGHTS, Profile
 from sightline.training.optimization import Adagrad, AdamW, CosineDecay, LayerRates, Sgd, StepDecay
 from sightline.training.recipe import Recipe
 
@@ -162,7 +162,7 @@ def base_recipe(profile: Profile = "recommended") -> Recipe:
         )
     return Recipe(
         title="LBM",
-        model=ClassMapModel(backbone=_resnet(), pool=MeanPool()),
+        model=ClassMapModel(backbone=_resnet(profile), pool=MeanPool()),
         view=view,
         optimiser=Sgd(momentum=0.9, weight_decay=0.0) if paper else AdamW(weight_decay=1e-2),
         schedule=StepDecay(1e-2, 0.5, 10) if paper else CosineDecay(1e-3),
@@ -172,8 +172,14 @@ def base_recipe(profile: Profile = "recommended") -> Recipe:
     )
 
 
-def _resnet() -> Backbone:
-    return Backbone(name="resnet50", weights="imagenet")
+def _resnet(profile: Profile) -> Backbone:
+    # the paper names neither the source of its ImageNet weights nor their recipe: He's own, as PyTorch has it, is nearest
+    return Backbone(name="resnet50" + (f".{PYTORCH_WEIGHTS}" if profile == "paper" else ""), weights="imagenet")
+
+
+def _alexnet(profile: Profile) -> AlexNet:
+    """Section III: "all models were initialized with pre-trained weights on ImageNet"."""
+    return AlexNet(weights="imagenet" if profile == "paper" else None)
 
 
 def for_task(recipe: Recipe, task: str, scheme: Scheme = "CE") -> Recipe:
@@ -193,7 +199,7 @@ def supervised_localiser(recipe: Recipe, profile: Profile = "recommended") -> Re
     return replace(
         recipe,
         title="sup. localiser",
-        model=BoxRegression(trunk=AlexNet(), input_px=None),
+        model=BoxRegression(trunk=_alexnet(profile), input_px=None),
         objective=BoxDistance(units="pixel" if paper else "fraction"),
         schedule=StepDecay(1e-8, 1.0, 10) if paper else CosineDecay(1e-3),
         epochs=recipe.epochs * 200 // 80,
@@ -223,10 +229,16 @@ def transformer(
     assert isinstance(classifier, ClassMapModel | GlobalPooling)
     title = {"similarity": "a-STN", "affine": "aff-STN"}[parameters]
     if profile == "paper":
-        model = SpatialTransformer(classifier, AlexNet(), parameters, clamped)
-        # Table I: 1e-6 for the localisation network and the transformer, 1e-2 for the classifier
-        return replace(recipe, title=title, model=model, rates=LayerRates({"localiser.": 1e-4}))
-    model = SpatialTransformer(classifier, AlexNet(), parameters, clamped, localiser_px=SIZE, roi_px=SIZE)
+        square = parameters == "affine"
+        model = SpatialTransformer(classifier, _alexnet(profile), parameters, clamped, square_box=square)
+        if isinstance(recipe.optimiser, Adagrad):
+            # Table V gives one rate, 1e-3, for whole networks; the localiser keeps Table I's share of it
+            rates = LayerRates({"localiser.": 1e-4})
+        else:
+            # Table I: the localisation network and the transformer have a rate, and a decay, of their own
+            rates = LayerRates(schedules={"localiser.": StepDecay(1e-6, 0.5, 25)})
+        return replace(recipe, title=title, model=model, rates=rates)
+    model = SpatialTransformer(classifier, _alexnet(profile), parameters, clamped, localiser_px=SIZE, roi_px=SIZE)
     view = replace(recipe.view, size=LARGER)
     return replace(recipe, title=title, model=model, view=view, rates=LayerRates({"localiser.": 0.1}))
 
@@ -237,7 +249,7 @@ def self_transfer(recipe: Recipe, alpha: float, profile: Profile = "recommended"
     return replace(
         recipe,
         title=f"STL {alpha:g}",
-        model=SelfTransfer(backbone=_resnet()),
+        model=SelfTransfer(backbone=_resnet(profile)),
         view=replace(recipe.view, size=500 if paper else LARGER),
         objective=SelfTransferLoss(alpha),
         schedule=StepDecay(1e-2, 0.1, 40) if paper else recipe.schedule,
@@ -246,7 +258,7 @@ def self_transfer(recipe: Recipe, alpha: float, profile: Profile = "recommended"
 
 def global_pooling(recipe: Recipe, pool: str, profile: Profile = "recommended") -> Recipe:
     """Transition, pooling, prediction; Table V's rows were trained by Adagrad at 1e-3."""
-    new = replace(recipe, title=pool, model=GlobalPooling(_resnet(), Transition(), POOLS[pool]))
+    new = replace(recipe, title=pool, model=GlobalPooling(_resnet(profile), Transition(), POOLS[pool]))
     if profile == "paper":
         new = replace(new, optimiser=Adagrad(), schedule=StepDecay(1e-3, 1.0, 10))
     return new

@@ -123,6 +123,8 @@ CUB200: Cells = {
 }
 
 Profile = Literal["paper", "official_code", "recommended"]
+# timm's tag of torchvision's first ImageNet weights of a ResNet
+PYTORCH_WEIGHTS = "tv_in1k"
 STYLES: dict[str, Style] = {"scribble": "scribble", "bbox": "box", "segm": "mask"}
 ATTENTIONS: dict[str, ResidualAttention | SelfAttention | PyramidAttention] = {
     "residual attention": ResidualAttention(),
@@ -132,10 +134,14 @@ ATTENTIONS: dict[str, ResidualAttention | SelfAttention | PyramidAttention] = {
 
 
 def base_recipe(profile: Profile = "recommended", size: int = 512, backbone: str = "resnet50") -> Recipe:
-    """The recipe all rows share (section V): ResNet-50, SGD, 100 epochs, 1e-3 to 1e-5, last epoch, train + val."""
+    """The recipe all rows share (section V): ResNet-50, SGD, 100 epochs, 1e-3 to 1e-5, last epoch, train + val.
+
+    `paper` and `official_code` start from the weights that PyTorch itself publishes; `recommended` from timm's own.
+    """
+    name = backbone if profile == "recommended" else f"{backbone}.{PYTORCH_WEIGHTS}"
     return Recipe(
         title="unguided",
-        model=ClassMapModel(backbone=Backbone(name=backbone, weights="imagenet"), pool=MeanPool()),
+        model=ClassMapModel(backbone=Backbone(name=name, weights="imagenet"), pool=MeanPool()),
         view=View(size=size, crop_area=(0.8, 1.0), flip_chance=0.5, rotation_deg=30.0),
         optimiser=Sgd(momentum=0.9, weight_decay=5e-4),
         schedule=LinearDecay(1e-3, 1e-5),
@@ -294,7 +300,11 @@ def cub200(profile: Profile = "recommended") -> Table:
     """The released code's table: CUB-200-2011, few images a class, discs of 50 px at the visible parts."""
     base = replace(
         base_recipe(profile, 448),
-        view=View(size=448, crop_area=(0.08, 1.0), flip_chance=0.5, rotation_deg=0.0),
+        # RandomResizedCrop(448) in training; Resize(512) and CenterCrop(448) after it
+        view=View(
+            size=448, crop_area=(0.08, 1.0), flip_chance=0.5, rotation_deg=0.0, centre_crop=448 / 512,
+            crop_ratio=(3 / 4, 4 / 3),
+        ),
         optimiser=Sgd(momentum=0.9, weight_decay=1e-4),
         schedule=StepDecay(1e-3, 0.1, 30),
         epochs=95,

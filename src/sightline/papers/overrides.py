@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from sightline.data.targets.gaze_choice import GazeChoice
@@ -81,8 +82,7 @@ def _with_backbone(part: Any, name: str | None, weights: str | None) -> Any:
     """Feature networks exchanged: a named backbone also takes AlexNet's place."""
     if isinstance(part, AlexNet):
         if name is None:
-            # weights that are given are of a backbone, not AlexNet's
-            return part
+            return _with_alexnet_weights(part, weights)
         part = Backbone(name=name)
     if not isinstance(part, Backbone):
         return part
@@ -91,6 +91,15 @@ def _with_backbone(part: Any, name: str | None, weights: str | None) -> Any:
     if weights is not None:
         part = replace(part, weights=None if weights == "none" else weights)
     return part
+
+
+def _with_alexnet_weights(part: AlexNet, weights: str | None) -> AlexNet:
+    """Weights that are given are a backbone's, unless they are none, or a folder or file of AlexNet's too."""
+    if weights == "none":
+        return replace(part, weights=None)
+    place = Path(weights or "").expanduser()
+    of_alexnet = any(place.glob("alexnet*.safetensors")) if place.is_dir() else place.name.startswith("alexnet")
+    return replace(part, weights=weights) if weights is not None and of_alexnet else part
 
 
 def apply_changes(recipe: Recipe, changes: Changes) -> Recipe:

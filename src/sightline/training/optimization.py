@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import nn
 
 from sightline.errors import RecipeError
+
+History = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -76,34 +78,72 @@ class Adam:
         return torch.optim.Adam(groups, lr=0.0, weight_decay=self.weight_decay, betas=self.betas)
 
 
+class LayerSchedule(Protocol):
+    """A schedule of some layers alone: the rate of a step, as `ScheduleConfig` has it."""
+
+    def rate(  # noqa: D102
+        self, step: int, steps: int, steps_per_epoch: int, history: History = ()
+    ) -> float: ...
+
+
 @dataclass(frozen=True)
 class LayerRates:
-    """Learning-rate factors by the start of a parameter's name; the longest match wins, 1 where none matches."""
+    """Learning rates by the start of a parameter's name; the longest match wins, the recipe's own where none matches.
+
+    Attributes:
+        factors: of the recipe's rate.
+        schedules: in its place: rates that run their own course (Jimenez-Sanchez 2018, Table I: the localisation
+            network's halves every 25 epochs, the classifier's every 10).
+    """
 
     factors: Mapping[str, float] = field(default_factory=dict)
+    schedules: Mapping[str, LayerSchedule] | None = field(default=None, metadata={"since": "0.2"})
+
+    def __post_init__(self) -> None:
+        """Refuse a start that has two rates, and schedules that are none."""
+        own = self.schedules or {}
+        twice = sorted(own.keys() & self.factors.keys())
+        if twice:
+            raise RecipeError(f"rates: {', '.join(twice)} has a factor and a schedule.", "Keep one of them.")
+        odd = [start for start, schedule in own.items() if not hasattr(schedule, "rate")]
+        if odd:
+            raise RecipeError(f"rates.schedules: {', '.join(odd)} has no schedule.", "Write e.g. a step_decay.")
 
     def groups(self, model: nn.Module) -> list[dict[str, Any]]:
-        """Parameter groups, each with its `factor`; frozen parameters are left out."""
-        members: dict[float, list[nn.Parameter]] = {}
+        """Parameter groups, each with its `factor` or the start of its `schedule`; frozen parameters are left out."""
+        members: dict[tuple[float, str], list[nn.Parameter]] = {}
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
-                members.setdefault(self._factor(name), []).append(parameter)
+                members.setdefault(self._rule(name), []).append(parameter)
         if not members:
             raise RecipeError("The model has no parameter to train.", "Unfreeze some of its stages.")
-        unused = [start for start in self.factors if not any(n.startswith(start) for n, _ in model.named_parameters())]
+        starts = (*self.factors, *(self.schedules or {}))
+        unused = [start for start in starts if not any(n.startswith(start) for n, _ in model.named_parameters())]
         if unused:
-            raise RecipeError(f"No parameter's name starts with {', '.join(unused)}.", "Mend rates.factors.")
-        return [{"params": parameters, "factor": factor} for factor, parameters in members.items()]
+            raise RecipeError(f"No parameter's name starts with {', '.join(unused)}.", "Mend rates.")
+        return [{"params": group, "factor": rule[0], "schedule": rule[1]} for rule, group in members.items()]
 
-    def _factor(self, name: str) -> float:
-        starts = [start for start in self.factors if name.startswith(start)]
-        return float(self.factors[max(starts, key=len)]) if starts else 1.0
+    def own(self, step: int, steps: int, steps_per_epoch: int, history: History = ()) -> dict[str, float]:
+        """The rates of a step that do not follow the recipe's, by the start of their parameters' names."""
+        return {
+            start: schedule.rate(step, steps, steps_per_epoch, history)
+            for start, schedule in (self.schedules or {}).items()
+        }
+
+    def _rule(self, name: str) -> tuple[float, str]:
+        """Factor, and the start whose schedule is followed, or nothing."""
+        own = self.schedules or {}
+        start = max((start for start in (*self.factors, *own) if name.startswith(start)), key=len, default=None)
+        if start is None:
+            return 1.0, ""
+        return (1.0, start) if start in own else (float(self.factors[start]), "")
 
 
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give every group its rate: the schedule's times the group's factor."""
+def set_rate(optimizer: torch.optim.Optimizer, rate: float, own: Mapping[str, float] | None = None) -> None:
+    """Give every group its rate: the schedule's times the group's factor, or that of its own schedule."""
     for group in optimizer.param_groups:
-        group["lr"] = rate * group.get("factor", 1.0)
+        start = group.get("schedule", "")
+        group["lr"] = (own or {})[start] if start else rate * group.get("factor", 1.0)
 
 
 def class_weights(labels: Iterable[int], n_classes: int) -> torch.Tensor:
@@ -116,9 +156,6 @@ def class_weights(labels: Iterable[int], n_classes: int) -> torch.Tensor:
     weights = torch.zeros(n_classes, dtype=torch.float64)
     weights[present] = counts.sum() / (counts[present] * int(present.sum()))
     return weights.float()
-
-
-History = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -211,7 +248,7 @@ class ReduceOnPlateau:
     """Multiply by `factor` after `patience` epochs without a better value, and stop where nothing is to be hoped for.
 
     Zhu 2022 watches the total validation loss. With learned weights that falls by itself as the weights move (its
-    equation 11), so that the recommended profile watches the cross-entropy.
+    equation 11): `watch="val_cross_entropy"` does not.
 
     Attributes:
         start: first rate.

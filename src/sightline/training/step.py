@@ -115,10 +115,12 @@ def training_step(
 def epoch_row(epoch: int, at: Progress, recipe: Recipe, steps: int, steps_per_epoch: int) -> dict[str, Any]:
     """An epoch's training columns of the history."""
     sums, n = at.sums, max(1, at.sums.images)
+    where = (max(0, at.step - 1), steps, steps_per_epoch, at.history)
     return {
         "epoch": epoch + 1,
         "step": at.step,
-        "rate": recipe.schedule.rate(max(0, at.step - 1), steps, steps_per_epoch, at.history),
+        "rate": recipe.schedule.rate(*where),
+        **{f"rate of {start.rstrip('.')}": rate for start, rate in recipe.rates.own(*where).items()},
         "images": sums.images,
         "loss": sums.loss / n,
         ("cross_entropy" if recipe.objective is None else "objective"): sums.objective / n,

@@ -194,7 +194,8 @@ class _Loop:
     def _step(self, batch: Batch) -> None:
         recipe, at = self.recipe, self.at
         begun = time.monotonic()
-        set_rate(self.optimizer, recipe.schedule.rate(at.step, self.steps, self.steps_per_epoch, at.history))
+        where = (at.step, self.steps, self.steps_per_epoch, at.history)
+        set_rate(self.optimizer, recipe.schedule.rate(*where), recipe.rates.own(*where))
         loss = training_step(self.fabric, self.plain, self.optimizer, batch.to(self.fabric.device), self.aim, at)
         if not math.isfinite(loss):
             raise RunError(

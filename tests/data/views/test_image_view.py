@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from sightline.data.views.crops import Crop
 from sightline.data.views.image_view import View, reduce_picture, sample
 from sightline.errors import RecipeError
 from sightline.structures.frame import Frame
@@ -52,6 +53,50 @@ def test_the_identity_gives_the_pixels_back(dtype):
     got = sample(working, frame)
     assert got.shape == (1, 7, 9) and got.dtype == np.float32
     assert np.allclose(got[0], pixels / np.iinfo(dtype).max, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(40, 60), (60, 40), (50, 50)])
+def test_the_middle_is_torchvisions_resize_and_centre_crop(shape):
+    from torchvision.transforms import v2
+
+    pixels = np.kron(noise((shape[0] // 10, shape[1] // 10), np.uint8), np.ones((10, 10))).astype(np.uint8)
+    view = View(size=28, centre_crop=28 / 32)
+    planes, frame = view.show(pixels, Frame.of_image(shape))
+    theirs = v2.CenterCrop(28)(v2.Resize(32)(Image.fromarray(pixels)))
+    assert np.abs(planes[0] - np.asarray(theirs) / 255).mean() < 0.04
+    short = min(shape)
+    start = frame.map_points([0.0, 0.0])
+    assert start == pytest.approx([(n - 0.875 * short) / 2 for n in shape])
+    assert frame.map_points([28.0, 28.0]) - start == pytest.approx([0.875 * short] * 2)
+
+
+def test_stretched_crops_are_drawn_as_torchvision_draws_them():
+    import torch
+    from torchvision.transforms import RandomResizedCrop
+
+    view = View(size=32, crop_area=(0.08, 1.0), rotation_deg=0.0, flip_chance=0.0, crop_ratio=(3 / 4, 4 / 3))
+    source, rng = Frame.of_image((300, 400)), np.random.default_rng(0)
+    ours, theirs = [], []
+    picture = torch.empty(1, 300, 400)
+    torch.manual_seed(0)
+    for _ in range(2000):
+        frame = view.training_frame(source, rng)
+        top, end = frame.map_points([0.0, 0.0]), frame.map_points([32.0, 32.0])
+        assert (top >= -1e-9).all() and (end <= np.array([300, 400]) + 1e-9).all() and frame.shape == (32, 32)
+        ours.append([*top, *(end - top)])
+        theirs.append(RandomResizedCrop.get_params(picture, (0.08, 1.0), (3 / 4, 4 / 3)))
+    a, b = np.array(ours), np.array(theirs, dtype=float)
+    for of in (lambda x: x[:, 2] * x[:, 3] / 120_000, lambda x: np.log(x[:, 3] / x[:, 2]), lambda x: x[:, 0] / 300):
+        assert np.quantile(of(a), [0.1, 0.5, 0.9]) == pytest.approx(np.quantile(of(b), [0.1, 0.5, 0.9]), abs=0.03)
+    # a picture so long that no draw fits: the largest middle part of a ratio that is asked for
+    narrow = view.training_frame(Frame.of_image((10, 400)), rng)
+    first = narrow.map_points([0.0, 0.0])
+    assert narrow.map_points([32.0, 32.0]) - first == pytest.approx([10.0, 40.0 / 3])
+    # every crop has the pixels it shows
+    assert view.working_longest((300, 400)) >= 32 * 400 / np.sqrt(0.08 * 120_000 * 0.75) - 1
+    for wrong in ({"centre_crop": 0.0}, {"crop_ratio": (2.0, 1.0)}, {"centre_crop": 0.5, "crop": Crop()}):
+        with pytest.raises(RecipeError):
+            View(**wrong)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

@@ -24,6 +24,10 @@ from sightline.structures.frame import Frame
 from sightline.structures.notation import Written, write_fields
 
 
+# draws of a crop's area and ratio before the largest that fits is taken, as torchvision has it
+RATIO_TRIES = 10
+
+
 @dataclass(frozen=True)
 class View:
     """How a picture is framed for the network.
@@ -44,6 +48,11 @@ class View:
         draws: how often each picture is drawn at random for training; 0 draws it anew every time. Draws depend on the
             case alone, not on the training's seed, so that what frozen stages say of them can be kept for all
             trainings.
+        centre_crop: at test time show the middle square of the picture whose side is this share of its short side,
+            in place of the whole picture padded to a square: 448 / 512 is torchvision's Resize(512), CenterCrop(448).
+        crop_ratio: training crops are of the picture itself, of a share of its area in `crop_area` and of a ratio of
+            width to height in this range (uniform in its logarithm), stretched to the square: torchvision's
+            RandomResizedCrop. None crops squares of the padded square.
     """
 
     size: int = 512
@@ -57,6 +66,8 @@ class View:
     jitter: RegionJitter | None = None
     patches: Patches | None = None
     draws: int = field(default=0, metadata={"since": "0.2"})
+    centre_crop: float | None = field(default=None, metadata={"since": "0.2"})
+    crop_ratio: tuple[float, float] | None = field(default=None, metadata={"since": "0.2"})
 
     def __post_init__(self) -> None:
         """Refuse sizes and ranges that mean nothing."""
@@ -71,6 +82,19 @@ class View:
             raise RecipeError(f"View.flip_chance is a probability; got {self.flip_chance}.", "Use a value in 0..1.")
         if self.patches is not None and (self.crop is not None or self.jitter is not None):
             raise RecipeError("A view has patches, or a crop or jitter around boxes; not both.", "Leave one out.")
+        self._check_framing()
+
+    def _check_framing(self) -> None:
+        """Refuse shares and ratios that mean nothing, or that another framing would override."""
+        if self.centre_crop is not None and not 0.0 < self.centre_crop <= 1.0:
+            raise RecipeError(f"View.centre_crop is a share in 0..1; got {self.centre_crop}.", "Try 0.875.")
+        if self.crop_ratio is not None and not 0.0 < self.crop_ratio[0] <= self.crop_ratio[1] < math.inf:
+            raise RecipeError(f"View.crop_ratio must be 0 < low <= high; got {self.crop_ratio}.", "Try (0.75, 1.3333).")
+        framed = self.crop or self.jitter or self.patches
+        if framed is not None and (self.centre_crop is not None or self.crop_ratio is not None):
+            raise RecipeError(
+                "centre_crop and crop_ratio are of views without a crop, jitter or patches.", "Leave one of them out."
+            )
 
     def notation(self) -> Written:
         """What names of kept features hold of it."""
@@ -95,12 +119,16 @@ class View:
         return None if asking is None else largest_box(case, asking.role)
 
     def test_frame(self, source: Frame, around: Corners | None = None) -> Frame:
-        """Pad to square and resize; with a crop, the square around the box.
+        """Pad to square and resize; with a crop, the square around the box; with `centre_crop`, the middle.
 
         Args:
             source: frame of the picture.
             around: `self.around(case)` where the case is known.
         """
+        if self.centre_crop is not None:
+            kept = self.centre_crop * min(source.shape)
+            middle = ((source.shape[0] - kept) / 2.0, (source.shape[1] - kept) / 2.0)
+            return resize_square(source, middle, kept, self.size)
         if self.crop is None or around is None:
             return source.pad_to_square().resize((self.size, self.size))
         row, column, side = self.crop.square(around)
@@ -120,6 +148,8 @@ class View:
             grid = resize_square(square, (0.0, 0.0), side, self.size)
             if rng.random() < self.jitter.chance:
                 grid = grid.rotate(self.jitter.turn(rng))
+        elif self.crop_ratio is not None:
+            grid = self._stretched(source, rng)
         else:
             kept = side * math.sqrt(rng.uniform(*self.crop_area))
             room = side - kept
@@ -131,6 +161,24 @@ class View:
         if self.rotation_deg > 0.0 and self.jitter is None:
             grid = grid.rotate(rng.uniform(-self.rotation_deg, self.rotation_deg))
         return grid
+
+    def _stretched(self, source: Frame, rng: np.random.Generator) -> Frame:
+        """A crop of the picture of any ratio, stretched to the square; the largest that fits where ten draws do not."""
+        assert self.crop_ratio is not None
+        rows, columns = source.shape
+        low, high = self.crop_ratio
+        for _ in range(RATIO_TRIES):
+            area = rows * columns * rng.uniform(*self.crop_area)
+            ratio = math.exp(rng.uniform(math.log(low), math.log(high)))
+            height, width = math.sqrt(area / ratio), math.sqrt(area * ratio)
+            if height <= rows and width <= columns:
+                start = (rng.uniform(0.0, rows - height), rng.uniform(0.0, columns - width))
+                break
+        else:
+            height, width = min(float(rows), columns / low), min(float(columns), rows * high)
+            start = ((rows - height) / 2.0, (columns - width) / 2.0)
+        matrix = [[height / self.size, 0.0, start[0]], [0.0, width / self.size, start[1]], [0.0, 0.0, 1.0]]
+        return source.then(matrix, (self.size, self.size))
 
     def patch_frame(self, source: Frame, rng: np.random.Generator, findings: Sequence[Corners]) -> Frame:
         """A training patch of the test-time view, flipped and turned at random.
@@ -158,13 +206,26 @@ class View:
         toned: NDArray[np.float32] = np.clip((pixels - mean) * gain + mean + shift, 0.0, 1.0).astype(np.float32)
         return toned
 
-    def working_longest(self) -> int:
-        """Longest side, in pixels, that a picture needs before sampling so that no training crop is magnified."""
+    def working_longest(self, shape: tuple[int, ...] = (1, 1)) -> int:
+        """Longest side, in pixels, that a picture needs before sampling so that no training crop is magnified.
+
+        Args:
+            shape: of the picture; its ratio counts under a `crop_ratio`.
+        """
         if self.jitter is not None:
             return math.ceil(self.size * max(self.jitter.zoom_in[1], self.jitter.zoom_out[1]))
         if self.patches is not None:
             return math.ceil(self.size * max(1.0, self.patches.zoom[1]))
+        if self.crop_ratio is not None:
+            least = min(self.crop_ratio[0], 1.0 / self.crop_ratio[1]) * min(shape) / max(shape)
+            return math.ceil(self.size / math.sqrt(self.crop_area[0] * least))
         return math.ceil(self.size / math.sqrt(self.crop_area[0]))
+
+    def _test_longest(self, shape: tuple[int, ...]) -> int:
+        """Longest side that a picture needs at test time."""
+        if self.centre_crop is None:
+            return self.size
+        return math.ceil(self.size * max(shape) / (self.centre_crop * min(shape)))
 
     def reduce(
         self,
@@ -181,7 +242,8 @@ class View:
         if self.equalise:
             pixels = equalise_histogram(pixels)
         if self.crop is None or around is None:
-            return reduce_picture(pixels, source, self.working_longest() if training else self.size)
+            longest = self.working_longest(source.shape) if training else self._test_longest(source.shape)
+            return reduce_picture(pixels, source, longest)
         least = 1.0
         if training:
             least = (1.0 - self.crop.jitter) * (1.0 if self.jitter else math.sqrt(self.crop_area[0]))

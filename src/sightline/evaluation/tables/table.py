@@ -101,6 +101,7 @@ class Table:
         as_printed: also write what the papers about gaze compute (`as_printed.md`).
         seeds: trainings a row where nobody asks for another number; None leaves it to the caller.
         units: dissect the first row's first training besides: the `ranking` of its units, or that and one `case`.
+        top: share of a unit's activations that is above its threshold there.
     """
 
     name: str
@@ -112,6 +113,7 @@ class Table:
     size: int = 512
     as_printed: bool = False
     units: Literal["", "ranking", "case"] = ""
+    top: float = 0.005
     seeds: int | None = None
 
 
