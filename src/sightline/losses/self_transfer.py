@@ -21,7 +21,8 @@ class SelfTransferLoss:
 
     Alpha begins small; "when reaching convergence, the value of alpha is complemented, i.e. set to 1 - alpha". The
     paper gives no rule for convergence and sweeps alpha over {0, 0.3, 0.6, 1}, where complementing 0 or 1 would train
-    the other branch alone: those two stay constant.
+    the other branch alone: those two stay constant. On validation the first alpha counts throughout: the least loss is
+    looked for among epochs on both sides of the switch, and has to mean the same in all of them.
 
     Attributes:
         alpha: share of the localisation branch at the beginning.
