@@ -28,7 +28,12 @@ def test_table_3_dissects_its_row_and_shows_one_case(tmp_path, monkeypatch):
     (row,) = table.rows
     recipe = replace(row.recipe, model=replace(row.recipe.model, width=4), select="last")
     result = run_table(
-        replace(table, rows=(replace(row, recipe=recipe),), top=0.01), spines, tmp_path / "t", CATALOGUE, seeds=(0,), engine=QUIET
+        replace(table, rows=(replace(row, recipe=recipe),), top=0.01),
+        spines,
+        tmp_path / "t",
+        CATALOGUE,
+        seeds=(0,),
+        engine=QUIET,
     )
     said = after_table(result, tmp_path / "t", QUIET)
     assert open_dissection(tmp_path / "t" / "dissection").about["top"] == "0.01"

@@ -113,7 +113,8 @@ def test_the_papers_optimisation_is_table_1():
     assert five.optimiser == Adagrad() and five.rates == LayerRates({"localiser.": 1e-4})
     assert {five.schedule.rate(epoch, 80, 1) for epoch in (0, 30, 79)} == {1e-3}
     # "all models were initialized with pre-trained weights on ImageNet"
-    for row in (*jimenez2018.table2("paper").rows, *jimenez2018.table3("paper").rows, *jimenez2018.table5("paper").rows):
+    tables = (jimenez2018.table2, jimenez2018.table3, jimenez2018.table5)
+    for row in (row for table in tables for row in table("paper").rows):
         trunks = feature_networks(row.recipe.model)
         assert trunks and all(trunk.weights == "imagenet" for trunk in trunks), row.name
     stl = jimenez2018.self_transfer(recipe, 0.3, "paper")

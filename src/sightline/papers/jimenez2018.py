@@ -173,7 +173,7 @@ def base_recipe(profile: Profile = "recommended") -> Recipe:
 
 
 def _resnet(profile: Profile) -> Backbone:
-    # the paper names neither the source of its ImageNet weights nor their recipe: He's own, as PyTorch has it, is nearest
+    # the paper does not say whose ImageNet weights these are: those of He's recipe, as PyTorch has them, are nearest
     return Backbone(name="resnet50" + (f".{PYTORCH_WEIGHTS}" if profile == "paper" else ""), weights="imagenet")
 
 

@@ -302,7 +302,11 @@ def cub200(profile: Profile = "recommended") -> Table:
         base_recipe(profile, 448),
         # RandomResizedCrop(448) in training; Resize(512) and CenterCrop(448) after it
         view=View(
-            size=448, crop_area=(0.08, 1.0), flip_chance=0.5, rotation_deg=0.0, centre_crop=448 / 512,
+            size=448,
+            crop_area=(0.08, 1.0),
+            flip_chance=0.5,
+            rotation_deg=0.0,
+            centre_crop=448 / 512,
             crop_ratio=(3 / 4, 4 / 3),
         ),
         optimiser=Sgd(momentum=0.9, weight_decay=1e-4),

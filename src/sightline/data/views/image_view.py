@@ -23,7 +23,6 @@ from sightline.structures.case import Case, Cohort
 from sightline.structures.frame import Frame
 from sightline.structures.notation import Written, write_fields
 
-
 # draws of a crop's area and ratio before the largest that fits is taken, as torchvision has it
 RATIO_TRIES = 10
 
