@@ -111,10 +111,10 @@ def test_a_tiny_memory_budget_is_kept_and_changes_nothing(tiny_cohort):
     rich, poor = items_of(tiny_cohort), items_of(tiny_cohort, cache_bytes=3000)
     a, b = epoch_of(rich), epoch_of(poor)
     assert all(map(equal, a, b))
-    one = max(entry[0].bytes for entry in rich.pictures._kept.values())
-    assert poor.pictures.held_bytes <= max(3000, one)
-    assert poor.pictures.held_bytes == sum(e[0].bytes for e in poor.pictures._kept.values())
-    assert len(rich.pictures._kept) == len({i for batch in a for i in batch.case_ids})
+    one = max(entry[0].bytes for entry in rich.pictures.kept.values())
+    assert poor.pictures.kept.held_bytes <= max(3000, one)
+    assert poor.pictures.kept.held_bytes == sum(e[0].bytes for e in poor.pictures.kept.values())
+    assert len(rich.pictures.kept) == len({i for batch in a for i in batch.case_ids})
 
 
 def test_a_picture_within_the_budget_is_read_once(tiny_cohort, monkeypatch):
@@ -131,7 +131,7 @@ def test_the_least_recently_used_picture_leaves(tiny_cohort):
     pictures = Pictures(tiny_cohort, VIEW, cache_bytes=2 * bytes_each)
     for index in (0, 1, 0, 2):
         pictures.working(index, False)
-    assert list(pictures._kept) == [(0, False), (2, False)]
+    assert list(pictures.kept) == [(0, False), (2, False)]
 
 
 def test_workers_give_the_same_batches(tiny_cohort):

@@ -292,9 +292,9 @@ def test_masks_made_from_marks_are_held_within_a_budget_and_change_nothing(tiny_
         a, b = rich[Key(index, -1)], poor[Key(index, -1)]
         assert np.array_equal(a.target, b.target)
         assert poor._targets._picked.held_bytes <= 4000
-    masks = [r for kept in rich._targets._picked._kept.values() for r in kept]
+    masks = [r for kept in rich._targets._picked.values() for r in kept]
     assert all(isinstance(m, Mask) for m in masks) and len(masks) == 18
-    assert rich._targets._picked.held_bytes == 18 * 40 * 48 and len(poor._targets._picked._kept) < len(tiny_cohort)
+    assert rich._targets._picked.held_bytes == 18 * 40 * 48 and len(poor._targets._picked) < len(tiny_cohort)
 
 
 def test_a_cropped_cohort_is_read_once(tiny_cohort, monkeypatch):

@@ -87,7 +87,7 @@ def test_memory_is_bounded_and_changes_nothing(spines):
             strict=True,
         ):  # fmt: skip
             assert a.case_ids == b.case_ids and torch.equal(a.images, b.images)
-    assert poor.pictures.held_bytes <= 2 * SIDE**3 * 2 < rich.pictures.held_bytes
+    assert poor.pictures.kept.held_bytes <= 2 * SIDE**3 * 2 < rich.pictures.kept.held_bytes
 
 
 def test_augmented_cubes_are_a_function_of_their_key(spines):

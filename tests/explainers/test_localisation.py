@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from sightline.errors import GeometryError, RecipeError
 from sightline.explainers.localisation import boxes as found_boxes
-from sightline.explainers.localisation.boxes import FoundBoxes, boxes_of_maps, intersection_over_union
+from sightline.explainers.localisation.boxes import FoundBoxes, boxes_of_maps
 from sightline.explainers.localisation.connected_components import components_of, pack
 from sightline.explainers.localisation.points import point_of_maps, upsample_maps
 from sightline.explainers.localisation.protocols import PROTOCOLS, MapBoxes
@@ -230,15 +230,6 @@ def test_upsampling_keeps_places():
     assert upsample_maps(torch.zeros(1, 2, 2).numpy().astype(np.float16), (3, 3)).dtype == np.float32
 
 
-def test_overlap_against_the_obvious():
-    rng = np.random.default_rng(0)
-    start = rng.uniform(0, 5, (40, 2))
-    boxes = np.concatenate([start, start + rng.uniform(0.1, 5, (40, 2))], axis=1)
-    found = intersection_over_union(boxes[:20], boxes[20:])
-    np.testing.assert_allclose(found, [iou(a, b) for a, b in zip(boxes[:20], boxes[20:], strict=True)])
-    assert intersection_over_union(np.zeros(4), np.zeros(4)) == 0.0
-
-
 def test_best_and_of_map():
     found = FoundBoxes(np.array([0, 0, 2]), np.arange(12.0).reshape(3, 4), np.array([1.0, 0.5, 1.0]))
     best = found.best(3)
@@ -254,7 +245,7 @@ def test_tuning_finds_the_level_that_drew_the_truth():
         for by in ("iou", "printed"):
             chosen = tune(maps, truths, by=by)
             boxes = boxes_of_maps(maps, chosen).best(12)
-            assert intersection_over_union(boxes, truths).min() == 1.0
+            assert min(iou(a, b) for a, b in zip(boxes, truths, strict=True)) == 1.0
         assert tune(maps, [[[0, 0, 1, 1], true] for true in truths]) in candidates()
     # a map in which a candidate finds nothing counts as no overlap
     high = MapBoxes(scale="maximum", low=10.0)
@@ -284,8 +275,8 @@ def test_the_oracle_is_never_worse():
     oracle = oracle_boxes(maps, truths, protocol)
     everything = boxes_of_maps(maps, protocol)
     for i in range(10):
-        overlaps = intersection_over_union(everything.of_map(i).corners, truths[i])
-        assert intersection_over_union(oracle.of_map(i).corners, truths[i]).tolist() == [overlaps.max()]
+        overlaps = [iou(box, truths[i]) for box in everything.of_map(i).corners]
+        assert [iou(box, truths[i]) for box in oracle.of_map(i).corners] == [max(overlaps)]
     assert len(oracle_boxes(np.zeros((2, 4, 4)), truths[:2], protocol)) == 0
 
 

@@ -12,10 +12,13 @@ import torch
 from safetensors.torch import load_file
 from support.cohorts import tiny_recipe
 from support.killed_training import launch_training
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from sightline.data.split import split_cohort
 from sightline.errors import CohortError, RecipeError, RunError, SightlineError
 from sightline.papers.catalogue import CATALOGUE
+from sightline.training.checkpoint import cloned_weights, update_ema
 from sightline.training.engine import Engine
 from sightline.training.optimization import (
     AdamW,
@@ -180,6 +183,27 @@ def test_recipes_read_back_equal(tmp_path):
     for recipe in recipes:
         (tmp_path / "r.json").write_text(recipe_json(recipe, CATALOGUE))
         assert read_recipe(tmp_path / "r.json", CATALOGUE) == recipe
+
+
+def test_the_moving_average_is_that_of_torch():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3))
+    theirs = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
+    theirs.update_parameters(network)
+    ours = cloned_weights(network.state_dict())
+    for _ in range(4):
+        network(torch.randn(2, 1, 8, 8))
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.add_(torch.randn_like(parameter))
+        theirs.update_parameters(network)
+        update_ema(ours, network, 0.9, step=10_000)
+    wanted = theirs.module.state_dict()
+    assert all(torch.equal(ours[name], wanted[name]) for name in ours if ours[name].is_floating_point())
+    # at the start it forgets faster
+    before = ours["0.weight"].clone()
+    update_ema(ours, network, 0.9, step=0)
+    assert torch.allclose(ours["0.weight"], before.lerp(network[0].weight.detach(), 0.9))
 
 
 @pytest.mark.parametrize("select", ["auc", "loss"])

@@ -6,7 +6,6 @@ that a second call with other `over` or more units takes no further pass.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, fields, replace
 from datetime import UTC, datetime
@@ -37,6 +36,7 @@ from sightline.dissection.scoring import agreement_of, agreement_rows, call_rows
 from sightline.dissection.top_cases import Called
 from sightline.errors import CohortError, RecipeError, RunError
 from sightline.explainers.units.layer import UnitLayer, default_layer, mixes_images
+from sightline.io.files import digest_of_file
 from sightline.metrics.units.scores import Over
 from sightline.structures.case import Cohort
 from sightline.structures.evidence import to_channels_last
@@ -181,7 +181,7 @@ def _stamp(run: Run, layer: str, cohort: Cohort, split: str, top: float) -> dict
     """What the readings depend on."""
     return {
         "run": run.identity,
-        "weights": _digest(run.folder / "weights.safetensors"),
+        "weights": digest_of_file(run.folder / "weights.safetensors")[:16],
         "layer": layer,
         "cohort": cohort.name,
         "fingerprint": cohort.fingerprint(),
@@ -215,11 +215,6 @@ def _write_rows(out: Path, agreement: Sequence[AgreementRow], calls: Sequence[Ca
         ("unit", "true_calls", "false_alarms", "difference", "p"),
         [(r.unit, r.true_calls, r.false_alarms, r.difference, r.p) for r in calls],
     )
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def _called(cohort: Cohort, probabilities: NDArray[np.float64], name: str) -> Called:

@@ -22,7 +22,7 @@ from sightline.errors import CohortError, RunError
 from sightline.explainers.units.layer import UnitLayer
 from sightline.explainers.units.readings import Readings, read_units
 from sightline.explainers.units.thresholds import Thresholds, unit_thresholds
-from sightline.io.files import write_text
+from sightline.io.files import read_json, write_text
 from sightline.io.progress import progress
 from sightline.structures.case import Case, Cohort
 from sightline.structures.evidence import Batch, probabilities_of
@@ -94,7 +94,7 @@ def pass_through(
     folder = out / "readings"
     wanted = {**stamp, "reading": str(READING), "batch_size": str(batch_size)}
     if _stands(out, wanted):
-        why = str(_read_json(folder / STAMP).get("without_masks", ""))
+        why = str(read_json(folder / STAMP, "Delete the folder and dissect again.").get("without_masks", ""))
         return Passes(_read_thresholds(folder), Readings.read(folder), why, batch_size)
     # volumes are read again in the second pass: memory must not grow with the cohort
     items = CohortItems(cohort, view, cache_bytes=1 if isinstance(view, VolumeView) else PICTURE_BYTES)
@@ -168,7 +168,7 @@ def _stands(out: Path, wanted: Mapping[str, str]) -> bool:
         raise RunError(f"{out} is not empty and holds no dissection.", "Choose an empty or new folder for --out.")
     if not there:
         return False
-    asked = _read_json(folder / "asked.json")
+    asked = read_json(folder / "asked.json", "Delete the folder and dissect again.")
     changed = [name for name in wanted if asked.get(name) != wanted[name]]
     if changed:
         told = "; ".join(f"{name} {asked.get(name)}, now {wanted[name]}" for name in changed[:3])
@@ -204,13 +204,3 @@ def _read_thresholds(folder: Path) -> Thresholds:
         raise RunError(f"{path} is damaged ({error}).", "Delete the folder and dissect again.") from None
     plain = {name: array.item() for name, array in arrays.items() if array.ndim == 0}
     return Thresholds(**{**arrays, **plain, "cells": tuple(int(n) for n in arrays["cells"])})
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} is damaged ({error}).", "Delete the folder and dissect again.") from None
-    if not isinstance(data, dict):
-        raise RunError(f"{path} is damaged.", "Delete the folder and dissect again.")
-    return data

@@ -32,6 +32,7 @@ from sightline.io.dicom_results.results import (
     Said,
     StudyResult,
 )
+from sightline.io.files import digest_of_file
 from sightline.io.picture import Picture, map_on_pixels
 from sightline.plots.result_picture import draw_result
 from sightline.structures.case import is_normal
@@ -95,8 +96,7 @@ def words_of_run(run: Run, codes: Path | None = None, *, engine: str = "torch") 
 
     path = codes if codes is not None else run.folder / CODES
     table = read_codes(path) if codes is not None or path.is_file() else CodeTable()
-    with (run.folder / "weights.safetensors").open("rb") as file:
-        weights = hashlib.file_digest(file, "sha256").hexdigest()
+    weights = digest_of_file(run.folder / "weights.safetensors")
     rule = "a class is present from a probability of 0.5" if run.recipe.independent else "the most probable class"
     parameters: tuple[str, ...] = (
         f"operating point: {rule}",

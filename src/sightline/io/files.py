@@ -1,10 +1,14 @@
-"""Names and atomic writing of files."""
+"""Names of files, their digests, and writing them in one step."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
+
+from sightline.errors import RunError
 
 
 def write_text(path: Path, text: str) -> None:
@@ -13,6 +17,27 @@ def write_text(path: Path, text: str) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
+
+
+def read_json(path: Path, remedy: str = "Restore the file.") -> dict[str, Any]:
+    """The JSON object of a file that a run left.
+
+    Raises:
+        RunError: it does not read, or holds something else.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} is damaged ({error}).", remedy) from None
+    if not isinstance(data, dict):
+        raise RunError(f"{path} is damaged: expected a JSON object.", remedy)
+    return data
+
+
+def digest_of_file(path: Path) -> str:
+    """SHA-256 of a file's bytes: 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def safe_name(text: str) -> str:

@@ -115,7 +115,11 @@ def cloned_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def update_ema(average: dict[str, Tensor], network: nn.Module, keep: float, step: int) -> None:
-    """Exponential moving average; the first steps average over fewer, so that the start is soon forgotten."""
+    """Exponential moving average; the first steps average over fewer, so that the start is soon forgotten.
+
+    What `torch.optim.swa_utils.AveragedModel` computes, without its second network in memory, with a share that grows
+    with the step, and under the names that state files of earlier trainings have.
+    """
     share = min(keep, (1.0 + step) / (10.0 + step))
     for name, value in network.state_dict().items():
         if value.is_floating_point():

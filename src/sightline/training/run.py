@@ -12,15 +12,16 @@ import os
 import platform
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -28,16 +29,11 @@ from torch import Tensor, nn
 from sightline import __version__
 from sightline.errors import CohortError, RunError
 from sightline.explainers.localisation.protocols import MapBoxes
+from sightline.io.files import digest_of_file, read_json, write_text
 from sightline.metrics.calibration.record import CalibrationRecord
 from sightline.structures.case import Cohort
 from sightline.training.recipe import Recipe, digest, read_recipe, recipe_json
 from sightline.training.serialization import Catalogue, from_plain
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks
-    fcntl = None  # type: ignore[assignment]
-from sightline.io.files import write_text
 
 
 def same_classes(ours: Sequence[str], theirs: Sequence[str], where: str) -> None:
@@ -176,7 +172,7 @@ def start_run(
     """
     identity = run_identity(recipe, cohort, catalogue, parts)
     if (folder / "cohort.json").is_file():
-        old = _read_json(folder / "cohort.json")
+        old = read_json(folder / "cohort.json")
         if "run_identity" not in old:
             raise RunError(f"{folder} is not empty and holds no run.", "Choose an empty or new folder for --out.")
         if old["run_identity"] != identity:
@@ -215,7 +211,7 @@ def open_run(folder: Path, catalogue: Catalogue) -> Run:
         raise RunError(
             f"{folder} is not a run: recipe.json or cohort.json is missing.", "Point at a folder that train wrote."
         )
-    cohort = _read_json(folder / "cohort.json")
+    cohort = read_json(folder / "cohort.json")
     classes = cohort.get("classes")
     if not isinstance(classes, list) or not all(isinstance(c, str) for c in classes) or "run_identity" not in cohort:
         raise RunError(f"{folder / 'cohort.json'} does not name the run's classes.", "Restore the run folder.")
@@ -238,7 +234,7 @@ def finish_run(folder: Path, words: str) -> None:
 def _read_boxes(path: Path, recipe: Recipe, catalogue: Catalogue) -> MapBoxes:
     if not path.is_file():
         return recipe.boxes
-    boxes = from_plain(_read_json(path), catalogue, "boxes")
+    boxes = from_plain(read_json(path), catalogue, "boxes")
     if not isinstance(boxes, MapBoxes):
         raise RunError(f"{path} says no way to read boxes off maps.", "Delete it, or train again.")
     return boxes
@@ -285,16 +281,6 @@ def _processor() -> str:
     return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} is damaged ({error}).", "Restore the file.") from None
-    if not isinstance(data, dict):
-        raise RunError(f"{path} is damaged: expected a JSON object.", "Restore the file.")
-    return data
-
-
 SEAL = "SHA256SUMS"
 LOCK = "LOCK"
 _SEALED = ("recipe.json", "cohort.json", "weights.safetensors", "objective.safetensors")
@@ -302,7 +288,7 @@ _SEALED = ("recipe.json", "cohort.json", "weights.safetensors", "objective.safet
 
 def seal_text(folder: Path) -> str:
     """Checksums of what decides a run's answers, a line a file."""
-    return "".join(f"{_sum(folder / name)}  {name}\n" for name in _SEALED if (folder / name).is_file())
+    return "".join(f"{digest_of_file(folder / name)}  {name}\n" for name in _SEALED if (folder / name).is_file())
 
 
 def require_whole(folder: Path) -> None:
@@ -316,7 +302,7 @@ def require_whole(folder: Path) -> None:
     try:
         lines = (folder / SEAL).read_text(encoding="utf-8").splitlines()
         sums = {name: wanted for wanted, _, name in (line.partition("  ") for line in lines)}
-        changed = [name for name, wanted in sums.items() if name in _SEALED and _sum(folder / name) != wanted]
+        changed = [name for name, wanted in sums.items() if name in _SEALED and digest_of_file(folder / name) != wanted]
     except (OSError, ValueError) as error:
         raise RunError(f"{folder} cannot be compared with its {SEAL} ({error}).", "Restore the run folder.") from None
     if changed:
@@ -333,31 +319,28 @@ def only_training(folder: Path) -> Iterator[None]:
     Raises:
         RunError: another process trains into the folder just now.
     """
-    with (folder / LOCK).open("a+", encoding="utf-8") as file:
-        try:
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunError(
-                f"{folder} is being trained by {_holder(file)}.",
-                "Wait until it is done, or stop it; or choose another --out.",
-            ) from None
-        except OSError:
-            pass  # a file system without locks
-        file.truncate(0)
-        file.write(f"process {os.getpid()}")
-        file.flush()
-        try:
-            yield
-        finally:
-            (folder / LOCK).unlink(missing_ok=True)
+    path = folder / LOCK
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise RunError(
+            f"{folder} is being trained by {_holder(path)}.",
+            "Wait until it is done, or stop it; or choose another --out.",
+        ) from None
+    except OSError:
+        pass  # a file system without locks
+    try:
+        with suppress(OSError):  # who holds it is said for people alone
+            path.write_text(f"process {os.getpid()}", encoding="utf-8")
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
 
 
-def _holder(file: IO[str]) -> str:
-    file.seek(0)
-    return file.read(100).strip() or "another process"
-
-
-def _sum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _holder(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")[:100].strip() or "another process"
+    except OSError:
+        return "another process"

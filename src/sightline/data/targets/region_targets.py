@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sightline.data.lru_cache import LRUCache
 from sightline.data.targets.gaze_choice import GazeChoice, GazeTargets
 from sightline.data.targets.region_choice import RegionChoice, draw_targets
-from sightline.structures.case import Case, Cohort, is_normal
+from sightline.structures.case import Cohort, is_normal
 from sightline.structures.frame import Frame
 from sightline.structures.regions import Mask, Region
 
@@ -32,7 +32,7 @@ class RegionTargets:
         self.choice = choice
         self.shared = choice.classes != "own" and not _names_classes(cohort, choice)
         self._guiding = choice.patients(cohort)
-        self._picked = _Picked(budget_bytes)
+        self._picked = LRUCache[int, tuple[Region, ...]](budget_bytes, _bytes)
 
     def draw(self, index: int, source: Frame, frame: Frame) -> tuple[NDArray[np.uint8 | np.float32], NDArray[np.bool_]]:
         """Target uint8 [k or 1, h, w], and which classes it guides [k].
@@ -45,7 +45,7 @@ class RegionTargets:
         case = self.cohort[index]
         picked: tuple[Region, ...] = ()
         if self._guiding is None or case.patient_id in self._guiding:
-            picked = self._picked.of(index, self.choice, case, source.shape)
+            picked = self._picked.get(index, lambda: self.choice.pick(case, source.shape))
         target, guided = draw_targets(picked, self.choice, case, self.cohort.classes, frame, shared=self.shared)
         if self.choice.unmarked == "unknown" and not guided.any() and not is_normal(case.label) and not picked:
             target[:] = UNKNOWN
@@ -57,26 +57,6 @@ def targets_of(cohort: Cohort, choice: RegionChoice | GazeChoice, budget_bytes: 
     if isinstance(choice, GazeChoice):
         return GazeTargets(cohort, choice)
     return RegionTargets(cohort, choice, budget_bytes)
-
-
-class _Picked:
-    """Regions in the style asked for, kept within a memory budget: one made into a mask is as large as its picture."""
-
-    def __init__(self, budget_bytes: int) -> None:
-        self.budget_bytes = budget_bytes
-        self.held_bytes = 0
-        self._kept: OrderedDict[int, tuple[Region, ...]] = OrderedDict()
-
-    def of(self, index: int, choice: RegionChoice, case: Case, shape: tuple[int, ...]) -> tuple[Region, ...]:
-        """The picked regions of the case at a position."""
-        if index in self._kept:
-            self._kept.move_to_end(index)
-            return self._kept[index]
-        picked = self._kept[index] = choice.pick(case, shape)
-        self.held_bytes += _bytes(picked)
-        while self.held_bytes > self.budget_bytes and len(self._kept) > 1:
-            self.held_bytes -= _bytes(self._kept.popitem(last=False)[1])
-        return picked
 
 
 def _bytes(regions: Sequence[Region]) -> int:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sightline.data.lru_cache import LRUCache
 from sightline.data.views.crops import Corners, boxes_of
 from sightline.data.views.image_view import ReducedPicture, View, sample
 from sightline.data.views.patches import patch_label
@@ -62,28 +62,19 @@ class Pictures:
     def __init__(self, cohort: Cohort, view: View, cache_bytes: int = CACHE_BYTES) -> None:
         self.cohort = cohort
         self.view = view
-        self.cache_bytes = cache_bytes
-        self.held_bytes = 0
-        self._kept: OrderedDict[tuple[int, bool], tuple[ReducedPicture, Frame]] = OrderedDict()
+        self.kept: LRUCache[tuple[int, bool], tuple[ReducedPicture, Frame]] = LRUCache(
+            cache_bytes, lambda entry: entry[0].bytes
+        )
         self._around: dict[int, Corners | None] = {}
 
     def working(self, index: int, training: bool, around: Corners | None = None) -> tuple[ReducedPicture, Frame]:
         """The reduced picture and the frame of the source picture itself."""
-        key = (index, training)
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            return self._kept[key]
-        picture = read_image(self.cohort[index].image)
-        entry = (
-            self.view.reduce(picture.pixels, picture.frame, around=around, training=training),
-            picture.frame,
-        )
-        self._kept[key] = entry
-        self.held_bytes += entry[0].bytes
-        while self.held_bytes > self.cache_bytes and len(self._kept) > 1:
-            _, (dropped, _) = self._kept.popitem(last=False)
-            self.held_bytes -= dropped.bytes
-        return entry
+
+        def read() -> tuple[ReducedPicture, Frame]:
+            picture = read_image(self.cohort[index].image)
+            return self.view.reduce(picture.pixels, picture.frame, around=around, training=training), picture.frame
+
+        return self.kept.get((index, training), read)
 
     def show(self, index: int, rng: np.random.Generator | None, known: NDArray[np.int16] | None = None) -> LoadedView:
         """The picture at a position as `rng` draws it for training, or (None) as it is at test time.
@@ -115,22 +106,16 @@ class Volumes:
     def __init__(self, cohort: Cohort, view: VolumeView, cache_bytes: int = CACHE_BYTES) -> None:
         self.cohort = cohort
         self.view = view
-        self.cache_bytes = cache_bytes
-        self.held_bytes = 0
-        self._kept: OrderedDict[int, tuple[NDArray[Any], Frame]] = OrderedDict()
+        self.kept: LRUCache[int, tuple[NDArray[Any], Frame]] = LRUCache(cache_bytes, lambda entry: entry[0].nbytes)
 
     def volume(self, index: int) -> tuple[NDArray[Any], Frame]:
         """The numbers of the volume at a position, and its own frame."""
-        if index in self._kept:
-            self._kept.move_to_end(index)
-            return self._kept[index]
-        volume = read_volume(self.cohort[index].image)
-        entry = (volume.values, volume.frame)
-        self._kept[index] = entry
-        self.held_bytes += entry[0].nbytes
-        while self.held_bytes > self.cache_bytes and len(self._kept) > 1:
-            self.held_bytes -= self._kept.popitem(last=False)[1][0].nbytes
-        return entry
+
+        def read() -> tuple[NDArray[Any], Frame]:
+            volume = read_volume(self.cohort[index].image)
+            return volume.values, volume.frame
+
+        return self.kept.get(index, read)
 
     def show(self, index: int, rng: np.random.Generator | None) -> LoadedView:
         """The volume at a position as `rng` draws it for training, or (None) as it is at test time."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 
 from sightline.errors import GeometryError
@@ -15,7 +16,6 @@ from sightline.explainers.localisation.boxes import (
     FoundBoxes,
     boxes_of_maps,
     check_maps,
-    intersection_over_union,
 )
 from sightline.explainers.localisation.protocols import MapBoxes
 
@@ -105,4 +105,8 @@ def _truths(truths: Sequence[ArrayLike] | ArrayLike, count: int) -> list[Floats]
 
 
 def _overlap(box: Floats, true: Floats) -> float:
-    return 0.0 if np.isnan(box).any() else float(intersection_over_union(box[None], true).max())
+    if np.isnan(box).any():
+        return 0.0
+    from torchvision.ops import box_iou
+
+    return float(box_iou(torch.from_numpy(box[None]), torch.from_numpy(np.asarray(true, dtype=np.float64))).max())

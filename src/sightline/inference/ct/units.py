@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from sightline.dissection.results import Dissection
 from sightline.errors import RunError
 from sightline.explainers.units.layer import UnitLayer
 from sightline.inference.ct.patches import CutPatch
+from sightline.io.files import digest_of_file
 from sightline.io.nifti import read_volume, write_volume
 from sightline.plots.planes import Facing, cube_shown, facing_of
 from sightline.structures.case import Case
@@ -94,7 +94,7 @@ class CaseUnits:
 
 def weights_digest(run: Run) -> str:
     """Digest of the file that holds a run's weights."""
-    return hashlib.sha256((run.folder / "weights.safetensors").read_bytes()).hexdigest()[:16]
+    return digest_of_file(run.folder / "weights.safetensors")[:16]
 
 
 def units_of(run_weights: str, network: nn.Module, dissection: Dissection) -> CaseUnits:

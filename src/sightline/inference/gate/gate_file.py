@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from sightline import __version__
 from sightline.errors import RunError
 from sightline.inference.gate.header import HeaderLimits
 from sightline.inference.gate.picture import Limits
+from sightline.io.files import digest_of_file
 
 GATE = "gate.json"
 FORMAT = "sightline gate 1"
@@ -95,6 +95,5 @@ def weights_digest(run: Path) -> str:
     """
     for name in ("weights.safetensors", "model.onnx"):
         if (run / name).is_file():
-            with (run / name).open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
+            return digest_of_file(run / name)
     raise RunError(f"{run} has no weights.", "Point at a finished run, or at the folder that export wrote.")

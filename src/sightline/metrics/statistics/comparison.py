@@ -82,6 +82,7 @@ def welch_from_summary(
         return Comparison(name, mean_a, mean_b, difference, n=n, method=WELCH, why=why)
     share_a, share_b = std_a**2 / n_a, std_b**2 / n_b
     error = math.sqrt(share_a + share_b)
+    # scipy's ttest_ind_from_stats gives no interval and no degrees of freedom: tests hold this against its p-value;
     # in shares of the whole, so that tiny spreads do not underflow
     weight_a, weight_b = share_a / error**2, share_b / error**2
     freedom = 1.0 / (weight_a**2 / (n_a - 1) + weight_b**2 / (n_b - 1))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import sys
 import threading
@@ -12,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 
@@ -150,7 +150,7 @@ class Node:
         if self._metrics_server is not None:
             self._metrics_server.stop()
         self.store.close()
-        os.close(self._lock)
+        self._lock.release()
         LOG.info("stopped")
 
     def _run(self, name: str, step: Callable[[], Any], pause_s: float) -> None:
@@ -321,19 +321,17 @@ def _asking(name: str, destination: DicomDestination, calling: str, store: Store
     return ask
 
 
-def _only_node(keep: Path) -> int:
+def _only_node(keep: Path) -> FileLock:
     """Hold the lock of a keep folder; the system lets go of it when the process dies, however it dies."""
-    import fcntl
-
-    descriptor = os.open(keep / "node.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    # the thread that stops a node may be another than the one that started it
+    lock = FileLock(keep / "node.lock", timeout=0, mode=0o600, thread_local=False)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock.acquire()
     except OSError:
-        os.close(descriptor)
         raise SightlineError(
             f"{keep} is used by another node.", "Stop it, or give this one a keep of its own."
         ) from None
-    return descriptor
+    return lock
 
 
 def serve(configuration: Configuration) -> int:

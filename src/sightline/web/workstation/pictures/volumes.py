@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sightline.data.lru_cache import LRUCache
 from sightline.errors import GeometryError, UnreadableFile
 from sightline.io.volume import Volume
 
@@ -22,7 +22,7 @@ WINDOWS = (
     {"name": "spine", "centre": 50.0, "width": 300.0},
 )
 _KEPT_BYTES = 300 * 1024 * 1024
-_kept: OrderedDict[tuple[str, int], Volume] = OrderedDict()
+_kept: LRUCache[tuple[str, int], Volume] = LRUCache(_KEPT_BYTES, lambda volume: int(volume.values.nbytes))
 _lock = Lock()
 
 
@@ -41,14 +41,7 @@ def volume_of(path: Path) -> Volume:
             f"The volume cannot be opened ({error.strerror}).", "Ask the lead to restore it."
         ) from None
     with _lock:
-        if key in _kept:
-            _kept.move_to_end(key)
-            return _kept[key]
-        volume = read_volume(path)
-        _kept[key] = volume
-        while len(_kept) > 1 and sum(one.values.nbytes for one in _kept.values()) > _KEPT_BYTES:
-            _kept.popitem(last=False)
-        return volume
+        return _kept.get(key, lambda: read_volume(path))
 
 
 def volume_facts(path: Path) -> dict[str, Any]:
