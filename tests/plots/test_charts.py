@@ -51,6 +51,18 @@ def test_bar_heights_follow_the_values():
     assert area[0] / area[1] == pytest.approx(60 / 20, rel=0.08)
 
 
+def test_a_reference_is_drawn_behind_its_own_bars_alone():
+    """Two blocks of bars at 70, their lines at 60 and 80: the upper band is the right one's alone."""
+    left = BarGroup("λ = 1", (AccuracyBar("box", 70.0, 70.0),), Reference("one", 60.0, 3.0), "one")
+    right = BarGroup("λ = 1", (AccuracyBar("box", 70.0, 70.0),), Reference("two", 80.0, 3.0), "two")
+    image = decode(bars([left, right], title="", ylabel="", bottom=50.0))
+    band = np.abs(image - 0xDD).max(axis=2) < 3
+    middle = band.shape[1] // 2
+    # long stretches of the band's grey, not the rims of letters
+    lower, upper = (np.flatnonzero(half.sum(axis=1) > 12) for half in (band[:, :middle], band[:, middle:]))
+    assert len(lower) and len(upper) and upper.max() < lower.min()
+
+
 def test_training_curves_step_over_what_was_not_measured():
     full = {"epoch": [1.0, 2.0, 3.0, 4.0, 5.0], "v": [1.0, 2.0, 3.0, 4.0, 5.0]}
     gaps = {"epoch": full["epoch"], "v": [1.0, float("nan"), 3.0, 4.0, 5.0]}

@@ -281,12 +281,12 @@ def supplement2(profile: Profile = "recommended") -> Table:
             base = replace(base, reweight="inverse_frequency")
         for name in ATTENTIONS:
             reference = f"{task} {name}"
-            rows.append(Row(reference, with_attention(base, name), group=name))
+            rows.append(Row(reference, with_attention(base, name), group="attention module"))
             for word, style in STYLES.items():
                 recipe = with_attention(guided(base, weight, style, profile), name)
                 row = f"{task} {name} guided {weight:g} {word}"
                 rows.append(
-                    Row(row, recipe, reference, SUPPLEMENT2.get(row, {}), group=name, weight_label=f"{weight:g}")
+                    Row(row, recipe, reference, SUPPLEMENT2.get(row, {}), group=word, weight_label=f"{weight:g}")
                 )
     return Table(
         "liao2022/supplement2",

@@ -7,8 +7,9 @@ colour blind; where lines cross, dash patterns differ as well.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -105,20 +106,29 @@ class AccuracyBar:
 
 
 @dataclass(frozen=True)
-class BarGroup:
-    """The bars of one guidance weight."""
-
-    label: str
-    bars: tuple[AccuracyBar, ...]
-
-
-@dataclass(frozen=True)
 class Reference:
     """A line to compare with: the unguided baseline, with its standard deviation over seeds if there are several."""
 
     name: str
     value: float
     spread: float | None = None
+
+
+@dataclass(frozen=True)
+class BarGroup:
+    """The bars of one guidance weight.
+
+    Attributes:
+        label: below the bars.
+        bars: side by side.
+        reference: what these bars, and no others, are compared with; None takes the chart's.
+        block: a second line below the neighbouring groups that share it: the size or task they are about.
+    """
+
+    label: str
+    bars: tuple[AccuracyBar, ...]
+    reference: Reference | None = None
+    block: str = ""
 
 
 def bars(
@@ -132,13 +142,14 @@ def bars(
 ) -> bytes:
     """Bars by weight and style: dark up to the image-wise value, light on to the study-wise value, a star above.
 
-    Where the study-wise value is the lower one, the part between the two is hatched instead.
+    Where the study-wise value is the lower one, the part between the two is hatched instead. Each reference is drawn
+    behind the bars that are compared with it, and nowhere else.
 
     Args:
-        groups: one per weight, in order.
+        groups: one per weight, in order; those of one reference and block stand together.
         title: above the chart.
         ylabel: name and unit of the values.
-        reference: drawn as a line with its spread as a band.
+        reference: of groups that have none of their own; drawn as a line with its spread as a band.
         significance: what the star means.
         bottom: where the axis starts; anything but 0 is said in the chart.
 
@@ -146,37 +157,63 @@ def bars(
         RunError: no bars, or a value that is not finite.
     """
     require([group for group in groups if group.bars], "bars")
+    groups = [replace(group, reference=group.reference or reference) for group in groups if group.bars]
     every = [bar for group in groups for bar in group.bars]
-    require_drawable(title, [v for bar in every for v in (bar.image_wise, bar.study_wise, bar.spread)])
+    references = list(dict.fromkeys(group.reference for group in groups if group.reference is not None))
+    values = [v for bar in every for v in (bar.image_wise, bar.study_wise, bar.spread)]
+    require_drawable(title, [*values, *(v for line in references for v in (line.value, line.spread))])
     names = list(dict.fromkeys(bar.name for bar in every))
     colours = {name: PALETTE[n % len(PALETTE)] for n, name in enumerate(names)}
-    count = sum(len(group.bars) for group in groups)
-    figure, axes = chart(min(max(5.6, 2.0 + 0.42 * count + 0.5 * len(groups)), 11.0), 4.6)
+    blocks = _blocks(groups)
+    width = 2.0 + 0.36 * len(every) + 0.4 * len(groups) + 0.4 * len(blocks)
+    figure, axes = chart(min(max(5.6, width), 15.0), 4.6)
 
     place, ticks = 0.0, []
-    tops = [reference.value + (reference.spread or 0.0)] if reference else []
+    tops = [line.value + (line.spread or 0.0) for line in references]
     stars = []
-    for group in groups:
-        starts = [place + n for n in range(len(group.bars))]
-        for x, bar in zip(starts, group.bars, strict=True):
-            _bar(axes, x, bar, colours[bar.name], bottom)
-            tops.append(max(bar.image_wise, bar.study_wise + (bar.spread or 0.0)))
-            if bar.significant:
-                stars.append((x, tops[-1]))
-        ticks.append((float(np.mean(starts)) if starts else place, group.label))
-        place += len(group.bars) + 0.9
+    for block in blocks:
+        begun = place
+        for group in block:
+            for n, bar in enumerate(group.bars):
+                _bar(axes, place + n, bar, colours[bar.name], bottom)
+                tops.append(max(bar.image_wise, bar.study_wise + (bar.spread or 0.0)))
+                if bar.significant:
+                    stars.append((place + n, tops[-1]))
+            ticks.append((place + (len(group.bars) - 1) / 2.0, group.label))
+            place += len(group.bars) + 0.9
+        line = block[0].reference
+        if line is not None:
+            _reference(axes, line, references.index(line), (begun - 0.65, place - 1.25))
+        if block[0].block:
+            middle = (begun + place - 1.9) / 2.0
+            # as wide as its bars, or it would run into its neighbour
+            words = textwrap.fill(block[0].block, max(10, int(2.6 * (place - begun))))
+            axes.annotate(
+                words, (middle, 0.0), xycoords=axes.get_xaxis_transform(), xytext=(0, -25),
+                textcoords="offset points", ha="center", va="top", fontsize=9.5, fontweight="bold", parse_math=False,
+            )  # fmt: skip
+        place += 0.9
     room = max(tops) - bottom
     for x, top in stars:
         axes.text(x, top + 0.012 * room, "★", ha="center", va="bottom", fontsize=12, color="#222222")
-    if reference is not None:
-        _reference(axes, reference)
-    axes.set(xlim=(-0.9, place - 0.9), ylim=(bottom, bottom + 1.12 * room))
+    axes.set(xlim=(-0.9, place - 1.8), ylim=(bottom, bottom + 1.12 * room))
     axes.set_xticks([x for x, _ in ticks], [label for _, label in ticks])
     axes.set_ylabel(ylabel + (f"  (axis starts at {bottom:g})" if bottom else ""))
     set_title(axes, title)
     crossed = any(bar.study_wise < bar.image_wise for bar in every)
-    legend_below(figure, _handles(colours, crossed, significance if stars else None, reference))
+    legend_below(figure, _handles(colours, crossed, significance if stars else None, references))
     return png_of(figure)
+
+
+def _blocks(groups: Sequence[BarGroup]) -> list[list[BarGroup]]:
+    """Neighbouring groups that share their reference and block."""
+    found: list[list[BarGroup]] = []
+    for group in groups:
+        if found and (found[-1][0].reference, found[-1][0].block) == (group.reference, group.block):
+            found[-1].append(group)
+        else:
+            found.append([group])
+    return found
 
 
 def _bar(axes: Any, x: float, bar: AccuracyBar, colour: str, bottom: float) -> None:
@@ -192,15 +229,15 @@ def _bar(axes: Any, x: float, bar: AccuracyBar, colour: str, bottom: float) -> N
         axes.errorbar(x, bar.study_wise, bar.spread, color="#222222", capsize=3, linewidth=1.1)
 
 
-def _reference(axes: Any, reference: Reference) -> None:
-    axes.axhline(reference.value, color="#222222", linestyle=DASHES[1], linewidth=1.3)
+def _reference(axes: Any, reference: Reference, n: int, across: tuple[float, float]) -> None:
+    axes.plot(across, [reference.value] * 2, color="#222222", linestyle=DASHES[1 + n % 3], linewidth=1.3)
     if reference.spread:
-        band = (reference.value - reference.spread, reference.value + reference.spread)
-        axes.axhspan(*band, color="#222222", alpha=0.13, linewidth=0)
+        low, high = reference.value - reference.spread, reference.value + reference.spread
+        axes.fill_between(across, low, high, color="#dddddd", linewidth=0, zorder=0.5)
 
 
 def _handles(
-    colours: Mapping[str, str], crossed: bool, significance: str | None, reference: Reference | None
+    colours: Mapping[str, str], crossed: bool, significance: str | None, references: Sequence[Reference]
 ) -> list[Any]:
     """What the legend names."""
     handles: list[Any] = [Patch(facecolor=colour, label=name) for name, colour in colours.items()]
@@ -212,10 +249,10 @@ def _handles(
         handles.append(Patch(facecolor="white", edgecolor="#555555", hatch="////", label="study-wise below image-wise"))
     if significance is not None:
         handles.append(Line2D([], [], marker="*", linestyle="", color="#222222", markersize=10, label=significance))
-    if reference is not None:
+    for n, reference in enumerate(references):
         spread = f" ± {reference.spread:.3g}" if reference.spread else ""
         label = f"{reference.name}: {reference.value:.3g}{spread}"
-        handles.append(Line2D([], [], color="#222222", linestyle=DASHES[1], label=label))
+        handles.append(Line2D([], [], color="#222222", linestyle=DASHES[1 + n % 3], label=label))
     return handles
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -24,7 +25,8 @@ ROC_ROWS = 5
 
 def charts(result: TableResult, lines: Sequence[Line]) -> list[ReportPicture]:
     """The charts that a table has numbers for."""
-    drawn = (_bars(result, lines), _roc(result, lines), _froc(result, lines))
+    tests = dict.fromkeys(test for row in result.rows for test in row.evaluations)
+    drawn = (*(_bars(result, lines, test) for test in tests), _roc(result, lines), _froc(result, lines))
     return [chart for chart in drawn if chart is not None]
 
 
@@ -52,38 +54,60 @@ def forest_chart(result: TableResult, lines: Sequence[Line]) -> ReportPicture | 
     )
 
 
-def _bars(result: TableResult, lines: Sequence[Line]) -> ReportPicture | None:
-    """Figures 2 and 6 of Liao 2022: accuracy by weight and style."""
-    groups: dict[str, list[AccuracyBar]] = {}
+def _bars(result: TableResult, lines: Sequence[Line], test: str) -> ReportPicture | None:
+    """Figures 2 and 6 of Liao 2022: accuracy by weight and style, each bar against the row that it is compared with."""
+    groups: dict[tuple[str, str], list[AccuracyBar]] = {}
+    lines_of = {row.row.reference for row in result.rows if row.row.reference is not None}
     for row in result.rows:
-        image = find_line(lines, row.row.name, "test", "image-wise accuracy")
-        study = find_line(lines, row.row.name, "test", "study-wise accuracy")
-        if row.row.weight_label in ("", "0") or image is None or study is None:
+        image = find_line(lines, row.row.name, test, "image-wise accuracy")
+        study = find_line(lines, row.row.name, test, "study-wise accuracy")
+        if not row.row.weight_label or row.row.name in lines_of or image is None or study is None:
             continue
         if image.mean is None or study.mean is None:
             continue
-        prefix = row.row.name.split(" ")[0] + " " if row.row.name.startswith("s-") else ""
+        reference = row.row.reference or ""
         bar = AccuracyBar(row.row.group, 100 * image.mean, 100 * study.mean, _percent(study.std), study.differs)
-        groups.setdefault(f"{prefix}λ = {row.row.weight_label}", []).append(bar)
+        groups.setdefault((reference, _weight_words(row.row.weight_label)), []).append(bar)
     if not groups:
         return None
-    reference = _reference(result, lines)
+    baselines = {reference: _baseline(reference, lines, test) for reference, _ in groups}
+    about = {reference: _in_common(result, reference) for reference in baselines}
+    # groups of one baseline stand together, in the order in which the baselines occur
+    order = sorted(groups, key=lambda key: list(baselines).index(key[0]))
     heights = [bar.image_wise for members in groups.values() for bar in members]
+    heights += [line.value for line in baselines.values() if line is not None]
+    where = "" if test == "test" else f", {test} cohort"
+    what = "guidance weight and style" if all(label.startswith("λ") for _, label in groups) else "setting"
     drawn = bars(
-        [BarGroup(label, tuple(members)) for label, members in groups.items()],
-        title="Accuracy by guidance weight and style",
+        [BarGroup(key[1], tuple(groups[key]), baselines[key[0]], about[key[0]]) for key in order],
+        title=f"Accuracy by {what}{where}",
         ylabel="accuracy (%)",
-        reference=reference,
-        significance="differs from the reference, p < 0.05 (Holm)",
-        bottom=_round_floor(heights + ([reference.value] if reference else [])),
+        significance="study-wise value differs from its line, p < 0.05 (Holm)",
+        bottom=_round_floor(heights),
     )
-    return ReportPicture(drawn, "Image-wise (dark) and study-wise (light) accuracy.", "Bars by weight and style")
+    caption = "Image-wise (dark) and study-wise (light) accuracy; lines and bands: study-wise accuracy of the row that "
+    return ReportPicture(drawn, f"{caption}the bars on them are compared with.", f"Bars by weight and style{where}")
 
 
-def _reference(result: TableResult, lines: Sequence[Line]) -> Reference | None:
-    """Study-wise accuracy of the first row that is compared with none."""
-    base = next((r for r in result.rows if r.row.reference is None and r.why_not is None), None)
-    line = None if base is None else find_line(lines, base.row.name, "test", "study-wise accuracy")
+def _in_common(result: TableResult, reference: str) -> str:
+    """The words that the names of a row and of all rows compared with it begin with: the size or task they share."""
+    names = [row.row.name for row in result.rows if reference and reference in (row.row.name, row.row.reference)]
+    words = zip(*(name.split(" ") for name in names), strict=False)
+    return " ".join(word[0] for word in itertools.takewhile(lambda word: len(set(word)) == 1, words))
+
+
+def _weight_words(label: str) -> str:
+    """A weight as the figures have it; of tables whose labels are no weights, the label."""
+    try:
+        float(label)
+    except ValueError:
+        return label
+    return f"λ = {label}"
+
+
+def _baseline(name: str, lines: Sequence[Line], test: str) -> Reference | None:
+    """Study-wise accuracy of a row, in percent."""
+    line = find_line(lines, name, test, "study-wise accuracy") if name else None
     if line is None or line.mean is None:
         return None
     return Reference(line.row, 100 * line.mean, _percent(line.std))
