@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sightline.data.views.frames import case_frame
+from sightline.data.views.frames import case_frame, stated_frame
 from sightline.data.views.image_view import View
 from sightline.data.views.volume_view import VolumeView
 from sightline.evaluation.result import Evaluation
@@ -32,7 +32,7 @@ SHEETS: tuple[Literal["boxes", "maps"], ...] = ("boxes", "maps")
 def network_view(case: Case, view: View) -> tuple[NDArray[np.float32], Frame]:
     """A case as the network sees it, [h, w] or [h, w, 3] in 0..1, and the frame of that."""
     picture = read_image(case.image)
-    planes, frame = view.show(picture.pixels, picture.frame, view.around(case))
+    planes, frame = view.show(picture.pixels, stated_frame(picture.frame, case), view.around(case))
     return (planes[0] if len(planes) == 1 else np.moveaxis(planes, 0, -1)), frame
 
 

@@ -13,14 +13,12 @@ from PIL import Image
 
 from sightline.errors import UnreadableFile
 from sightline.structures.frame import Frame
+from sightline.structures.raster import require_sane_size as require_sane_size
 
 # stands in every page, so that none is taken for a radiograph later
 SOFTWARE = "sightline"
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
-
-# the largest digital radiographs (stitched spines, mammograms) have about 30 Mpx
-MAX_PIXELS = 200_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,25 +66,6 @@ def require_content(picture: Picture, file: Path) -> None:
         raise UnreadableFile(
             f"{file}: every pixel looks the same{f' ({how})' if how else ''}; a radiograph was expected.",
             "Leave a blank exposure out; if a viewer shows more, export the image again without its window.",
-        )
-
-
-def require_sane_size(file: Path, rows: int, columns: int) -> None:
-    """Refuse empty and absurd sizes before memory is spent on them.
-
-    Raises:
-        UnreadableFile: a side is below 1, or the area is above MAX_PIXELS.
-    """
-    if rows < 1 or columns < 1:
-        raise UnreadableFile(
-            f"{file}: the size is stated as {rows} x {columns} pixels; at least 1 x 1 was expected.",
-            "Export the image again from its source.",
-        )
-    if rows * columns > MAX_PIXELS:
-        raise UnreadableFile(
-            f"{file}: the size is stated as {rows} x {columns} = {rows * columns / 1e6:.0f} million pixels; "
-            f"at most {MAX_PIXELS / 1e6:.0f} million are read.",
-            "If the size is right, reduce the image first; if not, the header is broken: export it again.",
         )
 
 

@@ -27,6 +27,7 @@ class Frame:
         shape: grid size per axis, in grid pixels.
         to_source: homogeneous affine [d + 1, d + 1] from grid coordinates to source-pixel coordinates.
         spacing_mm: size of a source pixel per source axis in millimetres, or None where the file does not say.
+        aspect: height of a source pixel over its width: of the spacing where that is known, else as the file says.
 
     Example:
         >>> frame = Frame.of_image((100, 80)).resize((50, 40))
@@ -37,6 +38,7 @@ class Frame:
     shape: tuple[int, ...]
     to_source: FloatArray
     spacing_mm: tuple[float, ...] | None = None
+    aspect: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse empty grids, singular maps and spacings that are no lengths."""
@@ -54,15 +56,19 @@ class Frame:
             if len(spacing) != d or not all(math.isfinite(s) and s > 0 for s in spacing):
                 raise GeometryError(f"Spacing must be {d} positive lengths in mm; got {self.spacing_mm}.")
             object.__setattr__(self, "spacing_mm", spacing)
+            if d == 2:
+                object.__setattr__(self, "aspect", spacing[0] / spacing[1])
+        if not (math.isfinite(self.aspect) and self.aspect > 0):
+            raise GeometryError(f"The aspect of a pixel is a positive number; got {self.aspect}.")
         matrix = matrix.copy()
         matrix.setflags(write=False)
         object.__setattr__(self, "shape", shape)
         object.__setattr__(self, "to_source", matrix)
 
     @classmethod
-    def of_image(cls, shape: Sequence[int], spacing_mm: Sequence[float] | None = None) -> Frame:
+    def of_image(cls, shape: Sequence[int], spacing_mm: Sequence[float] | None = None, aspect: float = 1.0) -> Frame:
         """The frame of a source image itself: the identity map."""
-        return cls(tuple(shape), np.eye(len(shape) + 1), None if spacing_mm is None else tuple(spacing_mm))
+        return cls(tuple(shape), np.eye(len(shape) + 1), None if spacing_mm is None else tuple(spacing_mm), aspect)
 
     @property
     def ndim(self) -> int:
@@ -75,6 +81,7 @@ class Frame:
             isinstance(other, Frame)
             and self.shape == other.shape
             and self.spacing_mm == other.spacing_mm
+            and self.aspect == other.aspect
             and np.array_equal(self.to_source, other.to_source)
         )
 
@@ -120,6 +127,18 @@ class Frame:
         before = [(longest - n) // 2 for n in self.shape]
         after = [longest - n - b for n, b in zip(self.shape, before, strict=True)]
         return self.pad(before, after)
+
+    def square_pixels(self) -> Frame:
+        """A grid over a source image whose pixels are as high as they are wide; itself where they are (within 1%).
+
+        The finer axis stays as it is, so that nothing of it is lost.
+        """
+        if self.ndim != 2 or abs(self.aspect - 1.0) < 0.01:
+            return self
+        rows, columns = self.shape
+        if self.aspect > 1.0:
+            return self.resize((max(1, round(rows * self.aspect)), columns))
+        return self.resize((rows, max(1, round(columns / self.aspect))))
 
     def resize(self, shape: Sequence[int]) -> Frame:
         """Cover the same area with another number of pixels."""

@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from sightline.errors import GeometryError, UnreadableFile
 from sightline.structures.frame import Frame
 from sightline.structures.gaze import Gaze
+from sightline.structures.raster import Raster, read_raster
 from sightline.structures.rasterize import Drawing, Points, _disc, _draw_parts, _quad, _rim, _span, _touch
 from sightline.structures.tag import Tag
 
@@ -142,6 +143,7 @@ class Mask:
         source: a picture, or for volumes a NIfTI file; or the boolean array itself.
         tag: what it means.
         value: the number that is inside, for files of several labels; None where every non-zero pixel is.
+        on: the volume it marks, whose grid it is brought to; None where it lies in the order of its file.
 
     Example:
         >>> Mask("mask.png", Tag("focus")).tag.role
@@ -151,6 +153,7 @@ class Mask:
     source: Path | NDArray[np.bool_]
     tag: Tag = field(default_factory=Tag)
     value: int | None = None
+    on: Path | None = field(default=None, repr=False)
 
     def __eq__(self, other: object) -> bool:
         """Equal tag and pixels."""
@@ -166,7 +169,7 @@ class Mask:
 
     def pixels(self) -> NDArray[np.bool_]:
         """The mask as a boolean array of the source's shape."""
-        return read_mask(self.source, self.value) if isinstance(self.source, Path) else self.source
+        return read_mask(self.source, self.value, self.on) if isinstance(self.source, Path) else self.source
 
     def draw(self, frame: Frame) -> Drawing:
         """The mask on the grid of `frame`: float32 [*frame.shape], 1 where it touches."""
@@ -239,22 +242,54 @@ def corners_of(region: Region) -> tuple[float, float, float, float]:
 
 
 @lru_cache(maxsize=64)
-def read_mask(path: Path, value: int | None = None) -> NDArray[np.bool_]:
-    """A mask file as a boolean array: pictures [H, W], NIfTI volumes [i, j, k] in the file's own axis order.
+def read_mask(path: Path, value: int | None = None, on: Path | None = None) -> NDArray[np.bool_]:
+    """A mask file as a boolean array: pictures [H, W], volumes [i, j, k] on the grid of the volume they mark.
 
-    Inside is `value`, or whatever is not zero (in any channel).
+    Pictures are read as radiographs are: one page, upright, palettes resolved, what is see-through black. Inside is
+    `value` (of a palette: the entry of this number), or whatever is not zero (in any channel); of lossy pictures,
+    whose blacks ring, what is brighter than half of white.
+
+    Args:
+        path: the mask.
+        value: the number that is inside, for files of several labels.
+        on: the volume it marks; its affine and the mask's say which voxel lies where. None takes the file's order.
 
     Raises:
-        UnreadableFile: the file is missing or does not decode.
+        UnreadableFile: the file is missing or does not decode, or lies on another grid than the volume.
     """
-    array = _read_labels(path)
-    inside: NDArray[np.bool_]
-    if value is None:
-        inside = np.asarray(array.any(axis=-1) if array.ndim == 3 and not is_volume(path) else array > 0)
+    if is_volume(path):
+        array = _read_labels(path) if on is None else _on_grid_of(path, on)
+        inside: NDArray[np.bool_] = np.asarray(array != 0 if value is None else array == value)
     else:
-        inside = np.asarray(array == value)
+        inside = _inside(_read_picture(path), value, path)
     inside.setflags(write=False)
     return inside
+
+
+def _inside(raster: Raster, value: int | None, path: Path) -> NDArray[np.bool_]:
+    values = raster.values
+    if raster.lossy:
+        if value is not None:
+            raise UnreadableFile(
+                f"{path}: label {value} of a lossy {raster.kind}: its numbers are not those that were saved.",
+                "Save the labels as PNG.",
+            )
+        brightest = int(values.max())
+        if 0 < brightest < 128:
+            raise UnreadableFile(
+                f"{path}: the brightest pixel of the lossy {raster.kind} mask is {brightest} of 255; inside should be "
+                "white, and what rings about its edges is less than half of that.",
+                "Save the mask as PNG.",
+            )
+        values = np.where(values >= 128, values, 0)
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise UnreadableFile(f"{path}: the mask holds pixels that are no numbers.", "Save the mask as 8-bit PNG.")
+    if value is not None:
+        numbers = values if raster.indices is None else raster.indices
+        if numbers.ndim == 3:
+            raise UnreadableFile(f"{path}: label {value} of a mask in colour.", "Save the labels in grey.")
+        return np.asarray(numbers == value)
+    return np.asarray(values.any(axis=-1) if values.ndim == 3 else values != 0)
 
 
 def is_volume(path: Path) -> bool:
@@ -263,22 +298,91 @@ def is_volume(path: Path) -> bool:
 
 
 @lru_cache(maxsize=8)
-def _read_labels(path: Path) -> NDArray[Any]:
-    if is_volume(path):
-        import nibabel
-        from nibabel.filebasedimages import ImageFileError
+def _read_picture(path: Path) -> Raster:
+    try:
+        return read_raster(path)
+    except UnreadableFile as error:
+        raise UnreadableFile(f"{error.message} It is a mask.", "Export the mask again as PNG.") from None
 
-        try:
-            return np.asarray(nibabel.load(path).dataobj)
-        except (OSError, ValueError, EOFError, zlib.error, ImageFileError) as error:
-            raise UnreadableFile(f"{path}: the mask does not decode ({error}).", "Export the mask again.") from None
-    from PIL import Image
+
+@lru_cache(maxsize=8)
+def _read_labels(path: Path) -> NDArray[Any]:
+    import nibabel
 
     try:
-        with Image.open(path) as picture:
-            return np.asarray(picture)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise UnreadableFile(f"{path}: the mask does not decode ({error}).", "Export the mask again as PNG.") from None
+        array = np.asarray(nibabel.load(path).dataobj)
+    except _undecoded() as error:
+        raise UnreadableFile(f"{path}: the mask does not decode ({error}).", "Export the mask again.") from None
+    while array.ndim > 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise UnreadableFile(f"{path}: the mask holds voxels that are no numbers.", "Export the mask again.")
+    return array
+
+
+def _on_grid_of(path: Path, on: Path) -> NDArray[Any]:
+    """A mask's labels in the axis order of the volume it marks, by the affines of both.
+
+    Raises:
+        UnreadableFile: they do not lie on one grid: other voxels, another place, or turned against each other.
+    """
+    labels = _read_labels(path)
+    (mask_affine, stated), (affine, known) = _affine(path), _affine(on)
+    if not stated or not known:
+        # a file that does not say where it lies can only lie as its neighbour
+        return labels
+    # from the mask's voxels to the volume's: on one grid, each axis is one of the other's, one way or the other
+    between = np.linalg.inv(affine) @ mask_affine
+    turn = np.rint(between[:3, :3])
+    axes = np.abs(turn).argmax(axis=0)
+    shape = np.array(labels.shape)
+    on_grid = (
+        len(set(axes.tolist())) == 3
+        and bool((np.abs(turn).sum(axis=0) == 1).all())
+        and labels.ndim == 3
+        and float(np.abs((between[:3, :3] - turn) @ shape).max()) < 0.1
+    )
+    if on_grid:
+        order = np.argsort(axes)
+        moved = labels.transpose(order)
+        signs = turn[axes, np.arange(3)][order]
+        moved = moved[tuple(slice(None, None, int(sign)) for sign in signs)]
+        # where the first voxel of what was turned lies in the volume
+        start = between[:3, 3] + np.where(signs < 0, -(np.array(moved.shape) - 1), 0)
+        if float(np.abs(start).max()) < 0.1:
+            return moved
+    raise UnreadableFile(
+        f"{path}: the mask lies on another grid than {on.name} (voxels of {_lengths(mask_affine)} mm from "
+        f"{mask_affine[:3, 3].round(2).tolist()}, the volume's {_lengths(affine)} mm from "
+        f"{affine[:3, 3].round(2).tolist()}).",
+        "Resample the mask to the volume's grid (3D Slicer, TotalSegmentator's or nibabel's resample_from_to).",
+    )
+
+
+def _lengths(affine: NDArray[np.float64]) -> str:
+    return " x ".join(f"{n:.3g}" for n in np.linalg.norm(affine[:3, :3], axis=0))
+
+
+@lru_cache(maxsize=256)
+def _affine(path: Path) -> tuple[NDArray[np.float64], bool]:
+    """Voxels to millimetres, and whether the file states it at all (NIfTI: sform or qform)."""
+    import nibabel
+
+    try:
+        image: Any = nibabel.load(path)
+        stated = int(image.header["sform_code"]) > 0 or int(image.header["qform_code"]) > 0
+        affine = np.asarray(image.affine, dtype=np.float64)
+    except _undecoded() as error:
+        raise UnreadableFile(f"{path}: the header does not decode ({error}).", "Export the file again.") from None
+    return affine, stated and bool(np.isfinite(affine).all()) and abs(float(np.linalg.det(affine[:3, :3]))) > 1e-9
+
+
+def _undecoded() -> tuple[type[BaseException], ...]:
+    """What nibabel raises at broken files; asked for when it has raised, so that it is not imported before."""
+    from nibabel.filebasedimages import ImageFileError
+    from nibabel.spatialimages import HeaderDataError
+
+    return OSError, ValueError, EOFError, KeyError, zlib.error, ImageFileError, HeaderDataError
 
 
 def _require_finite(what: str, values: Sequence[float]) -> None:

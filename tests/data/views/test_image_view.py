@@ -274,3 +274,44 @@ def test_views_that_mean_nothing_are_refused(fields):
     with pytest.raises(RecipeError) as caught:
         View(**fields)
     assert caught.value.remedy
+
+
+class TestPixelsThatAreNotSquare:
+    """A disc in the patient is a disc for the network, whichever axis is finer and however the view frames it."""
+
+    def disc(self, tall, wide):
+        """A disc of radius 40 mm in the middle of 120 x 120 mm, with pixels of `tall` x `wide` mm."""
+        rows, columns = round(120 / tall), round(120 / wide)
+        y, x = np.mgrid[:rows, :columns]
+        inside = ((y + 0.5) * tall - 60) ** 2 + ((x + 0.5) * wide - 60) ** 2 < 40**2
+        return inside.astype(np.uint8) * 255
+
+    @pytest.mark.parametrize(("tall", "wide"), [(0.8, 0.4), (0.4, 0.8), (0.4, 0.4)])
+    @pytest.mark.parametrize("stated", ["spacing", "aspect"])
+    def test_discs_stay_round(self, tall, wide, stated):
+        pixels = self.disc(tall, wide)
+        spacing = (tall, wide) if stated == "spacing" else None
+        source = Frame.of_image(pixels.shape, spacing, tall / wide if spacing is None else 1.0)
+        view = View(size=60)
+        planes, frame = view.show(pixels, source)
+        seen = planes[0] > 0.5
+        high, broad = seen.any(axis=1).sum(), seen.any(axis=0).sum()
+        assert abs(int(high) - 40) <= 1
+        assert abs(int(broad) - 40) <= 1
+        # and what is found is carried back to pixels of the file
+        middle = frame.map_points([30.0, 30.0])
+        assert np.allclose(middle, [n / 2 for n in pixels.shape], atol=1)
+        rng = np.random.default_rng(0)
+        drawn = sample(view.reduce(pixels, source, training=True), view.training_frame(source, rng))[0] > 0.5
+        assert abs(drawn.any(axis=1).sum() / drawn.any(axis=0).sum() - 1) < 0.06
+
+    def test_crops_are_square_in_the_patient(self):
+        pixels = self.disc(0.8, 0.4)
+        source = Frame.of_image(pixels.shape, (0.8, 0.4))
+        view = View(size=64, crop=Crop(margin=0.1))
+        around = (25.0, 50.0, 125.0, 250.0)  # 80 x 80 mm about the disc
+        planes, frame = view.show(pixels, source, around)
+        seen = planes[0] > 0.5
+        assert abs(int(seen.any(axis=1).sum()) - int(seen.any(axis=0).sum())) <= 1
+        assert np.allclose(frame.map_points([32.0, 32.0]), [75, 150], atol=0.5)
+        assert Box(around[:2], around[2:]).draw(frame).any(axis=1).sum() == pytest.approx(64 / 1.2, abs=1.5)

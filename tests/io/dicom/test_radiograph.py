@@ -407,12 +407,96 @@ def test_lossless_encodings_of_a_ramp_equal_the_plain_one(tmp_path):
     assert np.array_equal(read_dicom(tmp_path / "rle.dcm").pixels, plain)
 
 
-def test_a_lossy_value_beyond_the_stored_bits_stays_white(tmp_path):
-    # a 12-bit stream under a header of 10 bits: 4080 must become 1023, not 4080 modulo 1024 = 1008
-    frame = imagecodecs.jpeg8_encode(RAMP, level=100, bitspersample=12)
+def test_a_lossy_value_just_beyond_the_stored_bits_stays_white_and_one_far_beyond_is_a_contradiction(tmp_path):
+    # a 12-bit stream under a header of 10 bits: 1060 must become 1023, not 1060 modulo 1024 = 36
+    near = np.minimum(RAMP, 1060)
+    frame = imagecodecs.jpeg8_encode(near, level=100, bitspersample=12)
     path = encode(tmp_path / "a.dcm", pydicom.uid.JPEGExtended12Bit, frame, BitsStored=10, HighBit=9)
-    pixels = read_dicom(path).pixels.ravel()
-    assert (pixels[70:] == 65535).all()
+    assert (read_dicom(path).pixels[near == 1060] == 65535).all()
+    frame = imagecodecs.jpeg8_encode(RAMP, level=100, bitspersample=12)
+    encode(path, pydicom.uid.JPEGExtended12Bit, frame, BitsStored=10, HighBit=9)
+    with pytest.raises(UnreadableFile, match="states 10 bits a pixel, from 0 to 1023; the compressed pixels reach"):
+        read_dicom(path)
+
+
+DEEP = np.arange(256, dtype=np.uint16).reshape(16, 16) * 64  # 14 bits
+
+
+@pytest.mark.parametrize("how", ["plain", "big endian pattern", "jpeg-ls", "jpeg lossless", "jpeg 2000"])
+def test_values_of_more_bits_than_stated_are_refused_and_never_wrap(tmp_path, how):
+    path = tmp_path / "a.dcm"
+    if how == "plain":
+        write(path, DEEP)
+    elif how == "big endian pattern":
+        write(path, DEEP.astype(np.int16) - 8192)  # a sign where the header says there is none
+    elif how == "jpeg-ls":
+        encode(path, pydicom.uid.JPEGLSLossless, imagecodecs.jpegls_encode(DEEP), pixels=DEEP)
+    elif how == "jpeg lossless":
+        encode(path, pydicom.uid.JPEGLosslessSV1, imagecodecs.ljpeg_encode(DEEP, bitspersample=16), pixels=DEEP)
+    else:
+        frame = imagecodecs.jpeg2k_encode(DEEP, codecformat="j2k", reversible=True, level=0)
+        encode(path, pydicom.uid.JPEG2000Lossless, frame, pixels=DEEP)
+    with pytest.raises(UnreadableFile, match="the header states 12 bits"):
+        read_dicom(path)
+
+
+def test_declared_overlays_above_the_stored_bits_are_no_pixels(tmp_path):
+    overlay = RAMP | (np.arange(256, dtype=np.uint16).reshape(16, 16) % 2 << 12)
+    path = write(tmp_path / "a.dcm", overlay)
+    with pytest.raises(UnreadableFile, match="hold bits beside these"):
+        read_dicom(path)
+    data = pydicom.dcmread(path)
+    data.add_new((0x6000, 0x0100), "US", 16)
+    data.add_new((0x6000, 0x0102), "US", 12)
+    data.save_as(path)
+    assert np.array_equal(shown(path), shown(write(tmp_path / "b.dcm")))
+
+
+@pytest.mark.parametrize("pattern", ["of 12 bits in 16", "repeated sign"])
+def test_negative_numbers_in_a_wider_stream_stay_negative(tmp_path, pattern):
+    signed = (RAMP.astype(np.int32) - 2048).astype(np.int16)
+    stored = signed.view(np.uint16) & 0x0FFF if pattern == "of 12 bits in 16" else signed.view(np.uint16)
+    plain = read_dicom(write(tmp_path / "b.dcm", signed)).pixels
+    for syntax, frame in (
+        (pydicom.uid.JPEGLSLossless, imagecodecs.jpegls_encode(stored)),
+        (pydicom.uid.JPEGLosslessSV1, imagecodecs.ljpeg_encode(stored, bitspersample=16)),
+    ):
+        path = encode(tmp_path / "a.dcm", syntax, frame, pixels=stored, PixelRepresentation=1)
+        assert np.array_equal(read_dicom(path).pixels, plain), syntax
+
+
+@pytest.mark.parametrize(
+    ("sign", "photometric", "slope"),
+    [(1, "MONOCHROME2", 1), (-1, "MONOCHROME2", 1), (1, "MONOCHROME1", 1), (1, "MONOCHROME2", -1)],
+)
+def test_a_raw_image_is_said_and_denser_is_brighter(tmp_path, sign, photometric, slope):
+    more = {"PresentationIntentType": "FOR PROCESSING", "PixelIntensityRelationshipSign": sign}
+    path = write(
+        tmp_path / "a.dcm", PhotometricInterpretation=photometric, RescaleSlope=slope, RescaleIntercept=0, **more
+    )
+    picture = read_dicom(path)
+    assert "FOR PROCESSING" in picture.facts["remark"]
+    # more X-rays (sign +1) is less dense: the greatest stored value is black
+    assert int(picture.pixels.ravel()[-1]) == (0 if sign == 1 else 65535)
+
+
+def test_several_windows_are_said(tmp_path):
+    path = write(tmp_path / "a.dcm", WindowCenter=["1000", "2000"], WindowWidth=["500", "900"])
+    assert read_dicom(path).facts["remark"] == "2 windows are stated (1000/500, 2000/900); the first was taken"
+    assert "remark" not in read_dicom(write(tmp_path / "b.dcm")).facts
+
+
+def test_the_spacing_of_a_scanned_film_and_the_aspect_of_pixels(tmp_path):
+    assert read_dicom(write(tmp_path / "a.dcm", NominalScannedPixelSpacing=["0.3", "0.1"])).frame.spacing_mm == (
+        0.3,
+        0.1,
+    )
+    path = write(tmp_path / "b.dcm", NominalScannedPixelSpacing=["0.3", "0.1"], ImagerPixelSpacing=["0.2", "0.2"])
+    assert read_dicom(path).frame.spacing_mm == (0.2, 0.2)
+    frame = read_dicom(write(tmp_path / "c.dcm", PixelAspectRatio=["2", "1"])).frame
+    assert frame.spacing_mm is None
+    assert frame.aspect == 2.0
+    assert frame.square_pixels().shape == (32, 16)
 
 
 def test_baseline_jpeg(tmp_path):

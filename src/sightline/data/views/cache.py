@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from sightline.data.lru_cache import LRUCache
 from sightline.data.views.crops import Corners, boxes_of
+from sightline.data.views.frames import stated_frame
 from sightline.data.views.image_view import ReducedPicture, View, sample
 from sightline.data.views.patches import patch_label
 from sightline.data.views.volume_view import VolumeView
@@ -72,7 +73,8 @@ class Pictures:
 
         def read() -> tuple[ReducedPicture, Frame]:
             picture = read_image(self.cohort[index].image)
-            return self.view.reduce(picture.pixels, picture.frame, around=around, training=training), picture.frame
+            source = stated_frame(picture.frame, self.cohort[index])
+            return self.view.reduce(picture.pixels, source, around=around, training=training), source
 
         return self.kept.get((index, training), read)
 

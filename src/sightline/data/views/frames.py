@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from sightline.data.views.image_view import View
 from sightline.data.views.volume_view import VolumeView
-from sightline.io.image import read_image
+from sightline.errors import UnreadableFile
+from sightline.io.image import read_frame
 from sightline.io.nifti import read_volume
 from sightline.structures.case import Case
 from sightline.structures.frame import Frame
@@ -15,9 +18,22 @@ from sightline.structures.regions import is_volume
 
 def source_frame(case: Case) -> Frame:
     """The frame of a case's picture or volume, which is read only if the layout does not state its shape."""
-    if case.shape:
+    if case.shape and (case.spacing_mm or is_volume(case.image) or not case.image.is_file()):
         return Frame.of_image(case.shape, case.spacing_mm)
-    return read_volume(case.image).frame if is_volume(case.image) else read_image(case.image).frame
+    if is_volume(case.image):
+        return read_volume(case.image).frame
+    # how high a pixel is for its width stands in the file
+    try:
+        return stated_frame(read_frame(case.image), case)
+    except UnreadableFile:
+        if case.shape is None:
+            raise
+        return Frame.of_image(case.shape)
+
+
+def stated_frame(source: Frame, case: Case) -> Frame:
+    """The frame of a case's picture, with the spacing that its cohort states, where it states one."""
+    return source if case.spacing_mm is None else replace(source, spacing_mm=case.spacing_mm)
 
 
 def case_frame(case: Case, view: View | VolumeView) -> Frame:

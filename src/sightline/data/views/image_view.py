@@ -124,6 +124,8 @@ class View:
             source: frame of the picture.
             around: `self.around(case)` where the case is known.
         """
+        # distances in the patient are kept: a pixel that is twice as high as wide becomes two
+        source, around = _with_square_pixels(source, around)
         if self.centre_crop is not None:
             kept = self.centre_crop * min(source.shape)
             middle = ((source.shape[0] - kept) / 2.0, (source.shape[1] - kept) / 2.0)
@@ -135,6 +137,8 @@ class View:
 
     def training_frame(self, source: Frame, rng: np.random.Generator, around: Corners | None = None) -> Frame:
         """Pad to square (or take the square around the box), crop, flip and turn at random, resize."""
+        box = around
+        source, around = _with_square_pixels(source, around)
         cropped = self.crop is not None and around is not None
         square = source.pad_to_square()
         side: float = square.shape[0]
@@ -142,7 +146,7 @@ class View:
             row, column, side = self.crop.square(around, rng)
             square = source.crop((row, column), (1, 1))
         if self.jitter is not None and not cropped:
-            grid = self.jitter.draw(square, side, self.size, rng, around)
+            grid = self.jitter.draw(square, side, self.size, rng, box)
         elif self.jitter is not None:
             grid = resize_square(square, (0.0, 0.0), side, self.size)
             if rng.random() < self.jitter.chance:
@@ -247,7 +251,9 @@ class View:
         if training:
             least = (1.0 - self.crop.jitter) * (1.0 if self.jitter else math.sqrt(self.crop_area[0]))
         longest = math.ceil(self.size * self.crop.reach / least)
-        return reduce_picture(pixels, source, longest, self.crop.part(around))
+        square, box = _with_square_pixels(source, around)
+        low, high = square.map_points(np.reshape(self.crop.part(box or around), (2, 2))).tolist()
+        return reduce_picture(pixels, source, longest, (low[0], low[1], high[0], high[1]))
 
     def show(
         self, pixels: NDArray[np.uint8] | NDArray[np.uint16], source: Frame, around: Corners | None = None
@@ -255,6 +261,15 @@ class View:
         """What the network is shown of a picture at test time: float32 [c, size, size] in 0..1, and its frame."""
         frame = self.test_frame(source, around)
         return sample(self.reduce(pixels, source, around=around), frame), frame
+
+
+def _with_square_pixels(source: Frame, around: Corners | None) -> tuple[Frame, Corners | None]:
+    """A source on square pixels, and a box of it in these."""
+    square = source.square_pixels()
+    if square is source or around is None:
+        return square, around
+    low, high = square.unmap_points([around[:2], around[2:]]).tolist()
+    return square, (low[0], low[1], high[0], high[1])
 
 
 def refuse_unmarked(cohort: Cohort, view: View | VolumeView) -> None:
@@ -322,19 +337,23 @@ def reduce_picture(
     """
     peak = float(np.iinfo(pixels.dtype).max)
     mode_type = np.uint8 if pixels.dtype == np.uint8 else np.float32
-    side = float(max(pixels.shape[:2]))
+    # sides are counted in square pixels, as the network will see them
+    tall, wide = max(1.0, frame.aspect), max(1.0, 1.0 / frame.aspect)
+    if abs(frame.aspect - 1.0) < 0.01:
+        tall = wide = 1.0
+    side = max(pixels.shape[0] * tall, pixels.shape[1] * wide)
     if part is not None:
         low = [max(0, math.floor(x)) for x in part[:2]]
         high = [min(n, math.ceil(x)) for n, x in zip(pixels.shape[:2], part[2:], strict=True)]
         # a part wholly outside the picture shows none of it, whatever is kept
         if low[0] < high[0] and low[1] < high[1]:
-            side = max(part[2] - part[0], part[3] - part[1])
+            side = max((part[2] - part[0]) * tall, (part[3] - part[1]) * wide)
             pixels = pixels[low[0] : high[0], low[1] : high[1]]
             frame = frame.crop(low, pixels.shape[:2])
     channels = [pixels] if pixels.ndim == 2 else [pixels[..., c] for c in range(pixels.shape[2])]
     rows, columns = pixels.shape[:2]
     factor = min(1.0, longest / side)
-    shape = (max(1, round(rows * factor)), max(1, round(columns * factor)))
+    shape = (max(1, min(rows, round(rows * tall * factor))), max(1, min(columns, round(columns * wide * factor))))
     planes = []
     for channel in channels:
         plane = Image.fromarray(np.ascontiguousarray(channel.astype(mode_type, copy=False)))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from sightline.data.audit.objects import FoundObject
+from sightline.data.views.frames import stated_frame
 from sightline.data.views.image_view import View
 from sightline.io.image import read_image
 from sightline.structures.case import Case
@@ -46,7 +47,7 @@ class SeenCase:
 def see_case(case: Case, view: View) -> SeenCase:
     """A case in its test-time view, with its finding (or where to look, where no finding is marked) as a mask."""
     picture = read_image(case.image)
-    planes, frame = view.show(picture.pixels, picture.frame, view.around(case))
+    planes, frame = view.show(picture.pixels, stated_frame(picture.frame, case), view.around(case))
     mark = None
     for role in ("finding", "focus"):
         regions = [region for region in case.regions if region.tag.role == role]

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from sightline.data.audit.objects import find_objects, grey
+from sightline.data.views.frames import stated_frame
 from sightline.data.views.image_view import View
 from sightline.evaluation.evidence.interventions import Mask, Planes, erase
 from sightline.io.image import read_image
@@ -150,11 +151,12 @@ def change_picture(case: Case, view: View) -> dict[str, Planes]:
     """
     picture = read_image(case.image)
     rows, columns = picture.pixels.shape[:2]
-    shown = _show(picture.pixels, picture.frame, case, view)
+    source = stated_frame(picture.frame, case)
+    shown = _show(picture.pixels, source, case, view)
     row, column = round(CROP * rows), round(CROP * columns)
     part = picture.pixels[row : rows - row, column : columns - column]
     # a source of its own: what lies outside the crop does not exist for it
-    cropped = _show(part, Frame.of_image(part.shape[:2]), case, view)
+    cropped = _show(part, Frame.of_image(part.shape[:2], source.spacing_mm, source.aspect), case, view)
     return {PLAIN: shown.planes, CROPPED: cropped.planes, **{name: make(shown) for name, make in CHANGES.items()}}
 
 

@@ -40,12 +40,48 @@ def display_table(
     values = modality_values(header, file, stored)
     padding = _padding(header, file, stored)
     shown, how = _voi(header, file, values, present & ~padding)
-    # DX objects state both MONOCHROME1 and INVERSE for one and the same inversion (PS3.3, C.8.11.3.1.2)
-    if header.get("PhotometricInterpretation") == "MONOCHROME1" or header.get("PresentationLUTShape") == "INVERSE":
+    if _is_negative(header, file, values):
         shown = 1.0 - shown
         how += ", inverted"
     shown = np.where(padding, 0.0, shown)
     return np.rint(shown * 65535.0).astype(np.uint16), how
+
+
+def _is_negative(header: Any, file: Path, values: FloatArray) -> bool:
+    """Whether what the values give has to be inverted, so that brighter is denser.
+
+    DX objects state both MONOCHROME1 and INVERSE for one and the same inversion (PS3.3, C.8.11.3.1.2). An image FOR
+    PROCESSING says with the sign of its intensity relationship whether greater values are more X-rays, which is less
+    dense (PS3.3, C.8.11.3.1.2); how it would be presented is not decided yet.
+    """
+    sign = numbers(header, "PixelIntensityRelationshipSign", file)
+    if is_for_processing(header) and sign and sign[0] in (1.0, -1.0):
+        rises = len(values) < 2 or values[-1] >= values[0]
+        return (sign[0] > 0) == bool(rises)
+    inverse = header.get("PresentationLUTShape") == "INVERSE"
+    return bool(header.get("PhotometricInterpretation") == "MONOCHROME1" or inverse)
+
+
+def is_for_processing(header: Any) -> bool:
+    """Whether an image says that it is raw: made for computations, not for eyes."""
+    return str(header.get("PresentationIntentType") or "").strip().upper() == "FOR PROCESSING"
+
+
+def remarks_on(header: Any, file: Path) -> tuple[str, ...]:
+    """What a person should know of how a picture is shown: raw values, or a choice among several windows."""
+    remarks = []
+    if is_for_processing(header):
+        sign = numbers(header, "PixelIntensityRelationshipSign", file)
+        heeded = f"the sign of its intensity relationship, {sign[0]:+g}, was heeded" if sign else "no sign is stated"
+        remarks.append(f"FOR PROCESSING: raw detector values, which look unlike what is read; {heeded}")
+    luts, centres = header.get("VOILUTSequence") or (), numbers(header, "WindowCenter", file)
+    if len(luts) > 1:
+        remarks.append(f"{len(luts)} VOI LUTs are stated; the first was taken")
+    elif not luts and len(centres) > 1:
+        widths = numbers(header, "WindowWidth", file)
+        pairs = ", ".join(f"{c:g}/{w:g}" for c, w in zip(centres, widths, strict=False))
+        remarks.append(f"{len(centres)} windows are stated ({pairs}); the first was taken")
+    return tuple(remarks)
 
 
 def modality_values(header: Any, file: Path, stored: NDArray[np.int64]) -> FloatArray:

@@ -38,6 +38,17 @@ BY_PYDICOM = frozenset(
         uid.HTJ2K,
     }
 )
+LOSSLESS = NATIVE | {
+    uid.RLELossless,
+    uid.JPEGLossless,
+    uid.JPEGLosslessSV1,
+    uid.JPEGLSLossless,
+    uid.JPEG2000Lossless,
+    uid.HTJ2KLossless,
+    uid.HTJ2KLosslessRPCL,
+}
+# lossy codecs overshoot the stored range by a little; this share of it is more than that
+OVERSHOOT = 1 / 16
 # some writers round the pixel data up
 MAX_TRAILING_BYTES = 1024
 
@@ -81,12 +92,66 @@ def decode_pixels(header: Any, file: Path, *, frame: int | None = None) -> tuple
         )
     patterns = np.arange(2**bits, dtype=np.int64)
     values = np.where(patterns >= 2 ** (bits - 1), patterns - 2**bits, patterns) if signed else patterns
-    if syntax not in NATIVE and not (signed and syntax in DEEP_JPEG):
-        # lossy codecs overshoot: a value beyond the stored bits must stay white, not wrap round to black
-        array = np.clip(array, values.min(), values.max())
-    # unused high bits may hold overlays (retired), so only the stored bits are looked at
-    index = (array.astype(f"u{max(allocated // 8, array.dtype.itemsize)}") >> shift) & (2**bits - 1)
+    if syntax in NATIVE:
+        index = _stored_bits(header, file, array, (bits, allocated, shift), signed=signed)
+    else:
+        index = _decoded_bits(file, array, bits, signed=signed, lossy=syntax not in LOSSLESS) & (2**bits - 1)
     return index.astype(np.uint16), values
+
+
+def _stored_bits(
+    header: Any, file: Path, array: NDArray[Any], bits: tuple[int, int, int], *, signed: bool
+) -> NDArray[np.int64]:
+    """The stored bits of uncompressed pixels; what stands beside them must be overlays or repeat the sign."""
+    stored, allocated, shift = bits
+    raw = array.astype(np.int64) & (2**allocated - 1)
+    mask = 2**stored - 1
+    index: NDArray[np.int64] = (raw >> shift) & mask
+    beside = raw & ~np.int64(mask << shift)
+    if not beside.any():
+        return index
+    above = (2**allocated - 1) & ~(2 ** (stored + shift) - 1)
+    if signed and np.array_equal(beside, np.where(index >= 2 ** (stored - 1), above, 0)):
+        return index
+    overlays = 0
+    for group in range(0x6000, 0x6020, 2):
+        place = header.get((group, 0x0102))
+        if place is not None and header.get((group, 0x3000)) is None:
+            overlays |= 1 << int(place.value or 0)
+    strange = beside & ~np.int64(overlays)
+    # what all pixels have alike cannot be part of their values
+    if strange.min() != strange.max():
+        raise UnreadableFile(
+            f"{file}: the header states {stored} bits a pixel (high bit {stored + shift - 1}), but "
+            f"{np.count_nonzero(strange) / strange.size:.0%} of the pixels hold bits beside these (values to "
+            f"{int(raw.max())}); cut off, they would wrap round.",
+            "Export the image again from its source: BitsStored, HighBit or PixelRepresentation is wrong.",
+        )
+    return index
+
+
+def _decoded_bits(file: Path, array: NDArray[Any], bits: int, *, signed: bool, lossy: bool) -> NDArray[np.int64]:
+    """Decoded values that fit the stored bits: as they are, or as patterns whose sign the codec did not know."""
+    values = array.astype(np.int64)
+    low, high = int(values.min()), int(values.max())
+    if signed and high >= 2**15:
+        # sixteen bits that a codec took for numbers from 0
+        values = np.where(values >= 2**15, values - 2**16, values)
+        low, high = int(values.min()), int(values.max())
+    half = 2 ** (bits - 1)
+    room = int(OVERSHOOT * 2**bits) if lossy else 0
+    if signed and low >= 0 and half + room <= high < 2 * half + room:
+        least, most = 0, 2 * half - 1  # patterns: the upper half means the negative numbers
+    else:
+        least, most = (-half, half - 1) if signed else (0, 2 * half - 1)
+    if low < least - room or high > most + room:
+        raise UnreadableFile(
+            f"{file}: the header states {bits} {'signed ' if signed else ''}bits a pixel, from {least} to {most}; the "
+            f"compressed pixels reach from {low} to {high}.",
+            "Export the image again from its source: BitsStored or PixelRepresentation is wrong.",
+        )
+    # lossy codecs overshoot: a value beyond the stored bits must stay white, not wrap round to black
+    return np.clip(values, least, most)
 
 
 def require_syntax(header: Any, file: Path) -> None:

@@ -15,7 +15,7 @@ import pydicom
 from pydicom.errors import InvalidDicomError
 
 from sightline.errors import SightlineError, UnreadableFile
-from sightline.io.dicom.greyscale import display_table, numbers
+from sightline.io.dicom.greyscale import display_table, numbers, remarks_on
 from sightline.io.dicom.limits import require_bounds
 from sightline.io.dicom.pixels import decode_pixels, require_syntax
 from sightline.io.dicom_results.identity import is_own_result
@@ -58,6 +58,7 @@ class Header:
             `manufacturer`, `device_model`, `detector`, `study_uid`, `series_uid`, `sop_uid`, `transfer_syntax`, ...
         shape: (rows, columns), or None where not stated.
         spacing_mm: (row, column) size of a pixel, or None where not stated.
+        aspect: height of a pixel over its width.
         names_patient: it names a patient or a day of birth, and does not say that the identity was removed.
     """
 
@@ -67,6 +68,7 @@ class Header:
     shape: tuple[int, int] | None
     spacing_mm: tuple[float, float] | None
     names_patient: bool = False
+    aspect: float = 1.0
 
 
 def has_dicom_mark(head: bytes) -> bool:
@@ -103,8 +105,10 @@ def read_dicom(path: Path) -> Picture:
         header = _header(dataset, path)
         present = np.bincount(index.ravel(), minlength=len(values)) > 0
         table, how = display_table(dataset, path, values, present)
+        remarks = remarks_on(dataset, path)
     pixels = np.take(table, index)
-    return Picture(pixels, Frame.of_image(pixels.shape, header.spacing_mm), {**header.facts, "grey_scale": how})
+    facts = {**header.facts, "grey_scale": how, **({"remark": "; ".join(remarks)} if remarks else {})}
+    return Picture(pixels, Frame.of_image(pixels.shape, header.spacing_mm, header.aspect), facts)
 
 
 def require_radiograph(picture: Picture | Header, file: Path | None = None) -> None:
@@ -196,7 +200,11 @@ def _header(dataset: Any, path: Path) -> Header:
     shape = (int(size[0]), int(size[1])) if len(size) == 2 else None
     named = bool(_text(dataset, "PatientName") or _text(dataset, "PatientBirthDate"))
     removed = _text(dataset, "PatientIdentityRemoved").upper() == "YES"
-    return Header(path, _text(dataset, "PatientID"), facts, shape, spacing, named and not removed)
+    ratio = _lengths(numbers(dataset, "PixelAspectRatio", path))
+    aspect = ratio[0] / ratio[1] if ratio and spacing is None else 1.0
+    if spacing is not None:
+        aspect = spacing[0] / spacing[1]
+    return Header(path, _text(dataset, "PatientID"), facts, shape, spacing, named and not removed, aspect)
 
 
 def _spacing(dataset: Any, path: Path) -> tuple[tuple[float, float] | None, str]:
@@ -207,7 +215,9 @@ def _spacing(dataset: Any, path: Path) -> tuple[tuple[float, float] | None, str]
         return spacing, f"PixelSpacing ({calibration})" if calibration else "PixelSpacing"
     spacing = _lengths(numbers(dataset, "ImagerPixelSpacing", path))
     if spacing is None:
-        return None, ""
+        # of a film: how finely it was scanned
+        spacing = _lengths(numbers(dataset, "NominalScannedPixelSpacing", path))
+        return spacing, "NominalScannedPixelSpacing" if spacing else ""
     factor = numbers(dataset, "EstimatedRadiographicMagnificationFactor", path)
     if factor and math.isfinite(factor[0]) and factor[0] > 0:
         rows, columns = spacing

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -26,7 +26,7 @@ from sightline.data.datasets.folder.format import FACT, IMAGE_COLUMNS, STUDY_COL
 from sightline.errors import GeometryError, LayoutError
 from sightline.io.tables import CsvRow, path_inside, read_json, read_table
 from sightline.structures.case import SPLITS, Case, Cohort, Split
-from sightline.structures.regions import Mask, Region
+from sightline.structures.regions import Mask, Region, is_volume
 from sightline.structures.tag import Tag
 
 __all__ = ["Options", "read", "read_cohort"]
@@ -84,13 +84,20 @@ def _case(
         patient_id=study.need("patient_id"),
         image=image,
         label=labelled["label"],
-        regions=tuple(regions.get(row["image_id"], ())),
+        regions=tuple(_on(region, image) for region in regions.get(row["image_id"], ())),
         split=_split(row if row["split"] else study),
         view=row["view"],
         shape=_shape(row) if not row["grid"] else _whole(row, "grid"),
         spacing_mm=_spacing(row) if not row["grid_mm"] else _sizes(row, "grid_mm"),
         facts={name[len(FACT) :]: text for name, text in row.cells.items() if name.startswith(FACT) and text},
     )
+
+
+def _on(region: Region, image: Path) -> Region:
+    """A region with the volume it marks: a mask of its own file says by its affine which voxels it marks."""
+    if isinstance(region, Mask) and isinstance(region.source, Path) and is_volume(region.source) and is_volume(image):
+        return replace(region, on=image)
+    return region
 
 
 def _split(row: CsvRow) -> Split | None:
