@@ -155,12 +155,22 @@ class Evaluate:
     """Bootstrap samples over patients."""
     prevalence: tuple[float, ...] = ()
     """Shares of positive studies that PPV and NPV are stated for."""
+    faithfulness: bool = False
+    """Take pixels away, or put them back, in the order of each map: deletion, insertion and ROAD beside a random
+    order, a Gaussian at the centre and an untrained network's map (pictures only)."""
+    explainers: tuple[str, ...] = ("cam", "grad_cam")
+    """Whose maps are measured so: cam, grad_cam, grad_cam_pp, gradient, guided, deconvolution, guided_grad_cam,
+    smooth_grad."""
+    faithfulness_images: int = 24
+    """On so many images, the classes by turns."""
     on: OmitArgPrefixes[On] = field(default_factory=On)
 
     def run(self) -> int:
         """Evaluate and print the metrics."""
         from sightline.data.datasets.folder.reader import read_cohort
         from sightline.evaluation.evaluate import evaluate
+        from sightline.evaluation.evidence.faithfulness import measure_faithfulness
+        from sightline.evaluation.evidence.figures import write_figures
         from sightline.evaluation.evidence.numbers import evidence_of
         from sightline.evaluation.gallery import write_panels
         from sightline.evaluation.report import left_out, report_of, write_report_of
@@ -185,10 +195,18 @@ class Evaluate:
                 replicates=self.replicates,
             )
             estimates += evidence.estimates()
-        below = notes if evidence is None else (*notes, evidence.markdown())
-        write_report_of(estimates, out, f"{run.recipe.title} on {whole.name}, {self.split}", below)
+            write_figures(evaluation.predictions, out / "figures", title=f"{whole.name}, {self.split}")
+        faithful = None
+        if self.faithfulness:
+            faithful = measure_faithfulness(
+                run, cohort, self.explainers, images=self.faithfulness_images, engine=make_engine(self.on)
+            )
+        sections = [part.markdown() for part in (evidence, faithful) if part is not None]
+        apart = () if faithful is None else faithful.all()
+        title = f"{run.recipe.title} on {whole.name}, {self.split}"
+        write_report_of(estimates, out, title, (*notes, *sections), apart=apart)
         write_panels(evaluation, cohort, run.recipe.view, out / "panels", most=self.panels)
-        for line in (*estimates, *notes, *(() if evidence is None else evidence.notes)):
+        for line in (*estimates, *apart, *notes, *(() if evidence is None else evidence.notes)):
             print(line)
         print(f"written to {out}")
         return 0

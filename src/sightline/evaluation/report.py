@@ -73,9 +73,19 @@ def left_out(view: View | VolumeView, evaluation: Evaluation) -> tuple[str, ...]
     return tuple(words)
 
 
-def write_report_of(estimates: Sequence[Estimate], folder: Path, title: str, notes: Sequence[str] = ()) -> None:
-    """`metrics.json` and `metrics.md`; notes stand below the numbers."""
-    write_text(folder / "metrics.json", json.dumps([e.to_dict() for e in estimates], indent=1) + "\n")
+def write_report_of(
+    estimates: Sequence[Estimate],
+    folder: Path,
+    title: str,
+    notes: Sequence[str] = (),
+    *,
+    apart: Sequence[Estimate] = (),
+) -> None:
+    """`metrics.json` and `metrics.md`; notes stand below the numbers.
+
+    Numbers that stand `apart` are in the JSON file only: a note shows them in a table of their own.
+    """
+    write_text(folder / "metrics.json", json.dumps([e.to_dict() for e in (*estimates, *apart)], indent=1) + "\n")
     below = "".join(f"\n{note}\n" for note in notes)
     write_text(folder / "metrics.md", f"# {title}\n\n{to_markdown(estimates)}\n{below}")
 

@@ -1,4 +1,4 @@
-"""What each threshold gives: receiver operating characteristics, and free-response curves of boxes."""
+"""What each threshold gives: receiver operating characteristics, free-response curves of boxes, risk-coverage."""
 
 from __future__ import annotations
 
@@ -148,8 +148,50 @@ def _rising(curve: FrocCurve) -> tuple[NDArray[np.float64], NDArray[np.float64]]
     return x, y
 
 
-def _interval(curve: RocCurve | FrocCurve) -> str:
+def _interval(curve: RocCurve | FrocCurve | RiskCurve) -> str:
     return f" [{curve.low:.3f}, {curve.high:.3f}]" if curve.low is not None and curve.high is not None else ""
+
+
+@dataclass(frozen=True)
+class RiskCurve:
+    """Error rate of the cases kept against the share kept, the surest first; `area` is its mean (AURC)."""
+
+    name: str
+    coverage: Sequence[float]
+    risk: Sequence[float]
+    area: float | None = None
+    low: float | None = None
+    high: float | None = None
+    style: int | None = None
+
+
+def risk_against_coverage(
+    curves: Sequence[RiskCurve], *, title: str = "Errors left when unsure cases go to a reader"
+) -> bytes:
+    """Risk-coverage curves (Geifman 2019) with their areas.
+
+    Raises:
+        RunError: no curve, or lists that are no shares or not of one length.
+    """
+    require(curves, "curves")
+    figure, axes = chart(6.4, 4.4 + 0.24 * len(curves))
+    handles, most = [], 0.05
+    for n, curve in enumerate(curves):
+        require_drawable(curve.name, [curve.area, curve.low, curve.high])
+        x, y = (np.asarray(values, dtype=np.float64) for values in (curve.coverage, curve.risk))
+        if x.shape != y.shape or x.size == 0 or not all(((v >= 0) & (v <= 1)).all() for v in (x, y)):
+            raise RunError(f"{curve.name}: a risk-coverage curve needs two equally long lists of shares.")
+        look = line_style(n if curve.style is None else curve.style)
+        axes.plot(x, y, **look, marker="o" if x.size < 4 else None, markersize=4)
+        area = "" if curve.area is None else f": AURC {curve.area:.3f}{_interval(curve)}"
+        handles.append(Line2D([], [], **look, label=f"{curve.name}{area}"))
+        most = max(most, float(y.max()))
+    axes.set(xlim=(0.0, 1.01), ylim=(-0.02 * most, 1.1 * most))
+    axes.set(xlabel="coverage (share of cases answered, the surest first)", ylabel="error rate of those answered")
+    axes.grid(color="#e4e4e4", linewidth=0.7)
+    set_title(axes, title)
+    legend_below(figure, handles, columns=1)
+    return png_of(figure)
 
 
 def training_curves(

@@ -30,6 +30,7 @@ class ReliabilityCurve:
     observed: Sequence[float]
     low: Sequence[float | None]
     high: Sequence[float | None]
+    style: int | None = None
 
 
 def reliability(curves: Sequence[ReliabilityCurve], *, title: str = "What was said and what was observed") -> bytes:
@@ -44,12 +45,12 @@ def reliability(curves: Sequence[ReliabilityCurve], *, title: str = "What was sa
     handles = []
     for n, curve in enumerate(curves):
         require_drawable(curve.name, [*curve.said, *curve.observed, *curve.low, *curve.high])
-        colour = PALETTE[n % len(PALETTE)]
+        look = line_style(n if curve.style is None else curve.style)
         for x, low, high in zip(curve.said, curve.low, curve.high, strict=True):
             if low is not None and high is not None:
-                axes.plot([x, x], [low, high], color=colour, linewidth=1.4, alpha=0.75)
-        axes.plot(curve.said, curve.observed, marker="o", markersize=5, **line_style(n))
-        handles.append(Line2D([], [], marker="o", markersize=5, **line_style(n), label=curve.name))
+                axes.plot([x, x], [low, high], color=look["color"], linewidth=1.4, alpha=0.75)
+        axes.plot(curve.said, curve.observed, marker="o", markersize=5, **look)
+        handles.append(Line2D([], [], marker="o", markersize=5, **look, label=curve.name))
     handles.append(Line2D([], [], color="#999999", linewidth=1, linestyle=DASHES[2], label="perfect"))
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     axes.set(xlabel="probability said", ylabel="share observed (95% interval)")

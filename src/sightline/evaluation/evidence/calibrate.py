@@ -151,7 +151,7 @@ def write_calibration(run: Run, record: CalibrationRecord, said: Predictions, me
     (run.folder / "calibration.png").write_bytes(reliability(curves))
 
 
-def reliability_curve(name: str, predictions: Predictions) -> ReliabilityCurve:
+def reliability_curve(name: str, predictions: Predictions, style: int | None = None) -> ReliabilityCurve:
     """A calibration curve of the last class, ready to be drawn."""
     points = [point for point in calibration_curve(predictions) if point.observed.value is not None]
     return ReliabilityCurve(
@@ -160,6 +160,7 @@ def reliability_curve(name: str, predictions: Predictions) -> ReliabilityCurve:
         [float(point.observed.value or 0.0) for point in points],
         [point.observed.low for point in points],
         [point.observed.high for point in points],
+        style,
     )
 
 

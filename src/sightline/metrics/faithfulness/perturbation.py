@@ -76,6 +76,7 @@ class Subject:
         class_index: whose probability is followed.
         valid: bool [h, w], pixels that belong to the image.
         taking: how orders are drawn.
+        untrained: float64 [a', b'], a map of a network with random weights, or None.
     """
 
     predict: Predict
@@ -84,6 +85,7 @@ class Subject:
     class_index: int
     valid: NDArray[np.bool_]
     taking: Taking
+    untrained: FloatArray | None = None
 
     @classmethod
     def of(
@@ -94,6 +96,7 @@ class Subject:
         class_index: int,
         valid: ArrayLike | None,
         taking: Taking | None,
+        untrained: ArrayLike | None = None,
     ) -> Subject:
         """A subject whose shapes fit.
 
@@ -109,10 +112,15 @@ class Subject:
             )
         if not np.isfinite(pixels).all() or not np.isfinite(field).all() or not inside.any():
             raise GeometryError("An image or map is empty or holds NaN or infinite values.", "Check the training.")
-        return cls(predict, pixels, field, class_index, inside, taking or Taking())
+        other = None if untrained is None else np.asarray(untrained, dtype=np.float64)
+        if other is not None and (other.ndim != 2 or not np.isfinite(other).all()):
+            raise GeometryError(f"The untrained network's map, of shape {other.shape}, is no finite map [a, b].")
+        return cls(predict, pixels, field, class_index, inside, taking or Taking(), other)
 
     def curves(self, shares: Sequence[float], picture: Picture, *, reverse: bool = False) -> list[FloatArray]:
-        """The map's curve, then the centred Gaussian's, then those of random orders: each [len(shares)].
+        """The map's curve, the centred Gaussian's, those of random orders, and the untrained map's where there is one.
+
+        Each is [len(shares)].
 
         Args:
             shares: of the pixels taken, at each point.
@@ -125,6 +133,7 @@ class Subject:
         random = np.random.default_rng(self.taking.seed)
         maps = [self.map, centre_prior(self.valid)]
         maps += [random.random(self.map.shape) for _ in range(self.taking.orders)]
+        maps += [] if self.untrained is None else [self.untrained]
         curves = []
         for field in maps:
             order = pixel_order(field, self.valid, random)

@@ -36,6 +36,7 @@ class Faithfulness:
         shares: share of the pixels taken away or put back at each point.
         values: what the network says of the class there.
         lower_is_better: whether a good map has a small value.
+        untrained: the same for another map, that of a network with random weights, or None where none was given.
     """
 
     name: str
@@ -45,11 +46,25 @@ class Faithfulness:
     shares: tuple[float, ...]
     values: tuple[float, ...]
     lower_is_better: bool
+    untrained: float | None = None
 
     @property
     def gain(self) -> float:
         """How much better than a random order; negative is worse."""
-        return self.chance - self.value if self.lower_is_better else self.value - self.chance
+        return self._better_than(self.chance)
+
+    @property
+    def centre_gain(self) -> float:
+        """How much better than a Gaussian at the centre; negative is worse."""
+        return self._better_than(self.centre)
+
+    @property
+    def untrained_gain(self) -> float | None:
+        """How much better than the untrained network's map, where it was given; negative is worse."""
+        return None if self.untrained is None else self._better_than(self.untrained)
+
+    def _better_than(self, other: float) -> float:
+        return other - self.value if self.lower_is_better else self.value - other
 
 
 def deletion(
@@ -62,6 +77,7 @@ def deletion(
     baseline: Baseline = "mean",
     valid: ArrayLike | None = None,
     taking: Taking | None = None,
+    untrained: ArrayLike | None = None,
 ) -> Faithfulness:
     """Pixels go, the most relevant first; a good map makes the network lose the class soon (Petsiuk 2018, algorithm 1).
 
@@ -74,12 +90,13 @@ def deletion(
         baseline: what goes in: the channel's mean, the blurred image, or 0.
         valid: bool [h, w]: pixels that belong to the image; only those are taken. None means all.
         taking: how orders are drawn.
+        untrained: a map of a network with random weights, measured on `predict` too.
 
     Raises:
         GeometryError: shapes that do not fit, or a map or image that is not finite.
         RunError: no step, or predictions that are not [n, k] finite numbers.
     """
-    subject = Subject.of(predict, image, map, class_index, valid, taking)
+    subject = Subject.of(predict, image, map, class_index, valid, taking, untrained)
     away = fill_value(subject.image, baseline, subject.valid)
 
     def without(gone: NDArray[np.bool_], _: int) -> FloatArray:
@@ -98,12 +115,13 @@ def insertion(
     baseline: Baseline = "blur",
     valid: ArrayLike | None = None,
     taking: Taking | None = None,
+    untrained: ArrayLike | None = None,
 ) -> Faithfulness:
     """Pixels come into a blurred image, the most relevant first; a good map brings the class soon (Petsiuk 2018).
 
     Args and errors as in `deletion`.
     """
-    subject = Subject.of(predict, image, map, class_index, valid, taking)
+    subject = Subject.of(predict, image, map, class_index, valid, taking, untrained)
     start = fill_value(subject.image, baseline, subject.valid)
 
     def with_(here: NDArray[np.bool_], _: int) -> FloatArray:
@@ -123,6 +141,7 @@ def road(
     noise: float = 0.01,
     valid: ArrayLike | None = None,
     taking: Taking | None = None,
+    untrained: ArrayLike | None = None,
 ) -> Faithfulness:
     """Remove and debias (ROAD, Rong 2022): removed pixels are imputed from their neighbours, with noise.
 
@@ -139,7 +158,7 @@ def road(
     """
     if not shares or any(not 0.0 < share < 1.0 for share in shares):
         raise RunError(f"ROAD removes shares between 0 and 1; got {list(shares)}.")
-    subject = Subject.of(predict, image, map, class_index, valid, taking)
+    subject = Subject.of(predict, image, map, class_index, valid, taking, untrained)
 
     def without(gone: NDArray[np.bool_], number: int) -> FloatArray:
         return impute(subject.image, gone, noise=noise, seed=subject.taking.seed + number)
@@ -179,9 +198,11 @@ def _beside_chance(
 ) -> Faithfulness:
     """The map's number beside those of orders that know nothing: areas under the curves, or means of their points."""
     curves = subject.curves(shares, picture, reverse=reverse)
-    own, centre, *chance = (float(np.trapezoid(c, shares) if area else c.mean()) for c in curves)
+    numbers = [float(np.trapezoid(c, shares) if area else c.mean()) for c in curves]
+    untrained = None if subject.untrained is None else numbers.pop()
+    own, centre, *chance = numbers
     values = tuple(curves[0].tolist())
-    return Faithfulness(name, own, float(np.mean(chance)), centre, shares, values, lower_is_better)
+    return Faithfulness(name, own, float(np.mean(chance)), centre, shares, values, lower_is_better, untrained)
 
 
 def _steps(steps: int) -> tuple[float, ...]:
@@ -208,7 +229,7 @@ class FaithfulnessRow:
 
 
 def faithfulness_report(rows: Sequence[FaithfulnessRow]) -> list[Estimate]:
-    """Mean value, chance, centred Gaussian and gain of every measure, with intervals over patients.
+    """Mean value of every measure and of its baselines, and the gain over each, with intervals over patients.
 
     Raises:
         RunError: no row.
@@ -224,9 +245,15 @@ def faithfulness_report(rows: Sequence[FaithfulnessRow]) -> list[Estimate]:
             (name, "value"),
             (f"{name}, random order", "chance"),
             (f"{name}, centred Gaussian", "centre"),
+            (f"{name}, untrained network", "untrained"),
             (f"{name}, better than a random order by", "gain"),
+            (f"{name}, better than a centred Gaussian by", "centre_gain"),
+            (f"{name}, better than an untrained network by", "untrained_gain"),
         ):
-            values = np.array([getattr(row.found, column) for row in kept], dtype=np.float64)
+            found = [getattr(row.found, column) for row in kept]
+            if any(value is None for value in found):
+                continue
+            values = np.array(found, dtype=np.float64)
             ids = [row.patient_id for row in kept]
             report.append(over_patients(label, mean_of(values), ids, counts, what="mean over maps"))
     return report
