@@ -237,3 +237,58 @@ def training_curves(
         axes.set_axis_off()
     legend_below(figure, [Line2D([], [], **looks[name], label=name) for name in histories])
     return png_of(figure)
+
+
+@dataclass(frozen=True)
+class SizeCurve:
+    """A method's score at several sizes of training set.
+
+    Attributes:
+        name: in the legend.
+        points: (images, score, low, high), rising; no interval where `low` and `high` are None.
+        style: which line of the palette.
+    """
+
+    name: str
+    points: Sequence[tuple[float, float, float | None, float | None]]
+    style: int
+
+
+def scores_by_size(panels: Mapping[str, Sequence[SizeCurve]], *, minutes_per_image: float | None = None) -> bytes:
+    """A panel a metric: score against training images on a logarithmic axis, and above it an expert's minutes.
+
+    Raises:
+        RunError: no panel, or a value that cannot be drawn.
+    """
+    require(panels, "panels")
+    curves = [curve for each in panels.values() for curve in each]
+    names = {curve.name: curve.style for curve in curves}
+    figure, grid = chart(5.2 * len(panels), 4.6 + 0.24 * len(names), 1, len(panels))
+    sizes = sorted({point[0] for curve in curves for point in curve.points})
+    for axes, (metric, each) in zip(np.atleast_1d(grid), panels.items(), strict=True):
+        for k, curve in enumerate(each):
+            require_drawable(curve.name, [v for point in curve.points for v in point])
+            look = line_style(curve.style)
+            # methods of one size stand beside one another, so that intervals can be told apart
+            x = [n * 1.02 ** (k - (len(each) - 1) / 2) for n, *_ in curve.points]
+            axes.plot(x, [point[1] for point in curve.points], marker="o", markersize=5, **look)
+            for at, (_, _, low, high) in zip(x, curve.points, strict=True):
+                if low is not None and high is not None:
+                    axes.plot([at, at], [low, high], color=look["color"], linewidth=1.2)
+        axes.set_xscale("log")
+        axes.set_xticks(sizes, [f"{n:.0f}" for n in sizes], minor=False)
+        axes.set_xticks([], minor=True)
+        axes.set(xlabel="training images", xlim=(sizes[0] / 1.15, sizes[-1] * 1.15))
+        axes.grid(color="#e4e4e4", linewidth=0.7)
+        if minutes_per_image is not None:
+            axes.spines["top"].set_visible(True)
+            above = axes.secondary_xaxis(
+                "top", functions=(lambda n: n * minutes_per_image, lambda minutes: minutes / minutes_per_image)
+            )
+            above.set_xticks([n * minutes_per_image for n in sizes], [f"{n * minutes_per_image:.0f}" for n in sizes])
+            above.set_xticks([], minor=True)
+            above.set_xlabel("minutes of marking", fontsize=9.5)
+            above.tick_params(labelsize=9.5)
+        set_title(axes, metric)
+    legend_below(figure, [Line2D([], [], **line_style(style), label=name) for name, style in names.items()])
+    return png_of(figure)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from sklearn.metrics import roc_curve
 
+from sightline.evaluation.tables.data_efficiency import efficiency_chart
 from sightline.evaluation.tables.lines import Line, find_line
 from sightline.evaluation.tables.pictures import shown_rows
 from sightline.evaluation.tables.summary import leading_metric
@@ -26,7 +27,8 @@ ROC_ROWS = 5
 def charts(result: TableResult, lines: Sequence[Line]) -> list[ReportPicture]:
     """The charts that a table has numbers for."""
     tests = dict.fromkeys(test for row in result.rows for test in row.evaluations)
-    drawn = (*(_bars(result, lines, test) for test in tests), _roc(result, lines), _froc(result, lines))
+    bars_of_tests = (_bars(result, lines, test) for test in tests)
+    drawn = (efficiency_chart(result, lines), *bars_of_tests, _roc(result, lines), _froc(result, lines))
     return [chart for chart in drawn if chart is not None]
 
 

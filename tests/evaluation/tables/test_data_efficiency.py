@@ -1,0 +1,76 @@
+"""Scores against training images: what a mark is worth, by hand, and the picture."""
+
+from dataclasses import replace
+
+import pytest
+
+from sightline.evaluation.tables.data_efficiency import efficiency_chart, sized_rows, worth_of_a_mark
+from sightline.evaluation.tables.lines import Line
+from sightline.evaluation.tables.table import RowResult, TableResult
+from sightline.papers.learning_curve import table
+from sightline.structures.case import Case, Cohort
+from sightline.structures.regions import Box
+from sightline.structures.tag import Tag
+
+CURVE = table()
+BOX = (Box((1.0, 1.0), (5.0, 5.0), Tag("finding", "fracture")),)
+
+
+@pytest.fixture(scope="module")
+def cohort():
+    """800 training images of 400 patients, half of them with a marked fracture."""
+    cases = []
+    for i in range(800):
+        broken = i // 2 % 2
+        label = ("no fracture", "fracture")[broken]
+        cases.append(Case(f"c{i}", f"s{i}", f"p{i // 2}", "x.png", label, BOX * broken, "train"))
+    return Cohort("marks", ("no fracture", "fracture"), tuple(cases))
+
+
+def result_of(cohort, scores):
+    rows = [row for row in CURVE.rows if row.name in scores]
+    done = tuple(RowResult(row, {"test": ("an evaluation",)}) for row in rows)
+    result = TableResult(replace(CURVE, rows=tuple(rows)), cohort, (0,), done)
+    lines = [
+        Line(name, "test", metric, mean=value, low=value - 0.05, high=value + 0.05)
+        for name, value in scores.items()
+        for metric in CURVE.leading
+    ]
+    return result, lines
+
+
+def test_what_a_mark_is_worth_by_hand(cohort):
+    scores = {
+        "unguided mean, 75 images": 0.60, "unguided softmax, 75 images": 0.62, "unguided mean, 600 images": 0.80,
+        "guided all marks, 75 images": 0.71, "guided 20% of marks, 75 images": 0.61,
+        "guided all marks, 600 images": 0.9,
+    }  # fmt: skip
+    result, lines = result_of(cohort, scores)
+    rows = {one.row.name: one for one in sized_rows(result)}
+    # a method at one size has no curve
+    assert "guided 20% of marks, 75 images" not in rows and "unguided softmax, 75 images" not in rows
+    small = rows["guided all marks, 75 images"]
+    assert abs(small.images - 75) <= 3 and small.marks == pytest.approx(small.images / 2, abs=3)
+    # halfway between the scores of 0.60 and 0.80 on a logarithmic axis, further 0.01 / 0.2 of the way
+    first, last = rows["unguided mean, 75 images"].images, rows["unguided mean, 600 images"].images
+    equal = first ** (1 - 0.55) * last**0.55
+    said = worth_of_a_mark(result, lines)
+    assert f"guided all marks, 75 images: {(equal - small.images) / small.marks:.1f} images without a mark" in said
+    assert "guided all marks, 600 images: more than 0 further images" in said
+
+
+def test_marks_that_gain_nothing_are_worth_nothing(cohort):
+    scores = {
+        "unguided mean, 75 images": 0.7, "unguided mean, 600 images": 0.7, "guided all marks, 75 images": 0.7,
+        "guided all marks, 600 images": 0.65,
+    }  # fmt: skip
+    result, lines = result_of(cohort, scores)
+    assert worth_of_a_mark(result, lines).count("nothing") == 2
+    picture = efficiency_chart(result, lines)
+    assert picture is not None and "24 s a mark" in picture.caption and picture.png.startswith(b"\x89PNG")
+
+
+def test_one_size_has_no_curve(cohort):
+    result, lines = result_of(cohort, {"unguided mean, 75 images": 0.7, "guided all marks, 75 images": 0.8})
+    assert efficiency_chart(result, lines) is None
+    assert "cannot be said" in worth_of_a_mark(result, lines)
