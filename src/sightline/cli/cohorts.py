@@ -190,6 +190,7 @@ def run_import(word: str, source: Path, destination: Path, options: object) -> i
     from sightline.data.datasets.layouts import read_layout
     from sightline.io.picture import write_rejects
     from sightline.io.progress import progress
+    from sightline.structures.identifiers import alike_names
 
     cohort, rejects = read_layout(word, source, options, destination, progress)
     write_cohort(cohort, destination)
@@ -199,6 +200,9 @@ def run_import(word: str, source: Path, destination: Path, options: object) -> i
     for key, value in cohort.about.items():
         if key.startswith("warning") or key in ("counts", "samples", "fixations", "calibration pictures"):
             print(f"{key}: {value}", file=sys.stderr)
+    for alike in alike_names(cohort.classes):
+        words = ", ".join(repr(name) for name in alike)
+        print(f"warning: {words} are different classes; write the label one way if they mean the same", file=sys.stderr)
     print(_cohort_line(cohort, destination))
     return 0 if len(cohort) else 1
 

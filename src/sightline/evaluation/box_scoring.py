@@ -16,6 +16,7 @@ from sightline.inference.predict import NetworkOutput
 from sightline.io.files import write_text
 from sightline.metrics.boxes.table import BoxCase, BoxScores
 from sightline.structures.case import Case, Cohort
+from sightline.structures.frame import Frame
 from sightline.structures.regions import corners_of
 from sightline.training.run import Run
 from sightline.training.serialization import Catalogue, to_plain
@@ -45,6 +46,7 @@ def box_scores(said: NetworkOutput, cohort: Cohort, view: View, protocol: MapBox
     cases = []
     for case, truth, (corners, scores) in zip(cohort, truths, found, strict=True):
         shape = source_frame(case).shape
+        corners, scores = _outside_ignored(case, corners, scores)
         cases.append(
             BoxCase(
                 case_id=case.case_id,
@@ -59,6 +61,22 @@ def box_scores(said: NetworkOutput, cohort: Cohort, view: View, protocol: MapBox
             )
         )
     return BoxScores(tuple(cases), "boxes of the network" if said.boxes is not None else "boxes read off class maps")
+
+
+def _outside_ignored(case: Case, corners: FloatArray, scores: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The boxes that do not lie in regions to ignore: half in one or more is neither found nor missed (as COCO)."""
+    ignored = [region for region in case.regions if region.tag.role == "ignore"]
+    boxes = np.asarray(corners, dtype=np.float64).reshape(-1, 4)
+    if not ignored or not len(boxes):
+        return corners, scores
+    kept = []
+    for r0, c0, r1, c1 in boxes:
+        # the box on a grid of its own
+        height, width = max(r1 - r0, 1e-6), max(c1 - c0, 1e-6)
+        frame = Frame((16, 16), np.array([[height / 16, 0.0, r0], [0.0, width / 16, c0], [0.0, 0.0, 1.0]]))
+        kept.append(bool(np.max([region.draw(frame) for region in ignored], axis=0).mean() < 0.5))
+    chosen = np.array(kept)
+    return boxes[chosen], np.asarray(scores)[chosen]
 
 
 def tune_boxes(run: Run, said: NetworkOutput, cohort: Cohort, catalogue: Catalogue) -> Run:

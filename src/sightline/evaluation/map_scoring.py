@@ -48,6 +48,7 @@ def map_rows(cohort: Cohort, maps: Maps, view: View | VolumeView) -> Iterator[Ma
         source = source_frame(case)
         frame = case_frame(case, view)
         picture = Box((0.0,) * source.ndim, tuple(map(float, source.shape))).draw(frame) > 0
+        picture &= ~_inside([region for region in case.regions if region.tag.role == "ignore"], frame)
         enlarged: dict[int, NDArray[np.float64]] = {}
         for role, style, regions in _grouped(case):
             label = _speaks_for(regions, case, cohort.classes)

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import unicodedata
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from sightline.errors import RunError
+
+# names that Windows keeps for itself, with any suffix
+_RESERVED = frozenset(("con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))))
+# file systems count bytes, and a suffix, a mark or a number may be added
+LONGEST = 120
 
 
 def write_text(path: Path, text: str) -> None:
@@ -42,25 +49,42 @@ def digest_of_file(path: Path) -> str:
 
 def safe_name(text: str) -> str:
     """A file name without separators or surprises; long texts that differ at the end stay apart."""
-    name = "".join(c if c.isalnum() or c in "-_." else "_" for c in text)
-    # file systems count bytes, of which a letter may have four
-    if len(name.encode()) > 120:
-        mark = hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:12]
-        name = f"{name.encode()[:100].decode(errors='ignore')}-{mark}"
-    return name if name.strip(".") else "case"
+    name = "".join(c if c.isalnum() or c in "-_." else "_" for c in unicodedata.normalize("NFC", text))
+    if not name.strip("."):
+        return "case"
+    if name.split(".")[0].casefold() in _RESERVED:
+        name = f"_{name}"
+    if name.endswith("."):
+        name = f"{name.rstrip('.')}_"
+    return _shortened(name, text)
+
+
+def _shortened(name: str, text: str) -> str:
+    """A name of at most LONGEST bytes, of which a letter may have four; those of other texts stay apart."""
+    if len(name.encode()) <= LONGEST:
+        return name
+    mark = hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:12]
+    return f"{name.encode()[: LONGEST - 20].decode(errors='ignore').rstrip('%')}-{mark}"
 
 
 def unique_name(text: str, taken: set[str]) -> str:
     """A file name for a text that no other has, also where upper and lower case are the same."""
     name, n = safe_name(text), 1
     candidate = name
-    while candidate.casefold() in taken:
+    # some file systems take a letter and its accent, or upper and lower case, for the same
+    while (key := unicodedata.normalize("NFKC", candidate).casefold()) in taken:
         n += 1
         candidate = f"{name}_{n}"
-    taken.add(candidate.casefold())
+    taken.add(key)
     return candidate
 
 
 def file_name(text: str) -> str:
     """An id as a safe file name: everything but letters, digits and `_.-~ ` is percent-encoded."""
-    return quote(text, safe=" ") if text.strip(".") else quote(text).replace(".", "%2E")
+    name = quote(os.fsencode(text), safe=" ") if text.strip(".") else quote(text).replace(".", "%2E")
+    if name != name.strip() or name.endswith("."):
+        # a blank or a dot at an end does not come back from tables, nor from Windows
+        name = name.replace(" ", "%20").removesuffix(".") + ("%2E" if name.endswith(".") else "")
+    if name.split(".")[0].casefold() in _RESERVED:
+        name = f"%{ord(name[0]):02X}{name[1:]}"
+    return _shortened(name, text)

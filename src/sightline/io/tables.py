@@ -5,13 +5,16 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from io import StringIO
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from sightline.errors import LayoutError
+from sightline.structures.identifiers import same_form
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,8 @@ def read_table(path: Path, required: Sequence[str], *, key: str | None = None) -
     for number, record in enumerate(records[1:], start=2):
         if not any(record):
             continue  # an empty line, or one of commas alone, as spreadsheets leave them
+        if len(record) > len(header) and not any(cell.strip() for cell in record[len(header) :]):
+            del record[len(header) :]  # rows that end in a comma
         if len(record) != len(header):
             raise LayoutError(
                 f"{path}: row {number} has {len(record)} cells, the header has {len(header)}.",
@@ -110,22 +115,21 @@ def read_table(path: Path, required: Sequence[str], *, key: str | None = None) -
 
 def _separated(text: str, required: Sequence[str]) -> list[list[str]]:
     """The records of a table, separated by what makes sense of its header."""
-    plain = _records(text, ",")
-    if plain and len(plain[0]) > 1:
-        return plain
-    for separator in ";\t":
-        other = _records(text, separator)
-        if other and len(other[0]) > 1 and set(required) <= set(other[0]):
-            return other
-    return plain
+    tried = {separator: next(_rows(text, separator), []) for separator in ",;\t"}
+    fits = [separator for separator, header in tried.items() if len(header) > 1 and set(required) <= set(header)]
+    return list(_rows(text, fits[0] if fits else max(tried, key=lambda separator: len(tried[separator]))))
 
 
-def _records(text: str, separator: str) -> list[list[str]]:
+def _rows(text: str, separator: str) -> Iterator[list[str]]:
     rows = csv.reader(StringIO(text, newline=""), delimiter=separator, strict=True)
     header = [name.strip() for name in next(rows, [])]
+    while header and not header[-1]:
+        header.pop()  # a header that ends in a separator
     # facts are whatever a source wrote
     free = [name.startswith("fact:") for name in header]
-    return [header, *([c if i < len(free) and free[i] else c.strip() for i, c in enumerate(row)] for row in rows)]
+    yield header
+    for row in rows:
+        yield [c if i < len(free) and free[i] else c.strip() for i, c in enumerate(row)]
 
 
 def read_json(path: Path) -> Any:
@@ -142,9 +146,66 @@ def read_json(path: Path) -> Any:
         raise LayoutError(f"{path} cannot be read as JSON ({error}).", "Export the file again.") from None
 
 
+def require_even_rows(path: Path, separator: str = ",", *, short: bool = False) -> None:
+    """Refuse a large table, before it is read by columns, whose rows hold more cells than its header.
+
+    Cells without text at the end of a row are none. A file that does not exist or is no text is left to its reader.
+
+    Args:
+        path: the table.
+        separator: between its cells.
+        short: refuse rows of fewer cells, too.
+
+    Raises:
+        LayoutError: naming the first such row.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            rows = csv.reader(stream, delimiter=separator)
+            columns = len([*next(rows, [])])
+            for number, row in enumerate(rows, start=2):
+                more = len(row) > columns and any(cell.strip() for cell in row[columns:])
+                if more or (short and 0 < len(row) < columns and any(row)):
+                    raise LayoutError(
+                        f"{path}: row {number} has {len(row)} cells, the header has {columns}.",
+                        "Quote cells that hold the separator, or export the table again.",
+                    )
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return
+
+
 def path_inside(root: Path, relative: str) -> Path | None:
-    """The file `relative` names under `root`, or None where it would lead out of it (absolute, drive or `..`)."""
+    """The file `relative` names under `root`, or None where it would lead out of it (absolute, drive or `..`).
+
+    Where there is no file of just this name, one whose name differs in Unicode form alone is meant.
+    """
     parts = relative.replace("\\", "/").split("/")
-    if relative.startswith(("/", "\\")) or ".." in parts or ":" in parts[0] or not relative:
+    drive = bool(PureWindowsPath(relative).drive) and (os.name == "nt" or relative[2:3] in ("/", "\\", ""))
+    if relative.startswith(("/", "\\")) or ".." in parts or drive or not relative or "\0" in relative:
         return None
-    return root / relative
+    try:
+        return root / relative if (root / relative).exists() else _alike(root, relative)
+    except (OSError, ValueError):
+        return root / relative
+
+
+def _alike(root: Path, relative: str) -> Path:
+    """The one file whose path has the same letters in another Unicode form; the path as it is where there is none."""
+    at = root
+    for part in Path(relative).parts:
+        if not (at / part).exists() and at.is_dir():
+            forms = _forms(at, at.stat().st_mtime_ns)
+            at = at / forms.get(same_form(part), part)
+        else:
+            at = at / part
+    return at if at.exists() else root / relative
+
+
+@lru_cache(maxsize=64)
+def _forms(folder: Path, changed: int) -> dict[str, str]:
+    names: dict[str, str] = {}
+    twice = set()
+    for name in sorted(path.name for path in Path(folder).iterdir()):
+        if names.setdefault(same_form(name), name) != name:
+            twice.add(same_form(name))
+    return {form: name for form, name in names.items() if form not in twice}

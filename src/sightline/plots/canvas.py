@@ -21,6 +21,7 @@ _NAMES = {
     "finding": "finding (expert)",
     "gaze": "gaze (reader)",
     "organ": "organ",
+    "ignore": "not scored",
 }
 
 

@@ -31,6 +31,7 @@ OUTLINES: dict[Role, tuple[str, Any]] = {
     "focus": ("#3fd2ff", (0, (4, 2))),
     "gaze": ("#ff8ae2", (0, (1, 1))),
     "organ": ("#c9c9ff", (0, (6, 2, 1, 2))),
+    "ignore": ("#b0b0b0", (0, (1, 3))),
 }
 MOST_OPAQUE = 0.72
 HEAT_RISE = 1.5  # above 1, so that the many middling cells of a class map veil the picture less

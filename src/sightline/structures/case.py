@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from sightline.errors import CohortError
+from sightline.structures.identifiers import clean_text, same_form
 from sightline.structures.notation import bytes_of_region
 from sightline.structures.regions import Region
 
@@ -62,6 +63,13 @@ class Case:
     spacing_mm: tuple[float, ...] | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Ids as tables give them back; of patients and studies in the one form in which they are compared."""
+        for name in ("case_id", "label", "view"):
+            object.__setattr__(self, name, clean_text(vars(self)[name]))
+        for name in ("study_id", "patient_id"):
+            object.__setattr__(self, name, same_form(vars(self)[name]))
+
 
 @dataclass(frozen=True)
 class Cohort:
@@ -94,6 +102,7 @@ class Cohort:
 
     def __post_init__(self) -> None:
         """Refuse repeated case ids and labels that are not classes."""
+        object.__setattr__(self, "classes", tuple(clean_text(name) for name in self.classes))
         repeated = [i for i, n in Counter(case.case_id for case in self.cases).items() if n > 1]
         if repeated:
             raise CohortError(

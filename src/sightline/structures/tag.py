@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Role = Literal["focus", "finding", "organ", "gaze"]
+Role = Literal["focus", "finding", "organ", "gaze", "ignore"]
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,8 @@ class Tag:
 
     Attributes:
         role: `focus` where to look (a bone, also when nothing is wrong with it), `finding` the finding itself, `organ`
-            anatomy in which a class's finding would lie (the lungs for pneumonia), `gaze` where a reader looked.
+            anatomy in which a class's finding would lie (the lungs for pneumonia), `gaze` where a reader looked,
+            `ignore` where a finding is neither found nor missed (a crowd of them that nobody told apart).
         label: the class the mark speaks for, or None when all classes share it (Liao 2022, section IV-C).
         reader: who marked it, or whose gaze it is.
         name: what it shows, in words, e.g. `superior endplate`; empty where the role says enough.

@@ -93,14 +93,15 @@ def test_a_tiny_data_set(tmp_path):
     cohort = coco.read(tmp_path)
     assert cohort.classes == ("normal", "nodule", "cyst")
     assert [case.label for case in cohort] == ["nodule", "cyst", *["normal"] * 4]
-    nodule, cyst = Tag("finding", "nodule"), Tag("finding", "cyst")
+    nodule = Tag("finding", "nodule")
     assert cohort[0].regions == (
         Box((2.5, 1.0), (6.5, 4.0), nodule),
         Polygon((((2.0, 1.0), (2.0, 3.0), (6.0, 3.0)),), nodule),
     )
     column = np.zeros((8, 6), bool)
     column[:, 1] = True
-    assert cohort[1].regions == (Box((0.0, 1.0), (8.0, 2.0), cyst), Mask(column, cyst))
+    # a crowd is neither found nor missed; its image still shows what it is of
+    assert cohort[1].regions == (Mask(column, Tag("ignore", "cyst")),)
     assert cohort[1].case_id == "sub/2" and cohort[1].shape == (8, 6)
     assert cohort[0].patient_id == cohort[1].patient_id != cohort[2].patient_id
     assert {case.split for case in cohort} == {"train", "val", "test"}
@@ -153,3 +154,57 @@ def test_the_document_must_be_clear(tmp_path):
     with pytest.raises(LayoutError, match="2 JSON documents"):
         coco.read(tmp_path)
     assert len(coco.read(tmp_path, coco.Options(annotations=tmp_path / "labels.json"))) == 6
+
+
+class TestNamesAndGroups:
+    """File names with dots and colons, categories that share an id, tables whose columns are no patients."""
+
+    def make(self, root, names, **more):
+        (root / "images").mkdir(parents=True)
+        for name in names:
+            Image.fromarray(np.zeros((8, 6), np.uint8)).save(root / "images" / name, format="PNG")
+        document = {
+            "images": [{"id": i, "file_name": n, "width": 6, "height": 8} for i, n in enumerate(names)],
+            "categories": [{"id": 1, "name": "nodule"}],
+            "annotations": [{"id": 1, "image_id": 0, "category_id": 1, "bbox": [1, 2, 3, 4]}],
+            **more,
+        }
+        (root / "a.json").write_text(json.dumps(document))
+        return root
+
+    def test_names_are_whole_and_found(self, tmp_path):
+        names = ["1.2.840.1", "1.2.840.2", "1.2.840.1.png", "12:30:01.png", "Mu\u0308ller.png"]
+        root = self.make(tmp_path, names)
+        # the document says the same letters in another form
+        text = (root / "a.json").read_text().replace("Mu\\u0308ller", "M\\u00fcller")
+        (root / "a.json").write_text(text)
+        cohort = coco.read(root, coco.Options(fractions=None))
+        found = [case.case_id for case in cohort]
+        assert found == ["1.2.840.1", "1.2.840.2", "1.2.840.1.png", "12:30:01", "M\u00fcller"]
+        assert all(case.image.is_file() for case in cohort)
+
+    def test_categories_of_one_id_are_refused(self, tmp_path):
+        root = self.make(tmp_path, ["a.png"], categories=[{"id": 1, "name": "nodule"}, {"id": 1, "name": "cyst"}])
+        with pytest.raises(LayoutError, match="have the same id 1"):
+            coco.read(root)
+
+    def test_the_remedy_names_an_option_that_exists(self, tmp_path):
+        root = self.make(tmp_path, ["a.png"])
+        (root / "b.json").write_text("{}")
+        with pytest.raises(LayoutError) as error:
+            coco.read(root)
+        assert "--annotations" in error.value.remedy
+        assert "annotations" in coco.Options.__dataclass_fields__
+
+    def test_only_columns_of_groups_join(self, tmp_path):
+        names = [f"{i}.png" for i in range(6)]
+        root = self.make(tmp_path, names)
+        rows = [f"{name},P{i},{'FM'[i % 2]}" for i, name in enumerate(names)]
+        (root / "groups.csv").write_text("\n".join(["file_name,patient_id,sex", *rows]))
+        assert len({case.patient_id for case in coco.read(root)}) == 6
+        by_sex = coco.read(root, coco.Options(group_by=("sex",), fractions=None))
+        assert len({case.patient_id for case in by_sex}) == 2
+        (root / "groups.csv").write_text("\n".join(["file_name,sex", *(f"{name},F" for name in names)]))
+        with pytest.raises(LayoutError, match="no column that is known") as error:
+            coco.read(root)
+        assert "--group-by" in error.value.remedy

@@ -1,11 +1,18 @@
 """A tree of DICOM files as a cohort: grouping, labels, and what is left out."""
 
+import os
+
+import pydicom
 import pytest
 from support.layouts import radiograph
 from support.paths import DATA as DATA_ROOT
 
+from sightline import cli
 from sightline.data.datasets.dicom_folder import Options, read
+from sightline.data.datasets.folder.reader import read_cohort
+from sightline.data.datasets.layouts import read_layout
 from sightline.errors import LayoutError, UnreadableFile
+from sightline.io.image import read_image
 
 DATA = DATA_ROOT / "dicom"
 
@@ -99,7 +106,7 @@ def test_missing_labels_and_labels_of_nothing_are_listed(tree, tmp_path):
         ("study_uid\n1.1\n", "columns"),
         ("", "columns"),
         ("study_uid,label\n1.1,\n", "line 2 lacks"),
-        ("study_uid,label\n1.1\n", "line 2 lacks"),
+        ("study_uid,label\n1.1\n", "row 2 has 1 cells"),
         ("study_uid,label\n1.1,a\n1.1,b\n", "lines 2 and 3 both"),
         ("study_uid,label\n1.1,c\n", "none of the classes"),
     ],
@@ -136,3 +143,62 @@ def test_the_real_tree():
     assert len({case.study_id for case in cohort}) == 3
     assert len(rejects) == 14
     assert all(reject.reason and reject.remedy for reject in rejects)
+
+
+@pytest.mark.parametrize(
+    "text", ["study_uid;label\n1.1;a\n1.2;b\n2.1;b\n", "study_uid,label,\n1.1,a,\n1.2,b,\n2.1,b,\n"]
+)
+def test_labels_are_read_as_every_table_is(tree, tmp_path, text):
+    (tmp_path / "labels.csv").write_text(text)
+    cohort, _ = read(tree, Options(labels=tmp_path / "labels.csv"))
+    assert [case.label for case in cohort] == ["a", "a", "b", "b"]
+    (tmp_path / "labels.csv").write_text("study_uid,label\n1.1,fracture, none\n")
+    with pytest.raises(LayoutError, match="row 2 has 3 cells"):
+        read(tree, Options(labels=tmp_path / "labels.csv"))
+
+
+def test_labels_of_files_whose_names_have_another_unicode_form(tmp_path):
+    radiograph(tmp_path / "src" / "Mu\u0308ller.dcm", "1.1.1")
+    (tmp_path / "labels.csv").write_text("file,label\nM\u00fcller.dcm,a\n", encoding="utf-8")
+    cohort, rejects = read(tmp_path / "src", Options(labels=tmp_path / "labels.csv"))
+    assert [case.label for case in cohort] == ["a"]
+    assert not rejects
+
+
+def test_where_no_row_meets_a_file_the_reasons_are_given_row_by_row(tree, tmp_path):
+    (tmp_path / "labels.csv").write_text("study_uid,label\n9.1,a\n9.2,b\n")
+    with pytest.raises(LayoutError) as error:
+        read_layout("dicom", tree, Options(labels=tmp_path / "labels.csv"))
+    assert "line 2: study_uid '9.1' is that of no radiograph" in error.value.message
+    assert "no row with study_uid '1.1'" in error.value.message
+
+
+def test_what_import_writes_check_reads(tmp_path):
+    """Names with blanks and bytes that are no letters, facts with zero bytes."""
+    src = tmp_path / "src"
+    radiograph(src / "IM0001 ", "1.1.1")
+    radiograph(src / "IM0002 ", "1.1.2")
+    radiograph(src / os.fsdecode(b"a\xff.dcm"), "1.1.3")
+    radiograph(src / ("x" * 240 + ".dcm"), "")
+    data = pydicom.dcmread(src / "IM0001 ")
+    data.ManufacturerModelName = "X\0 1"
+    data.save_as(src / "IM0001 ")
+    with pytest.raises(SystemExit) as done:
+        cli.main(["cohort", "import", "dicom", str(src), str(tmp_path / "out")])
+    assert done.value.code == 0
+    cohort = read_cohort(tmp_path / "out")
+    assert len(cohort) == 4
+    assert all(read_image(case.image).pixels.size for case in cohort)
+    assert cohort[0].facts["device_model"] or cohort[1].facts["device_model"]
+
+
+def test_labels_that_differ_in_case_alone_are_said(tree, tmp_path, capsys):
+    (tmp_path / "labels.csv").write_text("study_uid,label\n1.1,Normal\n1.2,normal\n2.1,fracture\n")
+    with pytest.raises(SystemExit):
+        cli.main(
+            [
+                *("cohort", "import", "dicom", str(tree), str(tmp_path / "o")),
+                *("--labels", str(tmp_path / "labels.csv"), "--fractions", "0.5", "0", "0.5"),
+            ]
+        )
+    assert "'Normal', 'normal' are different classes" in capsys.readouterr().err

@@ -251,3 +251,18 @@ def test_bad_tables_are_refused_by_name(tmp_path, file, old, new, message):
     with pytest.raises(LayoutError, match=message) as caught:
         read_cohort(tmp_path / "out")
     assert file in caught.value.message and caught.value.remedy
+
+
+def test_long_ids_are_shortened_and_stay_apart(tmp_path):
+    Image.fromarray(np.zeros((6, 8), np.uint8)).save(tmp_path / "a.png")
+    inside = np.zeros((6, 8), bool)
+    inside[2:4, 3] = True
+    cases = tuple(
+        Case("x" * 250 + str(n), f"s{n}", f"p{n}", tmp_path / "a.png", "a", (Mask(inside, Tag("focus")),))
+        for n in range(3)
+    )
+    write_cohort(Cohort("c", ("a", "b"), cases), tmp_path / "out")
+    again = read_cohort(tmp_path / "out")
+    assert [case.case_id for case in again] == [case.case_id for case in cases]
+    assert len({case.regions[0].source for case in again}) == 3
+    assert all(np.array_equal(case.regions[0].pixels(), inside) for case in again)

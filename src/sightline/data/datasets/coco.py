@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,15 @@ from sightline.data.split import split_cohort
 from sightline.errors import GeometryError, LayoutError
 from sightline.io.tables import path_inside, read_json, read_table
 from sightline.structures.case import Case, Cohort
+from sightline.structures.identifiers import clean_text, ids_of_files, same_form
 from sightline.structures.regions import Box, Mask, Polygon, Region
 from sightline.structures.tag import Tag
+
+# columns that say which images belong together; others (sex, age, device) say how patients are alike
+GROUPING = frozenset(
+    ("patient_id", "patientid", "patient", "subject_id", "subject", "person_id", "person", "group_id", "group")
+)
+GROUPING |= frozenset(("study_id", "study", "accession", "dup_group", "id_block", "duplicate", "near_duplicate"))
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,8 @@ class Options:
     """Folder that `file_name` is relative to; by default `images` in the source where it exists, else the source."""
     groups: Path | None = None
     """csv with `file_name` and the columns that join images of one patient; by default `groups.csv` in the source."""
+    group_by: tuple[str, ...] | None = None
+    """Columns of that table that join images; by default those called patient_id, patient, subject, group, ..."""
     priority: tuple[str, ...] | None = None
     """Categories, first wins, for images that show several; without it such images are refused."""
     normal: str = "normal"
@@ -75,9 +84,10 @@ def read(source: str | Path, options: Options | None = None) -> Cohort:
         raise LayoutError(f"{path}: the priority {order} leaves out the categories {missing}.", "Name all of them.")
 
     path_of = options.groups or source / "groups.csv"
-    table = read_groups(path_of, "file_name") if options.groups or path_of.is_file() else None
+    table = read_groups(path_of, "file_name", options.group_by) if options.groups or path_of.is_file() else None
     group = group_of(table, [record["file_name"] for record in records], path_of)
     cases, several = [], []
+    ids = ids_of_files(record["file_name"] for record in records)
     for record in records:
         name = record["file_name"]
         image = path_inside(images, name)
@@ -89,13 +99,14 @@ def read(source: str | Path, options: Options | None = None) -> Cohort:
             if mark.get("category_id") not in names:
                 raise LayoutError(f"{path}: annotation {mark.get('id')} has an unknown category.", "Mend category_id.")
             found.append(names[mark["category_id"]])
-            regions += regions_of_annotation(mark, found[-1], path)
+            crowd = mark.get("iscrowd") == 1
+            regions += regions_of_annotation(mark, found[-1], path, role="ignore" if crowd else "finding")
         if len(set(found)) > 1:
             several.append(name)
         label = min(found, key=order.index, default=options.normal)
         shape = (record["height"], record["width"])
-        case_id = Path(name).with_suffix("").as_posix()
-        patient = Path(group[name]).with_suffix("").as_posix()
+        case_id = ids[name]
+        patient = ids.get(group[name], group[name])
         cases.append(Case(case_id, case_id, patient, image, label, tuple(regions), shape=shape))
     if several and options.priority is None:
         raise LayoutError(
@@ -117,7 +128,10 @@ def _only_document(source: Path) -> Path:
     found = [*sorted(source.glob("*.json")), *sorted((source / "annotations").glob("*.json"))]
     if len(found) != 1:
         names = [path.name for path in found]
-        raise LayoutError(f"{source} holds {len(found)} JSON documents {names}, expected one.", "Pass `annotations`.")
+        raise LayoutError(
+            f"{source} holds {len(found)} JSON documents {names}, expected one.",
+            "Name the one that is meant: --annotations FILE.",
+        )
     return found[0]
 
 
@@ -161,16 +175,20 @@ def annotations_by_image(document: Any, path: Path) -> dict[str, list[dict[str, 
     return marks
 
 
-def regions_of_annotation(mark: dict[str, Any], label: str, path: Path) -> list[Region]:
-    """Box and polygon (or mask) of one annotation, role `finding`, speaking for `label`.
+def regions_of_annotation(
+    mark: dict[str, Any], label: str, path: Path, *, role: Literal["finding", "ignore"] = "finding"
+) -> list[Region]:
+    """Box and polygon (or mask) of one annotation, speaking for `label`.
+
+    Of a crowd (`iscrowd`), which is to be ignored, the outline alone where there is one.
 
     Raises:
         LayoutError: coordinates that are no box or no polygon, naming the annotation.
     """
-    tag = Tag("finding", label)
+    tag = Tag(role, label)
     regions: list[Region] = []
     try:
-        if mark.get("bbox"):
+        if mark.get("bbox") and not (role == "ignore" and mark.get("segmentation")):
             x, y, width, height = (float(v) for v in mark["bbox"])
             regions.append(Box((y, x), (y + height, x + width), tag))
         shape = mark.get("segmentation")
@@ -192,11 +210,16 @@ def _ring(flat: list[float]) -> tuple[tuple[float, float], ...]:
 
 
 def _categories(document: Any, path: Path) -> dict[Any, str]:
-    names = {}
+    names: dict[Any, str] = {}
     for number, record in enumerate(_list(document, "categories", path)):
         if not isinstance(record, dict) or "id" not in record or not isinstance(record.get("name"), str):
             raise LayoutError(f"{path}: category {number} (from 0) lacks id or name.", "Export the document again.")
-        names[record["id"]] = record["name"]
+        if record["id"] in names:
+            raise LayoutError(
+                f"{path}: categories {names[record['id']]!r} and {record['name']!r} have the same id {record['id']!r}.",
+                "Give every category an id of its own, and mend the annotations.",
+            )
+        names[record["id"]] = clean_text(record["name"])
     return names
 
 
@@ -252,7 +275,7 @@ def read_groups(path: Path, key: str, columns: Sequence[str] | None = None) -> d
     Args:
         path: CSV table with one row an image.
         key: the column that names the image.
-        columns: grouping columns; default every other column. Empty cells join nothing.
+        columns: grouping columns; default those of GROUPING that the table has. Empty cells join nothing.
 
     Returns:
         Image -> the group, called after its first image in sorted order.
@@ -261,10 +284,16 @@ def read_groups(path: Path, key: str, columns: Sequence[str] | None = None) -> d
         LayoutError: a missing table or column, or no grouping column at all.
     """
     rows = read_table(path, [key, *(columns or [])], key=key)
-    columns = columns or [column for column in (rows[0].cells if rows else {}) if column != key]
+    there = [column for column in (rows[0].cells if rows else {}) if column != key]
+    columns = columns or [column for column in there if column.casefold() in GROUPING]
     if not columns:
-        raise LayoutError(f"{path} has no column that groups images.", f"Add a column beside {key!r}, e.g. patient_id.")
-    return join_groups({row[key]: [(column, row[column]) for column in columns if row[column]] for row in rows})
+        raise LayoutError(
+            f"{path} has no column that is known to group images; beside {key!r} it has {there}.",
+            "Name the columns whose values images of one patient share: --group-by; or call one patient_id.",
+        )
+    return join_groups(
+        {row[key]: [(column, same_form(row[column])) for column in columns if row[column]] for row in rows}
+    )
 
 
 def join_groups(memberships: dict[str, list[tuple[str, str]]]) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,9 @@ from sightline.io.dicom.radiograph import (
 )
 from sightline.io.image import find_images
 from sightline.io.picture import Reject
+from sightline.io.tables import read_table
 from sightline.structures.case import Case, Cohort
+from sightline.structures.identifiers import same_form
 
 UNKNOWN = "unknown"
 _KEYS = ("sop_uid", "study_uid", "file")
@@ -162,23 +163,17 @@ def _place(file: Path, source: Path) -> str:
 
 
 def _read_labels(path: Path, classes: Sequence[str] | None) -> dict[str, _Row]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            table = csv.DictReader(stream)
-            columns = [column.strip() for column in table.fieldnames or ()]
-            table.fieldnames = columns
-            lines = [(table.line_num, row) for row in table]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise LayoutError(f"{path}: the labels table cannot be read ({error}).", "Give a UTF-8 CSV file.") from None
+    table = read_table(path, ("label",))
+    columns = list(table[0].cells) if table else []
     key = next((key for key in _KEYS if key in columns), None)
-    if key is None or "label" not in columns:
+    if key is None:
         raise LayoutError(
             f"{path}: the labels table has the columns {columns}; `label` and one of {', '.join(_KEYS)} were expected.",
             "Name the columns so in the first line.",
         )
-    rows = [_Row(line, key, (row[key] or "").strip(), (row["label"] or "").strip()) for line, row in lines]
     known: dict[str, _Row] = {}
-    for row in rows:
+    for line in table:
+        row = _Row(line.number, key, line[key], line["label"])
         if not row.value or not row.label:
             raise LayoutError(f"{path}: line {row.line} lacks its {key} or its label.", "Fill or remove the line.")
         if classes is not None and row.label not in classes:
@@ -186,7 +181,7 @@ def _read_labels(path: Path, classes: Sequence[str] | None) -> dict[str, _Row]:
                 f"{path}: line {row.line}: label {row.label!r} is none of the classes {list(classes)}.",
                 "Correct the label or add the class.",
             )
-        first = known.setdefault(row.value, row)
+        first = known.setdefault(same_form(row.value), row)
         if first is not row:
             raise LayoutError(
                 f"{path}: lines {first.line} and {row.line} both label {key} {row.value!r}.", "Keep one of them."
@@ -197,7 +192,7 @@ def _read_labels(path: Path, classes: Sequence[str] | None) -> dict[str, _Row]:
 def _label(header: Header, source: Path, rows: dict[str, _Row], used: set[int]) -> str:
     key = next((row.key for row in rows.values()), "file")
     value = _place(header.file, source) if key == "file" else header.facts.get(key, "")
-    row = rows.get(value)
+    row = rows.get(same_form(value))
     if row is not None:
         used.add(row.line)
         return row.label

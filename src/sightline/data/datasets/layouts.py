@@ -6,7 +6,7 @@ help and the page on cohorts follow from them. Modules are imported on first use
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import import_module
@@ -75,6 +75,12 @@ def find_layout(word: str) -> Layout:
     return Layout(word, about, module.Options, members.get("read"), members.get("cut"))
 
 
+def _reasons(rejects: Sequence[Reject], most: int = 20) -> str:
+    """Why files were left out, one after the other."""
+    more = f" And {len(rejects) - most} more." if len(rejects) > most else ""
+    return "".join(f" ({n}) {reject.reason}" for n, reject in enumerate(rejects[:most], start=1)) + more
+
+
 def read_layout(
     word: str,
     source: str | Path,
@@ -110,6 +116,8 @@ def read_layout(
     assert layout.read is not None
     read = layout.read(Path(source), chosen)
     cohort, rejects = read if isinstance(read, tuple) else (read, ())
+    if not len(cohort) and rejects:
+        raise LayoutError(f"{source}: nothing was read as a case.{_reasons(rejects)}", rejects[0].remedy)
     fractions = vars(chosen).get("fractions")
     if fractions is not None and len(cohort.classes) > 1 and all(case.split is None for case in cohort):
         cohort = split_cohort(cohort, fractions, chosen.seed)

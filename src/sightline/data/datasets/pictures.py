@@ -10,6 +10,7 @@ from sightline.io.image import find_images, read_image
 from sightline.io.picture import Reject
 from sightline.io.tables import CsvRow, path_inside, read_table
 from sightline.structures.case import Case, Cohort
+from sightline.structures.identifiers import ids_of_files
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Cohort, tu
         )
     rows = read_table(Path(table), ("file", "label"), key="file")
     found = {path.resolve() for path in find_images(source)} - {Path(table).resolve()}
+    ids = ids_of_files(row["file"] for row in rows)
     cases: list[Case] = []
     rejects: list[Reject] = []
     for row in rows:
@@ -68,7 +70,7 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Cohort, tu
             continue
         found.discard(path.resolve())
         try:
-            cases.append(_case(row, path))
+            cases.append(_case(row, path, ids[row["file"]]))
         except SightlineError as error:
             rejects.append(Reject(path, error.message, error.remedy))
     rejects += [Reject(p, f"no row of {table} names it.", "Add a row, or leave it out.") for p in sorted(found)]
@@ -89,9 +91,8 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Cohort, tu
     return Cohort(source.resolve().name, classes, tuple(cases), source, about), tuple(rejects)
 
 
-def _case(row: CsvRow, path: Path) -> Case:
+def _case(row: CsvRow, path: Path, name: str) -> Case:
     picture = read_image(path)
-    name = Path(row["file"]).with_suffix("").as_posix()
     study = (row["study_id"] or name).strip()
     facts = {key: value for key, value in row.cells.items() if key not in _KNOWN and value}
     rows, columns = picture.pixels.shape[:2]

@@ -311,3 +311,15 @@ def test_the_page_on_gaze_works_as_written(tmp_path, monkeypatch):
     assert re.findall(r"^\| `(\w+)` \| .* \| .* \| .* \| .* \|$", text, re.MULTILINE)[1:] == list(TRACKERS)
     for field in dataclasses.fields(TrackerColumns):
         assert f"`{field.name}`" in text
+
+
+def test_rows_that_end_in_a_comma_shift_no_column(tmp_path):
+    places, time = looks()
+    write_rows(tmp_path / "plain.csv", plain_rows(places, time))
+    lines = (tmp_path / "plain.csv").read_text().splitlines()
+    (tmp_path / "comma.csv").write_text("\n".join([lines[0], *(f"{line}," for line in lines[1:])]))
+    plain, comma = (read_recording(tmp_path / f"{n}.csv", TrackerColumns(), SCREEN) for n in ("plain", "comma"))
+    assert np.array_equal(plain.places, comma.places)
+    (tmp_path / "more.csv").write_text("\n".join([lines[0], f"{lines[1]},7", *lines[2:]]))
+    with pytest.raises(LayoutError, match="row 2 has 4 cells"):
+        read_recording(tmp_path / "more.csv", TrackerColumns(), SCREEN)

@@ -26,6 +26,7 @@ from sightline.data.datasets.folder.format import FACT, IMAGE_COLUMNS, STUDY_COL
 from sightline.errors import GeometryError, LayoutError
 from sightline.io.tables import CsvRow, path_inside, read_json, read_table
 from sightline.structures.case import SPLITS, Case, Cohort, Split
+from sightline.structures.identifiers import same_form
 from sightline.structures.regions import Mask, Region, is_volume
 from sightline.structures.tag import Tag
 
@@ -53,7 +54,13 @@ def read_cohort(source: Path) -> Cohort:
     """
     source = Path(source)
     head = read_head(source)
-    studies = {row["study_id"]: row for row in read_table(source / "studies.csv", STUDY_COLUMNS, key="study_id")}
+    studies: dict[str, CsvRow] = {}
+    for study in read_table(source / "studies.csv", STUDY_COLUMNS, key="study_id"):
+        first = studies.setdefault(same_form(study["study_id"]), study)
+        if first is not study:
+            raise study.error(
+                "study_id", f"is {study['study_id']!r}, in another Unicode form that of row {first.number}"
+            )
     rows = read_table(source / "images.csv", IMAGE_COLUMNS[:4], key="image_id")
     regions = _read_regions(source, {row["image_id"] for row in rows}, head["classes"])
     cases = tuple(_case(source, row, studies, head["classes"], regions) for row in rows)
@@ -66,7 +73,7 @@ def read_cohort(source: Path) -> Cohort:
 def _case(
     source: Path, row: CsvRow, studies: Mapping[str, CsvRow], classes: list[str], regions: Mapping[str, list[Region]]
 ) -> Case:
-    study = studies.get(row.need("study_id"))
+    study = studies.get(same_form(row.need("study_id")))
     if study is None:
         raise row.error("study_id", f"names {row['study_id']!r}, which studies.csv does not have")
     # a cell of the image speaks before the cell of its study
@@ -159,12 +166,14 @@ def _read_regions(source: Path, image_ids: set[str], classes: list[str]) -> dict
     records = read_json(path)
     if not isinstance(records, list):
         raise LayoutError(f"{path} must hold a list of regions.", "See docs/cohorts.md for the layout.")
+    known = {same_form(image_id): image_id for image_id in image_ids}
     regions: dict[str, list[Region]] = {}
     for number, record in enumerate(records):
         try:
-            image_id = record["image_id"]
-            if image_id not in image_ids:
-                raise ValueError(f"image_id {image_id!r} is not in images.csv")
+            named = record["image_id"]
+            image_id = named if named in image_ids else known.get(same_form(str(named)))
+            if image_id is None:
+                raise ValueError(f"image_id {named!r} is not in images.csv")
             regions.setdefault(image_id, []).append(region_of_record(record, source))
         except (KeyError, TypeError, ValueError, GeometryError) as error:
             what = f"misses the field {error}" if isinstance(error, KeyError) else str(error)

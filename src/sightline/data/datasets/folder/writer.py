@@ -27,9 +27,11 @@ from sightline.data.datasets.folder.format import (
     save_gaze,
 )
 from sightline.errors import LayoutError
-from sightline.io.files import file_name
+from sightline.io.files import LONGEST, file_name
+from sightline.io.tables import path_inside, read_table
 from sightline.structures.case import Case, Cohort
 from sightline.structures.gaze import Gaze
+from sightline.structures.identifiers import clean_text
 from sightline.structures.regions import Mask
 
 TABLES = ("studies.csv", "images.csv", "regions.json", "cohort.json")
@@ -78,11 +80,34 @@ def write_cohort(cohort: Cohort, destination: Path, copy_images: bool = True) ->
     _stage_table(destination / "studies.csv", STUDY_COLUMNS, studies)
     _stage_table(destination / "images.csv", [*IMAGE_COLUMNS, *own, *[FACT + name for name in facts]], image_rows)
     _stage(destination / "regions.json", "[\n" + ",\n".join(_json(r) for r in records) + "\n]\n")
+    _require_read_back(destination, studies, image_rows)
     head = {"layout": LAYOUT, "version": VERSION, "name": cohort.name, "classes": list(cohort.classes)}
     _stage(destination / "cohort.json", json.dumps(head | {"about": dict(cohort.about)}, indent=2) + "\n")
     (destination / "cohort.json").unlink(missing_ok=True)
     for name in TABLES:
         (destination / (name + STAGED)).replace(destination / name)
+
+
+def _require_read_back(
+    destination: Path, studies: Sequence[Mapping[str, Any]], images: Sequence[Mapping[str, Any]]
+) -> None:
+    """Refuse to finish what would not be read as it was written; the tables that were there before stay."""
+    for table, key, rows in (("studies.csv", "study_id", studies), ("images.csv", "image_id", images)):
+        staged = destination / (table + STAGED)
+        read = read_table(staged, (key,), key=key)
+        for row, wanted in zip(read, rows, strict=False):
+            for column in (key, "patient_id", "label", "path"):
+                text = str(wanted.get(column) or "")
+                if column in row.cells and row[column] != text:
+                    raise LayoutError(
+                        f"{column} {text!r} would be read back as {row[column]!r} from {table}.", "Name it otherwise."
+                    )
+        if len(read) != len(rows):
+            raise LayoutError(f"{len(rows)} rows of {table} would be read back as {len(read)}.", "Report this.")
+    for image in images:
+        path = path_inside(destination, image["path"])
+        if path is None or not path.is_file():
+            raise LayoutError(f"{image['path']!r} would not be found again.", "Rename the picture.")
 
 
 def _refuse_foreign(
@@ -126,15 +151,21 @@ def _new_image_paths(cohort: Cohort, kept: Mapping[Path, str]) -> dict[Path, str
     names = Counter(image.name.casefold() for image in new)
     paths = {}
     for image, case in new.items():
-        path = f"images/{image.name}"
+        name = image.name if _reads_back(image.name) else file_name(image.name)
+        path = f"images/{name}"
         if names[image.name.casefold()] > 1 or path.casefold() in taken:
-            path = f"images/{file_name(case.case_id)}/{image.name}"
+            path = f"images/{file_name(case.case_id)}/{name}"
         number = 2
         while path.casefold() in taken:
-            path, number = f"images/{file_name(case.case_id)}/{number}/{image.name}", number + 1
+            path, number = f"images/{file_name(case.case_id)}/{number}/{name}", number + 1
         taken.add(path.casefold())
         paths[image] = path
     return paths
+
+
+def _reads_back(name: str) -> bool:
+    """Whether a file's name comes back from a table as it is, and fits beside a mark that it is being written."""
+    return clean_text(name) == name and name.isprintable() and "\\" not in name and len(name.encode()) <= LONGEST
 
 
 def _studies_of(cohort: Cohort) -> Iterator[tuple[str, list[Case]]]:
@@ -254,9 +285,16 @@ def _stage_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str,
     with path.with_name(path.name + STAGED).open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore", lineterminator="\r\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _cell(value: Any) -> Any:
+    """What a cell can hold: facts are whatever a source wrote, zero bytes and half letters among them."""
+    if not isinstance(value, str) or (value.isascii() and value.isprintable()):
+        return value
+    return value.replace("\0", "").encode("utf-8", errors="backslashreplace").decode("utf-8")
 
 
 def _stage(path: Path, text: str) -> None:

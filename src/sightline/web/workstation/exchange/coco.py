@@ -55,7 +55,7 @@ def annotation_of(mark: Mapping[str, Any], shape: tuple[int, int]) -> tuple[dict
     low, high = (inside.min(axis=0), inside.max(axis=0) + 1) if len(inside) else (np.zeros(2), np.zeros(2))
     box = [float(low[1]), float(low[0]), float(high[1] - low[1]), float(high[0] - low[0])]
     shape_of_it = {"size": size, "counts": counts}
-    return {"bbox": box, "area": int(pixels.sum()), "segmentation": shape_of_it, "iscrowd": 1}, why
+    return {"bbox": box, "area": int(pixels.sum()), "segmentation": shape_of_it, "iscrowd": 0}, why
 
 
 def _shoelace(part: Sequence[Sequence[float]]) -> float:

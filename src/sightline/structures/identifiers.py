@@ -1,0 +1,97 @@
+"""Names that people and machines write differently and mean alike: ids of patients and studies, names of files.
+
+A Mac writes `ü` as two letters, a spreadsheet adds a blank that has no width, a word processor makes a hyphen longer.
+Ids are therefore compared in one form (Unicode NFKC, UAX 15, without what has no width, with one hyphen), and what
+tables and file systems cannot hold is taken out of them at the start, so that what is written is what is read back.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+
+# dashes that are not of Unicode's category for them: the minus sign, a hyphen bullet, a modifier
+_DASHES = frozenset("\u2212\u2043\u02d7")
+_SUFFIXES = frozenset(
+    (".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".dcm", ".dicom", ".dic", ".ima")
+)
+_SUFFIXES |= frozenset((".nii", ".gz", ".mha", ".nrrd", ".jp2", ".j2k", ".jls", ".npy"))
+
+
+def clean_text(text: str) -> str:
+    r"""A text as a cell of a table gives it back: no control letters, no half letters, no blanks around it.
+
+    Bytes of a file's name that are no letters are written out.
+
+    Example:
+        >>> clean_text("IM0001 \0")
+        'IM0001'
+    """
+    text = str(text)
+    if text.isascii() and text.isprintable():
+        return text.strip()
+    whole = text.encode("utf-8", errors="surrogateescape").decode("utf-8", errors="backslashreplace")
+    return "".join(" " if c in "\t\r\n" else c for c in whole if c in "\t\r\n" or not _is_control(c)).strip()
+
+
+def _is_control(letter: str) -> bool:
+    return unicodedata.category(letter) in ("Cc", "Cs")
+
+
+def same_form(text: str) -> str:
+    r"""The one form in which ids are compared; upper and lower case stay apart.
+
+    Example:
+        >>> same_form("Mu\u0308ller\u200b \u2011 7") == same_form("M\u00fcller - 7")
+        True
+    """
+    if text.isascii() and text.isprintable():
+        return " ".join(text.split())
+    letters = []
+    for letter in unicodedata.normalize("NFKC", clean_text(text)):
+        kind = unicodedata.category(letter)
+        if kind == "Cf" or "\ufe00" <= letter <= "\ufe0f":
+            continue  # no width: joiners, marks of direction, byte-order marks, soft hyphens, variation selectors
+        letters.append("-" if kind == "Pd" or letter in _DASHES else letter)
+    # a letter that was kept apart from its accent by one without width joins it now
+    return unicodedata.normalize("NFKC", " ".join("".join(letters).split()))
+
+
+def alike_names(names: Iterable[str]) -> list[tuple[str, ...]]:
+    """Names that differ in upper and lower case, hyphens, underscores or Unicode form alone, in groups.
+
+    Example:
+        >>> alike_names(["Normal", "fracture", "normal"])
+        [('Normal', 'normal')]
+    """
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        form = same_form(name).casefold().replace("_", " ").replace("-", " ")
+        groups.setdefault(" ".join(form.split()), []).append(name)
+    return [tuple(group) for group in groups.values() if len(group) > 1]
+
+
+def ids_of_files(names: Iterable[str]) -> dict[str, str]:
+    """An id for each file: its name without the suffix of a picture; whole where two would share one.
+
+    What follows the last dot of `1.2.840.1` is no suffix.
+
+    Example:
+        >>> ids_of_files(["a/1.2.840.1", "b.png", "c.png", "c.jpg"])
+        {'a/1.2.840.1': 'a/1.2.840.1', 'b.png': 'b', 'c.png': 'c.png', 'c.jpg': 'c.jpg'}
+    """
+    every = list(dict.fromkeys(names))
+    short = {name: _without_suffix(name) for name in every}
+    # a name that is whole already may be what another is shortened to
+    counts: dict[str, int] = {}
+    for name in every:
+        counts[same_form(short[name])] = counts.get(same_form(short[name]), 0) + 1
+    return {name: short[name] if counts[same_form(short[name])] == 1 else name for name in every}
+
+
+def _without_suffix(name: str) -> str:
+    path = PurePosixPath(name)
+    while path.suffix.lower() in _SUFFIXES and path.stem:
+        path = path.with_suffix("")
+    return path.as_posix()

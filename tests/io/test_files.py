@@ -1,0 +1,69 @@
+"""Names of files from any text, and tables as people's programs write them."""
+
+import unicodedata
+
+import pytest
+
+from sightline.errors import LayoutError
+from sightline.io.files import file_name, safe_name, unique_name
+from sightline.io.tables import path_inside, read_table, require_even_rows
+
+TEXTS = [
+    *("s/1", "s_1", "s 1", "s:1", "S_1", "..", ".", "../../x", "a\0b", "CON", "nul.txt", "a.", " a", "a "),
+    *("u\u0308", "\u00fc", "\udcff", "x" * 400, "x" * 400 + "y", "\U0001f980" * 90, "", "a\\b", "-", "a\nb"),
+]
+
+
+def test_every_text_has_a_file_of_its_own(tmp_path):
+    taken: set[str] = set()
+    for text in TEXTS:
+        name = unique_name(text, taken)
+        file = tmp_path / f"{name}.png"
+        assert file.resolve().parent == tmp_path.resolve(), text
+        assert not file.exists(), text
+        file.write_bytes(b"x")
+        assert len(name.encode()) <= 130
+        assert name.split(".")[0].casefold() not in ("con", "nul")
+        assert not name.endswith((".", " "))
+    assert len(list(tmp_path.iterdir())) == len(TEXTS)
+    # a file system that takes letters of one form for the same would not lose one either
+    forms = {unicodedata.normalize("NFKC", f.name).casefold() for f in tmp_path.iterdir()}
+    assert len(forms) == len(TEXTS)
+
+
+def test_percent_encoded_names_stay_apart_and_fit():
+    names = {text: file_name(text) for text in TEXTS if text}
+    assert len(set(names.values())) == len(names)
+    assert all(len(name.encode()) <= 120 and "/" not in name and name == name.strip() for name in names.values())
+    assert file_name("s 1") == "s 1"
+    assert safe_name("..") == "case"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a;b;c\n1;2,5;3\n", "a,b,c\n1,\"2,5\",3\n", "a\tb\tc\n1\t2,5\t3\n", "a,b,c\n1,\"2,5\",3,\n", "a;b;c;\n1;2,5;3;\n"],
+)  # fmt: skip
+def test_tables_are_read_whatever_separates_their_cells(tmp_path, text):
+    (tmp_path / "t.csv").write_text(text)
+    (row,) = read_table(tmp_path / "t.csv", ("a", "b"))
+    assert dict(row.cells) == {"a": "1", "b": "2,5", "c": "3"}
+
+
+@pytest.mark.parametrize("row", ["1,2,3,4", "1,2", "1,2,3,,x"])
+def test_rows_of_another_length_are_refused_by_name(tmp_path, row):
+    (tmp_path / "t.csv").write_text(f"a,b,c\n1,2,3\n{row}\n")
+    with pytest.raises(LayoutError, match="row 3 has"):
+        read_table(tmp_path / "t.csv", ("a",))
+    with pytest.raises(LayoutError, match="row 3 has"):
+        require_even_rows(tmp_path / "t.csv", short=True)
+
+
+def test_paths_in_tables_stay_inside_and_find_what_is_written_otherwise(tmp_path):
+    (tmp_path / "Mu\u0308ller").mkdir()
+    file = tmp_path / "Mu\u0308ller" / "12:30.png"
+    file.write_bytes(b"")
+    assert path_inside(tmp_path, "M\u00fcller/12:30.png") == file
+    (tmp_path / "12:30:01.png").write_bytes(b"")
+    assert path_inside(tmp_path, "12:30:01.png").is_file()
+    for outside in ("../x", "/x", "\\x", "C:/x", "C:\\x", "", "a/../../x", "a\0b"):
+        assert path_inside(tmp_path, outside) is None, outside

@@ -1,0 +1,70 @@
+"""Ids in one form: what looks alike is alike, what differs stays apart, and names of files keep their dots."""
+
+import pytest
+
+from sightline.data.split import leaking_patients, split_cohort
+from sightline.errors import CohortError
+from sightline.structures.case import Case, Cohort
+from sightline.structures.identifiers import alike_names, clean_text, ids_of_files, same_form
+
+ALIKE = [
+    "M\u00fcller-7",
+    "Mu\u0308ller-7",  # as a Mac writes it
+    "M\u00fcller\u20107",  # a hyphen
+    "M\u00fcller\u20117",  # one that does not break
+    "M\u00fcller\u20137",  # a dash
+    "M\u00fcller\u22127",  # a minus
+    "M\u00fcl\u200bler-7",  # a blank without width
+    "M\u00fcl\u00adler-7",  # a hyphen that is not shown
+    "\ufeffM\u00fcller-7 ",
+    "M\u00fcller-\uff17",  # a wide digit
+    "Mu\u200d\u0308ller-7",
+    "\u200eM\u00fcller-7\u2060\ufe0f",
+]
+
+
+def test_ids_that_look_alike_are_alike():
+    assert {same_form(text) for text in ALIKE} == {ALIKE[0]}
+    assert same_form("P\u00a0 1") == "P 1"
+    assert len({same_form(text) for text in ("P1", "p1", "P-1", "P 1", "P_1", "P01")}) == 6
+    assert all(same_form(same_form(text)) == same_form(text) for text in ALIKE)
+
+
+@pytest.mark.parametrize("other", ALIKE[1:])
+def test_a_patient_written_two_ways_is_one_patient_in_two_splits(other):
+    cases = tuple(
+        Case(f"i{n}", f"s{n}", patient, "x.png", ("a", "b")[n % 2], split=split)
+        for n, (patient, split) in enumerate([(ALIKE[0], "train"), (other, "test"), ("P2", "train"), ("P3", "test")])
+    )
+    cohort = Cohort("c", ("a", "b"), cases)
+    assert leaking_patients(cohort) == {ALIKE[0]: ("train", "test")}
+    again = split_cohort(cohort, (0.5, 0.0, 0.5))
+    assert again[0].split == again[1].split
+
+
+def test_what_no_table_gives_back_is_taken_out():
+    assert clean_text(" a\0b\x07 ") == "ab"
+    assert clean_text("a\nb") == "a b"
+    assert clean_text("\udcff.dcm") == "\\xff.dcm"
+    case = Case(" i1 ", "s\0", "p", "x.png", "fracture ")
+    assert (case.case_id, case.study_id, case.label) == ("i1", "s", "fracture")
+    with pytest.raises(CohortError, match="repeated"):
+        Cohort("c", ("fracture",), (case, Case("i1", "s2", "p2", "y.png", "fracture")))
+
+
+def test_class_names_that_differ_in_case_alone_are_named():
+    assert alike_names(["Normal", "no-finding", "normal", "No Finding", "fracture"]) == [
+        ("Normal", "normal"),
+        ("no-finding", "No Finding"),
+    ]
+    assert alike_names(["normal", "abnormal"]) == []
+
+
+def test_ids_of_files_keep_what_is_no_suffix():
+    names = ["1.2.840.1", "1.2.840.2", "1.2.840.1.png", "a/x.dcm", "x.nii.gz", "y.PNG", "y.jpg", ".png"]
+    ids = ids_of_files(names)
+    assert ids["a/x.dcm"] == "a/x"
+    assert ids["x.nii.gz"] == "x"
+    assert ids["1.2.840.1"] == "1.2.840.1"
+    assert ids["1.2.840.1.png"] == "1.2.840.1.png"
+    assert len(set(ids.values())) == len(names)
