@@ -250,3 +250,59 @@ def test_nothing_executes_what_it_reads():
                 assert called not in ("eval", "exec", "pickle.load", "pickle.loads", "torch.load", "yaml.load"), name
         assert "import pickle" not in code, name
         assert "allow_pickle=True" not in code, name
+
+
+# what `sightline predict` loads before it reads a radiograph, and what it must not
+PREDICTING = ("sightline.inference.radiographs", "sightline.papers.catalogue", "sightline.training.run")
+NOT_OF_RADIOGRAPHS = (
+    "matplotlib", "nibabel", "monai", "pandas", "sklearn", "highdicom", "sightline.plots", "sightline.io.ct",
+    "sightline.io.nifti", "sightline.io.volume", "sightline.data.spine", "sightline.data.datasets",
+    "sightline.data.phantoms", "sightline.inference.ct", "sightline.dissection", "sightline.evaluation",
+)  # fmt: skip
+
+
+def first_imports(code: str) -> set[str]:
+    """What importing a file imports: not what stands in functions, nor what is for types alone."""
+    todo: list[ast.stmt] = list(ast.parse(code).body)
+    found = set()
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)):
+            todo += [part for part in ast.iter_child_nodes(node) if isinstance(part, ast.stmt) and not is_scope(node)]
+    return found
+
+
+def is_scope(node: ast.AST) -> bool:
+    return isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+
+
+def loaded_by(starts: tuple[str, ...], code: dict[str, str]) -> set[str]:
+    """All that importing some modules imports, ours followed to the end."""
+    seen: set[str] = set()
+    todo = list(starts)
+    while todo:
+        name = todo.pop()
+        if name not in seen:
+            seen.add(name)
+            todo += first_imports(code[name]) if name in code else []
+    return seen
+
+
+def heavy_for(starts: tuple[str, ...], code: dict[str, str]) -> list[str]:
+    return sorted(
+        name for name in loaded_by(starts, code) if any(f"{name}.".startswith(f"{h}.") for h in NOT_OF_RADIOGRAPHS)
+    )
+
+
+def test_predicting_a_radiograph_loads_no_ct_stack_and_no_plots():
+    assert heavy_for(PREDICTING, CODE) == []
+    planted = {
+        "sightline.a": "from sightline.b import f",
+        "sightline.b": "try:\n    import nibabel.x\nfinally:\n    pass",
+    }
+    assert heavy_for(("sightline.a",), planted) == ["nibabel.x"]
+    assert heavy_for(("sightline.b",), {"sightline.b": "def f():\n    import nibabel"}) == []

@@ -26,7 +26,7 @@ from sightline.inference.ct.patches import CutPatch, cut_patches, cutting_of
 from sightline.inference.ct.predict import CtOptions, predict_cts
 from sightline.inference.ct.units import CaseUnits, weights_digest
 from sightline.inference.radiographs import predict_files
-from sightline.io.ct import is_ct_input
+from sightline.io.image import is_ct_input
 from sightline.io.nifti import read_volume, write_volume
 from sightline.io.volume import Volume, frame_between
 from sightline.plots.planes import Cube, Facing, whole_cube

@@ -3,12 +3,15 @@
 import csv
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from support.cohorts import tiny_recipe
+from support.dicom_sources import radiograph
 from support.paths import DATA
 
 from sightline.errors import RunError
@@ -201,3 +204,31 @@ def test_dicom_files_are_read_or_rejected_with_words(run, tmp_path):
     read, rejected = predict_files(run, [DATA / "dicom" / "odd"], tmp_path / "out", QUIET)
     assert read + rejected == 14 and rejected > 0
     assert all(r["reason"] and r["remedy"] for r in rows_of(tmp_path / "out" / "rejects.csv"))
+
+
+BEFORE_DRAWING = """
+import sys
+from pathlib import Path
+from sightline.inference import radiographs
+from sightline.papers.catalogue import CATALOGUE
+from sightline.training.run import open_run
+drawn = radiographs._drawn
+def first(*args):
+    radiographs._drawn = drawn
+    print(*(name for name in sys.argv[4:] if name in sys.modules), sep=",")
+    return drawn(*args)
+radiographs._drawn = first
+radiographs.predict_files(open_run(Path(sys.argv[1]), CATALOGUE), [Path(sys.argv[2])], Path(sys.argv[3]))
+print("matplotlib" in sys.modules)
+"""
+
+
+@pytest.mark.slow
+def test_a_radiograph_loads_no_ct_stack_and_no_plots_before_it_draws(run, tmp_path):
+    radiograph().save_as(tmp_path / "hand.dcm", enforce_file_format=True)
+    heavy = ("matplotlib", "nibabel", "monai", "pandas", "sklearn", "highdicom", "sightline.plots", "sightline.io.ct",
+             "sightline.io.nifti", "sightline.io.volume", "sightline.data.spine", "sightline.data.datasets",
+             "sightline.inference.ct", "sightline.dissection")  # fmt: skip
+    words = [sys.executable, "-c", BEFORE_DRAWING, str(run.folder), str(tmp_path / "hand.dcm"), str(tmp_path), *heavy]
+    said = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split("\n")
+    assert said[:2] == ["", "True"]

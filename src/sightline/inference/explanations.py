@@ -20,7 +20,6 @@ from sightline.explainers.sanity_checks.findings import Preflight
 from sightline.explainers.sanity_checks.preflight import preflight
 from sightline.inference.radiographs import radiograph_files, read_radiograph
 from sightline.io.files import safe_name, unique_name, write_text
-from sightline.io.nifti import read_volume
 from sightline.io.picture import Reject, write_rejects
 from sightline.io.progress import progress
 from sightline.plots.map_rows import ShownMap, draw_map_row, draw_volume_map_row
@@ -125,6 +124,8 @@ def explain_cases(
     if len(cohort) == 0:
         raise RunError(f"Cohort {cohort.name!r} has no case to explain.", "Choose another split.")
     volumes = isinstance(run.recipe.view, VolumeView)
+    from sightline.io.nifti import read_volume
+
     # eyes were followed on pictures alone
     items = CohortItems(cohort, run.recipe.view, None if volumes else GazeChoice())
     pictures = []

@@ -19,14 +19,12 @@ from sightline.inference.coco_json import CocoPicture, write_coco
 from sightline.inference.file_result import DicomWish, FileResult
 from sightline.inference.predict import Maps, NetworkOutput
 from sightline.inference.studies import StudyNames, StudyView, write_studies
-from sightline.io.ct import is_ct_input
 from sightline.io.dicom.radiograph import require_radiograph
 from sightline.io.files import unique_name
-from sightline.io.image import find_images, read_image
+from sightline.io.image import find_images, is_ct_input, read_image
 from sightline.io.picture import SOFTWARE, Picture, Reject, require_content, write_rejects
 from sightline.io.progress import progress
 from sightline.metrics.predictions import Predictions
-from sightline.plots.contact_sheet import draw_overlay
 from sightline.structures.evidence import Evidence, forward_evidence, probabilities_of
 from sightline.structures.frame import Frame
 from sightline.structures.regions import ScoredBox, scored_boxes
@@ -243,6 +241,8 @@ def _drawn(run: Run, reading: FileResult) -> bytes | None:
         found = tuple(box for box in found if box.label == name)
     if reading.map is None and reading.window is None and not reading.boxes:
         return None
+    from sightline.plots.contact_sheet import draw_overlay
+
     return draw_overlay(reading.pixels, reading.map, (), reading.frame, caption, found=found, window=reading.window)
 
 

@@ -9,47 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sightline.errors import SightlineError, UnreadableFile
-from sightline.io.dicom.enhanced_ct import is_multi_frame
-from sightline.io.dicom.radiograph import foreign_bytes, has_dicom_mark, open_dataset, read_header
+from sightline.errors import UnreadableFile
+from sightline.io.dicom.radiograph import has_dicom_mark
 from sightline.io.dicom.series import read_series
 from sightline.io.nifti import read_volume
 from sightline.io.volume import Volume
-from sightline.structures.regions import is_volume
-
-
-def is_ct_input(path: Path) -> bool:
-    """Whether what a person gave looks like a CT rather than radiographs: a NIfTI file, a folder of CT slices, or an
-    Enhanced CT (all slices in one file).
-    """
-    if not path.is_dir():
-        return is_volume(path) or _holds_frames(path)
-    if any(is_volume(file) for file in path.iterdir()):
-        return True
-    slices = [file for file in sorted(path.iterdir()) if file.is_file() and not file.name.startswith(".")]
-    return any(map(_holds_frames, slices[:1])) or (len(slices) > 1 and all(_modality(f) == "CT" for f in slices[:2]))
-
-
-def _holds_frames(path: Path) -> bool:
-    if not path.is_file():
-        return False
-    with path.open("rb") as stream:
-        if not has_dicom_mark(stream.read(132)):
-            return False
-    try:
-        with foreign_bytes(path):
-            return is_multi_frame(open_dataset(path, pixels=False))
-    except SightlineError:
-        return False
-
-
-def _modality(path: Path) -> str | None:
-    """What a DICOM file says it is, None of other files."""
-    try:
-        return read_header(path).facts.get("modality", "")
-    except SightlineError:
-        return None
-
 
 AIR_HU = -1024
 # fat, lung, bowel gas or the room: any CT of a trunk holds voxels below this, if only by noise

@@ -14,11 +14,20 @@ from pathlib import Path
 
 import numpy as np
 
-from sightline.errors import UnreadableFile
-from sightline.io.dicom.radiograph import DICOM_SUFFIXES, has_dicom_mark, read_dicom, read_header
+from sightline.errors import SightlineError, UnreadableFile
+from sightline.io.dicom.radiograph import (
+    DICOM_SUFFIXES,
+    foreign_bytes,
+    has_dicom_mark,
+    is_multi_frame,
+    open_dataset,
+    read_dicom,
+    read_header,
+)
 from sightline.io.picture import Picture, Pixels, Reject, stretch_to_uint16, write_rejects
 from sightline.structures.frame import Frame
 from sightline.structures.raster import Raster, picture_kind, raster_frame, read_raster
+from sightline.structures.regions import is_volume
 
 __all__ = ["Picture", "Reject", "find_images", "read_image", "write_rejects"]
 
@@ -174,3 +183,36 @@ def _head(path: Path) -> bytes:
             return stream.read(132)
     except OSError as error:
         raise UnreadableFile(f"{path}: cannot be opened ({error.strerror}).", "Check path and permissions.") from None
+
+
+def is_ct_input(path: Path) -> bool:
+    """Whether what a person gave looks like a CT rather than radiographs: a NIfTI file, a folder of CT slices, or an
+    Enhanced CT (all slices in one file).
+    """
+    if not path.is_dir():
+        return is_volume(path) or _holds_frames(path)
+    if any(is_volume(file) for file in path.iterdir()):
+        return True
+    slices = [file for file in sorted(path.iterdir()) if file.is_file() and not file.name.startswith(".")]
+    return any(map(_holds_frames, slices[:1])) or (len(slices) > 1 and all(modality_of(f) == "CT" for f in slices[:2]))
+
+
+def _holds_frames(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        if not has_dicom_mark(stream.read(132)):
+            return False
+    try:
+        with foreign_bytes(path):
+            return is_multi_frame(open_dataset(path, pixels=False))
+    except SightlineError:
+        return False
+
+
+def modality_of(path: Path) -> str | None:
+    """What a DICOM file says it is, None of other files."""
+    try:
+        return read_header(path).facts.get("modality", "")
+    except SightlineError:
+        return None

@@ -9,8 +9,9 @@ from pydicom.sequence import Sequence
 from pydicom.uid import EnhancedCTImageStorage, ExplicitVRLittleEndian, RLELossless
 
 from sightline.errors import UnreadableFile
-from sightline.io.ct import is_ct_input, read_ct
+from sightline.io.ct import read_ct
 from sightline.io.dicom.series import read_series
+from sightline.io.image import is_ct_input
 
 HU = np.random.default_rng(0).integers(-1000, 1500, (6, 4, 5))  # frame, row, column
 ORDER = (3, 0, 5, 1, 4, 2)  # frames need not stand in order

@@ -16,7 +16,6 @@ from sightline.data.views.patches import patch_label
 from sightline.data.views.volume_view import VolumeView
 from sightline.errors import CohortError
 from sightline.io.image import read_image
-from sightline.io.nifti import read_volume
 from sightline.structures.case import Case, Cohort
 from sightline.structures.frame import Frame
 from sightline.structures.regions import is_volume
@@ -114,6 +113,8 @@ class Volumes:
         """The numbers of the volume at a position, and its own frame."""
 
         def read() -> tuple[NDArray[Any], Frame]:
+            from sightline.io.nifti import read_volume
+
             volume = read_volume(self.cohort[index].image)
             return volume.values, volume.frame
 

@@ -10,7 +10,6 @@ from sightline.data.views.image_view import View
 from sightline.data.views.volume_view import VolumeView
 from sightline.errors import UnreadableFile
 from sightline.io.image import read_frame
-from sightline.io.nifti import read_volume
 from sightline.structures.case import Case
 from sightline.structures.frame import Frame
 from sightline.structures.regions import is_volume
@@ -21,6 +20,8 @@ def source_frame(case: Case) -> Frame:
     if case.shape and (case.spacing_mm or is_volume(case.image) or not case.image.is_file()):
         return Frame.of_image(case.shape, case.spacing_mm)
     if is_volume(case.image):
+        from sightline.io.nifti import read_volume
+
         return read_volume(case.image).frame
     # how high a pixel is for its width stands in the file
     try:

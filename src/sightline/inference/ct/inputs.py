@@ -9,9 +9,9 @@ from pathlib import Path
 from sightline.data.datasets.verse.centroids import read_centroids, vertebrae_of
 from sightline.data.spine.vertebrae import RANKS, Vertebra, centres_from_mask, require_in_bone
 from sightline.errors import GeometryError, RunError, UnreadableFile
-from sightline.io.ct import _modality, read_ct
+from sightline.io.ct import read_ct
 from sightline.io.files import unique_name
-from sightline.io.image import PICTURE_SUFFIXES
+from sightline.io.image import PICTURE_SUFFIXES, modality_of
 from sightline.io.nifti import read_volume
 from sightline.io.volume import Volume
 from sightline.structures.regions import is_volume
@@ -153,5 +153,5 @@ def _cts(given: Path) -> list[Path]:
 def _is_picture(path: Path) -> bool:
     if path.suffix.lower() in PICTURE_SUFFIXES:
         return True
-    modality = _modality(path)
+    modality = modality_of(path)
     return modality is not None and modality != "CT"

@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from datetime import date
 from typing import Any
 
+from sightline.io.dicom.radiograph import text_of
+
 Facts = Mapping[str, Any]
 
 # DICOM's defined terms (PS3.16 annex L), with what stands in files instead of them
@@ -204,14 +206,7 @@ def _date(text: str) -> date | None:
 
 
 def _text(dataset: Any, keyword: str) -> str:
-    try:
-        value = dataset.get(keyword)
-    except Exception:  # an element whose bytes do not follow its type is as good as absent
-        return ""
-    if value is None:
-        return ""
-    many = value if type(value).__name__ in ("MultiValue", "list", "tuple") else [value]
-    return "\\".join(str(v).strip() for v in many).strip("\\ ")[:256]
+    return text_of(dataset, keyword)[:256]
 
 
 def _number(dataset: Any, keyword: str) -> int | None:

@@ -21,8 +21,6 @@ SERIES_FACTS = {
     "device_model": "ManufacturerModelName",
     "body_part": "BodyPartExamined",
 }
-# Enhanced CT and the legacy conversion of a series into it
-MULTI_FRAME_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
 # what a series' reader asks of a slice, and the functional group that says it of a frame
 _GROUPS = {
     "PlanePositionSequence": ("ImagePositionPatient",),
@@ -41,11 +39,6 @@ _OF_THE_FILE = (
     "SeriesDescription",
     *SERIES_FACTS.values(),
 )
-
-
-def is_multi_frame(header: Any) -> bool:
-    """Whether a file is an Enhanced CT; what it says of its class may stand in the file meta information alone."""
-    return str(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or "") in MULTI_FRAME_CT
 
 
 def frame_headers(header: Any, file: Path) -> list[Dataset | None]:

@@ -71,6 +71,10 @@ class Header:
     aspect: float = 1.0
 
 
+# Enhanced CT and the legacy conversion of a series into it
+MULTI_FRAME_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
+
+
 def has_dicom_mark(head: bytes) -> bool:
     """Whether the first 132 bytes of a file are those of a DICOM file."""
     return head[128:132] == b"DICM"
@@ -184,7 +188,7 @@ def open_dataset(path: Path, *, pixels: bool) -> Any:
 def _header(dataset: Any, path: Path) -> Header:
     facts: dict[str, str] = {}
     for name, keywords in _FACTS.items():
-        text = next((text for keyword in keywords if (text := _text(dataset, keyword))), "")
+        text = next((text for keyword in keywords if (text := text_of(dataset, keyword))), "")
         if text:
             facts[name] = text
     sop_class = getattr(dataset.get("SOPClassUID"), "name", "")
@@ -198,20 +202,20 @@ def _header(dataset: Any, path: Path) -> Header:
         facts["spacing_source"] = source
     size = [*numbers(dataset, "Rows", path), *numbers(dataset, "Columns", path)]
     shape = (int(size[0]), int(size[1])) if len(size) == 2 else None
-    named = bool(_text(dataset, "PatientName") or _text(dataset, "PatientBirthDate"))
-    removed = _text(dataset, "PatientIdentityRemoved").upper() == "YES"
+    named = bool(text_of(dataset, "PatientName") or text_of(dataset, "PatientBirthDate"))
+    removed = text_of(dataset, "PatientIdentityRemoved").upper() == "YES"
     ratio = _lengths(numbers(dataset, "PixelAspectRatio", path))
     aspect = ratio[0] / ratio[1] if ratio and spacing is None else 1.0
     if spacing is not None:
         aspect = spacing[0] / spacing[1]
-    return Header(path, _text(dataset, "PatientID"), facts, shape, spacing, named and not removed, aspect)
+    return Header(path, text_of(dataset, "PatientID"), facts, shape, spacing, named and not removed, aspect)
 
 
 def _spacing(dataset: Any, path: Path) -> tuple[tuple[float, float] | None, str]:
     """Pixel size in the patient where the file states it, else at the detector, and which (PS3.3, 10.7)."""
     spacing = _lengths(numbers(dataset, "PixelSpacing", path))
     if spacing:
-        calibration = _text(dataset, "PixelSpacingCalibrationType")
+        calibration = text_of(dataset, "PixelSpacingCalibrationType")
         return spacing, f"PixelSpacing ({calibration})" if calibration else "PixelSpacing"
     spacing = _lengths(numbers(dataset, "ImagerPixelSpacing", path))
     if spacing is None:
@@ -233,7 +237,8 @@ def _lengths(values: tuple[float, ...]) -> tuple[float, float] | None:
     return None
 
 
-def _text(dataset: Any, keyword: str) -> str:
+def text_of(dataset: Any, keyword: str) -> str:
+    """An element as text, several values with backslashes between; empty where it is absent or does not read."""
     try:
         value = dataset.get(keyword)
     except Exception:  # an element whose bytes do not follow its type is as good as absent
@@ -242,3 +247,8 @@ def _text(dataset: Any, keyword: str) -> str:
         return ""
     many = value if isinstance(value, (list, tuple)) or type(value).__name__ == "MultiValue" else [value]
     return "\\".join(str(v).strip() for v in many).strip("\\")
+
+
+def is_multi_frame(header: Any) -> bool:
+    """Whether a file is an Enhanced CT; what it says of its class may stand in the file meta information alone."""
+    return str(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or "") in MULTI_FRAME_CT

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sightline.errors import SightlineError, UnreadableFile
-from sightline.io.dicom.enhanced_ct import SERIES_FACTS, frame_headers, is_multi_frame
+from sightline.io.dicom.enhanced_ct import SERIES_FACTS, frame_headers
 from sightline.io.dicom.greyscale import numbers
 from sightline.io.dicom.pixels import decode_pixels
-from sightline.io.dicom.radiograph import DICOM_SUFFIXES, foreign_bytes, has_dicom_mark, open_dataset
+from sightline.io.dicom.radiograph import DICOM_SUFFIXES, foreign_bytes, has_dicom_mark, is_multi_frame, open_dataset
 from sightline.io.dicom.slice_geometry import SlicePlace, affine_of_slices
 from sightline.io.nifti_header import require_sane_affine
 from sightline.io.volume import Volume

@@ -14,7 +14,6 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from sklearn.isotonic import IsotonicRegression
 
 from sightline.errors import CohortError, RunError
 from sightline.metrics.estimate import FloatArray, IntArray
@@ -270,6 +269,8 @@ def _fit_isotonic(table: Predictions) -> Isotonic:
     edge = 0.5 / (n + 1.0)
     said, meant = [], []
     for column in columns:
+        from sklearn.isotonic import IsotonicRegression
+
         line = IsotonicRegression(y_min=edge, y_max=1.0 - edge, out_of_bounds="clip")
         line.fit(table.probabilities[:, column], (table.labels == column).astype(np.float64))
         said.append(tuple(float(x) for x in line.X_thresholds_))
