@@ -14,7 +14,7 @@ from typing import Literal
 from sightline.data.task import Task
 from sightline.data.views.crops import Crop, RegionJitter
 from sightline.data.views.image_view import View
-from sightline.evaluation.tables.table import Published, Row, Table
+from sightline.evaluation.tables.table import Figure, Published, Row, Table
 from sightline.losses.box_distance import BoxDistance
 from sightline.losses.self_transfer import SelfTransferLoss
 from sightline.models.backbones import AlexNet, Backbone
@@ -312,7 +312,26 @@ def table3(profile: Profile = "recommended") -> Table:
                 recipe = for_task(self_transfer(base_recipe(profile), alpha, profile), task, scheme)
                 reference = None if alpha == 0.0 else f"{task} STL 0{end}"
                 rows.append(_row(f"{task} STL {alpha:g}{end}", recipe, TABLE3, reference, "self-transfer"))
-    return _table("table3", "Tables III and IV: self-transfer learning", rows)
+    made = _table("table3", "Tables III and IV: self-transfer learning", rows)
+    # alpha 0.6 is the paper's best; its figure shows A1, B2 and B3
+    title = "Figure 3: self-transfer learning, normal (CE) and weighted (WCE) cross-entropy"
+    return replace(made, figures=(Figure(title, ("6c STL 0.6 CE", "6c STL 0.6 WCE"), GROUPS),))
+
+
+def figure4(profile: Profile = "recommended") -> Table:
+    """Figure 4: boxes and heat maps of every method on the same image of each class; rows of tables II, III and V."""
+    wanted = {
+        table2: ("3c LBM", "3c a-STN", "3c aff-STN", "3c sup. localiser", "3c UBM", "3c Sup+UBM"),
+        table3: ("3c STL 0.6",),
+        table5: ("3c LBM AVG", "3c a-STN AVG"),
+    }
+    rows = [row for make, names in wanted.items() for row in make(profile).rows if row.name in names]
+    first = "3c LBM"
+    rows = [replace(r, reference=first if r.recipe.classifies and r.name != first else None) for r in rows]
+    shown = ("3c LBM", "3c a-STN", "3c aff-STN", "3c sup. localiser", "3c Sup+UBM", "3c STL 0.6", "3c LBM AVG")
+    made = _table("figure4", "Figure 4: boxes and heat maps of every method", rows)
+    title = "Figure 4: boxes and heat maps by method"
+    return replace(made, figures=(Figure(title, (*shown, "3c a-STN AVG"), ("A", "B")),))
 
 
 def table5(profile: Profile = "recommended") -> Table:

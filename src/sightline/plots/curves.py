@@ -1,4 +1,4 @@
-"""What each threshold gives: receiver operating characteristics, free-response curves of boxes, risk-coverage."""
+"""What each threshold gives (ROC, free response, risk-coverage), how trainings went, and what size or seed changes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 
 from sightline.errors import RunError
 from sightline.plots.canvas import png_of
-from sightline.plots.charts import DASHES, chart, legend_below, line_style, require, require_drawable, set_title
+from sightline.plots.charts import (
+    DASHES,
+    PALETTE,
+    chart,
+    legend_below,
+    line_style,
+    require,
+    require_drawable,
+    set_title,
+)
 
 
 @dataclass(frozen=True)
@@ -229,6 +238,8 @@ def training_curves(
                 # a single epoch has no line: mark the points of short runs
                 marker = "o" if measured.sum() < 4 else None
                 axes.plot(epochs[measured], values[measured], **looks[name], marker=marker, markersize=4)
+        if _spans_powers([history[column] for history in histories.values() if column in history]):
+            axes.set_yscale("log")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         axes.set_xlabel("epoch")
         axes.grid(color="#e4e4e4", linewidth=0.7)
@@ -291,4 +302,107 @@ def scores_by_size(panels: Mapping[str, Sequence[SizeCurve]], *, minutes_per_ima
             above.tick_params(labelsize=9.5)
         set_title(axes, metric)
     legend_below(figure, [Line2D([], [], **line_style(style), label=name) for name, style in names.items()])
+    return png_of(figure)
+
+
+def _spans_powers(columns: Sequence[Sequence[float]]) -> bool:
+    """Whether positive values differ so much (a thousandfold) that a straight axis would show the greatest alone."""
+    values = np.concatenate([np.asarray(column, dtype=np.float64) for column in columns])
+    values = values[np.isfinite(values)]
+    return bool(values.size and values.min() > 0.0 and values.max() > 1000.0 * values.min())
+
+
+@dataclass(frozen=True)
+class BoxPanel:
+    """One measure over the trainings of several methods.
+
+    Attributes:
+        title: the measure.
+        values: one a training, by method; values that are not finite are left out, and a method that has none.
+        notes: by method, what stands at the right: a test against its reference.
+    """
+
+    title: str
+    values: Mapping[str, Sequence[float]]
+    notes: Mapping[str, str]
+
+
+def box_plots(panels: Sequence[BoxPanel], *, title: str = "") -> bytes:
+    """Box plots over trainings, a panel a measure: median, quartiles, whiskers to the ends, and every training a dot.
+
+    Raises:
+        RunError: no panel, or none with a finite value.
+    """
+    shown = [(panel, _finite(panel.values)) for panel in panels]
+    shown = [(panel, values) for panel, values in shown if values]
+    require(shown, "finite values of trainings")
+    rows = [len(values) for _, values in shown]
+    figure, _ = chart(9.2, 0.5 + sum(0.42 * n + 0.95 for n in rows))
+    figure.clear()
+    grid = figure.subplots(len(shown), 1, squeeze=False, height_ratios=[n + 1.2 for n in rows])
+    for axes, (panel, values) in zip(grid.flat, shown, strict=True):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=9.5)
+        names = list(values)
+        drawn = axes.boxplot(
+            list(values.values()), orientation="horizontal", positions=range(len(names)), widths=0.55, whis=(0, 100),
+            patch_artist=True, medianprops={"color": "#222222", "linewidth": 1.8},
+        )  # fmt: skip
+        for n, (name, box) in enumerate(zip(names, drawn["boxes"], strict=True)):
+            box.set(facecolor=PALETTE[n % len(PALETTE)], alpha=0.35)
+            axes.plot(values[name], [n] * len(values[name]), "o", color=PALETTE[n % len(PALETTE)], markersize=4.5)
+            note = panel.notes.get(name, "")
+            axes.text(
+                1.02, n, note, transform=axes.get_yaxis_transform(), va="center", fontsize=9.5, parse_math=False
+            )  # fmt: skip
+        axes.set_yticks(range(len(names)), names, parse_math=False)
+        axes.set_ylim(len(names) - 0.4, -0.6)
+        axes.grid(axis="x", color="#e4e4e4", linewidth=0.7)
+        axes.set_axisbelow(True)
+        set_title(axes, panel.title)
+    if title:
+        figure.suptitle(title, fontsize=12, x=0.01, ha="left", parse_math=False)
+    return png_of(figure)
+
+
+def _finite(values: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+    kept = {name: [float(v) for v in of if np.isfinite(v)] for name, of in values.items()}
+    return {name: of for name, of in kept.items() if of}
+
+
+def histograms(
+    values: Mapping[str, NDArray[np.floating]], *, title: str, xlabel: str, styles: Mapping[str, int] | None = None
+) -> bytes:
+    """How the numbers of several methods are spread: shares of 80 bins between the least and greatest of all, in logs.
+
+    Args:
+        values: by method, of any shape.
+        title: above the chart.
+        xlabel: what the numbers are.
+        styles: which line of the palette a method has; by default its position.
+
+    Raises:
+        RunError: no method, an empty one, or values that are not finite.
+    """
+    require(values, "values")
+    flat = {name: np.asarray(of, dtype=np.float64).ravel() for name, of in values.items()}
+    if not all(of.size and np.isfinite(of).all() for of in flat.values()):
+        raise RunError(f"{title}: a histogram needs finite values of every method.", "Leave out what has none.")
+    low, high = min(of.min() for of in flat.values()), max(of.max() for of in flat.values())
+    edges = np.linspace(low, high if high > low else low + 1.0, 81)
+    figure, axes = chart(7.2, 4.4 + 0.24 * len(flat))
+    handles = []
+    for n, (name, of) in enumerate(flat.items()):
+        look = line_style((styles or {}).get(name, n))
+        share = np.histogram(of, edges)[0] / of.size
+        # a bin that holds nothing has no logarithm: the line is broken there
+        axes.stairs(np.where(share > 0, share, np.nan), edges, baseline=None, **look)
+        said = f"{name}: median {np.median(of):.3g}, mean {of.mean():.3g}, n {of.size:,}"
+        handles.append(Line2D([], [], **look, label=said))
+    axes.set_yscale("log")
+    axes.set(xlabel=xlabel, ylabel="share of a bin (logarithmic)")
+    axes.grid(color="#e4e4e4", linewidth=0.7)
+    axes.set_axisbelow(True)
+    set_title(axes, title)
+    legend_below(figure, handles, columns=1)
     return png_of(figure)

@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import gaussian_filter
 
+from sightline.errors import GeometryError
 from sightline.plots.canvas import Sheet
-from sightline.plots.overlay import blend_heat, check_pixels, heat_over, outline, show
+from sightline.plots.overlay import blend_heat, check_pixels, draw_boxes, draw_window, heat_over, outline, show
 from sightline.plots.panels import DISCLAIMER
 from sightline.plots.planes import PLANES, Cube, cut_plane, cut_regions
 from sightline.plots.volume_panels import MARKED, draw_slice, peak_of, physical
 from sightline.structures.frame import Frame
-from sightline.structures.regions import Region
+from sightline.structures.regions import Region, ScoredBox
 from sightline.structures.resampling import upsample_map
 
 PANEL = 2.6
@@ -73,6 +74,91 @@ def draw_map_row(
         sheet.text(left, 0.52, shown.name, size=10)
         for k, line in enumerate(wrap_words(shown.wrong)):
             sheet.text(left, 0.6 + tall + 0.17 + 0.16 * k, line, size=8, color=WARNING)
+    sheet.text(GAP, sheet.height - 0.1, DISCLAIMER, size=8, color="#444444")
+    return sheet.png()
+
+
+@dataclass(frozen=True, eq=False)
+class MethodCell:
+    """What one method made of a picture.
+
+    Attributes:
+        cells: float [h, w], the map to lay over the picture; None shows the picture alone.
+        words: one line below.
+        window: [2, 3], where the map lies; None: over all of the picture.
+        found: the method's boxes, in source pixels.
+    """
+
+    cells: NDArray[np.floating] | None
+    words: str = ""
+    window: NDArray[np.float64] | None = None
+    found: tuple[ScoredBox, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class MethodRow:
+    """One picture, and a cell a method.
+
+    Attributes:
+        name: at the left.
+        pixels: float [h, w] or [h, w, 3] in 0..1 on the grid of `frame`.
+        frame: of the picture.
+        regions: an expert's, outlined.
+        cells: in the order of the columns.
+    """
+
+    name: str
+    pixels: NDArray[np.float32]
+    frame: Frame
+    regions: tuple[Region, ...]
+    cells: tuple[MethodCell, ...]
+
+
+GRID_PANEL = 1.75
+
+
+def draw_method_grid(rows: Sequence[MethodRow], columns: Sequence[str], title: str) -> bytes:
+    """A PNG: a line a picture, first as it is with what an expert marked, then as each method saw it.
+
+    Args:
+        rows: at least one, each with a cell a column.
+        columns: names of the methods.
+        title: above.
+
+    Raises:
+        GeometryError: no row, or another number of cells than columns.
+    """
+    if not rows or any(len(row.cells) != len(columns) for row in rows):
+        raise GeometryError(f"A grid of {len(columns)} methods needs rows of as many cells; got {len(rows)} rows.")
+    heads = [textwrap.wrap(name, 20)[:2] or [""] for name in columns]
+    tall = [GRID_PANEL * row.frame.shape[0] / row.frame.shape[1] for row in rows]
+    left = 0.32
+    sheet = Sheet(left + (GRID_PANEL + GAP) * (1 + len(columns)) + GAP, 0.95 + sum(h + 0.38 for h in tall) + 0.5)
+    sheet.text(GAP, 0.25, title, size=12, weight="bold")
+    for n, lines in enumerate([["picture"], *heads]):
+        for k, line in enumerate(reversed(lines)):
+            sheet.text(left + n * (GRID_PANEL + GAP), 0.72 - 0.16 * k, line, size=10, weight="bold")
+    top = 0.8
+    for row, high in zip(rows, tall, strict=True):
+        picture = check_pixels(row.pixels, row.frame)
+        sheet.text(0.22, top + high / 2, row.name, size=10, weight="bold", rotation=90, ha="center", va="center")
+        bare = MethodCell(None)
+        for n, cell in enumerate((bare, *row.cells)):
+            place = left + n * (GRID_PANEL + GAP)
+            axes = sheet.axes(place, top, GRID_PANEL, high)
+            if cell.cells is None:
+                show(axes, picture)
+            else:
+                show(axes, blend_heat(picture, _for_the_eye(cell.cells, row.frame), cell.window))
+            outline(axes, row.regions, row.frame, over_map=cell.cells is not None)
+            draw_window(axes, cell.window, row.frame)
+            draw_boxes(axes, cell.found, row.frame, size=6.5)
+            sheet.text(place, top + high + 0.16, cell.words, size=8.5)
+        top += high + 0.38
+    every = [cell for row in rows for cell in row.cells]
+    marks = [region for row in rows for region in row.regions]
+    found, seen = any(cell.found for cell in every), any(cell.window is not None for cell in every)
+    sheet.legend(GAP, sheet.height - 0.34, marks, found=found, window=seen)
     sheet.text(GAP, sheet.height - 0.1, DISCLAIMER, size=8, color="#444444")
     return sheet.png()
 

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from sightline.data.split import from_sources
 from sightline.data.views.image_view import View
 from sightline.data.views.volume_view import VolumeView
-from sightline.evaluation.gallery import contact_sheets, panel_case, telling_cases, volume_panel
+from sightline.evaluation.gallery import (
+    contact_sheets,
+    found_in,
+    network_view,
+    panel_case,
+    telling_cases,
+    volume_panel,
+)
 from sightline.evaluation.result import Evaluation
-from sightline.evaluation.tables.table import RowResult, TableResult
+from sightline.evaluation.tables.table import Figure, RowResult, TableResult
 from sightline.inference.predict import MAPS_KEPT
 from sightline.plots.html_report import ReportPicture, Section
+from sightline.plots.map_rows import MethodCell, MethodRow, draw_method_grid
 from sightline.plots.panels import draw_comparison
 from sightline.plots.volume_panels import draw_volume_panel, slice_case
-from sightline.structures.case import Cohort
+from sightline.structures.case import Case, Cohort
+from sightline.structures.frame import Frame
+from sightline.structures.gaze import Gaze
 
 COMPARED = 6
 SHEET = 20
@@ -62,6 +73,71 @@ def _flat_looks(result: TableResult) -> tuple[ReportPicture, ...]:
         alt = f"Maps of {len(rows)} methods over one radiograph"
         pictures.append(ReportPicture(png, f"{case.case_id}: truth {case.label}.", alt))
     return (*pictures, *_sheets(rows[-1], cohort))
+
+
+def draw_figures(result: TableResult) -> list[ReportPicture]:
+    """The figures that a table asks for: its rows side by side on an image of each class, first training.
+
+    The image of a class is the one that the last row shown calls right and is surest of, else the class's first.
+    """
+    drawn = []
+    for figure in result.table.figures:
+        asked = [result.of(name) for name in figure.rows if any(row.row.name == name for row in result.rows)]
+        rows = [row for row in asked if row.why_not is None and isinstance(row.row.recipe.view, View)]
+        if not rows:
+            continue
+        cohort = _tested(result, rows[-1])
+        # a picture is shown whole where methods saw other parts of it
+        whole = replace(next(view for row in rows if isinstance(view := row.row.recipe.view, View)), crop=None)
+        shown = [_figure_row(figure, rows, cohort, index, whole) for index in _of_each_class(figure, rows, cohort)]
+        if not shown:
+            continue
+        columns = [*(["gaze (reader)"] if figure.gaze else []), *(row.row.name for row in rows)]
+        caption = (
+            "Maps of each image's own class, first training; of each class the test image that the last method calls "
+            "right and is surest of, so that none was picked by eye."
+        )
+        drawn.append(ReportPicture(draw_method_grid(shown, columns, figure.title), caption, figure.title.split(":")[0]))
+    return drawn
+
+
+def _of_each_class(figure: Figure, rows: Sequence[RowResult], cohort: Cohort) -> list[int]:
+    """A test image of each class asked for that there is."""
+    telling = [row for row in rows if row.row.recipe.classifies]
+    found = []
+    for name in figure.classes or cohort.classes:
+        of = [index for index, case in enumerate(cohort) if case.label == name]
+        if not of:
+            continue
+        if telling:
+            said = _first(telling[-1]).predictions.probabilities
+            k = cohort.class_index(name)
+            of.sort(key=lambda index, k=k, said=said: (said[index].argmax() != k, -said[index, k]))  # type: ignore[misc]
+        found.append(of[0])
+    return found
+
+
+def _figure_row(figure: Figure, rows: Sequence[RowResult], cohort: Cohort, index: int, whole: View) -> MethodRow:
+    case = cohort[index]
+    pixels, frame = network_view(case, whole)
+    cells = [_gaze_cell(case, frame)] if figure.gaze else []
+    for row in rows:
+        evaluation, view = _first(row), row.row.recipe.picture_view
+        if evaluation.maps is None or case.label not in cohort.classes:
+            cells.append(MethodCell(None, "box alone", found=found_in(evaluation, index)))
+            continue
+        panel = panel_case(evaluation, index, case, view, on=whole)
+        place = panel.classes.index(case.label) if case.label in panel.classes else panel.predicted
+        said = f"{panel.classes[place]} {panel.probabilities[place]:.0%}"
+        cells.append(MethodCell(panel.maps[place], said, panel.window, panel.found))
+    marks = tuple(region for region in case.regions if region.tag.role != "gaze" and region.tag.role != "organ")
+    return MethodRow(case.label, pixels, frame, marks, tuple(cells))
+
+
+def _gaze_cell(case: Case, frame: Frame) -> MethodCell:
+    """Where the first reader looked, as a density of maximum 1."""
+    readings = [region for region in case.regions if isinstance(region, Gaze) and len(region)]
+    return MethodCell(readings[0].draw(frame) if readings else None, "" if readings else "not recorded")
 
 
 def _volume_looks(result: TableResult) -> Section | None:

@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from sightline.evaluation.tables.as_published import as_printed
+from sightline.evaluation.tables.distributions import spread_charts
 from sightline.evaluation.tables.figures import charts, forest_chart, learning_curves
 from sightline.evaluation.tables.lines import Line, find_line, write_lines
-from sightline.evaluation.tables.pictures import COMPARED, write_table_pictures
+from sightline.evaluation.tables.pictures import COMPARED, draw_figures, write_table_pictures
 from sightline.evaluation.tables.provenance import write_sources
 from sightline.evaluation.tables.summary import WINDOW_MEASURES, leading_metric, summarise
 from sightline.evaluation.tables.table import TableResult
@@ -46,13 +47,16 @@ def write_table(result: TableResult, out: Path, *, replicates: int = 2000, summa
     rest = () if looked is None else looked.pictures[COMPARED:]
     words = () if looked is None else looked.paragraphs
     curves = learning_curves(result)
+    figures = draw_figures(result)
+    spread = spread_charts(result) if result.table.as_printed else []
     sections = [
         Section(
             "At a glance" if looked is None else looked.title,
             words,
             pictures=((plot,) if plot is not None else ()) + first,
         ),
-        Section("Results", (result.table.caption,), _fold(tables), tuple(charts(result, lines))),
+        Section("Results", (result.table.caption,), _fold(tables), (*charts(result, lines), *spread)),
+        *([Section("As the paper shows it", pictures=tuple(figures))] if figures else []),
         *([Section("Found best and worst", pictures=rest)] if rest else []),
         *([Section("Training", pictures=(curves,))] if curves is not None else []),
     ]

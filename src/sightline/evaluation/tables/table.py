@@ -87,6 +87,23 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Figure:
+    """A figure of a paper: what several rows look at on the same test image, an image a class.
+
+    Attributes:
+        title: what it is called.
+        rows: names of rows, a column each; those that did not run are left out.
+        classes: an image of each of these; empty: of every class.
+        gaze: a column for where the readers looked.
+    """
+
+    title: str
+    rows: tuple[str, ...]
+    classes: tuple[str, ...] = ()
+    gaze: bool = False
+
+
+@dataclass(frozen=True)
 class Table:
     """A table of a paper, or one of ours.
 
@@ -101,6 +118,7 @@ class Table:
         as_printed: also write what the papers about gaze compute (`as_printed.md`).
         seeds: trainings a row where nobody asks for another number; None leaves it to the caller.
         units: dissect the first row's first training besides: the `ranking` of its units, or that and one `case`.
+        figures: pictures of chosen rows side by side, besides those that every table has.
         top: share of a unit's activations that is above its threshold there.
     """
 
@@ -114,6 +132,7 @@ class Table:
     as_printed: bool = False
     units: Literal["", "ranking", "case"] = ""
     top: float = 0.005
+    figures: tuple[Figure, ...] = ()
     seeds: int | None = None
 
 
