@@ -124,6 +124,19 @@ def test_the_papers_optimisation_is_table_1():
     assert [jimenez2018.POOLS[p] for p in ("MAX", "AVG")] == [MaxPool(), MeanPool()]
 
 
+@pytest.mark.parametrize("profile", PROFILES)
+def test_figures_3_and_4_are_rows_of_the_tables(profile):
+    (third,) = jimenez2018.table3(profile).figures
+    assert third.rows == ("6c STL 0.6 CE", "6c STL 0.6 WCE") and third.classes == LABELS[1:]
+    made = find_table("jimenez2018/figure4", profile, Changes())
+    (fourth,) = made.figures
+    rows = {row.name: row for row in made.rows}
+    assert set(fourth.rows) | {"3c UBM"} == set(rows) and len(fourth.rows) == 8
+    tables = (jimenez2018.table2, jimenez2018.table3, jimenez2018.table5)
+    trained = {row.name: row for table in tables for row in table(profile).rows}
+    assert all(row.recipe == trained[name].recipe and row.parts == trained[name].parts for name, row in rows.items())
+
+
 def test_imbalance_is_met_as_printed():
     rows = {row.name: row.recipe for row in jimenez2018.table2().rows}
     assert rows["2c LBM"].reweight == rows["3c UBM"].reweight == rows["6c LBM CE"].reweight == "oversample"

@@ -71,6 +71,18 @@ def test_the_papers_optimisation():
     assert (recipe.regions.of, recipe.regions.weigh, recipe.regions.sigma_px) == ("fixations", "count", 150.0)
 
 
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_weight_of_set_3_is_swept(profile):
+    table = find_table("watanabe2022/weights", profile, Changes())
+    found = {row.name: (row.recipe.objective.w, row.recipe.objective.explainer.rule) for row in table.rows[1:]}
+    assert found == {f"set 3 {r}, w {w:g}": (w, r) for w in (0.25, 0.5, 0.75) for r in ("guided", "deconvolution")}
+    # half is what Table 4 trains: one folder trains it once
+    four = {row.name: row for row in watanabe2022.table4(profile).rows}
+    for row in table.rows[1:]:
+        name, w = row.name.split(", w ")
+        assert (row.recipe == four[name].recipe) is (w == "0.5") and (row.published == ROWS[name]) is (w == "0.5")
+
+
 def test_what_the_sets_compare():
     for which in ("set1", "set2", "set3"):
         for rule in ("guided", "deconvolution"):

@@ -114,6 +114,13 @@ def test_an_ablation_changes_one_thing(profile):
     }
 
 
+def test_table_3_shows_gaze_and_every_network_of_table_2():
+    table, trained = find_table("zhu2022/table3", "paper", Changes()), find_table("zhu2022/table2", "paper", Changes())
+    (figure,) = table.figures
+    assert table.rows == trained.rows and figure.gaze and figure.classes == ("Normal", "CHF", "pneumonia")
+    assert set(figure.rows) == {row.name for row in table.rows}
+
+
 def test_the_tables_share_their_rows():
     ours, theirs = zhu2022.ablations().rows, zhu2022.table2().rows
     assert [row.recipe for row in ours[:2]] == [row.recipe for row in theirs[:2]]

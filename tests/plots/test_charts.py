@@ -9,7 +9,16 @@ from PIL import Image
 
 from sightline.errors import RunError
 from sightline.plots.charts import PALETTE, AccuracyBar, BarGroup, ForestRow, Reference, bars, forest, shade
-from sightline.plots.curves import FrocCurve, RocCurve, froc, roc, training_curves
+from sightline.plots.curves import (
+    BoxPanel,
+    FrocCurve,
+    RocCurve,
+    box_plots,
+    froc,
+    histograms,
+    roc,
+    training_curves,
+)
 
 
 def decode(png):
@@ -86,6 +95,33 @@ def test_training_curves_step_over_what_was_not_measured():
 def test_charts_refuse_what_they_cannot_draw(chart):
     with pytest.raises(RunError):
         chart()
+
+
+def test_box_plots_and_histograms():
+    panel = BoxPanel("AUC", {"a $b": [0.7, 0.8, 0.9], "lost": [float("nan")], "one": [0.6]}, {"a $b": "p = 0.01"})
+    png = box_plots([panel, replace(panel, title="other")])
+    assert decode(png).std() > 5 and png == box_plots([panel, replace(panel, title="other")])
+    assert png != box_plots([replace(panel, values={"a $b": [0.7, 0.85, 0.9]})])
+    with pytest.raises(RunError):
+        box_plots([BoxPanel("AUC", {"lost": [float("nan")]}, {})])
+    spread = np.random.default_rng(0).standard_cauchy((4, 3, 5, 5))
+    drawn = histograms({"a $b": spread, "level": np.zeros(9)}, title="t", xlabel="x")
+    assert decode(drawn).std() > 5 and drawn == histograms(
+        {"a $b": spread, "level": np.zeros(9)}, title="t", xlabel="x"
+    )
+    for wrong in ({}, {"a": np.array([])}, {"a": np.array([np.inf])}):
+        with pytest.raises(RunError):
+            histograms(wrong, title="t", xlabel="x")
+
+
+def test_curves_that_span_powers_of_ten_stand_on_a_logarithmic_axis():
+    steep = {"epoch": [1.0, 2.0, 3.0], "loss": [1e16, 1e8, 2.0]}
+    straight = {"epoch": [1.0, 2.0, 3.0], "loss": [16.0, 9.0, 2.0]}
+    # logarithms of one are nearly on a line, as the other's values are
+    a, b = (decode(training_curves({"r": history})) for history in (steep, straight))
+    blue = [np.abs(image - np.array([0x00, 0x72, 0xB2])).max(axis=2) < 60 for image in (a, b)]
+    heights = [np.median(np.nonzero(mask[: mask.shape[0] // 2])[0]) for mask in blue]
+    assert abs(heights[0] - heights[1]) < 25
 
 
 def test_froc_chart():

@@ -119,6 +119,7 @@ TABLES: dict[str, Callable[[Profile], Table]] = {
     "watanabe2022/table2": watanabe2022.table2,
     "watanabe2022/table3": watanabe2022.table3,
     "watanabe2022/table4": watanabe2022.table4,
+    "watanabe2022/weights": watanabe2022.weights,
     "engstler2022/table1": engstler2022.table1,
     "engstler2022/table2": engstler2022.table2,
     "engstler2022/table3": engstler2022.table3,

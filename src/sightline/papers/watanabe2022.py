@@ -93,6 +93,8 @@ GAMMA = 0.41731
 Set = Literal["set1", "set2", "set3"]
 Rule = Literal["guided", "deconvolution"]
 RULES: tuple[Rule, ...] = get_args(Rule)
+# of the decoder's term in set 3; 1 - w is the explainer's
+WEIGHTS = (0.25, 0.5, 0.75)
 
 
 def base_recipe(profile: Profile = "recommended") -> Recipe:
@@ -186,6 +188,25 @@ def table3(profile: Profile = "recommended") -> Table:
 def table4(profile: Profile = "recommended") -> Table:
     """Table 4: set 3, decoder and gradient of the image against gaze."""
     return _table("table4", "Table 4: set 3, decoder and image gradients against gaze", _set("set3", profile))
+
+
+def weights(profile: Profile = "recommended") -> Table:
+    """Set 3 at three weights of the decoder's term: the paper says "a weighted average" and gives none."""
+    rows = [_unet(profile)]
+    for w in WEIGHTS:
+        for rule in RULES:
+            recipe = with_explainer("set3", rule, profile)
+            loss = recipe.objective
+            assert isinstance(loss, HeatmapMatch)
+            title = f"{recipe.title}, w {w:g}"
+            printed = ROWS[recipe.title] if w == 0.5 else {}
+            recipe = replace(recipe, title=title, objective=replace(loss, w=w)) if w != 0.5 else recipe
+            rows.append(Row(title, recipe, "U-Net", printed, group=rule, weight_label=f"w = {w:g}"))
+    made = _table("weights", "Set 3 at three weights of its two terms", rows)
+    return replace(
+        made,
+        caption=f"No weight is printed; w 0.5 is what Table 4 trains, and has its printed values. {made.caption}",
+    )
 
 
 def _set(which: Set, profile: Profile) -> list[Row]:

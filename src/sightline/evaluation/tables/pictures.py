@@ -130,8 +130,10 @@ def _figure_row(figure: Figure, rows: Sequence[RowResult], cohort: Cohort, index
         place = panel.classes.index(case.label) if case.label in panel.classes else panel.predicted
         said = f"{panel.classes[place]} {panel.probabilities[place]:.0%}"
         cells.append(MethodCell(panel.maps[place], said, panel.window, panel.found))
-    marks = tuple(region for region in case.regions if region.tag.role != "gaze" and region.tag.role != "organ")
-    return MethodRow(case.label, pixels, frame, marks, tuple(cells))
+    # the finding's own marks; where none is marked, whatever guides
+    marks = [region for region in case.regions if region.tag.role == "finding"]
+    marks = marks or [region for region in case.regions if region.tag.role == "focus"]
+    return MethodRow(case.label, pixels, frame, tuple(marks), tuple(cells))
 
 
 def _gaze_cell(case: Case, frame: Frame) -> MethodCell:
