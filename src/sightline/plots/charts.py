@@ -23,6 +23,7 @@ from sightline.errors import RunError
 from sightline.plots.canvas import DPI, png_of
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#444444")
+NOTE = 44  # characters a line of what is counted, beside a forest plot
 DASHES: tuple[Any, ...] = ("solid", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
 
 
@@ -266,7 +267,8 @@ def shade(colour: str, factor: float) -> tuple[float, float, float]:
 class ForestRow:
     """A difference with its 95% interval; no interval where `low` and `high` are None. `note` carries n.
 
-    `clear` says whether the difference is told from zero; None: where the interval leaves out zero.
+    `clear` says whether the difference is told from zero; None: where the interval leaves out zero. `style`: which line
+    of the palette the row has in other charts; None: the first.
     """
 
     name: str
@@ -275,6 +277,7 @@ class ForestRow:
     high: float | None = None
     note: str = ""
     clear: bool | None = None
+    style: int | None = None
 
 
 def forest(
@@ -297,18 +300,20 @@ def forest(
             row.low is not None and row.high is not None and row.low > row.high
         ):
             raise RunError(f"{row.name}: an interval needs a low end below its high end; got {row.low}, {row.high}.")
-    figure, axes = chart(9.2, 1.75 + 0.36 * len(rows))
+    notes = [textwrap.wrap(row.note, NOTE) for row in rows]
+    figure, axes = chart(9.2, 1.75 + (0.36 + 0.17 * max(map(len, notes))) * len(rows))
     axes.axvline(0.0, color="#222222", linewidth=1.1)
     for y, row in enumerate(rows):
-        clear = row.clear
+        clear, colour = row.clear, PALETTE[(row.style or 0) % len(PALETTE)]
         if clear is None:
             clear = row.low is not None and row.high is not None and (row.low > 0 or row.high < 0)
         words = _signed(row.value, decimals)
         if row.low is not None and row.high is not None:
-            axes.plot([row.low, row.high], [y, y], color=PALETTE[0], linewidth=2.2, solid_capstyle="butt")
+            axes.plot([row.low, row.high], [y, y], color=colour, linewidth=2.2, solid_capstyle="butt")
             words += f"  [{_signed(row.low, decimals)}, {_signed(row.high, decimals)}]"
-        axes.plot(row.value, y, "o", color=PALETTE[0], markerfacecolor=PALETTE[0] if clear else "white", markersize=7)
-        words += f"   {row.note}" if row.note else ""
+        axes.plot(row.value, y, "o", color=colour, markerfacecolor=colour if clear else "white", markersize=7)
+        # what is counted stands below the numbers: beside them it would leave the chart no room
+        words = "\n".join([words, *notes[y]])
         axes.text(1.02, y, words, transform=axes.get_yaxis_transform(), va="center", fontsize=9.5, parse_math=False)
     ends = [abs(v) for row in rows for v in (row.value, row.low, row.high) if v is not None]
     reach = 1.1 * max(ends) or 1.0

@@ -178,11 +178,12 @@ def draw_panel(case: PanelCase) -> bytes:
     return sheet.png()
 
 
-def draw_comparison(cases: Sequence[PanelCase], names: Sequence[str]) -> bytes:
+def draw_comparison(cases: Sequence[PanelCase], names: Sequence[str], *, attention: bool = True) -> bytes:
     """A PNG: one picture as several networks saw it, a column each, a row for each class.
 
     Two classes or fewer show g(M_c) above g(M'_c), as figures 3 to 5; more show g(M'_c) alone, as figures 7 to 9.
-    Every network has its own attention scale, since pooling changes the size of a cell's share.
+    Every network has its own attention scale, since pooling changes the size of a cell's share. Without `attention`
+    only g(M_c) is shown, of any number of classes.
 
     Raises:
         GeometryError: no case, a name missing, or cases of different pictures or classes.
@@ -197,7 +198,8 @@ def draw_comparison(cases: Sequence[PanelCase], names: Sequence[str]) -> bytes:
             raise GeometryError(f"{name}: not the picture, grid, label and classes of {names[0]}.")
     shown = shown_classes(cases, 4)
     both = len(first.classes) <= 2
-    lines = [(k, signed) for k in shown for signed in ((False, True) if both else (True,))]
+    kinds = ((False, True) if both else (True,)) if attention else (False,)
+    lines = [(k, signed) for k in shown for signed in kinds]
     cell = float(np.clip(10.0 / (1 + len(cases)), 1.7, 2.4))
     height = cell * first.frame.shape[0] / first.frame.shape[1]
     start, step = 1.38, height + 0.32

@@ -41,17 +41,28 @@ def forest_chart(result: TableResult, lines: Sequence[Line]) -> ReportPicture | 
     """Every row's difference from its reference; None where nothing is compared."""
     metric = leading_metric(result.table, lines)
     found = (find_line(lines, row.row.name, "test", metric) for row in result.rows)
+    having = [line for line in found if line is not None and line.difference is not None]
+    # the same cases in every row are named once, below
+    counts = list(dict.fromkeys(line.n for line in having))
+    styles = row_styles(result)
     rows = [
-        ForestRow(line.row, line.difference, line.difference_low, line.difference_high, line.n, line.differs)
-        for line in found
-        if line is not None and line.difference is not None
+        ForestRow(
+            line.row,
+            float(line.difference or 0.0),
+            line.difference_low,
+            line.difference_high,
+            line.n if len(counts) > 1 else "",
+            line.differs,
+            styles[line.row],
+        )
+        for line in having
     ]
     if not rows:
         return None
     return ReportPicture(
         forest(rows, title=f"{metric}: difference from the reference row"),
         "Each row against its reference, with the paired 95% interval over patients and seeds; filled: p < 0.05 after "
-        "Holm's correction over the rows.",
+        f"Holm's correction over the rows.{f' n: {counts[0]}.' if len(counts) == 1 else ''}",
         "Forest plot of differences",
     )
 

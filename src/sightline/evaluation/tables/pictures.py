@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from sightline.data.split import from_sources
 from sightline.data.views.image_view import View
@@ -28,6 +28,8 @@ from sightline.structures.frame import Frame
 from sightline.structures.gaze import Gaze
 
 COMPARED = 6
+# of these so many are shown again with each class's attention
+IN_FULL = 2
 SHEET = 20
 CHOSEN = (
     "first seed, test split: surest right and surest wrong calls of each class by the last method shown, so neither "
@@ -35,14 +37,19 @@ CHOSEN = (
 )
 
 
-def write_table_pictures(result: TableResult) -> Section | None:
+@dataclass(frozen=True)
+class TablePictures:
+    """Pictures of a table's networks at work: what a report opens with, and more for whoever reads on."""
+
+    opening: Section
+    more: tuple[ReportPicture, ...] = ()
+
+
+def draw_table_pictures(result: TableResult) -> TablePictures | None:
     """Pictures of the table's networks at work, or None where they give none."""
     if any(isinstance(row.row.recipe.view, VolumeView) for row in result.rows):
         return _volume_looks(result)
-    pictures = _flat_looks(result)
-    if not pictures:
-        return None
-    return Section("Where the networks looked", (f"The same picture by each method, {CHOSEN}",), pictures=pictures)
+    return _flat_looks(result)
 
 
 def shown_rows(result: TableResult) -> list[RowResult]:
@@ -55,24 +62,33 @@ def shown_rows(result: TableResult) -> list[RowResult]:
     return [having[round(i * step)] for i in range(4)]
 
 
-def _flat_looks(result: TableResult) -> tuple[ReportPicture, ...]:
+def _flat_looks(result: TableResult) -> TablePictures | None:
     rows = shown_rows(result)
     # of many classes each method kept other maps: there is nothing to set side by side
     if not rows or _tells(rows[-1]) > MAPS_KEPT:
-        return ()
+        return None
     rows = [row for row in rows if row.row.tested_on == rows[-1].row.tested_on]
     cohort = _tested(result, rows[-1])
     # methods that saw a crop, or another size, are drawn on the same whole picture
     flat = [view for row in rows if isinstance(view := row.row.recipe.view, View)]
     whole = replace(flat[0], crop=None)
-    pictures = []
+    pictures: list[ReportPicture] = []
+    in_full: list[ReportPicture] = []
     for index in telling_cases(_first(rows[-1]), COMPARED):
         case = cohort[index]
         panels = [panel_case(_first(r), index, case, view, on=whole) for r, view in zip(rows, flat, strict=True)]
-        png = draw_comparison(panels, [r.row.name for r in rows])
-        alt = f"Maps of {len(rows)} methods over one radiograph"
-        pictures.append(ReportPicture(png, f"{case.case_id}: truth {case.label}.", alt))
-    return (*pictures, *_sheets(rows[-1], cohort))
+        names, truth = [r.row.name for r in rows], f"{case.case_id}: truth {case.label}"
+        alt = f"{len(rows)} methods over one radiograph"
+        few = _tells(rows[-1]) <= 2
+        pictures.append(ReportPicture(draw_comparison(panels, names, attention=not few), f"{truth}.", f"Maps of {alt}"))
+        if few and len(in_full) < IN_FULL:
+            png = draw_comparison(panels, names)
+            in_full.append(ReportPicture(png, f"{truth}, with each class's attention.", f"Maps and attention of {alt}"))
+    if not pictures:
+        return None
+    words = f"The same picture by each method, {CHOSEN}"
+    opening = Section("Where the networks looked", (words,), pictures=tuple(pictures))
+    return TablePictures(opening, (*in_full, *_sheets(rows[-1], cohort)))
 
 
 def draw_figures(result: TableResult) -> list[ReportPicture]:
@@ -142,7 +158,7 @@ def _gaze_cell(case: Case, frame: Frame) -> MethodCell:
     return MethodCell(readings[0].draw(frame) if readings else None, "" if readings else "not recorded")
 
 
-def _volume_looks(result: TableResult) -> Section | None:
+def _volume_looks(result: TableResult) -> TablePictures | None:
     """Methods side by side where they have maps, else what the last one said."""
     shown = [row for row in shown_rows(result) if _tells(row) <= MAPS_KEPT]
     ran = [row for row in result.rows if row.why_not is None and row.evaluations.get("test")]
@@ -172,8 +188,8 @@ def _volume_looks(result: TableResult) -> Section | None:
         title = "Where the networks looked"
         which = "the sagittal slice through the last method's greatest map cell" if len(rows) > 1 else "in three planes"
         words = f"The same volume by each method, {which}; {CHOSEN}"
-        pictures += _sheets(last, cohort)
-    return Section(title, (words,), pictures=tuple(pictures)) if pictures else None
+    more = tuple(_sheets(last, cohort)) if rows else ()
+    return TablePictures(Section(title, (words,), pictures=tuple(pictures)), more) if pictures else None
 
 
 def _sheets(row: RowResult, cohort: Cohort) -> list[ReportPicture]:

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from sightline.evaluation.evidence.reliance import reliance_section
 from sightline.evaluation.tables.as_published import as_printed
 from sightline.evaluation.tables.distributions import spread_charts
-from sightline.evaluation.tables.figures import charts, forest_chart, learning_curves
+from sightline.evaluation.tables.figures import charts, forest_chart, learning_curves, row_styles
 from sightline.evaluation.tables.lines import Line, find_line, write_lines
-from sightline.evaluation.tables.pictures import COMPARED, draw_figures, write_table_pictures
+from sightline.evaluation.tables.pictures import draw_figures, draw_table_pictures
 from sightline.evaluation.tables.provenance import write_sources
 from sightline.evaluation.tables.summary import WINDOW_MEASURES, leading_metric, summarise
 from sightline.evaluation.tables.table import TableResult
@@ -40,31 +41,34 @@ def write_table(result: TableResult, out: Path, *, replicates: int = 2000, summa
     write_text(out / "table.md", f"# {result.table.title}\n\n{result.table.caption}\n\n{text}\n")
     if result.table.as_printed and (printed := as_printed(result, replicates=replicates)):
         write_text(out / "as_printed.md", printed)
-    looked = write_table_pictures(result)
+    looked = draw_table_pictures(result)
     plot = forest_chart(result, lines)
     # what people look at comes first: the differences, and the same pictures by each method
-    first = () if looked is None else looked.pictures[:COMPARED]
-    rest = () if looked is None else looked.pictures[COMPARED:]
-    words = () if looked is None else looked.paragraphs
+    first = () if looked is None else looked.opening.pictures
+    rest = () if looked is None else looked.more
+    words = () if looked is None else looked.opening.paragraphs
     curves = learning_curves(result)
     figures = draw_figures(result)
     spread = spread_charts(result) if result.table.as_printed else []
+    best = _best(result, lines)
+    reliance = reliance_section(result, row_styles(result), None if best is None else best.row, replicates)
     sections = [
         Section(
-            "At a glance" if looked is None else looked.title,
+            "At a glance" if looked is None else looked.opening.title,
             words,
             pictures=((plot,) if plot is not None else ()) + first,
         ),
         Section("Results", (result.table.caption,), _fold(tables), (*charts(result, lines), *spread)),
+        *([reliance] if reliance is not None else []),
         *([Section("As the paper shows it", pictures=tuple(figures))] if figures else []),
-        *([Section("Found best and worst", pictures=rest)] if rest else []),
+        *([Section("More pictures", pictures=rest)] if rest else []),
         *([Section("Training", pictures=(curves,))] if curves is not None else []),
     ]
     _write_pictures(sections, out / "pictures")
     write_report(
         out / "report.html",
         title=result.table.title,
-        summary=[*summary, _answer(result, lines), *_plain_words(result, lines)],
+        summary=[*summary, _answer(best), *_plain_words(result, lines, best)],
         sections=sections,
         provenance=_provenance(result),
     )
@@ -82,21 +86,24 @@ def _fold(tables: Sequence[ReportTable]) -> tuple[ReportTable, ...]:
     return tuple(made)
 
 
-def _answer(result: TableResult, lines: Sequence[Line]) -> str:
-    """What the table says, in one sentence with its interval: the best row by the leading number, and its reference."""
+def _best(result: TableResult, lines: Sequence[Line]) -> Line | None:
+    """The best row by the leading number, of those that are compared where any is."""
     leading = leading_metric(result.table, lines)
     found = [find_line(lines, row.row.name, "test", leading) for row in result.rows]
     having = [line for line in found if line is not None and line.mean is not None]
-    if not having:
-        return "No row has a number that could be compared."
     compared = [line for line in having if line.difference is not None]
-    best = max(compared or having, key=lambda line: line.mean or 0.0)
+    return max(compared or having, key=lambda line: line.mean or 0.0, default=None)
+
+
+def _answer(best: Line | None) -> str:
+    """What the table says, in one sentence with its interval: the best row by the leading number, and its reference."""
+    if best is None:
+        return "No row has a number that could be compared."
+    said = f"{best.row} has the highest {best.metric}, {best.text()}"
     if best.difference is None:
-        return f"{best.row}: {best.metric} {best.text()}; there is nothing to compare it with."
+        return f"{said}; there is nothing to compare it with."
     verdict = ("better than" if best.difference > 0 else "worse than") if best.differs else "not shown to differ from"
-    return (
-        f"{best.row}, the highest: {best.metric} {best.text()}, {verdict} {best.reference} ({best.difference_text()})."
-    )
+    return f"{said}, {verdict} {best.reference}: {best.difference_text()}."
 
 
 def _write_pictures(sections: Sequence[Section], folder: Path) -> None:
@@ -109,8 +116,8 @@ def _write_pictures(sections: Sequence[Section], folder: Path) -> None:
         (folder / f"{number:02d}-{name}.png").write_bytes(picture.png)
 
 
-def _plain_words(result: TableResult, lines: Sequence[Line]) -> list[str]:
-    """What was found, in sentences made of the numbers."""
+def _plain_words(result: TableResult, lines: Sequence[Line], best: Line | None = None) -> list[str]:
+    """What was found, in sentences made of the numbers; `best` is said already."""
     cohort = result.cohort
     test = cohort.split("test")
     words = [
@@ -121,7 +128,7 @@ def _plain_words(result: TableResult, lines: Sequence[Line]) -> list[str]:
     leading = leading_metric(result.table, lines)
     for row in result.rows:
         line = find_line(lines, row.row.name, "test", leading)
-        if line is None or line.difference is None or line.p_paired is None:
+        if line is None or line == best or line.difference is None or line.p_paired is None:
             continue
         verdict = "better than" if line.difference > 0 else "worse than"
         said = f"{verdict} {line.reference}" if line.differs else f"not shown to differ from {line.reference}"
