@@ -4,13 +4,15 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.paths import DATA as DATA_ROOT
 
 from sightline.data.datasets import fracatlas
-from sightline.data.split import leaking_patients, refuse_leakage, split_cohort
+from sightline.data.split import leaking_patients, refuse_leakage, split_by_counts, split_cohort
+from sightline.data.task import Task
 from sightline.errors import CohortError
 from sightline.structures.case import SPLITS, Case, Cohort
 
@@ -117,3 +119,30 @@ def test_fracatlas_is_split_close_to_what_was_asked():
         part = cohort.split(name).counts()
         for label, n in cohort.counts().items():
             assert abs(part[label] - share * n) <= 0.02 * n
+
+
+def femurs(rng):
+    """60 patients of two femurs: one broken (A or B), the other not, or none broken."""
+    cases = []
+    for p in range(60):
+        labels = ("normal", "normal") if p % 5 == 0 else ("normal", f"{'AB'[p % 2]}{rng.integers(1, 4)}")
+        for side, label in enumerate(labels):
+            cases.append(Case(f"c{p}-{side}", f"s{p}", f"p{p}", Path(f"{p}-{side}.png"), label))
+    return Cohort("femurs", ("normal", "A1", "A2", "A3", "B1", "B2", "B3"), tuple(cases))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_test_part_may_be_counted_class_by_class(seed):
+    cohort = femurs(np.random.default_rng(seed))
+    wanted = {"normal": 14, "A": 6, "B": 4}
+    split = split_by_counts(cohort, wanted, task=Task("type"), seed=seed)
+    assert Task("type").apply(split).split("test").counts() == wanted
+    patients = {part: {case.patient_id for case in split.split(part)} for part in ("train", "val", "test")}
+    assert not patients["train"] & patients["test"] and not patients["val"] & patients["test"]
+    assert len(split) == len(cohort) and all(case.split for case in split)
+    assert split == split_by_counts(cohort, wanted, task=Task("type"), seed=seed)
+    with pytest.raises(CohortError, match="nearest"):
+        # each broken femur comes with a whole one
+        split_by_counts(cohort, {"normal": 1, "A": 6}, task=Task("type"), seed=seed)
+    with pytest.raises(CohortError, match="numbers of images by class"):
+        split_by_counts(cohort, {"C": 3})

@@ -2,15 +2,17 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from PIL import Image
 from support.cohorts import tiny_recipe
 
 from sightline.errors import RecipeError, RunError
-from sightline.inference.explanations import explain_cases, explain_files
+from sightline.inference.explanations import draw_gaze_over_time, explain_cases, explain_files, gaze_spans
 from sightline.models.backbones import Backbone
 from sightline.models.unet import UNet
 from sightline.papers.catalogue import CATALOGUE
+from sightline.structures.frame import Frame
 from sightline.training.engine import Engine
 from sightline.training.train import train
 
@@ -34,6 +36,26 @@ def test_cases_are_shown_with_gaze_maps_and_decoder(run, gazed_cohort, tmp_path)
         assert page.width > 3.5 * page.height
     words = (out / "preflight.md").read_text()
     assert "## class map" in words and "## guided back-propagation" in words and "image" in words
+
+
+@pytest.mark.parametrize("seconds", [None, 0.1])
+def test_gaze_over_time_is_all_of_it_part_by_part(gazed_cohort, tmp_path, seconds):
+    case = next(case for case in gazed_cohort if case.regions)
+    gaze = case.regions[0]
+    spans = gaze_spans(gaze, 3, seconds)
+    parts = [gaze.between(*span) for span in spans]
+    # every sample lies in one part, and the static map is the sum of the temporal ones
+    assert sum(len(part) for part in parts) == len(gaze) and len(parts) == (3 if seconds is None else 7)
+    grid = Frame.of_image(case.shape)
+    whole = sum(part.density(grid) for part in parts)
+    np.testing.assert_allclose(whole, gaze.density(grid), rtol=1e-4, atol=1e-7)
+    (page,) = draw_gaze_over_time(gazed_cohort, tmp_path, seconds=seconds, parts=3, most=1, size=96)
+    with Image.open(page) as drawn:
+        assert drawn.width > (len(parts) + 1.5) * 0.75 * drawn.height
+    with pytest.raises(RunError):
+        draw_gaze_over_time(gazed_cohort, tmp_path, parts=0)
+    with pytest.raises(RunError, match="has gaze"):
+        draw_gaze_over_time(gazed_cohort.where(lambda case: not case.regions), tmp_path)
 
 
 def test_files_are_explained_and_what_is_no_picture_is_rejected(run, gazed_cohort, tmp_path):

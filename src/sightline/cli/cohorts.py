@@ -1,4 +1,4 @@
-"""Commands on cohorts: phantom, import, halve, subset, suggest, check."""
+"""Commands on cohorts: phantom, import, halve, subset, split, suggest, gaze, check."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
 
+from sightline.cli.cases import CohortGaze, CohortSplit
 from sightline.cli.options import On, make_engine
 from sightline.errors import CohortError
 
@@ -373,7 +374,9 @@ class CohortCommand:
         | Annotated[CohortImport, subcommand("import")]
         | Annotated[CohortHalve, subcommand("halve")]
         | Annotated[CohortSubset, subcommand("subset")]
+        | Annotated[CohortSplit, subcommand("split")]
         | Annotated[CohortSuggest, subcommand("suggest")]
+        | Annotated[CohortGaze, subcommand("gaze")]
         | Annotated[CohortCheck, subcommand("check")]
     ]
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sightline.data.task import Task
 from sightline.errors import CohortError
 from sightline.structures.case import SPLITS, Case, Cohort, Split
 
@@ -153,3 +154,73 @@ def few_per_class(cohort: Cohort, n: int | None, splits: Sequence[str], seed: in
         ids = [case.case_id for case in cohort.split(*splits) if case.label == label]
         keep |= {ids[i] for i in np.random.default_rng([seed, index]).permutation(len(ids))[:n]}
     return cohort.where(lambda case: case.split not in splits or case.case_id in keep)
+
+
+COUNT_TRIES = 64
+
+
+def split_by_counts(
+    cohort: Cohort,
+    counts: Mapping[str, int],
+    *,
+    task: Task | None = None,
+    validation: float = 0.125,
+    seed: int = 0,
+) -> Cohort:
+    """Draw a test part with so many images of each class, whole patients only; the others are dealt as everywhere.
+
+    As Jimenez-Sanchez 2018 tests: 115 and 115 of two classes, 55, 60 and 60 of three, 25, 25, 5, 20, 20 and 20 of six.
+
+    Args:
+        cohort: cases; splits they have are replaced.
+        counts: test images by class; classes that are not named give none. Patients of whom the task has no image stay
+            out of the test part.
+        task: whose classes are counted; None: the cohort's own.
+        validation: share of what is left.
+        seed: of the random orders.
+
+    Raises:
+        CohortError: a class that is not there, or counts that no drawing of whole patients reached.
+    """
+    seen = cohort if task is None else task.apply(cohort)
+    strange = [name for name in counts if name not in seen.classes]
+    if strange or not counts or min(counts.values()) < 0 or not 0.0 <= validation < 1.0:
+        raise CohortError(
+            f"Test counts are numbers of images by class; got {dict(counts)} and validation {validation} for the "
+            f"classes {', '.join(seen.classes)}.",
+            "For example normal=60 A=55 B=60.",
+        )
+    wanted = np.array([counts.get(name, 0) for name in seen.classes])
+    have: dict[str, NDArray[np.int64]] = {}
+    for case in seen:
+        have.setdefault(case.patient_id, np.zeros(len(seen.classes), dtype=np.int64))[seen.class_index(case.label)] += 1
+    patients, random = sorted(have), np.random.default_rng(seed)
+    best, short = set[str](), int(wanted.sum())
+    for _ in range(COUNT_TRIES):
+        left, chosen = wanted.copy(), set[str]()
+        for n in random.permutation(len(patients)):
+            if (have[patients[n]] <= left).all():
+                left, chosen = left - have[patients[n]], chosen | {patients[n]}
+        if int(left.sum()) < short:
+            best, short = chosen, int(left.sum())
+        if short == 0:
+            break
+    if short:
+        reached = sum((have[patient] for patient in best), np.zeros_like(wanted))
+        raise CohortError(
+            f"No drawing of whole patients gives these test counts; nearest is "
+            f"{', '.join(f'{name}={n}' for name, n in zip(seen.classes, reached, strict=True))}.",
+            "Ask for counts that the patients can give.",
+        )
+    rest = split_cohort(
+        cohort.where(lambda case: case.patient_id not in best), (1.0 - validation, validation, 0.0), seed
+    )
+    parts = {case.case_id: case.split for case in rest}
+    cases = tuple(replace(case, split=parts.get(case.case_id, "test")) for case in cohort)
+    words = ", ".join(f"{name} {n}" for name, n in counts.items())
+    about = (
+        f"test {words}; of the others train {1.0 - validation:g}, val {validation:g}; grouped by patient, seed {seed}"
+    )
+    result = replace(cohort, cases=cases, about={**cohort.about, "split": about})
+    refuse_leakage(result)
+    return result

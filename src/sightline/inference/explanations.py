@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sightline.data.targets.gaze_choice import GazeChoice
+from sightline.data.views.image_view import View
 from sightline.data.views.volume_view import VolumeView
 from sightline.errors import RecipeError, RunError, SightlineError
 from sightline.explainers.cam import ClassActivationMap, GradCAM, GradCAMPlusPlus
@@ -20,6 +23,7 @@ from sightline.explainers.sanity_checks.findings import Preflight
 from sightline.explainers.sanity_checks.preflight import preflight
 from sightline.inference.radiographs import radiograph_files, read_radiograph
 from sightline.io.files import safe_name, unique_name, write_text
+from sightline.io.image import read_image
 from sightline.io.picture import Reject, write_rejects
 from sightline.io.progress import progress
 from sightline.plots.map_rows import ShownMap, draw_map_row, draw_volume_map_row
@@ -27,6 +31,7 @@ from sightline.plots.planes import Facing, cube_shown, facing_of
 from sightline.structures.case import Cohort
 from sightline.structures.evidence import forward_evidence, probabilities_of
 from sightline.structures.frame import Frame
+from sightline.structures.gaze import Gaze
 from sightline.structures.protocols import Explainer
 from sightline.structures.regions import Region
 from sightline.training.engine import Engine
@@ -142,6 +147,68 @@ def explain_cases(
     out.mkdir(parents=True, exist_ok=True)
     _explain(run, pictures, out, names, engine or Engine())
     return len(pictures)
+
+
+def draw_gaze_over_time(
+    cohort: Cohort, out: Path, *, parts: int = 5, seconds: float | None = None, most: int = 12, size: int = 512
+) -> list[Path]:
+    """Where readers looked, part by part of their time and in all: `CASE.png`; of several readers `CASE__READER.png`.
+
+    The temporal and the static heat maps of Karargyris 2021 and Watanabe 2022 (figure 2). Each map is scaled by its own
+    maximum; how much of the reader's looking lies in it stands in its name.
+
+    Args:
+        cohort: cases; those without gaze are left out.
+        out: folder to write.
+        parts: equal parts of the time from the first place looked at to the last.
+        seconds: length of a part instead.
+        most: cases.
+        size: longest side of the picture in pixels.
+
+    Raises:
+        RunError: numbers that ask for nothing, or no case has gaze.
+    """
+    if parts < 1 or most < 1 or (seconds is not None and not 0.0 < seconds < math.inf):
+        raise RunError(f"Gaze is drawn in 1 part or more, of seconds above 0; got {parts}, {seconds}, most {most}.")
+    written: list[Path] = []
+    view = View(size=size)
+    having = [case for case in cohort if any(isinstance(r, Gaze) and len(r) for r in case.regions)]
+    if not having:
+        raise RunError(f"No case of {cohort.name!r} has gaze.", "Choose another split, or import gaze.")
+    out.mkdir(parents=True, exist_ok=True)
+    for case in having[:most]:
+        picture = read_image(case.image)
+        planes, frame = view.show(picture.pixels, picture.frame)
+        pixels = planes[0] if len(planes) == 1 else np.moveaxis(planes, 0, -1)
+        marks = [region for region in case.regions if region.tag.role in ("finding", "focus")]
+        readings = [region for region in case.regions if isinstance(region, Gaze) and len(region)]
+        for n, gaze in enumerate(readings):
+            shown = [_gaze_part(gaze, start, stop, frame) for start, stop in gaze_spans(gaze, parts, seconds)]
+            shown.append(ShownMap(f"all, {gaze.dwell_s.sum():.1f} s looked", gaze.draw(frame)))
+            reader = gaze.tag.reader or f"reader {n + 1}"
+            name = case.case_id if len(readings) == 1 else f"{case.case_id}__{reader}"
+            path = out / f"{safe_name(name)}.png"
+            caption = f"{case.case_id}: {case.label}, {reader}"
+            path.write_bytes(
+                draw_map_row(pixels, frame, marks, shown, caption, "Colour shows where the reader looked.")
+            )
+            written.append(path)
+    return written
+
+
+def gaze_spans(gaze: Gaze, parts: int, seconds: float | None = None) -> list[tuple[float, float]]:
+    """Start and stop of each part of a reading, in seconds; together they hold every place."""
+    first, last = float(gaze.start_s.min()), float(gaze.start_s.max())
+    count = parts if seconds is None else int((last - first) // seconds) + 1
+    length = (last - first) / count if seconds is None else seconds
+    # the last part reaches past the last place, which begins at its end
+    edges = [first + k * length for k in range(count)] + [math.nextafter(max(last, first + count * length), math.inf)]
+    return list(pairwise(edges))
+
+
+def _gaze_part(gaze: Gaze, start: float, stop: float, frame: Frame) -> ShownMap:
+    part = gaze.between(start, stop)
+    return ShownMap(f"{start:.1f} to {stop:.1f} s, {part.dwell_s.sum():.1f} s looked", part.draw(frame))
 
 
 def _spread(cohort: Cohort, most: int) -> list[int]:

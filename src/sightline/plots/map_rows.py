@@ -43,7 +43,12 @@ class ShownMap:
 
 
 def draw_map_row(
-    pixels: ArrayLike, frame: Frame, regions: Sequence[Region], maps: Sequence[ShownMap], caption: str
+    pixels: ArrayLike,
+    frame: Frame,
+    regions: Sequence[Region],
+    maps: Sequence[ShownMap],
+    caption: str,
+    foot: str = DISCLAIMER,
 ) -> bytes:
     """A PNG: the picture, then every map over it.
 
@@ -56,6 +61,7 @@ def draw_map_row(
         regions: an expert's, outlined on the picture.
         maps: what to show.
         caption: one line.
+        foot: one line below.
     """
     picture = check_pixels(pixels, frame)
     tall = PANEL * frame.shape[0] / frame.shape[1]
@@ -74,7 +80,7 @@ def draw_map_row(
         sheet.text(left, 0.52, shown.name, size=10)
         for k, line in enumerate(wrap_words(shown.wrong)):
             sheet.text(left, 0.6 + tall + 0.17 + 0.16 * k, line, size=8, color=WARNING)
-    sheet.text(GAP, sheet.height - 0.1, DISCLAIMER, size=8, color="#444444")
+    sheet.text(GAP, sheet.height - 0.1, foot, size=8, color="#444444")
     return sheet.png()
 
 

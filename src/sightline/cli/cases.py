@@ -1,0 +1,96 @@
+"""Commands on the cases of a cohort: how many of each class are tested on, and where readers looked, and when."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from sightline.errors import CohortError
+
+
+@dataclass(frozen=True)
+class CohortSplit:
+    """Split a cohort anew, whole patients only: by shares, or with so many test images of each class."""
+
+    source: Positional[Path]
+    """Cohort folder in our layout."""
+    destination: Positional[Path]
+    """Folder to write."""
+    test_counts: tuple[str, ...] = ()
+    """Test images of each class, e.g. normal=60 A=55 B=60; by shares where none are given."""
+    task: Literal["present", "type", "group"] | None = None
+    """Count the classes of a task: broken or not, A or B or normal, A1 to B3; the cohort's own when not given."""
+    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
+    """Shares of train, val and test; of train and val alone where test images are counted."""
+    seed: int = 0
+    """Another number draws others."""
+
+    def run(self) -> int:
+        """Split and write."""
+        from sightline.data.datasets.folder.reader import read_cohort
+        from sightline.data.datasets.folder.writer import write_cohort
+        from sightline.data.split import split_by_counts, split_cohort
+        from sightline.data.task import Task
+
+        cohort = read_cohort(self.source)
+        if self.test_counts:
+            train, val, _ = self.fractions
+            if train <= 0.0 or val < 0.0:
+                raise CohortError(f"Shares of train and val must be positive; got {train:g} and {val:g}.")
+            task = None if self.task is None else Task(self.task)
+            counts = _counts(self.test_counts)
+            cohort = split_by_counts(cohort, counts, task=task, validation=val / (train + val), seed=self.seed)
+        else:
+            cohort = split_cohort(cohort, self.fractions, self.seed)
+        write_cohort(cohort, self.destination)
+        for split in ("train", "val", "test"):
+            of = cohort.split(split)
+            print(f"{split}: {len(of)} images, {', '.join(f'{n} {name}' for name, n in of.counts().items())}")
+        return 0
+
+
+def _counts(words: tuple[str, ...]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for word in words:
+        name, found, number = word.rpartition("=")
+        if not found or not name or not number.isdecimal() or name in counts:
+            raise CohortError(f"--test-counts: {word!r} is no class and number.", "Write for example normal=60 A=55.")
+        counts[name] = int(number)
+    return counts
+
+
+@dataclass(frozen=True)
+class CohortGaze:
+    """Draw where readers looked, part by part of their time and in all: a picture a case."""
+
+    cohort: Positional[Path]
+    """Cohort folder in our layout."""
+    out: Positional[Path]
+    """Folder to write."""
+    cases: tuple[str, ...] = ()
+    """Ids of the cases to draw; the first ones with gaze when not given."""
+    parts: int = 5
+    """Equal parts of a reading's time."""
+    seconds: float | None = None
+    """Length of a part, instead of a number of parts."""
+    most: int = 12
+    """Cases at most."""
+
+    def run(self) -> int:
+        """Draw."""
+        from sightline.data.datasets.folder.reader import read_cohort
+        from sightline.inference.explanations import draw_gaze_over_time
+
+        cohort = read_cohort(self.cohort)
+        if self.cases:
+            known = {case.case_id for case in cohort}
+            strange = [name for name in self.cases if name not in known]
+            if strange:
+                raise CohortError(f"{self.cohort} has no case {', '.join(strange)}.", "Ids stand in images.csv.")
+            cohort = cohort.where(lambda case: case.case_id in self.cases)
+        drawn = draw_gaze_over_time(cohort, self.out, parts=self.parts, seconds=self.seconds, most=self.most)
+        print(f"{len(drawn)} pictures in {self.out}")
+        return 0
