@@ -2,6 +2,9 @@
 shows that it can fail."""
 
 import ast
+import keyword
+import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -50,6 +53,11 @@ SMALL_BY_NATURE = (
 )
 
 
+@cache
+def parsed(code: str) -> ast.Module:
+    return ast.parse(code)
+
+
 def room_of(module: str) -> str:
     """`sightline.data.split` -> `data`; `sightline` itself -> the empty room."""
     parts = module.split(".")
@@ -59,7 +67,7 @@ def room_of(module: str) -> str:
 def imports(code: str) -> set[str]:
     """Every module or name a file imports, anywhere in it, type-only imports included."""
     found = set()
-    for node in ast.walk(ast.parse(code)):
+    for node in ast.walk(parsed(code)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -227,7 +235,7 @@ def test_tests_mirror_the_source():
 
 def heavy_imports(code: str) -> set[str]:
     """Heavy packages imported at module level."""
-    top = [node for node in ast.parse(code).body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    top = [node for node in parsed(code).body if isinstance(node, (ast.Import, ast.ImportFrom))]
     names = {alias.name if isinstance(node, ast.Import) else node.module for node in top for alias in node.names}
     return {n for n in names if n.split(".")[0] in HEAVY}
 
@@ -236,7 +244,7 @@ def test_the_doors_are_light():
     for name, code in CODE.items():
         if room_of(name) in ("cli", "api", ""):
             assert not heavy_imports(code), name
-            top = [node for node in ast.parse(code).body if isinstance(node, ast.ImportFrom)]
+            top = [node for node in parsed(code).body if isinstance(node, ast.ImportFrom)]
             ours = {node.module for node in top if node.module.startswith("sightline.")}
             assert all(room_of(m) in ("cli", "errors") for m in ours), (name, ours)
     assert heavy_imports("import numpy as np") == {"numpy"}
@@ -244,7 +252,7 @@ def test_the_doors_are_light():
 
 def test_nothing_executes_what_it_reads():
     for name, code in CODE.items():
-        for node in ast.walk(ast.parse(code)):
+        for node in ast.walk(parsed(code)):
             if isinstance(node, ast.Call):
                 called = ast.unparse(node.func)
                 assert called not in ("eval", "exec", "pickle.load", "pickle.loads", "torch.load", "yaml.load"), name
@@ -263,7 +271,7 @@ NOT_OF_RADIOGRAPHS = (
 
 def first_imports(code: str) -> set[str]:
     """What importing a file imports: not what stands in functions, nor what is for types alone."""
-    todo: list[ast.stmt] = list(ast.parse(code).body)
+    todo: list[ast.stmt] = list(parsed(code).body)
     found = set()
     while todo:
         node = todo.pop()
@@ -306,3 +314,52 @@ def test_predicting_a_radiograph_loads_no_ct_stack_and_no_plots():
     }
     assert heavy_for(("sightline.a",), planted) == ["nibabel.x"]
     assert heavy_for(("sightline.b",), {"sightline.b": "def f():\n    import nibabel"}) == []
+
+
+SHARED_LINES = 12
+_WORD = re.compile(r'[rbf]{0,2}"(?:[^"\\]|\\.)*"|\w+')
+
+
+def logic_of(code: str) -> list[tuple[int, str]]:
+    """The lines of function bodies with their shape: names, texts and numbers are alike; docstrings and headers out."""
+    bodies, left_out = set(), set()
+    for node in ast.walk(parsed(code)):
+        if is_scope(node):
+            first, last = node.body[0], node.body[-1]
+            bodies |= set(range(first.lineno, last.end_lineno + 1))
+            left_out |= set(range(node.lineno, first.lineno))
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            left_out |= set(range(node.lineno, node.end_lineno + 1))
+    lines = code.splitlines()
+    shapes = []
+    for number in sorted(bodies - left_out):
+        line = lines[number - 1].strip()
+        shape = _WORD.sub(lambda word: word[0] if keyword.iskeyword(word[0]) else "x", line)
+        # a line of brackets and commas alone says nothing, nor does a comment
+        if not line.startswith("#") and set(shape) - set("()[]{}:,. "):
+            shapes.append((number, shape))
+    return shapes
+
+
+def shared_logic(code: dict[str, str], lines: int = SHARED_LINES) -> list[str]:
+    """Two places in which so many lines of function bodies have one shape: where each run begins."""
+    seen: dict[tuple[str, ...], list[tuple[str, int, int]]] = {}
+    for name, text in code.items():
+        shapes = logic_of(text)
+        for i in range(len(shapes) - lines + 1):
+            seen.setdefault(tuple(s for _, s in shapes[i : i + lines]), []).append((name, i, shapes[i][0]))
+    pairs = {}
+    for (a, i, line), *others in seen.values():
+        pairs |= {((a, i), (b, j)): f"{a}:{line} ~ {b}:{other}" for b, j, other in others[:1]}
+    return [words for ((a, i), (b, j)), words in pairs.items() if ((a, i - 1), (b, j - 1)) not in pairs]
+
+
+def test_no_two_places_share_twelve_lines_of_logic():
+    # a step of a data base is what it was, whatever comes after it
+    assert shared_logic({name: code for name, code in CODE.items() if ".migrations." not in name}) == []
+    body = "".join(f"    {c} = f({c}, {n}) + {c}[{n}:{n + 1}]\n" for n, c in enumerate("abcdefghijkl"))
+    renamed = body.replace("f(", "other(").replace("a", "first")
+    assert shared_logic(
+        {"one": f"def f():\n{body}", "two": f"x = 1\ndef g(y):\n    return 2\ndef h():\n{renamed}"}
+    ) == ["one:2 ~ two:5"]
+    assert shared_logic({"one": f"def f():\n{body}", "two": f"def h():\n{renamed.replace('+', '-', 3)}"}) == []

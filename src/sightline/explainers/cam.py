@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -64,10 +64,7 @@ class GradCAM:
             RecipeError: the model has no such layer.
             GeometryError: the layer gives no map, or the logits do not depend on it.
         """
-        activation, gradients = layer_gradients(model, batch, classes, self.layer, create_graph=create_graph)
-        with exact(activation.device, create_graph):
-            maps = weigh_channels(activation, gradients)
-            return maps.relu() if self.relu else maps
+        return _layer_maps(self, weigh_channels, model, batch, classes, create_graph)
 
 
 def weigh_channels(activation: Tensor, gradients: Tensor) -> Tensor:
@@ -102,11 +99,27 @@ class GradCAMPlusPlus:
             RecipeError: the model has no such layer.
             GeometryError: the layer gives no map, or the logits do not depend on it.
         """
-        activation, g = layer_gradients(model, batch, classes, self.layer, create_graph=create_graph)
-        with exact(activation.device, create_graph):
-            total = activation.flatten(2).sum(-1).view(*activation.shape[:2], *[1] * (activation.ndim - 2))
-            below = 2.0 * g**2 + total * g**3 + TINY
-            alpha = torch.where(g != 0.0, g**2 / below, torch.zeros_like(g))
-            weights = (alpha * g.clamp(min=0.0)).flatten(3).sum(-1)
-            maps = torch.einsum("nbc,bc...->bn...", weights, activation)
-            return maps.relu() if self.relu else maps
+        return _layer_maps(self, _weigh_by_rises, model, batch, classes, create_graph)
+
+
+def _weigh_by_rises(activation: Tensor, g: Tensor) -> Tensor:
+    total = activation.flatten(2).sum(-1).view(*activation.shape[:2], *[1] * (activation.ndim - 2))
+    below = 2.0 * g**2 + total * g**3 + TINY
+    alpha = torch.where(g != 0.0, g**2 / below, torch.zeros_like(g))
+    weights = (alpha * g.clamp(min=0.0)).flatten(3).sum(-1)
+    return torch.einsum("nbc,bc...->bn...", weights, activation)
+
+
+def _layer_maps(
+    explainer: GradCAM | GradCAMPlusPlus,
+    weigh: Callable[[Tensor, Tensor], Tensor],
+    model: nn.Module,
+    batch: Batch | Tensor,
+    classes: Sequence[int] | Tensor,
+    create_graph: bool,
+) -> Tensor:
+    """Maps of an explainer: a layer's output weighed by the gradients of scores with respect to it."""
+    activation, gradients = layer_gradients(model, batch, classes, explainer.layer, create_graph=create_graph)
+    with exact(activation.device, create_graph):
+        maps = weigh(activation, gradients)
+        return maps.relu() if explainer.relu else maps

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 import highdicom as hd
 import numpy as np
+from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from sightline.io.dicom_results.codes import Concept
@@ -54,7 +56,6 @@ def write_map(
         says = f"{NOT_FOR_DIAGNOSIS} {'On the pixels of the image.' if on_image else RESAMPLED}"
     assert plane is not None
     values = np.ascontiguousarray(found.values, dtype=np.float32)
-    low, high = float(values.min()), float(values.max())
     measures, orientation, positions = plane.sequences()
     made_of = ("map", source.uid, found.label, *words, *(["on image"] if on_image else []))
     dataset = hd.pm.ParametricMap(
@@ -66,25 +67,7 @@ def write_map(
         sop_instance_uid=uid_of(*made_of),
         instance_number=number,
         contains_recognizable_visual_features=False,
-        real_world_value_mappings=[
-            hd.pm.RealWorldValueMapping(
-                lut_label=short(found.label, 16),
-                lut_explanation=short(f"Class map of {found.label}, before pooling", 64),
-                unit=coded(NO_UNITS),
-                # the range of values that the mapping holds for; a flat map still has one
-                value_range=(low, high if high > low else low + 1.0),
-                slope=1.0,
-                intercept=0.0,
-            )
-        ],
-        voi_lut_transformations=[
-            # plain LINEAR knows no window below 1
-            hd.VOILUTTransformation(
-                window_center=(low + high) / 2.0,
-                window_width=max(high - low, 1e-3),
-                voi_lut_function="LINEAR_EXACT",
-            )
-        ],
+        **value_range(values, found.label, f"Class map of {found.label}, before pooling"),
         content_label="CLASS_MAP",
         content_description=short(says, 64),
         pixel_measures=measures,
@@ -95,6 +78,31 @@ def write_map(
     )
     dataset.PositionReferenceIndicator = ""
     return finish(dataset, source, made, made_of)
+
+
+def value_range(values: NDArray[np.float32], label: str, explanation: str) -> dict[str, Any]:
+    """What a parametric map says of its numbers: they are as stored, without a unit, and shown from least to greatest.
+
+    Args:
+        values: of the map.
+        label: of the mapping, at most 16 letters of it.
+        explanation: at most 64 letters of it.
+    """
+    low, high = float(values.min()), float(values.max())
+    mapping = hd.pm.RealWorldValueMapping(
+        lut_label=short(label, 16),
+        lut_explanation=short(explanation, 64),
+        unit=coded(NO_UNITS),
+        # the range of values that the mapping holds for; a flat map still has one
+        value_range=(low, high if high > low else low + 1.0),
+        slope=1.0,
+        intercept=0.0,
+    )
+    # plain LINEAR knows no window below 1
+    window = hd.VOILUTTransformation(
+        window_center=(low + high) / 2.0, window_width=max(high - low, 1e-3), voi_lut_function="LINEAR_EXACT"
+    )
+    return {"real_world_value_mappings": [mapping], "voi_lut_transformations": [window]}
 
 
 def map_on_image(found: FoundMap, shape: tuple[int, int]) -> FoundMap:

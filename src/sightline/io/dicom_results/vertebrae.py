@@ -24,7 +24,7 @@ from sightline.io.dicom_results.identity import (
     short,
     uid_of,
 )
-from sightline.io.dicom_results.parametric_map import NO_UNITS
+from sightline.io.dicom_results.parametric_map import value_range
 from sightline.io.dicom_results.picture import write_picture
 from sightline.io.dicom_results.regions import algorithm_sequence, coded, contributing, equipment, tracking
 from sightline.io.dicom_results.reports import add_evidence, algorithm, certainty, presence, write_report
@@ -128,7 +128,6 @@ def _segmentation(
 def _map(result: SeriesResult, one: FoundVertebra, words: _Words, series: tuple[str, int, str], number: int) -> Dataset:
     assert one.map is not None and one.map_affine is not None
     values = np.ascontiguousarray(one.map, dtype=np.float32)
-    low, high = float(values.min()), float(values.max())
     frame = str(result.sources[0].header.FrameOfReferenceUID)
     made_of = ("map", one.level, *words)
     dataset = hd.pm.ParametricMap(
@@ -140,23 +139,7 @@ def _map(result: SeriesResult, one: FoundVertebra, words: _Words, series: tuple[
         sop_instance_uid=uid_of(*made_of),
         instance_number=number,
         contains_recognizable_visual_features=False,
-        real_world_value_mappings=[
-            hd.pm.RealWorldValueMapping(
-                lut_label=short(one.said.label, 16),
-                lut_explanation=short(f"Class map of {one.said.label} in {one.level}", 64),
-                unit=coded(NO_UNITS),
-                value_range=(low, high if high > low else low + 1.0),
-                slope=1.0,
-                intercept=0.0,
-            )
-        ],
-        voi_lut_transformations=[
-            hd.VOILUTTransformation(
-                window_center=(low + high) / 2.0,
-                window_width=max(high - low, 1e-3),
-                voi_lut_function="LINEAR_EXACT",
-            )
-        ],
+        **value_range(values, one.said.label, f"Class map of {one.said.label} in {one.level}"),
         content_label=short(one.level, 16),
         content_description=short(f"{NOT_FOR_DIAGNOSIS} Patch of {one.level}.", 64),
         contributing_equipment=contributing(result.maker),

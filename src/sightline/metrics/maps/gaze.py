@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sightline.errors import CohortError, LayoutError, RunError
+from sightline.errors import RunError
 from sightline.metrics.estimate import Comparison, Estimate, FloatArray
 from sightline.metrics.maps.saliency import MEASURES, GazeScore, score_gaze
-from sightline.metrics.predictions import read_rows, write_rows
+from sightline.metrics.maps.score_table import ScoreTable, words_left_out
 from sightline.metrics.statistics.comparison import difference, mean_of, over_patients, over_seeds
 from sightline.metrics.statistics.paired_tests import Draws
 
@@ -30,7 +28,6 @@ NAMES: Mapping[str, str] = {
 }
 LOWER_IS_BETTER = ("kl",)
 _KEYS = ("case_id", "study_id", "patient_id", "label", "map_class", "reader")
-_COUNTS = ("places", "image_px")
 
 
 @dataclass(frozen=True)
@@ -62,41 +59,18 @@ class GazeRow:
 
 
 @dataclass(frozen=True)
-class GazeScores:
+class GazeScores(ScoreTable[GazeRow]):
     """The gaze scores of one training over a split.
 
     Raises:
         CohortError: no row, or two rows for the same case, map and reader.
     """
 
-    rows: tuple[GazeRow, ...]
-
-    def __post_init__(self) -> None:
-        """Refuse empty tables and repeated rows."""
-        if not self.rows:
-            raise CohortError("There are no gaze scores; expected at least one row.", "Does the split hold gaze?")
-        repeated = [key for key, times in Counter(row.key for row in self.rows).items() if times > 1]
-        if repeated:
-            raise CohortError(f"Gaze scores repeat {len(repeated)} rows, e.g. {repeated[0]}.")
-
-    def __len__(self) -> int:
-        """Number of rows."""
-        return len(self.rows)
-
-    def where(self, keep: Callable[[GazeRow], bool]) -> GazeScores:
-        """The rows for which `keep` is true, e.g. only one class."""
-        return GazeScores(tuple(row for row in self.rows if keep(row)))
-
-    def column(self, name: str) -> FloatArray:
-        """One score of every row, [n], NaN where not defined."""
-        values = [getattr(row.score, name) for row in self.rows]
-        return np.array([math.nan if value is None else value for value in values], dtype=np.float64)
-
-    def counts(self) -> dict[str, int]:
-        """Number of maps, images, studies and patients."""
-        studies, patients = {row.study_id for row in self.rows}, {row.patient_id for row in self.rows}
-        images = {row.case_id for row in self.rows}
-        return {"maps": len(self), "images": len(images), "studies": len(studies), "patients": len(patients)}
+    words = "gaze scores"
+    needs = "gaze"
+    keys = _KEYS
+    row = GazeRow
+    score = GazeScore
 
     def estimates(self) -> list[Estimate]:
         """For every measure: its mean, a flat map's, the centred Gaussian's, and the gain over either.
@@ -106,15 +80,12 @@ class GazeScores:
         """
         found: list[Estimate] = []
         for measure in MEASURES:
-            own, name = self.column(measure), NAMES[measure]
-            kept = tuple(row for row, value in zip(self.rows, own, strict=True) if math.isfinite(value))
+            name, kept = NAMES[measure], self.with_score(measure)
             if not kept:
-                reason = next((row.score.why for row in self.rows if row.score.why), "no map has this score")
-                found.append(Estimate(name, None, n=self.counts(), method="no interval", why=reason))
+                found.append(Estimate(name, None, n=self.counts(), method="no interval", why=self.why_none()))
                 continue
             table = GazeScores(kept)
-            left_out = len(self) - len(kept)
-            what = "mean over maps" + (f", {left_out} maps without a score left out" if left_out else "")
+            what = words_left_out(len(self) - len(kept))
             own, chance, centre = (table.column(measure + suffix) for suffix in ("", "_chance", "_centre"))
             sign = -1.0 if measure in LOWER_IS_BETTER else 1.0
             for label, values in (
@@ -127,37 +98,6 @@ class GazeScores:
                 patients = [row.patient_id for row in kept]
                 found.append(over_patients(label, mean_of(values), patients, table.counts(), what=what))
         return found
-
-    def write(self, path: Path) -> None:
-        """Write CSV, exact to the last bit; an undefined score is an empty field."""
-        names = [field.name for field in fields(GazeScore)]
-        rows = []
-        for row in self.rows:
-            values = [getattr(row.score, name) for name in names]
-            rows.append([*(getattr(row, key) for key in _KEYS), *("" if v is None else str(v) for v in values)])
-        write_rows(path, [*_KEYS, *names], rows)
-
-    @classmethod
-    def read(cls, path: Path) -> GazeScores:
-        """Read what `write` wrote.
-
-        Raises:
-            UnreadableFile: the file is missing or is no text.
-            LayoutError: a column is missing or a row does not parse; the message names the row.
-        """
-        header, lines = read_rows(path, "gaze scores")
-        names = [field.name for field in fields(GazeScore)]
-        if header != [*_KEYS, *names] or not lines:
-            raise LayoutError(f"{path}: expected rows under {','.join([*_KEYS, *names])}; got {','.join(header)}.")
-        rows = []
-        for number, line in enumerate(lines, start=2):
-            try:
-                keys = dict(zip(_KEYS, line, strict=False))
-                rows.append(GazeRow(**keys, score=_parse(dict(zip(names, line[len(_KEYS) :], strict=True)))))
-            except (ValueError, RunError) as error:
-                reason = error.message if isinstance(error, RunError) else error
-                raise LayoutError(f"{path}, row {number}: {reason}.", "Evaluate the run again.") from None
-        return cls(tuple(rows))
 
 
 def seed_gaze_values(gaze_per_seed: Sequence[GazeScores], column: str) -> list[float]:
@@ -190,7 +130,7 @@ def seed_gaze(gaze_per_seed: Sequence[GazeScores], column: str) -> Estimate:
         [mean_of(row) for row in values],
         [row.patient_id for row in table.rows],
         table.counts(),
-        what="mean over maps" + (f", {left_out} maps without a score left out" if left_out else ""),
+        what=words_left_out(left_out),
         bounds=(-math.inf, math.inf),
     )
 
@@ -248,8 +188,3 @@ def _same_rows(runs: Sequence[GazeScores], column: str) -> tuple[GazeScores | No
     defined = np.atleast_1d(np.isfinite(values).all(axis=0))
     rows = tuple(row for row, keep in zip(runs[0].rows, defined, strict=True) if keep)
     return (GazeScores(rows) if rows else None), values[:, defined]
-
-
-def _parse(values: Mapping[str, str]) -> GazeScore:
-    scores = {name: float(text) if text else None for name, text in values.items() if name not in (*_COUNTS, "why")}
-    return GazeScore(**scores, places=int(values["places"]), image_px=int(values["image_px"]), why=values["why"])

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.ndimage import binary_dilation
 
-from sightline.errors import CohortError, GeometryError, LayoutError, RunError
+from sightline.errors import GeometryError, RunError
 from sightline.metrics.estimate import BoolArray, Comparison, Estimate, FloatArray
 from sightline.metrics.maps.score import MEASURES, MapScore, score_map
-from sightline.metrics.predictions import read_rows, write_rows
+from sightline.metrics.maps.score_table import ScoreTable, words_left_out
 from sightline.metrics.statistics.comparison import difference, mean_of, over_patients, over_seeds
 from sightline.metrics.statistics.paired_tests import Draws
 
@@ -59,41 +56,18 @@ class MapRow:
 
 
 @dataclass(frozen=True)
-class MapScores:
+class MapScores(ScoreTable[MapRow]):
     """The map scores of one training over a split.
 
     Raises:
         CohortError: no row, or two rows for the same case, map, role and style.
     """
 
-    rows: tuple[MapRow, ...]
-
-    def __post_init__(self) -> None:
-        """Refuse empty tables and repeated rows."""
-        if not self.rows:
-            raise CohortError("There are no map scores; expected at least one row.", "Does the split hold regions?")
-        repeated = [key for key, times in Counter(row.key for row in self.rows).items() if times > 1]
-        if repeated:
-            raise CohortError(f"Map scores repeat {len(repeated)} rows, e.g. {repeated[0]}.")
-
-    def __len__(self) -> int:
-        """Number of rows."""
-        return len(self.rows)
-
-    def where(self, keep: Callable[[MapRow], bool]) -> MapScores:
-        """The rows for which `keep` is true, e.g. only findings, or only maps of the case's own class."""
-        return MapScores(tuple(row for row in self.rows if keep(row)))
-
-    def column(self, name: str) -> FloatArray:
-        """One score of every row, [n], NaN where not defined."""
-        values = [getattr(row.score, name) for row in self.rows]
-        return np.array([math.nan if value is None else value for value in values])
-
-    def counts(self) -> dict[str, int]:
-        """Number of maps, images, studies and patients."""
-        studies, patients = {row.study_id for row in self.rows}, {row.patient_id for row in self.rows}
-        images = {row.case_id for row in self.rows}
-        return {"maps": len(self), "images": len(images), "studies": len(studies), "patients": len(patients)}
+    words = "map scores"
+    needs = "regions"
+    keys = _KEYS
+    row = MapRow
+    score = MapScore
 
     def estimates(self) -> list[Estimate]:
         """For every measure: its mean, its chance level, the centred Gaussian, and the gain over either.
@@ -102,17 +76,13 @@ class MapScores:
         """
         found = []
         for measure in MEASURES:
-            own = self.column(measure)
-            kept = tuple(row for row, value in zip(self.rows, own, strict=True) if math.isfinite(value))
-            name = NAMES[measure]
+            name, kept = NAMES[measure], self.with_score(measure)
             if not kept:
-                reason = next((row.score.why for row in self.rows if row.score.why), "no map has this score")
-                found.append(Estimate(name, None, n=self.counts(), method="no interval", why=reason))
+                found.append(Estimate(name, None, n=self.counts(), method="no interval", why=self.why_none()))
                 continue
             table = MapScores(kept)
             patients = [row.patient_id for row in kept]
-            left_out = len(self) - len(kept)
-            what = "mean over maps" + (f", {left_out} maps without a score left out" if left_out else "")
+            what = words_left_out(len(self) - len(kept))
             columns = {suffix: table.column(measure + suffix) for suffix in ("", "_chance", "_centre")}
             for label, values, bounds in (
                 (name, columns[""], (0.0, 1.0)),
@@ -123,38 +93,6 @@ class MapScores:
             ):
                 found.append(over_patients(label, mean_of(values), patients, table.counts(), what=what, bounds=bounds))
         return found
-
-    def write(self, path: Path) -> None:
-        """Write CSV, exact to the last bit; an undefined score is an empty field."""
-        scores = [field.name for field in fields(MapScore)]
-        rows = []
-        for row in self.rows:
-            values = [getattr(row.score, name) for name in scores]
-            rows.append([*(getattr(row, key) for key in _KEYS), *("" if v is None else str(v) for v in values)])
-        write_rows(path, [*_KEYS, *scores], rows)
-
-    @classmethod
-    def read(cls, path: Path) -> MapScores:
-        """Read what `write` wrote.
-
-        Raises:
-            UnreadableFile: the file is missing or is no text.
-            LayoutError: a column is missing or a row does not parse; the message names the row.
-        """
-        header, lines = read_rows(path, "map scores")
-        names = [field.name for field in fields(MapScore)]
-        if header != [*_KEYS, *names] or not lines:
-            raise LayoutError(f"{path}: expected rows under {','.join([*_KEYS, *names])}; got {','.join(header)}.")
-        rows = []
-        for number, line in enumerate(lines, start=2):
-            try:
-                keys = dict(zip(_KEYS, line, strict=False))
-                values = dict(zip(names, line[len(_KEYS) :], strict=True))
-                rows.append(MapRow(**keys, score=_parse(values)))
-            except (ValueError, RunError) as error:
-                reason = error.message if isinstance(error, RunError) else error
-                raise LayoutError(f"{path}, row {number}: {reason}.", "Evaluate the run again.") from None
-        return cls(tuple(rows))
 
 
 def seed_values(maps_per_seed: Sequence[MapScores], column: str) -> list[float]:
@@ -201,7 +139,7 @@ def seed_estimate(maps_per_seed: Sequence[MapScores], column: str) -> Estimate:
         [mean_of(row) for row in values[:, defined]],
         [row.patient_id for row in kept.rows],
         kept.counts(),
-        what="mean over maps" + (f", {left_out} maps without a score left out" if left_out else ""),
+        what=words_left_out(left_out),
     )
 
 
@@ -256,13 +194,6 @@ def compare_maps(
     why = f"{found.why}; {left_out} maps left out: not defined in every run".lstrip("; ")
     return replace(found, why=why)
 
-
-def _parse(values: Mapping[str, str]) -> MapScore:
-    scores = {name: float(text) if text else None for name, text in values.items() if name not in _COUNTS}
-    return MapScore(**scores, inside_px=int(values["inside_px"]), image_px=int(values["image_px"]), why=values["why"])
-
-
-_COUNTS = ("inside_px", "image_px", "why")
 
 ORGAN = "organ"
 NORMAL = "the class has no organ: not counted"
