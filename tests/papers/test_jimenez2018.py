@@ -55,6 +55,12 @@ def femurs(tmp_path_factory):
     return read_cohort(place)
 
 
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Tables without their panels, which take longer than the trainings; table 2 is drawn whole."""
+    monkeypatch.setattr("sightline.evaluation.tables.report.write_table_pictures", lambda result: None)
+
+
 @pytest.mark.parametrize("profile", PROFILES)
 def test_table2_has_the_papers_rows(profile):
     table = jimenez2018.table2(profile)
@@ -166,7 +172,7 @@ def test_transformers_that_move_stand_in_a_table_of_their_own():
     assert replace(tries.model, tries=None) == places.model
 
 
-def test_two_steps_of_transformers_that_move(femurs, tmp_path):
+def test_two_steps_of_transformers_that_move(femurs, tmp_path, no_pictures):
     table = find_table("femur/transformers", "recommended", TINY, ("3c a-STN, tries",))
     assert table.rows[-1].recipe.model.localiser.name == "test_resnet"
     result = run_table(table, femurs, tmp_path, CATALOGUE, seeds=(0,), engine=Engine(quiet=True))
@@ -208,7 +214,7 @@ def test_two_steps_of_every_row_of_table2(femurs, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "rows"), [("table3", ("3c STL", "6c STL 0.3")), ("table5", ("3c LBM", "3c UBM MAX"))])
-def test_two_steps_of_rows_of_the_other_tables(femurs, tmp_path, name, rows):
+def test_two_steps_of_rows_of_the_other_tables(femurs, tmp_path, name, rows, no_pictures):
     table = find_table(f"jimenez2018/{name}", "recommended", TINY, rows)
     result = run_table(table, femurs, tmp_path, CATALOGUE, seeds=(0,), engine=Engine(quiet=True))
     assert all(row.why_not is None for row in result.rows)

@@ -99,7 +99,7 @@ def test_changes_reach_the_encoder():
     assert row.recipe.model.encoder.name == "test_resnet" and row.recipe.model.encoder.weights is None
 
 
-@pytest.mark.parametrize("profile", ["paper", "recommended"])
+@pytest.mark.parametrize("profile", [pytest.param("paper", marks=pytest.mark.slow), "recommended"])
 def test_every_row_trains_once(gazed_cohort, tmp_path, profile):
     folders = set()
     for table in tables_of(profile, TINY):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from sightline.data.datasets.folder.reader import read_cohort
 from sightline.data.phantoms.radiographs.cohort import write_radiographs
@@ -16,7 +20,6 @@ from sightline.evaluation.tables.report import write_table
 from sightline.evaluation.tables.run_table import run_table
 from sightline.evaluation.tables.table import Row, Table
 from sightline.io.files import write_text
-from sightline.io.progress import progress
 from sightline.models.backbones import Backbone
 from sightline.models.cam_classifiers import ClassMapModel
 from sightline.models.pooling import MeanPool
@@ -29,6 +32,14 @@ from sightline.training.recipe import Recipe
 
 STUDIES = 260
 SHORTCUT = 0.9
+# pixels of a drawn picture's long side and of what the network sees: as small as still shows the bone
+DRAWN_PX = 224
+SEEN_PX = 144
+# 0.2 million weights; a step takes half as long as test_resnet's at as many cells
+NETWORK = "test_byobnet"
+EPOCHS = 9
+# a run that says nothing for longer looks dead
+LINE_EVERY_S = 15.0
 
 
 def table() -> Table:
@@ -37,38 +48,125 @@ def table() -> Table:
         "demo",
         "Phantom wrists: does guidance keep a network off the marker?",
         (
-            Row("unguided", unguided(), group="baseline"),
-            Row("guided", guided(), "unguided", group="mask", weight_label="1"),
+            Row("unguided", shortened(unguided()), group="baseline"),
+            Row("guided", shortened(guided()), "unguided", group="mask", weight_label="1"),
         ),
         f"A marker agrees with the label in {SHORTCUT:.0%} of training and validation studies and never stands in a "
         "test image. Both rows share cohort, network, budget, schedule and seeds; guided also pools by softmax.",
     )
 
 
+def shortened(recipe: Recipe) -> Recipe:
+    """A small recipe with the demo's network, size and length, validated once, at its end."""
+    assert isinstance(recipe.model, ClassMapModel)
+    model = replace(recipe.model, backbone=Backbone(name=NETWORK, output_stride=16))
+    return replace(recipe, model=model, view=replace(recipe.view, size=SEEN_PX), epochs=EPOCHS, validate="end")
+
+
+class Log:
+    """Lines with the seconds since the start, on standard error and in a file; one at least every `LINE_EVERY_S`.
+
+    Attributes:
+        path: the file; a demo that goes on writes on.
+        state: says what is being done while nothing else is said.
+        quiet: write to the file only.
+    """
+
+    def __init__(self, path: Path, state: Callable[[], str], *, quiet: bool = False) -> None:
+        self.path, self.state, self.quiet = path, state, quiet
+        self.begun = self.said = time.monotonic()
+        self._over = threading.Event()
+        self._one_at_a_time = threading.Lock()
+        self._thread = threading.Thread(target=self._repeat, daemon=True)
+
+    def __enter__(self) -> Self:
+        """Begin to watch."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the watch; what went wrong stands in the file too."""
+        self._over.set()
+        self._thread.join()
+        if error is not None:
+            self.say(f"stopped: {type(error).__name__} {error}".rstrip())
+
+    def say(self, line: str) -> None:
+        """Write a line."""
+        with self._one_at_a_time:
+            self.said = time.monotonic()
+            text = f"[{self.said - self.begun:4.0f} s] {line}"
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(text + "\n")
+            if not self.quiet:
+                print(text, file=sys.stderr, flush=True)
+
+    def _repeat(self) -> None:
+        while not self._over.wait(max(0.1, self.said + LINE_EVERY_S - time.monotonic())):
+            if time.monotonic() - self.said >= LINE_EVERY_S:
+                self.say(self.state())
+
+
 def run_demo(out: Path, *, seeds: int = 3, parallel: int = 2, engine: Engine | None = None) -> str:
-    """Write the cohort, train every row with every seed, and write table and report; returns what to print."""
-    begun = time.monotonic()
+    """Write the cohort, train every row with every seed, and write table, report and `demo.log`; returns the end."""
+    engine = engine or Engine()
+    doing = "beginning"
+    begun, cpu = time.monotonic(), cpu_seconds()
 
-    def say(line: str) -> None:
-        print(f"[{time.monotonic() - begun:4.0f} s] {line}", file=sys.stderr, flush=True)
+    def state() -> str:
+        return f"{doing}{trained_so_far(out / 'runs', seeds * len(table().rows)) if doing == 'training' else ''}"
 
-    cohort = _cohort(out / "cohort", say)
-    result = run_table(table(), cohort, out, CATALOGUE, seeds=range(seeds), engine=engine, parallel=parallel, say=say)
-    say("measuring and drawing")
-    text = write_table(result, out)
-    minutes = (time.monotonic() - begun) / 60
-    write_text(out / "demo.json", json.dumps({"minutes": round(minutes, 2), "seeds": seeds}) + "\n")
-    return f"{text}\n\n{minutes:.1f} minutes. Open {out / 'report.html'}"
+    with Log(out / "demo.log", state, quiet=engine.quiet) as log:
+
+        def drawn(done: int, total: int) -> None:
+            nonlocal doing
+            doing = f"drawing: {done} of {total} studies"
+
+        log.say(f"a phantom cohort of {STUDIES} studies is drawn into {out / 'cohort'}")
+        cohort = _cohort(out / "cohort", drawn)
+        doing = "training"
+        log.say(f"{seeds} trainings of each of {len(table().rows)} rows, {parallel} at a time")
+        # the lines of the log say how far it is
+        result = run_table(
+            table(), cohort, out, CATALOGUE, seeds=range(seeds), engine=replace(engine, quiet=True), parallel=parallel,
+            say=log.say,
+        )  # fmt: skip
+        doing = "measuring and drawing pictures"
+        log.say(doing)
+        text = write_table(result, out)
+        minutes, cpu_minutes = (time.monotonic() - begun) / 60, (cpu_seconds() - cpu) / 60
+        facts = {"minutes": round(minutes, 2), "cpu_minutes": round(cpu_minutes, 2), "seeds": seeds}
+        write_text(out / "demo.json", json.dumps(facts) + "\n")
+        end = f"{minutes:.1f} minutes, {cpu_minutes:.1f} CPU-minutes. Open {out / 'report.html'}"
+        log.say(end)
+    return f"{text}\n\n{end}"
 
 
-def _cohort(place: Path, say: Callable[[str], None]) -> Cohort:
+def cpu_seconds() -> float:
+    """Of this process and of those that it started and that have ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def trained_so_far(runs: Path, total: int) -> str:
+    """How far the trainings are, by what lies on disk: runs that are done, and the epochs of the others."""
+    done = sum(1 for _ in runs.glob("*/DONE"))
+    others = [folder for folder in sorted(runs.glob("*")) if not (folder / "DONE").is_file()]
+    histories = [folder / "history.csv" for folder in others]
+    epochs = [len(path.read_text().splitlines()) - 1 if path.is_file() else 0 for path in histories]
+    under_way = ", ".join(f"{count} of {EPOCHS} epochs" for count in epochs)
+    return f": {done} of {total} done" + (f", under way: {under_way}" if under_way else "")
+
+
+def _cohort(place: Path, progress: Callable[[int, int], None]) -> Cohort:
     if (place / "cohort.json").is_file():
         return read_cohort(place)
-    say(f"drawing a phantom cohort of {STUDIES} studies into {place}")
-    with progress("draw", STUDIES) as advance:
-        return write_radiographs(
-            place, studies=STUDIES, shortcut=SHORTCUT, seed=0, workers=2, progress=lambda done, total: advance(1)
-        )
+    return write_radiographs(
+        place, studies=STUDIES, shortcut=SHORTCUT, seed=0, size_px=DRAWN_PX, workers=2, progress=progress
+    )
 
 
 def unguided() -> Recipe:
