@@ -113,7 +113,7 @@ class Demo:
     """Phantom cohort, unguided and guided trainings, table and report.html; under ten minutes on two cores."""
 
     out: Path = Path("demo")
-    """Folder to write; a demo that was stopped goes on."""
+    """Folder to write, with demo.log; a demo that was stopped goes on."""
     seeds: int = 3
     """Trainings a row."""
     parallel: int = 2

@@ -13,7 +13,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from sightline.data.datasets.folder.reader import read_cohort
 from sightline.data.phantoms.radiographs.cohort import write_radiographs
 from sightline.data.views.image_view import View
 from sightline.evaluation.tables.report import write_table
@@ -162,8 +161,7 @@ def trained_so_far(runs: Path, total: int) -> str:
 
 
 def _cohort(place: Path, progress: Callable[[int, int], None]) -> Cohort:
-    if (place / "cohort.json").is_file():
-        return read_cohort(place)
+    # one that lies there already is read back
     return write_radiographs(
         place, studies=STUDIES, shortcut=SHORTCUT, seed=0, size_px=DRAWN_PX, workers=2, progress=progress
     )
