@@ -1,0 +1,1 @@
+"""Inputs that are wrong in thousands of ways, against every reader; see docs/fuzz.md."""
