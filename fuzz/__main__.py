@@ -56,7 +56,8 @@ class Fuzz:
         bad = sum(n for tally in tallies.values() for word, n in tally.outcomes.items() if word not in GOOD)
         total = sum(tally.outcomes.total() for tally in tallies.values())
         print(
-            f"\n{total:,} inputs, seed {self.seed}, {time.monotonic() - begun:.0f} s, {self.workers} workers; {versions()}"
+            f"\n{total:,} inputs, seed {self.seed}, {time.monotonic() - begun:.0f} s, {self.workers} workers; "
+            + versions()
         )
         print(f"{bad} went wrong" + (f"; see {self.failures}" if bad else ""))
         return 1 if bad else 0

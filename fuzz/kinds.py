@@ -136,6 +136,7 @@ def _read_ct(source: Path, out: Path) -> None:
 
 
 def _read_nifti(source: Path, out: Path) -> None:
+    from sightline.errors import UnreadableFile
     from sightline.io.nifti import read_volume, read_volume_header
 
     path = next(source.iterdir())
@@ -144,7 +145,10 @@ def _read_nifti(source: Path, out: Path) -> None:
     require(volume.values.shape == header.shape, "header and voxels differ")
     require(volume.values.dtype in (np.int16, np.float32), f"voxels of {volume.values.dtype}")
     require(np.isfinite(volume.values).all() and np.isfinite(volume.affine).all(), "numbers that are none")
-    labels = read_volume(path, labels=True)
+    try:
+        labels = read_volume(path, labels=True)
+    except UnreadableFile:
+        return  # numbers that are no labels
     require(labels.values.dtype in (np.uint8, np.uint16), "labels that are none")
 
 

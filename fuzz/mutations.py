@@ -23,15 +23,19 @@ VALUES: tuple[Any, ...] = (
 )  # fmt: skip
 
 
+IN_PLACE = (0, 1, 2, 3, 8)
+
+
 def spoil_bytes(data: bytes, random: Random, other: bytes = b"", head: int = 400) -> bytes:
-    """One to four changes of bytes, most of them near the start, where headers are."""
+    """One to four changes of bytes, most of them near the start, where headers are; half of the time in place."""
     changed = bytearray(data)
+    ways = IN_PLACE if random.random() < 0.5 else range(10)
     for _ in range(random.choice((1, 1, 1, 2, 2, 3, 4))):
         n = len(changed)
         if not n:
             break
         at = random.randrange(min(n, head)) if random.random() < 0.7 else random.randrange(n)
-        what = random.randrange(10)
+        what = random.choice(ways)
         if what == 0:
             changed[at] ^= 1 << random.randrange(8)
         elif what == 1:
@@ -92,7 +96,9 @@ def spoil_table(text: str, random: Random) -> bytes:
             for each in rows:
                 del each[column : column + 1]
     out = io.StringIO()
-    writer = csv.writer(out, delimiter=random.choice(",,,,,;\t|"), quoting=random.choice((0, 0, 0, 1)), escapechar="\\")
+    writer = csv.writer(
+        out, delimiter=random.choice("," * 12 + ";\t|"), quoting=random.choice((0, 0, 0, 1)), escapechar="\\"
+    )
     writer.writerows(rows)
     encoding = random.choice(("utf-8",) * 8 + ("utf-8-sig", "utf-16", "latin-1"))
     data = out.getvalue().encode(encoding, "replace")

@@ -140,10 +140,13 @@ def dicom() -> list[Seed]:
     plain = [
         radiograph(), radiograph(PhotometricInterpretation="MONOCHROME1"),
         radiograph(RescaleSlope=1.5, RescaleIntercept=-10, RescaleType="US"),
-        radiograph(VOILUTSequence=_table(*range(0, 65536, 16))), radiograph(ModalityLUTSequence=_table(*range(0, 4096, 2))),
+        radiograph(VOILUTSequence=_table(*range(0, 65536, 16))),
+        radiograph(ModalityLUTSequence=_table(*range(0, 4096, 2))),
         radiograph(VOILUTFunction="SIGMOID"), radiograph(WindowCenter=[100, 200], WindowWidth=[300, 400]),
         radiograph(PixelPaddingValue=0, PixelRepresentation=1, BitsStored=16, HighBit=15),
-        radiograph(BitsAllocated=8, BitsStored=8, HighBit=7, PixelData=shades().tobytes(), WindowCenter=128, WindowWidth=256),
+        radiograph(
+            BitsAllocated=8, BitsStored=8, HighBit=7, PixelData=shades().tobytes(), WindowCenter=128, WindowWidth=256
+        ),
     ]  # fmt: skip
     found = [_dicom(data) for data in plain]
     found += [
@@ -265,11 +268,11 @@ def coco() -> list[Seed]:
     images = [{"id": i, "file_name": f"{i}.png", "width": COLUMNS, "height": ROWS} for i in range(4)]
     shapes: list[Any] = [
         [[2.0, 3.0, 9.0, 3.0, 9.0, 8.0]], {"size": [ROWS, COLUMNS], "counts": [50, 6, 14, 6, ROWS * COLUMNS - 76]},
-        {"size": [ROWS, COLUMNS], "counts": "b16d0"}, [],
+        {"size": [ROWS, COLUMNS], "counts": "b16X8"}, [],
     ]  # fmt: skip
     marks = [
-        {"id": i, "image_id": i, "category_id": 1 + i % 2, "bbox": [2, 3, 7, 5], "area": 35.0, "iscrowd": int(i in (1, 2)),
-         "segmentation": shape}
+        {"id": i, "image_id": i, "category_id": 1 + i % 2, "bbox": [2, 3, 7, 5], "area": 35.0,
+         "iscrowd": int(i in (1, 2)), "segmentation": shape}
         for i, shape in enumerate(shapes)
     ]  # fmt: skip
     document = {
@@ -299,6 +302,7 @@ def runs() -> list[Seed]:
     from sightline.papers.recipes import RECIPES
     from sightline.training.recipe import recipe_json
     from sightline.training.run import finish_run, save_weights
+    from sightline.training.serialization import to_plain
 
     recipe = RECIPES["small-guided"][1]()
     about = {"run_identity": "0123456789ab", "name": "seed", "classes": ["a", "b"], "fingerprint": "00", "about": {}}
@@ -310,10 +314,10 @@ def runs() -> list[Seed]:
         save_weights(recipe.model.without_weights().build(2).state_dict(), root / "weights.safetensors")
         finish_run(root, "trained")
         sealed = _folder(root)
-        sealed["boxes.json"] = json.dumps({"kind": "map boxes"}).encode()
+        sealed["boxes.json"] = json.dumps(to_plain(recipe.boxes, CATALOGUE)).encode()
         sealed["calibration.json"] = json.dumps(
-            {"run": "0123456789ab", "classes": ["a", "b"], "fitted": None, "points": [], "abstention": None, "sets": None,
-             "about": {}}
+            {"run": "0123456789ab", "classes": ["a", "b"], "fitted": None, "points": [], "abstention": None,
+             "sets": None, "about": {}}
         ).encode()  # fmt: skip
     loose = {name: data for name, data in sealed.items() if name != "SHA256SUMS"}
     return [loose, sealed]

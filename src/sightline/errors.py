@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 
+def _printable(text: str) -> str:
+    """The text with control characters, half letters and marks of direction as their escapes."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
 class SightlineError(Exception):
     """Something the user can mend.
 
@@ -12,9 +19,9 @@ class SightlineError(Exception):
     """
 
     def __init__(self, message: str, remedy: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.remedy = remedy
+        # names and headers of strangers stand in messages: what would move a cursor or turn a line round is escaped
+        self.message, self.remedy = _printable(message), _printable(remedy)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         """The message, with the remedy after it."""

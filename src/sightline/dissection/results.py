@@ -220,7 +220,7 @@ def open_dissection(path: Path) -> Dissection:
         units = tuple(_row(entry) for entry in data["units"])
         about = {str(name): str(value) for name, value in data["about"].items()}
         found = Dissection(path, str(data["layer"]), str(data["positive"]), str(data["over"]), units, about)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise RunError(f"{file} is damaged ({type(error).__name__}: {error}).", REMEDY) from None
     if [row.unit for row in units] != list(range(len(units))) or not units:
         raise RunError(f"{file} is damaged: its units are not numbered from 0 on.", REMEDY)

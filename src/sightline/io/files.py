@@ -34,7 +34,7 @@ def read_json(path: Path, remedy: str = "Restore the file.") -> dict[str, Any]:
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path} is damaged ({error}).", remedy) from None
     if not isinstance(data, dict):
         raise RunError(f"{path} is damaged: expected a JSON object.", remedy)

@@ -23,7 +23,7 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import ArrayLike, NDArray
 
 from sightline.errors import GeometryError, SightlineError, UnreadableFile
-from sightline.io.nifti_header import affine_of, as_labels, as_numbers, as_stored, is_sheared
+from sightline.io.nifti_header import affine_of, as_labels, as_numbers, as_stored, is_sheared, require_finite
 from sightline.io.volume import Volume
 from sightline.structures.frame import FloatArray
 
@@ -86,6 +86,7 @@ def read_volume(path: Path, *, labels: bool = False) -> Volume:
         voxels = _voxels(stream, most, nifti, header.shape, path)
     slope, inter = _scale(nifti, path)
     values = as_labels(voxels, slope, inter, path) if labels else as_numbers(voxels, slope, inter, path)
+    require_finite(values, path, "Store them in a smaller range: a float32 holds no more than 3.4e38.")
     return Volume(values, header.affine, header.facts)
 
 

@@ -146,7 +146,7 @@ def as_numbers(voxels: NDArray[Any], slope: float, inter: float, path: Path) -> 
         return voxels
     whole = voxels.dtype.kind in "iu" and slope.is_integer() and inter.is_integer()
     if not whole:
-        _require_finite(voxels, path)
+        require_finite(voxels, path)
         if (slope, inter) != (1.0, 0.0):
             # a slab at a time, so that the double-precision copy stays small
             scaled = np.empty(voxels.shape, dtype=np.float32, order="F")
@@ -157,7 +157,7 @@ def as_numbers(voxels: NDArray[Any], slope: float, inter: float, path: Path) -> 
             return voxels.astype(np.float32, copy=False)
         slope, inter = 1.0, 0.0
     ends = [float(end) * slope + inter for end in (voxels.min(), voxels.max())]
-    if min(ends) < -(2**15) or max(ends) >= 2**15:
+    if min(ends) < -(2**15) or max(ends) >= 2**15 or max(abs(slope), abs(inter)) >= 2**31:
         return voxels.astype(np.float32) * np.float32(slope) + np.float32(inter)
     # modulo 2 ** 16 this is exact whatever the stored type is
     return (
@@ -173,7 +173,7 @@ def as_labels(voxels: NDArray[Any], slope: float, inter: float, path: Path) -> N
     Raises:
         UnreadableFile: negative numbers, fractions, or numbers beyond 65535.
     """
-    _require_finite(voxels, path)
+    require_finite(voxels, path)
     if (slope, inter) != (1.0, 0.0):
         voxels = voxels.astype(np.float64) * slope + inter
     low, high = float(voxels.min()), float(voxels.max())
@@ -190,12 +190,19 @@ def _is_whole(voxels: NDArray[Any]) -> bool:
     return voxels.dtype.kind in "iu" or bool((voxels == np.rint(voxels)).all())
 
 
-def _require_finite(voxels: NDArray[Any], path: Path) -> None:
+def require_finite(
+    voxels: NDArray[Any], path: Path, remedy: str = "Fill them (air in CT is -1000) or convert the original again."
+) -> None:
+    """Refuse numbers that are none.
+
+    Raises:
+        UnreadableFile: infinite numbers, or such as are no numbers.
+    """
     if voxels.dtype.kind == "f" and not np.isfinite(voxels).all():
         count = int((~np.isfinite(voxels)).sum())
         raise UnreadableFile(
             f"{path}: {count} of {voxels.size} voxels are not finite numbers.",
-            "Fill them (air in CT is -1000) or convert the original again.",
+            remedy,
         )
 
 

@@ -78,8 +78,16 @@ def stretch_to_uint16(values: NDArray[np.integer]) -> NDArray[np.uint16]:
     if steps <= 65535:
         # a table costs one look-up a pixel where arithmetic would cost several passes in double precision
         table = np.rint(np.arange(steps + 1) * (65535.0 / steps)).astype(np.uint16)
-        return table[values - values.dtype.type(low)]
-    return np.rint((values.astype(np.float64) - low) * (65535.0 / steps)).astype(np.uint16)
+    stretched = np.empty(values.shape, dtype=np.uint16)
+    # some rows at a time: of 200 million pixels a whole copy in double precision would take 1.6 GB
+    many = max(1, (1 << 22) // max(1, values[0].size))
+    for start in range(0, len(values), many):
+        part = values[start : start + many]
+        if steps <= 65535:
+            stretched[start : start + many] = table[part - values.dtype.type(low)]
+        else:
+            stretched[start : start + many] = np.rint((part.astype(np.float64) - low) * (65535.0 / steps))
+    return stretched
 
 
 def map_on_pixels(

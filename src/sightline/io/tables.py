@@ -16,6 +16,9 @@ from typing import Any
 from sightline.errors import LayoutError
 from sightline.structures.identifiers import same_form
 
+# what Linux, macOS and Windows can hold at most
+MOST_NAME_BYTES, MOST_PARTS = 255, 100
+
 
 @dataclass(frozen=True)
 class CsvRow:
@@ -174,12 +177,19 @@ def require_even_rows(path: Path, separator: str = ",", *, short: bool = False) 
         return
 
 
-def path_inside(root: Path, relative: str) -> Path | None:
-    """The file `relative` names under `root`, or None where it would lead out of it (absolute, drive or `..`).
+def path_inside(root: Path, relative: object) -> Path | None:
+    """The file `relative` names under `root`; None where it leads out (absolute, drive or `..`) or can be no name.
 
     Where there is no file of just this name, one whose name differs in Unicode form alone is meant.
     """
+    if not isinstance(relative, str):
+        return None
     parts = relative.replace("\\", "/").split("/")
+    try:
+        if max(len(os.fsencode(part)) for part in parts) > MOST_NAME_BYTES or len(parts) > MOST_PARTS:
+            return None
+    except UnicodeEncodeError:  # half a letter, as JSON can hold it
+        return None
     drive = bool(PureWindowsPath(relative).drive) and (os.name == "nt" or relative[2:3] in ("/", "\\", ""))
     if relative.startswith(("/", "\\")) or ".." in parts or drive or not relative or "\0" in relative:
         return None

@@ -26,6 +26,8 @@ from sightline.errors import UnreadableFile
 
 # the largest digital radiographs (stitched spines, mammograms) have about 30 Mpx
 MAX_PIXELS = 200_000_000
+# what is turned into other forms while it is read: 12 bytes a pixel and more; with 16 bits a colour 40 and more
+MAX_COLOUR_PIXELS, MAX_DEEP_COLOUR_PIXELS = 50_000_000, 16_000_000
 # Pillow's format classes are called directly, because Image.open compares sizes with a limit of its own
 _SIGNATURES: tuple[tuple[bytes, str, Callable[..., ImageFile.ImageFile]], ...] = (
     (b"\x89PNG\r\n\x1a\n", "PNG", PngImageFile),
@@ -93,7 +95,8 @@ def read_raster(path: Path) -> Raster:
     try:
         orientation, data = _taken_orientation(data) if name == "TIFF" else (1, data)
         with opener(BytesIO(data), str(path)) as image:
-            require_sane_size(path, image.height, image.width)
+            plain = image.mode in ("1", "L") or image.mode.startswith("I;16")
+            require_sane_size(path, image.height, image.width, MAX_PIXELS if plain else MAX_COLOUR_PIXELS)
             pages = int(getattr(image, "n_frames", 1))
             if pages > 1:
                 raise UnreadableFile(
@@ -164,21 +167,21 @@ def picture_kind(head: bytes) -> tuple[str, Callable[..., ImageFile.ImageFile]] 
     return None
 
 
-def require_sane_size(file: Path, rows: int, columns: int) -> None:
+def require_sane_size(file: Path, rows: int, columns: int, most: int = MAX_PIXELS) -> None:
     """Refuse empty and absurd sizes before memory is spent on them.
 
     Raises:
-        UnreadableFile: a side is below 1, or the area is above MAX_PIXELS.
+        UnreadableFile: a side is below 1, or the area is above `most` pixels.
     """
     if rows < 1 or columns < 1:
         raise UnreadableFile(
             f"{file}: the size is stated as {rows} x {columns} pixels; at least 1 x 1 was expected.",
             "Export the image again from its source.",
         )
-    if rows * columns > MAX_PIXELS:
+    if rows * columns > most:
         raise UnreadableFile(
             f"{file}: the size is stated as {rows} x {columns} = {rows * columns / 1e6:.0f} million pixels; "
-            f"at most {MAX_PIXELS / 1e6:.0f} million are read.",
+            f"at most {most / 1e6:.0f} million are read{'' if most == MAX_PIXELS else ' where it is not plain grey'}.",
             "If the size is right, reduce the image first; if not, the header is broken: export it again.",
         )
 
@@ -272,6 +275,7 @@ def _deep_colour(path: Path, image: Image.Image, name: str, data: bytes) -> NDAr
     if name == "PNG" and _png_depth(name, data) == 16 and image.mode not in ("I;16", "I"):
         import imagecodecs
 
+        require_sane_size(path, image.height, image.width, MAX_DEEP_COLOUR_PIXELS)
         samples: NDArray[Any] = imagecodecs.png_decode(data)
         colours = 1 if samples.shape[-1] == 2 else 3
         alpha = samples[..., -1] if samples.shape[-1] in (2, 4) else None
@@ -283,6 +287,7 @@ def _deep_colour(path: Path, image: Image.Image, name: str, data: bytes) -> NDAr
     if isinstance(bits, tuple) and len(bits) > 1 and set(bits) == {16} and _tag(image, 262) in (1, 2):
         import tifffile
 
+        require_sane_size(path, image.height, image.width, MAX_DEEP_COLOUR_PIXELS)
         with tifffile.TiffFile(BytesIO(data)) as file:
             page = file.pages[0]
             samples = page.asarray()

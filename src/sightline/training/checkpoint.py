@@ -74,7 +74,7 @@ def load_state(
             about = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         numbers, scalars = json.loads(about["numbers"]), json.loads(about["scalars"])
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, ValueError, OverflowError, RecursionError) as error:
         raise RunError(f"{path} is damaged ({error}).", "Delete the state folder to train from the start.") from None
     groups: dict[str, dict[str, Tensor]] = {}
     for name, value in tensors.items():

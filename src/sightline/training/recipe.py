@@ -186,9 +186,12 @@ def read_recipe(path: Path, catalogue: Catalogue) -> Recipe:
         data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except FileNotFoundError:
         raise RecipeError(f"{path} does not exist.", "Point at a recipe.json or a run folder.") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, OverflowError, RecursionError) as error:
         raise RecipeError(f"{path} is not a JSON recipe ({error}).", "Restore the file.") from None
-    recipe = from_plain(data, catalogue, "recipe")
+    try:
+        recipe = from_plain(data, catalogue, "recipe")
+    except RecursionError:
+        raise RecipeError(f"{path} holds parts inside each other without end.", "Restore the file.") from None
     if not isinstance(recipe, Recipe):
         raise RecipeError(f"{path} holds a {type(recipe).__name__}, not a recipe.", "Restore the file.")
     return recipe

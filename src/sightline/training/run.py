@@ -234,7 +234,10 @@ def finish_run(folder: Path, words: str) -> None:
 def _read_boxes(path: Path, recipe: Recipe, catalogue: Catalogue) -> MapBoxes:
     if not path.is_file():
         return recipe.boxes
-    boxes = from_plain(read_json(path), catalogue, "boxes")
+    try:
+        boxes = from_plain(read_json(path), catalogue, "boxes")
+    except RecursionError:
+        raise RunError(f"{path} holds parts inside each other without end.", "Delete it, or train again.") from None
     if not isinstance(boxes, MapBoxes):
         raise RunError(f"{path} says no way to read boxes off maps.", "Delete it, or train again.")
     return boxes

@@ -104,7 +104,10 @@ def _fit(value: Any, hint: Any, where: str) -> Any:
             return None
         raise _misfit(value, "null", where)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise _misfit(value, "a number that a float holds", where) from None
     if hint in (int, float, str, bool):
         if type(value) is hint:
             return value
@@ -136,4 +139,4 @@ def _asked_of(protocol: type) -> list[str]:
 
 
 def _misfit(value: Any, wanted: object, where: str) -> RecipeError:
-    return RecipeError(f"{where} is {value!r}; expected {wanted}.", "Mend the field in recipe.json.")
+    return RecipeError(f"{where} is {value!r:.200}; expected {wanted}.", "Mend the field in recipe.json.")

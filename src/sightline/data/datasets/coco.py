@@ -20,6 +20,7 @@ from sightline.errors import GeometryError, LayoutError
 from sightline.io.tables import path_inside, read_json, read_table
 from sightline.structures.case import Case, Cohort
 from sightline.structures.identifiers import clean_text, ids_of_files, same_form
+from sightline.structures.raster import MAX_PIXELS
 from sightline.structures.regions import Box, Mask, Polygon, Region
 from sightline.structures.tag import Tag
 
@@ -96,7 +97,7 @@ def read(source: str | Path, options: Options | None = None) -> Cohort:
         found: list[str] = []
         regions: list[Region] = []
         for mark in marks.get(name, []):
-            if mark.get("category_id") not in names:
+            if not isinstance(mark.get("category_id"), int | str) or mark["category_id"] not in names:
                 raise LayoutError(f"{path}: annotation {mark.get('id')} has an unknown category.", "Mend category_id.")
             found.append(names[mark["category_id"]])
             crowd = mark.get("iscrowd") == 1
@@ -166,7 +167,7 @@ def annotations_by_image(document: Any, path: Path) -> dict[str, list[dict[str, 
     marks: dict[str, list[dict[str, Any]]] = {}
     for number, mark in enumerate(_list(document, "annotations", path)):
         image_id = mark.get("image_id") if isinstance(mark, dict) else None
-        if image_id not in names:
+        if not isinstance(image_id, int | str) or image_id not in names:
             raise LayoutError(
                 f"{path}: annotation {number} (from 0) is of image {image_id!r}, which `images` does not list.",
                 "Add the image or remove the annotation.",
@@ -198,7 +199,7 @@ def regions_of_annotation(
             regions.append(Polygon(tuple(_ring(part) for part in shape), tag))
         if not regions:
             raise ValueError("it has neither bbox nor segmentation")
-    except (KeyError, TypeError, ValueError, GeometryError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, GeometryError) as error:
         raise LayoutError(f"{path}: annotation {mark.get('id')} is no region: {error}.", "Mend or remove it.") from None
     return regions
 
@@ -212,7 +213,11 @@ def _ring(flat: list[float]) -> tuple[tuple[float, float], ...]:
 def _categories(document: Any, path: Path) -> dict[Any, str]:
     names: dict[Any, str] = {}
     for number, record in enumerate(_list(document, "categories", path)):
-        if not isinstance(record, dict) or "id" not in record or not isinstance(record.get("name"), str):
+        if (
+            not isinstance(record, dict)
+            or not isinstance(record.get("id"), int | str)
+            or not isinstance(record.get("name"), str)
+        ):
             raise LayoutError(f"{path}: category {number} (from 0) lacks id or name.", "Export the document again.")
         if record["id"] in names:
             raise LayoutError(
@@ -236,14 +241,22 @@ def decode(record: Mapping[str, Any]) -> NDArray[np.bool_]:
     Raises:
         KeyError, TypeError, ValueError: fields that are missing, or runs that do not fill the size.
     """
-    height, width = (int(n) for n in record["size"])
+    height, width = (_whole(n) for n in record["size"])
     counts = record["counts"]
-    runs = _inflate(counts) if isinstance(counts, str) else [int(n) for n in counts]
+    runs = _inflate(counts) if isinstance(counts, str) else [_whole(n) for n in counts]
+    if height * width > MAX_PIXELS:
+        raise ValueError(f"its size is stated as {height} x {width}; at most {MAX_PIXELS / 1e6:.0f} million are read")
     if height < 1 or width < 1 or min(runs, default=0) < 0 or sum(runs) != height * width:
         raise ValueError(f"run lengths add up to {sum(runs)}, expected {height} x {width}")
     values = np.zeros(len(runs), dtype=bool)
     values[1::2] = True  # the first run is outside
     return np.repeat(values, runs).reshape((height, width), order="F")
+
+
+def _whole(number: Any) -> int:
+    if isinstance(number, bool) or not isinstance(number, int | float) or not float(number).is_integer():
+        raise ValueError(f"{number!r:.60} is no whole number")
+    return int(number)
 
 
 def _inflate(text: str) -> Sequence[int]:

@@ -247,7 +247,7 @@ def read_placements(path: Path) -> dict[str, Placement]:
     """
     try:
         return placements_of(json.loads(Path(path).read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise LayoutError(
             f"{path}: no record of patches ({type(error).__name__}).", "Import the cohort again: it writes the record."
         ) from error

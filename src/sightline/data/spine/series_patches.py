@@ -74,7 +74,7 @@ def find_finished_series(destination: Path, spine: Spine, digest: str) -> Docume
         whole = document["digest"] == digest and all(
             (destination / name).stat().st_size == size for name, size in document["files"].items()
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
     return document if whole else None
 

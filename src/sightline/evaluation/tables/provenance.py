@@ -157,7 +157,7 @@ def read_sources(folder: Path) -> dict[str, Any]:
             f"{folder} holds no finished table with its sources ({SOURCES}).",
             "Run the same table command again: finished rows are reused, and what is missing is written.",
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, OverflowError, RecursionError) as error:
         raise RunError(f"{folder / SOURCES} is damaged ({error}).", "Run the same table command again.") from None
     return fields
 

@@ -106,7 +106,7 @@ class Readings:
             head = json.loads((folder / HEAD).read_text(encoding="utf-8"))
             names, ids, layer = tuple(head["masks"]), tuple(head["case_ids"]), str(head["layer"])
             cells, shape, with_maps = tuple(head["cells"]), tuple(head["shape"]), bool(head["maps"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise RunError(
                 f"{folder} holds no complete readings of units ({error!r}).", "Dissect the run again."
             ) from None

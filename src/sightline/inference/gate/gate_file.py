@@ -80,7 +80,7 @@ def read_gate(run: Path) -> Gate:
             raise ValueError("a limit is no number")
         reference = {str(name): tuple(float(x) for x in values) for name, values in plain["reference"].items()}
         gate = Gate(HeaderLimits.of_plain(plain["header"]), picture, plain["features"], plain["about"], reference)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise RunError(f"{path} is damaged ({error!r:.160}).", remedy) from None
     if plain.get("weights_sha256") != weights_digest(run):
         raise RunError(f"{path} was made for other weights than those in {run}.", remedy)

@@ -79,7 +79,10 @@ def decode_pixels(header: Any, file: Path, *, frame: int | None = None) -> tuple
         array = _decode(header, file, syntax, frame or 0)
     except UnreadableFile:
         raise
-    except Exception as error:  # decoders meet foreign bytes and raise whatever they like
+    except BaseException as error:  # decoders meet foreign bytes and raise whatever they like
+        # those in Rust panic, which Python does not count among its exceptions
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise UnreadableFile(
             f"{file}: the pixels ({syntax.name}) do not decode; they are truncated or damaged "
             f"({' '.join(str(error).split())[:200]}).",
@@ -186,7 +189,7 @@ def _require_pixels(header: Any, file: Path) -> None:
             f"{file}: the file ends before its pixels; it is truncated or a header without its image.",
             "Export or copy the file again.",
         )
-    kind = getattr(header.get("SOPClassUID"), "name", "") or "an object without a class"
+    kind = " ".join(getattr(header.get("SOPClassUID"), "name", "").split())[:100] or "an object without a class"
     raise UnreadableFile(
         f"{file}: not an image but {kind} (modality {header.get('Modality') or 'not stated'}).",
         "Leave the file out; give the radiographs of the study.",

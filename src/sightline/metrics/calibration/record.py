@@ -117,7 +117,7 @@ class CalibrationRecord:
                 None if sets is None else _sets(sets),
                 dict(fields["about"]),
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise RunError(f"{path} is damaged ({error}).", "Delete it, or calibrate the run again.") from None
         if run is not None and record.run != run:
             raise RunError(

@@ -105,8 +105,8 @@ def bytes_of_gaze(gaze: Gaze) -> bytes:
 def _load_gaze(path: Path) -> FloatArray:
     try:
         table: FloatArray = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"gaze {path.name} does not decode ({error})") from None
+    except Exception as error:  # numpy reads the header as a Python literal: broken ones raise whatever they provoke
+        raise ValueError(f"gaze {path.name} does not decode ({' '.join(str(error).split())[:160]})") from None
     if table.ndim != 2 or table.shape[1] != 4 or table.dtype != np.float64:
         raise ValueError(f"gaze {path.name} holds {table.dtype} {table.shape}, expected float64 [n, 4]")
     return table

@@ -82,7 +82,9 @@ def _case(
         raise labelled.error("label", f"is {labelled['label']!r}, expected one of {classes} (cohort.json)")
     image = path_inside(source, row.need("path"))
     if image is None:
-        raise row.error("path", f"is {row['path']!r}, which leads out of the folder", "Use paths inside the folder.")
+        raise row.error(
+            "path", f"is {row['path']!r}, which names no file inside the folder", "Use paths inside the folder."
+        )
     if not image.is_file():
         raise row.error("path", f"names {row['path']!r}, which does not exist", "Put the picture there.")
     return Case(
@@ -175,7 +177,7 @@ def _read_regions(source: Path, image_ids: set[str], classes: list[str]) -> dict
             if image_id is None:
                 raise ValueError(f"image_id {named!r} is not in images.csv")
             regions.setdefault(image_id, []).append(region_of_record(record, source))
-        except (KeyError, TypeError, ValueError, GeometryError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, GeometryError) as error:
             what = f"misses the field {error}" if isinstance(error, KeyError) else str(error)
             raise LayoutError(
                 f"{path}: region {number} (counted from 0): {what}.", "Mend or remove the region."

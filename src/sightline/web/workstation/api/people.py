@@ -207,7 +207,7 @@ async def patch_settings(request: Request, person: Signed, desk: Desk) -> dict[s
             raise ValueError
         merged = {k: v for k, v in {**person.settings, **given}.items() if v is not None}
         text = canonical(merged)
-    except ValueError:
+    except (ValueError, OverflowError, RecursionError):
         raise Refused(400, "An object of settings was expected.", "Send JSON.") from None
     if len(text) > 65_536:
         raise Refused(413, "The settings are too long.", "Keep them below 64 kB.")

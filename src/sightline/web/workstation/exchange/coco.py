@@ -149,13 +149,20 @@ def marks_of_coco(
         raise LayoutError(f"{path} is no COCO document: it lacks images or annotations.", "Export it again.")
     keys, sizes = {}, {}
     for record in document["images"]:
+        if not isinstance(record, dict) or not isinstance(record.get("id"), int | str):
+            raise LayoutError(f"{path}: an image is {record!r:.80}, expected an object with an id.", "Export it again.")
         said = [record.get("image_id"), record.get("file_name"), Path(str(record.get("file_name", ""))).name]
         # Label Studio puts eight letters and a dash before the name of an uploaded file
         said += [said[2][9:]] if len(said[2]) > 9 and said[2][8] == "-" else []
         found = next((names[str(name)] for name in said if str(name) in names), None)
         if found is not None:
             keys[record.get("id")], sizes[record.get("id")] = found, (record.get("height"), record.get("width"))
-    classes = {c.get("id"): c.get("name") for c in document.get("categories", []) if isinstance(c, dict)}
+    listed = document.get("categories")
+    classes = {
+        c["id"]: c.get("name")
+        for c in (listed if isinstance(listed, list) else [])
+        if isinstance(c, dict) and isinstance(c.get("id"), int | str)
+    }
     marks: dict[str, list[dict[str, Any]]] = {}
     rejects: list[tuple[str, str]] = []
     for n, annotation in enumerate(document["annotations"]):
@@ -172,7 +179,7 @@ def marks_of_coco(
             marks.setdefault(key, []).append(mark)
         except OperationRefused as error:
             rejects.append((name, error.message))
-        except (ValueError, KeyError, TypeError, AttributeError, GeometryError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, GeometryError) as error:
             rejects.append((name, str(error)))
     return marks, rejects
 

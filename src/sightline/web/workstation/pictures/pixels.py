@@ -84,7 +84,7 @@ class PixelCache:
                 head = json.loads(file.readline())
                 data = file.read()
             os.utime(path)
-        except (OSError, ValueError):
+        except (OSError, ValueError, OverflowError, RecursionError):
             return None
         if len(data) != head["bytes"]:
             return None

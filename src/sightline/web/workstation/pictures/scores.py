@@ -72,7 +72,7 @@ def results_of(folder: Path, key: str, title: str) -> tuple[list[dict[str, Any]]
         try:
             rows = json.loads(path.read_text(encoding="utf-8"))
             shown = [[r["name"], r["value"], r["low"], r["high"], _counts(r["n"]), r["why"]] for r in rows]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             continue  # a file of another kind
         columns = ["measure", "value", "low", "high", "n", "why"]
         split = path.parent.relative_to(folder).as_posix()

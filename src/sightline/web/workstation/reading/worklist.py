@@ -164,10 +164,15 @@ def _cursor(row: Mapping[str, Any], sort: str) -> str:
 def _read_cursor(text: str) -> list[Any]:
     try:
         sort, first, second = json.loads(base64.urlsafe_b64decode(text.encode()))
-    except (ValueError, TypeError, binascii.Error):
+    except (ValueError, TypeError, binascii.Error, OverflowError, RecursionError):
         raise QuestionRefused("The cursor is none of ours.", "Start from the first page.", field="after") from None
     kinds = {"queue": (str, int), "touched": (str, str), "title": (int, str)}
-    if sort not in kinds or not isinstance(first, kinds[sort][0]) or not isinstance(second, kinds[sort][1]):
+    if (
+        not isinstance(sort, str)
+        or sort not in kinds
+        or not isinstance(first, kinds[sort][0])
+        or not isinstance(second, kinds[sort][1])
+    ):
         raise QuestionRefused("The cursor is none of ours.", "Start from the first page.", field="after")
     return [first, second]
 
