@@ -5,8 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 DEMO ?= demo
 WORKERS ?= 2
+N ?= 100000
+SEED ?= 0
 
-.PHONY: help setup demo workstation node test test-all check bench format clean
+.PHONY: help setup demo workstation node test test-all check bench fuzz format clean
 
 help:
 	@echo "make setup     a virtual environment with .venv/bin/sightline"
@@ -15,6 +17,7 @@ help:
 	@echo "make node      a hospital's node with a small run, a PACS beside it, and a phantom study through both"
 	@echo "make test      the tests (under 12 minutes on two cores);  make test-all  the slow ones too"
 	@echo "make check     lint, formatting and strict types;         make bench     measure, as ratios"
+	@echo "make fuzz      N spoilt inputs against every reader (100,000; SEED of its choice); docs/fuzz.md"
 
 setup: $(STAMP)
 
@@ -47,6 +50,9 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+fuzz: setup
+	$(BIN)/python -m fuzz --inputs $(N) --seed $(SEED) --workers $(WORKERS)
 
 format: setup
 	$(BIN)/ruff format .

@@ -114,9 +114,10 @@ def _serve(tasks: queue.SimpleQueue[dict[str, Any]], tallies: dict[str, Tally], 
                 if ended is None:
                     break
                 # killed, or silent for too long, in the middle of one input: the next worker goes on behind it
+                words = worker.last_words()
                 worker.close()
                 worker = None
-                _keep(piece, ended, "crashed", "the process ended or hung", tally, failures)
+                _keep(piece, ended, "crashed", f"the process ended or hung: {words}", tally, failures)
                 piece = piece | {"start": ended + 1}
     finally:
         if worker is not None:
@@ -137,11 +138,12 @@ class Worker:
 
     def __init__(self) -> None:
         self._scratch = tempfile.TemporaryDirectory(prefix="fuzz-", ignore_cleanup_errors=True)
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115
         paths = os.pathsep.join([str(Path(__file__).parents[1]), *(p for p in sys.path if p)])
         environment = os.environ | {"TMPDIR": self._scratch.name, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "fuzz.worker", self._scratch.name],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, env=environment, text=True,
         )  # fmt: skip
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         threading.Thread(target=self._listen, daemon=True).start()
@@ -182,10 +184,17 @@ class Worker:
             else:
                 _keep(piece, said["number"], said["outcome"], said["why"], tally, failures)
 
+    def last_words(self) -> str:
+        """How the process ended, and the end of what it wrote to stderr."""
+        self._process.poll()
+        self._said.seek(max(0, self._said.seek(0, 2) - 2000))
+        return f"exit {self._process.returncode}\n{self._said.read().decode(errors='replace')}"
+
     def close(self) -> None:
         """End the process and remove its folder."""
         self._process.kill()
         self._process.wait()
+        self._said.close()
         self._scratch.cleanup()
 
 

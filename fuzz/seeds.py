@@ -235,7 +235,7 @@ def cohorts() -> list[Seed]:
             ]
             places = np.array([[3.0, 4.0], [5.0, 6.0], [7.0, 8.0]])
             marks.append(Gaze(places, np.array([0.0, 0.2, 0.5]), np.full(3, 0.2), "fixations", 30.0, 12.0, Tag("gaze")))
-            split = ("train", "train", "val", "test")[i]
+            split: Any = ("train", "train", "val", "test")[i]
             facts = {"device": "x", "kv": str(60 + i)}
             cases.append(
                 Case(
@@ -250,7 +250,7 @@ def cohorts() -> list[Seed]:
                     (ROWS, COLUMNS),
                     (0.2, 0.2),
                     facts,
-                )  # type: ignore[arg-type]
+                )
             )
         write_cohort(Cohort("seed", ("a", "b"), tuple(cases), root, {"licence": "ours"}), root / "out")
         full = _folder(root / "out")
@@ -305,7 +305,13 @@ def runs() -> list[Seed]:
     from sightline.training.serialization import to_plain
 
     recipe = RECIPES["small-guided"][1]()
-    about = {"run_identity": "0123456789ab", "name": "seed", "classes": ["a", "b"], "fingerprint": "00", "about": {}}
+    about: dict[str, Any] = {
+        "run_identity": "0123456789ab",
+        "name": "seed",
+        "classes": ["a", "b"],
+        "fingerprint": "00",
+        "about": {},
+    }
     about |= {"cases": 2, "counts": {}, "split": {"c0": "train", "c1": "val"}}
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)

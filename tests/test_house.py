@@ -118,7 +118,7 @@ def broken_test(place: str, code: str) -> list[str]:
     """A test lies where its source does, and imports no other test. `place`: path below tests/."""
     path, found = Path(place), []
     folder = SOURCE / path.parent
-    if path.name.startswith("test_") and path.parts[0] not in ("benchmarks", "golden") and not folder.is_dir():
+    if path.name.startswith("test_") and path.parts[0] not in ("benchmarks", "fuzz", "golden") and not folder.is_dir():
         found.append(f"tests/{place} mirrors no folder of src/sightline")
     for module in imports(code):
         names = module.split(".")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 
 def _printable(text: str) -> str:
     """The text with control characters, half letters and marks of direction as their escapes."""
     if text.isprintable():
         return text
+    # lines of our own lists are set in by two blanks; other breaks came with a stranger's text
+    text = re.sub(r"\n(?!  )(?=.)", r"\\n", text, flags=re.DOTALL)
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 

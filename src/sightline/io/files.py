@@ -26,6 +26,19 @@ def write_text(path: Path, text: str) -> None:
     partial.replace(path)
 
 
+def parse_json(text: str) -> Any:
+    """The document of a JSON text.
+
+    Raises:
+        ValueError: no JSON, or a text in it with half a letter (a lone surrogate), which no file can hold.
+        RecursionError: nested without end.
+    """
+    data = json.loads(text)
+    if "\\ud" in text or "\\uD" in text:
+        json.dumps(data, ensure_ascii=False).encode()
+    return data
+
+
 def read_json(path: Path, remedy: str = "Restore the file.") -> dict[str, Any]:
     """The JSON object of a file that a run left.
 
@@ -33,7 +46,7 @@ def read_json(path: Path, remedy: str = "Restore the file.") -> dict[str, Any]:
         RunError: it does not read, or holds something else.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path} is damaged ({error}).", remedy) from None
     if not isinstance(data, dict):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from sightline.errors import LayoutError
+from sightline.io.files import parse_json
 from sightline.structures.identifiers import same_form
 
 # what Linux, macOS and Windows can hold at most
@@ -142,7 +142,7 @@ def read_json(path: Path) -> Any:
         LayoutError: missing file, or text that is not JSON in UTF-8.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return parse_json(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise LayoutError(f"{path} is missing.", "Point at the folder that holds it.") from None
     except (OSError, ValueError, RecursionError) as error:

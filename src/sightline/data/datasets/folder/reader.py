@@ -83,7 +83,9 @@ def _case(
     image = path_inside(source, row.need("path"))
     if image is None:
         raise row.error(
-            "path", f"is {row['path']!r}, which names no file inside the folder", "Use paths inside the folder."
+            "path",
+            f"is {row['path']!r}, which leads out of the folder or can be no name of a file",
+            "Use paths inside the folder.",
         )
     if not image.is_file():
         raise row.error("path", f"names {row['path']!r}, which does not exist", "Put the picture there.")

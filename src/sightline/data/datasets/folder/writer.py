@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -276,7 +277,10 @@ def _new_path(
 def _place(path: Path, make: Callable[[Path], object]) -> None:
     """Make a file under a temporary name and rename it: it is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}{STAGED}")
+    # a short name: that of the file may be as long as names can be
+    temporary = path.with_name(
+        f".{blake2b(path.name.encode(errors='backslashreplace'), digest_size=8).hexdigest()}{STAGED}"
+    )
     make(temporary)
     temporary.replace(path)
 

@@ -151,9 +151,10 @@ def marks_of_coco(
     for record in document["images"]:
         if not isinstance(record, dict) or not isinstance(record.get("id"), int | str):
             raise LayoutError(f"{path}: an image is {record!r:.80}, expected an object with an id.", "Export it again.")
-        said = [record.get("image_id"), record.get("file_name"), Path(str(record.get("file_name", ""))).name]
+        file = Path(str(record.get("file_name", ""))).name
         # Label Studio puts eight letters and a dash before the name of an uploaded file
-        said += [said[2][9:]] if len(said[2]) > 9 and said[2][8] == "-" else []
+        uploaded = [file[9:]] if len(file) > 9 and file[8] == "-" else []
+        said = [record.get("image_id"), record.get("file_name"), file, *uploaded]
         found = next((names[str(name)] for name in said if str(name) in names), None)
         if found is not None:
             keys[record.get("id")], sizes[record.get("id")] = found, (record.get("height"), record.get("width"))
