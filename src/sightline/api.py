@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -281,12 +282,16 @@ def evaluate(
         True
     """
     from sightline.evaluation.evaluate import evaluate as evaluate_run
+    from sightline.evaluation.overlap import known_cases
     from sightline.evaluation.report import EvaluationReport, report_of
+    from sightline.io.files import safe_name
 
     run, whole, engine = _run(run), _cohort(cohort), _engine(options)
     _refuse(options)
     cases = run.recipe.see(whole if split == "all" else whole.split(split))
-    out = run.folder / "evaluation" / f"{whole.name}-{split}"
+    out = run.folder / "evaluation" / safe_name(f"{whole.name}-{split}")
+    for line in known_cases(run, cases):
+        print(line, file=sys.stderr)
     found = evaluate_run(run, cases, split, out=out, engine=engine)
     title = f"{run.recipe.title} on {whole.name}, {split}"
     return EvaluationReport(found, tuple(report_of(found, replicates=replicates)), title)

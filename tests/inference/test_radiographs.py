@@ -15,8 +15,10 @@ from support.dicom_sources import radiograph
 from support.paths import DATA
 
 from sightline.errors import RunError
-from sightline.inference.radiographs import predict_files
-from sightline.io.files import safe_name
+from sightline.inference import radiographs
+from sightline.inference.journal import NAME
+from sightline.inference.radiographs import predict_files, read_radiograph
+from sightline.io.files import only_command, safe_name
 from sightline.papers.catalogue import CATALOGUE
 from sightline.training.engine import Engine
 from sightline.training.train import train
@@ -232,3 +234,72 @@ def test_a_radiograph_loads_no_ct_stack_and_no_plots_before_it_draws(run, tmp_pa
     words = [sys.executable, "-c", BEFORE_DRAWING, str(run.folder), str(tmp_path / "hand.dcm"), str(tmp_path), *heavy]
     said = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split("\n")
     assert said[:2] == ["", "True"]
+
+
+class TestOneFolder:
+    """Two commands in one folder, one that is stopped, and one that changes its mind."""
+
+    def files(self, folder):
+        rng = np.random.default_rng(3)
+        # two files of one name, so that overlays have to be told apart
+        names = ("a/x.png", "b/x.png", "c.png", "d.png", "e.png", "f.png")
+        return [save(folder / name, rng.integers(0, 255, (50, 40)).astype(np.uint8)) for name in names]
+
+    def test_a_second_command_is_refused_while_the_first_writes(self, run, tmp_path):
+        files = self.files(tmp_path)
+        with only_command(tmp_path / "out"), pytest.raises(RunError, match="is being written into by process"):
+            predict_files(run, files, tmp_path / "out", QUIET)
+        assert predict_files(run, files, tmp_path / "out", QUIET) == (6, 0)
+        assert not (tmp_path / "out" / ".lock").exists()
+
+    def test_a_stopped_command_goes_on_to_the_same_bytes(self, run, tmp_path, monkeypatch):
+        files, out = self.files(tmp_path / "in"), tmp_path / "out"
+        predict_files(run, files, tmp_path / "whole", QUIET)
+        counted = []
+
+        def stops(path):
+            counted.append(path)
+            if len(counted) == 5:
+                raise KeyboardInterrupt
+            return read_radiograph(path)
+
+        monkeypatch.setattr(radiographs, "read_radiograph", stops)
+        with pytest.raises(KeyboardInterrupt):
+            predict_files(run, files, out, QUIET)
+        assert len(rows_of(out / "predictions.csv")) == 4
+        # killed in the middle of a line
+        journal = out / NAME
+        journal.write_text(journal.read_text() + '{"file": "half')
+        # one of those that were done has changed since
+        save(files[1], NOISE)
+        predict_files(run, files[1:2], tmp_path / "one", QUIET)
+        counted.clear()
+        counted += [None] * 10
+        assert predict_files(run, files, out, QUIET) == (6, 0)
+        assert counted[10:] == [files[1], *files[4:]]
+        whole, again = rows_of(tmp_path / "whole" / "predictions.csv"), rows_of(out / "predictions.csv")
+        other = [name for name in whole[0] if name != "overlay"]
+        for n, (a, b) in enumerate(zip(whole, again, strict=True)):
+            assert a["file"] == b["file"]
+            assert n == 1 or all(a[name] == b[name] for name in other)
+        assert len({row["overlay"] for row in again}) == 6
+        assert rows_of(tmp_path / "one" / "predictions.csv")[0]["predicted"] == again[1]["predicted"]
+        assert len(rows_of(out / "studies.csv")) == 6
+        assert not journal.exists()
+
+
+@pytest.mark.parametrize("shape", [(1, 4000), (4000, 1), (60, 40)])
+def test_the_place_looked_at_lies_in_the_picture(run, tmp_path, shape):
+    pixels = np.random.default_rng(1).integers(0, 255, shape).astype(np.uint8)
+    predict_files(run, [save(tmp_path / "a.png", pixels)], tmp_path / "out", QUIET)
+    (row,) = rows_of(tmp_path / "out" / "predictions.csv")
+    assert 0 <= float(row["look_row"]) <= shape[0]
+    assert 0 <= float(row["look_column"]) <= shape[1]
+
+
+def test_what_is_to_be_known_of_a_picture_is_said(run, tmp_path, capsys):
+    data = radiograph(PresentationIntentType="FOR PROCESSING")
+    data.save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    predict_files(run, [tmp_path / "a.dcm"], tmp_path / "out", QUIET)
+    assert "FOR PROCESSING" in capsys.readouterr().err
+    assert "FOR PROCESSING" in rows_of(tmp_path / "out" / "remarks.csv")[0]["remark"]

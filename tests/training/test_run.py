@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 from support.cohorts import tiny_recipe
 
@@ -113,3 +114,25 @@ def test_two_processes_do_not_train_into_one_folder(tmp_path):
     with only_training(tmp_path):
         assert (tmp_path / LOCK).is_file()
     assert not (tmp_path / LOCK).exists()
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_weights_that_were_there(tmp_path, monkeypatch):
+    from safetensors import SafetensorError
+
+    from sightline.training import run as runs
+
+    path = tmp_path / "weights.safetensors"
+    runs.save_weights({"a": torch.zeros(2)}, path)
+    before = path.read_bytes()
+
+    def full(tensors, file, metadata):
+        file.write_bytes(b"half")
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(runs, "save_file", full)
+    with pytest.raises(RunError, match="No space left on device") as error:
+        runs.save_weights({"a": torch.ones(2)}, path)
+    assert "\n" not in str(error.value)
+    assert "goes on" in error.value.remedy
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]

@@ -189,14 +189,17 @@ def run_import(word: str, source: Path, destination: Path, options: object) -> i
     """Read, write, and say what came in and what did not; 1 when nothing came in."""
     from sightline.data.datasets.folder.writer import write_cohort
     from sightline.data.datasets.layouts import read_layout
+    from sightline.io.files import only_command
     from sightline.io.picture import write_rejects
     from sightline.io.progress import progress
     from sightline.structures.identifiers import alike_names
 
-    cohort, rejects = read_layout(word, source, options, destination, progress)
-    write_cohort(cohort, destination)
+    with only_command(destination):
+        cohort, rejects = read_layout(word, source, options, destination, progress)
+        write_cohort(cohort, destination)
+        if rejects:
+            write_rejects(destination / "rejects.csv", rejects)
     if rejects:
-        write_rejects(destination / "rejects.csv", rejects)
         print(f"{len(rejects)} files were not read; see {destination / 'rejects.csv'}", file=sys.stderr)
     for key, value in cohort.about.items():
         if key.startswith("warning") or key in ("counts", "samples", "fixations", "calibration pictures"):

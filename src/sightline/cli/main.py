@@ -56,6 +56,14 @@ Command = Union[  # noqa: UP007  # tyro reads the annotations of a Union
 ALIASES = {"committee": "ensemble"}
 
 
+_GOES_ON = "the same command goes on where it was"
+# what the same command does after Ctrl-C, where it does not start again
+_AGAIN = {
+    **dict.fromkeys(("train", "table"), _GOES_ON),
+    "predict": f"{_GOES_ON} (with CTs or --as dicom it starts again)",
+}
+
+
 def parse_command(words: list[str]) -> Any:
     """The command that was typed; a layout's import has a parser of its own: its help shows its options alone."""
     if words and words[0] in ALIASES:
@@ -87,6 +95,7 @@ def main(args: list[str] | None = None) -> None:
         print(f"sightline: {error}. Remedy: Check the path, its permissions and the free space.", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
-        print("sightline: stopped; the same command goes on where it was.", file=sys.stderr)
+        again = _AGAIN.get(words[0] if words else "", "the same command starts again")
+        print(f"sightline: stopped; {again}.", file=sys.stderr)
         code = 130
     sys.exit(code)

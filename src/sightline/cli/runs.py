@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from sightline.cli.options import On, Precision, collect_changes, make_engine
+
+if TYPE_CHECKING:
+    from sightline.structures.case import Cohort
+    from sightline.training.run import Run
 
 
 @dataclass(frozen=True)
@@ -168,22 +172,33 @@ class Evaluate:
     def run(self) -> int:
         """Evaluate and print the metrics."""
         from sightline.data.datasets.folder.reader import read_cohort
-        from sightline.evaluation.evaluate import evaluate
-        from sightline.evaluation.evidence.faithfulness import measure_faithfulness
-        from sightline.evaluation.evidence.figures import write_figures
-        from sightline.evaluation.evidence.numbers import evidence_of
-        from sightline.evaluation.gallery import write_panels
-        from sightline.evaluation.report import left_out, report_of, write_report_of
+        from sightline.io.files import only_command, safe_name
         from sightline.papers.catalogue import CATALOGUE
         from sightline.training.run import open_run
 
         run = open_run(self.folder, CATALOGUE)
         whole = read_cohort(self.cohort)
         cohort = run.recipe.see(whole if self.split == "all" else whole.split(self.split))
-        out = self.out or self.folder / "evaluation" / f"{whole.name}-{self.split}"
+        out = self.out or self.folder / "evaluation" / safe_name(f"{whole.name}-{self.split}")
+        with only_command(out):
+            self._measure(run, whole.name, cohort, out)
+        print(f"written to {out}")
+        return 0
+
+    def _measure(self, run: Run, name: str, cohort: Cohort, out: Path) -> None:
+        """Write and print every number and picture."""
+        from sightline.evaluation.evaluate import evaluate
+        from sightline.evaluation.evidence.faithfulness import measure_faithfulness
+        from sightline.evaluation.evidence.figures import write_figures
+        from sightline.evaluation.evidence.numbers import evidence_of
+        from sightline.evaluation.gallery import write_panels
+        from sightline.evaluation.overlap import known_cases
+        from sightline.evaluation.report import left_out, report_of, write_report_of
+
         evaluation = evaluate(run, cohort, self.split, out=out, engine=make_engine(self.on))
         estimates = report_of(evaluation, replicates=self.replicates)
-        notes: tuple[str, ...] = left_out(run.recipe.view, evaluation)
+        known = known_cases(run, cohort)
+        notes: tuple[str, ...] = (*known, *left_out(run.recipe.view, evaluation))
         evidence = None
         if run.recipe.classifies:
             evidence = evidence_of(
@@ -195,7 +210,7 @@ class Evaluate:
                 replicates=self.replicates,
             )
             estimates += evidence.estimates()
-            write_figures(evaluation.predictions, out / "figures", title=f"{whole.name}, {self.split}")
+            write_figures(evaluation.predictions, out / "figures", title=f"{name}, {self.split}")
         faithful = None
         if self.faithfulness:
             faithful = measure_faithfulness(
@@ -203,10 +218,8 @@ class Evaluate:
             )
         sections = [part.markdown() for part in (evidence, faithful) if part is not None]
         apart = () if faithful is None else faithful.all()
-        title = f"{run.recipe.title} on {whole.name}, {self.split}"
+        title = f"{run.recipe.title} on {name}, {self.split}"
         write_report_of(estimates, out, title, (*notes, *sections), apart=apart)
         write_panels(evaluation, cohort, run.recipe.view, out / "panels", most=self.panels)
         for line in (*estimates, *apart, *notes, *(() if evidence is None else evidence.notes)):
             print(line)
-        print(f"written to {out}")
-        return 0

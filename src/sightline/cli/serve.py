@@ -57,6 +57,7 @@ class Predict:
     def run(self) -> int:
         """Predict; 1 when nothing could be read."""
         from sightline.data.views.volume_view import VolumeView
+        from sightline.io.files import only_command
         from sightline.papers.catalogue import CATALOGUE
         from sightline.training.run import open_run
 
@@ -67,7 +68,8 @@ class Predict:
             if self.studies is not None:
                 raise RunError("A CT is a study of its own: --studies is of radiographs.", "Leave it out.")
             options = CtOptions(self.centroids, self.vertebrae, self.dissection, self.panels, self.series)
-            read, rejects = predict_cts(run, self.inputs, self.out, options, make_engine(self.on), self._dicom(run))
+            with only_command(self.out):
+                read, rejects = predict_cts(run, self.inputs, self.out, options, make_engine(self.on), self._dicom(run))
             print(f"{read} CTs predicted, {rejects} rejected; see {self.out}")
             return _exit_code(read, self.out)
         from sightline.inference.radiographs import predict_files
@@ -128,6 +130,7 @@ class Explain:
         """Explain; 1 when nothing could be read."""
         from sightline.data.datasets.folder.reader import read_cohort
         from sightline.inference.explanations import explain_cases, explain_files
+        from sightline.io.files import only_command
         from sightline.papers.catalogue import CATALOGUE
         from sightline.training.run import open_run
 
@@ -135,9 +138,12 @@ class Explain:
         if len(self.inputs) == 1 and (self.inputs[0] / "cohort.json").is_file():
             whole = read_cohort(self.inputs[0])
             cohort = whole if self.split == "all" else whole.split(self.split)
-            read, rejects = explain_cases(run, cohort, self.out, self.explainers, most=self.most, engine=engine), 0
+            with only_command(self.out):
+                read = explain_cases(run, cohort, self.out, self.explainers, most=self.most, engine=engine)
+            rejects = 0
         else:
-            read, rejects = explain_files(run, self.inputs, self.out, self.explainers, engine)
+            with only_command(self.out):
+                read, rejects = explain_files(run, self.inputs, self.out, self.explainers, engine)
         print(f"{read} pictures explained, {rejects} files rejected; read {self.out / 'preflight.md'} first")
         return _exit_code(read, self.out)
 

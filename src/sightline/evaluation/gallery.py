@@ -15,7 +15,7 @@ from sightline.data.views.image_view import View
 from sightline.data.views.volume_view import VolumeView
 from sightline.evaluation.result import Evaluation
 from sightline.inference.boxes import finding_named
-from sightline.io.files import safe_name
+from sightline.io.files import unique_name
 from sightline.io.image import read_image
 from sightline.metrics.boxes.best_box import BoxScore
 from sightline.plots.contact_sheet import Overlay, draw_contact_sheet
@@ -150,13 +150,15 @@ def write_panels(
     if most < 1:
         return []
     pictures: dict[str, bytes] = {}
+    taken = {f"{name}_{by}" for name in ("best", "worst") for by in SHEETS}
     shown = evaluation.maps is not None or isinstance(view, VolumeView)
     for row in telling_cases(evaluation, most) if shown else ():
         case = cohort[row]
+        name = unique_name(case.case_id, taken)
         if isinstance(view, VolumeView):
-            pictures[safe_name(case.case_id)] = draw_volume_panel(volume_panel(evaluation, row, case, view))
+            pictures[name] = draw_volume_panel(volume_panel(evaluation, row, case, view))
         else:
-            pictures[safe_name(case.case_id)] = draw_panel(panel_case(evaluation, row, case, view))
+            pictures[name] = draw_panel(panel_case(evaluation, row, case, view))
     for by in SHEETS:
         for name, png in contact_sheets(evaluation, cohort, view, by=by).items():
             pictures[f"{name}_{by}"] = png

@@ -65,6 +65,7 @@ class FileResult:
         named: position of the most probable finding, whose boxes these are.
         named_map: float64 [mh, mw], the class map of that finding, or None without maps.
         energy: log sum exp of its logits.
+        shape: rows and columns of the file's picture; None where they are not known.
     """
 
     pixels: NDArray[np.float32]
@@ -77,12 +78,25 @@ class FileResult:
     named: int
     named_map: NDArray[np.float64] | None
     energy: float = 0.0
+    shape: tuple[int, int] | None = None
 
     @property
     def look(self) -> NDArray[np.float64] | None:
-        """Where the network looked most, (row, column) in pixels of the file; None without maps."""
+        """Where the network looked most, (row, column) in pixels of the file; None without maps.
+
+        Cells of the padding about the picture show none of it; the rim of a cell that lies half in it is in it.
+        """
         if self.map is None:
             return None
         shape = (self.map.shape[0], self.map.shape[1])
         place = self.frame.resize(shape) if self.window is None else self.frame.within(self.window, shape)
-        return place.map_points(np.array(np.unravel_index(int(self.map.argmax()), shape)) + 0.5)
+        if self.shape is None:
+            return place.map_points(np.array(np.unravel_index(int(self.map.argmax()), shape)) + 0.5)
+        # the smallest upright box around each cell, in the picture
+        cells = np.stack(np.meshgrid(*(np.arange(n) for n in shape), indexing="ij"), axis=-1).reshape(-1, 1, 2)
+        corners = place.map_points(cells + np.array([[0, 0], [0, 1], [1, 0], [1, 1]]))
+        low, high = corners.min(axis=1), corners.max(axis=1)
+        reaching = ((high > 0.0) & (low < np.array(self.shape))).all(axis=1)
+        values = np.where(reaching, self.map.ravel(), -np.inf) if reaching.any() else self.map.ravel()
+        most = int(values.argmax())
+        return np.clip((low[most] + high[most]) / 2.0, 0.0, np.array(self.shape, dtype=np.float64))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,15 +13,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sightline.data.views.image_view import View
 from sightline.data.views.volume_view import VolumeView
 from sightline.errors import RunError, SightlineError, UnreadableFile
 from sightline.inference.boxes import boxes_on_pictures, finding_classes, finding_named
 from sightline.inference.coco_json import CocoPicture, write_coco
 from sightline.inference.file_result import DicomWish, FileResult
+from sightline.inference.journal import Journal, PredictedFile
 from sightline.inference.predict import Maps, NetworkOutput
 from sightline.inference.studies import StudyNames, StudyView, write_studies
 from sightline.io.dicom.radiograph import require_radiograph
-from sightline.io.files import unique_name
+from sightline.io.files import only_command, unique_name
 from sightline.io.image import find_images, is_ct_input, read_image
 from sightline.io.picture import SOFTWARE, Picture, Reject, require_content, write_rejects
 from sightline.io.progress import progress
@@ -48,8 +51,8 @@ def predict_files(
     study_table: Path | None = None,
     dicom: DicomWish | None = None,
 ) -> tuple[int, int]:
-    """Write predictions.csv, studies.csv, boxes.csv, boxes.coco.json, rejects.csv and overlays/NAME.png; how many were
-    predicted and rejected.
+    """Write predictions.csv, studies.csv, boxes.csv, boxes.coco.json, rejects.csv, remarks.csv and overlays/NAME.png;
+    how many were predicted and rejected.
 
     Views of a study are put together by a table of `file` and `study`, else by the UID in their DICOM headers.
 
@@ -58,7 +61,7 @@ def predict_files(
     that finding is what the network predicts.
 
     A file that cannot be a radiograph is listed with reason and remedy, and the rest goes on. Rows are written as
-    they are made: what was predicted before an interruption is kept.
+    they are made; the same command goes on where it was stopped (not with `dicom`).
 
     Args:
         run: a finished run.
@@ -70,7 +73,8 @@ def predict_files(
             then rejected.
 
     Raises:
-        RunError: the run is not finished, is trained on experts' crops, or an input does not exist.
+        RunError: the run is not finished, is trained on experts' crops, an input does not exist, or another command
+            writes into the folder.
     """
     engine = engine or Engine()
     if not run.done:
@@ -90,48 +94,78 @@ def predict_files(
     studies = StudyNames(study_table, files)
     fabric = engine.fabric("32-true")
     network = run.network().to(fabric.device)
+    with only_command(out):
+        return _predict_into(out, run, network, files, studies, engine, dicom)
+
+
+def _predict_into(
+    out: Path,
+    run: Run,
+    network: Any,
+    files: Sequence[Path],
+    studies: StudyNames,
+    engine: Engine,
+    dicom: DicomWish | None,
+) -> tuple[int, int]:
+    """The same, in a folder that no other command writes into."""
     (out / "overlays").mkdir(parents=True, exist_ok=True)
     rejects: list[Reject] = []
-    names: set[str] = set()
     read: list[CocoPicture] = []
     views: list[StudyView] = []
+    remarks: list[tuple[Path, str]] = []
     root = Path(os.path.commonpath([Path(os.path.realpath(path)).parent for path in files]))
     writer = None if dicom is None else _study_writer(run, files, out, dicom)
+    # DICOM objects need the whole of what the network said, which no journal keeps
+    journal = Journal(out, run) if writer is None else None
+    names: set[str] = set()
+    for _, earlier in () if journal is None else journal.known.values():
+        unique_name(Path(earlier.overlay).stem, names)
+    done = False
     probabilities = [f"p({name})" for name in run.classes]
     best = ("box_score", *(f"box_{name}" for name in _CORNERS))
     head = ("file", "predicted", *probabilities, "look_row", "look_column", *best, "overlay")
-    with (
-        _table(out / "predictions.csv", head) as predictions,
-        _table(out / "boxes.csv", ("file", "label", "score", *_CORNERS)) as boxes,
-        progress("predict", len(files), quiet=engine.quiet) as advance,
-    ):
-        for path in files:
-            try:
-                source = None if writer is None else writer.source(path)
-                picture = read_radiograph(path)
-                planes, frame = view.show(picture.pixels, picture.frame)
-            except SightlineError as error:
-                rejects.append(Reject(path, error.message.removeprefix(f"{path}: "), error.remedy))
-                if writer is not None:
-                    writer.leave_out(path)
+    try:
+        with (
+            _table(out / "predictions.csv", head) as predictions,
+            _table(out / "boxes.csv", ("file", "label", "score", *_CORNERS)) as boxes,
+            progress("predict", len(files), quiet=engine.quiet) as advance,
+        ):
+            for path in files:
+                try:
+                    said = None if journal is None else journal.find(path)
+                    if said is None:
+                        said = _predicted(run, network, path, out, names, writer)
+                        if journal is not None:
+                            journal.add(path, said)
+                except SightlineError as error:
+                    if isinstance(error, RunError):
+                        raise
+                    rejects.append(Reject(path, error.message.removeprefix(f"{path}: "), error.remedy))
+                    if writer is not None:
+                        writer.leave_out(path)
+                    advance(1)
+                    continue
+                predictions.write(said.row)
+                if said.probabilities is not None:
+                    study = studies.study_of(path, {"study_uid": said.study_uid})
+                    views.append(StudyView(path, study, said.probabilities, said.energy))
+                for box in said.boxes:
+                    boxes.write([str(path), box.label, repr(box.score), *(f"{x:.2f}" for x in box.corners)])
+                relative = Path(os.path.realpath(path)).relative_to(root).as_posix()
+                read.append(CocoPicture(relative, said.shape, said.boxes))
+                if said.remark:
+                    remarks.append((path, said.remark))
                 advance(1)
-                continue
-            reading = read_picture(run, network, planes, picture.frame, frame, fabric.device)
-            overlay = f"overlays/{unique_name(path.stem, names)}.png"
-            drawn = _drawn(run, reading)
-            if drawn is not None:
-                (out / overlay).write_bytes(drawn)
-            predictions.write(_row(run, path, reading, overlay if drawn is not None else ""))
-            if reading.probabilities is not None:
-                study = studies.study_of(path, picture.facts)
-                views.append(StudyView(path, study, reading.probabilities, reading.energy))
-            for box in reading.boxes:
-                boxes.write([str(path), box.label, repr(box.score), *(f"{x:.2f}" for x in box.corners)])
-            relative = Path(os.path.realpath(path)).relative_to(root).as_posix()
-            read.append(CocoPicture(relative, (picture.frame.shape[0], picture.frame.shape[1]), reading.boxes))
-            if writer is not None and source is not None:
-                writer.add(path, source, picture, reading)
-            advance(1)
+        done = True
+    finally:
+        if journal is not None:
+            journal.close(done=done)
+    with _table(out / "remarks.csv", ("file", "remark")) as table:
+        for path, remark in remarks:
+            table.write([str(path), remark])
+    if remarks:
+        more = f" (and {len(remarks) - 1} more, see {out / 'remarks.csv'})" if len(remarks) > 1 else ""
+        print(f"remark: {remarks[0][0]}: {remarks[0][1]}{more}", file=sys.stderr)
     write_rejects(out / "rejects.csv", rejects)
     if run.recipe.classifies:
         write_studies(out / "studies.csv", run.classes, views, studies, run.calibration)
@@ -140,6 +174,40 @@ def predict_files(
         out / "boxes.coco.json", read, labels, f"boxes found by {run.recipe.title}; file names are in {root.name}"
     )
     return len(read), len(rejects)
+
+
+def _predicted(
+    run: Run, network: Any, path: Path, out: Path, names: set[str], writer: StudyWriter | None
+) -> PredictedFile:
+    """One file through the network, its overlay drawn, its DICOM objects made where they are asked for.
+
+    Raises:
+        UnreadableFile: as `read_radiograph`.
+    """
+    view = run.recipe.view
+    assert isinstance(view, View)
+    source = None if writer is None else writer.source(path)
+    picture = read_radiograph(path)
+    planes, frame = view.show(picture.pixels, picture.frame)
+    device = next(network.parameters()).device
+    reading = read_picture(run, network, planes, picture.frame, frame, device)
+    overlay = f"overlays/{unique_name(path.stem, names)}.png"
+    drawn = _drawn(run, reading)
+    if drawn is not None:
+        (out / overlay).write_bytes(drawn)
+    overlay = overlay if drawn is not None else ""
+    if writer is not None and source is not None:
+        writer.add(path, source, picture, reading)
+    return PredictedFile(
+        row=tuple(_row(run, path, reading, overlay)),
+        boxes=reading.boxes,
+        shape=(picture.frame.shape[0], picture.frame.shape[1]),
+        study_uid=picture.facts.get("study_uid", ""),
+        probabilities=reading.probabilities,
+        energy=reading.energy,
+        overlay=overlay,
+        remark=picture.facts.get("remark", ""),
+    )
 
 
 def read_picture(
@@ -190,6 +258,7 @@ def read_picture(
         named=named,
         named_map=None if evidence.maps is None else evidence.maps[0, named].numpy().astype(np.float64),
         energy=float(evidence.logits[0].double().logsumexp(dim=0)),
+        shape=(source.shape[0], source.shape[1]),
     )
 
 

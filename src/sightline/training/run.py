@@ -11,8 +11,8 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -29,7 +28,7 @@ from torch import Tensor, nn
 from sightline import __version__
 from sightline.errors import CohortError, RunError
 from sightline.explainers.localisation.protocols import MapBoxes
-from sightline.io.files import digest_of_file, read_json, write_text
+from sightline.io.files import digest_of_file, mark_of_file, only_command, read_json, write_text
 from sightline.metrics.calibration.record import CalibrationRecord
 from sightline.structures.case import Cohort
 from sightline.training.recipe import Recipe, digest, read_recipe, recipe_json
@@ -143,7 +142,15 @@ def save_weights(tensors: Mapping[str, Tensor], path: Path, about: Mapping[str, 
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     flat = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    save_file(flat, partial, metadata=dict(about or {}))
+    try:
+        save_file(flat, partial, metadata=dict(about or {}))
+    except (SafetensorError, OSError) as error:
+        # half a file would only fill the disk further
+        partial.unlink(missing_ok=True)
+        raise RunError(
+            f"{path} cannot be written ({' '.join(str(error).split())[:200]}).",
+            "Make room on the disk, or mend its permissions; the same command goes on where it was.",
+        ) from None
     with partial.open("rb") as file:
         os.fsync(file.fileno())
     partial.replace(path)
@@ -196,9 +203,17 @@ def start_run(
         "cases": len(cohort),
         "counts": {s: cohort.split(s).counts() for s in ("train", "val", "test")},
         "split": {case.case_id: case.split for case in cohort},
+        # what a later evaluation knows its cases by, whatever they are called there; ids of patients stay unsaid
+        "pictures": {case.case_id: mark_of_file(Path(case.image)) for case in cohort},
+        "patients": {case.case_id: mark_of_patient(case.patient_id) for case in cohort},
     }
     # last: its presence marks the papers as complete
     write_text(folder / "cohort.json", json.dumps(facts, indent=1) + "\n")
+
+
+def mark_of_patient(patient_id: str) -> str:
+    """A digest of a patient's id."""
+    return hashlib.blake2b(patient_id.encode(), digest_size=6).hexdigest()
 
 
 def open_run(folder: Path, catalogue: Catalogue) -> Run:
@@ -315,35 +330,10 @@ def require_whole(folder: Path) -> None:
         )
 
 
-@contextmanager
-def only_training(folder: Path) -> Iterator[None]:
+def only_training(folder: Path) -> AbstractContextManager[None]:
     """Hold the lock of a run folder; the system lets go of it when a process dies, however it dies.
 
     Raises:
         RunError: another process trains into the folder just now.
     """
-    path = folder / LOCK
-    lock = FileLock(path, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise RunError(
-            f"{folder} is being trained by {_holder(path)}.",
-            "Wait until it is done, or stop it; or choose another --out.",
-        ) from None
-    except OSError:
-        pass  # a file system without locks
-    try:
-        with suppress(OSError):  # who holds it is said for people alone
-            path.write_text(f"process {os.getpid()}", encoding="utf-8")
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        lock.release()
-
-
-def _holder(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")[:100].strip() or "another process"
-    except OSError:
-        return "another process"
+    return only_command(folder, "trained", LOCK)

@@ -14,6 +14,7 @@ from sightline.data.audit.near_duplicates import AlikePair, find_duplicates
 from sightline.data.audit.shortcuts import fact_columns, one_class_facts, shortcuts
 from sightline.data.split import leaking_patients
 from sightline.structures.case import SPLITS, Case, Cohort
+from sightline.structures.identifiers import alike_names
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
@@ -84,6 +85,23 @@ def _splits(cohort: Cohort) -> list[Finding]:
         ids = tuple(case.case_id for case in cohort if case.patient_id in leaking)
         message = f"{len(leaking)} patients lie in more than one split: {_listed(named)}."
         findings.append(Finding("leakage", "error", ids, message, "Split again, grouped by patient."))
+    labels: dict[str, set[str]] = {}
+    for case in cohort:
+        labels.setdefault(case.study_id, set()).add(case.label)
+    if mixed := [study for study, found in labels.items() if len(found) > 1]:
+        named = [f"{study} ({' and '.join(sorted(labels[study]))})" for study in mixed]
+        ids = tuple(case.case_id for case in cohort if len(labels[case.study_id]) > 1)
+        message = f"The views of {len(mixed)} studies differ in label: {_listed(named)}."
+        remedy = "Give a study one label, or every image a study of its own: evaluate judges studies and refuses these."
+        findings.append(Finding("study-labels", "error", ids, message, remedy))
+    raw = [c.case_id for c in cohort if c.facts.get("presentation_intent", "").upper() == "FOR PROCESSING"]
+    if raw:
+        message = f"{len(raw)} images are FOR PROCESSING, raw values of a detector: {_listed(raw)}."
+        remedy = "Take the images FOR PRESENTATION of the same exposures, or none but raw ones."
+        findings.append(Finding("for-processing", "warning", tuple(raw), message, remedy))
+    for alike in alike_names(cohort.classes):
+        message = f"The classes {' and '.join(map(repr, alike))} differ in letters that look alike, or in case, alone."
+        findings.append(Finding("alike-classes", "warning", (), message, "Write a label one way."))
     if cohort.about.get("patients", "").startswith("WARNING"):
         message = f"Patients are not known ({cohort.about['patients']})."
         findings.append(Finding("patients-unknown", "warning", (), message, "Add a table that groups the images."))

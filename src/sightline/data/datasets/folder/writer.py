@@ -39,6 +39,7 @@ TABLES = ("studies.csv", "images.csv", "regions.json", "cohort.json")
 # records of how patches lie in their CTs: written beside them before the tables
 RECORDS = "spines"
 STAGED = ".new"
+LOCK = ".lock"
 
 
 def write_cohort(cohort: Cohort, destination: Path, copy_images: bool = True) -> None:
@@ -129,7 +130,7 @@ def _refuse_foreign(
     for _, mask in masks:
         if isinstance(mask.source, Path) and (relative := _under(destination, mask.source)):
             ours.add(relative.split("/")[0])
-    foreign = sorted(entry.name for entry in destination.iterdir() if entry.name not in ours)
+    foreign = sorted(entry.name for entry in destination.iterdir() if entry.name not in ours and entry.name != LOCK)
     if foreign:
         raise LayoutError(
             f"{destination} holds files that are no cohort of ours, e.g. {foreign[:3]}.",

@@ -1,0 +1,58 @@
+"""Whether a run knows the cases it is evaluated on: a result on what was trained on says nothing of what was not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sightline.io.files import mark_of_file
+from sightline.structures.case import Cohort
+from sightline.structures.identifiers import same_form
+from sightline.training.run import Run, mark_of_patient
+
+
+def known_cases(run: Run, cohort: Cohort) -> tuple[str, ...]:
+    """What a run has seen of a cohort, in sentences; none where it has seen nothing of it.
+
+    Pictures are known by their bytes, whatever they are called; patients by their ids; of runs without marks of both,
+    cases by their ids in a cohort of the same name.
+
+    Args:
+        run: a finished run.
+        cohort: the cases that it is to be evaluated on.
+
+    Example:
+        >>> known_cases(sl.load_run(run_folder), sl.read_cohort(cohort_folder).split("test"))
+        ()
+    """
+    if not len(cohort):
+        return ()
+    splits: Mapping[str, str | None] = run.cohort.get("split", {})
+    pictures: Mapping[str, str] = run.cohort.get("pictures", {})
+    patients: Mapping[str, str] = run.cohort.get("patients", {})
+    trained = {case_id for case_id, split in splits.items() if split in run.recipe.train_on}
+    chosen = {case_id for case_id, split in splits.items() if split == "val"} - trained
+    of_trained = {pictures[i] for i in trained if pictures.get(i)}
+    of_chosen = {pictures[i] for i in chosen if pictures.get(i)} - of_trained
+    known_patients = {patients[i] for i in trained if i in patients}
+    same_name = run.cohort.get("name") == cohort.name
+    ids = {same_form(i) for i in trained}
+    ids_chosen = {same_form(i) for i in chosen}
+    seen, selected, relatives = 0, 0, 0
+    for case in cohort:
+        mark = mark_of_file(case.image) if pictures else ""
+        by_id = not pictures and same_name
+        if mark in of_trained or (by_id and same_form(case.case_id) in ids):
+            seen += 1
+        elif mark in of_chosen or (by_id and same_form(case.case_id) in ids_chosen):
+            selected += 1
+        elif mark_of_patient(case.patient_id) in known_patients:
+            relatives += 1
+    n = len(cohort)
+    words = []
+    if seen:
+        words.append(f"{seen} of {n} cases were trained on: the run knows its cases, so the numbers flatter it.")
+    if relatives:
+        words.append(f"{relatives} of {n} cases have the id of a patient that was trained on, in other pictures.")
+    if selected and run.recipe.select != "last":
+        words.append(f"{selected} of {n} cases chose the epoch whose weights were kept (select={run.recipe.select!r}).")
+    return tuple(f"WARNING: {word}" for word in words)

@@ -1,0 +1,71 @@
+"""Whether a run knows the cases it is evaluated on, whatever they are called there."""
+
+import shutil
+from dataclasses import replace
+
+import pytest
+from support.cohorts import tiny_recipe
+
+from sightline import cli
+from sightline.data.datasets.folder.writer import write_cohort
+from sightline.evaluation.gallery import write_panels
+from sightline.evaluation.overlap import known_cases
+from sightline.papers.catalogue import CATALOGUE
+from sightline.training.engine import Engine
+from sightline.training.train import train
+
+QUIET = Engine(device="cpu", quiet=True)
+
+
+@pytest.fixture(scope="module")
+def run(tiny_cohort, tmp_path_factory):
+    return train(tiny_recipe(steps=2), tiny_cohort, tmp_path_factory.mktemp("runs") / "run", CATALOGUE, QUIET)
+
+
+def test_cases_that_were_trained_on_are_counted(run, tiny_cohort, tmp_path):
+    assert known_cases(run, tiny_cohort.split("test")) == ()
+    training = tiny_cohort.split("train")
+    n = len(training)
+    assert known_cases(run, training)[0].startswith(f"WARNING: {n} of {n} cases were trained on")
+    # under other names, of other patients, in another cohort and file
+    shutil.copy(training[0].image, tmp_path / "other.png")
+    renamed = replace(training[0], case_id="z", study_id="z", patient_id="z", image=tmp_path / "other.png")
+    elsewhere = replace(tiny_cohort, name="elsewhere", cases=(renamed, *tiny_cohort.split("test").cases[:3]))
+    assert known_cases(run, elsewhere)[0].startswith("WARNING: 1 of 4 cases were trained on")
+    # another picture of a patient that was trained on
+    relative = replace(tiny_cohort.split("test")[0], patient_id=training[0].patient_id)
+    assert "1 of 1 cases have the id of a patient" in known_cases(run, replace(tiny_cohort, cases=(relative,)))[0]
+    # a run of an earlier version knows ids alone
+    plain = {k: v for k, v in run.cohort.items() if k not in ("pictures", "patients")}
+    assert known_cases(replace(run, cohort=plain), training)[0].startswith(f"WARNING: {n} of {n} cases were trained on")
+    assert known_cases(replace(run, cohort=plain), tiny_cohort.split("test")) == ()
+
+
+def test_evaluate_says_so_in_a_folder_of_its_own(run, tiny_cohort, tmp_path, capsys):
+    unsafe = replace(tiny_cohort, name="../../out of run")
+    write_cohort(unsafe, tmp_path / "cohort")
+    before = {path for path in tmp_path.rglob("*") if run.folder not in path.parents}
+    with pytest.raises(SystemExit) as done:
+        cli.main(
+            [
+                *("evaluate", str(run.folder), "--cohort", str(tmp_path / "cohort"), "--split", "train"),
+                *("--panels", "0", "--replicates", "50", "--device", "cpu", "--quiet"),
+            ]
+        )
+    assert done.value.code == 0
+    assert "cases were trained on" in capsys.readouterr().out
+    (folder,) = (run.folder / "evaluation").iterdir()
+    assert "cases were trained on" in (folder / "metrics.md").read_text()
+    assert {path for path in tmp_path.rglob("*") if run.folder not in path.parents} == before
+
+
+def test_cases_whose_names_differ_in_a_sign_have_panels_of_their_own(run, tiny_cohort, tmp_path):
+    from sightline.evaluation.evaluate import evaluate
+
+    ids = ("s/1", "s_1", "s 1", "s:1")
+    test = tiny_cohort.split("test").cases[:4]
+    cohort = replace(tiny_cohort, cases=tuple(replace(c, case_id=i) for c, i in zip(test, ids, strict=True)))
+    evaluation = replace(evaluate(run, cohort, "test", out=tmp_path, engine=QUIET), box_scores=None, map_scores=None)
+    written = write_panels(evaluation, cohort, run.recipe.view, tmp_path / "panels")
+    assert len([path for path in written if path.stem.startswith("s")]) == 4
+    assert len(set(written)) == len(written) == len(list((tmp_path / "panels").iterdir()))
