@@ -363,3 +363,105 @@ def test_no_two_places_share_twelve_lines_of_logic():
         {"one": f"def f():\n{body}", "two": f"x = 1\ndef g(y):\n    return 2\ndef h():\n{renamed}"}
     ) == ["one:2 ~ two:5"]
     assert shared_logic({"one": f"def f():\n{body}", "two": f"def h():\n{renamed.replace('+', '-', 3)}"}) == []
+
+
+MOST_PARAMETERS = 10
+# a person calls these in one line, and each word is an option of a command (`sightline cohort phantom`, `cohort import
+# verse`, `dissect`); unit_scores has the settings of its draws besides, and write_dicom writes a header's elements
+LONG_CALLS = ("write_radiographs", "write_patch_cohort", "dissect", "unit_scores", "write_dicom")
+
+
+def broken_calls(place: str, code: str) -> list[str]:
+    """A function has at most ten parameters."""
+    found = []
+    for node in ast.walk(parsed(code)):
+        if is_scope(node):
+            given = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+            count = len([name for name in given if name not in ("self", "cls")])
+            if count > MOST_PARAMETERS and node.name not in LONG_CALLS:
+                found.append(f"{place}:{node.lineno} {node.name} has {count} parameters: at most {MOST_PARAMETERS}")
+    return found
+
+
+def test_functions_have_few_parameters():
+    assert [words for name, code in CODE.items() for words in broken_calls(name, code)] == []
+    words = ", ".join(f"a{n}" for n in range(11))
+    assert broken_calls("x", f"def f({words}): ...") and broken_calls("x", f"def f(self, *, {words}): ...")
+    assert not broken_calls("x", f"def f(self, {words[:-5]}): ...")
+
+
+# objects of other libraries, of which no protocol of ours can speak; and parts of a network by the name of a layer
+ASKED_BY_NAME = {
+    "sightline.data.datasets.gaze.recordings": "typing's own objects",
+    "sightline.training.serialization": "typing's own objects",
+    "sightline.dissection.concepts": "errors of yaml",
+    "sightline.evaluation.tables.grid": "errors of yaml",
+    "sightline.explainers.captum": "modules of torch",
+    "sightline.explainers.backprop_rules.network_activations": "functions of torch",
+    "sightline.models.backbones": "networks of timm",
+    "sightline.structures.raster": "pictures of Pillow",
+    "sightline.io.dicom.greyscale": "elements of pydicom",
+    "sightline.io.dicom.pixels": "elements of pydicom",
+    "sightline.io.dicom.radiograph": "elements of pydicom",
+    "sightline.io.dicom_results.header": "elements of pydicom",
+    "sightline.structures.evidence": "anybody's network",
+    "sightline.explainers.units.layer": "a network's parts",
+    "sightline.dissection.dissect": "a network's parts",
+    "sightline.papers.overrides": "a recipe's parts",
+}
+
+
+def asked_by_name(place: str, code: str) -> list[str]:
+    """`getattr(x, "literal")` asks for what no type promises: structures/protocols alone does."""
+    if place == "sightline.structures.protocols" or place in ASKED_BY_NAME:
+        return []
+    return [
+        f"{place}:{node.lineno} {ast.unparse(node)}: say it in structures/protocols"
+        for node in ast.walk(parsed(code))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "getattr"
+        if len(node.args) > 1 and isinstance(node.args[1], ast.Constant)
+    ]
+
+
+def test_what_types_do_not_promise_is_asked_for_in_one_place():
+    assert [words for name, code in CODE.items() for words in asked_by_name(name, code)] == []
+    assert asked_by_name("sightline.x", 'y = getattr(view, "crop", None)')
+    assert not asked_by_name("sightline.x", "y = getattr(row, name)")
+    # an exception that is none any more goes
+    assert all("getattr(" in CODE[name] for name in ASKED_BY_NAME)
+
+
+# one word for two things, each in rooms that never meet: a phantom's and the browser's or the node's, and the like
+TWO_THINGS = {
+    "Options": "what a data set's reader takes (one a layout), and what the workstation is started with",
+    "Workstation": "the command, and what it starts",
+    "Answers": "the command of a reader study, and its marks",
+    "StoreError": "of the node's data base, and of the workstation's",
+    "Study": "of a phantom, and of the node",
+    "Person": "whose spine is drawn, and who reads",
+    "Part": "of a vertebra, and of a message",
+    "Surroundings": "of a spine, and of a mark",
+    "Concept": "of a unit, and a code of DICOM",
+    "AgreementRow": "of units, and of readers",
+    "Reading": "of answers, and of readers",
+    "Asked": "of a stress test, and of the log",
+    "Spread": "over runs, and over patients",
+    "Packed": "maps as bits, and pixels for a browser",
+    "Plane": "of an image in the patient, and of a volume on a page",
+}
+
+
+def two_things(code: dict[str, str]) -> list[str]:
+    """Public classes of one name in several files."""
+    places: dict[str, list[str]] = {}
+    for name, text in code.items():
+        for node in parsed(text).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(name)
+    return [f"{word}: {', '.join(files)}" for word, files in places.items() if len(files) > 1]
+
+
+def test_one_class_name_means_one_thing():
+    found = two_things(CODE)
+    assert [words for words in found if words.partition(":")[0] not in TWO_THINGS] == []
+    assert two_things({"a": "class View: ...", "b": "class View: ...\nclass _Own: ..."}) == ["View: a, b"]

@@ -14,6 +14,7 @@ from sightline.evaluation.result import Evaluation, EvaluationFiles
 from sightline.inference.predict import NetworkOutput, predict
 from sightline.metrics.maps.localisation import MapScores
 from sightline.structures.case import Cohort
+from sightline.structures.protocols import heatmap_of
 from sightline.training.engine import Engine
 from sightline.training.feature_cache import keep_features
 from sightline.training.run import Run, same_classes
@@ -79,7 +80,7 @@ def evaluate(
         quiet=engine.quiet,
         title=f"predict {name}",
         independent=run.recipe.independent,
-        explainer=getattr(run.recipe.objective, "heatmap", None),
+        explainer=heatmap_of(run.recipe.objective),
     )
     evaluation = _measured(run, said, cohort)
     files.write(evaluation, stamp)

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from sightline.errors import RecipeError, RunError
-from sightline.explainers.backprop_rules.network_activations import network_activations, scorer
+from sightline.explainers.backprop_rules.network_activations import network_activations
 from sightline.explainers.frozen_eval import fork_rng, frozen_eval, in_precision, unwrap_model
 from sightline.explainers.gradients import Reduce, reduce_channels
 from sightline.explainers.layer_gradients import class_indices, images_of
 from sightline.structures.evidence import Batch
+from sightline.structures.protocols import scorer_of
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class IntegratedGradients:
         captum = _captum(create_graph, "IntegratedGradients")
 
         def attribute(network: nn.Module, x: Tensor, target: Tensor) -> Tensor:
-            method = captum.IntegratedGradients(lambda inputs: scorer(network)(inputs).logits)
+            method = captum.IntegratedGradients(lambda inputs: scorer_of(network)(inputs).logits)
             given: Tensor = method.attribute(
                 x, baselines=self.baseline, target=target, n_steps=self.steps, internal_batch_size=len(x)
             )
@@ -152,7 +153,7 @@ class Lime:
 
         def attribute(network: nn.Module, x: Tensor, target: Tensor) -> Tensor:
             method = captum.Lime(
-                lambda inputs: scorer(network)(inputs).logits, interpretable_model=SkLearnLasso(alpha=self.alpha)
+                lambda inputs: scorer_of(network)(inputs).logits, interpretable_model=SkLearnLasso(alpha=self.alpha)
             )
             maps: list[Tensor] = []
             for image, wanted in zip(torch.unbind(x), target, strict=True):
@@ -182,7 +183,7 @@ class _Logits(nn.Module):
         self.network = network
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = scorer(self.network)(x).logits
+        logits: Tensor = scorer_of(self.network)(x).logits
         return logits
 
 
@@ -211,7 +212,7 @@ def _mapped(
     with frozen_eval(model, images.device) as network, _captum_quiet():
         x = in_precision(images, network, full=True)
         with torch.no_grad():
-            index = class_indices(classes, scorer(network)(x).logits)
+            index = class_indices(classes, scorer_of(network)(x).logits)
         given = torch.stack([attribute(network, x.clone(), column) for column in index.T], dim=1).detach()
     return given[:, :, 0] if reduce is None else reduce_channels(given, reduce)
 

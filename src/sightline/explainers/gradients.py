@@ -20,7 +20,7 @@ from sightline.explainers.cam import weigh_channels
 from sightline.explainers.frozen_eval import exact, frozen_eval, in_precision
 from sightline.explainers.layer_gradients import caught_output, class_indices, images_of, last_of, score_gradients
 from sightline.structures.evidence import Batch, logits_of
-from sightline.structures.protocols import Explainer
+from sightline.structures.protocols import Explainer, scorer_of
 
 Reduce = Literal["positive_mean", "absolute_sum", "absolute_mean", "signed_sum"]
 
@@ -87,7 +87,7 @@ class InputGradient:
                     bn_folding_mode(rewired) if lean else nullcontext(),
                 ):
                     # a decoder is not on the way from image to score
-                    return logits_of(getattr(network, "classify", network)(x)), rewired
+                    return logits_of(scorer_of(network)(x)), rewired
 
             logits, rewired = leanly_if_possible(run)
             if self.rule != "vanilla":

@@ -22,7 +22,7 @@ from sightline.metrics.predictions import Predictions
 from sightline.structures.case import Cohort
 from sightline.structures.evidence import forward_evidence, probabilities_of, to_channels_last
 from sightline.structures.frame import Frame
-from sightline.structures.protocols import Explains
+from sightline.structures.protocols import Explainer
 from sightline.training.feature_cache import encoder_of
 
 MAPS_KEPT = 8
@@ -140,7 +140,7 @@ def predict(
     quiet: bool = True,
     title: str = "predict",
     independent: bool = False,
-    explainer: Explains | None = None,
+    explainer: Explainer | None = None,
 ) -> NetworkOutput:
     """Predictions, maps and boxes of every case of a cohort, in its test-time view.
 

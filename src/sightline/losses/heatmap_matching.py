@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -21,15 +21,9 @@ from torchvision.transforms.v2.functional import gaussian_blur
 
 from sightline.errors import GeometryError, RecipeError
 from sightline.structures.evidence import Batch
-from sightline.structures.protocols import Term
+from sightline.structures.protocols import Explainer, Term
 
 Sets = Literal["classifier", "decoder", "set1", "set2", "set3"]
-
-
-class Explains(Protocol):
-    """An explainer's settings: maps [b, n, *m] of a model, differentiable on request."""
-
-    def __call__(self, model: Any, batch: Any, classes: Any, *, create_graph: bool = False) -> Tensor: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -63,7 +57,7 @@ class HeatmapMatch:
     needs_boxes: ClassVar[bool] = False
 
     match: Sets = "set3"
-    heatmap: Explains | None = None
+    heatmap: Explainer | None = None
     gamma: float = 0.41731
     w: float = 0.5
     labels: Literal["sigmoid", "softmax"] = "sigmoid"
@@ -99,7 +93,7 @@ class HeatmapMatch:
         return self.match in ("decoder", "set1", "set3")
 
     @property
-    def explainer(self) -> Explains | None:
+    def explainer(self) -> Explainer | None:
         """The explainer the lab calls."""
         return self.heatmap if self.match.startswith("set") else None
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from sightline.errors import GeometryError, RecipeError
-from sightline.structures.notation import Written, write_fields
+from sightline.structures.notation import Notation, write_fields
 
 # the image that strides are measured on
 PROBE = 128
@@ -45,7 +45,7 @@ class Level:
     channels: int
     stride: int
 
-    def notation(self) -> Written:
+    def notation(self) -> Notation:
         """What names of kept features hold of it."""
         return write_fields("Level", module=self.module, channels=self.channels, stride=self.stride)
 

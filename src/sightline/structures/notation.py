@@ -19,7 +19,7 @@ from sightline.structures.regions import Box, Polygon, Region, Scribble
 from sightline.structures.tag import Tag
 
 
-class Written(str):
+class Notation(str):
     """A notation: it stands as it is, without quotation marks, where it is part of another."""
 
     def __repr__(self) -> str:
@@ -27,7 +27,7 @@ class Written(str):
         return str(self)
 
 
-def write_fields(word: str, **fields: object) -> Written:
+def write_fields(word: str, **fields: object) -> Notation:
     """One noun: `word(name=value, ...)`, in the order given; numbers keep every digit.
 
     Args:
@@ -43,10 +43,10 @@ def write_fields(word: str, **fields: object) -> Written:
     """
     for name, value in fields.items():
         _require_plain(value, f"{word}.{name}")
-    return Written(f"{word}({', '.join(f'{name}={value!r}' for name, value in fields.items())})")
+    return Notation(f"{word}({', '.join(f'{name}={value!r}' for name, value in fields.items())})")
 
 
-def write_tag(tag: Tag) -> Written:
+def write_tag(tag: Tag) -> Notation:
     """A tag without its name, which came later: marks without one keep their digests."""
     return write_fields("Tag", role=tag.role, label=tag.label, reader=tag.reader)
 

@@ -1,4 +1,7 @@
-"""What a guidance loss returns."""
+"""What may be passed where: protocols of networks, losses, objectives and explainers, and what some of them may have.
+
+A part that only some have (a network's way to its logits, a schedule that stops) is asked for here and nowhere else.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,6 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from sightline.structures.evidence import Batch, Evidence
-
-
-class Explains(Protocol):
-    """An explainer: maps [b, n, *m] of a model for n classes of each image."""
-
-    def __call__(self, model: nn.Module, batch: Batch | Tensor, classes: Tensor) -> Tensor: ...  # noqa: D102
 
 
 class TermLike(Protocol):
@@ -135,3 +132,42 @@ class Guidance(Protocol):
     def __call__(self, maps: Tensor, targets: Tensor, guided: Tensor, labels: Tensor | None = None) -> Term:
         """The term for maps [b, k, *m], targets [b, k or 1, *s] (0 or not), guided [b, k] (bool) and labels [b]."""
         ...
+
+
+def says_classes(model: ModelConfig) -> bool:
+    """Whether the networks of a config say classes, or only places (`classifies = False`)."""
+    return bool(getattr(model, "classifies", True))
+
+
+def learned_part_of(objective: ObjectiveConfig | None) -> Callable[[], nn.Module] | None:
+    """What makes an objective with parameters of its own (`build`), or None."""
+    build: Callable[[], nn.Module] | None = getattr(objective, "build", None)
+    return build
+
+
+def heatmap_of(objective: ObjectiveConfig | None) -> Any | None:
+    """The explainer whose maps an objective is about (`heatmap`), also where it is trained without them, or None."""
+    return getattr(objective, "heatmap", None)
+
+
+def stopping_rule_of(schedule: Any) -> Callable[[Sequence[Mapping[str, Any]]], bool] | None:
+    """What says from the history that a training ends early (`stops`), or None."""
+    stops: Callable[[Sequence[Mapping[str, Any]]], bool] | None = getattr(schedule, "stops", None)
+    return stops
+
+
+def scorer_of(network: nn.Module) -> Callable[[Tensor], Any]:
+    """The way from images to logits alone (`classify`), where a network has one; a decoder is left out of it."""
+    way: Callable[[Tensor], Any] = getattr(network, "classify", network)
+    return way
+
+
+def rule_of(explainer: Any) -> Any:
+    """By which rule an explainer goes back through activations (`rule`), where it says so."""
+    return getattr(explainer, "rule", None)
+
+
+def inner_explainer_of(explainer: Any) -> Any | None:
+    """The explainer that another one averages over (`explainer`), or None."""
+    inner = getattr(explainer, "explainer", None)
+    return inner if callable(inner) else None

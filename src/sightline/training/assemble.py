@@ -58,7 +58,7 @@ def _require_same_question(part: Run, cohort: Cohort) -> None:
     Raises:
         RunError: naming the part.
     """
-    if getattr(part.recipe.model, "classifies", True) and tuple(part.cohort["classes"]) != cohort.classes:
+    if part.recipe.classifies and tuple(part.cohort["classes"]) != cohort.classes:
         raise RunError(
             f"{part.folder} tells {', '.join(part.cohort['classes'])} apart, here the classes are "
             f"{', '.join(cohort.classes)}.",

@@ -20,7 +20,7 @@ from sightline.data.views.volume_view import VolumeView
 from sightline.errors import RecipeError
 from sightline.explainers.localisation.protocols import MapBoxes
 from sightline.structures.case import Cohort
-from sightline.structures.protocols import GuidanceConfig, ModelConfig, ObjectiveConfig
+from sightline.structures.protocols import GuidanceConfig, ModelConfig, ObjectiveConfig, says_classes
 from sightline.training.optimization import LayerRates, LinearDecay, Sgd
 from sightline.training.serialization import Catalogue, from_plain, to_plain
 
@@ -138,7 +138,7 @@ class Recipe:
     @property
     def classifies(self) -> bool:
         """Whether the network says classes, or only places."""
-        return bool(getattr(self.model, "classifies", True))
+        return says_classes(self.model)
 
     def see(self, cohort: Cohort) -> Cohort:
         """The cohort with the classes this recipe tells apart; a cohort that already has them stays as it is."""

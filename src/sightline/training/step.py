@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sightline.errors import RecipeError, RunError
 from sightline.structures.evidence import Batch, Evidence, to_channels_last
+from sightline.structures.protocols import learned_part_of
 from sightline.training.recipe import Recipe
 
 
@@ -160,7 +161,7 @@ class TrainingObjective:
         self.network = network
         self.weights = weights
         self.objective: Any = recipe.objective
-        build = getattr(recipe.objective, "build", None)
+        build = learned_part_of(recipe.objective)
         if build is not None:
             if hasattr(network, LEARNED):
                 raise RecipeError(f"The network already has a part called {LEARNED!r}.", "Rename that part.")

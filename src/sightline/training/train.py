@@ -25,6 +25,7 @@ from sightline.errors import RunError
 from sightline.io.progress import Advance, progress
 from sightline.structures.case import Cohort
 from sightline.structures.evidence import Batch, to_channels_last
+from sightline.structures.protocols import stopping_rule_of
 from sightline.training.checkpoint import Events, cloned_weights, load_state, save_state, update_ema, write_history
 from sightline.training.engine import Engine, compute_strided_in_float32
 from sightline.training.feature_cache import encoder_of, keep_features
@@ -212,7 +213,7 @@ class _Loop:
 
     def _stops(self) -> bool:
         """Whether the schedule ends the training here, between two epochs."""
-        stops = getattr(self.recipe.schedule, "stops", None)
+        stops = stopping_rule_of(self.recipe.schedule)
         return stops is not None and self.at.sums.images == 0 and bool(stops(self.at.history))
 
     def _close_epoch(self, epoch: int, events: Events | None) -> None:

@@ -15,7 +15,7 @@ from numpy.random import Generator
 from sightline.errors import RecipeError
 from sightline.structures.case import Case
 from sightline.structures.frame import FloatArray, Frame
-from sightline.structures.notation import Written, write_fields
+from sightline.structures.notation import Notation, write_fields
 from sightline.structures.regions import Box, corners_of
 from sightline.structures.tag import Role
 
@@ -60,7 +60,7 @@ class Crop:
                 "Both are shares of the box's side, e.g. 0.1.",
             )
 
-    def notation(self) -> Written:
+    def notation(self) -> Notation:
         """What names of kept features hold of it."""
         return write_fields("Crop", role=self.role, margin=self.margin, jitter=self.jitter)
 
@@ -125,7 +125,7 @@ class RegionJitter:
                 "shift is a share of the picture's long side.",
             )
 
-    def notation(self) -> Written:
+    def notation(self) -> Notation:
         """What names of kept features hold of it."""
         return write_fields(
             "RegionJitter",

@@ -21,7 +21,7 @@ from sightline.data.views.volume_view import VolumeView
 from sightline.errors import CohortError, RecipeError
 from sightline.structures.case import Case, Cohort
 from sightline.structures.frame import Frame
-from sightline.structures.notation import Written, write_fields
+from sightline.structures.notation import Notation, write_fields
 
 # draws of a crop's area and ratio before the largest that fits is taken, as torchvision has it
 RATIO_TRIES = 10
@@ -95,7 +95,7 @@ class View:
                 "centre_crop and crop_ratio are of views without a crop, jitter or patches.", "Leave one of them out."
             )
 
-    def notation(self) -> Written:
+    def notation(self) -> Notation:
         """What names of kept features hold of it."""
         return write_fields(
             "View",

@@ -20,7 +20,7 @@ from sightline.data.views.crops import Corners, boxes_of
 from sightline.errors import CohortError, RecipeError
 from sightline.structures.case import Case, Cohort, is_normal
 from sightline.structures.frame import Frame
-from sightline.structures.notation import Written, write_fields
+from sightline.structures.notation import Notation, write_fields
 from sightline.structures.regions import Box
 
 
@@ -51,7 +51,7 @@ class Patches:
                 "Try size 256, zoom (0.7, 1.4), around 0.8.",
             )
 
-    def notation(self) -> Written:
+    def notation(self) -> Notation:
         """What names of kept features hold of them."""
         return write_fields("Patches", size=self.size, zoom=self.zoom, around=self.around, per_picture=self.per_picture)
 

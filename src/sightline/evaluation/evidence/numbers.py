@@ -27,7 +27,7 @@ FACTS = 8
 
 
 @dataclass(frozen=True)
-class Evidence:
+class RunEvidence:
     """What was computed, in the order in which it is read.
 
     Attributes:
@@ -77,7 +77,7 @@ def evidence_of(
     prevalences: tuple[float, ...] = (),
     positive: str | None = None,
     replicates: int = 2000,
-) -> Evidence:
+) -> RunEvidence:
     """Everything that saved predictions, the cohort's facts and what validation fixed can say.
 
     Args:
@@ -113,7 +113,7 @@ def evidence_of(
     facts, left_out = facts_of(predictions, cohort)
     if left_out:
         notes.append(f"Facts without subgroups (more than {FACTS} in all): {', '.join(left_out)}.")
-    return Evidence(
+    return RunEvidence(
         tuple(calibration_estimates(studies, positive=positive)),
         tuple(calibration_curve(studies, positive=positive, replicates=replicates)),
         tuple(points),

@@ -17,7 +17,7 @@ from sightline.errors import CohortError, RecipeError, RunError
 from sightline.explainers.localisation.points import point_of_maps
 from sightline.inference.predict import predict
 from sightline.structures.case import Case, Cohort, is_normal
-from sightline.structures.notation import Written, write_fields
+from sightline.structures.notation import Notation, write_fields
 from sightline.structures.regions import Box, Region
 from sightline.structures.tag import Tag
 from sightline.training.engine import Engine
@@ -46,7 +46,7 @@ class Teaching:
                 f"keep and side lie above 0 and up to 1; got {self.keep} and {self.side}.", "Try keep 0.5, side 0.06."
             )
 
-    def notation(self) -> Written:
+    def notation(self) -> Notation:
         """What the identity of a taught run holds of its teaching."""
         return write_fields("Teaching", keep=self.keep, side=self.side)
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from sightline.data.task import coarser_tasks
 from sightline.data.views.frames import source_frame
+from sightline.data.views.image_view import View
 from sightline.evaluation.box_scoring import true_corners
 from sightline.evaluation.gaze_scoring import by_map
 from sightline.evaluation.map_scoring import ROLES
@@ -71,7 +72,7 @@ def _lines(row: RowOnTest) -> list[Line]:
     recipe = row.row.row.recipe
     lines = class_lines(row) if recipe.classifies else []
     # a network that is shown the expert's crop was told where to look: where it looks says nothing
-    if getattr(recipe.view, "crop", None) is None:
+    if not (isinstance(recipe.view, View) and recipe.view.crop is not None):
         lines += [*map_lines(row), *gaze_lines(row), *box_lines(row)]
     return [*lines, *window_lines(row)]
 

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from sightline.structures.protocols import scorer_of
+
 # as torch calls them, without the underscore of in-place variants; clamp is how some write ReLU by hand
 _KINDS = frozenset(
     {"relu", "relu6", "hardtanh", "silu", "gelu", "hardswish", "mish", "elu", "leaky_relu", "softplus"}
@@ -49,12 +51,6 @@ class NetworkActivations:
     max_pools: int = 0
 
 
-def scorer(model: nn.Module) -> Callable[[Tensor], Any]:
-    """The way from images to logits alone, where a model has one (a decoder is left out of it)."""
-    way: Callable[[Tensor], Any] = getattr(model, "classify", model)
-    return way
-
-
 def network_activations(model: nn.Module, images: Tensor) -> NetworkActivations:
     """Counts them in one forward pass of images [b, c, *s], without a graph. Hooks are taken off again."""
     found = NetworkActivations()
@@ -76,7 +72,7 @@ def network_activations(model: nn.Module, images: Tensor) -> NetworkActivations:
             handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
     try:
         with torch.no_grad(), _Counting(found, running):
-            scorer(model)(images)
+            scorer_of(model)(images)
     finally:
         for handle in handles:
             handle.remove()

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from sightline.errors import RecipeError
-from sightline.structures.notation import Written, write_fields
+from sightline.structures.notation import Notation, write_fields
 
 LEVELS = 255.0
 
@@ -66,7 +66,7 @@ class MapBoxes:
         if self.most_boxes < 1:
             raise RecipeError(f"most_boxes must be at least 1; got {self.most_boxes}.")
 
-    def notation(self) -> Written:
+    def notation(self) -> Notation:
         """What evaluations that are reused depend on, written out."""
         return write_fields(
             "MapBoxes",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sightline.errors import GeometryError, RunError, SightlineError
-from sightline.explainers.backprop_rules.network_activations import network_activations, scorer
+from sightline.explainers.backprop_rules.network_activations import network_activations
 from sightline.explainers.frozen_eval import fork_rng, unwrap_model
 from sightline.explainers.gradients import InputGradient
 from sightline.explainers.layer_gradients import images_of
@@ -28,7 +28,7 @@ from sightline.explainers.sanity_checks.verdicts import (
 )
 from sightline.explainers.sanity_checks.weight_randomisation import layers_in_order, randomise_weights
 from sightline.structures.evidence import Batch
-from sightline.structures.protocols import Explainer
+from sightline.structures.protocols import Explainer, scorer_of
 
 # what bounds the cost
 MOST_IMAGES = 8
@@ -129,7 +129,7 @@ class _Checks:
     def chosen(self, network: nn.Module, classes: Sequence[int] | None) -> list[int]:
         """The classes asked for and, beside a single one, the most probable other; or the two most probable."""
         with torch.no_grad():
-            logits = scorer(network)(self.images).logits
+            logits = scorer_of(network)(self.images).logits
         likely = logits.float().softmax(1).mean(0).argsort(descending=True).tolist()
         asked = [int(c) for c in classes] if classes is not None else likely[:2]
         if not asked or min(asked) < 0 or max(asked) >= len(likely):

@@ -16,7 +16,7 @@ from sightline.explainers.cam import ClassActivationMap, GradCAM, GradCAMPlusPlu
 from sightline.explainers.gradients import InputGradient
 from sightline.explainers.sanity_checks.findings import PLAIN_GRADIENT, PLAIN_GRADIENT_IN_RANKS, CheckResult
 from sightline.explainers.sanity_checks.similarity import correlation, mean, rank_correlation
-from sightline.structures.protocols import Explainer
+from sightline.structures.protocols import Explainer, inner_explainer_of, rule_of
 
 # how people join the channels of an image's gradient [b, n, c, *s]
 _REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -39,7 +39,7 @@ def about_activations(
     if isinstance(inner, ClassActivationMap | GradCAM | GradCAMPlusPlus):
         return None
     listed = _listed(has.on_maps + has.own) or "none"
-    rule = getattr(inner, "rule", None)
+    rule = rule_of(inner)
     if rule == "vanilla":
         return CheckResult("activations", "ok", f"No rule is asked for; the network's activations: {listed}.")
     rewired = _rewired(inner, network, images[:1], classes[:1])
@@ -77,7 +77,7 @@ def about_plain_gradient(
 ) -> CheckResult | None:
     """Whether a map is the plain gradient under another name. None for maps on a grid of their own."""
     inner = innermost(explainer)
-    plain = getattr(inner, "rule", None) == "vanilla"
+    plain = rule_of(inner) == "vanilla"
     if plain:
         return CheckResult("plain gradient", "ok", "The map is the plain gradient, as asked.")
     if maps.shape[2:] != images.shape[2:]:
@@ -117,22 +117,23 @@ def blind_deconvolution(explainer: Explainer, has: NetworkActivations) -> bool:
     Its rule looks at gradients only, so that nothing but the places of maxima, and gates, brings the image in.
     """
     inner = innermost(explainer)
-    keeps_slope = getattr(inner, "deconvolution_slope", False) and has.on_maps.keys() - {"relu", "relu6", "hardtanh"}
-    return getattr(inner, "rule", None) == "deconvolution" and not keeps_slope and has.max_pools == 0
+    sloped = isinstance(inner, InputGradient) and inner.deconvolution_slope
+    keeps_slope = sloped and has.on_maps.keys() - {"relu", "relu6", "hardtanh"}
+    return rule_of(inner) == "deconvolution" and not keeps_slope and has.max_pools == 0
 
 
 def innermost(explainer: Explainer) -> Any:
     """The explainer within averages over noise and the like, which hold it as `explainer`."""
     inner: Any = explainer
-    while callable(getattr(inner, "explainer", None)):
-        inner = inner.explainer
+    while (held := inner_explainer_of(inner)) is not None:
+        inner = held
     return inner
 
 
 def _rewired(explainer: Any, network: nn.Module, images: Tensor, classes: Sequence[int]) -> Rewired | None:
     if isinstance(explainer, InputGradient):
         return explainer.explained(network, images, classes)[1]
-    rule = getattr(explainer, "rule", None)
+    rule = rule_of(explainer)
     if type(explainer).__module__.startswith("sightline.") and rule in ("guided", "deconvolution"):
         return InputGradient(rule).explained(network, images, classes)[1]
     return None

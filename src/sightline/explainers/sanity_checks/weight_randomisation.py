@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from sightline.explainers.backprop_rules.network_activations import scorer
+from sightline.structures.protocols import scorer_of
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
 
@@ -28,7 +28,7 @@ def layers_in_order(model: nn.Module, images: Tensor) -> list[str]:
         handles.append(module.register_forward_pre_hook(note))
     try:
         with torch.no_grad():
-            scorer(model)(images)
+            scorer_of(model)(images)
     finally:
         for handle in handles:
             handle.remove()

@@ -18,7 +18,7 @@ from scipy.optimize import minimize_scalar
 from sightline.errors import CohortError, RunError
 from sightline.metrics.estimate import FloatArray, IntArray
 from sightline.metrics.predictions import Predictions
-from sightline.structures.notation import Written, write_fields
+from sightline.structures.notation import Notation, write_fields
 
 Method = Literal["temperature", "isotonic"]
 METHODS: tuple[Method, ...] = ("temperature", "isotonic")
@@ -40,7 +40,7 @@ class Recalibration(Protocol):
     def to_dict(self) -> dict[str, Any]:
         """A plain dictionary for JSON."""
 
-    def notation(self) -> Written:
+    def notation(self) -> Notation:
         """What the UIDs of results hold of it."""
 
 
@@ -76,7 +76,7 @@ class Temperature:
         """
         return np.asarray(_scaled(np.asarray(probabilities, dtype=np.float64), 1.0 / self.temperature, independent))
 
-    def notation(self) -> Written:
+    def notation(self) -> Notation:
         """`Temperature(temperature=...)`."""
         return write_fields("Temperature", temperature=self.temperature)
 
@@ -127,7 +127,7 @@ class Isotonic:
         total = each.sum(axis=1, keepdims=True)
         return np.divide(each, total, out=np.full_like(each, 1.0 / given.shape[1]), where=total > 0)
 
-    def notation(self) -> Written:
+    def notation(self) -> Notation:
         """`Isotonic(said=..., meant=...)`."""
         return write_fields("Isotonic", said=self.said, meant=self.meant)
 
@@ -152,7 +152,7 @@ class Fitted:
     log_loss: Mapping[str, float] = field(default_factory=dict)
     why: str = ""
 
-    def notation(self) -> Written:
+    def notation(self) -> Notation:
         """What the UIDs of results hold of it."""
         return write_fields(
             "Fitted",

@@ -17,7 +17,7 @@ from sightline.metrics.decision.conformal import PredictionSets
 from sightline.metrics.decision.operating_points import OperatingPoint
 from sightline.metrics.estimate import FloatArray
 from sightline.metrics.predictions import Predictions
-from sightline.structures.notation import Written, write_fields
+from sightline.structures.notation import Notation, write_fields
 
 FILE = "calibration.json"
 
@@ -60,7 +60,7 @@ class CalibrationRecord:
             raise RunError(f"This calibration is of {list(self.classes)}; got {list(predictions.classes)}.")
         return predictions if self.fitted is None else recalibrate(predictions, self.fitted.recalibration)
 
-    def notation(self) -> Written:
+    def notation(self) -> Notation:
         """What the UIDs of results in DICOM hold of a calibration."""
         return write_fields(
             "CalibrationRecord",

@@ -20,7 +20,7 @@ from sightline.metrics.classification.selective_prediction import confidence
 from sightline.metrics.estimate import BoolArray, Estimate, FloatArray
 from sightline.metrics.predictions import Predictions
 from sightline.metrics.statistics.bootstrap import bootstrap
-from sightline.structures.notation import Written, write_fields
+from sightline.structures.notation import Notation, write_fields
 
 Kind = Literal["doctor", "top", "energy"]
 KINDS: tuple[Kind, ...] = ("doctor", "top", "energy")
@@ -58,7 +58,7 @@ class Abstention:
         """
         return np.asarray(sureness(probabilities, self.kind, energies) >= self.threshold)
 
-    def notation(self) -> Written:
+    def notation(self) -> Notation:
         """What the UIDs of results hold of it."""
         return write_fields(
             "Abstention", kind=self.kind, threshold=self.threshold, coverage=self.coverage, chosen_on=self.chosen_on

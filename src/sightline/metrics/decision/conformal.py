@@ -19,7 +19,7 @@ from sightline.errors import CohortError, RunError
 from sightline.metrics.decision.operating_points import OperatingPoint
 from sightline.metrics.estimate import Estimate, FloatArray
 from sightline.metrics.predictions import Predictions
-from sightline.structures.notation import Written, write_fields
+from sightline.structures.notation import Notation, write_fields
 
 Of = Literal["positives", "all"]
 
@@ -147,7 +147,7 @@ class PredictionSets:
     alpha: float
     by_class: bool
 
-    def notation(self) -> Written:
+    def notation(self) -> Notation:
         """What the UIDs of results hold of them."""
         return write_fields(
             "PredictionSets",

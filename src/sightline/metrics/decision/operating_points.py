@@ -21,7 +21,7 @@ from sightline.metrics.decision.influence import FEWEST_PATIENTS, Linearised, lo
 from sightline.metrics.estimate import Estimate
 from sightline.metrics.predictions import Predictions
 from sightline.metrics.statistics.bootstrap import bootstrap
-from sightline.structures.notation import Written, write_fields
+from sightline.structures.notation import Notation, write_fields
 
 FloatArray = NDArray[np.float64]
 Rule = Literal["youden", "sensitivity", "specificity", "stated", "miss rate"]
@@ -60,7 +60,7 @@ class OperatingPoint:
             return "Youden"
         return f"{self.rule} {self.threshold if self.target is None else self.target:g}"
 
-    def notation(self) -> Written:
+    def notation(self) -> Notation:
         """What the UIDs of results hold of it."""
         return write_fields(
             "OperatingPoint",
