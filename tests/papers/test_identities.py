@@ -165,7 +165,8 @@ def test_settings_that_names_are_made_of(noun, wanted):
 
 
 def test_no_field_is_left_out_of_a_notation():
-    for noun in (MapBoxes(), Teaching(), View(), Crop(), RegionJitter(), Patches(), Level("layer1", 64, 4), RECORD):
+    framed = View(centre_crop=0.875, crop_ratio=(0.75, 1.25))
+    for noun in (MapBoxes(), Teaching(), framed, Crop(), RegionJitter(), Patches(), Level("layer1", 64, 4), RECORD):
         for name in vars(noun):
             assert f"{name}=" in noun.notation(), (noun, name)
 

@@ -46,6 +46,11 @@ def write_fields(word: str, **fields: object) -> Notation:
     return Notation(f"{word}({', '.join(f'{name}={value!r}' for name, value in fields.items())})")
 
 
+def later_fields(**fields: object) -> dict[str, object]:
+    """Fields that came later: they are written where they say something, so that what is older keeps its digest."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
 def write_tag(tag: Tag) -> Notation:
     """A tag without its name, which came later: marks without one keep their digests."""
     return write_fields("Tag", role=tag.role, label=tag.label, reader=tag.reader)

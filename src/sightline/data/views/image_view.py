@@ -21,7 +21,7 @@ from sightline.data.views.volume_view import VolumeView
 from sightline.errors import CohortError, RecipeError
 from sightline.structures.case import Case, Cohort
 from sightline.structures.frame import Frame
-from sightline.structures.notation import Notation, write_fields
+from sightline.structures.notation import Notation, later_fields, write_fields
 
 # draws of a crop's area and ratio before the largest that fits is taken, as torchvision has it
 RATIO_TRIES = 10
@@ -110,6 +110,7 @@ class View:
             jitter=None if self.jitter is None else self.jitter.notation(),
             patches=None if self.patches is None else self.patches.notation(),
             draws=self.draws,
+            **later_fields(centre_crop=self.centre_crop, crop_ratio=self.crop_ratio),
         )
 
     def around(self, case: Case) -> Corners | None:
