@@ -14,7 +14,7 @@ from sightline.cli.evidence import Calibrate, Compare, Power, Readers, Shortcuts
 from sightline.cli.marks import MarksCommand, ReadsCommand
 from sightline.cli.node import MakeGate, NodeCommand, Serve
 from sightline.cli.runs import Assemble, Ensemble, Evaluate, Train
-from sightline.cli.serve import Dissect, Explain, Predict
+from sightline.cli.serve import Dissect, Explain, Export, Predict
 from sightline.cli.tables import Answers, Demo, MakeTable, Recipes, Version
 from sightline.cli.workstation import AccountsCommand, Workstation
 from sightline.errors import SightlineError
@@ -34,6 +34,7 @@ Command = Union[  # noqa: UP007  # tyro reads the annotations of a Union
     Annotated[WriteCapsule, subcommand("capsule")],
     Annotated[Verify, subcommand("verify")],
     Annotated[Predict, subcommand("predict")],
+    Annotated[Export, subcommand("export")],
     Annotated[Explain, subcommand("explain")],
     Annotated[Dissect, subcommand("dissect")],
     Annotated[Deidentify, subcommand("deidentify")],

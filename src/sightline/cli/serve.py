@@ -109,6 +109,44 @@ class Predict:
 
 
 @dataclass(frozen=True)
+class Export:
+    """Write a run as an ONNX graph that predicts without torch; compared with the network before it is written."""
+
+    folder: Annotated[Positional[Path], arg(name="run")]
+    """Run folder."""
+    out: Path | None = None
+    """Folder to write; RUN/onnx when not given, where predict and serve find it."""
+    save_as: Annotated[Literal["onnx"], arg(name="as")] = "onnx"
+    """The format."""
+    pictures: tuple[Path, ...] = ()
+    """Radiographs (files or folders) that graph and network are compared on, besides drawn ones."""
+
+    def run(self) -> int:
+        """Export, and say how far graph and network are apart."""
+        from sightline.inference.onnx.export import export_onnx
+        from sightline.inference.onnx.model_file import FOLDER
+        from sightline.inference.radiographs import radiograph_files, read_radiograph
+        from sightline.papers.catalogue import CATALOGUE
+        from sightline.training.run import open_run
+
+        run, out = open_run(self.folder, CATALOGUE), self.out or self.folder / FOLDER
+        planes = []
+        if self.pictures:
+            view = run.recipe.picture_view
+            for path in radiograph_files(self.pictures, out):
+                picture = read_radiograph(path)
+                planes.append(view.show(picture.pixels, picture.frame)[0])
+        facts = export_onnx(run, out, CATALOGUE, planes).facts
+        batch = (
+            "any number of images at once" if facts.batch == 0 else f"{facts.batch} image at once, the graph fixes it"
+        )
+        print(f"{out}: {', '.join(facts.outputs)}; {batch}")
+        for name, difference in facts.checked["largest_differences"].items():
+            print(f"  {name}: differs from the network by at most {difference:.1e}")
+        return 0
+
+
+@dataclass(frozen=True)
 class Explain:
     """Show several explanations side by side, each checked first for whether it depends on what it should."""
 

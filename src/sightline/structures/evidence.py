@@ -5,9 +5,9 @@ Letters in shapes: b batch, k class, c channel, `*s` image grid, `*m` map grid.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -48,6 +48,47 @@ def forward_evidence(network: nn.Module, images: Tensor, device: torch.device | 
         extras={name: tensor.float().cpu() for name, tensor in evidence.extras.items()},
         window=None if evidence.window is None else evidence.window.float().cpu(),
     )
+
+
+class FeatureTap:
+    """Keeps what the class maps of a network are computed from, each time it is run, averaged over cells.
+
+    Every part that has a `head` and, before it, `attention`, `transition` or `trunk` gives its features; localisation
+    networks give theirs only where there is nothing else. Several parts (members of an ensemble) are put one after the
+    other, several calls of one part (scales, mirror images) are averaged.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        """Hook a network."""
+        self._seen: dict[str, list[Tensor]] = {}
+        for name, module in _feature_layers(network).items():
+            module.register_forward_hook(self._keeper(name))
+
+    def take(self) -> Tensor | None:
+        """Features [b, c] of the last run, float32, which are forgotten; None of a network without such a part."""
+        pooled = [
+            torch.stack([one.float().flatten(2).mean(dim=2) for one in seen]).mean(dim=0)
+            for seen in self._seen.values()
+        ]
+        self._seen.clear()
+        return torch.cat(pooled, dim=1) if pooled else None
+
+    def _keeper(self, name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+        def keep(module: nn.Module, given: Any, features: Tensor) -> None:
+            self._seen.setdefault(name, []).append(features)
+
+        return keep
+
+
+def _feature_layers(network: nn.Module) -> dict[str, nn.Module]:
+    found = {}
+    for path, owner in network.named_modules():
+        parts = dict(owner.named_children())
+        last = next((name for name in ("attention", "transition", "trunk") if name in parts), None)
+        if "head" in parts and last is not None:
+            found[f"{path}.{last}"] = parts[last]
+    seeing = {name: module for name, module in found.items() if "localiser" not in name.split(".")}
+    return seeing or found
 
 
 def probabilities_of(logits: Tensor, *, independent: bool) -> NDArray[np.float64]:

@@ -1,0 +1,151 @@
+"""Graphs say what networks say, or are not written."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from support.cohorts import tiny_recipe
+from torch import nn
+
+from sightline.errors import RunError
+from sightline.inference.onnx import export
+from sightline.inference.onnx.export import NamedOutputs, check_graph, differences, export_onnx, write_graph
+from sightline.inference.onnx.model_file import FACTS, GRAPH, find_export, make_session, read_facts
+from sightline.papers.catalogue import CATALOGUE
+from sightline.papers.overrides import Changes, apply_changes
+from sightline.papers.recipes import RECIPES, find_recipe
+from sightline.structures.evidence import FeatureTap, forward_evidence
+from sightline.training.engine import Engine
+from sightline.training.train import train
+
+QUIET = Engine(device="cpu", quiet=True)
+SMALL = Changes(backbone="test_resnet", weights="none", size=64)
+
+
+@pytest.fixture(scope="module")
+def run(tiny_cohort, tmp_path_factory):
+    return train(tiny_recipe(steps=2), tiny_cohort, tmp_path_factory.mktemp("runs") / "run", CATALOGUE, QUIET)
+
+
+@pytest.fixture(scope="module")
+def exported(run):
+    return export_onnx(run, run.folder / "onnx", CATALOGUE)
+
+
+def test_a_graph_says_what_the_network_says_for_any_batch(run, exported):
+    session = make_session(exported.folder / GRAPH)
+    assert session.get_inputs()[0].shape == ["batch", 3, 48, 48]
+    images = np.random.default_rng(3).random((5, 3, 48, 48)).astype(np.float32)
+    wanted = forward_evidence(run.network(), torch.from_numpy(images))
+    said = dict(zip(exported.facts.outputs, session.run(None, {"images": images}), strict=True))
+    np.testing.assert_allclose(said["logits"], wanted.logits.numpy(), atol=1e-5)
+    np.testing.assert_allclose(said["probabilities"], wanted.logits.softmax(dim=1).numpy(), atol=1e-6)
+    for name, one in (("maps", wanted.maps), ("attention", wanted.extras["attention"])):
+        np.testing.assert_allclose(said[name], one.numpy(), atol=1e-5 * float(one.max() - one.min()))
+    # the head is linear in the features, so their mean gives the mean of the map
+    head = run.network().head.linear
+    means = said["features"] @ head.weight.detach().numpy().T + head.bias.detach().numpy()
+    np.testing.assert_allclose(means, said["maps"].mean(axis=(2, 3)), atol=1e-5)
+
+
+def test_the_description_lies_beside_the_graph_and_within_it(run, exported):
+    facts = read_facts(exported.folder)
+    assert facts == exported.facts and find_export(run.folder) == exported.folder
+    assert (facts.classes, facts.run_identity, facts.batch) == (run.classes, run.identity, 0)
+    assert facts.checked["largest_differences"]["probabilities"] <= 1e-5
+    model = onnx.load(str(exported.folder / GRAPH))
+    within = json.loads(next(entry.value for entry in model.metadata_props if entry.key == "sightline"))
+    beside = json.loads((exported.folder / FACTS).read_text(encoding="utf-8"))
+    assert {**within, "graph_sha256": facts.graph_sha256} == beside
+    # nothing of the machine it was made on
+    assert str(run.folder.parent).encode() not in (exported.folder / GRAPH).read_bytes()
+    assert b"site-packages" not in (exported.folder / GRAPH).read_bytes()
+
+
+def test_another_graph_or_description_is_refused(exported, tmp_path):
+    for name in (GRAPH, FACTS):
+        (tmp_path / name).write_bytes((exported.folder / name).read_bytes())
+    (tmp_path / GRAPH).write_bytes((tmp_path / GRAPH).read_bytes() + b"\0")
+    with pytest.raises(RunError, match="not the graph"):
+        read_facts(tmp_path)
+    (tmp_path / FACTS).write_text("{}", encoding="utf-8")
+    with pytest.raises(RunError, match="damaged"):
+        read_facts(tmp_path)
+
+
+class Drifting(nn.Module):
+    """A network that says something else after its graph was made."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, images):
+        from sightline.structures.evidence import Evidence
+
+        maps = images[:, :1] * torch.stack([self.scale, 1.0 - self.scale]).view(1, 2, 1, 1)
+        return Evidence(maps.mean(dim=(2, 3)), maps)
+
+
+def test_a_graph_that_says_something_else_is_refused(tmp_path):
+    network = Drifting()
+    named = NamedOutputs(network, independent=False).eval()
+    assert write_graph(named, (1, 16, 16), tmp_path / GRAPH) == 0
+    assert check_graph(named, tmp_path / GRAPH, (1, 16, 16), 0)["largest_differences"]["maps"] < 1e-6
+    with torch.no_grad():
+        network.scale += 1e-2
+    with pytest.raises(RunError, match="differ from the network"):
+        check_graph(named, tmp_path / GRAPH, (1, 16, 16), 0)
+
+
+def test_what_counts_as_different():
+    one = {"probabilities": np.array([[0.6, 0.4]], np.float32), "maps": np.array([[[0.0, 50.0]]], np.float32)}
+    assert differences(one, one) == {"probabilities": 0.0, "maps": 0.0}
+    other = {**one, "maps": np.array([[[0.0, 50.5]]], np.float32)}
+    assert differences(one, other)["maps"] == pytest.approx(0.01)
+    assert differences(one, {**one, "probabilities": one["probabilities"][:, ::-1]})["probabilities"] == np.inf
+    assert differences(one, {**one, "maps": np.zeros((1, 1, 3), np.float32)})["maps"] == np.inf
+
+
+def test_an_unfinished_run_is_not_exported(run, tmp_path):
+    with pytest.raises(RunError, match="not finished"):
+        export_onnx(replace(run, done=False), tmp_path / "out", CATALOGUE)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    def absent(name):
+        raise export.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(export.metadata, "version", absent)
+    with pytest.raises(RunError, match=r"not installed \(onnx\)"):
+        export.require_onnx()
+
+
+@pytest.mark.parametrize(
+    ("name", "channels"), [("global-pooling", 1024), ("self-transfer", None), ("a-stn", None), ("box-regression", None)]
+)
+def test_features_are_those_of_the_part_that_classifies(name, channels):
+    network = apply_changes(find_recipe(name), SMALL).model.build(2).eval()
+    tap = FeatureTap(network)
+    with torch.no_grad():
+        network(torch.rand(2, 1, 64, 64))
+    features = tap.take()
+    assert features.shape[0] == 2 and (channels is None or features.shape[1] == channels)
+    assert tap.take() is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_has_a_graph_for_any_batch(name, tmp_path):
+    volumes = name.startswith("spine")
+    recipe = apply_changes(find_recipe(name), Changes(size=16) if volumes else SMALL)
+    named = NamedOutputs(recipe.model.build(2), independent=recipe.independent).eval()
+    side = recipe.view.size
+    size = (1, side, side, side) if volumes else (3, side, side)
+    batch = write_graph(named, size, tmp_path / GRAPH)
+    check_graph(named, tmp_path / GRAPH, size, batch)
+    assert batch == 0
