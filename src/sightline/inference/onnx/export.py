@@ -70,7 +70,7 @@ class NamedOutputs(nn.Module):
 
 
 @dataclass(frozen=True)
-class Exported:
+class OnnxExport:
     """What export wrote.
 
     Attributes:
@@ -82,7 +82,9 @@ class Exported:
     facts: ModelFacts
 
 
-def export_onnx(run: Run, folder: Path, catalogue: Catalogue, pictures: Sequence[NDArray[np.float32]] = ()) -> Exported:
+def export_onnx(
+    run: Run, folder: Path, catalogue: Catalogue, pictures: Sequence[NDArray[np.float32]] = ()
+) -> OnnxExport:
     """Write `model.onnx` and `model.json` of a run, and copy its gate, calibration, codes and model card beside them.
 
     Args:
@@ -131,7 +133,7 @@ def export_onnx(run: Run, folder: Path, catalogue: Catalogue, pictures: Sequence
         if (run.folder / name).is_file() and folder.resolve() != run.folder.resolve():
             shutil.copyfile(run.folder / name, folder / name)
     write_facts(folder, facts)
-    return Exported(folder, facts)
+    return OnnxExport(folder, facts)
 
 
 def require_onnx() -> None:
