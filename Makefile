@@ -12,7 +12,7 @@ SEED ?= 0
 
 help:
 	@echo "make setup     a virtual environment with .venv/bin/sightline"
-	@echo "make demo      phantom cohort, unguided and guided trainings, table and report.html (under 10 minutes)"
+	@echo "make demo      phantom cohort, unguided and guided trainings, table and report.html (about 5 CPU-minutes)"
 	@echo "make workstation   opens the workstation on a demo cohort, in your browser"
 	@echo "make node      a hospital's node with a small run, a PACS beside it, and a phantom study through both"
 	@echo "make test      the tests (under 12 minutes on two cores);  make test-all  the slow ones too"

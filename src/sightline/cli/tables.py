@@ -110,7 +110,7 @@ class Recipes:
 
 @dataclass(frozen=True)
 class Demo:
-    """Phantom cohort, unguided and guided trainings, table and report.html; under ten minutes on two cores."""
+    """Phantom cohort, unguided and guided trainings, table and report.html; about five CPU-minutes."""
 
     out: Path = Path("demo")
     """Folder to write, with demo.log; a demo that was stopped goes on."""
