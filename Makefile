@@ -8,7 +8,7 @@ WORKERS ?= 2
 N ?= 100000
 SEED ?= 0
 
-.PHONY: help setup demo workstation node test test-all check bench fuzz format clean
+.PHONY: help setup demo workstation node test test-all check bench fuzz format rooms clean
 
 help:
 	@echo "make setup     a virtual environment with .venv/bin/sightline"
@@ -17,6 +17,7 @@ help:
 	@echo "make node      a hospital's node with a small run, a PACS beside it, and a phantom study through both"
 	@echo "make test      the tests (under 12 minutes on two cores);  make test-all  the slow ones too"
 	@echo "make check     lint, formatting and strict types;         make bench     measure, as ratios"
+	@echo "make rooms     docs/rooms.md, a line a file, from the modules' first lines"
 	@echo "make fuzz      N spoilt inputs against every reader (100,000; SEED of its choice); docs/fuzz.md"
 
 setup: $(STAMP)
@@ -53,6 +54,9 @@ check: setup
 
 fuzz: setup
 	$(BIN)/python -m fuzz --inputs $(N) --seed $(SEED) --workers $(WORKERS)
+
+rooms: setup
+	$(BIN)/python tests/support/rooms.py
 
 format: setup
 	$(BIN)/ruff format .

@@ -9,6 +9,7 @@ import shlex
 import subprocess
 
 import pytest
+from support import rooms
 from support.paths import ROOT
 
 from sightline import cli
@@ -29,6 +30,12 @@ def run_command(line):
     with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as ended:
         cli.main(shlex.split(line)[1:])
     return out.getvalue(), ended.value.code
+
+
+def test_every_file_has_its_line():
+    assert rooms.PAGE.read_text(encoding="utf-8") == rooms.write_rooms(), "run `make rooms`"
+    assert rooms.first_line(rooms.SOURCE / "errors.py").startswith("Errors a user can act on")
+    assert not [line for line in rooms.write_rooms().splitlines() if line.endswith(": ")], "a file without a first line"
 
 
 def test_the_tour_runs_as_written(tmp_path, monkeypatch):

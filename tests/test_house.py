@@ -4,11 +4,11 @@ shows that it can fail."""
 import ast
 import keyword
 import re
-from functools import cache
 from pathlib import Path
 
 import pytest
 from support.paths import ROOT
+from support.rooms import is_scope, loaded_by, parsed
 
 SOURCE = ROOT / "src" / "sightline"
 TESTS = ROOT / "tests"
@@ -51,11 +51,6 @@ SMALL_BY_NATURE = (
     "sightline.web.workstation.__main__",
     "sightline.web.workstation.store.migrations.env",
 )
-
-
-@cache
-def parsed(code: str) -> ast.Module:
-    return ast.parse(code)
 
 
 def room_of(module: str) -> str:
@@ -267,37 +262,6 @@ NOT_OF_RADIOGRAPHS = (
     "sightline.io.nifti", "sightline.io.volume", "sightline.data.spine", "sightline.data.datasets",
     "sightline.data.phantoms", "sightline.inference.ct", "sightline.dissection", "sightline.evaluation",
 )  # fmt: skip
-
-
-def first_imports(code: str) -> set[str]:
-    """What importing a file imports: not what stands in functions, nor what is for types alone."""
-    todo: list[ast.stmt] = list(parsed(code).body)
-    found = set()
-    while todo:
-        node = todo.pop()
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            found |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
-        elif not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)):
-            todo += [part for part in ast.iter_child_nodes(node) if isinstance(part, ast.stmt) and not is_scope(node)]
-    return found
-
-
-def is_scope(node: ast.AST) -> bool:
-    return isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
-
-
-def loaded_by(starts: tuple[str, ...], code: dict[str, str]) -> set[str]:
-    """All that importing some modules imports, ours followed to the end."""
-    seen: set[str] = set()
-    todo = list(starts)
-    while todo:
-        name = todo.pop()
-        if name not in seen:
-            seen.add(name)
-            todo += first_imports(code[name]) if name in code else []
-    return seen
 
 
 def heavy_for(starts: tuple[str, ...], code: dict[str, str]) -> list[str]:
