@@ -39,6 +39,7 @@ def test_table_3_dissects_its_row_and_shows_one_case(tmp_path, monkeypatch):
     assert open_dissection(tmp_path / "t" / "dissection").about["top"] == "0.01"
     assert "case.png" in said and "units.md" in said
     lines = (tmp_path / "t" / "units.md").read_text().splitlines()
+    assert any("top 1.0% of its activations" in line for line in lines)
     ranked = [line for line in lines if line.startswith("| ") and line[2].isdigit()]
     assert [int(line.split("|")[1]) for line in ranked] == [1, 2]
     with Image.open(tmp_path / "t" / "case.png") as image:

@@ -33,6 +33,7 @@ from sightline.training.optimization import (
 from sightline.training.recipe import read_recipe, recipe_json
 from sightline.training.run import open_run
 from sightline.training.serialization import from_plain, to_plain
+from sightline.training.step import Progress, epoch_row
 from sightline.training.train import train
 
 QUIET = Engine(device="cpu", quiet=True)
@@ -272,6 +273,9 @@ def test_a_layers_own_schedule_runs_beside_the_recipes():
     recipe = tiny_recipe(rates=rates)
     assert from_plain(to_plain(recipe, CATALOGUE), CATALOGUE) == recipe
     assert "schedules" not in to_plain(tiny_recipe(), CATALOGUE)["rates"]
+    # and in the history, beside the recipe's own rate
+    row = epoch_row(29, Progress(step=30 * 7), replace(recipe, schedule=StepDecay(1e-2, 0.5, 10)), 700, 7)
+    assert (row["rate"], row["rate of 0"]) == pytest.approx((2.5e-3, 5e-7))
 
 
 def test_class_weights_are_inverse_frequency_with_mean_one():

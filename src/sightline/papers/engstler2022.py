@@ -234,7 +234,8 @@ def units_text(found: Dissection, title: str) -> str:
         f"# {title}",
         "",
         f"Layer `{found.layer}`, {len(found.units)} units; c over {found.over.replace('_', ' ')} of `{found.positive}` "
-        f"in the split {found.about['split']}, n {found.units[0].n_pos}. Names come from "
+        f"in the split {found.about['split']}, n {found.units[0].n_pos}; a unit is enabled above the top "
+        f"{float(found.about['top']):.1%} of its activations. Names come from "
         f"`{found.folder.name}/concepts.yaml`: open the galleries, write what a unit responds to, and run this again.",
         "",
         "| rank | unit | c | contrast with negatives | p, over all units | AUC of r | ties | what experts call it |",
