@@ -6,9 +6,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from support.paths import DATA
 
-from sightline.errors import RecipeError, UnreadableFile
+from sightline.errors import GeometryError, RecipeError, UnreadableFile
 from sightline.models import pretrained_weights as weights
-from sightline.models.backbones import Backbone
+from sightline.models.backbones import AlexNet, Backbone
 from sightline.models.cam_classifiers import ClassMapModel
 
 GOOGLE = DATA / "weights" / "mobilenetv2_100.imagenet_google.safetensors"
@@ -244,3 +244,15 @@ def test_trained_run_reopens_without_the_weights_file():
     reopened.load_state_dict(trained.state_dict())
     images = torch.rand(1, 1, 64, 64)
     assert torch.equal(reopened(images).logits, trained(images).logits)
+
+
+def test_sizes_that_do_not_work_are_named_with_those_that_do():
+    trunk = Backbone(name="swin_tiny_patch4_window7_224").build()
+    with pytest.raises(GeometryError, match="cannot take images of 96 x 96 px") as caught:
+        trunk(torch.zeros(1, 3, 96, 96))
+    assert "--size 224" in caught.value.remedy
+    other = Backbone(name="swin_tiny_patch4_window7_224", options={"img_size": 96}).build()
+    assert other(torch.zeros(1, 3, 96, 96)).shape == (1, 768, 3, 3)
+    with pytest.raises(GeometryError, match="at least 63 px; it was given 48") as caught:
+        AlexNet().build()(torch.zeros(1, 1, 48, 48))
+    assert "1.32 times" in caught.value.remedy

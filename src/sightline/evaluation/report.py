@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 def report_of(evaluation: Evaluation, *, positive: str | None = None, replicates: int = 2000) -> list[Estimate]:
     """Every number of an evaluation with its interval: image-wise, study-wise, at coarser levels of the labels, maps by
     role and boxes beside chance, and how far windows moved."""
+    if replicates < 1:
+        raise RunError(f"Intervals need at least one bootstrap sample; got {replicates}.", "Try --replicates 2000.")
     predictions = evaluation.predictions
     # a network that only localises says all classes alike: no number about classes means anything
     says_classes = bool(np.ptp(predictions.probabilities) > 0)

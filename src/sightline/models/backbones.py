@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -165,6 +167,7 @@ class Trunk(nn.Module):
         super().__init__()
         self.net: Any = net
         self.channels = config.channels
+        self.name, self.fixed_px = config.name, _fixed_px(net, config)
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
         self.last = getattr(net, "output_fmt", "NCHW") == "NHWC"
@@ -184,12 +187,30 @@ class Trunk(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Features [b, channels_out, h', w'] of images [b, c, h, w], or of packed features of the frozen stages."""
-        if self.frozen_stages is not None:
-            with self.frozen_stages.replaced_by(self.frozen_features(images)) as given:
-                features: Tensor = self.net(given)
-        else:
-            features = self.net(self.normalise(images))
+        with self._any_size(images):
+            if self.frozen_stages is not None:
+                with self.frozen_stages.replaced_by(self.frozen_features(images)) as given:
+                    features: Tensor = self.net(given)
+            else:
+                features = self.net(self.normalise(images))
         return features.movedim(-1, 1) if self.last else features
+
+    @contextmanager
+    def _any_size(self, images: Tensor) -> Iterator[None]:
+        """Say in words what timm asserts of the size of images."""
+        try:
+            yield
+        except AssertionError as error:
+            told = f"The backbone {self.name!r} cannot take images of {tuple(images.shape[2:])} px: {error}".rstrip(
+                ". "
+            )
+            remedy = "Choose another size, or a convolutional backbone such as resnet50."
+            if self.fixed_px is not None:
+                remedy = (
+                    f"Train with --size {self.fixed_px}, build it for another one (options of the backbone: "
+                    '{"img_size": 192}), or choose a convolutional backbone such as resnet50.'
+                )
+            raise GeometryError(f"{told}.", remedy) from None
 
     def levels(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The features, and those of every earlier stage from fine to coarse.
@@ -199,11 +220,12 @@ class Trunk(nn.Module):
         """
         if not hasattr(self.net, "forward_intermediates"):
             raise RecipeError("timm does not expose the stages of this backbone.", "Leave fusion out.")
-        if self.frozen_stages is not None:
-            with self.frozen_stages.replaced_by(self.frozen_features(images)) as given:
-                features, stages = self.net.forward_intermediates(given, output_fmt="NCHW")
-        else:
-            features, stages = self.net.forward_intermediates(self.normalise(images), output_fmt="NCHW")
+        with self._any_size(images):
+            if self.frozen_stages is not None:
+                with self.frozen_stages.replaced_by(self.frozen_features(images)) as given:
+                    features, stages = self.net.forward_intermediates(given, output_fmt="NCHW")
+            else:
+                features, stages = self.net.forward_intermediates(self.normalise(images), output_fmt="NCHW")
         return (features.movedim(-1, 1) if self.last else features), list(stages)
 
     def frozen_features(self, images: Tensor) -> Tensor:
@@ -232,8 +254,7 @@ class Trunk(nn.Module):
     @torch.no_grad()
     def _dry_run(self, name: str) -> tuple[int, int]:
         training = self.training
-        facts = self.net.pretrained_cfg
-        size = facts["input_size"][-1] if facts.get("fixed_input_size") else 64
+        size = self.fixed_px or 64
         features = self.eval()(torch.zeros(1, self.channels, size, size))
         self.train(training)
         if features.ndim != 4:
@@ -242,6 +263,17 @@ class Trunk(nn.Module):
                 "Use a convolutional backbone.",
             )
         return int(features.shape[1]), size // int(features.shape[-1])
+
+
+def _fixed_px(net: Any, config: Backbone) -> int | None:
+    """The one side of images that a network was built for; None where any will do."""
+    facts = net.pretrained_cfg
+    if not facts.get("fixed_input_size"):
+        return None
+    asked = config.options.get("img_size")
+    if isinstance(asked, int):
+        return asked
+    return int(asked[-1] if isinstance(asked, (list, tuple)) else facts["input_size"][-1])
 
 
 def _cut(net: nn.Module, n: int, name: str) -> None:
@@ -330,7 +362,11 @@ class AlexNetTrunk(nn.Module):
             GeometryError: images too small for its five reductions.
         """
         if min(images.shape[2:]) < 63:
-            raise GeometryError(f"AlexNet needs images of at least 63 px; got {tuple(images.shape[2:])}.")
+            least = min(images.shape[2:])
+            raise GeometryError(
+                f"AlexNet needs images of at least 63 px; it was given {least}.",
+                f"Make the input (--size) at least {math.ceil(100 * 63 / least) / 100:g} times as large.",
+            )
         features: Tensor = self.net(self.normalise(images))
         return features
 
