@@ -221,6 +221,16 @@ def test_delong_pair_by_pair_with_ties():
         assert found.p_value == pytest.approx(p_value)
 
 
+def test_perfect_against_worst_is_a_difference_and_not_all_cases_ranked_alike():
+    labels = np.array([0] * 6 + [1] * 6)
+    best, worst = (table(np.where(labels == side, 0.9, 0.1), labels, np.arange(12)) for side in (1, 0))
+    found = delong(best, worst)
+    assert found.difference == pytest.approx(1.0)
+    assert found.p_value is None
+    assert "AUC 1.000 against 0.000" in found.why
+    assert "rank all cases alike" not in found.why
+
+
 def test_clustered_delong_does_not_count_copies_as_evidence():
     random = np.random.default_rng(1)
     labels = np.arange(60) % 2

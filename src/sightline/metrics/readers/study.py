@@ -156,6 +156,8 @@ class ReaderStudy:
         for number, cells in enumerate(csv.reader(lines[start + 1 :]), start=start + 2):
             if not any(cell.strip() for cell in cells):
                 continue
+            while len(cells) > 4 and not cells[-1].strip():
+                cells.pop()  # lines that end in a comma
             if len(cells) != 4:
                 raise LayoutError(
                     f"{path}, line {number}: {len(cells)} fields; expected reader, case, modality, score."

@@ -190,11 +190,12 @@ def _read_regions(source: Path, image_ids: set[str], classes: list[str]) -> dict
 def _masks_by_name(folder: Path, image_ids: set[str], classes: list[str]) -> dict[str, list[Region]]:
     """Without regions.json: every IMAGE_ID[__LABEL][__NUMBER].png is a focus mask, for all classes or for one."""
     regions: dict[str, list[Region]] = {}
+    known = {same_form(image_id): image_id for image_id in image_ids}
     for path in sorted(folder.glob("*.png")):
         words = unquote(path.stem).split("__")
         # the longest image id that fits: ids and labels may hold `__` themselves
         splits = [("__".join(words[:n]), "__".join(words[n:])) for n in range(len(words), 0, -1)]
-        image_id, rest = next(((a, b) for a, b in splits if a in image_ids), ("", ""))
+        image_id, rest = next(((known[same_form(a)], b) for a, b in splits if same_form(a) in known), ("", ""))
         label = rest if rest in classes else re.sub(r"(__|^)\d+$", "", rest)
         if not image_id or label not in ["", *classes]:
             raise LayoutError(
