@@ -113,6 +113,21 @@ def test_a_missing_or_damaged_file_is_made_anew(run, tiny_cohort, tmp_path, name
     json.loads((tmp_path / "test.json").read_text())
 
 
+def test_other_boxes_and_other_folders_do_not_ask_the_network_again(run, tiny_cohort, tmp_path, counted):
+    own = run.folder / "predictions"
+    said = ask(run, tiny_cohort.split("test"), None)
+    other = replace(run, boxes=replace(run.boxes, low=10.0, high=20.0))
+    again = ask(other, tiny_cohort.split("test"), None)
+    assert len(counted) == 1 and same(again, said) and again.box_scores != said.box_scores
+    assert "low=10.0" in json.loads((own / "test.json").read_text())["boxes"]
+    elsewhere = ask(other, tiny_cohort.split("test"), tmp_path)
+    fresh = evaluate(other, tiny_cohort.split("test"), "fresh", out=tmp_path / "fresh", engine=QUIET)
+    assert len(counted) == 2 and elsewhere.box_scores == fresh.box_scores == again.box_scores
+    assert (tmp_path / "test.json").is_file() and same(ask(other, tiny_cohort.split("test"), tmp_path), fresh)
+    for path in own.iterdir():
+        path.unlink()
+
+
 def test_other_classes_are_refused(run, tiny_cohort, tmp_path):
     renamed = replace(
         tiny_cohort,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,7 +65,9 @@ def evaluate(
         "scoring": SCORING,
         "boxes": run.boxes.notation(),
     }
-    kept = files.read(stamp)
+    kept = files.read(stamp) or _said_before(
+        run, cohort, files, EvaluationFiles(run.folder / "predictions", name), stamp
+    )
     if kept is not None:
         return _as_meant(run, kept) if calibrated else kept
     fabric = engine.fabric("32-true")
@@ -85,6 +88,20 @@ def evaluate(
     evaluation = _measured(run, said, cohort)
     files.write(evaluation, stamp)
     return _as_meant(run, evaluation) if calibrated else evaluation
+
+
+def _said_before(
+    run: Run, cohort: Cohort, files: EvaluationFiles, own: EvaluationFiles, stamp: Mapping[str, object]
+) -> Evaluation | None:
+    """What the run's own `predictions/` hold of the cohort, or what was said before boxes were chosen: the network need
+    not be asked again, its words are scored anew and written."""
+    said = own.read(stamp)
+    if said is None:
+        before = files.read(stamp, but="boxes") or own.read(stamp, but="boxes")
+        said = None if before is None else _measured(run, before.said, cohort)
+    if said is not None:
+        files.write(said, stamp)
+    return said
 
 
 def _as_meant(run: Run, evaluation: Evaluation) -> Evaluation:
