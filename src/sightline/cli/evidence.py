@@ -1,4 +1,4 @@
-"""Commands for what a reviewer asks after the table: calibrate, compare, power, readers."""
+"""Commands for what a reviewer asks after the table: calibrate, compare, power, readers, checklists."""
 
 from __future__ import annotations
 
@@ -47,6 +47,7 @@ class Calibrate:
         from sightline.data.datasets.folder.reader import read_cohort
         from sightline.evaluation.evidence.calibrate import CalibrationChoice, calibrate, points_to_markdown
         from sightline.papers.catalogue import CATALOGUE
+        from sightline.training.model_card import write_model_card
         from sightline.training.run import open_run
 
         choice = CalibrationChoice(
@@ -56,6 +57,7 @@ class Calibrate:
         local = None if self.local is None else read_cohort(self.local)
         run = open_run(self.folder, CATALOGUE)
         record = calibrate(run, read_cohort(self.cohort), choice, local=local, engine=make_engine(self.on))
+        write_model_card(run)
         if record.fitted is not None:
             print(", ".join(f"log loss {name} {loss:.4f}" for name, loss in record.fitted.log_loss.items()))
         print(points_to_markdown(record.points) if record.points else "no operating point: more than two classes")
@@ -308,6 +310,30 @@ class Verify:
         if self.digest is None:
             print("Compare the digest with the one published beside the numbers: a forgery that is consistent "
                   "throughout shows there alone.")  # fmt: skip
+        return 0
+
+
+@dataclass(frozen=True)
+class Report:
+    """Fill a reporting checklist from a run and its evaluations; the rest is left to the author, and counted."""
+
+    folder: Annotated[Positional[Path], arg(name="run")]
+    """Run folder; its calibration, evaluations and shortcuts are read where they are there."""
+    checklist: tuple[Literal["CLAIM", "TRIPOD+AI", "STARD-AI"], ...] = ("CLAIM", "TRIPOD+AI", "STARD-AI")
+    """Which guidelines."""
+    out: Path | None = None
+    """Folder to write; RUN/checklists when not given."""
+
+    def run(self) -> int:
+        """Fill, write and count."""
+        from sightline.evaluation.checklists.checklist import write_checklist
+        from sightline.papers.catalogue import CATALOGUE
+        from sightline.training.run import open_run
+
+        run, out = open_run(self.folder, CATALOGUE), self.out or self.folder / "checklists"
+        for name in self.checklist:
+            print(write_checklist(run, name, out).summary())
+        print(f"written to {out}; write your words into the column `author` of the csv files: they are kept")
         return 0
 
 

@@ -174,6 +174,7 @@ class Evaluate:
         from sightline.data.datasets.folder.reader import read_cohort
         from sightline.io.files import only_command, safe_name
         from sightline.papers.catalogue import CATALOGUE
+        from sightline.training.model_card import write_model_card
         from sightline.training.run import open_run
 
         run = open_run(self.folder, CATALOGUE)
@@ -221,5 +222,7 @@ class Evaluate:
         title = f"{run.recipe.title} on {name}, {self.split}"
         write_report_of(estimates, out, title, (*notes, *sections), apart=apart)
         write_panels(evaluation, cohort, run.recipe.view, out / "panels", most=self.panels)
+        if out.parent == self.folder / "evaluation":
+            write_model_card(run)
         for line in (*estimates, *apart, *notes, *(() if evidence is None else evidence.notes)):
             print(line)

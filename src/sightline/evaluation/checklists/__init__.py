@@ -1,0 +1,1 @@
+"""Reporting guidelines, filled from a run's own files."""
