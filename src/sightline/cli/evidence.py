@@ -314,7 +314,7 @@ class Verify:
 
 
 @dataclass(frozen=True)
-class Report:
+class FillChecklists:
     """Fill a reporting checklist from a run and its evaluations; the rest is left to the author, and counted."""
 
     folder: Annotated[Positional[Path], arg(name="run")]

@@ -10,7 +10,17 @@ from tyro.conf import subcommand
 
 from sightline.cli.cohorts import CohortCommand, CohortImport, describe_layouts, layout_command
 from sightline.cli.deidentify import Deidentify
-from sightline.cli.evidence import Calibrate, Compare, Power, Readers, Report, Shortcuts, Stress, Verify, WriteCapsule
+from sightline.cli.evidence import (
+    Calibrate,
+    Compare,
+    FillChecklists,
+    Power,
+    Readers,
+    Shortcuts,
+    Stress,
+    Verify,
+    WriteCapsule,
+)
 from sightline.cli.marks import MarksCommand, ReadsCommand
 from sightline.cli.node import MakeGate, NodeCommand, Serve
 from sightline.cli.runs import Assemble, Ensemble, Evaluate, Train
@@ -31,7 +41,7 @@ Command = Union[  # noqa: UP007  # tyro reads the annotations of a Union
     Annotated[Readers, subcommand("mrmc")],
     Annotated[Shortcuts, subcommand("shortcuts")],
     Annotated[Stress, subcommand("stress")],
-    Annotated[Report, subcommand("report")],
+    Annotated[FillChecklists, subcommand("report")],
     Annotated[WriteCapsule, subcommand("capsule")],
     Annotated[Verify, subcommand("verify")],
     Annotated[Predict, subcommand("predict")],

@@ -174,7 +174,6 @@ class Evaluate:
         from sightline.data.datasets.folder.reader import read_cohort
         from sightline.io.files import only_command, safe_name
         from sightline.papers.catalogue import CATALOGUE
-        from sightline.training.model_card import write_model_card
         from sightline.training.run import open_run
 
         run = open_run(self.folder, CATALOGUE)
@@ -195,6 +194,7 @@ class Evaluate:
         from sightline.evaluation.gallery import write_panels
         from sightline.evaluation.overlap import known_cases
         from sightline.evaluation.report import left_out, report_of, write_report_of
+        from sightline.training.model_card import write_model_card
 
         evaluation = evaluate(run, cohort, self.split, out=out, engine=make_engine(self.on))
         estimates = report_of(evaluation, replicates=self.replicates)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sightline.errors import RunError
-from sightline.evaluation.checklists.facts import GROUPS, Fact, Record
-from sightline.evaluation.checklists.guidelines import GUIDELINES, Guideline, Item
+from sightline.evaluation.checklists.facts import GROUPS, Fact, RunRecord
+from sightline.evaluation.checklists.guidelines import GUIDELINES, Guideline, GuidelineItem
 from sightline.io.files import write_text
 from sightline.training.run import Run
 
@@ -18,7 +18,7 @@ FILLED, PART, BLANK = "filled", "in part", "for the author"
 
 
 @dataclass(frozen=True)
-class Answer:
+class ItemAnswer:
     """An item and what the run says to it.
 
     Attributes:
@@ -27,7 +27,7 @@ class Answer:
         author: what its author wrote into the table before.
     """
 
-    item: Item
+    item: GuidelineItem
     facts: tuple[Fact, ...]
     author: str = ""
 
@@ -54,7 +54,7 @@ class Checklist:
     """
 
     guideline: Guideline
-    answers: tuple[Answer, ...]
+    answers: tuple[ItemAnswer, ...]
 
     def counts(self) -> dict[str, int]:
         """How many items are filled, filled in part, and left to the author."""
@@ -125,13 +125,13 @@ def fill_checklist(run: Run, name: str, authors: dict[str, str] | None = None) -
     """
     if name not in GUIDELINES:
         raise RunError(f"There is no checklist {name!r}.", f"Known: {', '.join(GUIDELINES)}.")
-    record = Record(run)
+    record = RunRecord(run)
     known = {group: tuple(read(record)) for group, read in GROUPS.items()}
     answers = []
     for item in GUIDELINES[name].items:
         facts = dict.fromkeys(fact.source for group in item.facts for fact in known[group])
         by_source = {fact.source: fact for group in item.facts for fact in known[group]}
-        answers.append(Answer(item, tuple(by_source[s] for s in facts), (authors or {}).get(item.number, "")))
+        answers.append(ItemAnswer(item, tuple(by_source[s] for s in facts), (authors or {}).get(item.number, "")))
     return Checklist(GUIDELINES[name], tuple(answers))
 
 

@@ -78,7 +78,7 @@ def _cell(name: str, value: Any) -> str:
     return Path(str(value)).name if name.endswith("weights") else str(value)
 
 
-class Record:
+class RunRecord:
     """The files of a run, read once.
 
     Args:
@@ -141,10 +141,10 @@ def resolve(value: Any, pointer: str) -> Any:
     return value
 
 
-def _all(file: str, *pointers: str) -> Callable[[Record], Iterator[Fact]]:
+def _all(file: str, *pointers: str) -> Callable[[RunRecord], Iterator[Fact]]:
     """Facts at several pointers of a file, named by their words."""
 
-    def read(record: Record) -> Iterator[Fact]:
+    def read(record: RunRecord) -> Iterator[Fact]:
         for pointer in pointers:
             yield from record.json(
                 file, pointer, pointer.removeprefix("/about")[1:].replace("/", " ").replace("_", " ")
@@ -153,7 +153,7 @@ def _all(file: str, *pointers: str) -> Callable[[Record], Iterator[Fact]]:
     return read
 
 
-def _initial(record: Record) -> Iterator[Fact]:
+def _initial(record: RunRecord) -> Iterator[Fact]:
     """Wherever the recipe names initial weights."""
     recipe = json.loads((record.run.folder / RECIPE).read_text(encoding="utf-8"))
 
@@ -168,7 +168,7 @@ def _initial(record: Record) -> Iterator[Fact]:
     yield from record.json(RECIPE, "/seed", "seed")
 
 
-def _selection(record: Record) -> Iterator[Fact]:
+def _selection(record: RunRecord) -> Iterator[Fact]:
     yield from record.json(RECIPE, "/select", "epoch kept")
     path = record.run.folder / HISTORY
     if path.is_file():
@@ -181,22 +181,22 @@ def _selection(record: Record) -> Iterator[Fact]:
                     yield Fact(column, rows[kept][column], HISTORY, f"row {kept + 1}, {column}")
 
 
-def _of_tests(choose: Callable[[Measurement], Iterable[Estimate]]) -> Callable[[Record], Iterator[Fact]]:
-    def read(record: Record) -> Iterator[Fact]:
+def _of_tests(choose: Callable[[Measurement], Iterable[Estimate]]) -> Callable[[RunRecord], Iterator[Fact]]:
+    def read(record: RunRecord) -> Iterator[Fact]:
         for each in record.tests:
             yield from record.estimates(each, choose(each))
 
     return read
 
 
-def _validation(record: Record) -> Iterator[Fact]:
+def _validation(record: RunRecord) -> Iterator[Fact]:
     for each in record.measurements:
         if each.kind == "val":
             yield from record.estimates(each, each.scores[:3])
 
 
-def _of_kind(kind: str) -> Callable[[Record], Iterator[Fact]]:
-    def read(record: Record) -> Iterator[Fact]:
+def _of_kind(kind: str) -> Callable[[RunRecord], Iterator[Fact]]:
+    def read(record: RunRecord) -> Iterator[Fact]:
         for each in record.tests:
             if each.kind == kind:
                 words = f"{each.folder.name} ({each.words()}), images"
@@ -206,7 +206,7 @@ def _of_kind(kind: str) -> Callable[[Record], Iterator[Fact]]:
     return read
 
 
-def _intervals(record: Record) -> Iterator[Fact]:
+def _intervals(record: RunRecord) -> Iterator[Fact]:
     for each in record.tests:
         seen = set()
         for i, estimate in enumerate(each.estimates):
@@ -216,7 +216,7 @@ def _intervals(record: Record) -> Iterator[Fact]:
                 yield from record.json(name, f"/{i}/method", f"95% interval of {estimate.name}")
 
 
-def _crossed(record: Record) -> Iterator[Fact]:
+def _crossed(record: RunRecord) -> Iterator[Fact]:
     """The fourfold table at each operating point."""
     for each in record.tests:
         for i, estimate in enumerate(each.estimates):
@@ -225,13 +225,13 @@ def _crossed(record: Record) -> Iterator[Fact]:
                 yield from record.json(record.file_of(each, "metrics.json"), f"/{i}/n", words)
 
 
-def _subgroups(record: Record) -> Iterator[Fact]:
+def _subgroups(record: RunRecord) -> Iterator[Fact]:
     for each in record.tests:
         for own, gap in each.subgroups:
             yield from record.estimates(each, (own, gap))
 
 
-def _robustness(record: Record) -> Iterator[Fact]:
+def _robustness(record: RunRecord) -> Iterator[Fact]:
     for file in sorted(record.run.folder.glob("*/shortcuts.json")):
         name = file.relative_to(record.run.folder).as_posix()
         yield from record.json(name, "/verdicts", "changed pictures")
@@ -247,39 +247,39 @@ def _robustness(record: Record) -> Iterator[Fact]:
                     )
 
 
-def _maps(record: Record) -> Iterator[Fact]:
+def _maps(record: RunRecord) -> Iterator[Fact]:
     for each in record.tests:
         yield from record.estimates(each, [e for e in each.estimates if e.name.startswith(MAPS)])
 
 
-def _tested(record: Record) -> Iterator[Fact]:
+def _tested(record: RunRecord) -> Iterator[Fact]:
     for each in record.tests:
         yield from record.json(record.file_of(each, f"{each.split}.json"), "/cases", f"images of {each.folder.name}")
 
 
-def _kept(record: Record) -> Iterator[Fact]:
+def _kept(record: RunRecord) -> Iterator[Fact]:
     for each in record.tests:
         yield from record.json(record.file_of(each, f"{each.split}.json"), "/files", f"kept of {each.folder.name}")
 
 
-def _prevalence(record: Record) -> Iterator[Fact]:
+def _prevalence(record: RunRecord) -> Iterator[Fact]:
     for each in record.tests:
         yield from record.estimates(each, [e for e in each.estimates if e.name.startswith("prevalence")][-1:])
 
 
-def _points(record: Record) -> Iterator[Fact]:
+def _points(record: RunRecord) -> Iterator[Fact]:
     for number, point in enumerate(record.run.calibration.points if record.run.calibration else ()):
         yield from record.json(CALIBRATION, f"/points/{number}", point.name)
 
 
-def _sources(record: Record) -> Iterator[Fact]:
+def _sources(record: RunRecord) -> Iterator[Fact]:
     yield from record.json(COHORT, "/name", "cohort")
     for word in record.run.cohort.get("about", {}):
         if word not in ("licence", "split", "patients"):
             yield from record.json(COHORT, "/about/" + word.replace("~", "~0").replace("/", "~1"), word)
 
 
-GROUPS: Mapping[str, Callable[[Record], Iterator[Fact]]] = {
+GROUPS: Mapping[str, Callable[[RunRecord], Iterator[Fact]]] = {
     "technology": _all(RECIPE, "/title", "/model/kind", "/model/backbone/name", "/guidance/kind"),
     "classes": _all(COHORT, "/classes"),
     "source": _sources,

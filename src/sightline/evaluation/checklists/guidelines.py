@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Item:
+class GuidelineItem:
     """One item of a guideline.
 
     Attributes:
@@ -44,13 +44,13 @@ class Guideline:
     name: str
     title: str
     citation: str
-    items: tuple[Item, ...]
+    items: tuple[GuidelineItem, ...]
 
 
-def _items(section: str, *rows: tuple[str, ...]) -> tuple[Item, ...]:
+def _items(section: str, *rows: tuple[str, ...]) -> tuple[GuidelineItem, ...]:
     """Items of a section; a row is number, words, fact groups parted by blanks, what is lacking."""
     return tuple(
-        Item(number, section, words, tuple(rest[0].split()) if rest else (), rest[1] if len(rest) > 1 else "")
+        GuidelineItem(number, section, words, tuple(rest[0].split()) if rest else (), rest[1] if len(rest) > 1 else "")
         for number, words, *rest in rows
     )
 
