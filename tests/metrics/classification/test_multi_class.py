@@ -10,9 +10,8 @@ from sightline.metrics.classification.report import (
     multi_class_report,
     multi_class_scores,
     over_runs,
-    run_values,
 )
-from sightline.metrics.classification.scores import AUC, HandTillAUC, OneVsRestAUC, Precision, Sensitivity
+from sightline.metrics.classification.scores import AUC, HandTillAUC, Precision, Sensitivity
 from sightline.metrics.predictions import Predictions
 from sightline.metrics.statistics.bootstrap import Resample
 
@@ -119,7 +118,6 @@ def test_median_and_spread_over_runs():
     assert recall.values == pytest.approx(values)
     assert (recall.median, recall.std) == pytest.approx((np.median(values), np.std(values, ddof=1)))
     assert recall.text() == f"{np.median(values):.3f} ± {np.std(values, ddof=1):.3f}"
-    assert run_values({"a": runs}, OneVsRestAUC())["a"] == pytest.approx([one(OneVsRestAUC(), t) for t in runs])
     lost = OverRuns.of("precision", [0.5, float("nan"), None])
     assert lost.values == (0.5, None, None) and lost.median == 0.5 and lost.std is None
     assert lost.why == "not defined in 2 of 3 runs; one run has no spread"

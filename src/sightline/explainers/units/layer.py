@@ -6,7 +6,6 @@ Any submodule that gives a map [b, u, *m] with as many axes as the image will do
 from __future__ import annotations
 
 import difflib
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -82,15 +81,6 @@ class UnitLayer:
         self.network = network
         self.name = default_layer(network) if name is None else name
         self._module = _part(unwrap_model(network), self.name)
-
-    def __enter__(self) -> UnitLayer:
-        """Itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Nothing is held between calls."""
 
     @property
     def device(self) -> torch.device:

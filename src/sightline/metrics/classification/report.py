@@ -231,9 +231,3 @@ def over_runs(runs: Sequence[Predictions], scores: Sequence[Score] | None = None
     aligned = align(runs)
     chosen = multi_class_scores(aligned[0].classes) if scores is None else scores
     return [OverRuns.of(score.name, [point_value(score, run) for run in aligned]) for score in chosen]
-
-
-def run_values(rows: Mapping[str, Sequence[Predictions]], score: Score) -> dict[str, list[float]]:
-    """One score of every training of several networks, as `anova.one_way` takes them; undefined ones are left out."""
-    found = {name: [point_value(score, run) for run in runs] for name, runs in rows.items()}
-    return {name: [value for value in values if math.isfinite(value)] for name, values in found.items()}
