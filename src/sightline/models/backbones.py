@@ -201,9 +201,8 @@ class Trunk(nn.Module):
         try:
             yield
         except AssertionError as error:
-            told = f"The backbone {self.name!r} cannot take images of {tuple(images.shape[2:])} px: {error}".rstrip(
-                ". "
-            )
+            size = " x ".join(map(str, images.shape[2:]))
+            told = f"The backbone {self.name!r} cannot take images of {size} px: {error}".rstrip(". ")
             remedy = "Choose another size, or a convolutional backbone such as resnet50."
             if self.fixed_px is not None:
                 remedy = (
