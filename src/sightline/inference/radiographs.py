@@ -116,7 +116,7 @@ def _predict_into(
     root = Path(os.path.commonpath([Path(os.path.realpath(path)).parent for path in files]))
     writer = None if dicom is None else _study_writer(run, files, out, dicom)
     # DICOM objects need the whole of what the network said, which no journal keeps
-    journal = Journal(out, run) if writer is None else None
+    journal = Journal(out, run) if writer is None and run.folder is not None else None
     names: set[str] = set()
     for _, earlier in () if journal is None else journal.known.values():
         unique_name(Path(earlier.overlay).stem, names)
@@ -189,7 +189,7 @@ def _predicted(
     source = None if writer is None else writer.source(path)
     picture = read_radiograph(path)
     planes, frame = view.show(picture.pixels, picture.frame)
-    device = next(network.parameters()).device
+    device = next((parameter.device for parameter in network.parameters()), "cpu")
     reading = read_picture(run, network, planes, picture.frame, frame, device)
     overlay = f"overlays/{unique_name(path.stem, names)}.png"
     drawn = _drawn(run, reading)
