@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sightline.evaluation.report import EvaluationReport
     from sightline.evaluation.tables.table import TableResult
     from sightline.inference.in_memory import ExplainedMap, Image, PredictionList
-    from sightline.inference.predict import NetworkOutput
+    from sightline.inference.network_output import NetworkOutput
     from sightline.structures.case import Cohort
     from sightline.training.engine import Engine
     from sightline.training.recipe import Recipe

@@ -7,7 +7,7 @@ import pytest
 
 from sightline.errors import RunError
 from sightline.evaluation.answers import OWN, READINGS, answers_table, chosen, read_answers
-from sightline.inference.predict import Maps
+from sightline.inference.network_output import Maps
 from sightline.metrics.predictions import Predictions
 
 

@@ -10,7 +10,7 @@ from sightline.evaluation.box_scoring import box_scores, true_corners
 from sightline.evaluation.map_scoring import map_rows
 from sightline.explainers.localisation.protocols import MapBoxes
 from sightline.inference.boxes import finding_classes
-from sightline.inference.predict import Maps, NetworkOutput
+from sightline.inference.network_output import Maps, NetworkOutput
 from sightline.metrics.predictions import Predictions
 from sightline.structures.case import Case, Cohort
 from sightline.structures.frame import Frame

@@ -13,7 +13,8 @@ from sightline.evaluation import evaluate as module
 from sightline.evaluation.evaluate import evaluate
 from sightline.evaluation.gallery import network_view, pointing_order, telling_cases, write_panels
 from sightline.evaluation.report import report_of, write_report_of
-from sightline.inference.predict import Maps, predict
+from sightline.inference.network_output import Maps
+from sightline.inference.predict import predict
 from sightline.metrics.estimate import Estimate
 from sightline.metrics.predictions import Predictions
 from sightline.papers.catalogue import CATALOGUE

@@ -14,7 +14,7 @@ from sightline.evaluation.tables.run_table import run_table
 from sightline.evaluation.tables.summary import summarise
 from sightline.evaluation.tables.table import Row, Table
 from sightline.explainers.gradients import InputGradient
-from sightline.inference.predict import Maps, NetworkOutput
+from sightline.inference.network_output import Maps, NetworkOutput
 from sightline.losses.gg_cam import GazeGuided
 from sightline.losses.heatmap_matching import HeatmapMatch
 from sightline.metrics.predictions import Predictions

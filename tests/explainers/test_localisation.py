@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
+from torchvision.ops import batched_nms
 
 from sightline.errors import GeometryError, RecipeError
 from sightline.explainers.localisation import boxes as found_boxes
@@ -17,6 +18,7 @@ from sightline.explainers.localisation.points import point_of_maps, upsample_map
 from sightline.explainers.localisation.protocols import PROTOCOLS, MapBoxes
 from sightline.explainers.localisation.tuning import candidates, oracle_boxes, tune
 from sightline.papers.catalogue import CATALOGUE
+from sightline.structures.resampling import resample
 from sightline.training.serialization import from_plain, to_plain
 
 
@@ -294,3 +296,28 @@ def test_fields_are_checked(field, value):
 def test_protocols_are_recipe_words(name):
     protocol = PROTOCOLS[name]
     assert from_plain(to_plain(protocol, CATALOGUE), CATALOGUE) == protocol
+
+
+@pytest.mark.parametrize("shape", [(9, 14), (5, 4), (3, 20), (6, 7)])
+def test_resampling_is_torchs(shape):
+    values = np.random.default_rng(2).standard_normal((2, 6, 7))
+    tensor = torch.from_numpy(values)[:, None]
+    for kernel, mode, smooth in (("linear", "bilinear", False), ("cubic", "bicubic", False), ("smoothed cubic", "bicubic", True)):
+        wanted = torch.nn.functional.interpolate(tensor, size=shape, mode=mode, align_corners=False, antialias=smooth)
+        np.testing.assert_allclose(resample(values, shape, kernel), wanted[:, 0].numpy(), atol=1e-12)
+    volume = torch.from_numpy(values)[None, None]
+    wanted = torch.nn.functional.interpolate(volume, size=(5, *shape), mode="trilinear", align_corners=False)
+    np.testing.assert_allclose(resample(values, (5, *shape), "linear"), wanted[0, 0].numpy(), atol=1e-12)
+
+
+def test_thinned_boxes_are_torchvisions():
+    rng = np.random.default_rng(4)
+    low = rng.integers(0, 20, (60, 2))
+    corners = np.concatenate([low, low + rng.integers(1, 12, (60, 2))], axis=1).astype(np.float64)
+    index = np.sort(rng.integers(0, 4, 60))
+    scores = np.concatenate([np.sort(rng.random(n))[::-1] for n in np.bincount(index, minlength=4)])
+    kept = batched_nms(*map(torch.from_numpy, (corners, np.arange(60, 0, -1.0), index)), 0.3).numpy()
+    wanted = np.concatenate([np.sort(kept[index[kept] == i])[:5] for i in range(4)])
+    found = found_boxes._thinned(FoundBoxes(index, corners, scores), MapBoxes(most_boxes=5, overlap=0.3))
+    np.testing.assert_array_equal(found.corners, corners[wanted])
+    np.testing.assert_array_equal(found.scores, scores[wanted])

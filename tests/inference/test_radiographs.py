@@ -16,8 +16,8 @@ from support.paths import DATA
 
 from sightline.errors import RunError
 from sightline.inference import radiographs
-from sightline.inference.journal import NAME
 from sightline.inference.radiographs import predict_files, read_radiograph
+from sightline.inference.results.journal import NAME
 from sightline.io.files import only_command, safe_name
 from sightline.papers.catalogue import CATALOGUE
 from sightline.training.engine import Engine

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,9 +22,9 @@ from sightline.evaluation.evaluate import evaluate
 from sightline.evaluation.gallery import box_order, contact_sheets, found_in, overlay_of, panel_case
 from sightline.evaluation.result import Evaluation
 from sightline.explainers.localisation.protocols import MapBoxes
-from sightline.inference.coco_json import CocoPicture, coco_data, write_coco
-from sightline.inference.predict import Maps
+from sightline.inference.network_output import Maps
 from sightline.inference.radiographs import predict_files
+from sightline.inference.results.coco_json import CocoPicture, coco_data, write_coco
 from sightline.metrics.predictions import Predictions
 from sightline.papers.catalogue import CATALOGUE
 from sightline.plots.contact_sheet import Overlay, draw_contact_sheet, draw_overlay
@@ -243,8 +244,9 @@ class Fixed(nn.Module):
 def fixed_run(network, classes=("normal", "A", "B"), boxes=MapBoxes(), classifies=True):  # noqa: B008
     recipe = SimpleNamespace(view=View(size=32), classifies=classifies, title="fixed", independent=False)
     return SimpleNamespace(
-        network=lambda: network, classes=classes, boxes=boxes, recipe=recipe, done=True, folder=None, calibration=None
-    )
+        network=lambda: network, classes=classes, boxes=boxes, recipe=recipe, done=True, calibration=None,
+        folder=Path("no folder"), identity="fixed", cohort={},
+    )  # fmt: skip
 
 
 @pytest.fixture

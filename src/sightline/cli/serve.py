@@ -14,6 +14,7 @@ from sightline.errors import RunError
 
 if TYPE_CHECKING:
     from sightline.inference.file_result import DicomWish
+    from sightline.inference.network_output import RunFacts
     from sightline.training.run import Run
 
 
@@ -52,10 +53,14 @@ class Predict:
     """DICOM: how the picture is packed, all without loss."""
     codes: Path | None = None
     """DICOM: codes.yaml that names findings and sites; without, that of the run folder."""
+    engine: Literal["torch", "onnx"] = "torch"
+    """What computes; onnx needs `sightline export RUN`, and no torch for radiographs."""
     on: OmitArgPrefixes[On] = field(default_factory=On)
 
     def run(self) -> int:
         """Predict; 1 when nothing could be read."""
+        if self.engine == "onnx":
+            return self._without_torch()
         from sightline.data.views.volume_view import VolumeView
         from sightline.io.files import only_command
         from sightline.papers.catalogue import CATALOGUE
@@ -74,18 +79,38 @@ class Predict:
             return _exit_code(read, self.out)
         from sightline.inference.radiographs import predict_files
 
+        self._refuse_ct_words()
+        engine, dicom = make_engine(self.on), self._dicom(run)
+        read, rejects = predict_files(run, self.inputs, self.out, engine, self.studies, dicom)
+        print(f"{read} pictures predicted, {rejects} files rejected; see {self.out}")
+        return _exit_code(read, self.out)
+
+    def _without_torch(self) -> int:
+        """Predict radiographs with onnxruntime."""
+        from sightline.inference.onnx.exported_run import open_export
+        from sightline.inference.radiographs import read_files
+
+        if self.on.device == "cuda":
+            raise RunError("onnxruntime runs on the CPU here.", "Leave --device out, or use --engine torch.")
+        self._refuse_ct_words()
+        run = open_export(self.folder)
+        dicom = self._dicom(run.facts)
+        read, rejects = read_files(
+            run.facts, run.network, self.inputs, self.out, quiet=self.on.quiet, study_table=self.studies, dicom=dicom
+        )
+        print(f"{read} pictures predicted, {rejects} files rejected; see {self.out}")
+        return _exit_code(read, self.out)
+
+    def _refuse_ct_words(self) -> None:
+        """Refuse options of CTs."""
         if self.centroids or self.vertebrae or self.dissection or self.panels != "called" or self.series:
             raise RunError(
                 f"{self.folder} was trained on radiographs: it has no --centroids, --vertebrae, --dissection, "
                 "--panels or --series.",
                 "Leave them out, or give a run that was trained on patches of CTs.",
             )
-        engine, dicom = make_engine(self.on), self._dicom(run)
-        read, rejects = predict_files(run, self.inputs, self.out, engine, self.studies, dicom)
-        print(f"{read} pictures predicted, {rejects} files rejected; see {self.out}")
-        return _exit_code(read, self.out)
 
-    def _dicom(self, run: Run) -> DicomWish | None:
+    def _dicom(self, run: Run | RunFacts) -> DicomWish | None:
         """The DICOM objects that are asked for; classes that no table of codes names are said aloud."""
         from sightline.inference.file_result import DicomWish
 

@@ -15,7 +15,7 @@ from scipy.special import expit, log_expit, logsumexp, softmax
 from sklearn.metrics import roc_auc_score
 
 from sightline.errors import RunError
-from sightline.inference.predict import Maps
+from sightline.inference.network_output import Maps
 from sightline.metrics.estimate import Comparison, FloatArray
 from sightline.metrics.predictions import Predictions
 from sightline.metrics.statistics.delong import delong

@@ -12,7 +12,7 @@ from sightline.data.views.image_view import View
 from sightline.explainers.localisation.protocols import MapBoxes
 from sightline.explainers.localisation.tuning import candidates, tune
 from sightline.inference.boxes import FloatArray, _enlarged, finding_classes, found_boxes
-from sightline.inference.predict import NetworkOutput
+from sightline.inference.network_output import NetworkOutput
 from sightline.io.files import write_text
 from sightline.metrics.boxes.table import BoxCase, BoxScores
 from sightline.structures.case import Case, Cohort

@@ -12,7 +12,8 @@ from sightline.evaluation.box_scoring import box_scores, tune_boxes
 from sightline.evaluation.gaze_scoring import gaze_scores
 from sightline.evaluation.map_scoring import map_rows
 from sightline.evaluation.result import Evaluation, EvaluationFiles
-from sightline.inference.predict import NetworkOutput, predict
+from sightline.inference.network_output import NetworkOutput
+from sightline.inference.predict import predict
 from sightline.metrics.maps.localisation import MapScores
 from sightline.structures.case import Cohort
 from sightline.structures.protocols import heatmap_of

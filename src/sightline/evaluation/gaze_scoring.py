@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from sightline.data.views.frames import case_frame, source_frame
 from sightline.data.views.image_view import View
-from sightline.inference.predict import SHOWN_CELLS, Maps, NetworkOutput
+from sightline.inference.network_output import SHOWN_CELLS, Maps, NetworkOutput
 from sightline.metrics.maps.gaze import GazeRow, GazeScores
 from sightline.metrics.maps.saliency import others_of, score_gaze
 from sightline.structures.case import Case, Cohort

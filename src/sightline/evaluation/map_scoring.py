@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sightline.data.views.frames import case_frame, source_frame
 from sightline.data.views.image_view import View
 from sightline.data.views.volume_view import VolumeView
-from sightline.inference.predict import Maps
+from sightline.inference.network_output import Maps
 from sightline.metrics.maps.localisation import MapRow, organ_row, score_in_organ
 from sightline.metrics.maps.saliency import resampled_by_area
 from sightline.metrics.maps.score import score_map

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sightline.errors import SightlineError
-from sightline.inference.predict import ExtraMaps, Maps, NetworkOutput, read_shown, write_extra_maps
+from sightline.inference.network_output import ExtraMaps, Maps, NetworkOutput, read_shown, write_extra_maps
 from sightline.io.files import write_text
 from sightline.metrics.boxes.table import BoxScores
 from sightline.metrics.maps.gaze import GazeScores

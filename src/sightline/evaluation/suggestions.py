@@ -16,7 +16,8 @@ from scipy.stats import rankdata
 
 from sightline.data.views.image_view import View
 from sightline.errors import CohortError, RunError
-from sightline.inference.predict import Maps, predict
+from sightline.inference.network_output import Maps
+from sightline.inference.predict import predict
 from sightline.io.files import write_text
 from sightline.io.image import read_image
 from sightline.structures.case import Cohort

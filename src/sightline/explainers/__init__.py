@@ -1,6 +1,35 @@
-"""From a network to a map, a box or the reading of a unit; every map can be trained through (`create_graph=True`)."""
+"""From a network to a map, a box or the reading of a unit; every map can be trained through (`create_graph=True`).
 
-from sightline.explainers.cam import ClassActivationMap, GradCAM, GradCAMPlusPlus
-from sightline.explainers.gradients import GuidedGradCAM, InputGradient, SmoothGrad
+`localisation` reads boxes off maps that are there already and needs no torch; a name below is imported on first use, so
+that a node that judges with onnxruntime has boxes without torch (decision 030).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sightline.explainers.cam import ClassActivationMap as ClassActivationMap
+    from sightline.explainers.cam import GradCAM as GradCAM
+    from sightline.explainers.cam import GradCAMPlusPlus as GradCAMPlusPlus
+    from sightline.explainers.gradients import GuidedGradCAM as GuidedGradCAM
+    from sightline.explainers.gradients import InputGradient as InputGradient
+    from sightline.explainers.gradients import SmoothGrad as SmoothGrad
+
+_PLACES = {
+    **dict.fromkeys(("ClassActivationMap", "GradCAM", "GradCAMPlusPlus"), "cam"),
+    **dict.fromkeys(("GuidedGradCAM", "InputGradient", "SmoothGrad"), "gradients"),
+}
 
 __all__ = ["ClassActivationMap", "GradCAM", "GradCAMPlusPlus", "GuidedGradCAM", "InputGradient", "SmoothGrad"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PLACES:
+        return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -12,7 +12,7 @@ from sightline.data.views.image_view import View
 from sightline.explainers.localisation.boxes import boxes_of_maps
 from sightline.explainers.localisation.points import upsample_maps
 from sightline.explainers.localisation.protocols import MapBoxes
-from sightline.inference.predict import Maps, NetworkOutput
+from sightline.inference.network_output import Maps, NetworkOutput
 from sightline.structures.case import Cohort, is_normal
 from sightline.structures.frame import Frame
 

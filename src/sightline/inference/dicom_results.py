@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from sightline import __version__
 from sightline.errors import SightlineError, UnreadableFile
+from sightline.inference.network_output import RunFacts, facts_of
 from sightline.io.dicom.radiograph import foreign_bytes, has_dicom_mark
 from sightline.io.dicom_results.codes import CodeTable, read_codes
 from sightline.io.dicom_results.header import SourceImage, source_image
@@ -32,13 +33,11 @@ from sightline.io.dicom_results.results import (
     Said,
     StudyResult,
 )
-from sightline.io.files import digest_of_file
 from sightline.io.picture import Picture, map_on_pixels
 from sightline.plots.result_picture import draw_result
 from sightline.structures.case import is_normal
 
 if TYPE_CHECKING:
-    # a runtime import of that room brings torch
     from sightline.explainers.localisation.protocols import MapBoxes
     from sightline.inference.file_result import FileResult
     from sightline.training.run import Run
@@ -84,31 +83,32 @@ class ResultWords:
         return self.codes.unknown(tuple(self.classes[k] for k in self.findings))
 
 
-def words_of_run(run: Run, codes: Path | None = None, *, engine: str = "torch") -> ResultWords:
+def words_of_run(run: Run | RunFacts, codes: Path | None = None, *, engine: str = "") -> ResultWords:
     """What a run's results say of the run.
 
     Args:
         run: finished.
         codes: a `codes.yaml`; without, that of the run folder where there is one.
-        engine: what computed, e.g. torch or onnxruntime.
+        engine: what computed, torch or onnxruntime; empty: what the facts say.
     """
     import hashlib
 
-    path = codes if codes is not None else run.folder / CODES
+    facts = run if isinstance(run, RunFacts) else facts_of(run)
+    path = codes if codes is not None else facts.folder / CODES
     table = read_codes(path) if codes is not None or path.is_file() else CodeTable()
-    weights = digest_of_file(run.folder / "weights.safetensors")
-    rule = "a class is present from a probability of 0.5" if run.recipe.independent else "the most probable class"
+    weights = facts.weights_digest()
+    rule = "a class is present from a probability of 0.5" if facts.independent else "the most probable class"
     parameters: tuple[str, ...] = (
         f"operating point: {rule}",
-        f"engine={engine}",
-        f"cohort={run.cohort['fingerprint']}",
+        f"engine={engine or facts.engine}",
+        f"cohort={facts.cohort['fingerprint']}",
     )
-    if run.calibration is not None:
+    if facts.calibration is not None:
         # another calibration is another answer, and must not have the UIDs of the old one
-        told = hashlib.sha256(run.calibration.notation().encode()).hexdigest()[:12]
+        told = hashlib.sha256(facts.calibration.notation().encode()).hexdigest()[:12]
         parameters += (f"calibrated on validation: {told}",)
-    maker = Maker(run.recipe.title or "sightline", run.identity, weights, __version__, parameters)
-    return ResultWords(run.classes, maker, run.boxes, run.recipe.independent, codes=table)
+    maker = Maker(facts.title or "sightline", facts.identity, weights, __version__, parameters)
+    return ResultWords(facts.classes, maker, facts.boxes, facts.independent, codes=table)
 
 
 def image_result(

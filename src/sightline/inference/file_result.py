@@ -65,6 +65,7 @@ class FileResult:
         named: position of the most probable finding, whose boxes these are.
         named_map: float64 [mh, mw], the class map of that finding, or None without maps.
         energy: log sum exp of its logits.
+        features: float32 [c], what its class maps are computed from, averaged over cells, or None.
         shape: rows and columns of the file's picture; None where they are not known.
     """
 
@@ -78,6 +79,7 @@ class FileResult:
     named: int
     named_map: NDArray[np.float64] | None
     energy: float = 0.0
+    features: NDArray[np.float32] | None = None
     shape: tuple[int, int] | None = None
 
     @property

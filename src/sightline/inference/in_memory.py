@@ -16,6 +16,8 @@ from sightline.data.views.volume_view import VolumeView
 from sightline.errors import RecipeError, RunError, UnreadableFile
 from sightline.inference.explanations import EXPLAINERS
 from sightline.inference.file_result import FileResult
+from sightline.inference.network_output import facts_of
+from sightline.inference.predict import TorchNetwork
 from sightline.inference.radiographs import radiograph_files, read_picture, read_radiograph
 from sightline.io.picture import Picture
 from sightline.plots.contact_sheet import draw_overlay
@@ -214,7 +216,7 @@ def predict_pictures(run: Run, images: Sequence[Image], engine: Engine | None = 
     """
     view = _image_view(run)
     device = (engine or Engine()).fabric("32-true").device
-    network = run.network().to(device)
+    facts, network = facts_of(run), TorchNetwork(run, device)
     every: list[Image] = []
     for image in images:
         every += radiograph_files([Path(image)], Path()) if isinstance(image, (str, Path)) else [image]
@@ -222,7 +224,7 @@ def predict_pictures(run: Run, images: Sequence[Image], engine: Engine | None = 
     for number, image in enumerate(every):
         name, picture = read_picture_like(image, number)
         planes, frame = view.show(picture.pixels, picture.frame)
-        found.append(Prediction(name, run.classes, read_picture(run, network, planes, picture.frame, frame, device)))
+        found.append(Prediction(name, run.classes, read_picture(facts, network, planes, picture.frame, frame)))
     return PredictionList(found)
 
 

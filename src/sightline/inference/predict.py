@@ -1,11 +1,6 @@
-"""A trained network's evidence on cases: probabilities and class maps, saved so that every score can be recomputed."""
+"""A trained network's evidence on cases, and the network as somebody who answers."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -17,116 +12,14 @@ from sightline.data.loader import CohortItems, test_batches
 from sightline.data.views.image_view import View
 from sightline.data.views.volume_view import VolumeView
 from sightline.errors import CohortError, RunError
+from sightline.inference.network_output import MAPS_KEPT, SHOWN_CELLS, Answers, Maps, NetworkOutput
 from sightline.io.progress import progress
 from sightline.metrics.predictions import Predictions
 from sightline.structures.case import Cohort
-from sightline.structures.evidence import forward_evidence, probabilities_of, to_channels_last
-from sightline.structures.frame import Frame
+from sightline.structures.evidence import Evidence, FeatureTap, forward_evidence, probabilities_of, to_channels_last
 from sightline.structures.protocols import Explainer
 from sightline.training.feature_cache import encoder_of
-
-MAPS_KEPT = 8
-# side of the grid that painted and explained maps are kept on: finer than any gaze is known
-SHOWN_CELLS = 56
-ExtraMaps = Mapping[str, NDArray[np.float32]]
-
-
-@dataclass(frozen=True)
-class Maps:
-    """Class maps of cases.
-
-    Attributes:
-        case_ids: one per case.
-        classes: int [n, m], which classes' maps are kept: all of them up to eight, else predicted and true.
-        maps: float32 [n, m, *cells], before pooling.
-        attention: float32 [n, m, *cells], each cell's share of the logit (M' of Liao 2022, equation 5).
-        windows: float64 [n, 2, 3], where the maps lie (`Evidence.window`), or None: over the whole view.
-    """
-
-    case_ids: tuple[str, ...]
-    classes: NDArray[np.int64]
-    maps: NDArray[np.float32]
-    attention: NDArray[np.float32]
-    windows: NDArray[np.float64] | None = None
-
-    def write(self, path: Path) -> None:
-        """Write as an npz of plain arrays."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial.npz")
-        arrays = {"classes": self.classes, "maps": self.maps, "attention": self.attention}
-        if self.windows is not None:
-            arrays["windows"] = self.windows
-        np.savez_compressed(partial, case_ids=np.array(self.case_ids), **arrays)  # type: ignore[arg-type]
-        partial.replace(path)
-
-    @classmethod
-    def read(cls, path: Path) -> Maps:
-        """Read what `write` wrote; pickled arrays are refused."""
-        try:
-            with np.load(path, allow_pickle=False) as data:
-                ids = tuple(str(i) for i in data["case_ids"])
-                windows = data.get("windows")
-                return cls(ids, data["classes"], data["maps"], data["attention"], windows)
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-            raise RunError(f"{path} is damaged ({error}).", "Evaluate the run again.") from None
-
-    def of_class(self, row: int, index: int) -> int | None:
-        """Where the map of class `index` stands in row `row`, or None where it was not kept."""
-        where = np.flatnonzero(self.classes[row] == index)
-        return int(where[0]) if len(where) else None
-
-    def take(self, rows: Sequence[int]) -> Maps:
-        """The maps of some rows."""
-        chosen = np.asarray(rows, dtype=np.int64)
-        return Maps(
-            tuple(self.case_ids[row] for row in rows),
-            self.classes[chosen],
-            self.maps[chosen],
-            self.attention[chosen],
-            None if self.windows is None else self.windows[chosen],
-        )
-
-    def frame(self, row: int, view: Frame, shape: tuple[int, ...] | None = None) -> Frame:
-        """Where the maps of row `row` lie, given the frame of its view; on their own grid, or on one of `shape`."""
-        grid = shape or self.maps.shape[2:]
-        return view.resize(grid) if self.windows is None else view.within(self.windows[row], grid)
-
-
-@dataclass(frozen=True)
-class NetworkOutput:
-    """What a network says of cases.
-
-    Attributes:
-        predictions: class probabilities (all alike from a network that only localises).
-        maps: class maps, or None.
-        boxes: float64 [n, 4], the box the network itself says: centre row, centre column, height and width as
-            fractions of the view; None when boxes are read off its maps.
-        shown: other maps over the whole view, one a case, by name: `decoder`, what a decoder paints, 0 to 1; and
-            `heatmap`, what an objective's explainer says of the case's own class.
-        energies: float64 [n], log sum exp of the logits (Liu 2020): how much the network knows cases like these.
-    """
-
-    predictions: Predictions
-    maps: Maps | None = None
-    boxes: NDArray[np.float64] | None = None
-    shown: ExtraMaps = field(default_factory=dict)
-    energies: NDArray[np.float64] | None = None
-
-
-def write_extra_maps(shown: ExtraMaps, path: Path) -> None:
-    """Write maps as an npz of plain arrays."""
-    partial = path.with_name(path.name + ".partial.npz")
-    np.savez_compressed(partial, **dict(shown))  # type: ignore[arg-type]
-    partial.replace(path)
-
-
-def read_shown(path: Path) -> ExtraMaps:
-    """Read what `write_extra_maps` wrote; pickled arrays are refused."""
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            return {name: data[name] for name in data.files}
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-        raise RunError(f"{path} is damaged ({error}).", "Evaluate the run again.") from None
+from sightline.training.run import Run
 
 
 def predict(
@@ -226,3 +119,38 @@ def _kept(logits: Tensor, labels: Tensor) -> Tensor:
 def _gather(maps: Tensor, which: Tensor) -> Tensor:
     rows = torch.arange(len(which))[:, None]
     return maps[rows, which]
+
+
+class TorchNetwork:
+    """A run's network that answers with torch.
+
+    Example:
+        `TorchNetwork(run)(images).logits`, of images float32 [b, c, h, w] in 0..1.
+    """
+
+    def __init__(self, run: Run, device: torch.device | str = "cpu") -> None:
+        """Load the weights.
+
+        Raises:
+            RunError: missing or damaged.
+        """
+        self.network = run.network().to(device)
+        self.device = device
+        self._tap = FeatureTap(self.network)
+
+    def __call__(self, images: NDArray[np.float32]) -> Answers:
+        """Answers to images, in evaluation mode."""
+        evidence = forward_evidence(self.network, torch.from_numpy(images), self.device)
+        features = self._tap.take()
+        return answers_of(evidence, None if features is None else features.cpu())
+
+
+def answers_of(evidence: Evidence, features: Tensor | None = None) -> Answers:
+    """Evidence on the CPU as arrays."""
+    return Answers(
+        logits=evidence.logits.numpy(),
+        maps=None if evidence.maps is None else evidence.maps.numpy(),
+        extras={name: tensor.numpy() for name, tensor in evidence.extras.items()},
+        window=None if evidence.window is None else evidence.window.numpy(),
+        features=None if features is None else features.numpy(),
+    )

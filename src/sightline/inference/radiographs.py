@@ -13,29 +13,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sightline.data.views.image_view import View
-from sightline.data.views.volume_view import VolumeView
 from sightline.errors import RunError, SightlineError, UnreadableFile
 from sightline.inference.boxes import boxes_on_pictures, finding_classes, finding_named
-from sightline.inference.coco_json import CocoPicture, write_coco
 from sightline.inference.file_result import DicomWish, FileResult
-from sightline.inference.journal import Journal, PredictedFile
-from sightline.inference.predict import Maps, NetworkOutput
-from sightline.inference.studies import StudyNames, StudyView, write_studies
+from sightline.inference.network_output import Answers, Ask, Maps, NetworkOutput, RunFacts, facts_of
+from sightline.inference.results.coco_json import CocoPicture, write_coco
+from sightline.inference.results.journal import Journal, PredictedFile
+from sightline.inference.results.studies import StudyNames, StudyView, write_studies
 from sightline.io.dicom.radiograph import require_radiograph
 from sightline.io.files import only_command, unique_name
 from sightline.io.image import find_images, is_ct_input, read_image
 from sightline.io.picture import SOFTWARE, Picture, Reject, require_content, write_rejects
 from sightline.io.progress import progress
 from sightline.metrics.predictions import Predictions
-from sightline.structures.evidence import Evidence, forward_evidence, probabilities_of
 from sightline.structures.frame import Frame
 from sightline.structures.regions import ScoredBox, scored_boxes
-from sightline.training.engine import Engine
-from sightline.training.run import Run
 
 if TYPE_CHECKING:
     from sightline.inference.dicom_results import StudyWriter
+    from sightline.training.engine import Engine
+    from sightline.training.run import Run
 
 FINDING = "finding"
 """Class of the boxes of a network that only locates."""
@@ -51,8 +48,41 @@ def predict_files(
     study_table: Path | None = None,
     dicom: DicomWish | None = None,
 ) -> tuple[int, int]:
-    """Write predictions.csv, studies.csv, boxes.csv, boxes.coco.json, rejects.csv, remarks.csv and overlays/NAME.png;
-    how many were predicted and rejected.
+    """Predict radiographs with torch: what `read_files` writes.
+
+    Args:
+        run: a finished run.
+        inputs: files and folders.
+        out: folder to write.
+        engine: device.
+        study_table: csv that says which file belongs to which study.
+        dicom: which DICOM objects to write, too.
+
+    Raises:
+        RunError: the run is not finished, is trained on experts' crops, or an input does not exist.
+    """
+    from sightline.inference.predict import TorchNetwork
+    from sightline.training.engine import Engine
+
+    engine = engine or Engine()
+    facts = facts_of(run)
+    facts.picture_view()
+    network = TorchNetwork(run, engine.fabric("32-true").device)
+    return read_files(facts, network, inputs, out, quiet=engine.quiet, study_table=study_table, dicom=dicom)
+
+
+def read_files(
+    facts: RunFacts,
+    ask: Ask,
+    inputs: Sequence[Path],
+    out: Path,
+    *,
+    quiet: bool = False,
+    study_table: Path | None = None,
+    dicom: DicomWish | None = None,
+) -> tuple[int, int]:
+    """Write predictions.csv, studies.csv, boxes.csv, boxes.coco.json, rejects.csv and overlays/NAME.png; how many were
+    predicted and rejected.
 
     Views of a study are put together by a table of `file` and `study`, else by the UID in their DICOM headers.
 
@@ -61,51 +91,37 @@ def predict_files(
     that finding is what the network predicts.
 
     A file that cannot be a radiograph is listed with reason and remedy, and the rest goes on. Rows are written as
-    they are made; the same command goes on where it was stopped (not with `dicom`).
+    they are made: what was predicted before an interruption is kept.
 
     Args:
-        run: a finished run.
+        facts: of a finished run.
+        ask: its network.
         inputs: files and folders.
         out: folder to write.
-        engine: device.
+        quiet: no progress.
         study_table: csv that says which file belongs to which study.
         dicom: which DICOM objects to write, too, into `dicom/`, a folder a study; pictures that are no DICOM files are
             then rejected.
 
     Raises:
-        RunError: the run is not finished, is trained on experts' crops, an input does not exist, or another command
-            writes into the folder.
+        RunError: the run reads no whole radiographs, or an input does not exist.
     """
-    engine = engine or Engine()
-    if not run.done:
-        raise RunError(f"{run.folder} is not finished.", "Run the same train command again: it resumes.")
-    view = run.recipe.view
-    if isinstance(view, VolumeView):
-        raise RunError(
-            f"{run.folder} was trained on patches of CTs, not on radiographs.",
-            "Give a CT with --centroids or --vertebrae, or a run that was trained on radiographs.",
-        )
-    if view.crop is not None:
-        raise RunError(
-            f"{run.folder} was trained on squares around experts' boxes, which a new picture does not have.",
-            "Predict with a cascade that finds the square itself, or evaluate on a cohort with boxes.",
-        )
+    facts.picture_view()
     files = radiograph_files(inputs, out)
     studies = StudyNames(study_table, files)
-    fabric = engine.fabric("32-true")
-    network = run.network().to(fabric.device)
     with only_command(out):
-        return _predict_into(out, run, network, files, studies, engine, dicom)
+        return _read_into(out, facts, ask, files, studies, dicom, quiet=quiet)
 
 
-def _predict_into(
+def _read_into(
     out: Path,
-    run: Run,
-    network: Any,
+    facts: RunFacts,
+    ask: Ask,
     files: Sequence[Path],
     studies: StudyNames,
-    engine: Engine,
     dicom: DicomWish | None,
+    *,
+    quiet: bool,
 ) -> tuple[int, int]:
     """The same, in a folder that no other command writes into."""
     (out / "overlays").mkdir(parents=True, exist_ok=True)
@@ -114,27 +130,27 @@ def _predict_into(
     views: list[StudyView] = []
     remarks: list[tuple[Path, str]] = []
     root = Path(os.path.commonpath([Path(os.path.realpath(path)).parent for path in files]))
-    writer = None if dicom is None else _study_writer(run, files, out, dicom)
+    writer = None if dicom is None else _study_writer(facts, files, out, dicom)
     # DICOM objects need the whole of what the network said, which no journal keeps
-    journal = Journal(out, run) if writer is None and run.folder is not None else None
+    journal = Journal(out, facts) if writer is None else None
     names: set[str] = set()
     for _, earlier in () if journal is None else journal.known.values():
         unique_name(Path(earlier.overlay).stem, names)
     done = False
-    probabilities = [f"p({name})" for name in run.classes]
+    probabilities = [f"p({name})" for name in facts.classes]
     best = ("box_score", *(f"box_{name}" for name in _CORNERS))
     head = ("file", "predicted", *probabilities, "look_row", "look_column", *best, "overlay")
     try:
         with (
             _table(out / "predictions.csv", head) as predictions,
             _table(out / "boxes.csv", ("file", "label", "score", *_CORNERS)) as boxes,
-            progress("predict", len(files), quiet=engine.quiet) as advance,
+            progress("predict", len(files), quiet=quiet) as advance,
         ):
             for path in files:
                 try:
                     said = None if journal is None else journal.find(path)
                     if said is None:
-                        said = _predicted(run, network, path, out, names, writer)
+                        said = _read_file(facts, ask, path, out, names, writer)
                         if journal is not None:
                             journal.add(path, said)
                 except SightlineError as error:
@@ -167,39 +183,34 @@ def _predict_into(
         more = f" (and {len(remarks) - 1} more, see {out / 'remarks.csv'})" if len(remarks) > 1 else ""
         print(f"remark: {remarks[0][0]}: {remarks[0][1]}{more}", file=sys.stderr)
     write_rejects(out / "rejects.csv", rejects)
-    if run.recipe.classifies:
-        write_studies(out / "studies.csv", run.classes, views, studies, run.calibration)
-    labels = [run.classes[k] for k in finding_classes(run.classes)] if run.recipe.classifies else [FINDING]
-    write_coco(
-        out / "boxes.coco.json", read, labels, f"boxes found by {run.recipe.title}; file names are in {root.name}"
-    )
+    if facts.classifies:
+        write_studies(out / "studies.csv", facts.classes, views, studies, facts.calibration)
+    labels = [facts.classes[k] for k in finding_classes(facts.classes)] if facts.classifies else [FINDING]
+    write_coco(out / "boxes.coco.json", read, labels, f"boxes found by {facts.title}; file names are in {root.name}")
     return len(read), len(rejects)
 
 
-def _predicted(
-    run: Run, network: Any, path: Path, out: Path, names: set[str], writer: StudyWriter | None
+def _read_file(
+    facts: RunFacts, ask: Ask, path: Path, out: Path, names: set[str], writer: StudyWriter | None
 ) -> PredictedFile:
     """One file through the network, its overlay drawn, its DICOM objects made where they are asked for.
 
     Raises:
         UnreadableFile: as `read_radiograph`.
     """
-    view = run.recipe.view
-    assert isinstance(view, View)
     source = None if writer is None else writer.source(path)
     picture = read_radiograph(path)
-    planes, frame = view.show(picture.pixels, picture.frame)
-    device = next((parameter.device for parameter in network.parameters()), "cpu")
-    reading = read_picture(run, network, planes, picture.frame, frame, device)
+    planes, frame = facts.picture_view().show(picture.pixels, picture.frame)
+    reading = read_picture(facts, ask, planes, picture.frame, frame)
     overlay = f"overlays/{unique_name(path.stem, names)}.png"
-    drawn = _drawn(run, reading)
+    drawn = _drawn(facts, reading)
     if drawn is not None:
         (out / overlay).write_bytes(drawn)
     overlay = overlay if drawn is not None else ""
     if writer is not None and source is not None:
         writer.add(path, source, picture, reading)
     return PredictedFile(
-        row=tuple(_row(run, path, reading, overlay)),
+        row=tuple(_row(facts, path, reading, overlay)),
         boxes=reading.boxes,
         shape=(picture.frame.shape[0], picture.frame.shape[1]),
         study_uid=picture.facts.get("study_uid", ""),
@@ -210,88 +221,87 @@ def _predicted(
     )
 
 
-def read_picture(
-    run: Run, network: Any, planes: NDArray[np.float32], source: Frame, view: Frame, device: Any = "cpu"
-) -> FileResult:
+def read_picture(facts: RunFacts, ask: Ask, planes: NDArray[np.float32], source: Frame, view: Frame) -> FileResult:
     """What a run's network says of one picture.
 
     Args:
-        run: a finished run.
-        network: its network, on the device.
+        facts: of a finished run.
+        ask: its network.
         planes: float32 [c, h, w], the picture as the network sees it.
         source: frame of the picture.
         view: frame of what the network sees.
-        device: where the network is.
-    """
-    import torch
 
-    evidence = forward_evidence(network, torch.from_numpy(planes)[None], device)
-    if not bool(torch.isfinite(evidence.logits).all()):
+    Raises:
+        RunError: the network says something that is no number.
+    """
+    answers = ask(planes[None])
+    if not np.isfinite(answers.logits).all():
         raise RunError("The network's logits are not finite.", "The weights are damaged.")
-    said = _single_output(run, evidence)
+    said = _single_output(facts, answers)
     probabilities = said.predictions.probabilities[0]
     # what only locates names no class: the finding's map is the one to show
-    named = finding_named(run.classes, probabilities)
-    predicted = int(probabilities.argmax()) if run.recipe.classifies else named
+    named = finding_named(facts.classes, probabilities)
+    predicted = int(probabilities.argmax()) if facts.classifies else named
     boxes: tuple[ScoredBox, ...] = ()
     if said.boxes is not None or said.maps is not None:
-        ((corners, scores),) = boxes_on_pictures(said, [source], [view], run.boxes)
-        if run.recipe.classifies:
-            boxes = scored_boxes(run.classes[named], corners, scores)
+        ((corners, scores),) = boxes_on_pictures(said, [source], [view], facts.boxes)
+        if facts.classifies:
+            boxes = scored_boxes(facts.classes[named], corners, scores)
         else:
             # no probability was learnt: what is left of the score is the box's share of its map
             boxes = scored_boxes(FINDING, corners, np.asarray(scores) / probabilities[named])
-    record = run.calibration
+    record = facts.calibration
     if record is not None:
         # boxes keep the scores that were said; what is printed and called is what validation says is meant
-        probabilities = record.probabilities(probabilities[None], independent=run.recipe.independent)[0]
-        predicted = int(probabilities.argmax()) if run.recipe.classifies else predicted
-    cells = None if evidence.maps is None else evidence.maps[0, predicted].numpy().astype(np.float64)
+        probabilities = record.probabilities(probabilities[None], independent=facts.independent)[0]
+        predicted = int(probabilities.argmax()) if facts.classifies else predicted
+    maps, window = answers.maps, answers.window
     return FileResult(
         pixels=planes[0] if len(planes) == 1 else np.moveaxis(planes, 0, -1),
         frame=view,
-        probabilities=probabilities if run.recipe.classifies else None,
+        probabilities=probabilities if facts.classifies else None,
         predicted=predicted,
         boxes=boxes,
-        map=cells,
-        window=None if evidence.window is None else evidence.window[0].double().numpy(),
+        map=None if maps is None else maps[0, predicted].astype(np.float64),
+        window=None if window is None else window[0].astype(np.float64),
         named=named,
-        named_map=None if evidence.maps is None else evidence.maps[0, named].numpy().astype(np.float64),
-        energy=float(evidence.logits[0].double().logsumexp(dim=0)),
+        named_map=None if maps is None else maps[0, named].astype(np.float64),
+        energy=float(answers.energies[0]),
         shape=(source.shape[0], source.shape[1]),
+        features=None if answers.features is None else answers.features[0],
     )
 
 
-def _study_writer(run: Run, files: Sequence[Path], out: Path, dicom: DicomWish) -> StudyWriter:
+def _study_writer(facts: RunFacts, files: Sequence[Path], out: Path, dicom: DicomWish) -> StudyWriter:
     # highdicom is an extra and takes a while to import: only who wants its objects needs it
+    wanted = dicom.wanted()
     from sightline.inference.dicom_results import StudyWriter, words_of_run
 
-    return StudyWriter(words_of_run(run, dicom.codes), files, out, dicom.wanted())
+    return StudyWriter(words_of_run(facts, dicom.codes), files, out, wanted)
 
 
-def _single_output(run: Run, evidence: Evidence) -> NetworkOutput:
-    """Evidence of one picture as that of a set of one."""
+def _single_output(facts: RunFacts, answers: Answers) -> NetworkOutput:
+    """Answers to one picture as the output for a set of one."""
     one = ("",)
-    independent = run.recipe.independent
-    probabilities = probabilities_of(evidence.logits, independent=independent)
+    probabilities = answers.probabilities(independent=facts.independent)
     nobody = np.zeros(1, dtype=np.int64)
-    predictions = Predictions(run.classes, one, one, one, nobody, probabilities, independent=independent)
+    predictions = Predictions(facts.classes, one, one, one, nobody, probabilities, independent=facts.independent)
     maps = None
-    if evidence.maps is not None:
-        every = np.arange(len(run.classes), dtype=np.int64)[None]
-        attention = evidence.extras.get("attention", evidence.maps).numpy()
-        window = None if evidence.window is None else evidence.window.double().numpy()
-        maps = Maps(one, every, evidence.maps.numpy(), attention, window)
-    box = evidence.extras.get("box")
-    return NetworkOutput(predictions, maps, None if box is None else box.double().numpy())
+    if answers.maps is not None:
+        every = np.arange(len(facts.classes), dtype=np.int64)[None]
+        attention = answers.extras.get("attention", answers.maps)
+        window = None if answers.window is None else answers.window.astype(np.float64)
+        maps = Maps(one, every, answers.maps, attention, window)
+    box = answers.extras.get("box")
+    return NetworkOutput(predictions, maps, None if box is None else box.astype(np.float64))
 
 
-def _row(run: Run, path: Path, reading: FileResult, overlay: str) -> list[str]:
+def _row(facts: RunFacts, path: Path, reading: FileResult, overlay: str) -> list[str]:
     """One row of predictions.csv; what is not known is empty."""
     if reading.probabilities is None:
-        said = [""] * (1 + len(run.classes))
+        said = [""] * (1 + len(facts.classes))
     else:
-        said = [run.classes[reading.predicted], *(repr(float(p)) for p in reading.probabilities)]
+        said = [facts.classes[reading.predicted], *(repr(float(p)) for p in reading.probabilities)]
     look = ["", ""] if reading.look is None else [f"{x:.1f}" for x in reading.look]
     box = [""] * 5
     if reading.boxes:
@@ -299,13 +309,13 @@ def _row(run: Run, path: Path, reading: FileResult, overlay: str) -> list[str]:
     return [str(path), *said, *look, *box, overlay]
 
 
-def _drawn(run: Run, reading: FileResult) -> bytes | None:
+def _drawn(facts: RunFacts, reading: FileResult) -> bytes | None:
     """The overlay, or None from a network that shows nothing."""
     found = reading.boxes
     if reading.probabilities is None:
         caption = "where the finding would be; whether there is one, this network does not say"
     else:
-        name = run.classes[reading.predicted]
+        name = facts.classes[reading.predicted]
         caption = f"{name} {reading.probabilities[reading.predicted]:.0%}"
         found = tuple(box for box in found if box.label == name)
     if reading.map is None and reading.window is None and not reading.boxes:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import Any, Literal
+
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import affine_transform
-from torch.nn import functional
 
 from sightline.errors import GeometryError
 from sightline.structures.frame import Frame
@@ -61,9 +62,66 @@ def upsample_map(cells: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float64
     # scaled before interpolating, so that clipping is to exactly 0 and 1 and a flat map stays flat
     unit = (array - low) / (high - low) if high > low else np.zeros_like(array)
     shrinks = array.ndim == 2 and any(new < old for new, old in zip(shape, array.shape, strict=True))
-    mode = "bicubic" if array.ndim == 2 else "trilinear"
-    grid = functional.interpolate(
-        torch.from_numpy(unit)[None, None], size=shape, mode=mode, align_corners=False, antialias=shrinks
-    )
-    enlarged: NDArray[np.float64] = low + (high - low) * grid[0, 0].clamp(0.0, 1.0).numpy()
+    kernel: Kernel = "linear" if array.ndim != 2 else "smoothed cubic" if shrinks else "cubic"
+    enlarged: NDArray[np.float64] = low + (high - low) * resample(unit, shape, kernel).clip(0.0, 1.0)
     return enlarged
+
+
+Kernel = Literal["linear", "cubic", "smoothed cubic"]
+
+
+def resample(values: NDArray[Any], shape: tuple[int, ...], kernel: Kernel) -> NDArray[Any]:
+    """Values [..., *s] on another grid of their last axes, axis by axis, with half-pixel centres.
+
+    The same as torch's `interpolate` with `align_corners=False`, without torch: a node that judges with onnxruntime
+    draws maps and reads boxes off them, too. A type of floating point is kept.
+
+    Args:
+        values: as many last axes as `shape` has are resampled.
+        shape: of the new grid.
+        kernel: `linear`; `cubic` (Keys 1981, a = -3/4); or `smoothed cubic` (a = -1/2, widened where a grid shrinks,
+            `antialias=True`).
+    """
+    for axis, (old, new) in enumerate(zip(values.shape[-len(shape) :], shape, strict=True), -len(shape)):
+        weights = _weights(old, new, kernel).astype(values.dtype)
+        # the two last axes are matrices already
+        if axis == -1:
+            values = values @ weights.T
+        elif axis == -2:
+            values = weights @ values
+        else:
+            values = np.moveaxis(np.moveaxis(values, axis, -1) @ weights.T, -1, axis)
+    return values
+
+
+@lru_cache(maxsize=64)
+def _weights(old: int, new: int, kernel: Kernel) -> NDArray[np.float64]:
+    """What each of `old` cells counts for each of `new` ones: float64 [new, old], rows sum to 1."""
+    scale = old / new
+    weights = np.zeros((new, old))
+    if kernel == "smoothed cubic":
+        wide = max(scale, 1.0)
+        for i in range(new):
+            centre = scale * (i + 0.5)
+            first, stop = max(int(centre - 2.0 * wide + 0.5), 0), min(int(centre + 2.0 * wide + 0.5), old)
+            row = _cubic((np.arange(first, stop) + 0.5 - centre) / wide, -0.5)
+            weights[i, first:stop] = row / row.sum()
+        return weights
+    at = scale * (np.arange(new) + 0.5) - 0.5
+    if kernel == "linear":
+        at = np.maximum(at, 0.0)
+    first_cell = np.floor(at).astype(np.int64)
+    for offset in (0, 1) if kernel == "linear" else (-1, 0, 1, 2):
+        away = at - (first_cell + offset)
+        share = 1.0 - np.abs(away) if kernel == "linear" else _cubic(away, -0.75)
+        # cells beyond the edge repeat it
+        np.add.at(weights, (np.arange(new), np.clip(first_cell + offset, 0, old - 1)), share)
+    return weights
+
+
+def _cubic(x: NDArray[Any], a: float) -> NDArray[np.float64]:
+    """Keys' cubic kernel."""
+    x = np.abs(x)
+    near = ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0
+    far = ((x - 5.0) * x + 8.0) * x * a - 4.0 * a
+    return np.where(x <= 1.0, near, np.where(x < 2.0, far, 0.0))

@@ -1,19 +1,29 @@
 """Graphs say what networks say, or are not written."""
 
+import csv
 import json
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from PIL import Image
 from support.cohorts import tiny_recipe
+from support.dicom_sources import radiograph
 from torch import nn
 
-from sightline.errors import RunError
+from sightline.errors import GeometryError, RunError
+from sightline.inference.gate.fit import fit_gate
+from sightline.inference.gate.gate_file import write_gate
 from sightline.inference.onnx import export
 from sightline.inference.onnx.export import NamedOutputs, check_graph, differences, export_onnx, write_graph
 from sightline.inference.onnx.model_file import FACTS, GRAPH, find_export, make_session, read_facts
+from sightline.inference.onnx.exported_run import OnnxNetwork, open_export
+from sightline.inference.radiographs import predict_files
 from sightline.papers.catalogue import CATALOGUE
 from sightline.papers.overrides import Changes, apply_changes
 from sightline.papers.recipes import RECIPES, find_recipe
@@ -149,3 +159,81 @@ def test_every_recipe_has_a_graph_for_any_batch(name, tmp_path):
     batch = write_graph(named, size, tmp_path / GRAPH)
     check_graph(named, tmp_path / GRAPH, size, batch)
     assert batch == 0
+
+
+def test_predicting_and_judging_with_a_graph_import_no_torch(run, exported, tiny_cohort, tmp_path):
+    """The same tables, words equal and numbers nearly, from a process in which torch cannot be imported."""
+    write_gate(run.folder, fit_gate(run, tiny_cohort, {"modality": ("DX",), "body_part": ("WRIST",)}, quiet=True))
+    files = [case.image for case in tiny_cohort.split("test")]
+    dicom = tmp_path / "hand.dcm"
+    radiograph().save_as(dicom, enforce_file_format=True)
+    predict_files(run, [*files, dicom], tmp_path / "torch", QUIET)
+    code = """
+import json, sys
+from pathlib import Path
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "torchvision", "timm", "monai"):
+            raise ImportError(f"{name} is forbidden here")
+
+sys.meta_path.insert(0, Absent())
+from sightline.cli.main import main
+
+run, out, dicom, *files = sys.argv[1:]
+try:
+    main(["predict", run, *files, dicom, "--engine", "onnx", "--out", f"{out}/onnx", "--quiet"])
+except SystemExit as end:
+    assert end.code == 0, end.code
+from sightline.web.node.jobs.child import Request
+from sightline.web.node.jobs.judge import judge_study
+
+made = Path(out, "made")
+made.mkdir()
+words = dict(left_out=(), objects=("findings", "picture"), received=1.7e9, codes=None, predecessor=())
+answer = judge_study(Request(run=Path(run), engine="auto", images={"a" * 64: Path(dicom)}, out=made, **words))
+print(json.dumps([[kind for _, kind in answer.results], [dict(one) for one in answer.refused], sorted(
+    name for name in sys.modules if name.split(".")[0] == "torch")]))
+"""
+    words = [run.folder, tmp_path, dicom, *files]
+    done = subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    kinds, refused, loaded = json.loads(done.stdout.splitlines()[-1])
+    assert loaded == [] and (kinds == ["findings", "picture"] or [one["door"] for one in refused] == ["picture"])
+    for name in ("predictions.csv", "boxes.csv", "studies.csv", "rejects.csv"):
+        wanted, said = (list(csv.reader((tmp_path / engine / name).open())) for engine in ("torch", "onnx"))
+        assert len(wanted) == len(said) and len(wanted) > (name != "rejects.csv")
+        for one, other in zip(wanted, said, strict=True):
+            for cell, same in zip(one, other, strict=True):
+                try:
+                    assert float(same) == pytest.approx(float(cell), abs=1e-4)
+                except ValueError:
+                    assert cell == same
+    for overlay in (tmp_path / "torch" / "overlays").iterdir():
+        pixels = [np.asarray(Image.open(tmp_path / engine / "overlays" / overlay.name), int) for engine in ("torch", "onnx")]
+        assert np.abs(pixels[0] - pixels[1]).max() <= 2
+
+
+def test_a_graph_of_other_weights_is_not_asked(run, exported, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(run.folder, folder)
+    assert open_export(folder).facts.identity == run.identity
+    weights = folder / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes() + b"\0")
+    with pytest.raises(RunError, match="other weights"):
+        open_export(folder)
+    shutil.rmtree(folder / "onnx")
+    with pytest.raises(RunError, match="no ONNX graph"):
+        open_export(folder)
+
+
+def test_a_fixed_batch_is_kept_to_and_another_size_refused(exported):
+    model = replace(exported.facts, batch=2)
+    images = np.random.default_rng(0).random((4, 1, 48, 48)).astype(np.float32)
+    whole = open_export(exported.folder).network(images)
+    parts = OnnxNetwork(exported.folder / GRAPH, model)(images)
+    np.testing.assert_allclose(parts.logits, whole.logits, atol=1e-6)
+    assert parts.features.shape == whole.features.shape and set(parts.extras) == {"attention"}
+    with pytest.raises(GeometryError, match="48, 48"):
+        parts_of = OnnxNetwork(exported.folder / GRAPH, model)
+        parts_of(images[..., :40])

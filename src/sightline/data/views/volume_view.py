@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
@@ -175,7 +174,8 @@ def draw_tone(cube: Cube, rng: np.random.Generator) -> Cube:
     """With an even chance one of noise, contrast and smoothing (MONAI's) on intensities in 0..1, clipped to them."""
     if rng.random() >= CHANCE:
         return cube
-    # MONAI takes seconds to import, and pictures need none of it
+    # MONAI takes seconds to import, and pictures need neither it nor torch
+    import torch
     from monai.transforms import RandAdjustContrast, RandGaussianNoise, RandGaussianSmooth
 
     sigma = SMOOTHING_SIGMA_VOXELS
@@ -203,6 +203,8 @@ def _windowed(values: NDArray[Any], window_hu: tuple[float, float]) -> Cube:
 
 def _sampled(values: Cube, frame: Frame, offsets: Cube | None) -> Cube:
     """Values on the frame's grid. torch's fractions from -1 to 1 run from corner to corner, as ours."""
+    import torch
+
     sides = np.array(values.shape, dtype=np.float64)
     # grid fractions in -1..1 -> grid -> patch -> patch fractions in -1..1
     from_unit = np.diag([*(n / 2.0 for n in frame.shape), 1.0])

@@ -22,7 +22,7 @@ import numpy as np
 from sightline.errors import RunError
 from sightline.evaluation.result import EvaluationFiles
 from sightline.evaluation.tables.provenance import CASES, SOURCES, WINDOWS, read_sources
-from sightline.inference.predict import Maps
+from sightline.inference.network_output import Maps
 from sightline.metrics.calibration.record import FILE as CALIBRATION
 
 CONTENTS = "contents.json"

@@ -18,7 +18,7 @@ from sightline.evaluation.gallery import (
 )
 from sightline.evaluation.result import Evaluation
 from sightline.evaluation.tables.table import Figure, RowResult, TableResult
-from sightline.inference.predict import MAPS_KEPT
+from sightline.inference.network_output import MAPS_KEPT
 from sightline.plots.html_report import ReportPicture, Section
 from sightline.plots.map_rows import MethodCell, MethodRow, draw_method_grid
 from sightline.plots.panels import draw_comparison

@@ -20,7 +20,7 @@ from sightline.errors import LayoutError, RunError
 from sightline.evaluation.result import Evaluation, EvaluationFiles
 from sightline.evaluation.tables.summary import untrained_boxes
 from sightline.evaluation.tables.table import Row, RowResult, Table, TableResult
-from sightline.inference.predict import Maps
+from sightline.inference.network_output import Maps
 from sightline.io.files import safe_name, write_text
 from sightline.metrics.boxes.table import BoxScores
 from sightline.metrics.calibration.record import CalibrationRecord

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
 from sightline.errors import GeometryError
@@ -179,16 +178,26 @@ def _thinned(found: FoundBoxes, protocol: MapBoxes) -> FoundBoxes:
     """Non-maximum suppression in each map; of what is left the first `most_boxes` of every map."""
     if _firsts(found.map_index).all():
         return found
-    from torchvision.ops import batched_nms
+    alive, kept = np.ones(len(found), dtype=np.bool_), np.zeros(len(found), dtype=np.bool_)
+    # a round takes the best box that is left of every map; boxes lie best first, and of equal ones the first counts
+    for _ in range(protocol.most_boxes):
+        left = np.flatnonzero(alive)
+        if len(left) == 0:
+            break
+        heads = left[_firsts(found.map_index[left])]
+        kept[heads], alive[heads] = True, False
+        left = np.flatnonzero(alive)
+        better = heads[np.searchsorted(found.map_index[heads], found.map_index[left])]
+        alive[left[overlaps_of(found.corners[left], found.corners[better]) > protocol.overlap]] = False
+    return FoundBoxes(found.map_index[kept], found.corners[kept], found.scores[kept])
 
-    # by place: boxes lie best first, and of equal scores the first counts as the better one
-    ranks = torch.arange(len(found), 0, -1, dtype=torch.float64)
-    corners, maps = torch.from_numpy(found.corners), torch.from_numpy(found.map_index)
-    order = np.sort(batched_nms(corners, ranks, maps, protocol.overlap).numpy())
-    heads = np.flatnonzero(_firsts(found.map_index[order]))
-    place = np.arange(len(order)) - np.repeat(heads, np.diff(heads, append=len(order)))
-    order = order[place < protocol.most_boxes]
-    return FoundBoxes(found.map_index[order], found.corners[order], found.scores[order])
+
+def overlaps_of(boxes: Floats, others: Floats) -> Floats:
+    """Intersection over union of boxes [m, 4] with others [m, 4], row by row."""
+    shared = np.minimum(boxes[:, 2:], others[:, 2:]) - np.maximum(boxes[:, :2], others[:, :2])
+    intersection = shared.clip(min=0.0).prod(axis=1)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) + (others[:, 2:] - others[:, :2]).prod(axis=1)
+    return np.asarray(intersection / (areas - intersection))
 
 
 def _firsts(sorted_keys: NDArray[np.int64]) -> NDArray[np.bool_]:

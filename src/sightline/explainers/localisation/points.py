@@ -7,13 +7,12 @@ validation maps in `tuning`; all of it is reached from here.
 from __future__ import annotations
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
-from torch.nn.functional import interpolate
 
 from sightline.explainers.localisation.boxes import Floats, FoundBoxes, boxes_of_maps, check_maps, refuse_non_finite
 from sightline.explainers.localisation.protocols import PROTOCOLS, MapBoxes
 from sightline.explainers.localisation.tuning import candidates, oracle_boxes, tune
+from sightline.structures.resampling import resample
 
 __all__ = [
     "PROTOCOLS",
@@ -50,8 +49,8 @@ def upsample_maps(maps: ArrayLike, shape: tuple[int, int]) -> NDArray[np.float32
 
     Cells beyond the outermost centres repeat them. A map is made smaller by the same sampling, without smoothing.
     """
-    cells = torch.from_numpy(np.ascontiguousarray(check_maps(maps), dtype=np.float32))[:, None]
+    cells = np.asarray(check_maps(maps), dtype=np.float32)
     if len(cells) == 0:
         return np.zeros((0, *shape), dtype=np.float32)
-    grid: NDArray[np.float32] = interpolate(cells, size=shape, mode="bilinear", align_corners=False)[:, 0].numpy()
+    grid: NDArray[np.float32] = resample(cells, shape, "linear")
     return grid

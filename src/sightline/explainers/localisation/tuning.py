@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 
 from sightline.errors import GeometryError
@@ -16,6 +15,7 @@ from sightline.explainers.localisation.boxes import (
     FoundBoxes,
     boxes_of_maps,
     check_maps,
+    overlaps_of,
 )
 from sightline.explainers.localisation.protocols import MapBoxes
 
@@ -107,6 +107,4 @@ def _truths(truths: Sequence[ArrayLike] | ArrayLike, count: int) -> list[Floats]
 def _overlap(box: Floats, true: Floats) -> float:
     if np.isnan(box).any():
         return 0.0
-    from torchvision.ops import box_iou
-
-    return float(box_iou(torch.from_numpy(box[None]), torch.from_numpy(np.asarray(true, dtype=np.float64))).max())
+    return float(overlaps_of(np.broadcast_to(box, true.shape), true).max())

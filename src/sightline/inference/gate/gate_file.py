@@ -13,6 +13,7 @@ from sightline import __version__
 from sightline.errors import RunError
 from sightline.inference.gate.header import HeaderLimits
 from sightline.inference.gate.picture import Limits
+from sightline.inference.onnx.model_file import FACTS, read_facts
 from sightline.io.files import digest_of_file
 
 GATE = "gate.json"
@@ -88,12 +89,13 @@ def read_gate(run: Path) -> Gate:
 
 
 def weights_digest(run: Path) -> str:
-    """SHA-256 of a run's weights, or of its ONNX graph where it has only that.
+    """SHA-256 of a run's weights; of a folder that export wrote, that of the weights its graph was made from.
 
     Raises:
         RunError: it has neither.
     """
-    for name in ("weights.safetensors", "model.onnx"):
-        if (run / name).is_file():
-            return digest_of_file(run / name)
+    if (run / "weights.safetensors").is_file():
+        return digest_of_file(run / "weights.safetensors")
+    if (run / FACTS).is_file():
+        return read_facts(run).weights_sha256
     raise RunError(f"{run} has no weights.", "Point at a finished run, or at the folder that export wrote.")

@@ -204,7 +204,7 @@ class Configuration(_Words):
     metrics: MetricsDoor = MetricsDoor()
     destinations: dict[str, Destination] = {}
     rules: Annotated[tuple[Rule, ...], Field(min_length=1)]
-    engine: Literal["torch"] = "torch"
+    engine: Literal["auto", "torch", "onnx"] = "auto"
     settle_s: Annotated[float, Field(ge=0)] = 60.0
     silent: bool = False
     workers: Annotated[int, Field(ge=1)] = max(1, (os.cpu_count() or 2) // 2)

@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from sightline.errors import SightlineError
 from sightline.inference.gate.gate_file import Gate, read_gate, weights_digest
+from sightline.inference.onnx.model_file import FOLDER, find_export, read_facts
 from sightline.web.node.configuration import Configuration, DicomDestination
 from sightline.web.node.database import Store, studies
 from sightline.web.node.delivery.cleaning import Cleaner
@@ -306,8 +307,11 @@ def read_gates(configuration: Configuration) -> dict[str, Gate]:
     """The gate of each rule's run, by the rule's name.
 
     Raises:
-        RunError: a run without gate, or whose gate was made for other weights.
+        RunError: a run without gate, or whose gate was made for other weights; with `engine: onnx` also one without
+            graph.
     """
+    for rule in configuration.rules if configuration.engine == "onnx" else ():
+        read_facts(find_export(rule.run) or rule.run / FOLDER)
     return {configuration.rule_name(i): read_gate(rule.run) for i, rule in enumerate(configuration.rules)}
 
 

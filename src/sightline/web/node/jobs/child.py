@@ -32,7 +32,7 @@ class Request:
 
     Attributes:
         run: folder of the run.
-        engine: `torch` or `onnx`.
+        engine: `torch`, `onnx` or `auto`.
         images: by SHA-256, the file of each.
         left_out: images of the study that are not judged: sha256, door, reason.
         objects: kinds of results that are wanted.

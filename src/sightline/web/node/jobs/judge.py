@@ -14,21 +14,20 @@ from typing import Any
 
 import pydicom
 
-from sightline.data.views.image_view import View
-from sightline.data.views.volume_view import VolumeView
-from sightline.errors import RunError, SightlineError
+from sightline.errors import SightlineError
 from sightline.inference.dicom_results import ResultWords, image_result, words_of_run, write_dicom_results
 from sightline.inference.file_result import FileResult
 from sightline.inference.gate.gate_file import Gate, read_gate
 from sightline.inference.gate.header import normalise_body_part, normalise_view, read_header_facts
 from sightline.inference.gate.picture import check_picture, measure_picture
+from sightline.inference.network_output import Ask, RunFacts
+from sightline.inference.onnx.exported_run import open_export
+from sightline.inference.onnx.model_file import find_export
 from sightline.inference.radiographs import read_picture, read_radiograph
 from sightline.io.dicom.radiograph import foreign_bytes
 from sightline.io.dicom_results.header import source_image
 from sightline.io.dicom_results.objects import Wanted
 from sightline.io.dicom_results.results import ImageResult
-from sightline.papers.catalogue import CATALOGUE
-from sightline.training.run import Run, open_run
 from sightline.web.node.jobs.child import Answer, Request, main
 
 
@@ -36,10 +35,9 @@ from sightline.web.node.jobs.child import Answer, Request, main
 class Judging:
     """A run that is ready to judge: opened once, kept for all jobs of this process."""
 
-    run: Run
-    view: View
+    facts: RunFacts
     gate: Gate
-    network: Any
+    network: Ask
     words: ResultWords
 
 
@@ -56,15 +54,34 @@ class Study:
 def open_judging(folder: Path, codes: Path | None, engine: str) -> Judging:
     """Open a run for judging radiographs.
 
+    Args:
+        folder: of the run, or of what was exported.
+        codes: codes.yaml, or None.
+        engine: `torch`, `onnx`, or `auto`: onnxruntime where the run has been exported, and then torch is not even
+            imported: it takes seconds and hundreds of megabytes.
+
     Raises:
         RunError: not finished, changed since its training, without gate, or none for radiographs.
     """
+    gate = read_gate(folder)
+    if engine == "onnx" or (engine == "auto" and find_export(folder) is not None):
+        exported = open_export(folder)
+        facts: RunFacts = exported.facts
+        network: Ask = exported.network
+    else:
+        facts, network = _open_with_torch(folder)
+    facts.picture_view()
+    return Judging(facts, gate, network, words_of_run(facts, codes))
+
+
+def _open_with_torch(folder: Path) -> tuple[RunFacts, Ask]:
+    from sightline.inference.network_output import facts_of
+    from sightline.inference.predict import TorchNetwork
+    from sightline.papers.catalogue import CATALOGUE
+    from sightline.training.run import open_run
+
     run = open_run(folder, CATALOGUE)
-    if not run.done:
-        raise RunError(f"{folder} is not finished.", "Finish the training first.")
-    if isinstance(run.recipe.view, VolumeView) or run.recipe.view.crop is not None:
-        raise RunError(f"{folder} does not judge whole radiographs.", "Serve a run that was trained on radiographs.")
-    return Judging(run, run.recipe.view, read_gate(folder), run.network(), words_of_run(run, codes, engine=engine))
+    return facts_of(run), TorchNetwork(run)
 
 
 def judge_study(request: Request) -> Answer:
@@ -106,8 +123,8 @@ def _judge_image(judging: Judging, request: Request, study: Study, sha256: str, 
         study.refused.append({"sha256": sha256, "door": "picture", "reason": reason})
         study.readings[sha256] = {"refused": "picture"}
         return
-    planes, frame = judging.view.show(picture.pixels, picture.frame)
-    reading = read_picture(judging.run, judging.network, planes, picture.frame, frame)
+    planes, frame = judging.facts.picture_view().show(picture.pixels, picture.frame)
+    reading = read_picture(judging.facts, judging.network, planes, picture.frame, frame)
     draw = "picture" in request.objects
     study.results.append(image_result(judging.words, source, picture, reading, draw=draw))
     study.readings[sha256] = {**measure_picture(picture), **_said(judging, reading), **_words(facts)}
@@ -129,7 +146,7 @@ def _said(judging: Judging, reading: FileResult) -> dict[str, float | str]:
     """Probabilities and the class that is called, by the names that monitoring uses."""
     if reading.probabilities is None:
         return {}
-    classes = judging.run.classes
+    classes = judging.facts.classes
     found: dict[str, float | str] = {
         f"p({name})": float(p) for name, p in zip(classes, reading.probabilities, strict=True)
     }

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sightline import __version__
+from sightline.inference.network_output import RunFacts
 from sightline.io.files import mark_of_file
 from sightline.structures.regions import ScoredBox
-from sightline.training.run import Run
 
 NAME = ".predicted.jsonl"
 
@@ -60,12 +60,18 @@ class PredictedFile:
 class Journal:
     """Predictions of a command, a line each, on disk as soon as they are made; gone when the command is done."""
 
-    def __init__(self, out: Path, run: Run) -> None:
+    def __init__(self, out: Path, run: RunFacts) -> None:
         """Go on with what another call of the same run left in `out`; what another run left is thrown away."""
         self.path = out / NAME
         # the run, what was fixed on validation since, and the code
-        papers = [*sorted(run.folder.glob("*.json")), run.folder / "weights.safetensors"]
-        stamp = {"run": run.identity, "version": __version__, "papers": [mark_of_file(paper) for paper in papers]}
+        weights = (run.folder / name for name in ("weights.safetensors", "model.onnx"))
+        papers = [*sorted(run.folder.glob("*.json")), *(path for path in weights if path.is_file())]
+        stamp = {
+            "run": run.identity,
+            "engine": run.engine,
+            "version": __version__,
+            "papers": [mark_of_file(paper) for paper in papers],
+        }
         self.known: dict[str, tuple[str, PredictedFile]] = {}
         lines = self._read(stamp)
         self._file = self.path.open("w", encoding="ascii")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sightline.errors import LayoutError
-from sightline.inference.studies import StudyNames, StudyView, write_studies
+from sightline.inference.results.studies import StudyNames, StudyView, write_studies
 from sightline.metrics.calibration.record import CalibrationRecord
 from sightline.metrics.decision.abstention import Abstention
 from sightline.metrics.decision.conformal import PredictionSets

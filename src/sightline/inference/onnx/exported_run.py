@@ -1,0 +1,135 @@
+"""An exported run that is asked with onnxruntime; needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sightline.data.targets.gaze_choice import GazeChoice
+from sightline.data.targets.region_choice import RegionChoice
+from sightline.data.views.crops import Crop, RegionJitter
+from sightline.data.views.image_view import View
+from sightline.data.views.patches import Patches
+from sightline.data.views.volume_view import VolumeView
+from sightline.errors import GeometryError, RecipeError, RunError
+from sightline.explainers.localisation.protocols import MapBoxes
+from sightline.inference.network_output import Answers, RunFacts
+from sightline.inference.onnx.model_file import FOLDER, GRAPH, ModelFacts, find_export, make_session, read_facts
+from sightline.io.files import digest_of_file, read_json
+from sightline.metrics.calibration.record import CalibrationRecord
+from sightline.training.serialization import from_plain
+
+# words of `model.json`; those of networks and trainings are not needed, and would bring torch
+_WORDS: Mapping[str, type[Any]] = {
+    "view": View,
+    "volume_view": VolumeView,
+    "patches": Patches,
+    "crop": Crop,
+    "region_jitter": RegionJitter,
+    "region_choice": RegionChoice,
+    "gaze_choice": GazeChoice,
+    "map_boxes": MapBoxes,
+}
+_PLAIN = ("logits", "probabilities", "maps", "window", "features")
+
+
+@dataclass(frozen=True)
+class ExportedRun:
+    """A run that was exported.
+
+    Attributes:
+        facts: what reading pictures needs to know of it.
+        model: what stands beside the graph.
+        network: the graph.
+    """
+
+    facts: RunFacts
+    model: ModelFacts
+    network: OnnxNetwork
+
+
+class OnnxNetwork:
+    """A graph that answers with onnxruntime.
+
+    Example:
+        `open_export(folder).network(images).logits`, of images float32 [b, c, h, w] in 0..1.
+    """
+
+    def __init__(self, path: Path, model: ModelFacts) -> None:
+        """Load the graph.
+
+        Raises:
+            RunError: onnxruntime is not installed, or cannot read it.
+        """
+        self.model = model
+        self._session = make_session(path)
+
+    def __call__(self, images: NDArray[np.float32]) -> Answers:
+        """Answers to images; a grey plane is repeated for every channel, and a fixed batch is kept to.
+
+        Raises:
+            GeometryError: images of another size.
+        """
+        channels, sides = self.model.size[0], self.model.size[1:]
+        if images.shape[2:] != sides or images.shape[1] not in (1, channels):
+            raise GeometryError(
+                f"Images must be [b, 1 or {channels}, {', '.join(map(str, sides))}]; got {images.shape}."
+            )
+        given = np.ascontiguousarray(np.broadcast_to(images, (len(images), *self.model.size)), dtype=np.float32)
+        names, step = list(self.model.outputs), self.model.batch or len(given)
+        parts = [self._session.run(names, {"images": given[i : i + step]}) for i in range(0, len(given), step)]
+        said = {name: np.concatenate(each) for name, each in zip(names, zip(*parts, strict=True), strict=True)}
+        extras = {name: value for name, value in said.items() if name not in _PLAIN}
+        return Answers(said["logits"], said.get("maps"), extras, said.get("window"), said.get("features"))
+
+
+def open_export(folder: Path) -> ExportedRun:
+    """Open what export wrote: a folder of its own, or the `onnx` of a run folder.
+
+    Of a run folder calibration, gate, codes and the way of boxes are the run's own, so that what was fitted later
+    counts; and the graph must have been made from the weights that lie there.
+
+    Raises:
+        RunError: nothing was exported, it is damaged, or of other weights.
+    """
+    place = find_export(folder)
+    if place is None:
+        raise RunError(f"{folder} has no ONNX graph.", f"Make it: sightline export {folder} --as onnx")
+    model = read_facts(place)
+    own = place
+    if place == folder / FOLDER and (folder / "cohort.json").is_file():
+        own = folder
+        weights = folder / "weights.safetensors"
+        if not weights.is_file() or digest_of_file(weights) != model.weights_sha256:
+            raise RunError(
+                f"{place / GRAPH} was made from other weights than those in {folder}.",
+                f"Export it again: sightline export {folder} --as onnx",
+            )
+    boxes_file = own / "boxes.json"
+    try:
+        view = from_plain(model.view, _WORDS, "view")
+        boxes = from_plain(read_json(boxes_file) if boxes_file.is_file() else model.boxes, _WORDS, "boxes")
+    except RecipeError as error:
+        raise RunError(f"{place}: model.json is damaged ({error.message}).", "Export it again.") from None
+    if not isinstance(view, (View, VolumeView)) or not isinstance(boxes, MapBoxes):
+        raise RunError(f"{place}: model.json names no view and no boxes.", "Export it again.")
+    facts = RunFacts(
+        folder=own,
+        title=model.title,
+        identity=model.run_identity,
+        classes=model.classes,
+        view=view,
+        boxes=boxes,
+        independent=model.independent,
+        classifies=model.classifies,
+        cohort=model.cohort,
+        calibration=CalibrationRecord.read(own, model.run_identity),
+        weights_sha256=model.weights_sha256,
+        engine="onnxruntime",
+    )
+    return ExportedRun(facts, model, OnnxNetwork(place / GRAPH, model))
