@@ -302,7 +302,11 @@ def test_protocols_are_recipe_words(name):
 def test_resampling_is_torchs(shape):
     values = np.random.default_rng(2).standard_normal((2, 6, 7))
     tensor = torch.from_numpy(values)[:, None]
-    for kernel, mode, smooth in (("linear", "bilinear", False), ("cubic", "bicubic", False), ("smoothed cubic", "bicubic", True)):
+    for kernel, mode, smooth in (
+        ("linear", "bilinear", False),
+        ("cubic", "bicubic", False),
+        ("smoothed cubic", "bicubic", True),
+    ):
         wanted = torch.nn.functional.interpolate(tensor, size=shape, mode=mode, align_corners=False, antialias=smooth)
         np.testing.assert_allclose(resample(values, shape, kernel), wanted[:, 0].numpy(), atol=1e-12)
     volume = torch.from_numpy(values)[None, None]

@@ -21,8 +21,8 @@ from sightline.inference.gate.fit import fit_gate
 from sightline.inference.gate.gate_file import write_gate
 from sightline.inference.onnx import export
 from sightline.inference.onnx.export import NamedOutputs, check_graph, differences, export_onnx, write_graph
-from sightline.inference.onnx.model_file import FACTS, GRAPH, find_export, make_session, read_facts
 from sightline.inference.onnx.exported_run import OnnxNetwork, open_export
+from sightline.inference.onnx.model_file import FACTS, GRAPH, find_export, make_session, read_facts
 from sightline.inference.radiographs import predict_files
 from sightline.papers.catalogue import CATALOGUE
 from sightline.papers.overrides import Changes, apply_changes
@@ -210,7 +210,9 @@ print(json.dumps([[kind for _, kind in answer.results], [dict(one) for one in an
                 except ValueError:
                     assert cell == same
     for overlay in (tmp_path / "torch" / "overlays").iterdir():
-        pixels = [np.asarray(Image.open(tmp_path / engine / "overlays" / overlay.name), int) for engine in ("torch", "onnx")]
+        pixels = [
+            np.asarray(Image.open(tmp_path / engine / "overlays" / overlay.name), int) for engine in ("torch", "onnx")
+        ]
         assert np.abs(pixels[0] - pixels[1]).max() <= 2
 
 
