@@ -1,6 +1,7 @@
 """Readings of maps against plain loops, chosen on validation."""
 
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -72,6 +73,9 @@ def test_a_spot_is_found_by_the_maximum_and_not_by_the_mean(tmp_path):
 def test_of_two_maps_the_second_is_also_read_alone(tmp_path):
     for seed, name in enumerate(("val", "test")):
         left(tmp_path / "p", name, *spotted(seed=seed, two=True))
+    for file in (tmp_path / "p").glob("test*"):
+        shutil.copy(file, file.with_name(file.name.replace("test", "external", 1)))
+    assert read_answers(tmp_path / "p", "external") == read_answers(tmp_path / "p")
     found = {r.name: r.test for r in read_answers(tmp_path / "p")}
     assert found["maximum, second map alone"] > 0.95
     assert found["maximum"] < 0.9

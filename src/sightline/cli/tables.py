@@ -86,13 +86,15 @@ class Answers:
 
     runs: Positional[tuple[Path, ...]]
     """Run folders that `sightline table` left."""
+    on: Literal["test", "external"] = "test"
+    """Cases that are looked at, once the reading is chosen on validation."""
 
     def run(self) -> int:
         """Print a table a run."""
         from sightline.evaluation.answers import answers_table, read_answers
 
         for folder in self.runs:
-            print(f"{folder.name}\n\n{answers_table(read_answers(folder / 'predictions'))}\n")
+            print(f"{folder.name}\n\n{answers_table(read_answers(folder / 'predictions', self.on))}\n")
         return 0
 
 

@@ -64,29 +64,30 @@ class Reading:
     compared: Comparison | None = None
 
 
-def read_answers(predictions: Path) -> list[Reading]:
+def read_answers(predictions: Path, test: str = "test") -> list[Reading]:
     """Every reading of the maps of a run of two classes, the network's own answer first.
 
     Two maps are read as their difference, which is what the network's own softmax sees, and as the second map alone.
 
     Args:
-        predictions: a run's `predictions/`, with `val` and `test`.
+        predictions: a run's `predictions/`, with `val` and the cases to be looked at.
+        test: which those are: `test`, or `external` of a table with a second hospital's cohort.
 
     Raises:
         RunError: no maps of both, or other than two classes.
     """
-    val, test = _read(predictions, "val"), _read(predictions, "test")
-    own = _second(val[0]), _second(test[0])
-    found = [Reading(OWN, _area(val[0], own[0]), _area(test[0], own[1]))]
+    val, looked = _read(predictions, "val"), _read(predictions, test)
+    own = _second(val[0]), _second(looked[0])
+    found = [Reading(OWN, _area(val[0], own[0]), _area(looked[0], own[1]))]
     for of, cells_of in _evidence(val[1]).items():
-        test_cells = _evidence(test[1])[of]
+        test_cells = _evidence(looked[1])[of]
         for name, reading in READINGS.items():
             answers = reading(cells_of), reading(test_cells)
             # ranks alone matter to an AUC, so any increasing function into 0..1 serves
             second = expit(_standard(answers[1]))
-            told = replace(test[0], probabilities=np.stack([1.0 - second, second], axis=1))
-            compared = delong(told, test[0])
-            found.append(Reading(f"{name}{of}", _area(val[0], answers[0]), _area(test[0], answers[1]), compared))
+            told = replace(looked[0], probabilities=np.stack([1.0 - second, second], axis=1))
+            compared = delong(told, looked[0])
+            found.append(Reading(f"{name}{of}", _area(val[0], answers[0]), _area(looked[0], answers[1]), compared))
     return found
 
 
