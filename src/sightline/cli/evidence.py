@@ -210,10 +210,16 @@ class Power:
 
 @dataclass(frozen=True)
 class Readers:
-    """Analyse a reader study (iMRMC csv): are two modalities read alike, for other readers and cases."""
+    """Analyse a reader study (iMRMC csv, or a workstation's marks): whether modalities are read alike."""
 
     study: Positional[Path]
-    """File in iMRMC's format (reader, case, modality, score; reader -1 says the truth)."""
+    """File in iMRMC's format (reader, case, modality, score; reader -1 says the truth), or a folder of marks."""
+    task: str | None = None
+    """Folder of marks: name of the reader study's task, where there are several."""
+    positive: str | None = None
+    """Folder of marks: class that is looked for; the cohort's last when not given."""
+    database: str | None = None
+    """Folder of marks: where the store is PostgreSQL."""
     figure: Literal["auc", "sensitivity", "specificity"] = "auc"
     """What is compared."""
     threshold: float | None = None
@@ -237,7 +243,13 @@ class Readers:
         from sightline.metrics.readers.simulation import cases_needed
         from sightline.metrics.readers.study import ReaderStudy
 
-        study = ReaderStudy.read(self.study)
+        notes: tuple[str, ...] = ()
+        if self.study.is_dir() or self.database is not None:
+            from sightline.web.workstation.exchange.reader_study import stored_study
+
+            study, notes = stored_study(self.study, self.database, task=self.task, positive=self.positive)
+        else:
+            study = ReaderStudy.read(self.study)
         if self.figure != "auc":
             if self.threshold is None:
                 raise RunError(
@@ -246,11 +258,14 @@ class Readers:
             study = study.above(self.threshold)
         found = analyse_readers(study, figure=self.figure, inference=self.inference, method=self.covariance)
         print(f"{len(study.readers)} readers, {len(study.cases)} cases, {int(study.positive.sum())} positive")
+        for line in notes:
+            print(line)
         for line in (*found.means(), *found.differences()):
             print(line)
         print(f"Obuchowski-Rockette: {found.text()}")
         dbm = analyse_pseudovalues(study, figure=self.figure, inference=self.inference)
-        print(f"Dorfman-Berbaum-Metz: F({dbm.df[0]:g}, {dbm.df[1]:.1f}) = {dbm.statistic:.3f}, p = {dbm.p_value:.4f}")
+        freedom = f"{dbm.df[1]:.1f}" if dbm.df[1] < 1e6 else "∞"
+        print(f"Dorfman-Berbaum-Metz: F({dbm.df[0]:g}, {freedom}) = {dbm.statistic:.3f}, p = {dbm.p_value:.4f}")
         if self.difference is not None:
             plan = cases_needed(found, self.difference, readers=self.readers, power=self.power)
             if plan is None:

@@ -146,7 +146,9 @@ class ReaderAnalysis:
         """The test as a sentence."""
         if math.isinf(self.df[1]):
             return f"chi-squared({self.df[0]:g}) = {self.statistic:.3f}, p = {self.p_value:.4f}"
-        return f"F({self.df[0]:g}, {self.df[1]:.1f}) = {self.statistic:.3f}, p = {self.p_value:.4f}"
+        # readers that differ alike in all modalities leave a denominator of rounding errors
+        freedom = f"{self.df[1]:.1f}" if self.df[1] < 1e6 else "∞"
+        return f"F({self.df[0]:g}, {freedom}) = {self.statistic:.3f}, p = {self.p_value:.4f}"
 
 
 def analyse_readers(

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import select
+
+from sightline.errors import RunError
 from sightline.io.files import write_text
 from sightline.metrics.agreement.automation_bias import AdvisedAnswer, automation_bias
 from sightline.metrics.estimate import Estimate
-from sightline.web.workstation.exchange.readings import FinishedRead
+from sightline.metrics.readers.study import ReaderStudy
+from sightline.web.workstation.exchange.readings import FinishedRead, finished_reads
+from sightline.web.workstation.reading.commands import classes_of, cohort_is_there
 from sightline.web.workstation.reading.reader_study import CONDITIONS
+from sightline.web.workstation.store.database import opened
+from sightline.web.workstation.store.tables import study as study_table
 
 
 def advised_answers(reads: Sequence[FinishedRead], truths: dict[str, str]) -> list[AdvisedAnswer]:
@@ -64,21 +74,89 @@ def imrmc_text(reads: Sequence[FinishedRead], truths: dict[str, str], positive: 
         truths: class of each study, by its id.
         positive: the class that is looked for.
     """
-    scored = [one for one in reads if one.row["aid"] is not None and one.fold.answers.label is not None]
-    cases = sorted({one.row["study_id"] for one in scored})
-    readers = sorted({one.reader for one in scored})
+    scored = ratings_of(reads, positive)
+    cases = sorted({case for _, case, _, _ in scored})
     sick = sum(truths[case] == positive for case in cases)
-    head = [
-        "Reader study of the workstation: unaided, with answer, with answer and map",
-        f"NR: {len(readers)}", f"N0: {len(cases) - sick}", f"N1: {sick}", f"NM: {len(CONDITIONS)}", "BEGIN DATA:",
-    ]  # fmt: skip
-    lines = [f"-1,{case},0,{int(truths[case] == positive)}" for case in cases]
-    for one in scored:
-        sure = 50.0 if one.fold.answers.confidence is None else one.fold.answers.confidence
+    out = io.StringIO()
+    out.write("Reader study of the workstation: unaided, with answer, with answer and map\n")
+    out.write(f"NR: {len({reader for reader, *_ in scored})}\nN0: {len(cases) - sick}\nN1: {sick}\n")
+    out.write(f"NM: {len(CONDITIONS)}\nBEGIN DATA:\n")
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerows(("-1", case, 0, int(truths[case] == positive)) for case in cases)
+    writer.writerows((reader, case, condition, f"{score:g}") for reader, case, condition, score in scored)
+    return out.getvalue()
+
+
+def ratings_of(reads: Sequence[FinishedRead], positive: str) -> list[tuple[str, str, str, float]]:
+    """Reader, study, condition and score of each answered read of a reader study, in the order of the reads.
+
+    The score is the confidence of the answer (50 where none was asked for), negative where the answer is not the
+    positive class.
+    """
+    rows = []
+    for one in reads:
+        if one.row["aid"] is None or one.fold.answers.label is None:
+            continue
+        sure = 50.0 if one.fold.answers.confidence is None else float(one.fold.answers.confidence)
         score = sure if one.fold.answers.label == positive else -sure
         condition = json.loads(one.row["aid"])["condition"].replace(" ", "_")
-        lines.append(f"{one.reader},{one.row['study_id']},{condition},{score:g}")
-    return "\n".join([*head, *lines]) + "\n"
+        rows.append((one.reader, str(one.row["study_id"]), condition, score))
+    return rows
+
+
+def stored_study(
+    keep: Path, database: str | None = None, *, task: str | None = None, positive: str | None = None
+) -> tuple[ReaderStudy, tuple[str, ...]]:
+    """A reader study out of a workstation's store, and what was left out of it, in sentences.
+
+    A study counts where every reader who has finished reads has answered it in every condition that was read; the
+    analysis of readers and cases needs them crossed. Warm-up reads do not count.
+
+    Args:
+        keep: folder of the store.
+        database: a database URL.
+        task: name of the task; None: the only reader study.
+        positive: class that is looked for; None: the cohort's last.
+
+    Raises:
+        StoreError: no store in this folder.
+        RunError: no reader study, several, an unknown class, or no study that all have finished.
+    """
+    with opened(keep, database) as store, store.reading() as connection:
+        reads = [one for one in finished_reads(connection) if one.row["aid"] is not None]
+        classes, ordered = classes_of(connection), cohort_is_there(connection)
+        truths = {
+            str(name): str(label)
+            for name, label in connection.execute(select(study_table.c.study_id, study_table.c.label))
+        }
+    names = sorted({str(one.row["task_name"]) for one in reads})
+    chosen = task if task is not None else names[0] if len(names) == 1 else None
+    if chosen not in names:
+        there = f"finished reads of {', '.join(names)}" if names else "no finished read of a reader study"
+        raise RunError(f"{keep} holds {there}.", "Name one by --task; `sightline reads plan --study-mode` deals one.")
+    if positive is None and not ordered:
+        raise RunError(
+            f"{keep} belongs to a cohort whose folder is gone: which class is looked for is not known.",
+            f"Name it by --positive: one of {', '.join(classes)}.",
+        )
+    wanted = classes[-1] if positive is None else positive
+    if wanted not in classes:
+        raise RunError(f"There is no class {wanted!r}.", f"Name one of {', '.join(classes)}.")
+    rows = ratings_of([one for one in reads if one.row["task_name"] == chosen], wanted)
+    cells, answered = {(row[0], row[2]) for row in rows}, defaultdict(set)
+    for reader, case, condition, _ in rows:
+        answered[case].add((reader, condition))
+    whole = {case for case, has in answered.items() if has == cells}
+    if not whole:
+        raise RunError(
+            f"No study of {chosen!r} was read by every reader in every condition yet.", "Let the readers finish first."
+        )
+    notes = []
+    if len(whole) < len(answered):
+        notes.append(f"{len(answered) - len(whole)} of {len(answered)} studies are left out: not every reader has read "
+                     "them in every condition.")  # fmt: skip
+    truth = {case: label == wanted for case, label in truths.items() if case in whole}
+    return ReaderStudy.of_calls([row for row in rows if row[1] in whole], truth), tuple(notes)
 
 
 def write_study(

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from sightline.data.datasets.folder.format import read_head
 from sightline.errors import SightlineError
@@ -51,7 +51,7 @@ def plan_reads(
             if row is None:
                 raise AccountRefused(f"There is no reader {one!r}.", "Look at `sightline readers list`.")
             ids.append(row["id"])
-        classes = _classes(connection)
+        classes = classes_of(connection)
         there = first_row(connection, select(task.c.id).where(task.c.name == name))
         task_id = there["id"] if there else add_task(connection, name, "mark", spec_of(spec, classes), who=WHO)
         if aids is not None:
@@ -77,7 +77,12 @@ def list_reads(keep: Path, database: str | None) -> list[str]:
     return lines
 
 
-def _classes(connection: Any) -> list[str]:
+def cohort_is_there(connection: Connection) -> bool:
+    """Whether the folder of the store's cohort is where it was."""
+    return (Path(one_row(connection, select(workstation))["cohort_path"]) / "cohort.json").is_file()
+
+
+def classes_of(connection: Connection) -> list[str]:
     """The classes of the cohort, from its folder; where it was moved, those of its studies."""
     row = one_row(connection, select(workstation))
     folder = Path(row["cohort_path"])
