@@ -20,6 +20,7 @@ from sightline.papers.catalogue import CATALOGUE
 from sightline.training.engine import Engine
 
 REPLICATES = 60
+FLIPPED = 60
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +237,53 @@ def a_fingerprint(files, rnd):
     files[name] = json.dumps(facts).encode()
 
 
+def a_study(files, rnd):
+    name = predictions(files, rnd)
+    rows = rows_of(files[name])
+    a, b = rnd.sample(rows[1:], 2)
+    a[1], b[1] = b[1], a[1] + "x"
+    files[name] = text_of(rows)
+
+
+def a_label_of_the_cohort(files, rnd):
+    rows = rows_of(files["cases.csv"])
+    row = rnd.choice([row for row in rows[1:] if row[4] == "test"])
+    place = next(i for i, cell in enumerate(row) if cell in ("fracture", "no fracture"))
+    row[place] = "fracture" if row[place] != "fracture" else "no fracture"
+    files["cases.csv"] = text_of(rows)
+
+
+def all_probabilities_sharpened(files, rnd):
+    name = predictions(files, rnd)
+    rows = rows_of(files[name])
+    for row in rows[1:]:
+        p = float(row[6]) ** 3 / (float(row[6]) ** 3 + (1 - float(row[6])) ** 3)
+        row[5:] = [repr(1 - p), repr(p)]
+    files[name] = text_of(rows)
+
+
+def predictions_of_the_other_row(files, rnd):
+    sources = json.loads(files["sources.json"])
+    a, b = (row["runs"] for row in sources["rows"])
+    a[0], b[0] = b[0], a[0]
+    files["sources.json"] = json.dumps(sources).encode()
+
+
+def a_row_left_out(files, rnd):
+    sources = json.loads(files["sources.json"])
+    sources["rows"].pop()
+    files["sources.json"] = json.dumps(sources).encode()
+
+
+def a_number_that_never_was(files, rnd):
+    lines = json.loads(files["table.json"])
+    lines.append({**lines[0], "row": "better", "mean": 0.99})
+    files["table.json"] = json.dumps(lines).encode()
+
+
 FORGERIES = (
+    a_study, a_label_of_the_cohort, predictions_of_the_other_row, a_row_left_out,
+    a_number_that_never_was,
     a_probability, a_label, a_patient, a_hard_case_left_out, a_printed_number, a_count, a_line_left_out, a_recipe,
     a_split, a_split_of_a_run, a_test_case_that_was_trained_on, another_seeds_predictions, one_run_twice,
     a_bad_run_left_out, a_seed, replicates, a_map_score, a_box, a_fingerprint,
@@ -252,10 +299,19 @@ def test_a_forger_who_mends_the_checksums_is_caught(capsule, tmp_path, forge):
     assert not verify_capsule(tmp_path / "forged.capsule", CATALOGUE).holds
 
 
+def test_what_moves_no_number_shows_in_the_published_digest_alone(capsule, tmp_path):
+    files = files_of(capsule.path)
+    all_probabilities_sharpened(files, random.Random(0))
+    write(files, tmp_path / "forged.capsule", mended=True)
+    # the table's scores ask for ranks and for calls at one half: sharper probabilities change none of them
+    assert verify_capsule(tmp_path / "forged.capsule", CATALOGUE).holds
+    assert not verify_capsule(tmp_path / "forged.capsule", CATALOGUE, published=capsule.digest).holds
+
+
 def test_any_flipped_byte_is_caught(capsule, tmp_path):
     data = capsule.path.read_bytes()
     rnd = random.Random(1)
-    for k in range(60):
+    for k in range(FLIPPED):
         place = rnd.randrange(len(data))
         forged = tmp_path / f"{k}.capsule"
         forged.write_bytes(data[:place] + bytes([data[place] ^ (1 << rnd.randrange(8))]) + data[place + 1 :])
@@ -263,6 +319,18 @@ def test_any_flipped_byte_is_caught(capsule, tmp_path):
         # a flipped bit in the dates of the archive changes no file of it
         same = found.holds and files_of(forged) == files_of(capsule.path)
         assert not found.holds or same, place
+
+
+def test_one_letter_in_any_file_of_it_is_caught(capsule, tmp_path):
+    whole = files_of(capsule.path)
+    rnd = random.Random(2)
+    for name, data in whole.items():
+        place = rnd.choice([i for i, letter in enumerate(data) if chr(letter).isalnum()])
+        letter = b"7" if data[place : place + 1] != b"7" else b"1"
+        write({**whole, name: data[:place] + letter + data[place + 1 :]}, tmp_path / "one.capsule", mended=False)
+        assert not verify_capsule(tmp_path / "one.capsule", CATALOGUE, published=capsule.digest).holds, name
+    # beside the flipped bytes, and what is missing, strange or outside
+    assert len(whole) + len(FORGERIES) + FLIPPED + 4 >= 100
 
 
 def test_missing_strange_and_doubled_files_are_caught(capsule, tmp_path):

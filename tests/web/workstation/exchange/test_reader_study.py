@@ -18,6 +18,9 @@ from sightline.web.workstation.reading.reader_study import CONDITIONS, deal_stud
 from sightline.web.workstation.reading.tasks import add_task, spec_of
 from sightline.web.workstation.store.tables import image, map_, read, study
 
+# two accounts, 36 reads over the page's interface
+pytestmark = pytest.mark.slow
+
 # confidence of "fracture" (negative: of "no fracture") of each reader, condition and study S00 to S05; odd ones are
 # fractured; chosen so that advice helps and no AUC is 1
 SCORES = {
