@@ -8,6 +8,7 @@ import json
 import struct
 import zlib
 from collections.abc import Sequence
+from copy import deepcopy
 from random import Random
 from typing import Any
 
@@ -111,15 +112,15 @@ def spoil_json(document: Any, random: Random) -> bytes:
     for _ in range(random.choice((1, 1, 2, 3))):
         holder, key = _place(changed, random)
         if holder is None:
-            changed = random.choice(VALUES)
+            changed = deepcopy(random.choice(VALUES))
             break
         what = random.randrange(8)
         if what < 5:
-            holder[key] = random.choice(VALUES)
+            holder[key] = deepcopy(random.choice(VALUES))
         elif what == 5:
             del holder[key]
         elif what == 6 and isinstance(holder, dict):
-            holder[random.choice(WORDS)] = random.choice(VALUES)
+            holder[random.choice(WORDS)] = deepcopy(random.choice(VALUES))
         elif isinstance(holder, list):
             holder.extend(json.loads(json.dumps(holder[:3])))
     if random.random() < 0.02:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+
+_SINGULAR = {f"{noun}s": noun for noun in ("image", "patient", "case", "training", "seed", "picture", "reader", "box")}
+_SINGULAR |= {"studies": "study", "boxes": "box", "classes": "class"}
 
 
 def _printable(text: str) -> str:
@@ -12,6 +16,30 @@ def _printable(text: str) -> str:
     # lines of our own lists are set in by two blanks; other breaks came with a stranger's text
     text = re.sub(r"\n(?!  )(?=.)", r"\\n", text, flags=re.DOTALL)
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """A number and its noun, for messages: `1 patient`, `3 patients`.
+
+    Example:
+        >>> counted(1, "study", "studies"), counted(1_200, "patient")
+        ('1 study', '1200 patients')
+    """
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
+def count_words(counts: Mapping[str, int]) -> str:
+    """What was counted, in words; the nouns are plural where there are several of a thing.
+
+    Example:
+        >>> count_words({"images": 9, "studies": 3, "patients": 2, "patients with fracture": 1})
+        '9 images, 3 studies, 2 patients, 1 patient with fracture'
+    """
+    words = []
+    for name, number in counts.items():
+        noun, *rest = name.replace("_", " ").split(" ")
+        words.append(" ".join([str(number), _SINGULAR.get(noun, noun) if number == 1 else noun, *rest]))
+    return ", ".join(words)
 
 
 class SightlineError(Exception):

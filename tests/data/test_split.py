@@ -95,14 +95,14 @@ def test_leakage_is_refused_by_name():
     moved = next(i for i, case in enumerate(cohort) if case.split == "test")
     cases = list(cohort.cases)
     cases[moved] = replace(cases[moved], split="train")
-    with pytest.raises(CohortError, match=rf"1 patients .*'{cases[moved].patient_id}' \(train and test\)"):
+    with pytest.raises(CohortError, match=rf"1 patient .*'{cases[moved].patient_id}' \(train and test\)"):
         refuse_leakage(replace(cohort, cases=tuple(cases)))
 
 
 def test_a_study_shared_by_two_patients_is_leakage():
     a, b = cohort_of("a", "a").cases
     cases = (replace(a, study_id="s", split="train"), replace(b, study_id="s", split="test"))
-    with pytest.raises(CohortError, match="1 studies"):
+    with pytest.raises(CohortError, match="1 study"):
         refuse_leakage(Cohort("made", ("a",), cases))
 
 

@@ -12,7 +12,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
 
 from sightline.cli.cases import CohortGaze, CohortSplit
 from sightline.cli.options import On, make_engine
-from sightline.errors import CohortError
+from sightline.errors import CohortError, count_words
 
 # a bar for a handful of pictures would be gone before it is read
 QUIET_BELOW = 200
@@ -399,4 +399,4 @@ def _cohort_line(cohort: object, destination: Path) -> str:
         for split in ("train", "val", "test")
         if len(cohort.split(split))
     )
-    return f"{destination}: {len(cohort)} images, {studies} studies, {patients} patients ({splits})"
+    return f"{destination}: {count_words({'images': len(cohort), 'studies': studies, 'patients': patients})} ({splits})"

@@ -197,13 +197,17 @@ class Power:
             pilot, self.difference, power=self.power, trainings=self.trainings, prevalence=self.prevalence,
             studies=self.studies, seed=self.seed,
         )  # fmt: skip
+        from sightline.errors import counted
+
         for one in tried:
-            print(f"{one.patients} patients, {one.trainings} trainings: power {one.power:.2f} "
+            print(f"{counted(one.patients, 'patient')}, {counted(one.trainings, 'training')}: power {one.power:.2f} "
                   f"({one.low:.2f}-{one.high:.2f}), {one.studies} studies, {one.test}")  # fmt: skip
         if not self.patients:
             enough = next((one for one in tried if one.power >= self.power), None)
             print(
-                f"power {self.power:g} is not reached" if enough is None else f"{enough.patients} patients are enough"
+                f"power {self.power:g} is not reached"
+                if enough is None
+                else f"{counted(enough.patients, 'patient')} are enough"
             )
         return 0
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sightline.data.task import Task
-from sightline.errors import CohortError
+from sightline.errors import CohortError, counted
 from sightline.structures.case import SPLITS, Case, Cohort, Split
 
 TRIES = 16
@@ -106,7 +106,7 @@ def refuse_leakage(cohort: Cohort) -> None:
     if leaking:
         named = ", ".join(f"{patient!r} ({' and '.join(parts)})" for patient, parts in list(leaking.items())[:5])
         raise CohortError(
-            f"{len(leaking)} patients of cohort {cohort.name!r} lie in more than one split: {named}.",
+            f"{counted(len(leaking), 'patient')} of cohort {cohort.name!r} in more than one split: {named}.",
             "Split again by patient: results on these splits would be too good.",
         )
     # a study id shared by two patients would pass the check above
@@ -114,7 +114,8 @@ def refuse_leakage(cohort: Cohort) -> None:
     studies = leaking_patients(by_study)
     if studies:
         raise CohortError(
-            f"{len(studies)} studies of cohort {cohort.name!r} lie in more than one split: {list(studies)[:5]}.",
+            f"{counted(len(studies), 'study', 'studies')} of cohort {cohort.name!r} in more than one split: "
+            f"{list(studies)[:5]}.",
             "Give every study one patient and split again.",
         )
 

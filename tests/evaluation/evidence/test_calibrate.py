@@ -128,7 +128,7 @@ def test_the_commands_run(world, tmp_path, capsys):
         codes.append(end.value.code)
     said = capsys.readouterr()
     assert codes == [0, 0, 0, 0], said
-    assert "Youden" in said.out and "30 patients, 1 trainings: power" in said.out
+    assert "Youden" in said.out and "30 patients, 1 training: power" in said.out
     (row,) = csv.DictReader((tmp_path / "p" / "studies.csv").open(encoding="utf-8"))
     assert row["called at miss rate 0.2"] in ("fracture", "not fracture")
     (runs[0].folder / "calibration.json").unlink()

@@ -13,6 +13,7 @@ from sightline.data.audit.image_checks import CohortLook, look_at_cohort
 from sightline.data.audit.near_duplicates import AlikePair, find_duplicates
 from sightline.data.audit.shortcuts import fact_columns, one_class_facts, shortcuts
 from sightline.data.split import leaking_patients
+from sightline.errors import counted
 from sightline.structures.case import SPLITS, Case, Cohort
 from sightline.structures.identifiers import alike_names
 
@@ -83,7 +84,7 @@ def _splits(cohort: Cohort) -> list[Finding]:
     if leaking := leaking_patients(cohort):
         named = [f"{patient} ({' and '.join(parts)})" for patient, parts in leaking.items()]
         ids = tuple(case.case_id for case in cohort if case.patient_id in leaking)
-        message = f"{len(leaking)} patients lie in more than one split: {_listed(named)}."
+        message = f"{counted(len(leaking), 'patient')} in more than one split: {_listed(named)}."
         findings.append(Finding("leakage", "error", ids, message, "Split again, grouped by patient."))
     labels: dict[str, set[str]] = {}
     for case in cohort:
@@ -110,7 +111,7 @@ def _splits(cohort: Cohort) -> list[Finding]:
         message = "No case is assigned to a split."
         return [*findings, Finding("unsplit", "note", (), message, "Split the cohort before training on it.")]
     if unassigned:
-        message = f"{len(unassigned)} cases are in no split: {_listed(unassigned)}."
+        message = f"{counted(len(unassigned), 'case')} in no split: {_listed(unassigned)}."
         findings.append(Finding("unsplit", "warning", unassigned, message, "Assign them or remove them."))
     for split in SPLITS:
         part = cohort.split(split)
@@ -127,7 +128,7 @@ def _splits(cohort: Cohort) -> list[Finding]:
 def _unreadable(cohort: Cohort, look: CohortLook) -> list[Finding]:
     if not look.unreadable:
         return []
-    message = f"{len(look.unreadable)} pictures cannot be read: {_listed([*look.unreadable.values()])}"
+    message = f"{counted(len(look.unreadable), 'picture')} cannot be read: {_listed([*look.unreadable.values()])}"
     remedy = "Export these pictures again or remove their rows."
     return [Finding("unreadable", "error", tuple(cohort[i].case_id for i in look.unreadable), message, remedy)]
 
@@ -141,15 +142,15 @@ def _sizes(cohort: Cohort, look: CohortLook) -> list[Finding]:
     if not wrong:
         return []
     named = [f"{case.case_id} stated {_size(stated)}, is {_size(shape)}" for case, stated, shape in wrong]
-    message = f"{len(wrong)} images have another size than stated: {_listed(named)}."
+    message = f"{counted(len(wrong), 'image')} of another size than stated: {_listed(named)}."
     remedy = "Regions were drawn on another picture: restore it, or correct the sizes and check the regions."
     return [Finding("size", "error", tuple(case.case_id for case, _, _ in wrong), message, remedy)]
 
 
 _DUPLICATE_KINDS: dict[str, tuple[str, Severity, str, str]] = {
-    "labels": ("duplicate-labels", "error", "have opposite labels", "Keep the right one of each pair."),
-    "splits": ("duplicate-splits", "error", "lie in different splits", "Group them and split again."),
-    "within": ("duplicate", "warning", "are in the cohort twice", "Keep one of each; they count twice."),
+    "labels": ("duplicate-labels", "error", "with opposite labels", "Keep the right one of each pair."),
+    "splits": ("duplicate-splits", "error", "in different splits", "Group them and split again."),
+    "within": ("duplicate", "warning", "in the cohort twice", "Keep one of each; they count twice."),
 }
 
 
@@ -164,7 +165,7 @@ def _duplicates(cohort: Cohort, look: CohortLook) -> list[Finding]:
         if pairs.count:
             named = [_alike(pair, cases, what) for pair in pairs.examples]
             more = f" and {pairs.listed - len(named)} more" if pairs.listed > len(named) else ""
-            message = f"{pairs.count} pairs of near-identical pictures {text}: {'; '.join(named)}{more}."
+            message = f"{counted(pairs.count, 'pair')} of near-identical pictures {text}: {'; '.join(named)}{more}."
             ids = tuple(case.case_id for case, is_in in zip(cases, pairs.members, strict=True) if is_in)
             findings.append(Finding(kind, severity, ids, message, remedy))
     return findings
@@ -199,7 +200,8 @@ def _regions(cohort: Cohort, look: CohortLook) -> list[Finding]:
     for kind, (severity, remedy) in _REGION_KINDS.items():
         if found := faults.get(kind):
             ids = tuple(dict.fromkeys(case_id for case_id, _ in found))
-            message = f"{len(found)} regions on {len(ids)} images: {_listed([f'{i}: {what}' for i, what in found])}."
+            message = f"{counted(len(found), 'region')} on {counted(len(ids), 'image')}: "
+            message += f"{_listed([f'{i}: {what}' for i, what in found])}."
             findings.append(Finding(kind, severity, ids, message, remedy))
     return findings
 
@@ -214,8 +216,8 @@ def _shortcuts(cohort: Cohort, look: CohortLook, processes: int) -> list[Finding
     findings = []
     for fact in one_class_facts(cases):
         message = (
-            f"{fact.fact} = {fact.value} occurs only with {fact.label!r}: {len(fact.case_ids)} images of "
-            f"{fact.patients} patients, {where}."
+            f"{fact.fact} = {fact.value} occurs only with {fact.label!r}: {counted(len(fact.case_ids), 'image')} of "
+            f"{counted(fact.patients, 'patient')}, {where}."
         )
         remedy = "Leave these images out, or collect images of the other classes with it."
         findings.append(Finding("one-class-fact", "warning", fact.case_ids, message, remedy))

@@ -27,7 +27,7 @@ from sightline.data.spine.series_patches import (
 )
 from sightline.data.spine.vertebrae import FINDINGS, LABELS, RANKS, SUBREGIONS, Spine, Vertebra
 from sightline.data.split import refuse_leakage, split_cohort
-from sightline.errors import CohortError, LayoutError, RunError, SightlineError
+from sightline.errors import CohortError, LayoutError, RunError, SightlineError, counted
 from sightline.io.files import file_name
 from sightline.io.picture import Reject
 from sightline.structures.case import Case, Cohort
@@ -260,7 +260,7 @@ def _with_splits(cohort: Cohort, fractions: tuple[float, float, float], seed: in
         )
     patients, parts = len({case.patient_id for case in cohort}), sum(share > 0 for share in fractions)
     if patients < parts:
-        about["warning patients"] = f"{patients} patients are too few for {parts} splits: none is assigned"
+        about["warning patients"] = f"too few for {parts} splits ({counted(patients, 'patient')}): none is assigned"
         return replace(without, about=about)
     return split_cohort(replace(without, about=about), fractions, seed)
 

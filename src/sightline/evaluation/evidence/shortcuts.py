@@ -16,7 +16,7 @@ from sklearn.cluster import KMeans
 
 from sightline.data.audit.objects import FoundObject, RecurringObject, objects_of_files, recurring_objects
 from sightline.data.views.image_view import View
-from sightline.errors import CohortError, RunError
+from sightline.errors import CohortError, RunError, counted
 from sightline.evaluation.evidence.interventions import (
     Mask,
     Planes,
@@ -215,7 +215,9 @@ def _mean_change(name: str, plain: Predictions, rows: NDArray[np.int64], after: 
     patients = sorted({plain.patient_ids[i] for i in rows})
     n = {"images": len(rows), "patients": len(patients)}
     if len(patients) < 5:
-        return Estimate(name, None, n=n, method="no mean", why=f"not defined: {len(patients)} patients, 5 needed")
+        return Estimate(
+            name, None, n=n, method="no mean", why=f"not defined: {counted(len(patients), 'patient')}, 5 needed"
+        )
     change = after - plain.probabilities[rows, 1]
     owner = np.array([patients.index(plain.patient_ids[i]) for i in rows])
     of_patient = np.bincount(owner, weights=change) / np.bincount(owner)

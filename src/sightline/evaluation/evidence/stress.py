@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sightline.data.views.image_view import View
-from sightline.errors import CohortError, RunError
+from sightline.errors import CohortError, RunError, count_words
 from sightline.evaluation.evidence.comparison import method_name
 from sightline.evaluation.evidence.interventions import Planes
 from sightline.evaluation.evidence.picture_changes import CHANGES, CROPPED, PLAIN, change_picture
@@ -78,7 +78,7 @@ class StressReport:
             lines.append(f"| {' | '.join(cells)} |")
         lines += [
             "",
-            f"n: {', '.join(f'{v} {k}' for k, v in counts.items())}. {next(iter(self.drops.values()))[0].method}.",
+            f"n: {count_words(counts)}. {next(iter(self.drops.values()))[0].method}.",
         ]
         if self.differences:
             lines.append("Above 0 in *difference*: the first method loses less.")

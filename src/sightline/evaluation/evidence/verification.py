@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sightline.errors import SightlineError
+from sightline.errors import SightlineError, counted
 from sightline.evaluation.evidence.capsule import TABLE, Capsule, unpack_capsule, unpacked
 from sightline.evaluation.result import Evaluation
 from sightline.evaluation.tables.lines import Line, read_lines
@@ -149,7 +149,7 @@ def _patients_of_splits(cohort: Cohort) -> list[str]:
     for case in cohort:
         where.setdefault(case.patient_id, set()).add(case.split)
     torn = [patient for patient, splits in where.items() if len(splits) > 1]
-    return [f"{len(torn)} patients are in more than one split, e.g. {torn[0]}"] if torn else []
+    return [f"{counted(len(torn), 'patient')} in more than one split, e.g. {torn[0]}"] if torn else []
 
 
 def _test_cases(what: str, predictions: Any, cohort: Cohort, row: Any) -> list[str]:

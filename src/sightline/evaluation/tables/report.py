@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from sightline.errors import counted
 from sightline.evaluation.evidence.reliance import reliance_section
 from sightline.evaluation.tables.as_published import as_printed
 from sightline.evaluation.tables.distributions import spread_charts
@@ -122,8 +123,9 @@ def _plain_words(result: TableResult, lines: Sequence[Line], best: Line | None =
     test = cohort.split("test")
     words = [
         f"{len(result.rows)} methods were trained {len(result.seeds)} times each on {len(cohort.split('train'))} "
-        f"training images of {cohort.name} and tested on {len(test)} images of "
-        f"{len({c.study_id for c in test})} studies and {len({c.patient_id for c in test})} patients."
+        f"training images of {cohort.name} and tested on {counted(len(test), 'image')} of "
+        f"{counted(len({c.study_id for c in test}), 'study', 'studies')} and "
+        f"{counted(len({c.patient_id for c in test}), 'patient')}."
     ]
     leading = leading_metric(result.table, lines)
     for row in result.rows:

@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from sightline.errors import CohortError, RunError
+from sightline.errors import CohortError, RunError, counted
 from sightline.metrics.estimate import FloatArray, IntArray
 from sightline.metrics.predictions import Predictions
 from sightline.structures.notation import Notation, write_fields
@@ -222,7 +222,8 @@ def fit_recalibration(
     if patients < 10 or counts.min() == 0:
         each = ", ".join(f"{n} {name}" for name, n in zip(validation.classes, counts, strict=True))
         raise CohortError(
-            f"A calibration needs ten patients and cases of every class; {where} has {patients} patients, {each}.",
+            f"A calibration needs ten patients and cases of every class; {where} has {counted(patients, 'patient')}, "
+            f"{each}.",
             "Calibrate on more predictions.",
         )
     losses = {"as said": log_loss(validation.labels, validation.probabilities), **_unseen(validation, seed)}

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.special import expit, logit
 from scipy.stats import t as student
 
-from sightline.errors import RunError
+from sightline.errors import RunError, counted
 from sightline.metrics.classification.scores import Prevalence
 from sightline.metrics.estimate import Estimate, FloatArray
 from sightline.metrics.predictions import Predictions
@@ -139,7 +139,7 @@ def _in_the_large(predictions: Predictions, index: int, name: str) -> Estimate:
     what = f"mean probability of {name} said less observed"
     patients = len(set(predictions.patient_ids))
     if patients < FEWEST_PATIENTS:
-        why = f"no interval: {patients} patients, {FEWEST_PATIENTS} needed"
+        why = f"no interval: {counted(patients, 'patient')}, {FEWEST_PATIENTS} needed"
         return Estimate(what, value, n=predictions.counts(), method=method, why=why)
     sums = _by_patient((gap - value)[:, None], predictions.patient_ids)[:, 0] / len(gap)
     error = math.sqrt(float((sums**2).sum()) * patients / (patients - 1))
@@ -207,7 +207,7 @@ def _with_interval(
     sides = [side for side in (truth, ~truth) if side.any()]
     smaller = min(len(set(ids[side].tolist())) for side in sides)
     if smaller < FEWEST_PATIENTS:
-        why = f"no interval: {smaller} patients of the smaller class, {FEWEST_PATIENTS} needed"
+        why = f"no interval: {counted(smaller, 'patient')} of the smaller class, {FEWEST_PATIENTS} needed"
         return Estimate(what, value, n=predictions.counts(), method=method, why=why)
     groups = len(sums)
     covariance = bread @ (sums.T @ sums) @ bread * groups / (groups - 1)

@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from sightline.errors import RunError
+from sightline.errors import RunError, counted
 from sightline.metrics.classification.scores import (
     AUC,
     F1,
@@ -176,11 +176,11 @@ def too_few(score: Score, runs: Sequence[Predictions]) -> str:
     table, ids = runs[0], np.asarray(runs[0].patient_ids)
     patients = len(set(table.patient_ids))
     if patients < FEWEST_PATIENTS:
-        return f"no interval: {patients} patients, at least {FEWEST_PATIENTS} needed"
+        return f"no interval: {counted(patients, 'patient')}, at least {FEWEST_PATIENTS} needed"
     for words, rows in _sides(score, runs).items():
         count = np.unique(ids[rows]).size
         if count < FEWEST_OF_A_CLASS:
-            return f"no interval: {count} patients {words}, at least {FEWEST_OF_A_CLASS} needed"
+            return f"no interval: {counted(count, 'patient')} {words}, at least {FEWEST_OF_A_CLASS} needed"
     return ""
 
 

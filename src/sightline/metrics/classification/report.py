@@ -9,7 +9,7 @@ from itertools import combinations
 
 import numpy as np
 
-from sightline.errors import RunError
+from sightline.errors import RunError, count_words
 from sightline.metrics.classification.estimates import IntervalKind, perfect_calibration, score_estimate
 from sightline.metrics.classification.scores import (
     AUC,
@@ -118,7 +118,7 @@ def comparisons_to_markdown(comparisons: Sequence[Comparison], *, digits: int = 
 
 def counts_text(n: Mapping[str, int]) -> str:
     """Counts in words: `450 images, 150 studies, 148 patients`."""
-    return ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in n.items())
+    return count_words(n)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

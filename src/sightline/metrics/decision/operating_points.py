@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from sightline.errors import CohortError, RunError
+from sightline.errors import CohortError, RunError, counted
 from sightline.metrics.classification.scores import Sensitivity, Specificity
 from sightline.metrics.decision.influence import FEWEST_PATIENTS, Linearised, logit_of, reach, share
 from sightline.metrics.estimate import Estimate
@@ -240,6 +240,11 @@ _EMPTY = "not defined: a cell of the fourfold table is empty, or one class is mi
 def _ends(ratio: Linearised, ids: tuple[str, ...]) -> tuple[float | None, float | None, str, str]:
     method = "log scale, delta method over patients (Simel 1991), t quantile"
     if ratio.patients < FEWEST_PATIENTS:
-        return None, None, method, f"no interval: {ratio.patients} patients of a class, {FEWEST_PATIENTS} needed"
+        return (
+            None,
+            None,
+            method,
+            f"no interval: {counted(ratio.patients, 'patient')} of a class, {FEWEST_PATIENTS} needed",
+        )
     half = reach(ratio.error(ids), ratio.freedom)
     return ratio.value - half, ratio.value + half, method, ""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 from scipy.stats import t as student
 
-from sightline.errors import RunError
+from sightline.errors import RunError, counted
 from sightline.metrics.classification.scores import AUC, Sensitivity, Specificity
 from sightline.metrics.decision.influence import FEWEST_PATIENTS, Linearised, area, reach, share
 from sightline.metrics.estimate import Comparison, Estimate, Score
@@ -152,7 +152,7 @@ def _gap(name: str, here: Linearised, rest: Linearised, predictions: Predictions
     method = "group against the rest, patients' contributions (Obuchowski 1997), t quantile"
     if not difference.defined or error <= 1e-12:
         why = (
-            f"no p: {difference.patients} patients of the smaller class, {FEWEST_PATIENTS} needed"
+            f"no p: {counted(difference.patients, 'patient')} of the smaller class, {FEWEST_PATIENTS} needed"
             if not difference.defined
             else "no p: neither group has an error"
         )

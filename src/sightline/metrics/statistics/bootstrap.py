@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
-from sightline.errors import RunError
+from sightline.errors import RunError, counted
 from sightline.metrics.estimate import Estimate, FloatArray, Score
 from sightline.metrics.predictions import Predictions, align
 
@@ -229,12 +229,12 @@ def interval(
     method += f", {undefined} undefined" if undefined else ""
     why = ""
     if patients < FEWEST_PATIENTS:
-        why = f"no interval: {patients} patients, at least {FEWEST_PATIENTS} needed"
+        why = f"no interval: {counted(patients, 'patient')}, at least {FEWEST_PATIENTS} needed"
     elif 2 * undefined > replicate_values.size:
         why = f"no interval: {undefined} of {replicate_values.size} replicates lack a class"
     elif not allow_constant and np.ptp(defined) <= 1e-12 * max(1.0, abs(value)):
         # 10 of 10 right is not 100% for certain; a bootstrap cannot see what never happened
-        why = f"no interval: every resample of the {patients} patients gives {value:.3f}"
+        why = f"no interval: every resample of the {counted(patients, 'patient')} gives {value:.3f}"
     if why:
         return Interval(None, None, method, why)
     tails = np.array([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])

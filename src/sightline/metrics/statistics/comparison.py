@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
-from sightline.errors import RunError
+from sightline.errors import RunError, counted
 from sightline.metrics.estimate import BoolArray, Comparison, Estimate, FloatArray, Score
 from sightline.metrics.predictions import Predictions, align
 from sightline.metrics.statistics.bootstrap import (
@@ -330,7 +330,7 @@ def _interval_of(
     """Both ends and the method, or no end and why."""
     patients = len(set(patient_ids))
     if patients < FEWEST_PATIENTS:
-        return None, None, f"no interval: {patients} patients, at least {FEWEST_PATIENTS} needed"
+        return None, None, f"no interval: {counted(patients, 'patient')}, at least {FEWEST_PATIENTS} needed"
     spread = spread_of(numbers, patient_ids)
     if spread is None:
         return None, None, "no interval: not defined without some patient"
@@ -339,7 +339,7 @@ def _interval_of(
         ends = score_interval(spread, proportion_model(rows))
         return *ends, "score interval of a share (Wilson, clustered by patient)"
     if spread.patient <= 1e-24 * max(1.0, value**2):
-        return None, None, f"no interval: leaving out any of the {patients} patients gives {value:.3f}"
+        return None, None, f"no interval: leaving out any of the {counted(patients, 'patient')} gives {value:.3f}"
     if bounds == (0.0, 1.0) and 0.0 < value < 1.0:
         ends = score_interval(spread, share_model(spread), model_freedom=0.0)
         return *ends, "score interval, variance from leaving out patients"
@@ -379,7 +379,11 @@ def difference(
     value_a, value_b = float(points[:split].mean()), float(points[split:].mean())
     patients = once.patients
     spreads = spread_of(numbers_a, patient_ids), spread_of(numbers_b, patient_ids)
-    why = f"no test: {patients} patients, at least {FEWEST_PATIENTS} needed" if patients < FEWEST_PATIENTS else ""
+    why = (
+        f"no test: {counted(patients, 'patient')}, at least {FEWEST_PATIENTS} needed"
+        if patients < FEWEST_PATIENTS
+        else ""
+    )
     if why or spreads[0] is None or spreads[1] is None:
         why = why or "no test: not defined without some patient"
         return Comparison(name, value_a, value_b, value_a - value_b, n=n, method="no test", why=why)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import binom, norm
 
-from sightline.errors import RunError
+from sightline.errors import RunError, counted
 from sightline.metrics.classification.scores import predict_positive
 from sightline.metrics.decision.influence import reach, share
 from sightline.metrics.estimate import BoolArray, Comparison
@@ -72,7 +72,7 @@ def mcnemar(
             p_value = float(2.0 * norm.sf(abs(pull.sum()) / np.sqrt((pull**2).sum())))
         method = "McNemar over patients (Durkalski 2003)"
     if not difference.defined:
-        why = f"no interval: {difference.patients} patients"
+        why = f"no interval: {counted(difference.patients, 'patient')}"
         return Comparison(name, value_a, value_b, difference.value, p_value=p_value, n=n, method=method, why=why)
     half = reach(difference.error(a.patient_ids), difference.freedom)
     low, high = max(-1.0, difference.value - half), min(1.0, difference.value + half)

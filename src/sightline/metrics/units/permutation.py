@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import false_discovery_control
 
-from sightline.errors import RunError
+from sightline.errors import RunError, counted
 from sightline.metrics.estimate import BoolArray, FloatArray, IntArray
 from sightline.metrics.statistics.comparison import holm
 
@@ -54,7 +54,11 @@ class Contrast:
     @property
     def method(self) -> str:
         """How p was made, in words."""
-        who = "labels of cases" if self.patients is None else f"labels of {self.patients} patients kept together"
+        who = (
+            "labels of cases"
+            if self.patients is None
+            else f"labels of {counted(self.patients, 'patient')} kept together"
+        )
         return f"permutation test, {who}, {self.permutations} permutations, seed {self.seed}, two-sided"
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sightline.errors import count_words
 from sightline.metrics.maps.score import score_map
 
 SIDE = 512
@@ -83,7 +84,7 @@ def results_of(folder: Path, key: str, title: str) -> tuple[list[dict[str, Any]]
 
 
 def _counts(n: dict[str, int]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in n.items())
+    return count_words(n)
 
 
 def report_in(folder: Path) -> Path | None:
