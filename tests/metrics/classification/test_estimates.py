@@ -72,7 +72,7 @@ def test_a_perfect_model_has_an_interval_and_not_a_certainty():
 def test_too_few_patients_of_a_class_give_no_interval_and_no_p_and_say_why(positives):
     a, b = run(0, 40, positives), run(1, 40, positives)
     who = "1 patient" if positives == 1 else f"{positives} patients"
-        why = f"{who} with fracture, at least 4 needed"
+    why = f"{who} with fracture, at least 4 needed"
     found = score_estimate([a], AUC(1))
     assert found.value is not None and found.low is None and why in found.why
     compared = compare_scores([a], [b], AUC(1))
