@@ -379,11 +379,8 @@ def difference(
     value_a, value_b = float(points[:split].mean()), float(points[split:].mean())
     patients = once.patients
     spreads = spread_of(numbers_a, patient_ids), spread_of(numbers_b, patient_ids)
-    why = (
-        f"no test: {counted(patients, 'patient')}, at least {FEWEST_PATIENTS} needed"
-        if patients < FEWEST_PATIENTS
-        else ""
-    )
+    few = f"no test: {counted(patients, 'patient')}, at least {FEWEST_PATIENTS} needed"
+    why = few if patients < FEWEST_PATIENTS else ""
     if why or spreads[0] is None or spreads[1] is None:
         why = why or "no test: not defined without some patient"
         return Comparison(name, value_a, value_b, value_a - value_b, n=n, method="no test", why=why)
