@@ -335,6 +335,7 @@ def run_table(
     Example:
         `run_table("liao2022/fracatlas", "cohort", "table", seeds=range(3), rows=["unguided", "guided 1"])`
     """
+    from sightline.evaluation.tables.engines.local import LocalEngine
     from sightline.evaluation.tables.report import write_table
     from sightline.evaluation.tables.run_table import run_table as run
     from sightline.papers.catalogue import CATALOGUE
@@ -343,9 +344,9 @@ def run_table(
 
     engine = _engine(options)
     rows, profile = tuple(options.pop("rows", ())), options.pop("profile", "recommended")
-    parallel = options.pop("parallel", 1)
+    runs_on = LocalEngine(options.pop("parallel", 1))
     table = find_table(name, profile, Changes(**options), rows)
-    result = run(table, _cohort(cohort), Path(folder), CATALOGUE, seeds=seeds, engine=engine, parallel=parallel)
+    result = run(table, _cohort(cohort), Path(folder), CATALOGUE, seeds=seeds, engine=engine, runs_on=runs_on)
     write_table(result, Path(folder))
     return result
 

@@ -82,3 +82,7 @@ class RecipeError(SightlineError):
 
 class RunError(SightlineError):
     """A run folder that is incomplete, foreign or contradicts what was asked of it."""
+
+
+class FolderHeld(RunError):
+    """A folder that another process writes into just now."""

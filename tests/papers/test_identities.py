@@ -14,8 +14,8 @@ from sightline.data.views.crops import Crop, RegionJitter
 from sightline.data.views.image_view import View
 from sightline.data.views.patches import Patches
 from sightline.errors import SightlineError
-from sightline.evaluation.tables.run_table import RowTraining
-from sightline.evaluation.tables.self_training import Teaching
+from sightline.evaluation.tables.engines.row_training import RowTraining
+from sightline.evaluation.tables.engines.self_training import Teaching
 from sightline.explainers.localisation.protocols import MapBoxes
 from sightline.io.dicom_results.marks import _lines, _words_of
 from sightline.metrics.calibration.recalibration import Fitted, Isotonic, Temperature

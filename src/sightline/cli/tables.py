@@ -5,12 +5,15 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional
 
 from sightline import __version__
 from sightline.cli.options import On, Precision, collect_changes, make_engine
+
+if TYPE_CHECKING:
+    from sightline.evaluation.tables.engines.local import TableEngine
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,12 @@ class MakeTable:
     """Only rows whose name contains one of these (and their references)."""
     parallel: int = 1
     """Trainings at a time, each a process with its share of the cores."""
+    engine: Literal["local", "ray"] = "local"
+    """Where trainings run: this machine, or a Ray cluster whose nodes see the same files (docs/scale.md)."""
+    address: str | None = None
+    """Of a running Ray cluster: `auto` finds one on this machine; without it Ray is started here."""
+    cores: int = 1
+    """Under Ray, cores a training takes."""
     external: Path | None = None
     """A second hospital's cohort, tested on whole."""
     precision: Precision | None = None
@@ -67,7 +76,7 @@ class MakeTable:
             CATALOGUE,
             seeds=range(self.seeds if self.seeds is not None else table.seeds or 5),
             engine=replace(make_engine(self.on), features=self.features),
-            parallel=self.parallel,
+            runs_on=self._runs_on(),
             external=None if self.external is None else read_cohort(self.external),
             say=lambda line: print(line, file=sys.stderr, flush=True),
         )
@@ -78,6 +87,15 @@ class MakeTable:
 
             print(after_table(result, self.out, make_engine(self.on)))
         return 0 if any(row.why_not is None for row in result.rows) else 1
+
+    def _runs_on(self) -> TableEngine:
+        if self.engine == "ray":
+            from sightline.evaluation.tables.engines.ray_cluster import RayEngine
+
+            return RayEngine(self.address, self.cores, lambda line: print(line, file=sys.stderr, flush=True))
+        from sightline.evaluation.tables.engines.local import LocalEngine
+
+        return LocalEngine(self.parallel)
 
 
 @dataclass(frozen=True)

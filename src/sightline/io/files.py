@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from filelock import FileLock, Timeout
 
-from sightline.errors import RunError
+from sightline.errors import FolderHeld, RunError
 
 # names that Windows keeps for itself, with any suffix
 _RESERVED = frozenset(("con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))))
@@ -44,7 +44,7 @@ def only_command(folder: Path, doing: str = "written into", name: str = ".lock")
     """Hold a folder while a command writes into it; the system lets go when a process dies, however it dies.
 
     Raises:
-        RunError: another process holds it.
+        FolderHeld: another process holds it.
     """
     if folder.exists() and not folder.is_dir():
         yield  # whoever writes refuses it
@@ -56,7 +56,7 @@ def only_command(folder: Path, doing: str = "written into", name: str = ".lock")
     try:
         lock.acquire()
     except Timeout:
-        raise RunError(
+        raise FolderHeld(
             f"{folder} is being {doing} by {_holder(path)}.", "Wait until it is done, or stop it; or choose another."
         ) from None
     except (OSError, NotImplementedError):

@@ -15,6 +15,7 @@ from typing import Self
 
 from sightline.data.phantoms.radiographs.cohort import write_radiographs
 from sightline.data.views.image_view import View
+from sightline.evaluation.tables.engines.local import LocalEngine
 from sightline.evaluation.tables.report import write_table
 from sightline.evaluation.tables.run_table import run_table
 from sightline.evaluation.tables.table import Row, Table
@@ -130,7 +131,8 @@ def run_demo(out: Path, *, seeds: int = 3, parallel: int = 2, engine: Engine | N
         log.say(f"{seeds} trainings of each of {len(table().rows)} rows, {parallel} at a time")
         # the lines of the log say how far it is
         result = run_table(
-            table(), cohort, out, CATALOGUE, seeds=range(seeds), engine=replace(engine, quiet=True), parallel=parallel,
+            table(), cohort, out, CATALOGUE, seeds=range(seeds), engine=replace(engine, quiet=True),
+            runs_on=LocalEngine(parallel),
             say=log.say,
         )  # fmt: skip
         doing = "measuring and drawing pictures"

@@ -8,7 +8,7 @@ from dataclasses import replace
 from sightline.data.targets.region_choice import RegionChoice
 from sightline.data.views.image_view import View
 from sightline.data.views.patches import Patches
-from sightline.evaluation.tables.self_training import Teaching
+from sightline.evaluation.tables.engines.self_training import Teaching
 from sightline.evaluation.tables.table import Row, Table
 from sightline.losses.box_distance import BoxDistance
 from sightline.losses.cell_focal import CellFocal

@@ -13,10 +13,10 @@ from sightline.data.datasets import cub200
 from sightline.data.split import few_per_class
 from sightline.data.targets.region_choice import RegionChoice
 from sightline.errors import CohortError, RecipeError
-from sightline.evaluation.tables import run_table as module
+from sightline.evaluation.tables.engines import row_training as module
+from sightline.evaluation.tables.engines.self_training import Teaching
 from sightline.evaluation.tables.report import write_table
 from sightline.evaluation.tables.run_table import run_table
-from sightline.evaluation.tables.self_training import Teaching
 from sightline.evaluation.tables.table import Row, Table
 from sightline.losses.spatial_nll import SpatialNLL
 from sightline.papers.catalogue import CATALOGUE

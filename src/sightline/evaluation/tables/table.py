@@ -9,7 +9,7 @@ from typing import Literal
 
 from sightline.errors import SightlineError
 from sightline.evaluation.result import Evaluation
-from sightline.evaluation.tables.self_training import Teaching
+from sightline.evaluation.tables.engines.self_training import Teaching
 from sightline.metrics.boxes.table import BoxScores
 from sightline.structures.case import Cohort
 from sightline.training.recipe import Recipe
@@ -53,7 +53,7 @@ class Row:
         parts: the row is not trained but put together: submodule of its network -> name of an earlier row whose run
             of the same seed gives the weights.
         teacher: name of an earlier row whose run of the same seed marks the training cases in place of experts
-            (`lab/self_training.py`), or None.
+            (`tables/engines/self_training.py`), or None.
         teaching: how it marks them.
         train_per_class: train on this many images of each class, drawn once per seed; None for all.
         train_images: train on about this many images, whole groups, nested over sizes (`nested_subset`); the seed

@@ -10,7 +10,7 @@ from torch import nn
 
 from sightline.data.targets.region_choice import RegionChoice
 from sightline.errors import CohortError, RecipeError
-from sightline.evaluation.tables.self_training import READER, Teaching, pseudo_label
+from sightline.evaluation.tables.engines.self_training import READER, Teaching, pseudo_label
 from sightline.losses.spatial_nll import SpatialNLL
 from sightline.structures.evidence import Evidence
 from sightline.training.run import Run

@@ -2,6 +2,7 @@
 
 from support.cohorts import tiny_recipe
 
+from sightline.evaluation.tables.engines.local import LocalEngine
 from sightline.evaluation.tables.run_table import run_table
 from sightline.evaluation.tables.table import Row, Table
 from sightline.papers.catalogue import CATALOGUE
@@ -20,7 +21,7 @@ def test_parallel_and_serial_tables_are_the_same(tiny_cohort, tmp_path):
     )
     quiet = Engine(device="cpu", quiet=True)
     both = [
-        run_table(table, tiny_cohort, tmp_path / str(n), CATALOGUE, seeds=(0,), engine=quiet, parallel=n)
+        run_table(table, tiny_cohort, tmp_path / str(n), CATALOGUE, seeds=(0,), engine=quiet, runs_on=LocalEngine(n))
         for n in (1, 2)
     ]
     for serial, parallel in zip(both[0].rows, both[1].rows, strict=True):

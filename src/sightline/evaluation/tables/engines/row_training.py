@@ -1,0 +1,120 @@
+"""One training of one row with one seed: what is trained on what, into which folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sightline.data.split import few_per_class, from_sources
+from sightline.data.subset import displaced_marks, nested_subset
+from sightline.evaluation.evaluate import choose_boxes, evaluate
+from sightline.evaluation.result import Evaluation
+from sightline.evaluation.tables.engines.self_training import pseudo_label
+from sightline.evaluation.tables.table import Row
+from sightline.structures.case import Cohort
+from sightline.training.assemble import assemble
+from sightline.training.engine import Engine
+from sightline.training.recipe import Recipe
+from sightline.training.run import Run, open_run, run_identity
+from sightline.training.serialization import Catalogue
+from sightline.training.train import train
+
+
+@dataclass(frozen=True)
+class RowTraining:
+    """One training of one row, and its evaluations.
+
+    Attributes:
+        row: what is trained, put together or taught.
+        seed: of this training.
+        cohort: cases with splits, as the table has it.
+        tests: what every row is tested on, by name.
+        out: runs lie in its `runs/`.
+        catalogue: words for recipes.
+        engine: device and workers.
+        rows: all rows of the table, by name.
+    """
+
+    row: Row
+    seed: int
+    cohort: Cohort
+    tests: Mapping[str, Cohort]
+    out: Path
+    catalogue: Catalogue
+    engine: Engine
+    rows: Mapping[str, Row]
+
+    @property
+    def recipe(self) -> Recipe:
+        """The row's, with this seed."""
+        return replace(self.row.recipe, seed=self.seed, title=self.title)
+
+    @property
+    def training(self) -> Cohort:
+        """The cases it is trained and selected on."""
+        seen = from_sources(self.recipe.see(self.cohort), self.row.trained_on)
+        few = few_per_class(seen, self.row.train_per_class, self.recipe.train_on, self.seed)
+        part = nested_subset(few, self.row.train_images, self.seed, self.recipe.train_on)
+        return displaced_marks(part, self.row.wrong_marks, self.seed, self.recipe.train_on)
+
+    @property
+    def parts(self) -> dict[str, RowTraining]:
+        """The trainings it is put together from, by submodule of its network."""
+        return {name: self._of(row) for name, row in self.row.parts.items()}
+
+    @property
+    def teacher(self) -> RowTraining | None:
+        """The training that marks its cases."""
+        return None if self.row.teacher is None else self._of(self.row.teacher)
+
+    @property
+    def needs(self) -> tuple[RowTraining, ...]:
+        """The trainings that have to be there before this one can run."""
+        return tuple(self._of(name) for name in self.row.needs)
+
+    @property
+    def title(self) -> str:
+        """What progress and errors call it."""
+        return f"{self.row.name}, seed {self.seed}"
+
+    @property
+    def depth(self) -> int:
+        """How many rows stand behind one another before this one can run."""
+        return max((needed.depth + 1 for needed in self.needs), default=0)
+
+    @property
+    def identity(self) -> str:
+        """The name of its run: from recipe, cases, and whatever it is made of or taught by."""
+        parts = {name: part.identity for name, part in self.parts.items()}
+        if self.teacher is not None:
+            parts["teacher"] = f"{self.teacher.identity} {self.row.teaching.notation()}"
+        return run_identity(self.recipe, self.training, self.catalogue, parts)
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self.out / "runs" / self.identity
+
+    def run(self) -> dict[str, Evaluation]:
+        """Train (or resume, reuse, put together) and evaluate."""
+        run = choose_boxes(self.trained(), self.training, self.catalogue, engine=self.engine)
+        tests = {name: from_sources(test, self.row.tested_on) for name, test in self.tests.items()}
+        return {name: evaluate(run, test, name, engine=self.engine) for name, test in tests.items()}
+
+    def trained(self) -> Run:
+        """The finished run, and before it every run that it needs."""
+        if self.teacher is not None and (self.folder / "DONE").is_file():
+            # named by its teacher's identity: it need not be asked again
+            return open_run(self.folder, self.catalogue)
+        if self.teacher is not None:
+            marked = pseudo_label(self.teacher.trained(), self.training, self.row.teaching, self.engine)
+            return train(self.recipe, marked, self.folder, self.catalogue, self.engine)
+        if not self.row.parts:
+            return train(self.recipe, self.training, self.folder, self.catalogue, self.engine)
+        parts = {name: part.trained() for name, part in self.parts.items()}
+        return assemble(self.recipe, self.training, parts, self.folder, self.catalogue)
+
+    def _of(self, row: str) -> RowTraining:
+        """The training of another row with the same seed."""
+        return replace(self, row=self.rows[row])
