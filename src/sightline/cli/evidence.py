@@ -130,6 +130,8 @@ class Stress:
     """Run folders of a second method, to be held against the first."""
     split: Literal["test", "val", "train", "all"] = "test"
     """Which cases."""
+    images: int | None = None
+    """About so many of them, by whole patients, class shares kept; each is asked eleven times by every network."""
     replicates: int = 2000
     """Bootstrap samples."""
     on: OmitArgPrefixes[On] = field(default_factory=On)
@@ -137,15 +139,18 @@ class Stress:
     def run(self) -> int:
         """Change pictures, ask and print the table."""
         from sightline.data.datasets.folder.reader import read_cohort
+        from sightline.data.subset import nested_subset
         from sightline.evaluation.evidence.stress import stress_runs, write_stress
         from sightline.papers.catalogue import CATALOGUE
         from sightline.training.run import open_run
 
         whole = read_cohort(self.cohort)
+        part = whole if self.split == "all" else whole.split(self.split)
+        part = nested_subset(part, self.images, splits=tuple({case.split or "" for case in part}))
         report = stress_runs(
             [open_run(path, CATALOGUE) for path in self.runs],
             [open_run(path, CATALOGUE) for path in self.other],
-            whole if self.split == "all" else whole.split(self.split),
+            part,
             replicates=self.replicates,
             engine=make_engine(self.on),
         )
@@ -262,8 +267,8 @@ class Readers:
             study = study.above(self.threshold)
         found = analyse_readers(study, figure=self.figure, inference=self.inference, method=self.covariance)
         print(f"{len(study.readers)} readers, {len(study.cases)} cases, {int(study.positive.sum())} positive")
-        for line in notes:
-            print(line)
+        for note in notes:
+            print(note)
         for line in (*found.means(), *found.differences()):
             print(line)
         print(f"Obuchowski-Rockette: {found.text()}")
