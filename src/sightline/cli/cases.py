@@ -13,20 +13,20 @@ from sightline.errors import CohortError
 
 @dataclass(frozen=True)
 class CohortSplit:
-    """Split a cohort anew, whole patients only: by shares, or with so many test images of each class."""
+    """Split a cohort again by whole patients: by shares, or with given numbers of test images per class."""
 
     source: Positional[Path]
     """Cohort folder in our layout."""
     destination: Positional[Path]
     """Folder to write."""
     test_counts: tuple[str, ...] = ()
-    """Test images of each class, e.g. normal=60 A=55 B=60; by shares where none are given."""
+    """Test images of each class, e.g. normal=60 A=55 B=60; default: by shares."""
     task: Literal["present", "type", "group"] | None = None
-    """Count the classes of a task: broken or not, A or B or normal, A1 to B3; the cohort's own when not given."""
+    """Count the classes of a task: present (fracture or not), type (A, B, normal), group (A1 to B3); default: none."""
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
-    """Shares of train, val and test; of train and val alone where test images are counted."""
+    """Shares of train, val and test; with --test-counts only of train and val."""
     seed: int = 0
-    """Another number draws others."""
+    """Seed of the split."""
 
     def run(self) -> int:
         """Split and write."""
@@ -64,20 +64,20 @@ def _counts(words: tuple[str, ...]) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class CohortGaze:
-    """Draw where readers looked, part by part of their time and in all: a picture a case."""
+    """Draw the readers' gaze, in parts of their time and in total: one picture per case."""
 
     cohort: Positional[Path]
     """Cohort folder in our layout."""
     out: Positional[Path]
     """Folder to write."""
     cases: tuple[str, ...] = ()
-    """Ids of the cases to draw; the first ones with gaze when not given."""
+    """Ids of the cases to draw; default: the first ones with gaze."""
     parts: int = 5
-    """Equal parts of a reading's time."""
+    """Number of equal parts of the reading time."""
     seconds: float | None = None
-    """Length of a part, instead of a number of parts."""
+    """Length of a part in seconds, instead of a number of parts."""
     most: int = 12
-    """Cases at most."""
+    """Largest number of cases."""
 
     def run(self) -> int:
         """Draw."""

@@ -20,40 +20,40 @@ QUIET_BELOW = 200
 
 @dataclass(frozen=True)
 class Phantom:
-    """Write a phantom: radiographs with fractures and regions, chests with a reader's gaze, or CTs of spines."""
+    """Draw a phantom cohort: radiographs with fractures and regions, chests with a reader's gaze, or CTs of spines."""
 
     kind: Positional[Literal["radiographs", "chest", "spine"]]
-    """What to draw: a cohort in our layout, or the layout of EGD-CXR (chest) or VerSe (spine), to be imported."""
+    """What to draw: radiographs in our layout, or chest (EGD-CXR's layout) or spine (VerSe's), to be imported."""
     destination: Positional[Path]
     """Folder to write."""
     studies: Annotated[int, arg(aliases=["--images", "--subjects"])] = 120
     """Number of studies (chest: of images; spine: of subjects)."""
     shortcut: float = 0.0
-    """Chance that a marker agrees with the label in training and validation; it never stands in the test split."""
+    """Chance that a marker agrees with the label in training and validation; there is none in the test split."""
     anatomy: Literal["wrist", "femur"] = "wrist"
     """Wrist (fracture or none) or proximal femur (AO classes A1 to B3)."""
     field: Literal["close", "wide"] = "close"
-    """Femur: the hip alone, or half a pelvis and the thigh."""
+    """Femur: only the hip, or half the pelvis and the thigh."""
     ao_shares: Literal["even", "published"] = "even"
-    """Femur: all AO classes alike, or as frequent as in Jimenez-Sanchez 2018."""
+    """Femur: all AO classes equally frequent, or as in Jimenez-Sanchez 2018."""
     seed: int = 0
     """Same seed, same bytes."""
     save_as: Annotated[Literal["png", "dicom"], arg(name="as")] = "png"
     """File format of the pictures."""
     workers: int = 1
-    """Processes that draw; the files do not depend on it."""
+    """Processes that draw; they do not change the files."""
     size: tuple[int, int] | None = None
     """Chest: rows and columns of an image (512 420)."""
     contrast: tuple[float, float] | None = None
-    """Chest: range of how plain findings are, within 0 and 1 (0.05 0.9)."""
+    """Chest: range of the findings' contrast, within 0 and 1 (0.05 0.9)."""
     clutter: float | None = None
-    """Chest: how much lies on the pictures that is no finding, 0 to 2 (1)."""
+    """Chest: amount of distracting objects on the pictures, 0 to 2 (1)."""
     skill: float | None = None
-    """Chest: share of a reading that goes to what the picture asks for (0.8)."""
+    """Chest: share of the reader's gaze on the findings (0.8)."""
     pads: Literal["image_left_pad", "image_left"] | None = None
     """Chest: spelling of the master sheet's padding columns (image_left_pad)."""
     spacing: float | None = None
-    """Spine: size of isotropic voxels in mm (each series its own, as scanners give)."""
+    """Spine: size of isotropic voxels in mm (default: varies by series, as scanners do)."""
     prevalence: float | None = None
     """Spine: share of vertebrae that are deformed (0.08)."""
 
@@ -144,9 +144,9 @@ class CohortImport:
     """Bring a data set into our own layout, with grouped and stratified splits."""
 
     layout: Positional[str]
-    """Layout the source follows; `sightline cohort import LAYOUT --help` shows its options."""
+    """Layout of the source; `sightline cohort import LAYOUT --help` shows its options."""
     source: Positional[Path]
-    """Folder of the source."""
+    """Source folder."""
     destination: Positional[Path]
     """Folder to write."""
 
@@ -213,7 +213,7 @@ def run_import(word: str, source: Path, destination: Path, options: object) -> i
 
 @dataclass(frozen=True)
 class CohortHalve:
-    """Cut pictures of two femurs into pictures of one; marks are cut along, both halves stay with their patient."""
+    """Cut pictures of two femurs into pictures of one, together with their marks; both halves stay with the patient."""
 
     source: Positional[Path]
     """Cohort folder in our layout."""
@@ -238,19 +238,19 @@ class CohortSubset:
     destination: Positional[Path]
     """Folder to write."""
     images: int | None = None
-    """Training images to keep, about; all when not given."""
+    """Approximate number of training images to keep; default: all."""
     having: tuple[str, ...] = ()
-    """Facts that a case must have, e.g. hand=1."""
+    """Keep only cases with these facts, e.g. hand=1."""
     lacking: tuple[str, ...] = ()
-    """Facts that a case must not have."""
+    """Drop cases with these facts."""
     apart_from: Path | None = None
-    """Cohort folder: leave out the patients of its training and validation cases."""
+    """Cohort folder whose training and validation patients are left out."""
     marks_of: Path | None = None
     """Csv with a column case_id (`cohort suggest` writes one): other training images lose their marks."""
     wrong_marks: float = 0.0
     """Share of the marked training images whose boxes are moved."""
     seed: int = 0
-    """Another number keeps, and moves, others."""
+    """Seed of the images to keep and the boxes to move."""
 
     def run(self) -> int:
         """Choose and write."""
@@ -275,26 +275,26 @@ class CohortSubset:
 
 @dataclass(frozen=True)
 class CohortSuggest:
-    """Say which cases an expert should mark next, every fifth at random so that the order's worth can be measured."""
+    """List the cases that an expert should mark next; every fifth is random, so that the benefit can be measured."""
 
     run_folder: Annotated[Positional[Path], arg(name="run")]
     """Run folder."""
     cohort: Path
     """Cohort folder with the run's classes."""
     n: int = 50
-    """How many cases."""
+    """Number of cases."""
     strategy: Literal["mixed", "uncertainty", "disagreement", "diversity", "random"] = "mixed"
-    """Uncertain answers, maps that disagree with the answer, pictures unlike each other, or all of it."""
+    """Uncertain predictions, maps that disagree with the prediction, diverse pictures, or all of these."""
     split: Literal["test", "val", "train", "all"] = "train"
     """Which cases to choose from."""
     label: str | None = None
-    """Only cases of this class, where labels are known and one class alone has something to mark."""
+    """Only cases of this class, if labels are known and only one class has something to mark."""
     marked: bool = False
-    """Choose among cases that have marks too."""
+    """Include cases that already have marks."""
     out: Path | None = None
-    """Csv to write; RUN/suggestions.csv when not given."""
+    """Csv to write; default: RUN/suggestions.csv."""
     seed: int = 0
-    """Of what is chosen at random."""
+    """Seed of the random choice."""
     on: OmitArgPrefixes[On] = field(default_factory=On)
 
     def run(self) -> int:
@@ -340,12 +340,12 @@ def _facts(pairs: tuple[str, ...]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class CohortCheck:
-    """Look for what would spoil a result: leakage, duplicates, bad regions, files that do not decode, shortcuts."""
+    """Audit a cohort: leakage, duplicates, bad regions, files that do not decode, shortcuts; exit code 1 on errors."""
 
     cohort: Positional[Path]
     """Cohort folder in our layout."""
     workers: int | None = None
-    """Processes that read pictures; as many as there are cores when not given. The findings do not depend on it."""
+    """Processes that read pictures; default: one per core. The findings do not depend on it."""
 
     def run(self) -> int:
         """Print findings; 1 when one of them is an error."""

@@ -14,9 +14,9 @@ from sightline.errors import RunError
 
 @dataclass(frozen=True)
 class Deidentify:
-    """Write copies of DICOM files without what identifies a patient (PS3.15 Basic Profile), references whole.
+    """Write de-identified copies of DICOM files (PS3.15 Basic Profile) whose references still match.
 
-    What stays at home (the key, names of the original files, words found in pixels) goes into a private folder.
+    What must not be passed on (the key, original file names, text found in pixels) goes into a private folder.
     """
 
     source: Positional[Path]
@@ -24,19 +24,19 @@ class Deidentify:
     destination: Positional[Path]
     """Folder to write the copies and report.csv into."""
     keep: tuple[Literal["dates", "moved-dates", "device", "patient", "uids", "institution"], ...] = ()
-    """What may stay: dates as they are or moved by one number of days a patient, device, patient's sex and age, ..."""
+    """What to keep: dates, dates shifted by a fixed number of days per patient, device, patient's sex and age, ..."""
     key: Path | None = None
-    """The site's key, made once; the same key gives the same pseudonyms. Without: site.key in the private folder."""
+    """The site's key; the same key gives the same pseudonyms. Default: site.key in the private folder, made once."""
     private: Path | None = None
-    """Folder for what must not leave: DESTINATION-private when not given."""
+    """Folder for what must not leave the site; default: DESTINATION-private."""
     blank: Annotated[UseAppendAction[tuple[tuple[int, int, int, int], ...]], arg(metavar="TOP LEFT BOTTOM RIGHT")] = ()
-    """A box to fill in every picture: row and column where it starts and where it stops; may be repeated."""
+    """A box to blank in every picture: start row, start column, stop row, stop column; may be repeated."""
     pixels: Literal["check", "seen"] = "check"
-    """check: pictures that may hold words are not written; seen: a person has looked at them."""
+    """check: pictures that may contain text are held back; seen: a person has checked them."""
     text_search: Literal["auto", "off"] = "auto"
-    """Look for words in pixels (rapidocr, else tesseract), some seconds a picture; off: do not."""
+    """auto: look for text in pixels (rapidocr, else tesseract), a few seconds per picture; off: do not."""
     quiet: bool = False
-    """Show no progress."""
+    """No progress bar."""
 
     def run(self) -> int:
         """Write; 1 when something was held back."""

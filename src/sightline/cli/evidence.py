@@ -14,32 +14,32 @@ from sightline.cli.options import On, make_engine
 
 @dataclass(frozen=True)
 class Calibrate:
-    """Fit probabilities and thresholds on validation; every command after applies them (RUN/calibration.json)."""
+    """Calibrate probabilities and fix thresholds on validation; later commands apply them (RUN/calibration.json)."""
 
     folder: Annotated[Positional[Path], arg(name="run")]
     """Run folder."""
     cohort: Path
     """Cohort folder that the run was trained on; its validation cases are used."""
     method: Literal["temperature", "isotonic", "auto", "none"] = "temperature"
-    """How probabilities are mapped; auto takes what is better on patients it has not seen."""
+    """Calibration method; auto takes the better one by cross-validation over patients."""
     sensitivity: tuple[float, ...] = (0.95,)
-    """Sensitivities to be reached on validation, a threshold each."""
+    """Sensitivities to reach on validation; each gives a threshold."""
     specificity: tuple[float, ...] = (0.95,)
-    """Specificities, likewise."""
+    """Specificities to reach on validation; each gives a threshold."""
     miss_rate: float | None = None
-    """Promised rate of missed positive studies (conformal risk control), e.g. 0.05."""
+    """Guaranteed rate of missed positive studies (conformal risk control), e.g. 0.05."""
     of: Literal["positives", "all"] = "positives"
-    """Of which studies the missed ones are a share: of the positive ones, or of all."""
+    """Whether the miss rate is a share of the positive studies or of all studies."""
     coverage: float | None = None
-    """Share of studies to be answered; the least sure others are handed to a reader."""
+    """Share of studies to answer; the least confident others go to a reader."""
     confidence: Literal["doctor", "top", "energy"] = "doctor"
-    """How sureness is measured."""
+    """Measure of confidence."""
     sets: float | None = None
-    """Promised rate of prediction sets without the true class, e.g. 0.1."""
+    """Guaranteed rate of prediction sets without the true class, e.g. 0.1."""
     local: Path | None = None
-    """Cohort folder of labelled studies of another site: thresholds and promises are chosen on those instead."""
+    """Cohort folder of labelled studies from another site, on which thresholds and guarantees are chosen instead."""
     positive: str | None = None
-    """Class that thresholds call; the last one when not given."""
+    """Positive class of the thresholds; default: the last one."""
     on: OmitArgPrefixes[On] = field(default_factory=On)
 
     def run(self) -> int:
@@ -80,9 +80,9 @@ class Compare:
     split: Literal["test", "val", "train", "all"] = "test"
     """Which cases."""
     margin: float | None = None
-    """Largest loss that is accepted, stated before looking: reports non-inferiority."""
+    """Largest acceptable loss, stated before seeing the results; reports non-inferiority."""
     positive: str | None = None
-    """Positive class; the last one when not given."""
+    """Positive class; default: the last one."""
     replicates: int = 2000
     """Bootstrap samples and swaps."""
     on: OmitArgPrefixes[On] = field(default_factory=On)
@@ -118,7 +118,7 @@ class Compare:
 
 @dataclass(frozen=True)
 class Stress:
-    """Ask again about changed pictures (text, windows, crops, noise): how much AUC is lost, beside another."""
+    """Test on changed pictures (text, windows, crops, noise): how much AUC is lost, also beside a second method."""
 
     runs: Positional[tuple[Path, ...]]
     """Run folders of a method (its trainings)."""
@@ -127,7 +127,7 @@ class Stress:
     out: Path
     """Folder to write."""
     other: Annotated[tuple[Path, ...], arg(name="with")] = ()
-    """Run folders of a second method, to be held against the first."""
+    """Run folders of a second method, for comparison."""
     split: Literal["test", "val", "train", "all"] = "test"
     """Which cases."""
     images: int | None = None
@@ -163,24 +163,24 @@ class Stress:
 
 @dataclass(frozen=True)
 class Power:
-    """Say how many patients and trainings a difference of two AUCs needs, by simulation from pilot predictions."""
+    """Estimate how many patients and trainings a difference of two AUCs needs, by simulation from pilot predictions."""
 
     pilot: Positional[tuple[Path, ...]]
-    """Saved predictions (csv) of method a, one a training."""
+    """Saved predictions (csv) of method a, one file per training."""
     other: Annotated[tuple[Path, ...], arg(name="with")]
     """Saved predictions of method b on the same cases."""
     difference: float
-    """True difference of the AUCs, a less b, that is to be found."""
+    """True difference of the AUCs (a - b) to be detected."""
     patients: tuple[int, ...] = ()
-    """Sizes to try; without, the size for --power is searched."""
+    """Numbers of patients to try; default: searches the number needed for --power."""
     trainings: int = 1
     """Trainings of each method in the planned study."""
     prevalence: float | None = None
-    """Share of patients with a positive case; that of the pilot when not given."""
+    """Share of patients with a positive case; default: as in the pilot."""
     power: float = 0.8
-    """Chance of finding the difference that is asked for."""
+    """Wanted chance of detecting the difference."""
     studies: int = 500
-    """Studies simulated for each size."""
+    """Simulated studies for each size."""
     seed: int = 0
     """Seed of the simulation."""
 
@@ -219,26 +219,26 @@ class Power:
 
 @dataclass(frozen=True)
 class Readers:
-    """Analyse a reader study (iMRMC csv, or a workstation's marks): whether modalities are read alike."""
+    """Analyse a reader study (iMRMC csv, or a workstation's marks): how far the modalities differ."""
 
     study: Positional[Path]
-    """File in iMRMC's format (reader, case, modality, score; reader -1 says the truth), or a folder of marks."""
+    """File in iMRMC's format (reader, case, modality, score; reader -1 is the truth), or a folder of marks."""
     task: str | None = None
-    """Folder of marks: name of the reader study's task, where there are several."""
+    """Folder of marks: name of the reader study's task, if there are several."""
     positive: str | None = None
-    """Folder of marks: class that is looked for; the cohort's last when not given."""
+    """Folder of marks: positive class; default: the cohort's last."""
     database: str | None = None
-    """Folder of marks: where the store is PostgreSQL."""
+    """Folder of marks: postgresql://USER@HOST/NAME, if the store is in PostgreSQL."""
     figure: Literal["auc", "sensitivity", "specificity"] = "auc"
-    """What is compared."""
+    """Figure of merit to compare."""
     threshold: float | None = None
-    """Rating from which a case is called positive, for sensitivity and specificity."""
+    """Ratings of this value or more are positive calls, for sensitivity and specificity."""
     inference: Literal["readers and cases", "cases", "readers"] = "readers and cases"
     """To whom the claim extends: other readers and cases, other cases, or other readers."""
     covariance: Literal["delong", "jackknife"] = "delong"
-    """How the chance of cases is estimated."""
+    """How the variance due to cases is estimated."""
     difference: float | None = None
-    """True difference to plan a study for, with this one as pilot."""
+    """True difference for which to plan a study, with this one as pilot."""
     readers: int = 5
     """Readers of the planned study."""
     power: float = 0.8
@@ -289,7 +289,7 @@ class Readers:
 
 @dataclass(frozen=True)
 class WriteCapsule:
-    """Put a finished table into one file with which a stranger can compute every number again; no pictures in it."""
+    """Pack a finished table into one file from which anyone can recompute every number; it holds no pictures."""
 
     table: Positional[Path]
     """Folder that `sightline table` wrote."""
@@ -309,7 +309,7 @@ class WriteCapsule:
 
 @dataclass(frozen=True)
 class Verify:
-    """Compute every number of a capsule again and say which split chose what; 1 where anything does not fit."""
+    """Recompute every number of a capsule and say which split was used for each choice; exit code 1 on a mismatch."""
 
     capsule: Positional[Path]
     """File that `sightline capsule` wrote."""
@@ -339,14 +339,14 @@ class Verify:
 
 @dataclass(frozen=True)
 class FillChecklists:
-    """Fill a reporting checklist from a run and its evaluations; the rest is left to the author, and counted."""
+    """Fill reporting checklists from a run and its evaluations; items left to the author are counted."""
 
     folder: Annotated[Positional[Path], arg(name="run")]
-    """Run folder; its calibration, evaluations and shortcuts are read where they are there."""
+    """Run folder; its calibration, evaluations and shortcuts are used if present."""
     checklist: tuple[Literal["CLAIM", "TRIPOD+AI", "STARD-AI"], ...] = ("CLAIM", "TRIPOD+AI", "STARD-AI")
     """Which guidelines."""
     out: Path | None = None
-    """Folder to write; RUN/checklists when not given."""
+    """Folder to write; default: RUN/checklists."""
 
     def run(self) -> int:
         """Fill, write and count."""
@@ -363,16 +363,16 @@ class FillChecklists:
 
 @dataclass(frozen=True)
 class Shortcuts:
-    """Change pictures and ask again: erase outside or inside marks, exchange backgrounds, erase and paste objects."""
+    """Change pictures and predict again: erase outside or inside marks, swap backgrounds, erase and paste objects."""
 
     folder: Annotated[Positional[Path], arg(name="run")]
-    """Run folder of a classifier of two classes."""
+    """Run folder of a two-class classifier."""
     cohort: Path
     """Cohort folder with marks."""
     split: Literal["test", "val", "train", "all"] = "test"
     """Which cases."""
     out: Path | None = None
-    """Folder to write; RUN/shortcuts when not given."""
+    """Folder to write; default: RUN/shortcuts."""
     on: OmitArgPrefixes[On] = field(default_factory=On)
 
     def run(self) -> int:

@@ -92,7 +92,7 @@ def parse_command(words: list[str]) -> Any:
 
 
 def main(args: list[str] | None = None) -> None:
-    """Parse, call one command, and end with its exit code; errors a user can mend are one line."""
+    """Parse, call one command, and end with its exit code; errors a user can fix are one line."""
     for stream in (sys.stdout, sys.stderr):
         # a name of a file, or a dash, that the terminal's encoding lacks must not end a command
         if hasattr(stream, "reconfigure"):

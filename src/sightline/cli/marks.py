@@ -11,7 +11,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
 
 @dataclass(frozen=True)
 class PlanReads:
-    """Deal the studies of a task to readers; makes the task where there is none."""
+    """Assign the studies of a task to readers; the task is created if it does not exist."""
 
     keep: Positional[Path]
     """Folder of marks."""
@@ -22,11 +22,11 @@ class PlanReads:
     passes: int = 1
     """How often each reader reads each study."""
     order: Literal["given", "random", "active"] = "random"
-    """As the cohort lists them, at random by seed and reader, or by what is worth most; every fifth at random then."""
+    """In the cohort's order, at random by seed and reader, or least certain first (active; every fifth at random)."""
     seed: int = 0
-    """Of random orders."""
+    """Seed of random orders."""
     warm_up: int = 0
-    """Studies read first that do not count."""
+    """Number of first studies that do not count."""
     label: bool = False
     """Ask for a class of each study."""
     confidence: bool = False
@@ -36,15 +36,15 @@ class PlanReads:
     shows_ids: bool = False
     """Show the ids of studies."""
     days_between: float = 0.0
-    """Days from a reader's submission to the next pass of the study."""
+    """Least days between a reader's submission and the next pass of the study."""
     study_mode: bool = False
     """Each study unaided, with the network's answer, and with answer and map, in counterbalanced order."""
     wrong_share: float = 0.0
-    """Reader study: share of studies with advice that is wrong on purpose, recorded."""
+    """Reader study: share of studies with deliberately wrong advice, which is recorded."""
     run_key: Annotated[str | None, arg(name="run")] = None
-    """Reader study: name or key of the run that advises; the first where there are several."""
+    """Reader study: name or key of the run that gives the advice; default: the first."""
     database: str | None = None
-    """Where the store is PostgreSQL."""
+    """postgresql://USER@HOST/NAME, if the store is in PostgreSQL."""
 
     def run(self) -> int:
         """Deal."""
@@ -64,12 +64,12 @@ class PlanReads:
 
 @dataclass(frozen=True)
 class ListReads:
-    """How far each reader is with each task, and the seconds a study takes them."""
+    """Show each reader's progress in each task, and the seconds per study."""
 
     keep: Positional[Path]
     """Folder of marks."""
     database: str | None = None
-    """Where the store is PostgreSQL."""
+    """postgresql://USER@HOST/NAME, if the store is in PostgreSQL."""
 
     def run(self) -> int:
         """Print a line a reader and task."""
@@ -93,20 +93,20 @@ class ReadsCommand:
 
 @dataclass(frozen=True)
 class ExportMarks:
-    """Write marks as a cohort that can be trained on (with times, strokes, agreement), or as COCO."""
+    """Write marks as a cohort for training (with times, strokes, agreement), or as COCO."""
 
     keep: Positional[Path]
     """Folder of marks."""
     destination: Positional[Path]
     """New folder."""
     save_as: Annotated[Literal["folder", "coco"], arg(name="as")] = "folder"
-    """Form."""
+    """Output format."""
     readers: str = "each"
     """each, consensus, union, intersection, majority, staple, or one reader's name."""
     cohort: Path | None = None
-    """The cohort, where it was moved."""
+    """New place of the cohort, if it was moved."""
     database: str | None = None
-    """Where the store is PostgreSQL."""
+    """postgresql://USER@HOST/NAME, if the store is in PostgreSQL."""
 
     def run(self) -> int:
         """Export, and say what was left out."""
@@ -118,22 +118,22 @@ class ExportMarks:
 
 @dataclass(frozen=True)
 class ImportMarks:
-    """Bring marks of elsewhere in as a finished read: a cohort folder, or COCO of CVAT or Label Studio."""
+    """Import marks from elsewhere as a finished read: a cohort folder, or COCO from CVAT or Label Studio."""
 
     keep: Positional[Path]
     """Folder of marks."""
     source: Positional[Path]
     """Folder or COCO document."""
     reader: str
-    """Whose marks they become."""
+    """The reader who gets the marks."""
     read_as: Annotated[Literal["folder", "coco"], arg(name="as")] = "folder"
-    """Form."""
+    """Input format."""
     role: Literal["focus", "finding", "organ"] = "focus"
-    """Of marks that state none."""
+    """Role of marks that state none."""
     cohort: Path | None = None
-    """The cohort, where it was moved."""
+    """New place of the cohort, if it was moved."""
     database: str | None = None
-    """Where the store is PostgreSQL."""
+    """postgresql://USER@HOST/NAME, if the store is in PostgreSQL."""
 
     def run(self) -> int:
         """Import; what cannot be used is listed in rejects.csv beside the source's marks."""
@@ -148,18 +148,18 @@ class ImportMarks:
 
 @dataclass(frozen=True)
 class AgreeMarks:
-    """How far readers agree: report.html and agreement.csv."""
+    """Measure how far readers agree: report.html and agreement.csv."""
 
     keep: Positional[Path]
     """Folder of marks."""
     out: Path
     """Folder to write."""
     names: bool = False
-    """Readers by their names; letters without."""
+    """Show readers by name instead of by letter."""
     cohort: Path | None = None
-    """The cohort, where it was moved."""
+    """New place of the cohort, if it was moved."""
     database: str | None = None
-    """Where the store is PostgreSQL."""
+    """postgresql://USER@HOST/NAME, if the store is in PostgreSQL."""
 
     def run(self) -> int:
         """Write the report."""
@@ -171,12 +171,12 @@ class AgreeMarks:
 
 @dataclass(frozen=True)
 class VerifyMarks:
-    """Walk the chains of the store; exit code 1 where a row was changed or taken out."""
+    """Check the store's chains of digests; exit code 1 if a row was changed or removed."""
 
     keep: Positional[Path]
     """Folder of marks."""
     database: str | None = None
-    """Where the store is PostgreSQL."""
+    """postgresql://USER@HOST/NAME, if the store is in PostgreSQL."""
 
     def run(self) -> int:
         """Verify."""

@@ -13,24 +13,24 @@ from tyro.conf import Positional, subcommand
 
 @dataclass(frozen=True)
 class MakeGate:
-    """Write what a run may be asked into the run (gate.json): header words, and what its training looked like."""
+    """Write gate.json into the run: which images it accepts, by header and by likeness to its training pictures."""
 
     run_folder: Positional[Path]
     """Run folder."""
     cohort: Path
     """Cohort folder that the run was trained on."""
     modality: tuple[str, ...] = ()
-    """Modalities it may be asked about; those of the training cases when not given."""
+    """Accepted modalities; default: those of the training cases."""
     body_part: tuple[str, ...] = ()
     """Body parts, as BodyPartExamined names them; "" for images that do not say."""
     view: tuple[str, ...] = ()
-    """View positions; any where not given and the training cases do not all say theirs."""
+    """View positions; default: those of the training cases, or any if some cases state none."""
     laterality: tuple[str, ...] = ()
-    """Sides (L, R, B, U); any when not given."""
+    """Sides (L, R, B, U); default: any."""
     age: tuple[float, float] | None = None
     """Youngest and oldest age in years."""
     quiet: bool = False
-    """Show no progress."""
+    """No progress bar."""
 
     def run(self) -> int:
         """Measure the training pictures and write gate.json."""
@@ -66,7 +66,7 @@ class Serve:
 
 @dataclass(frozen=True)
 class Check:
-    """Say what a node would do, with files where some are given; nothing is stored, judged or sent."""
+    """Check the configuration and say what the node would do with given files; nothing is stored, predicted or sent."""
 
     config: Positional[Path]
     """NODE.yaml."""
@@ -90,12 +90,12 @@ class Check:
 
 @dataclass(frozen=True)
 class Show:
-    """Show the queue, or the way of one study, object (UID) or job (number); 1 where a person must look."""
+    """Show the queue, or the history of one study, object (UID) or job (number); exit code 1 if a person must look."""
 
     config: Positional[Path]
     """NODE.yaml."""
     what: Positional[str] = ""
-    """Study or SOP instance UID, or number of a job."""
+    """Study or SOP instance UID, or a job's number."""
     journal: bool = False
     """Check the journal's chain of hashes, too."""
 
@@ -114,7 +114,7 @@ class Show:
 
 @dataclass(frozen=True)
 class Retry:
-    """Give dead jobs, dead letters and held studies another chance."""
+    """Retry dead jobs, dead letters and held studies."""
 
     config: Positional[Path]
     """NODE.yaml."""
@@ -130,7 +130,7 @@ class Retry:
 
 @dataclass(frozen=True)
 class Drop:
-    """Give dead jobs, dead letters and held studies up, so that they are cleaned."""
+    """Give up dead jobs, dead letters and held studies, so that they are cleaned."""
 
     config: Positional[Path]
     """NODE.yaml."""
@@ -146,16 +146,16 @@ class Drop:
 
 @dataclass(frozen=True)
 class Report:
-    """Write one page about a period: what came, what was refused and why, what was sent, and what has moved."""
+    """Write a report on a period: what came, what was refused and why, what was sent, and drift."""
 
     config: Positional[Path]
     """NODE.yaml."""
     out: Path
-    """File to write (html that loads nothing)."""
+    """HTML file to write (self-contained)."""
     days: float = 30.0
     """Length of the period that ends now."""
     answers: Path | None = None
-    """csv of `study,label` from the reports: then sensitivity and specificity stand in it, too."""
+    """csv of `study,label` from the radiology reports; adds sensitivity and specificity."""
 
     def run(self) -> int:
         """Write it."""

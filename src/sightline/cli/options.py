@@ -18,13 +18,13 @@ class On:
     """Where a command runs."""
 
     device: Device = "auto"
-    """Processor to use."""
+    """Device to use."""
     devices: int = 1
-    """How many of them."""
+    """Number of devices."""
     workers: int = 0
-    """Processes that read pictures; 0 reads in this one."""
+    """Processes that read pictures; 0 reads in the main process."""
     quiet: bool = False
-    """Show no progress."""
+    """No progress bar."""
 
 
 def collect_changes(command: object) -> Changes:

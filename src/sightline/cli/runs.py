@@ -32,13 +32,13 @@ class Train:
     size: int | None = None
     """Side of the square input in pixels."""
     batch_size: int | None = None
-    """Images a step."""
+    """Images per step."""
     weight: float | None = None
     """Weight of the guidance (lambda)."""
     style: Literal["scribble", "box", "mask"] | None = None
-    """Style of the regions that guide."""
+    """Style of the regions used for guidance."""
     role: Literal["focus", "finding"] | None = None
-    """Which regions guide: where to look, or the findings."""
+    """Regions used for guidance: focus (where to look) or finding."""
     backbone: str | None = None
     """Any timm backbone."""
     weights: str | None = None
@@ -76,7 +76,7 @@ class Train:
 
 @dataclass(frozen=True)
 class Assemble:
-    """Put a trained localiser before a classifier trained on experts' crops; the result is a run like any other."""
+    """Combine a trained localiser with a classifier trained on experts' crops; the result is a run like any other."""
 
     localiser: Positional[Path]
     """Run folder of a box regression."""
@@ -87,7 +87,7 @@ class Assemble:
     out: Path
     """Run folder to write."""
     size: int | None = None
-    """Side in pixels of the image that boxes are cut from; twice the classifier's when not given."""
+    """Side in pixels of the image from which boxes are cropped; default: twice the classifier's."""
 
     def run(self) -> int:
         """Put together."""
@@ -107,16 +107,16 @@ class Assemble:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Let finished runs (the seeds of one row, say) judge together; the result is a run like any other."""
+    """Combine finished runs (for example the seeds of one row) into an ensemble; the result is a run like any other."""
 
     runs: Positional[tuple[Path, ...]]
-    """Run folders; one is enough for its mirror image or for smoother maps."""
+    """Run folders; one is enough for test-time flips or smoother maps."""
     cohort: Path
     """Cohort folder that they were trained on."""
     out: Path
     """Run folder to write."""
     mirrored: bool = False
-    """Every member also judges the image with left and right exchanged."""
+    """Test-time augmentation: average over the image and its left-right flip."""
     smooth: float = 0.0
     """Standard deviation, in cells of the map, of a Gaussian over the mean map."""
     on: OmitArgPrefixes[On] = field(default_factory=On)
@@ -143,30 +143,30 @@ class Ensemble:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Measure a run on a cohort: metrics.json, metrics.md, predictions, maps and panels."""
+    """Evaluate a run on a cohort: metrics.json, metrics.md, predictions, maps and panels."""
 
     folder: Annotated[Positional[Path], arg(name="run")]
     """Run folder."""
     cohort: Path
-    """Cohort folder with the run's classes, also another hospital's."""
+    """Cohort folder with the run's classes; may come from another hospital."""
     split: Literal["test", "val", "train", "all"] = "test"
     """Which cases."""
     out: Path | None = None
-    """Folder to write; RUN/evaluation/COHORT-SPLIT when not given."""
+    """Folder to write; default: RUN/evaluation/COHORT-SPLIT."""
     panels: int = 8
     """Number of pictures to draw."""
     replicates: int = 2000
     """Bootstrap samples over patients."""
     prevalence: tuple[float, ...] = ()
-    """Shares of positive studies that PPV and NPV are stated for."""
+    """Prevalences for which PPV and NPV are computed."""
     faithfulness: bool = False
-    """Take pixels away, or put them back, in the order of each map: deletion, insertion and ROAD beside a random
+    """Remove pixels, or put them back, in the order of each map: deletion, insertion and ROAD beside a random
     order, a Gaussian at the centre and an untrained network's map (pictures only)."""
     explainers: tuple[str, ...] = ("cam", "grad_cam")
-    """Whose maps are measured so: cam, grad_cam, grad_cam_pp, gradient, guided, deconvolution, guided_grad_cam,
+    """Explainers for --faithfulness: cam, grad_cam, grad_cam_pp, gradient, guided, deconvolution, guided_grad_cam,
     smooth_grad."""
     faithfulness_images: int = 24
-    """On so many images, the classes by turns."""
+    """Number of images for --faithfulness, balanced over the classes."""
     on: OmitArgPrefixes[On] = field(default_factory=On)
 
     def run(self) -> int:

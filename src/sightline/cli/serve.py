@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Predict:
-    """Predict radiographs (DICOM or pictures), or the vertebrae of CTs: probabilities and what the network looked at.
+    """Predict radiographs (DICOM or pictures), or the vertebrae of CTs: probabilities, maps and boxes.
 
     Radiographs give scored boxes and one overlay a picture; CTs the spine on one page and a case panel a vertebra.
     """
@@ -36,25 +36,25 @@ class Predict:
     vertebrae: tuple[Path, ...] = ()
     """CT: masks under VerSe's labels (NIfTI), one for each CT, from which centres are estimated instead."""
     dissection: Path | None = None
-    """CT: folder that `sightline dissect` wrote for this run; adds the units that respond to a vertebra."""
+    """CT: folder written by `sightline dissect` for this run; adds the units that respond to a vertebra."""
     panels: Literal["called", "all", "none"] = "called"
-    """CT: case panels of the vertebrae that are called fractured, of all, or none."""
+    """CT: case panels of the vertebrae predicted as fractured, of all, or of none."""
     studies: Path | None = None
-    """Radiographs: csv of file and study, whose views get one answer; DICOM files are put together by their UIDs."""
+    """Radiographs: csv of file and study, whose views get one answer; DICOM files are grouped by their UIDs."""
     series: str | None = None
-    """CT: which series, where a DICOM folder holds several: the end of its SeriesInstanceUID."""
+    """CT: which series, if a DICOM folder holds several: the end of its SeriesInstanceUID."""
     save_as: Annotated[Literal["dicom"] | None, arg(name="as")] = None
-    """dicom: DICOM objects too (reports, segmentation, presentation state, picture, map), into OUT/dicom."""
+    """dicom: also write DICOM objects (reports, segmentation, presentation state, picture, map) to OUT/dicom."""
     objects: tuple[Literal["findings", "marks", "regions", "states", "picture", "map"], ...] = ()
-    """Which DICOM objects; all when not given."""
+    """Which DICOM objects; default: all."""
     map_on: Literal["cells", "picture"] = "cells"
-    """DICOM: the map on its own cells (exact, small), or on the picture's pixels for viewers that want them."""
+    """DICOM: the map on its own grid (exact, small), or on the picture's pixels for viewers that need that."""
     picture_syntax: Literal["plain", "rle", "jpegls"] = "plain"
-    """DICOM: how the picture is packed, all without loss."""
+    """DICOM: lossless compression of the picture."""
     codes: Path | None = None
-    """DICOM: codes.yaml that names findings and sites; without, that of the run folder."""
+    """DICOM: codes.yaml that names findings and sites; default: the one in the run folder."""
     engine: Literal["torch", "onnx"] = "torch"
-    """What computes; onnx needs `sightline export RUN`, and no torch for radiographs."""
+    """Inference engine; onnx needs `sightline export RUN` first, and no torch for radiographs."""
     on: OmitArgPrefixes[On] = field(default_factory=On)
 
     def run(self) -> int:
@@ -135,16 +135,16 @@ class Predict:
 
 @dataclass(frozen=True)
 class Export:
-    """Write a run as an ONNX graph that predicts without torch; compared with the network before it is written."""
+    """Export a run as an ONNX graph that predicts without torch, after comparing it with the network."""
 
     folder: Annotated[Positional[Path], arg(name="run")]
     """Run folder."""
     out: Path | None = None
-    """Folder to write; RUN/onnx when not given, where predict and serve find it."""
+    """Folder to write; default: RUN/onnx, where predict and serve find it."""
     save_as: Annotated[Literal["onnx"], arg(name="as")] = "onnx"
     """The format."""
     pictures: tuple[Path, ...] = ()
-    """Radiographs (files or folders) that graph and network are compared on, besides drawn ones."""
+    """Radiographs (files or folders) on which graph and network are compared, besides synthetic ones."""
 
     def run(self) -> int:
         """Export, and say how far graph and network are apart."""
@@ -173,20 +173,20 @@ class Export:
 
 @dataclass(frozen=True)
 class Explain:
-    """Show several explanations side by side, each checked first for whether it depends on what it should."""
+    """Show several explanations side by side, each first checked for dependence on image, weights and class."""
 
     folder: Annotated[Positional[Path], arg(name="run")]
     """Run folder."""
     inputs: Positional[tuple[Path, ...]]
-    """Files or folders; or one cohort folder in our layout, whose gaze and marks are shown too."""
+    """Files or folders; or one cohort folder in our layout, to show its gaze and marks too."""
     out: Path
     """Folder to write."""
     explainers: tuple[str, ...] = ("cam", "grad_cam", "guided")
     """cam, grad_cam, grad_cam_pp, gradient, guided, deconvolution, guided_grad_cam, smooth_grad."""
     split: Literal["test", "val", "train", "all"] = "test"
-    """Of a cohort: the split that cases are taken from."""
+    """For a cohort: the split to take cases from."""
     most: int = 12
-    """Of a cohort: how many cases."""
+    """For a cohort: number of cases."""
     on: OmitArgPrefixes[On] = field(default_factory=On)
 
     def run(self) -> int:
@@ -221,23 +221,23 @@ class Dissect:
     folder: Annotated[Positional[Path], arg(name="run")]
     """Run folder."""
     cohort: Path
-    """Cohort folder with the run's classes, also another hospital's."""
+    """Cohort folder with the run's classes; may come from another hospital."""
     out: Path
-    """Folder to write; what was read there before is reused."""
+    """Folder to write; earlier readings in it are reused."""
     layer: str | None = None
-    """Any part of the network that gives maps, e.g. encoder.3; the network's own choice when not given."""
+    """Any layer that gives maps, e.g. encoder.3; default: the network's own choice."""
     split: Literal["test", "val", "train", "all"] = "test"
     """Which cases."""
     top: float = 0.005
-    """Share of all places on which a unit exceeds its threshold."""
+    """Share of all positions at which a unit exceeds its threshold."""
     over: Literal["positives", "true_positives", "false_positives"] = "positives"
-    """Cases that units are ranked by: all positives, those called right, or false alarms."""
+    """Cases used to rank the units: all positives, true positives or false positives."""
     positive: str | None = None
-    """Class whose cases are the positives; the last one when not given."""
+    """Positive class; default: the last one."""
     units: int = 10
-    """How many units are drawn."""
+    """Number of units that get a gallery."""
     by: Literal["c", "contrast", "auc"] = "c"
-    """Which ones: the first ranks by c, the largest contrast, or the largest AUC of r."""
+    """How they are chosen: by the rank of c, the largest contrast, or the largest AUC of r."""
     on: OmitArgPrefixes[On] = field(default_factory=On)
 
     def run(self) -> int:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MakeTable:
-    """Train and measure every row of a table, and write table.csv, table.md and report.html."""
+    """Train and evaluate every row of a table, and write table.csv, table.md and report.html."""
 
     name: Positional[str]
     """Table, e.g. liao2022/table3 (`sightline recipes` lists them), or a YAML file that describes one."""
@@ -27,37 +27,37 @@ class MakeTable:
     out: Path
     """Folder to write; finished rows in it are reused."""
     seeds: int | None = None
-    """Trainings a row; 5 where a YAML file says no other number."""
+    """Trainings per row; default: 5, or the number in the YAML file."""
     steps: int | None = None
-    """Steps a training, instead of the recipe's epochs."""
+    """Steps per training, instead of the recipe's epochs."""
     epochs: int | None = None
-    """Epochs a training."""
+    """Epochs per training."""
     size: int | None = None
-    """Input size that stands for the recipe's 512; other sizes keep their ratio."""
+    """Input size that replaces the recipe's 512; other sizes keep their ratio."""
     batch_size: int | None = None
-    """Images a step."""
+    """Images per step."""
     backbone: str | None = None
     """Any timm backbone."""
     weights: str | None = None
     """Initial weights: a safetensors file or folder, `imagenet`, or `none`."""
     profile: Literal["recommended", "paper", "official_code"] = "recommended"
-    """Where paper and released code differ."""
+    """Which to follow if the paper and its released code differ."""
     rows: tuple[str, ...] = ()
     """Only rows whose name contains one of these (and their references)."""
     parallel: int = 1
-    """Trainings at a time, each a process with its share of the cores."""
+    """Trainings at a time, each in its own process with its share of the cores."""
     engine: Literal["local", "ray"] = "local"
     """Where trainings run: this machine, or a Ray cluster whose nodes see the same files (docs/scale.md)."""
     address: str | None = None
-    """Of a running Ray cluster: `auto` finds one on this machine; without it Ray is started here."""
+    """Address of a running Ray cluster (`auto` finds one on this machine); default: Ray is started here."""
     cores: int = 1
-    """Under Ray, cores a training takes."""
+    """Cores per training under Ray."""
     external: Path | None = None
-    """A second hospital's cohort, tested on whole."""
+    """A second hospital's cohort, used whole as a test set."""
     precision: Precision | None = None
     """Fabric's precision."""
     features: Path | None = None
-    """Folder to keep what frozen stages say of pictures, for all rows and seeds."""
+    """Folder to cache the features of frozen stages, for all rows and seeds."""
     on: OmitArgPrefixes[On] = field(default_factory=On)
 
     def run(self) -> int:
@@ -103,9 +103,9 @@ class Answers:
     """Read a run's class maps in other ways (maximum, top cells, noisy or): AUC on validation and test, no training."""
 
     runs: Positional[tuple[Path, ...]]
-    """Run folders that `sightline table` left."""
+    """Run folders written by `sightline table`."""
     on: Literal["test", "external"] = "test"
-    """Cases that are looked at, once the reading is chosen on validation."""
+    """Cases to report, after the reading is chosen on validation."""
 
     def run(self) -> int:
         """Print a table a run."""
@@ -118,7 +118,7 @@ class Answers:
 
 @dataclass(frozen=True)
 class Recipes:
-    """What can be trained, a line each, and the tables."""
+    """List recipes and tables, one per line."""
 
     def run(self) -> int:
         """Print the list."""
@@ -133,11 +133,11 @@ class Demo:
     """Phantom cohort, unguided and guided trainings, table and report.html; about five CPU-minutes."""
 
     out: Path = Path("demo")
-    """Folder to write, with demo.log; a demo that was stopped goes on."""
+    """Folder to write, with demo.log; an interrupted demo resumes."""
     seeds: int = 3
-    """Trainings a row."""
+    """Trainings per row."""
     parallel: int = 2
-    """Trainings at a time, each a process with its share of the cores."""
+    """Trainings at a time, each in its own process with its share of the cores."""
     on: OmitArgPrefixes[On] = field(default_factory=On)
 
     def run(self) -> int:

@@ -20,27 +20,27 @@ class Workstation:
     """Open the workstation, where experts mark studies in a browser, in measured time."""
 
     cohort: Positional[Path | None] = None
-    """Folder of a cohort or of radiographs; without, a demo cohort is drawn into ./workstation-demo."""
+    """Folder of a cohort or of radiographs; default: a demo cohort drawn into ./workstation-demo."""
     runs: Annotated[tuple[Path, ...], arg(name="run")] = ()
     """Trained runs, up to four, whose maps are compared and proposed."""
     dissection: Path | None = None
     """Folder of a dissection whose units are named."""
     keep: Path | None = None
-    """Where marks lie; COHORT.workstation beside the cohort without."""
+    """Folder of marks; default: COHORT.workstation beside the cohort."""
     database: str | None = None
-    """postgresql://USER@HOST/NAME, for a department; SQLite in the folder of marks without."""
+    """postgresql://USER@HOST/NAME, for a department; default: SQLite in the folder of marks."""
     port: int = 8765
-    """0 takes a free one."""
+    """Port; 0 takes a free one."""
     host: str = "127.0.0.1"
-    """Another address needs TLS."""
+    """Address to listen on; any other than this machine's own needs TLS."""
     tls_cert: Path | None = None
-    """Certificate, with --tls-key."""
+    """TLS certificate; needs --tls-key."""
     tls_key: Path | None = None
     """Key of the certificate."""
     behind_proxy: str | None = None
     """https://NAME under which a proxy shows the workstation."""
     alone: bool = False
-    """One person without accounts (the default where nobody has one)."""
+    """One person without accounts (the default if there are none)."""
     adopt: bool = False
     """Take over a cohort to which studies were added."""
     classes: tuple[str, ...] = ()
@@ -48,7 +48,7 @@ class Workstation:
     open: bool = False
     """Open the address in the browser."""
     quiet: bool = False
-    """Print the address alone."""
+    """Print only the address."""
 
     def run(self) -> int:
         """Serve until Ctrl+C."""
@@ -80,7 +80,7 @@ def _demo_cohort(*, quiet: bool) -> Path:
 
 @dataclass(frozen=True)
 class AddReader:
-    """Make an account."""
+    """Create an account."""
 
     keep: Positional[Path]
     """Folder of marks."""
@@ -89,11 +89,11 @@ class AddReader:
     role: Literal["reader", "adjudicator", "lead", "viewer"] = "reader"
     """What the reader may do."""
     display: str = ""
-    """Name as shown."""
+    """Display name."""
     password_file: Path | None = None
-    """File whose first line is the password; asked for without."""
+    """File whose first line is the password; default: asks for it."""
     database: str | None = None
-    """Where the store is PostgreSQL."""
+    """postgresql://USER@HOST/NAME, if the store is in PostgreSQL."""
 
     def run(self) -> int:
         """Make it."""
@@ -127,7 +127,7 @@ class ListReaders:
     keep: Positional[Path]
     """Folder of marks."""
     database: str | None = None
-    """Where the store is PostgreSQL."""
+    """postgresql://USER@HOST/NAME, if the store is in PostgreSQL."""
 
     def run(self) -> int:
         """Print name, role, state."""
@@ -143,14 +143,14 @@ class ListReaders:
 
 @dataclass(frozen=True)
 class DisableReader:
-    """Close an account; its marks stay."""
+    """Close an account; its marks are kept."""
 
     keep: Positional[Path]
     """Folder of marks."""
     name: Positional[str]
-    """Whose."""
+    """Name of the account."""
     database: str | None = None
-    """Where the store is PostgreSQL."""
+    """postgresql://USER@HOST/NAME, if the store is in PostgreSQL."""
 
     def run(self) -> int:
         """Close it and end its sessions."""
@@ -161,16 +161,16 @@ class DisableReader:
 
 @dataclass(frozen=True)
 class ChangePassword:
-    """Set a new password; sessions end."""
+    """Set a new password and end all sessions."""
 
     keep: Positional[Path]
     """Folder of marks."""
     name: Positional[str]
-    """Whose."""
+    """Name of the account."""
     password_file: Path | None = None
-    """File whose first line is the password; asked for without."""
+    """File whose first line is the password; default: asks for it."""
     database: str | None = None
-    """Where the store is PostgreSQL."""
+    """postgresql://USER@HOST/NAME, if the store is in PostgreSQL."""
 
     def run(self) -> int:
         """Set it."""
