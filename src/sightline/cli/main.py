@@ -68,7 +68,7 @@ Command = Union[  # noqa: UP007  # tyro reads the annotations of a Union
 ALIASES = {"committee": "ensemble"}
 
 
-_GOES_ON = "the same command goes on where it was"
+_GOES_ON = "the same command resumes"
 # what the same command does after Ctrl-C, where it does not start again
 _AGAIN = {
     **dict.fromkeys(("train", "table"), _GOES_ON),

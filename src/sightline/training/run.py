@@ -149,7 +149,7 @@ def save_weights(tensors: Mapping[str, Tensor], path: Path, about: Mapping[str, 
         partial.unlink(missing_ok=True)
         raise RunError(
             f"{path} cannot be written ({' '.join(str(error).split())[:200]}).",
-            "Make room on the disk, or mend its permissions; the same command goes on where it was.",
+            "Make room on the disk, or fix its permissions; the same command resumes.",
         ) from None
     with partial.open("rb") as file:
         os.fsync(file.fileno())

@@ -216,7 +216,7 @@ def _told(ray: Any, reference: Any, training: RowTraining) -> _Told:
         raise
     except ray.exceptions.RayError as error:
         lost = f"{training.title}: its worker was lost {RETRIES + 1} times ({type(error).__name__})."
-        return _Told(0.0, "", RunError(lost, "Give it more memory; the same command goes on where it was."))
+        return _Told(0.0, "", RunError(lost, "Give it more memory; the same command resumes."))
     return told
 
 
