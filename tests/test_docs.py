@@ -32,6 +32,25 @@ def run_command(line):
     return out.getvalue(), ended.value.code
 
 
+CAPSULES = re.findall(
+    r"sightline verify (docs/results/capsules/\S+) --digest ([0-9a-f]{12,})",
+    "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "results").glob("*.md")),
+)
+
+
+def test_every_capsule_stands_on_a_page_with_its_digest():
+    assert CAPSULES
+    files = {str(path.relative_to(ROOT)) for path in (ROOT / "docs" / "results" / "capsules").iterdir()}
+    assert files == {file for file, _ in CAPSULES}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("file", "digest"), CAPSULES)
+def test_the_numbers_of_a_capsule_come_out_again(file, digest):
+    printed, code = run_command(f"sightline verify {ROOT / file} --digest {digest}")
+    assert code == 0 and "holds" in printed
+
+
 def test_every_file_has_its_line():
     assert rooms.PAGE.read_text(encoding="utf-8") == rooms.write_rooms(), "run `make rooms`"
     assert rooms.first_line(rooms.SOURCE / "errors.py").startswith("Errors a user can act on")
