@@ -300,3 +300,34 @@ def test_norms_are_plain_sums(norm, penalty_on, resolution):
 def test_l2_floor_is_the_flat_softmax():
     maps, targets, guided = example()
     assert MapNorm(2, "softmax")(maps * 0, targets, guided).excess == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("average", ["image", "batch"])
+@pytest.mark.parametrize("resolution", ["input", "map"])
+def test_shares_weigh_pixels_and_the_floor_is_their_entropy(average, resolution):
+    torch.manual_seed(5)
+    maps, targets = torch.randn(3, 2, 6, 5, dtype=torch.float64), torch.randint(0, 4, (3, 2, 6, 5)).double() / 3
+    targets[0, 0] = 0.0
+    targets[0, 0, 2, 2] = 1 / 3  # a mark of less than one pixel in all
+    guided = torch.tensor([[True, True], [True, False], [False, False]])
+    loss = SpatialNLL(weigh="share", average=average, resolution=resolution)
+    term = loss(maps, targets, guided)
+    each, least, areas = {}, {}, {}
+    for i, c in itertools.product(range(3), range(2)):
+        if guided[i, c]:
+            p, s = torch.softmax(maps[i, c].flatten(), 0), targets[i, c].flatten()
+            areas[i, c] = float(s.sum())
+            q = s / s.sum()
+            each[i, c] = sum(-float(a) * float(torch.log(b)) for a, b in zip(q, p, strict=True) if a > 0)
+            least[i, c] = sum(-float(a) * float(torch.log(a)) for a in q if a > 0)
+    if average == "batch":
+        weights = {k: a / sum(areas.values()) for k, a in areas.items()}
+    else:
+        weights = {(i, c): a / sum(v for (j, _), v in areas.items() if j == i) / 2 for (i, c), a in areas.items()}
+    assert float(term.value) == pytest.approx(sum(weights[k] * each[k] for k in each), rel=1e-9)
+    assert term.floor == pytest.approx(sum(weights[k] * least[k] for k in least), rel=1e-9)
+    hard = targets.ne(0).double()
+    plain, shares = SpatialNLL(average=average)(maps, hard, guided), SpatialNLL(average=average, weigh="share")
+    assert float(plain.value) == float(shares(maps, hard, guided).value) and plain.floor == pytest.approx(
+        shares(maps, hard, guided).floor
+    )

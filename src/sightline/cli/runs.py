@@ -39,6 +39,8 @@ class Train:
     """Style of the regions used for guidance."""
     role: Literal["focus", "finding"] | None = None
     """Regions used for guidance: focus (where to look) or finding."""
+    readers: str | None = None
+    """Whose marks, where several readers marked: union, intersection, majority, staple, soft (shares), or a name."""
     backbone: str | None = None
     """Any timm backbone."""
     weights: str | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import ClassVar, Literal
 
@@ -33,6 +33,9 @@ class SpatialNLL:
         floor_probability: clamp p from below (released code: 1e-10), which kills the gradient there; None does not.
         classes: indices of the classes to guide; None guides every class that is marked as guided.
         labelled_only: guide only the class each image is labelled with; the call then needs `labels`.
+        weigh: `marked` counts every pixel whose target is not 0 alike; `share` by its target, 0 to 1: the share of
+            readers who marked it (`region_choice` with `readers` soft). The term is then the cross-entropy of p against
+            the targets divided by their sum, and its least value that distribution's entropy.
     """
 
     needs_regions: ClassVar[bool] = True
@@ -44,6 +47,7 @@ class SpatialNLL:
     floor_probability: float | None = None
     classes: tuple[int, ...] | None = None
     labelled_only: bool = False
+    weigh: Literal["marked", "share"] = field(default="marked", metadata={"since": "0.2"})
 
     def __post_init__(self) -> None:
         """Refuse values that mean nothing."""
@@ -51,6 +55,7 @@ class SpatialNLL:
         _one_of("average", self.average, ("image", "batch"))
         _one_of("shrink", self.shrink, ("any_hit", "nearest"))
         _one_of("interpolation", self.interpolation, ("bicubic", "bilinear"))
+        _one_of("weigh", self.weigh, ("marked", "share"))
         if self.floor_probability is not None and not 0 < self.floor_probability < 1:
             raise RecipeError(f"floor_probability lies between 0 and 1; got {self.floor_probability}.")
 
@@ -74,7 +79,9 @@ class SpatialNLL:
         active = guided.to(maps.device) & self._chosen(maps, labels)
         # only images with something to say are computed; an index also cuts all others out of the graph
         rows = active.any(dim=1).nonzero().squeeze(1)
-        active, marks = active[rows], targets[rows.to(targets.device)].to(maps.device).ne(0)
+        active, marks = active[rows], targets[rows.to(targets.device)].to(maps.device)
+        if self.weigh == "marked":
+            marks = marks.ne(0)
         with torch.autocast(maps.device.type, enabled=False):
             return self._term(maps.index_select(0, rows), marks, active)
 
@@ -86,8 +93,13 @@ class SpatialNLL:
                 targets = reduce_marks(targets, tuple(maps.shape[2:]), self.shrink)
             area = targets.flatten(2).sum(-1).expand(active.shape) * active
             weight, images = self._weights(area)
-            floor = (weight * area.clamp(min=1).log()).sum()
-        value = (weight * self._mean_nll(maps, targets, area.clamp(min=1))).sum()
+            # never by nothing; of marks the area is 1 or more, of shares it may be less
+            area = _or_one(area)
+            least_nll = area.log()
+            if self.weigh == "share":
+                least_nll = least_nll - torch.xlogy(targets, targets).flatten(2).sum(-1).expand(active.shape) / area
+            floor = (weight * least_nll).sum()
+        value = (weight * self._mean_nll(maps, targets, area)).sum()
         counted, least = torch.stack([images, floor]).tolist()
         return Term(value, int(counted), least)
 
@@ -96,8 +108,8 @@ class SpatialNLL:
         per_image = area.sum(dim=1, keepdim=True)
         images = (per_image > 0).sum().to(area.dtype)
         if self.average == "batch":
-            return area / area.sum().clamp(min=1), images
-        return area / per_image.clamp(min=1) / images.clamp(min=1), images
+            return area / _or_one(area.sum()), images
+        return area / _or_one(per_image) / images.clamp(min=1), images
 
     def _mean_nll(self, maps: Tensor, targets: Tensor, area: Tensor) -> Tensor:
         """Mean of -log p over each map's marked pixels: [b, k]."""
@@ -124,6 +136,10 @@ class SpatialNLL:
                 raise RecipeError("labelled_only guides the labelled class, but no labels were given.")
             chosen &= torch.arange(k, device=maps.device) == labels.to(maps.device)[:, None]
         return chosen
+
+
+def _or_one(area: Tensor) -> Tensor:
+    return torch.where(area > 0, area, torch.ones_like(area))
 
 
 def check_shapes(maps: Tensor, targets: Tensor, guided: Tensor) -> None:

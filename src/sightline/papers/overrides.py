@@ -11,6 +11,7 @@ from sightline.data.targets.gaze_choice import GazeChoice
 from sightline.data.targets.region_choice import RegionChoice
 from sightline.data.views.volume_view import VolumeView
 from sightline.errors import RecipeError
+from sightline.losses.spatial_nll import SpatialNLL
 from sightline.models.backbones import AlexNet, Backbone
 from sightline.structures.regions import Style
 from sightline.structures.tag import Role
@@ -28,6 +29,7 @@ class Changes:
     weight: float | None = None
     style: Style | None = None
     role: Role | None = None
+    readers: str | None = None
     backbone: str | None = None
     weights: str | None = None
     rate: float | None = None
@@ -113,12 +115,21 @@ def apply_changes(recipe: Recipe, changes: Changes) -> Recipe:
             raise RecipeError("This recipe's network has no backbone to change.")
         new = replace(new, model=model)
     regions = new.regions
-    if (changes.style is not None or changes.role is not None) and isinstance(regions, GazeChoice):
-        raise RecipeError("This recipe is guided by gaze, which has neither style nor role.", "Leave them out.")
+    asked = (changes.style, changes.role, changes.readers)
+    if any(value is not None for value in asked) and isinstance(regions, GazeChoice):
+        raise RecipeError(
+            "This recipe is guided by gaze, which has no style, no role, and a reader of its own word.",
+            "Leave them out.",
+        )
     if changes.style is not None and isinstance(regions, RegionChoice):
         regions = replace(regions, style=changes.style)
     if changes.role is not None and isinstance(regions, RegionChoice):
         regions = replace(regions, role=changes.role)
+    if changes.readers is not None and isinstance(regions, RegionChoice):
+        regions = replace(regions, readers=changes.readers)
+        if changes.readers == "soft" and isinstance(new.guidance, SpatialNLL):
+            # what makes shares count; the loss would be refused otherwise
+            new = replace(new, guidance=replace(new.guidance, weigh="share"))
     new = replace(new, regions=regions)
     if changes.rate is not None:
         if not hasattr(new.schedule, "start"):

@@ -11,30 +11,77 @@ from torch import nn
 
 from sightline.data.loader import CohortItems, Key
 from sightline.data.split import refuse_leakage
+from sightline.data.targets.reader_consensus import marking_readers, require_reader
+from sightline.data.targets.region_choice import RegionChoice
 from sightline.data.views.image_view import View, refuse_unmarked
 from sightline.data.views.patches import patchable
-from sightline.errors import CohortError, SightlineError
+from sightline.errors import CohortError, RecipeError, SightlineError
 from sightline.explainers.sanity_checks.preflight import preflight
 from sightline.io.files import write_text
+from sightline.losses.gg_cam import GazeGuided
+from sightline.losses.heatmap_matching import HeatmapMatch
+from sightline.losses.spatial_nll import SpatialNLL
 from sightline.structures.case import Cohort
+from sightline.structures.tag import Role
 from sightline.training.recipe import Recipe
 
 
 def require_regions(recipe: Recipe, cohort: Cohort) -> None:
     """Refuse a guided recipe on a cohort that has nothing to guide by.
 
+    Says on stderr that marks of several readers are united, where the recipe does not choose among them.
+
     Raises:
-        CohortError: no training case has a region of the recipe's role.
+        CohortError: no training case has a region of the recipe's role, or none of the reader it names.
+        RecipeError: it merges readers for a loss that cannot take that.
     """
     if not recipe.guided_by_regions and not recipe.needs_boxes:
         return
-    role = "finding" if recipe.needs_boxes else recipe.regions.role
+    role: Role = "finding" if recipe.needs_boxes else recipe.regions.role
     training = cohort.split(*recipe.train_on)
     if not any(region.tag.role == role for case in training for region in case.regions):
         raise CohortError(
             f"Cohort {cohort.name!r} has no {role} region in its training split.",
             "Mark regions, or choose a recipe guided by what the cohort has (train: --role, or the recipe unguided).",
         )
+    if isinstance(recipe.regions, RegionChoice):
+        _require_readers(recipe, recipe.regions, training, role)
+
+
+def _require_readers(recipe: Recipe, choice: RegionChoice, training: Cohort, role: Role) -> None:
+    patches = isinstance(recipe.view, View) and recipe.view.patches is not None
+    if choice.readers != "union" and (recipe.needs_boxes or patches):
+        raise RecipeError(
+            f"{recipe.title} learns from {'patches around' if patches else ''} boxes, which region_choice.readers "
+            f"({choice.readers!r}) does not merge.".replace("  ", " "),
+            "Leave readers at 'union', or merge first: sightline marks export KEEP DEST --readers.",
+        )
+    if choice.soft and not _takes_shares(recipe):
+        raise RecipeError(
+            "region_choice.readers 'soft' gives shares of readers, which this recipe's loss takes for plain marks.",
+            "Set weigh to 'share' in spatial_nll, use heatmap_match, or let readers be 'majority' or 'staple'.",
+        )
+    require_reader(training, role, choice.readers)
+    names = marking_readers(training, role)
+    if choice.readers == "union" and len(names) > 1:
+        print(
+            f"{recipe.title}: {role} marks of {len(names)} readers ({', '.join(map(repr, names))}) are united; "
+            "--readers, or `readers` of region_choice, chooses otherwise.",
+            file=sys.stderr,
+        )
+
+
+def _takes_shares(recipe: Recipe) -> bool:
+    """Whether every part of the loss that looks at targets takes numbers between 0 and 1."""
+    added = recipe.guidance if recipe.weight > 0.0 and recipe.guidance is not None else None
+    guidance_takes = (
+        added is None or not added.needs_regions or (isinstance(added, SpatialNLL) and added.weigh == "share")
+    )
+    objective = recipe.objective
+    objective_takes = (
+        objective is None or not objective.needs_regions or isinstance(objective, (GazeGuided, HeatmapMatch))
+    )
+    return guidance_takes and objective_takes
 
 
 def training_cases(recipe: Recipe, cohort: Cohort) -> Cohort:

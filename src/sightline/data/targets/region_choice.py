@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sightline.data.targets.drawing_styles import dilate, in_style
+from sightline.data.targets.reader_consensus import CONSENSUS, merge_readers, readers_of, rule_of
 from sightline.errors import RecipeError
 from sightline.structures.case import Case, Cohort
 from sightline.structures.frame import Frame
@@ -36,6 +37,10 @@ class RegionChoice:
         unmarked: what a picture with a finding but without a mark (nobody marked it, or `share` hides it) says of its
             cells: `unknown` says nothing of them, for losses that learn from normal pictures that no cell is marked
             (`CellFocal`); `empty` takes them for unmarked cells.
+        readers: whose marks, where several readers marked a picture: `union` of all, `intersection`, `majority` (more
+            than half), `staple` (Warfield 2004, above one half), `soft`, the share of readers who marked a cell, from 0
+            to 1, for losses that take shares (`spatial_nll` with `weigh`), or one reader's name. Marks are brought to
+            the style and widened first, then merged in source pixels; `soft` on the grid.
     """
 
     style: Style = "mask"
@@ -46,6 +51,7 @@ class RegionChoice:
     share: float = 1.0
     share_seed: int = 0
     unmarked: Literal["empty", "unknown"] = field(default="empty", metadata={"since": "0.2"})
+    readers: str = field(default="union", metadata={"since": "0.2"})
 
     def __post_init__(self) -> None:
         """Refuse lengths that are none, and gaze."""
@@ -61,13 +67,30 @@ class RegionChoice:
                 f"RegionChoice.share lies above 0 and up to 1; got {self.share}.",
                 "To use no mark at all, set the guidance weight to 0.",
             )
+        if self.readers == "soft" and self.unmarked == "unknown":
+            raise RecipeError(
+                "RegionChoice.readers='soft' gives shares from 0 to 1, which know no cell that is unknown.",
+                "Use unmarked='empty', or another word for readers.",
+            )
+
+    @property
+    def soft(self) -> bool:
+        """Whether targets are shares of readers, float32 from 0 to 1."""
+        return self.readers == "soft"
+
+    @property
+    def reader(self) -> str | None:
+        """The one reader whose marks count; None: everybody's."""
+        return None if self.readers in CONSENSUS else self.readers
 
     def patients(self, cohort: Cohort) -> frozenset[str] | None:
         """The patients whose marks are used (`patients_of_share`); None: everybody."""
-        return patients_of_share(cohort, self.role, self.share, self.share_seed)
+        return patients_of_share(cohort, self.role, self.share, self.share_seed, self.reader)
 
     def pick(self, case: Case, shape: tuple[int, ...]) -> tuple[Region, ...]:
-        """The case's regions of this role, in this style.
+        """The case's regions of this role, in this style, of the readers who count.
+
+        Where readers are merged and more than one left a mark on the picture, a mask for each class they speak for.
 
         Args:
             case: the case.
@@ -77,6 +100,20 @@ class RegionChoice:
             RecipeError: marks on a volume would have to change their style or width.
         """
         having = [region for region in case.regions if region.tag.role == self.role]
+        if self.readers == "union":
+            return self._styled(having, shape)
+        if self.reader is not None:
+            return self._styled([region for region in having if region.tag.reader == self.reader], shape)
+        marks = {
+            name: self._styled([region for region in having if region.tag.reader == name], shape)
+            for name in readers_of(case)
+        }
+        rule = rule_of(self.readers)
+        if rule is None or len(marks) == 1 or not having:
+            return tuple(region for own in marks.values() for region in own)
+        return merge_readers(marks, rule, self.role, shape, by_label=self.classes == "tagged")
+
+    def _styled(self, having: Sequence[Region], shape: tuple[int, ...]) -> tuple[Region, ...]:
         native = [region for region in having if style_of(region) == self.style]
         if len(shape) != 2:
             if (having and not native) or self.margin_px > 0.0:
@@ -107,7 +144,9 @@ class RegionChoice:
         return tuple(range(len(classes)))
 
 
-def patients_of_share(cohort: Cohort, role: Role, share: float, seed: int) -> frozenset[str] | None:
+def patients_of_share(
+    cohort: Cohort, role: Role, share: float, seed: int, reader: str | None = None
+) -> frozenset[str] | None:
     """The patients whose marks are used: at least one, and as near to `share` of the marked images as can be.
 
     Patients come in an order of their own that depends on `seed` and their ids alone. One that has more than
@@ -119,13 +158,18 @@ def patients_of_share(cohort: Cohort, role: Role, share: float, seed: int) -> fr
         role: of the marks.
         share: share of the marked images.
         seed: another number draws other patients.
+        reader: whose marks count; None: everybody's.
 
     Returns:
         Patient ids, or None: everybody.
     """
     if share >= 1.0:
         return None
-    marked = Counter(case.patient_id for case in cohort if any(region.tag.role == role for region in case.regions))
+    marked = Counter(
+        case.patient_id
+        for case in cohort
+        if any(region.tag.role == role and reader in (None, region.tag.reader) for region in case.regions)
+    )
     if not marked:
         return frozenset()
     waiting = sorted(marked, key=lambda p: hashlib.sha256(f"guided {seed} {p}".encode()).digest())
@@ -147,8 +191,10 @@ def patients_of_share(cohort: Cohort, role: Role, share: float, seed: int) -> fr
 
 def draw_targets(
     picked: Sequence[Region], choice: RegionChoice, case: Case, classes: Sequence[str], frame: Frame, *, shared: bool
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+) -> tuple[NDArray[np.uint8 | np.float32], NDArray[np.bool_]]:
     """Targets [k or 1, h, w] on a grid, and which classes are guided [k].
+
+    uint8, 0 or 1; where the choice is `soft` float32, the share of the picture's readers who marked a cell.
 
     Args:
         picked: regions from `RegionChoice.pick`.
@@ -158,12 +204,23 @@ def draw_targets(
         frame: grid to draw on.
         shared: one channel for all classes.
     """
-    targets = np.zeros((1 if shared else len(classes), *frame.shape), dtype=np.uint8)
+    # each reader by themself where shares are asked for
+    readers = readers_of(case) if choice.soft else ("",)
+    votes = np.zeros((len(readers), 1 if shared else len(classes), *frame.shape), dtype=np.uint8)
     for region in picked:
         drawing = region.draw(frame) > 0
+        own = readers.index(region.tag.reader) if choice.soft else 0
         for index in (0,) if shared else choice.guided_classes(region, case, classes):
-            targets[index] |= drawing
+            votes[own, index] |= drawing
+    targets: NDArray[np.uint8 | np.float32] = votes[0] if not choice.soft else _shares(votes)
     # a region that the crop cut away guides nothing
     present: NDArray[np.bool_] = np.asarray(targets.reshape(len(targets), -1).any(axis=1))
     guided = np.broadcast_to(present, (len(classes),)).copy() if shared else present
     return targets, guided
+
+
+def _shares(votes: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Mean over readers; a picture that nobody marked has none."""
+    if not len(votes):
+        return np.zeros(votes.shape[1:], dtype=np.float32)
+    return np.asarray(votes.mean(axis=0), dtype=np.float32)

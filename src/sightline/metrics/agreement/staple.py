@@ -88,6 +88,15 @@ def staple(
 def _patterns(flat: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.int64], FloatArray]:
     """The distinct columns of votes [patterns, readers], which each pixel has, and how many have it."""
     packed = np.packbits(flat, axis=0).T
+    if packed.shape[1] == 1:
+        # up to eight readers: counting is many times faster than sorting the pixels of a radiograph
+        numbers = packed[:, 0]
+        tally = np.bincount(numbers, minlength=256)
+        found = np.flatnonzero(tally)
+        places = np.zeros(256, dtype=np.int64)
+        places[found] = np.arange(len(found))
+        bits = np.unpackbits(found.astype(np.uint8)[:, None], axis=1)[:, : len(flat)]
+        return bits.astype(bool), places[numbers], tally[found].astype(np.float64)
     keys = np.ascontiguousarray(packed).view([("", np.uint8)] * packed.shape[1]).ravel()
     _, first, which, counts = np.unique(keys, return_index=True, return_inverse=True, return_counts=True)
     return flat[:, first].T, which.astype(np.int64), counts.astype(np.float64)
