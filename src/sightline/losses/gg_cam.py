@@ -41,6 +41,7 @@ class GazeGuided:
 
     needs_boxes: ClassVar[bool] = False
     needs_regions: ClassVar[bool] = True
+    takes_shares: ClassVar[bool] = True
     explainer: ClassVar[None] = None
     independent: ClassVar[bool] = False
 

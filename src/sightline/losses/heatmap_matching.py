@@ -54,6 +54,7 @@ class HeatmapMatch:
             image), or None.
     """
 
+    takes_shares: ClassVar[bool] = True
     needs_boxes: ClassVar[bool] = False
 
     match: Sets = "set3"

@@ -59,6 +59,11 @@ class SpatialNLL:
         if self.floor_probability is not None and not 0 < self.floor_probability < 1:
             raise RecipeError(f"floor_probability lies between 0 and 1; got {self.floor_probability}.")
 
+    @property
+    def takes_shares(self) -> bool:
+        """Whether targets between 0 and 1 count as such."""
+        return self.weigh == "share"
+
     def __call__(self, maps: Tensor, targets: Tensor, guided: Tensor, labels: Tensor | None = None) -> Term:
         """The term.
 

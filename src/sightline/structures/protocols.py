@@ -139,6 +139,11 @@ def says_classes(model: ModelConfig) -> bool:
     return bool(getattr(model, "classifies", True))
 
 
+def takes_shares(loss: GuidanceConfig | ObjectiveConfig | None) -> bool:
+    """Whether a loss takes targets between 0 and 1 as such (`takes_shares`), or looks at none."""
+    return loss is None or not loss.needs_regions or bool(getattr(loss, "takes_shares", False))
+
+
 def learned_part_of(objective: ObjectiveConfig | None) -> Callable[[], nn.Module] | None:
     """What makes an objective with parameters of its own (`build`), or None."""
     build: Callable[[], nn.Module] | None = getattr(objective, "build", None)

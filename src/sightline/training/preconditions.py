@@ -18,10 +18,8 @@ from sightline.data.views.patches import patchable
 from sightline.errors import CohortError, RecipeError, SightlineError
 from sightline.explainers.sanity_checks.preflight import preflight
 from sightline.io.files import write_text
-from sightline.losses.gg_cam import GazeGuided
-from sightline.losses.heatmap_matching import HeatmapMatch
-from sightline.losses.spatial_nll import SpatialNLL
 from sightline.structures.case import Cohort
+from sightline.structures.protocols import takes_shares
 from sightline.structures.tag import Role
 from sightline.training.recipe import Recipe
 
@@ -56,7 +54,8 @@ def _require_readers(recipe: Recipe, choice: RegionChoice, training: Cohort, rol
             f"({choice.readers!r}) does not merge.".replace("  ", " "),
             "Leave readers at 'union', or merge first: sightline marks export KEEP DEST --readers.",
         )
-    if choice.soft and not _takes_shares(recipe):
+    guidance = recipe.guidance if recipe.weight > 0.0 else None
+    if choice.soft and not (takes_shares(guidance) and takes_shares(recipe.objective)):
         raise RecipeError(
             "region_choice.readers 'soft' gives shares of readers, which this recipe's loss takes for plain marks.",
             "Set weigh to 'share' in spatial_nll, use heatmap_match, or let readers be 'majority' or 'staple'.",
@@ -69,19 +68,6 @@ def _require_readers(recipe: Recipe, choice: RegionChoice, training: Cohort, rol
             "--readers, or `readers` of region_choice, chooses otherwise.",
             file=sys.stderr,
         )
-
-
-def _takes_shares(recipe: Recipe) -> bool:
-    """Whether every part of the loss that looks at targets takes numbers between 0 and 1."""
-    added = recipe.guidance if recipe.weight > 0.0 and recipe.guidance is not None else None
-    guidance_takes = (
-        added is None or not added.needs_regions or (isinstance(added, SpatialNLL) and added.weigh == "share")
-    )
-    objective = recipe.objective
-    objective_takes = (
-        objective is None or not objective.needs_regions or isinstance(objective, (GazeGuided, HeatmapMatch))
-    )
-    return guidance_takes and objective_takes
 
 
 def training_cases(recipe: Recipe, cohort: Cohort) -> Cohort:
