@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
+
+from sightline.cli.options import On, collect_changes, make_engine
 
 
 @dataclass(frozen=True)
@@ -93,14 +95,14 @@ class ReadsCommand:
 
 @dataclass(frozen=True)
 class ExportMarks:
-    """Write marks as a cohort for training (with times, strokes, agreement), or as COCO."""
+    """Write marks as a cohort for training (with times, strokes, agreement), as COCO, or as DICOM."""
 
     keep: Positional[Path]
     """Folder of marks."""
     destination: Positional[Path]
     """New folder."""
-    save_as: Annotated[Literal["folder", "coco"], arg(name="as")] = "folder"
-    """Output format."""
+    save_as: Annotated[Literal["folder", "coco", "dicom"], arg(name="as")] = "folder"
+    """Output format; dicom writes a SEG and an SR for each reader of each image that is a DICOM file."""
     readers: str = "each"
     """each, consensus, union, intersection, majority, staple, or one reader's name."""
     cohort: Path | None = None
@@ -113,6 +115,61 @@ class ExportMarks:
         from sightline.web.workstation.exchange.commands import export_marks
 
         print(export_marks(self.keep, self.cohort, self.database, self.destination, self.save_as, self.readers))
+        return 0
+
+
+@dataclass(frozen=True)
+class RetrainOnMarks:
+    """Export the marks, train a run's recipe again guided by them, and print before and after on the test cases."""
+
+    keep: Positional[Path]
+    """Folder of marks."""
+    run_folder: Annotated[Path, arg(name="run")]
+    """Run whose recipe is trained again, and which is compared."""
+    cohort: Path
+    """Cohort folder that was marked; both runs are measured on its test cases."""
+    out: Path
+    """Folder to write: marks/, run/, comparison/; the same command goes on with what is there."""
+    whose: str = "each"
+    """Whose marks are exported: each, consensus, union, intersection, majority, staple, or one reader's name."""
+    readers: str | None = None
+    """How the recipe merges readers, where each one's marks are exported (union when not given)."""
+    weight: float | None = None
+    """Weight of the guidance; needed where the run was not guided."""
+    style: Literal["scribble", "box", "mask"] | None = None
+    """Style of the regions that guide."""
+    role: Literal["focus", "finding"] | None = None
+    """Which regions guide."""
+    epochs: int | None = None
+    """Passes over the training cases."""
+    steps: int | None = None
+    """Stop after this many steps instead."""
+    seed: int | None = None
+    """Seed of the training."""
+    replicates: int = 2000
+    """Bootstrap samples and swaps."""
+    database: str | None = None
+    """postgresql://USER@HOST/NAME, if the store is in PostgreSQL."""
+    on: OmitArgPrefixes[On] = field(default_factory=On)
+
+    def run(self) -> int:
+        """Export, train, compare, print."""
+        from sightline.papers.catalogue import CATALOGUE
+        from sightline.papers.overrides import apply_changes
+        from sightline.training.run import open_run
+        from sightline.web.workstation.exchange.retraining import Retraining, retrain
+
+        order = Retraining(
+            self.keep, self.cohort, self.out, self.whose, self.weight, self.database, self.replicates
+        )  # fmt: skip
+        found = retrain(
+            order, open_run(self.run_folder, CATALOGUE), CATALOGUE,
+            change=lambda recipe: apply_changes(recipe, collect_changes(self)), engine=make_engine(self.on),
+        )  # fmt: skip
+        print("after less before, test cases:")
+        for comparison in (*found.leading, *found.others):
+            print(f"{comparison} [{comparison.method}]")
+        print(f"written to {self.out / 'comparison' / 'comparison.md'}")
         return 0
 
 
@@ -194,10 +251,11 @@ class VerifyMarks:
 
 @dataclass(frozen=True)
 class MarksCommand:
-    """Export, import, compare or verify marks."""
+    """Export, import, compare or verify marks, or train on them."""
 
     action: OmitArgPrefixes[
         Annotated[ExportMarks, subcommand("export")]
+        | Annotated[RetrainOnMarks, subcommand("retrain")]
         | Annotated[ImportMarks, subcommand("import")]
         | Annotated[AgreeMarks, subcommand("agree")]
         | Annotated[VerifyMarks, subcommand("verify")]

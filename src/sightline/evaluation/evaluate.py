@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from sightline.data.views.image_view import View, refuse_unmarked
-from sightline.errors import RunError
+from sightline.errors import CohortError, RunError
 from sightline.evaluation.box_scoring import box_scores, tune_boxes
 from sightline.evaluation.gaze_scoring import gaze_scores
 from sightline.evaluation.map_scoring import map_rows
@@ -15,7 +16,8 @@ from sightline.evaluation.result import Evaluation, EvaluationFiles
 from sightline.inference.network_output import NetworkOutput
 from sightline.inference.predict import predict
 from sightline.metrics.maps.localisation import MapScores
-from sightline.structures.case import Cohort
+from sightline.structures.case import PROPOSED_BY, Cohort
+from sightline.structures.gaze import Gaze
 from sightline.structures.protocols import heatmap_of
 from sightline.training.engine import Engine
 from sightline.training.feature_cache import keep_features
@@ -48,12 +50,13 @@ def evaluate(
 
     Raises:
         RunError: the run is not finished.
-        CohortError: other classes.
+        CohortError: other classes, or marks that are proposals of this very run.
     """
     if not run.done:
         raise RunError(f"{run.folder} is not finished.", "Run the same train command again: it resumes.")
     cohort = run.recipe.see(cohort)
     same_classes(run.classes, cohort.classes, f"Cohort {cohort.name!r}")
+    _refuse_own_proposals(run, cohort)
     view = run.recipe.view
     if isinstance(view, View):
         refuse_unmarked(cohort, view)
@@ -89,6 +92,19 @@ def evaluate(
     evaluation = _measured(run, said, cohort)
     files.write(evaluation, stamp)
     return _as_meant(run, evaluation) if calibrated else evaluation
+
+
+def _refuse_own_proposals(run: Run, cohort: Cohort) -> None:
+    """Refuse to test a run on marks that a reader took over from its own proposals: a circle."""
+    proposed = cohort.about.get(PROPOSED_BY, "").split()
+    if not proposed or not any(not isinstance(r, Gaze) for case in cohort for r in case.regions):
+        return
+    if hashlib.sha256((run.folder / "weights.safetensors").read_bytes()).hexdigest() in proposed:
+        raise CohortError(
+            f"Marks of {cohort.name!r} are proposals of {run.folder} that readers accepted or edited: a run cannot be "
+            "tested on its own answers.",
+            "Use the cohort it came from, or export the marks of a task that was not assisted.",
+        )
 
 
 def _said_before(

@@ -71,6 +71,10 @@ class Case:
             object.__setattr__(self, name, same_form(vars(self)[name]))
 
 
+# in `Cohort.about`: SHA-256 of the weights, one or more, whose proposals readers accepted or edited into its marks
+PROPOSED_BY = "marks proposed by weights"
+
+
 @dataclass(frozen=True)
 class Cohort:
     """An ordered, filterable table of cases that share one list of classes.

@@ -18,7 +18,7 @@ from sightline.errors import LayoutError
 from sightline.io.files import write_text
 from sightline.metrics.agreement.report import AgreementRow, agreement_table
 from sightline.metrics.agreement.staple import Rule, merged_mask
-from sightline.structures.case import Case, Cohort
+from sightline.structures.case import PROPOSED_BY, Case, Cohort
 from sightline.structures.gaze import Gaze
 from sightline.structures.regions import Mask, Region
 from sightline.structures.tag import Tag
@@ -38,7 +38,7 @@ from sightline.web.workstation.service import Workstation
 from sightline.web.workstation.store.audit import canonical
 from sightline.web.workstation.store.database import all_rows
 from sightline.web.workstation.store.log import ops_of
-from sightline.web.workstation.store.tables import audit, outcome
+from sightline.web.workstation.store.tables import audit, outcome, proposal
 
 RULES = ("each", "consensus", "union", "intersection", "majority", "staple")
 READS_COLUMNS = (
@@ -154,10 +154,20 @@ def cohort_of(
     assisted = sorted({one.row["task_name"] for one in reads if one.source == "assisted"})
     if assisted:
         about["marks from proposals"] = f"tasks {', '.join(assisted)}: no test of the run that proposed them"
+    about.pop(PROPOSED_BY, None)
+    if weights := proposing_weights(connection, [one for one in reads if whose in RULES or one.reader == whose]):
+        about[PROPOSED_BY] = " ".join(weights)
     classes = desk.cohort.classes
     if desk.unlabelled and all(case.label != classes[0] for case in cases):
         classes = classes[1:]
     return replace(desk.cohort, cases=tuple(cases), classes=classes, about=about), left_out
+
+
+def proposing_weights(connection: Connection, reads: Sequence[FinishedRead]) -> list[str]:
+    """SHA-256 of the weights of runs whose proposals became marks in reads, accepted or edited."""
+    taken = {one for each in reads for one, came in each.fold.proposals.items() if came != "rejected"}
+    rows = connection.execute(select(proposal.c.id, proposal.c.weights))
+    return sorted({str(weights) for key, weights in rows if key in taken})
 
 
 def _labels(reads: Sequence[FinishedRead]) -> dict[str, str]:

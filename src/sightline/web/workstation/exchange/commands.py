@@ -11,6 +11,7 @@ from sqlalchemy import select
 from sightline.web.workstation.exchange.agreement_report import write_agreement
 from sightline.web.workstation.exchange.coco import export_coco
 from sightline.web.workstation.exchange.cohort_export import export_folder
+from sightline.web.workstation.exchange.dicom import export_dicom
 from sightline.web.workstation.exchange.imports import import_marks, write_rejected
 from sightline.web.workstation.launch import read_studies
 from sightline.web.workstation.service import Options, Workstation
@@ -48,6 +49,10 @@ def export_marks(
             count, left = export_coco(desk, destination, whose)
             said = f"{destination}: {count} annotations; {left} lines in left_out.csv"
             counts = {"annotations": count, "left out": left}
+        elif save_as == "dicom":
+            count, left = export_dicom(desk, destination, whose)
+            said = f"{destination}: {count} objects (SEG and SR), see objects.csv; {left} lines in left_out.csv"
+            counts = {"objects": count, "left out": left}
         else:
             done = export_folder(desk, destination, whose)
             said = (
