@@ -12,6 +12,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.tree import DecisionTreeClassifier
 
+from sightline.metrics.statistics.auc_intervals import auc_interval
 from sightline.structures.case import Case
 
 FOLDS = 5
@@ -93,7 +94,9 @@ def shortcuts(
     """AUC of all facts together (random forest, called `all facts`) and of each alone (tree of depth 3).
 
     Five folds grouped by patient; AUC is one class against the rest on the pooled out-of-fold scores, averaged over
-    the classes (the ten most frequent); 95% interval by the percentile bootstrap over patients, 500 resamples.
+    the classes (the ten most frequent). The 95% interval of two classes is that of every AUC here (binormal, clustered
+    by patient: `metrics.statistics.auc_intervals`); of more classes, the percentile bootstrap over patients of their
+    mean, 500 resamples.
     Empty when there are fewer than 40 cases, or a class with fewer than five patients.
     """
     group = np.unique(np.asarray(patients), return_inverse=True)[1]
@@ -105,7 +108,8 @@ def shortcuts(
     folds = list(
         StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed).split(np.zeros(len(labels)), labels, group)
     )
-    weights = _patient_weights(group, seed)
+    # the sample itself, and resamples of patients where the mean of several AUCs needs them
+    weights = _patient_weights(group, seed) if len(classes) > 2 else np.ones((1, len(group)), dtype=np.uint16)
     found = []
     everything = {"all facts": np.concatenate(list(columns.values()), axis=1)} | dict(columns)
     for name, values in everything.items():
@@ -114,7 +118,10 @@ def shortcuts(
             return []
         shown = classes[-1:] if len(classes) == 2 else classes  # with two classes both say the same
         aucs = np.mean([weighted_auc(scores[:, list(classes).index(c)], labels == c, weights) for c in shown], axis=0)
-        low, high = np.nanpercentile(aucs[1:], [2.5, 97.5])
+        if len(classes) == 2:
+            low, high = auc_interval(scores[None, :, -1], labels == classes[-1], group)
+        else:
+            low, high = np.nanpercentile(aucs[1:], [2.5, 97.5])
         found.append(Shortcut(name, float(aucs[0]), float(low), float(high)))
     return found
 
