@@ -24,11 +24,20 @@ def run_folder(tiny_cohort, tmp_path_factory):
     return out
 
 
-@pytest.mark.parametrize("name", [n for n in sl.__all__ if n not in ("__version__", "losses", "explainers")])
+# a whole table takes several seconds
+SLOW = {"run_table"}
+EXAMPLES = [
+    pytest.param(name, marks=pytest.mark.slow if name in SLOW else ())
+    for name in sl.__all__
+    if name not in ("__version__", "losses", "explainers")
+]
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_every_public_name_has_an_example_that_runs(name, tiny_cohort, run_folder, tmp_path):
     thing = getattr(sl, name)
     examples = doctest.DocTestFinder(recurse=False).find(thing, name, globs={})
-    assert examples and (examples[0].examples or name == "run_table"), f"{name} has no example"
+    assert examples and examples[0].examples, f"{name} has no example"
     globs = {
         **{n: getattr(sl, n) for n in sl.__all__},
         "sl": sl, "np": np, "torch": torch, "cohort_folder": tiny_cohort.root, "run_folder": run_folder,

@@ -319,12 +319,12 @@ def dissect(run: Run | str | Path, cohort: Cohort | str | Path, out: str | Path,
 def run_table(
     name: str, cohort: Cohort | str | Path, folder: str | Path, *, seeds: Sequence[int] = (0, 1, 2), **options: Any
 ) -> TableResult:
-    """Train and measure every row of a table with every seed; finished runs are reused. Writes report.html.
+    """Train and evaluate every row of a table with every seed; finished runs are reused. Writes report.html.
 
     Args:
         name: see `list_tables`.
         cohort: a cohort with splits, or its folder.
-        folder: where runs and the report lie.
+        folder: where runs and the report are written.
         seeds: of the trainings.
         options: rows (words that a row's name contains), profile, changes to every row (`load_recipe`), parallel, and
             fields of the engine.
@@ -333,7 +333,12 @@ def run_table(
         RecipeError: no such table, or no row left.
 
     Example:
-        `run_table("liao2022/fracatlas", "cohort", "table", seeds=range(3), rows=["unguided", "guided 1"])`
+        >>> small = {"steps": 2, "size": 48, "weights": "none", "quiet": True}
+        >>> result = sl.run_table(
+        ...     "liao2022/fracatlas", cohort_folder, destination, seeds=[0], rows=["unguided"], **small
+        ... )
+        >>> [row.row.name for row in result.rows]
+        ['unguided']
     """
     from sightline.evaluation.tables.engines.local import LocalEngine
     from sightline.evaluation.tables.report import write_table
