@@ -26,6 +26,9 @@ from sightline.metrics.readers.simulation import RoeMetz
 
 BEGIN, END = "<!-- evidence: begin -->", "<!-- evidence: end -->"
 CLASSES = ("normal", "fracture")
+# patients from which a gap of .10 is found in 80%
+ENOUGH = 1200
+SMALL = 40
 
 
 @dataclass(frozen=True)
@@ -126,8 +129,8 @@ def subgroups(random: np.random.Generator, studies: int) -> list[Promise]:
         promises.append(Promise(words, "at most 5%", float(claims), studies, low, high, True))
     for patients in (400, 800, 1200):
         seen = np.mean([study(patients, 0.10)[1] for _ in range(studies)])
-        promised = "at least 80%" if patients == 1200 else "none"
-        low = band(0.8, studies)[0] if patients == 1200 else 0.0
+        promised = "at least 80%" if patients >= ENOUGH else "none"
+        low = band(0.8, studies)[0] if patients >= ENOUGH else 0.0
         words = f"a planted gap of .10 in the AUC is found, a third of {patients} patients, 4 facts"
         promises.append(Promise(words, promised, float(seen), studies, low, 1.0))
     return promises
@@ -230,12 +233,18 @@ PARTS: dict[str, tuple[Callable[[np.random.Generator, int], list[Promise]], int]
 }
 
 
-def run(page: Path | None, *, toy: bool = False, seed: int = 0) -> bool:
-    """Simulate everything, print, and put the tables into a page; whether every promise was kept."""
+def run(page: Path | None, *, small: bool = False, seed: int = 0) -> bool:
+    """Simulate everything, print, and put the tables into a page; whether every promise was kept.
+
+    Args:
+        page: where the tables go; None: printed only.
+        small: 40 simulations of each promise, printed only.
+        seed: of the simulations.
+    """
     lines, kept = [], True
     for number, (title, (part, studies)) in enumerate(PARTS.items()):
         begun = time.perf_counter()
-        promises = part(np.random.default_rng([seed, number]), 40 if toy else studies)
+        promises = part(np.random.default_rng([seed, number]), SMALL if small else studies)
         lines += [
             f"**{title}**",
             "",
@@ -252,7 +261,7 @@ def run(page: Path | None, *, toy: bool = False, seed: int = 0) -> bool:
         print(f"{title}: {time.perf_counter() - begun:.0f} s", flush=True)
     text = "\n".join(lines)
     print(text)
-    if page is not None and not toy:
+    if page is not None and not small:
         old = page.read_text(encoding="utf-8")
         pattern = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
         page.write_text(pattern.sub(lambda _: f"{BEGIN}\n{text}\n{END}", old), encoding="utf-8")
