@@ -4,6 +4,7 @@ pictures, of one method or of two side by side. No new data; every change is wri
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -299,6 +300,6 @@ def _sheet(examples: Sequence[Mapping[str, Planes]]) -> bytes:
     for row, planes in zip(np.reshape(axes, (len(examples), len(names))), examples, strict=True):
         for cell, name in zip(row, names, strict=True):
             cell.imshow(planes[name].mean(axis=0), cmap="gray", vmin=0, vmax=1)
-            cell.set_title(name, fontsize=7)
+            cell.set_title(textwrap.fill(name, 18), fontsize=7)
             cell.set_axis_off()
     return png_of(figure)
