@@ -23,8 +23,10 @@ class PlanReads:
     """Names of the readers."""
     passes: int = 1
     """How often each reader reads each study."""
-    order: Literal["given", "random", "active"] = "random"
-    """In the cohort's order, at random by seed and reader, or least certain first (active; every fifth at random)."""
+    order: Literal["given", "random", "active", "listed"] = "random"
+    """As in the cohort, random by seed and reader, most informative first with every fifth random, or as --studies."""
+    studies: Path | None = None
+    """For --order listed: csv with a column study_id, as `cohort suggest` writes; only those studies are dealt."""
     seed: int = 0
     """Seed of random orders."""
     warm_up: int = 0
@@ -60,7 +62,7 @@ class PlanReads:
         }  # fmt: skip
         plan = Plan(self.readers, self.passes, self.order, self.seed, self.warm_up)
         aids = (self.wrong_share, self.run_key) if self.study_mode else None
-        print(f"{plan_reads(self.keep, self.database, self.task, spec, plan, aids)} reads dealt.")
+        print(f"{plan_reads(self.keep, self.database, self.task, spec, plan, aids, self.studies)} reads dealt.")
         return 0
 
 

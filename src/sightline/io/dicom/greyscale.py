@@ -166,12 +166,26 @@ def _window(header: Any, file: Path) -> Window | None:
 
 
 def _padding(header: Any, file: Path, stored: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """True where a stored value means 'no pixel' (PS3.3, C.7.5.1.1.2)."""
+    """True where a stored value means 'no pixel'."""
+    ends = padding_range(header, file, stored)
+    if ends is None:
+        return np.zeros(stored.shape, dtype=np.bool_)
+    return (stored >= ends[0]) & (stored <= ends[1])
+
+
+def padding_range(header: Any, file: Path, stored: NDArray[np.int64]) -> tuple[int, int] | None:
+    """The lowest and the highest stored value that mean 'no pixel' (PS3.3, C.7.5.1.1.2); None where none does.
+
+    Args:
+        header: of the file.
+        file: for errors.
+        stored: values of the file, which say whether they are signed.
+    """
     value, limit = numbers(header, "PixelPaddingValue", file), numbers(header, "PixelPaddingRangeLimit", file)
     if not value:
-        return np.zeros(stored.shape, dtype=np.bool_)
+        return None
     ends = [_as_stored(int(v), stored) for v in (value[0], (limit or value)[0])]
-    return (stored >= min(ends)) & (stored <= max(ends))
+    return min(ends), max(ends)
 
 
 def _as_stored(value: int, stored: NDArray[np.int64]) -> int:

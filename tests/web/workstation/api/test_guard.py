@@ -1,10 +1,14 @@
 """Who may ask, from where, how much; and what every answer carries."""
 
+import asyncio
+
 import pytest
+from fastapi import FastAPI, Request
 from support.workstation import BASE, HEADERS, Page, box
 
 from sightline.web.workstation.api import app as application
 from sightline.web.workstation.api.guard import LEAST_FREE_BYTES
+from sightline.web.workstation.api.refusals import register
 
 
 @pytest.mark.parametrize(
@@ -102,3 +106,30 @@ def test_the_pages_paths_cannot_leave_their_folder(studio):
         assert answer.status_code in (400, 404), path
         assert "class Workstation" not in answer.text
     assert BASE.startswith("http://127.0.0.1")
+
+
+def test_a_tab_that_is_closed_in_the_middle_of_a_request_is_no_fault(caplog):
+    app = FastAPI()
+    register(app)
+
+    @app.post("/events")
+    async def events(request: Request) -> dict[str, int]:
+        return {"bytes": len(await request.body())}
+
+    messages = iter([{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}])
+    sent = []
+
+    async def receive():
+        return next(messages)
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {
+        "type": "http", "method": "POST", "path": "/events", "raw_path": b"/events", "query_string": b"",
+        "headers": [], "http_version": "1.1", "scheme": "http", "server": ("x", 80), "client": ("y", 1),
+        "root_path": "",
+    }  # fmt: skip
+    asyncio.run(app(scope, receive, send))
+    assert sent[0]["status"] == 499
+    assert caplog.records == []

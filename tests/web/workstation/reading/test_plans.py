@@ -1,12 +1,16 @@
 """Plans deal each study as often as they say, in orders that hold what they promise."""
 
 import pytest
+from sqlalchemy import select
 from support.workstation import open_studio, small_cohort
 
+from sightline.errors import SightlineError
+from sightline.web.workstation.reading.commands import listed_studies, plan_reads
 from sightline.web.workstation.reading.plans import Plan, deal, order_studies
 from sightline.web.workstation.reading.reader_study import CONDITIONS, SQUARE
 from sightline.web.workstation.reading.tasks import TaskRefused
 from sightline.web.workstation.reading.worth import disagreement, entropy, margin
+from sightline.web.workstation.store.tables import read, study, task
 
 KEYS = [f"k{n}" for n in range(23)]
 
@@ -85,3 +89,25 @@ def test_adopted_studies_join_the_queue_of_whoever_works_alone(tmp_path):
 
         assert counts_of(connection, studio.desk.alone_person().id, None)["open"] == 3
     studio.desk.close()
+
+
+def test_a_list_is_dealt_in_its_order_and_knows_what_was_random(studio, tmp_path):
+    table = tmp_path / "suggestions.csv"
+    rows = ["rank,case_id,study_id,chosen_by", "1,S02-0,S02,mixed", "2,S00-1,S00,random", "3,S02-1,S02,random"]
+    table.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    keep, plan = studio.desk.options.keep, Plan(("ada", "ben"), order="listed")
+    assert plan_reads(keep, None, "listed", {}, plan, None, table) == 4
+    with studio.desk.database.reading() as connection:
+        studio.tasks["listed"] = connection.execute(select(task.c.id).where(task.c.name == "listed")).scalar_one()
+        assert [drawn for _, drawn in listed_studies(connection, table)] == [False, True]
+        flagged = select(read.c.random_draw).where(read.c.task == studio.tasks["listed"]).order_by(read.c.ordinal)
+        assert sorted(connection.execute(flagged).scalars()) == [False, False, True, True]
+        of_study = dict(connection.execute(select(study.c.key, study.c.study_id)).tuples().all())
+        order = select(read.c.study).where(read.c.task == studio.tasks["listed"], read.c.reader == studio.ids["ada"])
+        dealt = [of_study[key] for key in connection.execute(order.order_by(read.c.ordinal)).scalars()]
+    assert dealt == ["S02", "S00"]
+    table.write_text("study_id\nS77\n", encoding="utf-8")
+    with pytest.raises(SightlineError, match="S77"):
+        plan_reads(keep, None, "listed", {}, plan, None, table)
+    with pytest.raises(TaskRefused, match="go together"):
+        plan_reads(keep, None, "listed", {}, plan, None, None)

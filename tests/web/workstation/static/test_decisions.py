@@ -121,7 +121,7 @@ def test_colours_are_those_of_the_overlay(looking):
     )  # fmt: skip
     for grey, got in zip((0, 90, 200, 255), cells, strict=True):
         wanted = heat_over(np.full((1, 64), grey / 255, np.float32), level[None]) * 255
-        assert np.abs(np.array(got).reshape(1, 64, 4)[..., :3] - np.rint(wanted)).max() <= 2
+        assert np.abs(np.array(got).reshape(1, 64, 4)[..., :3] - np.rint(wanted)).max() <= 1
 
 
 def test_maps_are_enlarged_as_plots_does(looking):

@@ -6,11 +6,12 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from sightline.errors import SightlineError, UnreadableFile
 from sightline.web.workstation.accounts.passwords import PasswordRefused
@@ -89,6 +90,11 @@ def register(app: FastAPI) -> None:
         words = {404: "There is nothing here.", 405: "This method is not known here."}
         body = {"message": words.get(error.status_code, str(error.detail)), "remedy": "Go back to the worklist."}
         return JSONResponse(body, error.status_code)
+
+    @app.exception_handler(ClientDisconnect)
+    def on_gone(request: Request, error: ClientDisconnect) -> Response:
+        # a tab was closed in the middle of a request: nobody reads the answer, what it held is kept in the browser
+        return Response(status_code=499)
 
     @app.exception_handler(TooLong)
     def on_length(request: Request, error: TooLong) -> JSONResponse:

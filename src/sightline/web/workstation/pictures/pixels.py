@@ -170,7 +170,7 @@ def stored_pixels_of(path: Path) -> tuple[NDArray[Any], dict[str, Any]]:
     Raises:
         UnreadableFile: not a DICOM file, or one that does not decode.
     """
-    from sightline.io.dicom.greyscale import display_table, numbers
+    from sightline.io.dicom.greyscale import display_table, numbers, padding_range
     from sightline.io.dicom.pixels import decode_pixels
     from sightline.io.dicom.radiograph import foreign_bytes, has_dicom_mark, open_dataset
 
@@ -200,7 +200,7 @@ def stored_pixels_of(path: Path) -> tuple[NDArray[Any], dict[str, Any]]:
             "slope": slope[0] if slope else 1.0, "intercept": intercept[0] if intercept else 0.0,
             "invert": bool(inverted), "function": str(header.get("VOILUTFunction") or "LINEAR").lower(),
             "windows": windows, "low": low, "high": high, "how": how, "has_tables": has_tables,
-            "first": int(values.min()),
+            "first": int(values.min()), "padding": padding_range(header, path, values),
         }  # fmt: skip
         # the table that read_image used, by stored value from `low` on: what reset returns to, to the last digit
         order = np.argsort(values, kind="stable")

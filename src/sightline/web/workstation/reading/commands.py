@@ -11,6 +11,7 @@ from sqlalchemy import Connection, select
 
 from sightline.data.datasets.folder.format import read_head
 from sightline.errors import SightlineError
+from sightline.io.tables import read_table
 from sightline.web.workstation.accounts.readers import AccountRefused, reader_named
 from sightline.web.workstation.reading.plans import Plan, deal
 from sightline.web.workstation.reading.progress import progress_of
@@ -30,6 +31,7 @@ def plan_reads(
     spec: Mapping[str, Any],
     plan: Plan,
     aids: tuple[float, str | None] | None,
+    listed: Path | None = None,
 ) -> int:
     """Deal reads of a task, which is made where there is none; how many.
 
@@ -40,6 +42,7 @@ def plan_reads(
         spec: of the task, where it is made.
         plan: how to deal; its readers are names.
         aids: for a reader study: share of wrong advice and the run; None for another task.
+        listed: csv with a column study_id, for the order `listed`; where `chosen_by` says random, the read is flagged.
 
     Raises:
         SightlineError: an unknown reader, or numbers that mean nothing.
@@ -61,7 +64,32 @@ def plan_reads(
             raise SightlineError(
                 "The active order needs a run's opinion of the studies.", "Open the workstation with --run RUN first."
             )
-        return deal(connection, task_id, replace(plan, readers=ids, worth=worth), who=WHO)
+        order = None if listed is None else listed_studies(connection, listed)
+        return deal(connection, task_id, replace(plan, readers=ids, worth=worth, listed=order), who=WHO)
+
+
+def listed_studies(connection: Any, path: Path) -> list[tuple[str, bool]]:
+    """Keys of the studies that a csv lists (`cohort suggest` writes one), and whether each was drawn at random.
+
+    A study with several listed pictures stands where the first of them does.
+
+    Args:
+        connection: to the store.
+        path: csv with a column study_id; `chosen_by`, where it has one, says `random` of those drawn at random.
+
+    Raises:
+        SightlineError: no study is listed, or one that the store does not know.
+    """
+    rows = read_table(path, ["study_id"])
+    keys = dict(connection.execute(select(study.c.study_id, study.c.key)).tuples().all())
+    strange = sorted({row["study_id"] for row in rows} - set(keys))
+    if strange or not rows:
+        named = f"studies that are not here, e.g. {strange[:3]}" if strange else "no study"
+        raise SightlineError(f"{path} lists {named}.", "List study_id as the cohort of this store has them.")
+    order: dict[str, bool] = {}
+    for row in rows:
+        order.setdefault(keys[row["study_id"]], row["chosen_by"] == "random")
+    return list(order.items())
 
 
 def list_reads(keep: Path, database: str | None) -> list[str]:

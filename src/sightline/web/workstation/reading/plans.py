@@ -28,11 +28,12 @@ class Plan:
     Attributes:
         readers: ids of accounts.
         passes: how often each reader reads each study.
-        order: as the cohort lists them, at random by seed and reader, or by what is worth most (`active`).
+        order: as the cohort lists them, at random by seed and reader, by what is worth most (`active`), or as `listed`.
         seed: of random orders.
         warm_up: studies read first that do not count; they come again later.
         studies: keys to deal; None deals all.
         worth: of each study, for the active order; a study without one is worth nothing.
+        listed: keys in the order in which they are dealt, each with whether it was drawn at random; others are not.
     """
 
     readers: Sequence[str]
@@ -42,6 +43,7 @@ class Plan:
     warm_up: int = 0
     studies: Sequence[str] | None = None
     worth: Mapping[str, float] | None = None
+    listed: Sequence[tuple[str, bool]] | None = None
 
 
 def order_studies(
@@ -108,6 +110,13 @@ def deal(connection: Connection, task_id: str, plan: Plan, *, who: str) -> int:
         if not chosen <= set(keys):
             raise TaskRefused("A study of the plan does not exist.", "Look at the studies.", field="studies")
         keys = [key for key in keys if key in chosen]
+    if (plan.order == "listed") != (plan.listed is not None):
+        raise TaskRefused(
+            "The order `listed` and a list of studies go together.",
+            "Use the command line: sightline reads plan KEEP --order listed --studies FILE.", field="order",
+        )  # fmt: skip
+    if plan.listed is not None and not {key for key, _ in plan.listed} <= set(keys):
+        raise TaskRefused("A study of the list does not exist.", "Look at the studies.", field="studies")
     made = sum(_deal_to(connection, task_id, plan, one, keys) for one in plan.readers)
     passes = max(int(row["passes"]), plan.passes)
     connection.execute(update(task).where(task.c.id == task_id).values(order=plan.order, seed=plan.seed, passes=passes))
@@ -131,12 +140,15 @@ def _deal_to(connection: Connection, task_id: str, plan: Plan, who: str, keys: S
     ordinal, rows, now = 0 if last is None else int(last) + 1, [], now_text()
     wanted: list[tuple[str, int, bool]] = []
     if plan.warm_up:
-        first = order_studies(keys, "random", plan.seed, "warm up", 0)[: plan.warm_up]
+        listed = {key for key, _ in plan.listed} if plan.listed is not None else set(keys)
+        first = order_studies([key for key in keys if key in listed], "random", plan.seed, "warm up", 0)[: plan.warm_up]
         wanted += [(key, 0, False) for key, _ in first]
     for number in range(1, plan.passes + 1):
-        wanted += [
-            (k, number, drawn) for k, drawn in order_studies(keys, plan.order, plan.seed, who, number, plan.worth)
-        ]
+        # a list is the same for every reader and pass
+        ordered = plan.listed
+        if ordered is None:
+            ordered = order_studies(keys, plan.order, plan.seed, who, number, plan.worth)
+        wanted += [(key, number, drawn) for key, drawn in ordered]
     for key, number, drawn in wanted:
         if (key, number) not in dealt:
             rows.append(new_read(task_id, key, who, number, ordinal, now, drawn=drawn))

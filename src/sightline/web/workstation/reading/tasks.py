@@ -19,7 +19,7 @@ KINDS = ("mark", "adjudicate", "compare", "name units", "watch gaze")
 TOOLS = ("scribble", "box", "polygon", "brush")
 ROLES = ("focus", "finding", "organ")
 REVEALS = ("never", "after submit", "assisted")
-ORDERS = ("given", "random", "active")
+ORDERS = ("given", "random", "active", "listed")
 FLAGS = ("not_this_body_part", "cut_off", "artefact", "other")
 
 

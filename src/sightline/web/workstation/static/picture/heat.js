@@ -30,15 +30,19 @@ export function heatColour(level) {
 /** @type {Uint8ClampedArray | null} */
 let table = null;
 
-/** RGBA of 1,024 levels as a layer: laid over grey it gives what `heat_over` gives. */
+/** How many levels the layer tells apart: a multiple of the colours, so that no level gets its neighbour's colour. */
+const LEVELS = 2048;
+
+/** RGBA of all levels as a layer: laid over grey it gives what `heat_over` gives, within 1 of 255. */
 function layerTable() {
   if (table) return table;
-  table = new Uint8ClampedArray(1024 * 4);
-  for (let i = 0; i < 1024; i += 1) {
-    const level = i / 1023, opacity = MOST_OPAQUE * level ** HEAT_RISE;
+  table = new Uint8ClampedArray(LEVELS * 4);
+  for (let i = 0; i < LEVELS; i += 1) {
+    const level = (i + 0.5) / LEVELS, opacity = MOST_OPAQUE * level ** HEAT_RISE;
     const alpha = 1 - (1 - opacity) * DIMMED, kept = Math.round(alpha * 255) / 255;
-    // what rounding takes from the opacity is given to the colour, for a middle grey
-    const colour = heatColour(level).map((v) => (v * opacity + (kept - alpha) * 127.5) / kept);
+    // what rounding takes from the opacity is given to the colour, for a middle grey; a canvas keeps the product of
+    // colour and opacity in whole numbers: it is rounded here, once
+    const colour = heatColour(level).map((v) => Math.round(v * opacity + (kept - alpha) * 127.5) / kept);
     table.set([...colour, kept * 255], i * 4);
   }
   return table;
@@ -104,7 +108,7 @@ export function heatCanvas(map, options) {
   const layer = layerTable(), span = options.high - options.low;
   for (let i = 0; i < values.length; i += 1) {
     const level = span > 0 ? Math.max(0, Math.min(1, (values[i] - options.low) / span)) : 0;
-    const j = Math.round(level * 1023) * 4;
+    const j = Math.min(LEVELS - 1, Math.floor(level * LEVELS)) * 4;
     image.data.set(layer.subarray(j, j + 4), i * 4);
   }
   /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d")).putImageData(image, 0, 0);

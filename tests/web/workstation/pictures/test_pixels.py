@@ -1,0 +1,24 @@
+"""Stored numbers of a DICOM file and what the page must know to show them."""
+
+import numpy as np
+from support.dicom_sources import radiograph
+
+from sightline.web.workstation.pictures.pixels import stored_pixels_of
+
+
+def test_padding_is_told_as_the_range_that_is_shown_black(tmp_path):
+    values = np.array([[5, 6, 7, 8], [100, 2000, 3000, 4000]], dtype=np.uint16)
+    source = radiograph(2, 4, PixelData=values.tobytes())
+    source.save_as(tmp_path / "none.dcm", enforce_file_format=True)
+    source.PixelPaddingValue, source.PixelPaddingRangeLimit = 7, 6
+    source.PhotometricInterpretation = "MONOCHROME1"
+    source.save_as(tmp_path / "range.dcm", enforce_file_format=True)
+    assert stored_pixels_of(tmp_path / "none.dcm")[1]["greyscale"]["padding"] is None
+    stored, facts = stored_pixels_of(tmp_path / "range.dcm")
+    block = facts["greyscale"]
+    assert np.array_equal(stored, values)
+    assert tuple(block["padding"]) == (6, 7)
+    # black although the picture is inverted, as `read_image` shows them; their neighbours are white
+    shown = dict(zip(sorted({int(v) for v in values.ravel()}), block["table"], strict=False))
+    assert (shown[6], shown[7]) == (0, 0)
+    assert shown[5] > 60_000 and shown[8] > 60_000
