@@ -46,6 +46,10 @@ class MakeGate:
         gate = fit_gate(run, read_cohort(self.cohort), asked, self.age, quiet=self.quiet)
         path = write_gate(self.run_folder, gate)
         print(f"{path}: {gate.header.plain()}, {len(gate.picture)} limits of {gate.about['pictures']} pictures")
+        if gate.features:
+            print(f"features: 98% of {gate.features['validation']} validation pictures lie inside")
+        else:
+            print(f"no features door: {gate.about['no features']}", file=sys.stderr)
         return 0
 
 

@@ -196,12 +196,15 @@ class Evaluate:
         from sightline.evaluation.gallery import write_panels
         from sightline.evaluation.overlap import known_cases
         from sightline.evaluation.report import left_out, report_of, write_report_of
+        from sightline.evaluation.scope import report_scope
+        from sightline.inference.gate.features import read_scope
         from sightline.training.model_card import write_model_card
 
         evaluation = evaluate(run, cohort, self.split, out=out, engine=make_engine(self.on))
         estimates = report_of(evaluation, replicates=self.replicates)
         known = known_cases(run, cohort)
-        notes: tuple[str, ...] = (*known, *left_out(run.recipe.view, evaluation))
+        scope = report_scope(evaluation, read_scope(run.folder), f"{name}, {self.split}", out)
+        notes: tuple[str, ...] = (*known, *left_out(run.recipe.view, evaluation), scope)
         evidence = None
         if run.recipe.classifies:
             evidence = evidence_of(

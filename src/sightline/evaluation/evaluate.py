@@ -138,6 +138,7 @@ def _measured(run: Run, said: NetworkOutput, cohort: Cohort) -> Evaluation:
         boxes=said.boxes,
         shown=said.shown,
         energies=said.energies,
+        features=said.features,
     )
     if not isinstance(view, View):
         return evaluation

@@ -35,6 +35,7 @@ class Evaluation:
         shown: maps that a decoder paints or an explainer says (`NetworkOutput.shown`).
         gaze_scores: how well maps lie where readers looked, or None where no gaze is known.
         energies: float64 [n], log sum exp of the logits, or None.
+        features: float32 [n, c], what class maps are computed from (`NetworkOutput.features`), or None.
     """
 
     predictions: Predictions
@@ -46,11 +47,12 @@ class Evaluation:
     shown: ExtraMaps = field(default_factory=dict)
     gaze_scores: GazeScores | None = None
     energies: NDArray[np.float64] | None = None
+    features: NDArray[np.float32] | None = None
 
     @property
     def said(self) -> NetworkOutput:
         """What the network said."""
-        return NetworkOutput(self.predictions, self.maps, self.boxes, self.shown, self.energies)
+        return NetworkOutput(self.predictions, self.maps, self.boxes, self.shown, self.energies, self.features)
 
     def scores_for(self, role: Role, *, around: bool = False) -> MapScores | None:
         """The map scores against regions of a role, or (organs) one cell `around` it; None where there are none."""
@@ -77,13 +79,14 @@ class EvaluationFiles:
         self.shown = folder / f"{name}_shown.npz"
         self.gaze_scores = folder / f"{name}_gaze_scores.csv"
         self.energies = folder / f"{name}_energies.csv"
+        self.features = folder / f"{name}_features.npz"
 
     @property
     def made(self) -> tuple[Path, ...]:
         """Every file but the stamp."""
         return (
             self.predictions, self.maps, self.map_scores, self.boxes, self.box_scores, self.printed_box_scores,
-            self.shown, self.gaze_scores, self.energies,
+            self.shown, self.gaze_scores, self.energies, self.features,
         )  # fmt: skip
 
     def write(self, evaluation: Evaluation, stamp: Mapping[str, object]) -> None:
@@ -105,6 +108,8 @@ class EvaluationFiles:
         ):
             if part is not None:
                 part.write(path)
+        if evaluation.features is not None:
+            write_extra_maps({"features": evaluation.features}, self.features)
         if evaluation.shown:
             write_extra_maps(evaluation.shown, self.shown)
         files = [path.name for path in self.made if path.is_file()]
@@ -137,6 +142,7 @@ class EvaluationFiles:
                 shown=kept(self.shown, read_shown) or {},
                 gaze_scores=kept(self.gaze_scores, GazeScores.read),
                 energies=kept(self.energies, _read_energies),
+                features=(kept(self.features, read_shown) or {}).get("features"),
             )
         except (OSError, ValueError, TypeError, AttributeError, KeyError, SightlineError):
             return None

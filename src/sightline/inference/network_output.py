@@ -102,6 +102,7 @@ class NetworkOutput:
         shown: other maps over the whole view, one a case, by name: `decoder`, what a decoder paints, 0 to 1; and
             `heatmap`, what an objective's explainer says of the case's own class.
         energies: float64 [n], log sum exp of the logits (Liu 2020): how much the network knows cases like these.
+        features: float32 [n, c], what class maps are computed from, averaged over cells (`FeatureTap`), or None.
     """
 
     predictions: Predictions
@@ -109,6 +110,7 @@ class NetworkOutput:
     boxes: NDArray[np.float64] | None = None
     shown: ExtraMaps = field(default_factory=dict)
     energies: NDArray[np.float64] | None = None
+    features: NDArray[np.float32] | None = None
 
 
 def write_extra_maps(shown: ExtraMaps, path: Path) -> None:

@@ -48,12 +48,17 @@ def predict(
         raise CohortError(f"Cohort {cohort.name!r} has no case to predict.", "Choose another split.")
     items = CohortItems(cohort, view, encoder=encoder_of(network))
     network = to_channels_last(network.to(device))
+    tap = FeatureTap(network)
     logits, windows, boxes = [], [], []
-    kept_classes, kept_maps, kept_attention = [], [], []
+    kept_classes, kept_maps, kept_attention, kept_features = [], [], [], []
     shown: dict[str, list[NDArray[np.float32]]] = {}
     with progress(title, len(cohort), quiet=quiet) as advance:
         for batch in test_batches(items, batch_size=batch_size, workers=workers):
+            tap.take()  # what an explainer left
             evidence = forward_evidence(network, batch.images, device)
+            features = tap.take()
+            if features is not None:
+                kept_features.append(features.cpu())
             if not bool(torch.isfinite(evidence.logits).all()):
                 bad = [i for i, row in zip(batch.case_ids, evidence.logits, strict=True) if not row.isfinite().all()]
                 raise RunError(f"The network's logits are not finite for {bad[:3]}.", "The weights are damaged.")
@@ -85,10 +90,12 @@ def predict(
         independent=independent,
     )
     energies = torch.cat(logits).double().logsumexp(dim=1).numpy()
+    tap.remove()
+    known = torch.cat(kept_features).numpy() if kept_features else None
     said = np.concatenate(boxes) if boxes else None
     pictures = {name: np.concatenate(each) for name, each in shown.items()}
     if not kept_maps:
-        return NetworkOutput(predictions, None, said, pictures, energies)
+        return NetworkOutput(predictions, None, said, pictures, energies, known)
     maps = Maps(
         predictions.case_ids,
         torch.cat(kept_classes).numpy(),
@@ -96,7 +103,7 @@ def predict(
         torch.cat(kept_attention).numpy(),
         np.concatenate(windows) if windows else None,
     )
-    return NetworkOutput(predictions, maps, said, pictures, energies)
+    return NetworkOutput(predictions, maps, said, pictures, energies, known)
 
 
 def _reduced(maps: Tensor) -> NDArray[np.float32]:

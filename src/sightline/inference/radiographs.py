@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sightline.errors import RunError, SightlineError, UnreadableFile
 from sightline.inference.boxes import boxes_on_pictures, finding_classes, finding_named
 from sightline.inference.file_result import DicomWish, FileResult
+from sightline.inference.gate.features import FeatureLimits, read_scope, scope_of, score_of
 from sightline.inference.network_output import Answers, Ask, Maps, NetworkOutput, RunFacts, facts_of
 from sightline.inference.results.coco_json import CocoPicture, write_coco
 from sightline.inference.results.journal import Journal, PredictedFile
@@ -133,13 +134,14 @@ def _read_into(
     writer = None if dicom is None else _study_writer(facts, files, out, dicom)
     # DICOM objects need the whole of what the network said, which no journal keeps
     journal = Journal(out, facts) if writer is None else None
+    limits = read_scope(facts.folder)
     names: set[str] = set()
     for _, earlier in () if journal is None else journal.known.values():
         unique_name(Path(earlier.overlay).stem, names)
     done = False
     probabilities = [f"p({name})" for name in facts.classes]
     best = ("box_score", *(f"box_{name}" for name in _CORNERS))
-    head = ("file", "predicted", *probabilities, "look_row", "look_column", *best, "overlay")
+    head = ("file", "predicted", *probabilities, "look_row", "look_column", *best, "overlay", "scope", "scope_score")
     try:
         with (
             _table(out / "predictions.csv", head) as predictions,
@@ -150,7 +152,7 @@ def _read_into(
                 try:
                     said = None if journal is None else journal.find(path)
                     if said is None:
-                        said = _read_file(facts, ask, path, out, names, writer)
+                        said = _read_file(facts, ask, path, out, names, writer, limits)
                         if journal is not None:
                             journal.add(path, said)
                 except SightlineError as error:
@@ -191,7 +193,13 @@ def _read_into(
 
 
 def _read_file(
-    facts: RunFacts, ask: Ask, path: Path, out: Path, names: set[str], writer: StudyWriter | None
+    facts: RunFacts,
+    ask: Ask,
+    path: Path,
+    out: Path,
+    names: set[str],
+    writer: StudyWriter | None,
+    limits: FeatureLimits | None,
 ) -> PredictedFile:
     """One file through the network, its overlay drawn, its DICOM objects made where they are asked for.
 
@@ -209,8 +217,10 @@ def _read_file(
     overlay = overlay if drawn is not None else ""
     if writer is not None and source is not None:
         writer.add(path, source, picture, reading)
+    score = score_of(limits, reading.features, reading.energy)
+    scope = [scope_of(score), "" if score is None else f"{score:.4f}"]
     return PredictedFile(
-        row=tuple(_row(facts, path, reading, overlay)),
+        row=(*_row(facts, path, reading, overlay), *scope),
         boxes=reading.boxes,
         shape=(picture.frame.shape[0], picture.frame.shape[1]),
         study_uid=picture.facts.get("study_uid", ""),

@@ -61,8 +61,8 @@ class FeatureTap:
     def __init__(self, network: nn.Module) -> None:
         """Hook a network."""
         self._seen: dict[str, list[Tensor]] = {}
-        for name, module in _feature_layers(network).items():
-            module.register_forward_hook(self._keeper(name))
+        layers = _feature_layers(network)
+        self._hooks = [module.register_forward_hook(self._keeper(name)) for name, module in layers.items()]
 
     def take(self) -> Tensor | None:
         """Features [b, c] of the last run, float32, which are forgotten; None of a network without such a part."""
@@ -72,6 +72,12 @@ class FeatureTap:
         ]
         self._seen.clear()
         return torch.cat(pooled, dim=1) if pooled else None
+
+    def remove(self) -> None:
+        """Leave the network as it was."""
+        for hook in self._hooks:
+            hook.remove()
+        self._seen.clear()
 
     def _keeper(self, name: str) -> Callable[[nn.Module, Any, Tensor], None]:
         def keep(module: nn.Module, given: Any, features: Tensor) -> None:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from sightline.errors import RunError, SightlineError
+from sightline.inference.gate.features import fit_features
 from sightline.inference.gate.gate_file import Gate
 from sightline.inference.gate.header import HeaderLimits, normalise_body_part, normalise_view
 from sightline.inference.gate.picture import fit_limits, measure_picture
+from sightline.inference.network_output import facts_of
 from sightline.inference.radiographs import read_radiograph
+from sightline.io.picture import Picture
 from sightline.io.progress import progress
 from sightline.structures.case import Case, Cohort
 from sightline.training.run import Run
@@ -29,7 +33,8 @@ def fit_gate(
     *,
     quiet: bool = False,
 ) -> Gate:
-    """The header and picture doors of a run; the features door is added by its own module.
+    """The three doors of a run: header and picture from its training cases, features from those and the validation
+    cases; where these are too few, or the run sees no whole pictures, the third door is left out, and `about` says why.
 
     Args:
         run: finished.
@@ -54,11 +59,16 @@ def fit_gate(
     rng = np.random.default_rng(0)
     if len(cases) > MOST_PICTURES:
         cases = [cases[i] for i in sorted(rng.choice(len(cases), MOST_PICTURES, replace=False))]
+    validation = list(run.recipe.see(cohort).split("val"))[:MOST_PICTURES]
+    asking = _Asking(run)
     measures, unread = [], 0
-    with progress("gate", len(cases), quiet=quiet) as advance:
-        for case in cases:
+    with progress("gate", len(cases) + len(validation), quiet=quiet) as advance:
+        for case in (*cases, *validation):
             try:
-                measures.append(measure_picture(read_radiograph(case.image)))
+                picture = read_radiograph(case.image)
+                if case.split == "train":
+                    measures.append(measure_picture(picture))
+                asking.ask(picture, case.split == "train")
             except SightlineError:
                 unread += 1
             advance(1)
@@ -74,8 +84,49 @@ def fit_gate(
     chosen = measures if len(measures) <= MOST_REFERENCE else [measures[i] for i in range(MOST_REFERENCE)]
     names = sorted({name for one in chosen for name in one})
     reference = {name: [round(one[name], 6) for one in chosen if name in one] for name in names}
+    features, why = asking.fit()
     about = {"cohort": cohort.name, "fingerprint": cohort.fingerprint(), "pictures": len(measures), "unread": unread}
-    return Gate(header, fit_limits(measures), {}, about, reference)
+    if why:
+        about["no features"] = why
+    return Gate(header, fit_limits(measures), features, about, reference)
+
+
+class _Asking:
+    """Features of training and validation pictures, gathered as they are read."""
+
+    def __init__(self, run: Run) -> None:
+        from sightline.inference.predict import TorchNetwork
+
+        self.why, self.network = "", None
+        self.known: list[Any] = []
+        self.checked: list[Any] = []
+        self.energies: list[float] = []
+        try:
+            self.view = facts_of(run).picture_view()
+            self.network = TorchNetwork(run)
+        except RunError as error:
+            self.why = error.message
+
+    def ask(self, picture: Picture, training: bool) -> None:
+        """Keep what the network sees in a picture."""
+        if self.network is None:
+            return
+        answers = self.network(self.view.show(picture.pixels, picture.frame)[0][None])
+        if answers.features is None:
+            self.network, self.why = None, "the network has no part whose features could be held against each other"
+            return
+        (self.known if training else self.checked).append(answers.features[0])
+        if not training:
+            self.energies.append(float(answers.energies[0]))
+
+    def fit(self) -> tuple[Mapping[str, Any], str]:
+        """The third door, or why there is none."""
+        if self.network is None:
+            return {}, self.why
+        try:
+            return fit_features(np.array(self.known), np.array(self.checked), np.array(self.energies)).plain(), ""
+        except RunError as error:
+            return {}, error.message
 
 
 def _words(name: str, asked: Mapping[str, Sequence[str]], said: Iterable[str]) -> tuple[str, ...]:

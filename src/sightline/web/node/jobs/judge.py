@@ -17,6 +17,7 @@ import pydicom
 from sightline.errors import SightlineError
 from sightline.inference.dicom_results import ResultWords, image_result, words_of_run, write_dicom_results
 from sightline.inference.file_result import FileResult
+from sightline.inference.gate.features import FeatureLimits, feature_limits, score_of
 from sightline.inference.gate.gate_file import Gate, read_gate
 from sightline.inference.gate.header import normalise_body_part, normalise_view, read_header_facts
 from sightline.inference.gate.picture import check_picture, measure_picture
@@ -39,6 +40,7 @@ class Judging:
     gate: Gate
     network: Ask
     words: ResultWords
+    features: FeatureLimits | None
 
 
 @dataclass
@@ -71,7 +73,7 @@ def open_judging(folder: Path, codes: Path | None, engine: str) -> Judging:
     else:
         facts, network = _open_with_torch(folder)
     facts.picture_view()
-    return Judging(facts, gate, network, words_of_run(facts, codes))
+    return Judging(facts, gate, network, words_of_run(facts, codes), feature_limits(gate.features))
 
 
 def _open_with_torch(folder: Path) -> tuple[RunFacts, Ask]:
@@ -125,6 +127,12 @@ def _judge_image(judging: Judging, request: Request, study: Study, sha256: str, 
         return
     planes, frame = judging.facts.picture_view().show(picture.pixels, picture.frame)
     reading = read_picture(judging.facts, judging.network, planes, picture.frame, frame)
+    score = score_of(judging.features, reading.features, reading.energy)
+    if score is not None and score > 1.0:
+        reason = f"the network sees in it what it never saw in its training (score {score:.2f}, at most 1)"
+        study.refused.append({"sha256": sha256, "door": "features", "reason": reason})
+        study.readings[sha256] = {"refused": "features"}
+        return
     draw = "picture" in request.objects
     study.results.append(image_result(judging.words, source, picture, reading, draw=draw))
     study.readings[sha256] = {**measure_picture(picture), **_said(judging, reading), **_words(facts)}
