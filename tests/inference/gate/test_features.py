@@ -1,6 +1,7 @@
 """The third door: its measures by hand, its limit on validation, and what it refuses."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,7 +21,8 @@ from sightline.inference.gate.features import (
 )
 from sightline.inference.gate.fit import fit_gate
 from sightline.inference.gate.gate_file import GATE, write_gate
-from sightline.inference.radiographs import predict_files
+from sightline.inference.predict import TorchNetwork
+from sightline.inference.radiographs import predict_files, read_radiograph
 from sightline.papers.catalogue import CATALOGUE
 from sightline.training.engine import Engine
 from sightline.training.train import train
@@ -100,9 +102,16 @@ def test_predict_and_evaluate_say_the_scope(tiny_cohort, tmp_path):
     predict_files(run, files[:2], tmp_path / "before", QUIET)
     assert (tmp_path / "before" / "predictions.csv").read_text().splitlines()[1].endswith(",not asked,")
     gate = fit_gate(run, tiny_cohort, {"modality": ("DX",), "body_part": ("WRIST",)}, quiet=True)
-    if not gate.features:
-        pytest.fail(str(gate.about))
-    write_gate(run.folder, gate)
+    # four validation cases are too few, and it says so; here those of the test stand in for them
+    assert "4 validation pictures" in gate.about["no features"] and gate.features == {}
+    network, view = TorchNetwork(run), run.recipe.view
+    said = {}
+    for split in ("train", "test"):
+        pictures = [read_radiograph(case.image) for case in tiny_cohort.split(split)]
+        said[split] = [network(view.show(one.pixels, one.frame)[0][None]) for one in pictures]
+    known, checked = (np.concatenate([one.features for one in said[split]]) for split in ("train", "test"))
+    door = fit_features(known, checked, np.concatenate([one.energies for one in said["test"]]))
+    write_gate(run.folder, replace(gate, features=door.plain()))
     stripes = np.zeros((40, 48), dtype=np.uint8)
     stripes[:, ::2] = 255
     Image.fromarray(stripes).save(tmp_path / "stripes.png")

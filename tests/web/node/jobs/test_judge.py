@@ -1,8 +1,10 @@
 """The judge of a served run: a small trained run on DX that look like its training, and on what does not."""
 
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pydicom
@@ -12,8 +14,10 @@ from support.cohorts import tiny_recipe
 from support.nodes import image
 
 from sightline.errors import RunError
+from sightline.inference.gate.features import fit_features
 from sightline.inference.gate.fit import fit_gate
 from sightline.inference.gate.gate_file import read_gate, write_gate
+from sightline.inference.predict import TorchNetwork
 from sightline.io.dicom_results.identity import is_own_result
 from sightline.papers.catalogue import CATALOGUE
 from sightline.training.engine import Engine
@@ -113,3 +117,16 @@ def test_the_parent_never_imports_torch():
     code = "import sys, sightline.web.node.service, sightline.web.node.intake.dicomweb; print('torch' in sys.modules)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "False"
+
+
+def test_the_features_door_refuses_what_was_never_seen(run, tiny_cohort, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(run.folder, folder)
+    rng = np.random.default_rng(0)
+    width = TorchNetwork(run)(np.zeros((1, 1, 48, 48), np.float32)).features.shape[1]
+    far = fit_features(rng.random((30, width)) + 1e3, rng.random((20, width)) + 1e3, rng.random(20))
+    write_gate(folder, replace(read_gate(folder), features=far.plain()))
+    asked = request(run, tmp_path / "a", [dx(next(iter(tiny_cohort.split("train"))), 1)])
+    answer = judge_study(replace(asked, run=folder))
+    assert answer.results == () and answer.refused[0]["door"] == "features"
+    assert answer.readings[f"{0:064d}"] == {"refused": "features"}
