@@ -193,10 +193,10 @@ class Evaluate:
         from sightline.evaluation.evidence.faithfulness import measure_faithfulness
         from sightline.evaluation.evidence.figures import write_figures
         from sightline.evaluation.evidence.numbers import evidence_of
+        from sightline.evaluation.evidence.scope import report_scope
         from sightline.evaluation.gallery import write_panels
         from sightline.evaluation.overlap import known_cases
         from sightline.evaluation.report import left_out, report_of, write_report_of
-        from sightline.evaluation.scope import report_scope
         from sightline.inference.gate.features import read_scope
         from sightline.training.model_card import write_model_card
 

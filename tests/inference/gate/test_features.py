@@ -10,7 +10,7 @@ from support.cohorts import tiny_recipe
 
 from sightline.errors import RunError
 from sightline.evaluation.evaluate import evaluate
-from sightline.evaluation.scope import report_scope
+from sightline.evaluation.evidence.scope import report_scope
 from sightline.inference.gate.features import (
     NEIGHBOUR,
     FeatureLimits,
