@@ -68,7 +68,7 @@ def require_sane_affine(affine: FloatArray, path: Path) -> None:
     if not np.isfinite(affine).all() or not ((spacing >= low) & (spacing <= high)).all():
         raise UnreadableFile(
             f"{path}: the spacing is stated as {_mm(spacing)} mm; {low} to {high:g} mm along each axis were expected.",
-            "Convert the original again, or mend the header where you know the true spacing.",
+            "Convert the original again, or fix the header where you know the true spacing.",
         )
     cosines = _cosines(affine)
     if cosines.max() > MAX_COSINE:

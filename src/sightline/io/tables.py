@@ -61,7 +61,7 @@ class CsvRow:
             raise self.error(column, f"is {self[column]!r}, expected a finite number")
         return value
 
-    def error(self, column: str, what: str, remedy: str = "Mend this cell of the table.") -> LayoutError:
+    def error(self, column: str, what: str, remedy: str = "Fix this cell of the table.") -> LayoutError:
         """A refusal that names file, row and column."""
         return LayoutError(f"{self.path}: row {self.number}, column {column!r} {what}.", remedy)
 

@@ -120,7 +120,7 @@ class LayerRates:
         starts = (*self.factors, *(self.schedules or {}))
         unused = [start for start in starts if not any(n.startswith(start) for n, _ in model.named_parameters())]
         if unused:
-            raise RecipeError(f"No parameter's name starts with {', '.join(unused)}.", "Mend rates.")
+            raise RecipeError(f"No parameter's name starts with {', '.join(unused)}.", "Fix rates.")
         return [{"params": group, "factor": rule[0], "schedule": rule[1]} for rule, group in members.items()]
 
     def own(self, step: int, steps: int, steps_per_epoch: int, history: History = ()) -> dict[str, float]:

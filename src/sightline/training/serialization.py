@@ -139,4 +139,4 @@ def _asked_of(protocol: type) -> list[str]:
 
 
 def _misfit(value: Any, wanted: object, where: str) -> RecipeError:
-    return RecipeError(f"{where} is {value!r:.200}; expected {wanted}.", "Mend the field in recipe.json.")
+    return RecipeError(f"{where} is {value!r:.200}; expected {wanted}.", "Fix the field in recipe.json.")

@@ -182,7 +182,7 @@ def _alike(pair: AlikePair, cases: Sequence[Case], what: str) -> str:
 
 
 _REGION_KINDS: dict[str, tuple[Severity, str]] = {
-    "region-label": ("error", "Add the class to the cohort, or mend the label of the region."),
+    "region-label": ("error", "Add the class to the cohort, or fix the label of the region."),
     "region-unreadable": ("error", "Export these masks again."),
     "region-empty": ("error", "Remove these regions, or draw them."),
     "region-size": ("error", "Draw masks on the picture itself, pixel for pixel."),

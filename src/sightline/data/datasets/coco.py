@@ -98,7 +98,7 @@ def read(source: str | Path, options: Options | None = None) -> Cohort:
         regions: list[Region] = []
         for mark in marks.get(name, []):
             if not isinstance(mark.get("category_id"), int | str) or mark["category_id"] not in names:
-                raise LayoutError(f"{path}: annotation {mark.get('id')} has an unknown category.", "Mend category_id.")
+                raise LayoutError(f"{path}: annotation {mark.get('id')} has an unknown category.", "Fix category_id.")
             found.append(names[mark["category_id"]])
             crowd = mark.get("iscrowd") == 1
             regions += regions_of_annotation(mark, found[-1], path, role="ignore" if crowd else "finding")
@@ -149,7 +149,7 @@ def image_records(document: Any, path: Path) -> list[dict[str, Any]]:
             if not isinstance(record, dict) or not isinstance(record.get(field), kind):
                 raise LayoutError(f"{path}: image {number} (from 0) lacks a proper {field!r}.", "Export it again.")
         if min(record["width"], record["height"]) < 1:
-            raise LayoutError(f"{path}: image {record['file_name']!r} has no size.", "Mend width and height.")
+            raise LayoutError(f"{path}: image {record['file_name']!r} has no size.", "Fix width and height.")
         for key in (("id", record["id"]), ("file_name", record["file_name"])):
             if key in seen:
                 raise LayoutError(f"{path}: image {number} (from 0) repeats the {key[0]} {key[1]!r}.", "Remove one.")
@@ -200,7 +200,7 @@ def regions_of_annotation(
         if not regions:
             raise ValueError("it has neither bbox nor segmentation")
     except (KeyError, TypeError, ValueError, OverflowError, GeometryError) as error:
-        raise LayoutError(f"{path}: annotation {mark.get('id')} is no region: {error}.", "Mend or remove it.") from None
+        raise LayoutError(f"{path}: annotation {mark.get('id')} is no region: {error}.", "Fix or remove it.") from None
     return regions
 
 

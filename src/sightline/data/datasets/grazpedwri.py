@@ -76,7 +76,7 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Cohort, tu
     rows = {row["filestem"]: row for row in read_table(source / "dataset.csv", COLUMNS, key="filestem")}
     images, boxes = _files(source, ".png"), _files(source, ".txt")
     rejects = [
-        Reject(path, "no row of dataset.csv has this filestem", "Leave the file out, or mend the table.")
+        Reject(path, "no row of dataset.csv has this filestem", "Leave the file out, or fix the table.")
         for stem, path in images.items()
         if stem not in rows
     ]
@@ -164,7 +164,7 @@ def _marked(case: Case, boxes: Path | None, *, visible: bool) -> Case:
     if fractures and not visible:
         raise LayoutError(
             f"{boxes}: {len(fractures)} fractures are marked, but dataset.csv says that none is visible.",
-            "Mend the row or the boxes.",
+            "Fix the row or the boxes.",
         )
     regions = tuple(replace(box, tag=Tag("finding", case.label)) for box in fractures)
     return replace(case, shape=shape, regions=regions)
@@ -244,7 +244,7 @@ def _box(path: Path, number: int, line: str, shape: tuple[int, int], names: Sequ
         raise LayoutError(
             f"{path}: line {number} is {line.strip()!r}; a class from 0 to {len(names) - 1} and four numbers were "
             "expected.",
-            "Mend this line.",
+            "Fix this line.",
         )
     edges = (y - height / 2, x - width / 2, y + height / 2, x + width / 2)
     inside = all(math.isfinite(edge) and -_SLACK <= edge <= 1.0 + _SLACK for edge in edges)

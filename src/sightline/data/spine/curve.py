@@ -52,7 +52,7 @@ class SpineCurve:
         knots = np.array(self.knots_mm, dtype=np.float64)
         if knots.ndim != 2 or knots.shape[1:] != (3,) or not len(knots) or not np.isfinite(knots).all():
             raise GeometryError(
-                f"A spine's curve needs finite centres [n, 3]; got {knots.shape}.", "Mend the centroids."
+                f"A spine's curve needs finite centres [n, 3]; got {knots.shape}.", "Fix the centroids."
             )
         chords = np.diff(knots, axis=0)
         lengths = np.linalg.norm(chords, axis=1)

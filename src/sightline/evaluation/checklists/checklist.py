@@ -161,5 +161,5 @@ def _authors(path: Path) -> dict[str, str]:
             return {row["item"]: row["author"] for row in csv.DictReader(file) if row["author"]}
     except (OSError, ValueError, KeyError, csv.Error) as error:
         raise RunError(
-            f"{path} does not read ({error!r}): an author's words may stand in it.", "Mend it, or move it away."
+            f"{path} does not read ({error!r}): an author's words may stand in it.", "Fix it, or move it away."
         ) from None

@@ -88,7 +88,7 @@ def _load(path: Path) -> Mapping[str, Any]:
         place = getattr(error, "problem_mark", None)  # not every YAML error knows its place
         line = "" if place is None else f", line {place.line + 1}"
         problem = getattr(error, "problem", None) or "it is no YAML"
-        raise RecipeError(f"{path}{line}: {problem}.", "Mend the line; indent by blanks, not tabs.") from None
+        raise RecipeError(f"{path}{line}: {problem}.", "Fix the line; indent by blanks, not tabs.") from None
     if not isinstance(data, Mapping):
         raise RecipeError(f"{path} describes no table.", f"Write {', '.join(TABLE_WORDS)} at its top level.")
     return data

@@ -143,7 +143,7 @@ def read_codes(path: Path) -> CodeTable:
     try:
         told = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise LayoutError(f"{path} is no YAML ({' '.join(str(error).split())[:160]}).", "Mend it.") from None
+        raise LayoutError(f"{path} is no YAML ({' '.join(str(error).split())[:160]}).", "Fix it.") from None
     known = ("findings", "sites", "title")
     strange = sorted(set(told) - set(known)) if isinstance(told, dict) else ["(no mapping)"]
     if strange:

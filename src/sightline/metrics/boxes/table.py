@@ -67,7 +67,7 @@ class BoxCase:
             raise GeometryError(
                 f"Case {self.case_id!r} has a true box without area inside the image of {self.image_shape} pixels: "
                 f"{np.asarray(self.truth).tolist()}.",
-                "Mend the box, or leave it out of the cohort.",
+                "Fix the box, or leave it out of the cohort.",
             )
         found = clip_boxes(as_boxes(self.found, f"found boxes of case {self.case_id!r}"), self.image_shape)
         scores = np.array(self.scores, dtype=np.float64)

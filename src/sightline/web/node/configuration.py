@@ -244,7 +244,7 @@ def read_configuration(path: Path) -> Configuration:
         mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
         line = "" if mark is None else f", line {mark.line + 1}"
         raise ConfigurationError(
-            f"{path}{line}: not YAML ({' '.join(str(error).split())[:160]}).", "Mend the line."
+            f"{path}{line}: not YAML ({' '.join(str(error).split())[:160]}).", "Fix the line."
         ) from None
     if not isinstance(values, dict):
         raise ConfigurationError(f"{path} holds no words and values.", "Start from the example in docs/node.md.")
@@ -253,13 +253,13 @@ def read_configuration(path: Path) -> Configuration:
     except ValidationError as error:
         lines = [f"{path}, line {_line(tree, one['loc'])}: {_explain(one)}" for one in error.errors()]
         raise ConfigurationError(
-            "\n".join(dict.fromkeys(lines)), "Mend the lines; docs/node.md lists every word."
+            "\n".join(dict.fromkeys(lines)), "Fix the lines; docs/node.md lists every word."
         ) from None
     problems = list(_problems(configuration))
     if problems:
         raise ConfigurationError(
             "\n".join(f"{path}, line {_line(tree, place)}: {words}" for place, words in problems),
-            "Mend the lines; docs/node.md lists every word.",
+            "Fix the lines; docs/node.md lists every word.",
         )
     return configuration
 

@@ -182,7 +182,7 @@ def _read_regions(source: Path, image_ids: set[str], classes: list[str]) -> dict
         except (KeyError, TypeError, ValueError, OverflowError, GeometryError) as error:
             what = f"misses the field {error}" if isinstance(error, KeyError) else str(error)
             raise LayoutError(
-                f"{path}: region {number} (counted from 0): {what}.", "Mend or remove the region."
+                f"{path}: region {number} (counted from 0): {what}.", "Fix or remove the region."
             ) from None
     return regions
 

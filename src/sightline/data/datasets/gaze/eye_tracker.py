@@ -250,7 +250,7 @@ def _length(value: Any, name: str, path: Path) -> float | None:
     if value is None:
         return None
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1e6:
-        raise LayoutError(f"{path}: `{name}` is {value!r}, expected a positive length.", "Mend the value.")
+        raise LayoutError(f"{path}: `{name}` is {value!r}, expected a positive length.", "Fix the value.")
     return float(value)
 
 

@@ -117,7 +117,7 @@ def require_place(
     if exchanged > straight + CLEARLY_MORE:
         raise LayoutError(
             f"{recording.path}: {straight:.0%} of the gaze lies on {what}, {exchanged:.0%} with x and y exchanged.",
-            "Exchange the columns x and y, or mend the place where the picture stood.",
+            "Exchange the columns x and y, or fix the place where the picture stood.",
         )
     if straight < least:
         raise LayoutError(
@@ -140,7 +140,7 @@ def _table(path: Path, columns: TrackerColumns) -> pd.DataFrame:
         header = list(pd.read_csv(path, nrows=0, sep=columns.separator, encoding="utf-8-sig", index_col=False).columns)
         found = {name: _column(path, name, header) for name in columns.used}
         if len(set(found.values())) < len(found):
-            raise LayoutError(f"{path}: two fields name one column ({', '.join(columns.used)}).", "Mend the map.")
+            raise LayoutError(f"{path}: two fields name one column ({', '.join(columns.used)}).", "Fix the map.")
         table = pd.read_csv(
             path, usecols=list(found.values()), dtype=str, keep_default_na=False, sep=columns.separator,
             encoding="utf-8-sig", index_col=False,
@@ -175,7 +175,7 @@ def _numbers(path: Path, table: pd.DataFrame, name: str, columns: TrackerColumns
         row = int(np.flatnonzero(strange)[0])
         raise LayoutError(
             f"{path}: row {int(table.index[row]) + 2}, column {name!r} is {text.iloc[row]!r}, expected a number.",
-            "Mend the cell, or check `decimal` and `separator`.",
+            "Fix the cell, or check `decimal` and `separator`.",
         )
     return np.array(numbers, dtype=np.float64)
 
@@ -210,7 +210,7 @@ def _require_rate(path: Path, time_s: FloatArray, columns: TrackerColumns) -> No
     raise LayoutError(
         f"{path}: {columns.time!r} in {columns.time_unit} makes {rate:.4g} Hz; trackers have {RATES_HZ[0]:g} to "
         f"{RATES_HZ[1]:g}{'; ' + ', '.join(fits) if fits else ''}.",
-        "Mend `time_unit`." if fits else "Name the column of time; fixations need their `duration`.",
+        "Fix `time_unit`." if fits else "Name the column of time; fixations need their `duration`.",
     )
 
 
@@ -222,7 +222,7 @@ def _require_durations(path: Path, dwell_s: FloatArray, columns: TrackerColumns)
         raise LayoutError(
             f"{path}: half of the fixations last {middle:.4g} s or less; expected {FIXATION_S[0]:g} to "
             f"{FIXATION_S[1]:g}.",
-            "Mend `time_unit`, or name the column of duration.",
+            "Fix `time_unit`, or name the column of duration.",
         )
 
 
@@ -342,11 +342,11 @@ def check_fields(owner: type[Any], values: Mapping[str, Any], where: Path) -> di
     for name, value in values.items():
         if name not in known:
             raise LayoutError(
-                f"{where}: unknown field {name!r}, expected some of {', '.join(known)}.", "Mend its name."
+                f"{where}: unknown field {name!r}, expected some of {', '.join(known)}.", "Fix its name."
             )
         value = tuple(value) if isinstance(value, list) else value
         if not _fits(value, hints[name]):
-            raise LayoutError(f"{where}: {name!r} is {value!r}, expected {_words(hints[name])}.", "Mend the value.")
+            raise LayoutError(f"{where}: {name!r} is {value!r}, expected {_words(hints[name])}.", "Fix the value.")
         made[name] = float(value) if isinstance(value, int) and not isinstance(value, bool) else value
     return made
 

@@ -59,7 +59,7 @@ def read(source: str | Path, options: Options | None = None) -> Cohort:
     if options.certainty not in range(1, 6) or not 1.0 <= options.rate_hz <= 1000.0:
         raise LayoutError(
             f"certainty is {options.certainty} and rate_hz {options.rate_hz:g}; expected 1 to 5 and 1 to 1000.",
-            "Mend the option.",
+            "Fix the option.",
         )
     readings = read_metadata(source / "main_data")
     known = sorted({name for reading in readings for name in reading.certainties})

@@ -186,7 +186,7 @@ def _label(value: Any, number: int, path: Path) -> int:
         if isinstance(value, bool) or label != float(value):
             raise ValueError
     except (TypeError, ValueError, OverflowError):
-        raise LayoutError(f"{path}: the label of entry {number} is {value!r}, no whole number.", "Mend it.") from None
+        raise LayoutError(f"{path}: the label of entry {number} is {value!r}, no whole number.", "Fix it.") from None
     if label not in LEVELS and label not in NOT_VERTEBRAE:
         raise LayoutError(
             f"{path}: entry {number} has the label {label}; VerSe's are 1 to 25 (C1 to L6) and 28 (T13).",
@@ -202,7 +202,7 @@ def _coordinate(entry: Mapping[str, Any], axis: str, number: int, path: Path) ->
     except (TypeError, ValueError):
         number_of = math.inf
     if math.isinf(number_of) or isinstance(value, bool):
-        raise LayoutError(f"{path}: {axis} of entry {number} is {value!r}; a number was expected.", "Mend it.")
+        raise LayoutError(f"{path}: {axis} of entry {number} is {value!r}; a number was expected.", "Fix it.")
     return number_of
 
 

@@ -83,7 +83,7 @@ def read_gradings(path: Path, columns: Mapping[str, str] | None = None) -> tuple
     named = dict(columns or {})
     strange = sorted(set(named) - set(FIELDS))
     if strange:
-        raise RecipeError(f"The column map names {strange}; a table of gradings has {list(FIELDS)}.", "Mend the map.")
+        raise RecipeError(f"The column map names {strange}; a table of gradings has {list(FIELDS)}.", "Fix the map.")
     rows = _read_workbook(path) if path.suffix.lower() in (".xlsx", ".xlsm") else read_table(path, [])
     header = list(rows[0].cells) if rows else []
     if not rows:
@@ -125,7 +125,7 @@ def _wide(rows: list[CsvRow], header: list[str], named: Mapping[str, str], path:
         raise LayoutError(
             f"{path} lacks the columns {named.get('subject', 'subject')!r} or {named['grade']!r} for any level; "
             f"it has {header}.",
-            "Mend the column map.",
+            "Fix the column map.",
         )
     for row in rows:
         for level in levels:

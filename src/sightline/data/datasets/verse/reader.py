@@ -81,7 +81,7 @@ def read(
         if idle:
             named = ", ".join(row.place for row in idle[:3])
             reason = f"{len(idle)} rows grade vertebrae of series left out or without centroid, e.g. {named}."
-            rejects.append(Reject(table, reason, "Mend those series, or leave it so."))
+            rejects.append(Reject(table, reason, "Fix those series, or leave it so."))
     return tuple(spines), tuple(rejects)
 
 

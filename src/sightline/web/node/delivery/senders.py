@@ -198,7 +198,7 @@ class StowClient:
             try:
                 token = self.destination.read_token()
             except OSError:
-                raise Unreachable("its token cannot be read", "Mend the file's rights.") from None
+                raise Unreachable("its token cannot be read", "Fix the file's rights.") from None
             if token:
                 session.headers["Authorization"] = f"Bearer {token}"
             client = DICOMwebClient(self.destination.url, session=session)

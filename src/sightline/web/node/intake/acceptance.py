@@ -139,7 +139,7 @@ class Intake:
             if not UID_TEXT.fullmatch(value):
                 raise UnstorableObject(f"{name} is absent or no UID", "Send objects whose UIDs are whole.")
         if announced is not None and (texts["SOPClassUID"], texts["SOPInstanceUID"]) != announced:
-            raise UnstorableObject("the object's SOP class or UID is not the announced one", "Mend the sender.")
+            raise UnstorableObject("the object's SOP class or UID is not the announced one", "Fix the sender.")
         return header, syntax
 
     def _with_own_meta(self, file: Path, header: Any, syntax: str) -> Path:

@@ -71,7 +71,7 @@ def packed_pixels(
         if stated and list(packed.shape[:2]) != stated:
             raise Refused(
                 422, f"The picture has {packed.shape[0]} x {packed.shape[1]} pixels; the cohort states {stated}.",
-                "Mend the cohort's table, or restore the picture.",
+                "Fix the cohort's table, or restore the picture.",
             )  # fmt: skip
     except SightlineError as error:
         if values == "display":

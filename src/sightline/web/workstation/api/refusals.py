@@ -82,7 +82,7 @@ def register(app: FastAPI) -> None:
         field = ".".join(str(part) for part in first["loc"][1:])
         if first["type"] == "json_invalid":
             return JSONResponse({"message": "The request is no JSON.", "remedy": "Load the page again."}, 400)
-        body = {"message": f"{field or 'The request'}: {first['msg']}.", "remedy": "Mend this field.", "field": field}
+        body = {"message": f"{field or 'The request'}: {first['msg']}.", "remedy": "Fix this field.", "field": field}
         return JSONResponse(body, 422)
 
     @app.exception_handler(HTTPException)
