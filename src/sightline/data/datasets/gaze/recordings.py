@@ -341,9 +341,7 @@ def check_fields(owner: type[Any], values: Mapping[str, Any], where: Path) -> di
     made = {}
     for name, value in values.items():
         if name not in known:
-            raise LayoutError(
-                f"{where}: unknown field {name!r}, expected some of {', '.join(known)}.", "Fix its name."
-            )
+            raise LayoutError(f"{where}: unknown field {name!r}, expected some of {', '.join(known)}.", "Fix its name.")
         value = tuple(value) if isinstance(value, list) else value
         if not _fits(value, hints[name]):
             raise LayoutError(f"{where}: {name!r} is {value!r}, expected {_words(hints[name])}.", "Fix the value.")
