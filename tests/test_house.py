@@ -362,7 +362,7 @@ ASKED_BY_NAME = {
     "sightline.data.datasets.gaze.recordings": "typing's own objects",
     "sightline.training.serialization": "typing's own objects",
     "sightline.dissection.concepts": "errors of yaml",
-    "sightline.evaluation.tables.grid": "errors of yaml",
+    "sightline.evaluation.tables.grids.grid": "errors of yaml",
     "sightline.explainers.captum": "modules of torch",
     "sightline.explainers.backprop_rules.network_activations": "functions of torch",
     "sightline.models.backbones": "networks of timm",

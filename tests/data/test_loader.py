@@ -61,7 +61,8 @@ def test_entering_in_the_middle_gives_the_tail_of_the_epoch(tiny_cohort, k):
 
 @given(n=st.integers(2, 200), batch_size=st.integers(2, 17), world=st.integers(1, 4), seed=st.integers(0, 5))
 @settings(max_examples=60, deadline=None)
-def test_ranks_part_an_epoch_and_no_batch_is_a_single_image(n, batch_size, world, seed):
+def test_ranks_share_the_batches_of_one_device(n, batch_size, world, seed):
+    batch_size = max(batch_size, world)
     keys = {}
 
     class Served(Exception):
@@ -88,11 +89,15 @@ def test_ranks_part_an_epoch_and_no_batch_is_a_single_image(n, batch_size, world
     steps = {len(blocks) for blocks in keys.values()}
     assert steps == {batches_per_epoch(n, batch_size, world)}
     left_out = n - len(seen)
-    assert left_out < 2 * world
-    if n >= 2 * world:
-        assert min(len(block) for blocks in keys.values() for block in blocks) >= 2
-    if world == 1:
-        assert left_out == (1 if n % batch_size == 1 and n > batch_size else 0)
+    rest = n % batch_size
+    assert left_out == (rest if rest < max(2, world) and n > batch_size else 0)
+    if n >= world:
+        assert min(len(block) for blocks in keys.values() for block in blocks) >= 1
+    # together the devices see the batches of one
+    order = epoch_order(n, seed, 1).tolist()
+    for i in range(len(keys[0])):
+        together = sorted(key.index for blocks in keys.values() for key in blocks[i])
+        assert together == sorted(order[i * batch_size : (i + 1) * batch_size])
 
 
 def test_the_order_is_a_permutation_of_seed_and_epoch():

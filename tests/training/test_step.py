@@ -1,17 +1,15 @@
 """Objectives that bring weights of their own, maps that are trained through, and classes judged by themselves."""
 
 import csv
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from support.cohorts import tiny_recipe
-from torch import nn
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
+from support.objectives import Explained, Learned, LearnedWeight
 
 from sightline.errors import RunError
 from sightline.evaluation.evaluate import evaluate
@@ -21,7 +19,6 @@ from sightline.losses.spatial_nll import SpatialNLL
 from sightline.models.backbones import Backbone
 from sightline.models.cam_classifiers import ClassMapModel
 from sightline.papers.catalogue import CATALOGUE
-from sightline.structures.protocols import Term
 from sightline.training.engine import Engine
 from sightline.training.optimization import Adam, ReduceOnPlateau
 from sightline.training.run import open_run
@@ -29,53 +26,6 @@ from sightline.training.step import TrainingObjective
 from sightline.training.train import train
 
 QUIET = Engine(device="cpu", quiet=True)
-
-
-class LearnedWeight(nn.Module):
-    def __init__(self, start):
-        super().__init__()
-        self.log_scale = nn.Parameter(torch.tensor(start))
-
-    def forward(self, out, batch, class_weights, history):
-        scale = self.log_scale.exp()
-        loss = cross_entropy(out["logits"], batch.labels)
-        return Term(
-            loss * scale + scale**2,
-            len(batch),
-            parts={"cross_entropy": float(loss.detach()), "scale": float(scale.detach())},
-        )
-
-
-@dataclass(frozen=True)
-class Learned:
-    start: float = 0.5
-    needs_boxes: ClassVar[bool] = False
-    needs_regions: ClassVar[bool] = False
-    explainer: ClassVar[None] = None
-    independent: ClassVar[bool] = False
-
-    def build(self):
-        return LearnedWeight(self.start)
-
-    def __call__(self, out, batch, class_weights, history):
-        raise AssertionError("the built module is called instead")
-
-
-@dataclass(frozen=True)
-class Explained:
-    """Sigmoids, and the image's own map pressed towards nothing."""
-
-    weight: float = 1.0
-    explainer: GradCAM | InputGradient = field(default_factory=lambda: GradCAM("trunk", relu=False))
-    needs_boxes: ClassVar[bool] = False
-    needs_regions: ClassVar[bool] = False
-    independent: ClassVar[bool] = True
-
-    def __call__(self, out, batch, class_weights, history):
-        truth = one_hot(batch.labels, out["logits"].shape[1]).float()
-        loss = binary_cross_entropy_with_logits(out["logits"], truth)
-        size = (out["explained"] ** 2).mean()
-        return Term(loss + self.weight * size, len(batch), parts={"map_size": float(size.detach())})
 
 
 WORDS = {**CATALOGUE, "learned": Learned, "explained": Explained}
@@ -156,10 +106,8 @@ def test_independent_classes_keep_their_own_probabilities(tiny_cohort, tmp_path)
     assert header.endswith("s(no fracture),s(fracture)")
 
 
-def test_what_several_devices_or_half_precision_would_spoil_is_refused():
+def test_what_half_precision_would_spoil_is_refused():
     network = tiny_recipe().model.build(2)
-    with pytest.raises(RunError, match="several devices"):
-        TrainingObjective(bare(objective=Explained()), network, torch.ones(2), devices=2)
     with pytest.raises(RunError, match="bf16-true"):
         TrainingObjective(bare(objective=Explained(), precision="bf16-true"), network, torch.ones(2))
     TrainingObjective(bare(objective=Explained(), precision="bf16-mixed"), network, torch.ones(2))

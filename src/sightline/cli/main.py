@@ -25,7 +25,7 @@ from sightline.cli.marks import MarksCommand, ReadsCommand
 from sightline.cli.node import MakeGate, NodeCommand, Serve
 from sightline.cli.runs import Assemble, Ensemble, Evaluate, Train
 from sightline.cli.serve import Dissect, Explain, Export, Predict
-from sightline.cli.tables import Answers, Demo, MakeTable, Recipes, Version
+from sightline.cli.tables import Answers, Demo, MakeTable, Recipes, SearchFields, Version
 from sightline.cli.workstation import AccountsCommand, Workstation
 from sightline.errors import SightlineError
 
@@ -53,6 +53,7 @@ Command = Union[  # noqa: UP007  # tyro reads the annotations of a Union
     Annotated[Serve, subcommand("serve")],
     Annotated[NodeCommand, subcommand("node")],
     Annotated[MakeTable, subcommand("table")],
+    Annotated[SearchFields, subcommand("search")],
     Annotated[Answers, subcommand("answers")],
     Annotated[Workstation, subcommand("workstation")],
     Annotated[AccountsCommand, subcommand("readers")],
@@ -71,7 +72,7 @@ ALIASES = {"committee": "ensemble"}
 _GOES_ON = "the same command resumes"
 # what the same command does after Ctrl-C, where it does not start again
 _AGAIN = {
-    **dict.fromkeys(("train", "table"), _GOES_ON),
+    **dict.fromkeys(("train", "table", "search"), _GOES_ON),
     "predict": f"{_GOES_ON} (with CTs or --as dicom it starts again)",
 }
 

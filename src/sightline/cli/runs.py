@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -53,6 +53,8 @@ class Train:
     """Fabric's precision."""
     seed: int | None = None
     """Seed of initialisation, order and augmentation."""
+    mlflow: str | None = None
+    """Tracking server (or sqlite:///FILE) that is told every epoch."""
     on: OmitArgPrefixes[On] = field(default_factory=On)
 
     def run(self) -> int:
@@ -69,7 +71,7 @@ class Train:
         recipe = apply_changes(find_recipe(self.recipe), collect_changes(self))
         cohort = read_cohort(self.cohort)
         require_regions(recipe, recipe.see(cohort))
-        run = train(recipe, cohort, self.out, CATALOGUE, make_engine(self.on))
+        run = train(recipe, cohort, self.out, CATALOGUE, replace(make_engine(self.on), mlflow=self.mlflow))
         write_model_card(run)
         choose_boxes(run, cohort, CATALOGUE, engine=make_engine(self.on))
         print(f"{self.out}: {(self.out / 'DONE').read_text(encoding='utf-8').strip()}")

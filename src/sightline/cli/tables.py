@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from dataclasses import field as dataclass_field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -58,7 +59,9 @@ class MakeTable:
     """Fabric's precision."""
     features: Path | None = None
     """Folder to cache the features of frozen stages, for all rows and seeds."""
-    on: OmitArgPrefixes[On] = field(default_factory=On)
+    mlflow: str | None = None
+    """Tracking server (or sqlite:///FILE) that is told every epoch of every training."""
+    on: OmitArgPrefixes[On] = dataclass_field(default_factory=On)
 
     def run(self) -> int:
         """Run the table."""
@@ -75,7 +78,7 @@ class MakeTable:
             self.out,
             CATALOGUE,
             seeds=range(self.seeds if self.seeds is not None else table.seeds or 5),
-            engine=replace(make_engine(self.on), features=self.features),
+            engine=replace(make_engine(self.on), features=self.features, mlflow=self.mlflow),
             runs_on=self._runs_on(),
             external=None if self.external is None else read_cohort(self.external),
             say=lambda line: print(line, file=sys.stderr, flush=True),
@@ -96,6 +99,64 @@ class MakeTable:
         from sightline.evaluation.tables.engines.local import LocalEngine
 
         return LocalEngine(self.parallel)
+
+
+@dataclass(frozen=True)
+class SearchFields:
+    """Search a recipe's fields with Optuna, on validation only; run the same command again to go on."""
+
+    recipe: Positional[str]
+    """Name of a recipe (see `sightline recipes`), or a recipe.json."""
+    cohort: Path
+    """Cohort folder in our layout; its test cases are not looked at."""
+    out: Path
+    """Folder to write."""
+    field: tuple[str, ...]
+    """What is searched: NAME=LOW:HIGH, NAME=log:LOW:HIGH or NAME=A,B,C; names as recipe.json nests them."""
+    trials: int = 20
+    """Trials in all, those of an earlier call included."""
+    seeds: int = 1
+    """Trainings a trial, whose mean is its value."""
+    seed: int = 0
+    """Of the sampler."""
+    measure: Literal["auc", "f1", "loss"] = "auc"
+    """Of the validation cases."""
+    steps: int | None = None
+    """Steps a training, instead of the recipe's epochs."""
+    epochs: int | None = None
+    """Epochs a training."""
+    size: int | None = None
+    """Side of the square input in pixels."""
+    batch_size: int | None = None
+    """Images a step."""
+    backbone: str | None = None
+    """Any timm backbone."""
+    weights: str | None = None
+    """Initial weights: a safetensors file or folder, `imagenet`, or `none`."""
+    on: OmitArgPrefixes[On] = dataclass_field(default_factory=On)
+
+    def run(self) -> int:
+        """Search."""
+        from sightline.data.datasets.folder.reader import read_cohort
+        from sightline.evaluation.tables.grids.search import Search, read_field, search_fields
+        from sightline.papers.catalogue import CATALOGUE
+        from sightline.papers.overrides import apply_changes
+        from sightline.papers.recipes import find_recipe
+
+        # the sampler's seed is no change of the recipe
+        recipe = apply_changes(find_recipe(self.recipe), replace(collect_changes(self), seed=None))
+        search = Search(recipe, tuple(map(read_field, self.field)), self.measure, self.seeds, self.seed)
+        found = search_fields(
+            search,
+            read_cohort(self.cohort),
+            self.out,
+            CATALOGUE,
+            trials=self.trials,
+            engine=make_engine(self.on),
+            say=lambda line: print(line, file=sys.stderr, flush=True),
+        )
+        print(found)
+        return 0
 
 
 @dataclass(frozen=True)
@@ -138,7 +199,7 @@ class Demo:
     """Trainings per row."""
     parallel: int = 2
     """Trainings at a time, each in its own process with its share of the cores."""
-    on: OmitArgPrefixes[On] = field(default_factory=On)
+    on: OmitArgPrefixes[On] = dataclass_field(default_factory=On)
 
     def run(self) -> int:
         """Run the demo."""

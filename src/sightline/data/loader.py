@@ -259,10 +259,11 @@ def training_batches(
     balance: Balance = "none",
     repeats: int = 1,
 ) -> Iterator[Batch]:
-    """The batches of one epoch, from `first_batch` on; on several devices each rank takes its own share.
+    """The batches of one epoch, from `first_batch` on; of several devices each takes its share of the same batches.
 
-    A last batch of a single image is joined to none and left out: batch norm cannot train on it. With `balance`
-    classes come equally often (`epoch_order`), with `repeats` all images do; one that comes again is augmented anew.
+    A last batch of a single image is left out: batch norm cannot train on it; so is one of fewer images than devices.
+    With `balance` classes come equally often (`epoch_order`), with `repeats` all images do; one that comes again is
+    augmented anew.
     """
     if len(items) == 0:
         raise CohortError("There is no case to train on.", "Check the cohort's splits and the recipe's train_on.")
@@ -275,9 +276,8 @@ def training_batches(
         draws.append(came.get(index, 0))
         came[index] = draws[-1] + 1
     every = [Key(int(index), epoch, draw) for index, draw in zip(order, draws, strict=True)]
-    step = batch_size * world
-    blocks = [every[i : i + step] for i in range(0, len(every), step)]
-    if len(blocks) > 1 and len(blocks[-1]) // world < 2:
+    blocks = [every[i : i + batch_size] for i in range(0, len(every), batch_size)]
+    if len(blocks) > 1 and len(blocks[-1]) < max(2, world):
         blocks.pop()
     keys = [block[rank::world] for block in blocks[first_batch:]]
     return _serve(items, keys, workers)
@@ -285,8 +285,8 @@ def training_batches(
 
 def batches_per_epoch(n: int, batch_size: int, world: int = 1) -> int:
     """How many batches `training_batches` gives for n images (`balanced_epoch_length` of them where it balances)."""
-    full, rest = divmod(n, batch_size * world)
-    return max(1, full + (1 if rest // world >= 2 else 0))
+    full, rest = divmod(n, batch_size)
+    return max(1, full + (1 if rest >= max(2, world) else 0))
 
 
 def test_batches(items: CohortItems, *, batch_size: int, workers: int = 0) -> Iterator[Batch]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sightline.errors import RecipeError
-from sightline.evaluation.tables.grid import read_grid
+from sightline.evaluation.tables.grids.grid import read_grid
 from sightline.evaluation.tables.table import Row, Table
 from sightline.papers import demo as demo_recipes
 from sightline.papers import engstler2022, fracatlas, jimenez2018, learning_curve, liao2022, watanabe2022, zhu2022

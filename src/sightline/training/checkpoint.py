@@ -161,3 +161,69 @@ class Events:
     def close(self) -> None:
         """Write what is not written yet."""
         self._writer.close()
+
+
+class MlflowLog:
+    """An MLflow run that is told what the history says; a resumed training goes on in the same one.
+
+    Args:
+        address: a tracking server, or `sqlite:///FILE`.
+        identity: of the run folder, by which the MLflow run is found again.
+        title: of the training.
+        settings: words and numbers by dotted name.
+
+    Raises:
+        RunError: no mlflow, or it cannot be reached.
+    """
+
+    def __init__(self, address: str, identity: str, title: str, settings: Mapping[str, Any]) -> None:
+        try:
+            from mlflow.exceptions import MlflowException
+            from mlflow.tracking import MlflowClient
+        except ImportError:
+            raise RunError(
+                "--mlflow needs the package mlflow-skinny, which is not installed.",
+                "Install sightline-radiology[mlflow], or leave --mlflow out.",
+            ) from None
+        try:
+            self._client = MlflowClient(address)
+            experiment = self._client.get_experiment_by_name("sightline")
+            place = experiment.experiment_id if experiment else self._client.create_experiment("sightline")
+            known = self._client.search_runs([place], f"tags.sightline_identity = '{identity}'", max_results=1)
+            if known:
+                self._run = known[0].info.run_id
+            else:
+                made = self._client.create_run(place, tags={"sightline_identity": identity}, run_name=title)
+                self._run = made.info.run_id
+                for name, value in settings.items():
+                    # MLflow takes no longer values
+                    self._client.log_param(self._run, name, str(value)[:500])
+        except (MlflowException, OSError, ImportError) as error:
+            raise RunError(
+                f"MLflow at {address} cannot be used ({' '.join(str(error).split())[:300]}).",
+                "Check the address of the tracking server, or leave --mlflow out.",
+            ) from None
+
+    def write(self, row: Mapping[str, Any], step: int) -> None:
+        """Every number of an epoch's row."""
+        for name, value in row.items():
+            if isinstance(value, (int, float)) and name not in ("epoch", "step"):
+                word = "".join(c if c.isalnum() or c in "_-. /" else "_" for c in name)
+                self._client.log_metric(self._run, word, float(value), step=step)
+
+    def close(self) -> None:
+        """The training is done."""
+        self._client.set_terminated(self._run)
+
+
+def flat_settings(plain: Mapping[str, Any], start: str = "") -> dict[str, Any]:
+    """Nested settings by dotted name.
+
+    Example:
+        >>> flat_settings({"view": {"size": 64}, "seed": 0})
+        {'view.size': 64, 'seed': 0}
+    """
+    flat: dict[str, Any] = {}
+    for name, value in plain.items():
+        flat |= flat_settings(value, f"{start}{name}.") if isinstance(value, Mapping) else {f"{start}{name}": value}
+    return flat

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+import torch.distributed as dist
 from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
+from torch.distributed.nn import functional as collectives
 
 from sightline.errors import RunError
+from sightline.structures.evidence import Batch
 
 STATE_EVERY_S = 60.0
 
@@ -29,6 +33,7 @@ class Engine:
         quiet: no progress.
         state_every_s: seconds between state files within an epoch.
         features: folder to keep what frozen stages say of images, for all trainings alike; None computes it anew.
+        mlflow: address of a tracking server that is told every epoch; None tells nobody and imports nothing.
     """
 
     device: str = "auto"
@@ -38,6 +43,7 @@ class Engine:
     quiet: bool = False
     state_every_s: float = STATE_EVERY_S
     features: Path | None = None
+    mlflow: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse numbers of devices and processes that mean nothing."""
@@ -95,3 +101,93 @@ def compute_strided_in_float32(network: nn.Module) -> int:
             module.__class__ = type(f"Float32{kind.__name__}", (_InFloat32, kind), {})
             changed += 1
     return changed
+
+
+def _summed(tensor: Tensor) -> Tensor:
+    """The sum over devices, with its gradient."""
+    return cast(Tensor, collectives.all_reduce(tensor))  # type: ignore[no-untyped-call]
+
+
+class _SyncedBatchNorm:
+    """Mixed into a batch norm's class: in training, mean and variance are those of the images on all devices.
+
+    `torch.nn.SyncBatchNorm` does the same on GPUs alone; the variance is taken about the common mean, in two passes.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images [b, c, *s], normalised by channel."""
+        norm = cast(nn.BatchNorm2d, self)
+        if not norm.training:
+            return cast(Tensor, super().forward(x))  # type: ignore[misc]  # the batch norm it is mixed into
+        wide = x.float()
+        axes = [0, *range(2, x.ndim)]
+        shape = (1, -1, *([1] * (x.ndim - 2)))
+        count = wide.new_tensor(float(x.numel() // max(1, x.shape[1])))
+        dist.all_reduce(count)
+        mean = _summed(wide.sum(axes)) / count
+        centred = wide - mean.view(shape)
+        variance = _summed(centred.square().sum(axes)) / count
+        said = centred * torch.rsqrt(variance + norm.eps).view(shape)
+        if norm.weight is not None:
+            said = said * norm.weight.view(shape) + norm.bias.view(shape)
+        if norm.running_mean is not None and norm.running_var is not None and norm.num_batches_tracked is not None:
+            with torch.no_grad():
+                norm.num_batches_tracked.add_(1)
+                share = norm.momentum if norm.momentum is not None else 1.0 / float(norm.num_batches_tracked)
+                norm.running_mean.lerp_(mean, share)
+                norm.running_var.lerp_(variance * count / (count - 1.0).clamp(min=1.0), share)
+        # timm's batch norms end in a dropout and an activation of their own
+        for after in (norm._modules.get("drop"), norm._modules.get("act")):
+            said = said if after is None else after(said)
+        return said.to(x.dtype)
+
+
+def sync_batch_norms(network: nn.Module) -> int:
+    """Let every batch norm of a network see the images of all devices; how many there are. Names and weights stay."""
+    changed = 0
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and not isinstance(module, _SyncedBatchNorm):
+            kind: type[Any] = type(module)
+            module.__class__ = type(f"Synced{kind.__name__}", (_SyncedBatchNorm, kind), {})
+            changed += 1
+    return changed
+
+
+def gather_batch(fabric: Fabric, out: Mapping[str, Tensor], batch: Batch) -> tuple[dict[str, Tensor], Batch]:
+    """What the network says of a whole batch, on every device, with gradients, in the order of one device's batch.
+
+    Every loss is then computed on the whole batch, whatever it divides by: a sum over marked images, a share of the
+    worst, weights it learns. Devices hold every `world`-th image each, some one fewer than others.
+
+    Args:
+        fabric: of the training.
+        out: tensors by name; those with a row an image are gathered, others stay.
+        batch: this device's share.
+
+    Returns:
+        The same names, and a batch without frames and case ids, which no loss looks at.
+    """
+    world, own = fabric.world_size, len(batch)
+    counts = [int(n) for n in fabric.all_gather(torch.tensor(own, device=fabric.device)).reshape(-1)]
+    most = max(counts)
+
+    def gather(rows: Tensor) -> Tensor:
+        if own < most:
+            rows = torch.cat([rows, rows[-1:].detach()])
+        shares = fabric.all_gather(rows.contiguous(), sync_grads=rows.is_floating_point())
+        # position j of device r is image r + j * world
+        whole: Tensor = shares.reshape(world, most, *rows.shape[1:]).transpose(0, 1).flatten(0, 1)
+        return whole[: sum(counts)]
+
+    whole = {name: gather(tensor) if len(tensor) == own else tensor for name, tensor in out.items()}
+    maybe: Callable[[Tensor | None], Tensor | None] = lambda t: None if t is None else gather(t)  # noqa: E731
+    return whole, replace(
+        batch,
+        images=gather(batch.images),
+        labels=gather(batch.labels),
+        targets=maybe(batch.targets),
+        guided=gather(batch.guided.to(torch.uint8)).bool(),
+        boxes=maybe(batch.boxes),
+        frames=(),
+        case_ids=(),
+    )

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from sightline.errors import RecipeError, RunError
 from sightline.structures.evidence import Batch, Evidence, to_channels_last
 from sightline.structures.protocols import learned_part_of
+from sightline.training.engine import gather_batch
 from sightline.training.recipe import Recipe
 
 
@@ -85,7 +86,10 @@ def training_step(
     sums, recipe = at.sums, aim.recipe
     out = plain(to_channels_last(batch.images))
     out["logits"] = out["logits"].float()
-    main, _, parts = aim({**out, **aim.explained(batch)}, batch, at.history)
+    out |= aim.explained(batch)
+    if fabric.world_size > 1:
+        out, batch = gather_batch(fabric, out, batch)
+    main, _, parts = aim(out, batch, at.history)
     loss = main
     if recipe.guidance is not None and recipe.weight > 0.0:
         # a penalty without regions still wants to know the input grid
@@ -149,14 +153,13 @@ class TrainingObjective:
         recipe: what is trained.
         network: the network, before the optimiser is built.
         weights: of the classes, [k].
-        devices: on how many devices.
 
     Raises:
         RecipeError: the network already has a part of that name.
         RunError: an objective that cannot be trained this way.
     """
 
-    def __init__(self, recipe: Recipe, network: nn.Module, weights: Tensor, devices: int = 1) -> None:
+    def __init__(self, recipe: Recipe, network: nn.Module, weights: Tensor) -> None:
         self.recipe = recipe
         self.network = network
         self.weights = weights
@@ -168,11 +171,6 @@ class TrainingObjective:
             self.objective = build()
             network.add_module(LEARNED, self.objective)
         self.explainer = None if recipe.objective is None else recipe.objective.explainer
-        if devices > 1 and (build is not None or self.explainer is not None):
-            raise RunError(
-                f"{recipe.title} learns outside the network's forward pass, which several devices do not keep alike.",
-                "Train it with --devices 1.",
-            )
         if self.explainer is not None and recipe.precision.endswith("-true") and recipe.precision != "32-true":
             raise RunError(
                 f"{recipe.title} trains through gradients of the image, which {recipe.precision} is too coarse for.",

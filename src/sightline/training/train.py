@@ -22,12 +22,22 @@ from torch import Tensor, nn
 
 from sightline.data.loader import Balance, CohortItems, batches_per_epoch, training_batches
 from sightline.errors import RunError
+from sightline.io.files import read_json
 from sightline.io.progress import Advance, progress
 from sightline.structures.case import Cohort
 from sightline.structures.evidence import Batch, to_channels_last
 from sightline.structures.protocols import stopping_rule_of
-from sightline.training.checkpoint import Events, cloned_weights, load_state, save_state, update_ema, write_history
-from sightline.training.engine import Engine, compute_strided_in_float32
+from sightline.training.checkpoint import (
+    Events,
+    MlflowLog,
+    cloned_weights,
+    flat_settings,
+    load_state,
+    save_state,
+    update_ema,
+    write_history,
+)
+from sightline.training.engine import Engine, compute_strided_in_float32, sync_batch_norms
 from sightline.training.feature_cache import encoder_of, keep_features
 from sightline.training.optimization import class_weights, set_rate
 from sightline.training.preconditions import check_explainer, training_cases
@@ -77,7 +87,9 @@ def train(recipe: Recipe, cohort: Cohort, folder: Path, catalogue: Catalogue, en
     plain, optimizer = fabric.setup(DictOutput(network), optimizer)
     aim.to(fabric.device)
     # only now: a recipe that cannot be built (a mistyped backbone, say) leaves no folder behind
-    start_run(folder, recipe, cohort, catalogue)
+    if fabric.is_global_zero:
+        start_run(folder, recipe, cohort, catalogue)
+    fabric.barrier()
     regions = recipe.regions if recipe.guided_by_regions else None
     boxes = recipe.regions if recipe.needs_boxes else False
     keep_features(network, engine.features, recipe.view)
@@ -85,6 +97,10 @@ def train(recipe: Recipe, cohort: Cohort, folder: Path, catalogue: Catalogue, en
     if aim.explainer is not None and fabric.is_global_zero:
         check_explainer(network, aim.explainer, items, folder, recipe.title, fabric.device)
     loop = _Loop(folder, cohort, items, engine, fabric, aim, network, plain, optimizer)
+    if engine.mlflow is not None and fabric.is_global_zero:
+        settings = flat_settings(read_json(folder / "recipe.json"))
+        identity = read_json(folder / "cohort.json")["run_identity"]
+        loop.listeners.append(MlflowLog(engine.mlflow, identity, recipe.title, settings))
     with only_training(folder) if fabric.is_global_zero else nullcontext():
         loop.resume()
         loop.run()
@@ -102,10 +118,12 @@ def _built(recipe: Recipe, cohort: Cohort, cases: Cohort, fabric: Fabric) -> tup
         network = to_channels_last(recipe.model.build(len(cohort.classes)))
     if fabric.device.type == "cpu" and recipe.precision == "bf16-mixed":
         compute_strided_in_float32(network)
+    if fabric.world_size > 1:
+        sync_batch_norms(network)
     weights = torch.ones(len(cohort.classes))
     if recipe.reweight == "inverse_frequency":
         weights = class_weights((cohort.class_index(c.label) for c in cases), len(cohort.classes))
-    return network, TrainingObjective(recipe, network, weights, fabric.world_size)
+    return network, TrainingObjective(recipe, network, weights)
 
 
 @dataclass
@@ -124,16 +142,21 @@ class _Loop:
     at: Progress = field(default_factory=Progress)
     copies: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     saved_s: float = field(default_factory=time.monotonic)
+    listeners: list[Events | MlflowLog] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """How many steps an epoch and the training have."""
         recipe, world = self.aim.recipe, self.fabric.world_size
         self.recipe = recipe
         self.state_path = self.folder / "state" / "state.safetensors"
-        self.per_rank = max(2, recipe.batch_size // world)
         self.balance = BALANCES.get(recipe.reweight, "none")
         images = self.items.images_per_epoch(balance=self.balance)
-        self.steps_per_epoch = batches_per_epoch(images, self.per_rank, world)
+        if min(images, recipe.batch_size) < world:
+            raise RunError(
+                f"{images} images in batches of {recipe.batch_size} cannot be shared by {world} devices.",
+                "Use a larger --batch-size or fewer --devices.",
+            )
+        self.steps_per_epoch = batches_per_epoch(images, recipe.batch_size, world)
         self.steps = recipe.epochs * self.steps_per_epoch if recipe.steps is None else recipe.steps
 
     def resume(self) -> None:
@@ -147,16 +170,17 @@ class _Loop:
     def run(self) -> None:
         """Every epoch that is left."""
         first = self.fabric.is_global_zero
-        events = Events(self.folder / "events", self.at.step) if first else None
+        if first:
+            self.listeners.append(Events(self.folder / "events", self.at.step))
         quiet = self.engine.quiet or not first
         with progress(self.recipe.title, self.steps, done=self.at.step, quiet=quiet) as advance:
             while self.at.step < self.steps and not self._stops():
                 epoch = self.at.step // self.steps_per_epoch
                 self._epoch(epoch, advance)
                 if self._epoch_is_over():
-                    self._close_epoch(epoch, events)
-        if events is not None:
-            events.close()
+                    self._close_epoch(epoch)
+        for listener in self.listeners:
+            listener.close()
 
     def finish(self) -> None:
         """Keep the weights that were asked for, and say that the run is done."""
@@ -183,7 +207,7 @@ class _Loop:
         return training_batches(
             self.items,
             epoch=epoch,
-            batch_size=self.per_rank,
+            batch_size=self.recipe.batch_size,
             first_batch=self.at.step % self.steps_per_epoch,
             rank=self.fabric.global_rank,
             world=self.fabric.world_size,
@@ -216,15 +240,18 @@ class _Loop:
         stops = stopping_rule_of(self.recipe.schedule)
         return stops is not None and self.at.sums.images == 0 and bool(stops(self.at.history))
 
-    def _close_epoch(self, epoch: int, events: Events | None) -> None:
+    def _close_epoch(self, epoch: int) -> None:
         """Validate, write the history, and keep the weights if they are the best so far."""
         at = self.at
         row = epoch_row(epoch, at, self.recipe, self.steps, self.steps_per_epoch) | self._validated()
+        # what one device found on validation may change the rate, or end the training, of all
+        row = self.fabric.broadcast(row)
         self._keep_best(row)
         at.history.append(row)
         at.sums = Sums()
-        if events is not None:
-            events.write(row, at.step)
+        for listener in self.listeners:
+            listener.write(row, at.step)
+        if self.fabric.is_global_zero:
             write_history(self.folder / "history.csv", at.history)
         if at.step < self.steps:
             self._keep_state()

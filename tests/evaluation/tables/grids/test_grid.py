@@ -3,7 +3,7 @@
 import pytest
 
 from sightline.errors import RecipeError
-from sightline.evaluation.tables.grid import changed_recipe
+from sightline.evaluation.tables.grids.grid import changed_recipe
 from sightline.losses.cell_focal import CellFocal
 from sightline.papers import fracatlas
 from sightline.papers.catalogue import CATALOGUE

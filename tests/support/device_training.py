@@ -1,0 +1,40 @@
+"""Trains three recipes on N devices: `python device_training.py COHORT OUT N`; Fabric starts the other processes."""
+
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from sightline.data.datasets.folder.reader import read_cohort
+from sightline.data.targets.region_choice import RegionChoice
+from sightline.losses.cell_focal import CellFocal
+from sightline.papers.catalogue import CATALOGUE
+from sightline.training.engine import Engine
+from sightline.training.train import train
+from support.cohorts import tiny_recipe
+from support.objectives import Explained, Learned
+
+WORDS = {**CATALOGUE, "learned": Learned, "explained": Explained}
+# batches of five on two devices: three images and two, of which other numbers are marked
+BARE = {"guidance": None, "weight": 0.0, "steps": 6, "batch_size": 5}
+RECIPES = {
+    "guided": tiny_recipe(steps=6, batch_size=5, regions=RegionChoice("box", "finding", "all"), select="loss"),
+    "trimmed": tiny_recipe(
+        steps=6, batch_size=5, regions=RegionChoice("box", "finding", "all"), guidance=CellFocal(trimmed=0.4)
+    ),
+    "learned": tiny_recipe(objective=Learned(), **BARE),
+    "explained": tiny_recipe(objective=Explained(), **BARE),
+}
+
+
+def main(cohort: Path, out: Path, devices: int) -> None:
+    """Train all of them."""
+    torch.set_num_threads(1)
+    for name, recipe in RECIPES.items():
+        train(recipe, read_cohort(cohort), out / name, WORDS, Engine("cpu", devices, quiet=True))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
