@@ -14,9 +14,9 @@ from sightline.papers.catalogue import CATALOGUE
 from sightline.training.engine import Engine
 from sightline.training.train import train
 from support.cohorts import tiny_recipe
-from support.objectives import Explained, Learned
+from support.objectives import Learned
 
-WORDS = {**CATALOGUE, "learned": Learned, "explained": Explained}
+WORDS = {**CATALOGUE, "learned": Learned}
 # batches of five on two devices: three images and two, of which other numbers are marked
 BARE = {"guidance": None, "weight": 0.0, "steps": 6, "batch_size": 5}
 RECIPES = {
@@ -25,7 +25,6 @@ RECIPES = {
         steps=6, batch_size=5, regions=RegionChoice("box", "finding", "all"), guidance=CellFocal(trimmed=0.4)
     ),
     "learned": tiny_recipe(objective=Learned(), **BARE),
-    "explained": tiny_recipe(objective=Explained(), **BARE),
 }
 
 

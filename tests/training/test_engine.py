@@ -33,7 +33,7 @@ def test_mixed_precision_trains_and_saves_whole_precision(tiny_cohort, tmp_path)
 
 @pytest.mark.slow
 def test_two_devices_leave_the_weights_of_one(tiny_cohort, tmp_path):
-    """Also where a loss divides by what is marked, leaves the worst out, learns a weight or looks through a map."""
+    """Also where a loss divides by what is marked, leaves the worst out, or learns a weight."""
     script = ROOT / "tests" / "support" / "device_training.py"
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
     for devices in ("1", "2"):
@@ -46,7 +46,7 @@ def test_two_devices_leave_the_weights_of_one(tiny_cohort, tmp_path):
         gap = max(float((one[k].double() - two[k].double()).abs().max()) for k in one)
         worst[str(path.relative_to(tmp_path / "1"))] = gap
     print(worst)
-    assert len(worst) == 5
+    assert len(worst) == 4
     # without guidance the small network's rounding grows faster: measured 3e-5, in a running variance
     assert all(gap < (1e-5 if name.startswith(("guided", "trimmed")) else 1e-4) for name, gap in worst.items())
     history = [(tmp_path / n / "guided" / "history.csv").read_text().splitlines() for n in ("1", "2")]

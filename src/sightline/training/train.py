@@ -83,6 +83,11 @@ def train(recipe: Recipe, cohort: Cohort, folder: Path, catalogue: Catalogue, en
     fabric = engine.fabric(recipe.precision)
     fabric.launch()
     network, aim = _built(recipe, cohort, cases, fabric)
+    if fabric.world_size > 1 and aim.explainer is not None:
+        raise RunError(
+            f"{recipe.title} learns through an explainer, whose check before training runs on one device alone.",
+            "Train it with --devices 1.",
+        )
     optimizer = recipe.optimiser.build(recipe.rates.groups(network))
     plain, optimizer = fabric.setup(DictOutput(network), optimizer)
     aim.to(fabric.device)
