@@ -125,7 +125,7 @@ def test_the_first_draw_is_the_draw_of_an_epoch_without_repetitions(uneven):
     plain, first, second = items[Key(1, 2)], items[Key(1, 2, 0)], items[Key(1, 2, 1)]
     assert np.array_equal(plain.image, first.image) and not np.array_equal(plain.image, second.image)
     rng = np.random.default_rng([3, 2, 1])
-    assert plain.frame == VIEW.training_frame(Frame.of_image(uneven[1].shape), rng)
+    assert plain.frame == VIEW.training_frame(Frame.of_image(uneven[1].shape, uneven[1].spacing_mm), rng)
 
 
 def test_a_class_without_cases_is_no_crash(tiny_cohort):

@@ -58,7 +58,7 @@ def femurs(tmp_path_factory):
 @pytest.fixture
 def no_pictures(monkeypatch):
     """Tables without their panels, which take longer than the trainings; table 2 is drawn whole."""
-    monkeypatch.setattr("sightline.evaluation.tables.report.write_table_pictures", lambda result: None)
+    monkeypatch.setattr("sightline.evaluation.tables.report.draw_table_pictures", lambda result: None)
 
 
 @pytest.mark.parametrize("profile", PROFILES)

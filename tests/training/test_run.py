@@ -133,6 +133,6 @@ def test_a_full_disk_is_one_line_and_leaves_the_weights_that_were_there(tmp_path
     with pytest.raises(RunError, match="No space left on device") as error:
         runs.save_weights({"a": torch.ones(2)}, path)
     assert "\n" not in str(error.value)
-    assert "goes on" in error.value.remedy
+    assert "resumes" in error.value.remedy
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]

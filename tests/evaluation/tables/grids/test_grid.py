@@ -72,7 +72,7 @@ def test_a_recipe_without_changes_is_itself():
         ("gamma: 1.5", "gama: 1.5", "no field gama", "Its fields"),
         ("train_images: 300", "train_images: 3.5", "train_images is 3.5", "from 1 on"),
         ("rows:", "rows: 3\nother:", "is no word", "There are"),
-        ("title: Does", "title: [Does", "line", "Mend"),
+        ("title: Does", "title: [Does", "line", "Fix"),
     ],
 )
 def test_mistakes_are_named(tmp_path, old, new, said, remedy):

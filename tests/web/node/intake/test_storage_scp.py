@@ -224,7 +224,8 @@ def test_a_flood_of_connections_leaves_room_for_another_caller(tmp_path):
         held += [socket.create_connection(("127.0.0.1", door.port), timeout=5) for _ in range(200)]
         start = time.monotonic()
         assert echo(door.port, calling="B", bind="127.0.0.2") == 0x0000
-        assert time.monotonic() - start <= 2.0
+        # far below the 20 s that a held connection may take to negotiate
+        assert time.monotonic() - start <= 10.0
         assert door.rejected.count("too many connections") >= 190
     finally:
         for one in held:

@@ -1,6 +1,7 @@
 """Who may ask, from where, how much; and what every answer carries."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fastapi import FastAPI, Request
@@ -130,6 +131,8 @@ def test_a_tab_that_is_closed_in_the_middle_of_a_request_is_no_fault(caplog):
         "headers": [], "http_version": "1.1", "scheme": "http", "server": ("x", 80), "client": ("y", 1),
         "root_path": "",
     }  # fmt: skip
-    asyncio.run(app(scope, receive, send))
+    # in a thread of its own: a browser test of the same worker may have left a loop running in this one
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, app(scope, receive, send)).result()
     assert sent[0]["status"] == 499
     assert caplog.records == []
