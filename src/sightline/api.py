@@ -288,7 +288,7 @@ def evaluate(
 
     run, whole, engine = _run(run), _cohort(cohort), _engine(options)
     _refuse(options)
-    cases = run.recipe.see(whole if split == "all" else whole.split(split))
+    cases = run.recipe.see(whole.part(split))
     out = run.folder / "evaluation" / safe_name(f"{whole.name}-{split}")
     for line in known_cases(run, cases):
         print(line, file=sys.stderr)

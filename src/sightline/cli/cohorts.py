@@ -305,7 +305,7 @@ class CohortSuggest:
         from sightline.training.run import open_run
 
         run, whole = open_run(self.run_folder, CATALOGUE), read_cohort(self.cohort)
-        part = whole if self.split == "all" else whole.split(self.split)
+        part = whole.part(self.split)
         if self.label is not None:
             whole.class_index(self.label)
             part = part.where(lambda case: case.label == self.label)

@@ -95,7 +95,7 @@ class Compare:
         from sightline.training.run import open_run
 
         whole = read_cohort(self.cohort)
-        cohort = whole if self.split == "all" else whole.split(self.split)
+        cohort = whole.part(self.split)
         found = compare_runs(
             [open_run(path, CATALOGUE) for path in self.runs],
             [open_run(path, CATALOGUE) for path in self.other],
@@ -145,7 +145,7 @@ class Stress:
         from sightline.training.run import open_run
 
         whole = read_cohort(self.cohort)
-        part = whole if self.split == "all" else whole.split(self.split)
+        part = whole.part(self.split)
         part = nested_subset(part, self.images, splits=tuple({case.split or "" for case in part}))
         report = stress_runs(
             [open_run(path, CATALOGUE) for path in self.runs],
@@ -383,7 +383,7 @@ class Shortcuts:
         from sightline.training.run import open_run
 
         run, whole = open_run(self.folder, CATALOGUE), read_cohort(self.cohort)
-        cohort = whole if self.split == "all" else whole.split(self.split)
+        cohort = whole.part(self.split)
         report = find_shortcuts(run, cohort, engine=make_engine(self.on))
         out = self.out or self.folder / "shortcuts"
         write_shortcuts(report, out, f"{run.recipe.title} on {whole.name}, {self.split}")

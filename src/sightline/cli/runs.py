@@ -182,7 +182,7 @@ class Evaluate:
 
         run = open_run(self.folder, CATALOGUE)
         whole = read_cohort(self.cohort)
-        cohort = run.recipe.see(whole if self.split == "all" else whole.split(self.split))
+        cohort = run.recipe.see(whole.part(self.split))
         out = self.out or self.folder / "evaluation" / safe_name(f"{whole.name}-{self.split}")
         with only_command(out):
             self._measure(run, whole.name, cohort, out)

@@ -200,7 +200,7 @@ class Explain:
         run, engine = open_run(self.folder, CATALOGUE), make_engine(self.on)
         if len(self.inputs) == 1 and (self.inputs[0] / "cohort.json").is_file():
             whole = read_cohort(self.inputs[0])
-            cohort = whole if self.split == "all" else whole.split(self.split)
+            cohort = whole.part(self.split)
             with only_command(self.out):
                 read = explain_cases(run, cohort, self.out, self.explainers, most=self.most, engine=engine)
             rejects = 0

@@ -159,7 +159,7 @@ def chosen_layer(network: nn.Module) -> str:
 
 
 def _chosen(run: Run, whole: Cohort, split: str) -> Cohort:
-    cohort = run.recipe.see(whole if split == "all" else whole.split(split))
+    cohort = run.recipe.see(whole.part(split))
     same_classes(run.classes, cohort.classes, f"Cohort {cohort.name!r}")
     if len(cohort) == 0:
         there = ", ".join(f"{name}: {len(whole.split(name))}" for name in ("train", "val", "test"))

@@ -136,6 +136,10 @@ class Cohort:
         """The cohort of the cases for which `keep` is true."""
         return replace(self, cases=tuple(case for case in self.cases if keep(case)))
 
+    def part(self, name: str) -> Cohort:
+        """The cases of one split, or with `all` the whole cohort: what a command's `--split` asks for."""
+        return self if name == "all" else self.split(name)
+
     def split(self, *names: str) -> Cohort:
         """The cohort of the cases in the named splits."""
         return self.where(lambda case: case.split in names)
