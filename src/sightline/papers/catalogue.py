@@ -4,17 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from sightline.data.targets.gaze_choice import GazeChoice
-from sightline.data.targets.region_choice import RegionChoice
 from sightline.data.task import Task
-from sightline.data.views.crops import Crop, RegionJitter
-from sightline.data.views.image_view import View
-from sightline.data.views.patches import Patches
-from sightline.data.views.volume_view import VolumeView
 from sightline.explainers.cam import ClassActivationMap, GradCAM, GradCAMPlusPlus
 from sightline.explainers.captum import DeepLift, IntegratedGradients, Lime
 from sightline.explainers.gradients import GuidedGradCAM, InputGradient, SmoothGrad
-from sightline.explainers.localisation.protocols import MapBoxes
 from sightline.losses.box_distance import BoxDistance
 from sightline.losses.cell_focal import CellFocal
 from sightline.losses.gg_cam import GazeGuided
@@ -48,17 +41,11 @@ from sightline.training.optimization import (
     TriangularCycles,
 )
 from sightline.training.recipe import Recipe
+from sightline.training.serialization import INPUT_WORDS
 
 CATALOGUE: dict[str, type[Any]] = {
     "recipe": Recipe,
-    # what the network sees and is guided by
-    "view": View,
-    "volume_view": VolumeView,
-    "patches": Patches,
-    "crop": Crop,
-    "region_jitter": RegionJitter,
-    "region_choice": RegionChoice,
-    "gaze_choice": GazeChoice,
+    **INPUT_WORDS,
     "task": Task,
     # networks
     "backbone": Backbone,
@@ -107,7 +94,6 @@ CATALOGUE: dict[str, type[Any]] = {
     "deep_lift": DeepLift,
     "lime": Lime,
     # boxes
-    "map_boxes": MapBoxes,
     # optimisation
     "sgd": Sgd,
     "adamw": AdamW,

@@ -12,9 +12,27 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
+from sightline.data.targets.gaze_choice import GazeChoice
+from sightline.data.targets.region_choice import RegionChoice
+from sightline.data.views.crops import Crop, RegionJitter
+from sightline.data.views.image_view import View
+from sightline.data.views.patches import Patches
+from sightline.data.views.volume_view import VolumeView
 from sightline.errors import RecipeError
+from sightline.explainers.localisation.protocols import MapBoxes
 
 Catalogue = Mapping[str, type[Any]]
+# what the network sees and is guided by, and how boxes are read off its maps: all that an exported run is made of
+INPUT_WORDS: Catalogue = {
+    "view": View,
+    "volume_view": VolumeView,
+    "patches": Patches,
+    "crop": Crop,
+    "region_jitter": RegionJitter,
+    "region_choice": RegionChoice,
+    "gaze_choice": GazeChoice,
+    "map_boxes": MapBoxes,
+}
 
 
 def to_plain(value: Any, catalogue: Catalogue) -> Any:

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sightline.data.targets.gaze_choice import GazeChoice
-from sightline.data.targets.region_choice import RegionChoice
-from sightline.data.views.crops import Crop, RegionJitter
 from sightline.data.views.image_view import View
-from sightline.data.views.patches import Patches
 from sightline.data.views.volume_view import VolumeView
 from sightline.errors import GeometryError, RecipeError, RunError
 from sightline.explainers.localisation.protocols import MapBoxes
@@ -22,19 +16,8 @@ from sightline.inference.network_output import Answers, RunFacts
 from sightline.inference.onnx.model_file import FOLDER, GRAPH, ModelFacts, find_export, make_session, read_facts
 from sightline.io.files import digest_of_file, read_json
 from sightline.metrics.calibration.record import CalibrationRecord
-from sightline.training.serialization import from_plain
+from sightline.training.serialization import INPUT_WORDS, from_plain
 
-# words of `model.json`; those of networks and trainings are not needed, and would bring torch
-_WORDS: Mapping[str, type[Any]] = {
-    "view": View,
-    "volume_view": VolumeView,
-    "patches": Patches,
-    "crop": Crop,
-    "region_jitter": RegionJitter,
-    "region_choice": RegionChoice,
-    "gaze_choice": GazeChoice,
-    "map_boxes": MapBoxes,
-}
 _PLAIN = ("logits", "probabilities", "maps", "window", "features")
 
 
@@ -112,8 +95,8 @@ def open_export(folder: Path) -> ExportedRun:
             )
     boxes_file = own / "boxes.json"
     try:
-        view = from_plain(model.view, _WORDS, "view")
-        boxes = from_plain(read_json(boxes_file) if boxes_file.is_file() else model.boxes, _WORDS, "boxes")
+        view = from_plain(model.view, INPUT_WORDS, "view")
+        boxes = from_plain(read_json(boxes_file) if boxes_file.is_file() else model.boxes, INPUT_WORDS, "boxes")
     except RecipeError as error:
         raise RunError(f"{place}: model.json is damaged ({error.message}).", "Export it again.") from None
     if not isinstance(view, (View, VolumeView)) or not isinstance(boxes, MapBoxes):
