@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logsumexp
 from scipy.stats import rankdata
 
 from sightline.data.views.image_view import View
 from sightline.errors import CohortError, RunError
+from sightline.evaluation.answers import READINGS
 from sightline.inference.network_output import Maps
 from sightline.inference.predict import predict
 from sightline.io.files import write_text
 from sightline.io.image import read_image
-from sightline.structures.case import Cohort
+from sightline.structures.case import Case, Cohort
 from sightline.training.engine import Engine
 from sightline.training.run import Run
 
@@ -109,11 +109,11 @@ def suggest_cases(
     if strategy == "random":
         order = random.permutation(everyone)
     elif strategy == "diversity":
-        order = spread_out(_thumbnails(cohort, view), everyone, n)
+        order = spread_out(_thumbnails(cohort, view), n)
     elif strategy == "mixed":
         wanted = rankdata(uncertainty) + (0.0 if disagreement is None else rankdata(disagreement))
         pool = np.argsort(-wanted, kind="stable")[: POOL * n]
-        order = spread_out(_thumbnails(cohort, view), pool, n)
+        order = pool[spread_out(_thumbnails([cohort[i] for i in pool], view), n)]
     else:
         order = np.argsort(-(uncertainty if strategy == "uncertainty" else disagreement), kind="stable")  # type: ignore[operator]
     found = []
@@ -143,20 +143,20 @@ def disagreement_of(probability: FloatArray, maps: Maps) -> FloatArray:
     cells = np.stack(
         [maps.maps[i, maps.of_class(i, last) or 0].ravel().astype(np.float64) for i in range(len(maps.case_ids))]
     )
-    read = logsumexp(4.0 * cells, axis=1)
-    return np.asarray(np.abs(rankdata(read) - rankdata(probability)) / max(1, len(probability) - 1))
+    return np.asarray(
+        np.abs(rankdata(READINGS["log-sum-exp"](cells)) - rankdata(probability)) / max(1, len(probability) - 1)
+    )
 
 
-def spread_out(features: FloatArray, among: NDArray[np.int64], n: int) -> NDArray[np.int64]:
-    """Positions that cover a set: each the farthest from those taken before (k-centre greedy), the first one first."""
-    taken = [int(among[0])]
-    distance = np.linalg.norm(features[among] - features[taken[0]], axis=1)
-    while len(taken) < min(n, len(among)):
-        distance[among == taken[-1]] = -1.0
-        best = int(np.argmax(distance))
-        taken.append(int(among[best]))
-        distance = np.minimum(distance, np.linalg.norm(features[among] - features[taken[-1]], axis=1))
-        distance[np.isin(among, taken)] = -1.0
+def spread_out(features: FloatArray, n: int) -> NDArray[np.int64]:
+    """Positions of rows [m, d] that cover all: the first, then each time the one farthest from those taken."""
+    taken = [0]
+    distance = np.linalg.norm(features - features[0], axis=1)
+    while len(taken) < min(n, len(features)):
+        # those taken may not come again, however alike all are
+        distance[taken] = -1.0
+        taken.append(int(np.argmax(distance)))
+        distance = np.minimum(distance, np.linalg.norm(features - features[taken[-1]], axis=1))
     return np.array(taken, dtype=np.int64)
 
 
@@ -165,9 +165,8 @@ def write_suggestions(found: Sequence[Suggestion], path: Path) -> None:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["rank", "case_id", "study_id", "chosen_by", "probability", "uncertainty", "disagreement"])
-    number: Callable[[float | None], str] = lambda value: "" if value is None else f"{value:.4f}"  # noqa: E731
     for rank, s in enumerate(found, start=1):
-        row = [number(value) for value in (s.probability, s.uncertainty, s.disagreement)]
+        row = ["" if value is None else f"{value:.4f}" for value in (s.probability, s.uncertainty, s.disagreement)]
         writer.writerow([rank, s.case_id, s.study_id, s.chosen_by, *row])
     write_text(path, out.getvalue())
 
@@ -184,10 +183,10 @@ def _interleave(order: NDArray[np.int64], by_chance: NDArray[np.int64], n: int, 
     return list(taken.items())
 
 
-def _thumbnails(cohort: Cohort, view: View) -> FloatArray:
+def _thumbnails(cases: Iterable[Case], view: View) -> FloatArray:
     """Small pictures [n, cells] of the view, each of mean 0 and standard deviation 1."""
     rows = []
-    for case in cohort:
+    for case in cases:
         picture = read_image(case.image)
         planes, _ = view.show(picture.pixels, picture.frame, view.around(case))
         grey = planes.mean(axis=0).astype(np.float64)
