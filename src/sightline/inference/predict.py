@@ -80,15 +80,7 @@ def predict(
                 kept_attention.append(_gather(evidence.extras.get("attention", evidence.maps), which))
             advance(len(batch))
     probabilities = probabilities_of(torch.cat(logits), independent=independent)
-    predictions = Predictions(
-        classes=cohort.classes,
-        case_ids=tuple(c.case_id for c in cohort),
-        study_ids=tuple(c.study_id for c in cohort),
-        patient_ids=tuple(c.patient_id for c in cohort),
-        labels=np.array([cohort.class_index(c.label) for c in cohort], dtype=np.int64),
-        probabilities=probabilities,
-        independent=independent,
-    )
+    predictions = predictions_of(cohort, probabilities, independent=independent)
     energies = torch.cat(logits).double().logsumexp(dim=1).numpy()
     tap.remove()
     known = torch.cat(kept_features).numpy() if kept_features else None
@@ -104,6 +96,19 @@ def predict(
         np.concatenate(windows) if windows else None,
     )
     return NetworkOutput(predictions, maps, said, pictures, energies, known)
+
+
+def predictions_of(cohort: Cohort, probabilities: NDArray[np.float64], *, independent: bool = False) -> Predictions:
+    """The table of predictions of a cohort's cases, from probabilities [n, k] in the cohort's order."""
+    return Predictions(
+        classes=cohort.classes,
+        case_ids=tuple(c.case_id for c in cohort),
+        study_ids=tuple(c.study_id for c in cohort),
+        patient_ids=tuple(c.patient_id for c in cohort),
+        labels=np.array([cohort.class_index(c.label) for c in cohort], dtype=np.int64),
+        probabilities=probabilities,
+        independent=independent,
+    )
 
 
 def _reduced(maps: Tensor) -> NDArray[np.float32]:

@@ -13,11 +13,13 @@ from scipy import ndimage
 from sightline.data.audit.objects import FoundObject
 from sightline.data.views.frames import stated_frame
 from sightline.data.views.image_view import View
+from sightline.errors import CohortError, RunError
 from sightline.io.image import read_image
-from sightline.structures.case import Case
+from sightline.structures.case import Case, Cohort
 from sightline.structures.frame import Frame
 from sightline.structures.regions import Box
 from sightline.structures.tag import Tag
+from sightline.training.run import Run
 
 Planes = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -42,6 +44,31 @@ class SeenCase:
     frame: Frame
     source_shape: tuple[int, int]
     mark: Mask | None
+
+
+def view_of_classifier(run: Run) -> View:
+    """The view of a run whose pictures can be changed.
+
+    Raises:
+        RunError: a run of volumes, of crops, or of other than two classes.
+    """
+    view = run.recipe.view
+    if not isinstance(view, View) or view.crop is not None or len(run.classes) != 2 or not run.recipe.classifies:
+        raise RunError(
+            f"{run.folder} is no classifier of two classes on whole radiographs.",
+            "Pictures are changed for runs that tell two classes of radiographs apart.",
+        )
+    return view
+
+
+def require_both_classes(cohort: Cohort) -> None:
+    """Refuse a cohort of one class: it has no AUC.
+
+    Raises:
+        CohortError: one class only.
+    """
+    if len({case.label for case in cohort}) < 2:
+        raise CohortError(f"Cohort {cohort.name!r} holds one class only here.", "Choose a split with both.")
 
 
 def see_case(case: Case, view: View) -> SeenCase:

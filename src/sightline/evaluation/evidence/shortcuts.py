@@ -15,8 +15,7 @@ from scipy.stats import t as student
 from sklearn.cluster import KMeans
 
 from sightline.data.audit.objects import FoundObject, RecurringObject, objects_of_files, recurring_objects
-from sightline.data.views.image_view import View
-from sightline.errors import CohortError, RunError, counted
+from sightline.errors import CohortError, counted
 from sightline.evaluation.evidence.interventions import (
     Mask,
     Planes,
@@ -26,8 +25,11 @@ from sightline.evaluation.evidence.interventions import (
     keep_only,
     object_mask,
     paste_object,
+    require_both_classes,
     see_case,
+    view_of_classifier,
 )
+from sightline.inference.predict import predictions_of
 from sightline.io.files import write_text
 from sightline.io.progress import progress
 from sightline.metrics.classification.report import to_markdown
@@ -83,16 +85,10 @@ def find_shortcuts(run: Run, cohort: Cohort, *, engine: Engine | None = None, re
         RunError: a run of volumes, of crops, or of more than two classes.
         CohortError: no case is marked, or one class is missing.
     """
-    view = run.recipe.view
-    if not isinstance(view, View) or view.crop is not None or len(run.classes) != 2 or not run.recipe.classifies:
-        raise RunError(
-            f"{run.folder} is no classifier of two classes on whole radiographs.",
-            "Shortcuts are looked for in runs that tell two classes of radiographs apart.",
-        )
+    view = view_of_classifier(run)
     cohort = run.recipe.see(cohort)
+    require_both_classes(cohort)
     labels = [case.label for case in cohort]
-    if len(set(labels)) < 2:
-        raise CohortError(f"Cohort {cohort.name!r} holds one class only here.", "Choose a split with both.")
     engine = engine or Engine()
     device = engine.fabric("32-true").device
     network = run.network().to(device)
@@ -115,7 +111,7 @@ def find_shortcuts(run: Run, cohort: Cohort, *, engine: Engine | None = None, re
             found.append(probabilities_of(evidence.logits, independent=run.recipe.independent)[0, 1])
         return np.array(rows, dtype=np.int64), np.array(found)
 
-    plain = _table(run, cohort, ask(lambda i: seen[i].planes)[1])
+    plain = _table(cohort, ask(lambda i: seen[i].planes)[1])
     found: list[Estimate] = [bootstrap(AUC(1, "AUC, pictures as they are"), plain, replicates=replicates)]
     donors = _donors(labels)
     fill = float(np.mean([s.planes.mean() for s in seen]))
@@ -127,7 +123,7 @@ def find_shortcuts(run: Run, cohort: Cohort, *, engine: Engine | None = None, re
         ),
     }
     for name, change in changes.items():
-        found.append(bootstrap(AUC(1, name), _table(run, cohort, ask(change)[1]), replicates=replicates))
+        found.append(bootstrap(AUC(1, name), _table(cohort, ask(change)[1]), replicates=replicates))
     objects = recurring_objects(
         objects_of_files([case.image for case in cohort]), labels, [case.patient_id for case in cohort]
     )
@@ -173,15 +169,8 @@ def _donors(labels: Sequence[str]) -> list[int]:
     return [int(random.choice(others[label])) for label in labels]
 
 
-def _table(run: Run, cohort: Cohort, positive: NDArray[np.float64]) -> Predictions:
-    return Predictions(
-        run.classes,
-        tuple(case.case_id for case in cohort),
-        tuple(case.study_id for case in cohort),
-        tuple(case.patient_id for case in cohort),
-        np.array([cohort.class_index(case.label) for case in cohort], dtype=np.int64),
-        np.stack([1.0 - positive, positive], axis=1),
-    )
+def _table(cohort: Cohort, positive: NDArray[np.float64]) -> Predictions:
+    return predictions_of(cohort, np.stack([1.0 - positive, positive], axis=1))
 
 
 def _object_effects(

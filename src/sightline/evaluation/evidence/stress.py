@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from sightline.data.views.image_view import View
-from sightline.errors import CohortError, RunError, count_words
+from sightline.errors import RunError, count_words
 from sightline.evaluation.evidence.comparison import method_name
-from sightline.evaluation.evidence.interventions import Planes
+from sightline.evaluation.evidence.interventions import Planes, require_both_classes, view_of_classifier
 from sightline.evaluation.evidence.picture_changes import CHANGES, CROPPED, PLAIN, change_picture
+from sightline.inference.predict import predictions_of
 from sightline.io.files import safe_name, write_text
 from sightline.io.progress import progress
 from sightline.metrics.classification.scores import AUC
@@ -109,13 +110,13 @@ def stress_runs(
     """
     methods = [list(runs), *([list(others)] if others else [])]
     view = _shared_view([run for each in methods for run in each])
-    if len({case.label for case in cohort}) < 2:
-        raise CohortError(f"Cohort {cohort.name!r} holds one class only here.", "Choose a split with both.")
+    require_both_classes(cohort)
     engine = engine or Engine()
     device = engine.fabric("32-true").device
     asked = [Asked(each, device) for each in methods]
     names = [PLAIN, CROPPED, *CHANGES]
-    tables: dict[str, list[list[list[FloatArray]]]] = {n: [[[] for _ in each] for each in methods] for n in names}
+    # of each method and training, a row [changes, k] a case
+    answers: list[list[list[FloatArray]]] = [[[] for _ in each] for each in methods]
     cohort = methods[0][0].recipe.see(cohort)
     examples: list[dict[str, Planes]] = []
     with progress("stress", len(cohort), quiet=engine.quiet) as advance:
@@ -124,13 +125,14 @@ def stress_runs(
             if len(examples) < EXAMPLES and case.label == cohort.classes[-1]:
                 examples.append(planes)
             images = torch.from_numpy(np.stack([planes[n] for n in names]))
-            for answers, method in zip(zip(*(tables[n] for n in names), strict=True), asked, strict=True):
-                for k, said in enumerate(method(images)):
-                    for name_rows, row in zip(answers, said, strict=True):
-                        name_rows[k].append(row)
+            for trainings, method in zip(answers, asked, strict=True):
+                for rows, said in zip(trainings, method(images), strict=True):
+                    rows.append(said)
             advance(1)
+    stacked = [[np.stack(rows) for rows in trainings] for trainings in answers]
     predictions = {
-        name: tuple(tuple(_table(cohort, rows) for rows in method) for method in tables[name]) for name in names
+        name: tuple(tuple(predictions_of(cohort, said[:, i]) for said in trainings) for trainings in stacked)
+        for i, name in enumerate(names)
     }
     return summarise(tuple(method_name(each) for each in methods), predictions, replicates, examples)
 
@@ -245,28 +247,9 @@ def _shared_view(runs: Sequence[Run]) -> View:
     if not runs:
         raise RunError("A stress test needs a run.", "Name run folders.")
     for run in runs:
-        view = run.recipe.view
-        if not isinstance(view, View) or view.crop is not None or not run.recipe.classifies or len(run.classes) != 2:
-            raise RunError(
-                f"{run.folder} is no classifier of two classes on whole radiographs.",
-                "Pictures are changed for runs that tell two classes of radiographs apart.",
-            )
-        if view.size != runs[0].recipe.view.size or run.classes != runs[0].classes:
+        if view_of_classifier(run).size != view_of_classifier(runs[0]).size or run.classes != runs[0].classes:
             raise RunError(f"{run.folder} and {runs[0].folder} differ in size or classes.", "Compare like with like.")
-    first = runs[0].recipe.view
-    assert isinstance(first, View)
-    return first
-
-
-def _table(cohort: Cohort, rows: Sequence[FloatArray]) -> Predictions:
-    return Predictions(
-        cohort.classes,
-        tuple(case.case_id for case in cohort),
-        tuple(case.study_id for case in cohort),
-        tuple(case.patient_id for case in cohort),
-        np.array([cohort.class_index(case.label) for case in cohort], dtype=np.int64),
-        np.stack(rows),
-    )
+    return view_of_classifier(runs[0])
 
 
 def _drop(
