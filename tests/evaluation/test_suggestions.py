@@ -112,6 +112,8 @@ def test_the_table_is_read_back_and_keeps_the_marks_of_those_alone(run, cohort, 
 def test_what_cannot_be_chosen_is_refused(run, cohort, monkeypatch):
     with pytest.raises(CohortError, match="41 cases"):
         suggest_cases(run, cohort, 41, engine=QUIET)
+    with pytest.raises(CohortError, match="classes"):
+        suggest_cases(run, Cohort("swapped", ("b", "a"), cohort.cases), 4, engine=QUIET)
     with pytest.raises(RunError, match="Unknown strategy"):
         suggest_cases(run, cohort, 4, strategy="best", engine=QUIET)
     monkeypatch.setattr(Run, "network", lambda self: Grey(maps=False).eval())

@@ -22,7 +22,7 @@ from sightline.io.files import write_text
 from sightline.io.image import read_image
 from sightline.structures.case import Case, Cohort
 from sightline.training.engine import Engine
-from sightline.training.run import Run
+from sightline.training.run import Run, same_classes
 
 Strategy = Literal["mixed", "uncertainty", "disagreement", "diversity", "random"]
 FloatArray = NDArray[np.float64]
@@ -79,13 +79,14 @@ def suggest_cases(
         engine: device.
 
     Raises:
-        CohortError: fewer cases than asked for, or none asked for.
+        CohortError: fewer cases than asked for, none asked for, or other classes than the run's.
         RunError: a run of volumes, or `disagreement` of a network without maps.
 
     Example:
         >>> suggest_cases(run, cohort.split("train"), 50)[0].chosen_by  # doctest: +SKIP
         'mixed'
     """
+    cohort = run.recipe.see(cohort)
     if not 1 <= n <= len(cohort):
         raise CohortError(f"{n} cases were asked for, of {len(cohort)} to choose from.", "Ask for fewer, 1 or more.")
     if strategy not in get_args(Strategy):
@@ -93,10 +94,11 @@ def suggest_cases(
     view = run.recipe.view
     if not isinstance(view, View):
         raise RunError(f"{run.folder} reads volumes.", "Cases are suggested for runs of radiographs.")
+    same_classes(run.classes, cohort.classes, f"Cohort {cohort.name!r}")
     engine = engine or Engine()
     device = engine.fabric("32-true").device
     said = predict(
-        run.network(), run.recipe.see(cohort), view, device=device, quiet=engine.quiet,
+        run.network(), cohort, view, device=device, quiet=engine.quiet,
         independent=run.recipe.independent,
     )  # fmt: skip
     probabilities = said.predictions.probabilities

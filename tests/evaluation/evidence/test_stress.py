@@ -113,5 +113,8 @@ def test_one_class_and_no_run_are_refused(cohort, tmp_path, monkeypatch):
     run = run_of(tmp_path, "middle", monkeypatch, {"middle": (0.45, 0.55)})
     with pytest.raises(CohortError, match="one class"):
         stress_runs([run], [], cohort.where(lambda case: case.label == "normal"), engine=QUIET)
+    swapped = Cohort(cohort.name, cohort.classes[::-1], cohort.cases)
+    with pytest.raises(CohortError, match="classes"):
+        stress_runs([run], [], swapped, engine=QUIET)
     with pytest.raises(RunError, match="needs a run"):
         stress_runs([], [], cohort, engine=QUIET)

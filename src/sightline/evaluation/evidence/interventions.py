@@ -19,7 +19,7 @@ from sightline.structures.case import Case, Cohort
 from sightline.structures.frame import Frame
 from sightline.structures.regions import Box
 from sightline.structures.tag import Tag
-from sightline.training.run import Run
+from sightline.training.run import Run, same_classes
 
 Planes = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -61,12 +61,13 @@ def view_of_classifier(run: Run) -> View:
     return view
 
 
-def require_both_classes(cohort: Cohort) -> None:
-    """Refuse a cohort of one class: it has no AUC.
+def require_both_classes(run: Run, cohort: Cohort) -> None:
+    """Refuse a cohort of other classes than the run's, or in another order, and one of one class: it has no AUC.
 
     Raises:
-        CohortError: one class only.
+        CohortError: other classes, or one class only.
     """
+    same_classes(run.classes, cohort.classes, f"Cohort {cohort.name!r}")
     if len({case.label for case in cohort}) < 2:
         raise CohortError(f"Cohort {cohort.name!r} holds one class only here.", "Choose a split with both.")
 

@@ -87,7 +87,7 @@ def find_shortcuts(run: Run, cohort: Cohort, *, engine: Engine | None = None, re
     """
     view = view_of_classifier(run)
     cohort = run.recipe.see(cohort)
-    require_both_classes(cohort)
+    require_both_classes(run, cohort)
     labels = [case.label for case in cohort]
     engine = engine or Engine()
     device = engine.fabric("32-true").device

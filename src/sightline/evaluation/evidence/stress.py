@@ -110,14 +110,14 @@ def stress_runs(
     """
     methods = [list(runs), *([list(others)] if others else [])]
     view = _shared_view([run for each in methods for run in each])
-    require_both_classes(cohort)
+    cohort = methods[0][0].recipe.see(cohort)
+    require_both_classes(methods[0][0], cohort)
     engine = engine or Engine()
     device = engine.fabric("32-true").device
     asked = [Asked(each, device) for each in methods]
     names = [PLAIN, CROPPED, *CHANGES]
     # of each method and training, a row [changes, k] a case
     answers: list[list[list[FloatArray]]] = [[[] for _ in each] for each in methods]
-    cohort = methods[0][0].recipe.see(cohort)
     examples: list[dict[str, Planes]] = []
     with progress("stress", len(cohort), quiet=engine.quiet) as advance:
         for case in cohort:
