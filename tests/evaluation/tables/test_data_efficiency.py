@@ -1,11 +1,13 @@
 """Scores against training images: what a mark is worth, by hand, and the picture."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from sightline.evaluation.tables.data_efficiency import efficiency_chart, sized_rows, worth_of_a_mark
 from sightline.evaluation.tables.lines import Line
+from sightline.evaluation.tables.report import _plain_words
 from sightline.evaluation.tables.table import RowResult, TableResult
 from sightline.papers.learning_curve import table
 from sightline.structures.case import Case, Cohort
@@ -68,6 +70,13 @@ def test_marks_that_gain_nothing_are_worth_nothing(cohort):
     assert worth_of_a_mark(result, lines).count("nothing") == 2
     picture = efficiency_chart(result, lines)
     assert picture is not None and "24 s a mark" in picture.caption and picture.png.startswith(b"\x89PNG")
+
+
+def test_the_report_says_how_many_images_the_rows_were_trained_on(cohort):
+    result, lines = result_of(cohort, {"unguided mean, 75 images": 0.7, "unguided mean, 600 images": 0.8})
+    done = replace(result, rows=tuple(replace(row, folders=(Path("runs"),)) for row in result.rows))
+    sizes = [round(one.images) for one in sized_rows(result)]
+    assert f"on {sizes[0]} to {sizes[1]} of 800 training images of marks" in _plain_words(done, lines)[0]
 
 
 def test_one_size_has_no_curve(cohort):

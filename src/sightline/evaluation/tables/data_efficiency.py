@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sightline.data.subset import nested_subset
 from sightline.data.targets.region_choice import RegionChoice
 from sightline.evaluation.tables.lines import Line, find_line
 from sightline.evaluation.tables.table import Row, TableResult
@@ -122,7 +121,7 @@ def worth_of_a_mark(result: TableResult, lines: Sequence[Line], metric: str | No
 def _counts(row: Row, result: TableResult, seed: int) -> tuple[int, float]:
     """Training images of a seed, and how many marks of theirs are used."""
     recipe = row.recipe
-    training = nested_subset(recipe.see(result.cohort), row.train_images, seed, recipe.train_on).split(*recipe.train_on)
+    training = row.training_cases(result.cohort, seed).split(*recipe.train_on)
     choice = recipe.regions
     if not recipe.guided_by_regions or not isinstance(choice, RegionChoice):
         return len(training), 0.0

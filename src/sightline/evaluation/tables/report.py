@@ -121,9 +121,16 @@ def _plain_words(result: TableResult, lines: Sequence[Line], best: Line | None =
     """What was found, in sentences made of the numbers; `best` is said already."""
     cohort = result.cohort
     test = cohort.split("test")
+    # rows of a learning curve see a part of the training images, each seed its own
+    ran = [row.row for row in result.rows if row.folders]
+    used = [len(row.training_cases(cohort, seed).split("train")) for row in ran for seed in result.seeds]
+    every = len(cohort.split("train"))
+    least, most = min(used, default=every), max(used, default=every)
+    span = f"{least}" if least == most else f"{least} to {most}"
+    images = f"{every} training images" if least == every else f"{span} of {every} training images"
     words = [
-        f"{len(result.rows)} methods were trained {len(result.seeds)} times each on {len(cohort.split('train'))} "
-        f"training images of {cohort.name} and tested on {counted(len(test), 'image')} of "
+        f"{len(result.rows)} methods were trained {len(result.seeds)} times each on {images} of {cohort.name} "
+        f"and tested on {counted(len(test), 'image')} of "
         f"{counted(len({c.study_id for c in test}), 'study', 'studies')} and "
         f"{counted(len({c.patient_id for c in test}), 'patient')}."
     ]

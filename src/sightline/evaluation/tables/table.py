@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from sightline.data.split import few_per_class, from_sources
+from sightline.data.subset import displaced_marks, nested_subset
 from sightline.errors import SightlineError
 from sightline.evaluation.result import Evaluation
 from sightline.evaluation.tables.engines.self_training import Teaching
@@ -79,6 +81,13 @@ class Row:
     tested_on: tuple[str, ...] = ()
     group: str = ""
     weight_label: str = ""
+
+    def training_cases(self, cohort: Cohort, seed: int) -> Cohort:
+        """The cohort whose cases one training of this row sees, for training and for selection."""
+        seen = from_sources(self.recipe.see(cohort), self.trained_on)
+        few = few_per_class(seen, self.train_per_class, self.recipe.train_on, seed)
+        part = nested_subset(few, self.train_images, seed, self.recipe.train_on)
+        return displaced_marks(part, self.wrong_marks, seed, self.recipe.train_on)
 
     @property
     def needs(self) -> tuple[str, ...]:

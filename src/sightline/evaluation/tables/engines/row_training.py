@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sightline.data.split import few_per_class, from_sources
-from sightline.data.subset import displaced_marks, nested_subset
+from sightline.data.split import from_sources
 from sightline.evaluation.evaluate import choose_boxes, evaluate
 from sightline.evaluation.result import Evaluation
 from sightline.evaluation.tables.engines.self_training import pseudo_label
@@ -53,10 +52,7 @@ class RowTraining:
     @property
     def training(self) -> Cohort:
         """The cases it is trained and selected on."""
-        seen = from_sources(self.recipe.see(self.cohort), self.row.trained_on)
-        few = few_per_class(seen, self.row.train_per_class, self.recipe.train_on, self.seed)
-        part = nested_subset(few, self.row.train_images, self.seed, self.recipe.train_on)
-        return displaced_marks(part, self.row.wrong_marks, self.seed, self.recipe.train_on)
+        return self.row.training_cases(self.cohort, self.seed)
 
     @property
     def parts(self) -> dict[str, RowTraining]:
