@@ -1,6 +1,7 @@
 """The learning curve's rows differ in what they should, and recipes from before its fields keep their identity."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 from support.cohorts import make_cohort
@@ -19,6 +20,10 @@ def test_twins_differ_in_pool_and_loss_alone():
     apart = {name for name in ours | theirs if ours.get(name) != theirs.get(name)}
     assert apart == {"title", "model", "guidance", "weight", "regions"}
     assert {k for k in ours["model"] if ours["model"][k] != theirs["model"][k]} == {"pool"}
+    rows = {row.name: row.recipe for row in table().rows}
+    for words in ("guided all marks", "unguided mean"):
+        short, long = rows[f"{words}, 75 images"], rows[f"{words} 3 x longer, 75 images"]
+        assert long == replace(short, steps=3 * (short.steps or 0))
 
 
 def test_every_row_has_a_reference_of_its_own_size_before_it():

@@ -26,7 +26,7 @@ Pooling = MeanPool | SoftmaxPool | MaxPool | LogSumExpPool | TopPool
 # training images; None: all
 SIZES = (300, 150, 75, 600, None)
 STEPS = 96
-# the row that asks whether the others were trained for long enough
+# the rows that ask whether the others were trained for long enough
 LONGER = 3
 POOLS: dict[str, Pooling] = {
     "mean": MeanPool(),
@@ -60,15 +60,16 @@ def unguided(pool: Pooling | None = None, steps: int = STEPS) -> Recipe:
     )
 
 
-def guided(share: float = 1.0, loss: CellFocal | None = None) -> Recipe:
+def guided(share: float = 1.0, loss: CellFocal | None = None, steps: int = STEPS) -> Recipe:
     """The same, every cell of the fracture map guided by the boxes; pictures whose mark is hidden give their label.
 
     Args:
         share: share of the boxes used, by whole patients.
         loss: of the cells.
+        steps: of the training.
     """
     return replace(
-        unguided(SoftmaxPool()),
+        unguided(SoftmaxPool(), steps),
         title="guided",
         guidance=loss or CellFocal(),
         weight=1.0,
@@ -86,17 +87,13 @@ def table(profile: Profile = "recommended") -> Table:
             name = f"unguided {words}, {at}"
             reference = None if name == base else base
             rows.append(Row(name, unguided(pool), reference, train_images=size, group="unguided", weight_label=at))
-        longer, name = unguided(MeanPool(), STEPS * LONGER), f"unguided mean {LONGER} x longer, {at}"
-        rows.append(
-            Row(
-                f"unguided mean {LONGER} x longer, {at}",
-                longer,
-                base,
-                train_images=size,
-                group="unguided",
-                weight_label=at,
-            )
-        )
+        longer = {
+            "unguided mean": unguided(MeanPool(), STEPS * LONGER),
+            "guided all marks": guided(steps=STEPS * LONGER),
+        }
+        for words, recipe in longer.items():
+            name, group = f"{words} {LONGER} x longer, {at}", words.split()[0]
+            rows.append(Row(name, recipe, base, train_images=size, group=group, weight_label=at))
         for share, words in SHARES:
             recipe = guided(share)
             rows.append(Row(f"guided {words}, {at}", recipe, base, train_images=size, group="guided", weight_label=at))
@@ -117,8 +114,8 @@ def table(profile: Profile = "recommended") -> Table:
         "fracatlas/curve",
         "FracAtlas: guided and unguided twins at few and many training images",
         tuple(rows),
-        f"Every training has {STEPS} steps of 16 pictures, whatever the size of its training set; training sets of one "
-        "seed are nested and hold whole groups.",
+        f"Every training has {STEPS} steps of 16 pictures ({LONGER} times as many where a row says so), whatever the "
+        "size of its training set; training sets of one seed are nested and hold whole groups.",
         metrics=("image-wise AUC", "pointing game (finding)", "image-wise accuracy"),
         leading=("image-wise AUC", "pointing game (finding)"),
         size=512,
