@@ -12,10 +12,12 @@ from PIL import Image
 from sightline.data import loader
 from sightline.data.loader import CohortItems, batches_per_epoch, epoch_order, training_batches
 from sightline.data.targets.region_choice import RegionChoice
+from sightline.data.targets.region_targets import UNKNOWN
 from sightline.data.views import cache as pictures
 from sightline.data.views.cache import Pictures
 from sightline.data.views.image_view import View
-from sightline.errors import CohortError, UnreadableFile
+from sightline.data.views.patches import Patches
+from sightline.errors import CohortError, RecipeError, UnreadableFile
 from sightline.structures.case import Case, Cohort
 
 VIEW = View(size=32, contrast=0.2, brightness=0.1)
@@ -206,3 +208,44 @@ def test_a_broken_picture_is_named(mixed, workers):
     with pytest.raises(UnreadableFile, match=r"ü 1\.png") as caught:
         list(loader.test_batches(CohortItems(broken, VIEW), batch_size=2, workers=workers))
     assert caught.value.remedy
+
+
+def test_dropped_marks_are_hidden_anew_each_epoch_and_pictures_stay_as_they_are(tiny_cohort):
+    train = tiny_cohort.split("train")
+    plain, dropping = (
+        CohortItems(train, VIEW, RegionChoice("box", "finding", "all", dropout=d, unmarked="unknown"), seed=3)
+        for d in (0.0, 0.5)
+    )
+    hidden = np.zeros((8, len(train)), dtype=bool)
+    for epoch in range(8):
+        for index in range(len(train)):
+            there, dropped = (items[loader.Key(index, epoch)] for items in (plain, dropping))
+            assert np.array_equal(there.image, dropped.image) and there.label == dropped.label
+            if there.guided.any() and not dropped.guided.any():
+                hidden[epoch, index] = True
+                assert (dropped.target == UNKNOWN).all()
+            else:
+                assert np.array_equal(there.target, dropped.target) and np.array_equal(there.guided, dropped.guided)
+    marked = hidden.any(axis=0)
+    assert marked.sum() == train.counts()["fracture"]
+    assert 0.25 < hidden[:, marked].mean() < 0.75 and not hidden[:, marked].all(axis=0).any()
+    # shown again where the network is tested
+    assert all(dropping[loader.Key(i, -1)].guided.any() == plain[loader.Key(i, -1)].guided.any() for i in range(9))
+    with pytest.raises(RecipeError, match="dropout"):
+        RegionChoice(dropout=1.0)
+
+
+def test_patches_labelled_by_the_picture_know_no_mark(tiny_cohort):
+    patches = Patches(size=16, zoom=(1.0, 1.0), around=0.0, per_picture=2, labels="picture")
+    view = View(size=64, patches=patches)
+    train = tiny_cohort.split("train")
+    bare = Cohort(train.name, train.classes, tuple(replace(case, regions=()) for case in train), train.root)
+    ours, blind = (CohortItems(cohort, view, seed=3) for cohort in (train, bare))
+    for index, case in enumerate(train):
+        for epoch in range(3):
+            item = ours[loader.Key(index, epoch)]
+            assert item.label == train.class_index(case.label)
+            assert np.array_equal(item.image, blind[loader.Key(index, epoch)].image)
+    assert "labels" not in replace(patches, labels="marks").notation() and "labels='picture'" in patches.notation()
+    with pytest.raises(RecipeError, match="no mark"):
+        Patches(labels="picture")

@@ -1,6 +1,7 @@
 """Pools, class maps, attention and fusion against slow restatements and the plain network they restate."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -270,3 +271,28 @@ def test_one_map_is_logistic_regression_on_the_second_class():
     assert float(net.head.linear.bias.detach()) == -2.0
     with pytest.raises(RecipeError, match="two classes"):
         ClassMapModel(Backbone("test_resnet"), one_map=True).build(3)
+
+
+def test_a_joined_head_begins_as_the_map_alone_and_learns_from_both():
+    images = torch.rand(3, 1, 64, 64)
+    for config, rows in (
+        (ClassMapModel(Backbone("test_resnet"), fusion=Fusion(8, 8), one_map=True), 1),
+        (ClassMapModel(Backbone("test_resnet")), 2),
+    ):
+        nets = []
+        for joined in (False, True):
+            torch.manual_seed(0)
+            nets.append(replace(config, joined=joined).build(2).eval())
+        alone, both = nets
+        assert torch.equal(alone(images).logits, both(images).logits)
+        with torch.no_grad():
+            both.picture.linear.weight.normal_()
+            both.picture.linear.bias.fill_(0.5)
+        last = both.trunk(images).mean(dim=(2, 3))
+        picture = last @ both.picture.linear.weight.T + 0.5
+        assert picture.shape[1] == rows
+        evidence = both(images)
+        torch.testing.assert_close(evidence.logits[:, -rows:], alone(images).logits[:, -rows:] + picture)
+        assert torch.equal(evidence.maps, alone(images).maps)
+        evidence.logits[:, 1].sum().backward()
+        assert both.picture.linear.weight.grad.any() and both.head.linear.weight.grad.any()

@@ -166,7 +166,8 @@ def test_settings_that_names_are_made_of(noun, wanted):
 
 def test_no_field_is_left_out_of_a_notation():
     framed = View(centre_crop=0.875, crop_ratio=(0.75, 1.25))
-    for noun in (MapBoxes(), Teaching(), framed, Crop(), RegionJitter(), Patches(), Level("layer1", 64, 4), RECORD):
+    patches = Patches(around=0.0, labels="picture")
+    for noun in (MapBoxes(), Teaching(), framed, Crop(), RegionJitter(), patches, Level("layer1", 64, 4), RECORD):
         for name in vars(noun):
             assert f"{name}=" in noun.notation(), (noun, name)
 

@@ -8,9 +8,13 @@ import torch
 from safetensors.torch import load_file
 from support.cohorts import tiny_recipe
 
+from sightline.data.targets.region_choice import RegionChoice
 from sightline.data.views.image_view import View
 from sightline.errors import RecipeError, RunError
 from sightline.evaluation.evaluate import evaluate
+from sightline.explainers.cam import GradCAM
+from sightline.explainers.gradients import InputGradient
+from sightline.losses.attribution_priors import AttributionPrior, MapEnergy
 from sightline.models.backbones import Backbone
 from sightline.models.cam_classifiers import ClassMapModel
 from sightline.models.necks import Fusion
@@ -18,6 +22,7 @@ from sightline.models.pooling import SoftmaxPool
 from sightline.papers.catalogue import CATALOGUE
 from sightline.training.engine import Engine
 from sightline.training.feature_cache import FeatureCache
+from sightline.training.optimization import WeightRelease
 from sightline.training.train import train
 
 QUIET = Engine(device="cpu", quiet=True)
@@ -96,3 +101,45 @@ def test_validation_at_the_end_only(tiny_cohort, tmp_path):
     assert [bool(row.split(",")[at]) for row in rows[1:]] == [False, False, True]
     with pytest.raises(RecipeError, match="after every epoch"):
         frozen_recipe(select="auc")
+
+
+@pytest.mark.slow
+def test_explainers_of_the_image_see_it_and_those_of_a_layer_learn_from_kept_features(tiny_cohort, tmp_path):
+    """Priors on attributions train either way, with a weight that is released and marks that are dropped."""
+    regions = RegionChoice("box", "finding", "all", dropout=0.3)
+    reasons = InputGradient(score="log_probabilities", reduce="square_sum")
+    priors = {
+        "energy": AttributionPrior(GradCAM(), "energy", weight=5.0),
+        "right reasons, Grad-CAM": AttributionPrior(GradCAM(), "outside", scale="max"),
+        "right reasons": AttributionPrior(reasons, "outside", squared=False),
+    }
+    for name, prior in priors.items():
+        engine = replace(QUIET, features=tmp_path / name)
+        recipe = frozen_recipe(objective=prior, guidance=None, weight=0.0, regions=regions)
+        run = train(recipe, tiny_cohort, tmp_path / "runs" / name, CATALOGUE, engine)
+        row = (run.folder / "history.csv").read_text().splitlines()
+        facts = dict(zip(row[0].split(","), row[-1].split(","), strict=True))
+        assert float(facts["cross_entropy"]) > 0 and float(facts["map_error"]) != 0, name
+        # nothing is kept in training for what has to see the image
+        assert (tmp_path / name).exists() == (name != "right reasons")
+        assert np.isfinite(
+            evaluate(run, tiny_cohort.split("test"), "test", engine=engine).predictions.probabilities
+        ).all()
+    guided = frozen_recipe(guidance=MapEnergy("softplus"), weight=2.0, release=WeightRelease(0.5, 0.0), regions=regions)
+    train(guided, tiny_cohort, tmp_path / "runs" / "released", CATALOGUE, replace(QUIET, features=tmp_path / "energy"))
+
+
+def test_a_released_weight_is_that_of_the_step(tiny_cohort, tmp_path):
+    """Held throughout it changes no bit; released after the first step it does."""
+    whole = train(tiny_recipe(steps=4), tiny_cohort, tmp_path / "whole", CATALOGUE, QUIET)
+    same = tiny_recipe(steps=4, release=WeightRelease(1.0, 0.0))
+    nothing = tiny_recipe(steps=4, release=WeightRelease(0.0, 0.0, end=0.0))
+    a, b, c = (
+        load_file(run.folder / "weights.safetensors")
+        for run in (
+            whole,
+            train(same, tiny_cohort, tmp_path / "same", CATALOGUE, QUIET),
+            train(nothing, tiny_cohort, tmp_path / "nothing", CATALOGUE, QUIET),
+        )
+    )
+    assert all(torch.equal(a[k], b[k]) for k in a) and any(not torch.equal(a[k], c[k]) for k in a)

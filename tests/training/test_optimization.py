@@ -1,9 +1,11 @@
 """Schedules of the papers about gaze: triangles that shrink, and plateaus read off the history."""
 
+import itertools
+
 import pytest
 
 from sightline.errors import RecipeError
-from sightline.training.optimization import ReduceOnPlateau, Steady, TriangularCycles
+from sightline.training.optimization import ReduceOnPlateau, Steady, TriangularCycles, WeightRelease
 
 
 def test_triangular_cycles_are_those_of_the_published_code():
@@ -64,3 +66,15 @@ def test_steady_stops_when_nothing_was_better_for_its_patience():
         steady.stops([{"val_f1": None}])
     with pytest.raises(RecipeError):
         Steady(patience=0)
+
+
+def test_a_guidance_weight_is_held_falls_and_stays():
+    release = WeightRelease(hold=0.4, fall=0.2, end=0.1)
+    factors = [release.factor(step, 50) for step in range(50)]
+    assert factors[:21] == [1.0] * 21 and factors[30:] == [0.1] * 20
+    assert factors[25] == pytest.approx(0.55)
+    assert all(a >= b for a, b in itertools.pairwise(factors))
+    assert [WeightRelease(0.5, 0.0).factor(step, 10) for step in (5, 6)] == [1.0, 0.0]
+    for odd in ({"hold": 0.8, "fall": 0.3}, {"hold": -0.1}, {"end": -1.0}):
+        with pytest.raises(RecipeError):
+            WeightRelease(**odd)

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from sightline.data.targets.gaze_choice import GazeChoice
 from sightline.data.targets.region_choice import RegionChoice
-from sightline.data.targets.region_targets import targets_of
+from sightline.data.targets.region_targets import RegionTargets, targets_of
 from sightline.data.views.cache import CACHE_BYTES, Encoder, LoadedView, Pictures, Volumes, refuse_other_images
 from sightline.data.views.crops import Corners, largest_box
 from sightline.data.views.image_view import View
@@ -127,7 +127,11 @@ class CohortItems(Dataset[Item]):
         shown = self._shown(key, case)
         target, guided = None, np.zeros(len(self.cohort.classes), dtype=bool)
         if self._targets is not None:
-            target, guided = self._targets.draw(key.index, shown.source, shown.frame)
+            if isinstance(self._targets, RegionTargets):
+                hidden = self._hides(key)
+                target, guided = self._targets.draw(key.index, shown.source, shown.frame, hidden=hidden)
+            else:
+                target, guided = self._targets.draw(key.index, shown.source, shown.frame)
         return Item(
             shown.image,
             shown.label,
@@ -137,6 +141,15 @@ class CohortItems(Dataset[Item]):
             case.case_id,
             self._box(key.index, case, shown.frame) if self.boxes else None,
         )
+
+    def _hides(self, key: Key) -> bool:
+        """Whether the marks of a key's image are hidden from this epoch of the training."""
+        choice = self.regions
+        if not isinstance(choice, RegionChoice) or choice.dropout == 0.0 or key.epoch < 0:
+            return False
+        # a stream of its own: pictures are augmented as they are without
+        random = np.random.default_rng([self.seed, key.epoch, key.index, key.draw, 3])
+        return bool(random.random() < choice.dropout)
 
     def _shown(self, key: Key, case: Case) -> LoadedView:
         """What a key shows: pixels with as many channels as are wanted, or what the encoder keeps in their place."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,8 @@ class ClassActivationMap:
     Attributes:
         extra: name of one of the evidence's extras to show instead, e.g. `attention` for M'_c of eq. 5.
     """
+
+    takes_features: ClassVar[bool] = True
 
     extra: str | None = None
 
@@ -51,6 +54,8 @@ class GradCAM:
         layer: name of the module as in `model.named_modules()`; `attention` of a class map model is its last features.
         relu: keep only what speaks for the class, as published; False keeps both signs.
     """
+
+    takes_features: ClassVar[bool] = True
 
     layer: str = "attention"
     relu: bool = True
@@ -86,6 +91,8 @@ class GradCAMPlusPlus:
         layer: name of the module as in `model.named_modules()`.
         relu: keep only what speaks for the class, as published.
     """
+
+    takes_features: ClassVar[bool] = True
 
     layer: str = "attention"
     relu: bool = True

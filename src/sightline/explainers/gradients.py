@@ -22,7 +22,7 @@ from sightline.explainers.layer_gradients import caught_output, class_indices, i
 from sightline.structures.evidence import Batch, logits_of
 from sightline.structures.protocols import Explainer, scorer_of
 
-Reduce = Literal["positive_mean", "absolute_sum", "absolute_mean", "signed_sum"]
+Reduce = Literal["positive_mean", "absolute_sum", "absolute_mean", "signed_sum", "square_sum"]
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,15 @@ class InputGradient:
     Attributes:
         rule: how gradients pass activations (`rules.rewire`).
         reduce: from the channels of the image to one map: the mean of what speaks for the class (`positive_mean`), the
-            sum or mean of absolute values, or the sum with its sign.
+            sum or mean of absolute values, the sum with its sign, or the sum of squares.
         gates: whether activations inside squeeze gates follow the rule too.
         deconvolution_slope: whether deconvolution keeps the slope of smooth activations.
         batch_norm: in this pass, normalisation uses its running statistics (`eval`), so that a gradient is one image's
             own, or does what the model's mode says (`as_is`): in training an image's gradient then holds parts of
             others', and the running statistics move once more.
         dropout: in this pass everything else is in evaluation mode (`off`), or in the mode the model is in (`as_is`).
+        score: what is differentiated: the class's `logit`, or the sum of the `log_probabilities` of all classes, the
+            same for each (Ross 2017, equation 1: what to be right for the right reasons is about).
     """
 
     rule: Rule = "vanilla"
@@ -50,6 +52,7 @@ class InputGradient:
     deconvolution_slope: bool = False
     batch_norm: Literal["eval", "as_is"] = "eval"
     dropout: Literal["off", "as_is"] = "off"
+    score: Literal["logit", "log_probabilities"] = field(default="logit", metadata={"since": "0.2"})
 
     def __call__(
         self, model: nn.Module, batch: Batch | Tensor, classes: Sequence[int] | Tensor, *, create_graph: bool = False
@@ -94,7 +97,11 @@ class InputGradient:
                 rewired.escaped = find_unruled(logits, rewired.gates)
             refuse_reentrant(logits)
             chosen = logits.gather(1, class_indices(classes, logits))
+            n = chosen.shape[1]
+            if self.score == "log_probabilities":
+                chosen = logits.log_softmax(dim=1).sum(dim=1, keepdim=True)
             gradients = score_gradients(chosen, x, "the image", create_graph=create_graph)
+            gradients = gradients.expand(n, *gradients.shape[1:])
             # what the map's own gradient passes later follows no rule
             rewired.ruling = False
             return gradients.transpose(0, 1), rewired
@@ -131,6 +138,8 @@ def reduce_channels(gradients: Tensor, how: Reduce) -> Tensor:
     """One map [b, n, *s] of gradients [b, n, c, *s]."""
     if how == "positive_mean":
         return gradients.clamp(min=0.0).mean(dim=2)
+    if how == "square_sum":
+        return gradients.square().sum(dim=2)
     if how == "absolute_sum":
         return gradients.abs().sum(dim=2)
     return gradients.abs().mean(dim=2) if how == "absolute_mean" else gradients.sum(dim=2)

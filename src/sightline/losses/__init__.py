@@ -7,10 +7,11 @@ Example:
     True
 """
 
+from sightline.losses.attribution_priors import AttributionPrior, MapEnergy
 from sightline.losses.cell_focal import CellFocal
 from sightline.losses.gg_cam import GazeGuided
 from sightline.losses.heatmap_matching import HeatmapMatch
 from sightline.losses.map_norm import MapNorm
 from sightline.losses.spatial_nll import SpatialNLL
 
-__all__ = ["CellFocal", "GazeGuided", "HeatmapMatch", "MapNorm", "SpatialNLL"]
+__all__ = ["AttributionPrior", "CellFocal", "GazeGuided", "HeatmapMatch", "MapEnergy", "MapNorm", "SpatialNLL"]

@@ -29,6 +29,9 @@ class ClassMapModel:
         fusion: finer maps by adding earlier stages top-down, or None.
         one_map: of two classes only the second has a map; the first one's is zero everywhere. The logistic regression
             that two maps overdetermine: all that speaks for the finding, or against it, stands in one map.
+        joined: the logit is that of the map plus a linear layer on the mean of the backbone's last features, which
+            begins at zero: the head that sees the place and the whole picture (one layer on both put side by side, as
+            in Shen 2021, GMIC). `attention` is then of the map's part of the logit.
     """
 
     backbone: Backbone = field(default_factory=Backbone)
@@ -36,6 +39,7 @@ class ClassMapModel:
     attention: ResidualAttention | SelfAttention | PyramidAttention | None = None
     fusion: Fusion | None = None
     one_map: bool = False
+    joined: bool = field(default=False, metadata={"since": "0.2"})
 
     def without_weights(self) -> ClassMapModel:
         """The same architecture with no pretrained weights to load, for reopening a trained run."""
@@ -54,7 +58,10 @@ class ClassMapModel:
         channels = trunk.channels_out if fusion is None else fusion.channels_out
         attention = nn.Identity() if self.attention is None else self.attention.build(channels)
         head = SecondClassMap(channels) if self.one_map else ClassMaps(channels, n_classes)
-        return ClassMapNetwork(trunk, fusion, attention, head, self.pool)
+        network = ClassMapNetwork(trunk, fusion, attention, head, self.pool)
+        if self.joined:
+            network.picture = PictureLogits(trunk.channels_out, n_classes, one=self.one_map)
+        return network
 
 
 class ClassMaps(nn.Module):
@@ -91,10 +98,30 @@ class SecondClassMap(ClassMaps):
         return torch.cat([torch.zeros_like(second), second], dim=1)
 
 
+class PictureLogits(nn.Module):
+    """What the whole picture says: a linear layer on the mean of features [b, c, *m], zero at first."""
+
+    def __init__(self, channels: int, n_classes: int, *, one: bool) -> None:
+        """`one`: of two classes, the second alone."""
+        super().__init__()
+        self.linear = nn.Linear(channels, 1 if one else n_classes)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+        self.one = one
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits [b, k], in float32 whatever the autocast."""
+        with torch.autocast(features.device.type, enabled=False):
+            mean = features.to(self.linear.weight.dtype).flatten(2).mean(-1)
+            logits: Tensor = self.linear(mean)
+            return torch.cat([torch.zeros_like(logits), logits], dim=1) if self.one else logits
+
+
 class ClassMapNetwork(nn.Module):
     """`forward(images [b, c, h, w] in [0, 1])` gives Evidence with `attention` among its extras.
 
-    Submodules `trunk`, `fusion` (may be None), `attention` (identity when absent) and `head` are named for Grad-CAM.
+    Submodules `trunk`, `fusion` (may be None), `attention` (identity when absent) and `head` are named for Grad-CAM;
+    `picture` is there in the head that joins map and picture alone.
     """
 
     def __init__(
@@ -107,6 +134,7 @@ class ClassMapNetwork(nn.Module):
         self.attention = attention
         self.head = head
         self.pool = pool
+        self.picture: PictureLogits | None = None
         # keeps what frozen stages say of images, where somebody asks for it (`training/feature_cache.py`)
         self.encoder: Any = None
 
@@ -117,15 +145,25 @@ class ClassMapNetwork(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """What the class maps are computed from: [b, c, *m]."""
-        fused: Tensor = self.trunk(images) if self.fusion is None else self.fusion(*self.trunk.levels(images))
-        attended: Tensor = self.attention(fused)
-        return attended
+        return self._features(images)[0]
+
+    def _features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """What the class maps are computed from, and the backbone's last features."""
+        if self.fusion is None:
+            last: Tensor = self.trunk(images)
+            return self.attention(last), last
+        last, stages = self.trunk.levels(images)
+        return self.attention(self.fusion(last, stages)), last
 
     def forward(self, images: Tensor) -> Evidence:
         """Logits [b, k], class maps [b, k, *m] with bias, and `attention`, each cell's share of its logit."""
-        maps = self.head(self.features(images))
+        features, last = self._features(images)
+        maps = self.head(features)
         with torch.autocast(maps.device.type, enabled=False):
-            return Evidence(logits=self.pool(maps), maps=maps, extras={"attention": self.pool.share(maps)})
+            logits = self.pool(maps)
+            if self.picture is not None:
+                logits = logits + self.picture(last)
+            return Evidence(logits=logits, maps=maps, extras={"attention": self.pool.share(maps)})
 
 
 @dataclass(frozen=True)

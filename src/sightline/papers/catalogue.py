@@ -8,6 +8,7 @@ from sightline.data.task import Task
 from sightline.explainers.cam import ClassActivationMap, GradCAM, GradCAMPlusPlus
 from sightline.explainers.captum import DeepLift, IntegratedGradients, Lime
 from sightline.explainers.gradients import GuidedGradCAM, InputGradient, SmoothGrad
+from sightline.losses.attribution_priors import AttributionPrior, MapEnergy
 from sightline.losses.box_distance import BoxDistance
 from sightline.losses.cell_focal import CellFocal
 from sightline.losses.gg_cam import GazeGuided
@@ -39,6 +40,7 @@ from sightline.training.optimization import (
     Steady,
     StepDecay,
     TriangularCycles,
+    WeightRelease,
 )
 from sightline.training.recipe import Recipe
 from sightline.training.serialization import INPUT_WORDS
@@ -78,6 +80,8 @@ CATALOGUE: dict[str, type[Any]] = {
     "spatial_nll": SpatialNLL,
     "cell_focal": CellFocal,
     "map_norm": MapNorm,
+    "map_energy": MapEnergy,
+    "attribution_prior": AttributionPrior,
     "self_transfer": SelfTransferLoss,
     "box_distance": BoxDistance,
     "tried_windows": TriedWindows,
@@ -106,4 +110,5 @@ CATALOGUE: dict[str, type[Any]] = {
     "reduce_on_plateau": ReduceOnPlateau,
     "steady": Steady,
     "layer_rates": LayerRates,
+    "weight_release": WeightRelease,
 }

@@ -148,6 +148,37 @@ def focal(share: float = 1.0) -> Recipe:
     )
 
 
+def focal_twin() -> Recipe:
+    """The same network on patches of the same pictures, as many and as long, told the picture's label alone.
+
+    A patch is told what its picture shows, also where the fracture lies elsewhere: what a network can learn from
+    patches without a mark. It costs what `focal` costs but for the loss of the cells.
+    """
+    recipe = focal()
+    patches = Patches(size=256, zoom=(0.7, 1.4), around=0.0, per_picture=3, labels="picture")
+    view = replace(recipe.picture_view, patches=patches)
+    return replace(recipe, title="patches, image labels", view=view, guidance=None, weight=0.0)
+
+
+def focal_twin_whole(pool: MeanPool | LogSumExpPool | TopPool) -> Recipe:
+    """The same network on the whole pictures, image labels alone, for as many pixels as `focal` sees, or more.
+
+    Four epochs of three patches of 256 px are 12 / 9 pictures of 768 px each; this one has two.
+    """
+    recipe = focal()
+    assert isinstance(recipe.model, ClassMapModel)
+    view = replace(recipe.picture_view, patches=None, crop_area=(0.7, 1.0))
+    return replace(
+        recipe,
+        title="whole, image labels",
+        model=replace(recipe.model, pool=pool),
+        view=view,
+        guidance=None,
+        weight=0.0,
+        epochs=2,
+    )
+
+
 def student() -> Recipe:
     """On patches whose marks are another network's: those of fractured pictures lie around a mark.
 
@@ -269,6 +300,13 @@ def localiser_table(profile: Profile = "recommended") -> Table:
             )
     longer = replace(focal(), epochs=LONGER)
     rows.append(Row("cell focal, all boxes, longer", longer, base, group="cell focal", weight_label="all"))
+    twins = {
+        "patches, image labels": focal_twin(),
+        "whole pictures, mean, image labels": focal_twin_whole(MeanPool()),
+        "whole pictures, LSE, image labels": focal_twin_whole(LogSumExpPool(r=4.0)),
+        "whole pictures, top 2%, image labels": focal_twin_whole(TopPool(0.02)),
+    }
+    rows += [Row(name, recipe, base, group="twins of cell focal") for name, recipe in twins.items()]
     rows += _committees({row.name: row for row in rows}, base)
     return Table(
         "localisers/fracatlas",

@@ -1,24 +1,30 @@
 """FracAtlas: what guidance gives at 75, 150, 300, 600 and all training images, beside equal twins without it.
 
-A table of ours. Every row is the same network on the same pictures for the same number of steps, which is the same
-time: only what is asked of its one fracture map differs. The first five stages of MobileNetV2 are frozen and compute in
-bfloat16, so that what they say of a picture is computed once for all rows, seeds and sizes (`--features`).
+And at 300 images, what may carry a map that looks right to an answer that is right (`map_to_answer`). Tables of ours.
+Every row is the same network on the same pictures for the same number of steps, which is the same time: only what is
+asked of its one fracture map differs. The first five stages of MobileNetV2 are frozen and compute in bfloat16, so that
+what they say of a picture is computed once for all rows, seeds and sizes (`--features`).
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from sightline.data.targets.region_choice import RegionChoice
 from sightline.data.views.image_view import View
 from sightline.evaluation.tables.table import Row, Table
+from sightline.explainers.cam import GradCAM
+from sightline.explainers.gradients import InputGradient
+from sightline.losses.attribution_priors import AttributionPrior, MapEnergy
 from sightline.losses.cell_focal import CellFocal
+from sightline.losses.spatial_nll import SpatialNLL
 from sightline.models.backbones import Backbone
 from sightline.models.cam_classifiers import ClassMapModel
 from sightline.models.necks import Fusion
 from sightline.models.pooling import LogSumExpPool, MaxPool, MeanPool, SoftmaxPool, TopPool
 from sightline.papers.liao2022 import Profile
-from sightline.training.optimization import AdamW, CosineDecay, LayerRates
+from sightline.training.optimization import AdamW, CosineDecay, LayerRates, WeightRelease
 from sightline.training.recipe import Recipe
 
 Pooling = MeanPool | SoftmaxPool | MaxPool | LogSumExpPool | TopPool
@@ -36,6 +42,11 @@ POOLS: dict[str, Pooling] = {
 }
 SHARES = ((1.0, "all marks"), (0.2, "20% of marks"), (0.05, "5% of marks"))
 WRONG = (0.1, 0.3)
+# the size at which ways from map to answer are compared
+FEW = 300
+# weights that make both terms alike at first on 16 pictures of FracAtlas (Ross 2017, section 3)
+RIGHT_REASONS_CAM = 0.01
+RIGHT_REASONS_IMAGE = 1.0
 
 
 def unguided(pool: Pooling | None = None, steps: int = STEPS) -> Recipe:
@@ -116,6 +127,104 @@ def table(profile: Profile = "recommended") -> Table:
         tuple(rows),
         f"Every training has {STEPS} steps of 16 pictures ({LONGER} times as many where a row says so), whatever the "
         "size of its training set; training sets of one seed are nested and hold whole groups.",
+        metrics=("image-wise AUC", "pointing game (finding)", "image-wise accuracy"),
+        leading=("image-wise AUC", "pointing game (finding)"),
+        size=512,
+    )
+
+
+def _with_model(recipe: Recipe, **changes: Any) -> Recipe:
+    assert isinstance(recipe.model, ClassMapModel)
+    return replace(recipe, model=replace(recipe.model, **changes))
+
+
+def _with_regions(**changes: Any) -> Recipe:
+    recipe = guided()
+    assert isinstance(recipe.regions, RegionChoice)
+    return replace(recipe, regions=replace(recipe.regions, **changes))
+
+
+def _with_attribution(prior: AttributionPrior) -> Recipe:
+    """An explainer's map is held to the boxes, in place of the fracture map; softmax pooling as in the guided rows."""
+    return replace(guided(), title="attribution", guidance=None, weight=0.0, objective=prior)
+
+
+def ways_to_answer() -> dict[str, tuple[str, Recipe]]:
+    """What may change how a guided map answers, by name, each with the group it is drawn with.
+
+    All but *right reasons, image* learn from kept features: that one differentiates the image itself, through all
+    stages, and takes many times as long a step.
+    """
+    heads: dict[str, Pooling] = {
+        "mean": MeanPool(),
+        "maximum": MaxPool(),
+        "LSE": LogSumExpPool(r=4.0),
+        "top 2%": TopPool(0.02),
+        "top 0.1%": TopPool(0.001),
+    }
+    reasons = InputGradient(score="log_probabilities", reduce="square_sum")
+    ways = {f"head: {words}": ("head", _with_model(guided(), pool=pool)) for words, pool in heads.items()}
+    ways |= {
+        # Shen 2021 (GMIC): one layer on what the place and what the picture says
+        "head: map and picture joined": ("head", _with_model(guided(), joined=True)),
+        "head: map and picture joined, mean": ("head", _with_model(guided(), joined=True, pool=MeanPool())),
+        # Liao 2022, equation 6: cells compete
+        "loss: spatial likelihood": ("loss", replace(guided(), guidance=SpatialNLL(resolution="map"))),
+        # Rao 2023 on class maps (where negative maps have a gradient too) and on Grad-CAM as published
+        "loss: energy": ("loss", replace(guided(), guidance=MapEnergy("softplus"))),
+        "loss: energy of Grad-CAM": ("loss", _with_attribution(AttributionPrior(GradCAM(), "energy"))),
+        # Ross 2017; Schramowski 2020 as Rao 2023 scales it
+        "loss: right reasons, Grad-CAM": (
+            "loss",
+            _with_attribution(AttributionPrior(GradCAM(), "outside", weight=RIGHT_REASONS_CAM, scale="max")),
+        ),
+        "loss: right reasons, image": (
+            "loss",
+            _with_attribution(AttributionPrior(reasons, "outside", weight=RIGHT_REASONS_IMAGE, squared=False)),
+        ),
+        "weight 0.3": ("weight", replace(guided(), weight=0.3)),
+        "weight 4": ("weight", replace(guided(), weight=4.0)),
+        "weight 4, then released": ("weight", replace(guided(), weight=4.0, release=WeightRelease(0.5, 0.25))),
+        "weight 1, then released": ("weight", replace(guided(), release=WeightRelease(0.5, 0.25))),
+        "mark dropout 30%": ("marks", _with_regions(dropout=0.3)),
+        "mark dropout 60%": ("marks", _with_regions(dropout=0.6)),
+        "marks widened by 20 px": ("marks", _with_regions(margin_px=20.0)),
+        "marks widened by 60 px": ("marks", _with_regions(margin_px=60.0)),
+        "stride 16": ("network", _with_model(guided(), fusion=Fusion(stride=16, channels=64))),
+        "EfficientNet-Lite0": ("network", _with_model(guided(), backbone=_lite())),
+    }
+    return ways
+
+
+def _lite() -> Backbone:
+    return Backbone("tf_efficientnet_lite0", weights="imagenet", frozen_stages=5, stages=5, frozen_precision="bf16")
+
+
+def map_to_answer(profile: Profile = "recommended") -> Table:
+    """At 300 images: the guided network and its unguided twin, and everything that may carry map to answer."""
+    base = "guided"
+    rows = [
+        Row("unguided", unguided(), None, train_images=FEW, group="unguided"),
+        Row(base, guided(), "unguided", train_images=FEW, group="guided"),
+    ]
+    rows += [
+        Row(name, recipe, base, train_images=FEW, group=group) for name, (group, recipe) in ways_to_answer().items()
+    ]
+    rows.append(
+        Row(
+            "unguided, EfficientNet-Lite0",
+            _with_model(unguided(), backbone=_lite()),
+            "unguided",
+            train_images=FEW,
+            group="unguided",
+        )
+    )
+    return Table(
+        "fracatlas/map_to_answer",
+        "FracAtlas: from a map that looks right to an answer that is right",
+        tuple(rows),
+        f"{FEW} training images, {STEPS} steps of 16 pictures. Each row changes one thing of the guided row, with "
+        "which it is compared; which row is taken is decided on validation.",
         metrics=("image-wise AUC", "pointing game (finding)", "image-wise accuracy"),
         leading=("image-wise AUC", "pointing game (finding)"),
         size=512,

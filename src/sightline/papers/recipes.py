@@ -112,6 +112,7 @@ TABLES: dict[str, Callable[[Profile], Table]] = {
     "femur/transformers": transformers.transformer_table,
     "localisers/fracatlas": localisers.localiser_table,
     "fracatlas/curve": learning_curve.table,
+    "fracatlas/map_to_answer": learning_curve.map_to_answer,
     "zhu2022/table2": zhu2022.table2,
     "zhu2022/table3": zhu2022.table3,
     "zhu2022/ablations": zhu2022.ablations,

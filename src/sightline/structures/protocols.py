@@ -167,6 +167,11 @@ def scorer_of(network: nn.Module) -> Callable[[Tensor], Any]:
     return way
 
 
+def takes_features(explainer: Any) -> bool:
+    """Whether an explainer also explains kept features of frozen stages in place of the image (`takes_features`)."""
+    return explainer is None or bool(getattr(explainer, "takes_features", False))
+
+
 def rule_of(explainer: Any) -> Any:
     """By which rule an explainer goes back through activations (`rule`), where it says so."""
     return getattr(explainer, "rule", None)

@@ -349,6 +349,44 @@ class Steady:
         return len(signed) - 1 - signed.index(max(signed)) >= self.patience
 
 
+@dataclass(frozen=True)
+class WeightRelease:
+    """The guidance weight strong first and then released: a curriculum that shows where to look, then lets go.
+
+    The factor of the weight is 1 for a share `hold` of the steps, falls to `end` in half a cosine over a share `fall`,
+    and stays there. (Curriculum, Bengio 2009; Zhu 2022 begins with gaze alone by its first sigma, 1e-9.)
+
+    Attributes:
+        hold: share of the steps at full weight.
+        fall: share of the steps in which it falls; 0 drops it at once.
+        end: factor at the end.
+
+    Example:
+        >>> [round(WeightRelease(0.5, 0.25, 0.1).factor(step, 100), 2) for step in (0, 49, 62, 75, 99)]
+        [1.0, 1.0, 0.56, 0.1, 0.1]
+    """
+
+    hold: float = 0.5
+    fall: float = 0.25
+    end: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse shares that are none."""
+        if not (0.0 <= self.hold <= 1.0 and 0.0 <= self.fall <= 1.0 and self.hold + self.fall <= 1.0 + 1e-9):
+            raise RecipeError(f"hold and fall are shares of the steps, 1 at most in all; got {self.hold}, {self.fall}.")
+        if not 0.0 <= self.end < math.inf:
+            raise RecipeError(f"end is a factor of 0 or more; got {self.end}.")
+
+    def factor(self, step: int, steps: int) -> float:
+        """Of the guidance weight, for a step counted from 0."""
+        past = step / max(1, steps) - self.hold
+        if past <= 0.0:
+            return 1.0
+        if past >= self.fall:
+            return self.end
+        return self.end + (1.0 - self.end) * 0.5 * (1.0 + math.cos(math.pi * past / self.fall))
+
+
 def _require_rates(**rates: float) -> None:
     for name, rate in rates.items():
         if not 0.0 <= rate < math.inf:

@@ -83,7 +83,8 @@ def training_cases(recipe: Recipe, cohort: Cohort) -> Cohort:
     refuse_leakage(cohort)
     refuse_unmarked(cohort, recipe.view)
     training = cohort.split(*recipe.train_on)
-    if isinstance(recipe.view, View) and recipe.view.patches is not None and len(training):
+    patches = recipe.view.patches if isinstance(recipe.view, View) else None
+    if patches is not None and patches.labels == "marks" and len(training):
         training = patchable(training, recipe.regions)
     if len(training) == 0:
         raise CohortError(

@@ -21,7 +21,7 @@ from sightline.errors import RecipeError
 from sightline.explainers.localisation.protocols import MapBoxes
 from sightline.structures.case import Cohort
 from sightline.structures.protocols import GuidanceConfig, ModelConfig, ObjectiveConfig, says_classes
-from sightline.training.optimization import LayerRates, LinearDecay, Sgd
+from sightline.training.optimization import LayerRates, LinearDecay, Sgd, WeightRelease
 from sightline.training.serialization import Catalogue, from_plain, to_plain
 
 
@@ -75,6 +75,7 @@ class Recipe:
         precision: Fabric's precision word.
         seed: seed of initialisation, order and augmentation.
         validate: look at the validation cases after every `epoch`, or only at the `end`.
+        release: how the guidance weight changes over the steps, or None: it stays.
 
     Example:
         >>> sl.load_recipe("small-guided", weight=0.5).weight
@@ -103,6 +104,7 @@ class Recipe:
     precision: str = "32-true"
     seed: int = 0
     validate: Literal["epoch", "end"] = field(default="epoch", metadata={"since": "0.2"})
+    release: WeightRelease | None = field(default=None, metadata={"since": "0.2"})
 
     def __repr__(self) -> str:
         """Title, length and seed, in a line."""
@@ -162,6 +164,8 @@ class Recipe:
             )
         if self.weight > 0.0 and self.guidance is None:
             raise RecipeError(f"weight {self.weight} has no guidance to weigh.", "Name a guidance or set weight 0.")
+        if self.release is not None and not self.weight > 0.0:
+            raise RecipeError("release lets go of a guidance weight, which is 0.", "Set weight, or release to null.")
         if self.select in ("auc", "f1") and not self.classifies:
             raise RecipeError(f"select={self.select!r} needs a network that says classes.", "Use select='loss'.")
         if self.select != "last" and "val" in self.train_on:

@@ -97,7 +97,8 @@ def training_step(
             batch.images.new_zeros(len(batch), 1, *batch.images.shape[2:]) if batch.targets is None else batch.targets
         )
         term = recipe.guidance(out["maps"], targets, batch.guided, batch.labels)
-        loss = main + recipe.weight * term.value
+        released = 1.0 if recipe.release is None else recipe.release.factor(at.step, aim.steps)
+        loss = main + recipe.weight * released * term.value
         # images without a region count for nothing, also in the log
         sums.guidance += float(term.value.detach()) * term.images
         sums.excess += (float(term.value.detach()) - term.floor) * term.images
@@ -170,6 +171,8 @@ class TrainingObjective:
                 raise RecipeError(f"The network already has a part called {LEARNED!r}.", "Rename that part.")
             self.objective = build()
             network.add_module(LEARNED, self.objective)
+        # of the whole training, which the loop tells
+        self.steps = 1
         self.explainer = None if recipe.objective is None else recipe.objective.explainer
         if self.explainer is not None and recipe.precision.endswith("-true") and recipe.precision != "32-true":
             raise RunError(

@@ -26,7 +26,7 @@ from sightline.io.files import read_json
 from sightline.io.progress import Advance, progress
 from sightline.structures.case import Cohort
 from sightline.structures.evidence import Batch, to_channels_last
-from sightline.structures.protocols import stopping_rule_of
+from sightline.structures.protocols import stopping_rule_of, takes_features
 from sightline.training.checkpoint import (
     Events,
     MlflowLog,
@@ -97,10 +97,11 @@ def train(recipe: Recipe, cohort: Cohort, folder: Path, catalogue: Catalogue, en
     fabric.barrier()
     regions = recipe.regions if recipe.guided_by_regions else None
     boxes = recipe.regions if recipe.needs_boxes else False
-    keep_features(network, engine.features, recipe.view)
+    # an explainer of the image itself has to see it
+    keep_features(network, engine.features if takes_features(aim.explainer) else None, recipe.view)
     items = CohortItems(cases, recipe.view, regions, boxes=boxes, seed=recipe.seed, encoder=encoder_of(network))
     if aim.explainer is not None and fabric.is_global_zero:
-        check_explainer(network, aim.explainer, items, folder, recipe.title, fabric.device)
+        check_explainer(network, aim.explainer, CohortItems(cases, recipe.view), folder, recipe.title, fabric.device)
     loop = _Loop(folder, cohort, items, engine, fabric, aim, network, plain, optimizer)
     if engine.mlflow is not None and fabric.is_global_zero:
         settings = flat_settings(read_json(folder / "recipe.json"))
@@ -163,6 +164,7 @@ class _Loop:
             )
         self.steps_per_epoch = batches_per_epoch(images, recipe.batch_size, world)
         self.steps = recipe.epochs * self.steps_per_epoch if recipe.steps is None else recipe.steps
+        self.aim.steps = self.steps
 
     def resume(self) -> None:
         """Go on from the state that a killed run left, if there is one."""

@@ -41,6 +41,8 @@ class RegionChoice:
             than half), `staple` (Warfield 2004, above one half), `soft`, the share of readers who marked a cell, from 0
             to 1, for losses that take shares (`spatial_nll` with `weigh`), or one reader's name. Marks are brought to
             the style and widened first, then merged in source pixels; `soft` on the grid.
+        dropout: chance that a training image's marks are hidden, anew in each epoch: the image then gives its label
+            alone, whatever `unmarked` says of pictures that nobody marked.
     """
 
     style: Style = "mask"
@@ -52,6 +54,7 @@ class RegionChoice:
     share_seed: int = 0
     unmarked: Literal["empty", "unknown"] = field(default="empty", metadata={"since": "0.2"})
     readers: str = field(default="union", metadata={"since": "0.2"})
+    dropout: float = field(default=0.0, metadata={"since": "0.2"})
 
     def __post_init__(self) -> None:
         """Refuse lengths that are none, and gaze."""
@@ -67,6 +70,8 @@ class RegionChoice:
                 f"RegionChoice.share lies above 0 and up to 1; got {self.share}.",
                 "To use no mark at all, set the guidance weight to 0.",
             )
+        if not 0.0 <= self.dropout < 1.0:
+            raise RecipeError(f"RegionChoice.dropout lies in [0, 1); got {self.dropout}.", "Try 0.3.")
         if self.readers == "soft" and self.unmarked == "unknown":
             raise RecipeError(
                 "RegionChoice.readers='soft' gives shares from 0 to 1, which know no cell that is unknown.",

@@ -34,19 +34,25 @@ class RegionTargets:
         self._guiding = choice.patients(cohort)
         self._picked = LRUCache[int, tuple[Region, ...]](budget_bytes, _bytes)
 
-    def draw(self, index: int, source: Frame, frame: Frame) -> tuple[NDArray[np.uint8 | np.float32], NDArray[np.bool_]]:
+    def draw(
+        self, index: int, source: Frame, frame: Frame, *, hidden: bool = False
+    ) -> tuple[NDArray[np.uint8 | np.float32], NDArray[np.bool_]]:
         """Target uint8 [k or 1, h, w], and which classes it guides [k].
 
         Args:
             index: position in the cohort.
             source: frame of the source picture.
             frame: grid to draw on.
+            hidden: the marks are there and not shown (`dropout`): nothing is guided, and nothing said of any cell.
         """
         case = self.cohort[index]
         picked: tuple[Region, ...] = ()
         if self._guiding is None or case.patient_id in self._guiding:
             picked = self._picked.get(index, lambda: self.choice.pick(case, source.shape))
         target, guided = draw_targets(picked, self.choice, case, self.cohort.classes, frame, shared=self.shared)
+        if hidden and guided.any():
+            guided[:] = False
+            target[:] = 0 if self.choice.soft else UNKNOWN
         if self.choice.unmarked == "unknown" and not guided.any() and not is_normal(case.label) and not picked:
             target[:] = UNKNOWN
         return target, guided

@@ -92,9 +92,10 @@ class Pictures:
             frame = view.test_frame(source, around)
             return LoadedView(sample(working, frame) if known is None else known, frame, source, label)
         if view.patches is not None:
-            findings = boxes_of(case)
+            findings = boxes_of(case) if view.patches.labels == "marks" else ()
             frame = view.patch_frame(source, rng, findings)
-            label = patch_label(case, self.cohort.classes, findings, frame)
+            if view.patches.labels == "marks":
+                label = patch_label(case, self.cohort.classes, findings, frame)
         else:
             frame = view.training_frame(source, rng, around)
         pixels = view.tone(sample(working, frame), rng) if known is None else known

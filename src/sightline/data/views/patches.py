@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.random import Generator
@@ -20,7 +21,7 @@ from sightline.data.views.crops import Corners, boxes_of
 from sightline.errors import CohortError, RecipeError
 from sightline.structures.case import Case, Cohort, is_normal
 from sightline.structures.frame import Frame
-from sightline.structures.notation import Notation, write_fields
+from sightline.structures.notation import Notation, later_fields, write_fields
 from sightline.structures.regions import Box
 
 
@@ -34,12 +35,15 @@ class Patches:
         around: chance that the patch of a picture with findings is put around one of them (any of them alike); else
             its centre is anywhere in the picture.
         per_picture: patches of each picture in an epoch.
+        labels: what says the class of a patch: the `marks`, or the `picture`'s own label, whatever of it the patch
+            shows. The latter knows no mark, and goes with `around` 0: the twin of a network guided on patches.
     """
 
     size: int = 256
     zoom: tuple[float, float] = (0.7, 1.4)
     around: float = 0.8
     per_picture: int = 1
+    labels: Literal["marks", "picture"] = field(default="marks", metadata={"since": "0.2"})
 
     def __post_init__(self) -> None:
         """Refuse sizes and ranges that mean nothing."""
@@ -51,9 +55,22 @@ class Patches:
                 "Try size 256, zoom (0.7, 1.4), around 0.8.",
             )
 
+        if self.labels == "picture" and self.around > 0.0:
+            raise RecipeError(
+                f"Patches labelled by the picture know no mark to be put around; got around {self.around}.",
+                "Set around to 0, or labels to 'marks'.",
+            )
+
     def notation(self) -> Notation:
         """What names of kept features hold of them."""
-        return write_fields("Patches", size=self.size, zoom=self.zoom, around=self.around, per_picture=self.per_picture)
+        return write_fields(
+            "Patches",
+            size=self.size,
+            zoom=self.zoom,
+            around=self.around,
+            per_picture=self.per_picture,
+            **later_fields(labels=None if self.labels == "marks" else self.labels),
+        )
 
     def draw(self, view: Frame, source: Frame, findings: Sequence[Corners], rng: Generator) -> Frame:
         """A patch's frame.

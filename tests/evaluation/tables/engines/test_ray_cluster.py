@@ -23,6 +23,8 @@ from sightline.papers.catalogue import CATALOGUE
 from sightline.training.engine import Engine
 
 # what tells the time, and so differs between two runs of the same command
+# long enough for a kill in the middle, also on a machine with other work
+STEPS = 100
 CLOCKS = ("DONE", "history.csv", "events", "report.html")
 
 
@@ -34,7 +36,7 @@ def table(steps):
 
 def make_table(cohort, out, steps, runs_on=None):
     engine = Engine(device="cpu", quiet=True, state_every_s=0.0)
-    made = run_table(table(steps), cohort, out, CATALOGUE, seeds=(0, 1), engine=engine, runs_on=runs_on)
+    made = run_table(table(steps), cohort, out, CATALOGUE, seeds=(0,), engine=engine, runs_on=runs_on)
     write_table(made, out)
     return made
 
@@ -67,7 +69,7 @@ def test_a_training_without_cores_is_refused():
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Three nodes: one that only keeps the books, two with a core each; a third may join."""
+    """Three nodes: one that only keeps the books, and two with a core each, of which one is lost."""
     pytest.importorskip("ray")
     import_ray()
     from ray.cluster_utils import Cluster
@@ -85,7 +87,7 @@ def cluster():
 def test_lost_drivers_and_nodes_leave_the_folder_of_one_machine(cluster, tmp_path):
     cohort = make_cohort(tmp_path / "cohort")
     torch.set_num_threads(1)
-    make_table(cohort, tmp_path / "local", 60)
+    make_table(cohort, tmp_path / "local", STEPS)
     out = tmp_path / "ray"
 
     def states():
@@ -109,15 +111,16 @@ def test_lost_drivers_and_nodes_leave_the_folder_of_one_machine(cluster, tmp_pat
 
     # another takes over, and a node is lost while both train
     said = []
-    lost = threading.Thread(target=lambda: (wait_for(lambda: len(states()) > 1), _lose(cluster)))
+    both = lambda: len(states()) > 1 or list(out.glob("runs/*/DONE"))  # noqa: E731
+    lost = threading.Thread(target=lambda: (wait_for(both), _lose(cluster)))
     lost.start()
-    make_table(cohort, out, 60, RayEngine(cluster.address, 1, said.append))
+    make_table(cohort, out, STEPS, RayEngine(cluster.address, 1, said.append))
     lost.join()
     assert len(cluster.workers) == 1
     print(*said)
     # a resumed training writes a second file of events
     assert any(len(list(f.iterdir())) > 1 for f in out.glob("runs/*/events"))
-    assert len(list(out.glob("runs/*/DONE"))) == 4
+    assert len(list(out.glob("runs/*/DONE"))) == 2
     one, other = contents(tmp_path / "local"), contents(out)
     assert one.keys() == other.keys()
     assert [name for name in one if one[name] != other[name]] == []
@@ -131,4 +134,4 @@ def drive(address, cohort, out):
     """What the driver that is killed runs."""
     from sightline.data.datasets.folder.reader import read_cohort
 
-    make_table(read_cohort(Path(cohort)), Path(out), 60, RayEngine(address))
+    make_table(read_cohort(Path(cohort)), Path(out), STEPS, RayEngine(address))
