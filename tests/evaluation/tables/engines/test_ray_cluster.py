@@ -22,9 +22,9 @@ from sightline.evaluation.tables.table import Row, Table
 from sightline.papers.catalogue import CATALOGUE
 from sightline.training.engine import Engine
 
-# what tells the time, and so differs between two runs of the same command
 # long enough for a kill in the middle, also on a machine with other work
 STEPS = 100
+# what tells the time, and so differs between two runs of the same command
 CLOCKS = ("DONE", "history.csv", "events", "report.html")
 
 
