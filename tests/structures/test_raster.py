@@ -179,6 +179,34 @@ def test_lossy_masks_count_from_half_and_labels_in_them_are_refused(tmp_path):
     assert read_raster(tmp_path / "j.tif").lossy
 
 
+def test_a_lossy_mask_in_grey_is_refused_and_not_cut_to_its_rim(tmp_path):
+    Image.fromarray(np.kron(INSIDE, np.ones((3, 3))).astype(np.uint8) * 120).save(tmp_path / "grey.jpg")
+    assert np.asarray(Image.open(tmp_path / "grey.jpg")).max() > 128
+    with pytest.raises(UnreadableFile, match="brightest pixel"):
+        read_mask(tmp_path / "grey.jpg")
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_labels_of_few_bits_are_the_numbers_that_were_saved(tmp_path, depth):
+    path = png(tmp_path / "a.png", INSIDE.astype(np.uint8), depth, 0)
+    assert np.array_equal(read_mask(path, 1), INSIDE)
+    white = np.where(INSIDE, 2**depth - 1, 0).astype(np.uint8)
+    clear = png(tmp_path / "t.png", white, depth, 0, (b"tRNS", (2**depth - 1).to_bytes(2, "big")))
+    assert not read_mask(clear).any()
+
+
+def test_rare_tiffs_are_read_right_or_refused_as_what_they_are(tmp_path):
+    deep = np.arange(240, dtype=np.uint16).reshape(SHAPE)
+    tifffile.imwrite(tmp_path / "o.tif", deep, extratags=[(274, "I", 1, 6, True)], metadata=None)
+    assert np.array_equal(read_raster(tmp_path / "o.tif").values, TURNS[6](deep))
+    many = np.array([[1, 2**31 + 5, 4 * 10**9]], dtype=np.uint32)
+    tifffile.imwrite(tmp_path / "u.tif", many, metadata=None)
+    assert np.array_equal(read_raster(tmp_path / "u.tif").values, many)
+    tifffile.imwrite(tmp_path / "w.tif", deep, byteorder=">", photometric="miniswhite", metadata=None)
+    with pytest.raises(UnreadableFile, match="not read here"):
+        read_raster(tmp_path / "w.tif")
+
+
 def test_several_pages_and_what_is_no_number_are_refused_for_masks_too(tmp_path):
     Image.fromarray(GREY).save(tmp_path / "p.tif", save_all=True, append_images=[Image.fromarray(GREY)])
     with pytest.raises(UnreadableFile, match="holds 2 pictures"):
@@ -239,3 +267,29 @@ class TestMasksOfVolumes:
             path = self.write(tmp_path / f"m{number}.nii.gz", np.ones((4, 4, 4), np.uint8), change)
             with pytest.raises(UnreadableFile, match="another grid"):
                 Mask(path, on=on).pixels()
+
+    def test_another_shape_and_forms_that_contradict_each_other_are_refused(self, tmp_path):
+        import nibabel
+
+        on = self.write(tmp_path / "v.nii.gz", np.zeros((4, 5, 6), np.int16), np.eye(4))
+        with pytest.raises(UnreadableFile, match="another grid"):
+            Mask(self.write(tmp_path / "s.nii.gz", np.ones((5, 4, 6), np.uint8), np.eye(4)), on=on).pixels()
+        image = nibabel.Nifti1Image(np.ones((4, 5, 6), np.uint8), np.eye(4))
+        image.set_sform(np.eye(4), 1)
+        image.set_qform(np.diag([-1.0, 1, 1, 1]), 1)
+        nibabel.save(image, tmp_path / "q.nii.gz")
+        with pytest.raises(UnreadableFile, match=r"contradict each other by up to 6\.0 mm"):
+            Mask(tmp_path / "q.nii.gz", on=on).pixels()
+        with pytest.raises(UnreadableFile, match="not real numbers"):
+            Mask(self.write(tmp_path / "c.nii.gz", np.ones((4, 5, 6), np.complex64), np.eye(4)), on=on).pixels()
+
+    def test_a_mask_in_metres_lies_on_its_volume_in_millimetres(self, tmp_path):
+        import nibabel
+
+        on = self.write(tmp_path / "v.nii.gz", np.zeros((4, 5, 6), np.int16), np.eye(4))
+        affine = np.diag([0.001, 0.001, 0.001, 1.0])
+        image = nibabel.Nifti1Image(np.ones((4, 5, 6), np.uint8), affine)
+        image.set_sform(affine, 1)
+        image.header.set_xyzt_units("meter")
+        nibabel.save(image, tmp_path / "m.nii.gz")
+        assert Mask(tmp_path / "m.nii.gz", on=on).pixels().all()

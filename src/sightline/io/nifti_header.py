@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sightline.errors import GeometryError, UnreadableFile
-from sightline.structures.frame import FloatArray
+from sightline.structures.frame import FloatArray, forms_apart_mm
 
 SPACING_RANGE_MM = (0.05, 20.0)
 # cosine between two axes: half a degree is what rounding never makes and a tilted gantry always does
@@ -98,9 +97,7 @@ def _in_mm(affine: Any, unit_mm: float) -> FloatArray:
 
 def _require_agreement(sform: FloatArray, qform: FloatArray, shape: tuple[int, int, int], path: Path) -> None:
     """Refuse forms that turn or scale the volume differently; where its corner stands may differ (another origin)."""
-    corners = np.array(list(itertools.product(*((0.0, n - 1.0) for n in shape))))
-    with np.errstate(all="ignore"):  # a qform of no numbers is no agreement either
-        moved = np.linalg.norm(corners @ (sform[:3, :3] - qform[:3, :3]).T, axis=1).max()
+    moved = forms_apart_mm(sform, qform, shape)
     voxel = float(np.linalg.norm(sform[:3, :3], axis=0).max())
     if not moved <= voxel:
         with np.errstate(all="ignore"):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -195,3 +196,22 @@ def _translation(offset: Sequence[float]) -> FloatArray:
     matrix = np.eye(len(offset) + 1)
     matrix[:-1, -1] = offset
     return matrix
+
+
+def forms_apart_mm(sform: FloatArray, qform: FloatArray, shape: Sequence[int]) -> float:
+    """How far two ways of saying where a volume's voxels lie move them apart within it, whatever its origin.
+
+    NIfTI files may state both (sform and qform); programs differ in which they heed.
+
+    Args:
+        sform: [4, 4], voxels to millimetres.
+        qform: [4, 4].
+        shape: of the volume.
+
+    Example:
+        >>> forms_apart_mm(np.eye(4), np.diag([-1.0, 1.0, 1.0, 1.0]), (5, 5, 5))
+        8.0
+    """
+    corners = np.array(list(product(*((0.0, n - 1.0) for n in shape))))
+    with np.errstate(all="ignore"):  # a form of no numbers is no agreement either
+        return float(np.linalg.norm(corners @ (sform[:3, :3] - qform[:3, :3]).T, axis=1).max())

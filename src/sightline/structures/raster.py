@@ -64,7 +64,8 @@ class Raster:
         kind: `PNG`, `JPEG` or `TIFF`.
         mode: Pillow's word for how the pixels are stored.
         lossy: the values need not be those that were saved.
-        indices: [H, W], numbers of the palette's entries, where there is one.
+        indices: [H, W], the numbers that were saved where the values are none of them: entries of a palette, grey of
+            less than eight bits.
         aspect: height of a pixel over its width; 1 where the file does not say.
         software: what made the file, as a PNG says.
     """
@@ -116,7 +117,7 @@ def read_raster(path: Path) -> Raster:
                 orientation = _exif_orientation(image)
             deep = _deep_colour(path, image, name, data)
             image.load()
-            indices = np.asarray(image) if image.mode == "P" else None
+            indices = _saved_numbers(image, _grey_bits(name, image, data))
             values = _opaque(image, _png_depth(name, data)) if deep is None else deep
             if name == "TIFF" and image.mode.startswith("I") and _tag(image, 262) == 0:
                 # white is zero; Pillow turns fewer bits over itself
@@ -195,6 +196,13 @@ def _bytes_of(path: Path) -> bytes:
 
 def _damaged(path: Path, name: str, error: BaseException) -> UnreadableFile:
     words = (str(error).splitlines() or [type(error).__name__])[0][:160]
+    if "pixel mode" in words or "Missing dimensions" in words:
+        # whole, and of a kind that Pillow does not know
+        return UnreadableFile(
+            f"{path}: how the {name} stores its pixels is not read here (bits, white as zero, alpha and byte order "
+            "together).",
+            "Save it as PNG with 8 or 16 bits.",
+        )
     return UnreadableFile(
         f"{path}: the {name} does not decode ({words}); it is truncated or damaged.", "Export or copy the file again."
     )
@@ -246,19 +254,37 @@ def _png_depth(name: str, data: bytes) -> int:
     return data[24] if name == "PNG" and len(data) > 24 else 8
 
 
+def _grey_bits(name: str, image: Image.Image, data: bytes) -> int:
+    """Bits of a grey sample as it was saved; 8 where it is no grey, or has more."""
+    bits: object = _png_depth(name, data) if name == "PNG" else _tag(image, 258)
+    bits = bits[0] if isinstance(bits, tuple) and len(bits) == 1 else bits
+    return bits if isinstance(bits, int) and bits < 8 and image.mode in ("L", "1") else 8
+
+
+def _saved_numbers(image: Image.Image, bits: int) -> NDArray[np.uint8] | None:
+    if image.mode == "P":
+        return np.asarray(image)
+    if bits == 8:
+        return None
+    # Pillow spreads fewer bits over eight
+    return np.asarray(image.convert("L")) // np.uint8(255 // (2**bits - 1))
+
+
 def _opaque(image: Image.Image, depth: int) -> NDArray[Any]:
     """The pixels with palettes resolved and what is see-through black: [H, W] where all is grey, else [H, W, 3]."""
     mode, clear = image.mode, image.info.get("transparency")
     if mode == "F" or mode.startswith("I") or mode in ("L", "1"):
         grey: NDArray[Any] = np.asarray(image.convert("L") if mode == "1" else image)
         grey = grey.astype(grey.dtype.newbyteorder("="), copy=False)
+        if mode == "I" and _tag(image, 258) in (32, (32,)) and _tag(image, 339) in (None, 1, (1,)):
+            grey = grey.view(np.uint32)  # Pillow has no type for 32 bits without a sign
         if isinstance(clear, int) and mode != "F":
-            # the see-through grey is said in the file's own bits, of which Pillow has made eight
-            level = clear * 255 // (2**depth - 1) if depth < 8 else clear
+            # the see-through grey is said in the file's own bits, of which Pillow has made eight (of one bit itself)
+            level = clear * 255 // (2**depth - 1) if 1 < depth < 8 else clear
             grey = np.where(grey == level, grey.dtype.type(0), grey)
         return grey
     if clear is not None or mode in ("RGBA", "LA", "PA", "RGBa", "La"):
-        layer = image.convert("RGBA")
+        layer = (image.convert("LA") if mode == "La" else image).convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, (0, 0, 0, 255)), layer)
     return _grey_if_grey(np.asarray(image if image.mode == "RGB" else image.convert("RGB")))
 
@@ -337,10 +363,10 @@ def _taken_orientation(data: bytes) -> tuple[int, bytes]:
         at += 8 if big else 2
         for entry in range(at, at + min(count, 4096) * (20 if big else 12), 20 if big else 12):
             tag, kind = struct.unpack_from(order + "HH", data, entry)
-            if tag == _ORIENTATION and kind == 3:
-                place = entry + (12 if big else 8)
-                value = struct.unpack_from(order + "H", data, place)[0]
-                plain = data[:place] + struct.pack(order + "H", 1) + data[place + 2 :]
+            if tag == _ORIENTATION and kind in (3, 4):  # some write a long number
+                place, form = entry + (12 if big else 8), order + ("H" if kind == 3 else "L")
+                value = struct.unpack_from(form, data, place)[0]
+                plain = data[:place] + struct.pack(form, 1) + data[place + struct.calcsize(form) :]
                 return (value if 1 <= value <= 8 else 1), plain
     except struct.error:
         pass  # damaged: opening it says so

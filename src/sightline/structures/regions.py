@@ -9,13 +9,12 @@ All coordinates are (row, column) in source pixels with the origin at the corner
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise, product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,6 +24,7 @@ from sightline.structures.frame import Frame
 from sightline.structures.gaze import Gaze
 from sightline.structures.raster import Raster, read_raster
 from sightline.structures.rasterize import Drawing, Points, _disc, _draw_parts, _quad, _rim, _span, _touch
+from sightline.structures.resampling import labels_on_grid, read_labels
 from sightline.structures.tag import Tag
 
 Style = Literal["scribble", "box", "mask"]
@@ -258,7 +258,7 @@ def read_mask(path: Path, value: int | None = None, on: Path | None = None) -> N
         UnreadableFile: the file is missing or does not decode, or lies on another grid than the volume.
     """
     if is_volume(path):
-        array = _read_labels(path) if on is None else _on_grid_of(path, on)
+        array = read_labels(path) if on is None else labels_on_grid(path, on)
         inside: NDArray[np.bool_] = np.asarray(array != 0 if value is None else array == value)
     else:
         inside = _inside(_read_picture(path), value, path)
@@ -274,14 +274,16 @@ def _inside(raster: Raster, value: int | None, path: Path) -> NDArray[np.bool_]:
                 f"{path}: label {value} of a lossy {raster.kind}: its numbers are not those that were saved.",
                 "Save the labels as PNG.",
             )
+        white = np.iinfo(values.dtype).max if values.dtype.kind == "u" else 255
         brightest = int(values.max())
-        if 0 < brightest < 128:
+        if 0 < brightest < 0.75 * white:
+            # grey rings beyond the half, too, and would leave its rim alone
             raise UnreadableFile(
-                f"{path}: the brightest pixel of the lossy {raster.kind} mask is {brightest} of 255; inside should be "
-                "white, and what rings about its edges is less than half of that.",
+                f"{path}: the brightest pixel of the lossy {raster.kind} mask is {brightest} of {white}; inside should "
+                "be white, and what rings about its edges is less than half of that.",
                 "Save the mask as PNG.",
             )
-        values = np.where(values >= 128, values, 0)
+        values = np.where(values > white // 2, values, 0)
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise UnreadableFile(f"{path}: the mask holds pixels that are no numbers.", "Save the mask as 8-bit PNG.")
     if value is not None:
@@ -303,86 +305,6 @@ def _read_picture(path: Path) -> Raster:
         return read_raster(path)
     except UnreadableFile as error:
         raise UnreadableFile(f"{error.message} It is a mask.", "Export the mask again as PNG.") from None
-
-
-@lru_cache(maxsize=8)
-def _read_labels(path: Path) -> NDArray[Any]:
-    import nibabel
-
-    try:
-        array = np.asarray(nibabel.load(path).dataobj)
-    except _undecoded() as error:
-        raise UnreadableFile(f"{path}: the mask does not decode ({error}).", "Export the mask again.") from None
-    while array.ndim > 3 and array.shape[-1] == 1:
-        array = array[..., 0]
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise UnreadableFile(f"{path}: the mask holds voxels that are no numbers.", "Export the mask again.")
-    return array
-
-
-def _on_grid_of(path: Path, on: Path) -> NDArray[Any]:
-    """A mask's labels in the axis order of the volume it marks, by the affines of both.
-
-    Raises:
-        UnreadableFile: they do not lie on one grid: other voxels, another place, or turned against each other.
-    """
-    labels = _read_labels(path)
-    (mask_affine, stated), (affine, known) = _affine(path), _affine(on)
-    if not stated or not known:
-        # a file that does not say where it lies can only lie as its neighbour
-        return labels
-    # from the mask's voxels to the volume's: on one grid, each axis is one of the other's, one way or the other
-    between = np.linalg.inv(affine) @ mask_affine
-    turn = np.rint(between[:3, :3])
-    axes = np.abs(turn).argmax(axis=0)
-    shape = np.array(labels.shape)
-    on_grid = (
-        len(set(axes.tolist())) == 3
-        and bool((np.abs(turn).sum(axis=0) == 1).all())
-        and labels.ndim == 3
-        and float(np.abs((between[:3, :3] - turn) @ shape).max()) < 0.1
-    )
-    if on_grid:
-        order = np.argsort(axes)
-        moved = labels.transpose(order)
-        signs = turn[axes, np.arange(3)][order]
-        moved = moved[tuple(slice(None, None, int(sign)) for sign in signs)]
-        # where the first voxel of what was turned lies in the volume
-        start = between[:3, 3] + np.where(signs < 0, -(np.array(moved.shape) - 1), 0)
-        if float(np.abs(start).max()) < 0.1:
-            return moved
-    raise UnreadableFile(
-        f"{path}: the mask lies on another grid than {on.name} (voxels of {_lengths(mask_affine)} mm from "
-        f"{mask_affine[:3, 3].round(2).tolist()}, the volume's {_lengths(affine)} mm from "
-        f"{affine[:3, 3].round(2).tolist()}).",
-        "Resample the mask to the volume's grid (3D Slicer, TotalSegmentator's or nibabel's resample_from_to).",
-    )
-
-
-def _lengths(affine: NDArray[np.float64]) -> str:
-    return " x ".join(f"{n:.3g}" for n in np.linalg.norm(affine[:3, :3], axis=0))
-
-
-@lru_cache(maxsize=256)
-def _affine(path: Path) -> tuple[NDArray[np.float64], bool]:
-    """Voxels to millimetres, and whether the file states it at all (NIfTI: sform or qform)."""
-    import nibabel
-
-    try:
-        image: Any = nibabel.load(path)
-        stated = int(image.header["sform_code"]) > 0 or int(image.header["qform_code"]) > 0
-        affine = np.asarray(image.affine, dtype=np.float64)
-    except _undecoded() as error:
-        raise UnreadableFile(f"{path}: the header does not decode ({error}).", "Export the file again.") from None
-    return affine, stated and bool(np.isfinite(affine).all()) and abs(float(np.linalg.det(affine[:3, :3]))) > 1e-9
-
-
-def _undecoded() -> tuple[type[BaseException], ...]:
-    """What nibabel raises at broken files; asked for when it has raised, so that it is not imported before."""
-    from nibabel.filebasedimages import ImageFileError
-    from nibabel.spatialimages import HeaderDataError
-
-    return OSError, ValueError, EOFError, KeyError, zlib.error, ImageFileError, HeaderDataError
 
 
 def _require_finite(what: str, values: Sequence[float]) -> None:

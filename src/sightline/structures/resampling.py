@@ -1,16 +1,18 @@
-"""Maps are brought onto the grid of a picture."""
+"""Maps are brought onto the grid of a picture, masks onto that of the volume they mark."""
 
 from __future__ import annotations
 
+import zlib
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import affine_transform
 
-from sightline.errors import GeometryError
-from sightline.structures.frame import Frame
+from sightline.errors import GeometryError, UnreadableFile
+from sightline.structures.frame import Frame, forms_apart_mm
 
 
 def place_on_grid(cells: ArrayLike, window: ArrayLike, shape: tuple[int, int]) -> NDArray[np.float64]:
@@ -125,3 +127,111 @@ def _cubic(x: NDArray[Any], a: float) -> NDArray[np.float64]:
     near = ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0
     far = ((x - 5.0) * x + 8.0) * x * a - 4.0 * a
     return np.where(x <= 1.0, near, np.where(x < 2.0, far, 0.0))
+
+
+@lru_cache(maxsize=8)
+def read_labels(path: Path) -> NDArray[Any]:
+    """The voxels of a NIfTI mask [i, j, k] in the order of its file.
+
+    Raises:
+        UnreadableFile: it does not decode, or its voxels are no real numbers.
+    """
+    import nibabel
+
+    try:
+        array = np.asarray(nibabel.load(path).dataobj)
+    except _undecoded() as error:
+        raise UnreadableFile(f"{path}: the mask does not decode ({error}).", "Export the mask again.") from None
+    while array.ndim > 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if array.dtype.kind not in "iufb":
+        raise UnreadableFile(f"{path}: the mask's voxels are {array.dtype}, not real numbers.", "Save labels.")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise UnreadableFile(f"{path}: the mask holds voxels that are no numbers.", "Export the mask again.")
+    return array
+
+
+def labels_on_grid(path: Path, on: Path) -> NDArray[Any]:
+    """A mask's labels in the axis order of the volume it marks, by the affines of both.
+
+    Raises:
+        UnreadableFile: they do not lie on one grid: other voxels, another place, or turned against each other.
+    """
+    labels = read_labels(path)
+    mask_affine, (affine, whole) = _placed(path)[0], _placed(on)
+    if mask_affine is None or affine is None:
+        # a file that does not say where it lies can only lie as its neighbour
+        if labels.shape != whole:
+            raise UnreadableFile(
+                f"{path}: the mask has {labels.shape} voxels, {on.name} {whole}, and they do not say where they lie.",
+                "Give the mask of this volume, with its affine.",
+            )
+        return labels
+    # from the mask's voxels to the volume's: on one grid, each axis is one of the other's, one way or the other
+    between = np.linalg.inv(affine) @ mask_affine
+    turn = np.rint(between[:3, :3])
+    axes = np.abs(turn).argmax(axis=0)
+    shape = np.array(labels.shape)
+    on_grid = (
+        len(set(axes.tolist())) == 3
+        and bool((np.abs(turn).sum(axis=0) == 1).all())
+        and labels.ndim == 3
+        and float(np.abs((between[:3, :3] - turn) @ shape).max()) < 0.1
+    )
+    if on_grid:
+        order = np.argsort(axes)
+        moved = labels.transpose(order)
+        signs = turn[axes, np.arange(3)][order]
+        moved = moved[tuple(slice(None, None, int(sign)) for sign in signs)]
+        # where the first voxel of what was turned lies in the volume
+        start = between[:3, 3] + np.where(signs < 0, -(np.array(moved.shape) - 1), 0)
+        if float(np.abs(start).max()) < 0.1 and moved.shape == whole:
+            return moved
+    raise UnreadableFile(
+        f"{path}: the mask lies on another grid than {on.name} ({labels.shape} voxels of {_lengths(mask_affine)} mm "
+        f"from {mask_affine[:3, 3].round(2).tolist()}, the volume's {whole} of {_lengths(affine)} mm from "
+        f"{affine[:3, 3].round(2).tolist()}).",
+        "Resample the mask to the volume's grid (3D Slicer, TotalSegmentator's or nibabel's resample_from_to).",
+    )
+
+
+def _lengths(affine: NDArray[np.float64]) -> str:
+    return " x ".join(f"{n:.3g}" for n in np.linalg.norm(affine[:3, :3], axis=0))
+
+
+@lru_cache(maxsize=256)
+def _placed(path: Path) -> tuple[NDArray[np.float64] | None, tuple[int, ...]]:
+    """Voxels to millimetres, None where the file does not state it (NIfTI: sform or qform), and its shape."""
+    import nibabel
+
+    try:
+        image: Any = nibabel.load(path)
+        codes = int(image.header["sform_code"]), int(image.header["qform_code"])
+        shape = tuple(int(n) for n in image.shape)
+        shape = shape[:3] if len(shape) > 3 and set(shape[3:]) == {1} else shape
+        # metres and micrometres are rare, and allowed
+        unit = {1: 1000.0, 3: 0.001}.get(int(image.header["xyzt_units"]) & 7, 1.0)
+        affine = np.diag([unit, unit, unit, 1.0]) @ np.asarray(image.affine, dtype=np.float64)
+        other = None if min(codes) <= 0 else np.diag([unit, unit, unit, 1.0]) @ image.header.get_qform()
+    except _undecoded() as error:
+        raise UnreadableFile(f"{path}: the header does not decode ({error}).", "Export the file again.") from None
+    if max(codes) <= 0:
+        return None, shape
+    if not np.isfinite(affine).all() or abs(float(np.linalg.det(affine[:3, :3]))) < 1e-9:
+        raise UnreadableFile(f"{path}: the affine is none ({affine[:3].round(3).tolist()}).", "Export the file again.")
+    if other is not None and len(shape) == 3:
+        moved = forms_apart_mm(affine, other, shape)
+        if not moved <= np.linalg.norm(affine[:3, :3], axis=0).max():
+            raise UnreadableFile(
+                f"{path}: sform and qform contradict each other by up to {moved:.1f} mm within the mask.",
+                "Find out which is right and set both to it, or export the mask again.",
+            )
+    return affine, shape
+
+
+def _undecoded() -> tuple[type[BaseException], ...]:
+    """What nibabel raises at broken files; asked for when it has raised, so that it is not imported before."""
+    from nibabel.filebasedimages import ImageFileError
+    from nibabel.spatialimages import HeaderDataError
+
+    return OSError, ValueError, EOFError, KeyError, zlib.error, ImageFileError, HeaderDataError

@@ -15,6 +15,7 @@ from pydicom.uid import (
     ComputedRadiographyImageStorage,
     ExplicitVRLittleEndian,
     HTJ2KLossless,
+    JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGLosslessSV1,
     RLELossless,
@@ -480,6 +481,30 @@ def test_a_raw_image_is_said_and_denser_is_brighter(tmp_path, sign, photometric,
     assert int(picture.pixels.ravel()[-1]) == (0 if sign == 1 else 65535)
 
 
+def test_a_raw_image_is_known_by_its_class_alone(tmp_path):
+    path = write(tmp_path / "a.dcm", SOPClassUID="1.2.840.10008.5.1.4.1.1.1.2.1", PixelIntensityRelationshipSign=1)
+    picture = read_dicom(path)
+    assert picture.facts["presentation_intent"] == "FOR PROCESSING"
+    assert "FOR PROCESSING" in picture.facts["remark"]
+    assert int(picture.pixels.ravel()[-1]) == 0
+
+
+@pytest.mark.parametrize(
+    ("elements", "spacing", "said"),
+    [
+        ({"PixelAspectRatio": ["2", "1"], "PixelSpacing": [0.2, 0.2]}, (0.2, 0.2), "PixelSpacing was taken"),
+        ({"ImagerPixelSpacing": [0.4, 0.2], "PixelSpacing": [0.2, 0.2]}, (0.2, 0.2), "PixelSpacing was taken"),
+        ({"PixelSpacing": [1e-9, 5]}, None, "no shape of a pixel"),
+        ({"PixelAspectRatio": ["2", "1"], "PixelSpacing": [0.4, 0.2]}, (0.4, 0.2), ""),
+    ],
+)
+def test_shapes_of_pixels_that_contradict_each_other_are_said(tmp_path, elements, spacing, said):
+    picture = read_dicom(write(tmp_path / "a.dcm", **elements))
+    assert picture.frame.spacing_mm == spacing
+    assert said in picture.facts.get("remark", "")
+    assert bool(said) == ("remark" in picture.facts)
+
+
 def test_several_windows_are_said(tmp_path):
     path = write(tmp_path / "a.dcm", WindowCenter=["1000", "2000"], WindowWidth=["500", "900"])
     assert read_dicom(path).facts["remark"] == "2 windows are stated (1000/500, 2000/900); the first was taken"
@@ -497,6 +522,16 @@ def test_the_spacing_of_a_scanned_film_and_the_aspect_of_pixels(tmp_path):
     assert frame.spacing_mm is None
     assert frame.aspect == 2.0
     assert frame.square_pixels().shape == (32, 16)
+
+
+def test_a_stream_with_a_sign_under_a_header_without_is_refused(tmp_path):
+    frame = imagecodecs.jpeg2k_encode(RAMP.astype(np.int16) - 2048, level=0, codecformat="j2k", reversible=True)
+    path = encode(tmp_path / "a.dcm", JPEG2000Lossless, frame)
+    with pytest.raises(UnreadableFile, match="PixelRepresentation"):
+        read_dicom(path)
+    boxed = imagecodecs.jpeg2k_encode(RAMP, level=0, codecformat="jp2", reversible=True)
+    with pytest.raises(UnreadableFile, match="boxes"):  # one without a length sent the parser round for ever
+        read_dicom(encode(tmp_path / "b.dcm", JPEG2000Lossless, boxed[:12] + bytes(4) + boxed[16:]))
 
 
 def test_baseline_jpeg(tmp_path):

@@ -18,6 +18,10 @@ from sightline.errors import UnreadableFile
 from sightline.structures.frame import FloatArray
 
 Window = tuple[float, float, str]
+# digital X-ray, mammography and intra-oral X-ray image storage - for processing
+FOR_PROCESSING = tuple(f"1.2.840.10008.5.1.4.1.1.1.{kind}.1" for kind in (1, 2, 3))
+# a pixel ten times as high as wide is a slip of a decimal point, no detector
+ASPECT_RANGE = (0.1, 10.0)
 
 
 def display_table(
@@ -63,8 +67,9 @@ def _is_negative(header: Any, file: Path, values: FloatArray) -> bool:
 
 
 def is_for_processing(header: Any) -> bool:
-    """Whether an image says that it is raw: made for computations, not for eyes."""
-    return str(header.get("PresentationIntentType") or "").strip().upper() == "FOR PROCESSING"
+    """Whether an image says that it is raw, made for computations and not for eyes: in words, or by its class."""
+    intent = str(header.get("PresentationIntentType") or "").strip().upper()
+    return intent == "FOR PROCESSING" or (not intent and str(header.get("SOPClassUID") or "") in FOR_PROCESSING)
 
 
 def remarks_on(header: Any, file: Path) -> tuple[str, ...]:
@@ -81,7 +86,29 @@ def remarks_on(header: Any, file: Path) -> tuple[str, ...]:
         widths = numbers(header, "WindowWidth", file)
         pairs = ", ".join(f"{c:g}/{w:g}" for c, w in zip(centres, widths, strict=False))
         remarks.append(f"{len(centres)} windows are stated ({pairs}); the first was taken")
-    return tuple(remarks)
+    return (*remarks, *_contradicting_sizes(header, file))
+
+
+def _contradicting_sizes(header: Any, file: Path) -> list[str]:
+    """What is said of the shape of a pixel that does not go together; the first of the kinds is taken."""
+    stated: dict[str, float] = {}
+    remarks = []
+    for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio"):
+        values = numbers(header, keyword, file)
+        if len(values) != 2 or not all(math.isfinite(v) and v > 0 for v in values):
+            continue
+        aspect = values[0] / values[1]
+        if not ASPECT_RANGE[0] <= aspect <= ASPECT_RANGE[1]:
+            remarks.append(f"{keyword} {values[0]:g}\\{values[1]:g} is no shape of a pixel and was not heeded")
+        elif stated and abs(aspect / next(iter(stated.values())) - 1.0) > 0.01:
+            first = next(iter(stated))
+            remarks.append(
+                f"{keyword} makes a pixel {aspect:.3g} times as high as wide, {first} {stated[first]:.3g}; "
+                f"{first} was taken"
+            )
+        else:
+            stated[keyword] = aspect
+    return remarks
 
 
 def modality_values(header: Any, file: Path, stored: NDArray[np.int64]) -> FloatArray:

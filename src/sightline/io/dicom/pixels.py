@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pydicom import uid
 from pydicom.encaps import get_frame
 from pydicom.pixels import get_decoder
+from pydicom.pixels.utils import get_j2k_parameters
 
 from sightline.errors import UnreadableFile
 from sightline.io.picture import require_sane_size
@@ -31,13 +32,10 @@ BY_PYDICOM = frozenset(
         uid.JPEGBaseline8Bit,
         uid.JPEGLSLossless,
         uid.JPEGLSNearLossless,
-        uid.JPEG2000Lossless,
-        uid.JPEG2000,
-        uid.HTJ2KLossless,
-        uid.HTJ2KLosslessRPCL,
-        uid.HTJ2K,
     }
 )
+JPEG_2000 = frozenset({uid.JPEG2000Lossless, uid.JPEG2000, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K})
+BY_PYDICOM |= JPEG_2000
 LOSSLESS = NATIVE | {
     uid.RLELossless,
     uid.JPEGLossless,
@@ -243,10 +241,32 @@ def _decode(header: Any, file: Path, syntax: uid.UID, number: int) -> NDArray[An
             return decoded
     if syntax in NATIVE:
         _require_no_more(header, file)
+    elif syntax in JPEG_2000:
+        frame = get_frame(header.PixelData, number, number_of_frames=_whole(header, "NumberOfFrames", file, 1))
+        _require_sound_boxes(frame, file)
+        if get_j2k_parameters(frame).get("is_signed") and _whole(header, "PixelRepresentation", file, 0) == 0:
+            raise UnreadableFile(
+                f"{file}: the JPEG 2000 stream holds numbers with a sign, the header states PixelRepresentation 0: "
+                "numbers from 0.",
+                "Export the image again from its source: PixelRepresentation is wrong.",
+            )
     # the options keep pydicom from rounding off unused bits: overlays, shifts and overshoot are told apart here
     array, _ = get_decoder(syntax).as_array(header, raw=True, index=number, correct_unused_bits=False)
     native: NDArray[Any] = array.astype(array.dtype.newbyteorder("="), copy=False)
     return native
+
+
+def _require_sound_boxes(frame: bytes, file: Path) -> None:
+    """Refuse a JPEG 2000 file inside the pixel data one of whose boxes has no length: pydicom would look for ever."""
+    position = 12
+    while frame.startswith(b"\0\0\0\x0cjP  ") and frame[position + 4 : position + 8] not in (b"jp2c", b""):
+        length = int.from_bytes(frame[position : position + 4], "big")
+        if length < 8:
+            raise UnreadableFile(
+                f"{file}: the boxes of the JPEG 2000 data are damaged at byte {position}.",
+                "Export or copy the file again.",
+            )
+        position += length
 
 
 def _require_no_more(header: Any, file: Path) -> None:

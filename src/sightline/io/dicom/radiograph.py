@@ -15,7 +15,7 @@ import pydicom
 from pydicom.errors import InvalidDicomError
 
 from sightline.errors import SightlineError, UnreadableFile
-from sightline.io.dicom.greyscale import display_table, numbers, remarks_on
+from sightline.io.dicom.greyscale import ASPECT_RANGE, display_table, is_for_processing, numbers, remarks_on
 from sightline.io.dicom.limits import require_bounds
 from sightline.io.dicom.pixels import decode_pixels, require_syntax
 from sightline.io.dicom_results.identity import is_own_result
@@ -191,6 +191,8 @@ def _header(dataset: Any, path: Path) -> Header:
         text = next((text for keyword in keywords if (text := text_of(dataset, keyword))), "")
         if text:
             facts[name] = text
+    if is_for_processing(dataset):
+        facts["presentation_intent"] = "FOR PROCESSING"
     sop_class = getattr(dataset.get("SOPClassUID"), "name", "")
     if sop_class:
         facts["sop_class"] = sop_class
@@ -231,10 +233,10 @@ def _spacing(dataset: Any, path: Path) -> tuple[tuple[float, float] | None, str]
 
 
 def _lengths(values: tuple[float, ...]) -> tuple[float, float] | None:
-    """A pair of positive lengths, or None: zero stands in files for 'unknown'."""
-    if len(values) == 2 and all(math.isfinite(v) and v > 0 for v in values):
-        return values[0], values[1]
-    return None
+    """A pair of positive lengths, or None: zero stands in files for 'unknown', and no pixel is a thin strip."""
+    if len(values) != 2 or not all(math.isfinite(v) and v > 0 for v in values):
+        return None
+    return values if ASPECT_RANGE[0] <= values[0] / values[1] <= ASPECT_RANGE[1] else None
 
 
 def text_of(dataset: Any, keyword: str) -> str:
