@@ -16,6 +16,7 @@ from support.paths import DATA, ROOT
 from sightline.cli.main import main
 from sightline.data.datasets.folder.reader import read_cohort
 from sightline.data.datasets.folder.writer import write_cohort
+from sightline.io.files import only_command, only_maker
 
 SOURCE = str(ROOT / "src")
 SHELL = "import sys; sys.argv[0] = 'sightline'; from sightline.cli import main; main()"
@@ -310,3 +311,39 @@ def test_a_split_the_cohort_does_not_have(type_in, place, tmp_path):
         "evaluate", place / "run", "--cohort", tmp_path / "c", "--split", "val", "--out", tmp_path / "o", *ON
     )
     refused(answer, "no case", "split")
+
+
+def test_every_command_that_writes_a_folder_writes_it_alone(type_in, tmp_path):
+    run, cohort, out = tmp_path / "run", tmp_path / "cohort", tmp_path / "out"
+    inside = {
+        "calibrate": ((run, "--cohort", cohort), run),
+        "gate": ((run, "--cohort", cohort), run),
+        "compare": ((run, "--with", run, "--cohort", cohort, "--out", out), out),
+        "stress": ((run, "--cohort", cohort, "--out", out), out),
+        "shortcuts": ((run, "--cohort", cohort, "--out", out), out),
+        "report": ((run, "--out", out), out),
+        "dissect": ((run, "--cohort", cohort, "--out", out), out),
+        "export": ((run, "--out", out), out),
+        "cascade": ((run, run, "--cohort", cohort, "--out", out), out),
+        "ensemble": ((run, "--cohort", cohort, "--out", out), out),
+        "deidentify": ((cohort, out), out),
+        "table": (("liao2022/table3", "--cohort", cohort, "--out", out), out),
+        "demo": (("--out", out), out),
+        "cohort subset": ((cohort, out, "--images", "4"), out),
+        "cohort split": ((cohort, out), out),
+        "cohort gaze": ((cohort, out), out),
+        "marks agree": ((cohort, "--out", out), out),
+    }
+    for command, (words, folder) in inside.items():
+        with only_command(folder):
+            code, _, err = type_in(*command.split(), *words)
+        assert (code, "is being written into by process" in err) == (2, True), (command, err)
+    beside = {
+        "cohort phantom": ("radiographs", out),
+        "cohort halve": (cohort, out),
+        "marks export": (cohort, out),
+    }
+    for command, words in beside.items():
+        with only_maker(out):
+            code, _, err = type_in(*command.split(), *words)
+        assert (code, "is being written into" in err) == (2, True), (command, err)

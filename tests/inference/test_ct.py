@@ -21,11 +21,13 @@ from sightline.dissection.case_panel import CasePanel, PanelUnit, draw_case_pane
 from sightline.dissection.concepts import keep_concepts
 from sightline.dissection.results import Dissection, UnitRow, open_dissection, write_units
 from sightline.errors import GeometryError, RunError
+from sightline.inference.ct import predict as predict_module
 from sightline.inference.ct.inputs import ESTIMATED, ct_inputs, read_vertebrae
 from sightline.inference.ct.patches import CutPatch, cut_patches, cutting_of
 from sightline.inference.ct.predict import CtOptions, predict_cts
 from sightline.inference.ct.units import CaseUnits, weights_digest
 from sightline.inference.radiographs import predict_files
+from sightline.inference.results.journal import NAME
 from sightline.io.image import is_ct_input
 from sightline.io.nifti import read_volume, write_volume
 from sightline.io.volume import Volume, frame_between
@@ -145,6 +147,28 @@ def test_one_bad_ct_does_not_stop_the_rest(run, scan, tmp_path):
     text = (tmp_path / "out" / "rejects.csv").read_text()
     for words in ("Hounsfield", "centroids lie outside the CT", "a picture; this run was trained on patches of CTs"):
         assert words in text, words
+
+
+def test_a_stopped_command_does_not_ask_for_a_ct_that_is_done_again(run, tmp_path, monkeypatch):
+    one, two = (write_ct_of(tmp_path / name) for name in "ab")
+    cts, options = [one[0], two[0]], CtOptions((one[1], two[1]), panels="none")
+    predict_cts(run, cts, tmp_path / "whole", options, QUIET)
+    asked = []
+
+    def stops(given):
+        asked.append(given.path)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return read_vertebrae(given)
+
+    monkeypatch.setattr(predict_module, "read_vertebrae", stops)
+    with pytest.raises(KeyboardInterrupt):
+        predict_cts(run, cts, tmp_path / "out", options, QUIET)
+    assert predict_cts(run, cts, tmp_path / "out", options, QUIET) == (2, 0)
+    assert asked == [one[0], two[0], two[0]]
+    tables = [(tmp_path / name / "predictions.csv").read_text() for name in ("whole", "out")]
+    assert tables[0] == tables[1] and len(tables[0].splitlines()) == 7
+    assert not (tmp_path / "out" / NAME).exists()
 
 
 def test_what_is_missing_is_said_before_anything_is_read(run, scan, tmp_path):

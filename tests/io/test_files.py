@@ -4,8 +4,8 @@ import unicodedata
 
 import pytest
 
-from sightline.errors import LayoutError
-from sightline.io.files import file_name, safe_name, unique_name
+from sightline.errors import FolderHeld, LayoutError
+from sightline.io.files import file_name, mark_whole, only_command, only_maker, require_empty, safe_name, unique_name
 from sightline.io.tables import path_inside, read_table, require_even_rows
 
 TEXTS = [
@@ -67,3 +67,22 @@ def test_paths_in_tables_stay_inside_and_find_what_is_written_otherwise(tmp_path
     assert path_inside(tmp_path, "12:30:01.png").is_file()
     for outside in ("../x", "/x", "\\x", "C:/x", "C:\\x", "", "a/../../x", "a\0b"):
         assert path_inside(tmp_path, outside) is None, outside
+
+
+def test_a_folder_that_must_be_empty_is_held_from_beside_it(tmp_path):
+    with only_maker(tmp_path / "new"):
+        assert not (tmp_path / "new").exists()
+        with pytest.raises(FolderHeld), only_maker(tmp_path / "new"):
+            pass
+        with only_maker(tmp_path / "other"), only_command(tmp_path / "third"):
+            pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_was_begun_may_be_begun_again_and_nothing_else(tmp_path):
+    require_empty(tmp_path / "a")
+    (tmp_path / "a" / "half.png").write_bytes(b"x")
+    require_empty(tmp_path / "a")
+    mark_whole(tmp_path / "a")
+    with pytest.raises(LayoutError, match="not an empty folder"):
+        require_empty(tmp_path / "a")

@@ -8,6 +8,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
+from sightline.cli.options import holding
 from sightline.errors import CohortError
 
 
@@ -28,6 +29,7 @@ class CohortSplit:
     seed: int = 0
     """Seed of the split."""
 
+    @holding(lambda command: command.destination)
     def run(self) -> int:
         """Split and write."""
         from sightline.data.datasets.folder.reader import read_cohort
@@ -79,6 +81,7 @@ class CohortGaze:
     most: int = 12
     """Largest number of cases."""
 
+    @holding(lambda command: command.out)
     def run(self) -> int:
         """Draw."""
         from sightline.data.datasets.folder.reader import read_cohort

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
 
 from sightline.cli.cases import CohortGaze, CohortSplit
-from sightline.cli.options import On, make_engine
+from sightline.cli.options import On, beside, holding, make_engine
 from sightline.errors import CohortError, count_words
 
 # a bar for a handful of pictures would be gone before it is read
@@ -57,6 +57,7 @@ class Phantom:
     prevalence: float | None = None
     """Spine: share of vertebrae that are deformed (0.08)."""
 
+    @holding(lambda command: command.destination, beside)
     def run(self) -> int:
         """Write the cohort."""
         from sightline.data.phantoms.radiographs.cohort import write_radiographs
@@ -220,6 +221,7 @@ class CohortHalve:
     destination: Positional[Path]
     """Folder to write."""
 
+    @holding(lambda command: command.destination, beside)
     def run(self) -> int:
         """Cut and write."""
         from sightline.data.datasets.folder.reader import read_cohort
@@ -252,6 +254,7 @@ class CohortSubset:
     seed: int = 0
     """Seed of the images to keep and the boxes to move."""
 
+    @holding(lambda command: command.destination)
     def run(self) -> int:
         """Choose and write."""
         from sightline.data.datasets.folder.reader import read_cohort

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
+from sightline.cli.options import holding
 from sightline.errors import RunError
 
 
@@ -38,6 +39,7 @@ class Deidentify:
     quiet: bool = False
     """No progress bar."""
 
+    @holding(lambda command: command.destination)
     def run(self) -> int:
         """Write; 1 when something was held back."""
         from sightline.io.deidentification.folder import LOOK_AT, REPORT, Wishes, deidentify_folder, dicom_files

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from sightline.cli.options import On, make_engine
+from sightline.cli.options import On, holding, make_engine
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class Calibrate:
     """Positive class of the thresholds; default: the last one."""
     on: OmitArgPrefixes[On] = field(default_factory=On)
 
+    @holding(lambda command: command.folder)
     def run(self) -> int:
         """Calibrate and print what was fixed."""
         from sightline.data.datasets.folder.reader import read_cohort
@@ -87,6 +88,7 @@ class Compare:
     """Bootstrap samples and swaps."""
     on: OmitArgPrefixes[On] = field(default_factory=On)
 
+    @holding(lambda command: command.out)
     def run(self) -> int:
         """Compare and print the differences."""
         from sightline.data.datasets.folder.reader import read_cohort
@@ -136,6 +138,7 @@ class Stress:
     """Bootstrap samples."""
     on: OmitArgPrefixes[On] = field(default_factory=On)
 
+    @holding(lambda command: command.out)
     def run(self) -> int:
         """Change pictures, ask and print the table."""
         from sightline.data.datasets.folder.reader import read_cohort
@@ -348,6 +351,7 @@ class FillChecklists:
     out: Path | None = None
     """Folder to write; default: RUN/checklists."""
 
+    @holding(lambda command: command.out or command.folder / "checklists")
     def run(self) -> int:
         """Fill, write and count."""
         from sightline.evaluation.checklists.checklist import write_checklist
@@ -375,6 +379,7 @@ class Shortcuts:
     """Folder to write; default: RUN/shortcuts."""
     on: OmitArgPrefixes[On] = field(default_factory=On)
 
+    @holding(lambda command: command.out or command.folder / "shortcuts")
     def run(self) -> int:
         """Look for shortcuts and print the verdicts."""
         from sightline.data.datasets.folder.reader import read_cohort

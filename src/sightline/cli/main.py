@@ -73,7 +73,7 @@ _GOES_ON = "the same command resumes"
 # what the same command does after Ctrl-C, where it does not start again
 _AGAIN = {
     **dict.fromkeys(("train", "table", "search"), _GOES_ON),
-    "predict": f"{_GOES_ON} (with CTs or --as dicom it starts again)",
+    "predict": f"{_GOES_ON} (radiographs with --as dicom start again)",
 }
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
 
-from sightline.cli.options import On, collect_changes, make_engine
+from sightline.cli.options import On, beside, collect_changes, holding, make_engine
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,7 @@ class ExportMarks:
     database: str | None = None
     """postgresql://USER@HOST/NAME, if the store is in PostgreSQL."""
 
+    @holding(lambda command: command.destination, beside)
     def run(self) -> int:
         """Export, and say what was left out."""
         from sightline.web.workstation.exchange.commands import export_marks
@@ -154,6 +155,7 @@ class RetrainOnMarks:
     """postgresql://USER@HOST/NAME, if the store is in PostgreSQL."""
     on: OmitArgPrefixes[On] = field(default_factory=On)
 
+    @holding(lambda command: command.out)
     def run(self) -> int:
         """Export, train, compare, print."""
         from sightline.papers.catalogue import CATALOGUE
@@ -220,6 +222,7 @@ class AgreeMarks:
     database: str | None = None
     """postgresql://USER@HOST/NAME, if the store is in PostgreSQL."""
 
+    @holding(lambda command: command.out)
     def run(self) -> int:
         """Write the report."""
         from sightline.web.workstation.exchange.commands import agree

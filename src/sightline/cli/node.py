@@ -10,6 +10,8 @@ from typing import Annotated, Any, Union
 
 from tyro.conf import Positional, subcommand
 
+from sightline.cli.options import holding
+
 
 @dataclass(frozen=True)
 class MakeGate:
@@ -32,6 +34,7 @@ class MakeGate:
     quiet: bool = False
     """No progress bar."""
 
+    @holding(lambda command: command.run_folder)
     def run(self) -> int:
         """Measure the training pictures and write gate.json."""
         from sightline.data.datasets.folder.reader import read_cohort

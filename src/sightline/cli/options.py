@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Literal
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from sightline.papers.overrides import Changes
@@ -25,6 +29,36 @@ class On:
     """Processes that read pictures; 0 reads in the main process."""
     quiet: bool = False
     """No progress bar."""
+
+
+def holding(
+    folder: Callable[[Any], Path], hold: Callable[[Path], AbstractContextManager[None]] | None = None
+) -> Callable[[Callable[[Any], int]], Callable[[Any], int]]:
+    """Let a command's `run` write alone: a second one that would write there is refused while it runs.
+
+    Args:
+        folder: what a command writes.
+        hold: how; by default a lock inside the folder.
+    """
+
+    def decorate(run: Callable[[Any], int]) -> Callable[[Any], int]:
+        @wraps(run)
+        def alone(command: Any) -> int:
+            from sightline.io.files import only_command
+
+            with (hold or only_command)(folder(command)):
+                return run(command)
+
+        return alone
+
+    return decorate
+
+
+def beside(folder: Path) -> AbstractContextManager[None]:
+    """Hold a folder that must be empty at first: the lock lies beside it."""
+    from sightline.io.files import only_maker
+
+    return only_maker(folder)
 
 
 def collect_changes(command: object) -> Changes:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from sightline.cli.options import On, Precision, collect_changes, make_engine
+from sightline.cli.options import On, Precision, collect_changes, holding, make_engine
 
 if TYPE_CHECKING:
     from sightline.structures.case import Cohort
@@ -93,6 +93,7 @@ class Assemble:
     size: int | None = None
     """Side in pixels of the image from which boxes are cropped; default: twice the classifier's."""
 
+    @holding(lambda command: command.out)
     def run(self) -> int:
         """Put together."""
         from sightline.data.datasets.folder.reader import read_cohort
@@ -125,6 +126,7 @@ class Ensemble:
     """Standard deviation, in cells of the map, of a Gaussian over the mean map."""
     on: OmitArgPrefixes[On] = field(default_factory=On)
 
+    @holding(lambda command: command.out)
     def run(self) -> int:
         """Put together, and choose on validation where boxes are cut from its maps."""
         from sightline.data.datasets.folder.reader import read_cohort

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from sightline.cli.options import On, make_engine
+from sightline.cli.options import On, holding, make_engine
 from sightline.errors import RunError
 
 if TYPE_CHECKING:
@@ -146,6 +146,7 @@ class Export:
     pictures: tuple[Path, ...] = ()
     """Radiographs (files or folders) on which graph and network are compared, besides synthetic ones."""
 
+    @holding(lambda command: command.out or command.folder / "onnx")
     def run(self) -> int:
         """Export, and say how far graph and network are apart."""
         from sightline.inference.onnx.export import export_onnx
@@ -240,6 +241,7 @@ class Dissect:
     """How they are chosen: by the rank of c, the largest contrast, or the largest AUC of r."""
     on: OmitArgPrefixes[On] = field(default_factory=On)
 
+    @holding(lambda command: command.out)
     def run(self) -> int:
         """Dissect and print the first units."""
         from sightline.data.datasets.folder.reader import read_cohort

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from tyro.conf import OmitArgPrefixes, Positional
 
 from sightline import __version__
-from sightline.cli.options import On, Precision, collect_changes, make_engine
+from sightline.cli.options import On, Precision, collect_changes, holding, make_engine
 
 if TYPE_CHECKING:
     from sightline.evaluation.tables.engines.local import TableEngine
@@ -63,6 +63,7 @@ class MakeTable:
     """Tracking server (or sqlite:///FILE) that is told every epoch of every training."""
     on: OmitArgPrefixes[On] = dataclass_field(default_factory=On)
 
+    @holding(lambda command: command.out)
     def run(self) -> int:
         """Run the table."""
         from sightline.data.datasets.folder.reader import read_cohort
@@ -201,6 +202,7 @@ class Demo:
     """Trainings at a time, each in its own process with its share of the cores."""
     on: OmitArgPrefixes[On] = dataclass_field(default_factory=On)
 
+    @holding(lambda command: command.out)
     def run(self) -> int:
         """Run the demo."""
         from sightline.papers.demo import run_demo

@@ -13,8 +13,8 @@ from PIL import Image
 
 from sightline.data.datasets.folder.reader import read_cohort
 from sightline.data.datasets.folder.writer import write_cohort
-from sightline.errors import CohortError, LayoutError
-from sightline.io.files import file_name
+from sightline.errors import CohortError
+from sightline.io.files import file_name, mark_whole, require_empty
 from sightline.io.image import read_image
 from sightline.structures.case import Case, Cohort, is_normal
 from sightline.structures.gaze import Gaze
@@ -66,8 +66,6 @@ def halve(cohort: Cohort, destination: Path) -> Cohort:
         LayoutError: a destination with content.
     """
     destination = Path(destination)
-    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
-        raise LayoutError(f"{destination} is not an empty folder.", "Choose a new or empty folder.")
     # every label is settled before anything is written
     plans = [_plan(case, cohort.classes) for case in cohort]
     cut = sum(plan is not None for plan in plans)
@@ -76,11 +74,13 @@ def halve(cohort: Cohort, destination: Path) -> Cohort:
             f"No picture of {cohort.name!r} shows two femurs.",
             f"Mark each femur with a box, or give such pictures the fact {FEMURS} = 2.",
         )
+    require_empty(destination)
     cases: list[Case] = []
     for case, plan in zip(cohort, plans, strict=True):
         cases += [case] if plan is None else _cut(case, plan, destination / "images")
     about = {**cohort.about, "halved": f"{cut} pictures of two femurs were cut into {2 * cut} of one"}
     write_cohort(Cohort(f"{cohort.name}-halves", cohort.classes, tuple(cases), destination, about), destination)
+    mark_whole(destination)
     return read_cohort(destination)
 
 

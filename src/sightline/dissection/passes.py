@@ -22,7 +22,7 @@ from sightline.errors import CohortError, RunError
 from sightline.explainers.units.layer import UnitLayer
 from sightline.explainers.units.readings import Readings, read_units
 from sightline.explainers.units.thresholds import Thresholds, unit_thresholds
-from sightline.io.files import read_json, write_text
+from sightline.io.files import LOCK_NAME, read_json, write_text
 from sightline.io.progress import progress
 from sightline.structures.case import Case, Cohort
 from sightline.structures.evidence import Batch, probabilities_of
@@ -163,7 +163,7 @@ def _closest(regions: list[Region]) -> list[Region]:
 def _stands(out: Path, wanted: Mapping[str, str]) -> bool:
     """Whether finished readings with this stamp lie in a folder; one that holds something else is refused."""
     folder = out / "readings"
-    there = [path for path in out.iterdir() if path.name != "concepts.yaml"] if out.is_dir() else []
+    there = [path for path in out.iterdir() if path.name not in ("concepts.yaml", LOCK_NAME)] if out.is_dir() else []
     if there and not (folder / "asked.json").is_file():
         raise RunError(f"{out} is not empty and holds no dissection.", "Choose an empty or new folder for --out.")
     if not there:

@@ -19,7 +19,7 @@ from sightline.inference.file_result import DicomWish, FileResult
 from sightline.inference.gate.features import FeatureLimits, read_scope, scope_of, score_of
 from sightline.inference.network_output import Answers, Ask, Maps, NetworkOutput, RunFacts, facts_of
 from sightline.inference.results.coco_json import CocoPicture, write_coco
-from sightline.inference.results.journal import Journal, PredictedFile
+from sightline.inference.results.journal import Journal, PredictedFile, mark_of_input, stamp_of
 from sightline.inference.results.studies import StudyNames, StudyView, write_studies
 from sightline.io.dicom.radiograph import require_radiograph
 from sightline.io.files import only_command, unique_name
@@ -133,7 +133,7 @@ def _read_into(
     root = Path(os.path.commonpath([Path(os.path.realpath(path)).parent for path in files]))
     writer = None if dicom is None else _study_writer(facts, files, out, dicom)
     # DICOM objects need the whole of what the network said, which no journal keeps
-    journal = Journal(out, facts) if writer is None else None
+    journal = None if writer is not None else Journal(out, stamp_of(facts), PredictedFile.of_json)
     limits = read_scope(facts.folder)
     names: set[str] = set()
     for _, earlier in () if journal is None else journal.known.values():
@@ -150,11 +150,12 @@ def _read_into(
         ):
             for path in files:
                 try:
-                    said = None if journal is None else journal.find(path)
-                    if said is None:
+                    mark = "" if journal is None else mark_of_input(path)
+                    said = None if journal is None else journal.find(str(path), mark)
+                    if said is None or (said.overlay and not (out / said.overlay).is_file()):
                         said = _read_file(facts, ask, path, out, names, writer, limits)
                         if journal is not None:
-                            journal.add(path, said)
+                            journal.add(str(path), mark, said.as_json())
                 except SightlineError as error:
                     if isinstance(error, RunError):
                         raise

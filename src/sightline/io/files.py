@@ -7,19 +7,21 @@ import json
 import os
 import unicodedata
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from filelock import FileLock, Timeout
 
-from sightline.errors import FolderHeld, RunError
+from sightline.errors import FolderHeld, LayoutError, RunError
 
 # names that Windows keeps for itself, with any suffix
 _RESERVED = frozenset(("con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))))
 # file systems count bytes, and a suffix, a mark or a number may be added
 LONGEST = 120
+# of a folder that a command writes into, and of one that it has begun and not finished
+LOCK_NAME, BEGUN = ".lock", ".unfinished"
 
 
 def mark_of_file(path: Path) -> str:
@@ -40,11 +42,11 @@ def mark_of_file(path: Path) -> str:
 
 
 @contextmanager
-def only_command(folder: Path, doing: str = "written into", name: str = ".lock") -> Iterator[None]:
+def only_command(folder: Path, doing: str = "written into", name: str = LOCK_NAME) -> Iterator[None]:
     """Hold a folder while a command writes into it; the system lets go when a process dies, however it dies.
 
     Raises:
-        FolderHeld: another process holds it.
+        FolderHeld: another command holds it.
     """
     if folder.exists() and not folder.is_dir():
         yield  # whoever writes refuses it
@@ -71,6 +73,40 @@ def only_command(folder: Path, doing: str = "written into", name: str = ".lock")
         if new:
             with suppress(OSError):  # nothing was written
                 folder.rmdir()
+
+
+def only_maker(folder: Path) -> AbstractContextManager[None]:
+    """Hold a folder that must be new or empty when it is written: its lock lies beside it.
+
+    Raises:
+        FolderHeld: another command holds it.
+    """
+    folder = Path(os.path.realpath(folder))
+    return only_command(folder.parent, f"written into ({folder.name})", f".{folder.name}{LOCK_NAME}")
+
+
+def holds_files(folder: Path) -> bool:
+    """Whether a folder holds anything but the lock of a command."""
+    return any(not entry.name.endswith(LOCK_NAME) and entry.name != "LOCK" for entry in folder.iterdir())
+
+
+def require_empty(folder: Path) -> None:
+    """Refuse a folder with content, but what the same command left in it when it was stopped; mark it as begun.
+
+    Raises:
+        LayoutError: it holds something, or is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise LayoutError(f"{folder} is a file, not a folder.", "Choose another destination.")
+    if folder.exists() and holds_files(folder) and not (folder / BEGUN).exists():
+        raise LayoutError(f"{folder} is not an empty folder.", "Choose a new or empty folder; nothing was written.")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / BEGUN).touch()
+
+
+def mark_whole(folder: Path) -> None:
+    """What `require_empty` began is complete."""
+    (folder / BEGUN).unlink(missing_ok=True)
 
 
 def _holder(path: Path) -> str:

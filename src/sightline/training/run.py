@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from sightline import __version__
 from sightline.errors import CohortError, RunError
 from sightline.explainers.localisation.protocols import MapBoxes
-from sightline.io.files import digest_of_file, mark_of_file, only_command, read_json, write_text
+from sightline.io.files import digest_of_file, holds_files, mark_of_file, only_command, read_json, write_text
 from sightline.metrics.calibration.record import CalibrationRecord
 from sightline.structures.case import Cohort
 from sightline.training.recipe import Recipe, digest, read_recipe, recipe_json
@@ -189,7 +189,7 @@ def start_run(
                 "Choose another --out, or delete the folder if it is not needed.",
             )
         return
-    if folder.exists() and any(folder.iterdir()) and not (folder / "recipe.json").is_file():
+    if folder.exists() and holds_files(folder) and not (folder / "recipe.json").is_file():
         raise RunError(f"{folder} is not empty and holds no run.", "Choose an empty or new folder for --out.")
     write_text(folder / "recipe.json", recipe_json(recipe, catalogue))
     write_text(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")

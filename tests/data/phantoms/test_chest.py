@@ -17,7 +17,7 @@ from sightline.data.phantoms.chest.draw import CHEST_CLASSES, draw_chest
 from sightline.data.phantoms.chest.egd_cxr_layout import MASKS, write_chests
 from sightline.data.phantoms.chest.reader import HEIGHT_DEG, RATE_HZ, ReaderStyle, read_chest
 from sightline.data.phantoms.chest.table_writer import GAZE_COLUMNS, SCREEN, on_image, on_screen, pads_of
-from sightline.errors import CohortError
+from sightline.errors import CohortError, LayoutError
 from sightline.io.image import read_image
 from sightline.structures.gaze import Gaze
 
@@ -258,9 +258,9 @@ def test_wrong_options_write_nothing(tmp_path, options, message):
 
 def test_a_folder_in_use_is_refused(tmp_path):
     (tmp_path / "mine.txt").write_text("x", encoding="utf-8")
-    with pytest.raises(CohortError, match="is not empty"):
+    with pytest.raises(LayoutError, match="not an empty folder"):
         write_chests(tmp_path)
-    with pytest.raises(CohortError, match="is not empty"):
+    with pytest.raises(LayoutError, match="not an empty folder"):
         write_chests(tmp_path / "mine.txt")
 
 

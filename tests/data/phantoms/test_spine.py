@@ -11,7 +11,7 @@ from sightline.data.datasets.verse import reader as verse
 from sightline.data.phantoms.spine.plan import LOSSES
 from sightline.data.phantoms.spine.verse_layout import write_spines, write_subject
 from sightline.data.spine.vertebrae import FINDINGS, LABELS, SUBREGIONS
-from sightline.errors import CohortError
+from sightline.errors import CohortError, LayoutError
 from sightline.io.ct import read_ct
 
 SUBJECTS = 3
@@ -174,7 +174,7 @@ def test_arguments_that_make_no_phantom_are_refused(tmp_path, wrong, words):
 
 def test_a_folder_with_something_in_it_is_refused(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(CohortError, match="not empty"):
+    with pytest.raises(LayoutError, match="not an empty folder"):
         write_spines(tmp_path, subjects=1)
 
 

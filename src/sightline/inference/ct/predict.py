@@ -23,6 +23,8 @@ from sightline.inference.ct.patches import CutPatch, cut_patches, cutting_of
 from sightline.inference.ct.report import ReadVertebra, write_ct
 from sightline.inference.ct.units import CaseUnits, units_of, weights_digest
 from sightline.inference.file_result import DicomWish
+from sightline.inference.network_output import facts_of
+from sightline.inference.results.journal import Journal, mark_of_input, stamp_of
 from sightline.io.picture import Reject, write_rejects
 from sightline.io.progress import progress
 from sightline.io.volume import affine_within
@@ -68,7 +70,7 @@ def predict_cts(
     """Write predictions.csv, rejects.csv, and a folder for each CT; how many CTs were predicted and rejected.
 
     A CT that cannot be read or placed is listed with reason and remedy, and the rest goes on. Rows are written as they
-    are made.
+    are made; a CT that was done before an interruption is not asked again.
 
     Args:
         run: a finished run on patches of vertebrae.
@@ -102,23 +104,50 @@ def predict_cts(
         units = units_of(weights_digest(run), network, open_dissection(options.dissection))
     out.mkdir(parents=True, exist_ok=True)
     rejects: list[Reject] = []
-    with _table(out / "predictions.csv") as write:
-        for given in cts:
-            reader = _Reader(run, view, network, units, options.panels, device)
-            try:
-                if dicom is not None:
-                    require_dicom(given)
-                placed = read_vertebrae(given)
-                folder = out / given.name
-                read = reader.read(given, placed, folder, engine, write)
-                notes = placed.notes if reader.cutting_known else (*placed.notes, ASSUMED)
-                write_ct(folder, given.name, placed.ct, read, run, placed.centres, notes)
-                if dicom is not None:
-                    write_ct_results(words_of_run(run, dicom.codes), given, placed, read, out, dicom.wanted())
-            except SightlineError as error:
-                rejects.append(Reject(given.path, error.message.removeprefix(f"{given.path}: "), error.remedy))
+    wishes = {"panels": options.panels, "dissection": str(options.dissection), "dicom": repr(dicom)}
+    journal = Journal(out, stamp_of(facts_of(run), **wishes), _rows_of_json)
+    done = False
+    try:
+        with _table(out / "predictions.csv") as write:
+            for given in cts:
+                name, mark = f"{given.name} {given.path} {given.series}", _mark_of(given)
+                rows = journal.find(name, mark)
+                if rows is not None and (out / given.name).is_dir():
+                    for row in rows:
+                        write(row)
+                    continue
+                reader = _Reader(run, view, network, units, options.panels, device)
+                try:
+                    if dicom is not None:
+                        require_dicom(given)
+                    placed = read_vertebrae(given)
+                    folder = out / given.name
+                    read = reader.read(given, placed, folder, engine, write)
+                    notes = placed.notes if reader.cutting_known else (*placed.notes, ASSUMED)
+                    write_ct(folder, given.name, placed.ct, read, run, placed.centres, notes)
+                    if dicom is not None:
+                        write_ct_results(words_of_run(run, dicom.codes), given, placed, read, out, dicom.wanted())
+                except SightlineError as error:
+                    rejects.append(Reject(given.path, error.message.removeprefix(f"{given.path}: "), error.remedy))
+                    continue
+                journal.add(name, mark, [_row(given, placed, one, folder) for one in read])
+        done = True
+    finally:
+        journal.close(done=done)
     write_rejects(out / "rejects.csv", rejects)
     return len(cts) - len(rejects), len(rejects)
+
+
+def _mark_of(given: CtInput) -> str:
+    """What says that a CT and what places its vertebrae are still what they were."""
+    places = [mark_of_input(path) for path in (given.path, given.centroids, given.vertebrae) if path is not None]
+    return " ".join(places) if all(places) else ""
+
+
+def _rows_of_json(said: Any) -> list[list[str]]:
+    if not isinstance(said, list) or not all(isinstance(row, list) and len(row) == len(HEAD) for row in said):
+        raise ValueError("rows of another table")
+    return said
 
 
 class _Reader:

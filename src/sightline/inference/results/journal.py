@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sightline import __version__
 from sightline.inference.network_output import RunFacts
-from sightline.io.files import mark_of_file
+from sightline.io.files import mark_of_file, write_text
 from sightline.structures.regions import ScoredBox
 
 NAME = ".predicted.jsonl"
+Said = TypeVar("Said")
 
 
 @dataclass(frozen=True)
@@ -57,28 +60,52 @@ class PredictedFile:
         return cls(**{**data, "row": tuple(data["row"]), "boxes": boxes, "shape": shape, "probabilities": said})
 
 
-class Journal:
-    """Predictions of a command, a line each, on disk as soon as they are made; gone when the command is done."""
+def stamp_of(run: RunFacts, **more: Any) -> dict[str, Any]:
+    """What a journal is of: the run, what was fixed on validation since, the code, and what else decides.
 
-    def __init__(self, out: Path, run: RunFacts) -> None:
-        """Go on with what another call of the same run left in `out`; what another run left is thrown away."""
+    Args:
+        run: what predicts.
+        more: options that change what is said or written; JSON.
+    """
+    weights = (run.folder / name for name in ("weights.safetensors", "model.onnx"))
+    papers = [*sorted(run.folder.glob("*.json")), *(path for path in weights if path.is_file())]
+    said = {"run": run.identity, "engine": run.engine, "version": __version__}
+    return {**said, "papers": [mark_of_file(paper) for paper in papers], **more}
+
+
+def mark_of_input(path: Path) -> str:
+    """What says that a file, or every file of a folder, is still what it was: size, ends, and time of writing."""
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    try:
+        marks = [f"{file.relative_to(path)} {mark_of_file(file)} {file.stat().st_mtime_ns}" for file in files]
+    except OSError:
+        return ""
+    return hashlib.sha256("\n".join(marks).encode(errors="backslashreplace")).hexdigest()[:24]
+
+
+class Journal(Generic[Said]):
+    """Predictions of a command, a line each, on disk as soon as they are made; gone when the command is done.
+
+    Attributes:
+        known: what another call of the same command left, by what was predicted: its mark and what was said.
+    """
+
+    def __init__(self, out: Path, stamp: dict[str, Any], parse: Callable[[Any], Said]) -> None:
+        """Go on with what another call left in `out`; what was left under another stamp is thrown away.
+
+        Args:
+            out: the command's folder.
+            stamp: see `stamp_of`.
+            parse: what was said, from JSON.
+        """
         self.path = out / NAME
-        # the run, what was fixed on validation since, and the code
-        weights = (run.folder / name for name in ("weights.safetensors", "model.onnx"))
-        papers = [*sorted(run.folder.glob("*.json")), *(path for path in weights if path.is_file())]
-        stamp = {
-            "run": run.identity,
-            "engine": run.engine,
-            "version": __version__,
-            "papers": [mark_of_file(paper) for paper in papers],
-        }
-        self.known: dict[str, tuple[str, PredictedFile]] = {}
-        lines = self._read(stamp)
-        self._file = self.path.open("w", encoding="ascii")
-        for line in (json.dumps(stamp), *lines):
-            self._write(line)
+        self.known: dict[str, tuple[str, Said]] = {}
+        lines = self._read(stamp, parse)
+        # whole before it takes the place of the old one: a full disk must not cost what was said before
+        write_text(self.path, "".join(f"{line}\n" for line in (json.dumps(stamp), *lines)))
+        self._file = self.path.open("a", encoding="ascii")
 
-    def _read(self, stamp: dict[str, Any]) -> list[str]:
+    def _read(self, stamp: dict[str, Any], parse: Callable[[Any], Said]) -> list[str]:
         try:
             first, *rest = self.path.read_text(encoding="ascii").splitlines()
             if json.loads(first) != stamp:
@@ -89,29 +116,24 @@ class Journal:
         for line in rest:
             try:
                 entry = json.loads(line)
-                self.known[entry["file"]] = entry["mark"], PredictedFile.of_json(entry["said"])
+                self.known[entry["file"]] = entry["mark"], parse(entry["said"])
             except (ValueError, KeyError, TypeError, IndexError):
                 break  # cut off while it was written
             whole.append(line)
         return whole
 
-    def find(self, file: Path) -> PredictedFile | None:
-        """What was said of a file before, if it is still the same file and its overlay is there."""
-        mark, said = self.known.get(str(file), ("", None))
-        if said is None or mark != mark_of_file(file):
-            return None
-        return said if not said.overlay or (self.path.parent / said.overlay).is_file() else None
+    def find(self, name: str, mark: str) -> Said | None:
+        """What was said before, if it is still the same input."""
+        before, said = self.known.get(name, ("", None))
+        return said if mark and before == mark else None
 
-    def add(self, file: Path, said: PredictedFile) -> None:
-        """Keep what was said of a file."""
-        self._write(json.dumps({"file": str(file), "mark": mark_of_file(file), "said": said.as_json()}))
+    def add(self, name: str, mark: str, said: Any) -> None:
+        """Keep what was said, as JSON."""
+        self._file.write(json.dumps({"file": name, "mark": mark, "said": said}) + "\n")
+        self._file.flush()
 
     def close(self, *, done: bool) -> None:
         """End; a command that is done leaves no journal."""
         self._file.close()
         if done:
             self.path.unlink(missing_ok=True)
-
-    def _write(self, line: str) -> None:
-        self._file.write(line + "\n")
-        self._file.flush()

@@ -28,7 +28,7 @@ from sightline.data.datasets.folder.format import (
     save_gaze,
 )
 from sightline.errors import LayoutError
-from sightline.io.files import LONGEST, file_name
+from sightline.io.files import BEGUN, LOCK_NAME, LONGEST, file_name
 from sightline.io.tables import path_inside, read_table
 from sightline.structures.case import Case, Cohort
 from sightline.structures.gaze import Gaze
@@ -39,7 +39,6 @@ TABLES = ("studies.csv", "images.csv", "regions.json", "cohort.json")
 # records of how patches lie in their CTs: written beside them before the tables
 RECORDS = "spines"
 STAGED = ".new"
-LOCK = ".lock"
 
 
 def write_cohort(cohort: Cohort, destination: Path, copy_images: bool = True) -> None:
@@ -130,7 +129,7 @@ def _refuse_foreign(
     for _, mask in masks:
         if isinstance(mask.source, Path) and (relative := _under(destination, mask.source)):
             ours.add(relative.split("/")[0])
-    foreign = sorted(entry.name for entry in destination.iterdir() if entry.name not in ours and entry.name != LOCK)
+    foreign = sorted(entry.name for entry in destination.iterdir() if entry.name not in (*ours, LOCK_NAME, BEGUN))
     if foreign:
         raise LayoutError(
             f"{destination} holds files that are no cohort of ours, e.g. {foreign[:3]}.",

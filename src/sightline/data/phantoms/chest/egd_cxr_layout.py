@@ -37,6 +37,7 @@ from sightline.data.phantoms.chest.table_writer import (
 )
 from sightline.data.phantoms.radiographs.dicom_writer import write_dicom
 from sightline.errors import CohortError
+from sightline.io.files import mark_whole, require_empty
 
 CALIBRATION_EVERY = 20
 SESSION_IMAGES = 28
@@ -96,7 +97,7 @@ def write_chests(
         ("samples", "invalid", "off_image", "kept", "fixations", "calibration_pictures", "calibration_rows",
          "calibration_fixations"), 0)  # fmt: skip
     truth: dict[str, Any] = {"images": {}, "last_of_session": [], "session_offset_px": {}, "upper_case_sessions": []}
-    destination.mkdir(parents=True, exist_ok=True)
+    require_empty(destination)
     bars = pads_of(shape)
     with (
         ChestTable(destination / "master_sheet.csv", master_columns(pads)) as master,
@@ -153,14 +154,13 @@ def write_chests(
     truth["planted"] = planted
     truth["id_list"] = _write_rest(destination, items)
     (destination / "truth.json").write_text(json.dumps(truth, indent=1) + "\n", encoding="utf-8")
+    mark_whole(destination)
     return truth
 
 
 def _refuse(
     destination: Path, images: int, shape: tuple[int, int], contrast: tuple[float, float], clutter: float, skill: float
 ) -> None:
-    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
-        raise CohortError(f"{destination} is not empty.", "Name a new folder.")
     if images < 3:
         raise CohortError(f"A phantom chest cohort needs three images or more; got {images}.", "Ask for 300.")
     if min(shape) < 96 or not 0.7 <= shape[1] / shape[0] <= 1.3:

@@ -19,6 +19,7 @@ from sightline.data.phantoms.radiographs.draw import FIELDS, Field, RadiographDr
 from sightline.data.phantoms.radiographs.femur import FEMUR_CLASSES
 from sightline.data.phantoms.radiographs.plan import WRIST_CLASSES, Anatomy, AoShares, Study, plan_studies, stream
 from sightline.errors import CohortError, LayoutError
+from sightline.io.files import LOCK_NAME
 from sightline.structures.case import Case, Cohort
 from sightline.structures.regions import Box, Mask, Region, Scribble
 from sightline.structures.tag import Tag
@@ -242,9 +243,8 @@ def _refuse_foreign(destination: Path) -> None:
     if destination.exists() and not destination.is_dir():
         raise LayoutError(f"{destination} is a file, not a folder.", "Choose another destination.")
     # what a phantom that was stopped half-way leaves behind is drawn again
-    foreign = (
-        [p.name for p in destination.iterdir() if p.name not in ("images", "regions")] if destination.exists() else []
-    )
+    ours = ("images", "regions", LOCK_NAME)
+    foreign = [p.name for p in destination.iterdir() if p.name not in ours] if destination.exists() else []
     if foreign:
         raise LayoutError(
             f"{destination} holds files that are no phantom, e.g. {sorted(foreign)[:3]}.",

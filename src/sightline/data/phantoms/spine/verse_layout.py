@@ -31,6 +31,7 @@ from sightline.data.phantoms.spine.scan import draw_spine, simulate_scanner
 from sightline.data.phantoms.spine.series import Series, orient_arrays, plan_series
 from sightline.data.spine.vertebrae import FINDINGS, LEVELS, RANKS
 from sightline.errors import CohortError
+from sightline.io.files import mark_whole, require_empty
 from sightline.io.nifti import write_volume
 from sightline.structures.frame import FloatArray
 
@@ -76,15 +77,13 @@ def write_spines(
         CohortError: the folder holds something, or an argument out of range.
     """
     destination = Path(destination)
-    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
-        raise CohortError(f"{destination} is not empty.", "Name a new folder.")
     if subjects < 1:
         raise CohortError(f"A phantom needs one subject or more; got {subjects}.", "Ask for 60.")
     if not 0.0 <= prevalence <= 0.6:
         raise CohortError(f"The prevalence lies within 0 and 0.6; got {prevalence}.", "About 0.08 is realistic.")
     if spacing is not None and not 0.5 <= spacing <= 4.0:
         raise CohortError(f"Voxels of 0.5 to 4 mm can be drawn; got {spacing}.", "Ask for 1, or leave it out.")
-    destination.mkdir(parents=True, exist_ok=True)
+    require_empty(destination)
     write = partial(write_subject, destination, seed=seed, spacing=spacing, prevalence=prevalence)
     rows: list[dict[str, Any]] = []
     truth: dict[str, Any] = {"seed": seed, "prevalence": prevalence, "findings": FINDINGS, "series": {}}
@@ -98,6 +97,7 @@ def write_spines(
         table.writeheader()
         table.writerows(rows)
     (destination / "truth.json").write_text(json.dumps(truth, indent=1) + "\n", encoding="utf-8")
+    mark_whole(destination)
     return truth
 
 
