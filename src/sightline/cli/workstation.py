@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
+from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg, subcommand
 
 from sightline.errors import RunError
 
@@ -21,8 +21,8 @@ class Workstation:
 
     cohort: Positional[Path | None] = None
     """Folder of a cohort or of radiographs; default: a demo cohort drawn into ./workstation-demo."""
-    runs: Annotated[tuple[Path, ...], arg(name="run")] = ()
-    """Trained runs, up to four, whose maps are compared and proposed."""
+    runs: Annotated[UseAppendAction[tuple[Path, ...]], arg(name="run")] = ()
+    """A trained run whose maps are compared and proposed; repeat it for up to four."""
     dissection: Path | None = None
     """Folder of a dissection whose units are named."""
     keep: Path | None = None

@@ -12,10 +12,12 @@ import time
 import urllib.error
 import urllib.request
 import uuid
+import zipfile
 from pathlib import Path
 
 import pytest
 from support.workstation import box, small_cohort
+from support.workstation_page import CHROMIUM, require_chromium
 
 from sightline.data.datasets.folder.writer import write_cohort
 from sightline.errors import SightlineError
@@ -184,3 +186,56 @@ def test_marks_lie_beside_the_cohort_and_an_empty_folder_is_refused(tmp_path):
         read_studies(tmp_path)
     with pytest.raises(SightlineError, match="does not exist"):
         read_studies(tmp_path / "nothing")
+
+
+WORKLIST = """
+import pathlib, subprocess, sys, time
+from playwright.sync_api import sync_playwright
+site, chromium, arguments = sys.argv[1], sys.argv[2], sys.argv[3:]
+with sync_playwright() as play:
+    browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+    page = browser.new_page()
+    begun = time.monotonic()
+    command = [sys.executable, "-c", "from sightline.cli import main; raise SystemExit(main())", "workstation"]
+    found = {"PYTHONPATH": site, "PATH": "/nowhere", "HOME": "/nowhere", "OMP_NUM_THREADS": "1"}
+    command += [*arguments, "--port", "0", "--quiet"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=found)
+    try:
+        page.goto(server.stdout.readline().strip())
+        page.locator(".list tbody tr a").first.wait_for(timeout=120_000)
+        took = time.monotonic() - begun
+        loaded = "libtorch" in pathlib.Path(f"/proc/{server.pid}/maps").read_text()
+        print(took, page.locator(".list tbody tr a").count(), loaded, flush=True)
+    finally:
+        server.kill()
+        server.wait()
+        browser.close()
+"""
+
+
+@pytest.mark.slow
+def test_from_a_wheel_without_network_node_and_torch_the_worklist_is_there_in_ten_seconds(tmp_path):
+    """In a network of its own with nothing but its loopback; the demo cohort is drawn by the first start."""
+    require_chromium()
+    if os.geteuid() or subprocess.run(["unshare", "-n", "true"], check=False).returncode:
+        pytest.skip("a network namespace needs root")
+    top = Path(__file__).parents[3]
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=top, check=True, capture_output=True)
+    site = tmp_path / "site"
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        wheel.extractall(site)
+    script = f'ip link set lo up && exec {sys.executable} -c "$SCRIPT" {site} {CHROMIUM}'
+    took = {}
+    for name in ("first start, which draws the demo cohort", "again"):
+        done = subprocess.run(
+            ["unshare", "-n", "sh", "-c", script], cwd=tmp_path, env={**os.environ, "SCRIPT": WORKLIST}, check=True,
+            capture_output=True, text=True,
+        )  # fmt: skip
+        seconds, studies, torch = done.stdout.split()
+        took[name] = float(seconds)
+        assert (int(studies), torch) == (24, "False")
+    print(took)
+    if took["again"] > 10 and os.getloadavg()[0] > 2 * (os.cpu_count() or 1):
+        pytest.skip(f"it starts; other work keeps this machine too busy for times ({took})")
+    assert took["again"] <= 10

@@ -25,6 +25,7 @@ from sightline.web.workstation.api.refusals import Refused
 from sightline.web.workstation.exchange.agreement_report import agreement_json, disagreement_of
 from sightline.web.workstation.exchange.coco import export_coco
 from sightline.web.workstation.exchange.cohort_export import RULES, export_folder
+from sightline.web.workstation.exchange.dicom import export_dicom
 from sightline.web.workstation.exchange.readings import finished_reads, mask_of, readings_of, shape_of
 from sightline.web.workstation.marks.operations import Surroundings, check_mark
 from sightline.web.workstation.marks.regions import runs_of_mask
@@ -270,8 +271,8 @@ def post_export(given: NewExport, person: Signed, desk: Desk) -> dict[str, str]:
     A lead who has studies to read yet would see what others said of them: refused here, allowed on the command line.
     """
     require(person, "export")
-    if given.save_as not in ("folder", "coco"):
-        raise Refused(422, "There is no such form.", "Known: folder, coco.", field="as")
+    if given.save_as not in ("folder", "coco", "dicom"):
+        raise Refused(422, "There is no such form.", "Known: folder, coco, dicom.", field="as")
     with desk.database.writing() as connection:
         if not desk.alone and hidden_studies(connection, person):
             raise Refused(
@@ -293,9 +294,9 @@ def _export(desk: Workstation, export_id: str, save_as: str, whose: str) -> None
     result: dict[str, Any]
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        if save_as == "coco":
-            count, left = export_coco(desk, folder, whose)
-            result = {"counts": {"annotations": count}, "left_out": left}
+        if save_as in ("coco", "dicom"):
+            count, left = (export_coco if save_as == "coco" else export_dicom)(desk, folder, whose)
+            result = {"counts": {"annotations" if save_as == "coco" else "objects": count}, "left_out": left}
         else:
             done = export_folder(desk, folder, whose)
             result = {"counts": {"images": done.images, "marks": done.marks}, "left_out": len(done.left_out)}

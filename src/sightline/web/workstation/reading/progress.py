@@ -33,7 +33,8 @@ def progress_of(connection: Connection, task_id: str) -> dict[str, Any]:
         own = [row for row in reads if row["name"] == name]
         counted = [row for row in own if not row["warm_up"]]
         clocks = [times[row["id"]] for row in counted if row["id"] in times]
-        active = sorted(clock.active_s for clock in clocks if not clock.unsure)
+        # an imported read, or one whose page never said that its picture was there, has no clock
+        active = sorted(clock.active_s for clock in clocks if clock.wall_s is not None and not clock.unsure)
         states = {state: sum(row["state"] == state for row in counted) for state in STATES}
         rows.append(
             {

@@ -8,7 +8,6 @@ import { Sync } from "./kept/sync.js";
 import { sendLeftEvents } from "./kept/clock.js";
 import { button, el, fill, icon } from "./page/dom.js";
 import { loadWords, t } from "./page/words.js";
-import { signIn, signInOver } from "./screens/signin.js";
 
 /** @typedef {{close?: () => any, leaving?: () => Promise<void>}} Screen */
 
@@ -72,10 +71,10 @@ class App {
         const session = await get("/session", { quiet: true });
         this.alone = session.alone;
         if (session.signed_in) await this.enter(await get("/me"));
-        else await signIn(this);
+        else await this.signIn();
         return;
       } catch (error) {
-        if (/** @type {any} */ (error).status === 401) { await signIn(this); return; }
+        if (/** @type {any} */ (error).status === 401) { await this.signIn(); return; }
         const again = await this.unreachable(/** @type {any} */ (error));
         if (!again) return;
       }
@@ -125,7 +124,18 @@ class App {
   onSignedOut() {
     if (!this.me) return;
     if (this.sync) { this.sync.signedOut = true; this.showSaving(); }
-    signInOver(this);
+    this.overPage();
+  }
+
+  /** Each screen's script comes when it is shown: most pages are opened by somebody who is signed in. */
+  async signIn() {
+    await (await import("./screens/signin.js")).signIn(this);
+  }
+
+  /** The session is over; whatever happens to the network, the page goes on asking. */
+  overPage() {
+    import("./screens/signin.js").then((made) => { if (this.me && this.sync?.signedOut) made.signInOver(this); },
+      () => setTimeout(() => { if (this.sync?.signedOut) this.overPage(); }, 2000));
   }
 
   /** Head, note and the place of the screen. */
@@ -156,7 +166,7 @@ class App {
   async route() {
     const turn = ++this.turn;
     const [name, ...rest] = location.hash.replace(/^#\/?/, "").split("/").map(decodeURIComponent);
-    let wanted = SCREENS[name] ? name : "worklist";
+    let wanted = SCREENS[name] ? name : this.me.reader.role === "adjudicator" ? "adjudicate" : "worklist";
     if (SCREENS[wanted].may && !this.me.may.includes(SCREENS[wanted].may)) wanted = IN_MENU.find((one) => !SCREENS[one].may || this.me.may.includes(SCREENS[one].may)) || "help";
     await this.screen?.close?.();
     this.screen = null;
@@ -173,6 +183,7 @@ class App {
       if (turn !== this.turn) return;
       const place = el("div", { class: `screen ${wanted}` });
       fill(this.main, place);
+      this.main.scrollTop = 0;
       const screen = await made.show(this, place, rest);
       if (turn !== this.turn) { await screen?.close?.(); return; }
       this.screen = screen;
@@ -240,7 +251,7 @@ class App {
     this.me = null;
     forgetAll();
     location.hash = "";
-    await signIn(this);
+    await this.signIn();
   }
 
   /** @param {{[name: string]: any}} change */

@@ -2,7 +2,6 @@
 /** Reads and their pictures, fetched once and fetched ahead: the next study is there before it is asked for. */
 import { get, getArray, query } from "./server.js";
 import { rasterOf } from "../picture/grey.js";
-import { Volume } from "../picture/planes.js";
 
 const KEPT_BYTES = 400_000_000;
 
@@ -43,8 +42,11 @@ export const storedOf = (image) => kept(`${image.key} ${image.etag} stored`, asy
   return { facts, raster };
 }, (value) => value.raster?.values.byteLength || 0);
 
-/** @param {{key: string}} image @returns {Promise<Volume>} */
-export const volumeOf = (image) => kept(`${image.key} volume`, async () => new Volume(image.key, await get(`/volumes/${image.key}`)), () => 1_000_000);
+/** @param {{key: string}} image @returns {Promise<import("../picture/planes.js").Volume>} */
+export const volumeOf = (image) => kept(`${image.key} volume`, async () => {
+  const [facts, { Volume }] = await Promise.all([get(`/volumes/${image.key}`), import("../picture/planes.js")]);
+  return new Volume(image.key, facts);
+}, () => 1_000_000);
 
 /** Fetch a read and its pictures ahead. @param {string} id */
 export function fetchAhead(id) {
@@ -62,11 +64,20 @@ export function fetchAhead(id) {
   return promise;
 }
 
-/** A read that was fetched ahead, once; else from the server. @param {string} id */
-export function openRead(id) {
+/**
+ * A read that was fetched ahead, once; else from the server. Another window may have worked on it since it was fetched:
+ * the server is asked, and only where it is not reached, or slow, stands what was fetched.
+ * @param {string} id
+ */
+export async function openRead(id) {
   const held = reads.get(id);
   reads.delete(id);
-  return held || get(`/reads/${id}`);
+  if (!held) return get(`/reads/${id}`);
+  const read = await held;
+  const asked = get(query(`/reads/${id}/ops`, { after: read.server_seq })).catch((error) => { if (error.status) throw error; });
+  const late = new Promise((resolve) => setTimeout(resolve, 1000));
+  const since = await Promise.race([asked, late]);
+  return since && (since.ops.length || since.state !== read.state) ? get(`/reads/${id}`) : read;
 }
 
 export function forgetReads() {

@@ -44,12 +44,12 @@ export class Sync extends EventTarget {
   }
 
   /** Take up what an earlier page load left on this computer. */
-  async resume() {
+  async resume(read = "") {
     if (!this.outbox) return;
     const here = new Set([...this.waiting, ...this.refused].map((record) => record.id));
     const left = await this.outbox.all("ops");
     this.foreign = left.filter((record) => record.reader !== this.reader).length;
-    const mine = left.filter((record) => record.reader === this.reader && !here.has(record.id));
+    const mine = left.filter((record) => record.reader === this.reader && !here.has(record.id) && (!read || record.read === read));
     this.waiting = [...mine.filter((record) => !record.refused), ...this.waiting];
     this.refused = [...mine.filter((record) => record.refused), ...this.refused];
     this.changed();

@@ -98,6 +98,11 @@ export class View extends EventTarget {
     this.dispatchEvent(new Event("window"));
   }
 
+  /** How much of a window is one step of the numbers under the cursor: pictures of 8 bits are shown on the scale of 16. */
+  unit() {
+    return !this.stored && this.read?.values.BYTES_PER_ELEMENT === 1 ? 257 : 1;
+  }
+
   /** From the darkest to the brightest 1 %. */
   autoWindow() {
     const raster = this.stored?.raster || this.read;
@@ -116,7 +121,7 @@ export class View extends EventTarget {
   /** @param {number} low numbers as they lie in the array @param {number} high @returns {Window} */
   spanning(low, high) {
     const scale = this.stored?.scale;
-    const factor = this.stored ? 1 : this.read?.values.BYTES_PER_ELEMENT === 1 ? 257 : 1;
+    const factor = this.unit();
     const ends = [low, high].map((v) => (scale ? v * scale.slope + scale.intercept : v * factor)).sort((a, b) => a - b);
     return { centre: (ends[0] + ends[1]) / 2, width: Math.max(ends[1] - ends[0], 1), function: "linear_exact", invert: false };
   }

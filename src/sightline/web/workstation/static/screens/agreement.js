@@ -4,12 +4,16 @@ import { get, query } from "../kept/server.js";
 import { el, fill, svg } from "../page/dom.js";
 import { number, t } from "../page/words.js";
 
+const COUNTED = ["patients", "studies", "images", "readers", "pairs", "targets", "answers", "counted", "both empty", "one empty"];
+
 /** @param {any} one an estimate with an interval, drawn between 0 (or -1) and 1 */
 function interval(one) {
-  const x = (/** @type {number} */ v) => 4 + 172 * Math.max(0, Math.min(1, v));
   if (!Number.isFinite(one.value) || one.value > 1.001 || one.value < -1) return el("span");
+  const least = Math.min(one.value, one.low ?? 0) < 0 ? -1 : 0;
+  const x = (/** @type {number} */ v) => 6 + 168 * Math.max(0, Math.min(1, (v - least) / (1 - least)));
   return svg("svg", { class: "interval", viewBox: "0 0 180 16", "aria-hidden": "true" },
-    svg("line", { x1: 4, x2: 176, y1: 8, y2: 8, stroke: "var(--line)", "stroke-width": 1 }),
+    svg("line", { x1: 6, x2: 174, y1: 8, y2: 8, stroke: "var(--line)", "stroke-width": 1 }),
+    least < 0 ? svg("line", { x1: x(0), x2: x(0), y1: 3, y2: 13, stroke: "var(--quiet)", "stroke-width": 1 }) : null,
     Number.isFinite(one.low) && Number.isFinite(one.high) ? svg("line", { x1: x(one.low), x2: x(one.high), y1: 8, y2: 8, stroke: "var(--accent)", "stroke-width": 3, "stroke-linecap": "round" }) : null,
     svg("circle", { cx: x(one.value), cy: 8, r: 5, fill: "var(--accent)" }));
 }
@@ -38,7 +42,7 @@ export async function show(app, place, rest) {
     fill(body, el("div", { class: "page-in" },
       estimates.length ? el("section", { class: "card scroll", tabindex: 0, role: "region", "aria-label": t("agreement.estimates") }, el("h2", { text: t("agreement.estimates") }), el("table", {}, el("caption", { class: "hidden-words", text: t("agreement.estimates") }),
         el("thead", {}, el("tr", {}, ["measure", "who", "value", "between", "n"].map((name) => el("th", { scope: "col", text: t(`agreement.${name}`) })))),
-        el("tbody", {}, estimates.map((/** @type {any} */ one) => el("tr", {}, el("th", { scope: "row", text: [one.name, one.class].filter(Boolean).join(" · ") }), el("td", { dir: "auto", text: Array.isArray(one.pair) ? one.pair.join(" – ") : one.pair || t("agreement.all") }),
+        el("tbody", {}, estimates.map((/** @type {any} */ one) => el("tr", {}, el("th", { scope: "row", text: [one.name.replace("mean rim distance", t("agreement.rim_distance")), one.class].filter(Boolean).join(" · ") }), el("td", { dir: "auto", text: Array.isArray(one.pair) ? one.pair.join(" – ") : one.pair || t("agreement.all") }),
           el("td", { text: number(one.value, 3) }), el("td", {}, one.low === null || one.low === undefined ? el("span", { class: "quiet small", text: one.why || "" }) : [interval(one), el("span", { class: "small quiet", text: t("agreement.from_to", { low: number(one.low, 3), high: number(one.high, 3) }) })]),
           el("td", { class: "small quiet", text: Object.entries(one.n || {}).map(([what, n]) => `${number(/** @type {number} */ (n))} ${known(what)}`).join(", ") })))))) : el("p", { class: "quiet", text: t("agreement.none") }),
       matrix?.values?.length ? el("section", { class: "card scroll", tabindex: 0, role: "region", "aria-label": t("agreement.matrix") }, el("h2", { text: `${t("agreement.matrix")}: ${matrix.measure}` }), el("table", { class: "matrix" }, el("caption", { class: "hidden-words", text: t("agreement.matrix") }),
@@ -50,7 +54,7 @@ export async function show(app, place, rest) {
   }
 
   /** @param {string} what */
-  const known = (what) => (["patients", "studies", "images", "readers", "pairs"].includes(what) ? t(`agreement.n_${what}`) : what);
+  const known = (what) => (COUNTED.includes(what) ? t(`agreement.n_${what.replace(" ", "_")}`) : what);
 
   /** @param {number} value */
   function meter(value) {

@@ -29,7 +29,7 @@ export async function show(app, place) {
     fill(parts.progress, el("div", { class: "row" }, el("h2", { text: t("lead.progress") }), el("span", { class: "stretch" }), choice),
       answer.rows.length ? table(t("lead.progress"), [t("lead.reader"), ...states.map((one) => t(`state.${one}`)), t("lead.active"), t("lead.unsure")], answer.rows.map((/** @type {any} */ row) => el("tr", {}, el("th", { scope: "row", dir: "auto", text: row.reader }), states.map((one) => el("td", { text: number(row[one]) })),
         el("td", { text: row.active_s_median === null ? "–" : `${duration(row.active_s_median)}${row.active_s_iqr ? ` (${duration(row.active_s_iqr[0])} – ${duration(row.active_s_iqr[1])})` : ""}` }), el("td", { text: number(row.unsure) })))) : el("p", { class: "quiet", text: t("lead.no_reads") }),
-      el("p", { class: "small quiet", text: answer.rule || t("help.clock_text") }), command(answer.command));
+      el("p", { class: "small quiet", text: t("help.clock_text") }), command(answer.command));
   }
 
   function drawPlan() {
@@ -77,6 +77,14 @@ export async function show(app, place) {
         drawPlan();
       } catch (error) { said(error); }
     };
+    const whose = el("select", {}, readers.map((one) => el("option", { value: one.id, text: one.name }))), newWord = el("input", { type: "password", minlength: 12, autocomplete: "new-password" });
+    const change = async () => {
+      try {
+        await call("PATCH", `/readers/${whose.value}`, { password: newWord.value });
+        newWord.value = "";
+        app.say(t("lead.password_set"));
+      } catch (error) { said(error); }
+    };
     const turn = async (/** @type {any} */ one) => {
       try {
         await call("PATCH", `/readers/${one.id}`, { disabled: !one.disabled_at });
@@ -86,14 +94,15 @@ export async function show(app, place) {
     };
     fill(parts.readers, el("h2", { text: t("lead.readers") }), table(t("lead.readers"), [t("signin.name"), t("lead.shown_as"), t("lead.role"), t("lead.since"), t("lead.account")], readers.map((one) => el("tr", {}, el("th", { scope: "row", dir: "auto", text: one.name }), el("td", { dir: "auto", text: one.display }), el("td", { text: t(`role.${one.role}`) }), el("td", { text: moment(one.made_at) }),
       el("td", {}, one.id === app.me.reader.id ? t("lead.you") : button(one.disabled_at ? t("lead.enable") : t("lead.disable"), () => turn(one), { class: "quiet", "aria-label": `${one.disabled_at ? t("lead.enable") : t("lead.disable")}: ${one.name}` }))))),
-    el("div", { class: "row end" }, field(t("signin.name"), name), field(t("lead.shown_as"), display), field(t("lead.role"), role), field(t("signin.password"), word), button(t("lead.add"), add)), command(answer.command || "sightline readers add KEEP NAME --role reader"));
+    el("div", { class: "row end" }, field(t("signin.name"), name), field(t("lead.shown_as"), display), field(t("lead.role"), role), field(t("signin.password"), word), button(t("lead.add"), add)), command("sightline readers add KEEP NAME --role reader"),
+    el("details", {}, el("summary", { text: t("lead.new_password") }), el("div", { class: "row end" }, field(t("lead.reader"), whose), field(t("lead.new_password"), newWord), button(t("lead.set_password"), change)), command("sightline readers passwd KEEP NAME")));
   }
 
   async function drawExports() {
     const answer = await get("/exports").catch((error) => { if (error.status === 404) return { rows: [] }; throw error; });
     const rows = answer.rows || answer.exports || [];
-    const as = el("select", {}, ["folder", "coco"].map((one) => el("option", { value: one, text: t(`lead.as_${one}`) })));
-    const of = el("select", {}, ["each", "consensus", "union", "majority", "staple"].map((one) => el("option", { value: one, text: t(`lead.of_${one}`) })), readers.map((one) => el("option", { value: one.name, text: one.display || one.name })));
+    const as = el("select", {}, ["folder", "coco", "dicom"].map((one) => el("option", { value: one, text: t(`lead.as_${one}`) })));
+    const of = el("select", {}, ["each", "consensus", "union", "intersection", "majority", "staple"].map((one) => el("option", { value: one, text: t(`lead.of_${one}`) })), readers.map((one) => el("option", { value: one.name, text: one.display || one.name })));
     const go = async () => {
       try {
         await call("POST", "/exports", { as: as.value, readers: of.value });
@@ -121,7 +130,7 @@ export async function show(app, place) {
       } catch (error) { said(error); }
     };
     fill(parts.audit, el("div", { class: "row" }, el("h2", { text: t("lead.audit") }), el("span", { class: "stretch" }), button(t("lead.verify"), verify)), result,
-      table(t("lead.audit"), ["seq", "at", "who", "what", "object"].map((one) => t(`lead.audit_${one}`)), rows.map((/** @type {any} */ one) => el("tr", {}, el("td", { text: number(one.seq) }), el("td", { text: moment(one.at) }), el("td", { dir: "auto", text: one.who || "–" }), el("td", { text: one.what }), el("td", { dir: "ltr", text: one.object || "" })))),
+      table(t("lead.audit"), ["seq", "at", "who", "what", "object"].map((one) => t(`lead.audit_${one}`)), rows.map((/** @type {any} */ one) => el("tr", {}, el("td", { text: number(one.seq) }), el("td", { text: moment(one.at) }), el("td", { dir: "auto", text: readers.find((other) => other.id === one.who)?.name || one.who || "–" }), el("td", { text: one.what }), el("td", { dir: "ltr", text: one.object || "" })))),
       answer.next ? button(t("lead.older"), () => drawAudit(answer.next, rows).catch(said)) : null, command("sightline marks verify KEEP"));
   }
 

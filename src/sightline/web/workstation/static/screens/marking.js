@@ -7,7 +7,6 @@ import { button, el, fill } from "../page/dom.js";
 import { number, t } from "../page/words.js";
 import { rasterOf } from "../picture/grey.js";
 import { drawLine } from "../picture/paint.js";
-import { drawHeat, heatCanvas } from "../picture/heat.js";
 import { fullRange, View } from "../picture/view.js";
 import { Desk } from "../tools/desk.js";
 import { makePanel } from "./panel.js";
@@ -79,7 +78,8 @@ class Marking {
     const volumes = this.all.some((view) => view.plane);
     this.layout = LAYOUTS.includes(own) ? own : volumes ? 3 : LAYOUTS.find((n) => n >= Math.min(hung, 6)) || 6;
     this.panel = makePanel(this);
-    fill(this.place, this.panel.rail, el("div", { class: "table" }, this.grid, this.panel.strip), this.panel.aside);
+    this.desktop = el("div", { class: "table" }, this.grid, this.panel.strip);
+    fill(this.place, this.panel.rail, this.desktop, this.panel.aside);
     this.hang();
     this.activate(this.all[0]);
     desk.addEventListener("change", () => this.panel.update());
@@ -202,11 +202,12 @@ class Marking {
     if (aid.condition !== "answer and map") return;
     const view = this.all[0], label = this.desk.task.classes.indexOf(aid.label);
     try {
-      const { maps } = await get(`/images/${view.image.key}/maps`);
+      const [{ maps }, { drawHeat, heatCanvas }] = await Promise.all([get(`/images/${view.image.key}/maps`), import("../picture/heat.js")]);
       const map = maps.find((/** @type {any} */ one) => one.run === aid.run);
       const raw = await getArray(`/images/${view.image.key}/maps/${aid.run}/${Math.max(0, label)}`);
       const frame = (raw.headers.get("X-Frame") || "").split(",").map(Number);
-      this.aidMap = { view, map: { shape: raw.shape, values: raw.values, frame }, heat: heatCanvas({ shape: raw.shape, values: raw.values, frame }, { low: map.low, high: map.high, smooth: true }) };
+      const grid = { shape: raw.shape, values: raw.values, frame }, heat = heatCanvas(grid, { low: map.low, high: map.high, smooth: true });
+      this.aidMap = { view, draw: (/** @type {any} */ context) => drawHeat(context, view, grid, heat, 0.9, true) };
       view.redraw();
     } catch (error) {
       this.app.say(/** @type {any} */ (error).message, "bad");
@@ -286,7 +287,7 @@ class Marking {
 
   /** @param {any} context @param {any} view */
   paint(context, view) {
-    if (this.aidMap?.view === view && !this.desk.hidden && !view.throughNetwork) drawHeat(context, view, this.aidMap.map, this.aidMap.heat, 0.9, true);
+    if (this.aidMap?.view === view && !this.desk.hidden && !view.throughNetwork) this.aidMap.draw(context);
     this.desk.paint(context, view, view.throughNetwork ? through(view, view.throughNetwork) : view);
     if (view.plane && !this.desk.hidden) {
       const { cross } = view.volume, [r, c] = view.volume.toPlane(view.plane, cross.map((/** @type {number} */ v) => v + 0.5));
@@ -527,11 +528,9 @@ export async function show(app, place, rest) {
     banner();
   };
   const release = read.read_only ? null : await hold(id, steal, lost);
-  if (steal) {
-    // what the other window had not sent lies on this computer's disk
-    await app.sync.resume();
-    read = await get(`/reads/${id}`);
-  }
+  // what another window has not sent lies on this computer's disk
+  if (release) await app.sync.resume(id);
+  if (steal) read = await get(`/reads/${id}`);
   const unsent = app.sync.unsent(id), there = new Set(read.ops.map((/** @type {any} */ op) => op.id));
   const ops = [...read.ops, ...unsent.filter((/** @type {any} */ op) => !there.has(op.id))];
   const client = crypto.randomUUID();
@@ -560,7 +559,8 @@ export async function show(app, place, rest) {
   const { acts, ends } = actions(screen);
   app.keys.use("mark", acts, ends);
   await screen.build();
-  place.append(note);
+  // above the pictures, never on them
+  screen.desktop.prepend(note);
   banner();
   app.sync.addEventListener("saved", banner);
   const draft = !desk.readOnly() && app.outbox ? await app.outbox.draftOf(id).catch(() => null) : null;
@@ -571,7 +571,7 @@ export async function show(app, place, rest) {
       offer.remove();
     };
     const offer = el("div", { class: "banner offer", role: "alert" }, el("span", { text: t("draft.offer") }), button(t("draft.take"), () => done(true), { class: "primary" }), button(t("draft.leave"), () => done(false)));
-    place.append(offer);
+    screen.desktop.prepend(offer);
   }
   screen.all[0]?.node.focus({ preventScroll: true });
   return { close: () => { app.sync?.removeEventListener("saved", banner); return screen?.close(); }, marking: screen };

@@ -5,6 +5,8 @@ import { number, t } from "../page/words.js";
 import { CT_WINDOWS } from "../picture/grey.js";
 import { INK } from "../picture/paint.js";
 
+// what the server says of a proposal that it read off a map
+const BY_BOX = "box read off the map, as the run reads it";
 const TOOLS = ["scribble", "box", "polygon", "brush", "eraser", "select", "window", "ruler"];
 
 /** @param {any} screen the marking screen */
@@ -32,7 +34,7 @@ export function makePanel(screen) {
   const width = el("input", { type: "number", class: "short", "aria-label": t("window.width"), title: t("window.width"), step: "any", min: 1 });
   const typed = () => {
     const view = desk.active, c = Number(centre.value), w = Number(width.value);
-    if (view && Number.isFinite(c) && w >= 1) view.setWindow({ ...view.currentWindow(), centre: c, width: w });
+    if (view && Number.isFinite(c) && w >= 1) view.setWindow({ ...view.currentWindow(), centre: c * view.unit(), width: w * view.unit() });
   };
   centre.addEventListener("change", typed);
   width.addEventListener("change", typed);
@@ -83,8 +85,8 @@ export function makePanel(screen) {
     }
     const now = view.currentWindow();
     preset.value = !view.window ? "0" : view.plane ? String(CT_WINDOWS.findIndex((one) => one.centre === now.centre && one.width === now.width)) : "-1";
-    if (document.activeElement !== centre) centre.value = String(Math.round(now.centre * 100) / 100);
-    if (document.activeElement !== width) width.value = String(Math.round(now.width * 100) / 100);
+    if (document.activeElement !== centre) centre.value = String(Math.round((now.centre / view.unit()) * 100) / 100);
+    if (document.activeElement !== width) width.value = String(Math.round((now.width / view.unit()) * 100) / 100);
   }
 
   // the answers
@@ -160,7 +162,7 @@ export function makePanel(screen) {
     const locked = desk.readOnly();
     fill(marks, live.map((/** @type {any} */ mark) => {
       const pick = button("", () => { const view = screen.all.find((/** @type {any} */ one) => one.image.key === mark.image); if (view) { screen.focusView(screen.all.indexOf(view)); if (view.plane) screen.desk.moveCross(view, view.volume.toPlane(view.plane, mark.start.map((/** @type {number} */ v, /** @type {number} */ i) => (v + mark.stop[i]) / 2))); } desk.select(mark.id); if (desk.toolName !== "select") desk.takeTool("select"); }, { class: "pick", "aria-pressed": mark.id === desk.selectedId, data: { mark: mark.id, act: "pick" } });
-      fill(pick, el("span", { class: `swatch ${mark.role}`, "aria-hidden": "true" }), el("span", { dir: "auto", text: nameOf(mark) }), el("span", { class: "quiet", text: placeOf(mark) }));
+      fill(pick, el("span", { class: `swatch ${mark.role}`, "aria-hidden": "true" }), el("span", { class: "words" }, el("span", { dir: "auto", text: nameOf(mark) }), placeOf(mark) ? el("span", { class: "quiet small", dir: "auto", text: placeOf(mark) }) : null));
       const turn = !locked && ["scribble", "polygon", "mask"].includes(mark.kind) && mark.id === desk.selectedId ? button("", () => desk.turnInto(mark, "box"), { class: "tool small", icon: "box", title: t("mark.into_box"), "aria-label": t("mark.into_box"), data: { mark: mark.id, act: "turn" } })
         : !locked && mark.kind === "box" && mark.start.length === 2 && mark.id === desk.selectedId && desk.allowed("polygon") ? button("", () => desk.turnInto(mark, "polygon"), { class: "tool small", icon: "polygon", title: t("mark.into_polygon"), "aria-label": t("mark.into_polygon"), data: { mark: mark.id, act: "turn" } }) : null;
       return el("li", { class: mark.id === desk.selectedId ? "selected" : "" }, pick, turn, locked ? null : button("", () => desk.remove(mark.id), { class: "tool small", icon: "bin", title: told(t("action.remove"), "remove"), "aria-label": `${t("action.remove")}: ${nameOf(mark)}`, data: { mark: mark.id, act: "remove" } }));
@@ -170,7 +172,7 @@ export function makePanel(screen) {
     fill(gone, el("summary", { text: t("mark.gone", { n: taken.length }) }), el("ul", { class: "marks" }, taken.map((/** @type {any} */ mark) => el("li", {}, el("span", { class: "pick" }, el("span", { class: `swatch ${mark.role}`, "aria-hidden": "true" }), el("span", { dir: "auto", text: nameOf(mark) })), locked ? null : button(t("mark.bring_back"), () => desk.restore(mark.id), { class: "quiet small", data: { mark: mark.id, act: "restore" } })))));
     gone.open = wasOpen;
     gone.hidden = !taken.length;
-    fill(proposals, open.map((/** @type {any} */ one, /** @type {number} */ i) => el("div", { class: "proposal" }, el("span", {}, t(`kind.${one.mark.kind}`), " ", number(one.score, 2)), el("span", { class: "quiet small", text: one.how || "" }),
+    fill(proposals, open.map((/** @type {any} */ one, /** @type {number} */ i) => el("div", { class: "proposal" }, el("span", {}, t(`kind.${one.mark.kind}`), " ", number(one.score, 2)), el("span", { class: "quiet small", text: one.how === BY_BOX ? t("proposal.by_box") : one.how || "" }),
       button("", () => desk.accept(one), { class: "tool small", icon: "check", title: told(t("action.accept"), i ? "" : "accept"), "aria-label": t("action.accept") }), button("", () => desk.reject(one), { class: "tool small", icon: "cross", title: told(t("action.reject"), i ? "" : "reject"), "aria-label": t("action.reject") }))));
     if (!open.length) fill(proposals, el("p", { class: "quiet small", text: t("proposal.none") }));
     if (focus) /** @type {HTMLElement | null} */ (marks.querySelector(focus))?.focus();

@@ -19,6 +19,7 @@ export class Table {
     this.under = el("div", { class: "strip" });
     this.side = el("aside", { class: "side", "aria-label": t("compare.side") });
     fill(place, el("div", { class: "split" }, el("div", { class: "table" }, this.grid, this.under), this.side));
+    fill(this.grid, el("div", { class: "view" }, el("div", { class: "view-message", role: "status", text: t("picture.coming") })));
     this.host = { drag: () => "pan", down() {}, move() {}, up() {}, cancel() {} };
     this.closed = false;
   }
