@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.timing import Part, Result, Row
 
-ORDER = ("step", "explained_step", "maps", "explain", "boxes", "reading", "memory", "patches", "dissect")
+ORDER = ("step", "explained_step", "maps", "explain", "boxes", "reading", "memory", "patches", "dissect", "workstation")
 TITLES = {
     "step": "Training step",
     "explained_step": "Training step through a map",
@@ -21,12 +21,13 @@ TITLES = {
     "memory": "Peak memory",
     "patches": "Patches of vertebrae",
     "dissect": "Dissection",
+    "workstation": "Workstation",
 }
 ABOUT = """# Benchmarks
 
 `make bench` (or `python -m benchmarks`, one of `step`, `explained_step`, `maps`, `explain`, `boxes`, `reading`,
-`memory`, `patches`, `dissect` by name) measures sightline against plain libraries and rewrites this page. A machine
-with another name gets a section of its own.
+`memory`, `patches`, `dissect`, `workstation` by name) measures sightline against plain libraries and rewrites this
+page. A machine with another name gets a section of its own.
 
 How it is measured, so that a ratio means something:
 

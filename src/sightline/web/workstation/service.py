@@ -104,6 +104,8 @@ class Workstation:
         self.token: str | None = None
         # pictures that could not be shown, by key: why
         self.failures: dict[str, dict[str, str]] = {}
+        # mean Dice of a study's readers, by their reads and how far these went
+        self.overlaps: dict[tuple[tuple[str, int], ...], float | None] = {}
         self._digests: dict[tuple[str, int, int], str] = {}
         self._dissection: Dissection | None = None
         self._views: dict[str, Any] = {}

@@ -26,7 +26,7 @@ from sightline.web.workstation.exchange.agreement_report import agreement_json, 
 from sightline.web.workstation.exchange.coco import export_coco
 from sightline.web.workstation.exchange.cohort_export import RULES, export_folder
 from sightline.web.workstation.exchange.dicom import export_dicom
-from sightline.web.workstation.exchange.readings import finished_reads, mask_of, readings_of, shape_of
+from sightline.web.workstation.exchange.readings import FinishedRead, finished_reads, mask_of, readings_of, shape_of
 from sightline.web.workstation.marks.operations import Surroundings, check_mark
 from sightline.web.workstation.marks.regions import runs_of_mask
 from sightline.web.workstation.reading.blinding import hidden_studies, sees_study
@@ -125,20 +125,30 @@ def get_adjudications(person: Signed, desk: Desk, task: str) -> dict[str, Any]:
         spec = task_spec(connection, task)
         hidden = hidden_studies(connection, person)
         reads = [one for one in finished_reads(connection, task_id=task) if one.row["study"] not in hidden]
-        readings = [one for one in readings_of(desk, connection, reads) if one.number == 1]
-        overlap, titles, done = study_dice(readings), titles_of(connection, spec), latest_outcomes(connection, task)
-    labels: dict[str, list[str | None]] = {}
-    for one in readings:
-        labels.setdefault(one.study, []).append(one.label)
+        titles, done = titles_of(connection, spec), latest_outcomes(connection, task)
+        own: dict[str, list[FinishedRead]] = {}
+        for one in reads:
+            if int(one.row["pass"]) == 1:
+                own.setdefault(one.row["study"], []).append(one)
+        several = {key: there for key, there in own.items() if len(there) > 1}
+        overlap = {key: _overlap(desk, connection, there) for key, there in several.items()}
     rows = [
         {
-            "study": key, "title": titles[key], "disagreement": disagreement_of(overlap.get(key), said),
-            "state": "done" if key in done else "open", "readers": len(said),
+            "study": key, "title": titles[key], "state": "done" if key in done else "open", "readers": len(there),
+            "disagreement": disagreement_of(overlap[key], [one.fold.answers.label for one in there]),
         }
-        for key, said in labels.items()
-        if len(said) > 1
+        for key, there in several.items()
     ]  # fmt: skip
     return {"rows": sorted(rows, key=lambda row: -float(str(row["disagreement"])))}
+
+
+def _overlap(desk: Workstation, connection: Connection, reads: list[FinishedRead]) -> float | None:
+    """Mean Dice of a study's readers, worked out once for what they have submitted."""
+    key = tuple((one.row["id"], one.row["last_seq"]) for one in reads)
+    if key not in desk.overlaps:
+        found = study_dice(readings_of(desk, connection, reads))
+        desk.overlaps[key] = next(iter(found.values()), None)
+    return desk.overlaps[key]
 
 
 def _lettered(desk: Workstation, connection: Connection, person: Person, task_id: str, key: str) -> dict[str, str]:

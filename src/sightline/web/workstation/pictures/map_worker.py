@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 import traceback
 from collections.abc import Mapping
@@ -30,6 +31,9 @@ def main() -> int:
         _compute(orders)
     except SightlineError as error:
         _say({"kind": "failed", "message": error.message, "remedy": error.remedy})
+        return 1
+    except BrokenPipeError:  # the server has ended, and wants nothing any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception:
         _say({"kind": "failed", "message": "The run's maps could not be computed.", "remedy": "See the server's log."})
