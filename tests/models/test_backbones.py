@@ -7,9 +7,14 @@ from safetensors.torch import load_file, save_file
 from support.paths import DATA
 
 from sightline.errors import GeometryError, RecipeError, UnreadableFile
+from sightline.explainers.cam import GradCAM
+from sightline.explainers.gradients import InputGradient
+from sightline.losses.attribution_priors import MapEnergy
 from sightline.models import pretrained_weights as weights
 from sightline.models.backbones import AlexNet, Backbone
 from sightline.models.cam_classifiers import ClassMapModel
+from sightline.models.necks import Fusion
+from sightline.models.pooling import SoftmaxPool
 
 GOOGLE = DATA / "weights" / "mobilenetv2_100.imagenet_google.safetensors"
 needs_weights = pytest.mark.skipif(not GOOGLE.is_file(), reason="the MobileNetV2 weights are not here")
@@ -199,7 +204,9 @@ def test_download_is_read_as_safetensors_and_with_its_normalisation(monkeypatch,
     [
         (lambda: Backbone("resnet_18").build(), "resnet18"),
         (lambda: Backbone("resnet18", options={"wings": 2}).build(), "wings"),
-        (lambda: Backbone("vit_tiny_patch16_224").build(), "instead of a map"),
+        (lambda: Backbone("mixer_s32_224").build(), "instead of a map"),
+        (lambda: Backbone("vit_tiny_patch16_224", frozen_stages=3, frozen_precision="bf16"), "not kept"),
+        (lambda: ClassMapModel(Backbone("test_vit"), fusion=Fusion(8)).build(2), "same grid"),
         (lambda: Backbone("resnet18", output_stride=7), "8, 16 or 32"),
         (lambda: Backbone("resnet18", channels=4), "1 to 3 channels"),
     ],
@@ -234,6 +241,32 @@ def test_google_weights_dilated_agree_with_the_strided_network_up_to_its_last_st
 
 
 @needs_weights
+@pytest.mark.parametrize(
+    ("name", "stages", "channels"),
+    [("tf_efficientnet_lite0", 5, 320), ("tf_efficientnet_lite2", 5, 352), ("tf_efficientnet_lite0", 4, 112)],
+)
+def test_lite_weights_serve_guided_maps_with_kept_features(name, stages, channels):
+    """One stage trained after five frozen ones, or (4) none: kept features say what pictures say."""
+    folder = GOOGLE.parent
+    if not list(folder.glob(f"{name}*.safetensors")):
+        pytest.skip(f"the weights of {name} are not here")
+    backbone = Backbone(name, weights=str(folder), frozen_stages=5, stages=stages, frozen_precision="bf16")
+    torch.manual_seed(0)
+    net = ClassMapModel(backbone, fusion=Fusion(8, 16), one_map=True).build(2).eval()
+    assert (net.trunk.channels_out, net.stride) == (channels, 8)
+    assert float(net.trunk.mean.flatten()[0]) == float(net.trunk.std.flatten()[0]) == 0.5
+    images = torch.rand(2, 1, 64, 64)
+    packed = net.trunk.frozen_features(images)
+    assert packed.ndim == 2 and packed.dtype == torch.bfloat16
+    kept, seen = net(packed), net(images)
+    torch.testing.assert_close(kept.logits, seen.logits)
+    targets = torch.zeros(2, 1, 64, 64, dtype=torch.uint8)
+    targets[:, :, 8:24, 8:24] = 1
+    MapEnergy("softplus")(kept.maps, targets, torch.ones(2, 2, dtype=torch.bool)).value.backward()
+    assert net.fusion.top.weight.grad.any() and all(not p.requires_grad for p in net.trunk.net.conv_stem.parameters())
+    assert Backbone(name, weights=str(folder), frozen_stages=5).without_weights().weights is None
+
+
 def test_trained_run_reopens_without_the_weights_file():
     model = ClassMapModel(Backbone("mobilenetv2_100", weights=str(GOOGLE)))
     bare = model.without_weights()
@@ -256,3 +289,50 @@ def test_sizes_that_do_not_work_are_named_with_those_that_do():
     with pytest.raises(GeometryError, match="at least 63 px; it was given 48") as caught:
         AlexNet().build()(torch.zeros(1, 1, 48, 48))
     assert "1.32 times" in caught.value.remedy
+
+
+def test_patch_tokens_lie_on_their_grid():
+    """A map of a transformer is its patch tokens: as timm's own intermediates, at any size its patch divides."""
+    torch.manual_seed(0)
+    trunk = Backbone("test_vit").build().eval()
+    assert (trunk.channels_out, trunk.stride) == (64, 16)
+    images = torch.rand(2, 1, 64, 96)
+    with torch.no_grad():
+        features = trunk(images)
+        final, _ = trunk.net.forward_intermediates(trunk.normalise(images), indices=1)
+        wanted = final[:, trunk.net.num_prefix_tokens :]
+    assert features.shape == (2, 64, 4, 6)
+    for row in range(4):
+        for column in range(6):
+            torch.testing.assert_close(features[:, :, row, column], wanted[:, row * 6 + column])
+    with pytest.raises(GeometryError, match="divisible"):
+        trunk(torch.rand(1, 1, 60, 64))
+
+
+def test_transformer_weights_from_a_file_freeze_with_their_tokens(tmp_path):
+    """DINO's weights have the keys of timm's `vit_*`: an encoder that is frozen to its last norm."""
+    torch.manual_seed(0)
+    stored = timm.create_model("test_vit", num_classes=0).state_dict()
+    save_file(stored, tmp_path / "test_vit.dino.safetensors")
+    trunk = Backbone("test_vit", weights=str(tmp_path), frozen_stages=6).build()
+    assert all(torch.equal(trunk.net.state_dict()[key], value) for key, value in stored.items())
+    assert {name for name, p in trunk.net.named_parameters() if p.requires_grad} == set()
+    trunk.train()
+    assert not any(module.training for module in trunk.net.blocks.modules())
+    with pytest.raises(RecipeError, match="nothing to train"):
+        Backbone("test_vit", frozen_stages=7).build()
+
+
+def test_explainers_of_a_transformer_can_be_trained_through_or_say_why_not():
+    torch.manual_seed(0)
+    net = ClassMapModel(Backbone("test_vit"), pool=SoftmaxPool()).build(2).eval()
+    images = torch.rand(2, 1, 64, 64)
+    for explainer, size in ((GradCAM(), 4), (InputGradient(reduce="square_sum"), 64)):
+        maps = explainer(net, images, [1], create_graph=True)
+        assert maps.shape == (2, 1, size, size)
+        net.zero_grad()
+        maps.sum().backward()
+        assert net.trunk.net.blocks[0].attn.qkv.weight.grad.isfinite().all()
+        torch.testing.assert_close(explainer(net, images, [1]), maps.detach(), rtol=1e-3, atol=1e-5)
+    guided = InputGradient(rule="guided")(net, images, [1])
+    assert bool((guided >= 0).all()) and bool(guided.any())

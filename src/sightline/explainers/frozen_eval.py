@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sightline.errors import RunError
 
@@ -66,6 +67,9 @@ def frozen_eval(
         stack.enter_context(_evaluating(network, batch_norm, dropout))
         if not weights:
             stack.enter_context(_frozen(network))
+        else:
+            # the fused kernels of attention have no second derivative
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         stack.enter_context(exact(device, True))
         yield network
 

@@ -14,7 +14,8 @@ import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from timm.models import group_modules
+from timm.models import group_modules, group_parameters
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torchvision.models import alexnet
 
@@ -31,7 +32,9 @@ class Backbone:
     """Any timm image network that yields a feature map.
 
     Attributes:
-        name: timm's name, e.g. `resnet50` (He 2016), `efficientnet_b0` (Tan 2019), `mobilenetv2_100` (Sandler 2018).
+        name: timm's name, e.g. `resnet50` (He 2016), `efficientnet_b0` (Tan 2019), `mobilenetv2_100` (Sandler 2018);
+            of vision transformers (`vit_small_patch16_224`, Dosovitskiy 2021) the features are the patch tokens on
+            their grid, and images of any size that the patch divides are taken (position embeddings are resampled).
         channels: channels of the first convolution, 1 to 3. With 3, grey images are replicated in `forward`.
         output_stride: image pixels per feature cell; 16 and 8 trade strides for dilation where timm offers it.
         weights: None for random weights, `imagenet` for timm's download, else a `.safetensors` file or a folder
@@ -60,6 +63,10 @@ class Backbone:
 
     def __post_init__(self) -> None:
         """Refuse what no network has."""
+        if self.frozen_precision != "32" and _is_transformer(self.name):
+            raise RecipeError(
+                "Features of a vision transformer's frozen blocks are not kept.", "Set frozen_precision to 32."
+            )
         if self.frozen_precision != "32" and self.frozen_stages == 0:
             raise RecipeError("frozen_precision is of frozen stages: there are none.", "Set frozen_stages to 1.")
         if self.channels not in (1, 2, 3):
@@ -124,6 +131,8 @@ class Backbone:
         keywords: dict[str, Any] = {**facts.options, **self.options}
         if self.output_stride != 32:
             keywords["output_stride"] = self.output_stride
+        if _is_transformer(self.name) and "img_size" not in keywords:
+            keywords = {"dynamic_img_size": True, **keywords}
         try:
             net: nn.Module = timm.create_model(
                 self.name, in_chans=self.channels, num_classes=0, global_pool="", **keywords
@@ -193,7 +202,17 @@ class Trunk(nn.Module):
                     features: Tensor = self.net(given)
             else:
                 features = self.net(self.normalise(images))
-        return features.movedim(-1, 1) if self.last else features
+        return self._as_map(features, images)
+
+    def _as_map(self, features: Tensor, images: Tensor) -> Tensor:
+        """Features with channels after the batch; patch tokens on their grid, without class and register tokens."""
+        if self.last:
+            return features.movedim(-1, 1)
+        if not isinstance(self.net, VisionTransformer) or features.ndim != 3:
+            return features
+        height, width = self.net.patch_embed.dynamic_feat_size((int(images.shape[2]), int(images.shape[3])))
+        patches = features[:, self.net.num_prefix_tokens :].transpose(1, 2)
+        return patches.reshape(len(patches), -1, height, width)
 
     @contextmanager
     def _any_size(self, images: Tensor) -> Iterator[None]:
@@ -219,13 +238,18 @@ class Trunk(nn.Module):
         """
         if not hasattr(self.net, "forward_intermediates"):
             raise RecipeError("timm does not expose the stages of this backbone.", "Leave fusion out.")
+        if isinstance(self.net, VisionTransformer):
+            raise RecipeError(
+                "A vision transformer has the same grid at every depth: there is nothing finer to fuse.",
+                "Leave fusion out; larger pictures (--size), or smaller patches, make finer maps.",
+            )
         with self._any_size(images):
             if self.frozen_stages is not None:
                 with self.frozen_stages.replaced_by(self.frozen_features(images)) as given:
                     features, stages = self.net.forward_intermediates(given, output_fmt="NCHW")
             else:
                 features, stages = self.net.forward_intermediates(self.normalise(images), output_fmt="NCHW")
-        return (features.movedim(-1, 1) if self.last else features), list(stages)
+        return self._as_map(features, images), list(stages)
 
     def frozen_features(self, images: Tensor) -> Tensor:
         """Packed features [b, n] of the frozen stages, computed in bfloat16; packed ones are handed back.
@@ -253,7 +277,9 @@ class Trunk(nn.Module):
     @torch.no_grad()
     def _dry_run(self, name: str) -> tuple[int, int]:
         training = self.training
-        size = self.fixed_px or 64
+        # a transformer takes what its patch divides
+        patch = self.net.patch_embed.patch_size[0] if isinstance(self.net, VisionTransformer) else 16
+        size = self.fixed_px or 4 * patch
         features = self.eval()(torch.zeros(1, self.channels, size, size))
         self.train(training)
         if features.ndim != 4:
@@ -267,12 +293,18 @@ class Trunk(nn.Module):
 def _fixed_px(net: Any, config: Backbone) -> int | None:
     """The one side of images that a network was built for; None where any will do."""
     facts = net.pretrained_cfg
-    if not facts.get("fixed_input_size"):
+    if not facts.get("fixed_input_size") or (isinstance(net, VisionTransformer) and net.dynamic_img_size):
         return None
     asked = config.options.get("img_size")
     if isinstance(asked, int):
         return asked
     return int(asked[-1] if isinstance(asked, (list, tuple)) else facts["input_size"][-1])
+
+
+def _is_transformer(name: str) -> bool:
+    """Whether timm's network of that name is a plain vision transformer (ViT, DINO, DINOv2)."""
+    kind = name.split(".")[0]
+    return timm.is_model(kind) and timm.model_entrypoint(kind).__module__ == VisionTransformer.__module__
 
 
 def _cut(net: nn.Module, n: int, name: str) -> None:
@@ -295,6 +327,12 @@ def _freeze(net: nn.Module, n: int) -> tuple[str, ...]:
         raise RecipeError(f"frozen_stages {n} leaves nothing to train: there are {len(stages) - 1} stages.")
     for name in [name for stage in sorted(stages)[: n + 1] for name in stages[stage]]:
         net.get_submodule(name).requires_grad_(False)
+    # what belongs to the network itself: class token and position embedding of a transformer
+    own = dict(net.named_parameters(recurse=False))
+    grouped = group_parameters(net, net.group_matcher(coarse=True)) if own else {}  # type: ignore[operator]
+    for name in (name for stage in sorted(grouped)[: n + 1] for name in grouped[stage]):
+        if name in own:
+            own[name].requires_grad_(False)
     # the blocks around them too, for what has no weights of its own (drop path)
     held = ((name, list(module.parameters())) for name, module in net.named_modules() if name)
     return tuple(name for name, weights in held if weights and not any(w.requires_grad for w in weights))

@@ -63,6 +63,8 @@ class FrozenStages:
     """
 
     def __init__(self, net: nn.Module, frozen: Sequence[str], channels: int) -> None:
+        # a sequence of stages is no module to stop at: timm walks through it stage by stage for a fusion
+        frozen = [name for name in frozen if not _is_stages(net.get_submodule(name))]
         names = set(frozen)
         # the outermost frozen modules: what lies inside them never runs apart from them
         self.outer = tuple(n for n in frozen if not any(n.startswith(f"{other}.") for other in names))
@@ -173,6 +175,10 @@ class FrozenStages:
             for hook in hooks:
                 hook.remove()
         return said
+
+
+def _is_stages(module: nn.Module) -> bool:
+    return isinstance(module, nn.Sequential) and all(isinstance(part, nn.Sequential) for part in module)
 
 
 def _giving(features: Tensor | None):  # type: ignore[no-untyped-def]  # noqa: ANN202  # a module's forward takes anything

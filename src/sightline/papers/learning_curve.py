@@ -45,8 +45,10 @@ WRONG = (0.1, 0.3)
 # the size at which ways from map to answer are compared
 FEW = 300
 # weights that make both terms alike at first on 16 pictures of FracAtlas (Ross 2017, section 3)
-RIGHT_REASONS_CAM = 0.01
-RIGHT_REASONS_IMAGE = 1.0
+RIGHT_REASONS_CAM = 0.005
+RIGHT_REASONS_IMAGE = 3.0
+# the energy loss is 1 at most, and its gradient small where the mark is
+ENERGY = 10.0
 
 
 def unguided(pool: Pooling | None = None, steps: int = STEPS) -> Recipe:
@@ -171,8 +173,8 @@ def ways_to_answer() -> dict[str, tuple[str, Recipe]]:
         # Liao 2022, equation 6: cells compete
         "loss: spatial likelihood": ("loss", replace(guided(), guidance=SpatialNLL(resolution="map"))),
         # Rao 2023 on class maps (where negative maps have a gradient too) and on Grad-CAM as published
-        "loss: energy": ("loss", replace(guided(), guidance=MapEnergy("softplus"))),
-        "loss: energy of Grad-CAM": ("loss", _with_attribution(AttributionPrior(GradCAM(), "energy"))),
+        "loss: energy": ("loss", replace(guided(), guidance=MapEnergy("softplus"), weight=ENERGY)),
+        "loss: energy of Grad-CAM": ("loss", _with_attribution(AttributionPrior(GradCAM(), "energy", weight=ENERGY))),
         # Ross 2017; Schramowski 2020 as Rao 2023 scales it
         "loss: right reasons, Grad-CAM": (
             "loss",
