@@ -14,13 +14,12 @@ import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from timm.models import group_modules, group_parameters
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torchvision.models import alexnet
 
 from sightline.errors import GeometryError, RecipeError, UnreadableFile
-from sightline.models.frozen_stages import FrozenStages
+from sightline.models.frozen_stages import FrozenStages, freeze_stages
 from sightline.models.pretrained_weights import Facts, download, find_weights, read_weights, weight_facts
 
 GREY_MEAN, GREY_STD = 0.5, 0.5
@@ -180,7 +179,7 @@ class Trunk(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
         self.last = getattr(net, "output_fmt", "NCHW") == "NHWC"
-        self._frozen = _freeze(net, config.frozen_stages)
+        self._frozen = freeze_stages(net, config.frozen_stages)
         self.frozen_stages: FrozenStages | None = None
         if config.frozen_precision != "32":
             self.frozen_stages = FrozenStages(net, self._frozen, config.channels)
@@ -315,27 +314,6 @@ def _cut(net: nn.Module, n: int, name: str) -> None:
     if n > there:
         raise RecipeError(f"{name!r} has {there} feature stages; got stages {n}.", f"Ask for 1 to {there}.")
     net.prune_intermediate_layers([n - 1])  # type: ignore[operator]
-
-
-def _freeze(net: nn.Module, n: int) -> tuple[str, ...]:
-    """Fix the stem and the first n stages; names of every module that now holds only fixed weights."""
-    if n == 0:
-        return ()
-    # timm's own grouping: first the stem, then one group a stage
-    stages: dict[int, list[str]] = group_modules(net, net.group_matcher(coarse=True))  # type: ignore[operator]
-    if n >= len(stages):
-        raise RecipeError(f"frozen_stages {n} leaves nothing to train: there are {len(stages) - 1} stages.")
-    for name in [name for stage in sorted(stages)[: n + 1] for name in stages[stage]]:
-        net.get_submodule(name).requires_grad_(False)
-    # what belongs to the network itself: class token and position embedding of a transformer
-    own = dict(net.named_parameters(recurse=False))
-    grouped = group_parameters(net, net.group_matcher(coarse=True)) if own else {}  # type: ignore[operator]
-    for name in (name for stage in sorted(grouped)[: n + 1] for name in grouped[stage]):
-        if name in own:
-            own[name].requires_grad_(False)
-    # the blocks around them too, for what has no weights of its own (drop path)
-    held = ((name, list(module.parameters())) for name, module in net.named_modules() if name)
-    return tuple(name for name, weights in held if weights and not any(w.requires_grad for w in weights))
 
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from timm.models import group_modules, group_parameters
 from torch import Tensor, nn
 
 from sightline.errors import GeometryError, RecipeError
@@ -25,6 +26,31 @@ from sightline.structures.notation import Notation, write_fields
 
 # the image that strides are measured on
 PROBE = 128
+
+
+def freeze_stages(net: nn.Module, n: int) -> tuple[str, ...]:
+    """Fix the stem and the first n stages of a timm network; names of every module that now holds only fixed weights.
+
+    Raises:
+        RecipeError: there are no more stages than that.
+    """
+    if n == 0:
+        return ()
+    # timm's own grouping: first the stem, then one group a stage
+    stages: dict[int, list[str]] = group_modules(net, net.group_matcher(coarse=True))  # type: ignore[operator]
+    if n >= len(stages):
+        raise RecipeError(f"frozen_stages {n} leaves nothing to train: there are {len(stages) - 1} stages.")
+    for name in [name for stage in sorted(stages)[: n + 1] for name in stages[stage]]:
+        net.get_submodule(name).requires_grad_(False)
+    # what belongs to the network itself: class token and position embedding of a transformer
+    own = dict(net.named_parameters(recurse=False))
+    grouped = group_parameters(net, net.group_matcher(coarse=True)) if own else {}  # type: ignore[operator]
+    for name in (name for stage in sorted(grouped)[: n + 1] for name in grouped[stage]):
+        if name in own:
+            own[name].requires_grad_(False)
+    # the blocks around them too, for what has no weights of its own (drop path)
+    held = ((name, list(module.parameters())) for name, module in net.named_modules() if name)
+    return tuple(name for name, weights in held if weights and not any(w.requires_grad for w in weights))
 
 
 class _Enough(Exception):  # no error: the rest of the network is not wanted
