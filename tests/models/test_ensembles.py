@@ -13,11 +13,11 @@ from sightline.data.datasets.folder.writer import write_cohort
 from sightline.errors import RecipeError
 from sightline.models.backbones import Backbone
 from sightline.models.cam_classifiers import ClassMapModel
-from sightline.models.ensembles import Committee, mean_map, smooth_maps
+from sightline.models.ensembles import Ensemble, mean_map, smooth_maps
 from sightline.models.necks import Fusion
 from sightline.models.pooling import MeanPool
 from sightline.models.volume_networks import VolumeUNet
-from sightline.papers.combined import committee_recipe
+from sightline.papers.combined import ensemble_recipe
 from sightline.papers.recipes import find_recipe
 
 SMALL = ("--steps", "2", "--size", "48", "--batch-size", "4", "--backbone", "test_resnet", "--weights", "none")
@@ -31,14 +31,14 @@ def call(*args) -> int:
     return int(end.value.code or 0)
 
 
-def built(config: Committee, classes: int = 2):
+def built(config: Ensemble, classes: int = 2):
     torch.manual_seed(0)
     return config.build(classes).eval()
 
 
 @torch.no_grad()
 def test_one_member_alone_says_what_it_says():
-    network = built(Committee((TINY,)))
+    network = built(Ensemble((TINY,)))
     images = torch.rand(3, 1, 64, 64)
     alone, together = network.members[0](images), network(images)
     torch.testing.assert_close(together.logits.softmax(1), alone.logits.softmax(1))
@@ -48,7 +48,7 @@ def test_one_member_alone_says_what_it_says():
 
 @torch.no_grad()
 def test_probabilities_are_the_mean_of_the_members():
-    network = built(Committee((TINY, TINY, TINY), mirrored=True))
+    network = built(Ensemble((TINY, TINY, TINY), mirrored=True))
     images = torch.rand(2, 1, 64, 64)
     said = [m(x).logits.softmax(1) for m in network.members for x in (images, images.flip(3))]
     torch.testing.assert_close(network(images).logits.exp(), sum(said) / 6)
@@ -56,9 +56,9 @@ def test_probabilities_are_the_mean_of_the_members():
 
 @pytest.mark.parametrize("config", [TINY, VolumeUNet(width=4, head="maps", size=32)])
 @torch.no_grad()
-def test_a_mirrored_committee_turns_with_its_image(config):
+def test_a_mirrored_ensemble_turns_with_its_image(config):
     volumes = isinstance(config, VolumeUNet)
-    network = built(Committee((config,), mirrored=True, smooth=0.7))
+    network = built(Ensemble((config,), mirrored=True, smooth=0.7))
     images = torch.rand(2, 1, *([32] * 3 if volumes else [64] * 2))
     seen, turned = network(images), network(images.flip(-1))
     torch.testing.assert_close(turned.logits, seen.logits)
@@ -104,38 +104,38 @@ def test_smoothing_is_scipys(shape):
 @torch.no_grad()
 def test_members_of_other_grids_meet_on_the_finest():
     fine = replace(TINY, fusion=Fusion(stride=8, channels=8))
-    said = built(Committee((TINY, fine)))(torch.rand(1, 1, 64, 64))
+    said = built(Ensemble((TINY, fine)))(torch.rand(1, 1, 64, 64))
     assert said.maps.shape == said.extras["attention"].shape == (1, 2, 8, 8)
 
 
 @torch.no_grad()
 def test_without_maps_of_all_members_there_are_none():
-    network = built(Committee((VolumeUNet(width=4, size=32), VolumeUNet(width=4, head="maps", size=32))))
+    network = built(Ensemble((VolumeUNet(width=4, size=32), VolumeUNet(width=4, head="maps", size=32))))
     said = network(torch.rand(1, 1, 32, 32, 32))
     assert said.maps is None and said.logits.exp().sum().item() == pytest.approx(1.0)
 
 
 def test_settings_that_mean_nothing_are_refused():
     with pytest.raises(RecipeError, match="at least one member"):
-        Committee(())
+        Ensemble(())
     for width in (-1.0, float("nan"), float("inf")):
         with pytest.raises(RecipeError, match="0 cells or more"):
-            Committee((TINY,), smooth=width)
+            Ensemble((TINY,), smooth=width)
 
 
 def test_members_that_do_not_belong_together_are_refused():
     lbm = find_recipe("lbm")
-    assert committee_recipe([lbm, lbm]).title == "committee of 2"
+    assert ensemble_recipe([lbm, lbm]).title == "ensemble of 2"
     with pytest.raises(RecipeError, match="different images"):
-        committee_recipe([lbm, replace(lbm, view=replace(lbm.view, size=64))])
+        ensemble_recipe([lbm, replace(lbm, view=replace(lbm.view, size=64))])
     # augmentation is no part of what is shown when a network is asked
-    committee_recipe([lbm, replace(lbm, view=replace(lbm.view, rotation_deg=1.0))])
+    ensemble_recipe([lbm, replace(lbm, view=replace(lbm.view, rotation_deg=1.0))])
     with pytest.raises(RecipeError, match="window"):
-        committee_recipe([lbm, find_recipe("a-stn")])
+        ensemble_recipe([lbm, find_recipe("a-stn")])
     with pytest.raises(RecipeError, match="classes"):
-        committee_recipe([lbm, replace(lbm, task=find_recipe("box-regression").task or _two_classes())])
+        ensemble_recipe([lbm, replace(lbm, task=find_recipe("box-regression").task or _two_classes())])
     with pytest.raises(RecipeError, match="at least one member"):
-        committee_recipe([])
+        ensemble_recipe([])
 
 
 def _two_classes():
@@ -151,7 +151,7 @@ def test_two_seeds_judge_together_from_the_command_line(tmp_path, tiny_cohort, c
         options = (*SMALL, "--seed", str(seed), *ON)
         assert call("train", "unguided", "--cohort", place, "--out", tmp_path / str(seed), *options) == 0
     run = tmp_path / "both"
-    assert call("committee", tmp_path / "0", tmp_path / "1", "--cohort", place, "--out", run, "--smooth", "1", *ON) == 0
+    assert call("ensemble", tmp_path / "0", tmp_path / "1", "--cohort", place, "--out", run, "--smooth", "1", *ON) == 0
     assert (run / "DONE").read_text().startswith("assembled")
     picture = next((place / "images").iterdir())
     for name in ("0", "1", "both"):
@@ -161,7 +161,7 @@ def test_two_seeds_judge_together_from_the_command_line(tmp_path, tiny_cohort, c
     first, second, both = (float(row["p(fracture)"]) for row in said)
     assert first != second and both == pytest.approx((first + second) / 2, abs=1e-6)
     with pytest.raises(SystemExit):
-        main(["committee", "--cohort", str(place), "--out", str(run)])
+        main(["ensemble", "--cohort", str(place), "--out", str(run)])
     refused = {
         "cases that this cohort tests on": replace(
             tiny_cohort, cases=tuple(replace(case, split="test") for case in tiny_cohort)
@@ -171,6 +171,6 @@ def test_two_seeds_judge_together_from_the_command_line(tmp_path, tiny_cohort, c
     for number, (words, cohort) in enumerate(refused.items()):
         write_cohort(cohort, tmp_path / f"other{number}")
         capsys.readouterr()
-        other = ("committee", tmp_path / "0", "--cohort", tmp_path / f"other{number}", "--out", tmp_path / "no", *ON)
+        other = ("ensemble", tmp_path / "0", "--cohort", tmp_path / f"other{number}", "--out", tmp_path / "no", *ON)
         assert call(*other) == 2 and words in capsys.readouterr().err
         assert not (tmp_path / "no").exists()

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from sightline.errors import RecipeError
-from sightline.losses.sampled_windows import TriedWindows, score_term
+from sightline.losses.sampled_windows import SampledWindowLoss, score_term
 from sightline.models.backbones import Backbone
 from sightline.models.cam_classifiers import ClassMapModel
 from sightline.models.sampled_windows import (
@@ -22,8 +22,8 @@ from sightline.structures.evidence import Batch, Evidence
 from sightline.structures.frame import Frame
 
 TINY = Backbone("test_resnet")
-TRYING = SampledWindowTransformer(ClassMapModel(TINY), TINY, WindowSampling(windows=4), localiser_px=48, roi_px=32)
-PLACES = replace(TRYING, tries=None)
+SAMPLING = SampledWindowTransformer(ClassMapModel(TINY), TINY, WindowSampling(windows=4), localiser_px=48, roi_px=32)
+PLACES = replace(SAMPLING, sampling=None)
 
 
 def batch_of(images: torch.Tensor, labels: list[int]) -> Batch:
@@ -97,48 +97,48 @@ class TestHeadOfPlaces:
 
 
 class TestTries:
-    def test_they_lie_in_pairs_around_what_is_said(self):
+    def test_they_lie_in_pairs_around_the_predicted_one(self):
         torch.manual_seed(0)
         said = torch.tensor([[0.0, 0.5, 0.5], [-0.7, 0.4, 0.6]], requires_grad=True)
-        tried = WindowSampling(windows=6, zoom_sd=0.2, shift_sd=0.1).around(said)
+        tried = WindowSampling(windows=6, zoom_sd=0.2, shift_sd=0.1).sample(said)
         assert tried.shape == (6, 2, 3) and not tried.requires_grad
         torch.testing.assert_close((tried[:3] + tried[3:]) / 2, said.detach().expand(3, 2, 3))
 
     def test_they_spread_as_they_say(self):
         torch.manual_seed(0)
         said = torch.tensor([[math.log(0.5), 0.5, 0.5]]).expand(20000, 3)
-        tried = WindowSampling(windows=2, zoom_sd=0.2, shift_sd=0.1).around(said)
+        tried = WindowSampling(windows=2, zoom_sd=0.2, shift_sd=0.1).sample(said)
         assert tried[0].std(dim=0).tolist() == pytest.approx([0.2, 0.05, 0.05], rel=0.03)
 
     def test_log_density_is_the_normal_distributions_but_for_a_constant(self):
-        tries = WindowSampling(windows=4, zoom_sd=0.3, shift_sd=0.15)
+        sampling = WindowSampling(windows=4, zoom_sd=0.3, shift_sd=0.15)
         said = torch.randn(5, 3, dtype=torch.float64)
-        tried = tries.around(said)
+        tried = sampling.sample(said)
         side = 0.15 * said[:, 0].exp()
         normal = torch.distributions.Normal(said, torch.stack([torch.full_like(side, 0.3), side, side], dim=1))
         slow = normal.log_prob(tried).sum(dim=-1).T
-        ours = tries.log_density(tried, said)
+        ours = sampling.log_density(tried, said)
         assert ours.shape == (5, 4)
         # the constant of an image is that of its spread
         torch.testing.assert_close(ours - ours[:, :1], slow - slow[:, :1])
 
     def test_its_gradient_in_double_precision(self):
-        tries = WindowSampling()
+        sampling = WindowSampling()
         said = torch.randn(2, 3, dtype=torch.float64)
-        tried = tries.around(said)
+        tried = sampling.sample(said)
         where = said[:, 1:].clone().requires_grad_()
         assert torch.autograd.gradcheck(
-            lambda w: tries.log_density(tried, torch.cat([said[:, :1], w], dim=1)), (where,)
+            lambda w: sampling.log_density(tried, torch.cat([said[:, :1], w], dim=1)), (where,)
         )
         # along the scale too, but that the spread stands still
         moved = said.clone().requires_grad_()
-        tries.log_density(tried, moved).sum().backward()
+        sampling.log_density(tried, moved).sum().backward()
         expected = ((tried[..., 0] - said[:, 0]) / 0.25**2).sum(dim=0)
         torch.testing.assert_close(moved.grad[:, 0], expected, atol=1e-9, rtol=1e-9)
 
     def test_the_roaming_window_stays_inside_and_comes_everywhere(self):
         torch.manual_seed(0)
-        said = WindowSampling(roam=0.25).roaming(torch.zeros(4000, 3))
+        said = WindowSampling(roam=0.25).sample_roaming(torch.zeros(4000, 3))
         side, centre = said[:, :1].exp(), said[:, 1:]
         assert float(side.min()) >= 0.25 and float(side.max()) <= 1.0
         assert float((centre - side / 2).min()) >= -1e-6 and float((centre + side / 2).max()) <= 1.0 + 1e-6
@@ -148,7 +148,7 @@ class TestTries:
 
     def test_a_roam_of_one_is_the_whole_image(self):
         torch.testing.assert_close(
-            WindowSampling(roam=1.0).roaming(torch.zeros(2, 3)), torch.tensor([[0.0, 0.5, 0.5]] * 2)
+            WindowSampling(roam=1.0).sample_roaming(torch.zeros(2, 3)), torch.tensor([[0.0, 0.5, 0.5]] * 2)
         )
 
     @pytest.mark.parametrize("wrong", [{"windows": 3}, {"windows": 0}, {"zoom_sd": 0.0}, {"roam": 1.5}])
@@ -160,14 +160,14 @@ class TestTries:
 class TestNetworkThatTries:
     def test_nothing_is_tried_in_evaluation(self, images):
         torch.manual_seed(0)
-        trying = TRYING.build(3).eval()
+        sampled = SAMPLING.build(3).eval()
         plain = PLACES.build(3).eval()
-        plain.load_state_dict(trying.state_dict())
-        torch.testing.assert_close(trying(images).logits, plain(images).logits)
-        assert "tried_logits" not in trying(images).extras
+        plain.load_state_dict(sampled.state_dict())
+        torch.testing.assert_close(sampled(images).logits, plain(images).logits)
+        assert "tried_logits" not in sampled(images).extras
 
     def test_what_it_says_in_training(self, images):
-        network = TRYING.build(3).train()
+        network = SAMPLING.build(3).train()
         evidence = network(images)
         assert evidence.extras["tried_logits"].shape == (3, 4, 3)
         assert not evidence.extras["tried_logits"].requires_grad
@@ -177,7 +177,7 @@ class TestNetworkThatTries:
 
     def test_windows_are_judged_as_at_test_time(self, images):
         """The judged logits of a window are those of the classifier in evaluation on that crop."""
-        network = TRYING.build(3).train()
+        network = SAMPLING.build(3).train()
         before = {name: value.clone() for name, value in network.classifier.state_dict().items()}
         torch.manual_seed(7)
         judged = network(images).extras["tried_logits"]
@@ -185,12 +185,12 @@ class TestNetworkThatTries:
         network.classifier.load_state_dict(before)
         network.classifier.eval()
         with torch.no_grad():
-            tried = TRYING.tries.around(network.localiser(images))
+            tried = SAMPLING.sampling.sample(network.localiser(images))
             slow = [network.classifier(crop_windows(images, square_windows(t), (32, 32))).logits for t in tried]
         torch.testing.assert_close(judged, torch.stack(slow, dim=1), atol=1e-5, rtol=1e-4)
 
-    def test_the_classifier_learns_from_pixels_and_the_localiser_from_tries_alone(self, images):
-        network = TRYING.build(3).train()
+    def test_the_classifier_learns_from_pixels_and_the_localiser_from_samples_alone(self, images):
+        network = SAMPLING.build(3).train()
         evidence = network(images)
         (evidence.logits.sum() + evidence.extras["roaming_logits"].sum()).backward(retain_graph=True)
         assert all(p.grad is None for p in network.localiser.parameters())
@@ -217,43 +217,43 @@ class TestLoss:
     def test_its_gradient_is_that_of_the_expected_loss(self):
         """For a quadratic bowl the expected loss of a tried window is known, and so is its gradient."""
         torch.manual_seed(0)
-        tries = WindowSampling(windows=8, zoom_sd=0.2, shift_sd=0.1)
+        sampling = WindowSampling(windows=8, zoom_sd=0.2, shift_sd=0.1)
         said = torch.tensor([[-0.3, 0.6, 0.45]], dtype=torch.float64).repeat(20000, 1).requires_grad_()
         best = torch.tensor([-0.7, 0.4, 0.5], dtype=torch.float64)
-        tried = tries.around(said)
+        tried = sampling.sample(said)
         losses = (tried - best).square().sum(dim=-1).T
-        score_term(losses, tries.log_density(tried, said)).sum().backward()
+        score_term(losses, sampling.log_density(tried, said)).sum().backward()
         # E = |said - best|^2 + variances
         expected = 2.0 * (said.detach()[0] - best)
         assert said.grad.mean(dim=0).tolist() == pytest.approx(expected.tolist(), abs=0.01)
 
     def test_before_its_time_the_localiser_learns_nothing(self, images):
-        network, batch = TRYING.build(3).train(), batch_of(images, [0, 1, 2])
+        network, batch = SAMPLING.build(3).train(), batch_of(images, [0, 1, 2])
         for history, learns in (((), False), (({}, {}), True)):
             network.zero_grad(set_to_none=True)
             evidence = network(images)
             out = {"logits": evidence.logits, **evidence.extras}
-            TriedWindows(after=2)(out, batch, torch.ones(3), history).value.backward()
+            SampledWindowLoss(after=2)(out, batch, torch.ones(3), history).value.backward()
             assert any(p.grad is not None for p in network.localiser.parameters()) == learns
 
     def test_in_evaluation_it_is_the_cross_entropy(self, images):
-        evidence = TRYING.build(3).eval()(images)
+        evidence = SAMPLING.build(3).eval()(images)
         out = {"logits": evidence.logits, **evidence.extras}
         batch = batch_of(images, [2, 0, 1])
-        term = TriedWindows()(out, batch, torch.ones(3), ())
+        term = SampledWindowLoss()(out, batch, torch.ones(3), ())
         assert float(term.value) == pytest.approx(float(nn.functional.cross_entropy(evidence.logits, batch.labels)))
         assert term.parts["window_scale"] == pytest.approx(1.0)
 
     def test_a_network_without_a_window_is_refused(self, images):
         with pytest.raises(RecipeError, match="no window"):
-            TriedWindows()({"logits": torch.zeros(3, 3)}, batch_of(images, [0, 1, 2]), torch.ones(3), ())
+            SampledWindowLoss()({"logits": torch.zeros(3, 3)}, batch_of(images, [0, 1, 2]), torch.ones(3), ())
 
     @pytest.mark.parametrize("wrong", [{"weight": 0.0}, {"after": -1}])
     def test_wrong_settings_are_refused(self, wrong):
         with pytest.raises(RecipeError):
-            TriedWindows(**wrong)
+            SampledWindowLoss(**wrong)
 
-    def test_tries_find_the_place_that_pixels_do_not_point_to(self):
+    def test_sampled_windows_find_the_place_that_pixels_do_not_point_to(self):
         """In steps of brightness the warp has no gradient within a step; what a window is worth can be tried."""
 
         class Judge(nn.Module):
@@ -276,7 +276,7 @@ class TestLoss:
         batch = batch_of(images, [0] * 4)
         for _ in range(60):
             evidence = network(images)
-            term = TriedWindows()({"logits": evidence.logits, **evidence.extras}, batch, torch.ones(2), ())
+            term = SampledWindowLoss()({"logits": evidence.logits, **evidence.extras}, batch, torch.ones(2), ())
             optimiser.zero_grad()
             term.value.backward()
             optimiser.step()

@@ -5,6 +5,7 @@ notation only with a new version of what it names, never these numbers.
 """
 
 import hashlib
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from sightline.data.views.patches import Patches
 from sightline.errors import SightlineError
 from sightline.evaluation.tables.engines.row_training import RowTraining
 from sightline.evaluation.tables.engines.self_training import Teaching
+from sightline.evaluation.tables.grids.grid import changed_recipe
 from sightline.explainers.localisation.protocols import MapBoxes
 from sightline.io.dicom_results.marks import _lines, _words_of
 from sightline.metrics.calibration.recalibration import Fitted, Isotonic, Temperature
@@ -26,14 +28,15 @@ from sightline.metrics.decision.operating_points import OperatingPoint
 from sightline.models.frozen_stages import Level
 from sightline.papers.catalogue import CATALOGUE
 from sightline.papers.overrides import Changes
-from sightline.papers.recipes import RECIPES, find_table
+from sightline.papers.recipes import RECIPES, find_recipe, find_table
 from sightline.structures.case import Case, Cohort
 from sightline.structures.gaze import Gaze
 from sightline.structures.notation import write_fields
 from sightline.structures.regions import Box, Mask, Polygon, Scribble
 from sightline.structures.tag import Tag
 from sightline.training.engine import Engine
-from sightline.training.recipe import digest, recipe_json
+from sightline.training.recipe import digest, identity_json, read_recipe, recipe_json
+from sightline.training.serialization import mention_former_word, with_former_words
 
 RECIPES_TODAY = {
     "unguided": "0b5ac3158dbe",
@@ -54,7 +57,7 @@ RECIPES_TODAY = {
     "a-stn": "2f0c5e23c078",
     "aff-stn": "18faf82ce9a7",
     "clamped-stn": "477eec1de83f",
-    "trying-stn": "575c24709b90",
+    "sampled-window-stn": "575c24709b90",
     "self-transfer": "d33b781109b9",
     "global-pooling": "320e2f12b8d4",
     "cam-layer": "45b5c5b93586",
@@ -123,7 +126,9 @@ def test_cohorts_with_each_kind_of_mark(tmp_path):
 
 
 def test_recipes_of_every_paper():
-    assert {name: digest(recipe_json(make(), CATALOGUE)) for name, (_, make) in RECIPES.items()} == RECIPES_TODAY
+    assert {
+        name: digest(identity_json(recipe_json(make(), CATALOGUE))) for name, (_, make) in RECIPES.items()
+    } == RECIPES_TODAY
 
 
 def test_rows_of_a_table(tmp_path):
@@ -186,3 +191,18 @@ def test_what_has_no_notation_is_refused():
     with pytest.raises(SightlineError, match="has no notation"):
         write_fields("View", crop=Crop())
     assert write_fields("A", b=(1, write_fields("C", d="e"), None)) == "A(b=(1, C(d='e'), None))"
+
+
+def test_words_of_earlier_versions(tmp_path, capsys):
+    """An old recipe opens, says the new word, and is the same run; a table may still change a field by its old name."""
+    for name in ("trying-stn", "sampled-window-stn"):
+        assert digest(identity_json(recipe_json(find_recipe(name), CATALOGUE))) == RECIPES_TODAY["sampled-window-stn"]
+    old = json.dumps(with_former_words(json.loads(recipe_json(find_recipe("sampled-window-stn"), CATALOGUE))))
+    assert '"kind": "trying_transformer"' in old and '"tries": {"kind": "tries"' in old and "sampl" not in old
+    (tmp_path / "recipe.json").write_text(old)
+    assert read_recipe(tmp_path / "recipe.json", CATALOGUE) == find_recipe("sampled-window-stn")
+    changed = changed_recipe(find_recipe("sampled-window-stn"), {"model.tries.windows": 2}, CATALOGUE)
+    assert changed.model.sampling.windows == 2
+    mention_former_word.cache_clear()
+    find_recipe("trying-stn")
+    assert "trying-stn is called sampled-window-stn now" in capsys.readouterr().err

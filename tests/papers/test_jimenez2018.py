@@ -15,7 +15,7 @@ from sightline.errors import CohortError
 from sightline.evaluation.tables.report import write_table
 from sightline.evaluation.tables.run_table import run_table
 from sightline.losses.box_distance import BoxDistance
-from sightline.losses.sampled_windows import TriedWindows
+from sightline.losses.sampled_windows import SampledWindowLoss
 from sightline.losses.self_transfer import SelfTransferLoss
 from sightline.models.backbones import AlexNet, Backbone
 from sightline.models.pooling import LogSumExpPool, MaxPool, MeanPool
@@ -168,8 +168,8 @@ def test_transformers_that_move_stand_in_a_table_of_their_own():
     assert rows["3c a-STN"].recipe.epochs == 8 and rows["3c a-STN, longer"].recipe.epochs == 16
     tries, places = rows["3c a-STN, tries"].recipe, rows["3c a-STN, places"].recipe
     assert tries.epochs == places.epochs == 16
-    assert isinstance(tries.objective, TriedWindows) and places.objective is None
-    assert replace(tries.model, tries=None) == places.model
+    assert isinstance(tries.objective, SampledWindowLoss) and places.objective is None
+    assert replace(tries.model, sampling=None) == places.model
 
 
 def test_two_steps_of_transformers_that_move(femurs, tmp_path, no_pictures):
@@ -242,7 +242,7 @@ def test_labels_that_are_no_ao_codes_serve_only_the_coarsest_task(tiny_cohort, t
 
 
 @pytest.mark.parametrize(
-    "name", ["lbm", "ubm", "box-regression", "a-stn", "aff-stn", "clamped-stn", "trying-stn", "self-transfer"]
+    "name", ["lbm", "ubm", "box-regression", "a-stn", "aff-stn", "clamped-stn", "sampled-window-stn", "self-transfer"]
 )
 def test_single_recipes_have_names(name):
     assert find_recipe(name).view.size in (224, 448)

@@ -52,7 +52,7 @@ class MakeGate:
         if gate.features:
             print(f"features: 98% of {gate.features['validation']} validation pictures lie inside")
         else:
-            print(f"no features door: {gate.about['no features']}", file=sys.stderr)
+            print(f"no features check: {gate.about['no features']}", file=sys.stderr)
         return 0
 
 

@@ -132,13 +132,13 @@ class Ensemble:
         from sightline.data.datasets.folder.reader import read_cohort
         from sightline.evaluation.evaluate import choose_boxes
         from sightline.papers.catalogue import CATALOGUE
-        from sightline.papers.combined import committee_recipe
+        from sightline.papers.combined import ensemble_recipe
         from sightline.training.assemble import assemble
         from sightline.training.model_card import write_model_card
         from sightline.training.run import open_run
 
         parts = {f"members.{place}": open_run(path, CATALOGUE) for place, path in enumerate(self.runs)}
-        recipe = committee_recipe([run.recipe for run in parts.values()], mirrored=self.mirrored, smooth=self.smooth)
+        recipe = ensemble_recipe([run.recipe for run in parts.values()], mirrored=self.mirrored, smooth=self.smooth)
         cohort = read_cohort(self.cohort)
         run = assemble(recipe, cohort, parts, self.out, CATALOGUE)
         write_model_card(run)

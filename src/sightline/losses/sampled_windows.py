@@ -1,4 +1,4 @@
-"""Learning where to look from what windows were worth: the score function, for transformers that try windows."""
+"""The loss of transformers that sample windows: score-function gradients (REINFORCE) for where to look."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from sightline.structures.protocols import Term
 
 
 @dataclass(frozen=True)
-class TriedWindows:
-    """The cross-entropy, plus a term whose gradient is that of the expected loss of a tried window.
+class SampledWindowLoss:
+    """The cross-entropy, plus a term whose gradient is that of the expected loss of a sampled window.
 
-    With losses l of windows w tried around what the localisation network says, the gradient of E[l] is
-    E[l grad log p(w)] (Williams 1992, REINFORCE). The windows are tried in pairs to both sides (mirrored sampling;
+    With losses l of windows w sampled around the one that the localisation network predicts, the gradient of E[l] is
+    E[l grad log p(w)] (Williams 1992, REINFORCE). They are sampled in pairs on both sides (mirrored sampling;
     Salimans et al. 2017, Evolution Strategies), so that whatever is the same on both sides falls out, and
     a baseline with it: taking the image's mean loss off keeps the value near 0 and leaves the gradient as it is.
 
@@ -40,12 +40,12 @@ class TriedWindows:
     def __post_init__(self) -> None:
         """Refuse weights and epochs that are none."""
         if not self.weight > 0.0 or self.after < 0:
-            raise RecipeError(f"Tried windows need weight > 0 and after >= 0; got {self.weight}, {self.after}.")
+            raise RecipeError(f"Sampled windows need weight > 0 and after >= 0; got {self.weight}, {self.after}.")
 
     def __call__(
         self, out: Mapping[str, Tensor], batch: Batch, class_weights: Tensor, history: Sequence[Mapping[str, Any]]
     ) -> Term:
-        """The loss of a batch; in evaluation, where nothing is tried, the cross-entropy.
+        """The loss of a batch; in evaluation, where nothing is sampled, the cross-entropy.
 
         Args:
             out: `logits` [b, k] and `box` [b, 4]; in training also `roaming_logits` [b, k], `tried_logits` [b, t, k],
@@ -55,10 +55,10 @@ class TriedWindows:
             history: rows of the epochs before this one.
 
         Raises:
-            RecipeError: the network says no window.
+            RecipeError: the network predicts no window.
         """
         if "box" not in out:
-            raise RecipeError("This network says no window.", "Use a spatial_transformer with tries.")
+            raise RecipeError("This network predicts no window.", "Use a sampled_window_transformer.")
         weights = class_weights[batch.labels]
 
         def entropy(logits: Tensor) -> Tensor:
@@ -76,6 +76,6 @@ class TriedWindows:
 
 
 def score_term(losses: Tensor, log_density: Tensor) -> Tensor:
-    """Per image [b], the mean over tries of (loss - mean loss) log p, for both [b, t]."""
+    """Per image [b], the mean over sampled windows of (loss - mean loss) log p, for both [b, t]."""
     worse_by = losses - losses.mean(dim=1, keepdim=True)
     return (worse_by.detach() * log_density).mean(dim=1)

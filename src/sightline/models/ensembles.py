@@ -90,7 +90,7 @@ INTERPOLATION = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
 @dataclass(frozen=True)
-class Committee:
+class Ensemble:
     """The mean of what several trained networks say (deep ensembles, Lakshminarayanan 2017).
 
     Its weights are those of finished runs (`sightline.training.assemble`): `members.0.`, `members.1.` ... hold exactly
@@ -110,28 +110,28 @@ class Committee:
     smooth: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse an empty committee and widths that mean nothing."""
+        """Refuse an empty ensemble and widths that mean nothing."""
         if not self.members:
-            raise RecipeError("A committee needs at least one member.", "Name one or more trained runs.")
+            raise RecipeError("An ensemble needs at least one member.", "Name one or more trained runs.")
         if not 0.0 <= self.smooth < math.inf:
             raise RecipeError(f"Maps are smoothed by 0 cells or more; got {self.smooth}.", "Try 1.")
 
-    def without_weights(self) -> Committee:
+    def without_weights(self) -> Ensemble:
         """The same architecture with nothing to load."""
         return replace(self, members=tuple(member.without_weights() for member in self.members))
 
-    def build(self, n_classes: int) -> CommitteeNetwork:
+    def build(self, n_classes: int) -> EnsembleNetwork:
         """The network."""
-        return CommitteeNetwork(self, n_classes)
+        return EnsembleNetwork(self, n_classes)
 
 
-class CommitteeNetwork(nn.Module):
+class EnsembleNetwork(nn.Module):
     """`forward(images [b, c, *s] in [0, 1])` gives the mean Evidence; maps and attention where all members have them.
 
     Submodules are `members.0`, `members.1` ...
     """
 
-    def __init__(self, config: Committee, n_classes: int) -> None:
+    def __init__(self, config: Ensemble, n_classes: int) -> None:
         """Every member as its config builds it."""
         super().__init__()
         self.mirrored = config.mirrored

@@ -1,4 +1,4 @@
-"""Windows that a transformer tries while it trains: how its localisation network learns without the warp's gradient."""
+"""A spatial transformer that learns from sampled windows, without the gradient through the crop."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from sightline.structures.evidence import Evidence, window_of_box
 
 @dataclass(frozen=True)
 class WindowSampling:
-    """Windows drawn around the one that is said, and one that roams over the picture.
+    """Windows sampled around the predicted one, plus one random crop.
 
     The gradient of sampled pixels says which way brightness falls, not where the bone is. What a window is worth can be
-    tried: the classifier judges several, and the localisation network learns from which were better (the score
+    sampled: the classifier judges several, and the localisation network learns from which were better (the score
     function of Williams 1992; for places to look at, Mnih et al. 2014, Recurrent Models of Visual Attention).
-    The loss that does so is `TriedWindows`.
+    The loss that does so is `SampledWindowLoss`.
 
-    The classifier itself trains on one of them, and on a window that roams, so that it knows every place and scale
+    The classifier itself trains on one of them, and on the random crop, so that it knows every place and scale
     before the localisation network asks. None of it happens in evaluation.
 
     Attributes:
-        windows: tried per image, in pairs to both sides of what is said (antithetic), so an even number.
+        windows: sampled per image, in pairs on both sides of the predicted one (antithetic), so an even number.
         zoom_sd: standard deviation of the natural logarithm of their scale.
-        shift_sd: standard deviation of their centre along each axis, as a share of the side of the window that is
-            said: a closer look is tried in smaller steps.
-        roam: least scale of the window that roams; its logarithm is uniform from there to 0, its centre uniform where
+        shift_sd: standard deviation of their centre along each axis, as a share of the side of the predicted
+            window: a closer look is varied in smaller steps.
+        roam: least scale of the random crop; its logarithm is uniform from there to 0, its centre uniform where
             the window lies inside the image. 1 is always the whole image.
     """
 
@@ -43,29 +43,29 @@ class WindowSampling:
     roam: float = 0.35
 
     def __post_init__(self) -> None:
-        """Refuse numbers with which nothing is tried."""
+        """Refuse numbers with which nothing is sampled."""
         if self.windows < 2 or self.windows % 2:
-            raise RecipeError(f"Windows are tried in pairs; got {self.windows}.", "Try 4.")
+            raise RecipeError(f"Windows are sampled in pairs; got {self.windows}.", "Try 4.")
         if not (0.0 < self.zoom_sd < math.inf and 0.0 < self.shift_sd < math.inf and 0.0 < self.roam <= 1.0):
             raise RecipeError(
-                f"Tries need zoom_sd > 0, shift_sd > 0 and 0 < roam <= 1; got {self.zoom_sd}, {self.shift_sd}, "
-                f"{self.roam}."
+                f"window_sampling needs zoom_sd > 0, shift_sd > 0 and 0 < roam <= 1; got {self.zoom_sd}, "
+                f"{self.shift_sd}, {self.roam}."
             )
 
-    def around(self, said: Tensor) -> Tensor:
-        """Windows tried, [t, b, 3] as (log scale, centre row, centre column), around what is said, [b, 3]; detached."""
+    def sample(self, said: Tensor) -> Tensor:
+        """Windows [t, b, 3] as (log scale, centre row, centre column) around the predicted [b, 3]; detached."""
         half = torch.randn(self.windows // 2, *said.shape, device=said.device, dtype=said.dtype)
         return said.detach() + self._spread(said) * torch.cat([half, -half])
 
     def log_density(self, tried: Tensor, said: Tensor) -> Tensor:
-        """Logarithm of the density of tried windows [t, b, 3] given what is said [b, 3], but for a constant: [b, t].
+        """Logarithm of the density of windows [t, b, 3] given the predicted one [b, 3], but for a constant: [b, t].
 
-        Differentiable in what is said as the middle of the windows; that their spread follows it is left out.
+        Differentiable in the predicted window, their middle; that their spread follows it is left out.
         """
         return -0.5 * ((tried - said) / self._spread(said)).square().sum(dim=-1).T
 
-    def roaming(self, said: Tensor) -> Tensor:
-        """One window an image that roams, [b, 3] in the same terms."""
+    def sample_roaming(self, said: Tensor) -> Tensor:
+        """One random crop an image, [b, 3] in the same terms."""
         chance = torch.rand(len(said), 3, device=said.device, dtype=said.dtype)
         log_scale = math.log(self.roam) * chance[:, :1]
         return torch.cat([log_scale, 0.5 + (chance[:, 1:] - 0.5) * (1.0 - log_scale.exp())], dim=1)
@@ -113,12 +113,12 @@ class SampledWindowTransformer:
     """Scale and shifts as in a-STN (`SpatialTransformer`), learned from the classes alone, but not from the warp.
 
     The window's centre is the mean of a heat map, its scale an exponential (`HeatmapRegressionHead`), and it starts
-    at the whole image. What moves it are windows that are tried (`WindowSampling`, with the objective `TriedWindows`).
+    at the whole image. What moves it are sampled windows (`WindowSampling`, with the objective `SampledWindowLoss`).
 
     Attributes:
         classifier: what sees the window.
         localiser: feature network of the localisation network; four stages leave it cells at stride 16.
-        tries: how windows are tried; None: learn from the gradient of the warp, with the cross-entropy.
+        sampling: how windows are sampled; None: learn from the gradient of the warp, with the cross-entropy.
         localiser_px: side that the localisation network sees the image at; None: as it is.
         roi_px: side that the window is sampled at; None: that of the image.
         hidden: channels of the localisation network's hidden layer.
@@ -126,7 +126,7 @@ class SampledWindowTransformer:
 
     classifier: ClassMapModel | GlobalPooling = field(default_factory=ClassMapModel)
     localiser: Backbone | AlexNet = field(default_factory=AlexNet)
-    tries: WindowSampling | None = field(default_factory=WindowSampling)
+    sampling: WindowSampling | None = field(default_factory=WindowSampling)
     localiser_px: int | None = None
     roi_px: int | None = None
     hidden: int = 64
@@ -151,7 +151,7 @@ class LocalisationNetwork(nn.Module):
         self.head = HeatmapRegressionHead(self.trunk.channels_out, config.hidden)
 
     def forward(self, images: Tensor) -> Tensor:
-        """What is said of images, [b, 3]."""
+        """Predicted windows of images, [b, 3]."""
         features = self.trunk(resize_square(images, self.input_px))
         with torch.autocast(features.device.type, enabled=False):
             said: Tensor = self.head(features.float())
@@ -161,7 +161,7 @@ class LocalisationNetwork(nn.Module):
 class SampledWindowNetwork(nn.Module):
     """`forward(images [b, c, h, w] in [0, 1])` gives the classifier's Evidence, its window, and `box` [b, 4].
 
-    In training its logits are of a tried window, and `roaming_logits`, `tried_logits` and `tried_log_density` are
+    In training its logits are of a sampled window, and `roaming_logits`, `tried_logits` and `tried_log_density` are
     added for the loss. Submodules are `localiser` and `classifier`.
     """
 
@@ -169,34 +169,34 @@ class SampledWindowNetwork(nn.Module):
         """Both networks, random but for their own weights."""
         super().__init__()
         self.roi_px = config.roi_px
-        self.tries = config.tries
+        self.sampling = config.sampling
         self.localiser = LocalisationNetwork(config)
         self.classifier = config.classifier.build(n_classes)
 
     def forward(self, images: Tensor) -> Evidence:
         """Look, then classify."""
         said = self.localiser(images)
-        if self.training and self.tries is not None:
-            return self._try(images, said, self.tries)
+        if self.training and self.sampling is not None:
+            return self._sample(images, said, self.sampling)
         return within(self.classifier(self._seen(images, said)), square_windows(said))
 
     def _seen(self, images: Tensor, said: Tensor) -> Tensor:
         size = (self.roi_px, self.roi_px) if self.roi_px else (images.shape[2], images.shape[3])
         return crop_windows(images, square_windows(said), size)
 
-    def _try(self, images: Tensor, said: Tensor, tries: WindowSampling) -> Evidence:
-        tried = tries.around(said)
+    def _sample(self, images: Tensor, said: Tensor, sampling: WindowSampling) -> Evidence:
+        tried = sampling.sample(said)
         with torch.no_grad():
             # judged as at test time: by running statistics, so that a window's loss is not its batch's
             self.classifier.eval()
             judged = [self.classifier(self._seen(images, window)).logits for window in tried]
             self.classifier.train()
-        shown = torch.cat([self._seen(images, tried[0]), self._seen(images, tries.roaming(said))])
+        shown = torch.cat([self._seen(images, tried[0]), self._seen(images, sampling.sample_roaming(said))])
         logits, roaming = self.classifier(shown).logits.chunk(2)
         extras = {
             "roaming_logits": roaming,
             "tried_logits": torch.stack(judged, dim=1),
-            "tried_log_density": tries.log_density(tried, said),
+            "tried_log_density": sampling.log_density(tried, said),
         }
         return within(Evidence(logits, None, extras), square_windows(said))
 

@@ -14,13 +14,13 @@ from sightline.losses.cell_focal import CellFocal
 from sightline.losses.gg_cam import GazeGuided
 from sightline.losses.heatmap_matching import HeatmapMatch
 from sightline.losses.map_norm import MapNorm
-from sightline.losses.sampled_windows import TriedWindows
+from sightline.losses.sampled_windows import SampledWindowLoss
 from sightline.losses.self_transfer import SelfTransferLoss
 from sightline.losses.spatial_nll import SpatialNLL
 from sightline.models.backbones import AlexNet, Backbone
 from sightline.models.box_regression import BoxRegression
 from sightline.models.cam_classifiers import CamLayer, ClassMapModel, GlobalPooling, Transition
-from sightline.models.ensembles import Committee, MultiScale
+from sightline.models.ensembles import Ensemble, MultiScale
 from sightline.models.necks import Fusion, PyramidAttention, ResidualAttention, SelfAttention
 from sightline.models.pooling import LogSumExpPool, MaxPool, MeanPool, SoftmaxPool, TopPool
 from sightline.models.sampled_windows import SampledWindowTransformer, WindowSampling
@@ -59,10 +59,10 @@ CATALOGUE: dict[str, type[Any]] = {
     "global_pooling": GlobalPooling,
     "box_regression": BoxRegression,
     "spatial_transformer": SpatialTransformer,
-    "trying_transformer": SampledWindowTransformer,
-    "tries": WindowSampling,
+    "sampled_window_transformer": SampledWindowTransformer,
+    "window_sampling": WindowSampling,
     "cascade": Cascade,
-    "committee": Committee,
+    "ensemble": Ensemble,
     "self_transfer_model": SelfTransfer,
     "multi_scale": MultiScale,
     "unet": UNet,
@@ -84,7 +84,7 @@ CATALOGUE: dict[str, type[Any]] = {
     "attribution_prior": AttributionPrior,
     "self_transfer": SelfTransferLoss,
     "box_distance": BoxDistance,
-    "tried_windows": TriedWindows,
+    "sampled_window_loss": SampledWindowLoss,
     "gaze_guided": GazeGuided,
     "heatmap_match": HeatmapMatch,
     # maps
@@ -97,7 +97,6 @@ CATALOGUE: dict[str, type[Any]] = {
     "integrated_gradients": IntegratedGradients,
     "deep_lift": DeepLift,
     "lime": Lime,
-    # boxes
     # optimisation
     "sgd": Sgd,
     "adamw": AdamW,

@@ -9,7 +9,7 @@ from sightline.data.views.image_view import View
 from sightline.errors import RecipeError
 from sightline.models.box_regression import BoxRegression
 from sightline.models.cam_classifiers import ClassMapModel, GlobalPooling
-from sightline.models.ensembles import Committee, MultiScale
+from sightline.models.ensembles import Ensemble, MultiScale
 from sightline.models.spatial_transformer import Cascade
 from sightline.models.volume_networks import VolumeBackbone, VolumeUNet
 from sightline.training.recipe import Recipe
@@ -49,8 +49,8 @@ def cascade_recipe(localiser: Recipe, classifier: Recipe, size: int | None = Non
     return replace(classifier, title="cascade", model=model, view=view)
 
 
-def committee_recipe(recipes: Sequence[Recipe], *, mirrored: bool = False, smooth: float = 0.0) -> Recipe:
-    """The recipe of a committee; what only training needs (augmentation, losses, schedule) is the first member's.
+def ensemble_recipe(recipes: Sequence[Recipe], *, mirrored: bool = False, smooth: float = 0.0) -> Recipe:
+    """The recipe of an ensemble; what only training needs (augmentation, losses, schedule) is the first member's.
 
     Args:
         recipes: of the runs that judge together, for example the seeds of one table row.
@@ -62,13 +62,13 @@ def committee_recipe(recipes: Sequence[Recipe], *, mirrored: bool = False, smoot
             are shown different images, or tell different classes apart.
     """
     if not recipes:
-        raise RecipeError("A committee needs at least one member.", "Name one or more run folders.")
+        raise RecipeError("An ensemble needs at least one member.", "Name one or more run folders.")
     first = recipes[0]
     members = []
     for recipe in recipes:
         if not isinstance(recipe.model, ClassMapModel | GlobalPooling | MultiScale | VolumeUNet | VolumeBackbone):
             raise RecipeError(
-                f"{recipe.title} ({type(recipe.model).__name__}) cannot sit on a committee: its evidence lies in a "
+                f"{recipe.title} ({type(recipe.model).__name__}) cannot join an ensemble: its evidence lies in a "
                 "window of its own, or it says only a box.",
                 "Use runs of class map, global pooling or volume networks.",
             )
@@ -82,7 +82,7 @@ def committee_recipe(recipes: Sequence[Recipe], *, mirrored: bool = False, smoot
                 "Use runs of one size, crop and tone.",
             )
         members.append(recipe.model)
-    return replace(first, title=f"committee of {len(members)}", model=Committee(tuple(members), mirrored, smooth))
+    return replace(first, title=f"ensemble of {len(members)}", model=Ensemble(tuple(members), mirrored, smooth))
 
 
 def _shown(recipe: Recipe) -> dict[str, object]:

@@ -21,7 +21,7 @@ from sightline.models.necks import Fusion
 from sightline.models.pooling import LogSumExpPool, MaxPool, MeanPool, SoftmaxPool, TopPool
 from sightline.models.self_transfer import SelfTransfer
 from sightline.models.spatial_transformer import SpatialTransformer
-from sightline.papers.combined import committee_recipe
+from sightline.papers.combined import ensemble_recipe
 from sightline.papers.liao2022 import Profile
 from sightline.training.optimization import AdamW, CosineDecay, LayerRates
 from sightline.training.recipe import Recipe
@@ -251,7 +251,7 @@ def _committees(rows: Mapping[str, Row], base: str) -> list[Row]:
     return [
         Row(
             f"{words}, committee",
-            committee_recipe([rows[name].recipe for name in members], mirrored=True, smooth=1.5),
+            ensemble_recipe([rows[name].recipe for name in members], mirrored=True, smooth=1.5),
             base,
             parts={f"members.{place}": name for place, name in enumerate(members)},
             group="committee",

@@ -69,7 +69,7 @@ def _resized_part(part: Any, times: Callable[[int], int]) -> Any:
 
 
 def _each_part(part: Any, change: Callable[[Any], Any]) -> Any:
-    """A config with a change made to each of its nested configs, those of a committee too, and to itself."""
+    """A config with a change made to each of its nested configs, those of an ensemble too, and to itself."""
     inner: dict[str, Any] = {}
     for field in fields(part):
         value = getattr(part, field.name)

@@ -1,7 +1,7 @@
 """Does a transformer find the femoral head? A table of ours beside Table II of Jimenez-Sanchez et al. 2018.
 
 Their transformers stay at the whole image (Table V prints one localisation for all of them), and so do ours. The row
-`a-STN, tries` learns from windows it tries; the rows beside it take its head of places or its longer training alone.
+`a-STN, tries` learns from sampled windows; the rows beside it take its head of places or its longer training alone.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from sightline.evaluation.tables.table import Row, Table
 from sightline.explainers.gradients import InputGradient
 from sightline.losses.gg_cam import GazeGuided
 from sightline.losses.heatmap_matching import HeatmapMatch
-from sightline.losses.sampled_windows import TriedWindows
+from sightline.losses.sampled_windows import SampledWindowLoss
 from sightline.losses.spatial_nll import SpatialNLL
 from sightline.models.backbones import Backbone
 from sightline.models.cam_classifiers import CamLayer, ClassMapModel, GlobalPooling
@@ -31,12 +31,12 @@ LONGER = 2
 ALONE = 3
 
 
-def trying(recipe: Recipe, *, tries: bool = True) -> Recipe:
-    """a-STN with a head of places, which learns from windows it tries, or from the warp as a-STN does.
+def sampled_window_recipe(recipe: Recipe, *, sampled: bool = True) -> Recipe:
+    """a-STN with a head of places, which learns from sampled windows, or from the warp as a-STN does.
 
     Args:
         recipe: that of the whole image.
-        tries: whether windows are tried.
+        sampled: whether windows are sampled.
     """
     classifier = recipe.model
     assert isinstance(classifier, ClassMapModel | GlobalPooling)
@@ -44,15 +44,15 @@ def trying(recipe: Recipe, *, tries: bool = True) -> Recipe:
         classifier,
         # stride 16: 14 x 14 places at 224 px
         Backbone("resnet50", weights="imagenet", stages=4),
-        WindowSampling() if tries else None,
+        WindowSampling() if sampled else None,
         localiser_px=jimenez2018.SIZE,
         roi_px=jimenez2018.SIZE,
     )
     return replace(
         recipe,
-        title="a-STN, tries" if tries else "a-STN, places",
+        title="a-STN, tries" if sampled else "a-STN, places",
         model=model,
-        objective=TriedWindows(after=ALONE) if tries else None,
+        objective=SampledWindowLoss(after=ALONE) if sampled else None,
         view=replace(recipe.picture_view, size=jimenez2018.LARGER),
         rates=LayerRates({"localiser.": 0.3, "localiser.head.": 1.0}),
         epochs=LONGER * recipe.epochs,
@@ -60,7 +60,7 @@ def trying(recipe: Recipe, *, tries: bool = True) -> Recipe:
 
 
 def transformer_table(profile: Profile = "recommended") -> Table:
-    """Whole image, a-STN as in Table II and for longer, a head of places, tried windows, and the expert's crop."""
+    """Whole image, a-STN as in Table II and for longer, a head of places, sampled windows, and the expert's crop."""
     base = jimenez2018.for_task(jimenez2018.base_recipe(profile), "3c")
     stn = jimenez2018.transformer(base, "similarity", profile)
     longer = replace(stn, title="a-STN, longer", epochs=LONGER * stn.epochs)
@@ -70,13 +70,13 @@ def transformer_table(profile: Profile = "recommended") -> Table:
         Row(reference, base, group="whole image"),
         Row("3c a-STN", stn, reference, group="transformer"),
         Row("3c a-STN, longer", longer, reference, group="transformer"),
-        Row("3c a-STN, places", trying(base, tries=False), reference, group="transformer"),
-        Row("3c a-STN, tries", trying(base), reference, group="transformer"),
+        Row("3c a-STN, places", sampled_window_recipe(base, sampled=False), reference, group="transformer"),
+        Row("3c a-STN, tries", sampled_window_recipe(base), reference, group="transformer"),
         Row("3c UBM", upper, reference, group="expert crop"),
     )
     return Table(
         "femur/transformers",
-        "Transformers that move: windows tried in place of the warp's gradient",
+        "Transformers that move: windows sampled in place of the warp's gradient",
         rows,
         "Rows of our own beside Table II. Boxes are the windows themselves; whole image and centre prior are the "
         "reference rows, and the printed displacement says whether a window moved.",

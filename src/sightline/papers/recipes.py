@@ -18,6 +18,7 @@ from sightline.papers.catalogue import CATALOGUE
 from sightline.papers.liao2022 import Profile
 from sightline.papers.overrides import Changes, apply_changes, resize_recipe
 from sightline.training.recipe import Recipe, read_recipe
+from sightline.training.serialization import mention_former_word
 
 RECIPES: dict[str, tuple[str, Callable[[], Recipe]]] = {
     "unguided": ("class map with mean pooling, no guidance (Liao 2022, baseline)", liao2022.base_recipe),
@@ -68,9 +69,9 @@ RECIPES: dict[str, tuple[str, Callable[[], Recipe]]] = {
         "the earlier spatial transformer, bounded by a sigmoid",
         lambda: jimenez2018.transformer(jimenez2018.base_recipe(), "similarity", clamped=True),
     ),
-    "trying-stn": (
-        "a-STN whose window learns from windows it tries (after Williams 1992, Mnih 2014)",
-        lambda: transformers.trying(jimenez2018.base_recipe()),
+    "sampled-window-stn": (
+        "a-STN that learns from sampled windows (after Williams 1992, Mnih 2014)",
+        lambda: transformers.sampled_window_recipe(jimenez2018.base_recipe()),
     ),
     "self-transfer": (
         "self-transfer learning, alpha 0.6 (Jimenez-Sanchez 2018, equation 6)",
@@ -129,12 +130,19 @@ TABLES: dict[str, Callable[[Profile], Table]] = {
 }
 
 
+# names of earlier versions
+FORMER_NAMES = {"trying-stn": "sampled-window-stn"}
+
+
 def find_recipe(name: str) -> Recipe:
     """A recipe by name, or from a recipe.json or a run folder.
 
     Raises:
         RecipeError: no such recipe.
     """
+    if name in FORMER_NAMES:
+        mention_former_word(name, FORMER_NAMES[name])
+        name = FORMER_NAMES[name]
     if name in RECIPES:
         return RECIPES[name][1]()
     path = Path(name)

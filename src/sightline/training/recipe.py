@@ -22,7 +22,7 @@ from sightline.explainers.localisation.protocols import MapBoxes
 from sightline.structures.case import Cohort
 from sightline.structures.protocols import GuidanceConfig, ModelConfig, ObjectiveConfig, says_classes
 from sightline.training.optimization import LayerRates, LinearDecay, Sgd, WeightRelease
-from sightline.training.serialization import Catalogue, from_plain, to_plain
+from sightline.training.serialization import Catalogue, from_plain, to_plain, with_former_words
 
 
 class OptimiserConfig(Protocol):
@@ -178,6 +178,11 @@ class Recipe:
 def recipe_json(recipe: Recipe, catalogue: Catalogue) -> str:
     """The recipe as JSON text."""
     return json.dumps(to_plain(recipe, catalogue), indent=2) + "\n"
+
+
+def identity_json(recipe: str) -> str:
+    """The text that identities are made of, from a recipe as JSON text: in the words of the first version."""
+    return json.dumps(with_former_words(json.loads(recipe)), indent=2) + "\n"
 
 
 def read_recipe(path: Path, catalogue: Catalogue) -> Recipe:

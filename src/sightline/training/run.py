@@ -31,7 +31,7 @@ from sightline.explainers.localisation.protocols import MapBoxes
 from sightline.io.files import digest_of_file, holds_files, mark_of_file, only_command, read_json, write_text
 from sightline.metrics.calibration.record import CalibrationRecord
 from sightline.structures.case import Cohort
-from sightline.training.recipe import Recipe, digest, read_recipe, recipe_json
+from sightline.training.recipe import Recipe, digest, identity_json, read_recipe, recipe_json
 from sightline.training.serialization import Catalogue, from_plain
 
 
@@ -158,7 +158,7 @@ def save_weights(tensors: Mapping[str, Tensor], path: Path, about: Mapping[str, 
 
 def run_identity(recipe: Recipe, cohort: Cohort, catalogue: Catalogue, parts: Mapping[str, str] | None = None) -> str:
     """What a run is: digest of recipe (seed included), cohort, and the identities of the runs its parts come from."""
-    texts = [recipe_json(recipe, catalogue), cohort.fingerprint()]
+    texts = [identity_json(recipe_json(recipe, catalogue)), cohort.fingerprint()]
     return digest(*texts, *([json.dumps(sorted(parts.items()))] if parts else []))
 
 

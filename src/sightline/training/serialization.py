@@ -7,6 +7,8 @@ executes nothing else: no import by name, no pickle.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -33,6 +35,52 @@ INPUT_WORDS: Catalogue = {
     "gaze_choice": GazeChoice,
     "map_boxes": MapBoxes,
 }
+# Words of earlier versions: recipes that use them open, and identities are still made of them, so that no finished run
+# becomes a stranger. Kinds, and fields by the kind that has them.
+FORMER_KINDS = {
+    "committee": "ensemble",
+    "tried_windows": "sampled_window_loss",
+    "tries": "window_sampling",
+    "trying_transformer": "sampled_window_transformer",
+}
+FORMER_FIELDS = {("sampled_window_transformer", "tries"): "sampling"}
+
+
+def current_kind(kind: Any) -> Any:
+    """Today's word for a kind; a word of an earlier version is mentioned on stderr, once."""
+    if isinstance(kind, str) and kind in FORMER_KINDS:
+        mention_former_word(kind, FORMER_KINDS[kind])
+        return FORMER_KINDS[kind]
+    return kind
+
+
+def current_field(kind: str, field: str) -> str:
+    """Today's word for a field of a kind."""
+    return FORMER_FIELDS.get((kind, field), field)
+
+
+@functools.cache
+def mention_former_word(former: str, current: str) -> None:
+    """One line on stderr; the same one is not printed twice."""
+    print(f"sightline: {former} is called {current} now.", file=sys.stderr)
+
+
+def with_former_words(data: Any) -> Any:
+    """Plain data in the words that identities are made of.
+
+    Example:
+        >>> with_former_words({"kind": "sampled_window_transformer", "sampling": None})
+        {'kind': 'trying_transformer', 'tries': None}
+    """
+    if isinstance(data, list):
+        return [with_former_words(one) for one in data]
+    if not isinstance(data, Mapping):
+        return data
+    kind = data.get("kind")
+    fields = {new: old for (owner, old), new in FORMER_FIELDS.items() if owner == kind}
+    written = {fields.get(name, name): with_former_words(value) for name, value in data.items()}
+    kinds = {new: old for old, new in FORMER_KINDS.items()}
+    return {**written, "kind": kinds[kind]} if isinstance(kind, str) and kind in kinds else written
 
 
 def to_plain(value: Any, catalogue: Catalogue) -> Any:
@@ -68,7 +116,7 @@ def from_plain(data: Any, catalogue: Catalogue, where: str = "recipe") -> Any:
         RecipeError: unknown kind or field, or a value of the wrong type, with the place it stands at.
     """
     if isinstance(data, Mapping):
-        kind = data.get("kind")
+        kind = current_kind(data.get("kind"))
         if kind is None:
             return {str(k): from_plain(v, catalogue, f"{where}.{k}") for k, v in data.items()}
         if not isinstance(kind, str) or kind not in catalogue:
@@ -76,6 +124,7 @@ def from_plain(data: Any, catalogue: Catalogue, where: str = "recipe") -> Any:
         cls = catalogue[kind]
         hints = typing.get_type_hints(cls)
         known = {f.name: f for f in dataclasses.fields(cls) if f.init}
+        data = {current_field(kind, str(name)): value for name, value in data.items()}
         strange = sorted(set(data) - set(known) - {"kind"})
         if strange:
             raise RecipeError(

@@ -1,4 +1,4 @@
-"""The third door: its measures by hand, its limit on validation, and what it refuses."""
+"""The gate's third check: its measures by hand, its limit on validation, and what it refuses."""
 
 import json
 from dataclasses import replace
@@ -110,8 +110,8 @@ def test_predict_and_evaluate_say_the_scope(tiny_cohort, tmp_path):
         pictures = [read_radiograph(case.image) for case in tiny_cohort.split(split)]
         said[split] = [network(view.show(one.pixels, one.frame)[0][None]) for one in pictures]
     known, checked = (np.concatenate([one.features for one in said[split]]) for split in ("train", "test"))
-    door = fit_features(known, checked, np.concatenate([one.energies for one in said["test"]]))
-    write_gate(run.folder, replace(gate, features=door.plain()))
+    check = fit_features(known, checked, np.concatenate([one.energies for one in said["test"]]))
+    write_gate(run.folder, replace(gate, features=check.plain()))
     stripes = np.zeros((40, 48), dtype=np.uint8)
     stripes[:, ::2] = 255
     Image.fromarray(stripes).save(tmp_path / "stripes.png")

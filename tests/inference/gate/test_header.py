@@ -1,4 +1,4 @@
-"""The first door: words of hospitals, and every reason that a header can give."""
+"""The gate's first check: words of hospitals, and every reason that a header can give."""
 
 import pydicom
 import pytest

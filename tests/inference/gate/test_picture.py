@@ -1,4 +1,4 @@
-"""The second door: limits by hand, and what it refuses on phantom wrists; and gate.json."""
+"""The gate's second check: limits by hand, and what it refuses on phantom wrists; and gate.json."""
 
 import json
 import math

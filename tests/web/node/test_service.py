@@ -92,7 +92,7 @@ def test_what_no_rule_takes_and_what_the_gate_refuses_gets_no_finding(tmp_path, 
         }
         for study, attributes in kinds.items():
             assert store(node.scp.port, image(1, study=study, **attributes)) == [0]
-        assert store(node.scp.port, image(1, study="1.8", value=0)) == [0]  # the child's picture door
+        assert store(node.scp.port, image(1, study="1.8", value=0)) == [0]  # the child's picture check
         wait_for(lambda: sorted(job_states(node)) == ["done", "done", "refused", "refused"], 60)
         told = {row["study_uid"]: (row["state"], row["door"]) for row in rows(node, jobs)}
         assert told == {
@@ -104,8 +104,8 @@ def test_what_no_rule_takes_and_what_the_gate_refuses_gets_no_finding(tmp_path, 
         wait_for(lambda: len(archive.objects) == 4, 20)
         assert {str(one.StudyInstanceUID) for one in archive.objects.values()} == {"1.1", "1.4"}
         assert study_states(node)["1.3"] == ("settled", "no rule takes any image of it")
-        wait_for(lambda: 'sightline_refused_images_total{door="picture",rule="wrist"} 1.0' in metrics(node), 5)
-        assert 'sightline_refused_images_total{door="header",rule="feet"} 1.0' in metrics(node)
+        wait_for(lambda: 'sightline_refused_images_total{check="picture",rule="wrist"} 1.0' in metrics(node), 5)
+        assert 'sightline_refused_images_total{check="header",rule="feet"} 1.0' in metrics(node)
 
 
 def test_a_poison_study_dies_after_its_tries_and_holds_nobody_up(tmp_path, archive):

@@ -1,4 +1,4 @@
-"""Which cases of an evaluation lie outside what the run was trained on, by the third door of its gate."""
+"""Which cases of an evaluation lie outside what the run was trained on, by the features check of its gate."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class CaseScopes:
         share = self.outside / n
         return (
             f"Scope: {self.outside} of {n} cases ({share:.1%}, 95% {low:.1%} to {high:.1%}) of {split} look unlike the "
-            "training pictures to the gate's features door, which leaves 98% of validation inside."
+            "training pictures to the gate's features check, which leaves 98% of validation inside."
         )
 
     def write_beside(self, predictions: Predictions, path: Path) -> None:
@@ -55,7 +55,7 @@ class CaseScopes:
 
 
 def scopes_of(evaluation: Evaluation, limits: FeatureLimits | None) -> CaseScopes | None:
-    """Scores of the cases of an evaluation; None without a third door, or of one whose features were not kept."""
+    """Scores of the cases of an evaluation; None without a features check, or of one whose features were not kept."""
     if limits is None or evaluation.features is None or evaluation.energies is None:
         return None
     return CaseScopes(limits.score(evaluation.features, evaluation.energies), evaluation.predictions.patient_ids)
@@ -66,13 +66,13 @@ def report_scope(evaluation: Evaluation, limits: FeatureLimits | None, split: st
 
     Args:
         evaluation: of the cases.
-        limits: third door of the run's gate, or None.
+        limits: features check of the run's gate, or None.
         split: what the cases are called.
         out: folder to write.
     """
     found = scopes_of(evaluation, limits)
     if found is None:
-        why = "the run has no features door" if limits is None else "the evaluation was saved without features"
+        why = "the run has no features check" if limits is None else "the evaluation was saved without features"
         remedy = "sightline gate RUN --cohort DIR makes it" if limits is None else "delete its predictions and repeat"
         return f"Scope: not asked, {why} ({remedy})."
     found.write_beside(evaluation.predictions, out / "scope.csv")

@@ -23,7 +23,7 @@ from sightline.evaluation.tables.summary import summarise
 from sightline.evaluation.tables.table import TableResult
 from sightline.metrics.calibration.record import CalibrationRecord
 from sightline.structures.case import Cohort
-from sightline.training.recipe import digest
+from sightline.training.recipe import digest, identity_json
 from sightline.training.run import code_digest
 from sightline.training.serialization import Catalogue
 
@@ -126,7 +126,9 @@ def _run(run: Path, splits: Mapping[str, str | None], seed: int) -> list[str]:
     facts = json.loads((run / "cohort.json").read_text(encoding="utf-8"))
     text = (run / "recipe.json").read_text(encoding="utf-8")
     parts = facts.get("parts")
-    identity = digest(text, facts["fingerprint"], *([json.dumps(sorted(parts.items()))] if parts else []))
+    identity = digest(
+        identity_json(text), facts["fingerprint"], *([json.dumps(sorted(parts.items()))] if parts else [])
+    )
     problems = []
     if identity != facts["run_identity"] or run.name != facts["run_identity"]:
         problems.append(f"run {run.name} is not made of its recipe and cohort (they make {identity})")

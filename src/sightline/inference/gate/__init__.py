@@ -1,1 +1,1 @@
-"""The gate: what a run may be asked. Header, picture, features: all three doors must open."""
+"""The gate: what a run may be asked. Header, picture, features: all three checks must pass."""

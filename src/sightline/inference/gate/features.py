@@ -1,4 +1,4 @@
-"""The gate's third door: whether a network sees in a picture what it saw in its training.
+"""The gate's third check: whether a network sees in a picture what it saw in its training.
 
 The features that class maps are computed from, averaged over cells, are held against those of the training pictures:
 how far along the directions in which training pictures differ (Mahalanobis), how much lies in no such direction (the
@@ -110,7 +110,7 @@ def fit_features(training: NDArray[Any], validation: NDArray[Any], energies: NDA
     if len(training) < 20 or len(validation) < 10:
         raise RunError(
             f"Features of {len(training)} training and {len(validation)} validation pictures; 20 and 10 are the least.",
-            "Give a cohort with more pictures, or leave the features door out.",
+            "Give a cohort with more pictures, or leave the features check out.",
         )
     known = np.asarray(training, dtype=np.float64)
     mean = known.mean(axis=0)
@@ -140,7 +140,7 @@ def fit_features(training: NDArray[Any], validation: NDArray[Any], energies: NDA
 
 
 def feature_limits(plain: Mapping[str, Any]) -> FeatureLimits | None:
-    """The third door of a gate, or None where it was not made.
+    """The features check of a gate, or None where it was not made.
 
     Raises:
         RunError: it is damaged.
@@ -155,7 +155,7 @@ def feature_limits(plain: Mapping[str, Any]) -> FeatureLimits | None:
 
 
 def read_scope(folder: Path) -> FeatureLimits | None:
-    """The third door of a run or of what was exported, or None where nobody made one.
+    """The features check of a run or of what was exported, or None where nobody made one.
 
     Raises:
         RunError: its gate is damaged, or of other weights.
@@ -164,7 +164,7 @@ def read_scope(folder: Path) -> FeatureLimits | None:
 
 
 def score_of(limits: FeatureLimits | None, features: NDArray[Any] | None, energy: float) -> float | None:
-    """The score of one picture with features [c]; None where there is no third door.
+    """The score of one picture with features [c]; None where there is no features check.
 
     Raises:
         RunError: the gate has features, but what computes gives none.

@@ -33,8 +33,8 @@ def fit_gate(
     *,
     quiet: bool = False,
 ) -> Gate:
-    """The three doors of a run: header and picture from its training cases, features from those and the validation
-    cases; where these are too few, or the run sees no whole pictures, the third door is left out, and `about` says why.
+    """The three checks of a run: header and picture from its training cases, features from those and the validation
+    cases; where these are too few, or the run sees no whole pictures, there is no features check: `about` says why.
 
     Args:
         run: finished.
@@ -120,7 +120,7 @@ class _Asking:
             self.energies.append(float(answers.energies[0]))
 
     def fit(self) -> tuple[Mapping[str, Any], str]:
-        """The third door, or why there is none."""
+        """The features check, or why there is none."""
         if self.network is None:
             return {}, self.why
         try:

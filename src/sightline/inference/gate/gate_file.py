@@ -25,9 +25,9 @@ class Gate:
     """What a run may be asked.
 
     Attributes:
-        header: first door.
-        picture: second door, (low, high) by measure.
-        features: third door, as its own module wrote it; empty where it was not made.
+        header: header check.
+        picture: picture check, (low, high) by measure.
+        features: features check, as its own module wrote it; empty where it was not made.
         about: what it was made from (cohort, number of pictures), for people.
         reference: measures of a sample of training pictures, by name, which drift is measured against.
     """

@@ -1,4 +1,4 @@
-"""The gate's first door: what an image's header says, and whether a run may be asked about such an image.
+"""The gate's first check: what an image's header says, and whether a run may be asked about such an image.
 
 Words of different hospitals are brought to one spelling first (`Handgelenk`, `WRIST LEFT` -> `WRIST`). An image that
 does not say what it shows is no fitting one, unless the empty word `""` is allowed.
@@ -114,7 +114,7 @@ def normalise_view(text: str) -> str:
 
 
 def read_header_facts(dataset: Any) -> dict[str, Any]:
-    """What rules and the first door look at, of a pydicom Dataset without pixels; no name, no id, no date in it."""
+    """What rules and the header check look at, of a pydicom Dataset without pixels; no name, no id, no date in it."""
     facts: dict[str, Any] = {
         name: _text(dataset, keyword)
         for name, keyword in {

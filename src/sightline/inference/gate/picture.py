@@ -1,4 +1,4 @@
-"""The gate's second door: whether a picture looks like those of the training at all.
+"""The gate's second check: whether a picture looks like those of the training at all.
 
 Brightness, contrast, size, shape, spacing and the shares of black and white pixels must lie within what the training
 pictures had: their 0.5 to 99.5 % range, widened by a quarter of it at both ends.

@@ -79,8 +79,8 @@ class Tls(_Words):
     clients: Place | None = None
 
 
-class DicomDoor(_Words):
-    """The C-STORE door: who may call, and how much of them is borne."""
+class DicomListener(_Words):
+    """The C-STORE listener: who may call, and how much of them is borne."""
 
     aet: AeTitle
     address: str = "127.0.0.1"
@@ -96,8 +96,8 @@ class DicomDoor(_Words):
     negotiate_s: Annotated[float, Field(gt=0)] = 10.0
 
 
-class DicomWebDoor(_Words):
-    """The STOW door, and QIDO and WADO of the node's own results."""
+class DicomWebListener(_Words):
+    """The STOW listener, and QIDO and WADO of the node's own results."""
 
     address: str = "127.0.0.1"
     port: Port = 8104
@@ -108,7 +108,7 @@ class DicomWebDoor(_Words):
     most_parts: Annotated[int, Field(ge=1)] = 1000
 
 
-class MetricsDoor(_Words):
+class MetricsListener(_Words):
     """Where `/metrics`, `/healthz` and `/readyz` answer."""
 
     address: str = "127.0.0.1"
@@ -199,9 +199,9 @@ class Configuration(_Words):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
     keep: Place
-    dicom: DicomDoor
-    dicomweb: DicomWebDoor | None = None
-    metrics: MetricsDoor = MetricsDoor()
+    dicom: DicomListener
+    dicomweb: DicomWebListener | None = None
+    metrics: MetricsListener = MetricsListener()
     destinations: dict[str, Destination] = {}
     rules: Annotated[tuple[Rule, ...], Field(min_length=1)]
     engine: Literal["auto", "torch", "onnx"] = "auto"
@@ -266,9 +266,9 @@ def read_configuration(path: Path) -> Configuration:
 
 def _problems(configuration: Configuration) -> Iterator[tuple[tuple[str | int, ...], str]]:
     """What each word allows by itself but not together, with its place."""
-    yield from _door_problems("dicom", configuration.dicom)
+    yield from _listener_problems("dicom", configuration.dicom)
     if configuration.dicomweb is not None:
-        yield from _door_problems("dicomweb", configuration.dicomweb)
+        yield from _listener_problems("dicomweb", configuration.dicomweb)
         yield from _secret_problems(("dicomweb", "tokens"), configuration.dicomweb.tokens)
     for caller, networks in configuration.dicom.callers.items():
         for network in networks:
@@ -303,13 +303,15 @@ def _problems(configuration: Configuration) -> Iterator[tuple[tuple[str | int, .
         names.add(configuration.rule_name(index))
 
 
-def _door_problems(word: str, door: DicomDoor | DicomWebDoor) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    if door.tls is not None:
-        yield from _tls_problems((word, "tls"), door.tls)
-    elif not door.plain:
+def _listener_problems(
+    word: str, listener: DicomListener | DicomWebListener
+) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    if listener.tls is not None:
+        yield from _tls_problems((word, "tls"), listener.tls)
+    elif not listener.plain:
         yield (word,), "no tls; where the network is trusted, write plain: true"
-    elif not is_near(door.address):
-        yield (word, "address"), f"plain: true needs a loopback or private address, not {door.address}"
+    elif not is_near(listener.address):
+        yield (word, "address"), f"plain: true needs a loopback or private address, not {listener.address}"
 
 
 def _tls_problems(place: tuple[str | int, ...], tls: Tls) -> Iterator[tuple[tuple[str | int, ...], str]]:

@@ -58,7 +58,7 @@ objects = Table(
     Column("facts", Text, nullable=False),  # json of what rules and gate look at
     Column("bytes", Integer, nullable=False),
     Column("caller", Text, nullable=False),
-    Column("door", String(8), nullable=False),
+    Column("door", String(8), nullable=False),  # protocol: dimse or stow
     Column("received", Float, nullable=False),
     Column("state", String(10), nullable=False),
 )
@@ -82,12 +82,12 @@ jobs = Table(
     Column("study_uid", String(64), nullable=False, index=True),
     Column("rule", Text, nullable=False),
     Column("inputs", Text, nullable=False),  # json: sha256 of the images, in order
-    Column("left_out", Text, nullable=False, default="[]"),  # json: images that no door let in, with reasons
+    Column("left_out", Text, nullable=False, default="[]"),  # json: images that no check let in, with reasons
     Column("state", String(10), nullable=False, index=True),
     Column("priority", Integer, nullable=False, default=0),
     Column("tries", Integer, nullable=False, default=0),
     Column("interruptions", Integer, nullable=False, default=0),  # times the node itself ended meanwhile
-    Column("door", Text, nullable=False, default=""),
+    Column("door", Text, nullable=False, default=""),  # check of the gate that refused
     Column("reason", Text, nullable=False, default=""),
     Column("predecessor", Integer),
     Column("received", Float, nullable=False),  # of the newest image: the content date of the results

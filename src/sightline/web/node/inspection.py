@@ -39,9 +39,10 @@ def open_store(configuration: Configuration) -> Store:
 
 def describe_configuration(configuration: Configuration, gates: dict[str, Gate]) -> Iterator[str]:
     """Lines that say what a node would do."""
-    door = configuration.dicom
-    yield f"{configuration.name}: {door.aet} at {door.address}:{door.port}, {'TLS' if door.tls else 'plain'}"
-    for caller, networks in door.callers.items():
+    listener = configuration.dicom
+    how = "TLS" if listener.tls else "plain"
+    yield f"{configuration.name}: {listener.aet} at {listener.address}:{listener.port}, {how}"
+    for caller, networks in listener.callers.items():
         yield f"  takes from {caller} at {', '.join(networks)}"
     if configuration.dicomweb is not None:
         yield f"  STOW at {configuration.dicomweb.address}:{configuration.dicomweb.port}"
@@ -52,14 +53,14 @@ def describe_configuration(configuration: Configuration, gates: dict[str, Gate])
         yield f"rule {name}: {json.dumps(when)} -> {rule.run}; {', '.join(rule.send.objects)} to {to}"
         gate = gates[name]
         yield f"  gate: {json.dumps(gate.header.plain())}, {len(gate.picture)} picture limits" + (
-            ", features" if gate.features else ", NO third door (features)"
+            ", features" if gate.features else ", NO features check"
         )
 
 
 def foretell(configuration: Configuration, gates: dict[str, Gate], inputs: Iterable[Path]) -> Iterator[str]:
     """Lines that say what the node would do with files, by study; nothing is stored, judged or sent.
 
-    The picture and features doors look at pixels in a child process; here only rules and headers are asked.
+    The picture and features checks look at pixels in a child process; here only rules and headers are asked.
     """
     found: dict[str, list[dict[str, Any]]] = {}
     for file in sorted(file for one in inputs for file in ([one] if one.is_file() else one.rglob("*"))):
@@ -86,7 +87,7 @@ def foretell(configuration: Configuration, gates: dict[str, Gate], inputs: Itera
             for image in chosen:
                 yield f"  {image['sha256']}: rule {name} judges it"
             for one in left_out:
-                yield f"  {one.sha256}: rule {name} does not: {one.door}: {one.reason}"
+                yield f"  {one.sha256}: rule {name} does not: {one.check}: {one.reason}"
 
 
 def summarise(store: Store) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The node put together: doors, planner, workers, dispatchers, commitment, cleaning; start, readiness, and the end."""
+"""The node put together: listeners, planner, workers, dispatchers, commitment, cleaning; its start and its end."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Node:
         self._metrics_server: MetricsServer | None = None
 
     def start(self) -> None:
-        """Open the doors; returns when the node serves.
+        """Open the listeners; returns when the node serves.
 
         Raises:
             SightlineError: a port is taken, a certificate or token does not load.
@@ -177,8 +177,8 @@ class Node:
         thread.start()
 
     def _plan(self) -> None:
-        for rule, door, _ in self.planner.settle():
-            self.metrics.refused.labels(rule, door).inc()
+        for rule, check, _ in self.planner.settle():
+            self.metrics.refused.labels(rule, check).inc()
 
     def _update_gauges(self) -> None:
         with self.store.look() as db:
@@ -208,49 +208,51 @@ class Node:
         self._run_trouble = trouble
 
     def _check_tls(self) -> None:
-        doors = {"dicom": self.configuration.dicom, "dicomweb": self.configuration.dicomweb}
-        for word, door in doors.items():
-            if door is None:
+        listeners = {"dicom": self.configuration.dicom, "dicomweb": self.configuration.dicomweb}
+        for word, listener in listeners.items():
+            if listener is None:
                 continue
-            self.metrics.plain.labels(word).set(door.tls is None)
-            if door.tls is None:
-                LOG.warning("a door without TLS", extra={"door": word})
+            self.metrics.plain.labels(word).set(listener.tls is None)
+            if listener.tls is None:
+                LOG.warning("a listener without TLS", extra={"listener": word})
                 continue
-            server_tls(door.tls)
-            days = certificate_days(door.tls)
+            server_tls(listener.tls)
+            days = certificate_days(listener.tls)
             if days < 0:
-                raise SightlineError(f"{door.tls.certificate} ended {-days:.0f} days ago.", "Renew the certificate.")
+                raise SightlineError(
+                    f"{listener.tls.certificate} ended {-days:.0f} days ago.", "Renew the certificate."
+                )
             self.metrics.certificate.labels(word).set(days)
 
     def _start_web(self) -> None:
-        door = self.configuration.dicomweb
-        if door is None:
+        listener = self.configuration.dicomweb
+        if listener is None:
             return
         import uvicorn
 
         from sightline.web.node.intake.dicomweb import build_app
 
-        app = build_app(door, self.intake, self._received, self._not_received)
+        app = build_app(listener, self.intake, self._received, self._not_received)
         settings: dict[str, Any] = {}
-        if door.tls is not None:
-            settings = {"ssl_certfile": str(door.tls.certificate), "ssl_keyfile": str(door.tls.key)}
-            if door.tls.clients is not None:
-                settings |= {"ssl_ca_certs": str(door.tls.clients), "ssl_cert_reqs": 2}
+        if listener.tls is not None:
+            settings = {"ssl_certfile": str(listener.tls.certificate), "ssl_keyfile": str(listener.tls.key)}
+            if listener.tls.clients is not None:
+                settings |= {"ssl_ca_certs": str(listener.tls.clients), "ssl_cert_reqs": 2}
         web = uvicorn.Server(
             uvicorn.Config(
-                app, host=door.address, port=door.port, log_config=None, access_log=False, server_header=False,
+                app, host=listener.address, port=listener.port, log_config=None, access_log=False, server_header=False,
                 limit_concurrency=64, timeout_keep_alive=5, lifespan="off", **settings,
             )
         )  # fmt: skip
         web.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
         self._web = web
-        thread = threading.Thread(target=web.run, name="dicomweb door", daemon=True)
+        thread = threading.Thread(target=web.run, name="dicomweb listener", daemon=True)
         thread.start()
         until = time.monotonic() + 15.0
         while not web.started:
             if not thread.is_alive() or time.monotonic() > until:
                 raise SightlineError(
-                    f"dicomweb: {door.address}:{door.port} cannot be listened on.", "Choose another port."
+                    f"dicomweb: {listener.address}:{listener.port} cannot be listened on.", "Choose another port."
                 )
             time.sleep(0.02)
 
@@ -268,8 +270,8 @@ class Node:
         return ScpEvents(self._received, self._not_received, rejected, self.answers.ask, answered)
 
     def _received(self, accepted: Accepted, origin: Origin) -> None:
-        self.metrics.received.labels(origin.caller, origin.door, accepted.result).inc()
-        self.metrics.received_bytes.labels(origin.caller, origin.door).inc(accepted.bytes)
+        self.metrics.received.labels(origin.caller, origin.protocol, accepted.result).inc()
+        self.metrics.received_bytes.labels(origin.caller, origin.protocol).inc(accepted.bytes)
         if accepted.result == "altered":
             self.metrics.altered.labels(origin.caller).inc()
             about = {"object": self.pseudonyms.of(accepted.sop_uid), "caller": origin.caller}
@@ -282,8 +284,8 @@ class Node:
         self.metrics.judged.labels(rule).inc()
         self.metrics.judging.labels(rule).observe(seconds)
 
-    def _refused(self, rule: str, door: str, _reason: str) -> None:
-        self.metrics.refused.labels(rule, door).inc()
+    def _refused(self, rule: str, check: str, _reason: str) -> None:
+        self.metrics.refused.labels(rule, check).inc()
 
     def _job_failed(self, rule: str, last: bool) -> None:
         self.metrics.job_failures.labels(rule, str(last).lower()).inc()

@@ -14,7 +14,7 @@ from support.nodes import TOKEN, image, job_states, running, settings, store, wa
 from support.pacs import free_port
 
 from sightline.errors import SightlineError
-from sightline.web.node.configuration import DicomWebDoor
+from sightline.web.node.configuration import DicomWebListener
 from sightline.web.node.database import Store, objects
 from sightline.web.node.intake.acceptance import Intake
 from sightline.web.node.intake.dicomweb import build_app, read_tokens
@@ -32,7 +32,7 @@ class Door:
         self.spool, self.store = Spool(folder / "keep"), Store(folder / "keep" / "node.sqlite")
         self.received, self.refused = [], []
         app = build_app(
-            DicomWebDoor(tokens=tokens, plain=True, **words),
+            DicomWebListener(tokens=tokens, plain=True, **words),
             Intake(self.store, self.spool),
             lambda accepted, origin: self.received.append((accepted, origin)),
             lambda reason, caller: self.refused.append(reason),
@@ -74,7 +74,7 @@ def test_objects_are_in_the_spool_when_they_are_acknowledged(door):
     ]
     kept = [pydicom.dcmread(door.spool.path(row["sha256"])) for row in door.rows()]
     assert kept == sent
-    assert {origin.door for _, origin in door.received} == {"stow"}
+    assert {origin.protocol for _, origin in door.received} == {"stow"}
     assert list(door.spool.incoming.iterdir()) == []
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import select
 from support.nodes import image, store, wait_for
 from support.pacs import free_port
 
-from sightline.web.node.configuration import DicomDoor, Tls
+from sightline.web.node.configuration import DicomListener, Tls
 from sightline.web.node.database import Store, objects, studies
 from sightline.web.node.intake.acceptance import Intake
 from sightline.web.node.intake.storage_scp import ScpEvents, StorageScp
@@ -35,7 +35,7 @@ class Door:
         self.spool, self.store = Spool(folder / "keep"), Store(folder / "keep" / "node.sqlite")
         self.rejected, self.refused, self.received = [], [], []
         self.scp = StorageScp(
-            DicomDoor(**plain | words),
+            DicomListener(**plain | words),
             Intake(self.store, self.spool),
             ScpEvents(
                 lambda accepted, origin: self.received.append((accepted, origin)),

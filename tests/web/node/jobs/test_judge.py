@@ -119,7 +119,7 @@ def test_the_parent_never_imports_torch():
     assert said.stdout.strip() == "False"
 
 
-def test_the_features_door_refuses_what_was_never_seen(run, tiny_cohort, tmp_path):
+def test_the_features_check_refuses_what_was_never_seen(run, tiny_cohort, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(run.folder, folder)
     rng = np.random.default_rng(0)

@@ -29,7 +29,7 @@ import yaml
 from sightline.errors import RecipeError
 from sightline.evaluation.tables.table import Row, Table
 from sightline.training.recipe import Recipe
-from sightline.training.serialization import Catalogue, from_plain, to_plain
+from sightline.training.serialization import Catalogue, current_field, from_plain, to_plain
 
 TABLE_WORDS = ("title", "caption", "seeds", "report", "size", "rows")
 ROW_WORDS = (
@@ -141,7 +141,8 @@ def changed_recipe(recipe: Recipe, change: Mapping[str, Any], catalogue: Catalog
     for dotted, value in change.items():
         *path, last = str(dotted).split(".")
         inside = plain
-        for depth, word in enumerate(path):
+        for depth, former in enumerate(path):
+            word = current_field(inside.get("kind", ""), former)
             inner = inside.get(word)
             if not isinstance(inner, dict):
                 so_far = ".".join(path[: depth + 1])
@@ -150,6 +151,7 @@ def changed_recipe(recipe: Recipe, change: Mapping[str, Any], catalogue: Catalog
                     _nearest(word, [k for k, v in inside.items() if isinstance(v, dict)]),
                 )
             inside = inner
+        last = current_field(inside.get("kind", ""), last)
         known = [f for f in _fields(inside, catalogue) if f != "kind"]
         if known and last not in known:
             raise RecipeError(f"{where}: the recipe has no field {dotted!r}.", _nearest(last, known))

@@ -19,7 +19,7 @@ from sightline.evaluation.tables.grids.grid import changed_recipe
 from sightline.io.files import only_command, read_json, write_text
 from sightline.structures.case import Cohort
 from sightline.training.engine import Engine
-from sightline.training.recipe import Recipe, recipe_json
+from sightline.training.recipe import Recipe, identity_json, recipe_json
 from sightline.training.run import run_identity
 from sightline.training.serialization import Catalogue
 from sightline.training.train import train
@@ -188,7 +188,7 @@ def import_optuna() -> Any:
 def _same_search(search: Search, seen: Cohort, out: Path, catalogue: Catalogue) -> None:
     """Write what is searched, or refuse to go on with something else."""
     about = {
-        "recipe": json.loads(recipe_json(search.recipe, catalogue)),
+        "recipe": json.loads(identity_json(recipe_json(search.recipe, catalogue))),
         "fields": [[f.name, f.low, f.high, f.log, list(f.choices)] for f in search.fields],
         "measure": search.measure,
         "trainings a trial": search.seeds,

@@ -1,7 +1,7 @@
-"""The one way in for an object, whichever door it came through: checked, hashed, synced, committed, acknowledged.
+"""The one way in for an object, by whichever listener: checked, hashed, synced, committed, acknowledged.
 
-Only when `Intake.accept` has returned may a door answer success: the bytes lie in the spool under their hash, file and
-folder are synced, and the row and its journal entry are committed.
+A listener answers success only when `Intake.accept` has returned: the bytes lie in the spool under their hash, file
+and folder are synced, and the row and its journal entry are committed.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ class UnstorableObject(SightlineError):
 
 @dataclass(frozen=True)
 class Origin:
-    """Who sent an object: calling AE title or name of the token, address, and the door (`dimse` or `stow`)."""
+    """Who sent an object: calling AE title or name of the token, address, and the protocol (`dimse` or `stow`)."""
 
     caller: str
     address: str
-    door: Literal["dimse", "stow"]
+    protocol: Literal["dimse", "stow"]
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Accepted:
 
 
 class Intake:
-    """Takes complete files from the doors.
+    """Takes complete files from the listeners.
 
     Args:
         store: the node's database.
@@ -103,7 +103,7 @@ class Intake:
             return self._accept(file, origin, announced)
         except (SightlineError, OSError, DBAPIError):
             raise
-        except Exception as error:  # foreign bytes must never look like a fault of the door
+        except Exception as error:  # foreign bytes must never look like a fault of the listener
             LOG.exception("an object was not taken")
             raise UnreadableFile(f"the object does not read ({type(error).__name__})") from None
 
@@ -143,7 +143,7 @@ class Intake:
         return header, syntax
 
     def _with_own_meta(self, file: Path, header: Any, syntax: str) -> Path:
-        """The same data set under a file meta group made here, so that every door gives the same bytes and hash."""
+        """The same data set under a file meta group made here, so that every listener gives the same bytes and hash."""
         meta = create_file_meta(
             sop_class_uid=UID(str(header.SOPClassUID)),
             sop_instance_uid=UID(str(header.SOPInstanceUID)),
@@ -196,7 +196,7 @@ class Intake:
             "facts": json.dumps(facts, sort_keys=True),
             "bytes": self.spool.path(sha256).stat().st_size,
             "caller": origin.caller,
-            "door": origin.door,
+            "door": origin.protocol,
             "received": change.now,
             "state": "kept" if result == "stored" else result,
         }

@@ -1,4 +1,4 @@
-"""The DICOMweb door: STOW in, and QIDO and WADO of the node's own results. It is no archive: sources are the PACS's."""
+"""DICOMweb: STOW in, and QIDO and WADO of the node's own results. It is no archive: sources are the PACS's."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import DBAPIError
 
 from sightline.errors import SightlineError, UnreadableFile
-from sightline.web.node.configuration import DicomWebDoor
+from sightline.web.node.configuration import DicomWebListener
 from sightline.web.node.database import results, studies
 from sightline.web.node.intake.acceptance import UID_TEXT, Accepted, Intake, Origin, UnstorableObject
 from sightline.web.node.intake.multipart import BodyError, PartWriter, read_boundary
@@ -53,12 +53,14 @@ def read_tokens(path: Path) -> dict[str, str]:
             )
         tokens[words[0]] = words[1]
     if not tokens:
-        raise SightlineError(f"{path} holds no token: nobody could use the DICOMweb door.", "Write NAME TOKEN lines.")
+        raise SightlineError(
+            f"{path} holds no token: nobody could use the DICOMweb listener.", "Write NAME TOKEN lines."
+        )
     return tokens
 
 
 def build_app(
-    door: DicomWebDoor,
+    listener: DicomWebListener,
     intake: Intake,
     received: Callable[[Accepted, Origin], None],
     refused: Callable[[str, str], None],
@@ -66,7 +68,7 @@ def build_app(
     """The application.
 
     Args:
-        door: as NODE.yaml says.
+        listener: as NODE.yaml says.
         intake: where objects go.
         received: told of each object.
         refused: told of each refusal: reason word, caller.
@@ -74,7 +76,7 @@ def build_app(
     Raises:
         SightlineError: the tokens do not read.
     """
-    tokens = read_tokens(door.tokens)
+    tokens = read_tokens(listener.tokens)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
     def caller_of(request: Request) -> str:
@@ -94,11 +96,11 @@ def build_app(
         writer: PartWriter | None = None
         try:
             length = request.headers.get("Content-Length", "0")
-            if length.isdigit() and int(length) > door.most_bytes:
-                raise BodyError(413, f"a body of more than {door.most_bytes} bytes")
+            if length.isdigit() and int(length) > listener.most_bytes:
+                raise BodyError(413, f"a body of more than {listener.most_bytes} bytes")
             boundary = read_boundary(request.headers.get("Content-Type", ""))
             intake.spool.require_room()
-            writer = PartWriter(boundary, intake.spool.incoming, door.most_bytes, door.most_parts)
+            writer = PartWriter(boundary, intake.spool.incoming, listener.most_bytes, listener.most_parts)
             async for piece in request.stream():
                 await to_thread.run_sync(writer.write, piece)
             parts = writer.finish()

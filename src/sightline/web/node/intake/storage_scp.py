@@ -1,4 +1,4 @@
-"""The C-STORE door: who may call is decided before a byte is taken, and nobody can take the whole door.
+"""The C-STORE listener: who may call is decided before a byte is taken, and nobody can take all of it.
 
 pynetdicom writes each object to a file while it comes. What it leaves to its user is here: callers by AE title and
 address, connections an address, TLS handshakes off the accepting thread, lengths of PDUs and objects, slow senders.
@@ -28,7 +28,7 @@ from pynetdicom.transport import ThreadedAssociationServer
 from sqlalchemy.exc import DBAPIError
 
 from sightline.errors import SightlineError, UnreadableFile
-from sightline.web.node.configuration import DicomDoor, Tls
+from sightline.web.node.configuration import DicomListener, Tls
 from sightline.web.node.intake.acceptance import Accepted, Intake, Origin, UnstorableObject
 from sightline.web.node.spool import SpoolFull
 
@@ -42,7 +42,7 @@ _ROOM_LOOK_BYTES = 16 * 1024 * 1024
 
 @dataclass(frozen=True)
 class ScpEvents:
-    """What the door tells the rest of the node; each is called from the association's thread.
+    """What the C-STORE listener tells the rest of the node; each is called from the association's thread.
 
     Attributes:
         received: an object, its origin.
@@ -60,28 +60,28 @@ class ScpEvents:
 
 
 class StorageScp:
-    """The door itself.
+    """The C-STORE listener.
 
     Args:
-        door: as NODE.yaml says.
+        listener: as NODE.yaml says.
         intake: where objects go.
         events: what is told.
     """
 
-    def __init__(self, door: DicomDoor, intake: Intake, events: ScpEvents) -> None:
-        self.door, self.intake, self.events = door, intake, events
+    def __init__(self, listener: DicomListener, intake: Intake, events: ScpEvents) -> None:
+        self.listener, self.intake, self.events = listener, intake, events
         self._callers = {
             aet: [ipaddress.ip_network(network, strict=False) for network in networks]
-            for aet, networks in door.callers.items()
+            for aet, networks in listener.callers.items()
         }
-        self._pace = _Pace(door.most_objects_a_minute, door.most_bytes_a_minute)
+        self._pace = _Pace(listener.most_objects_a_minute, listener.most_bytes_a_minute)
         self._server: _Server | None = None
         self._old_folder: str | None = None
 
     @property
     def port(self) -> int:
         """The port that is listened on."""
-        return int(self._server.server_address[1]) if self._server else self.door.port
+        return int(self._server.server_address[1]) if self._server else self.listener.port
 
     def start(self) -> None:
         """Listen; returns at once.
@@ -94,12 +94,12 @@ class StorageScp:
         logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # its lines hold names and UIDs
         # pynetdicom's temporary files belong on the spool's disk, where a rename moves them
         self._old_folder, tempfile.tempdir = tempfile.tempdir, str(self.intake.spool.incoming)
-        entity = AE(self.door.aet)
-        entity.maximum_associations = self.door.most_associations
+        entity = AE(self.listener.aet)
+        entity.maximum_associations = self.listener.most_associations
         entity.maximum_pdu_size = PDU_BYTES
         entity.require_called_aet = True
-        entity.acse_timeout = self.door.negotiate_s
-        entity.dimse_timeout = entity.network_timeout = self.door.idle_s
+        entity.acse_timeout = self.listener.negotiate_s
+        entity.dimse_timeout = entity.network_timeout = self.listener.idle_s
         for context in AllStoragePresentationContexts:
             entity.add_supported_context(str(context.abstract_syntax), ALL_TRANSFER_SYNTAXES)
         entity.add_supported_context(Verification)
@@ -114,19 +114,19 @@ class StorageScp:
         ]
         try:
             server: _Server = entity.make_server(  # type: ignore[assignment]
-                (self.door.address, self.door.port),
+                (self.listener.address, self.listener.port),
                 evt_handlers=handlers,
-                ssl_context=server_tls(self.door.tls) if self.door.tls else None,
+                ssl_context=server_tls(self.listener.tls) if self.listener.tls else None,
                 server_class=_Server,
                 admit=self._admit_address,
             )
         except OSError as error:
             raise SightlineError(
-                f"dicom: {self.door.address}:{self.door.port} cannot be listened on ({error}).",
+                f"dicom: {self.listener.address}:{self.listener.port} cannot be listened on ({error}).",
                 "Choose another port, or stop what holds it.",
             ) from None
-        server.handshake_s, self._server = self.door.negotiate_s, server
-        threading.Thread(target=server.serve_forever, args=(0.1,), name="dicom door", daemon=True).start()
+        server.handshake_s, self._server = self.listener.negotiate_s, server
+        threading.Thread(target=server.serve_forever, args=(0.1,), name="dicom listener", daemon=True).start()
 
     def stop(self, patience_s: float = 10.0) -> None:
         """Take no new association, wait for those under way, then cut them."""
@@ -151,7 +151,7 @@ class StorageScp:
         if not any(ip in network for networks in self._callers.values() for network in networks):
             self.events.rejected("unknown address")
             return False
-        if connections >= max(1, self.door.most_associations // 2):
+        if connections >= max(1, self.listener.most_associations // 2):
             self.events.rejected("too many connections")
             return False
         return True
@@ -169,7 +169,7 @@ class StorageScp:
 
     def _bound_connection(self, event: evt.Event) -> None:
         connection: Any = event.assoc.dul.socket
-        connection.reader = _BoundedReader(connection.socket, self.door, self.intake.spool.has_room)
+        connection.reader = _BoundedReader(connection.socket, self.listener, self.intake.spool.has_room)
         connection.recv = connection.reader.recv
         connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -257,10 +257,10 @@ class _Pace:
 class _BoundedReader:
     """Reads a connection for pynetdicom: in large pieces, within bounds of length and time."""
 
-    def __init__(self, raw: socket.socket, door: DicomDoor, has_room: Callable[[], bool]) -> None:
+    def __init__(self, raw: socket.socket, listener: DicomListener, has_room: Callable[[], bool]) -> None:
         self._raw = raw
-        self._raw.settimeout(door.idle_s)
-        self._idle_s, self._most, self._has_room = door.idle_s, door.most_bytes, has_room
+        self._raw.settimeout(listener.idle_s)
+        self._idle_s, self._most, self._has_room = listener.idle_s, listener.most_bytes, has_room
         self._object = 0
         self._looked = 0
 

@@ -34,7 +34,7 @@ class Request:
         run: folder of the run.
         engine: `torch`, `onnx` or `auto`.
         images: by SHA-256, the file of each.
-        left_out: images of the study that are not judged: sha256, door, reason.
+        left_out: images of the study that are not judged: sha256, door (the check that refused), reason.
         objects: kinds of results that are wanted.
         out: empty folder for them.
         received: seconds since 1970 of the newest image: the date of the results, so that a second try has equal bytes.
@@ -59,7 +59,7 @@ class Answer:
 
     Attributes:
         results: (file, kind) of each DICOM object in `Request.out`.
-        refused: images that a door did not let in: sha256, door, reason.
+        refused: images that a check did not let in: sha256, door (the check that refused), reason.
         readings: by SHA-256, numbers and words of each judged image for monitoring; no names.
     """
 

@@ -1,4 +1,4 @@
-"""What the child process does with a job: the gate's picture door, the run's network, and results as DICOM objects.
+"""What the child process does with a job: the gate's picture check, the run's network, and results as DICOM objects.
 
 `python -m sightline.web.node.jobs.judge MEMORY CPU_SECONDS` is started by the worker; nobody types it.
 """
@@ -111,7 +111,7 @@ def judge_study(request: Request) -> Answer:
 
 
 def _judge_image(judging: Judging, request: Request, study: Study, sha256: str, file: Path) -> None:
-    """One image through the doors and the network; what a door says is kept in `study`."""
+    """One image through the checks and the network; what a check says is kept in `study`."""
     try:
         with foreign_bytes(file):
             dataset = pydicom.dcmread(file)

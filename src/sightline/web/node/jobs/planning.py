@@ -1,4 +1,4 @@
-"""From quiet studies to jobs: which rule takes which images, and what the header door of each run's gate says."""
+"""From quiet studies to jobs: which rule takes which images, and what the header check of each run's gate says."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ class LeftOut:
 
     Attributes:
         sha256: its name in the spool.
-        door: `rule`, `header`, `picture` or `features`.
+        check: `rule`, `header`, `picture` or `features`.
         reason: in words for a person.
     """
 
     sha256: str
-    door: str
+    check: str
     reason: str
 
     def plain(self) -> dict[str, str]:
         """As it stands in the database."""
-        return {"sha256": self.sha256, "door": self.door, "reason": self.reason}
+        return {"sha256": self.sha256, "door": self.check, "reason": self.reason}
 
 
 def rule_mismatch(facts: Mapping[str, Any], caller: str, when: When) -> str:
@@ -53,7 +53,7 @@ def rule_mismatch(facts: Mapping[str, Any], caller: str, when: When) -> str:
 def choose_images(
     images: Sequence[Mapping[str, Any]], when: When, gate: Gate
 ) -> tuple[list[Mapping[str, Any]], list[LeftOut]]:
-    """The images of a study that a rule takes and the header door lets in, and the others with their reasons.
+    """The images of a study that a rule takes and the header check lets in, and the others with their reasons.
 
     Args:
         images: rows of `objects`.
@@ -63,11 +63,11 @@ def choose_images(
     chosen, left_out = [], []
     for row in images:
         facts = json.loads(row["facts"])
-        reason, door = rule_mismatch(facts, row["caller"], when), "rule"
+        reason, check = rule_mismatch(facts, row["caller"], when), "rule"
         if not reason:
-            reason, door = check_header(facts, gate.header), "header"
+            reason, check = check_header(facts, gate.header), "header"
         if reason:
-            left_out.append(LeftOut(row["sha256"], door, reason))
+            left_out.append(LeftOut(row["sha256"], check, reason))
         else:
             chosen.append(row)
     return chosen, left_out
@@ -86,7 +86,7 @@ class Planner:
         self.configuration, self.store, self.gates = configuration, store, gates
 
     def settle(self, most: int = 50) -> list[tuple[str, str, str]]:
-        """Plan the studies that are due; (rule, door, reason) of each refusal, `("", "rule", ...)` where none fits."""
+        """Plan the studies that are due; (rule, check, reason) of each refusal, `("", "rule", ...)` where none fits."""
         until = self.store.clock() - self.configuration.settle_s
         due = (studies.c.last <= until) | (studies.c.complete == 1)
         with self.store.look() as db:
@@ -108,7 +108,7 @@ class Planner:
         for index, rule in enumerate(self.configuration.rules):
             name = self.configuration.rule_name(index)
             chosen, left_out = choose_images(images, rule.when, self.gates[name])
-            if not chosen and not any(one.door == "header" for one in left_out):
+            if not chosen and not any(one.check == "header" for one in left_out):
                 continue
             fitting += 1
             last = self._last_job(change, study_uid, name)
@@ -120,7 +120,7 @@ class Planner:
                 continue
             values = self._job_values(change, images, chosen, left_out)
             if not chosen:
-                first = next(one for one in left_out if one.door == "header")
+                first = next(one for one in left_out if one.check == "header")
                 values |= {"state": "refused", "door": "header", "reason": first.reason, "ended": change.now}
                 refused.append((name, "header", first.reason))
             if last is not None and last["state"] == "waiting":
@@ -130,7 +130,7 @@ class Planner:
                 before = None if last is None or last["state"] == "dropped" else last["id"]
                 new = insert(jobs).values(study_uid=study_uid, rule=name, predecessor=before, **values)
                 number = inserted_id(db.execute(new.values(priority=rule.priority + _urgency(chosen))))
-            change.note(f"job {values['state']}", study_uid, job=number, rule=name, door=values["door"])
+            change.note(f"job {values['state']}", study_uid, job=number, rule=name, check=values["door"])
         if not fitting:
             reason = "no rule takes any image of it"
             refused.append(("", "rule", reason))

@@ -130,7 +130,7 @@ class WorkEvents:
 
     Attributes:
         judged: rule, seconds.
-        refused: rule, door, reason.
+        refused: rule, check, reason.
         failed: rule, whether that was the last try.
     """
 

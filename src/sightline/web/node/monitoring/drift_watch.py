@@ -1,6 +1,6 @@
 """Whether what a rule's run sees and says has moved: windows of 200 images against the training and against this site.
 
-Inputs (grey, contrast, size, edges, spacing, device, body part, view, doors that refused) and outputs (probabilities,
+Inputs (grey, contrast, size, edges, spacing, device, body part, view, checks that refused) and outputs (probabilities,
 class that was called). The site's own reference is its first 1,000 images, so that a hospital that has always been
 different from the training gives one alarm, not one for ever.
 """

@@ -20,8 +20,8 @@ from typing import Any, TextIO
 
 # what records may carry: numbers, or words that the code itself chose
 FIELDS = (
-    "study", "object", "job", "tries", "rule", "door", "destination", "caller", "error", "reason", "kind", "seconds",
-    "bytes", "count", "port", "address",
+    "study", "object", "job", "tries", "rule", "check", "listener", "destination", "caller", "error", "reason",
+    "kind", "seconds", "bytes", "count", "port", "address",
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""`/metrics`, `/healthz` and `/readyz`: counters by rule, caller, destination and door. No name, no UID is a label."""
+"""`/metrics`, `/healthz` and `/readyz`: counters by rule, caller, destination and check. No name, no UID is a label."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from sqlalchemy import func, select
 
 from sightline.errors import SightlineError
-from sightline.web.node.configuration import MetricsDoor, Tls
+from sightline.web.node.configuration import MetricsListener, Tls
 from sightline.web.node.database import Store, jobs, outbox
 from sightline.web.node.spool import Spool
 
@@ -39,12 +39,12 @@ class NodeMetrics:
             return Histogram(f"sightline_{name}", words, labels, registry=self.registry, buckets=_SECONDS)
 
         self.received = counter(
-            "received_objects", "objects that are safe, by what they are", "caller", "door", "result"
+            "received_objects", "objects that are safe, by what they are", "caller", "protocol", "result"
         )
-        self.received_bytes = counter("received_bytes", "bytes of them", "caller", "door")
+        self.received_bytes = counter("received_bytes", "bytes of them", "caller", "protocol")
         self.not_received = counter("not_received_objects", "objects that were not taken", "caller", "reason")
         self.rejected = counter("rejected_associations", "associations and connections refused", "reason")
-        self.refused = counter("refused_images", "images that no finding is given for", "rule", "door")
+        self.refused = counter("refused_images", "images that no finding is given for", "rule", "check")
         self.judged = counter("judged_studies", "jobs done", "rule")
         self.job_failures = counter("failed_jobs", "tries of jobs that failed", "rule", "last")
         self.judging = histogram("judging_seconds", "time of a job in the child process", "rule")
@@ -62,8 +62,8 @@ class NodeMetrics:
         self.breaker = gauge("breaker_open", "1 where a destination is taken for dead", "destination")
         self.free = gauge("disk_free_bytes", "free bytes of the spool's disk")
         self.ready = gauge("ready", "1 where the node takes objects and judges them")
-        self.plain = gauge("plain_door", "1 where a door has no TLS", "door")
-        self.certificate = gauge("certificate_days_left", "days until a certificate ends", "door")
+        self.plain = gauge("plain_listener", "1 where a listener has no TLS", "listener")
+        self.certificate = gauge("certificate_days_left", "days until a certificate ends", "listener")
         self.drift = gauge(
             "drift_alarm", "1 where inputs or outputs moved for two windows", "rule", "measure", "against"
         )
@@ -107,7 +107,7 @@ class Gauges:
 
 
 def certificate_days(tls: Tls) -> float:
-    """Days until the certificate of a door ends.
+    """Days until the certificate of a listener ends.
 
     Raises:
         SightlineError: it does not read.
@@ -125,7 +125,7 @@ class MetricsServer:
     """Answers the three addresses from a thread of its own.
 
     Args:
-        door: as NODE.yaml says.
+        listener: as NODE.yaml says.
         metrics: the node's numbers.
         unready: why the node is not ready, or an empty text.
 
@@ -133,7 +133,7 @@ class MetricsServer:
         SightlineError: the port is taken.
     """
 
-    def __init__(self, door: MetricsDoor, metrics: NodeMetrics, unready: Callable[[], str]) -> None:
+    def __init__(self, listener: MetricsListener, metrics: NodeMetrics, unready: Callable[[], str]) -> None:
         numbers = make_wsgi_app(metrics.registry)
 
         def app(environ: dict[str, Any], start: Any) -> Iterable[bytes]:
@@ -147,12 +147,12 @@ class MetricsServer:
             return [(reason or ("ok" if known else "not found")).encode() + b"\n"]
 
         try:
-            self._server = make_server(door.address, door.port, app, _Threaded, _Silent)
+            self._server = make_server(listener.address, listener.port, app, _Threaded, _Silent)
         except OSError as error:
             raise SightlineError(
-                f"metrics: {door.address}:{door.port} cannot be listened on ({error}).", "Choose another port."
+                f"metrics: {listener.address}:{listener.port} cannot be listened on ({error}).", "Choose another port."
             ) from None
-        threading.Thread(target=self._server.serve_forever, name="metrics door", daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, name="metrics listener", daemon=True).start()
 
     def stop(self) -> None:
         """Answer no more."""

@@ -28,7 +28,7 @@ from sightline.web.node.database import Store, jobs, objects, outbox, readings, 
 from sightline.web.node.monitoring.drift_watch import watch_rule
 
 READ = (
-    ("refused", "no finding is given; door and reason say why"),
+    ("refused", "no finding is given; check and reason say why"),
     (
         "PSI, KS, tails",
         "how far a window of 200 images is from the reference; beyond its limit by chance in few windows",
@@ -124,7 +124,7 @@ def _received(store: Store, since: float) -> ReportTable:
         query = select(*columns, func.count(), func.sum(objects.c.bytes)).where(objects.c.received > since)
         rows = db.execute(query.group_by(*columns).order_by(*columns)).all()
     cells = tuple((row[0], row[1], row[2], str(row[3]), f"{row[4] / 1e6:.1f}") for row in rows)
-    return ReportTable("Objects by caller", ("caller", "door", "state", "objects", "MB"), cells)
+    return ReportTable("Objects by caller", ("caller", "protocol", "state", "objects", "MB"), cells)
 
 
 def _jobs(store: Store, since: float) -> ReportTable:
@@ -143,14 +143,14 @@ def _jobs(store: Store, since: float) -> ReportTable:
 
 
 def _refused(store: Store, since: float) -> ReportTable:
-    """Images by rule, door and reason; numbers in a reason are taken out, so that alike reasons stand together."""
+    """Images by rule, check and reason; numbers in a reason are taken out, so that alike reasons stand together."""
     counts: Counter[tuple[str, str, str]] = Counter()
     with store.look() as db:
         for rule, left_out in db.execute(select(jobs.c.rule, jobs.c.left_out).where(jobs.c.created > since)):
             for one in json.loads(left_out):
                 counts[rule, one["door"], one["reason"].split(", in training")[0].rstrip("0123456789.e+- ")] += 1
     cells = tuple((*key, str(count)) for key, count in counts.most_common(50))
-    return ReportTable("Images without a finding", ("rule", "door", "reason", "images"), cells)
+    return ReportTable("Images without a finding", ("rule", "check", "reason", "images"), cells)
 
 
 def _sent(store: Store, since: float) -> ReportTable:
