@@ -333,9 +333,6 @@ def test_no_two_places_share_twelve_lines_of_logic():
 
 
 MOST_PARAMETERS = 10
-# a person calls these in one line, and each word is an option of a command (`sightline cohort phantom`, `cohort import
-# verse`, `dissect`); unit_scores has the settings of its draws besides, and write_dicom writes a header's elements
-LONG_CALLS = ("write_radiographs", "write_patch_cohort", "dissect", "unit_scores", "write_dicom")
 
 
 def broken_calls(place: str, code: str) -> list[str]:
@@ -345,7 +342,7 @@ def broken_calls(place: str, code: str) -> list[str]:
         if is_scope(node):
             given = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
             count = len([name for name in given if name not in ("self", "cls")])
-            if count > MOST_PARAMETERS and node.name not in LONG_CALLS:
+            if count > MOST_PARAMETERS:
                 found.append(f"{place}:{node.lineno} {node.name} has {count} parameters: at most {MOST_PARAMETERS}")
     return found
 

@@ -310,10 +310,13 @@ def dissect(run: Run | str | Path, cohort: Cohort | str | Path, out: str | Path,
         >>> len(dissect(run_folder, cohort_folder, destination, units=2, top=0.05, quiet=True).units) > 0
         True
     """
+    from sightline.dissection.dissect import DissectionOptions
     from sightline.dissection.dissect import dissect as dissect_run
 
     engine = _engine(options)
-    return dissect_run(_run(run), _cohort(cohort), Path(out), engine=engine, **options)
+    chosen = {name: options.pop(name) for name in vars(DissectionOptions()) if name in options}
+    _refuse(options)
+    return dissect_run(_run(run), _cohort(cohort), Path(out), DissectionOptions(**chosen), engine=engine)
 
 
 def run_table(

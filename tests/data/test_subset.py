@@ -8,7 +8,7 @@ from support.cohorts import make_cohort
 
 from sightline.cli.cohorts import CohortSubset
 from sightline.data.datasets.folder.reader import read_cohort
-from sightline.data.subset import apart_from, cases_by_facts, displaced_marks, nested_subset
+from sightline.data.subset import apart_from, cases_by_facts, displace_marks, nested_subset
 from sightline.errors import CohortError
 from sightline.structures.case import Case, Cohort
 from sightline.structures.regions import Box
@@ -87,14 +87,14 @@ def test_what_cannot_be_taken_is_refused():
         with pytest.raises(CohortError, match="leave the class"):
             nested_subset(both, 2)
     with pytest.raises(CohortError, match="from 0 to 1"):
-        displaced_marks(crowd(), 1.5)
+        displace_marks(crowd(), 1.5)
     with pytest.raises(CohortError, match="no box to move"):
-        displaced_marks(crowd(), 0.5)
+        displace_marks(crowd(), 0.5)
 
 
 def test_moved_marks_keep_their_size_and_stand_elsewhere_in_the_picture(tmp_path):
     cohort = make_cohort(tmp_path / "c", patients=24)
-    spoiled = displaced_marks(cohort, 0.5, seed=1)
+    spoiled = displace_marks(cohort, 0.5, seed=1)
     marked = [c for c in cohort.split("train") if any(isinstance(r, Box) for r in c.regions)]
     moved = [c for c in marked if spoiled.cases[cohort.cases.index(c)].regions != c.regions]
     assert len(moved) == -(-len(marked) // 2)
@@ -110,8 +110,8 @@ def test_moved_marks_keep_their_size_and_stand_elsewhere_in_the_picture(tmp_path
             assert new.tag == old.tag
             apart = np.abs(np.subtract(new.start, old.start)) >= np.subtract(old.stop, old.start) - 0.11
             assert apart.any()
-    assert displaced_marks(cohort, 0.5, seed=1).fingerprint() == spoiled.fingerprint() != cohort.fingerprint()
-    assert displaced_marks(cohort, 0.0) is cohort
+    assert displace_marks(cohort, 0.5, seed=1).fingerprint() == spoiled.fingerprint() != cohort.fingerprint()
+    assert displace_marks(cohort, 0.0) is cohort
 
 
 def test_the_command_writes_a_cohort(tmp_path, capsys):

@@ -13,7 +13,7 @@ from support.volumes import WORDS, tiny_spines, tiny_volume_recipe
 
 from sightline.data.loader import CohortItems
 from sightline.data.loader import test_batches as served
-from sightline.dissection.dissect import chosen_layer, dissect, first_units
+from sightline.dissection.dissect import DissectionOptions, choose_layer, dissect, first_units
 from sightline.dissection.passes import marks_by_name, masks_of
 from sightline.dissection.results import open_dissection
 from sightline.dissection.top_cases import in_window
@@ -37,7 +37,9 @@ def flat(tiny_cohort, tmp_path_factory):
     place = tmp_path_factory.mktemp("flat")
     torch.manual_seed(0)
     run = train(replace(tiny_recipe(), epochs=2), tiny_cohort, place / "run", CATALOGUE, ENGINE)
-    found = dissect(run, tiny_cohort, place / "out", split="all", top=TOP, units=UNITS, engine=ENGINE)
+    found = dissect(
+        run, tiny_cohort, place / "out", options=DissectionOptions(split="all", top=TOP, units=UNITS), engine=ENGINE
+    )
     return run, tiny_cohort, found
 
 
@@ -47,7 +49,9 @@ def deep(tmp_path_factory):
     place = tmp_path_factory.mktemp("deep")
     cohort = tiny_spines(place / "cohort", 16)
     run = train(tiny_volume_recipe(), cohort, place / "run", WORDS, ENGINE)
-    found = dissect(run, cohort, place / "out", split="all", top=TOP, units=UNITS, engine=ENGINE)
+    found = dissect(
+        run, cohort, place / "out", options=DissectionOptions(split="all", top=TOP, units=UNITS), engine=ENGINE
+    )
     return run, cohort, found
 
 
@@ -139,14 +143,14 @@ def test_a_second_call_takes_no_pass_and_puts_names_in(flat, monkeypatch):
     before = file.read_text()
     named = before.replace('text: ""', 'text: "bright square"', 1).replace('author: ""', 'author: "A. Reader"', 1)
     file.write_text(named)
-    again = dissect(run, cohort, found.folder, split="all", top=TOP, units=2, engine=ENGINE)
+    again = dissect(run, cohort, found.folder, options=DissectionOptions(split="all", top=TOP, units=2), engine=ENGINE)
     assert again.concepts[unit].text == "bright square" and again.units == found.units
     assert file.read_text().startswith(named) and len(again.concepts) == 1
     assert "bright square" in (found.folder / "report.html").read_text()
     assert found.ranked[1].unit in [int(m) for m in re.findall(r"^  (\d+):", file.read_text(), re.MULTILINE)]
     file.write_text(named + "  x: y\n")
     with pytest.raises(LayoutError, match="line"):
-        dissect(run, cohort, found.folder, split="all", top=TOP, units=3, engine=ENGINE)
+        dissect(run, cohort, found.folder, options=DissectionOptions(split="all", top=TOP, units=3), engine=ENGINE)
     file.write_text(named)
 
 
@@ -154,7 +158,11 @@ def test_other_groups_and_classes_reuse_the_readings(flat, monkeypatch, tmp_path
     run, cohort, found = flat
     monkeypatch.setattr("sightline.dissection.passes.read_units", None)
     other = dissect(
-        run, cohort, found.folder, split="all", top=TOP, positive=cohort.classes[0], by="auc", units=1, engine=ENGINE
+        run,
+        cohort,
+        found.folder,
+        options=DissectionOptions(split="all", top=TOP, positive=cohort.classes[0], by="auc", units=1),
+        engine=ENGINE,
     )
     assert other.positive == cohort.classes[0]
     assert [row.contrast for row in other.units] == pytest.approx([-row.contrast for row in found.units])
@@ -175,7 +183,7 @@ def test_other_groups_and_classes_reuse_the_readings(flat, monkeypatch, tmp_path
 def test_what_cannot_be_dissected_is_said(flat, tmp_path, changes, error, said):
     run, cohort, _ = flat
     with pytest.raises(error) as caught:
-        dissect(run, cohort, tmp_path / "out", **{"engine": ENGINE, **changes})
+        dissect(run, cohort, tmp_path / "out", DissectionOptions(**changes), engine=ENGINE)
     assert said in str(caught.value)
     assert not (tmp_path / "out" / "units.json").exists()
 
@@ -184,9 +192,9 @@ def test_cohorts_that_do_not_fit_are_refused(flat, tmp_path):
     run, cohort, _ = flat
     intact = cohort.where(lambda case: case.label == cohort.classes[0])
     with pytest.raises(CohortError, match="is of the class 'fracture'"):
-        dissect(run, intact, tmp_path / "a", split="all", top=TOP, engine=ENGINE)
+        dissect(run, intact, tmp_path / "a", options=DissectionOptions(split="all", top=TOP), engine=ENGINE)
     with pytest.raises(CohortError, match="no case in val"):
-        dissect(run, cohort.split("test"), tmp_path / "b", split="val", engine=ENGINE)
+        dissect(run, cohort.split("test"), tmp_path / "b", options=DissectionOptions(split="val"), engine=ENGINE)
     renamed = Cohort("other", ("a", "b"), tuple(replace(c, label="ab"[c.label == "fracture"]) for c in cohort))
     with pytest.raises(CohortError, match="trained on"):
         dissect(run, renamed, tmp_path / "c", engine=ENGINE)
@@ -198,9 +206,9 @@ def test_a_folder_of_something_else_is_left_alone(flat, tmp_path):
     run, cohort, found = flat
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(RunError, match="holds no dissection"):
-        dissect(run, cohort, tmp_path, split="all", top=TOP, engine=ENGINE)
+        dissect(run, cohort, tmp_path, options=DissectionOptions(split="all", top=TOP), engine=ENGINE)
     with pytest.raises(RunError, match=r"another dissection: .*split all, now test"):
-        dissect(run, cohort, found.folder, split="test", top=TOP, engine=ENGINE)
+        dissect(run, cohort, found.folder, options=DissectionOptions(split="test", top=TOP), engine=ENGINE)
 
 
 def test_a_stopped_dissection_starts_again(flat, tmp_path, monkeypatch):
@@ -212,10 +220,14 @@ def test_a_stopped_dissection_starts_again(flat, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr("sightline.dissection.passes.read_units", stop)
         with pytest.raises(KeyboardInterrupt):
-            dissect(run, cohort, tmp_path / "out", split="all", top=TOP, units=1, engine=ENGINE)
+            dissect(
+                run, cohort, tmp_path / "out", options=DissectionOptions(split="all", top=TOP, units=1), engine=ENGINE
+            )
     with pytest.raises(RunError, match="no finished dissection"):
         open_dissection(tmp_path / "out")
-    again = dissect(run, cohort, tmp_path / "out", split="all", top=TOP, units=1, engine=ENGINE)
+    again = dissect(
+        run, cohort, tmp_path / "out", options=DissectionOptions(split="all", top=TOP, units=1), engine=ENGINE
+    )
     assert again.thresholds == pytest.approx(found.thresholds)
 
 
@@ -247,11 +259,11 @@ class Parts(torch.nn.Module):
 
 
 def test_layers_are_chosen_where_none_is_named(flat, deep):
-    assert flat[2].layer == chosen_layer(flat[0].network()) and deep[2].layer == "features"
+    assert flat[2].layer == choose_layer(flat[0].network()) and deep[2].layer == "features"
     # features that class maps are made of: after the fusion where there is one, of the classifier in a window
     pyramid = Parts(trunk=torch.nn.Conv2d(1, 2, 1), fusion=torch.nn.Conv2d(2, 2, 1))
-    assert chosen_layer(pyramid) == "fusion"
-    assert chosen_layer(Parts(localiser=torch.nn.Conv2d(1, 2, 1), classifier=pyramid)) == "classifier.fusion"
+    assert choose_layer(pyramid) == "fusion"
+    assert choose_layer(Parts(localiser=torch.nn.Conv2d(1, 2, 1), classifier=pyramid)) == "classifier.fusion"
     assert in_window("classifier.fusion") and not in_window("localiser.trunk")
 
 

@@ -11,7 +11,7 @@ from support.cohorts import tiny_recipe
 from sightline.errors import CohortError, RunError, SightlineError
 from sightline.evaluation import evaluate as module
 from sightline.evaluation.evaluate import evaluate
-from sightline.evaluation.gallery import network_view, pointing_order, telling_cases, write_panels
+from sightline.evaluation.gallery import network_view, pointing_order, select_telling_cases, write_panels
 from sightline.evaluation.report import report_of, write_report_of
 from sightline.inference.network_output import Maps
 from sightline.inference.predict import predict
@@ -224,7 +224,7 @@ def test_panels_are_pictures_of_the_telling_cases(run, tiny_cohort, tmp_path):
     assert write_panels(made, test, run.recipe.view, tmp_path / "none", most=0) == []
     nothing = replace(made, maps=None, map_scores=None, box_scores=None)
     assert write_panels(nothing, test, run.recipe.view, tmp_path / "none") == []
-    chosen = telling_cases(made, 100)
+    chosen = select_telling_cases(made, 100)
     assert sorted(chosen) == list(range(len(test)))
     order = pointing_order(made, [c.case_id for c in test])
     assert sorted(order) == [i for i, c in enumerate(test) if c.label == "fracture"]

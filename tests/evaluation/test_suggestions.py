@@ -11,8 +11,9 @@ from support.cohorts import tiny_recipe
 
 from sightline.data.subset import marks_of_cases
 from sightline.errors import CohortError, RunError
-from sightline.evaluation.suggestions import entropy, spread_out, suggest_cases, write_suggestions
+from sightline.evaluation.suggestions import disagreement_of, entropy, select_diverse, suggest_cases, write_suggestions
 from sightline.explainers.localisation.protocols import MapBoxes
+from sightline.inference.network_output import Maps
 from sightline.structures.case import Case, Cohort
 from sightline.structures.evidence import Evidence
 from sightline.structures.regions import Box
@@ -77,10 +78,20 @@ def test_the_map_that_disagrees_is_found(run, cohort):
     assert first.case_id == "c5" and first.disagreement > 0.2
 
 
+def test_a_case_without_the_map_of_the_last_class_is_left_out_of_the_order():
+    """Of ten classes two maps a case are kept: another class's map must not stand in for the last one's."""
+    probabilities = np.full((4, 10), 0.01)
+    probabilities[:, 9] = [0.1, 0.2, 0.3, 0.4]
+    maps = np.zeros((4, 2, 3, 3), np.float32)
+    maps[0, 1], maps[1, 0], maps[3, 1] = 9.0, 1.0, 2.0
+    kept = Maps(tuple("abcd"), np.array([[3, 9], [9, 1], [2, 1], [0, 9]]), maps, maps)
+    assert disagreement_of(probabilities, kept).tolist() == pytest.approx([1.0, 0.5, np.nan, 0.5], nan_ok=True)
+
+
 def test_centres_cover_as_a_slow_search_says():
     features = np.random.default_rng(0).normal(size=(30, 3))
     among = np.arange(3, 30)
-    got = among[spread_out(features[among], 6)]
+    got = among[select_diverse(features[among], 6)]
     taken = [3]
     while len(taken) < 6:
         rest = [i for i in among if i not in taken]

@@ -23,7 +23,7 @@ from sightline.dissection.results import Dissection, UnitRow, open_dissection, w
 from sightline.errors import GeometryError, RunError
 from sightline.inference.ct import predict as predict_module
 from sightline.inference.ct.inputs import ESTIMATED, ct_inputs, read_vertebrae
-from sightline.inference.ct.patches import CutPatch, cut_patches, cutting_of
+from sightline.inference.ct.patches import CutPatch, cut_patches, parse_cutting
 from sightline.inference.ct.predict import CtOptions, predict_cts
 from sightline.inference.ct.units import CaseUnits, weights_digest
 from sightline.inference.radiographs import predict_files
@@ -224,15 +224,15 @@ def test_patches_are_those_of_the_importer(run, scan, tmp_path):
     placed = read_vertebrae(ct_inputs([ct], [centroids], [])[0])
     spine = Spine("sub-1", "sub-1", ct, tuple(replace(one, grade=0) for one in placed.every))
     for mode in ("rigid", "straightened"):
-        cohort, rejects = write_patch_cohort((spine,), tmp_path / mode, mode=mode)
+        cohort, rejects = write_patch_cohort((spine,), tmp_path / mode, cutting=Cutting(mode=mode))
         assert not rejects and len(cohort) == 3
-        way, known = cutting_of(cohort.about, 16)
+        way, known = parse_cutting(cohort.about, 16)
         assert known and way == Cutting(96, 1.0, mode, False)
         for patch, case in zip(cut_patches(placed, tmp_path / "ours", way), cohort, strict=True):
             theirs = read_volume(case.image)
             assert np.array_equal(patch.volume.values, theirs.values)
             assert np.allclose(patch.volume.affine, theirs.affine, atol=1e-5)
-    assert cutting_of({}, 16) == (Cutting(), False) and cutting_of({}, 127)[0].side == 128
+    assert parse_cutting({}, 16) == (Cutting(), False) and parse_cutting({}, 127)[0].side == 128
 
 
 # -- units on a case ----------------------------------------------------------------------------------------------

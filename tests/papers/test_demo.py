@@ -16,7 +16,7 @@ def test_rows_differ_in_guidance_and_pooling_alone():
     )  # fmt: skip
     assert same == unguided and guided.weight > 0 and guided.guidance is not None
     # the small recipes keep their own size and network
-    assert demo.guided().view.size == 192 and guided.view.size == demo.SEEN_PX
+    assert demo.guided_recipe().view.size == 192 and guided.view.size == demo.SEEN_PX
 
 
 def test_a_line_stands_in_the_log_though_nothing_is_said(tmp_path, monkeypatch, capsys):
@@ -38,11 +38,11 @@ def test_a_line_stands_in_the_log_though_nothing_is_said(tmp_path, monkeypatch, 
 
 
 def test_how_far_the_trainings_are_is_read_from_disk(tmp_path):
-    assert demo.trained_so_far(tmp_path / "runs", 6) == ": 0 of 6 done"
+    assert demo.count_trainings(tmp_path / "runs", 6) == ": 0 of 6 done"
     for name in ("a", "b", "c"):
         (tmp_path / "runs" / name).mkdir(parents=True)
     (tmp_path / "runs" / "a" / "DONE").touch()
     (tmp_path / "runs" / "b" / "history.csv").write_text("epoch\n0\n1\n")
-    assert demo.trained_so_far(tmp_path / "runs", 6) == (
+    assert demo.count_trainings(tmp_path / "runs", 6) == (
         f": 1 of 6 done, under way: 2 of {demo.EPOCHS} epochs, 0 of {demo.EPOCHS} epochs"
     )

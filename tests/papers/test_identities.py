@@ -17,7 +17,7 @@ from sightline.data.views.patches import Patches
 from sightline.errors import SightlineError
 from sightline.evaluation.tables.engines.row_training import RowTraining
 from sightline.evaluation.tables.engines.self_training import Teaching
-from sightline.evaluation.tables.grids.grid import changed_recipe
+from sightline.evaluation.tables.grids.grid import change_recipe
 from sightline.explainers.localisation.protocols import MapBoxes
 from sightline.io.dicom_results.marks import _lines, _words_of
 from sightline.metrics.calibration.recalibration import Fitted, Isotonic, Temperature
@@ -201,7 +201,7 @@ def test_words_of_earlier_versions(tmp_path, capsys):
     assert '"kind": "trying_transformer"' in old and '"tries": {"kind": "tries"' in old and "sampl" not in old
     (tmp_path / "recipe.json").write_text(old)
     assert read_recipe(tmp_path / "recipe.json", CATALOGUE) == find_recipe("sampled-window-stn")
-    changed = changed_recipe(find_recipe("sampled-window-stn"), {"model.tries.windows": 2}, CATALOGUE)
+    changed = change_recipe(find_recipe("sampled-window-stn"), {"model.tries.windows": 2}, CATALOGUE)
     assert changed.model.sampling.windows == 2
     mention_former_word.cache_clear()
     find_recipe("trying-stn")

@@ -8,7 +8,7 @@ from support.cohorts import make_cohort
 
 from sightline.data.targets.region_targets import UNKNOWN, RegionTargets
 from sightline.papers.catalogue import CATALOGUE
-from sightline.papers.learning_curve import SIZES, guided, table, unguided
+from sightline.papers.learning_curve import SIZES, guided_recipe, table, unguided_recipe
 from sightline.papers.liao2022 import base_recipe
 from sightline.structures.frame import Frame
 from sightline.training.recipe import recipe_json
@@ -16,7 +16,7 @@ from sightline.training.serialization import from_plain, to_plain
 
 
 def test_twins_differ_in_pool_and_loss_alone():
-    ours, theirs = to_plain(guided(), CATALOGUE), to_plain(unguided(), CATALOGUE)
+    ours, theirs = to_plain(guided_recipe(), CATALOGUE), to_plain(unguided_recipe(), CATALOGUE)
     apart = {name for name in ours | theirs if ours.get(name) != theirs.get(name)}
     assert apart == {"title", "model", "guidance", "weight", "regions"}
     assert {k for k in ours["model"] if ours["model"][k] != theirs["model"][k]} == {"pool"}
@@ -41,14 +41,14 @@ def test_every_row_has_a_reference_of_its_own_size_before_it():
 def test_a_recipe_without_the_new_fields_is_written_as_before():
     text = recipe_json(base_recipe(), CATALOGUE)
     assert not any(word in text for word in ("draws", "frozen_precision", "unmarked", "validate", "trimmed"))
-    new = recipe_json(guided(0.05), CATALOGUE)
+    new = recipe_json(guided_recipe(0.05), CATALOGUE)
     assert all(word in new for word in ('"draws": 3', '"frozen_precision": "bf16"', '"unmarked": "unknown"'))
-    assert from_plain(json.loads(new), CATALOGUE) == guided(0.05)
+    assert from_plain(json.loads(new), CATALOGUE) == guided_recipe(0.05)
 
 
 def test_pictures_whose_mark_is_hidden_say_nothing_of_their_cells(tmp_path):
     cohort = make_cohort(tmp_path / "c", patients=24).split("train")
-    choice = guided(0.3).regions
+    choice = guided_recipe(0.3).regions
     shown = choice.patients(cohort)
     targets = RegionTargets(cohort, choice, 10**6)
     frame = Frame.of_image((40, 48))

@@ -39,12 +39,12 @@ def test_lambda_zero_changes_only_the_pooling():
     attended = liao2022.with_softmax_pooling(base)
     assert isinstance(attended.model.pool, SoftmaxPool) and attended.guidance is None
     assert (attended.view, attended.optimiser, attended.schedule) == (base.view, base.optimiser, base.schedule)
-    assert liao2022.guided(base, 0.0) == attended
+    assert liao2022.guided_recipe(base, 0.0) == attended
 
 
 @pytest.mark.parametrize("style", ["scribble", "box", "mask"])
 def test_guidance_is_shared_by_all_classes_on_focus_regions(style):
-    recipe = liao2022.guided(liao2022.base_recipe(), 0.1, style)
+    recipe = liao2022.guided_recipe(liao2022.base_recipe(), 0.1, style)
     assert isinstance(recipe.guidance, SpatialNLL) and recipe.weight == 0.1 and recipe.guided_by_regions
     assert (recipe.regions.style, recipe.regions.role, recipe.regions.classes) == (style, "focus", "all")
     assert recipe.regions.margin_px == 0.0 and isinstance(recipe.model.pool, SoftmaxPool)
@@ -123,7 +123,7 @@ def test_cub200_is_the_released_codes_setting():
 
 
 def test_profiles_differ_where_paper_and_code_do():
-    guidance = {p: liao2022.guided(liao2022.base_recipe(p), 0.1, "mask", p).guidance for p in PROFILES}
+    guidance = {p: liao2022.guided_recipe(liao2022.base_recipe(p), 0.1, "mask", p).guidance for p in PROFILES}
     assert len(set(guidance.values())) >= 2
     assert guidance["official_code"] != guidance["paper"]
     norms = {p: liao2022.with_norm_penalty(liao2022.base_recipe(p), 1, 1e-8, p).guidance for p in PROFILES}

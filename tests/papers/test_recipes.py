@@ -9,7 +9,7 @@ from support.cohorts import tiny_recipe
 from sightline.errors import RecipeError
 from sightline.papers.catalogue import CATALOGUE
 from sightline.papers.overrides import Changes, apply_changes
-from sightline.papers.recipes import RECIPES, TABLES, find_recipe, find_table, listing
+from sightline.papers.recipes import RECIPES, TABLES, find_recipe, find_table, list_names
 from sightline.training.engine import Engine
 from sightline.training.optimization import CosineDecay, LinearDecay, StepDecay
 from sightline.training.recipe import read_recipe, recipe_json
@@ -18,7 +18,7 @@ SMALL = Changes(backbone="test_resnet", weights="none", size=48)
 
 
 def test_the_listing_names_every_recipe_and_table():
-    lines = listing().splitlines()
+    lines = list_names().splitlines()
     named = {line.split()[0] for line in lines if line.startswith("  ")}
     assert named == {*RECIPES, *TABLES}
     assert all(len(line.split(maxsplit=1)[1]) > 5 for line in lines if line.startswith("  "))

@@ -61,7 +61,7 @@ def test_the_papers_optimisation_is_table_1():
         ("EffNet", 6e-3, 40, 1.4e-11, 600.0),
         ("ResNet", 7e-3, 30, 2e-9, 500.0),
     ):
-        recipe = zhu2022.guided("paper", network)
+        recipe = zhu2022.guided_recipe("paper", network)
         assert recipe.schedule == ReduceOnPlateau(rate, 0.1, patience) and recipe.optimiser == Adam()
         assert recipe.objective == GazeGuided(sigma_map=sigma) and recipe.objective.sigma_ce == 1.0
         assert recipe.regions == GazeChoice(weigh="count", sigma_px=spread)
@@ -72,13 +72,13 @@ def test_the_papers_optimisation_is_table_1():
 
 
 def test_the_released_code_is_what_it_does():
-    recipe = zhu2022.guided("official_code")
+    recipe = zhu2022.guided_recipe("official_code")
     assert recipe.model.reduce == "mean" and recipe.regions.classes == "first" and recipe.regions.kernel_px == 500
     loss = recipe.objective.build()
     assert not recipe.objective.squash and not isinstance(loss.log_gain, torch.nn.Parameter)
     assert (float(loss.log_sigma_map.detach()), float(loss.log_sigma_ce.detach())) == pytest.approx((-23.0, 7.0))
     assert {p.dtype for p in loss.parameters()} == {torch.float32}
-    assert math.log(zhu2022.guided("official_code", "EffNet").objective.sigma_map) == pytest.approx(-16.0)
+    assert math.log(zhu2022.guided_recipe("official_code", "EffNet").objective.sigma_map) == pytest.approx(-16.0)
 
 
 def test_no_recipe_mirrors_a_chest():

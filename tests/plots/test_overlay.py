@@ -19,7 +19,7 @@ from sightline.data.views.image_view import View
 from sightline.errors import GeometryError, RunError
 from sightline.evaluation.box_scoring import box_scores
 from sightline.evaluation.evaluate import evaluate
-from sightline.evaluation.gallery import box_order, contact_sheets, found_in, overlay_of, panel_case
+from sightline.evaluation.gallery import box_order, boxes_of_row, contact_sheets, overlay_of, panel_case
 from sightline.evaluation.result import Evaluation
 from sightline.explainers.localisation.protocols import MapBoxes
 from sightline.inference.network_output import Maps
@@ -137,8 +137,8 @@ def test_panels_and_sheets_carry_boxes_and_windows(tiny_cohort):
     view = View(size=48)
     scores = box_scores(plain.said, cohort, view, MapBoxes(low=150.0))
     windowed = Evaluation(predictions, kept, box_scores=scores)
-    assert found_in(plain, 0) == () and box_order(plain) == [] and contact_sheets(plain, cohort, view) == {}
-    (box,) = found_in(windowed, 0)
+    assert boxes_of_row(plain, 0) == () and box_order(plain) == [] and contact_sheets(plain, cohort, view) == {}
+    (box,) = boxes_of_row(windowed, 0)
     assert box.label == "fracture" and box.score == pytest.approx(0.6)
     np.testing.assert_array_equal(box.corners, scores.cases[0].found[0])
 

@@ -17,7 +17,7 @@ from sightline.errors import RunError
 from sightline.evaluation.evaluate import choose_boxes, evaluate
 from sightline.evaluation.gallery import contact_sheets, volume_panel, write_panels
 from sightline.evaluation.map_scoring import spatial_softmax
-from sightline.evaluation.report import left_out, report_of, write_report_of
+from sightline.evaluation.report import describe_omissions, report_of, write_report_of
 from sightline.evaluation.tables.report import write_table
 from sightline.evaluation.tables.run_table import run_table
 from sightline.evaluation.tables.table import Row, Table
@@ -161,7 +161,7 @@ def test_enlarging_in_three_axes_is_trilinear():
 
 def test_reports_of_volumes_say_what_they_leave_out(evaluated, runs, tmp_path):
     for maps in (True, False):
-        notes = left_out(runs[maps].recipe.view, evaluated[maps])
+        notes = describe_omissions(runs[maps].recipe.view, evaluated[maps])
         write_report_of(report_of(evaluated[maps], replicates=20), tmp_path, "volumes", notes)
         text = (tmp_path / "metrics.md").read_text()
         assert "Boxes, gaze and windows" in text and ("sightline dissect" in text) is not maps

@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from sightline.data.split import split_cohort
 from sightline.errors import CohortError, RecipeError, RunError, SightlineError
 from sightline.papers.catalogue import CATALOGUE
-from sightline.training.checkpoint import cloned_weights, update_ema
+from sightline.training.checkpoint import clone_weights, update_ema
 from sightline.training.engine import Engine
 from sightline.training.optimization import (
     AdamW,
@@ -191,7 +191,7 @@ def test_the_moving_average_is_that_of_torch():
     network = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3))
     theirs = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
     theirs.update_parameters(network)
-    ours = cloned_weights(network.state_dict())
+    ours = clone_weights(network.state_dict())
     for _ in range(4):
         network(torch.randn(2, 1, 8, 8))
         with torch.no_grad():

@@ -60,7 +60,7 @@ class Phantom:
     @holding(lambda command: command.destination, beside)
     def run(self) -> int:
         """Write the cohort."""
-        from sightline.data.phantoms.radiographs.cohort import write_radiographs
+        from sightline.data.phantoms.radiographs.cohort import FemurOptions, write_radiographs
         from sightline.io.progress import progress
 
         self._refuse_options_of_the_other()
@@ -74,8 +74,7 @@ class Phantom:
                 studies=self.studies,
                 shortcut=self.shortcut,
                 anatomy=self.anatomy,
-                field=self.field,
-                ao_shares=self.ao_shares,
+                femurs=FemurOptions(field=self.field, ao_shares=self.ao_shares),
                 seed=self.seed,
                 save_as=self.save_as,
                 workers=self.workers,
@@ -259,7 +258,7 @@ class CohortSubset:
         """Choose and write."""
         from sightline.data.datasets.folder.reader import read_cohort
         from sightline.data.datasets.folder.writer import write_cohort
-        from sightline.data.subset import apart_from, cases_by_facts, displaced_marks, marks_of_cases, nested_subset
+        from sightline.data.subset import apart_from, cases_by_facts, displace_marks, marks_of_cases, nested_subset
         from sightline.io.tables import read_table
 
         part = read_cohort(self.source)
@@ -270,7 +269,7 @@ class CohortSubset:
         part = nested_subset(part, self.images, self.seed)
         if self.marks_of is not None:
             part = marks_of_cases(part, [row["case_id"] for row in read_table(self.marks_of, ["case_id"])])
-        part = displaced_marks(part, self.wrong_marks, self.seed)
+        part = displace_marks(part, self.wrong_marks, self.seed)
         write_cohort(part, self.destination)
         print(_cohort_line(part, self.destination))
         return 0

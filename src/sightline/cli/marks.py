@@ -243,9 +243,9 @@ class VerifyMarks:
     def run(self) -> int:
         """Verify."""
         from sightline.web.workstation.store.audit import verify
-        from sightline.web.workstation.store.database import opened
+        from sightline.web.workstation.store.database import open_database
 
-        with opened(self.keep, self.database) as store, store.reading() as connection:
+        with open_database(self.keep, self.database) as store, store.reading() as connection:
             rows, broken = verify(connection)
         if broken is None:
             print(f"{rows} rows, every chain is whole.")

@@ -200,7 +200,7 @@ class Evaluate:
         from sightline.evaluation.evidence.scope import report_scope
         from sightline.evaluation.gallery import write_panels
         from sightline.evaluation.overlap import known_cases
-        from sightline.evaluation.report import left_out, report_of, write_report_of
+        from sightline.evaluation.report import describe_omissions, report_of, write_report_of
         from sightline.inference.gate.features import read_scope
         from sightline.training.model_card import write_model_card
 
@@ -208,7 +208,7 @@ class Evaluate:
         estimates = report_of(evaluation, replicates=self.replicates)
         known = known_cases(run, cohort)
         scope = report_scope(evaluation, read_scope(run.folder), f"{name}, {self.split}", out)
-        notes: tuple[str, ...] = (*known, *left_out(run.recipe.view, evaluation), scope)
+        notes: tuple[str, ...] = (*known, *describe_omissions(run.recipe.view, evaluation), scope)
         evidence = None
         if run.recipe.classifies:
             evidence = evidence_of(

@@ -245,7 +245,7 @@ class Dissect:
     def run(self) -> int:
         """Dissect and print the first units."""
         from sightline.data.datasets.folder.reader import read_cohort
-        from sightline.dissection.dissect import dissect, first_units
+        from sightline.dissection.dissect import DissectionOptions, dissect, first_units
         from sightline.papers.catalogue import CATALOGUE
         from sightline.training.run import open_run
 
@@ -253,13 +253,15 @@ class Dissect:
             open_run(self.folder, CATALOGUE),
             read_cohort(self.cohort),
             self.out,
-            layer=self.layer,
-            split=self.split,
-            top=self.top,
-            over=self.over,
-            positive=self.positive,
-            units=self.units,
-            by=self.by,
+            options=DissectionOptions(
+                layer=self.layer,
+                split=self.split,
+                top=self.top,
+                over=self.over,
+                positive=self.positive,
+                units=self.units,
+                by=self.by,
+            ),
             engine=make_engine(self.on),
         )
         print(f"{len(found.units)} units of {found.layer}, {found.about['cases']} cases")

@@ -184,9 +184,9 @@ class Recipes:
 
     def run(self) -> int:
         """Print the list."""
-        from sightline.papers.recipes import listing
+        from sightline.papers.recipes import list_names
 
-        print(listing())
+        print(list_names())
         return 0
 
 

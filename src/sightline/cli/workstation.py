@@ -98,10 +98,10 @@ class AddReader:
     def run(self) -> int:
         """Make it."""
         from sightline.web.workstation.accounts.readers import add_reader
-        from sightline.web.workstation.store.database import opened
+        from sightline.web.workstation.store.database import open_database
 
         password = _password(self.password_file)
-        with opened(self.keep, self.database) as store, store.writing() as connection:
+        with open_database(self.keep, self.database) as store, store.writing() as connection:
             add_reader(
                 connection, self.name, display=self.display, role=self.role, password=password, who="command line"
             )
@@ -132,9 +132,9 @@ class ListReaders:
     def run(self) -> int:
         """Print name, role, state."""
         from sightline.web.workstation.accounts.readers import readers_of
-        from sightline.web.workstation.store.database import opened
+        from sightline.web.workstation.store.database import open_database
 
-        with opened(self.keep, self.database) as store, store.reading() as connection:
+        with open_database(self.keep, self.database) as store, store.reading() as connection:
             for row in readers_of(connection):
                 state = "disabled" if row["disabled_at"] else "open" if row["hash"] else "no password"
                 print(f"{row['name']}\t{row['role']}\t{state}\t{row['display']}")
@@ -181,9 +181,9 @@ class ChangePassword:
 
 def _change(keep: Path, database: str | None, name: str, changes: dict[str, object]) -> None:
     from sightline.web.workstation.accounts.readers import AccountRefused, change_reader, reader_named
-    from sightline.web.workstation.store.database import opened
+    from sightline.web.workstation.store.database import open_database
 
-    with opened(keep, database) as store, store.writing() as connection:
+    with open_database(keep, database) as store, store.writing() as connection:
         row = reader_named(connection, name)
         if row is None:
             raise AccountRefused(f"There is no reader {name!r}.", "Look at `sightline readers list`.")

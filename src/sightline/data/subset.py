@@ -183,7 +183,7 @@ def marks_of_cases(cohort: Cohort, case_ids: Sequence[str], splits: Sequence[str
     )
 
 
-def displaced_marks(cohort: Cohort, share: float, seed: int = 0, splits: Sequence[str] = ("train",)) -> Cohort:
+def displace_marks(cohort: Cohort, share: float, seed: int = 0, splits: Sequence[str] = ("train",)) -> Cohort:
     """The cohort with the boxes of some marked training images moved to a wrong place in the same picture.
 
     What a careless reader, or a mix-up of two pictures, does to a training set. A moved box keeps its size and its tag,

@@ -7,7 +7,7 @@ that a second call with other `over` or more units takes no further pass.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, fields, replace
+from dataclasses import astuple, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -49,26 +49,11 @@ LEAST_CASES = 2
 PASSES_BATCH = {View: 16, VolumeView: 8}
 
 
-def dissect(
-    run: Run,
-    cohort: Cohort,
-    out: Path,
-    *,
-    layer: str | None = None,
-    split: str = "test",
-    top: float = TOP,
-    over: Over = "positives",
-    positive: str | None = None,
-    units: int = UNITS,
-    by: By = "c",
-    engine: Engine | None = None,
-) -> Dissection:
-    """Dissect a layer of a run on a cohort into a folder; the same call again reuses what was read.
+@dataclass(frozen=True)
+class DissectionOptions:
+    """What is dissected, and what is shown of it.
 
-    Args:
-        run: a finished run, of pictures or volumes.
-        cohort: with the run's classes, also another hospital's.
-        out: folder to write.
+    Attributes:
         layer: any part of the network that gives maps; the network's own choice when None.
         split: `train`, `val`, `test` or `all`.
         top: share of all places on which a unit exceeds its threshold.
@@ -76,6 +61,34 @@ def dissect(
         positive: class whose cases are the positives; the last one when None.
         units: how many units get a gallery.
         by: which ones: the first ranks by `c`, the largest `contrast`, or the largest `auc` of r_k.
+    """
+
+    layer: str | None = None
+    split: str = "test"
+    top: float = TOP
+    over: Over = "positives"
+    positive: str | None = None
+    units: int = UNITS
+    by: By = "c"
+
+    def __post_init__(self) -> None:
+        """Refuse what dissects or shows nothing."""
+        if not 0 < self.top < 1:
+            raise RunError(f"--top is a share between 0 and 1; got {self.top}.", "Published: 0.005.")
+        if self.units < 1:
+            raise RunError(f"A dissection shows at least one unit; got {self.units}.", "Give --units 10.")
+
+
+def dissect(
+    run: Run, cohort: Cohort, out: Path, options: DissectionOptions | None = None, *, engine: Engine | None = None
+) -> Dissection:
+    """Dissect a layer of a run on a cohort into a folder; the same call again reuses what was read.
+
+    Args:
+        run: a finished run, of pictures or volumes.
+        cohort: with the run's classes, also another hospital's.
+        out: folder to write.
+        options: layer, cases and what is shown; the defaults when None.
         engine: device and workers.
 
     Raises:
@@ -84,18 +97,16 @@ def dissect(
         CohortError: other classes, or too few cases to rank units by.
     """
     engine = engine or Engine()
+    options = options or DissectionOptions()
+    layer, split, top, over, by = options.layer, options.split, options.top, options.over, options.by
     if not run.done:
         raise RunError(f"{run.folder} is not finished.", "Run the same train command again: it resumes.")
-    if not 0 < top < 1:
-        raise RunError(f"--top is a share between 0 and 1; got {top}.", "Published: 0.005.")
-    if units < 1:
-        raise RunError(f"A dissection shows at least one unit; got {units}.", "Give --units 10.")
     cohort = _chosen(run, cohort, split)
-    name = _positive(run, positive)
+    name = _positive(run, options.positive)
     view = run.recipe.view
     device = engine.fabric("32-true").device
     network = to_channels_last(run.network().to(device))
-    reader = UnitLayer(network, layer or chosen_layer(network))
+    reader = UnitLayer(network, layer or choose_layer(network))
     stamp = _stamp(run, reader.name, cohort, split, top)
     if (out / "concepts.yaml").is_file():
         read_concepts(out / "concepts.yaml")  # a malformed file is told before the passes, not after
@@ -105,7 +116,7 @@ def dissect(
     scores = score_units(passes.readings, called, over, cohort)
     about = _about(run, stamp, name, over)
     found = Dissection(out, reader.name, name, over, unit_rows(scores, passes.thresholds), about)
-    chosen = first_units(found, by, units)
+    chosen = first_units(found, by, options.units)
     shown = [row.unit for row in chosen]
     concepts = keep_concepts(
         out / "concepts.yaml",
@@ -147,7 +158,7 @@ def first_units(found: Dissection, by: By, most: int) -> list[UnitRow]:
     return sorted(found.ranked, key=lambda row: -(getattr(row, by) or 0.0))[:most]
 
 
-def chosen_layer(network: nn.Module) -> str:
+def choose_layer(network: nn.Module) -> str:
     """The layer dissected where none is named: what the network says, else the features its maps are made of."""
     prefix, inner = "", network
     if isinstance(getattr(network, "classifier", None), nn.Module):

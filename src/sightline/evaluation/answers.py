@@ -91,14 +91,14 @@ def read_answers(predictions: Path, test: str = "test") -> list[Reading]:
     return found
 
 
-def chosen(readings: list[Reading]) -> Reading:
+def best_reading(readings: list[Reading]) -> Reading:
     """The reading best on validation; of equal ones, the first."""
     return max(readings, key=lambda r: r.validation)
 
 
 def answers_table(readings: list[Reading]) -> str:
     """Markdown, the one chosen on validation in bold."""
-    best = chosen(readings)
+    best = best_reading(readings)
     lines = ["| reading | AUC, validation | AUC, test | difference from its own answer (95%, DeLong over patients) |", "|---|---|---|---|"]  # fmt: skip  # noqa: E501
     for r in readings:
         name = f"**{r.name}**" if r is best else r.name

@@ -11,7 +11,7 @@ from sightline.data.views.frames import case_frame, source_frame
 from sightline.data.views.image_view import View
 from sightline.explainers.localisation.protocols import MapBoxes
 from sightline.explainers.localisation.tuning import candidates, tune
-from sightline.inference.boxes import FloatArray, _enlarged, finding_classes, found_boxes
+from sightline.inference.boxes import FloatArray, _enlarged, boxes_of_evidence, finding_classes
 from sightline.inference.network_output import NetworkOutput
 from sightline.io.files import write_text
 from sightline.metrics.boxes.table import BoxCase, BoxScores
@@ -42,7 +42,7 @@ def box_scores(said: NetworkOutput, cohort: Cohort, view: View, protocol: MapBox
     truths = [true_corners(case) for case in cohort]
     if not any(len(t) for t in truths) or (said.boxes is None and said.maps is None):
         return None
-    found = found_boxes(said, cohort, view, protocol)
+    found = boxes_of_evidence(said, cohort, view, protocol)
     cases = []
     for case, truth, (corners, scores) in zip(cohort, truths, found, strict=True):
         shape = source_frame(case).shape

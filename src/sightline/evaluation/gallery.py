@@ -14,7 +14,7 @@ from sightline.data.views.frames import case_frame, stated_frame
 from sightline.data.views.image_view import View
 from sightline.data.views.volume_view import VolumeView
 from sightline.evaluation.result import Evaluation
-from sightline.inference.boxes import finding_named
+from sightline.inference.boxes import top_finding
 from sightline.io.files import unique_name
 from sightline.io.image import read_image
 from sightline.metrics.boxes.best_box import BoxScore
@@ -64,7 +64,7 @@ def panel_case(
         attention=evaluation.maps.attention[row, where].astype(np.float64),
         probabilities=evaluation.predictions.probabilities[row, kept],
         label=case.label if case.label in [classes[k] for k in kept] else None,
-        found=found_in(evaluation, row),
+        found=boxes_of_row(evaluation, row),
         window=_window(evaluation, row) if on in (None, view) else _window_on(frame, evaluation, row, case, view),
     )
 
@@ -98,13 +98,13 @@ def volume_panel(
     )
 
 
-def found_in(evaluation: Evaluation, row: int) -> tuple[ScoredBox, ...]:
+def boxes_of_row(evaluation: Evaluation, row: int) -> tuple[ScoredBox, ...]:
     """The boxes an evaluation holds of a row, surest first: of its most probable finding."""
     if evaluation.box_scores is None:
         return ()
     case = evaluation.box_scores.cases[row]
     predictions = evaluation.predictions
-    named = finding_named(predictions.classes, predictions.probabilities[row])
+    named = top_finding(predictions.classes, predictions.probabilities[row])
     return scored_boxes(predictions.classes[named], case.found, case.scores)
 
 
@@ -122,7 +122,7 @@ def _window_on(shown: Frame, evaluation: Evaluation, row: int, case: Case, view:
     return None if np.allclose(found, np.eye(2, 3)) else found
 
 
-def telling_cases(evaluation: Evaluation, most: int) -> list[int]:
+def select_telling_cases(evaluation: Evaluation, most: int) -> list[int]:
     """Rows worth looking at: for each class in turn the surest right and the surest wrong, without repeats."""
     predictions = evaluation.predictions
     sure = predictions.probabilities.max(axis=1)
@@ -152,7 +152,7 @@ def write_panels(
     pictures: dict[str, bytes] = {}
     taken = {f"{name}_{by}" for name in ("best", "worst") for by in SHEETS}
     shown = evaluation.maps is not None or isinstance(view, VolumeView)
-    for row in telling_cases(evaluation, most) if shown else ():
+    for row in select_telling_cases(evaluation, most) if shown else ():
         case = cohort[row]
         name = unique_name(case.case_id, taken)
         if isinstance(view, VolumeView):
@@ -187,7 +187,7 @@ def overlay_of(
     if evaluation.maps is not None:
         place = evaluation.maps.of_class(row, evaluation.predictions.classes.index(label)) or 0
         cells = evaluation.maps.maps[row, place].astype(np.float64)
-    return Overlay(pixels, cells, case.regions, frame, caption, found_in(evaluation, row), _window(evaluation, row))
+    return Overlay(pixels, cells, case.regions, frame, caption, boxes_of_row(evaluation, row), _window(evaluation, row))
 
 
 def pointing_order(evaluation: Evaluation, case_ids: Sequence[str]) -> list[int]:
@@ -248,7 +248,7 @@ def _sheet_item(
     evaluation: Evaluation, row: int, case: Case, view: View | VolumeView, by: Literal["boxes", "maps"]
 ) -> Overlay:
     predictions = evaluation.predictions
-    label = predictions.classes[finding_named(predictions.classes, predictions.probabilities[row])]
+    label = predictions.classes[top_finding(predictions.classes, predictions.probabilities[row])]
     said = f"{label} {predictions.probabilities[row, predictions.classes.index(label)]:.0%}"
     if by == "boxes":
         assert evaluation.box_scores is not None

@@ -62,7 +62,7 @@ def report_of(evaluation: Evaluation, *, positive: str | None = None, replicates
     return found
 
 
-def left_out(view: View | VolumeView, evaluation: Evaluation) -> tuple[str, ...]:
+def describe_omissions(view: View | VolumeView, evaluation: Evaluation) -> tuple[str, ...]:
     """What a report of volumes lacks, in words; nothing where the network sees pictures."""
     if isinstance(view, View):
         return ()

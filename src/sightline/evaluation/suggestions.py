@@ -43,7 +43,8 @@ class Suggestion:
         chosen_by: the strategy, or `random`.
         probability: of the last class.
         uncertainty: entropy of the probabilities over that of an even guess, 0 to 1.
-        disagreement: how far apart the case stands in the orders of answer and of map, 0 to 1; None without maps.
+        disagreement: how far apart the case stands in the orders of answer and of map, 0 to 1; None
+            without a map of the last class.
     """
 
     case_id: str
@@ -103,28 +104,32 @@ def suggest_cases(
     )  # fmt: skip
     probabilities = said.predictions.probabilities
     uncertainty = entropy(probabilities)
-    disagreement = None if said.maps is None else disagreement_of(probabilities[:, -1], said.maps)
-    if disagreement is None and strategy == "disagreement":
-        raise RunError(f"{run.folder} has no class maps.", "Choose another strategy.")
+    disagreement = None if said.maps is None else disagreement_of(probabilities, said.maps)
+    if disagreement is not None and np.isnan(disagreement).all():
+        disagreement = None
+    # where a case has no map of the last class, nothing disagrees
+    order_by = None if disagreement is None else np.nan_to_num(disagreement, nan=0.0)
+    if order_by is None and strategy == "disagreement":
+        raise RunError(f"{run.folder} has no maps of the last class.", "Choose another strategy.")
     random = np.random.default_rng([seed, len(cohort)])
     everyone = np.arange(len(cohort))
     if strategy == "random":
         order = random.permutation(everyone)
     elif strategy == "diversity":
-        order = spread_out(_thumbnails(cohort, view), n)
+        order = select_diverse(_thumbnails(cohort, view), n)
     elif strategy == "mixed":
-        wanted = rankdata(uncertainty) + (0.0 if disagreement is None else rankdata(disagreement))
+        wanted = rankdata(uncertainty) + (0.0 if order_by is None else rankdata(order_by))
         pool = np.argsort(-wanted, kind="stable")[: POOL * n]
-        order = pool[spread_out(_thumbnails([cohort[i] for i in pool], view), n)]
+        order = pool[select_diverse(_thumbnails([cohort[i] for i in pool], view), n)]
     else:
-        order = np.argsort(-(uncertainty if strategy == "uncertainty" else disagreement), kind="stable")  # type: ignore[operator]
+        order = np.argsort(-(uncertainty if strategy == "uncertainty" else order_by), kind="stable")  # type: ignore[operator]
     found = []
     for case, by_chance in _interleave(order, random.permutation(everyone), n, strategy != "random"):
         found.append(
             Suggestion(
                 cohort.cases[case].case_id, cohort.cases[case].study_id, "random" if by_chance else strategy,
                 float(probabilities[case, -1]), float(uncertainty[case]),
-                None if disagreement is None else float(disagreement[case]),
+                None if disagreement is None or np.isnan(disagreement[case]) else float(disagreement[case]),
             )
         )  # fmt: skip
     return found
@@ -139,18 +144,28 @@ def entropy(probabilities: FloatArray) -> FloatArray:
     return np.asarray(-(p * np.log(p) + q * np.log(q)).mean(axis=1) / np.log(2))
 
 
-def disagreement_of(probability: FloatArray, maps: Maps) -> FloatArray:
-    """How far apart cases stand in the order of the last class's probability and in that of its map, 0 to 1."""
-    last = int(maps.classes.max())
-    cells = np.stack(
-        [maps.maps[i, maps.of_class(i, last) or 0].ravel().astype(np.float64) for i in range(len(maps.case_ids))]
-    )
-    return np.asarray(
-        np.abs(rankdata(READINGS["log-sum-exp"](cells)) - rankdata(probability)) / max(1, len(probability) - 1)
-    )
+def disagreement_of(probabilities: FloatArray, maps: Maps) -> FloatArray:
+    """How far apart cases stand in the order of the last class's probability and in that of its map, 0 to 1.
+
+    Of many classes only some maps of a case are kept. Cases without the last class's map are NaN, and the others are
+    ordered among themselves.
+
+    Args:
+        probabilities: [n, k].
+        maps: of the same n cases.
+    """
+    last = probabilities.shape[1] - 1
+    where = [maps.of_class(row, last) for row in range(len(maps.case_ids))]
+    there = [row for row, place in enumerate(where) if place is not None]
+    found = np.full(len(where), np.nan)
+    if there:
+        cells = np.stack([maps.maps[row, where[row]].ravel().astype(np.float64) for row in there])
+        apart = np.abs(rankdata(READINGS["log-sum-exp"](cells)) - rankdata(probabilities[there, last]))
+        found[there] = apart / max(1, len(there) - 1)
+    return found
 
 
-def spread_out(features: FloatArray, n: int) -> NDArray[np.int64]:
+def select_diverse(features: FloatArray, n: int) -> NDArray[np.int64]:
     """Positions of rows [m, d] that cover all: the first, then each time the one farthest from those taken."""
     taken = [0]
     distance = np.linalg.norm(features - features[0], axis=1)

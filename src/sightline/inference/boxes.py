@@ -24,7 +24,7 @@ def finding_classes(classes: Sequence[str]) -> list[int]:
     return [k for k, name in enumerate(classes) if not is_normal(name)] or list(range(len(classes)))
 
 
-def found_boxes(
+def boxes_of_evidence(
     said: NetworkOutput, cohort: Cohort, view: View, protocol: MapBoxes
 ) -> list[tuple[FloatArray, FloatArray]]:
     """For every case the corners [f, 4] in source pixels and the scores [f] of what a network found."""
@@ -32,7 +32,7 @@ def found_boxes(
     return boxes_on_pictures(said, sources, views, protocol)
 
 
-def finding_named(classes: Sequence[str], probabilities: FloatArray) -> int:
+def top_finding(classes: Sequence[str], probabilities: FloatArray) -> int:
     """The most probable finding of a picture with probabilities [k]: whose box is asked for, whatever is predicted."""
     findings = finding_classes(classes)
     return findings[int(probabilities[findings].argmax())]
@@ -50,7 +50,7 @@ def boxes_on_pictures(
         protocol: how boxes are read off maps.
     """
     classes = said.predictions.classes
-    named = np.array([finding_named(classes, row) for row in said.predictions.probabilities], dtype=np.int64)
+    named = np.array([top_finding(classes, row) for row in said.predictions.probabilities], dtype=np.int64)
     sure = said.predictions.probabilities[np.arange(len(named)), named]
     if said.boxes is not None:
         corners = [view.map_points(_grid_corners(box, view)) for box, view in zip(said.boxes, views, strict=True)]

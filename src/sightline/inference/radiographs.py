@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sightline.errors import RunError, SightlineError, UnreadableFile
-from sightline.inference.boxes import boxes_on_pictures, finding_classes, finding_named
+from sightline.inference.boxes import boxes_on_pictures, finding_classes, top_finding
 from sightline.inference.file_result import DicomWish, FileResult
 from sightline.inference.gate.features import FeatureLimits, read_scope, scope_of, score_of
 from sightline.inference.network_output import Answers, Ask, Maps, NetworkOutput, RunFacts, facts_of
@@ -251,7 +251,7 @@ def read_picture(facts: RunFacts, ask: Ask, planes: NDArray[np.float32], source:
     said = _single_output(facts, answers)
     probabilities = said.predictions.probabilities[0]
     # what only locates names no class: the finding's map is the one to show
-    named = finding_named(facts.classes, probabilities)
+    named = top_finding(facts.classes, probabilities)
     predicted = int(probabilities.argmax()) if facts.classifies else named
     boxes: tuple[ScoredBox, ...] = ()
     if said.boxes is not None or said.maps is not None:

@@ -48,15 +48,15 @@ def table() -> Table:
         "demo",
         "Phantom wrists: does guidance keep a network off the marker?",
         (
-            Row("unguided", shortened(unguided()), group="baseline"),
-            Row("guided", shortened(guided()), "unguided", group="mask", weight_label="1"),
+            Row("unguided", shorten_recipe(unguided_recipe()), group="baseline"),
+            Row("guided", shorten_recipe(guided_recipe()), "unguided", group="mask", weight_label="1"),
         ),
         f"A marker agrees with the label in {SHORTCUT:.0%} of training and validation studies and never stands in a "
         "test image. Both rows share cohort, network, budget, schedule and seeds; guided also pools by softmax.",
     )
 
 
-def shortened(recipe: Recipe) -> Recipe:
+def shorten_recipe(recipe: Recipe) -> Recipe:
     """A small recipe with the demo's network, size and length, validated once, at its end."""
     assert isinstance(recipe.model, ClassMapModel)
     model = replace(recipe.model, backbone=Backbone(name=NETWORK, output_stride=16))
@@ -117,7 +117,7 @@ def run_demo(out: Path, *, seeds: int = 3, parallel: int = 2, engine: Engine | N
     begun, cpu = time.monotonic(), cpu_seconds()
 
     def state() -> str:
-        return f"{doing}{trained_so_far(out / 'runs', seeds * len(table().rows)) if doing == 'training' else ''}"
+        return f"{doing}{count_trainings(out / 'runs', seeds * len(table().rows)) if doing == 'training' else ''}"
 
     with Log(out / "demo.log", state, quiet=engine.quiet) as log:
 
@@ -152,7 +152,7 @@ def cpu_seconds() -> float:
     return times.user + times.system + times.children_user + times.children_system
 
 
-def trained_so_far(runs: Path, total: int) -> str:
+def count_trainings(runs: Path, total: int) -> str:
     """How far the trainings are, by what lies on disk: runs that are done, and the epochs of the others."""
     done = sum(1 for _ in runs.glob("*/DONE"))
     others = [folder for folder in sorted(runs.glob("*")) if not (folder / "DONE").is_file()]
@@ -169,7 +169,7 @@ def _cohort(place: Path, progress: Callable[[int, int], None]) -> Cohort:
     )
 
 
-def unguided() -> Recipe:
+def unguided_recipe() -> Recipe:
     """A ResNet of 0.4 million weights, from random ones, at 192 px with output stride 16, mean pooling."""
     return Recipe(
         title="unguided",
@@ -182,6 +182,6 @@ def unguided() -> Recipe:
     )
 
 
-def guided(weight: float = 1.0) -> Recipe:
+def guided_recipe(weight: float = 1.0) -> Recipe:
     """The same with softmax pooling, guided by the bone's mask."""
-    return replace(liao2022.guided(unguided(), weight, "mask"), title=f"guided {weight:g}")
+    return replace(liao2022.guided_recipe(unguided_recipe(), weight, "mask"), title=f"guided {weight:g}")

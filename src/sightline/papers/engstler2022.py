@@ -17,7 +17,7 @@ from pathlib import Path
 from sightline.data.targets.region_choice import RegionChoice
 from sightline.data.views.volume_view import VolumeView
 from sightline.dissection.case_panel import case_words, draw_case_panel
-from sightline.dissection.dissect import dissect
+from sightline.dissection.dissect import DissectionOptions, dissect
 from sightline.dissection.results import Dissection
 from sightline.errors import RunError
 from sightline.evaluation.tables.table import Published, Row, Table, TableResult
@@ -92,7 +92,7 @@ def with_maps() -> Recipe:
     return replace(base_recipe(), title="3D class map", model=model)
 
 
-def guided(recipe: Recipe | None = None) -> Recipe:
+def guided_recipe(recipe: Recipe | None = None) -> Recipe:
     """Ours: the fracture's map is trained to look at the deformed bone (Liao 2022, equation 6, in 3D)."""
     return replace(
         recipe or with_maps(),
@@ -106,10 +106,10 @@ def guided(recipe: Recipe | None = None) -> Recipe:
 def on_vertebra() -> Recipe:
     """Ours: both maps are trained to look at the vertebra in the middle, fractured or not."""
     choice = RegionChoice("mask", role="focus", classes="all")
-    return replace(guided(), title="3D class map, guided by the vertebra", regions=choice)
+    return replace(guided_recipe(), title="3D class map, guided by the vertebra", regions=choice)
 
 
-def small(recipe: Recipe) -> Recipe:
+def small_recipe(recipe: Recipe) -> Recipe:
     """A quarter of the channels, cubes of 48 voxels and a short training with the last weights, for CPUs."""
     assert isinstance(recipe.model, VolumeUNet)
     return replace(
@@ -173,7 +173,7 @@ def table3(profile: Profile = "recommended") -> Table:
 def units(profile: Profile = "recommended") -> Table:
     """Tables 2 and 3 of the small network: for CPUs, and for the phantom."""
     title = "The units of a small 3D U-Net that go most with vertebral fractures, and one case"
-    rows = (Row("class maps", small(with_maps())),)
+    rows = (Row("class maps", small_recipe(with_maps())),)
     return replace(table2(profile), name="spine/units", title=title, rows=rows, size=SMALL_SIZE, units="case")
 
 
@@ -181,10 +181,10 @@ def phantom(profile: Profile = "recommended") -> Table:
     """Small networks on the phantom spine: the published head, class maps, and class maps that are guided (ours)."""
     head, maps = "convolutions", "class maps"
     rows = (
-        Row(head, small(base_recipe(profile))),
-        Row(maps, small(with_maps()), head),
-        Row("class maps, guided by the deformed bone", small(guided()), maps),
-        Row("class maps, guided by the vertebra", small(on_vertebra()), maps),
+        Row(head, small_recipe(base_recipe(profile))),
+        Row(maps, small_recipe(with_maps()), head),
+        Row("class maps, guided by the deformed bone", small_recipe(guided_recipe()), maps),
+        Row("class maps, guided by the vertebra", small_recipe(on_vertebra()), maps),
     )
     return Table(
         "spine/phantom",
@@ -215,7 +215,13 @@ def after_table(result: TableResult, out: Path, engine: Engine) -> str:
     if not result.table.units or row.why_not is not None:
         return ""
     run = open_run(row.folders[0], CATALOGUE)
-    found = dissect(run, result.cohort, out / "dissection", units=UNITS, top=result.table.top, engine=engine)
+    found = dissect(
+        run,
+        result.cohort,
+        out / "dissection",
+        options=DissectionOptions(units=UNITS, top=result.table.top),
+        engine=engine,
+    )
     write_text(out / "units.md", units_text(found, result.table.title))
     written = f"{out / 'units.md'} and {found.folder / 'report.html'}"
     if result.table.units == "case":

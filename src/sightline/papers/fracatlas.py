@@ -27,7 +27,7 @@ from sightline.training.optimization import AdamW, CosineDecay, LayerRates
 from sightline.training.recipe import Recipe
 
 
-def unguided() -> Recipe:
+def unguided_recipe() -> Recipe:
     """MobileNetV2 with class maps at stride 8 (a light feature pyramid), its first three stages frozen."""
     backbone = Backbone(name="mobilenetv2_100", weights="imagenet", frozen_stages=3)
     return Recipe(
@@ -45,10 +45,10 @@ def unguided() -> Recipe:
 
 def softmax_pooling() -> Recipe:
     """Softmax pooling alone."""
-    return replace(unguided(), title="softmax pooling", model=replace(_model(), pool=SoftmaxPool()))
+    return replace(unguided_recipe(), title="softmax pooling", model=replace(_model(), pool=SoftmaxPool()))
 
 
-def guided(weight: float = 0.3) -> Recipe:
+def guided_recipe(weight: float = 0.3) -> Recipe:
     """The fracture map of fractured images guided by the fractures' boxes."""
     return replace(
         softmax_pooling(),
@@ -60,7 +60,7 @@ def guided(weight: float = 0.3) -> Recipe:
 
 
 def _model() -> ClassMapModel:
-    model = unguided().model
+    model = unguided_recipe().model
     assert isinstance(model, ClassMapModel)
     return model
 
@@ -68,10 +68,12 @@ def _model() -> ClassMapModel:
 def guidance_table(profile: Profile = "recommended") -> Table:
     """Unguided, softmax pooling alone, and guided at several weights."""
     rows = [
-        Row("unguided", unguided(), group="baseline"),
+        Row("unguided", unguided_recipe(), group="baseline"),
         Row("softmax pooling", softmax_pooling(), "unguided", group="pooling"),
     ]
-    rows += [Row(f"guided {w:g}", guided(w), "unguided", group="box", weight_label=f"{w:g}") for w in (0.1, 0.3, 1.0)]
+    rows += [
+        Row(f"guided {w:g}", guided_recipe(w), "unguided", group="box", weight_label=f"{w:g}") for w in (0.1, 0.3, 1.0)
+    ]
     return Table(
         "liao2022/fracatlas",
         "FracAtlas: fracture or not, guided by the fractures' boxes",
@@ -198,7 +200,7 @@ def student() -> Recipe:
 
 
 def _first_wing(share: float) -> Recipe:
-    recipe = guided(1.0)
+    recipe = guided_recipe(1.0)
     return replace(recipe, regions=replace(recipe.regions, share=share))
 
 
@@ -211,7 +213,7 @@ def _lse() -> Recipe:
 def _box_regression() -> Recipe:
     """The one box is the largest; a picture with several fractures is told of one of them."""
     return replace(
-        unguided(),
+        unguided_recipe(),
         title="box regression",
         model=BoxRegression(trunk=_frozen(), square=False),
         objective=BoxDistance(units="fraction"),
@@ -222,7 +224,7 @@ def _box_regression() -> Recipe:
 
 def _transformer() -> Recipe:
     """a-STN: 224 px of the window of a picture at 448 px."""
-    base = unguided()
+    base = unguided_recipe()
     classifier = ClassMapModel(backbone=_frozen(), pool=MeanPool())
     model = SpatialTransformer(classifier, _frozen(), "similarity", localiser_px=224, roi_px=224)
     rates = LayerRates({"localiser.": 0.1})
@@ -231,12 +233,12 @@ def _transformer() -> Recipe:
 
 def _self_transfer() -> Recipe:
     model = SelfTransfer(backbone=_frozen())
-    return replace(unguided(), title="self-transfer", model=model, objective=SelfTransferLoss(0.3))
+    return replace(unguided_recipe(), title="self-transfer", model=model, objective=SelfTransferLoss(0.3))
 
 
 def _global_pooling() -> Recipe:
     model = GlobalPooling(_frozen(), Transition(256), MaxPool())
-    return replace(unguided(), title="max pooling", model=model)
+    return replace(unguided_recipe(), title="max pooling", model=model)
 
 
 def _frozen() -> Backbone:
@@ -272,7 +274,7 @@ def localiser_table(profile: Profile = "recommended") -> Table:
     """
     base = "mean pooling"
     rows = [
-        Row(base, unguided(), group="image labels"),
+        Row(base, unguided_recipe(), group="image labels"),
         Row("softmax pooling", softmax_pooling(), base, group="image labels"),
         Row("LSE pooling", _lse(), base, group="image labels"),
         Row("self-transfer", _self_transfer(), base, group="Jimenez-Sanchez 2018"),

@@ -51,7 +51,7 @@ RIGHT_REASONS_IMAGE = 3.0
 ENERGY = 10.0
 
 
-def unguided(pool: Pooling | None = None, steps: int = STEPS) -> Recipe:
+def unguided_recipe(pool: Pooling | None = None, steps: int = STEPS) -> Recipe:
     """Image labels alone: one fracture map at stride 8 of pictures at 512 px, pooled."""
     backbone = Backbone(name="mobilenetv2_100", weights="imagenet", frozen_stages=5, stages=5, frozen_precision="bf16")
     return Recipe(
@@ -73,7 +73,7 @@ def unguided(pool: Pooling | None = None, steps: int = STEPS) -> Recipe:
     )
 
 
-def guided(share: float = 1.0, loss: CellFocal | None = None, steps: int = STEPS) -> Recipe:
+def guided_recipe(share: float = 1.0, loss: CellFocal | None = None, steps: int = STEPS) -> Recipe:
     """The same, every cell of the fracture map guided by the boxes; pictures whose mark is hidden give their label.
 
     Args:
@@ -82,7 +82,7 @@ def guided(share: float = 1.0, loss: CellFocal | None = None, steps: int = STEPS
         steps: of the training.
     """
     return replace(
-        unguided(SoftmaxPool(), steps),
+        unguided_recipe(SoftmaxPool(), steps),
         title="guided",
         guidance=loss or CellFocal(),
         weight=1.0,
@@ -99,23 +99,25 @@ def table(profile: Profile = "recommended") -> Table:
         for words, pool in POOLS.items():
             name = f"unguided {words}, {at}"
             reference = None if name == base else base
-            rows.append(Row(name, unguided(pool), reference, train_images=size, group="unguided", weight_label=at))
+            rows.append(
+                Row(name, unguided_recipe(pool), reference, train_images=size, group="unguided", weight_label=at)
+            )
         longer = {
-            "unguided mean": unguided(MeanPool(), STEPS * LONGER),
-            "guided all marks": guided(steps=STEPS * LONGER),
+            "unguided mean": unguided_recipe(MeanPool(), STEPS * LONGER),
+            "guided all marks": guided_recipe(steps=STEPS * LONGER),
         }
         for words, recipe in longer.items():
             name, group = f"{words} {LONGER} x longer, {at}", words.split()[0]
             rows.append(Row(name, recipe, base, train_images=size, group=group, weight_label=at))
         for share, words in SHARES:
-            recipe = guided(share)
+            recipe = guided_recipe(share)
             rows.append(Row(f"guided {words}, {at}", recipe, base, train_images=size, group="guided", weight_label=at))
         for wrong in WRONG:
             for loss, words in ((CellFocal(), ""), (CellFocal(trimmed=0.3), " trimmed")):
                 rows.append(
                     Row(
                         f"wrong {wrong:.0%} of marks{words}, {at}",
-                        guided(loss=loss),
+                        guided_recipe(loss=loss),
                         base,
                         train_images=size,
                         wrong_marks=wrong,

@@ -156,7 +156,7 @@ def with_softmax_pooling(recipe: Recipe) -> Recipe:
     return replace(recipe, title="softmax pooling", model=replace(_model(recipe), pool=SoftmaxPool()))
 
 
-def guided(recipe: Recipe, weight: float, style: Style = "mask", profile: Profile = "recommended") -> Recipe:
+def guided_recipe(recipe: Recipe, weight: float, style: Style = "mask", profile: Profile = "recommended") -> Recipe:
     """Softmax pooling with the guidance of equation 6."""
     if weight == 0.0:
         return with_softmax_pooling(recipe)
@@ -210,7 +210,7 @@ def _rows(
         made.append(("guided 0", with_softmax_pooling(base), "softmax pooling", "0"))
     for weight in weights:
         for word, style in STYLES.items():
-            made.append((f"guided {weight:g} {word}", guided(base, weight, style, profile), word, f"{weight:g}"))
+            made.append((f"guided {weight:g} {word}", guided_recipe(base, weight, style, profile), word, f"{weight:g}"))
     return [
         Row(
             name=prefix + name,
@@ -283,7 +283,7 @@ def supplement2(profile: Profile = "recommended") -> Table:
             reference = f"{task} {name}"
             rows.append(Row(reference, with_attention(base, name), group="attention module"))
             for word, style in STYLES.items():
-                recipe = with_attention(guided(base, weight, style, profile), name)
+                recipe = with_attention(guided_recipe(base, weight, style, profile), name)
                 row = f"{task} {name} guided {weight:g} {word}"
                 rows.append(
                     Row(row, recipe, reference, SUPPLEMENT2.get(row, {}), group=word, weight_label=f"{weight:g}")
@@ -318,7 +318,7 @@ def cub200(profile: Profile = "recommended") -> Table:
     rows: list[Row] = []
     for n in (5, 10, 15, 20):
         names = {"original": base, "guided 0": with_softmax_pooling(base)}
-        names |= {f"guided {w:g}": guided(base, w, "mask", profile) for w in (0.001, 0.01, 0.1)}
+        names |= {f"guided {w:g}": guided_recipe(base, w, "mask", profile) for w in (0.001, 0.01, 0.1)}
         for name, recipe in names.items():
             key = f"n={n} {name}"
             rows.append(

@@ -28,7 +28,7 @@ RECIPES: dict[str, tuple[str, Callable[[], Recipe]]] = {
     ),
     "guided": (
         "softmax pooling, class maps guided by focus regions (Liao 2022, equation 6, lambda = 0.1)",
-        lambda: liao2022.guided(liao2022.base_recipe(), 0.1, "mask"),
+        lambda: liao2022.guided_recipe(liao2022.base_recipe(), 0.1, "mask"),
     ),
     "l1": ("L1 penalty on the class maps", lambda: liao2022.with_norm_penalty(liao2022.base_recipe(), 1, 1e-8)),
     "l2": ("L2 penalty on the class maps", lambda: liao2022.with_norm_penalty(liao2022.base_recipe(), 2, 1e-8)),
@@ -43,11 +43,11 @@ RECIPES: dict[str, tuple[str, Callable[[], Recipe]]] = {
     ),
     "small-unguided": (
         "a ResNet of 0.4 million weights at 192 px for CPUs and a first try, unguided",
-        demo_recipes.unguided,
+        demo_recipes.unguided_recipe,
     ),
-    "small-guided": ("the same, guided by focus regions", demo_recipes.guided),
-    "fracture-unguided": ("high-resolution class maps for small findings, unguided", fracatlas.unguided),
-    "fracture-guided": ("the same, the fracture map guided by the fractures' boxes", fracatlas.guided),
+    "small-guided": ("the same, guided by focus regions", demo_recipes.guided_recipe),
+    "fracture-unguided": ("high-resolution class maps for small findings, unguided", fracatlas.unguided_recipe),
+    "fracture-guided": ("the same, the fracture map guided by the fractures' boxes", fracatlas.guided_recipe),
     "lbm": ("the whole image (Jimenez-Sanchez 2018, lower bound)", jimenez2018.base_recipe),
     "ubm": (
         "the expert's crop (Jimenez-Sanchez 2018, upper bound)",
@@ -82,7 +82,7 @@ RECIPES: dict[str, tuple[str, Callable[[], Recipe]]] = {
         lambda: jimenez2018.global_pooling(jimenez2018.base_recipe(), "AVG"),
     ),
     "cam-layer": ("class activation map layer alone, no gaze (Zhu 2022, equations 4 to 6)", zhu2022.base_recipe),
-    "gg-cam": ("the true class's map guided by gaze (Zhu 2022, equation 11)", zhu2022.guided),
+    "gg-cam": ("the true class's map guided by gaze (Zhu 2022, equation 11)", zhu2022.guided_recipe),
     "gaze-unet": ("U-Net whose decoder is held against gaze (Watanabe 2022, baseline)", watanabe2022.base_recipe),
     "gaze-set3": (
         "the same, and guided back-propagation held against gaze (Watanabe 2022, set 3)",
@@ -91,10 +91,10 @@ RECIPES: dict[str, tuple[str, Callable[[], Recipe]]] = {
     "spine": ("encoder of a 3D U-Net on patches of a CT (Engstler 2022)", engstler2022.base_recipe),
     "spine-small": (
         "a quarter of its channels, cubes of 48 voxels, a short training: for CPUs",
-        lambda: engstler2022.small(engstler2022.base_recipe()),
+        lambda: engstler2022.small_recipe(engstler2022.base_recipe()),
     ),
     "spine-maps": ("3D class maps in place of its head", engstler2022.with_maps),
-    "spine-guided": ("3D class maps guided by the marked bone", engstler2022.guided),
+    "spine-guided": ("3D class maps guided by the marked bone", engstler2022.guided_recipe),
 }
 
 TABLES: dict[str, Callable[[Profile], Table]] = {
@@ -193,7 +193,7 @@ def _changed_row(row: Row, changes: Changes, table: Table) -> Row:
     return replace(row, recipe=apply_changes(recipe, replace(changes, size=None, epochs=epochs)))
 
 
-def listing() -> str:
+def list_names() -> str:
     """Recipes and tables, a line each."""
     width = max(len(name) for name in (*RECIPES, *TABLES))
     lines = ["Recipes (sightline train NAME ...):"]

@@ -127,7 +127,7 @@ def base_recipe(profile: Profile = "recommended", network: Network = "ResNet") -
     )
 
 
-def guided(profile: Profile = "recommended", network: Network = "ResNet") -> Recipe:
+def guided_recipe(profile: Profile = "recommended", network: Network = "ResNet") -> Recipe:
     """The same with GG-CAM: gaze on the map of the true class, learned weights (equations 9 to 11).
 
     `official_code` is what the released code does, not what it means to: the first class's map, as it is, against the
@@ -155,7 +155,7 @@ def table2(profile: Profile = "recommended") -> Table:
     for network in BACKBONES:
         rows.append(Row(network, base_recipe(profile, network), None, TABLE2[network], group="standard"))
         name = f"{network}+GG-CAM"
-        rows.append(Row(name, guided(profile, network), network, TABLE2[name], group="GG-CAM"))
+        rows.append(Row(name, guided_recipe(profile, network), network, TABLE2[name], group="GG-CAM"))
     return Table(
         "zhu2022/table2",
         "Table 2: two networks, with a radiologist's gaze and without",
@@ -187,7 +187,7 @@ def ablations(profile: Profile = "recommended") -> Table:
     if profile == "official_code":
         # its GG-CAM is a row here: the other rows leave the method as printed
         profile = "paper"
-    own = guided(profile)
+    own = guided_recipe(profile)
     loss, choice = own.objective, own.regions
     assert isinstance(loss, GazeGuided) and isinstance(choice, GazeChoice)
     changes: dict[str, tuple[str, GazeGuided, GazeChoice]] = {

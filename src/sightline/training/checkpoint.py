@@ -109,7 +109,7 @@ def _load_optimizer(
     optimizer.load_state_dict(full)
 
 
-def cloned_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def clone_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights that further training leaves alone."""
     return {name: tensor.detach().clone() for name, tensor in weights.items()}
 
@@ -130,12 +130,12 @@ def update_ema(average: dict[str, Tensor], network: nn.Module, keep: float, step
 
 
 @contextmanager
-def swapped_weights(network: nn.Module, weights: Mapping[str, Tensor] | None) -> Iterator[None]:
+def swap_weights(network: nn.Module, weights: Mapping[str, Tensor] | None) -> Iterator[None]:
     """The network with other weights for a while; as it is where there are none."""
     if weights is None:
         yield
         return
-    own = cloned_weights(network.state_dict())
+    own = clone_weights(network.state_dict())
     network.load_state_dict(weights)
     try:
         yield

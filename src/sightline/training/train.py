@@ -30,7 +30,7 @@ from sightline.structures.protocols import stopping_rule_of, takes_features
 from sightline.training.checkpoint import (
     Events,
     MlflowLog,
-    cloned_weights,
+    clone_weights,
     flat_settings,
     load_state,
     save_state,
@@ -172,7 +172,7 @@ class _Loop:
             numbers, self.copies = load_state(self.state_path, self.network, self.optimizer)
             self.at = Progress(numbers["step"], Sums(**numbers["sums"]), numbers["history"], numbers["best"])
         elif self.recipe.average > 0.0:
-            self.copies["average"] = cloned_weights(self.network.state_dict())
+            self.copies["average"] = clone_weights(self.network.state_dict())
 
     def run(self) -> None:
         """Every epoch that is left."""
@@ -276,7 +276,7 @@ class _Loop:
         score = -row["val_loss"] if select == "loss" else row[f"val_{select}"]
         if score > self.at.best:
             self.at.best = float(score)
-            self.copies["best"] = cloned_weights(self.copies.get("average") or self.network.state_dict())
+            self.copies["best"] = clone_weights(self.copies.get("average") or self.network.state_dict())
 
     def _keep_state(self) -> None:
         if self.fabric.is_global_zero:

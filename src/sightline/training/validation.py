@@ -15,7 +15,7 @@ from sightline.data.loader import CohortItems, test_batches
 from sightline.errors import RunError
 from sightline.structures.case import Cohort
 from sightline.structures.evidence import forward_evidence, probabilities_of
-from sightline.training.checkpoint import swapped_weights
+from sightline.training.checkpoint import swap_weights
 from sightline.training.feature_cache import encoder_of
 from sightline.training.step import TrainingObjective, evidence_to_dict
 
@@ -46,7 +46,7 @@ def validate(
     validation = cohort.split("val")
     if len(validation) == 0 or "val" in recipe.train_on:
         return dict(NOTHING)
-    with swapped_weights(aim.network, average):
+    with swap_weights(aim.network, average):
         said = _run_validation(aim, validation, device, workers)
     row = {**NOTHING, "val_loss": said.loss, **{f"val_{name}": mean for name, mean in said.parts.items()}}
     if not recipe.classifies:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from sightline.data.datasets.folder.reader import read_cohort
 from sightline.data.phantoms.radiographs.anatomy import Bone, LimbPose
-from sightline.data.phantoms.radiographs.cohort import STROKE_PX, draw_image, write_radiographs
+from sightline.data.phantoms.radiographs.cohort import STROKE_PX, FemurOptions, draw_image, write_radiographs
 from sightline.data.phantoms.radiographs.femur import FEMUR_CLASSES
 from sightline.data.phantoms.radiographs.fracture import Break, broken
 from sightline.data.phantoms.radiographs.plan import PUBLISHED_COUNTS, WRIST_CLASSES, Study, plan_studies
@@ -417,7 +417,7 @@ def test_the_audit_finds_the_marker_and_not_the_truth(tmp_path):
 @pytest.fixture(scope="module")
 def wide_femurs(tmp_path_factory):
     root = tmp_path_factory.mktemp("phantom") / "wide"
-    return write_radiographs(root, anatomy="femur", studies=14, seed=4, size_px=256, field="wide")
+    return write_radiographs(root, anatomy="femur", studies=14, seed=4, size_px=256, femurs=FemurOptions(field="wide"))
 
 
 def test_every_hip_has_one_square_of_the_same_kind_sound_ones_too(femurs, wide_femurs):
@@ -439,7 +439,9 @@ def test_every_hip_has_one_square_of_the_same_kind_sound_ones_too(femurs, wide_f
 
 def test_a_wide_field_is_a_cohort_of_its_own_and_read_back(wide_femurs):
     assert wide_femurs.about["field"] == "wide" and "ao shares" not in wide_femurs.about
-    again = write_radiographs(wide_femurs.root, anatomy="femur", studies=14, seed=4, size_px=256, field="wide")
+    again = write_radiographs(
+        wide_femurs.root, anatomy="femur", studies=14, seed=4, size_px=256, femurs=FemurOptions(field="wide")
+    )
     assert again == wide_femurs
     with pytest.raises(LayoutError, match="another cohort"):
         write_radiographs(wide_femurs.root, anatomy="femur", studies=14, seed=4, size_px=256)

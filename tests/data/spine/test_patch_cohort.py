@@ -20,6 +20,7 @@ from sightline.data.phantoms.spine import verse_layout as phantom
 from sightline.data.spine import series_patches as spine_series
 from sightline.data.spine.patch_cohort import write_patch_cohort
 from sightline.data.spine.placement import placement_of
+from sightline.data.spine.series_patches import Cutting
 from sightline.data.spine.vertebrae import FINDINGS, LABELS, Spine, Vertebra, centres_from_mask
 from sightline.errors import CohortError, LayoutError, SightlineError
 from sightline.io.ct import read_ct
@@ -32,7 +33,7 @@ SHAPE = (40, 50, 36)
 # to the back, to the feet, to the right, as VerSe's example; 2 x 2 x 2.5 mm
 AFFINE = np.array([[0, 0, 2.5, -45.0], [-2.0, 0, 0, 40.0], [0, -2.0, 0, 50.0], [0, 0, 0, 1.0]])
 LEVELS = ("C7", "T1", "T12", "T13", "L1", "L6")
-PATCH = {"side": 16, "spacing_mm": 1.5}
+PATCH = Cutting(side=16, spacing_mm=1.5)
 
 
 def write_series(place, seed=0):
@@ -74,7 +75,7 @@ def test_graded_vertebrae_from_t1_are_cases(tmp_path):
     t13 = replace(spine.vertebrae[3], deformity="wedge", foreign=True)
     l6 = replace(spine.vertebrae[5], excluded=True)
     spine = replace(spine, vertebrae=(*spine.vertebrae[:3], t13, spine.vertebrae[4], l6))
-    cohort, rejects = write_patch_cohort([spine], tmp_path / "out", **PATCH)
+    cohort, rejects = write_patch_cohort([spine], tmp_path / "out", cutting=PATCH)
     assert rejects == ()
     assert [case.case_id for case in cohort] == ["s1__T1", "s1__T12", "s1__T13"]
     assert cohort.classes == ("intact", "fractured")
@@ -91,14 +92,14 @@ def test_graded_vertebrae_from_t1_are_cases(tmp_path):
         "6 vertebrae of 1 series read, 5 graded; left out: 1 cervical, 1 excluded, 1 without grade, "
         "0 in rejected series; 3 cut, 2 fractured"
     )
-    stricter, _ = write_patch_cohort([spine], tmp_path / "out", **PATCH, positive_if=2)
+    stricter, _ = write_patch_cohort([spine], tmp_path / "out", cutting=PATCH, positive_if=2)
     assert [case.label for case in stricter] == ["intact", "fractured", "intact"]
 
 
 def test_a_patch_is_the_ct_around_the_centroid(tmp_path):
     spine = a_spine(tmp_path / "in")
     ct = read_ct(spine.image)
-    cohort, _ = write_patch_cohort([spine], tmp_path / "out", **PATCH)
+    cohort, _ = write_patch_cohort([spine], tmp_path / "out", cutting=PATCH)
     for case in cohort:
         patch = read_volume(case.image)
         assert patch.orientation == ("I", "P", "L") and patch.values.dtype == np.int16
@@ -117,7 +118,7 @@ def test_a_patch_is_the_ct_around_the_centroid(tmp_path):
 def test_masks_are_regions_of_this_vertebra(tmp_path):
     spine = a_spine(tmp_path / "in")
     spine = replace(spine, vertebrae=tuple(replace(v, deformity="crush") for v in spine.vertebrae))
-    cohort, _ = write_patch_cohort([spine], tmp_path / "out", **PATCH)
+    cohort, _ = write_patch_cohort([spine], tmp_path / "out", cutting=PATCH)
     case = {case.facts["level"]: case for case in cohort}["T12"]
     found = {(region.tag.role, region.tag.label, region.tag.name): region for region in case.regions}
     assert set(found) == {
@@ -144,7 +145,7 @@ def test_masks_are_regions_of_this_vertebra(tmp_path):
 
 
 def test_without_masks_and_with_other_names_of_findings(tmp_path):
-    cohort, _ = write_patch_cohort([a_spine(tmp_path / "in", masks=False)], tmp_path / "out", **PATCH)
+    cohort, _ = write_patch_cohort([a_spine(tmp_path / "in", masks=False)], tmp_path / "out", cutting=PATCH)
     assert all(case.regions == () for case in cohort) and not (tmp_path / "out" / "masks").exists()
     assert phantom.FINDINGS == FINDINGS
 
@@ -152,12 +153,12 @@ def test_without_masks_and_with_other_names_of_findings(tmp_path):
 def test_a_centre_in_the_wrong_vertebra_is_said(tmp_path):
     spine = a_spine(tmp_path / "in")
     moved = tuple(replace(v, label=LABELS["T11"]) if v.level == "T12" else v for v in spine.vertebrae)
-    cohort, _ = write_patch_cohort([replace(spine, vertebrae=moved)], tmp_path / "out", **PATCH)
+    cohort, _ = write_patch_cohort([replace(spine, vertebrae=moved)], tmp_path / "out", cutting=PATCH)
     assert cohort.about["warning centres"].startswith("1 centres lie in another vertebra's mask, e.g. s1 T11")
 
 
 def test_our_layout_gives_the_cohort_back(tmp_path):
-    cohort, _ = write_patch_cohort([a_spine(tmp_path / "in")], tmp_path / "out", **PATCH)
+    cohort, _ = write_patch_cohort([a_spine(tmp_path / "in")], tmp_path / "out", cutting=PATCH)
     write_cohort(cohort, tmp_path / "out")
     again = read_cohort(tmp_path / "out")
     # the name of a mark is part of the record, if not of a tag's text
@@ -166,7 +167,7 @@ def test_our_layout_gives_the_cohort_back(tmp_path):
     assert placement_of(again[0]).at_mm == placement_of(cohort[0]).at_mm
     # and is written over when more is cut
     more, _ = write_patch_cohort(
-        [a_spine(tmp_path / "in"), a_spine(tmp_path / "in", "s2", "p2")], tmp_path / "out", **PATCH
+        [a_spine(tmp_path / "in"), a_spine(tmp_path / "in", "s2", "p2")], tmp_path / "out", cutting=PATCH
     )
     write_cohort(more, tmp_path / "out")
     assert len(read_cohort(tmp_path / "out")) == 2 * len(cohort)
@@ -174,16 +175,16 @@ def test_our_layout_gives_the_cohort_back(tmp_path):
 
 def test_a_finished_series_is_not_cut_again(tmp_path, monkeypatch):
     spines = [a_spine(tmp_path / "in", name, name) for name in ("s1", "s2")]
-    first, _ = write_patch_cohort(spines, tmp_path / "out", **PATCH)
+    first, _ = write_patch_cohort(spines, tmp_path / "out", cutting=PATCH)
     before = files_of(tmp_path / "out")
     done = []
     really = spine_series.sample_hu
     monkeypatch.setattr(spine_series, "sample_hu", lambda ct, p, **k: done.append(1) or really(ct, p, **k))
-    again, _ = write_patch_cohort(spines, tmp_path / "out", **PATCH)
+    again, _ = write_patch_cohort(spines, tmp_path / "out", cutting=PATCH)
     assert again == first and not done
     # grades and splits are read afresh without cutting
     regraded = replace(spines[0], vertebrae=tuple(replace(v, grade=v.grade and 3) for v in spines[0].vertebrae))
-    assert [c.facts["grade"] for c in write_patch_cohort([regraded], tmp_path / "out", **PATCH)[0]] == [
+    assert [c.facts["grade"] for c in write_patch_cohort([regraded], tmp_path / "out", cutting=PATCH)[0]] == [
         "0",
         "3",
         "3",
@@ -192,18 +193,18 @@ def test_a_finished_series_is_not_cut_again(tmp_path, monkeypatch):
     assert not done
     # what is missing, of other settings, another centre or another file is cut again
     (tmp_path / "out" / "patches" / "s2" / "L6.nii").unlink()
-    write_patch_cohort(spines, tmp_path / "out", **PATCH)
+    write_patch_cohort(spines, tmp_path / "out", cutting=PATCH)
     assert len(done) == 4 and files_of(tmp_path / "out") == before
-    write_patch_cohort(spines, tmp_path / "out", **PATCH, mode="straightened")
+    write_patch_cohort(spines, tmp_path / "out", cutting=replace(PATCH, mode="straightened"))
     assert len(done) == 12
-    back, _ = write_patch_cohort(spines, tmp_path / "out", **PATCH)
+    back, _ = write_patch_cohort(spines, tmp_path / "out", cutting=PATCH)
     assert len(done) == 20 and back == first and files_of(tmp_path / "out") == before
     shifted = replace(spines[0], vertebrae=(replace(spines[0].vertebrae[0], centre=(21.0, 5.0, 18.0)),
                                             *spines[0].vertebrae[1:]))  # fmt: skip
-    write_patch_cohort([shifted], tmp_path / "out", **PATCH)  # a cervical centre bends the curve too
+    write_patch_cohort([shifted], tmp_path / "out", cutting=PATCH)  # a cervical centre bends the curve too
     assert len(done) == 24
     os.utime(spines[0].image, ns=(0, 0))
-    write_patch_cohort([shifted], tmp_path / "out", **PATCH)
+    write_patch_cohort([shifted], tmp_path / "out", cutting=PATCH)
     assert len(done) == 28
 
 
@@ -220,14 +221,14 @@ def test_a_death_half_way_leaves_no_half_series(tmp_path, monkeypatch):
 
     monkeypatch.setattr(spine_series, "sample_hu", dies)
     with pytest.raises(KeyboardInterrupt):
-        write_patch_cohort(spines, out, **PATCH)
+        write_patch_cohort(spines, out, cutting=PATCH)
     assert sorted(p.name for p in (out / "spines").iterdir()) == ["s1.json"]
     assert not (out / "patches" / "s2").exists() and not (out / "masks" / "s2").exists()
     # a power cut leaves what no handler removes
     (out / ".cutting" / "s2" / "patches").mkdir(parents=True)
     (out / "patches" / "s2").mkdir()
     (out / "patches" / "s2" / "L6.nii").write_bytes(b"half")
-    cohort, _ = write_patch_cohort(spines, out, **PATCH)
+    cohort, _ = write_patch_cohort(spines, out, cutting=PATCH)
     assert len(cohort) == 8 and len(count) == 6 + 4
     assert read_volume(out / "patches" / "s2" / "L6.nii").values.shape == (16, 16, 16)
     assert not (out / ".cutting").exists()
@@ -246,8 +247,8 @@ def test_processes_give_the_same_files(tmp_path):
         seen.append((title, total))
         return nullcontext(lambda steps=1, note="": seen.append(steps))
 
-    alone, rejects_alone = write_patch_cohort([*spines, broken], tmp_path / "a", **PATCH)
-    shared, rejects = write_patch_cohort([*spines, broken], tmp_path / "b", **PATCH, workers=2, progress=bar)
+    alone, rejects_alone = write_patch_cohort([*spines, broken], tmp_path / "a", cutting=PATCH)
+    shared, rejects = write_patch_cohort([*spines, broken], tmp_path / "b", cutting=PATCH, workers=2, progress=bar)
     assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
     assert [c.case_id for c in alone] == [c.case_id for c in shared] and rejects == rejects_alone and len(rejects) == 1
     assert seen == [("cutting series", 3), 1, 1, 1]
@@ -255,19 +256,19 @@ def test_processes_give_the_same_files(tmp_path):
 
 def test_splits_are_published_or_made_by_patient(tmp_path):
     spines = [a_spine(tmp_path / "in", f"s{n}", f"p{n // 2}") for n in range(6)]
-    own, _ = write_patch_cohort(spines, tmp_path / "out", **PATCH, fractions=(0.4, 0.3, 0.3))
+    own, _ = write_patch_cohort(spines, tmp_path / "out", cutting=PATCH, fractions=(0.4, 0.3, 0.3))
     assert {case.split for case in own} == {"train", "val", "test"}
     assert len({(case.patient_id, case.split) for case in own}) == 3
     published = [replace(s, split=("train", "val", "test")[n // 2]) for n, s in enumerate(spines)]
-    cohort, _ = write_patch_cohort(published, tmp_path / "out", **PATCH)
+    cohort, _ = write_patch_cohort(published, tmp_path / "out", cutting=PATCH)
     assert [case.split for case in cohort] == [s for s in ("train", "val", "test") for _ in range(8)]
     assert cohort.about["split"] == "as published"
     with pytest.raises(CohortError, match="more than one split"):
-        write_patch_cohort([replace(published[0], split="test"), *published[1:]], tmp_path / "out", **PATCH)
-    partly, _ = write_patch_cohort([replace(published[0], split=None), *published[1:]], tmp_path / "out", **PATCH)
+        write_patch_cohort([replace(published[0], split="test"), *published[1:]], tmp_path / "out", cutting=PATCH)
+    partly, _ = write_patch_cohort([replace(published[0], split=None), *published[1:]], tmp_path / "out", cutting=PATCH)
     assert "20 of 24 vertebrae had a published split" in partly.about["warning splits"]
     assert len({(case.patient_id, case.split) for case in partly}) == 3
-    few, _ = write_patch_cohort(spines[:2], tmp_path / "out", **PATCH)
+    few, _ = write_patch_cohort(spines[:2], tmp_path / "out", cutting=PATCH)
     assert {case.split for case in few} == {None} and "too few" in few.about["warning patients"]
 
 
@@ -275,13 +276,15 @@ def test_what_cannot_be_cut_at_all_is_refused(tmp_path):
     spine = a_spine(tmp_path / "in")
     ungraded = replace(spine, vertebrae=tuple(replace(v, grade=None) for v in spine.vertebrae))
     with pytest.raises(CohortError, match=r"None of the 6 vertebrae of 1 series has a grade.*--gradings"):
-        write_patch_cohort([ungraded], tmp_path / "out", **PATCH)
+        write_patch_cohort([ungraded], tmp_path / "out", cutting=PATCH)
     with pytest.raises(CohortError, match="grade 1, 2 or 3"):
-        write_patch_cohort([spine], tmp_path / "out", **PATCH, positive_if=0)
+        write_patch_cohort([spine], tmp_path / "out", cutting=PATCH, positive_if=0)
     with pytest.raises(LayoutError, match="called 's1'"):
-        write_patch_cohort([spine, replace(spine, series="S1")], tmp_path / "out", **PATCH)
+        write_patch_cohort([spine, replace(spine, series="S1")], tmp_path / "out", cutting=PATCH)
     assert not (tmp_path / "out").exists()
-    cohort, rejects = write_patch_cohort([replace(spine, image=tmp_path / "gone.nii.gz")], tmp_path / "out", **PATCH)
+    cohort, rejects = write_patch_cohort(
+        [replace(spine, image=tmp_path / "gone.nii.gz")], tmp_path / "out", cutting=PATCH
+    )
     assert len(cohort) == 0 and "does not exist" in rejects[0].reason
     assert "4 in rejected series" in cohort.about["counts"]
 
@@ -372,7 +375,7 @@ def test_a_real_ct_with_its_masks(tmp_path):
     vertebrae, _ = centres_from_mask(read_volume(mask, labels=True), ct, "mask")
     spine = Spine("a", "a", files / "sub-ct_label-22_ct.nii.gz", tuple(replace(v, grade=0) for v in vertebrae),
                   mask, files / "sub-ct_seg-subreg_label-22_msk.nii.gz")  # fmt: skip
-    cohort, rejects = write_patch_cohort([spine], tmp_path, side=64)
+    cohort, rejects = write_patch_cohort([spine], tmp_path, cutting=Cutting(side=64))
     assert rejects == () and [case.facts["level"] for case in cohort] == ["L2", "L3", "L4"]
     case = cohort[1]
     regions = {region.tag.name: region.pixels() for region in case.regions}
@@ -397,7 +400,7 @@ def test_real_centroids_lie_in_the_middle_of_their_patch(tmp_path):
     write_volume(tmp_path / "ct.nii.gz", hu, mask.affine)
     spine = Spine("verse004", "verse004", tmp_path / "ct.nii.gz", tuple(replace(v, grade=0) for v in vertebrae),
                   DATA / "verse" / "sub-verse004_seg-vert_msk.nii.gz")  # fmt: skip
-    cohort, rejects = write_patch_cohort([spine], tmp_path / "out", side=48)
+    cohort, rejects = write_patch_cohort([spine], tmp_path / "out", cutting=Cutting(side=48))
     assert rejects == () and len(cohort) == 9 and "warning centres" not in cohort.about
     for case in cohort:
         (bone,) = (region.pixels() for region in case.regions)

@@ -7,7 +7,7 @@ from support.simulated import binormal, predictions_of
 
 from sightline.errors import RunError
 from sightline.metrics.decision.influence import area, share
-from sightline.metrics.decision.subgroups import grouped, subgroup_report
+from sightline.metrics.decision.subgroups import group_values, subgroup_report
 from sightline.metrics.statistics.delong import delong
 
 
@@ -72,9 +72,9 @@ def test_two_groups_are_one_test():
 
 
 def test_numbers_become_thirds_and_names_stay():
-    assert grouped(["", "3", "1"]) == ["", "3", "1"]
+    assert group_values(["", "3", "1"]) == ["", "3", "1"]
     ages = [str(age) for age in range(20, 80)]
-    found = grouped([*ages, ""])
+    found = group_values([*ages, ""])
     assert sorted(set(found)) == ["", "over 39.6667 to 59.3333", "over 59.3333", "up to 39.6667"]
     assert found.count("over 59.3333") == 20
 

@@ -9,7 +9,7 @@ from sightline.errors import LayoutError, RunError
 from sightline.metrics.readers.anova import analyse_readers
 from sightline.metrics.readers.pseudovalues import analyse_pseudovalues, pseudovalues
 from sightline.metrics.readers.study import ReaderStudy
-from sightline.metrics.readers.variance import error_covariances, figures, jackknifed
+from sightline.metrics.readers.variance import error_covariances, figures, jackknife
 
 FILE = Path(__file__).with_name("van_dyke.imrmc")
 
@@ -90,7 +90,7 @@ def test_figures_and_jackknife_are_what_they_say(van_dyke):
     small = ReaderStudy(
         ("a", "b"), ("x", "y"), tuple("123456"), [0, 0, 0, 1, 1, 1], np.random.default_rng(0).integers(1, 4, (2, 2, 6))
     )
-    left_out = jackknifed(small)
+    left_out = jackknife(small)
     for t in range(2):
         for r in range(2):
             assert figures(small)[t, r] == pytest.approx(roc_auc_score(small.positive, small.ratings[t, r]))

@@ -10,7 +10,7 @@ from sightline.metrics.statistics.paired_tests import (
     Draws,
     auc_swap,
     linear_swap,
-    standardised,
+    standardise,
     swap_test,
     training_error,
     training_pairs,
@@ -44,7 +44,7 @@ def test_the_swap_of_an_auc_is_a_sum_over_patients_to_the_last_digit():
     for i, flip in enumerate(flips[:, patient]):
         slow = []
         for x, y in zip(a, b, strict=True):
-            x, y = standardised(x), standardised(y)
+            x, y = standardise(x), standardise(y)
             ones = np.ones((1, truth.size))
             one, other = np.where(flip, y, x), np.where(flip, x, y)
             slow.append(compute_auc(one, truth, ones)[0] - compute_auc(other, truth, ones)[0])

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from sightline.metrics.statistics.comparison import mean_of
-from sightline.metrics.statistics.patient_variance import Spread, leave_out_counts, spread_of
+from sightline.metrics.statistics.patient_variance import Spread, estimate_spread, leave_out_counts
 from sightline.metrics.statistics.score_intervals import (
     mean_interval,
     proportion_interval,
@@ -49,7 +49,7 @@ def test_leaving_out_patients_gives_the_variance_of_a_clustered_mean():
     random = np.random.default_rng(1)
     patient = np.repeat(np.arange(30), random.integers(1, 5, 30))
     values = random.random(patient.size)
-    found = spread_of([mean_of(values)], [f"p{i:02d}" for i in patient])
+    found = estimate_spread([mean_of(values)], [f"p{i:02d}" for i in patient])
     sums = np.bincount(patient, weights=values - values.mean())
     assert found.patient == pytest.approx((sums**2).sum() / patient.size**2, rel=0.08)  # the linearised variance
     jackknife = [values[patient != p].mean() for p in range(30)]
@@ -64,7 +64,7 @@ def test_groups_are_left_out_of_very_many_patients():
 
 def test_a_number_that_needs_one_patient_has_no_spread():
     alone = mean_of(np.array([1.0, np.nan, 0.0]))
-    assert spread_of([alone], ["a", "b", "c"]) is None
+    assert estimate_spread([alone], ["a", "b", "c"]) is None
 
 
 def test_trainings_widen_the_interval_by_what_they_differ():
@@ -80,7 +80,7 @@ def test_trainings_widen_the_interval_by_what_they_differ():
 
 def test_students_interval_of_a_mean_equals_scipys():
     values = np.random.default_rng(4).normal(3.0, 2.0, 25)
-    spread = spread_of([mean_of(values)], [str(i) for i in range(25)])
+    spread = estimate_spread([mean_of(values)], [str(i) for i in range(25)])
     expected = stats.t.interval(0.95, 24, values.mean(), stats.sem(values))
     assert mean_interval(spread) == pytest.approx(expected, rel=1e-9)
 

@@ -1,6 +1,7 @@
 """Scores of units: by hand, against slow restatements, and against tests of the same name elsewhere."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,9 +10,9 @@ from sklearn.metrics import roc_auc_score
 
 from sightline.errors import CohortError, LayoutError, RunError, UnreadableFile
 from sightline.metrics.units.permutation import label_permutations, permute_contrast
-from sightline.metrics.units.scores import UnitScores, ranks_of, unit_scores
+from sightline.metrics.units.scores import Draws, UnitScores, ranks_of, unit_scores
 
-FAST = {"permutations": 200, "replicates": 100}
+FAST = Draws(permutations=200, replicates=100)
 
 
 def drawn(n=60, u=5, seed=0):
@@ -28,7 +29,7 @@ def test_two_units_by_hand():
     truth = np.array([1, 1, 0, 0, 0], bool)
     called = np.array([1, 0, 1, 1, 0], bool)
     strength = np.array([[3.0, 1.0], [2.0, 0.0], [2.5, 0.0], [0.0, 0.0], [0.0, 0.0]])
-    found = unit_scores(enabled, truth, called=called, strength=strength, **FAST)
+    found = unit_scores(enabled, truth, called=called, strength=strength, draws=FAST)
     assert found.c.tolist() == [1.0, 0.5]
     assert found.shares["true_positives"].tolist() == [1.0, 1.0]
     assert found.shares["false_positives"].tolist() == [0.5, 0.0]
@@ -45,7 +46,7 @@ def test_shares_are_those_of_a_loop():
     enabled, truth = drawn()
     called = np.random.default_rng(1).random(60) < 0.5
     for over in ("positives", "true_positives", "false_positives"):
-        found = unit_scores(enabled, truth, called=called, over=over, **FAST)
+        found = unit_scores(enabled, truth, called=called, over=over, draws=FAST)
         rows = {
             "positives": [i for i in range(60) if truth[i]],
             "true_positives": [i for i in range(60) if truth[i] and called[i]],
@@ -160,7 +161,7 @@ def test_patients_who_agree_with_themselves_make_p_larger():
 def test_auc_is_scikit_learns():
     enabled, truth = drawn(n=50)
     strength = np.round(np.random.default_rng(4).random((50, 5)) + 0.3 * truth[:, None], 1) * enabled
-    found = unit_scores(enabled, truth, strength=strength, peak=strength**2, **FAST)
+    found = unit_scores(enabled, truth, strength=strength, peak=strength**2, draws=FAST)
     assert np.allclose(found.auc_strength, [roc_auc_score(truth, strength[:, k]) for k in range(5)])
     assert np.allclose(found.auc_strength, found.auc_peak) and np.allclose(found.strength.p, found.peak.p)
 
@@ -169,7 +170,7 @@ def test_auc_goes_on_where_c_saturates():
     truth = np.arange(40) < 20
     strength = np.random.default_rng(0).random((40, 2)) + 0.1
     strength[:20, 1] += 1.0
-    found = unit_scores(strength > 0, truth, strength=strength, **FAST)
+    found = unit_scores(strength > 0, truth, strength=strength, draws=FAST)
     assert found.saturated.all() and found.ties.tolist() == [2, 2] and found.contrast.p.tolist() == [1.0, 1.0]
     assert found.auc_strength[1] == 1.0 and found.strength.p[1] < 0.01 and found.rank.tolist() == [2, 1]
 
@@ -177,19 +178,19 @@ def test_auc_goes_on_where_c_saturates():
 def test_intervals_are_of_patients_and_hold_the_contrast():
     enabled, truth = drawn(n=120)
     patients = [str(i // 4) for i in range(120)]
-    found = unit_scores(enabled, truth, patients=patients, top=2, permutations=50, replicates=400)
+    found = unit_scores(enabled, truth, patients=patients, draws=Draws(top=2, permutations=50, replicates=400))
     assert set(found.intervals) == set(found.ranked[:2].tolist())
     for unit, given in found.intervals.items():
         assert given.low < found.contrast.difference[unit] < given.high and given.method.startswith("patient bootstrap")
-    few = unit_scores(enabled[:4], np.array([1, 0, 1, 0], bool), **FAST)
+    few = unit_scores(enabled[:4], np.array([1, 0, 1, 0], bool), draws=FAST)
     assert all(i.low is None and "4 patients" in i.why for i in few.intervals.values())
 
 
 def test_a_seed_decides_everything():
     enabled, truth = drawn()
-    a, b = (unit_scores(enabled, truth, strength=enabled * 1.0, seed=7, **FAST) for _ in range(2))
+    a, b = (unit_scores(enabled, truth, strength=enabled * 1.0, draws=replace(FAST, seed=7)) for _ in range(2))
     assert np.array_equal(a.contrast.p, b.contrast.p) and a.intervals == b.intervals
-    c = unit_scores(enabled, truth, strength=enabled * 1.0, seed=8, **FAST)
+    c = unit_scores(enabled, truth, strength=enabled * 1.0, draws=replace(FAST, seed=8))
     assert not np.array_equal(a.contrast.p, c.contrast.p)
     # and the size of the blocks nothing
     rows = [np.concatenate(list(label_permutations(truth, None, 100, 0))) for _ in range(2)]
@@ -202,7 +203,7 @@ def test_scores_read_back_to_the_last_bit(tmp_path, with_calls):
     called = np.random.default_rng(1).random(60) < 0.5 if with_calls else None
     strength = np.random.default_rng(2).random((60, 5)) * enabled if with_calls else None
     patients = [str(i // 3) for i in range(60)] if with_calls else None
-    found = unit_scores(enabled, truth, called=called, strength=strength, patients=patients, top=2, **FAST)
+    found = unit_scores(enabled, truth, called=called, strength=strength, patients=patients, draws=replace(FAST, top=2))
     found.write(tmp_path / "scores.csv")
     again = UnitScores.read(tmp_path / "scores.csv")
     for name in ("contrast", "calls", "strength", "peak"):
@@ -218,7 +219,7 @@ def test_scores_read_back_to_the_last_bit(tmp_path, with_calls):
 def test_damaged_scores_are_refused(tmp_path):
     enabled, truth = drawn()
     path = tmp_path / "scores.csv"
-    unit_scores(enabled, truth, **FAST).write(path)
+    unit_scores(enabled, truth, draws=FAST).write(path)
     text = path.read_text()
     with pytest.raises(UnreadableFile):
         UnitScores.read(tmp_path / "none.csv")

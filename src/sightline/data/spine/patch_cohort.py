@@ -14,7 +14,6 @@ from pathlib import Path
 
 import torch
 
-from sightline.data.spine.placement import Mode
 from sightline.data.spine.series_patches import (
     MASKS,
     PATCHES,
@@ -46,10 +45,7 @@ def write_patch_cohort(
     spines: Sequence[Spine],
     destination: Path,
     *,
-    side: int = 96,
-    spacing_mm: float = 1.0,
-    mode: Mode = "rigid",
-    anti_alias: bool = False,
+    cutting: Cutting | None = None,
     positive_if: int = 1,
     workers: int = 1,
     progress: Bar | None = None,
@@ -65,10 +61,7 @@ def write_patch_cohort(
     Args:
         spines: CTs with the centres of their vertebrae and grades; the curve goes through all of them.
         destination: cohort folder; `patches/`, `masks/` and `spines/` are written there, the tables by `folder.write`.
-        side: of the patches in voxels.
-        spacing_mm: of the patches.
-        mode: `rigid`: one oriented cube; `straightened`: axis 0 follows the spine, neighbours are bent straight.
-        anti_alias: smooth CTs that are finer than the patches (`spine_resample`).
+        cutting: how patches are cut; its defaults when None.
         positive_if: Genant's grade from which a vertebra counts as fractured, 1 to 3 (Engstler: 1 or higher).
         workers: processes; each holds one CT.
         progress: what shows the progress of `(title, total)`, e.g. `lab.progress.progress`.
@@ -95,7 +88,7 @@ def write_patch_cohort(
             f"None of the {sum(len(s.vertebrae) for s in spines)} vertebrae of {len(spines)} series has a grade.",
             "Give the table of gradings (--gradings FILE, with --columns where its columns have other names).",
         )
-    cutting = Cutting(side, spacing_mm, mode, anti_alias)
+    cutting = cutting or Cutting()
     records, refused = _cut_all(spines, wanted, Path(destination), cutting, workers, progress)
     cases = [
         _case(spine, vertebra, entry, Path(destination), cutting, positive_if)
@@ -105,7 +98,7 @@ def write_patch_cohort(
     ]
     about = {
         "layout": "patches of vertebrae",
-        "patches": f"{side} voxels of {spacing_mm:g} mm, {mode}{', anti-aliased' if anti_alias else ''}",
+        "patches": cutting.text(),
         "fractured": f"Genant's grade {positive_if} or higher",
         "counts": _counts(spines, cases),
     }

@@ -43,14 +43,19 @@ class Cutting:
     Attributes:
         side: voxels along each axis.
         spacing_mm: of a voxel.
-        mode: `rigid` or `straightened`.
-        anti_alias: smooth CTs that are finer than the patch.
+        mode: `rigid`: one oriented cube; `straightened`: axis 0 follows the spine, neighbours are bent straight.
+        anti_alias: smooth CTs that are finer than the patch (`resampling`).
     """
 
     side: int = 96
     spacing_mm: float = 1.0
     mode: Mode = "rigid"
     anti_alias: bool = False
+
+    def text(self) -> str:
+        """As a cohort's `about` says it."""
+        smoothed = ", anti-aliased" if self.anti_alias else ""
+        return f"{self.side} voxels of {self.spacing_mm:g} mm, {self.mode}{smoothed}"
 
 
 def digest_of(spine: Spine, levels: Sequence[str], cutting: Cutting) -> str:

@@ -156,6 +156,6 @@ def _bytes(path: Path) -> bytes:
         ) from None
 
 
-def unpacked(path: Path) -> TemporaryDirectory[str]:
+def temporary_folder(path: Path) -> TemporaryDirectory[str]:
     """A temporary folder for `unpack_capsule`, named after the capsule."""
     return TemporaryDirectory(prefix=f"{path.stem[:20]}-")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sightline.errors import SightlineError, counted
-from sightline.evaluation.evidence.capsule import TABLE, Capsule, unpack_capsule, unpacked
+from sightline.evaluation.evidence.capsule import TABLE, Capsule, temporary_folder, unpack_capsule
 from sightline.evaluation.result import Evaluation
 from sightline.evaluation.tables.lines import Line, read_lines
 from sightline.evaluation.tables.provenance import CASES, cases_text, read_cases, read_result, read_sources
@@ -62,7 +62,7 @@ def verify_capsule(path: Path, catalogue: Catalogue, *, published: str | None = 
         catalogue: words of recipes.
         published: the digest that was printed beside the numbers, or its first twelve digits or more; None: not known.
     """
-    with unpacked(path) as place:
+    with temporary_folder(path) as place:
         folder = Path(place)
         try:
             capsule = unpack_capsule(path, folder)

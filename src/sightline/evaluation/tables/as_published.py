@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sightline.errors import RunError
-from sightline.evaluation.tables.distributions import Spread, auc_scores, spreads, told_rows
+from sightline.evaluation.tables.distributions import Spread, auc_scores, multiclass_rows, spreads
 from sightline.evaluation.tables.table import RowResult, TableResult
 from sightline.metrics.estimate import Score, p_cell
 from sightline.metrics.predictions import Predictions
@@ -27,7 +27,7 @@ def as_printed(result: TableResult, *, replicates: int = 2000, draws: PrintedDra
         replicates: bootstrap samples of the honest interval.
         draws: how the printed bootstrap resamples.
     """
-    rows = told_rows(result)
+    rows = multiclass_rows(result)
     if not rows:
         return ""
     text = [

@@ -53,7 +53,7 @@ def auc_scores(classes: Sequence[str]) -> list[Score]:
     return [HandTillAUC(), OneVsRestAUC(), *each]
 
 
-def told_rows(result: TableResult) -> dict[str, RowResult]:
+def multiclass_rows(result: TableResult) -> dict[str, RowResult]:
     """Rows that ran and tell three classes or more, by name; empty where another row tells fewer."""
     rows = {r.row.name: r for r in result.rows if r.why_not is None and r.row.recipe.classifies}
     return {} if any(len(_classes(r)) < 3 for r in rows.values()) else rows
@@ -62,7 +62,7 @@ def told_rows(result: TableResult) -> dict[str, RowResult]:
 def spreads(result: TableResult) -> list[Spread]:
     """Every score of every row over its trainings, beside its reference's: areas, precision and recall of each class,
     and how often the map of the true class peaks in the organ of the finding."""
-    rows = told_rows(result)
+    rows = multiclass_rows(result)
     found = []
     for name, row in rows.items():
         reference = rows.get(row.row.reference or "")

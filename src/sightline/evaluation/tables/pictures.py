@@ -9,11 +9,11 @@ from sightline.data.split import from_sources
 from sightline.data.views.image_view import View
 from sightline.data.views.volume_view import VolumeView
 from sightline.evaluation.gallery import (
+    boxes_of_row,
     contact_sheets,
-    found_in,
     network_view,
     panel_case,
-    telling_cases,
+    select_telling_cases,
     volume_panel,
 )
 from sightline.evaluation.result import Evaluation
@@ -74,7 +74,7 @@ def _flat_looks(result: TableResult) -> TablePictures | None:
     whole = replace(flat[0], crop=None)
     pictures: list[ReportPicture] = []
     in_full: list[ReportPicture] = []
-    for index in telling_cases(_first(rows[-1]), COMPARED):
+    for index in select_telling_cases(_first(rows[-1]), COMPARED):
         case = cohort[index]
         panels = [panel_case(_first(r), index, case, view, on=whole) for r, view in zip(rows, flat, strict=True)]
         names, truth = [r.row.name for r in rows], f"{case.case_id}: truth {case.label}"
@@ -140,7 +140,7 @@ def _figure_row(figure: Figure, rows: Sequence[RowResult], cohort: Cohort, index
     for row in rows:
         evaluation, view = _first(row), row.row.recipe.picture_view
         if evaluation.maps is None or case.label not in cohort.classes:
-            cells.append(MethodCell(None, "box alone", found=found_in(evaluation, index)))
+            cells.append(MethodCell(None, "box alone", found=boxes_of_row(evaluation, index)))
             continue
         panel = panel_case(evaluation, index, case, view, on=whole)
         place = panel.classes.index(case.label) if case.label in panel.classes else panel.predicted
@@ -170,7 +170,7 @@ def _volume_looks(result: TableResult) -> TablePictures | None:
     rows = [row for row in shown if row.row.recipe.view == view and row.row.tested_on == last.row.tested_on]
     cohort = _tested(result, last)
     pictures = []
-    for index in telling_cases(_first(last), COMPARED):
+    for index in select_telling_cases(_first(last), COMPARED):
         case = cohort[index]
         if len(rows) > 1:
             panels = [volume_panel(_first(row), index, case, view) for row in rows]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from sightline.data.split import few_per_class, from_sources
-from sightline.data.subset import displaced_marks, nested_subset
+from sightline.data.subset import displace_marks, nested_subset
 from sightline.errors import SightlineError
 from sightline.evaluation.result import Evaluation
 from sightline.evaluation.tables.engines.self_training import Teaching
@@ -60,7 +60,7 @@ class Row:
         train_per_class: train on this many images of each class, drawn once per seed; None for all.
         train_images: train on about this many images, whole groups, nested over sizes (`nested_subset`); the seed
             draws them; None for all.
-        wrong_marks: share of the marked training images whose boxes are moved to a wrong place (`displaced_marks`).
+        wrong_marks: share of the marked training images whose boxes are moved to a wrong place (`displace_marks`).
         trained_on: sources (`from_sources`) whose cases it is trained and selected on; none named: all.
         tested_on: sources whose cases it is tested on.
         group: what the row is drawn with in the figures: method, style.
@@ -87,7 +87,7 @@ class Row:
         seen = from_sources(self.recipe.see(cohort), self.trained_on)
         few = few_per_class(seen, self.train_per_class, self.recipe.train_on, seed)
         part = nested_subset(few, self.train_images, seed, self.recipe.train_on)
-        return displaced_marks(part, self.wrong_marks, seed, self.recipe.train_on)
+        return displace_marks(part, self.wrong_marks, seed, self.recipe.train_on)
 
     @property
     def needs(self) -> tuple[str, ...]:

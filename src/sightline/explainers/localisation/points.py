@@ -1,6 +1,6 @@
 """Where maps point: boxes, points, and maps on a finer grid.
 
-The words of a protocol are in `map_boxes`, the work in `found_boxes` and `row_runs`, and choosing a protocol on
+The words of a protocol are in `protocols`, the work in `boxes` and `connected_components`, and choosing a protocol on
 validation maps in `tuning`; all of it is reached from here.
 """
 

@@ -49,7 +49,7 @@ class CutPatch:
         return float(((places < 0) | (places > np.array(self.placement.ct_shape))).any(axis=-1).mean())
 
 
-def cutting_of(about: Mapping[str, str], least: int) -> tuple[Cutting, bool]:
+def parse_cutting(about: Mapping[str, str], least: int) -> tuple[Cutting, bool]:
     """How the patches of a cohort were cut, from its `about`, and whether it says so; else the usual way.
 
     Args:

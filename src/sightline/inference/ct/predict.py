@@ -17,9 +17,9 @@ from sightline.data.views.volume_view import VolumeView
 from sightline.dissection.case_panel import CasePanel, PanelUnit
 from sightline.dissection.results import open_dissection
 from sightline.errors import RunError, SightlineError
-from sightline.inference.boxes import finding_named
+from sightline.inference.boxes import top_finding
 from sightline.inference.ct.inputs import CtInput, PlacedCt, ct_inputs, read_vertebrae
-from sightline.inference.ct.patches import CutPatch, cut_patches, cutting_of
+from sightline.inference.ct.patches import CutPatch, cut_patches, parse_cutting
 from sightline.inference.ct.report import ReadVertebra, write_ct
 from sightline.inference.ct.units import CaseUnits, units_of, weights_digest
 from sightline.inference.file_result import DicomWish
@@ -158,7 +158,7 @@ class _Reader:
     ) -> None:
         self.run, self.view, self.network = run, view, network
         self.units, self.panels, self.device = units, panels, device
-        self.cutting, self.cutting_known = cutting_of(run.cohort.get("about", {}), view.size)
+        self.cutting, self.cutting_known = parse_cutting(run.cohort.get("about", {}), view.size)
 
     def read(self, given: CtInput, placed: PlacedCt, folder: Path, engine: Engine, write: Any) -> list[ReadVertebra]:
         """Every vertebra from head to foot; its row is written at once."""
@@ -178,7 +178,7 @@ class _Reader:
             raise RunError("The network's logits are not finite.", "The weights are damaged.")
         probabilities = probabilities_of(evidence.logits, independent=self.run.recipe.independent)[0]
         classes = self.run.classes
-        looked_for = finding_named(classes, probabilities)
+        looked_for = top_finding(classes, probabilities)
         said = int(probabilities.argmax())
         one = ReadVertebra(
             vertebra=patch.vertebra,

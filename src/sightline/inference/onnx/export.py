@@ -228,9 +228,9 @@ def check_graph(
                 largest[name] = max(largest[name], difference)
     for name, difference in largest.items():
         # written so that what is no number is refused, too
-        if not difference <= allowed(name):
+        if not difference <= tolerance_of(name):
             raise RunError(
-                f"The graph's {name} differ from the network's by {difference:.2g}, at most {allowed(name):g} is "
+                f"The graph's {name} differ from the network's by {difference:.2g}, at most {tolerance_of(name):g} is "
                 "allowed; nothing was written.",
                 "Predict with --engine torch.",
             )
@@ -238,7 +238,7 @@ def check_graph(
 
 
 def differences(wanted: Arrays, said: Arrays) -> dict[str, float]:
-    """The largest difference of every output, in the terms of `allowed`; infinite where another class is called."""
+    """Largest difference of every output, in the terms of `tolerance_of`; infinite if another class is called."""
     found = {}
     for name, one in wanted.items():
         other = said[name]
@@ -256,7 +256,7 @@ def differences(wanted: Arrays, said: Arrays) -> dict[str, float]:
     return found
 
 
-def allowed(name: str) -> float:
+def tolerance_of(name: str) -> float:
     """The greatest difference of an output that is no error."""
     if name == "probabilities":
         return PROBABILITIES

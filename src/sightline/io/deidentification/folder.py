@@ -25,7 +25,7 @@ from sightline.errors import LayoutError, SightlineError, UnreadableFile
 from sightline.io.deidentification.keys import SiteKey
 from sightline.io.deidentification.table import Rules
 from sightline.io.deidentification.text import FoundText, find_text, text_finder
-from sightline.io.deidentification.walk import deidentified
+from sightline.io.deidentification.walk import deidentify
 from sightline.io.dicom.pixels import decode_pixels
 from sightline.io.dicom.radiograph import foreign_bytes, has_dicom_mark, read_dicom
 
@@ -168,7 +168,7 @@ def _one(
         found = find_text(pixels) if pixels is not None else []
         if found:
             why.append(f"{len(found)} lines of words were found in the pixels")
-        cleaned = deidentified(dataset, wishes.rules, key, pixels_cleaned=blanked)
+        cleaned = deidentify(dataset, wishes.rules, key, pixels_cleaned=blanked)
         notes += cleaned.notes
         name = _name(dataset, key)
         crops = _crops(pixels, found, private, Path(name).stem) if pixels is not None else []

@@ -57,7 +57,7 @@ class Cleaned:
     notes: list[str] = field(default_factory=list)
 
 
-def deidentified(dataset: Dataset, rules: Rules, key: SiteKey, *, pixels_cleaned: bool = False) -> Cleaned:
+def deidentify(dataset: Dataset, rules: Rules, key: SiteKey, *, pixels_cleaned: bool = False) -> Cleaned:
     """A copy's dataset: changed in place and returned with notes.
 
     Args:

@@ -25,7 +25,7 @@ from sightline.io.dicom_results.codes import BOUNDED_BY, CodeTable
 from sightline.io.dicom_results.header import SourceImage, source_image
 from sightline.io.dicom_results.identity import SERIES_FROM, result_words, short, uid_of
 from sightline.io.dicom_results.objects import write_objects
-from sightline.io.dicom_results.regions import coded, tracking, write_regions
+from sightline.io.dicom_results.regions import code_sequence, tracking, write_regions
 from sightline.io.dicom_results.reports import certainty, image_region, write_report
 from sightline.io.dicom_results.results import KINDS, FoundRegion, Maker, StudyResult
 from sightline.structures.frame import Frame
@@ -192,10 +192,10 @@ def _groups(source: SourceImage, mark: ReaderMark, place: int, words: Sequence[s
             hd.sr.PlanarROIMeasurementsAndQualitativeEvaluations(
                 tracking_identifier=hd.sr.TrackingIdentifier(uid=uid, identifier=name),
                 referenced_region=image_region(kind, line, source),
-                finding_type=coded(codes.finding(mark.label)),
-                finding_sites=None if site is None else [hd.sr.FindingSite(coded(site))],
+                finding_type=code_sequence(codes.finding(mark.label)),
+                finding_sites=None if site is None else [hd.sr.FindingSite(code_sequence(site))],
                 measurements=None if mark.confidence is None else [certainty(mark.confidence)],
-                geometric_purpose=coded(BOUNDED_BY) if isinstance(mark.region, Box) else None,
+                geometric_purpose=code_sequence(BOUNDED_BY) if isinstance(mark.region, Box) else None,
             )
         )
     return groups

@@ -16,7 +16,7 @@ from sightline.io.dicom_results.codes import Concept
 from sightline.io.dicom_results.header import SourceImage
 from sightline.io.dicom_results.identity import NOT_FOR_DIAGNOSIS, finish, short, uid_of
 from sightline.io.dicom_results.plane import image_on_plane, plane_of_cells
-from sightline.io.dicom_results.regions import coded, contributing, equipment
+from sightline.io.dicom_results.regions import code_sequence, contributing_equipment, equipment
 from sightline.io.dicom_results.results import FoundMap, Maker
 from sightline.io.picture import map_on_pixels
 
@@ -73,7 +73,7 @@ def write_map(
         pixel_measures=measures,
         plane_orientation=orientation,
         plane_positions=positions,
-        contributing_equipment=contributing(maker),
+        contributing_equipment=contributing_equipment(maker),
         **equipment(maker),
     )
     dataset.PositionReferenceIndicator = ""
@@ -92,7 +92,7 @@ def value_range(values: NDArray[np.float32], label: str, explanation: str) -> di
     mapping = hd.pm.RealWorldValueMapping(
         lut_label=short(label, 16),
         lut_explanation=short(explanation, 64),
-        unit=coded(NO_UNITS),
+        unit=code_sequence(NO_UNITS),
         # the range of values that the mapping holds for; a flat map still has one
         value_range=(low, high if high > low else low + 1.0),
         slope=1.0,

@@ -16,7 +16,7 @@ from sightline.errors import GeometryError
 from sightline.io.dicom_results.codes import Concept
 from sightline.io.dicom_results.header import SourceImage
 from sightline.io.dicom_results.identity import MANUFACTURER, NOT_FOR_DIAGNOSIS, finish, short, uid_of
-from sightline.io.dicom_results.regions import coded, contributing, equipment
+from sightline.io.dicom_results.regions import code_sequence, contributing_equipment, equipment
 from sightline.io.dicom_results.results import Maker
 
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
@@ -73,7 +73,7 @@ def write_picture(
         patient_orientation=("L", "F"),
         laterality="L",
         transfer_syntax_uid=SYNTAXES[syntax],
-        contributing_equipment=contributing(maker),
+        contributing_equipment=contributing_equipment(maker),
         specific_character_set=header.SpecificCharacterSet,
         **named,
     )
@@ -85,6 +85,6 @@ def write_picture(
     dataset.PatientOrientation = told
     reference = Dataset()
     reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = header.SOPClassUID, header.SOPInstanceUID
-    reference.PurposeOfReferenceCodeSequence = [coded(SOURCE_IMAGE)]
+    reference.PurposeOfReferenceCodeSequence = [code_sequence(SOURCE_IMAGE)]
     dataset.SourceImageSequence = [reference]
     return finish(dataset, source, made, made_of)

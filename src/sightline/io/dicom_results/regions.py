@@ -19,7 +19,7 @@ from sightline.io.dicom_results.results import FoundRegion, Maker
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 
 
-def coded(concept: Concept) -> Any:
+def code_sequence(concept: Concept) -> Any:
     """A concept as highdicom takes it."""
     return hd.sr.CodedConcept(concept.value, concept.scheme, concept.meaning)
 
@@ -29,7 +29,7 @@ def tracking(label: str, number: int, words: Sequence[str]) -> tuple[str, str]:
     return short(f"{label} {number}", 64), uid_of("tracking", label, number, *words)
 
 
-def numbered(labels: Sequence[str]) -> list[int]:
+def number_labels(labels: Sequence[str]) -> list[int]:
     """The number of each among those of its own label, from 1: what `tracking` counts."""
     return [labels[: place + 1].count(label) for place, label in enumerate(labels)]
 
@@ -37,7 +37,7 @@ def numbered(labels: Sequence[str]) -> list[int]:
 def algorithm_sequence(maker: Maker) -> Any:
     """The algorithm, as segmentations carry it."""
     return hd.AlgorithmIdentificationSequence(
-        name=short(maker.model, 64), family=coded(AI), version=short(maker.version, 64), source=MANUFACTURER
+        name=short(maker.model, 64), family=code_sequence(AI), version=short(maker.version, 64), source=MANUFACTURER
     )
 
 
@@ -51,12 +51,12 @@ def equipment(maker: Maker) -> dict[str, Any]:
     }
 
 
-def contributing(maker: Maker) -> list[Any]:
+def contributing_equipment(maker: Maker) -> list[Any]:
     """The network as equipment that contributed."""
     return [
         hd.ContributingEquipment(
             manufacturer=MANUFACTURER,
-            purpose_of_reference=coded(Concept("109102", "DCM", "Processing Equipment")),
+            purpose_of_reference=code_sequence(Concept("109102", "DCM", "Processing Equipment")),
             manufacturer_model_name=short(maker.model, 64),
             software_versions=short(maker.version, 64),
             device_serial_number=short(maker.run, 64),
@@ -90,7 +90,7 @@ def write_regions(
         number: of the instance in its series.
         by_hand: a person drew them, no algorithm.
     """
-    counted = zip(numbered([region.label for region in regions]), regions, strict=True)
+    counted = zip(number_labels([region.label for region in regions]), regions, strict=True)
     drawn = [(n, region) for n, region in counted if region.mask.any()]
     plane = plane_of_image(source).sequences()
     descriptions = []
@@ -101,13 +101,13 @@ def write_regions(
             hd.seg.SegmentDescription(
                 segment_number=segment,
                 segment_label=short(region.label, 64),
-                segmented_property_category=coded(MORPHOLOGY),
-                segmented_property_type=coded(codes.finding(region.label)),
+                segmented_property_category=code_sequence(MORPHOLOGY),
+                segmented_property_type=code_sequence(codes.finding(region.label)),
                 algorithm_type="MANUAL" if by_hand else "AUTOMATIC",
                 algorithm_identification=None if by_hand else algorithm_sequence(maker),
                 tracking_uid=uid,
                 tracking_id=name,
-                anatomic_regions=None if site is None else [coded(site)],
+                anatomic_regions=None if site is None else [code_sequence(site)],
             )
         )
     masks = np.stack([region.mask for _, region in drawn], axis=-1)[None].astype(np.uint8)
@@ -129,7 +129,7 @@ def write_regions(
         pixel_measures=plane[0],
         plane_orientation=plane[1],
         plane_positions=plane[2],
-        contributing_equipment=contributing(maker),
+        contributing_equipment=contributing_equipment(maker),
         **equipment(maker),
     )
     dataset.PositionReferenceIndicator = ""

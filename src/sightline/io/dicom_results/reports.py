@@ -29,7 +29,7 @@ from sightline.io.dicom_results.codes import (
 from sightline.io.dicom_results.header import SourceImage
 from sightline.io.dicom_results.identity import MANUFACTURER, NOT_FOR_DIAGNOSIS, finish, short, uid_of
 from sightline.io.dicom_results.plane import notes_of_plane
-from sightline.io.dicom_results.regions import coded, contributing, equipment, numbered, tracking
+from sightline.io.dicom_results.regions import code_sequence, contributing_equipment, equipment, number_labels, tracking
 from sightline.io.dicom_results.results import ImageResult, Maker, StudyResult
 
 COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"
@@ -62,7 +62,7 @@ def write_findings(result: StudyResult, words: Sequence[str], series: tuple[str,
             groups.append(
                 hd.sr.MeasurementsAndQualitativeEvaluations(
                     tracking_identifier=hd.sr.TrackingIdentifier(uid=uid, identifier=name),
-                    finding_type=coded(result.codes.finding(said.label)),
+                    finding_type=code_sequence(result.codes.finding(said.label)),
                     algorithm_id=algorithm(result.maker),
                     finding_sites=_sites(image.source, result.codes),
                     measurements=None if said.probability is None else [certainty(said.probability)],
@@ -94,7 +94,7 @@ def write_marks_report(
 
 def _boxes(image: ImageResult, result: StudyResult, words: Sequence[str]) -> list[Any]:
     groups = []
-    for n, box in zip(numbered([box.label for box in image.boxes]), image.boxes, strict=True):
+    for n, box in zip(number_labels([box.label for box in image.boxes]), image.boxes, strict=True):
         top, left, bottom, right = box.corners
         corners = np.array([(left, top), (right, top), (right, bottom), (left, bottom), (left, top)])
         name, uid = tracking(box.label, n, (*words, image.source.uid))
@@ -102,11 +102,11 @@ def _boxes(image: ImageResult, result: StudyResult, words: Sequence[str]) -> lis
             hd.sr.PlanarROIMeasurementsAndQualitativeEvaluations(
                 tracking_identifier=hd.sr.TrackingIdentifier(uid=uid, identifier=name),
                 referenced_region=image_region("POLYLINE", corners, image.source),
-                finding_type=coded(result.codes.finding(box.label)),
+                finding_type=code_sequence(result.codes.finding(box.label)),
                 algorithm_id=algorithm(result.maker),
                 finding_sites=_sites(image.source, result.codes),
                 measurements=None if box.score is None else [certainty(box.score)],
-                geometric_purpose=coded(BOUNDED_BY),
+                geometric_purpose=code_sequence(BOUNDED_BY),
             )
         )
     return groups
@@ -120,12 +120,12 @@ def image_region(kind: str, points: Any, source: SourceImage) -> Any:
 
 def certainty(share: float) -> Any:
     """A probability as Certainty of Finding."""
-    return hd.sr.Measurement(name=coded(CERTAINTY), value=round(100.0 * share, 6), unit=coded(PERCENT))
+    return hd.sr.Measurement(name=code_sequence(CERTAINTY), value=round(100.0 * share, 6), unit=code_sequence(PERCENT))
 
 
 def presence(there: bool) -> Any:
     """Whether a finding is there at the run's operating point."""
-    return hd.sr.QualitativeEvaluation(coded(PRESENCE), coded(PRESENT if there else ABSENT))
+    return hd.sr.QualitativeEvaluation(code_sequence(PRESENCE), code_sequence(PRESENT if there else ABSENT))
 
 
 def write_report(
@@ -157,15 +157,15 @@ def write_report(
     tomography = sources[0].header.get("Modality") == "CT"
     report = hd.sr.MeasurementReport(
         observation_context=_person(observer) if observer else _device(maker),
-        procedure_reported=coded(TOMOGRAPHY if tomography else RADIOGRAPHY),
+        procedure_reported=code_sequence(TOMOGRAPHY if tomography else RADIOGRAPHY),
         imaging_measurements=groups,
-        title=coded(result.codes.title),
+        title=code_sequence(result.codes.title),
         referenced_images=[_library_copy(source) for source in sources],
     )
     root = report[0]
     _drop_stand_ins(root, {source.uid: source for source in sources})
     said = " ".join([NOT_FOR_DIAGNOSIS, *notes])
-    comment = hd.sr.TextContentItem(coded(COMMENT), said[:1024], hd.sr.RelationshipTypeValues.CONTAINS)
+    comment = hd.sr.TextContentItem(code_sequence(COMMENT), said[:1024], hd.sr.RelationshipTypeValues.CONTAINS)
     root.ContentSequence.append(comment)
     dataset = hd.sr.Comprehensive3DSR(
         evidence=[*(source.copy() for source in sources), *also],
@@ -179,7 +179,7 @@ def write_report(
         is_final=False,
         is_verified=False,
         previous_versions=[_predecessor(*one) for one in result.predecessors] or None,
-        contributing_equipment=contributing(maker),
+        contributing_equipment=contributing_equipment(maker),
         **equipment(maker),
     )
     return finish(dataset, sources[0], result.made, words)
@@ -227,14 +227,14 @@ def _device(maker: Maker) -> Any:
         serial_number=short(maker.run, 64),
     )
     return hd.sr.ObservationContext(
-        observer_device_context=hd.sr.ObserverContext(coded(Concept("121007", "DCM", "Device")), attributes)
+        observer_device_context=hd.sr.ObserverContext(code_sequence(Concept("121007", "DCM", "Device")), attributes)
     )
 
 
 def _person(pseudonym: str) -> Any:
     attributes = hd.sr.PersonObserverIdentifyingAttributes(name=short(pseudonym, 60) + "^")
     return hd.sr.ObservationContext(
-        observer_person_context=hd.sr.ObserverContext(coded(Concept("121006", "DCM", "Person")), attributes)
+        observer_person_context=hd.sr.ObserverContext(code_sequence(Concept("121006", "DCM", "Person")), attributes)
     )
 
 
@@ -245,7 +245,7 @@ def algorithm(maker: Maker) -> Any:
         name=short(maker.model, 64),
         version=short(maker.version, 64),
         parameters=[short(text, 1024) for text in parameters],
-        family=coded(AI),
+        family=code_sequence(AI),
         manufacturer=MANUFACTURER,
     )
 
@@ -257,7 +257,7 @@ def _sites(source: SourceImage, codes: CodeTable) -> list[Any] | None:
     told = str(source.header.get("ImageLaterality") or source.header.get("Laterality") or "")
     sides = {"R": Concept("24028007", "SCT", "Right"), "L": Concept("7771000", "SCT", "Left")}
     side = sides.get(told)
-    return [hd.sr.FindingSite(coded(site), laterality=None if side is None else coded(side))]
+    return [hd.sr.FindingSite(code_sequence(site), laterality=None if side is None else code_sequence(side))]
 
 
 def _library_copy(source: SourceImage) -> Dataset:

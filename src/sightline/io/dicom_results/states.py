@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 
 from sightline.io.dicom_results.header import SourceImage
 from sightline.io.dicom_results.identity import NOT_FOR_DIAGNOSIS, RESEARCH, finish, short, uid_of
-from sightline.io.dicom_results.regions import contributing, equipment, numbered, tracking
+from sightline.io.dicom_results.regions import contributing_equipment, equipment, number_labels, tracking
 from sightline.io.dicom_results.results import FoundBox, Maker, Said
 
 PRESENTATION_STATE = "1.2.840.10008.5.1.4.1.1.11.1"
@@ -48,7 +48,7 @@ def write_state(
     rows, columns = source.shape
     layer = hd.pr.GraphicLayer("AI_RESEARCH", order=1, description=NOT_FOR_DIAGNOSIS)
     graphics, texts = [], []
-    for n, box in zip(numbered([box.label for box in boxes]), boxes, strict=True):
+    for n, box in zip(number_labels([box.label for box in boxes]), boxes, strict=True):
         top, left, bottom, right = (
             min(max(float(x), 0.0), float(most))
             for x, most in zip(box.corners, (rows, columns, rows, columns), strict=True)
@@ -87,7 +87,7 @@ def write_state(
         presentation_lut_transformation=hd.PresentationLUTTransformation(
             presentation_lut_shape="INVERSE" if inverse else "IDENTITY"
         ),
-        contributing_equipment=contributing(maker),
+        contributing_equipment=contributing_equipment(maker),
         **equipment(maker),
     )
     area = dataset.DisplayedAreaSelectionSequence[0]

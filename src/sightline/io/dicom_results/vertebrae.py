@@ -26,7 +26,13 @@ from sightline.io.dicom_results.identity import (
 )
 from sightline.io.dicom_results.parametric_map import value_range
 from sightline.io.dicom_results.picture import write_picture
-from sightline.io.dicom_results.regions import algorithm_sequence, coded, contributing, equipment, tracking
+from sightline.io.dicom_results.regions import (
+    algorithm_sequence,
+    code_sequence,
+    contributing_equipment,
+    equipment,
+    tracking,
+)
 from sightline.io.dicom_results.reports import add_evidence, algorithm, certainty, presence, write_report
 from sightline.io.dicom_results.results import KINDS, FoundVertebra, Kind, SeriesResult, StudyResult
 
@@ -95,8 +101,8 @@ def _segmentation(
             hd.seg.SegmentDescription(
                 segment_number=number,
                 segment_label=short(f"{one.level} {one.said.label}", 64),
-                segmented_property_category=coded(ANATOMY),
-                segmented_property_type=coded(LEVELS.get(one.level, VERTEBRA)),
+                segmented_property_category=code_sequence(ANATOMY),
+                segmented_property_type=code_sequence(LEVELS.get(one.level, VERTEBRA)),
                 # the mask was given to the network, which only says what it thinks of the vertebra
                 algorithm_type="SEMIAUTOMATIC",
                 algorithm_identification=algorithm_sequence(result.maker),
@@ -119,7 +125,7 @@ def _segmentation(
         content_label="VERTEBRAE",
         content_description=short(f"{NOT_FOR_DIAGNOSIS} Vertebrae that are called; masks as given.", 64),
         content_creator_name=None,
-        contributing_equipment=contributing(result.maker),
+        contributing_equipment=contributing_equipment(result.maker),
         **equipment(result.maker),
     )
     return finish(dataset, result.sources[0], result.made, made_of)
@@ -142,7 +148,7 @@ def _map(result: SeriesResult, one: FoundVertebra, words: _Words, series: tuple[
         **value_range(values, one.said.label, f"Class map of {one.said.label} in {one.level}"),
         content_label=short(one.level, 16),
         content_description=short(f"{NOT_FOR_DIAGNOSIS} Patch of {one.level}.", 64),
-        contributing_equipment=contributing(result.maker),
+        contributing_equipment=contributing_equipment(result.maker),
         **equipment(result.maker),
     )
     return finish(dataset, result.sources[0], result.made, made_of)
@@ -179,9 +185,9 @@ def _group(result: SeriesResult, one: FoundVertebra, words: _Words) -> dict[str,
     said = one.said
     return {
         "tracking_identifier": hd.sr.TrackingIdentifier(uid=uid, identifier=name),
-        "finding_type": coded(result.codes.finding(said.label)),
+        "finding_type": code_sequence(result.codes.finding(said.label)),
         "algorithm_id": algorithm(result.maker),
-        "finding_sites": [hd.sr.FindingSite(coded(site))],
+        "finding_sites": [hd.sr.FindingSite(code_sequence(site))],
         "measurements": None if said.probability is None else [certainty(said.probability)],
         "qualitative_evaluations": None if said.present is None else [presence(said.present)],
     }

@@ -42,8 +42,8 @@ from sightline.metrics.statistics.bootstrap import (
     seed_bootstrap,
     why_undefined,
 )
-from sightline.metrics.statistics.paired_tests import Draws, Swap, auc_swap, standardised, swap_test, training_pairs
-from sightline.metrics.statistics.patient_variance import Spread, spread_of
+from sightline.metrics.statistics.paired_tests import Draws, Swap, auc_swap, standardise, swap_test, training_pairs
+from sightline.metrics.statistics.patient_variance import Spread, estimate_spread
 from sightline.metrics.statistics.score_intervals import mean_interval, proportion_model, score_interval, share_model
 
 IntervalKind = Literal["score", "percentile"]
@@ -264,7 +264,7 @@ def _spread(score: Score, runs: Sequence[Predictions]) -> Spread | None:
     ids = np.asarray(runs[0].patient_ids)
     fewest = min((np.unique(ids[rows]).size for rows in sides), default=np.unique(ids).size)
     numbers = [partial(_resampled, score, run) for run in runs]
-    return spread_of(numbers, runs[0].patient_ids, patients=fewest)
+    return estimate_spread(numbers, runs[0].patient_ids, patients=fewest)
 
 
 def _resampled(score: Score, run: Predictions, resample: Resample) -> FloatArray:
@@ -281,7 +281,7 @@ def _swap(score: Score, runs_a: Sequence[Predictions], runs_b: Sequence[Predicti
     # where only the order of a column counts, its logits are made comparable first
     ranked = isinstance(score, OneVsRestAUC | HandTillAUC | PairAUC | AveragePrecision)
     of_a, of_b = (
-        [standardised(_logits(run.probabilities)) if ranked else run.probabilities for run in runs]
+        [standardise(_logits(run.probabilities)) if ranked else run.probabilities for run in runs]
         for runs in (runs_a, runs_b)
     )
     pairs = training_pairs(len(of_a), len(of_b))

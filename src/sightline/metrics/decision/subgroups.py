@@ -57,11 +57,11 @@ class Subgroup:
         return self.p_holm is not None and self.p_holm < ALPHA
 
 
-def grouped(values: Sequence[str]) -> list[str]:
+def group_values(values: Sequence[str]) -> list[str]:
     """The group of each row: the value itself, or thirds of the numbers where there are many of them; '' where unknown.
 
     Example:
-        >>> grouped(["F", "M", " F "])
+        >>> group_values(["F", "M", " F "])
         ['F', 'M', 'F']
     """
     plain = [str(value).strip() for value in values]
@@ -110,7 +110,7 @@ def subgroup_report(
     for fact, values in facts.items():
         if len(values) != len(predictions):
             raise RunError(f"Fact {fact!r} has {len(values)} values; the predictions have {len(predictions)} rows.")
-        group = np.asarray(grouped(values), dtype=object)
+        group = np.asarray(group_values(values), dtype=object)
         names = sorted({name for name in group.tolist() if name})
         if not 2 <= len(names) <= MOST_VALUES:
             continue

@@ -16,7 +16,7 @@ from scipy.stats import f
 from sightline.errors import RunError
 from sightline.metrics.readers.anova import INFERENCES, Inference
 from sightline.metrics.readers.study import ReaderStudy
-from sightline.metrics.readers.variance import Figure, figures, jackknifed
+from sightline.metrics.readers.variance import Figure, figures, jackknife
 
 FloatArray = NDArray[np.float64]
 
@@ -43,7 +43,7 @@ class PseudovalueAnalysis:
 def pseudovalues(study: ReaderStudy, figure: Figure = "auc") -> FloatArray:
     """K θ less (K - 1) θ without the case, [t, r, K]; their mean over cases is close to θ."""
     k = study.ratings.shape[-1]
-    return np.asarray(k * figures(study, figure)[..., None] - (k - 1) * jackknifed(study, figure))
+    return np.asarray(k * figures(study, figure)[..., None] - (k - 1) * jackknife(study, figure))
 
 
 def analyse_pseudovalues(

@@ -50,7 +50,7 @@ def figures(study: ReaderStudy, figure: Figure = "auc") -> FloatArray:
     return np.asarray(_right(study, figure).mean(axis=-1))
 
 
-def jackknifed(study: ReaderStudy, figure: Figure = "auc") -> FloatArray:
+def jackknife(study: ReaderStudy, figure: Figure = "auc") -> FloatArray:
     """The figure of merit without each case in turn, [t, r, n cases]."""
     if figure == "auc":
         v10, v01 = placements(study)
@@ -127,7 +127,7 @@ def _by_formula(study: ReaderStudy, figure: Figure) -> FloatArray:
 
 
 def _by_jackknife(study: ReaderStudy, figure: Figure) -> FloatArray:
-    without = jackknifed(study, figure)
+    without = jackknife(study, figure)
     if figure != "auc":
         # only the cases that the share counts can be left out
         without = without[..., _side(study, figure)]

@@ -27,7 +27,7 @@ from sightline.metrics.statistics.bootstrap import (
     why_undefined,
 )
 from sightline.metrics.statistics.paired_tests import Draws, Swap, linear_swap, swap_test, training_pairs
-from sightline.metrics.statistics.patient_variance import spread_of
+from sightline.metrics.statistics.patient_variance import estimate_spread
 from sightline.metrics.statistics.score_intervals import mean_interval, proportion_model, score_interval, share_model
 
 WELCH = "Welch's t over seeds (two-sided, unpaired, ddof 1)"
@@ -331,7 +331,7 @@ def _interval_of(
     patients = len(set(patient_ids))
     if patients < FEWEST_PATIENTS:
         return None, None, f"no interval: {counted(patients, 'patient')}, at least {FEWEST_PATIENTS} needed"
-    spread = spread_of(numbers, patient_ids)
+    spread = estimate_spread(numbers, patient_ids)
     if spread is None:
         return None, None, "no interval: not defined without some patient"
     if bounds == (0.0, 1.0) and all(isinstance(number, RowMean) and number.counts_hits for number in numbers):
@@ -378,7 +378,7 @@ def difference(
         return Comparison(name, None, None, None, n=n, method="no test", why=undefined)
     value_a, value_b = float(points[:split].mean()), float(points[split:].mean())
     patients = once.patients
-    spreads = spread_of(numbers_a, patient_ids), spread_of(numbers_b, patient_ids)
+    spreads = estimate_spread(numbers_a, patient_ids), estimate_spread(numbers_b, patient_ids)
     few = f"no test: {counted(patients, 'patient')}, at least {FEWEST_PATIENTS} needed"
     why = few if patients < FEWEST_PATIENTS else ""
     if why or spreads[0] is None or spreads[1] is None:

@@ -131,7 +131,7 @@ def auc_swap(scores_a: FloatArray, scores_b: FloatArray, truth: BoolArray, patie
     """
     size = int(patient.max()) + 1
     influence = np.zeros(size)
-    of_a, of_b = ([standardised(each) for each in method] for method in (scores_a, scores_b))
+    of_a, of_b = ([standardise(each) for each in method] for method in (scores_a, scores_b))
     pairs = training_pairs(len(of_a), len(of_b))
     for i, j in pairs:
         for side, sign in ((truth, 1.0), (~truth, -1.0)):
@@ -148,7 +148,7 @@ def training_pairs(trainings_a: int, trainings_b: int) -> list[tuple[int, int]]:
     return [(i, j) for i in range(trainings_a) for j in range(trainings_b)]
 
 
-def standardised(scores: FloatArray) -> FloatArray:
+def standardise(scores: FloatArray) -> FloatArray:
     """Scores with mean 0 and standard deviation 1 over the first axis; all 0 where they do not vary."""
     spread = scores.std(axis=0)
     return np.asarray((scores - scores.mean(axis=0)) / np.where(spread > 0, spread, 1.0))

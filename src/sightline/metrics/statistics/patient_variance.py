@@ -90,7 +90,7 @@ def leave_out_counts(patients: int) -> NDArray[np.int32]:
     return np.asarray(left_out[None] != np.arange(groups)[:, None]).astype(np.int32)
 
 
-def spread_of(
+def estimate_spread(
     numbers: Sequence[Callable[[Resample], FloatArray]], patient_ids: Sequence[str], *, patients: int | None = None
 ) -> Spread | None:
     """The spread of a number of each training, by leaving out patients (jackknife; Tukey 1958, Efron & Stein 1981).

@@ -145,6 +145,23 @@ class UnitScores:
         )
 
 
+@dataclass(frozen=True)
+class Draws:
+    """The chance in the scores of units.
+
+    Attributes:
+        permutations: of each test.
+        replicates: of each bootstrap.
+        top: how many first ranks get an interval.
+        seed: of all draws.
+    """
+
+    permutations: int = PERMUTATIONS
+    replicates: int = 2000
+    top: int = 10
+    seed: int = 0
+
+
 def unit_scores(
     enabled: ArrayLike,
     positive: ArrayLike,
@@ -154,10 +171,7 @@ def unit_scores(
     strength: ArrayLike | None = None,
     peak: ArrayLike | None = None,
     patients: Sequence[str] | None = None,
-    permutations: int = PERMUTATIONS,
-    replicates: int = 2000,
-    top: int = 10,
-    seed: int = 0,
+    draws: Draws | None = None,
 ) -> UnitScores:
     """Score every unit.
 
@@ -170,15 +184,13 @@ def unit_scores(
         strength: [n, u], r_k.
         peak: [n, u], largest activation.
         patients: n ids, for tests and intervals; None: every case is its own.
-        permutations: of each test.
-        replicates: of each bootstrap.
-        top: how many first ranks get an interval.
-        seed: of all draws.
+        draws: of tests and intervals; the defaults when None.
 
     Raises:
         RunError: shapes that do not fit, or a group of calls without calls.
         CohortError: the group has no case.
     """
+    draws = draws or Draws()
     fired, truth = np.asarray(enabled, dtype=bool), np.asarray(positive, dtype=bool)
     if fired.ndim != 2 or truth.shape != fired.shape[:1] or fired.size == 0:
         raise RunError(f"Units need enabled [n, u] and n labels; got {fired.shape} and {truth.shape}.")
@@ -208,7 +220,7 @@ def unit_scores(
         among = first | second
         rows = rankdata(table[among], axis=0) if ranks else table[among]
         who = None if patients is None else [p for p, keep in zip(patients, among, strict=True) if keep]
-        return permute_contrast(rows, first[among], patients=who, permutations=permutations, seed=seed)
+        return permute_contrast(rows, first[among], patients=who, permutations=draws.permutations, seed=draws.seed)
 
     contrast = tested(fired, of, against)
     r, height = tested(strength, of, against, ranks=True), tested(peak, of, against, ranks=True)
@@ -225,16 +237,16 @@ def unit_scores(
         strength=r,
         peak=height,
     )
-    if contrast is None or top < 1:
+    if contrast is None or draws.top < 1:
         return found
-    first = [int(unit) for unit in found.ranked[:top]]
+    first = [int(unit) for unit in found.ranked[: draws.top]]
     ids = [str(i) for i in range(len(truth))] if patients is None else list(patients)
-    drawn = _bootstrapped(fired[:, first], of, against, Resample.of(ids, replicates, seed))
+    drawn = _bootstrapped(fired[:, first], of, against, Resample.of(ids, draws.replicates, draws.seed))
     value = contrast.difference
     object.__setattr__(
         found,
         "intervals",
-        {unit: interval(float(value[unit]), drawn[:, i], len(set(ids)), seed) for i, unit in enumerate(first)},
+        {unit: interval(float(value[unit]), drawn[:, i], len(set(ids)), draws.seed) for i, unit in enumerate(first)},
     )
     return found
 

@@ -5,13 +5,18 @@ import pydicom
 import pytest
 from support.dicom_tools import dciodvfy
 
-from sightline.data.phantoms.radiographs.dicom_writer import REGIONS, write_dicom
+from sightline.data.phantoms.radiographs.dicom_writer import REGIONS, RadiographHeader, write_dicom
 
 
 def write(path, **changes):
     words = {"view": "PA", "side": "R", "body_part": "WRIST", "pixel_mm": 0.2, "inverted": False, **changes}
     picture = np.linspace(0, 1, 40 * 30).reshape(40, 30)
-    write_dicom(picture, path, seed=0, patient_id="P1", study_id="S1", case_id="S1-1", number=1, **words)
+    write_dicom(
+        picture,
+        path,
+        header=RadiographHeader(seed=0, patient_id="P1", study_id="S1", case_id="S1-1", number=1),
+        **words,
+    )
     return pydicom.dcmread(path)
 
 

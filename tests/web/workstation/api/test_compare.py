@@ -12,7 +12,7 @@ from support.cohorts import make_cohort, tiny_recipe
 from support.workstation import box, open_studio
 
 from sightline.data.views.frames import case_frame
-from sightline.dissection.dissect import dissect
+from sightline.dissection.dissect import DissectionOptions, dissect
 from sightline.inference.predict import predict
 from sightline.papers.catalogue import CATALOGUE
 from sightline.structures.frame import Frame
@@ -30,7 +30,7 @@ def trained(tmp_path_factory):
     cohort = make_cohort(place / "cohort", patients=8)
     torch.manual_seed(0)
     run = train(replace(tiny_recipe(), epochs=1), cohort, place / "run", CATALOGUE, ENGINE)
-    dissect(run, cohort, place / "units", split="all", top=0.05, units=2, engine=ENGINE)
+    dissect(run, cohort, place / "units", options=DissectionOptions(split="all", top=0.05, units=2), engine=ENGINE)
     return run, cohort, place
 
 

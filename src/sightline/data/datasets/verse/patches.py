@@ -8,6 +8,7 @@ from typing import Literal
 
 from sightline.data.datasets.verse import reader as verse
 from sightline.data.spine.patch_cohort import Bar, write_patch_cohort
+from sightline.data.spine.series_patches import Cutting
 from sightline.errors import LayoutError
 from sightline.io.picture import Reject
 from sightline.io.tables import read_json
@@ -59,8 +60,7 @@ def cut(
     cohort, uncut = write_patch_cohort(
         spines,
         destination,
-        mode=options.mode,
-        anti_alias=options.anti_alias,
+        cutting=Cutting(mode=options.mode, anti_alias=options.anti_alias),
         positive_if=options.positive_if,
         workers=options.workers,
         progress=progress,

@@ -35,7 +35,7 @@ from sightline.data.phantoms.chest.table_writer import (
     sample_rows,
     samples_inside,
 )
-from sightline.data.phantoms.radiographs.dicom_writer import write_dicom
+from sightline.data.phantoms.radiographs.dicom_writer import RadiographHeader, write_dicom
 from sightline.errors import CohortError
 from sightline.io.files import mark_whole, require_empty
 
@@ -197,10 +197,10 @@ def _write_image(destination: Path, item: _Item, chest: Chest, seed: int) -> str
     path = f"files/p{item.patient[:2]}/p{item.patient}/s{item.study}/{item.dicom_id}.dcm"
     file = destination / path
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_dicom(
-        chest.picture, file, seed=seed, patient_id=item.patient, study_id=item.study, case_id=item.dicom_id, number=1,
-        view="PA", side="", body_part="CHEST", pixel_mm=round(420.0 / chest.picture.shape[0], 4), inverted=False,
-    )  # fmt: skip
+    header = RadiographHeader(
+        seed, item.patient, item.study, item.dicom_id, 1, "PA", "", "CHEST", round(420.0 / chest.picture.shape[0], 4)
+    )
+    write_dicom(chest.picture, file, header=header, inverted=False)
     return path
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -14,7 +15,7 @@ from PIL import Image
 
 from sightline.data.datasets.folder.reader import read_cohort
 from sightline.data.datasets.folder.writer import write_cohort
-from sightline.data.phantoms.radiographs.dicom_writer import write_dicom
+from sightline.data.phantoms.radiographs.dicom_writer import RadiographHeader, write_dicom
 from sightline.data.phantoms.radiographs.draw import FIELDS, Field, RadiographDrawing, Streams, draw_femur, draw_wrist
 from sightline.data.phantoms.radiographs.femur import FEMUR_CLASSES
 from sightline.data.phantoms.radiographs.plan import WRIST_CLASSES, Anatomy, AoShares, Study, plan_studies, stream
@@ -26,6 +27,22 @@ from sightline.structures.tag import Tag
 
 SaveAs = Literal["png", "dicom"]
 STROKE_PX = 3.0
+# shares of train, val and test, by patient and balanced by class
+FRACTIONS = (0.6, 0.1, 0.3)
+
+
+@dataclass(frozen=True)
+class FemurOptions:
+    """What only phantoms of femurs have.
+
+    Attributes:
+        field: `close`, or `wide`: half a pelvis and the thigh, in which the hip is small.
+        ao_shares: every class as often as the others, or in the `published` shares of Jimenez-Sanchez 2018 (A3 is one
+            fracture in 52).
+    """
+
+    field: Field = "close"
+    ao_shares: AoShares = "even"
 
 
 def write_radiographs(
@@ -37,10 +54,7 @@ def write_radiographs(
     seed: int = 0,
     save_as: SaveAs = "png",
     size_px: int = 416,
-    classes: Sequence[str] | None = None,
-    fractions: tuple[float, float, float] = (0.6, 0.1, 0.3),
-    ao_shares: AoShares = "even",
-    field: Field = "close",
+    femurs: FemurOptions | None = None,
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Cohort:
@@ -55,11 +69,7 @@ def write_radiographs(
         seed: of everything drawn.
         save_as: `png` (8 bits) or `dicom` (12 bits, DX, MONOCHROME1 and 2 by turns).
         size_px: long side of an image.
-        classes: names of the two wrist classes (without, with fracture), or two or more of FEMUR_CLASSES.
-        fractions: shares of train, val and test, by patient and balanced by class.
-        ao_shares: femur: every class as often as the others, or in the `published` shares of Jimenez-Sanchez 2018 (A3
-            is one fracture in 52).
-        field: femur: `close`, or `wide`: half a pelvis and the thigh, in which the hip is small.
+        femurs: what only femurs have; its defaults when None.
         workers: processes that draw; the result does not depend on it.
         progress: called with (studies written, studies in all).
 
@@ -76,9 +86,11 @@ def write_radiographs(
         raise LayoutError(f"A phantom cannot be saved as {save_as!r}.", "Choose png or dicom.")
     if size_px < 160:
         raise LayoutError(f"A phantom of {size_px} pixels shows no fracture.", "Ask for at least 160 pixels.")
-    names = tuple(classes) if classes is not None else (WRIST_CLASSES if anatomy == "wrist" else FEMUR_CLASSES)
+    names = WRIST_CLASSES if anatomy == "wrist" else FEMUR_CLASSES
+    femurs = femurs or FemurOptions()
+    field, ao_shares = femurs.field, femurs.ao_shares
     plan = plan_studies(
-        anatomy, studies, classes=names, shortcut=shortcut, fractions=fractions, seed=seed, ao_shares=ao_shares
+        anatomy, studies, classes=names, shortcut=shortcut, fractions=FRACTIONS, seed=seed, ao_shares=ao_shares
     )
     if field not in FIELDS or (field != "close" and anatomy != "femur"):
         raise CohortError(f"A phantom {anatomy} has no field {field!r}.", "Femurs have the fields close and wide.")
@@ -91,7 +103,7 @@ def write_radiographs(
         "seed": str(seed),
         "saved as": save_as,
         "size_px": str(size_px),
-        "fractions": " ".join(str(float(f)) for f in fractions),
+        "fractions": " ".join(str(float(f)) for f in FRACTIONS),
     }
     # only where they are not the default: phantoms of earlier versions are read back
     about |= {"ao shares": ao_shares} if ao_shares != "even" else {}
@@ -139,15 +151,17 @@ def write_study(
             write_dicom(
                 drawn.picture,
                 image,
-                seed=seed,
-                patient_id=patient_id,
-                study_id=study_id,
-                case_id=case_id,
-                number=number,
-                view=view,
-                side=study.side,
-                body_part="WRIST" if anatomy == "wrist" else "HIP",
-                pixel_mm=drawn.pixel_mm,
+                header=RadiographHeader(
+                    seed=seed,
+                    patient_id=patient_id,
+                    study_id=study_id,
+                    case_id=case_id,
+                    number=number,
+                    view=view,
+                    side=study.side,
+                    body_part="WRIST" if anatomy == "wrist" else "HIP",
+                    pixel_mm=drawn.pixel_mm,
+                ),
                 inverted=(study.index + number) % 2 == 0,
             )
         mask = destination / "regions" / "mask" / f"{case_id}.png"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,25 +16,37 @@ BLACK, WHITE = 240, 3700
 REGIONS = {"WRIST": ("74670003", "Wrist joint"), "HIP": ("29836001", "Hip"), "CHEST": ("816094009", "Chest")}
 
 
-def write_dicom(
-    picture: FloatArray,
-    path: Path,
-    *,
-    seed: int,
-    patient_id: str,
-    study_id: str,
-    case_id: str,
-    number: int,
-    view: str,
-    side: str,
-    body_part: str,
-    pixel_mm: float,
-    inverted: bool,
-) -> None:
+@dataclass(frozen=True)
+class RadiographHeader:
+    """What the header of a phantom's radiograph says.
+
+    Attributes:
+        seed: of the phantom; with the ids it makes the UIDs, so that the same phantom has the same UIDs.
+        patient_id: PatientID.
+        study_id: StudyID.
+        case_id: names the image.
+        number: instance number within the study.
+        view: as the phantom calls it.
+        side: `L`, `R` or empty.
+        body_part: a key of `REGIONS`.
+        pixel_mm: side of a pixel.
+    """
+
+    seed: int
+    patient_id: str
+    study_id: str
+    case_id: str
+    number: int
+    view: str
+    side: str
+    body_part: str
+    pixel_mm: float
+
+
+def write_dicom(picture: FloatArray, path: Path, *, header: RadiographHeader, inverted: bool) -> None:
     """Write grey values 0 to 1 [H, W] as 12 bits in 16, with a window that shows them as they were drawn.
 
-    `inverted` stores as MONOCHROME1 (low is bright), else as MONOCHROME2; `number` is the instance number within the
-    study. UIDs are made of seed and ids, so that the same phantom has the same UIDs.
+    `inverted` stores as MONOCHROME1 (low is bright), else as MONOCHROME2.
     """
     stored = np.rint(BLACK + np.clip(picture, 0.0, 1.0) * (WHITE - BLACK)).astype(np.uint16)
     if inverted:
@@ -41,29 +54,33 @@ def write_dicom(
     low, high = int(4095 - WHITE if inverted else BLACK), int(4095 - BLACK if inverted else WHITE)
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = DX_FOR_PRESENTATION
-    meta.MediaStorageSOPInstanceUID = _uid("image", seed, case_id)
+    meta.MediaStorageSOPInstanceUID = _uid("image", header.seed, header.case_id)
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     data = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
     data.SOPClassUID = DX_FOR_PRESENTATION
     data.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
-    data.StudyInstanceUID = _uid("study", seed, study_id)
-    data.SeriesInstanceUID = _uid("series", seed, case_id)
-    data.PatientID, data.PatientName = patient_id, f"Phantom^{patient_id}"
+    data.StudyInstanceUID = _uid("study", header.seed, header.study_id)
+    data.SeriesInstanceUID = _uid("series", header.seed, header.case_id)
+    data.PatientID, data.PatientName = header.patient_id, f"Phantom^{header.patient_id}"
     data.PatientBirthDate, data.PatientSex = "", ""
-    data.StudyDate, data.StudyTime, data.StudyID = "20200101", "120000", study_id
+    data.StudyDate, data.StudyTime, data.StudyID = "20200101", "120000", header.study_id
     data.AccessionNumber, data.ReferringPhysicianName = "", ""
     data.Modality, data.Manufacturer, data.PresentationIntentType = "DX", "sightline phantom", "FOR PRESENTATION"
-    data.SeriesNumber, data.InstanceNumber = number, number
+    data.SeriesNumber, data.InstanceNumber = header.number, header.number
     data.ImageType = ["DERIVED", "PRIMARY"]
     data.ContentDate, data.ContentTime = "20200101", "120000"
-    data.BodyPartExamined, data.ViewPosition, data.SeriesDescription = body_part, view_code(view), view
+    data.BodyPartExamined, data.ViewPosition, data.SeriesDescription = (
+        header.body_part,
+        view_code(header.view),
+        header.view,
+    )
     # unpaired where there is no side; rows run to the patient's left, columns to the feet, or of a hand that is held
     # up from the fingers to the elbow
-    data.ImageLaterality = side or "U"
-    data.PatientOrientation = ["L", "H" if body_part == "WRIST" else "F"]
-    data.AnatomicRegionSequence = [_region(body_part)]
+    data.ImageLaterality = header.side or "U"
+    data.PatientOrientation = ["L", "H" if header.body_part == "WRIST" else "F"]
+    data.AnatomicRegionSequence = [_region(header.body_part)]
     data.DetectorType, data.PositionerType, data.AcquisitionContextSequence = "", "", []
-    data.ImagerPixelSpacing = [f"{pixel_mm:.6g}", f"{pixel_mm:.6g}"]
+    data.ImagerPixelSpacing = [f"{header.pixel_mm:.6g}", f"{header.pixel_mm:.6g}"]
     data.Rows, data.Columns = picture.shape
     data.SamplesPerPixel, data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 1, 16, 12, 11, 0
     data.PhotometricInterpretation = "MONOCHROME1" if inverted else "MONOCHROME2"

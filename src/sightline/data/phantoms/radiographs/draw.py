@@ -15,7 +15,7 @@ from sightline.data.phantoms.radiographs.anatomy import Bone, LimbPose
 from sightline.data.phantoms.radiographs.femur import Hip, femur_breaks, grow_hip
 from sightline.data.phantoms.radiographs.fracture import scaphoid_break, seen_on
 from sightline.data.phantoms.radiographs.hardware import Rect
-from sightline.data.phantoms.radiographs.wrist import View, grow_wrist, seen_in
+from sightline.data.phantoms.radiographs.wrist import View, grow_wrist, project_wrist
 from sightline.data.phantoms.radiographs.xray import (
     Shadow,
     draw_collimation,
@@ -94,7 +94,7 @@ def draw_wrist(
     """
     rng = streams.image
     density = float(streams.person.uniform(0.5, 1.1))
-    wrist = seen_in(grow_wrist(streams.person, density=density), cast(View, view), rng)
+    wrist = project_wrist(grow_wrist(streams.person, density=density), cast(View, view), rng)
     target = next(bone for bone in wrist.bones if bone.name == "scaphoid")
     shape = _shape(rng, size_px)
     pixel_mm = float(np.sqrt(rng.uniform(4700.0, 6300.0) / (shape[0] * shape[1])))

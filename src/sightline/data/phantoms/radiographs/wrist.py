@@ -111,7 +111,7 @@ def grow_wrist(rng: Generator, *, density: float = 1.0) -> Wrist:
     return Wrist(tuple(bones), skin, 36.0 * size * flesh)
 
 
-def seen_in(wrist: Wrist, view: View, rng: Generator) -> Wrist:
+def project_wrist(wrist: Wrist, view: View, rng: Generator) -> Wrist:
     """The wrist as positioned for a view: rolled for the obliques, the hand bent for ulnar deviation."""
     bones = wrist.bones
     bend_deg = rng.uniform(18.0, 28.0) if view == "PA ulnar deviation" else rng.uniform(-4.0, 5.0)

@@ -113,7 +113,7 @@ def _row(
     change = data.get("change", {})
     if not isinstance(change, Mapping):
         raise RecipeError(f"{where}: change is {change!r}.", "Write fields and values, e.g. {weight: 0.3}.")
-    recipe = changed_recipe(find(data["recipe"]), change, catalogue, where)
+    recipe = change_recipe(find(data["recipe"]), change, catalogue, where)
     numbers: dict[str, Any] = {
         word: _number(data[word], f"{where}: {word}", int, least=1)
         for word in ("train_images", "train_per_class")
@@ -125,7 +125,7 @@ def _row(
     return Row(name, recipe, reference, group=str(data.get("group", "")), **numbers, **sources)
 
 
-def changed_recipe(recipe: Recipe, change: Mapping[str, Any], catalogue: Catalogue, where: str = "change") -> Recipe:
+def change_recipe(recipe: Recipe, change: Mapping[str, Any], catalogue: Catalogue, where: str = "change") -> Recipe:
     """A recipe with some of its fields changed, named as `recipe.json` nests them: `model.backbone.name`.
 
     Args:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sightline.errors import CohortError, RecipeError, RunError, SightlineError
-from sightline.evaluation.tables.grids.grid import changed_recipe
+from sightline.evaluation.tables.grids.grid import change_recipe
 from sightline.io.files import only_command, read_json, write_text
 from sightline.structures.case import Cohort
 from sightline.training.engine import Engine
@@ -149,7 +149,7 @@ def search_fields(
         raise RecipeError("A search needs trials >= 1, seeds >= 1 and a field.", "Use --field weight=0.01:1.")
     for field in search.fields:
         # a field that is not there is refused before any time is spent
-        changed_recipe(search.recipe, {field.name: field.choices[0] if field.choices else field.low}, catalogue)
+        change_recipe(search.recipe, {field.name: field.choices[0] if field.choices else field.low}, catalogue)
     with only_command(out):
         _same_search(search, seen, out, catalogue)
         study = _study(optuna, search, out)
@@ -229,7 +229,7 @@ def _train(
 ) -> float:
     """The mean over the trainings of a trial."""
     found = []
-    changed = changed_recipe(search.recipe, values, catalogue)
+    changed = change_recipe(search.recipe, values, catalogue)
     for seed in range(search.seeds):
         recipe = replace(changed, seed=search.recipe.seed + seed)
         folder = out / "runs" / run_identity(recipe, recipe.see(seen), catalogue)
@@ -275,7 +275,7 @@ def _write(
     if all(trial.value is None for trial in finished):
         raise last or RunError(f"Every trial of {out} failed.", "Choose other fields.")
     best = study.best_trial
-    recipe = changed_recipe(search.recipe, best.params, catalogue)
+    recipe = change_recipe(search.recipe, best.params, catalogue)
     write_text(out / "best" / "recipe.json", recipe_json(recipe, catalogue))
     return (
         f"best of {len(finished)} trials: {_words(best.params)}; {search.measure} {best.value:.4f} on validation, "

@@ -17,7 +17,7 @@ from sightline.web.workstation.api.refusals import Refused
 from sightline.web.workstation.marks.fold import fold_of
 from sightline.web.workstation.reading.aids import aid_json, proposals_json
 from sightline.web.workstation.reading.hanging import hanging_of
-from sightline.web.workstation.reading.tasks import asked_of, task_json
+from sightline.web.workstation.reading.tasks import question_of, task_json
 from sightline.web.workstation.reading.times import clock_json
 from sightline.web.workstation.reading.worklist import Question, next_read, page_of, previous_read, title_of
 from sightline.web.workstation.store.audit import canonical, now_text, write_audit
@@ -133,7 +133,7 @@ def _store_ops(read_id: str, given: list[Any], sent: Sent, person: Signed, desk:
     if any(picture["changed"] for picture in images_json(desk, images)):
         raise Refused(409, "A picture of this study was changed on the disk.", "Ask the lead.", state="changed")
     with desk.database.writing() as connection:
-        saved, last, state = append_ops(connection, row, given, around, sent, asked=asked_of(spec), who=person.id)
+        saved, last, state = append_ops(connection, row, given, around, sent, asked=question_of(spec), who=person.id)
         if state == "submitted" and row["state"] != "submitted":
             _wash_out(connection, row, spec)
     return {"saved": saved, "server_seq": last, "state": state}

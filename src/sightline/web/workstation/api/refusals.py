@@ -43,7 +43,7 @@ class Refused(SightlineError):
         self.status, self.headers, self.more = status, dict(headers or {}), more
 
 
-def said(error: SightlineError) -> tuple[int, dict[str, Any], dict[str, str]]:
+def refusal_of(error: SightlineError) -> tuple[int, dict[str, Any], dict[str, str]]:
     """Status, what else the answer says, and headers of an error."""
     if isinstance(error, Refused):
         return error.status, error.more, error.headers
@@ -72,7 +72,7 @@ def register(app: FastAPI) -> None:
 
     @app.exception_handler(SightlineError)
     def on_ours(request: Request, error: SightlineError) -> JSONResponse:
-        status, more, headers = said(error)
+        status, more, headers = refusal_of(error)
         body = {"message": error.message, "remedy": error.remedy, **more}
         return JSONResponse(body, status_code=status, headers=headers)
 

@@ -22,7 +22,7 @@ from sightline.web.workstation.reading.outcomes import LETTERS
 from sightline.web.workstation.service import Workstation
 
 
-def renamed(readings: Sequence[Reading], *, names: bool) -> tuple[list[Reading], list[str]]:
+def pseudonymise(readings: Sequence[Reading], *, names: bool) -> tuple[list[Reading], list[str]]:
     """Readings under letters instead of names, and the readers as they are called then."""
     known = sorted({one.reader for one in readings})
     letters = {name: LETTERS[i % 26] + ("" if i < 26 else str(i // 26)) for i, name in enumerate(known)}
@@ -47,7 +47,7 @@ def agreement_json(
         replicates: of the bootstrap.
     """
     reads = [one for one in finished_reads(connection, task_id=task_id) if one.row["study"] not in hidden]
-    readings, readers = renamed(readings_of(desk, connection, reads), names=names)
+    readings, readers = pseudonymise(readings_of(desk, connection, reads), names=names)
     table = agreement_table(readings, desk.classes, replicates=replicates) if readings else []
     by_dice = study_dice(readings)
     labels: dict[str, list[str | None]] = {}
@@ -114,7 +114,7 @@ def write_agreement(desk: Workstation, out: Path, *, names: bool) -> int:
         tables: list[tuple[str, list[AgreementRow], int]] = []
         for task_id, name in tasks:
             own = [one for one in reads if one.row["task"] == task_id]
-            readings, _ = renamed(readings_of(desk, connection, own), names=names)
+            readings, _ = pseudonymise(readings_of(desk, connection, own), names=names)
             tables.append((name, agreement_table(readings, desk.classes), len(own)))
     out.mkdir(parents=True, exist_ok=True)
     with (out / "agreement.csv").open("w", encoding="utf-8", newline="") as file:

@@ -16,14 +16,14 @@ from sightline.web.workstation.exchange.imports import import_marks, write_rejec
 from sightline.web.workstation.launch import read_studies
 from sightline.web.workstation.service import Options, Workstation
 from sightline.web.workstation.store.audit import write_audit
-from sightline.web.workstation.store.database import one_row, opened
+from sightline.web.workstation.store.database import one_row, open_database
 from sightline.web.workstation.store.tables import workstation
 
 WHO = "command line"
 
 
 @contextmanager
-def opened_desk(keep: Path, cohort: Path | None, database: str | None) -> Iterator[Workstation]:
+def open_desk(keep: Path, cohort: Path | None, database: str | None) -> Iterator[Workstation]:
     """The workstation of a store, for a command, with the cohort it belongs to.
 
     Args:
@@ -31,7 +31,7 @@ def opened_desk(keep: Path, cohort: Path | None, database: str | None) -> Iterat
         cohort: folder of the cohort, where it was moved.
         database: a database URL.
     """
-    with opened(keep, database) as store, store.reading() as connection:
+    with open_database(keep, database) as store, store.reading() as connection:
         place = Path(one_row(connection, select(workstation))["cohort_path"])
     desk = Workstation(read_studies(cohort or place), Options(keep, database))
     try:
@@ -44,7 +44,7 @@ def export_marks(
     keep: Path, cohort: Path | None, database: str | None, destination: Path, save_as: str, whose: str
 ) -> str:
     """Export; one line that says what was written."""
-    with opened_desk(keep, cohort, database) as desk:
+    with open_desk(keep, cohort, database) as desk:
         if save_as == "coco":
             count, left = export_coco(desk, destination, whose)
             said = f"{destination}: {count} annotations; {left} lines in left_out.csv"
@@ -69,7 +69,7 @@ def import_into(
     keep: Path, cohort: Path | None, database: str | None, source: Path, how: str, reader: str, role: str
 ) -> tuple[str, int]:
     """Import; one line that says what came in, and the exit code: 1 where nothing did."""
-    with opened_desk(keep, cohort, database) as desk:
+    with open_desk(keep, cohort, database) as desk:
         count, rejects = import_marks(desk, source, how, reader, role=role)
         place = keep / "rejects.csv"
         write_rejected(place, rejects)
@@ -79,6 +79,6 @@ def import_into(
 
 def agree(keep: Path, cohort: Path | None, database: str | None, out: Path, *, names: bool) -> str:
     """Write the report on agreement; one line that says what it holds."""
-    with opened_desk(keep, cohort, database) as desk:
+    with open_desk(keep, cohort, database) as desk:
         count = write_agreement(desk, out, names=names)
     return f"{out}: {count} numbers in agreement.csv, and report.html"

@@ -20,7 +20,7 @@ from sightline.metrics.readers.study import ReaderStudy
 from sightline.web.workstation.exchange.readings import FinishedRead, finished_reads
 from sightline.web.workstation.reading.commands import classes_of, cohort_is_there
 from sightline.web.workstation.reading.reader_study import CONDITIONS
-from sightline.web.workstation.store.database import opened
+from sightline.web.workstation.store.database import open_database
 from sightline.web.workstation.store.tables import study as study_table
 
 
@@ -122,7 +122,7 @@ def stored_study(
         StoreError: no store in this folder.
         RunError: no reader study, several, an unknown class, or no study that all have finished.
     """
-    with opened(keep, database) as store, store.reading() as connection:
+    with open_database(keep, database) as store, store.reading() as connection:
         reads = [one for one in finished_reads(connection) if one.row["aid"] is not None]
         classes, ordered = classes_of(connection), cohort_is_there(connection)
         truths = {

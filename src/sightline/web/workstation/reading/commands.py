@@ -18,7 +18,7 @@ from sightline.web.workstation.reading.progress import progress_of
 from sightline.web.workstation.reading.reader_study import deal_study
 from sightline.web.workstation.reading.tasks import add_task, spec_of
 from sightline.web.workstation.reading.worth import worth_of_studies
-from sightline.web.workstation.store.database import all_rows, first_row, one_row, opened
+from sightline.web.workstation.store.database import all_rows, first_row, one_row, open_database
 from sightline.web.workstation.store.tables import study, task, workstation
 
 WHO = "command line"
@@ -47,7 +47,7 @@ def plan_reads(
     Raises:
         SightlineError: an unknown reader, or numbers that mean nothing.
     """
-    with opened(keep, database) as store, store.writing() as connection:
+    with open_database(keep, database) as store, store.writing() as connection:
         ids = []
         for one in plan.readers:
             row = reader_named(connection, one)
@@ -94,7 +94,7 @@ def listed_studies(connection: Any, path: Path) -> list[tuple[str, bool]]:
 
 def list_reads(keep: Path, database: str | None) -> list[str]:
     """A line a task and reader: reads done and left, and the median of active seconds a study."""
-    with opened(keep, database) as store, store.reading() as connection:
+    with open_database(keep, database) as store, store.reading() as connection:
         lines = ["task\treader\tsubmitted\tleft\twarm-up\tmedian active s\tunsure clocks"]
         for row in all_rows(connection, select(task).order_by(task.c.made_at)):
             for one in progress_of(connection, row["id"])["rows"]:

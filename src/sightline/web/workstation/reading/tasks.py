@@ -138,6 +138,6 @@ def task_json(connection: Connection, row: Mapping[str, Any]) -> dict[str, Any]:
     return own | json.loads(row["spec"]) | {"readers": readers, "etag": f'"{row["version"]}"'}
 
 
-def asked_of(spec: Mapping[str, Any]) -> Asked:
+def question_of(spec: Mapping[str, Any]) -> Asked:
     """What a submission under a task must hold."""
     return Asked(spec["ask"]["label"], spec["ask"]["confidence"], bool(spec["tools"]))

@@ -227,7 +227,7 @@ def one_row(connection: Connection, statement: Executable) -> dict[str, Any]:
 
 
 @contextmanager
-def opened(keep: Path, address: str | None = None) -> Iterator[Database]:
+def open_database(keep: Path, address: str | None = None) -> Iterator[Database]:
     """A store that exists, for a command; closed at the end.
 
     Raises:
