@@ -128,6 +128,6 @@ def test_what_cannot_be_chosen_is_refused(run, cohort, monkeypatch):
     with pytest.raises(RunError, match="Unknown strategy"):
         suggest_cases(run, cohort, 4, strategy="best", engine=QUIET)
     monkeypatch.setattr(Run, "network", lambda self: Grey(maps=False).eval())
-    with pytest.raises(RunError, match="no class maps"):
+    with pytest.raises(RunError, match="no maps of the last class"):
         suggest_cases(run, cohort, 4, strategy="disagreement", engine=QUIET)
     assert suggest_cases(run, cohort, 4, engine=QUIET)[0].disagreement is None
