@@ -193,10 +193,10 @@ def _read_pictures(source: Path, out: Path) -> None:
 
 def _read_marks(source: Path, out: Path) -> None:
     from sightline.web.workstation.exchange.coco import marks_of_coco
-    from sightline.web.workstation.marks.operations import Surroundings, check_mark
+    from sightline.web.workstation.marks.operations import MarkContext, check_mark
 
     names = {f"{i}.png": f"key{i}" for i in range(4)}
-    around = Surroundings({f"key{i}": (20, 16) for i in range(4)}, ("a", "b"), ("focus", "finding", "organ"), ())
+    around = MarkContext({f"key{i}": (20, 16) for i in range(4)}, ("a", "b"), ("focus", "finding", "organ"), ())
     marks, rejects = marks_of_coco(source / "annotations.json", names, around, "finding")
     require(all(isinstance(word, str) for reject in rejects for word in reject), "a reject that is no text")
     for key, own in marks.items():

@@ -53,7 +53,7 @@ def syntaxes_of(kind):
 
 def text():
     """The whole page."""
-    own = [value for value in vars(codes).values() if isinstance(value, codes.Concept)]
+    own = [value for value in vars(codes).values() if isinstance(value, codes.CodedConcept)]
     lines = [
         "# DICOM conformance",
         "",

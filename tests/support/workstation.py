@@ -16,7 +16,7 @@ from sightline.web.workstation.accounts.readers import add_reader
 from sightline.web.workstation.api.app import create_app
 from sightline.web.workstation.reading.plans import Plan, deal
 from sightline.web.workstation.reading.tasks import add_task, spec_of
-from sightline.web.workstation.service import Options, Workstation
+from sightline.web.workstation.service import Workstation, WorkstationOptions
 
 HOST = "127.0.0.1:8765"
 BASE = f"http://{HOST}"
@@ -142,4 +142,4 @@ def open_studio(place: Path, cohort: Cohort | None = None, **options) -> Studio:
     """A workstation on a small cohort."""
     cohort = cohort or small_cohort(place / "cohort")
     options = {"keep": place / "keep", "hosts": (HOST,), "origins": (BASE,), **options}
-    return Studio(Workstation(cohort, Options(**options)))
+    return Studio(Workstation(cohort, WorkstationOptions(**options)))

@@ -21,7 +21,7 @@ from sightline.data.datasets.folder.writer import write_cohort
 from sightline.web.workstation.accounts.readers import add_reader
 from sightline.web.workstation.reading.plans import Plan, deal
 from sightline.web.workstation.reading.tasks import add_task, spec_of
-from sightline.web.workstation.service import Options, Workstation
+from sightline.web.workstation.service import Workstation, WorkstationOptions
 from tests.support.workstation import small_cohort
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -79,7 +79,7 @@ class Station:
 
     def prepare(self, people: dict[str, str], tasks: dict[str, dict]) -> None:
         """Accounts by name and role, and tasks by name: readers dealt to, and what is asked."""
-        desk = Workstation(read_cohort(self.cohort), Options(self.keep))
+        desk = Workstation(read_cohort(self.cohort), WorkstationOptions(self.keep))
         try:
             with desk.database.writing() as connection:
                 for name, role in people.items():

@@ -25,8 +25,8 @@ from sightline.cli.marks import MarksCommand, ReadsCommand
 from sightline.cli.node import MakeGate, NodeCommand, Serve
 from sightline.cli.runs import Assemble, Ensemble, Evaluate, Train
 from sightline.cli.serve import Dissect, Explain, Export, Predict
-from sightline.cli.tables import Answers, Demo, MakeTable, Recipes, SearchFields, Version
-from sightline.cli.workstation import AccountsCommand, Workstation
+from sightline.cli.tables import CompareAnswers, Demo, MakeTable, Recipes, SearchFields, Version
+from sightline.cli.workstation import AccountsCommand, ServeWorkstation
 from sightline.errors import SightlineError
 
 Command = Union[  # noqa: UP007  # tyro reads the annotations of a Union
@@ -54,8 +54,8 @@ Command = Union[  # noqa: UP007  # tyro reads the annotations of a Union
     Annotated[NodeCommand, subcommand("node")],
     Annotated[MakeTable, subcommand("table")],
     Annotated[SearchFields, subcommand("search")],
-    Annotated[Answers, subcommand("answers")],
-    Annotated[Workstation, subcommand("workstation")],
+    Annotated[CompareAnswers, subcommand("answers")],
+    Annotated[ServeWorkstation, subcommand("workstation")],
     Annotated[AccountsCommand, subcommand("readers")],
     Annotated[ReadsCommand, subcommand("reads")],
     Annotated[MarksCommand, subcommand("marks")],

@@ -161,7 +161,7 @@ class SearchFields:
 
 
 @dataclass(frozen=True)
-class Answers:
+class CompareAnswers:
     """Read a run's class maps in other ways (maximum, top cells, noisy or): AUC on validation and test, no training."""
 
     runs: Positional[tuple[Path, ...]]

@@ -16,7 +16,7 @@ DEMO = Path("workstation-demo")
 
 
 @dataclass(frozen=True)
-class Workstation:
+class ServeWorkstation:
     """Open the workstation, where experts mark studies in a browser, in measured time."""
 
     cohort: Positional[Path | None] = None

@@ -22,10 +22,10 @@ from sightline.dissection.export import UnitPictures
 from sightline.dissection.passes import pass_through
 from sightline.dissection.report import DissectionSummary, write_dissection_report
 from sightline.dissection.results import (
-    AgreementRow,
     By,
     CallRow,
     Dissection,
+    UnitAgreementRow,
     UnitRow,
     named_concepts,
     open_dissection,
@@ -218,8 +218,8 @@ def _about(run: Run, stamp: Mapping[str, str], positive: str, over: Over) -> dic
     }
 
 
-def _write_rows(out: Path, agreement: Sequence[AgreementRow], calls: Sequence[CallRow]) -> None:
-    names = [f.name for f in fields(AgreementRow)]
+def _write_rows(out: Path, agreement: Sequence[UnitAgreementRow], calls: Sequence[CallRow]) -> None:
+    names = [f.name for f in fields(UnitAgreementRow)]
     write_csv(out / "agreement.csv", names, [astuple(row) for row in agreement])
     write_csv(
         out / "calls.csv",

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from numpy.typing import NDArray
 
-from sightline.dissection.results import AgreementRow, CallRow, UnitRow
+from sightline.dissection.results import CallRow, UnitAgreementRow, UnitRow
 from sightline.plots.canvas import DPI, png_of
 from sightline.plots.charts import PALETTE
 
@@ -72,7 +72,7 @@ def ranked_curve(
     return png_of(figure)
 
 
-def agreement_strip(rows: Sequence[AgreementRow], units: Sequence[int]) -> bytes:
+def agreement_strip(rows: Sequence[UnitAgreementRow], units: Sequence[int]) -> bytes:
     """Agreement of units (columns, in the order given) with masks (rows) as a PNG, on the layer's cells.
 
     A cell is framed where it lies above both 95% lines of chance. The panel on the right has the best of all units for

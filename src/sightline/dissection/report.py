@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sightline.dissection.figures import agreement_strip, calls_compared, ranked_curve
-from sightline.dissection.results import AgreementRow, By, CallRow, Dissection, UnitRow
+from sightline.dissection.results import By, CallRow, Dissection, UnitAgreementRow, UnitRow
 from sightline.dissection.scoring import FEW, Band
 from sightline.plots.html_report import ReportPicture, ReportTable, Section, write_report
 
@@ -246,7 +246,7 @@ def _name(dissection: Dissection, unit: int) -> str:
     return concept.text if concept else "–"
 
 
-def _best_mask(rows: Sequence[AgreementRow], unit: int) -> str:
+def _best_mask(rows: Sequence[UnitAgreementRow], unit: int) -> str:
     own = [row for row in rows if row.unit == unit]
     if not own:
         return "–"
@@ -274,7 +274,7 @@ class DissectionSummary:
     """
 
     band: Band | None
-    agreement: tuple[AgreementRow, ...]
+    agreement: tuple[UnitAgreementRow, ...]
     without_agreement: str
     calls: tuple[CallRow, ...]
     true_calls: int
@@ -339,7 +339,7 @@ def summary(dissection: Dissection, found: DissectionSummary) -> list[str]:
     return [*text, *found.notes]
 
 
-def beyond(row: AgreementRow) -> bool:
+def beyond(row: UnitAgreementRow) -> bool:
     """Whether a unit agrees with a mask beyond both kinds of chance, corrected."""
     return row.p_shuffled < 0.05 and row.p_moved < 0.05
 

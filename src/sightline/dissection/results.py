@@ -26,7 +26,7 @@ from sightline.plots.overlay import Pixels
 
 
 @dataclass(frozen=True)
-class AgreementRow:
+class UnitAgreementRow:
     """How well one unit's area lies on one mask.
 
     Attributes:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sightline.dissection.results import AgreementRow, CallRow, UnitRow
+from sightline.dissection.results import CallRow, UnitAgreementRow, UnitRow
 from sightline.dissection.top_cases import Called
 from sightline.errors import LayoutError
 from sightline.explainers.units.readings import Readings
@@ -133,13 +133,13 @@ def _kept_agreement(path: Path) -> UnitAgreement | None:
     return None if kept is None or kept.patients is None else kept
 
 
-def agreement_rows(found: Mapping[Null, UnitAgreement]) -> tuple[AgreementRow, ...]:
+def agreement_rows(found: Mapping[Null, UnitAgreement]) -> tuple[UnitAgreementRow, ...]:
     """A row a unit and mask; empty without masks."""
     if not found:
         return ()
     one, moved = found["masks"], found["shifts"]
     return tuple(
-        AgreementRow(
+        UnitAgreementRow(
             unit=int(unit),
             mask=mask,
             cases=int(one.cases[k]),

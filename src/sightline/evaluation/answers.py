@@ -48,7 +48,7 @@ READINGS: dict[str, Callable[[FloatArray], FloatArray]] = {
 
 
 @dataclass(frozen=True)
-class Reading:
+class MapReading:
     """One way to read the maps.
 
     Attributes:
@@ -64,7 +64,7 @@ class Reading:
     compared: Comparison | None = None
 
 
-def read_answers(predictions: Path, test: str = "test") -> list[Reading]:
+def read_answers(predictions: Path, test: str = "test") -> list[MapReading]:
     """Every reading of the maps of a run of two classes, the network's own answer first.
 
     Two maps are read as their difference, which is what the network's own softmax sees, and as the second map alone.
@@ -78,7 +78,7 @@ def read_answers(predictions: Path, test: str = "test") -> list[Reading]:
     """
     val, looked = _read(predictions, "val"), _read(predictions, test)
     own = _second(val[0]), _second(looked[0])
-    found = [Reading(OWN, _area(val[0], own[0]), _area(looked[0], own[1]))]
+    found = [MapReading(OWN, _area(val[0], own[0]), _area(looked[0], own[1]))]
     for of, cells_of in _evidence(val[1]).items():
         test_cells = _evidence(looked[1])[of]
         for name, reading in READINGS.items():
@@ -87,16 +87,16 @@ def read_answers(predictions: Path, test: str = "test") -> list[Reading]:
             second = expit(_standard(answers[1]))
             told = replace(looked[0], probabilities=np.stack([1.0 - second, second], axis=1))
             compared = delong(told, looked[0])
-            found.append(Reading(f"{name}{of}", _area(val[0], answers[0]), _area(looked[0], answers[1]), compared))
+            found.append(MapReading(f"{name}{of}", _area(val[0], answers[0]), _area(looked[0], answers[1]), compared))
     return found
 
 
-def best_reading(readings: list[Reading]) -> Reading:
+def best_reading(readings: list[MapReading]) -> MapReading:
     """The reading best on validation; of equal ones, the first."""
     return max(readings, key=lambda r: r.validation)
 
 
-def answers_table(readings: list[Reading]) -> str:
+def answers_table(readings: list[MapReading]) -> str:
     """Markdown, the one chosen on validation in bold."""
     best = best_reading(readings)
     lines = ["| reading | AUC, validation | AUC, test | difference from its own answer (95%, DeLong over patients) |", "|---|---|---|---|"]  # fmt: skip  # noqa: E501

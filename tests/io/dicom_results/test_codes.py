@@ -5,14 +5,14 @@ from pydicom.sr._concepts_dict import concepts
 
 from sightline.errors import LayoutError
 from sightline.io.dicom_results import codes
-from sightline.io.dicom_results.codes import PRIVATE, CodeTable, Concept, read_codes
+from sightline.io.dicom_results.codes import PRIVATE, CodedConcept, CodeTable, read_codes
 
 # not in pydicom's dictionary, or there under another synonym: held against SNOMED CT by hand
 BY_HAND = {("705057003", "SCT"): "Presence", ("123037004", "SCT"): "Anatomical Structure"}
 
 
 def shipped():
-    single = [value for value in vars(codes).values() if isinstance(value, Concept)]
+    single = [value for value in vars(codes).values() if isinstance(value, CodedConcept)]
     return sorted({*single, *codes.SITES.values(), *codes.LEVELS.values()})
 
 
@@ -35,9 +35,9 @@ def test_shipped_codes_have_their_schemes_meaning():
 
 
 def test_unknown_classes_get_a_private_code_and_are_named():
-    table = CodeTable({"fracture": Concept("125605004", "SCT", "Fracture of bone")})
+    table = CodeTable({"fracture": CodedConcept("125605004", "SCT", "Fracture of bone")})
     assert table.finding("fracture").scheme == "SCT"
-    assert table.finding("odd (mine)") == Concept("ODD_MINE", PRIVATE, "odd (mine)")
+    assert table.finding("odd (mine)") == CodedConcept("ODD_MINE", PRIVATE, "odd (mine)")
     assert len(table.finding("an odd class of a long name").value) <= 16
     assert table.finding("骨折").scheme == PRIVATE and table.finding("骨折").value
     assert table.unknown(("fracture", "cyst")) == ("cyst",)

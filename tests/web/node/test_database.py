@@ -5,7 +5,7 @@ import sqlite3
 import pytest
 from sqlalchemy import insert, select
 
-from sightline.web.node.database import Store, StoreError, journal, studies
+from sightline.web.node.database import NodeStoreError, Store, journal, studies
 
 
 def fill(store, count=3):
@@ -46,12 +46,12 @@ def test_the_journal_is_append_only_and_a_change_behind_its_back_is_found(tmp_pa
     raw.execute("DROP TRIGGER journal_no_update")
     raw.execute("UPDATE journal SET detail = '{}' WHERE seq = 2")
     raw.commit()
-    with pytest.raises(StoreError, match="row 2"):
+    with pytest.raises(NodeStoreError, match="row 2"):
         store.verify_journal()
     raw.execute("DROP TRIGGER journal_no_delete")
     raw.execute("DELETE FROM journal WHERE seq = 2")
     raw.commit()
-    with pytest.raises(StoreError, match="row 3"):
+    with pytest.raises(NodeStoreError, match="row 3"):
         store.verify_journal()
 
 
@@ -70,10 +70,10 @@ def test_a_file_of_another_version_or_none_is_refused(tmp_path):
     raw = sqlite3.connect(tmp_path / "node.sqlite")
     raw.execute("PRAGMA user_version = 99")
     raw.commit()
-    with pytest.raises(StoreError, match="another version"):
+    with pytest.raises(NodeStoreError, match="another version"):
         Store(tmp_path / "node.sqlite")
     (tmp_path / "bad.sqlite").write_bytes(b"no database" * 500)
-    with pytest.raises(StoreError, match="no database"):
+    with pytest.raises(NodeStoreError, match="no database"):
         Store(tmp_path / "bad.sqlite")
 
 

@@ -114,7 +114,7 @@ def stress_runs(
     require_both_classes(methods[0][0], cohort)
     engine = engine or Engine()
     device = engine.fabric("32-true").device
-    asked = [Asked(each, device) for each in methods]
+    asked = [SharedNetworks(each, device) for each in methods]
     names = [PLAIN, CROPPED, *CHANGES]
     # of each method and training, a row [changes, k] a case
     answers: list[list[list[FloatArray]]] = [[[] for _ in each] for each in methods]
@@ -212,7 +212,7 @@ def write_stress(report: StressReport, out: Path, title: str) -> None:
                 table.write(out / "predictions" / f"{safe_name(name)}_{letter}{k}.csv")
 
 
-class Asked:
+class SharedNetworks:
     """Networks of one method; where frozen stages are the same in several, they are asked once a picture."""
 
     def __init__(self, runs: Sequence[Run], device: torch.device) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sightline.errors import RunError
-from sightline.evaluation.tables.distributions import Spread, auc_scores, multiclass_rows, spreads
+from sightline.evaluation.tables.distributions import RunSpread, auc_scores, multiclass_rows, spreads
 from sightline.evaluation.tables.table import RowResult, TableResult
 from sightline.metrics.estimate import Score, p_cell
 from sightline.metrics.predictions import Predictions
@@ -53,7 +53,7 @@ def as_printed(result: TableResult, *, replicates: int = 2000, draws: PrintedDra
     return "\n".join([*text, ""])
 
 
-def _over_trainings(found: Sequence[Spread]) -> list[str]:
+def _over_trainings(found: Sequence[RunSpread]) -> list[str]:
     """A line a row and score."""
     lines = ["| row | score | median ± sd | ANOVA against | F, p, effect | printed |", "|---" * 6 + "|"]
     for spread in found:

@@ -25,7 +25,7 @@ HISTOGRAM_ROWS = 6
 
 
 @dataclass(frozen=True)
-class Spread:
+class RunSpread:
     """One score of one row over its trainings.
 
     Attributes:
@@ -59,7 +59,7 @@ def multiclass_rows(result: TableResult) -> dict[str, RowResult]:
     return {} if any(len(_classes(r)) < 3 for r in rows.values()) else rows
 
 
-def spreads(result: TableResult) -> list[Spread]:
+def spreads(result: TableResult) -> list[RunSpread]:
     """Every score of every row over its trainings, beside its reference's: areas, precision and recall of each class,
     and how often the map of the true class peaks in the organ of the finding."""
     rows = multiclass_rows(result)
@@ -74,16 +74,16 @@ def spreads(result: TableResult) -> list[Spread]:
 
 def _spread(
     name: str, row: RowResult, score: str, ours: list[float], reference: RowResult | None, theirs: list[float] | None
-) -> Spread:
+) -> RunSpread:
     printed = row.row.published.get(f"image-wise {score}, test")
     over = OverRuns.of(score, ours)
     words = "" if printed is None else str(printed)
     if reference is None or theirs is None:
-        return Spread(name, score, over, printed=words)
+        return RunSpread(name, score, over, printed=words)
     against = reference.row.name
     if not np.isfinite([*ours, *theirs]).all():
-        return Spread(name, score, over, against, why="no test: not defined in every training", printed=words)
-    return Spread(name, score, over, against, one_way({name: ours, against: theirs}, name=score), printed=words)
+        return RunSpread(name, score, over, against, why="no test: not defined in every training", printed=words)
+    return RunSpread(name, score, over, against, one_way({name: ours, against: theirs}, name=score), printed=words)
 
 
 def _values(row: RowResult) -> Iterator[tuple[str, list[float]]]:
@@ -156,7 +156,7 @@ def map_cells(result: TableResult) -> dict[str, NDArray[np.float64]]:
     return found
 
 
-def _note(spread: Spread) -> str:
+def _note(spread: RunSpread) -> str:
     if spread.anova is None or spread.anova.p_value is None:
         return "" if not spread.against else f"no test against {spread.against}"
     return f"{p_text(spread.anova.p_value)} against {spread.against}"

@@ -19,7 +19,7 @@ from sightline.errors import LayoutError
 PRIVATE = "99SIGHTLINE"
 
 
-class Concept(NamedTuple):
+class CodedConcept(NamedTuple):
     """A coded concept: value, scheme and meaning."""
 
     value: str
@@ -27,63 +27,63 @@ class Concept(NamedTuple):
     meaning: str
 
 
-CERTAINTY = Concept("111012", "DCM", "Certainty of Finding")
-PRESENCE = Concept("705057003", "SCT", "Presence")
-PRESENT = Concept("52101004", "SCT", "Present")
-ABSENT = Concept("272519000", "SCT", "Absent")
-BOUNDED_BY = Concept("75958009", "SCT", "Bounded by")
-COMMENT = Concept("121106", "DCM", "Comment")
-AI = Concept("123110", "DCM", "Artificial Intelligence")
-REPORT_TITLE = Concept("126000", "DCM", "Imaging Measurement Report")
-RADIOGRAPHY = Concept("168537006", "SCT", "Plain radiography")
-TOMOGRAPHY = Concept("77477000", "SCT", "Computed tomography")
-MORPHOLOGY = Concept("49755003", "SCT", "Morphologically Abnormal Structure")
-ANATOMY = Concept("123037004", "SCT", "Anatomical Structure")
-VERTEBRA = Concept("51282000", "SCT", "Vertebra")
+CERTAINTY = CodedConcept("111012", "DCM", "Certainty of Finding")
+PRESENCE = CodedConcept("705057003", "SCT", "Presence")
+PRESENT = CodedConcept("52101004", "SCT", "Present")
+ABSENT = CodedConcept("272519000", "SCT", "Absent")
+BOUNDED_BY = CodedConcept("75958009", "SCT", "Bounded by")
+COMMENT = CodedConcept("121106", "DCM", "Comment")
+AI = CodedConcept("123110", "DCM", "Artificial Intelligence")
+REPORT_TITLE = CodedConcept("126000", "DCM", "Imaging Measurement Report")
+RADIOGRAPHY = CodedConcept("168537006", "SCT", "Plain radiography")
+TOMOGRAPHY = CodedConcept("77477000", "SCT", "Computed tomography")
+MORPHOLOGY = CodedConcept("49755003", "SCT", "Morphologically Abnormal Structure")
+ANATOMY = CodedConcept("123037004", "SCT", "Anatomical Structure")
+VERTEBRA = CodedConcept("51282000", "SCT", "Vertebra")
 
 # BodyPartExamined (PS3.16, annex L, table L-1) to the site's concept
-SITES: Mapping[str, Concept] = {
-    "WRIST": Concept("74670003", "SCT", "Wrist joint"),
-    "HAND": Concept("85562004", "SCT", "Hand"),
-    "FINGER": Concept("7569003", "SCT", "Finger"),
-    "FOREARM": Concept("14975008", "SCT", "Forearm"),
-    "ELBOW": Concept("16953009", "SCT", "Elbow joint"),
-    "HUMERUS": Concept("85050009", "SCT", "Humerus"),
-    "HIP": Concept("29836001", "SCT", "Hip"),
-    "FEMUR": Concept("71341001", "SCT", "Femur"),
-    "ANKLE": Concept("70258002", "SCT", "Ankle joint"),
-    "FOOT": Concept("56459004", "SCT", "Foot"),
-    "FIBULA": Concept("87342007", "SCT", "Fibula"),
-    "KNEE": Concept("72696002", "SCT", "Knee"),
-    "SHOULDER": Concept("16982005", "SCT", "Shoulder"),
-    "CLAVICLE": Concept("51299004", "SCT", "Clavicle"),
-    "PELVIS": Concept("816092008", "SCT", "Pelvis"),
-    "SKULL": Concept("89546000", "SCT", "Skull"),
-    "EXTREMITY": Concept("66019005", "SCT", "Extremity"),
-    "CHEST": Concept("816094009", "SCT", "Chest"),
-    "CSPINE": Concept("122494005", "SCT", "Cervical spine"),
-    "TSPINE": Concept("122495006", "SCT", "Thoracic spine"),
-    "LSPINE": Concept("122496007", "SCT", "Lumbar spine"),
+SITES: Mapping[str, CodedConcept] = {
+    "WRIST": CodedConcept("74670003", "SCT", "Wrist joint"),
+    "HAND": CodedConcept("85562004", "SCT", "Hand"),
+    "FINGER": CodedConcept("7569003", "SCT", "Finger"),
+    "FOREARM": CodedConcept("14975008", "SCT", "Forearm"),
+    "ELBOW": CodedConcept("16953009", "SCT", "Elbow joint"),
+    "HUMERUS": CodedConcept("85050009", "SCT", "Humerus"),
+    "HIP": CodedConcept("29836001", "SCT", "Hip"),
+    "FEMUR": CodedConcept("71341001", "SCT", "Femur"),
+    "ANKLE": CodedConcept("70258002", "SCT", "Ankle joint"),
+    "FOOT": CodedConcept("56459004", "SCT", "Foot"),
+    "FIBULA": CodedConcept("87342007", "SCT", "Fibula"),
+    "KNEE": CodedConcept("72696002", "SCT", "Knee"),
+    "SHOULDER": CodedConcept("16982005", "SCT", "Shoulder"),
+    "CLAVICLE": CodedConcept("51299004", "SCT", "Clavicle"),
+    "PELVIS": CodedConcept("816092008", "SCT", "Pelvis"),
+    "SKULL": CodedConcept("89546000", "SCT", "Skull"),
+    "EXTREMITY": CodedConcept("66019005", "SCT", "Extremity"),
+    "CHEST": CodedConcept("816094009", "SCT", "Chest"),
+    "CSPINE": CodedConcept("122494005", "SCT", "Cervical spine"),
+    "TSPINE": CodedConcept("122495006", "SCT", "Thoracic spine"),
+    "LSPINE": CodedConcept("122496007", "SCT", "Lumbar spine"),
 }
 # levels of the spine as VerSe names them
-LEVELS: Mapping[str, Concept] = {
-    "T1": Concept("64864005", "SCT", "T1 vertebra"),
-    "T2": Concept("53733008", "SCT", "T2 vertebra"),
-    "T3": Concept("1626008", "SCT", "T3 vertebra"),
-    "T4": Concept("73071006", "SCT", "T4 vertebra"),
-    "T5": Concept("56401006", "SCT", "T5 vertebra"),
-    "T6": Concept("45296009", "SCT", "T6 vertebra"),
-    "T7": Concept("62487009", "SCT", "T7 vertebra"),
-    "T8": Concept("11068009", "SCT", "T8 vertebra"),
-    "T9": Concept("82687006", "SCT", "T9 vertebra"),
-    "T10": Concept("7610001", "SCT", "T10 vertebra"),
-    "T11": Concept("12989004", "SCT", "T11 vertebra"),
-    "T12": Concept("23215003", "SCT", "T12 vertebra"),
-    "L1": Concept("66794005", "SCT", "L1 vertebra"),
-    "L2": Concept("14293000", "SCT", "L2 vertebra"),
-    "L3": Concept("36470004", "SCT", "L3 vertebra"),
-    "L4": Concept("11994002", "SCT", "L4 vertebra"),
-    "L5": Concept("49668003", "SCT", "L5 vertebra"),
+LEVELS: Mapping[str, CodedConcept] = {
+    "T1": CodedConcept("64864005", "SCT", "T1 vertebra"),
+    "T2": CodedConcept("53733008", "SCT", "T2 vertebra"),
+    "T3": CodedConcept("1626008", "SCT", "T3 vertebra"),
+    "T4": CodedConcept("73071006", "SCT", "T4 vertebra"),
+    "T5": CodedConcept("56401006", "SCT", "T5 vertebra"),
+    "T6": CodedConcept("45296009", "SCT", "T6 vertebra"),
+    "T7": CodedConcept("62487009", "SCT", "T7 vertebra"),
+    "T8": CodedConcept("11068009", "SCT", "T8 vertebra"),
+    "T9": CodedConcept("82687006", "SCT", "T9 vertebra"),
+    "T10": CodedConcept("7610001", "SCT", "T10 vertebra"),
+    "T11": CodedConcept("12989004", "SCT", "T11 vertebra"),
+    "T12": CodedConcept("23215003", "SCT", "T12 vertebra"),
+    "L1": CodedConcept("66794005", "SCT", "L1 vertebra"),
+    "L2": CodedConcept("14293000", "SCT", "L2 vertebra"),
+    "L3": CodedConcept("36470004", "SCT", "L3 vertebra"),
+    "L4": CodedConcept("11994002", "SCT", "L4 vertebra"),
+    "L5": CodedConcept("49668003", "SCT", "L5 vertebra"),
 }
 _PARTS = ("value", "scheme", "meaning")
 # what PS3.5 lets stand in an SH and an LO
@@ -100,11 +100,11 @@ class CodeTable:
         title: of the reports.
     """
 
-    findings: Mapping[str, Concept] = field(default_factory=dict)
-    sites: Mapping[str, Concept] = field(default_factory=dict)
-    title: Concept = REPORT_TITLE
+    findings: Mapping[str, CodedConcept] = field(default_factory=dict)
+    sites: Mapping[str, CodedConcept] = field(default_factory=dict)
+    title: CodedConcept = REPORT_TITLE
 
-    def finding(self, label: str) -> Concept:
+    def finding(self, label: str) -> CodedConcept:
         """The concept of a class; a private one where the table does not know it."""
         known = self.findings.get(label)
         if known is not None:
@@ -113,9 +113,9 @@ class CodeTable:
         if not plain or len(plain) > 16 or not label.isascii():
             # cut names of two classes may be one
             plain = f"{plain[:7]}_{hashlib.sha256(label.encode()).hexdigest()[:8]}".strip("_").upper()
-        return Concept(plain, PRIVATE, label.strip()[:64] or "finding")
+        return CodedConcept(plain, PRIVATE, label.strip()[:64] or "finding")
 
-    def site(self, body_part: str) -> Concept | None:
+    def site(self, body_part: str) -> CodedConcept | None:
         """The concept of a BodyPartExamined, or None where it says nothing known."""
         name = body_part.strip().upper()
         return self.sites.get(name) or SITES.get(name)
@@ -158,7 +158,7 @@ def read_codes(path: Path) -> CodeTable:
     return CodeTable(findings, sites, title)
 
 
-def _concept(path: Path, place: str, told: Any) -> Concept:
+def _concept(path: Path, place: str, told: Any) -> CodedConcept:
     if not isinstance(told, dict) or set(told) != set(_PARTS):
         raise LayoutError(
             f"{path}: {place} must have value, scheme and meaning; got {told!r}.",
@@ -171,4 +171,4 @@ def _concept(path: Path, place: str, told: Any) -> Concept:
                 f"{path}: {part} of {place} must be a text of 1 to {_LONGEST[part]} letters; got {text!r}.",
                 "Put it in quotes, and shorten it.",
             )
-    return Concept(told["value"], told["scheme"], told["meaning"])
+    return CodedConcept(told["value"], told["scheme"], told["meaning"])

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from sightline.io.dicom_results.codes import Concept
+from sightline.io.dicom_results.codes import CodedConcept
 from sightline.io.dicom_results.header import SourceImage
 from sightline.io.dicom_results.identity import NOT_FOR_DIAGNOSIS, finish, short, uid_of
 from sightline.io.dicom_results.plane import image_on_plane, plane_of_cells
@@ -21,7 +21,7 @@ from sightline.io.dicom_results.results import FoundMap, Maker
 from sightline.io.picture import map_on_pixels
 
 PARAMETRIC_MAP = "1.2.840.10008.5.1.4.1.1.30"
-NO_UNITS = Concept("1", "UCUM", "no units")
+NO_UNITS = CodedConcept("1", "UCUM", "no units")
 RESAMPLED = "Resampled to the image: its cells were sheared."
 
 

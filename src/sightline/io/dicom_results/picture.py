@@ -13,7 +13,7 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 
 from sightline.errors import GeometryError
-from sightline.io.dicom_results.codes import Concept
+from sightline.io.dicom_results.codes import CodedConcept
 from sightline.io.dicom_results.header import SourceImage
 from sightline.io.dicom_results.identity import MANUFACTURER, NOT_FOR_DIAGNOSIS, finish, short, uid_of
 from sightline.io.dicom_results.regions import code_sequence, contributing_equipment, equipment
@@ -22,7 +22,7 @@ from sightline.io.dicom_results.results import Maker
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 Syntax = Literal["plain", "rle", "jpegls"]
 SYNTAXES = {"plain": uid.ExplicitVRLittleEndian, "rle": uid.RLELossless, "jpegls": uid.JPEGLSLossless}
-SOURCE_IMAGE = Concept("121322", "DCM", "Source image for image processing operation")
+SOURCE_IMAGE = CodedConcept("121322", "DCM", "Source image for image processing operation")
 
 
 def write_picture(

@@ -25,7 +25,7 @@ SHEAR = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
-class Plane:
+class ImagePlane:
     """Where a grid of cells lies, as DICOM says it.
 
     Attributes:
@@ -56,13 +56,13 @@ def pixel_mm(header: Dataset) -> tuple[float, float] | None:
     return None
 
 
-def plane_of_image(source: SourceImage) -> Plane:
+def plane_of_image(source: SourceImage) -> ImagePlane:
     """The plane of an image's own pixels."""
     rows, columns = pixel_mm(source.header) or (1.0, 1.0)
-    return Plane((0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), (rows, columns))
+    return ImagePlane((0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), (rows, columns))
 
 
-def plane_of_cells(source: SourceImage, to_source: NDArray[np.float64]) -> Plane | None:
+def plane_of_cells(source: SourceImage, to_source: NDArray[np.float64]) -> ImagePlane | None:
     """The plane of cells laid over an image, or None where they are sheared and no plane can hold them.
 
     Args:
@@ -80,7 +80,7 @@ def plane_of_cells(source: SourceImage, to_source: NDArray[np.float64]) -> Plane
     right, down = right / lengths[1], down / lengths[0]
     # DICOM writes x (along a row) before y
     orientation = (float(right[1]), float(right[0]), 0.0, float(down[1]), float(down[0]), 0.0)
-    return Plane((float(centre[1]), float(centre[0]), 0.0), orientation, lengths)
+    return ImagePlane((float(centre[1]), float(centre[0]), 0.0), orientation, lengths)
 
 
 def image_on_plane(source: SourceImage, run: str) -> Dataset:

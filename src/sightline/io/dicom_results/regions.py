@@ -10,7 +10,7 @@ import highdicom as hd
 import numpy as np
 from pydicom.dataset import Dataset
 
-from sightline.io.dicom_results.codes import AI, MORPHOLOGY, CodeTable, Concept
+from sightline.io.dicom_results.codes import AI, MORPHOLOGY, CodedConcept, CodeTable
 from sightline.io.dicom_results.header import SourceImage
 from sightline.io.dicom_results.identity import MANUFACTURER, NOT_FOR_DIAGNOSIS, finish, short, uid_of
 from sightline.io.dicom_results.plane import PLANE_SAYS, image_on_plane, plane_of_image
@@ -19,7 +19,7 @@ from sightline.io.dicom_results.results import FoundRegion, Maker
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 
 
-def code_sequence(concept: Concept) -> Any:
+def code_sequence(concept: CodedConcept) -> Any:
     """A concept as highdicom takes it."""
     return hd.sr.CodedConcept(concept.value, concept.scheme, concept.meaning)
 
@@ -56,7 +56,7 @@ def contributing_equipment(maker: Maker) -> list[Any]:
     return [
         hd.ContributingEquipment(
             manufacturer=MANUFACTURER,
-            purpose_of_reference=code_sequence(Concept("109102", "DCM", "Processing Equipment")),
+            purpose_of_reference=code_sequence(CodedConcept("109102", "DCM", "Processing Equipment")),
             manufacturer_model_name=short(maker.model, 64),
             software_versions=short(maker.version, 64),
             device_serial_number=short(maker.run, 64),

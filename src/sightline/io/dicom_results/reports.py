@@ -23,8 +23,8 @@ from sightline.io.dicom_results.codes import (
     PRESENT,
     RADIOGRAPHY,
     TOMOGRAPHY,
+    CodedConcept,
     CodeTable,
-    Concept,
 )
 from sightline.io.dicom_results.header import SourceImage
 from sightline.io.dicom_results.identity import MANUFACTURER, NOT_FOR_DIAGNOSIS, finish, short, uid_of
@@ -33,7 +33,7 @@ from sightline.io.dicom_results.regions import code_sequence, contributing_equip
 from sightline.io.dicom_results.results import ImageResult, Maker, StudyResult
 
 COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"
-PERCENT = Concept("%", "UCUM", "Percent")
+PERCENT = CodedConcept("%", "UCUM", "Percent")
 # stand-ins that highdicom's image library needs where an image does not say them; taken out of the tree again
 _STAND_INS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "PatientOrientation": (["L", "F"], ("111044", "111043")),
@@ -227,14 +227,18 @@ def _device(maker: Maker) -> Any:
         serial_number=short(maker.run, 64),
     )
     return hd.sr.ObservationContext(
-        observer_device_context=hd.sr.ObserverContext(code_sequence(Concept("121007", "DCM", "Device")), attributes)
+        observer_device_context=hd.sr.ObserverContext(
+            code_sequence(CodedConcept("121007", "DCM", "Device")), attributes
+        )
     )
 
 
 def _person(pseudonym: str) -> Any:
     attributes = hd.sr.PersonObserverIdentifyingAttributes(name=short(pseudonym, 60) + "^")
     return hd.sr.ObservationContext(
-        observer_person_context=hd.sr.ObserverContext(code_sequence(Concept("121006", "DCM", "Person")), attributes)
+        observer_person_context=hd.sr.ObserverContext(
+            code_sequence(CodedConcept("121006", "DCM", "Person")), attributes
+        )
     )
 
 
@@ -255,7 +259,7 @@ def _sites(source: SourceImage, codes: CodeTable) -> list[Any] | None:
     if site is None:
         return None
     told = str(source.header.get("ImageLaterality") or source.header.get("Laterality") or "")
-    sides = {"R": Concept("24028007", "SCT", "Right"), "L": Concept("7771000", "SCT", "Left")}
+    sides = {"R": CodedConcept("24028007", "SCT", "Right"), "L": CodedConcept("7771000", "SCT", "Left")}
     side = sides.get(told)
     return [hd.sr.FindingSite(code_sequence(site), laterality=None if side is None else code_sequence(side))]
 

@@ -157,7 +157,7 @@ _APPEND_ONLY = (
 )
 
 
-class StoreError(SightlineError):
+class NodeStoreError(SightlineError):
     """The node's database cannot be used: of another version, damaged, or its journal does not hold."""
 
 
@@ -197,7 +197,7 @@ class Store:
             with self._write.begin() as connection:
                 found = connection.exec_driver_sql("PRAGMA user_version").scalar()
                 if found not in (0, VERSION):
-                    raise StoreError(
+                    raise NodeStoreError(
                         f"{path} was written by another version (its layout is {found}, this one's {VERSION}).",
                         "Empty the queue with the version that wrote it, then start with a new keep folder.",
                     )
@@ -206,7 +206,7 @@ class Store:
                     connection.execute(text(statement))
                 connection.exec_driver_sql(f"PRAGMA user_version = {VERSION}")
         except DatabaseError as error:
-            raise StoreError(
+            raise NodeStoreError(
                 f"{path} is no database of a node ({' '.join(str(error.orig).split())}).", "Restore it from a backup."
             ) from None
         path.chmod(0o600)
@@ -238,7 +238,7 @@ class Store:
         with self.look() as connection:
             for row in connection.execute(select(journal).order_by(journal.c.seq)).mappings():
                 if row["seq"] != count + 1 or chain(last, dict(row)) != row["hash"]:
-                    raise StoreError(
+                    raise NodeStoreError(
                         f"{self.path}: the journal does not hold at row {row['seq']}: changed or removed afterwards.",
                         "Compare with a backup; what the journal says after this row proves nothing.",
                     )

@@ -20,7 +20,7 @@ from sightline.inference.gate.gate_file import Gate
 from sightline.inference.gate.header import read_header_facts
 from sightline.io.dicom.limits import require_bounds
 from sightline.web.node.configuration import Configuration
-from sightline.web.node.database import Change, Store, StoreError, jobs, journal, objects, outbox, results, studies
+from sightline.web.node.database import Change, NodeStoreError, Store, jobs, journal, objects, outbox, results, studies
 from sightline.web.node.intake.acceptance import NODE_BOUNDS
 from sightline.web.node.jobs.planning import choose_images
 
@@ -33,7 +33,7 @@ def open_store(configuration: Configuration) -> Store:
     """
     path = configuration.keep / "node.sqlite"
     if not path.is_file():
-        raise StoreError(f"{path} does not exist: this node has never run.", "sightline serve NODE.yaml")
+        raise NodeStoreError(f"{path} does not exist: this node has never run.", "sightline serve NODE.yaml")
     return Store(path)
 
 
@@ -127,7 +127,7 @@ def tell_way(store: Store, what: str) -> Iterator[str]:
         seen += db.execute(select(results.c.sop_uid).where(results.c.study_uid == study)).scalars()
         rows = db.execute(select(journal).where(journal.c.subject.in_({what, *seen})).order_by(journal.c.seq)).all()
         if not rows:
-            raise StoreError(
+            raise NodeStoreError(
                 f"The node knows nothing of {what}.", "Give a study or SOP instance UID, or a job's number."
             )
         for job in db.execute(select(jobs).where(jobs.c.study_uid == study).order_by(jobs.c.id)):

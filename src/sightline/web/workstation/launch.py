@@ -191,7 +191,7 @@ def serve(start: Start) -> int:
         SightlineError: it cannot be started.
     """
     require_extra()
-    from sightline.web.workstation.service import Options, Workstation
+    from sightline.web.workstation.service import Workstation, WorkstationOptions
 
     cohort = read_studies(start.cohort, start.classes)
     keep = keep_of(start.cohort, start.keep)
@@ -202,7 +202,7 @@ def serve(start: Start) -> int:
         hosts, origins, secure = addresses(start, port)
         # with others who could come in, somebody must have an account first
         alone = True if start.alone else None if _is_loopback(start.host) and start.behind_proxy is None else False
-        options = Options(
+        options = WorkstationOptions(
             keep, start.database, alone, start.adopt, tuple(start.runs), start.dissection, hosts, origins, secure
         )
         desk = Workstation(cohort, options)

@@ -26,7 +26,7 @@ from sightline.web.workstation.accounts.readers import (
     person_of_row,
     reader_named,
 )
-from sightline.web.workstation.marks.operations import Surroundings
+from sightline.web.workstation.marks.operations import MarkContext
 from sightline.web.workstation.pictures.maps import MapQueue, RunState
 from sightline.web.workstation.pictures.pixels import PixelCache, sha256_of
 from sightline.web.workstation.pictures.scores import report_in, results_of
@@ -49,7 +49,7 @@ class NotThere(SightlineError):
 
 
 @dataclass(frozen=True)
-class Options:
+class WorkstationOptions:
     """How a workstation is opened.
 
     Attributes:
@@ -95,7 +95,7 @@ class Workstation:
         maps: of the runs, as far as they are computed.
     """
 
-    def __init__(self, cohort: Cohort, options: Options) -> None:
+    def __init__(self, cohort: Cohort, options: WorkstationOptions) -> None:
         self.cohort, self.options = cohort, options
         self.database = Database(options.keep, options.database)
         self.row: Mapping[str, Any] = take_cohort(self.database, cohort, adopt=options.adopt)
@@ -208,10 +208,10 @@ class Workstation:
             raise NotThere("There is no such read in your queue.", "Go back to the worklist.")
         return row
 
-    def surroundings(self, connection: Connection, study_key: str, spec: Mapping[str, Any]) -> Surroundings:
+    def surroundings(self, connection: Connection, study_key: str, spec: Mapping[str, Any]) -> MarkContext:
         """What operations on a study are checked against."""
         shapes = {row["key"]: tuple(json.loads(row["shape"])) or None for row in self.images_of(connection, study_key)}
-        return Surroundings(shapes, spec["classes"], spec["roles"], spec["ask"]["quality"])
+        return MarkContext(shapes, spec["classes"], spec["roles"], spec["ask"]["quality"])
 
     def looked_at(self, row: Mapping[str, Any]) -> tuple[str, bool]:
         """The digest of an image's file now, and whether it differs from when it was first opened here.

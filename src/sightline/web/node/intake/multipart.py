@@ -26,7 +26,7 @@ class BodyError(SightlineError):
 
 
 @dataclass(frozen=True)
-class Part:
+class MessagePart:
     """One part of a body: its file and its stated media type in lower case, empty where none is stated."""
 
     file: Path
@@ -67,7 +67,7 @@ class PartWriter:
     """
 
     def __init__(self, boundary: str, folder: Path, most_bytes: int, most_parts: int) -> None:
-        self.parts: list[Part] = []
+        self.parts: list[MessagePart] = []
         self._folder, self._most_bytes, self._most_parts = folder, most_bytes, most_parts
         self._size = 0
         self._file: IO[bytes] | None = None
@@ -100,7 +100,7 @@ class PartWriter:
         except FormParserError as error:
             raise BodyError(400, f"the body is no multipart ({' '.join(str(error).split())[:80]})") from None
 
-    def finish(self) -> list[Part]:
+    def finish(self) -> list[MessagePart]:
         """The parts.
 
         Raises:
@@ -133,7 +133,7 @@ class PartWriter:
     def _end(self) -> None:
         assert self._file is not None
         self._file.close()
-        self.parts.append(Part(Path(self._file.name), self._type))
+        self.parts.append(MessagePart(Path(self._file.name), self._type))
         self._file = None
 
     def _field(self, data: bytes, start: int, end: int) -> None:

@@ -44,7 +44,7 @@ class Judging:
 
 
 @dataclass
-class Study:
+class JudgedStudy:
     """What a job gathers, image by image."""
 
     results: list[ImageResult] = field(default_factory=list)
@@ -93,7 +93,7 @@ def judge_study(request: Request) -> Answer:
         SightlineError: the run cannot be used; images that cannot be judged are refused by name instead.
     """
     judging = open_judging(request.run, request.codes, request.engine)
-    study = Study()
+    study = JudgedStudy()
     for sha256, file in request.images.items():
         _judge_image(judging, request, study, sha256, file)
     if not study.results:
@@ -110,7 +110,7 @@ def judge_study(request: Request) -> Answer:
     return Answer(results, tuple(study.refused), study.readings)
 
 
-def _judge_image(judging: Judging, request: Request, study: Study, sha256: str, file: Path) -> None:
+def _judge_image(judging: Judging, request: Request, study: JudgedStudy, sha256: str, file: Path) -> None:
     """One image through the checks and the network; what a check says is kept in `study`."""
     try:
         with foreign_bytes(file):

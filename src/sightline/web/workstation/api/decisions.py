@@ -27,7 +27,7 @@ from sightline.web.workstation.exchange.coco import export_coco
 from sightline.web.workstation.exchange.cohort_export import RULES, export_folder
 from sightline.web.workstation.exchange.dicom import export_dicom
 from sightline.web.workstation.exchange.readings import FinishedRead, finished_reads, mask_of, readings_of, shape_of
-from sightline.web.workstation.marks.operations import Surroundings, check_mark
+from sightline.web.workstation.marks.operations import MarkContext, check_mark
 from sightline.web.workstation.marks.regions import runs_of_mask
 from sightline.web.workstation.reading.blinding import hidden_studies, sees_study
 from sightline.web.workstation.reading.outcomes import (
@@ -238,7 +238,7 @@ def post_outcome(
     return found
 
 
-def _check_marks(marks: list[dict[str, Any]], around: Surroundings) -> None:
+def _check_marks(marks: list[dict[str, Any]], around: MarkContext) -> None:
     for mark in marks:
         key = mark.get("image")
         if not isinstance(key, str) or key not in around.shapes:

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 from sightline.errors import SightlineError
 from sightline.web.workstation.api.people import Desk, Signed, require
 from sightline.web.workstation.api.refusals import Refused
-from sightline.web.workstation.pictures.pixels import Packed, checked_packing, display_pixels, stored_pixels_of
+from sightline.web.workstation.pictures.pixels import PackedPixels, checked_packing, display_pixels, stored_pixels_of
 from sightline.web.workstation.pictures.volumes import WINDOWS, slices_of, volume_facts
 from sightline.web.workstation.service import Workstation, is_volume_row
 
@@ -53,7 +53,7 @@ _NOTES = (
 
 def packed_pixels(
     desk: Workstation, row: Mapping[str, Any], values: Literal["display", "stored"] = "display"
-) -> Packed:
+) -> PackedPixels:
     """An image's numbers, from the cache or the file; a failure is remembered, so that the worklist can say it.
 
     Raises:
@@ -122,7 +122,7 @@ def get_pixels(
     return numbers_response(request, packed, more)
 
 
-def numbers_response(request: Request, packed: Packed, more: Mapping[str, str] | None = None) -> Response:
+def numbers_response(request: Request, packed: PackedPixels, more: Mapping[str, str] | None = None) -> Response:
     """Raw numbers, packed where the browser can unpack them; 304 where it has them already."""
     headers = {
         "X-Shape": ",".join(str(n) for n in packed.shape), "X-Dtype": packed.dtype, "ETag": packed.etag,

@@ -22,7 +22,7 @@ from sightline.io.files import holds_files, write_text
 from sightline.io.tables import read_json
 from sightline.structures.frame import Frame
 from sightline.web.workstation.exchange.readings import FinishedRead, finished_reads, images_by_study, shape_of
-from sightline.web.workstation.marks.operations import OperationRefused, Surroundings, check_mark
+from sightline.web.workstation.marks.operations import MarkContext, OperationRefused, check_mark
 from sightline.web.workstation.marks.regions import mask_of_runs, region_of_mark, runs_of_mask
 from sightline.web.workstation.service import Workstation
 
@@ -129,7 +129,7 @@ def coco_document(
 
 
 def marks_of_coco(
-    path: Path, names: Mapping[str, str], around: Surroundings, role: str
+    path: Path, names: Mapping[str, str], around: MarkContext, role: str
 ) -> tuple[dict[str, list[dict[str, Any]]], list[tuple[str, str]]]:
     """Marks by image key out of a COCO document, and what could not be used: which annotation, why.
 
@@ -186,7 +186,7 @@ def marks_of_coco(
 
 
 def _mark_of(
-    annotation: Mapping[str, Any], classes: Mapping[Any, Any], around: Surroundings, role: str,
+    annotation: Mapping[str, Any], classes: Mapping[Any, Any], around: MarkContext, role: str,
     shape: tuple[int, ...] | None,
 ) -> dict[str, Any]:  # fmt: skip
     said = classes.get(annotation.get("category_id"))

@@ -14,7 +14,7 @@ from sightline.web.workstation.exchange.cohort_export import export_folder
 from sightline.web.workstation.exchange.dicom import export_dicom
 from sightline.web.workstation.exchange.imports import import_marks, write_rejected
 from sightline.web.workstation.launch import read_studies
-from sightline.web.workstation.service import Options, Workstation
+from sightline.web.workstation.service import Workstation, WorkstationOptions
 from sightline.web.workstation.store.audit import write_audit
 from sightline.web.workstation.store.database import one_row, open_database
 from sightline.web.workstation.store.tables import workstation
@@ -33,7 +33,7 @@ def open_desk(keep: Path, cohort: Path | None, database: str | None) -> Iterator
     """
     with open_database(keep, database) as store, store.reading() as connection:
         place = Path(one_row(connection, select(workstation))["cohort_path"])
-    desk = Workstation(read_studies(cohort or place), Options(keep, database))
+    desk = Workstation(read_studies(cohort or place), WorkstationOptions(keep, database))
     try:
         yield desk
     finally:

@@ -16,14 +16,14 @@ from sightline.structures.gaze import Gaze
 from sightline.web.workstation.accounts.readers import add_reader, reader_named
 from sightline.web.workstation.exchange.coco import marks_of_coco
 from sightline.web.workstation.exchange.readings import images_by_study, shape_of
-from sightline.web.workstation.marks.operations import OperationRefused, Surroundings, check_mark
+from sightline.web.workstation.marks.operations import MarkContext, OperationRefused, check_mark
 from sightline.web.workstation.marks.regions import mark_of_region
 from sightline.web.workstation.reading.plans import new_read
 from sightline.web.workstation.reading.tasks import add_task, spec_of
 from sightline.web.workstation.service import Workstation
 from sightline.web.workstation.store.audit import now_text, write_audit
 from sightline.web.workstation.store.database import first_row
-from sightline.web.workstation.store.log import Asked, Sent, append_ops
+from sightline.web.workstation.store.log import Sent, SubmissionRules, append_ops
 from sightline.web.workstation.store.tables import read, task
 
 IMPORTED = "Imported"
@@ -51,7 +51,7 @@ def import_marks(
         images = images_by_study(connection)
     rows = {row["key"]: row for each in images.values() for row in each}
     shapes = {key: shape_of(desk, row) for key, row in rows.items()}
-    around = Surroundings(shapes, desk.cohort.classes, ("focus", "finding", "organ"), ())
+    around = MarkContext(shapes, desk.cohort.classes, ("focus", "finding", "organ"), ())
     names = _names(rows)
     if how == "folder":
         marks, rejects = _marks_of_folder(source, names, around)
@@ -79,7 +79,7 @@ def _names(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 
 
 def _marks_of_folder(
-    source: Path, names: Mapping[str, str], around: Surroundings
+    source: Path, names: Mapping[str, str], around: MarkContext
 ) -> tuple[dict[str, list[dict[str, Any]]], list[tuple[str, str]]]:
     from sightline.data.datasets.folder.reader import read_cohort
 
@@ -108,7 +108,7 @@ def _marks_of_folder(
 
 def _store(
     connection: Connection, desk: Workstation, studies: Mapping[str, list[tuple[str, dict[str, Any]]]],
-    around: Surroundings, reader_name: str, rejects: list[tuple[str, str]],
+    around: MarkContext, reader_name: str, rejects: list[tuple[str, str]],
 ) -> int:  # fmt: skip
     row = reader_named(connection, reader_name)
     if row is None:
@@ -143,7 +143,13 @@ def _store(
             state = first_row(connection, select(read).where(read.c.id == fresh["id"]))
             assert state is not None
             append_ops(
-                connection, state, ops[start : start + _BATCH], around, Sent(at, None, at), asked=Asked(), who=who
+                connection,
+                state,
+                ops[start : start + _BATCH],
+                around,
+                Sent(at, None, at),
+                asked=SubmissionRules(),
+                who=who,
             )
         connection.execute(update(read).where(read.c.id == fresh["id"]).values(touched_at=now))
         count += len(own)

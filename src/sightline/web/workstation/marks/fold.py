@@ -19,7 +19,7 @@ _FIELDS_OF = {
 
 
 @dataclass
-class Answers:
+class StudyAnswers:
     """What a reader said of a study besides marks."""
 
     label: str | None = None
@@ -42,7 +42,7 @@ class Fold:
 
     def __init__(self) -> None:
         self.marks: dict[str, dict[str, Any]] = {}
-        self.answers = Answers()
+        self.answers = StudyAnswers()
         self.proposals: dict[str, str] = {}
         self.submitted = False
 

@@ -43,7 +43,7 @@ class OperationRefused(SightlineError):
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class MarkContext:
     """What an operation is checked against.
 
     Attributes:
@@ -59,7 +59,7 @@ class Surroundings:
     flags: Sequence[str]
 
 
-def check_operation(op: Mapping[str, Any], around: Surroundings) -> None:
+def check_operation(op: Mapping[str, Any], around: MarkContext) -> None:
     """Refuse an operation that is malformed, or about something else than this read.
 
     Raises:
@@ -92,7 +92,7 @@ def check_operation(op: Mapping[str, Any], around: Surroundings) -> None:
     _check_body(kind, body, around, None if image is None else around.shapes[image])
 
 
-def _check_body(kind: str, body: Mapping[str, Any], around: Surroundings, shape: tuple[int, ...] | None) -> None:
+def _check_body(kind: str, body: Mapping[str, Any], around: MarkContext, shape: tuple[int, ...] | None) -> None:
     if kind in ("add", "copy", "accept"):
         check_mark(body.get("mark"), around, shape)
     if kind == "copy":
@@ -125,7 +125,7 @@ def _check_body(kind: str, body: Mapping[str, Any], around: Surroundings, shape:
             raise OperationRefused("shown needs what was shown and its ids.", "", field="what")
 
 
-def _check_change(change: Any, around: Surroundings, shape: tuple[int, ...] | None) -> None:
+def _check_change(change: Any, around: MarkContext, shape: tuple[int, ...] | None) -> None:
     if not isinstance(change, dict) or not change:
         raise OperationRefused("change needs a set of fields.", "", field="set")
     known = {*_COMMON, *(name for names in _GEOMETRY.values() for name in names)} - {"id"}
@@ -150,7 +150,7 @@ def _check_change(change: Any, around: Surroundings, shape: tuple[int, ...] | No
     _check_words(change, around)
 
 
-def check_mark(mark: Any, around: Surroundings, shape: tuple[int, ...] | None) -> None:
+def check_mark(mark: Any, around: MarkContext, shape: tuple[int, ...] | None) -> None:
     """Refuse a mark that is not one: another kind, no shape, a role or class that the task has not.
 
     Raises:
@@ -172,7 +172,7 @@ def check_mark(mark: Any, around: Surroundings, shape: tuple[int, ...] | None) -
     check_shape(mark, shape)
 
 
-def _check_words(mark: Mapping[str, Any], around: Surroundings) -> None:
+def _check_words(mark: Mapping[str, Any], around: MarkContext) -> None:
     if mark.get("label") is not None and mark["label"] not in around.classes:
         raise OperationRefused(
             f"{mark['label']!r} is no class.", f"Classes: {', '.join(around.classes)}.", field="label"

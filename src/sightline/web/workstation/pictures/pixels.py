@@ -25,7 +25,7 @@ MOST_PIXELS = 200_000_000
 
 
 @dataclass(frozen=True)
-class Packed:
+class PackedPixels:
     """Pixels ready to be sent.
 
     Attributes:
@@ -60,7 +60,7 @@ class PixelCache:
         self._locks: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
 
-    def get(self, name: str, make: Callable[[], tuple[NDArray[Any], dict[str, Any]]]) -> Packed:
+    def get(self, name: str, make: Callable[[], tuple[NDArray[Any], dict[str, Any]]]) -> PackedPixels:
         """The packed array of a name, made where it is not there yet; two who ask at once wait for one making.
 
         Args:
@@ -77,7 +77,7 @@ class PixelCache:
             self._locks.pop(name, None)
         return found
 
-    def _read(self, name: str) -> Packed | None:
+    def _read(self, name: str) -> PackedPixels | None:
         path = self.folder / name
         try:
             with path.open("rb") as file:
@@ -88,15 +88,15 @@ class PixelCache:
             return None
         if len(data) != head["bytes"]:
             return None
-        return Packed(data, tuple(head["shape"]), head["dtype"], head["etag"], head["more"])
+        return PackedPixels(data, tuple(head["shape"]), head["dtype"], head["etag"], head["more"])
 
-    def _write(self, name: str, array: NDArray[Any], more: dict[str, Any]) -> Packed:
+    def _write(self, name: str, array: NDArray[Any], more: dict[str, Any]) -> PackedPixels:
         kind = array.dtype.kind + str(array.dtype.itemsize)
         raw = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
         # level 1: radiographs hardly get smaller with more, and the first look must not wait
         data = gzip.compress(raw, 1, mtime=0)
         etag = f'"{hashlib.sha256(name.encode()).hexdigest()[:32]}"'
-        packed = Packed(data, array.shape, kind, etag, more)
+        packed = PackedPixels(data, array.shape, kind, etag, more)
         head = {"shape": list(array.shape), "dtype": kind, "etag": etag, "more": more, "bytes": len(data)}
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = self.folder / f".{name}.{threading.get_ident()}"

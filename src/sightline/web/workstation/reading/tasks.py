@@ -12,7 +12,7 @@ from sqlalchemy import Connection, func, select, update
 from sightline.errors import SightlineError
 from sightline.web.workstation.store.audit import now_text, write_audit
 from sightline.web.workstation.store.database import all_rows, first_row
-from sightline.web.workstation.store.log import Asked
+from sightline.web.workstation.store.log import SubmissionRules
 from sightline.web.workstation.store.tables import read, task
 
 KINDS = ("mark", "adjudicate", "compare", "name units", "watch gaze")
@@ -138,6 +138,6 @@ def task_json(connection: Connection, row: Mapping[str, Any]) -> dict[str, Any]:
     return own | json.loads(row["spec"]) | {"readers": readers, "etag": f'"{row["version"]}"'}
 
 
-def question_of(spec: Mapping[str, Any]) -> Asked:
+def question_of(spec: Mapping[str, Any]) -> SubmissionRules:
     """What a submission under a task must hold."""
-    return Asked(spec["ask"]["label"], spec["ask"]["confidence"], bool(spec["tools"]))
+    return SubmissionRules(spec["ask"]["label"], spec["ask"]["confidence"], bool(spec["tools"]))

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, and_, false, func, or_, select, update
 
 from sightline.errors import SightlineError
 from sightline.web.workstation.marks.fold import Fold, fold_of, require_submittable
-from sightline.web.workstation.marks.operations import OperationRefused, Surroundings, check_operation
+from sightline.web.workstation.marks.operations import MarkContext, OperationRefused, check_operation
 from sightline.web.workstation.store.audit import START, canonical, now_text, op_digest, write_audit
 from sightline.web.workstation.store.database import all_rows
 from sightline.web.workstation.store.tables import event, op, read
@@ -61,7 +61,7 @@ class Sent:
 
 
 @dataclass(frozen=True)
-class Asked:
+class SubmissionRules:
     """What a submission must hold.
 
     Attributes:
@@ -96,10 +96,10 @@ def append_ops(
     connection: Connection,
     read_row: Mapping[str, Any],
     ops: Sequence[Mapping[str, Any]],
-    around: Surroundings,
+    around: MarkContext,
     sent: Sent,
     *,
-    asked: Asked,
+    asked: SubmissionRules,
     who: str,
 ) -> tuple[list[str], int, str]:
     """Add a batch of operations in the caller's transaction.
