@@ -9,14 +9,10 @@ from sightline.data.phantoms.radiographs.dicom_writer import REGIONS, Radiograph
 
 
 def write(path, **changes):
-    words = {"view": "PA", "side": "R", "body_part": "WRIST", "pixel_mm": 0.2, "inverted": False, **changes}
-    picture = np.linspace(0, 1, 40 * 30).reshape(40, 30)
-    write_dicom(
-        picture,
-        path,
-        header=RadiographHeader(seed=0, patient_id="P1", study_id="S1", case_id="S1-1", number=1),
-        **words,
-    )
+    words = {"view": "PA", "side": "R", "body_part": "WRIST", "pixel_mm": 0.2, **changes}
+    inverted = words.pop("inverted", False)
+    header = RadiographHeader(seed=0, patient_id="P1", study_id="S1", case_id="S1-1", number=1, **words)
+    write_dicom(np.linspace(0, 1, 40 * 30).reshape(40, 30), path, header=header, inverted=inverted)
     return pydicom.dcmread(path)
 
 
