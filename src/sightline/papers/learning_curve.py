@@ -143,14 +143,14 @@ def _with_model(recipe: Recipe, **changes: Any) -> Recipe:
 
 
 def _with_regions(**changes: Any) -> Recipe:
-    recipe = guided()
+    recipe = guided_recipe()
     assert isinstance(recipe.regions, RegionChoice)
     return replace(recipe, regions=replace(recipe.regions, **changes))
 
 
 def _with_attribution(prior: AttributionPrior) -> Recipe:
     """An explainer's map is held to the boxes, in place of the fracture map; softmax pooling as in the guided rows."""
-    return replace(guided(), title="attribution", guidance=None, weight=0.0, objective=prior)
+    return replace(guided_recipe(), title="attribution", guidance=None, weight=0.0, objective=prior)
 
 
 def ways_to_answer() -> dict[str, tuple[str, Recipe]]:
@@ -167,15 +167,15 @@ def ways_to_answer() -> dict[str, tuple[str, Recipe]]:
         "top 0.1%": TopPool(0.001),
     }
     reasons = InputGradient(score="log_probabilities", reduce="square_sum")
-    ways = {f"head: {words}": ("head", _with_model(guided(), pool=pool)) for words, pool in heads.items()}
+    ways = {f"head: {words}": ("head", _with_model(guided_recipe(), pool=pool)) for words, pool in heads.items()}
     ways |= {
         # Shen 2021 (GMIC): one layer on what the place and what the picture says
-        "head: map and picture joined": ("head", _with_model(guided(), joined=True)),
-        "head: map and picture joined, mean": ("head", _with_model(guided(), joined=True, pool=MeanPool())),
+        "head: map and picture joined": ("head", _with_model(guided_recipe(), joined=True)),
+        "head: map and picture joined, mean": ("head", _with_model(guided_recipe(), joined=True, pool=MeanPool())),
         # Liao 2022, equation 6: cells compete
-        "loss: spatial likelihood": ("loss", replace(guided(), guidance=SpatialNLL(resolution="map"))),
+        "loss: spatial likelihood": ("loss", replace(guided_recipe(), guidance=SpatialNLL(resolution="map"))),
         # Rao 2023 on class maps (where negative maps have a gradient too) and on Grad-CAM as published
-        "loss: energy": ("loss", replace(guided(), guidance=MapEnergy("softplus"), weight=ENERGY)),
+        "loss: energy": ("loss", replace(guided_recipe(), guidance=MapEnergy("softplus"), weight=ENERGY)),
         "loss: energy of Grad-CAM": ("loss", _with_attribution(AttributionPrior(GradCAM(), "energy", weight=ENERGY))),
         # Ross 2017; Schramowski 2020 as Rao 2023 scales it
         "loss: right reasons, Grad-CAM": (
@@ -186,16 +186,16 @@ def ways_to_answer() -> dict[str, tuple[str, Recipe]]:
             "loss",
             _with_attribution(AttributionPrior(reasons, "outside", weight=RIGHT_REASONS_IMAGE, squared=False)),
         ),
-        "weight 0.3": ("weight", replace(guided(), weight=0.3)),
-        "weight 4": ("weight", replace(guided(), weight=4.0)),
-        "weight 4, then released": ("weight", replace(guided(), weight=4.0, release=WeightRelease(0.5, 0.25))),
-        "weight 1, then released": ("weight", replace(guided(), release=WeightRelease(0.5, 0.25))),
+        "weight 0.3": ("weight", replace(guided_recipe(), weight=0.3)),
+        "weight 4": ("weight", replace(guided_recipe(), weight=4.0)),
+        "weight 4, then released": ("weight", replace(guided_recipe(), weight=4.0, release=WeightRelease(0.5, 0.25))),
+        "weight 1, then released": ("weight", replace(guided_recipe(), release=WeightRelease(0.5, 0.25))),
         "mark dropout 30%": ("marks", _with_regions(dropout=0.3)),
         "mark dropout 60%": ("marks", _with_regions(dropout=0.6)),
         "marks widened by 20 px": ("marks", _with_regions(margin_px=20.0)),
         "marks widened by 60 px": ("marks", _with_regions(margin_px=60.0)),
-        "stride 16": ("network", _with_model(guided(), fusion=Fusion(stride=16, channels=64))),
-        "EfficientNet-Lite0": ("network", _with_model(guided(), backbone=_lite())),
+        "stride 16": ("network", _with_model(guided_recipe(), fusion=Fusion(stride=16, channels=64))),
+        "EfficientNet-Lite0": ("network", _with_model(guided_recipe(), backbone=_lite())),
     }
     return ways
 
@@ -208,8 +208,8 @@ def map_to_answer(profile: Profile = "recommended") -> Table:
     """At 300 images: the guided network and its unguided twin, and everything that may carry map to answer."""
     base = "guided"
     rows = [
-        Row("unguided", unguided(), None, train_images=FEW, group="unguided"),
-        Row(base, guided(), "unguided", train_images=FEW, group="guided"),
+        Row("unguided", unguided_recipe(), None, train_images=FEW, group="unguided"),
+        Row(base, guided_recipe(), "unguided", train_images=FEW, group="guided"),
     ]
     rows += [
         Row(name, recipe, base, train_images=FEW, group=group) for name, (group, recipe) in ways_to_answer().items()
@@ -217,7 +217,7 @@ def map_to_answer(profile: Profile = "recommended") -> Table:
     rows.append(
         Row(
             "unguided, EfficientNet-Lite0",
-            _with_model(unguided(), backbone=_lite()),
+            _with_model(unguided_recipe(), backbone=_lite()),
             "unguided",
             train_images=FEW,
             group="unguided",

@@ -184,7 +184,7 @@ class Store:
         clock: seconds since 1970; tests give their own.
 
     Raises:
-        StoreError: the file is damaged or was written by another version.
+        NodeStoreError: the file is damaged or was written by another version.
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
@@ -232,7 +232,7 @@ class Store:
         """Follow the chain from the first row; how many rows hold.
 
         Raises:
-            StoreError: naming the first row that was changed, or after which one is missing.
+            NodeStoreError: naming the first row that was changed, or after which one is missing.
         """
         last, count = "", 0
         with self.look() as connection:

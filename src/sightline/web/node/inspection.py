@@ -29,7 +29,7 @@ def open_store(configuration: Configuration) -> Store:
     """The database of a node.
 
     Raises:
-        StoreError: the node has never run.
+        NodeStoreError: the node has never run.
     """
     path = configuration.keep / "node.sqlite"
     if not path.is_file():
@@ -115,7 +115,7 @@ def tell_way(store: Store, what: str) -> Iterator[str]:
     """Lines on the way of one study, object (UID) or job (number): its jobs, refusals, results, and the journal.
 
     Raises:
-        StoreError: the node knows nothing of it.
+        NodeStoreError: the node knows nothing of it.
     """
     with store.look() as db:
         study = what
