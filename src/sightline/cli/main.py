@@ -23,7 +23,7 @@ from sightline.cli.evidence import (
 )
 from sightline.cli.marks import MarksCommand, ReadsCommand
 from sightline.cli.node import MakeGate, NodeCommand, Serve
-from sightline.cli.runs import Assemble, Ensemble, Evaluate, Train
+from sightline.cli.runs import Assemble, MakeEnsemble, Evaluate, Train
 from sightline.cli.serve import Dissect, Explain, Export, Predict
 from sightline.cli.tables import CompareAnswers, Demo, MakeTable, Recipes, SearchFields, Version
 from sightline.cli.workstation import AccountsCommand, ServeWorkstation
@@ -33,7 +33,7 @@ Command = Union[  # noqa: UP007  # tyro reads the annotations of a Union
     Annotated[CohortCommand, subcommand("cohort")],
     Annotated[Train, subcommand("train")],
     Annotated[Assemble, subcommand("cascade")],
-    Annotated[Ensemble, subcommand("ensemble")],
+    Annotated[MakeEnsemble, subcommand("ensemble")],
     Annotated[Evaluate, subcommand("evaluate")],
     Annotated[Calibrate, subcommand("calibrate")],
     Annotated[Compare, subcommand("compare")],

@@ -111,7 +111,7 @@ class Assemble:
 
 
 @dataclass(frozen=True)
-class Ensemble:
+class MakeEnsemble:
     """Combine finished runs (for example the seeds of one row) into an ensemble; the result is a run like any other."""
 
     runs: Positional[tuple[Path, ...]]

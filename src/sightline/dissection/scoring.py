@@ -16,7 +16,7 @@ from sightline.explainers.units.readings import Readings
 from sightline.explainers.units.thresholds import Thresholds
 from sightline.metrics.units.agreement import Null, UnitAgreement, unit_agreement
 from sightline.metrics.units.permutation import label_permutations
-from sightline.metrics.units.scores import Draws, Over, UnitScores, unit_scores
+from sightline.metrics.units.scores import UnitDraws, Over, UnitScores, unit_scores
 from sightline.structures.case import Cohort
 
 NULLS: tuple[Null, ...] = ("masks", "shifts")
@@ -36,7 +36,7 @@ def score_units(readings: Readings, called: Called, over: Over, cohort: Cohort) 
         strength=readings.strength,
         peak=readings.peak,
         patients=_patients(cohort),
-        draws=Draws(top=readings.above.shape[1], seed=SEED),
+        draws=UnitDraws(top=readings.above.shape[1], seed=SEED),
     )
 
 

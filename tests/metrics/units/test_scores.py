@@ -10,9 +10,9 @@ from sklearn.metrics import roc_auc_score
 
 from sightline.errors import CohortError, LayoutError, RunError, UnreadableFile
 from sightline.metrics.units.permutation import label_permutations, permute_contrast
-from sightline.metrics.units.scores import Draws, UnitScores, ranks_of, unit_scores
+from sightline.metrics.units.scores import UnitDraws, UnitScores, ranks_of, unit_scores
 
-FAST = Draws(permutations=200, replicates=100)
+FAST = UnitDraws(permutations=200, replicates=100)
 
 
 def drawn(n=60, u=5, seed=0):
@@ -178,7 +178,7 @@ def test_auc_goes_on_where_c_saturates():
 def test_intervals_are_of_patients_and_hold_the_contrast():
     enabled, truth = drawn(n=120)
     patients = [str(i // 4) for i in range(120)]
-    found = unit_scores(enabled, truth, patients=patients, draws=Draws(top=2, permutations=50, replicates=400))
+    found = unit_scores(enabled, truth, patients=patients, draws=UnitDraws(top=2, permutations=50, replicates=400))
     assert set(found.intervals) == set(found.ranked[:2].tolist())
     for unit, given in found.intervals.items():
         assert given.low < found.contrast.difference[unit] < given.high and given.method.startswith("patient bootstrap")

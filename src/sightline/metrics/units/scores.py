@@ -146,7 +146,7 @@ class UnitScores:
 
 
 @dataclass(frozen=True)
-class Draws:
+class UnitDraws:
     """The chance in the scores of units.
 
     Attributes:
@@ -171,7 +171,7 @@ def unit_scores(
     strength: ArrayLike | None = None,
     peak: ArrayLike | None = None,
     patients: Sequence[str] | None = None,
-    draws: Draws | None = None,
+    draws: UnitDraws | None = None,
 ) -> UnitScores:
     """Score every unit.
 
@@ -190,7 +190,7 @@ def unit_scores(
         RunError: shapes that do not fit, or a group of calls without calls.
         CohortError: the group has no case.
     """
-    draws = draws or Draws()
+    draws = draws or UnitDraws()
     fired, truth = np.asarray(enabled, dtype=bool), np.asarray(positive, dtype=bool)
     if fired.ndim != 2 or truth.shape != fired.shape[:1] or fired.size == 0:
         raise RunError(f"Units need enabled [n, u] and n labels; got {fired.shape} and {truth.shape}.")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sightline.data.phantoms.spine.body import VertebraBody
-from sightline.data.phantoms.spine.plan import Subject, VertebraPlan
+from sightline.data.phantoms.spine.plan import PhantomSubject, VertebraPlan
 from sightline.data.phantoms.spine.solids import VertebraPose
 from sightline.data.spine.vertebrae import LABELS, RANKS
 from sightline.structures.frame import FloatArray
@@ -47,7 +47,7 @@ class Column:
     sacrum: VertebraPose
 
 
-def stack(person: Subject) -> Column:
+def stack(person: PhantomSubject) -> Column:
     """Place a person's vertebrae, the sacrum's upper endplate at the origin."""
     sacral_tilt = SACRAL_TILT * person.lordosis
     sacrum = VertebraPose(_turn(sacral_tilt, 0.0, 0.0), np.zeros(3))
@@ -75,7 +75,7 @@ def stack(person: Subject) -> Column:
     return Column(tuple(reversed(placed)), sacrum)
 
 
-def _wanted_tilt(person: Subject, plan: VertebraPlan) -> float:
+def _wanted_tilt(person: PhantomSubject, plan: VertebraPlan) -> float:
     rank = RANKS[plan.label]
     if rank <= RANKS[LABELS["T9"]]:
         factor = person.kyphosis
@@ -86,7 +86,7 @@ def _wanted_tilt(person: Subject, plan: VertebraPlan) -> float:
     return 0.95 * plan.measures.tilt * factor
 
 
-def _sideways(person: Subject, number: int) -> tuple[float, float]:
+def _sideways(person: PhantomSubject, number: int) -> tuple[float, float]:
     """Tilt to the side and turn about its own axis, degrees, which go together in a scoliosis."""
     bend, start, span = person.scoliosis
     phase = 2.0 * math.pi * (number - 2.0 - start) / span

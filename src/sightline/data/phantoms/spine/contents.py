@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from sightline.data.phantoms.spine.body import BodyField
 from sightline.data.phantoms.spine.column import Placed
-from sightline.data.phantoms.spine.plan import Subject
+from sightline.data.phantoms.spine.plan import PhantomSubject
 from sightline.data.phantoms.spine.solids import EllipticBar, Floats, Grid, partial_volume
 from sightline.structures.frame import FloatArray
 
@@ -34,7 +34,7 @@ def regions_of(f: BodyField) -> NDArray[np.uint8]:
 
 
 def content_of(
-    placed: Placed, f: BodyField, person: Subject, own: tuple[Floats, Floats, Floats], texture: Floats
+    placed: Placed, f: BodyField, person: PhantomSubject, own: tuple[Floats, Floats, Floats], texture: Floats
 ) -> tuple[Floats, NDArray[np.uint8]]:
     """Hounsfield units of what is inside the shell, and the finding mask's numbers.
 
@@ -70,7 +70,7 @@ def content_of(
 
 
 def _break(
-    placed: Placed, f: BodyField, person: Subject, value: Floats, found: NDArray[np.uint8], texture: Floats
+    placed: Placed, f: BodyField, person: PhantomSubject, value: Floats, found: NDArray[np.uint8], texture: Floats
 ) -> None:
     """Add to a body what a compression leaves in it, and mark it."""
     plan = placed.plan

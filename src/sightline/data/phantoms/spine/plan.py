@@ -60,7 +60,7 @@ class VertebraPlan:
 
 
 @dataclass(frozen=True)
-class Subject:
+class PhantomSubject:
     """A person.
 
     Attributes:
@@ -87,7 +87,7 @@ class Subject:
     vertebrae: tuple[VertebraPlan, ...]
 
 
-def plan_person(number: int, seed: int, *, prevalence: float) -> Subject:
+def plan_person(number: int, seed: int, *, prevalence: float) -> PhantomSubject:
     """Draw a person; the result depends on nothing but the arguments.
 
     Args:
@@ -111,7 +111,7 @@ def plan_person(number: int, seed: int, *, prevalence: float) -> Subject:
                        min(0.85, share * DEFORMED_AT.get(label, 0.0))) for label in levels
     )  # fmt: skip
     vertebrae = _with_metal(vertebrae, np.random.default_rng([seed, 14, number]))
-    return Subject(
+    return PhantomSubject(
         f"phantom{number + 1:03d}",
         frailty,
         float(np.clip(225.0 - 165.0 * frailty + rng.normal(0.0, 24.0), 28.0, 260.0)),

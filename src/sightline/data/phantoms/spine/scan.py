@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from sightline.data.phantoms.spine.column import Column, Placed
 from sightline.data.phantoms.spine.contents import DISC, add_metal, content_of, regions_of
-from sightline.data.phantoms.spine.plan import Subject
+from sightline.data.phantoms.spine.plan import PhantomSubject
 from sightline.data.phantoms.spine.posterior_elements import arch_of, ribs_of
 from sightline.data.phantoms.spine.solids import EllipticBar, Floats, Grid, Part, blend_solids, partial_volume
 from sightline.data.phantoms.spine.tissue import surround
@@ -32,7 +32,9 @@ class ScanDrawing:
     findings: NDArray[np.uint8]
 
 
-def draw_spine(grid: Grid, column: Column, person: Subject, labels: tuple[int, ...], rng: Generator) -> ScanDrawing:
+def draw_spine(
+    grid: Grid, column: Column, person: PhantomSubject, labels: tuple[int, ...], rng: Generator
+) -> ScanDrawing:
     """Draw a column and what is around it.
 
     Args:
@@ -89,7 +91,7 @@ def _vertebra(
     grid: Grid,
     placed: Placed,
     below: Placed,
-    person: Subject,
+    person: PhantomSubject,
     labels: tuple[int, ...],
     texture: Floats,
 ) -> None:
@@ -154,7 +156,7 @@ def _vertebra(
         _bare_bone(drawn, grid, placed, rib, person)
 
 
-def _bare_bone(drawn: ScanDrawing, grid: Grid, placed: Placed, bar: EllipticBar, person: Subject) -> None:
+def _bare_bone(drawn: ScanDrawing, grid: Grid, placed: Placed, bar: EllipticBar, person: PhantomSubject) -> None:
     part = placed.pose.reach(grid, *bar.corners(2.0))
     if part is None:
         return
@@ -166,7 +168,7 @@ def _bare_bone(drawn: ScanDrawing, grid: Grid, placed: Placed, bar: EllipticBar,
     drawn.hu[part] = drawn.hu[part] * (1.0 - share) + value
 
 
-def _sacrum(drawn: ScanDrawing, grid: Grid, column: Column, person: Subject, texture: Floats) -> None:
+def _sacrum(drawn: ScanDrawing, grid: Grid, column: Column, person: PhantomSubject, texture: Floats) -> None:
     last = column.vertebrae[-1]
     width, depth = last.body.width, last.body.depth
     corner = np.array([width * 1.2, depth, 4.0])

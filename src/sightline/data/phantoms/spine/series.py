@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sightline.data.phantoms.spine.body import is_thoracic
 from sightline.data.phantoms.spine.column import Column
-from sightline.data.phantoms.spine.plan import Subject
+from sightline.data.phantoms.spine.plan import PhantomSubject
 from sightline.data.phantoms.spine.solids import Grid
 from sightline.data.spine.vertebrae import LABELS
 from sightline.structures.frame import FloatArray
@@ -87,7 +87,7 @@ class Series:
         return np.array([[1.0, 0.0, 0.0], [0.0, math.cos(t), -math.sin(t)], [0.0, math.sin(t), math.cos(t)]])
 
 
-def plan_series(person: Subject, number: int, seed: int, spacing_mm: float | None) -> tuple[Series, ...]:
+def plan_series(person: PhantomSubject, number: int, seed: int, spacing_mm: float | None) -> tuple[Series, ...]:
     """The series of a person: one, or two halves of the spine in one person of twelve.
 
     Args:

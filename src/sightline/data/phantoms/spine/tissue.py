@@ -9,7 +9,7 @@ from numpy.random import Generator
 from scipy import ndimage
 
 from sightline.data.phantoms.spine.column import Column
-from sightline.data.phantoms.spine.plan import Subject
+from sightline.data.phantoms.spine.plan import PhantomSubject
 from sightline.data.phantoms.spine.solids import Floats, Grid, partial_volume
 from sightline.structures.frame import FloatArray
 
@@ -20,7 +20,7 @@ AIR, FAT, MUSCLE, CSF, CORD, LUNG = -1000.0, -102.0, 54.0, 9.0, 36.0, -860.0
 class Surroundings:
     """Where things are around one spine, as curves over z."""
 
-    def __init__(self, grid: Grid, column: Column, person: Subject) -> None:
+    def __init__(self, grid: Grid, column: Column, person: PhantomSubject) -> None:
         self.grid, self.person = grid, person
         order = sorted(column.vertebrae, key=lambda one: float(one.centre[2]))
         self.heights = np.array([one.centre[2] for one in order])
@@ -47,7 +47,7 @@ class Surroundings:
         return np.asarray((size - 1.0) * np.minimum(a, b), dtype=np.float32)
 
 
-def surround(grid: Grid, column: Column, person: Subject, rng: Generator) -> Floats:
+def surround(grid: Grid, column: Column, person: PhantomSubject, rng: Generator) -> Floats:
     """Hounsfield units of everything but bone and discs, [x, y, z]."""
     s = Surroundings(grid, column, person)
     coarse = _clouds(grid, rng, 11.0)

@@ -26,7 +26,7 @@ from PIL import Image
 
 from sightline.data.datasets.verse.gradings import FIELDS
 from sightline.data.phantoms.spine.column import Column, Placed, stack
-from sightline.data.phantoms.spine.plan import Subject, plan_person
+from sightline.data.phantoms.spine.plan import PhantomSubject, plan_person
 from sightline.data.phantoms.spine.scan import draw_spine, simulate_scanner
 from sightline.data.phantoms.spine.series import Series, orient_arrays, plan_series
 from sightline.data.spine.vertebrae import FINDINGS, LEVELS, RANKS
@@ -123,7 +123,7 @@ def write_subject(destination: Path, number: int, *, seed: int, spacing: float |
     return Written(rows, truth)
 
 
-def _write_series(archive: Path, person: Subject, column: Column, series: Series) -> FloatArray:
+def _write_series(archive: Path, person: PhantomSubject, column: Column, series: Series) -> FloatArray:
     rng, film = (np.random.default_rng([*series.seed, part]) for part in (0, 1))
     grid = series.grid(column)
     drawn = draw_spine(grid, column, person, series.labels, rng)
@@ -166,7 +166,7 @@ def _rank(one: Placed) -> int:
     return RANKS[one.plan.label]
 
 
-def _row(person: Subject, series: Series, one: Placed) -> dict[str, Any]:
+def _row(person: PhantomSubject, series: Series, one: Placed) -> dict[str, Any]:
     plan = one.plan
     return {
         "subject": person.name,
