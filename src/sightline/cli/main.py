@@ -23,7 +23,7 @@ from sightline.cli.evidence import (
 )
 from sightline.cli.marks import MarksCommand, ReadsCommand
 from sightline.cli.node import MakeGate, NodeCommand, Serve
-from sightline.cli.runs import Assemble, MakeEnsemble, Evaluate, Train
+from sightline.cli.runs import Assemble, Evaluate, MakeEnsemble, Train
 from sightline.cli.serve import Dissect, Explain, Export, Predict
 from sightline.cli.tables import CompareAnswers, Demo, MakeTable, Recipes, SearchFields, Version
 from sightline.cli.workstation import AccountsCommand, ServeWorkstation

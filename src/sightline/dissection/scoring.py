@@ -16,7 +16,7 @@ from sightline.explainers.units.readings import Readings
 from sightline.explainers.units.thresholds import Thresholds
 from sightline.metrics.units.agreement import Null, UnitAgreement, unit_agreement
 from sightline.metrics.units.permutation import label_permutations
-from sightline.metrics.units.scores import UnitDraws, Over, UnitScores, unit_scores
+from sightline.metrics.units.scores import Over, UnitDraws, UnitScores, unit_scores
 from sightline.structures.case import Cohort
 
 NULLS: tuple[Null, ...] = ("masks", "shifts")
