@@ -23,7 +23,7 @@ import tyro
 ROOT = Path(__file__).parents[1]
 Name = Literal[
     "step", "explained_step", "maps", "explain", "boxes", "reading", "memory", "patches", "dissect", "coverage",
-    "workstation", "evidence", "audit",
+    "onnx", "workstation", "evidence", "audit",
 ]  # fmt: skip
 
 
@@ -80,6 +80,7 @@ class Bench:
                 machine,
                 maps,
                 memory,
+                onnx,
                 patches,
                 reading,
                 step,
@@ -92,7 +93,7 @@ class Bench:
                 return 2
             rooms = {"step": step, "explained_step": explained_step, "maps": maps, "explain": explain, "boxes": boxes}
             rooms |= {"reading": reading, "memory": memory, "patches": patches, "dissect": dissect}
-            rooms |= {"workstation": workstation}
+            rooms |= {"onnx": onnx, "workstation": workstation}
             facts = machine.facts(device)
             if self.machine is not None:
                 facts["machine"] = self.machine

@@ -1,15 +1,19 @@
 """Every benchmark runs at a toy size and its two sides compute the same thing; no test here reads a clock."""
 
 import json
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks import boxes, explain, explained_step, maps, memory, page, patches, reading, step
+from benchmarks import boxes, explain, explained_step, maps, memory, onnx, page, patches, reading, step
 from benchmarks.timing import Result, Row, Unequal, alternate
 from sightline.data.views.image_view import View
+from sightline.models.backbones import Backbone
+from sightline.models.cam_classifiers import ClassMapModel
+from sightline.models.pooling import SoftmaxPool
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -164,3 +168,17 @@ def test_patches_run_and_are_monais():
     # a patch that lies elsewhere is seen
     with pytest.raises(Unequal, match="differ by up to"):
         patches.check(patches.ours(ct, placements[::-1]), theirs)
+
+
+@pytest.mark.slow
+def test_graphs_run_and_are_the_network():
+    (only,) = onnx.measure(onnx.settings("cpu", toy=True)).rows
+    assert only.goal == onnx.GOAL and min(only.ratios) > 0.0
+    # both layouts answer alike, with everything that a graph gives
+    network = ClassMapModel(Backbone(name="test_resnet", channels=3), pool=SoftmaxPool()).build(2)
+    given = np.random.default_rng(0).random((1, 3, 64, 64), dtype=np.float32)
+    with torch.inference_mode():
+        said = [onnx.Eager(deepcopy(network), given, form)() for form in onnx.LAYOUTS.values()]
+    assert len(said[0]) == len(said[1]) >= 4
+    for one, other in zip(*said, strict=True):
+        assert torch.allclose(one, other, atol=1e-5)

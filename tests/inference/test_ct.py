@@ -11,6 +11,7 @@ from PIL import Image
 from support.paths import DATA
 from support.volumes import WORDS, tiny_spines, tiny_volume_recipe
 
+from sightline.cli.main import parse_command
 from sightline.data.datasets.verse.centroids import write_centroids
 from sightline.data.spine.curve import SpineCurve
 from sightline.data.spine.patch_cohort import write_patch_cohort
@@ -26,6 +27,7 @@ from sightline.inference.ct.inputs import ESTIMATED, ct_inputs, read_vertebrae
 from sightline.inference.ct.patches import CutPatch, cut_patches, parse_cutting
 from sightline.inference.ct.predict import CtOptions, predict_cts
 from sightline.inference.ct.units import CaseUnits, weights_digest
+from sightline.inference.onnx.export import export_onnx
 from sightline.inference.radiographs import predict_files
 from sightline.inference.results.journal import NAME
 from sightline.io.image import is_ct_input
@@ -111,6 +113,24 @@ def test_a_ct_becomes_a_table_a_page_and_panels(run, scan, tmp_path):
     with torch.no_grad():
         by_hand = run.network()(torch.from_numpy(planes)[None]).logits.double().softmax(1)[0, 1]
     assert float(rows[1]["probability"]) == pytest.approx(float(by_hand), abs=1e-6)
+
+
+@pytest.mark.slow
+def test_onnxruntime_says_of_a_ct_what_torch_says(run, scan, tmp_path):
+    ct, centroids, _ = scan
+    folder = str(run.folder)
+    export_onnx(run, run.folder / "onnx", WORDS)
+    words = ["--centroids", str(centroids), "--panels", "all", "--quiet"]
+    command = ["predict", folder, str(ct), "--engine", "onnx", "--out", str(tmp_path / "onnx"), *words]
+    assert parse_command(command).run() == 0
+    assert predict_cts(run, [ct], tmp_path / "torch", CtOptions((centroids,), panels="all"), QUIET) == (1, 0)
+    for one, other in zip(rows_of(tmp_path / "onnx"), rows_of(tmp_path / "torch"), strict=True):
+        assert float(one.pop("probability")) == pytest.approx(float(other.pop("probability")), abs=1e-5)
+        assert one == other
+    assert (tmp_path / "onnx" / "sub-1" / "report.html").is_file()
+    with pytest.raises(RunError, match="does not show its units"):
+        parse_command([*command, "--dissection", "x"]).run()
+
 
 
 def test_panels_are_of_what_is_called(run, scan, tmp_path):

@@ -86,38 +86,63 @@ def running(folder, clock=time.time, child=CHILD, **words):
 
 
 class NodeProcess:
-    """A node in a process of its own, which tests may kill."""
+    """A node in a process of its own, which tests may kill; what forks it stays, so that a new start is quick."""
 
     def __init__(self, config, log):
         self.config, self.log = config, log
-        self.process = None
+        self.pid, self._nursery = None, None
 
     def start(self):
         """Start it and wait until it serves."""
-        environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join((str(Path(__file__).parents[2] / "src"), str(Path(__file__).parents[1])))
-        }
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, str(Path(__file__).parent / "node_process.py"), str(self.config)],
-                stdout=subprocess.PIPE, stderr=log, env=environment, text=True,
+        if self._nursery is None:
+            folders = (Path(__file__).parents[2] / "src", Path(__file__).parents[1])
+            self._nursery = subprocess.Popen(
+                [sys.executable, str(Path(__file__).parent / "node_process.py")],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, folders))},
             )  # fmt: skip
-        line = self.process.stdout.readline()
-        assert line.startswith("ready"), self.log.read_text()[-3000:]
+        self._nursery.stdin.write(f"{self.config}\t{self.log}\n")
+        self._nursery.stdin.flush()
+        # the two write as they come, the node after its parent or before it
+        said = [self._hear(), self._hear()]
+        assert "ready" in said, (said, self.log.read_text()[-3000:])
+        self.pid = int(min(said).removeprefix("pid "))
         return self
+
+    @property
+    def running(self):
+        """Whether it was started and not ended."""
+        return self.pid is not None
 
     def kill(self):
         """SIGKILL."""
-        self.process.kill()
-        self.process.wait()
-        self.process.stdout.close()
+        os.kill(self.pid, signal.SIGKILL)
+        assert self._ended() == -signal.SIGKILL
 
     def stop(self):
         """SIGTERM, and the exit status."""
-        self.process.send_signal(signal.SIGTERM)
-        status = self.process.wait(timeout=90)
-        self.process.stdout.close()
+        os.kill(self.pid, signal.SIGTERM)
+        status = self._ended()
+        self.close()
         return status
+
+    def close(self):
+        """End the node, and what forks nodes."""
+        if self.running:
+            self.kill()
+        if self._nursery is not None:
+            self._nursery.stdin.close()
+            self._nursery.wait(timeout=90)
+            self._nursery.stdout.close()
+            self._nursery = None
+
+    def _hear(self):
+        return self._nursery.stdout.readline().strip()
+
+    def _ended(self):
+        said = self._hear()
+        self.pid = None
+        return int(said.removeprefix("ended "))
 
 
 def image(number=0, *, study="1.2.826.1.1", patient="P1", size=(16, 16), value=None, **attributes):

@@ -13,6 +13,7 @@ from sightline.cli.options import On, holding, make_engine
 from sightline.errors import RunError
 
 if TYPE_CHECKING:
+    from sightline.inference.ct.predict import CtOptions
     from sightline.inference.file_result import DicomWish
     from sightline.inference.network_output import RunFacts
     from sightline.training.run import Run
@@ -54,7 +55,7 @@ class Predict:
     codes: Path | None = None
     """DICOM: codes.yaml that names findings and sites; default: the one in the run folder."""
     engine: Literal["torch", "onnx"] = "torch"
-    """Inference engine; onnx needs `sightline export RUN` first, and no torch for radiographs."""
+    """Inference engine; onnx needs `sightline export RUN` first, and for radiographs no torch."""
     on: OmitArgPrefixes[On] = field(default_factory=On)
 
     def run(self) -> int:
@@ -68,11 +69,9 @@ class Predict:
 
         run = open_run(self.folder, CATALOGUE)
         if isinstance(run.recipe.view, VolumeView):
-            from sightline.inference.ct.predict import CtOptions, predict_cts
+            from sightline.inference.ct.predict import predict_cts
 
-            if self.studies is not None:
-                raise RunError("A CT is a study of its own: --studies is of radiographs.", "Leave it out.")
-            options = CtOptions(self.centroids, self.vertebrae, self.dissection, self.panels, self.series)
+            options = self._ct_options()
             with only_command(self.out):
                 read, rejects = predict_cts(run, self.inputs, self.out, options, make_engine(self.on), self._dicom(run))
             print(f"{read} CTs predicted, {rejects} rejected; see {self.out}")
@@ -86,20 +85,43 @@ class Predict:
         return _exit_code(read, self.out)
 
     def _without_torch(self) -> int:
-        """Predict radiographs with onnxruntime."""
+        """Predict with onnxruntime; the patches of a CT are still cut with torch."""
+        from sightline.data.views.volume_view import VolumeView
         from sightline.inference.onnx.exported_run import open_export
-        from sightline.inference.radiographs import read_files
 
         if self.on.device == "cuda":
             raise RunError("onnxruntime runs on the CPU here.", "Leave --device out, or use --engine torch.")
-        self._refuse_ct_words()
         run = open_export(self.folder)
+        if isinstance(run.facts.view, VolumeView):
+            from sightline.inference.ct.predict import read_cts
+            from sightline.io.files import only_command
+
+            if self.dissection is not None:
+                raise RunError("A graph does not show its units.", "Leave --dissection out, or use --engine torch.")
+            wish, quiet = self._dicom(run.facts), self.on.quiet
+            with only_command(self.out):
+                read, rejects = read_cts(
+                    run.facts, run.network, self.inputs, self.out, self._ct_options(), quiet=quiet, dicom=wish
+                )
+            print(f"{read} CTs predicted, {rejects} rejected; see {self.out}")
+            return _exit_code(read, self.out)
+        from sightline.inference.radiographs import read_files
+
+        self._refuse_ct_words()
         dicom = self._dicom(run.facts)
         read, rejects = read_files(
             run.facts, run.network, self.inputs, self.out, quiet=self.on.quiet, study_table=self.studies, dicom=dicom
         )
         print(f"{read} pictures predicted, {rejects} files rejected; see {self.out}")
         return _exit_code(read, self.out)
+
+    def _ct_options(self) -> CtOptions:
+        """Where the vertebrae of CTs are, and what to draw."""
+        from sightline.inference.ct.predict import CtOptions
+
+        if self.studies is not None:
+            raise RunError("A CT is a study of its own: --studies is of radiographs.", "Leave it out.")
+        return CtOptions(self.centroids, self.vertebrae, self.dissection, self.panels, self.series)
 
     def _refuse_ct_words(self) -> None:
         """Refuse options of CTs."""

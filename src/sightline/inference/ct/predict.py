@@ -7,32 +7,31 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from sightline.data.views.volume_view import VolumeView
 from sightline.dissection.case_panel import CasePanel, PanelUnit
-from sightline.dissection.results import open_dissection
 from sightline.errors import RunError, SightlineError
 from sightline.inference.boxes import top_finding
 from sightline.inference.ct.inputs import CtInput, PlacedCt, ct_inputs, read_vertebrae
 from sightline.inference.ct.patches import CutPatch, cut_patches, parse_cutting
 from sightline.inference.ct.report import ReadVertebra, write_ct
-from sightline.inference.ct.units import CaseUnits, units_of, weights_digest
 from sightline.inference.file_result import DicomWish
-from sightline.inference.network_output import facts_of
+from sightline.inference.network_output import Answers, Ask, RunFacts, facts_of
 from sightline.inference.results.journal import Journal, mark_of_input, stamp_of
 from sightline.io.picture import Reject, write_rejects
 from sightline.io.progress import progress
 from sightline.io.volume import affine_within
 from sightline.plots.planes import cube_shown, facing_of, whole_cube
-from sightline.structures.evidence import Evidence, forward_evidence, probabilities_of
 from sightline.structures.frame import Frame
-from sightline.training.engine import Engine
-from sightline.training.run import Run
+
+if TYPE_CHECKING:
+    from sightline.inference.ct.units import CaseUnits
+    from sightline.training.engine import Engine
+    from sightline.training.run import Run
 
 Panels = Literal["called", "all", "none"]
 HEAD = ("ct", "vertebra", "label", "predicted", "probability", "voxel_i", "voxel_j", "voxel_k", "x_mm", "y_mm", "z_mm",
@@ -83,29 +82,58 @@ def predict_cts(
     Raises:
         RunError: the run is not finished or sees radiographs, or an input is missing.
     """
+    from sightline.inference.predict import TorchNetwork
+    from sightline.training.engine import Engine
+
     engine = engine or Engine()
-    view = run.recipe.view
+    facts = facts_of(run)
+    _volume_view(facts)
+    network = TorchNetwork(run, engine.fabric("32-true").device)
+    units = None
+    if options.dissection is not None:
+        from sightline.dissection.results import open_dissection
+        from sightline.inference.ct.units import units_of, weights_digest
+
+        units = units_of(weights_digest(run), network.network, open_dissection(options.dissection))
+    return read_cts(facts, network, inputs, out, options, quiet=engine.quiet, dicom=dicom, units=units)
+
+
+def read_cts(
+    run: RunFacts,
+    network: Ask,
+    inputs: Sequence[Path],
+    out: Path,
+    options: CtOptions,
+    *,
+    quiet: bool = False,
+    dicom: DicomWish | None = None,
+    units: CaseUnits | None = None,
+) -> tuple[int, int]:
+    """The same with whatever answers: a network with torch, or its graph with onnxruntime.
+
+    Args:
+        run: what is known of the run.
+        network: answers to patches [1, 1, *s].
+        inputs: as in `predict_cts`.
+        out: folder to write.
+        options: where the vertebrae are, and what to draw; its dissection is `units`, opened.
+        quiet: no progress bar.
+        dicom: as in `predict_cts`.
+        units: of a network with torch, that are asked as well.
+
+    Raises:
+        RunError: the run sees radiographs, or an input is missing.
+    """
     if dicom is not None:
         dicom.wanted()  # says what is not installed before anything is read
         from sightline.inference.ct.dicom_results import require_dicom, write_ct_results
         from sightline.inference.dicom_results import words_of_run
-    if not run.done:
-        raise RunError(f"{run.folder} is not finished.", "Run the same train command again: it resumes.")
-    if not isinstance(view, VolumeView):
-        raise RunError(
-            f"{run.folder} was trained on radiographs, not on patches of CTs.",
-            "Give radiographs, or a run that was trained on volumes.",
-        )
+    reader = _Reader(run, _volume_view(run), network, units, options.panels)
     cts = ct_inputs(inputs, options.centroids, options.vertebrae, options.series)
-    device = engine.fabric("32-true").device
-    network = run.network().to(device)
-    units = None
-    if options.dissection is not None:
-        units = units_of(weights_digest(run), network, open_dissection(options.dissection))
     out.mkdir(parents=True, exist_ok=True)
     rejects: list[Reject] = []
     wishes = {"panels": options.panels, "dissection": str(options.dissection), "dicom": repr(dicom)}
-    journal = Journal(out, stamp_of(facts_of(run), **wishes), _rows_of_json)
+    journal = Journal(out, stamp_of(run, **wishes), _rows_of_json)
     done = False
     try:
         with _table(out / "predictions.csv") as write:
@@ -116,13 +144,12 @@ def predict_cts(
                     for row in rows:
                         write(row)
                     continue
-                reader = _Reader(run, view, network, units, options.panels, device)
                 try:
                     if dicom is not None:
                         require_dicom(given)
                     placed = read_vertebrae(given)
                     folder = out / given.name
-                    read = reader.read(given, placed, folder, engine, write)
+                    read = reader.read(given, placed, folder, quiet, write)
                     notes = placed.notes if reader.cutting_known else (*placed.notes, ASSUMED)
                     write_ct(folder, given.name, placed.ct, read, run, placed.centres, notes)
                     if dicom is not None:
@@ -136,6 +163,16 @@ def predict_cts(
         journal.close(done=done)
     write_rejects(out / "rejects.csv", rejects)
     return len(cts) - len(rejects), len(rejects)
+
+
+def _volume_view(run: RunFacts) -> VolumeView:
+    """The view of a run on patches of CTs; refuses other runs."""
+    if not isinstance(run.view, VolumeView):
+        raise RunError(
+            f"{run.folder} was trained on radiographs, not on patches of CTs.",
+            "Give radiographs, or a run that was trained on volumes.",
+        )
+    return run.view
 
 
 def _mark_of(given: CtInput) -> str:
@@ -153,17 +190,15 @@ def _rows_of_json(said: Any) -> list[list[str]]:
 class _Reader:
     """What reads the vertebrae of one CT."""
 
-    def __init__(
-        self, run: Run, view: VolumeView, network: Any, units: CaseUnits | None, panels: Panels, device: Any
-    ) -> None:
+    def __init__(self, run: RunFacts, view: VolumeView, network: Ask, units: CaseUnits | None, panels: Panels) -> None:
         self.run, self.view, self.network = run, view, network
-        self.units, self.panels, self.device = units, panels, device
+        self.units, self.panels = units, panels
         self.cutting, self.cutting_known = parse_cutting(run.cohort.get("about", {}), view.size)
 
-    def read(self, given: CtInput, placed: PlacedCt, folder: Path, engine: Engine, write: Any) -> list[ReadVertebra]:
+    def read(self, given: CtInput, placed: PlacedCt, folder: Path, quiet: bool, write: Any) -> list[ReadVertebra]:
         """Every vertebra from head to foot; its row is written at once."""
         read = []
-        with progress(given.name, len(placed.vertebrae), quiet=engine.quiet) as advance:
+        with progress(given.name, len(placed.vertebrae), quiet=quiet) as advance:
             for patch in cut_patches(placed, folder / "patches", self.cutting):
                 one = self._vertebra(given, placed, patch, folder)
                 read.append(one)
@@ -173,10 +208,10 @@ class _Reader:
 
     def _vertebra(self, given: CtInput, placed: PlacedCt, patch: CutPatch, folder: Path) -> ReadVertebra:
         planes, frame = self.view.test(patch.volume.values)
-        evidence, activations = self._look(planes)
-        if not bool(torch.isfinite(evidence.logits).all()):
+        answers, activations = self._look(planes)
+        if not bool(np.isfinite(answers.logits).all()):
             raise RunError("The network's logits are not finite.", "The weights are damaged.")
-        probabilities = probabilities_of(evidence.logits, independent=self.run.recipe.independent)[0]
+        probabilities = answers.probabilities(independent=self.run.independent)[0]
         classes = self.run.classes
         looked_for = top_finding(classes, probabilities)
         said = int(probabilities.argmax())
@@ -187,7 +222,7 @@ class _Reader:
             called=said == looked_for,
             outside=patch.outside(frame),
             finding=classes[looked_for],
-            **_placed_map(evidence, looked_for, frame, patch),
+            **_placed_map(answers, looked_for, frame, patch),
         )
         if self.panels == "none" or (self.panels == "called" and not one.called):
             return one
@@ -216,20 +251,17 @@ class _Reader:
         )
         return ReadVertebra(**{**vars(one), "panel": panel})
 
-    def _look(self, planes: NDArray[np.float32]) -> tuple[Evidence, NDArray[np.float64] | None]:
+    def _look(self, planes: NDArray[np.float32]) -> tuple[Answers, NDArray[np.float64] | None]:
         """What the network says of one patch, by itself; with the activations of its units where they are asked for."""
-        images = torch.from_numpy(planes)[None]
-        if self.units is None:
-            return forward_evidence(self.network, images, self.device), None
-        return self.units.look(images)
+        return (self.network(planes[None]), None) if self.units is None else self.units.answer(planes[None])
 
 
-def _placed_map(evidence: Evidence, index: int, frame: Frame, patch: CutPatch) -> dict[str, Any]:
+def _placed_map(answers: Answers, index: int, frame: Frame, patch: CutPatch) -> dict[str, Any]:
     """The class map of a patch and its affine; nothing of a network without maps."""
-    if evidence.maps is None:
+    if answers.maps is None:
         return {}
-    cells = evidence.maps[0, index].numpy().astype(np.float32)
-    window = None if evidence.window is None else evidence.window[0].double().numpy()
+    cells = answers.maps[0, index].astype(np.float32)
+    window = None if answers.window is None else answers.window[0].astype(np.float64)
     place = frame.resize(cells.shape) if window is None else frame.within(window, cells.shape)
     return {"map": cells, "map_affine": affine_within(place, patch.volume.affine)}
 

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from sightline.data.spine.vertebrae import Vertebra
 from sightline.dissection.case_panel import CasePanel, case_words, draw_case_panel
+from sightline.inference.network_output import RunFacts
 from sightline.io.volume import Volume
 from sightline.plots.html_report import ReportPicture, ReportTable, Section, write_report
 from sightline.plots.spine_overview import MarkedVertebra, draw_overview
-from sightline.training.run import Run, environment
+from sightline.training.run import environment
 
 HOW_TO_READ: tuple[tuple[str, str], ...] = (
     (
@@ -69,7 +70,7 @@ class ReadVertebra:
 
 
 def write_ct(
-    folder: Path, name: str, ct: Volume, read: Sequence[ReadVertebra], run: Run, centres: str, notes: Sequence[str]
+    folder: Path, name: str, ct: Volume, read: Sequence[ReadVertebra], run: RunFacts, centres: str, notes: Sequence[str]
 ) -> None:
     """Write `overview.png`, `panels/LEVEL.png` and `report.html` of one CT.
 
@@ -114,7 +115,7 @@ def write_ct(
         summary=[found, "It is a network's output, for research; it is no diagnosis."],
         sections=sections,
         provenance={
-            "run": f"{run.recipe.title}, identity {run.identity}",
+            "run": f"{run.title}, identity {run.identity}",
             "trained on": f"{run.cohort['name']}, fingerprint {run.cohort['fingerprint']}",
             "command": machine["command"],
             "sightline": machine["sightline"],
@@ -123,7 +124,7 @@ def write_ct(
     )
 
 
-def _table(read: Sequence[ReadVertebra], run: Run) -> ReportTable:
+def _table(read: Sequence[ReadVertebra], run: RunFacts) -> ReportTable:
     rows = []
     for one in read:
         place = ", ".join(f"{x - 0.5:.1f}" for x in one.vertebra.centre)

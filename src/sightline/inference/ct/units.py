@@ -17,6 +17,8 @@ from sightline.dissection.results import Dissection
 from sightline.errors import RunError
 from sightline.explainers.units.layer import UnitLayer
 from sightline.inference.ct.patches import CutPatch
+from sightline.inference.network_output import Answers
+from sightline.inference.predict import answers_of
 from sightline.io.files import digest_of_file
 from sightline.io.nifti import read_volume, write_volume
 from sightline.plots.planes import Facing, cube_shown, facing_of
@@ -58,6 +60,11 @@ class CaseUnits:
                 "Dissect this very run.",
             )
         return Evidence(evidence.logits.float().cpu()), activations[0].double().cpu().numpy()
+
+    def answer(self, images: NDArray[np.float32]) -> tuple[Answers, NDArray[np.float64]]:
+        """The same of one case float32 [1, c, *s], as arrays."""
+        evidence, activations = self.look(torch.from_numpy(images))
+        return answers_of(evidence), activations
 
     def strongest(self, activations: NDArray[np.float64], facing: Facing) -> tuple[PanelUnit, ...]:
         """The units with the largest r_k, with what is known of them; activations turned as the case's cube is."""

@@ -21,7 +21,7 @@ from sightline.inference.onnx.model_file import FOLDER, find_export, read_facts
 from sightline.web.node.configuration import Configuration, DicomDestination
 from sightline.web.node.database import Store, studies
 from sightline.web.node.delivery.cleaning import Cleaner
-from sightline.web.node.delivery.commitment import CommitmentAnswers, ask_commitment, take_answer
+from sightline.web.node.delivery.commitment import CommitmentAnswers, ask_commitment, resume_questions, take_answer
 from sightline.web.node.delivery.dispatch import DeliveryEvents, Dispatcher
 from sightline.web.node.delivery.senders import Sender, StoreScu, StowClient, Unreachable
 from sightline.web.node.intake.acceptance import Accepted, Intake, Origin
@@ -102,6 +102,7 @@ class Node:
             SightlineError: a port is taken, a certificate or token does not load.
         """
         resumed = resume_jobs(self.store)
+        resume_questions(self.store)
         self._check_tls()
         self._metrics_server = MetricsServer(self.configuration.metrics, self.metrics, lambda: self.unready)
         try:

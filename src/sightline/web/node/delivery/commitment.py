@@ -1,7 +1,7 @@
 """Storage commitment both ways: we ask the PACS whether it keeps what we sent, and answer those who ask us.
 
 What a destination with `commit: true` has not committed is never cleaned here. An object it says it does not have is
-sent again; a question that is not answered within an hour is asked again.
+sent again; a question that is not answered within an hour, or before the node ended, is asked again.
 """
 
 from __future__ import annotations
@@ -73,6 +73,16 @@ def ask_commitment(name: str, destination: DicomDestination, calling: str, store
     if status.get("Status") != 0x0000:
         LOG.warning("commitment refused", extra={"destination": name})
     return len(rows)
+
+
+def resume_questions(store: Store) -> int:
+    """After a start: what was asked and not answered when the node ended is asked again; how many objects.
+
+    The answer may have come while nobody listened, and no PACS gives it twice.
+    """
+    with store.change() as change:
+        unanswered = update(outbox).where(outbox.c.state == "sent", outbox.c.asked.is_not(None)).values(asked=None)
+        return int(change.connection.execute(unanswered).rowcount)
 
 
 def _ask_later(store: Store, transaction: str) -> None:
