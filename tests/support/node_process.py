@@ -5,6 +5,7 @@ ended, `ended STATUS`; the node prints `ready` between them. A node that is kill
 next start costs no imports.
 """
 
+import ctypes
 import os
 import signal
 import sys
@@ -20,6 +21,7 @@ from support.nodes import CHILD
 
 def serve(config, log):
     """One node until SIGTERM; everything it says goes to its log."""
+    die_with_parent()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), 2)
     start_logging()
@@ -32,8 +34,13 @@ def serve(config, log):
     node.stop()
 
 
+def die_with_parent():
+    """A node without what forked it, and that without its test, have nothing to do."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
 def main():
-    # a nursery without its test has nothing to do
+    die_with_parent()
     for line in sys.stdin:
         config, log = line.rstrip("\n").split("\t")
         pid = os.fork()
