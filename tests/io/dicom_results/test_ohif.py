@@ -14,11 +14,13 @@ from support.ohif import ohif, require_ohif
 from support.pacs import orthanc, request
 from support.workstation_page import ARGUMENTS, CHROMIUM, require_chromium, until
 
+from sightline.data.phantoms.radiographs.cohort import write_radiographs
 from sightline.io.dicom_results.codes import CodeTable
 from sightline.io.dicom_results.header import source_image
 from sightline.io.dicom_results.identity import dicom_bytes
 from sightline.io.dicom_results.objects import Wanted, make_objects
 from sightline.io.dicom_results.results import FoundBox, FoundRegion, ImageResult, Maker, Said, StudyResult
+from sightline.io.image import read_image
 
 ROWS, COLUMNS, EDGE = 400, 300, 8
 # rows and columns: first and one past the last
@@ -26,14 +28,16 @@ REGION, BOX = (220, 60, 340, 180), (60.0, 90.0, 180.0, 240.0)
 PATIENCE = 600.0
 
 
-def framed():
-    """A radiograph that is black inside a white edge, so that its place on the screen can be seen."""
+def framed(folder):
+    """A phantom's wrist in dark greys inside a white edge, by which its place on the screen can be seen."""
+    case = next(iter(write_radiographs(folder, studies=3, seed=4, fractions=(0.34, 0.33, 0.33))))
+    inside = (COLUMNS - 2 * EDGE, ROWS - 2 * EDGE)
+    grey = Image.fromarray(read_image(case.image).pixels).resize(inside)
     pixels = np.full((ROWS, COLUMNS), 4000, np.uint16)
-    pixels[EDGE:-EDGE, EDGE:-EDGE] = 200
+    pixels[EDGE:-EDGE, EDGE:-EDGE] = np.asarray(grey, dtype=np.uint16) * 10 + 100
     # as wide as the window, so that nothing is cut off in between
-    return radiograph(
-        ROWS, COLUMNS, PixelData=pixels.tobytes(), WindowCenter="2048", WindowWidth="4096", PixelSpacing=[1, 1]
-    )
+    window = {"WindowCenter": "2048", "WindowWidth": "4096"}
+    return radiograph(ROWS, COLUMNS, PixelData=pixels.tobytes(), PixelSpacing=[1, 1], **window)
 
 
 def results(source):
@@ -77,7 +81,7 @@ def test_box_and_region_are_drawn_where_they_are(tmp_path):
     require_chromium()
     from playwright.sync_api import sync_playwright
 
-    picture = framed()
+    picture = framed(tmp_path / "phantom")
     made = results(source_image(picture))
     series = {one.Modality: str(one.SeriesInstanceUID) for one in made}
     shots = Path(os.environ.get("SIGHTLINE_SHOTS", tmp_path))
@@ -96,6 +100,9 @@ def test_box_and_region_are_drawn_where_they_are(tmp_path):
                 try:
                     until(lambda page=page, check=check: check(page), modality, PATIENCE)
                 finally:
+                    if page.get_by_text("Skip all").count():
+                        page.get_by_text("Skip all").first.click()
+                        page.wait_for_timeout(1000)
                     page.screenshot(path=str(shots / f"ohif_{modality.lower()}.png"))
                     page.close()
         finally:

@@ -117,6 +117,9 @@ def bind_process(memory: int) -> None:
     """Put this process under the bounds that hold for all of its life."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # Ctrl-C and service managers may signal the whole group: the node lets a running job end, so its child goes on
+    for word in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(word, signal.SIG_IGN)
     # as root a network namespace alone, else within a user namespace; where neither is allowed the child has the
     # node's network, which docs/threat_model.md says
     if libc.unshare(_CLONE_NEWNET) != 0:
