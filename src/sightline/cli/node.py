@@ -192,5 +192,8 @@ def _mend(config: Path, what: str, mend: Callable[[Any, str], int], word: str) -
     from sightline.web.node.inspection import open_store
 
     count = mend(open_store(read_configuration(config)), what)
-    print(f"{count} {word}" if count else f"nothing dead or held there: {what}", file=sys.stdout if count else sys.stderr)
-    return 0 if count else 1
+    if not count:
+        print(f"{what}: nothing dead or held", file=sys.stderr)
+        return 1
+    print(f"{count} {word}")
+    return 0
