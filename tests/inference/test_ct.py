@@ -132,7 +132,6 @@ def test_onnxruntime_says_of_a_ct_what_torch_says(run, scan, tmp_path):
         parse_command([*command, "--dissection", "x"]).run()
 
 
-
 def test_panels_are_of_what_is_called(run, scan, tmp_path):
     ct, centroids, _ = scan
     for panels in ("called", "none"):
