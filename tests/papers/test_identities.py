@@ -20,8 +20,9 @@ from sightline.evaluation.tables.engines.self_training import Teaching
 from sightline.evaluation.tables.grids.grid import change_recipe
 from sightline.explainers.localisation.protocols import MapBoxes
 from sightline.io.dicom_results.marks import _lines, _words_of
-from sightline.metrics.calibration.recalibration import Fitted, Isotonic, Temperature
+from sightline.metrics.calibration.recalibration import Fitted
 from sightline.metrics.calibration.record import CalibrationRecord
+from sightline.metrics.calibration.scaling import Isotonic, Temperature
 from sightline.metrics.decision.abstention import Abstention
 from sightline.metrics.decision.conformal import PredictionSets
 from sightline.metrics.decision.operating_points import OperatingPoint

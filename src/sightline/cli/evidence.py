@@ -20,8 +20,8 @@ class Calibrate:
     """Run folder."""
     cohort: Path
     """Cohort folder that the run was trained on; its validation cases are used."""
-    method: Literal["temperature", "isotonic", "auto", "none"] = "temperature"
-    """Calibration method; auto takes the better one by cross-validation over patients."""
+    method: Literal["temperature", "platt", "isotonic", "auto", "none"] = "temperature"
+    """Calibration method; auto takes the simplest (also none) that cross-validation over patients does not reject."""
     sensitivity: tuple[float, ...] = (0.95,)
     """Sensitivities to reach on validation; each gives a threshold."""
     specificity: tuple[float, ...] = (0.95,)

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from sightline.errors import CohortError, RunError
 from sightline.evaluation.evaluate import evaluate
 from sightline.io.files import write_text
-from sightline.metrics.calibration.recalibration import Fitted, Method, fit_recalibration
+from sightline.metrics.calibration.recalibration import Fitted, fit_recalibration
 from sightline.metrics.calibration.record import CalibrationRecord
 from sightline.metrics.calibration.report import calibration_curve, calibration_estimates
+from sightline.metrics.calibration.scaling import Method
 from sightline.metrics.classification.report import to_markdown
 from sightline.metrics.decision.abstention import Abstention, Kind, choose_abstention, study_energies
 from sightline.metrics.decision.conformal import Of, PredictionSets, miss_rate_point, prediction_sets
@@ -33,7 +34,8 @@ class CalibrationChoice:
     """What is to be fitted on validation.
 
     Attributes:
-        method: `temperature`, `isotonic`, `auto` (the better on patients it has not seen), or `none`.
+        method: `temperature`, `platt`, `isotonic`, `auto` (the simplest that does as well as any on patients it has not
+            seen; also `none`), or `none`.
         positive: the class that thresholds call; None: the last one.
         sensitivities: sensitivities to be reached on validation, a threshold each.
         specificities: specificities, likewise.
@@ -44,7 +46,7 @@ class CalibrationChoice:
         sets: promised rate of prediction sets without the true class, or None.
     """
 
-    method: Method | Literal["auto", "none"] = "temperature"
+    method: Method | Literal["auto"] = "temperature"
     positive: str | None = None
     sensitivities: tuple[float, ...] = (0.95,)
     specificities: tuple[float, ...] = (0.95,)
@@ -192,8 +194,15 @@ def _page(run: Run, record: CalibrationRecord, before: Sequence[Estimate], after
 
 def _fitted_words(fitted: Fitted) -> str:
     losses = ", ".join(f"{name} {value:.4f}" for name, value in fitted.log_loss.items())
-    number = fitted.recalibration.to_dict().get("temperature")
-    what = fitted.recalibration.method + ("" if number is None else f" {number:.3f}")
+    fields = fitted.recalibration.to_dict()
+    what = fitted.recalibration.method
+    if what == "temperature":
+        what = f"temperature {fields['temperature']:.3f}"
+    elif what == "platt":
+        slopes, shifts = (", ".join(f"{x:.3f}" for x in fields[key]) for key in ("slopes", "intercepts"))
+        what = f"Platt scaling, log odds times {slopes}, plus {shifts}"
+    elif what == "none":
+        what = "as said, no map fitted"
     why = f" Note: {fitted.why}." if fitted.why else ""
     return f"Probabilities: {what}. Log loss on patients the map had not seen: {losses}.{why}"
 

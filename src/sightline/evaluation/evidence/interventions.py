@@ -87,18 +87,27 @@ def see_case(case: Case, view: View) -> SeenCase:
 
 
 def erase(planes: Planes, where: Mask) -> Planes:
-    """Fill a part from what lies around it: a wide Gaussian over the rest only, with a soft rim."""
-    side = max(where.shape)
-    kept = (~where).astype(np.float64)
-    weight = ndimage.gaussian_filter(kept, BLUR * side)
+    """Fill a part from what lies around it: a wide Gaussian over the rest only, with a soft rim.
+
+    Only what the Gaussian reaches is computed: elsewhere the picture stays as it is.
+    """
     soft = _soft(where)
-    out = []
-    for plane in planes.astype(np.float64):
-        around = ndimage.gaussian_filter(plane * kept, BLUR * side)
-        filled = np.divide(around, weight, out=np.full_like(plane, plane[~where].mean() if (~where).any() else 0.0),
-                           where=weight > 1e-6)  # fmt: skip
-        out.append(plane * (1 - soft) + filled * soft)
-    return np.asarray(out, dtype=np.float32)
+    if not soft.any():
+        return np.array(planes, dtype=np.float32)
+    sigma = BLUR * max(where.shape)
+    reach = int(4.0 * sigma + 0.5) + 1
+    window = tuple(
+        slice(max(0, int(places.min()) - reach), int(places.max()) + reach + 1) for places in np.nonzero(soft)
+    )
+    kept = (~where[window]).astype(np.float64)
+    weight = ndimage.gaussian_filter(kept, sigma)
+    out = np.array(planes, dtype=np.float32)
+    for plane, changed in zip(planes.astype(np.float64), out, strict=True):
+        around = ndimage.gaussian_filter(plane[window] * kept, sigma)
+        mean = plane[~where].mean() if (~where).any() else 0.0
+        filled = np.divide(around, weight, out=np.full_like(around, mean), where=weight > 1e-6)
+        changed[window] = plane[window] * (1 - soft[window]) + filled * soft[window]
+    return out
 
 
 def keep_only(planes: Planes, where: Mask, fill: float) -> Planes:

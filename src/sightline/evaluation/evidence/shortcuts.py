@@ -34,6 +34,7 @@ from sightline.io.files import write_text
 from sightline.io.progress import progress
 from sightline.metrics.classification.report import to_markdown
 from sightline.metrics.classification.scores import AUC
+from sightline.metrics.decision.influence import FEWEST_PATIENTS, reach, share
 from sightline.metrics.estimate import Estimate
 from sightline.metrics.predictions import Predictions
 from sightline.metrics.statistics.bootstrap import bootstrap
@@ -45,6 +46,8 @@ from sightline.training.run import Run
 MOST_OBJECTS = 3
 MAP_GROUPS = 5
 MAP_SIDE = 12
+MOST_FACTS = 6
+_ERASED = "AUC, the mark erased"
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,10 @@ def find_shortcuts(run: Run, cohort: Cohort, *, engine: Engine | None = None, re
             seen.append(see_case(case, view))
             advance(1)
     marks = _marks(seen)
+    looks: list[NDArray[np.float32] | None] = []
+
+    def plain_of(i: int) -> Planes:
+        return seen[i].planes
 
     def ask(change: Callable[[int], Planes | None]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Positions that a change applies to, and the probability of the last class after it."""
@@ -107,32 +114,39 @@ def find_shortcuts(run: Run, cohort: Cohort, *, engine: Engine | None = None, re
             if planes is None:
                 continue
             evidence = forward_evidence(network, torch.from_numpy(np.ascontiguousarray(planes))[None], device)
+            if change is plain_of:
+                # the map of the positive class, for the groups of places
+                looks.append(None if evidence.maps is None else evidence.maps[0, 1].clamp(min=0).numpy())
             rows.append(i)
             found.append(probabilities_of(evidence.logits, independent=run.recipe.independent)[0, 1])
         return np.array(rows, dtype=np.int64), np.array(found)
 
-    plain = _table(cohort, ask(lambda i: seen[i].planes)[1])
+    plain = _table(cohort, ask(plain_of)[1])
     found: list[Estimate] = [bootstrap(AUC(1, "AUC, pictures as they are"), plain, replicates=replicates)]
     donors = _donors(labels)
     fill = float(np.mean([s.planes.mean() for s in seen]))
     changes: dict[str, Callable[[int], Planes | None]] = {
         "AUC, all outside the mark erased": lambda i: keep_only(seen[i].planes, marks[i], fill),
-        "AUC, the mark erased": lambda i: erase(seen[i].planes, marks[i]),
+        _ERASED: lambda i: erase(seen[i].planes, marks[i]),
         "AUC, the mark on a background of the other class": lambda i: exchange_background(
             seen[i].planes, marks[i], seen[donors[i]].planes
         ),
     }
     for name, change in changes.items():
-        found.append(bootstrap(AUC(1, name), _table(cohort, ask(change)[1]), replicates=replicates))
+        changed = _table(cohort, ask(change)[1])
+        found.append(bootstrap(AUC(1, name), changed, replicates=replicates))
+        if name == _ERASED:
+            bound = _bound_facts(cohort, changed)
     objects = recurring_objects(
         objects_of_files([case.image for case in cohort]), labels, [case.patient_id for case in cohort]
     )
     named = [o for o in objects if o.named][:MOST_OBJECTS]
     for number, o in enumerate(named, start=1):
         found += _object_effects(number, o, seen, plain, ask)
+    found += bound
     return ShortcutReport(
-        tuple(objects[: 2 * MOST_OBJECTS]), tuple(found), tuple(_map_groups(network, seen, marks, labels, device)),
-        tuple(_verdicts(found, named)),
+        tuple(objects[: 2 * MOST_OBJECTS]), tuple(found), tuple(_map_groups(looks, seen, marks, labels)),
+        tuple(_verdicts(found, named, bound)),
     )  # fmt: skip
 
 
@@ -215,16 +229,57 @@ def _mean_change(name: str, plain: Predictions, rows: NDArray[np.int64], after: 
     return Estimate(name, mean, mean - half, mean + half, n, "mean over patients, t interval")
 
 
+def _bound_facts(cohort: Cohort, erased: Predictions) -> list[Estimate]:
+    """Facts that occur with one class only: what is said of their pictures once the mark is erased.
+
+    A subgroup cannot tell whether such a fact is read as the class: it has no AUC. With the mark erased, pictures with
+    the fact are compared with the other pictures of the same class: what is left of the answer is not the finding.
+    """
+    found = []
+    of_positive = erased.probabilities[:, 1]
+    for fact in sorted({name for case in cohort for name in case.facts}):
+        values = [str(case.facts.get(fact, "")).strip() for case in cohort]
+        known = {value for value in values if value}
+        if not 2 <= len(known) <= MAP_GROUPS:
+            continue
+        for value in sorted(known):
+            having = np.array([v == value for v in values])
+            labels = set(erased.labels[having].tolist())
+            if len(labels) != 1:
+                continue
+            label = labels.pop()
+            others = (erased.labels == label) & ~having & np.array([bool(v) for v in values])
+            with_fact, without = (share(of_positive, rows, erased.patient_ids) for rows in (having, others))
+            if without.patients == 0:
+                continue
+            gap = with_fact - without
+            name = (
+                f"mark erased: p({erased.classes[1]}) where {fact} is {value} (only {erased.classes[label]}) "
+                f"less other {erased.classes[label]}"
+            )
+            n = {"images": int(having.sum()), "patients": with_fact.patients, "images_of_others": int(others.sum())}
+            method = "difference of means, patients' contributions, t interval"
+            if not gap.defined:
+                why = f"no interval: {counted(gap.patients, 'patient')}, {FEWEST_PATIENTS} needed"
+                found.append(Estimate(name, gap.value, n=n, method=method, why=why))
+                continue
+            half = reach(gap.error(erased.patient_ids), gap.freedom)
+            found.append(Estimate(name, gap.value, gap.value - half, gap.value + half, n, method))
+    return found[:MOST_FACTS]
+
+
 def _map_groups(
-    network: torch.nn.Module, seen: Sequence[SeenCase], marks: Sequence[Mask], labels: Sequence[str], device: object
+    looks: Sequence[NDArray[np.float32] | None],
+    seen: Sequence[SeenCase],
+    marks: Sequence[Mask],
+    labels: Sequence[str],
 ) -> list[str]:
     """Groups of like attribution (SpRAy's idea, Lapuschkin 2019): how large, of which class, how much in the mark."""
     rows, inside = [], []
-    for s, mark in zip(seen, marks, strict=True):
-        evidence = forward_evidence(network, torch.from_numpy(s.planes)[None], device)  # type: ignore[arg-type]
-        if evidence.maps is None:
+    for look, s, mark in zip(looks, seen, marks, strict=True):
+        if look is None:
             return ["the network gives no class maps"]
-        cells = evidence.maps[0, 1].clamp(min=0)
+        cells = torch.from_numpy(look)
         small = torch.nn.functional.adaptive_avg_pool2d(cells[None], MAP_SIDE)[0].numpy().astype(np.float64)
         total = float(small.sum())
         rows.append((small / total if total > 0 else np.full_like(small, 1 / small.size)).ravel())
@@ -237,17 +292,17 @@ def _map_groups(
         members = np.flatnonzero(which == group).tolist()
         mean = np.array(rows)[members].mean(axis=0).reshape(MAP_SIDE, MAP_SIDE)
         peak = np.unravel_index(int(mean.argmax()), mean.shape)
-        share = np.mean([labels[i] == max(set(labels), key=labels.count) for i in members])
+        commoner = np.mean([labels[i] == max(set(labels), key=labels.count) for i in members])
         known = [inside[i] for i in members if not math.isnan(inside[i])]
         words = f"{np.mean(known):.0%} of it in the mark" if known else "no marks there"
         found.append(f"{len(members)} pictures look most near row {(peak[0] + 0.5) / MAP_SIDE:.2f}, column "
-                     f"{(peak[1] + 0.5) / MAP_SIDE:.2f} ({share:.0%} of the commoner class; {words})")  # fmt: skip
+                     f"{(peak[1] + 0.5) / MAP_SIDE:.2f} ({commoner:.0%} of the commoner class; {words})")  # fmt: skip
     return found
 
 
-def _verdicts(found: Sequence[Estimate], named: Sequence[RecurringObject]) -> list[str]:
+def _verdicts(found: Sequence[Estimate], named: Sequence[RecurringObject], bound: Sequence[Estimate] = ()) -> list[str]:
     by_name = {estimate.name: estimate for estimate in found}
-    erased = by_name["AUC, the mark erased"]
+    erased = by_name[_ERASED]
     words = []
     # where every resample tells the classes apart there is no interval
     least = erased.low if erased.low is not None else (erased.value or 0.0)
@@ -260,6 +315,14 @@ def _verdicts(found: Sequence[Estimate], named: Sequence[RecurringObject]) -> li
         moved = [e for e in effects if e.low is not None and e.high is not None and (e.low > 0 or e.high < 0)]
         verb = "the network's answer moves with it" if moved else "the network's answer does not clearly move with it"
         words.append(f"Object {number}: {o}; {verb}.")
+    for estimate in bound:
+        if estimate.low is None or estimate.high is None:
+            read = "too few patients to say whether the network reads it"
+        elif estimate.low > 0 or estimate.high < 0:
+            read = "the network's answer goes with this fact, or with what comes with it, even without the finding"
+        else:
+            read = "that the network's answer goes with this fact is not shown"
+        words.append(f"{estimate}: {read}.")
     if not named:
         words.append("No small recurring object goes with the label clearly enough to be named.")
     return words

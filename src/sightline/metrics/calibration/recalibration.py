@@ -1,139 +1,38 @@
-"""Maps from the probabilities a network says to probabilities that mean what they say, fitted on validation.
-
-Temperature scaling (Guo et al. 2017) divides log probabilities by one number: it never changes which class comes first
-of a case and, of two classes, nor the order of cases. Isotonic regression (Zadrozny & Elkan 2002) bends each class's
-probability freely but rising; it needs some hundred cases of each class and ties neighbours.
-"""
+"""Fit a map of probabilities on validation, and say what it gains on patients it has not seen."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
-from scipy.optimize import minimize_scalar
+from numpy.typing import NDArray
+from scipy.optimize import minimize, minimize_scalar
+from scipy.special import expit, log_softmax
 
 from sightline.errors import CohortError, RunError, counted
+from sightline.metrics.calibration.scaling import (
+    EDGE,
+    METHODS,
+    AsSaid,
+    Isotonic,
+    Method,
+    PlattScaling,
+    Recalibration,
+    Temperature,
+    log_odds,
+    read_recalibration,
+    scaled,
+)
 from sightline.metrics.estimate import FloatArray, IntArray
 from sightline.metrics.predictions import Predictions
 from sightline.structures.notation import Notation, write_fields
 
-Method = Literal["temperature", "isotonic"]
-METHODS: tuple[Method, ...] = ("temperature", "isotonic")
-EDGE = 1e-12
 FOLDS = 5
 _WIDEST = math.log(100.0)
-
-
-class Recalibration(Protocol):
-    """A map of probabilities [n, k] to probabilities [n, k]."""
-
-    @property
-    def method(self) -> Method:
-        """Its word."""
-
-    def apply(self, probabilities: FloatArray, *, independent: bool = False) -> FloatArray:
-        """Probabilities [n, k] as they should be; rows sum to 1 unless classes are independent."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """A plain dictionary for JSON."""
-
-    def notation(self) -> Notation:
-        """What the UIDs of results hold of it."""
-
-
-@dataclass(frozen=True)
-class Temperature:
-    """Log probabilities (log odds of independent classes) divided by a temperature.
-
-    Attributes:
-        temperature: above 1 makes probabilities less extreme.
-
-    Raises:
-        RunError: a temperature that is no number above 0.
-    """
-
-    temperature: float
-
-    def __post_init__(self) -> None:
-        """Refuse what is no temperature."""
-        if not math.isfinite(self.temperature) or self.temperature <= 0:
-            raise RunError(f"A temperature is a number above 0; got {self.temperature}.")
-
-    @property
-    def method(self) -> Method:
-        """`temperature`."""
-        return "temperature"
-
-    def apply(self, probabilities: FloatArray, *, independent: bool = False) -> FloatArray:
-        """Softmax (sigmoid) of the logits over the temperature.
-
-        Example:
-            >>> Temperature(2.0).apply(np.array([[0.9, 0.1]])).round(3).tolist()
-            [[0.75, 0.25]]
-        """
-        return np.asarray(_scaled(np.asarray(probabilities, dtype=np.float64), 1.0 / self.temperature, independent))
-
-    def notation(self) -> Notation:
-        """`Temperature(temperature=...)`."""
-        return write_fields("Temperature", temperature=self.temperature)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Method and temperature."""
-        return {"method": self.method, "temperature": self.temperature}
-
-
-@dataclass(frozen=True)
-class Isotonic:
-    """A rising line of straight pieces for each class.
-
-    Attributes:
-        said: for each class, probabilities at the corners, rising; two classes have the last one's alone.
-        meant: for each class, what is meant there.
-
-    Raises:
-        RunError: corners that do not rise or are no probabilities.
-    """
-
-    said: tuple[tuple[float, ...], ...]
-    meant: tuple[tuple[float, ...], ...]
-
-    def __post_init__(self) -> None:
-        """Refuse corners that are no rising line of probabilities."""
-        for x, y in zip(self.said, self.meant, strict=True):
-            rises = len(x) == len(y) >= 1 and np.all(np.diff(x) > 0) and np.all(np.diff(y) >= 0)
-            if not rises or not 0.0 <= min(y) <= max(y) <= 1.0:
-                raise RunError("An isotonic calibration has corners that do not rise from 0 to 1.")
-
-    @property
-    def method(self) -> Method:
-        """`isotonic`."""
-        return "isotonic"
-
-    def apply(self, probabilities: FloatArray, *, independent: bool = False) -> FloatArray:
-        """Each class's line; of three classes and more that are not independent, divided by the sum."""
-        given = np.asarray(probabilities, dtype=np.float64)
-        if len(self.said) == 1:
-            p = np.interp(given[:, -1], self.said[0], self.meant[0])
-            return np.stack([1.0 - p, p], axis=1)
-        if given.shape[1] != len(self.said):
-            raise RunError(f"This calibration is of {len(self.said)} classes; got {given.shape[1]}.")
-        lines = zip(given.T, self.said, self.meant, strict=True)
-        each = np.stack([np.interp(column, x, y) for column, x, y in lines], axis=1)
-        if independent:
-            return each
-        total = each.sum(axis=1, keepdims=True)
-        return np.divide(each, total, out=np.full_like(each, 1.0 / given.shape[1]), where=total > 0)
-
-    def notation(self) -> Notation:
-        """`Isotonic(said=..., meant=...)`."""
-        return write_fields("Isotonic", said=self.said, meant=self.meant)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Method and corners."""
-        return {"method": self.method, **{name: [list(x) for x in part] for name, part in asdict(self).items()}}
+_WORDS = {"none": "as said"}
 
 
 @dataclass(frozen=True)
@@ -179,19 +78,10 @@ class Fitted:
             RunError: fields that are no calibration.
         """
         try:
-            made: Recalibration
-            if fields["method"] == "temperature":
-                made = Temperature(float(fields["temperature"]))
-            elif fields["method"] == "isotonic":
-                said, meant = (
-                    tuple(tuple(float(x) for x in part) for part in fields[key]) for key in ("said", "meant")
-                )
-                made = Isotonic(said, meant)
-            else:
-                raise RunError(f"There is no calibration by {fields['method']!r}; expected {' or '.join(METHODS)}.")
-            return cls(made, dict(fields["fitted_on"]), dict(fields["log_loss"]), str(fields["why"]))
+            told = dict(fields["fitted_on"]), dict(fields["log_loss"]), str(fields["why"])
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"This is no saved calibration ({error}).", "Calibrate the run again.") from None
+        return cls(read_recalibration(fields), *told)
 
 
 def recalibrate(predictions: Predictions, recalibration: Recalibration) -> Predictions:
@@ -203,11 +93,14 @@ def recalibrate(predictions: Predictions, recalibration: Recalibration) -> Predi
 def fit_recalibration(
     validation: Predictions, method: Method | Literal["auto"] = "temperature", *, where: str = "val", seed: int = 0
 ) -> Fitted:
-    """Fit on validation predictions; `auto` takes the method with the least log loss on patients it has not seen.
+    """Fit on validation predictions.
+
+    `auto` takes the simplest method (none, temperature, platt, isotonic) whose log loss on patients it has not seen is
+    within one standard error of the least (Breiman et al. 1984): where no map clearly helps, probabilities stay.
 
     Args:
         validation: predictions that the network was not trained on.
-        method: `temperature`, `isotonic` or `auto`.
+        method: `none`, `temperature`, `platt`, `isotonic` or `auto`.
         where: name of what it is fitted on, kept with it.
         seed: of the folds that the log losses come from.
 
@@ -226,11 +119,14 @@ def fit_recalibration(
             f"{each}.",
             "Calibrate on more predictions.",
         )
-    losses = {"as said": log_loss(validation.labels, validation.probabilities), **_unseen(validation, seed)}
-    chosen: Method = min(METHODS, key=losses.__getitem__) if method == "auto" else method
+    unseen = _unseen(validation, seed)
+    losses = {_WORDS.get(name, name): float(each.mean()) for name, each in unseen.items()}
+    chosen: Method = _simplest(unseen, validation.patient_ids) if method == "auto" else method
     made = _fit(chosen, validation)
     why = []
-    if losses[chosen] >= losses["as said"]:
+    if method == "auto" and chosen == "none":
+        why.append("no map is clearly better on patients it has not seen: probabilities stay as they are")
+    elif chosen != "none" and losses[chosen] >= losses["as said"]:
         why.append("on patients it has not seen it is no better than the probabilities as they were")
     if isinstance(made, Temperature) and abs(math.log(made.temperature)) > 0.99 * _WIDEST:
         why.append("the temperature lies at the edge of what is tried (0.01 to 100)")
@@ -240,27 +136,101 @@ def fit_recalibration(
     return Fitted(made, fitted_on, losses, "; ".join(why))
 
 
-def log_loss(labels: IntArray, probabilities: FloatArray) -> float:
-    """Mean of -log p of the true class; probabilities are kept at least 1e-12 away from 0."""
+def log_loss(labels: IntArray, probabilities: FloatArray, *, independent: bool = False) -> float:
+    """Mean of -log p of the true class; of independent classes the sum over classes of -log p of what is so.
+
+    Probabilities are kept at least 1e-12 away from 0.
+    """
+    return float(_losses(labels, probabilities, independent).mean())
+
+
+def _losses(labels: IntArray, probabilities: FloatArray, independent: bool) -> FloatArray:
+    """Log loss of each case."""
+    if independent:
+        truth = labels[:, None] == np.arange(probabilities.shape[1])
+        right = np.where(truth, probabilities, 1.0 - probabilities)
+        return np.asarray(-np.log(right.clip(EDGE, 1.0)).sum(axis=1))
     own = np.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0]
-    return float(-np.log(own.clip(EDGE, 1.0)).mean())
+    return np.asarray(-np.log(own.clip(EDGE, 1.0)))
+
+
+def _simplest(unseen: Mapping[Method, FloatArray], patient_ids: Sequence[str]) -> Method:
+    """The simplest method whose loss is within one standard error of the least (Breiman et al. 1984).
+
+    The error is that of the paired difference, over patients.
+    """
+    best = min(METHODS, key=lambda method: float(unseen[method].mean()))
+    names, patient = np.unique(np.asarray(patient_ids, dtype=str), return_inverse=True)
+    for method in METHODS[: METHODS.index(best)]:
+        difference = unseen[method] - unseen[best]
+        sums = np.bincount(patient, weights=difference - difference.mean(), minlength=names.size)
+        error = math.sqrt(float((sums**2).sum()) * names.size / (names.size - 1)) / len(difference)
+        if float(difference.mean()) <= error:
+            return method
+    return best
 
 
 def _fit(method: Method, table: Predictions) -> Recalibration:
+    if method == "none":
+        return AsSaid()
+    if method == "platt":
+        return _fit_platt(table)
     return _fit_temperature(table) if method == "temperature" else _fit_isotonic(table)
 
 
 def _fit_temperature(table: Predictions) -> Temperature:
-    truth = table.labels[:, None] == np.arange(len(table.classes))
-
     def loss(log_temperature: float) -> float:
-        p = _scaled(table.probabilities, math.exp(-log_temperature), table.independent).clip(EDGE, 1.0 - EDGE)
-        if table.independent:
-            return float(-np.where(truth, np.log(p), np.log1p(-p)).sum(axis=1).mean())
-        return float(-np.log(p[truth]).mean())
+        p = scaled(table.probabilities, math.exp(-log_temperature), table.independent)
+        return log_loss(table.labels, p, independent=table.independent)
 
     found = minimize_scalar(loss, bounds=(-_WIDEST, _WIDEST), method="bounded", options={"xatol": 1e-7})
     return Temperature(float(math.exp(found.x)))
+
+
+def _fit_platt(table: Predictions) -> PlattScaling:
+    """Least log loss against Platt's targets, a little less than sure, so that classes that part have a line too.
+
+    The target of the true class is (n + 1) / (n + k), n cases of it and k classes (of independent ones: k = 2, each by
+    itself); the others share the rest. For two classes these are Platt's (1999, section 2.2).
+    """
+    k = len(table.classes)
+    if table.independent:
+        lines = [_line(log_odds(table.probabilities[:, i]), table.labels == i) for i in range(k)]
+        return PlattScaling(tuple(a for a, _ in lines), tuple(b for _, b in lines))
+    if k == 2:
+        slope, intercept = _line(log_odds(table.probabilities[:, 1]), table.labels == 1)
+        return PlattScaling((slope,), (intercept,))
+    z = np.log(table.probabilities.clip(EDGE, 1.0))
+    counts = np.bincount(table.labels, minlength=k)[table.labels]
+    target = np.where(table.labels[:, None] == np.arange(k), counts[:, None] + 1.0, 1.0) / (counts[:, None] + k)
+
+    def loss(parameters: FloatArray) -> tuple[float, FloatArray]:
+        slopes, intercepts = parameters[:k], np.append(parameters[k:], 0.0)
+        logs = log_softmax(slopes * z + intercepts, axis=1)
+        pull = np.exp(logs) - target
+        gradient = np.concatenate([(pull * z).mean(axis=0), pull.mean(axis=0)[:-1]])
+        return float(-(target * logs).sum(axis=1).mean()), gradient
+
+    start = np.concatenate([np.ones(k), np.zeros(k - 1)])
+    bounds = [(1.0 / math.exp(_WIDEST), math.exp(_WIDEST))] * k + [(None, None)] * (k - 1)
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-13, "gtol": 1e-9})
+    return PlattScaling(tuple(float(x) for x in found.x[:k]), (*(float(x) for x in found.x[k:]), 0.0))
+
+
+def _line(odds: FloatArray, truth: NDArray[np.bool_]) -> tuple[float, float]:
+    """Slope and intercept of one logistic regression on log odds with Platt's targets."""
+    sick, well = int(truth.sum()), int((~truth).sum())
+    target = np.where(truth, (sick + 1.0) / (sick + 2.0), 1.0 / (well + 2.0))
+
+    def loss(parameters: FloatArray) -> tuple[float, FloatArray]:
+        z = parameters[0] * odds + parameters[1]
+        pull = expit(z) - target
+        return float((np.logaddexp(0.0, z) - target * z).mean()), np.array([(pull * odds).mean(), pull.mean()])
+
+    bounds = [(1.0 / math.exp(_WIDEST), math.exp(_WIDEST)), (None, None)]
+    found = minimize(loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=bounds,
+                     options={"ftol": 1e-13, "gtol": 1e-9})  # fmt: skip
+    return float(found.x[0]), float(found.x[1])
 
 
 def _fit_isotonic(table: Predictions) -> Isotonic:
@@ -279,11 +249,11 @@ def _fit_isotonic(table: Predictions) -> Isotonic:
     return Isotonic(tuple(said), tuple(meant))
 
 
-def _unseen(table: Predictions, seed: int) -> dict[str, float]:
-    """Log loss of each method on folds of patients, each mapped by what the other folds taught."""
+def _unseen(table: Predictions, seed: int) -> dict[Method, FloatArray]:
+    """Log losses of each case by method, on folds of patients, each mapped by what the other folds taught."""
     names, patient = np.unique(np.asarray(table.patient_ids, dtype=str), return_inverse=True)
     fold = np.random.default_rng(seed).permutation(names.size) % FOLDS
-    losses: dict[str, float] = {}
+    losses: dict[Method, FloatArray] = {}
     for method in METHODS:
         mapped = table.probabilities.copy()
         for f in range(FOLDS):
@@ -292,16 +262,5 @@ def _unseen(table: Predictions, seed: int) -> dict[str, float]:
             if inside.any() and np.bincount(others.labels, minlength=len(table.classes)).min() > 0:
                 made = _fit(method, others)
                 mapped[inside] = made.apply(table.probabilities[inside], independent=table.independent)
-        losses[method] = log_loss(table.labels, mapped)
+        losses[method] = _losses(table.labels, mapped, table.independent)
     return losses
-
-
-def _scaled(probabilities: FloatArray, factor: float, independent: bool) -> FloatArray:
-    """Logits times a factor, as probabilities."""
-    p = probabilities.clip(EDGE, 1.0)
-    if independent:
-        p = p.clip(EDGE, 1.0 - 1e-12)
-        return np.asarray(1.0 / (1.0 + np.exp(-factor * (np.log(p) - np.log1p(-p)))))
-    logits = factor * np.log(p)
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
