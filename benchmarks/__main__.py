@@ -45,7 +45,9 @@ class Bench:
     """Tiny sizes, to see that everything runs; prints only."""
     small: bool = False
     """Of coverage: some cells and 200 simulations each, printed only; the whole takes about an hour and a half. Of
-    evidence: 40 simulations of each promise, printed only."""
+    evidence: 6 to 40 simulations of each promise, printed only."""
+    parts: tuple[str, ...] = ()
+    """Of evidence: beginnings of the titles of the parts to simulate, e.g. subgroups; all when none is named."""
     render: bool = False
     """Draw the page from the stored numbers without measuring."""
 
@@ -59,7 +61,8 @@ class Bench:
             # promises, not times: their tables stand in docs/statistics.md
             from benchmarks import evidence
 
-            return 0 if evidence.run(ROOT / "docs" / "statistics.md", small=self.toy or self.small) else 1
+            page = ROOT / "docs" / "statistics.md"
+            return 0 if evidence.run(page, small=self.toy or self.small, parts=self.parts) else 1
         if "audit" in self.names:
             from benchmarks import audit
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from sightline.data.audit.objects import find_objects, grey, recurring_objects
+from sightline.data.audit.objects import _fisher, find_objects, grey, recurring_objects
 from sightline.data.phantoms.radiographs.hardware import arrow
 from sightline.errors import CohortError
 
@@ -54,3 +54,10 @@ def test_nothing_is_named_without_a_tie():
 def test_one_class_alone_is_refused():
     with pytest.raises(CohortError, match="two classes"):
         recurring_objects([], ["a", "a"], ["1", "2"])
+
+
+def test_fishers_p_is_scipys():
+    from scipy.stats import fisher_exact
+
+    for table in np.random.default_rng(8).integers(0, 30, (40, 2, 2)).tolist():
+        assert _fisher(table) == pytest.approx(fisher_exact(table).pvalue, abs=1e-12)

@@ -57,7 +57,7 @@ def cohort(tmp_path_factory):
 def report_of(cohort, monkeypatch, tmp_path, part):
     monkeypatch.setattr(Run, "network", lambda self: Reader(part).eval())
     run = Run(tmp_path, tiny_recipe(), cohort.classes, {"run_identity": "x"}, True, MapBoxes())
-    return find_shortcuts(run, cohort, engine=QUIET, replicates=60)
+    return find_shortcuts(run, cohort, engine=QUIET)
 
 
 @pytest.mark.parametrize(("part", "left"), [((0.4, 0.6), False), ((0.0, 0.2), True)])

@@ -86,7 +86,7 @@ def test_intervals_of_ratios_hold_the_truth():
     truths += [1 / (1 + (1 - specificity) * (1 - prevalence) / (sensitivity * prevalence))]
     truths += [1 / (1 + (1 - sensitivity) * prevalence / (specificity * (1 - prevalence)))]
     for _ in range(300):
-        found = point_estimates(binormal(random, 50, 100), point, replicates=10)[2:6]
+        found = point_estimates(binormal(random, 50, 100), point)[2:6]
         held += [e.low <= truth <= e.high for e, truth in zip(found, truths, strict=True)]
     assert (held >= 273).all(), held  # 95% of 300 less three standard errors
 

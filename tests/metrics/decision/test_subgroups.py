@@ -48,27 +48,29 @@ def study(random, patients, gap):
 
 def test_no_gap_is_claimed_where_there_is_none():
     random = np.random.default_rng(2)
-    claims = [any(g.claimed for g in subgroup_report(*study(random, 400, 0.0), replicates=5)) for _ in range(200)]
-    # the table of 1,000 studies stands in docs/statistics.md
-    assert np.mean(claims) <= 0.09
+    claims = [any(g.claimed for g in subgroup_report(*study(random, 400, 0.0))) for _ in range(30)]
+    # `python -m benchmarks evidence` simulates 500; its table stands in docs/statistics.md
+    assert np.sum(claims) <= 5
 
 
 def test_a_planted_gap_is_found():
     random = np.random.default_rng(3)
     found = []
-    for _ in range(40):
-        report = subgroup_report(*study(random, 1200, 0.10), replicates=5)
+    for _ in range(12):
+        report = subgroup_report(*study(random, 1200, 0.10))
         (gap,) = [g for g in report if g.fact == "group" and g.value == "y"]
         found.append(gap.claimed)
         assert gap.detectable < 0.13
-    assert np.mean(found) >= 0.75
+    assert np.mean(found) >= 0.6
 
 
 def test_two_groups_are_one_test():
     table, facts = study(np.random.default_rng(4), 300, 0.1)
-    x, y = subgroup_report(table, {"group": facts["group"]}, replicates=5)
+    x, y = subgroup_report(table, {"group": facts["group"]})
     assert x.gap.difference == pytest.approx(-y.gap.difference)
-    assert x.gap.p_value == pytest.approx(y.gap.p_value) and x.p_holm == y.p_holm == pytest.approx(x.gap.p_value)
+    assert x.gap.p_value == pytest.approx(y.gap.p_value) and x.p_corrected == y.p_corrected == pytest.approx(
+        x.gap.p_value
+    )
 
 
 def test_numbers_become_thirds_and_names_stay():
@@ -82,7 +84,7 @@ def test_numbers_become_thirds_and_names_stay():
 def test_small_groups_say_why_and_single_values_are_left_out():
     table = binormal(np.random.default_rng(5), 40, 60)
     facts = {"site": ["s"] * 100, "sex": ["f"] * 3 + ["m"] * 95 + [""] * 2, "id": [f"i{i}" for i in range(100)]}
-    report = subgroup_report(table, facts, replicates=5)
+    report = subgroup_report(table, facts)
     assert {g.fact for g in report} == {"sex"}
     assert report[0].gap.p_value is None and report[0].gap.why and report[0].detectable is None
     with pytest.raises(RunError, match="3 values"):
@@ -92,7 +94,7 @@ def test_small_groups_say_why_and_single_values_are_left_out():
 def test_shares_of_calls_can_be_compared_too():
     table, facts = study(np.random.default_rng(6), 600, 0.15)
     for what in ("sensitivity", "specificity"):
-        report = subgroup_report(table, facts, what=what, threshold=0.5, replicates=5)
+        report = subgroup_report(table, facts, what=what, threshold=0.5)
         inside = np.array(facts["group"]) == "y"
         chosen = inside & (table.labels == (1 if what == "sensitivity" else 0))
         right = (table.probabilities[:, 1] >= 0.5) == (table.labels == 1)

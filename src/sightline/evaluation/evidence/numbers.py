@@ -87,7 +87,7 @@ def evidence_of(
         energies: [n], of the images.
         prevalences: shares of positive studies that PPV and NPV are stated for.
         positive: the positive class; None: the last one.
-        replicates: bootstrap samples.
+        replicates: bootstrap samples of the net benefit.
     """
     studies = predictions if predictions.unit == "study" else predictions.study_wise()
     two = len(studies.classes) == 2
@@ -98,14 +98,14 @@ def evidence_of(
         )
     points: list[Estimate] = []
     for point in () if record is None else record.points:
-        points += point_estimates(studies, point, prevalences=prevalences, replicates=replicates)
+        points += point_estimates(studies, point, prevalences=prevalences)
         if point.rule == "miss rate":
             points.append(_promised(studies, point))
     selection = rejection_report(studies)
     if record is not None and record.abstention is not None:
         of_studies = None if energies is None else study_energies(predictions, energies)
         try:
-            selection += abstention_estimates(studies, record.abstention, energies=of_studies, replicates=replicates)
+            selection += abstention_estimates(studies, record.abstention, energies=of_studies)
         except SightlineError as error:
             notes.append(str(error))
     if record is not None and record.sets is not None:
@@ -115,11 +115,11 @@ def evidence_of(
         notes.append(f"Facts without subgroups (more than {FACTS} in all): {', '.join(left_out)}.")
     return RunEvidence(
         tuple(calibration_estimates(studies, positive=positive)),
-        tuple(calibration_curve(studies, positive=positive, replicates=replicates)),
+        tuple(calibration_curve(studies, positive=positive)),
         tuple(points),
         tuple(selection),
         tuple(decision_curve(studies, positive=positive, replicates=replicates)) if two else (),
-        tuple(subgroup_report(predictions, facts, positive=positive, replicates=replicates)),
+        tuple(subgroup_report(predictions, facts, positive=positive)),
         tuple(notes),
     )
 
@@ -144,7 +144,7 @@ def _promised(studies: Predictions, point: OperatingPoint) -> Estimate:
 def _gap(group: Subgroup) -> Estimate:
     """A gap as one number; what its test says stands in the method's words."""
     gap = group.gap
-    words = f"{gap.method}; {p_text(gap.p_value)}, corrected {p_text(group.p_holm)}"
+    words = f"{gap.method}; {p_text(gap.p_value)}, corrected {p_text(group.p_corrected)}"
     if gap.difference is None:
         return Estimate(gap.name, None, n=gap.n, method=words, why=gap.why)
     return Estimate(gap.name, gap.difference, gap.low, gap.high, gap.n, words, gap.why)
@@ -162,7 +162,7 @@ def benefit_to_markdown(points: Sequence[DecisionPoint]) -> str:
 
 def subgroups_to_markdown(groups: Sequence[Subgroup]) -> str:
     """Subgroups as a table, with what could have been seen."""
-    head = "| fact | group | patients | score (95% interval) | less the rest | p | p (Holm) | gap seen in 80% |"
+    head = "| fact | group | patients | score (95% interval) | less the rest | p | p (max-T) | gap seen in 80% |"
     lines = [head, "|---|---|---|---|---|---|---|---|"]
     for g in groups:
         gap = g.gap.text().rpartition(", ")[0] or g.gap.why
@@ -171,7 +171,7 @@ def subgroups_to_markdown(groups: Sequence[Subgroup]) -> str:
         patients = g.here.n.get("patients", 0)
         value = str(g.value).replace("|", "\\|")
         lines.append(f"| {g.fact} | {value} | {patients} | {g.here.text()} | {claimed}{gap}{claimed} | "
-                     f"{p_text(g.gap.p_value)} | {p_text(g.p_holm)} | {seen} |")  # fmt: skip
+                     f"{p_text(g.gap.p_value)} | {p_text(g.p_corrected)} | {seen} |")  # fmt: skip
     claims = sum(g.claimed for g in groups)
     words = f"{claims} of {len(groups)} gaps are claimed at a corrected p below .05 (bold). The last column is the gap "
     lines.append(f"\n{words}that this table finds in 80% of cases: smaller ones are not ruled out.")

@@ -23,14 +23,13 @@ SENSITIVITY = 0.95
 GAPS = 12
 
 
-def reliance_section(result: TableResult, styles: dict[str, int], best: str | None, replicates: int) -> Section | None:
+def reliance_section(result: TableResult, styles: dict[str, int], best: str | None) -> Section | None:
     """The section of a report, first seed throughout; None where no row says classes.
 
     Args:
         result: a finished table.
         styles: which line of the palette each row has.
         best: the row whose subgroups are shown.
-        replicates: bootstrap samples.
     """
     rows = {row.row.name: row for row in result.rows if row.row.recipe.classifies and row.evaluations.get("test")}
     first = {name: row.evaluations["test"][0].predictions for name, row in rows.items()}
@@ -39,9 +38,9 @@ def reliance_section(result: TableResult, styles: dict[str, int], best: str | No
     studies = {name: table.study_wise() for name, table in first.items()}
     shown = dict(list(studies.items())[:SHOWN])
     tables = [_coverage_table(studies)]
-    if (points := _point_table(rows, studies, replicates)) is not None:
+    if (points := _point_table(rows, studies)) is not None:
         tables.append(points)
-    if best in first and (groups := _subgroup_table(result, best, rows[best].evaluations["test"][0], replicates)):
+    if best in first and (groups := _subgroup_table(result, best, rows[best].evaluations["test"][0])):
         tables.append(groups)
     return Section(
         "Can an answer be relied on?",
@@ -66,12 +65,12 @@ def _coverage_table(studies: dict[str, Predictions]) -> ReportTable:
     )
 
 
-def _point_table(rows: dict[str, RowResult], studies: dict[str, Predictions], replicates: int) -> ReportTable | None:
+def _point_table(rows: dict[str, RowResult], studies: dict[str, Predictions]) -> ReportTable | None:
     """Sensitivity to NPV at thresholds that validation fixed; None with more than two classes, or nothing kept."""
     cells = []
     for name, row in rows.items():
         for point in _points(row, studies[name]):
-            found = point_estimates(studies[name], point, replicates=replicates)
+            found = point_estimates(studies[name], point)
             cells.append((name, point.name, f"{point.threshold:.3f}", *(_text(found, word) for word in _POINT_COLUMNS)))
     if not cells:
         return None
@@ -107,24 +106,24 @@ def _points(row: RowResult, test: Predictions) -> list[OperatingPoint]:
         return []
 
 
-def _subgroup_table(result: TableResult, name: str, evaluation: Evaluation, replicates: int) -> ReportTable | None:
+def _subgroup_table(result: TableResult, name: str, evaluation: Evaluation) -> ReportTable | None:
     """AUC by every fact, image-wise, the gaps that stand out most first."""
     facts, _ = facts_of(evaluation.predictions, result.cohort)
-    groups = subgroup_report(evaluation.predictions, facts, replicates=replicates)
+    groups = subgroup_report(evaluation.predictions, facts)
     if not groups:
         return None
     ordered = sorted(groups, key=_rank)
     strong = tuple((r, 4) for r, group in enumerate(ordered[:GAPS]) if group.claimed)
     notes = [
-        "AUC of a group less that of all other images, with an interval over patients; Holm corrects p over all "
-        f"{len(groups)} groups. Bold: claimed. The last column is the gap that this table finds in 80% of cases: "
-        "smaller ones are not ruled out.",
+        "AUC of a group less that of all other images, with an interval over patients; p is corrected over all "
+        f"{len(groups)} groups (step-down max-T). Bold: claimed. The last column is the gap that this table finds "
+        "in 80% of cases: smaller ones are not ruled out.",
     ]
     if len(groups) > GAPS:
         notes.append(f"The {GAPS} groups with the smallest p of {len(groups)}.")
     return ReportTable(
         f"Subgroups of {name}, image-wise AUC",
-        ("group", "patients", "AUC", "p (Holm)", "less the rest", "gap seen in 80%"),
+        ("group", "patients", "AUC", "p (max-T)", "less the rest", "gap seen in 80%"),
         tuple(map(_group_row, ordered[:GAPS])),
         strong=strong,
         notes=tuple(notes),
@@ -143,7 +142,7 @@ def _group_row(group: Subgroup) -> tuple[str, ...]:
         f"{group.fact}: {group.value}",
         str(group.here.n.get("patients", 0)),
         group.here.text(),
-        p_cell(group.p_holm),
+        p_cell(group.p_corrected),
         gap,
         "–" if group.detectable is None else f"{group.detectable:.3f}",
     )

@@ -32,12 +32,12 @@ from sightline.evaluation.evidence.interventions import (
 from sightline.inference.predict import predictions_of
 from sightline.io.files import write_text
 from sightline.io.progress import progress
+from sightline.metrics.classification.estimates import score_estimate
 from sightline.metrics.classification.report import to_markdown
 from sightline.metrics.classification.scores import AUC
 from sightline.metrics.decision.influence import FEWEST_PATIENTS, reach, share
 from sightline.metrics.estimate import Estimate
 from sightline.metrics.predictions import Predictions
-from sightline.metrics.statistics.bootstrap import bootstrap
 from sightline.structures.case import Cohort
 from sightline.structures.evidence import forward_evidence, probabilities_of
 from sightline.training.engine import Engine
@@ -75,14 +75,13 @@ class ShortcutReport:
         return "\n".join([*lines, *(f"- {line}" for line in self.maps), ""])
 
 
-def find_shortcuts(run: Run, cohort: Cohort, *, engine: Engine | None = None, replicates: int = 1000) -> ShortcutReport:
+def find_shortcuts(run: Run, cohort: Cohort, *, engine: Engine | None = None) -> ShortcutReport:
     """Change the pictures of a cohort and ask a run again.
 
     Args:
         run: a finished run of two classes on radiographs.
         cohort: cases with marks (a finding, or where to look), e.g. its test cases.
         engine: device.
-        replicates: bootstrap samples of AUCs.
 
     Raises:
         RunError: a run of volumes, of crops, or of more than two classes.
@@ -122,7 +121,7 @@ def find_shortcuts(run: Run, cohort: Cohort, *, engine: Engine | None = None, re
         return np.array(rows, dtype=np.int64), np.array(found)
 
     plain = _table(cohort, ask(plain_of)[1])
-    found: list[Estimate] = [bootstrap(AUC(1, "AUC, pictures as they are"), plain, replicates=replicates)]
+    found: list[Estimate] = [score_estimate([plain], AUC(1, "AUC, pictures as they are"))]
     donors = _donors(labels)
     fill = float(np.mean([s.planes.mean() for s in seen]))
     changes: dict[str, Callable[[int], Planes | None]] = {
@@ -134,7 +133,7 @@ def find_shortcuts(run: Run, cohort: Cohort, *, engine: Engine | None = None, re
     }
     for name, change in changes.items():
         changed = _table(cohort, ask(change)[1])
-        found.append(bootstrap(AUC(1, name), changed, replicates=replicates))
+        found.append(score_estimate([changed], AUC(1, name)))
         if name == _ERASED:
             bound = _bound_facts(cohort, changed)
     objects = recurring_objects(

@@ -52,7 +52,7 @@ def write_table(result: TableResult, out: Path, *, replicates: int = 2000, summa
     figures = draw_figures(result)
     spread = spread_charts(result) if result.table.as_printed else []
     best = _best(result, lines)
-    reliance = reliance_section(result, row_styles(result), None if best is None else best.row, replicates)
+    reliance = reliance_section(result, row_styles(result), None if best is None else best.row)
     sections = [
         Section(
             "At a glance" if looked is None else looked.opening.title,

@@ -17,10 +17,10 @@ from scipy.special import expit, logit
 from scipy.stats import t as student
 
 from sightline.errors import RunError, counted
+from sightline.metrics.classification.estimates import score_estimate
 from sightline.metrics.classification.scores import Prevalence
 from sightline.metrics.estimate import Estimate, FloatArray
 from sightline.metrics.predictions import Predictions
-from sightline.metrics.statistics.bootstrap import bootstrap
 
 EDGE = 1e-9
 FEWEST_PATIENTS = 5
@@ -71,8 +71,6 @@ def calibration_curve(
     *,
     positive: str | None = None,
     points: int = 10,
-    replicates: int = 2000,
-    seed: int = 0,
 ) -> list[CurvePoint]:
     """Observed share against the probability said, in groups of about as many cases; equal probabilities stay together.
 
@@ -80,8 +78,6 @@ def calibration_curve(
         predictions: image-wise or study-wise.
         positive: the class; None: the last one.
         points: number of groups asked for; fewer where there are few cases (ten a group at least).
-        replicates: of intervals that are bootstrapped.
-        seed: of those.
 
     Raises:
         RunError: fewer than one point.
@@ -99,7 +95,7 @@ def calibration_curve(
         inside = place == g
         table = predictions.select(inside)
         name = f"observed share of {predictions.classes[index]} where {said[inside].mean():.3f} was said"
-        observed = bootstrap(Prevalence(index, name), table, replicates=replicates, seed=seed)
+        observed = score_estimate([table], Prevalence(index, name))
         curve.append(
             CurvePoint(float(said[inside].mean()), float(said[inside].min()), float(said[inside].max()), observed)
         )

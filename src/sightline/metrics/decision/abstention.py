@@ -15,11 +15,11 @@ from typing import Any, Literal
 import numpy as np
 
 from sightline.errors import RunError
+from sightline.metrics.classification.estimates import score_estimate
 from sightline.metrics.classification.scores import Accuracy
 from sightline.metrics.classification.selective_prediction import confidence
 from sightline.metrics.estimate import BoolArray, Estimate, FloatArray
 from sightline.metrics.predictions import Predictions
-from sightline.metrics.statistics.bootstrap import bootstrap
 from sightline.structures.notation import Notation, write_fields
 
 Kind = Literal["doctor", "top", "energy"]
@@ -142,8 +142,6 @@ def abstention_estimates(
     abstention: Abstention,
     *,
     energies: FloatArray | None = None,
-    replicates: int = 2000,
-    seed: int = 0,
 ) -> list[Estimate]:
     """How many cases are answered elsewhere, and how often right: the answered and the others.
 
@@ -159,5 +157,5 @@ def abstention_estimates(
         if not where.any():
             found.append(Estimate(name, None, n=n, method="no accuracy", why=f"not defined: no case is {words}"))
             continue
-        found.append(bootstrap(Accuracy(name), predictions.select(where), replicates=replicates, seed=seed))
+        found.append(score_estimate([predictions.select(where)], Accuracy(name)))
     return found

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from sightline.errors import CohortError, RunError, counted
+from sightline.metrics.classification.estimates import score_estimate
 from sightline.metrics.classification.scores import Sensitivity, Specificity
 from sightline.metrics.decision.influence import FEWEST_PATIENTS, Linearised, logit_of, reach, share
 from sightline.metrics.estimate import Estimate
 from sightline.metrics.predictions import Predictions
-from sightline.metrics.statistics.bootstrap import bootstrap
 from sightline.structures.notation import Notation, write_fields
 
 FloatArray = NDArray[np.float64]
@@ -157,8 +157,6 @@ def point_estimates(
     point: OperatingPoint,
     *,
     prevalences: tuple[float, ...] = (),
-    replicates: int = 2000,
-    seed: int = 0,
 ) -> list[Estimate]:
     """What a fixed threshold does on other predictions.
 
@@ -169,8 +167,6 @@ def point_estimates(
         predictions: of the test set, or of another site.
         point: chosen elsewhere.
         prevalences: shares of positive cases to state PPV and NPV for.
-        replicates: of intervals that are bootstrapped.
-        seed: of those.
 
     Raises:
         CohortError: no such class.
@@ -186,7 +182,7 @@ def point_estimates(
     n |= {"false_negatives": int((truth & ~called).sum()), "false_positives": int((~truth & called).sum())}
     n |= {"true_negatives": int((~truth & ~called).sum())}
     found = [
-        bootstrap(score, predictions, replicates=replicates, seed=seed, n=n)
+        score_estimate([predictions], score, n=n)
         for score in (
             Sensitivity(index, point.threshold, f"sensitivity {at}"),
             Specificity(index, point.threshold, f"specificity {at}"),

@@ -1,8 +1,8 @@
 """For whom do the numbers hold? One score in every group of every fact, its gap to the rest, and what could be seen.
 
-Each group is compared with all other cases (Linearised: patients in both count once). P-values of all groups of all
-facts are corrected together (Holm 1979), and the gap that this table could have found in 80% of cases stands beside:
-a gap that was not found is no proof that there is none.
+Each group is compared with all other cases (patients in both count once). P-values of all groups of all facts are
+corrected together (max-T), and the gap that this table could have found in 80% of cases stands beside: a gap that was
+not found is no proof that there is none.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
-from scipy.stats import t as student
 
 from sightline.errors import RunError, counted
+from sightline.metrics.classification.estimates import score_estimate
 from sightline.metrics.classification.scores import AUC, Sensitivity, Specificity
-from sightline.metrics.decision.influence import FEWEST_PATIENTS, Linearised, area, reach, share
+from sightline.metrics.decision.gaps import CONFIDENT, Gap, GroupScore, correct_gaps, gap_of
+from sightline.metrics.decision.influence import FEWEST_PATIENTS, Linearised, area, share
 from sightline.metrics.estimate import Comparison, Estimate, Score
 from sightline.metrics.predictions import Predictions
-from sightline.metrics.statistics.bootstrap import bootstrap
-from sightline.metrics.statistics.comparison import holm
+from sightline.metrics.statistics.auc_intervals import auc_spread, binormal_model
+from sightline.metrics.statistics.patient_variance import Spread
+from sightline.metrics.statistics.score_intervals import proportion_model
 
 What = Literal["AUC", "sensitivity", "specificity"]
 MOST_VALUES = 8
@@ -40,7 +41,7 @@ class Subgroup:
         value: the group, e.g. `F`, or a range of numbers.
         here: the score in the group, with its interval.
         gap: the score in the group less that in all other cases.
-        p_holm: p corrected over the table, or None.
+        p_corrected: p corrected over the table (step-down max-T), or None.
         detectable: gap that the corrected test finds in 80%, given the spread here; None where there is no test.
     """
 
@@ -48,13 +49,13 @@ class Subgroup:
     value: str
     here: Estimate
     gap: Comparison
-    p_holm: float | None
+    p_corrected: float | None
     detectable: float | None
 
     @property
     def claimed(self) -> bool:
         """Whether a gap is claimed, after correction."""
-        return self.p_holm is not None and self.p_holm < ALPHA
+        return self.p_corrected is not None and self.p_corrected < ALPHA
 
 
 def group_values(values: Sequence[str]) -> list[str]:
@@ -87,8 +88,6 @@ def subgroup_report(
     what: What = "AUC",
     threshold: float | None = None,
     positive: str | None = None,
-    replicates: int = 2000,
-    seed: int = 0,
 ) -> list[Subgroup]:
     """Every group of every fact that has at least two groups.
 
@@ -99,14 +98,12 @@ def subgroup_report(
         what: the score.
         threshold: for sensitivity and specificity: a case is called from it on; None: the most probable class.
         positive: the positive class; None: the last one.
-        replicates: bootstrap samples of each group's own interval.
-        seed: of those.
 
     Raises:
         RunError: a fact of another length, or an unknown score.
     """
     index = predictions.class_index(positive)
-    found: list[tuple[str, str, Estimate, Comparison, float, int]] = []
+    found: list[tuple[str, str, Estimate, _Sides]] = []
     for fact, values in facts.items():
         if len(values) != len(predictions):
             raise RunError(f"Fact {fact!r} has {len(values)} values; the predictions have {len(predictions)} rows.")
@@ -117,53 +114,92 @@ def subgroup_report(
         known = np.asarray(group != "", dtype=bool)
         for name in names:
             inside = np.asarray(group == name, dtype=bool)
-            here, rest = (_linear(predictions, index, what, threshold, mask) for mask in (inside, known & ~inside))
-            table = predictions.select(inside)
-            own = bootstrap(_score(what, index, threshold), table, replicates=replicates, seed=seed)
-            gap, error, freedom = _gap(f"{what}, {fact} {name} less the rest", here, rest, predictions)
-            found.append((fact, name, own, gap, error, freedom))
-    return _corrected(found)
+            own = score_estimate([predictions.select(inside)], _score(what, index, threshold))
+            title = f"{what}, {fact} {name} less the rest"
+            found.append((fact, name, own, _gap(title, predictions, index, what, threshold, inside, known & ~inside)))
+    return _corrected(found, predictions)
 
 
-def _corrected(found: Sequence[tuple[str, str, Estimate, Comparison, float, int]]) -> list[Subgroup]:
+def _corrected(found: Sequence[tuple[str, str, Estimate, _Sides]], predictions: Predictions) -> list[Subgroup]:
     """Correct p together; both groups of a fact with two are one test."""
     sizes = {fact: sum(row[0] == fact for row in found) for fact, *_ in found}
     second = [i > 0 and sizes[row[0]] == 2 and found[i - 1][0] == row[0] for i, row in enumerate(found)]
-    asked = [None if twice else row[3].p_value for row, twice in zip(found, second, strict=True)]
-    corrected = holm(asked)
-    tests = sum(p is not None for p in asked)
+    asked = [i for i, row in enumerate(found) if row[3].gap is not None and not second[i]]
+    gaps = [gap for i in asked if (gap := found[i][3].gap) is not None]
+    p_of: dict[int, float] = {}
+    critical = CONFIDENT
+    if gaps:
+        corrected = correct_gaps(gaps, predictions.patient_ids, alpha=ALPHA)
+        p_of, critical = dict(zip(asked, corrected.p_values.tolist(), strict=True)), corrected.critical
     report = []
-    for i, (fact, name, own, gap, error, freedom) in enumerate(found):
-        p_holm = corrected[i - 1] if second[i] else corrected[i]
-        seen = None
-        if gap.p_value is not None:
-            seen = error * float(student.ppf(1 - ALPHA / max(1, tests) / 2, freedom) + norm.ppf(POWER))
-        report.append(Subgroup(fact, name, own, gap, p_holm, seen))
+    for i, (fact, name, own, sides) in enumerate(found):
+        p_corrected = p_of.get(i - 1 if second[i] else i)
+        seen = None if sides.gap is None else sides.gap.detectable(critical, POWER)
+        report.append(Subgroup(fact, name, own, sides.comparison, p_corrected, seen))
     return report
 
 
-def _gap(name: str, here: Linearised, rest: Linearised, predictions: Predictions) -> tuple[Comparison, float, int]:
+@dataclass(frozen=True, eq=False)
+class _Sides:
+    """A group against the rest: in words and numbers, and the gap where there is a test."""
+
+    comparison: Comparison
+    gap: Gap | None = None
+
+
+def _gap(
+    name: str,
+    predictions: Predictions,
+    index: int,
+    what: What,
+    threshold: float | None,
+    inside: NDArray[np.bool_],
+    outside: NDArray[np.bool_],
+) -> _Sides:
+    here, rest = (_linear(predictions, index, what, threshold, mask) for mask in (inside, outside))
     n = {"patients_here": here.patients, "patients_of_the_rest": rest.patients}
     if not (math.isfinite(here.value) and math.isfinite(rest.value)):
         why = "not defined: a class is missing in the group or in the rest"
-        return Comparison(name, None, None, None, n=n, method="no test", why=why), 0.0, 1
-    difference = here - rest
-    error = difference.error(predictions.patient_ids)
-    method = "group against the rest, patients' contributions (Obuchowski 1997), t quantile"
-    if not difference.defined or error <= 1e-12:
-        why = (
-            f"no p: {counted(difference.patients, 'patient')} of the smaller class, {FEWEST_PATIENTS} needed"
-            if not difference.defined
-            else "no p: neither group has an error"
-        )
-        return Comparison(name, here.value, rest.value, difference.value, n=n, method=method, why=why), 0.0, 1
-    half = reach(error, difference.freedom)
-    p_value = float(2.0 * student.sf(abs(difference.value) / error, difference.freedom))
+        return _Sides(Comparison(name, None, None, None, n=n, method="no test", why=why))
+    method = "group against the rest, score intervals of both put together (MOVER), over patients"
+    fewest = min(here.patients, rest.patients)
+    if fewest < FEWEST_PATIENTS:
+        why = f"no p: {counted(fewest, 'patient')} of the smaller class, {FEWEST_PATIENTS} needed"
+        gap = here.value - rest.value
+        return _Sides(Comparison(name, here.value, rest.value, gap, n=n, method=method, why=why))
+    scores = (
+        _group_score(predictions, index, what, threshold, side, mask)
+        for side, mask in ((here, inside), (rest, outside))
+    )
+    found = gap_of(*scores, predictions.patient_ids)
     comparison = Comparison(
-        name, here.value, rest.value, difference.value, difference.value - half, difference.value + half, p_value, n,
-        method,
-    )  # fmt: skip
-    return comparison, error, difference.freedom
+        name, here.value, rest.value, found.difference, found.low, found.high, found.p_value, n, method
+    )
+    return _Sides(comparison, found)
+
+
+def _group_score(
+    predictions: Predictions,
+    index: int,
+    what: What,
+    threshold: float | None,
+    linear: Linearised,
+    where: NDArray[np.bool_],
+) -> GroupScore:
+    """One side with its score intervals."""
+    truth = predictions.labels == index
+    scores = predictions.probabilities[:, index]
+    if what == "AUC":
+        patient = np.unique(np.asarray(predictions.patient_ids, dtype=str)[where], return_inverse=True)[1]
+        sides = scores[where], truth[where], patient
+        spread = auc_spread(sides[0][None], sides[1], sides[2])
+        return GroupScore.of(linear, spread, binormal_model(sides[0][None], sides[1], sides[2]))
+    asked = where & (truth if what == "sensitivity" else ~truth)
+    patient = np.unique(np.asarray(predictions.patient_ids, dtype=str)[asked], return_inverse=True)[1]
+    influence = np.bincount(patient, weights=linear.pull[asked])
+    variance = influence.size / (influence.size - 1) * float((influence**2).sum())
+    spread = Spread.of(np.array([linear.value]), np.array([[variance]]), influence, influence.size)
+    return GroupScore.of(linear, spread, proportion_model(np.bincount(patient).astype(np.float64)))
 
 
 def _linear(
