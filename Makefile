@@ -7,6 +7,7 @@ DEMO ?= demo
 WORKERS ?= 2
 N ?= 100000
 SEED ?= 0
+TSC ?= tsc
 
 .PHONY: help setup demo workstation node test test-all check bench fuzz format rooms clean
 
@@ -51,6 +52,7 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	@if command -v $(TSC) >/dev/null; then $(TSC) -p tests/support/tsconfig.json; else echo "No tsc here: the page's scripts are not typed (npm install typescript)."; fi
 
 fuzz: setup
 	$(BIN)/python -m fuzz --inputs $(N) --seed $(SEED) --workers $(WORKERS)

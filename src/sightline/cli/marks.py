@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
+from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg, subcommand
 
 from sightline.cli.options import On, beside, collect_changes, holding, make_engine
 
@@ -127,12 +127,12 @@ class RetrainOnMarks:
 
     keep: Positional[Path]
     """Folder of marks."""
-    run_folder: Annotated[Path, arg(name="run")]
-    """Run whose recipe is trained again, and which is compared."""
     cohort: Path
     """Cohort folder that was marked; both runs are measured on its test cases."""
     out: Path
     """Folder to write: marks/, run/, comparison/; the same command goes on with what is there."""
+    run_folders: Annotated[UseAppendAction[tuple[Path, ...]], arg(name="run")] = ()
+    """Run whose recipe is trained again, and which is compared; repeat it for runs of other seeds."""
     whose: str = "each"
     """Whose marks are exported: each, consensus, union, intersection, majority, staple, or one reader's name."""
     readers: str | None = None
@@ -167,7 +167,7 @@ class RetrainOnMarks:
             self.keep, self.cohort, self.out, self.whose, self.weight, self.database, self.replicates
         )  # fmt: skip
         found = retrain(
-            order, open_run(self.run_folder, CATALOGUE), CATALOGUE,
+            order, [open_run(folder, CATALOGUE) for folder in self.run_folders], CATALOGUE,
             change=lambda recipe: apply_changes(recipe, collect_changes(self)), engine=make_engine(self.on),
         )  # fmt: skip
         print("after less before, test cases:")

@@ -3,6 +3,7 @@
 import csv
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from support.cohorts import make_cohort, tiny_recipe
@@ -18,7 +19,7 @@ from sightline.training.engine import Engine
 from sightline.training.recipe import recipe_json
 from sightline.training.run import open_run
 from sightline.training.train import train
-from sightline.web.workstation.exchange.retraining import guided_recipe
+from sightline.web.workstation.exchange.retraining import guided_recipe, require_seeds
 
 
 def sightline(*words):
@@ -79,6 +80,16 @@ def test_two_readers_marks_train_a_network_that_is_compared(tmp_path, capsys):
     assert all(c["low"] <= c["difference"] <= c["high"] for c in words["leading"] if c["low"] is not None)
     choice = open_run(tmp_path / "again" / "run", CATALOGUE).recipe.regions
     assert (choice.style, choice.readers) == ("box", "ben")
+
+
+def test_several_runs_are_trainings_of_one_recipe_with_other_seeds():
+    def of(**more):
+        return SimpleNamespace(recipe=tiny_recipe(**more))
+
+    require_seeds([of(seed=1), of(seed=2)])
+    for runs in ([], [of(seed=1), of(seed=1)], [of(seed=1), of(seed=2, weight=0.5)]):
+        with pytest.raises(RecipeError):
+            require_seeds(runs)
 
 
 def test_a_recipe_without_guidance_needs_a_weight():

@@ -1,6 +1,8 @@
 """Times a reader waits, at three times their limits: shared machines are slow (`python -m benchmarks workstation`)."""
 
 import os
+import re
+from pathlib import Path
 
 import pytest
 
@@ -31,8 +33,24 @@ def test_every_wait_is_within_three_times_its_limit_and_no_point_is_lost(chromiu
     assert late == {}
 
 
-def test_all_of_the_script_is_small():
-    from pathlib import Path
+STATIC = Path(__file__).parents[4] / "src" / "sightline" / "web" / "workstation" / "static"
 
-    static = Path(__file__).parents[4] / "src" / "sightline" / "web" / "workstation" / "static"
-    assert sum(path.stat().st_size for path in static.rglob("*.js")) <= 300_000
+
+def loaded_by(*names: str) -> int:
+    """Bytes of scripts that come with these, by the imports that are not made later."""
+    seen: dict[Path, int] = {}
+    left = [STATIC / name for name in names]
+    while left:
+        path = left.pop().resolve()
+        if path not in seen:
+            text = path.read_text(encoding="utf-8")
+            seen[path] = path.stat().st_size
+            left += [path.parent / found for found in re.findall(r'^import [^;]*?from "([^"]+)"', text, re.MULTILINE)]
+    return sum(seen.values())
+
+
+def test_no_screen_loads_more_script_than_the_limit():
+    screens = [path.name for path in (STATIC / "screens").glob("*.js")]
+    assert {name: n for name in screens if (n := loaded_by("app.js", f"screens/{name}")) > 200_000} == {}
+    assert loaded_by("app.js", "screens/worklist.js") <= 75_000
+    assert sum(path.stat().st_size for path in STATIC.rglob("*.js")) <= 300_000

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,21 +71,38 @@ def guided_recipe(recipe: Recipe, weight: float | None) -> Recipe:
     return replace(guided, title=f"{recipe.title}, with the store's marks")
 
 
+def require_seeds(runs: Sequence[Run]) -> None:
+    """Several runs before are trainings of one recipe that differ in the seed alone.
+
+    Raises:
+        RecipeError: no run, other recipes, or two of one seed.
+    """
+    if not runs:
+        raise RecipeError("No run was given to train again.", "Give --run RUN; repeat it for runs of other seeds.")
+    bare = [replace(run.recipe, seed=0, title="") for run in runs]
+    if any(one != bare[0] for one in bare[1:]) or len({run.recipe.seed for run in runs}) < len(runs):
+        raise RecipeError(
+            "The runs are not trainings of one recipe with seeds of their own.",
+            "Give runs that differ in --seed alone.",
+        )
+
+
 def retrain(
     order: Retraining,
-    before: Run,
+    before: Sequence[Run],
     catalogue: Catalogue,
     *,
     change: Callable[[Recipe], Recipe] = lambda recipe: recipe,
     engine: Engine | None = None,
 ) -> MethodComparison:
-    """Export the marks, train the recipe of a run guided by them, and compare the new run with the old one.
+    """Export the marks, train the recipe of each run guided by them, and compare the new runs with the old ones.
 
-    An export or a training that is there already is gone on with, so that the same command resumes.
+    Several runs of other seeds are trained again with their own: the chance of training is in the intervals then. An
+    export or a training that is there already is gone on with, so that the same command resumes.
 
     Args:
         order: what, and where.
-        before: the run whose recipe is trained again.
+        before: the runs whose recipe is trained again.
         catalogue: of recipes' words.
         change: what a person changes of the recipe (style, role, length).
         engine: device.
@@ -104,7 +121,10 @@ def retrain(
     from sightline.training.preconditions import require_regions
     from sightline.training.train import train
 
-    recipe = change(guided_recipe(before.recipe, order.weight))
+    require_seeds(before)
+    recipes = [change(guided_recipe(run.recipe, order.weight)) for run in before]
+    if len(recipes) > 1 and len({recipe.seed for recipe in recipes}) < len(recipes):
+        raise RecipeError("Each run is trained again with its own seed.", "Leave --seed out, or give one run.")
     test = read_cohort(order.cohort).split("test")
     if not len(test):
         raise CohortError(f"{order.cohort} has no test case.", "Assign splits: sightline cohort split.")
@@ -112,20 +132,28 @@ def retrain(
     if not (marks / "cohort.json").is_file():
         print(export_marks(order.keep, order.cohort, order.database, marks, "folder", order.whose))
     cohort = read_cohort(marks)
-    require_regions(recipe, recipe.see(cohort))
-    after = train(recipe, cohort, order.out / RUN, catalogue, engine)
-    write_model_card(after)
-    after = choose_boxes(after, cohort, catalogue, engine=engine)
-    found = compare_runs([after], [before], test, replicates=order.replicates, engine=engine)
+    after: list[Run] = []
+    for number, recipe in enumerate(recipes, 1):
+        require_regions(recipe, recipe.see(cohort))
+        made = train(recipe, cohort, order.out / (RUN if number == 1 else f"{RUN}-{number}"), catalogue, engine)
+        write_model_card(made)
+        after.append(choose_boxes(made, cohort, catalogue, engine=engine))
+    found = compare_runs(after, before, test, replicates=order.replicates, engine=engine)
     found = replace(found, names=("after", "before"), notes=(*found.notes, _told(order, before, after)))
     write_comparison(found, order.out / COMPARISON)
     return found
 
 
-def _told(order: Retraining, before: Run, after: Run) -> str:
+def _told(order: Retraining, before: Sequence[Run], after: Sequence[Run]) -> str:
+    of = "run" if len(before) == 1 else "runs"
+    chance = (
+        "One training each: a difference may be the chance of training; train more seeds before it is called an effect."
+        if len(before) == 1
+        else f"{len(before)} trainings each, of the same seeds."
+    )
     return (
-        f"Before is {before.recipe.title} (run {before.identity}), after the same recipe trained on the marks of the "
-        f"store (readers: {order.whose}; run {after.identity}), which replace every mark the cohort had. Both are "
-        "measured on the test cases of the cohort as it was, with its own marks. One training each: a difference may "
-        "be the chance of training; train more seeds before it is called an effect."
+        f"Before is {before[0].recipe.title} ({of} {', '.join(run.identity for run in before)}), after the same recipe "
+        f"trained on the marks of the store (readers: {order.whose}; {of} {', '.join(run.identity for run in after)}), "
+        "which replace every mark the cohort had. Both are measured on the test cases of the cohort as it was, with "
+        f"its own marks. {chance}"
     )

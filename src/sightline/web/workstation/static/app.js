@@ -140,10 +140,11 @@ class App {
 
   /** Head, note and the place of the screen. */
   frame() {
-    this.links = new Map();
+    const links = new Map();
+    this.links = links;
     const items = IN_MENU.filter((name) => !SCREENS[name].may || this.me.may.includes(SCREENS[name].may)).map((name) => {
       const link = el("a", { href: `#/${name}`, text: t(`menu.${name}`) });
-      this.links.set(name, link);
+      links.set(name, link);
       return el("li", {}, link);
     });
     const who = el("details", { class: "who" },

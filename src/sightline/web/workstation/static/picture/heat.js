@@ -24,7 +24,8 @@ const INFERNO =
 /** @param {number} level 0..1 @returns {[number, number, number]} */
 export function heatColour(level) {
   const i = Math.max(0, Math.min(255, Math.floor(level * 256))) * 6;
-  return [0, 2, 4].map((k) => parseInt(INFERNO.slice(i + k, i + k + 2), 16));
+  const part = (/** @type {number} */ k) => parseInt(INFERNO.slice(i + k, i + k + 2), 16);
+  return [part(0), part(2), part(4)];
 }
 
 /** @type {Uint8ClampedArray | null} */

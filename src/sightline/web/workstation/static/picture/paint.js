@@ -19,7 +19,7 @@ export const HUES = ["#56b4e9", "#e69f00", "#009e73", "#f0e442", "#cc79a7", "#d5
 const masks = new WeakMap();
 
 /** @param {string} hex @returns {[number, number, number]} */
-const rgb = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
+const rgb = (hex) => [parseInt(hex.slice(1, 3), 16), parseInt(hex.slice(3, 5), 16), parseInt(hex.slice(5, 7), 16)];
 
 /** @param {any} mark @param {string} colour */
 function maskCanvas(mark, colour) {

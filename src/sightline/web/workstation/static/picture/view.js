@@ -49,6 +49,7 @@ export class View extends EventTarget {
     this.drag = null;
     /** the last press, and how many in a row: pointer events do not count clicks */
     this.press = { x: 0, y: 0, at: -Infinity, count: 0 };
+    /** @type {{key: string, table: Uint32Array}} */
     this.tables = { key: "", table: new Uint32Array(0) };
     this.drawn = 0;
     this.resizing = new ResizeObserver(() => this.resize());

@@ -62,6 +62,10 @@ class Marking {
     this.failures = 0;
     /** @type {any} */
     this.aidMap = null;
+    /** what stands around the pictures, once they are hung @type {any} */
+    this.panel = null;
+    /** how to give the read back to other windows @type {(() => void) | null} */
+    this.release = null;
   }
 
   async build() {
