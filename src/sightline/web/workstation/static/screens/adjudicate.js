@@ -17,7 +17,7 @@ export async function show(app, place, rest) {
   const own = el("div", { class: "side-own" });
   const nothing = (/** @type {string} */ words) => { fill(table.grid, el("div", { class: "view" }, el("div", { class: "view-message", text: words }))); fill(table.side, el("h1", { text: t("menu.adjudicate") }), own); return { close: () => table.close() }; };
   if (!task) return nothing(t("agreement.none"));
-  const { rows } = await get(query("/adjudicate", { task: task.id }));
+  const { rows } = await get(query("/adjudicate", { task: task.id }), { timeout: 120000 });
   const choice = el("select", { "aria-label": t("worklist.task"), on: { change: () => app.go(`adjudicate/${choice.value}`) } }, tasks.map((/** @type {any} */ one) => el("option", { value: one.id, text: one.name, selected: one === task })));
   const study = rest[1] || rows.find((/** @type {any} */ row) => row.state === "open")?.study || rows[0]?.study;
   const list = el("div", { class: "pick-list" }, rows.map((/** @type {any} */ row) => {
@@ -27,7 +27,7 @@ export async function show(app, place, rest) {
   }));
   fill(table.side, el("h1", { text: t("menu.adjudicate") }), tasks.length > 1 ? choice : null, own, el("section", {}, el("h2", { text: t("adjudicate.list") }), list));
   if (!study) return nothing(t("adjudicate.none"));
-  const answer = await get(query(`/adjudicate/${study}`, { task: task.id }));
+  const answer = await get(query(`/adjudicate/${study}`, { task: task.id }), { timeout: 120000 });
   const images = answer.images.filter((/** @type {any} */ one) => one.kind !== "volume");
   /** @type {{how: string, letter: string | null, marks: any[], shown: string, drawing: any}} */
   const state = { how: answer.outcome?.how || "", letter: answer.outcome?.letter || null, marks: answer.outcome?.marks || [], shown: "all", drawing: null };

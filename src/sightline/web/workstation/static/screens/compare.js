@@ -17,7 +17,7 @@ export async function show(app, place, rest) {
   const rows = await list.draw();
   const study = rest[0] || rows[0]?.study;
   if (!study) { fill(table.grid, el("div", { class: "view" }, el("div", { class: "view-message", text: t("compare.none") }))); return { close: () => table.close() }; }
-  const answer = await get(query(`/compare/${study}`, { task: rest[1] }));
+  const answer = await get(query(`/compare/${study}`, { task: rest[1] }), { timeout: 120000 });
   const state = { image: answer.images.find((/** @type {any} */ one) => one.kind !== "volume") || answer.images[0], index: 0, on: true, opacity: 0.9, smooth: true, common: false, swapped: false };
   const runs = answer.runs.filter((/** @type {any} */ run) => run.images?.[state.image.key]);
   /** @type {Map<string, any>} */
