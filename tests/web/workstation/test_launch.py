@@ -189,7 +189,7 @@ def test_marks_lie_beside_the_cohort_and_an_empty_folder_is_refused(tmp_path):
 
 
 WORKLIST = """
-import pathlib, subprocess, sys, time
+import os, pathlib, subprocess, sys, time
 from playwright.sync_api import sync_playwright
 site, chromium, arguments = sys.argv[1], sys.argv[2], sys.argv[3:]
 with sync_playwright() as play:
@@ -205,7 +205,9 @@ with sync_playwright() as play:
         page.locator(".list tbody tr a").first.wait_for(timeout=120_000)
         took = time.monotonic() - begun
         loaded = "libtorch" in pathlib.Path(f"/proc/{server.pid}/maps").read_text()
-        print(took, page.locator(".list tbody tr a").count(), loaded, flush=True)
+        ticks = pathlib.Path(f"/proc/{server.pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13]
+        busy = sum(int(n) for n in ticks) / os.sysconf("SC_CLK_TCK")
+        print(took, busy, page.locator(".list tbody tr a").count(), loaded, flush=True)
     finally:
         server.kill()
         server.wait()
@@ -226,16 +228,17 @@ def test_from_a_wheel_without_network_node_and_torch_the_worklist_is_there_in_te
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         wheel.extractall(site)
     script = f'ip link set lo up && exec {sys.executable} -c "$SCRIPT" {site} {CHROMIUM}'
-    took = {}
+    took, worked = {}, {}
     for name in ("first start, which draws the demo cohort", "again"):
         done = subprocess.run(
             ["unshare", "-n", "sh", "-c", script], cwd=tmp_path, env={**os.environ, "SCRIPT": WORKLIST}, check=True,
             capture_output=True, text=True,
         )  # fmt: skip
-        seconds, studies, torch = done.stdout.split()
-        took[name] = float(seconds)
+        seconds, busy, studies, torch = done.stdout.split()
+        took[name], worked[name] = float(seconds), float(busy)
         assert (int(studies), torch) == (24, "False")
-    print(took)
+    print("seconds", took, "of them the server's own on a processor", worked)
+    assert max(worked.values()) <= 10  # whatever else the machine does
     if took["again"] > 10 and os.getloadavg()[0] > 2 * (os.cpu_count() or 1):
         pytest.skip(f"it starts; other work keeps this machine too busy for times ({took})")
     assert took["again"] <= 10
