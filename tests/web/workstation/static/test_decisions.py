@@ -25,7 +25,7 @@ def test_two_readers_differ_and_a_third_decides(enter):
     before = [ada.marks(reads[0]), ben.marks(reads[1])]
     jo = enter("jo")
     jo.open("adjudicate")
-    jo.page.locator(".side .pick-list button").first.wait_for()
+    jo.page.locator(".side .blinded").first.wait_for()
     text = jo.page.locator(".side").inner_text()
     assert "Ada" not in text and "Ben" not in text and "A" in text and "B" in text
     jo.page.get_by_role("button", name="Union").click()
