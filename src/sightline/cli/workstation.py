@@ -74,7 +74,7 @@ def _demo_cohort(*, quiet: bool) -> Path:
 
         if not quiet:
             print(f"Drawing a demo cohort into {folder} ...", flush=True)
-        write_radiographs(folder, studies=24)
+        write_radiographs(folder, studies=12)
     return folder
 
 
