@@ -175,3 +175,12 @@ def test_a_job_that_ends_the_node_again_and_again_is_dead(tmp_path):
     (job,) = bench.rows(jobs)
     assert job["state"] == "dead" and "ended 20 times" in job["reason"]
     assert bench.rows(objects)[0]["state"] == "kept"
+
+
+def test_what_ran_when_the_node_ended_goes_behind_the_others(tmp_path):
+    bench = Bench(tmp_path)
+    first, second = bench.add_job(state="running", tries=1), bench.add_job()
+    resume_jobs(bench.store)
+    urgent = bench.add_job(priority=1)
+    taken = [bench.worker._take()["id"] for _ in range(3)]
+    assert taken == [urgent, second, first]

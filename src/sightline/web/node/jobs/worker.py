@@ -201,7 +201,8 @@ class Worker:
 
     def _due(self) -> Any:
         query = select(jobs).where(jobs.c.state.in_(("waiting", "failed")), jobs.c.due <= self.store.clock())
-        return query.order_by(jobs.c.priority.desc(), jobs.c.id).limit(1)
+        # what was running when the node ended goes behind the others: should it be what ended it, they are not held up
+        return query.order_by(jobs.c.priority.desc(), jobs.c.interruptions, jobs.c.id).limit(1)
 
     def _request(self, job: Mapping[str, Any], rule: Rule, scratch: Path) -> dict[str, Any]:
         inputs = json.loads(job["inputs"])
