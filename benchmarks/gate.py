@@ -152,7 +152,8 @@ def kinds(good: Sequence[Picture], data: Path | None, count: int, scratch: Path)
     yield "**test pictures (good)**", {}, good
     yield from changed(good[:count], rng)
     femurs = write_radiographs(scratch / "femurs", anatomy="femur", studies=count, seed=5)
-    yield "phantom femurs", {"BodyPartExamined": "FEMUR"}, files(femurs.root, count, rng)
+    drawn = [read_radiograph(case.image) for case in list(femurs)[:count]]
+    yield "phantom femurs", {"BodyPartExamined": "FEMUR"}, drawn
     write_chests(scratch / "chests", images=count, seed=5)
     yield "phantom chests", {"BodyPartExamined": "CHEST"}, files(scratch / "chests", count, rng)
     yield "photographs (windows of two)", {"Modality": "XC"}, photographs(count, rng)
