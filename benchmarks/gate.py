@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,7 +156,7 @@ def kinds(good: Sequence[Picture], data: Path | None, count: int, scratch: Path)
     drawn = [read_radiograph(case.image) for case in list(femurs)[:count]]
     yield "phantom femurs", {"BodyPartExamined": "FEMUR"}, drawn
     write_chests(scratch / "chests", images=count, seed=5)
-    yield "phantom chests", {"BodyPartExamined": "CHEST"}, files(scratch / "chests", count, rng)
+    yield "phantom chests", {"BodyPartExamined": "CHEST"}, files(scratch / "chests" / "files", count, rng)
     yield "photographs (windows of two)", {"Modality": "XC"}, photographs(count, rng)
     if data is None:
         return
@@ -210,6 +211,7 @@ def main(
         data: folder of real pictures; default: SIGHTLINE_DATA.
         most: pictures of each kind that is not good.
     """
+    warnings.simplefilter("ignore")  # pydicom's, of words that hospitals write and the standard has not
     asked = open_asked(run)
     if data is None and "SIGHTLINE_DATA" in os.environ:
         data = Path(os.environ["SIGHTLINE_DATA"])
