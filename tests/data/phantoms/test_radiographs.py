@@ -136,19 +136,15 @@ def test_published_shares_are_kept_by_every_beginning_of_a_cohort():
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"ao_shares": "published"},
-        {"anatomy": "femur", "ao_shares": "rare"},
-        {"field": "wide"},
-        {"anatomy": "femur", "field": "narrow"},
+        {"femurs": FemurOptions(ao_shares="published")},
+        {"anatomy": "femur", "femurs": FemurOptions(ao_shares="rare")},
+        {"femurs": FemurOptions(field="wide")},
+        {"anatomy": "femur", "femurs": FemurOptions(field="narrow")},
         {"studies": 0},
         {"shortcut": 0.3},
         {"shortcut": 1.2},
         {"shortcut": math.nan},
         {"anatomy": "skull"},
-        {"classes": ("a", "b", "c")},
-        {"classes": ("a", "a")},
-        {"anatomy": "femur", "classes": ("normal", "C1")},
-        {"fractions": (0.5, 0.5, 0.5)},
         {"save_as": "bmp"},
         {"size_px": 20},
         {"seed": -1},
@@ -159,6 +155,21 @@ def test_impossible_phantoms_are_refused_with_a_remedy(wrong, tmp_path):
         write_radiographs(tmp_path / "x", **wrong)
     assert caught.value.remedy
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("anatomy", "classes", "fractions"),
+    [
+        ("wrist", ("a", "b", "c"), FRACTIONS),
+        ("wrist", ("a", "a"), FRACTIONS),
+        ("femur", ("normal", "C1"), FRACTIONS),
+        ("wrist", ("a", "b"), (0.5, 0.5, 0.5)),
+    ],
+)
+def test_impossible_plans_are_refused_with_a_remedy(anatomy, classes, fractions):
+    with pytest.raises((CohortError, LayoutError)) as caught:
+        plan_studies(anatomy, 12, classes=classes, shortcut=0.0, fractions=fractions, seed=0)
+    assert caught.value.remedy
 
 
 # -- what is written ----------------------------------------------------------------------------------------------
