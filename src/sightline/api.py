@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sightline.errors import RecipeError
+from sightline.errors import RecipeError, SightlineError
 
 if TYPE_CHECKING:
     from sightline.dissection.results import Dissection
@@ -35,7 +35,7 @@ def read_cohort(folder: str | Path) -> Cohort:
     """
     from sightline.data.datasets.folder import reader
 
-    return reader.read_cohort(Path(folder))
+    return reader.read_cohort(_folder(folder, "cohort"))
 
 
 def import_cohort(layout: str, source: str | Path, destination: str | Path, **options: Any) -> Cohort:
@@ -127,11 +127,11 @@ def load_recipe(name: str | Path, **changes: Any) -> Recipe:
     return apply_changes(find_recipe(str(name)), Changes(**changes))
 
 
-def train(recipe: Recipe | str, cohort: Cohort | str | Path, folder: str | Path, **options: Any) -> Run:
+def train(recipe: Recipe | str | Path, cohort: Cohort | str | Path, folder: str | Path, **options: Any) -> Run:
     """Train a recipe into a run folder; the same call again resumes, a finished run is opened.
 
     Args:
-        recipe: a recipe, or its name.
+        recipe: a recipe, its name, or a recipe.json.
         cohort: a cohort, or its folder.
         folder: run folder to write.
         options: `seed` and other changes to the recipe (`load_recipe`), and fields of the engine: device, devices,
@@ -151,16 +151,17 @@ def train(recipe: Recipe | str, cohort: Cohort | str | Path, folder: str | Path,
     from sightline.papers.overrides import Changes, apply_changes
     from sightline.training.model_card import write_model_card
     from sightline.training.preconditions import require_regions
+    from sightline.training.recipe import Recipe
     from sightline.training.train import train as train_run
 
     engine = _engine(options)
-    if isinstance(recipe, str):
+    if isinstance(recipe, (str, Path)):
         recipe = load_recipe(recipe, **options)
     elif options:
-        unknown = sorted(set(options) - set(Changes.__dataclass_fields__))
-        if unknown:
-            raise RecipeError(f"A training has no option {unknown[0]!r}.", "See load_recipe and Engine.")
+        _refuse({k: v for k, v in options.items() if k not in Changes.__dataclass_fields__})
         recipe = apply_changes(recipe, Changes(**options))
+    if not isinstance(recipe, Recipe):
+        raise RecipeError(f"A recipe was expected; got a {type(recipe).__name__}.", "Give a name of list_recipes.")
     cases = _cohort(cohort)
     require_regions(recipe, recipe.see(cases))
     run = train_run(recipe, cases, Path(folder), CATALOGUE, engine)
@@ -181,7 +182,7 @@ def load_run(folder: str | Path) -> Run:
     from sightline.papers.catalogue import CATALOGUE
     from sightline.training.run import open_run
 
-    return open_run(Path(folder), CATALOGUE)
+    return open_run(_folder(folder, "run"), CATALOGUE)
 
 
 def predict(
@@ -260,7 +261,14 @@ def explain(
 
 
 def evaluate(
-    run: Run | str | Path, cohort: Cohort | str | Path, split: Split = "test", *, replicates: int = 2000, **options: Any
+    run: Run | str | Path,
+    cohort: Cohort | str | Path,
+    split: Split = "test",
+    *,
+    replicates: int = 2000,
+    prevalences: Sequence[float] = (),
+    faithfulness: Sequence[str] | str = (),
+    **options: Any,
 ) -> EvaluationReport:
     """Measure a run on a cohort: predictions are saved in the run, every number is computed from them.
 
@@ -269,24 +277,30 @@ def evaluate(
         cohort: with the run's classes, also another hospital's.
         split: which cases.
         replicates: bootstrap samples over patients.
-        options: fields of the engine.
+        prevalences: at which PPV and NPV are computed, where `sightline calibrate` chose operating points.
+        faithfulness: explainers (`explain`'s methods) whose maps are tested by deletion, insertion and ROAD.
+        options: fields of the engine, and `faithfulness_images` (24): how many images that test takes.
 
     Returns:
-        The numbers with their intervals: `.summary()`, `.to_frame()`, `report["AUC, image-wise"]`.
+        The numbers of `sightline evaluate`: `.summary()`, `.to_frame()`, `report["AUC, image-wise"]`.
 
     Raises:
         CohortError: other classes, or no case.
+        RecipeError: no such explainer.
 
     Example:
         >>> "AUC" in evaluate(run_folder, cohort_folder, replicates=200, quiet=True).summary()
         True
     """
     from sightline.evaluation.evaluate import evaluate as evaluate_run
+    from sightline.evaluation.evidence.faithfulness import measure_faithfulness
+    from sightline.evaluation.evidence.numbers import evidence_of
     from sightline.evaluation.overlap import known_cases
     from sightline.evaluation.report import EvaluationReport, report_of
     from sightline.io.files import safe_name
 
     run, whole, engine = _run(run), _cohort(cohort), _engine(options)
+    images = options.pop("faithfulness_images", 24)
     _refuse(options)
     cases = run.recipe.see(whole.part(split))
     out = run.folder / "evaluation" / safe_name(f"{whole.name}-{split}")
@@ -294,7 +308,17 @@ def evaluate(
         print(line, file=sys.stderr)
     found = evaluate_run(run, cases, split, out=out, engine=engine)
     title = f"{run.recipe.title} on {whole.name}, {split}"
-    return EvaluationReport(found, tuple(report_of(found, replicates=replicates)), title)
+    estimates = [*report_of(found, replicates=replicates)]
+    if run.recipe.classifies:
+        evidence = evidence_of(
+            found.predictions, cases, run.calibration,
+            energies=found.energies, prevalences=tuple(prevalences), replicates=replicates,
+        )  # fmt: skip
+        estimates += evidence.estimates()
+    if faithfulness:
+        methods = (faithfulness,) if isinstance(faithfulness, str) else tuple(faithfulness)
+        estimates += measure_faithfulness(run, cases, methods, images=images, engine=engine).all()
+    return EvaluationReport(found, tuple(estimates), title)
 
 
 def dissect(run: Run | str | Path, cohort: Cohort | str | Path, out: str | Path, **options: Any) -> Dissection:
@@ -320,12 +344,17 @@ def dissect(run: Run | str | Path, cohort: Cohort | str | Path, out: str | Path,
 
 
 def run_table(
-    name: str, cohort: Cohort | str | Path, folder: str | Path, *, seeds: Sequence[int] = (0, 1, 2), **options: Any
+    name: str | Path,
+    cohort: Cohort | str | Path,
+    folder: str | Path,
+    *,
+    seeds: Sequence[int] = (0, 1, 2),
+    **options: Any,
 ) -> TableResult:
     """Train and evaluate every row of a table with every seed; finished runs are reused. Writes report.html.
 
     Args:
-        name: see `list_tables`.
+        name: see `list_tables`, or a YAML file that describes a table.
         cohort: a cohort with splits, or its folder.
         folder: where runs and the report are written.
         seeds: of the trainings.
@@ -351,9 +380,10 @@ def run_table(
     from sightline.papers.recipes import find_table
 
     engine = _engine(options)
-    rows, profile = tuple(options.pop("rows", ())), options.pop("profile", "recommended")
+    rows, profile = options.pop("rows", ()), options.pop("profile", "recommended")
     runs_on = LocalEngine(options.pop("parallel", 1))
-    table = find_table(name, profile, Changes(**options), rows)
+    _refuse({k: v for k, v in options.items() if k not in Changes.__dataclass_fields__})
+    table = find_table(str(name), profile, Changes(**options), (rows,) if isinstance(rows, str) else tuple(rows))
     result = run(table, _cohort(cohort), Path(folder), CATALOGUE, seeds=seeds, engine=engine, runs_on=runs_on)
     write_table(result, Path(folder))
     return result
@@ -369,12 +399,22 @@ def _engine(options: dict[str, Any]) -> Engine:
 
 def _refuse(options: dict[str, Any]) -> None:
     if options:
-        raise RecipeError(f"There is no option {sorted(options)[0]!r} here.", "Use device, devices, workers or quiet.")
+        raise RecipeError(f"There is no option {sorted(options)[0]!r} here.", "Its help lists the options.")
+
+
+def _folder(folder: object, what: str) -> Path:
+    if not isinstance(folder, (str, Path)):
+        raise SightlineError(f"A {what} was expected; got a {type(folder).__name__}.", f"Give the {what}'s folder.")
+    return Path(folder)
 
 
 def _run(run: Run | str | Path) -> Run:
-    return load_run(run) if isinstance(run, (str, Path)) else run
+    from sightline.training.run import Run
+
+    return run if isinstance(run, Run) else load_run(run)
 
 
 def _cohort(cohort: Cohort | str | Path) -> Cohort:
-    return read_cohort(cohort) if isinstance(cohort, (str, Path)) else cohort
+    from sightline.structures.case import Cohort
+
+    return cohort if isinstance(cohort, Cohort) else read_cohort(cohort)

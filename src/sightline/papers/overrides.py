@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from sightline.data.targets.gaze_choice import GazeChoice
 from sightline.data.targets.region_choice import RegionChoice
@@ -16,6 +16,8 @@ from sightline.models.backbones import AlexNet, Backbone
 from sightline.structures.regions import Style
 from sightline.structures.tag import Role
 from sightline.training.recipe import Recipe
+
+SELECT = ("last", "auc", "f1", "loss")
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,22 @@ class Changes:
     select: str | None = None
     precision: str | None = None
     seed: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is no number, and words that a recipe does not know."""
+        for name in ("epochs", "steps", "size", "batch_size", "seed"):
+            _require(name, getattr(self, name), int, "a whole number")
+        for name in ("weight", "rate"):
+            _require(name, getattr(self, name), (int, float), "a number")
+        for name, known in (("style", get_args(Style)), ("role", get_args(Role)), ("select", SELECT)):
+            value = getattr(self, name)
+            if value is not None and value not in known:
+                raise RecipeError(f"There is no {name} {value!r}.", f"Known: {', '.join(known)}.")
+
+
+def _require(name: str, value: Any, kind: type | tuple[type, ...], words: str) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
+        raise RecipeError(f"{name} is {value!r}; expected {words}.", f"Give for example {name}=2.")
 
 
 def resize_recipe(recipe: Recipe, factor: float, *, least: int = 1) -> Recipe:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 from sightline.errors import RecipeError
 from sightline.evaluation.tables.grids.grid import read_grid
@@ -161,6 +162,8 @@ def find_table(name: str, profile: Profile, changes: Changes, rows: tuple[str, .
     Raises:
         RecipeError: no such table, or no row left.
     """
+    if profile not in get_args(Profile):
+        raise RecipeError(f"There is no profile {profile!r}.", f"Known: {', '.join(get_args(Profile))}.")
     if name not in TABLES and Path(name).suffix not in (".yaml", ".yml"):
         raise RecipeError(f"There is no table {name!r}.", f"Known: {', '.join(TABLES)}; or name a YAML file.")
     table = TABLES[name](profile) if name in TABLES else read_grid(Path(name), find_recipe, CATALOGUE)

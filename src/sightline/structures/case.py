@@ -137,7 +137,13 @@ class Cohort:
         return replace(self, cases=tuple(case for case in self.cases if keep(case)))
 
     def part(self, name: str) -> Cohort:
-        """The cases of one split, or with `all` the whole cohort: what a command's `--split` asks for."""
+        """The cases of one split, or with `all` the whole cohort: what a command's `--split` asks for.
+
+        Raises:
+            CohortError: no such word.
+        """
+        if name not in ("train", "val", "test", "all"):
+            raise CohortError(f"There is no split {name!r}.", "Choose train, val, test or all.")
         return self if name == "all" else self.split(name)
 
     def split(self, *names: str) -> Cohort:

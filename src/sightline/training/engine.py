@@ -68,7 +68,7 @@ class Engine:
                     strategy=self.strategy,
                     precision=cast(Any, precision),
                 )
-            except (RuntimeError, ValueError, TypeError, MisconfigurationException) as error:
+            except (RuntimeError, ValueError, TypeError, ImportError, MisconfigurationException) as error:
                 raise RunError(
                     f"This machine cannot train on {self.devices} x {self.device!r} in {precision!r}: {error}",
                     "Choose another --device, --devices or --precision; `auto` takes what there is.",

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sightline.data.audit.shortcuts import fact_names
-from sightline.errors import SightlineError
+from sightline.errors import RunError, SightlineError
 from sightline.metrics.calibration.record import CalibrationRecord
 from sightline.metrics.calibration.report import CurvePoint, calibration_curve, calibration_estimates
 from sightline.metrics.classification.report import to_markdown
@@ -88,7 +88,12 @@ def evidence_of(
         prevalences: shares of positive studies that PPV and NPV are stated for.
         positive: the positive class; None: the last one.
         replicates: bootstrap samples of the net benefit.
+
+    Raises:
+        RunError: a prevalence that is none.
     """
+    if not all(0.0 < share < 1.0 for share in prevalences):
+        raise RunError(f"A prevalence lies between 0 and 1; got {prevalences}.", "Try --prevalence 0.05.")
     studies = predictions if predictions.unit == "study" else predictions.study_wise()
     two = len(studies.classes) == 2
     notes = []
