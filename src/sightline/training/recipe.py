@@ -155,7 +155,10 @@ class Recipe:
                 "Batch norm cannot train on single images.",
             )
         if not 0.0 <= self.weight < math.inf or not 0.0 <= self.average < 1.0:
-            raise RecipeError(f"weight must be >= 0 and average in [0, 1); got {self.weight}, {self.average}.")
+            raise RecipeError(
+                f"weight must be >= 0 and average in [0, 1); got {self.weight}, {self.average}.",
+                "Use for example --weight 1; weight 0 trains without guidance.",
+            )
         if not 0 <= self.seed < 2**63:
             raise RecipeError(f"seed must be 0 or more, and below 2 ** 63; got {self.seed}.", "Choose another seed.")
         if self.validate == "end" and self.select != "last":

@@ -45,20 +45,15 @@ def write_table(result: TableResult, out: Path, *, replicates: int = 2000, summa
     looked = draw_table_pictures(result)
     plot = forest_chart(result, lines)
     # what people look at comes first: the differences, and the same pictures by each method
-    first = () if looked is None else looked.opening.pictures
     rest = () if looked is None else looked.more
-    words = () if looked is None else looked.opening.paragraphs
     curves = learning_curves(result)
     figures = draw_figures(result)
     spread = spread_charts(result) if result.table.as_printed else []
     best = _best(result, lines)
     reliance = reliance_section(result, row_styles(result), None if best is None else best.row)
     sections = [
-        Section(
-            "At a glance" if looked is None else looked.opening.title,
-            words,
-            pictures=((plot,) if plot is not None else ()) + first,
-        ),
+        *([Section("At a glance", pictures=(plot,))] if plot is not None else []),
+        *([] if looked is None else [looked.opening]),
         Section("Results", (result.table.caption,), _fold(tables), (*charts(result, lines), *spread)),
         *([reliance] if reliance is not None else []),
         *([Section("As the paper shows it", pictures=tuple(figures))] if figures else []),

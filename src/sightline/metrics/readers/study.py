@@ -146,7 +146,7 @@ class ReaderStudy:
         try:
             text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
-            raise UnreadableFile(f"{path}: the reader study does not read ({error}).") from None
+            raise UnreadableFile(f"{path}: the reader study cannot be read ({error}).", "Check the path.") from None
         lines = text.splitlines()
         start = next((i for i, line in enumerate(lines) if line.strip().upper() == _BEGIN), None)
         if start is None:
