@@ -61,11 +61,32 @@ def beside(folder: Path) -> AbstractContextManager[None]:
     return only_maker(folder)
 
 
-def collect_changes(command: object) -> Changes:
-    """What a person changes of recipes: every flag of a command that a recipe has, too."""
+@dataclass(frozen=True)
+class RecipeOptions:
+    """What is often changed of a recipe, of one or of every row's."""
+
+    steps: int | None = None
+    """Steps per training, instead of the recipe's epochs."""
+    epochs: int | None = None
+    """Epochs per training."""
+    size: int | None = None
+    """Side of the square input in pixels; in a table it stands for the recipe's 512, and other sizes keep their
+    ratio."""
+    batch_size: int | None = None
+    """Images per step."""
+    backbone: str | None = None
+    """Any timm backbone."""
+    weights: str | None = None
+    """Initial weights: a safetensors file or folder, `imagenet` (timm's download), or `none`."""
+
+
+def collect_changes(*commands: object) -> Changes:
+    """What a person changes of recipes: every flag of a command, or of a group of options, that a recipe has, too."""
     from sightline.papers.overrides import Changes
 
-    return Changes(**{f.name: getattr(command, f.name) for f in fields(Changes) if hasattr(command, f.name)})
+    return Changes(
+        **{f.name: getattr(one, f.name) for one in commands for f in fields(Changes) if hasattr(one, f.name)}
+    )
 
 
 def make_engine(on: On) -> Engine:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from sightline.cli.options import On, Precision, collect_changes, holding, make_engine
+from sightline.cli.options import On, Precision, RecipeOptions, collect_changes, holding, make_engine
 
 if TYPE_CHECKING:
     from sightline.structures.case import Cohort
@@ -25,14 +25,7 @@ class Train:
     """Cohort folder in our layout."""
     out: Path
     """Run folder to write."""
-    epochs: int | None = None
-    """Passes over the training cases."""
-    steps: int | None = None
-    """Stop after this many steps instead."""
-    size: int | None = None
-    """Side of the square input in pixels."""
-    batch_size: int | None = None
-    """Images per step."""
+    changes: OmitArgPrefixes[RecipeOptions] = field(default_factory=RecipeOptions)
     weight: float | None = None
     """Weight of the guidance (lambda)."""
     style: Literal["scribble", "box", "mask"] | None = None
@@ -41,10 +34,6 @@ class Train:
     """Regions used for guidance: focus (where to look) or finding."""
     readers: str | None = None
     """Whose marks, where several readers marked: union, intersection, majority, staple, soft (shares), or a name."""
-    backbone: str | None = None
-    """Any timm backbone."""
-    weights: str | None = None
-    """Initial weights: a safetensors file or folder, `imagenet` (timm's download), or `none`."""
     rate: float | None = None
     """First learning rate of the schedule."""
     select: Literal["last", "auc", "f1", "loss"] | None = None
@@ -68,7 +57,7 @@ class Train:
         from sightline.training.preconditions import require_regions
         from sightline.training.train import train
 
-        recipe = apply_changes(find_recipe(self.recipe), collect_changes(self))
+        recipe = apply_changes(find_recipe(self.recipe), collect_changes(self, self.changes))
         cohort = read_cohort(self.cohort)
         require_regions(recipe, recipe.see(cohort))
         run = train(recipe, cohort, self.out, CATALOGUE, replace(make_engine(self.on), mlflow=self.mlflow))

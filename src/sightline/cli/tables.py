@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from tyro.conf import OmitArgPrefixes, Positional
 
 from sightline import __version__
-from sightline.cli.options import On, Precision, collect_changes, holding, make_engine
+from sightline.cli.options import On, Precision, RecipeOptions, collect_changes, holding, make_engine
 
 if TYPE_CHECKING:
     from sightline.evaluation.tables.engines.local import TableEngine
@@ -29,18 +29,7 @@ class MakeTable:
     """Folder to write; finished rows in it are reused."""
     seeds: int | None = None
     """Trainings per row; default: 5, or the number in the YAML file."""
-    steps: int | None = None
-    """Steps per training, instead of the recipe's epochs."""
-    epochs: int | None = None
-    """Epochs per training."""
-    size: int | None = None
-    """Input size that replaces the recipe's 512; other sizes keep their ratio."""
-    batch_size: int | None = None
-    """Images per step."""
-    backbone: str | None = None
-    """Any timm backbone."""
-    weights: str | None = None
-    """Initial weights: a safetensors file or folder, `imagenet`, or `none`."""
+    changes: OmitArgPrefixes[RecipeOptions] = dataclass_field(default_factory=RecipeOptions)
     profile: Literal["recommended", "paper", "official_code"] = "recommended"
     """Which to follow if the paper and its released code differ."""
     rows: tuple[str, ...] = ()
@@ -72,7 +61,7 @@ class MakeTable:
         from sightline.papers.catalogue import CATALOGUE
         from sightline.papers.recipes import find_table
 
-        table = find_table(self.name, self.profile, collect_changes(self), self.rows)
+        table = find_table(self.name, self.profile, collect_changes(self, self.changes), self.rows)
         result = run_table(
             table,
             read_cohort(self.cohort),
@@ -122,18 +111,7 @@ class SearchFields:
     """Of the sampler."""
     measure: Literal["auc", "f1", "loss"] = "auc"
     """Of the validation cases."""
-    steps: int | None = None
-    """Steps a training, instead of the recipe's epochs."""
-    epochs: int | None = None
-    """Epochs a training."""
-    size: int | None = None
-    """Side of the square input in pixels."""
-    batch_size: int | None = None
-    """Images a step."""
-    backbone: str | None = None
-    """Any timm backbone."""
-    weights: str | None = None
-    """Initial weights: a safetensors file or folder, `imagenet`, or `none`."""
+    changes: OmitArgPrefixes[RecipeOptions] = dataclass_field(default_factory=RecipeOptions)
     on: OmitArgPrefixes[On] = dataclass_field(default_factory=On)
 
     def run(self) -> int:
@@ -145,7 +123,7 @@ class SearchFields:
         from sightline.papers.recipes import find_recipe
 
         # the sampler's seed is no change of the recipe
-        recipe = apply_changes(find_recipe(self.recipe), replace(collect_changes(self), seed=None))
+        recipe = apply_changes(find_recipe(self.recipe), replace(collect_changes(self.changes), seed=None))
         search = Search(recipe, tuple(map(read_field, self.field)), self.measure, self.seeds, self.seed)
         found = search_fields(
             search,
