@@ -5,6 +5,7 @@ import pytest
 from scipy.stats import ks_2samp
 
 from sightline.metrics.drift import (
+    PERMUTATIONS,
     Drift,
     find_alarms,
     kolmogorov_smirnov,
@@ -31,11 +32,12 @@ def pictures(rng, n, *, contrast=1.0, inverted=0.0, other=0.0, prevalence=0.2):
     }
 
 
-def found(rng, seed, **change):
+def found(rng, seed, permutations=199, **change):
     """Whether an alarm comes within 400 studies of a change."""
     reference = pictures(rng, 1000)
     windows = [
-        measure_drift(reference, pictures(rng, 200, **change), permutations=199, seed=seed + i) for i in range(2)
+        measure_drift(reference, pictures(rng, 200, **change), permutations=permutations, seed=seed + i)
+        for i in range(2)
     ]
     return bool(find_alarms(windows))
 
@@ -106,7 +108,8 @@ def test_acceptance_by_simulation():
         alarms, windows = alarms + len({index for index, _ in find_alarms(tested)}), windows + 10
     assert alarms <= windows / 100
     for change in ({"contrast": 0.8}, {"inverted": 0.1}, {"other": 0.05}, {"prevalence": 0.4}):
-        assert sum(found(rng, seed, **change) for seed in range(100)) >= 95, change
+        # as many permutations as the node takes: fewer make rougher limits, which find a little less
+        assert sum(found(rng, seed, PERMUTATIONS, **change) for seed in range(100)) >= 95, change
 
 
 def test_measures_that_are_missing_or_single_are_left_out():
