@@ -1,4 +1,4 @@
-"""Trains three recipes on N devices: `python device_training.py COHORT OUT N`; Fabric starts the other processes."""
+"""Trains recipes on N devices: `python device_training.py COHORT OUT N`; Fabric starts the other processes."""
 
 import sys
 from pathlib import Path
@@ -9,14 +9,16 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from sightline.data.datasets.folder.reader import read_cohort
 from sightline.data.targets.region_choice import RegionChoice
+from sightline.explainers.gradients import InputGradient
+from sightline.losses.attribution_priors import AttributionPrior
 from sightline.losses.cell_focal import CellFocal
 from sightline.papers.catalogue import CATALOGUE
 from sightline.training.engine import Engine
 from sightline.training.train import train
 from support.cohorts import tiny_recipe
-from support.objectives import Learned
+from support.objectives import Explained, Learned
 
-WORDS = {**CATALOGUE, "learned": Learned}
+WORDS = {**CATALOGUE, "learned": Learned, "explained": Explained}
 # batches of five on two devices: three images and two, of which other numbers are marked
 BARE = {"guidance": None, "weight": 0.0, "steps": 6, "batch_size": 5}
 RECIPES = {
@@ -25,6 +27,14 @@ RECIPES = {
         steps=6, batch_size=5, regions=RegionChoice("box", "finding", "all"), guidance=CellFocal(trimmed=0.4)
     ),
     "learned": tiny_recipe(objective=Learned(), **BARE),
+    # the same in float64: what is left of the difference is not rounding
+    "learned in float64": tiny_recipe(objective=Learned(), precision="64-true", **BARE),
+    "explained": tiny_recipe(objective=Explained(), **BARE),
+    "prior": tiny_recipe(
+        objective=AttributionPrior(InputGradient(score="log_probabilities", reduce="square_sum"), "outside", 0.1),
+        regions=RegionChoice("box", "finding", "all"),
+        **BARE,
+    ),
 }
 
 
@@ -32,7 +42,11 @@ def main(cohort: Path, out: Path, devices: int) -> None:
     """Train all of them."""
     torch.set_num_threads(1)
     for name, recipe in RECIPES.items():
-        train(recipe, read_cohort(cohort), out / name, WORDS, Engine("cpu", devices, quiet=True))
+        try:
+            train(recipe, read_cohort(cohort), out / name, WORDS, Engine("cpu", devices, quiet=True))
+        except Exception as error:
+            error.add_note(f"in {name}")
+            raise
 
 
 if __name__ == "__main__":

@@ -46,9 +46,17 @@ def test_two_devices_leave_the_weights_of_one(tiny_cohort, tmp_path):
         gap = max(float((one[k].double() - two[k].double()).abs().max()) for k in one)
         worst[str(path.relative_to(tmp_path / "1"))] = gap
     print(worst)
-    assert len(worst) == 4
-    # without guidance the small network's rounding grows faster: measured 3e-5, in a running variance
-    assert all(gap < (1e-5 if name.startswith(("guided", "trimmed")) else 1e-4) for name, gap in worst.items())
+    assert len(worst) == 8
+    most = {
+        "guided": 1e-5,
+        "trimmed": 1e-5,
+        "learned": 1e-4,
+        "learned in float64": 1e-9,
+        "explained": 1e-4,
+        "prior": 1e-4,
+    }
+    # without guidance the small network's rounding grows faster (measured 3e-5): in float64 nothing is left of it
+    assert all(gap < most.get(name.split("/")[0], 1e-4) for name, gap in worst.items())
     history = [(tmp_path / n / "guided" / "history.csv").read_text().splitlines() for n in ("1", "2")]
     assert len(history[0]) == len(history[1]) > 1
 

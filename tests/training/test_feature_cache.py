@@ -119,7 +119,9 @@ def test_explainers_of_the_image_see_it_and_those_of_a_layer_learn_from_kept_fea
         run = train(recipe, tiny_cohort, tmp_path / "runs" / name, CATALOGUE, engine)
         row = (run.folder / "history.csv").read_text().splitlines()
         facts = dict(zip(row[0].split(","), row[-1].split(","), strict=True))
-        assert float(facts["cross_entropy"]) > 0 and float(facts["map_error"]) != 0, name
+        assert float(facts["cross_entropy"]) > 0 and np.isfinite(float(facts["map_error"])), name
+        # Grad-CAM of random frozen weights may be negative everywhere, and then has no energy
+        assert float(facts["map_error"]) > 0 or name == "energy"
         # nothing is kept in training for what has to see the image
         assert (tmp_path / name).exists() == (name != "right reasons")
         assert np.isfinite(

@@ -119,7 +119,7 @@ class _SyncedBatchNorm:
         norm = cast(nn.BatchNorm2d, self)
         if not norm.training:
             return cast(Tensor, super().forward(x))  # type: ignore[misc]  # the batch norm it is mixed into
-        wide = x.float()
+        wide = x if x.dtype == torch.float64 else x.float()
         axes = [0, *range(2, x.ndim)]
         shape = (1, -1, *([1] * (x.ndim - 2)))
         count = wide.new_tensor(float(x.numel() // max(1, x.shape[1])))

@@ -85,7 +85,7 @@ def training_step(
     """
     sums, recipe = at.sums, aim.recipe
     out = plain(to_channels_last(batch.images))
-    out["logits"] = out["logits"].float()
+    out["logits"] = out["logits"].to(torch.promote_types(out["logits"].dtype, torch.float32))
     out |= aim.explained(batch)
     if fabric.world_size > 1:
         out, batch = gather_batch(fabric, out, batch)

@@ -83,11 +83,6 @@ def train(recipe: Recipe, cohort: Cohort, folder: Path, catalogue: Catalogue, en
     fabric = engine.fabric(recipe.precision)
     fabric.launch()
     network, aim = _built(recipe, cohort, cases, fabric)
-    if fabric.world_size > 1 and aim.explainer is not None:
-        raise RunError(
-            f"{recipe.title} learns through an explainer, whose check before training runs on one device alone.",
-            "Train it with --devices 1.",
-        )
     optimizer = recipe.optimiser.build(recipe.rates.groups(network))
     plain, optimizer = fabric.setup(DictOutput(network), optimizer)
     aim.to(fabric.device)
@@ -102,6 +97,8 @@ def train(recipe: Recipe, cohort: Cohort, folder: Path, catalogue: Catalogue, en
     items = CohortItems(cases, recipe.view, regions, boxes=boxes, seed=recipe.seed, encoder=encoder_of(network))
     if aim.explainer is not None and fabric.is_global_zero:
         check_explainer(network, aim.explainer, CohortItems(cases, recipe.view), folder, recipe.title, fabric.device)
+    # the others wait: the check copies the network, which draws and moves nothing
+    fabric.barrier()
     loop = _Loop(folder, cohort, items, engine, fabric, aim, network, plain, optimizer)
     if engine.mlflow is not None and fabric.is_global_zero:
         settings = flat_settings(read_json(folder / "recipe.json"))
