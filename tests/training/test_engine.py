@@ -4,6 +4,7 @@ import copy
 import os
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -14,7 +15,12 @@ from support.paths import ROOT
 
 from sightline.evaluation.evaluate import evaluate
 from sightline.papers.catalogue import CATALOGUE
-from sightline.training.engine import Engine, compute_strided_in_float32, sync_batch_norms
+from sightline.training.engine import (
+    Engine,
+    compute_strided_in_float32,
+    deterministic_operations,
+    sync_batch_norms,
+)
 from sightline.training.train import train
 
 
@@ -103,3 +109,13 @@ def test_strided_grouped_convolutions_compute_in_float32_and_only_they():
             copied[0].weight.zero_()
             assert torch.equal(network[0](images), plain)
     assert list(network.state_dict()) == ["0.weight", "0.bias", "1.weight", "1.bias"]
+
+
+def test_operations_that_are_not_deterministic_are_named():
+    with pytest.warns(UserWarning, match="of another kind"), deterministic_operations() as named:
+        for _ in range(2):
+            torch.zeros(4).put_(torch.tensor([0]), torch.tensor([1.0]))
+        warnings.warn("of another kind", UserWarning, stacklevel=1)
+        assert torch.are_deterministic_algorithms_enabled()
+    assert named == {"put_"}
+    assert not torch.are_deterministic_algorithms_enabled()

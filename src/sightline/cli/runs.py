@@ -44,6 +44,8 @@ class Train:
     """Seed of initialisation, order and augmentation."""
     mlflow: str | None = None
     """Tracking server (or sqlite:///FILE) that is told every epoch."""
+    deterministic: bool = False
+    """Deterministic algorithms where torch has them; at the end the operations that have none are named."""
     on: OmitArgPrefixes[On] = field(default_factory=On)
 
     def run(self) -> int:
@@ -60,7 +62,8 @@ class Train:
         recipe = apply_changes(find_recipe(self.recipe), collect_changes(self, self.changes))
         cohort = read_cohort(self.cohort)
         require_regions(recipe, recipe.see(cohort))
-        run = train(recipe, cohort, self.out, CATALOGUE, replace(make_engine(self.on), mlflow=self.mlflow))
+        engine = replace(make_engine(self.on), mlflow=self.mlflow, deterministic=self.deterministic)
+        run = train(recipe, cohort, self.out, CATALOGUE, engine)
         write_model_card(run)
         choose_boxes(run, cohort, CATALOGUE, engine=make_engine(self.on))
         print(f"{self.out}: {(self.out / 'DONE').read_text(encoding='utf-8').strip()}")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -34,6 +37,7 @@ class Engine:
         state_every_s: seconds between state files within an epoch.
         features: folder to keep what frozen stages say of images, for all trainings alike; None computes it anew.
         mlflow: address of a tracking server that is told every epoch; None tells nobody and imports nothing.
+        deterministic: take torch's deterministic algorithms where there are some, and name the operations without.
     """
 
     device: str = "auto"
@@ -44,6 +48,7 @@ class Engine:
     state_every_s: float = STATE_EVERY_S
     features: Path | None = None
     mlflow: str | None = None
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         """Refuse numbers of devices and processes that mean nothing."""
@@ -73,6 +78,33 @@ class Engine:
                     f"This machine cannot train on {self.devices} x {self.device!r} in {precision!r}: {error}",
                     "Choose another --device, --devices or --precision; `auto` takes what there is.",
                 ) from None
+
+
+@contextmanager
+def deterministic_operations() -> Iterator[set[str]]:
+    """Within, torch takes deterministic algorithms where it has them; the set fills with operations that have none.
+
+    It is complete at the end of the block, and warnings of another kind are shown then.
+    """
+    named: set[str] = set()
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    # what cuBLAS asks for; it reads this when it is first used
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    with warnings.catch_warnings(record=True) as said:
+        # each of them once, not one a step
+        warnings.simplefilter("default")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        try:
+            yield named
+        finally:
+            torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+            named |= {found[1] for one in said if (found := _NOT_DETERMINISTIC.match(str(one.message)))}
+    for one in said:
+        if _NOT_DETERMINISTIC.match(str(one.message)) is None:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+
+
+_NOT_DETERMINISTIC = re.compile(r"(\S+).* does not have a deterministic implementation")
 
 
 class _InFloat32:

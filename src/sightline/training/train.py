@@ -8,6 +8,7 @@ again therefore ends with the same weights as one that was never killed (bit for
 from __future__ import annotations
 
 import math
+import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -37,7 +38,12 @@ from sightline.training.checkpoint import (
     update_ema,
     write_history,
 )
-from sightline.training.engine import Engine, compute_strided_in_float32, sync_batch_norms
+from sightline.training.engine import (
+    Engine,
+    compute_strided_in_float32,
+    deterministic_operations,
+    sync_batch_norms,
+)
 from sightline.training.feature_cache import encoder_of, keep_features
 from sightline.training.optimization import class_weights, set_rate
 from sightline.training.preconditions import check_explainer, training_cases
@@ -106,11 +112,21 @@ def train(recipe: Recipe, cohort: Cohort, folder: Path, catalogue: Catalogue, en
         loop.listeners.append(MlflowLog(engine.mlflow, identity, recipe.title, settings))
     with only_training(folder) if fabric.is_global_zero else nullcontext():
         loop.resume()
-        loop.run()
+        with deterministic_operations() if engine.deterministic else nullcontext(set()) as named:
+            loop.run()
+        if engine.deterministic and fabric.is_global_zero:
+            print(f"{recipe.title}: {_words_on(named)}", file=sys.stderr)
         if fabric.is_global_zero:
             loop.finish()
     fabric.barrier()
     return open_run(folder, catalogue)
+
+
+def _words_on(named: set[str]) -> str:
+    """What a training says of the operations it used."""
+    if not named:
+        return "every operation was deterministic; the same machine repeats this training bit for bit."
+    return f"not deterministic here: {', '.join(sorted(named))}; a second training may differ in its last bits."
 
 
 def _built(recipe: Recipe, cohort: Cohort, cases: Cohort, fabric: Fabric) -> tuple[nn.Module, TrainingObjective]:
