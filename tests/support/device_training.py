@@ -30,7 +30,8 @@ RECIPES = {
     # the same in float64: what is left of the difference is not rounding
     "learned in float64": tiny_recipe(objective=Learned(), precision="64-true", **BARE),
     "explained": tiny_recipe(objective=Explained(), **BARE),
-    "prior": tiny_recipe(
+    "prior in float64": tiny_recipe(
+        precision="64-true",
         objective=AttributionPrior(InputGradient(score="log_probabilities", reduce="square_sum"), "outside", 0.1),
         regions=RegionChoice("box", "finding", "all"),
         **BARE,

@@ -58,8 +58,8 @@ def test_two_devices_leave_the_weights_of_one(tiny_cohort, tmp_path):
         "trimmed": 1e-5,
         "learned": 1e-4,
         "learned in float64": 1e-9,
-        "explained": 1e-4,
-        "prior": 1e-4,
+        "prior in float64": 1e-9,
+        "explained": 1e-5,
     }
     # without guidance the small network's rounding grows faster (measured 3e-5): in float64 nothing is left of it
     assert all(gap < most.get(name.split("/")[0], 1e-4) for name, gap in worst.items())

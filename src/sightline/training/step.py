@@ -174,7 +174,7 @@ class TrainingObjective:
         # of the whole training, which the loop tells
         self.steps = 1
         self.explainer = None if recipe.objective is None else recipe.objective.explainer
-        if self.explainer is not None and recipe.precision.endswith("-true") and recipe.precision != "32-true":
+        if self.explainer is not None and recipe.precision in ("16-true", "bf16-true"):
             raise RunError(
                 f"{recipe.title} trains through gradients of the image, which {recipe.precision} is too coarse for.",
                 "Use --precision 32-true, or a mixed precision: explainers compute in float32 then.",

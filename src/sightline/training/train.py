@@ -103,8 +103,10 @@ def train(recipe: Recipe, cohort: Cohort, folder: Path, catalogue: Catalogue, en
     items = CohortItems(cases, recipe.view, regions, boxes=boxes, seed=recipe.seed, encoder=encoder_of(network))
     if aim.explainer is not None and fabric.is_global_zero:
         check_explainer(network, aim.explainer, CohortItems(cases, recipe.view), folder, recipe.title, fabric.device)
-    # the others wait: the check copies the network, which draws and moves nothing
-    fabric.barrier()
+    if fabric.world_size > 1:
+        # the others wait for the check, which makes batch norms of a copy learn: only then do they ask all devices
+        fabric.barrier()
+        sync_batch_norms(network)
     loop = _Loop(folder, cohort, items, engine, fabric, aim, network, plain, optimizer)
     if engine.mlflow is not None and fabric.is_global_zero:
         settings = flat_settings(read_json(folder / "recipe.json"))
@@ -112,10 +114,13 @@ def train(recipe: Recipe, cohort: Cohort, folder: Path, catalogue: Catalogue, en
         loop.listeners.append(MlflowLog(engine.mlflow, identity, recipe.title, settings))
     with only_training(folder) if fabric.is_global_zero else nullcontext():
         loop.resume()
-        with deterministic_operations() if engine.deterministic else nullcontext(set()) as named:
+        if engine.deterministic:
+            with deterministic_operations() as named:
+                loop.run()
+            if fabric.is_global_zero:
+                print(f"{recipe.title}: {_words_on(named)}", file=sys.stderr)
+        else:
             loop.run()
-        if engine.deterministic and fabric.is_global_zero:
-            print(f"{recipe.title}: {_words_on(named)}", file=sys.stderr)
         if fabric.is_global_zero:
             loop.finish()
     fabric.barrier()
@@ -137,8 +142,6 @@ def _built(recipe: Recipe, cohort: Cohort, cases: Cohort, fabric: Fabric) -> tup
         network = to_channels_last(recipe.model.build(len(cohort.classes)))
     if fabric.device.type == "cpu" and recipe.precision == "bf16-mixed":
         compute_strided_in_float32(network)
-    if fabric.world_size > 1:
-        sync_batch_norms(network)
     weights = torch.ones(len(cohort.classes))
     if recipe.reweight == "inverse_frequency":
         weights = class_weights((cohort.class_index(c.label) for c in cases), len(cohort.classes))
