@@ -10,8 +10,9 @@ from support.cohorts import tiny_recipe
 
 from sightline.errors import CohortError
 from sightline.evaluation.evidence.interventions import erase, keep_only
-from sightline.evaluation.evidence.shortcuts import find_shortcuts, write_shortcuts
+from sightline.evaluation.evidence.shortcuts import _bound_facts, find_shortcuts, write_shortcuts
 from sightline.explainers.localisation.protocols import MapBoxes
+from sightline.inference.predict import predictions_of
 from sightline.structures.case import Case, Cohort
 from sightline.structures.evidence import Evidence
 from sightline.structures.regions import Box
@@ -74,6 +75,23 @@ def test_erasing_the_mark_tells_what_is_read(cohort, monkeypatch, tmp_path, part
     write_shortcuts(report, tmp_path, "corner")
     assert json.loads((tmp_path / "shortcuts.json").read_text(encoding="utf-8"))["verdicts"]
     assert "**named**" in (tmp_path / "shortcuts.md").read_text(encoding="utf-8")
+
+
+def test_a_fact_of_one_class_is_asked_with_the_mark_erased(cohort):
+    """Half of the fractures have hardware; what is said of them without the mark tells whether it is read."""
+    from dataclasses import replace
+
+    hardware = np.arange(40) % 4 == 1
+    facts = [{"hardware": str(int(x)), "side": "left"} for x in hardware]
+    stated = replace(cohort, cases=tuple(replace(case, facts=fact) for case, fact in zip(cohort, facts, strict=True)))
+    noise = np.random.default_rng(3).normal(0, 0.05, 40)
+    for told, read in ((0.3, False), (0.8, True)):
+        p = np.where(hardware, told, 0.3) + noise
+        (found,) = _bound_facts(stated, predictions_of(stated, np.stack([1 - p, p], axis=1)))
+        others = np.array([case.label == "fracture" for case in stated]) & ~hardware
+        assert found.name.startswith("mark erased: p(fracture) where hardware is 1 (only fracture)")
+        assert found.value == pytest.approx(p[hardware].mean() - p[others].mean())
+        assert (found.low > 0) == read and found.n["patients"] == 10
 
 
 def test_erasing_leaves_the_rest_alone():

@@ -46,7 +46,6 @@ from sightline.training.run import Run
 MOST_OBJECTS = 3
 MAP_GROUPS = 5
 MAP_SIDE = 12
-MOST_FACTS = 6
 _ERASED = "AUC, the mark erased"
 
 
@@ -264,7 +263,7 @@ def _bound_facts(cohort: Cohort, erased: Predictions) -> list[Estimate]:
                 continue
             half = reach(gap.error(erased.patient_ids), gap.freedom)
             found.append(Estimate(name, gap.value, gap.value - half, gap.value + half, n, method))
-    return found[:MOST_FACTS]
+    return found
 
 
 def _map_groups(
