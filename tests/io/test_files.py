@@ -63,6 +63,9 @@ def test_paths_in_tables_stay_inside_and_find_what_is_written_otherwise(tmp_path
     file = tmp_path / "Mu\u0308ller" / "12:30.png"
     file.write_bytes(b"")
     assert path_inside(tmp_path, "M\u00fcller/12:30.png") == file
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a.png").write_bytes(b"")
+    assert path_inside(tmp_path, "sub\\a.png") == tmp_path / "sub" / "a.png"
     (tmp_path / "12:30:01.png").write_bytes(b"")
     assert path_inside(tmp_path, "12:30:01.png").is_file()
     for outside in ("../x", "/x", "\\x", "C:/x", "C:\\x", "", "a/../../x", "a\0b"):

@@ -12,6 +12,7 @@ from sightline.errors import UnreadableFile
 from sightline.io.image import read_frame, read_image
 from sightline.structures.raster import read_raster
 from sightline.structures.regions import Mask, read_mask
+from sightline.structures.resampling import resample
 
 SHAPE = (12, 20)
 INSIDE = np.zeros(SHAPE, dtype=bool)
@@ -220,6 +221,13 @@ def test_a_label_of_a_palette_is_its_entry(tmp_path):
     path = png(tmp_path / "p.png", INSIDE.astype(np.uint8) * 2, 8, 3, _palette((0, 0, 0), (1, 1, 1), (9, 9, 9)))
     assert np.array_equal(read_mask(path, 2), INSIDE)
     assert not read_mask(path, 9).any()
+
+
+@pytest.mark.parametrize(("old", "new"), [((9, 14), (4, 7)), ((4, 7), (9, 14)), ((11, 5), (3, 8))])
+def test_planes_are_resampled_as_pillow_does(old, new):
+    plane = np.random.default_rng(0).random(old).astype(np.float32)
+    expected = np.asarray(Image.fromarray(plane).resize(new[::-1], Image.Resampling.BILINEAR))
+    assert resample(plane, new, "smoothed linear") == pytest.approx(expected, abs=1e-6)
 
 
 def test_pixels_that_are_not_square_are_known(tmp_path):

@@ -250,10 +250,12 @@ class Readers:
     def run(self) -> int:
         """Analyse and print."""
         from sightline.errors import RunError
+        from sightline.metrics.estimate import p_text
         from sightline.metrics.readers.anova import analyse_readers
         from sightline.metrics.readers.pseudovalues import analyse_pseudovalues
         from sightline.metrics.readers.simulation import cases_needed
         from sightline.metrics.readers.study import ReaderStudy
+        from sightline.metrics.statistics.comparison import holm
 
         notes: tuple[str, ...] = ()
         if self.study.is_dir() or self.database is not None:
@@ -272,8 +274,12 @@ class Readers:
         print(f"{len(study.readers)} readers, {len(study.cases)} cases, {int(study.positive.sum())} positive")
         for note in notes:
             print(note)
-        for line in (*found.means(), *found.differences()):
-            print(line)
+        for mean in found.means():
+            print(mean)
+        pairs = found.differences()
+        for pair, corrected in zip(pairs, holm([pair.p_value for pair in pairs]), strict=True):
+            several = "" if len(pairs) < 2 else f"; {p_text(corrected)} after Holm's correction over {len(pairs)} pairs"
+            print(f"{pair}{several}")
         print(f"Obuchowski-Rockette: {found.text()}")
         dbm = analyse_pseudovalues(study, figure=self.figure, inference=self.inference)
         freedom = f"{dbm.df[1]:.1f}" if dbm.df[1] < 1e6 else "∞"

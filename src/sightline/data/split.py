@@ -87,6 +87,14 @@ def _assign(
     return float(((have - wanted) ** 2 / wanted).sum()), part_of
 
 
+def mixed_studies(cohort: Cohort) -> dict[str, list[str]]:
+    """Studies whose views differ in label, with the labels: evaluation judges studies, and refuses these."""
+    labels: dict[str, set[str]] = {}
+    for case in cohort:
+        labels.setdefault(case.study_id, set()).add(case.label)
+    return {study: sorted(found) for study, found in labels.items() if len(found) > 1}
+
+
 def leaking_patients(cohort: Cohort) -> dict[str, tuple[Split, ...]]:
     """Patients whose images lie in more than one part, with those parts."""
     parts: dict[str, set[Split]] = {}

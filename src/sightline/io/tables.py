@@ -180,7 +180,8 @@ def require_even_rows(path: Path, separator: str = ",", *, short: bool = False) 
 def path_inside(root: Path, relative: object) -> Path | None:
     """The file `relative` names under `root`; None where it leads out (absolute, drive or `..`) or can be no name.
 
-    Where there is no file of just this name, one whose name differs in Unicode form alone is meant.
+    Where there is no file of just this name, one whose name differs in Unicode form alone is meant, or one below folders
+    that a table from Windows separates by backslashes.
     """
     if not isinstance(relative, str):
         return None
@@ -194,6 +195,8 @@ def path_inside(root: Path, relative: object) -> Path | None:
     if relative.startswith(("/", "\\")) or ".." in parts or drive or not relative or "\0" in relative:
         return None
     try:
+        if "\\" in relative and not (root / relative).exists():
+            relative = relative.replace("\\", "/")
         return root / relative if (root / relative).exists() else _alike(root, relative)
     except (OSError, ValueError):
         return root / relative

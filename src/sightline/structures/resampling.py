@@ -69,7 +69,7 @@ def upsample_map(cells: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float64
     return enlarged
 
 
-Kernel = Literal["linear", "cubic", "smoothed cubic"]
+Kernel = Literal["linear", "smoothed linear", "cubic", "smoothed cubic"]
 
 
 def resample(values: NDArray[Any], shape: tuple[int, ...], kernel: Kernel) -> NDArray[Any]:
@@ -81,8 +81,8 @@ def resample(values: NDArray[Any], shape: tuple[int, ...], kernel: Kernel) -> ND
     Args:
         values: as many last axes as `shape` has are resampled.
         shape: of the new grid.
-        kernel: `linear`; `cubic` (Keys 1981, a = -3/4); or `smoothed cubic` (a = -1/2, widened where a grid shrinks,
-            `antialias=True`).
+        kernel: `linear`; `cubic` (Keys 1981, a = -3/4); `smoothed linear` or `smoothed cubic` (a = -1/2), which are
+            widened where a grid shrinks (`antialias=True`; Pillow's bilinear is the former).
     """
     for axis, (old, new) in enumerate(zip(values.shape[-len(shape) :], shape, strict=True), -len(shape)):
         weights = _weights(old, new, kernel).astype(values.dtype)
@@ -101,12 +101,13 @@ def _weights(old: int, new: int, kernel: Kernel) -> NDArray[np.float64]:
     """What each of `old` cells counts for each of `new` ones: float64 [new, old], rows sum to 1."""
     scale = old / new
     weights = np.zeros((new, old))
-    if kernel == "smoothed cubic":
-        wide = max(scale, 1.0)
+    if kernel in ("smoothed linear", "smoothed cubic"):
+        wide, reach = max(scale, 1.0), 1.0 if kernel == "smoothed linear" else 2.0
         for i in range(new):
             centre = scale * (i + 0.5)
-            first, stop = max(int(centre - 2.0 * wide + 0.5), 0), min(int(centre + 2.0 * wide + 0.5), old)
-            row = _cubic((np.arange(first, stop) + 0.5 - centre) / wide, -0.5)
+            first, stop = max(int(centre - reach * wide + 0.5), 0), min(int(centre + reach * wide + 0.5), old)
+            away = (np.arange(first, stop) + 0.5 - centre) / wide
+            row = np.maximum(1.0 - np.abs(away), 0.0) if kernel == "smoothed linear" else _cubic(away, -0.5)
             weights[i, first:stop] = row / row.sum()
         return weights
     at = scale * (np.arange(new) + 0.5) - 0.5

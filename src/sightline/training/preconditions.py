@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from sightline.data.loader import CohortItems, Key
-from sightline.data.split import refuse_leakage
+from sightline.data.split import mixed_studies, refuse_leakage
 from sightline.data.targets.reader_consensus import marking_readers, require_reader
 from sightline.data.targets.region_choice import RegionChoice
 from sightline.data.views.image_view import View, refuse_unmarked
 from sightline.data.views.patches import patchable
-from sightline.errors import CohortError, RecipeError, SightlineError
+from sightline.errors import CohortError, RecipeError, SightlineError, counted
 from sightline.explainers.sanity_checks.preflight import preflight
 from sightline.io.files import write_text
 from sightline.structures.case import Cohort
@@ -100,6 +100,14 @@ def training_cases(recipe: Recipe, cohort: Cohort) -> Cohort:
     if recipe.select != "last" and len(cohort.split("val")) == 0:
         raise CohortError(f"select={recipe.select!r} needs a validation split.", "Assign one, or use select='last'.")
     _require_auc(recipe, cohort)
+    if recipe.classifies and (mixed := mixed_studies(cohort)):
+        study, labels = next(iter(mixed.items()))
+        print(
+            f"{recipe.title}: the views of {counted(len(mixed), 'study', 'studies')} differ in label, e.g. {study!r} "
+            f"({' and '.join(labels)}): evaluate judges studies and will refuse them. Give a study one label, or every "
+            "image a study of its own.",
+            file=sys.stderr,
+        )
     return training
 
 

@@ -1,6 +1,7 @@
 """Interventions tell a network that reads the mark from one that reads the corner."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ from support.cohorts import tiny_recipe
 
 from sightline.errors import CohortError
 from sightline.evaluation.evidence.interventions import erase, keep_only
-from sightline.evaluation.evidence.shortcuts import _bound_facts, find_shortcuts, write_shortcuts
+from sightline.evaluation.evidence.shortcuts import _bound_facts, _leaves_out_zero, find_shortcuts, write_shortcuts
 from sightline.explainers.localisation.protocols import MapBoxes
 from sightline.inference.predict import predictions_of
+from sightline.metrics.estimate import Estimate
 from sightline.structures.case import Case, Cohort
 from sightline.structures.evidence import Evidence
 from sightline.structures.regions import Box
@@ -111,3 +113,11 @@ def test_a_cohort_without_marks_is_refused(cohort, monkeypatch, tmp_path):
     bare = replace(cohort, cases=tuple(replace(case, regions=()) for case in cohort))
     with pytest.raises(CohortError, match="No case is marked"):
         report_of(bare, monkeypatch, tmp_path, (0.4, 0.6))
+
+
+def test_what_moves_an_answer_goes_by_the_interval_corrected_for_all_that_was_asked():
+    # 1.96 standard errors above 0 for one question, 2.24 for two
+    effect = Estimate("change of p(fracture), object 1 erased where it is", 0.21, 0.014, 0.406)
+    assert _leaves_out_zero(effect, 1)
+    assert not _leaves_out_zero(effect, 2)
+    assert not _leaves_out_zero(replace(effect, low=None, high=None), 1)

@@ -12,7 +12,7 @@ import numpy as np
 from sightline.data.audit.image_checks import CohortLook, look_at_cohort
 from sightline.data.audit.near_duplicates import AlikePair, find_duplicates
 from sightline.data.audit.shortcuts import fact_columns, one_class_facts, shortcuts
-from sightline.data.split import leaking_patients
+from sightline.data.split import leaking_patients, mixed_studies
 from sightline.errors import counted
 from sightline.structures.case import SPLITS, Case, Cohort
 from sightline.structures.identifiers import alike_names
@@ -86,12 +86,9 @@ def _splits(cohort: Cohort) -> list[Finding]:
         ids = tuple(case.case_id for case in cohort if case.patient_id in leaking)
         message = f"{counted(len(leaking), 'patient')} in more than one split: {_listed(named)}."
         findings.append(Finding("leakage", "error", ids, message, "Split again, grouped by patient."))
-    labels: dict[str, set[str]] = {}
-    for case in cohort:
-        labels.setdefault(case.study_id, set()).add(case.label)
-    if mixed := [study for study, found in labels.items() if len(found) > 1]:
-        named = [f"{study} ({' and '.join(sorted(labels[study]))})" for study in mixed]
-        ids = tuple(case.case_id for case in cohort if len(labels[case.study_id]) > 1)
+    if mixed := mixed_studies(cohort):
+        named = [f"{study} ({' and '.join(labels)})" for study, labels in mixed.items()]
+        ids = tuple(case.case_id for case in cohort if case.study_id in mixed)
         message = f"The views of {len(mixed)} studies differ in label: {_listed(named)}."
         remedy = "Give a study one label, or every image a study of its own: evaluate judges studies and refuses these."
         findings.append(Finding("study-labels", "error", ids, message, remedy))
@@ -100,8 +97,13 @@ def _splits(cohort: Cohort) -> list[Finding]:
         message = f"{len(raw)} images are FOR PROCESSING, raw values of a detector: {_listed(raw)}."
         remedy = "Take the images FOR PRESENTATION of the same exposures, or none but raw ones."
         findings.append(Finding("for-processing", "warning", tuple(raw), message, remedy))
-    for alike in alike_names(cohort.classes):
-        message = f"The classes {' and '.join(map(repr, alike))} differ in letters that look alike, or in case, alone."
+    if alike := alike_names(sorted({case.patient_id for case in cohort})):
+        named = [" and ".join(sorted(ids)) for ids in alike]
+        message = f"{counted(len(alike), 'group')} of patients whose ids differ in case, hyphens or blanks alone: "
+        remedy = "If they are one person, write the id one way and split again: the same person may be in two splits."
+        findings.append(Finding("alike-patients", "warning", (), f"{message}{_listed(sorted(named))}.", remedy))
+    for names in alike_names(cohort.classes):
+        message = f"The classes {' and '.join(map(repr, names))} differ in letters that look alike, or in case, alone."
         findings.append(Finding("alike-classes", "warning", (), message, "Write a label one way."))
     if cohort.about.get("patients", "").startswith("WARNING"):
         message = f"Patients are not known ({cohort.about['patients']})."

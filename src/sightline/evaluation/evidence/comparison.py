@@ -18,7 +18,7 @@ from sightline.metrics.classification.scores import AUC, Accuracy, BalancedAccur
 from sightline.metrics.estimate import Comparison, Score
 from sightline.metrics.predictions import Predictions, align
 from sightline.metrics.statistics.bootstrap import point_value
-from sightline.metrics.statistics.comparison import paired_bootstrap, paired_permutation, welch
+from sightline.metrics.statistics.comparison import holm, paired_bootstrap, paired_permutation, welch
 from sightline.metrics.statistics.delong import delong
 from sightline.metrics.statistics.mcnemar import mcnemar
 from sightline.metrics.statistics.noninferiority import NonInferiority, noninferiority
@@ -165,10 +165,12 @@ def write_comparison(found: MethodComparison, out: Path) -> None:
         "notes": list(found.notes),
     }
     write_text(out / "comparison.json", json.dumps(fields, indent=1) + "\n")
+    drawn = [c for c in found.leading if c.difference is not None and not c.name.startswith("Brier")]
+    # a filled point is a claim, and goes by the p that several of them leave
     rows = [
-        ForestRow(c.name, c.difference, c.low, c.high)
-        for c in found.leading
-        if c.difference is not None and not c.name.startswith("Brier")
+        ForestRow(c.name, c.difference, c.low, c.high, clear=p is not None and p < 0.05)
+        for c, p in zip(drawn, holm([c.p_value for c in drawn]), strict=True)
+        if c.difference is not None
     ]
     if rows:
         title = f"{found.names[0]} less {found.names[1]}"

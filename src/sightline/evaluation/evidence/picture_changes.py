@@ -20,6 +20,7 @@ from sightline.io.image import read_image
 from sightline.structures.case import Case
 from sightline.structures.frame import Frame
 from sightline.structures.regions import Box
+from sightline.structures.resampling import resample
 from sightline.structures.tag import Tag
 
 PLAIN = "as they are"
@@ -172,4 +173,4 @@ def _inside(shown: Shown, planes: NDArray[np.floating]) -> Planes:
 
 
 def _resize(plane: NDArray[np.floating], size: tuple[int, int]) -> NDArray[np.float32]:
-    return np.asarray(Image.fromarray(plane.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
+    return resample(plane.astype(np.float32), (size[1], size[0]), "smoothed linear")

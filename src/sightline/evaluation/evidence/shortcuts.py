@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.stats import norm
 from scipy.stats import t as student
 from sklearn.cluster import KMeans
 
@@ -298,6 +299,15 @@ def _map_groups(
     return found
 
 
+def _leaves_out_zero(effect: Estimate, tests: int) -> bool:
+    """Whether an effect differs from 0 after Bonferroni's correction: its 95% interval widened to 1 - 0.05 / tests."""
+    if effect.value is None or effect.low is None or effect.high is None:
+        return False
+    wider = float(norm.isf(0.025 / max(1, tests)) / norm.isf(0.025))
+    low, high = (effect.value + wider * (end - effect.value) for end in (effect.low, effect.high))
+    return low > 0 or high < 0
+
+
 def _verdicts(found: Sequence[Estimate], named: Sequence[RecurringObject], bound: Sequence[Estimate] = ()) -> list[str]:
     by_name = {estimate.name: estimate for estimate in found}
     erased = by_name[_ERASED]
@@ -308,15 +318,17 @@ def _verdicts(found: Sequence[Estimate], named: Sequence[RecurringObject], bound
         words.append(f"With the mark erased the classes are still told apart: {erased}. Something else says the label.")
     else:
         words.append(f"With the mark erased nothing clear is left: {erased}.")
+    tests = sum(" object " in name for name in by_name)
     for number, o in enumerate(named, start=1):
         effects = [e for name, e in by_name.items() if f"object {number} " in name]
-        moved = [e for e in effects if e.low is not None and e.high is not None and (e.low > 0 or e.high < 0)]
+        # each effect of each object is another chance to be led astray by chance
+        moved = [e for e in effects if _leaves_out_zero(e, tests)]
         verb = "the network's answer moves with it" if moved else "the network's answer does not clearly move with it"
         words.append(f"Object {number}: {o}; {verb}.")
     for estimate in bound:
         if estimate.low is None or estimate.high is None:
             read = "too few patients to say whether the network reads it"
-        elif estimate.low > 0 or estimate.high < 0:
+        elif _leaves_out_zero(estimate, len(bound)):
             read = "the network's answer goes with this fact, or with what comes with it, even without the finding"
         else:
             read = "that the network's answer goes with this fact is not shown"

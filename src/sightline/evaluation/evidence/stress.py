@@ -195,10 +195,17 @@ def write_stress(report: StressReport, out: Path, title: str) -> None:
         "p_holm": dict(report.p_holm),
     }
     write_text(out / "stress.json", json.dumps(fields, indent=1) + "\n")
+    drawn = [(name, i, c) for name, each in report.drops.items() for i, c in enumerate(each)]
+    # a filled point is a claim, and goes by the p that so many changes leave
     rows = [
-        ForestRow(name if len(report.names) == 1 else f"{name} ({'ab'[i]})", c.difference, c.low, c.high)
-        for name, each in report.drops.items()
-        for i, c in enumerate(each)
+        ForestRow(
+            name if len(report.names) == 1 else f"{name} ({'ab'[i]})",
+            c.difference,
+            c.low,
+            c.high,
+            clear=p is not None and p < 0.05,
+        )
+        for (name, i, c), p in zip(drawn, holm([c.p_value for _, _, c in drawn]), strict=True)
         if c.difference is not None
     ]
     methods = "; ".join(f"{letter}: {name}" for letter, name in zip("ab", report.names, strict=False))

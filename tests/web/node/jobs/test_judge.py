@@ -91,7 +91,12 @@ def test_a_study_gets_its_results_and_the_rest_is_named(run, tiny_cohort, tmp_pa
     before = tuple(
         str(report[name].value) for name in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
     )
-    later = judge_study(request(run, tmp_path / "b", [good, dx(cases[1], 3)], predecessor=(before,)))
+    later = judge_study(
+        request(
+            run, tmp_path / "b", [good, dx(cases[1], 3, PresentationIntentType="FOR PROCESSING")], predecessor=(before,)
+        )
+    )
+    assert "FOR PROCESSING: raw detector values" in words_of(pydicom.dcmread(later.results[0][0]))
     named = pydicom.dcmread(later.results[0][0]).PredecessorDocumentsSequence[0]
     assert before[1] in [one.value for one in named.iterall()]
 

@@ -134,7 +134,9 @@ def _judge_image(judging: Judging, request: Request, study: JudgedStudy, sha256:
         study.readings[sha256] = {"refused": "features"}
         return
     draw = "picture" in request.objects
-    study.results.append(image_result(judging.words, source, picture, reading, draw=draw))
+    result = image_result(judging.words, source, picture, reading, draw=draw)
+    remark = picture.facts.get("remark")
+    study.results.append(_with_notes(result, [remark]) if remark else result)
     study.readings[sha256] = {**measure_picture(picture), **_said(judging, reading), **_words(facts)}
 
 

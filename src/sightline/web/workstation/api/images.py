@@ -48,6 +48,7 @@ _NOTES = (
     ("lossy", lambda facts: facts.get("lossy_compression", "") in ("01", "1", "yes")),
     ("scaled", lambda facts: bool(facts.get("scaled_from"))),
     ("burnt-in text", lambda facts: facts.get("burned_in_annotation", "").upper() == "YES"),
+    ("for processing", lambda facts: facts.get("presentation_intent", "").upper() == "FOR PROCESSING"),
 )
 
 
