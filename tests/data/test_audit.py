@@ -229,7 +229,7 @@ def test_what_evaluate_would_refuse_or_confuse_is_said_before(tmp_path):
     first = cases[0]
     other = next(c for c in cases if c.label != first.label and c.split == first.split)
     same = replace(other, study_id=first.study_id, patient_id=first.patient_id)
-    raw = replace(cases[-1], facts={"presentation_intent": "FOR PROCESSING"}, patient_id=f"{first.patient_id.lower()} ")
+    raw = replace(cases[-1], facts={"presentation_intent": "FOR PROCESSING"}, patient_id=f"{first.patient_id}-")
     cases = [same if c is other else raw if c is cases[-1] else c for c in cases]
     kinds = found(replace(cohort, cases=tuple(cases), classes=(*cohort.classes, cohort.classes[0].upper())))
     assert kinds["study-labels"].severity == "error"
