@@ -180,8 +180,8 @@ def require_even_rows(path: Path, separator: str = ",", *, short: bool = False) 
 def path_inside(root: Path, relative: object) -> Path | None:
     """The file `relative` names under `root`; None where it leads out (absolute, drive or `..`) or can be no name.
 
-    Where there is no file of just this name, one whose name differs in Unicode form alone is meant, or one whose folders
-    are separated by backslashes, as on Windows.
+    Where there is no file of just this name, one whose name differs in Unicode form alone is meant, or one whose
+    folders are separated by backslashes, as on Windows.
     """
     if not isinstance(relative, str):
         return None
