@@ -13,6 +13,7 @@ from sightline.io.dicom.radiograph import PROJECTIONS
 from sightline.io.dicom_results import codes, header, identity, picture, reports, results, states
 from sightline.io.dicom_results.parametric_map import PARAMETRIC_MAP
 from sightline.io.dicom_results.regions import SEGMENTATION
+from support.conformance_network import network, rows, taken_classes
 from support.paths import ROOT
 
 PAGE = ROOT / "docs" / "dicom_conformance.md"
@@ -34,12 +35,6 @@ PRIMITIVES = (
     ("tracking identifier", "in findings, marks and regions alike", "test_the_same_findings_have_the_same_tracking_uids"),
     ("baseline display", "picture: Secondary Capture; states: GSPS", "test_every_kind_of_a_radiograph"),
 )  # fmt: skip
-
-
-def rows(head, lines):
-    """A table of markdown."""
-    body = ["| " + " | ".join(map(str, line)) + " |" for line in lines]
-    return ["| " + " | ".join(head) + " |", "|" + "---|" * len(head), *body, ""]
 
 
 def name(uid):
@@ -80,6 +75,7 @@ def text():
             ("transfer syntax", "UID"),
             [(name(uid), f"`{uid}`") for uid in sorted(NATIVE | BY_PYDICOM | DEEP_JPEG, key=lambda u: tuple(map(int, u.split("."))))],
         ),
+        *network(KINDS),
         "## What is taken over from a source",
         "",
         f"Needed, else the image is refused: {', '.join(header.NEEDED)}.",
@@ -105,6 +101,7 @@ def text():
             [("always", *deid.BASIC), ("always", *deid.CLEAN_STRUCTURED), ("always", *deid.CLEAN_GRAPHICS),
              ("`--blank`", *deid.CLEAN_PIXELS), *((f"`--keep {word}`", *deid.OPTIONS[word]) for word in deid.KEEPS)],
         ),
+        *taken_classes(),
     ]  # fmt: skip
     return "\n".join(lines).rstrip() + "\n"
 

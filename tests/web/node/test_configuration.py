@@ -7,6 +7,9 @@ from support.nodes import settings, write_settings
 from sightline.web.node.configuration import ConfigurationError, is_near, parse_bytes, read_configuration
 
 
+TLS = {"certificate": "NODE.yaml", "key": "NODE.yaml"}
+
+
 def refusal(folder, plain):
     with pytest.raises(ConfigurationError) as caught:
         read_configuration(write_settings(folder, plain))
@@ -68,6 +71,13 @@ settle_s: 60
             lambda p: p.update(destinations={"far": {"kind": "dicom", "aet": "A", "address": "8.8.8.8", "port": 104}}),
             "far:",
             "has no tls",
+        ),
+        (
+            lambda p: p.update(
+                destinations={"far": {"kind": "dicom", "aet": "A", "address": "10.0.0.1", "port": 104, "tls": TLS}}
+            ),
+            "far:",
+            "tls has no clients",
         ),
         (
             lambda p: p.update(destinations={"far": {"kind": "dicomweb", "url": "http://vna.example/x"}}),

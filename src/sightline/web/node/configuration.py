@@ -281,6 +281,8 @@ def _problems(configuration: Configuration) -> Iterator[tuple[tuple[str | int, .
         if isinstance(destination, DicomDestination):
             if destination.tls is not None:
                 yield from _tls_problems(place, destination.tls)
+                if destination.tls.clients is None:
+                    yield place, "tls has no clients: the CA that signed the destination's certificate"
             elif not is_near(destination.address):
                 yield place, f"{destination.address} is not loopback or private and has no tls"
         else:

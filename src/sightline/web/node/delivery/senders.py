@@ -25,10 +25,22 @@ from pynetdicom.association import Association
 
 from sightline.errors import SightlineError
 from sightline.web.node.configuration import DicomDestination, DicomWebDestination
-from sightline.web.node.intake.storage_scp import load_tls
+from sightline.web.node.intake.storage_scp import LEAST_TLS, load_tls
 
-DUPLICATE = 0x0111
 Outcome = Literal["sent", "not taken", "failed"]
+DUPLICATE = 0x0111
+CONNECT_S = 10.0
+# what the answer of a PACS to a C-STORE means; the first line that fits (docs/dicom_conformance.md is written from it)
+STATUSES: tuple[tuple[int, int, Outcome, str], ...] = (
+    (0x0000, 0xFFFF, "sent", "success"),
+    (DUPLICATE, 0xFFFF, "sent", "duplicate SOP instance"),
+    (0xB000, 0xF000, "sent", "warning"),
+    (0x0001, 0xFFFF, "sent", "warning"),
+    (0x0107, 0xFFFF, "sent", "attribute list error"),
+    (0x0116, 0xFFFF, "sent", "attribute value out of range"),
+    (0x0122, 0xFFFF, "not taken", "SOP class not supported"),
+    (0x0000, 0x0000, "failed", "any other"),
+)
 
 
 @dataclass(frozen=True)
@@ -139,12 +151,12 @@ def associate(destination: DicomDestination, calling: str, contexts: Sequence[An
         Unreachable: no connection, wrong TLS, rejected, aborted; in words.
     """
     entity = AE(calling)
-    entity.connection_timeout = min(10.0, destination.timeout_s)
+    entity.connection_timeout = min(CONNECT_S, destination.timeout_s)
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = destination.timeout_s
     tls = None
     if destination.tls is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.minimum_version = LEAST_TLS
         context.check_hostname = False  # hospital certificates name AE titles; the CA is what is trusted
         load_tls(context, destination.tls)
         tls = (context, None)
@@ -171,11 +183,8 @@ def read_status(status: int | None) -> Attempt:
     """What the status of a C-STORE means; None where no answer came."""
     if status is None:
         return Attempt("failed", "no answer")
-    if status in (0x0000, DUPLICATE) or status & 0xF000 == 0xB000 or status in (0x0001, 0x0107, 0x0116):
-        return Attempt("sent", "" if status == 0 else f"status 0x{status:04X}")
-    if status == 0x0122:  # refused: SOP class not supported
-        return Attempt("not taken", "status 0x0122")
-    return Attempt("failed", f"status 0x{status:04X}")
+    outcome = next(outcome for code, mask, outcome, _ in STATUSES if status & mask == code)
+    return Attempt(outcome, "" if status == 0 else f"status 0x{status:04X}")
 
 
 class StowClient:

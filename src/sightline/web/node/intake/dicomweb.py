@@ -26,13 +26,58 @@ from sightline.web.node.intake.multipart import BodyError, PartWriter, read_boun
 from sightline.web.node.spool import SpoolFull
 
 JSON = "application/dicom+json"
-_STUDY = (
+STUDY_WORDS = (
     "SpecificCharacterSet", "StudyDate", "StudyTime", "AccessionNumber", "PatientName", "PatientID", "StudyInstanceUID",
     "StudyID", "StudyDescription",
 )  # fmt: skip
-_SERIES = ("Modality", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription")
-_INSTANCE = ("SOPClassUID", "SOPInstanceUID", "InstanceNumber", "Rows", "Columns", "NumberOfFrames")
-_LEAST_TOKEN = 16
+SERIES_WORDS = ("Modality", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription")
+INSTANCE_WORDS = ("SOPClassUID", "SOPInstanceUID", "InstanceNumber", "Rows", "Columns", "NumberOfFrames")
+LEAST_TOKEN = 16
+QIDO_LIMIT, QIDO_MOST = 200, 1000
+PARTS = 'multipart/related; type="application/dicom"'
+_BYTES = 'multipart/related; type="application/octet-stream"'
+_S, _E, _I = "/studies/{study}", "/series/{series}", "/instances/{instance}"
+# method, path, service, what is taken, what is answered: docs/dicom_conformance.md is written from it, and a test
+# compares it with the routes below
+ENDPOINTS = (
+    ("POST", "/studies", "STOW-RS", f"{PARTS}; objects of any study", JSON),
+    ("POST", _S, "STOW-RS", f"{PARTS}; objects of this study", JSON),
+    ("POST", f"{_S}/complete", "own", "nothing: no more images of the study will come", "nothing"),
+    ("GET", "/studies", "QIDO-RS", "query words", f"{JSON}, study level"),
+    ("GET", f"{_S}/series", "QIDO-RS", "query words", f"{JSON}, series level"),
+    ("GET", "/series", "QIDO-RS", "query words", f"{JSON}, series level"),
+    ("GET", "/instances", "QIDO-RS", "query words", f"{JSON}, instance level"),
+    ("GET", f"{_S}/instances", "QIDO-RS", "query words", f"{JSON}, instance level"),
+    ("GET", f"{_S}{_E}/instances", "QIDO-RS", "query words", f"{JSON}, instance level"),
+    *(
+        one
+        for path in (_S, f"{_S}{_E}", f"{_S}{_E}{_I}")
+        for one in (
+            ("GET", path, "WADO-RS", "", f"{PARTS}, in the stored transfer syntax"),
+            ("GET", f"{path}/metadata", "WADO-RS", "", f"{JSON}, without pixels"),
+        )
+    ),
+    (
+        "GET",
+        f"{_S}{_E}{_I}/frames/{{frame}}",
+        "WADO-RS",
+        "one frame's number",
+        f"{_BYTES}, uncompressed whole bytes only",
+    ),
+)
+HTTP_STATUSES = {
+    200: "all stored (STOW), found (QIDO, WADO)",
+    202: "some stored; the answer names the failed ones with their reasons",
+    204: "no match (QIDO); taken (complete)",
+    400: "a broken multipart, no UID, or limit or offset that are no numbers",
+    401: "no bearer token, or an unknown one",
+    404: "no result of this node, no such frame, no open study of that UID",
+    406: "a frame that is compressed or not of whole bytes: retrieve the instance",
+    409: "none stored; the answer names each with its reason",
+    413: "more bytes or parts than allowed",
+    415: "another type than " + PARTS,
+    503: "disk low or storing failed; Retry-After 60 s",
+}
 
 
 def read_tokens(path: Path) -> dict[str, str]:
@@ -46,9 +91,9 @@ def read_tokens(path: Path) -> dict[str, str]:
         words = line.split()
         if not words or words[0].startswith("#"):
             continue
-        if len(words) != 2 or len(words[1]) < _LEAST_TOKEN:
+        if len(words) != 2 or len(words[1]) < LEAST_TOKEN:
             raise SightlineError(
-                f"{path}, line {number}: no NAME TOKEN with a token of at least {_LEAST_TOKEN} characters.",
+                f"{path}, line {number}: no NAME TOKEN with a token of at least {LEAST_TOKEN} characters.",
                 "Make one: python -c 'import secrets; print(secrets.token_urlsafe(32))'",
             )
         tokens[words[0]] = words[1]
@@ -198,10 +243,10 @@ def _add_queries(app: FastAPI, intake: Intake, caller_of: Callable[[Request], st
         caller_of(request)
         asked = request.query_params
         try:
-            offset, limit = int(asked.get("offset", 0)), min(int(asked.get("limit", 200)), 1000)
+            offset, limit = int(asked.get("offset", 0)), min(int(asked.get("limit", QIDO_LIMIT)), QIDO_MOST)
         except ValueError:
             raise HTTPException(400, "limit and offset are numbers") from None
-        wanted = {word: asked[word] for word in (*_STUDY, *_SERIES, *_INSTANCE) if word in asked}
+        wanted = {word: asked[word] for word in (*STUDY_WORDS, *SERIES_WORDS, *INSTANCE_WORDS) if word in asked}
         found: dict[str, Dataset] = {}
         for row in rows(**uids):
             header = read(row)
@@ -226,11 +271,11 @@ def _add_queries(app: FastAPI, intake: Intake, caller_of: Callable[[Request], st
         boundary = uuid.uuid4().hex
         return StreamingResponse(
             _multipart([intake.spool.path(row["sha256"], result=True) for row in found], boundary),
-            media_type=f'multipart/related; type="application/dicom"; boundary={boundary}',
+            media_type=f"{PARTS}; boundary={boundary}",
         )
 
-    study_level, series_level = _STUDY, (*_STUDY, *_SERIES)
-    instance_level = (*series_level, *_INSTANCE)
+    study_level, series_level = STUDY_WORDS, (*STUDY_WORDS, *SERIES_WORDS)
+    instance_level = (*series_level, *INSTANCE_WORDS)
 
     @app.get("/studies")
     def studies_(request: Request) -> Response:
@@ -288,7 +333,7 @@ def _add_queries(app: FastAPI, intake: Intake, caller_of: Callable[[Request], st
         head = f"--{boundary}\r\nContent-Type: application/octet-stream\r\n\r\n".encode()
         return Response(
             head + pixels + f"\r\n--{boundary}--\r\n".encode(),
-            media_type=f'multipart/related; type="application/octet-stream"; boundary={boundary}',
+            media_type=f"{_BYTES}; boundary={boundary}",
         )
 
 

@@ -34,6 +34,19 @@ from sightline.web.node.spool import SpoolFull
 
 LOG = logging.getLogger("sightline.node")
 OUT_OF_RESOURCES, WRONG_CLASS, CANNOT_UNDERSTAND = 0xA700, 0xA900, 0xC000
+# what docs/dicom_conformance.md says of the listener is written from these
+STORE_STATUSES = {
+    0x0000: "stored: file synced, row committed",
+    OUT_OF_RESOURCES: "disk low, storing failed, or more than the caller's share of a minute; try later",
+    WRONG_CLASS: "UIDs absent or impossible, or SOP class or instance other than announced",
+    CANNOT_UNDERSTAND: "the object does not parse, or passes a bound",
+}
+STORAGE_CLASSES = tuple(str(context.abstract_syntax) for context in AllStoragePresentationContexts)
+STORAGE_SYNTAXES = tuple(map(str, ALL_TRANSFER_SYNTAXES))
+NO_PEER = 0x0110
+CALLER_UNKNOWN = (0x01, 0x01, 0x03)  # rejected permanently, by the service user, calling AE title not recognised
+SHARE_OF_ONE_ADDRESS = 2  # an address gets at most one in so many of the associations
+LEAST_TLS = ssl.TLSVersion.TLSv1_2
 PDU_BYTES = 128 * 1024
 # a PDU longer than we asked for is read up to this; pynetdicom would read 4 GiB into memory
 MOST_PDU_BYTES = 4 * 1024 * 1024
@@ -100,8 +113,8 @@ class StorageScp:
         entity.require_called_aet = True
         entity.acse_timeout = self.listener.negotiate_s
         entity.dimse_timeout = entity.network_timeout = self.listener.idle_s
-        for context in AllStoragePresentationContexts:
-            entity.add_supported_context(str(context.abstract_syntax), ALL_TRANSFER_SYNTAXES)
+        for sop_class in STORAGE_CLASSES:
+            entity.add_supported_context(sop_class, list(STORAGE_SYNTAXES))
         entity.add_supported_context(Verification)
         entity.add_supported_context(StorageCommitmentPushModel, scu_role=True, scp_role=True)
         handlers: list[Any] = [
@@ -151,7 +164,7 @@ class StorageScp:
         if not any(ip in network for networks in self._callers.values() for network in networks):
             self.events.rejected("unknown address")
             return False
-        if connections >= max(1, self.listener.most_associations // 2):
+        if connections >= max(1, self.listener.most_associations // SHARE_OF_ONE_ADDRESS):
             self.events.rejected("too many connections")
             return False
         return True
@@ -161,7 +174,7 @@ class StorageScp:
         networks = self._callers.get(str(requestor.primitive.calling_ae_title).strip())
         if networks is None or not any(ipaddress.ip_address(requestor.address) in network for network in networks):
             self.events.rejected("unknown caller" if networks is None else "address is not the caller's")
-            event.assoc.acse.send_reject(0x01, 0x01, 0x03)  # calling AE title not recognised
+            event.assoc.acse.send_reject(*CALLER_UNKNOWN)
             # pynetdicom closes the socket as soon as this returns: the answer must have left (state 13) before that
             until = time.monotonic() + 2.0
             while event.assoc.dul.state_machine.current_state != "Sta13" and time.monotonic() < until:
@@ -216,8 +229,8 @@ class StorageScp:
         ]
         transaction = str(asked.get("TransactionUID") or "")
         caller = str(event.assoc.requestor.ae_title).strip()
-        # 0x0110, processing failure: nobody knows where to send the answer to
-        return (0x0000 if self.events.commit_asked(transaction, pairs, caller) else 0x0110), None
+        # processing failure: nobody knows where to send the answer to
+        return (0x0000 if self.events.commit_asked(transaction, pairs, caller) else NO_PEER), None
 
     def _commit_answered(self, event: evt.Event) -> tuple[int, Dataset | None]:
         said = event.event_information
@@ -354,7 +367,7 @@ def server_tls(tls: Tls) -> ssl.SSLContext:
         SightlineError: certificate, key or CA does not load.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.minimum_version = LEAST_TLS
     load_tls(context, tls)
     if tls.clients is not None:
         context.verify_mode = ssl.CERT_REQUIRED
