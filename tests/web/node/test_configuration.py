@@ -6,7 +6,6 @@ from support.nodes import settings, write_settings
 
 from sightline.web.node.configuration import ConfigurationError, is_near, parse_bytes, read_configuration
 
-
 TLS = {"certificate": "NODE.yaml", "key": "NODE.yaml"}
 
 
