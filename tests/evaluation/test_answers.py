@@ -85,6 +85,10 @@ def test_what_cannot_be_read_is_refused(tmp_path):
     with pytest.raises(RunError, match="no class maps of val"):
         read_answers(tmp_path)
     maps, labels = spotted()
+    left(tmp_path, "val", maps, [1] * len(labels))
+    left(tmp_path, "test", maps, labels)
+    with pytest.raises(RunError, match="cases of one class alone"):
+        read_answers(tmp_path)
     three = np.concatenate([maps, maps[:, :1]], axis=1)
     left(tmp_path, "val", three, labels, ("a", "b", "c"))
     with pytest.raises(RunError, match="3 classes"):

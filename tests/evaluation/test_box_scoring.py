@@ -1,5 +1,6 @@
 """Boxes and maps of a run in source pixels: windows, crops, several findings, and what lies outside."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,13 @@ def test_a_region_outside_the_window_gets_nothing_and_is_counted():
     spoken, cohort = said([case(Box((80.0, 150.0), (90.0, 180.0), FINDING))], [peak(4, 4)], window)
     (row,) = map_rows(cohort, spoken.maps, View(size=100))
     assert row.score.pointing == 0.0 and row.score.energy == 0.0
+
+
+def test_a_map_that_was_not_kept_is_counted_as_left_out():
+    spoken, cohort = said([case(Box((80.0, 150.0), (90.0, 180.0), FINDING))], [peak(4, 4)])
+    kept = replace(spoken.maps, classes=np.full_like(spoken.maps.classes, 7))
+    (row,) = map_rows(cohort, kept, View(size=100))
+    assert row.score.pointing is None and row.score.why == "no map of this class was kept"
 
 
 def test_a_window_laid_over_the_view_keeps_values_and_leaves_the_rest_open():

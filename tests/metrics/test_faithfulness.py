@@ -1,3 +1,5 @@
+import math
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -157,6 +159,10 @@ def test_report_over_patients():
         np.mean([r.found.value for r in rows if r.found.name == "deletion"])
     )
     assert "insertion, better than a random order by" in report and "deletion, centred Gaussian" in report
+    odd = replace(rows[0].found, value=math.nan)
+    some = {e.name: e for e in faithfulness_report([*rows, FaithfulnessRow("odd", "odd", "odd", odd)])}
+    assert some["deletion"].value == report["deletion"].value and some["deletion"].n["maps"] == 12
+    assert "1 maps without a score left out" in some["deletion"].method
     with pytest.raises(RunError, match="at least one row"):
         faithfulness_report([])
 

@@ -121,6 +121,11 @@ def _read(folder: Path, name: str) -> tuple[Predictions, Maps]:
         raise RunError(
             f"{folder} tells {len(predictions.classes)} classes apart; maps are read of two.", "Choose another run."
         )
+    if len(np.unique(predictions.labels)) < 2:
+        raise RunError(
+            f"{table} holds cases of one class alone: no AUC is defined, so no reading can be chosen or judged by it.",
+            "Evaluate the run on cases of both classes.",
+        )
     if said.case_ids != predictions.case_ids:
         raise RunError(f"{maps} and {table} are of other cases.", "Evaluate the run again.")
     return predictions, said

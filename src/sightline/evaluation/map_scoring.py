@@ -13,7 +13,7 @@ from sightline.data.views.volume_view import VolumeView
 from sightline.inference.network_output import Maps
 from sightline.metrics.maps.localisation import MapRow, organ_row, score_in_organ
 from sightline.metrics.maps.saliency import resampled_by_area
-from sightline.metrics.maps.score import score_map
+from sightline.metrics.maps.score import MapScore, score_map
 from sightline.structures.case import Case, Cohort
 from sightline.structures.frame import Frame
 from sightline.structures.regions import Box, Region, Style, style_of
@@ -53,7 +53,12 @@ def map_rows(cohort: Cohort, maps: Maps, view: View | VolumeView) -> Iterator[Ma
         for role, style, regions in _grouped(case):
             label = _speaks_for(regions, case, cohort.classes)
             place = maps.of_class(row, cohort.class_index(label))
+            ids = (case.case_id, case.study_id, case.patient_id)
             if place is None:
+                # the network did not take the case for this class: it has no score, and is counted as left out
+                if role != "organ":
+                    why = MapScore(why="no map of this class was kept")
+                    yield MapRow(*ids, case.label, label, role, style, why)
                 continue
             if role == "organ":
                 yield from _organ_rows(case, maps, row, place, regions, frame)
@@ -61,10 +66,8 @@ def map_rows(cohort: Cohort, maps: Maps, view: View | VolumeView) -> Iterator[Ma
             if place not in enlarged:
                 enlarged[place] = _on_view(spatial_softmax(maps.maps[row, place]), maps, row, frame)
             inside = _inside(regions, frame) & picture
-            if not inside.any():
-                continue
             score = score_map(enlarged[place], inside, picture)
-            yield MapRow(case.case_id, case.study_id, case.patient_id, case.label, label, role, style, score)
+            yield MapRow(*ids, case.label, label, role, style, score)
 
 
 def _organ_rows(

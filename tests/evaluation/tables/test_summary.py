@@ -12,10 +12,11 @@ from scipy import stats
 
 from sightline.errors import CohortError
 from sightline.evaluation.result import Evaluation
-from sightline.evaluation.tables.lines import Line, read_lines, write_lines
+from sightline.evaluation.tables.lines import Line, RowOnTest, read_lines, write_lines
 from sightline.evaluation.tables.report import _plain_words, markdown_of, metric_tables
-from sightline.evaluation.tables.summary import summarise
+from sightline.evaluation.tables.summary import summarise, window_lines
 from sightline.evaluation.tables.table import Published, Row, RowResult, Table, TableResult
+from sightline.inference.network_output import Maps
 from sightline.metrics.maps.localisation import MapRow, MapScores, seed_estimate, seed_values
 from sightline.metrics.maps.score import MapScore
 from sightline.metrics.predictions import Predictions
@@ -192,6 +193,24 @@ def test_words_bold_and_stars_follow_holms_p_and_not_the_interval():
         (table,) = [t for t in metric_tables(made, said, "test") if t.caption.startswith(metric)]
         assert bool(table.strong) == told and ("**+0.052**" in markdown_of(table)) == told
         assert line_of(said, "b", metric).differs == told
+
+
+def test_windows_have_an_interval_over_all_trainings():
+    """The mean of both trainings lies in its interval, however far they are apart."""
+
+    def evaluation(shift):
+        table = predictions(1, 0.5)
+        n = len(table)
+        windows = np.tile(np.array([[0.5, 0.0, 0.25], [0.0, 0.5, 0.25]]), (n, 1, 1))
+        windows[:, 0, 2] += shift + 0.01 * (np.arange(n) % 5)
+        cells = np.zeros((n, 1, 2, 2), dtype=np.float32)
+        return Evaluation(table, Maps(table.case_ids, np.ones((n, 1), dtype=np.int64), cells, cells, windows))
+
+    asked = Row("a", liao2022.base_recipe("recommended"))
+    row = RowResult(asked, {"test": (evaluation(0.0), evaluation(0.3))})
+    line = next(x for x in window_lines(RowOnTest(row, "test")) if x.metric == "centre shift (fraction)")
+    assert line.mean == pytest.approx(np.mean(line.values)) and line.low < line.mean < line.high
+    assert line.low < line.values[0] and line.values[1] < line.high and "over patients and 2 seeds" in line.method
 
 
 def test_a_mean_and_its_interval_are_of_the_same_maps():

@@ -14,6 +14,7 @@ from sightline.metrics.boxes.report import (
     BOX_MEASURES,
     box_chance,
     box_estimates,
+    box_seed_chance,
     box_seed_estimate,
     box_value,
     compare_boxes,
@@ -209,6 +210,17 @@ def test_distances_are_compared_where_every_run_has_a_box():
     found = compare_boxes([a], [b], "distance_px", replicates=50)
     assert "1 images left out" in found.why and found.n["images"] == 25
     assert "left out" not in compare_boxes([a], [b], "iou", replicates=50).why
+
+
+def test_chance_is_of_the_images_that_have_the_number_in_every_training():
+    runs = [table(seed) for seed in (1, 2)]
+    at = next(i for i, c in enumerate(runs[1].cases) if len(c.truth) and len(c.found))
+    lacking = replace(runs[1].cases[at], found=[], scores=[])
+    runs[1] = BoxScores((*runs[1].cases[:at], lacking, *runs[1].cases[at + 1 :]), "m")
+    kept = [BoxScores((*run.cases[:at], *run.cases[at + 1 :]), "m") for run in runs]
+    expected = np.mean([box_chance(run, "distance_px") for run in kept])
+    assert box_seed_chance(runs, "distance_px") == pytest.approx(expected)
+    assert np.mean([box_chance(run, "distance_px") for run in runs]) != pytest.approx(expected)
 
 
 def test_other_images_measures_and_truths_are_refused():

@@ -7,7 +7,7 @@ from support.simulated import binormal, predictions_of
 
 from sightline.errors import RunError
 from sightline.metrics.decision.influence import area, share
-from sightline.metrics.decision.subgroups import group_values, subgroup_report
+from sightline.metrics.decision.subgroups import group_values, subgroup_report, unknown_words
 from sightline.metrics.statistics.delong import delong
 
 
@@ -86,6 +86,7 @@ def test_small_groups_say_why_and_single_values_are_left_out():
     facts = {"site": ["s"] * 100, "sex": ["f"] * 3 + ["m"] * 95 + [""] * 2, "id": [f"i{i}" for i in range(100)]}
     report = subgroup_report(table, facts)
     assert {g.fact for g in report} == {"sex"}
+    assert unknown_words(report) == "Not known, and so in no group: sex of 2 images."
     assert report[0].gap.p_value is None and report[0].gap.why and report[0].detectable is None
     with pytest.raises(RunError, match="3 values"):
         subgroup_report(table, {"sex": ["f"] * 3})

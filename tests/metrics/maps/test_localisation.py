@@ -244,6 +244,18 @@ def test_undefined_scores_are_left_out_and_counted():
     assert alone["energy inside"].value is None and "no positive value" in alone["energy inside"].why
 
 
+def test_chance_is_of_the_same_maps_as_the_measure():
+    """A dead map has a chance level and no energy: neither counts."""
+    ids = ("x", "x", "x", "none", "none", "finding", "box")
+    wide = np.ones((8, 10), dtype=bool)
+    table = MapScores((*scores().rows, MapRow(*ids, score_map(np.zeros((8, 10)), wide))))
+    assert table.rows[-1].score.energy_chance == 1.0
+    found = seed_estimate([table, table], "energy_chance")
+    assert found.value == pytest.approx(np.mean([r.score.energy_chance for r in table.rows[:-1]]))
+    assert found.n["maps"] == 40 and "1 maps without a score left out" in found.method
+    assert seed_estimate([table], "pointing_chance").n["maps"] == 41
+
+
 def test_guided_maps_beat_unguided_maps_and_equal_ones_do_not():
     a, b = [scores(s, lift=1.0) for s in range(3)], [scores(s) for s in (7, 8, 9)]
     found = compare_maps(a, b, "energy", replicates=500)

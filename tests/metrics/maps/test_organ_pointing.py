@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from sightline.errors import GeometryError
 from sightline.metrics.maps.localisation import MapScores, compare_maps, organ_report, organ_row, score_in_organ
-from sightline.metrics.maps.score import score_map
+from sightline.metrics.maps.score import MapScore, score_map
 
 
 def heart():
@@ -87,6 +89,10 @@ def test_report_per_class_beside_chance_and_normals_are_not_counted(tmp_path):
     assert not any("normal" in name for name in report)
     lungs = report["pointing game in the organ: pneumonia, mask"]
     assert lungs.value == 0.0  # all those maps looked at the heart
+    lost = replace(scores.rows[1], case_id="lost", score=MapScore(why="the region has no pixel inside the image"))
+    counted = {e.name: e for e in organ_report(MapScores((*scores.rows, lost)))}
+    assert counted["pointing game in the organ: CHF, mask"].value == exact.value
+    assert "1 maps without a score left out" in counted["pointing game in the organ: CHF, mask"].method
     only = MapScores(tuple(row for row in scores.rows if row.label == "normal"))
     assert organ_report(only)[0].why.startswith("the class has no organ")
 

@@ -18,7 +18,7 @@ from sightline.metrics.decision.abstention import abstention_estimates, study_en
 from sightline.metrics.decision.conformal import miss_estimate
 from sightline.metrics.decision.net_benefit import DecisionPoint, decision_curve
 from sightline.metrics.decision.operating_points import OperatingPoint, point_estimates
-from sightline.metrics.decision.subgroups import Subgroup, subgroup_report
+from sightline.metrics.decision.subgroups import Subgroup, subgroup_report, unknown_words
 from sightline.metrics.estimate import Estimate, p_text
 from sightline.metrics.predictions import Predictions
 from sightline.structures.case import Cohort
@@ -180,4 +180,6 @@ def subgroups_to_markdown(groups: Sequence[Subgroup]) -> str:
     claims = sum(g.claimed for g in groups)
     words = f"{claims} of {len(groups)} gaps are claimed at a corrected p below .05 (bold). The last column is the gap "
     lines.append(f"\n{words}that this table finds in 80% of cases: smaller ones are not ruled out.")
+    if unknown := unknown_words(groups):
+        lines[-1] += f" {unknown}"
     return "\n".join(lines)

@@ -12,7 +12,7 @@ from sightline.evaluation.tables.table import RowResult, TableResult
 from sightline.metrics.classification.estimates import score_estimate
 from sightline.metrics.classification.selective_prediction import AURC, SelectiveAccuracy
 from sightline.metrics.decision.operating_points import OperatingPoint, choose_point, point_estimates
-from sightline.metrics.decision.subgroups import Subgroup, subgroup_report
+from sightline.metrics.decision.subgroups import Subgroup, subgroup_report, unknown_words
 from sightline.metrics.estimate import Estimate, p_cell
 from sightline.metrics.predictions import Predictions
 from sightline.plots.html_report import ReportTable, Section
@@ -119,6 +119,8 @@ def _subgroup_table(result: TableResult, name: str, evaluation: Evaluation) -> R
         f"{len(groups)} groups (step-down max-T). Bold: claimed. The last column is the gap that this table finds "
         "in 80% of cases: smaller ones are not ruled out.",
     ]
+    if unknown := unknown_words(groups):
+        notes.append(unknown)
     if len(groups) > GAPS:
         notes.append(f"The {GAPS} groups with the smallest p of {len(groups)}.")
     return ReportTable(

@@ -5,6 +5,7 @@ Mean, interval and number of cases of a line are about the same cases; what was 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,7 +22,13 @@ from sightline.evaluation.result import Evaluation
 from sightline.evaluation.tables.lines import Line, RowOnTest, add_interval
 from sightline.evaluation.tables.table import Row, RowResult, Table, TableResult
 from sightline.metrics.boxes.baselines import CENTRE_PRIOR, WHOLE_IMAGE, centre_prior_box, mean_box, whole_image
-from sightline.metrics.boxes.report import BOX_NAMES, box_chance, box_seed_estimate, box_seed_values, compare_boxes
+from sightline.metrics.boxes.report import (
+    BOX_NAMES,
+    box_seed_chance,
+    box_seed_estimate,
+    box_seed_values,
+    compare_boxes,
+)
 from sightline.metrics.boxes.table import BoxScores
 from sightline.metrics.classification.estimates import compare_scores, score_estimate
 from sightline.metrics.classification.hierarchy import merge_classes
@@ -44,7 +51,7 @@ from sightline.metrics.maps.localisation import NAMES, MapScores, compare_maps, 
 from sightline.metrics.maps.windows import WindowDisplacement, window_displacement
 from sightline.metrics.predictions import Predictions
 from sightline.metrics.statistics.bootstrap import point_value
-from sightline.metrics.statistics.comparison import holm
+from sightline.metrics.statistics.comparison import holm, mean_of, over_seeds
 from sightline.structures.tag import Role
 
 REPLICATES = 2000
@@ -213,17 +220,23 @@ def _gaze_line(
 
 
 def window_lines(row: RowOnTest) -> list[Line]:
-    """How far windows moved from the whole image: means over images, an interval over patients with one training."""
+    """How far windows moved from the whole image: means over images and trainings, with an interval over both."""
     moved = row.ours(_displacement)
     if not moved:
         return []
     first = row.row.evaluations[row.test][0].predictions
-    estimates = moved[0].estimates(first.patient_ids, counts=first.counts())
     lines = []
     for name in WINDOW_MEASURES:
-        line = row.line(name, [float(each.columns()[name].mean()) for each in moved])
-        line = add_interval(line, next(e for e in estimates if e.name == name))
-        lines.append(replace(line, method=f"{line.method}; interval of the first training"))
+        columns = [each.columns()[name] for each in moved]
+        estimate = over_seeds(
+            name,
+            [mean_of(values) for values in columns],
+            first.patient_ids,
+            first.counts(),
+            what="mean over images",
+            bounds=(-math.inf, math.inf),
+        )
+        lines.append(add_interval(row.line(name, [float(values.mean()) for values in columns]), estimate))
     return lines
 
 
@@ -301,6 +314,4 @@ def _untrained(result: TableResult, row: RowResult, scores: BoxScores) -> dict[s
 
 def _box_line(row: RowOnTest, name: str, scores: Sequence[BoxScores], measure: str) -> Line:
     line = row.line(name, box_seed_values(scores, measure))
-    chances = [v for run in scores if (v := box_chance(run, measure)) is not None]
-    estimate = box_seed_estimate(scores, measure)
-    return add_interval(line, estimate, float(np.mean(chances)) if chances else None)
+    return add_interval(line, box_seed_estimate(scores, measure), box_seed_chance(scores, measure))

@@ -98,6 +98,16 @@ def box_seed_values(scores_per_seed: Sequence[BoxScores], measure: str | BoxMeas
     return [value for value in values if value is not None] if None not in values else []
 
 
+def box_seed_chance(scores_per_seed: Sequence[BoxScores], measure: str | BoxMeasure) -> float | None:
+    """The mean of `box_chance` over trainings, over the images that have the number in every training.
+
+    Args as in `box_seed_estimate`.
+    """
+    kept = _counted_in_all(box_measure(measure), align_boxes(scores_per_seed))
+    chances = [chance for run in kept or () if (chance := box_chance(run, measure)) is not None]
+    return float(np.mean(chances)) if chances else None
+
+
 def compare_boxes(
     scores_a_per_seed: Sequence[BoxScores],
     scores_b_per_seed: Sequence[BoxScores],

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -43,6 +43,7 @@ class Subgroup:
         gap: the score in the group less that in all other cases.
         p_corrected: p corrected over the table (step-down max-T), or None.
         detectable: gap that the corrected test finds in 80%, given the spread here; None where there is no test.
+        unknown: rows whose fact is not known: they are in no group of it, nor in the rest.
     """
 
     fact: str
@@ -51,6 +52,7 @@ class Subgroup:
     gap: Comparison
     p_corrected: float | None
     detectable: float | None
+    unknown: int = 0
 
     @property
     def claimed(self) -> bool:
@@ -104,6 +106,7 @@ def subgroup_report(
     """
     index = predictions.class_index(positive)
     found: list[tuple[str, str, Estimate, _Sides]] = []
+    unknown: dict[str, int] = {}
     for fact, values in facts.items():
         if len(values) != len(predictions):
             raise RunError(f"Fact {fact!r} has {len(values)} values; the predictions have {len(predictions)} rows.")
@@ -112,12 +115,20 @@ def subgroup_report(
         if not 2 <= len(names) <= MOST_VALUES:
             continue
         known = np.asarray(group != "", dtype=bool)
+        unknown[fact] = int((~known).sum())
         for name in names:
             inside = np.asarray(group == name, dtype=bool)
             own = score_estimate([predictions.select(inside)], _score(what, index, threshold))
             title = f"{what}, {fact} {name} less the rest"
             found.append((fact, name, own, _gap(title, predictions, index, what, threshold, inside, known & ~inside)))
-    return _corrected(found, predictions)
+    return [replace(group, unknown=unknown[group.fact]) for group in _corrected(found, predictions)]
+
+
+def unknown_words(groups: Sequence[Subgroup], unit: str = "image") -> str:
+    """How many rows are in no group because a fact of theirs is not known; empty where there are none."""
+    told = {group.fact: group.unknown for group in groups if group.unknown}
+    each = ", ".join(f"{fact} of {counted(number, unit)}" for fact, number in told.items())
+    return f"Not known, and so in no group: {each}." if each else ""
 
 
 def _corrected(found: Sequence[tuple[str, str, Estimate, _Sides]], predictions: Predictions) -> list[Subgroup]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ from scipy.ndimage import gaussian_filter
 from sightline.errors import RunError
 from sightline.metrics.estimate import Estimate, FloatArray
 from sightline.metrics.faithfulness.perturbation import Picture, Predict, Subject, Taking, impute
+from sightline.metrics.maps.score_table import words_left_out
 from sightline.metrics.statistics.comparison import mean_of, over_patients
 
 Baseline = Literal["mean", "blur", "black"]
@@ -239,8 +241,6 @@ def faithfulness_report(rows: Sequence[FaithfulnessRow]) -> list[Estimate]:
     report = []
     for name in dict.fromkeys(row.found.name for row in rows):
         kept = [row for row in rows if row.found.name == name]
-        images, studies, patients = ({getattr(r, key) for r in kept} for key in ("case_id", "study_id", "patient_id"))
-        counts = {"maps": len(kept), "images": len(images), "studies": len(studies), "patients": len(patients)}
         for label, column in (
             (name, "value"),
             (f"{name}, random order", "chance"),
@@ -250,10 +250,20 @@ def faithfulness_report(rows: Sequence[FaithfulnessRow]) -> list[Estimate]:
             (f"{name}, better than a centred Gaussian by", "centre_gain"),
             (f"{name}, better than an untrained network by", "untrained_gain"),
         ):
-            found = [getattr(row.found, column) for row in kept]
-            if any(value is None for value in found):
+            having = [row for row in kept if (value := getattr(row.found, column)) is not None and isfinite(value)]
+            if not having:
+                if all(getattr(row.found, column) is None for row in kept):
+                    continue  # nobody asked for it
+                why = "not defined on any map: the network says no finite number"
+                report.append(Estimate(label, None, n=_counts(kept), method="no interval", why=why))
                 continue
-            values = np.array(found, dtype=np.float64)
-            ids = [row.patient_id for row in kept]
-            report.append(over_patients(label, mean_of(values), ids, counts, what="mean over maps"))
+            values = np.array([getattr(row.found, column) for row in having], dtype=np.float64)
+            ids = [row.patient_id for row in having]
+            what = words_left_out(len(kept) - len(having))
+            report.append(over_patients(label, mean_of(values), ids, _counts(having), what=what))
     return report
+
+
+def _counts(rows: Sequence[FaithfulnessRow]) -> dict[str, int]:
+    images, studies, patients = ({getattr(r, key) for r in rows} for key in ("case_id", "study_id", "patient_id"))
+    return {"maps": len(rows), "images": len(images), "studies": len(studies), "patients": len(patients)}

@@ -11,7 +11,7 @@ import numpy as np
 from sightline.errors import RunError
 from sightline.metrics.estimate import Comparison, Estimate, FloatArray
 from sightline.metrics.maps.saliency import MEASURES, GazeScore, score_gaze
-from sightline.metrics.maps.score_table import ScoreTable, words_left_out
+from sightline.metrics.maps.score_table import ScoreTable, measure_of, words_left_out
 from sightline.metrics.statistics.comparison import difference, mean_of, over_patients, over_seeds
 from sightline.metrics.statistics.paired_tests import Draws
 
@@ -185,6 +185,9 @@ def _same_rows(runs: Sequence[GazeScores], column: str) -> tuple[GazeScores | No
                 "Evaluate the runs on the same split with the same classes and readers.",
             )
     values = np.array([[getattr(table[key].score, column) for key in keys] for table in tables], dtype=np.float64)
-    defined = np.atleast_1d(np.isfinite(values).all(axis=0))
+    # what a flat map gets stands beside the measure, so it is of the same maps
+    beside = [[getattr(table[key].score, measure_of(column)) for key in keys] for table in tables]
+    own = np.array(beside, dtype=np.float64)
+    defined = np.atleast_1d((np.isfinite(values) & np.isfinite(own)).all(axis=0))
     rows = tuple(row for row, keep in zip(runs[0].rows, defined, strict=True) if keep)
     return (GazeScores(rows) if rows else None), values[:, defined]

@@ -12,7 +12,7 @@ from scipy.ndimage import binary_dilation
 from sightline.errors import GeometryError, RunError
 from sightline.metrics.estimate import BoolArray, Comparison, Estimate, FloatArray
 from sightline.metrics.maps.score import MEASURES, MapScore, score_map
-from sightline.metrics.maps.score_table import ScoreTable, words_left_out
+from sightline.metrics.maps.score_table import ScoreTable, measure_of, words_left_out
 from sightline.metrics.statistics.comparison import difference, mean_of, over_patients, over_seeds
 from sightline.metrics.statistics.paired_tests import Draws
 
@@ -112,7 +112,9 @@ def _same_maps(maps_per_seed: Sequence[MapScores], column: str) -> tuple[FloatAr
     if any([row.key for row in other.rows] != keys for other in maps_per_seed[1:]):
         raise RunError("Map scores are over different maps.", "Evaluate the runs on the same split.")
     values = np.stack([scores.column(column) for scores in maps_per_seed])
-    return values, np.atleast_1d(np.isfinite(values).all(axis=0))
+    # a chance level stands beside the measure, so it is of the same maps: a dead map has a chance and no energy
+    own = np.stack([scores.column(measure_of(column)) for scores in maps_per_seed])
+    return values, np.atleast_1d((np.isfinite(values) & np.isfinite(own)).all(axis=0))
 
 
 def seed_estimate(maps_per_seed: Sequence[MapScores], column: str) -> Estimate:
@@ -255,9 +257,10 @@ def organ_row(ids: tuple[str, str, str], label: str, score: MapScore, *, toleran
 def organ_report(scores: MapScores) -> list[Estimate]:
     """Pointing game, its chance, the centred Gaussian and the gain over both, per class and over all classes.
 
-    Rows of another role, and rows that are not counted, are left out; each tolerance stands by itself.
+    Rows of another role and of classes without an organ are not in question; other rows without a score are left out
+    and counted. Each tolerance stands by itself.
     """
-    rows = [row for row in scores.rows if row.role == ORGAN and row.score.pointing is not None]
+    rows = [row for row in scores.rows if row.role == ORGAN and row.score.why != NORMAL]
     report: list[Estimate] = []
     for style in dict.fromkeys(row.style for row in rows):
         of_style = [row for row in rows if row.style == style]

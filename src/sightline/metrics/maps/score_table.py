@@ -137,6 +137,11 @@ class ScoreTable(Generic[Row]):
         return cls.score(**told)
 
 
+def measure_of(column: str) -> str:
+    """The measure that a `_chance` or `_centre` column stands beside; of a measure, itself."""
+    return column.removesuffix("_chance").removesuffix("_centre")
+
+
 def words_left_out(left_out: int) -> str:
     """What a mean over maps is of, with the maps that have no score."""
     return "mean over maps" + (f", {left_out} maps without a score left out" if left_out else "")
