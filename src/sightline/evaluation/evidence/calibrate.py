@@ -195,7 +195,7 @@ def _page(run: Run, record: CalibrationRecord, before: Sequence[Estimate], after
 def _fitted_words(fitted: Fitted) -> str:
     losses = ", ".join(f"{name} {value:.4f}" for name, value in fitted.log_loss.items())
     fields = fitted.recalibration.to_dict()
-    what = fitted.recalibration.method
+    what: str = fitted.recalibration.method
     if what == "temperature":
         what = f"temperature {fields['temperature']:.3f}"
     elif what == "platt":

@@ -178,11 +178,11 @@ def _gap(
         why = f"no p: {counted(fewest, 'patient')} of the smaller class, {FEWEST_PATIENTS} needed"
         gap = here.value - rest.value
         return _Sides(Comparison(name, here.value, rest.value, gap, n=n, method=method, why=why))
-    scores = (
+    scores = [
         _group_score(predictions, index, what, threshold, side, mask)
         for side, mask in ((here, inside), (rest, outside))
-    )
-    found = gap_of(*scores, predictions.patient_ids)
+    ]
+    found = gap_of(scores[0], scores[1], predictions.patient_ids)
     comparison = Comparison(
         name, here.value, rest.value, found.difference, found.low, found.high, found.p_value, n, method
     )
@@ -207,7 +207,7 @@ def _group_score(
         return GroupScore.of(linear, spread, binormal_model(sides[0][None], sides[1], sides[2]))
     asked = where & (truth if what == "sensitivity" else ~truth)
     patient = np.unique(np.asarray(predictions.patient_ids, dtype=str)[asked], return_inverse=True)[1]
-    influence = np.bincount(patient, weights=linear.pull[asked])
+    influence = np.bincount(patient, weights=linear.pull[asked]).astype(np.float64)
     variance = influence.size / (influence.size - 1) * float((influence**2).sum())
     spread = Spread.of(np.array([linear.value]), np.array([[variance]]), influence, influence.size)
     return GroupScore.of(linear, spread, proportion_model(np.bincount(patient).astype(np.float64)))
