@@ -107,9 +107,12 @@ def test_acceptance_by_simulation():
         tested = [measure_drift(reference, pictures(rng, 200), permutations=199, seed=seed + i) for i in range(11)]
         alarms, windows = alarms + len({index for index, _ in find_alarms(tested)}), windows + 10
     assert alarms <= windows / 100
+    # 300 of each, so that a true share of 97% is not taken for less than 95%, as it is by 100 in one run of twelve;
+    # as many permutations as the node takes
     for change in ({"contrast": 0.8}, {"inverted": 0.1}, {"other": 0.05}, {"prevalence": 0.4}):
-        # as many permutations as the node takes: fewer make rougher limits, which find a little less
-        assert sum(found(rng, seed, PERMUTATIONS, **change) for seed in range(100)) >= 95, change
+        hits = sum(found(rng, seed, PERMUTATIONS, **change) for seed in range(300))
+        assert hits >= 285, (change, hits)
+        print(f"{change}: {hits} of 300")
 
 
 def test_measures_that_are_missing_or_single_are_left_out():
