@@ -252,7 +252,7 @@ def test_a_layout_shows_its_own_options_and_no_others(type_in):
     ("changes", "words"),
     [
         (("--device", "banana"), ()), (("--epochs", "0"), ("epochs",)), (("--batch-size", "1"), ("batch_size",)),
-        (("--rate", "-1"), ("start",)), (("--rate", "nan"), ("start",)), (("--seed", "-1"), ("seed",)),
+        (("--rate", "0"), ("rate",)), (("--rate", "nan"), ("rate",)), (("--seed", "-1"), ("seed",)),
         (("--weight", "0.5"), ("no guidance",)), (("--weight", "nan"), ("weight",)), (("--size", "8"), ("16 pixels",)),
         (("--backbone", "resnet5O"), ("resnet50",)), (("--weights", "/no/such.safetensors"), ("such.safetensors",)),
         (("--select", "auc"), ("validation",)), (("--devices", "0"), ("devices",)), (("--workers", "-1"), ("workers",)),
@@ -292,6 +292,8 @@ def test_files_where_folders_belong(type_in, place, tmp_path):
 
 def test_what_is_no_run_or_no_cohort(type_in, place, tmp_path):
     refused(type_in("evaluate", tmp_path, "--cohort", place / "tiny cohort", *ON), "is not a run")
+    for words in (("--panels", "-1"), ("--replicates", "0")):
+        refused(type_in("evaluate", place / "run", "--cohort", place / "tiny cohort", *words, *ON), words[0].strip("-"))
     refused(type_in("predict", tmp_path, tmp_path, "--out", tmp_path / "o", *ON), "is not a run")
     refused(type_in("predict", place / "run", tmp_path / "nope", "--out", tmp_path / "o", *ON), "does not exist")
     refused(type_in("train", "unguided", "--cohort", tmp_path, "--out", tmp_path / "r", *TINY), "cohort.json")

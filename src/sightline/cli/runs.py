@@ -152,7 +152,7 @@ class Evaluate:
     out: Path | None = None
     """Folder to write; default: RUN/evaluation/COHORT-SPLIT."""
     panels: int = 8
-    """Number of pictures to draw."""
+    """Number of pictures to draw; 0 draws none."""
     replicates: int = 2000
     """Bootstrap samples over patients."""
     prevalence: tuple[float, ...] = ()
@@ -169,11 +169,19 @@ class Evaluate:
 
     def run(self) -> int:
         """Evaluate and print the metrics."""
+        from sightline.errors import RunError
         from sightline.data.datasets.folder.reader import read_cohort
         from sightline.io.files import only_command, safe_name
         from sightline.papers.catalogue import CATALOGUE
         from sightline.training.run import open_run
 
+        # before the work of an hour, not after it
+        if self.panels < 0 or self.replicates < 1 or self.faithfulness_images < 1:
+            raise RunError(
+                f"panels must be 0 or more, replicates and faithfulness images 1 or more; got {self.panels}, "
+                f"{self.replicates}, {self.faithfulness_images}.",
+                "--panels 0 draws none; try --replicates 2000 and --faithfulness-images 24.",
+            )
         run = open_run(self.folder, CATALOGUE)
         whole = read_cohort(self.cohort)
         cohort = run.recipe.see(whole.part(self.split))

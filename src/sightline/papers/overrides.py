@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -45,6 +46,10 @@ class Changes:
             _require(name, getattr(self, name), int, "a whole number")
         for name in ("weight", "rate"):
             _require(name, getattr(self, name), (int, float), "a number")
+        if self.rate is not None and not 0.0 < self.rate < math.inf:
+            raise RecipeError(f"rate must be above 0; got {self.rate}.", "A rate of 0 learns nothing: try --rate 0.01.")
+        if self.size is not None and self.size < 1:
+            raise RecipeError(f"size must be 1 pixel or more; got {self.size}.", "Try --size 512.")
         for name, known in (("style", get_args(Style)), ("role", get_args(Role)), ("select", SELECT)):
             value = getattr(self, name)
             if value is not None and value not in known:
