@@ -169,8 +169,8 @@ class Evaluate:
 
     def run(self) -> int:
         """Evaluate and print the metrics."""
-        from sightline.errors import RunError
         from sightline.data.datasets.folder.reader import read_cohort
+        from sightline.errors import RunError
         from sightline.io.files import only_command, safe_name
         from sightline.papers.catalogue import CATALOGUE
         from sightline.training.run import open_run
