@@ -58,6 +58,25 @@ def test_rows_of_another_length_are_refused_by_name(tmp_path, row):
         require_even_rows(tmp_path / "t.csv", short=True)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+@pytest.mark.parametrize(
+    "text", ["a\tb\nä\t2\n", "sep=;\na;b\nä;2\n", "sep=,\r\na,b\r\nä,2\r\n", "sep=\t\na\tb\nä\t2\n"]
+)
+def test_what_excel_saves_is_read(tmp_path, encoding, text):
+    """Unicode text has tabs, UTF-16 and a mark; `sep=;` stands above the header of what opens in every country."""
+    mark = b"\xfe\xff" if encoding == "utf-16-be" else b""
+    (tmp_path / "t.csv").write_bytes(mark + text.encode(encoding))
+    (row,) = read_table(tmp_path / "t.csv", ("a", "b"))
+    assert (row["a"], row["b"], row.number) == ("ä", "2", 3 if text.startswith("sep") else 2)
+
+
+def test_other_encodings_are_refused(tmp_path):
+    for data in ("a,b\nä,2\n".encode("latin-1"), "a,b\n1,2\n".encode("utf-16")[:-1]):
+        (tmp_path / "t.csv").write_bytes(data)
+        with pytest.raises(LayoutError, match="UTF-8 or UTF-16"):
+            read_table(tmp_path / "t.csv", ("a", "b"))
+
+
 def test_paths_in_tables_stay_inside_and_find_what_is_written_otherwise(tmp_path):
     (tmp_path / "Mu\u0308ller").mkdir()
     file = tmp_path / "Mu\u0308ller" / "12:30.png"

@@ -203,9 +203,33 @@ def test_rare_tiffs_are_read_right_or_refused_as_what_they_are(tmp_path):
     many = np.array([[1, 2**31 + 5, 4 * 10**9]], dtype=np.uint32)
     tifffile.imwrite(tmp_path / "u.tif", many, metadata=None)
     assert np.array_equal(read_raster(tmp_path / "u.tif").values, many)
-    tifffile.imwrite(tmp_path / "w.tif", deep, byteorder=">", photometric="miniswhite", metadata=None)
+    for packing in ({}, {"compression": "lzw"}, {"extratags": [(274, "H", 1, 6, True)]}):
+        for order in "<>":
+            form = {"photometric": "miniswhite", "byteorder": order, "resolution": (200, 100), "metadata": None}
+            tifffile.imwrite(tmp_path / "w.tif", deep, **form, **packing)
+            turned = "extratags" in packing
+            found, right = read_raster(tmp_path / "w.tif"), TURNS[6 if turned else 1](~deep)
+            assert found.values.dtype == np.uint16 and np.array_equal(found.values, right)
+            assert found.aspect == (0.5 if turned else 2.0) and read_frame(tmp_path / "w.tif").shape == right.shape
+    tifffile.imwrite(tmp_path / "s.tif", many, photometric="miniswhite", metadata=None)
     with pytest.raises(UnreadableFile, match="not read here"):
-        read_raster(tmp_path / "w.tif")
+        read_raster(tmp_path / "s.tif")
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_grey_and_alpha_of_sixteen_bits_lie_on_black(tmp_path, order):
+    deep = (np.arange(240, dtype=np.uint16) * 250).reshape(SHAPE)
+    alpha = np.where(INSIDE, 65535, 13107).astype(np.uint16)
+    for photometric, grey in (("minisblack", deep), ("miniswhite", ~deep)):
+        right = np.rint(grey * (alpha / 65535.0)).astype(np.uint16)
+        for planes, config in ((np.stack([deep, alpha], -1), "contig"), (np.stack([deep, alpha]), "separate")):
+            form = {"photometric": photometric, "planarconfig": config, "byteorder": order, "metadata": None}
+            tifffile.imwrite(tmp_path / "la.tif", planes, extrasamples=["unassalpha"], **form)
+            assert np.array_equal(read_raster(tmp_path / "la.tif").values, right)
+    mask = np.stack([np.full(SHAPE, 65535), np.where(INSIDE, 65535, 0)], -1).astype(np.uint16)
+    form = {"photometric": "minisblack", "planarconfig": "contig", "byteorder": order, "metadata": None}
+    tifffile.imwrite(tmp_path / "m.tif", mask, extrasamples=["unassalpha"], **form)
+    assert np.array_equal(read_mask(tmp_path / "m.tif"), INSIDE)
 
 
 def test_several_pages_and_what_is_no_number_are_refused_for_masks_too(tmp_path):

@@ -1,6 +1,7 @@
 """Region: drawn by any hit on any grid; against a slow, obvious restatement by fine sampling."""
 
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -199,6 +200,11 @@ def test_masks_from_files(tmp_path):
     assert np.array_equal(read_mask(tmp_path / "grey.png"), pixels > 0)
     assert Mask(tmp_path / "grey.png") == Mask(tmp_path / "colour.png") == Mask(pixels > 0)
     assert Mask(pixels > 0) != Mask(pixels == 0) and Mask(pixels > 0) != Mask(pixels > 0, Tag("finding"))
+    # a mask that is drawn again is read again, also within one tick and with as many bytes
+    stamp = (tmp_path / "grey.png").stat()
+    Image.fromarray(pixels[::-1]).save(tmp_path / "grey.png")
+    os.utime(tmp_path / "grey.png", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert np.array_equal(read_mask(tmp_path / "grey.png"), pixels[::-1] > 0)
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nxx")
     for name in ("broken.png", "missing.png"):
         with pytest.raises(UnreadableFile, match=name):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import os
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -67,7 +68,8 @@ class CsvRow:
 
 
 def read_table(path: Path, required: Sequence[str], *, key: str | None = None) -> list[CsvRow]:
-    """Read a CSV table with a header (UTF-8, with or without a byte-order mark; quoted fields may hold newlines).
+    """Read a CSV table with a header (UTF-8, or UTF-16 with its mark, as Excel's "Unicode text"; quoted fields may hold
+    newlines; a first line `sep=;` names the separator).
 
     Commas separate cells, or semicolons or tabs where the header has no comma. Blanks around cells (but facts) are no
     part of them: `P1 ` beside `P1` would be another patient. Rows without any text are passed over.
@@ -81,12 +83,14 @@ def read_table(path: Path, required: Sequence[str], *, key: str | None = None) -
         LayoutError: missing file or column, a row of another length than the header, a repeated or empty key.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = decode_text(path.read_bytes())
         records = _separated(text, required)
     except FileNotFoundError:
         raise LayoutError(f"{path} is missing.", f"A table with the columns {list(required)} belongs there.") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise LayoutError(f"{path} cannot be read as a UTF-8 CSV table ({error}).", "Save it as CSV UTF-8.") from None
+        raise LayoutError(
+            f"{path} cannot be read as a UTF-8 or UTF-16 CSV table ({error}).", "Save it as CSV UTF-8."
+        ) from None
     if "\0" in text:
         raise LayoutError(f"{path} holds zero bytes: it is damaged, or no text.", "Copy or export the table again.")
     header = records[0] if records else []
@@ -116,8 +120,38 @@ def read_table(path: Path, required: Sequence[str], *, key: str | None = None) -
     return rows
 
 
+def decode_text(data: bytes) -> str:
+    """The text of a file: UTF-16 where its byte-order mark says so, else UTF-8; the mark is no part of it.
+
+    Raises:
+        UnicodeDecodeError: the bytes are no such text.
+    """
+    return data.decode(_encoding(data[:2]))
+
+
+def text_encoding(path: Path) -> str:
+    """The encoding of a text file, as `decode_text` takes it: `utf-16` or `utf-8-sig`; the latter where it cannot be
+    opened.
+    """
+    try:
+        with path.open("rb") as stream:
+            return _encoding(stream.read(2))
+    except OSError:
+        return "utf-8-sig"
+
+
+def _encoding(mark: bytes) -> str:
+    return "utf-16" if mark in (BOM_UTF16_LE, BOM_UTF16_BE) else "utf-8-sig"
+
+
 def _separated(text: str, required: Sequence[str]) -> list[list[str]]:
-    """The records of a table, separated by what makes sense of its header."""
+    """The records of a table, separated by what its first line says, or by what makes sense of its header."""
+    first, _, rest = text.partition("\n")
+    said = first.strip().strip('"')
+    if (said[:4].casefold() == "sep=" and len(said) == 5) or first.rstrip("\r") == "sep=\t":
+        # the line stays as an empty record, so that rows are numbered as a spreadsheet does
+        header, *rows = _rows(rest, "\t" if first.rstrip("\r") == "sep=\t" else said[4])
+        return [header, [], *rows]
     tried = {separator: next(_rows(text, separator), []) for separator in ",;\t"}
     fits = [separator for separator, header in tried.items() if len(header) > 1 and set(required) <= set(header)]
     return list(_rows(text, fits[0] if fits else max(tried, key=lambda separator: len(tried[separator]))))
@@ -163,7 +197,7 @@ def require_even_rows(path: Path, separator: str = ",", *, short: bool = False) 
         LayoutError: naming the first such row.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
+        with path.open(newline="", encoding=text_encoding(path)) as stream:
             rows = csv.reader(stream, delimiter=separator)
             columns = len([*next(rows, [])])
             for number, row in enumerate(rows, start=2):

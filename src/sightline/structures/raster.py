@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -32,23 +32,11 @@ MAX_COLOUR_PIXELS, MAX_DEEP_COLOUR_PIXELS = 50_000_000, 16_000_000
 _SIGNATURES: tuple[tuple[bytes, str, Callable[..., ImageFile.ImageFile]], ...] = (
     (b"\x89PNG\r\n\x1a\n", "PNG", PngImageFile),
     (b"\xff\xd8\xff", "JPEG", JpegImageFile),
-    (b"II*\x00", "TIFF", TiffImageFile),
-    (b"MM\x00*", "TIFF", TiffImageFile),
-    (b"II+\x00", "TIFF", TiffImageFile),
-    (b"MM\x00+", "TIFF", TiffImageFile),
+    *((mark, "TIFF", TiffImageFile) for mark in (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")),
 )
 _BROKEN = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    KeyError,
-    IndexError,
-    TypeError,
-    EOFError,
-    RuntimeError,
-    struct.error,
-    zlib.error,
-    OverflowError,
+    *(OSError, ValueError, SyntaxError, KeyError, IndexError, TypeError, EOFError, RuntimeError, OverflowError),
+    *(struct.error, zlib.error),
 )
 _ORIENTATION = 274
 # compressions of TIFF whose pixels are not those that were saved: JPEG, old and new, and JPEG 2000
@@ -134,6 +122,9 @@ def read_raster(path: Path) -> Raster:
                 software if isinstance(software, str) else "",
             )
     except _BROKEN as error:
+        if "pixel mode" in str(error) and (page := _deep_grey(path, data)) is not None:
+            aspect = 1.0 / page.aspect if orientation >= 5 else page.aspect
+            return replace(page, values=_turned(page.values, orientation), aspect=aspect)
         raise _damaged(path, name, error) from None
 
 
@@ -157,6 +148,9 @@ def raster_frame(path: Path) -> tuple[int, int, float]:
             aspect = _aspect(image, orientation)
             return (columns, rows, aspect) if orientation >= 5 else (rows, columns, aspect)
     except _BROKEN as error:
+        if "pixel mode" in str(error):  # what is this rare is read whole, or refused
+            whole = read_raster(path)
+            return whole.values.shape[0], whole.values.shape[1], whole.aspect
         raise _damaged(path, name, error) from None
 
 
@@ -199,8 +193,7 @@ def _damaged(path: Path, name: str, error: BaseException) -> UnreadableFile:
     if "pixel mode" in words or "Missing dimensions" in words:
         # whole, and of a kind that Pillow does not know
         return UnreadableFile(
-            f"{path}: how the {name} stores its pixels is not read here (bits, white as zero, alpha and byte order "
-            "together).",
+            f"{path}: how the {name} stores its pixels (bits, sign, white as zero, alpha) is not read here.",
             "Save it as PNG with 8 or 16 bits.",
         )
     return UnreadableFile(
@@ -244,9 +237,6 @@ def _require_intact_png(path: Path, data: bytes) -> None:
         f"{path}: the PNG is truncated or damaged after {position} of its {len(data)} bytes.",
         "Export or copy the file again.",
     )
-
-
-# -- what is see-through, and 16 bits in colour ---------------------------------------------------------------------
 
 
 def _png_depth(name: str, data: bytes) -> int:
@@ -315,8 +305,7 @@ def _deep_colour(path: Path, image: Image.Image, name: str, data: bytes) -> NDAr
 
         require_sane_size(path, image.height, image.width, MAX_DEEP_COLOUR_PIXELS)
         with tifffile.TiffFile(BytesIO(data)) as file:
-            page = file.pages[0]
-            samples = page.asarray()
+            samples = file.pages[0].asarray()
         if samples.dtype != np.uint16 or samples.ndim != 3:
             raise UnreadableFile(
                 f"{path}: the TIFF holds {samples.dtype} numbers of shape {samples.shape}; grey or colour with 8 or "
@@ -334,14 +323,37 @@ def _deep_colour(path: Path, image: Image.Image, name: str, data: bytes) -> NDAr
     return None
 
 
+def _deep_grey(path: Path, data: bytes) -> Raster | None:
+    """A grey 16-bit TIFF that Pillow does not know: white as zero in big-endian order, or alpha; None for others."""
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(BytesIO(data)) as file:
+            page, white = file.pages[0], file.pages[0].photometric == 0
+            more = tuple(int(kind) for kind in page.extrasamples)
+            known = page.dtype == np.uint16 and page.photometric in (0, 1) and page.samplesperpixel == 1 + len(more)
+            # of white as zero, alpha that is multiplied in already could mean two things
+            if not known or len(file.pages) > 1 or len(more) > 1 or (white and more == (1,)):
+                return None
+            require_sane_size(path, page.imagelength, page.imagewidth, MAX_DEEP_COLOUR_PIXELS)
+            planes = page.asarray().reshape(page.shape)
+            if more and page.planarconfig == 2:
+                planes = np.moveaxis(planes, 0, -1)
+            across, down = (page.tags[tag].value if tag in page.tags else (1, 1) for tag in (282, 283))
+            aspect = _sane_aspect(across[0] * down[1], across[1] * down[0])
+    except (*_BROKEN, tifffile.TiffFileError):
+        return None
+    planes = planes.reshape(*planes.shape[:2], -1)
+    grey = ~planes[..., :1] if white else planes[..., :1]
+    values = _laid_on_black(grey, planes[..., 1] if more == (2,) else None)
+    return Raster(values, "TIFF", "LA;16" if more else "I;16", int(page.compression) in _LOSSY_TIFF, aspect=aspect)
+
+
 def _laid_on_black(colour: NDArray[Any], alpha: NDArray[Any] | None) -> NDArray[Any]:
     if alpha is not None:
         share = alpha[..., None].astype(np.float64) / np.iinfo(alpha.dtype).max
         colour = np.rint(colour * share).astype(colour.dtype)
     return np.ascontiguousarray(colour[..., 0]) if colour.shape[-1] == 1 else _grey_if_grey(colour)
-
-
-# -- turns and the shape of pixels ----------------------------------------------------------------------------------
 
 
 def _exif_orientation(image: Image.Image) -> int:
@@ -391,14 +403,17 @@ def _aspect(image: Image.Image, orientation: int) -> float:
         across, down = _tag(image, 282) or 1, _tag(image, 283) or 1
     elif isinstance(image, PngImageFile) and "dpi" in image.info:
         across, down = image.info["dpi"]
+    aspect = _sane_aspect(across, down)
+    return 1.0 / aspect if orientation >= 5 else aspect
+
+
+def _sane_aspect(across: Any, down: Any) -> float:
     try:
         # pixels a length: more of them are smaller ones
         aspect = float(across) / float(down)
     except (TypeError, ValueError, ZeroDivisionError):
         return 1.0
-    if not 0.1 <= aspect <= 10.0 or abs(aspect - 1.0) < 0.01:
-        return 1.0
-    return 1.0 / aspect if orientation >= 5 else aspect
+    return 1.0 if not 0.1 <= aspect <= 10.0 or abs(aspect - 1.0) < 0.01 else aspect
 
 
 def _tag(image: Image.Image, tag: int) -> object:

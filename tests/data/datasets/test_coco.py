@@ -136,6 +136,7 @@ def test_images_of_several_categories_need_a_priority(tmp_path):
         (lambda d: d["annotations"][0].update(segmentation=[[1, 2, 3]]), "annotation 1 .*pairs"),
         (lambda d: d["annotations"][1]["segmentation"].update(counts=[1]), "annotation 2 .*run lengths"),
         (lambda d: d["categories"][0].update(name="normal"), "'normal' is a category"),
+        (lambda d: d["categories"].append({"id": 77, "name": f" {d['categories'][0]['name']}"}), "77 are both called"),
         (lambda d: d.pop("categories"), "no list 'categories'"),
     ],
 )

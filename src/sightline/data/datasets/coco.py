@@ -224,7 +224,14 @@ def _categories(document: Any, path: Path) -> dict[Any, str]:
                 f"{path}: categories {names[record['id']]!r} and {record['name']!r} have the same id {record['id']!r}.",
                 "Give every category an id of its own, and mend the annotations.",
             )
-        names[record["id"]] = clean_text(record["name"])
+        name = clean_text(record["name"])
+        if name in names.values():
+            twice = next(key for key, other in names.items() if other == name)
+            raise LayoutError(
+                f"{path}: the categories {twice!r} and {record['id']!r} are both called {name!r}.",
+                "Give them two names; if they are one class, give all annotations one category_id.",
+            )
+        names[record["id"]] = name
     return names
 
 

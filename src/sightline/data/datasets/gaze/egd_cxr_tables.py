@@ -13,7 +13,7 @@ import pandas as pd
 
 from sightline.data.datasets.gaze.recordings import time_until_next
 from sightline.errors import LayoutError
-from sightline.io.tables import require_even_rows
+from sightline.io.tables import require_even_rows, text_encoding
 from sightline.structures.frame import FloatArray
 
 SCREEN = (1080, 1920)
@@ -131,9 +131,9 @@ def read_organ_boxes(path: Path, name: str) -> dict[str, tuple[float, float, flo
 
 
 def _table(path: Path) -> pd.DataFrame:
-    require_even_rows(path)
+    require_even_rows(path, short=True)
     try:
-        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
+        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding=text_encoding(path), index_col=False)
     except FileNotFoundError:
         raise LayoutError(f"{path} does not exist.", "Point at the folder of EGD-CXR 1.0.0.") from None
     except (OSError, ValueError) as error:
@@ -304,17 +304,17 @@ def _require_whole_end(path: Path, columns: int) -> None:
 
 def _chunks(path: Path) -> Any:
     """The gaze table piece by piece: the published one has a million and a half rows."""
-    require_even_rows(path)
     try:
-        header = pd.read_csv(path, nrows=0, encoding="utf-8-sig", index_col=False).columns
+        header = pd.read_csv(path, nrows=0, encoding=text_encoding(path), index_col=False).columns
         missing = [name for name in _GAZE if name not in header]
         if missing:
             raise LayoutError(f"{path} has no column {', '.join(missing)}.", "Restore the published file.")
         _require_whole_end(path, len(header))
+        require_even_rows(path, short=True)
         numbers = {name: "float64" for name in _GAZE if name not in ("DICOM_ID", "SESSION_ID")}
         yield from pd.read_csv(
             path, usecols=list(_GAZE), dtype={**numbers, "DICOM_ID": str, "SESSION_ID": str}, chunksize=CHUNK_ROWS,
-            encoding="utf-8-sig", index_col=False,
+            encoding=text_encoding(path), index_col=False,
         )  # fmt: skip
     except FileNotFoundError:
         raise LayoutError(f"{path} does not exist.", "Point at the folder of EGD-CXR 1.0.0.") from None

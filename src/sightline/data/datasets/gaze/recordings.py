@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sightline.errors import LayoutError
-from sightline.io.tables import require_even_rows
+from sightline.io.tables import require_even_rows, text_encoding
 from sightline.structures.frame import FloatArray
 
 RATES_HZ = (20.0, 2000.0)
@@ -137,13 +137,15 @@ def time_until_next(start_s: FloatArray) -> FloatArray:
 def _table(path: Path, columns: TrackerColumns) -> pd.DataFrame:
     require_even_rows(path, columns.separator, short=True)
     try:
-        header = list(pd.read_csv(path, nrows=0, sep=columns.separator, encoding="utf-8-sig", index_col=False).columns)
+        header = list(
+            pd.read_csv(path, nrows=0, sep=columns.separator, encoding=text_encoding(path), index_col=False).columns
+        )
         found = {name: _column(path, name, header) for name in columns.used}
         if len(set(found.values())) < len(found):
             raise LayoutError(f"{path}: two fields name one column ({', '.join(columns.used)}).", "Fix the map.")
         table = pd.read_csv(
             path, usecols=list(found.values()), dtype=str, keep_default_na=False, sep=columns.separator,
-            encoding="utf-8-sig", index_col=False,
+            encoding=text_encoding(path), index_col=False,
         )  # fmt: skip
     except FileNotFoundError:
         raise LayoutError(f"{path} is missing.", "Put the recording there.") from None

@@ -15,7 +15,7 @@ from sightline.data.datasets.gaze.mimic_cxr import find_images
 from sightline.data.split import refuse_leakage
 from sightline.errors import CohortError, LayoutError
 from sightline.io.image import read_size
-from sightline.io.tables import CsvRow, read_table, require_even_rows
+from sightline.io.tables import CsvRow, read_table, require_even_rows, text_encoding
 from sightline.structures.case import Case, Cohort, Split
 from sightline.structures.gaze import Gaze
 from sightline.structures.regions import Box, Polygon, Region
@@ -376,9 +376,9 @@ def _thinned(table: pd.DataFrame, rate_hz: float) -> pd.DataFrame:
 
 
 def _numbers(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    require_even_rows(path)
+    require_even_rows(path, short=True)
     try:
-        return pd.read_csv(path, usecols=list(columns), dtype="float64", encoding="utf-8-sig", index_col=False)
+        return pd.read_csv(path, usecols=list(columns), dtype="float64", encoding=text_encoding(path), index_col=False)
     except FileNotFoundError:
         raise LayoutError(
             f"{path} is missing.", "Samples need gaze_data, fixations main_data of REFLACX 1.0.0."

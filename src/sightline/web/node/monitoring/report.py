@@ -6,7 +6,6 @@ silent mode that has sent nothing. The page loads nothing, and names no patient.
 
 from __future__ import annotations
 
-import csv
 import json
 import time
 from collections import Counter, defaultdict
@@ -21,6 +20,7 @@ from sqlalchemy import func, select
 from sightline import __version__
 from sightline.errors import LayoutError
 from sightline.inference.gate.gate_file import Gate, weights_digest
+from sightline.io.tables import read_table
 from sightline.plots.html_report import ReportTable, Section, write_report
 from sightline.structures.case import is_normal
 from sightline.web.node.configuration import Configuration
@@ -91,18 +91,12 @@ def read_answers(path: Path) -> dict[str, str]:
     """Label by study UID, of a csv with the columns study and label.
 
     Raises:
-        LayoutError: no such file or columns.
+        LayoutError: no such file or columns, a study twice or without a label.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise LayoutError(
-            f"{path} does not read as csv ({error}).", "Give a csv with the columns study,label."
-        ) from None
-    if not rows or not {"study", "label"} <= set(rows[0]):
-        raise LayoutError(f"{path} has no columns study and label.", "Give a csv with the columns study,label.")
-    return {str(row["study"]).strip(): str(row["label"]).strip() for row in rows}
+    rows = read_table(path, ("study", "label"), key="study")
+    if not rows:
+        raise LayoutError(f"{path} has no row below its header.", "Give a csv with the columns study,label.")
+    return {row["study"]: row.need("label") for row in rows}
 
 
 def wilson(hits: int, of: int) -> str:
