@@ -132,9 +132,11 @@ def test_a_fracture_that_could_be_on_either_side_is_refused_before_anything_is_w
 
 
 def test_only_an_empty_folder_is_written_to(tmp_path):
-    made = halves_of(tmp_path, box(10, "A1"), box(50))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("x", encoding="utf-8")
     with pytest.raises(LayoutError, match="not an empty folder"):
-        halve(made, tmp_path / "out")
+        halves_of(tmp_path, box(10, "A1"), box(50))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
 
 
 def test_every_kind_of_mark_is_cut_and_moved(tmp_path):

@@ -190,10 +190,9 @@ class Person:
         return row
 
     def ready(self, read: str | None = None) -> None:
-        """Wait until a study is drawn."""
-        if read:
-            until(lambda: read in self.page.evaluate("location.hash"), "the address of the read")
-        self.page.locator('.screen.read[data-ready="yes"]').wait_for(timeout=PATIENCE * 1000)
+        """Wait until a study is drawn: the one that is named, for the one before it stays until it is let go."""
+        which = f'[data-read="{read}"]' if read else ""
+        self.page.locator(f'.screen.read[data-ready="yes"]{which}').wait_for(timeout=PATIENCE * 1000)
 
     def saved(self) -> None:
         """Wait until the page says that all is saved."""

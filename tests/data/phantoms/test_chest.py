@@ -260,7 +260,7 @@ def test_a_folder_in_use_is_refused(tmp_path):
     (tmp_path / "mine.txt").write_text("x", encoding="utf-8")
     with pytest.raises(LayoutError, match="not an empty folder"):
         write_chests(tmp_path)
-    with pytest.raises(LayoutError, match="not an empty folder"):
+    with pytest.raises(LayoutError, match="is a file, not a folder"):
         write_chests(tmp_path / "mine.txt")
 
 

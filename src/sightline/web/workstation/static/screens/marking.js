@@ -193,6 +193,7 @@ class Marking {
     this.ready = true;
     this.desk.readyAt = performance.now();
     this.clock?.add("ready", { last_input_ms: this.clock.lastInput });
+    this.place.dataset.read = this.read.id;
     this.place.dataset.ready = "yes";
     if (this.desk.proposals.length) this.desk.make("shown", null, { what: "proposal", ids: this.desk.proposals.map((/** @type {any} */ one) => one.id) });
     if (this.read.aid) this.showAid();
