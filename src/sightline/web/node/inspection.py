@@ -102,6 +102,8 @@ def summarise(store: Store) -> Iterator[str]:
         waiting = db.execute(select(func.min(jobs.c.created)).where(jobs.c.state == "waiting")).scalar()
         if waiting is not None:
             yield f"oldest waiting job: {store.clock() - waiting:.0f} s"
+        for job in db.execute(select(jobs).where(jobs.c.state == "failed").limit(50)):
+            yield f"to be tried again: job {job.id}, study {job.study_uid}, after {job.tries} tries: {job.reason}"
         for job in db.execute(select(jobs).where(jobs.c.state == "dead").limit(50)):
             yield f"dead job {job.id}, study {job.study_uid}: {job.reason}"
         for study in db.execute(select(studies).where(studies.c.state == "held").limit(50)):

@@ -71,12 +71,13 @@ def write_period_report(
     ]
     if answers is not None:
         sections.append(Section("What was right", tables=tuple(_right(store, name, since, said) for name in names)))
-    count, dead = _count(store, since)
+    count, dead, waiting = _count(store, since)
     silent = " The node is silent: it sends nothing." if configuration.silent else ""
     write_report(
         path,
         title=f"{configuration.name}, {_day(since)} to {_day(until)}",
-        summary=f"{count} studies judged, {dead} given up.{silent} Research, not for diagnosis.",
+        summary=f"{count} studies judged, {dead} given up, {waiting} waiting or to be tried again.{silent} "
+        "Research, not for diagnosis.",
         sections=sections,
         provenance={
             "sightline": __version__,
@@ -118,7 +119,9 @@ def _received(store: Store, since: float) -> ReportTable:
         query = select(*columns, func.count(), func.sum(objects.c.bytes)).where(objects.c.received > since)
         rows = db.execute(query.group_by(*columns).order_by(*columns)).all()
     cells = tuple((row[0], row[1], row[2], str(row[3]), f"{row[4] / 1e6:.1f}") for row in rows)
-    return ReportTable("Objects by caller", ("caller", "protocol", "state", "objects", "MB"), cells)
+    return ReportTable(
+        "Objects by caller", ("caller", "protocol", "state", "objects", "MB"), cells, notes=_if_none(cells)
+    )
 
 
 def _jobs(store: Store, since: float) -> ReportTable:
@@ -133,7 +136,7 @@ def _jobs(store: Store, since: float) -> ReportTable:
         quantiles = [f"{q:.1f}" for q in np.quantile(waits, (0.5, 0.95))] if waits else ["", ""]
         cells.append((rule, state, str(len(found)), *quantiles))
     columns = ("rule", "state", "jobs", "median s from the last image", "95 %")
-    return ReportTable("Jobs by rule", columns, tuple(cells))
+    return ReportTable("Jobs by rule", columns, tuple(cells), notes=_if_none(cells))
 
 
 def _refused(store: Store, since: float) -> ReportTable:
@@ -144,7 +147,7 @@ def _refused(store: Store, since: float) -> ReportTable:
             for one in json.loads(left_out):
                 counts[rule, one["door"], one["reason"].split(", in training")[0].rstrip("0123456789.e+- ")] += 1
     cells = tuple((*key, str(count)) for key, count in counts.most_common(50))
-    return ReportTable("Images without a finding", ("rule", "check", "reason", "images"), cells)
+    return ReportTable("Images without a finding", ("rule", "check", "reason", "images"), cells, notes=_if_none(cells))
 
 
 def _sent(store: Store, since: float) -> ReportTable:
@@ -155,7 +158,7 @@ def _sent(store: Store, since: float) -> ReportTable:
         rows = db.execute(query.group_by(*columns).order_by(*columns)).all()
     cells = tuple((r[0], r[1], r[2], str(r[3]), str(r[4]), "" if r[5] is None else f"{r[5]:.0f}") for r in rows)
     heads = ("destination", "kind", "state", "objects", "most attempts", "longest s")
-    return ReportTable("Results by destination", heads, cells)
+    return ReportTable("Results by destination", heads, cells, notes=_if_none(cells))
 
 
 def _drift_section(store: Store, rule: str, gate: Gate) -> Section:
@@ -212,11 +215,17 @@ def _calibration(
     return mean, wilson(len(ill), len(judged))
 
 
-def _count(store: Store, since: float) -> tuple[int, int]:
+def _count(store: Store, since: float) -> tuple[int, int, int]:
     with store.look() as db:
         query = select(jobs.c.state, func.count()).where(jobs.c.created > since).group_by(jobs.c.state)
         counts = {row[0]: row[1] for row in db.execute(query)}
-    return counts.get("done", 0), counts.get("dead", 0)
+    waiting = sum(counts.get(state, 0) for state in ("waiting", "running", "failed"))
+    return counts.get("done", 0), counts.get("dead", 0), waiting
+
+
+def _if_none(cells: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """What stands below a table without rows, so that nobody takes it for one that did not load."""
+    return () if cells else ("None in this period.",)
 
 
 def _day(at: float) -> str:
