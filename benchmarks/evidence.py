@@ -131,7 +131,7 @@ def subgroups(random: np.random.Generator, studies: int) -> list[Promise]:
     claims = np.mean([small_group(random) for _ in range(studies)])
     words = "a gap is claimed where there is none, 20 of 300 patients in the group, AUC .95, one fact"
     promises.append(Promise(words, "at most 5%", float(claims), studies, low, high, True))
-    for patients in (300, 600, ENOUGH):
+    for patients in (300, 400, 600, 800, ENOUGH):
         seen = np.mean([study(patients, 0.10)[1] for _ in range(studies)])
         promised = "at least 80%" if patients >= ENOUGH else "none"
         low = band(0.8, studies)[0] if patients >= ENOUGH else 0.0

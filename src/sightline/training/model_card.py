@@ -173,7 +173,8 @@ def write_model_card(run: Run) -> Path:
         *_missing(measured, record),
         "- Validation numbers choose settings; report test numbers, from `sightline evaluate`, once.",
         "- A map shows where the network looked, not what is there.",
-        "- It has seen only the cohort above: another hospital, device or projection must be tested first.",
+        "- It was trained on the cohort above (and on what its initial weights had seen): another hospital, device or "
+        "projection must be tested first.",
         "- Not a medical device; nothing here has been cleared for clinical use.",
         "",
         "## Made with",
@@ -210,7 +211,8 @@ def _code(environment: Mapping[str, str]) -> str:
 
 def _fixed(record: CalibrationRecord) -> list[str]:
     """Probabilities, thresholds and abstention, as `sightline calibrate` fixed them."""
-    lines = ["## Fixed on validation (`calibration.json`)", ""]
+    local = (record.about or {}).get("local")
+    lines = [f"## Fixed on validation{f' and on {local}' if local else ''} (`calibration.json`)", ""]
     if record.fitted is not None:
         losses = ", ".join(f"{name} {loss:.3f}" for name, loss in record.fitted.log_loss.items())
         lines.append(f"- probabilities: {record.fitted.recalibration.method}; log loss on unseen patients {losses}")
@@ -220,7 +222,10 @@ def _fixed(record: CalibrationRecord) -> list[str]:
         there = f" ({', '.join(reached)} on {point.chosen_on.get('split', 'validation')})" if reached else ""
         lines.append(f"- {point.name}: {point.positive} from {point.threshold:.4g} on{there}")
     if record.abstention is not None:
-        lines.append(f"- no answer where {record.abstention.kind} is below {record.abstention.threshold:.4g}")
+        where = record.abstention.chosen_on.get("split", "validation")
+        lines.append(
+            f"- no answer where {record.abstention.kind} is below {record.abstention.threshold:.4g}, fixed on {where}"
+        )
     return [*lines, ""]
 
 

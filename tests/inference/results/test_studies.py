@@ -58,6 +58,11 @@ def test_headers_name_studies_and_the_table_wins(tmp_path):
     assert StudyNames(None, FILES).study_of(FILES[1], {}) == "a/2.png"
 
 
+def test_a_view_of_the_table_that_was_not_given_is_counted(tmp_path):
+    names = StudyNames(table_of(tmp_path, "file,study\na/1.png,S\nc/9.png,S\nc/8.png,U\n"), FILES)
+    assert (names.missing("S", [FILES[0]]), names.missing("S", []), names.missing("V", [])) == (1, 2, 0)
+
+
 def test_a_view_that_was_not_read_is_counted(tmp_path):
     names = StudyNames(table_of(tmp_path, "file,study\na/1.png,S\na/2.png,S\n"), FILES)
     write_studies(tmp_path / "out.csv", CLASSES, [view(FILES[0], "S", 0.7)], names, None)

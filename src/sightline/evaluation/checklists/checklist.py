@@ -25,23 +25,28 @@ class ItemAnswer:
         item: what is asked.
         facts: what answers it.
         author: what its author wrote into the table before.
+        unknown: groups of facts that would answer it and are not in the run's files.
     """
 
     item: GuidelineItem
     facts: tuple[Fact, ...]
     author: str = ""
+    unknown: tuple[str, ...] = ()
 
     @property
     def state(self) -> str:
         """`filled`, `in part` (something is lacking), or `for the author`."""
         if not self.facts:
             return BLANK
-        return PART if self.item.lacks else FILLED
+        return PART if self.lacks else FILLED
 
     @property
     def lacks(self) -> str:
         """What the author must still say."""
-        return self.item.lacks if self.facts else "all"
+        if not self.facts:
+            return "all"
+        unknown = f"not in the run's files: {', '.join(self.unknown)}" if self.unknown else ""
+        return "; ".join(words for words in (self.item.lacks, unknown) if words)
 
 
 @dataclass(frozen=True)
@@ -131,7 +136,9 @@ def fill_checklist(run: Run, name: str, authors: dict[str, str] | None = None) -
     for item in GUIDELINES[name].items:
         facts = dict.fromkeys(fact.source for group in item.facts for fact in known[group])
         by_source = {fact.source: fact for group in item.facts for fact in known[group]}
-        answers.append(ItemAnswer(item, tuple(by_source[s] for s in facts), (authors or {}).get(item.number, "")))
+        unknown = tuple(group for group in item.facts if not known[group])
+        said = tuple(by_source[source] for source in facts)
+        answers.append(ItemAnswer(item, said, (authors or {}).get(item.number, ""), unknown))
     return Checklist(GUIDELINES[name], tuple(answers))
 
 

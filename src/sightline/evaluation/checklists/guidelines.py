@@ -107,14 +107,14 @@ CLAIM = Guideline(
         ("30", "robustness and sensitivity analyses", "robustness"),
         ("31", "explainability, and how it was checked", "maps"),
         ("32", "evaluation on internal data", "internal"),
-        ("33", "testing on external data", "external"),
+        ("33", "testing on external data", "external", "that these cases are of another site"),
         ("34", "registration of a trial"),
     )
     + _items(
         "Results",
         ("35", "numbers included and excluded", "counts", "numbers excluded, flow chart"),
         ("36", "characteristics of the cases of each partition", "counts", "age, sex, disease"),
-        ("37", "performance on every partition", "performance validation"),
+        ("37", "performance on every partition", "performance validation", "on training cases"),
         ("38", "diagnostic accuracy with precision", "performance points"),
         ("39", "analysis of errors", "crosstab", "what the wrong cases have in common"),
     )
@@ -152,7 +152,7 @@ TRIPOD_AI = Guideline(
         ("8b", "who assessed the outcome"),
         ("8c", "blinding of the assessment"),
         ("9a", "which predictors were chosen, and how", "view", "why pictures alone"),
-        ("9b", "definition of all predictors", "view"),
+        ("9b", "definition of all predictors", "view", "how and when the pictures were taken"),
         ("9c", "who assessed predictors"),
         ("10", "sample size", "counts tested", "how it was arrived at"),
         ("11", "missing data"),
@@ -165,7 +165,7 @@ TRIPOD_AI = Guideline(
         ("12g", "how predictions were computed", "command code"),
         ("13", "class imbalance", "imbalance recalibration"),
         ("14", "fairness: what was done", "subgroups", "which groups matter, and why"),
-        ("15", "output of the model, thresholds and how found", "classes thresholds"),
+        ("15", "output of the model, thresholds and how found", "classes thresholds", "why these thresholds"),
         ("16", "differences of development and evaluation data", "external", "setting, eligibility, outcome"),
         ("17", "ethics approval and consent"),
     )
@@ -194,7 +194,7 @@ TRIPOD_AI = Guideline(
         "Discussion",
         ("25", "interpretation"),
         ("26", "limitations"),
-        ("27a", "poor or missing input in use", "indeterminate", "what to do with them in the clinic"),
+        ("27a", "poor or missing input in use", "indeterminate", "how it is found and handled"),
         ("27b", "what users must do and know"),
         ("27c", "next steps"),
     ),

@@ -168,7 +168,10 @@ def reliability_curve(name: str, predictions: Predictions, style: int | None = N
 
 def _page(run: Run, record: CalibrationRecord, before: Sequence[Estimate], after: Sequence[Estimate]) -> str:
     lines = [f"# Calibration of {run.recipe.title}", ""]
-    lines += ["Fitted on validation; numbers on the same cases flatter. Read the test set's in metrics.md.", ""]
+    local = (record.about or {}).get("local")
+    chosen = f" Thresholds, abstention and sets were chosen on {local}." if local else ""
+    flatter = "numbers on the same cases flatter. Read the test set's in metrics.md."
+    lines += [f"Probabilities were fitted on validation; {flatter}{chosen}", ""]
     if record.fitted is not None:
         lines += [_fitted_words(record.fitted), ""]
     lines += [
@@ -185,7 +188,7 @@ def _page(run: Run, record: CalibrationRecord, before: Sequence[Estimate], after
         lines += ["## Operating points", "", points_to_markdown(record.points), ""]
     if (a := record.abstention) is not None:
         answered, right = a.chosen_on["answered"], a.chosen_on["accuracy_of_the_answered"]
-        words = f"{answered:.1%} of the validation studies are answered, {right:.1%} of those right"
+        words = f"{answered:.1%} of the studies of {a.chosen_on['split']} are answered, {right:.1%} of those right"
         lines += [f"Abstains where {a.kind} is below {a.threshold:.4g}: {words}.", ""]
     if record.sets is not None:
         lines += [_set_words(record.sets), ""]

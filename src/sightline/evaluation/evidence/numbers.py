@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sightline.data.audit.shortcuts import fact_names
-from sightline.errors import RunError, SightlineError
+from sightline.errors import RunError, SightlineError, counted
 from sightline.metrics.calibration.record import CalibrationRecord
 from sightline.metrics.calibration.report import CurvePoint, calibration_curve, calibration_estimates
 from sightline.metrics.classification.report import to_markdown
@@ -177,9 +178,12 @@ def subgroups_to_markdown(groups: Sequence[Subgroup]) -> str:
         value = str(g.value).replace("|", "\\|")
         lines.append(f"| {g.fact} | {value} | {patients} | {g.here.text()} | {claimed}{gap}{claimed} | "
                      f"{p_text(g.gap.p_value)} | {p_text(g.p_corrected)} | {seen} |")  # fmt: skip
-    claims = sum(g.claimed for g in groups)
-    words = f"{claims} of {len(groups)} gaps are claimed at a corrected p below .05 (bold). The last column is the gap "
-    lines.append(f"\n{words}that this table finds in 80% of cases: smaller ones are not ruled out.")
+    # both groups of a fact with two are one gap
+    rows_of = Counter(g.fact for g in groups)
+    tested = {(g.fact, "" if rows_of[g.fact] == 2 else g.value): g.claimed for g in groups if g.p_corrected is not None}
+    claims = f"{sum(tested.values())} of {counted(len(tested), 'gap')} tested"
+    words = f"Claimed (corrected p below .05, bold): {claims}; both groups of a fact with two are one gap. The last "
+    lines.append(f"\n{words}column is the gap that this table finds in 80% of cases: smaller ones are not ruled out.")
     if unknown := unknown_words(groups):
         lines[-1] += f" {unknown}"
     return "\n".join(lines)

@@ -211,12 +211,16 @@ def _facts(folder: Path, result: TableResult, sources: Mapping[str, Any]) -> lis
     cohort = result.cohort
     counts = ", ".join(f"{name} {len(cohort.split(name))}" for name in ("train", "val", "test"))
     facts = [f"cohort {cohort.name}, fingerprint {sources['cohort']['fingerprint']}: {counts} images"]
-    recipe = result.rows[0].row.recipe
-    facts.append(f"weights were trained on {', '.join(recipe.train_on)}; the epoch kept: {recipe.select}, on val")
+    recipes = [row.row.recipe for row in result.rows if row.folders]
+    trained = dict.fromkeys(", ".join(recipe.train_on) for recipe in recipes)
+    kept = dict.fromkeys("last" if recipe.select == "last" else f"best {recipe.select} on val" for recipe in recipes)
+    facts.append(f"weights were trained on {' or '.join(trained)}; the epoch kept: {' or '.join(kept)}")
     if any((run / "boxes.json").is_file() for row in result.rows for run in row.folders):
         facts.append("how boxes are cut from maps was chosen on val")
-    calibrated = sum(CalibrationRecord.read(run) is not None for row in result.rows for run in row.folders)
-    facts.append(f"{calibrated} runs are calibrated, on val" if calibrated else "no run is calibrated")
+    records = [CalibrationRecord.read(run) for row in result.rows for run in row.folders]
+    places = [(each.about or {}).get("local") or "val" for each in records if each is not None]
+    facts.append(f"{counted(len(places), 'run')} calibrated, thresholds chosen on {', '.join(dict.fromkeys(places))}"
+                 if places else "no run is calibrated")  # fmt: skip
     tests = dict.fromkeys(test for row in result.rows for test in row.evaluations)
     facts.append(f"numbers are of {', '.join(tests)}; seeds {', '.join(map(str, sources['seeds']))}")
     facts.append(f"made by: {sources['command']}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,8 @@ class StudyNames:
             LayoutError: a table that does not read, a file that stands twice, or a name that several files have.
         """
         self.of_file: dict[Path, str] = {}
+        # views that a table names and nobody gave
+        self.not_given: Counter[str] = Counter()
         if table is None:
             return
         for row in read_table(table, ("file", "study"), key="file"):
@@ -49,6 +52,8 @@ class StudyNames:
             meant = [file for file in files if file.parts[-len(named) :] == named]
             if len(meant) > 1:
                 raise row.error("file", f"names {len(meant)} of the files", "Write more of its path.")
+            if not meant:
+                self.not_given[row.need("study")] += 1
             for file in meant:
                 if file in self.of_file:
                     raise row.error("file", f"names {file} a second time", "Name each file once.")
@@ -63,8 +68,8 @@ class StudyNames:
         return self.of_file.get(file) or facts.get("study_uid", "") or str(file)
 
     def missing(self, study: str, read: Sequence[Path]) -> int:
-        """How many files that a table puts into a study were not read."""
-        return sum(name == study and file not in read for file, name in self.of_file.items())
+        """How many files that a table puts into a study were not given, or not read."""
+        return self.not_given[study] + sum(name == study and file not in read for file, name in self.of_file.items())
 
 
 def write_studies(
