@@ -246,7 +246,7 @@ def planted_arrows(random: np.random.Generator, phantoms: int) -> list[Promise]:
 
 PARTS: dict[str, tuple[Callable[[np.random.Generator, int], list[Promise]], int, int]] = {
     "Promised miss rates (conformal risk control at 5%)": (miss_rates, 1000, SMALL),
-    "Subgroups (step-down max-T over all gaps)": (subgroups, 500, 20),
+    "Subgroups (step-down max-T over all gaps)": (subgroups, 250, 20),
     "Intervals": (intervals, 1000, SMALL),
     "Reader studies": (readers, 2000, SMALL),
     "Planted shortcuts": (planted_arrows, 100, 6),
