@@ -104,7 +104,11 @@ def test_answers_that_do_not_read(tmp_path):
     path = tmp_path / "answers.csv"
     for text in ("", "a,b\n1,2\n"):
         path.write_text(text)
-        with pytest.raises(LayoutError, match="study and label"):
+        with pytest.raises(LayoutError, match=r"lacks the columns \['study', 'label'\]"):
+            read_answers(path)
+    for text, why in (("study,label\n1,a\n1,b\n", "repeats '1'"), ("study,label\n1,\n", "is empty")):
+        path.write_text(text)
+        with pytest.raises(LayoutError, match=why):
             read_answers(path)
     with pytest.raises(LayoutError):
         read_answers(tmp_path / "absent.csv")
