@@ -26,6 +26,7 @@ from sqlalchemy import (
     Index,
     Integer,
     MetaData,
+    Select,
     String,
     Table,
     Text,
@@ -244,6 +245,15 @@ class Store:
                     )
                 last, count = row["hash"], count + 1
         return count
+
+
+# a study's reason: whose images are whose is for a person to say, and until then nothing of it is judged or sent
+TWO_PATIENTS = "two patients in one study"
+
+
+def contradictory_studies() -> Select[tuple[str]]:
+    """UIDs of the studies that are held because they name two patients."""
+    return select(studies.c.study_uid).where(studies.c.state == "held", studies.c.reason == TWO_PATIENTS)
 
 
 def inserted_id(result: CursorResult[Any]) -> int:

@@ -188,7 +188,18 @@ def _mend(store: Store, what: str, *, job: str, letter: str, study: str) -> int:
                 values = {"state": study, "reason": "", "last": change.now, "ended": change.now}
                 db.execute(update(studies).where(studies.c.study_uid == row.study_uid).values(**values))
                 count += _note(change, study, row.study_uid)
+                if job == "dropped":
+                    _give_up(change, row.study_uid)
     return count
+
+
+def _give_up(change: Change, study: str) -> None:
+    """What a dropped study still has to be judged or sent is given up with it."""
+    db = change.connection
+    begun = update(jobs).where(jobs.c.study_uid == study, jobs.c.state.in_(("waiting", "running", "failed")))
+    db.execute(begun.values(state="dropped", ended=change.now))
+    of_study = select(results.c.id).where(results.c.study_uid == study)
+    db.execute(update(outbox).where(outbox.c.state == "due", outbox.c.result.in_(of_study)).values(state="dropped"))
 
 
 def _note(change: Change, what: str, subject: str, **detail: object) -> int:

@@ -6,11 +6,13 @@ import time
 
 import pydicom
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import delete, insert, select, update
 from support.nodes import CHILD, image, settings, write_settings
 
 from sightline.web.node.configuration import read_configuration
-from sightline.web.node.database import Store, jobs, objects, outbox, results
+from sightline.web.node.database import TWO_PATIENTS, Store, jobs, objects, outbox, results, studies
+from sightline.web.node.delivery.dispatch import DeliveryEvents, Dispatcher
+from sightline.web.node.inspection import drop, retry
 from sightline.web.node.intake.acceptance import Intake, Origin
 from sightline.web.node.jobs.worker import Child, ChildDied, Worker, WorkEvents, resume_jobs
 from sightline.web.node.spool import Spool
@@ -116,6 +118,62 @@ class Bench:
     def rows(self, table):
         with self.store.look() as db:
             return [dict(row) for row in db.execute(select(table).order_by(table.c.id)).mappings()]
+
+
+def hold(bench):
+    with bench.store.change() as change:
+        values = {"study_uid": "1.2.826.1.1", "first": 0.0, "last": 0.0, "state": "held", "reason": TWO_PATIENTS}
+        change.connection.execute(delete(studies))
+        change.connection.execute(insert(studies).values(**values, complete=0))
+
+
+def test_nothing_of_a_study_of_two_patients_is_judged_kept_or_sent(tmp_path):
+    bench = Bench(tmp_path)
+    try:
+        number = bench.add_job()
+        # the second patient's image arrives while the first one's is judged
+        asked = bench.worker.child.ask
+        bench.worker.child.ask = lambda request: (asked(request), hold(bench))[0]
+        assert bench.worker.work_once()
+        (job,) = bench.rows(jobs)
+        assert (job["state"], job["tries"]) == ("waiting", 0) and not bench.rows(results) and not bench.rows(outbox)
+        assert not bench.worker.work_once()
+        # a person gives the study up: the job goes with it
+        assert drop(bench.store, "1.2.826.1.1") == 1
+        assert [job["state"] for job in bench.rows(jobs)] == ["dropped"] and not bench.worker.work_once()
+        # given up while it is judged: nothing of it is kept either
+        with bench.store.change() as change:
+            change.connection.execute(update(jobs).where(jobs.c.id == number).values(state="waiting"))
+
+        def dropped(request):
+            answer = asked(request)
+            hold(bench)
+            drop(bench.store, "1.2.826.1.1")
+            return answer
+
+        bench.worker.child.ask = dropped
+        assert bench.worker.work_once()
+        assert [job["state"] for job in bench.rows(jobs)] == ["dropped"] and not bench.rows(results)
+    finally:
+        bench.worker.child.stop()
+
+
+def test_letters_of_a_study_of_two_patients_stay_until_a_person_has_looked(tmp_path):
+    bench = Bench(tmp_path)
+    try:
+        bench.add_job()
+        assert bench.worker.work_once() and [row["state"] for row in bench.rows(outbox)] == ["due", "due"]
+        unheard = DeliveryEvents(*(lambda *_: None for _ in range(4)))
+        sender = Dispatcher("pacs", None, bench.store, bench.spool, unheard)
+        assert len(sender._due(10)) == 2
+        hold(bench)
+        assert sender._due(10) == []
+        assert retry(bench.store, "1.2.826.1.1") == 1 and len(sender._due(10)) == 2
+        hold(bench)
+        assert drop(bench.store, "1.2.826.1.1") == 1
+        assert [row["state"] for row in bench.rows(outbox)] == ["dropped", "dropped"] and sender._due(10) == []
+    finally:
+        bench.worker.child.stop()
 
 
 def test_the_same_job_again_has_the_same_bytes_and_is_sent_once(tmp_path):

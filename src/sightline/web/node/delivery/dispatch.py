@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import select, update
 
 from sightline.errors import SightlineError
-from sightline.web.node.database import Store, outbox, results
+from sightline.web.node.database import Store, contradictory_studies, outbox, results
 from sightline.web.node.delivery.senders import Attempt, Parcel, Sender, Unreachable
 from sightline.web.node.spool import Spool
 
@@ -138,6 +138,7 @@ class Dispatcher:
         )  # fmt: skip
         query = query.join(results, outbox.c.result == results.c.id)
         query = query.where(outbox.c.destination == self.name, outbox.c.state == "due")
+        query = query.where(results.c.study_uid.not_in(contradictory_studies()))
         query = query.where(outbox.c.due <= self.store.clock()).order_by(outbox.c.due, outbox.c.id).limit(most)
         with self.store.look() as db:
             return [dict(row) for row in db.execute(query).mappings()]

@@ -25,7 +25,7 @@ from sqlalchemy.exc import DBAPIError
 from sightline.errors import SightlineError, UnreadableFile
 from sightline.inference.gate.header import read_header_facts
 from sightline.io.dicom.limits import Bounds, find_dataset, require_bounds
-from sightline.web.node.database import Change, Store, objects, studies
+from sightline.web.node.database import TWO_PATIENTS, Change, Store, objects, studies
 from sightline.web.node.spool import Spool
 
 LOG = logging.getLogger("sightline.node")
@@ -226,7 +226,7 @@ class Intake:
         others = db.execute(query).all()
         if any(patient != row["patient_id"] for patient, _ in others):
             self._touch(change, row["study_uid"])
-            values = {"state": "held", "reason": "two patients in one study"}
+            values = {"state": "held", "reason": TWO_PATIENTS}
             db.execute(update(studies).where(studies.c.study_uid == row["study_uid"]).values(**values))
             change.note("held", row["study_uid"], reason=values["reason"])
         elif others and any(accession != row["accession"] for _, accession in others):

@@ -20,7 +20,18 @@ from sqlalchemy import insert, select, update
 
 from sightline.errors import SightlineError
 from sightline.web.node.configuration import Configuration, Rule
-from sightline.web.node.database import Change, Store, inserted_id, jobs, objects, outbox, readings, results, studies
+from sightline.web.node.database import (
+    Change,
+    Store,
+    contradictory_studies,
+    inserted_id,
+    jobs,
+    objects,
+    outbox,
+    readings,
+    results,
+    studies,
+)
 from sightline.web.node.spool import Spool
 
 LOG = logging.getLogger("sightline.node")
@@ -201,6 +212,7 @@ class Worker:
 
     def _due(self) -> Any:
         query = select(jobs).where(jobs.c.state.in_(("waiting", "failed")), jobs.c.due <= self.store.clock())
+        query = query.where(jobs.c.study_uid.not_in(contradictory_studies()))
         # what was running when the node ended goes behind the others: should it be what ended it, they are not held up
         return query.order_by(jobs.c.priority.desc(), jobs.c.interruptions, jobs.c.id).limit(1)
 
@@ -237,6 +249,8 @@ class Worker:
         refused = answer["refused"]
         judged = len(json.loads(job["inputs"])) - len({one["sha256"] for one in refused})
         with self.store.change() as change:
+            if not self._wanted(change, job):
+                return
             for path, kind, header, sha256 in rows:
                 self._insert_result(change, job, rule, (path, kind, header, sha256))
             for sha256, measures in answer["readings"].items():
@@ -252,6 +266,19 @@ class Worker:
             self.events.refused(job["rule"], one["door"], one["reason"])
         if judged:
             self.events.judged(job["rule"], float(answer.get("seconds", 0.0)))
+
+    def _wanted(self, change: Change, job: Mapping[str, Any]) -> bool:
+        """Whether a finished job's results may be kept: not those of a job given up, or of a study now held."""
+        db = change.connection
+        state = db.execute(select(jobs.c.state).where(jobs.c.id == job["id"])).scalar()
+        held = contradictory_studies().where(studies.c.study_uid == job["study_uid"])
+        if state == "running" and db.execute(held).first() is None:
+            return True
+        if state == "running":
+            values = {"state": "waiting", "tries": job["tries"] - 1}
+            db.execute(update(jobs).where(jobs.c.id == job["id"]).values(**values))
+        change.note("results not kept", job["study_uid"], job=job["id"])
+        return False
 
     def _insert_result(
         self, change: Change, job: Mapping[str, Any], rule: Rule, row: tuple[Path, str, Any, str]
@@ -313,7 +340,9 @@ class Worker:
         with self.store.change() as change:
             due = change.now + RETRY_S * 2 ** (job["tries"] - 1)
             values = {"state": state, "reason": reason[:1000], "ended": change.now, "due": due}
-            change.connection.execute(update(jobs).where(jobs.c.id == job["id"]).values(**values))
+            # a job that a person gave up meanwhile stays given up
+            running = update(jobs).where(jobs.c.id == job["id"], jobs.c.state == "running")
+            change.connection.execute(running.values(**values))
             change.note(f"job {state}", job["study_uid"], job=job["id"], tries=job["tries"], reason=reason[:1000])
         LOG.warning("job " + state, extra={"job": job["id"], "tries": job["tries"]})
 
