@@ -329,7 +329,7 @@ def _deep_grey(path: Path, data: bytes) -> Raster | None:
 
     try:
         with tifffile.TiffFile(BytesIO(data)) as file:
-            page, white = file.pages[0], file.pages[0].photometric == 0
+            page, white = file.pages.first, file.pages.first.photometric == 0
             more = tuple(int(kind) for kind in page.extrasamples)
             known = page.dtype == np.uint16 and page.photometric in (0, 1) and page.samplesperpixel == 1 + len(more)
             # of white as zero, alpha that is multiplied in already could mean two things

@@ -258,7 +258,9 @@ class RowMean:
         """The mean of every replicate [r]."""
         total = np.bincount(resample.patient, weights=self.values, minlength=resample.patients)
         rows = np.bincount(resample.patient, minlength=resample.patients)
-        return np.asarray((resample.counts @ total) / (resample.counts @ rows))
+        with np.errstate(invalid="ignore"):
+            # a replicate without any of these rows has no mean, and is left out by whoever asks
+            return np.asarray((resample.counts @ total) / (resample.counts @ rows))
 
     @property
     def counts_hits(self) -> bool:
