@@ -10,6 +10,7 @@ from benchmarks.timing import Unequal
 TOY = dissect.settings("cpu", toy=True)
 
 
+@pytest.mark.slow
 def test_dissection_is_measured(monkeypatch):
     # processes take seconds to start: their work is looked at below
     monkeypatch.setattr(dissect, "in_process", lambda chosen, cases: 100.0 * MIB + cases)

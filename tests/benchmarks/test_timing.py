@@ -88,6 +88,7 @@ def test_maps_run_and_are_grad_cam():
         maps.check(network, images)
 
 
+@pytest.mark.slow
 def test_explainers_run_and_are_those_of_the_others():
     chosen = explain.settings("cpu", toy=True)
     result = explain.measure(chosen)

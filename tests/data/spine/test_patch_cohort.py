@@ -25,7 +25,6 @@ from sightline.data.spine.vertebrae import FINDINGS, LABELS, Spine, Vertebra, ce
 from sightline.errors import CohortError, LayoutError, SightlineError
 from sightline.io.ct import read_ct
 from sightline.io.nifti import read_volume, write_volume
-from sightline.structures.regions import read_mask
 
 DATA = DATA_ROOT / "spine_ct"
 real = pytest.mark.skipif(not DATA.is_dir(), reason="no real CTs here")
@@ -141,7 +140,6 @@ def test_masks_are_regions_of_this_vertebra(tmp_path):
     # an intact vertebra has no finding
     intact = {case.facts["level"]: case for case in cohort}["T1"]
     assert "finding" not in {region.tag.role for region in intact.regions}
-    read_mask.cache_clear()
 
 
 def test_without_masks_and_with_other_names_of_findings(tmp_path):

@@ -168,22 +168,24 @@ def test_two_windows_never_overwrite_each_other(enter):
     second.close()
 
 
-def test_a_study_that_was_fetched_ahead_shows_what_another_window_drew_meanwhile(enter):
-    lea = enter("lea")
-    reads = [row["read"] for row in lea.api("/worklist?limit=200")["rows"] if row["state"] == "open"][:2]
-    with lea.page.expect_response(f"**/api/v1/reads/{reads[1]}"):  # the next study is fetched ahead
-        lea.open(f"read/{reads[0]}")
-        lea.ready(reads[0])
-    other = enter("lea")
+def test_a_study_that_was_fetched_ahead_shows_what_another_window_drew_meanwhile(enter, station):
+    ben = enter("ben")
+    # studies that no other test here draws on
+    rows = ben.api(f"/worklist?task={station.tasks['mark']}&limit=200")["rows"]
+    reads = [row["read"] for row in rows][2:4]
+    with ben.page.expect_response(f"**/api/v1/reads/{reads[1]}"):  # the next study is fetched ahead
+        ben.open(f"read/{reads[0]}")
+        ben.ready(reads[0])
+    other = enter("ben")
     other.open(f"read/{reads[1]}")
     other.ready(reads[1])
     other.drag([(0.3, 0.3), (0.4, 0.4), (0.5, 0.3)])
     other.saved()
     other.open("worklist")
-    lea.drag([(0.3, 0.3), (0.4, 0.4), (0.5, 0.3)])
-    lea.key("Enter")
-    lea.ready(reads[1])
-    until(lambda: lea.page.locator(".panel .marks .pick").count() == 1, "the other window's mark")
+    ben.drag([(0.3, 0.3), (0.4, 0.4), (0.5, 0.3)])
+    ben.key("Enter")
+    ben.ready(reads[1])
+    until(lambda: ben.page.locator(".panel .marks .pick").count() == 1, "the other window's mark")
 
 
 def test_leaving_with_unsent_marks_asks(enter):
