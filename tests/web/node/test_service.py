@@ -45,7 +45,7 @@ def metrics(node):
 
 
 def test_a_study_is_judged_once_and_its_results_are_sent_once(tmp_path, archive):
-    words = {"destinations": {"pacs": archive.destination()}, "rules": [rule(tmp_path)], "settle_s": 0.4}
+    words = {"destinations": {"pacs": archive.destination()}, "rules": [rule(tmp_path)], "settle_s": 1.5}
     with running(tmp_path, **words) as node:
         assert store(node.scp.port, image(1), image(2)) == [0, 0]
         wait_for(lambda: len(archive.objects) == 2, 40)

@@ -30,6 +30,8 @@ def axe():
 
 def faults_of(axe, page):
     page.evaluate(axe)
+    # colours on their way from one theme to the other are not those that anybody reads
+    page.evaluate("() => Promise.allSettled(document.getAnimations().map((one) => one.finished))")
     answer = page.evaluate("() => axe.run(document, { resultTypes: ['violations'] })")
     return [
         (one["id"], [node["html"][:160] for node in one["nodes"]], one["nodes"][0]["failureSummary"])
