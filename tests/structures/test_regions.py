@@ -4,6 +4,7 @@ import math
 import os
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -209,6 +210,19 @@ def test_masks_from_files(tmp_path):
     for name in ("broken.png", "missing.png"):
         with pytest.raises(UnreadableFile, match=name):
             read_mask(Path(tmp_path / name))
+
+
+def test_a_volume_mask_that_is_written_again_is_read_again(tmp_path):
+    volume, mask = tmp_path / "ct.nii", tmp_path / "mask.nii"
+    nibabel.save(nibabel.Nifti1Image(np.zeros((4, 5, 6), np.int16), np.eye(4)), volume)
+    for inside, affine in ((1, np.eye(4)), (2, np.eye(4)), (2, np.diag([-1.0, 1.0, 1.0, 1.0]))):
+        labels = np.zeros((4, 5, 6), np.uint8)
+        labels[:inside] = 1
+        affine[0, 3] = 3.0 if affine[0, 0] < 0 else 0.0
+        nibabel.save(nibabel.Nifti1Image(labels, affine), mask)
+        assert np.array_equal(read_mask(mask), labels > 0)
+        # the affine, too, is that of the new file
+        assert np.array_equal(read_mask(mask, on=volume), (labels if affine[0, 0] > 0 else labels[::-1]) > 0)
 
 
 @pytest.mark.parametrize("angle_deg", [0.0, 17.0, -90.0, 141.0])

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Literal
@@ -24,7 +23,7 @@ from sightline.structures.frame import Frame
 from sightline.structures.gaze import Gaze
 from sightline.structures.raster import Raster, read_raster
 from sightline.structures.rasterize import Drawing, Points, _disc, _draw_parts, _quad, _rim, _span, _touch
-from sightline.structures.resampling import labels_on_grid, read_labels
+from sightline.structures.resampling import cache_by_file, labels_on_grid, read_labels
 from sightline.structures.tag import Tag
 
 Style = Literal["scribble", "box", "mask"]
@@ -241,6 +240,7 @@ def corners_of(region: Region) -> tuple[float, float, float, float]:
     return float(low[0]), float(low[1]), float(high[0]), float(high[1])
 
 
+@cache_by_file(maxsize=64)
 def read_mask(path: Path, value: int | None = None, on: Path | None = None) -> NDArray[np.bool_]:
     """A mask file as a boolean array: pictures [H, W], volumes [i, j, k] on the grid of the volume they mark.
 
@@ -256,25 +256,11 @@ def read_mask(path: Path, value: int | None = None, on: Path | None = None) -> N
     Raises:
         UnreadableFile: the file is missing or does not decode, or lies on another grid than the volume.
     """
-    return _read_mask(path, value, on, (_stamp(path), None if on is None else _stamp(on)))
-
-
-def _stamp(path: Path) -> tuple[int, ...]:
-    """What changes when a file is written again: its inode, size and times; nothing where there is no file."""
-    try:
-        at = path.stat()
-    except OSError:
-        return ()
-    return at.st_ino, at.st_size, at.st_mtime_ns, at.st_ctime_ns
-
-
-@lru_cache(maxsize=64)
-def _read_mask(path: Path, value: int | None, on: Path | None, stamps: object) -> NDArray[np.bool_]:
     if is_volume(path):
         array = read_labels(path) if on is None else labels_on_grid(path, on)
         inside: NDArray[np.bool_] = np.asarray(array != 0 if value is None else array == value)
     else:
-        inside = _inside(_read_picture(path, _stamp(path)), value, path)
+        inside = _inside(_read_picture(path), value, path)
     inside.setflags(write=False)
     return inside
 
@@ -312,8 +298,8 @@ def is_volume(path: Path) -> bool:
     return path.name.lower().endswith((".nii", ".nii.gz"))
 
 
-@lru_cache(maxsize=8)
-def _read_picture(path: Path, stamp: object) -> Raster:
+@cache_by_file(maxsize=8)
+def _read_picture(path: Path) -> Raster:
     try:
         return read_raster(path)
     except UnreadableFile as error:

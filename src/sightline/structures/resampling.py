@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import zlib
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, wraps
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,6 +14,41 @@ from scipy.ndimage import affine_transform
 
 from sightline.errors import GeometryError, UnreadableFile
 from sightline.structures.frame import Frame, forms_apart_mm
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def cache_by_file(maxsize: int) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Keep what was last read from files (`lru_cache`), and read again once a file among the arguments was rewritten.
+
+    Args:
+        maxsize: results kept.
+    """
+
+    def decorate(read: Callable[P, T]) -> Callable[P, T]:
+        def read_stamped(stamps: object, *args: Any, **kwargs: Any) -> T:
+            return read(*args, **kwargs)
+
+        kept: Callable[..., T] = lru_cache(maxsize)(read_stamped)
+
+        @wraps(read)
+        def cached(*args: P.args, **kwargs: P.kwargs) -> T:
+            paths = (each for each in (*args, *kwargs.values()) if isinstance(each, Path))
+            return kept(tuple(_stamp(path) for path in paths), *args, **kwargs)
+
+        return cached
+
+    return decorate
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """What changes when a file is written again: its inode, size and times; nothing where there is no file."""
+    try:
+        at = path.stat()
+    except OSError:
+        return ()
+    return at.st_ino, at.st_size, at.st_mtime_ns, at.st_ctime_ns
 
 
 def place_on_grid(cells: ArrayLike, window: ArrayLike, shape: tuple[int, int]) -> NDArray[np.float64]:
@@ -130,7 +166,7 @@ def _cubic(x: NDArray[Any], a: float) -> NDArray[np.float64]:
     return np.where(x <= 1.0, near, np.where(x < 2.0, far, 0.0))
 
 
-@lru_cache(maxsize=8)
+@cache_by_file(maxsize=8)
 def read_labels(path: Path) -> NDArray[Any]:
     """The voxels of a NIfTI mask [i, j, k] in the order of its file.
 
@@ -200,7 +236,7 @@ def _lengths(affine: NDArray[np.float64]) -> str:
     return " x ".join(f"{n:.3g}" for n in np.linalg.norm(affine[:3, :3], axis=0))
 
 
-@lru_cache(maxsize=256)
+@cache_by_file(maxsize=256)
 def _placed(path: Path) -> tuple[NDArray[np.float64] | None, tuple[int, ...]]:
     """Voxels to millimetres, None where the file does not state it (NIfTI: sform or qform), and its shape."""
     import nibabel
