@@ -165,16 +165,20 @@ def write_comparison(found: MethodComparison, out: Path) -> None:
         "notes": list(found.notes),
     }
     write_text(out / "comparison.json", json.dumps(fields, indent=1) + "\n")
-    drawn = [c for c in found.leading if c.difference is not None and not c.name.startswith("Brier")]
-    # a filled point is a claim, and goes by the p that several of them leave
-    rows = [
-        ForestRow(c.name, c.difference, c.low, c.high, clear=p is not None and p < 0.05)
-        for c, p in zip(drawn, holm([c.p_value for c in drawn]), strict=True)
-        if c.difference is not None
-    ]
+    rows = claim_rows([(c.name, c) for c in found.leading if not c.name.startswith("Brier")])
     if rows:
         title = f"{found.names[0]} less {found.names[1]}"
         (out / "forest.png").write_bytes(forest(rows, title=title, better=("b is better", "a is better")))
+
+
+def claim_rows(named: Sequence[tuple[str, Comparison]]) -> list[ForestRow]:
+    """Rows of a forest plot: a filled point is a claim, and goes by the p that so many of them leave (Holm)."""
+    defined = [(name, c.difference, c) for name, c in named if c.difference is not None]
+    corrected = holm([c.p_value for _, _, c in defined])
+    return [
+        ForestRow(name, difference, c.low, c.high, clear=p is not None and p < 0.05)
+        for (name, difference, c), p in zip(defined, corrected, strict=True)
+    ]
 
 
 def _scores(table: Predictions, positive: str | None) -> list[Score]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sightline.data.views.image_view import View
 from sightline.errors import RunError, count_words
-from sightline.evaluation.evidence.comparison import method_name
+from sightline.evaluation.evidence.comparison import claim_rows, method_name
 from sightline.evaluation.evidence.interventions import Planes, require_both_classes, view_of_classifier
 from sightline.evaluation.evidence.picture_changes import CHANGES, CROPPED, PLAIN, change_picture
 from sightline.inference.predict import predictions_of
@@ -27,7 +27,7 @@ from sightline.metrics.predictions import Predictions
 from sightline.metrics.statistics.bootstrap import Resample, interval, point_value, seed_replicates, seeds_text
 from sightline.metrics.statistics.comparison import holm, paired_values
 from sightline.plots.canvas import png_of
-from sightline.plots.charts import ForestRow, chart, forest
+from sightline.plots.charts import chart, forest
 from sightline.structures.case import Cohort
 from sightline.structures.evidence import forward_evidence, probabilities_of, to_channels_last
 from sightline.training.engine import Engine
@@ -195,19 +195,13 @@ def write_stress(report: StressReport, out: Path, title: str) -> None:
         "p_holm": dict(report.p_holm),
     }
     write_text(out / "stress.json", json.dumps(fields, indent=1) + "\n")
-    drawn = [(name, i, c) for name, each in report.drops.items() for i, c in enumerate(each)]
-    # a filled point is a claim, and goes by the p that so many changes leave
-    rows = [
-        ForestRow(
-            name if len(report.names) == 1 else f"{name} ({'ab'[i]})",
-            c.difference,
-            c.low,
-            c.high,
-            clear=p is not None and p < 0.05,
-        )
-        for (name, i, c), p in zip(drawn, holm([c.p_value for _, _, c in drawn]), strict=True)
-        if c.difference is not None
-    ]
+    rows = claim_rows(
+        [
+            (name if len(report.names) == 1 else f"{name} ({'ab'[i]})", c)
+            for name, each in report.drops.items()
+            for i, c in enumerate(each)
+        ]
+    )
     methods = "; ".join(f"{letter}: {name}" for letter, name in zip("ab", report.names, strict=False))
     if rows:
         (out / "stress.png").write_bytes(forest(rows, title=f"AUC lost on changed pictures ({methods})"))
