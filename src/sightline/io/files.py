@@ -90,6 +90,16 @@ def holds_files(folder: Path) -> bool:
     return any(not entry.name.endswith(LOCK_NAME) and entry.name != "LOCK" for entry in folder.iterdir())
 
 
+def require_no_content(folder: Path) -> None:
+    """Refuse a destination that is anything but a new or empty folder; nothing is made of it.
+
+    Raises:
+        LayoutError: it holds something, or is a file.
+    """
+    if folder.exists() and (not folder.is_dir() or holds_files(folder)):
+        raise LayoutError(f"{folder} is not an empty folder.", "Choose a new one; nothing was written.")
+
+
 def require_empty(folder: Path) -> None:
     """Refuse a folder with content, but what the same command left in it when it was stopped; mark it as begun.
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from sightline.data.datasets.coco import decode
 from sightline.errors import GeometryError, LayoutError
-from sightline.io.files import holds_files, write_text
+from sightline.io.files import require_no_content, write_text
 from sightline.io.tables import read_json
 from sightline.structures.frame import Frame
 from sightline.web.workstation.exchange.readings import FinishedRead, finished_reads, images_by_study, shape_of
@@ -75,8 +75,7 @@ def export_coco(desk: Workstation, destination: Path, whose: str = "each") -> tu
     Raises:
         LayoutError: a folder that holds something, or no finished read of this reader.
     """
-    if destination.exists() and (not destination.is_dir() or holds_files(destination)):
-        raise LayoutError(f"{destination} is not an empty folder.", "Choose a new one; nothing was written.")
+    require_no_content(destination)
     with desk.database.reading() as connection:
         reads = [one for one in finished_reads(connection) if whose in ("each", one.reader)]
         images = images_by_study(connection)

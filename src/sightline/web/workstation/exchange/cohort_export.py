@@ -15,7 +15,7 @@ import numpy as np
 from sqlalchemy import Connection, select
 
 from sightline.errors import LayoutError
-from sightline.io.files import holds_files, write_text
+from sightline.io.files import require_no_content, write_text
 from sightline.metrics.agreement.report import AgreementRow, agreement_table
 from sightline.metrics.agreement.staple import Rule, merged_mask
 from sightline.structures.case import PROPOSED_BY, Case, Cohort
@@ -192,8 +192,7 @@ def export_folder(desk: Workstation, destination: Path, whose: str = "each") -> 
     """
     from sightline.data.datasets.folder.writer import write_cohort
 
-    if destination.exists() and (not destination.is_dir() or holds_files(destination)):
-        raise LayoutError(f"{destination} is not an empty folder.", "Choose a new one; nothing was written.")
+    require_no_content(destination)
     with desk.database.reading() as connection:
         reads = finished_reads(connection)
         cohort, left_out = cohort_of(desk, connection, reads, whose)

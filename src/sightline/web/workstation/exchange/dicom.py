@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import select
 
 from sightline.errors import GeometryError, LayoutError, SightlineError
-from sightline.io.files import holds_files
+from sightline.io.files import require_no_content
 from sightline.structures.gaze import Gaze
 from sightline.structures.regions import Box, Mask, Polygon, Region
 from sightline.web.workstation.exchange.cohort_export import RULES, regions_by_image
@@ -41,8 +41,7 @@ def export_dicom(desk: Workstation, destination: Path, whose: str = "each") -> t
     """
     from sightline.io.dicom_results.marks import ReaderMark, write_marks_as_dicom
 
-    if destination.exists() and (not destination.is_dir() or holds_files(destination)):
-        raise LayoutError(f"{destination} is not an empty folder.", "Choose a new one; nothing was written.")
+    require_no_content(destination)
     with desk.database.reading() as connection:
         reads = finished_reads(connection)
         marked = regions_by_image(desk, connection, reads, whose)
