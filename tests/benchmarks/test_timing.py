@@ -72,6 +72,7 @@ def test_a_step_through_a_map_runs_and_is_the_plain_step_without_one(monkeypatch
         explained_step.check(chosen, chosen.encoders[0])
 
 
+@pytest.mark.slow
 def test_maps_run_and_are_grad_cam():
     chosen = maps.settings("cpu", toy=True)
     assert len(maps.measure(chosen).rows) == 2
@@ -99,6 +100,7 @@ def test_explainers_run_and_are_those_of_the_others():
         explain.check(explain.Match("a", vanilla, explain.captum_guided(network, images, (1,))))
 
 
+@pytest.mark.slow
 def test_boxes_run_and_are_those_of_the_loops():
     chosen = boxes.settings("cpu", toy=True)
     result = boxes.measure(chosen)
@@ -130,6 +132,7 @@ def test_reading_runs_and_serves_the_same_pictures(tmp_path):
         reading.check(replace(files, masks=files.masks[1:] + files.masks[:1]), view, overlap=0.97)
 
 
+@pytest.mark.slow
 def test_memory_is_of_a_process_of_its_own(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     found = memory.in_process("plain step", memory.settings("cpu", toy=True))
@@ -159,6 +162,7 @@ def test_the_page_keeps_machines_and_earlier_results(tmp_path):
     assert "1.05" in page.summary(first)
 
 
+@pytest.mark.slow
 def test_patches_run_and_are_monais():
     chosen = patches.settings("cpu", toy=True)
     result = patches.measure(chosen)

@@ -32,7 +32,7 @@ def test_rows_are_what_they_say(table):
     assert guided in ([], ["GG-CAM", "GG-CAM, shuffled gaze"])
 
 
-@pytest.mark.parametrize("name", ["gaze/phantom", "gaze/unets"])
+@pytest.mark.parametrize("name", ["gaze/phantom", pytest.param("gaze/unets", marks=pytest.mark.slow)])
 def test_every_row_trains_at_a_tiny_size(gazed_cohort, tmp_path, name):
     table = find_table(name, "recommended", TINY)
     result = run_table(table, gazed_cohort, tmp_path, CATALOGUE, seeds=[0], engine=QUIET)

@@ -157,7 +157,7 @@ def session(reader, rng, what, times):
             person.ready(reader.read)
 
 
-@pytest.mark.parametrize("what", ["server", "browser", "both", "network"])
+@pytest.mark.parametrize("what", ["server", "browser", pytest.param("both", marks=pytest.mark.slow), "network"])
 def test_one_kill_loses_nothing(reader, what):
     rng = random.Random(1)
     session(reader, rng, what, 1)
