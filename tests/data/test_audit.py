@@ -10,7 +10,7 @@ from support.paths import DATA as DATA_ROOT
 
 from sightline.data.audit.audit import audit
 from sightline.data.audit.image_checks import look_at
-from sightline.data.audit.region_checks import share_outside
+from sightline.data.audit.region_checks import repeated_regions, share_marked, share_outside
 from sightline.data.audit.shortcuts import shortcuts, weighted_auc
 from sightline.data.datasets import fracatlas
 from sightline.data.split import split_cohort
@@ -111,6 +111,8 @@ def test_regions_that_cannot_be(tmp_path):
         "region-unreadable": Mask(tmp_path / "nowhere.png"),
         "region-label": Box((1.0, 1.0), (2.0, 2.0), Tag(label="c")),
         "region-other-class": Box((1.0, 1.0), (2.0, 2.0), Tag("finding", "b")),
+        "region-everything": Mask(np.ones(SHAPE, bool)),
+        "region-tiny": Box((0.1, 0.1), (0.3, 0.4), Tag("finding", "a")),
     }
     for i, region in enumerate(regions.values()):
         cohort = change(cohort, 2 * i, regions=(region,))
@@ -119,7 +121,24 @@ def test_regions_that_cannot_be(tmp_path):
         assert findings[kind].cases == (f"c{2 * i}",), kind
     assert "50.0% of a box lies outside 96 x 80" in findings["region-partly-outside"].message
     warnings = {kind for kind in regions if findings[kind].severity == "warning"}
-    assert warnings == {"region-partly-outside", "region-other-class"}
+    assert warnings == {"region-partly-outside", "region-other-class", "region-everything", "region-tiny"}
+
+
+def test_marks_of_everything_and_marks_that_are_there_twice(tmp_path):
+    rows, columns = SHAPE
+    whole = Polygon((((0, 0), (0, columns), (rows, columns), (rows, 0)),))
+    triangle = Polygon((((0, 0), (0, columns), (rows, 0)),))
+    assert share_marked(whole, SHAPE) == 1.0 and share_marked(triangle, SHAPE) == pytest.approx(0.5, abs=0.02)
+    assert share_marked(Box((-9.0, 0.0), (rows / 2, 900.0)), SHAPE) == 0.5
+    Image.fromarray(np.full(SHAPE, 255, np.uint8)).save(tmp_path / "m.png")
+    box, mask = Box((1.0, 1.0), (9.0, 9.0), Tag("finding", "a")), Mask(tmp_path / "m.png", Tag("ignore"))
+    other = replace(box, tag=replace(box.tag, reader="B"))
+    assert repeated_regions([box, mask, other, replace(box), replace(mask), replace(mask, value=1)]) == [
+        "a box is there twice",
+        "a mask is there twice",
+    ]
+    twice = found(change(clean(tmp_path), 0, regions=(box, box, other)))["region-twice"]
+    assert twice.cases == ("c0",) and twice.severity == "warning"
 
 
 def test_shares_outside():

@@ -5,7 +5,16 @@ import unicodedata
 import pytest
 
 from sightline.errors import FolderHeld, LayoutError
-from sightline.io.files import file_name, mark_whole, only_command, only_maker, require_empty, safe_name, unique_name
+from sightline.io.files import (
+    file_name,
+    mark_whole,
+    only_command,
+    only_maker,
+    parse_json,
+    require_empty,
+    safe_name,
+    unique_name,
+)
 from sightline.io.tables import path_inside, read_table, require_even_rows
 
 TEXTS = [
@@ -41,7 +50,8 @@ def test_percent_encoded_names_stay_apart_and_fit():
 
 @pytest.mark.parametrize(
     "text",
-    ["a;b;c\n1;2,5;3\n", "a,b,c\n1,\"2,5\",3\n", "a\tb\tc\n1\t2,5\t3\n", "a,b,c\n1,\"2,5\",3,\n", "a;b;c;\n1;2,5;3;\n"],
+    ["a;b;c\n1;2,5;3\n", "a,b,c\n1,\"2,5\",3\n", "a\tb\tc\n1\t2,5\t3\n", "a,b,c\n1,\"2,5\",3,\n", "a;b;c;\n1;2,5;3;\n",
+     "a|b|c\n1|2,5|3\n", '"a","b","c"\n"1","2,5","3"\n', '"a";"b";"c"\r"1";"2,5";"3"\r', "sep=;\ra;b;c\r1;2,5;3\r"],
 )  # fmt: skip
 def test_tables_are_read_whatever_separates_their_cells(tmp_path, text):
     (tmp_path / "t.csv").write_text(text)
@@ -56,6 +66,19 @@ def test_rows_of_another_length_are_refused_by_name(tmp_path, row):
         read_table(tmp_path / "t.csv", ("a",))
     with pytest.raises(LayoutError, match="row 3 has"):
         require_even_rows(tmp_path / "t.csv", short=True)
+
+
+@pytest.mark.parametrize("row", ["a,b,c", "a,b,c,", ' a,"b",c '])
+def test_joined_tables_are_refused(tmp_path, row):
+    (tmp_path / "t.csv").write_text(f"a,b,c\n1,2,3\n{row}\n4,5,6\n")
+    with pytest.raises(LayoutError, match="row 3 repeats the header"):
+        read_table(tmp_path / "t.csv", ("a",))
+
+
+def test_a_name_twice_in_one_object_is_refused():
+    assert parse_json('{"a": {"b": 1}, "b": [{"a": 1}, {"a": 2}]}') == {"a": {"b": 1}, "b": [{"a": 1}, {"a": 2}]}
+    with pytest.raises(ValueError, match="'annotations' stands twice"):
+        parse_json('[{"annotations": [1], "x": 2, "annotations": []}]')
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])

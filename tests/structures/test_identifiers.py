@@ -60,6 +60,13 @@ def test_class_names_that_differ_in_case_alone_are_named():
     assert alike_names(["normal", "abnormal"]) == []
 
 
+def test_ids_that_a_spreadsheet_changed_are_named():
+    assert alike_names(["0012", "12", "12.0", "120", "1.2", "P-07", "P/7", "P7", "1.02"]) == [
+        ("0012", "12", "12.0"),
+        ("P-07", "P/7"),
+    ]
+
+
 def test_ids_of_files_keep_what_is_no_suffix():
     names = ["1.2.840.1", "1.2.840.2", "1.2.840.1.png", "a/x.dcm", "x.nii.gz", "y.PNG", "y.jpg", ".png"]
     ids = ids_of_files(names)

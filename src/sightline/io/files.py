@@ -138,13 +138,23 @@ def parse_json(text: str) -> Any:
     """The document of a JSON text.
 
     Raises:
-        ValueError: no JSON, or a text in it with half a letter (a lone surrogate), which no file can hold.
+        ValueError: no JSON, an object with a name twice (of which most readers keep the last), or a text in it with
+            half a letter (a lone surrogate), which no file can hold.
         RecursionError: nested without end.
     """
-    data = json.loads(text)
+    data = json.loads(text, object_pairs_hook=_named_once)
     if "\\ud" in text or "\\uD" in text:
         json.dumps(data, ensure_ascii=False).encode()
     return data
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the name {twice[:60]!r} stands twice in one object")
+    return found
 
 
 def read_json(path: Path, remedy: str = "Restore the file.") -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import os
+import re
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -71,8 +72,8 @@ def read_table(path: Path, required: Sequence[str], *, key: str | None = None) -
     """Read a CSV table with a header (UTF-8, or UTF-16 with its mark, as Excel's "Unicode text"; quoted fields may hold
     newlines; a first line `sep=;` names the separator).
 
-    Commas separate cells, or semicolons or tabs where the header has no comma. Blanks around cells (but facts) are no
-    part of them: `P1 ` beside `P1` would be another patient. Rows without any text are passed over.
+    Commas separate cells, or semicolons, tabs or bars where the header has no comma. Blanks around cells (but facts)
+    are no part of them: `P1 ` beside `P1` would be another patient. Rows without any text are passed over.
 
     Args:
         path: the file.
@@ -80,7 +81,8 @@ def read_table(path: Path, required: Sequence[str], *, key: str | None = None) -
         key: column whose values must be present and unique.
 
     Raises:
-        LayoutError: missing file or column, a row of another length than the header, a repeated or empty key.
+        LayoutError: missing file or column, a row of another length than the header or equal to it, a repeated or
+            empty key.
     """
     try:
         text = decode_text(path.read_bytes())
@@ -103,6 +105,8 @@ def read_table(path: Path, required: Sequence[str], *, key: str | None = None) -
     for number, record in enumerate(records[1:], start=2):
         if not any(record):
             continue  # an empty line, or one of commas alone, as spreadsheets leave them
+        if record[: len(header)] == header:
+            raise LayoutError(f"{path}: row {number} repeats the header: two tables were joined.", "Remove this row.")
         if len(record) > len(header) and not any(cell.strip() for cell in record[len(header) :]):
             del record[len(header) :]  # rows that end in a comma
         if len(record) != len(header):
@@ -146,15 +150,22 @@ def _encoding(mark: bytes) -> str:
 
 def _separated(text: str, required: Sequence[str]) -> list[list[str]]:
     """The records of a table, separated by what its first line says, or by what makes sense of its header."""
-    first, _, rest = text.partition("\n")
-    said = first.strip().strip('"')
-    if (said[:4].casefold() == "sep=" and len(said) == 5) or first.rstrip("\r") == "sep=\t":
+    first, end, rest = re.split(r"(\r\n|\r|\n|$)", text, maxsplit=1)
+    said = first.strip(" ").strip('"')
+    if said[:4].casefold() == "sep=" and len(said) == 5 and end:
         # the line stays as an empty record, so that rows are numbered as a spreadsheet does
-        header, *rows = _rows(rest, "\t" if first.rstrip("\r") == "sep=\t" else said[4])
+        header, *rows = _rows(rest, said[4])
         return [header, [], *rows]
-    tried = {separator: next(_rows(text, separator), []) for separator in ",;\t"}
+    tried = {separator: _header(text, separator) for separator in ",;\t|"}
     fits = [separator for separator, header in tried.items() if len(header) > 1 and set(required) <= set(header)]
     return list(_rows(text, fits[0] if fits else max(tried, key=lambda separator: len(tried[separator]))))
+
+
+def _header(text: str, separator: str) -> list[str]:
+    try:
+        return next(_rows(text, separator), [])
+    except csv.Error:  # cells in quotes, between which another letter stands
+        return []
 
 
 def _rows(text: str, separator: str) -> Iterator[list[str]]:

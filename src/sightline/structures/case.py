@@ -64,10 +64,10 @@ class Case:
     facts: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Ids as tables give them back; of patients and studies in the one form in which they are compared."""
-        for name in ("case_id", "label", "view"):
+        """Ids as tables give them back; patients, studies and labels in the one form in which they are compared."""
+        for name in ("case_id", "view"):
             object.__setattr__(self, name, clean_text(vars(self)[name]))
-        for name in ("study_id", "patient_id"):
+        for name in ("study_id", "patient_id", "label"):
             object.__setattr__(self, name, same_form(vars(self)[name]))
 
 
@@ -106,7 +106,12 @@ class Cohort:
 
     def __post_init__(self) -> None:
         """Refuse repeated case ids and labels that are not classes."""
-        object.__setattr__(self, "classes", tuple(clean_text(name) for name in self.classes))
+        object.__setattr__(self, "classes", tuple(same_form(name) for name in self.classes))
+        if "" in self.classes or len(set(self.classes)) < len(self.classes):
+            raise CohortError(
+                f"Cohort {self.name!r} has the classes {list(self.classes)}: one has no name, or two have the same.",
+                "Give every class a name of its own.",
+            )
         repeated = [i for i, n in Counter(case.case_id for case in self.cases).items() if n > 1]
         if repeated:
             raise CohortError(

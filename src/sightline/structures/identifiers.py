@@ -7,6 +7,7 @@ tables and file systems cannot hold is taken out of them at the start, so that w
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable
 from pathlib import PurePosixPath
@@ -59,16 +60,21 @@ def same_form(text: str) -> str:
 
 
 def alike_names(names: Iterable[str]) -> list[tuple[str, ...]]:
-    """Names that differ in upper and lower case, hyphens, underscores or Unicode form alone, in groups.
+    """Names that differ in upper and lower case, marks between their letters, zeros before a number (which spreadsheets
+    drop) or Unicode form alone, in groups.
 
     Example:
         >>> alike_names(["Normal", "fracture", "normal"])
         [('Normal', 'normal')]
+        >>> alike_names(["AB 0012", "AB/12", "AB/1.2"])
+        [('AB 0012', 'AB/12')]
     """
     groups: dict[str, list[str]] = {}
     for name in names:
-        form = same_form(name).casefold().replace("_", " ").replace("-", " ")
-        groups.setdefault(" ".join(form.split()), []).append(name)
+        form = same_form(name).casefold()
+        form = re.sub(r"^(\d+)\.0+$", r"\1", form)  # a number that a spreadsheet took for a fraction
+        form = re.sub(r"[^\w.]|_", " ", form)
+        groups.setdefault(" ".join(re.sub(r"(?<![\d.])0+(?=\d)", "", form).split()), []).append(name)
     return [tuple(group) for group in groups.values() if len(group) > 1]
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from sightline.structures.identifiers import same_form
+
 Role = Literal["focus", "finding", "organ", "gaze", "ignore"]
 
 
@@ -29,3 +31,8 @@ class Tag:
     label: str | None = None
     reader: str = ""
     name: str = ""
+
+    def __post_init__(self) -> None:
+        """The class in the form in which classes are compared."""
+        if self.label is not None:
+            object.__setattr__(self, "label", same_form(self.label))

@@ -138,6 +138,12 @@ def test_images_of_several_categories_need_a_priority(tmp_path):
         (lambda d: d["categories"][0].update(name="normal"), "'normal' is a category"),
         (lambda d: d["categories"].append({"id": 77, "name": f" {d['categories'][0]['name']}"}), "77 are both called"),
         (lambda d: d.pop("categories"), "no list 'categories'"),
+        (lambda d: d["annotations"].append(d["annotations"][0]), "annotations 0 and .* have the same id 1"),
+        (lambda d: d["annotations"][0].update(iscrowd="1"), "annotation 1: iscrowd is '1'"),
+        (lambda d: d["annotations"][0].update(segmentation=[1, 2, 3, 4]), "annotation 1 .*a list of rings"),
+        (lambda d: d["categories"][0].update(name=" \u200b"), "category .* has an empty name"),
+        (lambda d: d["categories"].append({"id": 78, "name": "n\u200bodule"}), "78 are both called"),
+        (lambda d: d["images"][1].update(file_name="./" + d["images"][0]["file_name"]), "are one file"),
     ],
 )
 def test_documents_that_are_wrong_are_refused(tmp_path, change, message):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from sightline.data.datasets.folder.reader import read_cohort
 from sightline.data.datasets.folder.writer import write_cohort
-from sightline.errors import LayoutError
+from sightline.errors import CohortError, LayoutError
 from sightline.structures.case import Case, Cohort
 from sightline.structures.regions import Box, Mask, Polygon, Scribble
 from sightline.structures.tag import Tag
@@ -238,7 +238,37 @@ BAD = [
     ("cohort.json", '"sightline folder"', '"other"', "not a 'sightline folder' document"),
     ("cohort.json", '"fracture"', '"no fracture"', "expected distinct class names"),
     ("cohort.json", "{", "[", "cannot be read as JSON"),
+    ("cohort.json", '"version"', '"classes": ["a"], "version"', "the name 'classes' stands twice"),
 ]
+
+
+def test_labels_are_classes_in_whatever_unicode_form(tmp_path):
+    """A spreadsheet on a Mac writes an umlaut as two letters, in tables and in documents alike."""
+    cohort = rich_cohort(tmp_path / "source")
+    named = Cohort(
+        "c",
+        ("Br\u00fcche", "no fracture"),
+        tuple(
+            replace(
+                case,
+                label="Br\u00fcche" if case.label == "fracture" else case.label,
+                regions=tuple(
+                    replace(r, tag=replace(r.tag, label=r.tag.label and "Br\u00fcche")) for r in case.regions
+                ),
+            )
+            for case in cohort
+        ),
+    )
+    write_cohort(named, tmp_path / "out")
+    for file, old in (("studies.csv", "Br\u00fcche"), ("regions.json", r"Br\u00fcche")):
+        text = (tmp_path / "out" / file).read_bytes().decode()
+        assert old in text
+        (tmp_path / "out" / file).write_bytes(text.replace(old, "Bru\u0308\u200bche").encode())
+    read = read_cohort(tmp_path / "out")
+    assert [case.label for case in read] == [case.label for case in named]
+    assert {r.tag.label for case in read for r in case.regions} <= {None, *named.classes}
+    with pytest.raises(CohortError, match="one has no name, or two have the same"):
+        Cohort("c", ("Br\u00fcche", "Bru\u0308che"), ())
 
 
 @pytest.mark.parametrize(("file", "old", "new", "message"), BAD)

@@ -99,7 +99,8 @@ def _splits(cohort: Cohort) -> list[Finding]:
         findings.append(Finding("for-processing", "warning", tuple(raw), message, remedy))
     if alike := alike_names(sorted({case.patient_id for case in cohort})):
         named = [" and ".join(sorted(ids)) for ids in alike]
-        message = f"{counted(len(alike), 'group')} of patients whose ids differ in case, hyphens or blanks alone: "
+        message = f"{counted(len(alike), 'group')} of patients whose ids differ in case, marks, blanks or leading "
+        message += "zeros alone: "
         remedy = "If they are one person, write the id one way and split again: the same person may be in two splits."
         findings.append(Finding("alike-patients", "warning", (), f"{message}{_listed(sorted(named))}.", remedy))
     for names in alike_names(cohort.classes):
@@ -191,6 +192,9 @@ _REGION_KINDS: dict[str, tuple[Severity, str]] = {
     "region-outside": ("error", "Check the order (row, column) and the size the regions were drawn at."),
     "region-partly-outside": ("warning", "Clip the regions, or check the size they were drawn at."),
     "region-other-class": ("warning", "Check the label of the image."),
+    "region-everything": ("warning", "If it is a mask, check that it is black outside the mark, and opaque."),
+    "region-tiny": ("warning", "Check that coordinates are pixels, not shares of the size."),
+    "region-twice": ("warning", "Remove one of each: a finding that is marked twice counts twice."),
 }
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sightline.data.audit.region_checks import fault_of
+from sightline.data.audit.region_checks import fault_of, repeated_regions
 from sightline.errors import CohortError, SightlineError
 from sightline.structures.case import Case, Cohort
 from sightline.structures.regions import is_volume
@@ -198,7 +198,8 @@ def _look_at_case(classes: tuple[str, ...], case: Case) -> Look:
     look = look_at(case.image)
     shape = case.shape if isinstance(look, str) else look.shape
     faults = (fault_of(region, shape, classes, case.label) for region in case.regions)
-    return look, [(kind, what) for kind, what in faults if kind]
+    repeated = [("region-twice", what) for what in repeated_regions(case.regions)]
+    return look, [*((kind, what) for kind, what in faults if kind), *repeated]
 
 
 def _border(grey: NDArray[np.float32]) -> tuple[float, ...]:

@@ -1,8 +1,10 @@
-"""Marks that cannot be where they say: outside their image, empty, unreadable, or of another class."""
+"""Marks that cannot be what they say: outside their image, empty, everywhere, unreadable, of another class, twice."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -12,6 +14,8 @@ from sightline.structures.gaze import Gaze
 from sightline.structures.regions import Box, Mask, Polygon, Region
 
 TOLERANCE_PX = 0.5
+# an opaque mask, or one whose background is nearly black, marks all of a picture: every map is right about it
+EVERYTHING = 0.95
 
 
 def region_bounds(region: Region) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -58,6 +62,35 @@ def share_outside(region: Region, shape: tuple[int, int]) -> float:
     return 1.0 - float(np.mean(inside)) if len(drawn_cells) else 1.0
 
 
+def share_marked(region: Region, shape: tuple[int, ...]) -> float:
+    """Share of an image of `shape` that a region marks; 0 where its bounds alone cover too little to matter."""
+    if isinstance(region, Mask):
+        return float(region.pixels().mean())
+    if isinstance(region, Gaze) or len(shape) != 2:
+        return 0.0
+    (r0, c0), (r1, c1) = region_bounds(region)
+    bounded = max(0.0, min(r1, shape[0]) - max(r0, 0.0)) * max(0.0, min(c1, shape[1]) - max(c0, 0.0))
+    share = bounded / (shape[0] * shape[1])
+    if isinstance(region, Box) or share < EVERYTHING:
+        return share
+    grid = Frame.of_image((shape[0], shape[1])).resize([min(n, 256) for n in shape])
+    return float(region.draw(grid).mean())
+
+
+def repeated_regions(regions: Sequence[Region]) -> list[str]:
+    """What stands among the marks of one image more than once, place, meaning and reader alike; gaze is passed over."""
+    seen: set[object] = set()
+    twice = []
+    for region in regions:
+        if isinstance(region, Gaze) or (isinstance(region, Mask) and not isinstance(region.source, Path)):
+            continue
+        own = (region.source, region.value, region.tag) if isinstance(region, Mask) else region
+        if own in seen:
+            twice.append(f"a {type(region).__name__.lower()} is there twice")
+        seen.add(own)
+    return twice
+
+
 def fault_of(region: Region, shape: tuple[int, ...] | None, classes: tuple[str, ...], label: str) -> tuple[str, str]:
     """(kind, what) of the first thing wrong with a region, or two empty texts.
 
@@ -87,6 +120,12 @@ def fault_of(region: Region, shape: tuple[int, ...] | None, classes: tuple[str, 
         return where, f"{100 * share:.1f}% of a {type(region).__name__.lower()} lies outside {shape[0]} x {shape[1]}"
     if region.tag.role == "finding" and region.tag.label not in (None, label):
         return "region-other-class", f"a finding of {region.tag.label!r} on an image labelled {label!r}"
+    if isinstance(region, Box) and min(b - a for a, b in zip(region.start, region.stop, strict=True)) < 1.0:
+        high, wide = (b - a for a, b in zip(region.start, region.stop, strict=True))
+        return "region-tiny", f"a box of {high:.3g} x {wide:.3g} pixels"
+    share = share_marked(region, shape) if shape is not None and region.tag.role in ("finding", "focus") else 0.0
+    if share >= EVERYTHING:
+        return "region-everything", f"a {type(region).__name__.lower()} marks {100 * share:.0f}% of the image"
     return "", ""
 
 

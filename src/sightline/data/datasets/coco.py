@@ -19,7 +19,7 @@ from sightline.data.split import split_cohort
 from sightline.errors import GeometryError, LayoutError
 from sightline.io.tables import path_inside, read_json, read_table
 from sightline.structures.case import Case, Cohort
-from sightline.structures.identifiers import clean_text, ids_of_files, same_form
+from sightline.structures.identifiers import ids_of_files, same_form
 from sightline.structures.raster import MAX_PIXELS
 from sightline.structures.regions import Box, Mask, Polygon, Region
 from sightline.structures.tag import Tag
@@ -79,7 +79,7 @@ def read(source: str | Path, options: Options | None = None) -> Cohort:
             f"{path}: {options.normal!r} is a category and the class of images without one.",
             "Name another class with --normal, or rename the category.",
         )
-    order = list(options.priority) if options.priority is not None else list(names.values())
+    order = [same_form(name) for name in options.priority] if options.priority is not None else list(names.values())
     missing = sorted(set(names.values()) - set(order))
     if missing:
         raise LayoutError(f"{path}: the priority {order} leaves out the categories {missing}.", "Name all of them.")
@@ -88,20 +88,23 @@ def read(source: str | Path, options: Options | None = None) -> Cohort:
     table = read_groups(path_of, "file_name", options.group_by) if options.groups or path_of.is_file() else None
     group = group_of(table, [record["file_name"] for record in records], path_of)
     cases, several = [], []
+    files: dict[Path, str] = {}
     ids = ids_of_files(record["file_name"] for record in records)
     for record in records:
         name = record["file_name"]
         image = path_inside(images, name)
         if image is None or not image.is_file():
             raise LayoutError(f"{path}: image {name!r} is not a file under {images}.", "Point --images at its folder.")
+        if files.setdefault(image, name) != name:
+            raise LayoutError(f"{path}: images {files[image]!r} and {name!r} are one file.", "Remove one of them.")
         found: list[str] = []
         regions: list[Region] = []
         for mark in marks.get(name, []):
             if not isinstance(mark.get("category_id"), int | str) or mark["category_id"] not in names:
                 raise LayoutError(f"{path}: annotation {mark.get('id')} has an unknown category.", "Fix category_id.")
             found.append(names[mark["category_id"]])
-            crowd = mark.get("iscrowd") == 1
-            regions += regions_of_annotation(mark, found[-1], path, role="ignore" if crowd else "finding")
+            role: Literal["finding", "ignore"] = "ignore" if _is_crowd(mark, path) else "finding"
+            regions += regions_of_annotation(mark, found[-1], path, role=role)
         if len(set(found)) > 1:
             several.append(name)
         label = min(found, key=order.index, default=options.normal)
@@ -161,16 +164,24 @@ def annotations_by_image(document: Any, path: Path) -> dict[str, list[dict[str, 
     """File name -> its annotations.
 
     Raises:
-        LayoutError: annotations of an image that the document does not list.
+        LayoutError: annotations of an image that the document does not list, or two with one id.
     """
     names = {record["id"]: record["file_name"] for record in image_records(document, path)}
     marks: dict[str, list[dict[str, Any]]] = {}
+    seen: dict[int | str, int] = {}
     for number, mark in enumerate(_list(document, "annotations", path)):
         image_id = mark.get("image_id") if isinstance(mark, dict) else None
         if not isinstance(image_id, int | str) or image_id not in names:
             raise LayoutError(
                 f"{path}: annotation {number} (from 0) is of image {image_id!r}, which `images` does not list.",
                 "Add the image or remove the annotation.",
+            )
+        own = mark.get("id")
+        if isinstance(own, int | str) and seen.setdefault(own, number) != number:
+            raise LayoutError(
+                f"{path}: annotations {seen[own]} and {number} (from 0) have the same id {own!r}; what is there twice "
+                "would be counted twice.",
+                "Remove the copy, or give every annotation an id of its own.",
             )
         marks.setdefault(names[image_id], []).append(mark)
     return marks
@@ -200,11 +211,25 @@ def regions_of_annotation(
         if not regions:
             raise ValueError("it has neither bbox nor segmentation")
     except (KeyError, TypeError, ValueError, OverflowError, GeometryError) as error:
-        raise LayoutError(f"{path}: annotation {mark.get('id')} is no region: {error}.", "Fix or remove it.") from None
+        why = error.message if isinstance(error, GeometryError) else str(error)
+        raise LayoutError(
+            f"{path}: annotation {mark.get('id')} is no region: {why.rstrip('.')}.", "Fix or remove it."
+        ) from None
     return regions
 
 
+def _is_crowd(mark: Mapping[str, Any], path: Path) -> bool:
+    crowd = mark.get("iscrowd") or 0
+    if crowd not in (0, 1):
+        raise LayoutError(
+            f"{path}: annotation {mark.get('id')}: iscrowd is {crowd!r:.60}, expected 0 or 1.", "Correct it."
+        )
+    return bool(crowd)
+
+
 def _ring(flat: list[float]) -> tuple[tuple[float, float], ...]:
+    if not isinstance(flat, list):
+        raise ValueError("a segmentation is a list of rings, and a ring a list of numbers: x, y, x, y")
     if len(flat) % 2:
         raise ValueError(f"a polygon has {len(flat)} numbers, expected pairs of x and y")
     return tuple((float(y), float(x)) for x, y in zip(flat[::2], flat[1::2], strict=True))
@@ -224,7 +249,9 @@ def _categories(document: Any, path: Path) -> dict[Any, str]:
                 f"{path}: categories {names[record['id']]!r} and {record['name']!r} have the same id {record['id']!r}.",
                 "Give every category an id of its own, and mend the annotations.",
             )
-        name = clean_text(record["name"])
+        name = same_form(record["name"])
+        if not name:
+            raise LayoutError(f"{path}: category {record['id']!r} has an empty name.", "Name the class.")
         if name in names.values():
             twice = next(key for key, other in names.items() if other == name)
             raise LayoutError(

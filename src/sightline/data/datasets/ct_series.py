@@ -17,6 +17,7 @@ from sightline.io.nifti import write_volume
 from sightline.io.picture import Reject
 from sightline.io.tables import CsvRow, read_table
 from sightline.structures.case import Case, Cohort
+from sightline.structures.identifiers import same_form
 
 UNKNOWN = "unknown"
 # what may go with a label, for the shortcut audit
@@ -146,7 +147,8 @@ def _classes(cases: list[Case], options: Options, labels: _Labels | None) -> tup
     found = sorted({case.label for case in cases})
     if labels is None:
         return tuple(found)
-    strange = [] if options.classes is None else [label for label in found if label not in options.classes]
+    named = {same_form(name) for name in options.classes or found}
+    strange = [label for label in found if label not in named]
     if strange:
         raise LayoutError(
             f"{options.labels}: the label {strange[0]!r} is not among the classes {list(options.classes or ())}.",

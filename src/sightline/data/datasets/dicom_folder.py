@@ -173,10 +173,10 @@ def _read_labels(path: Path, classes: Sequence[str] | None) -> dict[str, _Row]:
         )
     known: dict[str, _Row] = {}
     for line in table:
-        row = _Row(line.number, key, line[key], line["label"])
+        row = _Row(line.number, key, line[key], same_form(line["label"]))
         if not row.value or not row.label:
             raise LayoutError(f"{path}: line {row.line} lacks its {key} or its label.", "Fill or remove the line.")
-        if classes is not None and row.label not in classes:
+        if classes is not None and row.label not in map(same_form, classes):
             raise LayoutError(
                 f"{path}: line {row.line}: label {row.label!r} is none of the classes {list(classes)}.",
                 "Correct the label or add the class.",

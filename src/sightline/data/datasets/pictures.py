@@ -10,7 +10,7 @@ from sightline.io.image import find_images, read_image
 from sightline.io.picture import Reject
 from sightline.io.tables import CsvRow, path_inside, read_table
 from sightline.structures.case import Case, Cohort
-from sightline.structures.identifiers import ids_of_files
+from sightline.structures.identifiers import ids_of_files, same_form
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,16 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Cohort, tu
     ids = ids_of_files(row["file"] for row in rows)
     cases: list[Case] = []
     rejects: list[Reject] = []
+    named: dict[Path, CsvRow] = {}
     for row in rows:
         path = path_inside(source, row["file"])
         if path is None or not path.is_file():
             reason = f"{table}: row {row.number}: {row['file']!r} is no file under {source}."
             rejects.append(Reject(Path(row["file"]), reason, "Correct the row or add the file."))
             continue
+        earlier = named.setdefault(path, row)
+        if earlier is not row:
+            raise row.error("file", f"names the picture of row {earlier.number} again", "Remove one row.")
         found.discard(path.resolve())
         try:
             cases.append(_case(row, path, ids[row["file"]]))
@@ -80,7 +84,7 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Cohort, tu
             f"{table}: none of its {len(rows)} rows names a picture that was read.{first}", "Correct the table."
         )
     classes = options.classes or tuple(sorted({case.label for case in cases}))
-    strange = sorted({case.label for case in cases} - set(classes))
+    strange = sorted({case.label for case in cases} - {same_form(name) for name in classes})
     if strange:
         raise LayoutError(
             f"{table}: the label {strange[0]!r} is not among the classes {list(classes)}.", "Name it too."

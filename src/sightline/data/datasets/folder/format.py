@@ -13,6 +13,7 @@ from sightline.errors import LayoutError
 from sightline.io.tables import path_inside, read_json
 from sightline.structures.frame import FloatArray
 from sightline.structures.gaze import Gaze
+from sightline.structures.identifiers import same_form
 from sightline.structures.regions import Box, Mask, Polygon, Region, Scribble
 from sightline.structures.tag import Role, Tag
 
@@ -46,6 +47,7 @@ def read_head(source: Path) -> dict[str, Any]:
     name, classes, about = head.get("name"), head.get("classes"), head.get("about", {})
     if not isinstance(name, str) or not name:
         raise LayoutError(f"{path}: `name` is {name!r}, expected a text.", "Name the cohort.")
+    classes = [same_form(name) for name in classes or ()] if _is_texts(classes) else classes
     if not _is_texts(classes) or not classes or len(set(classes)) < len(classes):
         raise LayoutError(f"{path}: `classes` is {classes!r}, expected distinct class names.", "List the class names.")
     if not isinstance(about, dict) or not _is_texts([*about, *about.values()]):

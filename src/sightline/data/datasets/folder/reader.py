@@ -78,7 +78,7 @@ def _case(
         raise row.error("study_id", f"names {row['study_id']!r}, which studies.csv does not have")
     # a cell of the image speaks before the cell of its study
     labelled = row if row["label"] else study
-    if labelled.need("label") not in classes:
+    if same_form(labelled.need("label")) not in classes:
         raise labelled.error("label", f"is {labelled['label']!r}, expected one of {classes} (cohort.json)")
     image = path_inside(source, row.need("path"))
     if image is None:
@@ -196,6 +196,7 @@ def _masks_by_name(folder: Path, image_ids: set[str], classes: list[str]) -> dic
         # the longest image id that fits: ids and labels may hold `__` themselves
         splits = [("__".join(words[:n]), "__".join(words[n:])) for n in range(len(words), 0, -1)]
         image_id, rest = next(((known[same_form(a)], b) for a, b in splits if same_form(a) in known), ("", ""))
+        rest = same_form(rest)
         label = rest if rest in classes else re.sub(r"(__|^)\d+$", "", rest)
         if not image_id or label not in ["", *classes]:
             raise LayoutError(

@@ -37,6 +37,7 @@ from sightline.io.tables import CsvRow, path_inside, read_json, read_table
 from sightline.structures.case import SPLITS, Case, Cohort
 from sightline.structures.frame import Frame
 from sightline.structures.gaze import Gaze
+from sightline.structures.identifiers import same_form
 from sightline.structures.tag import Tag
 
 LEAST_ON_PICTURE = 0.2
@@ -132,7 +133,7 @@ def read(source: str | Path, options: Options | None = None) -> Cohort:
             looked = gaze_of(recording, mine, shapes[image_id], setup, options.gaze, counts)
             if looked is not None:
                 found.setdefault(image_id, []).append(looked)
-    classes = tuple(dict.fromkeys(row.need("label") for row in rows))
+    classes = tuple(dict.fromkeys(same_form(row.need("label")) for row in rows))
     cases = tuple(_case(row, images[row["image_id"]], shapes[row["image_id"]], found) for row in rows)
     counts["pictures without gaze"] = sum(not case.regions for case in cases)
     about = {"layout": "tracker", "counts": format_counts(counts)}
@@ -257,14 +258,16 @@ def _length(value: Any, name: str, path: Path) -> float | None:
 def _read_showings(path: Path, setup: _Setup, shapes: Mapping[str, tuple[int, int]]) -> list[Showing]:
     unit = SECONDS[setup.columns.time_unit]
     showings = []
+    known = {same_form(image_id): image_id for image_id in shapes}
     for row in read_table(path, ("recording", "image_id", *_SCREEN)):
-        if row["image_id"] not in shapes:
+        image_id = row["image_id"] if row["image_id"] in shapes else known.get(same_form(row["image_id"]))
+        if image_id is None:
             raise row.error("image_id", f"is {row['image_id']!r}, which pictures.csv does not have")
         screen = _corners(row, _SCREEN)
         if screen is None:
             raise row.error("x0", "to y1 are empty, expected where the picture stood on the screen")
         part = _corners(row, tuple(f"image_{name}" for name in _SCREEN))
-        rows, columns = shapes[row["image_id"]]
+        rows, columns = shapes[image_id]
         if part is not None and not (part[0] >= 0 and part[1] >= 0 and part[2] <= rows and part[3] <= columns):
             raise row.error("image_x0", f"to image_y1 reach outside the picture of {rows} x {columns}")
         start, stop = row.number_of("start"), row.number_of("stop")
@@ -272,9 +275,7 @@ def _read_showings(path: Path, setup: _Setup, shapes: Mapping[str, tuple[int, in
         if stop_s <= start_s:
             raise row.error("stop", f"is {row['stop']!r}, not after start")
         name = row.need("recording")
-        showings.append(
-            Showing(row, name, row["reader"] or Path(name).stem, row["image_id"], start_s, stop_s, screen, part)
-        )
+        showings.append(Showing(row, name, row["reader"] or Path(name).stem, image_id, start_s, stop_s, screen, part))
     for a, b in combinations(showings, 2):
         at_once = a.recording == b.recording and a.start_s < b.stop_s and b.start_s < a.stop_s
         if at_once and all(a.screen[i] < b.screen[i + 2] and b.screen[i] < a.screen[i + 2] for i in (0, 1)):
