@@ -1,9 +1,12 @@
 """The database: journal that cannot be changed, changes that are whole or not there."""
 
 import sqlite3
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import event, insert, select
+from sqlalchemy.exc import OperationalError
 
 from sightline.web.node.database import NodeStoreError, Store, journal, studies
 
@@ -83,3 +86,61 @@ def test_what_is_committed_is_synced(tmp_path):
         assert db.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert db.exec_driver_sql("PRAGMA synchronous").scalar() == 2
     assert (tmp_path / "node.sqlite").stat().st_mode & 0o077 == 0
+
+
+def test_what_waits_at_a_time_is_committed_together_and_a_part_that_fails_goes_alone(tmp_path):
+    store = Store(tmp_path / "node.sqlite")
+    commits = []
+    event.listen(store._write, "commit", commits.append)
+    synced = tmp_path / "synced"
+    synced.mkdir()
+
+    def part(number):
+        def work(change):
+            change.note("received", f"1.{number}")
+            change.folders.add(synced)
+            if number == 3:
+                raise ValueError("no object")
+            return number
+
+        return work
+
+    with ThreadPoolExecutor(8) as pool:
+        # while somebody else writes, all of them come to wait
+        with store.change() as change:
+            found = [pool.submit(store.change_together, part(number)) for number in range(8)]
+            while len(store._waiting) < 8:
+                time.sleep(0.001)
+            change.note("other", "x")
+        assert [one.result(10) for one in found if one is not found[3]] == [0, 1, 2, 4, 5, 6, 7]
+        with pytest.raises(ValueError, match="no object"):
+            found[3].result(10)
+    assert len(commits) == 2
+    assert store.verify_journal() == 8
+    with store.look() as db:
+        subjects = set(db.execute(select(journal.c.subject)).scalars())
+    assert subjects == {"x", *(f"1.{number}" for number in range(8) if number != 3)}
+
+
+def test_nobody_is_told_of_success_when_the_shared_transaction_was_not_committed(tmp_path):
+    store = Store(tmp_path / "node.sqlite")
+
+    def work(change):
+        change.note("received", "1.1")
+        change.folders.add(tmp_path / "gone")  # its names cannot be made durable
+
+    with pytest.raises(FileNotFoundError):
+        store.change_together(work)
+    assert store.verify_journal() == 0
+
+    def broken(change):
+        change.connection.exec_driver_sql("INSERT INTO nowhere VALUES (1)")
+
+    with ThreadPoolExecutor(2) as pool, store.change():
+        found = [pool.submit(store.change_together, one) for one in (broken, lambda change: change.note("x", "1"))]
+        while len(store._waiting) < 2:
+            time.sleep(0.001)
+    for one in found:
+        with pytest.raises(OperationalError):
+            one.result(10)
+    assert store.verify_journal() == 0

@@ -13,8 +13,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import (
     Column,
@@ -36,9 +37,10 @@ from sqlalchemy import (
     select,
     text,
 )
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import DatabaseError, DBAPIError
 
 from sightline.errors import SightlineError
+from sightline.web.node.spool import sync_folder
 
 VERSION = 1
 metadata = MetaData()
@@ -162,19 +164,56 @@ class NodeStoreError(SightlineError):
     """The node's database cannot be used: of another version, damaged, or its journal does not hold."""
 
 
+_LAST_HASH = select(journal.c.hash).order_by(journal.c.seq.desc()).limit(1)
+_ADD_TO_JOURNAL = insert(journal)
+T = TypeVar("T")
+
+
 class Change:
-    """One transaction under way: statements, and the journal rows that say what they do."""
+    """One transaction under way: statements, and the journal rows that say what they do.
+
+    Attributes:
+        connection: takes the statements.
+        now: seconds since 1970, the same for all of the transaction.
+        folders: folders in which files were moved; their names are made durable before the commit, once each.
+    """
 
     def __init__(self, connection: Connection, now: float) -> None:
         self.connection, self.now = connection, now
-        last = connection.execute(select(journal.c.hash).order_by(journal.c.seq.desc()).limit(1)).scalar()
-        self._hash = str(last or "")
+        self.folders: set[Path] = set()
+        self._hash = str(connection.execute(_LAST_HASH).scalar() or "")
 
     def note(self, what: str, subject: str, **detail: object) -> None:
         """Append a journal row."""
         row = {"at": self.now, "what": what, "subject": subject, "detail": _canonical(detail)}
         self._hash = chain(self._hash, row)
-        self.connection.execute(insert(journal).values(**row, hash=self._hash))
+        self.connection.execute(_ADD_TO_JOURNAL, {**row, "hash": self._hash})
+
+    @contextmanager
+    def part(self) -> Iterator[None]:
+        """A part that is taken back alone where it fails; the rest of the transaction goes on."""
+        before = self._hash
+        try:
+            with self.connection.begin_nested():
+                yield
+        except BaseException:
+            self._hash = before
+            raise
+
+    def sync_folders(self) -> None:
+        """Make the names of moved files durable: whoever reads the row must find the file."""
+        for folder in self.folders:
+            sync_folder(folder)
+
+
+@dataclass
+class _Waiting:
+    """One caller's part of a transaction that several share."""
+
+    work: Callable[[Change], Any]
+    result: Any = None
+    error: BaseException | None = None
+    ended: bool = False
 
 
 class Store:
@@ -190,7 +229,8 @@ class Store:
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
         self.path, self.clock = path, clock
-        self._lock = threading.Lock()
+        self._lock, self._waiting_lock = threading.Lock(), threading.Lock()
+        self._waiting: list[_Waiting] = []
         path.parent.mkdir(parents=True, exist_ok=True)
         self._write = _engine(path, "BEGIN IMMEDIATE")
         self._read = _engine(path, "BEGIN")
@@ -216,7 +256,60 @@ class Store:
     def change(self) -> Iterator[Change]:
         """A transaction that writes; committed, with fsync, when the block ends without an error."""
         with self._lock, self._write.begin() as connection:
-            yield Change(connection, self.clock())
+            change = Change(connection, self.clock())
+            yield change
+            change.sync_folders()
+
+    def change_together(self, work: Callable[[Change], T]) -> T:
+        """Do `work` in a transaction that it shares with whoever else waits just now (group commit).
+
+        Returns when that transaction is committed, with fsync: what several connections receive at a time costs one
+        fsync of the database and one of each folder together, instead of one each.
+
+        Args:
+            work: gets the transaction; must not be repeated by itself, and is taken back alone where it fails.
+
+        Returns:
+            What `work` returned.
+
+        Raises:
+            Exception: what `work` raised; or, for each of those who shared it, why the transaction was not committed.
+        """
+        mine = _Waiting(work)
+        with self._waiting_lock:
+            self._waiting.append(mine)
+        with self._lock:
+            # whoever held the lock before may have done this part too
+            if not mine.ended:
+                with self._waiting_lock:
+                    parts, self._waiting = self._waiting, []
+                self._commit(parts)
+        if mine.error is not None:
+            raise mine.error
+        return cast(T, mine.result)
+
+    def _commit(self, parts: list[_Waiting]) -> None:
+        """One transaction for all parts; whatever happens, each has ended after it."""
+        try:
+            with self._write.begin() as connection:
+                change = Change(connection, self.clock())
+                for one in parts:
+                    try:
+                        with change.part():
+                            one.result = one.work(change)
+                    except DBAPIError:
+                        raise  # the database may have taken back the whole transaction: nobody's part is certain
+                    except Exception as error:
+                        one.error = error
+                change.sync_folders()
+        except BaseException as error:
+            for one in parts:
+                one.error = one.error or error
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            for one in parts:
+                one.ended = True
 
     @contextmanager
     def look(self) -> Iterator[Connection]:

@@ -19,7 +19,7 @@ from sightline.errors import SightlineError
 from sightline.inference.gate.gate_file import Gate, read_gate, weights_digest
 from sightline.inference.onnx.model_file import FOLDER, find_export, read_facts
 from sightline.web.node.configuration import Configuration, DicomDestination
-from sightline.web.node.database import Store, studies
+from sightline.web.node.database import Store, readings, studies
 from sightline.web.node.delivery.cleaning import Cleaner
 from sightline.web.node.delivery.commitment import CommitmentAnswers, ask_commitment, resume_questions, take_answer
 from sightline.web.node.delivery.dispatch import DeliveryEvents, Dispatcher
@@ -36,7 +36,7 @@ LOG = logging.getLogger("sightline.node")
 CHILD = (sys.executable, "-m", "sightline.web.node.jobs.judge")
 # clocks that are years off would give results dates that no archive can sort
 EARLIEST, LATEST = 1_735_689_600.0, 4_102_444_800.0  # 2025, 2100
-RUN_CHECK_S, CLEAN_S, GAUGES_S, DRIFT_S = 300.0, 600.0, 5.0, 3600.0
+RUN_CHECK_S, CLEAN_S, GAUGES_S, DRIFT_FIRST_S, DRIFT_S = 300.0, 600.0, 5.0, 120.0, 3600.0
 STOP_S = 60.0
 
 
@@ -48,6 +48,8 @@ class Node:
         child: what starts a child process.
         clock: seconds since 1970.
         pace_s: pause between two looks for work.
+        ahead: start child processes with the node, not with the first study: imports and the runs' opening take
+            seconds, on a busy machine many.
 
     Raises:
         SightlineError: whatever makes it impossible to serve: a run without gate, a clock that is years off, ...
@@ -59,6 +61,7 @@ class Node:
         child: Sequence[str],
         clock: Callable[[], float] = time.time,
         pace_s: float = 0.2,
+        ahead: bool = False,
     ) -> None:
         self.configuration, self.clock, self.pace_s = configuration, clock, pace_s
         if not EARLIEST <= clock() <= LATEST:
@@ -86,7 +89,8 @@ class Node:
         self.gauges = Gauges(self.metrics, self.store, self.spool)
         work = WorkEvents(self._judged, self._refused, self._job_failed)
         self.workers = [
-            Worker(configuration, self.store, self.spool, work, child) for _ in range(configuration.workers)
+            Worker(configuration, self.store, self.spool, work, child, ahead=ahead)
+            for _ in range(configuration.workers)
         ]
         delivery = DeliveryEvents(self._sent, self._send_failed, self._dead, self._not_taken)
         self.dispatchers = {
@@ -124,7 +128,7 @@ class Node:
         self._run("cleaner", self.cleaner.clean, CLEAN_S)
         self._run("run check", self._check_runs, RUN_CHECK_S)
         self._run("gauges", self._update_gauges, GAUGES_S)
-        self._run("drift", self._watch_drift, DRIFT_S)
+        self._run("drift", self._watch_drift, DRIFT_S, first_after_s=DRIFT_FIRST_S)
         self._unready = ""
         LOG.info("serving", extra={"port": self.scp.port, "count": resumed})
 
@@ -155,10 +159,11 @@ class Node:
         self._lock.release()
         LOG.info("stopped")
 
-    def _run(self, name: str, step: Callable[[], Any], pause_s: float) -> None:
+    def _run(self, name: str, step: Callable[[], Any], pause_s: float, first_after_s: float = 0.0) -> None:
         """Repeat a step until the node stops; while it finds work there is no pause. Nothing it raises ends it."""
 
         def loop() -> None:
+            self._stopping.wait(first_after_s)
             while not self._stopping.is_set():
                 try:
                     found = step()
@@ -190,6 +195,10 @@ class Node:
         self.metrics.ready.set(not self.unready)
 
     def _watch_drift(self) -> None:
+        with self.store.look() as db:
+            if db.execute(select(readings.c.id).limit(1)).first() is None:
+                return
+        # its imports take seconds, in which the listeners would have to wait for the interpreter
         from sightline.web.node.monitoring.drift_watch import watch_rule
 
         for rule, gate in self.gates.items():
@@ -347,7 +356,7 @@ def serve(configuration: Configuration) -> int:
     end = threading.Event()
     for word in (signal.SIGTERM, signal.SIGINT):
         signal.signal(word, lambda *_: end.set())
-    node = Node(configuration, CHILD)
+    node = Node(configuration, CHILD, ahead=True)
     node.start()
     end.wait()
     node.stop()

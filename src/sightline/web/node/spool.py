@@ -96,17 +96,18 @@ class Spool:
             os.fsync(stream.fileno())
         return sha256
 
-    def adopt(self, file: Path, sha256: str, *, result: bool = False) -> None:
-        """Move a hashed file of the same disk into the spool; its name is durable afterwards.
+    def adopt(self, file: Path, sha256: str, *, result: bool = False) -> Path:
+        """Move a hashed file of the same disk into the spool; the folder it lies in now.
 
-        Call it inside the transaction that writes the row: what cleaning removes is decided there too.
+        Call it inside the transaction that writes the row, and give the folder to `Change.folders`: what cleaning
+        removes is decided there too, and the name is durable before the row is.
         """
         place = self.path(sha256, result=result)
         if place.exists():
             file.unlink()
         else:
             file.replace(place)
-        sync_folder(place.parent)
+        return place.parent
 
     def remove(self, sha256: str, *, result: bool = False) -> None:
         """Remove a file; one that is gone already is no error."""

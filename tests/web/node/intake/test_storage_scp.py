@@ -207,6 +207,28 @@ def test_objects_that_are_too_long_are_cut(tmp_path):
         door.scp.stop(1.0)
 
 
+def test_half_an_object_leaves_nothing_behind(door):
+    sent = image(1, size=(1200, 1200))
+    entity = AE("MOD")
+    entity.add_requested_context(sent.SOPClassUID, sent.file_meta.TransferSyntaxUID)
+    association = entity.associate("127.0.0.1", door.port, ae_title="SIGHTLINE")
+    whole, sends = association.dul.socket.send, []
+
+    def cut(piece):
+        sends.append(piece)
+        if len(sends) == 4:
+            association.dul.socket.socket.close()
+        whole(piece)
+
+    association.dul.socket.send = cut
+    with pytest.raises((RuntimeError, ValueError, AttributeError)):
+        assert association.send_c_store(sent).Status == 0x0000
+    wait_for(lambda: not door.scp._server.active_associations)
+    wait_for(lambda: list(door.spool.incoming.iterdir()) == [])
+    assert len(sends) >= 4 and door.rows() == []
+    assert store(door.port, sent) == [0x0000]
+
+
 def test_a_pdu_of_four_gigabytes_is_not_read(door):
     with socket.create_connection(("127.0.0.1", door.port), timeout=10) as raw:
         raw.sendall(struct.pack(">BBL", 0x04, 0, 0xFFFFFFF0))

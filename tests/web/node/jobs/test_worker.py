@@ -51,7 +51,7 @@ def test_a_child_is_bound_and_goes_on(tmp_path):
     try:
         for _ in range(2):
             words = child.ask(request(tmp_path))["readings"]["x"]
-        assert words["memory"] == 2**31 and words["nice"] >= 10
+        assert words["memory"] == 2**31 and words["nice"] >= 5
         assert words["reach"] != "connected"
         pid = child._process.pid
         child.ask(request(tmp_path))

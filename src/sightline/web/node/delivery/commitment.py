@@ -147,10 +147,15 @@ class CommitmentAnswers:
 
     def report(self, transaction: str, pairs: Sequence[tuple[str, str]]) -> tuple[int, Dataset]:
         """Event type (1 all kept, 2 some not) and the report."""
+        kept = set()
+        query = select(objects.c.sop_uid, objects.c.sop_class, objects.c.sha256)
+        query = query.where(objects.c.state.in_(("kept", "own")))
         with self.store.look() as db:
-            query = select(objects.c.sop_uid, objects.c.sop_class, objects.c.sha256)
-            query = query.where(objects.c.sop_uid.in_([uid for _, uid in pairs]), objects.c.state.in_(("kept", "own")))
-            kept = {(row.sop_class, row.sop_uid) for row in db.execute(query) if self.present(row.sha256)}
+            # a statement takes only so many values, and a question may name any number
+            for start in range(0, len(pairs), MOST_AT_ONCE):
+                uids = [uid for _, uid in pairs[start : start + MOST_AT_ONCE]]
+                rows = db.execute(query.where(objects.c.sop_uid.in_(uids)))
+                kept |= {(row.sop_class, row.sop_uid) for row in rows if self.present(row.sha256)}
         report = Dataset()
         report.TransactionUID = transaction
         report.ReferencedSOPSequence = [_reference(*pair) for pair in pairs if pair in kept]
@@ -163,27 +168,32 @@ class CommitmentAnswers:
 
     def _work(self) -> None:
         while (asked := self._asked.get()) is not None:
-            transaction, pairs, caller = asked
-            kind, report = self.report(transaction, pairs)
             try:
-                association = associate(
-                    self._peers[caller],
-                    self.calling,
-                    [build_context(StorageCommitmentPushModel)],
-                    ext_neg=[build_role(StorageCommitmentPushModel, scp_role=True)],
-                )
-            except SightlineError:
-                LOG.warning("commitment answer not delivered", extra={"destination": caller})
-                continue
-            try:
-                association.send_n_event_report(
-                    report, kind, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
-                )
-            except (ValueError, RuntimeError):
-                LOG.warning("commitment answer not taken", extra={"destination": caller})
-            finally:
-                if association.is_established:
-                    association.release()
+                self._answer(*asked)
+            except Exception:  # whatever was asked: the next who asks gets an answer
+                LOG.exception("a commitment answer failed", extra={"destination": asked[2]})
+
+    def _answer(self, transaction: str, pairs: list[tuple[str, str]], caller: str) -> None:
+        kind, report = self.report(transaction, pairs)
+        try:
+            association = associate(
+                self._peers[caller],
+                self.calling,
+                [build_context(StorageCommitmentPushModel)],
+                ext_neg=[build_role(StorageCommitmentPushModel, scp_role=True)],
+            )
+        except SightlineError:
+            LOG.warning("commitment answer not delivered", extra={"destination": caller})
+            return
+        try:
+            association.send_n_event_report(
+                report, kind, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
+            )
+        except (ValueError, RuntimeError):
+            LOG.warning("commitment answer not taken", extra={"destination": caller})
+        finally:
+            if association.is_established:
+                association.release()
 
 
 def _reference(sop_class: str, sop_uid: str) -> Dataset:

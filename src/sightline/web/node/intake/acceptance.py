@@ -6,9 +6,11 @@ and folder are synced, and the row and its journal entry are committed.
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import re
+import shutil
 import tempfile
 import warnings
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ import pydicom
 from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import UID
 from pynetdicom.dsutils import create_file_meta
-from sqlalchemy import insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.exc import DBAPIError
 
 from sightline.errors import SightlineError, UnreadableFile
@@ -40,6 +42,15 @@ _TAGS = [
     "ManufacturerModelName", "StudyPriorityID", "ImageLaterality", "Laterality", "SeriesDescription", "NumberOfFrames",
     "Rows", "Columns",
 ]  # fmt: skip
+# built once: each object needs all of them, and building costs as much as running
+_BY_BYTES = select(objects).where(objects.c.sha256 == bindparam("given"))
+_SAME_UID = select(objects.c.id).where(objects.c.sop_uid == bindparam("given"), objects.c.state != "altered").limit(1)
+_PATIENTS = select(objects.c.patient_id, objects.c.accession).distinct()
+_PATIENTS = _PATIENTS.where(objects.c.study_uid == bindparam("given"), objects.c.state == "kept")
+_STUDY_STATE = select(studies.c.state).where(studies.c.study_uid == bindparam("given"))
+_TOUCH_STUDY = update(studies).where(studies.c.study_uid == bindparam("given"))
+_TOUCH_STUDY = _TOUCH_STUDY.values({name: bindparam(name) for name in ("last", "state", "ended")})
+_ADD_STUDY, _ADD_OBJECT = insert(studies), insert(objects)
 Result = Literal["stored", "duplicate", "altered", "own"]
 
 
@@ -113,14 +124,10 @@ class Intake:
             header, syntax = self._read(file, announced)
             file = self._with_own_meta(file, header, syntax)
             size, sha256 = file.stat().st_size, self.spool.hash_file(file)
-            with self.store.change() as change:
-                result = self._record(change, file, header, syntax, sha256, origin)
-            sop_class, sop_uid, study = (
-                str(header.SOPClassUID),
-                str(header.SOPInstanceUID),
-                str(header.StudyInstanceUID),
-            )
-            return Accepted(result, sop_class, sop_uid, study, sha256, size)
+            row = _row(header, syntax, sha256, size, origin)
+            # what several associations send at a time is committed together
+            result = self.store.change_together(lambda change: self._record(change, file, row))
+            return Accepted(result, row["sop_class"], row["sop_uid"], row["study_uid"], sha256, size)
         finally:
             file.unlink(missing_ok=True)
             given.unlink(missing_ok=True)
@@ -149,81 +156,59 @@ class Intake:
             sop_instance_uid=UID(str(header.SOPInstanceUID)),
             transfer_syntax=UID(syntax),
         )
-        with tempfile.NamedTemporaryFile(dir=self.spool.incoming, suffix=".dcm", delete=False) as fresh:
-            fresh.write(b"\0" * 128 + b"DICM")
-            write_file_meta_info(fresh, meta)
-            size = fresh.tell()
-            with file.open("rb") as old:
-                fresh.flush()
-                fresh_head = Path(fresh.name).read_bytes()
-                if old.read(size) == fresh_head:
-                    Path(fresh.name).unlink()
-                    return file
-                # file meta information is small; its length element may be missing
-                old.seek(0)
-                old.seek(find_dataset(old.read(MOST_META_BYTES))[0])
-                while piece := old.read(1024 * 1024):
-                    fresh.write(piece)
+        head = io.BytesIO()
+        head.write(b"\0" * 128 + b"DICM")
+        write_file_meta_info(head, meta)
+        with file.open("rb") as old:
+            if old.read(head.tell()) == head.getvalue():
+                return file
+            # file meta information is small; its length element may be missing
+            old.seek(0)
+            old.seek(find_dataset(old.read(MOST_META_BYTES))[0])
+            with tempfile.NamedTemporaryFile(dir=self.spool.incoming, suffix=".dcm", delete=False) as fresh:
+                fresh.write(head.getvalue())
+                shutil.copyfileobj(old, fresh, 1024 * 1024)
         file.unlink()
         return Path(fresh.name)
 
-    def _record(self, change: Change, file: Path, header: Any, syntax: str, sha256: str, origin: Origin) -> Result:
+    def _record(self, change: Change, file: Path, row: dict[str, Any]) -> Result:
         db = change.connection
-        sop_uid, study_uid = str(header.SOPInstanceUID), str(header.StudyInstanceUID)
-        known = db.execute(select(objects).where(objects.c.sha256 == sha256)).mappings().first()
+        sha256, sop_uid, study_uid = row["sha256"], row["sop_uid"], row["study_uid"]
+        known = db.execute(_BY_BYTES, {"given": sha256}).mappings().first()
         if known is not None:
             # the row was committed once; bring the bytes back where they were cleaned in the meantime
             if known["state"] == "cleaned" or not self.spool.path(sha256).exists():
-                self.spool.adopt(file, sha256)
+                change.folders.add(self.spool.adopt(file, sha256))
                 db.execute(update(objects).where(objects.c.id == known["id"]).values(state="kept", received=change.now))
                 self._touch(change, study_uid)
-            change.note("received again", sop_uid, sha256=sha256, caller=origin.caller)
+            change.note("received again", sop_uid, sha256=sha256, caller=row["caller"])
             return "duplicate"
-        facts = read_header_facts(header)
-        same_uid = select(objects.c.id).where(objects.c.sop_uid == sop_uid, objects.c.state != "altered")
-        twin = db.execute(same_uid).first()
-        result: Result = "altered" if twin is not None else "own" if facts["own"] else "stored"
-        self.spool.adopt(file, sha256)
-        row = {
-            "sha256": sha256,
-            "sop_uid": sop_uid,
-            "sop_class": str(header.SOPClassUID),
-            "syntax": syntax,
-            "study_uid": study_uid,
-            "series_uid": str(header.SeriesInstanceUID),
-            "patient_id": str(header.get("PatientID") or "")[:256],
-            "accession": str(header.get("AccessionNumber") or "")[:256],
-            "facts": json.dumps(facts, sort_keys=True),
-            "bytes": self.spool.path(sha256).stat().st_size,
-            "caller": origin.caller,
-            "door": origin.protocol,
-            "received": change.now,
-            "state": "kept" if result == "stored" else result,
-        }
+        twin = db.execute(_SAME_UID, {"given": sop_uid}).first()
+        result: Result = "altered" if twin is not None else "own" if json.loads(row["facts"])["own"] else "stored"
+        change.folders.add(self.spool.adopt(file, sha256))
+        row = {**row, "received": change.now, "state": "kept" if result == "stored" else result}
         if result == "stored":
             self._compare_study(change, row)
             self._touch(change, study_uid)
-        db.execute(insert(objects).values(**row))
-        change.note("received" if result == "stored" else result, sop_uid, sha256=sha256, caller=origin.caller)
+        db.execute(_ADD_OBJECT, row)
+        change.note("received" if result == "stored" else result, sop_uid, sha256=sha256, caller=row["caller"])
         return result
 
     def _touch(self, change: Change, study_uid: str) -> None:
         """A new image starts the study's quiet time again; what a person must look at stays held."""
         db = change.connection
-        state = db.execute(select(studies.c.state).where(studies.c.study_uid == study_uid)).scalar()
+        state = db.execute(_STUDY_STATE, {"given": study_uid}).scalar()
         if state is None:
             values = {"study_uid": study_uid, "first": change.now, "last": change.now, "state": "open", "complete": 0}
-            db.execute(insert(studies).values(**values, reason=""))
+            db.execute(_ADD_STUDY, {**values, "reason": ""})
         else:
             values = {"last": change.now, "state": "held" if state == "held" else "open", "ended": None}
-            db.execute(update(studies).where(studies.c.study_uid == study_uid).values(**values))
+            db.execute(_TOUCH_STUDY, {"given": study_uid, **values})
 
     def _compare_study(self, change: Change, row: dict[str, Any]) -> None:
         """Two patients in one study are for a person to look at; a new accession number is only written down."""
         db = change.connection
-        query = select(objects.c.patient_id, objects.c.accession)
-        query = query.where(objects.c.study_uid == row["study_uid"], objects.c.state == "kept")
-        others = db.execute(query).all()
+        others = db.execute(_PATIENTS, {"given": row["study_uid"]}).all()
         if any(patient != row["patient_id"] for patient, _ in others):
             self._touch(change, row["study_uid"])
             values = {"state": "held", "reason": TWO_PATIENTS}
@@ -231,3 +216,21 @@ class Intake:
             change.note("held", row["study_uid"], reason=values["reason"])
         elif others and any(accession != row["accession"] for _, accession in others):
             change.note("accession changed", row["study_uid"])
+
+
+def _row(header: Any, syntax: str, sha256: str, size: int, origin: Origin) -> dict[str, Any]:
+    """What the database keeps of an object, but for when it came and what became of it."""
+    return {
+        "sha256": sha256,
+        "sop_uid": str(header.SOPInstanceUID),
+        "sop_class": str(header.SOPClassUID),
+        "syntax": syntax,
+        "study_uid": str(header.StudyInstanceUID),
+        "series_uid": str(header.SeriesInstanceUID),
+        "patient_id": str(header.get("PatientID") or "")[:256],
+        "accession": str(header.get("AccessionNumber") or "")[:256],
+        "facts": json.dumps(read_header_facts(header), sort_keys=True),
+        "bytes": size,
+        "caller": origin.caller,
+        "door": origin.protocol,
+    }

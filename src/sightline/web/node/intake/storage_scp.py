@@ -23,6 +23,7 @@ from typing import Any
 from pydicom.dataset import Dataset
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, evt
 from pynetdicom import _config as pynetdicom_config
+from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import StorageCommitmentPushModel, Verification  # type: ignore[attr-defined]
 from pynetdicom.transport import ThreadedAssociationServer
 from sqlalchemy.exc import DBAPIError
@@ -119,6 +120,7 @@ class StorageScp:
         entity.add_supported_context(StorageCommitmentPushModel, scu_role=True, scp_role=True)
         handlers: list[Any] = [
             (evt.EVT_CONN_OPEN, self._bound_connection),
+            (evt.EVT_CONN_CLOSE, _remove_half),
             (evt.EVT_REQUESTED, self._admit),
             (evt.EVT_C_STORE, self._store),
             (evt.EVT_C_ECHO, lambda _: 0x0000),
@@ -138,6 +140,7 @@ class StorageScp:
                 f"dicom: {self.listener.address}:{self.listener.port} cannot be listened on ({error}).",
                 "Choose another port, or stop what holds it.",
             ) from None
+        server.contexts = _SharedContexts(server.contexts)
         server.handshake_s, self._server = self.listener.negotiate_s, server
         threading.Thread(target=server.serve_forever, args=(0.1,), name="dicom listener", daemon=True).start()
 
@@ -240,6 +243,22 @@ class StorageScp:
         ]
         self.events.commit_answered(str(said.get("TransactionUID") or ""), lists[0], lists[1])
         return 0x0000, None
+
+
+def _remove_half(event: evt.Event) -> None:
+    """What was being received when a connection ended: pynetdicom leaves its file behind."""
+    message: Any = event.assoc.dimse.message
+    half = None if message is None else message._data_set_path
+    if half is not None:
+        message._data_set_file.close()
+        Path(half).unlink(missing_ok=True)
+
+
+class _SharedContexts(list[PresentationContext]):
+    """What is offered to every caller: pynetdicom copies it for each, 200 classes deep, and changes none."""
+
+    def __deepcopy__(self, memo: object) -> _SharedContexts:
+        return self
 
 
 class _TooFast(SightlineError):

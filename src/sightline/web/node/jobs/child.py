@@ -15,7 +15,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -23,6 +23,8 @@ from typing import Any, TextIO
 from sightline.errors import SightlineError
 
 _PR_SET_PDEATHSIG = 1
+# the node's own threads come first, so that receiving keeps its pace
+NICE = 5
 _CLONE_NEWNET, _CLONE_NEWUSER = 0x40000000, 0x10000000
 
 
@@ -69,21 +71,30 @@ class Answer:
 
 
 Judge = Callable[[Request], Answer]
+# folder, codes.yaml, engine
+Opened = tuple[Path, Path | None, str]
+Prepare = Callable[[Sequence[Opened]], None]
 
 
-def serve_jobs(judge: Judge, memory: int, cpu_s: float, source: TextIO, answers: TextIO) -> None:
+def serve_jobs(
+    judge: Judge, bounds: tuple[int, float], source: TextIO, answers: TextIO, prepare: Callable[[], None] | None = None
+) -> None:
     """Answer jobs until the input ends.
 
     Args:
         judge: what judges one job.
-        memory: bytes of address space.
-        cpu_s: processor seconds a job.
+        bounds: bytes of address space, and processor seconds a job.
         source: lines of jobs.
         answers: lines of answers; nothing else may be written to it.
+        prepare: done before the first job, so that no study waits for it; should it fail, the job says why.
     """
+    memory, cpu_s = bounds
     bind_process(memory)
     answers.write(json.dumps({"ready": True}) + "\n")
     answers.flush()
+    if prepare is not None:
+        with contextlib.suppress(Exception):
+            prepare()
     for line in source:
         plain = json.loads(line)
         plain["images"] = {name: Path(file) for name, file in plain["images"].items()}
@@ -124,7 +135,7 @@ def bind_process(memory: int) -> None:
     # node's network, which docs/threat_model.md says
     if libc.unshare(_CLONE_NEWNET) != 0:
         libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET)
-    os.nice(10)
+    os.nice(NICE)
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
@@ -137,8 +148,13 @@ def bind_job(cpu_s: float) -> None:
         resource.setrlimit(resource.RLIMIT_CPU, (int(usage.ru_utime + usage.ru_stime + cpu_s) + 1, hard))
 
 
-def main(judge: Judge) -> None:
-    """Entry of a child: `python -m ... MEMORY CPU_SECONDS`; what libraries print goes to standard error."""
+def main(judge: Judge, prepare: Prepare | None = None) -> None:
+    """Entry of a child: `python -m ... MEMORY CPU_SECONDS RUNS`; what libraries print goes to standard error.
+
+    RUNS is a JSON list of (folder, codes.yaml or null, engine): what `prepare` opens before the first job.
+    """
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    serve_jobs(judge, int(sys.argv[1]), float(sys.argv[2]), sys.stdin, answers)
+    runs = [(Path(run), Path(codes) if codes else None, engine) for run, codes, engine in json.loads(sys.argv[3])]
+    ready = None if prepare is None else lambda: prepare(runs)
+    serve_jobs(judge, (int(sys.argv[1]), float(sys.argv[2])), sys.stdin, answers, ready)

@@ -1,18 +1,23 @@
 """What the child process does with a job: the gate's picture check, the run's network, and results as DICOM objects.
 
-`python -m sightline.web.node.jobs.judge MEMORY CPU_SECONDS` is started by the worker; nobody types it.
+`python -m sightline.web.node.jobs.judge MEMORY CPU_SECONDS RUNS` is started by the worker; nobody types it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import contextlib
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pydicom
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
 
 from sightline.errors import SightlineError
 from sightline.inference.dicom_results import ResultWords, image_result, words_of_run, write_dicom_results
@@ -28,8 +33,13 @@ from sightline.inference.radiographs import read_picture, read_radiograph
 from sightline.io.dicom.radiograph import foreign_bytes
 from sightline.io.dicom_results.header import source_image
 from sightline.io.dicom_results.objects import Wanted
-from sightline.io.dicom_results.results import ImageResult
-from sightline.web.node.jobs.child import Answer, Request, main
+from sightline.io.dicom_results.results import ImageResult, Kind
+from sightline.web.node.jobs.child import Answer, Opened, Request, main
+
+# runs that stay in memory
+MOST_OPEN = 4
+DX_CLASS = "1.2.840.10008.5.1.4.1.1.1.1"
+REHEARSED: tuple[Kind, ...] = ("findings", "marks", "regions", "states", "picture")
 
 
 @dataclass(frozen=True)
@@ -52,7 +62,7 @@ class JudgedStudy:
     readings: dict[str, Mapping[str, float | str]] = field(default_factory=dict)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=MOST_OPEN)
 def open_judging(folder: Path, codes: Path | None, engine: str) -> Judging:
     """Open a run for judging radiographs.
 
@@ -84,6 +94,40 @@ def _open_with_torch(folder: Path) -> tuple[RunFacts, Ask]:
 
     run = open_run(folder, CATALOGUE)
     return facts_of(run), TorchNetwork(run)
+
+
+def open_runs(runs: Sequence[Opened]) -> None:
+    """Open runs and let each judge an image made up here, into a folder that is thrown away.
+
+    The first image costs seconds that no other does: of the network's first run, of tables that highdicom reads.
+    """
+    for run, codes, engine in runs[:MOST_OPEN]:
+        with contextlib.suppress(SightlineError, OSError, MemoryError), tempfile.TemporaryDirectory() as scratch:
+            judging = open_judging(run, codes, engine)
+            unchecked = replace(judging, gate=replace(judging.gate, picture={}), features=None)
+            file, study = Path(scratch) / "image.dcm", JudgedStudy()
+            _noise_image(judging.facts.picture_view().size).save_as(file, enforce_file_format=True)
+            request = Request(run, engine, {}, (), REHEARSED, file.parent, 0.0, codes, ())
+            _judge_image(unchecked, request, study, "", file)
+            made = datetime.fromtimestamp(0)
+            write_dicom_results(judging.words, study.results, request.out, Wanted(kinds=REHEARSED), made=made)
+
+
+def _noise_image(side: int) -> FileDataset:
+    """A DX that nobody took."""
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = DX_CLASS, "2.25.1"
+    made = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+    made.SOPClassUID, made.SOPInstanceUID, made.StudyInstanceUID, made.SeriesInstanceUID = (
+        DX_CLASS, "2.25.1", "2.25.2", "2.25.3",
+    )  # fmt: skip
+    made.Modality, made.PatientID, made.PhotometricInterpretation = "DX", "nobody", "MONOCHROME2"
+    made.Rows = made.Columns = side
+    made.BitsAllocated = made.BitsStored = 16
+    made.SamplesPerPixel, made.HighBit, made.PixelRepresentation = 1, 15, 0
+    made.PixelData = np.random.default_rng(0).integers(0, 4096, (side, side), np.uint16).tobytes()
+    return made
 
 
 def judge_study(request: Request) -> Answer:
@@ -174,4 +218,4 @@ def _words(facts: Mapping[str, Any]) -> dict[str, float | str]:
 
 
 if __name__ == "__main__":
-    main(judge_study)
+    main(judge_study, open_runs)

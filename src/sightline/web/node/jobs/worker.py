@@ -55,10 +55,13 @@ class Child:
         command: what starts it; memory and processor seconds are added.
         memory: bytes of address space.
         cpu_s: processor seconds a job.
+        runs: folder, codes.yaml or None, and engine of each run that it opens at its start.
     """
 
-    def __init__(self, command: Sequence[str], memory: int, cpu_s: float) -> None:
-        self.command, self.memory, self.cpu_s = tuple(command), memory, cpu_s
+    def __init__(
+        self, command: Sequence[str], memory: int, cpu_s: float, runs: Sequence[tuple[str, str | None, str]] = ()
+    ) -> None:
+        self.command, self.memory, self.cpu_s, self.runs = tuple(command), memory, cpu_s, tuple(runs)
         self.used = 0.0
         self._process: subprocess.Popen[str] | None = None
         self._ready = False
@@ -83,7 +86,7 @@ class Child:
         """Start the process where none runs, and do not wait for it: a study that settles now will need it."""
         if self._process is None or self._process.poll() is not None:
             self.stop()
-            command = [*self.command, str(self.memory), str(self.cpu_s)]
+            command = [*self.command, str(self.memory), str(self.cpu_s), json.dumps(self.runs)]
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
             )
@@ -159,19 +162,34 @@ class Worker:
         spool: the node's files.
         events: what is told.
         command: what starts the child process.
+        ahead: start it at the first look for work, not with the first study.
     """
 
     def __init__(
-        self, configuration: Configuration, store: Store, spool: Spool, events: WorkEvents, command: Sequence[str]
+        self,
+        configuration: Configuration,
+        store: Store,
+        spool: Spool,
+        events: WorkEvents,
+        command: Sequence[str],
+        *,
+        ahead: bool = False,
     ) -> None:
         self.configuration, self.store, self.spool, self.events = configuration, store, spool, events
-        self.child = Child(command, configuration.job_memory, configuration.job_cpu_s)
+        self._ahead = ahead
+        runs = {
+            (str(rule.run), str(rule.codes) if rule.codes else None, configuration.engine): None
+            for rule in configuration.rules
+        }
+        self.child = Child(command, configuration.job_memory, configuration.job_cpu_s, tuple(runs))
 
     def work_once(self) -> bool:
         """Do the next job that is due; False when there is none."""
         job = self._take()
         if job is None:
-            if self._study_settles():
+            # not in `start`: the child ends with the thread that started it
+            if self._ahead or self._study_settles():
+                self._ahead = False
                 self.child.wake()
             else:
                 self.child.stop_if_idle()
@@ -291,7 +309,7 @@ class Worker:
             # the first one may be on its way already; two contents under one UID must never leave
             change.note("result differs", sop_uid, job=job["id"], first=known["sha256"], second=sha256)
             return
-        self.spool.adopt(path, sha256, result=True)
+        change.folders.add(self.spool.adopt(path, sha256, result=True))
         if known is not None:
             db.execute(update(results).where(results.c.id == known["id"]).values(state="kept"))
             number = known["id"]

@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from sightline.inference.gate.gate_file import Gate
 from sightline.metrics.drift import Drift, Values, find_alarms, measure_drift
@@ -56,13 +57,19 @@ def columns_of(rows: Sequence[Mapping[str, float | str]]) -> dict[str, Values]:
     return columns
 
 
-def read_readings(store: Store, rule: str, *, newest: int | None = None) -> list[tuple[float, dict[str, float | str]]]:
-    """(time, measures) of a rule's images, oldest first; the newest only where a number is given."""
-    query = select(readings.c.at, readings.c.measures).where(readings.c.rule == rule)
-    query = query.order_by(readings.c.id.desc()).limit(newest) if newest else query.order_by(readings.c.id)
+def count_readings(store: Store, rule: str) -> int:
+    """How many images a rule has readings of."""
+    query = select(func.count()).select_from(readings).where(readings.c.rule == rule)
     with store.look() as db:
-        found = [(float(at), json.loads(measures)) for at, measures in db.execute(query)]
-    return found[::-1] if newest else found
+        return int(db.execute(query).scalar_one())
+
+
+def read_readings(store: Store, rule: str, start: int, most: int) -> list[tuple[float, dict[str, float | str]]]:
+    """(time, measures) of a rule's images, oldest first, from the `start`th on: of a year's, only what is asked for."""
+    query = select(readings.c.at, readings.c.measures).where(readings.c.rule == rule)
+    with store.look() as db:
+        rows = db.execute(query.order_by(readings.c.id).offset(start).limit(most)).all()
+    return [(float(at), json.loads(measures)) for at, measures in rows]
 
 
 def watch_rule(store: Store, rule: str, gate: Gate, *, most_windows: int = 2, permutations: int = 199) -> list[Watched]:
@@ -75,29 +82,32 @@ def watch_rule(store: Store, rule: str, gate: Gate, *, most_windows: int = 2, pe
         most_windows: how many of the newest windows are measured.
         permutations: for each limit.
     """
-    every = read_readings(store, rule)
+    total = count_readings(store, rule)
     found = []
     if min((len(values) for values in gate.reference.values()), default=0) >= LEAST_REFERENCE // 2:
-        reference: Mapping[str, Values] = gate.reference
-        found.append(_watch("training", reference, every, most_windows, permutations))
-    if len(every) >= SITE_REFERENCE + WINDOW:
-        first = columns_of([measures for _, measures in every[:SITE_REFERENCE]])
-        later = every[SITE_REFERENCE:]
-        found.append(_watch("this site's first images", first, later, most_windows, permutations))
+        newest = _newest_windows(store, rule, 0, total, most_windows)
+        found.append(_watch("training", gate.reference, newest, permutations))
+    if total >= SITE_REFERENCE + WINDOW:
+        first = columns_of([measures for _, measures in read_readings(store, rule, 0, SITE_REFERENCE)])
+        newest = _newest_windows(store, rule, SITE_REFERENCE, total, most_windows)
+        found.append(_watch("this site's first images", first, newest, permutations))
     return found
 
 
+def _newest_windows(store: Store, rule: str, start: int, total: int, most: int) -> dict[int, list[Any]]:
+    """Readings of the newest whole windows, by the number of the window, counted from the `start`th image on."""
+    whole = (total - start) // WINDOW
+    return {
+        number: read_readings(store, rule, start + number * WINDOW, WINDOW)
+        for number in range(max(0, whole - most), whole)
+    }
+
+
 def _watch(
-    against: str,
-    reference: Mapping[str, Values],
-    rows: Sequence[tuple[float, Mapping[str, float | str]]],
-    most_windows: int,
-    permutations: int,
+    against: str, reference: Mapping[str, Values], newest: Mapping[int, Sequence[Any]], permutations: int
 ) -> Watched:
-    whole = len(rows) // WINDOW
     windows = []
-    for number in range(max(0, whole - most_windows), whole):
-        part = rows[number * WINDOW : (number + 1) * WINDOW]
+    for number, part in newest.items():
         columns = columns_of([measures for _, measures in part])
         # the seed is the window's, so that looking again says the same
         drift = measure_drift(reference, columns, permutations=permutations, seed=number)
