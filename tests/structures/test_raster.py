@@ -211,9 +211,58 @@ def test_rare_tiffs_are_read_right_or_refused_as_what_they_are(tmp_path):
             found, right = read_raster(tmp_path / "w.tif"), TURNS[6 if turned else 1](~deep)
             assert found.values.dtype == np.uint16 and np.array_equal(found.values, right)
             assert found.aspect == (0.5 if turned else 2.0) and read_frame(tmp_path / "w.tif").shape == right.shape
-    tifffile.imwrite(tmp_path / "s.tif", many, photometric="miniswhite", metadata=None)
+    tifffile.imwrite(tmp_path / "s.tif", many.astype(np.int64), photometric="miniswhite", metadata=None)
     with pytest.raises(UnreadableFile, match="not read here"):
         read_raster(tmp_path / "s.tif")
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"byteorder": ">", "bigtiff": True},
+        {"byteorder": ">", "bigtiff": True, "compression": "deflate"},
+        {"compression": "jpeg2000"},  # without loss
+        {"compression": "lerc"},
+        {"compression": "jpegxr"},
+        {"compression": "png"},
+    ],
+    ids=str,
+)
+def test_what_pillow_does_not_know_is_read_as_tifffile_does(tmp_path, form, orientation):
+    deep = (np.arange(240, dtype=np.uint16) * 250).reshape(SHAPE)
+    more = {"resolution": (200, 100), "extratags": [(274, "H", 1, orientation, True)], "metadata": None}
+    for values in (deep, (deep >> 8).astype(np.uint8), np.stack([deep, deep[::-1], 0 * deep], -1)):
+        grey = values.ndim == 2
+        tifffile.imwrite(tmp_path / "x.tif", values, photometric="minisblack" if grey else "rgb", **form, **more)
+        found = read_raster(tmp_path / "x.tif")
+        assert found.values.dtype == values.dtype and np.array_equal(found.values, TURNS[orientation](values))
+        assert read_frame(tmp_path / "x.tif").shape == found.values.shape[:2]
+        assert found.aspect == (2.0 if orientation == 1 else 0.5)
+        data = (tmp_path / "x.tif").read_bytes()
+        (tmp_path / "cut.tif").write_bytes(data[: len(data) * 2 // 3])
+        with pytest.raises(UnreadableFile):
+            read_raster(tmp_path / "cut.tif")
+    tifffile.imwrite(tmp_path / "m.tif", GREY, **form, **more)
+    assert np.array_equal(read_mask(tmp_path / "m.tif"), TURNS[orientation](INSIDE))
+
+
+def test_slices_in_one_page_are_several_pictures(tmp_path):
+    volume = np.zeros((16, 16, 16), np.uint16)
+    tifffile.imwrite(tmp_path / "v.tif", volume, volumetric=True, tile=(16, 16, 16))
+    with pytest.raises(UnreadableFile, match="holds 16 pictures"):
+        read_raster(tmp_path / "v.tif")
+
+
+def test_what_is_whole_and_not_known_is_not_called_damaged(tmp_path):
+    import imagecodecs
+
+    deep = np.arange(240, dtype=np.uint16).reshape(SHAPE)
+    (tmp_path / "j.jpg").write_bytes(imagecodecs.jpeg8_encode(deep, bitspersample=12))
+    tifffile.imwrite(tmp_path / "f.tif", deep.astype(np.float16))
+    for name, words in (("j.jpg", "not read here"), ("f.tif", "floating-point")):
+        with pytest.raises(UnreadableFile, match=words):
+            read_image(tmp_path / name)
 
 
 @pytest.mark.parametrize("order", ["<", ">"])

@@ -28,19 +28,26 @@ from sightline.errors import UnreadableFile
 MAX_PIXELS = 200_000_000
 # what is turned into other forms while it is read: 12 bytes a pixel and more; with 16 bits a colour 40 and more
 MAX_COLOUR_PIXELS, MAX_DEEP_COLOUR_PIXELS = 50_000_000, 16_000_000
-# Pillow's format classes are called directly, because Image.open compares sizes with a limit of its own
+
+
+def _unknown(*_: object) -> ImageFile.ImageFile:
+    raise SyntaxError("unknown pixel mode")
+
+
+# Pillow's classes are called directly: Image.open has a limit of its own. Of large TIFFs they know one order of bytes
 _SIGNATURES: tuple[tuple[bytes, str, Callable[..., ImageFile.ImageFile]], ...] = (
     (b"\x89PNG\r\n\x1a\n", "PNG", PngImageFile),
     (b"\xff\xd8\xff", "JPEG", JpegImageFile),
-    *((mark, "TIFF", TiffImageFile) for mark in (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")),
+    *((mark, "TIFF", TiffImageFile) for mark in (b"II*\x00", b"MM\x00*", b"II+\x00")),
+    (b"MM\x00+", "TIFF", _unknown),
 )
 _BROKEN = (
     *(OSError, ValueError, SyntaxError, KeyError, IndexError, TypeError, EOFError, RuntimeError, OverflowError),
     *(struct.error, zlib.error),
 )
-_ORIENTATION = 274
-# compressions of TIFF whose pixels are not those that were saved: JPEG, old and new, and JPEG 2000
-_LOSSY_TIFF = (6, 7, 33003, 33005, 34712)
+_ORIENTATION, _PAGE_DEPTH = 274, 32997
+# compressions of TIFF whose pixels need not be those that were saved: JPEG old, new, XR, XL and 2000; WebP
+_LOSSY_TIFF = (6, 7, 22610, 33003, 33005, 34712, 34934, 50001, 50002)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +93,7 @@ def read_raster(path: Path) -> Raster:
         with opener(BytesIO(data), str(path)) as image:
             plain = image.mode in ("1", "L") or image.mode.startswith("I;16")
             require_sane_size(path, image.height, image.width, MAX_PIXELS if plain else MAX_COLOUR_PIXELS)
-            pages = int(getattr(image, "n_frames", 1))
+            pages = max(int(getattr(image, "n_frames", 1)), _first_number(_tag(image, _PAGE_DEPTH)) or 1)
             if pages > 1:
                 raise UnreadableFile(
                     f"{path}: the {name} holds {pages} pictures; one was expected.",
@@ -111,20 +118,13 @@ def read_raster(path: Path) -> Raster:
                 # white is zero; Pillow turns fewer bits over itself
                 values = ~values if values.dtype.kind == "u" else values.max() + values.min() - values
             lossy = name == "JPEG" or (name == "TIFF" and _tag(image, 259) in _LOSSY_TIFF)
-            software = image.info.get("Software") if name == "PNG" else None
-            return Raster(
-                _turned(values, orientation),
-                name,
-                image.mode,
-                lossy,
-                None if indices is None else _turned(indices, orientation),
-                _aspect(image, orientation),
-                software if isinstance(software, str) else "",
-            )
+            software = str(image.info.get("Software") or "") if name == "PNG" else ""
+            whole = Raster(values, name, image.mode, lossy, indices, _aspect(image), software)
+            return _upright(whole, orientation)
     except _BROKEN as error:
-        if "pixel mode" in str(error) and (page := _deep_grey(path, data)) is not None:
-            aspect = 1.0 / page.aspect if orientation >= 5 else page.aspect
-            return replace(page, values=_turned(page.values, orientation), aspect=aspect)
+        rare = _rare_tiff(path, data) if name == "TIFF" and isinstance(error, SyntaxError) else None
+        if rare is not None:
+            return _upright(rare, orientation)
         raise _damaged(path, name, error) from None
 
 
@@ -145,10 +145,10 @@ def raster_frame(path: Path) -> tuple[int, int, float]:
             require_sane_size(path, image.height, image.width)
             orientation = orientation if name == "TIFF" else _exif_orientation(image)
             rows, columns = image.height, image.width
-            aspect = _aspect(image, orientation)
-            return (columns, rows, aspect) if orientation >= 5 else (rows, columns, aspect)
+            aspect = _aspect(image)
+            return (columns, rows, 1.0 / aspect) if orientation >= 5 else (rows, columns, aspect)
     except _BROKEN as error:
-        if "pixel mode" in str(error):  # what is this rare is read whole, or refused
+        if name == "TIFF" and isinstance(error, SyntaxError):  # what is this rare is read whole, or refused
             whole = read_raster(path)
             return whole.values.shape[0], whole.values.shape[1], whole.aspect
         raise _damaged(path, name, error) from None
@@ -190,10 +190,11 @@ def _bytes_of(path: Path) -> bytes:
 
 def _damaged(path: Path, name: str, error: BaseException) -> UnreadableFile:
     words = (str(error).splitlines() or [type(error).__name__])[0][:160]
-    if "pixel mode" in words or "Missing dimensions" in words:
+    if "pixel mode" in words or "-bit layers" in words or (name == "TIFF" and words.isdecimal()):
         # whole, and of a kind that Pillow does not know
         return UnreadableFile(
-            f"{path}: how the {name} stores its pixels (bits, sign, white as zero, alpha) is not read here.",
+            f"{path}: how the {name} stores its pixels (bits, sign, white as zero, alpha, compression) is not read "
+            "here.",
             "Save it as PNG with 8 or 16 bits.",
         )
     return UnreadableFile(
@@ -202,10 +203,7 @@ def _damaged(path: Path, name: str, error: BaseException) -> UnreadableFile:
 
 
 def _require_end_of_jpeg(path: Path, data: bytes) -> None:
-    """Refuse a JPEG without its end mark: decoders fill what is missing with grey and say nothing.
-
-    Bytes after the end mark (zeros, in 27 files of FracAtlas) do no harm and are ignored.
-    """
+    """Refuse a JPEG without its end mark, whose rest decoders fill with grey; bytes after it do no harm."""
     position = 2
     while position + 4 <= len(data) and data[position] == 0xFF and data[position + 1] != 0xDA:
         # a segment is 0xFF, its kind, and a big-endian length that counts itself; 0xFF alone is padding
@@ -246,16 +244,13 @@ def _png_depth(name: str, data: bytes) -> int:
 
 def _grey_bits(name: str, image: Image.Image, data: bytes) -> int:
     """Bits of a grey sample as it was saved; 8 where it is no grey, or has more."""
-    bits: object = _png_depth(name, data) if name == "PNG" else _tag(image, 258)
-    bits = bits[0] if isinstance(bits, tuple) and len(bits) == 1 else bits
-    return bits if isinstance(bits, int) and bits < 8 and image.mode in ("L", "1") else 8
+    bits = _png_depth(name, data) if name == "PNG" else _first_number(_tag(image, 258))
+    return bits if bits is not None and bits < 8 and image.mode in ("L", "1") else 8
 
 
 def _saved_numbers(image: Image.Image, bits: int) -> NDArray[np.uint8] | None:
-    if image.mode == "P":
-        return np.asarray(image)
-    if bits == 8:
-        return None
+    if image.mode == "P" or bits == 8:
+        return np.asarray(image) if image.mode == "P" else None
     # Pillow spreads fewer bits over eight
     return np.asarray(image.convert("L")) // np.uint8(255 // (2**bits - 1))
 
@@ -301,52 +296,56 @@ def _deep_colour(path: Path, image: Image.Image, name: str, data: bytes) -> NDAr
         return _laid_on_black(samples[..., :colours], alpha)
     bits = _tag(image, 258) if name == "TIFF" else None
     if isinstance(bits, tuple) and len(bits) > 1 and set(bits) == {16} and _tag(image, 262) in (1, 2):
-        import tifffile
-
-        require_sane_size(path, image.height, image.width, MAX_DEEP_COLOUR_PIXELS)
-        with tifffile.TiffFile(BytesIO(data)) as file:
-            samples = file.pages[0].asarray()
-        if samples.dtype != np.uint16 or samples.ndim != 3:
-            raise UnreadableFile(
-                f"{path}: the TIFF holds {samples.dtype} numbers of shape {samples.shape}; grey or colour with 8 or "
-                "16 bits was expected.",
-                "Save the picture with unsigned 8 or 16 bits.",
-            )
-        if samples.shape[0] == len(bits) and _tag(image, 284) in (2, (2,)):
-            samples = np.moveaxis(samples, 0, -1)
-        colours = 3 if _tag(image, 262) == 2 else 1
-        more = _tag(image, 338)
-        more = more if isinstance(more, tuple) else (more,)
-        see_through = samples.shape[-1] > colours and more[0] in (1, 2)
-        # 1: the colours are multiplied by it already, which is how they look on black
-        return _laid_on_black(samples[..., :colours], samples[..., colours] if see_through and more[0] == 2 else None)
+        rare = _rare_tiff(path, data)
+        if rare is None:
+            raise _damaged(path, name, SyntaxError("unknown pixel mode"))
+        return rare.values
     return None
 
 
-def _deep_grey(path: Path, data: bytes) -> Raster | None:
-    """A grey 16-bit TIFF that Pillow does not know: white as zero in big-endian order, or alpha; None for others."""
+def _rare_tiff(path: Path, data: bytes) -> Raster | None:
+    """A TIFF that Pillow does not know or would cut to eight bits, not yet turned; None for what nobody here knows."""
     import tifffile
 
     try:
         with tifffile.TiffFile(BytesIO(data)) as file:
             page, white = file.pages.first, file.pages.first.photometric == 0
-            more = tuple(int(kind) for kind in page.extrasamples)
-            known = page.dtype == np.uint16 and page.photometric in (0, 1) and page.samplesperpixel == 1 + len(more)
-            # of white as zero, alpha that is multiplied in already could mean two things
-            if not known or len(file.pages) > 1 or len(more) > 1 or (white and more == (1,)):
+            kind, more = np.dtype(page.dtype or "V1"), [int(extra) for extra in page.extrasamples]
+            colours = 3 if page.photometric == 2 else 1
+            known = page.photometric in (0, 1, 2) and page.samplesperpixel == colours + len(more) and kind.kind in "uif"
+            # of white as zero, a sign could mean two things, and so could alpha that is multiplied in already
+            known = known and not (white and (kind.kind != "u" or more[:1] == [1])) and (colours == 3 or len(more) < 2)
+            if (
+                not known
+                or kind == np.int8
+                or (more and kind.kind != "u")
+                or len(file.pages) > 1
+                or page.imagedepth > 1
+            ):
                 return None
-            require_sane_size(path, page.imagelength, page.imagewidth, MAX_DEEP_COLOUR_PIXELS)
+            plain = page.samplesperpixel == 1 and kind.itemsize <= 2
+            most = MAX_PIXELS if plain else MAX_DEEP_COLOUR_PIXELS
+            require_sane_size(path, page.imagelength, page.imagewidth, most)
+            ends = [start + n for start, n in zip(page.dataoffsets, page.databytecounts, strict=True)]
+            if not ends or max(ends) > len(data) or 0 in page.databytecounts:
+                raise OSError("the pixels end early")
             planes = page.asarray().reshape(page.shape)
-            if more and page.planarconfig == 2:
+            if planes.ndim == 3 and page.planarconfig == 2:
                 planes = np.moveaxis(planes, 0, -1)
             across, down = (page.tags[tag].value if tag in page.tags else (1, 1) for tag in (282, 283))
             aspect = _sane_aspect(across[0] * down[1], across[1] * down[0])
+            lossy, bits = int(page.compression) in _LOSSY_TIFF, int(page.bitspersample)
     except (*_BROKEN, tifffile.TiffFileError):
         return None
     planes = planes.reshape(*planes.shape[:2], -1)
-    grey = ~planes[..., :1] if white else planes[..., :1]
-    values = _laid_on_black(grey, planes[..., 1] if more == (2,) else None)
-    return Raster(values, "TIFF", "LA;16" if more else "I;16", int(page.compression) in _LOSSY_TIFF, aspect=aspect)
+    numbers = None
+    if kind == np.uint8 and bits < 8:
+        numbers, planes = planes[..., 0], planes * (255.0 / (2**bits - 1))
+        planes = np.rint(planes).astype(np.uint8)
+    shown = ~planes[..., :colours] if white else planes[..., :colours]
+    # alpha of kind 1: the colours are multiplied by it already, which is how they look on black
+    values = _laid_on_black(shown, planes[..., colours] if more[:1] == [2] else None)
+    return Raster(values, "TIFF", f"{kind.name} x {planes.shape[-1]}", lossy, numbers, aspect)
 
 
 def _laid_on_black(colour: NDArray[Any], alpha: NDArray[Any] | None) -> NDArray[Any]:
@@ -385,26 +384,27 @@ def _taken_orientation(data: bytes) -> tuple[int, bytes]:
     return 1, data
 
 
-def _turned(values: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """The pixels upright, from how EXIF 2.3 numbers the eight ways in which they may be stored."""
-    if orientation >= 5:
-        values = values.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        values = values[::-1]
-    if orientation in (2, 3, 6, 7):
-        values = values[:, ::-1]
-    return np.ascontiguousarray(values)
+def _upright(raster: Raster, orientation: int) -> Raster:
+    """The raster turned, from how EXIF 2.3 numbers the eight ways in which it may be stored."""
+
+    def turned(values: NDArray[Any]) -> NDArray[Any]:
+        values = values.swapaxes(0, 1) if orientation >= 5 else values
+        values = values[::-1] if orientation in (3, 4, 7, 8) else values
+        return np.ascontiguousarray(values[:, ::-1] if orientation in (2, 3, 6, 7) else values)
+
+    indices = None if raster.indices is None else turned(raster.indices)
+    aspect = 1.0 / raster.aspect if orientation >= 5 else raster.aspect
+    return replace(raster, values=turned(raster.values), indices=indices, aspect=aspect)
 
 
-def _aspect(image: Image.Image, orientation: int) -> float:
-    """Height of an upright pixel over its width, where the file states both; absurd ones count as not stated."""
+def _aspect(image: Image.Image) -> float:
+    """Height of a stored pixel over its width, where the file states both; absurd ones count as not stated."""
     across, down = image.info.get("aspect") or image.info.get("jfif_density") or (1, 1)
     if isinstance(image, TiffImageFile):
         across, down = _tag(image, 282) or 1, _tag(image, 283) or 1
     elif isinstance(image, PngImageFile) and "dpi" in image.info:
         across, down = image.info["dpi"]
-    aspect = _sane_aspect(across, down)
-    return 1.0 / aspect if orientation >= 5 else aspect
+    return _sane_aspect(across, down)
 
 
 def _sane_aspect(across: Any, down: Any) -> float:
@@ -414,6 +414,11 @@ def _sane_aspect(across: Any, down: Any) -> float:
     except (TypeError, ValueError, ZeroDivisionError):
         return 1.0
     return 1.0 if not 0.1 <= aspect <= 10.0 or abs(aspect - 1.0) < 0.01 else aspect
+
+
+def _first_number(value: object) -> int | None:
+    value = value[0] if isinstance(value, tuple) and value else value
+    return value if isinstance(value, int) else None
 
 
 def _tag(image: Image.Image, tag: int) -> object:
