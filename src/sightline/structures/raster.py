@@ -315,13 +315,8 @@ def _rare_tiff(path: Path, data: bytes) -> Raster | None:
             known = page.photometric in (0, 1, 2) and page.samplesperpixel == colours + len(more) and kind.kind in "uif"
             # of white as zero, a sign could mean two things, and so could alpha that is multiplied in already
             known = known and not (white and (kind.kind != "u" or more[:1] == [1])) and (colours == 3 or len(more) < 2)
-            if (
-                not known
-                or kind == np.int8
-                or (more and kind.kind != "u")
-                or len(file.pages) > 1
-                or page.imagedepth > 1
-            ):
+            known = known and kind != np.int8 and (kind.kind == "u" or not more)
+            if not known or len(file.pages) > 1 or page.imagedepth > 1:
                 return None
             plain = page.samplesperpixel == 1 and kind.itemsize <= 2
             most = MAX_PIXELS if plain else MAX_DEEP_COLOUR_PIXELS
