@@ -231,6 +231,34 @@ def test_slope_comes_before_the_window_and_inversion_comes_last(tmp_path):
     assert (inverted == 0).sum() == (plain == 1).sum() > 60
 
 
+def test_functional_groups_of_one_frame_are_read(tmp_path):
+    """Enhanced XA and RF keep window and pixel size in groups; what stands in the image itself goes before."""
+
+    def group(**macros):
+        made = Dataset()
+        for name, elements in macros.items():
+            inner = Dataset()
+            for keyword, value in elements.items():
+                setattr(inner, keyword, value)
+            setattr(made, name, Sequence([inner]))
+        return Sequence([made])
+
+    shared = group(
+        FrameVOILUTSequence={"WindowCenter": 2000, "WindowWidth": 1000},
+        FramePixelDataPropertiesSequence={"ImagerPixelSpacing": [0.4, 0.2]},
+    )
+    own = group(FrameVOILUTSequence={"WindowCenter": 1000, "WindowWidth": 500})
+    path = write(tmp_path / "e.dcm", NumberOfFrames=1, SharedFunctionalGroupsSequence=shared)
+    picture = read_dicom(path)
+    assert picture.facts["grey_scale"] == "window 2000/1000 LINEAR"
+    assert (picture.frame.spacing_mm, picture.frame.aspect) == ((0.4, 0.2), 2.0)
+    assert read_header(path).spacing_mm == (0.4, 0.2)
+    both = {"SharedFunctionalGroupsSequence": shared, "PerFrameFunctionalGroupsSequence": own}
+    assert read_dicom(write(tmp_path / "p.dcm", **both)).facts["grey_scale"] == "window 1000/500 LINEAR"
+    plain = write(tmp_path / "w.dcm", WindowCenter=100, WindowWidth=50, **both)
+    assert read_dicom(plain).facts["grey_scale"] == "window 100/50 LINEAR"
+
+
 @pytest.mark.parametrize(
     ("photometric", "shape", "first"),
     [

@@ -46,6 +46,18 @@ _FACTS = {
     "sop_uid": ("SOPInstanceUID",),
 }
 
+# what the functional groups of an enhanced object say of how a frame is shown, and of its pixels' size
+_IN_GROUPS: tuple[str, ...] = (
+    "WindowCenter",
+    "WindowWidth",
+    "VOILUTFunction",
+    "VOILUTSequence",
+    "RescaleSlope",
+    "RescaleIntercept",
+)
+_IN_GROUPS += ("ModalityLUTSequence", "PixelSpacing", "ImagerPixelSpacing", "PixelAspectRatio")
+_IN_GROUPS += ("PixelIntensityRelationship", "PixelIntensityRelationshipSign")
+
 
 @dataclass(frozen=True)
 class Header:
@@ -88,7 +100,7 @@ def read_header(path: Path) -> Header:
     """
     path = Path(path)
     with foreign_bytes(path):
-        return _header(open_dataset(path, pixels=False), path)
+        return _header(_with_groups(open_dataset(path, pixels=False)), path)
 
 
 def read_dicom(path: Path) -> Picture:
@@ -103,7 +115,7 @@ def read_dicom(path: Path) -> Picture:
     """
     path = Path(path)
     with foreign_bytes(path):
-        dataset = open_dataset(path, pixels=True)
+        dataset = _with_groups(open_dataset(path, pixels=True))
         require_foreign(dataset, path)
         index, values = decode_pixels(dataset, path)
         header = _header(dataset, path)
@@ -182,6 +194,21 @@ def open_dataset(path: Path, *, pixels: bool) -> Any:
     require_bounds(path)
     dataset = pydicom.dcmread(path, stop_before_pixels=not pixels)
     require_syntax(dataset, path)
+    return dataset
+
+
+def _with_groups(dataset: Any) -> Any:
+    """The data set of one frame with what its functional groups say (enhanced objects; PS3.3, C.7.6.16) where a plain
+    image says it.
+    """
+    if str(dataset.get("NumberOfFrames") or 1).strip() not in ("0", "1"):
+        return dataset
+    for sequence in ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"):
+        for group in (dataset.get(sequence) or ())[:1]:
+            macros = [macro for macro in group if macro.VR == "SQ" and len(macro.value)]
+            for element in (element for macro in macros for element in macro.value[0]):
+                if element.keyword in _IN_GROUPS and element.tag not in dataset:
+                    dataset.add(element)
     return dataset
 
 
