@@ -307,6 +307,8 @@ def edited(tree, tmp_path, name, change):
         ("eye_gaze.csv", lambda t: t.replace(",0.0,0,", ",soon,0,", 1), "does not parse"),
         ("eye_gaze.csv", lambda t: t.replace(",0.0,0,", ",,0,", 1), "have no Time"),
         ("eye_gaze.csv", lambda t: t[: len(t) - 9], "breaks off"),
+        ("eye_gaze.csv", lambda t: t.replace(",0.0,0,", ",inf,0,", 1), "have no Time"),
+        ("master_sheet.csv", lambda t: t.replace(",1,0,0,", ",yes,0,0,", 1), "record 1: Normal is 'yes', expected 1"),
         ("master_sheet.csv", lambda t: t.replace("pneumonia", "pneumo"), "no column pneumonia"),
         ("master_sheet.csv", lambda t: t.replace("image_left_pad", "left"), "image_top_pad"),
         ("master_sheet.csv", lambda t: t.replace("528,528", "wide,528", 1), "record 1: the pads"),
@@ -320,10 +322,41 @@ def test_what_is_missing_or_half_there_is_refused(tree, tmp_path, name, change, 
         egd_cxr.read(edited(tree, tmp_path, name, change))
 
 
-def test_a_box_table_that_is_no_table_is_refused(tree, tmp_path):
-    other = edited(tree, tmp_path, "bounding_boxes.csv", lambda t: t.replace(",45,", ",top,", 1))
+@pytest.mark.parametrize("cell", ["top", "nan", "inf", '"4,5"'])
+def test_a_box_table_that_is_no_table_is_refused(tree, tmp_path, cell):
+    other = edited(tree, tmp_path, "bounding_boxes.csv", lambda t: t.replace(",45,", f",{cell},", 1))
     with pytest.raises(LayoutError, match="no number"):
         egd_cxr.read(other, egd_cxr.Options(heart="cardiac_silhouette"))
+
+
+ID = f"{id_of(0)},"  # as a cell: in a path it has a suffix
+
+
+def with_commas(text):
+    head, *lines = text.split("\n")
+    return "\n".join([head, *(f"{line}," if line.count(",") > 9 else line for line in lines)])
+
+
+@pytest.mark.parametrize("name", ["master_sheet.csv", "eye_gaze.csv"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: t.replace(ID, ID.replace("-", "\u2011")),  # as a word processor writes it
+        lambda t: t.replace(ID, f"{ID[:4]}\u200b{ID[4:]}"),
+        lambda t: t.replace(ID, ID.upper()),
+        lambda t: with_commas(t) if t.startswith("SESSION") else t,
+    ],
+)
+def test_ids_and_rows_as_other_programs_write_them(tree, cohort, tmp_path, name, change):
+    again = egd_cxr.read(edited(tree, tmp_path, name, change))
+    assert [case.case_id for case in again] == [case.case_id for case in cohort]
+    assert gaze_in(again[0]) == gaze_in(cohort[0])
+
+
+def test_a_table_of_gaze_in_utf16_is_read(tree, cohort, tmp_path):
+    other = edited(tree, tmp_path, "eye_gaze.csv", lambda t: None)
+    (other / "eye_gaze.csv").write_bytes((tree / "eye_gaze.csv").read_text().encode("utf-16"))
+    assert gaze_in(egd_cxr.read(other)[0]) == gaze_in(cohort[0])
 
 
 def test_imported_from_the_command_line_and_read_back(tree, tmp_path, capsys):

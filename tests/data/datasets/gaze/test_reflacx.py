@@ -198,6 +198,13 @@ def test_written_and_read_back(tree, tmp_path):
         ("main_data/P102R2/fixations.csv", ("1.5,1.75", ",1.75"), "a time is missing"),
         ("main_data/P102R2/anomaly_location_ellipses.csv", None, "is missing"),
         ("main_data/P102R2/anomaly_location_ellipses.csv", ("20,30", "20,"), "row 2"),
+        ("main_data/P102R2/anomaly_location_ellipses.csv", (",4,", ",9,"), "row 2, column 'certainty' is '9'"),
+        (
+            "main_data/P102R2/anomaly_location_ellipses.csv",
+            (",True", ",Wahr"),
+            "row 2, column 'Pneumothorax' is 'Wahr'",
+        ),
+        ("main_data/metadata_phase_1.csv", ("P102R2,", "../P102R2,"), "no name of a folder"),
         ("main_data/metadata_phase_1.csv", (",5,0,1,", ",7,0,1,"), "row 2, column 'Pneumothorax'"),
         ("main_data/metadata_phase_1.csv", ("train,True", "train,perhaps"), "eye_tracking_data_discarded"),
         ("main_data/metadata_phase_1.csv", (",90,", ",90.5,"), "image_size_x"),
@@ -219,6 +226,13 @@ def test_what_is_broken_is_refused(tmp_path, name, change, match):
         path.write_text(text.replace(*change) if change[0] == ",90," else text.replace(*change, 1), encoding="utf-8")
     with pytest.raises(SightlineError, match=match):
         reflacx.read(tree)
+
+
+def test_one_image_whose_id_is_written_two_ways_is_one_case(tmp_path):
+    tree = write_tree(tmp_path / "tree")
+    path = tree / "main_data" / "metadata_phase_1.csv"
+    path.write_text(path.read_text(encoding="utf-8").replace(",aa,", ",a\u200ba,", 1), encoding="utf-8")
+    assert [case.case_id for case in reflacx.read(tree)] == ["aa", "dd", "bb", "cc"]
 
 
 def test_options_that_cannot_be(tree, tmp_path):

@@ -189,6 +189,8 @@ def _organs(
         r0, c0, r1, c1 = boxes[dicom_id]
         if r1 > r0 and c1 > c0:
             regions.append(Box((r0, c0), (r1, c1), Tag("organ", "CHF")))
+        else:
+            counts["heart box without an area"] += 1
     if not regions:
         counts["without organs"] += 1
     return tuple(regions)

@@ -15,9 +15,11 @@ from sightline.data.datasets.gaze.recordings import time_until_next
 from sightline.errors import LayoutError
 from sightline.io.tables import require_even_rows, text_encoding
 from sightline.structures.frame import FloatArray
+from sightline.structures.identifiers import same_form
 
 SCREEN = (1080, 1920)
 _SIDES = ("top", "bottom", "left", "right")
+_MARKED, _UNMARKED = ("1", "1.0"), ("0", "0.0", "")
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,17 @@ def read_master(path: Path, classes: Sequence[str]) -> tuple[list[Record], int]:
                 f"a screen of {SCREEN[1]} x {SCREEN[0]}.",
                 "Restore the published file: top, bottom, left, right in screen pixels.",
             )
-        marks = tuple(name for name in classes if cells[name.lower()] in ("1", "1.0"))
+        strange = [name for name in classes if cells[name.lower()] not in _MARKED + _UNMARKED]
+        if strange:
+            raise LayoutError(
+                f"{path}, record {number}: {strange[0]} is {cells[strange[0].lower()]!r}, expected 1 or 0.",
+                "Restore the published file.",
+            )
+        marks = tuple(name for name in classes if cells[name.lower()] in _MARKED)
         facts = {name: cells[name] for name in ("gender", "anchor_age") if cells.get(name)}
         records.append(
             Record(
-                cells["dicom_id"].lower(),
+                _id(cells["dicom_id"]),
                 cells["path"],
                 cells["study_id"],
                 cells["patient_id"],
@@ -108,7 +116,7 @@ def read_ids(path: Path) -> set[str]:
             f"{path} has no column filename; it has {', '.join(frame.columns)}.", "Name ids in one column."
         )
     column = frame["filename"] if "filename" in frame.columns else frame.iloc[:, 0]
-    return {str(text).strip().lower().removesuffix(".dcm") for text in column if str(text).strip()}
+    return {_id(str(text)).removesuffix(".dcm") for text in column if str(text).strip()}
 
 
 def read_organ_boxes(path: Path, name: str) -> dict[str, tuple[float, float, float, float]]:
@@ -124,10 +132,17 @@ def read_organ_boxes(path: Path, name: str) -> dict[str, tuple[float, float, flo
     for row in frame[frame["bbox_name"] == name].to_dict("records"):
         try:
             r0, r1, c0, c1 = (float(row[c]) for c in ("y1", "y2", "x1", "x2"))
+            if not np.isfinite([r0, r1, c0, c1]).all():
+                raise ValueError
         except ValueError:
             raise LayoutError(f"{path}: a box of {row['dicom_id']} is no number.", "Restore the file.") from None
-        boxes[str(row["dicom_id"]).lower()] = (r0, c0, r1, c1)
+        boxes[_id(str(row["dicom_id"]))] = (r0, c0, r1, c1)
     return boxes
+
+
+def _id(text: str) -> str:
+    """An id of an image in the form in which the tables are joined."""
+    return same_form(text).lower()
 
 
 def _table(path: Path) -> pd.DataFrame:
@@ -209,7 +224,8 @@ def read_gaze(
     calibration: dict[tuple[str, str], tuple[float, float, float]] = {}
     ends = {dicom_id[:-CUT] for dicom_id in records}
     for chunk in _chunks(path):
-        ids = chunk["DICOM_ID"].astype(str).str.strip().str.lower()
+        ids = chunk["DICOM_ID"].astype(str)
+        ids = ids.map({text: _id(text) for text in ids.unique()})
         gazes.counts["read"] += len(chunk)
         known = ids.isin(records.keys())
         cut = ~known & ids.isin(ends)
@@ -231,7 +247,7 @@ def read_gaze(
         gazes.per_session[name] = (sum(x for x, _ in places) / len(places), sum(y for _, y in places) / len(places))
     for dicom_id in list(parts):
         rows = pd.concat(parts.pop(dicom_id))
-        absent = [name for name in _needed(kind) if rows[name].isna().any()]
+        absent = [name for name in _needed(kind) if not np.isfinite(rows[name]).all()]
         if absent:
             raise LayoutError(f"{path}: rows of {dicom_id} have no {', '.join(absent)}.", "Restore the published file.")
         _place(gazes, dicom_id, rows, records[dicom_id], shapes[dicom_id], kind, correct_drift)
@@ -290,13 +306,15 @@ def _place(
 
 def _require_whole_end(path: Path, columns: int) -> None:
     """Refuse a table whose last row is shorter than its header: a download that broke off."""
+    if text_encoding(path) == "utf-16":
+        return  # not as it was published: whoever saved it again has read it to its end
     with path.open("rb") as file:
         size = file.seek(0, 2)
         file.seek(max(0, size - 65536))
         tail = file.read().decode("utf-8", errors="replace").splitlines()
     last = next((line for line in reversed(tail) if line.strip()), "")
     cells = len(next(csv.reader([last]), []))
-    if cells != columns:
+    if cells < columns:
         raise LayoutError(
             f"{path} breaks off: its last row has {cells} of {columns} cells.", "Download it again (SHA256SUMS.txt)."
         )

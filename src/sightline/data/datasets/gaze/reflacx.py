@@ -15,9 +15,10 @@ from sightline.data.datasets.gaze.mimic_cxr import find_images
 from sightline.data.split import refuse_leakage
 from sightline.errors import CohortError, LayoutError
 from sightline.io.image import read_size
-from sightline.io.tables import CsvRow, read_table, require_even_rows, text_encoding
+from sightline.io.tables import CsvRow, path_inside, read_table, require_even_rows, text_encoding
 from sightline.structures.case import Case, Cohort, Split
 from sightline.structures.gaze import Gaze
+from sightline.structures.identifiers import same_form
 from sightline.structures.regions import Box, Polygon, Region
 from sightline.structures.tag import Tag
 
@@ -277,10 +278,13 @@ def _reading(row: CsvRow, phase: int) -> ReadingRecord:
         certainties[name] = int(value)
     if not certainties:
         raise LayoutError(f"{row.path} has no column of a finding, e.g. {_LATE[2]}.", "Restore the published metadata.")
+    if path_inside(row.path.parent, row.need("id")) is None or "/" in row["id"]:
+        raise row.error("id", f"is {row['id']!r}, which is no name of a folder")
     image = row["image"].replace("\\", "/")
+    dicom_id = same_form(row.need("dicom_id")).lower()
     study = next((p[1:] for p in reversed(PurePosixPath(image).parts) if p[:1] == "s" and p[1:].isdigit()), None)
     return ReadingRecord(
-        row.need("id"), row.need("dicom_id").lower(), row.need("subject_id"), study or row["dicom_id"].lower(), image,
+        row["id"], dicom_id, row.need("subject_id"), study or dicom_id, image,
         (int(rows), int(columns)), row.need("split"), phase, _is_true(row, "eye_tracking_data_discarded"), certainties,
     )  # fmt: skip
 
@@ -298,8 +302,10 @@ def read_marks(path: Path, *, certain: bool) -> list[Mark]:
         sure = row.number_of("certainty") if certain else 0.0
         if None in corners or sure is None:
             raise row.error("xmin", "to ymax, or certainty, is empty")
+        if sure not in range(6):
+            raise row.error("certainty", f"is {row['certainty']!r}, expected a whole number from 0 to 5")
         r0, c0, r1, c1 = (float(corner) for corner in corners if corner is not None)
-        named = {name.lower() for name, text in row.cells.items() if text.strip().lower() == "true"}
+        named = {name.lower() for name in {*_EARLY, *_LATE} if row[name] and _is_true(row, name)}
         if r1 > r0 and c1 > c0:
             marks.append(Mark((r0, c0, r1, c1), int(sure), frozenset(named)))
     return marks
