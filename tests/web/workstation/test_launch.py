@@ -1,9 +1,12 @@
 """The server as a process: ready without torch, killed again and again without losing what it said is saved."""
 
+import asyncio
 import json
 import os
 import random
+import re
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -21,7 +24,10 @@ from support.workstation_page import CHROMIUM, require_chromium
 
 from sightline.data.datasets.folder.writer import write_cohort
 from sightline.errors import SightlineError
+from sightline.web.workstation import launch
 from sightline.web.workstation.launch import Start, addresses, keep_of, listening_socket, read_studies
+
+STATIC = Path(launch.__file__).parent / "static"
 
 
 class Server:
@@ -242,3 +248,36 @@ def test_from_a_wheel_without_network_node_and_torch_the_worklist_is_there_in_te
     if took["again"] > 10 and os.getloadavg()[0] > 2 * (os.cpu_count() or 1):
         pytest.skip(f"it starts; other work keeps this machine too busy for times ({took})")
     assert took["again"] <= 10
+
+
+def test_an_answer_does_not_wait_for_more_to_send():
+    async def delays() -> int:
+        accepted = asyncio.get_running_loop().create_future()
+        with listening_socket("127.0.0.1", 0) as bound:
+            server = await asyncio.start_server(lambda reader, writer: accepted.set_result(writer), sock=bound)
+            async with server:
+                _, caller = await asyncio.open_connection(*bound.getsockname())
+                writer = await accepted
+                waits = writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                writer.close()
+                caller.close()
+        return waits
+
+    assert asyncio.run(delays()) != 0
+
+
+def test_the_page_asks_for_all_its_modules_at_once():
+    def reached(*starts):
+        found, open_ = [], list(starts)
+        while open_:
+            module = open_.pop()
+            if module not in found:
+                found.append(module)
+                text = (STATIC / module).read_text(encoding="utf-8")
+                names = re.findall(r'^(?:import|export)\b[^;]*?from "(\.[^"]+)"', text, re.MULTILINE)
+                open_ += [os.path.normpath(Path(module).parent / name) for name in names]
+        return sorted(found)
+
+    page = (STATIC / "index.html").read_text(encoding="utf-8")
+    asked = re.findall(r'(?:rel="modulepreload" href|type="module" src)="/static/([^"]+)"', page)
+    assert sorted(asked) == reached("app.js", "screens/marking.js", "screens/worklist.js")
