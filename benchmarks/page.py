@@ -75,9 +75,10 @@ def keep(folder: Path, facts: dict[str, str], results: list[Result]) -> Path:
 
 
 def render(folder: Path) -> str:
-    """The page of every machine in a folder."""
+    """The page of every machine in a folder, with what was measured by other commands (`notes.md`) at its end."""
     sections = [_section(json.loads(path.read_text(encoding="utf-8"))) for path in sorted(folder.glob("*.json"))]
-    return "\n".join([ABOUT, *sections]) if sections else ABOUT + "\nNothing has been measured yet.\n"
+    notes = [path.read_text(encoding="utf-8") for path in [folder / "notes.md"] if path.is_file()]
+    return "\n".join([ABOUT, *(sections or ["Nothing has been measured yet.\n"]), *notes])
 
 
 def summary(result: Result) -> str:

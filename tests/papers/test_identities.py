@@ -205,5 +205,19 @@ def test_words_of_earlier_versions(tmp_path, capsys):
     changed = change_recipe(find_recipe("sampled-window-stn"), {"model.tries.windows": 2}, CATALOGUE)
     assert changed.model.sampling.windows == 2
     mention_former_word.cache_clear()
+    averaged = change_recipe(find_recipe("small-guided"), {"average": 0.9}, CATALOGUE)
+    assert averaged.ema_decay == 0.9 and "average is called ema_decay now" in capsys.readouterr().err
     find_recipe("trying-stn")
     assert "trying-stn is called sampled-window-stn now" in capsys.readouterr().err
+
+
+def test_a_committee_is_the_ensemble_of_today(tmp_path):
+    """An ensemble that an earlier version made, titled in its words, opens and is the same run."""
+    today = replace(find_recipe("small-guided"), title="ensemble of 3", ema_decay=0.9)
+    text = recipe_json(today, CATALOGUE)
+    former = text.replace("ensemble of 3", "committee of 3").replace('"ema_decay"', '"average"')
+    assert former != text and identity_json(former) == identity_json(text) == former
+    (tmp_path / "recipe.json").write_text(former)
+    assert read_recipe(tmp_path / "recipe.json", CATALOGUE) == today
+    own = replace(today, title="ensemble of two readers")
+    assert '"title": "ensemble of two readers"' in identity_json(recipe_json(own, CATALOGUE))

@@ -23,7 +23,7 @@ def test_section_v(profile, size, batch_size):
     assert recipe.schedule == LinearDecay(1e-3, 1e-5)
     assert recipe.optimiser == Sgd(momentum=0.9, weight_decay=5e-4, nesterov=False)
     assert (recipe.epochs, recipe.steps, recipe.batch_size) == (100, None, batch_size)
-    assert recipe.train_on == ("train", "val") and recipe.select == "last" and recipe.average == 0.0
+    assert recipe.train_on == ("train", "val") and recipe.select == "last" and recipe.ema_decay == 0.0
     assert recipe.view.size == size and recipe.view.rotation_deg == 30.0 and recipe.view.flip_chance == 0.5
     assert recipe.view.crop_area == (0.8, 1.0) and recipe.view.contrast == recipe.view.brightness == 0.0
     # PyTorch's own weights where paper or code are followed

@@ -35,6 +35,6 @@ def train_slowly(cohort: Path, out: Path, pause: float) -> None:
         return step(*args)
 
     loop.training_step = slow
-    recipe = tiny_recipe(epochs=4, optimiser=AdamW(), average=0.9, select="loss", train_on=("train",))
+    recipe = tiny_recipe(epochs=4, optimiser=AdamW(), ema_decay=0.9, select="loss", train_on=("train",))
     engine = Engine(device="cpu", quiet=True, state_every_s=0.0)
     loop.train(recipe, read_cohort(cohort), out, CATALOGUE, engine)

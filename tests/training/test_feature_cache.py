@@ -32,7 +32,7 @@ def frozen_recipe(**changes):
     backbone = Backbone(name="mobilenetv2_050", frozen_stages=5, stages=5, frozen_precision="bf16")
     model = ClassMapModel(backbone=backbone, pool=SoftmaxPool(), fusion=Fusion(stride=8, channels=8))
     recipe = tiny_recipe(model=model, view=View(size=64, rotation_deg=10.0, contrast=0.1, draws=2), steps=4)
-    return replace(recipe, validate="end", average=0.9, **changes)
+    return replace(recipe, validate="end", ema_decay=0.9, **changes)
 
 
 def test_training_and_evaluation_are_the_same_with_features_kept(tiny_cohort, tmp_path):

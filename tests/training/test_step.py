@@ -50,7 +50,7 @@ def test_an_objectives_own_weights_are_trained_saved_and_kept_apart(tiny_cohort,
 
 
 def test_own_weights_survive_being_killed(tiny_cohort, tmp_path):
-    recipe = bare(objective=Learned(), epochs=2, average=0.9)
+    recipe = bare(objective=Learned(), epochs=2, ema_decay=0.9)
     whole = train(recipe, tiny_cohort, tmp_path / "whole", WORDS, QUIET)
 
     class Killed(Exception):

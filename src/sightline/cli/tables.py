@@ -37,7 +37,7 @@ class MakeTable:
     parallel: int = 1
     """Trainings at a time, each in its own process with its share of the cores."""
     engine: Literal["local", "ray"] = "local"
-    """Where trainings run: this machine, or a Ray cluster whose nodes see the same files (docs/scale.md)."""
+    """Where trainings run: this machine, or a Ray cluster whose nodes see the same files (docs/tables.md)."""
     address: str | None = None
     """Address of a running Ray cluster (`auto` finds one on this machine); default: Ray is started here."""
     cores: int = 1

@@ -39,7 +39,7 @@ def unguided_recipe() -> Recipe:
         rates=LayerRates({"trunk.": 0.5}),
         epochs=3,
         batch_size=16,
-        average=0.99,
+        ema_decay=0.99,
     )
 
 
@@ -102,7 +102,7 @@ def weak() -> Recipe:
         rates=LayerRates({"trunk.": 0.5}),
         epochs=4,
         batch_size=16,
-        average=0.99,
+        ema_decay=0.99,
     )
 
 
@@ -133,7 +133,7 @@ def guided_on_patches(share: float = 1.0) -> Recipe:
         batch_size=16,
         # whatever share of the pictures is marked, patches with and without a fracture are equally frequent
         reweight="oversample",
-        average=0.99,
+        ema_decay=0.99,
     )
 
 

@@ -67,7 +67,7 @@ def unguided_recipe(pool: Pooling | None = None, steps: int = STEPS) -> Recipe:
         steps=steps,
         batch_size=16,
         reweight="oversample",
-        average=0.99,
+        ema_decay=0.99,
         precision="bf16-mixed",
         validate="end",
     )

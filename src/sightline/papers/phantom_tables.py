@@ -101,7 +101,7 @@ def base_recipe() -> Recipe:
         schedule=CosineDecay(3e-3, warm_up=0.06),
         epochs=15,
         batch_size=16,
-        average=0.98,
+        ema_decay=0.98,
     )
 
 

@@ -114,19 +114,20 @@ def clone_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in weights.items()}
 
 
-def update_ema(average: dict[str, Tensor], network: nn.Module, keep: float, step: int) -> None:
-    """Exponential moving average; the first steps average over fewer, so that the start is soon forgotten.
+def update_ema(ema_weights: dict[str, Tensor], network: nn.Module, decay: float, step: int) -> None:
+    """Update an exponential moving average (EMA) of weights in place; the first steps decay faster, so that the random
+    start is soon forgotten.
 
     What `torch.optim.swa_utils.AveragedModel` computes, without its second network in memory, with a share that grows
     with the step, and under the names that state files of earlier trainings have.
     """
-    share = min(keep, (1.0 + step) / (10.0 + step))
+    share = min(decay, (1.0 + step) / (10.0 + step))
     for name, value in network.state_dict().items():
         if value.is_floating_point():
             # a step along the difference: what does not change (frozen weights) stays as it is, bit for bit
-            average[name].lerp_(value.detach(), 1.0 - share)
+            ema_weights[name].lerp_(value.detach(), 1.0 - share)
         else:
-            average[name].copy_(value)
+            ema_weights[name].copy_(value)
 
 
 @contextmanager

@@ -70,8 +70,8 @@ class Recipe:
             `loss`.
         train_on: splits trained on.
         boxes: how boxes are read off the class maps of networks that say none themselves.
-        average: share of the past kept in an exponential moving average of the weights, which is then what is
-            evaluated and saved; 0 for none.
+        ema_decay: decay of the exponential moving average (EMA) of the weights, which is then what is evaluated and
+            saved; 0 for none.
         precision: Fabric's precision word.
         seed: seed of initialisation, order and augmentation.
         validate: look at the validation cases after every `epoch`, or only at the `end`.
@@ -100,7 +100,7 @@ class Recipe:
     select: Literal["last", "auc", "f1", "loss"] = "last"
     train_on: tuple[str, ...] = ("train",)
     boxes: MapBoxes = field(default_factory=MapBoxes)
-    average: float = 0.0
+    ema_decay: float = 0.0
     precision: str = "32-true"
     seed: int = 0
     validate: Literal["epoch", "end"] = field(default="epoch", metadata={"since": "0.2"})
@@ -154,9 +154,9 @@ class Recipe:
                 f"{self.batch_size}.",
                 "Batch norm cannot train on single images.",
             )
-        if not 0.0 <= self.weight < math.inf or not 0.0 <= self.average < 1.0:
+        if not 0.0 <= self.weight < math.inf or not 0.0 <= self.ema_decay < 1.0:
             raise RecipeError(
-                f"weight must be >= 0 and average in [0, 1); got {self.weight}, {self.average}.",
+                f"weight must be >= 0 and ema_decay in [0, 1); got {self.weight}, {self.ema_decay}.",
                 "Use for example --weight 1; weight 0 trains without guidance.",
             )
         if not 0 <= self.seed < 2**63:

@@ -36,14 +36,15 @@ INPUT_WORDS: Catalogue = {
     "map_boxes": MapBoxes,
 }
 # Words of earlier versions: recipes that use them open, and identities are still made of them, so that no finished run
-# becomes a stranger. Kinds, and fields by the kind that has them.
+# becomes a stranger. Kinds, fields by the kind that has them, and what titles of recipes begin with.
 FORMER_KINDS = {
     "committee": "ensemble",
     "tried_windows": "sampled_window_loss",
     "tries": "window_sampling",
     "trying_transformer": "sampled_window_transformer",
 }
-FORMER_FIELDS = {("sampled_window_transformer", "tries"): "sampling"}
+FORMER_FIELDS = {("sampled_window_transformer", "tries"): "sampling", ("recipe", "average"): "ema_decay"}
+FORMER_TITLE, CURRENT_TITLE = "committee of ", "ensemble of "
 
 
 def current_kind(kind: Any) -> Any:
@@ -65,6 +66,14 @@ def mention_former_word(former: str, current: str) -> None:
     print(f"sightline: {former} is called {current} now.", file=sys.stderr)
 
 
+def replace_title(recipe: Mapping[str, Any], old: str, new: str) -> dict[str, Any]:
+    """Plain data of a recipe whose title is `old` and a number; other titles are a person's own and stay."""
+    title = recipe.get("title")
+    if isinstance(title, str) and title.startswith(old) and title.removeprefix(old).isdecimal():
+        return {**recipe, "title": new + title.removeprefix(old)}
+    return dict(recipe)
+
+
 def with_former_words(data: Any) -> Any:
     """Plain data in the words that identities are made of.
 
@@ -77,6 +86,8 @@ def with_former_words(data: Any) -> Any:
     if not isinstance(data, Mapping):
         return data
     kind = data.get("kind")
+    if kind == "recipe":
+        data = replace_title(data, CURRENT_TITLE, FORMER_TITLE)
     fields = {new: old for (owner, old), new in FORMER_FIELDS.items() if owner == kind}
     written = {fields.get(name, name): with_former_words(value) for name, value in data.items()}
     kinds = {new: old for old, new in FORMER_KINDS.items()}
@@ -125,6 +136,8 @@ def from_plain(data: Any, catalogue: Catalogue, where: str = "recipe") -> Any:
         hints = typing.get_type_hints(cls)
         known = {f.name: f for f in dataclasses.fields(cls) if f.init}
         data = {current_field(kind, str(name)): value for name, value in data.items()}
+        if kind == "recipe":
+            data = replace_title(data, FORMER_TITLE, CURRENT_TITLE)
         strange = sorted(set(data) - set(known) - {"kind"})
         if strange:
             raise RecipeError(

@@ -187,7 +187,7 @@ class _Loop:
         if self.state_path.is_file():
             numbers, self.copies = load_state(self.state_path, self.network, self.optimizer)
             self.at = Progress(numbers["step"], Sums(**numbers["sums"]), numbers["history"], numbers["best"])
-        elif self.recipe.average > 0.0:
+        elif self.recipe.ema_decay > 0.0:
             self.copies["average"] = clone_weights(self.network.state_dict())
 
     def run(self) -> None:
@@ -250,8 +250,8 @@ class _Loop:
                 f"The loss became {loss} at step {at.step + 1} of {recipe.title}.",
                 "Lower the learning rate or the guidance weight, or train in 32-true precision.",
             )
-        if recipe.average > 0.0:
-            update_ema(self.copies["average"], self.network, recipe.average, at.step)
+        if recipe.ema_decay > 0.0:
+            update_ema(self.copies["average"], self.network, recipe.ema_decay, at.step)
         at.step += 1
         at.sums.seconds += time.monotonic() - begun
 
@@ -282,8 +282,8 @@ class _Loop:
     def _validated(self) -> dict[str, Any]:
         if not self.fabric.is_global_zero or (self.recipe.validate == "end" and self.at.step < self.steps):
             return dict(NOTHING)
-        average, workers = self.copies.get("average"), self.engine.workers
-        return validate(self.aim, self.cohort, self.fabric.device, average=average, workers=workers)
+        ema, workers = self.copies.get("average"), self.engine.workers
+        return validate(self.aim, self.cohort, self.fabric.device, ema_weights=ema, workers=workers)
 
     def _keep_best(self, row: dict[str, Any]) -> None:
         select = self.recipe.select

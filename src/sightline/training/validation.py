@@ -27,7 +27,7 @@ def validate(
     cohort: Cohort,
     device: torch.device,
     *,
-    average: Mapping[str, Tensor] | None = None,
+    ema_weights: Mapping[str, Tensor] | None = None,
     workers: int = 0,
 ) -> dict[str, Any]:
     """An epoch's validation columns; all None where there are no validation cases, or they are trained on.
@@ -36,7 +36,7 @@ def validate(
         aim: what is minimised, with the network.
         cohort: as the recipe sees it.
         device: where the network is.
-        average: averaged weights, looked at instead of the network's own.
+        ema_weights: weights looked at instead of the network's own.
         workers: loader processes.
 
     Raises:
@@ -46,7 +46,7 @@ def validate(
     validation = cohort.split("val")
     if len(validation) == 0 or "val" in recipe.train_on:
         return dict(NOTHING)
-    with swap_weights(aim.network, average):
+    with swap_weights(aim.network, ema_weights):
         said = _run_validation(aim, validation, device, workers)
     row = {**NOTHING, "val_loss": said.loss, **{f"val_{name}": mean for name, mean in said.parts.items()}}
     if not recipe.classifies:

@@ -29,7 +29,7 @@ import yaml
 from sightline.errors import RecipeError
 from sightline.evaluation.tables.table import Row, Table
 from sightline.training.recipe import Recipe
-from sightline.training.serialization import Catalogue, current_field, from_plain, to_plain
+from sightline.training.serialization import Catalogue, current_field, from_plain, mention_former_word, to_plain
 
 TABLE_WORDS = ("title", "caption", "seeds", "report", "size", "rows")
 ROW_WORDS = (
@@ -151,7 +151,9 @@ def change_recipe(recipe: Recipe, change: Mapping[str, Any], catalogue: Catalogu
                     _nearest(word, [k for k, v in inside.items() if isinstance(v, dict)]),
                 )
             inside = inner
-        last = current_field(inside.get("kind", ""), last)
+        former, last = last, current_field(inside.get("kind", ""), last)
+        if former != last:
+            mention_former_word(former, last)
         known = [f for f in _fields(inside, catalogue) if f != "kind"]
         if known and last not in known:
             raise RecipeError(f"{where}: the recipe has no field {dotted!r}.", _nearest(last, known))
