@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import os
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +16,14 @@ from sightline.inference.boxes import boxes_on_pictures, finding_classes, top_fi
 from sightline.inference.file_result import DicomWish, FileResult
 from sightline.inference.gate.features import FeatureLimits, read_scope, scope_of, score_of
 from sightline.inference.network_output import Answers, Ask, Maps, NetworkOutput, RunFacts, facts_of
-from sightline.inference.results.coco_json import CocoPicture, write_coco
+from sightline.inference.results.csv_table import open_csv_table
+from sightline.inference.results.found_files import FoundFiles
 from sightline.inference.results.journal import Journal, PredictedFile, mark_of_input, stamp_of
-from sightline.inference.results.studies import StudyNames, StudyView, write_studies
+from sightline.inference.results.studies import StudyNames
 from sightline.io.dicom.radiograph import require_radiograph
 from sightline.io.files import only_command, unique_name
 from sightline.io.image import find_images, is_ct_input, read_image
-from sightline.io.picture import SOFTWARE, Picture, Reject, require_content, write_rejects
+from sightline.io.picture import SOFTWARE, Picture, require_content
 from sightline.io.progress import progress
 from sightline.metrics.predictions import Predictions
 from sightline.structures.frame import Frame
@@ -126,110 +125,108 @@ def _read_into(
 ) -> tuple[int, int]:
     """The same, in a folder that no other command writes into."""
     (out / "overlays").mkdir(parents=True, exist_ok=True)
-    rejects: list[Reject] = []
-    read: list[CocoPicture] = []
-    views: list[StudyView] = []
-    remarks: list[tuple[Path, str]] = []
-    root = Path(os.path.commonpath([Path(os.path.realpath(path)).parent for path in files]))
+    found = FoundFiles(files)
     writer = None if dicom is None else _study_writer(facts, files, out, dicom)
     # DICOM objects need the whole of what the network said, which no journal keeps
     journal = None if writer is not None else Journal(out, stamp_of(facts), PredictedFile.of_json)
-    limits = read_scope(facts.folder)
-    names: set[str] = set()
-    for _, earlier in () if journal is None else journal.known.values():
-        unique_name(Path(earlier.overlay).stem, names)
-    done = False
+    reader = _FileReader(facts, ask, out, writer, journal, read_scope(facts.folder))
     probabilities = [f"p({name})" for name in facts.classes]
     best = ("box_score", *(f"box_{name}" for name in _CORNERS))
     head = ("file", "predicted", *probabilities, "look_row", "look_column", *best, "overlay", "scope", "scope_score")
+    done = False
     try:
         with (
-            _table(out / "predictions.csv", head) as predictions,
-            _table(out / "boxes.csv", ("file", "label", "score", *_CORNERS)) as boxes,
+            open_csv_table(out / "predictions.csv", head) as write_prediction,
+            open_csv_table(out / "boxes.csv", ("file", "label", "score", *_CORNERS)) as write_box,
             progress("predict", len(files), quiet=quiet) as advance,
         ):
             for path in files:
                 try:
-                    mark = "" if journal is None else mark_of_input(path)
-                    said = None if journal is None else journal.find(str(path), mark)
-                    if said is None or (said.overlay and not (out / said.overlay).is_file()):
-                        said = _read_file(facts, ask, path, out, names, writer, limits)
-                        if journal is not None:
-                            journal.add(str(path), mark, said.as_json())
+                    predicted = reader.read(path)
+                except RunError:
+                    raise
                 except SightlineError as error:
-                    if isinstance(error, RunError):
-                        raise
-                    rejects.append(Reject(path, error.message.removeprefix(f"{path}: "), error.remedy))
-                    if writer is not None:
-                        writer.leave_out(path)
-                    advance(1)
-                    continue
-                predictions.write(said.row)
-                if said.probabilities is not None:
-                    study = studies.study_of(path, {"study_uid": said.study_uid})
-                    views.append(StudyView(path, study, said.probabilities, said.energy))
-                for box in said.boxes:
-                    boxes.write([str(path), box.label, repr(box.score), *(f"{x:.2f}" for x in box.corners)])
-                relative = Path(os.path.realpath(path)).relative_to(root).as_posix()
-                read.append(CocoPicture(relative, said.shape, said.boxes))
-                if said.remark:
-                    remarks.append((path, said.remark))
+                    found.reject(path, error)
+                else:
+                    write_prediction(predicted.row)
+                    for box in predicted.boxes:
+                        write_box([str(path), box.label, repr(box.score), *(f"{x:.2f}" for x in box.corners)])
+                    found.add(path, predicted, studies)
                 advance(1)
         done = True
     finally:
         if journal is not None:
             journal.close(done=done)
-    with _table(out / "remarks.csv", ("file", "remark")) as table:
-        for path, remark in remarks:
-            table.write([str(path), remark])
-    if remarks:
-        more = f" (and {len(remarks) - 1} more, see {out / 'remarks.csv'})" if len(remarks) > 1 else ""
-        print(f"remark: {remarks[0][0]}: {remarks[0][1]}{more}", file=sys.stderr)
-    write_rejects(out / "rejects.csv", rejects)
-    if facts.classifies:
-        write_studies(out / "studies.csv", facts.classes, views, studies, facts.calibration)
     labels = [facts.classes[k] for k in finding_classes(facts.classes)] if facts.classifies else [FINDING]
-    write_coco(out / "boxes.coco.json", read, labels, f"boxes found by {facts.title}; file names are in {root.name}")
-    return len(read), len(rejects)
+    found.write_tables(out, facts, studies, labels)
+    return len(found.pictures), len(found.rejects)
 
 
-def _read_file(
-    facts: RunFacts,
-    ask: Ask,
-    path: Path,
-    out: Path,
-    names: set[str],
-    writer: StudyWriter | None,
-    limits: FeatureLimits | None,
-) -> PredictedFile:
-    """One file through the network, its overlay drawn, its DICOM objects made where they are asked for.
+@dataclass
+class _FileReader:
+    """Files through the network, one after the other; what an interrupted command said already is not asked again."""
 
-    Raises:
-        UnreadableFile: as `read_radiograph`.
-    """
-    source = None if writer is None else writer.source(path)
-    picture = read_radiograph(path)
-    planes, frame = facts.picture_view().show(picture.pixels, picture.frame)
-    reading = read_picture(facts, ask, planes, picture.frame, frame)
-    overlay = f"overlays/{unique_name(path.stem, names)}.png"
-    drawn = _drawn(facts, reading)
-    if drawn is not None:
-        (out / overlay).write_bytes(drawn)
-    overlay = overlay if drawn is not None else ""
-    if writer is not None and source is not None:
-        writer.add(path, source, picture, reading)
-    score = score_of(limits, reading.features, reading.energy)
-    scope = [scope_of(score), "" if score is None else f"{score:.4f}"]
-    return PredictedFile(
-        row=(*_row(facts, path, reading, overlay), *scope),
-        boxes=reading.boxes,
-        shape=(picture.frame.shape[0], picture.frame.shape[1]),
-        study_uid=picture.facts.get("study_uid", ""),
-        probabilities=reading.probabilities,
-        energy=reading.energy,
-        overlay=overlay,
-        remark=picture.facts.get("remark", ""),
-    )
+    facts: RunFacts
+    ask: Ask
+    out: Path
+    writer: StudyWriter | None
+    journal: Journal[PredictedFile] | None
+    limits: FeatureLimits | None
+
+    def __post_init__(self) -> None:
+        """Names of overlays that an interrupted command drew are taken."""
+        self._names: set[str] = set()
+        for _, earlier in () if self.journal is None else self.journal.known.values():
+            unique_name(Path(earlier.overlay).stem, self._names)
+
+    def read(self, path: Path) -> PredictedFile:
+        """What is known of a file, from the journal or anew.
+
+        Raises:
+            UnreadableFile: as `read_radiograph`; the study's DICOM objects are then made without the file.
+        """
+        mark = "" if self.journal is None else mark_of_input(path)
+        known = None if self.journal is None else self.journal.find(str(path), mark)
+        if known is not None and not (known.overlay and not (self.out / known.overlay).is_file()):
+            return known
+        try:
+            predicted = self._predict(path)
+        except RunError:
+            raise
+        except SightlineError:
+            if self.writer is not None:
+                self.writer.leave_out(path)
+            raise
+        if self.journal is not None:
+            self.journal.add(str(path), mark, predicted.as_json())
+        return predicted
+
+    def _predict(self, path: Path) -> PredictedFile:
+        """One file through the network, its overlay drawn, its DICOM objects made where they are asked for."""
+        source = None if self.writer is None else self.writer.source(path)
+        picture = read_radiograph(path)
+        planes, frame = self.facts.picture_view().show(picture.pixels, picture.frame)
+        reading = read_picture(self.facts, self.ask, planes, picture.frame, frame)
+        overlay = f"overlays/{unique_name(path.stem, self._names)}.png"
+        drawn = _drawn(self.facts, reading)
+        if drawn is None:
+            overlay = ""
+        else:
+            (self.out / overlay).write_bytes(drawn)
+        if self.writer is not None and source is not None:
+            self.writer.add(path, source, picture, reading)
+        score = score_of(self.limits, reading.features, reading.energy)
+        scope = [scope_of(score), "" if score is None else f"{score:.4f}"]
+        return PredictedFile(
+            row=(*_row(self.facts, path, reading, overlay), *scope),
+            boxes=reading.boxes,
+            shape=(picture.frame.shape[0], picture.frame.shape[1]),
+            study_uid=picture.facts.get("study_uid", ""),
+            probabilities=reading.probabilities,
+            energy=reading.energy,
+            overlay=overlay,
+            remark=picture.facts.get("remark", ""),
+        )
 
 
 def read_picture(facts: RunFacts, ask: Ask, planes: NDArray[np.float32], source: Frame, view: Frame) -> FileResult:
@@ -334,27 +331,6 @@ def _drawn(facts: RunFacts, reading: FileResult) -> bytes | None:
     from sightline.plots.contact_sheet import draw_overlay
 
     return draw_overlay(reading.pixels, reading.map, (), reading.frame, caption, found=found, window=reading.window)
-
-
-class _Rows:
-    """A CSV file whose rows are on disk as soon as they are written."""
-
-    def __init__(self, file: Any) -> None:
-        self._file, self._writer = file, csv.writer(file, lineterminator="\n")
-
-    def write(self, row: Sequence[str]) -> None:
-        """Write one row."""
-        self._writer.writerow(row)
-        self._file.flush()
-
-
-@contextmanager
-def _table(path: Path, head: Sequence[str]) -> Iterator[_Rows]:
-    # names from other systems may hold bytes that are no text
-    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        rows = _Rows(file)
-        rows.write(head)
-        yield rows
 
 
 def radiograph_files(inputs: Sequence[Path], out: Path) -> list[Path]:

@@ -182,17 +182,7 @@ def bars(
                     stars.append((place + n, tops[-1]))
             ticks.append((place + (len(group.bars) - 1) / 2.0, group.label))
             place += len(group.bars) + 0.9
-        line = block[0].reference
-        if line is not None:
-            _reference(axes, line, references.index(line), (begun - 0.65, place - 1.25))
-        if block[0].block:
-            middle = (begun + place - 1.9) / 2.0
-            # as wide as its bars, or it would run into its neighbour
-            words = textwrap.fill(block[0].block, max(10, int(2.6 * (place - begun))))
-            axes.annotate(
-                words, (middle, 0.0), xycoords=axes.get_xaxis_transform(), xytext=(0, -25),
-                textcoords="offset points", ha="center", va="top", fontsize=9.5, fontweight="bold", parse_math=False,
-            )  # fmt: skip
+        _finish_block(axes, block[0], references, (begun, place))
         place += 0.9
     room = max(tops) - bottom
     for x, top in stars:
@@ -215,6 +205,27 @@ def _blocks(groups: Sequence[BarGroup]) -> list[list[BarGroup]]:
         else:
             found.append([group])
     return found
+
+
+def _finish_block(axes: Any, group: BarGroup, references: Sequence[Reference], across: tuple[float, float]) -> None:
+    """What groups of one block share: the line of their reference behind them, and a second line of words below.
+
+    Args:
+        axes: of the chart.
+        group: the first group of the block.
+        references: of the whole chart, in the order of their dashes.
+        across: where the block's bars begin, and where those of the next would.
+    """
+    begun, end = across
+    if group.reference is not None:
+        _reference(axes, group.reference, references.index(group.reference), (begun - 0.65, end - 1.25))
+    if group.block:
+        # as wide as its bars, or it would run into its neighbour
+        words = textwrap.fill(group.block, max(10, int(2.6 * (end - begun))))
+        axes.annotate(
+            words, ((begun + end - 1.9) / 2.0, 0.0), xycoords=axes.get_xaxis_transform(), xytext=(0, -25),
+            textcoords="offset points", ha="center", va="top", fontsize=9.5, fontweight="bold", parse_math=False,
+        )  # fmt: skip
 
 
 def _bar(axes: Any, x: float, bar: AccuracyBar, colour: str, bottom: float) -> None:

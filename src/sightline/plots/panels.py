@@ -178,6 +178,37 @@ def draw_panel(case: PanelCase) -> bytes:
     return sheet.png()
 
 
+@dataclass(frozen=True)
+class _ComparisonGrid:
+    """Where the pictures of a comparison stand on its page: a column a method, a row a class and kind of map.
+
+    Attributes:
+        rows: of each row the class, and whether it shows attention (else the class map).
+        cell: width of a picture, inches.
+        height: of a picture, inches.
+        left: of the first method's column, inches.
+        columns: how many methods there are.
+    """
+
+    rows: tuple[tuple[int, bool], ...]
+    cell: float
+    height: float
+    left: float
+    columns: int
+
+    def find_top(self, row: int) -> float:
+        """Top edge of a row, inches from the top of the page."""
+        return 1.38 + row * (self.height + 0.32)
+
+    def find_left(self, column: int) -> float:
+        """Left edge of a method's column, inches."""
+        return self.left + column * (self.cell + 0.12)
+
+    def open_page(self) -> Sheet:
+        """A page that holds them all, with room for colour bars and a legend."""
+        return Sheet(self.find_left(self.columns) + 1.05, self.find_top(max(len(self.rows), 2)) + 0.46)
+
+
 def draw_comparison(cases: Sequence[PanelCase], names: Sequence[str], *, attention: bool = True) -> bytes:
     """A PNG: one picture as several networks saw it, a column each, a row for each class.
 
@@ -188,6 +219,33 @@ def draw_comparison(cases: Sequence[PanelCase], names: Sequence[str], *, attenti
     Raises:
         GeometryError: no case, a name missing, or cases of different pictures or classes.
     """
+    _require_comparable(cases, names)
+    first = cases[0]
+    kinds = ((False, True) if len(first.classes) <= 2 else (True,)) if attention else (False,)
+    rows = tuple((k, signed) for k in shown_classes(cases, 4) for signed in kinds)
+    cell = float(np.clip(10.0 / (1 + len(cases)), 1.7, 2.4))
+    height = cell * first.frame.shape[0] / first.frame.shape[1]
+    grid = _ComparisonGrid(rows, cell, height, 0.15 + cell + 0.62, len(cases))
+    sheet = grid.open_page()
+    sheet.text(0.15, 0.27, clip_words(first.title, int(sheet.width / 0.105)), size=13, weight="bold")
+    sheet.text(0.15, 0.53, "" if first.label is None else f"truth: {first.label}", size=10.5)
+    for row, (regions, name) in enumerate((((), "picture"), (first.regions, regions_name(first)))):
+        axes = sheet.axes(0.15, grid.find_top(row), cell, height)
+        show(axes, first.pixels)
+        outline(axes, regions, first.frame)
+        sheet.text(0.15, grid.find_top(row) - 0.09, name, size=10)
+    for column, (case, name) in enumerate(zip(cases, names, strict=True)):
+        _draw_method(sheet, grid, column, case, name)
+    for row, (k, signed) in enumerate(rows):
+        _label_row(sheet, grid, row, first.classes[k], signed=signed)
+    foot = sheet.height - 0.22
+    found, windows = any(case.found for case in cases), any(case.window is not None for case in cases)
+    sheet.legend(0.15, foot - 0.22, first.regions, found=found, window=windows)
+    sheet.text(0.15, foot + 0.08, DISCLAIMER, size=9, color="#444444")
+    return sheet.png()
+
+
+def _require_comparable(cases: Sequence[PanelCase], names: Sequence[str]) -> None:
     if not cases or len(cases) != len(names):
         raise GeometryError(
             f"A comparison needs one name for each of at least one case; got {len(cases)}, {len(names)}."
@@ -196,62 +254,41 @@ def draw_comparison(cases: Sequence[PanelCase], names: Sequence[str], *, attenti
     for case, name in zip(cases, names, strict=True):
         if case.classes != first.classes or case.frame != first.frame or case.label != first.label:
             raise GeometryError(f"{name}: not the picture, grid, label and classes of {names[0]}.")
-    shown = shown_classes(cases, 4)
-    both = len(first.classes) <= 2
-    kinds = ((False, True) if both else (True,)) if attention else (False,)
-    lines = [(k, signed) for k in shown for signed in kinds]
-    cell = float(np.clip(10.0 / (1 + len(cases)), 1.7, 2.4))
-    height = cell * first.frame.shape[0] / first.frame.shape[1]
-    start, step = 1.38, height + 0.32
-    grid_left = 0.15 + cell + 0.62
-    sheet = Sheet(grid_left + len(cases) * (cell + 0.12) + 1.05, start + max(len(lines), 2) * step + 0.46)
-    sheet.text(0.15, 0.27, clip_words(first.title, int(sheet.width / 0.105)), size=13, weight="bold")
-    truth = "" if first.label is None else f"truth: {first.label}"
-    sheet.text(0.15, 0.53, truth, size=10.5)
 
-    for row, (regions, name) in enumerate((((), "picture"), (first.regions, regions_name(first)))):
-        axes = sheet.axes(0.15, start + row * step, cell, height)
-        show(axes, first.pixels)
-        outline(axes, regions, first.frame)
-        sheet.text(0.15, start + row * step - 0.09, name, size=10)
 
-    for column, (case, name) in enumerate(zip(cases, names, strict=True)):
-        left = grid_left + column * (cell + 0.12)
-        fits = int(cell / 0.095)
-        for line, text in enumerate(reversed(_in_two_lines(name, fits))):
-            sheet.text(left, 0.86 - 0.16 * line, text, size=11, weight="bold")
-        said = case.classes[case.predicted]
-        mark = "" if case.label is None else ("  ✓" if said == case.label else "  ✗")
-        sheet.text(left, 1.07, clip_words(f"says {said}", fits) + mark, size=10, color=PREDICTED_INK)
-        for row, (k, signed) in enumerate(lines):
-            axes = sheet.axes(left, start + row * step, cell, height)
-            blended = (
-                blend_signed(case.pixels, case.attention[k], case.limit, case.window)
-                if signed
-                else blend_heat(case.pixels, case.maps[k], case.window)
-            )
-            show(axes, blended)
-            outline(axes, case.regions, case.frame, over_map=True)
-            draw_window(axes, case.window, case.frame)
-            if row == _row_of_boxes(case, [case.classes[k] for k, _ in lines]):
-                draw_boxes(axes, case.found, case.frame, size=7.0)
-            weight = "bold" if k == case.predicted else "normal"
-            sheet.text(left, start + row * step - 0.09, f"{case.probabilities[k]:.1%}", size=10, weight=weight)
+def _draw_method(sheet: Sheet, grid: _ComparisonGrid, column: int, case: PanelCase, name: str) -> None:
+    """The column of a method: its name, what it predicts, and a map for every row."""
+    left, fits = grid.find_left(column), int(grid.cell / 0.095)
+    for line, text in enumerate(reversed(_in_two_lines(name, fits))):
+        sheet.text(left, 0.86 - 0.16 * line, text, size=11, weight="bold")
+    predicted = case.classes[case.predicted]
+    mark = "" if case.label is None else ("  ✓" if predicted == case.label else "  ✗")
+    sheet.text(left, 1.07, clip_words(f"says {predicted}", fits) + mark, size=10, color=PREDICTED_INK)
+    with_boxes = _row_of_boxes(case, [case.classes[k] for k, _ in grid.rows])
+    for row, (k, signed) in enumerate(grid.rows):
+        axes = sheet.axes(left, grid.find_top(row), grid.cell, grid.height)
+        if signed:
+            show(axes, blend_signed(case.pixels, case.attention[k], case.limit, case.window))
+        else:
+            show(axes, blend_heat(case.pixels, case.maps[k], case.window))
+        outline(axes, case.regions, case.frame, over_map=True)
+        draw_window(axes, case.window, case.frame)
+        if row == with_boxes:
+            draw_boxes(axes, case.found, case.frame, size=7.0)
+        weight = "bold" if k == case.predicted else "normal"
+        sheet.text(left, grid.find_top(row) - 0.09, f"{case.probabilities[k]:.1%}", size=10, weight=weight)
 
-    for row, (k, signed) in enumerate(lines):
-        middle = start + row * step + height / 2
-        name = clip_words(first.classes[k], int(height / 0.09))
-        sheet.text(grid_left - 0.36, middle, name, size=10, weight="bold", rotation=90, ha="center", va="center")
-        symbol = "attention $g(M'_c)$" if signed else "class map $g(M_c)$"
-        sheet.text(grid_left - 0.14, middle, symbol, size=9, rotation=90, ha="center", va="center", parse_math=True)
-        bar = grid_left + len(cases) * (cell + 0.12) + 0.05
-        ends = ("for", "against") if signed else ("highest", "lowest")
-        sheet.bar(bar, start + row * step, height, signed=signed, ends=ends, middle="0" if signed else None)
-    foot = sheet.height - 0.22
-    found, windows = any(case.found for case in cases), any(case.window is not None for case in cases)
-    sheet.legend(0.15, foot - 0.22, first.regions, found=found, window=windows)
-    sheet.text(0.15, foot + 0.08, DISCLAIMER, size=9, color="#444444")
-    return sheet.png()
+
+def _label_row(sheet: Sheet, grid: _ComparisonGrid, row: int, label: str, *, signed: bool) -> None:
+    """Class and kind of map to the left of a row, and its colour bar to the right."""
+    middle = grid.find_top(row) + grid.height / 2
+    name = clip_words(label, int(grid.height / 0.09))
+    sheet.text(grid.left - 0.36, middle, name, size=10, weight="bold", rotation=90, ha="center", va="center")
+    symbol = "attention $g(M'_c)$" if signed else "class map $g(M_c)$"
+    sheet.text(grid.left - 0.14, middle, symbol, size=9, rotation=90, ha="center", va="center", parse_math=True)
+    ends = ("for", "against") if signed else ("highest", "lowest")
+    bar = grid.find_left(grid.columns) + 0.05
+    sheet.bar(bar, grid.find_top(row), grid.height, signed=signed, ends=ends, middle="0" if signed else None)
 
 
 def _in_two_lines(name: str, most: int) -> list[str]:

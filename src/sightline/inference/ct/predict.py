@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,6 +19,7 @@ from sightline.inference.ct.patches import CutPatch, cut_patches, parse_cutting
 from sightline.inference.ct.report import ReadVertebra, write_ct
 from sightline.inference.file_result import DicomWish
 from sightline.inference.network_output import Answers, Ask, RunFacts, facts_of
+from sightline.inference.results.csv_table import open_csv_table
 from sightline.inference.results.journal import Journal, mark_of_input, stamp_of
 from sightline.io.picture import Reject, write_rejects
 from sightline.io.progress import progress
@@ -136,7 +135,7 @@ def read_cts(
     journal = Journal(out, stamp_of(run, **wishes), _rows_of_json)
     done = False
     try:
-        with _table(out / "predictions.csv") as write:
+        with open_csv_table(out / "predictions.csv", HEAD) as write:
             for given in cts:
                 name, mark = f"{given.name} {given.path} {given.series}", _mark_of(given)
                 rows = journal.find(name, mark)
@@ -283,16 +282,3 @@ def _row(given: CtInput, placed: PlacedCt, one: ReadVertebra, folder: Path) -> l
         f"{one.outside:.3f}",
         panel,
     ]
-
-
-@contextmanager
-def _table(path: Path) -> Iterator[Any]:
-    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        writer = csv.writer(file, lineterminator="\n")
-
-        def write(row: Sequence[str]) -> None:
-            writer.writerow(row)
-            file.flush()
-
-        write(HEAD)
-        yield write

@@ -9,7 +9,7 @@ that have the same c_k, and with the AUC of r_k, which does not saturate.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -194,12 +194,7 @@ def unit_scores(
     fired, truth = np.asarray(enabled, dtype=bool), np.asarray(positive, dtype=bool)
     if fired.ndim != 2 or truth.shape != fired.shape[:1] or fired.size == 0:
         raise RunError(f"Units need enabled [n, u] and n labels; got {fired.shape} and {truth.shape}.")
-    groups = {"positives": truth, "negatives": ~truth}
-    if called is not None:
-        said = np.asarray(called, dtype=bool)
-        if said.shape != truth.shape:
-            raise RunError(f"There are {said.shape} calls for {truth.shape} cases.")
-        groups |= {"true_positives": truth & said, "false_positives": ~truth & said}
+    groups = _group_cases(truth, None if called is None else np.asarray(called, dtype=bool))
     if over not in groups:
         raise RunError(f"c over {over} needs what the network called.", "Give `called`, or take all positives.")
     counts = {name: int(groups[name].sum()) for name in GROUPS if name in groups}
@@ -209,7 +204,7 @@ def unit_scores(
     of = groups[over]
     against = ~truth & ~of
 
-    def tested(
+    def test_contrast(
         values: ArrayLike | None, first: BoolArray, second: BoolArray, *, ranks: bool = False
     ) -> Contrast | None:
         if values is None or not first.any() or not second.any():
@@ -222,10 +217,11 @@ def unit_scores(
         who = None if patients is None else [p for p, keep in zip(patients, among, strict=True) if keep]
         return permute_contrast(rows, first[among], patients=who, permutations=draws.permutations, seed=draws.seed)
 
-    contrast = tested(fired, of, against)
-    r, height = tested(strength, of, against, ranks=True), tested(peak, of, against, ranks=True)
+    contrast = test_contrast(fired, of, against)
+    by_strength = test_contrast(strength, of, against, ranks=True)
     correct, false = groups.get("true_positives"), groups.get("false_positives")
-    rank, ties = ranks_of(shares[over], contrast.difference if contrast else None, auc_from_ranks(r))
+    difference = contrast.difference if contrast else None
+    rank, ties = ranks_of(shares[over], difference, auc_from_ranks(by_strength))
     found = UnitScores(
         over=over,
         n=counts,
@@ -233,22 +229,30 @@ def unit_scores(
         ties=ties,
         rank=rank,
         contrast=contrast,
-        calls=None if correct is None or false is None else tested(fired, correct, false),
-        strength=r,
-        peak=height,
+        calls=None if correct is None or false is None else test_contrast(fired, correct, false),
+        strength=by_strength,
+        peak=test_contrast(peak, of, against, ranks=True),
     )
     if contrast is None or draws.top < 1:
         return found
-    first = [int(unit) for unit in found.ranked[: draws.top]]
+    first_ranks = [int(unit) for unit in found.ranked[: draws.top]]
     ids = [str(i) for i in range(len(truth))] if patients is None else list(patients)
-    drawn = _bootstrapped(fired[:, first], of, against, Resample.of(ids, draws.replicates, draws.seed))
-    value = contrast.difference
-    object.__setattr__(
-        found,
-        "intervals",
-        {unit: interval(float(value[unit]), drawn[:, i], len(set(ids)), draws.seed) for i, unit in enumerate(first)},
-    )
-    return found
+    drawn = _bootstrapped(fired[:, first_ranks], of, against, Resample.of(ids, draws.replicates, draws.seed))
+    intervals = {
+        unit: interval(float(contrast.difference[unit]), drawn[:, i], len(set(ids)), draws.seed)
+        for i, unit in enumerate(first_ranks)
+    }
+    return replace(found, intervals=intervals)
+
+
+def _group_cases(truth: BoolArray, called: BoolArray | None) -> dict[str, BoolArray]:
+    """Which cases are in each of `GROUPS`, bool [n]; without calls, none of the groups of calls."""
+    groups = {"positives": truth, "negatives": ~truth}
+    if called is None:
+        return groups
+    if called.shape != truth.shape:
+        raise RunError(f"There are {called.shape} calls for {truth.shape} cases.")
+    return {**groups, "true_positives": truth & called, "false_positives": ~truth & called}
 
 
 def auc_from_ranks(ranks: Contrast | None) -> FloatArray | None:
