@@ -79,6 +79,7 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_
 LEFT_OUT = {
     "*/DONE": "ends in the time of day",
     "*/environment.json": "machine and versions; the digests' own made_with says them",
+    "*/training_time.csv": "processor time of each training",
     "*/events/*": "TensorBoard: host name, process, time in name and records",
 }
 # Parts of files that are cut out before the digest, and why. Everything else of these files is compared.
@@ -90,7 +91,10 @@ CUT_OUT = (
     ("(standard output)", r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", "train, committee and cascade say when they ended"),
 )
 # Columns of tables that are left out, and why.
-COLUMNS_LEFT_OUT = (("*/history.csv", "seconds", "how long an epoch took"),)
+COLUMNS_LEFT_OUT = (
+    ("*/history.csv", "seconds", "how long an epoch took"),
+    ("*/history.csv", "cpu_seconds", "processor time of an epoch"),
+)
 
 
 # Words in braces of commands.txt.
@@ -202,8 +206,8 @@ def digest(path: Path, name: str) -> str:
     for pattern, column, _ in COLUMNS_LEFT_OUT:
         if fnmatch.fnmatch(name, pattern):
             lines = [line.split(",") for line in data.decode().splitlines()]
-            where = lines[0].index(column)
-            data = "\n".join(",".join(cells[:where] + cells[where + 1 :]) for cells in lines).encode()
+            where = [n for n, name in enumerate(lines[0]) if name != column]
+            data = "\n".join(",".join(cells[n] for n in where) for cells in lines).encode()
     return hashlib.sha256(data).hexdigest()[:16]
 
 

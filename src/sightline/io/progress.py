@@ -1,7 +1,8 @@
-"""Progress of long work: a bar with the time left on a terminal, plain lines in a log."""
+"""Progress of long work: a bar with the time left on a terminal, plain lines in a log; processor time."""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -15,6 +16,12 @@ class Advance(Protocol):
     """Say how many steps were done and, optionally, a short state to show."""
 
     def __call__(self, steps: int = 1, note: str = "") -> None: ...  # noqa: D102
+
+
+def cpu_seconds() -> float:
+    """Processor seconds of this process and of those that it started and that have ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import threading
 import time
@@ -20,6 +19,7 @@ from sightline.evaluation.tables.report import write_table
 from sightline.evaluation.tables.run_table import run_table
 from sightline.evaluation.tables.table import Row, Table
 from sightline.io.files import write_text
+from sightline.io.progress import cpu_seconds
 from sightline.models.backbones import Backbone
 from sightline.models.cam_classifiers import ClassMapModel
 from sightline.models.pooling import MeanPool
@@ -144,12 +144,6 @@ def run_demo(out: Path, *, seeds: int = 3, parallel: int = 2, engine: Engine | N
         end = f"{minutes:.1f} minutes, {cpu_minutes:.1f} CPU-minutes. Open {out / 'report.html'}"
         log.say(end)
     return f"{text}\n\n{end}"
-
-
-def cpu_seconds() -> float:
-    """Of this process and of those that it started and that have ended."""
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
 
 
 def count_trainings(runs: Path, total: int) -> str:

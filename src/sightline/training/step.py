@@ -49,6 +49,7 @@ class Sums:
     guided: int = 0
     correct: int = 0
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     parts: dict[str, float] = field(default_factory=dict)
 
 
@@ -136,6 +137,7 @@ def epoch_row(epoch: int, at: Progress, recipe: Recipe, steps: int, steps_per_ep
         "guidance": sums.guidance / sums.guided if sums.guided else None,
         "guidance_excess": sums.excess / sums.guided if sums.guided else None,
         "seconds": round(sums.seconds, 3),
+        "cpu_seconds": round(sums.cpu_seconds, 3),
     }
 
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from sightline.data.loader import Balance, CohortItems, batches_per_epoch, training_batches
 from sightline.errors import RunError
 from sightline.io.files import read_json
-from sightline.io.progress import Advance, progress
+from sightline.io.progress import Advance, cpu_seconds, progress
 from sightline.structures.case import Cohort
 from sightline.structures.evidence import Batch, to_channels_last
 from sightline.structures.protocols import stopping_rule_of, takes_features
@@ -218,8 +218,11 @@ class _Loop:
     def _epoch(self, epoch: int, advance: Advance) -> None:
         """The steps of an epoch that are left."""
         self.network.train()
+        used = cpu_seconds()
         for batch in self._batches(epoch):
             self._step(batch)
+            # reading the batch is part of it
+            self.at.sums.cpu_seconds, used = self.at.sums.cpu_seconds + cpu_seconds() - used, cpu_seconds()
             advance(1, f"loss {self.at.sums.loss / self.at.sums.images:.3f}")
             if self._epoch_is_over():
                 break

@@ -36,7 +36,46 @@ SOURCES = "sources.json"
 CASES = "cases.csv"
 UNTRAINED = "untrained"
 WINDOWS = "windows.csv"
+TRAINING_TIME = "training_time.csv"
 _HEAD = ("case_id", "study_id", "patient_id", "label", "split")
+
+
+def write_training_time(result: TableResult, out: Path) -> None:
+    """Write what each row's trainings cost on this machine: seconds of processor, in steps and reading, without tests.
+
+    `ratio` is the row's mean over that of the row it is compared with: equal twins stand near 1. Rows whose trainings
+    do not say it (of an earlier version, or put together from other runs) are left empty.
+    """
+    spent = {row.row.name: [cost for folder in row.folders if (cost := _processor_time(folder))] for row in result.rows}
+    table = io.StringIO()
+    lines = csv.writer(table, lineterminator="\n")
+    lines.writerow(("row", "trainings", "images", "cpu_seconds", "least", "most", "reference", "ratio"))
+    for row in result.rows:
+        costs, reference = spent[row.row.name], row.row.reference or ""
+        if not costs:
+            lines.writerow((row.row.name, 0, "", "", "", "", reference, ""))
+            continue
+        seconds, images = zip(*costs, strict=True)
+        beside = [cpu for cpu, _ in spent.get(reference, [])]
+        ratio = round(float(np.mean(seconds) / np.mean(beside)), 3) if beside else ""
+        cells = (
+            round(float(np.mean(images))),
+            *(round(float(v), 1) for v in (np.mean(seconds), min(seconds), max(seconds))),
+        )
+        lines.writerow((row.row.name, len(costs), *cells, reference, ratio))
+    write_text(out / TRAINING_TIME, table.getvalue())
+
+
+def _processor_time(folder: Path) -> tuple[float, int] | None:
+    """Seconds of processor and images of a training; None where its history does not say it."""
+    path = folder / "history.csv"
+    if not path.is_file():
+        return None
+    with path.open(newline="", encoding="utf-8") as file:
+        epochs = list(csv.DictReader(file))
+    if not epochs or not all(epoch.get("cpu_seconds") for epoch in epochs):
+        return None
+    return sum(float(epoch["cpu_seconds"]) for epoch in epochs), sum(int(epoch["images"]) for epoch in epochs)
 
 
 def write_sources(result: TableResult, out: Path, replicates: int) -> None:

@@ -13,7 +13,7 @@ from sightline.evaluation.tables.distributions import spread_charts
 from sightline.evaluation.tables.figures import charts, forest_chart, learning_curves, row_styles
 from sightline.evaluation.tables.lines import Line, find_line, write_lines
 from sightline.evaluation.tables.pictures import draw_figures, draw_table_pictures
-from sightline.evaluation.tables.provenance import write_sources
+from sightline.evaluation.tables.provenance import write_sources, write_training_time
 from sightline.evaluation.tables.summary import WINDOW_MEASURES, leading_metric, summarise
 from sightline.evaluation.tables.table import TableResult
 from sightline.io.files import safe_name, write_text
@@ -36,6 +36,7 @@ def write_table(result: TableResult, out: Path, *, replicates: int = 2000, summa
     lines = summarise(result, replicates=replicates)
     write_lines(lines, out)
     write_sources(result, out, replicates)
+    write_training_time(result, out)
     tests = dict.fromkeys(test for row in result.rows for test in row.evaluations)
     tables = [made for test in tests for made in metric_tables(result, lines, test)]
     text = "\n\n".join(markdown_of(table) for table in tables)

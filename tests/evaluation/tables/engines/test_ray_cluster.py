@@ -25,7 +25,7 @@ from sightline.training.engine import Engine
 # long enough for a kill in the middle, also on a machine with other work
 STEPS = 100
 # what tells the time, and so differs between two runs of the same command
-CLOCKS = ("DONE", "history.csv", "events", "report.html")
+CLOCKS = ("DONE", "history.csv", "events", "report.html", "training_time.csv")
 
 
 def table(steps):
