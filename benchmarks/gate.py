@@ -28,6 +28,7 @@ from sightline.errors import SightlineError
 from sightline.inference.gate.features import FeatureLimits, feature_limits, score_of
 from sightline.inference.gate.gate_file import Gate, read_gate
 from sightline.inference.gate.header import check_header, normalise_body_part, read_header_facts
+from sightline.inference.gate.layout import LayoutLimits, check_layout, layout_limits
 from sightline.inference.gate.picture import check_picture
 from sightline.inference.network_output import Ask, RunFacts, facts_of
 from sightline.inference.onnx.exported_run import open_export
@@ -46,6 +47,7 @@ PARTS = (
     "Schädel lateral", "Knie links", "HAND WRIST",
 )  # fmt: skip
 MODALITIES = ("CT", "MR", "US", "MG", "XA", "RF", "NM", "PT", "OT", "SC", "IO", "PX", "ES", "XC", "")
+DOORS = ("picture", "layout", "features")
 KINDS_OF_HEADER: tuple[Header, ...] = (
     {"PresentationIntentType": "FOR PROCESSING"},
     {"NumberOfFrames": 12},
@@ -63,6 +65,7 @@ class Asked:
     network: Ask
     gate: Gate
     limits: FeatureLimits | None
+    layout: LayoutLimits | None
 
     def check(self, picture: Picture) -> str:
         """The check that refuses a picture, or an empty text."""
@@ -71,6 +74,8 @@ class Asked:
                 return "picture"
         except SightlineError:
             return "picture"
+        if check_layout(picture, self.layout):
+            return "layout"
         planes, _ = self.facts.picture_view().show(picture.pixels, picture.frame)
         answers = self.network(planes[None])
         features = None if answers.features is None else answers.features[0]
@@ -83,13 +88,13 @@ def open_asked(folder: Path) -> Asked:
     gate = read_gate(folder)
     if find_export(folder) is not None:
         exported = open_export(folder)
-        return Asked(exported.facts, exported.network, gate, feature_limits(gate.features))
+        return Asked(exported.facts, exported.network, gate, feature_limits(gate.features), layout_limits(gate.layout))
     from sightline.inference.predict import TorchNetwork
     from sightline.papers.catalogue import CATALOGUE
     from sightline.training.run import open_run
 
     run = open_run(folder, CATALOGUE)
-    return Asked(facts_of(run), TorchNetwork(run), gate, feature_limits(gate.features))
+    return Asked(facts_of(run), TorchNetwork(run), gate, feature_limits(gate.features), layout_limits(gate.layout))
 
 
 def changed(pictures: Sequence[Picture], rng: np.random.Generator) -> Kinds:
@@ -109,7 +114,9 @@ def changed(pictures: Sequence[Picture], rng: np.random.Generator) -> Kinds:
     yield "thumbnails (a twelfth of the size)", {}, made(lambda p: p[::12, ::12])
     yield "strips (a tenth of the width)", {}, made(lambda p: p[:, : max(1, p.shape[1] // 10)])
     yield "test pictures turned by 90 degrees", {}, made(np.rot90)
+    yield "test pictures turned by 270 degrees", {}, made(lambda p: np.rot90(p, 3))
     yield "test pictures upside down", {}, made(lambda p: p[::-1, ::-1])
+    yield "test pictures mirrored upside down", {}, made(lambda p: p[::-1])
     yield "test pictures at a third of their contrast", {}, made(lambda p: (top(p) // 3 + p // 3).astype(p.dtype))
 
 
@@ -195,7 +202,10 @@ def row(name: str, told: bool, found: Sequence[str]) -> str:
     """A row of the table."""
     refused = [one for one in found if one]
     interval = binomtest(len(refused), len(found)).proportion_ci(method="wilson")
-    doors = ", ".join(f"{door} {refused.count(door)}" for door in ("picture", "features") if door in refused) or "none"
+    doors = (
+        ", ".join(f"{door} {refused.count(door)}" for door in ("picture", "layout", "features") if door in refused)
+        or "none"
+    )
     share, told_as = f"{len(refused) / len(found):.1%} ({len(refused)})", "refused" if told else "fits"
     return f"| {name} | {len(found)} | {share} | {interval.low:.1%} to {interval.high:.1%} | {doors} | {told_as} |"
 

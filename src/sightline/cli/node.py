@@ -49,8 +49,14 @@ class MakeGate:
         gate = fit_gate(run, read_cohort(self.cohort), asked, self.age, quiet=self.quiet)
         path = write_gate(self.run_folder, gate)
         print(f"{path}: {gate.header.plain()}, {len(gate.picture)} limits of {gate.about['pictures']} pictures")
+        if gate.layout:
+            refused = ", ".join(f"{share:.0%} at {turn} degrees" for turn, share in gate.layout["refused"].items())
+            print(f"layout: refuses of {gate.layout['validation']} validation pictures, turned: {refused}")
+        else:
+            print(f"no layout check: {gate.about['no layout']}", file=sys.stderr)
         if gate.features:
-            print(f"features: 98% of {gate.features['validation']} validation pictures lie inside")
+            share, count = gate.features["accepted"], gate.features["validation"]
+            print(f"features: limit for {share:.1%} of good pictures, from {count} validation pictures")
         else:
             print(f"no features check: {gate.about['no features']}", file=sys.stderr)
         return 0

@@ -12,6 +12,7 @@ from sightline.errors import RunError
 from sightline.evaluation.evaluate import evaluate
 from sightline.evaluation.evidence.scope import report_scope
 from sightline.inference.gate.features import (
+    ACCEPTED,
     NEIGHBOUR,
     FeatureLimits,
     feature_limits,
@@ -65,12 +66,14 @@ def test_the_residual_is_what_no_direction_holds():
     assert found.measure(np.array([[0.5, 3.0, 4.0]]), np.zeros(1))[0, 1] == pytest.approx(5.0)
 
 
-def test_98_percent_of_fresh_pictures_lie_inside():
+@pytest.mark.parametrize("validation", [18, 60, 250])
+def test_as_many_fresh_pictures_lie_inside_as_is_said(validation):
+    """With few validation pictures too: the greatest of 18 scores is exceeded by one picture in 19."""
     inside = []
-    for seed in range(40):
-        found = fit_features(drawn(150, 10 * seed)[0], *drawn(150, 10 * seed + 1))
+    for seed in range(20):
+        found = fit_features(drawn(150, 10 * seed)[0], *drawn(validation, 10 * seed + 1))
         inside.append(float((found.score(*drawn(200, 10 * seed + 2)) <= 1.0).mean()))
-    assert np.mean(inside) == pytest.approx(0.98, abs=0.01)
+    assert np.mean(inside) == pytest.approx(ACCEPTED, abs=0.006)
 
 
 def test_what_never_varied_and_what_says_little_is_outside(limits):

@@ -91,15 +91,29 @@ def test_400_000_elements_are_refused_at_once(tmp_path):
     assert time.perf_counter() - start <= 0.5
 
 
-def test_deep_sequences_are_refused(tmp_path):
+ITEM = struct.pack("<HHL", 0xFFFE, 0xE000, 0xFFFFFFFF)
+SEQUENCE = struct.pack("<HH", 0x0040, 0xA730) + b"SQ\0\0" + b"\xff" * 4 + ITEM
+PRIVATE = struct.pack("<HH", 0x0011, 0x1010)
+
+
+@pytest.mark.parametrize(
+    ("syntax", "first", "level"),
+    [
+        (ExplicitVRLittleEndian, b"", SEQUENCE),
+        # unknown and private, of elements that say their kind, and of elements that do not
+        (ExplicitVRLittleEndian, b"", PRIVATE + b"UN\0\0" + b"\xff" * 4 + ITEM),
+        (ExplicitVRLittleEndian, PRIVATE + b"UN\0\0" + b"\xff" * 4 + ITEM, PRIVATE + b"\xff" * 4 + ITEM),
+        # encoded otherwise than the syntax says: the parser goes by the looks
+        (ImplicitVRLittleEndian, b"", SEQUENCE),
+        (ExplicitVRLittleEndian, b"", PRIVATE + b"\xff" * 4 + ITEM),
+    ],
+)
+def test_deep_sequences_are_refused(tmp_path, syntax, first, level):
     path = tmp_path / "deep.dcm"
-    level = (
-        struct.pack("<HH", 0x0040, 0xA730) + b"SQ\0\0" + b"\xff" * 4 + struct.pack("<HHL", 0xFFFE, 0xE000, 0xFFFFFFFF)
-    )
-    path.write_bytes(head(ExplicitVRLittleEndian) + level * 20_000)
+    path.write_bytes(head(syntax) + first + level * 20_000)
     with pytest.raises(UnreadableFile, match="32 deep"):
         require_bounds(path)
-    path.write_bytes(head(ExplicitVRLittleEndian) + level * 32)
+    path.write_bytes(head(syntax) + first + level * (31 if first else 32))
     require_bounds(path)
 
 

@@ -9,7 +9,6 @@ them is the score, and its limit leaves 98% of the validation pictures inside.
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sightline.errors import RunError
-from sightline.inference.gate.gate_file import GATE, read_gate
+from sightline.inference.gate.gate_file import GATE, pack_array, read_gate, unpack_array
 
-ACCEPTED = 0.98
+ACCEPTED = 0.995
 MOST_DIRECTIONS, NEIGHBOUR = 48, 10
 # training pictures that neighbours are looked for among
 MOST_KEPT = 500
@@ -83,7 +82,7 @@ class FeatureLimits:
 
     def plain(self) -> dict[str, Any]:
         """As it stands in gate.json: arrays as float32, little-endian, base64."""
-        arrays = {name: _pack(getattr(self, name)) for name in ("mean", "directions", "spreads", "kept")}
+        arrays = {name: pack_array(getattr(self, name)) for name in ("mean", "directions", "spreads", "kept")}
         own = {"measures": list(MEASURES), "middle": self.middle.tolist(), "scale": self.scale.tolist()}
         return {**own, "limit": self.limit, "validation": self.validation, "accepted": ACCEPTED, **arrays}
 
@@ -92,7 +91,9 @@ class FeatureLimits:
         """Of what stands in gate.json; raises KeyError, TypeError or ValueError where it is none."""
         if list(plain["measures"]) != list(MEASURES):
             raise ValueError(f"measures {plain['measures']!r}, expected {MEASURES!r}")
-        mean, directions, spreads, kept = (_unpack(plain[name]) for name in ("mean", "directions", "spreads", "kept"))
+        mean, directions, spreads, kept = (
+            unpack_array(plain[name]) for name in ("mean", "directions", "spreads", "kept")
+        )
         middle, scale = (np.array(plain[name], dtype=np.float64) for name in ("middle", "scale"))
         limit, rank = float(plain["limit"]), len(spreads)
         fits = directions.shape == (rank, len(mean)) and kept.ndim == 2 and kept.shape[1] == rank and len(kept) > 0
@@ -133,10 +134,26 @@ def fit_features(training: NDArray[Any], validation: NDArray[Any], energies: NDA
     least = np.array([1e-2, 0.1 * float(spreads[-1]), 1e-2, 1e-3])
     scale = np.maximum(high - middle, least)
     scores = np.sort(((measured - middle) / scale).max(axis=1))
-    # the score that 98% of exchangeable pictures do not exceed (split conformal); the greatest where there are few
-    place = min(math.ceil(ACCEPTED * (len(scores) + 1)), len(scores)) - 1
-    limit = max(float(scores[place]), 1e-9)
+    limit = max(_limit_of(scores), 1e-9)
     return FeatureLimits(mean, directions, spreads, kept, middle, scale, limit, len(validation))
+
+
+def _limit_of(scores: Floats) -> float:
+    """What the next score exceeds with a chance of 0.5%, by sorted scores of validation pictures.
+
+    Of 199 or more it is the order statistic that split conformal prediction takes. Of fewer it would be the greatest,
+    which one picture in n + 1 exceeds: there the upper half is taken for an exponential tail, whose next member exceeds
+    (q^(-1/k) - 1) times the sum of k members with a chance of q.
+    """
+    n = len(scores)
+    if ACCEPTED * (n + 1) <= n:
+        return float(scores[math.ceil(ACCEPTED * (n + 1)) - 1])
+    median = float(np.median(scores))
+    upper = scores[scores > median] - median
+    if not len(upper):
+        return float(scores[-1])
+    ahead = float(upper.sum()) * ((0.5 / (1.0 - ACCEPTED)) ** (1.0 / len(upper)) - 1.0)
+    return max(float(scores[-1]), median + ahead)
 
 
 def feature_limits(plain: Mapping[str, Any]) -> FeatureLimits | None:
@@ -179,15 +196,3 @@ def score_of(limits: FeatureLimits | None, features: NDArray[Any] | None, energy
 def scope_of(score: float | None) -> Scope:
     """What a score means; None where nobody asked."""
     return "not asked" if score is None else "inside" if score <= 1.0 else "outside"
-
-
-def _pack(values: Floats) -> dict[str, Any]:
-    data = np.ascontiguousarray(values, dtype="<f4")
-    return {"shape": list(data.shape), "float32": base64.b64encode(data.tobytes()).decode("ascii")}
-
-
-def _unpack(plain: Mapping[str, Any]) -> Floats:
-    data = np.frombuffer(base64.b64decode(plain["float32"], validate=True), dtype="<f4").astype(np.float64)
-    if not np.isfinite(data).all():
-        raise ValueError("a feature is no number")
-    return data.reshape([int(n) for n in plain["shape"]])

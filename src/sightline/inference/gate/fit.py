@@ -12,6 +12,7 @@ from sightline.errors import RunError, SightlineError
 from sightline.inference.gate.features import fit_features
 from sightline.inference.gate.gate_file import Gate
 from sightline.inference.gate.header import HeaderLimits, normalise_body_part, normalise_view
+from sightline.inference.gate.layout import fit_layout, reduce_picture
 from sightline.inference.gate.picture import fit_limits, measure_picture
 from sightline.inference.network_output import facts_of
 from sightline.inference.radiographs import read_radiograph
@@ -33,8 +34,8 @@ def fit_gate(
     *,
     quiet: bool = False,
 ) -> Gate:
-    """The three checks of a run: header and picture from its training cases, features from those and the validation
-    cases; where these are too few, or the run sees no whole pictures, there is no features check: `about` says why.
+    """The checks of a run: header and picture from its training cases, layout and features from those and the
+    validation cases; where there is no layout or no features check, `about` says why.
 
     Args:
         run: finished.
@@ -62,12 +63,14 @@ def fit_gate(
     validation = list(run.recipe.see(cohort).split("val"))[:MOST_PICTURES]
     asking = _Asking(run)
     measures, unread = [], 0
+    reduced: dict[str, list[Any]] = {"train": [], "val": []}
     with progress("gate", len(cases) + len(validation), quiet=quiet) as advance:
         for case in (*cases, *validation):
             try:
                 picture = read_radiograph(case.image)
                 if case.split == "train":
                     measures.append(measure_picture(picture))
+                reduced["train" if case.split == "train" else "val"].append(reduce_picture(picture))
                 asking.ask(picture, case.split == "train")
             except SightlineError:
                 unread += 1
@@ -88,7 +91,12 @@ def fit_gate(
     about = {"cohort": cohort.name, "fingerprint": cohort.fingerprint(), "pictures": len(measures), "unread": unread}
     if why:
         about["no features"] = why
-    return Gate(header, fit_limits(measures), features, about, reference)
+    layout: Mapping[str, Any] = {}
+    try:
+        layout = fit_layout(np.array(reduced["train"]), np.array(reduced["val"])).plain()
+    except RunError as error:
+        about["no layout"] = error.message
+    return Gate(header, fit_limits(measures), features, about, reference, layout)
 
 
 class _Asking:

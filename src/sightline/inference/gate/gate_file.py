@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sightline import __version__
 from sightline.errors import RunError
@@ -30,6 +34,7 @@ class Gate:
         features: features check, as its own module wrote it; empty where it was not made.
         about: what it was made from (cohort, number of pictures), for people.
         reference: measures of a sample of training pictures, by name, which drift is measured against.
+        layout: layout check, likewise.
     """
 
     header: HeaderLimits
@@ -37,6 +42,7 @@ class Gate:
     features: Mapping[str, Any] = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)
     reference: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    layout: Mapping[str, Any] = field(default_factory=dict)
 
 
 def write_gate(run: Path, gate: Gate) -> Path:
@@ -52,6 +58,7 @@ def write_gate(run: Path, gate: Gate) -> Path:
         "header": gate.header.plain(),
         "picture": {name: list(limits) for name, limits in gate.picture.items()},
         "features": dict(gate.features),
+        "layout": dict(gate.layout),
         "about": dict(gate.about),
         "reference": {name: list(values) for name, values in gate.reference.items()},
     }
@@ -80,7 +87,8 @@ def read_gate(run: Path) -> Gate:
         if any(math.isnan(x) for limits in picture.values() for x in limits):
             raise ValueError("a limit is no number")
         reference = {str(name): tuple(float(x) for x in values) for name, values in plain["reference"].items()}
-        gate = Gate(HeaderLimits.of_plain(plain["header"]), picture, plain["features"], plain["about"], reference)
+        header, layout = HeaderLimits.of_plain(plain["header"]), plain.get("layout", {})
+        gate = Gate(header, picture, plain["features"], plain["about"], reference, layout)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise RunError(f"{path} is damaged ({error!r:.160}).", remedy) from None
     if plain.get("weights_sha256") != weights_digest(run):
@@ -99,3 +107,17 @@ def weights_digest(run: Path) -> str:
     if (run / FACTS).is_file():
         return read_facts(run).weights_sha256
     raise RunError(f"{run} has no weights.", "Point at a finished run, or at the folder that export wrote.")
+
+
+def pack_array(values: NDArray[Any]) -> dict[str, Any]:
+    """An array as it stands in gate.json: float32, little-endian, base64."""
+    data = np.ascontiguousarray(values, dtype="<f4")
+    return {"shape": list(data.shape), "float32": base64.b64encode(data.tobytes()).decode("ascii")}
+
+
+def unpack_array(plain: Mapping[str, Any]) -> NDArray[np.float64]:
+    """The array; raises KeyError, TypeError or ValueError where it is none."""
+    data = np.frombuffer(base64.b64decode(plain["float32"], validate=True), dtype="<f4").astype(np.float64)
+    if not np.isfinite(data).all():
+        raise ValueError("a number is none")
+    return data.reshape([int(n) for n in plain["shape"]])

@@ -52,9 +52,11 @@ def describe_configuration(configuration: Configuration, gates: dict[str, Gate])
         to = "nobody (silent)" if configuration.silent else ", ".join(rule.send.to) or "nobody"
         yield f"rule {name}: {json.dumps(when)} -> {rule.run}; {', '.join(rule.send.objects)} to {to}"
         gate = gates[name]
-        yield f"  gate: {json.dumps(gate.header.plain())}, {len(gate.picture)} picture limits" + (
-            ", features" if gate.features else ", NO features check"
+        checks = ", ".join(
+            word if made else f"NO {word} check"
+            for word, made in (("layout", gate.layout), ("features", gate.features))
         )
+        yield f"  gate: {json.dumps(gate.header.plain())}, {len(gate.picture)} picture limits, {checks}"
 
 
 def foretell(configuration: Configuration, gates: dict[str, Gate], inputs: Iterable[Path]) -> Iterator[str]:

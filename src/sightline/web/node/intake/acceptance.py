@@ -31,7 +31,8 @@ from sightline.web.node.database import TWO_PATIENTS, Change, Store, objects, st
 from sightline.web.node.spool import Spool
 
 LOG = logging.getLogger("sightline.node")
-UID_TEXT = re.compile(r"[0-9][0-9.]{0,62}[0-9]")
+# at most 64 characters, components of digits between single dots; leading zeros are wrong, but common
+UID_TEXT = re.compile(r"(?=.{2,64}\Z)[0-9]+(\.[0-9]+)*")
 # what a hospital's radiograph needs at most; the general reader allows Enhanced CTs more
 NODE_BOUNDS = Bounds(elements_a_frame=0)
 MOST_META_BYTES = 1024 * 1024

@@ -25,6 +25,7 @@ from sightline.inference.file_result import FileResult
 from sightline.inference.gate.features import FeatureLimits, feature_limits, score_of
 from sightline.inference.gate.gate_file import Gate, read_gate
 from sightline.inference.gate.header import normalise_body_part, normalise_view, read_header_facts
+from sightline.inference.gate.layout import LayoutLimits, check_layout, layout_limits
 from sightline.inference.gate.picture import check_picture, measure_picture
 from sightline.inference.network_output import Ask, RunFacts
 from sightline.inference.onnx.exported_run import open_export
@@ -51,6 +52,7 @@ class Judging:
     network: Ask
     words: ResultWords
     features: FeatureLimits | None
+    layout: LayoutLimits | None
 
 
 @dataclass
@@ -83,7 +85,9 @@ def open_judging(folder: Path, codes: Path | None, engine: str) -> Judging:
     else:
         facts, network = _open_with_torch(folder)
     facts.picture_view()
-    return Judging(facts, gate, network, words_of_run(facts, codes), feature_limits(gate.features))
+    return Judging(
+        facts, gate, network, words_of_run(facts, codes), feature_limits(gate.features), layout_limits(gate.layout)
+    )
 
 
 def _open_with_torch(folder: Path) -> tuple[RunFacts, Ask]:
@@ -104,7 +108,7 @@ def open_runs(runs: Sequence[Opened]) -> None:
     for run, codes, engine in runs[:MOST_OPEN]:
         with contextlib.suppress(SightlineError, OSError, MemoryError), tempfile.TemporaryDirectory() as scratch:
             judging = open_judging(run, codes, engine)
-            unchecked = replace(judging, gate=replace(judging.gate, picture={}), features=None)
+            unchecked = replace(judging, gate=replace(judging.gate, picture={}), features=None, layout=None)
             file, study = Path(scratch) / "image.dcm", JudgedStudy()
             _noise_image(judging.facts.picture_view().size).save_as(file, enforce_file_format=True)
             request = Request(run, engine, {}, (), REHEARSED, file.parent, 0.0, codes, ())
@@ -162,7 +166,7 @@ def _judge_image(judging: Judging, request: Request, study: JudgedStudy, sha256:
             source = source_image(dataset, file)
             facts = read_header_facts(dataset)
         picture = read_radiograph(file)
-        reason = check_picture(picture, judging.gate.picture, file)
+        reason = check_picture(picture, judging.gate.picture, file) or check_layout(picture, judging.layout)
     except SightlineError as error:
         reason = error.message.removeprefix(f"{file}: ")
     if reason:
