@@ -40,7 +40,7 @@ class CaseScopes:
         share = self.outside / n
         return (
             f"Scope: {self.outside} of {n} cases ({share:.1%}, 95% {low:.1%} to {high:.1%}) of {split} look unlike the "
-            "training pictures to the gate's features check, which leaves 98% of validation inside."
+            "training pictures to the gate's features check, which leaves 99.5% of good ones inside."
         )
 
     def write_beside(self, predictions: Predictions, path: Path) -> None:

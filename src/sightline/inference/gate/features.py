@@ -1,10 +1,10 @@
-"""The gate's third check: whether a network sees in a picture what it saw in its training.
+"""The gate's last check: whether a network sees in a picture what it saw in its training.
 
 The features that class maps are computed from, averaged over cells, are held against those of the training pictures:
 how far along the directions in which training pictures differ (Mahalanobis), how much lies in no such direction (the
 residual; Tipping and Bishop 1999 have both), how far the 10th nearest training picture is (Sun 2022), and how little
 the logits say (the energy of Liu 2020). Each is put on the scale that it has on validation pictures; the greatest of
-them is the score, and its limit leaves 98% of the validation pictures inside.
+them is the score, and its limit leaves 99.5% of good pictures inside, as far as validation pictures tell.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ def describe_configuration(configuration: Configuration, gates: dict[str, Gate])
 def foretell(configuration: Configuration, gates: dict[str, Gate], inputs: Iterable[Path]) -> Iterator[str]:
     """Lines that say what the node would do with files, by study; nothing is stored, judged or sent.
 
-    The picture and features checks look at pixels in a child process; here only rules and headers are asked.
+    The picture, layout and features checks look at pixels in a child process; here only rules and headers are asked.
     """
     found: dict[str, list[dict[str, Any]]] = {}
     for file in sorted(file for one in inputs for file in ([one] if one.is_file() else one.rglob("*"))):

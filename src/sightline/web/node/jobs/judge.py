@@ -160,18 +160,21 @@ def judge_study(request: Request) -> Answer:
 
 def _judge_image(judging: Judging, request: Request, study: JudgedStudy, sha256: str, file: Path) -> None:
     """One image through the checks and the network; what a check says is kept in `study`."""
+    door = "picture"
     try:
         with foreign_bytes(file):
             dataset = pydicom.dcmread(file)
             source = source_image(dataset, file)
             facts = read_header_facts(dataset)
         picture = read_radiograph(file)
-        reason = check_picture(picture, judging.gate.picture, file) or check_layout(picture, judging.layout)
+        reason = check_picture(picture, judging.gate.picture, file)
+        if not reason:
+            reason, door = check_layout(picture, judging.layout), "layout"
     except SightlineError as error:
         reason = error.message.removeprefix(f"{file}: ")
     if reason:
-        study.refused.append({"sha256": sha256, "door": "picture", "reason": reason})
-        study.readings[sha256] = {"refused": "picture"}
+        study.refused.append({"sha256": sha256, "door": door, "reason": reason})
+        study.readings[sha256] = {"refused": door}
         return
     planes, frame = judging.facts.picture_view().show(picture.pixels, picture.frame)
     reading = read_picture(judging.facts, judging.network, planes, picture.frame, frame)

@@ -23,7 +23,7 @@ class LeftOut:
 
     Attributes:
         sha256: its name in the spool.
-        check: `rule`, `header`, `picture` or `features`.
+        check: `rule`, `header`, `picture`, `layout` or `features`.
         reason: in words for a person.
     """
 
