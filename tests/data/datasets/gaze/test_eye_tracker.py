@@ -223,6 +223,7 @@ def as_shares(rows):
         (plain_rows(*looks()), {"columns": {"time_unit": "h"}}, "'time_unit' is 'h'"),
         (plain_rows(*looks()), {"tracker": "eyelink"}, "expected one of plain"),
         (plain_rows(*looks()), {"fixations": {"by": "magic"}}, "velocity, dispersion"),
+        (plain_rows(*looks()), {"fixations": "magic"}, "velocity, dispersion"),
         (plain_rows(*looks()), {"fixations": {"speed": 2}}, "unknown field 'speed'"),
         (plain_rows(*looks()), {"distance_mm": 600}, "both"),
         (plain_rows(*looks()), {"distance_mm": 60, "screen_width_mm": 531}, "Give millimetres"),

@@ -232,7 +232,8 @@ def _read_setup(path: Path) -> _Setup:
     if not (isinstance(screen, list) and len(screen) == 2 and all(isinstance(n, int) and n > 0 for n in screen)):
         raise LayoutError(f"{path}: `screen_px` is {screen!r}, expected [rows, columns].", "Write [1080, 1920].")
     lengths = {name: _length(head.get(name), name, path) for name in ("screen_width_mm", "distance_mm", "spread_px")}
-    by = dict(head.get("fixations") or {"by": "velocity"})
+    by = head.get("fixations") or {"by": "velocity"}
+    by = dict(by) if isinstance(by, dict) else {"by": by}
     owner = _DETECTORS.get(str(by.pop("by", "velocity")))
     if owner is None:
         raise LayoutError(
