@@ -308,7 +308,7 @@ def evaluate(
         print(line, file=sys.stderr)
     found = evaluate_run(run, cases, split, out=out, engine=engine)
     title = f"{run.recipe.title} on {whole.name}, {split}"
-    estimates = [*report_of(found, replicates=replicates)]
+    estimates = [*report_of(found, replicates=replicates, classifies=run.recipe.classifies)]
     if run.recipe.classifies:
         evidence = evidence_of(
             found.predictions, cases, run.calibration,

@@ -211,6 +211,15 @@ def test_a_test_set_of_one_class_says_what_is_undefined(run, tiny_cohort, tmp_pa
     assert undefined and all(e.why for e in undefined)
 
 
+def test_a_network_that_says_the_same_of_all_is_measured_all_the_same(run, tiny_cohort, tmp_path):
+    """An AUC of a half and a calibration error are what such a training deserves, not silence."""
+    made = ask(run, tiny_cohort.split("test"), tmp_path)
+    alike = replace(made.predictions, probabilities=np.full_like(made.predictions.probabilities, 0.5))
+    of = {e.name: e for e in report_of(replace(made, predictions=alike), replicates=50)}
+    assert of["AUC, image-wise"].value == 0.5 and of["Brier score, image-wise"].value == 0.25
+    assert not any("AUC" in e.name for e in report_of(made, replicates=50, classifies=False))
+
+
 def test_panels_are_pictures_of_the_telling_cases(run, tiny_cohort, tmp_path):
     test = tiny_cohort.split("test")
     made = ask(run, test, tmp_path)

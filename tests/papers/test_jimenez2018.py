@@ -259,7 +259,8 @@ def test_the_report_of_a_run_speaks_of_what_its_network_says(femurs, tmp_path):
         recipe = apply_changes(find_recipe(name), TINY)
         run = train(replace(recipe, task=Task("type")), femurs, tmp_path / name, CATALOGUE, Engine(quiet=True))
         evaluation = evaluate(run, femurs.split("test"), "test", engine=Engine(quiet=True))
-        names[name] = {estimate.name for estimate in report_of(evaluation, replicates=20)}
+        found = report_of(evaluation, replicates=20, classifies=run.recipe.classifies)
+        names[name] = {estimate.name for estimate in found}
     assert "IoU of the best box" in names["box-regression"] & names["aff-stn"]
     assert not any("accuracy, " in name for name in names["box-regression"])
     assert {"window scale", "centre shift (fraction)"} <= names["aff-stn"]

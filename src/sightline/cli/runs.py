@@ -205,7 +205,7 @@ class Evaluate:
         from sightline.training.model_card import write_model_card
 
         evaluation = evaluate(run, cohort, self.split, out=out, engine=make_engine(self.on))
-        estimates = report_of(evaluation, replicates=self.replicates)
+        estimates = report_of(evaluation, replicates=self.replicates, classifies=run.recipe.classifies)
         known = known_cases(run, cohort)
         scope = report_scope(evaluation, read_scope(run.folder), f"{name}, {self.split}", out)
         notes: tuple[str, ...] = (*known, *describe_omissions(run.recipe.view, evaluation), scope)

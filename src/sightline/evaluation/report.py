@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from sightline.data.task import coarser_tasks
 from sightline.data.views.image_view import View
 from sightline.data.views.volume_view import VolumeView
@@ -30,22 +28,30 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def report_of(evaluation: Evaluation, *, positive: str | None = None, replicates: int = 2000) -> list[Estimate]:
+def report_of(
+    evaluation: Evaluation, *, positive: str | None = None, replicates: int = 2000, classifies: bool = True
+) -> list[Estimate]:
     """Every number of an evaluation with its interval: image-wise, study-wise, at coarser levels of the labels, maps by
-    role and boxes beside chance, and how far windows moved."""
+    role and boxes beside chance, and how far windows moved.
+
+    Args:
+        evaluation: what a run says of a cohort.
+        positive: the positive class; default: the last one.
+        replicates: bootstrap samples.
+        classifies: whether the network says classes (`Recipe.classifies`); of one that only localises, which says all
+            classes alike, no number about classes means anything.
+    """
     if replicates < 1:
         raise RunError(f"Intervals need at least one bootstrap sample; got {replicates}.", "Try --replicates 2000.")
     predictions = evaluation.predictions
-    # a network that only localises says all classes alike: no number about classes means anything
-    says_classes = bool(np.ptp(predictions.probabilities) > 0)
-    found = classification_report(predictions, positive=positive, replicates=replicates) if says_classes else []
+    found = classification_report(predictions, positive=positive, replicates=replicates) if classifies else []
     for role in ROLES:
         scores = evaluation.scores_for(role)
         if scores is not None:
             for estimate in scores.estimates():
                 fields = estimate.to_dict()
                 found.append(Estimate.from_dict({**fields, "name": f"{estimate.name}, {role}"}))
-    for task in coarser_tasks(predictions.classes) if says_classes else ():
+    for task in coarser_tasks(predictions.classes) if classifies else ():
         coarse = merge_classes(predictions, task.groups(predictions.classes))
         score = F1("positive", 1) if len(coarse.classes) == 2 else F1("weighted")
         name = f"F1 at the level {task.level} ({', '.join(coarse.classes)}), image-wise"

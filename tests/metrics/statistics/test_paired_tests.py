@@ -6,6 +6,7 @@ from scipy.stats import norm
 
 from sightline.metrics.classification.scores import compute_auc
 from sightline.metrics.statistics.auc_intervals import auc_spread
+from sightline.metrics.statistics.noninferiority import noninferiority
 from sightline.metrics.statistics.paired_tests import (
     Draws,
     auc_swap,
@@ -77,7 +78,10 @@ def test_perfect_against_worst_has_a_p_where_delong_has_none():
 def test_a_method_against_itself_differs_by_nothing():
     a, _, truth, patient = methods(np.random.default_rng(2), trainings=3)
     found = compared(a, a, truth, patient)
-    assert (found.difference, found.low, found.high, found.p_value) == (0.0, 0.0, 0.0, 1.0)
+    assert (found.difference, found.low, found.high, found.p_value) == (0.0, None, None, 1.0)
+    assert found.why == "no interval: both methods give every patient the same"
+    # a margin must not be met by an interval without a width
+    assert noninferiority(found, 0.05).verdict == "not shown"
 
 
 def test_what_trainings_add_is_pooled_and_free_of_the_cases_noise():

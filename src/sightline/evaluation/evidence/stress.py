@@ -266,7 +266,7 @@ def _drop(
     a, b = float(changed.mean()), float(plain.mean())
     replicates = seed_replicates(drawn, np.random.default_rng([resample.seed, 1]))
     what = f"paired {seeds_text(len(changed))}"
-    found = interval(a - b, replicates, resample.patients, resample.seed, what=what, allow_constant=True)
+    found = interval(a - b, replicates, resample.patients, resample.seed, what=what)
     if found.low is None:
         return Comparison(name, a, b, a - b, n=n, method=found.method, why=found.why)
     return Comparison(name, a, b, a - b, found.low, found.high, None, n, found.method, "an interval is given")

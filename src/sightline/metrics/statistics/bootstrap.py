@@ -210,7 +210,6 @@ def interval(
     *,
     left_out: FloatArray | None = None,
     what: str = "patient bootstrap",
-    allow_constant: bool = False,
 ) -> Interval:
     """The 95% interval from bootstrap values, or the reason why there is none.
 
@@ -221,7 +220,6 @@ def interval(
         seed: of the draws, for the method's words.
         left_out: scores without each patient in turn [p]; given, the interval is BCa.
         what: the method's words.
-        allow_constant: whether an interval of zero width is a result (a difference of equal predictions is).
     """
     defined = replicate_values[np.isfinite(replicate_values)]
     undefined = replicate_values.size - defined.size
@@ -232,7 +230,7 @@ def interval(
         why = f"no interval: {counted(patients, 'patient')}, at least {FEWEST_PATIENTS} needed"
     elif 2 * undefined > replicate_values.size:
         why = f"no interval: {undefined} of {replicate_values.size} replicates lack a class"
-    elif not allow_constant and np.ptp(defined) <= 1e-12 * max(1.0, abs(value)):
+    elif np.ptp(defined) <= 1e-12 * max(1.0, abs(value)):
         # 10 of 10 right is not 100% for certain; a bootstrap cannot see what never happened
         why = f"no interval: every resample of the {counted(patients, 'patient')} gives {value:.3f}"
     if why:

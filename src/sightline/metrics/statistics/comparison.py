@@ -153,11 +153,11 @@ def paired_values(
     what = seeds_text(seeds_a, seeds_b).replace("patient bootstrap", "paired patient bootstrap")
     what = what if what.startswith("paired") else f"paired {what}"
     difference = value_a - value_b
-    found = interval(difference, differences, resample.patients, resample.seed, what=what, allow_constant=True)
-    if found.low is None:
-        return Comparison(name, value_a, value_b, difference, n=n, method=found.method, why=found.why)
-    p_value = _two_sided(differences[np.isfinite(differences)])
-    return Comparison(name, value_a, value_b, difference, found.low, found.high, p_value, n, found.method)
+    found = interval(difference, differences, resample.patients, resample.seed, what=what)
+    defined = differences[np.isfinite(differences)]
+    enough = resample.patients >= FEWEST_PATIENTS and 2 * defined.size >= differences.size
+    p_value = _two_sided(defined) if enough else None
+    return Comparison(name, value_a, value_b, difference, found.low, found.high, p_value, n, found.method, found.why)
 
 
 def paired_permutation(

@@ -48,7 +48,7 @@ def mcnemar(
     right_a, right_b = right_calls(a, thresholds[0], positive), right_calls(b, thresholds[1], positive)
     where = np.ones(len(a), dtype=bool) if among is None else a.labels == a.class_index(among)
     if not where.any():
-        raise RunError(f"No case of {among!r} is left to compare calls on.", "Name another class.")
+        raise RunError(f"No case of {among!r} is left to compare calls on.", "Compare on cases of both classes.")
     name = "share of right calls" if among is None else f"share of {among} called right"
     n = {**a.counts(), "cases": int(where.sum())}
     only_a, only_b = where & right_a & ~right_b, where & right_b & ~right_a

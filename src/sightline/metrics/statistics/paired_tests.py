@@ -63,6 +63,10 @@ def swap_test(
         swapped = swapped + error * random.standard_t(freedom, how.swaps)
     difference = a.value - b.value
     slack = 1e-12 * max(1.0, abs(difference))
+    if np.abs(swapped - difference).max(initial=0.0) <= slack and abs(difference) <= slack:
+        # alike on these patients is not alike on all: a margin must not be met by a width of nothing
+        why = "no interval: both methods give every patient the same"
+        return Comparison(name, a.value, b.value, difference, p_value=1.0, n=n, method="swapped patients", why=why)
     # a mixture without a needed side (nothing is called so) has no score: it is as far as can be
     distance = np.where(np.isfinite(swapped), np.abs(swapped), np.inf)
     p_value = float((1 + (distance >= abs(difference) - slack).sum()) / (1 + how.swaps))
