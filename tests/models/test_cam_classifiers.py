@@ -10,7 +10,7 @@ from torch import nn
 from sightline.errors import GeometryError, RecipeError
 from sightline.models.backbones import Backbone
 from sightline.models.cam_classifiers import ClassMapModel, ClassMaps
-from sightline.models.necks import Fusion, PyramidAttention, ResidualAttention, SelfAttention
+from sightline.models.necks import Fusion, Pylon, PyramidAttention, ResidualAttention, SelfAttention
 from sightline.models.pooling import LogSumExpPool, MaxPool, MeanPool, SoftmaxPool, TopPool
 
 POOLS = [
@@ -112,6 +112,7 @@ def test_top_pool_lies_between_mean_and_max():
         lambda: TopPool(1.5),
         lambda: LogSumExpPool(-1.0),
         lambda: Fusion(stride=5),
+        lambda: Pylon(stride=12),
     ],
 )
 def test_impossible_settings_are_refused(make):
@@ -227,9 +228,69 @@ def test_fusion_follows_its_formula():
     torch.testing.assert_close(net.features(images), expected)
 
 
+def slow_pylon(net, images):
+    """The published decoder, written out with functions of torch on the network's own weights (evaluation mode)."""
+
+    def layer(block, x):
+        conv, norm = block[0], block[1]
+        x = nn.functional.conv2d(x, conv.weight, padding=conv.kernel_size[0] // 2)
+        scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        shift = norm.bias - norm.running_mean * scale
+        return (x * scale[:, None, None] + shift[:, None, None]).clamp(min=0)
+
+    def grow(small, like):
+        rows, columns = like.shape[2:]
+        weights = []
+        for wanted, there in ((rows, small.shape[2]), (columns, small.shape[3])):
+            # corner cells on corner cells
+            at = torch.arange(wanted, dtype=torch.float64) * (there - 1) / max(wanted - 1, 1)
+            low = at.floor().long().clamp(max=there - 1)
+            weight = torch.zeros(wanted, there, dtype=torch.float64)
+            for i in range(wanted):
+                weight[i, low[i]] += 1 - (at[i] - low[i])
+                if low[i] + 1 < there:
+                    weight[i, low[i] + 1] += at[i] - low[i]
+            weights.append(weight)
+        return torch.einsum("ij,bcjl,kl->bcik", weights[0], small, weights[1])
+
+    neck = net.fusion
+    x, stages = net.trunk.levels(images)
+    attention, halves = neck.pyramid, [x]
+    for down in attention.down:
+        halves.append(layer(down, nn.functional.max_pool2d(halves[-1], 2)))
+    a1, a2, a3 = (layer(up, half) for up, half in zip(attention.up, halves[1:], strict=True))
+    weight = grow(grow(grow(a3, a2) + a2, a1) + a1, x)
+    fine = weight * layer(attention.main, x)
+    for index, lateral in zip(neck.chosen, neck.laterals, strict=True):
+        fine = grow(fine, stages[index]) + layer(lateral[1], layer(lateral[0], stages[index]))
+    return fine
+
+
+def test_pylon_follows_its_paper():
+    torch.manual_seed(0)
+    net = ClassMapModel(Backbone("resnet18"), MaxPool(), fusion=Pylon(channels=8)).build(2)
+    # statistics that are not those of a new layer
+    net(torch.rand(2, 1, 256, 320)).logits.sum().backward()
+    assert all(bool((p.grad != 0).any()) for p in net.fusion.laterals.parameters())
+    net = net.double().eval()
+    with torch.no_grad():
+        for layer in net.fusion.pyramid.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.bias += 0.3  # an attention map of one channel may be zero everywhere under its ReLU
+        images = torch.rand(1, 3, 256, 288, dtype=torch.float64)
+        evidence = net(images)
+        torch.testing.assert_close(net.features(images), slow_pylon(net, images))
+    assert net.stride == 4 and evidence.maps.shape == (1, 2, 64, 72)
+    assert torch.equal(evidence.logits, evidence.maps.amax((2, 3)))
+    # 32 px: one cell, no smaller scale
+    torch.testing.assert_close(net(images[..., :32, :32]).maps.shape, torch.Size([1, 2, 8, 8]))
+
+
 def test_fusion_that_adds_nothing_is_refused():
     with pytest.raises(RecipeError, match="already has stride 16"):
         ClassMapModel(Backbone("resnet18", output_stride=16), fusion=Fusion(16)).build(2)
+    with pytest.raises(RecipeError, match="already has stride 8"):
+        ClassMapModel(Backbone("resnet18", output_stride=8), fusion=Pylon(8)).build(2)
 
 
 def test_autocast_leaves_maps_and_logits_in_float32():

@@ -10,6 +10,8 @@ from sightline.data.targets.region_targets import UNKNOWN, RegionTargets
 from sightline.papers.catalogue import CATALOGUE
 from sightline.papers.learning_curve import SIZES, guided_recipe, table, unguided_recipe
 from sightline.papers.liao2022 import base_recipe
+from sightline.papers.overrides import Changes
+from sightline.papers.recipes import find_table
 from sightline.structures.frame import Frame
 from sightline.training.recipe import recipe_json
 from sightline.training.serialization import from_plain, to_plain
@@ -36,6 +38,15 @@ def test_every_row_has_a_reference_of_its_own_size_before_it():
             assert names.index(row.reference) < names.index(row.name)
             assert reference.train_images == row.train_images
     assert {row.train_images for row in rows} == set(SIZES)
+
+
+def test_a_row_brings_what_its_reference_is_compared_with():
+    rows = find_table("fracatlas/map_to_answer", "recommended", Changes(), ("PYLON",)).rows
+    assert [row.name for row in rows] == ["unguided", "guided", "PYLON"]
+    # of another row of three steps
+    name = "patches, 5% boxes, self-trained"
+    taught = find_table("localisers/fracatlas", "recommended", Changes(), (name,)).rows
+    assert [row.name for row in taught] == ["mean pooling", "patches, 5% boxes", name]
 
 
 def test_a_recipe_without_the_new_fields_is_written_as_before():

@@ -10,7 +10,15 @@ from torch import Tensor, nn
 
 from sightline.errors import RecipeError
 from sightline.models.backbones import AlexNet, Backbone, Trunk
-from sightline.models.necks import FeaturePyramid, Fusion, PyramidAttention, ResidualAttention, SelfAttention
+from sightline.models.necks import (
+    FeaturePyramid,
+    Fusion,
+    Pylon,
+    PylonDecoder,
+    PyramidAttention,
+    ResidualAttention,
+    SelfAttention,
+)
 from sightline.models.pooling import LogSumExpPool, MaxPool, MeanPool, Pool, SoftmaxPool, TopPool
 from sightline.structures.evidence import Evidence
 
@@ -26,7 +34,7 @@ class ClassMapModel:
         backbone: the feature network.
         pool: from map to logit.
         attention: a module between features and maps, or None.
-        fusion: finer maps by adding earlier stages top-down, or None.
+        fusion: finer maps by adding earlier stages top-down, as a feature pyramid or as PYLON does, or None.
         one_map: of two classes only the second has a map; the first one's is zero everywhere. The logistic regression
             that two maps overdetermine: all that speaks for the finding, or against it, stands in one map.
         joined: the logit is that of the map plus a linear layer on the mean of the backbone's last features, which
@@ -37,7 +45,7 @@ class ClassMapModel:
     backbone: Backbone = field(default_factory=Backbone)
     pool: MeanPool | SoftmaxPool | MaxPool | LogSumExpPool | TopPool = field(default_factory=SoftmaxPool)
     attention: ResidualAttention | SelfAttention | PyramidAttention | None = None
-    fusion: Fusion | None = None
+    fusion: Fusion | Pylon | None = None
     one_map: bool = False
     joined: bool = field(default=False, metadata={"since": "0.2"})
 
@@ -125,7 +133,12 @@ class ClassMapNetwork(nn.Module):
     """
 
     def __init__(
-        self, trunk: Trunk, fusion: FeaturePyramid | None, attention: nn.Module, head: ClassMaps, pool: Pool
+        self,
+        trunk: Trunk,
+        fusion: FeaturePyramid | PylonDecoder | None,
+        attention: nn.Module,
+        head: ClassMaps,
+        pool: Pool,
     ) -> None:
         """Join parts that fit each other; `ClassMapModel.build` makes them."""
         super().__init__()

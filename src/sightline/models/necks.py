@@ -1,7 +1,9 @@
-"""Attention modules between features and class maps, shape-preserving (the comparison rows of Liao 2022, Table III).
+"""Between features and class maps: attention modules that keep the shape, and finer maps from earlier stages.
 
-Liao et al. adapted the published modules and released none of them; the definitions here are the ones in
-`docs/models.md`. Each config's `build(channels)` gives a module [b, c, h, w] -> [b, c, h, w].
+The attention modules are the comparison rows of Liao 2022, Table III, who adapted the published ones and released
+none; the definitions here are those of `docs/models.md`. Each config's `build(channels)` gives a module
+[b, c, h, w] -> [b, c, h, w]. `Fusion` and `Pylon` join the stages of a trunk: their `build(trunk)` gives a module of
+the last features and all stages.
 """
 
 from __future__ import annotations
@@ -190,25 +192,7 @@ class Fusion:
         Raises:
             RecipeError: the trunk has no stage between its own stride and the one asked for.
         """
-        if trunk.stride <= self.stride:
-            raise RecipeError(
-                f"The backbone already has stride {trunk.stride}; fusion to {self.stride} adds nothing.",
-                "Leave fusion out or ask for a smaller stride.",
-            )
-        size, training = 128, trunk.training
-        with torch.no_grad():
-            _, stages = trunk.eval().levels(torch.zeros(1, trunk.channels, size, size))
-        trunk.train(training)
-        strides = [size // stage.shape[-1] for stage in stages]
-        # the deepest stage at each stride, coarse to fine
-        chosen = [
-            max(i for i, s in enumerate(strides) if s == stride)
-            for stride in sorted(set(strides), reverse=True)
-            if self.stride <= stride < trunk.stride
-        ]
-        if not chosen or strides[chosen[-1]] != self.stride:
-            raise RecipeError(f"The backbone has stages at strides {strides}; none gives {self.stride}.")
-        return FeaturePyramid(trunk.channels_out, {i: stages[i].shape[1] for i in chosen}, self)
+        return FeaturePyramid(trunk.channels_out, _stages_down_to(trunk, self.stride), self)
 
 
 class FeaturePyramid(nn.Module):
@@ -233,3 +217,119 @@ class FeaturePyramid(nn.Module):
             stage = stages[index]
             fine = join(interpolate(fine, size=stage.shape[2:], mode="bilinear", align_corners=False) + lateral(stage))
         return fine
+
+
+@dataclass(frozen=True)
+class Pylon:
+    """The decoder of PYLON (Preechakul 2022): pyramid attention on the last features, then a block a stage.
+
+    The network as published has it with `MaxPool`, image labels alone, and stride 4.
+
+    Attributes:
+        stride: image pixels per map cell: 2, 4, 8 or 16.
+        channels: width of everything after the encoder.
+    """
+
+    stride: int = 4
+    channels: int = 128
+
+    def __post_init__(self) -> None:
+        """Refuse strides that are no power of two and empty features."""
+        Fusion(self.stride, self.channels)
+
+    def build(self, trunk: Trunk) -> PylonDecoder:
+        """The module for a trunk, whose stages are found by a dry run.
+
+        Raises:
+            RecipeError: the trunk has no stage between its own stride and the one asked for.
+        """
+        return PylonDecoder(trunk.channels_out, _stages_down_to(trunk, self.stride), self)
+
+
+class PylonDecoder(nn.Module):
+    """Deepest features through `pyramid`, grown stage by stage; each stage is added after two 1x1 convolutions."""
+
+    def __init__(self, channels_in: int, laterals: dict[int, int], config: Pylon) -> None:
+        """`laterals` maps the index of each joined stage to its channels, coarse to fine."""
+        super().__init__()
+        self.stride = config.stride
+        self.channels_out = config.channels
+        self.chosen = tuple(laterals)
+        self.pyramid = SpatialPyramidAttention(channels_in, config.channels)
+        self.laterals = nn.ModuleList(
+            nn.Sequential(_conv_norm_act(c, c, 1, 1), _conv_norm_act(c, config.channels, 1, 1))
+            for c in laterals.values()
+        )
+
+    def forward(self, features: Tensor, stages: list[Tensor]) -> Tensor:
+        """Fine features [b, channels, h, w] from the last features and all stages of the trunk."""
+        fine = cast(Tensor, self.pyramid(features))
+        for index, lateral in zip(self.chosen, self.laterals, strict=True):
+            fine = _grow_by_corners(fine, stages[index]) + lateral(stages[index])
+        return fine
+
+
+class SpatialPyramidAttention(nn.Module):
+    """One attention map for all channels, from three scales: out = up(a1 + up(a2 + up(a3))) * conv1x1(x).
+
+    Each scale halves the last one (max pooling) and is one channel wide: kernels 7, 5 and 3 on the way down, and once
+    more on the way up. A scale that would be empty is left out, and without any the attention is 1.
+    """
+
+    kernels = (7, 5, 3)
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        """From features of `channels_in` channels to `channels_out`."""
+        super().__init__()
+        self.main = _conv_norm_act(channels_in, channels_out, 1, 1)
+        inputs = (channels_in, 1, 1)
+        self.down = nn.ModuleList(_conv_norm_act(c, 1, k, 1) for c, k in zip(inputs, self.kernels, strict=True))
+        self.up = nn.ModuleList(_conv_norm_act(1, 1, k, 1) for k in self.kernels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features [b, channels_out, h, w] of [b, channels_in, h, w]."""
+        scales: list[Tensor] = []
+        grids = [x]
+        for down, up in zip(self.down, self.up, strict=True):
+            if min(grids[-1].shape[2:]) < 2:
+                break
+            grids.append(down(max_pool2d(grids[-1], 2)))
+            scales.append(up(grids[-1]))
+        main = cast(Tensor, self.main(x))
+        if not scales:
+            return main
+        attention = scales.pop()
+        for scale in reversed(scales):
+            attention = _grow_by_corners(attention, scale) + scale
+        return _grow_by_corners(attention, x) * main
+
+
+def _grow_by_corners(small: Tensor, like: Tensor) -> Tensor:
+    # PYLON lays corner cells on corner cells
+    return interpolate(small, size=like.shape[2:], mode="bilinear", align_corners=True)
+
+
+def _stages_down_to(trunk: Trunk, stride: int) -> dict[int, int]:
+    """The deepest stage at each stride finer than the trunk's, coarse to fine: its channels by its index.
+
+    Raises:
+        RecipeError: the trunk has no stage between its own stride and the one asked for.
+    """
+    if trunk.stride <= stride:
+        raise RecipeError(
+            f"The backbone already has stride {trunk.stride}; fusion to {stride} adds nothing.",
+            "Leave fusion out or ask for a smaller stride.",
+        )
+    size, training = 128, trunk.training
+    with torch.no_grad():
+        _, stages = trunk.eval().levels(torch.zeros(1, trunk.channels, size, size))
+    trunk.train(training)
+    strides = [size // stage.shape[-1] for stage in stages]
+    chosen = [
+        max(i for i, s in enumerate(strides) if s == found)
+        for found in sorted(set(strides), reverse=True)
+        if stride <= found < trunk.stride
+    ]
+    if not chosen or strides[chosen[-1]] != stride:
+        raise RecipeError(f"The backbone has stages at strides {strides}; none gives {stride}.")
+    return {i: stages[i].shape[1] for i in chosen}

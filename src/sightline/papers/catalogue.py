@@ -21,7 +21,7 @@ from sightline.models.backbones import AlexNet, Backbone
 from sightline.models.box_regression import BoxRegression
 from sightline.models.cam_classifiers import CamLayer, ClassMapModel, GlobalPooling, Transition
 from sightline.models.ensembles import Ensemble, MultiScale
-from sightline.models.necks import Fusion, PyramidAttention, ResidualAttention, SelfAttention
+from sightline.models.necks import Fusion, Pylon, PyramidAttention, ResidualAttention, SelfAttention
 from sightline.models.pooling import LogSumExpPool, MaxPool, MeanPool, SoftmaxPool, TopPool
 from sightline.models.sampled_windows import SampledWindowTransformer, WindowSampling
 from sightline.models.self_transfer import SelfTransfer
@@ -52,6 +52,7 @@ CATALOGUE: dict[str, type[Any]] = {
     # networks
     "backbone": Backbone,
     "fusion": Fusion,
+    "pylon": Pylon,
     "alexnet": AlexNet,
     "class_map_model": ClassMapModel,
     "cam_layer": CamLayer,

@@ -172,10 +172,12 @@ def find_table(name: str, profile: Profile, changes: Changes, rows: tuple[str, .
         names = [row.name for row in table.rows]
         # a row's whole name is that row alone, also where others begin with it
         named = {name for word in rows for name in ([word] if word in names else [n for n in names if word in n])}
-        # with what they are put together from, taught by and compared with; a teacher may have one of its own
-        for row in reversed(table.rows):
-            named |= set(row.needs) if row.name in named else set()
-        named |= {row.reference for row in table.rows if row.name in named and row.reference is not None}
+        # with what they are compared with, put together from and taught by, each of which may need others
+        more = named
+        while more:
+            chosen = [row for row in table.rows if row.name in more]
+            more = {name for row in chosen for name in (*row.needs, row.reference) if name is not None} - named
+            named = named | more
         kept = tuple(row for row in table.rows if row.name in named)
         if not kept:
             raise RecipeError(
