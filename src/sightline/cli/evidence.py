@@ -110,7 +110,7 @@ class Compare:
         )
         write_comparison(found, self.out)
         print(f"{found.names[0]} less {found.names[1]}:")
-        for comparison in (*found.leading, *found.others):
+        for comparison in (*found.leading, *found.maps, *found.others):
             print(f"{comparison} [{comparison.method}]")
         for margin in found.margins:
             print(margin.text())

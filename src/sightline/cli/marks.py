@@ -171,7 +171,7 @@ class RetrainOnMarks:
             change=lambda recipe: apply_changes(recipe, collect_changes(self)), engine=make_engine(self.on),
         )  # fmt: skip
         print("after less before, test cases:")
-        for comparison in (*found.leading, *found.others):
+        for comparison in (*found.leading, *found.maps, *found.others):
             print(f"{comparison} [{comparison.method}]")
         print(f"written to {self.out / 'comparison' / 'comparison.md'}")
         return 0

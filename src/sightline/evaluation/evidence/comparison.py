@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -11,11 +11,14 @@ import numpy as np
 
 from sightline.errors import RunError
 from sightline.evaluation.evaluate import evaluate
+from sightline.evaluation.map_scoring import ROLES
+from sightline.evaluation.result import Evaluation
 from sightline.io.files import write_text
 from sightline.metrics.classification.estimates import compare_scores
 from sightline.metrics.classification.report import comparisons_to_markdown
 from sightline.metrics.classification.scores import AUC, Accuracy, BalancedAccuracy, Brier, OneVsRestAUC
 from sightline.metrics.estimate import Comparison, Score
+from sightline.metrics.maps.localisation import compare_maps
 from sightline.metrics.predictions import Predictions, align
 from sightline.metrics.statistics.bootstrap import point_value
 from sightline.metrics.statistics.comparison import holm, paired_bootstrap, paired_permutation, welch
@@ -26,6 +29,8 @@ from sightline.plots.charts import ForestRow, forest
 from sightline.structures.case import Cohort
 from sightline.training.engine import Engine
 from sightline.training.run import Run
+
+MAP_MEASURES = ("pointing", "energy", "iou")
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,8 @@ class MethodComparison:
         others: the same scores by other tests, and calls by McNemar's.
         margins: what a stated margin says of each score of `leading` where more is better.
         notes: what the reader must bear in mind.
+        maps: how well maps agree with the marks of the cases, by role and measure, where both methods give maps of the
+            same classes and the cases have marks.
     """
 
     names: tuple[str, str]
@@ -45,11 +52,14 @@ class MethodComparison:
     others: tuple[Comparison, ...]
     margins: tuple[NonInferiority, ...]
     notes: tuple[str, ...]
+    maps: tuple[Comparison, ...] = ()
 
     def markdown(self) -> str:
         """A page."""
         lines = [f"# {self.names[0]} (a) against {self.names[1]} (b)", ""]
         lines += ["## Differences, by the test to quote", "", comparisons_to_markdown(self.leading), ""]
+        if self.maps:
+            lines += ["## Maps against the marks of the cases", "", comparisons_to_markdown(self.maps), ""]
         if self.margins:
             lines += ["## Non-inferiority", "", *(f"- {margin.text()}" for margin in self.margins), ""]
         lines += ["## The same by other tests", "", comparisons_to_markdown(self.others), "", *self.notes, ""]
@@ -131,20 +141,36 @@ def compare_runs(
     """
     if not runs_a or not runs_b:
         raise RunError("A comparison needs runs of both methods.", "Name runs before and after --with.")
-    tables = [[evaluate(run, cohort, name, engine=engine).predictions for run in runs] for runs in (runs_a, runs_b)]
+    ours, theirs = ([evaluate(run, cohort, name, engine=engine) for run in runs] for runs in (runs_a, runs_b))
     found = compare_methods(
-        *tables,
+        [one.predictions for one in ours],
+        [one.predictions for one in theirs],
         names=(method_name(runs_a), method_name(runs_b)),
         thresholds=(_youden(runs_a[0]), _youden(runs_b[0])),
         margin=margin,
         positive=positive,
         replicates=replicates,
     )
+    found = replace(found, maps=tuple(_compare_maps(ours, theirs, replicates)))
     recorded = [run.calibration is not None for run in (*runs_a, *runs_b)]
     if any(recorded) and not all(recorded):
         words = "Some runs are calibrated and others are not: scores that use a threshold are not comparable."
         found = replace(found, notes=(*found.notes, words))
     return found
+
+
+def _compare_maps(ours: Sequence[Evaluation], theirs: Sequence[Evaluation], replicates: int) -> Iterator[Comparison]:
+    """Paired differences of each map measure over patients and trainings, for each role of marks that there is."""
+    for role in ROLES:
+        a, b = ([one.scores_for(role) for one in runs] for runs in (ours, theirs))
+        of_a, of_b = ([one for one in runs if one is not None] for runs in (a, b))
+        if len(of_a) < len(a) or len(of_b) < len(b):
+            continue
+        if len({tuple(sorted(row.key for row in one.rows)) for one in (*of_a, *of_b)}) > 1:
+            continue  # maps of other classes: nothing to pair
+        for measure in MAP_MEASURES:
+            found = compare_maps(of_a, of_b, measure, replicates=replicates)
+            yield replace(found, name=f"{found.name} ({role})")
 
 
 def method_name(runs: Sequence[Run]) -> str:
@@ -161,6 +187,7 @@ def write_comparison(found: MethodComparison, out: Path) -> None:
         "b": found.names[1],
         "leading": [c.to_dict() for c in found.leading],
         "others": [c.to_dict() for c in found.others],
+        "maps": [c.to_dict() for c in found.maps],
         "margins": [{**asdict(m), "comparison": m.comparison.name} for m in found.margins],
         "notes": list(found.notes),
     }

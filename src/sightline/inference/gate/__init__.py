@@ -1,1 +1,1 @@
-"""The gate: what a run may be asked. Header, picture, features: all three checks must pass."""
+"""The gate: what a run may be asked. Header, picture, layout, features: all checks must pass."""

@@ -78,6 +78,11 @@ def test_two_readers_marks_train_a_network_that_is_compared(tmp_path, capsys):
     words = json.loads((tmp_path / "again" / "comparison" / "comparison.json").read_text(encoding="utf-8"))
     assert (words["a"], words["b"]) == ("after", "before")
     assert all(c["low"] <= c["difference"] <= c["high"] for c in words["leading"] if c["low"] is not None)
+    # how well the maps agree with the marks of the test cases, before and after, with intervals over patients
+    maps = {c["name"]: c for c in words["maps"]}
+    assert len(maps) % 3 == 0 and any("energy" in name and "(finding)" in name for name in maps), sorted(maps)
+    measured = [c for c in maps.values() if c["difference"] is not None]
+    assert measured and all(c["n"]["patients"] > 1 and c["low"] <= c["difference"] <= c["high"] for c in measured)
     choice = open_run(tmp_path / "again" / "run", CATALOGUE).recipe.regions
     assert (choice.style, choice.readers) == ("box", "ben")
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.server_words import server_words
 from tests.support.workstation_answers import stand_in
 from tests.support.workstation_page import until
 
@@ -92,6 +93,29 @@ def test_english_and_german_have_the_same_words_and_fill_the_same_places():
     for key, text in english.items():
         assert german[key].strip() and text.strip(), key
         assert sorted(re.findall(r"\{\w+\}", text)) == sorted(re.findall(r"\{\w+\}", german[key])), key
+
+
+def test_everything_that_the_server_can_say_has_german_words():
+    german = words("server_de")
+    assert [one for one in server_words() if one not in german and one not in ("{}: {}", "{}: {}.")] == []
+    for text, said in german.items():
+        assert said.strip() and text.count("{}") == said.count("{}"), text
+
+
+def test_the_server_is_understood_in_german(chromium, station):
+    page = chromium.new_context(locale="de-DE", reduced_motion="reduce").new_page()
+    page.goto(station.address)
+    page.locator(".signin-form").wait_for()
+    page.locator("input[name=username]").fill("nobody")
+    page.locator("input[name=password]").fill("ein ganz falsches Passwort")
+    page.locator(".signin-form button.primary").click()
+    page.get_by_text("Name oder Passwort ist falsch.").wait_for()
+    said = page.evaluate(
+        """async () => { const { ofServer } = await import("/static/page/words.js");
+        return [ofServer("Wait 12 s."), ofServer("wrist (1) is no class."), ofServer("something new")]; }"""
+    )
+    assert said == ["12 s warten.", "wrist (1) ist keine Klasse.", "something new"]
+    page.context.close()
 
 
 def test_every_word_that_the_page_asks_for_is_there_and_none_is_left_over():

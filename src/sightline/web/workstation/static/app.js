@@ -7,7 +7,7 @@ import { forgetAll } from "./kept/study.js";
 import { Sync } from "./kept/sync.js";
 import { sendLeftEvents } from "./kept/clock.js";
 import { button, el, fill, icon } from "./page/dom.js";
-import { loadWords, t } from "./page/words.js";
+import { loadWords, ofServer, t } from "./page/words.js";
 
 /** @typedef {{close?: () => any, leaving?: () => Promise<void>}} Screen */
 
@@ -231,7 +231,7 @@ class App {
   showRefused(record) {
     const { refused } = record;
     const conflict = refused.conflicts?.[0];
-    fill(this.alarm, el("span", { text: `${t("saving.refused_one")} ${refused.message} ${refused.remedy || ""}` }),
+    fill(this.alarm, el("span", { text: `${t("saving.refused_one")} ${ofServer(refused.message)} ${ofServer(refused.remedy || "")}` }),
       el("details", {}, el("summary", { text: t("saving.show_both") }),
         el("pre", { dir: "ltr", text: JSON.stringify({ [t("saving.here")]: record.op, [t("saving.there")]: conflict?.server ?? null }, null, 1).slice(0, 4000) })),
       button(t("saving.forget"), () => { this.sync?.forget(record); this.alarm.hidden = true; this.screen?.close?.(); this.route(); }));

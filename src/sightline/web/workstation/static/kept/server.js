@@ -1,15 +1,17 @@
 // @ts-check
 /** The one way to the server: JSON and raw arrays, errors with message and remedy. */
 
+import { ofServer } from "../page/words.js";
+
 export class ServerError extends Error {
   /**
    * @param {number} status 0 where the server was not reached
    * @param {any} answer
    */
   constructor(status, answer) {
-    super(answer?.message || `HTTP ${status}`);
+    super(ofServer(answer?.message || `HTTP ${status}`));
     this.status = status;
-    this.remedy = answer?.remedy || "";
+    this.remedy = ofServer(answer?.remedy || "");
     this.answer = answer || {};
   }
 }

@@ -7,6 +7,12 @@ let language = "en";
 /** @type {Intl.PluralRules} */
 let plural = new Intl.PluralRules("en");
 
+/** What the server says in English, in the page's language: whole texts, and texts with gaps. */
+/** @type {{[text: string]: string}} */
+let said = {};
+/** @type {[RegExp, string][]} */
+let gaps = [];
+
 export const LANGUAGES = { en: "English", de: "Deutsch" };
 
 /**
@@ -23,6 +29,10 @@ export async function loadWords(wanted) {
       break;
     }
   }
+  said = language === "en" ? {} : await fetch(`/static/words/server_${language}.json`).then((answer) => (answer.ok ? answer.json() : {})).catch(() => ({}));
+  // the longest first: what fits a text with little in it fits many
+  gaps = Object.keys(said).filter((text) => text.includes("{}")).sort((a, b) => b.length - a.length)
+    .map((text) => [new RegExp(`^${text.split("{}").map((part) => part.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")).join("(.*?)")}$`, "s"), said[text]]);
   const tag = table._tag || language;
   plural = new Intl.PluralRules(tag);
   document.documentElement.lang = tag;
@@ -46,6 +56,21 @@ export function t(key, values = {}) {
     const value = values[name];
     return value === undefined ? whole : typeof value === "number" ? number(value) : value;
   });
+}
+
+/**
+ * What the server said, in the page's language; as it came where the language has no words for it.
+ * @param {string} text
+ * @returns {string}
+ */
+export function ofServer(text) {
+  if (said[text] !== undefined) return said[text];
+  for (const [pattern, words] of gaps) {
+    const found = pattern.exec(text);
+    let at = 0;
+    if (found) return words.replace(/\{\}/g, () => found[++at]);
+  }
+  return text;
 }
 
 /** @param {string} key */

@@ -2,7 +2,7 @@
 /** For the lead: readers, tasks, plans, progress, export, the audit chain. Each with the command that does the same. */
 import { call, get, query } from "../kept/server.js";
 import { button, el, field, fill } from "../page/dom.js";
-import { duration, moment, number, t } from "../page/words.js";
+import { duration, moment, number, ofServer, t } from "../page/words.js";
 
 const ROLES = ["reader", "adjudicator", "lead", "viewer"];
 
@@ -11,6 +11,7 @@ export async function show(app, place) {
   document.title = `${t("menu.lead")} · sightline`;
   const said = (/** @type {any} */ error) => app.say(`${error.message} ${error.remedy || ""}`, "bad");
   const command = (/** @type {string | null | undefined} */ text) => (text ? el("p", { class: "small quiet" }, t("lead.same"), " ", el("code", { dir: "ltr", text })) : null);
+  const only = (/** @type {string} */ what, /** @type {string} */ text) => el("p", { class: "small quiet" }, t(what), " ", el("code", { dir: "ltr", text }));
   const table = (/** @type {string} */ name, /** @type {string[]} */ heads, /** @type {any[]} */ rows) => el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": name }, el("table", {}, el("caption", { class: "hidden-words", text: name }), el("thead", {}, el("tr", {}, heads.map((head) => el("th", { scope: "col", text: head })))), el("tbody", {}, rows)));
   const parts = { readers: el("section", { class: "card" }), plan: el("section", { class: "card" }), progress: el("section", { class: "card" }), exports: el("section", { class: "card" }), audit: el("section", { class: "card" }) };
   fill(place, el("div", { class: "page" }, el("h1", { text: t("menu.lead") }), parts.progress, parts.plan, parts.readers, parts.exports, parts.audit));
@@ -59,7 +60,7 @@ export async function show(app, place) {
     };
     fill(parts.plan, el("h2", { text: t("lead.plan") }), el("div", { class: "row end" }, field(t("worklist.task"), which), field(t("lead.passes"), passes), field(t("lead.order"), order), field(t("lead.seed"), seed), field(t("lead.warm_up"), warm)),
       el("div", { class: "row", role: "group", "aria-label": t("lead.readers") }, who.length ? who.map((one) => one.node) : el("span", { class: "quiet", text: t("lead.no_readers") })), el("div", { class: "row" }, button(t("lead.deal"), deal, { class: "primary", disabled: !tasks.length })),
-      command("sightline reads plan KEEP --task NAME --readers A B --passes 2 --order random --seed 0"),
+      command("sightline reads plan KEEP --task NAME --readers A B --passes 2 --order random --seed 0"), only("lead.only_listed", "sightline reads plan KEEP --task NAME --readers A B --order listed --studies FILE"),
       el("details", {}, el("summary", { text: t("lead.new_task") }), el("div", { class: "row end" }, field(t("lead.task_name"), name), field(t("lead.reveal"), reveal)), el("div", { class: "row" }, tools.map((one) => one.node)),
         el("div", { class: "row" }, el("label", { class: "inline" }, askLabel, el("span", { text: t("lead.ask_label") })), el("label", { class: "inline" }, askSure, el("span", { text: t("lead.ask_confidence") })), el("label", { class: "inline" }, study, el("span", { text: t("lead.study_mode") }))), el("div", { class: "row" }, button(t("lead.make_task"), make))));
   }
@@ -110,8 +111,9 @@ export async function show(app, place) {
       } catch (error) { said(error); }
     };
     fill(parts.exports, el("h2", { text: t("lead.export") }), el("div", { class: "row end" }, field(t("lead.as"), as), field(t("lead.of"), of), button(t("lead.export_go"), go, { class: "primary" })),
-      rows.length ? table(t("lead.export"), [t("lead.name"), t("lead.state"), t("lead.left_out"), t("lead.file")], rows.map((/** @type {any} */ one) => el("tr", {}, el("th", { scope: "row", dir: "ltr", text: one.path_name || one.id }), el("td", { text: `${t(`export.${one.state}`)} ${one.message || ""} ${one.remedy || ""}` }), el("td", { text: one.left_out === null || one.left_out === undefined ? "" : number(one.left_out) }), el("td", {}, one.state === "done" ? el("a", { href: `/api/v1/exports/${one.id}/archive`, download: "", text: t("lead.download") }) : null)))) : null,
-      command(rows[0]?.command || "sightline marks export KEEP DEST --as folder --readers each"));
+      rows.length ? table(t("lead.export"), [t("lead.name"), t("lead.state"), t("lead.left_out"), t("lead.file")], rows.map((/** @type {any} */ one) => el("tr", {}, el("th", { scope: "row", dir: "ltr", text: one.path_name || one.id }), el("td", { text: `${t(`export.${one.state}`)} ${ofServer(one.message || "")} ${ofServer(one.remedy || "")}` }), el("td", { text: one.left_out === null || one.left_out === undefined ? "" : number(one.left_out) }), el("td", {}, one.state === "done" ? el("a", { href: `/api/v1/exports/${one.id}/archive`, download: "", text: t("lead.download") }) : null)))) : null,
+      command(rows[0]?.command || "sightline marks export KEEP DEST --as folder --readers each"),
+      only("lead.only_retrain", "sightline marks retrain KEEP --run RUN --cohort COHORT --out OUT"), only("lead.only_import", "sightline marks import KEEP SRC --as coco --reader NAME"));
     clearTimeout(timer);
     if (!closed && rows.some((/** @type {any} */ one) => one.state === "running")) timer = setTimeout(() => drawExports().catch(said), 1000);
   }

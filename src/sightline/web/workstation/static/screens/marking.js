@@ -4,7 +4,7 @@ import { Clock } from "../kept/clock.js";
 import { call, get, getArray, query, ServerError } from "../kept/server.js";
 import { displayOf, fetchAhead, openRead, storedOf, volumeOf } from "../kept/study.js";
 import { button, el, fill } from "../page/dom.js";
-import { number, t } from "../page/words.js";
+import { number, ofServer, t } from "../page/words.js";
 import { rasterOf } from "../picture/grey.js";
 import { drawLine } from "../picture/paint.js";
 import { fullRange, View } from "../picture/view.js";
@@ -143,7 +143,7 @@ class Marking {
   /** Draw a view: its picture from memory, from the server, or the words why not. @param {any} view */
   async load(view) {
     const { image } = view;
-    if (image.unavailable) { view.say(`${t("picture.cannot")} ${image.unavailable.message} ${image.unavailable.remedy}`); return; }
+    if (image.unavailable) { view.say(`${t("picture.cannot")} ${ofServer(image.unavailable.message)} ${ofServer(image.unavailable.remedy)}`); return; }
     if (view.loaded) return;
     view.loaded = true;
     view.say(t("picture.coming"));
@@ -549,7 +549,7 @@ export async function show(app, place, rest) {
   function banner() {
     if (!screen) return;
     const parts = [];
-    if (read.read_only) parts.push(el("span", { text: `${read.read_only.message} ${read.read_only.remedy}` }));
+    if (read.read_only) parts.push(el("span", { text: `${ofServer(read.read_only.message)} ${ofServer(read.read_only.remedy)}` }));
     else if (desk.locked) parts.push(el("span", { text: t("tabs.elsewhere") }), button(t("tabs.take_over"), () => { app.steal = id; app.route(); }));
     else if (desk.fold.submitted) parts.push(el("span", { text: t("submit.closed") }));
     if (read.returned) parts.push(el("span", { text: t("submit.returned") }), el("q", { dir: "auto", text: read.returned.comment }));

@@ -3,7 +3,7 @@
 import { get, query } from "../kept/server.js";
 import { displayOf, storedOf } from "../kept/study.js";
 import { button, el, fill } from "../page/dom.js";
-import { t } from "../page/words.js";
+import { ofServer, t } from "../page/words.js";
 import { fullRange, View } from "../picture/view.js";
 
 export class Table {
@@ -53,7 +53,7 @@ export class Table {
   async load(view, kept) {
     const { image } = view;
     view.resize();
-    if (image.unavailable) { view.say(`${t("picture.cannot")} ${image.unavailable.message}`); return; }
+    if (image.unavailable) { view.say(`${t("picture.cannot")} ${ofServer(image.unavailable.message)}`); return; }
     if (image.kind === "volume") { view.say(t("compare.no_volume")); return; }
     view.say(t("picture.coming"));
     try {

@@ -3,7 +3,7 @@
 import { get, query } from "../kept/server.js";
 import { fetchAhead } from "../kept/study.js";
 import { button, el, fill, icon } from "../page/dom.js";
-import { moment, number, t } from "../page/words.js";
+import { moment, number, ofServer, t } from "../page/words.js";
 
 const STATES = ["", "open", "started", "submitted", "returned"];
 const PAGE = 50;
@@ -67,7 +67,7 @@ export async function show(app, place) {
     return el("tr", { class: row.state, data: { read: row.read }, on: { dblclick: open, pointerenter: () => {} } },
       el("td", { class: "number", text: number(row.ordinal + 1) }),
       el("td", { class: "study" }, name, flags.map((flag) => el("span", { class: "flag", text: flag })),
-        row.unavailable ? el("span", { class: "bad small", text: `${t("worklist.unavailable")} ${row.unavailable.message} ${row.unavailable.remedy}` }) : null),
+        row.unavailable ? el("span", { class: "bad small", text: `${t("worklist.unavailable")} ${ofServer(row.unavailable.message)} ${ofServer(row.unavailable.remedy)}` }) : null),
       el("td", { class: "views", text: [...new Set(row.views.filter(Boolean))].join(" · ") + (row.sides?.some(Boolean) ? `  ${[...new Set(row.sides.filter(Boolean))].join(" ")}` : "") || t("worklist.images", { n: row.images }) }),
       el("td", { class: "state" }, el("span", { class: `dot ${row.state}`, "aria-hidden": "true" }), t(`state.${row.state}`)),
       el("td", { class: "count-of", text: number(row.marks) }), el("td", { class: "touched", text: row.touched_at ? moment(row.touched_at) : "" }));
