@@ -1,7 +1,8 @@
 """`python -m benchmarks evidence`: promises of docs/evidence.md by simulation: coverage, misses, gaps, false alarms.
 
 Each row is a promise, what was promised, what came out of so many simulated studies, and the band that chance allows.
-The table goes into docs/statistics.md between its marks. Metrics only: no network, no picture.
+The table goes into docs/statistics.md between its marks. Metrics only; planted shortcuts draw pictures, and tampered
+capsules come from a table that takes seconds to train.
 """
 
 from __future__ import annotations
@@ -17,13 +18,18 @@ import numpy as np
 from scipy.special import expit
 from scipy.stats import binom, norm
 
+from benchmarks.tampering import KINDS, SmallCapsule
 from sightline.metrics.calibration.report import calibration_estimates
-from sightline.metrics.decision.conformal import miss_rate_point
+from sightline.metrics.classification.estimates import compare_scores
+from sightline.metrics.classification.scores import AUC
+from sightline.metrics.decision.conformal import miss_rate_point, prediction_sets
 from sightline.metrics.decision.operating_points import OperatingPoint, point_estimates
 from sightline.metrics.decision.subgroups import subgroup_report
 from sightline.metrics.predictions import Predictions
 from sightline.metrics.readers.anova import analyse_readers
+from sightline.metrics.readers.pseudovalues import analyse_pseudovalues
 from sightline.metrics.readers.simulation import RoeMetz
+from sightline.metrics.statistics.noninferiority import noninferiority
 
 BEGIN, END = "<!-- evidence: begin -->", "<!-- evidence: end -->"
 CLASSES = ("normal", "fracture")
@@ -70,7 +76,7 @@ def site(random: np.random.Generator, patients: int, prevalence: float, separati
 
 def miss_rates(random: np.random.Generator, sites: int) -> list[Promise]:
     """The promised rate at new sites: as calibrated, after shifts, and after 50 local studies."""
-    counts = {name: [0, 0] for name in ("same", "hard", "hard local", "all", "all shifted", "all local")}
+    counts = {name: [0, 0] for name in ("same", "hard", "hard local", "all", "all shifted", "all local", "sets")}
 
     def fresh(name: str, threshold: float, table: Predictions, everyone: bool) -> None:
         """One new patient of a site: with the disease, or whoever comes."""
@@ -90,6 +96,9 @@ def miss_rates(random: np.random.Generator, sites: int) -> list[Promise]:
         fresh("all", of_all.threshold, site(random, 1, 0.3), True)
         fresh("all shifted", of_all.threshold, site(random, 1, 0.7), True)
         fresh("all local", miss_rate_point(site(random, 50, 0.7), 0.05, of="all").threshold, site(random, 1, 0.7), True)
+        one = site(random, 1, 0.3)
+        counts["sets"][0] += int(not prediction_sets(home, 0.05).members(one.probabilities)[0, one.labels[0]])
+        counts["sets"][1] += 1
     words = {
         "same": "missed positives, threshold from 150 studies of the same kind (prevalence .3)",
         "hard": "the same threshold where the disease is harder to see (no promise: shift)",
@@ -97,6 +106,7 @@ def miss_rates(random: np.random.Generator, sites: int) -> list[Promise]:
         "all": "missed share of all studies, threshold from 150 studies, prevalence .3",
         "all shifted": "the same threshold at prevalence .7 (no promise: shift)",
         "all local": "there, threshold from 50 local studies",
+        "sets": "prediction sets without the true class, from 150 studies",
     }
     found = []
     for name, (missed, tried) in counts.items():
@@ -185,27 +195,61 @@ def intervals(random: np.random.Generator, studies: int) -> list[Promise]:
 
 
 def readers(random: np.random.Generator, studies: int) -> list[Promise]:
-    """Type-1 error of the Obuchowski-Rockette analysis on Roe & Metz's structures, 5 readers, 50 + 50 cases."""
+    """Type-1 error of both analyses on Roe & Metz's structures, 5 readers, 50 + 50 cases."""
     structures = {
         "HL": RoeMetz(), "LL": RoeMetz(case=0.1, modality_case=0.1, reader_case=0.2, noise=0.6),
         "HH": RoeMetz(reader=0.03), "LH": RoeMetz(reader=0.03, case=0.1, modality_case=0.1, reader_case=0.2, noise=0.6),
     }  # fmt: skip
     promises = []
     for name, model in structures.items():
-        p = [analyse_readers(model.draw(random, readers=5, negative=50, positive=50)).p_value for _ in range(studies)]
+        drawn = [model.draw(random, readers=5, negative=50, positive=50) for _ in range(studies)]
         low, high = band(0.05, studies)
-        words = f"Roe-Metz {name}, equal modalities at AUC .855: the analysis claims a difference"
-        promises.append(
-            Promise(words, "4 to 6%", float(np.mean(np.array(p) < 0.05)), studies, min(low, 0.04), max(high, 0.06))
-        )
+        for analysis, of in (("Obuchowski-Rockette", analyse_readers), ("Dorfman-Berbaum-Metz", analyse_pseudovalues)):
+            share = float(np.mean([of(study).p_value < 0.05 for study in drawn]))
+            words = f"Roe-Metz {name}, equal modalities at AUC .855: {analysis} claims a difference"
+            promises.append(Promise(words, "4 to 6%", share, studies, min(low, 0.04), max(high, 0.06)))
+    return promises
+
+
+def margins(random: np.random.Generator, studies: int) -> list[Promise]:
+    """Non-inferiority claimed although the loss is the whole margin, and where there is no loss; 300 patients."""
+
+    def claimed(loss: float) -> bool:
+        labels = (random.random(300) < 0.4).astype(int)
+        shared = random.normal(size=300)
+        tables = []
+        for area in (0.85 - loss, 0.85):
+            own = np.sqrt(0.7) * shared + np.sqrt(0.3) * random.normal(size=300)
+            tables.append(table_of(labels, expit(own + norm.ppf(area) * np.sqrt(2) * (labels - 0.5))))
+        seed = int(random.integers(2**31))
+        compared = compare_scores(tables[:1], tables[1:], AUC(1), swaps=999, seed=seed)
+        return noninferiority(compared, 0.05).verdict in ("non-inferior", "superior")
+
+    promises = []
+    for loss, promised in ((0.05, "at most 2.5%"), (0.0, "none")):
+        low, high = band(0.025, studies) if loss else (0.0, 1.0)
+        words = f"non-inferiority of an AUC at a margin of .05 is claimed where the loss is {loss:g}, 300 patients"
+        share = float(np.mean([claimed(loss) for _ in range(studies)]))
+        promises.append(Promise(words, promised, share, studies, low, high, True))
+    return promises
+
+
+def capsules(random: np.random.Generator, forgeries: int) -> list[Promise]:
+    """Capsules of a table of two rows, two trainings each, tampered with in every way of `benchmarks.tampering`."""
+    promises = []
+    with SmallCapsule() as capsule:
+        for words, (kind, promised, published) in KINDS.items():
+            caught = sum(not capsule.holds_after(kind, random, published=published) for _ in range(forgeries))
+            low = 0.0 if promised == "none" else 1.0
+            promises.append(Promise(words, promised, caught / forgeries, forgeries, low, 1.0))
     return promises
 
 
 def planted_arrows(random: np.random.Generator, phantoms: int) -> list[Promise]:
     """An arrow that nobody noted, tied to the label at .95 or not at all, looked for in the pixels of phantom wrists.
 
-    A pool of 240 drawn studies (120 for fewer than 100 phantoms; seed 0) with the arrow on half of them, whatever the
-    label; each phantom is 120 of its pictures, drawn so that arrow and label agree in so many.
+    A pool of 240 drawn studies (seed 0) has the arrow on half of them, whatever the label; each phantom is 80 of its
+    pictures, drawn so that arrow and label agree in so many. Fewer than 100 phantoms: 90 studies, 60 pictures.
     """
     import tempfile
 
@@ -213,7 +257,7 @@ def planted_arrows(random: np.random.Generator, phantoms: int) -> list[Promise]:
     from sightline.data.phantoms.radiographs.cohort import write_radiographs
 
     with tempfile.TemporaryDirectory() as place:
-        many = 240 if phantoms >= 100 else 120
+        many, side_of = (240, 40) if phantoms >= 100 else (90, 30)
         pool = write_radiographs(Path(place) / "pool", studies=many, shortcut=0.5, seed=0).split("train", "val")
         objects = objects_of_files([case.image for case in pool])
     positive = np.array([case.label == "fracture" for case in pool])
@@ -225,10 +269,10 @@ def planted_arrows(random: np.random.Generator, phantoms: int) -> list[Promise]:
             draw = np.random.default_rng(seed)
             chosen: list[int] = []
             for side in (0, 1):
-                agree = int((draw.random(60) < tie).sum())
-                for has, many in ((bool(side), agree), (not side, 60 - agree)):
+                agree = int((draw.random(side_of) < tie).sum())
+                for has, n in ((bool(side), agree), (not side, side_of - agree)):
                     cell = np.flatnonzero((positive == side) & (arrow == has))
-                    chosen += draw.choice(cell, many, replace=False).tolist()
+                    chosen += draw.choice(cell, n, replace=False).tolist()
             place_of = {case: i for i, case in enumerate(chosen)}
             kept = [FoundObject(place_of[o.case], o.start, o.stop, o.features) for o in objects if o.case in place_of]
             labels = [pool[i].label for i in chosen]
@@ -238,7 +282,7 @@ def planted_arrows(random: np.random.Generator, phantoms: int) -> list[Promise]:
         if phantoms < 100:
             # so few say little: what chance allows at the promised rate
             low, high = (band(0.95, phantoms)[0], 1.0) if tied else (0.0, band(0.05, phantoms)[1])
-        words = f"an arrow that agrees with the label on {tie:.0%} of 120 pictures is named, from pixels alone"
+        words = f"an arrow that agrees with the label on {tie:.0%} of pictures is named, from pixels alone"
         promised = "at least 95%" if tied else "at most 5%"
         promises.append(Promise(words, promised, named / phantoms, phantoms, low, high, not tied))
     return promises
@@ -246,9 +290,11 @@ def planted_arrows(random: np.random.Generator, phantoms: int) -> list[Promise]:
 
 PARTS: dict[str, tuple[Callable[[np.random.Generator, int], list[Promise]], int, int]] = {
     "Promised miss rates (conformal risk control at 5%)": (miss_rates, 1000, SMALL),
-    "Subgroups (step-down max-T over all gaps)": (subgroups, 250, 20),
+    "Subgroups (step-down max-T over all gaps)": (subgroups, 500, 20),
     "Intervals": (intervals, 1000, SMALL),
     "Reader studies": (readers, 2000, SMALL),
+    "Margins of non-inferiority": (margins, 2000, SMALL),
+    "Tampered capsules": (capsules, 100, 6),
     "Planted shortcuts": (planted_arrows, 100, 6),
 }
 

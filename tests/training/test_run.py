@@ -1,18 +1,23 @@
 """A finished run tells when its files were changed, and a folder is trained into by one process at a time."""
 
+import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
+from hashlib import sha256
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support.cohorts import tiny_recipe
 
-from sightline.errors import RunError
+from sightline.errors import RecipeError, RunError
+from sightline.models.backbones import Backbone
 from sightline.papers.catalogue import CATALOGUE
 from sightline.training.engine import Engine
-from sightline.training.run import LOCK, SEAL, only_training, open_run
+from sightline.training.recipe import read_recipe, recipe_json, weights_by_content
+from sightline.training.run import LOCK, SEAL, identity_in, only_training, open_run, run_identity, start_run
 from sightline.training.train import train
 
 QUIET = Engine(device="cpu", quiet=True)
@@ -136,3 +141,64 @@ def test_a_full_disk_is_one_line_and_leaves_the_weights_that_were_there(tmp_path
     assert "resumes" in error.value.remedy
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def beginning_with(file):
+    recipe = tiny_recipe(steps=2)
+    return replace(recipe, model=replace(recipe.model, backbone=Backbone("test_resnet", weights=str(file))))
+
+
+def test_initial_weights_count_by_their_content(tiny_cohort, tmp_path):
+    here, there = (tmp_path / place / "test_resnet.mine.safetensors" for place in ("here", "there"))
+    for file in (here, there):
+        file.parent.mkdir()
+    save_file(Backbone("test_resnet").build().net.state_dict(), here)
+    shutil.copy(here, there)
+    a, b, folder = (run_identity(beginning_with(x), tiny_cohort, CATALOGUE) for x in (here, there, here.parent))
+    assert a == b == folder != run_identity(beginning_with(here), tiny_cohort, CATALOGUE, as_typed=True)
+    name = f"sha256:{sha256(here.read_bytes()).hexdigest()}/{here.name}"
+    start_run(tmp_path / "run", beginning_with(here), tiny_cohort, CATALOGUE)
+    written = json.loads((tmp_path / "run" / "recipe.json").read_text())
+    assert written["model"]["backbone"]["weights"] == name and str(tmp_path) not in json.dumps(written)
+    # on the machine that trained it the file is found again, on another one its name says what is wanted
+    papers = tmp_path / "run" / "recipe.json"
+    assert read_recipe(papers, CATALOGUE) == beginning_with(here)
+    here.unlink()
+    recipe = read_recipe(papers, CATALOGUE)
+    assert recipe.model.backbone.weights == name and recipe_json(recipe, CATALOGUE) == papers.read_text()
+    recipe.model.without_weights().build(2)
+    with pytest.raises(RecipeError, match="No file on this machine") as refusal:
+        recipe.model.build(2)
+    assert "--weights FILE" in refusal.value.remedy
+    # other bytes, another run
+    shutil.copy(there, here)
+    tensors = load_file(there)
+    save_file({key: value + 1 for key, value in tensors.items()}, there)
+    assert run_identity(beginning_with(there), tiny_cohort, CATALOGUE) != a
+    assert read_recipe(papers, CATALOGUE) == beginning_with(here)
+    start_run(tmp_path / "run", beginning_with(here), tiny_cohort, CATALOGUE)
+    with pytest.raises(RunError, match="another run"):
+        start_run(tmp_path / "run", beginning_with(there), tiny_cohort, CATALOGUE)
+
+
+def test_runs_named_by_a_path_stay_what_they_are(tiny_cohort, tmp_path):
+    file = tmp_path / "test_resnet.mine.safetensors"
+    file.write_bytes(b"weights")
+    recipe = beginning_with(file)
+    former = run_identity(recipe, tiny_cohort, CATALOGUE, as_typed=True)
+    assert (
+        identity_in(tmp_path, recipe, tiny_cohort, CATALOGUE) == run_identity(recipe, tiny_cohort, CATALOGUE) != former
+    )
+    start_run(tmp_path / former, recipe, tiny_cohort, CATALOGUE)
+    facts = json.loads((tmp_path / former / "cohort.json").read_text())
+    (tmp_path / former / "cohort.json").write_text(json.dumps({**facts, "run_identity": former}))
+    (tmp_path / former / "recipe.json").write_text(recipe_json(recipe, CATALOGUE, as_typed=True))
+    assert identity_in(tmp_path, recipe, tiny_cohort, CATALOGUE) == former
+    start_run(tmp_path / former, recipe, tiny_cohort, CATALOGUE)
+    assert open_run(tmp_path / former, CATALOGUE).recipe == recipe
+
+
+def test_words_that_are_no_files_stay():
+    for kind, word in (("backbone", "imagenet"), ("backbone", "/no/such.safetensors"), ("gg_cam", "learned")):
+        plain = {"kind": kind, "name": "resnet18", "weights": word}
+        assert weights_by_content([{"model": plain}]) == [{"model": plain}]

@@ -194,6 +194,8 @@ class Power:
 
         a, b = ([Predictions.read(path) for path in paths] for paths in (self.pilot, self.other))
         pilot = Pilot.of(a, b)
+        if min(len(a), len(b)) == 1:
+            print("One training of a method in the pilot: how much trainings differ is not known, and not simulated.")
         tried = [
             simulate_power(
                 pilot, self.difference, patients=n, trainings=self.trainings, prevalence=self.prevalence,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from sightline.inference.results.csv_table import open_csv_table
 from sightline.inference.results.found_files import FoundFiles
 from sightline.inference.results.journal import Journal, PredictedFile, mark_of_input, stamp_of
 from sightline.inference.results.studies import StudyNames
-from sightline.io.dicom.radiograph import require_radiograph
+from sightline.io.dicom.radiograph import read_header, require_radiograph
 from sightline.io.files import only_command, unique_name
 from sightline.io.image import find_images, is_ct_input, read_image
 from sightline.io.picture import SOFTWARE, Picture, require_content
@@ -226,7 +227,15 @@ class _FileReader:
             energy=reading.energy,
             overlay=overlay,
             remark=picture.facts.get("remark", ""),
+            patient=_patient_of(path) if "study_uid" in picture.facts else "",
+            pixels=hashlib.blake2b(np.ascontiguousarray(picture.pixels), digest_size=12).hexdigest(),
         )
+
+
+def _patient_of(path: Path) -> str:
+    """A digest of the patient's id in a DICOM header; empty where none is stated."""
+    named = read_header(path).patient_id
+    return hashlib.blake2b(named.encode(), digest_size=6).hexdigest() if named else ""
 
 
 def read_picture(facts: RunFacts, ask: Ask, planes: NDArray[np.float32], source: Frame, view: Frame) -> FileResult:

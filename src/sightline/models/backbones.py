@@ -20,7 +20,14 @@ from torchvision.models import alexnet
 
 from sightline.errors import GeometryError, RecipeError, UnreadableFile
 from sightline.models.frozen_stages import FrozenStages, freeze_stages
-from sightline.models.pretrained_weights import Facts, download, find_weights, read_weights, weight_facts
+from sightline.models.pretrained_weights import (
+    Facts,
+    download,
+    find_weights,
+    read_weights,
+    weight_facts,
+    weights_tag,
+)
 
 GREY_MEAN, GREY_STD = 0.5, 0.5
 Option = str | int | float | bool
@@ -123,8 +130,7 @@ class Backbone:
             return Facts(mean=(GREY_MEAN,), std=(GREY_STD,)) if self.channels != 3 else weight_facts(self.name, "")
         if self.weights == "imagenet":
             return weight_facts(self.name, "")
-        path = find_weights(self.weights, self.name)
-        return weight_facts(self.name, path.stem.partition(".")[2])
+        return weight_facts(self.name, weights_tag(self.weights, self.name))
 
     def _create(self, facts: Facts) -> nn.Module:
         keywords: dict[str, Any] = {**facts.options, **self.options}

@@ -16,6 +16,9 @@ from torch import Tensor, nn
 
 from sightline.errors import RecipeError, UnreadableFile
 
+# how recipes on disk name files of weights: `sha256:DIGEST/FILE`
+BY_CONTENT = "sha256:"
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -54,6 +57,11 @@ def find_weights(place: str, name: str) -> Path:
                 f"Folder {path} must hold one {name}*.safetensors; found {what}.", "Name the file itself."
             )
         return found[0]
+    if place.startswith(BY_CONTENT):
+        raise RecipeError(
+            f"No file on this machine is known to hold the weights {place}.",
+            "Name a file with this content (its SHA-256 begins so): --weights FILE.",
+        )
     if not path.is_file():
         raise RecipeError(
             f"Weights {place!r} are neither a file, a folder nor 'imagenet'.", "Give an existing .safetensors file."
@@ -63,6 +71,12 @@ def find_weights(place: str, name: str) -> Path:
             f"Weights {path} are no .safetensors file.", "Convert them; pickled weights are never opened."
         )
     return path
+
+
+def weights_tag(place: str, name: str) -> str:
+    """The tag in `<name>.<tag>.safetensors`, which says what weights expect; the file itself need not be there."""
+    path = Path(place) if place.endswith(".safetensors") else find_weights(place, name)
+    return path.stem.partition(".")[2]
 
 
 def download(name: str) -> Path:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -19,6 +20,8 @@ from sightline.data.views.image_view import View
 from sightline.data.views.volume_view import VolumeView
 from sightline.errors import RecipeError
 from sightline.explainers.localisation.protocols import MapBoxes
+from sightline.io.files import digest_of_file
+from sightline.models.pretrained_weights import BY_CONTENT, find_weights
 from sightline.structures.case import Cohort
 from sightline.structures.protocols import GuidanceConfig, ModelConfig, ObjectiveConfig, says_classes
 from sightline.training.optimization import LayerRates, LinearDecay, Sgd, WeightRelease
@@ -178,9 +181,78 @@ class Recipe:
             )
 
 
-def recipe_json(recipe: Recipe, catalogue: Catalogue) -> str:
-    """The recipe as JSON text."""
-    return json.dumps(to_plain(recipe, catalogue), indent=2) + "\n"
+# kinds of networks that may begin with a file of weights, and what the file is called if not by the field `name`
+_FROM_FILES = {"backbone": "", "volume_backbone": "", "alexnet": "alexnet"}
+
+
+def recipe_json(recipe: Recipe, catalogue: Catalogue, *, as_typed: bool = False) -> str:
+    """The recipe as JSON text; files of initial weights by their content, or `as_typed`."""
+    plain = to_plain(recipe, catalogue)
+    return json.dumps(plain if as_typed else weights_by_content(plain), indent=2) + "\n"
+
+
+def weights_by_content(data: Any, files: dict[str, str] | None = None) -> Any:
+    """Plain data whose files of initial weights are named by what they hold, wherever they lie.
+
+    Other words (`imagenet`, a file that is not there) stay as they are.
+
+    Args:
+        data: plain data of a recipe.
+        files: is told where each file lies, by its new name.
+
+    Example:
+        >>> weights_by_content({"kind": "backbone", "name": "resnet18", "weights": "imagenet"})["weights"]
+        'imagenet'
+    """
+
+    def named(place: str, name: str) -> str:
+        try:
+            path = find_weights(place, name)
+            facts = path.stat()
+        except (RecipeError, OSError):
+            return place
+        new = f"{BY_CONTENT}{_content(path, facts.st_size, facts.st_mtime_ns)}/{path.name}"
+        if files is not None:
+            files[new] = str(path.resolve())
+        return new
+
+    return _with_weights(data, named)
+
+
+def _with_weights(data: Any, change: Callable[[str, str], str]) -> Any:
+    """Plain data with every name of initial weights changed; `change` takes it and the network's name."""
+    if isinstance(data, list):
+        return [_with_weights(one, change) for one in data]
+    if not isinstance(data, Mapping):
+        return data
+    changed = {key: _with_weights(value, change) for key, value in data.items()}
+    kind, place = data.get("kind"), data.get("weights")
+    if isinstance(kind, str) and kind in _FROM_FILES and isinstance(place, str) and place != "imagenet":
+        changed["weights"] = change(place, _FROM_FILES[kind] or str(data.get("name")))
+    return changed
+
+
+@lru_cache(maxsize=64)
+def _content(path: Path, size: int, changed: int) -> str:
+    """Digest of a file; size and time of change say whether it has to be read again."""
+    return digest_of_file(path)
+
+
+def _with_known_files(data: Any, folder: Path) -> Any:
+    """Names by content as the paths that a training on this machine noted beside its recipe, if they still hold it."""
+    try:
+        noted = json.loads((folder / "environment.json").read_text(encoding="utf-8")).get("weights", {})
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return data
+
+    def found(place: str, name: str) -> str:
+        path = noted.get(place) if isinstance(noted, dict) else None
+        if not isinstance(path, str):
+            return place
+        there = weights_by_content({"kind": "backbone", "name": name, "weights": path})["weights"]
+        return path if there == place else place
+
+    return _with_weights(data, found)
 
 
 def identity_json(recipe: str) -> str:
@@ -201,7 +273,7 @@ def read_recipe(path: Path, catalogue: Catalogue) -> Recipe:
     except (OSError, ValueError, OverflowError, RecursionError) as error:
         raise RecipeError(f"{path} is not a JSON recipe ({error}).", "Restore the file.") from None
     try:
-        recipe = from_plain(data, catalogue, "recipe")
+        recipe = from_plain(_with_known_files(data, path.parent), catalogue, "recipe")
     except RecursionError:
         raise RecipeError(f"{path} holds parts inside each other without end.", "Restore the file.") from None
     if not isinstance(recipe, Recipe):

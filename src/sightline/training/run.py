@@ -31,8 +31,8 @@ from sightline.explainers.localisation.protocols import MapBoxes
 from sightline.io.files import digest_of_file, holds_files, mark_of_file, only_command, read_json, write_text
 from sightline.metrics.calibration.record import CalibrationRecord
 from sightline.structures.case import Cohort
-from sightline.training.recipe import Recipe, digest, identity_json, read_recipe, recipe_json
-from sightline.training.serialization import Catalogue, from_plain
+from sightline.training.recipe import Recipe, digest, identity_json, read_recipe, recipe_json, weights_by_content
+from sightline.training.serialization import Catalogue, from_plain, to_plain
 
 
 def same_classes(ours: Sequence[str], theirs: Sequence[str], where: str) -> None:
@@ -156,10 +156,32 @@ def save_weights(tensors: Mapping[str, Tensor], path: Path, about: Mapping[str, 
     partial.replace(path)
 
 
-def run_identity(recipe: Recipe, cohort: Cohort, catalogue: Catalogue, parts: Mapping[str, str] | None = None) -> str:
-    """What a run is: digest of recipe (seed included), cohort, and the identities of the runs its parts come from."""
-    texts = [identity_json(recipe_json(recipe, catalogue)), cohort.fingerprint()]
-    return digest(*texts, *([json.dumps(sorted(parts.items()))] if parts else []))
+def run_identity(
+    recipe: Recipe,
+    cohort: Cohort,
+    catalogue: Catalogue,
+    parts: Mapping[str, str] | None = None,
+    *,
+    as_typed: bool = False,
+) -> str:
+    """What a run is: digest of recipe (seed included), cohort, and the identities of the runs its parts come from.
+
+    Files of initial weights count by their content; `as_typed` by their path, as in runs of earlier versions.
+    """
+    return identity_of(recipe_json(recipe, catalogue, as_typed=as_typed), cohort.fingerprint(), parts)
+
+
+def identity_of(recipe: str, fingerprint: str, parts: Mapping[str, str] | None = None) -> str:
+    """The same from a recipe's JSON text and a cohort's fingerprint."""
+    return digest(identity_json(recipe), fingerprint, *([json.dumps(sorted(parts.items()))] if parts else []))
+
+
+def identity_in(
+    runs: Path, recipe: Recipe, cohort: Cohort, catalogue: Catalogue, parts: Mapping[str, str] | None = None
+) -> str:
+    """The name of a run in a folder of runs: its identity, or the one of earlier versions where it lies under that."""
+    name, former = (run_identity(recipe, cohort, catalogue, parts, as_typed=typed) for typed in (False, True))
+    return former if not (runs / name).exists() and (runs / former / "cohort.json").is_file() else name
 
 
 def start_run(
@@ -182,7 +204,7 @@ def start_run(
         old = read_json(folder / "cohort.json")
         if "run_identity" not in old:
             raise RunError(f"{folder} is not empty and holds no run.", "Choose an empty or new folder for --out.")
-        if old["run_identity"] != identity:
+        if old["run_identity"] not in (identity, run_identity(recipe, cohort, catalogue, parts, as_typed=True)):
             raise RunError(
                 f"{folder} holds another run (identity {old['run_identity']}, this one is {identity}): recipe, "
                 "seed or cohort differ.",
@@ -192,7 +214,10 @@ def start_run(
     if folder.exists() and holds_files(folder) and not (folder / "recipe.json").is_file():
         raise RunError(f"{folder} is not empty and holds no run.", "Choose an empty or new folder for --out.")
     write_text(folder / "recipe.json", recipe_json(recipe, catalogue))
-    write_text(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
+    files: dict[str, str] = {}
+    weights_by_content(to_plain(recipe, catalogue), files)
+    noted = {**environment(), **({"weights": files} if files else {})}
+    write_text(folder / "environment.json", json.dumps(noted, indent=2) + "\n")
     facts = {
         "run_identity": identity,
         **({"parts": dict(parts)} if parts else {}),

@@ -106,6 +106,12 @@ def test_two_runs_are_compared_by_every_test(world, tmp_path):
     tables = [evaluate(run, cohort.split("test"), "test", engine=QUIET).predictions for run in runs]
     same = compare_methods([tables[0]], [tables[0]], replicates=50)
     assert all(c.difference == 0 for c in same.leading)
+    with pytest.raises(RunError, match="named twice"):
+        compare_runs([runs[0], runs[0]], runs[1:], cohort.split("test"), replicates=50, engine=QUIET)
+    # every training calls at its own threshold
+    calls = compare_methods(tables, tables[::-1], thresholds=((0.0, 1.1), (1.1, 0.0)), replicates=50).others
+    shares = [(c.value_a, c.value_b) for c in calls if c.name.startswith("share of fracture called right")]
+    assert shares == [(1.0, 0.0), (0.0, 1.0)]
 
 
 def test_the_commands_run(world, tmp_path, capsys):

@@ -5,19 +5,26 @@ import hashlib
 import io
 import json
 import random
+import shutil
 import zipfile
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from support.cohorts import make_cohort, tiny_recipe
 
 from sightline.errors import RunError
-from sightline.evaluation.evidence.capsule import unpack_capsule, write_capsule
+from sightline.evaluation.evidence.capsule import unpack_capsule, without_folders, write_capsule
 from sightline.evaluation.evidence.verification import verify_capsule
+from sightline.evaluation.tables.provenance import read_result
 from sightline.evaluation.tables.report import write_table
 from sightline.evaluation.tables.run_table import run_table
+from sightline.evaluation.tables.summary import summarise
 from sightline.evaluation.tables.table import Row, Table
 from sightline.papers.catalogue import CATALOGUE
 from sightline.training.engine import Engine
+from sightline.training.run import identity_of
 
 REPLICATES = 60
 FLIPPED = 60
@@ -282,7 +289,124 @@ def a_number_that_never_was(files, rnd):
     files["table.json"] = json.dumps(lines).encode()
 
 
+def rows_in_another_order(files, rnd):
+    name = predictions(files, rnd)
+    head, *rows = rows_of(files[name])
+    files[name] = text_of([head, *reversed(rows)])
+
+
+def a_case_twice(files, rnd):
+    name = predictions(files, rnd)
+    rows = rows_of(files[name])
+    files[name] = text_of([*rows, rows[1]])
+
+
+def a_case_of_the_cohort_twice(files, rnd):
+    rows = rows_of(files["cases.csv"])
+    files["cases.csv"] = text_of([*rows, rows[-1]])
+
+
+def labels_of_two_cases_swapped(files, rnd):
+    name = predictions(files, rnd)
+    rows = rows_of(files[name])
+    a, b = (next(row for row in rows[1:] if row[4] == label) for label in ("fracture", "no fracture"))
+    a[4], b[4] = b[4], a[4]
+    files[name] = text_of(rows)
+
+
+def labels_swapped_everywhere(files, rnd):
+    """In the cases and in all predictions alike, for a whole patient each."""
+    swap = {"P04": "fracture", "P05": "no fracture"}
+    for name in [n for n in files if n == "cases.csv" or n.endswith("predictions/test.csv")]:
+        rows = rows_of(files[name])
+        place = 3 if name == "cases.csv" else 4
+        for row in rows[1:]:
+            row[place] = swap.get(row[2], row[place])
+        files[name] = text_of(rows)
+
+
+def recipes_of_two_runs_exchanged(files, rnd):
+    a, b = rnd.sample(sorted(n for n in files if n.endswith("recipe.json")), 2)
+    files[a], files[b] = files[b], files[a]
+
+
+def a_seed_everywhere(files, rnd):
+    sources = json.loads(files["sources.json"])
+    sources["seeds"] = [0, 5]
+    files["sources.json"] = json.dumps(sources).encode()
+    for name in [n for n in files if n.endswith("recipe.json")]:
+        files[name] = files[name].replace(b'"seed": 1', b'"seed": 5').replace(b"seed 1", b"seed 5")
+
+
+def numbers_rounded(files, rnd):
+    lines = json.loads(files["table.json"], parse_float=lambda text: round(float(text), 3))
+    files["table.json"] = json.dumps(lines).encode()
+
+
+def probabilities_rounded(files, rnd):
+    name = predictions(files, rnd)
+    rows = rows_of(files[name])
+    for row in rows[1:]:
+        p = round(float(row[6]), 1)
+        row[5:] = [repr(1 - p), repr(p)]
+    files[name] = text_of(rows)
+
+
+def a_number_that_is_none(files, rnd):
+    lines = json.loads(files["table.json"])
+    next(line for line in lines if line["low"] is not None)["low"] = float("nan")
+    files["table.json"] = json.dumps(lines).encode()
+
+
+def a_file_that_nothing_rests_on(files, rnd):
+    run = predictions(files, rnd).rpartition("/")[0]
+    files[f"{run}/test_corrected.csv"] = files[f"{run}/test.csv"]
+
+
+def a_second_spelling(files, rnd):
+    files["runs/../cases.csv"] = files["cases.csv"]
+
+
+def another_capital_letter(files, rnd):
+    files["Cases.csv"] = files["cases.csv"]
+
+
+def a_backslash(files, rnd):
+    files["untrained\\x.csv"] = files["cases.csv"]
+
+
+def endless_replicates(files, rnd):
+    files["sources.json"] = files["sources.json"].replace(b'"replicates": 60', b'"replicates": Infinity')
+
+
+def a_thousand_million_replicates(files, rnd):
+    files["sources.json"] = files["sources.json"].replace(b'"replicates": 60', b'"replicates": 1000000000')
+
+
+def a_file_without_end(files, rnd):
+    name = rnd.choice(sorted(n for n in files if n.endswith("cohort.json")))
+    files[name] = b"[" * 200_000
+
+
+def runs_exchanged_and_numbers_mended(files, rnd):
+    """The guided row's runs are said to be the baseline's, and every number is computed again from them."""
+    sources = json.loads(files["sources.json"])
+    a, b = sources["rows"]
+    a["runs"], b["runs"] = b["runs"], a["runs"]
+    files["sources.json"] = json.dumps(sources).encode()
+    with TemporaryDirectory() as place:
+        write(files, Path(place) / "x.capsule", mended=True)
+        unpack_capsule(Path(place) / "x.capsule", Path(place))
+        lines = summarise(read_result(Path(place), CATALOGUE), replicates=REPLICATES)
+    files["table.json"] = json.dumps([asdict(line) for line in lines]).encode()
+
+
 FORGERIES = (
+    rows_in_another_order, a_case_twice, a_case_of_the_cohort_twice, labels_of_two_cases_swapped,
+    labels_swapped_everywhere, recipes_of_two_runs_exchanged, a_seed_everywhere, numbers_rounded,
+    probabilities_rounded, a_number_that_is_none, a_file_that_nothing_rests_on, a_second_spelling,
+    another_capital_letter, a_backslash, endless_replicates, a_thousand_million_replicates, a_file_without_end,
+    runs_exchanged_and_numbers_mended,
     a_study, a_label_of_the_cohort, predictions_of_the_other_row, a_row_left_out,
     a_number_that_never_was,
     a_probability, a_label, a_patient, a_hard_case_left_out, a_printed_number, a_count, a_line_left_out, a_recipe,
@@ -347,9 +471,47 @@ def test_missing_strange_and_doubled_files_are_caught(capsule, tmp_path):
 
 def test_nothing_is_written_outside(capsule, tmp_path):
     write({**files_of(capsule.path), "../evil.csv": b"1"}, tmp_path / "evil.capsule", mended=True)
-    with pytest.raises(RunError, match="outside"):
+    with pytest.raises(RunError, match="elsewhere"):
         unpack_capsule(tmp_path / "evil.capsule", tmp_path / "in")
     assert not (tmp_path / "evil.csv").exists()
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_no_folder_of_the_machine_is_told(table, tmp_path, there):
+    """A table of an earlier version, whose runs are named by where their weights lay."""
+    file = tmp_path / "ada's" / "test_resnet.mine.safetensors"
+    file.parent.mkdir()
+    file.write_bytes(b"weights")
+    old = shutil.copytree(table, tmp_path / "old")
+    sources = json.loads((old / "sources.json").read_text())
+    names = {run: None for row in sources["rows"] for run in row["runs"]}
+    for run in names:
+        folder = old / "runs" / run
+        recipe, facts = (json.loads((folder / f"{name}.json").read_text()) for name in ("recipe", "cohort"))
+        recipe["model"]["backbone"]["weights"] = str(file)
+        facts["run_identity"] = names[run] = identity_of(json.dumps(recipe), facts["fingerprint"])
+        (folder / "recipe.json").write_text(json.dumps(recipe))
+        (folder / "cohort.json").write_text(json.dumps(facts))
+        folder.rename(old / "runs" / names[run])
+    for row in sources["rows"]:
+        row["runs"] = [names[run] for run in row["runs"]]
+    sources["command"] = sources["environment"]["command"] = f"sightline table x --weights {file.name} --out={old}"
+    (old / "sources.json").write_text(json.dumps(sources))
+    if not there:
+        file.unlink()
+    files = files_of(write_capsule(old, tmp_path / "old.capsule").path)
+    assert not any(str(tmp_path).encode() in data for data in files.values())
+    assert verify_capsule(tmp_path / "old.capsule", CATALOGUE).problems == ()
+    recipes = [json.loads(data) for name, data in files.items() if name.endswith("recipe.json")]
+    digest = f"sha256:{hashlib.sha256(b'weights').hexdigest()}/"
+    assert {recipe["model"]["backbone"]["weights"] for recipe in recipes} == {f"{digest if there else ''}{file.name}"}
+    facts = [json.loads(data) for name, data in files.items() if name.endswith("cohort.json")]
+    assert {each["trained_as"] for each in facts} == set(names.values())
+
+
+def test_paths_in_commands_keep_their_last_part():
+    words = "python -m x --a=/b/c /home/ada/my.csv ~/runs/1 C:\\Users\\ada\\w.safetensors rows/2 1/2"
+    assert without_folders(words) == "python -m x --a=c my.csv 1 w.safetensors rows/2 1/2"
 
 
 def test_what_is_no_capsule_is_said(tmp_path):

@@ -69,6 +69,40 @@ def test_a_view_that_was_not_read_is_counted(tmp_path):
     assert rows_of(tmp_path / "out.csv")[0]["not_read"] == "1"
 
 
+def seen(file, study, p, header="", patient="", pixels=""):
+    return StudyView(Path(file), study, np.array([1 - p, p]), 1.0, header, patient, pixels)
+
+
+def test_a_picture_given_twice_counts_once(tmp_path):
+    views = [seen("a.dcm", "S", 0.9, "S", "x", "1"), seen("b.dcm", "S", 0.3, "S", "x", "2"),
+             seen("copy.dcm", "S", 0.9, "S", "x", "1")]  # fmt: skip
+    write_studies(tmp_path / "out.csv", CLASSES, views, StudyNames(None, []), None)
+    (row,) = rows_of(tmp_path / "out.csv")
+    assert (row["images"], float(row["p(fracture)"])) == ("2", pytest.approx(0.6))
+    assert row["remark"] == "copy.dcm shows the same pixels as a.dcm: counted once"
+    assert row["files"] == "a.dcm; b.dcm; copy.dcm"
+
+
+def test_a_study_of_two_patients_has_no_answer(tmp_path):
+    record = CalibrationRecord("run", CLASSES, points=(OperatingPoint("fracture", 0.45, "youden"),),
+                               abstention=Abstention("doctor", 0.6, 0.8))  # fmt: skip
+    views = [seen("a.dcm", "S", 0.9, "S", "x", "1"), seen("b.dcm", "S", 0.3, "S", "y", "2"), seen("c.dcm", "T", 0.2)]
+    write_studies(tmp_path / "out.csv", CLASSES, views, StudyNames(None, []), record)
+    both, other = rows_of(tmp_path / "out.csv")
+    assert both["remark"] == "headers name 2 patients: no answer is given" and both["files"] == "a.dcm; b.dcm"
+    assert [both[name] for name in ("predicted", "p(fracture)", "called at Youden", "answered")] == [""] * 4
+    assert (other["predicted"], other["answered"], other["remark"]) == ("normal", "yes", "")
+
+
+def test_a_table_against_the_headers_is_remarked(tmp_path):
+    views = [seen("a.dcm", "S", 0.9, "1.2"), seen("b.dcm", "S", 0.3, "1.3"), seen("c.dcm", "1.2", 0.2, "1.2")]
+    write_studies(tmp_path / "out.csv", CLASSES, views, StudyNames(None, []), None)
+    both, rest = rows_of(tmp_path / "out.csv")
+    split = "views of 1.2 stand in 2 studies of this table"
+    assert both["remark"] == f"headers name 2 studies: the table puts them together; {split}"
+    assert rest["remark"] == split and float(both["p(fracture)"]) == pytest.approx(0.6)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [("file,study\n1.png,S\n", "names 2 of the files"), ("file,study\nx.png,S\n", "none of its files"),

@@ -1,5 +1,7 @@
 """Simulated power against the closed form, and what is kept of the pilot."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.special import expit
@@ -73,6 +75,11 @@ def test_impossible_plans_are_refused(pilot):
         one.with_difference(0.5)
     with pytest.raises(RunError, match="ten patients"):
         simulate_power(one, 0.05, patients=5)
+    with pytest.raises(RunError, match="power lies between"):
+        patients_needed(one, 0.05, power=1.0)
+    one_patient = [[replace(runs[0], patient_ids=("p",) * 600)] for runs in pilot]
+    with pytest.raises(RunError, match="no other prevalence"):
+        simulate_power(Pilot.of(*one_patient), 0.05, patients=20, prevalence=0.5, studies=2)
     with pytest.raises(RunError, match="both methods"):
         Pilot.of([], pilot[0])
     assert binormal(np.random.default_rng(0)) is not None

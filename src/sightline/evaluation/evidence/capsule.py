@@ -1,20 +1,23 @@
 """A finished table in one file, so that a stranger can compute every number of it again: the evidence capsule.
 
 It is a zip of text: predictions, scores of maps and boxes, cases with patients and splits, recipes, commands, seeds and
-a digest of the code. No picture, no map, no weight. `contents.json` holds a checksum of every file; the capsule's own
-digest is that of `contents.json`, to be printed beside the numbers where they are published.
+a digest of the code. No picture, no map, no weight, no folder of the machine it was made on: files of initial weights
+are named by their content, paths in commands by their last part. `contents.json` holds a checksum of every file; the
+capsule's own digest is that of `contents.json`, to be printed beside the numbers where they are published.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import StringIO
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -24,6 +27,9 @@ from sightline.evaluation.result import EvaluationFiles
 from sightline.evaluation.tables.provenance import CASES, SOURCES, WINDOWS, read_sources
 from sightline.inference.network_output import Maps
 from sightline.metrics.calibration.record import FILE as CALIBRATION
+from sightline.models.pretrained_weights import BY_CONTENT
+from sightline.training.recipe import weights_by_content
+from sightline.training.run import identity_of
 
 CONTENTS = "contents.json"
 TABLE = "table.json"
@@ -96,6 +102,10 @@ def unpack_capsule(path: Path, folder: Path) -> Capsule:
             if not isinstance(listed, dict) or listed.get("format") != FORMAT or not isinstance(listed["files"], dict):
                 raise RunError(f"{path} is no capsule of format {FORMAT}.", "Use the version that wrote it.")
             sums: dict[str, str] = listed["files"]
+            twice = [name for name in names if not _plain_name(name)]
+            if twice or len({name.casefold() for name in names}) != len(names):
+                what = twice[0] if twice else "a file whose name differs in capital letters alone"
+                raise RunError(f"{path}: {what} would be another file elsewhere.", _CAUGHT)
             different = sorted({*sums, CONTENTS} ^ set(names))
             if different:
                 raise RunError(f"{path}: {different[0]} is missing in the capsule or in its contents.", _CAUGHT)
@@ -115,30 +125,170 @@ def unpack_capsule(path: Path, folder: Path) -> Capsule:
     return Capsule(path, hashlib.sha256(contents).hexdigest(), len(sums), path.stat().st_size)
 
 
+def _plain_name(name: str) -> bool:
+    """Whether a name means one file on every system: no way up, no second spelling, no drive."""
+    parts = name.split("/")
+    return all(part not in ("", ".", "..") for part in parts) and not set(name) & set("\\:\0")
+
+
 _CAUGHT = "Do not trust these numbers; ask for the capsule that was published with them."
 
 
 def _parts(table: Path) -> Iterator[tuple[str, bytes]]:
     """Name and bytes of every file that a capsule takes up."""
     sources = read_sources(table)
-    for name in (SOURCES, CASES, TABLE, *(each["file"] for each in sources["untrained"])):
-        yield name, _bytes(table / name)
-    seen = set()
+    papers = _Papers(table / "runs")
+    tests: dict[str, dict[str, None]] = {}
     for row in sources["rows"]:
         for run in row["runs"]:
-            if run not in seen:
-                seen.add(run)
-                yield from _of_run(table / "runs" / run, f"runs/{run}", row["tests"])
+            tests.setdefault(run, {}).update(dict.fromkeys(row["tests"]))
+        row["runs"] = [papers.name_of(run) for run in row["runs"]]
+    for each in (sources, sources.get("environment", {})):
+        each["command"] = without_folders(str(each.get("command", "")))
+    yield SOURCES, _json(sources)
+    for name in (CASES, TABLE, *(each["file"] for each in sources["untrained"])):
+        yield name, _bytes(table / name)
+    for run, of_run in tests.items():
+        yield from papers.of(run)
+        yield from _scores(table / "runs" / run, f"runs/{papers.name_of(run)}", list(of_run))
 
 
-def _of_run(folder: Path, name: str, tests: list[str]) -> Iterator[tuple[str, bytes]]:
-    for file in _OF_RUN:
-        if (folder / file).is_file():
-            yield f"{name}/{file}", _bytes(folder / file)
+class _Papers:
+    """The papers of runs as a capsule shows them.
+
+    A run of an earlier version is named by where its file of initial weights lay. In the capsule that file is named by
+    what it holds now, or by its name alone where it is gone, and so the run has another name: that of its recipe as
+    shown. `trained_as` in its `cohort.json` keeps the name that the owner's folder has.
+    """
+
+    def __init__(self, runs: Path) -> None:
+        self.runs = runs
+        self._names: dict[str, str] = {}
+
+    def name_of(self, run: str) -> str:
+        """What a run is called in the capsule."""
+        if run not in self._names:
+            shown, facts = self._recipe(run), self._facts(run)
+            same = shown == _plain(self.runs / run / "recipe.json")
+            parts = self._parts(facts)
+            same = same and parts == facts.get("parts")
+            self._names[run] = run if same else identity_of(json.dumps(shown), str(facts["fingerprint"]), parts)
+        return self._names[run]
+
+    def of(self, run: str) -> Iterator[tuple[str, bytes]]:
+        """Name and bytes of each."""
+        folder, name = self.runs / run, self.name_of(run)
+        for file in _OF_RUN:
+            if not (folder / file).is_file():
+                continue
+            data = _bytes(folder / file)
+            if file == "environment.json":
+                data = _json(_without_places(_plain(folder / file)), indent=2)
+            elif name != run and file == "recipe.json":
+                data = _json(self._recipe(run), indent=2)
+            elif name != run and file == "cohort.json":
+                facts = self._facts(run)
+                parts = self._parts(facts)
+                facts = {**facts, "run_identity": name, **({"parts": parts} if parts else {}), "trained_as": run}
+                data = _json(facts)
+            elif file == CALIBRATION:
+                record = _plain(folder / file)
+                about = {
+                    **record.get("about", {}),
+                    "command": without_folders(record.get("about", {}).get("command", "")),
+                }
+                data = _json({**record, "run": name, "about": about})
+            yield f"runs/{name}/{file}", data
+
+    def _recipe(self, run: str) -> Any:
+        return _named(weights_by_content(_plain(self.runs / run / "recipe.json")))
+
+    def _facts(self, run: str) -> dict[str, Any]:
+        return _plain(self.runs / run / "cohort.json")
+
+    def _parts(self, facts: dict[str, Any]) -> dict[str, str] | None:
+        """Identities of what a run is made of, which may have other names as well; a teacher's is followed by how."""
+        if facts.get("parts") is None:
+            return None
+        found = {}
+        for part, words in facts["parts"].items():
+            run, gap, how = str(words).partition(" ")
+            found[part] = f"{self.name_of(run) if (self.runs / run).is_dir() else run}{gap}{how}"
+        return found
+
+
+def _named(data: Any) -> Any:
+    """Plain data of a recipe without folders in the names of initial weights."""
+    if isinstance(data, list):
+        return [_named(one) for one in data]
+    if not isinstance(data, dict):
+        return data
+    return {
+        key: Path(value).name
+        if key == "weights" and isinstance(value, str) and not value.startswith(BY_CONTENT)
+        else _named(value)
+        for key, value in data.items()
+    }
+
+
+def without_folders(command: str) -> str:
+    """A command whose absolute paths are cut down to their last part.
+
+    Example:
+        >>> without_folders("sightline table x --cohort /home/ada/cohort --size 768")
+        'sightline table x --cohort cohort --size 768'
+    """
+    return re.sub(
+        r"(?<![^\s=])(?:~|[A-Za-z]:)?[/\\]\S*", lambda found: PurePosixPath(found[0].replace("\\", "/")).name, command
+    )
+
+
+def _without_places(environment: dict[str, Any]) -> dict[str, Any]:
+    """What a run notes about its machine, without where files lay on it."""
+    kept = {key: value for key, value in environment.items() if key != "weights"}
+    return {**kept, "command": without_folders(str(kept.get("command", "")))}
+
+
+def _plain(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(_bytes(path))
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path} is damaged ({error}).", "Run the same table command again.") from None
+    if not isinstance(found, dict):
+        raise RunError(f"{path} is damaged (no fields).", "Run the same table command again.")
+    return found
+
+
+def _json(data: Any, indent: int = 1) -> bytes:
+    return (json.dumps(data, indent=indent) + "\n").encode()
+
+
+def file_names(folder: Path, sources: Mapping[str, Any]) -> Iterator[str]:
+    """Names of the files that belong in an unpacked capsule, whether they are there or not.
+
+    Args:
+        folder: where it was unpacked to.
+        sources: its `sources.json`.
+    """
+    yield from (SOURCES, CASES, TABLE, *(str(each["file"]) for each in sources["untrained"]))
+    for row in sources["rows"]:
+        for run in row["runs"]:
+            yield from (f"runs/{run}/{file}" for file in _OF_RUN)
+            for test in row["tests"]:
+                files = EvaluationFiles(folder / "runs" / run / "predictions", test)
+                paths = (files.predictions, *_score_files(files), files.predictions.with_name(f"{test}_{WINDOWS}"))
+                yield from (path.relative_to(folder).as_posix() for path in paths)
+
+
+def _score_files(files: EvaluationFiles) -> tuple[Path, ...]:
+    return files.map_scores, files.box_scores, files.printed_box_scores, files.gaze_scores
+
+
+def _scores(folder: Path, name: str, tests: list[str]) -> Iterator[tuple[str, bytes]]:
     for test in tests:
         files = EvaluationFiles(folder / "predictions", test)
         yield f"{name}/predictions/{files.predictions.name}", _bytes(files.predictions)
-        for path in (files.map_scores, files.box_scores, files.printed_box_scores, files.gaze_scores):
+        for path in _score_files(files):
             if path.is_file():
                 yield f"{name}/predictions/{path.name}", _bytes(path)
         if files.maps.is_file() and (windows := Maps.read(files.maps).windows) is not None:

@@ -71,7 +71,7 @@ def compare_methods(
     runs_b: Sequence[Predictions],
     *,
     names: tuple[str, str] = ("a", "b"),
-    thresholds: tuple[float | None, float | None] = (None, None),
+    thresholds: tuple[Sequence[float | None], Sequence[float | None]] = ((), ()),
     margin: float | None = None,
     positive: str | None = None,
     replicates: int = 2000,
@@ -82,7 +82,8 @@ def compare_methods(
         runs_a: one table a training of method a.
         runs_b: the same cases by method b.
         names: what the methods are called.
-        thresholds: from which probability each calls a study positive, for McNemar's test; None: the top class.
+        thresholds: from which probability each training of a, and of b, calls a study positive, for McNemar's test;
+            None, or none given: the top class.
         margin: the largest loss that is accepted, or None.
         positive: the positive class; None: the last one.
         replicates: bootstrap samples and swaps.
@@ -103,12 +104,14 @@ def compare_methods(
             if np.isfinite([*values[0], *values[1]]).all():
                 others.append(welch(*values, name=score.name))
     single = len(a) == len(b) == 1
+    of_a, of_b = ([*given, *[None] * (len(runs) - len(given))] for given, runs in zip(thresholds, (a, b), strict=True))
     for k, (one, two) in enumerate(zip(a, b, strict=False), start=1):
         tag = "" if single else f", training {k} of each"
+        called = of_a[k - 1], of_b[k - 1]
         each = [delong(one, two, positive=positive)] if len(one.classes) == 2 else []
-        each.append(mcnemar(one, two, thresholds=thresholds, positive=positive))
+        each.append(mcnemar(one, two, thresholds=called, positive=positive))
         if len(one.classes) == 2:
-            each += [mcnemar(one, two, thresholds=thresholds, positive=positive, among=name) for name in one.classes]
+            each += [mcnemar(one, two, thresholds=called, positive=positive, among=name) for name in one.classes]
         others += [replace(c, name=f"{c.name}{tag}") for c in each]
     margins = [] if margin is None else [noninferiority(c, margin) for c in leading if not c.name.startswith("Brier")]
     notes = [
@@ -133,20 +136,26 @@ def compare_runs(
 ) -> MethodComparison:
     """Evaluate finished runs on a cohort, where that was not done before, and compare them.
 
-    Thresholds are the operating points by Youden that `sightline calibrate` fixed for the first run of each method.
+    Thresholds are the operating points by Youden that `sightline calibrate` fixed for each run.
 
     Raises:
-        RunError: no run of a method, or one that is not finished.
+        RunError: no run of a method, one that is not finished, or one that is named twice.
         CohortError: a cohort of other classes.
     """
     if not runs_a or not runs_b:
         raise RunError("A comparison needs runs of both methods.", "Name runs before and after --with.")
+    for runs in (runs_a, runs_b):
+        if len({run.identity for run in runs}) < len(runs):
+            raise RunError(
+                f"A run is named twice among {', '.join(str(run.folder) for run in runs)}.",
+                "Each training counts once: one that is named twice would make intervals too short.",
+            )
     ours, theirs = ([evaluate(run, cohort, name, engine=engine) for run in runs] for runs in (runs_a, runs_b))
     found = compare_methods(
         [one.predictions for one in ours],
         [one.predictions for one in theirs],
         names=(method_name(runs_a), method_name(runs_b)),
-        thresholds=(_youden(runs_a[0]), _youden(runs_b[0])),
+        thresholds=([_youden(run, positive) for run in runs_a], [_youden(run, positive) for run in runs_b]),
         margin=margin,
         positive=positive,
         replicates=replicates,
@@ -215,6 +224,7 @@ def _scores(table: Predictions, positive: str | None) -> list[Score]:
     return [OneVsRestAUC(), Accuracy(), BalancedAccuracy(), Brier()]
 
 
-def _youden(run: Run) -> float | None:
-    record = run.calibration
-    return None if record is None else next((p.threshold for p in record.points if p.rule == "youden"), None)
+def _youden(run: Run, positive: str | None) -> float | None:
+    record, name = run.calibration, positive or run.classes[-1]
+    points = () if record is None else record.points
+    return next((p.threshold for p in points if p.rule == "youden" and p.positive == name), None)

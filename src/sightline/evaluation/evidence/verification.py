@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sightline.errors import SightlineError, counted
-from sightline.evaluation.evidence.capsule import TABLE, Capsule, temporary_folder, unpack_capsule
+from sightline.errors import RunError, SightlineError, counted
+from sightline.evaluation.evidence.capsule import TABLE, Capsule, file_names, temporary_folder, unpack_capsule
 from sightline.evaluation.result import Evaluation
 from sightline.evaluation.tables.lines import Line, read_lines
 from sightline.evaluation.tables.provenance import CASES, cases_text, read_cases, read_result, read_sources
@@ -23,11 +23,12 @@ from sightline.evaluation.tables.summary import summarise
 from sightline.evaluation.tables.table import TableResult
 from sightline.metrics.calibration.record import CalibrationRecord
 from sightline.structures.case import Cohort
-from sightline.training.recipe import digest, identity_json
-from sightline.training.run import code_digest
+from sightline.training.run import code_digest, identity_of
 from sightline.training.serialization import Catalogue
 
 TOLERANCE = 1e-9
+# more than anyone uses; a capsule that asks for more would keep a reviewer's machine busy for days
+MOST_REPLICATES = 100_000
 # a paper's numbers are not computed here
 _NOT_COMPUTED = ("published",)
 
@@ -75,14 +76,28 @@ def verify_capsule(path: Path, catalogue: Catalogue, *, published: str | None = 
             result = read_result(folder, catalogue)
             sources = read_sources(folder)
             problems += _belonging(folder, result, sources)
+            problems += _strange_files(folder, sources)
             lines = read_lines(folder / TABLE)
-            again = summarise(result, replicates=int(sources["replicates"]))
+            replicates = sources["replicates"]
+            if type(replicates) is not int or not 0 < replicates <= MOST_REPLICATES:
+                raise RunError(f"{str(replicates)[:40]} replicates; up to {MOST_REPLICATES:,} are computed.")
+            again = summarise(result, replicates=replicates)
             problems += _different(lines, again)
             numbers = sum(len(_numbers(line)) for line in again)
-            return Verdict(capsule, tuple(problems), numbers, tuple(_facts(folder, result, sources)))
+            return Verdict(capsule, tuple(problems), numbers, tuple(_facts(folder, result, sources, lines)))
         except SightlineError as error:
             return Verdict(capsule, (*problems, error.message))
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError, StopIteration) as error:
+        except (
+            KeyError,
+            TypeError,
+            ValueError,
+            IndexError,
+            AttributeError,
+            StopIteration,
+            ArithmeticError,
+            RecursionError,
+            MemoryError,
+        ) as error:
             # files of a stranger that parse and mean nothing
             return Verdict(capsule, (*problems, f"its files do not fit together ({type(error).__name__}: {error})"))
 
@@ -104,6 +119,9 @@ def _belonging(folder: Path, result: TableResult, sources: Mapping[str, Any]) ->
             problems.append(f"row {row.row.name} counts a run twice")
         for seed, run in zip(sources["seeds"], row.folders, strict=False):
             problems += _run(run, splits, seed)
+            title = json.loads((run / "recipe.json").read_text(encoding="utf-8")).get("title")
+            if title != f"{row.row.name}, seed {seed}":
+                problems.append(f"run {run.name} of row {row.row.name}, seed {seed}, was trained as {title!r}")
         for test, evaluations in row.evaluations.items():
             for run, evaluation in zip(row.folders, evaluations, strict=True):
                 if test == "test":
@@ -126,9 +144,7 @@ def _run(run: Path, splits: Mapping[str, str | None], seed: int) -> list[str]:
     facts = json.loads((run / "cohort.json").read_text(encoding="utf-8"))
     text = (run / "recipe.json").read_text(encoding="utf-8")
     parts = facts.get("parts")
-    identity = digest(
-        identity_json(text), facts["fingerprint"], *([json.dumps(sorted(parts.items()))] if parts else [])
-    )
+    identity = identity_of(text, facts["fingerprint"], parts)
     problems = []
     if identity != facts["run_identity"] or run.name != facts["run_identity"]:
         problems.append(f"run {run.name} is not made of its recipe and cohort (they make {identity})")
@@ -161,6 +177,9 @@ def _test_cases(what: str, predictions: Any, cohort: Cohort, row: Any) -> list[s
         return [f"{what} is tested on {strange[0]}, which is no test case"]
     missing = len(tests) - len(predictions)
     problems = []
+    place = {case: i for i, case in enumerate(tests)}
+    if sorted(predictions.case_ids, key=place.__getitem__) != list(predictions.case_ids):
+        problems.append(f"{what} has its cases in another order than {CASES}")
     # rows that are tested on one source of several have fewer, all of them
     if missing and not row.trained_on and not row.tested_on:
         problems.append(f"{what} leaves out {missing} test cases")
@@ -175,6 +194,13 @@ def _test_cases(what: str, predictions: Any, cohort: Cohort, row: Any) -> list[s
             problems.append(f"{what}: case {name} has another study, patient or label than the table's cases")
             break
     return problems
+
+
+def _strange_files(folder: Path, sources: Mapping[str, Any]) -> list[str]:
+    """Files that no number rests on: nobody computes what they say."""
+    known = set(file_names(folder, sources))
+    strange = sorted({path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - known)
+    return [f"{counted(len(strange), 'file')} that no number comes from, e.g. {strange[0]}"] if strange else []
 
 
 def _different(saved: Sequence[Line], again: Sequence[Line]) -> list[str]:
@@ -206,8 +232,8 @@ def _numbers(line: Line) -> list[float]:
     return [*line.values, *(v for k, v in fields.items() if k != "values" and isinstance(v, float))]
 
 
-def _facts(folder: Path, result: TableResult, sources: Mapping[str, Any]) -> list[str]:
-    """Which split chose what, in words."""
+def _facts(folder: Path, result: TableResult, sources: Mapping[str, Any], lines: Sequence[Line]) -> list[str]:
+    """Which split chose what, in words, and what was not computed."""
     cohort = result.cohort
     counts = ", ".join(f"{name} {len(cohort.split(name))}" for name in ("train", "val", "test"))
     facts = [f"cohort {cohort.name}, fingerprint {sources['cohort']['fingerprint']}: {counts} images"]
@@ -223,6 +249,12 @@ def _facts(folder: Path, result: TableResult, sources: Mapping[str, Any]) -> lis
                  if places else "no run is calibrated")  # fmt: skip
     tests = dict.fromkeys(test for row in result.rows for test in row.evaluations)
     facts.append(f"numbers are of {', '.join(tests)}; seeds {', '.join(map(str, sources['seeds']))}")
+    for row in result.rows:
+        if row.row.trained_on or row.row.tested_on:
+            counts = ", ".join(str(len(each[0].predictions)) for each in row.evaluations.values())
+            facts.append(f"row {row.row.name} is trained or tested on parts of the cohort: {counts} cases tested")
+    if printed := sum(bool(line.published) for line in lines):
+        facts.append(f"{counted(printed, 'number')} of papers stand beside them as typed: they are not computed")
     facts.append(f"made by: {sources['command']}")
     ours = code_digest()
     same = "the same as here" if sources["code"] == ours else f"here it is {ours}"

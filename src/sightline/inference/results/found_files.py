@@ -39,7 +39,8 @@ class FoundFiles:
         """Keep what the tables of the whole command need of a file."""
         if predicted.probabilities is not None:
             study = studies.study_of(path, {"study_uid": predicted.study_uid})
-            self.views.append(StudyView(path, study, predicted.probabilities, predicted.energy))
+            marks = (predicted.study_uid, predicted.patient, predicted.pixels)
+            self.views.append(StudyView(path, study, predicted.probabilities, predicted.energy, *marks))
         relative = Path(os.path.realpath(path)).relative_to(self.root).as_posix()
         self.pictures.append(CocoPicture(relative, predicted.shape, predicted.boxes))
         if predicted.remark:

@@ -34,6 +34,8 @@ class PredictedFile:
         energy: log sum exp of its logits.
         overlay: file of its overlay below the output folder, or empty.
         remark: what a person should know of how it was shown, or empty.
+        patient: digest of the patient's id in its header, or empty.
+        pixels: digest of its pixels, which tells a picture that was given twice.
     """
 
     row: tuple[str, ...]
@@ -44,6 +46,8 @@ class PredictedFile:
     energy: float
     overlay: str
     remark: str = ""
+    patient: str = ""
+    pixels: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """The same in JSON; numbers keep every digit."""

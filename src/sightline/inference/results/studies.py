@@ -25,12 +25,18 @@ class StudyView:
         study: the study's id.
         probabilities: float64 [k], calibrated where the run is.
         energy: log sum exp of its logits.
+        header_study: the study in its DICOM header, or empty.
+        patient: digest of the patient in its DICOM header, or empty.
+        pixels: digest of its pixels, or empty.
     """
 
     file: Path
     study: str
     probabilities: NDArray[np.float64]
     energy: float
+    header_study: str = ""
+    patient: str = ""
+    pixels: str = ""
 
 
 class StudyNames:
@@ -82,7 +88,10 @@ def write_studies(
     """Write `studies.csv`: the mean over a study's views, what each operating point calls, and whether it is answered.
 
     Columns: `study`, `images`, `not_read`, `predicted`, `p(class)`..., `called at ...` for each operating point of the
-    run, `answered` (where validation fixed an abstention), `set` (where it fixed prediction sets), `files`.
+    run, `answered` (where validation fixed an abstention), `set` (where it fixed prediction sets), `remark`, `files`.
+
+    A picture that is given twice counts once. A study whose headers name two patients has no answer: its numbers are
+    empty, and the remark says why.
 
     Args:
         path: the file.
@@ -97,6 +106,9 @@ def write_studies(
     studies: dict[str, list[StudyView]] = {}
     for view in views:
         studies.setdefault(view.study, []).append(view)
+    named: dict[str, set[str]] = {}
+    for view in views:
+        named.setdefault(view.header_study, set()).add(view.study)
     points = () if record is None else record.points
     head = ["study", "images", "not_read", "predicted", *(f"p({name})" for name in classes)]
     head += [f"called at {point.name}" for point in points]
@@ -106,10 +118,17 @@ def write_studies(
     head += ["set"] if sets is not None else []
     with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*head, "files"])
+        writer.writerow([*head, "remark", "files"])
         for study, members in studies.items():
+            given, missing = members, names.missing(study, [view.file for view in members])
+            members, remarks = _distinct(given)
+            remarks += _contradictions(given, named)
+            files = "; ".join(str(view.file) for view in given)
+            row = [study, str(len(members)), str(missing)]
+            if len({view.patient for view in members if view.patient}) > 1:
+                writer.writerow([*row, *[""] * (len(head) - len(row)), "; ".join(remarks), files])
+                continue
             mean = np.mean([view.probabilities for view in members], axis=0)
-            row = [study, str(len(members)), str(names.missing(study, [view.file for view in members]))]
             row += [classes[int(mean.argmax())], *(repr(float(p)) for p in mean)]
             for point in points:
                 called = mean[list(classes).index(point.positive)] >= point.threshold
@@ -120,5 +139,28 @@ def write_studies(
             if sets is not None:
                 inside = sets.members(mean[None])[0]
                 row.append("; ".join(name for name, member in zip(classes, inside, strict=True) if member))
-            writer.writerow([*row, "; ".join(str(view.file) for view in members)])
+            writer.writerow([*row, "; ".join(remarks), files])
     return len(studies)
+
+
+def _distinct(members: Sequence[StudyView]) -> tuple[list[StudyView], list[str]]:
+    """The views of a study without pictures that were given twice, and what is to be said of those."""
+    first: dict[str, StudyView] = {}
+    remarks = []
+    for view in members:
+        known = first.setdefault(view.pixels or str(view.file), view)
+        if known is not view:
+            remarks.append(f"{view.file} shows the same pixels as {known.file}: counted once")
+    return list(first.values()), remarks
+
+
+def _contradictions(members: Sequence[StudyView], named: Mapping[str, set[str]]) -> list[str]:
+    """What headers say against putting these views together."""
+    patients = {view.patient for view in members if view.patient}
+    headers = sorted({view.header_study for view in members if view.header_study})
+    remarks = [f"headers name {len(patients)} patients: no answer is given"] if len(patients) > 1 else []
+    if len(headers) > 1:
+        remarks.append(f"headers name {len(headers)} studies: the table puts them together")
+    return remarks + [
+        f"views of {uid} stand in {len(named[uid])} studies of this table" for uid in headers if len(named[uid]) > 1
+    ]

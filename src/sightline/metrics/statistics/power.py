@@ -3,7 +3,7 @@
 Patients of the pilot are drawn with replacement, both methods' probabilities together, so that what makes a case hard
 for both stays shared. The log odds of method a's positive cases are then moved until its AUC on the pilot exceeds
 that of b by the stated difference. With several trainings, each simulated one is moved by a normal amount with the
-spread seen over the pilot's trainings. The test is the project's own, at .05 two-sided.
+spread seen over the pilot's trainings. The test is the one to quote (`compare_scores`), at .05 two-sided.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from scipy.special import expit, logit
 from scipy.stats import rankdata
 
 from sightline.errors import RunError
+from sightline.metrics.classification.estimates import compare_scores
 from sightline.metrics.classification.scores import AUC
 from sightline.metrics.estimate import FloatArray
 from sightline.metrics.predictions import Predictions, align
-from sightline.metrics.statistics.comparison import paired_bootstrap
-from sightline.metrics.statistics.delong import delong
 
 _EDGE = 1e-9
+# swaps of the test in each simulated study
+SWAPS = 399
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,12 @@ class Pilot:
         else:
             some = random.binomial(patients, prevalence)
             pools = np.flatnonzero(has), np.flatnonzero(~has)
+            if not (pools[0].size and pools[1].size):
+                raise RunError(
+                    f"Of {names.size} patients of the pilot {pools[0].size} have a positive case: no other prevalence "
+                    "can be drawn from them.",
+                    "Leave the prevalence as in the pilot, or give a pilot with both kinds of patients.",
+                )
             chosen = np.concatenate([random.choice(pools[0], some), random.choice(pools[1], patients - some)])
         rows_of = [np.flatnonzero(patient == p) for p in range(names.size)]
         rows = np.concatenate([rows_of[p] for p in chosen])
@@ -168,7 +175,7 @@ def simulate_power(
         pilot: what is simulated from.
         difference: true difference of the AUCs, a less b; 0 gives the share of false alarms.
         patients: number of patients.
-        trainings: of each method; one is tested by DeLong over patients, more by the paired test over both.
+        trainings: of each method; the test is over patients, with several trainings over both.
         prevalence: share of patients with a positive case; None: as in the pilot.
         studies: number simulated.
         seed: of the simulation.
@@ -186,7 +193,7 @@ def simulate_power(
     found, test = 0, ""
     for _ in range(studies):
         a, b = moved.draw(random, patients=patients, trainings=trainings, prevalence=prevalence)
-        result = delong(a[0], b[0]) if trainings == 1 else paired_bootstrap(a, b, AUC(1), replicates=400)
+        result = compare_scores(a, b, AUC(1), swaps=SWAPS, seed=int(random.integers(2**31)))
         found += result.p_value is not None and result.p_value < 0.05
         test = result.method.split(",")[0] if result.p_value is not None else test
     low, high = _wilson(found, studies)
@@ -207,7 +214,12 @@ def patients_needed(
     """Powers of growing studies, the last of which reaches the power asked for, or `most` patients.
 
     Sizes double until the power is reached, then close in to a step of some 10%.
+
+    Raises:
+        RunError: a power that is no share between 0 and 1.
     """
+    if not 0.0 < power < 1.0:
+        raise RunError(f"A power lies between 0 and 1; got {power}.", "Try 0.8.")
     tried: list[SimulatedPower] = []
 
     def at(n: int) -> SimulatedPower:

@@ -20,7 +20,7 @@ from sightline.io.files import only_command, read_json, write_text
 from sightline.structures.case import Cohort
 from sightline.training.engine import Engine
 from sightline.training.recipe import Recipe, identity_json, recipe_json
-from sightline.training.run import run_identity
+from sightline.training.run import identity_in
 from sightline.training.serialization import Catalogue
 from sightline.training.train import train
 
@@ -188,7 +188,7 @@ def import_optuna() -> Any:
 def _same_search(search: Search, seen: Cohort, out: Path, catalogue: Catalogue) -> None:
     """Write what is searched, or refuse to go on with something else."""
     about = {
-        "recipe": json.loads(identity_json(recipe_json(search.recipe, catalogue))),
+        "recipe": json.loads(identity_json(recipe_json(search.recipe, catalogue, as_typed=True))),
         "fields": [[f.name, f.low, f.high, f.log, list(f.choices)] for f in search.fields],
         "measure": search.measure,
         "trainings a trial": search.seeds,
@@ -232,7 +232,7 @@ def _train(
     changed = change_recipe(search.recipe, values, catalogue)
     for seed in range(search.seeds):
         recipe = replace(changed, seed=search.recipe.seed + seed)
-        folder = out / "runs" / run_identity(recipe, recipe.see(seen), catalogue)
+        folder = out / "runs" / identity_in(out / "runs", recipe, recipe.see(seen), catalogue)
         train(recipe, seen, folder, catalogue, engine)
         found.append(validation_score(folder / "history.csv", recipe, search.measure))
     return sum(found) / len(found)
