@@ -114,6 +114,9 @@ class Compare:
             print(f"{comparison} [{comparison.method}]")
         for margin in found.margins:
             print(margin.text())
+        for note in found.notes:
+            if "WARNING" in note:
+                print(note)
         print(f"written to {self.out / 'comparison.md'}")
         return 0
 

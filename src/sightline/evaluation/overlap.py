@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from sightline.errors import CohortError
 from sightline.io.files import mark_of_file
 from sightline.structures.case import Cohort
 from sightline.structures.identifiers import same_form
@@ -24,8 +25,33 @@ def known_cases(run: Run, cohort: Cohort) -> tuple[str, ...]:
         >>> known_cases(sl.load_run(run_folder), sl.read_cohort(cohort_folder).split("test"))
         ()
     """
-    if not len(cohort):
-        return ()
+    n, (seen, selected, relatives) = len(cohort), _counts(run, cohort)
+    words = []
+    if seen:
+        words.append(f"{seen} of {n} cases were trained on: the run knows its cases, so the numbers flatter it.")
+    if relatives:
+        words.append(f"{relatives} of {n} cases have the id of a patient that was trained on, in other pictures.")
+    if selected and run.recipe.select != "last":
+        words.append(f"{selected} of {n} cases chose the epoch whose weights were kept (select={run.recipe.select!r}).")
+    return tuple(f"WARNING: {word}" for word in words)
+
+
+def refuse_trained_on(run: Run, cohort: Cohort, what: str) -> None:
+    """Refuse cases that a run was trained on where something is to be fixed on cases that it does not know.
+
+    Raises:
+        CohortError: some were; it says how many.
+    """
+    seen = _counts(run, cohort)[0]
+    if seen:
+        raise CohortError(
+            f"{seen} of {len(cohort)} {what} of cohort {cohort.name!r} were trained on: nothing can be fixed on them.",
+            "Name the cohort that the run was trained on, or studies that it has never seen.",
+        )
+
+
+def _counts(run: Run, cohort: Cohort) -> tuple[int, int, int]:
+    """How many cases were trained on, chose the epoch, or are of patients that were trained on in other pictures."""
     splits: Mapping[str, str | None] = run.cohort.get("split", {})
     pictures: Mapping[str, str] = run.cohort.get("pictures", {})
     patients: Mapping[str, str] = run.cohort.get("patients", {})
@@ -47,12 +73,4 @@ def known_cases(run: Run, cohort: Cohort) -> tuple[str, ...]:
             selected += 1
         elif mark_of_patient(case.patient_id) in known_patients:
             relatives += 1
-    n = len(cohort)
-    words = []
-    if seen:
-        words.append(f"{seen} of {n} cases were trained on: the run knows its cases, so the numbers flatter it.")
-    if relatives:
-        words.append(f"{relatives} of {n} cases have the id of a patient that was trained on, in other pictures.")
-    if selected and run.recipe.select != "last":
-        words.append(f"{selected} of {n} cases chose the epoch whose weights were kept (select={run.recipe.select!r}).")
-    return tuple(f"WARNING: {word}" for word in words)
+    return seen, selected, relatives

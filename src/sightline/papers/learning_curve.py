@@ -108,7 +108,9 @@ def table(profile: Profile = "recommended") -> Table:
         }
         for words, recipe in longer.items():
             name, group = f"{words} {LONGER} x longer, {at}", words.split()[0]
-            rows.append(Row(name, recipe, base, train_images=size, group=group, weight_label=at))
+            # the fair twin of a longer training is as long
+            twin = base if words == "unguided mean" else f"unguided mean {LONGER} x longer, {at}"
+            rows.append(Row(name, recipe, twin, train_images=size, group=group, weight_label=at))
         for share, words in SHARES:
             recipe = guided_recipe(share)
             rows.append(Row(f"guided {words}, {at}", recipe, base, train_images=size, group="guided", weight_label=at))

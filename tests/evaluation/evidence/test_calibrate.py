@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -26,8 +27,6 @@ QUIET = Engine(device="cpu", quiet=True)
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """A cohort with 14 validation patients, and two runs of a few steps."""
-    from dataclasses import replace
-
     place = tmp_path_factory.mktemp("world")
     cohort = make_cohort(place / "cohort", patients=42)
     splits = ("train", "val", "test")
@@ -89,6 +88,13 @@ def test_what_cannot_be_calibrated_is_refused(world):
     with pytest.raises(RunError, match="damaged"):
         evaluate(run, cohort.split("test"), "test", engine=QUIET)
     (run.folder / "calibration.json").unlink()
+    with pytest.raises(CohortError, match="local studies of cohort 'world' were trained on"):
+        calibrate(run, cohort, CalibrationChoice(), local=cohort, engine=QUIET)
+    turned = replace(cohort, cases=tuple(replace(c, split={"train": "val"}.get(c.split, "train")) for c in cohort))
+    with pytest.raises(CohortError, match="validation cases of cohort 'world' were trained on"):
+        calibrate(run, turned, CalibrationChoice(), engine=QUIET)
+    known = compare_runs([run], [other], cohort.split("train"), name="train", replicates=50, engine=QUIET).notes
+    assert sum("were trained on: the run knows its cases" in note for note in known) == 2
 
 
 def test_two_runs_are_compared_by_every_test(world, tmp_path):

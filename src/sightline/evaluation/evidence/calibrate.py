@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from sightline.errors import CohortError, RunError
 from sightline.evaluation.evaluate import evaluate
+from sightline.evaluation.overlap import refuse_trained_on
 from sightline.io.files import write_text
 from sightline.metrics.calibration.recalibration import Fitted, fit_recalibration
 from sightline.metrics.calibration.record import CalibrationRecord
@@ -74,7 +75,7 @@ def calibrate(
 
     Raises:
         RunError: the run was trained on its validation cases, or says no classes.
-        CohortError: too few validation cases for what is asked.
+        CohortError: too few validation cases for what is asked, or cases that the run was trained on.
     """
     if not run.recipe.classifies:
         raise RunError(f"{run.folder} only localises: it says no probability that could be calibrated.")
@@ -86,6 +87,7 @@ def calibrate(
     validation = run.recipe.see(cohort).split("val")
     if len(validation) == 0:
         raise CohortError(f"Cohort {cohort.name!r} has no validation case.", "Assign splits when importing the cohort.")
+    refuse_trained_on(run, validation, "validation cases")
     said = evaluate(run, validation, "val", engine=engine, calibrated=False)
     fitted = None
     if choice.method != "none":
@@ -94,6 +96,7 @@ def calibrate(
     meant = plain.apply(said.predictions).study_wise()
     where, source = f"{cohort.name}, val", said
     if local is not None:
+        refuse_trained_on(run, local, "local studies")
         source = evaluate(run, run.recipe.see(local), f"local_{local.fingerprint()}", engine=engine, calibrated=False)
         where = f"{local.name}, {len(set(source.predictions.study_ids))} local studies"
     basis = plain.apply(source.predictions).study_wise()

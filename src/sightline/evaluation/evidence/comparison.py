@@ -12,6 +12,7 @@ import numpy as np
 from sightline.errors import RunError
 from sightline.evaluation.evaluate import evaluate
 from sightline.evaluation.map_scoring import ROLES
+from sightline.evaluation.overlap import known_cases
 from sightline.evaluation.result import Evaluation
 from sightline.io.files import write_text
 from sightline.metrics.classification.estimates import compare_scores
@@ -161,6 +162,10 @@ def compare_runs(
         replicates=replicates,
     )
     found = replace(found, maps=tuple(_compare_maps(ours, theirs, replicates)))
+    known = dict.fromkeys(
+        f"{method_name([run])}. {word}" for run in (*runs_a, *runs_b) for word in known_cases(run, cohort)
+    )
+    found = replace(found, notes=(*found.notes, *known))
     recorded = [run.calibration is not None for run in (*runs_a, *runs_b)]
     if any(recorded) and not all(recorded):
         words = "Some runs are calibrated and others are not: scores that use a threshold are not comparable."
