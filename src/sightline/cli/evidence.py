@@ -256,7 +256,7 @@ class Readers:
         """Analyse and print."""
         from sightline.errors import RunError
         from sightline.metrics.estimate import p_text
-        from sightline.metrics.readers.anova import analyse_readers
+        from sightline.metrics.readers.anova import analyse_readers, text_of_test
         from sightline.metrics.readers.pseudovalues import analyse_pseudovalues
         from sightline.metrics.readers.simulation import cases_needed
         from sightline.metrics.readers.study import ReaderStudy
@@ -287,8 +287,9 @@ class Readers:
             print(f"{pair}{several}")
         print(f"Obuchowski-Rockette: {found.text()}")
         dbm = analyse_pseudovalues(study, figure=self.figure, inference=self.inference)
-        freedom = f"{dbm.df[1]:.1f}" if dbm.df[1] < 1e6 else "∞"
-        print(f"Dorfman-Berbaum-Metz: F({dbm.df[0]:g}, {freedom}) = {dbm.statistic:.3f}, p = {dbm.p_value:.4f}")
+        # with infinitely many degrees of freedom in the denominator, F stays what it is called
+        freedom = (dbm.df[0], min(dbm.df[1], 1e9))
+        print(f"Dorfman-Berbaum-Metz: {text_of_test(dbm.statistic, freedom, dbm.p_value)}")
         if self.difference is not None:
             plan = cases_needed(found, self.difference, readers=self.readers, power=self.power)
             if plan is None:

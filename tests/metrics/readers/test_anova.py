@@ -106,6 +106,15 @@ def test_equal_modalities_give_no_p_of_nought(van_dyke):
     assert analyse_readers(twice, inference="cases").p_value == 1.0
 
 
+def test_no_variation_is_no_test():
+    """One modality always right, the other always at chance: nothing varies that the difference could be held to."""
+    truth = np.arange(8) % 2 == 1
+    study = ReaderStudy(("a", "b"), ("x", "y", "z"), tuple("12345678"), truth, [[truth * 1.0] * 3, [truth * 0.0] * 3])
+    found = analyse_readers(study)
+    assert found.text() == "no test: readers and cases leave no variation"
+    assert found.differences()[0].p_value is None
+
+
 def test_one_delong_covariance_is_that_of_two_predictions(van_dyke):
     # restated for one pair: sample covariances of placements, over their numbers
     full = error_covariances(van_dyke).full

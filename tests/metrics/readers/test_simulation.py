@@ -52,5 +52,12 @@ def test_impossible_plans_are_refused():
     pilot = analyse_readers(RoeMetz().draw(np.random.default_rng(0), readers=3, negative=20, positive=20))
     with pytest.raises(RunError, match="two readers"):
         reader_power(pilot, 0.05, readers=1, cases=50)
+    for difference in (0.0, float("nan"), 2.0):
+        with pytest.raises(RunError, match="a difference above 0"):
+            reader_power(pilot, difference, readers=3, cases=50)
+    with pytest.raises(RunError, match="power lies between"):
+        cases_needed(pilot, 0.05, readers=3, power=1.0)
+    with pytest.raises(RunError, match="no number|is nan"):
+        analyse_readers(pilot.study.above(float("nan")), figure="sensitivity")
     with pytest.raises(RunError, match="at least 0"):
         RoeMetz(noise=-0.1)

@@ -24,6 +24,8 @@ from sightline.metrics.readers.variance import Covariance, ErrorCovariances, Fig
 FloatArray = NDArray[np.float64]
 Inference = Literal["readers and cases", "cases", "readers"]
 INFERENCES: tuple[Inference, ...] = ("readers and cases", "cases", "readers")
+# beyond it the denominator is made of rounding errors
+MOST_STATISTIC = 1e12
 _WORDS = {
     "readers and cases": "random readers, random cases",
     "cases": "fixed readers, random cases",
@@ -144,11 +146,24 @@ class ReaderAnalysis:
 
     def text(self) -> str:
         """The test as a sentence."""
-        if math.isinf(self.df[1]):
-            return f"chi-squared({self.df[0]:g}) = {self.statistic:.3f}, p = {self.p_value:.4f}"
-        # readers that differ alike in all modalities leave a denominator of rounding errors
-        freedom = f"{self.df[1]:.1f}" if self.df[1] < 1e6 else "∞"
-        return f"F({self.df[0]:g}, {freedom}) = {self.statistic:.3f}, p = {self.p_value:.4f}"
+        return text_of_test(self.statistic, self.df, self.p_value)
+
+
+def text_of_test(statistic: float, df: tuple[float, float], p_value: float) -> str:
+    """A test of modalities as a sentence.
+
+    Example:
+        >>> text_of_test(4.4563, (1.0, 15.2597), 0.05166)
+        'F(1, 15.3) = 4.456, p = 0.0517'
+    """
+    if statistic > MOST_STATISTIC:
+        return "no test: readers and cases leave no variation"
+    p = f"p = {p_value:.4f}" if p_value >= 5e-5 else "p < 0.0001"
+    if math.isinf(df[1]):
+        return f"chi-squared({df[0]:g}) = {statistic:.3f}, {p}"
+    # readers that differ alike in all modalities leave a denominator of rounding errors
+    freedom = f"{df[1]:.1f}" if df[1] < 1e6 else "∞"
+    return f"F({df[0]:g}, {freedom}) = {statistic:.3f}, {p}"
 
 
 def analyse_readers(

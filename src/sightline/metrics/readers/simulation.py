@@ -108,9 +108,10 @@ def reader_power(
     Source:
         Hillis, Obuchowski & Berbaum 2011, eq. 9 to 12 (random readers and cases).
     """
-    if readers < 2 or cases < 4 or difference == 0:
+    if readers < 2 or cases < 4 or not 0.0 < abs(difference) <= 1.0:
         raise RunError(
-            f"A planned study needs two readers, four cases and a difference; got {readers}, {cases}, {difference:g}."
+            f"A planned study needs two readers, four cases and a difference above 0 up to 1; got {readers}, {cases}, "
+            f"{difference:g}."
         )
     c = pilot.covariances
     scale = len(pilot.study.cases) / cases
@@ -133,7 +134,12 @@ def cases_needed(
     """The smallest number of cases with which so many readers have the power asked for; None where none is enough.
 
     More cases do not help where readers differ too much: then more readers are needed.
+
+    Raises:
+        RunError: as `reader_power`, or a power that is no share between 0 and 1.
     """
+    if not 0.0 < power < 1.0:
+        raise RunError(f"A power lies between 0 and 1; got {power}.", "Try 0.8.")
     low, high = 4, most
     if reader_power(pilot, difference, readers=readers, cases=high).power < power:
         return None

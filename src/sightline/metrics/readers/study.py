@@ -78,7 +78,13 @@ class ReaderStudy:
         return {"readers": len(self.readers), "cases": len(self.cases), "positive": int(self.positive.sum())}
 
     def above(self, threshold: float) -> ReaderStudy:
-        """The same study with yes-or-no calls: 1 from the threshold on, else 0."""
+        """The same study with yes-or-no calls: 1 from the threshold on, else 0.
+
+        Raises:
+            RunError: a threshold that is no number.
+        """
+        if not np.isfinite(threshold):
+            raise RunError(f"The threshold of calls is {threshold}.", "State the rating from which a case is called.")
         calls = (self.ratings >= threshold).astype(np.float64)
         return ReaderStudy(self.modalities, self.readers, self.cases, self.positive, calls)
 
