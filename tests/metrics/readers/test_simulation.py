@@ -57,7 +57,7 @@ def test_impossible_plans_are_refused():
             reader_power(pilot, difference, readers=3, cases=50)
     with pytest.raises(RunError, match="power lies between"):
         cases_needed(pilot, 0.05, readers=3, power=1.0)
-    with pytest.raises(RunError, match="no number|is nan"):
+    with pytest.raises(RunError, match="is nan"):
         analyse_readers(pilot.study.above(float("nan")), figure="sensitivity")
     with pytest.raises(RunError, match="at least 0"):
         RoeMetz(noise=-0.1)
