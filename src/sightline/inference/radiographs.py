@@ -228,7 +228,7 @@ class _FileReader:
             overlay=overlay,
             remark=picture.facts.get("remark", ""),
             patient=_patient_of(path) if "study_uid" in picture.facts else "",
-            pixels=hashlib.blake2b(np.ascontiguousarray(picture.pixels), digest_size=12).hexdigest(),
+            pixels=hashlib.blake2b(np.ascontiguousarray(picture.pixels).data, digest_size=12).hexdigest(),
         )
 
 
