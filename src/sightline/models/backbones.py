@@ -20,14 +20,8 @@ from torchvision.models import alexnet
 
 from sightline.errors import GeometryError, RecipeError, UnreadableFile
 from sightline.models.frozen_stages import FrozenStages, freeze_stages
-from sightline.models.pretrained_weights import (
-    Facts,
-    download,
-    find_weights,
-    read_weights,
-    weight_facts,
-    weights_tag,
-)
+from sightline.models.pretrained_weights import Facts, download, read_weights, weight_facts, weights_tag
+from sightline.structures.identifiers import find_weights
 
 GREY_MEAN, GREY_STD = 0.5, 0.5
 Option = str | int | float | bool

@@ -15,9 +15,7 @@ from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from sightline.errors import RecipeError, UnreadableFile
-
-# how recipes on disk name files of weights: `sha256:DIGEST/FILE`
-BY_CONTENT = "sha256:"
+from sightline.structures.identifiers import find_weights
 
 
 @dataclass(frozen=True)
@@ -43,34 +41,6 @@ def weight_facts(name: str, tag: str) -> Facts:
     tagged = f"{name.split('.')[0]}.{tag}"
     record = timm.get_pretrained_cfg(tagged if tagged in timm.list_pretrained() else name)
     return Facts(mean=tuple(record.mean), std=tuple(record.std))
-
-
-def find_weights(place: str, name: str) -> Path:
-    """The weights file: `place` itself, or the one in that folder named `<name>*.safetensors`."""
-    path = Path(place).expanduser()
-    if path.is_dir():
-        found = sorted(path.glob(f"{name}*.safetensors"))
-        found = [file for file in found if file.name.split(".")[0] == name.split(".")[0]] or found
-        if len(found) != 1:
-            what = ", ".join(file.name for file in found) or "none"
-            raise RecipeError(
-                f"Folder {path} must hold one {name}*.safetensors; found {what}.", "Name the file itself."
-            )
-        return found[0]
-    if place.startswith(BY_CONTENT):
-        raise RecipeError(
-            f"No file on this machine is known to hold the weights {place}.",
-            "Name a file with this content (its SHA-256 begins so): --weights FILE.",
-        )
-    if not path.is_file():
-        raise RecipeError(
-            f"Weights {place!r} are neither a file, a folder nor 'imagenet'.", "Give an existing .safetensors file."
-        )
-    if path.suffix != ".safetensors":
-        raise RecipeError(
-            f"Weights {path} are no .safetensors file.", "Convert them; pickled weights are never opened."
-        )
-    return path
 
 
 def weights_tag(place: str, name: str) -> str:

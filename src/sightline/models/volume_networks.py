@@ -25,7 +25,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from sightline.models.pooling import Pool
-from sightline.models.pretrained_weights import find_weights, load_stored, read_stored
+from sightline.models.pretrained_weights import load_stored, read_stored
+from sightline.structures.identifiers import find_weights
 
 STAGES = 4
 # input voxels per cell of the last stage: pooled after all stages but the last

@@ -10,8 +10,12 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
+from sightline.errors import RecipeError
+
+# how recipes on disk name files of weights: `sha256:DIGEST/FILE`
+BY_CONTENT = "sha256:"
 # dashes that are not of Unicode's category for them: the minus sign, a hyphen bullet, a modifier
 _DASHES = frozenset("\u2212\u2043\u02d7")
 _SUFFIXES = frozenset(
@@ -101,3 +105,35 @@ def _without_suffix(name: str) -> str:
     while path.suffix.lower() in _SUFFIXES and path.stem:
         path = path.with_suffix("")
     return path.as_posix()
+
+
+def find_weights(place: str, name: str) -> Path:
+    """The weights file: `place` itself, or the one in that folder named `<name>*.safetensors`.
+
+    Raises:
+        RecipeError: no such file, several, or one of another format; or a name by content, which says no place.
+    """
+    path = Path(place).expanduser()
+    if path.is_dir():
+        found = sorted(path.glob(f"{name}*.safetensors"))
+        found = [file for file in found if file.name.split(".")[0] == name.split(".")[0]] or found
+        if len(found) != 1:
+            what = ", ".join(file.name for file in found) or "none"
+            raise RecipeError(
+                f"Folder {path} must hold one {name}*.safetensors; found {what}.", "Name the file itself."
+            )
+        return found[0]
+    if place.startswith(BY_CONTENT):
+        raise RecipeError(
+            f"No file on this machine is known to hold the weights {place}.",
+            "Name a file with this content (its SHA-256 begins so): --weights FILE.",
+        )
+    if not path.is_file():
+        raise RecipeError(
+            f"Weights {place!r} are neither a file, a folder nor 'imagenet'.", "Give an existing .safetensors file."
+        )
+    if path.suffix != ".safetensors":
+        raise RecipeError(
+            f"Weights {path} are no .safetensors file.", "Convert them; pickled weights are never opened."
+        )
+    return path

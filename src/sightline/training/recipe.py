@@ -21,8 +21,8 @@ from sightline.data.views.volume_view import VolumeView
 from sightline.errors import RecipeError
 from sightline.explainers.localisation.protocols import MapBoxes
 from sightline.io.files import digest_of_file
-from sightline.models.pretrained_weights import BY_CONTENT, find_weights
 from sightline.structures.case import Cohort
+from sightline.structures.identifiers import BY_CONTENT, find_weights
 from sightline.structures.protocols import GuidanceConfig, ModelConfig, ObjectiveConfig, says_classes
 from sightline.training.optimization import LayerRates, LinearDecay, Sgd, WeightRelease
 from sightline.training.serialization import Catalogue, from_plain, to_plain, with_former_words

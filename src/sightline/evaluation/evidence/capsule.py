@@ -27,7 +27,7 @@ from sightline.evaluation.result import EvaluationFiles
 from sightline.evaluation.tables.provenance import CASES, SOURCES, WINDOWS, read_sources
 from sightline.inference.network_output import Maps
 from sightline.metrics.calibration.record import FILE as CALIBRATION
-from sightline.models.pretrained_weights import BY_CONTENT
+from sightline.structures.identifiers import BY_CONTENT
 from sightline.training.recipe import weights_by_content
 from sightline.training.run import identity_of
 
