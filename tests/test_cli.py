@@ -344,6 +344,9 @@ def test_every_command_that_writes_a_folder_writes_it_alone(type_in, tmp_path):
         "cohort phantom": ("radiographs", out),
         "cohort halve": (cohort, out),
         "marks export": (cohort, out),
+        "capsule": (run, "--out", out),
+        "node report": (tmp_path / "node.yaml", "--out", out),
+        "cohort suggest": (run, "--cohort", cohort, "--out", out),
     }
     for command, words in beside.items():
         with only_maker(out):

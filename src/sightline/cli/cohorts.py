@@ -301,6 +301,7 @@ class CohortSuggest:
     """Seed of the random choice."""
     on: OmitArgPrefixes[On] = field(default_factory=On)
 
+    @holding(lambda command: command.out or command.run_folder / "suggestions.csv", beside)
     def run(self) -> int:
         """Choose and write."""
         from sightline.data.datasets.folder.reader import read_cohort

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from sightline.cli.options import On, holding, make_engine
+from sightline.cli.options import On, beside, holding, make_engine
 
 
 @dataclass(frozen=True)
@@ -311,6 +311,7 @@ class WriteCapsule:
     out: Path
     """File to write, e.g. table.capsule."""
 
+    @holding(lambda command: command.out, beside)
     def run(self) -> int:
         """Write, and print the digest to be published beside the numbers."""
         from sightline.evaluation.evidence.capsule import write_capsule

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Union
 
 from tyro.conf import Positional, subcommand
 
-from sightline.cli.options import holding
+from sightline.cli.options import beside, holding
 
 
 @dataclass(frozen=True)
@@ -170,6 +170,7 @@ class Report:
     answers: Path | None = None
     """csv of `study,label` from the radiology reports; adds sensitivity and specificity."""
 
+    @holding(lambda command: command.out, beside)
     def run(self) -> int:
         """Write it."""
         from sightline.web.node.configuration import read_configuration

@@ -100,6 +100,21 @@ def test_figures_and_jackknife_are_what_they_say(van_dyke):
                 assert left_out[t, r, k] == pytest.approx(value)
 
 
+def test_intervals_stay_where_figures_can_be():
+    """Two readers of 20 cases: Student's quantile with 1.3 degrees of freedom reaches beyond both ends."""
+    random = np.random.default_rng(1)
+    truth = np.arange(20) % 2
+    ratings = random.normal(truth, 1.0, (2, 2, 20))
+    ratings[0, 0] = truth
+    study = ReaderStudy(("a", "b"), ("x", "y"), tuple(map(str, range(20))), truth, ratings)
+    found = analyse_readers(study)
+    ends = [(e.low, e.high) for e in found.means() if e.low is not None]
+    assert ends and all(0.0 <= low <= high <= 1.0 for low, high in ends) and any(high == 1.0 for _, high in ends)
+    assert all(c.low >= -1.0 and c.high <= 1.0 for c in found.differences())
+    with pytest.raises(RunError, match="is nan"):
+        study.above(float("nan"))
+
+
 def test_equal_modalities_give_no_p_of_nought(van_dyke):
     twice = ReaderStudy(("a", "b"), van_dyke.readers, van_dyke.cases, van_dyke.positive, van_dyke.ratings[[0, 0]])
     assert analyse_readers(twice).p_value == 1.0

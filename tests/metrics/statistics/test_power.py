@@ -73,6 +73,10 @@ def test_impossible_plans_are_refused(pilot):
     one = Pilot.of(pilot[0][:1], pilot[1][:1])
     with pytest.raises(RunError, match="smaller difference"):
         one.with_difference(0.5)
+    for value in (np.full(len(pilot[0][0]), 0.5), (pilot[0][0].labels == 1).astype(float)):
+        alike = replace(pilot[0][0], probabilities=np.stack([1.0 - value, value], axis=1))
+        with pytest.raises(RunError, match="it jumps to"):
+            simulate_power(Pilot.of([alike], pilot[1][:1]), 0.05, patients=100)
     with pytest.raises(RunError, match="ten patients"):
         simulate_power(one, 0.05, patients=5)
     with pytest.raises(RunError, match="power lies between"):

@@ -114,10 +114,8 @@ class ReaderAnalysis:
                 continue
             reach = _quantile(self.df[1]) * error
             p_value = float(2.0 * _tail(abs(difference) / error, self.df[1]))
-            found.append(
-                Comparison(name, a, b, difference, difference - reach, difference + reach, p_value,
-                           self.study.counts(), method)
-            )  # fmt: skip
+            low, high = max(-1.0, difference - reach), min(1.0, difference + reach)
+            found.append(Comparison(name, a, b, difference, low, high, p_value, self.study.counts(), method))
         return found
 
     def means(self) -> list[Estimate]:
@@ -138,7 +136,9 @@ class ReaderAnalysis:
             name = f"{self.figure} of {modality}, mean of {r} readers"
             method = f"Obuchowski-Rockette, {_WORDS[self.inference]}"
             if reach > 0:
-                found.append(Estimate(name, value, value - reach, value + reach, self.study.counts(), method))
+                # figures are shares: what lies beyond them is no value that they can have
+                low, high = max(0.0, value - reach), min(1.0, value + reach)
+                found.append(Estimate(name, value, low, high, self.study.counts(), method))
             else:
                 why = "no interval: readers and cases leave no variation"
                 found.append(Estimate(name, value, n=self.study.counts(), method=method, why=why))

@@ -97,7 +97,7 @@ class Pilot:
         """The same, with the AUC of a larger than that of b by `difference`.
 
         Raises:
-            RunError: b's AUC and the difference leave 0 to 1.
+            RunError: b's AUC and the difference leave 0 to 1, or a says too few probabilities to be moved there.
         """
         truth = self.table.labels == self.positive
         goal = float(np.mean([_auc(row, truth) for row in self.b])) + difference
@@ -108,6 +108,13 @@ class Pilot:
                 "State a smaller difference.",
             )
         moved = np.stack([row + _shift(row, truth, goal) * truth for row in self.a])
+        reached = float(np.mean([_auc(row, truth) for row in moved]))
+        if abs(reached - goal) > 0.02:
+            raise RunError(
+                f"The first method says {np.unique(self.a[0]).size} different probabilities of {truth.size} cases: "
+                f"moved towards an AUC of {goal:.3f} it jumps to {reached:.3f}.",
+                "Give a pilot with the probabilities that the network says, not with calls or a constant.",
+            )
         return replace(self, a=moved)
 
     def draw(
@@ -185,8 +192,8 @@ def simulate_power(
     """
     if patients < 10 or trainings < 1 or studies < 1 or (prevalence is not None and not 0.0 < prevalence < 1.0):
         raise RunError(
-            f"A planned study has at least ten patients, one training and a prevalence between 0 and 1; got "
-            f"{patients}, {trainings}, {prevalence}."
+            f"A planned study has at least ten patients, one training, a prevalence between 0 and 1 and one "
+            f"simulation; got {patients}, {trainings}, {prevalence}, {studies}."
         )
     random = np.random.default_rng([seed, patients, trainings])
     moved = pilot.with_difference(difference)
