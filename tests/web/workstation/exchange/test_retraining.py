@@ -82,7 +82,9 @@ def test_two_readers_marks_train_a_network_that_is_compared(tmp_path, capsys):
     maps = {c["name"]: c for c in words["maps"]}
     assert len(maps) % 3 == 0 and any("energy" in name and "(finding)" in name for name in maps), sorted(maps)
     measured = [c for c in maps.values() if c["difference"] is not None]
-    assert measured and all(c["n"]["patients"] > 1 and c["low"] <= c["difference"] <= c["high"] for c in measured)
+    assert measured and all(c["n"]["patients"] > 1 for c in measured)
+    # few patients have no interval, and it is said why
+    assert all(c["low"] <= c["difference"] <= c["high"] if c["low"] is not None else c["why"] for c in measured)
     choice = open_run(tmp_path / "again" / "run", CATALOGUE).recipe.regions
     assert (choice.style, choice.readers) == ("box", "ben")
 
