@@ -22,6 +22,8 @@ from sightline.plots.html_report import ReportTable, Section, write_report
 from sightline.training.run import environment
 
 SENTENCES = 8
+# rows that a note names one by one
+MOST_NAMED = 8
 
 
 def write_table(result: TableResult, out: Path, *, replicates: int = 2000, summary: Sequence[str] = ()) -> str:
@@ -211,14 +213,26 @@ def _notes(result: TableResult, lines: Sequence[Line]) -> list[str]:
     first = next((line for line in lines if line.n), None)
     if first is not None:
         notes.append(f"n: {first.n}. Interval: {first.method}.")
-    references = sorted({line.reference for line in lines if line.reference})
-    if references:
+    if words := _references(lines):
         notes.append(
-            f"Differences are from {', '.join(references)}; their interval and p: patients swapped between the rows, "
+            f"Differences are {words}; their interval and p: patients swapped between the rows, "
             "and their trainings, two-sided; Holm corrects p over the rows of this table. Welch's t over seeds is the "
             "paper's test: it knows nothing of other patients. Bold: p after Holm's correction is below 0.05."
         )
     return notes
+
+
+def _references(lines: Sequence[Line]) -> str:
+    """Which row each row's difference is from, in words; where there are many, the column of the file is named."""
+    rows: dict[str, list[str]] = {}
+    for line in lines:
+        if line.reference:
+            rows.setdefault(line.reference, []).append(line.row)
+    if len(rows) < 2:
+        return "".join(f"from {reference}" for reference in rows)
+    if sum(map(len, rows.values())) > MOST_NAMED:
+        return f"from {', '.join(sorted(rows))} (which from which: `reference` in table.csv)"
+    return "; ".join(f"of {', '.join(each)} from {reference}" for reference, each in rows.items())
 
 
 def markdown_of(table: ReportTable) -> str:
