@@ -63,7 +63,8 @@ class SmallCapsule:
 
     def holds_after(self, forge: Callable[[Files, Random], bool], random: Random, *, published: bool) -> bool:
         """Whether the verdict is still good after a forgery, which says whether checksums are to be mended."""
-        while (files := dict(self.files)) == self.files:
+        files, mended = dict(self.files), False
+        while files == self.files:
             mended = forge(files, random)
         if mended:
             sums = {name: hashlib.sha256(files[name]).hexdigest() for name in sorted(files) if name != CONTENTS}
