@@ -235,7 +235,7 @@ def without_folders(command: str) -> str:
     """A command whose absolute paths are cut down to their last part.
 
     Example:
-        >>> without_folders("sightline table x --cohort /home/ada/cohort --size 768")
+        >>> without_folders("sightline table x --cohort /data/ada/cohort --size 768")
         'sightline table x --cohort cohort --size 768'
     """
     return re.sub(
