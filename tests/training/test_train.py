@@ -17,6 +17,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from sightline.data.split import split_cohort
 from sightline.errors import CohortError, RecipeError, RunError, SightlineError
+from sightline.losses.self_transfer import SelfTransferLoss
+from sightline.models.backbones import Backbone
+from sightline.models.self_transfer import SelfTransfer
 from sightline.papers.catalogue import CATALOGUE
 from sightline.training.checkpoint import clone_weights, update_ema
 from sightline.training.engine import Engine
@@ -45,6 +48,26 @@ def weights(folder):
 
 def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("validation", ["first", "current"])
+def test_validation_heeds_the_epochs_before_where_the_objective_asks(tiny_cohort, tmp_path, validation):
+    """Self-transfer's share switches after an epoch that brought nothing; by choice validation switches along."""
+    objective = SelfTransferLoss(0.3, patience=1, validation=validation)
+    recipe = tiny_recipe(
+        model=SelfTransfer(backbone=Backbone(name="test_resnet")), guidance=None, weight=0.0,
+        objective=objective, schedule=LinearDecay(1e-9, 1e-9), epochs=4,
+    )  # fmt: skip
+    run = train(recipe, tiny_cohort, tmp_path / "run", CATALOGUE, QUIET)
+    rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader((run.folder / "history.csv").open())]
+    shares = [objective.alpha_after(rows[:epoch]) for epoch in range(4)]
+    assert 0.7 in [round(share, 6) for share in shares]
+    wanted = shares if validation == "current" else [0.3] * 4
+    assert [row["val_alpha"] for row in rows] == pytest.approx(wanted)
+    for row, share in zip(rows, wanted, strict=True):
+        both = (1.0 - share) * row["val_classification"] + share * row["val_localisation"]
+        assert row["val_loss"] == pytest.approx(both, abs=1e-4)
 
 
 def test_a_run_leaves_its_papers(tiny_cohort, tmp_path):

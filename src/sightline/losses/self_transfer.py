@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from torch import Tensor
@@ -21,19 +21,23 @@ class SelfTransferLoss:
 
     Alpha begins small; "when reaching convergence, the value of alpha is complemented, i.e. set to 1 - alpha". The
     paper gives no rule for convergence and sweeps alpha over {0, 0.3, 0.6, 1}, where complementing 0 or 1 would train
-    the other branch alone: those two stay constant. On validation the first alpha counts throughout: the least loss is
-    looked for among epochs on both sides of the switch, and has to mean the same in all of them.
+    the other branch alone: those two stay constant. With which alpha validation is measured after the switch the paper
+    does not say either.
 
     Attributes:
         alpha: share of the localisation branch at the beginning.
         switch: `plateau` complements alpha once, when the validation loss has not fallen for `patience` epochs (the
             training loss where there is no validation); `never` keeps it.
         patience: epochs without a new best that count as convergence.
+        validation: alpha of the validation loss: the `first` throughout, because the least loss is looked for among
+            epochs on both sides of the switch and has to mean the same in all of them; or the `current` one, that of
+            the epoch itself, as the training loss has it.
     """
 
     alpha: float = 0.3
     switch: Literal["never", "plateau"] = "plateau"
     patience: int = 3
+    validation: Literal["first", "current"] = field(default="first", metadata={"since": "0.2"})
 
     needs_boxes = False
     needs_regions = False
@@ -46,6 +50,11 @@ class SelfTransferLoss:
             raise RecipeError(f"alpha is a share from 0 to 1; got {self.alpha}.", "The paper tries 0, 0.3, 0.6 and 1.")
         if self.patience < 1:
             raise RecipeError(f"patience is a number of epochs of at least 1; got {self.patience}.")
+
+    @property
+    def heeds_history(self) -> bool:
+        """Whether the validation loss of an epoch depends on the epochs before it."""
+        return self.validation == "current"
 
     def alpha_after(self, history: Sequence[Mapping[str, Any]]) -> float:
         """Alpha in the epoch that follows those in `history`: a function of the history alone, so runs resume."""

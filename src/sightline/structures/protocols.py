@@ -144,6 +144,11 @@ def takes_shares(loss: GuidanceConfig | ObjectiveConfig | None) -> bool:
     return loss is None or not loss.needs_regions or bool(getattr(loss, "takes_shares", False))
 
 
+def heeds_history(objective: ObjectiveConfig | None) -> bool:
+    """Whether an objective measures validation by the epochs before it (`heeds_history`), or always alike."""
+    return bool(getattr(objective, "heeds_history", False))
+
+
 def learned_part_of(objective: ObjectiveConfig | None) -> Callable[[], nn.Module] | None:
     """What makes an objective with parameters of its own (`build`), or None."""
     build: Callable[[], nn.Module] | None = getattr(objective, "build", None)

@@ -286,7 +286,8 @@ class _Loop:
         if not self.fabric.is_global_zero or (self.recipe.validate == "end" and self.at.step < self.steps):
             return dict(NOTHING)
         ema, workers = self.copies.get("average"), self.engine.workers
-        return validate(self.aim, self.cohort, self.fabric.device, ema_weights=ema, workers=workers)
+        device, history = self.fabric.device, self.at.history
+        return validate(self.aim, self.cohort, device, ema_weights=ema, workers=workers, history=history)
 
     def _keep_best(self, row: dict[str, Any]) -> None:
         select = self.recipe.select

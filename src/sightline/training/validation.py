@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from sightline.data.loader import CohortItems, test_batches
 from sightline.errors import RunError
 from sightline.structures.case import Cohort
 from sightline.structures.evidence import forward_evidence, probabilities_of
+from sightline.structures.protocols import heeds_history
 from sightline.training.checkpoint import swap_weights
 from sightline.training.feature_cache import encoder_of
 from sightline.training.step import TrainingObjective, evidence_to_dict
@@ -29,6 +30,7 @@ def validate(
     *,
     ema_weights: Mapping[str, Tensor] | None = None,
     workers: int = 0,
+    history: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """An epoch's validation columns; all None where there are no validation cases, or they are trained on.
 
@@ -38,6 +40,7 @@ def validate(
         device: where the network is.
         ema_weights: weights looked at instead of the network's own.
         workers: loader processes.
+        history: rows of the epochs before this one, for objectives that heed them.
 
     Raises:
         RunError: the network says something that is no number.
@@ -47,7 +50,8 @@ def validate(
     if len(validation) == 0 or "val" in recipe.train_on:
         return dict(NOTHING)
     with swap_weights(aim.network, ema_weights):
-        said = _run_validation(aim, validation, device, workers)
+        heeded = history if heeds_history(recipe.objective) else ()
+        said = _run_validation(aim, validation, device, workers, heeded)
     row = {**NOTHING, "val_loss": said.loss, **{f"val_{name}": mean for name, mean in said.parts.items()}}
     if not recipe.classifies:
         return row
@@ -70,7 +74,11 @@ class _ValidationOutput:
 
 
 def _run_validation(
-    aim: TrainingObjective, validation: Cohort, device: torch.device, workers: int
+    aim: TrainingObjective,
+    validation: Cohort,
+    device: torch.device,
+    workers: int,
+    history: Sequence[Mapping[str, Any]],
 ) -> _ValidationOutput:
     recipe, network = aim.recipe, aim.network
     network.eval()
@@ -86,7 +94,7 @@ def _run_validation(
         out |= {name: tensor.detach() for name, tensor in aim.explained(there).items()}
         with torch.no_grad():
             on_device = {name: tensor.to(device) for name, tensor in out.items()}
-            value, images, parts = aim(on_device, there, (), even=True)
+            value, images, parts = aim(on_device, there, history, even=True)
         loss, counted = loss + float(value) * images, counted + images
         for name, part in parts.items():
             sums[name] = sums.get(name, 0.0) + part * images
