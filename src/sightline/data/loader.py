@@ -6,7 +6,7 @@ So an epoch can be repeated, or entered in the middle, and gives the same bytes:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -260,27 +260,26 @@ def balanced_epoch_length(labels: NDArray[np.int64], balance: Balance = "most") 
     return int((counts.min() if balance == "least" else counts.max()) * len(counts))
 
 
-def training_batches(
+Redraw = Callable[[NDArray[np.int64], int, int], NDArray[np.int64]]
+
+
+def epoch_blocks(
     items: CohortItems,
     *,
     epoch: int,
     batch_size: int,
-    first_batch: int = 0,
-    rank: int = 0,
     world: int = 1,
-    workers: int = 0,
     balance: Balance = "none",
     repeats: int = 1,
-) -> Iterator[Batch]:
-    """The batches of one epoch, from `first_batch` on; of several devices each takes its share of the same batches.
+    redraw: Redraw | None = None,
+) -> list[list[Key]]:
+    """The keys of an epoch's batches, over all devices; as `training_batches` serves them.
 
     A last batch of a single image is left out: batch norm cannot train on it; so is one of fewer images than devices.
-    With `balance` classes come equally often (`epoch_order`), with `repeats` all images do; one that comes again is
-    augmented anew.
     """
-    if len(items) == 0:
-        raise CohortError("There is no case to train on.", "Check the cohort's splits and the recipe's train_on.")
     order = epoch_order(len(items), items.seed, epoch, items.labels if balance != "none" else None, balance)
+    if redraw is not None:
+        order = redraw(order, items.seed, epoch)
     if repeats > 1:
         order = np.random.default_rng([items.seed, epoch, 2]).permutation(np.tile(order, repeats))
     came: dict[int, int] = {}
@@ -292,8 +291,33 @@ def training_batches(
     blocks = [every[i : i + batch_size] for i in range(0, len(every), batch_size)]
     if len(blocks) > 1 and len(blocks[-1]) < max(2, world):
         blocks.pop()
-    keys = [block[rank::world] for block in blocks[first_batch:]]
-    return _serve(items, keys, workers)
+    return blocks
+
+
+def training_batches(
+    items: CohortItems,
+    *,
+    epoch: int,
+    batch_size: int,
+    first_batch: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    workers: int = 0,
+    balance: Balance = "none",
+    repeats: int = 1,
+    redraw: Redraw | None = None,
+) -> Iterator[Batch]:
+    """The batches of one epoch, from `first_batch` on; of several devices each takes its share of the same batches.
+
+    With `balance` classes come equally often (`epoch_order`), with `repeats` all images do; one that comes again is
+    augmented anew. `redraw` puts other images into some places of the order, given it, the seed and the epoch.
+    """
+    if len(items) == 0:
+        raise CohortError("There is no case to train on.", "Check the cohort's splits and the recipe's train_on.")
+    blocks = epoch_blocks(
+        items, epoch=epoch, batch_size=batch_size, world=world, balance=balance, repeats=repeats, redraw=redraw
+    )
+    return _serve(items, [block[rank::world] for block in blocks[first_batch:]], workers)
 
 
 def batches_per_epoch(n: int, batch_size: int, world: int = 1) -> int:

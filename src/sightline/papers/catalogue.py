@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sightline.data.hard_negatives import HardNegatives
 from sightline.data.task import Task
 from sightline.explainers.cam import ClassActivationMap, GradCAM, GradCAMPlusPlus
 from sightline.explainers.captum import DeepLift, IntegratedGradients, Lime
@@ -49,6 +50,7 @@ CATALOGUE: dict[str, type[Any]] = {
     "recipe": Recipe,
     **INPUT_WORDS,
     "task": Task,
+    "hard_negatives": HardNegatives,
     # networks
     "backbone": Backbone,
     "fusion": Fusion,

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from sightline.data.hard_negatives import HardNegatives
 from sightline.data.targets.region_choice import RegionChoice
 from sightline.data.views.image_view import View
 from sightline.evaluation.tables.table import Row, Table
@@ -196,6 +197,9 @@ def ways_to_answer() -> dict[str, tuple[str, Recipe]]:
         "mark dropout 60%": ("marks", _with_regions(dropout=0.6)),
         "marks widened by 20 px": ("marks", _with_regions(margin_px=20.0)),
         "marks widened by 60 px": ("marks", _with_regions(margin_px=60.0)),
+        # half of the normal pictures' draws go to the quarter that the network takes for fractured
+        "hard negatives": ("pictures", replace(guided_recipe(), mining=HardNegatives())),
+        "hard negatives, by peak": ("pictures", replace(guided_recipe(), mining=HardNegatives(by="peak"))),
         "stride 16": ("network", _with_model(guided_recipe(), fusion=Fusion(stride=16, channels=64))),
         "EfficientNet-Lite0": ("network", _with_model(guided_recipe(), backbone=_lite())),
         # Preechakul 2022, at the stride of the other rows
@@ -220,6 +224,7 @@ def map_to_answer(profile: Profile = "recommended") -> Table:
     ]
     twins = {
         "unguided, EfficientNet-Lite0": _with_model(unguided_recipe(), backbone=_lite()),
+        "unguided, hard negatives": replace(unguided_recipe(), mining=HardNegatives()),
         # as published: image labels alone
         "unguided, PYLON": _with_model(unguided_recipe(MaxPool()), fusion=Pylon(stride=8)),
     }

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 
+from sightline.data.hard_negatives import HardNegatives
 from sightline.data.targets.gaze_choice import GazeChoice
 from sightline.data.targets.region_choice import RegionChoice
 from sightline.data.task import Task
@@ -79,6 +80,7 @@ class Recipe:
         seed: seed of initialisation, order and augmentation.
         validate: look at the validation cases after every `epoch`, or only at the `end`.
         release: how the guidance weight changes over the steps, or None: it stays.
+        mining: how pictures without a finding that the network takes for one are drawn more often, or None.
 
     Example:
         >>> sl.load_recipe("small-guided", weight=0.5).weight
@@ -108,6 +110,7 @@ class Recipe:
     seed: int = 0
     validate: Literal["epoch", "end"] = field(default="epoch", metadata={"since": "0.2"})
     release: WeightRelease | None = field(default=None, metadata={"since": "0.2"})
+    mining: HardNegatives | None = field(default=None, metadata={"since": "0.2"})
 
     def __repr__(self) -> str:
         """Title, length and seed, in a line."""
@@ -172,6 +175,8 @@ class Recipe:
             raise RecipeError(f"weight {self.weight} has no guidance to weigh.", "Name a guidance or set weight 0.")
         if self.release is not None and not self.weight > 0.0:
             raise RecipeError("release lets go of a guidance weight, which is 0.", "Set weight, or release to null.")
+        if self.mining is not None and not self.classifies:
+            raise RecipeError("mining needs a network that says classes.", "Set mining to null.")
         if self.select in ("auc", "f1") and not self.classifies:
             raise RecipeError(f"select={self.select!r} needs a network that says classes.", "Use select='loss'.")
         if self.select != "last" and "val" in self.train_on:

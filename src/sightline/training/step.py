@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning_fabric import Fabric
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sightline.errors import RecipeError, RunError
-from sightline.structures.evidence import Batch, Evidence, to_channels_last
+from sightline.structures.evidence import Batch, Evidence, probabilities_of, to_channels_last
 from sightline.structures.protocols import learned_part_of
 from sightline.training.engine import gather_batch
 from sightline.training.recipe import Recipe
@@ -61,6 +63,7 @@ class Progress:
     sums: Sums = field(default_factory=Sums)
     history: list[dict[str, Any]] = field(default_factory=list)
     best: float = -math.inf
+    mined: dict[str, list[float | None]] = field(default_factory=dict)
 
 
 def training_step(
@@ -90,6 +93,8 @@ def training_step(
     out |= aim.explained(batch)
     if fabric.world_size > 1:
         out, batch = gather_batch(fabric, out, batch)
+    if aim.listener is not None:
+        aim.listener(out)
     main, _, parts = aim(out, batch, at.history)
     loss = main
     if recipe.guidance is not None and recipe.weight > 0.0:
@@ -175,6 +180,8 @@ class TrainingObjective:
             network.add_module(LEARNED, self.objective)
         # of the whole training, which the loop tells
         self.steps = 1
+        # is told what the network says of each whole training batch
+        self.listener: Callable[[Mapping[str, Tensor]], None] | None = None
         self.explainer = None if recipe.objective is None else recipe.objective.explainer
         if self.explainer is not None and recipe.precision in ("16-true", "bf16-true"):
             raise RunError(
@@ -209,6 +216,29 @@ class TrainingObjective:
             return (losses * weights[batch.labels]).mean(), len(batch), {}
         term = self.objective(out, batch, weights, history)
         return term.value, term.images, term.parts
+
+
+def finding_answers(out: Mapping[str, Tensor], normal: int, by: str, *, independent: bool) -> NDArray[np.float64]:
+    """How strongly a network says that there is a finding, [b]: its probability, or the highest cell (`peak`).
+
+    Args:
+        out: what the network says, by name.
+        normal: position of the class without a finding.
+        by: `answer` or `peak`.
+        independent: each class is judged by itself.
+
+    Raises:
+        RunError: the network has no class maps to have a peak.
+    """
+    others = [k for k in range(out["logits"].shape[1]) if k != normal]
+    if by == "peak":
+        if "maps" not in out:
+            raise RunError("This network has no class maps to mine by.", "Set the mining's `by` to answer.")
+        highest = out["maps"].detach()[:, others].flatten(1).amax(dim=1)
+        return np.asarray(highest.double().cpu().numpy())
+    probabilities = probabilities_of(out["logits"].detach().cpu(), independent=independent)
+    answers = probabilities[:, others].max(axis=1) if independent else 1.0 - probabilities[:, normal]
+    return np.asarray(answers)
 
 
 def split_learned_weights(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -11,7 +11,7 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,7 +21,8 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from sightline.data.loader import Balance, CohortItems, batches_per_epoch, training_batches
+from sightline.data.hard_negatives import NegativeMiner
+from sightline.data.loader import Balance, CohortItems, batches_per_epoch, epoch_blocks, training_batches
 from sightline.errors import RunError
 from sightline.io.files import read_json
 from sightline.io.progress import Advance, cpu_seconds, progress
@@ -56,6 +57,7 @@ from sightline.training.step import (
     Sums,
     TrainingObjective,
     epoch_row,
+    finding_answers,
     split_learned_weights,
     training_step,
 )
@@ -181,12 +183,15 @@ class _Loop:
         self.steps_per_epoch = batches_per_epoch(images, recipe.batch_size, world)
         self.steps = recipe.epochs * self.steps_per_epoch if recipe.steps is None else recipe.steps
         self.aim.steps = self.steps
+        self.miner = None if recipe.mining is None else NegativeMiner(recipe.mining, self.items.cohort)
 
     def resume(self) -> None:
         """Go on from the state that a killed run left, if there is one."""
         if self.state_path.is_file():
             numbers, self.copies = load_state(self.state_path, self.network, self.optimizer)
             self.at = Progress(numbers["step"], Sums(**numbers["sums"]), numbers["history"], numbers["best"])
+            if self.miner is not None:
+                self.miner.restore(numbers["mined"])
         elif self.recipe.ema_decay > 0.0:
             self.copies["average"] = clone_weights(self.network.state_dict())
 
@@ -219,6 +224,8 @@ class _Loop:
         """The steps of an epoch that are left."""
         self.network.train()
         used = cpu_seconds()
+        if self.miner is not None:
+            self._mine(self.miner, epoch)
         for batch in self._batches(epoch):
             self._step(batch)
             # reading the batch is part of it
@@ -240,7 +247,32 @@ class _Loop:
             workers=self.engine.workers,
             balance=self.balance,
             repeats=self.items.repeats,
+            redraw=None if self.miner is None else self.miner.redraw,
         )
+
+    def _mine(self, miner: NegativeMiner, epoch: int) -> None:
+        """Draw this epoch from what was answered up to its first step, and listen to what is answered in it."""
+        if self.at.step % self.steps_per_epoch == 0:
+            miner.renew()
+        # every device knows the whole batch, whose answers are gathered on every device
+        blocks = epoch_blocks(
+            self.items,
+            epoch=epoch,
+            batch_size=self.recipe.batch_size,
+            world=self.fabric.world_size,
+            balance=self.balance,
+            repeats=self.items.repeats,
+            redraw=miner.redraw,
+        )
+
+        def listen(out: Mapping[str, Tensor]) -> None:
+            block = blocks[self.at.step % self.steps_per_epoch]
+            answers = finding_answers(
+                out, miner.normal_class, miner.config.by, independent=self.recipe.independent
+            )  # fmt: skip
+            miner.observe([key.index for key in block], answers)
+
+        self.aim.listener = listen
 
     def _step(self, batch: Batch) -> None:
         recipe, at = self.recipe, self.at
@@ -269,7 +301,10 @@ class _Loop:
     def _close_epoch(self, epoch: int) -> None:
         """Validate, write the history, and keep the weights if they are the best so far."""
         at = self.at
-        row = epoch_row(epoch, at, self.recipe, self.steps, self.steps_per_epoch) | self._validated()
+        row = epoch_row(epoch, at, self.recipe, self.steps, self.steps_per_epoch)
+        if self.miner is not None:
+            row["hardest_negatives"] = self.miner.answer_of_hardest()
+        row |= self._validated()
         # what one device found on validation may change the rate, or end the training, of all
         row = self.fabric.broadcast(row)
         self._keep_best(row)
@@ -300,5 +335,7 @@ class _Loop:
 
     def _keep_state(self) -> None:
         if self.fabric.is_global_zero:
+            if self.miner is not None:
+                self.at.mined = self.miner.state()
             save_state(self.state_path, self.network, self.optimizer, asdict(self.at), self.copies)
         self.saved_s = time.monotonic()
