@@ -3,10 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torchvision.transforms import functional as tv
 
-from sightline.errors import GeometryError
-from sightline.models.spatial_transformer import crop_windows, square_of_window
+from sightline.errors import GeometryError, RecipeError
+from sightline.models.backbones import Backbone
+from sightline.models.cam_classifiers import ClassMapModel
+from sightline.models.pooling import MaxPool, MeanPool
+from sightline.models.spatial_transformer import SecondLook, crop_windows, square_of_window
 from sightline.structures.evidence import window_of_box
 from sightline.structures.frame import Frame
 
@@ -92,3 +96,47 @@ def test_gradients_by_finite_differences():
 def test_shapes_that_do_not_belong_together_are_refused():
     with pytest.raises(GeometryError, match=r"\[b, 2, 3\]"):
         crop_windows(torch.zeros(2, 1, 8, 8), IDENTITY, (4, 4))
+
+
+def looking_twice(crop):
+    torch.manual_seed(0)
+    whole = ClassMapModel(Backbone("test_resnet"), MaxPool(), one_map=True)
+    second = ClassMapModel(Backbone("test_resnet"), MeanPool(), one_map=True) if crop == "own" else None
+    return SecondLook(whole, second, localiser_px=96, roi_px=64).build(2).eval()
+
+
+@pytest.mark.parametrize("crop", ["own", "shared"])
+def test_the_second_look_is_the_views_own_pixels_around_the_peak(crop):
+    net = looking_twice(crop)
+    images = torch.rand(4, 1, 192, 192)
+    with torch.no_grad():
+        evidence = net(images)
+        small = nn.functional.interpolate(images, size=(96, 96), mode="bilinear", antialias=True)
+        first = net.whole(small)
+        assert torch.equal(evidence.maps, first.maps)
+        for i in range(4):
+            cells = first.maps[i, 1]
+            row, column = divmod(int(cells.argmax()), cells.shape[1])
+            start = [
+                min(max(round((at + 0.5) / n * 192 - 32), 0), 128)
+                for at, n in zip((row, column), cells.shape, strict=True)
+            ]
+            cut = images[i : i + 1, :, start[0] : start[0] + 64, start[1] : start[1] + 64]
+            seen = net.whole if crop == "shared" else net.crop
+            mean = (first.logits[i] + seen(cut).logits[0]) / 2
+            torch.testing.assert_close(evidence.logits[i], mean, atol=1e-4, rtol=1e-4)
+            box = [(start[0] + 32) / 192, (start[1] + 32) / 192, 64 / 192, 64 / 192]
+            assert evidence.extras["look"][i].tolist() == pytest.approx(box)
+        # the whole picture's part of the logit is what its cells add up to
+        part = evidence.extras["attention"].flatten(2).sum(-1)
+        torch.testing.assert_close(part + evidence.extras["crop_logits"] / 2, evidence.logits)
+
+
+def test_both_looks_learn_from_the_label_and_impossible_ones_are_refused():
+    net = looking_twice("own").train()
+    net(torch.rand(2, 1, 128, 96)).logits[:, 1].sum().backward()
+    assert net.whole.head.linear.weight.grad.any() and net.crop.head.linear.weight.grad.any()
+    with pytest.raises(RecipeError, match="roi_px"):
+        SecondLook(roi_px=8)
+    with pytest.raises(RecipeError, match="column 2"):
+        SecondLook(column=2).build(2)

@@ -1,4 +1,4 @@
-"""A network that chooses where to look before it classifies: spatial transformers (Jaderberg 2015)."""
+"""Networks that choose where to look: spatial transformers (Jaderberg 2015), cascades, a second look at the peak."""
 
 from __future__ import annotations
 
@@ -243,3 +243,94 @@ class CascadeNetwork(nn.Module):
         side = (torch.maximum(height, width) * (1.0 + 2.0 * self.margin)).clamp(LEAST_SIDE, 2.0)
         centre = box[:, :2].clamp(0.0, 1.0)
         return torch.stack([centre[:, 0], centre[:, 1], side / rows_per_column, side], dim=1)
+
+
+@dataclass(frozen=True)
+class SecondLook:
+    """A network that looks again: the picture reduced, then the crop around its map's peak at the view's resolution.
+
+    Both answer: the logit is the mean of the two (a product of experts), so both learn from the label, and guidance
+    is of the whole picture's map. The idea of Shen 2021 (GMIC), with one crop, whose place has no gradient there
+    either; GMIC crops several and joins features.
+
+    Attributes:
+        whole: sees the picture and says where to look.
+        crop: sees the crop; None: the network that saw the picture, with the same weights.
+        localiser_px: side that the picture is first seen at; None: that of the view.
+        roi_px: side of the square crop, in pixels of the view: as it is, not resized.
+        column: class whose map says where.
+    """
+
+    whole: ClassMapModel = field(default_factory=ClassMapModel)
+    crop: ClassMapModel | None = None
+    localiser_px: int | None = None
+    roi_px: int = 256
+    column: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse crops and classes that are none."""
+        if self.roi_px < 32 or self.column < 0:
+            raise RecipeError(
+                f"A second look needs roi_px of 32 or more and a column of 0 or more; got {self.roi_px}, {self.column}."
+            )
+
+    def without_weights(self) -> SecondLook:
+        """The same architecture with nothing to load."""
+        crop = None if self.crop is None else self.crop.without_weights()
+        return replace(self, whole=self.whole.without_weights(), crop=crop)
+
+    def build(self, n_classes: int) -> SecondLookNetwork:
+        """The network."""
+        if self.column >= n_classes:
+            raise RecipeError(f"column {self.column} is none of {n_classes} classes.", "Name the finding's position.")
+        return SecondLookNetwork(self, n_classes)
+
+
+class SecondLookNetwork(nn.Module):
+    """`forward(images [b, c, h, w] in [0, 1])`: the mean of both answers, and the whole picture's maps.
+
+    Extras: `attention`, each cell's share of the whole picture's part of the logit; `look` [b, 4], the crop (centre
+    row, centre column, height, width as fractions of the image); `whole_logits` and `crop_logits`. Submodules are
+    `whole` and, with weights of its own, `crop`.
+    """
+
+    def __init__(self, config: SecondLook, n_classes: int) -> None:
+        """One network, or two."""
+        super().__init__()
+        self.localiser_px = config.localiser_px
+        self.roi_px = config.roi_px
+        self.column = config.column
+        self.whole = config.whole.build(n_classes)
+        self.crop: nn.Module | None = None if config.crop is None else config.crop.build(n_classes)
+
+    def forward(self, images: Tensor) -> Evidence:
+        """Look, cut out, look again."""
+        first: Evidence = self.whole(resize_square(images, self.localiser_px))
+        assert first.maps is not None
+        rows, columns = images.shape[2:]
+        side = min(self.roi_px, rows, columns)
+        window = _window_at(_peak(first.maps[:, self.column].detach()), side, (rows, columns))
+        seen = self.whole if self.crop is None else self.crop
+        second: Evidence = seen(crop_windows(images, window.to(images.device), (side, side)))
+        extras = {
+            "attention": first.extras["attention"] / 2.0,
+            "look": box_of_window(window),
+            "whole_logits": first.logits,
+            "crop_logits": second.logits,
+        }
+        return Evidence((first.logits + second.logits) / 2.0, first.maps, extras)
+
+
+def _peak(maps: Tensor) -> Tensor:
+    """Middle of the (first) highest cell of maps [b, h, w], as fractions [b, 2] of rows and columns."""
+    rows, columns = maps.shape[1:]
+    best = maps.flatten(1).argmax(dim=1)
+    cells = torch.stack([torch.div(best, columns, rounding_mode="floor"), best % columns], dim=1)
+    return (cells.float() + 0.5) / torch.tensor([rows, columns], device=maps.device, dtype=torch.float32)
+
+
+def _window_at(middle: Tensor, side: int, shape: tuple[int, int]) -> Tensor:
+    """Windows [b, 2, 3] of squares of `side` whole pixels about middles [b, 2], moved to lie inside the image."""
+    size = torch.tensor(shape, device=middle.device, dtype=torch.float32)
+    start = (middle * size - side / 2.0).round().clamp(min=0.0).minimum(size - side)
+    return torch.cat([torch.diag_embed((side / size).expand(len(middle), 2)), (start / size)[:, :, None]], dim=2)

@@ -26,7 +26,7 @@ from sightline.models.necks import Fusion, Pylon, PyramidAttention, ResidualAtte
 from sightline.models.pooling import LogSumExpPool, MaxPool, MeanPool, SoftmaxPool, TopPool
 from sightline.models.sampled_windows import SampledWindowTransformer, WindowSampling
 from sightline.models.self_transfer import SelfTransfer
-from sightline.models.spatial_transformer import Cascade, SpatialTransformer
+from sightline.models.spatial_transformer import Cascade, SecondLook, SpatialTransformer
 from sightline.models.unet import UNet
 from sightline.models.volume_networks import VolumeBackbone, VolumeUNet
 from sightline.training.optimization import (
@@ -65,6 +65,7 @@ CATALOGUE: dict[str, type[Any]] = {
     "sampled_window_transformer": SampledWindowTransformer,
     "window_sampling": WindowSampling,
     "cascade": Cascade,
+    "second_look": SecondLook,
     "ensemble": Ensemble,
     "self_transfer_model": SelfTransfer,
     "multi_scale": MultiScale,

@@ -24,6 +24,7 @@ from sightline.models.backbones import Backbone
 from sightline.models.cam_classifiers import ClassMapModel
 from sightline.models.necks import Fusion, Pylon
 from sightline.models.pooling import LogSumExpPool, MaxPool, MeanPool, SoftmaxPool, TopPool
+from sightline.models.spatial_transformer import SecondLook
 from sightline.papers.liao2022 import Profile
 from sightline.training.optimization import AdamW, CosineDecay, LayerRates, WeightRelease
 from sightline.training.recipe import Recipe
@@ -159,8 +160,8 @@ def _with_attribution(prior: AttributionPrior) -> Recipe:
 def ways_to_answer() -> dict[str, tuple[str, Recipe]]:
     """What may change how a guided map answers, by name, each with the group it is drawn with.
 
-    All but *right reasons, image* learn from kept features: that one differentiates the image itself, through all
-    stages, and takes many times as long a step.
+    All but two kinds learn from kept features: *right reasons, image* differentiates the image itself, through all
+    stages, and takes many times as long a step; a *second look* is at pixels of a larger picture.
     """
     heads: dict[str, Pooling] = {
         "mean": MeanPool(),
@@ -197,6 +198,9 @@ def ways_to_answer() -> dict[str, tuple[str, Recipe]]:
         "mark dropout 60%": ("marks", _with_regions(dropout=0.6)),
         "marks widened by 20 px": ("marks", _with_regions(margin_px=20.0)),
         "marks widened by 60 px": ("marks", _with_regions(margin_px=60.0)),
+        # Shen 2021 (GMIC): the crop around the peak, at the resolution of pictures of 1024 px
+        "second look, own weights": ("second look", _second_look(guided_recipe(), own=True)),
+        "second look, shared weights": ("second look", _second_look(guided_recipe(), own=False)),
         # half of the normal pictures' draws go to the quarter that the network takes for fractured
         "hard negatives": ("pictures", replace(guided_recipe(), mining=HardNegatives())),
         "hard negatives, by peak": ("pictures", replace(guided_recipe(), mining=HardNegatives(by="peak"))),
@@ -206,6 +210,14 @@ def ways_to_answer() -> dict[str, tuple[str, Recipe]]:
         "PYLON": ("network", _with_model(guided_recipe(), fusion=Pylon(stride=8), pool=MaxPool())),
     }
     return ways
+
+
+def _second_look(recipe: Recipe, *, own: bool) -> Recipe:
+    """The picture at 512 px, and 256 px around its peak of the picture at 1024 px."""
+    assert isinstance(recipe.model, ClassMapModel)
+    model = SecondLook(recipe.model, recipe.model if own else None, localiser_px=512, roi_px=256)
+    rates = LayerRates({"whole.trunk.": 0.5, "crop.trunk.": 0.5} if own else {"whole.trunk.": 0.5})
+    return replace(recipe, model=model, view=replace(recipe.picture_view, size=1024), rates=rates)
 
 
 def _lite() -> Backbone:
@@ -224,6 +236,7 @@ def map_to_answer(profile: Profile = "recommended") -> Table:
     ]
     twins = {
         "unguided, EfficientNet-Lite0": _with_model(unguided_recipe(), backbone=_lite()),
+        "unguided, second look": _second_look(unguided_recipe(), own=True),
         "unguided, hard negatives": replace(unguided_recipe(), mining=HardNegatives()),
         # as published: image labels alone
         "unguided, PYLON": _with_model(unguided_recipe(MaxPool()), fusion=Pylon(stride=8)),
