@@ -187,7 +187,9 @@ def test_better_boxes_win_and_equal_ones_do_not():
         assert found.difference == pytest.approx(means[0] - means[1])
         assert found.low > 0 and found.p_value < 0.02 and found.n["seeds_a"] == 3 and found.n["patients"] > 5
     same = compare_boxes(bad[:1], bad[:1], "ap", replicates=50)
-    assert same.p_value == 1.0 and same.low == same.high == 0.0
+    assert same.p_value == 1.0 and same.difference == 0.0
+    # what is the same of every patient tells nothing of other patients
+    assert same.low is None and same.high is None and "the same" in same.why
 
 
 def test_the_mean_over_seeds_holds_patients_and_trainings():

@@ -264,7 +264,9 @@ def test_guided_maps_beat_unguided_maps_and_equal_ones_do_not():
     assert found.low > 0 and found.p_value < 0.01
     assert found.n["seeds_a"] == 3 and found.n["patients"] == 20
     same = compare_maps(b[:1], b[:1], "pointing", replicates=100)
-    assert same.p_value == 1.0 and same.low == same.high == 0.0
+    assert same.p_value == 1.0 and same.difference == 0.0
+    # what is the same of every patient tells nothing of other patients
+    assert same.low is None and same.high is None and "the same" in same.why
 
 
 def test_comparison_leaves_out_what_one_run_lacks_and_refuses_other_maps():
