@@ -12,7 +12,7 @@ from scipy import ndimage
 from skimage.measure import label, regionprops
 
 from benchmarks.timing import Result, Row, Unequal, alternate, repeat
-from sightline.explainers.localisation.boxes import boxes_of_maps
+from sightline.explainers.localisation.boxes import find_boxes_of_maps
 from sightline.explainers.localisation.points import upsample_maps
 from sightline.explainers.localisation.protocols import PROTOCOLS, MapBoxes
 
@@ -56,7 +56,7 @@ def measure(chosen: Settings) -> Result:
             # the loops cost the same for every map: a part of the maps is enough to time them
             part = maps[: chosen.together]
             a, b = alternate(
-                lambda p=part: boxes_of_maps(p, COMPARED),
+                lambda p=part: find_boxes_of_maps(p, COMPARED),
                 lambda p=part, c=loop: c(p, COMPARED),
                 pairs=chosen.pairs, warm_up=chosen.warm_up, device="cpu",
             )  # fmt: skip
@@ -68,7 +68,8 @@ def measure(chosen: Settings) -> Result:
         asdict(chosen),
         tuple(rows),
         notes=(
-            "Ours: `boxes_of_maps` for all maps in one call, score of the box included. Theirs, map by map: minimum, "
+            "Ours: `find_boxes_of_maps` for all maps in one call, score of the box included. Theirs, map by map: "
+            "minimum, "
             "maximum, threshold, `skimage.measure.label` and `regionprops`, or `scipy.ndimage.label`, `bincount` and "
             "`find_objects`; box only. Maps are random cells enlarged bilinearly, which a trained network's maps are "
             "smoother than; 64 x 64 cells are rougher than any map of the catalogue's networks at this size.",
@@ -82,7 +83,7 @@ def measure(chosen: Settings) -> Result:
 def seconds_of_protocols(maps: Maps, chosen: Settings) -> str:
     """`NAME SECONDS, ...` of our side alone."""
     best = {
-        name: min(repeat(lambda p=protocol: boxes_of_maps(maps, p), times=chosen.pairs, warm_up=0, device="cpu"))
+        name: min(repeat(lambda p=protocol: find_boxes_of_maps(maps, p), times=chosen.pairs, warm_up=0, device="cpu"))
         for name, protocol in PROTOCOLS.items()
     }
     return ", ".join(f"{name} {seconds:.2f}" for name, seconds in best.items())
@@ -120,7 +121,7 @@ def check(maps: Maps) -> None:
     Raises:
         Unequal: they do not, or boxes are too much alike to tell.
     """
-    ours = boxes_of_maps(maps, COMPARED).best(len(maps))
+    ours = find_boxes_of_maps(maps, COMPARED).best(len(maps))
     for name, loop in (("scikit-image", by_skimage), ("SciPy", by_scipy)):
         if not np.array_equal(ours, loop(maps, COMPARED)):
             raise Unequal(f"Our boxes are not those of {name}.")

@@ -18,7 +18,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from sightline.models.cam_classifiers import ClassMapModel
-from sightline.papers.learning_curve import unguided_recipe
+from sightline.papers.learning_curve import build_unguided_recipe
 from sightline.structures.evidence import to_channels_last
 from sightline.training.engine import compute_strided_in_float32
 
@@ -36,7 +36,7 @@ def images_a_second(what: Callable[[], object]) -> float:
 
 def rows(size: int) -> list[tuple[str, float, float]]:
     """Name, images a second in training, and at test."""
-    model = unguided_recipe().model
+    model = build_unguided_recipe().model
     assert isinstance(model, ClassMapModel)
     exact = replace(model, backbone=replace(model.backbone, weights=None, frozen_precision="32"))
     half = replace(model, backbone=replace(model.backbone, weights=None))

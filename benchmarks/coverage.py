@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from sightline.metrics.statistics.auc_intervals import auc_interval, auc_spread
-from sightline.metrics.statistics.paired_tests import Draws, auc_swap, swap_test
-from sightline.metrics.statistics.score_intervals import proportion_interval
+from sightline.metrics.statistics.auc_intervals import compute_auc_interval, compute_auc_spread
+from sightline.metrics.statistics.paired_tests import Draws, build_auc_swap, run_swap_test
+from sightline.metrics.statistics.score_intervals import compute_proportion_interval
 
 SKILL_SPREAD = 0.15
 PATIENTS, AUCS, PREVALENCES, TRAININGS = (40, 100, 400), (0.7, 0.9, 0.98), (0.1, 0.5), (1, 2, 3)
@@ -89,9 +89,9 @@ def auc_cell(
             widths = np.where(positive, width, 1.0)
             methods.append(skills * positive + widths * (of_patient + np.sqrt(1 - ALIKE) * noise))
         a, b = methods
-        ends[i] = auc_interval(a, positive, patient)
-        spreads = (auc_spread(a, positive, patient), auc_spread(b, positive, patient))
-        found = swap_test("AUC", auc_swap(a, b, positive, patient), spreads, patients, {}, Draws(999, i))
+        ends[i] = compute_auc_interval(a, positive, patient)
+        spreads = (compute_auc_spread(a, positive, patient), compute_auc_spread(b, positive, patient))
+        found = run_swap_test("AUC", build_auc_swap(a, b, positive, patient), spreads, patients, {}, Draws(999, i))
         rejected += found.p_value is not None and found.p_value < 0.05
     shares = _covered(ends, truth)
     kind = "AUC" if width == 1.0 else f"AUC, positives {width:g} times as wide"
@@ -106,7 +106,7 @@ def sensitivity_cell(patients: int, share: float, simulations: int) -> Cell:
         patient = np.repeat(np.arange(patients), random.integers(1, 5, patients))
         noise = np.sqrt(ALIKE) * random.standard_normal(patients)[patient]
         hits = noise + np.sqrt(1 - ALIKE) * random.standard_normal(patient.size) < ndtri(share)
-        ends[i] = proportion_interval(hits, patient)
+        ends[i] = compute_proportion_interval(hits, patient)
     return Cell("sensitivity", patients, share, 1.0, 1, simulations, *_covered(ends, share))
 
 

@@ -14,10 +14,10 @@ import time
 import numpy as np
 
 from sightline.explainers.localisation.protocols import MapBoxes
-from sightline.inference.dicom_results import ResultWords, image_result
+from sightline.inference.dicom_results import ResultWords, build_image_result
 from sightline.inference.file_result import FileResult
-from sightline.io.dicom_results.header import source_image
-from sightline.io.dicom_results.identity import dicom_bytes
+from sightline.io.dicom_results.header import build_source_image
+from sightline.io.dicom_results.identity import encode_dicom
 from sightline.io.dicom_results.objects import make_objects
 from sightline.io.dicom_results.results import Maker, StudyResult
 from sightline.io.picture import Picture
@@ -34,7 +34,7 @@ def measure() -> tuple[list[float], list[float]]:
     from tests.support.dicom_sources import radiograph
 
     rng = np.random.default_rng(0)
-    source = source_image(radiograph(*SHAPE))
+    source = build_source_image(radiograph(*SHAPE))
     picture = Picture(rng.integers(0, 65535, SHAPE).astype(np.uint16), Frame.of_image(SHAPE))
     view = Frame.of_image(SHAPE).pad_to_square().resize((448, 448))
     cells = rng.normal(size=CELLS)
@@ -45,9 +45,9 @@ def measure() -> tuple[list[float], list[float]]:
     wall, processor = [], []
     for _ in range(REPEATS + 1):
         start, used = time.perf_counter(), time.process_time()
-        image = image_result(words, source, picture, reading)
+        image = build_image_result(words, source, picture, reading)
         made = make_objects(StudyResult((image,), words.maker, datetime(2026, 1, 1)))
-        size = sum(len(dicom_bytes(one)) for one in made)
+        size = sum(len(encode_dicom(one)) for one in made)
         wall.append(time.perf_counter() - start)
         processor.append(time.process_time() - used)
     assert len(made) == 6 and size > 1_000_000

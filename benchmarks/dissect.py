@@ -25,8 +25,8 @@ from sightline.explainers.units.thresholds import (
     TOP,
     Thresholds,
     TopValues,
-    quantile_rank,
-    unit_thresholds,
+    compute_quantile_rank,
+    compute_unit_thresholds,
 )
 from sightline.models.volume_networks import VolumeUNet
 from sightline.structures.evidence import Batch
@@ -154,7 +154,7 @@ class Patches:
 def dissected(patches: Patches, masked: bool) -> tuple[Thresholds, Readings]:
     """Thresholds and readings of all units on all cubes; the readings go to files."""
     layer = UnitLayer(patches.network)
-    thresholds = unit_thresholds(layer, patches.batches, cases=patches.cases)
+    thresholds = compute_unit_thresholds(layer, patches.batches, cases=patches.cases)
     if thresholds.passes + 1 != PASSES:
         raise Unequal(f"The dissection took {thresholds.passes + 1} passes, the other side {PASSES}.")
     with tempfile.TemporaryDirectory() as folder:
@@ -200,7 +200,7 @@ def in_process(chosen: Settings, cases: int) -> float:
 def _buffer(chosen: Settings, cases: int) -> float:
     """MiB that the largest activations of all units take."""
     voxels = cases * (chosen.many_size // 8) ** 3
-    return 16 * chosen.width * TopValues.bytes_of(voxels - int(quantile_rank(voxels, TOP))) / MIB
+    return 16 * chosen.width * TopValues.bytes_of(voxels - int(compute_quantile_rank(voxels, TOP))) / MIB
 
 
 def _laid_out(images: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
     python -m benchmarks.end_to_end [--images 64] [--epochs 3] [--size 224] [--backbone mobilenetv2_100] [--toy]
 
-Ours: `CohortItems`, `training_batches` and the loop's own step (class maps, mean pooling, guidance off). Theirs:
+Ours: `CohortItems`, `iterate_training_batches` and the loop's own step (class maps, mean pooling, guidance off).
+Theirs:
 Pillow, torchvision v2 transforms, `DataLoader`, timm's classifier, cross-entropy, SGD, channels-last. Same pictures,
 augmentation of the same kinds, batch, optimiser and number of steps; epochs alternate. Pictures are phantom radiographs
 that lie in the operating system's cache after the first epoch, which is printed apart: ours reduces each picture once.
@@ -27,7 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from sightline.data.datasets.folder.reader import read_cohort
-from sightline.data.loader import CohortItems, training_batches
+from sightline.data.loader import CohortItems, iterate_training_batches
 from sightline.data.phantoms.radiographs.cohort import write_radiographs
 from sightline.data.targets.region_choice import RegionChoice
 from sightline.data.views.image_view import View
@@ -40,7 +41,7 @@ from sightline.structures.evidence import to_channels_last
 from sightline.training.engine import Engine
 from sightline.training.optimization import Sgd, set_rate
 from sightline.training.recipe import Recipe
-from sightline.training.step import DictOutput, Progress, TrainingObjective, training_step
+from sightline.training.step import DictOutput, Progress, TrainingObjective, run_training_step
 
 RATE, BATCH = 1e-3, 8
 
@@ -62,9 +63,9 @@ def ours(cohort: Cohort, size: int, backbone: str, *, guided: bool) -> Callable[
 
     def epoch(n: int) -> None:
         network.train()
-        for batch in training_batches(items, epoch=n, batch_size=BATCH):
+        for batch in iterate_training_batches(items, epoch=n, batch_size=BATCH):
             set_rate(optimizer, RATE)
-            training_step(fabric, plain, optimizer, batch, aim, at)
+            run_training_step(fabric, plain, optimizer, batch, aim, at)
 
     return epoch
 

@@ -19,12 +19,12 @@ from scipy.special import expit
 from scipy.stats import binom, norm
 
 from benchmarks.tampering import KINDS, SmallCapsule
-from sightline.metrics.calibration.report import calibration_estimates
+from sightline.metrics.calibration.report import compute_calibration_estimates
 from sightline.metrics.classification.estimates import compare_scores
 from sightline.metrics.classification.scores import AUC
-from sightline.metrics.decision.conformal import miss_rate_point, prediction_sets
-from sightline.metrics.decision.operating_points import OperatingPoint, point_estimates
-from sightline.metrics.decision.subgroups import subgroup_report
+from sightline.metrics.decision.conformal import choose_miss_rate_point, fit_prediction_sets
+from sightline.metrics.decision.operating_points import OperatingPoint, compute_point_estimates
+from sightline.metrics.decision.subgroups import compute_subgroup_report
 from sightline.metrics.predictions import Predictions
 from sightline.metrics.readers.anova import analyse_readers
 from sightline.metrics.readers.pseudovalues import analyse_pseudovalues
@@ -87,17 +87,22 @@ def miss_rates(random: np.random.Generator, sites: int) -> list[Promise]:
 
     for _ in range(sites):
         home = site(random, 150, 0.3)
-        point = miss_rate_point(home, 0.05)
+        point = choose_miss_rate_point(home, 0.05)
         fresh("same", point.threshold, site(random, 60, 0.3), False)
         fresh("hard", point.threshold, site(random, 60, 0.3, separation=0.9), False)
         local = site(random, 50, 0.7, separation=0.9)
-        fresh("hard local", miss_rate_point(local, 0.05).threshold, site(random, 60, 0.7, separation=0.9), False)
-        of_all = miss_rate_point(home, 0.05, of="all")
+        fresh("hard local", choose_miss_rate_point(local, 0.05).threshold, site(random, 60, 0.7, separation=0.9), False)
+        of_all = choose_miss_rate_point(home, 0.05, of="all")
         fresh("all", of_all.threshold, site(random, 1, 0.3), True)
         fresh("all shifted", of_all.threshold, site(random, 1, 0.7), True)
-        fresh("all local", miss_rate_point(site(random, 50, 0.7), 0.05, of="all").threshold, site(random, 1, 0.7), True)
+        fresh(
+            "all local",
+            choose_miss_rate_point(site(random, 50, 0.7), 0.05, of="all").threshold,
+            site(random, 1, 0.7),
+            True,
+        )
         one = site(random, 1, 0.3)
-        counts["sets"][0] += int(not prediction_sets(home, 0.05).members(one.probabilities)[0, one.labels[0]])
+        counts["sets"][0] += int(not fit_prediction_sets(home, 0.05).members(one.probabilities)[0, one.labels[0]])
         counts["sets"][1] += 1
     words = {
         "same": "missed positives, threshold from 150 studies of the same kind (prevalence .3)",
@@ -128,7 +133,7 @@ def subgroups(random: np.random.Generator, studies: int) -> list[Promise]:
         table = table_of(labels, expit(random.normal(size=patients) + d * (labels - 0.5)))
         facts = {"group": np.where(other, "y", "x").tolist()}
         facts |= {f"fact {i}": random.choice(list("abc"), patients).tolist() for i in range(3)}
-        report = subgroup_report(table, facts)
+        report = compute_subgroup_report(table, facts)
         right = any(g.claimed for g in report if g.fact == "group")
         return any(g.claimed for g in report), right
 
@@ -159,7 +164,7 @@ def small_group(random: np.random.Generator) -> bool:
         if min((labels[group] == 1).sum(), (labels[group] == 0).sum()) >= 5:
             break
     table = table_of(labels, expit(random.normal(size=300) + norm.ppf(0.95) * np.sqrt(2) * (labels - 0.5)))
-    return any(g.claimed for g in subgroup_report(table, {"group": np.where(group, "y", "x").tolist()}))
+    return any(g.claimed for g in compute_subgroup_report(table, {"group": np.where(group, "y", "x").tolist()}))
 
 
 def intervals(random: np.random.Generator, studies: int) -> list[Promise]:
@@ -179,12 +184,12 @@ def intervals(random: np.random.Generator, studies: int) -> list[Promise]:
         true = 1.5 * random.normal(size=150)[patient]
         labels = (random.random(300) < expit(true)).astype(int)
         for name, estimate, truth in zip(
-            held, calibration_estimates(table_of(labels, expit(true), patient)), (1.0, 0.0), strict=False
+            held, compute_calibration_estimates(table_of(labels, expit(true), patient)), (1.0, 0.0), strict=False
         ):
             held[name] += estimate.low is not None and estimate.low <= truth <= (estimate.high or 0.0)
         labels = (np.arange(150) < 50).astype(int)
         said = expit(random.normal(size=150) + 1.5 * (labels - 0.5))
-        found = point_estimates(table_of(labels, said), point, prevalences=(0.1,))
+        found = compute_point_estimates(table_of(labels, said), point, prevalences=(0.1,))
         for (name, truth), estimate in zip(truths.items(), [found[2], found[3], found[6], found[7]], strict=True):
             held[name] += estimate.low is not None and estimate.low <= truth <= (estimate.high or 0.0)
     low, high = band(0.95, studies)
@@ -253,13 +258,13 @@ def planted_arrows(random: np.random.Generator, phantoms: int) -> list[Promise]:
     """
     import tempfile
 
-    from sightline.data.audit.objects import FoundObject, objects_of_files, recurring_objects
+    from sightline.data.audit.objects import FoundObject, find_objects_in_files, group_recurring_objects
     from sightline.data.phantoms.radiographs.cohort import write_radiographs
 
     with tempfile.TemporaryDirectory() as place:
         many, side_of = (240, 40) if phantoms >= 100 else (90, 30)
         pool = write_radiographs(Path(place) / "pool", studies=many, shortcut=0.5, seed=0).split("train", "val")
-        objects = objects_of_files([case.image for case in pool])
+        objects = find_objects_in_files([case.image for case in pool])
     positive = np.array([case.label == "fracture" for case in pool])
     arrow = np.array([case.facts["phantom_marker"] == "yes" for case in pool])
     promises = []
@@ -276,7 +281,7 @@ def planted_arrows(random: np.random.Generator, phantoms: int) -> list[Promise]:
             place_of = {case: i for i, case in enumerate(chosen)}
             kept = [FoundObject(place_of[o.case], o.start, o.stop, o.features) for o in objects if o.case in place_of]
             labels = [pool[i].label for i in chosen]
-            named += recurring_objects(kept, labels, [str(i) for i in chosen])[0].named
+            named += group_recurring_objects(kept, labels, [str(i) for i in chosen])[0].named
         tied = tie > 0.9
         low, high = (0.95, 1.0) if tied else (0.0, 0.05)
         if phantoms < 100:

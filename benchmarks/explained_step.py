@@ -28,7 +28,7 @@ from sightline.training.optimization import Adam, set_rate
 from sightline.training.recipe import Recipe
 
 # the loop's own step: what a training really pays, not a copy of it
-from sightline.training.step import DictOutput, Progress, TrainingObjective, training_step
+from sightline.training.step import DictOutput, Progress, TrainingObjective, run_training_step
 
 GOAL = 3.0
 GAMMA = 0.41731
@@ -152,7 +152,7 @@ def our_step(network: UNetNetwork, batch: Batch, match: Match, device: str) -> C
 
     def step() -> float:
         set_rate(optimizer, RATE)
-        return training_step(fabric, plain, optimizer, batch, aim, at)
+        return run_training_step(fabric, plain, optimizer, batch, aim, at)
 
     return step
 

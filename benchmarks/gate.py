@@ -25,12 +25,12 @@ from sightline.data.datasets.folder.reader import read_cohort
 from sightline.data.phantoms.chest.egd_cxr_layout import write_chests
 from sightline.data.phantoms.radiographs.cohort import write_radiographs
 from sightline.errors import SightlineError
-from sightline.inference.gate.features import FeatureLimits, feature_limits, score_of
+from sightline.inference.gate.features import FeatureLimits, read_feature_limits, score_features
 from sightline.inference.gate.gate_file import Gate, read_gate
 from sightline.inference.gate.header import check_header, normalise_body_part, read_header_facts
 from sightline.inference.gate.layout import LayoutLimits, check_layout, layout_limits
 from sightline.inference.gate.picture import check_picture
-from sightline.inference.network_output import Ask, RunFacts, facts_of
+from sightline.inference.network_output import Ask, RunFacts, collect_facts
 from sightline.inference.onnx.exported_run import open_export
 from sightline.inference.onnx.model_file import find_export
 from sightline.inference.radiographs import read_radiograph
@@ -79,7 +79,7 @@ class Asked:
         planes, _ = self.facts.picture_view().show(picture.pixels, picture.frame)
         answers = self.network(planes[None])
         features = None if answers.features is None else answers.features[0]
-        score = score_of(self.limits, features, float(answers.energies[0]))
+        score = score_features(self.limits, features, float(answers.energies[0]))
         return "features" if score is not None and score > 1.0 else ""
 
 
@@ -88,13 +88,17 @@ def open_asked(folder: Path) -> Asked:
     gate = read_gate(folder)
     if find_export(folder) is not None:
         exported = open_export(folder)
-        return Asked(exported.facts, exported.network, gate, feature_limits(gate.features), layout_limits(gate.layout))
+        return Asked(
+            exported.facts, exported.network, gate, read_feature_limits(gate.features), layout_limits(gate.layout)
+        )
     from sightline.inference.predict import TorchNetwork
     from sightline.papers.catalogue import CATALOGUE
     from sightline.training.run import open_run
 
     run = open_run(folder, CATALOGUE)
-    return Asked(facts_of(run), TorchNetwork(run), gate, feature_limits(gate.features), layout_limits(gate.layout))
+    return Asked(
+        collect_facts(run), TorchNetwork(run), gate, read_feature_limits(gate.features), layout_limits(gate.layout)
+    )
 
 
 def changed(pictures: Sequence[Picture], rng: np.random.Generator) -> Kinds:

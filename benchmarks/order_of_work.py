@@ -18,7 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from sightline.web.workstation.reading.plans import order_studies
-from sightline.web.workstation.reading.worth import entropy
+from sightline.web.workstation.reading.worth import compute_entropy
 
 HEAD = """\
 | second class | AUC, random order | AUC, least certain first | difference, 95 % interval \
@@ -62,7 +62,7 @@ def read_hundred(order: Literal["random", "active"], prevalence: float, apart: f
         worth = {}
         if model is not None:
             each = model.predict_proba(x[left])
-            worth = {str(n): entropy([float(v) for v in p]) for n, p in zip(left, each, strict=True)}
+            worth = {str(n): compute_entropy([float(v) for v in p]) for n, p in zip(left, each, strict=True)}
         # the first batch is at random in both orders: there is no model to ask yet
         kind = order if model is not None else "random"
         dealt = order_studies([str(n) for n in left], kind, seed, "reader", len(labelled), worth)

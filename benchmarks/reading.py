@@ -24,9 +24,9 @@ from torchvision.transforms import v2
 
 from benchmarks.timing import Result, Row, Unequal
 from sightline.data.datasets import fracatlas
-from sightline.data.loader import CohortItems, test_batches, training_batches
+from sightline.data.loader import CohortItems, iterate_test_batches, iterate_training_batches
 from sightline.data.phantoms.radiographs.cohort import write_radiographs
-from sightline.data.targets.drawing_styles import raster
+from sightline.data.targets.drawing_styles import rasterise_region
 from sightline.data.targets.region_choice import RegionChoice
 from sightline.data.views.image_view import View
 from sightline.structures.case import Cohort
@@ -121,7 +121,9 @@ def measure(chosen: Settings) -> Result:
                 items = CohortItems(files.cohort, view, files.choice, channels=1)
                 plain = PlainItems(files, view)
                 for epoch, what in enumerate(ours):
-                    mine = n / _seconds(lambda i=items, e=epoch: training_batches(i, epoch=e, batch_size=chosen.batch))
+                    mine = n / _seconds(
+                        lambda i=items, e=epoch: iterate_training_batches(i, epoch=e, batch_size=chosen.batch)
+                    )
                     plain_one = n / _seconds(lambda p=plain, e=epoch: plain_batches(p, chosen.batch, seed=e))
                     # the first round brings the files into the system's cache and does not count
                     if repeat > 0:
@@ -137,7 +139,8 @@ def measure(chosen: Settings) -> Result:
         asdict(chosen),
         tuple(rows),
         notes=(
-            "Ours: `CohortItems` and `training_batches`, regions drawn on the input grid at every draw. Theirs: Pillow "
+            "Ours: `CohortItems` and `iterate_training_batches`, regions drawn on the input grid at every draw. "
+            "Theirs: Pillow "
             "to grey, torchvision v2 `Resize, CenterCrop, RandomRotation, RandomResizedCrop, RandomHorizontalFlip` on "
             "image and mask, with masks that were rasterised to PNG beforehand. No loader workers on either side.",
             "First epoch: our cache of reduced pictures is empty. Later epoch: it is full. The files are in the "
@@ -179,7 +182,7 @@ def check(files: Files, view: View, tolerance: float = 0.03, overlap: float = 0.
     """
     cases = files.cohort.where(lambda case: case in files.cohort.cases[:8])
     few = Files(files.name, cases, files.choice, files.masks[:8])
-    ours = next(test_batches(CohortItems(cases, view, files.choice, channels=1), batch_size=8))
+    ours = next(iterate_test_batches(CohortItems(cases, view, files.choice, channels=1), batch_size=8))
     images, masks, labels = next(plain_batches(PlainItems(few, view, training=False), 8, seed=0, shuffle=False))
     if ours.targets is None or ours.images.shape != images.shape or not torch.equal(ours.labels, labels):
         raise Unequal(f"{files.name}: our batch is {tuple(ours.images.shape)}, the plain one {tuple(images.shape)}.")
@@ -203,7 +206,7 @@ def _with_masks(name: str, cohort: Cohort, choice: RegionChoice, folder: Path) -
         if not picked:
             paths.append(None)
             continue
-        union = np.any([raster(region, shape) for region in picked], axis=0)
+        union = np.any([rasterise_region(region, shape) for region in picked], axis=0)
         path = folder / f"{case.case_id}.png"
         Image.fromarray(union.astype(np.uint8) * 255).save(path, compress_level=3)
         paths.append(path)

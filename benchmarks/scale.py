@@ -15,7 +15,7 @@ import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sightline.data.loader import batches_per_epoch
+from sightline.data.loader import count_batches_per_epoch
 from sightline.evaluation.tables.table import Row
 from sightline.papers.overrides import Changes
 from sightline.papers.recipes import find_table
@@ -55,7 +55,7 @@ def seconds_of(row: Row, costs: Costs) -> float:
     factor = 1.0
     for word, times in costs.factors.items():
         factor *= times if word in row.name else 1.0
-    a_epoch = batches_per_epoch(costs.images, recipe.batch_size)
+    a_epoch = count_batches_per_epoch(costs.images, recipe.batch_size)
     steps = recipe.steps or recipe.epochs * a_epoch
     looks = 1 if recipe.validate == "end" else max(1, -(-steps // a_epoch))
     return costs.start + steps * costs.step[size] * factor + looks * costs.validation + costs.test

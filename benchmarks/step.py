@@ -27,7 +27,7 @@ from sightline.training.optimization import Sgd, set_rate
 from sightline.training.recipe import Recipe
 
 # the loop's own step: what a training really pays, not a copy of it
-from sightline.training.step import DictOutput, Progress, TrainingObjective, training_step
+from sightline.training.step import DictOutput, Progress, TrainingObjective, run_training_step
 
 GOAL = 1.05
 RATE = 1e-3
@@ -143,7 +143,7 @@ def guided_step(
 
     def step() -> float:
         set_rate(optimizer, RATE)
-        return training_step(fabric, plain, optimizer, batch, aim, at)
+        return run_training_step(fabric, plain, optimizer, batch, aim, at)
 
     return step
 

@@ -192,12 +192,12 @@ def _read_pictures(source: Path, out: Path) -> None:
 
 
 def _read_marks(source: Path, out: Path) -> None:
-    from sightline.web.workstation.exchange.coco import marks_of_coco
+    from sightline.web.workstation.exchange.coco import read_coco_marks
     from sightline.web.workstation.marks.operations import MarkContext, check_mark
 
     names = {f"{i}.png": f"key{i}" for i in range(4)}
     around = MarkContext({f"key{i}": (20, 16) for i in range(4)}, ("a", "b"), ("focus", "finding", "organ"), ())
-    marks, rejects = marks_of_coco(source / "annotations.json", names, around, "finding")
+    marks, rejects = read_coco_marks(source / "annotations.json", names, around, "finding")
     require(all(isinstance(word, str) for reject in rejects for word in reject), "a reject that is no text")
     for key, own in marks.items():
         for mark in own:
@@ -207,10 +207,10 @@ def _read_marks(source: Path, out: Path) -> None:
 
 def _read_recipe(source: Path, out: Path) -> None:
     from sightline.papers.catalogue import CATALOGUE
-    from sightline.training.recipe import read_recipe, recipe_json
+    from sightline.training.recipe import format_recipe_json, read_recipe
 
     recipe = read_recipe(source / "recipe.json", CATALOGUE)
-    text = recipe_json(recipe, CATALOGUE)
+    text = format_recipe_json(recipe, CATALOGUE)
     (out / "recipe.json").write_text(text, encoding="utf-8")
     require(read_recipe(out / "recipe.json", CATALOGUE) == recipe, "a recipe reads back different")
     repr(recipe)

@@ -290,9 +290,9 @@ def recipes() -> list[Seed]:
     """Every recipe that can be named."""
     from sightline.papers.catalogue import CATALOGUE
     from sightline.papers.recipes import RECIPES
-    from sightline.training.recipe import recipe_json
+    from sightline.training.recipe import format_recipe_json
 
-    return [{"recipe.json": recipe_json(make(), CATALOGUE).encode()} for _, make in RECIPES.values()]
+    return [{"recipe.json": format_recipe_json(make(), CATALOGUE).encode()} for _, make in RECIPES.values()]
 
 
 @lru_cache
@@ -300,7 +300,7 @@ def runs() -> list[Seed]:
     """A finished run of the smallest network, with boxes.json and predictions."""
     from sightline.papers.catalogue import CATALOGUE
     from sightline.papers.recipes import RECIPES
-    from sightline.training.recipe import recipe_json
+    from sightline.training.recipe import format_recipe_json
     from sightline.training.run import finish_run, save_weights
     from sightline.training.serialization import to_plain
 
@@ -315,7 +315,7 @@ def runs() -> list[Seed]:
     about |= {"cases": 2, "counts": {}, "split": {"c0": "train", "c1": "val"}}
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        (root / "recipe.json").write_text(recipe_json(recipe, CATALOGUE))
+        (root / "recipe.json").write_text(format_recipe_json(recipe, CATALOGUE))
         (root / "cohort.json").write_text(json.dumps(about))
         save_weights(recipe.model.without_weights().build(2).state_dict(), root / "weights.safetensors")
         finish_run(root, "trained")

@@ -13,7 +13,7 @@ from support.paths import ROOT
 
 import sightline as sl
 from sightline.errors import LayoutError, RecipeError, SightlineError, UnreadableFile
-from sightline.structures.evidence import logits_of
+from sightline.structures.evidence import get_logits
 from sightline.structures.resampling import upsample_map
 
 
@@ -130,6 +130,6 @@ def test_mistakes_are_named(call, error, words, run_folder, tiny_cohort):
 
 
 def test_logits_of_any_network():
-    assert logits_of(torch.zeros(2, 3)).shape == (2, 3)
+    assert get_logits(torch.zeros(2, 3)).shape == (2, 3)
     with pytest.raises(SightlineError, match="expected logits"):
-        logits_of((torch.zeros(2, 3),))
+        get_logits((torch.zeros(2, 3),))

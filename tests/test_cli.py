@@ -16,7 +16,7 @@ from support.paths import DATA, ROOT
 from sightline.cli.main import main
 from sightline.data.datasets.folder.reader import read_cohort
 from sightline.data.datasets.folder.writer import write_cohort
-from sightline.io.files import only_command, only_maker
+from sightline.io.files import hold_folder, hold_new_folder
 
 SOURCE = str(ROOT / "src")
 SHELL = "import sys; sys.argv[0] = 'sightline'; from sightline.cli import main; main()"
@@ -337,7 +337,7 @@ def test_every_command_that_writes_a_folder_writes_it_alone(type_in, tmp_path):
         "marks agree": ((cohort, "--out", out), out),
     }
     for command, (words, folder) in inside.items():
-        with only_command(folder):
+        with hold_folder(folder):
             code, _, err = type_in(*command.split(), *words)
         assert (code, "is being written into by process" in err) == (2, True), (command, err)
     beside = {
@@ -349,6 +349,6 @@ def test_every_command_that_writes_a_folder_writes_it_alone(type_in, tmp_path):
         "cohort suggest": (run, "--cohort", cohort, "--out", out),
     }
     for command, words in beside.items():
-        with only_maker(out):
+        with hold_new_folder(out):
             code, _, err = type_in(*command.split(), *words)
         assert (code, "is being written into" in err) == (2, True), (command, err)

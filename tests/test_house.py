@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from support.paths import ROOT
 from support.rooms import is_scope, loaded_by, parsed
+from support.words import EMPTY_NAMES, KNOWN_BY_NAME, VERBS, is_participle
 
 SOURCE = ROOT / "src" / "sightline"
 TESTS = ROOT / "tests"
@@ -413,3 +414,63 @@ def test_one_class_name_means_one_thing():
     found = two_things(CODE)
     assert [words for words in found if words.partition(":")[0] not in SEVERAL_PLACES] == []
     assert two_things({"a": "class View: ...", "b": "class View: ...\nclass _Own: ..."}) == ["View: a, b"]
+
+
+def functions(code: str) -> list[tuple[ast.FunctionDef | ast.AsyncFunctionDef, bool]]:
+    """Every function, and whether it is a public method; properties and context managers are no actions."""
+    found = []
+
+    def visit(node: ast.AST, in_class: bool) -> None:
+        for child in ast.iter_child_nodes(node):
+            if is_scope(child):
+                marks = {ast.unparse(mark).partition("(")[0].rpartition(".")[2] for mark in child.decorator_list}
+                if not child.name.startswith("__") and not marks & {"property", "cached_property", "contextmanager"}:
+                    found.append((child, in_class and not child.name.startswith("_")))
+            visit(child, isinstance(child, ast.ClassDef))
+
+    visit(parsed(code), False)
+    return found
+
+
+def broken_names(place: str, code: str) -> list[str]:
+    """A function begins with a verb; a public method may be called by what it gives, never by a participle."""
+    found = []
+    for node, public_method in functions(code):
+        first = node.name.lstrip("_").split("_")[0]
+        # `_repr_png_` and its like are IPython's
+        allowed = first in VERBS or first == "repr" or node.name in KNOWN_BY_NAME
+        if not allowed and not (public_method and not is_participle(first)):
+            found.append(f"{place}:{node.lineno} {node.name}: a function is a verb with its object")
+    for function, _ in functions(code):
+        for node in ast.walk(function):
+            name = node.arg if isinstance(node, ast.arg) else node.id if isinstance(node, ast.Name) else ""
+            if name in EMPTY_NAMES and not isinstance(getattr(node, "ctx", None), ast.Load):
+                found.append(f"{place}:{node.lineno} {name}: say what it holds")
+    classes = {node.name.lstrip("_"): node.lineno for node in ast.walk(parsed(code)) if isinstance(node, ast.ClassDef)}
+    participles = [name for name in classes if name.istitle() and is_participle(name.lower())]
+    return [*found, *(f"{place}:{classes[name]} {name}: a class is a noun" for name in participles)]
+
+
+def test_names_say_what_functions_do():
+    names = {name: code for name, code in CODE.items() if ".migrations." not in name}
+    assert [words for name, code in names.items() for words in broken_names(name, code)] == []
+    for planted in (
+        "def laid_out(): ...",
+        "def _joined(): ...",
+        "def table(): ...",
+        "class A:\n    def _row(self): ...",
+        "class A:\n    def drawn(self): ...",
+        "def read():\n    def inner_part(): ...",
+        "def read():\n    said = 1",
+        "def read(told): ...",
+        "class Accepted: ...",
+    ):
+        assert len(broken_names("x", planted)) == 1, planted
+    assert not broken_names("x", "class A:\n    @property\n    def drawn(self): ...\n    def mean(self): ...")
+    assert not broken_names("x", "@contextmanager\ndef frozen_eval(): ...\ndef iou(): ...\ndef _build_row(): ...")
+
+
+def test_every_verb_is_used():
+    used = {node.name.lstrip("_").split("_")[0] for code in CODE.values() for node, _ in functions(code)}
+    assert sorted(VERBS - used) == []
+    assert sorted(KNOWN_BY_NAME - {node.name for code in CODE.values() for node, _ in functions(code)}) == []

@@ -35,7 +35,7 @@ def read_cohort(folder: str | Path) -> Cohort:
     """
     from sightline.data.datasets.folder import reader
 
-    return reader.read_cohort(_folder(folder, "cohort"))
+    return reader.read_cohort(_require_folder(folder, "cohort"))
 
 
 def import_cohort(layout: str, source: str | Path, destination: str | Path, **options: Any) -> Cohort:
@@ -154,7 +154,7 @@ def train(recipe: Recipe | str | Path, cohort: Cohort | str | Path, folder: str 
     from sightline.training.recipe import Recipe
     from sightline.training.train import train as train_run
 
-    engine = _engine(options)
+    engine = _build_engine(options)
     if isinstance(recipe, (str, Path)):
         recipe = load_recipe(recipe, **options)
     elif options:
@@ -162,7 +162,7 @@ def train(recipe: Recipe | str | Path, cohort: Cohort | str | Path, folder: str 
         recipe = apply_changes(recipe, Changes(**options))
     if not isinstance(recipe, Recipe):
         raise RecipeError(f"A recipe was expected; got a {type(recipe).__name__}.", "Give a name of list_recipes.")
-    cases = _cohort(cohort)
+    cases = _open_cohort(cohort)
     require_regions(recipe, recipe.see(cases))
     run = train_run(recipe, cases, Path(folder), CATALOGUE, engine)
     write_model_card(run)
@@ -182,7 +182,7 @@ def load_run(folder: str | Path) -> Run:
     from sightline.papers.catalogue import CATALOGUE
     from sightline.training.run import open_run
 
-    return open_run(_folder(folder, "run"), CATALOGUE)
+    return open_run(_require_folder(folder, "run"), CATALOGUE)
 
 
 def predict(
@@ -212,7 +212,7 @@ def predict(
     from sightline.inference.predict import predict as predict_cohort
     from sightline.structures.case import Cohort
 
-    run, engine = _run(run), _engine(options)
+    run, engine = _open_run(run), _build_engine(options)
     _refuse(options)
     if isinstance(inputs, Cohort):
         cases = run.recipe.see(inputs)
@@ -255,9 +255,9 @@ def explain(
     """
     from sightline.inference.in_memory import explain_picture
 
-    engine = _engine(options)
+    engine = _build_engine(options)
     _refuse(options)
-    return explain_picture(_run(run), image, method, target, engine)
+    return explain_picture(_open_run(run), image, method, target, engine)
 
 
 def evaluate(
@@ -294,23 +294,23 @@ def evaluate(
     """
     from sightline.evaluation.evaluate import evaluate as evaluate_run
     from sightline.evaluation.evidence.faithfulness import measure_faithfulness
-    from sightline.evaluation.evidence.numbers import evidence_of
-    from sightline.evaluation.overlap import known_cases
-    from sightline.evaluation.report import EvaluationReport, report_of
-    from sightline.io.files import safe_name
+    from sightline.evaluation.evidence.numbers import compute_evidence
+    from sightline.evaluation.overlap import describe_known_cases
+    from sightline.evaluation.report import EvaluationReport, compute_report
+    from sightline.io.files import make_safe_name
 
-    run, whole, engine = _run(run), _cohort(cohort), _engine(options)
+    run, whole, engine = _open_run(run), _open_cohort(cohort), _build_engine(options)
     images = options.pop("faithfulness_images", 24)
     _refuse(options)
     cases = run.recipe.see(whole.part(split))
-    out = run.folder / "evaluation" / safe_name(f"{whole.name}-{split}")
-    for line in known_cases(run, cases):
+    out = run.folder / "evaluation" / make_safe_name(f"{whole.name}-{split}")
+    for line in describe_known_cases(run, cases):
         print(line, file=sys.stderr)
     found = evaluate_run(run, cases, split, out=out, engine=engine)
     title = f"{run.recipe.title} on {whole.name}, {split}"
-    estimates = [*report_of(found, replicates=replicates, classifies=run.recipe.classifies)]
+    estimates = [*compute_report(found, replicates=replicates, classifies=run.recipe.classifies)]
     if run.recipe.classifies:
-        evidence = evidence_of(
+        evidence = compute_evidence(
             found.predictions, cases, run.calibration,
             energies=found.energies, prevalences=tuple(prevalences), replicates=replicates,
         )  # fmt: skip
@@ -337,10 +337,10 @@ def dissect(run: Run | str | Path, cohort: Cohort | str | Path, out: str | Path,
     from sightline.dissection.dissect import DissectionOptions
     from sightline.dissection.dissect import dissect as dissect_run
 
-    engine = _engine(options)
+    engine = _build_engine(options)
     chosen = {name: options.pop(name) for name in vars(DissectionOptions()) if name in options}
     _refuse(options)
-    return dissect_run(_run(run), _cohort(cohort), Path(out), DissectionOptions(**chosen), engine=engine)
+    return dissect_run(_open_run(run), _open_cohort(cohort), Path(out), DissectionOptions(**chosen), engine=engine)
 
 
 def run_table(
@@ -379,17 +379,17 @@ def run_table(
     from sightline.papers.overrides import Changes
     from sightline.papers.recipes import find_table
 
-    engine = _engine(options)
+    engine = _build_engine(options)
     rows, profile = options.pop("rows", ()), options.pop("profile", "recommended")
     runs_on = LocalEngine(options.pop("parallel", 1))
     _refuse({k: v for k, v in options.items() if k not in Changes.__dataclass_fields__})
     table = find_table(str(name), profile, Changes(**options), (rows,) if isinstance(rows, str) else tuple(rows))
-    result = run(table, _cohort(cohort), Path(folder), CATALOGUE, seeds=seeds, engine=engine, runs_on=runs_on)
+    result = run(table, _open_cohort(cohort), Path(folder), CATALOGUE, seeds=seeds, engine=engine, runs_on=runs_on)
     write_table(result, Path(folder))
     return result
 
 
-def _engine(options: dict[str, Any]) -> Engine:
+def _build_engine(options: dict[str, Any]) -> Engine:
     """The engine that options ask for; its fields are taken out of them."""
     from sightline.training.engine import Engine
 
@@ -402,19 +402,19 @@ def _refuse(options: dict[str, Any]) -> None:
         raise RecipeError(f"There is no option {sorted(options)[0]!r} here.", "Its help lists the options.")
 
 
-def _folder(folder: object, what: str) -> Path:
+def _require_folder(folder: object, what: str) -> Path:
     if not isinstance(folder, (str, Path)):
         raise SightlineError(f"A {what} was expected; got a {type(folder).__name__}.", f"Give the {what}'s folder.")
     return Path(folder)
 
 
-def _run(run: Run | str | Path) -> Run:
+def _open_run(run: Run | str | Path) -> Run:
     from sightline.training.run import Run
 
     return run if isinstance(run, Run) else load_run(run)
 
 
-def _cohort(cohort: Cohort | str | Path) -> Cohort:
+def _open_cohort(cohort: Cohort | str | Path) -> Cohort:
     from sightline.structures.case import Cohort
 
     return cohort if isinstance(cohort, Cohort) else read_cohort(cohort)

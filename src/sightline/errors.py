@@ -9,7 +9,7 @@ _SINGULAR = {f"{noun}s": noun for noun in ("image", "patient", "case", "training
 _SINGULAR |= {"studies": "study", "boxes": "box", "classes": "class"}
 
 
-def _printable(text: str) -> str:
+def _escape(text: str) -> str:
     """The text with control characters, half letters and marks of direction as their escapes."""
     if text.isprintable():
         return text
@@ -18,11 +18,11 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
-def counted(number: int, noun: str, plural: str = "") -> str:
+def count_noun(number: int, noun: str, plural: str = "") -> str:
     """A number and its noun, for messages: `1 patient`, `3 patients`.
 
     Example:
-        >>> counted(1, "study", "studies"), counted(1_200, "patient")
+        >>> counted(1, "study", "studies"), count_noun(1_200, "patient")
         ('1 study', '1200 patients')
     """
     return f"{number} {noun if number == 1 else plural or noun + 's'}"
@@ -52,7 +52,7 @@ class SightlineError(Exception):
 
     def __init__(self, message: str, remedy: str = "") -> None:
         # names and headers of strangers stand in messages: what would move a cursor or turn a line round is escaped
-        self.message, self.remedy = _printable(message), _printable(remedy)
+        self.message, self.remedy = _escape(message), _escape(remedy)
         super().__init__(self.message)
 
     def __str__(self) -> str:

@@ -23,7 +23,7 @@ def test_a_broken_promise_is_seen(monkeypatch):
     kept = evidence.miss_rates(np.random.default_rng(0), 60)
     assert all(promise.kept for promise in kept)
     # thresholds that promise nothing miss a third of them
-    point = evidence.miss_rate_point
-    monkeypatch.setattr(evidence, "miss_rate_point", lambda table, rate, **more: point(table, 0.35, **more))
+    point = evidence.choose_miss_rate_point
+    monkeypatch.setattr(evidence, "choose_miss_rate_point", lambda table, rate, **more: point(table, 0.35, **more))
     broken = evidence.miss_rates(np.random.default_rng(0), 60)
     assert not broken[0].kept

@@ -10,8 +10,8 @@ from support.paths import DATA as DATA_ROOT
 
 from sightline.data.audit.audit import audit
 from sightline.data.audit.image_checks import look_at
-from sightline.data.audit.region_checks import repeated_regions, share_marked, share_outside
-from sightline.data.audit.shortcuts import shortcuts, weighted_auc
+from sightline.data.audit.region_checks import compute_share_marked, compute_share_outside, find_repeated_regions
+from sightline.data.audit.shortcuts import compute_weighted_auc, rank_shortcuts
 from sightline.data.datasets import fracatlas
 from sightline.data.split import split_cohort
 from sightline.structures.case import Case, Cohort
@@ -128,12 +128,14 @@ def test_marks_of_everything_and_marks_that_are_there_twice(tmp_path):
     rows, columns = SHAPE
     whole = Polygon((((0, 0), (0, columns), (rows, columns), (rows, 0)),))
     triangle = Polygon((((0, 0), (0, columns), (rows, 0)),))
-    assert share_marked(whole, SHAPE) == 1.0 and share_marked(triangle, SHAPE) == pytest.approx(0.5, abs=0.02)
-    assert share_marked(Box((-9.0, 0.0), (rows / 2, 900.0)), SHAPE) == 0.5
+    assert compute_share_marked(whole, SHAPE) == 1.0 and compute_share_marked(triangle, SHAPE) == pytest.approx(
+        0.5, abs=0.02
+    )
+    assert compute_share_marked(Box((-9.0, 0.0), (rows / 2, 900.0)), SHAPE) == 0.5
     Image.fromarray(np.full(SHAPE, 255, np.uint8)).save(tmp_path / "m.png")
     box, mask = Box((1.0, 1.0), (9.0, 9.0), Tag("finding", "a")), Mask(tmp_path / "m.png", Tag("ignore"))
     other = replace(box, tag=replace(box.tag, reader="B"))
-    assert repeated_regions([box, mask, other, replace(box), replace(mask), replace(mask, value=1)]) == [
+    assert find_repeated_regions([box, mask, other, replace(box), replace(mask), replace(mask, value=1)]) == [
         "a box is there twice",
         "a mask is there twice",
     ]
@@ -142,10 +144,10 @@ def test_marks_of_everything_and_marks_that_are_there_twice(tmp_path):
 
 
 def test_shares_outside():
-    assert share_outside(Polygon((((-10, 0), (-10, 8), (10, 8), (10, 0)),)), SHAPE) == pytest.approx(0.5)
-    assert share_outside(Scribble((((88.0, 10.0), (103.5, 10.0)),), 2.0), SHAPE) == pytest.approx(0.5, abs=0.04)
-    assert share_outside(Box((-0.4, 0.0), (96.3, 80.5)), SHAPE) == 0.0
-    assert share_outside(Box((0.0, 0.0), (480_000.0, 80.0)), SHAPE) == pytest.approx(1.0, abs=1e-2)
+    assert compute_share_outside(Polygon((((-10, 0), (-10, 8), (10, 8), (10, 0)),)), SHAPE) == pytest.approx(0.5)
+    assert compute_share_outside(Scribble((((88.0, 10.0), (103.5, 10.0)),), 2.0), SHAPE) == pytest.approx(0.5, abs=0.04)
+    assert compute_share_outside(Box((-0.4, 0.0), (96.3, 80.5)), SHAPE) == 0.0
+    assert compute_share_outside(Box((0.0, 0.0), (480_000.0, 80.0)), SHAPE) == pytest.approx(1.0, abs=1e-2)
 
 
 def test_classes_missing_in_splits(tmp_path):
@@ -188,14 +190,14 @@ def test_facts_that_say_nothing_are_not_flagged_and_grouping_matters():
     labels = np.tile([0, 1], 60)
     noise = {"noise": random.normal(size=(120, 3))}
     patients = [str(i) for i in range(120)]
-    for shortcut in shortcuts(noise, labels, patients):
+    for shortcut in rank_shortcuts(noise, labels, patients):
         assert shortcut.low < 0.6 and shortcut.low <= shortcut.auc <= shortcut.high
     # a fact that only names the patient must not look like a shortcut: five images a patient, own label each
     owner = np.repeat(np.arange(24), 5)
     owned = np.repeat(random.permutation(np.tile([0, 1], 12)), 5)
     identity = {"device": (owner[:, None] == np.arange(24)).astype(float)}
-    assert all(s.low < 0.6 for s in shortcuts(identity, owned, [str(o) for o in owner]))
-    assert shortcuts(noise, labels[:120], ["one"] * 120) == []
+    assert all(s.low < 0.6 for s in rank_shortcuts(identity, owned, [str(o) for o in owner]))
+    assert rank_shortcuts(noise, labels[:120], ["one"] * 120) == []
 
 
 def test_weighted_auc_is_the_count_of_ordered_pairs():
@@ -203,14 +205,14 @@ def test_weighted_auc_is_the_count_of_ordered_pairs():
     scores = random.integers(0, 6, 30) / 6
     positive = random.random(30) < 0.4
     weights = random.integers(0, 4, (5, 30)).astype(float)
-    for w, got in zip(weights, weighted_auc(scores, positive, weights), strict=True):
+    for w, got in zip(weights, compute_weighted_auc(scores, positive, weights), strict=True):
         wins = total = 0.0
         for i in np.flatnonzero(positive):
             for j in np.flatnonzero(~positive):
                 wins += w[i] * w[j] * ((scores[i] > scores[j]) + 0.5 * (scores[i] == scores[j]))
                 total += w[i] * w[j]
         assert got == pytest.approx(wins / total)
-    assert np.isnan(weighted_auc(scores, np.ones(30, bool), weights)).all()
+    assert np.isnan(compute_weighted_auc(scores, np.ones(30, bool), weights)).all()
 
 
 def test_two_processes_find_the_same(tmp_path):

@@ -10,7 +10,7 @@ from sightline.data.audit.audit import audit
 from sightline.data.datasets.folder.reader import read_cohort
 from sightline.data.datasets.folder.writer import write_cohort
 from sightline.data.femur_halves import cut_region, halve
-from sightline.data.targets.drawing_styles import dilate, in_style
+from sightline.data.targets.drawing_styles import convert_style, dilate
 from sightline.data.targets.region_choice import RegionChoice
 from sightline.errors import GeometryError, LayoutError, RecipeError
 from sightline.structures.case import Case, Cohort
@@ -137,7 +137,7 @@ def test_gaze_is_no_mark(tmp_path):
     gaze = some_gaze()
     for style in ("box", "mask", "scribble"):
         with pytest.raises(GeometryError, match="no outline"):
-            in_style(gaze, style, SHAPE)
+            convert_style(gaze, style, SHAPE)
     with pytest.raises(GeometryError, match="no outline"):
         dilate(gaze, 3.0, SHAPE)
     with pytest.raises(RecipeError, match="gaze_choice"):

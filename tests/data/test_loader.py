@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sightline.data import loader
-from sightline.data.loader import CohortItems, batches_per_epoch, epoch_order, training_batches
+from sightline.data.loader import CohortItems, count_batches_per_epoch, draw_epoch_order, iterate_training_batches
 from sightline.data.targets.region_choice import RegionChoice
 from sightline.data.targets.region_targets import UNKNOWN
 from sightline.data.views import cache as pictures
@@ -39,7 +39,7 @@ def equal(a, b):
 
 
 def epoch_of(items, **changes):
-    return list(training_batches(items, **{"epoch": 2, "batch_size": 5, **changes}))
+    return list(iterate_training_batches(items, **{"epoch": 2, "batch_size": 5, **changes}))
 
 
 def test_an_epoch_repeats_byte_for_byte_and_differs_from_others(tiny_cohort):
@@ -83,34 +83,34 @@ def test_ranks_share_the_batches_of_one_device(n, batch_size, world, seed):
     original, loader._serve = loader._serve, record
     try:
         for rank in range(world):
-            training_batches(items, epoch=1, batch_size=batch_size, rank=rank, world=world)
+            iterate_training_batches(items, epoch=1, batch_size=batch_size, rank=rank, world=world)
     finally:
         loader._serve = original
     seen = [key.index for blocks in keys.values() for block in blocks for key in block]
     assert len(set(seen)) == len(seen)
     steps = {len(blocks) for blocks in keys.values()}
-    assert steps == {batches_per_epoch(n, batch_size, world)}
+    assert steps == {count_batches_per_epoch(n, batch_size, world)}
     left_out = n - len(seen)
     rest = n % batch_size
     assert left_out == (rest if rest < max(2, world) and n > batch_size else 0)
     if n >= world:
         assert min(len(block) for blocks in keys.values() for block in blocks) >= 1
     # together the devices see the batches of one
-    order = epoch_order(n, seed, 1).tolist()
+    order = draw_epoch_order(n, seed, 1).tolist()
     for i in range(len(keys[0])):
         together = sorted(key.index for blocks in keys.values() for key in blocks[i])
         assert together == sorted(order[i * batch_size : (i + 1) * batch_size])
 
 
 def test_the_order_is_a_permutation_of_seed_and_epoch():
-    orders = {(s, e): tuple(epoch_order(30, s, e)) for s in range(3) for e in range(3)}
+    orders = {(s, e): tuple(draw_epoch_order(30, s, e)) for s in range(3) for e in range(3)}
     assert len(set(orders.values())) == 9
     assert all(sorted(order) == list(range(30)) for order in orders.values())
-    assert tuple(epoch_order(30, 1, 1)) == orders[1, 1]
+    assert tuple(draw_epoch_order(30, 1, 1)) == orders[1, 1]
 
 
 def test_the_left_out_image_changes_from_epoch_to_epoch():
-    left_out = {int(epoch_order(31, 0, epoch)[-1]) for epoch in range(20)}
+    left_out = {int(draw_epoch_order(31, 0, epoch)[-1]) for epoch in range(20)}
     assert len(left_out) > 5
 
 
@@ -134,10 +134,10 @@ def test_a_picture_within_the_budget_is_read_once(tiny_cohort, monkeypatch):
 
 
 def test_the_least_recently_used_picture_leaves(tiny_cohort):
-    bytes_each = Pictures(tiny_cohort, VIEW).working(0, False)[0].bytes
+    bytes_each = Pictures(tiny_cohort, VIEW).load_reduced(0, False)[0].bytes
     pictures = Pictures(tiny_cohort, VIEW, cache_bytes=2 * bytes_each)
     for index in (0, 1, 0, 2):
-        pictures.working(index, False)
+        pictures.load_reduced(index, False)
     assert list(pictures.kept) == [(0, False), (2, False)]
 
 
@@ -173,7 +173,7 @@ def mixed(tmp_path):
 
 
 def test_colour_grey_and_deep_pictures_share_batches(mixed):
-    batches = list(loader.test_batches(CohortItems(mixed, VIEW), batch_size=3))
+    batches = list(loader.iterate_test_batches(CohortItems(mixed, VIEW), batch_size=3))
     assert [b.images.shape for b in batches] == [(3, 3, 32, 32), (3, 3, 32, 32), (2, 3, 32, 32)]
     images = torch.cat([b.images for b in batches])
     assert images.dtype == torch.float32 and images.min() >= 0 and images.max() <= 1
@@ -185,7 +185,7 @@ def test_colour_grey_and_deep_pictures_share_batches(mixed):
 
 
 def test_one_channel_networks_get_one_channel(mixed):
-    (batch,) = loader.test_batches(CohortItems(mixed, VIEW, channels=1), batch_size=8)
+    (batch,) = loader.iterate_test_batches(CohortItems(mixed, VIEW, channels=1), batch_size=8)
     assert batch.images.shape == (8, 1, 32, 32)
     colour = CohortItems(mixed, VIEW)[loader.Key(0, -1)].image
     assert np.allclose(batch.images[0, 0], colour.mean(axis=0), atol=1e-6)
@@ -206,7 +206,7 @@ def test_a_broken_picture_is_named(mixed, workers):
     broken = replace(mixed, cases=mixed.cases[:3])
     broken[1].image.write_bytes(broken[1].image.read_bytes()[:60])
     with pytest.raises(UnreadableFile, match=r"ü 1\.png") as caught:
-        list(loader.test_batches(CohortItems(broken, VIEW), batch_size=2, workers=workers))
+        list(loader.iterate_test_batches(CohortItems(broken, VIEW), batch_size=2, workers=workers))
     assert caught.value.remedy
 
 

@@ -14,11 +14,11 @@ from support.paths import DATA
 from sightline.data.loader import (
     CohortItems,
     Key,
-    balanced_epoch_length,
-    batches_per_epoch,
-    box_on_grid,
-    epoch_order,
-    training_batches,
+    compute_balanced_epoch_length,
+    count_batches_per_epoch,
+    draw_epoch_order,
+    iterate_training_batches,
+    place_box_on_grid,
 )
 from sightline.data.targets.region_choice import RegionChoice
 from sightline.data.views import cache as pictures
@@ -51,40 +51,41 @@ def uneven(tiny_cohort):
 @settings(max_examples=80, deadline=None)
 def test_every_class_is_repeated_up_to_the_largest(labels, seed, epoch):
     y = np.array(labels)
-    order = epoch_order(len(y), seed, epoch, y)
+    order = draw_epoch_order(len(y), seed, epoch, y)
     largest = max(Counter(labels).values())
     assert Counter(y[order].tolist()) == dict.fromkeys(set(labels), largest)
-    assert len(order) == balanced_epoch_length(y)
+    assert len(order) == compute_balanced_epoch_length(y)
     # no image of a class comes two times more often than another
     for label in set(labels):
         times = Counter(order[y[order] == label].tolist())
         assert set(times) == set(np.flatnonzero(y == label).tolist())
         assert max(times.values()) - min(times.values()) <= 1
-    assert np.array_equal(order, epoch_order(len(y), seed, epoch, y))
+    assert np.array_equal(order, draw_epoch_order(len(y), seed, epoch, y))
 
 
 def test_orders_without_labels_are_what_they_were():
     for n, seed, epoch in ((30, 1, 1), (7, 0, 5)):
         expected = np.random.default_rng([seed, epoch, n, 1]).permutation(n)
-        assert np.array_equal(epoch_order(n, seed, epoch), expected)
+        assert np.array_equal(draw_epoch_order(n, seed, epoch), expected)
 
 
 def test_the_images_that_come_once_more_change_from_epoch_to_epoch():
     y = np.array([0] * 10 + [1] * 4)
     more = {
-        tuple(sorted(i for i, n in Counter(epoch_order(14, 0, e, y).tolist()).items() if n == 3)) for e in range(12)
+        tuple(sorted(i for i, n in Counter(draw_epoch_order(14, 0, e, y).tolist()).items() if n == 3))
+        for e in range(12)
     }
     assert len(more) > 3 and {len(m) for m in more} == {2}
 
 
 def test_classes_come_as_often_as_the_smallest_drawn_anew():
     y = np.array([0] * 30 + [1] * 4)
-    orders = [epoch_order(34, 5, e, y, "least") for e in range(6)]
+    orders = [draw_epoch_order(34, 5, e, y, "least") for e in range(6)]
     for order in orders:
         assert Counter(y[order].tolist()) == {0: 4, 1: 4} and len(set(order.tolist())) == 8
-        assert len(order) == balanced_epoch_length(y, "least")
+        assert len(order) == compute_balanced_epoch_length(y, "least")
     assert len({frozenset(order[y[order] == 0].tolist()) for order in orders}) == 6
-    assert balanced_epoch_length(y, "none") == 34
+    assert compute_balanced_epoch_length(y, "none") == 34
 
 
 # -- the batches ----------------------------------------------------------------------------------------------------
@@ -92,9 +93,9 @@ def test_classes_come_as_often_as_the_smallest_drawn_anew():
 
 def test_balanced_epochs_show_each_repetition_anew_and_can_be_entered_in_the_middle(uneven):
     items = CohortItems(uneven, VIEW, RegionChoice("mask"), seed=3)
-    n = balanced_epoch_length(items.labels)
-    whole = list(training_batches(items, epoch=1, batch_size=4, balance="most"))
-    assert len(whole) == batches_per_epoch(n, 4)
+    n = compute_balanced_epoch_length(items.labels)
+    whole = list(iterate_training_batches(items, epoch=1, batch_size=4, balance="most"))
+    assert len(whole) == count_batches_per_epoch(n, 4)
     ids = list(chain.from_iterable(batch.case_ids for batch in whole))
     labels = torch.cat([batch.labels for batch in whole])
     assert labels.bincount().tolist() == [n // 2, n // 2] and n // 2 == uneven.counts()["no fracture"]
@@ -104,18 +105,22 @@ def test_balanced_epochs_show_each_repetition_anew_and_can_be_entered_in_the_mid
     for name in repeated:
         seen = [frame for case_id, frame in zip(ids, frames, strict=True) if case_id == name]
         assert len(set(seen)) == len(seen)
-    tail = list(training_batches(items, epoch=1, batch_size=4, balance="most", first_batch=2))
+    tail = list(iterate_training_batches(items, epoch=1, batch_size=4, balance="most", first_batch=2))
     again = CohortItems(uneven, VIEW, RegionChoice("mask"), seed=3)
     for a, b in zip(whole[2:], tail, strict=True):
         assert a.case_ids == b.case_ids and torch.equal(a.images, b.images)
-    for a, b in zip(whole, training_batches(again, epoch=1, batch_size=4, balance="most", workers=1), strict=True):
+    for a, b in zip(
+        whole, iterate_training_batches(again, epoch=1, batch_size=4, balance="most", workers=1), strict=True
+    ):
         assert a.case_ids == b.case_ids and torch.equal(a.images, b.images) and torch.equal(a.targets, b.targets)
 
 
 def test_ranks_part_a_balanced_epoch(uneven):
     items = CohortItems(uneven, VIEW, seed=3)
-    parts = [list(training_batches(items, epoch=0, batch_size=3, balance="most", rank=r, world=2)) for r in (0, 1)]
-    assert {len(part) for part in parts} == {batches_per_epoch(balanced_epoch_length(items.labels), 3, 2)}
+    parts = [
+        list(iterate_training_batches(items, epoch=0, batch_size=3, balance="most", rank=r, world=2)) for r in (0, 1)
+    ]
+    assert {len(part) for part in parts} == {count_batches_per_epoch(compute_balanced_epoch_length(items.labels), 3, 2)}
     frames = [frame for part in parts for batch in part for frame in batch.frames]
     assert len(set(frames)) == len(frames)
 
@@ -131,8 +136,8 @@ def test_the_first_draw_is_the_draw_of_an_epoch_without_repetitions(uneven):
 def test_a_class_without_cases_is_no_crash(tiny_cohort):
     only = replace(tiny_cohort, classes=("A3", *tiny_cohort.classes)).split("train")
     items = CohortItems(only, VIEW)
-    assert balanced_epoch_length(items.labels) == 2 * max(only.counts().values())
-    (batch, *_) = training_batches(items, epoch=0, batch_size=8, balance="most")
+    assert compute_balanced_epoch_length(items.labels) == 2 * max(only.counts().values())
+    (batch, *_) = iterate_training_batches(items, epoch=0, batch_size=8, balance="most")
     assert set(batch.labels.tolist()) == {1, 2}
 
 
@@ -153,11 +158,13 @@ def test_boxes_are_of_the_largest_finding_in_fractions_of_the_grid(tiny_cohort):
 
 
 def test_batches_hold_boxes_only_where_they_are_asked_for(tiny_cohort):
-    asked, _ = (next(training_batches(CohortItems(tiny_cohort, VIEW, boxes=b), epoch=0, batch_size=6)) for b in (1, 0))
+    asked, _ = (
+        next(iterate_training_batches(CohortItems(tiny_cohort, VIEW, boxes=b), epoch=0, batch_size=6)) for b in (1, 0)
+    )
     assert asked.boxes.shape == (6, 4) and asked.boxes.dtype == torch.float32
     marked = ~asked.boxes.isnan().any(dim=1)
     assert torch.equal(marked, asked.labels == 1)
-    plain = next(training_batches(CohortItems(tiny_cohort, VIEW), epoch=0, batch_size=6))
+    plain = next(iterate_training_batches(CohortItems(tiny_cohort, VIEW), epoch=0, batch_size=6))
     assert plain.boxes is None and torch.equal(plain.images, asked.images)
 
 
@@ -167,7 +174,7 @@ def test_a_turned_grid_carries_the_centre_and_keeps_the_sides(seed):
     source = Frame.of_image((100, 140))
     corners = (40.0, 50.0, 60.0, 80.0)
     frame = View(size=64, crop_area=(0.7, 1.0)).training_frame(source, np.random.default_rng(seed))
-    box = box_on_grid(corners, frame)
+    box = place_box_on_grid(corners, frame)
     centre = frame.unmap_points((50.0, 65.0))
     if ((centre < 0) | (centre > 64)).any():
         assert np.isnan(box).all()
@@ -178,10 +185,10 @@ def test_a_turned_grid_carries_the_centre_and_keeps_the_sides(seed):
 
 def test_a_box_cut_away_by_the_crop_is_none():
     away = Frame.of_image((100, 140)).crop((0, 0), (30, 30))
-    assert np.isnan(box_on_grid((40.0, 50.0, 60.0, 80.0), away)).all()
-    assert np.isnan(box_on_grid(None, away)).all()
+    assert np.isnan(place_box_on_grid((40.0, 50.0, 60.0, 80.0), away)).all()
+    assert np.isnan(place_box_on_grid(None, away)).all()
     # half of it in view counts, with its full size
-    assert np.allclose(box_on_grid((20.0, 0.0, 38.0, 10.0), away), [29 / 30, 5 / 30, 18 / 30, 10 / 30])
+    assert np.allclose(place_box_on_grid((20.0, 0.0, 38.0, 10.0), away), [29 / 30, 5 / 30, 18 / 30, 10 / 30])
 
 
 def test_in_the_experts_crop_the_box_fills_the_grid(tiny_cohort):
@@ -193,7 +200,7 @@ def test_in_the_experts_crop_the_box_fills_the_grid(tiny_cohort):
 def test_the_jitter_of_a_whole_picture_keeps_the_box_in_the_batch(tiny_cohort):
     fractures = tiny_cohort.where(lambda case: case.label == "fracture")
     items = CohortItems(fractures, View(size=32, jitter=RegionJitter(chance=1.0)), boxes=True)
-    for batch in training_batches(items, epoch=0, batch_size=6):
+    for batch in iterate_training_batches(items, epoch=0, batch_size=6):
         assert (batch.boxes[:, :2] - batch.boxes[:, 2:] / 2 >= -0.06).all()
         assert (batch.boxes[:, :2] + batch.boxes[:, 2:] / 2 <= 1.06).all()
 
@@ -302,5 +309,5 @@ def test_a_cropped_cohort_is_read_once(tiny_cohort, monkeypatch):
     monkeypatch.setattr(pictures, "read_image", lambda path: count.append(path) or read(path))
     items = CohortItems(tiny_cohort, View(size=16, crop=Crop("focus")))
     for epoch in range(3):
-        list(training_batches(items, epoch=epoch, batch_size=9))
+        list(iterate_training_batches(items, epoch=epoch, batch_size=9))
     assert len(count) == len(set(count)) == len(tiny_cohort)

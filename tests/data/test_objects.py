@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from sightline.data.audit.objects import _fisher, find_objects, grey, recurring_objects
-from sightline.data.phantoms.radiographs.hardware import arrow
+from sightline.data.audit.objects import _compute_fisher_p, find_objects, group_recurring_objects, scale_grey
+from sightline.data.phantoms.radiographs.hardware import draw_arrow
 from sightline.errors import CohortError
 
 
@@ -16,7 +16,7 @@ def picture(random, with_arrow):
     row, column = random.integers(10, 40, 2)
     image[row : row + 14, column : column + 14] = 235
     if with_arrow:
-        tile = arrow(34, float(random.uniform(0, 360)))
+        tile = draw_arrow(34, float(random.uniform(0, 360)))
         row, column = random.integers(140, 190), random.integers(110, 150)
         part = image[row : row + tile.shape[0], column : column + tile.shape[1]]
         part[:] = np.maximum(part, 250 * tile[: part.shape[0], : part.shape[1]])
@@ -29,14 +29,14 @@ def study(seed, tie, n=80):
     objects = []
     for i, label in enumerate(labels):
         agrees = random.random() < tie
-        objects += find_objects(grey(picture(random, (label == "fracture") == agrees)), i)
-    return recurring_objects(objects, labels, [f"p{i}" for i in range(n)])
+        objects += find_objects(scale_grey(picture(random, (label == "fracture") == agrees)), i)
+    return group_recurring_objects(objects, labels, [f"p{i}" for i in range(n)])
 
 
 def test_an_object_is_found_where_it_lies():
     image = np.full((100, 80), 60.0)
     image[20:28, 50:58] = 250.0
-    (found,) = find_objects(grey(image))
+    (found,) = find_objects(scale_grey(image))
     assert found.start == pytest.approx((0.2, 0.625)) and found.stop == pytest.approx((0.28, 0.725))
 
 
@@ -53,11 +53,11 @@ def test_nothing_is_named_without_a_tie():
 
 def test_one_class_alone_is_refused():
     with pytest.raises(CohortError, match="two classes"):
-        recurring_objects([], ["a", "a"], ["1", "2"])
+        group_recurring_objects([], ["a", "a"], ["1", "2"])
 
 
 def test_fishers_p_is_scipys():
     from scipy.stats import fisher_exact
 
     for table in np.random.default_rng(8).integers(0, 30, (40, 2, 2)).tolist():
-        assert _fisher(table) == pytest.approx(fisher_exact(table).pvalue, abs=1e-12)
+        assert _compute_fisher_p(table) == pytest.approx(fisher_exact(table).pvalue, abs=1e-12)

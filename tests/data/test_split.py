@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.paths import DATA as DATA_ROOT
 
 from sightline.data.datasets import fracatlas
-from sightline.data.split import leaking_patients, refuse_leakage, split_by_counts, split_cohort
+from sightline.data.split import find_leaking_patients, refuse_leakage, split_by_counts, split_cohort
 from sightline.data.task import Task
 from sightline.errors import CohortError
 from sightline.structures.case import SPLITS, Case, Cohort
@@ -91,7 +91,7 @@ def test_too_few_groups_are_refused():
 def test_leakage_is_refused_by_name():
     cohort = split_cohort(cohort_of(*["ab"] * 10))
     refuse_leakage(cohort)
-    assert leaking_patients(cohort) == {}
+    assert find_leaking_patients(cohort) == {}
     moved = next(i for i, case in enumerate(cohort) if case.split == "test")
     cases = list(cohort.cases)
     cases[moved] = replace(cases[moved], split="train")

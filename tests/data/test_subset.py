@@ -8,7 +8,7 @@ from support.cohorts import make_cohort
 
 from sightline.cli.cohorts import CohortSubset
 from sightline.data.datasets.folder.reader import read_cohort
-from sightline.data.subset import apart_from, cases_by_facts, displace_marks, nested_subset
+from sightline.data.subset import displace_marks, draw_nested_subset, exclude_patients_of, select_cases_by_facts
 from sightline.errors import CohortError
 from sightline.structures.case import Case, Cohort
 from sightline.structures.regions import Box
@@ -33,7 +33,7 @@ def test_subsets_are_nested_whole_and_alike(seed):
     share = training.counts()["fracture"] / len(training)
     smaller = set()
     for wanted in (75, 150, 300, 600):
-        part = nested_subset(cohort, wanted, seed)
+        part = draw_nested_subset(cohort, wanted, seed)
         ids = {case.case_id for case in part.split("train")}
         assert smaller <= ids
         smaller = ids
@@ -46,11 +46,11 @@ def test_subsets_are_nested_whole_and_alike(seed):
 
 def test_a_subset_depends_on_the_seed_and_none_or_many_keep_all():
     cohort = crowd()
-    first, again, other = (nested_subset(cohort, 100, seed) for seed in (0, 0, 1))
+    first, again, other = (draw_nested_subset(cohort, 100, seed) for seed in (0, 0, 1))
     assert [c.case_id for c in first] == [c.case_id for c in again]
     assert [c.case_id for c in first] != [c.case_id for c in other]
-    assert nested_subset(cohort, None) is cohort
-    assert nested_subset(cohort, 10**6) is cohort
+    assert draw_nested_subset(cohort, None) is cohort
+    assert draw_nested_subset(cohort, 10**6) is cohort
 
 
 def test_a_body_part_is_held_out_whole(tmp_path):
@@ -60,32 +60,34 @@ def test_a_body_part_is_held_out_whole(tmp_path):
         for i in range(30)
     ]  # fmt: skip
     cohort = Cohort("parts", ("no fracture", "fracture"), tuple(parts))
-    hands, legs = cases_by_facts(cohort, lacking={"part": "leg"}), cases_by_facts(cohort, {"part": "leg"})
+    hands, legs = select_cases_by_facts(cohort, lacking={"part": "leg"}), select_cases_by_facts(cohort, {"part": "leg"})
     assert len(hands) == 20 and len(legs) == 10
     seen = {c.patient_id for c in hands if c.split in ("train", "val")}
-    tested = apart_from(legs, hands)
+    tested = exclude_patients_of(legs, hands)
     assert [c.case_id for c in tested] == [c.case_id for c in legs if c.patient_id not in seen]
     assert len(tested) == 10 - len([c for c in legs if c.split != "test"])
-    assert len(cases_by_facts(cohort, {"view": "AP", "part": "leg"})) == sum(i % 2 and i % 3 == 0 for i in range(30))
+    assert len(select_cases_by_facts(cohort, {"view": "AP", "part": "leg"})) == sum(
+        i % 2 and i % 3 == 0 for i in range(30)
+    )
     with pytest.raises(CohortError, match="only \\['hand', 'leg'\\]"):
-        cases_by_facts(cohort, {"part": "hip"})
+        select_cases_by_facts(cohort, {"part": "hip"})
     with pytest.raises(CohortError, match="no fact 'side'"):
-        cases_by_facts(cohort, {"side": "left"})
+        select_cases_by_facts(cohort, {"side": "left"})
     with pytest.raises(CohortError, match="FACT=VALUE"):
         CohortSubset(make_cohort(tmp_path / "c").root, tmp_path / "d", having=("hand",)).run()
     with pytest.raises(CohortError, match="All patients"):
-        apart_from(cohort.split("train"), cohort)
+        exclude_patients_of(cohort.split("train"), cohort)
 
 
 def test_what_cannot_be_taken_is_refused():
     with pytest.raises(CohortError, match="2 training images"):
-        nested_subset(crowd(), 1)
+        draw_nested_subset(crowd(), 1)
     one = crowd(2, seed=3).where(lambda c: c.patient_id == "g0" or c.split == "test")
     both = replace(one, cases=(*one.cases, Case("z", "z", "z", "x.png", "fracture", split="train")))
     kinds = {c.label for c in both.split("train")}
     if len(kinds) == 2:
         with pytest.raises(CohortError, match="leave the class"):
-            nested_subset(both, 2)
+            draw_nested_subset(both, 2)
     with pytest.raises(CohortError, match="from 0 to 1"):
         displace_marks(crowd(), 1.5)
     with pytest.raises(CohortError, match="no box to move"):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.paths import DATA
 
-from sightline.data.task import AoCode, Task, coarser_tasks, read_ao
+from sightline.data.task import AoCode, Task, derive_coarser_tasks, read_ao
 from sightline.errors import CohortError, RecipeError
 from sightline.structures.case import Case, Cohort, is_normal
 from sightline.structures.identifiers import same_form
@@ -107,10 +107,10 @@ def test_groups_add_up_one_prediction_at_every_level():
     assert Task("type").groups(classes) == {"normal": ("normal",), "A": FEMUR[:3], "B": FEMUR[3:6]}
     assert Task("present").groups(classes) == {"normal": ("normal",), "fracture": FEMUR[:6]}
     assert Task("group").groups(classes) == {name: (name,) for name in FEMUR[:6]}
-    assert [task.level for task in coarser_tasks(classes)] == ["type", "present"]
-    assert [task.level for task in coarser_tasks(FEMUR[:6])] == ["type"]
-    assert [task.level for task in coarser_tasks(("normal", "A", "B"))] == ["present"]
-    assert coarser_tasks(("normal", "fracture")) == () and coarser_tasks(("cat", "dog")) == ()
+    assert [task.level for task in derive_coarser_tasks(classes)] == ["type", "present"]
+    assert [task.level for task in derive_coarser_tasks(FEMUR[:6])] == ["type"]
+    assert [task.level for task in derive_coarser_tasks(("normal", "A", "B"))] == ["present"]
+    assert derive_coarser_tasks(("normal", "fracture")) == () and derive_coarser_tasks(("cat", "dog")) == ()
 
 
 @pytest.mark.parametrize(

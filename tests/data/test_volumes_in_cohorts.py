@@ -9,8 +9,8 @@ from support.layouts import SIDE, make_spines
 
 from sightline.data.datasets.folder.reader import read_cohort
 from sightline.data.datasets.folder.writer import write_cohort
-from sightline.data.loader import CohortItems, Key, training_batches
-from sightline.data.loader import test_batches as batches_in_order
+from sightline.data.loader import CohortItems, Key, iterate_training_batches
+from sightline.data.loader import iterate_test_batches as batches_in_order
 from sightline.data.targets.region_choice import RegionChoice
 from sightline.data.views.image_view import View
 from sightline.data.views.volume_view import VolumeView
@@ -83,7 +83,8 @@ def test_memory_is_bounded_and_changes_nothing(spines):
     poor = CohortItems(spines, VIEW, seed=1, cache_bytes=2 * SIDE**3 * 2)
     for epoch in (0, 1):
         for a, b in zip(
-            training_batches(rich, epoch=epoch, batch_size=5), training_batches(poor, epoch=epoch, batch_size=5),
+            iterate_training_batches(rich, epoch=epoch, batch_size=5),
+            iterate_training_batches(poor, epoch=epoch, batch_size=5),
             strict=True,
         ):  # fmt: skip
             assert a.case_ids == b.case_ids and torch.equal(a.images, b.images)

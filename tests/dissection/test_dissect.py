@@ -12,11 +12,11 @@ from support.cohorts import tiny_recipe
 from support.volumes import WORDS, tiny_spines, tiny_volume_recipe
 
 from sightline.data.loader import CohortItems
-from sightline.data.loader import test_batches as served
-from sightline.dissection.dissect import DissectionOptions, choose_layer, dissect, first_units
-from sightline.dissection.passes import marks_by_name, masks_of
+from sightline.data.loader import iterate_test_batches as served
+from sightline.dissection.dissect import DissectionOptions, choose_layer, dissect, select_first_units
+from sightline.dissection.passes import choose_masks, group_marks_by_name
 from sightline.dissection.results import open_dissection
-from sightline.dissection.top_cases import in_window
+from sightline.dissection.top_cases import sees_window
 from sightline.errors import CohortError, LayoutError, RecipeError, RunError
 from sightline.explainers.units.layer import UnitLayer
 from sightline.io.nifti import read_volume
@@ -136,7 +136,7 @@ def test_pictures_have_overlays(flat):
 
 def test_a_second_call_takes_no_pass_and_puts_names_in(flat, monkeypatch):
     run, cohort, found = flat
-    monkeypatch.setattr("sightline.dissection.passes.unit_thresholds", None)
+    monkeypatch.setattr("sightline.dissection.passes.compute_unit_thresholds", None)
     monkeypatch.setattr("sightline.dissection.passes.read_units", None)
     unit = found.ranked[0].unit
     file = found.folder / "concepts.yaml"
@@ -167,7 +167,7 @@ def test_other_groups_and_classes_reuse_the_readings(flat, monkeypatch, tmp_path
     assert other.positive == cohort.classes[0]
     assert [row.contrast for row in other.units] == pytest.approx([-row.contrast for row in found.units])
     assert [row.auc for row in other.units] == pytest.approx([1 - row.auc for row in found.units])
-    assert first_units(other, "auc", 1)[0].auc == max(row.auc for row in other.units)
+    assert select_first_units(other, "auc", 1)[0].auc == max(row.auc for row in other.units)
 
 
 @pytest.mark.parametrize(
@@ -264,21 +264,21 @@ def test_layers_are_chosen_where_none_is_named(flat, deep):
     pyramid = Parts(trunk=torch.nn.Conv2d(1, 2, 1), fusion=torch.nn.Conv2d(2, 2, 1))
     assert choose_layer(pyramid) == "fusion"
     assert choose_layer(Parts(localiser=torch.nn.Conv2d(1, 2, 1), classifier=pyramid)) == "classifier.fusion"
-    assert in_window("classifier.fusion") and not in_window("localiser.trunk")
+    assert sees_window("classifier.fusion") and not sees_window("localiser.trunk")
 
 
 def test_of_marks_of_one_name_the_closest_counts(tiny_cohort, flat):
     case = next(c for c in tiny_cohort if c.label == "fracture")
-    kinds = {name: {type(r).__name__ for r in regions} for name, regions in marks_by_name(case).items()}
+    kinds = {name: {type(r).__name__ for r in regions} for name, regions in group_marks_by_name(case).items()}
     assert kinds == {"focus": {"Mask"}, "finding": {"Box"}}
     items = CohortItems(tiny_cohort, flat[0].recipe.view)
     batch = next(served(items, batch_size=4))
-    drawn = masks_of(tiny_cohort)(batch)
+    drawn = choose_masks(tiny_cohort)(batch)
     for b, case_id in enumerate(batch.case_ids):
         case = next(c for c in tiny_cohort if c.case_id == case_id)
         focus = next(r for r in case.regions if type(r).__name__ == "Mask")
         assert np.array_equal(drawn["focus"][b].numpy(), focus.draw(batch.frames[b]) > 0)
-    assert masks_of(tiny_cohort.where(lambda c: False)) is None
+    assert choose_masks(tiny_cohort.where(lambda c: False)) is None
 
 
 def test_the_command_prints_the_first_units(flat, tmp_path, capsys):

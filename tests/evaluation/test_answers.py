@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sightline.errors import RunError
-from sightline.evaluation.answers import OWN, READINGS, answers_table, best_reading, read_answers
+from sightline.evaluation.answers import OWN, READINGS, choose_best_reading, format_answers_table, read_answers
 from sightline.inference.network_output import Maps
 from sightline.metrics.predictions import Predictions
 
@@ -64,10 +64,10 @@ def test_a_spot_is_found_by_the_maximum_and_not_by_the_mean(tmp_path):
     assert found["maximum"].test > 0.95 > 0.7 > found[OWN].test
     assert found["mean"].test == pytest.approx(found[OWN].test)
     assert found["mean"].compared.difference == pytest.approx(0.0)
-    best = best_reading(list(found.values()))
+    best = choose_best_reading(list(found.values()))
     assert best.validation == max(r.validation for r in found.values())
     assert best.compared.low > 0
-    assert f"**{best.name}**" in answers_table(list(found.values()))
+    assert f"**{best.name}**" in format_answers_table(list(found.values()))
 
 
 def test_of_two_maps_the_second_is_also_read_alone(tmp_path):

@@ -11,8 +11,8 @@ from support.cohorts import tiny_recipe
 from sightline.errors import CohortError, RunError, SightlineError
 from sightline.evaluation import evaluate as module
 from sightline.evaluation.evaluate import evaluate
-from sightline.evaluation.gallery import network_view, pointing_order, select_telling_cases, write_panels
-from sightline.evaluation.report import report_of, write_report_of
+from sightline.evaluation.gallery import rank_by_pointing, select_telling_cases, show_network_view, write_panels
+from sightline.evaluation.report import compute_report, write_report_of
 from sightline.inference.network_output import Maps
 from sightline.inference.predict import predict
 from sightline.metrics.estimate import Estimate
@@ -65,7 +65,7 @@ def test_what_was_saved_is_what_was_measured(run, tiny_cohort, tmp_path, counted
     test = tiny_cohort.split("test")
     made, kept = ask(run, test, tmp_path), ask(run, test, tmp_path)
     assert len(counted) == 1 and same(made, kept)
-    assert report_of(made, replicates=50) == report_of(kept, replicates=50)
+    assert compute_report(made, replicates=50) == compute_report(kept, replicates=50)
     assert Predictions.read(tmp_path / "test.csv").labels.tolist() == made.predictions.labels.tolist()
 
 
@@ -75,7 +75,7 @@ def test_the_probabilities_are_the_networks(run, tiny_cohort, tmp_path):
     test = tiny_cohort.split("test")
     made = ask(run, test, tmp_path)
     for row in (0, 5):
-        pixels, _ = network_view(test[row], run.recipe.view)
+        pixels, _ = show_network_view(test[row], run.recipe.view)
         with torch.no_grad():
             evidence = run.network()(torch.from_numpy(pixels)[None, None])
         assert np.allclose(
@@ -192,12 +192,12 @@ def test_focus_regions_are_scored_in_their_richest_style_on_the_own_class(run, t
 def test_all_cases_at_once(run, tiny_cohort, tmp_path):
     made = ask(run, tiny_cohort, tmp_path, "all")
     assert made.predictions.case_ids == tuple(c.case_id for c in tiny_cohort)
-    names = [e.name for e in report_of(made, replicates=50)]
+    names = [e.name for e in compute_report(made, replicates=50)]
     assert len(names) == len(set(names)) and any("study" in n for n in names) and any("finding" in n for n in names)
 
 
 def test_the_report_is_written_and_read_back(run, tiny_cohort, tmp_path):
-    estimates = report_of(ask(run, tiny_cohort.split("test"), tmp_path), replicates=50)
+    estimates = compute_report(ask(run, tiny_cohort.split("test"), tmp_path), replicates=50)
     write_report_of(estimates, tmp_path, "title")
     read = [Estimate.from_dict(fields) for fields in json.loads((tmp_path / "metrics.json").read_text())]
     assert read == estimates
@@ -206,7 +206,7 @@ def test_the_report_is_written_and_read_back(run, tiny_cohort, tmp_path):
 
 
 def test_a_test_set_of_one_class_says_what_is_undefined(run, tiny_cohort, tmp_path):
-    estimates = report_of(ask(run, tiny_cohort.where(lambda c: c.label == "fracture"), tmp_path), replicates=50)
+    estimates = compute_report(ask(run, tiny_cohort.where(lambda c: c.label == "fracture"), tmp_path), replicates=50)
     undefined = [e for e in estimates if e.value is None]
     assert undefined and all(e.why for e in undefined)
 
@@ -215,9 +215,9 @@ def test_a_network_that_says_the_same_of_all_is_measured_all_the_same(run, tiny_
     """An AUC of a half and a calibration error are what such a training deserves, not silence."""
     made = ask(run, tiny_cohort.split("test"), tmp_path)
     alike = replace(made.predictions, probabilities=np.full_like(made.predictions.probabilities, 0.5))
-    of = {e.name: e for e in report_of(replace(made, predictions=alike), replicates=50)}
+    of = {e.name: e for e in compute_report(replace(made, predictions=alike), replicates=50)}
     assert of["AUC, image-wise"].value == 0.5 and of["Brier score, image-wise"].value == 0.25
-    assert not any("AUC" in e.name for e in report_of(made, replicates=50, classifies=False))
+    assert not any("AUC" in e.name for e in compute_report(made, replicates=50, classifies=False))
 
 
 def test_panels_are_pictures_of_the_telling_cases(run, tiny_cohort, tmp_path):
@@ -235,7 +235,7 @@ def test_panels_are_pictures_of_the_telling_cases(run, tiny_cohort, tmp_path):
     assert write_panels(nothing, test, run.recipe.view, tmp_path / "none") == []
     chosen = select_telling_cases(made, 100)
     assert sorted(chosen) == list(range(len(test)))
-    order = pointing_order(made, [c.case_id for c in test])
+    order = rank_by_pointing(made, [c.case_id for c in test])
     assert sorted(order) == [i for i, c in enumerate(test) if c.label == "fracture"]
 
 

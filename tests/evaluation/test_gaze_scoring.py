@@ -8,8 +8,8 @@ from support.cohorts import tiny_recipe
 
 from sightline.data.targets.gaze_choice import GazeChoice
 from sightline.evaluation.evaluate import evaluate
-from sightline.evaluation.gaze_scoring import by_map, gaze_scores
-from sightline.evaluation.report import report_of
+from sightline.evaluation.gaze_scoring import group_by_map, score_cohort_gaze
+from sightline.evaluation.report import compute_report
 from sightline.evaluation.tables.run_table import run_table
 from sightline.evaluation.tables.summary import summarise
 from sightline.evaluation.tables.table import Row, Table
@@ -55,14 +55,16 @@ def said_of(cohort, shown):
 def test_the_gaze_itself_agrees_and_its_mirror_image_does_not(gazed_cohort):
     view = recipe().view
     cases = gazed_cohort.where(lambda c: bool(c.regions))
-    from sightline.data.views.frames import case_frame
+    from sightline.data.views.frames import find_case_frame
 
     maps = []
     for case in cases:
         (gaze,) = case.regions
-        maps.append(gaze.density(case_frame(case, view).resize((56, 56))))
+        maps.append(gaze.density(find_case_frame(case, view).resize((56, 56))))
     own = np.stack(maps)
-    tables = by_map(gaze_scores(said_of(cases, {"own": own, "mirrored": own[:, ::-1, ::-1].copy()}), cases, view))
+    tables = group_by_map(
+        score_cohort_gaze(said_of(cases, {"own": own, "mirrored": own[:, ::-1, ::-1].copy()}), cases, view)
+    )
     assert np.allclose(tables["own"].column("cc"), 1.0) and np.allclose(tables["own"].column("kl"), 0.0, atol=1e-9)
     assert tables["own"].column("nss").mean() > tables["mirrored"].column("nss").mean() + 1.0
     assert tables["own"].column("sauc").mean() > 0.7
@@ -82,10 +84,10 @@ def test_an_evaluation_keeps_what_was_painted_explained_and_scored(gazed_cohort,
     assert all(np.array_equal(first.shown[k], again.shown[k]) for k in first.shown)
     assert again.gaze_scores == first.gaze_scores and again.predictions == first.predictions
     readers = sum(bool(c.regions) for c in test)
-    assert {name: len(t) for name, t in by_map(first.gaze_scores).items()} == dict.fromkeys(
+    assert {name: len(t) for name, t in group_by_map(first.gaze_scores).items()} == dict.fromkeys(
         ("class map", "decoder", "heatmap"), readers
     )
-    names = [e.name for e in report_of(first, replicates=50)]
+    names = [e.name for e in compute_report(first, replicates=50)]
     assert "CC with gaze, decoder" in names and "NSS, heatmap" in names
 
 

@@ -9,7 +9,7 @@ from support.cohorts import tiny_recipe
 from sightline import cli
 from sightline.data.datasets.folder.writer import write_cohort
 from sightline.evaluation.gallery import write_panels
-from sightline.evaluation.overlap import known_cases
+from sightline.evaluation.overlap import describe_known_cases
 from sightline.papers.catalogue import CATALOGUE
 from sightline.training.engine import Engine
 from sightline.training.train import train
@@ -23,22 +23,26 @@ def run(tiny_cohort, tmp_path_factory):
 
 
 def test_cases_that_were_trained_on_are_counted(run, tiny_cohort, tmp_path):
-    assert known_cases(run, tiny_cohort.split("test")) == ()
+    assert describe_known_cases(run, tiny_cohort.split("test")) == ()
     training = tiny_cohort.split("train")
     n = len(training)
-    assert known_cases(run, training)[0].startswith(f"WARNING: {n} of {n} cases were trained on")
+    assert describe_known_cases(run, training)[0].startswith(f"WARNING: {n} of {n} cases were trained on")
     # under other names, of other patients, in another cohort and file
     shutil.copy(training[0].image, tmp_path / "other.png")
     renamed = replace(training[0], case_id="z", study_id="z", patient_id="z", image=tmp_path / "other.png")
     elsewhere = replace(tiny_cohort, name="elsewhere", cases=(renamed, *tiny_cohort.split("test").cases[:3]))
-    assert known_cases(run, elsewhere)[0].startswith("WARNING: 1 of 4 cases were trained on")
+    assert describe_known_cases(run, elsewhere)[0].startswith("WARNING: 1 of 4 cases were trained on")
     # another picture of a patient that was trained on
     relative = replace(tiny_cohort.split("test")[0], patient_id=training[0].patient_id)
-    assert "1 of 1 cases have the id of a patient" in known_cases(run, replace(tiny_cohort, cases=(relative,)))[0]
+    assert (
+        "1 of 1 cases have the id of a patient" in describe_known_cases(run, replace(tiny_cohort, cases=(relative,)))[0]
+    )
     # a run of an earlier version knows ids alone
     plain = {k: v for k, v in run.cohort.items() if k not in ("pictures", "patients")}
-    assert known_cases(replace(run, cohort=plain), training)[0].startswith(f"WARNING: {n} of {n} cases were trained on")
-    assert known_cases(replace(run, cohort=plain), tiny_cohort.split("test")) == ()
+    assert describe_known_cases(replace(run, cohort=plain), training)[0].startswith(
+        f"WARNING: {n} of {n} cases were trained on"
+    )
+    assert describe_known_cases(replace(run, cohort=plain), tiny_cohort.split("test")) == ()
 
 
 def test_evaluate_says_so_in_a_folder_of_its_own(run, tiny_cohort, tmp_path, capsys):

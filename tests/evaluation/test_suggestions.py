@@ -9,9 +9,15 @@ import torch
 from PIL import Image
 from support.cohorts import tiny_recipe
 
-from sightline.data.subset import marks_of_cases
+from sightline.data.subset import keep_marks_of_cases
 from sightline.errors import CohortError, RunError
-from sightline.evaluation.suggestions import disagreement_of, entropy, select_diverse, suggest_cases, write_suggestions
+from sightline.evaluation.suggestions import (
+    compute_entropy,
+    measure_disagreement,
+    select_diverse,
+    suggest_cases,
+    write_suggestions,
+)
 from sightline.explainers.localisation.protocols import MapBoxes
 from sightline.inference.network_output import Maps
 from sightline.structures.case import Case, Cohort
@@ -60,8 +66,8 @@ def run(tmp_path, monkeypatch):
 
 def test_entropy_is_its_formula():
     p = np.array([[0.5, 0.5], [0.9, 0.1], [1.0, 0.0]])
-    assert np.allclose(entropy(p), [1.0, -(0.9 * np.log2(0.9) + 0.1 * np.log2(0.1)), 0.0], atol=1e-9)
-    assert np.allclose(entropy(np.array([[0.5, 0.5, 0.5]])), 1.0)
+    assert np.allclose(compute_entropy(p), [1.0, -(0.9 * np.log2(0.9) + 0.1 * np.log2(0.1)), 0.0], atol=1e-9)
+    assert np.allclose(compute_entropy(np.array([[0.5, 0.5, 0.5]])), 1.0)
 
 
 def test_uncertain_ones_come_first_and_every_fifth_is_by_chance(run, cohort):
@@ -85,7 +91,7 @@ def test_a_case_without_the_map_of_the_last_class_is_left_out_of_the_order():
     maps = np.zeros((4, 2, 3, 3), np.float32)
     maps[0, 1], maps[1, 0], maps[3, 1] = 9.0, 1.0, 2.0
     kept = Maps(tuple("abcd"), np.array([[3, 9], [9, 1], [2, 1], [0, 9]]), maps, maps)
-    assert disagreement_of(probabilities, kept).tolist() == pytest.approx([1.0, 0.5, np.nan, 0.5], nan_ok=True)
+    assert measure_disagreement(probabilities, kept).tolist() == pytest.approx([1.0, 0.5, np.nan, 0.5], nan_ok=True)
 
 
 def test_centres_cover_as_a_slow_search_says():
@@ -111,13 +117,13 @@ def test_the_table_is_read_back_and_keeps_the_marks_of_those_alone(run, cohort, 
     with (tmp_path / "s.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["case_id"] for row in rows] == [s.case_id for s in found]
-    part = marks_of_cases(cohort, [row["case_id"] for row in rows])
+    part = keep_marks_of_cases(cohort, [row["case_id"] for row in rows])
     chosen = {s.case_id for s in found}
     assert {c.case_id for c in part if c.regions} == {c.case_id for c in cohort if c.regions and c.case_id in chosen}
     with pytest.raises(CohortError, match="not in"):
-        marks_of_cases(cohort, ["nobody"])
+        keep_marks_of_cases(cohort, ["nobody"])
     with pytest.raises(CohortError, match="None of the 1"):
-        marks_of_cases(cohort, ["c0"])
+        keep_marks_of_cases(cohort, ["c0"])
 
 
 def test_what_cannot_be_chosen_is_refused(run, cohort, monkeypatch):

@@ -131,9 +131,9 @@ def test_gates_are_plain_unless_asked(squeeze, axes):
     network = Chain(nn.ReLU(), axes, squeeze)
     network.down.bias.data.fill_(0.5)
     kind = "relu" if isinstance(squeeze, nn.ReLU) else "silu"
-    maps, rewired = InputGradient("guided").explained(network, grid(axes), [0])
+    maps, rewired = InputGradient("guided").explain_by_rule(network, grid(axes), [0])
     assert dict(rewired.activations) == {"relu": 1} and dict(rewired.gates) == {kind: 1} and not rewired.escaped
-    more, rewired = InputGradient("guided", gates="rewired").explained(network, grid(axes), [0])
+    more, rewired = InputGradient("guided", gates="rewired").explain_by_rule(network, grid(axes), [0])
     assert rewired.total == 2 and not rewired.gates and not rewired.escaped
     assert not torch.allclose(maps, more)
 
@@ -158,7 +158,7 @@ def test_what_no_rule_reaches_is_told_and_refused(how):
     network = Chain(ESCAPES[how])
     for _ in range(2):
         # scripts change their form after the first calls
-        _, rewired = InputGradient("guided").explained(network, grid(), [0])
+        _, rewired = InputGradient("guided").explain_by_rule(network, grid(), [0])
         assert sum(rewired.escaped.values()) == 1
     for rule in RULES[1:]:
         with pytest.raises(RunError, match="does not reach"):
@@ -197,11 +197,11 @@ def test_nothing_of_timm_escapes(name):
 
     size = 160 if name == "test_vit" else 96
     for gates in ("plain", "rewired"):
-        maps, rewired = InputGradient("guided", gates=gates).explained(Net(), torch.rand(1, 3, size, size), [0])
+        maps, rewired = InputGradient("guided", gates=gates).explain_by_rule(Net(), torch.rand(1, 3, size, size), [0])
         assert rewired.total >= 3 and not rewired.escaped, rewired
         assert bool(maps.isfinite().all())
     assert ("efficient" in name or "mobile" in name) == bool(
-        InputGradient("guided").explained(Net(), torch.rand(1, 3, size, size), [0])[1].gates
+        InputGradient("guided").explain_by_rule(Net(), torch.rand(1, 3, size, size), [0])[1].gates
     )
 
 
@@ -218,7 +218,7 @@ def test_the_published_encoder_is_met_whole():
         def forward(self, x):
             return Evidence(self.encoder(x)[-1].flatten(2).mean(-1)[:, :3])
 
-    rewired = InputGradient("guided").explained(Net(), torch.rand(1, 3, 64, 64), [0])[1]
+    rewired = InputGradient("guided").explain_by_rule(Net(), torch.rand(1, 3, 64, 64), [0])[1]
     # a stem, and two in each of sixteen blocks but for the first, which does not widen; a gate in each
     assert dict(rewired.activations) == {"silu": 32} and dict(rewired.gates) == {"silu": 16} and not rewired.escaped
 
@@ -289,7 +289,7 @@ def test_a_compiled_network_is_explained_as_it_was_written():
     itself.compile(backend="eager")
     itself(grid())
     for compiled in (whole, part, itself):
-        maps, rewired = InputGradient("guided").explained(compiled, grid(), [0])
+        maps, rewired = InputGradient("guided").explain_by_rule(compiled, grid(), [0])
         assert torch.allclose(maps, want, atol=1e-7) and dict(rewired.activations) == {"relu": 1}
     with pytest.raises(RunError, match="scripted"):
         InputGradient("guided")(torch.jit.script(Scripted()), grid(), [0])
@@ -302,5 +302,5 @@ def test_weights_in_sixteen_bits_are_refused():
 
 def test_counts_of_a_known_network():
     network = ClassMapModel(Backbone("resnet18"), MeanPool()).build(2)
-    rewired = InputGradient("guided").explained(network, torch.rand(1, 3, 64, 64), [0])[1]
+    rewired = InputGradient("guided").explain_by_rule(network, torch.rand(1, 3, 64, 64), [0])[1]
     assert dict(rewired.activations) == {"relu": 17} and not rewired.gates and not rewired.escaped

@@ -12,7 +12,7 @@ from torch.nn.functional import conv2d
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
-from sightline.explainers.backprop_rules.rules import Rewired, guided_silu_step, rewire
+from sightline.explainers.backprop_rules.rules import RuleRecord, compute_guided_silu_step, rewire
 from sightline.explainers.bn_folding.deferred import DeferredTensor
 from sightline.explainers.bn_folding.mode import bn_folding_mode
 from sightline.explainers.cam import GradCAM
@@ -63,7 +63,7 @@ def made(name):
 def first_and_second(network, images, cheap):
     """The gradient of a score with respect to the image, and that of its square sum with respect to all weights."""
     x = images.clone().requires_grad_()
-    rewired = Rewired()
+    rewired = RuleRecord()
     if cheap:
         with rewire("vanilla") as rewired, bn_folding_mode(rewired):
             score = network(x).pow(2).sum()
@@ -96,7 +96,7 @@ def test_volumes_too():
 
 
 def test_no_gradient_of_weights_while_the_image_is_differentiated():
-    network, rewired = made("plain"), Rewired()
+    network, rewired = made("plain"), RuleRecord()
     x = torch.rand(1, 4, 5, 5, dtype=torch.float64, requires_grad=True)
     with bn_folding_mode(rewired):
         score = network(x).sum()
@@ -108,7 +108,7 @@ def test_no_gradient_of_weights_while_the_image_is_differentiated():
 
 def test_pictures_without_a_batch_and_nothing_outside_the_block():
     x, w = torch.rand(1, 5, 5), torch.rand(2, 1, 3, 3, requires_grad=True)
-    with bn_folding_mode(Rewired()):
+    with bn_folding_mode(RuleRecord()):
         assert torch.equal(conv2d(x, w), torch.conv2d(x, w)) and "_Convolved" not in conv2d(x, w).grad_fn.name()
         assert "_Convolved" in conv2d(x[None], w).grad_fn.name()
     assert "_Convolved" not in conv2d(x[None], w).grad_fn.name()
@@ -296,7 +296,7 @@ def test_a_later_map_answers_for_its_shape_and_is_made_once():
         made.append(torch.full((2, 3), 5.0))
         return made[-1]
 
-    later = DeferredTensor.of(torch.tensor(torch.nan).expand(2, 3), make)
+    later = DeferredTensor.from_promise(torch.tensor(torch.nan).expand(2, 3), make)
     assert later.shape == (2, 3) and later.ndim == later.dim() == 2 and len(later) == 2 and later.size(1) == 3
     assert later.dtype == torch.float32 and not later.requires_grad and not made
     assert float((later + later).sum()) == 60 and float(torch.stack([later, later])[1, 0, 0]) == 5
@@ -309,8 +309,8 @@ def test_guided_silu_in_closed_form_and_its_derivatives():
     x = torch.linspace(-4, 4, 41, dtype=torch.float64).add(0.013).requires_grad_()
     g = torch.linspace(-1, 2, 41, dtype=torch.float64).roll(7).add(0.007).requires_grad_()
     (slope,) = torch.autograd.grad(F.silu(x).sum(), x)
-    assert torch.allclose(guided_silu_step(g, x), g.clamp(min=0) * slope * (x > 0))
-    assert torch.autograd.gradcheck(guided_silu_step, (g, x))
+    assert torch.allclose(compute_guided_silu_step(g, x), g.clamp(min=0) * slope * (x > 0))
+    assert torch.autograd.gradcheck(compute_guided_silu_step, (g, x))
 
     def activated(x):
         with rewire("guided"):

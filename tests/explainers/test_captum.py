@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from sightline.errors import GeometryError, RecipeError
 from sightline.explainers.captum import DeepLift, IntegratedGradients, Lime
-from sightline.explainers.sanity_checks.preflight import preflight
+from sightline.explainers.sanity_checks.preflight import run_preflight
 from sightline.structures.evidence import Evidence
 
 
@@ -189,6 +189,6 @@ def test_settings_that_mean_nothing_are_refused():
 def test_preflight_takes_them():
     pytest.importorskip("captum.attr")
     network, images = made()
-    report = preflight(network, images, IntegratedGradients(steps=4))
+    report = run_preflight(network, images, IntegratedGradients(steps=4))
     assert report.finding("traces").severity == "ok"
     assert report.finding("image").severity == "ok"

@@ -12,14 +12,14 @@ from torchvision.ops import batched_nms
 
 from sightline.errors import GeometryError, RecipeError
 from sightline.explainers.localisation import boxes as found_boxes
-from sightline.explainers.localisation.boxes import FoundBoxes, boxes_of_maps
-from sightline.explainers.localisation.connected_components import components_of, pack
-from sightline.explainers.localisation.points import point_of_maps, upsample_maps
+from sightline.explainers.localisation.boxes import FoundBoxes, find_boxes_of_maps
+from sightline.explainers.localisation.connected_components import find_components, pack_pictures
+from sightline.explainers.localisation.points import find_points, upsample_maps
 from sightline.explainers.localisation.protocols import PROTOCOLS, MapBoxes
-from sightline.explainers.localisation.tuning import candidates, oracle_boxes, tune
+from sightline.explainers.localisation.tuning import choose_oracle_boxes, list_candidates, tune
 from sightline.papers.catalogue import CATALOGUE
 from sightline.structures.resampling import resample
-from sightline.training.serialization import from_plain, to_plain
+from sightline.training.serialization import build_from_plain, to_plain
 
 
 def iou(a, b):
@@ -69,7 +69,7 @@ def obvious(field, protocol):
 
 
 def assert_obvious(maps, protocol):
-    found = boxes_of_maps(maps, protocol)
+    found = find_boxes_of_maps(maps, protocol)
     expected = [(i, box, score) for i, field in enumerate(maps) for box, score in obvious(field, protocol)]
     assert found.map_index.tolist() == [i for i, _, _ in expected]
     assert found.corners.tolist() == [list(map(float, box)) for _, box, _ in expected]
@@ -128,8 +128,8 @@ def peaked(shape=(64, 80), centre=(30.5, 20.5), width=8.0):
 
 def test_the_printed_band_loses_the_peak():
     field = peaked()
-    band = boxes_of_maps(field, MapBoxes(keep="band", regions="hull"))
-    two = boxes_of_maps(field, MapBoxes(keep="both", regions="hull", overlap=1.0))
+    band = find_boxes_of_maps(field, MapBoxes(keep="band", regions="hull"))
+    two = find_boxes_of_maps(field, MapBoxes(keep="both", regions="hull", overlap=1.0))
     assert len(band) == 1 and len(two) == 2
     # the two thresholds box the same peak twice, one box inside the other
     outer, inner = two.corners
@@ -145,26 +145,26 @@ def test_the_printed_band_loses_the_peak():
 def test_the_band_may_box_elsewhere_than_the_thresholds():
     # a steep peak and a broad hill of middle height: the band sees the hill, both thresholds rank the peak first
     field = peaked(centre=(16.5, 16.5), width=2.0) + 0.6 * peaked(centre=(44.5, 60.5), width=6.0)
-    band = boxes_of_maps(field, MapBoxes(keep="band", regions="largest")).corners[0]
-    two = boxes_of_maps(field, PROTOCOLS["two thresholds"])
+    band = find_boxes_of_maps(field, MapBoxes(keep="band", regions="largest")).corners[0]
+    two = find_boxes_of_maps(field, PROTOCOLS["two thresholds"])
     assert iou(band, two.corners[0]) == 0.0
     assert band[1] < 60.5 < band[3] and two.corners[0][1] < 16.5 < two.corners[0][3]
 
 
 def test_two_findings_give_two_boxes_with_scores():
     field = peaked(centre=(16.5, 16.5), width=5.0) + 0.8 * peaked(centre=(48.5, 60.5), width=5.0)
-    found = boxes_of_maps(field, PROTOCOLS["several"])
+    found = find_boxes_of_maps(field, PROTOCOLS["several"])
     assert len(found) == 2
     np.testing.assert_allclose(found.scores, [1.0, 0.8], atol=0.01)
     assert found.corners[0][0] < 16.5 < found.corners[0][2] and found.corners[1][1] < 60.5 < found.corners[1][3]
-    assert len(boxes_of_maps(field, MapBoxes())) == 1
+    assert len(find_boxes_of_maps(field, MapBoxes())) == 1
 
 
 def test_cells_that_touch_at_a_corner_belong_together():
     field = np.zeros((1, 4, 6))
     field[0, [0, 1, 2, 3], [0, 1, 2, 1]] = 1.0
     field[0, 0, 4:] = 1.0
-    found = boxes_of_maps(field, MapBoxes(regions="each"))
+    found = find_boxes_of_maps(field, MapBoxes(regions="each"))
     assert found.corners.tolist() == [[0, 0, 4, 3], [0, 4, 1, 6]]
 
 
@@ -173,35 +173,35 @@ def test_pictures_and_rows_do_not_run_into_each_other():
     for width in (63, 64, 128):
         pictures = np.zeros((2, 3, width), dtype=bool)
         pictures[:, 0, -1] = pictures[:, 1, 0] = pictures[:, 2, -1] = True
-        components, runs = components_of(pack(pictures, 2, (3, width)))
+        components, runs = find_components(pack_pictures(pictures, 2, (3, width)))
         assert components.picture.tolist() == [0, 0, 0, 1, 1, 1] and components.area.tolist() == [1] * 6
         assert runs.component.tolist() == list(range(6))
     with pytest.raises(GeometryError, match="Expected 3 pictures; got 2"):
-        pack(np.zeros((2, 3, 4), dtype=bool), 3, (3, 4))
+        pack_pictures(np.zeros((2, 3, 4), dtype=bool), 3, (3, 4))
     with pytest.raises(GeometryError, match=r"number 1 is \(3, 5\)"):
-        pack(np.zeros((2, 3, 5), dtype=bool), 2, (3, 4))
+        pack_pictures(np.zeros((2, 3, 5), dtype=bool), 2, (3, 4))
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_flat_maps_have_no_box(name):
     maps = np.stack([np.zeros((5, 5)), np.full((5, 5), -3.0), np.full((5, 5), 1e30)])
-    found = boxes_of_maps(maps, PROTOCOLS[name])
+    found = find_boxes_of_maps(maps, PROTOCOLS[name])
     assert len(found) == 0 and found.corners.shape == (0, 4) and np.isnan(found.best(3)).all()
-    assert len(boxes_of_maps(maps, dataclasses.replace(PROTOCOLS[name], scale="maximum"))) == 0
+    assert len(find_boxes_of_maps(maps, dataclasses.replace(PROTOCOLS[name], scale="maximum"))) == 0
     # the maximum as scale: nothing above zero, nothing found
-    assert len(boxes_of_maps(-np.arange(25.0).reshape(1, 5, 5), MapBoxes(scale="maximum"))) == 0
-    assert len(boxes_of_maps(np.zeros((0, 5, 5)), PROTOCOLS[name])) == 0
+    assert len(find_boxes_of_maps(-np.arange(25.0).reshape(1, 5, 5), MapBoxes(scale="maximum"))) == 0
+    assert len(find_boxes_of_maps(np.zeros((0, 5, 5)), PROTOCOLS[name])) == 0
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_maps_that_are_no_numbers_are_refused(bad):
     maps = np.zeros((3, 4, 4))
     maps[1, 2, 2] = bad
-    for call in (lambda: boxes_of_maps(maps, MapBoxes()), lambda: point_of_maps(maps)):
+    for call in (lambda: find_boxes_of_maps(maps, MapBoxes()), lambda: find_points(maps)):
         with pytest.raises(GeometryError, match="NaN or infinite"):
             call()
     with pytest.raises(GeometryError, match=r"\[n, h, w\]"):
-        boxes_of_maps(np.zeros((4, 4)), MapBoxes())
+        find_boxes_of_maps(np.zeros((4, 4)), MapBoxes())
     with pytest.raises(GeometryError, match=r"\(2, 0, 3\)"):
         upsample_maps(np.zeros((2, 0, 3)), (4, 4))
 
@@ -210,7 +210,7 @@ def test_a_level_is_exact_in_float32():
     # 0.1 in float32 lies above 0.1 in float64: rounding the level to the map's type would drop a cell that is above it
     field = np.array([[[0.0, 0.1, 1.0]]], dtype=np.float32)
     assert float(field[0, 0, 1]) > 0.1
-    found = boxes_of_maps(field, MapBoxes(low=25.5))
+    found = find_boxes_of_maps(field, MapBoxes(low=25.5))
     assert found.corners.tolist() == [[0, 1, 1, 3]]
 
 
@@ -219,7 +219,7 @@ def test_points():
     maps[0, 3, 2] = 1.0
     maps[1, 1, 1:6] = 2.0  # a plateau: its middle
     maps[2, 0, [0, 6]] = 1.0  # two apart: the first
-    np.testing.assert_array_equal(point_of_maps(maps), [[3.5, 2.5], [1.5, 3.5], [0.5, 0.5], [2.5, 3.5]])
+    np.testing.assert_array_equal(find_points(maps), [[3.5, 2.5], [1.5, 3.5], [0.5, 0.5], [2.5, 3.5]])
 
 
 def test_upsampling_keeps_places():
@@ -243,12 +243,12 @@ def test_tuning_finds_the_level_that_drew_the_truth():
     rng = np.random.default_rng(1)
     maps = upsample_maps(rng.standard_normal((12, 5, 5)).astype(np.float32), (40, 40))
     for wanted in (MapBoxes(low=140.0), MapBoxes(low=80.0, regions="peak")):
-        truths = boxes_of_maps(maps, wanted).best(12)
+        truths = find_boxes_of_maps(maps, wanted).best(12)
         for by in ("iou", "printed"):
             chosen = tune(maps, truths, by=by)
-            boxes = boxes_of_maps(maps, chosen).best(12)
+            boxes = find_boxes_of_maps(maps, chosen).best(12)
             assert min(iou(a, b) for a, b in zip(boxes, truths, strict=True)) == 1.0
-        assert tune(maps, [[[0, 0, 1, 1], true] for true in truths]) in candidates()
+        assert tune(maps, [[[0, 0, 1, 1], true] for true in truths]) in list_candidates()
     # a map in which a candidate finds nothing counts as no overlap
     high = MapBoxes(scale="maximum", low=10.0)
     assert tune(-1.0 - maps**2, truths, (high, MapBoxes(low=10.0))) == MapBoxes(low=10.0)
@@ -263,10 +263,10 @@ def test_tuning_finds_the_level_that_drew_the_truth():
 def test_candidates_keep_what_they_are_like():
     several = MapBoxes(regions="each", least_share=0.01, most_boxes=3)
     for like in (MapBoxes(), several, PROTOCOLS["printed band"]):
-        tried = candidates(like)
+        tried = list_candidates(like)
         assert tried[0] == like and len(set(tried)) == len(tried) >= 24
         assert {(c.least_share, c.most_boxes) for c in tried} == {(like.least_share, like.most_boxes)}
-    assert {c.regions for c in candidates(several)} == {"each"}
+    assert {c.regions for c in list_candidates(several)} == {"each"}
 
 
 def test_the_oracle_is_never_worse():
@@ -274,12 +274,12 @@ def test_the_oracle_is_never_worse():
     maps = upsample_maps(rng.standard_normal((10, 6, 6)).astype(np.float32), (36, 36))
     truths = np.tile([3.0, 5.0, 15.0, 20.0], (10, 1))
     protocol = MapBoxes(low=120.0, regions="each", most_boxes=50)
-    oracle = oracle_boxes(maps, truths, protocol)
-    everything = boxes_of_maps(maps, protocol)
+    oracle = choose_oracle_boxes(maps, truths, protocol)
+    everything = find_boxes_of_maps(maps, protocol)
     for i in range(10):
         overlaps = [iou(box, truths[i]) for box in everything.of_map(i).corners]
         assert [iou(box, truths[i]) for box in oracle.of_map(i).corners] == [max(overlaps)]
-    assert len(oracle_boxes(np.zeros((2, 4, 4)), truths[:2], protocol)) == 0
+    assert len(choose_oracle_boxes(np.zeros((2, 4, 4)), truths[:2], protocol)) == 0
 
 
 @pytest.mark.parametrize(
@@ -295,7 +295,7 @@ def test_fields_are_checked(field, value):
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_protocols_are_recipe_words(name):
     protocol = PROTOCOLS[name]
-    assert from_plain(to_plain(protocol, CATALOGUE), CATALOGUE) == protocol
+    assert build_from_plain(to_plain(protocol, CATALOGUE), CATALOGUE) == protocol
 
 
 @pytest.mark.parametrize("shape", [(9, 14), (5, 4), (3, 20), (6, 7)])
@@ -322,6 +322,6 @@ def test_thinned_boxes_are_torchvisions():
     scores = np.concatenate([np.sort(rng.random(n))[::-1] for n in np.bincount(index, minlength=4)])
     kept = batched_nms(*map(torch.from_numpy, (corners, np.arange(60, 0, -1.0), index)), 0.3).numpy()
     wanted = np.concatenate([np.sort(kept[index[kept] == i])[:5] for i in range(4)])
-    found = found_boxes._thinned(FoundBoxes(index, corners, scores), MapBoxes(most_boxes=5, overlap=0.3))
+    found = found_boxes._suppress_overlaps(FoundBoxes(index, corners, scores), MapBoxes(most_boxes=5, overlap=0.3))
     np.testing.assert_array_equal(found.corners, corners[wanted])
     np.testing.assert_array_equal(found.scores, scores[wanted])

@@ -11,13 +11,18 @@ from torch import nn
 from torch.nn import functional as F
 
 from sightline.errors import GeometryError, RunError
-from sightline.explainers.backprop_rules.network_activations import network_activations
+from sightline.explainers.backprop_rules.network_activations import count_activations
 from sightline.explainers.cam import ClassActivationMap, GradCAM
 from sightline.explainers.gradients import GuidedGradCAM, InputGradient, SmoothGrad
-from sightline.explainers.sanity_checks.preflight import MOST_SHUFFLES, preflight
+from sightline.explainers.sanity_checks.preflight import MOST_SHUFFLES, run_preflight
 from sightline.explainers.sanity_checks.side_effects import StateSnapshot
-from sightline.explainers.sanity_checks.similarity import blankness, correlation, rank_correlation, relative_difference
-from sightline.explainers.sanity_checks.weight_randomisation import layers_in_order, randomise_weights
+from sightline.explainers.sanity_checks.similarity import (
+    compute_rank_correlation,
+    compute_relative_difference,
+    correlate,
+    measure_blankness,
+)
+from sightline.explainers.sanity_checks.weight_randomisation import list_layers_in_order, randomise_weights
 from sightline.structures.evidence import Evidence
 
 
@@ -140,7 +145,7 @@ SOUND = [
 @pytest.mark.parametrize("explainer", SOUND, ids=lambda e: f"{type(e).__name__}")
 def test_sound_maps_of_a_trained_network_pass(trained, explainer):
     for seed in range(3):
-        report = preflight(*trained, explainer, classes=[1, 2], seed=seed)
+        report = run_preflight(*trained, explainer, classes=[1, 2], seed=seed)
         assert report.passed, report
         assert report.finding("image").severity == "ok", report
         assert report.finding("weights").severity in ("ok", "note")
@@ -154,7 +159,7 @@ def test_false_alarms_on_random_networks_are_rare():
         torch.manual_seed(seed)
         for network in (Net(), Net(nn.SiLU, nn.AvgPool2d)):
             for explainer in (ClassActivationMap(), GradCAM(relu=False), InputGradient()):
-                report = preflight(network.eval(), pictures(3, 32), explainer, seed=seed)
+                report = run_preflight(network.eval(), pictures(3, 32), explainer, seed=seed)
                 asked += 1
                 alarms += [str(report)] if not report.passed else []
     assert asked == 36
@@ -169,7 +174,7 @@ def efficientnet():
 
 def test_guided_back_propagation_by_hooks_on_efficientnet_is_caught(efficientnet):
     for rule in ("guided", "deconvolution"):
-        report = preflight(efficientnet, pictures(2, channels=3), HookedReLU(rule))
+        report = run_preflight(efficientnet, pictures(2, channels=3), HookedReLU(rule))
         assert not report.passed
         found = report.finding("plain gradient")
         assert found.severity == "wrong"
@@ -180,13 +185,13 @@ def test_guided_back_propagation_by_hooks_on_efficientnet_is_caught(efficientnet
 
 def test_the_same_hooks_on_a_relu_network_are_what_they_say(trained):
     network, images = trained
-    report = preflight(network, images, HookedReLU("guided"))
+    report = run_preflight(network, images, HookedReLU("guided"))
     assert report.finding("plain gradient").severity == "ok"
     assert report.finding("image").severity == "ok"
 
 
 def test_our_guided_rule_on_efficientnet_reaches_silu(efficientnet):
-    report = preflight(efficientnet, pictures(2, channels=3), InputGradient("guided"))
+    report = run_preflight(efficientnet, pictures(2, channels=3), InputGradient("guided"))
     assert report.passed, report
     numbers = report.finding("activations").numbers
     assert numbers == {"rewired_silu": 33.0, "gates_silu": 16.0}
@@ -197,7 +202,7 @@ def test_our_guided_rule_on_efficientnet_reaches_silu(efficientnet):
 
 def test_a_rule_that_only_touches_relu_is_caught_within_noise_and_products(efficientnet):
     """SmoothGrad's average is not the plain gradient, but what it averages is."""
-    report = preflight(efficientnet, pictures(2, channels=3), SmoothGrad(HookedReLU(), samples=2))
+    report = run_preflight(efficientnet, pictures(2, channels=3), SmoothGrad(HookedReLU(), samples=2))
     assert report.finding("plain gradient").severity == "wrong"
 
 
@@ -205,7 +210,7 @@ def test_a_rule_that_only_touches_relu_is_caught_within_noise_and_products(effic
 @pytest.mark.parametrize("pool", [nn.AvgPool2d, nn.MaxPool2d])
 def test_deconvolution_without_max_pooling_is_caught(explainer, pool):
     torch.manual_seed(1)
-    report = preflight(Net(pool=pool).eval(), pictures(3, 32), explainer)
+    report = run_preflight(Net(pool=pool).eval(), pictures(3, 32), explainer)
     found = report.finding("image")
     if pool is nn.MaxPool2d:
         assert found.severity == "ok", report
@@ -218,7 +223,7 @@ def test_deconvolution_without_max_pooling_is_caught(explainer, pool):
 
 def test_deconvolution_on_efficientnet_is_caught_also_where_gates_let_some_of_the_picture_in(efficientnet):
     images = pictures(3, channels=3)
-    assert preflight(efficientnet, images, InputGradient("deconvolution")).finding("image").severity == "wrong"
+    assert run_preflight(efficientnet, images, InputGradient("deconvolution")).finding("image").severity == "wrong"
     torch.manual_seed(0)
     awake = Whole("efficientnet_b0")
     for module in awake.modules():
@@ -229,16 +234,16 @@ def test_deconvolution_on_efficientnet_is_caught_also_where_gates_let_some_of_th
             module.reset_running_stats()
     with torch.no_grad():
         awake(torch.cat([images, torch.rand_like(images)]))
-    found = preflight(awake.eval(), images, InputGradient("deconvolution")).finding("image")
+    found = run_preflight(awake.eval(), images, InputGradient("deconvolution")).finding("image")
     # the same noise makes another map, different pictures hardly do
     assert found.severity == "wrong"
     assert found.numbers["image_and_noise"] < 0.97 < found.numbers["between_images"]
-    assert preflight(awake, images, InputGradient("guided")).finding("image").severity == "ok"
+    assert run_preflight(awake, images, InputGradient("guided")).finding("image").severity == "ok"
 
 
 def test_edges_of_the_picture_are_not_what_the_network_learned(trained):
     edges = own_map(lambda model, x, c: x.diff(dim=-1, append=x[..., -1:]).abs().sum(1))
-    report = preflight(*trained, edges)
+    report = run_preflight(*trained, edges)
     weights = report.finding("weights")
     assert weights.severity == "wrong"
     assert weights.numbers["all"] == pytest.approx(1.0)
@@ -248,7 +253,7 @@ def test_edges_of_the_picture_are_not_what_the_network_learned(trained):
 
 def test_a_map_of_the_features_alone_does_not_know_the_class(trained):
     features = own_map(lambda model, x, c: model.trunk(x).mean(1))
-    report = preflight(*trained, features)
+    report = run_preflight(*trained, features)
     assert report.finding("class").severity == "wrong"
     assert report.finding("image").severity == "ok"
     # shuffling the head alone changes nothing
@@ -268,12 +273,12 @@ def test_blank_maps_are_told_by_kind_and_share(trained, value, share, said):
         maps[: len(x) // 2] = value
         return maps
 
-    found = preflight(network, images, own_map(half)).finding("blank")
+    found = run_preflight(network, images, own_map(half)).finding("blank")
     assert found.numbers[share] == pytest.approx(0.5)
     assert said in found.message
     # a part of the images may be blank; what is not a number may not be
     assert found.severity == ("wrong" if share == "not_finite" else "note")
-    whole = preflight(network, images, own_map(lambda model, x, c: torch.full((len(x), 4, 4), value)))
+    whole = run_preflight(network, images, own_map(lambda model, x, c: torch.full((len(x), 4, 4), value)))
     assert whole.finding("blank").severity == "wrong"
     assert whole.finding("image").severity == "note"
     assert "could not be judged" in whole.finding("image").message.lower()
@@ -285,10 +290,10 @@ def test_a_class_that_was_asked_for_must_show_something(trained):
     def second_only(model, x, c):
         return ClassActivationMap()(model, x, [1])[:, 0] * float(c == 1)
 
-    assert preflight(network, images, own_map(second_only), classes=[0, 1]).finding("blank").severity == "wrong"
-    network_classes = preflight(network, images, own_map(second_only)).classes
+    assert run_preflight(network, images, own_map(second_only), classes=[0, 1]).finding("blank").severity == "wrong"
+    network_classes = run_preflight(network, images, own_map(second_only)).classes
     assert 1 in network_classes
-    assert preflight(network, images, own_map(second_only)).finding("blank").severity == "note"
+    assert run_preflight(network, images, own_map(second_only)).finding("blank").severity == "note"
 
 
 def test_an_activation_of_ones_own_is_named():
@@ -309,10 +314,10 @@ def test_an_activation_of_ones_own_is_named():
 
     torch.manual_seed(0)
     network = Net(MemoryEfficientSwish).eval()
-    found = network_activations(network, pictures(1, 32))
+    found = count_activations(network, pictures(1, 32))
     assert found.own == {"MemoryEfficientSwish": 3}
     assert found.max_pools == 3
-    report = preflight(network, pictures(2, 32), InputGradient("guided"))
+    report = run_preflight(network, pictures(2, 32), InputGradient("guided"))
     assert report.finding("activations").severity == "wrong"
     assert "MemoryEfficientSwish" in report.finding("activations").message
     assert report.finding("plain gradient").severity == "ok" or not report.passed
@@ -330,7 +335,7 @@ def test_calls_are_counted_as_modules_functions_and_in_gates():
             gate = torch.sigmoid(F.relu(y.mean((2, 3), keepdim=True)))
             return Evidence((self.drop(y) * gate).amax((2, 3)))
 
-    found = network_activations(Gated().eval(), torch.randn(1, 2, 8, 8))
+    found = count_activations(Gated().eval(), torch.randn(1, 2, 8, 8))
     assert found.on_maps == {"relu": 1, "silu": 1, "tanh": 1}
     assert found.in_gates == {"relu": 1, "sigmoid": 1}
     assert not found.own
@@ -387,7 +392,7 @@ def test_the_network_and_all_generators_are_left_as_they_were(training):
             return careless(model, batch, classes)
 
     before = everything(network)
-    report = preflight(network, images, careless)
+    report = run_preflight(network, images, careless)
     assert same(everything(network), before)
     left = report.finding("traces")
     assert left.severity == "wrong"
@@ -395,7 +400,7 @@ def test_the_network_and_all_generators_are_left_as_they_were(training):
     assert "mode" in left.message
     assert "weights or running statistics" not in left.message
     with pytest.raises(RunError, match="ValueError: no more"):
-        preflight(network, images, Failing())
+        run_preflight(network, images, Failing())
     assert same(everything(network), before)
     modes = [f.kind for f in report.findings if f.kind == "mode"]
     assert modes == (["mode"] if training else [])
@@ -403,8 +408,8 @@ def test_the_network_and_all_generators_are_left_as_they_were(training):
 
 def test_forgotten_hooks_are_found(trained):
     network, images = trained
-    assert "hooks" in preflight(network, images, HookedReLU(forget=True)).finding("traces").message
-    assert preflight(network, images, HookedReLU()).finding("traces").severity == "ok"
+    assert "hooks" in run_preflight(network, images, HookedReLU(forget=True)).finding("traces").message
+    assert run_preflight(network, images, HookedReLU()).finding("traces").severity == "ok"
     before = StateSnapshot(network)
     with torch.no_grad():
         network.head.bias += 0.0
@@ -412,7 +417,7 @@ def test_forgotten_hooks_are_found(trained):
 
 
 def test_equal_seeds_say_the_same(trained):
-    one, two, other = (preflight(*trained, InputGradient(), seed=s) for s in (1, 1, 2))
+    one, two, other = (run_preflight(*trained, InputGradient(), seed=s) for s in (1, 1, 2))
     assert [f.numbers for f in one.findings] == [f.numbers for f in two.findings]
     assert one.finding("weights").numbers != other.finding("weights").numbers
 
@@ -420,7 +425,7 @@ def test_equal_seeds_say_the_same(trained):
 def test_one_image_one_class_and_three_axes():
     torch.manual_seed(0)
     single = Net(classes=1).eval()
-    report = preflight(single, pictures(1, 32), InputGradient())
+    report = run_preflight(single, pictures(1, 32), InputGradient())
     assert report.passed
     assert report.classes == (0,)
     assert report.finding("class").message == "There is only one class."
@@ -435,17 +440,17 @@ def test_one_image_one_class_and_three_axes():
             return Evidence(maps.flatten(2).mean(-1), maps)
 
     volumes = torch.rand(2, 1, 6, 8, 8, generator=torch.Generator().manual_seed(1))
-    report = preflight(Volume(), volumes, InputGradient("deconvolution"))
+    report = run_preflight(Volume(), volumes, InputGradient("deconvolution"))
     assert report.finding("image").severity == "wrong"
-    assert preflight(Volume(), volumes, ClassActivationMap()).finding("image").severity == "ok"
+    assert run_preflight(Volume(), volumes, ClassActivationMap()).finding("image").severity == "ok"
 
 
 def test_works_where_no_gradients_are_recorded(trained):
     network, images = trained
     with torch.inference_mode():
-        first = preflight(network, images.clone(), InputGradient())
+        first = run_preflight(network, images.clone(), InputGradient())
     with torch.no_grad():
-        second = preflight(network, images, InputGradient())
+        second = run_preflight(network, images, InputGradient())
     assert [f.numbers for f in first.findings] == [f.numbers for f in second.findings]
 
 
@@ -461,7 +466,7 @@ def test_works_where_no_gradients_are_recorded(trained):
 )
 def test_what_cannot_be_checked_is_refused(images, explainer, classes, match):
     with pytest.raises(GeometryError, match=match):
-        preflight(Net(), images, explainer, classes=classes)
+        run_preflight(Net(), images, explainer, classes=classes)
 
 
 def test_the_cost_is_bounded(trained):
@@ -475,11 +480,11 @@ def test_the_cost_is_bounded(trained):
             return InputGradient()(model, batch, classes)
 
     usual = Counting()
-    preflight(network, torch.cat([images, images]), usual)
+    run_preflight(network, torch.cat([images, images]), usual)
     assert usual.seen == [8] * 5
     stubborn = own_map(lambda model, x, c: counted.append(len(x)) or x[:, 0])
     counted = []
-    preflight(network, images[:3], stubborn)
+    run_preflight(network, images[:3], stubborn)
     # two classes each: image, noise, the cascade and the other shuffles
     assert counted == [3] * 2 * (2 + 3 + MOST_SHUFFLES - 1)
 
@@ -488,28 +493,28 @@ def test_a_network_that_cannot_be_copied_is_refused():
     network = Net()
     network.kept = network(pictures(1, 32)).maps
     with pytest.raises(RunError, match="cannot be copied"):
-        preflight(network, pictures(1, 32), InputGradient())
+        run_preflight(network, pictures(1, 32), InputGradient())
 
 
 def test_likeness_is_pearson_spearman_and_a_plain_difference():
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(3, 50)), np.round(rng.normal(size=(3, 50)), 1)
-    assert correlation(a, b) == pytest.approx([pearsonr(x, y)[0] for x, y in zip(a, b, strict=True)])
-    assert rank_correlation(a, b) == pytest.approx([spearmanr(x, y)[0] for x, y in zip(a, b, strict=True)])
-    assert correlation(a, 1e-30 * a + 1e-31) == pytest.approx([1, 1, 1])
+    assert correlate(a, b) == pytest.approx([pearsonr(x, y)[0] for x, y in zip(a, b, strict=True)])
+    assert compute_rank_correlation(a, b) == pytest.approx([spearmanr(x, y)[0] for x, y in zip(a, b, strict=True)])
+    assert correlate(a, 1e-30 * a + 1e-31) == pytest.approx([1, 1, 1])
     blank = np.zeros_like(a)
-    assert correlation(a, blank) == pytest.approx([0, 0, 0])
-    assert np.isnan(correlation(blank, blank)).all()
-    assert relative_difference(a, -a) == pytest.approx([2, 2, 2])
-    assert relative_difference(a, a) == pytest.approx([0, 0, 0])
-    found = blankness(np.array([[0, 0], [3, 3], [np.inf, 1], [1, 2.0]]))
+    assert correlate(a, blank) == pytest.approx([0, 0, 0])
+    assert np.isnan(correlate(blank, blank)).all()
+    assert compute_relative_difference(a, -a) == pytest.approx([2, 2, 2])
+    assert compute_relative_difference(a, a) == pytest.approx([0, 0, 0])
+    found = measure_blankness(np.array([[0, 0], [3, 3], [np.inf, 1], [1, 2.0]]))
     assert (found.zero, found.constant, found.not_finite, found.total) == (0.25, 0.25, 0.25, 0.75)
 
 
 def test_shuffling_keeps_each_tensor_and_renews_batch_norm():
     torch.manual_seed(0)
     network, images = Net().eval(), pictures(4, 32)
-    order = layers_in_order(network, images)
+    order = list_layers_in_order(network, images)
     assert order[-1] == "head"
     assert order[:2] == ["trunk.0", "trunk.1"]
     before = {n: p.detach().clone() for n, p in network.named_parameters()}
@@ -532,12 +537,12 @@ def test_shuffling_keeps_each_tensor_and_renews_batch_norm():
 
 def test_guided_grad_cam_counts_what_its_gradient_rewires():
     torch.manual_seed(0)
-    report = preflight(Net().eval(), pictures(2, 32), GuidedGradCAM())
+    report = run_preflight(Net().eval(), pictures(2, 32), GuidedGradCAM())
     assert report.finding("activations").numbers == {"rewired_relu": 3.0}
 
 
 def test_findings_read_as_sentences(trained):
-    text = str(preflight(*trained, InputGradient("guided")))
+    text = str(run_preflight(*trained, InputGradient("guided")))
     assert len(text.splitlines()) == 7
     assert "nan" not in text
     for line in text.splitlines():

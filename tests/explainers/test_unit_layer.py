@@ -6,7 +6,7 @@ from monai.networks.nets import DenseNet121, resnet18
 from torch import nn
 
 from sightline.errors import GeometryError, RecipeError
-from sightline.explainers.units.layer import UnitLayer, conv_layers, default_layer, mixes_images
+from sightline.explainers.units.layer import UnitLayer, choose_default_layer, has_cross_image_layers, list_conv_layers
 from sightline.models.backbones import Backbone
 from sightline.models.cam_classifiers import ClassMapModel
 from sightline.models.volume_networks import VolumeUNet
@@ -90,7 +90,7 @@ def test_monai_networks(name):
         network = resnet18(spatial_dims=3, n_input_channels=1, num_classes=2)
     else:
         network = DenseNet121(spatial_dims=3, in_channels=1, out_channels=2, init_features=8, growth_rate=4)
-    layers = conv_layers(network)
+    layers = list_conv_layers(network)
     last = list(layers)[-1]
     evidence, activations = UnitLayer(network, last)(torch.rand(1, 1, 32, 32, 32))
     assert activations.shape[:2] == (1, layers[last]) and activations.ndim == 5
@@ -99,21 +99,21 @@ def test_monai_networks(name):
 
 def test_a_network_of_two_dimensions():
     network = ClassMapModel(Backbone("test_resnet", channels=1)).build(2)
-    assert default_layer(network) == "trunk"
+    assert choose_default_layer(network) == "trunk"
     layer = UnitLayer(network)
     images = torch.rand(2, 1, 64, 64)
     batch = Batch(images, torch.zeros(2).long(), None, torch.zeros(2, 2).bool(), (None, None), ("a", "b"))
     assert torch.equal(layer(batch)[1], layer(images)[1]) and layer(images)[1].ndim == 4
-    for name, units in conv_layers(network).items():
+    for name, units in list_conv_layers(network).items():
         if name.startswith("trunk"):
             assert UnitLayer(network, name)(images)[1].shape[1] == units, name
 
 
 def test_layers_by_default():
-    assert default_layer(volume_network()) == "encoder.3"
-    assert default_layer(nn.Sequential(nn.Conv2d(1, 2, 1), nn.Conv2d(2, 3, 1), nn.ReLU())) == "1"
+    assert choose_default_layer(volume_network()) == "encoder.3"
+    assert choose_default_layer(nn.Sequential(nn.Conv2d(1, 2, 1), nn.Conv2d(2, 3, 1), nn.ReLU())) == "1"
     with pytest.raises(RecipeError, match="no convolution"):
-        default_layer(nn.Linear(2, 2))
+        choose_default_layer(nn.Linear(2, 2))
 
 
 def test_what_is_no_layer_is_refused_with_those_there_are():
@@ -133,9 +133,9 @@ def test_what_is_no_layer_is_refused_with_those_there_are():
 
 
 def test_networks_that_mix_images_are_known():
-    assert not mixes_images(volume_network()) and not mixes_images(volume_network(norm="instance"))
+    assert not has_cross_image_layers(volume_network()) and not has_cross_image_layers(volume_network(norm="instance"))
     network = volume_network(norm="batch_always")
-    assert mixes_images(network)
+    assert has_cross_image_layers(network)
     images = torch.rand(3, 1, 16, 16, 16)
     layer = UnitLayer(network, "encoder.3")
     assert not torch.allclose(layer(images)[1][:2], layer(images[:2])[1])

@@ -10,7 +10,7 @@ from sightline.errors import CohortError, GeometryError, RunError
 from sightline.explainers.units.array_file import GrowingArray
 from sightline.explainers.units.layer import UnitLayer
 from sightline.explainers.units.readings import Readings, read_units
-from sightline.explainers.units.thresholds import Thresholds, unit_thresholds
+from sightline.explainers.units.thresholds import Thresholds, compute_unit_thresholds
 from sightline.explainers.units.upsampling import Cover, EnlargedMaps, Marks
 from sightline.structures.evidence import Batch, Evidence
 
@@ -90,7 +90,7 @@ def test_readings_are_those_of_a_loop(tmp_path, axes, where):
     shape = (16, 24) if axes == 2 else (12, 16, 8)
     images = np.random.default_rng(0).normal(size=(7, 3, *shape)).astype(np.float32)
     layer = UnitLayer(Pooled(axes), "layer")
-    thresholds = unit_thresholds(layer, lambda: batches_of(images, 3), top=0.2)
+    thresholds = compute_unit_thresholds(layer, lambda: batches_of(images, 3), top=0.2)
     masks = drawn_masks(images)
     folder = None if where == "memory" else tmp_path
     labels = [0, 1, 1, 0, 0, 1, 1]
@@ -145,7 +145,9 @@ def test_enlarged_maps_are_torchs(cells, shape):
     masks[1] = False
     # two images: the second has the masks of the first in another order
     both = torch.stack([masks, masks.flip(0)])
-    whole, shared = EnlargedMaps(cells, shape, CPU).counts(maps.expand(2, *maps.shape), thresholds, Marks.of(both))
+    whole, shared = EnlargedMaps(cells, shape, CPU).counts(
+        maps.expand(2, *maps.shape), thresholds, Marks.from_masks(both)
+    )
     assert torch.equal(whole[0], whole[1]) and torch.equal(shared[0], shared[1].flip(1))
     whole, shared = whole[0], shared[0]
     grown = interpolate(maps[None].double(), size=shape, mode=MODES[len(cells)], align_corners=False)[0]
@@ -160,9 +162,11 @@ def test_enlarged_maps_are_torchs(cells, shape):
 
 def test_nothing_above_and_no_mask():
     maps = torch.zeros(1, 2, 4, 4)
-    whole, shared = EnlargedMaps((4, 4), (8, 8), CPU).counts(maps, torch.zeros(2), Marks.of(torch.ones(1, 1, 8, 8) > 0))
+    whole, shared = EnlargedMaps((4, 4), (8, 8), CPU).counts(
+        maps, torch.zeros(2), Marks.from_masks(torch.ones(1, 1, 8, 8) > 0)
+    )
     assert whole.tolist() == [[0, 0]] and shared.tolist() == [[[0], [0]]]
-    none = Marks.of(torch.zeros(1, 0, 8, 8, dtype=torch.bool))
+    none = Marks.from_masks(torch.zeros(1, 0, 8, 8, dtype=torch.bool))
     whole, shared = EnlargedMaps((4, 4), (8, 8), CPU).counts(maps + 1, torch.zeros(2), none)
     assert whole.tolist() == [[64, 64]] and shared.shape == (1, 2, 0)
 
@@ -170,7 +174,7 @@ def test_nothing_above_and_no_mask():
 @pytest.mark.parametrize(("cells", "shape"), GRIDS)
 def test_cover_is_the_share_of_a_cell(cells, shape):
     masks = torch.rand(2, *shape) > 0.5
-    found = Cover(cells, shape, CPU)(Marks.of(masks[None]))[0].double()
+    found = Cover(cells, shape, CPU)(Marks.from_masks(masks[None]))[0].double()
     # each voxel cut into so many parts that a cell is a whole number of them
     fine = masks.double()
     for axis, m in enumerate(cells):

@@ -10,7 +10,7 @@ from torch import nn
 
 from sightline.errors import CohortError, GeometryError, RecipeError, RunError
 from sightline.explainers.units.layer import UnitLayer
-from sightline.explainers.units.thresholds import TopValues, round_down, unit_thresholds
+from sightline.explainers.units.thresholds import TopValues, compute_unit_thresholds, round_down
 from sightline.structures.evidence import Batch, Evidence
 
 
@@ -58,7 +58,7 @@ def test_equals_numpy(values, top, size, units_a_pass):
     n = values.shape[0] * int(np.prod(values.shape[2:]))
     keep = n - int(np.floor((n - 1) * (1 - top)))
     budget = units_a_pass * TopValues.bytes_of(keep)
-    found = unit_thresholds(UnitLayer(Seen(), "layer"), batches_of(values, size), top=top, budget_bytes=budget)
+    found = compute_unit_thresholds(UnitLayer(Seen(), "layer"), batches_of(values, size), top=top, budget_bytes=budget)
     assert np.array_equal(found.values, obvious(values, top))
     assert found.passes == -(-values.shape[1] // units_a_pass)
     flat = np.moveaxis(values, 1, 0).reshape(values.shape[1], -1).astype(np.float64)
@@ -77,7 +77,7 @@ def test_fraction_above_is_the_share_asked_for(shape, order):
     if order != "as drawn":
         values = np.sort(values.ravel())[:: 1 if order == "ascending" else -1].reshape(shape).copy()
     for top in (0.005, 0.01, 0.2):
-        found = unit_thresholds(UnitLayer(Seen(), "layer"), batches_of(values, 4), top=top, cases=len(values))
+        found = compute_unit_thresholds(UnitLayer(Seen(), "layer"), batches_of(values, 4), top=top, cases=len(values))
         assert np.array_equal(found.values, obvious(values, top))
         above = (np.moveaxis(values, 1, 0).reshape(shape[1], -1) > found.values[:, None]).mean(1)
         assert np.abs(above - top).max() <= 1 / found.voxels
@@ -89,7 +89,7 @@ def test_dead_units_are_those_whose_threshold_is_their_least_value():
     values[0, 1, 0, 0] = 2.0  # one positive position of 640: less than a share of 0.005
     values[:, 2] = 1.5  # constant, though not zero
     values[:, 3] = np.random.default_rng(0).random((10, 8, 8))
-    found = unit_thresholds(UnitLayer(Seen(), "layer"), batches_of(values, 3), top=0.005)
+    found = compute_unit_thresholds(UnitLayer(Seen(), "layer"), batches_of(values, 3), top=0.005)
     assert found.values[:3].tolist() == [0.0, 0.0, 1.5]
     assert found.dead.tolist() == [True, True, True, False]
     assert found.above.tolist() == [0, 1, 0, 4]
@@ -100,12 +100,12 @@ def test_what_is_not_finite_is_refused_by_name(bad):
     values = np.zeros((5, 3, 4, 4), np.float32)
     values[3, 2, 1, 1] = bad
     with pytest.raises(RunError, match=r"Unit 2 of layer 'layer' is not finite for case 'case3'"):
-        unit_thresholds(UnitLayer(Seen(), "layer"), batches_of(values, 2))
+        compute_unit_thresholds(UnitLayer(Seen(), "layer"), batches_of(values, 2))
 
 
 def test_a_sum_that_overflows_is_not_refused():
     values = np.full((2, 1, 4, 4), 3e38, np.float32)
-    assert unit_thresholds(UnitLayer(Seen(), "layer"), batches_of(values, 2)).values[0] == np.float32(3e38)
+    assert compute_unit_thresholds(UnitLayer(Seen(), "layer"), batches_of(values, 2)).values[0] == np.float32(3e38)
 
 
 def test_what_cannot_be_is_refused():
@@ -113,21 +113,21 @@ def test_what_cannot_be_is_refused():
     layer = UnitLayer(Seen(), "layer")
     for top in (0.0, 1.0, -0.1, np.nan):
         with pytest.raises(RecipeError, match="share between 0 and 1"):
-            unit_thresholds(layer, batches_of(values, 2), top=top)
+            compute_unit_thresholds(layer, batches_of(values, 2), top=top)
     with pytest.raises(RecipeError, match="the budget is 3"):
-        unit_thresholds(layer, batches_of(values, 2), budget_bytes=3)
+        compute_unit_thresholds(layer, batches_of(values, 2), budget_bytes=3)
     with pytest.raises(CohortError, match="no case"):
-        unit_thresholds(layer, batches_of(values[:0], 2))
+        compute_unit_thresholds(layer, batches_of(values[:0], 2))
     for wrong in (3, 5):
         with pytest.raises(CohortError, match=f"expected {wrong}"):
-            unit_thresholds(layer, batches_of(values, 2), cases=wrong)
+            compute_unit_thresholds(layer, batches_of(values, 2), cases=wrong)
 
     def of_two_sizes():
         yield from batches_of(values, 2)()
         yield from batches_of(values[:, :, :3], 2)()
 
     with pytest.raises(GeometryError, match="view of fixed size"):
-        unit_thresholds(layer, of_two_sizes, cases=8)
+        compute_unit_thresholds(layer, of_two_sizes, cases=8)
 
 
 def test_rounding_down():

@@ -18,23 +18,23 @@ from sightline.data.spine.patch_cohort import write_patch_cohort
 from sightline.data.spine.placement import Placement
 from sightline.data.spine.series_patches import Cutting
 from sightline.data.spine.vertebrae import LABELS, Spine, Vertebra
-from sightline.dissection.case_panel import CasePanel, PanelUnit, draw_case_panel, strongest
+from sightline.dissection.case_panel import CasePanel, PanelUnit, draw_case_panel, rank_strongest
 from sightline.dissection.concepts import keep_concepts
 from sightline.dissection.results import Dissection, UnitRow, open_dissection, write_units
 from sightline.errors import GeometryError, RunError
 from sightline.inference.ct import predict as predict_module
-from sightline.inference.ct.inputs import ESTIMATED, ct_inputs, read_vertebrae
+from sightline.inference.ct.inputs import ESTIMATED, collect_ct_inputs, read_vertebrae
 from sightline.inference.ct.patches import CutPatch, cut_patches, parse_cutting
 from sightline.inference.ct.predict import CtOptions, predict_cts
-from sightline.inference.ct.units import CaseUnits, weights_digest
+from sightline.inference.ct.units import CaseUnits, digest_weights
 from sightline.inference.onnx.export import export_onnx
 from sightline.inference.radiographs import predict_files
 from sightline.inference.results.journal import NAME
 from sightline.io.image import is_ct_input
 from sightline.io.nifti import read_volume, write_volume
-from sightline.io.volume import Volume, frame_between
-from sightline.plots.planes import Cube, Facing, whole_cube
-from sightline.plots.spine_overview import AIR_HU, MarkedVertebra, curved_reformat, draw_overview, spread_rows
+from sightline.io.volume import Volume, compute_frame_between
+from sightline.plots.planes import Cube, Facing, build_whole_cube
+from sightline.plots.spine_overview import AIR_HU, MarkedVertebra, draw_overview, reformat_curved, spread_rows
 from sightline.structures.frame import Frame
 from sightline.training.engine import Engine
 from sightline.training.train import train
@@ -224,11 +224,11 @@ def test_vertebrae_of_the_neck_alone_are_no_input(scan, tmp_path):
     volume = read_volume(ct)
     write_centroids(neck, [replace(one, label=n + 3) for n, one in enumerate(vertebrae())], volume.orientation)
     with pytest.raises(GeometryError, match="no vertebra from T1 to L6"):
-        read_vertebrae(ct_inputs([ct], [neck], [])[0])
+        read_vertebrae(collect_ct_inputs([ct], [neck], [])[0])
     mixed = tmp_path / "mixed.json"
     labels = (7, 8, 9)
     write_centroids(mixed, [replace(v, label=n) for n, v in zip(labels, vertebrae(), strict=True)], volume.orientation)
-    placed = read_vertebrae(ct_inputs([ct], [mixed], [])[0])
+    placed = read_vertebrae(collect_ct_inputs([ct], [mixed], [])[0])
     assert [v.level for v in placed.vertebrae] == ["T1", "T2"] and "C7 are not predicted" in placed.notes[0]
 
 
@@ -240,7 +240,7 @@ def test_a_dicom_series_is_a_ct_and_radiographs_are_not(tiny_cohort):
 
 def test_patches_are_those_of_the_importer(run, scan, tmp_path):
     ct, centroids, _ = scan
-    placed = read_vertebrae(ct_inputs([ct], [centroids], [])[0])
+    placed = read_vertebrae(collect_ct_inputs([ct], [centroids], [])[0])
     spine = Spine("sub-1", "sub-1", ct, tuple(replace(one, grade=0) for one in placed.every))
     for mode in ("rigid", "straightened"):
         cohort, rejects = write_patch_cohort((spine,), tmp_path / mode, cutting=Cutting(mode=mode))
@@ -266,12 +266,12 @@ def test_the_strongest_units_are_those_of_the_largest_r():
     for unit in range(12):
         slowly[unit] = sum(a for a in activations[unit].ravel() if a > thresholds[unit])
     expected = sorted(slowly, key=lambda unit: -slowly[unit])[:5]
-    found = strongest(activations, thresholds)
+    found = rank_strongest(activations, thresholds)
     assert [unit for unit, _ in found] == expected and 3 not in expected
     assert [r for _, r in found] == pytest.approx([slowly[unit] for unit in expected])
-    assert strongest(activations, np.full(12, 99.0)) == []
+    assert rank_strongest(activations, np.full(12, 99.0)) == []
     with pytest.raises(GeometryError, match="12 units have 3 thresholds"):
-        strongest(activations, thresholds[:3])
+        rank_strongest(activations, thresholds[:3])
 
 
 def dissected(folder, layer="features", units=6, weights=""):
@@ -292,7 +292,7 @@ def dissected(folder, layer="features", units=6, weights=""):
 
 
 def test_units_of_a_case_come_with_names_ranks_and_files_on_the_ct(run, scan, tmp_path):
-    folder = dissected(tmp_path / "dissection", weights=weights_digest(run))
+    folder = dissected(tmp_path / "dissection", weights=digest_weights(run))
     ct, centroids, _ = scan
     options = CtOptions((centroids,), dissection=folder, panels="all")
     assert predict_cts(run, [ct], tmp_path / "out", options, QUIET) == (1, 0)
@@ -303,7 +303,7 @@ def test_units_of_a_case_come_with_names_ranks_and_files_on_the_ct(run, scan, tm
     assert written and all(path.name.startswith(LEVELS) for path in written)
     volume, whole = read_volume(written[0]), read_volume(ct)
     assert volume.values.max() > 0
-    offset = frame_between(volume, whole).to_source
+    offset = compute_frame_between(volume, whole).to_source
     assert np.allclose(offset[:3, :3], np.eye(3), atol=1e-5)
     assert np.allclose(offset[:3, 3], np.rint(offset[:3, 3]), atol=1e-4)
     # probabilities do not depend on whether somebody looks at the units
@@ -337,7 +337,7 @@ def test_a_dissection_of_another_network_is_refused(run, scan, tmp_path):
 
 
 def test_what_a_network_saw_outside_the_ct_is_told(scan):
-    placed = read_vertebrae(ct_inputs([scan[0]], [scan[1]], [])[0])
+    placed = read_vertebrae(collect_ct_inputs([scan[0]], [scan[1]], [])[0])
     curve = SpineCurve(placed.ct.world_of([v.centre for v in placed.every]))
     patch = CutPatch(
         placed.every[0],
@@ -367,8 +367,8 @@ def test_case_panels_are_drawn_with_and_without_units():
 
 
 def test_what_the_network_saw_is_framed_in_the_patch(scan):
-    placed = read_vertebrae(ct_inputs([scan[0]], [scan[1]], [])[0])
-    whole = whole_cube(placed.ct)
+    placed = read_vertebrae(collect_ct_inputs([scan[0]], [scan[1]], [])[0])
+    whole = build_whole_cube(placed.ct)
     assert whole.grey.shape == tuple(np.array(SHAPE)[[2, 1, 0]]) and whole.side_mm == (2.0, 2.0, 2.0)
     # the bodies lie where they were: bright, at the place of their centres
     for one in vertebrae():
@@ -389,7 +389,7 @@ def test_a_reformation_follows_the_spine():
     for a, b, c in zip(i, j, k, strict=True):
         values[round(a) - 1 : round(a) + 2, round(b) - 1 : round(b) + 2, c] = 1000
     centres = ct.world_of(np.stack([i[5::10], j[5::10], k[5::10]], axis=1) + 0.5)
-    found = curved_reformat(ct, centres)
+    found = reformat_curved(ct, centres)
     assert found.sagittal.shape[0] == found.coronal.shape[0] == 100
     for world in centres:
         for picture, (row, column) in (
@@ -398,7 +398,7 @@ def test_a_reformation_follows_the_spine():
         ):
             assert picture[int(row), int(column)] > 500
             assert picture[int(row), int(column) - 6] < -500
-    beyond = curved_reformat(ct, centres[:1])
+    beyond = reformat_curved(ct, centres[:1])
     assert np.isfinite(beyond.sagittal).all() and beyond.sagittal.min() >= AIR_HU
 
 

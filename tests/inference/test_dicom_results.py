@@ -16,11 +16,11 @@ from support.dicom_tools import dciodvfy
 
 from sightline.cli.main import main
 from sightline.explainers.localisation.protocols import MapBoxes
-from sightline.inference.dicom_results import ResultWords, image_result, region_of_map, study_time
+from sightline.inference.dicom_results import ResultWords, build_image_result, find_study_time, threshold_map
 from sightline.inference.file_result import DicomWish, FileResult
 from sightline.inference.radiographs import predict_files
 from sightline.io.dicom_results.codes import PRESENCE
-from sightline.io.dicom_results.header import source_image
+from sightline.io.dicom_results.header import build_source_image
 from sightline.io.dicom_results.results import FoundMap, Maker
 from sightline.io.picture import Picture
 from sightline.papers.catalogue import CATALOGUE
@@ -177,8 +177,8 @@ def test_presence_follows_the_operating_point_and_marks_follow_presence(
     probabilities, predicted, independent, present, marked
 ):
     words = ResultWords(WORDS.classes, WORDS.maker, WORDS.boxes, independent)
-    source = source_image(radiograph())
-    result = image_result(words, source, picture(), reading(np.array(probabilities), predicted))
+    source = build_source_image(radiograph())
+    result = build_image_result(words, source, picture(), reading(np.array(probabilities), predicted))
     assert [said.label for said in result.said] == ["fracture", "cyst"]
     assert [said.present for said in result.said] == present
     assert bool(result.boxes) == bool(result.regions) == marked
@@ -186,14 +186,16 @@ def test_presence_follows_the_operating_point_and_marks_follow_presence(
 
 
 def test_a_network_that_only_locates_says_nothing_of_presence():
-    result = image_result(WORDS, source_image(radiograph()), picture(), reading(None, 1))
+    result = build_image_result(WORDS, build_source_image(radiograph()), picture(), reading(None, 1))
     (said,) = result.said
     assert said.probability is None and said.present is None
     assert result.boxes[0].label == "finding" and result.regions
 
 
 def test_a_map_lies_where_the_network_saw_it():
-    result = image_result(WORDS, source_image(radiograph()), picture(), reading(np.array([0.1, 0.8, 0.1]), 1))
+    result = build_image_result(
+        WORDS, build_source_image(radiograph()), picture(), reading(np.array([0.1, 0.8, 0.1]), 1)
+    )
     # a picture of 40 x 48 is padded by 4 rows above; 6 cells cover 48 pixels
     centre = result.map.to_source @ np.array([2.5, 3.5, 1.0])
     assert np.allclose(centre[:2], (2.5 * 8 - 4, 3.5 * 8))
@@ -207,7 +209,7 @@ def test_a_region_is_what_lies_above_the_level(protocol):
     rng = np.random.default_rng(3)
     values = rng.normal(size=(5, 4)).astype(np.float32)
     found = FoundMap("x", values, np.diag([8.0, 10.0, 1.0]))
-    mask = region_of_map(found, protocol, (40, 40))
+    mask = threshold_map(found, protocol, (40, 40))
     low, high = values.min(), values.max()
     for row, column in rng.integers(0, 40, (200, 2)):
         r, c = np.clip((row + 0.5) / 8 - 0.5, 0, 4), np.clip((column + 0.5) / 10 - 0.5, 0, 3)
@@ -222,11 +224,11 @@ def test_a_region_is_what_lies_above_the_level(protocol):
 
 
 def test_a_result_is_dated_by_its_newest_image():
-    older = source_image(radiograph())
-    newer = source_image(radiograph(ContentDate="20210203", ContentTime="040506.789"))
-    undated = source_image(radiograph(ContentDate=None, ContentTime=None, StudyDate="", StudyTime=""))
-    assert study_time([older, newer, undated]).isoformat() == "2021-02-03T04:05:06"
-    assert study_time([undated]).year == 2000
+    older = build_source_image(radiograph())
+    newer = build_source_image(radiograph(ContentDate="20210203", ContentTime="040506.789"))
+    undated = build_source_image(radiograph(ContentDate=None, ContentTime=None, StudyDate="", StudyTime=""))
+    assert find_study_time([older, newer, undated]).isoformat() == "2021-02-03T04:05:06"
+    assert find_study_time([undated]).year == 2000
 
 
 def test_the_bridge_needs_no_torch():

@@ -8,7 +8,7 @@ from PIL import Image
 from support.cohorts import tiny_recipe
 
 from sightline.errors import RecipeError, RunError
-from sightline.inference.explanations import draw_gaze_over_time, explain_cases, explain_files, gaze_spans
+from sightline.inference.explanations import draw_gaze_over_time, explain_cases, explain_files, split_gaze
 from sightline.models.backbones import Backbone
 from sightline.models.unet import UNet
 from sightline.papers.catalogue import CATALOGUE
@@ -42,7 +42,7 @@ def test_cases_are_shown_with_gaze_maps_and_decoder(run, gazed_cohort, tmp_path)
 def test_gaze_over_time_is_all_of_it_part_by_part(gazed_cohort, tmp_path, seconds):
     case = next(case for case in gazed_cohort if case.regions)
     gaze = case.regions[0]
-    spans = gaze_spans(gaze, 3, seconds)
+    spans = split_gaze(gaze, 3, seconds)
     parts = [gaze.between(*span) for span in spans]
     # every sample lies in one part, and the static map is the sum of the temporal ones
     assert sum(len(part) for part in parts) == len(gaze) and len(parts) == (3 if seconds is None else 7)

@@ -18,7 +18,7 @@ from sightline.errors import RunError
 from sightline.inference import radiographs
 from sightline.inference.radiographs import predict_files, read_radiograph
 from sightline.inference.results.journal import NAME
-from sightline.io.files import only_command, safe_name
+from sightline.io.files import hold_folder, make_safe_name
 from sightline.papers.catalogue import CATALOGUE
 from sightline.training.engine import Engine
 from sightline.training.train import train
@@ -164,9 +164,9 @@ def test_a_name_that_is_no_text_is_written_as_its_bytes(run, tmp_path):
 
 
 def test_long_names_that_differ_at_the_end_stay_apart():
-    one, other, letters = (safe_name(text) for text in ("a" * 200 + "1", "a" * 200 + "2", "骨" * 200))
+    one, other, letters = (make_safe_name(text) for text in ("a" * 200 + "1", "a" * 200 + "2", "骨" * 200))
     assert one != other and all(len(name.encode()) <= 120 for name in (one, other, letters))
-    assert safe_name("..") == "case"
+    assert make_safe_name("..") == "case"
 
 
 def test_an_absurd_size_is_rejected_before_it_is_read(run, tmp_path):
@@ -247,7 +247,7 @@ class TestOneFolder:
 
     def test_a_second_command_is_refused_while_the_first_writes(self, run, tmp_path):
         files = self.files(tmp_path)
-        with only_command(tmp_path / "out"), pytest.raises(RunError, match="is being written into by process"):
+        with hold_folder(tmp_path / "out"), pytest.raises(RunError, match="is being written into by process"):
             predict_files(run, files, tmp_path / "out", QUIET)
         assert predict_files(run, files, tmp_path / "out", QUIET) == (6, 0)
         assert not (tmp_path / "out" / ".lock").exists()

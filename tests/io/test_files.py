@@ -6,16 +6,16 @@ import pytest
 
 from sightline.errors import FolderHeld, LayoutError
 from sightline.io.files import (
-    file_name,
+    hold_folder,
+    hold_new_folder,
+    make_file_name,
+    make_safe_name,
+    make_unique_name,
     mark_whole,
-    only_command,
-    only_maker,
     parse_json,
     require_empty,
-    safe_name,
-    unique_name,
 )
-from sightline.io.tables import path_inside, read_table, require_even_rows
+from sightline.io.tables import find_path_inside, read_table, require_even_rows
 
 TEXTS = [
     *("s/1", "s_1", "s 1", "s:1", "S_1", "..", ".", "../../x", "a\0b", "CON", "nul.txt", "a.", " a", "a "),
@@ -26,7 +26,7 @@ TEXTS = [
 def test_every_text_has_a_file_of_its_own(tmp_path):
     taken: set[str] = set()
     for text in TEXTS:
-        name = unique_name(text, taken)
+        name = make_unique_name(text, taken)
         file = tmp_path / f"{name}.png"
         assert file.resolve().parent == tmp_path.resolve(), text
         assert not file.exists(), text
@@ -41,11 +41,11 @@ def test_every_text_has_a_file_of_its_own(tmp_path):
 
 
 def test_percent_encoded_names_stay_apart_and_fit():
-    names = {text: file_name(text) for text in TEXTS if text}
+    names = {text: make_file_name(text) for text in TEXTS if text}
     assert len(set(names.values())) == len(names)
     assert all(len(name.encode()) <= 120 and "/" not in name and name == name.strip() for name in names.values())
-    assert file_name("s 1") == "s 1"
-    assert safe_name("..") == "case"
+    assert make_file_name("s 1") == "s 1"
+    assert make_safe_name("..") == "case"
 
 
 @pytest.mark.parametrize(
@@ -104,22 +104,22 @@ def test_paths_in_tables_stay_inside_and_find_what_is_written_otherwise(tmp_path
     (tmp_path / "Mu\u0308ller").mkdir()
     file = tmp_path / "Mu\u0308ller" / "12:30.png"
     file.write_bytes(b"")
-    assert path_inside(tmp_path, "M\u00fcller/12:30.png") == file
+    assert find_path_inside(tmp_path, "M\u00fcller/12:30.png") == file
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "a.png").write_bytes(b"")
-    assert path_inside(tmp_path, "sub\\a.png") == tmp_path / "sub" / "a.png"
+    assert find_path_inside(tmp_path, "sub\\a.png") == tmp_path / "sub" / "a.png"
     (tmp_path / "12:30:01.png").write_bytes(b"")
-    assert path_inside(tmp_path, "12:30:01.png").is_file()
+    assert find_path_inside(tmp_path, "12:30:01.png").is_file()
     for outside in ("../x", "/x", "\\x", "C:/x", "C:\\x", "", "a/../../x", "a\0b"):
-        assert path_inside(tmp_path, outside) is None, outside
+        assert find_path_inside(tmp_path, outside) is None, outside
 
 
 def test_a_folder_that_must_be_empty_is_held_from_beside_it(tmp_path):
-    with only_maker(tmp_path / "new"):
+    with hold_new_folder(tmp_path / "new"):
         assert not (tmp_path / "new").exists()
-        with pytest.raises(FolderHeld), only_maker(tmp_path / "new"):
+        with pytest.raises(FolderHeld), hold_new_folder(tmp_path / "new"):
             pass
-        with only_maker(tmp_path / "other"), only_command(tmp_path / "third"):
+        with hold_new_folder(tmp_path / "other"), hold_folder(tmp_path / "third"):
             pass
     assert not list(tmp_path.iterdir())
 

@@ -16,8 +16,8 @@ from sightline.losses.heatmap_matching import (
     HeatmapMatch,
     encode_target,
     is_not_constant,
-    min_max,
-    on_grid,
+    normalise_min_max,
+    resize_to_grid,
     smooth_heatmaps,
 )
 from sightline.losses.map_norm import MapNorm
@@ -26,7 +26,7 @@ from sightline.models.unet import UNet
 from sightline.papers.catalogue import CATALOGUE
 from sightline.structures.evidence import Batch
 from sightline.structures.frame import Frame
-from sightline.training.serialization import from_plain, to_plain
+from sightline.training.serialization import build_from_plain, to_plain
 
 ONES = torch.ones(3)
 GUIDED = InputGradient("guided")
@@ -88,7 +88,7 @@ class TestValues:
         # the last image has no gaze: it counts for its class alone
         d = sum(slow_bce(out["decoder"][i], batch.targets[i]) for i in range(2)) / 2
         h = sum(slow_bce(slow_logits(out["explained"][i]), batch.targets[i]) for i in range(2)) / 2
-        each_other = sum(slow_bce(out["decoder"][i], min_max(out["explained"])[i]) for i in range(3)) / 3
+        each_other = sum(slow_bce(out["decoder"][i], normalise_min_max(out["explained"])[i]) for i in range(3)) / 3
         maps = {"decoder": d, "set1": h, "set2": each_other, "set3": 0.25 * d + 0.75 * h}
         want = cls if match == "classifier" else 0.3 * cls + 0.7 * maps[match]
         term = HeatmapMatch(match, InputGradient(), gamma=0.3, w=0.25)(out, batch, ONES, ())
@@ -139,7 +139,7 @@ class TestValues:
             raw = HeatmapMatch("set1", GUIDED, to_logits="raw", scale="none")(small, batch, ONES, ())
             assert raw.parts["heatmap_error"] == pytest.approx(math.log(2), abs=1e-3)
         scaled = HeatmapMatch("set1", GUIDED, to_logits="raw", gamma=0.0)
-        want = sum(slow_bce(min_max(out["explained"])[i], batch.targets[i]) for i in range(2)) / 2
+        want = sum(slow_bce(normalise_min_max(out["explained"])[i], batch.targets[i]) for i in range(2)) / 2
         assert float(scaled(out, batch, ONES, ()).value) == pytest.approx(want, rel=1e-5)
 
     def test_smoothing_comes_first(self):
@@ -300,14 +300,14 @@ class TestSettings:
     @pytest.mark.parametrize("heatmap", [None, GUIDED, GradCAMPlusPlus("trunk")])
     def test_is_written_and_read_back(self, heatmap):
         loss = HeatmapMatch("decoder", heatmap, smooth_px=2.0, target="viridis_gray")
-        assert from_plain(to_plain(loss, CATALOGUE), CATALOGUE) == loss
+        assert build_from_plain(to_plain(loss, CATALOGUE), CATALOGUE) == loss
         model = UNet(Backbone("resnet18"), widths=(8, 8, 8, 8, 8))
-        assert from_plain(to_plain(model, CATALOGUE), CATALOGUE) == model
+        assert build_from_plain(to_plain(model, CATALOGUE), CATALOGUE) == model
 
     def test_a_number_is_no_explainer_in_a_recipe(self):
         plain = to_plain(HeatmapMatch("decoder", GUIDED), CATALOGUE)
         with pytest.raises(RecipeError, match="heatmap"):
-            from_plain({**plain, "heatmap": 3}, CATALOGUE)
+            build_from_plain({**plain, "heatmap": 3}, CATALOGUE)
 
 
 def test_viridis_read_as_grey_runs_from_0_118_to_0_845():
@@ -326,8 +326,8 @@ def test_viridis_read_as_grey_runs_from_0_118_to_0_845():
 
 def test_maps_come_to_one_grid():
     fine = torch.arange(16.0).view(1, 1, 4, 4)
-    assert on_grid(fine, (2, 2)).flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
-    assert on_grid(fine, (4, 4)) is fine and on_grid(fine, (8, 8)).shape == (1, 1, 8, 8)
+    assert resize_to_grid(fine, (2, 2)).flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
+    assert resize_to_grid(fine, (4, 4)) is fine and resize_to_grid(fine, (8, 8)).shape == (1, 1, 8, 8)
 
 
 def test_smoothing_is_a_gaussian_and_keeps_what_is_there():

@@ -7,9 +7,9 @@ from scipy.stats import ks_2samp
 from sightline.metrics.drift import (
     PERMUTATIONS,
     Drift,
+    compute_test_level,
     find_alarms,
     kolmogorov_smirnov,
-    level_of_test,
     measure_drift,
     population_stability_index,
 )
@@ -61,7 +61,7 @@ def test_the_limit_is_passed_as_often_as_the_level_says():
     rng = np.random.default_rng(1)
     # one measure gives three tests; a level whose square root over three is 0.1
     level = 3 * 0.1**2
-    assert level_of_test(3, level) == pytest.approx(0.1)
+    assert compute_test_level(3, level) == pytest.approx(0.1)
     beyond = {"ks": 0, "psi": 0, "tails": 0}
     n = 250
     for seed in range(n):

@@ -7,11 +7,11 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from sightline.errors import GeometryError, RunError
-from sightline.metrics.faithfulness.perturbation import Taking, impute, pixel_order
+from sightline.metrics.faithfulness.perturbation import PixelRemoval, impute, rank_pixels
 from sightline.metrics.faithfulness.report import (
     FaithfulnessRow,
+    compute_faithfulness_report,
     deletion,
-    faithfulness_report,
     fill_value,
     insertion,
     road,
@@ -67,7 +67,7 @@ def test_insertion_step_by_step():
 def test_the_networks_own_weights_beat_chance_and_their_opposite_loses():
     x = np.zeros((1, *SHAPE), dtype=np.float32)
     x[:, :4, :4] = 1.0
-    taking = Taking(orders=5)
+    taking = PixelRemoval(orders=5)
     for measure, options in ((deletion, {"baseline": "black"}), (insertion, {"baseline": "black"}), (road, {})):
         good = measure(network, x, weights(), 1, taking=taking, **options)
         bad = measure(network, x, -weights(), 1, taking=taking, **options)
@@ -85,12 +85,12 @@ def test_a_flat_map_gets_chance_at_its_own_resolution():
     x[:, :4, :4] = 1.0
     for shape in ((3, 5), SHAPE):
         flat = [
-            deletion(network, x, np.ones(shape), 1, baseline="black", taking=Taking(orders=20, seed=s))
+            deletion(network, x, np.ones(shape), 1, baseline="black", taking=PixelRemoval(orders=20, seed=s))
             for s in range(40)
         ]
         assert np.mean([f.value for f in flat]) == pytest.approx(np.mean([f.chance for f in flat]), abs=0.05)
     # ties are whole cells: the first 8 pixels (of 120) of a flat 3 x 5 map are one cell
-    order = pixel_order(np.ones((3, 5)), np.ones(SHAPE, dtype=bool), np.random.default_rng(0))
+    order = rank_pixels(np.ones((3, 5)), np.ones(SHAPE, dtype=bool), np.random.default_rng(0))
     rows, columns = np.unravel_index(order[:8], SHAPE)
     assert set(rows // 4) == {rows[0] // 4} and set(columns // 2) == {columns[0] // 2}
 
@@ -99,7 +99,7 @@ def test_padding_is_not_taken():
     x, valid = image(), np.zeros(SHAPE, dtype=bool)
     valid[2:, :6] = True
     field = np.random.default_rng(2).random(SHAPE)
-    order = pixel_order(field, valid, np.random.default_rng(0))
+    order = rank_pixels(field, valid, np.random.default_rng(0))
     assert sorted(order) == sorted(np.flatnonzero(valid))
     seen = []
 
@@ -116,7 +116,7 @@ def test_padding_is_not_taken():
 def test_batches_do_not_matter_and_seeds_repeat():
     x, field = image(), np.random.default_rng(2).random((3, 5))
     for measure in (deletion, insertion, road):
-        a, b = (measure(network, x, field, 1, taking=Taking(batch=n)) for n in (4, 100))
+        a, b = (measure(network, x, field, 1, taking=PixelRemoval(batch=n)) for n in (4, 100))
         assert a == b
 
 
@@ -153,18 +153,18 @@ def test_report_over_patients():
         for measure in (deletion, insertion):
             found = measure(network, x, weights() * x.mean(axis=0), 1, steps=8)
             rows.append(FaithfulnessRow(f"i{i}", f"s{i}", f"p{i // 2}", found))
-    report = {e.name: e for e in faithfulness_report(rows)}
+    report = {e.name: e for e in compute_faithfulness_report(rows)}
     assert report["deletion"].n == {"maps": 12, "images": 12, "studies": 12, "patients": 6}
     assert report["deletion"].value == pytest.approx(
         np.mean([r.found.value for r in rows if r.found.name == "deletion"])
     )
     assert "insertion, better than a random order by" in report and "deletion, centred Gaussian" in report
     odd = replace(rows[0].found, value=math.nan)
-    some = {e.name: e for e in faithfulness_report([*rows, FaithfulnessRow("odd", "odd", "odd", odd)])}
+    some = {e.name: e for e in compute_faithfulness_report([*rows, FaithfulnessRow("odd", "odd", "odd", odd)])}
     assert some["deletion"].value == report["deletion"].value and some["deletion"].n["maps"] == 12
     assert "1 maps without a score left out" in some["deletion"].method
     with pytest.raises(RunError, match="at least one row"):
-        faithfulness_report([])
+        compute_faithfulness_report([])
 
 
 def test_wrong_input_is_refused():
@@ -184,7 +184,7 @@ def test_wrong_input_is_refused():
     with pytest.raises(RunError, match="NaN"):
         deletion(lambda images: network(images) * np.nan, x, field, 1)
     with pytest.raises(RunError, match="1 or more"):
-        Taking(orders=0)
+        PixelRemoval(orders=0)
     with pytest.raises(GeometryError, match="mask of shape"):
         impute(x, np.ones((3, 3)))
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sightline.errors import CohortError, LayoutError, RunError, UnreadableFile
-from sightline.metrics.estimate import Comparison, Estimate, p_text
+from sightline.metrics.estimate import Comparison, Estimate, format_p_text
 from sightline.metrics.predictions import Predictions, align
 
 
@@ -170,7 +170,7 @@ def test_estimates_print_and_survive_json():
     c = Comparison("AUC", 0.8, 0.75, 0.05, 0.01, 0.09, 0.0004, {"seeds_a": 3}, "paired")
     assert c.text() == "+0.050 (+0.010–+0.090), p < 0.001"
     assert Comparison.from_dict(json.loads(json.dumps(c.to_dict()))) == c
-    assert p_text(0.0213) == "p = 0.021"
+    assert format_p_text(0.0213) == "p = 0.021"
 
 
 @pytest.mark.parametrize(

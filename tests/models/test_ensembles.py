@@ -13,11 +13,11 @@ from sightline.data.datasets.folder.writer import write_cohort
 from sightline.errors import RecipeError
 from sightline.models.backbones import Backbone
 from sightline.models.cam_classifiers import ClassMapModel
-from sightline.models.ensembles import Ensemble, mean_map, smooth_maps
+from sightline.models.ensembles import Ensemble, average_maps, smooth_maps
 from sightline.models.necks import Fusion
 from sightline.models.pooling import MeanPool
 from sightline.models.volume_networks import VolumeUNet
-from sightline.papers.combined import ensemble_recipe
+from sightline.papers.combined import build_ensemble_recipe
 from sightline.papers.recipes import find_recipe
 
 SMALL = ("--steps", "2", "--size", "48", "--batch-size", "4", "--backbone", "test_resnet", "--weights", "none")
@@ -68,7 +68,7 @@ def test_a_mirrored_ensemble_turns_with_its_image(config):
 def test_no_member_speaks_louder_because_its_maps_are_wider():
     torch.manual_seed(1)
     quiet, loud = torch.randn(1, 1, 8, 8, dtype=torch.double), 100 * torch.randn(1, 1, 8, 8, dtype=torch.double) + 40
-    mean = mean_map([quiet, loud])
+    mean = average_maps([quiet, loud])
     units = [(m - m.mean()) / m.std(correction=0) for m in (quiet, loud)]
     spread = (quiet.std(correction=0) + loud.std(correction=0)) / 2
     torch.testing.assert_close(mean, (units[0] + units[1]) / 2 * spread + (quiet.mean() + loud.mean()) / 2)
@@ -81,7 +81,7 @@ def test_no_member_speaks_louder_because_its_maps_are_wider():
 def test_a_flat_map_stays_flat():
     flat = torch.zeros(1, 2, 4, 4)
     flat[:, 1] = torch.rand(4, 4)
-    mean = mean_map([flat, flat])
+    mean = average_maps([flat, flat])
     assert (mean[:, 0] == 0).all()
     torch.testing.assert_close(mean, flat)
 
@@ -125,17 +125,17 @@ def test_settings_that_mean_nothing_are_refused():
 
 def test_members_that_do_not_belong_together_are_refused():
     lbm = find_recipe("lbm")
-    assert ensemble_recipe([lbm, lbm]).title == "ensemble of 2"
+    assert build_ensemble_recipe([lbm, lbm]).title == "ensemble of 2"
     with pytest.raises(RecipeError, match="different images"):
-        ensemble_recipe([lbm, replace(lbm, view=replace(lbm.view, size=64))])
+        build_ensemble_recipe([lbm, replace(lbm, view=replace(lbm.view, size=64))])
     # augmentation is no part of what is shown when a network is asked
-    ensemble_recipe([lbm, replace(lbm, view=replace(lbm.view, rotation_deg=1.0))])
+    build_ensemble_recipe([lbm, replace(lbm, view=replace(lbm.view, rotation_deg=1.0))])
     with pytest.raises(RecipeError, match="window"):
-        ensemble_recipe([lbm, find_recipe("a-stn")])
+        build_ensemble_recipe([lbm, find_recipe("a-stn")])
     with pytest.raises(RecipeError, match="classes"):
-        ensemble_recipe([lbm, replace(lbm, task=find_recipe("box-regression").task or _two_classes())])
+        build_ensemble_recipe([lbm, replace(lbm, task=find_recipe("box-regression").task or _two_classes())])
     with pytest.raises(RecipeError, match="at least one member"):
-        ensemble_recipe([])
+        build_ensemble_recipe([])
 
 
 def _two_classes():

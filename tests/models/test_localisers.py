@@ -14,7 +14,7 @@ from sightline.models.ensembles import MultiScale
 from sightline.models.pooling import LogSumExpPool, MaxPool, MeanPool, SoftmaxPool
 from sightline.models.self_transfer import SelfTransfer
 from sightline.models.spatial_transformer import Cascade, SpatialTransformer, crop_windows
-from sightline.structures.evidence import Evidence, window_of_box
+from sightline.structures.evidence import Evidence, build_window
 
 TINY = Backbone("test_resnet")
 CLASSIFIER = ClassMapModel(backbone=TINY)
@@ -122,7 +122,7 @@ class TestTransformer:
         # theta = [[s, 0, t_r], [0, s, t_c]] between -1 and 1: centre (t + 1) / 2, side s
         evidence = network(images)
         assert evidence.extras["box"][0].tolist() == pytest.approx([0.6, 0.3, 0.5, 0.5])
-        seen = crop_windows(images, window_of_box(torch.tensor([[0.6, 0.3, 0.5, 0.5]]).expand(3, 4)), (96, 96))
+        seen = crop_windows(images, build_window(torch.tensor([[0.6, 0.3, 0.5, 0.5]]).expand(3, 4)), (96, 96))
         torch.testing.assert_close(evidence.logits, network.classifier(seen).logits, atol=1e-4, rtol=1e-4)
 
     def test_the_box_of_a_turned_window_holds_it(self, images):
@@ -238,7 +238,7 @@ class TestCascade:
     def test_the_square_about_the_box_is_seen_and_the_box_is_said(self):
         evidence = self.said([0.4, 0.6, 0.2, 0.3], margin=0.1)
         assert evidence.extras["box"][0].tolist() == pytest.approx([0.4, 0.6, 0.2, 0.3])
-        expected = window_of_box(torch.tensor([[0.4, 0.6, 0.36, 0.36]]))
+        expected = build_window(torch.tensor([[0.4, 0.6, 0.36, 0.36]]))
         torch.testing.assert_close(evidence.window, expected)
 
     @pytest.mark.parametrize("box", [[0.5, 0.5, -1.0, -1.0], [9.0, -9.0, 0.3, 0.3], [0.5, 0.5, 1e6, 1e6]])

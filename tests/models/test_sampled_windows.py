@@ -8,14 +8,14 @@ import torch
 from torch import nn
 
 from sightline.errors import RecipeError
-from sightline.losses.sampled_windows import SampledWindowLoss, score_term
+from sightline.losses.sampled_windows import SampledWindowLoss, compute_score_term
 from sightline.models.backbones import Backbone
 from sightline.models.cam_classifiers import ClassMapModel
 from sightline.models.sampled_windows import (
     HeatmapRegressionHead,
     SampledWindowTransformer,
     WindowSampling,
-    square_windows,
+    build_square_windows,
 )
 from sightline.models.spatial_transformer import crop_windows
 from sightline.structures.evidence import Batch, Evidence
@@ -91,9 +91,9 @@ class TestHeadOfPlaces:
     def test_its_windows_have_that_centre_and_side(self):
         said = torch.tensor([[math.log(0.5), 0.6, 0.3]]).expand(3, 3)
         upright = torch.tensor([[0.5, 0.0, 0.35], [0.0, 0.5, 0.05]])
-        torch.testing.assert_close(square_windows(said), upright.expand(3, 2, 3))
+        torch.testing.assert_close(build_square_windows(said), upright.expand(3, 2, 3))
         slow = [0.6 - 0.5 / 2, 0.3 - 0.5 / 2]
-        assert square_windows(said)[0, :, 2].tolist() == pytest.approx(slow)
+        assert build_square_windows(said)[0, :, 2].tolist() == pytest.approx(slow)
 
 
 class TestTries:
@@ -186,7 +186,7 @@ class TestNetworkThatTries:
         network.classifier.eval()
         with torch.no_grad():
             tried = SAMPLING.sampling.sample(network.localiser(images))
-            slow = [network.classifier(crop_windows(images, square_windows(t), (32, 32))).logits for t in tried]
+            slow = [network.classifier(crop_windows(images, build_square_windows(t), (32, 32))).logits for t in tried]
         torch.testing.assert_close(judged, torch.stack(slow, dim=1), atol=1e-5, rtol=1e-4)
 
     def test_the_classifier_learns_from_pixels_and_the_localiser_from_samples_alone(self, images):
@@ -196,7 +196,7 @@ class TestNetworkThatTries:
         assert all(p.grad is None for p in network.localiser.parameters())
         assert all(p.grad is not None for p in network.classifier.parameters())
         network.zero_grad(set_to_none=True)
-        score_term(torch.rand(3, 4), evidence.extras["tried_log_density"]).mean().backward()
+        compute_score_term(torch.rand(3, 4), evidence.extras["tried_log_density"]).mean().backward()
         assert all(p.grad is None for p in network.classifier.parameters())
         assert network.localiser.head.heat.weight.grad.abs().sum() > 0
 
@@ -212,7 +212,7 @@ class TestLoss:
                 mean = sum(float(losses[image, j]) for j in range(4)) / 4
                 total += (float(losses[image, i]) - mean) * float(density[image, i])
             slow.append(total / 4)
-        assert score_term(losses, density).tolist() == pytest.approx(slow, abs=1e-6)
+        assert compute_score_term(losses, density).tolist() == pytest.approx(slow, abs=1e-6)
 
     def test_its_gradient_is_that_of_the_expected_loss(self):
         """For a quadratic bowl the expected loss of a tried window is known, and so is its gradient."""
@@ -222,7 +222,7 @@ class TestLoss:
         best = torch.tensor([-0.7, 0.4, 0.5], dtype=torch.float64)
         tried = sampling.sample(said)
         losses = (tried - best).square().sum(dim=-1).T
-        score_term(losses, sampling.log_density(tried, said)).sum().backward()
+        compute_score_term(losses, sampling.log_density(tried, said)).sum().backward()
         # E = |said - best|^2 + variances
         expected = 2.0 * (said.detach()[0] - best)
         assert said.grad.mean(dim=0).tolist() == pytest.approx(expected.tolist(), abs=0.01)

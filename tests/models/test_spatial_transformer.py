@@ -10,8 +10,8 @@ from sightline.errors import GeometryError, RecipeError
 from sightline.models.backbones import Backbone
 from sightline.models.cam_classifiers import ClassMapModel
 from sightline.models.pooling import MaxPool, MeanPool
-from sightline.models.spatial_transformer import SecondLook, crop_windows, square_of_window
-from sightline.structures.evidence import window_of_box
+from sightline.models.spatial_transformer import SecondLook, crop_windows, compute_square
+from sightline.structures.evidence import build_window
 from sightline.structures.frame import Frame
 
 IDENTITY = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]])
@@ -29,11 +29,11 @@ def test_a_turned_windows_square_has_its_middle_and_its_area():
     pixels = turn @ np.diag([12.0, 20.0])
     to_fractions = np.diag([1 / height, 1 / width])
     window = torch.tensor(np.concatenate([to_fractions @ pixels, [[0.1], [0.2]]], axis=1))[None]
-    row, column, tall, wide = square_of_window(window, height / width)[0].tolist()
+    row, column, tall, wide = compute_square(window, height / width)[0].tolist()
     middle = (to_fractions @ pixels @ [0.5, 0.5]) + [0.1, 0.2]
     assert (row, column) == pytest.approx(tuple(middle))
     assert tall * height == pytest.approx(wide * width) and tall * height * wide * width == pytest.approx(240.0)
-    assert square_of_window(IDENTITY)[0].tolist() == pytest.approx([0.5, 0.5, 1.0, 1.0])
+    assert compute_square(IDENTITY)[0].tolist() == pytest.approx([0.5, 0.5, 1.0, 1.0])
 
 
 def test_the_identity_on_another_grid_is_the_resized_image():
@@ -53,7 +53,7 @@ def test_random_windows_are_torchvisions_crops(seed):
     rows, columns = (int(rng.integers(4, n)) for n in (height, width))
     top, left = int(rng.integers(0, height - rows + 1)), int(rng.integers(0, width - columns + 1))
     size = [int(n) for n in rng.integers(4, 40, 2)]
-    window = window_of_box(
+    window = build_window(
         torch.tensor([[(top + rows / 2) / height, (left + columns / 2) / width, rows / height, columns / width]])
     )
     ours = crop_windows(image, window, (size[0], size[1]))
@@ -80,7 +80,7 @@ def test_a_window_lies_where_its_frame_says():
 
 
 def test_outside_is_black():
-    window = window_of_box(torch.tensor([[0.0, 0.0, 0.5, 0.5]]))
+    window = build_window(torch.tensor([[0.0, 0.0, 0.5, 0.5]]))
     seen = crop_windows(torch.ones(1, 1, 20, 20), window, (10, 10))
     # the sample next to the edge lies half a step inside and is mixed with what lies outside
     assert seen[0, 0, :4].abs().max() < 1e-6 and seen[0, 0, :, :4].abs().max() < 1e-6

@@ -60,7 +60,7 @@ class TestNetwork:
         assert torch.equal(whole.logits, short.logits) and torch.equal(whole.maps, short.maps) and not short.extras
         assert len(painted) == 1
         # a gradient of the image neither runs the decoder nor counts its activations
-        _, met = InputGradient("guided").explained(network, images, [0])
+        _, met = InputGradient("guided").explain_by_rule(network, images, [0])
         assert len(painted) == 1
         encoder = sum(isinstance(m, nn.ReLU) for m in network.trunk.modules())
         assert met.activations["relu"] == encoder

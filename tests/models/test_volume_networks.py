@@ -14,7 +14,7 @@ from sightline.losses.spatial_nll import SpatialNLL
 from sightline.models.pooling import MeanPool, SoftmaxPool
 from sightline.models.volume_networks import NAMES, VolumeBackbone, VolumeUNet
 from sightline.papers.catalogue import CATALOGUE
-from sightline.training.serialization import from_plain, to_plain
+from sightline.training.serialization import build_from_plain, to_plain
 
 SMALL = VolumeUNet(width=4, size=16)
 
@@ -279,7 +279,7 @@ def test_errors_say_what_fits():
 
 @pytest.mark.parametrize("config", [VolumeUNet(8, 0.1, "instance", "maps", SoftmaxPool()), VolumeBackbone("resnet10")])
 def test_recipes_keep_them(config):
-    assert from_plain(to_plain(config, CATALOGUE), CATALOGUE) == config
+    assert build_from_plain(to_plain(config, CATALOGUE), CATALOGUE) == config
     assert config.without_weights() == config
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from sightline.cli.main import main
 from sightline.errors import RecipeError
-from sightline.papers.combined import cascade_recipe
+from sightline.papers.combined import build_cascade_recipe
 from sightline.papers.recipes import find_recipe
 
 SMALL = ("--steps", "2", "--size", "48", "--batch-size", "4", "--backbone", "test_resnet", "--weights", "none")
@@ -48,12 +48,12 @@ def test_pictures_of_one_femur_are_not_cut(tmp_path, capsys):
 
 def test_parts_that_make_no_cascade_are_refused():
     localiser, classifier = find_recipe("box-regression"), find_recipe("ubm")
-    assert cascade_recipe(localiser, classifier).view.size == 448
+    assert build_cascade_recipe(localiser, classifier).view.size == 448
     with pytest.raises(RecipeError, match="box regression"):
-        cascade_recipe(classifier, classifier)
+        build_cascade_recipe(classifier, classifier)
     with pytest.raises(RecipeError, match="whole pictures"):
-        cascade_recipe(localiser, find_recipe("lbm"))
+        build_cascade_recipe(localiser, find_recipe("lbm"))
     with pytest.raises(RecipeError, match="equalised"):
-        cascade_recipe(replace(localiser, view=replace(localiser.view, equalise=False)), classifier)
+        build_cascade_recipe(replace(localiser, view=replace(localiser.view, equalise=False)), classifier)
     with pytest.raises(RecipeError, match="class map"):
-        cascade_recipe(localiser, localiser)
+        build_cascade_recipe(localiser, localiser)

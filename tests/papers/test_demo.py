@@ -9,14 +9,14 @@ from sightline.papers import demo
 
 
 def test_rows_differ_in_guidance_and_pooling_alone():
-    unguided, guided = (row.recipe for row in demo.table().rows)
+    unguided, guided = (row.recipe for row in demo.build_table().rows)
     same = replace(
         guided, title=unguided.title, guidance=unguided.guidance, weight=unguided.weight, regions=unguided.regions,
         model=replace(guided.model, pool=unguided.model.pool),
     )  # fmt: skip
     assert same == unguided and guided.weight > 0 and guided.guidance is not None
     # the small recipes keep their own size and network
-    assert demo.guided_recipe().view.size == 192 and guided.view.size == demo.SEEN_PX
+    assert demo.build_guided_recipe().view.size == 192 and guided.view.size == demo.SEEN_PX
 
 
 def test_a_line_stands_in_the_log_though_nothing_is_said(tmp_path, monkeypatch, capsys):

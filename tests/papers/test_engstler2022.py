@@ -8,10 +8,10 @@ import pytest
 from support.engines import QUIET
 from support.layouts import make_spines
 
-from sightline.data.split import from_sources
+from sightline.data.split import select_sources
 from sightline.errors import CohortError
 from sightline.evaluation.evaluate import evaluate
-from sightline.evaluation.report import report_of
+from sightline.evaluation.report import compute_report
 from sightline.evaluation.tables.report import write_table
 from sightline.evaluation.tables.run_table import run_table
 from sightline.papers import engstler2022
@@ -40,7 +40,7 @@ def test_every_recipe_trains_and_is_evaluated(spines, tmp_path, name):
     run = train(recipe, spines, tmp_path / "run", CATALOGUE, QUIET)
     assert run.done
     evaluation = evaluate(run, spines.split("test"), "test", engine=QUIET)
-    estimates = {e.name: e for e in report_of(evaluation, replicates=20)}
+    estimates = {e.name: e for e in compute_report(evaluation, replicates=20)}
     assert estimates["prevalence, image-wise"].value == 0.5
     assert math.isfinite(estimates["AUC, image-wise"].value)
     if recipe.model.head == "maps":
@@ -48,7 +48,7 @@ def test_every_recipe_trains_and_is_evaluated(spines, tmp_path, name):
 
 
 def test_profiles_are_what_the_page_says():
-    paper, code = engstler2022.base_recipe("paper"), engstler2022.base_recipe("official_code")
+    paper, code = engstler2022.build_base_recipe("paper"), engstler2022.build_base_recipe("official_code")
     assert (paper.model.norm, paper.model.dropout, paper.view.augment) == ("batch", 0.3, "published")
     assert (code.model.norm, code.model.dropout, code.view.augment) == ("batch_always", 0.0, "none")
     assert (paper.schedule.patience, code.schedule.patience) == (50, 40)
@@ -57,7 +57,9 @@ def test_profiles_are_what_the_page_says():
 
 def test_a_training_stops_when_f1_has_not_improved(spines, tmp_path):
     recipe = tiny(find_recipe("spine-small"))
-    recipe = replace(recipe, steps=None, epochs=9, schedule=replace(engstler2022.base_recipe().schedule, patience=1))
+    recipe = replace(
+        recipe, steps=None, epochs=9, schedule=replace(engstler2022.build_base_recipe().schedule, patience=1)
+    )
     run = train(recipe, spines, tmp_path / "run", CATALOGUE, QUIET)
     with (run.folder / "history.csv").open() as file:
         scores = [float(row["val_f1"]) for row in csv.DictReader(file)]
@@ -68,10 +70,10 @@ def test_a_training_stops_when_f1_has_not_improved(spines, tmp_path):
 
 def test_sources_choose_cases(spines):
     mixed = with_sources(spines, ("verse19", "verse20", "hospital"))
-    verse, everything = from_sources(mixed, ("verse",)), from_sources(mixed, ("verse", "not verse"))
+    verse, everything = select_sources(mixed, ("verse",)), select_sources(mixed, ("verse", "not verse"))
     assert {case.facts["source"] for case in verse} == {"verse19", "verse20"} and len(everything) == len(mixed)
     with pytest.raises(CohortError, match="no case from 'not verse'"):
-        from_sources(verse, ("verse", "not verse"))
+        select_sources(verse, ("verse", "not verse"))
 
 
 def with_sources(cohort, names):

@@ -14,7 +14,7 @@ from sightline.evaluation.tables.run_table import run_table
 from sightline.metrics.predictions import Predictions
 from sightline.papers import engstler2022
 from sightline.papers.catalogue import CATALOGUE
-from sightline.papers.engstler2022 import after_table, surest
+from sightline.papers.engstler2022 import find_surest, write_unit_findings
 from sightline.papers.overrides import Changes
 from sightline.papers.recipes import find_table
 
@@ -35,7 +35,7 @@ def test_table_3_dissects_its_row_and_shows_one_case(tmp_path, monkeypatch):
         seeds=(0,),
         engine=QUIET,
     )
-    said = after_table(result, tmp_path / "t", QUIET)
+    said = write_unit_findings(result, tmp_path / "t", QUIET)
     assert open_dissection(tmp_path / "t" / "dissection").about["top"] == "0.01"
     assert "case.png" in said and "units.md" in said
     lines = (tmp_path / "t" / "units.md").read_text().splitlines()
@@ -52,7 +52,7 @@ def test_table_3_dissects_its_row_and_shows_one_case(tmp_path, monkeypatch):
     text = path.read_text()
     assert str(unit) in text
     path.write_text(named_first(text))
-    after_table(result, tmp_path / "t", QUIET)
+    write_unit_findings(result, tmp_path / "t", QUIET)
     assert "dark body" in (tmp_path / "t" / "units.md").read_text()
 
 
@@ -74,7 +74,7 @@ def test_tables_without_units_write_nothing_more(tmp_path):
     spines = make_spines(tmp_path / "cohort")
     table = find_table("engstler2022/table1", "paper", Changes(steps=1, size=16, batch_size=4))
     result = run_table(replace(table, rows=table.rows[:1]), spines, tmp_path / "t", CATALOGUE, seeds=(0,), engine=QUIET)
-    assert after_table(result, tmp_path / "t", QUIET) == ""
+    assert write_unit_findings(result, tmp_path / "t", QUIET) == ""
 
 
 def test_the_surest_right_call_is_shown():
@@ -84,6 +84,6 @@ def test_the_surest_right_call_is_shown():
         rows = np.stack([1 - np.array(p), np.array(p)], axis=1)
         return Predictions(("intact", "fractured"), ids, ids, ids, np.array(labels), rows)
 
-    assert surest(said([0.99, 0.7, 0.9, 0.9], [0, 1, 1, 1]), "fractured") == "v2"
+    assert find_surest(said([0.99, 0.7, 0.9, 0.9], [0, 1, 1, 1]), "fractured") == "v2"
     with pytest.raises(RunError, match="no fractured case"):
-        surest(said([0.9, 0.1], [0, 1]), "fractured")
+        find_surest(said([0.9, 0.1], [0, 1]), "fractured")

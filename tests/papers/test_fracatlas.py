@@ -11,20 +11,20 @@ from sightline.papers.overrides import Changes
 from sightline.papers.recipes import find_table
 from sightline.training.engine import Engine
 from sightline.training.run import open_run
-from sightline.training.serialization import from_plain, to_plain
+from sightline.training.serialization import build_from_plain, to_plain
 
 QUIET = Engine(device="cpu", quiet=True)
 TINY = Changes(steps=2, size=96, batch_size=4, backbone="test_resnet", weights="none")
 
 
 def test_rows_say_what_they_were_shown():
-    table = localisers.localiser_table()
+    table = localisers.build_localiser_table()
     names = [row.name for row in table.rows]
     rows = {row.name: row for row in table.rows}
     for at, row in enumerate(table.rows):
         assert all(name in names[:at] for name in row.needs)
         assert row.reference in (None, *names[:at])
-        assert from_plain(to_plain(row.recipe, CATALOGUE), CATALOGUE) == row.recipe
+        assert build_from_plain(to_plain(row.recipe, CATALOGUE), CATALOGUE) == row.recipe
     unmarked = ["mean pooling", "softmax pooling", "LSE pooling", "self-transfer", "a-STN", "max pooling of features"]
     shown_none = [row.name for row in table.rows if not (row.recipe.guided_by_regions or row.recipe.needs_boxes)]
     twins = [row.name for row in table.rows if row.group == "twins of cell focal"]
@@ -49,7 +49,7 @@ def test_the_papers_localisers_run_on_two_classes(tiny_cohort, tmp_path, words):
 
 
 def test_the_weak_localiser_ends_at_stride_16_and_speaks_in_one_map():
-    model = localisers.weak().model
+    model = localisers.build_weak_recipe().model
     assert isinstance(model.pool, TopPool) and model.one_map
     assert model.backbone.stages == 4 and model.fusion is not None and model.fusion.stride == 8
 

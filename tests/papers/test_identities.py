@@ -19,8 +19,8 @@ from sightline.evaluation.tables.engines.row_training import RowTraining
 from sightline.evaluation.tables.engines.self_training import Teaching
 from sightline.evaluation.tables.grids.grid import change_recipe
 from sightline.explainers.localisation.protocols import MapBoxes
-from sightline.io.dicom_results.marks import _lines, _words_of
-from sightline.metrics.calibration.recalibration import Fitted
+from sightline.io.dicom_results.marks import _digest_lines, _list_lines
+from sightline.metrics.calibration.recalibration import FittedRecalibration
 from sightline.metrics.calibration.record import CalibrationRecord
 from sightline.metrics.calibration.scaling import Isotonic, Temperature
 from sightline.metrics.decision.abstention import Abstention
@@ -36,8 +36,8 @@ from sightline.structures.notation import write_fields
 from sightline.structures.regions import Box, Mask, Polygon, Scribble
 from sightline.structures.tag import Tag
 from sightline.training.engine import Engine
-from sightline.training.recipe import digest, identity_json, read_recipe, recipe_json
-from sightline.training.serialization import mention_former_word, with_former_words
+from sightline.training.recipe import digest_texts, format_identity_json, format_recipe_json, read_recipe
+from sightline.training.serialization import mention_former_word, restore_former_words
 
 RECIPES_TODAY = {
     "unguided": "0b5ac3158dbe",
@@ -128,7 +128,8 @@ def test_cohorts_with_each_kind_of_mark(tmp_path):
 
 def test_recipes_of_every_paper():
     assert {
-        name: digest(identity_json(recipe_json(make(), CATALOGUE))) for name, (_, make) in RECIPES.items()
+        name: digest_texts(format_identity_json(format_recipe_json(make(), CATALOGUE)))
+        for name, (_, make) in RECIPES.items()
     } == RECIPES_TODAY
 
 
@@ -139,7 +140,7 @@ def test_rows_of_a_table(tmp_path):
         assert RowTraining(rows[name], 7, cohort, {}, tmp_path, CATALOGUE, Engine(), rows).identity == wanted, name
 
 
-TEMPERATURE = Fitted(Temperature(1.5), {"cohort": "hands", "n": 12}, {"as said": 0.5}, "few cases")
+TEMPERATURE = FittedRecalibration(Temperature(1.5), {"cohort": "hands", "n": 12}, {"as said": 0.5}, "few cases")
 RECORD = CalibrationRecord(
     "abc",
     ("n", "y"),
@@ -163,7 +164,7 @@ RECORD = CalibrationRecord(
         (View(patches=Patches()), "882e850c3037"),
         (CalibrationRecord("abc", ("n", "y")), "968d699780db"),
         (RECORD, "fffc659768e8"),
-        (replace(RECORD, fitted=Fitted(Isotonic(((0.0, 1.0),), ((0.25, 0.75),)))), "18bacdb8ea0f"),
+        (replace(RECORD, fitted=FittedRecalibration(Isotonic(((0.0, 1.0),), ((0.25, 0.75),)))), "18bacdb8ea0f"),
     ],
 )
 def test_settings_that_names_are_made_of(noun, wanted):
@@ -180,12 +181,12 @@ def test_no_field_is_left_out_of_a_notation():
 
 def test_marks_of_readers_in_dicom(tmp_path):
     for name, wanted in MARKS_IN_DICOM.items():
-        words = _words_of(_lines(marks(tmp_path)[name]))
+        words = _digest_lines(_list_lines(marks(tmp_path)[name]))
         assert hashlib.sha256(words.encode()).hexdigest()[:12] == wanted, name
     # numpy writes the middle of a long line as three dots: two such marks must not have one UID
     long = [[(float(i % 7), float(i)) for i in range(600)] for _ in range(2)]
     long[1][300] = (3.5, 300.0)
-    assert len({_words_of(_lines(Scribble((tuple(line),)))) for line in long}) == 2
+    assert len({_digest_lines(_list_lines(Scribble((tuple(line),)))) for line in long}) == 2
 
 
 def test_what_has_no_notation_is_refused():
@@ -197,8 +198,11 @@ def test_what_has_no_notation_is_refused():
 def test_words_of_earlier_versions(tmp_path, capsys):
     """An old recipe opens, says the new word, and is the same run; a table may still change a field by its old name."""
     for name in ("trying-stn", "sampled-window-stn"):
-        assert digest(identity_json(recipe_json(find_recipe(name), CATALOGUE))) == RECIPES_TODAY["sampled-window-stn"]
-    old = json.dumps(with_former_words(json.loads(recipe_json(find_recipe("sampled-window-stn"), CATALOGUE))))
+        assert (
+            digest_texts(format_identity_json(format_recipe_json(find_recipe(name), CATALOGUE)))
+            == RECIPES_TODAY["sampled-window-stn"]
+        )
+    old = json.dumps(restore_former_words(json.loads(format_recipe_json(find_recipe("sampled-window-stn"), CATALOGUE))))
     assert '"kind": "trying_transformer"' in old and '"tries": {"kind": "tries"' in old and "sampl" not in old
     (tmp_path / "recipe.json").write_text(old)
     assert read_recipe(tmp_path / "recipe.json", CATALOGUE) == find_recipe("sampled-window-stn")
@@ -214,10 +218,10 @@ def test_words_of_earlier_versions(tmp_path, capsys):
 def test_a_committee_is_the_ensemble_of_today(tmp_path):
     """An ensemble that an earlier version made, titled in its words, opens and is the same run."""
     today = replace(find_recipe("small-guided"), title="ensemble of 3", ema_decay=0.9)
-    text = recipe_json(today, CATALOGUE)
+    text = format_recipe_json(today, CATALOGUE)
     former = text.replace("ensemble of 3", "committee of 3").replace('"ema_decay"', '"average"')
-    assert former != text and identity_json(former) == identity_json(text) == former
+    assert former != text and format_identity_json(former) == format_identity_json(text) == former
     (tmp_path / "recipe.json").write_text(former)
     assert read_recipe(tmp_path / "recipe.json", CATALOGUE) == today
     own = replace(today, title="ensemble of two readers")
-    assert '"title": "ensemble of two readers"' in identity_json(recipe_json(own, CATALOGUE))
+    assert '"title": "ensemble of two readers"' in format_identity_json(format_recipe_json(own, CATALOGUE))

@@ -63,7 +63,7 @@ def no_pictures(monkeypatch):
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_table2_has_the_papers_rows(profile):
-    table = jimenez2018.table2(profile)
+    table = jimenez2018.build_table2(profile)
     names = {row.name for row in table.rows}
     assert len(table.rows) == 21 and names == set(TABLE2)
     printed = [row for row in table.rows if "localiser" not in row.name]
@@ -75,8 +75,8 @@ def test_table2_has_the_papers_rows(profile):
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_tables_3_and_5_have_the_papers_rows(profile):
-    assert {row.name for row in jimenez2018.table3(profile).rows} == set(TABLE3) and len(TABLE3) == 16
-    assert {row.name for row in jimenez2018.table5(profile).rows} == set(TABLE5) and len(TABLE5) == 36
+    assert {row.name for row in jimenez2018.build_table3(profile).rows} == set(TABLE3) and len(TABLE3) == 16
+    assert {row.name for row in jimenez2018.build_table5(profile).rows} == set(TABLE5) and len(TABLE5) == 36
 
 
 def test_printed_values_stand_where_the_paper_prints_them():
@@ -100,51 +100,51 @@ def feature_networks(part):
 
 
 def test_the_papers_optimisation_is_table_1():
-    recipe = {name: jimenez2018.base_recipe("paper") for name in ("base",)}["base"]
+    recipe = {name: jimenez2018.build_base_recipe("paper") for name in ("base",)}["base"]
     assert recipe.optimiser == Sgd(momentum=0.9, weight_decay=0.0)
     assert recipe.schedule == StepDecay(1e-2, 0.5, 10)
     assert (recipe.epochs, recipe.batch_size, recipe.select) == (80, 64, "loss")
     assert recipe.view.jitter == RegionJitter() and recipe.view.equalise
-    localiser = jimenez2018.supervised_localiser(recipe, "paper")
+    localiser = jimenez2018.build_supervised_localiser(recipe, "paper")
     assert localiser.epochs == 200 and localiser.schedule.start == 1e-8
     assert localiser.objective == BoxDistance("pixel") and localiser.model.trunk == AlexNet("imagenet")
-    stn = jimenez2018.transformer(recipe, "affine", "paper")
+    stn = jimenez2018.build_transformer(recipe, "affine", "paper")
     assert stn.model.roi_px is None and stn.view.size == 224 and stn.model.square_box
     # rows 1 and 3 of Table I, each in its own time: epoch, classifier, localisation network
     for epoch, whole, part in ((0, 1e-2, 1e-6), (24, 2.5e-3, 1e-6), (25, 2.5e-3, 5e-7), (79, 7.8125e-5, 1.25e-7)):
         assert stn.schedule.rate(epoch, 80, 1) == pytest.approx(whole)
         assert stn.rates.own(epoch, 80, 1) == pytest.approx({"localiser.": part})
     # Table V names one rate: the localiser keeps its ten-thousandth of it, throughout
-    five = {row.name: row.recipe for row in jimenez2018.table5("paper").rows}["3c a-STN AVG"]
+    five = {row.name: row.recipe for row in jimenez2018.build_table5("paper").rows}["3c a-STN AVG"]
     assert five.optimiser == Adagrad() and five.rates == LayerRates({"localiser.": 1e-4})
     assert {five.schedule.rate(epoch, 80, 1) for epoch in (0, 30, 79)} == {1e-3}
     # "all models were initialized with pre-trained weights on ImageNet"
-    tables = (jimenez2018.table2, jimenez2018.table3, jimenez2018.table5)
+    tables = (jimenez2018.build_table2, jimenez2018.build_table3, jimenez2018.build_table5)
     for row in (row for table in tables for row in table("paper").rows):
         trunks = feature_networks(row.recipe.model)
         assert trunks and all(trunk.weights == "imagenet" for trunk in trunks), row.name
-    stl = jimenez2018.self_transfer(recipe, 0.3, "paper")
+    stl = jimenez2018.build_self_transfer(recipe, 0.3, "paper")
     assert (stl.view.size, stl.schedule, stl.objective) == (500, StepDecay(1e-2, 0.1, 40), SelfTransferLoss(0.3))
-    pooled = jimenez2018.global_pooling(recipe, "LSE", "paper")
+    pooled = jimenez2018.build_global_pooling(recipe, "LSE", "paper")
     assert pooled.optimiser == Adagrad() and pooled.model.pool == LogSumExpPool(10.0)
     assert [jimenez2018.POOLS[p] for p in ("MAX", "AVG")] == [MaxPool(), MeanPool()]
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_figures_3_and_4_are_rows_of_the_tables(profile):
-    (third,) = jimenez2018.table3(profile).figures
+    (third,) = jimenez2018.build_table3(profile).figures
     assert third.rows == ("6c STL 0.6 CE", "6c STL 0.6 WCE") and third.classes == LABELS[1:]
     made = find_table("jimenez2018/figure4", profile, Changes())
     (fourth,) = made.figures
     rows = {row.name: row for row in made.rows}
     assert set(fourth.rows) | {"3c UBM"} == set(rows) and len(fourth.rows) == 8
-    tables = (jimenez2018.table2, jimenez2018.table3, jimenez2018.table5)
+    tables = (jimenez2018.build_table2, jimenez2018.build_table3, jimenez2018.build_table5)
     trained = {row.name: row for table in tables for row in table(profile).rows}
     assert all(row.recipe == trained[name].recipe and row.parts == trained[name].parts for name, row in rows.items())
 
 
 def test_imbalance_is_met_as_printed():
-    rows = {row.name: row.recipe for row in jimenez2018.table2().rows}
+    rows = {row.name: row.recipe for row in jimenez2018.build_table2().rows}
     assert rows["2c LBM"].reweight == rows["3c UBM"].reweight == rows["6c LBM CE"].reweight == "oversample"
     assert rows["6c LBM WCE"].reweight == rows["6c UBM WCE"].reweight == "inverse_frequency"
 
@@ -251,7 +251,7 @@ def test_single_recipes_have_names(name):
 def test_the_report_of_a_run_speaks_of_what_its_network_says(femurs, tmp_path):
     """A localiser has boxes and no accuracy; a transformer says how far it moved; three classes say broken or not."""
     from sightline.evaluation.evaluate import evaluate
-    from sightline.evaluation.report import report_of
+    from sightline.evaluation.report import compute_report
     from sightline.training.train import train
 
     names = {}
@@ -259,7 +259,7 @@ def test_the_report_of_a_run_speaks_of_what_its_network_says(femurs, tmp_path):
         recipe = apply_changes(find_recipe(name), TINY)
         run = train(replace(recipe, task=Task("type")), femurs, tmp_path / name, CATALOGUE, Engine(quiet=True))
         evaluation = evaluate(run, femurs.split("test"), "test", engine=Engine(quiet=True))
-        found = report_of(evaluation, replicates=20, classifies=run.recipe.classifies)
+        found = compute_report(evaluation, replicates=20, classifies=run.recipe.classifies)
         names[name] = {estimate.name for estimate in found}
     assert "IoU of the best box" in names["box-regression"] & names["aff-stn"]
     assert not any("accuracy, " in name for name in names["box-regression"])

@@ -8,28 +8,28 @@ from support.cohorts import make_cohort
 
 from sightline.data.targets.region_targets import UNKNOWN, RegionTargets
 from sightline.papers.catalogue import CATALOGUE
-from sightline.papers.learning_curve import SIZES, guided_recipe, table, unguided_recipe
-from sightline.papers.liao2022 import base_recipe
+from sightline.papers.learning_curve import SIZES, build_guided_recipe, build_table, build_unguided_recipe
+from sightline.papers.liao2022 import build_base_recipe
 from sightline.papers.overrides import Changes
 from sightline.papers.recipes import find_table
 from sightline.structures.frame import Frame
-from sightline.training.recipe import recipe_json
-from sightline.training.serialization import from_plain, to_plain
+from sightline.training.recipe import format_recipe_json
+from sightline.training.serialization import build_from_plain, to_plain
 
 
 def test_twins_differ_in_pool_and_loss_alone():
-    ours, theirs = to_plain(guided_recipe(), CATALOGUE), to_plain(unguided_recipe(), CATALOGUE)
+    ours, theirs = to_plain(build_guided_recipe(), CATALOGUE), to_plain(build_unguided_recipe(), CATALOGUE)
     apart = {name for name in ours | theirs if ours.get(name) != theirs.get(name)}
     assert apart == {"title", "model", "guidance", "weight", "regions"}
     assert {k for k in ours["model"] if ours["model"][k] != theirs["model"][k]} == {"pool"}
-    rows = {row.name: row.recipe for row in table().rows}
+    rows = {row.name: row.recipe for row in build_table().rows}
     for words in ("guided all marks", "unguided mean"):
         short, long = rows[f"{words}, 75 images"], rows[f"{words} 3 x longer, 75 images"]
         assert long == replace(short, steps=3 * (short.steps or 0))
 
 
 def test_every_row_has_a_reference_of_its_own_size_before_it():
-    rows = table().rows
+    rows = build_table().rows
     names = [row.name for row in rows]
     assert len(set(names)) == len(names)
     for row in rows:
@@ -50,16 +50,16 @@ def test_a_row_brings_what_its_reference_is_compared_with():
 
 
 def test_a_recipe_without_the_new_fields_is_written_as_before():
-    text = recipe_json(base_recipe(), CATALOGUE)
+    text = format_recipe_json(build_base_recipe(), CATALOGUE)
     assert not any(word in text for word in ("draws", "frozen_precision", "unmarked", "validate", "trimmed"))
-    new = recipe_json(guided_recipe(0.05), CATALOGUE)
+    new = format_recipe_json(build_guided_recipe(0.05), CATALOGUE)
     assert all(word in new for word in ('"draws": 3', '"frozen_precision": "bf16"', '"unmarked": "unknown"'))
-    assert from_plain(json.loads(new), CATALOGUE) == guided_recipe(0.05)
+    assert build_from_plain(json.loads(new), CATALOGUE) == build_guided_recipe(0.05)
 
 
 def test_pictures_whose_mark_is_hidden_say_nothing_of_their_cells(tmp_path):
     cohort = make_cohort(tmp_path / "c", patients=24).split("train")
-    choice = guided_recipe(0.3).regions
+    choice = build_guided_recipe(0.3).regions
     shown = choice.patients(cohort)
     targets = RegionTargets(cohort, choice, 10**6)
     frame = Frame.of_image((40, 48))

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from sightline.evaluation.tables.table import Published
+from sightline.evaluation.tables.table import PublishedValue
 from sightline.losses.map_norm import MapNorm
 from sightline.losses.spatial_nll import SpatialNLL
 from sightline.models.necks import PyramidAttention, ResidualAttention, SelfAttention
@@ -19,7 +19,7 @@ PROFILES = ("paper", "official_code", "recommended")
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize(("size", "batch_size"), [(512, 16), (768, 8)])
 def test_section_v(profile, size, batch_size):
-    recipe = liao2022.base_recipe(profile, size)
+    recipe = liao2022.build_base_recipe(profile, size)
     assert recipe.schedule == LinearDecay(1e-3, 1e-5)
     assert recipe.optimiser == Sgd(momentum=0.9, weight_decay=5e-4, nesterov=False)
     assert (recipe.epochs, recipe.steps, recipe.batch_size) == (100, None, batch_size)
@@ -35,16 +35,16 @@ def test_section_v(profile, size, batch_size):
 
 
 def test_lambda_zero_changes_only_the_pooling():
-    base = liao2022.base_recipe()
-    attended = liao2022.with_softmax_pooling(base)
+    base = liao2022.build_base_recipe()
+    attended = liao2022.set_softmax_pooling(base)
     assert isinstance(attended.model.pool, SoftmaxPool) and attended.guidance is None
     assert (attended.view, attended.optimiser, attended.schedule) == (base.view, base.optimiser, base.schedule)
-    assert liao2022.guided_recipe(base, 0.0) == attended
+    assert liao2022.build_guided_recipe(base, 0.0) == attended
 
 
 @pytest.mark.parametrize("style", ["scribble", "box", "mask"])
 def test_guidance_is_shared_by_all_classes_on_focus_regions(style):
-    recipe = liao2022.guided_recipe(liao2022.base_recipe(), 0.1, style)
+    recipe = liao2022.build_guided_recipe(liao2022.build_base_recipe(), 0.1, style)
     assert isinstance(recipe.guidance, SpatialNLL) and recipe.weight == 0.1 and recipe.guided_by_regions
     assert (recipe.regions.style, recipe.regions.role, recipe.regions.classes) == (style, "focus", "all")
     assert recipe.regions.margin_px == 0.0 and isinstance(recipe.model.pool, SoftmaxPool)
@@ -59,7 +59,7 @@ GRID = {(w, s): 1 for w in (0.01, 0.1, 1.0, 5.0) for s in ("scribble", "box", "m
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_table3_has_nineteen_rows_at_each_size(profile):
-    table = liao2022.table3(profile)
+    table = liao2022.build_table3(profile)
     assert len(table.rows) == 38
     for size in (512, 768):
         rows = [row for row in table.rows if row.recipe.view.size == size]
@@ -75,7 +75,7 @@ def test_table3_has_nineteen_rows_at_each_size(profile):
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_table4_is_reweighted_and_has_sixteen_rows(profile):
-    rows = liao2022.table4(profile).rows
+    rows = liao2022.build_table4(profile).rows
     assert len(rows) == 16 and {row.recipe.reweight for row in rows} == {"inverse_frequency"}
     assert {row.recipe.view.size for row in rows} == {512}
     assert styles_and_weights(rows) == {(w, s): 1 for w in (0.1, 0.5, 1.0) for s in ("scribble", "box", "mask")}
@@ -85,7 +85,7 @@ def test_table4_is_reweighted_and_has_sixteen_rows(profile):
 
 
 def test_supplement1_is_resnet101_thirteen_and_ten():
-    rows = liao2022.supplement1().rows
+    rows = liao2022.build_supplement1().rows
     scaphoid = [r for r in rows if r.name.startswith("scaphoid")]
     ankle = [r for r in rows if r.name.startswith("ankle")]
     assert (len(scaphoid), len(ankle), len(rows)) == (13, 10, 23)
@@ -96,7 +96,7 @@ def test_supplement1_is_resnet101_thirteen_and_ten():
 
 
 def test_supplement2_is_eighteen_rows_and_a_reference_each_module():
-    rows = liao2022.supplement2().rows
+    rows = liao2022.build_supplement2().rows
     guided = [r for r in rows if r.recipe.guided_by_regions]
     assert (len(guided), len(rows)) == (18, 24)
     assert all(r.recipe.model.attention is not None for r in rows)
@@ -109,7 +109,7 @@ def test_supplement2_is_eighteen_rows_and_a_reference_each_module():
 
 
 def test_cub200_is_the_released_codes_setting():
-    rows = liao2022.cub200().rows
+    rows = liao2022.build_cub200_table().rows
     assert len(rows) == 20
     assert Counter(row.train_per_class for row in rows) == {5: 5, 10: 5, 15: 5, 20: 5}
     for row in rows:
@@ -123,32 +123,34 @@ def test_cub200_is_the_released_codes_setting():
 
 
 def test_profiles_differ_where_paper_and_code_do():
-    guidance = {p: liao2022.guided_recipe(liao2022.base_recipe(p), 0.1, "mask", p).guidance for p in PROFILES}
+    guidance = {
+        p: liao2022.build_guided_recipe(liao2022.build_base_recipe(p), 0.1, "mask", p).guidance for p in PROFILES
+    }
     assert len(set(guidance.values())) >= 2
     assert guidance["official_code"] != guidance["paper"]
-    norms = {p: liao2022.with_norm_penalty(liao2022.base_recipe(p), 1, 1e-8, p).guidance for p in PROFILES}
+    norms = {p: liao2022.add_norm_penalty(liao2022.build_base_recipe(p), 1, 1e-8, p).guidance for p in PROFILES}
     assert norms["paper"] != norms["recommended"]
 
 
 def test_published_values_are_those_printed():
     """A few cells copied by hand from the paper's tables and the released README."""
-    t3 = {row.name: row.published for row in liao2022.table3().rows}
-    assert t3["s-512 baseline"]["study-wise accuracy, test"] == Published(76.4, 0.9)
-    assert t3["s-512 guided 1 bbox"]["study-wise accuracy, test"] == Published(84.2, 0.8)
-    t4 = {row.name: row.published for row in liao2022.table4().rows}
-    assert t4["baseline"]["study-wise accuracy, test"] == Published(69.0, 2.8)
+    t3 = {row.name: row.published for row in liao2022.build_table3().rows}
+    assert t3["s-512 baseline"]["study-wise accuracy, test"] == PublishedValue(76.4, 0.9)
+    assert t3["s-512 guided 1 bbox"]["study-wise accuracy, test"] == PublishedValue(84.2, 0.8)
+    t4 = {row.name: row.published for row in liao2022.build_table4().rows}
+    assert t4["baseline"]["study-wise accuracy, test"] == PublishedValue(69.0, 2.8)
     assert not any(key.endswith("external") for key in t4["guided 0.5 segm"])
-    cub = {row.name: row.published for row in liao2022.cub200().rows}
-    assert cub["n=5 guided 0.001"]["image-wise accuracy, test"] == Published(50.9)
-    assert cub["n=20 original"]["image-wise accuracy, test"] == Published(72.9)
+    cub = {row.name: row.published for row in liao2022.build_cub200_table().rows}
+    assert cub["n=5 guided 0.001"]["image-wise accuracy, test"] == PublishedValue(50.9)
+    assert cub["n=20 original"]["image-wise accuracy, test"] == PublishedValue(72.9)
     assert cub["n=5 guided 0"] == {}
 
 
 def test_every_published_cell_stands_beside_a_row():
-    t3 = [row for row in liao2022.table3().rows if row.published]
+    t3 = [row for row in liao2022.build_table3().rows if row.published]
     assert len(t3) == 38
-    assert {r.name for r in liao2022.table4().rows if r.published} == set(liao2022_published.TABLE4)
-    assert {r.name for r in liao2022.cub200().rows if r.published} == set(liao2022_published.CUB200)
+    assert {r.name for r in liao2022.build_table4().rows if r.published} == set(liao2022_published.TABLE4)
+    assert {r.name for r in liao2022.build_cub200_table().rows if r.published} == set(liao2022_published.CUB200)
 
 
 def test_the_published_cells_are_plausible_percentages():

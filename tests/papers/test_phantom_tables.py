@@ -10,18 +10,20 @@ from sightline.papers.catalogue import CATALOGUE
 from sightline.papers.overrides import Changes
 from sightline.papers.recipes import find_table
 from sightline.training.engine import Engine
-from sightline.training.serialization import from_plain, to_plain
+from sightline.training.serialization import build_from_plain, to_plain
 
 QUIET = Engine(device="cpu", quiet=True)
 TINY = Changes(steps=2, size=48, batch_size=4)
 
 
-@pytest.mark.parametrize("table", [gaze_phantom.gaze_table(), gaze_phantom.unets()], ids=lambda t: t.name)
+@pytest.mark.parametrize(
+    "table", [gaze_phantom.build_gaze_table(), gaze_phantom.build_unet_table()], ids=lambda t: t.name
+)
 def test_rows_are_what_they_say(table):
     rows = {row.name: row for row in table.rows}
     for row in table.rows:
         assert row.reference is None or row.reference in rows
-        assert from_plain(to_plain(row.recipe, CATALOGUE), CATALOGUE) == row.recipe
+        assert build_from_plain(to_plain(row.recipe, CATALOGUE), CATALOGUE) == row.recipe
         assert row.recipe.view.flip_chance == 0.0
         # a control differs from what it controls by whose gaze it is
         if "shuffled" in row.name or "middle" in row.name:

@@ -12,7 +12,7 @@ from sightline.papers.overrides import Changes, apply_changes
 from sightline.papers.recipes import RECIPES, TABLES, find_recipe, find_table, list_names
 from sightline.training.engine import Engine
 from sightline.training.optimization import CosineDecay, LinearDecay, StepDecay
-from sightline.training.recipe import read_recipe, recipe_json
+from sightline.training.recipe import format_recipe_json, read_recipe
 
 SMALL = Changes(backbone="test_resnet", weights="none", size=48)
 
@@ -40,7 +40,7 @@ def test_every_recipe_builds_and_gives_maps(name):
         assert evidence.maps.shape[:2] == (2, 3)
     else:
         assert evidence.maps is None and evidence.extras["box"].shape == (2, 4)
-    assert recipe_json(recipe, CATALOGUE)
+    assert format_recipe_json(recipe, CATALOGUE)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_unknown_names_give_the_list():
 
 def test_a_recipe_is_found_as_a_file_and_as_a_run_folder(tmp_path):
     recipe = tiny_recipe(seed=4)
-    (tmp_path / "recipe.json").write_text(recipe_json(recipe, CATALOGUE))
+    (tmp_path / "recipe.json").write_text(format_recipe_json(recipe, CATALOGUE))
     assert find_recipe(str(tmp_path)) == recipe == find_recipe(str(tmp_path / "recipe.json"))
     with pytest.raises(RecipeError, match="does not exist"):
         find_recipe(str(tmp_path / "other.json"))
@@ -135,7 +135,12 @@ def test_tables_name_references_before_the_rows_compared_with_them(name):
             assert row.reference is None or row.reference in names[:i]
         # rows that would train the same thing twice would say nothing
         trained = {
-            (recipe_json(replace(r.recipe, title=""), CATALOGUE), r.train_per_class, r.train_images, r.wrong_marks)
+            (
+                format_recipe_json(replace(r.recipe, title=""), CATALOGUE),
+                r.train_per_class,
+                r.train_images,
+                r.wrong_marks,
+            )
             for r in rows
         }
         assert len(trained) >= len(rows) - (13 if name.endswith("supplement1") else 3)
@@ -166,7 +171,7 @@ def test_sizes_in_a_table_keep_their_ratio():
     ],
 )
 def test_a_spoilt_recipe_is_one_clear_error(tmp_path, old, new, message):
-    text = recipe_json(tiny_recipe(), CATALOGUE)
+    text = format_recipe_json(tiny_recipe(), CATALOGUE)
     assert old in text
     path = tmp_path / "recipe.json"
     path.write_text(text.replace(old, new, 1))
@@ -178,7 +183,7 @@ def test_a_spoilt_recipe_is_one_clear_error(tmp_path, old, new, message):
 def test_a_part_that_cannot_serve_is_refused_when_read(tmp_path, part):
     import json
 
-    data = json.loads(recipe_json(tiny_recipe(), CATALOGUE))
+    data = json.loads(format_recipe_json(tiny_recipe(), CATALOGUE))
     data[part] = {"kind": "view"}
     path = tmp_path / "recipe.json"
     path.write_text(json.dumps(data))

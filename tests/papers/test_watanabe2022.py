@@ -15,7 +15,7 @@ from sightline.papers.watanabe2022 import MEAN_AUC, ROWS
 from sightline.training.engine import Engine
 from sightline.training.optimization import Adam, TriangularCycles
 from sightline.training.run import open_run
-from sightline.training.serialization import from_plain, to_plain
+from sightline.training.serialization import build_from_plain, to_plain
 
 QUIET = Engine(device="cpu", quiet=True)
 PROFILES = ("paper", "official_code", "recommended")
@@ -35,7 +35,7 @@ def test_four_tables_hold_eight_rows(profile):
         for row in table.rows:
             # a row of one name is the same training in every table
             assert rows.setdefault(row.name, row.recipe) == row.recipe
-            assert from_plain(to_plain(row.recipe, CATALOGUE), CATALOGUE) == row.recipe
+            assert build_from_plain(to_plain(row.recipe, CATALOGUE), CATALOGUE) == row.recipe
     assert set(rows) == set(ROWS) and len(rows) == 8
     using = {name for name, recipe in rows.items() if recipe.guided_by_regions}
     # without a decoder there is nothing to hold gaze against, and set 2 has none
@@ -57,17 +57,17 @@ def test_printed_values_stand_where_the_paper_prints_them():
 
 
 def test_the_papers_optimisation():
-    recipe = watanabe2022.base_recipe("paper")
+    recipe = watanabe2022.build_base_recipe("paper")
     assert (recipe.epochs, recipe.batch_size, recipe.view.size) == (35, 32, 224)
     assert recipe.optimiser == Adam(clip_value=0.1) and recipe.objective.gamma == 0.41731
     rates = [recipe.schedule.rate(10 * epoch, 350, 10) for epoch in range(6)]
     # golden check 17 (spec 6.3)
     assert rates[:3] == pytest.approx([8.2e-5, 4.57e-3, 9.06e-3], rel=5e-3) and rates[4] == pytest.approx(rates[0])
-    alone = watanabe2022.no_segmentation("paper")
+    alone = watanabe2022.build_encoder_recipe("paper")
     assert (alone.epochs, alone.schedule) == (20, TriangularCycles(0.006486, half_cycle_epochs=8))
     assert (alone.model.dropout, recipe.model.dropout, alone.model.decoder) == (0.0, 0.5, False)
     assert recipe.objective.target == "linear"
-    assert watanabe2022.base_recipe("official_code").objective.target == "viridis_gray"
+    assert watanabe2022.build_base_recipe("official_code").objective.target == "viridis_gray"
     assert (recipe.regions.of, recipe.regions.weigh, recipe.regions.sigma_px) == ("fixations", "count", 150.0)
 
 
@@ -77,7 +77,7 @@ def test_the_weight_of_set_3_is_swept(profile):
     found = {row.name: (row.recipe.objective.w, row.recipe.objective.explainer.rule) for row in table.rows[1:]}
     assert found == {f"set 3 {r}, w {w:g}": (w, r) for w in (0.25, 0.5, 0.75) for r in ("guided", "deconvolution")}
     # half is what Table 4 trains: one folder trains it once
-    four = {row.name: row for row in watanabe2022.table4(profile).rows}
+    four = {row.name: row for row in watanabe2022.build_table4(profile).rows}
     for row in table.rows[1:]:
         name, w = row.name.split(", w ")
         assert (row.recipe == four[name].recipe) is (w == "0.5") and (row.published == ROWS[name]) is (w == "0.5")
@@ -86,12 +86,12 @@ def test_the_weight_of_set_3_is_swept(profile):
 def test_what_the_sets_compare():
     for which in ("set1", "set2", "set3"):
         for rule in ("guided", "deconvolution"):
-            loss = watanabe2022.with_explainer(which, rule).objective
+            loss = watanabe2022.add_explainer(which, rule).objective
             assert (loss.match, loss.explainer, loss.to_logits) == (which, InputGradient(rule=rule), "logit")
-            assert watanabe2022.with_explainer(which, rule, "paper").objective.to_logits == "raw"
+            assert watanabe2022.add_explainer(which, rule, "paper").objective.to_logits == "raw"
     # by default the rules are what their papers say: the encoder has ReLUs
-    assert watanabe2022.base_recipe().model.encoder.name == "resnet34"
-    assert "efficientnet_b0" in watanabe2022.base_recipe("paper").model.encoder.name
+    assert watanabe2022.build_base_recipe().model.encoder.name == "resnet34"
+    assert "efficientnet_b0" in watanabe2022.build_base_recipe("paper").model.encoder.name
 
 
 def test_changes_reach_the_encoder():

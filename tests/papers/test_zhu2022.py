@@ -19,7 +19,7 @@ from sightline.papers.zhu2022 import HAND_TILL, TABLE2
 from sightline.training.engine import Engine
 from sightline.training.optimization import Adam, ReduceOnPlateau
 from sightline.training.run import open_run
-from sightline.training.serialization import from_plain, to_plain
+from sightline.training.serialization import build_from_plain, to_plain
 from sightline.training.train import train
 
 QUIET = Engine(device="cpu", quiet=True)
@@ -35,7 +35,7 @@ def measured(result):
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_table2_is_two_networks_with_gaze_and_without(profile):
-    rows = {row.name: row for row in zhu2022.table2(profile).rows}
+    rows = {row.name: row for row in zhu2022.build_table2(profile).rows}
     assert set(rows) == set(TABLE2)
     for network in ("ResNet", "EffNet"):
         plain, guided = rows[network], rows[f"{network}+GG-CAM"]
@@ -44,7 +44,7 @@ def test_table2_is_two_networks_with_gaze_and_without(profile):
         assert plain.recipe.model == guided.recipe.model and plain.recipe.view == guided.recipe.view
         assert not plain.recipe.guided_by_regions and guided.recipe.guided_by_regions
         for recipe in (plain.recipe, guided.recipe):
-            assert from_plain(to_plain(recipe, CATALOGUE), CATALOGUE) == recipe
+            assert build_from_plain(to_plain(recipe, CATALOGUE), CATALOGUE) == recipe
 
 
 def test_printed_values_stand_where_the_paper_prints_them():
@@ -61,35 +61,35 @@ def test_the_papers_optimisation_is_table_1():
         ("EffNet", 6e-3, 40, 1.4e-11, 600.0),
         ("ResNet", 7e-3, 30, 2e-9, 500.0),
     ):
-        recipe = zhu2022.guided_recipe("paper", network)
+        recipe = zhu2022.build_guided_recipe("paper", network)
         assert recipe.schedule == ReduceOnPlateau(rate, 0.1, patience) and recipe.optimiser == Adam()
         assert recipe.objective == GazeGuided(sigma_map=sigma) and recipe.objective.sigma_ce == 1.0
         assert recipe.regions == GazeChoice(weigh="count", sigma_px=spread)
         assert (recipe.batch_size, recipe.epochs, recipe.select) == (4, 1024, "loss")
         assert recipe.model.backbone.weights is None and recipe.model.fusion is None
-    assert zhu2022.base_recipe("paper", "EffNet").schedule == ReduceOnPlateau(1e-3, 0.1, 25)
-    assert zhu2022.base_recipe("paper", "ResNet").schedule == ReduceOnPlateau(1e-4, 0.1, 50)
+    assert zhu2022.build_base_recipe("paper", "EffNet").schedule == ReduceOnPlateau(1e-3, 0.1, 25)
+    assert zhu2022.build_base_recipe("paper", "ResNet").schedule == ReduceOnPlateau(1e-4, 0.1, 50)
 
 
 def test_the_released_code_is_what_it_does():
-    recipe = zhu2022.guided_recipe("official_code")
+    recipe = zhu2022.build_guided_recipe("official_code")
     assert recipe.model.reduce == "mean" and recipe.regions.classes == "first" and recipe.regions.kernel_px == 500
     loss = recipe.objective.build()
     assert not recipe.objective.squash and not isinstance(loss.log_gain, torch.nn.Parameter)
     assert (float(loss.log_sigma_map.detach()), float(loss.log_sigma_ce.detach())) == pytest.approx((-23.0, 7.0))
     assert {p.dtype for p in loss.parameters()} == {torch.float32}
-    assert math.log(zhu2022.guided_recipe("official_code", "EffNet").objective.sigma_map) == pytest.approx(-16.0)
+    assert math.log(zhu2022.build_guided_recipe("official_code", "EffNet").objective.sigma_map) == pytest.approx(-16.0)
 
 
 def test_no_recipe_mirrors_a_chest():
     for profile in PROFILES:
-        for make in (zhu2022.table2, zhu2022.ablations):
+        for make in (zhu2022.build_table2, zhu2022.build_ablation_table):
             assert all(row.recipe.view.flip_chance == 0.0 for row in make(profile).rows)
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_an_ablation_changes_one_thing(profile):
-    table = zhu2022.ablations(profile)
+    table = zhu2022.build_ablation_table(profile)
     rows = {row.name: row.recipe for row in table.rows}
     own = rows.pop("ResNet+GG-CAM")
     assert rows.pop("ResNet").objective is None
@@ -122,7 +122,7 @@ def test_table_3_shows_gaze_and_every_network_of_table_2():
 
 
 def test_the_tables_share_their_rows():
-    ours, theirs = zhu2022.ablations().rows, zhu2022.table2().rows
+    ours, theirs = zhu2022.build_ablation_table().rows, zhu2022.build_table2().rows
     assert [row.recipe for row in ours[:2]] == [row.recipe for row in theirs[:2]]
     assert [row.name for row in ours[:2]] == [row.name for row in theirs[:2]]
 

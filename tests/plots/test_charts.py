@@ -8,16 +8,16 @@ import pytest
 from PIL import Image
 
 from sightline.errors import RunError
-from sightline.plots.charts import PALETTE, AccuracyBar, BarGroup, ForestRow, Reference, bars, forest, shade
+from sightline.plots.charts import PALETTE, AccuracyBar, BarGroup, ForestRow, Reference, draw_bars, draw_forest, shade
 from sightline.plots.curves import (
     BoxPanel,
     FrocCurve,
     RocCurve,
-    box_plots,
-    froc,
-    histograms,
-    roc,
-    training_curves,
+    draw_box_plots,
+    draw_froc,
+    draw_histograms,
+    draw_roc,
+    draw_training_curves,
 )
 
 
@@ -38,11 +38,11 @@ def test_charts_decode_and_repeat():
     t = np.linspace(0.0, 1.0, 5)
     history = {"epoch": [1, 2, 3], "loss": [1.0, 0.5, 0.2], "val_accuracy": [float("nan"), 0.7, float("nan")]}
     charts = [
-        lambda: bars(GROUPS, title="a $b", ylabel="%", reference=Reference("base", 76.0, 1.0)),
-        lambda: bars(GROUPS, title="a", ylabel="%", reference=None, bottom=50.0),
-        lambda: forest([ForestRow("r", 0.05, 0.01, 0.09, "n = 9"), ForestRow("s", 0.0)]),
-        lambda: training_curves({"run $1": history, "run 2": history}),
-        lambda: roc([RocCurve("a", t, t**0.5, 0.7, 0.6, 0.8)]),
+        lambda: draw_bars(GROUPS, title="a $b", ylabel="%", reference=Reference("base", 76.0, 1.0)),
+        lambda: draw_bars(GROUPS, title="a", ylabel="%", reference=None, bottom=50.0),
+        lambda: draw_forest([ForestRow("r", 0.05, 0.01, 0.09, "n = 9"), ForestRow("s", 0.0)]),
+        lambda: draw_training_curves({"run $1": history, "run 2": history}),
+        lambda: draw_roc([RocCurve("a", t, t**0.5, 0.7, 0.6, 0.8)]),
     ]
     for chart in charts:
         png = chart()
@@ -53,7 +53,7 @@ def test_charts_decode_and_repeat():
 def test_bar_heights_follow_the_values():
     """Dark and light pixels of one bar stand in the ratio of image-wise to study-wise."""
     group = [BarGroup("g", (AccuracyBar("box", 60.0, 80.0),))]
-    image = decode(bars(group, title="", ylabel="", reference=None))
+    image = decode(draw_bars(group, title="", ylabel="", reference=None))
     dark = np.array(shade(PALETTE[0], 0.75)) * 255
     light = np.array(shade(PALETTE[0], 1.55)) * 255
     area = [(np.abs(image - colour).max(axis=2) < 3).sum() for colour in (dark, light)]
@@ -64,7 +64,7 @@ def test_a_reference_is_drawn_behind_its_own_bars_alone():
     """Two blocks of bars at 70, their lines at 60 and 80: the upper band is the right one's alone."""
     left = BarGroup("λ = 1", (AccuracyBar("box", 70.0, 70.0),), Reference("one", 60.0, 3.0), "one")
     right = BarGroup("λ = 1", (AccuracyBar("box", 70.0, 70.0),), Reference("two", 80.0, 3.0), "two")
-    image = decode(bars([left, right], title="", ylabel="", bottom=50.0))
+    image = decode(draw_bars([left, right], title="", ylabel="", bottom=50.0))
     band = np.abs(image - 0xDD).max(axis=2) < 3
     middle = band.shape[1] // 2
     # long stretches of the band's grey, not the rims of letters
@@ -75,7 +75,7 @@ def test_a_reference_is_drawn_behind_its_own_bars_alone():
 def test_training_curves_step_over_what_was_not_measured():
     full = {"epoch": [1.0, 2.0, 3.0, 4.0, 5.0], "v": [1.0, 2.0, 3.0, 4.0, 5.0]}
     gaps = {"epoch": full["epoch"], "v": [1.0, float("nan"), 3.0, 4.0, 5.0]}
-    whole, stepped = (decode(training_curves({"a": history})) for history in (full, gaps))
+    whole, stepped = (decode(draw_training_curves({"a": history})) for history in (full, gaps))
     # a straight line with one point left out is the same line, up to the rounding of its rim
     assert np.abs(whole - stepped).max() < 80
 
@@ -83,13 +83,13 @@ def test_training_curves_step_over_what_was_not_measured():
 @pytest.mark.parametrize(
     "chart",
     [
-        lambda: bars([], title="", ylabel=""),
-        lambda: bars([BarGroup("g", (AccuracyBar("b", float("nan"), 1.0),))], title="", ylabel=""),
-        lambda: forest([ForestRow("r", 0.0, 1.0, None)]),
-        lambda: forest([ForestRow("r", 0.0, 1.0, -1.0)]),
-        lambda: training_curves({"a": {"loss": [1.0]}}),
-        lambda: training_curves({"a": {"epoch": [1, 2], "loss": [1.0]}}),
-        lambda: roc([RocCurve("a", [0.0, 1.0], [0.0, 2.0], 0.5)]),
+        lambda: draw_bars([], title="", ylabel=""),
+        lambda: draw_bars([BarGroup("g", (AccuracyBar("b", float("nan"), 1.0),))], title="", ylabel=""),
+        lambda: draw_forest([ForestRow("r", 0.0, 1.0, None)]),
+        lambda: draw_forest([ForestRow("r", 0.0, 1.0, -1.0)]),
+        lambda: draw_training_curves({"a": {"loss": [1.0]}}),
+        lambda: draw_training_curves({"a": {"epoch": [1, 2], "loss": [1.0]}}),
+        lambda: draw_roc([RocCurve("a", [0.0, 1.0], [0.0, 2.0], 0.5)]),
     ],
 )
 def test_charts_refuse_what_they_cannot_draw(chart):
@@ -99,26 +99,26 @@ def test_charts_refuse_what_they_cannot_draw(chart):
 
 def test_box_plots_and_histograms():
     panel = BoxPanel("AUC", {"a $b": [0.7, 0.8, 0.9], "lost": [float("nan")], "one": [0.6]}, {"a $b": "p = 0.01"})
-    png = box_plots([panel, replace(panel, title="other")])
-    assert decode(png).std() > 5 and png == box_plots([panel, replace(panel, title="other")])
-    assert png != box_plots([replace(panel, values={"a $b": [0.7, 0.85, 0.9]})])
+    png = draw_box_plots([panel, replace(panel, title="other")])
+    assert decode(png).std() > 5 and png == draw_box_plots([panel, replace(panel, title="other")])
+    assert png != draw_box_plots([replace(panel, values={"a $b": [0.7, 0.85, 0.9]})])
     with pytest.raises(RunError):
-        box_plots([BoxPanel("AUC", {"lost": [float("nan")]}, {})])
+        draw_box_plots([BoxPanel("AUC", {"lost": [float("nan")]}, {})])
     spread = np.random.default_rng(0).standard_cauchy((4, 3, 5, 5))
-    drawn = histograms({"a $b": spread, "level": np.zeros(9)}, title="t", xlabel="x")
-    assert decode(drawn).std() > 5 and drawn == histograms(
+    drawn = draw_histograms({"a $b": spread, "level": np.zeros(9)}, title="t", xlabel="x")
+    assert decode(drawn).std() > 5 and drawn == draw_histograms(
         {"a $b": spread, "level": np.zeros(9)}, title="t", xlabel="x"
     )
     for wrong in ({}, {"a": np.array([])}, {"a": np.array([np.inf])}):
         with pytest.raises(RunError):
-            histograms(wrong, title="t", xlabel="x")
+            draw_histograms(wrong, title="t", xlabel="x")
 
 
 def test_curves_that_span_powers_of_ten_stand_on_a_logarithmic_axis():
     steep = {"epoch": [1.0, 2.0, 3.0], "loss": [1e16, 1e8, 2.0]}
     straight = {"epoch": [1.0, 2.0, 3.0], "loss": [16.0, 9.0, 2.0]}
     # logarithms of one are nearly on a line, as the other's values are
-    a, b = (decode(training_curves({"r": history})) for history in (steep, straight))
+    a, b = (decode(draw_training_curves({"r": history})) for history in (steep, straight))
     blue = [np.abs(image - np.array([0x00, 0x72, 0xB2])).max(axis=2) < 60 for image in (a, b)]
     heights = [np.median(np.nonzero(mask[: mask.shape[0] // 2])[0]) for mask in blue]
     assert abs(heights[0] - heights[1]) < 25
@@ -126,16 +126,16 @@ def test_curves_that_span_powers_of_ten_stand_on_a_logarithmic_axis():
 
 def test_froc_chart():
     curve = FrocCurve("a $b", [0.2, 0.5, 3.0], [0.3, 0.5, 0.6], 0.4, 0.3, 0.5)
-    png = froc([curve, FrocCurve("none", [], [])], chance=[0.01] * 7)
-    assert decode(png).std() > 5 and png == froc([curve, FrocCurve("none", [], [])], chance=[0.01] * 7)
-    assert png != froc([replace(curve, sensitivity=[0.3, 0.5, 0.9])])
+    png = draw_froc([curve, FrocCurve("none", [], [])], chance=[0.01] * 7)
+    assert decode(png).std() > 5 and png == draw_froc([curve, FrocCurve("none", [], [])], chance=[0.01] * 7)
+    assert png != draw_froc([replace(curve, sensitivity=[0.3, 0.5, 0.9])])
     for bad in (
-        lambda: froc([]),
-        lambda: froc([replace(curve, sensitivity=[0.3, 0.5, 1.6])]),
-        lambda: froc([replace(curve, sensitivity=[0.3, 0.5])]),
-        lambda: froc([replace(curve, false_per_image=[3.0, 0.5, 0.2])]),
-        lambda: froc([replace(curve, score=float("nan"))]),
-        lambda: froc([curve], chance=[0.1]),
+        lambda: draw_froc([]),
+        lambda: draw_froc([replace(curve, sensitivity=[0.3, 0.5, 1.6])]),
+        lambda: draw_froc([replace(curve, sensitivity=[0.3, 0.5])]),
+        lambda: draw_froc([replace(curve, false_per_image=[3.0, 0.5, 0.2])]),
+        lambda: draw_froc([replace(curve, score=float("nan"))]),
+        lambda: draw_froc([curve], chance=[0.1]),
     ):
         with pytest.raises(RunError):
             bad()

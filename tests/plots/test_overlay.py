@@ -17,22 +17,28 @@ from torch import nn
 from sightline.data.views.crops import Crop
 from sightline.data.views.image_view import View
 from sightline.errors import GeometryError, RunError
-from sightline.evaluation.box_scoring import box_scores
+from sightline.evaluation.box_scoring import score_boxes
 from sightline.evaluation.evaluate import evaluate
-from sightline.evaluation.gallery import box_order, boxes_of_row, contact_sheets, overlay_of, panel_case
+from sightline.evaluation.gallery import (
+    build_overlay,
+    build_panel_case,
+    draw_contact_sheets,
+    list_boxes_of_row,
+    rank_by_boxes,
+)
 from sightline.evaluation.result import Evaluation
 from sightline.explainers.localisation.protocols import MapBoxes
 from sightline.inference.network_output import Maps
 from sightline.inference.radiographs import predict_files
-from sightline.inference.results.coco_json import CocoPicture, coco_data, write_coco
+from sightline.inference.results.coco_json import CocoPicture, build_coco_data, write_coco
 from sightline.metrics.predictions import Predictions
 from sightline.papers.catalogue import CATALOGUE
 from sightline.plots.contact_sheet import Overlay, draw_contact_sheet, draw_overlay
 from sightline.plots.overlay import DIMMED, blend_heat, blend_layers, blend_signed
 from sightline.plots.panels import draw_comparison, draw_panel
-from sightline.structures.evidence import Evidence, window_of_box
+from sightline.structures.evidence import Evidence, build_window
 from sightline.structures.frame import Frame
-from sightline.structures.regions import ScoredBox, scored_boxes
+from sightline.structures.regions import ScoredBox, build_scored_boxes
 from sightline.training.engine import Engine
 from sightline.training.train import train
 
@@ -60,7 +66,7 @@ def in_window(window, shape):
     return found
 
 
-@pytest.mark.parametrize("window", [TURNED, window_of_box(torch.tensor([[0.3, 0.6, 0.4, 0.5]]))[0].double().numpy()])
+@pytest.mark.parametrize("window", [TURNED, build_window(torch.tensor([[0.3, 0.6, 0.4, 0.5]]))[0].double().numpy()])
 def test_a_map_lies_where_its_window_does(window):
     shape = (60, 80)
     cells = np.zeros((5, 5))
@@ -85,7 +91,7 @@ def test_outside_the_window_nothing_is_coloured():
         np.testing.assert_allclose(blended[~covered], DIMMED * 0.6, atol=1e-6)
         assert np.abs(blended[covered] - DIMMED * 0.6).max() > 0.2
     # a window that lies beside the picture, and one that covers all of it
-    beside = window_of_box(torch.tensor([[2.0, 2.0, 0.5, 0.5]]))[0].numpy()
+    beside = build_window(torch.tensor([[2.0, 2.0, 0.5, 0.5]]))[0].numpy()
     np.testing.assert_allclose(blend_heat(grey, cells, beside), DIMMED * 0.6, atol=1e-6)
     whole = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
     np.testing.assert_allclose(blend_heat(grey, cells, whole), blend_heat(grey, cells), atol=1e-5)
@@ -135,14 +141,18 @@ def test_panels_and_sheets_carry_boxes_and_windows(tiny_cohort):
     kept = Maps(ids[0], np.tile([0, 1], (n, 1)), maps, maps / 16, np.tile(TURNED, (n, 1, 1)))
     plain = Evaluation(predictions, replace(kept, windows=None))
     view = View(size=48)
-    scores = box_scores(plain.said, cohort, view, MapBoxes(low=150.0))
+    scores = score_boxes(plain.said, cohort, view, MapBoxes(low=150.0))
     windowed = Evaluation(predictions, kept, box_scores=scores)
-    assert boxes_of_row(plain, 0) == () and box_order(plain) == [] and contact_sheets(plain, cohort, view) == {}
-    (box,) = boxes_of_row(windowed, 0)
+    assert (
+        list_boxes_of_row(plain, 0) == ()
+        and rank_by_boxes(plain) == []
+        and draw_contact_sheets(plain, cohort, view) == {}
+    )
+    (box,) = list_boxes_of_row(windowed, 0)
     assert box.label == "fracture" and box.score == pytest.approx(0.6)
     np.testing.assert_array_equal(box.corners, scores.cases[0].found[0])
 
-    case = panel_case(windowed, 0, cohort[0], view)
+    case = build_panel_case(windowed, 0, cohort[0], view)
     bare = replace(case, found=(), window=None)
     pictures = [decode(draw_panel(c)) for c in (case, replace(case, found=()), replace(case, window=None), bare)]
     assert len({picture.tobytes() for picture in pictures}) == 4
@@ -150,23 +160,23 @@ def test_panels_and_sheets_carry_boxes_and_windows(tiny_cohort):
     pair = decode(draw_comparison([case, bare], ["one", "other"]))
     assert pink(pair).any()
 
-    order = box_order(windowed)
+    order = rank_by_boxes(windowed)
     overlaps = [scores.cases[row].score.iou for row in order]
     assert len(order) == sum(len(c.truth) > 0 for c in scores.cases) and overlaps == sorted(overlaps, reverse=True)
-    sheets = contact_sheets(windowed, cohort, view, most=2)
+    sheets = draw_contact_sheets(windowed, cohort, view, most=2)
     assert set(sheets) == {"best", "worst"} and sheets["best"] != sheets["worst"]
     assert pink(decode(sheets["best"])).any()
     # a network without maps still shows its boxes
     mute = Evaluation(predictions, None, box_scores=scores)
-    item = overlay_of(mute, 0, cohort[0], view, "fracture", "x")
+    item = build_overlay(mute, 0, cohort[0], view, "fracture", "x")
     assert item.map is None and pink(decode(draw_contact_sheet([item]))).any()
     assert isinstance(item, Overlay)
 
 
 def test_boxes_stand_surest_first():
-    found = scored_boxes("A", [[0, 0, 1, 1], [0, 0, 2, 2], [0, 0, 3, 3]], [0.1, 0.9, 0.9])
+    found = build_scored_boxes("A", [[0, 0, 1, 1], [0, 0, 2, 2], [0, 0, 3, 3]], [0.1, 0.9, 0.9])
     assert [box.corners[2] for box in found] == [2.0, 3.0, 1.0]
-    assert scored_boxes("A", np.zeros((0, 4)), []) == ()
+    assert build_scored_boxes("A", np.zeros((0, 4)), []) == ()
 
 
 # -- COCO --------------------------------------------------------------------------------------------------------------
@@ -195,7 +205,7 @@ def test_coco_json_opens_in_pycocotools(tmp_path):
     scored.summarize()
     assert scored.stats[0] == pytest.approx(1.0)
     with pytest.raises(GeometryError, match="'C'"):
-        coco_data([CocoPicture("a", (5, 5), (ScoredBox("C", 1.0, (0, 0, 1, 1)),))], ("A",))
+        build_coco_data([CocoPicture("a", (5, 5), (ScoredBox("C", 1.0, (0, 0, 1, 1)),))], ("A",))
 
 
 # -- predicting files --------------------------------------------------------------------------------------------------

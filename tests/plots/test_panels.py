@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from sightline.errors import GeometryError, RunError
-from sightline.plots.charts import ForestRow, forest
+from sightline.plots.charts import ForestRow, draw_forest
 from sightline.plots.contact_sheet import Overlay, draw_contact_sheet, draw_overlay
 from sightline.plots.html_report import ReportPicture, ReportTable, Section, render_report, write_report
 from sightline.plots.overlay import FOR, MOST_OPAQUE, blend_heat, blend_signed
@@ -334,7 +334,7 @@ class Page(HTMLParser):
 
 
 def make_report() -> dict:
-    picture = forest([ForestRow("r", 0.05, 0.01, 0.09)])
+    picture = draw_forest([ForestRow("r", 0.05, 0.01, 0.09)])
     table = ReportTable(
         NASTY, ("row", "measured", "Liao 2022"), ((NASTY, "76.1 ± 0.9", "76.4 ± 0.9"), ("b", "1", "2")),
         published=("Liao 2022",), strong=((0, 1),), notes=(NASTY,),
@@ -417,7 +417,7 @@ def test_style_is_packaged_with_the_room():
 
 
 def test_photographs_are_small_on_the_page_and_drawings_exact():
-    from sightline.plots.html_report import _smallest
+    from sightline.plots.html_report import _encode_smallest
 
     rng = np.random.default_rng(0)
     bones = 128 + 80 * np.sin(np.arange(256) / 30)[:, None] * np.cos(np.arange(256) / 40)
@@ -426,7 +426,7 @@ def test_photographs_are_small_on_the_page_and_drawings_exact():
     for image, mime in ((rough, "webp"), (flat, "png")):
         buffer = io.BytesIO()
         image.save(buffer, format="PNG")
-        found, content = _smallest(image, buffer.getvalue())
+        found, content = _encode_smallest(image, buffer.getvalue())
         assert found == mime and (mime == "png") == (content == buffer.getvalue())
         with Image.open(io.BytesIO(content)) as shown:
             apart = np.abs(np.asarray(shown.convert("L"), dtype=float) - np.asarray(image.convert("L"), dtype=float))

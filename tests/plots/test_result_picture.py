@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sightline.errors import GeometryError
-from sightline.io.picture import map_on_pixels
+from sightline.io.picture import resample_to_pixels
 from sightline.plots.result_picture import LONG_SIDE, draw_result
 
 
@@ -13,7 +13,7 @@ def test_a_map_lies_on_its_pixels():
     rng = np.random.default_rng(0)
     values = rng.normal(size=(4, 5)).astype(np.float32)
     turn = np.array([[3.0, 0.7, 2.5], [-0.4, 2.6, 1.0], [0, 0, 1]])
-    laid, covered = map_on_pixels(values, turn, (17, 15))
+    laid, covered = resample_to_pixels(values, turn, (17, 15))
     for row in range(17):
         for column in range(15):
             r, c, _ = np.linalg.inv(turn) @ (row + 0.5, column + 0.5, 1.0)

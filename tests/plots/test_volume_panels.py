@@ -11,21 +11,21 @@ from PIL import Image
 from support.volumes import IPL, SIDE, SIZE, WORDS, TinyVolumeNet, tiny_spines, tiny_volume_recipe
 
 from sightline.data.audit.audit import audit
-from sightline.data.views.frames import case_frame
+from sightline.data.views.frames import find_case_frame
 from sightline.data.views.volume_view import VolumeView
 from sightline.errors import RunError
 from sightline.evaluation.evaluate import choose_boxes, evaluate
-from sightline.evaluation.gallery import contact_sheets, volume_panel, write_panels
-from sightline.evaluation.map_scoring import spatial_softmax
-from sightline.evaluation.report import describe_omissions, report_of, write_report_of
+from sightline.evaluation.gallery import build_volume_panel, draw_contact_sheets, write_panels
+from sightline.evaluation.map_scoring import compute_spatial_softmax
+from sightline.evaluation.report import compute_report, describe_omissions, write_report_of
 from sightline.evaluation.tables.report import write_table
 from sightline.evaluation.tables.run_table import run_table
 from sightline.evaluation.tables.table import Row, Table
 from sightline.inference.explanations import explain_cases, explain_files
 from sightline.io.nifti import write_volume
 from sightline.io.volume import Volume
-from sightline.plots.planes import AXIAL, CORONAL, PLANES, SAGITTAL, cube_of, cut_plane, cut_regions, facing_of
-from sightline.plots.volume_panels import VolumePanel, draw_volume_panel, peak_of, slice_case
+from sightline.plots.planes import AXIAL, CORONAL, PLANES, SAGITTAL, build_cube, cut_plane, cut_regions, find_facing
+from sightline.plots.volume_panels import VolumePanel, draw_volume_panel, find_peak, slice_panel
 from sightline.structures.frame import Frame
 from sightline.structures.regions import Box, Polygon
 from sightline.structures.resampling import upsample_map
@@ -71,12 +71,12 @@ def test_a_cube_is_turned_so_that_the_head_is_up_and_the_patients_right_is_left(
     shape = (3, 4, 5)
     world = Volume(np.zeros(shape), affine).world_of(np.moveaxis(np.indices(shape), 0, -1) + 0.5)
     values = -100 * world[..., 2] - 10 * world[..., 1] - world[..., 0]
-    facing = facing_of(affine)
-    turned = facing.turned(values)
+    facing = find_facing(affine)
+    turned = facing.turn_array(values)
     assert (np.diff(turned, axis=0) == 100).all()
     assert (np.diff(turned, axis=1) == 10).all()
     assert (np.diff(turned, axis=2) == 1).all()
-    assert np.array_equal(facing.back(turned), values)
+    assert np.array_equal(facing.turn_back(turned), values)
     # the frame goes with it: every voxel of the turned grid knows where it came from
     frame = facing.frame(Frame.of_image(shape))
     centres = np.moveaxis(np.indices(turned.shape), 0, -1) + 0.5
@@ -90,7 +90,7 @@ def test_a_tilted_patch_keeps_its_axes():
     affine = IPL.copy()
     affine[:3, :3] = turn @ IPL[:3, :3]
     # by the nearest axes this one would be called something else
-    assert facing_of(affine).axes == (0, 1, 2) and not any(facing_of(affine).flipped)
+    assert find_facing(affine).axes == (0, 1, 2) and not any(find_facing(affine).flipped)
 
 
 def test_planes_of_a_real_orientation_file(tmp_path):
@@ -101,7 +101,7 @@ def test_planes_of_a_real_orientation_file(tmp_path):
     path = tmp_path / "pir.nii"
     write_volume(path, values, affine)
     case = type("C", (), {"image": path})()
-    cube = cube_of(case, VolumeView(size=SIZE, augment="none"))
+    cube = build_cube(case, VolumeView(size=SIZE, augment="none"))
     # the view shows 4..20 of each axis; axis 2 grows to the right and is flipped
     at = tuple(int(i) for i in np.unravel_index(cube.grey.argmax(), cube.grey.shape))
     assert at == (15 - 4, 16 - 4, SIZE - 1 - (8 - 4))
@@ -112,7 +112,7 @@ def test_planes_of_a_real_orientation_file(tmp_path):
 
 def test_marks_of_a_slice_are_those_of_the_volume(spines):
     case = spines[1]
-    cube = cube_of(case, VolumeView(size=SIZE, augment="none"))
+    cube = build_cube(case, VolumeView(size=SIZE, augment="none"))
     for plane in PLANES:
         through = (6, 5, 8)
         for mark in cut_regions(case.regions, cube.frame, plane, through, ("focus", "finding")):
@@ -134,9 +134,9 @@ def test_maps_of_volumes_are_scored_in_three_axes(evaluated, spines, runs):
         at = [c.case_id for c in test].index(row.case_id)
         case = test[at]
         # slowly: enlarge the softmax map, draw the mask, and look where the maximum is
-        cells = spatial_softmax(evaluation.maps.maps[at, 1])
+        cells = compute_spatial_softmax(evaluation.maps.maps[at, 1])
         grown = upsample_map(cells, (SIZE,) * 3)
-        inside = case.regions[1].draw(case_frame(case, view)) > 0
+        inside = case.regions[1].draw(find_case_frame(case, view)) > 0
         assert inside.sum() == 4 * 4 * 8
         peak = grown == grown.max()
         assert row.score.pointing == pytest.approx(inside[peak].mean())
@@ -162,7 +162,7 @@ def test_enlarging_in_three_axes_is_trilinear():
 def test_reports_of_volumes_say_what_they_leave_out(evaluated, runs, tmp_path):
     for maps in (True, False):
         notes = describe_omissions(runs[maps].recipe.view, evaluated[maps])
-        write_report_of(report_of(evaluated[maps], replicates=20), tmp_path, "volumes", notes)
+        write_report_of(compute_report(evaluated[maps], replicates=20), tmp_path, "volumes", notes)
         text = (tmp_path / "metrics.md").read_text()
         assert "Boxes, gaze and windows" in text and ("sightline dissect" in text) is not maps
         names = [row["name"] for row in json.loads((tmp_path / "metrics.json").read_text())]
@@ -198,24 +198,24 @@ def test_panels_are_drawn_with_and_without_maps(evaluated, spines, runs, tmp_pat
         assert ({"best_maps", "worst_maps"} <= names) is maps
         for path in written:
             assert min(Image.open(path).size) > 300
-    sheets = contact_sheets(evaluated[True], spines.split("test"), runs[True].recipe.view, by="boxes")
+    sheets = draw_contact_sheets(evaluated[True], spines.split("test"), runs[True].recipe.view, by="boxes")
     assert sheets == {}
 
 
 def test_the_planes_meet_where_the_map_is_greatest(evaluated, spines, runs):
     test = spines.split("test")
-    panel = volume_panel(evaluated[True], 0, test[0], runs[True].recipe.view)
+    panel = build_volume_panel(evaluated[True], 0, test[0], runs[True].recipe.view)
     assert panel.maps.shape == (2, 4, 4, 4)
     cell = np.unravel_index(panel.maps[panel.predicted].argmax(), (4, 4, 4))
     assert panel.through == tuple(4 * c + 2 for c in cell)
-    assert peak_of(np.eye(3)[:, :, None] * np.array([0.0, 1.0]), (9, 9, 4)) == (1, 1, 3)
-    sliced = slice_case(panel, panel.through)
+    assert find_peak(np.eye(3)[:, :, None] * np.array([0.0, 1.0]), (9, 9, 4)) == (1, 1, 3)
+    sliced = slice_panel(panel, panel.through)
     whole = upsample_map(panel.maps[0], panel.cube.grey.shape)
     assert np.array_equal(sliced.maps[0], whole[:, :, panel.through[2]])
 
 
 def test_a_map_is_drawn_where_it_is_hot_and_nowhere_else(spines):
-    cube = cube_of(spines[0], VolumeView(size=SIZE, augment="none"))
+    cube = build_cube(spines[0], VolumeView(size=SIZE, augment="none"))
     maps = np.zeros((2, 4, 4, 4))
     maps[1, 1, 1, 1] = 1.0
     fields = {"title": "hot", "cube": cube, "regions": (), "classes": ("intact", "fractured")}

@@ -8,7 +8,7 @@ from scipy.ndimage import gaussian_filter
 
 from sightline.errors import GeometryError
 from sightline.structures.frame import Frame
-from sightline.structures.gaze import Gaze, merge_gazes, scale_density, sigma_of_kernel
+from sightline.structures.gaze import Gaze, compute_sigma, merge_gazes, scale_density
 from sightline.structures.tag import Tag
 
 SHAPE = (96, 64)
@@ -144,12 +144,12 @@ def test_drawn_its_maximum_is_one():
 )
 def test_sigma_of_an_opencv_kernel(kernel, sigma):
     # check 10: the code makes the size odd, then 0.3 ((k - 1) / 2 - 1) + 0.8
-    assert sigma_of_kernel(kernel) == pytest.approx(sigma)
+    assert compute_sigma(kernel) == pytest.approx(sigma)
 
 
 def test_a_kernel_has_a_pixel():
     with pytest.raises(GeometryError, match="at least one pixel"):
-        sigma_of_kernel(0)
+        compute_sigma(0)
 
 
 def test_between_and_inside():

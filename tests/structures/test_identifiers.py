@@ -2,10 +2,10 @@
 
 import pytest
 
-from sightline.data.split import leaking_patients, split_cohort
+from sightline.data.split import find_leaking_patients, split_cohort
 from sightline.errors import CohortError
 from sightline.structures.case import Case, Cohort
-from sightline.structures.identifiers import alike_names, clean_text, ids_of_files, same_form
+from sightline.structures.identifiers import clean_text, group_alike_names, name_files, normalise_form
 
 ALIKE = [
     "M\u00fcller-7",
@@ -24,10 +24,10 @@ ALIKE = [
 
 
 def test_ids_that_look_alike_are_alike():
-    assert {same_form(text) for text in ALIKE} == {ALIKE[0]}
-    assert same_form("P\u00a0 1") == "P 1"
-    assert len({same_form(text) for text in ("P1", "p1", "P-1", "P 1", "P_1", "P01")}) == 6
-    assert all(same_form(same_form(text)) == same_form(text) for text in ALIKE)
+    assert {normalise_form(text) for text in ALIKE} == {ALIKE[0]}
+    assert normalise_form("P\u00a0 1") == "P 1"
+    assert len({normalise_form(text) for text in ("P1", "p1", "P-1", "P 1", "P_1", "P01")}) == 6
+    assert all(normalise_form(normalise_form(text)) == normalise_form(text) for text in ALIKE)
 
 
 @pytest.mark.parametrize("other", ALIKE[1:])
@@ -37,7 +37,7 @@ def test_a_patient_written_two_ways_is_one_patient_in_two_splits(other):
         for n, (patient, split) in enumerate([(ALIKE[0], "train"), (other, "test"), ("P2", "train"), ("P3", "test")])
     )
     cohort = Cohort("c", ("a", "b"), cases)
-    assert leaking_patients(cohort) == {ALIKE[0]: ("train", "test")}
+    assert find_leaking_patients(cohort) == {ALIKE[0]: ("train", "test")}
     again = split_cohort(cohort, (0.5, 0.0, 0.5))
     assert again[0].split == again[1].split
 
@@ -53,15 +53,15 @@ def test_what_no_table_gives_back_is_taken_out():
 
 
 def test_class_names_that_differ_in_case_alone_are_named():
-    assert alike_names(["Normal", "no-finding", "normal", "No Finding", "fracture"]) == [
+    assert group_alike_names(["Normal", "no-finding", "normal", "No Finding", "fracture"]) == [
         ("Normal", "normal"),
         ("no-finding", "No Finding"),
     ]
-    assert alike_names(["normal", "abnormal"]) == []
+    assert group_alike_names(["normal", "abnormal"]) == []
 
 
 def test_ids_that_a_spreadsheet_changed_are_named():
-    assert alike_names(["0012", "12", "12.0", "120", "1.2", "P-07", "P/7", "P7", "1.02"]) == [
+    assert group_alike_names(["0012", "12", "12.0", "120", "1.2", "P-07", "P/7", "P7", "1.02"]) == [
         ("0012", "12", "12.0"),
         ("P-07", "P/7"),
     ]
@@ -69,7 +69,7 @@ def test_ids_that_a_spreadsheet_changed_are_named():
 
 def test_ids_of_files_keep_what_is_no_suffix():
     names = ["1.2.840.1", "1.2.840.2", "1.2.840.1.png", "a/x.dcm", "x.nii.gz", "y.PNG", "y.jpg", ".png"]
-    ids = ids_of_files(names)
+    ids = name_files(names)
     assert ids["a/x.dcm"] == "a/x"
     assert ids["x.nii.gz"] == "x"
     assert ids["1.2.840.1"] == "1.2.840.1"

@@ -14,7 +14,7 @@ from PIL import Image
 
 from sightline.errors import GeometryError, UnreadableFile
 from sightline.structures.frame import Frame
-from sightline.structures.regions import Box, Mask, Polygon, Scribble, corners_of, read_mask, style_of
+from sightline.structures.regions import Box, Mask, Polygon, Scribble, bound_region, find_style, read_mask
 from sightline.structures.tag import Tag
 
 FINE = 12  # samples per cell side
@@ -247,7 +247,7 @@ def test_a_turned_mask_cell_by_cell(angle_deg):
 
 def test_styles():
     box, line = Box((0, 0), (1, 1)), Scribble((((0.5, 0.5),),))
-    assert [style_of(r) for r in (box, line, Mask(np.ones((2, 2), bool)), Polygon((((0, 0), (0, 1), (1, 1)),)))] == [
+    assert [find_style(r) for r in (box, line, Mask(np.ones((2, 2), bool)), Polygon((((0, 0), (0, 1), (1, 1)),)))] == [
         "box",
         "scribble",
         "mask",
@@ -279,13 +279,13 @@ class TestCornersOf:
     def test_every_kind_of_region_fits_its_box(self):
         mask = np.zeros((10, 12), dtype=bool)
         mask[3:5, 7:11] = True
-        assert corners_of(Box((1.0, 2.0), (3.5, 4.0))) == (1.0, 2.0, 3.5, 4.0)
-        assert corners_of(Polygon((((1, 1), (4, 2), (2, 6)), ((8, 0), (9, 1), (8, 2))))) == (1.0, 0.0, 9.0, 6.0)
-        assert corners_of(Scribble((((2, 3), (6, 3)),), stroke_px=2.0)) == (1.0, 2.0, 7.0, 4.0)
-        assert corners_of(Mask(mask)) == (3.0, 7.0, 5.0, 11.0)
+        assert bound_region(Box((1.0, 2.0), (3.5, 4.0))) == (1.0, 2.0, 3.5, 4.0)
+        assert bound_region(Polygon((((1, 1), (4, 2), (2, 6)), ((8, 0), (9, 1), (8, 2))))) == (1.0, 0.0, 9.0, 6.0)
+        assert bound_region(Scribble((((2, 3), (6, 3)),), stroke_px=2.0)) == (1.0, 2.0, 7.0, 4.0)
+        assert bound_region(Mask(mask)) == (3.0, 7.0, 5.0, 11.0)
 
     def test_what_has_no_box_is_refused(self):
         with pytest.raises(GeometryError, match="marked pixel"):
-            corners_of(Mask(np.zeros((4, 4), dtype=bool)))
+            bound_region(Mask(np.zeros((4, 4), dtype=bool)))
         with pytest.raises(GeometryError, match="3-axis"):
-            corners_of(Box((0, 0, 0), (1, 1, 1)))
+            bound_region(Box((0, 0, 0), (1, 1, 1)))

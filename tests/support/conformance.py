@@ -65,7 +65,7 @@ def text():
             ],
         ),
         f"Character set {header.UTF8} (UTF-8). Manufacturer `{identity.MANUFACTURER}`. Series are described `{identity.RESEARCH}: ...`.",
-        f"Implementation class UID `{identity.uid_of('sightline')}`, version name `SIGHTLINE`. UIDs are `2.25.` and 128 bits of a SHA-256.",
+        f"Implementation class UID `{identity.make_uid('sightline')}`, version name `SIGHTLINE`. UIDs are `2.25.` and 128 bits of a SHA-256.",
         "",
         "## What is read",
         "",

@@ -89,12 +89,12 @@ def whole_result(source, *, labels=("fracture",), maker=None, codes=None, pictur
 
     from sightline.io.dicom_results.codes import CodeTable
     from sightline.io.dicom_results.results import (
+        FindingResult,
         FoundBox,
         FoundMap,
         FoundRegion,
         ImageResult,
         Maker,
-        Said,
         StudyResult,
     )
 
@@ -104,7 +104,7 @@ def whole_result(source, *, labels=("fracture",), maker=None, codes=None, pictur
     for n, label in enumerate(labels):
         mask = rng.random((rows, columns)) < 0.3
         mask[0, 0] = True
-        said.append(Said(label, 0.81234 / (n + 1), n == 0))
+        said.append(FindingResult(label, 0.81234 / (n + 1), n == 0))
         boxes.append(FoundBox(label, (rows * 0.251, columns * 0.123, rows * 0.777, columns * 0.5678), 0.7))
         regions.append(FoundRegion(label, mask, 0.8))
     cells = FoundMap(labels[0], rng.normal(size=(5, 7)).astype(np.float32), np.diag([rows / 5, columns / 7, 1.0]))

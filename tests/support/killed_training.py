@@ -28,13 +28,13 @@ def train_slowly(cohort: Path, out: Path, pause: float) -> None:
     import torch
 
     torch.set_num_threads(1)
-    step = loop.training_step
+    step = loop.run_training_step
 
     def slow(*args):
         time.sleep(pause)
         return step(*args)
 
-    loop.training_step = slow
+    loop.run_training_step = slow
     recipe = tiny_recipe(epochs=4, optimiser=AdamW(), ema_decay=0.9, select="loss", train_on=("train",))
     engine = Engine(device="cpu", quiet=True, state_every_s=0.0)
     loop.train(recipe, read_cohort(cohort), out, CATALOGUE, engine)

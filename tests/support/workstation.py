@@ -15,7 +15,7 @@ from sightline.structures.tag import Tag
 from sightline.web.workstation.accounts.readers import add_reader
 from sightline.web.workstation.api.app import create_app
 from sightline.web.workstation.reading.plans import Plan, deal
-from sightline.web.workstation.reading.tasks import add_task, spec_of
+from sightline.web.workstation.reading.tasks import add_task, build_spec
 from sightline.web.workstation.service import Workstation, WorkstationOptions
 
 HOST = "127.0.0.1:8765"
@@ -69,7 +69,7 @@ class Studio:
         """A task dealt to readers."""
         with self.desk.database.writing() as connection:
             if task not in self.tasks:
-                whole = spec_of(spec, self.desk.cohort.classes)
+                whole = build_spec(spec, self.desk.cohort.classes)
                 self.tasks[task] = add_task(connection, task, kind, whole, who="test")
             plan = Plan([self.ids[r] for r in readers], passes, order, seed, warm_up)
             deal(connection, self.tasks[task], plan, who="test")

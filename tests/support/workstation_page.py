@@ -20,7 +20,7 @@ from sightline.data.datasets.folder.reader import read_cohort
 from sightline.data.datasets.folder.writer import write_cohort
 from sightline.web.workstation.accounts.readers import add_reader
 from sightline.web.workstation.reading.plans import Plan, deal
-from sightline.web.workstation.reading.tasks import add_task, spec_of
+from sightline.web.workstation.reading.tasks import add_task, build_spec
 from sightline.web.workstation.service import Workstation, WorkstationOptions
 from tests.support.workstation import small_cohort
 
@@ -90,7 +90,7 @@ class Station:
                 for name, given in tasks.items():
                     stated = dict(given)
                     readers, order = stated.pop("readers"), stated.pop("order", "given")
-                    made = add_task(connection, name, "mark", spec_of(stated, desk.cohort.classes), who="test")
+                    made = add_task(connection, name, "mark", build_spec(stated, desk.cohort.classes), who="test")
                     self.tasks[name] = made
                     deal(connection, made, Plan([self.ids[r] for r in readers], 1, order, 0, 0), who="test")
         finally:

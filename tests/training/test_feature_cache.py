@@ -87,11 +87,11 @@ def test_a_damaged_file_is_named(tmp_path):
     cache = FeatureCache(tmp_path, network.trunk, frozen_recipe().view)
     image = np.random.default_rng(0).random((1, 64, 64), dtype=np.float32)
     kept = cache.encode("a", image)
-    assert np.array_equal(cache.known("a"), kept)
-    assert cache.known("b") is None
+    assert np.array_equal(cache.find("a"), kept)
+    assert cache.find("b") is None
     (cache.folder / "a.npy").write_bytes(b"nothing")
     with pytest.raises(RunError, match="damaged"):
-        cache.known("a")
+        cache.find("a")
 
 
 def test_validation_at_the_end_only(tiny_cohort, tmp_path):

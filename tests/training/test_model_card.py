@@ -2,7 +2,7 @@
 
 import pytest
 
-from sightline.training.model_card import kept_epoch
+from sightline.training.model_card import find_kept_epoch
 
 ROWS = [
     {"epoch": "0", "val_loss": "0.70", "val_auc": "0.81"},
@@ -14,4 +14,4 @@ ROWS = [
 
 @pytest.mark.parametrize(("select", "kept"), [("auc", 1), ("loss", 2), ("last", 3), ("f1", 3)])
 def test_the_first_of_the_best_epochs_is_kept_and_the_last_where_nothing_chose(select, kept):
-    assert kept_epoch(ROWS, select) == kept
+    assert find_kept_epoch(ROWS, select) == kept

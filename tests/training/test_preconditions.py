@@ -6,24 +6,24 @@ import pytest
 from support.cohorts import tiny_recipe
 
 from sightline.errors import CohortError
-from sightline.training.preconditions import training_cases
+from sightline.training.preconditions import select_training_cases
 
 
 def test_an_auc_that_no_epoch_can_have_selects_nothing_and_is_refused(tiny_cohort):
     kept = tuple(c for c in tiny_cohort if c.split != "val" or c.label == "fracture")
     one_sided = replace(tiny_cohort, cases=kept)
     with pytest.raises(CohortError, match="no fracture, so that no epoch has an AUC") as refused:
-        training_cases(tiny_recipe(select="auc"), one_sided)
+        select_training_cases(tiny_recipe(select="auc"), one_sided)
     assert "select='loss'" in refused.value.remedy
-    assert len(training_cases(tiny_recipe(select="loss"), one_sided)) == len(tiny_cohort.split("train"))
-    assert len(training_cases(tiny_recipe(select="auc"), tiny_cohort)) == len(tiny_cohort.split("train"))
+    assert len(select_training_cases(tiny_recipe(select="loss"), one_sided)) == len(tiny_cohort.split("train"))
+    assert len(select_training_cases(tiny_recipe(select="auc"), tiny_cohort)) == len(tiny_cohort.split("train"))
 
 
 def test_views_of_a_study_that_differ_in_label_are_said_before_training(tiny_cohort, capsys):
-    training_cases(tiny_recipe(), tiny_cohort)
+    select_training_cases(tiny_recipe(), tiny_cohort)
     assert not capsys.readouterr().err
     first = tiny_cohort[0]
     other = next(name for name in tiny_cohort.classes if name != first.label)
     mixed = replace(tiny_cohort, cases=(replace(first, label=other), *tuple(tiny_cohort)[1:]))
-    training_cases(tiny_recipe(), mixed)
+    select_training_cases(tiny_recipe(), mixed)
     assert "the views of 1 study differ in label, e.g. 'S00' (fracture and no fracture)" in capsys.readouterr().err

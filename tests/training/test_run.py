@@ -16,8 +16,8 @@ from sightline.errors import RecipeError, RunError
 from sightline.models.backbones import Backbone
 from sightline.papers.catalogue import CATALOGUE
 from sightline.training.engine import Engine
-from sightline.training.recipe import read_recipe, recipe_json, weights_by_content
-from sightline.training.run import LOCK, SEAL, identity_in, only_training, open_run, run_identity, start_run
+from sightline.training.recipe import format_recipe_json, read_recipe, weights_by_content
+from sightline.training.run import LOCK, SEAL, compute_run_identity, hold_run, identity_in, open_run, start_run
 from sightline.training.train import train
 
 QUIET = Engine(device="cpu", quiet=True)
@@ -99,7 +99,7 @@ def test_a_folder_that_holds_a_cohort_is_no_run(tiny_cohort):
 HOLD = """
 import sys, time
 from pathlib import Path
-from sightline.training.run import only_training
+from sightline.training.run import hold_run
 with only_training(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(100)
@@ -110,13 +110,13 @@ def test_two_processes_do_not_train_into_one_folder(tmp_path):
     other = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     try:
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(RunError, match=rf"being trained by process {other.pid}"), only_training(tmp_path):
+        with pytest.raises(RunError, match=rf"being trained by process {other.pid}"), hold_run(tmp_path):
             pass
     finally:
         other.kill()
         other.communicate()
     # a lock dies with its holder
-    with only_training(tmp_path):
+    with hold_run(tmp_path):
         assert (tmp_path / LOCK).is_file()
     assert not (tmp_path / LOCK).exists()
 
@@ -154,8 +154,8 @@ def test_initial_weights_count_by_their_content(tiny_cohort, tmp_path):
         file.parent.mkdir()
     save_file(Backbone("test_resnet").build().net.state_dict(), here)
     shutil.copy(here, there)
-    a, b, folder = (run_identity(beginning_with(x), tiny_cohort, CATALOGUE) for x in (here, there, here.parent))
-    assert a == b == folder != run_identity(beginning_with(here), tiny_cohort, CATALOGUE, as_typed=True)
+    a, b, folder = (compute_run_identity(beginning_with(x), tiny_cohort, CATALOGUE) for x in (here, there, here.parent))
+    assert a == b == folder != compute_run_identity(beginning_with(here), tiny_cohort, CATALOGUE, as_typed=True)
     name = f"sha256:{sha256(here.read_bytes()).hexdigest()}/{here.name}"
     start_run(tmp_path / "run", beginning_with(here), tiny_cohort, CATALOGUE)
     written = json.loads((tmp_path / "run" / "recipe.json").read_text())
@@ -165,7 +165,7 @@ def test_initial_weights_count_by_their_content(tiny_cohort, tmp_path):
     assert read_recipe(papers, CATALOGUE) == beginning_with(here)
     here.unlink()
     recipe = read_recipe(papers, CATALOGUE)
-    assert recipe.model.backbone.weights == name and recipe_json(recipe, CATALOGUE) == papers.read_text()
+    assert recipe.model.backbone.weights == name and format_recipe_json(recipe, CATALOGUE) == papers.read_text()
     recipe.model.without_weights().build(2)
     with pytest.raises(RecipeError, match="No file on this machine") as refusal:
         recipe.model.build(2)
@@ -174,7 +174,7 @@ def test_initial_weights_count_by_their_content(tiny_cohort, tmp_path):
     shutil.copy(there, here)
     tensors = load_file(there)
     save_file({key: value + 1 for key, value in tensors.items()}, there)
-    assert run_identity(beginning_with(there), tiny_cohort, CATALOGUE) != a
+    assert compute_run_identity(beginning_with(there), tiny_cohort, CATALOGUE) != a
     assert read_recipe(papers, CATALOGUE) == beginning_with(here)
     start_run(tmp_path / "run", beginning_with(here), tiny_cohort, CATALOGUE)
     with pytest.raises(RunError, match="another run"):
@@ -185,14 +185,16 @@ def test_runs_named_by_a_path_stay_what_they_are(tiny_cohort, tmp_path):
     file = tmp_path / "test_resnet.mine.safetensors"
     file.write_bytes(b"weights")
     recipe = beginning_with(file)
-    former = run_identity(recipe, tiny_cohort, CATALOGUE, as_typed=True)
+    former = compute_run_identity(recipe, tiny_cohort, CATALOGUE, as_typed=True)
     assert (
-        identity_in(tmp_path, recipe, tiny_cohort, CATALOGUE) == run_identity(recipe, tiny_cohort, CATALOGUE) != former
+        identity_in(tmp_path, recipe, tiny_cohort, CATALOGUE)
+        == compute_run_identity(recipe, tiny_cohort, CATALOGUE)
+        != former
     )
     start_run(tmp_path / former, recipe, tiny_cohort, CATALOGUE)
     facts = json.loads((tmp_path / former / "cohort.json").read_text())
     (tmp_path / former / "cohort.json").write_text(json.dumps({**facts, "run_identity": former}))
-    (tmp_path / former / "recipe.json").write_text(recipe_json(recipe, CATALOGUE, as_typed=True))
+    (tmp_path / former / "recipe.json").write_text(format_recipe_json(recipe, CATALOGUE, as_typed=True))
     assert identity_in(tmp_path, recipe, tiny_cohort, CATALOGUE) == former
     start_run(tmp_path / former, recipe, tiny_cohort, CATALOGUE)
     assert open_run(tmp_path / former, CATALOGUE).recipe == recipe

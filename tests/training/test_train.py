@@ -30,13 +30,13 @@ from sightline.training.optimization import (
     LinearDecay,
     Sgd,
     StepDecay,
-    class_weights,
+    compute_class_weights,
     set_rate,
 )
-from sightline.training.recipe import read_recipe, recipe_json
+from sightline.training.recipe import format_recipe_json, read_recipe
 from sightline.training.run import open_run
-from sightline.training.serialization import from_plain, to_plain
-from sightline.training.step import Progress, epoch_row
+from sightline.training.serialization import build_from_plain, to_plain
+from sightline.training.step import Progress, build_epoch_row
 from sightline.training.train import train
 
 QUIET = Engine(device="cpu", quiet=True)
@@ -205,7 +205,7 @@ def test_recipes_read_back_equal(tmp_path):
     recipes = [make() for _, make in RECIPES.values()]
     recipes += [row.recipe for make in TABLES.values() for row in make("paper").rows]
     for recipe in recipes:
-        (tmp_path / "r.json").write_text(recipe_json(recipe, CATALOGUE))
+        (tmp_path / "r.json").write_text(format_recipe_json(recipe, CATALOGUE))
         assert read_recipe(tmp_path / "r.json", CATALOGUE) == recipe
 
 
@@ -294,16 +294,16 @@ def test_a_layers_own_schedule_runs_beside_the_recipes():
         LayerRates({}, {"0.": 3.0})
     # kept in recipe.json, and left out where there is none
     recipe = tiny_recipe(rates=rates)
-    assert from_plain(to_plain(recipe, CATALOGUE), CATALOGUE) == recipe
+    assert build_from_plain(to_plain(recipe, CATALOGUE), CATALOGUE) == recipe
     assert "schedules" not in to_plain(tiny_recipe(), CATALOGUE)["rates"]
     # and in the history, beside the recipe's own rate
-    row = epoch_row(29, Progress(step=30 * 7), replace(recipe, schedule=StepDecay(1e-2, 0.5, 10)), 700, 7)
+    row = build_epoch_row(29, Progress(step=30 * 7), replace(recipe, schedule=StepDecay(1e-2, 0.5, 10)), 700, 7)
     assert (row["rate"], row["rate of 0"]) == pytest.approx((2.5e-3, 5e-7))
 
 
 def test_class_weights_are_inverse_frequency_with_mean_one():
     labels = [0] * 6 + [1] * 2 + [3] * 4
-    weights = class_weights(labels, 4)
+    weights = compute_class_weights(labels, 4)
     assert weights[2] == 0
     assert torch.stack([weights[i] for i in labels]).mean() == pytest.approx(1.0)
     assert weights[1] / weights[0] == pytest.approx(3.0)

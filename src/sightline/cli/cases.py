@@ -8,7 +8,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from sightline.cli.options import holding
+from sightline.cli.options import hold_folder
 from sightline.errors import CohortError
 
 
@@ -29,7 +29,7 @@ class CohortSplit:
     seed: int = 0
     """Seed of the split."""
 
-    @holding(lambda command: command.destination)
+    @hold_folder(lambda command: command.destination)
     def run(self) -> int:
         """Split and write."""
         from sightline.data.datasets.folder.reader import read_cohort
@@ -43,7 +43,7 @@ class CohortSplit:
             if train <= 0.0 or val < 0.0:
                 raise CohortError(f"Shares of train and val must be positive; got {train:g} and {val:g}.")
             task = None if self.task is None else Task(self.task)
-            counts = _counts(self.test_counts)
+            counts = _parse_counts(self.test_counts)
             cohort = split_by_counts(cohort, counts, task=task, validation=val / (train + val), seed=self.seed)
         else:
             cohort = split_cohort(cohort, self.fractions, self.seed)
@@ -54,7 +54,7 @@ class CohortSplit:
         return 0
 
 
-def _counts(words: tuple[str, ...]) -> dict[str, int]:
+def _parse_counts(words: tuple[str, ...]) -> dict[str, int]:
     counts: dict[str, int] = {}
     for word in words:
         name, found, number = word.rpartition("=")
@@ -81,7 +81,7 @@ class CohortGaze:
     most: int = 12
     """Largest number of cases."""
 
-    @holding(lambda command: command.out)
+    @hold_folder(lambda command: command.out)
     def run(self) -> int:
         """Draw."""
         from sightline.data.datasets.folder.reader import read_cohort

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
 
 from sightline.cli.cases import CohortGaze, CohortSplit
-from sightline.cli.options import On, beside, holding, make_engine
+from sightline.cli.options import DeviceOptions, hold_empty_folder, hold_folder, make_engine
 from sightline.errors import CohortError, count_words
 
 # a bar for a handful of pictures would be gone before it is read
@@ -57,20 +57,20 @@ class Phantom:
     prevalence: float | None = None
     """Spine: share of vertebrae that are deformed (0.08)."""
 
-    @holding(lambda command: command.destination, beside)
+    @hold_folder(lambda command: command.destination, hold_empty_folder)
     def run(self) -> int:
         """Write the cohort."""
         from sightline.data.phantoms.radiographs.cohort import FemurOptions, write_radiographs
-        from sightline.io.progress import progress
+        from sightline.io.progress import show_progress
 
         self._refuse_options_of_the_other()
         if self.workers < 0:
             raise CohortError(f"workers must be 0 or more; got {self.workers}.", "Leave it out: one process draws.")
         if self.kind == "chest":
-            return self._chests()
+            return self._draw_chests()
         if self.kind == "spine":
-            return self._spines()
-        with progress("draw", self.studies) as advance:
+            return self._draw_spines()
+        with show_progress("draw", self.studies) as advance:
             cohort = write_radiographs(
                 self.destination,
                 studies=self.studies,
@@ -82,14 +82,14 @@ class Phantom:
                 workers=self.workers,
                 progress=lambda done, total: advance(1),
             )
-        print(_cohort_line(cohort, self.destination))
+        print(_describe_cohort(cohort, self.destination))
         return 0
 
-    def _chests(self) -> int:
+    def _draw_chests(self) -> int:
         from sightline.data.phantoms.chest.egd_cxr_layout import SHAPE, write_chests
-        from sightline.io.progress import progress
+        from sightline.io.progress import show_progress
 
-        with progress("draw", self.studies) as advance:
+        with show_progress("draw", self.studies) as advance:
             truth = write_chests(
                 self.destination,
                 images=self.studies,
@@ -104,11 +104,11 @@ class Phantom:
         )
         return 0
 
-    def _spines(self) -> int:
+    def _draw_spines(self) -> int:
         from sightline.data.phantoms.spine.verse_layout import write_spines
-        from sightline.io.progress import progress
+        from sightline.io.progress import show_progress
 
-        with progress("draw", self.studies) as advance:
+        with show_progress("draw", self.studies) as advance:
             truth = write_spines(
                 self.destination,
                 subjects=self.studies,
@@ -153,7 +153,7 @@ class CohortImport:
     """Folder to write."""
 
     def run(self) -> int:
-        """Refuse a word that names no layout; those that do have a command of their own (`layout_command`)."""
+        """Refuse a word that names no layout; those that do have a command of their own (`build_layout_command`)."""
         from sightline.data.datasets.layouts import find_layout
 
         return run_import(self.layout, self.source, self.destination, find_layout(self.layout).options())
@@ -167,7 +167,7 @@ def describe_layouts() -> str:
     return "\n\n".join([(CohortImport.__doc__ or "").strip(), "Layouts:", *lines])
 
 
-def layout_command(word: str) -> type[CohortImport]:
+def build_layout_command(word: str) -> type[CohortImport]:
     """The command that imports one layout, with its options and no others."""
     from sightline.data.datasets.layouts import find_layout
 
@@ -191,13 +191,13 @@ def run_import(word: str, source: Path, destination: Path, options: object) -> i
     """Read, write, and say what came in and what did not; 1 when nothing came in."""
     from sightline.data.datasets.folder.writer import write_cohort
     from sightline.data.datasets.layouts import read_layout
-    from sightline.io.files import only_command
+    from sightline.io.files import hold_folder
     from sightline.io.picture import write_rejects
-    from sightline.io.progress import progress
-    from sightline.structures.identifiers import alike_names
+    from sightline.io.progress import show_progress
+    from sightline.structures.identifiers import group_alike_names
 
-    with only_command(destination):
-        cohort, rejects = read_layout(word, source, options, destination, progress)
+    with hold_folder(destination):
+        cohort, rejects = read_layout(word, source, options, destination, show_progress)
         write_cohort(cohort, destination)
         if rejects:
             write_rejects(destination / "rejects.csv", rejects)
@@ -206,10 +206,10 @@ def run_import(word: str, source: Path, destination: Path, options: object) -> i
     for key, value in cohort.about.items():
         if key.startswith("warning") or key in ("counts", "samples", "fixations", "calibration pictures"):
             print(f"{key}: {value}", file=sys.stderr)
-    for alike in alike_names(cohort.classes):
+    for alike in group_alike_names(cohort.classes):
         words = ", ".join(repr(name) for name in alike)
         print(f"warning: {words} are different classes; write the label one way if they mean the same", file=sys.stderr)
-    print(_cohort_line(cohort, destination))
+    print(_describe_cohort(cohort, destination))
     return 0 if len(cohort) else 1
 
 
@@ -222,13 +222,13 @@ class CohortHalve:
     destination: Positional[Path]
     """Folder to write."""
 
-    @holding(lambda command: command.destination, beside)
+    @hold_folder(lambda command: command.destination, hold_empty_folder)
     def run(self) -> int:
         """Cut and write."""
         from sightline.data.datasets.folder.reader import read_cohort
         from sightline.data.femur_halves import halve
 
-        print(_cohort_line(halve(read_cohort(self.source), self.destination), self.destination))
+        print(_describe_cohort(halve(read_cohort(self.source), self.destination), self.destination))
         return 0
 
 
@@ -255,25 +255,31 @@ class CohortSubset:
     seed: int = 0
     """Seed of the images to keep and the boxes to move."""
 
-    @holding(lambda command: command.destination)
+    @hold_folder(lambda command: command.destination)
     def run(self) -> int:
         """Choose and write."""
         from sightline.data.datasets.folder.reader import read_cohort
         from sightline.data.datasets.folder.writer import write_cohort
-        from sightline.data.subset import apart_from, cases_by_facts, displace_marks, marks_of_cases, nested_subset
+        from sightline.data.subset import (
+            displace_marks,
+            draw_nested_subset,
+            exclude_patients_of,
+            keep_marks_of_cases,
+            select_cases_by_facts,
+        )
         from sightline.io.tables import read_table
 
         part = read_cohort(self.source)
         if self.having or self.lacking:
-            part = cases_by_facts(part, _facts(self.having), _facts(self.lacking))
+            part = select_cases_by_facts(part, _parse_facts(self.having), _parse_facts(self.lacking))
         if self.apart_from is not None:
-            part = apart_from(part, read_cohort(self.apart_from))
-        part = nested_subset(part, self.images, self.seed)
+            part = exclude_patients_of(part, read_cohort(self.apart_from))
+        part = draw_nested_subset(part, self.images, self.seed)
         if self.marks_of is not None:
-            part = marks_of_cases(part, [row["case_id"] for row in read_table(self.marks_of, ["case_id"])])
+            part = keep_marks_of_cases(part, [row["case_id"] for row in read_table(self.marks_of, ["case_id"])])
         part = displace_marks(part, self.wrong_marks, self.seed)
         write_cohort(part, self.destination)
-        print(_cohort_line(part, self.destination))
+        print(_describe_cohort(part, self.destination))
         return 0
 
 
@@ -299,9 +305,9 @@ class CohortSuggest:
     """Csv to write; default: RUN/suggestions.csv."""
     seed: int = 0
     """Seed of the random choice."""
-    on: OmitArgPrefixes[On] = field(default_factory=On)
+    on: OmitArgPrefixes[DeviceOptions] = field(default_factory=DeviceOptions)
 
-    @holding(lambda command: command.out or command.run_folder / "suggestions.csv", beside)
+    @hold_folder(lambda command: command.out or command.run_folder / "suggestions.csv", hold_empty_folder)
     def run(self) -> int:
         """Choose and write."""
         from sightline.data.datasets.folder.reader import read_cohort
@@ -330,7 +336,7 @@ class CohortSuggest:
         return 0
 
 
-def _facts(pairs: tuple[str, ...]) -> dict[str, str]:
+def _parse_facts(pairs: tuple[str, ...]) -> dict[str, str]:
     """Fact and value of `fact=value`."""
     from sightline.errors import CohortError
 
@@ -356,7 +362,7 @@ class CohortCheck:
         """Print findings; 1 when one of them is an error."""
         from sightline.data.audit.audit import audit
         from sightline.data.datasets.folder.reader import read_cohort
-        from sightline.io.progress import progress
+        from sightline.io.progress import show_progress
 
         if self.workers is not None and self.workers < 1:
             raise CohortError(
@@ -364,7 +370,7 @@ class CohortCheck:
             )
         cohort = read_cohort(self.cohort)
         workers = self.workers or os.cpu_count() or 1
-        with progress("check", len(cohort), quiet=len(cohort) < QUIET_BELOW) as advance:
+        with show_progress("check", len(cohort), quiet=len(cohort) < QUIET_BELOW) as advance:
             findings = audit(cohort, workers, lambda done, total: advance(1))
         for finding in findings:
             print(finding)
@@ -393,7 +399,7 @@ class CohortCommand:
         return self.action.run()
 
 
-def _cohort_line(cohort: object, destination: Path) -> str:
+def _describe_cohort(cohort: object, destination: Path) -> str:
     from sightline.structures.case import Cohort
 
     assert isinstance(cohort, Cohort)

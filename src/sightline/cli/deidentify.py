@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from sightline.cli.options import holding
+from sightline.cli.options import hold_folder
 from sightline.errors import RunError
 
 
@@ -39,21 +39,21 @@ class Deidentify:
     quiet: bool = False
     """No progress bar."""
 
-    @holding(lambda command: command.destination)
+    @hold_folder(lambda command: command.destination)
     def run(self) -> int:
         """Write; 1 when something was held back."""
-        from sightline.io.deidentification.folder import LOOK_AT, REPORT, Wishes, deidentify_folder, dicom_files
-        from sightline.io.deidentification.keys import site_key
+        from sightline.io.deidentification.folder import LOOK_AT, REPORT, Wishes, deidentify_folder, list_dicom_files
+        from sightline.io.deidentification.keys import read_site_key
         from sightline.io.deidentification.table import Rules
-        from sightline.io.progress import progress
+        from sightline.io.progress import show_progress
 
         private = self.private or self.destination.with_name(self.destination.name + "-private")
         if self.key is not None and self.destination.resolve() in self.key.resolve().parents:
             raise RunError(f"{self.key} would leave with the copies.", "Keep the key outside the destination.")
         wishes = Wishes(Rules(self.keep), self.blank, self.pixels == "seen", self.text_search == "auto")
-        total = len(dicom_files(self.source))
-        key = site_key(self.key or private / "site.key")
-        with progress("clean", total, quiet=self.quiet) as advance:
+        total = len(list_dicom_files(self.source))
+        key = read_site_key(self.key or private / "site.key")
+        with show_progress("clean", total, quiet=self.quiet) as advance:
             outcome = deidentify_folder(self.source, self.destination, private, key, wishes, advance)
         for file, reason in outcome.refused[:20]:
             print(f"{file}: {reason}", file=sys.stderr)

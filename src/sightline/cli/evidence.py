@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from sightline.cli.options import On, beside, holding, make_engine
+from sightline.cli.options import DeviceOptions, hold_empty_folder, hold_folder, make_engine
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,13 @@ class Calibrate:
     """Cohort folder of labelled studies from another site, on which thresholds and guarantees are chosen instead."""
     positive: str | None = None
     """Positive class of the thresholds; default: the last one."""
-    on: OmitArgPrefixes[On] = field(default_factory=On)
+    on: OmitArgPrefixes[DeviceOptions] = field(default_factory=DeviceOptions)
 
-    @holding(lambda command: command.folder)
+    @hold_folder(lambda command: command.folder)
     def run(self) -> int:
         """Calibrate and print what was fixed."""
         from sightline.data.datasets.folder.reader import read_cohort
-        from sightline.evaluation.evidence.calibrate import CalibrationChoice, calibrate, points_to_markdown
+        from sightline.evaluation.evidence.calibrate import CalibrationChoice, calibrate, format_points
         from sightline.papers.catalogue import CATALOGUE
         from sightline.training.model_card import write_model_card
         from sightline.training.run import open_run
@@ -61,7 +61,7 @@ class Calibrate:
         write_model_card(run)
         if record.fitted is not None:
             print(", ".join(f"log loss {name} {loss:.4f}" for name, loss in record.fitted.log_loss.items()))
-        print(points_to_markdown(record.points) if record.points else "no operating point: more than two classes")
+        print(format_points(record.points) if record.points else "no operating point: more than two classes")
         print(f"written to {self.folder / 'calibration.md'}; evaluate, compare and predict apply it from now on")
         return 0
 
@@ -86,9 +86,9 @@ class Compare:
     """Positive class; default: the last one."""
     replicates: int = 2000
     """Bootstrap samples and swaps."""
-    on: OmitArgPrefixes[On] = field(default_factory=On)
+    on: OmitArgPrefixes[DeviceOptions] = field(default_factory=DeviceOptions)
 
-    @holding(lambda command: command.out)
+    @hold_folder(lambda command: command.out)
     def run(self) -> int:
         """Compare and print the differences."""
         from sightline.data.datasets.folder.reader import read_cohort
@@ -139,20 +139,20 @@ class Stress:
     """About so many of them, by whole patients, class shares kept; each is asked eleven times by every network."""
     replicates: int = 2000
     """Bootstrap samples."""
-    on: OmitArgPrefixes[On] = field(default_factory=On)
+    on: OmitArgPrefixes[DeviceOptions] = field(default_factory=DeviceOptions)
 
-    @holding(lambda command: command.out)
+    @hold_folder(lambda command: command.out)
     def run(self) -> int:
         """Change pictures, ask and print the table."""
         from sightline.data.datasets.folder.reader import read_cohort
-        from sightline.data.subset import nested_subset
+        from sightline.data.subset import draw_nested_subset
         from sightline.evaluation.evidence.stress import stress_runs, write_stress
         from sightline.papers.catalogue import CATALOGUE
         from sightline.training.run import open_run
 
         whole = read_cohort(self.cohort)
         part = whole.part(self.split)
-        part = nested_subset(part, self.images, splits=tuple({case.split or "" for case in part}))
+        part = draw_nested_subset(part, self.images, splits=tuple({case.split or "" for case in part}))
         report = stress_runs(
             [open_run(path, CATALOGUE) for path in self.runs],
             [open_run(path, CATALOGUE) for path in self.other],
@@ -193,10 +193,10 @@ class Power:
     def run(self) -> int:
         """Simulate and print a line a size."""
         from sightline.metrics.predictions import Predictions
-        from sightline.metrics.statistics.power import Pilot, patients_needed, simulate_power
+        from sightline.metrics.statistics.power import Pilot, find_patients_needed, simulate_power
 
         a, b = ([Predictions.read(path) for path in paths] for paths in (self.pilot, self.other))
-        pilot = Pilot.of(a, b)
+        pilot = Pilot.from_runs(a, b)
         if min(len(a), len(b)) == 1:
             print("One training of a method in the pilot: how much trainings differ is not known, and not simulated.")
         tried = [
@@ -206,21 +206,22 @@ class Power:
             )
             for n in self.patients
         ]  # fmt: skip
-        tried = tried or patients_needed(
+        tried = tried or find_patients_needed(
             pilot, self.difference, power=self.power, trainings=self.trainings, prevalence=self.prevalence,
             studies=self.studies, seed=self.seed,
         )  # fmt: skip
-        from sightline.errors import counted
+        from sightline.errors import count_noun
 
         for one in tried:
-            print(f"{counted(one.patients, 'patient')}, {counted(one.trainings, 'training')}: power {one.power:.2f} "
+            size = f"{count_noun(one.patients, 'patient')}, {count_noun(one.trainings, 'training')}"
+            print(f"{size}: power {one.power:.2f} "
                   f"({one.low:.2f}-{one.high:.2f}), {one.studies} studies, {one.test}")  # fmt: skip
         if not self.patients:
             enough = next((one for one in tried if one.power >= self.power), None)
             print(
                 f"power {self.power:g} is not reached"
                 if enough is None
-                else f"{counted(enough.patients, 'patient')} are enough"
+                else f"{count_noun(enough.patients, 'patient')} are enough"
             )
         return 0
 
@@ -255,18 +256,18 @@ class Readers:
     def run(self) -> int:
         """Analyse and print."""
         from sightline.errors import RunError
-        from sightline.metrics.estimate import p_text
+        from sightline.metrics.estimate import format_p_text
         from sightline.metrics.readers.anova import analyse_readers, text_of_test
         from sightline.metrics.readers.pseudovalues import analyse_pseudovalues
-        from sightline.metrics.readers.simulation import cases_needed
+        from sightline.metrics.readers.simulation import find_cases_needed
         from sightline.metrics.readers.study import ReaderStudy
         from sightline.metrics.statistics.comparison import holm
 
         notes: tuple[str, ...] = ()
         if self.study.is_dir() or self.database is not None:
-            from sightline.web.workstation.exchange.reader_study import stored_study
+            from sightline.web.workstation.exchange.reader_study import read_stored_study
 
-            study, notes = stored_study(self.study, self.database, task=self.task, positive=self.positive)
+            study, notes = read_stored_study(self.study, self.database, task=self.task, positive=self.positive)
         else:
             study = ReaderStudy.read(self.study)
         if self.figure != "auc":
@@ -274,7 +275,7 @@ class Readers:
                 raise RunError(
                     f"The {self.figure} of readers needs --threshold.", "State the rating that calls a case."
                 )
-            study = study.above(self.threshold)
+            study = study.apply_threshold(self.threshold)
         found = analyse_readers(study, figure=self.figure, inference=self.inference, method=self.covariance)
         print(f"{len(study.readers)} readers, {len(study.cases)} cases, {int(study.positive.sum())} positive")
         for note in notes:
@@ -283,7 +284,11 @@ class Readers:
             print(mean)
         pairs = found.differences()
         for pair, corrected in zip(pairs, holm([pair.p_value for pair in pairs]), strict=True):
-            several = "" if len(pairs) < 2 else f"; {p_text(corrected)} after Holm's correction over {len(pairs)} pairs"
+            several = (
+                ""
+                if len(pairs) < 2
+                else f"; {format_p_text(corrected)} after Holm's correction over {len(pairs)} pairs"
+            )
             print(f"{pair}{several}")
         print(f"Obuchowski-Rockette: {found.text()}")
         dbm = analyse_pseudovalues(study, figure=self.figure, inference=self.inference)
@@ -291,7 +296,7 @@ class Readers:
         freedom = (dbm.df[0], min(dbm.df[1], 1e9))
         print(f"Dorfman-Berbaum-Metz: {text_of_test(dbm.statistic, freedom, dbm.p_value)}")
         if self.difference is not None:
-            plan = cases_needed(found, self.difference, readers=self.readers, power=self.power)
+            plan = find_cases_needed(found, self.difference, readers=self.readers, power=self.power)
             if plan is None:
                 print(
                     f"{self.readers} readers never reach power {self.power:g}: more readers are needed", file=sys.stderr
@@ -311,7 +316,7 @@ class WriteCapsule:
     out: Path
     """File to write, e.g. table.capsule."""
 
-    @holding(lambda command: command.out, beside)
+    @hold_folder(lambda command: command.out, hold_empty_folder)
     def run(self) -> int:
         """Write, and print the digest to be published beside the numbers."""
         from sightline.evaluation.evidence.capsule import write_capsule
@@ -364,7 +369,7 @@ class FillChecklists:
     out: Path | None = None
     """Folder to write; default: RUN/checklists."""
 
-    @holding(lambda command: command.out or command.folder / "checklists")
+    @hold_folder(lambda command: command.out or command.folder / "checklists")
     def run(self) -> int:
         """Fill, write and count."""
         from sightline.evaluation.checklists.checklist import write_checklist
@@ -390,9 +395,9 @@ class Shortcuts:
     """Which cases."""
     out: Path | None = None
     """Folder to write; default: RUN/shortcuts."""
-    on: OmitArgPrefixes[On] = field(default_factory=On)
+    on: OmitArgPrefixes[DeviceOptions] = field(default_factory=DeviceOptions)
 
-    @holding(lambda command: command.out or command.folder / "shortcuts")
+    @hold_folder(lambda command: command.out or command.folder / "shortcuts")
     def run(self) -> int:
         """Look for shortcuts and print the verdicts."""
         from sightline.data.datasets.folder.reader import read_cohort

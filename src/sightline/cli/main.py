@@ -8,7 +8,7 @@ from typing import Annotated, Any, Union
 import tyro
 from tyro.conf import subcommand
 
-from sightline.cli.cohorts import CohortCommand, CohortImport, describe_layouts, layout_command
+from sightline.cli.cohorts import CohortCommand, CohortImport, build_layout_command, describe_layouts
 from sightline.cli.deidentify import Deidentify
 from sightline.cli.evidence import (
     Calibrate,
@@ -85,7 +85,7 @@ def parse_command(words: list[str]) -> Any:
     if words[:2] == ["cohort", "import"]:
         if len(words) > 2 and not words[2].startswith("-"):
             program = f"sightline cohort import {words[2]}"
-            return tyro.cli(layout_command(words[2]), prog=program, args=words[3:])
+            return tyro.cli(build_layout_command(words[2]), prog=program, args=words[3:])
         program = "sightline cohort import"
         return tyro.cli(CohortImport, prog=program, description=describe_layouts(), args=words[2:])
     description = "Radiology classifiers that look where experts look."

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg, subcommand
 
-from sightline.cli.options import On, beside, collect_changes, holding, make_engine
+from sightline.cli.options import DeviceOptions, collect_changes, hold_empty_folder, hold_folder, make_engine
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class ExportMarks:
     database: str | None = None
     """postgresql://USER@HOST/NAME, if the store is in PostgreSQL."""
 
-    @holding(lambda command: command.destination, beside)
+    @hold_folder(lambda command: command.destination, hold_empty_folder)
     def run(self) -> int:
         """Export, and say what was left out."""
         from sightline.web.workstation.exchange.commands import export_marks
@@ -153,9 +153,9 @@ class RetrainOnMarks:
     """Bootstrap samples and swaps."""
     database: str | None = None
     """postgresql://USER@HOST/NAME, if the store is in PostgreSQL."""
-    on: OmitArgPrefixes[On] = field(default_factory=On)
+    on: OmitArgPrefixes[DeviceOptions] = field(default_factory=DeviceOptions)
 
-    @holding(lambda command: command.out)
+    @hold_folder(lambda command: command.out)
     def run(self) -> int:
         """Export, train, compare, print."""
         from sightline.papers.catalogue import CATALOGUE
@@ -200,10 +200,10 @@ class ImportMarks:
         """Import; what cannot be used is listed in rejects.csv beside the source's marks."""
         from sightline.web.workstation.exchange.commands import import_into
 
-        said, code = import_into(
+        message, code = import_into(
             self.keep, self.cohort, self.database, self.source, self.read_as, self.reader, self.role
         )
-        print(said)
+        print(message)
         return code
 
 
@@ -222,7 +222,7 @@ class AgreeMarks:
     database: str | None = None
     """postgresql://USER@HOST/NAME, if the store is in PostgreSQL."""
 
-    @holding(lambda command: command.out)
+    @hold_folder(lambda command: command.out)
     def run(self) -> int:
         """Write the report."""
         from sightline.web.workstation.exchange.commands import agree

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Union
 
 from tyro.conf import Positional, subcommand
 
-from sightline.cli.options import beside, holding
+from sightline.cli.options import hold_empty_folder, hold_folder
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class MakeGate:
     quiet: bool = False
     """No progress bar."""
 
-    @holding(lambda command: command.run_folder)
+    @hold_folder(lambda command: command.run_folder)
     def run(self) -> int:
         """Measure the training pictures and write gate.json."""
         from sightline.data.datasets.folder.reader import read_cohort
@@ -43,12 +43,12 @@ class MakeGate:
         from sightline.papers.catalogue import CATALOGUE
         from sightline.training.run import open_run
 
-        said = {"modality": self.modality, "body_part": self.body_part, "view": self.view}
-        asked = {name: words for name, words in (said | {"laterality": self.laterality}).items() if words}
+        limits = {"modality": self.modality, "body_part": self.body_part, "view": self.view}
+        asked = {name: words for name, words in (limits | {"laterality": self.laterality}).items() if words}
         run = open_run(self.run_folder, CATALOGUE)
         gate = fit_gate(run, read_cohort(self.cohort), asked, self.age, quiet=self.quiet)
         path = write_gate(self.run_folder, gate)
-        print(f"{path}: {gate.header.plain()}, {len(gate.picture)} limits of {gate.about['pictures']} pictures")
+        print(f"{path}: {gate.header.to_plain()}, {len(gate.picture)} limits of {gate.about['pictures']} pictures")
         if gate.layout:
             refused = ", ".join(f"{share:.0%} at {turn} degrees" for turn, share in gate.layout["refused"].items())
             print(f"layout: refuses of {gate.layout['validation']} validation pictures, turned: {refused}")
@@ -170,7 +170,7 @@ class Report:
     answers: Path | None = None
     """csv of `study,label` from the radiology reports; adds sensitivity and specificity."""
 
-    @holding(lambda command: command.out, beside)
+    @hold_folder(lambda command: command.out, hold_empty_folder)
     def run(self) -> int:
         """Write it."""
         from sightline.web.node.configuration import read_configuration

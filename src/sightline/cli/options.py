@@ -18,7 +18,7 @@ Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 
 @dataclass(frozen=True)
-class On:
+class DeviceOptions:
     """Where a command runs."""
 
     device: Device = "auto"
@@ -31,7 +31,7 @@ class On:
     """No progress bar."""
 
 
-def holding(
+def hold_folder(
     folder: Callable[[Any], Path], hold: Callable[[Path], AbstractContextManager[None]] | None = None
 ) -> Callable[[Callable[[Any], int]], Callable[[Any], int]]:
     """Let a command's `run` write alone: a second one that would write there is refused while it runs.
@@ -43,22 +43,22 @@ def holding(
 
     def decorate(run: Callable[[Any], int]) -> Callable[[Any], int]:
         @wraps(run)
-        def alone(command: Any) -> int:
-            from sightline.io.files import only_command
+        def run_alone(command: Any) -> int:
+            from sightline.io.files import hold_folder
 
-            with (hold or only_command)(folder(command)):
+            with (hold or hold_folder)(folder(command)):
                 return run(command)
 
-        return alone
+        return run_alone
 
     return decorate
 
 
-def beside(folder: Path) -> AbstractContextManager[None]:
+def hold_empty_folder(folder: Path) -> AbstractContextManager[None]:
     """Hold a folder that must be empty at first: the lock lies beside it."""
-    from sightline.io.files import only_maker
+    from sightline.io.files import hold_new_folder
 
-    return only_maker(folder)
+    return hold_new_folder(folder)
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def collect_changes(*commands: object) -> Changes:
     )
 
 
-def make_engine(on: On) -> Engine:
+def make_engine(on: DeviceOptions) -> Engine:
     """The engine that the options ask for."""
     from sightline.training.engine import Engine
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from sightline.cli.options import On, Precision, RecipeOptions, collect_changes, holding, make_engine
+from sightline.cli.options import DeviceOptions, Precision, RecipeOptions, collect_changes, hold_folder, make_engine
 
 if TYPE_CHECKING:
     from sightline.structures.case import Cohort
@@ -46,7 +46,7 @@ class Train:
     """Tracking server (or sqlite:///FILE) that is told every epoch."""
     deterministic: bool = False
     """Deterministic algorithms where torch has them; at the end the operations that have none are named."""
-    on: OmitArgPrefixes[On] = field(default_factory=On)
+    on: OmitArgPrefixes[DeviceOptions] = field(default_factory=DeviceOptions)
 
     def run(self) -> int:
         """Train."""
@@ -85,18 +85,18 @@ class Assemble:
     size: int | None = None
     """Side in pixels of the image from which boxes are cropped; default: twice the classifier's."""
 
-    @holding(lambda command: command.out)
+    @hold_folder(lambda command: command.out)
     def run(self) -> int:
         """Put together."""
         from sightline.data.datasets.folder.reader import read_cohort
         from sightline.papers.catalogue import CATALOGUE
-        from sightline.papers.combined import cascade_recipe
+        from sightline.papers.combined import build_cascade_recipe
         from sightline.training.assemble import assemble
         from sightline.training.model_card import write_model_card
         from sightline.training.run import open_run
 
         parts = {"localiser": open_run(self.localiser, CATALOGUE), "classifier": open_run(self.classifier, CATALOGUE)}
-        recipe = cascade_recipe(parts["localiser"].recipe, parts["classifier"].recipe, self.size)
+        recipe = build_cascade_recipe(parts["localiser"].recipe, parts["classifier"].recipe, self.size)
         write_model_card(assemble(recipe, read_cohort(self.cohort), parts, self.out, CATALOGUE))
         print(f"{self.out}: {(self.out / 'DONE').read_text(encoding='utf-8').strip()}")
         return 0
@@ -116,21 +116,23 @@ class MakeEnsemble:
     """Test-time augmentation: average over the image and its left-right flip."""
     smooth: float = 0.0
     """Standard deviation, in cells of the map, of a Gaussian over the mean map."""
-    on: OmitArgPrefixes[On] = field(default_factory=On)
+    on: OmitArgPrefixes[DeviceOptions] = field(default_factory=DeviceOptions)
 
-    @holding(lambda command: command.out)
+    @hold_folder(lambda command: command.out)
     def run(self) -> int:
         """Put together, and choose on validation where boxes are cut from its maps."""
         from sightline.data.datasets.folder.reader import read_cohort
         from sightline.evaluation.evaluate import choose_boxes
         from sightline.papers.catalogue import CATALOGUE
-        from sightline.papers.combined import ensemble_recipe
+        from sightline.papers.combined import build_ensemble_recipe
         from sightline.training.assemble import assemble
         from sightline.training.model_card import write_model_card
         from sightline.training.run import open_run
 
         parts = {f"members.{place}": open_run(path, CATALOGUE) for place, path in enumerate(self.runs)}
-        recipe = ensemble_recipe([run.recipe for run in parts.values()], mirrored=self.mirrored, smooth=self.smooth)
+        recipe = build_ensemble_recipe(
+            [run.recipe for run in parts.values()], mirrored=self.mirrored, smooth=self.smooth
+        )
         cohort = read_cohort(self.cohort)
         run = assemble(recipe, cohort, parts, self.out, CATALOGUE)
         write_model_card(run)
@@ -165,13 +167,13 @@ class Evaluate:
     smooth_grad."""
     faithfulness_images: int = 24
     """Number of images for --faithfulness, balanced over the classes."""
-    on: OmitArgPrefixes[On] = field(default_factory=On)
+    on: OmitArgPrefixes[DeviceOptions] = field(default_factory=DeviceOptions)
 
     def run(self) -> int:
         """Evaluate and print the metrics."""
         from sightline.data.datasets.folder.reader import read_cohort
         from sightline.errors import RunError
-        from sightline.io.files import only_command, safe_name
+        from sightline.io.files import hold_folder, make_safe_name
         from sightline.papers.catalogue import CATALOGUE
         from sightline.training.run import open_run
 
@@ -185,8 +187,8 @@ class Evaluate:
         run = open_run(self.folder, CATALOGUE)
         whole = read_cohort(self.cohort)
         cohort = run.recipe.see(whole.part(self.split))
-        out = self.out or self.folder / "evaluation" / safe_name(f"{whole.name}-{self.split}")
-        with only_command(out):
+        out = self.out or self.folder / "evaluation" / make_safe_name(f"{whole.name}-{self.split}")
+        with hold_folder(out):
             self._measure(run, whole.name, cohort, out)
         print(f"written to {out}")
         return 0
@@ -196,22 +198,22 @@ class Evaluate:
         from sightline.evaluation.evaluate import evaluate
         from sightline.evaluation.evidence.faithfulness import measure_faithfulness
         from sightline.evaluation.evidence.figures import write_figures
-        from sightline.evaluation.evidence.numbers import evidence_of
-        from sightline.evaluation.evidence.scope import report_scope
+        from sightline.evaluation.evidence.numbers import compute_evidence
+        from sightline.evaluation.evidence.scope import write_report_scope
         from sightline.evaluation.gallery import write_panels
-        from sightline.evaluation.overlap import known_cases
-        from sightline.evaluation.report import describe_omissions, report_of, write_report_of
+        from sightline.evaluation.overlap import describe_known_cases
+        from sightline.evaluation.report import compute_report, describe_omissions, write_report_of
         from sightline.inference.gate.features import read_scope
         from sightline.training.model_card import write_model_card
 
         evaluation = evaluate(run, cohort, self.split, out=out, engine=make_engine(self.on))
-        estimates = report_of(evaluation, replicates=self.replicates, classifies=run.recipe.classifies)
-        known = known_cases(run, cohort)
-        scope = report_scope(evaluation, read_scope(run.folder), f"{name}, {self.split}", out)
+        estimates = compute_report(evaluation, replicates=self.replicates, classifies=run.recipe.classifies)
+        known = describe_known_cases(run, cohort)
+        scope = write_report_scope(evaluation, read_scope(run.folder), f"{name}, {self.split}", out)
         notes: tuple[str, ...] = (*known, *describe_omissions(run.recipe.view, evaluation), scope)
         evidence = None
         if run.recipe.classifies:
-            evidence = evidence_of(
+            evidence = compute_evidence(
                 evaluation.predictions,
                 cohort,
                 run.calibration,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from sightline.cli.options import On, holding, make_engine
+from sightline.cli.options import DeviceOptions, hold_folder, make_engine
 from sightline.errors import RunError
 
 if TYPE_CHECKING:
@@ -56,14 +56,14 @@ class Predict:
     """DICOM: codes.yaml that names findings and sites; default: the one in the run folder."""
     engine: Literal["torch", "onnx"] = "torch"
     """Inference engine; onnx needs `sightline export RUN` first, and for radiographs no torch."""
-    on: OmitArgPrefixes[On] = field(default_factory=On)
+    on: OmitArgPrefixes[DeviceOptions] = field(default_factory=DeviceOptions)
 
     def run(self) -> int:
         """Predict; 1 when nothing could be read."""
         if self.engine == "onnx":
-            return self._without_torch()
+            return self._predict_without_torch()
         from sightline.data.views.volume_view import VolumeView
-        from sightline.io.files import only_command
+        from sightline.io.files import hold_folder
         from sightline.papers.catalogue import CATALOGUE
         from sightline.training.run import open_run
 
@@ -71,20 +71,22 @@ class Predict:
         if isinstance(run.recipe.view, VolumeView):
             from sightline.inference.ct.predict import predict_cts
 
-            options = self._ct_options()
-            with only_command(self.out):
-                read, rejects = predict_cts(run, self.inputs, self.out, options, make_engine(self.on), self._dicom(run))
+            options = self._build_ct_options()
+            with hold_folder(self.out):
+                read, rejects = predict_cts(
+                    run, self.inputs, self.out, options, make_engine(self.on), self._choose_dicom(run)
+                )
             print(f"{read} CTs predicted, {rejects} rejected; see {self.out}")
-            return _exit_code(read, self.out)
+            return _choose_exit_code(read, self.out)
         from sightline.inference.radiographs import predict_files
 
         self._refuse_ct_words()
-        engine, dicom = make_engine(self.on), self._dicom(run)
+        engine, dicom = make_engine(self.on), self._choose_dicom(run)
         read, rejects = predict_files(run, self.inputs, self.out, engine, self.studies, dicom)
         print(f"{read} pictures predicted, {rejects} files rejected; see {self.out}")
-        return _exit_code(read, self.out)
+        return _choose_exit_code(read, self.out)
 
-    def _without_torch(self) -> int:
+    def _predict_without_torch(self) -> int:
         """Predict with onnxruntime; the patches of a CT are still cut with torch."""
         from sightline.data.views.volume_view import VolumeView
         from sightline.inference.onnx.exported_run import open_export
@@ -94,28 +96,28 @@ class Predict:
         run = open_export(self.folder)
         if isinstance(run.facts.view, VolumeView):
             from sightline.inference.ct.predict import read_cts
-            from sightline.io.files import only_command
+            from sightline.io.files import hold_folder
 
             if self.dissection is not None:
                 raise RunError("A graph does not show its units.", "Leave --dissection out, or use --engine torch.")
-            wish, quiet = self._dicom(run.facts), self.on.quiet
-            with only_command(self.out):
+            wish, quiet = self._choose_dicom(run.facts), self.on.quiet
+            with hold_folder(self.out):
                 read, rejects = read_cts(
-                    run.facts, run.network, self.inputs, self.out, self._ct_options(), quiet=quiet, dicom=wish
+                    run.facts, run.network, self.inputs, self.out, self._build_ct_options(), quiet=quiet, dicom=wish
                 )
             print(f"{read} CTs predicted, {rejects} rejected; see {self.out}")
-            return _exit_code(read, self.out)
+            return _choose_exit_code(read, self.out)
         from sightline.inference.radiographs import read_files
 
         self._refuse_ct_words()
-        dicom = self._dicom(run.facts)
+        dicom = self._choose_dicom(run.facts)
         read, rejects = read_files(
             run.facts, run.network, self.inputs, self.out, quiet=self.on.quiet, study_table=self.studies, dicom=dicom
         )
         print(f"{read} pictures predicted, {rejects} files rejected; see {self.out}")
-        return _exit_code(read, self.out)
+        return _choose_exit_code(read, self.out)
 
-    def _ct_options(self) -> CtOptions:
+    def _build_ct_options(self) -> CtOptions:
         """Where the vertebrae of CTs are, and what to draw."""
         from sightline.inference.ct.predict import CtOptions
 
@@ -132,7 +134,7 @@ class Predict:
                 "Leave them out, or give a run that was trained on patches of CTs.",
             )
 
-    def _dicom(self, run: Run | RunFacts) -> DicomWish | None:
+    def _choose_dicom(self, run: Run | RunFacts) -> DicomWish | None:
         """The DICOM objects that are asked for; classes that no table of codes names are said aloud."""
         from sightline.inference.file_result import DicomWish
 
@@ -143,10 +145,10 @@ class Predict:
                 )
             return None
         wish = DicomWish(self.objects, self.map_on == "picture", self.picture_syntax, self.codes)
-        wish.wanted()
-        from sightline.inference.dicom_results import words_of_run
+        wish.choose_objects()
+        from sightline.inference.dicom_results import collect_run_words
 
-        unknown = words_of_run(run, self.codes).unknown
+        unknown = collect_run_words(run, self.codes).unknown
         if unknown:
             print(
                 f"{', '.join(unknown)}: no code in a codes.yaml, so a private one is written that only sightline knows",
@@ -168,12 +170,12 @@ class Export:
     pictures: tuple[Path, ...] = ()
     """Radiographs (files or folders) on which graph and network are compared, besides synthetic ones."""
 
-    @holding(lambda command: command.out or command.folder / "onnx")
+    @hold_folder(lambda command: command.out or command.folder / "onnx")
     def run(self) -> int:
         """Export, and say how far graph and network are apart."""
         from sightline.inference.onnx.export import export_onnx
         from sightline.inference.onnx.model_file import FOLDER
-        from sightline.inference.radiographs import radiograph_files, read_radiograph
+        from sightline.inference.radiographs import list_radiograph_files, read_radiograph
         from sightline.papers.catalogue import CATALOGUE
         from sightline.training.run import open_run
 
@@ -181,7 +183,7 @@ class Export:
         planes = []
         if self.pictures:
             view = run.recipe.picture_view
-            for path in radiograph_files(self.pictures, out):
+            for path in list_radiograph_files(self.pictures, out):
                 picture = read_radiograph(path)
                 planes.append(view.show(picture.pixels, picture.frame)[0])
         facts = export_onnx(run, out, CATALOGUE, planes).facts
@@ -210,13 +212,13 @@ class Explain:
     """For a cohort: the split to take cases from."""
     most: int = 12
     """For a cohort: number of cases."""
-    on: OmitArgPrefixes[On] = field(default_factory=On)
+    on: OmitArgPrefixes[DeviceOptions] = field(default_factory=DeviceOptions)
 
     def run(self) -> int:
         """Explain; 1 when nothing could be read."""
         from sightline.data.datasets.folder.reader import read_cohort
         from sightline.inference.explanations import explain_cases, explain_files
-        from sightline.io.files import only_command
+        from sightline.io.files import hold_folder
         from sightline.papers.catalogue import CATALOGUE
         from sightline.training.run import open_run
 
@@ -224,14 +226,14 @@ class Explain:
         if len(self.inputs) == 1 and (self.inputs[0] / "cohort.json").is_file():
             whole = read_cohort(self.inputs[0])
             cohort = whole.part(self.split)
-            with only_command(self.out):
+            with hold_folder(self.out):
                 read = explain_cases(run, cohort, self.out, self.explainers, most=self.most, engine=engine)
             rejects = 0
         else:
-            with only_command(self.out):
+            with hold_folder(self.out):
                 read, rejects = explain_files(run, self.inputs, self.out, self.explainers, engine)
         print(f"{read} pictures explained, {rejects} files rejected; read {self.out / 'preflight.md'} first")
-        return _exit_code(read, self.out)
+        return _choose_exit_code(read, self.out)
 
 
 @dataclass(frozen=True)
@@ -261,13 +263,13 @@ class Dissect:
     """Number of units that get a gallery."""
     by: Literal["c", "contrast", "auc"] = "c"
     """How they are chosen: by the rank of c, the largest contrast, or the largest AUC of r."""
-    on: OmitArgPrefixes[On] = field(default_factory=On)
+    on: OmitArgPrefixes[DeviceOptions] = field(default_factory=DeviceOptions)
 
-    @holding(lambda command: command.out)
+    @hold_folder(lambda command: command.out)
     def run(self) -> int:
         """Dissect and print the first units."""
         from sightline.data.datasets.folder.reader import read_cohort
-        from sightline.dissection.dissect import DissectionOptions, dissect, first_units
+        from sightline.dissection.dissect import DissectionOptions, dissect, select_first_units
         from sightline.papers.catalogue import CATALOGUE
         from sightline.training.run import open_run
 
@@ -287,14 +289,14 @@ class Dissect:
             engine=make_engine(self.on),
         )
         print(f"{len(found.units)} units of {found.layer}, {found.about['cases']} cases")
-        for row in first_units(found, self.by, self.units):
+        for row in select_first_units(found, self.by, self.units):
             name = found.concepts.get(row.unit)
             print(f"unit {row.unit}: {row.standing}" + (f": {name.text}" if name else ""))
         print(f"see {self.out / 'report.html'}; name units in {self.out / 'concepts.yaml'}")
         return 0
 
 
-def _exit_code(read: int, out: Path) -> int:
+def _choose_exit_code(read: int, out: Path) -> int:
     """0 when something was read; else 1, and the first reason why not."""
     if read:
         return 0

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from tyro.conf import OmitArgPrefixes, Positional
 
 from sightline import __version__
-from sightline.cli.options import On, Precision, RecipeOptions, collect_changes, holding, make_engine
+from sightline.cli.options import DeviceOptions, Precision, RecipeOptions, collect_changes, hold_folder, make_engine
 
 if TYPE_CHECKING:
     from sightline.evaluation.tables.engines.local import TableEngine
@@ -50,9 +50,9 @@ class MakeTable:
     """Folder to cache the features of frozen stages, for all rows and seeds."""
     mlflow: str | None = None
     """Tracking server (or sqlite:///FILE) that is told every epoch of every training."""
-    on: OmitArgPrefixes[On] = dataclass_field(default_factory=On)
+    on: OmitArgPrefixes[DeviceOptions] = dataclass_field(default_factory=DeviceOptions)
 
-    @holding(lambda command: command.out)
+    @hold_folder(lambda command: command.out)
     def run(self) -> int:
         """Run the table."""
         from sightline.data.datasets.folder.reader import read_cohort
@@ -69,19 +69,19 @@ class MakeTable:
             CATALOGUE,
             seeds=range(self.seeds if self.seeds is not None else table.seeds or 5),
             engine=replace(make_engine(self.on), features=self.features, mlflow=self.mlflow),
-            runs_on=self._runs_on(),
+            runs_on=self._choose_engine(),
             external=None if self.external is None else read_cohort(self.external),
             say=lambda line: print(line, file=sys.stderr, flush=True),
         )
         print(write_table(result, self.out))
         print(f"written to {self.out / 'report.html'}")
         if table.units:
-            from sightline.papers.engstler2022 import after_table
+            from sightline.papers.engstler2022 import write_unit_findings
 
-            print(after_table(result, self.out, make_engine(self.on)))
+            print(write_unit_findings(result, self.out, make_engine(self.on)))
         return 0 if any(row.why_not is None for row in result.rows) else 1
 
-    def _runs_on(self) -> TableEngine:
+    def _choose_engine(self) -> TableEngine:
         if self.engine == "ray":
             from sightline.evaluation.tables.engines.ray_cluster import RayEngine
 
@@ -112,7 +112,7 @@ class SearchFields:
     measure: Literal["auc", "f1", "loss"] = "auc"
     """Of the validation cases."""
     changes: OmitArgPrefixes[RecipeOptions] = dataclass_field(default_factory=RecipeOptions)
-    on: OmitArgPrefixes[On] = dataclass_field(default_factory=On)
+    on: OmitArgPrefixes[DeviceOptions] = dataclass_field(default_factory=DeviceOptions)
 
     def run(self) -> int:
         """Search."""
@@ -149,10 +149,10 @@ class CompareAnswers:
 
     def run(self) -> int:
         """Print a table a run."""
-        from sightline.evaluation.answers import answers_table, read_answers
+        from sightline.evaluation.answers import format_answers_table, read_answers
 
         for folder in self.runs:
-            print(f"{folder.name}\n\n{answers_table(read_answers(folder / 'predictions', self.on))}\n")
+            print(f"{folder.name}\n\n{format_answers_table(read_answers(folder / 'predictions', self.on))}\n")
         return 0
 
 
@@ -178,9 +178,9 @@ class Demo:
     """Trainings per row."""
     parallel: int = 2
     """Trainings at a time, each in its own process with its share of the cores."""
-    on: OmitArgPrefixes[On] = dataclass_field(default_factory=On)
+    on: OmitArgPrefixes[DeviceOptions] = dataclass_field(default_factory=DeviceOptions)
 
-    @holding(lambda command: command.out)
+    @hold_folder(lambda command: command.out)
     def run(self) -> int:
         """Run the demo."""
         from sightline.papers.demo import run_demo

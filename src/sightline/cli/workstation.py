@@ -57,7 +57,7 @@ class ServeWorkstation:
         require_extra()
         if len(self.runs) > 4:
             raise RunError(f"At most four runs are compared; got {len(self.runs)}.", "Leave some out.")
-        cohort = self.cohort or _demo_cohort(quiet=self.quiet)
+        cohort = self.cohort or _draw_demo_cohort(quiet=self.quiet)
         return serve(
             Start(
                 cohort, self.keep, self.database, self.runs, self.dissection, self.host, self.port, self.tls_cert,
@@ -66,7 +66,7 @@ class ServeWorkstation:
         )  # fmt: skip
 
 
-def _demo_cohort(*, quiet: bool) -> Path:
+def _draw_demo_cohort(*, quiet: bool) -> Path:
     """The demo cohort, drawn on first use."""
     folder = DEMO / "cohort"
     if not (folder / "cohort.json").is_file():
@@ -100,7 +100,7 @@ class AddReader:
         from sightline.web.workstation.accounts.readers import add_reader
         from sightline.web.workstation.store.database import open_database
 
-        password = _password(self.password_file)
+        password = _read_password(self.password_file)
         with open_database(self.keep, self.database) as store, store.writing() as connection:
             add_reader(
                 connection, self.name, display=self.display, role=self.role, password=password, who="command line"
@@ -109,7 +109,7 @@ class AddReader:
         return 0
 
 
-def _password(file: Path | None) -> str:
+def _read_password(file: Path | None) -> str:
     if file is not None:
         return (file.read_text(encoding="utf-8").splitlines() or [""])[0]
     if not sys.stdin.isatty():
@@ -131,11 +131,11 @@ class ListReaders:
 
     def run(self) -> int:
         """Print name, role, state."""
-        from sightline.web.workstation.accounts.readers import readers_of
+        from sightline.web.workstation.accounts.readers import list_readers
         from sightline.web.workstation.store.database import open_database
 
         with open_database(self.keep, self.database) as store, store.reading() as connection:
-            for row in readers_of(connection):
+            for row in list_readers(connection):
                 state = "disabled" if row["disabled_at"] else "open" if row["hash"] else "no password"
                 print(f"{row['name']}\t{row['role']}\t{state}\t{row['display']}")
         return 0
@@ -174,17 +174,17 @@ class ChangePassword:
 
     def run(self) -> int:
         """Set it."""
-        _change(self.keep, self.database, self.name, {"password": _password(self.password_file)})
+        _change(self.keep, self.database, self.name, {"password": _read_password(self.password_file)})
         print(f"{self.name} has a new password.")
         return 0
 
 
 def _change(keep: Path, database: str | None, name: str, changes: dict[str, object]) -> None:
-    from sightline.web.workstation.accounts.readers import AccountRefused, change_reader, reader_named
+    from sightline.web.workstation.accounts.readers import AccountRefused, change_reader, find_reader
     from sightline.web.workstation.store.database import open_database
 
     with open_database(keep, database) as store, store.writing() as connection:
-        row = reader_named(connection, name)
+        row = find_reader(connection, name)
         if row is None:
             raise AccountRefused(f"There is no reader {name!r}.", "Look at `sightline readers list`.")
         change_reader(connection, row["id"], who="command line", changes=changes)

@@ -14,7 +14,7 @@ from PIL import Image
 from sightline.data.datasets.folder.reader import read_cohort
 from sightline.data.datasets.folder.writer import write_cohort
 from sightline.errors import CohortError
-from sightline.io.files import file_name, mark_whole, require_empty
+from sightline.io.files import make_file_name, mark_whole, require_empty
 from sightline.io.image import read_image
 from sightline.structures.case import Case, Cohort, is_normal
 from sightline.structures.gaze import Gaze
@@ -77,7 +77,7 @@ def halve(cohort: Cohort, destination: Path) -> Cohort:
     require_empty(destination)
     cases: list[Case] = []
     for case, plan in zip(cohort, plans, strict=True):
-        cases += [case] if plan is None else _cut(case, plan, destination / "images")
+        cases += [case] if plan is None else _cut_case(case, plan, destination / "images")
     about = {**cohort.about, "halved": f"{cut} pictures of two femurs were cut into {2 * cut} of one"}
     write_cohort(Cohort(f"{cohort.name}-halves", cohort.classes, tuple(cases), destination, about), destination)
     mark_whole(destination)
@@ -88,11 +88,11 @@ def _plan(case: Case, classes: Sequence[str]) -> list[tuple[_Half, str]] | None:
     """The two halves of a picture with their labels, or None where it stays whole."""
     if case.view and "AP" not in re.split(r"\W+", case.view.upper()):
         return None
-    boxes = _two_boxes(case)
+    boxes = _find_two_boxes(case)
     if boxes is None and case.facts.get(FEMURS) != "2":
         return None
     columns = case.shape[1] if case.shape else read_image(case.image).frame.shape[1]
-    found = _by_side(case, boxes, columns)
+    found = _sort_by_side(case, boxes, columns)
     if found is None:
         return None
     right, left = found
@@ -100,10 +100,10 @@ def _plan(case: Case, classes: Sequence[str]) -> list[tuple[_Half, str]] | None:
     if right is not None and left is not None:
         middle = round((right.stop[1] + left.start[1]) / 2.0)
     halves = (_Half("R", 0, middle, right), _Half("L", middle, columns, left))
-    return [(half, _label(case, half, other, classes)) for half, other in (halves, halves[::-1])]
+    return [(half, _choose_label(case, half, other, classes)) for half, other in (halves, halves[::-1])]
 
 
-def _two_boxes(case: Case) -> list[Box] | None:
+def _find_two_boxes(case: Case) -> list[Box] | None:
     """The two boxes of one role that a picture has; findings first."""
     for role in ("finding", "focus"):
         boxes = [r for r in case.regions if isinstance(r, Box) and len(r.start) == 2 and r.tag.role == role]
@@ -112,7 +112,7 @@ def _two_boxes(case: Case) -> list[Box] | None:
     return None
 
 
-def _by_side(case: Case, boxes: Sequence[Box] | None, columns: int) -> tuple[Box | None, Box | None] | None:
+def _sort_by_side(case: Case, boxes: Sequence[Box] | None, columns: int) -> tuple[Box | None, Box | None] | None:
     """The box of the femur in the picture's left half and in its right half; None where they show one femur."""
     if boxes is None:
         boxes = [r for r in case.regions if isinstance(r, Box) and r.tag.role == "finding"]
@@ -131,7 +131,7 @@ def _by_side(case: Case, boxes: Sequence[Box] | None, columns: int) -> tuple[Box
     return first, second
 
 
-def _label(case: Case, half: _Half, other: _Half, classes: Sequence[str]) -> str:
+def _choose_label(case: Case, half: _Half, other: _Half, classes: Sequence[str]) -> str:
     """The class of a half; see `halve`."""
     if half.label is not None:
         if half.label not in classes:
@@ -157,7 +157,7 @@ def _label(case: Case, half: _Half, other: _Half, classes: Sequence[str]) -> str
     return normal
 
 
-def _cut(case: Case, plan: Sequence[tuple[_Half, str]], images: Path) -> list[Case]:
+def _cut_case(case: Case, plan: Sequence[tuple[_Half, str]], images: Path) -> list[Case]:
     """Write the two pictures and describe them."""
     picture = read_image(case.image)
     images.mkdir(parents=True, exist_ok=True)
@@ -165,7 +165,7 @@ def _cut(case: Case, plan: Sequence[tuple[_Half, str]], images: Path) -> list[Ca
     for half, label in plan:
         case_id = f"{case.case_id}-{half.side}"
         pixels = np.ascontiguousarray(picture.pixels[:, half.start : half.stop])
-        path = images / f"{file_name(case_id)}.png"
+        path = images / f"{make_file_name(case_id)}.png"
         Image.fromarray(pixels).save(path)
         spacing = picture.frame.spacing_mm
         cases.append(
@@ -219,7 +219,7 @@ def _cut_ring(ring: Points, start: int, stop: int) -> Points:
             if inside_a:
                 kept.append(a)
             if inside_a != inside_b:
-                kept.append(_at(a, b, edge))
+                kept.append(_cross_column(a, b, edge))
         ring = tuple(kept)
     if max((p[1] for p in ring), default=0.0) <= min((p[1] for p in ring), default=0.0):
         return ()
@@ -251,6 +251,6 @@ def _cut_line(line: Points, start: int, stop: int) -> list[Points]:
     return [tuple((row, column - start) for row, column in piece) for piece in pieces if piece]
 
 
-def _at(a: tuple[float, float], b: tuple[float, float], column: float) -> tuple[float, float]:
+def _cross_column(a: tuple[float, float], b: tuple[float, float], column: float) -> tuple[float, float]:
     """Where a segment crosses a column."""
     return a[0] + (column - a[1]) / (b[1] - a[1]) * (b[0] - a[0]), column

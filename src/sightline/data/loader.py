@@ -18,9 +18,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from sightline.data.targets.gaze_choice import GazeChoice
 from sightline.data.targets.region_choice import RegionChoice
-from sightline.data.targets.region_targets import RegionTargets, targets_of
+from sightline.data.targets.region_targets import RegionTargets, build_targets
 from sightline.data.views.cache import CACHE_BYTES, Encoder, LoadedView, Pictures, Volumes, refuse_other_images
-from sightline.data.views.crops import Corners, largest_box
+from sightline.data.views.crops import Corners, find_largest_box
 from sightline.data.views.image_view import View
 from sightline.data.views.volume_view import VolumeView
 from sightline.errors import CohortError, SightlineError
@@ -97,7 +97,7 @@ class CohortItems(Dataset[Item]):
         self.pictures: Pictures | Volumes = (
             Volumes(cohort, view, cache_bytes) if isinstance(view, VolumeView) else Pictures(cohort, view, cache_bytes)
         )
-        self._targets = targets_of(cohort, regions, cache_bytes // 8) if regions is not None else None
+        self._targets = build_targets(cohort, regions, cache_bytes // 8) if regions is not None else None
         # boxes are of findings, whatever role the choice names
         self._boxed = replace(boxes, role="finding").patients(cohort) if isinstance(boxes, RegionChoice) else None
         self._finding: dict[int, Corners | None] = {}
@@ -113,8 +113,8 @@ class CohortItems(Dataset[Item]):
         return 1 if patches is None else patches.per_picture
 
     def images_per_epoch(self, *, balance: Balance = "none") -> int:
-        """How many images `training_batches` serves an epoch, but for a last one that is left out."""
-        return self.repeats * balanced_epoch_length(self.labels, balance)
+        """How many images `iterate_training_batches` serves an epoch, but for a last one that is left out."""
+        return self.repeats * compute_balanced_epoch_length(self.labels, balance)
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -124,11 +124,11 @@ class CohortItems(Dataset[Item]):
     def __getitem__(self, key: Key) -> Item:
         """The item of a key."""
         case = self.cohort[key.index]
-        shown = self._shown(key, case)
+        shown = self._load_view(key, case)
         target, guided = None, np.zeros(len(self.cohort.classes), dtype=bool)
         if self._targets is not None:
             if isinstance(self._targets, RegionTargets):
-                hidden = self._hides(key)
+                hidden = self._is_hidden(key)
                 target, guided = self._targets.draw(key.index, shown.source, shown.frame, hidden=hidden)
             else:
                 target, guided = self._targets.draw(key.index, shown.source, shown.frame)
@@ -139,10 +139,10 @@ class CohortItems(Dataset[Item]):
             guided,
             shown.frame,
             case.case_id,
-            self._box(key.index, case, shown.frame) if self.boxes else None,
+            self._place_box(key.index, case, shown.frame) if self.boxes else None,
         )
 
-    def _hides(self, key: Key) -> bool:
+    def _is_hidden(self, key: Key) -> bool:
         """Whether the marks of a key's image are hidden from this epoch of the training."""
         choice = self.regions
         if not isinstance(choice, RegionChoice) or choice.dropout == 0.0 or key.epoch < 0:
@@ -151,7 +151,7 @@ class CohortItems(Dataset[Item]):
         random = np.random.default_rng([self.seed, key.epoch, key.index, key.draw, 3])
         return bool(random.random() < choice.dropout)
 
-    def _shown(self, key: Key, case: Case) -> LoadedView:
+    def _load_view(self, key: Key, case: Case) -> LoadedView:
         """What a key shows: pixels with as many channels as are wanted, or what the encoder keeps in their place."""
         draws = 0 if isinstance(self.view, VolumeView) else self.view.draws
         drawn = "test"
@@ -166,22 +166,22 @@ class CohortItems(Dataset[Item]):
             rng = np.random.default_rng([*words, key.draw] if key.draw else words)
         if self.encoder is None or not isinstance(self.pictures, Pictures) or (rng is not None and not draws):
             shown = self.pictures.show(key.index, rng)
-            return replace(shown, image=_channels(shown.image, self.channels))
+            return replace(shown, image=_match_channels(shown.image, self.channels))
         name = self.encoder.name(case, drawn)
-        known = self.encoder.known(name)
+        known = self.encoder.find(name)
         shown = self.pictures.show(key.index, rng, known)
         if known is None:
-            shown = replace(shown, image=self.encoder.encode(name, _channels(shown.image, self.channels)))
+            shown = replace(shown, image=self.encoder.encode(name, _match_channels(shown.image, self.channels)))
         return shown
 
-    def _box(self, index: int, case: Case, frame: Frame) -> NDArray[np.float32]:
+    def _place_box(self, index: int, case: Case, frame: Frame) -> NDArray[np.float32]:
         if index not in self._finding:
             hidden = self._boxed is not None and case.patient_id not in self._boxed
-            self._finding[index] = None if hidden else largest_box(case)
-        return box_on_grid(self._finding[index], frame)
+            self._finding[index] = None if hidden else find_largest_box(case)
+        return place_box_on_grid(self._finding[index], frame)
 
 
-def box_on_grid(corners: Corners | None, frame: Frame) -> NDArray[np.float32]:
+def place_box_on_grid(corners: Corners | None, frame: Frame) -> NDArray[np.float32]:
     """A box of the source picture as centre row, centre column, height and width, in fractions of a grid: float32 [4].
 
     The centre is carried to the grid, the sides are scaled: on a turned grid the box stays upright and keeps its size.
@@ -197,7 +197,7 @@ def box_on_grid(corners: Corners | None, frame: Frame) -> NDArray[np.float32]:
     return box
 
 
-def _channels(image: NDArray[Any], wanted: int) -> NDArray[Any]:
+def _match_channels(image: NDArray[Any], wanted: int) -> NDArray[Any]:
     """Grey as one plane is left to the network to repeat; colour is averaged where one channel is wanted."""
     if image.shape[0] == wanted or image.shape[0] == 1:
         return image
@@ -229,7 +229,7 @@ def collate(items: Sequence[Item]) -> Batch:
 Balance = Literal["none", "most", "least"]
 
 
-def epoch_order(
+def draw_epoch_order(
     n: int, seed: int, epoch: int, labels: NDArray[np.int64] | None = None, balance: Balance = "most"
 ) -> NDArray[np.int64]:
     """The shuffled order of an epoch: a permutation of range(n) that depends on seed and epoch alone.
@@ -252,7 +252,7 @@ def epoch_order(
     return order
 
 
-def balanced_epoch_length(labels: NDArray[np.int64], balance: Balance = "most") -> int:
+def compute_balanced_epoch_length(labels: NDArray[np.int64], balance: Balance = "most") -> int:
     """How many images an epoch has where every class present comes as often as the largest, or the smallest, one."""
     counts = np.unique(labels, return_counts=True)[1]
     if balance == "none" or not len(counts):
@@ -277,16 +277,16 @@ def epoch_blocks(
 
     A last batch of a single image is left out: batch norm cannot train on it; so is one of fewer images than devices.
     """
-    order = epoch_order(len(items), items.seed, epoch, items.labels if balance != "none" else None, balance)
+    order = draw_epoch_order(len(items), items.seed, epoch, items.labels if balance != "none" else None, balance)
     if redraw is not None:
         order = redraw(order, items.seed, epoch)
     if repeats > 1:
         order = np.random.default_rng([items.seed, epoch, 2]).permutation(np.tile(order, repeats))
-    came: dict[int, int] = {}
+    times_seen: dict[int, int] = {}
     draws = []
     for index in order.tolist():
-        draws.append(came.get(index, 0))
-        came[index] = draws[-1] + 1
+        draws.append(times_seen.get(index, 0))
+        times_seen[index] = draws[-1] + 1
     every = [Key(int(index), epoch, draw) for index, draw in zip(order, draws, strict=True)]
     blocks = [every[i : i + batch_size] for i in range(0, len(every), batch_size)]
     if len(blocks) > 1 and len(blocks[-1]) < max(2, world):
@@ -320,13 +320,16 @@ def training_batches(
     return _serve(items, [block[rank::world] for block in blocks[first_batch:]], workers)
 
 
-def batches_per_epoch(n: int, batch_size: int, world: int = 1) -> int:
-    """How many batches `training_batches` gives for n images (`balanced_epoch_length` of them where it balances)."""
+def count_batches_per_epoch(n: int, batch_size: int, world: int = 1) -> int:
+    """How many batches `iterate_training_batches` gives for n images.
+
+    Where it balances classes, n is their `compute_balanced_epoch_length`.
+    """
     full, rest = divmod(n, batch_size)
     return max(1, full + (1 if rest >= max(2, world) else 0))
 
 
-def test_batches(items: CohortItems, *, batch_size: int, workers: int = 0) -> Iterator[Batch]:
+def iterate_test_batches(items: CohortItems, *, batch_size: int, workers: int = 0) -> Iterator[Batch]:
     """Every case once, in order, in its test-time view."""
     keys = [
         [Key(i, -1) for i in range(start, min(start + batch_size, len(items)))]
@@ -348,7 +351,7 @@ class _ErrorsAsItems(Dataset[Item | SightlineError]):
             return error
 
 
-def _collate_told(items: Sequence[Item | SightlineError]) -> Batch | SightlineError:
+def _collate_or_error(items: Sequence[Item | SightlineError]) -> Batch | SightlineError:
     errors = [item for item in items if isinstance(item, SightlineError)]
     return errors[0] if errors else collate([item for item in items if isinstance(item, Item)])
 
@@ -357,7 +360,7 @@ def _serve(items: CohortItems, keys: list[list[Key]], workers: int) -> Iterator[
     loader: DataLoader[Item | SightlineError] = DataLoader(
         _ErrorsAsItems(items),
         batch_sampler=keys,
-        collate_fn=_collate_told,
+        collate_fn=_collate_or_error,
         num_workers=workers,
         # the loader's own seed draw must not move torch's generator: runs are repeatable without it
         generator=torch.Generator().manual_seed(0),

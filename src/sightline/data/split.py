@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sightline.data.task import Task
-from sightline.errors import CohortError, counted
+from sightline.errors import CohortError, count_noun
 from sightline.structures.case import SPLITS, Case, Cohort, Split
 
 TRIES = 16
@@ -87,7 +87,7 @@ def _assign(
     return float(((have - wanted) ** 2 / wanted).sum()), part_of
 
 
-def mixed_studies(cohort: Cohort) -> dict[str, list[str]]:
+def find_mixed_studies(cohort: Cohort) -> dict[str, list[str]]:
     """Studies whose views differ in label, with the labels: evaluation judges studies, and refuses these."""
     labels: dict[str, set[str]] = {}
     for case in cohort:
@@ -95,7 +95,7 @@ def mixed_studies(cohort: Cohort) -> dict[str, list[str]]:
     return {study: sorted(found) for study, found in labels.items() if len(found) > 1}
 
 
-def leaking_patients(cohort: Cohort) -> dict[str, tuple[Split, ...]]:
+def find_leaking_patients(cohort: Cohort) -> dict[str, tuple[Split, ...]]:
     """Patients whose images lie in more than one part, with those parts."""
     parts: dict[str, set[Split]] = {}
     for case in cohort:
@@ -110,25 +110,25 @@ def refuse_leakage(cohort: Cohort) -> None:
     Raises:
         CohortError: naming the patients or studies.
     """
-    leaking = leaking_patients(cohort)
+    leaking = find_leaking_patients(cohort)
     if leaking:
         named = ", ".join(f"{patient!r} ({' and '.join(parts)})" for patient, parts in list(leaking.items())[:5])
         raise CohortError(
-            f"{counted(len(leaking), 'patient')} of cohort {cohort.name!r} in more than one split: {named}.",
+            f"{count_noun(len(leaking), 'patient')} of cohort {cohort.name!r} in more than one split: {named}.",
             "Split again by patient: results on these splits would be too good.",
         )
     # a study id shared by two patients would pass the check above
     by_study = replace(cohort, cases=tuple(replace(case, patient_id=case.study_id) for case in cohort))
-    studies = leaking_patients(by_study)
+    studies = find_leaking_patients(by_study)
     if studies:
         raise CohortError(
-            f"{counted(len(studies), 'study', 'studies')} of cohort {cohort.name!r} in more than one split: "
+            f"{count_noun(len(studies), 'study', 'studies')} of cohort {cohort.name!r} in more than one split: "
             f"{list(studies)[:5]}.",
             "Give every study one patient and split again.",
         )
 
 
-def from_sources(cohort: Cohort, sources: Sequence[str]) -> Cohort:
+def select_sources(cohort: Cohort, sources: Sequence[str]) -> Cohort:
     """The cases from any of some sources; all of them where none is named.
 
     Args:
@@ -154,7 +154,7 @@ def from_sources(cohort: Cohort, sources: Sequence[str]) -> Cohort:
     return cohort.where(lambda case: case.case_id in kept)
 
 
-def few_per_class(cohort: Cohort, n: int | None, splits: Sequence[str], seed: int) -> Cohort:
+def limit_per_class(cohort: Cohort, n: int | None, splits: Sequence[str], seed: int) -> Cohort:
     """The cohort with at most n training images of each class, by a seeded permutation; other splits untouched."""
     if n is None:
         return cohort

@@ -18,7 +18,7 @@ from sightline.structures.regions import Box
 LOOKED_AT = 8
 
 
-def nested_subset(cohort: Cohort, images: int | None, seed: int = 0, splits: Sequence[str] = ("train",)) -> Cohort:
+def draw_nested_subset(cohort: Cohort, images: int | None, seed: int = 0, splits: Sequence[str] = ("train",)) -> Cohort:
     """The cohort with about this many training images, by whole groups; other splits stay as they are.
 
     Groups (patients) come in an order that depends on the seed alone: of the next few of a random order that are no
@@ -36,7 +36,7 @@ def nested_subset(cohort: Cohort, images: int | None, seed: int = 0, splits: Seq
         CohortError: fewer than two images wanted, or nothing to take from.
 
     Example:
-        >>> small = nested_subset(cohort, 300, seed=1)  # doctest: +SKIP
+        >>> small = draw_nested_subset(cohort, 300, seed=1)  # doctest: +SKIP
     """
     if images is None:
         return cohort
@@ -48,7 +48,7 @@ def nested_subset(cohort: Cohort, images: int | None, seed: int = 0, splits: Seq
         )
     if images >= len(training):
         return cohort
-    order = _group_order(training, seed)
+    order = _draw_group_order(training, seed)
     sizes = Counter(case.patient_id for case in training)
     sums = np.cumsum([sizes[group] for group in order])
     nearest = int(np.argmin(np.abs(sums - images)))
@@ -64,7 +64,7 @@ def nested_subset(cohort: Cohort, images: int | None, seed: int = 0, splits: Seq
     return part
 
 
-def _group_order(training: Cohort, seed: int) -> list[str]:
+def _draw_group_order(training: Cohort, seed: int) -> list[str]:
     """All groups, so that every beginning has about the class shares of the whole."""
     counts: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(len(training.classes)))
     for case in training:
@@ -79,21 +79,21 @@ def _group_order(training: Cohort, seed: int) -> list[str]:
         # no single group may be most of a small subset
         allowed = max(least, so_far.sum() / 4.0, min(counts[g].sum() for g in waiting))
         near = [g for g in waiting if counts[g].sum() <= allowed][:LOOKED_AT]
-        best = min(near, key=lambda g: _distance(so_far + counts[g], shares))
+        best = min(near, key=lambda g: _compute_distance(so_far + counts[g], shares))
         order.append(best)
         so_far = so_far + counts[best]
         waiting.remove(best)
     return order
 
 
-def _distance(counts: np.ndarray, shares: np.ndarray) -> float:
+def _compute_distance(counts: np.ndarray, shares: np.ndarray) -> float:
     """How far class counts lie from wanted shares, relative to both (chi-square), per image."""
     total = counts.sum()
     wanted = np.maximum(shares * total, 1e-9)
     return float((((counts - wanted) ** 2) / wanted).sum() / total)
 
 
-def cases_by_facts(
+def select_cases_by_facts(
     cohort: Cohort, having: Mapping[str, str] | None = None, lacking: Mapping[str, str] | None = None
 ) -> Cohort:
     """The cases with all of some facts and with none of others, e.g. to hold one body part or device out.
@@ -107,17 +107,17 @@ def cases_by_facts(
         CohortError: no case has such a fact or such a value of it, or nothing is left.
 
     Example:
-        >>> hands = cases_by_facts(cohort, having={"hand": "1"})  # doctest: +SKIP
+        >>> hands = select_cases_by_facts(cohort, having={"hand": "1"})  # doctest: +SKIP
     """
     having, lacking = dict(having or {}), dict(lacking or {})
 
-    def facts(case: Case) -> dict[str, str]:
+    def get_facts(case: Case) -> dict[str, str]:
         return {**case.facts, **({"view": case.view} if case.view else {})}
 
     for fact, value in (*having.items(), *lacking.items()):
-        values = sorted({facts(case)[fact] for case in cohort if fact in facts(case)})
+        values = sorted({get_facts(case)[fact] for case in cohort if fact in get_facts(case)})
         if value not in values:
-            known = sorted({name for case in cohort for name in facts(case)})
+            known = sorted({name for case in cohort for name in get_facts(case)})
             wrong = f"only {values[:12]}" if values else f"no fact {fact!r}, but {known[:20]}"
             raise CohortError(
                 f"No case of {cohort.name!r} has {fact}={value}; there is {wrong}.",
@@ -125,8 +125,8 @@ def cases_by_facts(
             )
     part = cohort.where(
         lambda case: (
-            all(facts(case).get(fact) == value for fact, value in having.items())
-            and all(facts(case).get(fact) != value for fact, value in lacking.items())
+            all(get_facts(case).get(fact) == value for fact, value in having.items())
+            and all(get_facts(case).get(fact) != value for fact, value in lacking.items())
         )
     )
     if not len(part):
@@ -134,7 +134,7 @@ def cases_by_facts(
     return part
 
 
-def apart_from(cohort: Cohort, other: Cohort, splits: Sequence[str] = ("train", "val")) -> Cohort:
+def exclude_patients_of(cohort: Cohort, other: Cohort, splits: Sequence[str] = ("train", "val")) -> Cohort:
     """The cases of patients that another cohort does not train or choose with.
 
     Args:
@@ -155,7 +155,7 @@ def apart_from(cohort: Cohort, other: Cohort, splits: Sequence[str] = ("train", 
     return part
 
 
-def marks_of_cases(cohort: Cohort, case_ids: Sequence[str], splits: Sequence[str] = ("train",)) -> Cohort:
+def keep_marks_of_cases(cohort: Cohort, case_ids: Sequence[str], splits: Sequence[str] = ("train",)) -> Cohort:
     """The cohort in which only some training cases keep their marks: what a training with few marks would have had.
 
     Args:
@@ -209,24 +209,24 @@ def displace_marks(cohort: Cohort, share: float, seed: int = 0, splits: Sequence
     order = np.random.default_rng([seed, len(ids), 30]).permutation(len(ids))
     moved = {ids[i] for i in order[: math.ceil(share * len(ids))]}
 
-    def spoiled(case: Case) -> Case:
+    def displace_case(case: Case) -> Case:
         if case.case_id not in moved:
             return case
         rng = np.random.default_rng([seed, *case.case_id.encode()])
         shape = case.shape or read_image(case.image).frame.shape
-        return replace(case, regions=tuple(_moved(r, shape, rng) if isinstance(r, Box) else r for r in case.regions))
+        return replace(case, regions=tuple(_move_box(r, shape, rng) if isinstance(r, Box) else r for r in case.regions))
 
-    return replace(cohort, cases=tuple(spoiled(case) for case in cohort))
+    return replace(cohort, cases=tuple(displace_case(case) for case in cohort))
 
 
-def _centre(box: Box) -> tuple[float, float]:
+def _compute_centre(box: Box) -> tuple[float, float]:
     return (box.start[0] + box.stop[0]) / 2.0, (box.start[1] + box.stop[1]) / 2.0
 
 
-def _moved(box: Box, shape: Sequence[int], rng: np.random.Generator) -> Box:
+def _move_box(box: Box, shape: Sequence[int], rng: np.random.Generator) -> Box:
     """The box elsewhere in a picture; after many tries, where it is farthest from its old place among those tried."""
     size = np.array(box.stop) - np.array(box.start)
-    old = np.array(_centre(box))
+    old = np.array(_compute_centre(box))
     room = np.maximum(np.array(shape, dtype=float) - size, 0.0)
     tries = rng.uniform(0.0, 1.0, (50, 2)) * room + size / 2.0
     clear = [t for t in tries if (np.abs(t - old) >= size).any()]

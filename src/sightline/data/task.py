@@ -47,10 +47,10 @@ class Task:
         Raises:
             CohortError: labels that mean nothing at this level.
         """
-        new_name = self._names(cohort.classes)
+        new_name = self._map_names(cohort.classes)
         if self.classes_of(cohort.classes) == cohort.classes and all(old == new for old, new in new_name.items()):
             return cohort
-        cases = tuple(_renamed(case, new_name) for case in cohort if new_name[case.label] is not None)
+        cases = tuple(_rename_case(case, new_name) for case in cohort if new_name[case.label] is not None)
         merged = "; ".join(f"{new}: {', '.join(olds)}" for new, olds in self.groups(cohort.classes).items())
         return replace(
             cohort,
@@ -61,7 +61,7 @@ class Task:
 
     def classes_of(self, classes: Sequence[str]) -> tuple[str, ...]:
         """The classes that a cohort's become: normal first, then in the order of their codes."""
-        names = {name for name in self._names(classes).values() if name is not None}
+        names = {name for name in self._map_names(classes).values() if name is not None}
         if self.level == "present":
             return (NORMAL, FRACTURE)  # a cohort of fractures alone lacks normal cases, not the question
         return (*([NORMAL] if NORMAL in names else []), *sorted(names - {NORMAL}))
@@ -72,12 +72,12 @@ class Task:
         Given classes that the task leaves out are in none.
         """
         merged: dict[str, list[str]] = {name: [] for name in self.classes_of(classes)}
-        for old, new in self._names(classes).items():
+        for old, new in self._map_names(classes).items():
             if new is not None:
                 merged[new].append(old)
         return {new: tuple(olds) for new, olds in merged.items()}
 
-    def _names(self, classes: Sequence[str]) -> dict[str, str | None]:
+    def _map_names(self, classes: Sequence[str]) -> dict[str, str | None]:
         """The new name of every class, None where its cases are left out."""
         codes = {label: read_ao(label) for label in classes if not is_normal(label)}
         if self.level == "present":
@@ -93,7 +93,7 @@ class Task:
                 f"The labels {strange} are no AO codes, so they have no {self.level}.",
                 "Label cases like 'A1', '31A1.2' or '23r-M/2.1', or use the level 'present'.",
             )
-        with_place = _several_places(code for found in codes.values() for code in found or ())
+        with_place = _has_several_places(code for found in codes.values() for code in found or ())
         names: dict[str, str | None] = {}
         for label in classes:
             if label in codes:
@@ -118,7 +118,7 @@ class Task:
         return found.pop() if len(found) == 1 else None
 
 
-def coarser_tasks(classes: Sequence[str]) -> tuple[Task, ...]:
+def derive_coarser_tasks(classes: Sequence[str]) -> tuple[Task, ...]:
     """The tasks that merge given classes into fewer, but at least two: one prediction answers them all as well."""
     found = []
     for task in (Task("type"), Task("present")):
@@ -131,7 +131,7 @@ def coarser_tasks(classes: Sequence[str]) -> tuple[Task, ...]:
     return tuple(found)
 
 
-def _several_places(codes: Iterable[AoCode]) -> bool:
+def _has_several_places(codes: Iterable[AoCode]) -> bool:
     """Whether codes lie in different bones, so that their names must say which.
 
     Raises:
@@ -146,14 +146,14 @@ def _several_places(codes: Iterable[AoCode]) -> bool:
     return len(places - {""}) > 1
 
 
-def _renamed(case: Case, new_name: Mapping[str, str | None]) -> Case:
+def _rename_case(case: Case, new_name: Mapping[str, str | None]) -> Case:
     label = new_name[case.label]
     assert label is not None
-    regions = tuple(_retagged(region, new_name) for region in case.regions)
+    regions = tuple(_rename_tag(region, new_name) for region in case.regions)
     return replace(case, label=label, regions=regions)
 
 
-def _retagged(region: Region, new_name: Mapping[str, str | None]) -> Region:
+def _rename_tag(region: Region, new_name: Mapping[str, str | None]) -> Region:
     """A region that speaks for a class speaks for the class it became; one that nobody knows is left to the audit."""
     label = None if region.tag.label is None else new_name.get(region.tag.label)
     return region if label is None else replace(region, tag=replace(region.tag, label=label))

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sightline.dissection.responses import draw_contour, response, tint_units
+from sightline.dissection.responses import compute_response, draw_contour, tint_units
 from sightline.errors import GeometryError
 from sightline.plots.canvas import INK, Sheet
 from sightline.plots.overlay import WINDOW, Pixels
 from sightline.plots.planes import PLANES, SAGITTAL, Cube, Plane, cut_plane
-from sightline.plots.volume_panels import draw_slice, physical
+from sightline.plots.volume_panels import draw_slice, measure_physical
 
 MOST_UNITS = 5
 FOOT = (
@@ -111,7 +111,7 @@ class CasePanel:
     without_units: str = ""
 
 
-def strongest(
+def rank_strongest(
     activations: NDArray[np.floating[Any]], thresholds: NDArray[np.floating[Any]], most: int = MOST_UNITS
 ) -> list[tuple[int, float]]:
     """The units with the largest r_k of one case, strongest first: (unit, r_k); units that are not enabled never.
@@ -135,12 +135,12 @@ def strongest(
 def draw_case_panel(panel: CasePanel) -> bytes:
     """A PNG: the vertebra on the left, a row for each unit on the right."""
     around = panel.around or panel.cube
-    sizes = physical(around, _LEFT)
+    sizes = measure_physical(around, _LEFT)
     planes_top = 1.02 + 0.19 * len(panel.facts)
     left_height = planes_top + sum(h + 0.16 for h, _ in sizes.values())
     rows = max(len(panel.units), 1)
     right = 0.15 + _LEFT + 0.35
-    unit_tall = physical(panel.cube, _UNIT)[SAGITTAL.name][0]
+    unit_tall = measure_physical(panel.cube, _UNIT)[SAGITTAL.name][0]
     row = unit_tall + 0.34
     has_examples = any(unit.examples for unit in panel.units)
     thumbs = _THUMBS * (_UNIT * 0.86 + 0.08) if has_examples else 0.0
@@ -158,7 +158,7 @@ def draw_case_panel(panel: CasePanel) -> bytes:
         axes = sheet.axes(0.15 + (_LEFT - wide) / 2, y, wide, tall)
         draw_slice(axes, cut_plane(around.grey, plane, around.centre), plane, around.centre, letters=True, ticks=True)
         if panel.around is not None:
-            _frame_seen(axes, panel.cube, around, plane)
+            _outline_seen(axes, panel.cube, around, plane)
         sheet.text(0.15 + _LEFT + 0.1, y + tall / 2, plane.name, size=9, rotation=90, ha="center", va="center")
         y += tall + 0.16
     if panel.units:
@@ -168,7 +168,7 @@ def draw_case_panel(panel: CasePanel) -> bytes:
             at = right + _UNIT + 0.15 + _WORDS
             sheet.text(at, 0.83, "what it responds to most in other vertebrae", size=9, color="#555555")
         for n, unit in enumerate(panel.units):
-            _unit_row(sheet, panel, unit, right, 0.95 + n * row, has_examples)
+            _draw_unit_row(sheet, panel, unit, right, 0.95 + n * row, has_examples)
     for n, line in enumerate(foot_lines):
         sheet.text(0.15, height - 0.1 - 0.17 * (len(foot_lines) - 1 - n), line, size=8.5, color="#444444")
     return sheet.png()
@@ -183,7 +183,7 @@ def _call(sheet: Sheet, panel: CasePanel) -> None:
         sheet.text(0.15, 1.03 + 0.19 * n, fact[:44], size=8.5, color="#555555")
 
 
-def _frame_seen(axes: Any, seen: Cube, around: Cube, plane: Plane) -> None:
+def _outline_seen(axes: Any, seen: Cube, around: Cube, plane: Plane) -> None:
     """Frame what the network saw of a patch."""
     corners = around.frame.unmap_points(seen.frame.map_points([(0.0, 0.0, 0.0), seen.grey.shape]))
     rows, columns = (corners[:, axis] for axis in range(3) if axis != plane.normal)
@@ -194,9 +194,11 @@ def _frame_seen(axes: Any, seen: Cube, around: Cube, plane: Plane) -> None:
         )  # fmt: skip
 
 
-def _unit_row(sheet: Sheet, panel: CasePanel, unit: PanelUnit, left: float, top: float, has_examples: bool) -> None:
-    tall, wide = physical(panel.cube, _UNIT)[SAGITTAL.name]
-    found = response(unit.activation, unit.threshold, panel.cube.grey.shape)
+def _draw_unit_row(
+    sheet: Sheet, panel: CasePanel, unit: PanelUnit, left: float, top: float, has_examples: bool
+) -> None:
+    tall, wide = measure_physical(panel.cube, _UNIT)[SAGITTAL.name]
+    found = compute_response(unit.activation, unit.threshold, panel.cube.grey.shape)
     k = found.slice_along(SAGITTAL.normal)
     grey = np.ascontiguousarray(panel.cube.grey[:, :, k])
     axes = sheet.axes(left, top, wide, tall)
@@ -216,10 +218,10 @@ def _unit_row(sheet: Sheet, panel: CasePanel, unit: PanelUnit, left: float, top:
     for n, line in enumerate(line for line in small if line):
         sheet.text(words, y + 0.03 + 0.17 * n, line, size=8.5, color="#555555")
     if has_examples:
-        _examples(sheet, unit, words + _WORDS, top, _UNIT * 0.86)
+        _draw_examples(sheet, unit, words + _WORDS, top, _UNIT * 0.86)
 
 
-def _examples(sheet: Sheet, unit: PanelUnit, left: float, top: float, side: float) -> None:
+def _draw_examples(sheet: Sheet, unit: PanelUnit, left: float, top: float, side: float) -> None:
     if not unit.examples:
         sheet.text(
             left, top + side / 2, "no gallery: not among the first ranks", size=9, color="#777777", style="italic"
@@ -234,10 +236,10 @@ def _examples(sheet: Sheet, unit: PanelUnit, left: float, top: float, side: floa
             spine.set_visible(False)
 
 
-def case_words(panel: CasePanel) -> str:
+def describe_case(panel: CasePanel) -> str:
     """The panel in sentences, for whoever cannot see it and for the page."""
-    said = f"{panel.title}: {panel.said}, probability of {panel.looked_for} {panel.probability:.0%}."
+    sentence = f"{panel.title}: {panel.said}, probability of {panel.looked_for} {panel.probability:.0%}."
     for u in panel.units:
         standing = f", {u.standing}" if u.standing else ""
-        said += f" Unit {u.unit} ({u.words}): r {u.strength:.3g}{standing}."
-    return said
+        sentence += f" Unit {u.unit} ({u.words}): r {u.strength:.3g}{standing}."
+    return sentence

@@ -77,30 +77,32 @@ def read_concepts(path: Path) -> Concepts:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark is not None else ""
-        said = getattr(error, "problem", None) or "not YAML"
+        fields = getattr(error, "problem", None) or "not YAML"
         raise LayoutError(
-            f"{path}{where}: {said}.", 'Put words that hold a colon or a quote in double quotes ("...").'
+            f"{path}{where}: {fields}.", 'Put words that hold a colon or a quote in double quotes ("...").'
         ) from None
-    head = _mapping(path, root, "the file", ("run", "weights", "layer", "units"))
+    head = _read_mapping(path, root, "the file", ("run", "weights", "layer", "units"))
     for name in ("weights", "layer", "units"):
         if name not in head:
             raise LayoutError(f"{path} has no `{name}`.", "Restore the lines that the dissection wrote.")
     units: dict[int, Concept] = {}
-    for key, node in _pairs(path, head["units"], "units"):
+    for key, node in _list_pairs(path, head["units"], "units"):
         if not key.value.isdecimal():
-            raise _wrong(path, key, f"{key.value!r} is no number of a unit", "Write whole numbers, e.g. `17:`.")
+            raise _build_error(path, key, f"{key.value!r} is no number of a unit", "Write whole numbers, e.g. `17:`.")
         unit = int(key.value)
         if unit in units:
-            raise _wrong(path, key, f"unit {unit} stands there twice", "Keep one of them.")
-        said = _mapping(path, node, f"unit {unit}", _FIELDS)
-        words = {name: _text(path, said[name], f"{name} of unit {unit}") for name in said}
+            raise _build_error(path, key, f"unit {unit} stands there twice", "Keep one of them.")
+        fields = _read_mapping(path, node, f"unit {unit}", _FIELDS)
+        words = {name: _read_text(path, fields[name], f"{name} of unit {unit}") for name in fields}
         if words.get("date"):
             try:
                 datetime.date.fromisoformat(words["date"])
             except ValueError:
-                raise _wrong(path, said["date"], f"{words['date']!r} is no date", "Write it as YYYY-MM-DD.") from None
+                raise _build_error(
+                    path, fields["date"], f"{words['date']!r} is no date", "Write it as YYYY-MM-DD."
+                ) from None
         units[unit] = Concept(unit, **words)
-    return Concepts(_text(path, head["weights"], "weights"), _text(path, head["layer"], "layer"), units)
+    return Concepts(_read_text(path, head["weights"], "weights"), _read_text(path, head["layer"], "layer"), units)
 
 
 def keep_concepts(
@@ -119,8 +121,8 @@ def keep_concepts(
         LayoutError: the file is malformed, or names units of another network or layer.
     """
     if not path.exists():
-        head = f"{HEAD}run: {_quoted(run)}\nweights: {_quoted(weights)}\nlayer: {_quoted(layer)}\nunits:\n"
-        write_text(path, head + "".join(_place(unit, remark) for unit, remark in units))
+        head = f"{HEAD}run: {_quote(run)}\nweights: {_quote(weights)}\nlayer: {_quote(layer)}\nunits:\n"
+        write_text(path, head + "".join(_format_place(unit, remark) for unit, remark in units))
         return read_concepts(path).units
     there = read_concepts(path)
     if (there.weights, there.layer) != (weights, layer):
@@ -133,7 +135,9 @@ def keep_concepts(
     if not missing:
         return there.units
     old = path.read_text(encoding="utf-8")
-    added = old + ("" if old.endswith("\n") else "\n") + "".join(_place(unit, remark) for unit, remark in missing)
+    added = (
+        old + ("" if old.endswith("\n") else "\n") + "".join(_format_place(unit, remark) for unit, remark in missing)
+    )
     trial = path.with_name(path.name + ".trial")
     try:
         trial.write_text(added, encoding="utf-8")
@@ -149,44 +153,46 @@ def keep_concepts(
     return there.units
 
 
-def _place(unit: int, remark: str) -> str:
+def _format_place(unit: int, remark: str) -> str:
     words = "".join(f'    {name}: ""\n' for name in _FIELDS)
     return f"  {unit}:  # {remark}\n{words}"
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _pairs(path: Path, node: yaml.Node | None, what: str) -> list[tuple[yaml.ScalarNode, yaml.Node]]:
+def _list_pairs(path: Path, node: yaml.Node | None, what: str) -> list[tuple[yaml.ScalarNode, yaml.Node]]:
     if node is None:
         raise LayoutError(f"{path} is empty.", "Delete it; the dissection writes a new one.")
     if isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:null":
         return []
     if not isinstance(node, yaml.MappingNode):
-        raise _wrong(path, node, f"{what} must be names with values", "Write `name: value` lines, indented alike.")
+        raise _build_error(
+            path, node, f"{what} must be names with values", "Write `name: value` lines, indented alike."
+        )
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode):
-            raise _wrong(path, key, f"{what}: a name must be a word", "Write `name: value`.")
+            raise _build_error(path, key, f"{what}: a name must be a word", "Write `name: value`.")
     return list(node.value)
 
 
-def _mapping(path: Path, node: yaml.Node | None, what: str, known: tuple[str, ...]) -> dict[str, yaml.Node]:
+def _read_mapping(path: Path, node: yaml.Node | None, what: str, known: tuple[str, ...]) -> dict[str, yaml.Node]:
     found: dict[str, yaml.Node] = {}
-    for key, value in _pairs(path, node, what):
+    for key, value in _list_pairs(path, node, what):
         if key.value not in known:
-            raise _wrong(path, key, f"{what} has no {key.value!r}", f"It has {', '.join(known)}.")
+            raise _build_error(path, key, f"{what} has no {key.value!r}", f"It has {', '.join(known)}.")
         if key.value in found:
-            raise _wrong(path, key, f"{key.value!r} stands twice in {what}", "Keep one of them.")
+            raise _build_error(path, key, f"{key.value!r} stands twice in {what}", "Keep one of them.")
         found[key.value] = value
     return found
 
 
-def _text(path: Path, node: yaml.Node, what: str) -> str:
+def _read_text(path: Path, node: yaml.Node, what: str) -> str:
     if not isinstance(node, yaml.ScalarNode):
-        raise _wrong(path, node, f"{what} must be words", 'Put them in double quotes ("...").')
+        raise _build_error(path, node, f"{what} must be words", 'Put them in double quotes ("...").')
     return "" if node.tag == "tag:yaml.org,2002:null" else " ".join(str(node.value).split())
 
 
-def _wrong(path: Path, node: yaml.Node, said: str, remedy: str) -> LayoutError:
-    return LayoutError(f"{path}, line {node.start_mark.line + 1}: {said}.", remedy)
+def _build_error(path: Path, node: yaml.Node, problem: str, remedy: str) -> LayoutError:
+    return LayoutError(f"{path}, line {node.start_mark.line + 1}: {problem}.", remedy)

@@ -19,7 +19,7 @@ from sightline.data.views.image_view import View, refuse_unmarked
 from sightline.data.views.volume_view import VolumeView
 from sightline.dissection.concepts import keep_concepts, read_concepts
 from sightline.dissection.export import UnitPictures
-from sightline.dissection.passes import pass_through
+from sightline.dissection.passes import read_cohort_units
 from sightline.dissection.report import DissectionSummary, write_dissection_report
 from sightline.dissection.results import (
     By,
@@ -27,21 +27,28 @@ from sightline.dissection.results import (
     Dissection,
     UnitAgreementRow,
     UnitRow,
-    named_concepts,
     open_dissection,
+    select_named_concepts,
     write_csv,
     write_units,
 )
-from sightline.dissection.scoring import agreement_of, agreement_rows, call_rows, null_band, score_units, unit_rows
-from sightline.dissection.top_cases import Called
+from sightline.dissection.scoring import (
+    build_agreement_rows,
+    build_unit_rows,
+    call_rows,
+    compute_null_band,
+    measure_agreement,
+    score_units,
+)
+from sightline.dissection.top_cases import CaseCalls
 from sightline.errors import CohortError, RecipeError, RunError
-from sightline.explainers.units.layer import UnitLayer, default_layer, mixes_images
-from sightline.io.files import digest_of_file
+from sightline.explainers.units.layer import UnitLayer, choose_default_layer, has_cross_image_layers
+from sightline.io.files import digest_file
 from sightline.metrics.units.scores import Over
 from sightline.structures.case import Cohort
 from sightline.structures.evidence import to_channels_last
 from sightline.training.engine import Engine
-from sightline.training.run import Run, environment, same_classes
+from sightline.training.run import Run, describe_environment, require_same_classes
 
 TOP = 0.005
 UNITS = 10
@@ -101,8 +108,8 @@ def dissect(
     layer, split, top, over, by = options.layer, options.split, options.top, options.over, options.by
     if not run.done:
         raise RunError(f"{run.folder} is not finished.", "Run the same train command again: it resumes.")
-    cohort = _chosen(run, cohort, split)
-    name = _positive(run, options.positive)
+    cohort = _choose_cases(run, cohort, split)
+    name = _choose_positive(run, options.positive)
     view = run.recipe.view
     device = engine.fabric("32-true").device
     network = to_channels_last(run.network().to(device))
@@ -110,13 +117,15 @@ def dissect(
     stamp = _stamp(run, reader.name, cohort, split, top)
     if (out / "concepts.yaml").is_file():
         read_concepts(out / "concepts.yaml")  # a malformed file is told before the passes, not after
-    passes = pass_through(reader, cohort, view, out, stamp, batch_size=PASSES_BATCH[type(view)], top=top, engine=engine)
-    called = _called(cohort, passes.probabilities(independent=run.recipe.independent), name)
-    among = _among(called, over, cohort, split)
+    passes = read_cohort_units(
+        reader, cohort, view, out, stamp, batch_size=PASSES_BATCH[type(view)], top=top, engine=engine
+    )
+    called = _collect_calls(cohort, passes.probabilities(independent=run.recipe.independent), name)
+    among = _select_group(called, over, cohort, split)
     scores = score_units(passes.readings, called, over, cohort)
-    about = _about(run, stamp, name, over)
-    found = Dissection(out, reader.name, name, over, unit_rows(scores, passes.thresholds), about)
-    chosen = first_units(found, by, options.units)
+    about = _describe_about(run, stamp, name, over)
+    found = Dissection(out, reader.name, name, over, build_unit_rows(scores, passes.thresholds), about)
+    chosen = select_first_units(found, by, options.units)
     shown = [row.unit for row in chosen]
     concepts = keep_concepts(
         out / "concepts.yaml",
@@ -125,8 +134,8 @@ def dissect(
         layer=reader.name,
         units=[(row.unit, row.standing) for row in chosen],
     )
-    found = replace(found, concepts=named_concepts(concepts))
-    agreement = agreement_rows(agreement_of(passes.readings, out / "readings", cohort))
+    found = replace(found, concepts=select_named_concepts(concepts))
+    agreement = build_agreement_rows(measure_agreement(passes.readings, out / "readings", cohort))
     calls = call_rows(scores)
     _write_rows(out, agreement, calls)
     UnitPictures(found, passes, called, cohort, view, reader, engine).write(shown, among)
@@ -134,7 +143,7 @@ def dissect(
         out / "report.html",
         found,
         DissectionSummary(
-            band=null_band(passes.readings, called, over, cohort),
+            band=compute_null_band(passes.readings, called, over, cohort),
             agreement=agreement,
             without_agreement=passes.without_masks,
             calls=calls,
@@ -143,7 +152,7 @@ def dissect(
             shown=tuple(shown),
             by=by,
             n_against=0 if scores.contrast is None else scores.contrast.n_against,
-            notes=_notes(network, view, cohort),
+            notes=_list_notes(network, view, cohort),
         ),
     )
     # last: its presence says that all the rest is there
@@ -151,7 +160,7 @@ def dissect(
     return open_dissection(out)
 
 
-def first_units(found: Dissection, by: By, most: int) -> list[UnitRow]:
+def select_first_units(found: Dissection, by: By, most: int) -> list[UnitRow]:
     """The units that get a gallery: the first by a score; by rank where the score is not known or equal."""
     if by == "c":
         return list(found.ranked[:most])
@@ -166,12 +175,12 @@ def choose_layer(network: nn.Module) -> str:
         prefix, inner = "classifier.", network.classifier  # type: ignore[assignment]
     if not hasattr(inner, "dissected") and isinstance(getattr(inner, "fusion", None), nn.Module):
         return f"{prefix}fusion"
-    return prefix + default_layer(inner)
+    return prefix + choose_default_layer(inner)
 
 
-def _chosen(run: Run, whole: Cohort, split: str) -> Cohort:
+def _choose_cases(run: Run, whole: Cohort, split: str) -> Cohort:
     cohort = run.recipe.see(whole.part(split))
-    same_classes(run.classes, cohort.classes, f"Cohort {cohort.name!r}")
+    require_same_classes(run.classes, cohort.classes, f"Cohort {cohort.name!r}")
     if len(cohort) == 0:
         there = ", ".join(f"{name}: {len(whole.split(name))}" for name in ("train", "val", "test"))
         raise CohortError(f"{whole.name!r} has no case in {split} ({there}).", "Choose another --split, or `all`.")
@@ -180,7 +189,7 @@ def _chosen(run: Run, whole: Cohort, split: str) -> Cohort:
     return cohort
 
 
-def _positive(run: Run, positive: str | None) -> str:
+def _choose_positive(run: Run, positive: str | None) -> str:
     if positive is None:
         return run.classes[-1]
     if positive not in run.classes:
@@ -192,7 +201,7 @@ def _stamp(run: Run, layer: str, cohort: Cohort, split: str, top: float) -> dict
     """What the readings depend on."""
     return {
         "run": run.identity,
-        "weights": digest_of_file(run.folder / "weights.safetensors")[:16],
+        "weights": digest_file(run.folder / "weights.safetensors")[:16],
         "layer": layer,
         "cohort": cohort.name,
         "fingerprint": cohort.fingerprint(),
@@ -202,9 +211,9 @@ def _stamp(run: Run, layer: str, cohort: Cohort, split: str, top: float) -> dict
     }
 
 
-def _about(run: Run, stamp: Mapping[str, str], positive: str, over: Over) -> dict[str, str]:
+def _describe_about(run: Run, stamp: Mapping[str, str], positive: str, over: Over) -> dict[str, str]:
     """What the page says of its making."""
-    machine = environment()
+    machine = describe_environment()
     return {
         "title": run.recipe.title,
         **stamp,
@@ -228,13 +237,13 @@ def _write_rows(out: Path, agreement: Sequence[UnitAgreementRow], calls: Sequenc
     )
 
 
-def _called(cohort: Cohort, probabilities: NDArray[np.float64], name: str) -> Called:
+def _collect_calls(cohort: Cohort, probabilities: NDArray[np.float64], name: str) -> CaseCalls:
     index = cohort.classes.index(name)
     truth = np.array([case.label == name for case in cohort])
-    return Called(name, truth, probabilities.argmax(axis=1) == index, probabilities[:, index])
+    return CaseCalls(name, truth, probabilities.argmax(axis=1) == index, probabilities[:, index])
 
 
-def _among(called: Called, over: Over, cohort: Cohort, split: str) -> NDArray[np.int64]:
+def _select_group(called: CaseCalls, over: Over, cohort: Cohort, split: str) -> NDArray[np.int64]:
     """The rows that c is a share of."""
     if not called.truth.any():
         raise CohortError(
@@ -252,9 +261,9 @@ def _among(called: Called, over: Over, cohort: Cohort, split: str) -> NDArray[np
     return rows
 
 
-def _notes(network: nn.Module, view: View | VolumeView, cohort: Cohort) -> tuple[str, ...]:
+def _list_notes(network: nn.Module, view: View | VolumeView, cohort: Cohort) -> tuple[str, ...]:
     notes = []
-    if mixes_images(network):
+    if has_cross_image_layers(network):
         notes.append(
             "This network normalises each batch by itself, even in use: what a unit says of a case depends on the "
             f"cases beside it. All passes went {PASSES_BATCH[type(view)]} cases at a time; galleries, whose cases "

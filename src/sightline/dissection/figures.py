@@ -15,14 +15,14 @@ from matplotlib.patches import Patch, Rectangle
 from numpy.typing import NDArray
 
 from sightline.dissection.results import CallRow, UnitAgreementRow, UnitRow
-from sightline.plots.canvas import DPI, png_of
+from sightline.plots.canvas import DPI, encode_png
 from sightline.plots.charts import PALETTE
 
 NAMED = 6
 MOST_WRITTEN = 20
 
 
-def ranked_curve(
+def draw_ranked_curve(
     ranked: Sequence[UnitRow], low: NDArray[np.float64] | None, high: NDArray[np.float64] | None, over: str
 ) -> bytes:
     """c_k by rank as a PNG; ties as thick lines, and the band that shuffled labels stay within 95 times in 100.
@@ -69,10 +69,10 @@ def ranked_curve(
     if clear.any():
         handles.append(Line2D([], [], color=PALETTE[2], marker="o", linestyle="", label="p < 0.05, corrected"))
     figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=10)
-    return png_of(figure)
+    return encode_png(figure)
 
 
-def agreement_strip(rows: Sequence[UnitAgreementRow], units: Sequence[int]) -> bytes:
+def draw_agreement_strip(rows: Sequence[UnitAgreementRow], units: Sequence[int]) -> bytes:
     """Agreement of units (columns, in the order given) with masks (rows) as a PNG, on the layer's cells.
 
     A cell is framed where it lies above both 95% lines of chance. The panel on the right has the best of all units for
@@ -115,10 +115,10 @@ def agreement_strip(rows: Sequence[UnitAgreementRow], units: Sequence[int]) -> b
         Line2D([], [], color=PALETTE[6], linewidth=2.2, linestyle=(0, (2, 1)), label="95% line, masks moved"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9.5)
-    return png_of(figure)
+    return encode_png(figure)
 
 
-def calls_compared(rows: Sequence[CallRow], n_true: int, n_false: int) -> bytes:
+def draw_calls(rows: Sequence[CallRow], n_true: int, n_false: int) -> bytes:
     """Every unit's share of true calls against its share of false alarms, as a PNG; the most different are named."""
     figure = Figure(figsize=(5.9, 5.9), dpi=DPI, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
@@ -138,4 +138,4 @@ def calls_compared(rows: Sequence[CallRow], n_true: int, n_false: int) -> bytes:
     axes.set(xlim=(-0.03, 1.06), ylim=(-0.03, 1.06), aspect="equal", xlabel=f"enabled in true calls (n = {n_true})",
              ylabel=f"enabled in false alarms (n = {n_false})")  # fmt: skip
     axes.spines[["top", "right"]].set_visible(False)
-    return png_of(figure)
+    return encode_png(figure)

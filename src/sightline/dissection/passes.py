@@ -15,17 +15,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sightline.data.loader import CohortItems, test_batches
+from sightline.data.loader import CohortItems, iterate_test_batches
 from sightline.data.views.image_view import View
 from sightline.data.views.volume_view import VolumeView
 from sightline.errors import CohortError, RunError
 from sightline.explainers.units.layer import UnitLayer
 from sightline.explainers.units.readings import Readings, read_units
-from sightline.explainers.units.thresholds import Thresholds, unit_thresholds
+from sightline.explainers.units.thresholds import Thresholds, compute_unit_thresholds
 from sightline.io.files import LOCK_NAME, read_json, write_text
-from sightline.io.progress import progress
+from sightline.io.progress import show_progress
 from sightline.structures.case import Case, Cohort
-from sightline.structures.evidence import Batch, probabilities_of
+from sightline.structures.evidence import Batch, compute_probabilities
 from sightline.structures.gaze import Gaze
 from sightline.structures.regions import Box, Mask, Polygon, Region, Scribble
 from sightline.training.engine import Engine
@@ -61,10 +61,10 @@ class Passes:
 
     def probabilities(self, *, independent: bool) -> NDArray[np.float64]:
         """Class probabilities, float64 [n, k]."""
-        return probabilities_of(torch.from_numpy(np.array(self.readings.logits)), independent=independent)
+        return compute_probabilities(torch.from_numpy(np.array(self.readings.logits)), independent=independent)
 
 
-def pass_through(
+def read_cohort_units(
     layer: UnitLayer,
     cohort: Cohort,
     view: View | VolumeView,
@@ -93,34 +93,34 @@ def pass_through(
     """
     folder = out / "readings"
     wanted = {**stamp, "reading": str(READING), "batch_size": str(batch_size)}
-    if _stands(out, wanted):
+    if _is_finished(out, wanted):
         why = str(read_json(folder / STAMP, "Delete the folder and dissect again.").get("without_masks", ""))
         return Passes(_read_thresholds(folder), Readings.read(folder), why, batch_size)
     # volumes are read again in the second pass: memory must not grow with the cohort
     items = CohortItems(cohort, view, cache_bytes=1 if isinstance(view, VolumeView) else PICTURE_BYTES)
 
-    def batches() -> Iterator[Batch]:
-        return test_batches(items, batch_size=batch_size, workers=engine.workers)
+    def iterate_batches() -> Iterator[Batch]:
+        return iterate_test_batches(items, batch_size=batch_size, workers=engine.workers)
 
-    looks_at_a_window = _probe(layer, next(batches()), len(cohort), top)
+    looks_at_a_window = _probe_layer(layer, next(iterate_batches()), len(cohort), top)
     out.mkdir(parents=True, exist_ok=True)
     folder.mkdir(exist_ok=True)
     write_text(folder / "asked.json", json.dumps(wanted, indent=1) + "\n")
-    with progress("thresholds", len(cohort), quiet=engine.quiet) as advance:
-        thresholds = unit_thresholds(layer, batches, top=top, cases=len(cohort), advance=advance)
-    masks, why = masks_of(cohort), ""
+    with show_progress("thresholds", len(cohort), quiet=engine.quiet) as advance:
+        thresholds = compute_unit_thresholds(layer, iterate_batches, top=top, cases=len(cohort), advance=advance)
+    masks, why = choose_masks(cohort), ""
     if masks is None:
         why = UNMARKED
     elif looks_at_a_window:
         masks, why = None, WINDOWED
-    with progress("readings", len(cohort), quiet=engine.quiet) as advance:
-        readings = read_units(layer, batches(), thresholds, masks=masks, folder=folder, advance=advance)
+    with show_progress("readings", len(cohort), quiet=engine.quiet) as advance:
+        readings = read_units(layer, iterate_batches(), thresholds, masks=masks, folder=folder, advance=advance)
     _write_thresholds(folder, thresholds)
     write_text(folder / STAMP, json.dumps({**wanted, "without_masks": why}, indent=1) + "\n")
     return Passes(thresholds, readings, why, batch_size)
 
 
-def masks_of(cohort: Cohort) -> Callable[[Batch], Mapping[str, Tensor]] | None:
+def choose_masks(cohort: Cohort) -> Callable[[Batch], Mapping[str, Tensor]] | None:
     """What gives the masks of a batch by name, bool [b, *s]; None where no case of the cohort has a mark.
 
     A mark's name is what it shows, else its role. Of several marks of one name the closest kind counts: masks, then
@@ -130,29 +130,29 @@ def masks_of(cohort: Cohort) -> Callable[[Batch], Mapping[str, Tensor]] | None:
     if not cases:
         return None
 
-    def masks(batch: Batch) -> Mapping[str, Tensor]:
+    def rasterise_masks(batch: Batch) -> Mapping[str, Tensor]:
         shape = tuple(int(n) for n in batch.images.shape[2:])
         found: dict[str, Tensor] = {}
         for b, (case_id, frame) in enumerate(zip(batch.case_ids, batch.frames, strict=True)):
-            for name, regions in marks_by_name(cases[case_id]).items() if case_id in cases else ():
+            for name, regions in group_marks_by_name(cases[case_id]).items() if case_id in cases else ():
                 drawn = found.setdefault(name, torch.zeros(len(batch), *shape, dtype=torch.bool))
                 for region in regions:
                     drawn[b] |= torch.from_numpy(region.draw(frame) > 0)
         return found
 
-    return masks
+    return rasterise_masks
 
 
-def marks_by_name(case: Case) -> dict[str, list[Region]]:
+def group_marks_by_name(case: Case) -> dict[str, list[Region]]:
     """A case's marks by name, of each name the closest kind alone."""
     every: dict[str, list[Region]] = {}
     for region in case.regions:
         if not isinstance(region, Gaze):
             every.setdefault(region.tag.name or region.tag.role, []).append(region)
-    return {name: _closest(regions) for name, regions in every.items()}
+    return {name: _keep_closest(regions) for name, regions in every.items()}
 
 
-def _closest(regions: list[Region]) -> list[Region]:
+def _keep_closest(regions: list[Region]) -> list[Region]:
     for kind in _CLOSENESS:
         chosen = [region for region in regions if isinstance(region, kind)]
         if chosen:
@@ -160,7 +160,7 @@ def _closest(regions: list[Region]) -> list[Region]:
     return regions
 
 
-def _stands(out: Path, wanted: Mapping[str, str]) -> bool:
+def _is_finished(out: Path, wanted: Mapping[str, str]) -> bool:
     """Whether finished readings with this stamp lie in a folder; one that holds something else is refused."""
     folder = out / "readings"
     there = [path for path in out.iterdir() if path.name not in ("concepts.yaml", LOCK_NAME)] if out.is_dir() else []
@@ -171,14 +171,14 @@ def _stands(out: Path, wanted: Mapping[str, str]) -> bool:
     asked = read_json(folder / "asked.json", "Delete the folder and dissect again.")
     changed = [name for name in wanted if asked.get(name) != wanted[name]]
     if changed:
-        told = "; ".join(f"{name} {asked.get(name)}, now {wanted[name]}" for name in changed[:3])
-        raise RunError(f"{out} holds another dissection: {told}.", "Choose another --out, or delete the folder.")
+        changes = "; ".join(f"{name} {asked.get(name)}, now {wanted[name]}" for name in changed[:3])
+        raise RunError(f"{out} holds another dissection: {changes}.", "Choose another --out, or delete the folder.")
     return (folder / STAMP).is_file()
 
 
-def _probe(layer: UnitLayer, batch: Batch, cases: int, top: float) -> bool:
+def _probe_layer(layer: UnitLayer, batch: Batch, cases: int, top: float) -> bool:
     """Refuse a quantile that no place exceeds, and say whether the network cuts out a window of the picture."""
-    said, activations = layer(batch.images[:1])
+    evidence, activations = layer(batch.images[:1])
     places = cases * math.prod(activations.shape[2:])
     if places * top < 1.0:
         raise CohortError(
@@ -186,7 +186,7 @@ def _probe(layer: UnitLayer, batch: Batch, cases: int, top: float) -> bool:
             f"needs at least {math.ceil(1 / top)}.",
             "Use more cases (--split all), an earlier layer, or a larger --top.",
         )
-    return said.window is not None
+    return evidence.window is not None
 
 
 def _write_thresholds(folder: Path, thresholds: Thresholds) -> None:

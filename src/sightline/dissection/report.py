@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sightline.dissection.figures import agreement_strip, calls_compared, ranked_curve
+from sightline.dissection.figures import draw_agreement_strip, draw_calls, draw_ranked_curve
 from sightline.dissection.results import By, CallRow, Dissection, UnitAgreementRow, UnitRow
 from sightline.dissection.scoring import FEW, Band
 from sightline.plots.html_report import ReportPicture, ReportTable, Section, write_report
@@ -60,22 +60,26 @@ HOW_TO_READ: tuple[tuple[str, str], ...] = (
 
 def write_dissection_report(path: Path, dissection: Dissection, found: DissectionSummary) -> None:
     """Write the page; pictures are taken from the dissection's folder."""
-    sections = [_ranks(dissection, found), *_galleries(dissection, found), _agreement(dissection, found)]
-    sections += [_calls(dissection, found), _naming(dissection, found)]
+    sections = [
+        _build_ranks(dissection, found),
+        *_build_galleries(dissection, found),
+        _build_agreement(dissection, found),
+    ]
+    sections += [_build_calls(dissection, found), _build_naming(dissection, found)]
     write_report(
         path,
         title=f"What {dissection.layer} responds to: {dissection.about['title']}",
-        summary=summary(dissection, found),
+        summary=summarise_dissection(dissection, found),
         sections=sections,
         provenance=dissection.about,
         how_to_read=HOW_TO_READ,
     )
 
 
-def _ranks(dissection: Dissection, found: DissectionSummary) -> Section:
+def _build_ranks(dissection: Dissection, found: DissectionSummary) -> Section:
     ranked = dissection.ranked
     order = [row.unit for row in ranked]
-    best = {unit: _best_mask(found.agreement, unit) for unit in found.shown}
+    best = {unit: _name_best_mask(found.agreement, unit) for unit in found.shown}
     columns = ["rank", "unit", "concept", "c", "contrast", "p", "AUC of r", "threshold"]
     columns += ["best mask (IoU)"] if found.agreement else []
     rows = []
@@ -86,25 +90,26 @@ def _ranks(dissection: Dissection, found: DissectionSummary) -> Section:
             f"{row.unit}" + (" dead" if row.dead else ""),
             _name(dissection, row.unit),
             f"{row.c:.3f}",
-            contrast_words(row),
-            p_words(row.p),
+            describe_contrast(row),
+            format_p(row.p),
             "–" if row.auc is None else f"{row.auc:.3f}",
             f"{row.threshold:.4g}",
         ]
         rows.append(tuple(cells + ([best.get(row.unit, "–")] if found.agreement else [])))
-    table = _table(
+    table = _build_table(
         dissection,
-        caption=f"{len(rows)} of {len(ranked)} units, first {BY_WORDS[found.by]}; c: share of {over_words(dissection)}",
+        caption=f"{len(rows)} of {len(ranked)} units, first {BY_WORDS[found.by]}; c: share of "
+        f"{describe_over(dissection)}",
         columns=tuple(columns),
         rows=tuple(rows),
         notes=(
-            f"n: {ranked[0].n_pos} {over_words(dissection)}, {found.n_against} negatives. p: labels shuffled, "
+            f"n: {ranked[0].n_pos} {describe_over(dissection)}, {found.n_against} negatives. p: labels shuffled, "
             f"corrected over {len(ranked)} units. All units: units.csv.",
             "AUC of r: how well the sum of a unit's activation above threshold alone tells positives from negatives.",
         ),
     )
     low, high = (None, None) if found.band is None else (found.band.low[order], found.band.high[order])
-    curve = ranked_curve(ranked, low, high, over_words(dissection))
+    curve = draw_ranked_curve(ranked, low, high, describe_over(dissection))
     picture = ReportPicture(
         curve,
         "c of every unit by rank. Thick orange: ties. Grey: where c stays 95 times in 100 when labels are shuffled.",
@@ -113,41 +118,43 @@ def _ranks(dissection: Dissection, found: DissectionSummary) -> Section:
     return Section("Units by rank", tables=(table,), pictures=(picture,))
 
 
-def _galleries(dissection: Dissection, found: DissectionSummary) -> list[Section]:
+def _build_galleries(dissection: Dissection, found: DissectionSummary) -> list[Section]:
     rows = {row.unit: row for row in dissection.units}
     sections = []
     for n, unit in enumerate(found.shown[:ON_PAGE]):
         row = rows[unit]
         name = dissection.concepts.get(unit)
-        said = f"{name.text} ({name.signed or 'not signed'})" if name else "Not named yet."
-        pictures = [_file(dissection, f"unit_{unit:03d}.png", f"Cases that drive unit {unit} most.", row)]
+        sentence = f"{name.text} ({name.signed or 'not signed'})" if name else "Not named yet."
+        pictures = [_link_file(dissection, f"unit_{unit:03d}.png", f"Cases that drive unit {unit} most.", row)]
         if n < IN_DETAIL:
             words = f"The strongest cases of unit {unit} in detail."
-            pictures.append(_file(dissection, f"unit_{unit:03d}_strongest.png", words, row))
+            pictures.append(_link_file(dissection, f"unit_{unit:03d}_strongest.png", words, row))
         title = f"Unit {unit}" + (f": {name.text}" if name else "")
-        sections.append(Section(title, (said, row.standing[0].upper() + row.standing[1:] + "."), (), tuple(pictures)))
+        sections.append(
+            Section(title, (sentence, row.standing[0].upper() + row.standing[1:] + "."), (), tuple(pictures))
+        )
     return sections
 
 
-def _file(dissection: Dissection, name: str, words: str, row: UnitRow) -> ReportPicture:
+def _link_file(dissection: Dissection, name: str, words: str, row: UnitRow) -> ReportPicture:
     caption = f"{words} File: galleries/{name}"
     return ReportPicture((dissection.folder / "galleries" / name).read_bytes(), caption, f"{words} {row.standing}.")
 
 
-def _agreement(dissection: Dissection, found: DissectionSummary) -> Section:
+def _build_agreement(dissection: Dissection, found: DissectionSummary) -> Section:
     if not found.agreement:
         return Section("Agreement with masks", (found.without_agreement,))
     rows = []
     for mask in dict.fromkeys(row.mask for row in found.agreement):
         own = sorted((row for row in found.agreement if row.mask == mask), key=lambda row: -row.iou_cells)
         best = own[0]
-        clear = sum(map(beyond, own))
+        clear = sum(map(is_beyond_chance, own))
         rows.append(
             (mask, str(best.cases), f"{best.unit}", _name(dissection, best.unit), f"{best.iou_cells:.3f}",
-             f"{best.shuffled_95:.3f} ({p_words(best.p_shuffled)})", f"{best.moved_95:.3f} ({p_words(best.p_moved)})",
+             f"{best.shuffled_95:.3f} ({format_p(best.p_shuffled)})", f"{best.moved_95:.3f} ({format_p(best.p_moved)})",
              f"{best.iou:.3f}", f"{best.inside:.0%} ({best.chance:.1%})", f"{clear} of {len(own)}")
         )  # fmt: skip
-    table = _table(
+    table = _build_table(
         dissection,
         "The best unit for each mask",
         ("mask", "cases", "unit", "concept", "IoU", "shuffled: 95% line (p)", "moved: 95% line (p)", "IoU on image",
@@ -162,29 +169,29 @@ def _agreement(dissection: Dissection, found: DissectionSummary) -> Section:
         ),
     )  # fmt: skip
     picture = ReportPicture(
-        agreement_strip(found.agreement, found.shown),
+        draw_agreement_strip(found.agreement, found.shown),
         "Agreement of the first units with every mask, and the best of all units for each mask beside chance.",
         f"Heat strip of {len(rows)} masks by {len(found.shown)} units.",
     )
     return Section("Agreement with masks", (), (table,), (picture,))
 
 
-def _calls(dissection: Dissection, found: DissectionSummary) -> Section:
+def _build_calls(dissection: Dissection, found: DissectionSummary) -> Section:
     words = (
         "Which units respond in true calls, and which in false alarms: what a network relies on when it is right, and "
         "what misleads it.",
-        calls_words(found),
+        describe_calls(found),
     )
     if not found.calls:
         return Section("True calls against false alarms", words)
     order = sorted(found.calls, key=lambda row: (-abs(row.difference), row.unit))[:ON_PAGE]
-    table = _table(
+    table = _build_table(
         dissection,
         f"The {len(order)} units that differ most",
         ("unit", "concept", "true calls", "false alarms", "difference", "p"),
         tuple(
             (str(row.unit), _name(dissection, row.unit), f"{row.true_calls:.3f}", f"{row.false_alarms:.3f}",
-             format_signed(row.difference), p_words(row.p))
+             format_signed(row.difference), format_p(row.p))
             for row in order
         ),
         notes=(
@@ -197,7 +204,7 @@ def _calls(dissection: Dissection, found: DissectionSummary) -> Section:
         # a chart of a handful of cases would look like a result
         return Section("True calls against false alarms", words, (table,))
     picture = ReportPicture(
-        calls_compared(found.calls, found.true_calls, found.false_alarms),
+        draw_calls(found.calls, found.true_calls, found.false_alarms),
         "Each dot is a unit: how often it is enabled in true calls and in false alarms. On the dashed line: alike. "
         "Diamonds: beyond chance.",
         "Scatter of units, true calls against false alarms.",
@@ -205,7 +212,7 @@ def _calls(dissection: Dissection, found: DissectionSummary) -> Section:
     return Section("True calls against false alarms", words, (table,), (picture,))
 
 
-def _naming(dissection: Dissection, found: DissectionSummary) -> Section:
+def _build_naming(dissection: Dissection, found: DissectionSummary) -> Section:
     words = (
         "To name a unit, open its gallery, say what the contours have in common, and write it into concepts.yaml with "
         "your name and the date. Run the same command again: names appear here and in case panels. What stands in the "
@@ -227,7 +234,7 @@ def _naming(dissection: Dissection, found: DissectionSummary) -> Section:
     return Section("Naming units", words, tables if named else ())
 
 
-def _table(
+def _build_table(
     dissection: Dissection,
     caption: str,
     columns: Sequence[str],
@@ -246,7 +253,7 @@ def _name(dissection: Dissection, unit: int) -> str:
     return concept.text if concept else "–"
 
 
-def _best_mask(rows: Sequence[UnitAgreementRow], unit: int) -> str:
+def _name_best_mask(rows: Sequence[UnitAgreementRow], unit: int) -> str:
     own = [row for row in rows if row.unit == unit]
     if not own:
         return "–"
@@ -285,7 +292,7 @@ class DissectionSummary:
     notes: tuple[str, ...] = ()
 
 
-def over_words(dissection: Dissection) -> str:
+def describe_over(dissection: Dissection) -> str:
     """What c is a share of, in words."""
     return {
         "positives": f"cases of {dissection.positive}",
@@ -294,34 +301,34 @@ def over_words(dissection: Dissection) -> str:
     }[dissection.over]
 
 
-def summary(dissection: Dissection, found: DissectionSummary) -> list[str]:
+def summarise_dissection(dissection: Dissection, found: DissectionSummary) -> list[str]:
     """What was found, in plain language: paragraphs."""
     units = dissection.units
     clear = [row for row in units if row.p is not None and row.p < 0.05 and (row.contrast or 0) > 0]
     first = dissection.ranked[0]
     text = [
         f"{len(units)} units of layer {dissection.layer} on {dissection.about['cases']} cases of "
-        f"{dissection.about['cohort']} ({dissection.about['split']}): {first.n_pos} {over_words(dissection)}, "
+        f"{dissection.about['cohort']} ({dissection.about['split']}): {first.n_pos} {describe_over(dissection)}, "
         f"{found.n_against} negatives. A unit is above its threshold on {dissection.about['top']} of all places."
     ]
-    said = (
-        f"{len(clear)} units are enabled more often in {over_words(dissection)} than in negatives beyond chance "
+    sentence = (
+        f"{len(clear)} units are enabled more often in {describe_over(dissection)} than in negatives beyond chance "
         "(p < 0.05, corrected)."
         if clear
-        else f"No unit is enabled more often in {over_words(dissection)} than in negatives beyond chance."
+        else f"No unit is enabled more often in {describe_over(dissection)} than in negatives beyond chance."
     )
     if first.ties > 1:
-        said += (
+        sentence += (
             f" The highest c, {first.c:.3f}, is shared by {first.ties} units, so that rank alone says little: read "
             "contrast and AUC of r beside it. A coarser layer (--layer), or units chosen by --by auc, may tell more."
         )
     dead = sum(row.dead for row in units)
     if dead:
-        said += f" {dead} units are dead: silent nearly everywhere, any response of theirs counts."
-    text.append(said)
+        sentence += f" {dead} units are dead: silent nearly everywhere, any response of theirs counts."
+    text.append(sentence)
     if found.agreement:
-        above = {row.unit for row in found.agreement if beyond(row)}
-        surely = [row for row in found.agreement if beyond(row)]
+        above = {row.unit for row in found.agreement if is_beyond_chance(row)}
+        surely = [row for row in found.agreement if is_beyond_chance(row)]
         best = max(surely or found.agreement, key=lambda row: row.iou_cells)
         line = f"chance stays below {max(best.shuffled_95, best.moved_95):.3f} 95 times in 100"
         text.append(
@@ -331,7 +338,7 @@ def summary(dissection: Dissection, found: DissectionSummary) -> list[str]:
             else "No unit agrees with a mask beyond chance of both kinds; the nearest is unit "
             f"{best.unit} on {best.mask}, IoU {best.iou_cells:.3f}, where {line}."
         )
-    text.append(calls_words(found))
+    text.append(describe_calls(found))
     names = len(dissection.concepts)
     text.append(
         f"{names} units have been named by experts." if names else "Nobody has named a unit yet: see the last section."
@@ -339,12 +346,12 @@ def summary(dissection: Dissection, found: DissectionSummary) -> list[str]:
     return [*text, *found.notes]
 
 
-def beyond(row: UnitAgreementRow) -> bool:
+def is_beyond_chance(row: UnitAgreementRow) -> bool:
     """Whether a unit agrees with a mask beyond both kinds of chance, corrected."""
     return row.p_shuffled < 0.05 and row.p_moved < 0.05
 
 
-def calls_words(found: DissectionSummary) -> str:
+def describe_calls(found: DissectionSummary) -> str:
     """What can be said of true calls against false alarms."""
     if not found.true_calls or not found.false_alarms:
         missing = "true call" if not found.true_calls else "false alarm"
@@ -356,13 +363,13 @@ def calls_words(found: DissectionSummary) -> str:
     if not clear:
         return f"{head}: no unit is enabled more often in the one than in the other beyond chance."
     more = [str(row.unit) for row in sorted(clear, key=lambda row: row.difference) if row.difference < 0]
-    said = f"{head}: {len(clear)} units differ beyond chance (p < 0.05, corrected)"
-    return said + (
+    sentence = f"{head}: {len(clear)} units differ beyond chance (p < 0.05, corrected)"
+    return sentence + (
         f"; more often in false alarms: {', '.join(more[:8])}." if more else ", all more often in true calls."
     )
 
 
-def contrast_words(row: UnitRow) -> str:
+def describe_contrast(row: UnitRow) -> str:
     """A contrast with its interval."""
     if row.contrast_low is None or row.contrast_high is None:
         return format_signed(row.contrast)
@@ -374,7 +381,7 @@ def format_signed(value: float | None) -> str:
     return "–" if value is None else f"{value:+.3f}".replace("-", "−")
 
 
-def p_words(value: float | None) -> str:
+def format_p(value: float | None) -> str:
     """A p-value, or a dash."""
     if value is None:
         return "–"

@@ -19,7 +19,7 @@ from sightline.data.views.volume_view import VolumeView
 from sightline.errors import GeometryError, UnreadableFile
 from sightline.io.image import read_image
 from sightline.io.nifti import read_volume, write_volume
-from sightline.io.volume import affine_within
+from sightline.io.volume import compute_affine_within
 from sightline.plots.overlay import HEAT, Pixels
 from sightline.structures.case import Case
 from sightline.structures.frame import Frame
@@ -55,7 +55,7 @@ class Response:
         return tuple(self.slice_along(axis) for axis in range(self.level.ndim))
 
 
-def response(
+def compute_response(
     cells: ArrayLike, threshold: float, shape: tuple[int, ...], window: NDArray[np.float64] | None = None
 ) -> Response:
     """A unit's activation on the input grid: enlarged (linear on every axis), then held against its threshold.
@@ -71,15 +71,15 @@ def response(
     """
     array = check_maps(cells, "An activation", len(shape))
     if window is None:
-        grown = _grown(array, shape)
+        grown = _enlarge_linear(array, shape)
     else:
         rows, columns = shape
         grown = np.nan_to_num(place_on_grid(array, window, (rows, columns)), nan=-np.inf)
     above = grown > threshold
     lone = array > threshold
     if not above.any() and lone.any():
-        grown = _nearest(array, shape) if window is None else grown
-        above = _nearest(lone, shape) > 0 if window is None else grown >= grown.max()
+        grown = _enlarge_nearest(array, shape) if window is None else grown
+        above = _enlarge_nearest(lone, shape) > 0 if window is None else grown >= grown.max()
     # heights are counted from the threshold where that is below zero, else from zero: r_k sums what is above
     floor = min(0.0, threshold)
     level = np.where(above, np.where(np.isfinite(grown), grown, floor) - floor, 0.0)
@@ -87,7 +87,7 @@ def response(
     return Response(level / top if top > 0 else level, above)
 
 
-def _grown(cells: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
+def _enlarge_linear(cells: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
     """Half-pixel centres, linear between cells, constant beyond the outermost."""
     if cells.ndim not in _MODES:
         raise GeometryError(f"Activations have one to three axes; got {cells.ndim}.")
@@ -97,7 +97,7 @@ def _grown(cells: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.flo
     return np.asarray(grid[0, 0].numpy())
 
 
-def _nearest(cells: NDArray[np.float64] | NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np.float64]:
+def _enlarge_nearest(cells: NDArray[np.float64] | NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np.float64]:
     index = [np.minimum((np.arange(n) * m) // n, m - 1) for n, m in zip(shape, cells.shape, strict=True)]
     return np.asarray(cells[np.ix_(*index)], dtype=np.float64)
 
@@ -115,7 +115,7 @@ def tint_units(grey: Pixels, level: NDArray[np.float64], above: NDArray[np.bool_
     return np.asarray((1.0 - opacity) * grey[..., None] + opacity * colour, dtype=np.float32)
 
 
-def contours(above: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
+def trace_contours(above: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
     """Outlines [n, 2] of an area, (row, column) from the corner of pixel (0, 0)."""
     # one pixel of padding, and contour coordinates are pixel centres: minus one, plus a half
     return [line - 0.5 for line in find_contours(np.pad(above.astype(np.float32), 1), 0.5)]
@@ -124,7 +124,7 @@ def contours(above: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
 def draw_contour(axes: Any, above: NDArray[Any], width_pt: float = 1.2) -> None:
     """The outline of an area [h, w] on axes made by `show`."""
     halo = [patheffects.Stroke(linewidth=2 * width_pt, foreground="black", alpha=0.7), patheffects.Normal()]
-    for line in contours(np.asarray(above, dtype=bool)):
+    for line in trace_contours(np.asarray(above, dtype=bool)):
         axes.plot(
             line[:, 1], line[:, 0], color=CONTOUR, linewidth=width_pt, path_effects=halo, scalex=False, scaley=False
         )
@@ -155,9 +155,9 @@ def write_unit_nifti(
     """
     volume = read_volume(case.image)
     _, frame = view.test(volume.values)
-    affine = affine_within(frame, volume.affine)
-    shown = _cut(volume.values, frame)
-    found = response(cells, threshold, frame.shape)
+    affine = compute_affine_within(frame, volume.affine)
+    shown = _cut_voxels(volume.values, frame)
+    found = compute_response(cells, threshold, frame.shape)
     folder.mkdir(parents=True, exist_ok=True)
     paths = tuple(folder / f"{name}_{what}.nii.gz" for what in ("ct", "activation", "masked"))
     write_volume(paths[0], shown, affine)
@@ -166,7 +166,7 @@ def write_unit_nifti(
     return paths[0], paths[1], paths[2]
 
 
-def _cut(values: NDArray[np.generic], frame: Frame) -> NDArray[np.int16]:
+def _cut_voxels(values: NDArray[np.generic], frame: Frame) -> NDArray[np.int16]:
     """The voxels of a frame that is cut, not turned, from its volume."""
     linear = frame.to_source[:3, :3]
     start = frame.to_source[:3, 3]
@@ -176,7 +176,7 @@ def _cut(values: NDArray[np.generic], frame: Frame) -> NDArray[np.int16]:
     return np.asarray(np.round(values[a, b, c].astype(np.float64)), dtype=np.int16)
 
 
-def source_response(
+def compute_source_response(
     cells: NDArray[np.float64], threshold: float, view: Frame, grid: Frame, window: NDArray[np.float64] | None = None
 ) -> Response:
     """A unit's response on another grid than that of the view.
@@ -193,10 +193,10 @@ def source_response(
     of_fractions = np.diag([*map(float, seen.shape), 1.0])
     to_fractions = np.diag([*(1.0 / n for n in shape), 1.0])
     to_grid = to_fractions @ np.linalg.inv(grid.to_source) @ seen.to_source @ of_fractions
-    return response(cells, threshold, shape, to_grid[:2])
+    return compute_response(cells, threshold, shape, to_grid[:2])
 
 
-def picture_of(case: Case, most_px: int = OVERLAY_PX) -> tuple[Pixels, Frame]:
+def read_picture(case: Case, most_px: int = OVERLAY_PX) -> tuple[Pixels, Frame]:
     """A case's picture, grey [h, w] in 0..1, at most `most_px` long, and its frame in the file's own pixels."""
     picture = read_image(case.image)
     grey = picture.pixels.astype(np.float32) / np.iinfo(picture.pixels.dtype).max
@@ -213,7 +213,7 @@ def write_overlay(path: Path, grey: Pixels, found: Response) -> None:
     """Write a picture under a unit's colour and contour, pixel for pixel."""
     picture = Image.fromarray((tint_units(grey, found.level, found.above) * 255).astype(np.uint8))
     pen = ImageDraw.Draw(picture)
-    for line in contours(found.above):
+    for line in trace_contours(found.above):
         pen.line([(x, y) for y, x in line], fill=CONTOUR, width=max(1, max(grey.shape) // 400))
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.save(path, format="PNG", optimize=False)

@@ -184,8 +184,8 @@ def write_units(folder: Path, dissection: Dissection) -> None:
     writer = csv.DictWriter(table, columns, lineterminator="\n")
     writer.writeheader()
     for row in dissection.ranked:
-        said = dissection.concepts.get(row.unit, Concept(row.unit))
-        words = {"concept": said.text, "author": said.author, "date": said.date}
+        concept = dissection.concepts.get(row.unit, Concept(row.unit))
+        words = {"concept": concept.text, "author": concept.author, "date": concept.date}
         numbers = {name: "" if value is None else value for name, value in asdict(row).items()}
         writer.writerow({**numbers, "layer": dissection.layer, **words})
     write_text(folder / "units.csv", table.getvalue())
@@ -217,17 +217,17 @@ def open_dissection(path: Path) -> Dissection:
         )
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
-        units = tuple(_row(entry) for entry in data["units"])
+        units = tuple(_build_row(entry) for entry in data["units"])
         about = {str(name): str(value) for name, value in data["about"].items()}
         found = Dissection(path, str(data["layer"]), str(data["positive"]), str(data["over"]), units, about)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise RunError(f"{file} is damaged ({type(error).__name__}: {error}).", REMEDY) from None
     if [row.unit for row in units] != list(range(len(units))) or not units:
         raise RunError(f"{file} is damaged: its units are not numbered from 0 on.", REMEDY)
-    return _named(found)
+    return _add_names(found)
 
 
-def _named(found: Dissection) -> Dissection:
+def _add_names(found: Dissection) -> Dissection:
     file = found.folder / "concepts.yaml"
     if not file.is_file():
         return found
@@ -239,16 +239,22 @@ def _named(found: Dissection) -> Dissection:
             "The same numbers mean other units there. Put the right file there, or move this one away.",
         )
     return Dissection(
-        found.folder, found.layer, found.positive, found.over, found.units, found.about, named_concepts(concepts.units)
+        found.folder,
+        found.layer,
+        found.positive,
+        found.over,
+        found.units,
+        found.about,
+        select_named_concepts(concepts.units),
     )
 
 
-def named_concepts(concepts: Mapping[int, Concept]) -> dict[int, Concept]:
+def select_named_concepts(concepts: Mapping[int, Concept]) -> dict[int, Concept]:
     """Those that somebody has named."""
     return {unit: concept for unit, concept in concepts.items() if concept.text}
 
 
-def _row(entry: Mapping[str, Any]) -> UnitRow:
+def _build_row(entry: Mapping[str, Any]) -> UnitRow:
     values = {f.name: entry[f.name] for f in fields(UnitRow)}
     for name, kinds in _KINDS.items():
         if not isinstance(values[name], kinds) or (isinstance(values[name], bool) and bool not in kinds):

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sightline.dissection.results import CallRow, UnitAgreementRow, UnitRow
-from sightline.dissection.top_cases import Called
+from sightline.dissection.top_cases import CaseCalls
 from sightline.errors import LayoutError
 from sightline.explainers.units.readings import Readings
 from sightline.explainers.units.thresholds import Thresholds
-from sightline.metrics.units.agreement import Null, UnitAgreement, unit_agreement
-from sightline.metrics.units.permutation import label_permutations
-from sightline.metrics.units.scores import Over, UnitDraws, UnitScores, unit_scores
+from sightline.metrics.units.agreement import Null, UnitAgreement, measure_unit_agreement
+from sightline.metrics.units.permutation import iterate_label_permutations
+from sightline.metrics.units.scores import Over, UnitDraws, UnitScores, compute_unit_scores
 from sightline.structures.case import Cohort
 
 NULLS: tuple[Null, ...] = ("masks", "shifts")
@@ -26,21 +26,21 @@ BAND_PERMUTATIONS = 2000
 SEED = 0
 
 
-def score_units(readings: Readings, called: Called, over: Over, cohort: Cohort) -> UnitScores:
+def score_units(readings: Readings, called: CaseCalls, over: Over, cohort: Cohort) -> UnitScores:
     """The scores of every unit; labels of a patient's cases are permuted together."""
-    return unit_scores(
+    return compute_unit_scores(
         readings.enabled,
         called.truth,
         called=called.called,
         over=over,
         strength=readings.strength,
         peak=readings.peak,
-        patients=_patients(cohort),
+        patients=_require_patients(cohort),
         draws=UnitDraws(top=readings.above.shape[1], seed=SEED),
     )
 
 
-def unit_rows(scores: UnitScores, thresholds: Thresholds) -> tuple[UnitRow, ...]:
+def build_unit_rows(scores: UnitScores, thresholds: Thresholds) -> tuple[UnitRow, ...]:
     """A row a unit, by number; p is held together over all units by the largest contrast of each permutation."""
     contrast, auc = scores.contrast, scores.auc_strength
     rows = []
@@ -73,7 +73,7 @@ class Band:
     high: NDArray[np.float64]
 
 
-def null_band(readings: Readings, called: Called, over: Over, cohort: Cohort) -> Band | None:
+def compute_null_band(readings: Readings, called: CaseCalls, over: Over, cohort: Cohort) -> Band | None:
     """The band of chance about c, or None where there is nothing to hold c against."""
     of = called.group(over)
     against = ~called.truth & ~of
@@ -84,7 +84,7 @@ def null_band(readings: Readings, called: Called, over: Over, cohort: Cohort) ->
     patients = [case.patient_id for case, keep in zip(cohort, among, strict=True) if keep]
     drawn = [
         labels @ enabled / labels.sum(axis=1, keepdims=True)
-        for labels in label_permutations(of[among], patients, BAND_PERMUTATIONS, SEED)
+        for labels in iterate_label_permutations(of[among], patients, BAND_PERMUTATIONS, SEED)
     ]
     low, high = np.percentile(np.concatenate(drawn), (2.5, 97.5), axis=0)
     return Band(low, high)
@@ -103,7 +103,7 @@ def call_rows(scores: UnitScores) -> tuple[CallRow, ...]:
     )
 
 
-def agreement_of(readings: Readings, folder: Path, cohort: Cohort) -> dict[Null, UnitAgreement]:
+def measure_agreement(readings: Readings, folder: Path, cohort: Cohort) -> dict[Null, UnitAgreement]:
     """Agreement of every unit with every mask, against both kinds of chance; kept beside the readings.
 
     Args:
@@ -116,15 +116,15 @@ def agreement_of(readings: Readings, folder: Path, cohort: Cohort) -> dict[Null,
     found: dict[Null, UnitAgreement] = {}
     for null in NULLS:
         path = folder / f"agreement_{null}.csv"
-        kept = _kept_agreement(path)
+        kept = _read_kept_agreement(path)
         if kept is None:
-            kept = unit_agreement(readings, patients=_patients(cohort), null=null, seed=SEED)
+            kept = measure_unit_agreement(readings, patients=_require_patients(cohort), null=null, seed=SEED)
             kept.write(path)
         found[null] = kept
     return found
 
 
-def _kept_agreement(path: Path) -> UnitAgreement | None:
+def _read_kept_agreement(path: Path) -> UnitAgreement | None:
     """What an earlier call wrote; None where there is nothing, or where it took a patient's cases as independent."""
     try:
         kept = UnitAgreement.read(path) if path.is_file() else None
@@ -133,7 +133,7 @@ def _kept_agreement(path: Path) -> UnitAgreement | None:
     return None if kept is None or kept.patients is None else kept
 
 
-def agreement_rows(found: Mapping[Null, UnitAgreement]) -> tuple[UnitAgreementRow, ...]:
+def build_agreement_rows(found: Mapping[Null, UnitAgreement]) -> tuple[UnitAgreementRow, ...]:
     """A row a unit and mask; empty without masks."""
     if not found:
         return ()
@@ -157,5 +157,5 @@ def agreement_rows(found: Mapping[Null, UnitAgreement]) -> tuple[UnitAgreementRo
     )
 
 
-def _patients(cohort: Cohort) -> Sequence[str]:
+def _require_patients(cohort: Cohort) -> Sequence[str]:
     return [case.patient_id for case in cohort]

@@ -13,16 +13,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sightline.data.loader import CohortItems, Key, test_batches
+from sightline.data.loader import CohortItems, Key, iterate_test_batches
 from sightline.data.views.image_view import View
 from sightline.data.views.volume_view import VolumeView
 from sightline.dissection.gallery import COLLAGE, STRONGEST, GalleryCase
-from sightline.dissection.responses import Response, close_up, picture_of, response, source_response
+from sightline.dissection.responses import Response, close_up, compute_response, compute_source_response, read_picture
 from sightline.explainers.units.layer import UnitLayer
 from sightline.io.nifti import read_volume_header
 from sightline.metrics.units.scores import Over
 from sightline.plots.overlay import Pixels
-from sightline.plots.planes import cube_shown, facing_of
+from sightline.plots.planes import find_facing, turn_cube
 from sightline.structures.case import Case, Cohort
 from sightline.structures.frame import Frame
 from sightline.structures.regions import Box, Region
@@ -35,7 +35,7 @@ Cells = Mapping[tuple[int, int], tuple[NDArray[np.float64], NDArray[np.float64] 
 
 
 @dataclass(frozen=True, eq=False)
-class Called:
+class CaseCalls:
     """What a run says of the cases of a cohort, held against the truth.
 
     Attributes:
@@ -63,7 +63,7 @@ class Called:
         return "false alarm" if self.called[row] else "true rejection"
 
 
-def top_cases(strength: NDArray[np.floating], mean: NDArray[np.floating], among: NDArray[np.int64]) -> list[int]:
+def rank_top_cases(strength: NDArray[np.floating], mean: NDArray[np.floating], among: NDArray[np.int64]) -> list[int]:
     """The cases that drive one unit most: by r_k, its activation summed where it is above its threshold.
 
     The released code sorts by the mean over all places instead: then cases come first whose background is a little
@@ -78,7 +78,7 @@ def top_cases(strength: NDArray[np.floating], mean: NDArray[np.floating], among:
     return [int(row) for row in among[order][:COLLAGE]]
 
 
-def activations_of(
+def compute_activations(
     layer: UnitLayer,
     cohort: Cohort,
     view: View | VolumeView,
@@ -108,9 +108,15 @@ def activations_of(
     found: dict[tuple[int, int], tuple[NDArray[np.float64], NDArray[np.float64] | None]] = {}
     at = 0
     with torch.no_grad():
-        for batch in test_batches(CohortItems(wanted, view, cache_bytes=1), batch_size=batch_size, workers=workers):
-            said, activations = layer(batch.images)
-            windows = None if said.window is None or not in_window(layer.name) else said.window.double().cpu().numpy()
+        for batch in iterate_test_batches(
+            CohortItems(wanted, view, cache_bytes=1), batch_size=batch_size, workers=workers
+        ):
+            evidence, activations = layer(batch.images)
+            windows = (
+                None
+                if evidence.window is None or not sees_window(layer.name)
+                else evidence.window.double().cpu().numpy()
+            )
             for b in range(len(batch)):
                 row = rows[at + b]
                 for unit in units_of[row]:
@@ -121,7 +127,7 @@ def activations_of(
     return found
 
 
-def in_window(layer: str) -> bool:
+def sees_window(layer: str) -> bool:
     """Whether a layer of a network that cuts out a window sees that alone; its localiser sees all of the picture."""
     return not layer.startswith("localiser")
 
@@ -129,7 +135,7 @@ def in_window(layer: str) -> bool:
 class CaseReader:
     """Reads cases as the gallery shows them; the pixels of the last ones are kept."""
 
-    def __init__(self, cohort: Cohort, view: View | VolumeView, called: Called) -> None:
+    def __init__(self, cohort: Cohort, view: View | VolumeView, called: CaseCalls) -> None:
         self.cohort, self.view, self.called = cohort, view, called
         self.items = CohortItems(cohort, view, cache_bytes=128 * 1024**2)
 
@@ -137,33 +143,33 @@ class CaseReader:
         self, unit: int, threshold: float, rows: Sequence[int], cells: Cells, *, detail: int = STRONGEST
     ) -> list[GalleryCase]:
         """The cases of one unit's gallery, strongest first; of pictures the first `detail` with a close-up."""
-        return [self._case(row, *cells[unit, row], threshold, n < detail) for n, row in enumerate(rows)]
+        return [self._build_case(row, *cells[unit, row], threshold, n < detail) for n, row in enumerate(rows)]
 
-    def _case(
+    def _build_case(
         self, row: int, cells: NDArray[np.float64], window: NDArray[np.float64] | None, threshold: float, detail: bool
     ) -> GalleryCase:
         case = self.cohort[row]
         item = self.items[Key(row, -1)]
         words = {
             "title": case.case_id,
-            "facts": case_facts(case),
+            "facts": describe_facts(case),
             "probability": float(self.called.probability[row]),
             "call": self.called.words(row),
             "right": bool(self.called.truth[row] == self.called.called[row]),
         }
         if isinstance(self.view, VolumeView):
-            facing = facing_of(read_volume_header(case.image).affine)
-            cube = cube_shown(np.asarray(item.image, dtype=np.float32), item.frame, facing, self.view)
-            found = response(np.ascontiguousarray(facing.turned(cells)), threshold, cube.grey.shape)
+            facing = find_facing(read_volume_header(case.image).affine)
+            cube = turn_cube(np.asarray(item.image, dtype=np.float32), item.frame, facing, self.view)
+            found = compute_response(np.ascontiguousarray(facing.turn_array(cells)), threshold, cube.grey.shape)
             return GalleryCase(**words, response=found, cube=cube, regions=case.regions)  # type: ignore[arg-type]
         grey = item.image.mean(axis=0, dtype=np.float32)
-        found = response(cells, threshold, grey.shape, window)
+        found = compute_response(cells, threshold, grey.shape, window)
         close = self._close(case, item.frame, cells, threshold, window) if detail else None
         return GalleryCase(
             **words,  # type: ignore[arg-type]
             response=found,
             grey=stretch_contrast(grey),
-            regions=outlines_of(case),
+            regions=list_outlines(case),
             frame=item.frame,
             close=close,
         )
@@ -172,8 +178,8 @@ class CaseReader:
     def _close(
         case: Case, view: Frame, cells: NDArray[np.float64], threshold: float, window: NDArray[np.float64] | None
     ) -> tuple[Pixels, Response, Frame]:
-        grey, grid = picture_of(case)
-        return close_up(stretch_contrast(grey), source_response(cells, threshold, view, grid, window), grid)
+        grey, grid = read_picture(case)
+        return close_up(stretch_contrast(grey), compute_source_response(cells, threshold, view, grid, window), grid)
 
 
 def stretch_contrast(grey: Pixels) -> Pixels:
@@ -186,14 +192,14 @@ def stretch_contrast(grey: Pixels) -> Pixels:
     return np.asarray(np.clip((grey - low) / max(float(high) - low, 1e-3), 0.0, 1.0), dtype=np.float32)
 
 
-def outlines_of(case: Case) -> tuple[Region, ...]:
+def list_outlines(case: Case) -> tuple[Region, ...]:
     """A case's findings as outlines; boxes only where nothing closer was drawn."""
     found = tuple(region for region in case.regions if region.tag.role == "finding")
     closer = tuple(region for region in found if not isinstance(region, Box))
     return closer or found
 
 
-def case_facts(case: Case) -> str:
+def describe_facts(case: Case) -> str:
     """Class, and what else is known of a case, what tells most first: level, grade, deformity of a vertebra; flags."""
     facts = case.facts
     if "level" not in facts:

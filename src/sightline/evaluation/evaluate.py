@@ -9,19 +9,19 @@ from pathlib import Path
 
 from sightline.data.views.image_view import View, refuse_unmarked
 from sightline.errors import CohortError, RunError
-from sightline.evaluation.box_scoring import box_scores, tune_boxes
-from sightline.evaluation.gaze_scoring import gaze_scores
-from sightline.evaluation.map_scoring import map_rows
+from sightline.evaluation.box_scoring import score_boxes, tune_boxes
+from sightline.evaluation.gaze_scoring import score_cohort_gaze
+from sightline.evaluation.map_scoring import iterate_map_rows
 from sightline.evaluation.result import Evaluation, EvaluationFiles
 from sightline.inference.network_output import NetworkOutput
 from sightline.inference.predict import predict
 from sightline.metrics.maps.localisation import MapScores
 from sightline.structures.case import PROPOSED_BY, Cohort
 from sightline.structures.gaze import Gaze
-from sightline.structures.protocols import heatmap_of
+from sightline.structures.protocols import find_heatmap
 from sightline.training.engine import Engine
 from sightline.training.feature_cache import keep_features
-from sightline.training.run import Run, same_classes
+from sightline.training.run import Run, require_same_classes
 from sightline.training.serialization import Catalogue
 
 # raised whenever saved scores would come out differently
@@ -55,7 +55,7 @@ def evaluate(
     if not run.done:
         raise RunError(f"{run.folder} is not finished.", "Run the same train command again: it resumes.")
     cohort = run.recipe.see(cohort)
-    same_classes(run.classes, cohort.classes, f"Cohort {cohort.name!r}")
+    require_same_classes(run.classes, cohort.classes, f"Cohort {cohort.name!r}")
     _refuse_own_proposals(run, cohort)
     view = run.recipe.view
     if isinstance(view, View):
@@ -69,15 +69,15 @@ def evaluate(
         "scoring": SCORING,
         "boxes": run.boxes.notation(),
     }
-    kept = files.read(stamp) or _said_before(
+    kept = files.read(stamp) or _read_earlier_output(
         run, cohort, files, EvaluationFiles(run.folder / "predictions", name), stamp
     )
     if kept is not None:
-        return _as_meant(run, kept) if calibrated else kept
+        return _recalibrate(run, kept) if calibrated else kept
     fabric = engine.fabric("32-true")
     network = run.network()
     keep_features(network, engine.features, view)
-    said = predict(
+    output = predict(
         network,
         cohort,
         view,
@@ -87,11 +87,11 @@ def evaluate(
         quiet=engine.quiet,
         title=f"predict {name}",
         independent=run.recipe.independent,
-        explainer=heatmap_of(run.recipe.objective),
+        explainer=find_heatmap(run.recipe.objective),
     )
-    evaluation = _measured(run, said, cohort)
+    evaluation = _measure_output(run, output, cohort)
     files.write(evaluation, stamp)
-    return _as_meant(run, evaluation) if calibrated else evaluation
+    return _recalibrate(run, evaluation) if calibrated else evaluation
 
 
 def _refuse_own_proposals(run: Run, cohort: Cohort) -> None:
@@ -107,46 +107,46 @@ def _refuse_own_proposals(run: Run, cohort: Cohort) -> None:
         )
 
 
-def _said_before(
+def _read_earlier_output(
     run: Run, cohort: Cohort, files: EvaluationFiles, own: EvaluationFiles, stamp: Mapping[str, object]
 ) -> Evaluation | None:
     """What the run's own `predictions/` hold of the cohort, or what was said before boxes were chosen: the network need
     not be asked again, its words are scored anew and written."""
-    said = own.read(stamp)
-    if said is None:
+    output = own.read(stamp)
+    if output is None:
         before = files.read(stamp, but="boxes") or own.read(stamp, but="boxes")
-        said = None if before is None else _measured(run, before.said, cohort)
-    if said is not None:
-        files.write(said, stamp)
-    return said
+        output = None if before is None else _measure_output(run, before.said, cohort)
+    if output is not None:
+        files.write(output, stamp)
+    return output
 
 
-def _as_meant(run: Run, evaluation: Evaluation) -> Evaluation:
+def _recalibrate(run: Run, evaluation: Evaluation) -> Evaluation:
     """The evaluation with the probabilities that validation says are meant."""
     record = run.calibration
     return evaluation if record is None else replace(evaluation, predictions=record.apply(evaluation.predictions))
 
 
-def _measured(run: Run, said: NetworkOutput, cohort: Cohort) -> Evaluation:
+def _measure_output(run: Run, output: NetworkOutput, cohort: Cohort) -> Evaluation:
     """What was said of a cohort, beside what experts marked; boxes and gaze are of pictures alone."""
     view, printed = run.recipe.view, run.recipe.boxes
-    rows = () if said.maps is None else tuple(map_rows(cohort, said.maps, view))
+    rows = () if output.maps is None else tuple(iterate_map_rows(cohort, output.maps, view))
     evaluation = Evaluation(
-        predictions=said.predictions,
-        maps=said.maps,
+        predictions=output.predictions,
+        maps=output.maps,
         map_scores=MapScores(rows) if rows else None,
-        boxes=said.boxes,
-        shown=said.shown,
-        energies=said.energies,
-        features=said.features,
+        boxes=output.boxes,
+        shown=output.shown,
+        energies=output.energies,
+        features=output.features,
     )
     if not isinstance(view, View):
         return evaluation
     return replace(
         evaluation,
-        box_scores=box_scores(said, cohort, view, run.boxes),
-        printed_box_scores=None if printed == run.boxes else box_scores(said, cohort, view, printed),
-        gaze_scores=gaze_scores(said, cohort, view),
+        box_scores=score_boxes(output, cohort, view, run.boxes),
+        printed_box_scores=None if printed == run.boxes else score_boxes(output, cohort, view, printed),
+        gaze_scores=score_cohort_gaze(output, cohort, view),
     )
 
 

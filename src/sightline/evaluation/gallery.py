@@ -10,33 +10,33 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sightline.data.views.frames import case_frame, stated_frame
+from sightline.data.views.frames import find_case_frame, state_spacing
 from sightline.data.views.image_view import View
 from sightline.data.views.volume_view import VolumeView
 from sightline.evaluation.result import Evaluation
-from sightline.inference.boxes import top_finding
-from sightline.io.files import unique_name
+from sightline.inference.boxes import choose_top_finding
+from sightline.io.files import make_unique_name
 from sightline.io.image import read_image
 from sightline.metrics.boxes.best_box import BoxScore
 from sightline.plots.contact_sheet import Overlay, draw_contact_sheet
 from sightline.plots.panels import PanelCase, draw_panel
-from sightline.plots.planes import cube_of
-from sightline.plots.volume_panels import VolumePanel, draw_volume_panel, slice_overlay
+from sightline.plots.planes import build_cube
+from sightline.plots.volume_panels import VolumePanel, build_slice_overlay, draw_volume_panel
 from sightline.structures.case import Case, Cohort
 from sightline.structures.frame import Frame
-from sightline.structures.regions import ScoredBox, scored_boxes
+from sightline.structures.regions import ScoredBox, build_scored_boxes
 
 SHEETS: tuple[Literal["boxes", "maps"], ...] = ("boxes", "maps")
 
 
-def network_view(case: Case, view: View) -> tuple[NDArray[np.float32], Frame]:
+def show_network_view(case: Case, view: View) -> tuple[NDArray[np.float32], Frame]:
     """A case as the network sees it, [h, w] or [h, w, 3] in 0..1, and the frame of that."""
     picture = read_image(case.image)
-    planes, frame = view.show(picture.pixels, stated_frame(picture.frame, case), view.around(case))
+    planes, frame = view.show(picture.pixels, state_spacing(picture.frame, case), view.around(case))
     return (planes[0] if len(planes) == 1 else np.moveaxis(planes, 0, -1)), frame
 
 
-def panel_case(
+def build_panel_case(
     evaluation: Evaluation, row: int, case: Case, view: View, title: str | None = None, *, on: View | None = None
 ) -> PanelCase:
     """What one panel shows.
@@ -50,7 +50,7 @@ def panel_case(
         on: draw on the picture of another view, so that methods that saw different parts stand side by side.
     """
     assert evaluation.maps is not None
-    pixels, frame = network_view(case, on or view)
+    pixels, frame = show_network_view(case, on or view)
     kept = list(dict.fromkeys(int(k) for k in evaluation.maps.classes[row]))
     where = [list(evaluation.maps.classes[row]).index(k) for k in kept]
     classes = evaluation.predictions.classes
@@ -64,16 +64,18 @@ def panel_case(
         attention=evaluation.maps.attention[row, where].astype(np.float64),
         probabilities=evaluation.predictions.probabilities[row, kept],
         label=case.label if case.label in [classes[k] for k in kept] else None,
-        found=boxes_of_row(evaluation, row),
-        window=_window(evaluation, row) if on in (None, view) else _window_on(frame, evaluation, row, case, view),
+        found=list_boxes_of_row(evaluation, row),
+        window=_get_window(evaluation, row)
+        if on in (None, view)
+        else _place_window(frame, evaluation, row, case, view),
     )
 
 
-def volume_panel(
+def build_volume_panel(
     evaluation: Evaluation, row: int, case: Case, view: VolumeView, title: str | None = None
 ) -> VolumePanel:
     """What the panel of a volume shows; without maps where the network gives none."""
-    cube = cube_of(case, view)
+    cube = build_cube(case, view)
     predictions = evaluation.predictions
     kept = list(range(len(predictions.classes)))
     maps = attention = None
@@ -82,7 +84,7 @@ def volume_panel(
         kept = list(dict.fromkeys(int(k) for k in of_row))
         where = [list(of_row).index(k) for k in kept]
         maps, attention = (
-            cube.facing.turned(of[row, where].astype(np.float64))
+            cube.facing.turn_array(of[row, where].astype(np.float64))
             for of in (evaluation.maps.maps, evaluation.maps.attention)
         )
     names = tuple(predictions.classes[k] for k in kept)
@@ -98,25 +100,25 @@ def volume_panel(
     )
 
 
-def boxes_of_row(evaluation: Evaluation, row: int) -> tuple[ScoredBox, ...]:
+def list_boxes_of_row(evaluation: Evaluation, row: int) -> tuple[ScoredBox, ...]:
     """The boxes an evaluation holds of a row, surest first: of its most probable finding."""
     if evaluation.box_scores is None:
         return ()
     case = evaluation.box_scores.cases[row]
     predictions = evaluation.predictions
-    named = top_finding(predictions.classes, predictions.probabilities[row])
-    return scored_boxes(predictions.classes[named], case.found, case.scores)
+    named = choose_top_finding(predictions.classes, predictions.probabilities[row])
+    return build_scored_boxes(predictions.classes[named], case.found, case.scores)
 
 
-def _window(evaluation: Evaluation, row: int) -> NDArray[np.float64] | None:
+def _get_window(evaluation: Evaluation, row: int) -> NDArray[np.float64] | None:
     windows = None if evaluation.maps is None else evaluation.maps.windows
     return None if windows is None else windows[row]
 
 
-def _window_on(shown: Frame, evaluation: Evaluation, row: int, case: Case, view: View) -> NDArray[np.float64] | None:
+def _place_window(shown: Frame, evaluation: Evaluation, row: int, case: Case, view: View) -> NDArray[np.float64] | None:
     """Where the maps of a row lie on another view of the case, as a window [2, 3] of its frame; None: all over it."""
-    window = _window(evaluation, row)
-    maps = case_frame(case, view).within(np.eye(2, 3) if window is None else window, (1, 1))
+    window = _get_window(evaluation, row)
+    maps = find_case_frame(case, view).within(np.eye(2, 3) if window is None else window, (1, 1))
     affine = np.linalg.inv(shown.to_source) @ maps.to_source
     found = np.asarray(affine[:2] / np.array(shown.shape)[:, None], dtype=np.float64)
     return None if np.allclose(found, np.eye(2, 3)) else found
@@ -154,13 +156,13 @@ def write_panels(
     shown = evaluation.maps is not None or isinstance(view, VolumeView)
     for row in select_telling_cases(evaluation, most) if shown else ():
         case = cohort[row]
-        name = unique_name(case.case_id, taken)
+        name = make_unique_name(case.case_id, taken)
         if isinstance(view, VolumeView):
-            pictures[name] = draw_volume_panel(volume_panel(evaluation, row, case, view))
+            pictures[name] = draw_volume_panel(build_volume_panel(evaluation, row, case, view))
         else:
-            pictures[name] = draw_panel(panel_case(evaluation, row, case, view))
+            pictures[name] = draw_panel(build_panel_case(evaluation, row, case, view))
     for by in SHEETS:
-        for name, png in contact_sheets(evaluation, cohort, view, by=by).items():
+        for name, png in draw_contact_sheets(evaluation, cohort, view, by=by).items():
             pictures[f"{name}_{by}"] = png
     if pictures:
         out.mkdir(parents=True, exist_ok=True)
@@ -172,7 +174,7 @@ def write_panels(
     return written
 
 
-def overlay_of(
+def build_overlay(
     evaluation: Evaluation, row: int, case: Case, view: View | VolumeView, label: str, caption: str
 ) -> Overlay:
     """One picture of a contact sheet: the map of a class over the case, where the network has maps, and its boxes.
@@ -180,17 +182,19 @@ def overlay_of(
     Of a volume, the sagittal slice through the map's greatest cell.
     """
     if isinstance(view, VolumeView):
-        panel = volume_panel(evaluation, row, case, view)
-        return slice_overlay(panel, panel.classes.index(label) if label in panel.classes else 0, caption)
-    pixels, frame = network_view(case, view)
+        panel = build_volume_panel(evaluation, row, case, view)
+        return build_slice_overlay(panel, panel.classes.index(label) if label in panel.classes else 0, caption)
+    pixels, frame = show_network_view(case, view)
     cells = None
     if evaluation.maps is not None:
         place = evaluation.maps.of_class(row, evaluation.predictions.classes.index(label)) or 0
         cells = evaluation.maps.maps[row, place].astype(np.float64)
-    return Overlay(pixels, cells, case.regions, frame, caption, boxes_of_row(evaluation, row), _window(evaluation, row))
+    return Overlay(
+        pixels, cells, case.regions, frame, caption, list_boxes_of_row(evaluation, row), _get_window(evaluation, row)
+    )
 
 
-def pointing_order(evaluation: Evaluation, case_ids: Sequence[str]) -> list[int]:
+def rank_by_pointing(evaluation: Evaluation, case_ids: Sequence[str]) -> list[int]:
     """Rows with a finding, best map first: by the energy inside the finding."""
     scores = evaluation.scores_for("finding")
     if scores is None:
@@ -200,20 +204,20 @@ def pointing_order(evaluation: Evaluation, case_ids: Sequence[str]) -> list[int]
     return [position[r.case_id] for r in ranked]
 
 
-def box_order(evaluation: Evaluation) -> list[int]:
+def rank_by_boxes(evaluation: Evaluation) -> list[int]:
     """Rows with a finding, best box first: by its intersection over union, then by how near its centre is."""
     if evaluation.box_scores is None:
         return []
     scored = [(row, case.score) for row, case in enumerate(evaluation.box_scores.cases) if case.score is not None]
 
-    def worth(item: tuple[int, BoxScore]) -> tuple[float, float]:
+    def measure_worth(item: tuple[int, BoxScore]) -> tuple[float, float]:
         score = item[1]
         return score.iou, -(math.inf if score.distance_px is None else score.distance_px)
 
-    return [row for row, _ in sorted(scored, key=worth, reverse=True)]
+    return [row for row, _ in sorted(scored, key=measure_worth, reverse=True)]
 
 
-def contact_sheets(
+def draw_contact_sheets(
     evaluation: Evaluation,
     cohort: Cohort,
     view: View | VolumeView,
@@ -234,32 +238,32 @@ def contact_sheets(
     Returns:
         Nothing where no finding is marked, or the network has no boxes or maps.
     """
-    order = box_order(evaluation) if by == "boxes" else pointing_order(evaluation, [c.case_id for c in cohort])
+    order = rank_by_boxes(evaluation) if by == "boxes" else rank_by_pointing(evaluation, [c.case_id for c in cohort])
     most = min(most, -(-len(order) // 2))
     sheets = {}
     for name, rows in (("best", order[:most]), ("worst", order[::-1][:most])):
         if rows:
-            items = [_sheet_item(evaluation, row, cohort[row], view, by) for row in rows]
+            items = [_build_sheet_item(evaluation, row, cohort[row], view, by) for row in rows]
             sheets[name] = draw_contact_sheet(items, 5)
     return sheets
 
 
-def _sheet_item(
+def _build_sheet_item(
     evaluation: Evaluation, row: int, case: Case, view: View | VolumeView, by: Literal["boxes", "maps"]
 ) -> Overlay:
     predictions = evaluation.predictions
-    label = predictions.classes[top_finding(predictions.classes, predictions.probabilities[row])]
-    said = f"{label} {predictions.probabilities[row, predictions.classes.index(label)]:.0%}"
+    label = predictions.classes[choose_top_finding(predictions.classes, predictions.probabilities[row])]
+    caption = f"{label} {predictions.probabilities[row, predictions.classes.index(label)]:.0%}"
     if by == "boxes":
         assert evaluation.box_scores is not None
         score = evaluation.box_scores.cases[row].score
         words = "no box" if score is None or not len(evaluation.box_scores.cases[row].found) else f"IoU {score.iou:.2f}"
     else:
-        words = "points inside" if _points_inside(evaluation, case.case_id) else "points elsewhere"
-    return overlay_of(evaluation, row, case, view, label, f"{case.case_id}\n{words}\n{said}")
+        words = "points inside" if _is_pointing_inside(evaluation, case.case_id) else "points elsewhere"
+    return build_overlay(evaluation, row, case, view, label, f"{case.case_id}\n{words}\n{caption}")
 
 
-def _points_inside(evaluation: Evaluation, case_id: str) -> bool:
+def _is_pointing_inside(evaluation: Evaluation, case_id: str) -> bool:
     scores = evaluation.scores_for("finding")
     rows = [] if scores is None else [row for row in scores.rows if row.case_id == case_id]
     return any((row.score.pointing or 0.0) >= 0.5 for row in rows)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sightline.errors import CohortError
-from sightline.io.files import mark_of_file
+from sightline.io.files import fingerprint_file
 from sightline.structures.case import Cohort
-from sightline.structures.identifiers import same_form
-from sightline.training.run import Run, mark_of_patient
+from sightline.structures.identifiers import normalise_form
+from sightline.training.run import Run, hash_patient_id
 
 
-def known_cases(run: Run, cohort: Cohort) -> tuple[str, ...]:
+def describe_known_cases(run: Run, cohort: Cohort) -> tuple[str, ...]:
     """What a run has seen of a cohort, in sentences; none where it has seen nothing of it.
 
     Pictures are known by their bytes, whatever they are called; patients by their ids; of runs without marks of both,
@@ -22,7 +22,7 @@ def known_cases(run: Run, cohort: Cohort) -> tuple[str, ...]:
         cohort: the cases that it is to be evaluated on.
 
     Example:
-        >>> known_cases(sl.load_run(run_folder), sl.read_cohort(cohort_folder).split("test"))
+        >>> describe_known_cases(sl.load_run(run_folder), sl.read_cohort(cohort_folder).split("test"))
         ()
     """
     n, (seen, selected, relatives) = len(cohort), _counts(run, cohort)
@@ -61,16 +61,16 @@ def _counts(run: Run, cohort: Cohort) -> tuple[int, int, int]:
     of_chosen = {pictures[i] for i in chosen if pictures.get(i)} - of_trained
     known_patients = {patients[i] for i in trained if i in patients}
     same_name = run.cohort.get("name") == cohort.name
-    ids = {same_form(i) for i in trained}
-    ids_chosen = {same_form(i) for i in chosen}
+    ids = {normalise_form(i) for i in trained}
+    ids_chosen = {normalise_form(i) for i in chosen}
     seen, selected, relatives = 0, 0, 0
     for case in cohort:
-        mark = mark_of_file(case.image) if pictures else ""
+        mark = fingerprint_file(case.image) if pictures else ""
         by_id = not pictures and same_name
-        if mark in of_trained or (by_id and same_form(case.case_id) in ids):
+        if mark in of_trained or (by_id and normalise_form(case.case_id) in ids):
             seen += 1
-        elif mark in of_chosen or (by_id and same_form(case.case_id) in ids_chosen):
+        elif mark in of_chosen or (by_id and normalise_form(case.case_id) in ids_chosen):
             selected += 1
-        elif mark_of_patient(case.patient_id) in known_patients:
+        elif hash_patient_id(case.patient_id) in known_patients:
             relatives += 1
     return seen, selected, relatives

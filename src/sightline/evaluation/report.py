@@ -8,27 +8,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sightline.data.task import coarser_tasks
+from sightline.data.task import derive_coarser_tasks
 from sightline.data.views.image_view import View
 from sightline.data.views.volume_view import VolumeView
 from sightline.errors import RunError
-from sightline.evaluation.gaze_scoring import by_map
+from sightline.evaluation.gaze_scoring import group_by_map
 from sightline.evaluation.map_scoring import ROLES
 from sightline.evaluation.result import Evaluation
 from sightline.io.files import write_text
-from sightline.metrics.boxes.report import box_estimates
-from sightline.metrics.classification.estimates import score_estimate
+from sightline.metrics.boxes.report import compute_box_estimates
+from sightline.metrics.classification.estimates import estimate_score
 from sightline.metrics.classification.hierarchy import merge_classes
-from sightline.metrics.classification.report import classification_report, to_markdown
+from sightline.metrics.classification.report import compute_classification_report, to_markdown
 from sightline.metrics.classification.scores import F1
 from sightline.metrics.estimate import Estimate
-from sightline.metrics.maps.windows import window_displacement
+from sightline.metrics.maps.windows import measure_window_displacement
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def report_of(
+def compute_report(
     evaluation: Evaluation, *, positive: str | None = None, replicates: int = 2000, classifies: bool = True
 ) -> list[Estimate]:
     """Every number of an evaluation with its interval: image-wise, study-wise, at coarser levels of the labels, maps by
@@ -44,26 +44,26 @@ def report_of(
     if replicates < 1:
         raise RunError(f"Intervals need at least one bootstrap sample; got {replicates}.", "Try --replicates 2000.")
     predictions = evaluation.predictions
-    found = classification_report(predictions, positive=positive, replicates=replicates) if classifies else []
+    found = compute_classification_report(predictions, positive=positive, replicates=replicates) if classifies else []
     for role in ROLES:
         scores = evaluation.scores_for(role)
         if scores is not None:
             for estimate in scores.estimates():
                 fields = estimate.to_dict()
                 found.append(Estimate.from_dict({**fields, "name": f"{estimate.name}, {role}"}))
-    for task in coarser_tasks(predictions.classes) if classifies else ():
+    for task in derive_coarser_tasks(predictions.classes) if classifies else ():
         coarse = merge_classes(predictions, task.groups(predictions.classes))
         score = F1("positive", 1) if len(coarse.classes) == 2 else F1("weighted")
         name = f"F1 at the level {task.level} ({', '.join(coarse.classes)}), image-wise"
-        found.append(replace(score_estimate([coarse], score), name=name))
+        found.append(replace(estimate_score([coarse], score), name=name))
     if evaluation.gaze_scores is not None:
-        for name, table in by_map(evaluation.gaze_scores).items():
+        for name, table in group_by_map(evaluation.gaze_scores).items():
             for estimate in table.estimates():
                 found.append(replace(estimate, name=f"{estimate.name}, {name}"))
     if evaluation.box_scores is not None:
-        found += box_estimates(evaluation.box_scores)
+        found += compute_box_estimates(evaluation.box_scores)
     if evaluation.maps is not None and evaluation.maps.windows is not None:
-        moved = window_displacement(evaluation.maps.windows)
+        moved = measure_window_displacement(evaluation.maps.windows)
         found += moved.estimates(predictions.patient_ids, counts=predictions.counts())
     return found
 

@@ -129,20 +129,20 @@ class EvaluationFiles:
             if not same or not all((self.stamp.parent / name).is_file() for name in names):
                 return None
 
-            def kept(path: Path, reader: Callable[[Path], T]) -> T | None:
+            def read_kept(path: Path, reader: Callable[[Path], T]) -> T | None:
                 return reader(path) if path.name in names else None
 
             return Evaluation(
                 predictions=Predictions.read(self.predictions),
-                maps=kept(self.maps, Maps.read),
-                map_scores=kept(self.map_scores, MapScores.read),
-                box_scores=kept(self.box_scores, BoxScores.read),
-                printed_box_scores=kept(self.printed_box_scores, BoxScores.read),
-                boxes=kept(self.boxes, _read_boxes),
-                shown=kept(self.shown, read_shown) or {},
-                gaze_scores=kept(self.gaze_scores, GazeScores.read),
-                energies=kept(self.energies, _read_energies),
-                features=(kept(self.features, read_shown) or {}).get("features"),
+                maps=read_kept(self.maps, Maps.read),
+                map_scores=read_kept(self.map_scores, MapScores.read),
+                box_scores=read_kept(self.box_scores, BoxScores.read),
+                printed_box_scores=read_kept(self.printed_box_scores, BoxScores.read),
+                boxes=read_kept(self.boxes, _read_boxes),
+                shown=read_kept(self.shown, read_shown) or {},
+                gaze_scores=read_kept(self.gaze_scores, GazeScores.read),
+                energies=read_kept(self.energies, _read_energies),
+                features=(read_kept(self.features, read_shown) or {}).get("features"),
             )
         except (OSError, ValueError, TypeError, AttributeError, KeyError, SightlineError):
             return None

@@ -22,7 +22,7 @@ from sightline.io.files import write_text
 from sightline.io.image import read_image
 from sightline.structures.case import Case, Cohort
 from sightline.training.engine import Engine
-from sightline.training.run import Run, same_classes
+from sightline.training.run import Run, require_same_classes
 
 Strategy = Literal["mixed", "uncertainty", "disagreement", "diversity", "random"]
 FloatArray = NDArray[np.float64]
@@ -95,16 +95,16 @@ def suggest_cases(
     view = run.recipe.view
     if not isinstance(view, View):
         raise RunError(f"{run.folder} reads volumes.", "Cases are suggested for runs of radiographs.")
-    same_classes(run.classes, cohort.classes, f"Cohort {cohort.name!r}")
+    require_same_classes(run.classes, cohort.classes, f"Cohort {cohort.name!r}")
     engine = engine or Engine()
     device = engine.fabric("32-true").device
-    said = predict(
+    output = predict(
         run.network(), cohort, view, device=device, quiet=engine.quiet,
         independent=run.recipe.independent,
     )  # fmt: skip
-    probabilities = said.predictions.probabilities
-    uncertainty = entropy(probabilities)
-    disagreement = None if said.maps is None else disagreement_of(probabilities, said.maps)
+    probabilities = output.predictions.probabilities
+    uncertainty = compute_entropy(probabilities)
+    disagreement = None if output.maps is None else measure_disagreement(probabilities, output.maps)
     if disagreement is not None and np.isnan(disagreement).all():
         disagreement = None
     # where a case has no map of the last class, nothing disagrees
@@ -116,11 +116,11 @@ def suggest_cases(
     if strategy == "random":
         order = random.permutation(everyone)
     elif strategy == "diversity":
-        order = select_diverse(_thumbnails(cohort, view), n)
+        order = select_diverse(_compute_thumbnails(cohort, view), n)
     elif strategy == "mixed":
         wanted = rankdata(uncertainty) + (0.0 if order_by is None else rankdata(order_by))
         pool = np.argsort(-wanted, kind="stable")[: POOL * n]
-        order = pool[select_diverse(_thumbnails([cohort[i] for i in pool], view), n)]
+        order = pool[select_diverse(_compute_thumbnails([cohort[i] for i in pool], view), n)]
     else:
         order = np.argsort(-(uncertainty if strategy == "uncertainty" else order_by), kind="stable")  # type: ignore[operator]
     found = []
@@ -135,7 +135,7 @@ def suggest_cases(
     return found
 
 
-def entropy(probabilities: FloatArray) -> FloatArray:
+def compute_entropy(probabilities: FloatArray) -> FloatArray:
     """Entropy of probabilities [n, k] over its largest value: 0 is sure, 1 an even guess; sigmoids by their mean."""
     p = probabilities.clip(1e-12, 1.0)
     if np.allclose(p.sum(axis=1), 1.0, atol=1e-6):
@@ -144,7 +144,7 @@ def entropy(probabilities: FloatArray) -> FloatArray:
     return np.asarray(-(p * np.log(p) + q * np.log(q)).mean(axis=1) / np.log(2))
 
 
-def disagreement_of(probabilities: FloatArray, maps: Maps) -> FloatArray:
+def measure_disagreement(probabilities: FloatArray, maps: Maps) -> FloatArray:
     """How far apart cases stand in the order of the last class's probability and in that of its map, 0 to 1.
 
     Of many classes only some maps of a case are kept. Cases without the last class's map are NaN, and the others are
@@ -200,7 +200,7 @@ def _interleave(order: NDArray[np.int64], by_chance: NDArray[np.int64], n: int, 
     return list(taken.items())
 
 
-def _thumbnails(cases: Iterable[Case], view: View) -> FloatArray:
+def _compute_thumbnails(cases: Iterable[Case], view: View) -> FloatArray:
     """Small pictures [n, cells] of the view, each of mean 0 and standard deviation 1."""
     rows = []
     for case in cases:

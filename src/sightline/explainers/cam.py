@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from sightline.errors import GeometryError
-from sightline.explainers.frozen_eval import exact, frozen_eval, in_precision
-from sightline.explainers.layer_gradients import class_indices, images_of, layer_gradients
+from sightline.explainers.frozen_eval import cast_to_precision, exact_arithmetic, frozen_eval
+from sightline.explainers.layer_gradients import compute_layer_gradients, expand_class_indices, get_images
 from sightline.structures.evidence import Batch, Evidence
 
 
@@ -35,14 +35,14 @@ class ClassActivationMap:
         Raises:
             GeometryError: the model shows no such maps, or has no such class.
         """
-        images = images_of(batch)
+        images = get_images(batch)
         with frozen_eval(model, images.device, weights=create_graph) as network, torch.set_grad_enabled(create_graph):
-            evidence: Evidence = network(in_precision(images, network))
+            evidence: Evidence = network(cast_to_precision(images, network))
             maps = evidence.maps if self.extra is None else evidence.extras.get(self.extra)
             if maps is None:
                 wanted = self.extra or "class maps"
                 raise GeometryError(f"The model's evidence holds no {wanted}.", "Use GradCAM instead.")
-            index = class_indices(classes, evidence.logits)
+            index = expand_class_indices(classes, evidence.logits)
             return maps[torch.arange(len(index), device=index.device)[:, None], index]
 
 
@@ -69,7 +69,7 @@ class GradCAM:
             RecipeError: the model has no such layer.
             GeometryError: the layer gives no map, or the logits do not depend on it.
         """
-        return _layer_maps(self, weigh_channels, model, batch, classes, create_graph)
+        return _compute_layer_maps(self, weigh_channels, model, batch, classes, create_graph)
 
 
 def weigh_channels(activation: Tensor, gradients: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ class GradCAMPlusPlus:
             RecipeError: the model has no such layer.
             GeometryError: the layer gives no map, or the logits do not depend on it.
         """
-        return _layer_maps(self, _weigh_by_rises, model, batch, classes, create_graph)
+        return _compute_layer_maps(self, _weigh_by_rises, model, batch, classes, create_graph)
 
 
 def _weigh_by_rises(activation: Tensor, g: Tensor) -> Tensor:
@@ -117,7 +117,7 @@ def _weigh_by_rises(activation: Tensor, g: Tensor) -> Tensor:
     return torch.einsum("nbc,bc...->bn...", weights, activation)
 
 
-def _layer_maps(
+def _compute_layer_maps(
     explainer: GradCAM | GradCAMPlusPlus,
     weigh: Callable[[Tensor, Tensor], Tensor],
     model: nn.Module,
@@ -126,7 +126,7 @@ def _layer_maps(
     create_graph: bool,
 ) -> Tensor:
     """Maps of an explainer: a layer's output weighed by the gradients of scores with respect to it."""
-    activation, gradients = layer_gradients(model, batch, classes, explainer.layer, create_graph=create_graph)
-    with exact(activation.device, create_graph):
+    activation, gradients = compute_layer_gradients(model, batch, classes, explainer.layer, create_graph=create_graph)
+    with exact_arithmetic(activation.device, create_graph):
         maps = weigh(activation, gradients)
         return maps.relu() if explainer.relu else maps

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from sightline.errors import RecipeError, RunError
-from sightline.explainers.backprop_rules.network_activations import network_activations
-from sightline.explainers.frozen_eval import fork_rng, frozen_eval, in_precision, unwrap_model
+from sightline.explainers.backprop_rules.network_activations import count_activations
+from sightline.explainers.frozen_eval import cast_to_precision, fork_rng, frozen_eval, unwrap_model
 from sightline.explainers.gradients import Reduce, reduce_channels
-from sightline.explainers.layer_gradients import class_indices, images_of
+from sightline.explainers.layer_gradients import expand_class_indices, get_images
 from sightline.structures.evidence import Batch
-from sightline.structures.protocols import scorer_of
+from sightline.structures.protocols import find_scorer
 
 
 @dataclass(frozen=True)
@@ -54,16 +54,16 @@ class IntegratedGradients:
             RecipeError: with `create_graph`, or without Captum.
             GeometryError: no such class.
         """
-        captum = _captum(create_graph, "IntegratedGradients")
+        captum = _import_captum(create_graph, "IntegratedGradients")
 
         def attribute(network: nn.Module, x: Tensor, target: Tensor) -> Tensor:
-            method = captum.IntegratedGradients(lambda inputs: scorer_of(network)(inputs).logits)
+            method = captum.IntegratedGradients(lambda inputs: find_scorer(network)(inputs).logits)
             given: Tensor = method.attribute(
                 x, baselines=self.baseline, target=target, n_steps=self.steps, internal_batch_size=len(x)
             )
             return given
 
-        return _mapped(model, batch, classes, attribute, self.reduce)
+        return _map_attributions(model, batch, classes, attribute, self.reduce)
 
 
 @dataclass(frozen=True)
@@ -93,12 +93,12 @@ class DeepLift:
             RunError: Captum fails.
             GeometryError: no such class.
         """
-        captum = _captum(create_graph, "DeepLift")
+        captum = _import_captum(create_graph, "DeepLift")
         network = copy.deepcopy(unwrap_model(model))
         for module in network.modules():
             if isinstance(getattr(module, "inplace", None), bool):
                 setattr(module, "inplace", False)  # noqa: B010
-        _refuse_without_rule(network, images_of(batch)[:1])
+        _refuse_without_rule(network, get_images(batch)[:1])
 
         def attribute(network: nn.Module, x: Tensor, target: Tensor) -> Tensor:
             given: Tensor = captum.DeepLift(_Logits(network)).attribute(
@@ -106,7 +106,7 @@ class DeepLift:
             )
             return given
 
-        return _mapped(network, batch, classes, attribute, self.reduce)
+        return _map_attributions(network, batch, classes, attribute, self.reduce)
 
 
 @dataclass(frozen=True)
@@ -146,14 +146,14 @@ class Lime:
             RecipeError: with `create_graph`, or without Captum.
             GeometryError: no such class.
         """
-        captum = _captum(create_graph, "Lime")
+        captum = _import_captum(create_graph, "Lime")
         from captum._utils.models.linear_model import SkLearnLasso
 
-        squares = _squares(images_of(batch), self.cells)
+        squares = _number_squares(get_images(batch), self.cells)
 
         def attribute(network: nn.Module, x: Tensor, target: Tensor) -> Tensor:
             method = captum.Lime(
-                lambda inputs: scorer_of(network)(inputs).logits, interpretable_model=SkLearnLasso(alpha=self.alpha)
+                lambda inputs: find_scorer(network)(inputs).logits, interpretable_model=SkLearnLasso(alpha=self.alpha)
             )
             maps: list[Tensor] = []
             for image, wanted in zip(torch.unbind(x), target, strict=True):
@@ -172,7 +172,7 @@ class Lime:
             return torch.cat(maps)
 
         # a square's weight stands in all channels alike
-        return _mapped(model, batch, classes, attribute, None)
+        return _map_attributions(model, batch, classes, attribute, None)
 
 
 class _Logits(nn.Module):
@@ -183,11 +183,11 @@ class _Logits(nn.Module):
         self.network = network
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = scorer_of(self.network)(x).logits
+        logits: Tensor = find_scorer(self.network)(x).logits
         return logits
 
 
-def _captum(create_graph: bool, name: str) -> Any:
+def _import_captum(create_graph: bool, name: str) -> Any:
     if create_graph:
         raise RecipeError(
             f"{name} gives maps without a graph: no loss on them can reach the weights.",
@@ -200,7 +200,7 @@ def _captum(create_graph: bool, name: str) -> Any:
     return attr
 
 
-def _mapped(
+def _map_attributions(
     model: nn.Module,
     batch: Batch | Tensor,
     classes: Sequence[int] | Tensor,
@@ -208,16 +208,16 @@ def _mapped(
     reduce: Reduce | None,
 ) -> Tensor:
     """Maps [b, n, *s] of attributions (network, images, classes [b]) -> [b, c, *s], one class after the other."""
-    images = images_of(batch)
-    with frozen_eval(model, images.device) as network, _captum_quiet():
-        x = in_precision(images, network, full=True)
+    images = get_images(batch)
+    with frozen_eval(model, images.device) as network, _quiet_captum():
+        x = cast_to_precision(images, network, full=True)
         with torch.no_grad():
-            index = class_indices(classes, scorer_of(network)(x).logits)
+            index = expand_class_indices(classes, find_scorer(network)(x).logits)
         given = torch.stack([attribute(network, x.clone(), column) for column in index.T], dim=1).detach()
     return given[:, :, 0] if reduce is None else reduce_channels(given, reduce)
 
 
-def _squares(images: Tensor, cells: int) -> Tensor:
+def _number_squares(images: Tensor, cells: int) -> Tensor:
     """Which square each pixel lies in, int64 [1, 1, *s]: cells along each axis, of nearly equal size."""
     number = torch.zeros(images.shape[2:], dtype=torch.int64, device=images.device)
     for axis, size in enumerate(images.shape[2:]):
@@ -227,7 +227,7 @@ def _squares(images: Tensor, cells: int) -> Tensor:
 
 
 @contextmanager
-def _captum_quiet() -> Iterator[None]:
+def _quiet_captum() -> Iterator[None]:
     """Captum's warnings about its own hooks are not for readers of maps; its failures become ours."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -241,16 +241,16 @@ def _refuse_without_rule(network: nn.Module, images: Tensor) -> None:
     from captum.attr._core.deep_lift import SUPPORTED_NON_LINEAR
 
     with frozen_eval(network, images.device):
-        has = network_activations(network, in_precision(images, network, full=True))
+        has = count_activations(network, cast_to_precision(images, network, full=True))
     ruled = {type(module) for module in network.modules() if type(module) in SUPPORTED_NON_LINEAR}
     modules = sum(type(module) in SUPPORTED_NON_LINEAR for module in network.modules())
     names = {kind.__name__.lower() for kind in ruled} | ({"leaky_relu"} if nn.LeakyReLU in ruled else set())
     calls = has.on_maps + has.in_gates
     foreign = {kind: n for kind, n in (calls + has.own).items() if kind not in names}
     if foreign:
-        told = ", ".join(f"{n} {kind}" for kind, n in sorted(foreign.items()))
+        kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(foreign.items()))
         raise RecipeError(
-            f"DeepLIFT has no rule for {told} of this network: they would pass plain gradients in silence.",
+            f"DeepLIFT has no rule for {kinds} of this network: they would pass plain gradients in silence.",
             "Use IntegratedGradients, which needs no rule.",
         )
     if calls.total() + has.max_pools > modules:

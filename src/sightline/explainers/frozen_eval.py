@@ -64,18 +64,18 @@ def frozen_eval(
         if "torch._dynamo" in sys.modules:
             # a part may be compiled on its own; its double backward would be missing, and no rule reaches into it
             stack.enter_context(torch.compiler.set_stance("force_eager"))
-        stack.enter_context(_evaluating(network, batch_norm, dropout))
+        stack.enter_context(_eval_mode(network, batch_norm, dropout))
         if not weights:
-            stack.enter_context(_frozen(network))
+            stack.enter_context(_frozen_weights(network))
         else:
             # the fused kernels of attention have no second derivative
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        stack.enter_context(exact(device, True))
+        stack.enter_context(exact_arithmetic(device, True))
         yield network
 
 
 @contextmanager
-def exact(device: torch.device, graph: bool) -> Iterator[None]:
+def exact_arithmetic(device: torch.device, graph: bool) -> Iterator[None]:
     """Arithmetic in the format the numbers are in, recorded or not, whatever the surroundings say."""
     with torch.inference_mode(False), torch.set_grad_enabled(graph), torch.autocast(device.type, enabled=False):
         yield
@@ -103,7 +103,7 @@ def unwrap_model(model: nn.Module) -> nn.Module:
     return original
 
 
-def in_precision(images: Tensor, network: nn.Module, *, full: bool = False) -> Tensor:
+def cast_to_precision(images: Tensor, network: nn.Module, *, full: bool = False) -> Tensor:
     """A copy of the images in the number format of the weights, cut off from where they came from.
 
     Args:
@@ -126,7 +126,7 @@ def in_precision(images: Tensor, network: nn.Module, *, full: bool = False) -> T
 
 
 @contextmanager
-def _evaluating(network: nn.Module, batch_norm: bool, others: bool) -> Iterator[None]:
+def _eval_mode(network: nn.Module, batch_norm: bool, others: bool) -> Iterator[None]:
     """Modules in evaluation mode, one by one: those that are there already, or frozen, are not touched."""
     norms = nn.modules.batchnorm._NormBase
     changed = [m for m in network.modules() if m.training and (batch_norm if isinstance(m, norms) else others)]
@@ -140,7 +140,7 @@ def _evaluating(network: nn.Module, batch_norm: bool, others: bool) -> Iterator[
 
 
 @contextmanager
-def _frozen(network: nn.Module) -> Iterator[None]:
+def _frozen_weights(network: nn.Module) -> Iterator[None]:
     """Weights take no part in the graph."""
     moving = [parameter for parameter in network.parameters() if parameter.requires_grad]
     try:

@@ -13,14 +13,20 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from sightline.errors import RecipeError, RunError
-from sightline.explainers.backprop_rules.coverage import find_unruled, holds
-from sightline.explainers.backprop_rules.rules import Rewired, Rule, rewire
-from sightline.explainers.bn_folding.mode import bn_folding_mode, leanly_if_possible
+from sightline.explainers.backprop_rules.coverage import find_unruled, has_step
+from sightline.explainers.backprop_rules.rules import Rule, RuleRecord, rewire
+from sightline.explainers.bn_folding.mode import bn_folding_mode, try_bn_folding
 from sightline.explainers.cam import weigh_channels
-from sightline.explainers.frozen_eval import exact, frozen_eval, in_precision
-from sightline.explainers.layer_gradients import caught_output, class_indices, images_of, last_of, score_gradients
-from sightline.structures.evidence import Batch, logits_of
-from sightline.structures.protocols import Explainer, scorer_of
+from sightline.explainers.frozen_eval import cast_to_precision, exact_arithmetic, frozen_eval
+from sightline.explainers.layer_gradients import (
+    catch_output,
+    compute_score_gradients,
+    expand_class_indices,
+    get_images,
+    take_last,
+)
+from sightline.structures.evidence import Batch, get_logits
+from sightline.structures.protocols import Explainer, find_scorer
 
 Reduce = Literal["positive_mean", "absolute_sum", "absolute_mean", "signed_sum", "square_sum"]
 
@@ -63,44 +69,44 @@ class InputGradient:
             GeometryError: no such class, or logits that do not depend on the image.
             RunError: weights in 16 bits, a scripted model, or activations that the rule does not reach.
         """
-        maps, rewired = self.explained(model, batch, classes, create_graph=create_graph)
+        maps, rewired = self.explain_by_rule(model, batch, classes, create_graph=create_graph)
         refuse_unreached(self.rule, rewired.escaped)
         return maps
 
-    def explained(
+    def explain_by_rule(
         self, model: nn.Module, batch: Batch | Tensor, classes: Sequence[int] | Tensor, *, create_graph: bool = False
-    ) -> tuple[Tensor, Rewired]:
+    ) -> tuple[Tensor, RuleRecord]:
         """The maps, and what the rule met on the way; activations it did not reach are told, not refused."""
         gradients, rewired = self.gradients(model, batch, classes, create_graph=create_graph)
-        with exact(gradients.device, create_graph):
+        with exact_arithmetic(gradients.device, create_graph):
             return reduce_channels(gradients, self.reduce), rewired
 
     def gradients(
         self, model: nn.Module, batch: Batch | Tensor, classes: Sequence[int] | Tensor, *, create_graph: bool = False
-    ) -> tuple[Tensor, Rewired]:
+    ) -> tuple[Tensor, RuleRecord]:
         """The gradients before channels are joined, [b, n, c, *s], and what the rule met."""
-        images = images_of(batch)
+        images = get_images(batch)
         still, off = self.batch_norm == "eval", self.dropout == "off"
         with frozen_eval(model, images.device, batch_norm=still, dropout=off, weights=create_graph) as network:
-            x = in_precision(images, network, full=True).requires_grad_()
+            x = cast_to_precision(images, network, full=True).requires_grad_()
 
-            def run(lean: bool) -> tuple[Tensor, Rewired]:
+            def run(lean: bool) -> tuple[Tensor, RuleRecord]:
                 with (
                     rewire(self.rule, gates=self.gates, deconvolution_slope=self.deconvolution_slope) as rewired,
                     bn_folding_mode(rewired) if lean else nullcontext(),
                 ):
                     # a decoder is not on the way from image to score
-                    return logits_of(scorer_of(network)(x)), rewired
+                    return get_logits(find_scorer(network)(x)), rewired
 
-            logits, rewired = leanly_if_possible(run)
+            logits, rewired = try_bn_folding(run)
             if self.rule != "vanilla":
                 rewired.escaped = find_unruled(logits, rewired.gates)
             refuse_reentrant(logits)
-            chosen = logits.gather(1, class_indices(classes, logits))
+            chosen = logits.gather(1, expand_class_indices(classes, logits))
             n = chosen.shape[1]
             if self.score == "log_probabilities":
                 chosen = logits.log_softmax(dim=1).sum(dim=1, keepdim=True)
-            gradients = score_gradients(chosen, x, "the image", create_graph=create_graph)
+            gradients = compute_score_gradients(chosen, x, "the image", create_graph=create_graph)
             gradients = gradients.expand(n, *gradients.shape[1:])
             # what the map's own gradient passes later follows no rule
             rewired.ruling = False
@@ -127,7 +133,7 @@ def refuse_reentrant(logits: Tensor) -> None:
     Raises:
         RunError: the graph holds one.
     """
-    if holds(logits, "CheckpointFunction"):
+    if has_step(logits, "CheckpointFunction"):
         raise RunError(
             "A part of this network is checkpointed with use_reentrant=True: its gradients cannot be asked for alone.",
             "Checkpoint with use_reentrant=False, or explain without checkpoints.",
@@ -169,34 +175,34 @@ class GuidedGradCAM:
         Raises:
             RecipeError, GeometryError, RunError: as `GradCAM` and `InputGradient`.
         """
-        images = images_of(batch)
+        images = get_images(batch)
         with frozen_eval(model, images.device, weights=create_graph) as network:
-            x = in_precision(images, network, full=True).requires_grad_()
+            x = cast_to_precision(images, network, full=True).requires_grad_()
 
             # one pass serves both: the layer's gradient follows no rule, the image's does
-            def run(lean: bool) -> tuple[Tensor, tuple[list[Tensor], Rewired]]:
+            def run(lean: bool) -> tuple[Tensor, tuple[list[Tensor], RuleRecord]]:
                 with (
-                    caught_output(network, self.layer) as caught,
+                    catch_output(network, self.layer) as caught,
                     rewire(self.rule) as rewired,
                     bn_folding_mode(rewired) if lean else nullcontext(),
                 ):
-                    return logits_of(network(x)), (caught, rewired)
+                    return get_logits(network(x)), (caught, rewired)
 
             # with weights in the graph, a gradient with respect to the layer alone must not pass them by
-            logits, (caught, rewired) = run(False) if create_graph else leanly_if_possible(run)
+            logits, (caught, rewired) = run(False) if create_graph else try_bn_folding(run)
             if self.rule != "vanilla":
                 refuse_unreached(self.rule, find_unruled(logits, rewired.gates))
             refuse_reentrant(logits)
-            activation, name = last_of(caught, self.layer), f"layer {self.layer!r}"
-            chosen = logits.gather(1, class_indices(classes, logits))
+            activation, name = take_last(caught, self.layer), f"layer {self.layer!r}"
+            chosen = logits.gather(1, expand_class_indices(classes, logits))
             rewired.ruling = False
-            by_layer = score_gradients(chosen, activation, name, create_graph=create_graph, keep=True)
+            by_layer = compute_score_gradients(chosen, activation, name, create_graph=create_graph, keep=True)
             rewired.ruling = True
-            fine = score_gradients(chosen, x, "the image", create_graph=create_graph).transpose(0, 1)
+            fine = compute_score_gradients(chosen, x, "the image", create_graph=create_graph).transpose(0, 1)
             rewired.ruling = False
         size = fine.shape[3:]
         linear = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(size)]
-        with exact(x.device, create_graph):
+        with exact_arithmetic(x.device, create_graph):
             coarse = weigh_channels(activation, by_layer).relu()
             if self.enlarge == "nearest":
                 weights = interpolate(coarse, size=size, mode="nearest")
@@ -230,7 +236,7 @@ class SmoothGrad:
         self, model: nn.Module, batch: Batch | Tensor, classes: Sequence[int] | Tensor, *, create_graph: bool = False
     ) -> Tensor:
         """Maps [b, n, *m], the mean over the samples; as the explainer's otherwise."""
-        images = images_of(batch)
+        images = get_images(batch)
         generator = torch.Generator().manual_seed(self.seed)
         spread = images.flatten(1).amax(1) - images.flatten(1).amin(1)
         scale = (self.noise * spread).view(-1, *[1] * (images.ndim - 1))
@@ -240,7 +246,7 @@ class SmoothGrad:
             noisy = images + scale * noise
             given = replace(batch, images=noisy) if isinstance(batch, Batch) else noisy
             maps = self.explainer(model, given, classes, create_graph=create_graph)
-            with exact(images.device, create_graph):
+            with exact_arithmetic(images.device, create_graph):
                 total = maps / self.samples if total is None else total + maps / self.samples
         assert total is not None
         return total

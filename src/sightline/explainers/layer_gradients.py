@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from sightline.errors import GeometryError, RecipeError
-from sightline.explainers.backprop_rules.rules import Rewired
-from sightline.explainers.bn_folding.deferred import now
-from sightline.explainers.bn_folding.mode import bn_folding_mode, leanly_if_possible
-from sightline.explainers.frozen_eval import frozen_eval, in_precision
-from sightline.structures.evidence import Batch, logits_of
+from sightline.explainers.backprop_rules.rules import RuleRecord
+from sightline.explainers.bn_folding.deferred import evaluate_deferred
+from sightline.explainers.bn_folding.mode import bn_folding_mode, try_bn_folding
+from sightline.explainers.frozen_eval import cast_to_precision, frozen_eval
+from sightline.structures.evidence import Batch, get_logits
 
 
-def layer_gradients(
+def compute_layer_gradients(
     model: nn.Module, batch: Batch | Tensor, classes: Sequence[int] | Tensor, layer: str, *, create_graph: bool
 ) -> tuple[Tensor, Tensor]:
     """The output of a layer, [b, c, *m], and the gradients of n class scores with respect to it, [n, b, c, *m].
@@ -29,24 +29,24 @@ def layer_gradients(
         RecipeError: the model has no such layer.
         GeometryError: the layer gives no map, or the logits do not depend on it.
     """
-    images = images_of(batch)
+    images = get_images(batch)
     with frozen_eval(model, images.device, weights=create_graph) as network:
-        x = in_precision(images, network)
+        x = cast_to_precision(images, network)
 
         def run(lean: bool) -> tuple[Tensor, list[Tensor]]:
-            with caught_output(network, layer) as caught, bn_folding_mode(Rewired()) if lean else nullcontext():
-                return logits_of(network(x)), caught
+            with catch_output(network, layer) as caught, bn_folding_mode(RuleRecord()) if lean else nullcontext():
+                return get_logits(network(x)), caught
 
         # with weights in the graph, a gradient with respect to the layer alone must not pass them by
-        logits, caught = run(False) if create_graph else leanly_if_possible(run)
-        activation = last_of(caught, layer)
-        chosen = logits.gather(1, class_indices(classes, logits))
-        gradients = score_gradients(chosen, activation, f"layer {layer!r}", create_graph=create_graph)
+        logits, caught = run(False) if create_graph else try_bn_folding(run)
+        activation = take_last(caught, layer)
+        chosen = logits.gather(1, expand_class_indices(classes, logits))
+        gradients = compute_score_gradients(chosen, activation, f"layer {layer!r}", create_graph=create_graph)
     return (activation if create_graph else activation.detach()), gradients
 
 
 @contextmanager
-def caught_output(network: nn.Module, layer: str) -> Iterator[list[Tensor]]:
+def catch_output(network: nn.Module, layer: str) -> Iterator[list[Tensor]]:
     """What a layer gives within this block, one tensor a call, each on the way from the image to the score.
 
     Raises:
@@ -58,20 +58,20 @@ def caught_output(network: nn.Module, layer: str) -> Iterator[list[Tensor]]:
     def catch(_module: nn.Module, _inputs: Any, output: Any) -> Tensor:
         if not isinstance(output, Tensor) or output.ndim < 3:
             raise GeometryError(f"Layer {layer!r} gives no map [b, c, *m].", "Name a convolutional layer.")
-        output = now(output)
+        output = evaluate_deferred(output)
         activation = output if output.requires_grad else output.detach().requires_grad_()
         caught.append(activation)
         # a copy goes on, so that an in-place step after the layer cannot change what was caught
         return activation.clone()
 
-    handle = _found(network, layer).register_forward_hook(catch)
+    handle = _find_layer(network, layer).register_forward_hook(catch)
     try:
         yield caught
     finally:
         handle.remove()
 
 
-def last_of(caught: Sequence[Tensor], layer: str) -> Tensor:
+def take_last(caught: Sequence[Tensor], layer: str) -> Tensor:
     """What the layer gave last.
 
     Raises:
@@ -82,7 +82,7 @@ def last_of(caught: Sequence[Tensor], layer: str) -> Tensor:
     return caught[-1]
 
 
-def score_gradients(scores: Tensor, of: Tensor, name: str, *, create_graph: bool, keep: bool = False) -> Tensor:
+def compute_score_gradients(scores: Tensor, of: Tensor, name: str, *, create_graph: bool, keep: bool = False) -> Tensor:
     """d(scores[:, j])/d(of) for every j: [n, *of.shape].
 
     Args:
@@ -116,7 +116,7 @@ def score_gradients(scores: Tensor, of: Tensor, name: str, *, create_graph: bool
     return torch.stack(found)
 
 
-def _found(network: nn.Module, layer: str) -> nn.Module:
+def _find_layer(network: nn.Module, layer: str) -> nn.Module:
     try:
         return network.get_submodule(layer)
     except AttributeError as error:
@@ -124,12 +124,12 @@ def _found(network: nn.Module, layer: str) -> nn.Module:
         raise RecipeError(f"The model has no layer {layer!r}.", f"Its parts are {near}.") from error
 
 
-def images_of(batch: Batch | Tensor) -> Tensor:
+def get_images(batch: Batch | Tensor) -> Tensor:
     """The images of a batch, or the images themselves."""
     return batch.images if isinstance(batch, Batch) else batch
 
 
-def class_indices(classes: Sequence[int] | Tensor, logits: Tensor) -> Tensor:
+def expand_class_indices(classes: Sequence[int] | Tensor, logits: Tensor) -> Tensor:
     """Class indices [b, n] of n classes for all images, or of [b, n] for each.
 
     Raises:

@@ -18,22 +18,22 @@ from numpy.typing import NDArray
 
 from sightline import __version__
 from sightline.errors import SightlineError, UnreadableFile
-from sightline.inference.network_output import RunFacts, facts_of
-from sightline.io.dicom.radiograph import foreign_bytes, has_dicom_mark
+from sightline.inference.network_output import RunFacts, collect_facts
+from sightline.io.dicom.radiograph import has_dicom_mark, translate_parser_errors
 from sightline.io.dicom_results.codes import CodeTable, read_codes
-from sightline.io.dicom_results.header import SourceImage, source_image
-from sightline.io.dicom_results.identity import uid_of
-from sightline.io.dicom_results.objects import Wanted, make_objects, write_objects
+from sightline.io.dicom_results.header import SourceImage, build_source_image
+from sightline.io.dicom_results.identity import make_uid
+from sightline.io.dicom_results.objects import ObjectOptions, make_objects, write_objects
 from sightline.io.dicom_results.results import (
+    FindingResult,
     FoundBox,
     FoundMap,
     FoundRegion,
     ImageResult,
     Maker,
-    Said,
     StudyResult,
 )
-from sightline.io.picture import Picture, map_on_pixels
+from sightline.io.picture import Picture, resample_to_pixels
 from sightline.plots.result_picture import draw_result
 from sightline.structures.case import is_normal
 
@@ -83,7 +83,7 @@ class ResultWords:
         return self.codes.unknown(tuple(self.classes[k] for k in self.findings))
 
 
-def words_of_run(run: Run | RunFacts, codes: Path | None = None, *, engine: str = "") -> ResultWords:
+def collect_run_words(run: Run | RunFacts, codes: Path | None = None, *, engine: str = "") -> ResultWords:
     """What a run's results say of the run.
 
     Args:
@@ -93,7 +93,7 @@ def words_of_run(run: Run | RunFacts, codes: Path | None = None, *, engine: str 
     """
     import hashlib
 
-    facts = run if isinstance(run, RunFacts) else facts_of(run)
+    facts = run if isinstance(run, RunFacts) else collect_facts(run)
     path = codes if codes is not None else facts.folder / CODES
     table = read_codes(path) if codes is not None or path.is_file() else CodeTable()
     weights = facts.weights_digest()
@@ -105,13 +105,13 @@ def words_of_run(run: Run | RunFacts, codes: Path | None = None, *, engine: str 
     )
     if facts.calibration is not None:
         # another calibration is another answer, and must not have the UIDs of the old one
-        told = hashlib.sha256(facts.calibration.notation().encode()).hexdigest()[:12]
-        parameters += (f"calibrated on validation: {told}",)
+        calibration_digest = hashlib.sha256(facts.calibration.notation().encode()).hexdigest()[:12]
+        parameters += (f"calibrated on validation: {calibration_digest}",)
     maker = Maker(facts.title or "sightline", facts.identity, weights, __version__, parameters)
     return ResultWords(facts.classes, maker, facts.boxes, facts.independent, codes=table)
 
 
-def image_result(
+def build_image_result(
     words: ResultWords, source: SourceImage, picture: Picture, reading: FileResult, *, draw: bool = True
 ) -> ImageResult:
     """What a network says of one image, as it stands in DICOM.
@@ -126,7 +126,7 @@ def image_result(
         reading: what the network says of it.
         draw: the picture with marks burnt in, too.
     """
-    said, called = _said(words, reading)
+    findings, called = _list_findings(words, reading)
     label = words.classes[reading.named] if reading.probabilities is not None else words.finding
     boxes = (
         tuple(FoundBox(label, box.corners, min(max(box.score, 0.0), 1.0)) for box in reading.boxes) if called else ()
@@ -138,14 +138,14 @@ def image_result(
         place = reading.frame.resize(cells) if reading.window is None else reading.frame.within(reading.window, cells)
         found = FoundMap(label, reading.named_map.astype(np.float32), place.to_source)
         if called:
-            mask = region_of_map(found, words.boxes, source.shape)
+            mask = threshold_map(found, words.boxes, source.shape)
             score = None if reading.probabilities is None else float(reading.probabilities[reading.named])
             regions = (FoundRegion(label, mask, score),) if mask.any() else ()
-    drawn = _drawn(words, picture, said, boxes, found) if draw else None
-    return ImageResult(source, said, boxes, regions, found, drawn)
+    drawn = _draw_result(words, picture, findings, boxes, found) if draw else None
+    return ImageResult(source, findings, boxes, regions, found, drawn)
 
 
-def region_of_map(found: FoundMap, protocol: MapBoxes, shape: tuple[int, int]) -> NDArray[np.bool_]:
+def threshold_map(found: FoundMap, protocol: MapBoxes, shape: tuple[int, int]) -> NDArray[np.bool_]:
     """The pixels of an image on which a map is above the run's level: what its boxes are drawn around.
 
     Args:
@@ -153,24 +153,24 @@ def region_of_map(found: FoundMap, protocol: MapBoxes, shape: tuple[int, int]) -
         protocol: scale and level.
         shape: of the image.
     """
-    laid, covered = map_on_pixels(found.values, found.to_source, shape)
+    resampled, covered = resample_to_pixels(found.values, found.to_source, shape)
     low, high = float(found.values.min()), float(found.values.max())
     least = low if protocol.scale == "range" else 0.0
     if not high > least:
         return np.zeros(shape, dtype=bool)
-    level = (laid - least) * (LEVELS / (high - least))
+    level = (resampled - least) * (LEVELS / (high - least))
     inside = level > protocol.low
     if protocol.keep == "band":
         inside &= level <= protocol.high
     return np.asarray(inside & covered)
 
 
-def study_time(sources: Sequence[SourceImage]) -> datetime:
+def find_study_time(sources: Sequence[SourceImage]) -> datetime:
     """The time of the newest image of a study: what a result is dated with where nobody says when it was asked for.
 
     The same result must have the same bytes, so the clock on the wall cannot be asked.
     """
-    found = [time for source in sources if (time := _time(source)) is not None]
+    found = [time for source in sources if (time := _parse_time(source)) is not None]
     return max(found, default=UNDATED)
 
 
@@ -178,7 +178,7 @@ def write_dicom_results(
     words: ResultWords,
     images: Sequence[ImageResult],
     folder: Path,
-    wanted: Wanted | None = None,
+    wanted: ObjectOptions | None = None,
     *,
     made: datetime | None = None,
     predecessors: tuple[tuple[str, str, str, str], ...] = (),
@@ -196,17 +196,17 @@ def write_dicom_results(
     Raises:
         UnreadableFile: images of several studies or patients.
     """
-    time = made or study_time([image.source for image in images])
+    time = made or find_study_time([image.source for image in images])
     result = StudyResult(tuple(images), words.maker, time, words.codes, predecessors)
-    return write_objects(make_objects(result, wanted or Wanted()), folder)
+    return write_objects(make_objects(result, wanted or ObjectOptions()), folder)
 
 
 class StudyWriter:
     """Gathers the images of a command into studies and writes each study as soon as its last image was read."""
 
-    def __init__(self, words: ResultWords, files: Sequence[Path], out: Path, wanted: Wanted) -> None:
-        self.words, self.out, self.wanted = words, out, wanted
-        self._studies = {file: _study_of(file) for file in files}
+    def __init__(self, words: ResultWords, files: Sequence[Path], out: Path, wanted: ObjectOptions) -> None:
+        self.words, self.out, self.choose_objects = words, out, wanted
+        self._studies = {file: _read_study(file) for file in files}
         self._waiting = Counter(study for study in self._studies.values() if study)
         self._gathered: dict[str, list[ImageResult]] = defaultdict(list)
         self.written: list[Path] = []
@@ -224,14 +224,14 @@ class StudyWriter:
                 raise UnreadableFile(
                     f"{file}: {NOT_DICOM}.", "Give the DICOM file that the picture was made from, or leave out --as."
                 )
-        with foreign_bytes(file):
-            return source_image(pydicom.dcmread(file), file)
+        with translate_parser_errors(file):
+            return build_source_image(pydicom.dcmread(file), file)
 
     def add(self, file: Path, source: SourceImage, picture: Picture, reading: FileResult) -> None:
         """Take one image; the study is written when it was the last of it."""
         study = self._studies[file]
-        draw = "picture" in self.wanted.kinds
-        self._gathered[study].append(image_result(self.words, source, picture, reading, draw=draw))
+        draw = "picture" in self.choose_objects.kinds
+        self._gathered[study].append(build_image_result(self.words, source, picture, reading, draw=draw))
         self._count_down(study)
 
     def leave_out(self, file: Path) -> None:
@@ -243,14 +243,14 @@ class StudyWriter:
         self._waiting[study] -= 1
         if self._waiting[study] == 0 and self._gathered.get(study):
             # a folder's name must say nothing about the patient, and a UID may be anything
-            folder = self.out / FOLDER / uid_of("study", study)[-16:]
-            self.written += write_dicom_results(self.words, self._gathered.pop(study), folder, self.wanted)
+            folder = self.out / FOLDER / make_uid("study", study)[-16:]
+            self.written += write_dicom_results(self.words, self._gathered.pop(study), folder, self.choose_objects)
 
 
-def _study_of(file: Path) -> str:
+def _read_study(file: Path) -> str:
     """StudyInstanceUID and PatientID of a DICOM file, or empty."""
     try:
-        with foreign_bytes(file):
+        with translate_parser_errors(file):
             header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["StudyInstanceUID", "PatientID"])
             study = str(header.get("StudyInstanceUID") or "")
             return f"{study}\0{header.get('PatientID') or ''}" if study else ""
@@ -258,24 +258,28 @@ def _study_of(file: Path) -> str:
         return ""
 
 
-def _said(words: ResultWords, reading: FileResult) -> tuple[tuple[Said, ...], bool]:
+def _list_findings(words: ResultWords, reading: FileResult) -> tuple[tuple[FindingResult, ...], bool]:
     """What is said of each finding, and whether the most probable one is called (or cannot be)."""
     if reading.probabilities is None:
-        return (Said(words.finding, None, None),), True
-    said, called = [], False
+        return (FindingResult(words.finding, None, None),), True
+    findings, called = [], False
     for k in words.findings:
         share = float(np.clip(reading.probabilities[k], 0.0, 1.0))
         present = share >= 0.5 if words.independent else k == reading.predicted
-        said.append(Said(words.classes[k], share, bool(present)))
+        findings.append(FindingResult(words.classes[k], share, bool(present)))
         called = called or (bool(present) and k == reading.named)
-    return tuple(said), called
+    return tuple(findings), called
 
 
-def _drawn(
-    words: ResultWords, picture: Picture, said: Sequence[Said], boxes: Sequence[FoundBox], found: FoundMap | None
+def _draw_result(
+    words: ResultWords,
+    picture: Picture,
+    findings: Sequence[FindingResult],
+    boxes: Sequence[FoundBox],
+    found: FoundMap | None,
 ) -> NDArray[np.uint8]:
-    shares = [f"{one.label} {one.probability:.0%}" for one in said if one.probability is not None]
-    called = [one.label for one in said if one.present]
+    shares = [f"{one.label} {one.probability:.0%}" for one in findings if one.probability is not None]
+    called = [one.label for one in findings if one.present]
     if not shares:
         first = "Where the finding would be; whether there is one, this network does not say."
     else:
@@ -292,7 +296,7 @@ def _drawn(
     )
 
 
-def _time(source: SourceImage) -> datetime | None:
+def _parse_time(source: SourceImage) -> datetime | None:
     for day, hour in _TIMES:
         date = str(source.header.get(day) or "").strip()
         time = str(source.header.get(hour) or "").strip().partition(".")[0]

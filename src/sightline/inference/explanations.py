@@ -20,16 +20,16 @@ from sightline.errors import RecipeError, RunError, SightlineError
 from sightline.explainers.cam import ClassActivationMap, GradCAM, GradCAMPlusPlus
 from sightline.explainers.gradients import GuidedGradCAM, InputGradient, SmoothGrad
 from sightline.explainers.sanity_checks.findings import Preflight
-from sightline.explainers.sanity_checks.preflight import preflight
-from sightline.inference.radiographs import radiograph_files, read_radiograph
-from sightline.io.files import safe_name, unique_name, write_text
+from sightline.explainers.sanity_checks.preflight import run_preflight
+from sightline.inference.radiographs import list_radiograph_files, read_radiograph
+from sightline.io.files import make_safe_name, make_unique_name, write_text
 from sightline.io.image import read_image
 from sightline.io.picture import Reject, write_rejects
-from sightline.io.progress import progress
+from sightline.io.progress import show_progress
 from sightline.plots.map_rows import ShownMap, draw_map_row, draw_volume_map_row
-from sightline.plots.planes import Facing, cube_shown, facing_of
+from sightline.plots.planes import Facing, find_facing, turn_cube
 from sightline.structures.case import Cohort
-from sightline.structures.evidence import forward_evidence, probabilities_of
+from sightline.structures.evidence import compute_probabilities, forward_evidence
 from sightline.structures.frame import Frame
 from sightline.structures.gaze import Gaze
 from sightline.structures.protocols import Explainer
@@ -90,14 +90,14 @@ def explain_files(
     if view.crop is not None:
         raise RunError(f"{run.folder} was trained on squares around experts' boxes.", "Explain cases of its cohort.")
     taken: set[str] = set()
-    for path in radiograph_files(inputs, out):
+    for path in list_radiograph_files(inputs, out):
         try:
             picture = read_radiograph(path)
             planes, frame = view.show(picture.pixels, picture.frame)
         except SightlineError as error:
             rejects.append(Reject(path, error.message.removeprefix(f"{path}: "), error.remedy))
             continue
-        pictures.append(_Picture(unique_name(path.stem, taken), planes, frame))
+        pictures.append(_Picture(make_unique_name(path.stem, taken), planes, frame))
     out.mkdir(parents=True, exist_ok=True)
     write_rejects(out / "rejects.csv", rejects)
     if pictures:
@@ -134,11 +134,11 @@ def explain_cases(
     # eyes were followed on pictures alone
     items = CohortItems(cohort, run.recipe.view, None if volumes else GazeChoice())
     pictures = []
-    for index in _spread(cohort, most):
+    for index in _choose_by_turns(cohort, most):
         item, case = items[Key(index, -1)], cohort[index]
         gaze = None if item.target is None or not item.guided.any() else np.asarray(item.target[0], dtype=np.float32)
         marks = tuple(region for region in case.regions if region.tag.role in ("finding", "focus"))
-        facing = facing_of(read_volume(case.image).affine) if volumes else None
+        facing = find_facing(read_volume(case.image).affine) if volumes else None
         pictures.append(
             _Picture(
                 case.case_id, np.asarray(item.image, dtype=np.float32), item.frame, case.label, marks, gaze, facing
@@ -183,11 +183,11 @@ def draw_gaze_over_time(
         marks = [region for region in case.regions if region.tag.role in ("finding", "focus")]
         readings = [region for region in case.regions if isinstance(region, Gaze) and len(region)]
         for n, gaze in enumerate(readings):
-            shown = [_gaze_part(gaze, start, stop, frame) for start, stop in gaze_spans(gaze, parts, seconds)]
+            shown = [_draw_gaze_part(gaze, start, stop, frame) for start, stop in split_gaze(gaze, parts, seconds)]
             shown.append(ShownMap(f"all, {gaze.dwell_s.sum():.1f} s looked", gaze.draw(frame)))
             reader = gaze.tag.reader or f"reader {n + 1}"
             name = case.case_id if len(readings) == 1 else f"{case.case_id}__{reader}"
-            path = out / f"{safe_name(name)}.png"
+            path = out / f"{make_safe_name(name)}.png"
             caption = f"{case.case_id}: {case.label}, {reader}"
             path.write_bytes(
                 draw_map_row(pixels, frame, marks, shown, caption, "Colour shows where the reader looked.")
@@ -196,7 +196,7 @@ def draw_gaze_over_time(
     return written
 
 
-def gaze_spans(gaze: Gaze, parts: int, seconds: float | None = None) -> list[tuple[float, float]]:
+def split_gaze(gaze: Gaze, parts: int, seconds: float | None = None) -> list[tuple[float, float]]:
     """Start and stop of each part of a reading, in seconds; together they hold every place."""
     first, last = float(gaze.start_s.min()), float(gaze.start_s.max())
     count = parts if seconds is None else int((last - first) // seconds) + 1
@@ -206,12 +206,12 @@ def gaze_spans(gaze: Gaze, parts: int, seconds: float | None = None) -> list[tup
     return list(pairwise(edges))
 
 
-def _gaze_part(gaze: Gaze, start: float, stop: float, frame: Frame) -> ShownMap:
+def _draw_gaze_part(gaze: Gaze, start: float, stop: float, frame: Frame) -> ShownMap:
     part = gaze.between(start, stop)
     return ShownMap(f"{start:.1f} to {stop:.1f} s, {part.dwell_s.sum():.1f} s looked", part.draw(frame))
 
 
-def _spread(cohort: Cohort, most: int) -> list[int]:
+def _choose_by_turns(cohort: Cohort, most: int) -> list[int]:
     """Positions of cases, the classes by turns."""
     turns = [[i for i, case in enumerate(cohort) if case.label == name] for name in cohort.classes]
     longest = max(len(turn) for turn in turns)
@@ -226,49 +226,49 @@ def _explain(run: Run, pictures: Sequence[_Picture], out: Path, names: Sequence[
         raise RecipeError(f"There is no explainer {', '.join(unknown)}.", f"Known: {', '.join(EXPLAINERS)}.")
     device = engine.fabric("32-true").device
     network = run.network().to(device).eval()
-    checks = _checked(network, pictures, names, device)
+    checks = _check_explainers(network, pictures, names, device)
     lines = ["# Before these maps are believed", "", f"{run.recipe.title}, {min(len(pictures), CHECKED)} pictures.", ""]
     for name in names:
-        lines += [f"## {EXPLAINERS[name][0]}", "", *_words(checks[name]), ""]
+        lines += [f"## {EXPLAINERS[name][0]}", "", *_describe_check(checks[name]), ""]
     write_text(out / "preflight.md", "\n".join(lines))
     (out / "maps").mkdir(exist_ok=True)
-    with progress("explain", len(pictures), quiet=engine.quiet) as advance:
+    with show_progress("explain", len(pictures), quiet=engine.quiet) as advance:
         for picture in pictures:
-            shown = _maps(run, network, picture, names, checks, device)
-            page = _page(run, picture, shown, _caption(run, network, picture, device))
-            (out / "maps" / f"{safe_name(picture.name)}.png").write_bytes(page)
+            shown = _compute_maps(run, network, picture, names, checks, device)
+            page = _draw_page(run, picture, shown, _write_caption(run, network, picture, device))
+            (out / "maps" / f"{make_safe_name(picture.name)}.png").write_bytes(page)
             advance(1)
 
 
-def _page(run: Run, picture: _Picture, shown: Sequence[ShownMap], caption: str) -> bytes:
+def _draw_page(run: Run, picture: _Picture, shown: Sequence[ShownMap], caption: str) -> bytes:
     if picture.facing is not None and isinstance(run.recipe.view, VolumeView):
-        cube = cube_shown(picture.planes, picture.frame, picture.facing, run.recipe.view)
+        cube = turn_cube(picture.planes, picture.frame, picture.facing, run.recipe.view)
         return draw_volume_map_row(cube, picture.regions, shown, f"{picture.name}: {caption}")
     pixels = picture.planes[0] if len(picture.planes) == 1 else np.moveaxis(picture.planes, 0, -1)
     return draw_map_row(pixels, picture.frame, picture.regions, shown, caption)
 
 
-def _checked(
+def _check_explainers(
     network: nn.Module, pictures: Sequence[_Picture], names: Sequence[str], device: torch.device
 ) -> dict[str, Preflight | SightlineError]:
     """What pre-flight finds of each explainer; an explainer that cannot work here gives its reason."""
-    images = torch.from_numpy(np.stack([_three(p.planes) for p in pictures[:CHECKED]])).to(device)
+    images = torch.from_numpy(np.stack([_repeat_channels(p.planes) for p in pictures[:CHECKED]])).to(device)
     found: dict[str, Preflight | SightlineError] = {}
     for name in names:
         try:
-            found[name] = preflight(network, images, EXPLAINERS[name][1])
+            found[name] = run_preflight(network, images, EXPLAINERS[name][1])
         except SightlineError as error:
             found[name] = error
     return found
 
 
-def _words(found: Preflight | SightlineError) -> list[str]:
+def _describe_check(found: Preflight | SightlineError) -> list[str]:
     if isinstance(found, SightlineError):
         return [f"- **not shown**: {found.message} {found.remedy}"]
     return [f"- **{f.severity}**, {f.kind}: {f.message} {f.remedy}".rstrip() for f in found.findings]
 
 
-def _maps(
+def _compute_maps(
     run: Run,
     network: nn.Module,
     picture: _Picture,
@@ -290,22 +290,22 @@ def _maps(
         window = None
         if evidence.window is not None and tuple(cells.shape) != tuple(image.shape[2:]):
             window = evidence.window[0].double().numpy()
-        shown.append(ShownMap(EXPLAINERS[name][0], _numbers(cells), wrong[0] if wrong else "", window))
+        shown.append(ShownMap(EXPLAINERS[name][0], _convert_to_array(cells), wrong[0] if wrong else "", window))
     if "decoder" in evidence.extras:
-        shown.append(ShownMap("decoder", _numbers(evidence.extras["decoder"][0, 0].sigmoid())))
+        shown.append(ShownMap("decoder", _convert_to_array(evidence.extras["decoder"][0, 0].sigmoid())))
     return shown
 
 
-def _caption(run: Run, network: nn.Module, picture: _Picture, device: torch.device) -> str:
+def _write_caption(run: Run, network: nn.Module, picture: _Picture, device: torch.device) -> str:
     logits = forward_evidence(network, torch.from_numpy(picture.planes)[None].to(device), device).logits
-    p = probabilities_of(logits, independent=run.recipe.independent)[0]
-    said = f"network says {run.classes[int(p.argmax())]} ({p.max():.0%})"
-    return said if picture.label is None else f"{said}; label {picture.label}"
+    p = compute_probabilities(logits, independent=run.recipe.independent)[0]
+    answer = f"network says {run.classes[int(p.argmax())]} ({p.max():.0%})"
+    return answer if picture.label is None else f"{answer}; label {picture.label}"
 
 
-def _numbers(cells: Tensor) -> NDArray[np.float64]:
+def _convert_to_array(cells: Tensor) -> NDArray[np.float64]:
     return np.asarray(cells.detach().double().cpu().numpy())
 
 
-def _three(planes: NDArray[np.float32]) -> NDArray[np.float32]:
+def _repeat_channels(planes: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.broadcast_to(planes, (3, *planes.shape[1:])) if len(planes) == 1 and planes.ndim == 3 else planes

@@ -15,7 +15,7 @@ from sightline.structures.frame import Frame
 from sightline.structures.regions import ScoredBox
 
 if TYPE_CHECKING:
-    from sightline.io.dicom_results.objects import Wanted
+    from sightline.io.dicom_results.objects import ObjectOptions
 
 
 @dataclass(frozen=True)
@@ -34,20 +34,20 @@ class DicomWish:
     picture_syntax: Literal["plain", "rle", "jpegls"] = "plain"
     codes: Path | None = None
 
-    def wanted(self) -> Wanted:
+    def choose_objects(self) -> ObjectOptions:
         """The same for those who make the objects.
 
         Raises:
             RunError: highdicom is not installed.
         """
         try:
-            from sightline.io.dicom_results.objects import Wanted
+            from sightline.io.dicom_results.objects import ObjectOptions
         except ImportError as error:
             raise RunError(
                 f"DICOM results need a package that is not installed ({error.name}).",
                 "pip install 'sightline[hospital]'",
             ) from None
-        return Wanted(cast("tuple[Kind, ...]", self.kinds) or KINDS, self.map_on_image, self.picture_syntax)
+        return ObjectOptions(cast("tuple[Kind, ...]", self.kinds) or KINDS, self.map_on_image, self.picture_syntax)
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from sightline.data.views.volume_view import VolumeView
 from sightline.errors import RecipeError, RunError, UnreadableFile
 from sightline.inference.explanations import EXPLAINERS
 from sightline.inference.file_result import FileResult
-from sightline.inference.network_output import facts_of
+from sightline.inference.network_output import collect_facts
 from sightline.inference.predict import TorchNetwork
-from sightline.inference.radiographs import radiograph_files, read_picture, read_radiograph
+from sightline.inference.radiographs import list_radiograph_files, read_picture, read_radiograph
 from sightline.io.picture import Picture
 from sightline.plots.contact_sheet import draw_overlay
 from sightline.structures.evidence import forward_evidence
@@ -71,8 +71,8 @@ class Prediction:
     def __repr__(self) -> str:
         """Name, class and probability."""
         p = self.probabilities
-        said = "" if p is None else f", {self.label} {p[self.label]:.3f}"
-        return f"Prediction({self.name!r}{said}, {len(self.boxes)} boxes)"
+        shown = "" if p is None else f", {self.label} {p[self.label]:.3f}"
+        return f"Prediction({self.name!r}{shown}, {len(self.boxes)} boxes)"
 
     def _repr_png_(self) -> bytes | None:
         """The overlay, for a notebook."""
@@ -196,7 +196,7 @@ def read_picture_like(image: Image, number: int = 0) -> tuple[str, Picture]:
     return f"array {number}", Picture(pixels, Frame.of_image(pixels.shape[:2]))
 
 
-def _image_view(run: Run) -> View:
+def _require_image_view(run: Run) -> View:
     view = run.recipe.view
     if isinstance(view, VolumeView):
         raise RunError(f"{run.folder} was trained on patches of CTs.", "Give a Cohort of patches.")
@@ -214,12 +214,12 @@ def predict_pictures(run: Run, images: Sequence[Image], engine: Engine | None = 
         RunError: a run that cannot judge pictures, or nothing to read.
         SightlineError: of the first file that cannot be read (`predict_files` lists them and goes on instead).
     """
-    view = _image_view(run)
+    view = _require_image_view(run)
     device = (engine or Engine()).fabric("32-true").device
-    facts, network = facts_of(run), TorchNetwork(run, device)
+    facts, network = collect_facts(run), TorchNetwork(run, device)
     every: list[Image] = []
     for image in images:
-        every += radiograph_files([Path(image)], Path()) if isinstance(image, (str, Path)) else [image]
+        every += list_radiograph_files([Path(image)], Path()) if isinstance(image, (str, Path)) else [image]
     found = []
     for number, image in enumerate(every):
         name, picture = read_picture_like(image, number)
@@ -249,7 +249,7 @@ def explain_picture(
         raise RecipeError(f"There is no explainer {method!r}.", f"Known: {', '.join(EXPLAINERS)}.")
     if target is not None and target not in run.classes:
         raise RecipeError(f"There is no class {target!r}.", f"Classes: {', '.join(run.classes)}.")
-    view = _image_view(run)
+    view = _require_image_view(run)
     device = (engine or Engine()).fabric("32-true").device
     network = run.network().to(device).eval()
     _, picture = read_picture_like(image)

@@ -15,7 +15,7 @@ from sightline.data.views.image_view import View
 from sightline.data.views.volume_view import VolumeView
 from sightline.errors import RunError
 from sightline.explainers.localisation.protocols import MapBoxes
-from sightline.io.files import digest_of_file
+from sightline.io.files import digest_file
 from sightline.metrics.calibration.record import CalibrationRecord
 from sightline.metrics.predictions import Predictions
 from sightline.structures.frame import Frame
@@ -201,7 +201,7 @@ class RunFacts:
 
     def weights_digest(self) -> str:
         """SHA-256 of the weights."""
-        return self.weights_sha256 or digest_of_file(self.folder / "weights.safetensors")
+        return self.weights_sha256 or digest_file(self.folder / "weights.safetensors")
 
     def picture_view(self) -> View:
         """The view, where whole radiographs can be read with it.
@@ -222,7 +222,7 @@ class RunFacts:
         return self.view
 
 
-def facts_of(run: Run) -> RunFacts:
+def collect_facts(run: Run) -> RunFacts:
     """The same of a run that was opened with torch.
 
     Raises:

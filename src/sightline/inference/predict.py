@@ -8,17 +8,23 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, adaptive_avg_pool3d
 
-from sightline.data.loader import CohortItems, test_batches
+from sightline.data.loader import CohortItems, iterate_test_batches
 from sightline.data.views.image_view import View
 from sightline.data.views.volume_view import VolumeView
 from sightline.errors import CohortError, RunError
 from sightline.inference.network_output import MAPS_KEPT, SHOWN_CELLS, Answers, Maps, NetworkOutput
-from sightline.io.progress import progress
+from sightline.io.progress import show_progress
 from sightline.metrics.predictions import Predictions
 from sightline.structures.case import Cohort
-from sightline.structures.evidence import Evidence, FeatureTap, forward_evidence, probabilities_of, to_channels_last
+from sightline.structures.evidence import (
+    Evidence,
+    FeatureTap,
+    compute_probabilities,
+    forward_evidence,
+    to_channels_last,
+)
 from sightline.structures.protocols import Explainer
-from sightline.training.feature_cache import encoder_of
+from sightline.training.feature_cache import find_encoder
 from sightline.training.run import Run
 
 
@@ -46,14 +52,14 @@ def predict(
     """
     if len(cohort) == 0:
         raise CohortError(f"Cohort {cohort.name!r} has no case to predict.", "Choose another split.")
-    items = CohortItems(cohort, view, encoder=encoder_of(network))
+    items = CohortItems(cohort, view, encoder=find_encoder(network))
     network = to_channels_last(network.to(device))
     tap = FeatureTap(network)
     logits, windows, boxes = [], [], []
     kept_classes, kept_maps, kept_attention, kept_features = [], [], [], []
     shown: dict[str, list[NDArray[np.float32]]] = {}
-    with progress(title, len(cohort), quiet=quiet) as advance:
-        for batch in test_batches(items, batch_size=batch_size, workers=workers):
+    with show_progress(title, len(cohort), quiet=quiet) as advance:
+        for batch in iterate_test_batches(items, batch_size=batch_size, workers=workers):
             tap.take()  # what an explainer left
             evidence = forward_evidence(network, batch.images, device)
             features = tap.take()
@@ -68,26 +74,26 @@ def predict(
             if "box" in evidence.extras:
                 boxes.append(evidence.extras["box"].double().numpy())
             if "decoder" in evidence.extras:
-                shown.setdefault("decoder", []).append(_reduced(evidence.extras["decoder"].sigmoid()))
+                shown.setdefault("decoder", []).append(_reduce_maps(evidence.extras["decoder"].sigmoid()))
             if explainer is not None:
                 network.eval()
                 there = batch.to(device)
-                shown.setdefault("heatmap", []).append(_reduced(explainer(network, there, there.labels[:, None])))
+                shown.setdefault("heatmap", []).append(_reduce_maps(explainer(network, there, there.labels[:, None])))
             if evidence.maps is not None:
-                which = _kept(evidence.logits, batch.labels)
+                which = _choose_kept(evidence.logits, batch.labels)
                 kept_classes.append(which)
                 kept_maps.append(_gather(evidence.maps, which))
                 kept_attention.append(_gather(evidence.extras.get("attention", evidence.maps), which))
             advance(len(batch))
-    probabilities = probabilities_of(torch.cat(logits), independent=independent)
-    predictions = predictions_of(cohort, probabilities, independent=independent)
+    probabilities = compute_probabilities(torch.cat(logits), independent=independent)
+    predictions = build_predictions(cohort, probabilities, independent=independent)
     energies = torch.cat(logits).double().logsumexp(dim=1).numpy()
     tap.remove()
     known = torch.cat(kept_features).numpy() if kept_features else None
-    said = np.concatenate(boxes) if boxes else None
+    boxes_said = np.concatenate(boxes) if boxes else None
     pictures = {name: np.concatenate(each) for name, each in shown.items()}
     if not kept_maps:
-        return NetworkOutput(predictions, None, said, pictures, energies, known)
+        return NetworkOutput(predictions, None, boxes_said, pictures, energies, known)
     maps = Maps(
         predictions.case_ids,
         torch.cat(kept_classes).numpy(),
@@ -95,10 +101,10 @@ def predict(
         torch.cat(kept_attention).numpy(),
         np.concatenate(windows) if windows else None,
     )
-    return NetworkOutput(predictions, maps, said, pictures, energies, known)
+    return NetworkOutput(predictions, maps, boxes_said, pictures, energies, known)
 
 
-def predictions_of(cohort: Cohort, probabilities: NDArray[np.float64], *, independent: bool = False) -> Predictions:
+def build_predictions(cohort: Cohort, probabilities: NDArray[np.float64], *, independent: bool = False) -> Predictions:
     """The table of predictions of a cohort's cases, from probabilities [n, k] in the cohort's order."""
     return Predictions(
         classes=cohort.classes,
@@ -111,7 +117,7 @@ def predictions_of(cohort: Cohort, probabilities: NDArray[np.float64], *, indepe
     )
 
 
-def _reduced(maps: Tensor) -> NDArray[np.float32]:
+def _reduce_maps(maps: Tensor) -> NDArray[np.float32]:
     """Maps [b, 1, *m] as means over at most SHOWN_CELLS cells a side: [b, *m']."""
     sides = [min(SHOWN_CELLS, int(n)) for n in maps.shape[2:]]
     flat = len(sides) == 2
@@ -120,7 +126,7 @@ def _reduced(maps: Tensor) -> NDArray[np.float32]:
     return np.asarray(small[:, 0].cpu().numpy(), dtype=np.float32)
 
 
-def _kept(logits: Tensor, labels: Tensor) -> Tensor:
+def _choose_kept(logits: Tensor, labels: Tensor) -> Tensor:
     """Classes whose maps are kept: int64 [b, m]."""
     b, k = logits.shape
     if k <= MAPS_KEPT:
@@ -154,10 +160,10 @@ class TorchNetwork:
         """Answers to images, in evaluation mode."""
         evidence = forward_evidence(self.network, torch.from_numpy(images), self.device)
         features = self._tap.take()
-        return answers_of(evidence, None if features is None else features.cpu())
+        return convert_evidence(evidence, None if features is None else features.cpu())
 
 
-def answers_of(evidence: Evidence, features: Tensor | None = None) -> Answers:
+def convert_evidence(evidence: Evidence, features: Tensor | None = None) -> Answers:
     """Evidence on the CPU as arrays."""
     return Answers(
         logits=evidence.logits.numpy(),

@@ -13,22 +13,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sightline.errors import RunError, SightlineError, UnreadableFile
-from sightline.inference.boxes import boxes_on_pictures, finding_classes, top_finding
+from sightline.inference.boxes import choose_top_finding, list_finding_classes, read_boxes_on_pictures
 from sightline.inference.file_result import DicomWish, FileResult
-from sightline.inference.gate.features import FeatureLimits, read_scope, scope_of, score_of
-from sightline.inference.network_output import Answers, Ask, Maps, NetworkOutput, RunFacts, facts_of
+from sightline.inference.gate.features import FeatureLimits, name_scope, read_scope, score_features
+from sightline.inference.network_output import Answers, Ask, Maps, NetworkOutput, RunFacts, collect_facts
 from sightline.inference.results.csv_table import open_csv_table
 from sightline.inference.results.found_files import FoundFiles
-from sightline.inference.results.journal import Journal, PredictedFile, mark_of_input, stamp_of
+from sightline.inference.results.journal import Journal, PredictedFile, build_stamp, fingerprint_input
 from sightline.inference.results.studies import StudyNames
 from sightline.io.dicom.radiograph import read_header, require_radiograph
-from sightline.io.files import only_command, unique_name
+from sightline.io.files import hold_folder, make_unique_name
 from sightline.io.image import find_images, is_ct_input, read_image
 from sightline.io.picture import SOFTWARE, Picture, require_content
-from sightline.io.progress import progress
+from sightline.io.progress import show_progress
 from sightline.metrics.predictions import Predictions
 from sightline.structures.frame import Frame
-from sightline.structures.regions import ScoredBox, scored_boxes
+from sightline.structures.regions import ScoredBox, build_scored_boxes
 
 if TYPE_CHECKING:
     from sightline.inference.dicom_results import StudyWriter
@@ -66,7 +66,7 @@ def predict_files(
     from sightline.training.engine import Engine
 
     engine = engine or Engine()
-    facts = facts_of(run)
+    facts = collect_facts(run)
     facts.picture_view()
     network = TorchNetwork(run, engine.fabric("32-true").device)
     return read_files(facts, network, inputs, out, quiet=engine.quiet, study_table=study_table, dicom=dicom)
@@ -108,9 +108,9 @@ def read_files(
         RunError: the run reads no whole radiographs, or an input does not exist.
     """
     facts.picture_view()
-    files = radiograph_files(inputs, out)
+    files = list_radiograph_files(inputs, out)
     studies = StudyNames(study_table, files)
-    with only_command(out):
+    with hold_folder(out):
         return _read_into(out, facts, ask, files, studies, dicom, quiet=quiet)
 
 
@@ -127,9 +127,9 @@ def _read_into(
     """The same, in a folder that no other command writes into."""
     (out / "overlays").mkdir(parents=True, exist_ok=True)
     found = FoundFiles(files)
-    writer = None if dicom is None else _study_writer(facts, files, out, dicom)
+    writer = None if dicom is None else _build_study_writer(facts, files, out, dicom)
     # DICOM objects need the whole of what the network said, which no journal keeps
-    journal = None if writer is not None else Journal(out, stamp_of(facts), PredictedFile.of_json)
+    journal = None if writer is not None else Journal(out, build_stamp(facts), PredictedFile.from_json)
     reader = _FileReader(facts, ask, out, writer, journal, read_scope(facts.folder))
     probabilities = [f"p({name})" for name in facts.classes]
     best = ("box_score", *(f"box_{name}" for name in _CORNERS))
@@ -139,7 +139,7 @@ def _read_into(
         with (
             open_csv_table(out / "predictions.csv", head) as write_prediction,
             open_csv_table(out / "boxes.csv", ("file", "label", "score", *_CORNERS)) as write_box,
-            progress("predict", len(files), quiet=quiet) as advance,
+            show_progress("predict", len(files), quiet=quiet) as advance,
         ):
             for path in files:
                 try:
@@ -158,7 +158,7 @@ def _read_into(
     finally:
         if journal is not None:
             journal.close(done=done)
-    labels = [facts.classes[k] for k in finding_classes(facts.classes)] if facts.classifies else [FINDING]
+    labels = [facts.classes[k] for k in list_finding_classes(facts.classes)] if facts.classifies else [FINDING]
     found.write_tables(out, facts, studies, labels)
     return len(found.pictures), len(found.rejects)
 
@@ -178,7 +178,7 @@ class _FileReader:
         """Names of overlays that an interrupted command drew are taken."""
         self._names: set[str] = set()
         for _, earlier in () if self.journal is None else self.journal.known.values():
-            unique_name(Path(earlier.overlay).stem, self._names)
+            make_unique_name(Path(earlier.overlay).stem, self._names)
 
     def read(self, path: Path) -> PredictedFile:
         """What is known of a file, from the journal or anew.
@@ -186,7 +186,7 @@ class _FileReader:
         Raises:
             UnreadableFile: as `read_radiograph`; the study's DICOM objects are then made without the file.
         """
-        mark = "" if self.journal is None else mark_of_input(path)
+        mark = "" if self.journal is None else fingerprint_input(path)
         known = None if self.journal is None else self.journal.find(str(path), mark)
         if known is not None and not (known.overlay and not (self.out / known.overlay).is_file()):
             return known
@@ -199,7 +199,7 @@ class _FileReader:
                 self.writer.leave_out(path)
             raise
         if self.journal is not None:
-            self.journal.add(str(path), mark, predicted.as_json())
+            self.journal.add(str(path), mark, predicted.to_json())
         return predicted
 
     def _predict(self, path: Path) -> PredictedFile:
@@ -208,18 +208,18 @@ class _FileReader:
         picture = read_radiograph(path)
         planes, frame = self.facts.picture_view().show(picture.pixels, picture.frame)
         reading = read_picture(self.facts, self.ask, planes, picture.frame, frame)
-        overlay = f"overlays/{unique_name(path.stem, self._names)}.png"
-        drawn = _drawn(self.facts, reading)
+        overlay = f"overlays/{make_unique_name(path.stem, self._names)}.png"
+        drawn = _draw_overlay(self.facts, reading)
         if drawn is None:
             overlay = ""
         else:
             (self.out / overlay).write_bytes(drawn)
         if self.writer is not None and source is not None:
             self.writer.add(path, source, picture, reading)
-        score = score_of(self.limits, reading.features, reading.energy)
-        scope = [scope_of(score), "" if score is None else f"{score:.4f}"]
+        score = score_features(self.limits, reading.features, reading.energy)
+        scope = [name_scope(score), "" if score is None else f"{score:.4f}"]
         return PredictedFile(
-            row=(*_row(self.facts, path, reading, overlay), *scope),
+            row=(*_format_row(self.facts, path, reading, overlay), *scope),
             boxes=reading.boxes,
             shape=(picture.frame.shape[0], picture.frame.shape[1]),
             study_uid=picture.facts.get("study_uid", ""),
@@ -254,19 +254,19 @@ def read_picture(facts: RunFacts, ask: Ask, planes: NDArray[np.float32], source:
     answers = ask(planes[None])
     if not np.isfinite(answers.logits).all():
         raise RunError("The network's logits are not finite.", "The weights are damaged.")
-    said = _single_output(facts, answers)
-    probabilities = said.predictions.probabilities[0]
+    output = _wrap_single_output(facts, answers)
+    probabilities = output.predictions.probabilities[0]
     # what only locates names no class: the finding's map is the one to show
-    named = top_finding(facts.classes, probabilities)
+    named = choose_top_finding(facts.classes, probabilities)
     predicted = int(probabilities.argmax()) if facts.classifies else named
     boxes: tuple[ScoredBox, ...] = ()
-    if said.boxes is not None or said.maps is not None:
-        ((corners, scores),) = boxes_on_pictures(said, [source], [view], facts.boxes)
+    if output.boxes is not None or output.maps is not None:
+        ((corners, scores),) = read_boxes_on_pictures(output, [source], [view], facts.boxes)
         if facts.classifies:
-            boxes = scored_boxes(facts.classes[named], corners, scores)
+            boxes = build_scored_boxes(facts.classes[named], corners, scores)
         else:
             # no probability was learnt: what is left of the score is the box's share of its map
-            boxes = scored_boxes(FINDING, corners, np.asarray(scores) / probabilities[named])
+            boxes = build_scored_boxes(FINDING, corners, np.asarray(scores) / probabilities[named])
     record = facts.calibration
     if record is not None:
         # boxes keep the scores that were said; what is printed and called is what validation says is meant
@@ -289,15 +289,15 @@ def read_picture(facts: RunFacts, ask: Ask, planes: NDArray[np.float32], source:
     )
 
 
-def _study_writer(facts: RunFacts, files: Sequence[Path], out: Path, dicom: DicomWish) -> StudyWriter:
+def _build_study_writer(facts: RunFacts, files: Sequence[Path], out: Path, dicom: DicomWish) -> StudyWriter:
     # highdicom is an extra and takes a while to import: only who wants its objects needs it
-    wanted = dicom.wanted()
-    from sightline.inference.dicom_results import StudyWriter, words_of_run
+    wanted = dicom.choose_objects()
+    from sightline.inference.dicom_results import StudyWriter, collect_run_words
 
-    return StudyWriter(words_of_run(facts, dicom.codes), files, out, wanted)
+    return StudyWriter(collect_run_words(facts, dicom.codes), files, out, wanted)
 
 
-def _single_output(facts: RunFacts, answers: Answers) -> NetworkOutput:
+def _wrap_single_output(facts: RunFacts, answers: Answers) -> NetworkOutput:
     """Answers to one picture as the output for a set of one."""
     one = ("",)
     probabilities = answers.probabilities(independent=facts.independent)
@@ -313,20 +313,20 @@ def _single_output(facts: RunFacts, answers: Answers) -> NetworkOutput:
     return NetworkOutput(predictions, maps, None if box is None else box.astype(np.float64))
 
 
-def _row(facts: RunFacts, path: Path, reading: FileResult, overlay: str) -> list[str]:
+def _format_row(facts: RunFacts, path: Path, reading: FileResult, overlay: str) -> list[str]:
     """One row of predictions.csv; what is not known is empty."""
     if reading.probabilities is None:
-        said = [""] * (1 + len(facts.classes))
+        answer = [""] * (1 + len(facts.classes))
     else:
-        said = [facts.classes[reading.predicted], *(repr(float(p)) for p in reading.probabilities)]
+        answer = [facts.classes[reading.predicted], *(repr(float(p)) for p in reading.probabilities)]
     look = ["", ""] if reading.look is None else [f"{x:.1f}" for x in reading.look]
     box = [""] * 5
     if reading.boxes:
         box = [repr(reading.boxes[0].score), *(f"{x:.2f}" for x in reading.boxes[0].corners)]
-    return [str(path), *said, *look, *box, overlay]
+    return [str(path), *answer, *look, *box, overlay]
 
 
-def _drawn(facts: RunFacts, reading: FileResult) -> bytes | None:
+def _draw_overlay(facts: RunFacts, reading: FileResult) -> bytes | None:
     """The overlay, or None from a network that shows nothing."""
     found = reading.boxes
     if reading.probabilities is None:
@@ -342,7 +342,7 @@ def _drawn(facts: RunFacts, reading: FileResult) -> bytes | None:
     return draw_overlay(reading.pixels, reading.map, (), reading.frame, caption, found=found, window=reading.window)
 
 
-def radiograph_files(inputs: Sequence[Path], out: Path) -> list[Path]:
+def list_radiograph_files(inputs: Sequence[Path], out: Path) -> list[Path]:
     """The files of a command, each once, in order; what an earlier call drew into `out` is none of them.
 
     Raises:

@@ -24,7 +24,7 @@ LONGEST = 120
 LOCK_NAME, BEGUN = ".lock", ".unfinished"
 
 
-def mark_of_file(path: Path) -> str:
+def fingerprint_file(path: Path) -> str:
     """A digest of a file's size and of its first and last 64 KiB: quick to make, also of 100,000 pictures.
 
     Empty where the file cannot be read.
@@ -42,7 +42,7 @@ def mark_of_file(path: Path) -> str:
 
 
 @contextmanager
-def only_command(folder: Path, doing: str = "written into", name: str = LOCK_NAME) -> Iterator[None]:
+def hold_folder(folder: Path, doing: str = "written into", name: str = LOCK_NAME) -> Iterator[None]:
     """Hold a folder while a command writes into it; the system lets go when a process dies, however it dies.
 
     Raises:
@@ -59,7 +59,8 @@ def only_command(folder: Path, doing: str = "written into", name: str = LOCK_NAM
         lock.acquire()
     except Timeout:
         raise FolderHeld(
-            f"{folder} is being {doing} by {_holder(path)}.", "Wait until it is done, or stop it; or choose another."
+            f"{folder} is being {doing} by {_describe_holder(path)}.",
+            "Wait until it is done, or stop it; or choose another.",
         ) from None
     except (OSError, NotImplementedError):
         pass  # a file system without locks
@@ -75,17 +76,17 @@ def only_command(folder: Path, doing: str = "written into", name: str = LOCK_NAM
                 folder.rmdir()
 
 
-def only_maker(folder: Path) -> AbstractContextManager[None]:
+def hold_new_folder(folder: Path) -> AbstractContextManager[None]:
     """Hold a folder that must be new or empty when it is written: its lock lies beside it.
 
     Raises:
         FolderHeld: another command holds it.
     """
     folder = Path(os.path.realpath(folder))
-    return only_command(folder.parent, f"written into ({folder.name})", f".{folder.name}{LOCK_NAME}")
+    return hold_folder(folder.parent, f"written into ({folder.name})", f".{folder.name}{LOCK_NAME}")
 
 
-def holds_files(folder: Path) -> bool:
+def contains_files(folder: Path) -> bool:
     """Whether a folder holds anything but the lock of a command."""
     return any(not entry.name.endswith(LOCK_NAME) and entry.name != "LOCK" for entry in folder.iterdir())
 
@@ -96,7 +97,7 @@ def require_no_content(folder: Path) -> None:
     Raises:
         LayoutError: it holds something, or is a file.
     """
-    if folder.exists() and (not folder.is_dir() or holds_files(folder)):
+    if folder.exists() and (not folder.is_dir() or contains_files(folder)):
         raise LayoutError(f"{folder} is not an empty folder.", "Choose a new one; nothing was written.")
 
 
@@ -108,7 +109,7 @@ def require_empty(folder: Path) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise LayoutError(f"{folder} is a file, not a folder.", "Choose another destination.")
-    if folder.exists() and holds_files(folder) and not (folder / BEGUN).exists():
+    if folder.exists() and contains_files(folder) and not (folder / BEGUN).exists():
         raise LayoutError(f"{folder} is not an empty folder.", "Choose a new or empty folder; nothing was written.")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / BEGUN).touch()
@@ -119,7 +120,7 @@ def mark_whole(folder: Path) -> None:
     (folder / BEGUN).unlink(missing_ok=True)
 
 
-def _holder(path: Path) -> str:
+def _describe_holder(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")[:100].strip() or "another process"
     except OSError:
@@ -142,13 +143,13 @@ def parse_json(text: str) -> Any:
             half a letter (a lone surrogate), which no file can hold.
         RecursionError: nested without end.
     """
-    data = json.loads(text, object_pairs_hook=_named_once)
+    data = json.loads(text, object_pairs_hook=_refuse_repeated_names)
     if "\\ud" in text or "\\uD" in text:
         json.dumps(data, ensure_ascii=False).encode()
     return data
 
 
-def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _refuse_repeated_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
@@ -172,13 +173,13 @@ def read_json(path: Path, remedy: str = "Restore the file.") -> dict[str, Any]:
     return data
 
 
-def digest_of_file(path: Path) -> str:
+def digest_file(path: Path) -> str:
     """SHA-256 of a file's bytes: 64 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def safe_name(text: str) -> str:
+def make_safe_name(text: str) -> str:
     """A file name without separators or surprises; long texts that differ at the end stay apart."""
     name = "".join(c if c.isalnum() or c in "-_." else "_" for c in unicodedata.normalize("NFC", text))
     if not name.strip("."):
@@ -187,10 +188,10 @@ def safe_name(text: str) -> str:
         name = f"_{name}"
     if name.endswith("."):
         name = f"{name.rstrip('.')}_"
-    return _shortened(name, text)
+    return _shorten_name(name, text)
 
 
-def _shortened(name: str, text: str) -> str:
+def _shorten_name(name: str, text: str) -> str:
     """A name of at most LONGEST bytes, of which a letter may have four; those of other texts stay apart."""
     if len(name.encode()) <= LONGEST:
         return name
@@ -198,9 +199,9 @@ def _shortened(name: str, text: str) -> str:
     return f"{name.encode()[: LONGEST - 20].decode(errors='ignore').rstrip('%')}-{mark}"
 
 
-def unique_name(text: str, taken: set[str]) -> str:
+def make_unique_name(text: str, taken: set[str]) -> str:
     """A file name for a text that no other has, also where upper and lower case are the same."""
-    name, n = safe_name(text), 1
+    name, n = make_safe_name(text), 1
     candidate = name
     # some file systems take a letter and its accent, or upper and lower case, for the same
     while (key := unicodedata.normalize("NFKC", candidate).casefold()) in taken:
@@ -210,7 +211,7 @@ def unique_name(text: str, taken: set[str]) -> str:
     return candidate
 
 
-def file_name(text: str) -> str:
+def make_file_name(text: str) -> str:
     """An id as a safe file name: everything but letters, digits and `_.-~ ` is percent-encoded."""
     name = quote(os.fsencode(text), safe=" ") if text.strip(".") else quote(text).replace(".", "%2E")
     if name != name.strip() or name.endswith("."):
@@ -218,4 +219,4 @@ def file_name(text: str) -> str:
         name = name.replace(" ", "%20").removesuffix(".") + ("%2E" if name.endswith(".") else "")
     if name.split(".")[0].casefold() in _RESERVED:
         name = f"%{ord(name[0]):02X}{name[1:]}"
-    return _shortened(name, text)
+    return _shorten_name(name, text)

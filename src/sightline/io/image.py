@@ -17,16 +17,16 @@ import numpy as np
 from sightline.errors import SightlineError, UnreadableFile
 from sightline.io.dicom.radiograph import (
     DICOM_SUFFIXES,
-    foreign_bytes,
     has_dicom_mark,
     is_multi_frame,
     open_dataset,
     read_dicom,
     read_header,
+    translate_parser_errors,
 )
 from sightline.io.picture import Picture, Pixels, Reject, stretch_to_uint16, write_rejects
 from sightline.structures.frame import Frame
-from sightline.structures.raster import Raster, picture_kind, raster_frame, read_raster
+from sightline.structures.raster import Raster, find_picture_kind, read_raster, read_raster_frame
 from sightline.structures.regions import is_volume
 
 __all__ = ["Picture", "Reject", "find_images", "read_image", "write_rejects"]
@@ -63,10 +63,10 @@ def read_image(path: Path) -> Picture:
         UnreadableFile: missing, of another type, truncated, of several pages, or of an absurd size.
     """
     path = Path(path)
-    head = _head(path)
+    head = _read_head(path)
     if _is_dicom(path, head):
         return read_dicom(path)
-    if picture_kind(head) is None:
+    if find_picture_kind(head) is None:
         raise UnreadableFile(
             f"{path}: the content is {'empty' if not head else 'neither PNG, JPEG, TIFF nor DICOM'}.",
             "Give a radiograph in one of these formats.",
@@ -77,7 +77,7 @@ def read_image(path: Path) -> Picture:
         facts["software"] = raster.software
     if raster.aspect != 1.0:
         facts["pixel_aspect"] = f"{raster.aspect:.4g}"
-    pixels = _as_display(path, raster)
+    pixels = _convert_to_display(path, raster)
     return Picture(pixels, Frame.of_image(pixels.shape[:2], aspect=raster.aspect), facts)
 
 
@@ -89,20 +89,20 @@ def read_frame(path: Path) -> Frame:
     """
     path = Path(path)
     stamp = path.stat() if path.is_file() else None
-    return _frame(path, None if stamp is None else (stamp.st_size, stamp.st_mtime_ns))
+    return _read_frame(path, None if stamp is None else (stamp.st_size, stamp.st_mtime_ns))
 
 
 @lru_cache(maxsize=65536)
-def _frame(path: Path, stamp: tuple[int, int] | None) -> Frame:
-    head = _head(path)
+def _read_frame(path: Path, stamp: tuple[int, int] | None) -> Frame:
+    head = _read_head(path)
     if _is_dicom(path, head):
         header = read_header(path)
         if header.shape is None:
             raise UnreadableFile(f"{path}: the DICOM file does not state rows and columns.", "Export it again.")
         return Frame.of_image(header.shape, header.spacing_mm, header.aspect)
-    if picture_kind(head) is None:
+    if find_picture_kind(head) is None:
         return read_image(path).frame
-    rows, columns, aspect = raster_frame(path)
+    rows, columns, aspect = read_raster_frame(path)
     return Frame.of_image((rows, columns), aspect=aspect)
 
 
@@ -117,10 +117,10 @@ def read_size(path: Path) -> tuple[int, int]:
 
 
 def _is_dicom(path: Path, head: bytes) -> bool:
-    return has_dicom_mark(head) or (path.suffix.lower() in DICOM_SUFFIXES and picture_kind(head) is None)
+    return has_dicom_mark(head) or (path.suffix.lower() in DICOM_SUFFIXES and find_picture_kind(head) is None)
 
 
-def _as_display(path: Path, raster: Raster) -> Pixels:
+def _convert_to_display(path: Path, raster: Raster) -> Pixels:
     values = raster.values
     if values.dtype == np.uint8:
         return values
@@ -171,13 +171,13 @@ def _may_be_image(file: Path) -> bool:
     if known:
         return True
     try:
-        head = _head(file)
+        head = _read_head(file)
     except UnreadableFile:
         return False
-    return has_dicom_mark(head) or picture_kind(head) is not None
+    return has_dicom_mark(head) or find_picture_kind(head) is not None
 
 
-def _head(path: Path) -> bytes:
+def _read_head(path: Path) -> bytes:
     try:
         with path.open("rb") as stream:
             return stream.read(132)
@@ -190,27 +190,27 @@ def is_ct_input(path: Path) -> bool:
     Enhanced CT (all slices in one file).
     """
     if not path.is_dir():
-        return is_volume(path) or _holds_frames(path)
+        return is_volume(path) or _has_frames(path)
     if any(is_volume(file) for file in path.iterdir()):
         return True
     slices = [file for file in sorted(path.iterdir()) if file.is_file() and not file.name.startswith(".")]
-    return any(map(_holds_frames, slices[:1])) or (len(slices) > 1 and all(modality_of(f) == "CT" for f in slices[:2]))
+    return any(map(_has_frames, slices[:1])) or (len(slices) > 1 and all(read_modality(f) == "CT" for f in slices[:2]))
 
 
-def _holds_frames(path: Path) -> bool:
+def _has_frames(path: Path) -> bool:
     if not path.is_file():
         return False
     with path.open("rb") as stream:
         if not has_dicom_mark(stream.read(132)):
             return False
     try:
-        with foreign_bytes(path):
+        with translate_parser_errors(path):
             return is_multi_frame(open_dataset(path, pixels=False))
     except SightlineError:
         return False
 
 
-def modality_of(path: Path) -> str | None:
+def read_modality(path: Path) -> str | None:
     """What a DICOM file says it is, None of other files."""
     try:
         return read_header(path).facts.get("modality", "")

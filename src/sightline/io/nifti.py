@@ -23,7 +23,14 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import ArrayLike, NDArray
 
 from sightline.errors import GeometryError, SightlineError, UnreadableFile
-from sightline.io.nifti_header import affine_of, as_labels, as_numbers, as_stored, is_sheared, require_finite
+from sightline.io.nifti_header import (
+    choose_affine,
+    convert_to_labels,
+    convert_to_stored,
+    is_sheared,
+    require_finite,
+    scale_numbers,
+)
 from sightline.io.volume import Volume
 from sightline.structures.frame import FloatArray
 
@@ -80,12 +87,12 @@ def read_volume(path: Path, *, labels: bool = False) -> Volume:
             are no numbers, or labels that are none.
     """
     path = Path(path)
-    with _foreign_bytes(path), _opened(path) as (stream, most):
-        nifti = _nifti_header(stream, path)
-        header = _checked(nifti, path)
-        voxels = _voxels(stream, most, nifti, header.shape, path)
+    with _translate_parser_errors(path), _open_unpacked(path) as (stream, most):
+        nifti = _read_nifti_header(stream, path)
+        header = _check_header(nifti, path)
+        voxels = _read_voxels(stream, most, nifti, header.shape, path)
     slope, inter = _scale(nifti, path)
-    values = as_labels(voxels, slope, inter, path) if labels else as_numbers(voxels, slope, inter, path)
+    values = convert_to_labels(voxels, slope, inter, path) if labels else scale_numbers(voxels, slope, inter, path)
     require_finite(values, path, "Store them in a smaller range: a float32 holds no more than 3.4e38.")
     return Volume(values, header.affine, header.facts)
 
@@ -97,8 +104,8 @@ def read_volume_header(path: Path) -> VolumeHeader:
         UnreadableFile: as `read_volume`, for what the header can show.
     """
     path = Path(path)
-    with _foreign_bytes(path), _opened(path) as (stream, _):
-        return _checked(_nifti_header(stream, path), path)
+    with _translate_parser_errors(path), _open_unpacked(path) as (stream, _):
+        return _check_header(_read_nifti_header(stream, path), path)
 
 
 def write_volume(path: Path, values: NDArray[Any], affine: ArrayLike) -> None:
@@ -116,7 +123,7 @@ def write_volume(path: Path, values: NDArray[Any], affine: ArrayLike) -> None:
     path = Path(path)
     if not path.name.endswith(NIFTI_SUFFIXES):
         raise GeometryError(f"{path}: a volume is written as .nii or .nii.gz.", "Give one of these suffixes.")
-    volume = Volume(as_stored(np.asarray(values), path), np.asarray(affine, dtype=np.float64))
+    volume = Volume(convert_to_stored(np.asarray(values), path), np.asarray(affine, dtype=np.float64))
     image = nibabel.Nifti1Image(volume.values, volume.affine)
     image.header.set_xyzt_units("mm")
     image.set_sform(volume.affine, code=1)
@@ -135,7 +142,7 @@ def write_volume(path: Path, values: NDArray[Any], affine: ArrayLike) -> None:
 
 
 @contextmanager
-def _foreign_bytes(path: Path) -> Iterator[None]:
+def _translate_parser_errors(path: Path) -> Iterator[None]:
     """One clear error for whatever broken bytes make zlib and nibabel raise."""
     try:
         yield
@@ -157,7 +164,7 @@ def _foreign_bytes(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[IO[bytes], int]]:
+def _open_unpacked(path: Path) -> Iterator[tuple[IO[bytes], int]]:
     """The unpacked bytes, and how many there can be at most: gzip packs a thousand into one at best."""
     with path.open("rb") as file:
         packed = file.read(2) == _GZIP
@@ -169,7 +176,7 @@ def _opened(path: Path) -> Iterator[tuple[IO[bytes], int]]:
             yield cast(IO[bytes], stream), path.stat().st_size * 1100
 
 
-def _nifti_header(stream: IO[bytes], path: Path) -> Any:
+def _read_nifti_header(stream: IO[bytes], path: Path) -> Any:
     head = stream.read(540)
     if len(head) < 348:
         raise UnreadableFile(
@@ -182,27 +189,29 @@ def _nifti_header(stream: IO[bytes], path: Path) -> Any:
             "Save it as a single .nii or .nii.gz file.",
         )
     if head[344:348] == b"n+1\0":
-        return _mended(nibabel.Nifti1Header.from_fileobj(BytesIO(head[:348]), check=False))
+        return _repair_header(nibabel.Nifti1Header.from_fileobj(BytesIO(head[:348]), check=False))
     if head[4:8] == b"n+2\0" and len(head) == 540:
-        return _mended(nibabel.Nifti2Header.from_fileobj(BytesIO(head), check=False))
+        return _repair_header(nibabel.Nifti2Header.from_fileobj(BytesIO(head), check=False))
     # an Analyze header has the length of a NIfTI header but not its magic, and no orientation at all
     kind = (
-        "an Analyze 7.5 file, which states no orientation" if 348 in _lengths(head) else "no NIfTI file (wrong magic)"
+        "an Analyze 7.5 file, which states no orientation"
+        if 348 in _read_lengths(head)
+        else "no NIfTI file (wrong magic)"
     )
     raise UnreadableFile(f"{path}: {kind}.", "Convert the original DICOM series to NIfTI, or give its folder.")
 
 
-def _mended(header: Any) -> Any:
+def _repair_header(header: Any) -> Any:
     """The header with small offences against the standard mended, as every reader does, but without a word of it."""
     header.check_fix(logger=_QUIET, error_level=40)
     return header
 
 
-def _lengths(head: bytes) -> tuple[int, int]:
+def _read_lengths(head: bytes) -> tuple[int, int]:
     return int.from_bytes(head[:4], "little"), int.from_bytes(head[:4], "big")
 
 
-def _checked(nifti: Any, path: Path) -> VolumeHeader:
+def _check_header(nifti: Any, path: Path) -> VolumeHeader:
     shape = tuple(int(n) for n in nifti.get_data_shape())
     if len(shape) > 3 and all(n == 1 for n in shape[3:]):
         shape = shape[:3]
@@ -224,11 +233,11 @@ def _checked(nifti: Any, path: Path) -> VolumeHeader:
             "The header is broken; convert the file again.",
         )
     i, j, k = shape
-    affine, source = affine_of(nifti, (i, j, k), path)
+    affine, source = choose_affine(nifti, (i, j, k), path)
     return VolumeHeader((i, j, k), affine, {"format": "NIfTI", "orientation_from": source, "stored_as": dtype.name})
 
 
-def _voxels(stream: IO[bytes], most: int, nifti: Any, shape: tuple[int, int, int], path: Path) -> NDArray[Any]:
+def _read_voxels(stream: IO[bytes], most: int, nifti: Any, shape: tuple[int, int, int], path: Path) -> NDArray[Any]:
     """The stored numbers [i, j, k], Fortran order as in the file; every byte is there and the checksum holds."""
     # 0 is written by some and means "where voxels start at the earliest"
     offset = max(int(nifti.get_data_offset()), int(nifti.single_vox_offset))
@@ -236,14 +245,14 @@ def _voxels(stream: IO[bytes], most: int, nifti: Any, shape: tuple[int, int, int
     size = int(np.prod(shape)) * dtype.itemsize
     # no memory for voxels that cannot be there
     if most < offset + size:
-        raise _truncated(path, most - offset, size, shape, dtype)
+        raise _build_truncation_error(path, most - offset, size, shape, dtype)
     buffer = np.empty(size, dtype=np.uint8)
     stream.seek(offset)
     got, view = 0, buffer.data
     while got < size:
         more = stream.readinto(view[got:])  # type: ignore[attr-defined]
         if not more:
-            raise _truncated(path, got, size, shape, dtype)
+            raise _build_truncation_error(path, got, size, shape, dtype)
         got += more
     # gzip compares its checksum when the end is read
     if len(stream.read(MAX_TRAILING_BYTES + 1)) > MAX_TRAILING_BYTES:
@@ -256,7 +265,7 @@ def _voxels(stream: IO[bytes], most: int, nifti: Any, shape: tuple[int, int, int
     return stored if dtype.isnative else stored.astype(dtype.newbyteorder("="))
 
 
-def _truncated(path: Path, got: int, size: int, shape: tuple[int, ...], dtype: Any) -> UnreadableFile:
+def _build_truncation_error(path: Path, got: int, size: int, shape: tuple[int, ...], dtype: Any) -> UnreadableFile:
     return UnreadableFile(
         f"{path}: at most {max(got, 0)} bytes of voxels, where shape {shape} of {dtype.name} needs {size}. The file is "
         "truncated.",
@@ -266,6 +275,6 @@ def _truncated(path: Path, got: int, size: int, shape: tuple[int, ...], dtype: A
 
 def _scale(nifti: Any, path: Path) -> tuple[float, float]:
     # nibabel reads slope 0 or none as "no scaling"
-    with _foreign_bytes(path):
+    with _translate_parser_errors(path):
         slope, inter = nifti.get_slope_inter()
     return (1.0, 0.0) if slope is None else (float(slope), float(inter or 0.0))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sightline.errors import GeometryError, UnreadableFile
-from sightline.structures.frame import FloatArray, forms_apart_mm
+from sightline.structures.frame import FloatArray, measure_forms_apart_mm
 
 SPACING_RANGE_MM = (0.05, 20.0)
 # cosine between two axes: half a degree is what rounding never makes and a tilted gantry always does
@@ -19,7 +19,7 @@ _CODES = {1: "scanner", 2: "aligned", 3: "Talairach", 4: "MNI", 5: "template"}
 _UNITS_MM = {1: 1000.0, 2: 1.0, 3: 0.001}
 
 
-def affine_of(nifti: Any, shape: tuple[int, int, int], path: Path) -> tuple[FloatArray, str]:
+def choose_affine(nifti: Any, shape: tuple[int, int, int], path: Path) -> tuple[FloatArray, str]:
     """The affine of a NIfTI header, and which of its two ways of saying it was taken.
 
     Args:
@@ -41,9 +41,9 @@ def affine_of(nifti: Any, shape: tuple[int, int, int], path: Path) -> tuple[Floa
             "head and which side is left.",
             "Convert the original DICOM series again (dcm2niix sets both), or set the orientation by hand.",
         )
-    sform = _in_mm(nifti.get_sform(), unit_mm) if s_code > 0 else None
+    sform = _convert_to_mm(nifti.get_sform(), unit_mm) if s_code > 0 else None
     with np.errstate(all="ignore"):  # what overflows here is refused below
-        qform = _in_mm(nifti.get_qform(), unit_mm) if q_code > 0 else None
+        qform = _convert_to_mm(nifti.get_qform(), unit_mm) if q_code > 0 else None
     name = f"sform ({_CODES.get(s_code, s_code)})" if s_code > 0 else f"qform ({_CODES.get(q_code, q_code)})"
     affine: FloatArray = sform if sform is not None else qform  # type: ignore[assignment]
     require_sane_affine(affine, path)
@@ -66,10 +66,11 @@ def require_sane_affine(affine: FloatArray, path: Path) -> None:
     low, high = SPACING_RANGE_MM
     if not np.isfinite(affine).all() or not ((spacing >= low) & (spacing <= high)).all():
         raise UnreadableFile(
-            f"{path}: the spacing is stated as {_mm(spacing)} mm; {low} to {high:g} mm along each axis were expected.",
+            f"{path}: the spacing is stated as {_format_mm(spacing)} mm; {low} to {high:g} mm along each axis were "
+            "expected.",
             "Convert the original again, or fix the header where you know the true spacing.",
         )
-    cosines = _cosines(affine)
+    cosines = _compute_cosines(affine)
     if cosines.max() > MAX_COSINE:
         off = np.degrees(np.arcsin(min(1.0, cosines.max())))
         raise UnreadableFile(
@@ -81,15 +82,15 @@ def require_sane_affine(affine: FloatArray, path: Path) -> None:
 
 def is_sheared(affine: FloatArray) -> bool:
     """Whether the axes are not at right angles (beyond rounding), so that no quaternion describes them."""
-    return bool(_cosines(affine).max() > 1e-4)
+    return bool(_compute_cosines(affine).max() > 1e-4)
 
 
-def _cosines(affine: FloatArray) -> NDArray[np.float64]:
+def _compute_cosines(affine: FloatArray) -> NDArray[np.float64]:
     axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     return np.abs((axes.T @ axes)[[0, 0, 1], [1, 2, 2]])
 
 
-def _in_mm(affine: Any, unit_mm: float) -> FloatArray:
+def _convert_to_mm(affine: Any, unit_mm: float) -> FloatArray:
     scaled = np.asarray(affine, dtype=np.float64).copy()
     scaled[:3] *= unit_mm
     return scaled
@@ -97,14 +98,15 @@ def _in_mm(affine: Any, unit_mm: float) -> FloatArray:
 
 def _require_agreement(sform: FloatArray, qform: FloatArray, shape: tuple[int, int, int], path: Path) -> None:
     """Refuse forms that turn or scale the volume differently; where its corner stands may differ (another origin)."""
-    moved = forms_apart_mm(sform, qform, shape)
+    moved = measure_forms_apart_mm(sform, qform, shape)
     voxel = float(np.linalg.norm(sform[:3, :3], axis=0).max())
     if not moved <= voxel:
         with np.errstate(all="ignore"):
             spacing_s, spacing_q = (np.linalg.norm(form[:3, :3], axis=0) for form in (sform, qform))
         raise UnreadableFile(
             f"{path}: sform and qform contradict each other by up to {moved:.1f} mm within the volume "
-            f"({_axes(sform)} {_mm(spacing_s)} mm against {_axes(qform)} {_mm(spacing_q)} mm).",
+            f"({_format_axes(sform)} {_format_mm(spacing_s)} mm against "
+            f"{_format_axes(qform)} {_format_mm(spacing_q)} mm).",
             "Find out which is right and set both to it, or convert the original DICOM series again.",
         )
 
@@ -113,12 +115,13 @@ def _require_zooms(sform: FloatArray, zooms: NDArray[np.float64], path: Path) ->
     spacing = np.linalg.norm(sform[:3, :3], axis=0)
     if (np.abs(spacing - zooms) > 0.02 * spacing).any():
         raise UnreadableFile(
-            f"{path}: the sform states a spacing of {_mm(spacing)} mm, the header's pixdim {_mm(zooms)} mm.",
+            f"{path}: the sform states a spacing of {_format_mm(spacing)} mm, the header's pixdim "
+            f"{_format_mm(zooms)} mm.",
             "Find out which is right and set both to it, or convert the original DICOM series again.",
         )
 
 
-def _axes(affine: FloatArray) -> str:
+def _format_axes(affine: FloatArray) -> str:
     from nibabel.orientations import aff2axcodes
 
     if not np.isfinite(affine).all():
@@ -126,14 +129,14 @@ def _axes(affine: FloatArray) -> str:
     return "".join(code or "?" for code in aff2axcodes(affine))
 
 
-def _mm(spacing: NDArray[np.float64]) -> str:
+def _format_mm(spacing: NDArray[np.float64]) -> str:
     return " x ".join(f"{value:.4g}" for value in spacing)
 
 
 _KEPT = ("uint8", "int16", "uint16", "int32", "float32")
 
 
-def as_numbers(voxels: NDArray[Any], slope: float, inter: float, path: Path) -> NDArray[Any]:
+def scale_numbers(voxels: NDArray[Any], slope: float, inter: float, path: Path) -> NDArray[Any]:
     """Scaled numbers [i, j, k]: int16 where all are whole and fit, else float32.
 
     Raises:
@@ -164,7 +167,7 @@ def as_numbers(voxels: NDArray[Any], slope: float, inter: float, path: Path) -> 
     )
 
 
-def as_labels(voxels: NDArray[Any], slope: float, inter: float, path: Path) -> NDArray[Any]:
+def convert_to_labels(voxels: NDArray[Any], slope: float, inter: float, path: Path) -> NDArray[Any]:
     """Labels [i, j, k], uint8 or uint16.
 
     Raises:
@@ -203,7 +206,7 @@ def require_finite(
         )
 
 
-def as_stored(values: NDArray[Any], path: Path) -> NDArray[Any]:
+def convert_to_stored(values: NDArray[Any], path: Path) -> NDArray[Any]:
     """The same numbers in a type that NIfTI viewers read.
 
     Raises:

@@ -90,7 +90,7 @@ def stretch_to_uint16(values: NDArray[np.integer]) -> NDArray[np.uint16]:
     return stretched
 
 
-def map_on_pixels(
+def resample_to_pixels(
     values: NDArray[np.float32], to_pixels: NDArray[np.float64], shape: tuple[int, int], *, smooth: bool = False
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """A map on a grid of pixels between the cells' centres, and which pixels it covers.
@@ -108,7 +108,7 @@ def map_on_pixels(
     size = (shape[1], shape[0])
     low, high = float(values.min()), float(values.max())
     cells = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32))
-    laid = np.asarray(cells.transform(size, Image.Transform.AFFINE, affine, how), dtype=np.float32)
+    resampled = np.asarray(cells.transform(size, Image.Transform.AFFINE, affine, how), dtype=np.float32)
     ones = Image.new("L", cells.size, 255)
     covered = np.asarray(ones.transform(size, Image.Transform.AFFINE, affine, Image.Resampling.NEAREST)) > 0
-    return np.where(covered, np.clip(laid, low, high), np.float32(low)), covered
+    return np.where(covered, np.clip(resampled, low, high), np.float32(low)), covered

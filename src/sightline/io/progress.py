@@ -25,7 +25,7 @@ def cpu_seconds() -> float:
 
 
 @contextmanager
-def progress(title: str, total: int, *, done: int = 0, quiet: bool = False) -> Iterator[Advance]:
+def show_progress(title: str, total: int, *, done: int = 0, quiet: bool = False) -> Iterator[Advance]:
     """A bar (terminal) or a line every fifteen seconds and at the end (log).
 
     Args:
@@ -37,12 +37,12 @@ def progress(title: str, total: int, *, done: int = 0, quiet: bool = False) -> I
     if quiet:
         yield lambda steps=1, note="": None
     elif sys.stderr.isatty():
-        yield from _bar(title, total, done)
+        yield from _show_bar(title, total, done)
     else:
-        yield from _lines(title, total, done)
+        yield from _print_lines(title, total, done)
 
 
-def _bar(title: str, total: int, done: int) -> Iterator[Advance]:
+def _show_bar(title: str, total: int, done: int) -> Iterator[Advance]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -58,18 +58,18 @@ def _bar(title: str, total: int, done: int) -> Iterator[Advance]:
         yield advance
 
 
-def _lines(title: str, total: int, done: int) -> Iterator[Advance]:
-    started = said = time.monotonic()
+def _print_lines(title: str, total: int, done: int) -> Iterator[Advance]:
+    started = last_line = time.monotonic()
     count = done
     shown = ""
 
     def advance(steps: int = 1, note: str = "") -> None:
-        nonlocal count, said, shown
+        nonlocal count, last_line, shown
         count += steps
         shown = note or shown
         now = time.monotonic()
-        if now - said >= LINE_EVERY_S or count >= total:
-            said = now
+        if now - last_line >= LINE_EVERY_S or count >= total:
+            last_line = now
             left_s = (now - started) / max(1, count - done) * max(0, total - count)
             print(f"{title}: {count}/{total}, {left_s:.0f} s left {shown}".rstrip(), file=sys.stderr, flush=True)
 

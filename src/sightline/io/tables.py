@@ -16,7 +16,7 @@ from typing import Any
 
 from sightline.errors import LayoutError
 from sightline.io.files import parse_json
-from sightline.structures.identifiers import same_form
+from sightline.structures.identifiers import normalise_form
 
 # what Linux, macOS and Windows can hold at most
 MOST_NAME_BYTES, MOST_PARTS = 255, 100
@@ -86,7 +86,7 @@ def read_table(path: Path, required: Sequence[str], *, key: str | None = None) -
     """
     try:
         text = decode_text(path.read_bytes())
-        records = _separated(text, required)
+        records = _separate_records(text, required)
     except FileNotFoundError:
         raise LayoutError(f"{path} is missing.", f"A table with the columns {list(required)} belongs there.") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -130,45 +130,45 @@ def decode_text(data: bytes) -> str:
     Raises:
         UnicodeDecodeError: the bytes are no such text.
     """
-    return data.decode(_encoding(data[:2]))
+    return data.decode(_name_encoding(data[:2]))
 
 
-def text_encoding(path: Path) -> str:
+def find_text_encoding(path: Path) -> str:
     """The encoding of a text file, as `decode_text` takes it: `utf-16` or `utf-8-sig`; the latter where it cannot be
     opened.
     """
     try:
         with path.open("rb") as stream:
-            return _encoding(stream.read(2))
+            return _name_encoding(stream.read(2))
     except OSError:
         return "utf-8-sig"
 
 
-def _encoding(mark: bytes) -> str:
+def _name_encoding(mark: bytes) -> str:
     return "utf-16" if mark in (BOM_UTF16_LE, BOM_UTF16_BE) else "utf-8-sig"
 
 
-def _separated(text: str, required: Sequence[str]) -> list[list[str]]:
+def _separate_records(text: str, required: Sequence[str]) -> list[list[str]]:
     """The records of a table, separated by what its first line says, or by what makes sense of its header."""
     first, end, rest = re.split(r"(\r\n|\r|\n|$)", text, maxsplit=1)
-    said = first.strip(" ").strip('"')
-    if said[:4].casefold() == "sep=" and len(said) == 5 and end:
+    declared = first.strip(" ").strip('"')
+    if declared[:4].casefold() == "sep=" and len(declared) == 5 and end:
         # the line stays as an empty record, so that rows are numbered as a spreadsheet does
-        header, *rows = _rows(rest, said[4])
+        header, *rows = _iterate_rows(rest, declared[4])
         return [header, [], *rows]
-    tried = {separator: _header(text, separator) for separator in ",;\t|"}
+    tried = {separator: _read_header(text, separator) for separator in ",;\t|"}
     fits = [separator for separator, header in tried.items() if len(header) > 1 and set(required) <= set(header)]
-    return list(_rows(text, fits[0] if fits else max(tried, key=lambda separator: len(tried[separator]))))
+    return list(_iterate_rows(text, fits[0] if fits else max(tried, key=lambda separator: len(tried[separator]))))
 
 
-def _header(text: str, separator: str) -> list[str]:
+def _read_header(text: str, separator: str) -> list[str]:
     try:
-        return next(_rows(text, separator), [])
+        return next(_iterate_rows(text, separator), [])
     except csv.Error:  # cells in quotes, between which another letter stands
         return []
 
 
-def _rows(text: str, separator: str) -> Iterator[list[str]]:
+def _iterate_rows(text: str, separator: str) -> Iterator[list[str]]:
     rows = csv.reader(StringIO(text, newline=""), delimiter=separator, strict=True)
     header = [name.strip() for name in next(rows, [])]
     while header and not header[-1]:
@@ -208,7 +208,7 @@ def require_even_rows(path: Path, separator: str = ",", *, short: bool = False) 
         LayoutError: naming the first such row.
     """
     try:
-        with path.open(newline="", encoding=text_encoding(path)) as stream:
+        with path.open(newline="", encoding=find_text_encoding(path)) as stream:
             rows = csv.reader(stream, delimiter=separator)
             columns = len([*next(rows, [])])
             for number, row in enumerate(rows, start=2):
@@ -222,7 +222,7 @@ def require_even_rows(path: Path, separator: str = ",", *, short: bool = False) 
         return
 
 
-def path_inside(root: Path, relative: object) -> Path | None:
+def find_path_inside(root: Path, relative: object) -> Path | None:
     """The file `relative` names under `root`; None where it leads out (absolute, drive or `..`) or can be no name.
 
     Where there is no file of just this name, one whose name differs in Unicode form alone is meant, or one whose
@@ -242,28 +242,28 @@ def path_inside(root: Path, relative: object) -> Path | None:
     try:
         if "\\" in relative and not (root / relative).exists():
             relative = relative.replace("\\", "/")
-        return root / relative if (root / relative).exists() else _alike(root, relative)
+        return root / relative if (root / relative).exists() else _find_alike(root, relative)
     except (OSError, ValueError):
         return root / relative
 
 
-def _alike(root: Path, relative: str) -> Path:
+def _find_alike(root: Path, relative: str) -> Path:
     """The one file whose path has the same letters in another Unicode form; the path as it is where there is none."""
     at = root
     for part in Path(relative).parts:
         if not (at / part).exists() and at.is_dir():
-            forms = _forms(at, at.stat().st_mtime_ns)
-            at = at / forms.get(same_form(part), part)
+            forms = _list_forms(at, at.stat().st_mtime_ns)
+            at = at / forms.get(normalise_form(part), part)
         else:
             at = at / part
     return at if at.exists() else root / relative
 
 
 @lru_cache(maxsize=64)
-def _forms(folder: Path, changed: int) -> dict[str, str]:
+def _list_forms(folder: Path, changed: int) -> dict[str, str]:
     names: dict[str, str] = {}
     twice = set()
     for name in sorted(path.name for path in Path(folder).iterdir()):
-        if names.setdefault(same_form(name), name) != name:
-            twice.add(same_form(name))
+        if names.setdefault(normalise_form(name), name) != name:
+            twice.add(normalise_form(name))
     return {form: name for form, name in names.items() if form not in twice}

@@ -68,7 +68,7 @@ class Volume:
         return offset @ np.linalg.inv(self.affine[:3, :3]).T + 0.5
 
 
-def affine_within(frame: Frame, affine: ArrayLike) -> FloatArray:
+def compute_affine_within(frame: Frame, affine: ArrayLike) -> FloatArray:
     """The affine, from voxel indices to millimetres, of a grid laid over a volume.
 
     Args:
@@ -80,8 +80,8 @@ def affine_within(frame: Frame, affine: ArrayLike) -> FloatArray:
     return np.asarray(affine, dtype=np.float64) @ np.linalg.inv(half) @ frame.to_source @ half
 
 
-def frame_between(inner: Volume, outer: Volume) -> Frame:
-    """The frame of one volume's grid in the voxels of another: what `affine_within` undoes."""
+def compute_frame_between(inner: Volume, outer: Volume) -> Frame:
+    """The frame of one volume's grid in the voxels of another: what `compute_affine_within` undoes."""
     half = np.eye(4)
     half[:3, 3] = 0.5
     to_source = half @ np.linalg.inv(outer.affine) @ inner.affine @ np.linalg.inv(half)

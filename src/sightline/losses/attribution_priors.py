@@ -68,7 +68,7 @@ class MapEnergy:
         with torch.autocast(maps.device.type, enabled=False):
             evidence = maps.to(torch.promote_types(maps.dtype, torch.float32))
             evidence = evidence.relu() if self.positive == "relu" else softplus(evidence)
-            inside, alive = _energy_inside(evidence, _cover(targets, evidence).expand_as(evidence))
+            inside, alive = _compute_energy_inside(evidence, _compute_cover(targets, evidence).expand_as(evidence))
             counted = guided & alive
             shares = inside[counted]
             # with a graph, and exactly 0, where nothing is guided
@@ -146,12 +146,12 @@ class AttributionPrior:
             logits = out["logits"].to(torch.promote_types(out["logits"].dtype, torch.float32))
             losses = cross_entropy(logits, batch.labels, reduction="none")
             classification = (losses * class_weights[batch.labels]).mean()
-            error, parts = self._penalty(out, batch)
+            error, parts = self._compute_penalty(out, batch)
             value = classification + self.weight * error
         parts = {"cross_entropy": float(classification.detach()), "map_error": float(error.detach()), **parts}
         return Term(value, len(batch), parts=parts)
 
-    def _penalty(self, out: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    def _compute_penalty(self, out: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, dict[str, float]]:
         if "explained" not in out:
             raise GeometryError("AttributionPrior needs the explainer's map.", "Train it as a recipe's objective.")
         maps = out["explained"]
@@ -166,11 +166,11 @@ class AttributionPrior:
             targets = targets[torch.arange(len(targets), device=maps.device), own[:, 0]][:, None]
         if maps.ndim != 4 or any(s < m for s, m in zip(targets.shape[2:], maps.shape[2:], strict=True)):
             raise GeometryError(f"Maps {tuple(maps.shape)} are finer than the marks {tuple(targets.shape)}.")
-        cover = _cover(targets, maps)
+        cover = _compute_cover(targets, maps)
         if self.scale == "max":
             top = maps.abs().flatten(1).amax(1).view(-1, 1, 1, 1)
             maps = maps / torch.where(top > 0.0, top, torch.ones_like(top))
-        inside, alive = _energy_inside(maps.relu(), cover)
+        inside, alive = _compute_energy_inside(maps.relu(), cover)
         counted = marked & alive[:, 0]
         parts = {"energy_inside": float(inside.detach()[:, 0][counted].mean())} if bool(counted.any()) else {}
         if self.penalty == "energy":
@@ -181,7 +181,7 @@ class AttributionPrior:
         return outside[marked].sum() / len(marked) + nothing, parts
 
 
-def _cover(targets: Tensor, maps: Tensor) -> Tensor:
+def _compute_cover(targets: Tensor, maps: Tensor) -> Tensor:
     """Share of every cell of the maps' grid that a mark covers: [b, k or 1, h, w]."""
     with torch.no_grad():
         marks = targets.to(maps.dtype) if targets.is_floating_point() else targets.ne(0).to(maps.dtype)
@@ -189,7 +189,7 @@ def _cover(targets: Tensor, maps: Tensor) -> Tensor:
         return cover
 
 
-def _energy_inside(evidence: Tensor, cover: Tensor) -> tuple[Tensor, Tensor]:
+def _compute_energy_inside(evidence: Tensor, cover: Tensor) -> tuple[Tensor, Tensor]:
     """sum(S A) / sum(A) of maps A >= 0, [b, k], and which have any."""
     total = evidence.flatten(2).sum(-1)
     alive = total > 0.0

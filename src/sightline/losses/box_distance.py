@@ -54,18 +54,18 @@ class BoxDistance:
         having = torch.isfinite(batch.boxes).all(dim=1)
         if not bool(having.any()):
             return Term(out["box"].sum() * 0.0, 0, 0.0)
-        said, true = out["box"][having].float(), batch.boxes[having]
-        scale = said.new_ones(4)
+        predicted, true = out["box"][having].float(), batch.boxes[having]
+        scale = predicted.new_ones(4)
         if self.units == "pixel":
             height, width = batch.images.shape[-2:]
-            scale = said.new_tensor([height, width, height, width], dtype=torch.float32)
-        said, true = said * scale, true * scale
+            scale = predicted.new_tensor([height, width, height, width], dtype=torch.float32)
+        predicted, true = predicted * scale, true * scale
         if self.square:
-            said, true = _centre_and_scale(said), _centre_and_scale(true)
-        distance = 0.5 * (said - true).square().sum(dim=1)
+            predicted, true = _compute_centre_and_scale(predicted), _compute_centre_and_scale(true)
+        distance = 0.5 * (predicted - true).square().sum(dim=1)
         return Term((distance * class_weights[batch.labels[having]]).mean(), int(having.sum()), 0.0)
 
 
-def _centre_and_scale(boxes: Tensor) -> Tensor:
+def _compute_centre_and_scale(boxes: Tensor) -> Tensor:
     """(t_r, t_c, s) [b, 3]: s is the mean of the sides, which for a square is its side."""
     return torch.cat([boxes[:, :2], boxes[:, 2:].mean(dim=1, keepdim=True)], dim=1)

@@ -80,9 +80,9 @@ class CellFocal:
         if not 0 <= self.column < maps.shape[1]:
             raise RecipeError(f"Guidance names class {self.column}, but there are {maps.shape[1]}.", "Count from 0.")
         with torch.autocast(maps.device.type, enabled=False):
-            return self._term(maps[:, self.column].float(), targets.to(maps.device), guided.to(maps.device))
+            return self._compute_term(maps[:, self.column].float(), targets.to(maps.device), guided.to(maps.device))
 
-    def _term(self, cells: Tensor, targets: Tensor, guided: Tensor) -> Term:
+    def _compute_term(self, cells: Tensor, targets: Tensor, guided: Tensor) -> Term:
         marked = guided[:, self.column]
         with torch.no_grad():
             marks = targets[:, self.column if targets.shape[1] > 1 else 0].ne(0).to(cells.dtype)

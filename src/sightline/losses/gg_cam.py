@@ -115,9 +115,9 @@ class GazeGuidedLoss(nn.Module):
             losses = cross_entropy(out["logits"].float(), batch.labels, reduction="none")
             classification = (losses * class_weights[batch.labels]).mean().double()
             error, images = self.map_error(out, batch)
-            value = self._joined(classification, error, images)
+            value = self._combine(classification, error, images)
         parts = {"cross_entropy": float(classification.detach()), "map_error": float(error.detach())}
-        parts |= {name: math.exp(float(logarithm.detach())) for name, logarithm in self._numbers().items()}
+        parts |= {name: math.exp(float(logarithm.detach())) for name, logarithm in self._report_numbers().items()}
         return Term(value, len(batch), parts=parts)
 
     def map_error(self, out: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, int]:
@@ -151,7 +151,7 @@ class GazeGuidedLoss(nn.Module):
         top = gaze.flatten(1).amax(dim=1).view(-1, 1, 1, 1)
         return torch.where(top > 0.0, gaze / top.clamp(min=1e-12), torch.zeros_like(gaze))
 
-    def _joined(self, classification: Tensor, error: Tensor, images: int) -> Tensor:
+    def _combine(self, classification: Tensor, error: Tensor, images: int) -> Tensor:
         if self.config.weights == "fixed":
             return classification + self.config.weight * error
         for_ce = torch.exp(-2.0 * self.log_sigma_ce)
@@ -169,7 +169,7 @@ class GazeGuidedLoss(nn.Module):
         # what is reported, watched and selected by is equation 11; the rescaled sum gives the gradient alone
         return printed.detach() + (learns - learns.detach())
 
-    def _numbers(self) -> dict[str, Tensor]:
+    def _report_numbers(self) -> dict[str, Tensor]:
         """Logarithms of what takes part."""
         numbers = {"gain": self.log_gain} if self.config.squash else {}
         if self.config.weights == "learned":

@@ -118,59 +118,63 @@ class HeatmapMatch:
             GeometryError: a map that the set wants is not there, or not of this shape.
         """
         with torch.autocast(out["logits"].device.type, enabled=False):
-            classes = self._classes(_exact(out["logits"]), batch.labels, class_weights)
+            classes = self._classify(_widen(out["logits"]), batch.labels, class_weights)
             if self.match == "classifier":
                 return Term(classes, len(batch), parts={"classification": float(classes.detach())})
-            maps, parts = self._maps(out, batch)
+            maps, parts = self._match_maps(out, batch)
             value = self.gamma * classes + (1.0 - self.gamma) * maps
         parts = {"classification": float(classes.detach()), "map_error": float(maps.detach()), **parts}
         return Term(value, len(batch), parts=parts)
 
-    def _classes(self, logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    def _classify(self, logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         if self.labels == "softmax":
             return (cross_entropy(logits, labels, reduction="none") * weights[labels]).mean()
         truth = one_hot(labels, logits.shape[1]).to(logits.dtype)
         return (binary_cross_entropy_with_logits(logits, truth, reduction="none").mean(1) * weights[labels]).mean()
 
-    def _maps(self, out: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    def _match_maps(self, out: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """L_seg over the images it is defined on, and its parts."""
-        painted = self._wanted(out, "decoder", self.match != "set1")
-        explained = self._wanted(out, "explained", self.match != "decoder")
-        size = self._size(batch, painted, explained)
-        shown = None if painted is None else on_grid(_exact(painted), size)
-        heat = None if explained is None else on_grid(smooth_heatmaps(_exact(explained), self.smooth_px), size)
+        painted = self._require_output(out, "decoder", self.match != "set1")
+        explained = self._require_output(out, "explained", self.match != "decoder")
+        size = self._choose_size(batch, painted, explained)
+        shown = None if painted is None else resize_to_grid(_widen(painted), size)
+        heat = None if explained is None else resize_to_grid(smooth_heatmaps(_widen(explained), self.smooth_px), size)
         everyone = torch.ones(len(batch), dtype=torch.bool, device=out["logits"].device)
         alive, parts = everyone, {}
         if heat is not None:
             alive = is_not_constant(heat) if self.scale == "min_max" else heat.detach().flatten(1).ne(0.0).any(1)
             parts["dead_maps"] = float((~alive).float().mean())
-            heat = min_max(heat) if self.scale == "min_max" else heat
-        nothing = _exact(out["logits"]).sum() * 0.0
+            heat = normalise_min_max(heat) if self.scale == "min_max" else heat
+        nothing = _widen(out["logits"]).sum() * 0.0
         if self.match == "set2":
             assert shown is not None and heat is not None
-            return self._each_other(shown, heat, alive), parts
+            return self._match_each_other(shown, heat, alive), parts
         guided = batch.guided.any(dim=1).to(everyone.device)
         if batch.targets is None or not bool(guided.any()):
             return nothing, parts
-        gaze = on_grid(encode_target(self._gaze(batch).to(everyone.device, nothing.dtype), self.target), size)
+        gaze = resize_to_grid(
+            encode_target(self._select_gaze(batch).to(everyone.device, nothing.dtype), self.target), size
+        )
         losses: list[tuple[float, Tensor]] = []
         if shown is not None:
-            losses.append((self.w if self.match == "set3" else 1.0, _bce(shown, gaze, guided)))
+            losses.append((self.w if self.match == "set3" else 1.0, _compute_bce(shown, gaze, guided)))
             parts["decoder_error"] = float(losses[-1][1].detach())
         if heat is not None:
-            error = _bce(self._as_logits(heat), gaze, guided & alive)
+            error = _compute_bce(self._convert_to_logits(heat), gaze, guided & alive)
             losses.append((1.0 - self.w if self.match == "set3" else 1.0, error))
             parts["heatmap_error"] = float(error.detach())
         return sum((weight * loss for weight, loss in losses), nothing), parts
 
-    def _each_other(self, shown: Tensor, heat: Tensor, alive: Tensor) -> Tensor:
+    def _match_each_other(self, shown: Tensor, heat: Tensor, alive: Tensor) -> Tensor:
         """Set 2: D against H, and where both learn H against D, each time with the other one as it is."""
-        to_decoder = _bce(shown, heat.detach().clamp(0.0, 1.0), alive)
+        to_decoder = _compute_bce(shown, heat.detach().clamp(0.0, 1.0), alive)
         if self.flow == "to_decoder":
             return to_decoder
-        return 0.5 * to_decoder + 0.5 * _bce(self._as_logits(heat), torch.sigmoid(shown.detach()), alive)
+        return 0.5 * to_decoder + 0.5 * _compute_bce(
+            self._convert_to_logits(heat), torch.sigmoid(shown.detach()), alive
+        )
 
-    def _wanted(self, out: Mapping[str, Tensor], name: str, wanted: bool) -> Tensor | None:
+    def _require_output(self, out: Mapping[str, Tensor], name: str, wanted: bool) -> Tensor | None:
         if not wanted:
             return None
         if name not in out:
@@ -181,29 +185,29 @@ class HeatmapMatch:
             raise GeometryError(f"{self.match} compares maps [b, 1, h, w]; {name} is {list(maps.shape)}.")
         return maps
 
-    def _gaze(self, batch: Batch) -> Tensor:
+    def _select_gaze(self, batch: Batch) -> Tensor:
         """Targets [b, 1, *s]; where every class has its own, those of the image's class."""
         assert batch.targets is not None
         if batch.targets.shape[1] == 1:
             return batch.targets
         return batch.targets[torch.arange(len(batch), device=batch.targets.device), batch.labels][:, None]
 
-    def _size(self, batch: Batch, painted: Tensor | None, explained: Tensor | None) -> tuple[int, int]:
+    def _choose_size(self, batch: Batch, painted: Tensor | None, explained: Tensor | None) -> tuple[int, int]:
         if self.grid is not None:
             return self.grid, self.grid
         source = next(t for t in (painted, batch.targets, explained) if t is not None)
         return int(source.shape[-2]), int(source.shape[-1])
 
-    def _as_logits(self, heat: Tensor) -> Tensor:
+    def _convert_to_logits(self, heat: Tensor) -> Tensor:
         return heat if self.to_logits == "raw" else torch.logit(heat, eps=self.eps)
 
 
-def _exact(tensor: Tensor) -> Tensor:
+def _widen(tensor: Tensor) -> Tensor:
     """In float32 or wider."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
-def _bce(logits: Tensor, target: Tensor, which: Tensor) -> Tensor:
+def _compute_bce(logits: Tensor, target: Tensor, which: Tensor) -> Tensor:
     """Binary cross-entropy, the mean over pixels and over the images that count; exactly 0 without any."""
     # what does not count takes no part at all: a dead map's gradient is nothing, not nothing times something
     if not bool(which.any()):
@@ -214,7 +218,7 @@ def _bce(logits: Tensor, target: Tensor, which: Tensor) -> Tensor:
 Encoding = Literal["linear", "viridis_gray"]
 
 
-def on_grid(maps: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_to_grid(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Maps [b, 1, h, w] on another grid: means over cells, or bilinear where the grid is finer."""
     if tuple(maps.shape[-2:]) == size:
         return maps
@@ -235,7 +239,7 @@ def smooth_heatmaps(maps: Tensor, sigma_px: float | None) -> Tensor:
     return gaussian_blur(maps, kernel_size=[2 * r + 1 for r in reach], sigma=[sigma_px, sigma_px])
 
 
-def min_max(maps: Tensor) -> Tensor:
+def normalise_min_max(maps: Tensor) -> Tensor:
     """Maps [b, 1, h, w] each from 0 to 1. Gradients pass the values, not minimum and maximum.
 
     A map that is the same everywhere has no scale and becomes 0; see `is_not_constant`.
@@ -262,11 +266,11 @@ def encode_target(gaze: Tensor, how: Encoding) -> Tensor:
         return gaze
     # matplotlib's own step: 256 colours over 0..1
     steps = (gaze * 256).floor().long().clamp(0, 255)
-    return torch.tensor(_viridis_gray(), dtype=gaze.dtype, device=gaze.device)[steps]
+    return torch.tensor(_compute_viridis_gray(), dtype=gaze.dtype, device=gaze.device)[steps]
 
 
 @cache
-def _viridis_gray() -> tuple[float, ...]:
+def _compute_viridis_gray() -> tuple[float, ...]:
     """Luminance of matplotlib's viridis at its 256 steps, rounded to 8 bits as Pillow does (ITU-R 601), in 0..1."""
     # only who asks for its colours pays for importing it
     from matplotlib import colormaps

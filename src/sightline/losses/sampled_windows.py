@@ -61,21 +61,23 @@ class SampledWindowLoss:
             raise RecipeError("This network predicts no window.", "Use a sampled_window_transformer.")
         weights = class_weights[batch.labels]
 
-        def entropy(logits: Tensor) -> Tensor:
+        def compute_entropy(logits: Tensor) -> Tensor:
             return functional.cross_entropy(logits.float(), batch.labels, reduction="none")
 
-        value = (entropy(out["logits"]) * weights).mean()
+        value = (compute_entropy(out["logits"]) * weights).mean()
         parts = {"window_scale": float(out["box"][:, 2:].detach().mean())}
         if "tried_logits" in out:
-            value = (value + (entropy(out["roaming_logits"]) * weights).mean()) / 2.0
-            losses = torch.stack([entropy(logits) for logits in out["tried_logits"].unbind(dim=1)], dim=1).detach()
+            value = (value + (compute_entropy(out["roaming_logits"]) * weights).mean()) / 2.0
+            losses = torch.stack(
+                [compute_entropy(logits) for logits in out["tried_logits"].unbind(dim=1)], dim=1
+            ).detach()
             parts["tried"] = float(losses.mean())
             if len(history) >= self.after:
-                value = value + self.weight * (weights * score_term(losses, out["tried_log_density"])).mean()
+                value = value + self.weight * (weights * compute_score_term(losses, out["tried_log_density"])).mean()
         return Term(value, len(batch), 0.0, parts)
 
 
-def score_term(losses: Tensor, log_density: Tensor) -> Tensor:
+def compute_score_term(losses: Tensor, log_density: Tensor) -> Tensor:
     """Per image [b], the mean over sampled windows of (loss - mean loss) log p, for both [b, t]."""
     worse_by = losses - losses.mean(dim=1, keepdim=True)
     return (worse_by.detach() * log_density).mean(dim=1)

@@ -51,11 +51,11 @@ class SpatialNLL:
 
     def __post_init__(self) -> None:
         """Refuse values that mean nothing."""
-        _one_of("resolution", self.resolution, ("input", "map"))
-        _one_of("average", self.average, ("image", "batch"))
-        _one_of("shrink", self.shrink, ("any_hit", "nearest"))
-        _one_of("interpolation", self.interpolation, ("bicubic", "bilinear"))
-        _one_of("weigh", self.weigh, ("marked", "share"))
+        _require_one_of("resolution", self.resolution, ("input", "map"))
+        _require_one_of("average", self.average, ("image", "batch"))
+        _require_one_of("shrink", self.shrink, ("any_hit", "nearest"))
+        _require_one_of("interpolation", self.interpolation, ("bicubic", "bilinear"))
+        _require_one_of("weigh", self.weigh, ("marked", "share"))
         if self.floor_probability is not None and not 0 < self.floor_probability < 1:
             raise RecipeError(f"floor_probability lies between 0 and 1; got {self.floor_probability}.")
 
@@ -81,42 +81,42 @@ class SpatialNLL:
             RecipeError: classes that are not there.
         """
         check_shapes(maps, targets, guided)
-        active = guided.to(maps.device) & self._chosen(maps, labels)
+        active = guided.to(maps.device) & self._select_maps(maps, labels)
         # only images with something to say are computed; an index also cuts all others out of the graph
         rows = active.any(dim=1).nonzero().squeeze(1)
         active, marks = active[rows], targets[rows.to(targets.device)].to(maps.device)
         if self.weigh == "marked":
             marks = marks.ne(0)
         with torch.autocast(maps.device.type, enabled=False):
-            return self._term(maps.index_select(0, rows), marks, active)
+            return self._compute_term(maps.index_select(0, rows), marks, active)
 
-    def _term(self, maps: Tensor, marks: Tensor, active: Tensor) -> Term:
+    def _compute_term(self, maps: Tensor, marks: Tensor, active: Tensor) -> Term:
         maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
         with torch.no_grad():
             targets = marks.to(maps.dtype)
             if self.resolution == "map":
                 targets = reduce_marks(targets, tuple(maps.shape[2:]), self.shrink)
             area = targets.flatten(2).sum(-1).expand(active.shape) * active
-            weight, images = self._weights(area)
+            weight, images = self._weigh_maps(area)
             # never by nothing; of marks the area is 1 or more, of shares it may be less
-            area = _or_one(area)
+            area = _replace_zeros(area)
             least_nll = area.log()
             if self.weigh == "share":
                 least_nll = least_nll - torch.xlogy(targets, targets).flatten(2).sum(-1).expand(active.shape) / area
             floor = (weight * least_nll).sum()
-        value = (weight * self._mean_nll(maps, targets, area)).sum()
+        value = (weight * self._average_nll(maps, targets, area)).sum()
         counted, least = torch.stack([images, floor]).tolist()
         return Term(value, int(counted), least)
 
-    def _weights(self, area: Tensor) -> tuple[Tensor, Tensor]:
+    def _weigh_maps(self, area: Tensor) -> tuple[Tensor, Tensor]:
         """What each class map [b, k] weighs, given its marked area, and how many images count."""
         per_image = area.sum(dim=1, keepdim=True)
         images = (per_image > 0).sum().to(area.dtype)
         if self.average == "batch":
-            return area / _or_one(area.sum()), images
-        return area / _or_one(per_image) / images.clamp(min=1), images
+            return area / _replace_zeros(area.sum()), images
+        return area / _replace_zeros(per_image) / images.clamp(min=1), images
 
-    def _mean_nll(self, maps: Tensor, targets: Tensor, area: Tensor) -> Tensor:
+    def _average_nll(self, maps: Tensor, targets: Tensor, area: Tensor) -> Tensor:
         """Mean of -log p over each map's marked pixels: [b, k]."""
         size = tuple(maps.shape[2:])
         pixels = maps if self.resolution == "map" else resize_maps(maps, tuple(targets.shape[2:]), self.interpolation)
@@ -129,7 +129,7 @@ class SpatialNLL:
         log_p = (pixels.flatten(2) - normaliser[..., None]).clamp(min=math.log(self.floor_probability))
         return -(log_p * targets.flatten(2)).sum(-1) / area
 
-    def _chosen(self, maps: Tensor, labels: Tensor | None) -> Tensor:
+    def _select_maps(self, maps: Tensor, labels: Tensor | None) -> Tensor:
         k = maps.shape[1]
         chosen = torch.ones(maps.shape[:2], dtype=torch.bool, device=maps.device)
         if self.classes is not None:
@@ -143,7 +143,7 @@ class SpatialNLL:
         return chosen
 
 
-def _or_one(area: Tensor) -> Tensor:
+def _replace_zeros(area: Tensor) -> Tensor:
     return torch.where(area > 0, area, torch.ones_like(area))
 
 
@@ -151,18 +151,20 @@ def check_shapes(maps: Tensor, targets: Tensor, guided: Tensor) -> None:
     """Refuse tensors that do not belong together."""
     b, k = maps.shape[:2]
     if targets.ndim != maps.ndim or targets.shape[0] != b or targets.shape[1] not in (1, k):
-        raise GeometryError(f"Targets must be [{b}, 1 or {k}, *s] for maps {_size(maps)}; got {_size(targets)}.")
+        raise GeometryError(
+            f"Targets must be [{b}, 1 or {k}, *s] for maps {_list_size(maps)}; got {_list_size(targets)}."
+        )
     if tuple(guided.shape) != (b, k) or guided.dtype != torch.bool:
-        raise GeometryError(f"guided must be bool [{b}, {k}]; got {guided.dtype} {_size(guided)}.")
+        raise GeometryError(f"guided must be bool [{b}, {k}]; got {guided.dtype} {_list_size(guided)}.")
     if any(s < m for s, m in zip(targets.shape[2:], maps.shape[2:], strict=True)):
-        raise GeometryError(f"Targets {_size(targets)} are coarser than the maps {_size(maps)} they guide.")
+        raise GeometryError(f"Targets {_list_size(targets)} are coarser than the maps {_list_size(maps)} they guide.")
 
 
-def _size(tensor: Tensor) -> list[int]:
+def _list_size(tensor: Tensor) -> list[int]:
     return list(tensor.shape)
 
 
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+def _require_one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise RecipeError(f"{name} is one of {', '.join(allowed)}; got {value!r}.")
 
@@ -180,7 +182,9 @@ Shrink = Literal["any_hit", "nearest"]
 
 
 @lru_cache(maxsize=64)
-def interpolation_matrix(old: int, new: int, mode: Interpolation, dtype: torch.dtype, device: torch.device) -> Tensor:
+def build_interpolation_matrix(
+    old: int, new: int, mode: Interpolation, dtype: torch.dtype, device: torch.device
+) -> Tensor:
     """A [new, old] such that A x is torch's interpolation of x along one axis (corners not aligned).
 
     As matrices, interpolation is deterministic on every device, differentiable any number of times, and its adjoint
@@ -195,15 +199,17 @@ def interpolation_matrix(old: int, new: int, mode: Interpolation, dtype: torch.d
 def resize_maps(maps: Tensor, size: tuple[int, ...], mode: Interpolation) -> Tensor:
     """Maps [b, k, *m] on a grid of `size`."""
     for axis, new in enumerate(size, start=2):
-        maps = _along(maps, interpolation_matrix(maps.shape[axis], new, mode, maps.dtype, maps.device), axis)
+        maps = _apply_along(
+            maps, build_interpolation_matrix(maps.shape[axis], new, mode, maps.dtype, maps.device), axis
+        )
     return maps
 
 
 def gather_back(targets: Tensor, size: tuple[int, ...], mode: Interpolation) -> Tensor:
     """The adjoint of `resize_maps`: sum(enlarge(m) * s) == sum(m * gather_back(s))."""
     for axis, old in enumerate(size, start=2):
-        matrix = interpolation_matrix(old, targets.shape[axis], mode, targets.dtype, targets.device)
-        targets = _along(targets, matrix.T, axis)
+        matrix = build_interpolation_matrix(old, targets.shape[axis], mode, targets.dtype, targets.device)
+        targets = _apply_along(targets, matrix.T, axis)
     return targets
 
 
@@ -222,7 +228,7 @@ def reduce_marks(targets: Tensor, size: tuple[int, ...], how: Shrink) -> Tensor:
     return pooled
 
 
-def _along(tensor: Tensor, matrix: Tensor, axis: int) -> Tensor:
+def _apply_along(tensor: Tensor, matrix: Tensor, axis: int) -> Tensor:
     if axis == tensor.ndim - 1:
         return tensor @ matrix.T
     if axis == tensor.ndim - 2:

@@ -81,7 +81,7 @@ def kolmogorov_smirnov(reference: NDArray[np.float64], window: NDArray[np.float6
     return float(np.abs(below[0] - below[1]).max())
 
 
-def level_of_test(measures: int, level: float = LEVEL) -> float:
+def compute_test_level(measures: int, level: float = LEVEL) -> float:
     """Level of one test of one window, such that two windows in a row of any of `measures` tests alarm at `level`."""
     return math.sqrt(level / max(1, measures))
 
@@ -115,19 +115,19 @@ def measure_drift(
     """
     shared = [name for name in reference if min(len(reference[name]), len(window.get(name, ()))) >= 2]
     numbers = {name for name in shared if not any(isinstance(x, str) for x in (*reference[name], *window[name]))}
-    at = level_of_test(len(shared) + 2 * len(numbers), level)
+    at = compute_test_level(len(shared) + 2 * len(numbers), level)
     rng = np.random.default_rng(seed)
     found = []
     for name in shared:
         if name in numbers:
             old, new = (np.asarray(one[name], dtype=np.float64) for one in (reference, window))
-            limit = _ks_limit(old, new, at, permutations, rng)
+            limit = _simulate_ks_limit(old, new, at, permutations, rng)
             found.append(Drift(name, "ks", kolmogorov_smirnov(old, new), limit, len(new)))
-            found.append(_tails(name, old, new, at))
+            found.append(_compare_tails(name, old, new, at))
             counts = _count_numbers(old, new)
         else:
             counts = _count_words([str(x) for x in reference[name]], [str(x) for x in window[name]])
-        limit = _psi_limit(*counts, at, permutations, rng)
+        limit = _simulate_psi_limit(*counts, at, permutations, rng)
         found.append(Drift(name, "psi", population_stability_index(*counts), limit, int(counts[1].sum())))
     return found
 
@@ -149,7 +149,7 @@ def find_alarms(windows: Sequence[Sequence[Drift]]) -> list[tuple[int, str]]:
     return alarms
 
 
-def _tails(name: str, old: NDArray[np.float64], new: NDArray[np.float64], level: float) -> Drift:
+def _compare_tails(name: str, old: NDArray[np.float64], new: NDArray[np.float64], level: float) -> Drift:
     """Members beyond the reference's percentiles; the limit is that of all permutations (hypergeometric)."""
     low, high = np.quantile(old, _TAILS)
     beyond = [int(((one < low) | (one > high)).sum()) for one in (old, new)]
@@ -177,7 +177,7 @@ def _count_words(old: Sequence[str], new: Sequence[str]) -> tuple[NDArray[np.flo
     )
 
 
-def _psi_limit(
+def _simulate_psi_limit(
     old: NDArray[np.float64], new: NDArray[np.float64], level: float, permutations: int, rng: np.random.Generator
 ) -> float:
     """What PSI reaches by chance: windows drawn without replacement from both together."""
@@ -186,10 +186,10 @@ def _psi_limit(
     rest = together - drawn
     f = (drawn + _SMOOTHING) / (drawn + _SMOOTHING).sum(axis=1, keepdims=True)
     e = (rest + _SMOOTHING) / (rest + _SMOOTHING).sum(axis=1, keepdims=True)
-    return _limit(((f - e) * np.log(f / e)).sum(axis=1), level)
+    return _find_limit(((f - e) * np.log(f / e)).sum(axis=1), level)
 
 
-def _ks_limit(
+def _simulate_ks_limit(
     old: NDArray[np.float64], new: NDArray[np.float64], level: float, permutations: int, rng: np.random.Generator
 ) -> float:
     """What KS reaches by chance; ties count at the end of their run, as in the statistic itself."""
@@ -202,10 +202,10 @@ def _ks_limit(
     in_window = np.cumsum(chosen, axis=1)
     in_rest = np.arange(1, total + 1) - in_window
     distance = np.abs(in_window / n - in_rest / (total - n))[:, ends]
-    return _limit(distance.max(axis=1), level)
+    return _find_limit(distance.max(axis=1), level)
 
 
-def _limit(chance: NDArray[np.float64], level: float) -> float:
+def _find_limit(chance: NDArray[np.float64], level: float) -> float:
     """The value that at most a share `level` of chance's values, and the observed one with them, passes."""
     rank = math.ceil((1.0 - level) * (len(chance) + 1)) - 1
     return float(np.sort(chance)[min(rank, len(chance) - 1)])

@@ -66,7 +66,7 @@ class Estimate:
         """The number as it stands in a table: `0.812 (0.741–0.873)`, `0.812`, or `undefined`."""
         if self.value is None:
             return "undefined"
-        return f"{self.value:.{digits}f}{_interval_text(self.low, self.high, digits)}"
+        return f"{self.value:.{digits}f}{_format_interval(self.low, self.high, digits)}"
 
     def __str__(self) -> str:
         """Name and number."""
@@ -83,7 +83,7 @@ class Estimate:
         Raises:
             RunError: a field is missing or unknown.
         """
-        return cls(**_known_fields("estimate", fields, cls.__dataclass_fields__))
+        return cls(**_select_known_fields("estimate", fields, cls.__dataclass_fields__))
 
 
 @dataclass(frozen=True)
@@ -131,8 +131,8 @@ class Comparison:
         """The difference as it stands in a table: `+0.051 (+0.012–+0.090), p = 0.011`."""
         if self.difference is None:
             return "undefined"
-        interval = _interval_text(self.low, self.high, digits, sign="+")
-        return f"{self.difference:+.{digits}f}{interval}, {p_text(self.p_value)}"
+        interval = _format_interval(self.low, self.high, digits, sign="+")
+        return f"{self.difference:+.{digits}f}{interval}, {format_p_text(self.p_value)}"
 
     def __str__(self) -> str:
         """Name and difference."""
@@ -149,22 +149,22 @@ class Comparison:
         Raises:
             RunError: a field is missing or unknown.
         """
-        return cls(**_known_fields("comparison", fields, cls.__dataclass_fields__))
+        return cls(**_select_known_fields("comparison", fields, cls.__dataclass_fields__))
 
 
-def p_cell(p_value: float | None) -> str:
+def format_p_cell(p_value: float | None) -> str:
     """A p-value in a column of its own: `0.021`, `< 0.001`, or a dash."""
-    return "–" if p_value is None else p_text(p_value).removeprefix("p ").removeprefix("= ")
+    return "–" if p_value is None else format_p_text(p_value).removeprefix("p ").removeprefix("= ")
 
 
-def p_text(p_value: float | None) -> str:
+def format_p_text(p_value: float | None) -> str:
     """A p-value in print: `p = 0.021`, `p < 0.001`, or `no p`."""
     if p_value is None:
         return "no p"
     return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
 
 
-def _interval_text(low: float | None, high: float | None, digits: int, sign: str = "") -> str:
+def _format_interval(low: float | None, high: float | None, digits: int, sign: str = "") -> str:
     return "" if low is None or high is None else f" ({low:{sign}.{digits}f}–{high:{sign}.{digits}f})"
 
 
@@ -181,7 +181,7 @@ def _require_interval(name: str, low: float | None, high: float | None) -> None:
         raise RunError(f"{name!r} has an interval from {low} down to {high}.")
 
 
-def _known_fields(what: str, fields: Mapping[str, Any], known: Mapping[str, object]) -> dict[str, Any]:
+def _select_known_fields(what: str, fields: Mapping[str, Any], known: Mapping[str, object]) -> dict[str, Any]:
     strange, lacking = sorted(set(fields) - set(known)), sorted(set(known) - set(fields))
     if strange or lacking:
         raise RunError(

@@ -20,7 +20,7 @@ from torchvision.models import alexnet
 
 from sightline.errors import GeometryError, RecipeError, UnreadableFile
 from sightline.models.frozen_stages import FrozenStages, freeze_stages
-from sightline.models.pretrained_weights import Facts, download, read_weights, weight_facts, weights_tag
+from sightline.models.pretrained_weights import Facts, download, find_weight_facts, read_weights, weights_tag
 from sightline.structures.identifiers import find_weights
 
 GREY_MEAN, GREY_STD = 0.5, 0.5
@@ -87,12 +87,12 @@ class Backbone:
         """
         if self.weights is None:
             return self
-        facts = self._facts()
+        facts = self._find_facts()
         return replace(
             self,
             weights=None,
-            mean=self._per_channel(self.mean, facts.mean, "mean"),
-            std=self._per_channel(self.std, facts.std, "std"),
+            mean=self._choose_per_channel(self.mean, facts.mean, "mean"),
+            std=self._choose_per_channel(self.std, facts.std, "std"),
             options={**facts.options, **self.options},
         )
 
@@ -103,28 +103,28 @@ class Backbone:
             RecipeError: unknown name, unsupported option, or weights that do not belong to it.
             UnreadableFile: a weights file that is none.
         """
-        facts = self._facts()
+        facts = self._find_facts()
         net = self._create(facts)
         if self.weights is not None:
             path = download(self.name) if self.weights == "imagenet" else find_weights(self.weights, self.name)
             read_weights(path, net, self.name, self.channels)
         if self.stages is not None:
-            _cut(net, self.stages, self.name)
-        mean = self._per_channel(self.mean, facts.mean, "mean")
-        std = self._per_channel(self.std, facts.std, "std")
+            _cut_stages(net, self.stages, self.name)
+        mean = self._choose_per_channel(self.mean, facts.mean, "mean")
+        std = self._choose_per_channel(self.std, facts.std, "std")
         return Trunk(net, self, mean, std)
 
-    def _facts(self) -> Facts:
+    def _find_facts(self) -> Facts:
         if not timm.is_model(self.name.split(".")[0]):
             near = difflib.get_close_matches(self.name, timm.list_models(), n=3)
             raise RecipeError(
                 f"timm has no backbone {self.name!r}.", f"Did you mean {' or '.join(near) or 'resnet50'}?"
             )
         if self.weights is None:
-            return Facts(mean=(GREY_MEAN,), std=(GREY_STD,)) if self.channels != 3 else weight_facts(self.name, "")
+            return Facts(mean=(GREY_MEAN,), std=(GREY_STD,)) if self.channels != 3 else find_weight_facts(self.name, "")
         if self.weights == "imagenet":
-            return weight_facts(self.name, "")
-        return weight_facts(self.name, weights_tag(self.weights, self.name))
+            return find_weight_facts(self.name, "")
+        return find_weight_facts(self.name, weights_tag(self.weights, self.name))
 
     def _create(self, facts: Facts) -> nn.Module:
         keywords: dict[str, Any] = {**facts.options, **self.options}
@@ -150,7 +150,9 @@ class Backbone:
             ) from error
         return net
 
-    def _per_channel(self, own: tuple[float, ...] | None, default: tuple[float, ...], what: str) -> tuple[float, ...]:
+    def _choose_per_channel(
+        self, own: tuple[float, ...] | None, default: tuple[float, ...], what: str
+    ) -> tuple[float, ...]:
         values = own if own is not None else default
         if len(values) == self.channels:
             return tuple(values)
@@ -175,7 +177,7 @@ class Trunk(nn.Module):
         super().__init__()
         self.net: Any = net
         self.channels = config.channels
-        self.name, self.fixed_px = config.name, _fixed_px(net, config)
+        self.name, self.fixed_px = config.name, _find_fixed_px(net, config)
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
         self.last = getattr(net, "output_fmt", "NCHW") == "NHWC"
@@ -184,7 +186,7 @@ class Trunk(nn.Module):
         if config.frozen_precision != "32":
             self.frozen_stages = FrozenStages(net, self._frozen, config.channels)
         self.train(self.training)
-        self.channels_out, self.stride = self._dry_run(config.name)
+        self.channels_out, self.stride = self._measure_output(config.name)
 
     def normalise(self, images: Tensor) -> Tensor:
         """Images in [0, 1] to what the weights expect; one grey channel becomes as many as the network has."""
@@ -195,15 +197,15 @@ class Trunk(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Features [b, channels_out, h', w'] of images [b, c, h, w], or of packed features of the frozen stages."""
-        with self._any_size(images):
+        with self._translate_size_errors(images):
             if self.frozen_stages is not None:
-                with self.frozen_stages.replaced_by(self.frozen_features(images)) as given:
+                with self.frozen_stages.replace_by(self.frozen_features(images)) as given:
                     features: Tensor = self.net(given)
             else:
                 features = self.net(self.normalise(images))
-        return self._as_map(features, images)
+        return self._shape_as_map(features, images)
 
-    def _as_map(self, features: Tensor, images: Tensor) -> Tensor:
+    def _shape_as_map(self, features: Tensor, images: Tensor) -> Tensor:
         """Features with channels after the batch; patch tokens on their grid, without class and register tokens."""
         if self.last:
             return features.movedim(-1, 1)
@@ -214,20 +216,20 @@ class Trunk(nn.Module):
         return patches.reshape(len(patches), -1, height, width)
 
     @contextmanager
-    def _any_size(self, images: Tensor) -> Iterator[None]:
+    def _translate_size_errors(self, images: Tensor) -> Iterator[None]:
         """Say in words what timm asserts of the size of images."""
         try:
             yield
         except AssertionError as error:
             size = " x ".join(map(str, images.shape[2:]))
-            told = f"The backbone {self.name!r} cannot take images of {size} px: {error}".rstrip(". ")
+            message = f"The backbone {self.name!r} cannot take images of {size} px: {error}".rstrip(". ")
             remedy = "Choose another size, or a convolutional backbone such as resnet50."
             if self.fixed_px is not None:
                 remedy = (
                     f"Train with --size {self.fixed_px}, build it for another one (options of the backbone: "
                     '{"img_size": 192}), or choose a convolutional backbone such as resnet50.'
                 )
-            raise GeometryError(f"{told}.", remedy) from None
+            raise GeometryError(f"{message}.", remedy) from None
 
     def levels(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The features, and those of every earlier stage from fine to coarse.
@@ -242,13 +244,13 @@ class Trunk(nn.Module):
                 "A vision transformer has the same grid at every depth: there is nothing finer to fuse.",
                 "Leave fusion out; larger pictures (--size), or smaller patches, make finer maps.",
             )
-        with self._any_size(images):
+        with self._translate_size_errors(images):
             if self.frozen_stages is not None:
-                with self.frozen_stages.replaced_by(self.frozen_features(images)) as given:
+                with self.frozen_stages.replace_by(self.frozen_features(images)) as given:
                     features, stages = self.net.forward_intermediates(given, output_fmt="NCHW")
             else:
                 features, stages = self.net.forward_intermediates(self.normalise(images), output_fmt="NCHW")
-        return self._as_map(features, images), list(stages)
+        return self._shape_as_map(features, images), list(stages)
 
     def frozen_features(self, images: Tensor) -> Tensor:
         """Packed features [b, n] of the frozen stages, computed in bfloat16; packed ones are handed back.
@@ -274,7 +276,7 @@ class Trunk(nn.Module):
         return self
 
     @torch.no_grad()
-    def _dry_run(self, name: str) -> tuple[int, int]:
+    def _measure_output(self, name: str) -> tuple[int, int]:
         training = self.training
         # a transformer takes what its patch divides
         patch = self.net.patch_embed.patch_size[0] if isinstance(self.net, VisionTransformer) else 16
@@ -289,7 +291,7 @@ class Trunk(nn.Module):
         return int(features.shape[1]), size // int(features.shape[-1])
 
 
-def _fixed_px(net: Any, config: Backbone) -> int | None:
+def _find_fixed_px(net: Any, config: Backbone) -> int | None:
     """The one side of images that a network was built for; None where any will do."""
     facts = net.pretrained_cfg
     if not facts.get("fixed_input_size") or (isinstance(net, VisionTransformer) and net.dynamic_img_size):
@@ -306,7 +308,7 @@ def _is_transformer(name: str) -> bool:
     return timm.is_model(kind) and timm.model_entrypoint(kind).__module__ == VisionTransformer.__module__
 
 
-def _cut(net: nn.Module, n: int, name: str) -> None:
+def _cut_stages(net: nn.Module, n: int, name: str) -> None:
     """Leave out everything after the first n feature stages."""
     if not hasattr(net, "prune_intermediate_layers") or not hasattr(net, "feature_info"):
         raise RecipeError(f"timm cannot cut {name!r} after a stage.", "Leave stages out or choose mobilenetv2_100.")
@@ -344,7 +346,7 @@ class AlexNet:
         """
         trunk = AlexNetTrunk()
         if self.weights is not None:
-            _load(trunk.net, _alexnet_file(self.weights))
+            _load(trunk.net, _find_alexnet_file(self.weights))
         return trunk
 
 
@@ -386,7 +388,7 @@ class AlexNetTrunk(nn.Module):
         return features
 
 
-def _alexnet_file(place: str) -> str:
+def _find_alexnet_file(place: str) -> str:
     """Where AlexNet's weights lie.
 
     Raises:

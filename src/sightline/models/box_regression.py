@@ -64,7 +64,7 @@ class BoxNetwork(nn.Module):
         self.n_classes = n_classes
         self.input_px = config.input_px
         self.trunk = config.trunk.build()
-        self.head = regression_head(
+        self.head = build_regression_head(
             self.trunk.channels_out, config.grid, config.hidden, config.dropout, 3 if config.square else 4
         )
         with torch.no_grad():
@@ -74,12 +74,12 @@ class BoxNetwork(nn.Module):
         """The box: centre row, centre column, height and width, fractions of the image."""
         features = self.trunk(resize_square(images, self.input_px))
         with torch.autocast(features.device.type, enabled=False):
-            said: Tensor = self.head(features.float())
-        box = torch.cat([said, said[:, 2:]], dim=1) if said.shape[1] == 3 else said
-        return Evidence(logits=said.new_zeros(len(said), self.n_classes), extras={"box": box})
+            logits: Tensor = self.head(features.float())
+        box = torch.cat([logits, logits[:, 2:]], dim=1) if logits.shape[1] == 3 else logits
+        return Evidence(logits=logits.new_zeros(len(logits), self.n_classes), extras={"box": box})
 
 
-def regression_head(channels: int, grid: int, hidden: int, dropout: float, outputs: int) -> nn.Sequential:
+def build_regression_head(channels: int, grid: int, hidden: int, dropout: float, outputs: int) -> nn.Sequential:
     """Cells averaged to grid x grid, flattened, a hidden layer, and a last layer that starts at zero."""
     last = nn.Linear(hidden, outputs)
     nn.init.zeros_(last.weight)

@@ -158,9 +158,9 @@ class ClassMapNetwork(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """What the class maps are computed from: [b, c, *m]."""
-        return self._features(images)[0]
+        return self._compute_features(images)[0]
 
-    def _features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def _compute_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """What the class maps are computed from, and the backbone's last features."""
         if self.fusion is None:
             last: Tensor = self.trunk(images)
@@ -170,7 +170,7 @@ class ClassMapNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Evidence:
         """Logits [b, k], class maps [b, k, *m] with bias, and `attention`, each cell's share of its logit."""
-        features, last = self._features(images)
+        features, last = self._compute_features(images)
         maps = self.head(features)
         with torch.autocast(maps.device.type, enabled=False):
             logits = self.pool(maps)

@@ -56,7 +56,7 @@ class MultiScaleNetwork(nn.Module):
         if self.training:
             plain: Evidence = self.network(images)
             return plain
-        seen = [self.network(self._at(images, scale)) for scale in self.scales]
+        seen = [self.network(self._run_at(images, scale)) for scale in self.scales]
         assert all(evidence.maps is not None for evidence in seen)
         grid = seen[0].maps.shape[2:]
         maps = torch.stack([_to(evidence.maps, grid) for evidence in seen]).mean(dim=0)
@@ -72,7 +72,7 @@ class MultiScaleNetwork(nn.Module):
         logits = torch.stack([evidence.logits for evidence in seen]).mean(dim=0)
         return Evidence(logits=logits, maps=maps, extras={"attention": attention})
 
-    def _at(self, images: Tensor, scale: float) -> Tensor:
+    def _run_at(self, images: Tensor, scale: float) -> Tensor:
         if scale == 1.0:
             return images
         size = [max(32, round(n * scale)) for n in images.shape[2:]]
@@ -140,25 +140,25 @@ class EnsembleNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Evidence:
         """Ask every member, and for mirror images turn its maps back."""
-        said: list[Evidence] = [member(images) for member in self.members]
+        answers: list[Evidence] = [member(images) for member in self.members]
         if self.mirrored:
-            said += [_turned_back(member(images.flip(-1))) for member in self.members]
+            answers += [_flip_back(member(images.flip(-1))) for member in self.members]
         with torch.autocast(images.device.type, enabled=False):
-            logits = torch.stack([one.logits.float().log_softmax(dim=1) for one in said])
-            maps = [one.maps.float() for one in said if one.maps is not None]
-            shares = [one.extras["attention"].float() for one in said if "attention" in one.extras]
+            logits = torch.stack([one.logits.float().log_softmax(dim=1) for one in answers])
+            maps = [one.maps.float() for one in answers if one.maps is not None]
+            shares = [one.extras["attention"].float() for one in answers if "attention" in one.extras]
             extras = {}
-            if len(shares) == len(said):
-                extras["attention"] = smooth_maps(torch.stack(_on_one_grid(shares)).mean(dim=0), self.smooth)
-            whole = len(maps) == len(said)
+            if len(shares) == len(answers):
+                extras["attention"] = smooth_maps(torch.stack(_resize_to_finest(shares)).mean(dim=0), self.smooth)
+            whole = len(maps) == len(answers)
             return Evidence(
-                logits=logits.logsumexp(dim=0) - math.log(len(said)),
-                maps=smooth_maps(mean_map(_on_one_grid(maps)), self.smooth) if whole else None,
+                logits=logits.logsumexp(dim=0) - math.log(len(answers)),
+                maps=smooth_maps(average_maps(_resize_to_finest(maps)), self.smooth) if whole else None,
                 extras=extras,
             )
 
 
-def mean_map(maps: Sequence[Tensor]) -> Tensor:
+def average_maps(maps: Sequence[Tensor]) -> Tensor:
     """The mean of maps [b, k, *m], each first given the mean spread (standard deviation over cells) of all of them.
 
     Equal maps come out as they are. A map without any spread (the first class of `one_map`) stays flat.
@@ -187,13 +187,13 @@ def smooth_maps(maps: Tensor, cells: float) -> Tensor:
     return maps
 
 
-def _turned_back(evidence: Evidence) -> Evidence:
+def _flip_back(evidence: Evidence) -> Evidence:
     maps = None if evidence.maps is None else evidence.maps.flip(-1)
     extras = {"attention": evidence.extras["attention"].flip(-1)} if "attention" in evidence.extras else {}
     return Evidence(evidence.logits, maps, extras)
 
 
-def _on_one_grid(maps: Sequence[Tensor]) -> list[Tensor]:
+def _resize_to_finest(maps: Sequence[Tensor]) -> list[Tensor]:
     """Maps on the finest member's grid, so that no member loses places."""
     if not maps:
         return []

@@ -53,7 +53,7 @@ def freeze_stages(net: nn.Module, n: int) -> tuple[str, ...]:
     return tuple(name for name, weights in held if weights and not any(w.requires_grad for w in weights))
 
 
-class _Enough(Exception):  # no error: the rest of the network is not wanted
+class _LastStageReached(Exception):  # no error: the rest of the network is not wanted
     """The last frozen module has spoken."""
 
 
@@ -97,19 +97,19 @@ class FrozenStages:
         if not self.outer:
             raise RecipeError("This backbone has no frozen stage.", "Set frozen_stages to 1 or more.")
         self.net: Any = net
-        self.levels = self._measured(channels)
+        self.levels = self._measure_levels(channels)
 
-    def _measured(self, channels: int) -> tuple[Level, ...]:
+    def _measure_levels(self, channels: int) -> tuple[Level, ...]:
         """The last frozen module at every stride, fine to coarse: what later stages, or a fusion, can ask for."""
         parameter = next(self.net.parameters())
         probe = torch.zeros(1, channels, PROBE, PROBE, device=parameter.device, dtype=parameter.dtype)
         with torch.no_grad():
-            said = self._said(probe, self.outer)
+            outputs = self._run_frozen(probe, self.outer)
         last: dict[int, Level] = {}
         for name in self.outer:
-            if name in said and said[name].ndim == 4:
-                stride = PROBE // said[name].shape[-1]
-                last[stride] = Level(name, int(said[name].shape[1]), stride)
+            if name in outputs and outputs[name].ndim == 4:
+                stride = PROBE // outputs[name].shape[-1]
+                last[stride] = Level(name, int(outputs[name].shape[1]), stride)
         return tuple(last[stride] for stride in sorted(last))
 
     def from_stride(self, stride: int) -> None:
@@ -138,11 +138,11 @@ class FrozenStages:
                 f"{tuple(images.shape[-2:])}.",
                 f"Choose a view size that is a multiple of {coarsest}.",
             )
-        said = self._said(images, [level.module for level in self.levels])
-        flat = [said[level.module].flatten(1).to(torch.bfloat16) for level in self.levels]
+        outputs = self._run_frozen(images, [level.module for level in self.levels])
+        flat = [outputs[level.module].flatten(1).to(torch.bfloat16) for level in self.levels]
         return torch.cat(flat, dim=1)
 
-    def unpacked(self, packed: Tensor) -> dict[str, Tensor]:
+    def unpack_features(self, packed: Tensor) -> dict[str, Tensor]:
         """The features of each level, [b, c, h, w], by module.
 
         Raises:
@@ -163,51 +163,51 @@ class FrozenStages:
         }
 
     @contextmanager
-    def replaced_by(self, packed: Tensor) -> Iterator[Tensor]:
+    def replace_by(self, packed: Tensor) -> Iterator[Tensor]:
         """The network with its frozen modules giving kept features; yields what to call it with."""
         # in the trained stages' own precision; autocast lowers it again, without loss, where it is on
         dtype = next(self.net.parameters()).dtype
         given = {
             name: part.to(dtype).contiguous(memory_format=torch.channels_last)
-            for name, part in self.unpacked(packed).items()
+            for name, part in self.unpack_features(packed).items()
         }
         modules = {name: self.net.get_submodule(name) for name in self.outer}
         try:
             for name, module in modules.items():
                 # an instance's own `forward` is called in place of its class's
-                module.forward = _giving(given.get(name))
+                module.forward = _make_giving(given.get(name))
             yield given[self.levels[-1].module]
         finally:
             for module in modules.values():
                 del module.forward
 
-    def _said(self, images: Tensor, wanted: Sequence[str]) -> dict[str, Tensor]:
+    def _run_frozen(self, images: Tensor, wanted: Sequence[str]) -> dict[str, Tensor]:
         """Outputs of frozen modules by name; what comes after the last of them is not computed."""
-        said: dict[str, Tensor] = {}
+        outputs: dict[str, Tensor] = {}
         hooks = []
         for name in wanted:
 
             def keep(module: nn.Module, inputs: object, output: Tensor, name: str = name) -> None:
-                said[name] = output
+                outputs[name] = output
                 if name == wanted[-1]:
-                    raise _Enough
+                    raise _LastStageReached
 
             hooks.append(self.net.get_submodule(name).register_forward_hook(keep))
         try:
             self.net(images)
-        except _Enough:
+        except _LastStageReached:
             pass
         finally:
             for hook in hooks:
                 hook.remove()
-        return said
+        return outputs
 
 
 def _is_stages(module: nn.Module) -> bool:
     return isinstance(module, nn.Sequential) and all(isinstance(part, nn.Sequential) for part in module)
 
 
-def _giving(features: Tensor | None):  # type: ignore[no-untyped-def]  # noqa: ANN202  # a module's forward takes anything
+def _make_giving(features: Tensor | None):  # type: ignore[no-untyped-def]  # noqa: ANN202  # a module's forward takes anything
     """A forward that gives kept features, or (None) hands on what it is given."""
 
     def forward(given: Tensor, *others: object) -> Tensor:

@@ -27,7 +27,7 @@ class ResidualAttention:
 
     def build(self, channels: int) -> nn.Module:
         """The module for features of that many channels."""
-        return ResidualAttentionModule(channels, _width(channels, self.divisor))
+        return ResidualAttentionModule(channels, _round_width(channels, self.divisor))
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,9 @@ class SelfAttention:
 
     def build(self, channels: int) -> nn.Module:
         """The module for features of that many channels."""
-        return SelfAttentionModule(channels, _width(channels, self.divisor), _width(channels, self.value_divisor))
+        return SelfAttentionModule(
+            channels, _round_width(channels, self.divisor), _round_width(channels, self.value_divisor)
+        )
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class PyramidAttention:
 
     def build(self, channels: int) -> nn.Module:
         """The module for features of that many channels."""
-        return PyramidAttentionModule(channels, _width(channels, self.divisor))
+        return PyramidAttentionModule(channels, _round_width(channels, self.divisor))
 
 
 class ResidualAttentionModule(nn.Module):
@@ -67,7 +69,9 @@ class ResidualAttentionModule(nn.Module):
         super().__init__()
         self.trunk = nn.Sequential(_Bottleneck(channels, width), _Bottleneck(channels, width))
         self.coarse = nn.Sequential(_Bottleneck(channels, width), _Bottleneck(channels, width))
-        self.mask = nn.Sequential(_norm_act_conv(channels, channels), _norm_act_conv(channels, channels), nn.Sigmoid())
+        self.mask = nn.Sequential(
+            _build_norm_act_conv(channels, channels), _build_norm_act_conv(channels, channels), nn.Sigmoid()
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(1 + mask(x)) * trunk(x)."""
@@ -106,12 +110,14 @@ class PyramidAttentionModule(nn.Module):
     def __init__(self, channels: int, width: int) -> None:
         """For features of `channels` channels."""
         super().__init__()
-        self.main = _conv_norm(channels, channels, 1)
+        self.main = _build_conv_norm(channels, channels, 1)
         # no batch norm here: a pooled cell of a single image has no variance
         self.pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, channels, 1), nn.ReLU(inplace=True))
         inputs = (channels, width, width)
-        self.down = nn.ModuleList(_conv_norm_act(c, width, k, 2) for c, k in zip(inputs, self.kernels, strict=True))
-        self.same = nn.ModuleList(_conv_norm_act(width, width, k, 1) for k in self.kernels)
+        self.down = nn.ModuleList(
+            _build_conv_norm_act(c, width, k, 2) for c, k in zip(inputs, self.kernels, strict=True)
+        )
+        self.same = nn.ModuleList(_build_conv_norm_act(width, width, k, 1) for k in self.kernels)
         self.back = nn.Conv2d(width, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -140,33 +146,35 @@ class _Bottleneck(nn.Module):
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            _norm_act_conv(channels, width), _norm_act_conv(width, width, 3), _norm_act_conv(width, channels)
+            _build_norm_act_conv(channels, width),
+            _build_norm_act_conv(width, width, 3),
+            _build_norm_act_conv(width, channels),
         )
 
     def forward(self, x: Tensor) -> Tensor:
         return cast(Tensor, x + self.body(x))
 
 
-def _norm_act_conv(inputs: int, outputs: int, kernel: int = 1) -> nn.Sequential:
+def _build_norm_act_conv(inputs: int, outputs: int, kernel: int = 1) -> nn.Sequential:
     # the ReLU is not in place: its input is also the shortcut's
     conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
     return nn.Sequential(nn.BatchNorm2d(inputs), nn.ReLU(), conv)
 
 
-def _conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
+def _build_conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
     conv = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(outputs))
 
 
-def _conv_norm_act(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Sequential:
-    return _conv_norm(inputs, outputs, kernel, stride).append(nn.ReLU(inplace=True))
+def _build_conv_norm_act(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Sequential:
+    return _build_conv_norm(inputs, outputs, kernel, stride).append(nn.ReLU(inplace=True))
 
 
 def _grow(small: Tensor, like: Tensor) -> Tensor:
     return interpolate(small, size=like.shape[2:], mode="bilinear", align_corners=False)
 
 
-def _width(channels: int, divisor: int) -> int:
+def _round_width(channels: int, divisor: int) -> int:
     if divisor < 1:
         raise RecipeError(f"A channel divisor is 1 or more; got {divisor}.")
     return max(channels // divisor, 1)
@@ -257,7 +265,7 @@ class PylonDecoder(nn.Module):
         self.chosen = tuple(laterals)
         self.pyramid = SpatialPyramidAttention(channels_in, config.channels)
         self.laterals = nn.ModuleList(
-            nn.Sequential(_conv_norm_act(c, c, 1, 1), _conv_norm_act(c, config.channels, 1, 1))
+            nn.Sequential(_build_conv_norm_act(c, c, 1, 1), _build_conv_norm_act(c, config.channels, 1, 1))
             for c in laterals.values()
         )
 
@@ -281,10 +289,10 @@ class SpatialPyramidAttention(nn.Module):
     def __init__(self, channels_in: int, channels_out: int) -> None:
         """From features of `channels_in` channels to `channels_out`."""
         super().__init__()
-        self.main = _conv_norm_act(channels_in, channels_out, 1, 1)
+        self.main = _build_conv_norm_act(channels_in, channels_out, 1, 1)
         inputs = (channels_in, 1, 1)
-        self.down = nn.ModuleList(_conv_norm_act(c, 1, k, 1) for c, k in zip(inputs, self.kernels, strict=True))
-        self.up = nn.ModuleList(_conv_norm_act(1, 1, k, 1) for k in self.kernels)
+        self.down = nn.ModuleList(_build_conv_norm_act(c, 1, k, 1) for c, k in zip(inputs, self.kernels, strict=True))
+        self.up = nn.ModuleList(_build_conv_norm_act(1, 1, k, 1) for k in self.kernels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Features [b, channels_out, h, w] of [b, channels_in, h, w]."""

@@ -121,14 +121,14 @@ class TopPool:
 
     def __call__(self, maps: Tensor) -> Tensor:
         """Logits [b, k]."""
-        return self._highest(maps).values.mean(-1)
+        return self._find_highest(maps).values.mean(-1)
 
     def share(self, maps: Tensor) -> Tensor:
         """M / k at its k highest cells, 0 elsewhere."""
-        values, cells = self._highest(maps)
+        values, cells = self._find_highest(maps)
         flat = torch.zeros_like(maps.flatten(2))
         return flat.scatter(-1, cells, values / cells.shape[-1]).view_as(maps)
 
-    def _highest(self, maps: Tensor) -> torch.return_types.topk:
+    def _find_highest(self, maps: Tensor) -> torch.return_types.topk:
         flat = maps.flatten(2)
         return flat.topk(max(1, round(self.share_kept * flat.shape[-1])), dim=-1)

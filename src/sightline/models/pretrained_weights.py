@@ -34,7 +34,7 @@ KNOWN: Mapping[str, Facts] = {
 }
 
 
-def weight_facts(name: str, tag: str) -> Facts:
+def find_weight_facts(name: str, tag: str) -> Facts:
     """What weights of a backbone expect, by their tag: from `KNOWN`, else timm's record, else timm's default tag."""
     if tag in KNOWN:
         return KNOWN[tag]
@@ -96,7 +96,7 @@ def read_stored(path: Path) -> dict[str, Tensor]:
     stored = {key: value.float() if value.is_floating_point() else value for key, value in stored.items()}
     broken = sorted(key for key, value in stored.items() if not torch.isfinite(value).all())
     if broken:
-        raise UnreadableFile(f"{path} holds values that are not finite in {_few(broken)}.", "Fetch it again.")
+        raise UnreadableFile(f"{path} holds values that are not finite in {_list_few(broken)}.", "Fetch it again.")
     return stored
 
 
@@ -121,7 +121,7 @@ def load_stored(
         if stored[key].shape != wanted[key].shape
     )
     faults = [
-        f"{what} {_few(keys)}" for what, keys in (("lacks", missing), ("has unknown", spare), ("has", odd)) if keys
+        f"{what} {_list_few(keys)}" for what, keys in (("lacks", missing), ("has unknown", spare), ("has", odd)) if keys
     ]
     if faults:
         raise RecipeError(f"Weights {path} do not belong to {name!r}: the file {'; it '.join(faults)}.", remedy)
@@ -133,5 +133,5 @@ def _is_classifier(key: str, record: Mapping[str, str | tuple[str, ...] | None])
     return any(key.startswith(f"{head}.") for head in ((heads,) if isinstance(heads, str) else heads))
 
 
-def _few(names: list[str], n: int = 4) -> str:
+def _list_few(names: list[str], n: int = 4) -> str:
     return ", ".join(names[:n]) + (f" and {len(names) - n} more" if len(names) > n else "")

@@ -12,8 +12,8 @@ from sightline.errors import RecipeError
 from sightline.models.backbones import AlexNet, Backbone
 from sightline.models.box_regression import resize_square
 from sightline.models.cam_classifiers import ClassMapModel, GlobalPooling
-from sightline.models.spatial_transformer import crop_windows, within
-from sightline.structures.evidence import Evidence, window_of_box
+from sightline.models.spatial_transformer import crop_windows, place_evidence
+from sightline.structures.evidence import Evidence, build_window
 
 
 @dataclass(frozen=True)
@@ -52,26 +52,26 @@ class WindowSampling:
                 f"{self.shift_sd}, {self.roam}."
             )
 
-    def sample(self, said: Tensor) -> Tensor:
+    def sample(self, parameters: Tensor) -> Tensor:
         """Windows [t, b, 3] as (log scale, centre row, centre column) around the predicted [b, 3]; detached."""
-        half = torch.randn(self.windows // 2, *said.shape, device=said.device, dtype=said.dtype)
-        return said.detach() + self._spread(said) * torch.cat([half, -half])
+        half = torch.randn(self.windows // 2, *parameters.shape, device=parameters.device, dtype=parameters.dtype)
+        return parameters.detach() + self._compute_spread(parameters) * torch.cat([half, -half])
 
-    def log_density(self, tried: Tensor, said: Tensor) -> Tensor:
+    def log_density(self, tried: Tensor, parameters: Tensor) -> Tensor:
         """Logarithm of the density of windows [t, b, 3] given the predicted one [b, 3], but for a constant: [b, t].
 
         Differentiable in the predicted window, their middle; that their spread follows it is left out.
         """
-        return -0.5 * ((tried - said) / self._spread(said)).square().sum(dim=-1).T
+        return -0.5 * ((tried - parameters) / self._compute_spread(parameters)).square().sum(dim=-1).T
 
-    def sample_roaming(self, said: Tensor) -> Tensor:
+    def sample_roaming(self, parameters: Tensor) -> Tensor:
         """One random crop an image, [b, 3] in the same terms."""
-        chance = torch.rand(len(said), 3, device=said.device, dtype=said.dtype)
+        chance = torch.rand(len(parameters), 3, device=parameters.device, dtype=parameters.dtype)
         log_scale = math.log(self.roam) * chance[:, :1]
         return torch.cat([log_scale, 0.5 + (chance[:, 1:] - 0.5) * (1.0 - log_scale.exp())], dim=1)
 
-    def _spread(self, said: Tensor) -> Tensor:
-        side = said.detach()[:, :1].exp()
+    def _compute_spread(self, parameters: Tensor) -> Tensor:
+        side = parameters.detach()[:, :1].exp()
         return torch.cat([torch.full_like(side, self.zoom_sd), self.shift_sd * side, self.shift_sd * side], dim=1)
 
 
@@ -98,13 +98,13 @@ class HeatmapRegressionHead(nn.Module):
         seen = self.hidden(features).relu()
         rows, columns = seen.shape[2:]
         share = self.heat(seen).flatten(2).softmax(dim=2).view(-1, rows, columns)
-        row = (share.sum(dim=2) * _middles(rows, share)).sum(dim=1)
-        column = (share.sum(dim=1) * _middles(columns, share)).sum(dim=1)
+        row = (share.sum(dim=2) * _compute_middles(rows, share)).sum(dim=1)
+        column = (share.sum(dim=1) * _compute_middles(columns, share)).sum(dim=1)
         log_scale = self.log_scale(seen.mean(dim=(2, 3)))
         return torch.cat([log_scale, row[:, None], column[:, None]], dim=1)
 
 
-def _middles(cells: int, like: Tensor) -> Tensor:
+def _compute_middles(cells: int, like: Tensor) -> Tensor:
     return (torch.arange(cells, device=like.device, dtype=like.dtype) + 0.5) / cells
 
 
@@ -154,8 +154,8 @@ class LocalisationNetwork(nn.Module):
         """Predicted windows of images, [b, 3]."""
         features = self.trunk(resize_square(images, self.input_px))
         with torch.autocast(features.device.type, enabled=False):
-            said: Tensor = self.head(features.float())
-        return said
+            parameters: Tensor = self.head(features.float())
+        return parameters
 
 
 class SampledWindowNetwork(nn.Module):
@@ -175,33 +175,35 @@ class SampledWindowNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Evidence:
         """Look, then classify."""
-        said = self.localiser(images)
+        parameters = self.localiser(images)
         if self.training and self.sampling is not None:
-            return self._sample(images, said, self.sampling)
-        return within(self.classifier(self._seen(images, said)), square_windows(said))
+            return self._sample(images, parameters, self.sampling)
+        return place_evidence(self.classifier(self._look_through(images, parameters)), build_square_windows(parameters))
 
-    def _seen(self, images: Tensor, said: Tensor) -> Tensor:
+    def _look_through(self, images: Tensor, parameters: Tensor) -> Tensor:
         size = (self.roi_px, self.roi_px) if self.roi_px else (images.shape[2], images.shape[3])
-        return crop_windows(images, square_windows(said), size)
+        return crop_windows(images, build_square_windows(parameters), size)
 
-    def _sample(self, images: Tensor, said: Tensor, sampling: WindowSampling) -> Evidence:
-        tried = sampling.sample(said)
+    def _sample(self, images: Tensor, parameters: Tensor, sampling: WindowSampling) -> Evidence:
+        tried = sampling.sample(parameters)
         with torch.no_grad():
             # judged as at test time: by running statistics, so that a window's loss is not its batch's
             self.classifier.eval()
-            judged = [self.classifier(self._seen(images, window)).logits for window in tried]
+            judged = [self.classifier(self._look_through(images, window)).logits for window in tried]
             self.classifier.train()
-        shown = torch.cat([self._seen(images, tried[0]), self._seen(images, sampling.sample_roaming(said))])
+        shown = torch.cat(
+            [self._look_through(images, tried[0]), self._look_through(images, sampling.sample_roaming(parameters))]
+        )
         logits, roaming = self.classifier(shown).logits.chunk(2)
         extras = {
             "roaming_logits": roaming,
             "tried_logits": torch.stack(judged, dim=1),
-            "tried_log_density": sampling.log_density(tried, said),
+            "tried_log_density": sampling.log_density(tried, parameters),
         }
-        return within(Evidence(logits, None, extras), square_windows(said))
+        return place_evidence(Evidence(logits, None, extras), build_square_windows(parameters))
 
 
-def square_windows(said: Tensor) -> Tensor:
+def build_square_windows(parameters: Tensor) -> Tensor:
     """Windows [b, 2, 3] of (log scale, centre row, centre column) [b, 3]."""
-    scale = said[:, :1].exp()
-    return window_of_box(torch.cat([said[:, 1:], scale, scale], dim=1))
+    scale = parameters[:, :1].exp()
+    return build_window(torch.cat([parameters[:, 1:], scale, scale], dim=1))

@@ -11,9 +11,9 @@ from torch.nn import functional
 
 from sightline.errors import GeometryError, RecipeError
 from sightline.models.backbones import AlexNet, Backbone
-from sightline.models.box_regression import BoxRegression, regression_head, resize_square
+from sightline.models.box_regression import BoxRegression, build_regression_head, resize_square
 from sightline.models.cam_classifiers import ClassMapModel, GlobalPooling
-from sightline.structures.evidence import Evidence, box_of_window, window_of_box
+from sightline.structures.evidence import Evidence, bound_window, build_window
 
 
 @dataclass(frozen=True)
@@ -71,30 +71,30 @@ class WindowRegression(nn.Module):
         self.clamped = config.clamped
         self.affine = config.parameters == "affine"
         self.trunk = config.localiser.build()
-        self.head = regression_head(self.trunk.channels_out, 6, config.hidden, 0.0, 6 if self.affine else 3)
+        self.head = build_regression_head(self.trunk.channels_out, 6, config.hidden, 0.0, 6 if self.affine else 3)
 
     def forward(self, images: Tensor) -> Tensor:
         """Windows [b, 2, 3] in fractions of the image."""
         features = self.trunk(resize_square(images, self.input_px))
         with torch.autocast(features.device.type, enabled=False):
-            said: Tensor = self.head(features.float())
+            parameters: Tensor = self.head(features.float())
         if self.affine:
             # torch's theta in (row, column) and -1..1, as a difference from the identity
-            theta = said.view(-1, 2, 3) + torch.eye(2, 3, device=said.device)
+            theta = parameters.view(-1, 2, 3) + torch.eye(2, 3, device=parameters.device)
         else:
-            scale, shift = self._similarity(said)
+            scale, shift = self._split_similarity(parameters)
             theta = torch.cat([torch.diag_embed(scale.expand(-1, 2)), shift.unsqueeze(-1)], dim=2)
         linear = theta[:, :, :2]
         # t = 2 fraction - 1 on both sides
         offset = (theta[:, :, 2] + 1.0 - linear.sum(dim=2)) / 2.0
         return torch.cat([linear, offset.unsqueeze(-1)], dim=2)
 
-    def _similarity(self, said: Tensor) -> tuple[Tensor, Tensor]:
+    def _split_similarity(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
         """Scale [b, 1] and shifts [b, 2] of the unit square from -1 to 1."""
         if not self.clamped:
-            return said[:, :1] + 1.0, said[:, 1:]
+            return parameters[:, :1] + 1.0, parameters[:, 1:]
         # sigmoid(4) = 0.98: nearly the whole image, where the sigmoid still has a gradient
-        return torch.sigmoid(said[:, :1] + 4.0), 2.0 * torch.sigmoid(said[:, 1:]) - 1.0
+        return torch.sigmoid(parameters[:, :1] + 4.0), 2.0 * torch.sigmoid(parameters[:, 1:]) - 1.0
 
 
 class TransformerNetwork(nn.Module):
@@ -116,14 +116,14 @@ class TransformerNetwork(nn.Module):
         window = self.localiser(images)
         size = (self.roi_px, self.roi_px) if self.roi_px else (images.shape[2], images.shape[3])
         seen: Evidence = self.classifier(crop_windows(images, window, size))
-        said = within(seen, window)
+        evidence = place_evidence(seen, window)
         if not self.square_box:
-            return said
-        box = square_of_window(window, images.shape[2] / images.shape[3])
-        return Evidence(said.logits, said.maps, {**said.extras, "box": box}, window)
+            return evidence
+        box = compute_square(window, images.shape[2] / images.shape[3])
+        return Evidence(evidence.logits, evidence.maps, {**evidence.extras, "box": box}, window)
 
 
-def square_of_window(window: Tensor, rows_per_column: float = 1.0) -> Tensor:
+def compute_square(window: Tensor, rows_per_column: float = 1.0) -> Tensor:
     """The upright squares [b, 4] (centre row, centre column, height, width) of the area and middle of windows.
 
     Args:
@@ -137,9 +137,9 @@ def square_of_window(window: Tensor, rows_per_column: float = 1.0) -> Tensor:
     return torch.cat([centre, side / stretch, side * stretch], dim=1)
 
 
-def within(seen: Evidence, window: Tensor) -> Evidence:
+def place_evidence(seen: Evidence, window: Tensor) -> Evidence:
     """The evidence of a window's picture, with the window and its box."""
-    boxes = box_of_window(window)
+    boxes = bound_window(window)
     return Evidence(seen.logits, seen.maps, {**seen.extras, "box": boxes}, window)
 
 
@@ -162,7 +162,7 @@ def crop_windows(images: Tensor, window: Tensor, size: tuple[int, int]) -> Tenso
         )
     with torch.autocast(images.device.type, enabled=False):
         grid = functional.affine_grid(
-            _as_torch(window.float() if window.dtype != torch.float64 else window),
+            _convert_to_torch(window.float() if window.dtype != torch.float64 else window),
             [len(images), 1, *size],
             align_corners=False,
         )
@@ -170,7 +170,7 @@ def crop_windows(images: Tensor, window: Tensor, size: tuple[int, int]) -> Tenso
         return functional.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-def _as_torch(window: Tensor) -> Tensor:
+def _convert_to_torch(window: Tensor) -> Tensor:
     """Torch's theta, between -1 and 1 and (x, y), of a window between 0 and 1 and (row, column)."""
     linear = window[:, :, :2]
     # fraction = (t + 1) / 2 on both sides: t_out = linear t_in + (linear 1 + 2 shift - 1)
@@ -229,14 +229,14 @@ class CascadeNetwork(nn.Module):
     def forward(self, images: Tensor) -> Evidence:
         """Say the box, cut the square out, classify it."""
         box = self.localiser(images).extras["box"]
-        window = window_of_box(self._square(box, images.shape[2] / images.shape[3]))
+        window = build_window(self._widen_to_square(box, images.shape[2] / images.shape[3]))
         size = (self.roi_px, self.roi_px) if self.roi_px else (images.shape[2], images.shape[3])
         seen: Evidence = self.classifier(crop_windows(images, window, size))
-        said = within(seen, window)
+        evidence = place_evidence(seen, window)
         # the box is what the localiser said, without the margin
-        return Evidence(said.logits, said.maps, {**said.extras, "box": box}, window)
+        return Evidence(evidence.logits, evidence.maps, {**evidence.extras, "box": box}, window)
 
-    def _square(self, box: Tensor, rows_per_column: float) -> Tensor:
+    def _widen_to_square(self, box: Tensor, rows_per_column: float) -> Tensor:
         """The square about a box [b, 4], widened; a box with no sense left becomes a small one, inside the image."""
         # fractions of rows and columns are the same length only in a square image
         height, width = box[:, 2] * rows_per_column, box[:, 3]

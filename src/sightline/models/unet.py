@@ -72,7 +72,7 @@ class UNetNetwork(nn.Module):
         self.decoder: UnetDecoder | None = None
         self.chosen: tuple[int, ...] = ()
         if config.decoder:
-            self.chosen, channels = _strides(self.trunk)
+            self.chosen, channels = _find_strides(self.trunk)
             if len(config.widths) != len(channels) + 1:
                 raise RecipeError(
                     f"The encoder {config.encoder.name!r} halves the image {len(channels) + 1} times, but the decoder "
@@ -90,14 +90,14 @@ class UNetNetwork(nn.Module):
         deepest, stages = self.trunk.levels(images)
         deepest = self.attention(deepest)
         painted = self.paint(self.decoder([images, *(stages[i] for i in self.chosen), deepest]))
-        logits, maps = self._classes(deepest)
+        logits, maps = self._classify(deepest)
         return Evidence(logits, maps, {"decoder": painted})
 
     def classify(self, images: Tensor) -> Evidence:
         """Evidence without the decoder: all that logits depend on, and all that a gradient of them has to run."""
-        return Evidence(*self._classes(self.attention(self.trunk(images))))
+        return Evidence(*self._classify(self.attention(self.trunk(images))))
 
-    def _classes(self, deepest: Tensor) -> tuple[Tensor, Tensor]:
+    def _classify(self, deepest: Tensor) -> tuple[Tensor, Tensor]:
         maps = self.head(deepest)
         with torch.autocast(deepest.device.type, enabled=False):
             pooled = deepest.to(self.head.linear.weight.dtype).flatten(2).mean(-1)
@@ -105,7 +105,7 @@ class UNetNetwork(nn.Module):
 
 
 @torch.no_grad()
-def _strides(trunk: Trunk) -> tuple[tuple[int, ...], list[int]]:
+def _find_strides(trunk: Trunk) -> tuple[tuple[int, ...], list[int]]:
     """The deepest stage at each stride finer than the last, fine to coarse: positions and channels."""
     size, training = 128, trunk.training
     _, stages = trunk.eval().levels(torch.zeros(1, trunk.channels, size, size))

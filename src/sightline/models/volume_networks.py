@@ -104,8 +104,8 @@ class VolumeUNetNetwork(nn.Module):
         ins = (1, *(2 * w * 2**k for k in range(STAGES - 1)))
         self.encoder = nn.ModuleList(
             nn.Sequential(
-                _convolution(channels, w * 2**k, config.norm, relu=True),
-                _convolution(w * 2**k, 2 * w * 2**k, config.norm, relu=True),
+                _build_convolution(channels, w * 2**k, config.norm, relu=True),
+                _build_convolution(w * 2**k, 2 * w * 2**k, config.norm, relu=True),
             )
             for k, channels in enumerate(ins)
         )
@@ -142,7 +142,9 @@ class ConvolutionHead(nn.Module):
         # narrow networks keep the eight channels that are flattened: there is nothing to save
         last = max(8, channels // 64)
         widths = (channels, channels // 2, channels // 4, channels // 8, last)
-        self.convolutions = nn.Sequential(*(_convolution(a, b, "instance", relu=False) for a, b in pairwise(widths)))
+        self.convolutions = nn.Sequential(
+            *(_build_convolution(a, b, "instance", relu=False) for a, b in pairwise(widths))
+        )
         linear = (last * self.side**3, channels // 2, channels // 4, channels // 8)
         layers: list[nn.Module] = []
         for a, b in pairwise(linear):
@@ -184,7 +186,7 @@ class MapHead(nn.Module):
             return Evidence(self.pool(maps), maps, {"attention": self.pool.share(maps)})
 
 
-def _convolution(channels: int, out: int, norm: Norm, *, relu: bool) -> Convolution:
+def _build_convolution(channels: int, out: int, norm: Norm, *, relu: bool) -> Convolution:
     """MONAI's convolution of 3 x 3 x 3, norm and, where asked for, ReLU."""
     # MONAI takes seconds to import, and most of the house needs none of it
     from monai.networks.blocks import Convolution
@@ -265,7 +267,7 @@ class VolumeBackbone:
             ) from error
         if self.weights is not None:
             _load(net, self.weights, self.name)
-        trunk = VolumeTrunk(_stages(net, self.name, self.stages), self.mean, self.std)
+        trunk = VolumeTrunk(_split_stages(net, self.name, self.stages), self.mean, self.std)
         head = SecondClassMap(trunk.channels_out) if self.one_map else ClassMaps(trunk.channels_out, n_classes)
         return VolumeBackboneNetwork(trunk, head, self.pool)
 
@@ -361,7 +363,7 @@ def _load(net: nn.Module, weights: str, name: str) -> None:
     load_stored({**stored, **own}, net, path, name, remedy)
 
 
-def _stages(net: Any, name: str, n: int | None) -> list[nn.Module]:
+def _split_stages(net: Any, name: str, n: int | None) -> list[nn.Module]:
     """The network without its classifier, in stages; the first n of them where asked for."""
     every: list[nn.Module]
     after: dict[int, nn.Module] = {}

@@ -15,7 +15,7 @@ from sightline.models.volume_networks import VolumeBackbone, VolumeUNet
 from sightline.training.recipe import Recipe
 
 
-def cascade_recipe(localiser: Recipe, classifier: Recipe, size: int | None = None) -> Recipe:
+def build_cascade_recipe(localiser: Recipe, classifier: Recipe, size: int | None = None) -> Recipe:
     """The recipe of a cascade (Sup+UBM of Jimenez-Sanchez 2018, section II-B); its parts' weights are their runs'.
 
     Args:
@@ -49,7 +49,7 @@ def cascade_recipe(localiser: Recipe, classifier: Recipe, size: int | None = Non
     return replace(classifier, title="cascade", model=model, view=view)
 
 
-def ensemble_recipe(recipes: Sequence[Recipe], *, mirrored: bool = False, smooth: float = 0.0) -> Recipe:
+def build_ensemble_recipe(recipes: Sequence[Recipe], *, mirrored: bool = False, smooth: float = 0.0) -> Recipe:
     """The recipe of an ensemble; what only training needs (augmentation, losses, schedule) is the first member's.
 
     Args:
@@ -76,16 +76,17 @@ def ensemble_recipe(recipes: Sequence[Recipe], *, mirrored: bool = False, smooth
             raise RecipeError(
                 f"{first.title} and {recipe.title} tell different classes apart.", "Use runs of one task."
             )
-        if _shown(recipe) != _shown(first):
+        if _describe_input(recipe) != _describe_input(first):
             raise RecipeError(
-                f"{first.title} and {recipe.title} are shown different images: {_shown(first)} and {_shown(recipe)}.",
+                f"{first.title} and {recipe.title} are shown different images: {_describe_input(first)} and "
+                f"{_describe_input(recipe)}.",
                 "Use runs of one size, crop and tone.",
             )
         members.append(recipe.model)
     return replace(first, title=f"ensemble of {len(members)}", model=Ensemble(tuple(members), mirrored, smooth))
 
 
-def _shown(recipe: Recipe) -> dict[str, object]:
+def _describe_input(recipe: Recipe) -> dict[str, object]:
     """What decides which image a network sees when it is asked (and not while it is trained)."""
     view = recipe.view
     if isinstance(view, View):

@@ -42,14 +42,14 @@ EPOCHS = 9
 LINE_EVERY_S = 15.0
 
 
-def table() -> Table:
+def build_table() -> Table:
     """The same network, budget, schedule and seeds, unguided and guided."""
     return Table(
         "demo",
         "Phantom wrists: does guidance keep a network off the marker?",
         (
-            Row("unguided", shorten_recipe(unguided_recipe()), group="baseline"),
-            Row("guided", shorten_recipe(guided_recipe()), "unguided", group="mask", weight_label="1"),
+            Row("unguided", shorten_recipe(build_unguided_recipe()), group="baseline"),
+            Row("guided", shorten_recipe(build_guided_recipe()), "unguided", group="mask", weight_label="1"),
         ),
         f"A marker agrees with the label in {SHORTCUT:.0%} of training and validation studies and never stands in a "
         "test image. Both rows share cohort, network, budget, schedule and seeds; guided also pools by softmax.",
@@ -116,22 +116,22 @@ def run_demo(out: Path, *, seeds: int = 3, parallel: int = 2, engine: Engine | N
     doing = "beginning"
     begun, cpu = time.monotonic(), cpu_seconds()
 
-    def state() -> str:
-        return f"{doing}{count_trainings(out / 'runs', seeds * len(table().rows)) if doing == 'training' else ''}"
+    def describe_state() -> str:
+        return f"{doing}{count_trainings(out / 'runs', seeds * len(build_table().rows)) if doing == 'training' else ''}"
 
-    with Log(out / "demo.log", state, quiet=engine.quiet) as log:
+    with Log(out / "demo.log", describe_state, quiet=engine.quiet) as log:
 
-        def drawn(done: int, total: int) -> None:
+        def log_drawn(done: int, total: int) -> None:
             nonlocal doing
             doing = f"drawing: {done} of {total} studies"
 
         log.say(f"a phantom cohort of {STUDIES} studies is drawn into {out / 'cohort'}")
-        cohort = _cohort(out / "cohort", drawn)
+        cohort = _draw_cohort(out / "cohort", log_drawn)
         doing = "training"
-        log.say(f"{seeds} trainings of each of {len(table().rows)} rows, {parallel} at a time")
+        log.say(f"{seeds} trainings of each of {len(build_table().rows)} rows, {parallel} at a time")
         # the lines of the log say how far it is
         result = run_table(
-            table(), cohort, out, CATALOGUE, seeds=range(seeds), engine=replace(engine, quiet=True),
+            build_table(), cohort, out, CATALOGUE, seeds=range(seeds), engine=replace(engine, quiet=True),
             runs_on=LocalEngine(parallel),
             say=log.say,
         )  # fmt: skip
@@ -156,14 +156,14 @@ def count_trainings(runs: Path, total: int) -> str:
     return f": {done} of {total} done" + (f", under way: {under_way}" if under_way else "")
 
 
-def _cohort(place: Path, progress: Callable[[int, int], None]) -> Cohort:
+def _draw_cohort(place: Path, progress: Callable[[int, int], None]) -> Cohort:
     # one that lies there already is read back
     return write_radiographs(
         place, studies=STUDIES, shortcut=SHORTCUT, seed=0, size_px=DRAWN_PX, workers=2, progress=progress
     )
 
 
-def unguided_recipe() -> Recipe:
+def build_unguided_recipe() -> Recipe:
     """A ResNet of 0.4 million weights, from random ones, at 192 px with output stride 16, mean pooling."""
     return Recipe(
         title="unguided",
@@ -176,6 +176,6 @@ def unguided_recipe() -> Recipe:
     )
 
 
-def guided_recipe(weight: float = 1.0) -> Recipe:
+def build_guided_recipe(weight: float = 1.0) -> Recipe:
     """The same with softmax pooling, guided by the bone's mask."""
-    return replace(liao2022.guided_recipe(unguided_recipe(), weight, "mask"), title=f"guided {weight:g}")
+    return replace(liao2022.build_guided_recipe(build_unguided_recipe(), weight, "mask"), title=f"guided {weight:g}")

@@ -16,12 +16,12 @@ from pathlib import Path
 
 from sightline.data.targets.region_choice import RegionChoice
 from sightline.data.views.volume_view import VolumeView
-from sightline.dissection.case_panel import case_words, draw_case_panel
+from sightline.dissection.case_panel import describe_case, draw_case_panel
 from sightline.dissection.dissect import DissectionOptions, dissect
 from sightline.dissection.results import Dissection
 from sightline.errors import RunError
-from sightline.evaluation.tables.table import Published, Row, Table, TableResult
-from sightline.inference.ct.units import panel_of_case
+from sightline.evaluation.tables.table import PublishedValue, Row, Table, TableResult
+from sightline.inference.ct.units import build_case_panel
 from sightline.io.files import write_text
 from sightline.losses.spatial_nll import SpatialNLL
 from sightline.metrics.predictions import Predictions
@@ -38,18 +38,18 @@ F1, RECALL = "image-wise F1 of fractured", "image-wise recall for fractured"
 AUC, PRECISION = "image-wise AUC", "image-wise average precision"
 
 
-def _row(*cells: tuple[float, float]) -> dict[str, Published]:
+def _build_row(*cells: tuple[float, float]) -> dict[str, PublishedValue]:
     """F1, "Acc.", AUC, AP; each mean and deviation over five trainings, in percent."""
     return {
-        f"{metric}, test": Published(mean, std)
+        f"{metric}, test": PublishedValue(mean, std)
         for metric, (mean, std) in zip((F1, RECALL, AUC, PRECISION), cells, strict=True)
     }
 
 
-TABLE1: dict[str, dict[str, Published]] = {
-    "VerSe -> VerSe": _row((71.2, 10.8), (78.2, 12.0), (84.5, 9.1), (76.4, 14.5)),
-    "all -> VerSe": _row((86.1, 2.6), (90.9, 1.6), (96.2, 0.9), (94.1, 1.6)),
-    "all -> all": _row((88.0, 0.7), (88.0, 0.4), (94.7, 0.5), (95.0, 0.4)),
+TABLE1: dict[str, dict[str, PublishedValue]] = {
+    "VerSe -> VerSe": _build_row((71.2, 10.8), (78.2, 12.0), (84.5, 9.1), (76.4, 14.5)),
+    "all -> VerSe": _build_row((86.1, 2.6), (90.9, 1.6), (96.2, 0.9), (94.1, 1.6)),
+    "all -> all": _build_row((88.0, 0.7), (88.0, 0.4), (94.7, 0.5), (95.0, 0.4)),
 }
 
 # Table 2: units of the paper's network (released numbering; its text exchanges 22 and 424) and what experts named them
@@ -66,7 +66,7 @@ VERSE, ALL = ("verse",), ("verse", "not verse")
 SMALL_WIDTH, SMALL_SIZE, SMALL_EPOCHS = 8, 48, 12
 
 
-def base_recipe(profile: Profile = "recommended") -> Recipe:
+def build_base_recipe(profile: Profile = "recommended") -> Recipe:
     """The published network and training: Adam 1e-3, batches of 16, classes in balance, the epoch of the best F1."""
     code = profile == "official_code"
     return Recipe(
@@ -86,16 +86,16 @@ def base_recipe(profile: Profile = "recommended") -> Recipe:
     )
 
 
-def with_maps() -> Recipe:
+def build_map_recipe() -> Recipe:
     """Ours: class maps, pooled where they are high, in place of the head of convolutions."""
     model = VolumeUNet(size=SIZE, head="maps", pool=SoftmaxPool())
-    return replace(base_recipe(), title="3D class map", model=model)
+    return replace(build_base_recipe(), title="3D class map", model=model)
 
 
-def guided_recipe(recipe: Recipe | None = None) -> Recipe:
+def build_guided_recipe(recipe: Recipe | None = None) -> Recipe:
     """Ours: the fracture's map is trained to look at the deformed bone (Liao 2022, equation 6, in 3D)."""
     return replace(
-        recipe or with_maps(),
+        recipe or build_map_recipe(),
         title="3D class map, guided",
         guidance=SpatialNLL(resolution="map"),
         weight=0.1,
@@ -103,13 +103,13 @@ def guided_recipe(recipe: Recipe | None = None) -> Recipe:
     )
 
 
-def on_vertebra() -> Recipe:
+def build_vertebra_recipe() -> Recipe:
     """Ours: both maps are trained to look at the vertebra in the middle, fractured or not."""
     choice = RegionChoice("mask", role="focus", classes="all")
-    return replace(guided_recipe(), title="3D class map, guided by the vertebra", regions=choice)
+    return replace(build_guided_recipe(), title="3D class map, guided by the vertebra", regions=choice)
 
 
-def small_recipe(recipe: Recipe) -> Recipe:
+def shrink_recipe(recipe: Recipe) -> Recipe:
     """A quarter of the channels, cubes of 48 voxels and a short training with the last weights, for CPUs."""
     assert isinstance(recipe.model, VolumeUNet)
     return replace(
@@ -124,9 +124,9 @@ def small_recipe(recipe: Recipe) -> Recipe:
     )
 
 
-def table1(profile: Profile = "recommended") -> Table:
+def build_table1(profile: Profile = "recommended") -> Table:
     """Table 1: trained and tested on VerSe, trained on all and tested on VerSe, and all for all."""
-    recipe = base_recipe(profile)
+    recipe = build_base_recipe(profile)
     rows = (
         Row("VerSe -> VerSe", recipe, published=TABLE1["VerSe -> VerSe"], trained_on=VERSE, tested_on=VERSE),
         Row(
@@ -150,12 +150,12 @@ def table1(profile: Profile = "recommended") -> Table:
     )
 
 
-def table2(profile: Profile = "recommended") -> Table:
+def build_table2(profile: Profile = "recommended") -> Table:
     """Table 2: the ten units that go most with fractures, with galleries and experts' names."""
     return Table(
         "engstler2022/table2",
         "The units of a 3D U-Net that go most with vertebral fractures",
-        (Row("all", base_recipe(profile)),),
+        (Row("all", build_base_recipe(profile)),),
         "Trained on all of the cohort's sources; the first training is dissected.",
         metrics=("image-wise F1 of fractured", "image-wise AUC"),
         size=SIZE,
@@ -164,27 +164,27 @@ def table2(profile: Profile = "recommended") -> Table:
     )
 
 
-def table3(profile: Profile = "recommended") -> Table:
+def build_table3(profile: Profile = "recommended") -> Table:
     """Table 3: one case that was called right, and the units that respond most to it."""
     title = "One fractured vertebra and the units that respond most to it"
-    return replace(table2(profile), name="engstler2022/table3", title=title, units="case")
+    return replace(build_table2(profile), name="engstler2022/table3", title=title, units="case")
 
 
-def units(profile: Profile = "recommended") -> Table:
+def build_unit_table(profile: Profile = "recommended") -> Table:
     """Tables 2 and 3 of the small network: for CPUs, and for the phantom."""
     title = "The units of a small 3D U-Net that go most with vertebral fractures, and one case"
-    rows = (Row("class maps", small_recipe(with_maps())),)
-    return replace(table2(profile), name="spine/units", title=title, rows=rows, size=SMALL_SIZE, units="case")
+    rows = (Row("class maps", shrink_recipe(build_map_recipe())),)
+    return replace(build_table2(profile), name="spine/units", title=title, rows=rows, size=SMALL_SIZE, units="case")
 
 
-def phantom(profile: Profile = "recommended") -> Table:
+def build_phantom_table(profile: Profile = "recommended") -> Table:
     """Small networks on the phantom spine: the published head, class maps, and class maps that are guided (ours)."""
     head, maps = "convolutions", "class maps"
     rows = (
-        Row(head, small_recipe(base_recipe(profile))),
-        Row(maps, small_recipe(with_maps()), head),
-        Row("class maps, guided by the deformed bone", small_recipe(guided_recipe()), maps),
-        Row("class maps, guided by the vertebra", small_recipe(on_vertebra()), maps),
+        Row(head, shrink_recipe(build_base_recipe(profile))),
+        Row(maps, shrink_recipe(build_map_recipe()), head),
+        Row("class maps, guided by the deformed bone", shrink_recipe(build_guided_recipe()), maps),
+        Row("class maps, guided by the vertebra", shrink_recipe(build_vertebra_recipe()), maps),
     )
     return Table(
         "spine/phantom",
@@ -200,7 +200,7 @@ def phantom(profile: Profile = "recommended") -> Table:
 UNITS = 10
 
 
-def after_table(result: TableResult, out: Path, engine: Engine) -> str:
+def write_unit_findings(result: TableResult, out: Path, engine: Engine) -> str:
     """What a table shows of units besides its rows: `units.md` and `case.png` of its first row's first training.
 
     Args:
@@ -222,19 +222,19 @@ def after_table(result: TableResult, out: Path, engine: Engine) -> str:
         options=DissectionOptions(units=UNITS, top=result.table.top),
         engine=engine,
     )
-    write_text(out / "units.md", units_text(found, result.table.title))
+    write_text(out / "units.md", format_units(found, result.table.title))
     written = f"{out / 'units.md'} and {found.folder / 'report.html'}"
     if result.table.units == "case":
-        case_id = surest(row.evaluations["test"][0].predictions, found.positive)
+        case_id = find_surest(row.evaluations["test"][0].predictions, found.positive)
         case = next(case for case in result.cohort if case.case_id == case_id)
-        panel = panel_of_case(run, case, found, engine)
+        panel = build_case_panel(run, case, found, engine)
         (out / "case.png").write_bytes(draw_case_panel(panel))
-        write_text(out / "case.md", f"# {case_id}\n\n![case panel](case.png)\n\n{case_words(panel)}\n")
+        write_text(out / "case.md", f"# {case_id}\n\n![case panel](case.png)\n\n{describe_case(panel)}\n")
         written = f"{out / 'case.png'}, {written}"
     return f"units: {written}"
 
 
-def units_text(found: Dissection, title: str) -> str:
+def format_units(found: Dissection, title: str) -> str:
     """The first units by rank as markdown, with what experts call them (Table 2)."""
     lines = [
         f"# {title}",
@@ -260,7 +260,7 @@ def units_text(found: Dissection, title: str) -> str:
     return "\n".join([*lines, ""])
 
 
-def surest(predictions: Predictions, positive: str) -> str:
+def find_surest(predictions: Predictions, positive: str) -> str:
     """The case of the positive class that the network is surest of: the sample of Table 3.
 
     Raises:

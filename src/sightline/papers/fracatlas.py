@@ -21,13 +21,13 @@ from sightline.models.necks import Fusion
 from sightline.models.pooling import LogSumExpPool, MaxPool, MeanPool, SoftmaxPool, TopPool
 from sightline.models.self_transfer import SelfTransfer
 from sightline.models.spatial_transformer import SpatialTransformer
-from sightline.papers.combined import ensemble_recipe
+from sightline.papers.combined import build_ensemble_recipe
 from sightline.papers.liao2022 import Profile
 from sightline.training.optimization import AdamW, CosineDecay, LayerRates
 from sightline.training.recipe import Recipe
 
 
-def unguided_recipe() -> Recipe:
+def build_unguided_recipe() -> Recipe:
     """MobileNetV2 with class maps at stride 8 (a light feature pyramid), its first three stages frozen."""
     backbone = Backbone(name="mobilenetv2_100", weights="imagenet", frozen_stages=3)
     return Recipe(
@@ -43,15 +43,15 @@ def unguided_recipe() -> Recipe:
     )
 
 
-def softmax_pooling() -> Recipe:
+def build_softmax_recipe() -> Recipe:
     """Softmax pooling alone."""
-    return replace(unguided_recipe(), title="softmax pooling", model=replace(_model(), pool=SoftmaxPool()))
+    return replace(build_unguided_recipe(), title="softmax pooling", model=replace(_get_model(), pool=SoftmaxPool()))
 
 
-def guided_recipe(weight: float = 0.3) -> Recipe:
+def build_guided_recipe(weight: float = 0.3) -> Recipe:
     """The fracture map of fractured images guided by the fractures' boxes."""
     return replace(
-        softmax_pooling(),
+        build_softmax_recipe(),
         title=f"guided {weight:g}",
         guidance=SpatialNLL(resolution="map"),
         weight=weight,
@@ -59,20 +59,21 @@ def guided_recipe(weight: float = 0.3) -> Recipe:
     )
 
 
-def _model() -> ClassMapModel:
-    model = unguided_recipe().model
+def _get_model() -> ClassMapModel:
+    model = build_unguided_recipe().model
     assert isinstance(model, ClassMapModel)
     return model
 
 
-def guidance_table(profile: Profile = "recommended") -> Table:
+def build_guidance_table(profile: Profile = "recommended") -> Table:
     """Unguided, softmax pooling alone, and guided at several weights."""
     rows = [
-        Row("unguided", unguided_recipe(), group="baseline"),
-        Row("softmax pooling", softmax_pooling(), "unguided", group="pooling"),
+        Row("unguided", build_unguided_recipe(), group="baseline"),
+        Row("softmax pooling", build_softmax_recipe(), "unguided", group="pooling"),
     ]
     rows += [
-        Row(f"guided {w:g}", guided_recipe(w), "unguided", group="box", weight_label=f"{w:g}") for w in (0.1, 0.3, 1.0)
+        Row(f"guided {w:g}", build_guided_recipe(w), "unguided", group="box", weight_label=f"{w:g}")
+        for w in (0.1, 0.3, 1.0)
     ]
     return Table(
         "liao2022/fracatlas",
@@ -86,7 +87,7 @@ def guidance_table(profile: Profile = "recommended") -> Table:
 LONGER = 12
 
 
-def weak() -> Recipe:
+def build_weak_recipe() -> Recipe:
     """Image labels alone: cells that see little of the picture, and the mean of the highest 2% of them.
 
     The network ends at stride 16 (MobileNetV2's fourth stage), so that what a cell says has to stand near it; with one
@@ -106,7 +107,7 @@ def weak() -> Recipe:
     )
 
 
-def guided_on_patches(share: float = 1.0) -> Recipe:
+def build_patch_recipe(share: float = 1.0) -> Recipe:
     """Guided by boxes on patches: half a megapixel is never computed to learn what lies on a percent of it.
 
     Args:
@@ -137,37 +138,37 @@ def guided_on_patches(share: float = 1.0) -> Recipe:
     )
 
 
-def focal(share: float = 1.0) -> Recipe:
+def build_focal_recipe(share: float = 1.0) -> Recipe:
     """Guided on patches, every cell for itself: the sum of all cells says what is no fracture, and none competes.
 
     Args:
         share: share of the boxes used, by whole patients.
     """
-    recipe = guided_on_patches(share)
+    recipe = build_patch_recipe(share)
     assert isinstance(recipe.model, ClassMapModel)
     return replace(
         recipe, title="cell focal", model=replace(recipe.model, one_map=True), guidance=CellFocal(), epochs=4
     )
 
 
-def focal_twin() -> Recipe:
+def build_focal_twin() -> Recipe:
     """The same network on patches of the same pictures, as many and as long, told the picture's label alone.
 
     A patch is told what its picture shows, also where the fracture lies elsewhere: what a network can learn from
-    patches without a mark. It costs what `focal` costs but for the loss of the cells.
+    patches without a mark. It costs what `build_focal_recipe` costs but for the loss of the cells.
     """
-    recipe = focal()
+    recipe = build_focal_recipe()
     patches = Patches(size=256, zoom=(0.7, 1.4), around=0.0, per_picture=3, labels="picture")
     view = replace(recipe.picture_view, patches=patches)
     return replace(recipe, title="patches, image labels", view=view, guidance=None, weight=0.0)
 
 
-def focal_twin_whole(pool: MeanPool | LogSumExpPool | TopPool) -> Recipe:
-    """The same network on the whole pictures, image labels alone, for as many pixels as `focal` sees, or more.
+def build_focal_twin_on_whole(pool: MeanPool | LogSumExpPool | TopPool) -> Recipe:
+    """The same network on the whole pictures, image labels alone, for as many pixels as the focal one sees.
 
     Four epochs of three patches of 256 px are 12 / 9 pictures of 768 px each; this one has two.
     """
-    recipe = focal()
+    recipe = build_focal_recipe()
     assert isinstance(recipe.model, ClassMapModel)
     view = replace(recipe.picture_view, patches=None, crop_area=(0.7, 1.0))
     return replace(
@@ -181,14 +182,14 @@ def focal_twin_whole(pool: MeanPool | LogSumExpPool | TopPool) -> Recipe:
     )
 
 
-def student() -> Recipe:
+def build_student_recipe() -> Recipe:
     """On patches whose marks are another network's: those of fractured pictures lie around a mark.
 
     What lies elsewhere in a fractured picture may be the fracture itself, so it counts for little; what is no fracture
     is learned from pictures without one. The spatial likelihood, under which cells compete, would hold it against the
     map that it finds the fracture beside a mark that is wrong.
     """
-    recipe = guided_on_patches()
+    recipe = build_patch_recipe()
     assert isinstance(recipe.model, ClassMapModel)
     return replace(
         recipe,
@@ -199,53 +200,53 @@ def student() -> Recipe:
     )
 
 
-def _first_wing(share: float) -> Recipe:
-    recipe = guided_recipe(1.0)
+def _build_first_wing(share: float) -> Recipe:
+    recipe = build_guided_recipe(1.0)
     return replace(recipe, regions=replace(recipe.regions, share=share))
 
 
-def _lse() -> Recipe:
-    recipe = softmax_pooling()
+def _build_lse_recipe() -> Recipe:
+    recipe = build_softmax_recipe()
     assert isinstance(recipe.model, ClassMapModel)
     return replace(recipe, title="LSE pooling", model=replace(recipe.model, pool=LogSumExpPool(r=4.0)))
 
 
-def _box_regression() -> Recipe:
+def _build_box_recipe() -> Recipe:
     """The one box is the largest; a picture with several fractures is told of one of them."""
     return replace(
-        unguided_recipe(),
+        build_unguided_recipe(),
         title="box regression",
-        model=BoxRegression(trunk=_frozen(), square=False),
+        model=BoxRegression(trunk=_build_frozen_backbone(), square=False),
         objective=BoxDistance(units="fraction"),
         regions=RegionChoice(style="box", role="finding"),
         epochs=8,
     )
 
 
-def _transformer() -> Recipe:
+def _build_transformer_recipe() -> Recipe:
     """a-STN: 224 px of the window of a picture at 448 px."""
-    base = unguided_recipe()
-    classifier = ClassMapModel(backbone=_frozen(), pool=MeanPool())
-    model = SpatialTransformer(classifier, _frozen(), "similarity", localiser_px=224, roi_px=224)
+    base = build_unguided_recipe()
+    classifier = ClassMapModel(backbone=_build_frozen_backbone(), pool=MeanPool())
+    model = SpatialTransformer(classifier, _build_frozen_backbone(), "similarity", localiser_px=224, roi_px=224)
     rates = LayerRates({"localiser.": 0.1})
     return replace(base, title="a-STN", model=model, view=replace(base.view, size=448), rates=rates)
 
 
-def _self_transfer() -> Recipe:
-    model = SelfTransfer(backbone=_frozen())
-    return replace(unguided_recipe(), title="self-transfer", model=model, objective=SelfTransferLoss(0.3))
+def _build_self_transfer_recipe() -> Recipe:
+    model = SelfTransfer(backbone=_build_frozen_backbone())
+    return replace(build_unguided_recipe(), title="self-transfer", model=model, objective=SelfTransferLoss(0.3))
 
 
-def _global_pooling() -> Recipe:
-    model = GlobalPooling(_frozen(), Transition(256), MaxPool())
-    return replace(unguided_recipe(), title="max pooling", model=model)
+def _build_global_pooling_recipe() -> Recipe:
+    model = GlobalPooling(_build_frozen_backbone(), Transition(256), MaxPool())
+    return replace(build_unguided_recipe(), title="max pooling", model=model)
 
 
-def _frozen() -> Backbone:
+def _build_frozen_backbone() -> Backbone:
     return Backbone(name="mobilenetv2_100", weights="imagenet", frozen_stages=3)
 
 
-def _committees(rows: Mapping[str, Row], base: str) -> list[Row]:
+def _build_ensemble_rows(rows: Mapping[str, Row], base: str) -> list[Row]:
     """Rows that are not trained: finished ones judge together, also of the mirror image, and their maps are smoothed.
 
     The width of one and a half cells was chosen on validation, once for all three.
@@ -253,7 +254,7 @@ def _committees(rows: Mapping[str, Row], base: str) -> list[Row]:
     return [
         Row(
             f"{words}, committee",
-            ensemble_recipe([rows[name].recipe for name in members], mirrored=True, smooth=1.5),
+            build_ensemble_recipe([rows[name].recipe for name in members], mirrored=True, smooth=1.5),
             base,
             parts={f"members.{place}": name for place, name in enumerate(members)},
             group="committee",
@@ -267,32 +268,43 @@ def _committees(rows: Mapping[str, Row], base: str) -> list[Row]:
     ]
 
 
-def localiser_table(profile: Profile = "recommended") -> Table:
+def build_localiser_table(profile: Profile = "recommended") -> Table:
     """The localisers of Jimenez-Sanchez 2018, then image labels alone, then 5%, 20% and all of the boxes.
 
     Each share of the boxes guides the whole picture as in the first wing, and patches by two losses.
     """
     base = "mean pooling"
     rows = [
-        Row(base, unguided_recipe(), group="image labels"),
-        Row("softmax pooling", softmax_pooling(), base, group="image labels"),
-        Row("LSE pooling", _lse(), base, group="image labels"),
-        Row("self-transfer", _self_transfer(), base, group="Jimenez-Sanchez 2018"),
-        Row("a-STN", _transformer(), base, group="Jimenez-Sanchez 2018"),
-        Row("max pooling of features", _global_pooling(), base, group="Jimenez-Sanchez 2018"),
-        Row("box regression, all boxes", _box_regression(), None, group="Jimenez-Sanchez 2018", weight_label="all"),
-        Row("top 2%", weak(), base, group="image labels"),
-        Row("top 2%, self-trained", student(), base, teacher="top 2%", teaching=Teaching(0.5), group="image labels"),
+        Row(base, build_unguided_recipe(), group="image labels"),
+        Row("softmax pooling", build_softmax_recipe(), base, group="image labels"),
+        Row("LSE pooling", _build_lse_recipe(), base, group="image labels"),
+        Row("self-transfer", _build_self_transfer_recipe(), base, group="Jimenez-Sanchez 2018"),
+        Row("a-STN", _build_transformer_recipe(), base, group="Jimenez-Sanchez 2018"),
+        Row("max pooling of features", _build_global_pooling_recipe(), base, group="Jimenez-Sanchez 2018"),
+        Row("box regression, all boxes", _build_box_recipe(), None, group="Jimenez-Sanchez 2018", weight_label="all"),
+        Row("top 2%", build_weak_recipe(), base, group="image labels"),
+        Row(
+            "top 2%, self-trained",
+            build_student_recipe(),
+            base,
+            teacher="top 2%",
+            teaching=Teaching(0.5),
+            group="image labels",
+        ),
     ]
     for share, words in ((0.05, "5%"), (0.2, "20%"), (1.0, "all")):
-        rows.append(Row(f"guided, {words} boxes", _first_wing(share), base, group="guided", weight_label=words))
-        rows.append(Row(f"patches, {words} boxes", guided_on_patches(share), base, group="patches", weight_label=words))
-        rows.append(Row(f"cell focal, {words} boxes", focal(share), base, group="cell focal", weight_label=words))
+        rows.append(Row(f"guided, {words} boxes", _build_first_wing(share), base, group="guided", weight_label=words))
+        rows.append(
+            Row(f"patches, {words} boxes", build_patch_recipe(share), base, group="patches", weight_label=words)
+        )
+        rows.append(
+            Row(f"cell focal, {words} boxes", build_focal_recipe(share), base, group="cell focal", weight_label=words)
+        )
         if share < 1.0:
             rows.append(
                 Row(
                     f"patches, {words} boxes, self-trained",
-                    student(),
+                    build_student_recipe(),
                     base,
                     teacher=f"patches, {words} boxes",
                     teaching=Teaching(0.5),
@@ -300,16 +312,16 @@ def localiser_table(profile: Profile = "recommended") -> Table:
                     weight_label=words,
                 )
             )
-    longer = replace(focal(), epochs=LONGER)
+    longer = replace(build_focal_recipe(), epochs=LONGER)
     rows.append(Row("cell focal, all boxes, longer", longer, base, group="cell focal", weight_label="all"))
     twins = {
-        "patches, image labels": focal_twin(),
-        "whole pictures, mean, image labels": focal_twin_whole(MeanPool()),
-        "whole pictures, LSE, image labels": focal_twin_whole(LogSumExpPool(r=4.0)),
-        "whole pictures, top 2%, image labels": focal_twin_whole(TopPool(0.02)),
+        "patches, image labels": build_focal_twin(),
+        "whole pictures, mean, image labels": build_focal_twin_on_whole(MeanPool()),
+        "whole pictures, LSE, image labels": build_focal_twin_on_whole(LogSumExpPool(r=4.0)),
+        "whole pictures, top 2%, image labels": build_focal_twin_on_whole(TopPool(0.02)),
     }
     rows += [Row(name, recipe, base, group="twins of cell focal") for name, recipe in twins.items()]
-    rows += _committees({row.name: row for row in rows}, base)
+    rows += _build_ensemble_rows({row.name: row for row in rows}, base)
     return Table(
         "localisers/fracatlas",
         "FracAtlas: finding the fracture with image labels, few boxes and all boxes",

@@ -1,6 +1,7 @@
 """FracAtlas: what guidance gives at 75, 150, 300, 600 and all training images, beside equal twins without it.
 
-And at 300 images, what may carry a map that looks right to an answer that is right (`map_to_answer`). Tables of ours.
+And at 300 images, what may carry a map that looks right to an answer that is right (`build_map_to_answer_table`).
+Tables of ours.
 Every row is the same network on the same pictures for the same number of steps, which is the same time: only what is
 asked of its one fracture map differs. The first five stages of MobileNetV2 are frozen and compute in bfloat16, so that
 what they say of a picture is computed once for all rows, seeds and sizes (`--features`).
@@ -53,7 +54,7 @@ RIGHT_REASONS_IMAGE = 3.0
 ENERGY = 10.0
 
 
-def unguided_recipe(pool: Pooling | None = None, steps: int = STEPS) -> Recipe:
+def build_unguided_recipe(pool: Pooling | None = None, steps: int = STEPS) -> Recipe:
     """Image labels alone: one fracture map at stride 8 of pictures at 512 px, pooled."""
     backbone = Backbone(name="mobilenetv2_100", weights="imagenet", frozen_stages=5, stages=5, frozen_precision="bf16")
     return Recipe(
@@ -75,7 +76,7 @@ def unguided_recipe(pool: Pooling | None = None, steps: int = STEPS) -> Recipe:
     )
 
 
-def guided_recipe(share: float = 1.0, loss: CellFocal | None = None, steps: int = STEPS) -> Recipe:
+def build_guided_recipe(share: float = 1.0, loss: CellFocal | None = None, steps: int = STEPS) -> Recipe:
     """The same, every cell of the fracture map guided by the boxes; pictures whose mark is hidden give their label.
 
     Args:
@@ -84,7 +85,7 @@ def guided_recipe(share: float = 1.0, loss: CellFocal | None = None, steps: int 
         steps: of the training.
     """
     return replace(
-        unguided_recipe(SoftmaxPool(), steps),
+        build_unguided_recipe(SoftmaxPool(), steps),
         title="guided",
         guidance=loss or CellFocal(),
         weight=1.0,
@@ -92,7 +93,7 @@ def guided_recipe(share: float = 1.0, loss: CellFocal | None = None, steps: int 
     )
 
 
-def table(profile: Profile = "recommended") -> Table:
+def build_table(profile: Profile = "recommended") -> Table:
     """All twins and guided rows at 300 images; the others beside the mean twin at the other sizes."""
     rows: list[Row] = []
     for size in SIZES:
@@ -102,11 +103,11 @@ def table(profile: Profile = "recommended") -> Table:
             name = f"unguided {words}, {at}"
             reference = None if name == base else base
             rows.append(
-                Row(name, unguided_recipe(pool), reference, train_images=size, group="unguided", weight_label=at)
+                Row(name, build_unguided_recipe(pool), reference, train_images=size, group="unguided", weight_label=at)
             )
         longer = {
-            "unguided mean": unguided_recipe(MeanPool(), STEPS * LONGER),
-            "guided all marks": guided_recipe(steps=STEPS * LONGER),
+            "unguided mean": build_unguided_recipe(MeanPool(), STEPS * LONGER),
+            "guided all marks": build_guided_recipe(steps=STEPS * LONGER),
         }
         for words, recipe in longer.items():
             name, group = f"{words} {LONGER} x longer, {at}", words.split()[0]
@@ -114,14 +115,14 @@ def table(profile: Profile = "recommended") -> Table:
             twin = base if words == "unguided mean" else f"unguided mean {LONGER} x longer, {at}"
             rows.append(Row(name, recipe, twin, train_images=size, group=group, weight_label=at))
         for share, words in SHARES:
-            recipe = guided_recipe(share)
+            recipe = build_guided_recipe(share)
             rows.append(Row(f"guided {words}, {at}", recipe, base, train_images=size, group="guided", weight_label=at))
         for wrong in WRONG:
             for loss, words in ((CellFocal(), ""), (CellFocal(trimmed=0.3), " trimmed")):
                 rows.append(
                     Row(
                         f"wrong {wrong:.0%} of marks{words}, {at}",
-                        guided_recipe(loss=loss),
+                        build_guided_recipe(loss=loss),
                         base,
                         train_images=size,
                         wrong_marks=wrong,
@@ -141,23 +142,23 @@ def table(profile: Profile = "recommended") -> Table:
     )
 
 
-def _with_model(recipe: Recipe, **changes: Any) -> Recipe:
+def _change_model(recipe: Recipe, **changes: Any) -> Recipe:
     assert isinstance(recipe.model, ClassMapModel)
     return replace(recipe, model=replace(recipe.model, **changes))
 
 
-def _with_regions(**changes: Any) -> Recipe:
-    recipe = guided_recipe()
+def _choose_regions(**changes: Any) -> Recipe:
+    recipe = build_guided_recipe()
     assert isinstance(recipe.regions, RegionChoice)
     return replace(recipe, regions=replace(recipe.regions, **changes))
 
 
-def _with_attribution(prior: AttributionPrior) -> Recipe:
+def _add_attribution(prior: AttributionPrior) -> Recipe:
     """An explainer's map is held to the boxes, in place of the fracture map; softmax pooling as in the guided rows."""
-    return replace(guided_recipe(), title="attribution", guidance=None, weight=0.0, objective=prior)
+    return replace(build_guided_recipe(), title="attribution", guidance=None, weight=0.0, objective=prior)
 
 
-def ways_to_answer() -> dict[str, tuple[str, Recipe]]:
+def list_ways_to_answer() -> dict[str, tuple[str, Recipe]]:
     """What may change how a guided map answers, by name, each with the group it is drawn with.
 
     All but two kinds learn from kept features: *right reasons, image* differentiates the image itself, through all
@@ -171,43 +172,54 @@ def ways_to_answer() -> dict[str, tuple[str, Recipe]]:
         "top 0.1%": TopPool(0.001),
     }
     reasons = InputGradient(score="log_probabilities", reduce="square_sum")
-    ways = {f"head: {words}": ("head", _with_model(guided_recipe(), pool=pool)) for words, pool in heads.items()}
+    ways = {
+        f"head: {words}": ("head", _change_model(build_guided_recipe(), pool=pool)) for words, pool in heads.items()
+    }
     ways |= {
         # Shen 2021 (GMIC): one layer on what the place and what the picture says
-        "head: map and picture joined": ("head", _with_model(guided_recipe(), joined=True)),
-        "head: map and picture joined, mean": ("head", _with_model(guided_recipe(), joined=True, pool=MeanPool())),
+        "head: map and picture joined": ("head", _change_model(build_guided_recipe(), joined=True)),
+        "head: map and picture joined, mean": (
+            "head",
+            _change_model(build_guided_recipe(), joined=True, pool=MeanPool()),
+        ),
         # Liao 2022, equation 6: cells compete
-        "loss: spatial likelihood": ("loss", replace(guided_recipe(), guidance=SpatialNLL(resolution="map"))),
+        "loss: spatial likelihood": ("loss", replace(build_guided_recipe(), guidance=SpatialNLL(resolution="map"))),
         # Rao 2023 on class maps (where negative maps have a gradient too) and on Grad-CAM as published
-        "loss: energy": ("loss", replace(guided_recipe(), guidance=MapEnergy("softplus"), weight=ENERGY)),
-        "loss: energy of Grad-CAM": ("loss", _with_attribution(AttributionPrior(GradCAM(), "energy", weight=ENERGY))),
+        "loss: energy": ("loss", replace(build_guided_recipe(), guidance=MapEnergy("softplus"), weight=ENERGY)),
+        "loss: energy of Grad-CAM": ("loss", _add_attribution(AttributionPrior(GradCAM(), "energy", weight=ENERGY))),
         # Ross 2017; Schramowski 2020 as Rao 2023 scales it
         "loss: right reasons, Grad-CAM": (
             "loss",
-            _with_attribution(AttributionPrior(GradCAM(), "outside", weight=RIGHT_REASONS_CAM, scale="max")),
+            _add_attribution(AttributionPrior(GradCAM(), "outside", weight=RIGHT_REASONS_CAM, scale="max")),
         ),
         "loss: right reasons, image": (
             "loss",
-            _with_attribution(AttributionPrior(reasons, "outside", weight=RIGHT_REASONS_IMAGE, squared=False)),
+            _add_attribution(AttributionPrior(reasons, "outside", weight=RIGHT_REASONS_IMAGE, squared=False)),
         ),
-        "weight 0.3": ("weight", replace(guided_recipe(), weight=0.3)),
-        "weight 4": ("weight", replace(guided_recipe(), weight=4.0)),
-        "weight 4, then released": ("weight", replace(guided_recipe(), weight=4.0, release=WeightRelease(0.5, 0.25))),
-        "weight 1, then released": ("weight", replace(guided_recipe(), release=WeightRelease(0.5, 0.25))),
-        "mark dropout 30%": ("marks", _with_regions(dropout=0.3)),
-        "mark dropout 60%": ("marks", _with_regions(dropout=0.6)),
-        "marks widened by 20 px": ("marks", _with_regions(margin_px=20.0)),
-        "marks widened by 60 px": ("marks", _with_regions(margin_px=60.0)),
+        "weight 0.3": ("weight", replace(build_guided_recipe(), weight=0.3)),
+        "weight 4": ("weight", replace(build_guided_recipe(), weight=4.0)),
+        "weight 4, then released": (
+            "weight",
+            replace(build_guided_recipe(), weight=4.0, release=WeightRelease(0.5, 0.25)),
+        ),
+        "weight 0.3": ("weight", replace(build_guided_recipe(), weight=0.3)),
+        "weight 4": ("weight", replace(build_guided_recipe(), weight=4.0)),
+        "weight 4, then released": ("weight", replace(build_guided_recipe(), weight=4.0, release=WeightRelease(0.5, 0.25))),
+        "weight 1, then released": ("weight", replace(build_guided_recipe(), release=WeightRelease(0.5, 0.25))),
+        "mark dropout 30%": ("marks", _choose_regions(dropout=0.3)),
+        "mark dropout 60%": ("marks", _choose_regions(dropout=0.6)),
+        "marks widened by 20 px": ("marks", _choose_regions(margin_px=20.0)),
+        "marks widened by 60 px": ("marks", _choose_regions(margin_px=60.0)),
         # Shen 2021 (GMIC): the crop around the peak, at the resolution of pictures of 1024 px
-        "second look, own weights": ("second look", _second_look(guided_recipe(), own=True)),
-        "second look, shared weights": ("second look", _second_look(guided_recipe(), own=False)),
+        "second look, own weights": ("second look", _second_look(build_guided_recipe(), own=True)),
+        "second look, shared weights": ("second look", _second_look(build_guided_recipe(), own=False)),
         # half of the normal pictures' draws go to the quarter that the network takes for fractured
-        "hard negatives": ("pictures", replace(guided_recipe(), mining=HardNegatives())),
-        "hard negatives, by peak": ("pictures", replace(guided_recipe(), mining=HardNegatives(by="peak"))),
-        "stride 16": ("network", _with_model(guided_recipe(), fusion=Fusion(stride=16, channels=64))),
-        "EfficientNet-Lite0": ("network", _with_model(guided_recipe(), backbone=_lite())),
+        "hard negatives": ("pictures", replace(build_guided_recipe(), mining=HardNegatives())),
+        "hard negatives, by peak": ("pictures", replace(build_guided_recipe(), mining=HardNegatives(by="peak"))),
+        "stride 16": ("network", _change_model(build_guided_recipe(), fusion=Fusion(stride=16, channels=64))),
+        "EfficientNet-Lite0": ("network", _change_model(build_guided_recipe(), backbone=_build_lite_backbone())),
         # Preechakul 2022, at the stride of the other rows
-        "PYLON": ("network", _with_model(guided_recipe(), fusion=Pylon(stride=8), pool=MaxPool())),
+        "PYLON": ("network", _change_model(build_guided_recipe(), fusion=Pylon(stride=8), pool=MaxPool())),
     }
     return ways
 
@@ -220,26 +232,27 @@ def _second_look(recipe: Recipe, *, own: bool) -> Recipe:
     return replace(recipe, model=model, view=replace(recipe.picture_view, size=1024), rates=rates)
 
 
-def _lite() -> Backbone:
+def _build_lite_backbone() -> Backbone:
     return Backbone("tf_efficientnet_lite0", weights="imagenet", frozen_stages=5, stages=5, frozen_precision="bf16")
 
 
-def map_to_answer(profile: Profile = "recommended") -> Table:
+def build_map_to_answer_table(profile: Profile = "recommended") -> Table:
     """At 300 images: the guided network and its unguided twin, and everything that may carry map to answer."""
     base = "guided"
     rows = [
-        Row("unguided", unguided_recipe(), None, train_images=FEW, group="unguided"),
-        Row(base, guided_recipe(), "unguided", train_images=FEW, group="guided"),
+        Row("unguided", build_unguided_recipe(), None, train_images=FEW, group="unguided"),
+        Row(base, build_guided_recipe(), "unguided", train_images=FEW, group="guided"),
     ]
     rows += [
-        Row(name, recipe, base, train_images=FEW, group=group) for name, (group, recipe) in ways_to_answer().items()
+        Row(name, recipe, base, train_images=FEW, group=group)
+        for name, (group, recipe) in list_ways_to_answer().items()
     ]
     twins = {
-        "unguided, EfficientNet-Lite0": _with_model(unguided_recipe(), backbone=_lite()),
-        "unguided, second look": _second_look(unguided_recipe(), own=True),
-        "unguided, hard negatives": replace(unguided_recipe(), mining=HardNegatives()),
+        "unguided, EfficientNet-Lite0": _change_model(build_unguided_recipe(), backbone=_build_lite_backbone()),
+        "unguided, second look": _second_look(build_unguided_recipe(), own=True),
+        "unguided, hard negatives": replace(build_unguided_recipe(), mining=HardNegatives()),
         # as published: image labels alone
-        "unguided, PYLON": _with_model(unguided_recipe(MaxPool()), fusion=Pylon(stride=8)),
+        "unguided, PYLON": _change_model(build_unguided_recipe(MaxPool()), fusion=Pylon(stride=8)),
     }
     rows += [Row(name, recipe, "unguided", train_images=FEW, group="unguided") for name, recipe in twins.items()]
     return Table(

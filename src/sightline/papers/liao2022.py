@@ -12,7 +12,7 @@ from typing import Literal
 
 from sightline.data.targets.region_choice import RegionChoice
 from sightline.data.views.image_view import View
-from sightline.evaluation.tables.table import Published, Row, Table
+from sightline.evaluation.tables.table import PublishedValue, Row, Table
 from sightline.losses.map_norm import L1_PROFILES, L2_PROFILES, MapNorm
 from sightline.losses.spatial_nll import PROFILES
 from sightline.models.backbones import Backbone
@@ -23,21 +23,23 @@ from sightline.structures.regions import Style
 from sightline.training.optimization import LinearDecay, Sgd, StepDecay
 from sightline.training.recipe import Recipe
 
-Cells = dict[str, dict[str, Published]]
+Cells = dict[str, dict[str, PublishedValue]]
 
 
-def _cell(image: tuple[float, float], study: tuple[float, float], where: str = "test") -> dict[str, Published]:
+def _build_cell(
+    image: tuple[float, float], study: tuple[float, float], where: str = "test"
+) -> dict[str, PublishedValue]:
     return {
-        f"image-wise accuracy, {where}": Published(*image),
-        f"study-wise accuracy, {where}": Published(*study),
+        f"image-wise accuracy, {where}": PublishedValue(*image),
+        f"study-wise accuracy, {where}": PublishedValue(*study),
     }
 
 
-def _grid(
+def _build_grid(
     weight: float, image: list[tuple[float, float]], study: list[tuple[float, float]], where: str = "test"
 ) -> Cells:
     words = ("scribble", "bbox", "segm")
-    return {f"guided {weight:g} {w}": _cell(i, s, where) for w, i, s in zip(words, image, study, strict=True)}
+    return {f"guided {weight:g} {w}": _build_cell(i, s, where) for w, i, s in zip(words, image, study, strict=True)}
 
 
 def _join(*parts: Cells) -> Cells:
@@ -50,60 +52,60 @@ def _join(*parts: Cells) -> Cells:
 
 TABLE3_S512: Cells = _join(
     {
-        "baseline": _cell((74.1, 1.3), (76.4, 0.9)),
-        "L1 1e-08": _cell((76.4, 2.0), (80.0, 2.4)),
-        "L2 1e-08": _cell((76.7, 2.1), (78.4, 3.4)),
-        "residual attention": _cell((75.3, 3.4), (78.8, 2.4)),
-        "self attention": _cell((75.5, 1.7), (79.2, 1.8)),
-        "pyramid attention": _cell((75.7, 0.6), (79.2, 2.7)),
-        "guided 0": _cell((76.1, 0.8), (78.8, 2.2)),
+        "baseline": _build_cell((74.1, 1.3), (76.4, 0.9)),
+        "L1 1e-08": _build_cell((76.4, 2.0), (80.0, 2.4)),
+        "L2 1e-08": _build_cell((76.7, 2.1), (78.4, 3.4)),
+        "residual attention": _build_cell((75.3, 3.4), (78.8, 2.4)),
+        "self attention": _build_cell((75.5, 1.7), (79.2, 1.8)),
+        "pyramid attention": _build_cell((75.7, 0.6), (79.2, 2.7)),
+        "guided 0": _build_cell((76.1, 0.8), (78.8, 2.2)),
     },
-    _grid(0.01, [(76.4, 1.7), (76.5, 1.9), (75.3, 1.9)], [(80.2, 0.8), (79.8, 1.8), (80.4, 2.2)]),
-    _grid(0.1, [(77.5, 1.7), (77.3, 1.4), (78.8, 1.2)], [(83.0, 2.0), (81.6, 1.8), (82.6, 3.0)]),
-    _grid(1, [(78.8, 1.6), (78.5, 1.4), (78.7, 0.9)], [(83.2, 2.2), (84.2, 0.8), (83.0, 2.0)]),
-    _grid(5, [(76.4, 2.3), (76.9, 1.3), (77.4, 2.0)], [(80.0, 4.9), (81.8, 1.3), (81.2, 2.4)]),
+    _build_grid(0.01, [(76.4, 1.7), (76.5, 1.9), (75.3, 1.9)], [(80.2, 0.8), (79.8, 1.8), (80.4, 2.2)]),
+    _build_grid(0.1, [(77.5, 1.7), (77.3, 1.4), (78.8, 1.2)], [(83.0, 2.0), (81.6, 1.8), (82.6, 3.0)]),
+    _build_grid(1, [(78.8, 1.6), (78.5, 1.4), (78.7, 0.9)], [(83.2, 2.2), (84.2, 0.8), (83.0, 2.0)]),
+    _build_grid(5, [(76.4, 2.3), (76.9, 1.3), (77.4, 2.0)], [(80.0, 4.9), (81.8, 1.3), (81.2, 2.4)]),
 )
 
 TABLE3_S768: Cells = _join(
     {
-        "baseline": _cell((75.5, 1.2), (79.8, 2.1)),
-        "L1 1e-08": _cell((76.1, 4.0), (80.0, 4.0)),
-        "L2 1e-08": _cell((78.1, 2.0), (82.0, 2.5)),
-        "residual attention": _cell((75.6, 1.7), (78.6, 2.9)),
-        "self attention": _cell((78.1, 1.6), (81.6, 2.5)),
-        "pyramid attention": _cell((73.7, 1.5), (78.2, 3.6)),
-        "guided 0": _cell((78.1, 4.2), (81.6, 3.8)),
+        "baseline": _build_cell((75.5, 1.2), (79.8, 2.1)),
+        "L1 1e-08": _build_cell((76.1, 4.0), (80.0, 4.0)),
+        "L2 1e-08": _build_cell((78.1, 2.0), (82.0, 2.5)),
+        "residual attention": _build_cell((75.6, 1.7), (78.6, 2.9)),
+        "self attention": _build_cell((78.1, 1.6), (81.6, 2.5)),
+        "pyramid attention": _build_cell((73.7, 1.5), (78.2, 3.6)),
+        "guided 0": _build_cell((78.1, 4.2), (81.6, 3.8)),
     },
-    _grid(0.01, [(78.7, 1.2), (77.6, 1.5), (79.1, 0.5)], [(85.0, 1.4), (81.2, 2.4), (83.4, 1.5)]),
-    _grid(0.1, [(79.3, 1.2), (79.7, 1.6), (80.6, 1.2)], [(83.4, 2.0), (84.4, 2.1), (84.0, 1.6)]),
-    _grid(1, [(79.1, 0.9), (79.0, 1.3), (78.8, 1.7)], [(82.6, 1.5), (81.2, 1.1), (82.2, 1.5)]),
-    _grid(5, [(74.9, 2.3), (78.0, 1.2), (77.1, 1.4)], [(78.8, 2.2), (80.8, 3.0), (79.8, 2.4)]),
+    _build_grid(0.01, [(78.7, 1.2), (77.6, 1.5), (79.1, 0.5)], [(85.0, 1.4), (81.2, 2.4), (83.4, 1.5)]),
+    _build_grid(0.1, [(79.3, 1.2), (79.7, 1.6), (80.6, 1.2)], [(83.4, 2.0), (84.4, 2.1), (84.0, 1.6)]),
+    _build_grid(1, [(79.1, 0.9), (79.0, 1.3), (78.8, 1.7)], [(82.6, 1.5), (81.2, 1.1), (82.2, 1.5)]),
+    _build_grid(5, [(74.9, 2.3), (78.0, 1.2), (77.1, 1.4)], [(78.8, 2.2), (80.8, 3.0), (79.8, 2.4)]),
 )
 
 TABLE4: Cells = _join(
     {
-        "baseline": _cell((64.5, 1.7), (69.0, 2.8)),
-        "L1 1e-09": _cell((62.3, 9.5), (67.0, 11.9)),
-        "L2 1e-08": _cell((67.0, 5.5), (72.8, 6.7)),
-        "residual attention": _cell((62.5, 1.6), (65.0, 1.2)),
-        "self attention": _cell((68.9, 2.5), (74.6, 3.1)),
-        "pyramid attention": _cell((55.4, 6.2), (59.4, 9.6)),
-        "guided 0": _cell((65.2, 4.0), (70.4, 5.9)),
+        "baseline": _build_cell((64.5, 1.7), (69.0, 2.8)),
+        "L1 1e-09": _build_cell((62.3, 9.5), (67.0, 11.9)),
+        "L2 1e-08": _build_cell((67.0, 5.5), (72.8, 6.7)),
+        "residual attention": _build_cell((62.5, 1.6), (65.0, 1.2)),
+        "self attention": _build_cell((68.9, 2.5), (74.6, 3.1)),
+        "pyramid attention": _build_cell((55.4, 6.2), (59.4, 9.6)),
+        "guided 0": _build_cell((65.2, 4.0), (70.4, 5.9)),
     },
-    _grid(0.1, [(70.7, 1.6), (70.7, 1.8), (73.3, 2.8)], [(76.0, 2.2), (77.0, 3.7), (80.6, 3.8)]),
-    _grid(0.5, [(73.3, 2.6), (72.4, 2.2), (73.7, 2.8)], [(80.4, 3.9), (79.6, 2.0), (79.4, 2.5)]),
-    _grid(1, [(70.3, 3.3), (71.3, 2.1), (73.0, 1.6)], [(79.2, 4.0), (78.4, 3.1), (78.0, 1.6)]),
+    _build_grid(0.1, [(70.7, 1.6), (70.7, 1.8), (73.3, 2.8)], [(76.0, 2.2), (77.0, 3.7), (80.6, 3.8)]),
+    _build_grid(0.5, [(73.3, 2.6), (72.4, 2.2), (73.7, 2.8)], [(80.4, 3.9), (79.6, 2.0), (79.4, 2.5)]),
+    _build_grid(1, [(70.3, 3.3), (71.3, 2.1), (73.0, 1.6)], [(79.2, 4.0), (78.4, 3.1), (78.0, 1.6)]),
     {
-        "baseline": _cell((68.7, 2.7), (75.4, 2.5), "external"),
-        "L1 1e-09": _cell((70.2, 6.0), (78.1, 7.6), "external"),
-        "L2 1e-08": _cell((74.5, 2.0), (81.7, 4.3), "external"),
-        "residual attention": _cell((68.7, 1.4), (75.5, 1.0), "external"),
-        "self attention": _cell((70.4, 2.0), (78.6, 1.8), "external"),
-        "pyramid attention": _cell((61.5, 7.2), (67.6, 7.8), "external"),
-        "guided 0": _cell((73.5, 4.1), (80.5, 4.6), "external"),
+        "baseline": _build_cell((68.7, 2.7), (75.4, 2.5), "external"),
+        "L1 1e-09": _build_cell((70.2, 6.0), (78.1, 7.6), "external"),
+        "L2 1e-08": _build_cell((74.5, 2.0), (81.7, 4.3), "external"),
+        "residual attention": _build_cell((68.7, 1.4), (75.5, 1.0), "external"),
+        "self attention": _build_cell((70.4, 2.0), (78.6, 1.8), "external"),
+        "pyramid attention": _build_cell((61.5, 7.2), (67.6, 7.8), "external"),
+        "guided 0": _build_cell((73.5, 4.1), (80.5, 4.6), "external"),
     },
-    _grid(0.1, [(79.6, 1.2), (77.5, 3.5), (79.8, 1.6)], [(86.4, 1.9), (85.6, 1.9), (86.4, 2.4)], "external"),
-    _grid(1, [(77.1, 2.1), (78.7, 1.7), (80.1, 2.2)], [(84.5, 1.5), (84.6, 1.4), (86.0, 1.6)], "external"),
+    _build_grid(0.1, [(79.6, 1.2), (77.5, 3.5), (79.8, 1.6)], [(86.4, 1.9), (85.6, 1.9), (86.4, 2.4)], "external"),
+    _build_grid(1, [(77.1, 2.1), (78.7, 1.7), (80.1, 2.2)], [(84.5, 1.5), (84.6, 1.4), (86.0, 1.6)], "external"),
 )
 
 SUPPLEMENT1: Cells = {}
@@ -117,7 +119,7 @@ _CUB = {
     "guided 0.1": (50.0, 65.7, 71.5, 75.7),
 }
 CUB200: Cells = {
-    f"n={n} {name}": {"image-wise accuracy, test": Published(values[i])}
+    f"n={n} {name}": {"image-wise accuracy, test": PublishedValue(values[i])}
     for name, values in _CUB.items()
     for i, n in enumerate((5, 10, 15, 20))
 }
@@ -133,7 +135,7 @@ ATTENTIONS: dict[str, ResidualAttention | SelfAttention | PyramidAttention] = {
 }
 
 
-def base_recipe(profile: Profile = "recommended", size: int = 512, backbone: str = "resnet50") -> Recipe:
+def build_base_recipe(profile: Profile = "recommended", size: int = 512, backbone: str = "resnet50") -> Recipe:
     """The recipe all rows share (section V): ResNet-50, SGD, 100 epochs, 1e-3 to 1e-5, last epoch, train + val.
 
     `paper` and `official_code` start from the weights that PyTorch itself publishes; `recommended` from timm's own.
@@ -151,17 +153,19 @@ def base_recipe(profile: Profile = "recommended", size: int = 512, backbone: str
     )
 
 
-def with_softmax_pooling(recipe: Recipe) -> Recipe:
+def set_softmax_pooling(recipe: Recipe) -> Recipe:
     """Softmax pooling instead of the mean: the row with lambda = 0, which is not the baseline (equation 5)."""
-    return replace(recipe, title="softmax pooling", model=replace(_model(recipe), pool=SoftmaxPool()))
+    return replace(recipe, title="softmax pooling", model=replace(_get_model(recipe), pool=SoftmaxPool()))
 
 
-def guided_recipe(recipe: Recipe, weight: float, style: Style = "mask", profile: Profile = "recommended") -> Recipe:
+def build_guided_recipe(
+    recipe: Recipe, weight: float, style: Style = "mask", profile: Profile = "recommended"
+) -> Recipe:
     """Softmax pooling with the guidance of equation 6."""
     if weight == 0.0:
-        return with_softmax_pooling(recipe)
+        return set_softmax_pooling(recipe)
     return replace(
-        with_softmax_pooling(recipe),
+        set_softmax_pooling(recipe),
         title=f"guided {weight:g} {style}",
         guidance=PROFILES[profile],
         weight=weight,
@@ -169,25 +173,25 @@ def guided_recipe(recipe: Recipe, weight: float, style: Style = "mask", profile:
     )
 
 
-def with_norm_penalty(recipe: Recipe, norm: Literal[1, 2], weight: float, profile: Profile = "recommended") -> Recipe:
+def add_norm_penalty(recipe: Recipe, norm: Literal[1, 2], weight: float, profile: Profile = "recommended") -> Recipe:
     """L1 or L2 penalty in place of the guidance; on the softmax, as printed, the L1 row has no gradient at all."""
     penalty = (L1_PROFILES if norm == 1 else L2_PROFILES).get(profile, MapNorm(norm=norm))
-    return replace(with_softmax_pooling(recipe), title=f"L{norm} {weight:g}", guidance=penalty, weight=weight)
+    return replace(set_softmax_pooling(recipe), title=f"L{norm} {weight:g}", guidance=penalty, weight=weight)
 
 
-def with_attention(recipe: Recipe, name: str) -> Recipe:
+def add_attention(recipe: Recipe, name: str) -> Recipe:
     """An attention module between backbone and class maps."""
-    return replace(recipe, title=name, model=replace(_model(recipe), attention=ATTENTIONS[name]))
+    return replace(recipe, title=name, model=replace(_get_model(recipe), attention=ATTENTIONS[name]))
 
 
-def _model(recipe: Recipe) -> ClassMapModel:
+def _get_model(recipe: Recipe) -> ClassMapModel:
     assert isinstance(recipe.model, ClassMapModel)
     return recipe.model
 
 
-def _rows(
+def _build_rows(
     base: Recipe,
-    published: dict[str, dict[str, Published]],
+    published: dict[str, dict[str, PublishedValue]],
     *,
     prefix: str = "",
     profile: Profile,
@@ -201,16 +205,18 @@ def _rows(
     reference = f"{prefix}baseline"
     made: list[tuple[str, Recipe, str, str]] = [("baseline", replace(base, title="unguided"), "baseline", "")]
     if l1 is not None:
-        made.append((f"L1 {l1:g}", with_norm_penalty(base, 1, l1, profile), "penalty", ""))
+        made.append((f"L1 {l1:g}", add_norm_penalty(base, 1, l1, profile), "penalty", ""))
     if l2 is not None:
-        made.append((f"L2 {l2:g}", with_norm_penalty(base, 2, l2, profile), "penalty", ""))
+        made.append((f"L2 {l2:g}", add_norm_penalty(base, 2, l2, profile), "penalty", ""))
     if attentions:
-        made += [(name, with_attention(base, name), "attention module", "") for name in ATTENTIONS]
+        made += [(name, add_attention(base, name), "attention module", "") for name in ATTENTIONS]
     if pooling_row:
-        made.append(("guided 0", with_softmax_pooling(base), "softmax pooling", "0"))
+        made.append(("guided 0", set_softmax_pooling(base), "softmax pooling", "0"))
     for weight in weights:
         for word, style in STYLES.items():
-            made.append((f"guided {weight:g} {word}", guided_recipe(base, weight, style, profile), word, f"{weight:g}"))
+            made.append(
+                (f"guided {weight:g} {word}", build_guided_recipe(base, weight, style, profile), word, f"{weight:g}")
+            )
     return [
         Row(
             name=prefix + name,
@@ -224,12 +230,12 @@ def _rows(
     ]
 
 
-def table3(profile: Profile = "recommended") -> Table:
+def build_table3(profile: Profile = "recommended") -> Table:
     """Table III: scaphoid, two input sizes, nineteen rows each."""
     rows: list[Row] = []
     for size, published in ((512, TABLE3_S512), (768, TABLE3_S768)):
-        rows += _rows(
-            base_recipe(profile, size), published, prefix=f"s-{size} ", profile=profile, l1=1e-8, l2=1e-8,
+        rows += _build_rows(
+            build_base_recipe(profile, size), published, prefix=f"s-{size} ", profile=profile, l1=1e-8, l2=1e-8,
             weights=(0.01, 0.1, 1.0, 5.0),
         )  # fmt: skip
     return Table(
@@ -240,10 +246,10 @@ def table3(profile: Profile = "recommended") -> Table:
     )
 
 
-def table4(profile: Profile = "recommended") -> Table:
+def build_table4(profile: Profile = "recommended") -> Table:
     """Table IV: ankle, class re-weighting, test and external test."""
-    base = replace(base_recipe(profile), reweight="inverse_frequency")
-    rows = _rows(base, TABLE4, profile=profile, l1=1e-9, l2=1e-8, weights=(0.1, 0.5, 1.0))
+    base = replace(build_base_recipe(profile), reweight="inverse_frequency")
+    rows = _build_rows(base, TABLE4, profile=profile, l1=1e-9, l2=1e-8, weights=(0.1, 0.5, 1.0))
     return Table(
         "liao2022/table4",
         "Table IV: class re-weighting, test and external test",
@@ -253,14 +259,14 @@ def table4(profile: Profile = "recommended") -> Table:
     )
 
 
-def supplement1(profile: Profile = "recommended") -> Table:
+def build_supplement1(profile: Profile = "recommended") -> Table:
     """Supplement I: ResNet-101."""
-    base = base_recipe(profile, backbone="resnet101")
+    base = build_base_recipe(profile, backbone="resnet101")
     ankle = replace(base, reweight="inverse_frequency")
-    rows = _rows(
+    rows = _build_rows(
         base, SUPPLEMENT1, prefix="scaphoid ", profile=profile, l1=None, l2=None, weights=(0.01, 0.1, 1.0, 5.0),
         attentions=False, pooling_row=False,
-    ) + _rows(
+    ) + _build_rows(
         ankle, SUPPLEMENT1, prefix="ankle ", profile=profile, l1=None, l2=None, weights=(0.1, 0.5, 1.0),
         attentions=False, pooling_row=False,
     )  # fmt: skip
@@ -272,18 +278,18 @@ def supplement1(profile: Profile = "recommended") -> Table:
     )
 
 
-def supplement2(profile: Profile = "recommended") -> Table:
+def build_supplement2(profile: Profile = "recommended") -> Table:
     """Supplement II: attention modules with guidance."""
     rows: list[Row] = []
     for task, weight, reweight in (("scaphoid", 1.0, False), ("ankle", 0.5, True)):
-        base = base_recipe(profile)
+        base = build_base_recipe(profile)
         if reweight:
             base = replace(base, reweight="inverse_frequency")
         for name in ATTENTIONS:
             reference = f"{task} {name}"
-            rows.append(Row(reference, with_attention(base, name), group="attention module"))
+            rows.append(Row(reference, add_attention(base, name), group="attention module"))
             for word, style in STYLES.items():
-                recipe = with_attention(guided_recipe(base, weight, style, profile), name)
+                recipe = add_attention(build_guided_recipe(base, weight, style, profile), name)
                 row = f"{task} {name} guided {weight:g} {word}"
                 rows.append(
                     Row(row, recipe, reference, SUPPLEMENT2.get(row, {}), group=word, weight_label=f"{weight:g}")
@@ -296,10 +302,10 @@ def supplement2(profile: Profile = "recommended") -> Table:
     )
 
 
-def cub200(profile: Profile = "recommended") -> Table:
+def build_cub200_table(profile: Profile = "recommended") -> Table:
     """The released code's table: CUB-200-2011, few images a class, discs of 50 px at the visible parts."""
     base = replace(
-        base_recipe(profile, 448),
+        build_base_recipe(profile, 448),
         # RandomResizedCrop(448) in training; Resize(512) and CenterCrop(448) after it
         view=View(
             size=448,
@@ -317,8 +323,8 @@ def cub200(profile: Profile = "recommended") -> Table:
     )
     rows: list[Row] = []
     for n in (5, 10, 15, 20):
-        names = {"original": base, "guided 0": with_softmax_pooling(base)}
-        names |= {f"guided {w:g}": guided_recipe(base, w, "mask", profile) for w in (0.001, 0.01, 0.1)}
+        names = {"original": base, "guided 0": set_softmax_pooling(base)}
+        names |= {f"guided {w:g}": build_guided_recipe(base, w, "mask", profile) for w in (0.001, 0.01, 0.1)}
         for name, recipe in names.items():
             key = f"n={n} {name}"
             rows.append(

@@ -64,25 +64,27 @@ def _require(name: str, value: Any, kind: type | tuple[type, ...], words: str) -
 def resize_recipe(recipe: Recipe, factor: float, *, least: int = 1) -> Recipe:
     """The recipe with every size in pixels of view and network times a factor, but none below the least."""
 
-    def times(pixels: int) -> int:
+    def scale_pixels(pixels: int) -> int:
         return max(least, round(pixels * factor))
 
     if isinstance(recipe.view, VolumeView):
         # cubes are halved several times on the way
         side = max(16, 8 * round(recipe.view.size * factor / 8))
         volumes = replace(recipe.view, size=side)
-        return replace(recipe, view=volumes, model=_each_part(recipe.model, lambda part: _sized_part(part, side)))
-    view = replace(recipe.view, size=times(recipe.view.size))
+        return replace(recipe, view=volumes, model=_change_each_part(recipe.model, lambda part: _size_part(part, side)))
+    view = replace(recipe.view, size=scale_pixels(recipe.view.size))
     if view.patches is not None:
-        view = replace(view, patches=replace(view.patches, size=times(view.patches.size)))
-    return replace(recipe, view=view, model=_each_part(recipe.model, lambda part: _resized_part(part, times)))
+        view = replace(view, patches=replace(view.patches, size=scale_pixels(view.patches.size)))
+    return replace(
+        recipe, view=view, model=_change_each_part(recipe.model, lambda part: _resize_part(part, scale_pixels))
+    )
 
 
-def _sized_part(part: Any, side: int) -> Any:
+def _size_part(part: Any, side: int) -> Any:
     return replace(part, size=side) if isinstance(getattr(part, "size", None), int) else part
 
 
-def _resized_part(part: Any, times: Callable[[int], int]) -> Any:
+def _resize_part(part: Any, times: Callable[[int], int]) -> Any:
     sizes = {
         name: times(getattr(part, name))
         for name in ("localiser_px", "roi_px", "input_px")
@@ -91,23 +93,23 @@ def _resized_part(part: Any, times: Callable[[int], int]) -> Any:
     return replace(part, **sizes) if sizes else part
 
 
-def _each_part(part: Any, change: Callable[[Any], Any]) -> Any:
+def _change_each_part(part: Any, change: Callable[[Any], Any]) -> Any:
     """A config with a change made to each of its nested configs, those of an ensemble too, and to itself."""
     inner: dict[str, Any] = {}
     for field in fields(part):
         value = getattr(part, field.name)
         if is_dataclass(value) and not isinstance(value, type):
-            inner[field.name] = _each_part(value, change)
+            inner[field.name] = _change_each_part(value, change)
         elif field.name == "members":
-            inner[field.name] = tuple(_each_part(member, change) for member in value)
+            inner[field.name] = tuple(_change_each_part(member, change) for member in value)
     return change(replace(part, **inner) if inner else part)
 
 
-def _with_backbone(part: Any, name: str | None, weights: str | None) -> Any:
+def _replace_backbone(part: Any, name: str | None, weights: str | None) -> Any:
     """Feature networks exchanged: a named backbone also takes AlexNet's place."""
     if isinstance(part, AlexNet):
         if name is None:
-            return _with_alexnet_weights(part, weights)
+            return _set_alexnet_weights(part, weights)
         part = Backbone(name=name)
     if not isinstance(part, Backbone):
         return part
@@ -118,7 +120,7 @@ def _with_backbone(part: Any, name: str | None, weights: str | None) -> Any:
     return part
 
 
-def _with_alexnet_weights(part: AlexNet, weights: str | None) -> AlexNet:
+def _set_alexnet_weights(part: AlexNet, weights: str | None) -> AlexNet:
     """Weights that are given are a backbone's, unless they are none, or a folder or file of AlexNet's too."""
     if weights == "none":
         return replace(part, weights=None)
@@ -133,8 +135,8 @@ def apply_changes(recipe: Recipe, changes: Changes) -> Recipe:
     if changes.size is not None:
         new = resize_recipe(new, changes.size / new.view.size)
     if changes.backbone is not None or changes.weights is not None:
-        model = _each_part(new.model, lambda part: _with_backbone(part, changes.backbone, changes.weights))
-        if model == new.model and changes.backbone not in (None, *_backbones(new.model)):
+        model = _change_each_part(new.model, lambda part: _replace_backbone(part, changes.backbone, changes.weights))
+        if model == new.model and changes.backbone not in (None, *_list_backbones(new.model)):
             raise RecipeError("This recipe's network has no backbone to change.")
         new = replace(new, model=model)
     regions = new.regions
@@ -166,7 +168,7 @@ def apply_changes(recipe: Recipe, changes: Changes) -> Recipe:
     return replace(new, **plain)
 
 
-def _backbones(model: Any) -> list[str]:
+def _list_backbones(model: Any) -> list[str]:
     """Names of the feature networks of a config."""
     found: list[str] = []
 
@@ -175,5 +177,5 @@ def _backbones(model: Any) -> list[str]:
             found.append(part.name)
         return part
 
-    _each_part(model, look)
+    _change_each_part(model, look)
     return found

@@ -31,7 +31,7 @@ LONGER = 2
 ALONE = 3
 
 
-def sampled_window_recipe(recipe: Recipe, *, sampled: bool = True) -> Recipe:
+def build_sampled_window_recipe(recipe: Recipe, *, sampled: bool = True) -> Recipe:
     """a-STN with a head of places, which learns from sampled windows, or from the warp as a-STN does.
 
     Args:
@@ -59,19 +59,19 @@ def sampled_window_recipe(recipe: Recipe, *, sampled: bool = True) -> Recipe:
     )
 
 
-def transformer_table(profile: Profile = "recommended") -> Table:
+def build_transformer_table(profile: Profile = "recommended") -> Table:
     """Whole image, a-STN as in Table II and for longer, a head of places, sampled windows, and the expert's crop."""
-    base = jimenez2018.for_task(jimenez2018.base_recipe(profile), "3c")
-    stn = jimenez2018.transformer(base, "similarity", profile)
+    base = jimenez2018.set_task(jimenez2018.build_base_recipe(profile), "3c")
+    stn = jimenez2018.build_transformer(base, "similarity", profile)
     longer = replace(stn, title="a-STN, longer", epochs=LONGER * stn.epochs)
-    upper = jimenez2018.for_task(jimenez2018.upper_bound(jimenez2018.base_recipe(profile), profile), "3c")
+    upper = jimenez2018.set_task(jimenez2018.build_upper_bound(jimenez2018.build_base_recipe(profile), profile), "3c")
     reference = "3c LBM"
     rows = (
         Row(reference, base, group="whole image"),
         Row("3c a-STN", stn, reference, group="transformer"),
         Row("3c a-STN, longer", longer, reference, group="transformer"),
-        Row("3c a-STN, places", sampled_window_recipe(base, sampled=False), reference, group="transformer"),
-        Row("3c a-STN, tries", sampled_window_recipe(base), reference, group="transformer"),
+        Row("3c a-STN, places", build_sampled_window_recipe(base, sampled=False), reference, group="transformer"),
+        Row("3c a-STN, tries", build_sampled_window_recipe(base), reference, group="transformer"),
         Row("3c UBM", upper, reference, group="expert crop"),
     )
     return Table(
@@ -91,7 +91,7 @@ SIZE, UNET_SIZE = 192, 128
 ABOVE = 0.3
 
 
-def base_recipe() -> Recipe:
+def build_base_recipe() -> Recipe:
     """A ResNet of 0.4 million weights with GG-CAM's layer, no gaze. It never mirrors: the heart is on the left."""
     return Recipe(
         title="no gaze",
@@ -105,22 +105,22 @@ def base_recipe() -> Recipe:
     )
 
 
-def gg_cam(choice: GazeChoice | None = None) -> Recipe:
+def build_gg_cam_recipe(choice: GazeChoice | None = None) -> Recipe:
     """The true class's map against gaze (Zhu 2022, equations 9 and 10), at a fixed weight of 20."""
     loss = GazeGuided(weights="fixed", weight=20.0)
-    return replace(base_recipe(), title="GG-CAM", objective=loss, regions=choice or GazeChoice())
+    return replace(build_base_recipe(), title="GG-CAM", objective=loss, regions=choice or GazeChoice())
 
 
-def softmax_pooling() -> Recipe:
+def build_softmax_recipe() -> Recipe:
     """Softmax pooling, no gaze."""
     model = ClassMapModel(Backbone(name="test_resnet", output_stride=16), pool=SoftmaxPool())
-    return replace(base_recipe(), title="softmax pooling", model=model)
+    return replace(build_base_recipe(), title="softmax pooling", model=model)
 
 
-def as_region(choice: GazeChoice | None = None) -> Recipe:
+def build_region_recipe(choice: GazeChoice | None = None) -> Recipe:
     """Softmax pooling whose true class's map is guided by what was looked at for long (Liao 2022, equation 6)."""
     return replace(
-        softmax_pooling(),
+        build_softmax_recipe(),
         title="gaze as a region",
         guidance=SpatialNLL(resolution="map"),
         weight=0.3,
@@ -128,23 +128,26 @@ def as_region(choice: GazeChoice | None = None) -> Recipe:
     )
 
 
-def gaze_table(profile: Profile = "recommended") -> Table:
+def build_gaze_table(profile: Profile = "recommended") -> Table:
     """No gaze, gaze, another image's gaze and the picture's middle, each under GG-CAM and as a region."""
     none, mean, region = "no gaze", "GG-CAM", "gaze as a region"
     rows = [
-        Row(none, base_recipe(), group="mean pooling"),
-        Row(mean, gg_cam(), none, group="mean pooling"),
-        Row("GG-CAM, shuffled gaze", gg_cam(GazeChoice(control="shuffled")), mean, group="mean pooling"),
-        Row("softmax pooling", softmax_pooling(), none, group="softmax pooling"),
-        Row(region, as_region(), "softmax pooling", group="softmax pooling"),
+        Row(none, build_base_recipe(), group="mean pooling"),
+        Row(mean, build_gg_cam_recipe(), none, group="mean pooling"),
+        Row("GG-CAM, shuffled gaze", build_gg_cam_recipe(GazeChoice(control="shuffled")), mean, group="mean pooling"),
+        Row("softmax pooling", build_softmax_recipe(), none, group="softmax pooling"),
+        Row(region, build_region_recipe(), "softmax pooling", group="softmax pooling"),
         Row(
             "shuffled gaze as a region",
-            as_region(GazeChoice(control="shuffled", above=ABOVE)),
+            build_region_recipe(GazeChoice(control="shuffled", above=ABOVE)),
             region,
             group="softmax pooling",
         ),
         Row(
-            "middle as a region", as_region(GazeChoice(control="centre", above=ABOVE)), region, group="softmax pooling"
+            "middle as a region",
+            build_region_recipe(GazeChoice(control="centre", above=ABOVE)),
+            region,
+            group="softmax pooling",
         ),
     ]
     return Table(
@@ -158,15 +161,15 @@ def gaze_table(profile: Profile = "recommended") -> Table:
     )
 
 
-def unets(profile: Profile = "recommended") -> Table:
+def build_unet_table(profile: Profile = "recommended") -> Table:
     """Watanabe 2022's rows on the phantom: no decoder, the U-Net, and sets 1 and 3 under two rules."""
     backbone = Backbone(name="test_resnet")
     model = UNet(encoder=backbone, widths=(64, 48, 32, 16, 16), dropout=0.2)
     recipe = replace(
-        base_recipe(),
+        build_base_recipe(),
         title="U-Net",
         model=model,
-        view=replace(base_recipe().view, size=UNET_SIZE),
+        view=replace(build_base_recipe().view, size=UNET_SIZE),
         # the map of the baseline is measured too, and takes no part in its training
         objective=HeatmapMatch("decoder", InputGradient("guided")),
         regions=GazeChoice(),

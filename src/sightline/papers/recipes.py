@@ -22,112 +22,112 @@ from sightline.training.recipe import Recipe, read_recipe
 from sightline.training.serialization import mention_former_word
 
 RECIPES: dict[str, tuple[str, Callable[[], Recipe]]] = {
-    "unguided": ("class map with mean pooling, no guidance (Liao 2022, baseline)", liao2022.base_recipe),
+    "unguided": ("class map with mean pooling, no guidance (Liao 2022, baseline)", liao2022.build_base_recipe),
     "attended": (
         "softmax pooling alone (Liao 2022, lambda = 0)",
-        lambda: liao2022.with_softmax_pooling(liao2022.base_recipe()),
+        lambda: liao2022.set_softmax_pooling(liao2022.build_base_recipe()),
     ),
     "guided": (
         "softmax pooling, class maps guided by focus regions (Liao 2022, equation 6, lambda = 0.1)",
-        lambda: liao2022.guided_recipe(liao2022.base_recipe(), 0.1, "mask"),
+        lambda: liao2022.build_guided_recipe(liao2022.build_base_recipe(), 0.1, "mask"),
     ),
-    "l1": ("L1 penalty on the class maps", lambda: liao2022.with_norm_penalty(liao2022.base_recipe(), 1, 1e-8)),
-    "l2": ("L2 penalty on the class maps", lambda: liao2022.with_norm_penalty(liao2022.base_recipe(), 2, 1e-8)),
+    "l1": ("L1 penalty on the class maps", lambda: liao2022.add_norm_penalty(liao2022.build_base_recipe(), 1, 1e-8)),
+    "l2": ("L2 penalty on the class maps", lambda: liao2022.add_norm_penalty(liao2022.build_base_recipe(), 2, 1e-8)),
     "residual": (
         "residual attention module",
-        lambda: liao2022.with_attention(liao2022.base_recipe(), "residual attention"),
+        lambda: liao2022.add_attention(liao2022.build_base_recipe(), "residual attention"),
     ),
-    "self": ("self-attention module", lambda: liao2022.with_attention(liao2022.base_recipe(), "self attention")),
+    "self": ("self-attention module", lambda: liao2022.add_attention(liao2022.build_base_recipe(), "self attention")),
     "pyramid": (
         "pyramid attention module",
-        lambda: liao2022.with_attention(liao2022.base_recipe(), "pyramid attention"),
+        lambda: liao2022.add_attention(liao2022.build_base_recipe(), "pyramid attention"),
     ),
     "small-unguided": (
         "a ResNet of 0.4 million weights at 192 px for CPUs and a first try, unguided",
-        demo_recipes.unguided_recipe,
+        demo_recipes.build_unguided_recipe,
     ),
-    "small-guided": ("the same, guided by focus regions", demo_recipes.guided_recipe),
-    "fracture-unguided": ("high-resolution class maps for small findings, unguided", fracatlas.unguided_recipe),
-    "fracture-guided": ("the same, the fracture map guided by the fractures' boxes", fracatlas.guided_recipe),
-    "lbm": ("the whole image (Jimenez-Sanchez 2018, lower bound)", jimenez2018.base_recipe),
+    "small-guided": ("the same, guided by focus regions", demo_recipes.build_guided_recipe),
+    "fracture-unguided": ("high-resolution class maps for small findings, unguided", fracatlas.build_unguided_recipe),
+    "fracture-guided": ("the same, the fracture map guided by the fractures' boxes", fracatlas.build_guided_recipe),
+    "lbm": ("the whole image (Jimenez-Sanchez 2018, lower bound)", jimenez2018.build_base_recipe),
     "ubm": (
         "the expert's crop (Jimenez-Sanchez 2018, upper bound)",
-        lambda: jimenez2018.upper_bound(jimenez2018.base_recipe()),
+        lambda: jimenez2018.build_upper_bound(jimenez2018.build_base_recipe()),
     ),
     "box-regression": (
         "a box learned from experts' boxes (Jimenez-Sanchez 2018, equation 3)",
-        lambda: jimenez2018.supervised_localiser(jimenez2018.base_recipe()),
+        lambda: jimenez2018.build_supervised_localiser(jimenez2018.build_base_recipe()),
     ),
     "a-stn": (
         "spatial transformer of three parameters (Jimenez-Sanchez 2018)",
-        lambda: jimenez2018.transformer(jimenez2018.base_recipe(), "similarity"),
+        lambda: jimenez2018.build_transformer(jimenez2018.build_base_recipe(), "similarity"),
     ),
     "aff-stn": (
         "spatial transformer of six parameters",
-        lambda: jimenez2018.transformer(jimenez2018.base_recipe(), "affine"),
+        lambda: jimenez2018.build_transformer(jimenez2018.build_base_recipe(), "affine"),
     ),
     "clamped-stn": (
         "the earlier spatial transformer, bounded by a sigmoid",
-        lambda: jimenez2018.transformer(jimenez2018.base_recipe(), "similarity", clamped=True),
+        lambda: jimenez2018.build_transformer(jimenez2018.build_base_recipe(), "similarity", clamped=True),
     ),
     "sampled-window-stn": (
         "a-STN that learns from sampled windows (after Williams 1992, Mnih 2014)",
-        lambda: transformers.sampled_window_recipe(jimenez2018.base_recipe()),
+        lambda: transformers.build_sampled_window_recipe(jimenez2018.build_base_recipe()),
     ),
     "self-transfer": (
         "self-transfer learning, alpha 0.6 (Jimenez-Sanchez 2018, equation 6)",
-        lambda: jimenez2018.self_transfer(jimenez2018.base_recipe(), 0.6),
+        lambda: jimenez2018.build_self_transfer(jimenez2018.build_base_recipe(), 0.6),
     ),
     "global-pooling": (
         "transition layer and average pooling (Jimenez-Sanchez 2018, section II-C3)",
-        lambda: jimenez2018.global_pooling(jimenez2018.base_recipe(), "AVG"),
+        lambda: jimenez2018.build_global_pooling(jimenez2018.build_base_recipe(), "AVG"),
     ),
-    "cam-layer": ("class activation map layer alone, no gaze (Zhu 2022, equations 4 to 6)", zhu2022.base_recipe),
-    "gg-cam": ("the true class's map guided by gaze (Zhu 2022, equation 11)", zhu2022.guided_recipe),
-    "gaze-unet": ("U-Net whose decoder is held against gaze (Watanabe 2022, baseline)", watanabe2022.base_recipe),
+    "cam-layer": ("class activation map layer alone, no gaze (Zhu 2022, equations 4 to 6)", zhu2022.build_base_recipe),
+    "gg-cam": ("the true class's map guided by gaze (Zhu 2022, equation 11)", zhu2022.build_guided_recipe),
+    "gaze-unet": ("U-Net whose decoder is held against gaze (Watanabe 2022, baseline)", watanabe2022.build_base_recipe),
     "gaze-set3": (
         "the same, and guided back-propagation held against gaze (Watanabe 2022, set 3)",
-        lambda: watanabe2022.with_explainer("set3", "guided"),
+        lambda: watanabe2022.add_explainer("set3", "guided"),
     ),
-    "spine": ("encoder of a 3D U-Net on patches of a CT (Engstler 2022)", engstler2022.base_recipe),
+    "spine": ("encoder of a 3D U-Net on patches of a CT (Engstler 2022)", engstler2022.build_base_recipe),
     "spine-small": (
         "a quarter of its channels, cubes of 48 voxels, a short training: for CPUs",
-        lambda: engstler2022.small_recipe(engstler2022.base_recipe()),
+        lambda: engstler2022.shrink_recipe(engstler2022.build_base_recipe()),
     ),
-    "spine-maps": ("3D class maps in place of its head", engstler2022.with_maps),
-    "spine-guided": ("3D class maps guided by the marked bone", engstler2022.guided_recipe),
+    "spine-maps": ("3D class maps in place of its head", engstler2022.build_map_recipe),
+    "spine-guided": ("3D class maps guided by the marked bone", engstler2022.build_guided_recipe),
 }
 
 TABLES: dict[str, Callable[[Profile], Table]] = {
-    "liao2022/table3": liao2022.table3,
-    "liao2022/table4": liao2022.table4,
-    "liao2022/supplement1": liao2022.supplement1,
-    "liao2022/supplement2": liao2022.supplement2,
-    "liao2022/cub200": liao2022.cub200,
-    "liao2022/fracatlas": fracatlas.guidance_table,
-    "gaze/phantom": gaze_phantom.gaze_table,
-    "gaze/unets": gaze_phantom.unets,
-    "jimenez2018/table2": jimenez2018.table2,
-    "jimenez2018/table3": jimenez2018.table3,
-    "jimenez2018/table5": jimenez2018.table5,
-    "jimenez2018/figure4": jimenez2018.figure4,
-    "femur/transformers": transformers.transformer_table,
-    "localisers/fracatlas": localisers.localiser_table,
-    "fracatlas/curve": learning_curve.table,
-    "fracatlas/map_to_answer": learning_curve.map_to_answer,
-    "zhu2022/table2": zhu2022.table2,
-    "zhu2022/table3": zhu2022.table3,
-    "zhu2022/ablations": zhu2022.ablations,
-    "watanabe2022/table1": watanabe2022.table1,
-    "watanabe2022/table2": watanabe2022.table2,
-    "watanabe2022/table3": watanabe2022.table3,
-    "watanabe2022/table4": watanabe2022.table4,
-    "watanabe2022/weights": watanabe2022.weights,
-    "engstler2022/table1": engstler2022.table1,
-    "engstler2022/table2": engstler2022.table2,
-    "engstler2022/table3": engstler2022.table3,
-    "spine/phantom": engstler2022.phantom,
-    "spine/units": engstler2022.units,
+    "liao2022/table3": liao2022.build_table3,
+    "liao2022/table4": liao2022.build_table4,
+    "liao2022/supplement1": liao2022.build_supplement1,
+    "liao2022/supplement2": liao2022.build_supplement2,
+    "liao2022/cub200": liao2022.build_cub200_table,
+    "liao2022/fracatlas": fracatlas.build_guidance_table,
+    "gaze/phantom": gaze_phantom.build_gaze_table,
+    "gaze/unets": gaze_phantom.build_unet_table,
+    "jimenez2018/table2": jimenez2018.build_table2,
+    "jimenez2018/table3": jimenez2018.build_table3,
+    "jimenez2018/table5": jimenez2018.build_table5,
+    "jimenez2018/figure4": jimenez2018.build_figure4,
+    "femur/transformers": transformers.build_transformer_table,
+    "localisers/fracatlas": localisers.build_localiser_table,
+    "fracatlas/curve": learning_curve.build_table,
+    "fracatlas/map_to_answer": learning_curve.build_map_to_answer_table,
+    "zhu2022/table2": zhu2022.build_table2,
+    "zhu2022/table3": zhu2022.build_table3,
+    "zhu2022/ablations": zhu2022.build_ablation_table,
+    "watanabe2022/table1": watanabe2022.build_table1,
+    "watanabe2022/table2": watanabe2022.build_table2,
+    "watanabe2022/table3": watanabe2022.build_table3,
+    "watanabe2022/table4": watanabe2022.build_table4,
+    "watanabe2022/weights": watanabe2022.build_weight_table,
+    "engstler2022/table1": engstler2022.build_table1,
+    "engstler2022/table2": engstler2022.build_table2,
+    "engstler2022/table3": engstler2022.build_table3,
+    "spine/phantom": engstler2022.build_phantom_table,
+    "spine/units": engstler2022.build_unit_table,
 }
 
 
@@ -183,10 +183,10 @@ def find_table(name: str, profile: Profile, changes: Changes, rows: tuple[str, .
             raise RecipeError(
                 f"No row of {name} contains {' or '.join(rows)}.", f"Rows: {', '.join(r.name for r in table.rows)}."
             )
-    return replace(table, rows=tuple(_changed_row(row, changes, table) for row in kept))
+    return replace(table, rows=tuple(_change_row(row, changes, table) for row in kept))
 
 
-def _changed_row(row: Row, changes: Changes, table: Table) -> Row:
+def _change_row(row: Row, changes: Changes, table: Table) -> Row:
     recipe = row.recipe
     if changes.size is not None:
         # sizes keep their ratio: of a table at 512, --size 128 makes 512 into 128 and 768 into 192

@@ -13,7 +13,7 @@ from typing import Literal
 
 from sightline.data.targets.gaze_choice import GazeChoice
 from sightline.data.views.image_view import View
-from sightline.evaluation.tables.table import Figure, Published, Row, Table
+from sightline.evaluation.tables.table import Figure, PublishedValue, Row, Table
 from sightline.losses.gg_cam import GazeGuided
 from sightline.models.backbones import Backbone
 from sightline.models.cam_classifiers import CamLayer
@@ -21,50 +21,50 @@ from sightline.papers.liao2022 import Profile
 from sightline.training.optimization import Adam, AdamW, CosineDecay, ReduceOnPlateau
 from sightline.training.recipe import Recipe
 
-Cells = dict[str, dict[str, Published]]
+Cells = dict[str, dict[str, PublishedValue]]
 Pair = tuple[float, float]
 CLASSES = ("Normal", "CHF", "pneumonia")
 HAND_TILL = "image-wise AUC Hand & Till"
 
 
-def precision_of(name: str) -> str:
+def name_precision(name: str) -> str:
     """What tables call the precision of a class."""
     return f"image-wise precision for {name}"
 
 
-def recall_of(name: str) -> str:
+def name_recall(name: str) -> str:
     """What tables call the recall of a class."""
     return f"image-wise recall for {name}"
 
 
-def _row(auc: float, *scores: tuple[Pair, Pair]) -> dict[str, Published]:
-    cells = {f"{HAND_TILL}, test": Published(auc)}
+def _build_row(auc: float, *scores: tuple[Pair, Pair]) -> dict[str, PublishedValue]:
+    cells = {f"{HAND_TILL}, test": PublishedValue(auc)}
     for name, (precision, recall) in zip(CLASSES, scores, strict=True):
-        cells[f"{precision_of(name)}, test"] = Published(*precision)
-        cells[f"{recall_of(name)}, test"] = Published(*recall)
+        cells[f"{name_precision(name)}, test"] = PublishedValue(*precision)
+        cells[f"{name_recall(name)}, test"] = PublishedValue(*recall)
     return cells
 
 
 TABLE2: Cells = {
-    "EffNet+GG-CAM": _row(
+    "EffNet+GG-CAM": _build_row(
         0.801,
         ((0.649, 0.042), (0.611, 0.080)),
         ((0.660, 0.015), (0.699, 0.136)),
         ((0.500, 0.042), (0.486, 0.086)),
     ),
-    "ResNet+GG-CAM": _row(
+    "ResNet+GG-CAM": _build_row(
         0.776,
         ((0.633, 0.024), (0.556, 0.040)),
         ((0.658, 0.023), (0.699, 0.054)),
         ((0.450, 0.026), (0.500, 0.054)),
     ),
-    "EffNet": _row(
+    "EffNet": _build_row(
         0.723,
         ((0.569, 0.035), (0.611, 0.147)),
         ((0.654, 0.065), (0.699, 0.053)),
         ((0.418, 0.065), (0.389, 0.178)),
     ),
-    "ResNet": _row(
+    "ResNet": _build_row(
         0.721,
         ((0.586, 0.043), (0.528, 0.153)),
         ((0.540, 0.048), (0.712, 0.228)),
@@ -89,7 +89,7 @@ CODE_SIGMA_CE = math.exp(7.0)
 CODE_KERNEL = {"ResNet": 500, "EffNet": 500}
 
 
-def base_recipe(profile: Profile = "recommended", network: Network = "ResNet") -> Recipe:
+def build_base_recipe(profile: Profile = "recommended", network: Network = "ResNet") -> Recipe:
     """The standard network of section 4: no gaze, its own learning rate.
 
     `paper` trains from random weights by Adam with a plateau rule, up to 1024 epochs, on 1536 px without augmentation,
@@ -127,13 +127,13 @@ def base_recipe(profile: Profile = "recommended", network: Network = "ResNet") -
     )
 
 
-def guided_recipe(profile: Profile = "recommended", network: Network = "ResNet") -> Recipe:
+def build_guided_recipe(profile: Profile = "recommended", network: Network = "ResNet") -> Recipe:
     """The same with GG-CAM: gaze on the map of the true class, learned weights (equations 9 to 11).
 
     `official_code` is what the released code does, not what it means to: the first class's map, as it is, against the
     gaze, whatever the image shows. `recommended` gives the map's error a weight of 50 at first, which training lowers.
     """
-    recipe = replace(base_recipe(profile, network), title=f"{network}+GG-CAM")
+    recipe = replace(build_base_recipe(profile, network), title=f"{network}+GG-CAM")
     if profile == "recommended":
         return replace(recipe, objective=GazeGuided(sigma_map=0.1), regions=GazeChoice())
     if profile == "paper":
@@ -149,29 +149,29 @@ def guided_recipe(profile: Profile = "recommended", network: Network = "ResNet")
     return replace(recipe, objective=objective, regions=regions, schedule=ReduceOnPlateau(rate, 0.1, patience))
 
 
-def table2(profile: Profile = "recommended") -> Table:
+def build_table2(profile: Profile = "recommended") -> Table:
     """Table 2 and the medians of section 4.3: two networks, with gaze and without."""
     rows: list[Row] = []
     for network in BACKBONES:
-        rows.append(Row(network, base_recipe(profile, network), None, TABLE2[network], group="standard"))
+        rows.append(Row(network, build_base_recipe(profile, network), None, TABLE2[network], group="standard"))
         name = f"{network}+GG-CAM"
-        rows.append(Row(name, guided_recipe(profile, network), network, TABLE2[name], group="GG-CAM"))
+        rows.append(Row(name, build_guided_recipe(profile, network), network, TABLE2[name], group="GG-CAM"))
     return Table(
         "zhu2022/table2",
         "Table 2: two networks, with a radiologist's gaze and without",
         tuple(rows),
         "Printed values are medians of five trainings on EGD-CXR (credentialed); what the paper calls cardiomegaly is "
         "the class CHF. AUC is Hand and Till's.",
-        (HAND_TILL, *(of(name) for name in CLASSES for of in (precision_of, recall_of))),
+        (HAND_TILL, *(of(name) for name in CLASSES for of in (name_precision, name_recall))),
         leading=(HAND_TILL, "image-wise AUC one-vs-rest"),
         size=SIZES[profile],
         as_printed=True,
     )
 
 
-def table3(profile: Profile = "recommended") -> Table:
+def build_table3(profile: Profile = "recommended") -> Table:
     """Table 3: gaze, and where each network's map of the true class lies, on a test image of each class."""
-    asked = table2(profile)
+    asked = build_table2(profile)
     return replace(
         asked,
         name="zhu2022/table3",
@@ -182,12 +182,12 @@ def table3(profile: Profile = "recommended") -> Table:
     )
 
 
-def ablations(profile: Profile = "recommended") -> Table:
+def build_ablation_table(profile: Profile = "recommended") -> Table:
     """One change a row, ResNet: which map, what is learned, and whose gaze; compared with GG-CAM as it is."""
     if profile == "official_code":
         # its GG-CAM is a row here: the other rows leave the method as printed
         profile = "paper"
-    own = guided_recipe(profile)
+    own = build_guided_recipe(profile)
     loss, choice = own.objective, own.regions
     assert isinstance(loss, GazeGuided) and isinstance(choice, GazeChoice)
     changes: dict[str, tuple[str, GazeGuided, GazeChoice]] = {
@@ -203,7 +203,7 @@ def ablations(profile: Profile = "recommended") -> Table:
     }
     base, name = "ResNet", "ResNet+GG-CAM"
     rows = [
-        Row(base, base_recipe(profile), group="no gaze"),
+        Row(base, build_base_recipe(profile), group="no gaze"),
         Row(name, own, base, group="GG-CAM"),
         *(
             Row(title, replace(own, title=title, objective=objective, regions=regions), name, group=group)

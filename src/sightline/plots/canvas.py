@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sightline.io.picture import SOFTWARE
-from sightline.plots.overlay import FOUND, OUTLINES, WINDOW, bar_image
+from sightline.plots.overlay import FOUND, OUTLINES, WINDOW, draw_bar_image
 from sightline.structures.regions import Region
 
 DPI = 110
@@ -50,7 +50,7 @@ class Sheet:
     ) -> None:
         """A colour bar with a word at its top and bottom end."""
         axes = self.axes(left, top, 0.14, height)
-        axes.imshow(bar_image(signed), aspect="auto", extent=(0, 1, 0, 1))
+        axes.imshow(draw_bar_image(signed), aspect="auto", extent=(0, 1, 0, 1))
         axes.set(xticks=[], yticks=[])
         self.text(left + 0.2, top, ends[0], size=9, va="top", linespacing=1.2)
         self.text(left + 0.2, top + height, ends[1], size=9, va="bottom", linespacing=1.2)
@@ -76,10 +76,10 @@ class Sheet:
 
     def png(self) -> bytes:
         """The page as PNG."""
-        return png_of(self.figure)
+        return encode_png(self.figure)
 
 
-def png_of(figure: Any) -> bytes:
+def encode_png(figure: Any) -> bytes:
     """A matplotlib figure as PNG bytes that depend on nothing but the drawing."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": SOFTWARE})

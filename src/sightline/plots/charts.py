@@ -20,14 +20,14 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from sightline.errors import RunError
-from sightline.plots.canvas import DPI, png_of
+from sightline.plots.canvas import DPI, encode_png
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#444444")
 NOTE = 44  # characters a line of what is counted, beside a forest plot
 DASHES: tuple[Any, ...] = ("solid", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
 
 
-def chart(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Any, Any]:
+def make_chart(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Any, Any]:
     """A figure of a size in inches, and its axes: one, or a grid of them."""
     figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
@@ -43,7 +43,7 @@ def set_title(axes: Any, title: str) -> None:
     axes.set_title(title, fontsize=12, loc="left", pad=8, parse_math=False)
 
 
-def legend_below(figure: Any, handles: Sequence[Any], columns: int | None = None) -> None:
+def add_legend_below(figure: Any, handles: Sequence[Any], columns: int | None = None) -> None:
     """A legend below the axes, in as many columns as its words leave room for."""
     width = figure.get_size_inches()[0]
     longest = max(len(str(handle.get_label())) for handle in handles)
@@ -59,7 +59,7 @@ def legend_below(figure: Any, handles: Sequence[Any], columns: int | None = None
         text.set_parse_math(False)
 
 
-def line_style(n: int) -> dict[str, Any]:
+def choose_line_style(n: int) -> dict[str, Any]:
     """Colour and dashes of the n-th line."""
     return {
         "color": PALETTE[n % len(PALETTE)], "linestyle": DASHES[(n // len(PALETTE) + n) % len(DASHES)], "linewidth": 1.8
@@ -132,7 +132,7 @@ class BarGroup:
     block: str = ""
 
 
-def bars(
+def draw_bars(
     groups: Sequence[BarGroup],
     *,
     title: str,
@@ -165,9 +165,9 @@ def bars(
     require_drawable(title, [*values, *(v for line in references for v in (line.value, line.spread))])
     names = list(dict.fromkeys(bar.name for bar in every))
     colours = {name: PALETTE[n % len(PALETTE)] for n, name in enumerate(names)}
-    blocks = _blocks(groups)
+    blocks = _group_blocks(groups)
     width = 2.0 + 0.36 * len(every) + 0.4 * len(groups) + 0.4 * len(blocks)
-    figure, axes = chart(min(max(5.6, width), 15.0), 4.6)
+    figure, axes = make_chart(min(max(5.6, width), 15.0), 4.6)
 
     place, ticks = 0.0, []
     tops = [line.value + (line.spread or 0.0) for line in references]
@@ -176,7 +176,7 @@ def bars(
         begun = place
         for group in block:
             for n, bar in enumerate(group.bars):
-                _bar(axes, place + n, bar, colours[bar.name], bottom)
+                _draw_bar(axes, place + n, bar, colours[bar.name], bottom)
                 tops.append(max(bar.image_wise, bar.study_wise + (bar.spread or 0.0)))
                 if bar.significant:
                     stars.append((place + n, tops[-1]))
@@ -192,11 +192,11 @@ def bars(
     axes.set_ylabel(ylabel + (f"  (axis starts at {bottom:g})" if bottom else ""))
     set_title(axes, title)
     crossed = any(bar.study_wise < bar.image_wise for bar in every)
-    legend_below(figure, _handles(colours, crossed, significance if stars else None, references))
-    return png_of(figure)
+    add_legend_below(figure, _build_handles(colours, crossed, significance if stars else None, references))
+    return encode_png(figure)
 
 
-def _blocks(groups: Sequence[BarGroup]) -> list[list[BarGroup]]:
+def _group_blocks(groups: Sequence[BarGroup]) -> list[list[BarGroup]]:
     """Neighbouring groups that share their reference and block."""
     found: list[list[BarGroup]] = []
     for group in groups:
@@ -218,7 +218,7 @@ def _finish_block(axes: Any, group: BarGroup, references: Sequence[Reference], a
     """
     begun, end = across
     if group.reference is not None:
-        _reference(axes, group.reference, references.index(group.reference), (begun - 0.65, end - 1.25))
+        _draw_reference(axes, group.reference, references.index(group.reference), (begun - 0.65, end - 1.25))
     if group.block:
         # as wide as its bars, or it would run into its neighbour
         words = textwrap.fill(group.block, max(10, int(2.6 * (end - begun))))
@@ -228,7 +228,7 @@ def _finish_block(axes: Any, group: BarGroup, references: Sequence[Reference], a
         )  # fmt: skip
 
 
-def _bar(axes: Any, x: float, bar: AccuracyBar, colour: str, bottom: float) -> None:
+def _draw_bar(axes: Any, x: float, bar: AccuracyBar, colour: str, bottom: float) -> None:
     low, high = sorted((bar.image_wise, bar.study_wise))
     dark, light = shade(colour, 0.75), shade(colour, 1.55)
     axes.bar(x, low - bottom, 0.86, bottom=bottom, color=dark)
@@ -241,14 +241,14 @@ def _bar(axes: Any, x: float, bar: AccuracyBar, colour: str, bottom: float) -> N
         axes.errorbar(x, bar.study_wise, bar.spread, color="#222222", capsize=3, linewidth=1.1)
 
 
-def _reference(axes: Any, reference: Reference, n: int, across: tuple[float, float]) -> None:
+def _draw_reference(axes: Any, reference: Reference, n: int, across: tuple[float, float]) -> None:
     axes.plot(across, [reference.value] * 2, color="#222222", linestyle=DASHES[1 + n % 3], linewidth=1.3)
     if reference.spread:
         low, high = reference.value - reference.spread, reference.value + reference.spread
         axes.fill_between(across, low, high, color="#dddddd", linewidth=0, zorder=0.5)
 
 
-def _handles(
+def _build_handles(
     colours: Mapping[str, str], crossed: bool, significance: str | None, references: Sequence[Reference]
 ) -> list[Any]:
     """What the legend names."""
@@ -291,7 +291,7 @@ class ForestRow:
     style: int | None = None
 
 
-def forest(
+def draw_forest(
     rows: Sequence[ForestRow],
     *,
     title: str = "Difference from the unguided network",
@@ -312,16 +312,16 @@ def forest(
         ):
             raise RunError(f"{row.name}: an interval needs a low end below its high end; got {row.low}, {row.high}.")
     notes = [textwrap.wrap(row.note, NOTE) for row in rows]
-    figure, axes = chart(9.2, 1.75 + (0.36 + 0.17 * max(map(len, notes))) * len(rows))
+    figure, axes = make_chart(9.2, 1.75 + (0.36 + 0.17 * max(map(len, notes))) * len(rows))
     axes.axvline(0.0, color="#222222", linewidth=1.1)
     for y, row in enumerate(rows):
         clear, colour = row.clear, PALETTE[(row.style or 0) % len(PALETTE)]
         if clear is None:
             clear = row.low is not None and row.high is not None and (row.low > 0 or row.high < 0)
-        words = _signed(row.value, decimals)
+        words = _format_signed(row.value, decimals)
         if row.low is not None and row.high is not None:
             axes.plot([row.low, row.high], [y, y], color=colour, linewidth=2.2, solid_capstyle="butt")
-            words += f"  [{_signed(row.low, decimals)}, {_signed(row.high, decimals)}]"
+            words += f"  [{_format_signed(row.low, decimals)}, {_format_signed(row.high, decimals)}]"
         axes.plot(row.value, y, "o", color=colour, markerfacecolor=colour if clear else "white", markersize=7)
         # what is counted stands below the numbers: beside them it would leave the chart no room
         words = "\n".join([words, *notes[y]])
@@ -335,8 +335,8 @@ def forest(
     axes.grid(axis="x", color="#dddddd", linewidth=0.7)
     axes.set_axisbelow(True)
     set_title(axes, title)
-    return png_of(figure)
+    return encode_png(figure)
 
 
-def _signed(value: float, decimals: int) -> str:
+def _format_signed(value: float, decimals: int) -> str:
     return f"{value:+.{decimals}f}".replace("-", "−")

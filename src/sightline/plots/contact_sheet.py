@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sightline.errors import GeometryError
 from sightline.plots.canvas import Sheet
-from sightline.plots.overlay import Pixels, blend_heat, check_pixels, draw_boxes, draw_window, outline, show
+from sightline.plots.overlay import Pixels, blend_heat, check_pixels, draw_boxes, draw_window, outline_regions, show
 from sightline.plots.panels import DISCLAIMER, clip_words
 from sightline.structures.frame import Frame
 from sightline.structures.regions import Region, ScoredBox
@@ -64,7 +64,7 @@ def draw_overlay(
     sheet = Sheet(column + 1.3, text_top + 0.23 * len(lines) + (0.5 if regions or marked else 0.22))
     axes = sheet.axes(0.15, 0.15, width, height)
     show(axes, picture if map is None else blend_heat(picture, map, window))
-    outline(axes, regions, frame, over_map=True)
+    outline_regions(axes, regions, frame, over_map=True)
     draw_window(axes, window, frame)
     draw_boxes(axes, found, frame)
     if map is not None:
@@ -100,7 +100,7 @@ def draw_contact_sheet(items: Sequence[Overlay], columns: int = 5) -> bytes:
         axes = sheet.axes(left + (cell - width) / 2, top + (cell - height) / 2, width, height)
         picture = check_pixels(item.pixels, item.frame)
         show(axes, picture if item.map is None else blend_heat(picture, item.map, item.window))
-        outline(axes, item.regions, item.frame, over_map=True)
+        outline_regions(axes, item.regions, item.frame, over_map=True)
         draw_window(axes, item.window, item.frame)
         draw_boxes(axes, item.found, item.frame, size=6.5)
         lines = [line for part in item.caption.splitlines() for line in textwrap.wrap(part, 27)]

@@ -11,13 +11,13 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from sightline.errors import RunError
-from sightline.plots.canvas import png_of
+from sightline.plots.canvas import encode_png
 from sightline.plots.charts import (
     DASHES,
     PALETTE,
-    chart,
-    legend_below,
-    line_style,
+    add_legend_below,
+    choose_line_style,
+    make_chart,
     require,
     require_drawable,
     set_title,
@@ -40,14 +40,14 @@ class RocCurve:
     style: int | None = None
 
 
-def roc(curves: Sequence[RocCurve], *, title: str = "Sensitivity against false alarms") -> bytes:
+def draw_roc(curves: Sequence[RocCurve], *, title: str = "Sensitivity against false alarms") -> bytes:
     """Receiver operating characteristics with their areas, and the line of chance.
 
     Raises:
         RunError: no curve, or rates that are not between 0 and 1 or not of one length.
     """
     require(curves, "curves")
-    figure, axes = chart(5.6, 6.0 + 0.24 * len(curves))
+    figure, axes = make_chart(5.6, 6.0 + 0.24 * len(curves))
     axes.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle=DASHES[2])
     handles = []
     for n, curve in enumerate(curves):
@@ -55,16 +55,16 @@ def roc(curves: Sequence[RocCurve], *, title: str = "Sensitivity against false a
         x, y = (np.asarray(rate, dtype=np.float64) for rate in (curve.false_positive_rate, curve.true_positive_rate))
         if x.shape != y.shape or x.size < 2 or not all(((v >= 0) & (v <= 1)).all() for v in (x, y)):
             raise RunError(f"{curve.name}: a ROC curve needs two equally long lists of rates from 0 to 1.")
-        look = line_style(n if curve.style is None else curve.style)
+        look = choose_line_style(n if curve.style is None else curve.style)
         axes.plot(x, y, **look)
-        handles.append(Line2D([], [], **look, label=f"{curve.name}: area {curve.area:.3f}{_interval(curve)}"))
+        handles.append(Line2D([], [], **look, label=f"{curve.name}: area {curve.area:.3f}{_format_interval(curve)}"))
     handles.append(Line2D([], [], color="#999999", linewidth=1, linestyle=DASHES[2], label="chance: area 0.5"))
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     axes.set(xlabel="false positive rate (1 − specificity)", ylabel="true positive rate (sensitivity)")
     axes.grid(color="#e4e4e4", linewidth=0.7)
     set_title(axes, title)
-    legend_below(figure, handles, columns=1)
-    return png_of(figure)
+    add_legend_below(figure, handles, columns=1)
+    return encode_png(figure)
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class FrocCurve:
     style: int | None = None
 
 
-def froc(
+def draw_froc(
     curves: Sequence[FrocCurve],
     *,
     rates: Sequence[float] = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0),
@@ -111,22 +111,22 @@ def froc(
     """
     require(curves, "curves")
     require([rate for rate in rates if rate > 0], "positive rates")
-    figure, axes = chart(6.4, 5.2 + 0.24 * len(curves))
+    figure, axes = make_chart(6.4, 5.2 + 0.24 * len(curves))
     left, right = min(rates) / 2, max(rates) * 1.5
     for rate in rates:
         axes.axvline(rate, color="#e4e4e4", linewidth=0.7)
     handles = []
     for n, curve in enumerate(curves):
         require_drawable(curve.name, [curve.score, curve.low, curve.high])
-        x, y = _rising(curve)
+        x, y = _step_points(curve)
         steps, heights = np.concatenate([[0.0], x]), np.concatenate([[0.0], y])
-        style = line_style(n if curve.style is None else curve.style)
+        style = choose_line_style(n if curve.style is None else curve.style)
         # an axis of powers has no zero: what lies left of it is drawn at its edge
         axes.plot(np.maximum(steps, left), heights, drawstyle="steps-post", **style)
         axes.plot([max(steps[-1], left), right], [heights[-1]] * 2, **{**style, "linewidth": 0.8})
         label = curve.name
         if curve.score is not None:
-            label += f": mean at the rates {curve.score:.3f}{_interval(curve)}"
+            label += f": mean at the rates {curve.score:.3f}{_format_interval(curve)}"
         handles.append(Line2D([], [], **style, label=label))
     if chance is not None:
         if len(chance) != len(rates):
@@ -140,11 +140,11 @@ def froc(
     axes.set(xlabel="false boxes an image", ylabel="sensitivity (share of findings located)")
     axes.grid(axis="y", color="#e4e4e4", linewidth=0.7)
     set_title(axes, title)
-    legend_below(figure, handles, columns=1)
-    return png_of(figure)
+    add_legend_below(figure, handles, columns=1)
+    return encode_png(figure)
 
 
-def _rising(curve: FrocCurve) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _step_points(curve: FrocCurve) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """A curve's points.
 
     Raises:
@@ -157,7 +157,7 @@ def _rising(curve: FrocCurve) -> tuple[NDArray[np.float64], NDArray[np.float64]]
     return x, y
 
 
-def _interval(curve: RocCurve | FrocCurve | RiskCurve) -> str:
+def _format_interval(curve: RocCurve | FrocCurve | RiskCurve) -> str:
     return f" [{curve.low:.3f}, {curve.high:.3f}]" if curve.low is not None and curve.high is not None else ""
 
 
@@ -174,7 +174,7 @@ class RiskCurve:
     style: int | None = None
 
 
-def risk_against_coverage(
+def draw_risk_coverage(
     curves: Sequence[RiskCurve], *, title: str = "Errors left when unsure cases go to a reader"
 ) -> bytes:
     """Risk-coverage curves (Geifman 2019) with their areas.
@@ -183,27 +183,27 @@ def risk_against_coverage(
         RunError: no curve, or lists that are no shares or not of one length.
     """
     require(curves, "curves")
-    figure, axes = chart(6.4, 4.4 + 0.24 * len(curves))
+    figure, axes = make_chart(6.4, 4.4 + 0.24 * len(curves))
     handles, most = [], 0.05
     for n, curve in enumerate(curves):
         require_drawable(curve.name, [curve.area, curve.low, curve.high])
         x, y = (np.asarray(values, dtype=np.float64) for values in (curve.coverage, curve.risk))
         if x.shape != y.shape or x.size == 0 or not all(((v >= 0) & (v <= 1)).all() for v in (x, y)):
             raise RunError(f"{curve.name}: a risk-coverage curve needs two equally long lists of shares.")
-        look = line_style(n if curve.style is None else curve.style)
+        look = choose_line_style(n if curve.style is None else curve.style)
         axes.plot(x, y, **look, marker="o" if x.size < 4 else None, markersize=4)
-        area = "" if curve.area is None else f": AURC {curve.area:.3f}{_interval(curve)}"
+        area = "" if curve.area is None else f": AURC {curve.area:.3f}{_format_interval(curve)}"
         handles.append(Line2D([], [], **look, label=f"{curve.name}{area}"))
         most = max(most, float(y.max()))
     axes.set(xlim=(0.0, 1.01), ylim=(-0.02 * most, 1.1 * most))
     axes.set(xlabel="coverage (share of cases answered, the surest first)", ylabel="error rate of those answered")
     axes.grid(color="#e4e4e4", linewidth=0.7)
     set_title(axes, title)
-    legend_below(figure, handles, columns=1)
-    return png_of(figure)
+    add_legend_below(figure, handles, columns=1)
+    return encode_png(figure)
 
 
-def training_curves(
+def draw_training_curves(
     histories: Mapping[str, Mapping[str, Sequence[float]]], styles: Mapping[str, int] | None = None
 ) -> bytes:
     """One small chart for each column of the histories against `epoch`, a line for each run.
@@ -225,10 +225,10 @@ def training_curves(
             raise RunError(f"{name}: {odd[0]} has another length than epoch in the history.")
     columns = list(dict.fromkeys(column for history in histories.values() for column in history if column != "epoch"))
     require(columns, "history columns")
-    looks = {name: line_style((styles or {}).get(name, n)) for n, name in enumerate(histories)}
+    looks = {name: choose_line_style((styles or {}).get(name, n)) for n, name in enumerate(histories)}
     wide = min(len(columns), 3)
     tall = -(-len(columns) // wide)
-    figure, grid = chart(max(5.2, 3.5 * wide), 2.6 * tall + 0.9, tall, wide)
+    figure, grid = make_chart(max(5.2, 3.5 * wide), 2.6 * tall + 0.9, tall, wide)
     cells = list(np.atleast_1d(grid).flat)
     for column, axes in zip(columns, cells, strict=False):
         for name, history in histories.items():
@@ -238,7 +238,7 @@ def training_curves(
                 # a single epoch has no line: mark the points of short runs
                 marker = "o" if measured.sum() < 4 else None
                 axes.plot(epochs[measured], values[measured], **looks[name], marker=marker, markersize=4)
-        if _spans_powers([history[column] for history in histories.values() if column in history]):
+        if _needs_log_axis([history[column] for history in histories.values() if column in history]):
             axes.set_yscale("log")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         axes.set_xlabel("epoch")
@@ -246,8 +246,8 @@ def training_curves(
         set_title(axes, column)
     for axes in cells[len(columns) :]:
         axes.set_axis_off()
-    legend_below(figure, [Line2D([], [], **looks[name], label=name) for name in histories])
-    return png_of(figure)
+    add_legend_below(figure, [Line2D([], [], **looks[name], label=name) for name in histories])
+    return encode_png(figure)
 
 
 @dataclass(frozen=True)
@@ -265,7 +265,7 @@ class SizeCurve:
     style: int
 
 
-def scores_by_size(panels: Mapping[str, Sequence[SizeCurve]], *, minutes_per_image: float | None = None) -> bytes:
+def draw_scores_by_size(panels: Mapping[str, Sequence[SizeCurve]], *, minutes_per_image: float | None = None) -> bytes:
     """A panel a metric: score against training images on a logarithmic axis, and above it an expert's minutes.
 
     Raises:
@@ -274,12 +274,12 @@ def scores_by_size(panels: Mapping[str, Sequence[SizeCurve]], *, minutes_per_ima
     require(panels, "panels")
     curves = [curve for each in panels.values() for curve in each]
     names = {curve.name: curve.style for curve in curves}
-    figure, grid = chart(5.2 * len(panels), 4.6 + 0.24 * len(names), 1, len(panels))
+    figure, grid = make_chart(5.2 * len(panels), 4.6 + 0.24 * len(names), 1, len(panels))
     sizes = sorted({point[0] for curve in curves for point in curve.points})
     for axes, (metric, each) in zip(np.atleast_1d(grid), panels.items(), strict=True):
         for k, curve in enumerate(each):
             require_drawable(curve.name, [v for point in curve.points for v in point])
-            look = line_style(curve.style)
+            look = choose_line_style(curve.style)
             # methods of one size stand beside one another, so that intervals can be told apart
             x = [n * 1.02 ** (k - (len(each) - 1) / 2) for n, *_ in curve.points]
             axes.plot(x, [point[1] for point in curve.points], marker="o", markersize=5, **look)
@@ -301,11 +301,11 @@ def scores_by_size(panels: Mapping[str, Sequence[SizeCurve]], *, minutes_per_ima
             above.set_xlabel("minutes of marking", fontsize=9.5)
             above.tick_params(labelsize=9.5)
         set_title(axes, metric)
-    legend_below(figure, [Line2D([], [], **line_style(style), label=name) for name, style in names.items()])
-    return png_of(figure)
+    add_legend_below(figure, [Line2D([], [], **choose_line_style(style), label=name) for name, style in names.items()])
+    return encode_png(figure)
 
 
-def _spans_powers(columns: Sequence[Sequence[float]]) -> bool:
+def _needs_log_axis(columns: Sequence[Sequence[float]]) -> bool:
     """Whether positive values differ so much (a thousandfold) that a straight axis would show the greatest alone."""
     values = np.concatenate([np.asarray(column, dtype=np.float64) for column in columns])
     values = values[np.isfinite(values)]
@@ -327,17 +327,17 @@ class BoxPanel:
     notes: Mapping[str, str]
 
 
-def box_plots(panels: Sequence[BoxPanel], *, title: str = "") -> bytes:
+def draw_box_plots(panels: Sequence[BoxPanel], *, title: str = "") -> bytes:
     """Box plots over trainings, a panel a measure: median, quartiles, whiskers to the ends, and every training a dot.
 
     Raises:
         RunError: no panel, or none with a finite value.
     """
-    shown = [(panel, _finite(panel.values)) for panel in panels]
+    shown = [(panel, _drop_non_finite(panel.values)) for panel in panels]
     shown = [(panel, values) for panel, values in shown if values]
     require(shown, "finite values of trainings")
     rows = [len(values) for _, values in shown]
-    figure, _ = chart(9.2, 0.5 + sum(0.42 * n + 0.95 for n in rows))
+    figure, _ = make_chart(9.2, 0.5 + sum(0.42 * n + 0.95 for n in rows))
     figure.clear()
     grid = figure.subplots(len(shown), 1, squeeze=False, height_ratios=[n + 1.2 for n in rows])
     for axes, (panel, values) in zip(grid.flat, shown, strict=True):
@@ -362,15 +362,15 @@ def box_plots(panels: Sequence[BoxPanel], *, title: str = "") -> bytes:
         set_title(axes, panel.title)
     if title:
         figure.suptitle(title, fontsize=12, x=0.01, ha="left", parse_math=False)
-    return png_of(figure)
+    return encode_png(figure)
 
 
-def _finite(values: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+def _drop_non_finite(values: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
     kept = {name: [float(v) for v in of if np.isfinite(v)] for name, of in values.items()}
     return {name: of for name, of in kept.items() if of}
 
 
-def histograms(
+def draw_histograms(
     values: Mapping[str, NDArray[np.floating]], *, title: str, xlabel: str, styles: Mapping[str, int] | None = None
 ) -> bytes:
     """How the numbers of several methods are spread: shares of 80 bins between the least and greatest of all, in logs.
@@ -390,19 +390,19 @@ def histograms(
         raise RunError(f"{title}: a histogram needs finite values of every method.", "Leave out what has none.")
     low, high = min(of.min() for of in flat.values()), max(of.max() for of in flat.values())
     edges = np.linspace(low, high if high > low else low + 1.0, 81)
-    figure, axes = chart(7.2, 4.4 + 0.24 * len(flat))
+    figure, axes = make_chart(7.2, 4.4 + 0.24 * len(flat))
     handles = []
     for n, (name, of) in enumerate(flat.items()):
-        look = line_style((styles or {}).get(name, n))
+        look = choose_line_style((styles or {}).get(name, n))
         share = np.histogram(of, edges)[0] / of.size
         # a bin that holds nothing has no logarithm: the line is broken there
         axes.stairs(np.where(share > 0, share, np.nan), edges, baseline=None, **look)
-        said = f"{name}: median {np.median(of):.3g}, mean {of.mean():.3g}, n {of.size:,}"
-        handles.append(Line2D([], [], **look, label=said))
+        label = f"{name}: median {np.median(of):.3g}, mean {of.mean():.3g}, n {of.size:,}"
+        handles.append(Line2D([], [], **look, label=label))
     axes.set_yscale("log")
     axes.set(xlabel=xlabel, ylabel="share of a bin (logarithmic)")
     axes.grid(color="#e4e4e4", linewidth=0.7)
     axes.set_axisbelow(True)
     set_title(axes, title)
-    legend_below(figure, handles, columns=1)
-    return png_of(figure)
+    add_legend_below(figure, handles, columns=1)
+    return encode_png(figure)

@@ -161,7 +161,7 @@ def render_report(
     """The page that `write_report` writes, as text: answer and pictures first, then what explains them."""
     style = resources.files("sightline.plots").joinpath("report_style.css").read_text(encoding="utf-8")
     return (
-        _environment()
+        _build_environment()
         .get_template("report.html.jinja")
         .render(
             title=title,
@@ -171,18 +171,18 @@ def render_report(
             headings=[section.title for section in sections] + ["Provenance"],
             how_to_read=how_to_read,
             provenance=list(provenance.items()),
-            cell_classes=_cell_classes,
+            cell_classes=_choose_cell_classes,
         )
     )
 
 
-def _environment() -> Environment:
+def _build_environment() -> Environment:
     """Templates of this folder; every value is escaped."""
     loader = PackageLoader("sightline", "plots")
     return Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
 
 
-def _cell_classes(table: ReportTable, row: int, column: int) -> str:
+def _choose_cell_classes(table: ReportTable, row: int, column: int) -> str:
     holds = {
         "published": table.columns[column] in table.published,
         "strong": (row, column) in table.strong,
@@ -208,7 +208,7 @@ def _embed_picture(picture: ReportPicture) -> Any:
     try:
         with Image.open(io.BytesIO(picture.png), formats=["PNG"]) as image:
             width, height = image.size
-            mime, content = _smallest(image, picture.png)
+            mime, content = _encode_smallest(image, picture.png)
     except (OSError, SyntaxError):
         raise RunError(f"{picture.caption}: a picture of a report must be a PNG.") from None
     breadth = "wide" if width > WIDE_PX else "narrow"
@@ -216,7 +216,7 @@ def _embed_picture(picture: ReportPicture) -> Any:
     return _EmbeddedPicture(picture.caption, picture.alt, width, height, breadth, mime, data)
 
 
-def _smallest(image: Image.Image, png: bytes) -> tuple[str, bytes]:
+def _encode_smallest(image: Image.Image, png: bytes) -> tuple[str, bytes]:
     """The picture as the page holds it: radiographs as WebP at a quality at which no eye tells them apart.
 
     What is small as PNG, drawings of lines above all, stays as it is. The files beside the page are PNG in any case.

@@ -12,10 +12,18 @@ from scipy.ndimage import gaussian_filter
 
 from sightline.errors import GeometryError
 from sightline.plots.canvas import Sheet
-from sightline.plots.overlay import blend_heat, check_pixels, draw_boxes, draw_window, heat_over, outline, show
+from sightline.plots.overlay import (
+    blend_heat,
+    blend_heat_over,
+    check_pixels,
+    draw_boxes,
+    draw_window,
+    outline_regions,
+    show,
+)
 from sightline.plots.panels import DISCLAIMER
 from sightline.plots.planes import PLANES, Cube, cut_plane, cut_regions
-from sightline.plots.volume_panels import MARKED, draw_slice, peak_of, physical
+from sightline.plots.volume_panels import MARKED, draw_slice, find_peak, measure_physical
 from sightline.structures.frame import Frame
 from sightline.structures.regions import Region, ScoredBox
 from sightline.structures.resampling import upsample_map
@@ -73,10 +81,10 @@ def draw_map_row(
         axes = sheet.axes(left, 0.6, PANEL, tall)
         if shown is None:
             show(axes, picture)
-            outline(axes, regions, frame)
+            outline_regions(axes, regions, frame)
             sheet.text(left, 0.52, "picture", size=10)
             continue
-        show(axes, blend_heat(picture, _for_the_eye(shown.cells, frame), shown.window))
+        show(axes, blend_heat(picture, _smooth_for_display(shown.cells, frame), shown.window))
         sheet.text(left, 0.52, shown.name, size=10)
         for k, line in enumerate(wrap_words(shown.wrong)):
             sheet.text(left, 0.6 + tall + 0.17 + 0.16 * k, line, size=8, color=WARNING)
@@ -155,8 +163,8 @@ def draw_method_grid(rows: Sequence[MethodRow], columns: Sequence[str], title: s
             if cell.cells is None:
                 show(axes, picture)
             else:
-                show(axes, blend_heat(picture, _for_the_eye(cell.cells, row.frame), cell.window))
-            outline(axes, row.regions, row.frame, over_map=cell.cells is not None)
+                show(axes, blend_heat(picture, _smooth_for_display(cell.cells, row.frame), cell.window))
+            outline_regions(axes, row.regions, row.frame, over_map=cell.cells is not None)
             draw_window(axes, cell.window, row.frame)
             draw_boxes(axes, cell.found, row.frame, size=6.5)
             sheet.text(place, top + high + 0.16, cell.words, size=8.5)
@@ -174,7 +182,7 @@ def wrap_words(words: str) -> list[str]:
     return textwrap.wrap(f"WRONG: {words}", 44)[:6] if words else []
 
 
-def _for_the_eye(cells: NDArray[np.floating], frame: Frame) -> NDArray[np.float64]:
+def _smooth_for_display(cells: NDArray[np.floating], frame: Frame) -> NDArray[np.float64]:
     values = np.asarray(cells, dtype=np.float64)
     if values.shape != tuple(frame.shape):
         return values
@@ -194,10 +202,12 @@ def draw_volume_map_row(cube: Cube, regions: Sequence[Region], maps: Sequence[Sh
         maps: float [md, mh, mw] in the array order of the network's grid; turned here as the cube is.
         caption: one line.
     """
-    grown = [_volume_for_the_eye(cube.facing.turned(np.asarray(m.cells, dtype=np.float64)), cube) for m in maps]
-    told = [cells for cells in grown if np.ptp(cells) > 0]
-    through = peak_of(told[0], cube.grey.shape) if told else cube.centre
-    sizes = physical(cube, VOLUME_PANEL)
+    grown = [
+        _smooth_volume_for_display(cube.facing.turn_array(np.asarray(m.cells, dtype=np.float64)), cube) for m in maps
+    ]
+    informative = [cells for cells in grown if np.ptp(cells) > 0]
+    through = find_peak(informative[0], cube.grey.shape) if informative else cube.centre
+    sizes = measure_physical(cube, VOLUME_PANEL)
     notes = max((len(wrap_words(m.wrong)) for m in maps), default=0)
     tall = sum(sizes[plane.name][0] + GAP for plane in PLANES)
     sheet = Sheet(max(0.3 + GAP + (VOLUME_PANEL + GAP) * (1 + len(maps)), 6.4), 0.65 + tall + 0.16 * notes + 0.3)
@@ -209,12 +219,12 @@ def draw_volume_map_row(cube: Cube, regions: Sequence[Region], maps: Sequence[Sh
         for plane in PLANES:
             high, wide = sizes[plane.name]
             grey = cut_plane(cube.grey, plane, through)
-            shown = grey if values is None else heat_over(grey, cut_plane(_level(values), plane, through))
+            shown = grey if values is None else blend_heat_over(grey, cut_plane(_scale_level(values), plane, through))
             axes = sheet.axes(left + (VOLUME_PANEL - wide) / 2, top, wide, high)
             draw_slice(axes, shown, plane, through, letters=n == 0, ticks=n == 0)
             if n == 0:
                 marks = cut_regions(tuple(regions), cube.frame, plane, through, MARKED)
-                outline(axes, marks, Frame.of_image(grey.shape))
+                outline_regions(axes, marks, Frame.of_image(grey.shape))
                 sheet.text(0.25, top + high / 2, plane.name, size=10, rotation=90, ha="center", va="center")
             top += high + GAP
         for k, line in enumerate(wrap_words(maps[n - 1].wrong) if n else ()):
@@ -223,12 +233,12 @@ def draw_volume_map_row(cube: Cube, regions: Sequence[Region], maps: Sequence[Sh
     return sheet.png()
 
 
-def _level(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _scale_level(values: NDArray[np.float64]) -> NDArray[np.float64]:
     low, high = float(values.min()), float(values.max())
     return (values - low) / (high - low) if high > low else np.zeros_like(values)
 
 
-def _volume_for_the_eye(cells: NDArray[np.float64], cube: Cube) -> NDArray[np.float64]:
+def _smooth_volume_for_display(cells: NDArray[np.float64], cube: Cube) -> NDArray[np.float64]:
     """Maps of single voxels (gradients) are smoothed by a hundredth of the volume."""
     if cells.shape == cube.grey.shape:
         return np.asarray(gaussian_filter(cells, 0.01 * max(cells.shape)))

@@ -88,21 +88,21 @@ def blend_heat(pixels: Pixels, cells: ArrayLike, window: ArrayLike | None = None
 
     A flat map has no minimum to tell from a maximum and leaves the picture uncoloured, as does a window outside it.
     """
-    grey = _grey(pixels)
+    grey = _convert_to_grey(pixels)
     heat, covered = blend_layers(cells, (grey.shape[0], grey.shape[1]), window)
     low, high = (float(heat[covered].min()), float(heat[covered].max())) if covered.any() else (0.0, 0.0)
     level = np.where(covered, (heat - low) / (high - low), 0.0) if high > low else np.zeros_like(heat)
-    return heat_over(grey, level)
+    return blend_heat_over(grey, level)
 
 
-def heat_over(grey: Pixels, level: NDArray[np.float64]) -> Pixels:
+def blend_heat_over(grey: Pixels, level: NDArray[np.float64]) -> Pixels:
     """A grey picture [h, w] under levels [h, w] from 0 (clear) to 1 (orange): RGB [h, w, 3]."""
-    return _laid_over(grey, HEAT(level)[..., :3], level**HEAT_RISE)
+    return _blend_colours(grey, HEAT(level)[..., :3], level**HEAT_RISE)
 
 
 def blend_over_grey(grey: Pixels, level: NDArray[np.float64]) -> Pixels:
     """A grey picture [h, w] under levels [h, w] from -1 (blue) over 0 (clear) to 1 (yellow): RGB [h, w, 3]."""
-    return _laid_over(grey, _signed_colours(level), np.abs(level))
+    return _blend_colours(grey, _colour_signed(level), np.abs(level))
 
 
 def blend_signed(pixels: Pixels, cells: ArrayLike, limit: float, window: ArrayLike | None = None) -> Pixels:
@@ -114,19 +114,19 @@ def blend_signed(pixels: Pixels, cells: ArrayLike, limit: float, window: ArrayLi
         limit: the size of a value that is fully coloured; 0 leaves the picture uncoloured.
         window: [2, 3], where the map lies; None: over all of the picture.
     """
-    grey = _grey(pixels)
+    grey = _convert_to_grey(pixels)
     values, _ = blend_layers(cells, (grey.shape[0], grey.shape[1]), window)
     level = np.clip(values / limit, -1.0, 1.0) if limit > 0 else np.zeros_like(values)
     return blend_over_grey(grey, level)
 
 
-def bar_image(signed: bool) -> Pixels:
+def draw_bar_image(signed: bool) -> Pixels:
     """What a colour bar shows: the blend over mid-grey, lowest value last: RGB [256, 1, 3]."""
     ramp = np.linspace(1.0, -1.0 if signed else 0.0, 256)[:, None]
     grey = np.full((256, 1), 0.45, dtype=np.float32)
     if signed:
-        return _laid_over(grey, _signed_colours(ramp), np.abs(ramp))
-    return _laid_over(grey, HEAT(ramp)[..., :3], ramp**HEAT_RISE)
+        return _blend_colours(grey, _colour_signed(ramp), np.abs(ramp))
+    return _blend_colours(grey, HEAT(ramp)[..., :3], ramp**HEAT_RISE)
 
 
 def show(axes: Any, pixels: Pixels) -> None:
@@ -138,7 +138,7 @@ def show(axes: Any, pixels: Pixels) -> None:
         spine.set_visible(False)
 
 
-def outline(axes: Any, regions: Sequence[Region], frame: Frame, *, over_map: bool = False) -> None:
+def outline_regions(axes: Any, regions: Sequence[Region], frame: Frame, *, over_map: bool = False) -> None:
     """Draw regions on axes made by `show`: outlines of boxes, polygons and masks, scribbles as strokes.
 
     Over a map the lines are thin, and a scribble is its centre line, so that the map stays visible.
@@ -146,12 +146,12 @@ def outline(axes: Any, regions: Sequence[Region], frame: Frame, *, over_map: boo
     line_pt = 0.9 if over_map else 1.6
     for region in regions:
         colour, style = OUTLINES[region.tag.role]
-        lines = [np.asarray(line) for line in _lines(region, frame)]
+        lines = [np.asarray(line) for line in _trace_lines(region, frame)]
         width_pt = line_pt
         if isinstance(region, Scribble):
             style = "solid"
         if isinstance(region, Scribble) and not over_map:
-            width_pt = max(line_pt, _points_per_pixel(axes) * region.stroke_px / frame.scale)
+            width_pt = max(line_pt, _measure_points_per_pixel(axes) * region.stroke_px / frame.scale)
         halo = [patheffects.Stroke(linewidth=width_pt + 1.2, foreground="black", alpha=0.75), patheffects.Normal()]
         for line in lines:
             axes.plot(
@@ -160,7 +160,7 @@ def outline(axes: Any, regions: Sequence[Region], frame: Frame, *, over_map: boo
             )  # fmt: skip
 
 
-def _lines(region: Region, frame: Frame) -> list[Any]:
+def _trace_lines(region: Region, frame: Frame) -> list[Any]:
     """Polylines (row, column) on the grid of `frame`, closed but for scribbles."""
     if frame.ndim != 2:
         raise GeometryError(f"Regions are drawn on two axes; got a {frame.ndim}-axis frame.")
@@ -180,21 +180,21 @@ def _lines(region: Region, frame: Frame) -> list[Any]:
     return [contour - 0.5 for contour in find_contours(inside, 0.5)]
 
 
-def _points_per_pixel(axes: Any) -> float:
+def _measure_points_per_pixel(axes: Any) -> float:
     figure = axes.get_figure()
     inches = axes.get_position().width * figure.get_size_inches()[0]
     return float(inches * 72.0 / abs(axes.get_xlim()[1] - axes.get_xlim()[0]))
 
 
-def _grey(pixels: Pixels) -> Pixels:
+def _convert_to_grey(pixels: Pixels) -> Pixels:
     return pixels if pixels.ndim == 2 else pixels.mean(axis=2, dtype=np.float32)
 
 
-def _signed_colours(level: NDArray[np.float64]) -> NDArray[np.float64]:
+def _colour_signed(level: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where((level >= 0)[..., None], FOR, AGAINST)
 
 
-def _laid_over(grey: Pixels, colours: NDArray[Any], level: NDArray[np.float64]) -> Pixels:
+def _blend_colours(grey: Pixels, colours: NDArray[Any], level: NDArray[np.float64]) -> Pixels:
     opacity = (MOST_OPAQUE * level)[..., None]
     blended: Pixels = ((1.0 - opacity) * DIMMED * grey[..., None] + opacity * colours).astype(np.float32)
     return blended
@@ -210,7 +210,7 @@ def draw_window(axes: Any, window: ArrayLike | None, frame: Frame) -> None:
     if window is None:
         return
     affine = np.asarray(window, dtype=np.float64)
-    _line(axes, (_CORNERS @ affine[:, :2].T + affine[:, 2]) * np.array(frame.shape), WINDOW, 1.3)
+    _draw_line(axes, (_CORNERS @ affine[:, :2].T + affine[:, 2]) * np.array(frame.shape), WINDOW, 1.3)
 
 
 def draw_boxes(axes: Any, boxes: Sequence[ScoredBox], frame: Frame, *, size: float = 8.0) -> None:
@@ -226,7 +226,7 @@ def draw_boxes(axes: Any, boxes: Sequence[ScoredBox], frame: Frame, *, size: flo
     for box in reversed(boxes):
         low, high = np.array(box.corners[:2]), np.array(box.corners[2:])
         corners = frame.unmap_points(low + _CORNERS * (high - low))
-        _line(axes, corners, FOUND, 1.6 if size >= 8 else 1.2)
+        _draw_line(axes, corners, FOUND, 1.6 if size >= 8 else 1.2)
         top, left = corners.min(axis=0)
         # above the box, or inside it where the picture ends
         room = top > 0.06 * frame.shape[0]
@@ -238,7 +238,7 @@ def draw_boxes(axes: Any, boxes: Sequence[ScoredBox], frame: Frame, *, size: flo
         text.set_path_effects([patheffects.withStroke(linewidth=2.2, foreground="black")])
 
 
-def _line(axes: Any, corners: Any, style: tuple[str, Any], width_pt: float) -> None:
+def _draw_line(axes: Any, corners: Any, style: tuple[str, Any], width_pt: float) -> None:
     colour, dashes = style
     points = np.asarray(corners)
     # a whole dark line below, so that the gaps of the dashes are dark too

@@ -18,7 +18,7 @@ from sightline.plots.overlay import (
     check_pixels,
     draw_boxes,
     draw_window,
-    outline,
+    outline_regions,
     show,
 )
 from sightline.structures.frame import Frame
@@ -89,14 +89,14 @@ class PanelCase:
 
     def verdict(self) -> str:
         """The prediction in words, and whether it is right where the truth is known."""
-        said = f"network says {self.classes[self.predicted]} ({self.probabilities[self.predicted]:.0%})"
+        answer = f"network says {self.classes[self.predicted]} ({self.probabilities[self.predicted]:.0%})"
         if self.label is None:
-            return said
+            return answer
         right = "correct" if self.label == self.classes[self.predicted] else "wrong"
-        return f"{said}; truth is {self.label}: {right}"
+        return f"{answer}; truth is {self.label}: {right}"
 
 
-def shown_classes(cases: Sequence[PanelCase], most: int) -> list[int]:
+def choose_shown_classes(cases: Sequence[PanelCase], most: int) -> list[int]:
     """Classes to draw, in class order: every predicted and true one first, then by probability."""
     first = cases[0]
     order = [case.predicted for case in cases]
@@ -106,7 +106,7 @@ def shown_classes(cases: Sequence[PanelCase], most: int) -> list[int]:
     return sorted(int(k) for k in list(dict.fromkeys(order))[:most])
 
 
-def regions_name(case: PanelCase) -> str:
+def name_regions(case: PanelCase) -> str:
     """What the picture with the outlines is called."""
     return "expert's regions" if case.regions else "no expert's region"
 
@@ -124,7 +124,7 @@ def draw_panel(case: PanelCase) -> bytes:
 
     Of more than six classes the predicted, the true and the next most probable ones are shown, and a line says so.
     """
-    shown = shown_classes((case,), MOST_CLASSES)
+    shown = choose_shown_classes((case,), MOST_CLASSES)
     cell = float(np.clip(10.0 / (1 + len(shown)), 1.6, 2.7))
     height = cell * case.frame.shape[0] / case.frame.shape[1]
     sheet = Sheet(0.15 + (1 + len(shown)) * (cell + 0.12) + 0.32 + 1.25, 2.40 + 2 * height)
@@ -132,10 +132,10 @@ def draw_panel(case: PanelCase) -> bytes:
     sheet.text(0.15, 0.27, clip_words(case.title, int(sheet.width / 0.105)), size=13, weight="bold")
     sheet.text(0.15, 0.53, clip_words(case.verdict(), int(sheet.width / 0.085)), size=10.5)
 
-    for top, regions, name in ((rows[0], (), "picture"), (rows[1], case.regions, regions_name(case))):
+    for top, regions, name in ((rows[0], (), "picture"), (rows[1], case.regions, name_regions(case))):
         axes = sheet.axes(0.15, top, cell, height)
         show(axes, case.pixels)
-        outline(axes, regions, case.frame)
+        outline_regions(axes, regions, case.frame)
         if top == rows[1]:
             draw_window(axes, case.window, case.frame)
             draw_boxes(axes, case.found, case.frame)
@@ -158,7 +158,7 @@ def draw_panel(case: PanelCase) -> bytes:
         for top, picture in zip(rows, pictures, strict=True):
             axes = sheet.axes(left, top, cell, height)
             show(axes, picture)
-            outline(axes, case.regions, case.frame, over_map=True)
+            outline_regions(axes, case.regions, case.frame, over_map=True)
             draw_window(axes, case.window, case.frame)
             if top == rows[0] and case.found and case.found[0].label == case.classes[k]:
                 draw_boxes(axes, case.found, case.frame)
@@ -222,17 +222,17 @@ def draw_comparison(cases: Sequence[PanelCase], names: Sequence[str], *, attenti
     _require_comparable(cases, names)
     first = cases[0]
     kinds = ((False, True) if len(first.classes) <= 2 else (True,)) if attention else (False,)
-    rows = tuple((k, signed) for k in shown_classes(cases, 4) for signed in kinds)
+    rows = tuple((k, signed) for k in choose_shown_classes(cases, 4) for signed in kinds)
     cell = float(np.clip(10.0 / (1 + len(cases)), 1.7, 2.4))
     height = cell * first.frame.shape[0] / first.frame.shape[1]
     grid = _ComparisonGrid(rows, cell, height, 0.15 + cell + 0.62, len(cases))
     sheet = grid.open_page()
     sheet.text(0.15, 0.27, clip_words(first.title, int(sheet.width / 0.105)), size=13, weight="bold")
     sheet.text(0.15, 0.53, "" if first.label is None else f"truth: {first.label}", size=10.5)
-    for row, (regions, name) in enumerate((((), "picture"), (first.regions, regions_name(first)))):
+    for row, (regions, name) in enumerate((((), "picture"), (first.regions, name_regions(first)))):
         axes = sheet.axes(0.15, grid.find_top(row), cell, height)
         show(axes, first.pixels)
-        outline(axes, regions, first.frame)
+        outline_regions(axes, regions, first.frame)
         sheet.text(0.15, grid.find_top(row) - 0.09, name, size=10)
     for column, (case, name) in enumerate(zip(cases, names, strict=True)):
         _draw_method(sheet, grid, column, case, name)
@@ -259,19 +259,19 @@ def _require_comparable(cases: Sequence[PanelCase], names: Sequence[str]) -> Non
 def _draw_method(sheet: Sheet, grid: _ComparisonGrid, column: int, case: PanelCase, name: str) -> None:
     """The column of a method: its name, what it predicts, and a map for every row."""
     left, fits = grid.find_left(column), int(grid.cell / 0.095)
-    for line, text in enumerate(reversed(_in_two_lines(name, fits))):
+    for line, text in enumerate(reversed(_break_into_two_lines(name, fits))):
         sheet.text(left, 0.86 - 0.16 * line, text, size=11, weight="bold")
     predicted = case.classes[case.predicted]
     mark = "" if case.label is None else ("  ✓" if predicted == case.label else "  ✗")
     sheet.text(left, 1.07, clip_words(f"says {predicted}", fits) + mark, size=10, color=PREDICTED_INK)
-    with_boxes = _row_of_boxes(case, [case.classes[k] for k, _ in grid.rows])
+    with_boxes = _find_row_of_boxes(case, [case.classes[k] for k, _ in grid.rows])
     for row, (k, signed) in enumerate(grid.rows):
         axes = sheet.axes(left, grid.find_top(row), grid.cell, grid.height)
         if signed:
             show(axes, blend_signed(case.pixels, case.attention[k], case.limit, case.window))
         else:
             show(axes, blend_heat(case.pixels, case.maps[k], case.window))
-        outline(axes, case.regions, case.frame, over_map=True)
+        outline_regions(axes, case.regions, case.frame, over_map=True)
         draw_window(axes, case.window, case.frame)
         if row == with_boxes:
             draw_boxes(axes, case.found, case.frame, size=7.0)
@@ -291,13 +291,13 @@ def _label_row(sheet: Sheet, grid: _ComparisonGrid, row: int, label: str, *, sig
     sheet.bar(bar, grid.find_top(row), grid.height, signed=signed, ends=ends, middle="0" if signed else None)
 
 
-def _in_two_lines(name: str, most: int) -> list[str]:
+def _break_into_two_lines(name: str, most: int) -> list[str]:
     """A name broken between words where it is too long; what two lines do not hold is clipped."""
     lines = wrap(name, most, break_long_words=False) or [""]
     return [clip_words(line, most) for line in (lines if len(lines) <= 2 else [lines[0], " ".join(lines[1:])])]
 
 
-def _row_of_boxes(case: PanelCase, classes: Sequence[str]) -> int:
+def _find_row_of_boxes(case: PanelCase, classes: Sequence[str]) -> int:
     """The first of the rows of a comparison that shows the class of a case's boxes; the top where none does."""
     label = case.found[0].label if case.found else ""
     return classes.index(label) if label in classes else 0

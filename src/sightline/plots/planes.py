@@ -63,7 +63,7 @@ class Facing:
     axes: tuple[int, int, int] = (0, 1, 2)
     flipped: tuple[bool, bool, bool] = (False, False, False)
 
-    def turned(self, values: NDArray[Any]) -> NDArray[Any]:
+    def turn_array(self, values: NDArray[Any]) -> NDArray[Any]:
         """The last three axes of an array, turned (a view)."""
         lead = values.ndim - 3
         moved = np.transpose(values, (*range(lead), *(lead + axis for axis in self.axes)))
@@ -72,7 +72,7 @@ class Facing:
                 moved = np.flip(moved, lead + axis)
         return moved
 
-    def back(self, values: NDArray[Any]) -> NDArray[Any]:
+    def turn_back(self, values: NDArray[Any]) -> NDArray[Any]:
         """What `turned` undoes."""
         for axis, flip in enumerate(self.flipped):
             if flip:
@@ -89,7 +89,7 @@ class Facing:
         return frame.then(matrix, [frame.shape[old] for old in self.axes])
 
 
-def facing_of(affine: ArrayLike) -> Facing:
+def find_facing(affine: ArrayLike) -> Facing:
     """How a volume with an affine (voxel indices to mm, RAS+) is turned.
 
     A patch that is merely tilted, as its vertebra is, stays as it is.
@@ -129,20 +129,20 @@ class Cube:
         return a, b, c
 
 
-def bone_window(values_hu: ArrayLike) -> NDArray[np.float32]:
+def apply_bone_window(values_hu: ArrayLike) -> NDArray[np.float32]:
     """Hounsfield units as grey values in 0..1."""
     low, high = BONE_HU
     return np.asarray(np.clip((np.asarray(values_hu, dtype=np.float32) - low) / (high - low), 0.0, 1.0))
 
 
-def cube_of(case: Case, view: VolumeView) -> Cube:
+def build_cube(case: Case, view: VolumeView) -> Cube:
     """A case as the network sees it at test time, turned and in the bone window."""
     volume = read_volume(case.image)
     planes, frame = view.test(volume.values)
-    return cube_shown(planes, Frame(frame.shape, frame.to_source, volume.spacing_mm), facing_of(volume.affine), view)
+    return turn_cube(planes, Frame(frame.shape, frame.to_source, volume.spacing_mm), find_facing(volume.affine), view)
 
 
-def cube_shown(planes: NDArray[np.float32], frame: Frame, facing: Facing, view: VolumeView) -> Cube:
+def turn_cube(planes: NDArray[np.float32], frame: Frame, facing: Facing, view: VolumeView) -> Cube:
     """What a network was given, turned.
 
     Args:
@@ -152,17 +152,17 @@ def cube_shown(planes: NDArray[np.float32], frame: Frame, facing: Facing, view: 
         view: whose window the numbers are in.
     """
     low, high = view.window_hu
-    grey = bone_window(facing.turned(planes[0]) * (high - low) + low)
+    grey = apply_bone_window(facing.turn_array(planes[0]) * (high - low) + low)
     turned = facing.frame(frame)
     linear = turned.to_source[:3, :3] * np.array(turned.spacing_mm or (1.0, 1.0, 1.0))[:, None]
     a, b, c = np.linalg.norm(linear, axis=0).tolist()
     return Cube(np.ascontiguousarray(grey), turned, facing, (a, b, c))
 
 
-def whole_cube(volume: Volume) -> Cube:
+def build_whole_cube(volume: Volume) -> Cube:
     """A whole volume in Hounsfield units, turned and in the bone window."""
-    facing = facing_of(volume.affine)
-    grey = np.ascontiguousarray(bone_window(facing.turned(volume.values)))
+    facing = find_facing(volume.affine)
+    grey = np.ascontiguousarray(apply_bone_window(facing.turn_array(volume.values)))
     a, b, c = (volume.spacing_mm[axis] for axis in facing.axes)
     return Cube(grey, facing.frame(volume.frame), facing, (a, b, c))
 
@@ -173,7 +173,7 @@ def cut_plane(values: NDArray[Any], plane: Plane, through: tuple[int, int, int])
     return np.asarray(np.take(values, through[plane.normal], axis=lead + plane.normal))
 
 
-def cut_side_mm(side_mm: tuple[float, float, float], plane: Plane) -> tuple[float, float]:
+def measure_cut_side_mm(side_mm: tuple[float, float, float], plane: Plane) -> tuple[float, float]:
     """Height and width in millimetres of a pixel of a plane."""
     rows, columns = (side for axis, side in enumerate(side_mm) if axis != plane.normal)
     return rows, columns
@@ -183,7 +183,7 @@ def cut_regions(
     regions: tuple[Region, ...], frame: Frame, plane: Plane, through: tuple[int, int, int], roles: tuple[Role, ...]
 ) -> tuple[Region, ...]:
     """Marks in a volume as masks of one slice, on the slice's own grid; those the slice misses are left out."""
-    slab = _slab(frame, plane, through)
+    slab = _cut_slab(frame, plane, through)
     found = []
     for region in regions:
         if region.tag.role in roles and isinstance(region, Mask | Box):
@@ -193,7 +193,7 @@ def cut_regions(
     return tuple(found)
 
 
-def _slab(frame: Frame, plane: Plane, through: tuple[int, int, int]) -> Frame:
+def _cut_slab(frame: Frame, plane: Plane, through: tuple[int, int, int]) -> Frame:
     """The frame of one slice of a grid, still with three axes."""
     if frame.ndim != 3:
         raise GeometryError(f"Planes are cut from three axes; got {frame.ndim}.")

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.lines import Line2D
 
-from sightline.plots.canvas import png_of
+from sightline.plots.canvas import encode_png
 from sightline.plots.charts import (
     DASHES,
     PALETTE,
-    chart,
-    legend_below,
-    line_style,
+    add_legend_below,
+    choose_line_style,
+    make_chart,
     require,
     require_drawable,
     set_title,
@@ -33,19 +33,21 @@ class ReliabilityCurve:
     style: int | None = None
 
 
-def reliability(curves: Sequence[ReliabilityCurve], *, title: str = "What was said and what was observed") -> bytes:
+def draw_reliability(
+    curves: Sequence[ReliabilityCurve], *, title: str = "What was said and what was observed"
+) -> bytes:
     """Calibration curves with their intervals, and the diagonal of a perfect model.
 
     Raises:
         RunError: no curve, or numbers that are not finite.
     """
     require(curves, "curves")
-    figure, axes = chart(5.6, 5.9 + 0.24 * len(curves))
+    figure, axes = make_chart(5.6, 5.9 + 0.24 * len(curves))
     axes.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle=DASHES[2])
     handles = []
     for n, curve in enumerate(curves):
         require_drawable(curve.name, [*curve.said, *curve.observed, *curve.low, *curve.high])
-        look = line_style(n if curve.style is None else curve.style)
+        look = choose_line_style(n if curve.style is None else curve.style)
         for x, low, high in zip(curve.said, curve.low, curve.high, strict=True):
             if low is not None and high is not None:
                 axes.plot([x, x], [low, high], color=look["color"], linewidth=1.4, alpha=0.75)
@@ -56,8 +58,8 @@ def reliability(curves: Sequence[ReliabilityCurve], *, title: str = "What was sa
     axes.set(xlabel="probability said", ylabel="share observed (95% interval)")
     axes.grid(color="#e4e4e4", linewidth=0.7)
     set_title(axes, title)
-    legend_below(figure, handles, columns=1)
-    return png_of(figure)
+    add_legend_below(figure, handles, columns=1)
+    return encode_png(figure)
 
 
 @dataclass(frozen=True)
@@ -71,14 +73,14 @@ class BenefitCurve:
     high: Sequence[float | None] = ()
 
 
-def benefits(curves: Sequence[BenefitCurve], *, title: str = "Is acting on the probability worth it?") -> bytes:
+def draw_benefits(curves: Sequence[BenefitCurve], *, title: str = "Is acting on the probability worth it?") -> bytes:
     """Decision curves; bands are intervals.
 
     Raises:
         RunError: no curve, or numbers that are not finite.
     """
     require(curves, "curves")
-    figure, axes = chart(6.6, 4.6 + 0.24 * len(curves))
+    figure, axes = make_chart(6.6, 4.6 + 0.24 * len(curves))
     handles = []
     for n, curve in enumerate(curves):
         require_drawable(curve.name, [*curve.thresholds, *curve.benefit, *curve.low, *curve.high])
@@ -87,8 +89,8 @@ def benefits(curves: Sequence[BenefitCurve], *, title: str = "Is acting on the p
         if ends:
             x, low, high = (np.array(part, dtype=np.float64) for part in zip(*ends, strict=True))
             axes.fill_between(x, low, high, color=PALETTE[n % len(PALETTE)], alpha=0.18, linewidth=0)
-        axes.plot(curve.thresholds, curve.benefit, **line_style(n))
-        handles.append(Line2D([], [], **line_style(n), label=curve.name))
+        axes.plot(curve.thresholds, curve.benefit, **choose_line_style(n))
+        handles.append(Line2D([], [], **choose_line_style(n), label=curve.name))
     shown = [value for curve in curves for value in curve.benefit]
     axes.axhline(0.0, color="#999999", linewidth=1)
     # acting on everybody falls without bound: what matters lies above a little below nought
@@ -96,5 +98,5 @@ def benefits(curves: Sequence[BenefitCurve], *, title: str = "Is acting on the p
     axes.set(xlabel="chance of disease from which on one would act", ylabel="net benefit")
     axes.grid(color="#e4e4e4", linewidth=0.7)
     set_title(axes, title)
-    legend_below(figure, handles)
-    return png_of(figure)
+    add_legend_below(figure, handles)
+    return encode_png(figure)

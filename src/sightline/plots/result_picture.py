@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from sightline.errors import GeometryError
-from sightline.io.picture import map_on_pixels
+from sightline.io.picture import resample_to_pixels
 
 LONG_SIDE = 1024
 BANNER = "AI RESEARCH - NOT FOR DIAGNOSIS"
@@ -58,7 +58,7 @@ def draw_result(
     if scale < 1.0:
         picture = picture.resize(size, Image.Resampling.BOX)
     if heat is not None and to_source is not None:
-        picture = _heated(picture, np.asarray(heat, dtype=np.float32), to_source, scale)
+        picture = _blend_heat(picture, np.asarray(heat, dtype=np.float32), to_source, scale)
     pen = ImageDraw.Draw(picture)
     font = ImageFont.load_default(size=max(12, round(max(size) / 60)))
     width = max(2, round(max(size) / 400))
@@ -67,24 +67,24 @@ def draw_result(
         pen.rectangle(corners, outline=_BOX, width=width)
         place = (corners[0] + width + 2, max(0.0, corners[1] - 1.4 * font.size))  # type: ignore[union-attr]
         pen.text(place, words, fill=_BOX, font=font, stroke_width=2, stroke_fill=(0, 0, 0))
-    return _with_band(picture, lines)
+    return _add_band(picture, lines)
 
 
-def _heated(
+def _blend_heat(
     picture: Image.Image, heat: NDArray[np.float32], to_source: NDArray[np.float64], scale: float
 ) -> Image.Image:
     low, high = float(heat.min()), float(heat.max())
     if not high > low:
         return picture  # a flat map has nothing to show
     shape = (picture.height, picture.width)
-    laid, covered = map_on_pixels(heat, np.diag([scale, scale, 1.0]) @ to_source, shape, smooth=True)
-    level = np.where(covered, np.rint((laid - low) * (255.0 / (high - low))), 0.0).astype(np.uint8)
-    colour, opacity = _tables()
+    resampled, covered = resample_to_pixels(heat, np.diag([scale, scale, 1.0]) @ to_source, shape, smooth=True)
+    level = np.where(covered, np.rint((resampled - low) * (255.0 / (high - low))), 0.0).astype(np.uint8)
+    colour, opacity = _build_tables()
     return Image.composite(Image.fromarray(colour[level]), picture, Image.fromarray(opacity[level]))
 
 
 @lru_cache(maxsize=1)
-def _tables() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def _build_tables() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Colour [256, 3] and opacity [256] of each level of a map."""
     level = np.linspace(0.0, 1.0, 256)
     anchors = np.linspace(0.0, 1.0, len(_HEAT))
@@ -92,7 +92,7 @@ def _tables() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     return np.rint(colour).astype(np.uint8), np.rint(255.0 * _MOST_OPAQUE * level**_RISE).astype(np.uint8)
 
 
-def _with_band(picture: Image.Image, lines: Sequence[str]) -> NDArray[np.uint8]:
+def _add_band(picture: Image.Image, lines: Sequence[str]) -> NDArray[np.uint8]:
     width = max(picture.width, _LEAST_WIDTH)
     size = max(12, round(width / 52))
     font, strong = ImageFont.load_default(size=size), ImageFont.load_default(size=round(1.2 * size))

@@ -20,7 +20,7 @@ from scipy.ndimage import map_coordinates
 from sightline.io.volume import Volume
 from sightline.plots.canvas import Sheet
 from sightline.plots.overlay import show
-from sightline.plots.planes import bone_window
+from sightline.plots.planes import apply_bone_window
 from sightline.structures.frame import FloatArray
 
 # how far in front of, behind and beside the spine is shown
@@ -79,7 +79,7 @@ class Reformation:
         return self.top_mm - z, self.right_mm - x
 
 
-def curved_reformat(ct: Volume, centres_mm: ArrayLike) -> Reformation:
+def reformat_curved(ct: Volume, centres_mm: ArrayLike) -> Reformation:
     """A CT along the centres of vertebral bodies.
 
     Args:
@@ -96,12 +96,12 @@ def curved_reformat(ct: Volume, centres_mm: ArrayLike) -> Reformation:
     right = min(centres[:, 0].max() + BESIDE_MM, high[0])
     left = max(centres[:, 0].min() - BESIDE_MM, low[0])
     z = top - np.arange(max(1, round(top - bottom))) - 0.5
-    x_of, y_of = (_along(centres, axis, z) for axis in (0, 1))
+    x_of, y_of = (_interpolate_along(centres, axis, z) for axis in (0, 1))
     y = front - np.arange(max(1, round(front - back))) - 0.5
     x = right - np.arange(max(1, round(right - left))) - 0.5
     sagittal = np.stack(np.broadcast_arrays(x_of[:, None], y[None, :], z[:, None]), axis=-1)
     coronal = np.stack(np.broadcast_arrays(x[None, :], y_of[:, None], z[:, None]), axis=-1)
-    return Reformation(_sampled(ct, sagittal), _sampled(ct, coronal), top, front, right)
+    return Reformation(_sample_ct(ct, sagittal), _sample_ct(ct, coronal), top, front, right)
 
 
 def draw_overview(ct: Volume, vertebrae: Sequence[MarkedVertebra], title: str, notes: Sequence[str] = ()) -> bytes:
@@ -113,7 +113,7 @@ def draw_overview(ct: Volume, vertebrae: Sequence[MarkedVertebra], title: str, n
         title: heading.
         notes: lines below, what was left out.
     """
-    reformed = curved_reformat(ct, [one.world_mm for one in vertebrae])
+    reformed = reformat_curved(ct, [one.world_mm for one in vertebrae])
     shapes = (reformed.sagittal.shape, reformed.coronal.shape)
     # a short piece of a spine is drawn up to half as large again, a whole one fits a screen
     scale = min(INCHES_PER_MM * float(np.clip(320.0 / shapes[0][0], 1.0, 1.5)), 8.0 / shapes[0][0])
@@ -125,14 +125,14 @@ def draw_overview(ct: Volume, vertebrae: Sequence[MarkedVertebra], title: str, n
     sheet = Sheet(width, 0.95 + height + 0.32 + 0.18 * len(lines))
     sheet.text(0.15, 0.28, title[: int(sheet.width / 0.105)], size=13, weight="bold")
     called = [one.level for one in vertebrae if one.called]
-    said = f"called fractured: {', '.join(called)}" if called else "no vertebra is called fractured"
-    sheet.text(0.15, 0.53, f"{said}; {len(vertebrae)} vertebrae seen"[: int(sheet.width / 0.085)], size=10.5)
+    summary = f"called fractured: {', '.join(called)}" if called else "no vertebra is called fractured"
+    sheet.text(0.15, 0.53, f"{summary}; {len(vertebrae)} vertebrae seen"[: int(sheet.width / 0.085)], size=10.5)
     lefts = (0.15, 0.15 + widths[0] + words)
     pictures = (("sagittal", reformed.sagittal, ("H", "A")), ("coronal", reformed.coronal, ("H", "R")))
     for n, (name, values, letters) in enumerate(pictures):
         sheet.text(lefts[n], 0.8, name, size=10)
         axes = sheet.axes(lefts[n], 0.88, widths[n], height)
-        show(axes, bone_window(values))
+        show(axes, apply_bone_window(values))
         axes.images[-1].set_interpolation("bilinear")
         ink = {"color": "#ffe08a", "fontsize": 9, "fontweight": "bold"}
         axes.text(values.shape[1] / 2, 2, letters[0], ha="center", va="top", **ink)
@@ -149,7 +149,7 @@ def draw_overview(ct: Volume, vertebrae: Sequence[MarkedVertebra], title: str, n
     rows = np.array([reformed.on_sagittal(one.world_mm)[0] for one in vertebrae]) * scale
     for one, wanted, row in zip(vertebrae, rows, spread_rows(rows, 0.17), strict=True):
         left, weight = lefts[0] + widths[0], "bold" if one.called else "normal"
-        _leader(sheet, left, 0.88 + wanted, 0.88 + row)
+        _draw_leader(sheet, left, 0.88 + wanted, 0.88 + row)
         sheet.text(
             left + 0.17, 0.88 + row + 0.05, f"{one.level}  {one.probability:.0%}", size=10, weight=weight,
             color="#a01010" if one.called else "#222222",
@@ -175,13 +175,13 @@ def spread_rows(rows: ArrayLike, least: float) -> FloatArray:
     return np.asarray(level + least * np.arange(len(wanted)))
 
 
-def _leader(sheet: Sheet, left: float, start: float, end: float) -> None:
+def _draw_leader(sheet: Sheet, left: float, start: float, end: float) -> None:
     xs = [(left + 0.02) / sheet.width, (left + 0.14) / sheet.width]
     ys = [1.0 - start / sheet.height, 1.0 - end / sheet.height]
     sheet.figure.add_artist(Line2D(xs, ys, color="#888888", linewidth=0.8))
 
 
-def _along(centres: FloatArray, axis: int, z: FloatArray) -> FloatArray:
+def _interpolate_along(centres: FloatArray, axis: int, z: FloatArray) -> FloatArray:
     """A coordinate of the spine at heights, constant beyond its ends; heights that come twice are averaged."""
     heights, where = np.unique(centres[:, 2], return_inverse=True)
     values = np.bincount(where, centres[:, axis]) / np.bincount(where)
@@ -190,7 +190,7 @@ def _along(centres: FloatArray, axis: int, z: FloatArray) -> FloatArray:
     return np.asarray(PchipInterpolator(heights, values)(np.clip(z, heights[0], heights[-1])))
 
 
-def _sampled(ct: Volume, world_mm: FloatArray) -> NDArray[np.float32]:
+def _sample_ct(ct: Volume, world_mm: FloatArray) -> NDArray[np.float32]:
     """The CT at places in the patient [..., 3], trilinear; air beyond it."""
     places = np.moveaxis(ct.place_of(world_mm) - 0.5, -1, 0)
     return np.asarray(map_coordinates(ct.values, places, output=np.float32, order=1, cval=AIR_HU))

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from sightline.errors import GeometryError
 from sightline.plots.canvas import INK, Sheet
 from sightline.plots.contact_sheet import Overlay
-from sightline.plots.overlay import Pixels, blend_over_grey, heat_over, outline, show
+from sightline.plots.overlay import Pixels, blend_heat_over, blend_over_grey, outline_regions, show
 from sightline.plots.panels import DISCLAIMER, PanelCase
-from sightline.plots.planes import PLANES, SAGITTAL, Cube, Plane, cut_plane, cut_regions, cut_side_mm
+from sightline.plots.planes import PLANES, SAGITTAL, Cube, Plane, cut_plane, cut_regions, measure_cut_side_mm
 from sightline.structures.frame import Frame
 from sightline.structures.regions import Region
 from sightline.structures.resampling import check_maps, upsample_map
@@ -81,18 +81,18 @@ class VolumePanel:
         """The voxel in which the planes meet."""
         if self.maps is None or np.ptp(self.maps[self.predicted]) == 0:
             return self.cube.centre
-        return peak_of(self.maps[self.predicted], self.cube.grey.shape)
+        return find_peak(self.maps[self.predicted], self.cube.grey.shape)
 
     def verdict(self) -> str:
         """The prediction in words, and whether it is right where the truth is known."""
-        said = f"network says {self.classes[self.predicted]} ({self.probabilities[self.predicted]:.0%})"
+        answer = f"network says {self.classes[self.predicted]} ({self.probabilities[self.predicted]:.0%})"
         if self.label is None:
-            return said
+            return answer
         right = "correct" if self.label == self.classes[self.predicted] else "wrong"
-        return f"{said}; truth is {self.label}: {right}"
+        return f"{answer}; truth is {self.label}: {right}"
 
 
-def peak_of(cells: NDArray[np.float64], shape: tuple[int, ...]) -> tuple[int, int, int]:
+def find_peak(cells: NDArray[np.float64], shape: tuple[int, ...]) -> tuple[int, int, int]:
     """The voxel of a grid in the middle of a map's greatest cell."""
     cell = np.unravel_index(int(cells.argmax()), cells.shape)
     a, b, c = (int((i + 0.5) * n / m) for i, n, m in zip(cell, shape, cells.shape, strict=True))
@@ -102,9 +102,9 @@ def peak_of(cells: NDArray[np.float64], shape: tuple[int, ...]) -> tuple[int, in
 def draw_volume_panel(panel: VolumePanel) -> bytes:
     """A PNG: a row for each plane; the volume, the expert's marks, and map and attention of up to two classes."""
     marked = any(region.tag.role in MARKED for region in panel.regions)
-    shown = _shown(panel) if panel.maps is not None else []
+    shown = _choose_shown(panel) if panel.maps is not None else []
     columns = 1 + int(marked) + 2 * len(shown)
-    sizes = physical(panel.cube, _CELL)
+    sizes = measure_physical(panel.cube, _CELL)
     heights = [sizes[plane.name][0] for plane in PLANES]
     top, left = (1.42 if shown else 0.92), 0.42
     width = max(left + columns * (_CELL + _GAP) + (1.1 if shown else 0.0), 6.4)
@@ -117,8 +117,8 @@ def draw_volume_panel(panel: VolumePanel) -> bytes:
         sheet.text(left + _CELL + _GAP, top - 0.1, "expert's marks", size=10)
     first = left + (1 + int(marked)) * (_CELL + _GAP)
     for n, k in enumerate(shown):
-        _class_words(sheet, panel, k, first + 2 * n * (_CELL + _GAP), top)
-    levels = [(k, *_levels(panel, k)) for k in shown]
+        _write_class_words(sheet, panel, k, first + 2 * n * (_CELL + _GAP), top)
+    levels = [(k, *_compute_levels(panel, k)) for k in shown]
     y = top
     for plane, height in zip(PLANES, heights, strict=True):
         grey = cut_plane(panel.cube.grey, plane, through)
@@ -126,14 +126,14 @@ def draw_volume_panel(panel: VolumePanel) -> bytes:
         pictures: list[tuple[Pixels, tuple[Region, ...], bool]] = [(grey, (), False)]
         pictures += [(grey, marks, False)] if marked else []
         for _, heat, signed in levels:
-            pictures.append((heat_over(grey, cut_plane(heat, plane, through)), marks, True))
+            pictures.append((blend_heat_over(grey, cut_plane(heat, plane, through)), marks, True))
             pictures.append((blend_over_grey(grey, cut_plane(signed, plane, through)), marks, True))
         sheet.text(left - 0.12, y + height / 2, plane.name, size=10, rotation=90, ha="center", va="center")
         for n, (picture, regions, over) in enumerate(pictures):
             wide = sizes[plane.name][1]
             axes = sheet.axes(left + n * (_CELL + _GAP) + (_CELL - wide) / 2, y, wide, height)
             draw_slice(axes, picture, plane, through, letters=n == 0, ticks=n == 0)
-            outline(axes, regions, Frame.of_image(grey.shape), over_map=over)
+            outline_regions(axes, regions, Frame.of_image(grey.shape), over_map=over)
         y += height + _GAP
     if shown:
         bar = first + 2 * len(shown) * (_CELL + _GAP) + 0.02
@@ -178,7 +178,7 @@ def draw_slice(
             axes.plot(xs, ys, color="#ffe08a", linewidth=1.2, scalex=False, scaley=False)
 
 
-def slice_case(panel: VolumePanel, through: tuple[int, int, int], plane: Plane = SAGITTAL) -> PanelCase:
+def slice_panel(panel: VolumePanel, through: tuple[int, int, int], plane: Plane = SAGITTAL) -> PanelCase:
     """One slice of a panel with maps as a picture among others (`panels.draw_comparison`)."""
     assert panel.maps is not None and panel.attention is not None
     shape = panel.cube.grey.shape
@@ -198,18 +198,18 @@ def slice_case(panel: VolumePanel, through: tuple[int, int, int], plane: Plane =
     )
 
 
-def slice_overlay(panel: VolumePanel, k: int, caption: str, plane: Plane = SAGITTAL) -> Overlay:
+def build_slice_overlay(panel: VolumePanel, k: int, caption: str, plane: Plane = SAGITTAL) -> Overlay:
     """The slice through a class's greatest map cell (or the middle) as one picture of a contact sheet."""
     cells = None if panel.maps is None else panel.maps[k]
     shape = panel.cube.grey.shape
-    through = panel.cube.centre if cells is None else peak_of(cells, shape)
+    through = panel.cube.centre if cells is None else find_peak(cells, shape)
     grey = cut_plane(panel.cube.grey, plane, through)
     over = None if cells is None else cut_plane(upsample_map(cells, shape), plane, through)
     marks = cut_regions(panel.regions, panel.cube.frame, plane, through, MARKED)
     return Overlay(grey, over, marks, Frame.of_image(grey.shape), caption)
 
 
-def _shown(panel: VolumePanel) -> list[int]:
+def _choose_shown(panel: VolumePanel) -> list[int]:
     """The predicted and the true class, then the most probable others, in class order."""
     order = [panel.predicted]
     if panel.label is not None and panel.label in panel.classes:
@@ -218,7 +218,7 @@ def _shown(panel: VolumePanel) -> list[int]:
     return sorted(list(dict.fromkeys(order))[:MOST_CLASSES])
 
 
-def _levels(panel: VolumePanel, k: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _compute_levels(panel: VolumePanel, k: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """A class's map in 0..1 and its attention in -1..1 on the cube's grid."""
     assert panel.maps is not None and panel.attention is not None
     heat = upsample_map(panel.maps[k], panel.cube.grey.shape)
@@ -229,25 +229,25 @@ def _levels(panel: VolumePanel, k: int) -> tuple[NDArray[np.float64], NDArray[np
     return heat, np.clip(signed / limit, -1.0, 1.0) if limit > 0 else np.zeros_like(signed)
 
 
-def _class_words(sheet: Sheet, panel: VolumePanel, k: int, left: float, top: float) -> None:
+def _write_class_words(sheet: Sheet, panel: VolumePanel, k: int, left: float, top: float) -> None:
     roles = {"predicted": k == panel.predicted, "truth": panel.classes[k] == panel.label}
     marks = " · ".join(word for word, holds in roles.items() if holds)
     colour = _PREDICTED_INK if k == panel.predicted else INK
     weight = "bold" if k == panel.predicted else "normal"
     sheet.text(left, 0.86, panel.classes[k][:36], size=11, weight=weight, color=colour)
-    said = f"{panel.probabilities[k]:.1%}" + (f"   {marks}" if marks else "")
-    sheet.text(left, 1.07, said, size=10, weight=weight, color=colour)
+    label = f"{panel.probabilities[k]:.1%}" + (f"   {marks}" if marks else "")
+    sheet.text(left, 1.07, label, size=10, weight=weight, color=colour)
     sheet.text(left, top - 0.1, "class map", size=10)
     sheet.text(left + _CELL + _GAP, top - 0.1, "attention", size=10)
 
 
-def physical(cube: Cube, inches: float) -> dict[str, tuple[float, float]]:
+def measure_physical(cube: Cube, inches: float) -> dict[str, tuple[float, float]]:
     """Height and width in inches of the planes of a cube by name, the longest side `inches`, millimetres alike."""
-    scale = inches / max(max(_mm(cube, plane)) for plane in PLANES)
-    return {plane.name: (_mm(cube, plane)[0] * scale, _mm(cube, plane)[1] * scale) for plane in PLANES}
+    scale = inches / max(max(_measure_mm(cube, plane)) for plane in PLANES)
+    return {plane.name: (_measure_mm(cube, plane)[0] * scale, _measure_mm(cube, plane)[1] * scale) for plane in PLANES}
 
 
-def _mm(cube: Cube, plane: Plane) -> tuple[float, float]:
+def _measure_mm(cube: Cube, plane: Plane) -> tuple[float, float]:
     rows, columns = (n for axis, n in enumerate(cube.grey.shape) if axis != plane.normal)
-    high, wide = cut_side_mm(cube.side_mm, plane)
+    high, wide = measure_cut_side_mm(cube.side_mm, plane)
     return rows * high, columns * wide

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from sightline.errors import CohortError
-from sightline.structures.identifiers import clean_text, same_form
-from sightline.structures.notation import bytes_of_region
+from sightline.structures.identifiers import clean_text, normalise_form
+from sightline.structures.notation import encode_region
 from sightline.structures.regions import Region
 
 _NORMAL_WORDS = frozenset(
@@ -68,7 +68,7 @@ class Case:
         for name in ("case_id", "view"):
             object.__setattr__(self, name, clean_text(vars(self)[name]))
         for name in ("study_id", "patient_id", "label"):
-            object.__setattr__(self, name, same_form(vars(self)[name]))
+            object.__setattr__(self, name, normalise_form(vars(self)[name]))
 
 
 # in `Cohort.about`: SHA-256 of the weights, one or more, whose proposals readers accepted or edited into its marks
@@ -106,7 +106,7 @@ class Cohort:
 
     def __post_init__(self) -> None:
         """Refuse repeated case ids and labels that are not classes."""
-        object.__setattr__(self, "classes", tuple(same_form(name) for name in self.classes))
+        object.__setattr__(self, "classes", tuple(normalise_form(name) for name in self.classes))
         if "" in self.classes or len(set(self.classes)) < len(self.classes):
             raise CohortError(
                 f"Cohort {self.name!r} has the classes {list(self.classes)}: one has no name, or two have the same.",
@@ -172,5 +172,5 @@ class Cohort:
             row = [case.case_id, case.study_id, case.patient_id, case.label, case.split, case.image.name, size]
             digest.update(json.dumps(row).encode())
             for region in case.regions:
-                digest.update(bytes_of_region(region))
+                digest.update(encode_region(region))
         return digest.hexdigest()[:16]

@@ -61,8 +61,8 @@ class FeatureTap:
     def __init__(self, network: nn.Module) -> None:
         """Hook a network."""
         self._seen: dict[str, list[Tensor]] = {}
-        layers = _feature_layers(network)
-        self._hooks = [module.register_forward_hook(self._keeper(name)) for name, module in layers.items()]
+        layers = _find_feature_layers(network)
+        self._hooks = [module.register_forward_hook(self._make_keeper(name)) for name, module in layers.items()]
 
     def take(self) -> Tensor | None:
         """Features [b, c] of the last run, float32, which are forgotten; None of a network without such a part."""
@@ -79,14 +79,14 @@ class FeatureTap:
             hook.remove()
         self._seen.clear()
 
-    def _keeper(self, name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+    def _make_keeper(self, name: str) -> Callable[[nn.Module, Any, Tensor], None]:
         def keep(module: nn.Module, given: Any, features: Tensor) -> None:
             self._seen.setdefault(name, []).append(features)
 
         return keep
 
 
-def _feature_layers(network: nn.Module) -> dict[str, nn.Module]:
+def _find_feature_layers(network: nn.Module) -> dict[str, nn.Module]:
     found = {}
     for path, owner in network.named_modules():
         parts = dict(owner.named_children())
@@ -97,7 +97,7 @@ def _feature_layers(network: nn.Module) -> dict[str, nn.Module]:
     return seeing or found
 
 
-def probabilities_of(logits: Tensor, *, independent: bool) -> NDArray[np.float64]:
+def compute_probabilities(logits: Tensor, *, independent: bool) -> NDArray[np.float64]:
     """Class probabilities [n, k] of logits."""
     exact = logits.double()
     return np.asarray((exact.sigmoid() if independent else exact.softmax(dim=1)).numpy())
@@ -178,7 +178,7 @@ class Evidence:
                 raise GeometryError(f"A window must be [{b}, d, d + 1]; got {tuple(self.window.shape)}.")
 
 
-def logits_of(output: Evidence | Tensor) -> Tensor:
+def get_logits(output: Evidence | Tensor) -> Tensor:
     """Logits [b, k] of what a network returns: evidence, or, from anybody's own network, the logits themselves.
 
     Raises:
@@ -193,7 +193,7 @@ def logits_of(output: Evidence | Tensor) -> Tensor:
     return logits
 
 
-def window_of_box(boxes: Tensor) -> Tensor:
+def build_window(boxes: Tensor) -> Tensor:
     """The windows [b, 2, 3] that cover boxes [b, 4] (centre row, centre column, height, width; fractions).
 
     A map fraction (u, v) lies at (centre row + (u - 1/2) height, centre column + (v - 1/2) width).
@@ -202,7 +202,7 @@ def window_of_box(boxes: Tensor) -> Tensor:
     return torch.cat([torch.diag_embed(side), (centre - side / 2).unsqueeze(-1)], dim=-1)
 
 
-def box_of_window(window: Tensor) -> Tensor:
+def bound_window(window: Tensor) -> Tensor:
     """The smallest upright boxes [b, 4] (centre row, centre column, height, width) that hold windows [b, 2, 3]."""
     linear, shift = window[..., :2], window[..., 2]
     centre = shift + linear.sum(dim=-1) / 2

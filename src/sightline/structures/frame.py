@@ -115,7 +115,7 @@ class Frame:
 
     def crop(self, start: Sequence[float], shape: Sequence[int]) -> Frame:
         """Keep `shape` pixels from `start`; both may reach outside the grid, which pads."""
-        return self.then(_translation(start), shape)
+        return self.then(_build_translation(start), shape)
 
     def pad(self, before: Sequence[int], after: Sequence[int]) -> Frame:
         """Add pixels before and after each axis."""
@@ -179,7 +179,7 @@ class Frame:
         turn[a, a] = turn[b, b] = math.cos(theta)
         turn[a, b], turn[b, a] = math.sin(theta), -math.sin(theta)
         centre = [n / 2.0 for n in self.shape]
-        matrix = _translation(centre) @ turn @ _translation([-c for c in centre])
+        matrix = _build_translation(centre) @ turn @ _build_translation([-c for c in centre])
         return self.then(matrix, self.shape)
 
 
@@ -192,13 +192,13 @@ def _apply(matrix: FloatArray, points: ArrayLike) -> FloatArray:
     return mapped
 
 
-def _translation(offset: Sequence[float]) -> FloatArray:
+def _build_translation(offset: Sequence[float]) -> FloatArray:
     matrix = np.eye(len(offset) + 1)
     matrix[:-1, -1] = offset
     return matrix
 
 
-def forms_apart_mm(sform: FloatArray, qform: FloatArray, shape: Sequence[int]) -> float:
+def measure_forms_apart_mm(sform: FloatArray, qform: FloatArray, shape: Sequence[int]) -> float:
     """How far two ways of saying where a volume's voxels lie move them apart within it, whatever its origin.
 
     NIfTI files may state both (sform and qform); programs differ in which they heed.
@@ -209,7 +209,7 @@ def forms_apart_mm(sform: FloatArray, qform: FloatArray, shape: Sequence[int]) -
         shape: of the volume.
 
     Example:
-        >>> forms_apart_mm(np.eye(4), np.diag([-1.0, 1.0, 1.0, 1.0]), (5, 5, 5))
+        >>> measure_forms_apart_mm(np.eye(4), np.diag([-1.0, 1.0, 1.0, 1.0]), (5, 5, 5))
         8.0
     """
     corners = np.array(list(product(*((0.0, n - 1.0) for n in shape))))

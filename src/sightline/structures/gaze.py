@@ -98,13 +98,13 @@ class Gaze:
 
     def between(self, start_s: float, stop_s: float) -> Gaze:
         """The places whose start lies in [start_s, stop_s): temporal maps are made of these."""
-        return self._kept((self.start_s >= start_s) & (self.start_s < stop_s))
+        return self._select((self.start_s >= start_s) & (self.start_s < stop_s))
 
     def inside(self, shape: Sequence[int]) -> Gaze:
         """The places on an image of (rows, columns)."""
-        return self._kept(np.asarray(((self.places >= 0.0) & (self.places < np.array(shape))).all(axis=1)))
+        return self._select(np.asarray(((self.places >= 0.0) & (self.places < np.array(shape))).all(axis=1)))
 
-    def _kept(self, keep: NDArray[np.bool_]) -> Gaze:
+    def _select(self, keep: NDArray[np.bool_]) -> Gaze:
         return replace(self, places=self.places[keep], start_s=self.start_s[keep], dwell_s=self.dwell_s[keep])
 
     def density(
@@ -140,7 +140,8 @@ class Gaze:
         scale = np.abs(np.diag(linear)) if diagonal else np.full(2, math.sqrt(abs(float(np.linalg.det(linear)))))
         middles = frame.unmap_points(self.places)
         rows, columns = (
-            _profile(middles[:, axis], sigma / scale[axis], frame.shape[axis], cell) / scale[axis] for axis in (0, 1)
+            _compute_profile(middles[:, axis], sigma / scale[axis], frame.shape[axis], cell) / scale[axis]
+            for axis in (0, 1)
         )
         weights = self.dwell_s if weigh == "dwell" else np.ones(len(self))
         density: NDArray[np.float32] = ((rows * weights) @ columns.T).astype(np.float32)
@@ -177,7 +178,7 @@ def merge_gazes(gazes: Sequence[Gaze]) -> Gaze:
     )
 
 
-def sigma_of_kernel(kernel_px: int) -> float:
+def compute_sigma(kernel_px: int) -> float:
     """The standard deviation OpenCV takes for a Gaussian kernel size (made odd) when none is given.
 
     The code released with Zhu 2022 passes its "standard deviation" B as this size: 500 means 75.5 px (spec, check 10).
@@ -188,7 +189,7 @@ def sigma_of_kernel(kernel_px: int) -> float:
     return 0.3 * ((odd - 1) / 2.0 - 1.0) + 0.8
 
 
-def _profile(middles: FloatArray, sigma: float, n: int, cell: Literal["area", "point"]) -> FloatArray:
+def _compute_profile(middles: FloatArray, sigma: float, n: int, cell: Literal["area", "point"]) -> FloatArray:
     """Gaussians of standard deviation `sigma` cells on n cells of an axis: [n, number of middles]; sums to 1."""
     from scipy.special import ndtr
 

@@ -44,11 +44,11 @@ def _is_control(letter: str) -> bool:
     return unicodedata.category(letter) in ("Cc", "Cs")
 
 
-def same_form(text: str) -> str:
+def normalise_form(text: str) -> str:
     r"""The one form in which ids are compared; upper and lower case stay apart.
 
     Example:
-        >>> same_form("Mu\u0308ller\u200b \u2011 7") == same_form("M\u00fcller - 7")
+        >>> same_form("Mu\u0308ller\u200b \u2011 7") == normalise_form("M\u00fcller - 7")
         True
     """
     if text.isascii() and text.isprintable():
@@ -63,44 +63,44 @@ def same_form(text: str) -> str:
     return unicodedata.normalize("NFKC", " ".join("".join(letters).split()))
 
 
-def alike_names(names: Iterable[str]) -> list[tuple[str, ...]]:
+def group_alike_names(names: Iterable[str]) -> list[tuple[str, ...]]:
     """Names that differ in upper and lower case, marks between their letters, zeros before a number (which spreadsheets
     drop) or Unicode form alone, in groups.
 
     Example:
-        >>> alike_names(["Normal", "fracture", "normal"])
+        >>> group_alike_names(["Normal", "fracture", "normal"])
         [('Normal', 'normal')]
-        >>> alike_names(["AB 0012", "AB/12", "AB/1.2"])
+        >>> group_alike_names(["AB 0012", "AB/12", "AB/1.2"])
         [('AB 0012', 'AB/12')]
     """
     groups: dict[str, list[str]] = {}
     for name in names:
-        form = same_form(name).casefold()
+        form = normalise_form(name).casefold()
         form = re.sub(r"^(\d+)\.0+$", r"\1", form)  # a number that a spreadsheet took for a fraction
         form = re.sub(r"[^\w.]|_", " ", form)
         groups.setdefault(" ".join(re.sub(r"(?<![\d.])0+(?=\d)", "", form).split()), []).append(name)
     return [tuple(group) for group in groups.values() if len(group) > 1]
 
 
-def ids_of_files(names: Iterable[str]) -> dict[str, str]:
+def name_files(names: Iterable[str]) -> dict[str, str]:
     """An id for each file: its name without the suffix of a picture; whole where two would share one.
 
     What follows the last dot of `1.2.840.1` is no suffix.
 
     Example:
-        >>> ids_of_files(["a/1.2.840.1", "b.png", "c.png", "c.jpg"])
+        >>> name_files(["a/1.2.840.1", "b.png", "c.png", "c.jpg"])
         {'a/1.2.840.1': 'a/1.2.840.1', 'b.png': 'b', 'c.png': 'c.png', 'c.jpg': 'c.jpg'}
     """
     every = list(dict.fromkeys(names))
-    short = {name: _without_suffix(name) for name in every}
+    short = {name: _strip_suffix(name) for name in every}
     # a name that is whole already may be what another is shortened to
     counts: dict[str, int] = {}
     for name in every:
-        counts[same_form(short[name])] = counts.get(same_form(short[name]), 0) + 1
-    return {name: short[name] if counts[same_form(short[name])] == 1 else name for name in every}
+        counts[normalise_form(short[name])] = counts.get(normalise_form(short[name]), 0) + 1
+    return {name: short[name] if counts[normalise_form(short[name])] == 1 else name for name in every}
 
 
-def _without_suffix(name: str) -> str:
+def _strip_suffix(name: str) -> str:
     path = PurePosixPath(name)
     while path.suffix.lower() in _SUFFIXES and path.stem:
         path = path.with_suffix("")

@@ -46,7 +46,7 @@ def write_fields(word: str, **fields: object) -> Notation:
     return Notation(f"{word}({', '.join(f'{name}={value!r}' for name, value in fields.items())})")
 
 
-def later_fields(**fields: object) -> dict[str, object]:
+def drop_unset(**fields: object) -> dict[str, object]:
     """Fields that came later: they are written where they say something, so that what is older keeps its digest."""
     return {name: value for name, value in fields.items() if value is not None}
 
@@ -56,7 +56,7 @@ def write_tag(tag: Tag) -> Notation:
     return write_fields("Tag", role=tag.role, label=tag.label, reader=tag.reader)
 
 
-def bytes_of_region(region: Region) -> bytes:
+def encode_region(region: Region) -> bytes:
     """What a cohort's fingerprint holds of a region; a mask in a file counts by the file's name and size."""
     tag = write_tag(region.tag)
     if isinstance(region, Box):

@@ -134,12 +134,12 @@ class Guidance(Protocol):
         ...
 
 
-def says_classes(model: ModelConfig) -> bool:
+def predicts_classes(model: ModelConfig) -> bool:
     """Whether the networks of a config say classes, or only places (`classifies = False`)."""
     return bool(getattr(model, "classifies", True))
 
 
-def takes_shares(loss: GuidanceConfig | ObjectiveConfig | None) -> bool:
+def accepts_soft_targets(loss: GuidanceConfig | ObjectiveConfig | None) -> bool:
     """Whether a loss takes targets between 0 and 1 as such (`takes_shares`), or looks at none."""
     return loss is None or not loss.needs_regions or bool(getattr(loss, "takes_shares", False))
 
@@ -149,40 +149,40 @@ def heeds_history(objective: ObjectiveConfig | None) -> bool:
     return bool(getattr(objective, "heeds_history", False))
 
 
-def learned_part_of(objective: ObjectiveConfig | None) -> Callable[[], nn.Module] | None:
+def find_learned_part(objective: ObjectiveConfig | None) -> Callable[[], nn.Module] | None:
     """What makes an objective with parameters of its own (`build`), or None."""
     build: Callable[[], nn.Module] | None = getattr(objective, "build", None)
     return build
 
 
-def heatmap_of(objective: ObjectiveConfig | None) -> Any | None:
+def find_heatmap(objective: ObjectiveConfig | None) -> Any | None:
     """The explainer whose maps an objective is about (`heatmap`), also where it is trained without them, or None."""
     return getattr(objective, "heatmap", None)
 
 
-def stopping_rule_of(schedule: Any) -> Callable[[Sequence[Mapping[str, Any]]], bool] | None:
+def find_stopping_rule(schedule: Any) -> Callable[[Sequence[Mapping[str, Any]]], bool] | None:
     """What says from the history that a training ends early (`stops`), or None."""
     stops: Callable[[Sequence[Mapping[str, Any]]], bool] | None = getattr(schedule, "stops", None)
     return stops
 
 
-def scorer_of(network: nn.Module) -> Callable[[Tensor], Any]:
+def find_scorer(network: nn.Module) -> Callable[[Tensor], Any]:
     """The way from images to logits alone (`classify`), where a network has one; a decoder is left out of it."""
     way: Callable[[Tensor], Any] = getattr(network, "classify", network)
     return way
 
 
-def takes_features(explainer: Any) -> bool:
+def accepts_features(explainer: Any) -> bool:
     """Whether an explainer also explains kept features of frozen stages in place of the image (`takes_features`)."""
     return explainer is None or bool(getattr(explainer, "takes_features", False))
 
 
-def rule_of(explainer: Any) -> Any:
+def find_rule(explainer: Any) -> Any:
     """By which rule an explainer goes back through activations (`rule`), where it says so."""
     return getattr(explainer, "rule", None)
 
 
-def inner_explainer_of(explainer: Any) -> Any | None:
+def find_inner_explainer(explainer: Any) -> Any | None:
     """The explainer that another one averages over (`explainer`), or None."""
     inner = getattr(explainer, "explainer", None)
     return inner if callable(inner) else None

@@ -30,7 +30,7 @@ MAX_PIXELS = 200_000_000
 MAX_COLOUR_PIXELS, MAX_DEEP_COLOUR_PIXELS = 50_000_000, 16_000_000
 
 
-def _unknown(*_: object) -> ImageFile.ImageFile:
+def _refuse_unknown(*_: object) -> ImageFile.ImageFile:
     raise SyntaxError("unknown pixel mode")
 
 
@@ -39,7 +39,7 @@ _SIGNATURES: tuple[tuple[bytes, str, Callable[..., ImageFile.ImageFile]], ...] =
     (b"\x89PNG\r\n\x1a\n", "PNG", PngImageFile),
     (b"\xff\xd8\xff", "JPEG", JpegImageFile),
     *((mark, "TIFF", TiffImageFile) for mark in (b"II*\x00", b"MM\x00*", b"II+\x00")),
-    (b"MM\x00+", "TIFF", _unknown),
+    (b"MM\x00+", "TIFF", _refuse_unknown),
 )
 _BROKEN = (
     *(OSError, ValueError, SyntaxError, KeyError, IndexError, TypeError, EOFError, RuntimeError, OverflowError),
@@ -80,8 +80,8 @@ def read_raster(path: Path) -> Raster:
     Raises:
         UnreadableFile: missing, of another type, truncated, of several pages, or of an absurd size.
     """
-    data = _bytes_of(path)
-    found = picture_kind(data[:16])
+    data = _read_bytes(path)
+    found = find_picture_kind(data[:16])
     if found is None:
         raise UnreadableFile(
             f"{path}: the content is {'empty' if not data else 'neither PNG, JPEG nor TIFF'}.",
@@ -89,11 +89,11 @@ def read_raster(path: Path) -> Raster:
         )
     name, opener = found
     try:
-        orientation, data = _taken_orientation(data) if name == "TIFF" else (1, data)
+        orientation, data = _take_orientation(data) if name == "TIFF" else (1, data)
         with opener(BytesIO(data), str(path)) as image:
             plain = image.mode in ("1", "L") or image.mode.startswith("I;16")
             require_sane_size(path, image.height, image.width, MAX_PIXELS if plain else MAX_COLOUR_PIXELS)
-            pages = max(int(getattr(image, "n_frames", 1)), _first_number(_tag(image, _PAGE_DEPTH)) or 1)
+            pages = max(int(getattr(image, "n_frames", 1)), _read_first_number(_read_tag(image, _PAGE_DEPTH)) or 1)
             if pages > 1:
                 raise UnreadableFile(
                     f"{path}: the {name} holds {pages} pictures; one was expected.",
@@ -103,58 +103,58 @@ def read_raster(path: Path) -> Raster:
                 _require_end_of_jpeg(path, data)
             if name == "PNG":
                 _require_intact_png(path, data)
-            if name == "TIFF" and image.mode == "L" and _tag(image, 339) in (2, (2,)):
+            if name == "TIFF" and image.mode == "L" and _read_tag(image, 339) in (2, (2,)):
                 raise UnreadableFile(
                     f"{path}: the TIFF holds signed 8-bit numbers, which have no display range.",
                     "Save the picture with unsigned 8 bits or with 16 bits.",
                 )
             if name != "TIFF":
-                orientation = _exif_orientation(image)
-            deep = _deep_colour(path, image, name, data)
+                orientation = _read_exif_orientation(image)
+            deep = _read_deep_colour(path, image, name, data)
             image.load()
-            indices = _saved_numbers(image, _grey_bits(name, image, data))
-            values = _opaque(image, _png_depth(name, data)) if deep is None else deep
-            if name == "TIFF" and image.mode.startswith("I") and _tag(image, 262) == 0:
+            indices = _read_saved_numbers(image, _find_grey_bits(name, image, data))
+            values = _resolve_alpha(image, _read_png_depth(name, data)) if deep is None else deep
+            if name == "TIFF" and image.mode.startswith("I") and _read_tag(image, 262) == 0:
                 # white is zero; Pillow turns fewer bits over itself
                 values = ~values if values.dtype.kind == "u" else values.max() + values.min() - values
-            lossy = name == "JPEG" or (name == "TIFF" and _tag(image, 259) in _LOSSY_TIFF)
+            lossy = name == "JPEG" or (name == "TIFF" and _read_tag(image, 259) in _LOSSY_TIFF)
             software = str(image.info.get("Software") or "") if name == "PNG" else ""
-            whole = Raster(values, name, image.mode, lossy, indices, _aspect(image), software)
-            return _upright(whole, orientation)
+            whole = Raster(values, name, image.mode, lossy, indices, _compute_aspect(image), software)
+            return _turn_upright(whole, orientation)
     except _BROKEN as error:
-        rare = _rare_tiff(path, data) if name == "TIFF" and isinstance(error, SyntaxError) else None
+        rare = _read_rare_tiff(path, data) if name == "TIFF" and isinstance(error, SyntaxError) else None
         if rare is not None:
-            return _upright(rare, orientation)
-        raise _damaged(path, name, error) from None
+            return _turn_upright(rare, orientation)
+        raise _build_damage_error(path, name, error) from None
 
 
-def raster_frame(path: Path) -> tuple[int, int, float]:
+def read_raster_frame(path: Path) -> tuple[int, int, float]:
     """Rows, columns and the pixels' height over their width, as `read_raster` would give them, from the header alone.
 
     Raises:
         UnreadableFile: as `read_raster`, as far as the header goes.
     """
-    data = _bytes_of(path)
-    found = picture_kind(data[:16])
+    data = _read_bytes(path)
+    found = find_picture_kind(data[:16])
     if found is None:
         raise UnreadableFile(f"{path}: the content is neither PNG, JPEG nor TIFF.", "Save the picture as one of these.")
     name, opener = found
     try:
-        orientation, data = _taken_orientation(data) if name == "TIFF" else (1, data)
+        orientation, data = _take_orientation(data) if name == "TIFF" else (1, data)
         with opener(BytesIO(data), str(path)) as image:
             require_sane_size(path, image.height, image.width)
-            orientation = orientation if name == "TIFF" else _exif_orientation(image)
+            orientation = orientation if name == "TIFF" else _read_exif_orientation(image)
             rows, columns = image.height, image.width
-            aspect = _aspect(image)
+            aspect = _compute_aspect(image)
             return (columns, rows, 1.0 / aspect) if orientation >= 5 else (rows, columns, aspect)
     except _BROKEN as error:
         if name == "TIFF" and isinstance(error, SyntaxError):  # what is this rare is read whole, or refused
             whole = read_raster(path)
             return whole.values.shape[0], whole.values.shape[1], whole.aspect
-        raise _damaged(path, name, error) from None
+        raise _build_damage_error(path, name, error) from None
 
 
-def picture_kind(head: bytes) -> tuple[str, Callable[..., ImageFile.ImageFile]] | None:
+def find_picture_kind(head: bytes) -> tuple[str, Callable[..., ImageFile.ImageFile]] | None:
     """The name of a format and what opens it, by the first bytes of a file; None where it is none of ours."""
     for mark, name, opener in _SIGNATURES:
         if head.startswith(mark):
@@ -181,14 +181,14 @@ def require_sane_size(file: Path, rows: int, columns: int, most: int = MAX_PIXEL
         )
 
 
-def _bytes_of(path: Path) -> bytes:
+def _read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
         raise UnreadableFile(f"{path}: cannot be opened ({error.strerror}).", "Check path and permissions.") from None
 
 
-def _damaged(path: Path, name: str, error: BaseException) -> UnreadableFile:
+def _build_damage_error(path: Path, name: str, error: BaseException) -> UnreadableFile:
     words = (str(error).splitlines() or [type(error).__name__])[0][:160]
     if "pixel mode" in words or "-bit layers" in words or (name == "TIFF" and words.isdecimal()):
         # whole, and of a kind that Pillow does not know
@@ -237,31 +237,31 @@ def _require_intact_png(path: Path, data: bytes) -> None:
     )
 
 
-def _png_depth(name: str, data: bytes) -> int:
+def _read_png_depth(name: str, data: bytes) -> int:
     """Bits of a sample of a PNG (its header comes first); 8 elsewhere."""
     return data[24] if name == "PNG" and len(data) > 24 else 8
 
 
-def _grey_bits(name: str, image: Image.Image, data: bytes) -> int:
+def _find_grey_bits(name: str, image: Image.Image, data: bytes) -> int:
     """Bits of a grey sample as it was saved; 8 where it is no grey, or has more."""
-    bits = _png_depth(name, data) if name == "PNG" else _first_number(_tag(image, 258))
+    bits = _read_png_depth(name, data) if name == "PNG" else _read_first_number(_read_tag(image, 258))
     return bits if bits is not None and bits < 8 and image.mode in ("L", "1") else 8
 
 
-def _saved_numbers(image: Image.Image, bits: int) -> NDArray[np.uint8] | None:
+def _read_saved_numbers(image: Image.Image, bits: int) -> NDArray[np.uint8] | None:
     if image.mode == "P" or bits == 8:
         return np.asarray(image) if image.mode == "P" else None
     # Pillow spreads fewer bits over eight
     return np.asarray(image.convert("L")) // np.uint8(255 // (2**bits - 1))
 
 
-def _opaque(image: Image.Image, depth: int) -> NDArray[Any]:
+def _resolve_alpha(image: Image.Image, depth: int) -> NDArray[Any]:
     """The pixels with palettes resolved and what is see-through black: [H, W] where all is grey, else [H, W, 3]."""
     mode, clear = image.mode, image.info.get("transparency")
     if mode == "F" or mode.startswith("I") or mode in ("L", "1"):
         grey: NDArray[Any] = np.asarray(image.convert("L") if mode == "1" else image)
         grey = grey.astype(grey.dtype.newbyteorder("="), copy=False)
-        if mode == "I" and _tag(image, 258) in (32, (32,)) and _tag(image, 339) in (None, 1, (1,)):
+        if mode == "I" and _read_tag(image, 258) in (32, (32,)) and _read_tag(image, 339) in (None, 1, (1,)):
             grey = grey.view(np.uint32)  # Pillow has no type for 32 bits without a sign
         if isinstance(clear, int) and mode != "F":
             # the see-through grey is said in the file's own bits, of which Pillow has made eight (of one bit itself)
@@ -271,19 +271,19 @@ def _opaque(image: Image.Image, depth: int) -> NDArray[Any]:
     if clear is not None or mode in ("RGBA", "LA", "PA", "RGBa", "La"):
         layer = (image.convert("LA") if mode == "La" else image).convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, (0, 0, 0, 255)), layer)
-    return _grey_if_grey(np.asarray(image if image.mode == "RGB" else image.convert("RGB")))
+    return _reduce_to_grey(np.asarray(image if image.mode == "RGB" else image.convert("RGB")))
 
 
-def _grey_if_grey(colour: NDArray[Any]) -> NDArray[Any]:
+def _reduce_to_grey(colour: NDArray[Any]) -> NDArray[Any]:
     first = colour[..., 0]
     if (first == colour[..., 1]).all() and (first == colour[..., 2]).all():
         return np.ascontiguousarray(first)
     return colour
 
 
-def _deep_colour(path: Path, image: Image.Image, name: str, data: bytes) -> NDArray[Any] | None:
+def _read_deep_colour(path: Path, image: Image.Image, name: str, data: bytes) -> NDArray[Any] | None:
     """16 bits of several samples a pixel, of which Pillow would keep eight; None where there is no such thing."""
-    if name == "PNG" and _png_depth(name, data) == 16 and image.mode not in ("I;16", "I"):
+    if name == "PNG" and _read_png_depth(name, data) == 16 and image.mode not in ("I;16", "I"):
         import imagecodecs
 
         require_sane_size(path, image.height, image.width, MAX_DEEP_COLOUR_PIXELS)
@@ -293,17 +293,17 @@ def _deep_colour(path: Path, image: Image.Image, name: str, data: bytes) -> NDAr
         clear = image.info.get("transparency")
         if alpha is None and isinstance(clear, tuple):
             alpha = np.where((samples[..., :3] == np.array(clear)).all(axis=-1), 0, 65535).astype(np.uint16)
-        return _laid_on_black(samples[..., :colours], alpha)
-    bits = _tag(image, 258) if name == "TIFF" else None
-    if isinstance(bits, tuple) and len(bits) > 1 and set(bits) == {16} and _tag(image, 262) in (1, 2):
-        rare = _rare_tiff(path, data)
+        return _blend_on_black(samples[..., :colours], alpha)
+    bits = _read_tag(image, 258) if name == "TIFF" else None
+    if isinstance(bits, tuple) and len(bits) > 1 and set(bits) == {16} and _read_tag(image, 262) in (1, 2):
+        rare = _read_rare_tiff(path, data)
         if rare is None:
-            raise _damaged(path, name, SyntaxError("unknown pixel mode"))
+            raise _build_damage_error(path, name, SyntaxError("unknown pixel mode"))
         return rare.values
     return None
 
 
-def _rare_tiff(path: Path, data: bytes) -> Raster | None:
+def _read_rare_tiff(path: Path, data: bytes) -> Raster | None:
     """A TIFF that Pillow does not know or would cut to eight bits, not yet turned; None for what nobody here knows."""
     import tifffile
 
@@ -328,7 +328,7 @@ def _rare_tiff(path: Path, data: bytes) -> Raster | None:
             if planes.ndim == 3 and page.planarconfig == 2:
                 planes = np.moveaxis(planes, 0, -1)
             across, down = (page.tags[tag].value if tag in page.tags else (1, 1) for tag in (282, 283))
-            aspect = _sane_aspect(across[0] * down[1], across[1] * down[0])
+            aspect = _limit_aspect(across[0] * down[1], across[1] * down[0])
             lossy, bits = int(page.compression) in _LOSSY_TIFF, int(page.bitspersample)
     except (*_BROKEN, tifffile.TiffFileError):
         return None
@@ -339,18 +339,18 @@ def _rare_tiff(path: Path, data: bytes) -> Raster | None:
         planes = np.rint(planes).astype(np.uint8)
     shown = ~planes[..., :colours] if white else planes[..., :colours]
     # alpha of kind 1: the colours are multiplied by it already, which is how they look on black
-    values = _laid_on_black(shown, planes[..., colours] if more[:1] == [2] else None)
+    values = _blend_on_black(shown, planes[..., colours] if more[:1] == [2] else None)
     return Raster(values, "TIFF", f"{kind.name} x {planes.shape[-1]}", lossy, numbers, aspect)
 
 
-def _laid_on_black(colour: NDArray[Any], alpha: NDArray[Any] | None) -> NDArray[Any]:
+def _blend_on_black(colour: NDArray[Any], alpha: NDArray[Any] | None) -> NDArray[Any]:
     if alpha is not None:
         share = alpha[..., None].astype(np.float64) / np.iinfo(alpha.dtype).max
         colour = np.rint(colour * share).astype(colour.dtype)
-    return np.ascontiguousarray(colour[..., 0]) if colour.shape[-1] == 1 else _grey_if_grey(colour)
+    return np.ascontiguousarray(colour[..., 0]) if colour.shape[-1] == 1 else _reduce_to_grey(colour)
 
 
-def _exif_orientation(image: Image.Image) -> int:
+def _read_exif_orientation(image: Image.Image) -> int:
     """The orientation that EXIF data say; damaged ones say nothing."""
     try:
         value = image.getexif().get(_ORIENTATION, 1)
@@ -359,7 +359,7 @@ def _exif_orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _taken_orientation(data: bytes) -> tuple[int, bytes]:
+def _take_orientation(data: bytes) -> tuple[int, bytes]:
     """A TIFF's orientation, and its bytes without one: Pillow scrambles uncompressed pictures that it turns."""
     order = "<" if data[:2] == b"II" else ">"
     big = data[2:4] in (b"+\x00", b"\x00+")
@@ -379,30 +379,30 @@ def _taken_orientation(data: bytes) -> tuple[int, bytes]:
     return 1, data
 
 
-def _upright(raster: Raster, orientation: int) -> Raster:
+def _turn_upright(raster: Raster, orientation: int) -> Raster:
     """The raster turned, from how EXIF 2.3 numbers the eight ways in which it may be stored."""
 
-    def turned(values: NDArray[Any]) -> NDArray[Any]:
+    def turn(values: NDArray[Any]) -> NDArray[Any]:
         values = values.swapaxes(0, 1) if orientation >= 5 else values
         values = values[::-1] if orientation in (3, 4, 7, 8) else values
         return np.ascontiguousarray(values[:, ::-1] if orientation in (2, 3, 6, 7) else values)
 
-    indices = None if raster.indices is None else turned(raster.indices)
+    indices = None if raster.indices is None else turn(raster.indices)
     aspect = 1.0 / raster.aspect if orientation >= 5 else raster.aspect
-    return replace(raster, values=turned(raster.values), indices=indices, aspect=aspect)
+    return replace(raster, values=turn(raster.values), indices=indices, aspect=aspect)
 
 
-def _aspect(image: Image.Image) -> float:
+def _compute_aspect(image: Image.Image) -> float:
     """Height of a stored pixel over its width, where the file states both; absurd ones count as not stated."""
     across, down = image.info.get("aspect") or image.info.get("jfif_density") or (1, 1)
     if isinstance(image, TiffImageFile):
-        across, down = _tag(image, 282) or 1, _tag(image, 283) or 1
+        across, down = _read_tag(image, 282) or 1, _read_tag(image, 283) or 1
     elif isinstance(image, PngImageFile) and "dpi" in image.info:
         across, down = image.info["dpi"]
-    return _sane_aspect(across, down)
+    return _limit_aspect(across, down)
 
 
-def _sane_aspect(across: Any, down: Any) -> float:
+def _limit_aspect(across: Any, down: Any) -> float:
     try:
         # pixels a length: more of them are smaller ones
         aspect = float(across) / float(down)
@@ -411,10 +411,10 @@ def _sane_aspect(across: Any, down: Any) -> float:
     return 1.0 if not 0.1 <= aspect <= 10.0 or abs(aspect - 1.0) < 0.01 else aspect
 
 
-def _first_number(value: object) -> int | None:
+def _read_first_number(value: object) -> int | None:
     value = value[0] if isinstance(value, tuple) and value else value
     return value if isinstance(value, int) else None
 
 
-def _tag(image: Image.Image, tag: int) -> object:
+def _read_tag(image: Image.Image, tag: int) -> object:
     return image.tag_v2.get(tag) if isinstance(image, TiffImageFile) else None

@@ -15,13 +15,13 @@ Points = tuple[tuple[float, float], ...]
 Drawing = NDArray[np.float32]
 
 
-def _span(pixels: NDArray[np.bool_], axis: int) -> tuple[int, int]:
+def _find_span(pixels: NDArray[np.bool_], axis: int) -> tuple[int, int]:
     """First and one past the last index along an axis that holds a true pixel; (0, 0) when none does."""
     found = np.flatnonzero(pixels.any(axis=tuple(other for other in range(pixels.ndim) if other != axis)))
     return (int(found[0]), int(found[-1]) + 1) if found.size else (0, 0)
 
 
-def _rim(pixels: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _find_rim(pixels: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Inside pixels with an outside neighbour along an axis (the array's edge is outside)."""
     interior = pixels.copy()
     for axis in range(pixels.ndim):
@@ -71,7 +71,7 @@ def _touch(drawing: Drawing, line: FloatArray, *, closed: bool) -> None:
         middles = (t[:-1] + t[1:]) / 2.0
         pieces.append(a + (b - a) * middles[:, None])
     points = np.concatenate(pieces)
-    if closed and _area(line) > 0.0:
+    if closed and _compute_area(line) > 0.0:
         points = points[(points != np.floor(points)).all(axis=1)]
     low, high = np.ceil(points).astype(np.int64) - 1, np.floor(points).astype(np.int64)
     for cells in (low, high, np.stack([low[:, 0], high[:, 1]], 1), np.stack([high[:, 0], low[:, 1]], 1)):
@@ -79,18 +79,18 @@ def _touch(drawing: Drawing, line: FloatArray, *, closed: bool) -> None:
         drawing[tuple(cells[keep].T)] = 1.0
 
 
-def _area(ring: FloatArray) -> float:
+def _compute_area(ring: FloatArray) -> float:
     """Area of a ring by the shoelace formula."""
     after = np.roll(ring, -1, axis=0)
     return float(abs((ring[:, 0] * after[:, 1] - ring[:, 1] * after[:, 0]).sum()) / 2.0)
 
 
-def _disc(centre: tuple[float, float], radius: float, sides: int = 16) -> Points:
+def _build_disc(centre: tuple[float, float], radius: float, sides: int = 16) -> Points:
     turns = [2.0 * math.pi * k / sides for k in range(sides)]
     return tuple((centre[0] + radius * math.sin(t), centre[1] + radius * math.cos(t)) for t in turns)
 
 
-def _quad(a: tuple[float, float], b: tuple[float, float], radius: float) -> Points | None:
+def _build_quad(a: tuple[float, float], b: tuple[float, float], radius: float) -> Points | None:
     length = math.hypot(b[0] - a[0], b[1] - a[1])
     if length == 0.0:
         return None

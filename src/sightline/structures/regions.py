@@ -22,8 +22,17 @@ from sightline.errors import GeometryError, UnreadableFile
 from sightline.structures.frame import Frame
 from sightline.structures.gaze import Gaze
 from sightline.structures.raster import Raster, read_raster
-from sightline.structures.rasterize import Drawing, Points, _disc, _draw_parts, _quad, _rim, _span, _touch
-from sightline.structures.resampling import cache_by_file, labels_on_grid, read_labels
+from sightline.structures.rasterize import (
+    Drawing,
+    Points,
+    _build_disc,
+    _build_quad,
+    _draw_parts,
+    _find_rim,
+    _find_span,
+    _touch,
+)
+from sightline.structures.resampling import cache_by_file, place_labels_on_grid, read_labels
 from sightline.structures.tag import Tag
 
 Style = Literal["scribble", "box", "mask"]
@@ -126,8 +135,8 @@ class Scribble:
         outlines: list[Points] = []
         for line in self.lines:
             # every stroke is the union of a disc at each point and a quad along each segment
-            outlines += [_disc(point, radius) for point in line]
-            outlines += [quad for a, b in pairwise(line) if (quad := _quad(a, b, radius))]
+            outlines += [_build_disc(point, radius) for point in line]
+            outlines += [quad for a, b in pairwise(line) if (quad := _build_quad(a, b, radius))]
         drawing = _draw_parts(outlines, frame)
         for line in self.lines:
             _touch(drawing, frame.unmap_points(np.array(line)), closed=False)
@@ -177,7 +186,7 @@ class Mask:
             raise GeometryError(f"A {pixels.ndim}-axis mask cannot be drawn on a {frame.ndim}-axis frame.")
         drawing = np.zeros(frame.shape, dtype=np.float32)
         # only the marked part is looked at: masks are mostly empty, and this runs for every image of every epoch
-        extent = [_span(pixels, axis) for axis in range(frame.ndim)]
+        extent = [_find_span(pixels, axis) for axis in range(frame.ndim)]
         marked = pixels[tuple(slice(*span) for span in extent)]
         if marked.size == 0:
             return drawing
@@ -196,7 +205,7 @@ class Mask:
         picked = tuple(p[inside].astype(np.int64) - start for p, (start, _) in zip(index, extent, strict=True))
         block[inside] = marked[picked]
         # cell centres alone would step over thin parts: the rim of the mask is also thrown onto the grid
-        rim = np.argwhere(_rim(marked)) + [start for start, _ in extent]
+        rim = np.argwhere(_find_rim(marked)) + [start for start, _ in extent]
         hit = np.floor(frame.unmap_points(rim + 0.5)).astype(np.int64)
         keep = ((hit >= 0) & (hit < np.array(frame.shape))).all(axis=-1)
         drawing[tuple(hit[keep].T)] = 1.0
@@ -206,7 +215,7 @@ class Mask:
 Region = Box | Polygon | Scribble | Mask | Gaze
 
 
-def style_of(region: Region) -> Style | Literal["gaze"]:
+def find_style(region: Region) -> Style | Literal["gaze"]:
     """The annotation style of Liao 2022 a region belongs to: scribble, box or mask (polygons are masks); or gaze."""
     if isinstance(region, Gaze):
         return "gaze"
@@ -215,7 +224,7 @@ def style_of(region: Region) -> Style | Literal["gaze"]:
     return "box" if isinstance(region, Box) else "mask"
 
 
-def corners_of(region: Region) -> tuple[float, float, float, float]:
+def bound_region(region: Region) -> tuple[float, float, float, float]:
     """The smallest upright box around a two-axis region: row start, column start, row stop, column stop.
 
     Raises:
@@ -225,7 +234,7 @@ def corners_of(region: Region) -> tuple[float, float, float, float]:
         pixels = region.pixels()
         if pixels.ndim != 2 or not pixels.any():
             raise GeometryError("A box can only be put around a two-axis mask with a marked pixel.")
-        (r0, r1), (c0, c1) = _span(pixels, 0), _span(pixels, 1)
+        (r0, r1), (c0, c1) = _find_span(pixels, 0), _find_span(pixels, 1)
         return float(r0), float(c0), float(r1), float(c1)
     if isinstance(region, Box):
         if len(region.start) != 2:
@@ -257,15 +266,15 @@ def read_mask(path: Path, value: int | None = None, on: Path | None = None) -> N
         UnreadableFile: the file is missing or does not decode, or lies on another grid than the volume.
     """
     if is_volume(path):
-        array = read_labels(path) if on is None else labels_on_grid(path, on)
+        array = read_labels(path) if on is None else place_labels_on_grid(path, on)
         inside: NDArray[np.bool_] = np.asarray(array != 0 if value is None else array == value)
     else:
-        inside = _inside(_read_picture(path), value, path)
+        inside = _select_inside(_read_picture(path), value, path)
     inside.setflags(write=False)
     return inside
 
 
-def _inside(raster: Raster, value: int | None, path: Path) -> NDArray[np.bool_]:
+def _select_inside(raster: Raster, value: int | None, path: Path) -> NDArray[np.bool_]:
     values = raster.values
     if raster.lossy:
         if value is not None:
@@ -326,7 +335,9 @@ class ScoredBox:
     corners: tuple[float, float, float, float]
 
 
-def scored_boxes(label: str, corners: Sequence[ArrayLike] | ArrayLike, scores: ArrayLike) -> tuple[ScoredBox, ...]:
+def build_scored_boxes(
+    label: str, corners: Sequence[ArrayLike] | ArrayLike, scores: ArrayLike
+) -> tuple[ScoredBox, ...]:
     """Boxes of one class from corners [f, 4] and scores [f], surest first; of equal ones the given order stays."""
     places, sure = np.asarray(corners, dtype=np.float64).reshape(-1, 4), np.asarray(scores, dtype=np.float64)
     found = []

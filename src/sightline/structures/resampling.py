@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import affine_transform
 
 from sightline.errors import GeometryError, UnreadableFile
-from sightline.structures.frame import Frame, forms_apart_mm
+from sightline.structures.frame import Frame, measure_forms_apart_mm
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -33,11 +33,11 @@ def cache_by_file(maxsize: int) -> Callable[[Callable[P, T]], Callable[P, T]]:
         kept: Callable[..., T] = lru_cache(maxsize)(read_stamped)
 
         @wraps(read)
-        def cached(*args: P.args, **kwargs: P.kwargs) -> T:
+        def read_once(*args: P.args, **kwargs: P.kwargs) -> T:
             paths = (each for each in (*args, *kwargs.values()) if isinstance(each, Path))
             return kept(tuple(_stamp(path) for path in paths), *args, **kwargs)
 
-        return cached
+        return read_once
 
     return decorate
 
@@ -65,11 +65,11 @@ def place_on_grid(cells: ArrayLike, window: ArrayLike, shape: tuple[int, int]) -
     to_cells = np.linalg.inv(grid.within(window, (values.shape[0], values.shape[1])).to_source)
     linear = to_cells[:2, :2]
     offset = linear @ np.array([0.5, 0.5]) + to_cells[:2, 2] - 0.5
-    laid = affine_transform(values, linear, offset, output_shape=shape, order=1, mode="nearest")
+    resampled = affine_transform(values, linear, offset, output_shape=shape, order=1, mode="nearest")
     rows, columns = np.mgrid[: shape[0], : shape[1]]
     at = linear @ np.stack([rows.ravel(), columns.ravel()]) + offset[:, None] + 0.5
     inside = ((at >= 0) & (at <= np.array(values.shape)[:, None])).all(axis=0).reshape(shape)
-    return np.where(inside, laid, np.nan)
+    return np.where(inside, resampled, np.nan)
 
 
 def check_maps(maps: ArrayLike, what: str, ndim: int) -> NDArray[np.float64]:
@@ -121,7 +121,7 @@ def resample(values: NDArray[Any], shape: tuple[int, ...], kernel: Kernel) -> ND
             widened where a grid shrinks (`antialias=True`; Pillow's bilinear is the former).
     """
     for axis, (old, new) in enumerate(zip(values.shape[-len(shape) :], shape, strict=True), -len(shape)):
-        weights = _weights(old, new, kernel).astype(values.dtype)
+        weights = _compute_weights(old, new, kernel).astype(values.dtype)
         # the two last axes are matrices already
         if axis == -1:
             values = values @ weights.T
@@ -133,7 +133,7 @@ def resample(values: NDArray[Any], shape: tuple[int, ...], kernel: Kernel) -> ND
 
 
 @lru_cache(maxsize=64)
-def _weights(old: int, new: int, kernel: Kernel) -> NDArray[np.float64]:
+def _compute_weights(old: int, new: int, kernel: Kernel) -> NDArray[np.float64]:
     """What each of `old` cells counts for each of `new` ones: float64 [new, old], rows sum to 1."""
     scale = old / new
     weights = np.zeros((new, old))
@@ -143,7 +143,7 @@ def _weights(old: int, new: int, kernel: Kernel) -> NDArray[np.float64]:
             centre = scale * (i + 0.5)
             first, stop = max(int(centre - reach * wide + 0.5), 0), min(int(centre + reach * wide + 0.5), old)
             away = (np.arange(first, stop) + 0.5 - centre) / wide
-            row = np.maximum(1.0 - np.abs(away), 0.0) if kernel == "smoothed linear" else _cubic(away, -0.5)
+            row = np.maximum(1.0 - np.abs(away), 0.0) if kernel == "smoothed linear" else _compute_cubic(away, -0.5)
             weights[i, first:stop] = row / row.sum()
         return weights
     at = scale * (np.arange(new) + 0.5) - 0.5
@@ -152,13 +152,13 @@ def _weights(old: int, new: int, kernel: Kernel) -> NDArray[np.float64]:
     first_cell = np.floor(at).astype(np.int64)
     for offset in (0, 1) if kernel == "linear" else (-1, 0, 1, 2):
         away = at - (first_cell + offset)
-        share = 1.0 - np.abs(away) if kernel == "linear" else _cubic(away, -0.75)
+        share = 1.0 - np.abs(away) if kernel == "linear" else _compute_cubic(away, -0.75)
         # cells beyond the edge repeat it
         np.add.at(weights, (np.arange(new), np.clip(first_cell + offset, 0, old - 1)), share)
     return weights
 
 
-def _cubic(x: NDArray[Any], a: float) -> NDArray[np.float64]:
+def _compute_cubic(x: NDArray[Any], a: float) -> NDArray[np.float64]:
     """Keys' cubic kernel."""
     x = np.abs(x)
     near = ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0
@@ -177,7 +177,7 @@ def read_labels(path: Path) -> NDArray[Any]:
 
     try:
         array = np.asarray(nibabel.load(path).dataobj)
-    except _undecoded() as error:
+    except _list_decode_errors() as error:
         raise UnreadableFile(f"{path}: the mask does not decode ({error}).", "Export the mask again.") from None
     while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]
@@ -188,14 +188,14 @@ def read_labels(path: Path) -> NDArray[Any]:
     return array
 
 
-def labels_on_grid(path: Path, on: Path) -> NDArray[Any]:
+def place_labels_on_grid(path: Path, on: Path) -> NDArray[Any]:
     """A mask's labels in the axis order of the volume it marks, by the affines of both.
 
     Raises:
         UnreadableFile: they do not lie on one grid: other voxels, another place, or turned against each other.
     """
     labels = read_labels(path)
-    mask_affine, (affine, whole) = _placed(path)[0], _placed(on)
+    mask_affine, (affine, whole) = _read_placement(path)[0], _read_placement(on)
     if mask_affine is None or affine is None:
         # a file that does not say where it lies can only lie as its neighbour
         if labels.shape != whole:
@@ -225,19 +225,20 @@ def labels_on_grid(path: Path, on: Path) -> NDArray[Any]:
         if float(np.abs(start).max()) < 0.1 and moved.shape == whole:
             return moved
     raise UnreadableFile(
-        f"{path}: the mask lies on another grid than {on.name} ({labels.shape} voxels of {_lengths(mask_affine)} mm "
-        f"from {mask_affine[:3, 3].round(2).tolist()}, the volume's {whole} of {_lengths(affine)} mm from "
+        f"{path}: the mask lies on another grid than {on.name} ({labels.shape} voxels of "
+        f"{_format_lengths(mask_affine)} mm "
+        f"from {mask_affine[:3, 3].round(2).tolist()}, the volume's {whole} of {_format_lengths(affine)} mm from "
         f"{affine[:3, 3].round(2).tolist()}).",
         "Resample the mask to the volume's grid (3D Slicer, TotalSegmentator's or nibabel's resample_from_to).",
     )
 
 
-def _lengths(affine: NDArray[np.float64]) -> str:
+def _format_lengths(affine: NDArray[np.float64]) -> str:
     return " x ".join(f"{n:.3g}" for n in np.linalg.norm(affine[:3, :3], axis=0))
 
 
 @cache_by_file(maxsize=256)
-def _placed(path: Path) -> tuple[NDArray[np.float64] | None, tuple[int, ...]]:
+def _read_placement(path: Path) -> tuple[NDArray[np.float64] | None, tuple[int, ...]]:
     """Voxels to millimetres, None where the file does not state it (NIfTI: sform or qform), and its shape."""
     import nibabel
 
@@ -250,14 +251,14 @@ def _placed(path: Path) -> tuple[NDArray[np.float64] | None, tuple[int, ...]]:
         unit = {1: 1000.0, 3: 0.001}.get(int(image.header["xyzt_units"]) & 7, 1.0)
         affine = np.diag([unit, unit, unit, 1.0]) @ np.asarray(image.affine, dtype=np.float64)
         other = None if min(codes) <= 0 else np.diag([unit, unit, unit, 1.0]) @ image.header.get_qform()
-    except _undecoded() as error:
+    except _list_decode_errors() as error:
         raise UnreadableFile(f"{path}: the header does not decode ({error}).", "Export the file again.") from None
     if max(codes) <= 0:
         return None, shape
     if not np.isfinite(affine).all() or abs(float(np.linalg.det(affine[:3, :3]))) < 1e-9:
         raise UnreadableFile(f"{path}: the affine is none ({affine[:3].round(3).tolist()}).", "Export the file again.")
     if other is not None and len(shape) == 3:
-        moved = forms_apart_mm(affine, other, shape)
+        moved = measure_forms_apart_mm(affine, other, shape)
         if not moved <= np.linalg.norm(affine[:3, :3], axis=0).max():
             raise UnreadableFile(
                 f"{path}: sform and qform contradict each other by up to {moved:.1f} mm within the mask.",
@@ -266,7 +267,7 @@ def _placed(path: Path) -> tuple[NDArray[np.float64] | None, tuple[int, ...]]:
     return affine, shape
 
 
-def _undecoded() -> tuple[type[BaseException], ...]:
+def _list_decode_errors() -> tuple[type[BaseException], ...]:
     """What nibabel raises at broken files; asked for when it has raised, so that it is not imported before."""
     from nibabel.filebasedimages import ImageFileError
     from nibabel.spatialimages import HeaderDataError

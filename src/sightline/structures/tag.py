@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from sightline.structures.identifiers import same_form
+from sightline.structures.identifiers import normalise_form
 
 Role = Literal["focus", "finding", "organ", "gaze", "ignore"]
 
@@ -35,4 +35,4 @@ class Tag:
     def __post_init__(self) -> None:
         """The class in the form in which classes are compared."""
         if self.label is not None:
-            object.__setattr__(self, "label", same_form(self.label))
+            object.__setattr__(self, "label", normalise_form(self.label))

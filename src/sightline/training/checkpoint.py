@@ -217,14 +217,16 @@ class MlflowLog:
         self._client.set_terminated(self._run)
 
 
-def flat_settings(plain: Mapping[str, Any], start: str = "") -> dict[str, Any]:
+def flatten_flat_settings(plain: Mapping[str, Any], start: str = "") -> dict[str, Any]:
     """Nested settings by dotted name.
 
     Example:
-        >>> flat_settings({"view": {"size": 64}, "seed": 0})
+        >>> flatten_flat_settings({"view": {"size": 64}, "seed": 0})
         {'view.size': 64, 'seed': 0}
     """
     flat: dict[str, Any] = {}
     for name, value in plain.items():
-        flat |= flat_settings(value, f"{start}{name}.") if isinstance(value, Mapping) else {f"{start}{name}": value}
+        flat |= (
+            flatten_flat_settings(value, f"{start}{name}.") if isinstance(value, Mapping) else {f"{start}{name}": value}
+        )
     return flat

@@ -90,7 +90,7 @@ def deterministic_operations() -> Iterator[set[str]]:
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     # what cuBLAS asks for; it reads this when it is first used
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         # each of them once, not one a step
         warnings.simplefilter("default")
         torch.use_deterministic_algorithms(True, warn_only=True)
@@ -98,8 +98,8 @@ def deterministic_operations() -> Iterator[set[str]]:
             yield named
         finally:
             torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-            named |= {found[1] for one in said if (found := _NOT_DETERMINISTIC.match(str(one.message)))}
-    for one in said:
+            named |= {found[1] for one in caught if (found := _NOT_DETERMINISTIC.match(str(one.message)))}
+    for one in caught:
         if _NOT_DETERMINISTIC.match(str(one.message)) is None:
             warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
 
@@ -113,8 +113,8 @@ class _InFloat32:
     def forward(self, images: Tensor) -> Tensor:
         """The convolution of images."""
         with torch.autocast(images.device.type, enabled=False):
-            said: Tensor = super().forward(images.float())  # type: ignore[misc]  # the convolution it is mixed into
-        return said
+            output: Tensor = super().forward(images.float())  # type: ignore[misc]  # the convolution it is mixed into
+        return output
 
 
 def compute_strided_in_float32(network: nn.Module) -> int:
@@ -135,7 +135,7 @@ def compute_strided_in_float32(network: nn.Module) -> int:
     return changed
 
 
-def _summed(tensor: Tensor) -> Tensor:
+def _sum_over_devices(tensor: Tensor) -> Tensor:
     """The sum over devices, with its gradient."""
     return cast(Tensor, collectives.all_reduce(tensor))  # type: ignore[no-untyped-call]
 
@@ -156,12 +156,12 @@ class _SyncedBatchNorm:
         shape = (1, -1, *([1] * (x.ndim - 2)))
         count = wide.new_tensor(float(x.numel() // max(1, x.shape[1])))
         dist.all_reduce(count)
-        mean = _summed(wide.sum(axes)) / count
+        mean = _sum_over_devices(wide.sum(axes)) / count
         centred = wide - mean.view(shape)
-        variance = _summed(centred.square().sum(axes)) / count
-        said = centred * torch.rsqrt(variance + norm.eps).view(shape)
+        variance = _sum_over_devices(centred.square().sum(axes)) / count
+        output = centred * torch.rsqrt(variance + norm.eps).view(shape)
         if norm.weight is not None:
-            said = said * norm.weight.view(shape) + norm.bias.view(shape)
+            output = output * norm.weight.view(shape) + norm.bias.view(shape)
         if norm.running_mean is not None and norm.running_var is not None and norm.num_batches_tracked is not None:
             with torch.no_grad():
                 norm.num_batches_tracked.add_(1)
@@ -170,8 +170,8 @@ class _SyncedBatchNorm:
                 norm.running_var.lerp_(variance * count / (count - 1.0).clamp(min=1.0), share)
         # timm's batch norms end in a dropout and an activation of their own
         for after in (norm._modules.get("drop"), norm._modules.get("act")):
-            said = said if after is None else after(said)
-        return said.to(x.dtype)
+            output = output if after is None else after(output)
+        return output.to(x.dtype)
 
 
 def sync_batch_norms(network: nn.Module) -> int:

@@ -23,7 +23,7 @@ from sightline.errors import RunError
 from sightline.structures.case import Case
 
 
-class Fixed(Protocol):
+class FixedStages(Protocol):
     """Stages that are not trained."""
 
     @property
@@ -40,7 +40,7 @@ class HasFrozenStages(Protocol):
     """A trunk whose frozen stages can be asked apart from the rest."""
 
     @property
-    def frozen_stages(self) -> Fixed | None:
+    def frozen_stages(self) -> FixedStages | None:
         """They, where they have a precision of their own."""
         ...
 
@@ -89,7 +89,7 @@ class FeatureCache:
             self._names[case.image] = hashlib.sha256(text.encode()).hexdigest()[:20]
         return f"{self._names[case.image]}-{drawn.replace(' ', '')}"
 
-    def known(self, key: str) -> NDArray[np.int16] | None:
+    def find(self, key: str) -> NDArray[np.int16] | None:
         """What is kept under a name.
 
         Raises:
@@ -127,6 +127,6 @@ def keep_features(network: nn.Module, folder: Path | None, view: View | VolumeVi
         network.encoder = FeatureCache(folder, network.trunk, view)
 
 
-def encoder_of(network: nn.Module) -> Encoder | None:
+def find_encoder(network: nn.Module) -> Encoder | None:
     """What keeps features for a network, if anything does."""
     return network.encoder if isinstance(network, TakesFeatures) else None

@@ -124,13 +124,13 @@ def write_model_card(run: Run) -> Path:
     """
     path = run.folder / CARD
     environment = json.loads((run.folder / "environment.json").read_text(encoding="utf-8"))
-    use, others = _authors_words(path)
+    use, others = _read_authors_words(path)
     measured = read_measurements(run)
     record = run.calibration
     counts = run.cohort["counts"]
     recipe = run.recipe
-    rows = _history(run.folder / "history.csv")
-    kept = kept_epoch(rows, recipe.select)
+    rows = _read_history(run.folder / "history.csv")
+    kept = find_kept_epoch(rows, recipe.select)
     guided = (
         f"{type(recipe.guidance).__name__}, weight {recipe.weight:g}, {recipe.regions.role} regions as "
         f"{recipe.regions.style}, guiding {recipe.regions.classes} class maps"
@@ -142,7 +142,7 @@ def write_model_card(run: Run) -> Path:
         f"# {recipe.title}",
         "",
         f"Classes, in order: {', '.join(run.classes)}. Guidance: {guided}.",
-        f"Input: {_input(recipe.view)}; seed {recipe.seed}.",
+        f"Input: {_describe_input(recipe.view)}; seed {recipe.seed}.",
         "",
         f"## {USE}",
         "",
@@ -156,7 +156,7 @@ def write_model_card(run: Run) -> Path:
         "",
         *(f"- {key}: {value}" for key, value in run.cohort.get("about", {}).items()),
         "",
-        f"## Validation, {_epoch_words(rows, kept, recipe.select)}",
+        f"## Validation, {_describe_epoch(rows, kept, recipe.select)}",
         "",
         *(
             [f"- {key}: {value}" for key, value in rows[kept].items() if key.startswith("val_") and value]
@@ -165,12 +165,12 @@ def write_model_card(run: Run) -> Path:
         ),
         *([] if rows and any(v for k, v in rows[kept].items() if k.startswith("val_")) else ["- none"]),
         "",
-        *([f"Put together from: {_parts(run)}.", ""] if "parts" in run.cohort else []),
-        *(_fixed(record) if record is not None else []),
-        *(line for each in measured for line in _tested(run, each)),
+        *([f"Put together from: {_describe_parts(run)}.", ""] if "parts" in run.cohort else []),
+        *(_describe_calibration(record) if record is not None else []),
+        *(line for each in measured for line in _describe_evaluation(run, each)),
         "## Limits",
         "",
-        *_missing(measured, record),
+        *_list_missing(measured, record),
         "- Validation numbers choose settings; report test numbers, from `sightline evaluate`, once.",
         "- A map shows where the network looked, not what is there.",
         "- It was trained on the cohort above (and on what its initial weights had seen): another hospital, device or "
@@ -179,7 +179,7 @@ def write_model_card(run: Run) -> Path:
         "",
         "## Made with",
         "",
-        f"- sightline {environment['sightline']}{_code(environment)}, Python {environment['python']}, "
+        f"- sightline {environment['sightline']}{_describe_code(environment)}, Python {environment['python']}, "
         f"{environment['processor']}",
         *(f"- {name} {version}" for name, version in environment["packages"].items()),
         f"- run identity {run.identity}",
@@ -190,7 +190,7 @@ def write_model_card(run: Run) -> Path:
     return path
 
 
-def _authors_words(path: Path) -> tuple[str, list[str]]:
+def _read_authors_words(path: Path) -> tuple[str, list[str]]:
     """What an author wrote into an older card: the intended use, and sections under headings of his own."""
     if not path.is_file():
         return NOT_STATED, []
@@ -204,12 +204,12 @@ def _authors_words(path: Path) -> tuple[str, list[str]]:
     return use, others
 
 
-def _code(environment: Mapping[str, str]) -> str:
+def _describe_code(environment: Mapping[str, str]) -> str:
     # runs of earlier versions do not name it
     return f" (code {environment['code']})" if environment.get("code") else ""
 
 
-def _fixed(record: CalibrationRecord) -> list[str]:
+def _describe_calibration(record: CalibrationRecord) -> list[str]:
     """Probabilities, thresholds and abstention, as `sightline calibrate` fixed them."""
     local = (record.about or {}).get("local")
     lines = [f"## Fixed on validation{f' and on {local}' if local else ''} (`calibration.json`)", ""]
@@ -229,7 +229,7 @@ def _fixed(record: CalibrationRecord) -> list[str]:
     return [*lines, ""]
 
 
-def _tested(run: Run, each: Measurement) -> list[str]:
+def _describe_evaluation(run: Run, each: Measurement) -> list[str]:
     """Numbers of one evaluation."""
     place = each.folder.relative_to(run.folder).as_posix()
     lines = [f"## Tested on {each.folder.name}", ""]
@@ -247,7 +247,7 @@ def _tested(run: Run, each: Measurement) -> list[str]:
     return [*lines, ""]
 
 
-def _missing(measured: Sequence[Measurement], record: CalibrationRecord | None) -> list[str]:
+def _list_missing(measured: Sequence[Measurement], record: CalibrationRecord | None) -> list[str]:
     """What is not known of the run, a line each."""
     lines = []
     if not any(each.tests for each in measured):
@@ -268,7 +268,7 @@ def _missing(measured: Sequence[Measurement], record: CalibrationRecord | None) 
     return lines
 
 
-def _input(view: View | VolumeView) -> str:
+def _describe_input(view: View | VolumeView) -> str:
     side = view.size
     if isinstance(view, VolumeView):
         low, high = view.window_hu
@@ -276,11 +276,11 @@ def _input(view: View | VolumeView) -> str:
     return f"{side} x {side} pixels, padded to square"
 
 
-def _parts(run: Run) -> str:
+def _describe_parts(run: Run) -> str:
     return ", ".join(f"{name} of run {identity}" for name, identity in run.cohort["parts"].items())
 
 
-def kept_epoch(rows: Sequence[Mapping[str, str]], select: str) -> int:
+def find_kept_epoch(rows: Sequence[Mapping[str, str]], select: str) -> int:
     """Index of the epoch whose weights were kept: the first of the best ones, the last where nothing chose.
 
     Args:
@@ -295,14 +295,14 @@ def kept_epoch(rows: Sequence[Mapping[str, str]], select: str) -> int:
     return -max(scores)[1] if scores else len(rows) - 1
 
 
-def _epoch_words(rows: Sequence[Mapping[str, str]], kept: int, select: str) -> str:
+def _describe_epoch(rows: Sequence[Mapping[str, str]], kept: int, select: str) -> str:
     if not rows:
         return "never trained"
     place = f"epoch {kept + 1} of {len(rows)}"
     return f"{place}, whose weights are kept" + ("" if select == "last" else f" (best val_{select})")
 
 
-def _history(path: Path) -> list[dict[str, str]]:
+def _read_history(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         # put together from other runs, never trained
         return []

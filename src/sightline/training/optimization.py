@@ -114,7 +114,7 @@ class LayerRates:
         members: dict[tuple[float, str], list[nn.Parameter]] = {}
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
-                members.setdefault(self._rule(name), []).append(parameter)
+                members.setdefault(self._find_rule(name), []).append(parameter)
         if not members:
             raise RecipeError("The model has no parameter to train.", "Unfreeze some of its stages.")
         starts = (*self.factors, *(self.schedules or {}))
@@ -130,7 +130,7 @@ class LayerRates:
             for start, schedule in (self.schedules or {}).items()
         }
 
-    def _rule(self, name: str) -> tuple[float, str]:
+    def _find_rule(self, name: str) -> tuple[float, str]:
         """Factor, and the start whose schedule is followed, or nothing."""
         own = self.schedules or {}
         start = max((start for start in (*self.factors, *own) if name.startswith(start)), key=len, default=None)
@@ -146,7 +146,7 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float, own: Mapping[str, fl
         group["lr"] = (own or {})[start] if start else rate * group.get("factor", 1.0)
 
 
-def class_weights(labels: Iterable[int], n_classes: int) -> torch.Tensor:
+def compute_class_weights(labels: Iterable[int], n_classes: int) -> torch.Tensor:
     """Inverse class frequency, scaled so that the mean weight over the samples is 1: float [k].
 
     A class without a sample gets weight 0: it never occurs in the loss.
@@ -274,15 +274,15 @@ class ReduceOnPlateau:
 
     def rate(self, step: int, steps: int, steps_per_epoch: int, history: History = ()) -> float:
         """Learning rate of a step, counted from 0, after the epochs in `history`."""
-        return float(self.start * self.factor ** self._reductions(history)[0])
+        return float(self.start * self.factor ** self._count_reductions(history)[0])
 
     def stops(self, history: History) -> bool:
         """Whether training is over."""
-        reductions, waited = self._reductions(history)
+        reductions, waited = self._count_reductions(history)
         most = 2 * self.patience + 3 if self.give_up is None else self.give_up
         return self.start * self.factor**reductions < self.least or waited >= most
 
-    def _reductions(self, history: History) -> tuple[int, int]:
+    def _count_reductions(self, history: History) -> tuple[int, int]:
         """How often the rate was reduced, and for how many epochs nothing has been better.
 
         Raises:

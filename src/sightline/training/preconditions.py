@@ -10,16 +10,16 @@ import torch
 from torch import nn
 
 from sightline.data.loader import CohortItems, Key
-from sightline.data.split import mixed_studies, refuse_leakage
-from sightline.data.targets.reader_consensus import marking_readers, require_reader
+from sightline.data.split import find_mixed_studies, refuse_leakage
+from sightline.data.targets.reader_consensus import list_marking_readers, require_reader
 from sightline.data.targets.region_choice import RegionChoice
 from sightline.data.views.image_view import View, refuse_unmarked
-from sightline.data.views.patches import patchable
-from sightline.errors import CohortError, RecipeError, SightlineError, counted
-from sightline.explainers.sanity_checks.preflight import preflight
+from sightline.data.views.patches import select_patchable
+from sightline.errors import CohortError, RecipeError, SightlineError, count_noun
+from sightline.explainers.sanity_checks.preflight import run_preflight
 from sightline.io.files import write_text
 from sightline.structures.case import Cohort
-from sightline.structures.protocols import takes_shares
+from sightline.structures.protocols import accepts_soft_targets
 from sightline.structures.tag import Role
 from sightline.training.recipe import Recipe
 
@@ -55,13 +55,13 @@ def _require_readers(recipe: Recipe, choice: RegionChoice, training: Cohort, rol
             "Leave readers at 'union', or merge first: sightline marks export KEEP DEST --readers.",
         )
     guidance = recipe.guidance if recipe.weight > 0.0 else None
-    if choice.soft and not (takes_shares(guidance) and takes_shares(recipe.objective)):
+    if choice.soft and not (accepts_soft_targets(guidance) and accepts_soft_targets(recipe.objective)):
         raise RecipeError(
             "region_choice.readers 'soft' gives shares of readers, which this recipe's loss takes for plain marks.",
             "Set weigh to 'share' in spatial_nll, use heatmap_match, or let readers be 'majority' or 'staple'.",
         )
     require_reader(training, role, choice.readers)
-    names = marking_readers(training, role)
+    names = list_marking_readers(training, role)
     if choice.readers == "union" and len(names) > 1:
         print(
             f"{recipe.title}: {role} marks of {len(names)} readers ({', '.join(map(repr, names))}) are united; "
@@ -70,7 +70,7 @@ def _require_readers(recipe: Recipe, choice: RegionChoice, training: Cohort, rol
         )
 
 
-def training_cases(recipe: Recipe, cohort: Cohort) -> Cohort:
+def select_training_cases(recipe: Recipe, cohort: Cohort) -> Cohort:
     """The training cases of a cohort.
 
     Args:
@@ -85,7 +85,7 @@ def training_cases(recipe: Recipe, cohort: Cohort) -> Cohort:
     training = cohort.split(*recipe.train_on)
     patches = recipe.view.patches if isinstance(recipe.view, View) else None
     if patches is not None and patches.labels == "marks" and len(training):
-        training = patchable(training, recipe.regions)
+        training = select_patchable(training, recipe.regions)
     if len(training) == 0:
         raise CohortError(
             f"Cohort {cohort.name!r} has no case in the split {' + '.join(recipe.train_on)}.",
@@ -100,10 +100,11 @@ def training_cases(recipe: Recipe, cohort: Cohort) -> Cohort:
     if recipe.select != "last" and len(cohort.split("val")) == 0:
         raise CohortError(f"select={recipe.select!r} needs a validation split.", "Assign one, or use select='last'.")
     _require_auc(recipe, cohort)
-    if recipe.classifies and (mixed := mixed_studies(cohort)):
+    if recipe.classifies and (mixed := find_mixed_studies(cohort)):
         study, labels = next(iter(mixed.items()))
         print(
-            f"{recipe.title}: the views of {counted(len(mixed), 'study', 'studies')} differ in label, e.g. {study!r} "
+            f"{recipe.title}: the views of {count_noun(len(mixed), 'study', 'studies')} differ in label, e.g. "
+            f"{study!r} "
             f"({' and '.join(labels)}): evaluate judges studies and will refuse them. Give a study one label, or every "
             "image a study of its own.",
             file=sys.stderr,
@@ -149,9 +150,11 @@ def check_explainer(
         return
     # pictures far apart in the cohort: neighbours may be of one patient
     places = sorted({round(i * (len(items) - 1) / max(1, PICTURES - 1)) for i in range(PICTURES)})
-    images = torch.stack([_three(torch.from_numpy(items[Key(i, -1)].image.copy())) for i in places]).to(device)
+    images = torch.stack([_repeat_channels(torch.from_numpy(items[Key(i, -1)].image.copy())) for i in places]).to(
+        device
+    )
     try:
-        found = preflight(network, images, explainer)
+        found = run_preflight(network, images, explainer)
     except SightlineError as error:
         write_text(path, f"# {title}: before training through an explainer\n\n{error.message} {error.remedy}\n")
         return
@@ -163,5 +166,5 @@ def check_explainer(
             print(f"{title}: pre-flight, {finding}", file=sys.stderr)
 
 
-def _three(planes: torch.Tensor) -> torch.Tensor:
+def _repeat_channels(planes: torch.Tensor) -> torch.Tensor:
     return planes.expand(3, *planes.shape[1:]) if len(planes) == 1 else planes

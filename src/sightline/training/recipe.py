@@ -21,12 +21,12 @@ from sightline.data.views.image_view import View
 from sightline.data.views.volume_view import VolumeView
 from sightline.errors import RecipeError
 from sightline.explainers.localisation.protocols import MapBoxes
-from sightline.io.files import digest_of_file
+from sightline.io.files import digest_file
 from sightline.structures.case import Cohort
 from sightline.structures.identifiers import BY_CONTENT, find_weights
-from sightline.structures.protocols import GuidanceConfig, ModelConfig, ObjectiveConfig, says_classes
+from sightline.structures.protocols import GuidanceConfig, ModelConfig, ObjectiveConfig, predicts_classes
 from sightline.training.optimization import LayerRates, LinearDecay, Sgd, WeightRelease
-from sightline.training.serialization import Catalogue, from_plain, to_plain, with_former_words
+from sightline.training.serialization import Catalogue, build_from_plain, restore_former_words, to_plain
 
 
 class OptimiserConfig(Protocol):
@@ -146,7 +146,7 @@ class Recipe:
     @property
     def classifies(self) -> bool:
         """Whether the network says classes, or only places."""
-        return says_classes(self.model)
+        return predicts_classes(self.model)
 
     def see(self, cohort: Cohort) -> Cohort:
         """The cohort with the classes this recipe tells apart; a cohort that already has them stays as it is."""
@@ -190,7 +190,7 @@ class Recipe:
 _FROM_FILES = {"backbone": "", "volume_backbone": "", "alexnet": "alexnet"}
 
 
-def recipe_json(recipe: Recipe, catalogue: Catalogue, *, as_typed: bool = False) -> str:
+def format_recipe_json(recipe: Recipe, catalogue: Catalogue, *, as_typed: bool = False) -> str:
     """The recipe as JSON text; files of initial weights by their content, or `as_typed`."""
     plain = to_plain(recipe, catalogue)
     return json.dumps(plain if as_typed else weights_by_content(plain), indent=2) + "\n"
@@ -240,7 +240,7 @@ def _with_weights(data: Any, change: Callable[[str, str], str]) -> Any:
 @lru_cache(maxsize=64)
 def _content(path: Path, size: int, changed: int) -> str:
     """Digest of a file; size and time of change say whether it has to be read again."""
-    return digest_of_file(path)
+    return digest_file(path)
 
 
 def _with_known_files(data: Any, folder: Path) -> Any:
@@ -260,9 +260,9 @@ def _with_known_files(data: Any, folder: Path) -> Any:
     return _with_weights(data, found)
 
 
-def identity_json(recipe: str) -> str:
+def format_identity_json(recipe: str) -> str:
     """The text that identities are made of, from a recipe as JSON text: in the words of the first version."""
-    return json.dumps(with_former_words(json.loads(recipe)), indent=2) + "\n"
+    return json.dumps(restore_former_words(json.loads(recipe)), indent=2) + "\n"
 
 
 def read_recipe(path: Path, catalogue: Catalogue) -> Recipe:
@@ -278,7 +278,7 @@ def read_recipe(path: Path, catalogue: Catalogue) -> Recipe:
     except (OSError, ValueError, OverflowError, RecursionError) as error:
         raise RecipeError(f"{path} is not a JSON recipe ({error}).", "Restore the file.") from None
     try:
-        recipe = from_plain(_with_known_files(data, path.parent), catalogue, "recipe")
+        recipe = build_from_plain(_with_known_files(data, path.parent), catalogue, "recipe")
     except RecursionError:
         raise RecipeError(f"{path} holds parts inside each other without end.", "Restore the file.") from None
     if not isinstance(recipe, Recipe):
@@ -290,6 +290,6 @@ def _refuse_constant(word: str) -> None:
     raise ValueError(f"{word} is no number")
 
 
-def digest(*texts: str) -> str:
+def digest_texts(*texts: str) -> str:
     """Twelve hex digits over texts."""
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:12]

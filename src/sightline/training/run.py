@@ -28,14 +28,21 @@ from torch import Tensor, nn
 from sightline import __version__
 from sightline.errors import CohortError, RunError
 from sightline.explainers.localisation.protocols import MapBoxes
-from sightline.io.files import digest_of_file, holds_files, mark_of_file, only_command, read_json, write_text
+from sightline.io.files import contains_files, digest_file, fingerprint_file, hold_folder, read_json, write_text
 from sightline.metrics.calibration.record import CalibrationRecord
 from sightline.structures.case import Cohort
-from sightline.training.recipe import Recipe, digest, identity_json, read_recipe, recipe_json, weights_by_content
-from sightline.training.serialization import Catalogue, from_plain, to_plain
+from sightline.training.recipe import (
+    Recipe,
+    digest_texts,
+    format_identity_json,
+    format_recipe_json,
+    read_recipe,
+    weights_by_content,
+)
+from sightline.training.serialization import Catalogue, build_from_plain, to_plain
 
 
-def same_classes(ours: Sequence[str], theirs: Sequence[str], where: str) -> None:
+def require_same_classes(ours: Sequence[str], theirs: Sequence[str], where: str) -> None:
     """Refuse a cohort whose classes are not the network's."""
     if tuple(ours) != tuple(theirs):
         raise CohortError(
@@ -156,7 +163,7 @@ def save_weights(tensors: Mapping[str, Tensor], path: Path, about: Mapping[str, 
     partial.replace(path)
 
 
-def run_identity(
+def compute_run_identity(
     recipe: Recipe,
     cohort: Cohort,
     catalogue: Catalogue,
@@ -168,19 +175,21 @@ def run_identity(
 
     Files of initial weights count by their content; `as_typed` by their path, as in runs of earlier versions.
     """
-    return identity_of(recipe_json(recipe, catalogue, as_typed=as_typed), cohort.fingerprint(), parts)
+    return identity_of(format_recipe_json(recipe, catalogue, as_typed=as_typed), cohort.fingerprint(), parts)
 
 
 def identity_of(recipe: str, fingerprint: str, parts: Mapping[str, str] | None = None) -> str:
     """The same from a recipe's JSON text and a cohort's fingerprint."""
-    return digest(identity_json(recipe), fingerprint, *([json.dumps(sorted(parts.items()))] if parts else []))
+    return digest_texts(
+        format_identity_json(recipe), fingerprint, *([json.dumps(sorted(parts.items()))] if parts else [])
+    )
 
 
 def identity_in(
     runs: Path, recipe: Recipe, cohort: Cohort, catalogue: Catalogue, parts: Mapping[str, str] | None = None
 ) -> str:
     """The name of a run in a folder of runs: its identity, or the one of earlier versions where it lies under that."""
-    name, former = (run_identity(recipe, cohort, catalogue, parts, as_typed=typed) for typed in (False, True))
+    name, former = (compute_run_identity(recipe, cohort, catalogue, parts, as_typed=typed) for typed in (False, True))
     return former if not (runs / name).exists() and (runs / former / "cohort.json").is_file() else name
 
 
@@ -199,24 +208,24 @@ def start_run(
     Raises:
         RunError: the folder holds another run, or something that is no run.
     """
-    identity = run_identity(recipe, cohort, catalogue, parts)
+    identity = compute_run_identity(recipe, cohort, catalogue, parts)
     if (folder / "cohort.json").is_file():
         old = read_json(folder / "cohort.json")
         if "run_identity" not in old:
             raise RunError(f"{folder} is not empty and holds no run.", "Choose an empty or new folder for --out.")
-        if old["run_identity"] not in (identity, run_identity(recipe, cohort, catalogue, parts, as_typed=True)):
+        if old["run_identity"] not in (identity, compute_run_identity(recipe, cohort, catalogue, parts, as_typed=True)):
             raise RunError(
                 f"{folder} holds another run (identity {old['run_identity']}, this one is {identity}): recipe, "
                 "seed or cohort differ.",
                 "Choose another --out, or delete the folder if it is not needed.",
             )
         return
-    if folder.exists() and holds_files(folder) and not (folder / "recipe.json").is_file():
+    if folder.exists() and contains_files(folder) and not (folder / "recipe.json").is_file():
         raise RunError(f"{folder} is not empty and holds no run.", "Choose an empty or new folder for --out.")
-    write_text(folder / "recipe.json", recipe_json(recipe, catalogue))
+    write_text(folder / "recipe.json", format_recipe_json(recipe, catalogue))
     files: dict[str, str] = {}
     weights_by_content(to_plain(recipe, catalogue), files)
-    noted = {**environment(), **({"weights": files} if files else {})}
+    noted = {**describe_environment(), **({"weights": files} if files else {})}
     write_text(folder / "environment.json", json.dumps(noted, indent=2) + "\n")
     facts = {
         "run_identity": identity,
@@ -229,14 +238,14 @@ def start_run(
         "counts": {s: cohort.split(s).counts() for s in ("train", "val", "test")},
         "split": {case.case_id: case.split for case in cohort},
         # what a later evaluation knows its cases by, whatever they are called there; ids of patients stay unsaid
-        "pictures": {case.case_id: mark_of_file(Path(case.image)) for case in cohort},
-        "patients": {case.case_id: mark_of_patient(case.patient_id) for case in cohort},
+        "pictures": {case.case_id: fingerprint_file(Path(case.image)) for case in cohort},
+        "patients": {case.case_id: hash_patient_id(case.patient_id) for case in cohort},
     }
     # last: its presence marks the papers as complete
     write_text(folder / "cohort.json", json.dumps(facts, indent=1) + "\n")
 
 
-def mark_of_patient(patient_id: str) -> str:
+def hash_patient_id(patient_id: str) -> str:
     """A digest of a patient's id."""
     return hashlib.blake2b(patient_id.encode(), digest_size=6).hexdigest()
 
@@ -275,7 +284,7 @@ def _read_boxes(path: Path, recipe: Recipe, catalogue: Catalogue) -> MapBoxes:
     if not path.is_file():
         return recipe.boxes
     try:
-        boxes = from_plain(read_json(path), catalogue, "boxes")
+        boxes = build_from_plain(read_json(path), catalogue, "boxes")
     except RecursionError:
         raise RunError(f"{path} holds parts inside each other without end.", "Delete it, or train again.") from None
     if not isinstance(boxes, MapBoxes):
@@ -283,7 +292,7 @@ def _read_boxes(path: Path, recipe: Recipe, catalogue: Catalogue) -> MapBoxes:
     return boxes
 
 
-def environment() -> dict[str, Any]:
+def describe_environment() -> dict[str, Any]:
     """Versions and machine: what a result depends on besides recipe and cohort."""
     versions = {}
     for name in PACKAGES:
@@ -293,10 +302,10 @@ def environment() -> dict[str, Any]:
             versions[name] = "absent"
     return {
         "sightline": __version__,
-        "code": code_digest(),
+        "code": compute_code_digest(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": _name_processor(),
         "threads": torch.get_num_threads(),
         "cuda": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
         "packages": versions,
@@ -305,7 +314,7 @@ def environment() -> dict[str, Any]:
 
 
 @lru_cache(maxsize=1)
-def code_digest() -> str:
+def compute_code_digest() -> str:
     """Digest of this package's source files: the same digest, the same code, whatever its version says."""
     root = Path(__file__).parents[1]
     digest_of_all = hashlib.sha256()
@@ -314,7 +323,7 @@ def code_digest() -> str:
     return digest_of_all.hexdigest()[:16]
 
 
-def _processor() -> str:
+def _name_processor() -> str:
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
@@ -331,7 +340,7 @@ _SEALED = ("recipe.json", "cohort.json", "weights.safetensors", "objective.safet
 
 def seal_text(folder: Path) -> str:
     """Checksums of what decides a run's answers, a line a file."""
-    return "".join(f"{digest_of_file(folder / name)}  {name}\n" for name in _SEALED if (folder / name).is_file())
+    return "".join(f"{digest_file(folder / name)}  {name}\n" for name in _SEALED if (folder / name).is_file())
 
 
 def require_whole(folder: Path) -> None:
@@ -345,7 +354,7 @@ def require_whole(folder: Path) -> None:
     try:
         lines = (folder / SEAL).read_text(encoding="utf-8").splitlines()
         sums = {name: wanted for wanted, _, name in (line.partition("  ") for line in lines)}
-        changed = [name for name, wanted in sums.items() if name in _SEALED and digest_of_file(folder / name) != wanted]
+        changed = [name for name, wanted in sums.items() if name in _SEALED and digest_file(folder / name) != wanted]
     except (OSError, ValueError) as error:
         raise RunError(f"{folder} cannot be compared with its {SEAL} ({error}).", "Restore the run folder.") from None
     if changed:
@@ -355,10 +364,10 @@ def require_whole(folder: Path) -> None:
         )
 
 
-def only_training(folder: Path) -> AbstractContextManager[None]:
+def hold_run(folder: Path) -> AbstractContextManager[None]:
     """Hold the lock of a run folder; the system lets go of it when a process dies, however it dies.
 
     Raises:
         RunError: another process trains into the folder just now.
     """
-    return only_command(folder, "trained", LOCK)
+    return hold_folder(folder, "trained", LOCK)

@@ -47,7 +47,7 @@ FORMER_FIELDS = {("sampled_window_transformer", "tries"): "sampling", ("recipe",
 FORMER_TITLE, CURRENT_TITLE = "committee of ", "ensemble of "
 
 
-def current_kind(kind: Any) -> Any:
+def find_current_kind(kind: Any) -> Any:
     """Today's word for a kind; a word of an earlier version is mentioned on stderr, once."""
     if isinstance(kind, str) and kind in FORMER_KINDS:
         mention_former_word(kind, FORMER_KINDS[kind])
@@ -55,7 +55,7 @@ def current_kind(kind: Any) -> Any:
     return kind
 
 
-def current_field(kind: str, field: str) -> str:
+def find_current_field(kind: str, field: str) -> str:
     """Today's word for a field of a kind."""
     return FORMER_FIELDS.get((kind, field), field)
 
@@ -74,22 +74,22 @@ def replace_title(recipe: Mapping[str, Any], old: str, new: str) -> dict[str, An
     return dict(recipe)
 
 
-def with_former_words(data: Any) -> Any:
+def restore_former_words(data: Any) -> Any:
     """Plain data in the words that identities are made of.
 
     Example:
-        >>> with_former_words({"kind": "sampled_window_transformer", "sampling": None})
+        >>> restore_former_words({"kind": "sampled_window_transformer", "sampling": None})
         {'kind': 'trying_transformer', 'tries': None}
     """
     if isinstance(data, list):
-        return [with_former_words(one) for one in data]
+        return [restore_former_words(one) for one in data]
     if not isinstance(data, Mapping):
         return data
     kind = data.get("kind")
     if kind == "recipe":
         data = replace_title(data, CURRENT_TITLE, FORMER_TITLE)
     fields = {new: old for (owner, old), new in FORMER_FIELDS.items() if owner == kind}
-    written = {fields.get(name, name): with_former_words(value) for name, value in data.items()}
+    written = {fields.get(name, name): restore_former_words(value) for name, value in data.items()}
     kinds = {new: old for old, new in FORMER_KINDS.items()}
     return {**written, "kind": kinds[kind]} if isinstance(kind, str) and kind in kinds else written
 
@@ -120,22 +120,22 @@ def to_plain(value: Any, catalogue: Catalogue) -> Any:
     raise RecipeError(f"A {type(value).__name__} cannot be written to a recipe.", "Use numbers, text and dataclasses.")
 
 
-def from_plain(data: Any, catalogue: Catalogue, where: str = "recipe") -> Any:
+def build_from_plain(data: Any, catalogue: Catalogue, where: str = "recipe") -> Any:
     """The value of plain data; every field is checked against its declared type.
 
     Raises:
         RecipeError: unknown kind or field, or a value of the wrong type, with the place it stands at.
     """
     if isinstance(data, Mapping):
-        kind = current_kind(data.get("kind"))
+        kind = find_current_kind(data.get("kind"))
         if kind is None:
-            return {str(k): from_plain(v, catalogue, f"{where}.{k}") for k, v in data.items()}
+            return {str(k): build_from_plain(v, catalogue, f"{where}.{k}") for k, v in data.items()}
         if not isinstance(kind, str) or kind not in catalogue:
             raise RecipeError(f"{where}: kind {kind!r} is unknown.", f"Known kinds: {', '.join(sorted(catalogue))}.")
         cls = catalogue[kind]
         hints = typing.get_type_hints(cls)
         known = {f.name: f for f in dataclasses.fields(cls) if f.init}
-        data = {current_field(kind, str(name)): value for name, value in data.items()}
+        data = {find_current_field(kind, str(name)): value for name, value in data.items()}
         if kind == "recipe":
             data = replace_title(data, FORMER_TITLE, CURRENT_TITLE)
         strange = sorted(set(data) - set(known) - {"kind"})
@@ -147,13 +147,13 @@ def from_plain(data: Any, catalogue: Catalogue, where: str = "recipe") -> Any:
         for name in known:
             if name in data:
                 place = f"{where}.{name}"
-                values[name] = _fit(from_plain(data[name], catalogue, place), hints[name], place)
+                values[name] = _fit(build_from_plain(data[name], catalogue, place), hints[name], place)
         try:
             return cls(**values)
         except TypeError as error:
             raise RecipeError(f"{where}: {error}.", "Give every field that has no default.") from None
     if isinstance(data, list):
-        return tuple(from_plain(v, catalogue, f"{where}[{i}]") for i, v in enumerate(data))
+        return tuple(build_from_plain(v, catalogue, f"{where}[{i}]") for i, v in enumerate(data))
     return data
 
 
@@ -168,55 +168,55 @@ def _fit(value: Any, hint: Any, where: str) -> Any:
                 return _fit(value, option, where)
             except RecipeError:
                 continue
-        raise _misfit(value, hint, where)
+        raise _build_error(value, hint, where)
     if origin is typing.Literal:
         if value in typing.get_args(hint):
             return value
-        raise _misfit(value, f"one of {', '.join(map(repr, typing.get_args(hint)))}", where)
+        raise _build_error(value, f"one of {', '.join(map(repr, typing.get_args(hint)))}", where)
     if origin is tuple:
         return _fit_tuple(value, hint, where)
     if origin in (Mapping, dict) or (isinstance(origin, type) and issubclass(origin, Mapping)):
         if isinstance(value, Mapping):
             return value
-        raise _misfit(value, hint, where)
+        raise _build_error(value, hint, where)
     if hint is type(None):
         if value is None:
             return None
-        raise _misfit(value, "null", where)
+        raise _build_error(value, "null", where)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         try:
             return float(value)
         except OverflowError:
-            raise _misfit(value, "a number that a float holds", where) from None
+            raise _build_error(value, "a number that a float holds", where) from None
     if hint in (int, float, str, bool):
         if type(value) is hint:
             return value
-        raise _misfit(value, hint.__name__, where)
+        raise _build_error(value, hint.__name__, where)
     if getattr(hint, "_is_protocol", False):
-        if dataclasses.is_dataclass(value) and all(hasattr(value, name) for name in _asked_of(hint)):
+        if dataclasses.is_dataclass(value) and all(hasattr(value, name) for name in _list_asked(hint)):
             return value
-        raise _misfit(value, f"a part that can serve as {hint.__name__}", where)
+        raise _build_error(value, f"a part that can serve as {hint.__name__}", where)
     if isinstance(hint, type) and isinstance(value, hint):
         return value
-    raise _misfit(value, hint, where)
+    raise _build_error(value, hint, where)
 
 
 def _fit_tuple(value: Any, hint: Any, where: str) -> tuple[Any, ...]:
     options = typing.get_args(hint)
     if not isinstance(value, tuple):
-        raise _misfit(value, "a list", where)
+        raise _build_error(value, "a list", where)
     if len(options) == 2 and options[1] is Ellipsis:
         return tuple(_fit(v, options[0], f"{where}[{i}]") for i, v in enumerate(value))
     if len(options) != len(value):
-        raise _misfit(value, f"a list of {len(options)}", where)
+        raise _build_error(value, f"a list of {len(options)}", where)
     return tuple(_fit(v, o, f"{where}[{i}]") for i, (v, o) in enumerate(zip(value, options, strict=True)))
 
 
-def _asked_of(protocol: type) -> list[str]:
+def _list_asked(protocol: type) -> list[str]:
     """Names that a protocol asks its parts to have."""
     own = [name for name in vars(protocol) if name == "__call__" or not name.startswith("_")]
     return [*own, *(name for name in vars(protocol).get("__annotations__", {}) if name not in own)]
 
 
-def _misfit(value: Any, wanted: object, where: str) -> RecipeError:
+def _build_error(value: Any, wanted: object, where: str) -> RecipeError:
     return RecipeError(f"{where} is {value!r:.200}; expected {wanted}.", "Fix the field in recipe.json.")

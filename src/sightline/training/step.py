@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sightline.errors import RecipeError, RunError
-from sightline.structures.evidence import Batch, Evidence, probabilities_of, to_channels_last
-from sightline.structures.protocols import learned_part_of
+from sightline.structures.evidence import Batch, Evidence, compute_probabilities, to_channels_last
+from sightline.structures.protocols import find_learned_part
 from sightline.training.engine import gather_batch
 from sightline.training.recipe import Recipe
 
@@ -30,10 +30,10 @@ class DictOutput(nn.Module):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Logits, and maps, window and extras where there are some."""
-        return evidence_to_dict(self.network(images))
+        return convert_evidence(self.network(images))
 
 
-def evidence_to_dict(evidence: Evidence) -> dict[str, Tensor]:
+def convert_evidence(evidence: Evidence) -> dict[str, Tensor]:
     """All tensors of an evidence by name."""
     named = {"logits": evidence.logits, "maps": evidence.maps, "window": evidence.window, **evidence.extras}
     return {name: tensor for name, tensor in named.items() if tensor is not None}
@@ -66,7 +66,7 @@ class Progress:
     mined: dict[str, list[float | None]] = field(default_factory=dict)
 
 
-def training_step(
+def run_training_step(
     fabric: Fabric,
     plain: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -90,7 +90,7 @@ def training_step(
     sums, recipe = at.sums, aim.recipe
     out = plain(to_channels_last(batch.images))
     out["logits"] = out["logits"].to(torch.promote_types(out["logits"].dtype, torch.float32))
-    out |= aim.explained(batch)
+    out |= aim.explain_batch(batch)
     if fabric.world_size > 1:
         out, batch = gather_batch(fabric, out, batch)
     if aim.listener is not None:
@@ -124,7 +124,7 @@ def training_step(
     return value
 
 
-def epoch_row(epoch: int, at: Progress, recipe: Recipe, steps: int, steps_per_epoch: int) -> dict[str, Any]:
+def build_epoch_row(epoch: int, at: Progress, recipe: Recipe, steps: int, steps_per_epoch: int) -> dict[str, Any]:
     """An epoch's training columns of the history."""
     sums, n = at.sums, max(1, at.sums.images)
     where = (max(0, at.step - 1), steps, steps_per_epoch, at.history)
@@ -172,7 +172,7 @@ class TrainingObjective:
         self.network = network
         self.weights = weights
         self.objective: Any = recipe.objective
-        build = learned_part_of(recipe.objective)
+        build = find_learned_part(recipe.objective)
         if build is not None:
             if hasattr(network, LEARNED):
                 raise RecipeError(f"The network already has a part called {LEARNED!r}.", "Rename that part.")
@@ -194,7 +194,7 @@ class TrainingObjective:
         self.weights = self.weights.to(device)
         return self
 
-    def explained(self, batch: Batch) -> dict[str, Tensor]:
+    def explain_batch(self, batch: Batch) -> dict[str, Tensor]:
         """The map of each image's own class, [b, 1, *m], under the name `explained`, if the objective wants one.
 
         In training it is differentiable with respect to the weights.

@@ -22,18 +22,18 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from sightline.data.hard_negatives import NegativeMiner
-from sightline.data.loader import Balance, CohortItems, batches_per_epoch, epoch_blocks, training_batches
+from sightline.data.loader import Balance, CohortItems, count_batches_per_epoch, epoch_blocks, iterate_training_batches
 from sightline.errors import RunError
 from sightline.io.files import read_json
-from sightline.io.progress import Advance, cpu_seconds, progress
+from sightline.io.progress import Advance, cpu_seconds, show_progress
 from sightline.structures.case import Cohort
 from sightline.structures.evidence import Batch, to_channels_last
-from sightline.structures.protocols import stopping_rule_of, takes_features
+from sightline.structures.protocols import accepts_features, find_stopping_rule
 from sightline.training.checkpoint import (
     Events,
     MlflowLog,
     clone_weights,
-    flat_settings,
+    flatten_flat_settings,
     load_state,
     save_state,
     update_ema,
@@ -45,21 +45,20 @@ from sightline.training.engine import (
     deterministic_operations,
     sync_batch_norms,
 )
-from sightline.training.feature_cache import encoder_of, keep_features
-from sightline.training.optimization import class_weights, set_rate
-from sightline.training.preconditions import check_explainer, training_cases
+from sightline.training.feature_cache import find_encoder, keep_features
+from sightline.training.optimization import compute_class_weights, set_rate
+from sightline.training.preconditions import check_explainer, select_training_cases
 from sightline.training.recipe import Recipe
-from sightline.training.run import Run, finish_run, only_training, open_run, save_weights, start_run
+from sightline.training.run import Run, finish_run, hold_run, open_run, save_weights, start_run
 from sightline.training.serialization import Catalogue
 from sightline.training.step import (
     DictOutput,
     Progress,
     Sums,
     TrainingObjective,
-    epoch_row,
+    build_epoch_row,
     finding_answers,
     split_learned_weights,
-    training_step,
 )
 from sightline.training.validation import NOTHING, validate
 
@@ -82,7 +81,7 @@ def train(recipe: Recipe, cohort: Cohort, folder: Path, catalogue: Catalogue, en
     """
     engine = engine or Engine()
     cohort = recipe.see(cohort)
-    cases = training_cases(recipe, cohort)
+    cases = select_training_cases(recipe, cohort)
     if (folder / "cohort.json").is_file():
         start_run(folder, recipe, cohort, catalogue)
         run = open_run(folder, catalogue)
@@ -90,7 +89,7 @@ def train(recipe: Recipe, cohort: Cohort, folder: Path, catalogue: Catalogue, en
             return run
     fabric = engine.fabric(recipe.precision)
     fabric.launch()
-    network, aim = _built(recipe, cohort, cases, fabric)
+    network, aim = _build_network(recipe, cohort, cases, fabric)
     optimizer = recipe.optimiser.build(recipe.rates.groups(network))
     plain, optimizer = fabric.setup(DictOutput(network), optimizer)
     aim.to(fabric.device)
@@ -101,8 +100,8 @@ def train(recipe: Recipe, cohort: Cohort, folder: Path, catalogue: Catalogue, en
     regions = recipe.regions if recipe.guided_by_regions else None
     boxes = recipe.regions if recipe.needs_boxes else False
     # an explainer of the image itself has to see it
-    keep_features(network, engine.features if takes_features(aim.explainer) else None, recipe.view)
-    items = CohortItems(cases, recipe.view, regions, boxes=boxes, seed=recipe.seed, encoder=encoder_of(network))
+    keep_features(network, engine.features if accepts_features(aim.explainer) else None, recipe.view)
+    items = CohortItems(cases, recipe.view, regions, boxes=boxes, seed=recipe.seed, encoder=find_encoder(network))
     if aim.explainer is not None and fabric.is_global_zero:
         check_explainer(network, aim.explainer, CohortItems(cases, recipe.view), folder, recipe.title, fabric.device)
     if fabric.world_size > 1:
@@ -111,16 +110,16 @@ def train(recipe: Recipe, cohort: Cohort, folder: Path, catalogue: Catalogue, en
         sync_batch_norms(network)
     loop = _Loop(folder, cohort, items, engine, fabric, aim, network, plain, optimizer)
     if engine.mlflow is not None and fabric.is_global_zero:
-        settings = flat_settings(read_json(folder / "recipe.json"))
+        settings = flatten_flat_settings(read_json(folder / "recipe.json"))
         identity = read_json(folder / "cohort.json")["run_identity"]
         loop.listeners.append(MlflowLog(engine.mlflow, identity, recipe.title, settings))
-    with only_training(folder) if fabric.is_global_zero else nullcontext():
+    with hold_run(folder) if fabric.is_global_zero else nullcontext():
         loop.resume()
         if engine.deterministic:
             with deterministic_operations() as named:
                 loop.run()
             if fabric.is_global_zero:
-                print(f"{recipe.title}: {_words_on(named)}", file=sys.stderr)
+                print(f"{recipe.title}: {_describe_operations(named)}", file=sys.stderr)
         else:
             loop.run()
         if fabric.is_global_zero:
@@ -129,14 +128,16 @@ def train(recipe: Recipe, cohort: Cohort, folder: Path, catalogue: Catalogue, en
     return open_run(folder, catalogue)
 
 
-def _words_on(named: set[str]) -> str:
+def _describe_operations(named: set[str]) -> str:
     """What a training says of the operations it used."""
     if not named:
         return "every operation was deterministic; the same machine repeats this training bit for bit."
     return f"not deterministic here: {', '.join(sorted(named))}; a second training may differ in its last bits."
 
 
-def _built(recipe: Recipe, cohort: Cohort, cases: Cohort, fabric: Fabric) -> tuple[nn.Module, TrainingObjective]:
+def _build_network(
+    recipe: Recipe, cohort: Cohort, cases: Cohort, fabric: Fabric
+) -> tuple[nn.Module, TrainingObjective]:
     """The untrained network, and what it is to minimise."""
     torch.manual_seed(recipe.seed)
     with warnings.catch_warnings():
@@ -146,7 +147,7 @@ def _built(recipe: Recipe, cohort: Cohort, cases: Cohort, fabric: Fabric) -> tup
         compute_strided_in_float32(network)
     weights = torch.ones(len(cohort.classes))
     if recipe.reweight == "inverse_frequency":
-        weights = class_weights((cohort.class_index(c.label) for c in cases), len(cohort.classes))
+        weights = compute_class_weights((cohort.class_index(c.label) for c in cases), len(cohort.classes))
     return network, TrainingObjective(recipe, network, weights)
 
 
@@ -180,7 +181,7 @@ class _Loop:
                 f"{images} images in batches of {recipe.batch_size} cannot be shared by {world} devices.",
                 "Use a larger --batch-size or fewer --devices.",
             )
-        self.steps_per_epoch = batches_per_epoch(images, recipe.batch_size, world)
+        self.steps_per_epoch = count_batches_per_epoch(images, recipe.batch_size, world)
         self.steps = recipe.epochs * self.steps_per_epoch if recipe.steps is None else recipe.steps
         self.aim.steps = self.steps
         self.miner = None if recipe.mining is None else NegativeMiner(recipe.mining, self.items.cohort)
@@ -201,11 +202,11 @@ class _Loop:
         if first:
             self.listeners.append(Events(self.folder / "events", self.at.step))
         quiet = self.engine.quiet or not first
-        with progress(self.recipe.title, self.steps, done=self.at.step, quiet=quiet) as advance:
-            while self.at.step < self.steps and not self._stops():
+        with show_progress(self.recipe.title, self.steps, done=self.at.step, quiet=quiet) as advance:
+            while self.at.step < self.steps and not self._has_stopped():
                 epoch = self.at.step // self.steps_per_epoch
-                self._epoch(epoch, advance)
-                if self._epoch_is_over():
+                self._run_epoch(epoch, advance)
+                if self._is_epoch_over():
                     self._close_epoch(epoch)
         for listener in self.listeners:
             listener.close()
@@ -220,24 +221,24 @@ class _Loop:
         finish_run(self.folder, f"{self.at.step} steps")
         self.state_path.unlink(missing_ok=True)
 
-    def _epoch(self, epoch: int, advance: Advance) -> None:
+    def _run_epoch(self, epoch: int, advance: Advance) -> None:
         """The steps of an epoch that are left."""
         self.network.train()
         used = cpu_seconds()
         if self.miner is not None:
             self._mine(self.miner, epoch)
-        for batch in self._batches(epoch):
-            self._step(batch)
+        for batch in self._iterate_batches(epoch):
+            self._run_step(batch)
             # reading the batch is part of it
             self.at.sums.cpu_seconds, used = self.at.sums.cpu_seconds + cpu_seconds() - used, cpu_seconds()
             advance(1, f"loss {self.at.sums.loss / self.at.sums.images:.3f}")
-            if self._epoch_is_over():
+            if self._is_epoch_over():
                 break
             if time.monotonic() - self.saved_s > self.engine.state_every_s:
                 self._keep_state()
 
-    def _batches(self, epoch: int) -> Iterator[Batch]:
-        return training_batches(
+    def _iterate_batches(self, epoch: int) -> Iterator[Batch]:
+        return iterate_training_batches(
             self.items,
             epoch=epoch,
             batch_size=self.recipe.batch_size,
@@ -274,12 +275,12 @@ class _Loop:
 
         self.aim.listener = listen
 
-    def _step(self, batch: Batch) -> None:
+    def _run_step(self, batch: Batch) -> None:
         recipe, at = self.recipe, self.at
         begun = time.monotonic()
         where = (at.step, self.steps, self.steps_per_epoch, at.history)
         set_rate(self.optimizer, recipe.schedule.rate(*where), recipe.rates.own(*where))
-        loss = training_step(self.fabric, self.plain, self.optimizer, batch.to(self.fabric.device), self.aim, at)
+        loss = run_training_step(self.fabric, self.plain, self.optimizer, batch.to(self.fabric.device), self.aim, at)
         if not math.isfinite(loss):
             raise RunError(
                 f"The loss became {loss} at step {at.step + 1} of {recipe.title}.",
@@ -290,21 +291,21 @@ class _Loop:
         at.step += 1
         at.sums.seconds += time.monotonic() - begun
 
-    def _epoch_is_over(self) -> bool:
+    def _is_epoch_over(self) -> bool:
         return self.at.step >= self.steps or self.at.step % self.steps_per_epoch == 0
 
-    def _stops(self) -> bool:
+    def _has_stopped(self) -> bool:
         """Whether the schedule ends the training here, between two epochs."""
-        stops = stopping_rule_of(self.recipe.schedule)
+        stops = find_stopping_rule(self.recipe.schedule)
         return stops is not None and self.at.sums.images == 0 and bool(stops(self.at.history))
 
     def _close_epoch(self, epoch: int) -> None:
         """Validate, write the history, and keep the weights if they are the best so far."""
         at = self.at
-        row = epoch_row(epoch, at, self.recipe, self.steps, self.steps_per_epoch)
+        row = build_epoch_row(epoch, at, self.recipe, self.steps, self.steps_per_epoch)
         if self.miner is not None:
             row["hardest_negatives"] = self.miner.answer_of_hardest()
-        row |= self._validated()
+        row |= self._validate_epoch()
         # what one device found on validation may change the rate, or end the training, of all
         row = self.fabric.broadcast(row)
         self._keep_best(row)
@@ -317,7 +318,7 @@ class _Loop:
         if at.step < self.steps:
             self._keep_state()
 
-    def _validated(self) -> dict[str, Any]:
+    def _validate_epoch(self) -> dict[str, Any]:
         if not self.fabric.is_global_zero or (self.recipe.validate == "end" and self.at.step < self.steps):
             return dict(NOTHING)
         ema, workers = self.copies.get("average"), self.engine.workers

@@ -11,14 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sightline.data.loader import CohortItems, test_batches
+from sightline.data.loader import CohortItems, iterate_test_batches
 from sightline.errors import RunError
 from sightline.structures.case import Cohort
-from sightline.structures.evidence import forward_evidence, probabilities_of
+from sightline.structures.evidence import forward_evidence, compute_probabilities
 from sightline.structures.protocols import heeds_history
 from sightline.training.checkpoint import swap_weights
-from sightline.training.feature_cache import encoder_of
-from sightline.training.step import TrainingObjective, evidence_to_dict
+from sightline.training.feature_cache import find_encoder
+from sightline.training.step import TrainingObjective, convert_evidence
 
 NOTHING: Mapping[str, float | None] = {"val_loss": None, "val_accuracy": None, "val_auc": None, "val_f1": None}
 
@@ -55,12 +55,12 @@ def validate(
     row = {**NOTHING, "val_loss": said.loss, **{f"val_{name}": mean for name, mean in said.parts.items()}}
     if not recipe.classifies:
         return row
-    if not bool(said.logits.isfinite().all()):
+    if not bool(output.logits.isfinite().all()):
         raise RunError(
             f"{recipe.title} says nothing finite of the validation images: the training diverged.",
             "Lower the learning rate or the weight of what is added to the cross-entropy.",
         )
-    return row | _scores(said, probabilities_of(said.logits, independent=recipe.independent))
+    return row | _compute_scores(output, compute_probabilities(output.logits, independent=recipe.independent))
 
 
 @dataclass(frozen=True)
@@ -84,14 +84,14 @@ def _run_validation(
     network.eval()
     wanted = recipe.regions if recipe.objective is not None and recipe.objective.needs_regions else None
     items = CohortItems(
-        validation, recipe.view, wanted, boxes=recipe.needs_boxes, seed=recipe.seed, encoder=encoder_of(network)
+        validation, recipe.view, wanted, boxes=recipe.needs_boxes, seed=recipe.seed, encoder=find_encoder(network)
     )
     logits, labels, loss, counted = [], [], 0.0, 0
     sums: dict[str, float] = {}
-    for batch in test_batches(items, batch_size=max(16, recipe.batch_size), workers=workers):
+    for batch in iterate_test_batches(items, batch_size=max(16, recipe.batch_size), workers=workers):
         there = batch.to(device)
-        out = evidence_to_dict(forward_evidence(network, batch.images, device))
-        out |= {name: tensor.detach() for name, tensor in aim.explained(there).items()}
+        out = convert_evidence(forward_evidence(network, batch.images, device))
+        out |= {name: tensor.detach() for name, tensor in aim.explain_batch(there).items()}
         with torch.no_grad():
             on_device = {name: tensor.to(device) for name, tensor in out.items()}
             value, images, parts = aim(on_device, there, history, even=True)
@@ -104,11 +104,11 @@ def _run_validation(
     return _ValidationOutput(torch.cat(logits), torch.cat(labels), loss / counted if counted else None, means)
 
 
-def _scores(said: _ValidationOutput, probabilities: NDArray[np.float64]) -> dict[str, float]:
+def _compute_scores(output: _ValidationOutput, probabilities: NDArray[np.float64]) -> dict[str, float]:
     """Accuracy, F1 and, where every class is there, AUC: of the second of two classes; of more, means over classes."""
     from sklearn.metrics import f1_score, roc_auc_score
 
-    labels, called, classes = said.labels, said.logits.argmax(dim=1), probabilities.shape[1]
+    labels, called, classes = output.labels, output.logits.argmax(dim=1), probabilities.shape[1]
     average = "binary" if classes == 2 else "macro"
     scores = {
         "val_accuracy": float((called == labels).float().mean()),

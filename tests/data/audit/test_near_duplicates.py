@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sightline.data.audit.near_duplicates import find_duplicates, near_pairs
+from sightline.data.audit.near_duplicates import find_duplicates, find_near_pairs
 
 
 def by_the_rule(differences, thumbnails):
@@ -46,7 +46,7 @@ def test_the_bands_miss_nothing_and_tell_no_pair_twice(seed, n, families, dense_
     differences, thumbnails = pictures(seed, n, families)
     found = [
         pair
-        for i, j in near_pairs(differences, thumbnails, dense_share)
+        for i, j in find_near_pairs(differences, thumbnails, dense_share)
         for pair in zip(i.tolist(), j.tolist(), strict=True)
     ]
     assert len(found) == len(set(found))
@@ -90,4 +90,4 @@ def test_a_mass_of_nearly_empty_pictures_goes_through_blocks():
 
 @pytest.mark.parametrize("n", [0, 1])
 def test_too_few_to_compare(n):
-    assert list(near_pairs(np.zeros((n, 256), bool), np.zeros((n, 256), np.float32))) == []
+    assert list(find_near_pairs(np.zeros((n, 256), bool), np.zeros((n, 256), np.float32))) == []

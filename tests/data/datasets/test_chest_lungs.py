@@ -10,7 +10,7 @@ from sightline.data.datasets import chest_lungs
 from sightline.data.datasets.folder.reader import read_cohort
 from sightline.data.datasets.folder.writer import write_cohort
 from sightline.data.phantoms.chest.anatomy import ChestBody
-from sightline.data.phantoms.chest.table_writer import extent
+from sightline.data.phantoms.chest.table_writer import measure_extent
 from sightline.errors import LayoutError
 
 REAL = DATA_ROOT / "chest_lungs"
@@ -130,7 +130,9 @@ def test_the_phantoms_lungs_lie_within_the_real_ones():
     drawn = []
     for n in range(40):
         body = ChestBody(np.random.default_rng([5, n]), (256, 210))
-        drawn.append(proportions(extent(body.lung(left=False)), extent(body.lung(left=True)), body.shape))
+        drawn.append(
+            proportions(measure_extent(body.lung(left=False)), measure_extent(body.lung(left=True)), body.shape)
+        )
     for name in real[0]:
         low, high = np.quantile([p[name] for p in real], [0.025, 0.975])
         values = [p[name] for p in drawn]

@@ -16,7 +16,13 @@ from sightline.data.datasets.gaze import egd_cxr
 from sightline.data.phantoms.chest.draw import CHEST_CLASSES, draw_chest
 from sightline.data.phantoms.chest.egd_cxr_layout import MASKS, write_chests
 from sightline.data.phantoms.chest.reader import HEIGHT_DEG, RATE_HZ, ReaderStyle, read_chest
-from sightline.data.phantoms.chest.table_writer import GAZE_COLUMNS, SCREEN, on_image, on_screen, pads_of
+from sightline.data.phantoms.chest.table_writer import (
+    GAZE_COLUMNS,
+    SCREEN,
+    compute_pads,
+    project_to_image,
+    project_to_screen,
+)
 from sightline.errors import CohortError, LayoutError
 from sightline.io.image import read_image
 from sightline.structures.gaze import Gaze
@@ -131,14 +137,14 @@ def test_the_session_offset_moves_all_places():
 
 @pytest.mark.parametrize("shape", [SHAPE, (512, 420), (200, 260), (301, 217)])
 def test_screen_and_back(shape):
-    pads = pads_of(shape)
+    pads = compute_pads(shape)
     top, bottom, left, right = pads
     assert min(pads) >= 0 and (top + bottom == 0 or left + right == 0)
     places = np.array([[0.0, 0.0], [shape[0] / 3, shape[1] / 5], [-12.0, shape[1] + 4.0]])
-    shares = on_screen(places, shape, pads)
+    shares = project_to_screen(places, shape, pads)
     assert shares[0] == pytest.approx([top / SCREEN[0], left / SCREEN[1]], abs=1e-5)
     # five digits of a screen of 1920
-    assert np.abs(on_image(shares, shape, pads) - places).max() < 0.03
+    assert np.abs(project_to_image(shares, shape, pads) - places).max() < 0.03
 
 
 def test_every_trap_is_in_the_files(planted):
@@ -239,7 +245,7 @@ def test_same_seed_same_bytes_and_a_longer_phantom_begins_alike(tmp_path):
     gaze = [(tmp_path / name / "eye_gaze.csv").read_bytes() for name in "ab"]
     assert gaze[1].startswith(gaze[0])
     assert "image_left_pad" not in rows_of(tmp_path / "a" / "master_sheet.csv")[0]
-    assert rows_of(tmp_path / "a" / "master_sheet.csv")[0]["image_left"] == str(pads_of((120, 100))[2])
+    assert rows_of(tmp_path / "a" / "master_sheet.csv")[0]["image_left"] == str(compute_pads((120, 100))[2])
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from sightline.data.datasets.folder.reader import read_cohort
 from sightline.data.phantoms.radiographs.anatomy import Bone, LimbPose
 from sightline.data.phantoms.radiographs.cohort import STROKE_PX, FemurOptions, draw_image, write_radiographs
 from sightline.data.phantoms.radiographs.femur import FEMUR_CLASSES
-from sightline.data.phantoms.radiographs.fracture import Break, broken
+from sightline.data.phantoms.radiographs.fracture import Break, break_bone
 from sightline.data.phantoms.radiographs.plan import PUBLISHED_COUNTS, WRIST_CLASSES, Study, plan_studies
 from sightline.data.phantoms.radiographs.wrist import grow_wrist
 from sightline.data.phantoms.radiographs.xray import (
@@ -21,9 +21,9 @@ from sightline.data.phantoms.radiographs.xray import (
     SPONGY_PER_MM,
     Technique,
     cast_shadow,
-    clouds,
+    draw_clouds,
+    draw_trabeculae,
     expose,
-    trabeculae,
 )
 from sightline.errors import CohortError, LayoutError
 from sightline.structures.frame import Frame
@@ -361,11 +361,11 @@ def test_a_break_moves_the_fragment_on_its_left_and_darkens_its_line():
     bar[:, 35:45] = 1.0
     # from (20, 0) to (-20, 0): its left is below, towards negative y, so the lower half moves
     one = Break((20.0, 0.0), (-20.0, 0.0), lucency=0.6, width_mm=2.0, shift_mm=(4.0, 0.0))
-    after, lines = broken(bar, (0, 0), [one], pose)
+    after, lines = break_bone(bar, (0, 0), [one], pose)
     assert np.allclose(after[:30], bar[:30], atol=1e-3)
     assert np.allclose(after[50:, 39:49], 1.0, atol=1e-3) and np.allclose(after[50:, 30:38], 0.0, atol=1e-3)
     assert lines[39:41, 36:44].min() > 0.8 and lines[:35].max() < 1e-3
-    still, _ = broken(bar, (0, 0), [Break((20, 0), (-20, 0), 0.6, 2.0)], pose)
+    still, _ = break_bone(bar, (0, 0), [Break((20, 0), (-20, 0), 0.6, 2.0)], pose)
     assert still[39:41, 40].mean() == pytest.approx(1 - 0.6 * 2 ** (-4 * (0.5 / 2.0) ** 2), abs=0.02)
 
 
@@ -380,11 +380,11 @@ def test_more_attenuation_is_brighter_and_more_photons_are_quieter():
 
 
 def test_textures_are_standardised_and_run_as_asked():
-    field = trabeculae((200, 180), np.random.default_rng(1), angle_deg=0.0, width_px=1.0, length_px=6.0)
+    field = draw_trabeculae((200, 180), np.random.default_rng(1), angle_deg=0.0, width_px=1.0, length_px=6.0)
     assert field.shape == (200, 180) and abs(field.mean()) < 1e-9 and field.std() == pytest.approx(1.0)
     # struts along the rows' axis change slowly downwards and fast to the right
     assert np.diff(field, axis=0).std() < 0.4 * np.diff(field, axis=1).std()
-    slow = clouds((90, 70), np.random.default_rng(1), size_px=12.0)
+    slow = draw_clouds((90, 70), np.random.default_rng(1), size_px=12.0)
     assert slow.shape == (90, 70) and np.diff(slow, axis=0).std() < 0.35
 
 
@@ -475,7 +475,7 @@ def test_a_line_that_ends_at_another_parts_one_fragment_only():
     plate = np.ones((80, 80))
     # down the middle, but only above the horizontal line through the centre (to its right)
     one = Break((0, 40), (0, -40), 0.8, 3.0, beyond=((-40.0, 0.0), (40.0, 0.0)))
-    after, lines = broken(plate, (0, 0), [one], pose)
+    after, lines = break_bone(plate, (0, 0), [one], pose)
     above, below = (after[10:36, 40], after[44:70, 40])
     halves = sorted([float(above.mean()), float(below.mean())])
     assert halves[0] < 0.4 and halves[1] == pytest.approx(1.0, abs=1e-3)

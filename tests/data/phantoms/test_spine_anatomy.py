@@ -9,12 +9,12 @@ import pytest
 from support.paths import DATA as DATA_ROOT
 
 from sightline.data.phantoms.spine.body import DEFORMED_AT, MEASURES, SIXTH, BodyPlan, VertebraBody
-from sightline.data.phantoms.spine.column import stack
+from sightline.data.phantoms.spine.column import stack_vertebrae
 from sightline.data.phantoms.spine.contents import METAL_HU, add_metal
 from sightline.data.phantoms.spine.plan import MOST_NORMAL, plan_person
 from sightline.data.phantoms.spine.scan import draw_spine
 from sightline.data.phantoms.spine.series import orient_arrays, plan_series
-from sightline.data.phantoms.spine.solids import EllipticBar, Grid, VertebraPose, partial_volume
+from sightline.data.phantoms.spine.solids import EllipticBar, Grid, VertebraPose, compute_partial_volume
 from sightline.data.spine.vertebrae import LABELS, RANKS
 
 DATA = DATA_ROOT / "spine_ct" / "verse"
@@ -55,7 +55,7 @@ def test_a_vertebra_without_a_deformity_loses_less_than_a_fifth():
 
 def test_discs_keep_some_height_at_both_ends_however_the_spine_is_curved():
     for person in people(40, prevalence=0.4):
-        for upper, lower in pairwise(stack(person).vertebrae):
+        for upper, lower in pairwise(stack_vertebrae(person).vertebrae):
             half = SIXTH * upper.body.depth / 2.0
             gaps = []
             for y in (-half, half):
@@ -70,7 +70,7 @@ def test_discs_keep_some_height_at_both_ends_however_the_spine_is_curved():
 
 def test_frames_of_the_column_neither_flip_nor_jump():
     for person in people(30):
-        for upper, lower in pairwise(stack(person).vertebrae):
+        for upper, lower in pairwise(stack_vertebrae(person).vertebrae):
             turn = upper.pose.turn.T @ lower.pose.turn
             assert np.linalg.det(upper.pose.turn) == pytest.approx(1.0)
             assert np.degrees(np.arccos((np.trace(turn) - 1) / 2)) < 30.0
@@ -94,7 +94,7 @@ def test_a_bar_has_the_walls_of_its_ellipse():
         assert line[np.argmin(np.abs(distance))] == pytest.approx(radius, abs=0.06)
         slope = np.gradient(distance, line)[np.abs(line - radius) < 0.5]
         np.testing.assert_allclose(slope, 1.0, atol=0.1)
-    assert partial_volume(np.array([-2.0, 0.0, 2.0], np.float32), 1.0).tolist() == [1.0, 0.5, 0.0]
+    assert compute_partial_volume(np.array([-2.0, 0.0, 2.0], np.float32), 1.0).tolist() == [1.0, 0.5, 0.0]
 
 
 def test_own_coordinates_undo_the_pose():
@@ -134,7 +134,7 @@ def test_series_differ_as_those_of_scanners_do():
 
 def test_metal_is_bright_and_throws_dark_streaks_beside_it():
     person = next(one for one in people(200) if any(v.screws for v in one.vertebrae))
-    column = stack(person)
+    column = stack_vertebrae(person)
     held = [one for one in column.vertebrae if one.plan.screws]
     centre = np.mean([one.centre for one in held], axis=0)
     grid = Grid(*(np.arange(c - r, c + r, 1.5, dtype=np.float32) for c, r in zip(centre, (45, 60, 30), strict=True)))
@@ -159,7 +159,7 @@ def test_bodies_are_as_large_as_real_ones():
 def _known_volumes(real_ml):
     """Whole vertebrae T9 to L4 of a drawn person against those of a tall one: alike in course, within a third."""
     person = people(1)[0]
-    column = stack(person)
+    column = stack_vertebrae(person)
     drawn = []
     for label in (16, 17, 18, 19, 21, 22, 23, 24):
         number = [one.plan.label for one in column.vertebrae].index(label)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sightline.data.spine.curve import TO_FEET, TO_LEFT, SpineCurve, axes_along
+from sightline.data.spine.curve import TO_FEET, TO_LEFT, SpineCurve, build_axes_along
 from sightline.errors import GeometryError
 
 TO_BACK = np.array([0.0, -1.0, 0.0])
@@ -68,7 +68,7 @@ def test_axes_return_when_the_tangent_does():
     turn = np.linspace(0, 2 * np.pi, 200)
     tilt = np.radians(40)
     loop = np.cos(tilt) * TO_FEET + np.sin(tilt) * (np.cos(turn)[:, None] * TO_LEFT + np.sin(turn)[:, None] * TO_BACK)
-    axes = axes_along(loop)
+    axes = build_axes_along(loop)
     np.testing.assert_allclose(axes[0], axes[-1], atol=1e-12)
 
 
@@ -78,7 +78,7 @@ def test_a_spine_along_the_left_right_axis_has_axes(back):
     tangents = np.cos(tilt)[:, None] * TO_FEET + np.sin(tilt)[:, None] * TO_LEFT + back * TO_BACK
     tangents /= np.linalg.norm(tangents, axis=1, keepdims=True)
     for sideways in (tangents, tangents * (-1, 1, 1)):
-        axes = axes_along(sideways)
+        axes = build_axes_along(sideways)
         assert np.isfinite(axes).all()
         np.testing.assert_allclose(np.linalg.det(axes), 1.0, atol=1e-12)
         turned = np.degrees(np.arccos(np.clip((axes[1:] * axes[:-1]).sum(axis=-2), -1, 1)))
@@ -86,14 +86,14 @@ def test_a_spine_along_the_left_right_axis_has_axes(back):
     # at 60 degrees it is still the projection alone
     t = np.cos(np.pi / 3) * TO_FEET + np.sin(np.pi / 3) * TO_LEFT
     left = TO_LEFT - (TO_LEFT @ t) * t
-    np.testing.assert_allclose(axes_along(t)[:, 2], left / np.linalg.norm(left), atol=1e-15)
+    np.testing.assert_allclose(build_axes_along(t)[:, 2], left / np.linalg.norm(left), atol=1e-15)
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.floats(0, 1), st.floats(0, 2 * np.pi))
 def test_any_tangent_towards_the_feet_has_axes(down, turn):
     flat = np.sqrt(1 - down * down)
-    axes = axes_along(down * TO_FEET + flat * (np.cos(turn) * TO_LEFT + np.sin(turn) * TO_BACK))
+    axes = build_axes_along(down * TO_FEET + flat * (np.cos(turn) * TO_LEFT + np.sin(turn) * TO_BACK))
     assert np.isfinite(axes).all() and np.linalg.det(axes) == pytest.approx(1.0)
 
 

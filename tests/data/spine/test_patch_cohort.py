@@ -14,14 +14,14 @@ from support.paths import DATA as DATA_ROOT
 from sightline.data.datasets.folder.reader import read_cohort
 from sightline.data.datasets.folder.writer import write_cohort
 from sightline.data.datasets.layouts import read_layout
-from sightline.data.datasets.verse.centroids import read_centroids, vertebrae_of, write_centroids
+from sightline.data.datasets.verse.centroids import place_vertebrae, read_centroids, write_centroids
 from sightline.data.datasets.verse.patches import Options
 from sightline.data.phantoms.spine import verse_layout as phantom
 from sightline.data.spine import series_patches as spine_series
 from sightline.data.spine.patch_cohort import write_patch_cohort
-from sightline.data.spine.placement import placement_of
+from sightline.data.spine.placement import read_placement
 from sightline.data.spine.series_patches import Cutting
-from sightline.data.spine.vertebrae import FINDINGS, LABELS, Spine, Vertebra, centres_from_mask
+from sightline.data.spine.vertebrae import FINDINGS, LABELS, Spine, Vertebra, find_centres_from_mask
 from sightline.errors import CohortError, LayoutError, SightlineError
 from sightline.io.ct import read_ct
 from sightline.io.nifti import read_volume, write_volume
@@ -110,8 +110,8 @@ def test_a_patch_is_the_ct_around_the_centroid(tmp_path):
         centre = next(v.centre for v in spine.vertebrae if v.level == case.facts["level"])
         np.testing.assert_allclose(ct.place_of(patch.world_of([8.5, 8.5, 8.5])), centre, atol=1e-4)
         # and through the record
-        np.testing.assert_allclose(placement_of(case).to_ct([8.5, 8.5, 8.5]), centre, atol=1e-9)
-        np.testing.assert_allclose(placement_of(case).affine, patch.affine, atol=1e-4)
+        np.testing.assert_allclose(read_placement(case).to_ct([8.5, 8.5, 8.5]), centre, atol=1e-9)
+        np.testing.assert_allclose(read_placement(case).affine, patch.affine, atol=1e-4)
 
 
 def test_masks_are_regions_of_this_vertebra(tmp_path):
@@ -162,7 +162,7 @@ def test_our_layout_gives_the_cohort_back(tmp_path):
     # the name of a mark is part of the record, if not of a tag's text
     assert replace(again, root=cohort.root) == cohort
     assert [r.tag.name for c in again for r in c.regions] == [r.tag.name for c in cohort for r in c.regions]
-    assert placement_of(again[0]).at_mm == placement_of(cohort[0]).at_mm
+    assert read_placement(again[0]).at_mm == read_placement(cohort[0]).at_mm
     # and is written over when more is cut
     more, _ = write_patch_cohort(
         [a_spine(tmp_path / "in"), a_spine(tmp_path / "in", "s2", "p2")], tmp_path / "out", cutting=PATCH
@@ -370,7 +370,7 @@ def test_a_real_ct_with_its_masks(tmp_path):
     files = DATA / "tptbox"
     ct = read_ct(files / "sub-ct_label-22_ct.nii.gz")
     mask = files / "sub-ct_seg-vert_label-22_msk.nii.gz"
-    vertebrae, _ = centres_from_mask(read_volume(mask, labels=True), ct, "mask")
+    vertebrae, _ = find_centres_from_mask(read_volume(mask, labels=True), ct, "mask")
     spine = Spine("a", "a", files / "sub-ct_label-22_ct.nii.gz", tuple(replace(v, grade=0) for v in vertebrae),
                   mask, files / "sub-ct_seg-subreg_label-22_msk.nii.gz")  # fmt: skip
     cohort, rejects = write_patch_cohort([spine], tmp_path, cutting=Cutting(side=64))
@@ -391,7 +391,7 @@ def test_a_real_ct_with_its_masks(tmp_path):
 def test_real_centroids_lie_in_the_middle_of_their_patch(tmp_path):
     mask = read_volume(DATA / "verse" / "sub-verse004_seg-vert_msk.nii.gz", labels=True)
     centroids = read_centroids(DATA / "verse" / "sub-verse004_seg-subreg_ctd.json")
-    vertebrae = vertebrae_of(centroids, mask.values.shape, mask.orientation, mask.spacing_mm)
+    vertebrae = place_vertebrae(centroids, mask.values.shape, mask.orientation, mask.spacing_mm)
     # the CT itself is not here: one is drawn from its mask
     hu = np.where(mask.values > 0, 300, -80).astype(np.int16)
     hu[:2] = -1000

@@ -8,11 +8,17 @@ import pytest
 from scipy.ndimage import map_coordinates
 
 from sightline.data.spine.curve import SpineCurve
-from sightline.data.spine.placement import on_ct, place_vertebrae, placement_of, placements_of, read_placements
-from sightline.data.spine.resampling import PAD_HU, sample_hu, sample_labels, smoothing_px
+from sightline.data.spine.placement import (
+    parse_placements,
+    place_on_ct,
+    place_vertebrae,
+    read_placement,
+    read_placements,
+)
+from sightline.data.spine.resampling import PAD_HU, compute_smoothing_px, sample_hu, sample_labels
 from sightline.data.spine.vertebrae import LABELS, Vertebra
 from sightline.errors import GeometryError, LayoutError
-from sightline.io.volume import Volume, affine_within
+from sightline.io.volume import Volume, compute_affine_within
 from sightline.structures.case import Case
 from sightline.structures.frame import Frame
 
@@ -76,7 +82,7 @@ def test_a_rigid_patch_is_its_frame_and_its_affine():
     placement = placed(ct)["L1"]
     points = all_points(24)[::5, ::5, ::5]
     np.testing.assert_allclose(placement.frame.map_points(points), placement.to_ct(points), atol=1e-10)
-    np.testing.assert_allclose(affine_within(placement.frame, ct.affine), placement.affine, atol=1e-10)
+    np.testing.assert_allclose(compute_affine_within(placement.frame, ct.affine), placement.affine, atol=1e-10)
     np.testing.assert_allclose(placement.frame.spacing_mm, ct.spacing_mm)
     in_place = Volume(np.zeros((24,) * 3), placement.affine)
     np.testing.assert_allclose(in_place.world_of(points), placement.world_of(points), atol=1e-10)
@@ -176,7 +182,7 @@ def test_a_patch_outside_the_ct_is_air():
     assert (sample_hu(ct, placement) == PAD_HU).all() and placement.outside() == 1.0
     assert not sample_labels(Volume(np.ones((20, 20, 20), np.uint8), ct.affine), placement).any()
     with pytest.raises(GeometryError, match="outside its CT"):
-        on_ct(np.zeros((16,) * 3), placement)
+        place_on_ct(np.zeros((16,) * 3), placement)
 
 
 def test_anti_aliasing_calms_noise_of_fine_voxels_and_keeps_the_mean():
@@ -190,7 +196,9 @@ def test_anti_aliasing_calms_noise_of_fine_voxels_and_keeps_the_mean():
     plain, smooth = (sample_hu(Volume(ramp, fine), placement, anti_alias=a) for a in (False, True))
     np.testing.assert_allclose(plain, smooth, atol=1)
     # nothing is smoothed along axes as coarse as the patch
-    assert smoothing_px(1.0, 1.0) == smoothing_px(2.0, 1.0) == 0.0 and smoothing_px(0.3, 1.0) > 1.0
+    assert (
+        compute_smoothing_px(1.0, 1.0) == compute_smoothing_px(2.0, 1.0) == 0.0 and compute_smoothing_px(0.3, 1.0) > 1.0
+    )
     coarse = a_ct()
     placement = placed(a_ct())["L1"]
     thick = Volume(coarse.values, np.diag([1.5, 1.5, 1.5, 1.0]))
@@ -206,7 +214,7 @@ def test_numbers_come_back_to_the_ct(mode):
     def smooth(world):
         return np.sin(world[..., 0] / 9) + np.cos(world[..., 1] / 8) * np.sin(world[..., 2] / 10)
 
-    back = on_ct(smooth(placement.world_of(all_points(32))), placement, outside=-9.0)
+    back = place_on_ct(smooth(placement.world_of(all_points(32))), placement, outside=-9.0)
     centres = np.moveaxis(np.indices(back.values.shape), 0, -1) + 0.5
     inside = placement.place_of(back.world_of(centres))
     within = ((inside > 0.5) & (inside < 31.5)).all(axis=-1)
@@ -218,7 +226,7 @@ def test_numbers_come_back_to_the_ct(mode):
     # the box is a piece of the CT's own grid, and all of the patch
     start = ct.place_of(back.world_of([0.0, 0.0, 0.0]))
     np.testing.assert_allclose(start, np.rint(start), atol=1e-9)
-    whole = on_ct(smooth(placement.world_of(all_points(32))), placement, outside=-9.0, whole=True)
+    whole = place_on_ct(smooth(placement.world_of(all_points(32))), placement, outside=-9.0, whole=True)
     assert whole.values.shape == SHAPE and np.array_equal(whole.affine, ct.affine)
     a, b, c = np.rint(start).astype(int)
     d, h, w = back.values.shape
@@ -235,7 +243,7 @@ def test_an_activation_lands_where_it_was(mode):
     cells[1, 2, 3] = 7
     # the view shows the middle 16 voxels; a cell is 4 of them wide
     grid = Frame.of_image((32, 32, 32)).crop((8, 8, 8), (16, 16, 16)).resize((4, 4, 4))
-    back = on_ct(cells, placement, grid=grid, nearest=True)
+    back = place_on_ct(cells, placement, grid=grid, nearest=True)
     assert back.values.dtype == np.uint8
     lit = placement.place_of(back.world_of(np.argwhere(back.values == 7) + 0.5))
     assert len(lit) > 20
@@ -247,7 +255,7 @@ def test_an_activation_lands_where_it_was(mode):
 
 def test_values_must_lie_on_their_grid():
     with pytest.raises(GeometryError, match="do not lie on a grid"):
-        on_ct(np.zeros((8, 8, 8)), placed(a_ct())["L1"])
+        place_on_ct(np.zeros((8, 8, 8)), placed(a_ct())["L1"])
 
 
 def test_the_curve_goes_through_t13_and_through_what_is_not_cut():
@@ -273,14 +281,14 @@ def test_a_record_keeps_the_placement(mode, tmp_path):
         "vertebrae": [{"level": "L1", "at_mm": placement.at_mm}],
     }
     points = all_points(32)[::9, ::9, ::9]
-    again = placements_of(json.loads(json.dumps(document)))["L1"]
+    again = parse_placements(json.loads(json.dumps(document)))["L1"]
     np.testing.assert_array_equal(again.to_ct(points), placement.to_ct(points))
     (tmp_path / "spines").mkdir()
     (tmp_path / "spines" / "s 1.json").write_text(json.dumps(document))
     case = Case("s 1__L1", "s 1__L1", "p", tmp_path / "patches" / "s 1" / "L1.nii", "intact")
-    np.testing.assert_array_equal(placement_of(case).to_ct(points), placement.to_ct(points))
+    np.testing.assert_array_equal(read_placement(case).to_ct(points), placement.to_ct(points))
     with pytest.raises(LayoutError, match=r"does not hold L2\.nii"):
-        placement_of(Case("s 1__L2", "a", "p", tmp_path / "patches" / "s 1" / "L2.nii", "intact"))
+        read_placement(Case("s 1__L2", "a", "p", tmp_path / "patches" / "s 1" / "L2.nii", "intact"))
     for broken in ("{}", "no json", "[]"):
         (tmp_path / "spines" / "s 1.json").write_text(broken)
         with pytest.raises(LayoutError, match="no record of patches"):

@@ -5,7 +5,7 @@ import pytest
 
 from sightline.data.spine.vertebrae import Vertebra, require_in_bone
 from sightline.errors import GeometryError
-from sightline.inference.ct.inputs import ct_inputs
+from sightline.inference.ct.inputs import collect_ct_inputs
 from sightline.io.volume import Volume
 
 AFFINE = np.diag([2.0, 2.0, -2.0, 1.0])
@@ -49,5 +49,5 @@ def test_cts_whose_names_make_one_file_name_stay_apart(tmp_path):
     for path in paths:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"")
-    names = [one.name for one in ct_inputs(paths, paths, ())]
+    names = [one.name for one in collect_ct_inputs(paths, paths, ())]
     assert len({name.casefold() for name in names}) == 4 and not any("/" in name or " " in name for name in names)

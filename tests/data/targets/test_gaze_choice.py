@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sightline.data.loader import CohortItems, training_batches
+from sightline.data.loader import CohortItems, iterate_training_batches
 from sightline.data.targets.gaze_choice import GazeChoice, GazeTargets
 from sightline.data.views.image_view import View
 from sightline.errors import CohortError, RecipeError
@@ -94,14 +94,14 @@ def test_sigma_by_degrees_kernel_or_pixels(tmp_path):
 def test_shuffled_gaze_is_never_ones_own_and_is_stretched(tmp_path):
     places = [(5, 5), (5, 55), (35, 5), (35, 55), (20, 30)]
     cohort = cohort_of(tmp_path, [[gaze_at(p)] for p in places])
-    giver = GazeChoice(control="shuffled").shuffled(cohort)
+    giver = GazeChoice(control="shuffled").assign_shuffled(cohort)
     assert sorted(giver) == sorted(giver.values()) and all(a != b for a, b in giver.items())
     for i, case in enumerate(cohort):
         target = drawn(cohort, GazeChoice(control="shuffled"), i)[0][0]
         peak = np.unravel_index(target.argmax(), SHAPE)
         from_ = places[int(giver[case.case_id][1:])]
         assert abs(peak[0] + 0.5 - from_[0]) < 2 and abs(peak[1] + 0.5 - from_[1]) < 2
-    again = GazeChoice(control="shuffled", share_seed=1).shuffled(cohort)
+    again = GazeChoice(control="shuffled", share_seed=1).assign_shuffled(cohort)
     assert again != giver
 
 
@@ -133,7 +133,7 @@ def test_batches_carry_densities(tiny_cohort):
         replace(c, regions=(gaze_at((c.shape[0] / 3, c.shape[1] / 3)),) if i % 2 else ()) for i, c in enumerate(gazed)
     )
     items = CohortItems(replace(gazed, cases=cases), View(size=32), GazeChoice())
-    batch = next(training_batches(items, epoch=0, batch_size=4))
+    batch = next(iterate_training_batches(items, epoch=0, batch_size=4))
     assert batch.targets.shape == (4, 1, 32, 32) and batch.targets.dtype == torch.float32
     assert float(batch.targets.max()) <= 1.0
     assert batch.guided.any(dim=1).tolist() == [bool(t.any()) for t in batch.targets]

@@ -9,7 +9,7 @@ from support.cohorts import tiny_recipe
 
 from sightline.data.loader import CohortItems, Key
 from sightline.data.targets.reader_consensus import require_reader
-from sightline.data.targets.region_choice import RegionChoice, draw_targets, patients_of_share
+from sightline.data.targets.region_choice import RegionChoice, choose_patients, draw_targets
 from sightline.data.views.image_view import View
 from sightline.errors import CohortError, RecipeError
 from sightline.losses.cell_focal import CellFocal
@@ -22,7 +22,7 @@ from sightline.structures.regions import Box, Mask
 from sightline.structures.tag import Tag
 from sightline.training.engine import Engine
 from sightline.training.preconditions import require_regions
-from sightline.training.serialization import from_plain, to_plain
+from sightline.training.serialization import build_from_plain, to_plain
 from sightline.training.train import train
 
 SHAPE = (17, 23)
@@ -144,7 +144,7 @@ def test_styles_and_margins_come_before_merging():
 def test_the_default_unites_and_is_not_written():
     assert "readers" not in to_plain(RegionChoice(), CATALOGUE)
     words = to_plain(RegionChoice(readers="soft"), CATALOGUE)
-    assert words["readers"] == "soft" and from_plain(words, CATALOGUE) == RegionChoice(readers="soft")
+    assert words["readers"] == "soft" and build_from_plain(words, CATALOGUE) == RegionChoice(readers="soft")
     assert "weigh" not in to_plain(SpatialNLL(), CATALOGUE)
 
 
@@ -190,9 +190,9 @@ def test_shares_of_patients_are_of_the_named_readers_marks(read_by_two):
             for c in read_by_two
         ),
     )
-    drawn = patients_of_share(less, "focus", 0.5, 0, "bob")
+    drawn = choose_patients(less, "focus", 0.5, 0, "bob")
     assert drawn and not drawn & lacking
-    assert patients_of_share(less, "focus", 0.5, 0) == patients_of_share(read_by_two, "focus", 0.5, 0)
+    assert choose_patients(less, "focus", 0.5, 0) == choose_patients(read_by_two, "focus", 0.5, 0)
 
 
 def test_items_of_a_soft_choice_batch_as_floats(read_by_two):

@@ -12,7 +12,7 @@ from sightline.data.views.image_view import View
 from sightline.errors import RecipeError
 from sightline.structures.case import Case, Cohort
 from sightline.structures.frame import Frame
-from sightline.structures.regions import Box, Mask, Polygon, Scribble, style_of
+from sightline.structures.regions import Box, Mask, Polygon, Scribble, find_style
 from sightline.structures.tag import Tag
 
 SHAPE = (40, 50)
@@ -39,7 +39,7 @@ def test_a_region_of_the_style_is_taken_as_it_is():
     every = case(mask(0, 0, 10, 10), box, line)
     assert RegionChoice("box").pick(every, SHAPE) == (box,)
     assert RegionChoice("scribble").pick(every, SHAPE) == (line,)
-    assert [style_of(r) for r in RegionChoice("mask").pick(every, SHAPE)] == ["mask"]
+    assert [find_style(r) for r in RegionChoice("mask").pick(every, SHAPE)] == ["mask"]
 
 
 def test_several_regions_of_the_style_are_all_taken():
@@ -94,7 +94,7 @@ def test_only_the_role_asked_for_guides():
 )  # fmt: skip
 def test_which_class_maps_a_region_guides(mode, label, expected):
     choice = RegionChoice("box", classes=mode)
-    assert choice.guided_classes(Box((1, 1), (5, 5), Tag("focus", label)), case(), CLASSES) == expected
+    assert choice.find_guided_classes(Box((1, 1), (5, 5), Tag("focus", label)), case(), CLASSES) == expected
 
 
 def test_targets_by_class_hold_the_regions_of_that_class_alone():

@@ -12,7 +12,7 @@ from PIL import ImageOps
 from support.cohorts import tiny_recipe
 
 from sightline.data.loader import CohortItems, Key
-from sightline.data.views.crops import Crop, RegionJitter, boxes_of, largest_box
+from sightline.data.views.crops import Crop, RegionJitter, find_largest_box, list_boxes
 from sightline.data.views.image_view import (
     ReducedPicture,
     View,
@@ -27,7 +27,7 @@ from sightline.structures.case import Case, Cohort
 from sightline.structures.frame import Frame
 from sightline.structures.regions import Box, Polygon
 from sightline.structures.tag import Tag
-from sightline.training.serialization import from_plain, to_plain
+from sightline.training.serialization import build_from_plain, to_plain
 
 SOURCE = Frame.of_image((120, 200))
 BOX = (40.0, 60.0, 70.0, 80.0)
@@ -48,11 +48,11 @@ def test_the_largest_box_of_a_role():
     finding, focus = Tag("finding"), Tag("focus")
     small, large = Box((1, 1), (5, 5), finding), Box((2, 2), (12, 8), finding)
     case = case_of(small, large, Box((0, 0), (100, 100), focus), Polygon((((0, 0), (0, 90), (90, 90)),), finding))
-    assert largest_box(case) == (2, 2, 12, 8)
-    assert largest_box(case, "focus") == (0, 0, 100, 100)
+    assert find_largest_box(case) == (2, 2, 12, 8)
+    assert find_largest_box(case, "focus") == (0, 0, 100, 100)
     # outlines count where there is no box, and nothing where there is nothing
-    assert boxes_of(case_of(Polygon((((1, 2), (1, 9), (7, 9)),), finding))) == ((1, 2, 7, 9),)
-    assert largest_box(case_of(small), "focus") is None
+    assert list_boxes(case_of(Polygon((((1, 2), (1, 9), (7, 9)),), finding))) == ((1, 2, 7, 9),)
+    assert find_largest_box(case_of(small), "focus") is None
 
 
 def test_a_view_asks_for_a_box_only_where_it_needs_one():
@@ -288,7 +288,7 @@ def test_cropped_items_show_the_box_of_their_own_case(tiny_cohort):
 def test_views_are_recipes_words():
     view = View(equalise=True, crop=Crop("focus", 0.1, 0.2), jitter=RegionJitter(zoom_in=(1.1, 1.2)))
     recipe = tiny_recipe(view=view)
-    assert from_plain(to_plain(recipe, CATALOGUE), CATALOGUE) == recipe
+    assert build_from_plain(to_plain(recipe, CATALOGUE), CATALOGUE) == recipe
 
 
 @pytest.mark.parametrize(

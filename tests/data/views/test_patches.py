@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sightline.data.loader import CohortItems, Key, training_batches
+from sightline.data.loader import CohortItems, Key, iterate_training_batches
 from sightline.data.targets.region_choice import RegionChoice
 from sightline.data.views.image_view import View
-from sightline.data.views.patches import Patches, normal_class, patch_label, patchable
+from sightline.data.views.patches import Patches, choose_patch_label, find_normal_class, select_patchable
 from sightline.errors import CohortError, RecipeError
 from sightline.structures.case import Cohort
 from sightline.structures.frame import Frame
@@ -41,11 +41,11 @@ def test_a_patch_anywhere_has_its_centre_in_the_picture_not_in_the_padding():
 def test_turned_patches_keep_the_finding_in_view_or_say_normal(tiny_cohort):
     case = next(case for case in tiny_cohort if case.label == "fracture")
     frame = Frame.of_image((40, 48))
-    assert patch_label(case, tiny_cohort.classes, [(5.0, 5.0, 9.0, 9.0)], frame.crop((0, 0), (16, 16))) == 1
+    assert choose_patch_label(case, tiny_cohort.classes, [(5.0, 5.0, 9.0, 9.0)], frame.crop((0, 0), (16, 16))) == 1
     # a corner that reaches in is enough, one that only touches the rim is not
-    assert patch_label(case, tiny_cohort.classes, [(15.5, 15.5, 30.0, 30.0)], frame.crop((0, 0), (16, 16))) == 1
-    assert patch_label(case, tiny_cohort.classes, [(16.0, 3.0, 30.0, 9.0)], frame.crop((0, 0), (16, 16))) == 0
-    assert patch_label(case, tiny_cohort.classes, [], frame) == 0
+    assert choose_patch_label(case, tiny_cohort.classes, [(15.5, 15.5, 30.0, 30.0)], frame.crop((0, 0), (16, 16))) == 1
+    assert choose_patch_label(case, tiny_cohort.classes, [(16.0, 3.0, 30.0, 9.0)], frame.crop((0, 0), (16, 16))) == 0
+    assert choose_patch_label(case, tiny_cohort.classes, [], frame) == 0
 
 
 def test_items_are_patches_in_training_and_whole_at_test_time(tiny_cohort):
@@ -64,33 +64,33 @@ def test_items_are_patches_in_training_and_whole_at_test_time(tiny_cohort):
         whole = items[Key(index, -1)]
         assert whole.image.shape[1:] == (48, 48) and whole.label == tiny_cohort.class_index(case.label)
     assert positives > 0
-    batch = next(iter(training_batches(items, epoch=0, batch_size=4)))
+    batch = next(iter(iterate_training_batches(items, epoch=0, batch_size=4)))
     assert batch.images.shape[-2:] == (32, 32)
 
 
 def test_every_picture_gives_several_patches_each_its_own(tiny_cohort):
     items = CohortItems(tiny_cohort, View(size=48, patches=Patches(size=32, per_picture=3)), seed=1)
-    batches = list(training_batches(items, epoch=0, batch_size=4, repeats=items.repeats))
+    batches = list(iterate_training_batches(items, epoch=0, batch_size=4, repeats=items.repeats))
     ids = [case_id for batch in batches for case_id in batch.case_ids]
     assert len(ids) == 3 * len(tiny_cohort) == items.images_per_epoch()
     assert {ids.count(case.case_id) for case in tiny_cohort} == {3}
     first = tiny_cohort[0].case_id
     frames = [f for batch in batches for f, i in zip(batch.frames, batch.case_ids, strict=True) if i == first]
     assert len(set(frames)) == 3
-    again = [i for batch in training_batches(items, epoch=0, batch_size=4, repeats=3) for i in batch.case_ids]
+    again = [i for batch in iterate_training_batches(items, epoch=0, batch_size=4, repeats=3) for i in batch.case_ids]
     assert again == ids
 
 
 def test_only_cases_whose_findings_are_known_give_patches(tiny_cohort):
     choice = RegionChoice(style="box", role="finding")
-    assert len(patchable(tiny_cohort, choice)) == len(tiny_cohort)
+    assert len(select_patchable(tiny_cohort, choice)) == len(tiny_cohort)
     first = next(i for i, case in enumerate(tiny_cohort) if case.label == "fracture")
     bare = replace(tiny_cohort[first], regions=())
     cases = tuple(bare if i == first else case for i, case in enumerate(tiny_cohort))
-    kept = patchable(replace(tiny_cohort, cases=cases), choice)
+    kept = select_patchable(replace(tiny_cohort, cases=cases), choice)
     assert bare.case_id not in {case.case_id for case in kept}
     assert kept.counts()["no fracture"] == tiny_cohort.counts()["no fracture"]
-    hidden = patchable(tiny_cohort, replace(choice, share=0.3))
+    hidden = select_patchable(tiny_cohort, replace(choice, share=0.3))
     shown = replace(choice, share=0.3).patients(tiny_cohort)
     assert {c.patient_id for c in hidden if c.label == "fracture"} <= shown
     assert hidden.counts()["fracture"] < tiny_cohort.counts()["fracture"]
@@ -98,10 +98,10 @@ def test_only_cases_whose_findings_are_known_give_patches(tiny_cohort):
 
 def test_patches_need_a_normal_class_and_a_marked_finding(tiny_cohort):
     with pytest.raises(CohortError, match="class to belong to"):
-        normal_class(("A1", "A2"))
+        find_normal_class(("A1", "A2"))
     bare = replace(tiny_cohort, cases=tuple(replace(case, regions=()) for case in tiny_cohort))
     with pytest.raises(CohortError, match="no marked finding"):
-        patchable(bare, RegionChoice(role="finding"))
+        select_patchable(bare, RegionChoice(role="finding"))
 
 
 @pytest.mark.parametrize(
@@ -125,4 +125,4 @@ def patch_label_of(classes, corners, frame):
 
     from sightline.structures.case import Case
 
-    return patch_label(Case("a", "a", "a", Path("a.png"), "A1"), classes, [corners], frame)
+    return choose_patch_label(Case("a", "a", "a", Path("a.png"), "A1"), classes, [corners], frame)

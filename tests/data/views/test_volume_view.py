@@ -23,7 +23,7 @@ from sightline.errors import GeometryError, RecipeError
 from sightline.papers.catalogue import CATALOGUE
 from sightline.structures.case import Case
 from sightline.structures.frame import Frame
-from sightline.training.serialization import from_plain, to_plain
+from sightline.training.serialization import build_from_plain, to_plain
 
 SIDE, SIZE = 48, 32
 VIEW = VolumeView(size=SIZE, augment="none")
@@ -109,7 +109,7 @@ def test_fields_that_mean_nothing_are_refused():
 
 def test_recipes_keep_views_and_nothing_is_framed_around_marks():
     view = VolumeView(48, (-500.0, 1300.0), "none", 4.0)
-    assert from_plain(to_plain(view, CATALOGUE), CATALOGUE) == view
+    assert build_from_plain(to_plain(view, CATALOGUE), CATALOGUE) == view
     assert view.around(Case("a", "a", "a", Path("a.nii"), "intact")) is None
 
 

@@ -13,7 +13,7 @@ from sightline.errors import CohortError, RunError
 from sightline.evaluation.evaluate import evaluate
 from sightline.evaluation.evidence.calibrate import CalibrationChoice, calibrate
 from sightline.evaluation.evidence.comparison import compare_methods, compare_runs, write_comparison
-from sightline.evaluation.evidence.numbers import evidence_of
+from sightline.evaluation.evidence.numbers import compute_evidence
 from sightline.metrics.calibration.recalibration import recalibrate
 from sightline.papers.catalogue import CATALOGUE
 from sightline.structures.case import Cohort
@@ -60,7 +60,7 @@ def test_what_validation_fixed_is_applied_after(world):
     ]
     assert all(point.chosen_on["split"] == "world, val" for point in record.points)
     assert (run.folder / "calibration.png").read_bytes()[:4] == b"\x89PNG"
-    found = evidence_of(after.predictions, cohort, record, energies=after.energies, replicates=50)
+    found = compute_evidence(after.predictions, cohort, record, energies=after.energies, replicates=50)
     names = [estimate.name for estimate in found.estimates()]
     assert any(name.startswith("sensitivity at miss rate 0.2") for name in names)
     assert any(name.startswith("share of cases answered, abstaining by energy") for name in names)

@@ -7,13 +7,13 @@ import pytest
 from support.simulated import drawn
 
 from sightline.errors import RunError
-from sightline.evaluation.evidence.figures import reliance_pictures, risk_curve, write_figures
-from sightline.plots.curves import RiskCurve, risk_against_coverage
+from sightline.evaluation.evidence.figures import build_risk_curve, draw_reliance_pictures, write_figures
+from sightline.plots.curves import RiskCurve, draw_risk_coverage
 
 
 def test_the_curve_is_counted_case_by_case():
     table = drawn(np.random.default_rng(0), patients=60)
-    curve = risk_curve("a", table)
+    curve = build_risk_curve("a", table)
     order = np.argsort(-(table.probabilities**2).sum(axis=1).round(12), kind="stable")
     wrong = (table.probabilities.argmax(axis=1) != table.labels)[order]
     slow = [wrong[: n + 1].mean() for n in range(60)]
@@ -30,12 +30,12 @@ def test_every_evaluation_has_its_pictures(tmp_path):
     names = [path.name for path in write_figures(several, tmp_path / "three", title="x")]
     assert names == ["risk_coverage.png", "calibration.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in (tmp_path / "three").iterdir())
-    pictures = reliance_pictures({"a": table, "b": several}, {"a": 0, "b": 3})
+    pictures = draw_reliance_pictures({"a": table, "b": several}, {"a": 0, "b": 3})
     assert [picture.alt for picture in pictures] == ["Risk-coverage curves", "Calibration curves"]
-    assert reliance_pictures({}, {}) == []
+    assert draw_reliance_pictures({}, {}) == []
 
 
 def test_what_is_no_curve_is_refused():
     for bad in (RiskCurve("x", [0.5], [0.1, 0.2]), RiskCurve("x", [0.5], [1.2]), RiskCurve("x", [], [])):
         with pytest.raises(RunError, match="two equally long lists"):
-            risk_against_coverage([bad])
+            draw_risk_coverage([bad])

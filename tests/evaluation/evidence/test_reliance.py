@@ -7,7 +7,7 @@ import pytest
 from support.cohorts import tiny_recipe
 from support.simulated import drawn
 
-from sightline.evaluation.evidence.reliance import reliance_section
+from sightline.evaluation.evidence.reliance import build_reliance_section
 from sightline.evaluation.result import Evaluation
 from sightline.evaluation.tables.table import Row, RowResult, Table, TableResult
 from sightline.metrics.classification.selective_prediction import AURC
@@ -37,7 +37,7 @@ def made(place, *, train_on=("train",)):
 
 def test_the_section_holds_what_the_numbers_say(tmp_path):
     result, tables = made(tmp_path)
-    section = reliance_section(result, {"a": 0, "b": 1}, "a")
+    section = build_reliance_section(result, {"a": 0, "b": 1}, "a")
     coverage, points, groups = section.tables
     assert all(table.folded for table in section.tables) and len(section.pictures) == 2
     assert [row[0] for row in coverage.rows] == ["a", "b"]
@@ -53,6 +53,6 @@ def test_the_section_holds_what_the_numbers_say(tmp_path):
 
 def test_thresholds_are_never_chosen_on_what_was_trained_on(tmp_path):
     result, _ = made(tmp_path, train_on=("train", "val"))
-    section = reliance_section(result, {"a": 0, "b": 1}, None)
+    section = build_reliance_section(result, {"a": 0, "b": 1}, None)
     assert [table.caption[:6] for table in section.tables] == ["Errors"]
-    assert reliance_section(replace(result, rows=()), {}, None) is None
+    assert build_reliance_section(replace(result, rows=()), {}, None) is None

@@ -11,9 +11,14 @@ from support.cohorts import tiny_recipe
 
 from sightline.errors import CohortError
 from sightline.evaluation.evidence.interventions import erase, keep_only
-from sightline.evaluation.evidence.shortcuts import _bound_facts, _leaves_out_zero, find_shortcuts, write_shortcuts
+from sightline.evaluation.evidence.shortcuts import (
+    _estimate_bound_facts,
+    _excludes_zero,
+    find_shortcuts,
+    write_shortcuts,
+)
 from sightline.explainers.localisation.protocols import MapBoxes
-from sightline.inference.predict import predictions_of
+from sightline.inference.predict import build_predictions
 from sightline.metrics.estimate import Estimate
 from sightline.structures.case import Case, Cohort
 from sightline.structures.evidence import Evidence
@@ -89,7 +94,7 @@ def test_a_fact_of_one_class_is_asked_with_the_mark_erased(cohort):
     noise = np.random.default_rng(3).normal(0, 0.05, 40)
     for told, read in ((0.3, False), (0.8, True)):
         p = np.where(hardware, told, 0.3) + noise
-        (found,) = _bound_facts(stated, predictions_of(stated, np.stack([1 - p, p], axis=1)))
+        (found,) = _estimate_bound_facts(stated, build_predictions(stated, np.stack([1 - p, p], axis=1)))
         others = np.array([case.label == "fracture" for case in stated]) & ~hardware
         assert found.name.startswith("mark erased: p(fracture) where hardware is 1 (only fracture)")
         assert found.value == pytest.approx(p[hardware].mean() - p[others].mean())
@@ -118,6 +123,6 @@ def test_a_cohort_without_marks_is_refused(cohort, monkeypatch, tmp_path):
 def test_what_moves_an_answer_goes_by_the_interval_corrected_for_all_that_was_asked():
     # 1.96 standard errors above 0 for one question, 2.24 for two
     effect = Estimate("change of p(fracture), object 1 erased where it is", 0.21, 0.014, 0.406)
-    assert _leaves_out_zero(effect, 1)
-    assert not _leaves_out_zero(effect, 2)
-    assert not _leaves_out_zero(replace(effect, low=None, high=None), 1)
+    assert _excludes_zero(effect, 1)
+    assert not _excludes_zero(effect, 2)
+    assert not _excludes_zero(replace(effect, low=None, high=None), 1)

@@ -14,7 +14,7 @@ from sightline.evaluation.evidence.picture_changes import CHANGES, CROPPED, PLAI
 from sightline.evaluation.evidence.stress import stress_runs, write_stress
 from sightline.explainers.localisation.protocols import MapBoxes
 from sightline.metrics.classification.scores import AUC
-from sightline.metrics.statistics.bootstrap import point_value
+from sightline.metrics.statistics.bootstrap import score_point
 from sightline.structures.case import Case, Cohort
 from sightline.structures.evidence import Evidence
 from sightline.training.engine import Engine
@@ -89,7 +89,7 @@ def test_cropped_borders_take_the_shortcut_away_and_not_the_finding(cohort, tmp_
     assert kept.difference == 0.0 and lost.difference < -0.3
     again = report.predictions[CROPPED]
     score = AUC(1)
-    expected = point_value(score, again[0][0]) - point_value(score, again[1][0])
+    expected = score_point(score, again[0][0]) - score_point(score, again[1][0])
     assert report.differences[CROPPED].difference == pytest.approx(expected)
     assert report.differences[CROPPED].low > 0 and report.p_holm[CROPPED] >= report.differences[CROPPED].p_value
     write_stress(report, tmp_path / "out", "test")
@@ -105,7 +105,7 @@ def test_two_trainings_of_a_method_are_averaged(cohort, tmp_path, monkeypatch):
     report = stress_runs(both, [], cohort, engine=QUIET, replicates=100)
     assert report.differences == {}
     (drop,) = report.drops[CROPPED]
-    single = [point_value(AUC(1), t) for t in report.predictions[CROPPED][0]]
+    single = [score_point(AUC(1), t) for t in report.predictions[CROPPED][0]]
     assert drop.difference == pytest.approx(np.mean(single) - 1.0) and drop.n["trainings"] == 2
 
 

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 from support.cohorts import tiny_recipe
 
-from sightline.evaluation.tables.as_published import as_printed
-from sightline.evaluation.tables.distributions import spreads
+from sightline.evaluation.tables.as_published import report_as_printed
+from sightline.evaluation.tables.distributions import compute_spreads
 from sightline.evaluation.tables.report import write_table
 from sightline.evaluation.tables.run_table import run_table
-from sightline.evaluation.tables.table import Figure, Published, Row, Table
+from sightline.evaluation.tables.table import Figure, PublishedValue, Row, Table
 from sightline.metrics.classification.scores import HandTillAUC
-from sightline.metrics.maps.localisation import MapScores, organ_row
+from sightline.metrics.maps.localisation import MapScores, build_organ_row
 from sightline.metrics.maps.score import MapScore
-from sightline.metrics.statistics.as_published import PrintedDraws, one_way
-from sightline.metrics.statistics.bootstrap import point_value
+from sightline.metrics.statistics.as_published import PrintedDraws, compute_one_way_anova
+from sightline.metrics.statistics.bootstrap import score_point
 from sightline.papers.catalogue import CATALOGUE
 from sightline.training.engine import Engine
 
@@ -25,18 +25,18 @@ FEW = PrintedDraws(draws=5, fewest=8, most=9)
 
 def test_medians_anova_and_printed_draws(gazed_cohort, tmp_path):
     recipe = tiny_recipe(guidance=None, weight=0.0, steps=2)
-    printed = {"image-wise recall for CHF, test": Published(0.5, 0.1)}
+    printed = {"image-wise recall for CHF, test": PublishedValue(0.5, 0.1)}
     rows = (Row("plain", recipe), Row("faster", replace(recipe, batch_size=4), "plain", printed))
     figure = Figure("Figure 9: two rows", ("plain", "faster", "not run"), gaze=True)
     table = Table("gaze", "Two rows", rows, "", size=48, as_printed=True, figures=(figure,))
     result = run_table(table, gazed_cohort, tmp_path, CATALOGUE, seeds=[0, 1], engine=QUIET)
-    text = as_printed(result, replicates=50, draws=FEW)
+    text = report_as_printed(result, replicates=50, draws=FEW)
     values = {
-        row.row.name: [point_value(HandTillAUC(), e.predictions) for e in row.evaluations["test"]]
+        row.row.name: [score_point(HandTillAUC(), e.predictions) for e in row.evaluations["test"]]
         for row in result.rows
     }
     line = next(t for t in text.splitlines() if t.startswith("| faster | AUC Hand & Till"))
-    assert one_way({"faster": values["faster"], "plain": values["plain"]}).text() in line
+    assert compute_one_way_anova({"faster": values["faster"], "plain": values["plain"]}).text() in line
     assert f"{sum(values['faster']) / 2:.3f} ±" in line and "plain" in line
     # precision and recall of each class, each training by hand; what a paper prints stands beside it
     for k, name in enumerate(gazed_cohort.classes):
@@ -68,7 +68,7 @@ def test_the_pointing_game_has_a_spread_of_each_organ(gazed_cohort, tmp_path):
 
     def training(n):
         scores = [
-            organ_row(
+            build_organ_row(
                 (f"{label}{i}", f"s{label}{i}", f"p{label}{i}"),
                 label,
                 MapScore(hit, inside_px=1, image_px=2, why="pointing alone"),
@@ -79,7 +79,7 @@ def test_the_pointing_game_has_a_spread_of_each_organ(gazed_cohort, tmp_path):
         return replace(evaluation, map_scores=MapScores(tuple(scores)))
 
     row = replace(result.rows[0], evaluations={"test": (training(0), training(1))})
-    found = {s.score: s.over for s in spreads(replace(result, rows=(row,)))}
+    found = {s.score: s.over for s in compute_spreads(replace(result, rows=(row,)))}
     chf, pneumonia = (found[f"pointing game in the organ of {name}"] for name in hits)
     assert chf.values == pytest.approx((1 / 3, 2 / 3)) and pneumonia.values == (0.5, 0.5)
     assert chf.median == pytest.approx(0.5) and not any("Normal" in s for s in found if "pointing" in s)
@@ -88,4 +88,4 @@ def test_the_pointing_game_has_a_spread_of_each_organ(gazed_cohort, tmp_path):
 def test_two_classes_have_nothing_of_the_kind(tiny_cohort, tmp_path):
     table = Table("two", "Two", (Row("plain", tiny_recipe(steps=2)),), "", size=48, as_printed=True)
     result = run_table(table, tiny_cohort, tmp_path, CATALOGUE, seeds=[0], engine=QUIET)
-    assert as_printed(result, replicates=50) == ""
+    assert report_as_printed(result, replicates=50) == ""

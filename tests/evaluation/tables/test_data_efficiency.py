@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from sightline.evaluation.tables.data_efficiency import efficiency_chart, sized_rows, worth_of_a_mark
+from sightline.evaluation.tables.data_efficiency import collect_sized_rows, describe_worth, draw_efficiency_chart
 from sightline.evaluation.tables.lines import Line
-from sightline.evaluation.tables.report import _plain_words
+from sightline.evaluation.tables.report import _write_sentences
 from sightline.evaluation.tables.table import RowResult, TableResult
-from sightline.papers.learning_curve import table
+from sightline.papers.learning_curve import build_table
 from sightline.structures.case import Case, Cohort
 from sightline.structures.regions import Box
 from sightline.structures.tag import Tag
 
-CURVE = table()
+CURVE = build_table()
 BOX = (Box((1.0, 1.0), (5.0, 5.0), Tag("finding", "fracture")),)
 
 
@@ -48,7 +48,7 @@ def test_what_a_mark_is_worth_by_hand(cohort):
         "guided all marks, 600 images": 0.9,
     }  # fmt: skip
     result, lines = result_of(cohort, scores)
-    rows = {one.row.name: one for one in sized_rows(result)}
+    rows = {one.row.name: one for one in collect_sized_rows(result)}
     # a method at one size has no curve
     assert "guided 20% of marks, 75 images" not in rows and "unguided softmax, 75 images" not in rows
     small = rows["guided all marks, 75 images"]
@@ -56,7 +56,7 @@ def test_what_a_mark_is_worth_by_hand(cohort):
     # halfway between the scores of 0.60 and 0.80 on a logarithmic axis, further 0.01 / 0.2 of the way
     first, last = rows["unguided mean, 75 images"].images, rows["unguided mean, 600 images"].images
     equal = first ** (1 - 0.55) * last**0.55
-    said = worth_of_a_mark(result, lines)
+    said = describe_worth(result, lines)
     assert f"guided all marks, 75 images: {(equal - small.images) / small.marks:.1f} images without a mark" in said
     assert "guided all marks, 600 images: more than 0 further images" in said
 
@@ -67,19 +67,19 @@ def test_marks_that_gain_nothing_are_worth_nothing(cohort):
         "guided all marks, 600 images": 0.65,
     }  # fmt: skip
     result, lines = result_of(cohort, scores)
-    assert worth_of_a_mark(result, lines).count("nothing") == 2
-    picture = efficiency_chart(result, lines)
+    assert describe_worth(result, lines).count("nothing") == 2
+    picture = draw_efficiency_chart(result, lines)
     assert picture is not None and "24 s a mark" in picture.caption and picture.png.startswith(b"\x89PNG")
 
 
 def test_the_report_says_how_many_images_the_rows_were_trained_on(cohort):
     result, lines = result_of(cohort, {"unguided mean, 75 images": 0.7, "unguided mean, 600 images": 0.8})
     done = replace(result, rows=tuple(replace(row, folders=(Path("runs"),)) for row in result.rows))
-    sizes = [round(one.images) for one in sized_rows(result)]
-    assert f"on {sizes[0]} to {sizes[1]} of 800 training images of marks" in _plain_words(done, lines)[0]
+    sizes = [round(one.images) for one in collect_sized_rows(result)]
+    assert f"on {sizes[0]} to {sizes[1]} of 800 training images of marks" in _write_sentences(done, lines)[0]
 
 
 def test_one_size_has_no_curve(cohort):
     result, lines = result_of(cohort, {"unguided mean, 75 images": 0.7, "guided all marks, 75 images": 0.8})
-    assert efficiency_chart(result, lines) is None
-    assert "cannot be said" in worth_of_a_mark(result, lines)
+    assert draw_efficiency_chart(result, lines) is None
+    assert "cannot be said" in describe_worth(result, lines)

@@ -25,11 +25,11 @@ def bars_of(monkeypatch, name, tests=("test",), p=0.2):
         drawn[title] = groups
         return b"png"
 
-    monkeypatch.setattr(figures, "bars", caught)
+    monkeypatch.setattr(figures, "draw_bars", caught)
     rows = tuple(RowResult(row, dict.fromkeys(tests, ())) for row in table.rows)
     result = TableResult(table, None, (0, 1), rows)
     for test in tests:
-        figures._bars(result, lines, test)
+        figures._draw_bars(result, lines, test)
     return study, drawn
 
 

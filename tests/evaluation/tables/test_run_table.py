@@ -10,7 +10,7 @@ from support.cohorts import make_cohort, tiny_recipe
 from support.layouts import write_tiny
 
 from sightline.data.datasets import cub200
-from sightline.data.split import few_per_class
+from sightline.data.split import limit_per_class
 from sightline.data.targets.region_choice import RegionChoice
 from sightline.errors import CohortError, RecipeError
 from sightline.evaluation.tables.engines import row_training as module
@@ -122,8 +122,8 @@ def trained(monkeypatch):
     from sightline.training import train as loop
 
     steps = []
-    step = loop.training_step
-    monkeypatch.setattr(loop, "training_step", lambda *a: (steps.append(1), step(*a))[1])
+    step = loop.run_training_step
+    monkeypatch.setattr(loop, "run_training_step", lambda *a: (steps.append(1), step(*a))[1])
     return steps
 
 
@@ -186,15 +186,15 @@ def test_published_values_stand_beside_ours_and_are_never_ours(tiny_cohort, tmp_
 
 
 def test_few_per_class_is_a_seeded_draw_from_training_alone(tiny_cohort):
-    few = few_per_class(tiny_cohort, 3, ("train",), 0)
+    few = limit_per_class(tiny_cohort, 3, ("train",), 0)
     assert few.split("train").counts() == {"no fracture": 3, "fracture": 3}
     assert few.split("test").cases == tiny_cohort.split("test").cases
     assert few.split("val").cases == tiny_cohort.split("val").cases
-    ids = [{c.case_id for c in few_per_class(tiny_cohort, n, ("train",), s).split("train")} for n, s in
+    ids = [{c.case_id for c in limit_per_class(tiny_cohort, n, ("train",), s).split("train")} for n, s in
            ((3, 0), (3, 0), (5, 0), (3, 1))]  # fmt: skip
     assert ids[0] == ids[1] and ids[0] < ids[2] and ids[0] != ids[3]
-    assert few_per_class(tiny_cohort, None, ("train",), 0) is tiny_cohort
-    assert Counter(c.split for c in few_per_class(tiny_cohort, 999, ("train",), 0)) == Counter(
+    assert limit_per_class(tiny_cohort, None, ("train",), 0) is tiny_cohort
+    assert Counter(c.split for c in limit_per_class(tiny_cohort, 999, ("train",), 0)) == Counter(
         c.split for c in tiny_cohort
     )
 
@@ -235,7 +235,7 @@ def test_rows_are_taught_by_other_rows_and_reused(tiny_cohort, tmp_path, monkeyp
     def never(*args):
         raise AssertionError("a finished row asks its teacher again")
 
-    monkeypatch.setattr(module, "pseudo_label", never)
+    monkeypatch.setattr(module, "label_by_run", never)
     again = run_table(table, tiny_cohort, tmp_path, CATALOGUE, seeds=[0], engine=QUIET)
     assert [row.folders for row in again.rows] == [row.folders for row in result.rows]
 

@@ -13,9 +13,9 @@ from scipy import stats
 from sightline.errors import CohortError
 from sightline.evaluation.result import Evaluation
 from sightline.evaluation.tables.lines import Line, RowOnTest, read_lines, write_lines
-from sightline.evaluation.tables.report import _plain_words, markdown_of, metric_tables
-from sightline.evaluation.tables.summary import summarise, window_lines
-from sightline.evaluation.tables.table import Published, Row, RowResult, Table, TableResult
+from sightline.evaluation.tables.report import _write_sentences, build_metric_tables, format_markdown
+from sightline.evaluation.tables.summary import compute_window_lines, summarise
+from sightline.evaluation.tables.table import PublishedValue, Row, RowResult, Table, TableResult
 from sightline.inference.network_output import Maps
 from sightline.metrics.maps.localisation import MapRow, MapScores, seed_estimate, seed_values
 from sightline.metrics.maps.score import MapScore
@@ -37,10 +37,10 @@ def predictions(seed, skill):
 
 def result(rows):
     """rows: name -> (reference, predictions per seed or an error)."""
-    recipe = liao2022.base_recipe()
+    recipe = liao2022.build_base_recipe()
     made = []
     for name, (reference, runs) in rows.items():
-        published = {"study-wise accuracy, test": Published(76.4, 0.9)} if name == "a" else {}
+        published = {"study-wise accuracy, test": PublishedValue(76.4, 0.9)} if name == "a" else {}
         row = Row(name, recipe, reference, published)
         if isinstance(runs, Exception):
             made.append(RowResult(row, why_not=runs))
@@ -187,11 +187,11 @@ def test_words_bold_and_stars_follow_holms_p_and_not_the_interval():
     )
     for p_holm, told in ((0.264, False), (0.04, True)):
         said = [replace(clear, p_holm=p_holm) if x is line_of(lines, "b", metric) else x for x in lines]
-        (words,) = [w for w in _plain_words(made, said) if w.startswith("b: ")]
+        (words,) = [w for w in _write_sentences(made, said) if w.startswith("b: ")]
         assert ("better than a" in words) == told and ("not shown to differ from a" in words) != told
         assert f"p = {p_holm:.3f} after Holm's correction" in words
-        (table,) = [t for t in metric_tables(made, said, "test") if t.caption.startswith(metric)]
-        assert bool(table.strong) == told and ("**+0.052**" in markdown_of(table)) == told
+        (table,) = [t for t in build_metric_tables(made, said, "test") if t.caption.startswith(metric)]
+        assert bool(table.strong) == told and ("**+0.052**" in format_markdown(table)) == told
         assert line_of(said, "b", metric).differs == told
 
 
@@ -206,9 +206,9 @@ def test_windows_have_an_interval_over_all_trainings():
         cells = np.zeros((n, 1, 2, 2), dtype=np.float32)
         return Evaluation(table, Maps(table.case_ids, np.ones((n, 1), dtype=np.int64), cells, cells, windows))
 
-    asked = Row("a", liao2022.base_recipe("recommended"))
+    asked = Row("a", liao2022.build_base_recipe("recommended"))
     row = RowResult(asked, {"test": (evaluation(0.0), evaluation(0.3))})
-    line = next(x for x in window_lines(RowOnTest(row, "test")) if x.metric == "centre shift (fraction)")
+    line = next(x for x in compute_window_lines(RowOnTest(row, "test")) if x.metric == "centre shift (fraction)")
     assert line.mean == pytest.approx(np.mean(line.values)) and line.low < line.mean < line.high
     assert line.low < line.values[0] and line.values[1] < line.high and "over patients and 2 seeds" in line.method
 

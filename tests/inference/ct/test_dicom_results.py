@@ -14,14 +14,14 @@ from support.volumes import WORDS, tiny_spines, tiny_volume_recipe
 from sightline.data.datasets.verse.centroids import write_centroids
 from sightline.data.spine.vertebrae import LABELS, Vertebra
 from sightline.explainers.localisation.protocols import MapBoxes
-from sightline.inference.ct.dicom_results import labels_on, write_ct_results
+from sightline.inference.ct.dicom_results import place_labels, write_ct_results
 from sightline.inference.ct.inputs import CtInput, read_vertebrae
 from sightline.inference.ct.predict import CtOptions, predict_cts
 from sightline.inference.ct.report import ReadVertebra
 from sightline.inference.dicom_results import ResultWords
 from sightline.inference.file_result import DicomWish
-from sightline.io.dicom.series import read_series, series_files
-from sightline.io.dicom_results.objects import Wanted
+from sightline.io.dicom.series import list_series_files, read_series
+from sightline.io.dicom_results.objects import ObjectOptions
 from sightline.io.dicom_results.results import Maker
 from sightline.io.nifti import write_volume
 from sightline.io.volume import Volume
@@ -99,7 +99,7 @@ def predicted(run, scan, tmp_path_factory, request):
 
 def test_files_of_a_series_come_in_its_order(scan):
     place, _ = scan
-    files = series_files(place / "ct")
+    files = list_series_files(place / "ct")
     heights = [pydicom.dcmread(file).ImagePositionPatient[2] for file in files]
     assert heights == sorted(heights) and len(files) == SHAPE[2]
 
@@ -109,9 +109,9 @@ def test_labels_are_laid_on_the_voxels_of_the_ct(scan):
 
     place, mask = scan
     ct = read_series(place / "ct")
-    assert np.array_equal(labels_on(read_volume(place / "mask.nii.gz", labels=True), ct), mask)
+    assert np.array_equal(place_labels(read_volume(place / "mask.nii.gz", labels=True), ct), mask)
     coarse = Volume(np.ones((2, 2, 2), np.uint8), np.diag([1.0, 1.0, 1.0, 1.0]))
-    assert labels_on(coarse, ct).sum() == 1, "voxels outside the mask are none"
+    assert place_labels(coarse, ct).sum() == 1, "voxels outside the mask are none"
 
 
 def test_vertebrae_are_where_they_are_in_the_patient(predicted):
@@ -150,7 +150,7 @@ def test_vertebrae_that_are_called_are_segments(scan, tmp_path):
         ReadVertebra(one, 0.9, "fracture", n != 1, 0.0, finding="fracture") for n, one in enumerate(placed.vertebrae)
     ]
     words = ResultWords(("no fracture", "fracture"), Maker("m", "r", "w", "v"), MapBoxes())
-    paths = write_ct_results(words, given, placed, read, tmp_path, Wanted(("findings", "marks", "regions")))
+    paths = write_ct_results(words, given, placed, read, tmp_path, ObjectOptions(("findings", "marks", "regions")))
     for path in paths:
         assert dciodvfy(path).errors == (), path.name
     segments = hd.seg.segread(next(path for path in paths if path.name.startswith("regions")))

@@ -10,15 +10,15 @@ from support.cohorts import tiny_recipe
 
 from sightline.errors import RunError
 from sightline.evaluation.evaluate import evaluate
-from sightline.evaluation.evidence.scope import report_scope
+from sightline.evaluation.evidence.scope import write_report_scope
 from sightline.inference.gate.features import (
     ACCEPTED,
     NEIGHBOUR,
     FeatureLimits,
-    feature_limits,
     fit_features,
+    read_feature_limits,
     read_scope,
-    score_of,
+    score_features,
 )
 from sightline.inference.gate.fit import fit_gate
 from sightline.inference.gate.gate_file import GATE, write_gate
@@ -84,17 +84,17 @@ def test_what_never_varied_and_what_says_little_is_outside(limits):
 
 
 def test_it_comes_back_from_json_and_damage_is_refused(limits):
-    plain = json.loads(json.dumps(limits.plain()))
-    again = feature_limits(plain)
+    plain = json.loads(json.dumps(limits.to_plain()))
+    again = read_feature_limits(plain)
     np.testing.assert_allclose(again.score(*drawn(50, 5)), limits.score(*drawn(50, 5)), rtol=1e-4)
-    assert feature_limits({}) is None and score_of(None, None, 0.0) is None
+    assert read_feature_limits({}) is None and score_features(None, None, 0.0) is None
     for name, value in (("limit", -1.0), ("measures", []), ("directions", plain["mean"]), ("kept", {"shape": [1]})):
         with pytest.raises(RunError, match="damaged"):
-            feature_limits({**plain, name: value})
+            read_feature_limits({**plain, name: value})
     with pytest.raises(RunError, match="12 features"):
-        FeatureLimits.of_plain(plain).score(np.zeros((1, 5)), np.zeros(1))
+        FeatureLimits.from_plain(plain).score(np.zeros((1, 5)), np.zeros(1))
     with pytest.raises(RunError, match="does not give"):
-        score_of(limits, None, 0.0)
+        score_features(limits, None, 0.0)
     with pytest.raises(RunError, match="20 and 10"):
         fit_features(np.zeros((19, 3)), np.zeros((20, 3)), np.zeros(20))
 
@@ -114,7 +114,7 @@ def test_predict_and_evaluate_say_the_scope(tiny_cohort, tmp_path):
         said[split] = [network(view.show(one.pixels, one.frame)[0][None]) for one in pictures]
     known, checked = (np.concatenate([one.features for one in said[split]]) for split in ("train", "test"))
     check = fit_features(known, checked, np.concatenate([one.energies for one in said["test"]]))
-    write_gate(run.folder, replace(gate, features=check.plain()))
+    write_gate(run.folder, replace(gate, features=check.to_plain()))
     stripes = np.zeros((40, 48), dtype=np.uint8)
     stripes[:, ::2] = 255
     Image.fromarray(stripes).save(tmp_path / "stripes.png")
@@ -125,12 +125,12 @@ def test_predict_and_evaluate_say_the_scope(tiny_cohort, tmp_path):
     assert rows[-1][-2] == "outside" and sum(row[-2] == "inside" for row in rows) >= 9
     test = tiny_cohort.split("test")
     found = evaluate(run, test, "test", engine=QUIET)
-    said = report_scope(found, read_scope(run.folder), "tiny, test", tmp_path)
+    said = write_report_scope(found, read_scope(run.folder), "tiny, test", tmp_path)
     scores = [line.split(",")[-1] for line in (tmp_path / "scope.csv").read_text().splitlines()[1:]]
     # batches and channels-last memory round otherwise
     np.testing.assert_allclose([float(x) for x in scores], [float(row[-1]) for row in rows[:-1]], atol=2e-3)
     assert f"Scope: {sum(float(x) > 1 for x in scores)} of {len(scores)} cases" in said
-    assert "not asked" in report_scope(found, None, "tiny, test", tmp_path)
+    assert "not asked" in write_report_scope(found, None, "tiny, test", tmp_path)
     # kept, and read instead of asked again
     again = evaluate(run, test, "test", engine=QUIET)
     np.testing.assert_array_equal(again.features, found.features)

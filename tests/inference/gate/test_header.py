@@ -8,8 +8,8 @@ from sightline.inference.gate.header import (
     check_header,
     normalise_body_part,
     normalise_view,
-    patient_age,
     read_header_facts,
+    read_patient_age,
 )
 
 WRIST = HeaderLimits(("CR", "DX"), ("WRIST",), ("PA", "LAT"), ("L", "R"), (16.0, float("inf")))
@@ -80,20 +80,20 @@ def test_an_empty_word_takes_images_that_do_not_say():
 def test_ages():
     data = pydicom.Dataset()
     data.PatientAge = "018M"
-    assert patient_age(data) == 1.5
+    assert read_patient_age(data) == 1.5
     del data.PatientAge
     data.PatientBirthDate, data.StudyDate = "20100301", "20260228"
-    assert patient_age(data) == 15.0
+    assert read_patient_age(data) == 15.0
     data.StudyDate = "20260301"
-    assert patient_age(data) == 16.0
+    assert read_patient_age(data) == 16.0
     data.PatientBirthDate = "0000"
-    assert patient_age(data) is None
+    assert read_patient_age(data) is None
 
 
 def test_limits_survive_json():
     import json
 
-    plain = json.loads(json.dumps(WRIST.plain(), allow_nan=False))
-    assert HeaderLimits.of_plain(plain) == WRIST
+    plain = json.loads(json.dumps(WRIST.to_plain(), allow_nan=False))
+    assert HeaderLimits.from_plain(plain) == WRIST
     with pytest.raises(TypeError):
-        HeaderLimits.of_plain({"bodypart": ["X"]})
+        HeaderLimits.from_plain({"bodypart": ["X"]})

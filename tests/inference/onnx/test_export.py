@@ -20,7 +20,7 @@ from sightline.errors import GeometryError, RunError
 from sightline.inference.gate.fit import fit_gate
 from sightline.inference.gate.gate_file import write_gate
 from sightline.inference.onnx import export
-from sightline.inference.onnx.export import NamedOutputs, check_graph, differences, export_onnx, write_graph
+from sightline.inference.onnx.export import NamedOutputs, check_graph, export_onnx, measure_differences, write_graph
 from sightline.inference.onnx.exported_run import OnnxNetwork, open_export
 from sightline.inference.onnx.model_file import FACTS, GRAPH, find_export, make_session, read_facts
 from sightline.inference.radiographs import predict_files
@@ -113,11 +113,11 @@ def test_a_graph_that_says_something_else_is_refused(tmp_path):
 
 def test_what_counts_as_different():
     one = {"probabilities": np.array([[0.6, 0.4]], np.float32), "maps": np.array([[[0.0, 50.0]]], np.float32)}
-    assert differences(one, one) == {"probabilities": 0.0, "maps": 0.0}
+    assert measure_differences(one, one) == {"probabilities": 0.0, "maps": 0.0}
     other = {**one, "maps": np.array([[[0.0, 50.5]]], np.float32)}
-    assert differences(one, other)["maps"] == pytest.approx(0.01)
-    assert differences(one, {**one, "probabilities": one["probabilities"][:, ::-1]})["probabilities"] == np.inf
-    assert differences(one, {**one, "maps": np.zeros((1, 1, 3), np.float32)})["maps"] == np.inf
+    assert measure_differences(one, other)["maps"] == pytest.approx(0.01)
+    assert measure_differences(one, {**one, "probabilities": one["probabilities"][:, ::-1]})["probabilities"] == np.inf
+    assert measure_differences(one, {**one, "maps": np.zeros((1, 1, 3), np.float32)})["maps"] == np.inf
 
 
 def test_an_unfinished_run_is_not_exported(run, tmp_path):

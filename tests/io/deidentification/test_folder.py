@@ -16,10 +16,10 @@ from support.dicom_tools import dciodvfy
 
 from sightline.errors import LayoutError, SightlineError, UnreadableFile
 from sightline.io.deidentification.folder import Wishes, deidentify_folder
-from sightline.io.deidentification.keys import SiteKey, site_key
+from sightline.io.deidentification.keys import SiteKey, read_site_key
 from sightline.io.deidentification.table import Rules
-from sightline.io.dicom_results.header import source_image
-from sightline.io.dicom_results.identity import dicom_bytes
+from sightline.io.dicom_results.header import build_source_image
+from sightline.io.dicom_results.identity import encode_dicom
 from sightline.io.dicom_results.objects import make_objects, write_objects
 
 KEY = SiteKey(bytes(range(32)))
@@ -63,8 +63,8 @@ def planted(folder):
     # an element that the table keeps repeats the name
     image.AcquisitionDeviceProcessingDescription = f"for {PLANTED[0]}"
     image.save_as(folder / "image.dcm", enforce_file_format=True)
-    objects = make_objects(whole_result(source_image(image)))
-    report = pydicom.dcmread(BytesIO(dicom_bytes(objects[0])))
+    objects = make_objects(whole_result(build_source_image(image)))
+    report = pydicom.dcmread(BytesIO(encode_dicom(objects[0])))
     text = item(RelationshipType="CONTAINS", ValueType="TEXT", TextValue=f"told by {next(words)}",
                 ConceptNameCodeSequence=Sequence([item(CodeValue="121106", CodingSchemeDesignator="DCM",
                                                        CodeMeaning="Comment")]))  # fmt: skip
@@ -85,7 +85,7 @@ def key_objects(image):
     import highdicom as hd
     from pydicom.sr.codedict import codes
 
-    sound = source_image(image).copy()
+    sound = build_source_image(image).copy()
     content = hd.ko.KeyObjectSelection(codes.DCM.Manifest, [sound])
     made = hd.ko.KeyObjectSelectionDocument(
         [sound], content, series_instance_uid="1.2.3.9", series_number=7, sop_instance_uid="1.2.3.10",
@@ -266,16 +266,16 @@ def test_copies_never_mix_with_originals(inside, tmp_path):
 
 
 def test_a_key_is_made_once_and_guarded(tmp_path):
-    first = site_key(tmp_path / "site.key")
-    assert site_key(tmp_path / "site.key") == first and (tmp_path / "site.key").stat().st_mode & 0o777 == 0o600
+    first = read_site_key(tmp_path / "site.key")
+    assert read_site_key(tmp_path / "site.key") == first and (tmp_path / "site.key").stat().st_mode & 0o777 == 0o600
     assert first.secret.hex() not in repr(first)
     (tmp_path / "site.key").chmod(0o644)
     with pytest.raises(SightlineError, match="others may read"):
-        site_key(tmp_path / "site.key")
+        read_site_key(tmp_path / "site.key")
     (tmp_path / "bad.key").write_text("123")
     (tmp_path / "bad.key").chmod(0o600)
     with pytest.raises(SightlineError, match="not a key"):
-        site_key(tmp_path / "bad.key")
+        read_site_key(tmp_path / "bad.key")
 
 
 def test_a_thousand_files_in_a_minute(tmp_path):

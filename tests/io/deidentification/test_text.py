@@ -10,11 +10,13 @@ from PIL import Image, ImageDraw, ImageFont
 from sightline.data.phantoms.radiographs.cohort import write_radiographs
 from sightline.io.deidentification.folder import Wishes, deidentify_folder
 from sightline.io.deidentification.keys import SiteKey
-from sightline.io.deidentification.text import find_text, text_finder
+from sightline.io.deidentification.text import choose_text_finder, find_text
 
 KEY = SiteKey(bytes(32))
 NAMES = ("SMITH JOHN", "Garcia, Ana", "MUELLER^JOERG", "Yamada T 1975", "O'BRIEN PAT", "ID 4471-223", "Kowalska E.")
-needs_finder = pytest.mark.skipif(not text_finder(), reason="neither rapidocr (sightline[deid]) nor tesseract is here")
+needs_finder = pytest.mark.skipif(
+    not choose_text_finder(), reason="neither rapidocr (sightline[deid]) nor tesseract is here"
+)
 
 
 def burnt(pixels, words, place, *, size, grey):

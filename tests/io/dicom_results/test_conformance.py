@@ -7,7 +7,7 @@ from support.conformance_network import routes
 from support.dicom_sources import radiograph, whole_result
 from support.paths import ROOT
 
-from sightline.io.dicom_results.header import source_image
+from sightline.io.dicom_results.header import build_source_image
 from sightline.io.dicom_results.objects import make_objects
 from sightline.web.node.delivery.senders import STATUSES, read_status
 from sightline.web.node.intake import dicomweb, storage_scp
@@ -18,7 +18,7 @@ def test_the_page_is_that_of_the_code():
 
 
 def test_objects_are_of_the_classes_that_the_page_names():
-    made = make_objects(whole_result(source_image(radiograph())))
+    made = make_objects(whole_result(build_source_image(radiograph())))
     assert [(o.SOPClassUID, int(o.SeriesNumber) - 9001) for o in made] == [
         (uid, place) for place, uid in enumerate(KINDS.values())
     ]

@@ -14,9 +14,9 @@ from support.dicom_tools import dciodvfy, dcmpschk
 
 from sightline.errors import LayoutError, UnreadableFile
 from sightline.io.dicom_results.codes import PRESENCE
-from sightline.io.dicom_results.header import source_image
-from sightline.io.dicom_results.identity import RESEARCH, dicom_bytes, is_own_result
-from sightline.io.dicom_results.objects import Wanted, make_objects, write_objects
+from sightline.io.dicom_results.header import build_source_image
+from sightline.io.dicom_results.identity import RESEARCH, encode_dicom, is_own_result
+from sightline.io.dicom_results.objects import ObjectOptions, make_objects, write_objects
 from sightline.io.dicom_results.results import KINDS, ImageResult, StudyResult
 
 # what dciodvfy of 2022 remarks on although it is right: the source's empty laterality, the private scheme of classes
@@ -41,7 +41,7 @@ def judged(objects, folder):
 
 
 def objects_of(dataset, **options):
-    return make_objects(whole_result(source_image(dataset), **options))
+    return make_objects(whole_result(build_source_image(dataset), **options))
 
 
 def test_every_kind_of_a_radiograph(tmp_path):
@@ -75,7 +75,7 @@ def test_headers_that_lack_or_break_an_attribute(keyword, how, tmp_path):
     value = {"absent": None, "empty": "", "broken": BROKEN[keyword]}[how]
     with pydicom.config.disable_value_validation():
         dataset = radiograph(**{keyword: value})
-        source = source_image(dataset)
+        source = build_source_image(dataset)
         objects = make_objects(whole_result(source))
         paths = write_objects(objects, tmp_path)
     identifier = keyword in ("PatientID", "AccessionNumber") and how == "broken"
@@ -106,7 +106,7 @@ def test_character_sets(name, tmp_path):
 
 
 def test_read_back_by_value(tmp_path):
-    source = source_image(radiograph(211, 173, PixelSpacing=[0.143, 0.2]))
+    source = build_source_image(radiograph(211, 173, PixelSpacing=[0.143, 0.2]))
     result = whole_result(source, labels=("fracture", "cyst"))
     image = result.images[0]
     paths = judged(make_objects(result), tmp_path)
@@ -194,11 +194,11 @@ def environment():
 
 def test_what_differs_has_other_uids():
     dataset = radiograph()
-    base = whole_result(source_image(dataset))
+    base = whole_result(build_source_image(dataset))
     uids = {str(made.SOPInstanceUID) for made in make_objects(base)}
     maker = base.maker
     for change in ({"run": "x"}, {"weights": "0" * 64}, {"version": "0.2"}, {"parameters": ("operating point=0.4",)}):
-        other = whole_result(source_image(dataset), maker=type(maker)(**{**vars(maker), **change}))
+        other = whole_result(build_source_image(dataset), maker=type(maker)(**{**vars(maker), **change}))
         assert not uids & {str(made.SOPInstanceUID) for made in make_objects(other)}
     pixels = radiograph()
     pixels.PixelData = bytes(len(pixels.PixelData))
@@ -206,24 +206,24 @@ def test_what_differs_has_other_uids():
 
 
 def test_a_report_names_its_predecessor():
-    base = whole_result(source_image(radiograph()))
+    base = whole_result(build_source_image(radiograph()))
     before = ("1.2.840.10008.5.1.4.1.1.88.34", "2.25.7", "1.2.826.0.1.1.1", "2.25.8")
     follows = StudyResult(base.images, base.maker, base.made, base.codes, (before,))
-    report = make_objects(follows, Wanted(("findings",)))[0]
+    report = make_objects(follows, ObjectOptions(("findings",)))[0]
     series = report.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0]
     assert series.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == "2.25.7"
 
 
 def test_a_map_on_the_pixels_of_its_image(tmp_path):
-    source = source_image(radiograph(50, 35))
-    paths = judged(make_objects(whole_result(source), Wanted(("map",), map_on_image=True)), tmp_path)
+    source = build_source_image(radiograph(50, 35))
+    paths = judged(make_objects(whole_result(source), ObjectOptions(("map",), map_on_image=True)), tmp_path)
     assert pydicom.dcmread(paths["map"]).pixel_array.shape == (50, 35)
 
 
 @pytest.mark.parametrize("syntax", ["rle", "jpegls"])
 def test_pictures_are_packed_without_loss(syntax, tmp_path):
-    result = whole_result(source_image(radiograph()))
-    paths = judged(make_objects(result, Wanted(("picture",), picture_syntax=syntax)), tmp_path)
+    result = whole_result(build_source_image(radiograph()))
+    paths = judged(make_objects(result, ObjectOptions(("picture",), picture_syntax=syntax)), tmp_path)
     assert np.array_equal(pydicom.dcmread(paths["picture"]).pixel_array, result.images[0].picture)
 
 
@@ -231,24 +231,24 @@ def test_pictures_are_packed_without_loss(syntax, tmp_path):
 @pytest.mark.parametrize("how", [None, ""])
 def test_sources_without_uids_are_refused(keyword, how):
     with pytest.raises(UnreadableFile, match=keyword) as caught:
-        source_image(radiograph(**{keyword: how}))
+        build_source_image(radiograph(**{keyword: how}))
     assert caught.value.remedy
 
 
 @pytest.mark.parametrize("keyword", ["StudyInstanceUID", "PatientID"])
 def test_two_studies_or_patients_are_refused(keyword):
-    one = whole_result(source_image(radiograph()))
-    other = whole_result(source_image(radiograph(**{keyword: "1.2.3"})))
+    one = whole_result(build_source_image(radiograph()))
+    other = whole_result(build_source_image(radiograph(**{keyword: "1.2.3"})))
     with pytest.raises(UnreadableFile, match=keyword):
         make_objects(StudyResult((*one.images, *other.images), one.maker, one.made))
 
 
 def test_the_source_is_not_changed():
     dataset = radiograph()
-    source = source_image(dataset)
-    before, header = dicom_bytes(dataset), dicom_bytes_of_header(source)
+    source = build_source_image(dataset)
+    before, header = encode_dicom(dataset), dicom_bytes_of_header(source)
     make_objects(whole_result(source))
-    assert dicom_bytes(dataset) == before and dicom_bytes_of_header(source) == header
+    assert encode_dicom(dataset) == before and dicom_bytes_of_header(source) == header
 
 
 def dicom_bytes_of_header(source):
@@ -256,16 +256,16 @@ def dicom_bytes_of_header(source):
 
 
 def test_nothing_to_draw_is_left_out():
-    source = source_image(radiograph())
+    source = build_source_image(radiograph())
     full = whole_result(source)
     bare = StudyResult((ImageResult(source, full.images[0].said),), full.maker, full.made)
     assert [made.Modality for made in make_objects(bare)] == ["SR", "PR"]
     with pytest.raises(LayoutError, match="sketch"):
-        Wanted(("sketch",))
+        ObjectOptions(("sketch",))
 
 
 def test_all_objects_of_a_radiograph_take_at_most_a_second_and_a_half():
-    source = source_image(radiograph(2140, 1760))
+    source = build_source_image(radiograph(2140, 1760))
     result = whole_result(source)
     make_objects(result)
     seconds = []
@@ -273,6 +273,6 @@ def test_all_objects_of_a_radiograph_take_at_most_a_second_and_a_half():
         # of the processor: other work on the machine is none of theirs
         start = time.process_time()
         for made in make_objects(result):
-            dicom_bytes(made)
+            encode_dicom(made)
         seconds.append(time.process_time() - start)
     assert min(seconds) <= 1.5, seconds

@@ -16,10 +16,10 @@ from support.workstation_page import ARGUMENTS, CHROMIUM, require_chromium, unti
 
 from sightline.data.phantoms.radiographs.cohort import write_radiographs
 from sightline.io.dicom_results.codes import CodeTable
-from sightline.io.dicom_results.header import source_image
-from sightline.io.dicom_results.identity import dicom_bytes
-from sightline.io.dicom_results.objects import Wanted, make_objects
-from sightline.io.dicom_results.results import FoundBox, FoundRegion, ImageResult, Maker, Said, StudyResult
+from sightline.io.dicom_results.header import build_source_image
+from sightline.io.dicom_results.identity import encode_dicom
+from sightline.io.dicom_results.objects import ObjectOptions, make_objects
+from sightline.io.dicom_results.results import FindingResult, FoundBox, FoundRegion, ImageResult, Maker, StudyResult
 from sightline.io.image import read_image
 
 ROWS, COLUMNS, EDGE = 400, 300, 8
@@ -45,12 +45,14 @@ def results(source):
     mask[REGION[0] : REGION[2], REGION[1] : REGION[3]] = True
     image = ImageResult(
         source,
-        (Said("fracture", 0.81, True),),
+        (FindingResult("fracture", 0.81, True),),
         (FoundBox("fracture", BOX, 0.7),),
         (FoundRegion("fracture", mask, 0.5),),
     )
     maker = Maker("small-guided", "0123abcd", "f" * 64, "0.1.0", ("operating point=0.5",))
-    return make_objects(StudyResult((image,), maker, datetime(2026, 1, 2), CodeTable()), Wanted(("marks", "regions")))
+    return make_objects(
+        StudyResult((image,), maker, datetime(2026, 1, 2), CodeTable()), ObjectOptions(("marks", "regions"))
+    )
 
 
 def canvas_of(page):
@@ -82,12 +84,12 @@ def test_box_and_region_are_drawn_where_they_are(tmp_path):
     from playwright.sync_api import sync_playwright
 
     picture = framed(tmp_path / "phantom")
-    made = results(source_image(picture))
+    made = results(build_source_image(picture))
     series = {one.Modality: str(one.SeriesInstanceUID) for one in made}
     shots = Path(os.environ.get("SIGHTLINE_SHOTS", tmp_path))
     with orthanc(tmp_path / "pacs") as pacs, ohif(pacs) as address, sync_playwright() as playwright:
         for one in (picture, *made):
-            urllib_post(pacs, dicom_bytes(one))
+            urllib_post(pacs, encode_dicom(one))
         gl = ("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist")
         words = [one for one in ARGUMENTS if one != "--disable-gpu"] + list(gl)
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=words)

@@ -11,8 +11,8 @@ from support.dicom_tools import dciodvfy, dcmpschk, require_program
 from support.pacs import orthanc, request
 from support.paths import DATA
 
-from sightline.io.dicom_results.header import source_image
-from sightline.io.dicom_results.identity import dicom_bytes
+from sightline.io.dicom_results.header import build_source_image
+from sightline.io.dicom_results.identity import encode_dicom
 from sightline.io.dicom_results.objects import make_objects, write_objects
 
 FOLDER = DATA / "dicom" / "radiographs"
@@ -24,7 +24,7 @@ NAMES = ("RG2_UNC", "RG2_RLE", "RG2_J2KR", "RG2_JPLL", "RG2_JLSN", "RG2_JPLY", "
 @pytest.mark.parametrize("name", NAMES)
 def test_real_radiographs_in_all_encodings(name, tmp_path):
     file = FOLDER / f"{name}.dcm"
-    objects = make_objects(whole_result(source_image(pydicom.dcmread(file), file), picture=name == "RG2_UNC"))
+    objects = make_objects(whole_result(build_source_image(pydicom.dcmread(file), file), picture=name == "RG2_UNC"))
     for path in write_objects(objects, tmp_path):
         assert dciodvfy(path).errors == (), path.name
         if path.name.startswith("states"):
@@ -42,7 +42,7 @@ def stow(server, objects):
     from dicomweb_client.api import DICOMwebClient
 
     client = DICOMwebClient(server.web, headers=dict(request("http://x").header_items()))
-    answer = client.store_instances([pydicom.dcmread(io.BytesIO(dicom_bytes(o))) for o in objects])
+    answer = client.store_instances([pydicom.dcmread(io.BytesIO(encode_dicom(o))) for o in objects])
     return len(answer.ReferencedSOPSequence)
 
 
@@ -53,24 +53,24 @@ def same(stored, sent):
 
 
 def test_stored_by_stow_and_read_back_equal(server):
-    objects = make_objects(whole_result(source_image(radiograph(64, 50, seed=3))))
+    objects = make_objects(whole_result(build_source_image(radiograph(64, 50, seed=3))))
     assert stow(server, objects) == len(objects)
     for made in objects:
-        assert same(server.instance(made.SOPInstanceUID), dicom_bytes(made))
+        assert same(server.instance(made.SOPInstanceUID), encode_dicom(made))
 
 
 def test_sent_twice_they_are_there_once(server):
     source = radiograph(64, 50, seed=4)
     before = server.json("/statistics")["CountInstances"]
     for _ in range(2):
-        stow(server, make_objects(whole_result(source_image(source))))
+        stow(server, make_objects(whole_result(build_source_image(source))))
     assert server.json("/statistics")["CountInstances"] == before + 6
 
 
 @pytest.mark.parametrize("program", ["storescu", "dcmsend"])
 def test_stored_by_c_store_and_read_back_equal(program, server, tmp_path):
     seed = {"storescu": 5, "dcmsend": 6}[program]
-    objects = make_objects(whole_result(source_image(radiograph(64, 50, seed=seed))))
+    objects = make_objects(whole_result(build_source_image(radiograph(64, 50, seed=seed))))
     paths = write_objects(objects, tmp_path)
     # storescu's own list of classes ends before parametric maps
     options = ["-R"] if program == "storescu" else []
@@ -78,13 +78,13 @@ def test_stored_by_c_store_and_read_back_equal(program, server, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     for made in objects:
-        assert same(server.instance(made.SOPInstanceUID), dicom_bytes(made))
+        assert same(server.instance(made.SOPInstanceUID), encode_dicom(made))
 
 
 def test_stored_by_pynetdicom(server):
     from pynetdicom import AE
 
-    objects = make_objects(whole_result(source_image(radiograph(64, 50, seed=7))))
+    objects = make_objects(whole_result(build_source_image(radiograph(64, 50, seed=7))))
     entity = AE(ae_title="SIGHTLINE")
     for made in objects:
         entity.add_requested_context(made.SOPClassUID, made.file_meta.TransferSyntaxUID)
@@ -101,7 +101,7 @@ def test_stored_by_pynetdicom(server):
 
 @real
 def test_a_real_result_by_value_through_the_pacs(server):
-    source = source_image(pydicom.dcmread(FOLDER / "RG3_J2KR.dcm"))
+    source = build_source_image(pydicom.dcmread(FOLDER / "RG3_J2KR.dcm"))
     result = whole_result(source)
     objects = make_objects(result)
     stow(server, objects)

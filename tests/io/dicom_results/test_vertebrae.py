@@ -9,16 +9,16 @@ from support.dicom_sources import ct_series
 from support.dicom_tools import dciodvfy
 
 from sightline.errors import GeometryError, UnreadableFile
-from sightline.io.dicom_results.header import source_image
+from sightline.io.dicom_results.header import build_source_image
 from sightline.io.dicom_results.objects import write_objects
-from sightline.io.dicom_results.results import FoundVertebra, Maker, Said, SeriesResult
+from sightline.io.dicom_results.results import FindingResult, FoundVertebra, Maker, SeriesResult
 from sightline.io.dicom_results.vertebrae import make_series_objects
 
 MAKER = Maker("spine-small", "0123", "a" * 64, "0.1.0")
 
 
 def result_of(slices, *, masks=True):
-    sources = tuple(source_image(one) for one in slices)
+    sources = tuple(build_source_image(one) for one in slices)
     shape = (len(sources), *sources[0].shape)
     vertebrae = []
     for n, (level, called) in enumerate((("T12", True), ("L1", False), ("L2", True), ("L6", True))):
@@ -28,7 +28,7 @@ def result_of(slices, *, masks=True):
         cells = np.random.default_rng(n).normal(size=(3, 4, 5)).astype(np.float32)
         vertebrae.append(
             FoundVertebra(
-                level, (-1.5, 2.25 * n, 3.0 + n), Said("fracture", 0.2 + 0.1 * n, called),
+                level, (-1.5, 2.25 * n, 3.0 + n), FindingResult("fracture", 0.2 + 0.1 * n, called),
                 mask if masks else None, cells, affine,
             )
         )  # fmt: skip
@@ -89,8 +89,8 @@ def test_masks_of_another_size_are_refused():
     slices = ct_series()
     with pytest.raises(GeometryError, match="T12"):
         SeriesResult(
-            tuple(map(source_image, slices)),
-            (FoundVertebra("T12", (0, 0, 0), Said("fracture", 0.5, True), np.zeros((1, 2, 3), bool)),),
+            tuple(map(build_source_image, slices)),
+            (FoundVertebra("T12", (0, 0, 0), FindingResult("fracture", 0.5, True), np.zeros((1, 2, 3), bool)),),
             MAKER,
             datetime(2026, 1, 2),
         )

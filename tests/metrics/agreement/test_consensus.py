@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sightline.errors import GeometryError
-from sightline.metrics.agreement.consensus import box_likeness, consensus_of_marks, join_marks
+from sightline.metrics.agreement.consensus import compute_box_likeness, find_consensus, join_marks
 
 SENSITIVITY = {"ada": 0.95, "ben": 0.8, "cyd": 0.6}
 SHIFT = {"ada": (0.0, 0.0), "ben": (3.0, -1.0), "cyd": (-3.0, 1.0)}
@@ -32,7 +32,7 @@ def simulated(pictures, boxes, seed=0):
 
 @pytest.mark.parametrize("boxes", [True, False])
 def test_sensitivity_and_shift_are_found(boxes):
-    objects, quality = consensus_of_marks(simulated(400, boxes), boxes=boxes, near=0.3 if boxes else 12.0)
+    objects, quality = find_consensus(simulated(400, boxes), boxes=boxes, near=0.3 if boxes else 12.0)
     for name in SENSITIVITY:
         assert quality[name].sensitivity == pytest.approx(SENSITIVITY[name], abs=0.05)
         assert quality[name].shift == pytest.approx(SHIFT[name], abs=0.2)
@@ -49,11 +49,11 @@ def test_an_object_has_at_most_one_mark_of_a_reader():
 def test_overlap_of_boxes_by_hand():
     a = np.array([[0.0, 0.0, 2.0, 2.0]])
     b = np.array([[1.0, 1.0, 3.0, 3.0], [5.0, 5.0, 6.0, 6.0], [0.0, 0.0, 2.0, 2.0]])
-    assert box_likeness(a, b)[0] == pytest.approx([1 / 7, 0.0, 1.0])
+    assert compute_box_likeness(a, b)[0] == pytest.approx([1 / 7, 0.0, 1.0])
 
 
 def test_one_reader_alone_has_no_sensitivity():
-    _, quality = consensus_of_marks([{"a": [[0.0, 0.0, 5.0, 5.0]]}])
+    _, quality = find_consensus([{"a": [[0.0, 0.0, 5.0, 5.0]]}])
     assert np.isnan(quality["a"].sensitivity)
     with pytest.raises(GeometryError):
-        consensus_of_marks([])
+        find_consensus([])

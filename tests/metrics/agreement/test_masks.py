@@ -7,7 +7,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.spatial.distance import cdist, directed_hausdorff
 
 from sightline.errors import GeometryError
-from sightline.metrics.agreement.masks import dice, iou, line_distance, rim_distances, rim_of
+from sightline.metrics.agreement.masks import dice, find_rim, iou, measure_line_distance, measure_rim_distances
 
 MASKS = arrays(bool, (7, 9))
 
@@ -25,8 +25,8 @@ def slow_rim(mask):
 @settings(max_examples=80, deadline=None)
 @given(MASKS, MASKS)
 def test_rims_and_distances_equal_brute_force(a, b):
-    assert (rim_of(a) == slow_rim(a)).all()
-    found = rim_distances(a, b, (0.5, 2.0))
+    assert (find_rim(a) == slow_rim(a)).all()
+    found = measure_rim_distances(a, b, (0.5, 2.0))
     if not (a.any() and b.any()):
         assert np.isnan([found.hausdorff, found.hausdorff_95, found.mean]).all()
         return
@@ -51,14 +51,14 @@ def test_overlap_by_hand():
 def test_three_axes():
     a, b = np.zeros((5, 6, 7), bool), np.zeros((5, 6, 7), bool)
     a[1, 1, 1], b[4, 1, 1] = True, True
-    assert rim_distances(a, b, (2.0, 1.0, 1.0)).hausdorff == 6.0
+    assert measure_rim_distances(a, b, (2.0, 1.0, 1.0)).hausdorff == 6.0
 
 
 def test_lines_by_hand():
     first, second = [[0.0, 0.0], [0.0, 10.0]], [[3.0, 0.0], [3.0, 10.0]]
-    assert line_distance(first, second) == (pytest.approx(3.0), 1.0)
-    assert line_distance(first, second, near=2.9)[1] == 0.0
-    mean, beside = line_distance(first, [[0.0, 0.0], [0.0, 5.0]], near=0.0)
+    assert measure_line_distance(first, second) == (pytest.approx(3.0), 1.0)
+    assert measure_line_distance(first, second, near=2.9)[1] == 0.0
+    mean, beside = measure_line_distance(first, [[0.0, 0.0], [0.0, 5.0]], near=0.0)
     assert mean == pytest.approx(sum(range(1, 6)) / 17)
     assert beside == pytest.approx(12 / 17)
 
@@ -67,4 +67,4 @@ def test_other_shapes_are_refused():
     with pytest.raises(GeometryError):
         dice(np.zeros((2, 2)), np.zeros((2, 3)))
     with pytest.raises(GeometryError):
-        rim_distances(np.ones((2, 2)), np.ones((2, 2)), (1.0,))
+        measure_rim_distances(np.ones((2, 2)), np.ones((2, 2)), (1.0,))

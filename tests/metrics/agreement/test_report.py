@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from sightline.metrics.agreement.masks import dice
-from sightline.metrics.agreement.report import Reading, agreement_table, density_grid, over_patients, study_dice
+from sightline.metrics.agreement.report import (
+    Reading,
+    build_agreement_table,
+    compute_density_grid,
+    compute_study_dice,
+    estimate_over_patients,
+)
 
 
 def readings(studies=12, seed=0):
@@ -34,7 +40,7 @@ def readings(studies=12, seed=0):
 
 def test_rows_equal_their_parts():
     made = readings()
-    table = agreement_table(made, ("no", "maybe", "yes"), replicates=50)
+    table = build_agreement_table(made, ("no", "maybe", "yes"), replicates=50)
     by_study = {(r.reader, r.number, r.study): r for r in made}
     wanted = np.mean(
         [dice(by_study["ada", 1, f"S{s}"].masks["i"], by_study["ben", 1, f"S{s}"].masks["i"]) for s in range(12)]
@@ -50,17 +56,17 @@ def test_rows_equal_their_parts():
         ("ben, cyd", "Cohen's kappa, quadratic weights"),
     ):  # fmt: skip
         assert name in names
-    assert study_dice(made)["S0"] == 1.0
+    assert compute_study_dice(made)["S0"] == 1.0
 
 
 def test_a_density_on_a_grid_keeps_the_marked_area():
     rng = np.random.default_rng(0)
     mask = rng.random((130, 77)) > 0.7
-    grid = density_grid(mask)
+    grid = compute_density_grid(mask)
     assert grid.shape == (64, 64)
     assert grid.mean() == pytest.approx(mask.mean(), abs=1e-12)
     small = rng.random((5, 9)) > 0.5
-    assert np.allclose(density_grid(small), small)
+    assert np.allclose(compute_density_grid(small), small)
 
 
 def test_intervals_over_patients_hold_the_truth():
@@ -71,14 +77,16 @@ def test_intervals_over_patients_hold_the_truth():
         level = rng.normal(0.5, 0.1, 40)
         values = np.repeat(level, 2) + rng.normal(0, 0.02, 80)
         patients = [f"P{i // 2}" for i in range(80)]
-        found = over_patients("x", patients, lambda w, v=values: float(w @ v / w.sum()), {}, replicates=300, seed=trial)
+        found = estimate_over_patients(
+            "x", patients, lambda w, v=values: float(w @ v / w.sum()), {}, replicates=300, seed=trial
+        )
         hits += found.low <= 0.5 <= found.high
     assert 0.89 <= hits / 200 <= 0.99
 
 
 def test_nothing_in_common_says_why():
-    table = agreement_table([Reading("a", 1, "S", "P", "x"), Reading("b", 1, "T", "P", "x")], ("x",))
+    table = build_agreement_table([Reading("a", 1, "S", "P", "x"), Reading("b", 1, "T", "P", "x")], ("x",))
     assert all(row.estimate.value is None for row in table)
-    found = over_patients("x", [], lambda w: 1.0, {})
+    found = estimate_over_patients("x", [], lambda w: 1.0, {})
     assert found.value is None
     assert "read by both" in found.why

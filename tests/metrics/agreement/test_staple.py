@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sightline.errors import GeometryError
-from sightline.metrics.agreement.staple import merged_mask, soft_target, staple
+from sightline.metrics.agreement.staple import compute_soft_target, merge_masks, staple
 
 
 def readers(seed, sizes=(24, 31), p=(0.95, 0.8, 0.7), q=(0.99, 0.95, 0.9)):
@@ -42,18 +42,18 @@ def test_staple_finds_the_readers_and_the_truth():
     found = staple(votes)
     assert found.sensitivity == pytest.approx([0.95, 0.8, 0.6, 0.7], abs=0.1)
     assert found.specificity == pytest.approx([0.99, 0.95, 0.97, 0.9], abs=0.02)
-    assert (merged_mask(votes, "staple") == truth).mean() > (merged_mask(votes, "majority") == truth).mean()
+    assert (merge_masks(votes, "staple") == truth).mean() > (merge_masks(votes, "majority") == truth).mean()
 
 
 def test_rules_by_hand():
     votes = np.array([[1, 1, 0, 0], [1, 0, 1, 0], [1, 1, 0, 0]], bool)
-    assert merged_mask(votes, "union").tolist() == [True, True, True, False]
-    assert merged_mask(votes, "intersection").tolist() == [True, False, False, False]
-    assert merged_mask(votes, "majority").tolist() == [True, True, False, False]
-    assert soft_target(votes) == pytest.approx([1.0, 2 / 3, 1 / 3, 0.0])
+    assert merge_masks(votes, "union").tolist() == [True, True, True, False]
+    assert merge_masks(votes, "intersection").tolist() == [True, False, False, False]
+    assert merge_masks(votes, "majority").tolist() == [True, True, False, False]
+    assert compute_soft_target(votes) == pytest.approx([1.0, 2 / 3, 1 / 3, 0.0])
     # half is no majority
-    assert not merged_mask(votes[:2], "majority")[1]
-    assert merged_mask(votes[:1], "staple").tolist() == votes[0].tolist()
+    assert not merge_masks(votes[:2], "majority")[1]
+    assert merge_masks(votes[:1], "staple").tolist() == votes[0].tolist()
 
 
 def test_nothing_marked_or_all_of_it():
@@ -65,4 +65,4 @@ def test_bad_input_is_refused():
     with pytest.raises(GeometryError):
         staple(np.ones((1, 5), bool))
     with pytest.raises(GeometryError):
-        merged_mask(np.ones((2, 5), bool), "mode")
+        merge_masks(np.ones((2, 5), bool), "mode")

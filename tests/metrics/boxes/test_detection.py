@@ -8,9 +8,16 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from support.tables import case, table
 
-from sightline.metrics.boxes.detection import COCO_THRESHOLDS, FROC, RATES, BoxPrecision, match, ranking_curve
-from sightline.metrics.boxes.geometry import centre_inside, iou
-from sightline.metrics.boxes.report import box_value, compare_boxes
+from sightline.metrics.boxes.detection import (
+    COCO_THRESHOLDS,
+    FROC,
+    RATES,
+    BoxPrecision,
+    compute_ranking_curve,
+    match_boxes,
+)
+from sightline.metrics.boxes.geometry import iou, is_centre_inside
+from sightline.metrics.boxes.report import compare_boxes, compute_box_value
 from sightline.metrics.boxes.table import BoxCase, BoxScores
 from sightline.metrics.statistics.bootstrap import Resample
 
@@ -46,10 +53,10 @@ def coco_stats(scores):
 def test_average_precision_is_that_of_pycocotools(seed):
     t = table(seed, images=60, truth_seed=seed, slip=4.0)
     ours = (
-        box_value(t, "ap"),
-        box_value(t, "ap_50"),
-        box_value(t, BoxPrecision((0.75,), name="AP75")),
-        box_value(t, "ap_10"),
+        compute_box_value(t, "ap"),
+        compute_box_value(t, "ap_50"),
+        compute_box_value(t, BoxPrecision((0.75,), name="AP75")),
+        compute_box_value(t, "ap_10"),
     )
     assert ours == pytest.approx(coco_stats(t), abs=1e-9)
     assert 0.05 < ours[0] < ours[1] < 1.0
@@ -85,41 +92,41 @@ def test_froc_is_that_of_a_slow_walk_over_thresholds(seed):
     )
     rules = {
         0.1: lambda c, i, j: iou(c.found[[i]], c.truth[[j]])[0, 0] >= 0.1,
-        "centre": lambda c, i, j: centre_inside(c.found[[i]], c.truth[[j]])[0, 0],
+        "centre": lambda c, i, j: is_centre_inside(c.found[[i]], c.truth[[j]])[0, 0],
     }
     for scores in (t, rounded):
         for hit, fits in rules.items():
             slow = [slow_froc(scores.cases, fits, rate) for rate in RATES]
-            assert [box_value(scores, FROC(hit, (rate,))) for rate in RATES] == pytest.approx(slow)
-            assert box_value(scores, FROC(hit)) == pytest.approx(np.mean(slow))
+            assert [compute_box_value(scores, FROC(hit, (rate,))) for rate in RATES] == pytest.approx(slow)
+            assert compute_box_value(scores, FROC(hit)) == pytest.approx(np.mean(slow))
 
 
 def test_a_finding_is_found_once_and_boxes_on_negatives_are_false():
     truth = [[0, 0, 20, 20], [40, 40, 60, 60]]
     c = case(1, truth, [[0, 0, 20, 20], [0, 0, 20, 19], [40, 40, 60, 50], [80, 80, 90, 90]])
-    assert match(c, 0.5).tolist() == [0, -1, 1, -1] and match(c, 0.51).tolist() == [0, -1, -1, -1]
-    assert match(c, "centre").tolist() == [0, -1, 1, -1]
-    assert match(case(2, found=[[0, 0, 9, 9]]), 0.1).tolist() == [-1]
+    assert match_boxes(c, 0.5).tolist() == [0, -1, 1, -1] and match_boxes(c, 0.51).tolist() == [0, -1, -1, -1]
+    assert match_boxes(c, "centre").tolist() == [0, -1, 1, -1]
+    assert match_boxes(case(2, found=[[0, 0, 9, 9]]), 0.1).tolist() == [-1]
     alone = BoxScores((c,), "m")
     with_negative = BoxScores((c, case(2, found=[[0, 0, 9, 9]], scores=[5.0])), "m")
     # 2 of 2 found, precision 1/1 then 2/3; with a false box before all of them 1/2 and 2/4
-    assert box_value(alone, "ap_50_all_points") == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
-    assert box_value(with_negative, "ap_50_all_points") == pytest.approx(0.5)
-    assert box_value(alone, "ap_50") == pytest.approx((51 * 1 + 50 * 2 / 3) / 101)
-    assert [box_value(with_negative, FROC(0.5, (r,))) for r in (0.25, 0.5, 1)] == [0.0, 0.5, 1.0]
+    assert compute_box_value(alone, "ap_50_all_points") == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
+    assert compute_box_value(with_negative, "ap_50_all_points") == pytest.approx(0.5)
+    assert compute_box_value(alone, "ap_50") == pytest.approx((51 * 1 + 50 * 2 / 3) / 101)
+    assert [compute_box_value(with_negative, FROC(0.5, (r,))) for r in (0.25, 0.5, 1)] == [0.0, 0.5, 1.0]
 
 
 def test_equal_scores_enter_together_whatever_the_order_of_images():
     cases = (case(1, [[0, 0, 9, 9]], [[0, 0, 9, 9]]), case(2, found=[[0, 0, 9, 9]]), case(3, found=[[0, 0, 9, 9]]))
     for order in (cases, cases[::-1]):
-        assert box_value(BoxScores(order, "m"), "ap_50") == pytest.approx(1 / 3)
-        assert box_value(BoxScores(order, "m"), FROC(0.5, (0.5,))) == 0.0
+        assert compute_box_value(BoxScores(order, "m"), "ap_50") == pytest.approx(1 / 3)
+        assert compute_box_value(BoxScores(order, "m"), FROC(0.5, (0.5,))) == 0.0
 
 
 @pytest.mark.parametrize("measure", [BoxPrecision(), BoxPrecision((0.3,), "all"), FROC(0.3), FROC("centre", (0.5,))])
 def test_a_weighted_replicate_is_the_score_of_the_copied_table(measure):
     t = table(images=24, patients=8)
-    resample = Resample.of([c.patient_id for c in t.cases], 6, 3)
+    resample = Resample.draw([c.patient_id for c in t.cases], 6, 3)
     quick = measure.values(t.cases, resample)
     for counts, value in zip(resample.counts, quick, strict=True):
         copies = []
@@ -128,16 +135,16 @@ def test_a_weighted_replicate_is_the_score_of_the_copied_table(measure):
                 copies.append(  # noqa: PERF401
                     BoxCase(f"{c.case_id}.{copy}", "s", "p", c.label, c.truth, c.found, c.scores, c.image_shape)
                 )
-        assert box_value(BoxScores(tuple(copies), "copies"), measure) == pytest.approx(value)
+        assert compute_box_value(BoxScores(tuple(copies), "copies"), measure) == pytest.approx(value)
 
 
 def test_a_curve_for_figures():
     t = table()
-    curve = ranking_curve(t.cases, 0.1)
+    curve = compute_ranking_curve(t.cases, 0.1)
     assert (np.diff(curve.threshold) < 0).all() and (np.diff(curve.sensitivity) > 0).all()
     within = curve.false_per_image <= 0.5
-    assert curve.sensitivity[within].max() == pytest.approx(box_value(t, FROC(0.1, (0.5,))))
-    assert curve.precision[0] <= 1.0 and len(ranking_curve([case(1)], 0.1).threshold) == 0
+    assert curve.sensitivity[within].max() == pytest.approx(compute_box_value(t, FROC(0.1, (0.5,))))
+    assert curve.precision[0] <= 1.0 and len(compute_ranking_curve([case(1)], 0.1).threshold) == 0
 
 
 def test_two_thousand_replicates_of_five_hundred_images_take_seconds():

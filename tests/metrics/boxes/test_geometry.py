@@ -6,19 +6,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sightline.errors import GeometryError
-from sightline.metrics.boxes.best_box import IOU_THRESHOLDS, BoxScore, chance_score, places, score_box, share_above
+from sightline.metrics.boxes.best_box import (
+    IOU_THRESHOLDS,
+    BoxScore,
+    compute_share_above,
+    expect_chance_score,
+    integrate_places,
+    score_box,
+)
 from sightline.metrics.boxes.geometry import (
-    area,
-    as_boxes,
-    centre_distance,
-    centre_inside,
+    check_boxes,
     clip_boxes,
-    from_fractions,
-    intersection,
+    compute_area,
+    compute_centre_distance,
+    compute_intersection,
+    compute_truth_coverage,
+    convert_fractions,
     iobb,
     iou,
+    is_centre_inside,
     to_fractions,
-    truth_coverage,
 )
 
 pixel_boxes = st.lists(
@@ -42,27 +49,31 @@ def test_shares_are_those_of_drawn_pixels(a, b):
     for i, first in enumerate(map(drawn, a)):
         for j, second in enumerate(map(drawn, b)):
             common, either = (first & second).sum(), (first | second).sum()
-            assert intersection(a, b)[i, j] == common
+            assert compute_intersection(a, b)[i, j] == common
             assert iou(a, b)[i, j] == pytest.approx(common / either if either else 0.0)
             assert iobb(a, b)[i, j] == pytest.approx(common / first.sum() if first.any() else 0.0)
-            assert truth_coverage(a, b)[i, j] == pytest.approx(common / second.sum() if second.any() else 0.0)
+            assert compute_truth_coverage(a, b)[i, j] == pytest.approx(common / second.sum() if second.any() else 0.0)
 
 
 def test_known_values():
     a, b = [[0.0, 0, 2, 4], [0, 0, 1, 1]], [[1.0, 2, 3, 6]]
     np.testing.assert_allclose(iou(a, b), [[2 / 14], [0]])
-    np.testing.assert_allclose(area(a), [8, 1])
-    np.testing.assert_allclose(centre_distance(a, b), [[math.hypot(1, 2)], [math.hypot(1.5, 3.5)]])
-    np.testing.assert_allclose(centre_distance(a, b, (0.5, 0.1))[0, 0], math.hypot(0.5, 0.2))
+    np.testing.assert_allclose(compute_area(a), [8, 1])
+    np.testing.assert_allclose(compute_centre_distance(a, b), [[math.hypot(1, 2)], [math.hypot(1.5, 3.5)]])
+    np.testing.assert_allclose(compute_centre_distance(a, b, (0.5, 0.1))[0, 0], math.hypot(0.5, 0.2))
     # a centre on the start of a box is inside, one on its stop is not
-    assert centre_inside([[0, 0, 2, 4]], [[1, 2, 3, 6], [0, 0, 1, 4], [0, 0, 2, 4]]).tolist() == [[True, False, True]]
+    assert is_centre_inside([[0, 0, 2, 4]], [[1, 2, 3, 6], [0, 0, 1, 4], [0, 0, 2, 4]]).tolist() == [
+        [True, False, True]
+    ]
 
 
 def test_boxes_without_area_score_zero_and_nothing_is_nan():
     line = [[1.0, 1, 1, 5]]
-    assert iou(line, line).tolist() == iobb(line, line).tolist() == truth_coverage(line, line).tolist() == [[0.0]]
-    assert not centre_inside(line, line).any()
-    assert iou(np.zeros((0, 4)), line).shape == (0, 1) and as_boxes([]).shape == (0, 4)
+    assert (
+        iou(line, line).tolist() == iobb(line, line).tolist() == compute_truth_coverage(line, line).tolist() == [[0.0]]
+    )
+    assert not is_centre_inside(line, line).any()
+    assert iou(np.zeros((0, 4)), line).shape == (0, 1) and check_boxes([]).shape == (0, 4)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +95,7 @@ def test_clipping_and_fractions():
     assert clip_boxes([[-3, 2, 5, 30], [20, 20, 30, 30]], (10, 20)).tolist() == [[0, 2, 5, 20], [10, 20, 10, 20]]
     boxes = np.array([[1.0, 2, 5, 20]])
     np.testing.assert_allclose(to_fractions(boxes, (10, 20)), [[0.1, 0.1, 0.5, 1.0]])
-    np.testing.assert_allclose(from_fractions(to_fractions(boxes, (10, 20)), (10, 20)), boxes)
+    np.testing.assert_allclose(convert_fractions(to_fractions(boxes, (10, 20)), (10, 20)), boxes)
 
 
 def test_the_best_box_takes_the_finding_that_suits_it():
@@ -108,13 +119,15 @@ def test_chance_is_the_mean_over_a_dense_grid_of_places(seed):
     axes = [(np.arange(500) + 0.5) / 500 * (shape[i] - sides[i]) for i in range(2)]
     corner = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
     moved = np.concatenate([corner, corner + sides], axis=1)
-    found = chance_score(box, truth, shape, (0.2, 0.3))
+    found = expect_chance_score(box, truth, shape, (0.2, 0.3))
     best = iou(moved, truth).max(axis=1)
     assert found.iou == pytest.approx(best.mean(), abs=3e-4)
     assert found.iobb == pytest.approx(iobb(moved, truth).max(axis=1).mean(), abs=3e-4)
-    assert found.covered == pytest.approx(truth_coverage(moved, truth).max(axis=1).mean(), abs=1e-3)
-    assert found.centre_inside == pytest.approx(centre_inside(moved, truth).any(axis=1).mean(), abs=3e-3)
-    assert found.distance_mm == pytest.approx(centre_distance(moved, truth, (0.2, 0.3)).min(axis=1).mean(), rel=1e-3)
+    assert found.covered == pytest.approx(compute_truth_coverage(moved, truth).max(axis=1).mean(), abs=1e-3)
+    assert found.centre_inside == pytest.approx(is_centre_inside(moved, truth).any(axis=1).mean(), abs=3e-3)
+    assert found.distance_mm == pytest.approx(
+        compute_centre_distance(moved, truth, (0.2, 0.3)).min(axis=1).mean(), rel=1e-3
+    )
     for threshold, share in zip(IOU_THRESHOLDS, found.above, strict=True):
         assert share == pytest.approx((best > threshold).mean(), abs=2e-3)
 
@@ -122,7 +135,7 @@ def test_chance_is_the_mean_over_a_dense_grid_of_places(seed):
 def test_chance_of_one_finding_has_a_closed_form():
     # box and finding of 10 x 10 in 100 x 100, the finding far from the edge: pointing game = 100 / 90^2
     truth = np.array([[40.0, 50, 50, 60]])
-    found = chance_score(np.array([0.0, 0, 10, 10]), truth, (100, 100))
+    found = expect_chance_score(np.array([0.0, 0, 10, 10]), truth, (100, 100))
     assert found.centre_inside == pytest.approx(100 / 90**2, rel=1e-9)
     assert found.iobb == found.covered == pytest.approx(100 * 100 / 90**2 / 100, rel=1e-9)
     # IoU > 0.25 asks for an overlap of more than 40 of 100: area of (10 - |y|)(10 - |x|) > 40
@@ -133,7 +146,7 @@ def test_chance_of_one_finding_has_a_closed_form():
 def test_a_box_as_large_as_the_image_has_one_place_and_its_own_chance():
     truth = np.array([[2.0, 3, 12, 43]])
     whole = np.array([0.0, 0, 20, 50])
-    assert chance_score(whole, truth, (20, 50)) == score_box(whole, truth)
-    boxes, weights = places((20.0, 10.0), truth, (20, 50))
+    assert expect_chance_score(whole, truth, (20, 50)) == score_box(whole, truth)
+    boxes, weights = integrate_places((20.0, 10.0), truth, (20, 50))
     assert weights.sum() == pytest.approx(1) and (boxes[:, 0] == 0).all() and boxes[:, 3].max() <= 50
-    assert share_above(0.9, (1.0, 1.0), truth, (20, 50)) == 0.0
+    assert compute_share_above(0.9, (1.0, 1.0), truth, (20, 50)) == 0.0

@@ -7,17 +7,17 @@ import pytest
 from support.tables import case, table
 
 from sightline.errors import CohortError, GeometryError, LayoutError, RunError, UnreadableFile
-from sightline.metrics.boxes.baselines import centre_prior_box, mean_box, whole_image
+from sightline.metrics.boxes.baselines import box_centre_prior, box_whole_image, compute_mean_box
 from sightline.metrics.boxes.geometry import iou
 from sightline.metrics.boxes.report import (
     BEST_BOX,
     BOX_MEASURES,
-    box_chance,
-    box_estimates,
-    box_seed_chance,
-    box_seed_estimate,
-    box_value,
     compare_boxes,
+    compute_box_chance,
+    compute_box_estimates,
+    compute_box_seed_chance,
+    compute_box_value,
+    estimate_boxes_over_seeds,
 )
 from sightline.metrics.boxes.table import BoxCase, BoxScores, align_boxes
 from sightline.metrics.estimate import Estimate
@@ -107,12 +107,16 @@ def test_the_surest_box_counts_and_of_equal_ones_the_first():
 def test_means_are_over_images_with_findings_and_missing_boxes_score_zero():
     hit, miss = case(1, [[0, 0, 20, 20]], [[0, 0, 20, 10]]), case(2, [[0, 0, 20, 20]])
     t = BoxScores((hit, miss, case(3, found=[[0, 0, 9, 9]])), "m")
-    assert box_value(t, "iou") == 0.25 and box_value(t, "covered") == 0.25 and box_value(t, "iobb") == 0.5
-    assert box_value(t, "centre_inside") == 0.5
-    assert [box_value(t, f"above_{x}") for x in ("0.1", "0.25", "0.5", "0.75", "0.9")] == [0.5, 0.5, 0, 0, 0]
-    assert box_value(t, "printed_map") == pytest.approx(0.2)
-    assert box_value(t, "distance_px") == 5.0 and box_value(t, "distance_mm") is None
-    found = {e.name: e for e in box_estimates(t)}
+    assert (
+        compute_box_value(t, "iou") == 0.25
+        and compute_box_value(t, "covered") == 0.25
+        and compute_box_value(t, "iobb") == 0.5
+    )
+    assert compute_box_value(t, "centre_inside") == 0.5
+    assert [compute_box_value(t, f"above_{x}") for x in ("0.1", "0.25", "0.5", "0.75", "0.9")] == [0.5, 0.5, 0, 0, 0]
+    assert compute_box_value(t, "printed_map") == pytest.approx(0.2)
+    assert compute_box_value(t, "distance_px") == 5.0 and compute_box_value(t, "distance_mm") is None
+    found = {e.name: e for e in compute_box_estimates(t)}
     assert found["IoU of the best box"].n == {"images": 2, "studies": 2, "patients": 2, "findings": 2, "boxes": 1}
     assert "1 without a box score 0, 1 other images left out" in found["IoU of the best box"].method
     assert "known spacing" in found["centre distance in mm"].why
@@ -121,29 +125,31 @@ def test_means_are_over_images_with_findings_and_missing_boxes_score_zero():
 
 def test_a_table_without_findings_is_reported_not_raised():
     t = BoxScores((case(1, found=[[0, 0, 9, 9]]), case(2)), "m")
-    found = box_estimates(t)
+    found = compute_box_estimates(t)
     assert all(e.value is None and e.why == "not defined: no image has a true box" for e in found)
     assert compare_boxes([t], [t], "ap", replicates=20).difference is None
-    assert box_seed_estimate([t, t], "iou").why == "not defined: no image has a true box"
+    assert estimate_boxes_over_seeds([t, t], "iou").why == "not defined: no image has a true box"
     empty = BoxScores((case(1, [[0, 0, 9, 9]]), case(2)), "m")
-    assert box_value(empty, "ap") == box_value(empty, "froc_50") == box_value(empty, "iou") == 0.0
-    assert box_value(empty, "distance_px") is None
+    assert (
+        compute_box_value(empty, "ap") == compute_box_value(empty, "froc_50") == compute_box_value(empty, "iou") == 0.0
+    )
+    assert compute_box_value(empty, "distance_px") is None
 
 
 def test_estimates_stand_beside_chance_and_carry_intervals():
     t = table(slip=2.0)
-    found = {e.name: e for e in box_estimates(t)}
+    found = {e.name: e for e in compute_box_estimates(t)}
     assert len(found) == 3 * len(BEST_BOX) + 14 and all(isinstance(e, Estimate) for e in found.values())
     with_truth = [c for c in t.cases if len(c.truth)]
     slow = [iou(c.found[[c.scores.argmax()]], c.truth).max() for c in with_truth]
     own, chance, gain = (found["IoU of the best box" + s] for s in ("", ", chance", ", above chance"))
     assert own.value == pytest.approx(np.mean(slow))
-    assert chance.value == pytest.approx(np.mean([c.chance.iou for c in with_truth])) == box_chance(t, "iou")
+    assert chance.value == pytest.approx(np.mean([c.chance.iou for c in with_truth])) == compute_box_chance(t, "iou")
     assert gain.value == pytest.approx(own.value - chance.value) and gain.low > 0
     assert own.low < own.value < own.high and own.n["images"] == len(with_truth)
     assert found["centre distance in mm, minus chance"].high < 0
     assert found["AP at IoU 0.5"].n["images"] == 40 and "all boxes ranked by score" in found["AP at IoU 0.5"].method
-    assert box_chance(t, "ap") is None
+    assert compute_box_chance(t, "ap") is None
 
 
 def test_random_boxes_get_chance():
@@ -156,34 +162,38 @@ def test_random_boxes_get_chance():
     for word, measure in BEST_BOX.items():
         if word != "distance_mm":
             each = measure.each(t.cases)
-            assert box_value(t, word) == pytest.approx(box_chance(t, word), abs=4 * each.std() / 20 + 1e-3), word
+            assert compute_box_value(t, word) == pytest.approx(
+                compute_box_chance(t, word), abs=4 * each.std() / 20 + 1e-3
+            ), word
 
 
 def test_reference_rows():
     t = table()
-    whole = whole_image(t)
+    whole = box_whole_image(t)
     first = next(c for c in whole.cases if len(c.truth))
     assert first.found.tolist() == [[0, 0, 100, 120]] and whole.method == "whole image"
-    assert box_value(whole, "covered") == 1.0 and box_value(whole, "iou") == pytest.approx(box_chance(whole, "iou"))
+    assert compute_box_value(whole, "covered") == 1.0 and compute_box_value(whole, "iou") == pytest.approx(
+        compute_box_chance(whole, "iou")
+    )
     shapes = [c.image_shape for c in t.cases]
-    mean = mean_box([c.truth for c in t.cases], shapes)
+    mean = compute_mean_box([c.truth for c in t.cases], shapes)
     every = np.concatenate([c.truth for c in t.cases]) / [100, 120, 100, 120]
     np.testing.assert_allclose(mean, every.mean(axis=0))
-    prior = centre_prior_box(t, mean)
+    prior = box_centre_prior(t, mean)
     np.testing.assert_allclose(prior.cases[5].found, [mean * [100, 120, 100, 120]])
     assert align_boxes([t, whole, prior])[2].method == "centre prior"
     assert compare_boxes([t], [prior], "iou", replicates=50).difference is not None
     with pytest.raises(CohortError, match="no training box"):
-        mean_box([np.zeros((0, 4))], [(3, 3)])
+        compute_mean_box([np.zeros((0, 4))], [(3, 3)])
     with pytest.raises(GeometryError, match="fractions"):
-        centre_prior_box(t, [0, 0, 2, 1])
+        box_centre_prior(t, [0, 0, 2, 1])
 
 
 def test_better_boxes_win_and_equal_ones_do_not():
     good, bad = [table(s, slip=1.0) for s in range(3)], [table(s + 5, slip=15.0) for s in range(2)]
     for measure in ("iou", "ap_50", "froc_10"):
         found = compare_boxes(good, bad, measure, replicates=300)
-        means = [np.mean([box_value(t, measure) for t in runs]) for runs in (good, bad)]
+        means = [np.mean([compute_box_value(t, measure) for t in runs]) for runs in (good, bad)]
         assert found.difference == pytest.approx(means[0] - means[1])
         assert found.low > 0 and found.p_value < 0.02 and found.n["seeds_a"] == 3 and found.n["patients"] > 5
     same = compare_boxes(bad[:1], bad[:1], "ap", replicates=50)
@@ -195,13 +205,13 @@ def test_better_boxes_win_and_equal_ones_do_not():
 def test_the_mean_over_seeds_holds_patients_and_trainings():
     runs = [table(s) for s in range(3)]
     for measure in ("iou", "froc_centre_at_1", "distance_px"):
-        found = box_seed_estimate(runs, measure)
-        assert found.value == pytest.approx(np.mean([box_value(r, measure) for r in runs]))
+        found = estimate_boxes_over_seeds(runs, measure)
+        assert found.value == pytest.approx(np.mean([compute_box_value(r, measure) for r in runs]))
         assert found.n["seeds"] == 3 and 0 <= found.low < found.value < found.high
-        one = box_seed_estimate(runs[:1], measure)
-        alone = next(e for e in box_estimates(runs[0]) if e.name == one.name)
+        one = estimate_boxes_over_seeds(runs[:1], measure)
+        alone = next(e for e in compute_box_estimates(runs[0]) if e.name == one.name)
         assert (one.value, one.low, one.high) == pytest.approx((alone.value, alone.low, alone.high))
-    assert box_seed_estimate(runs, "distance_px").high > 1.0
+    assert estimate_boxes_over_seeds(runs, "distance_px").high > 1.0
 
 
 def test_distances_are_compared_where_every_run_has_a_box():
@@ -220,9 +230,9 @@ def test_chance_is_of_the_images_that_have_the_number_in_every_training():
     lacking = replace(runs[1].cases[at], found=[], scores=[])
     runs[1] = BoxScores((*runs[1].cases[:at], lacking, *runs[1].cases[at + 1 :]), "m")
     kept = [BoxScores((*run.cases[:at], *run.cases[at + 1 :]), "m") for run in runs]
-    expected = np.mean([box_chance(run, "distance_px") for run in kept])
-    assert box_seed_chance(runs, "distance_px") == pytest.approx(expected)
-    assert np.mean([box_chance(run, "distance_px") for run in runs]) != pytest.approx(expected)
+    expected = np.mean([compute_box_chance(run, "distance_px") for run in kept])
+    assert compute_box_seed_chance(runs, "distance_px") == pytest.approx(expected)
+    assert np.mean([compute_box_chance(run, "distance_px") for run in runs]) != pytest.approx(expected)
 
 
 def test_other_images_measures_and_truths_are_refused():
@@ -232,11 +242,11 @@ def test_other_images_measures_and_truths_are_refused():
     with pytest.raises(RunError, match="disagree on case"):
         compare_boxes([t], [table(truth_seed=1)], "iou")
     with pytest.raises(RunError, match="no box measure 'dice'"):
-        box_value(t, "dice")
+        compute_box_value(t, "dice")
     with pytest.raises(RunError, match="both methods"):
         compare_boxes([t], [], "iou")
     with pytest.raises(RunError, match="at least one run"):
-        box_seed_estimate([], "iou")
+        estimate_boxes_over_seeds([], "iou")
     turned = BoxScores(t.cases[::-1], "m")
     assert align_boxes([t, turned])[1].cases == t.cases
     assert set(BOX_MEASURES) >= {"iou", "printed_map", "ap", "ap_50", "ap_10", "froc_50", "froc_centre_at_0.125"}

@@ -7,9 +7,9 @@ import pytest
 from support.simulated import drawn, predictions_of
 
 from sightline.errors import CohortError, RunError
-from sightline.metrics.calibration.recalibration import Fitted, fit_recalibration, log_loss, recalibrate
-from sightline.metrics.calibration.report import calibration_estimates
-from sightline.metrics.calibration.scaling import AsSaid, Isotonic, PlattScaling, Temperature
+from sightline.metrics.calibration.recalibration import FittedRecalibration, fit_recalibration, log_loss, recalibrate
+from sightline.metrics.calibration.report import compute_calibration_estimates
+from sightline.metrics.calibration.scaling import Isotonic, NoRecalibration, PlattScaling, Temperature
 from sightline.metrics.predictions import Predictions
 
 
@@ -77,7 +77,7 @@ def test_several_classes_sum_to_one():
     for method in ("temperature", "platt", "isotonic"):
         after = recalibrate(table, fit_recalibration(table, method).recalibration)
         assert after.probabilities.sum(axis=1) == pytest.approx(1.0)
-    slope = calibration_estimates(recalibrate(table, fit_recalibration(table).recalibration))[-1]
+    slope = compute_calibration_estimates(recalibrate(table, fit_recalibration(table).recalibration))[-1]
     assert slope.value == pytest.approx(1.0, abs=1e-4)
 
 
@@ -98,7 +98,7 @@ def test_platt_is_a_logistic_regression_on_his_targets():
     assert ours.intercepts[0] == pytest.approx(oracle.intercept_[0], abs=1e-4)
     assert ours.apply(table.probabilities)[:, 1] == pytest.approx(oracle.predict_proba(odds)[:, 1], abs=1e-4)
     # a shift that no temperature mends
-    after = calibration_estimates(recalibrate(table, ours))
+    after = compute_calibration_estimates(recalibrate(table, ours))
     assert after[0].value == pytest.approx(1.0, abs=0.03) and after[1].value == pytest.approx(0.0, abs=0.03)
 
 
@@ -148,7 +148,7 @@ def test_auto_takes_what_is_needed_and_no_more(slope, intercept, chosen):
     methods = [fitted.recalibration.method for fitted in found]
     assert methods.count(chosen) >= 9
     for fitted in found:
-        if fitted.recalibration == AsSaid():
+        if fitted.recalibration == NoRecalibration():
             assert "stay as they are" in fitted.why
 
 
@@ -164,7 +164,7 @@ def test_the_loss_of_independent_classes_asks_for_absent_ones_too():
 def test_json_there_and_back(method):
     table = drawn(np.random.default_rng(5), 60)
     fitted = fit_recalibration(table, method)
-    again = Fitted.from_dict(json.loads(json.dumps(fitted.to_dict())))
+    again = FittedRecalibration.from_dict(json.loads(json.dumps(fitted.to_dict())))
     assert np.array_equal(
         again.recalibration.apply(table.probabilities), fitted.recalibration.apply(table.probabilities)
     )
@@ -179,7 +179,7 @@ def test_what_cannot_be_fitted_or_read_is_refused():
     with pytest.raises(RunError, match="no calibration by"):
         fit_recalibration(drawn(np.random.default_rng(0), 30), "beta")
     with pytest.raises(RunError, match="no saved calibration"):
-        Fitted.from_dict({"method": "temperature"})
+        FittedRecalibration.from_dict({"method": "temperature"})
     with pytest.raises(RunError, match="above 0"):
         Temperature(-1.0)
     with pytest.raises(RunError, match="slopes above 0"):

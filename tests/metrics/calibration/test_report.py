@@ -5,7 +5,11 @@ import pytest
 from scipy.special import logit
 from support.simulated import drawn, predictions_of
 
-from sightline.metrics.calibration.report import calibration_curve, calibration_estimates, largest_gap
+from sightline.metrics.calibration.report import (
+    compute_calibration_curve,
+    compute_calibration_estimates,
+    find_largest_gap,
+)
 from sightline.metrics.predictions import Predictions
 
 
@@ -19,7 +23,7 @@ def test_slope_and_intercept_are_statsmodels(images):
     clustered = {"cov_type": "cluster", "cov_kwds": {"groups": groups, "use_correction": False}}
     theirs = api.GLM(y, np.c_[np.ones_like(odds), odds], family=api.families.Binomial()).fit(**clustered)
     held = api.GLM(y, np.ones((len(y), 1)), family=api.families.Binomial(), offset=odds).fit(**clustered)
-    slope, intercept, _ = calibration_estimates(table)
+    slope, intercept, _ = compute_calibration_estimates(table)
     assert slope.value == pytest.approx(theirs.params[1], rel=1e-7)
     assert intercept.value == pytest.approx(held.params[0], rel=1e-7, abs=1e-9)
     from scipy.stats import t
@@ -34,7 +38,7 @@ def test_slope_and_intercept_are_statsmodels(images):
 def test_intervals_hold_the_truth():
     random, held, studies = np.random.default_rng(1), [0, 0, 0], 400
     for _ in range(studies):
-        estimates = calibration_estimates(drawn(random, 150, slope=1.0, intercept=0.0))
+        estimates = compute_calibration_estimates(drawn(random, 150, slope=1.0, intercept=0.0))
         for i, (estimate, truth) in enumerate(zip(estimates, (1.0, 0.0, 0.0), strict=True)):
             held[i] += estimate.low <= truth <= estimate.high
     # 95% of 400: from 363 to 393 in 997 of 1000 tries
@@ -48,7 +52,7 @@ def test_several_classes_each_against_the_rest_and_one_slope():
     labels = np.array([random.choice(3, p=row) for row in p])
     said = p**1.6 / (p**1.6).sum(1, keepdims=True)  # overconfident by a temperature of 1.6
     names = tuple(str(i) for i in range(2000))
-    found = calibration_estimates(Predictions(("a", "b", "c"), names, names, names, labels, said))
+    found = compute_calibration_estimates(Predictions(("a", "b", "c"), names, names, names, labels, said))
     assert len(found) == 10
     assert found[-1].value == pytest.approx(1 / 1.6, abs=0.05)
     assert found[-1].low < 1 / 1.6 < found[-1].high
@@ -56,11 +60,13 @@ def test_several_classes_each_against_the_rest_and_one_slope():
 
 
 def test_undefined_slopes_say_why():
-    flat = calibration_estimates(predictions_of([0, 1] * 20, np.full(40, 0.3)))
+    flat = compute_calibration_estimates(predictions_of([0, 1] * 20, np.full(40, 0.3)))
     assert flat[0].value is None and "same probability" in flat[0].why
-    parted = calibration_estimates(predictions_of([0] * 20 + [1] * 20, np.r_[np.full(20, 0.1), np.full(20, 0.9)]))
+    parted = compute_calibration_estimates(
+        predictions_of([0] * 20 + [1] * 20, np.r_[np.full(20, 0.1), np.full(20, 0.9)])
+    )
     assert parted[0].value is None and "completely" in parted[0].why
-    one = calibration_estimates(predictions_of([0] * 20, np.linspace(0.1, 0.9, 20)))
+    one = compute_calibration_estimates(predictions_of([0] * 20, np.linspace(0.1, 0.9, 20)))
     assert one[0].value is None and one[2].value == pytest.approx(0.5)
 
 
@@ -68,11 +74,11 @@ def test_curve_groups_are_whole_and_equal_probabilities_stay_together():
     random = np.random.default_rng(3)
     said = random.choice([0.1, 0.2, 0.7], 300, p=[0.6, 0.3, 0.1])
     table = predictions_of((random.random(300) < said).astype(int), said)
-    curve = calibration_curve(table)
+    curve = compute_calibration_curve(table)
     assert sorted(round(point.said, 3) for point in curve) == [0.1, 0.2, 0.7]
     for point in curve:
         inside = said == point.lowest
         assert point.observed.value == pytest.approx(table.labels[inside].mean())
         assert point.observed.low <= point.observed.value <= point.observed.high
-    gap = largest_gap(curve)
+    gap = find_largest_gap(curve)
     assert abs(gap.value) == pytest.approx(max(abs(p.observed.value - p.said) for p in curve))

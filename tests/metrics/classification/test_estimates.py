@@ -6,12 +6,12 @@ from scipy.stats import norm
 
 from sightline.metrics.classification.estimates import (
     compare_scores,
-    patients_of_classes,
-    perfect_calibration,
-    score_estimate,
-    too_few,
+    count_patients_of_classes,
+    estimate_score,
+    explain_too_few,
+    simulate_perfect_calibration,
 )
-from sightline.metrics.classification.report import classification_report, standard_scores
+from sightline.metrics.classification.report import compute_classification_report, list_standard_scores
 from sightline.metrics.classification.scores import (
     AUC,
     F1,
@@ -40,32 +40,32 @@ def run(seed=0, patients=30, positives=10, skill=1.0, classes=("none", "fracture
 
 def test_every_standard_score_has_an_interval_about_its_own_value():
     runs = [run(seed) for seed in range(3)]
-    for score in standard_scores(("none", "fracture"), 1):
+    for score in list_standard_scores(("none", "fracture"), 1):
         for chosen in (runs[:1], runs):
-            found = score_estimate(chosen, score)
+            found = estimate_score(chosen, score)
             assert found.value == pytest.approx(np.mean([bootstrap(score, r, replicates=2).value for r in chosen]))
             if isinstance(score, CalibrationError):
                 assert found.low is None and "perfectly calibrated" in found.why
             else:
                 assert 0.0 <= found.low < found.value < found.high <= 1.0, found
             assert found.n["patients with fracture"] == 10 and found.n["patients with none"] == 20
-    assert score_estimate(runs, Accuracy()).n["seeds"] == 3
+    assert estimate_score(runs, Accuracy()).n["seeds"] == 3
 
 
 def test_the_interval_is_wider_than_that_of_images_taken_alone():
     t = run(3, skill=1.5)
     apart = Predictions(t.classes, t.case_ids, t.case_ids, t.case_ids, t.labels, t.probabilities)
     for score in (Accuracy(), AUC(1), Sensitivity(1)):
-        grouped, naive = score_estimate([t], score), score_estimate([apart], score)
+        grouped, naive = estimate_score([t], score), estimate_score([apart], score)
         assert grouped.high - grouped.low > naive.high - naive.low
 
 
 def test_a_perfect_model_has_an_interval_and_not_a_certainty():
     t = run(0, 40, 5, skill=30.0)
-    area, share = score_estimate([t], AUC(1)), score_estimate([t], Sensitivity(1))
+    area, share = estimate_score([t], AUC(1)), estimate_score([t], Sensitivity(1))
     assert area.value == share.value == 1.0 and area.high == share.high == 1.0
     assert area.low < 0.95 and share.low < 0.85
-    assert "no interval" in score_estimate([t], F1("positive", 1)).why
+    assert "no interval" in estimate_score([t], F1("positive", 1)).why
 
 
 @pytest.mark.parametrize("positives", [1, 3])
@@ -73,15 +73,15 @@ def test_too_few_patients_of_a_class_give_no_interval_and_no_p_and_say_why(posit
     a, b = run(0, 40, positives), run(1, 40, positives)
     who = "1 patient" if positives == 1 else f"{positives} patients"
     why = f"{who} with fracture, at least 4 needed"
-    found = score_estimate([a], AUC(1))
+    found = estimate_score([a], AUC(1))
     assert found.value is not None and found.low is None and why in found.why
     compared = compare_scores([a], [b], AUC(1))
     assert compared.difference is not None and compared.p_value is None and compared.low is None
     assert why in compared.why
     # a score that needs no fracture has both
-    assert score_estimate([a], Accuracy()).low is not None
+    assert estimate_score([a], Accuracy()).low is not None
     assert compare_scores([a], [b], Accuracy()).p_value is not None
-    assert too_few(BalancedAccuracy(), [a]) and not too_few(Accuracy(), [a])
+    assert explain_too_few(BalancedAccuracy(), [a]) and not explain_too_few(Accuracy(), [a])
 
 
 def test_a_precision_counts_the_patients_that_are_called():
@@ -89,15 +89,15 @@ def test_a_precision_counts_the_patients_that_are_called():
     never = Predictions(
         t.classes, t.case_ids, t.study_ids, t.patient_ids, t.labels, np.tile([0.9, 0.1], (len(t), 1))
     )  # fmt: skip
-    assert score_estimate([never], Precision(1)).value is None
-    assert "patients called fracture" in too_few(Precision(1), [never])
+    assert estimate_score([never], Precision(1)).value is None
+    assert "patients called fracture" in explain_too_few(Precision(1), [never])
 
 
 def test_many_classes_name_the_rarest_alone():
     labels = np.array([0, 0, 1, 1, 2, 3, 3])
     ids = [f"p{i}" for i in range(7)]
     t = Predictions(("a", "b", "c", "d"), ids, ids, ids, labels, np.full((7, 4), 0.25))
-    assert patients_of_classes(t) == {"patients with c": 1}
+    assert count_patients_of_classes(t) == {"patients with c": 1}
 
 
 def test_the_test_agrees_with_delong_and_permutation_on_one_training():
@@ -129,14 +129,14 @@ def test_unequal_numbers_of_trainings_compare():
 
 def test_the_earlier_interval_is_there_by_name():
     t = run(4)
-    by_name = score_estimate([t], AUC(1), kind="percentile", replicates=300)
+    by_name = estimate_score([t], AUC(1), kind="percentile", replicates=300)
     before = bootstrap(AUC(1), t, replicates=300)
     assert (by_name.low, by_name.high) == pytest.approx((before.low, before.high))
 
 
 def test_a_perfectly_calibrated_model_prints_what_is_drawn_by_loops():
     t = run(5)
-    found = perfect_calibration(t, CalibrationError(), draws=4000)
+    found = simulate_perfect_calibration(t, CalibrationError(), draws=4000)
     random, slow = np.random.default_rng(7), []
     confidence = t.probabilities.max(axis=1)
     for _ in range(1500):
@@ -148,6 +148,6 @@ def test_a_perfectly_calibrated_model_prints_what_is_drawn_by_loops():
         slow.append(total / len(t))
     assert found.value == pytest.approx(np.mean(slow), abs=0.003)
     assert (found.low, found.high) == pytest.approx(np.quantile(slow, (0.025, 0.975)), abs=0.01)
-    names = [e.name for e in classification_report(t, replicates=50)]
+    names = [e.name for e in compute_classification_report(t, replicates=50)]
     place = names.index("calibration error, image-wise")
     assert names[place + 1] == "calibration error of a perfectly calibrated model, image-wise"

@@ -6,8 +6,8 @@ from sklearn.metrics import f1_score
 
 from sightline.errors import CohortError, RunError
 from sightline.metrics.classification.hierarchy import merge_classes
-from sightline.metrics.classification.report import classification_report
-from sightline.metrics.classification.scores import F1, support_weighted
+from sightline.metrics.classification.report import compute_classification_report
+from sightline.metrics.classification.scores import F1, weigh_by_support
 from sightline.metrics.predictions import Predictions
 from sightline.metrics.statistics.bootstrap import bootstrap
 
@@ -82,14 +82,14 @@ def test_groups_that_do_not_fit_are_refused(groups, message):
 
 def test_every_class_has_its_f1_in_a_report():
     t = table()
-    report = {e.name: e.value for e in classification_report(t, replicates=20)}
+    report = {e.name: e.value for e in compute_classification_report(t, replicates=20)}
     ours = [report[f"F1 of {name}, image-wise"] for name in FINE]
     np.testing.assert_allclose(ours, f1_score(t.labels, t.probabilities.argmax(axis=1), average=None))
 
 
 def test_a_class_missing_from_a_split_has_no_f1_and_the_weighted_one_does_not_ask_for_it():
     t = table(absent=("A3",))
-    report = {e.name: e for e in classification_report(t, replicates=50)}
+    report = {e.name: e for e in compute_classification_report(t, replicates=50)}
     missing = report["F1 of A3, image-wise"]
     assert missing.value is None and missing.why == "not defined: no case of A3"
     assert report["F1 macro, image-wise"].value is None
@@ -123,7 +123,7 @@ TABLE_II = {
 def test_golden_check_8_the_printed_averages_are_weighted_by_support(row):
     each, printed = TABLE_II[row]
     support = SUPPORT_3 if len(each) == 3 else SUPPORT_6
-    ours = support_weighted(np.array([each]), np.array([support]))
+    ours = weigh_by_support(np.array([each]), np.array([support]))
     # both sides are printed with two digits
     assert ours == pytest.approx([printed], abs=0.01)
 
@@ -136,7 +136,7 @@ def test_golden_check_8_the_printed_averages_are_not_plain_means():
 def test_golden_check_8_known_values():
     for row, value in (("LBM, 3 classes", 0.8217), ("LBM CE", 0.4048)):
         each = TABLE_II[row][0]
-        found = support_weighted(np.array([each]), np.array([SUPPORT_3 if len(each) == 3 else SUPPORT_6]))
+        found = weigh_by_support(np.array([each]), np.array([SUPPORT_3 if len(each) == 3 else SUPPORT_6]))
         assert found == pytest.approx([value], abs=1e-4)
 
 

@@ -4,12 +4,12 @@ from sklearn import metrics
 
 from sightline.errors import RunError
 from sightline.metrics.classification.report import (
-    OverRuns,
     PairAUC,
-    missing_classes,
-    multi_class_report,
-    multi_class_scores,
-    over_runs,
+    RunSummary,
+    compute_multi_class_report,
+    count_missing_classes,
+    list_multi_class_scores,
+    summarise_runs,
 )
 from sightline.metrics.classification.scores import AUC, HandTillAUC, Precision, Sensitivity
 from sightline.metrics.predictions import Predictions
@@ -64,7 +64,7 @@ def test_a_known_example_by_hand():
 def test_parts_equal_sklearn():
     t = table(seed=3)
     truth, p = t.labels, t.probabilities
-    by_name = {s.name: one(s, t) for s in multi_class_scores(CLASSES)}
+    by_name = {s.name: one(s, t) for s in list_multi_class_scores(CLASSES)}
     assert by_name["AUC Hand & Till"] == pytest.approx(metrics.roc_auc_score(truth, p, multi_class="ovo"))
     assert by_name["AUC one-vs-rest"] == pytest.approx(metrics.roc_auc_score(truth, p, multi_class="ovr"))
     precision = metrics.precision_score(truth, p.argmax(1), average=None)
@@ -90,9 +90,9 @@ def test_weights_are_copies():
 
 def test_a_class_missing_from_draws_is_named():
     t = table(labels=[0] * 14 + [1] * 14 + [2] * 2)
-    lost = missing_classes(t, Resample.of(t.patient_ids, 400, 0))
+    lost = count_missing_classes(t, Resample.draw(t.patient_ids, 400, 0))
     assert lost["normal"] == 0 and 25 < lost["pneumonia"] < 80  # (28/30)^30 = 0.126
-    report = {e.name: e for e in multi_class_report(t, kind="percentile", replicates=400)}
+    report = {e.name: e for e in compute_multi_class_report(t, kind="percentile", replicates=400)}
     found = report["AUC Hand & Till"]
     assert found.low is not None
     assert found.method.endswith(f"{lost['pneumonia']} undefined (no pneumonia in {lost['pneumonia']})")
@@ -101,26 +101,26 @@ def test_a_class_missing_from_draws_is_named():
 
 def test_a_class_missing_from_the_table_is_named():
     t = table(labels=[0] * 10 + [1] * 10)
-    report = {e.name: e for e in multi_class_report(t)}
+    report = {e.name: e for e in compute_multi_class_report(t)}
     assert report["AUC Hand & Till"].value is None
     assert "pneumonia" in report["AUC Hand & Till"].why
     assert report["AUC of normal or CHF"].value is not None
     never = Predictions(CLASSES, t.case_ids, t.case_ids, t.case_ids, t.labels, np.tile([0.6, 0.3, 0.1], (20, 1)))
-    precision = {e.name: e for e in multi_class_report(never)}["precision for CHF"]
+    precision = {e.name: e for e in compute_multi_class_report(never)}["precision for CHF"]
     assert precision.value is None and precision.why == "not defined: no case is called CHF"
 
 
 def test_median_and_spread_over_runs():
     runs = [table(seed=s) for s in range(5)]
-    found = {o.name: o for o in over_runs(runs)}
+    found = {o.name: o for o in summarise_runs(runs)}
     values = [one(Sensitivity(1), t) for t in runs]
     recall = found["recall for CHF"]
     assert recall.values == pytest.approx(values)
     assert (recall.median, recall.std) == pytest.approx((np.median(values), np.std(values, ddof=1)))
     assert recall.text() == f"{np.median(values):.3f} ± {np.std(values, ddof=1):.3f}"
-    lost = OverRuns.of("precision", [0.5, float("nan"), None])
+    lost = RunSummary.from_values("precision", [0.5, float("nan"), None])
     assert lost.values == (0.5, None, None) and lost.median == 0.5 and lost.std is None
     assert lost.why == "not defined in 2 of 3 runs; one run has no spread"
-    assert OverRuns.of("precision", [None]).text() == "undefined"
+    assert RunSummary.from_values("precision", [None]).text() == "undefined"
     with pytest.raises(RunError, match="no runs"):
-        OverRuns.of("precision", [])
+        RunSummary.from_values("precision", [])

@@ -11,10 +11,10 @@ import sightline.metrics
 from sightline.errors import CohortError
 from sightline.metrics.boxes.report import BOX_MEASURES
 from sightline.metrics.classification.report import (
-    classification_report,
-    comparisons_to_markdown,
-    counts_text,
-    standard_scores,
+    compute_classification_report,
+    format_comparisons,
+    format_counts,
+    list_standard_scores,
     to_markdown,
 )
 from sightline.metrics.classification.scores import AUC
@@ -42,7 +42,7 @@ def table(k=2, studies=30, seed=0):
 
 def test_two_classes_are_reported_image_wise_and_study_wise():
     t = table()
-    report = {e.name: e for e in classification_report(t, replicates=100)}
+    report = {e.name: e for e in compute_classification_report(t, replicates=100)}
     names = ["accuracy", "balanced accuracy", "AUC", "average precision", "F1 of fracture", "sensitivity",
              "specificity", "precision", "prevalence",
              "F1 macro", "F1 weighted by support", "Brier score", "calibration error",
@@ -59,22 +59,22 @@ def test_two_classes_are_reported_image_wise_and_study_wise():
 
 def test_the_positive_class_can_be_named():
     t = table()
-    last = {e.name: e.value for e in classification_report(t, replicates=10)}
-    first = {e.name: e.value for e in classification_report(t, positive="none", replicates=10)}
+    last = {e.name: e.value for e in compute_classification_report(t, replicates=10)}
+    first = {e.name: e.value for e in compute_classification_report(t, positive="none", replicates=10)}
     assert first["sensitivity, study-wise"] == last["specificity, study-wise"]
     assert first["AUC, image-wise"] == pytest.approx(last["AUC, image-wise"])
     with pytest.raises(CohortError):
-        classification_report(t, positive="Fracture")
+        compute_classification_report(t, positive="Fracture")
 
 
 def test_several_classes_get_means_and_one_line_each():
-    names = {e.name for e in classification_report(table(3), replicates=50)}
+    names = {e.name for e in compute_classification_report(table(3), replicates=50)}
     assert {"AUC one-vs-rest, study-wise", "AUC Hand & Till, image-wise", "sensitivity for B, study-wise"} <= names
 
 
 def test_a_split_without_fractures_is_reported_not_raised():
     t = table()
-    report = {e.name: e for e in classification_report(t.select(t.labels == 0), replicates=50)}
+    report = {e.name: e for e in compute_classification_report(t.select(t.labels == 0), replicates=50)}
     assert report["AUC, image-wise"].value is None
     assert report["accuracy, image-wise"].value is not None
     text = to_markdown(list(report.values()))
@@ -89,12 +89,12 @@ def test_markdown_has_a_cell_for_everything():
         "| --- | --- | --- | --- |",
         "| sensitivity for A\\|B | 0.812 (0.700–0.900) | 5 images, 4 patients | patient bootstrap |",
     ]
-    assert counts_text({"seeds_a": 3}) == "3 seeds a"
+    assert format_counts({"seeds_a": 3}) == "3 seeds a"
 
 
 def test_comparisons_are_corrected_for_reading_all_of_them():
     rows = [welch([0.8, 0.82, 0.81], [0.7, 0.75, 0.72]), welch([0.8, 0.79], [0.8, 0.78]), welch([0.8], [0.7])]
-    lines = comparisons_to_markdown(rows).splitlines()[2:]
+    lines = format_comparisons(rows).splitlines()[2:]
     cells = [[c.strip() for c in line.strip("| ").split(" | ")] for line in lines]
     assert float(cells[0][5].removeprefix("p = ")) == pytest.approx(2 * rows[0].p_value, abs=0.001)
     assert cells[2][4] == cells[2][5] == "no p" and cells[2][3] == "+0.100"
@@ -124,7 +124,9 @@ def test_every_box_measure_is_described_in_the_docs():
 def test_every_score_is_described_in_the_docs():
     page = (ROOT / "docs" / "statistics.md").read_text(encoding="utf-8")
     names = {
-        re.split(r" of | for |,| macro| weighted", s.name)[0] for k in (2, 3) for s in standard_scores("abc"[:k], 1)
+        re.split(r" of | for |,| macro| weighted", s.name)[0]
+        for k in (2, 3)
+        for s in list_standard_scores("abc"[:k], 1)
     }
     missing = [name for name in [*names, *NAMES.values()] if name not in page and name.lower() not in page]
     assert not missing

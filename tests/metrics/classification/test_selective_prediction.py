@@ -6,9 +6,9 @@ from sightline.metrics.classification.scores import Accuracy
 from sightline.metrics.classification.selective_prediction import (
     AURC,
     SelectiveAccuracy,
-    confidence,
-    rejection_report,
-    risk_coverage,
+    compute_confidence,
+    compute_rejection_report,
+    compute_risk_coverage,
 )
 from sightline.metrics.predictions import Predictions
 from sightline.metrics.statistics.comparison import paired_bootstrap
@@ -40,7 +40,7 @@ def test_aurc_case_by_case():
     best = np.sort(wrong)
     assert one(AURC("oracle"), t) == pytest.approx(np.mean([best[: i + 1].mean() for i in range(40)]))
     assert one(AURC(excess=True), t) == pytest.approx(one(AURC(), t) - one(AURC("oracle"), t))
-    coverage, risk = risk_coverage(t)
+    coverage, risk = compute_risk_coverage(t)
     assert (coverage[-1], risk[-1]) == pytest.approx((1.0, errors / 40)) and len(coverage) == 40
     assert one(AURC(), t) < one(AURC("random"), t)
 
@@ -52,7 +52,7 @@ def test_ties_are_the_mean_over_orders():
     assert len(set(sure)) < 30
     random, means = np.random.default_rng(0), []
     for _ in range(1500):
-        order = np.lexsort((random.random(30), -confidence(rounded.probabilities)))
+        order = np.lexsort((random.random(30), -compute_confidence(rounded.probabilities)))
         means.append(np.mean(np.cumsum(wrong[order]) / np.arange(1, 31)))
     assert one(AURC(), rounded) == pytest.approx(np.mean(means), abs=0.004)
 
@@ -76,16 +76,16 @@ def test_accuracy_of_the_surest():
 
 def test_confidence_of_independent_classes_and_of_nothing():
     p = np.array([[0.9, 0.9], [0.9, 0.1], [0.0, 0.0]])
-    assert confidence(p) == pytest.approx([0.5, 0.82, 0.5])
-    assert confidence(p, "top") == pytest.approx([0.5, 0.9, 0.5])
+    assert compute_confidence(p) == pytest.approx([0.5, 0.82, 0.5])
+    assert compute_confidence(p, "top") == pytest.approx([0.5, 0.9, 0.5])
     with pytest.raises(RunError, match="no confidence"):
-        confidence(p, "entropy")
+        compute_confidence(p, "entropy")
 
 
 def test_report_and_comparison():
-    report = {e.name: e for e in rejection_report(table(60))}
+    report = {e.name: e for e in compute_rejection_report(table(60))}
     assert report["AURC, least possible"].value <= report["AURC, DOCTOR"].value
     assert report["AURC, DOCTOR"].low is not None and "accuracy of the surest 80%" in report
     assert paired_bootstrap([table(60)], [table(60, seed=1)], AURC(), replicates=200).p_value is not None
     with pytest.raises(RunError, match="coverage"):
-        rejection_report(table(), coverages=(80,))
+        compute_rejection_report(table(), coverages=(80,))

@@ -4,15 +4,17 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from sightline.metrics.decision.gaps import GroupScore, correct_gaps, gap_of
-from sightline.metrics.decision.influence import area
-from sightline.metrics.statistics.auc_intervals import auc_interval, auc_spread, binormal_model
+from sightline.metrics.decision.gaps import GroupScore, compute_gap, correct_gaps
+from sightline.metrics.decision.influence import linearise_area
+from sightline.metrics.statistics.auc_intervals import compute_auc_interval, compute_auc_spread, fit_binormal_model
 
 
 def side_of(scores, truth, where, ids):
     numbers = np.unique(ids[where], return_inverse=True)[1]
     rows = scores[where][None], truth[where], numbers
-    return GroupScore.of(area(scores, truth, where, ids), auc_spread(*rows), binormal_model(*rows))
+    return GroupScore.from_linear(
+        linearise_area(scores, truth, where, ids), compute_auc_spread(*rows), fit_binormal_model(*rows)
+    )
 
 
 def drawn(random, patients, share, auc, images=1):
@@ -26,16 +28,19 @@ def drawn(random, patients, share, auc, images=1):
 
 def test_the_interval_is_that_of_both_score_intervals_put_together():
     scores, truth, group, ids = drawn(np.random.default_rng(0), 120, 0.4, 0.85, images=2)
-    found = gap_of(side_of(scores, truth, group, ids), side_of(scores, truth, ~group, ids), ids)
-    ends = [auc_interval(scores[m][None], truth[m], np.unique(ids[m], return_inverse=True)[1]) for m in (group, ~group)]
-    a, b = (area(scores, truth, m, ids).value for m in (group, ~group))
+    found = compute_gap(side_of(scores, truth, group, ids), side_of(scores, truth, ~group, ids), ids)
+    ends = [
+        compute_auc_interval(scores[m][None], truth[m], np.unique(ids[m], return_inverse=True)[1])
+        for m in (group, ~group)
+    ]
+    a, b = (linearise_area(scores, truth, m, ids).value for m in (group, ~group))
     (low_a, high_a), (low_b, high_b) = ends
     assert found.difference == pytest.approx(a - b)
     assert found.low == pytest.approx(a - b - np.hypot(a - low_a, high_b - b), abs=2e-3)
     assert found.high == pytest.approx(a - b + np.hypot(high_a - a, b - low_b), abs=2e-3)
     # p is below .05 exactly where the interval leaves zero out
     assert (found.p_value < 0.05) == (found.low > 0 or found.high < 0)
-    turned = gap_of(side_of(scores, truth, ~group, ids), side_of(scores, truth, group, ids), ids)
+    turned = compute_gap(side_of(scores, truth, ~group, ids), side_of(scores, truth, group, ids), ids)
     assert (turned.low, turned.high) == pytest.approx((-found.high, -found.low))
     assert turned.p_value == pytest.approx(found.p_value)
 
@@ -47,7 +52,7 @@ def test_a_small_group_with_a_score_near_one_does_not_claim_too_much():
         if min((group & truth).sum(), (group & ~truth).sum()) < 5:
             continue
         claimed.append(
-            gap_of(side_of(scores, truth, group, ids), side_of(scores, truth, ~group, ids), ids).p_value < 0.05
+            compute_gap(side_of(scores, truth, group, ids), side_of(scores, truth, ~group, ids), ids).p_value < 0.05
         )
     # contributions with a t quantile claimed a fifth of them
     assert np.mean(claimed) < 0.11
@@ -59,7 +64,7 @@ def test_many_gaps_at_once():
     gaps = []
     for _ in range(5):
         group = random.random(400) < 0.5
-        gaps.append(gap_of(side_of(scores, truth, group, ids), side_of(scores, truth, ~group, ids), ids))
+        gaps.append(compute_gap(side_of(scores, truth, group, ids), side_of(scores, truth, ~group, ids), ids))
     found = correct_gaps(gaps, ids)
     p = np.array([gap.p_value for gap in gaps])
     # facts that have nothing to do with each other: about Sidak's, step by step

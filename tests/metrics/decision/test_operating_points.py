@@ -9,7 +9,7 @@ from sklearn.metrics import roc_curve
 from support.simulated import binormal, predictions_of
 
 from sightline.errors import CohortError, RunError
-from sightline.metrics.decision.operating_points import OperatingPoint, choose_point, point_estimates
+from sightline.metrics.decision.operating_points import OperatingPoint, choose_point, compute_point_estimates
 
 
 def rates(table, threshold):
@@ -52,7 +52,7 @@ def test_ratios_and_predictive_values_are_the_textbooks():
     labels = [1] * 50 + [0] * 100
     said = [0.9] * 45 + [0.1] * 5 + [0.9] * 20 + [0.1] * 80
     point = OperatingPoint("fracture", 0.5, "stated", 0.5)
-    estimates = point_estimates(predictions_of(labels, said), point, prevalences=(0.1,))
+    estimates = compute_point_estimates(predictions_of(labels, said), point, prevalences=(0.1,))
     found = {e.name.partition(", at ")[0].partition(" at stated")[0].rstrip(): e for e in estimates}
     plus, minus = found["positive likelihood ratio"], found["negative likelihood ratio"]
     assert (plus.value, minus.value) == (pytest.approx(0.9 / 0.2), pytest.approx(0.1 / 0.8))
@@ -73,7 +73,9 @@ def test_copies_of_images_of_a_patient_change_nothing():
         np.repeat(table.labels, 2), np.repeat(table.probabilities[:, 1], 2), np.repeat(np.arange(100), 2)
     )
     point = OperatingPoint("fracture", 0.5, "stated", 0.5)
-    for one, two in zip(point_estimates(table, point)[2:], point_estimates(twice, point)[2:], strict=True):
+    for one, two in zip(
+        compute_point_estimates(table, point)[2:], compute_point_estimates(twice, point)[2:], strict=True
+    ):
         assert (one.value, one.low, one.high) == pytest.approx((two.value, two.low, two.high))
 
 
@@ -86,16 +88,16 @@ def test_intervals_of_ratios_hold_the_truth():
     truths += [1 / (1 + (1 - specificity) * (1 - prevalence) / (sensitivity * prevalence))]
     truths += [1 / (1 + (1 - sensitivity) * prevalence / (specificity * (1 - prevalence)))]
     for _ in range(300):
-        found = point_estimates(binormal(random, 50, 100), point)[2:6]
+        found = compute_point_estimates(binormal(random, 50, 100), point)[2:6]
         held += [e.low <= truth <= e.high for e, truth in zip(found, truths, strict=True)]
     assert (held >= 273).all(), held  # 95% of 300 less three standard errors
 
 
 def test_empty_cells_and_few_patients_say_why():
     point = OperatingPoint("fracture", 0.5, "stated", 0.5)
-    none = point_estimates(predictions_of([1] * 10 + [0] * 10, [0.9] * 10 + [0.1] * 10), point)
+    none = compute_point_estimates(predictions_of([1] * 10 + [0] * 10, [0.9] * 10 + [0.1] * 10), point)
     assert none[2].value is None and "empty" in none[2].why
-    few = point_estimates(predictions_of([1, 1, 0, 0], [0.9, 0.1, 0.9, 0.1]), point)
+    few = compute_point_estimates(predictions_of([1, 1, 0, 0], [0.9, 0.1, 0.9, 0.1]), point)
     assert few[2].value == 1.0 and few[2].low is None and "2 patients" in few[2].why
 
 
@@ -106,4 +108,4 @@ def test_impossible_choices_are_refused():
     with pytest.raises(CohortError, match="No operating point"):
         choose_point(predictions_of([0] * 5, [0.2] * 5), "youden")
     with pytest.raises(RunError, match="prevalence"):
-        point_estimates(table, choose_point(table, "youden"), prevalences=(1.5,))
+        compute_point_estimates(table, choose_point(table, "youden"), prevalences=(1.5,))

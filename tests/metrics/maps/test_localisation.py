@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sightline.errors import CohortError, GeometryError, LayoutError, RunError, UnreadableFile
 from sightline.metrics.maps.localisation import MapRow, MapScores, compare_maps, seed_estimate
-from sightline.metrics.maps.score import MapScore, centre_prior, expected_iou, score_map
+from sightline.metrics.maps.score import MapScore, draw_centre_prior, expect_iou, score_map
 
 
 def region(shape=(8, 10), rows=slice(2, 5), columns=slice(3, 7)):
@@ -149,17 +149,17 @@ def test_expected_iou_of_a_large_image_is_cut_without_loss():
     # nearly normal: E[I / (2S - I)] close to its value at the mean
     n, s = 512 * 512, 20_000
     mean = s * s / n
-    assert expected_iou(0, 0, n, s, s, s) == pytest.approx(mean / (2 * s - mean), rel=1e-3)
+    assert expect_iou(0, 0, n, s, s, s) == pytest.approx(mean / (2 * s - mean), rel=1e-3)
 
 
 def test_centre_prior_is_symmetric_and_follows_the_image_area():
     valid = np.zeros((12, 20), dtype=bool)
     valid[:, 4:14] = True
-    g = centre_prior(valid)
+    g = draw_centre_prior(valid)
     assert np.argwhere(g == g.max()).tolist() == [[5, 8], [5, 9], [6, 8], [6, 9]]
     np.testing.assert_array_equal(g, g[::-1])
     # one standard deviation is a quarter of the size: 3 rows from the middle line
-    assert centre_prior(np.ones((12, 1)))[8, 0] == pytest.approx(math.exp(-(2.5**2) / 18))
+    assert draw_centre_prior(np.ones((12, 1)))[8, 0] == pytest.approx(math.exp(-(2.5**2) / 18))
     s = score_map(np.random.default_rng(0).random((12, 20)), valid & (np.arange(12)[:, None] == 5), valid)
     assert s.pointing_centre == 0.5
 

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from sightline.errors import GeometryError
-from sightline.metrics.maps.localisation import MapScores, compare_maps, organ_report, organ_row, score_in_organ
+from sightline.metrics.maps.localisation import (
+    MapScores,
+    build_organ_row,
+    compare_maps,
+    compute_organ_report,
+    score_in_organ,
+)
 from sightline.metrics.maps.score import MapScore, score_map
 
 
@@ -72,7 +78,7 @@ def rows(seed, skill, tolerance):
         organ = {"normal": None, "CHF": heart(), "pneumonia": ~heart()}[label]
         field = random.random((12, 10)) + skill * heart()
         score = score_in_organ(field, organ, tolerance_cells=tolerance)
-        found.append(organ_row((f"i{i}", f"s{i}", f"p{i}"), label, score, tolerance_cells=tolerance))
+        found.append(build_organ_row((f"i{i}", f"s{i}", f"p{i}"), label, score, tolerance_cells=tolerance))
     return found
 
 
@@ -80,7 +86,7 @@ def test_report_per_class_beside_chance_and_normals_are_not_counted(tmp_path):
     scores = MapScores(tuple(rows(0, 1.0, 0) + rows(0, 1.0, 1)))
     scores.write(tmp_path / "organs.csv")
     assert MapScores.read(tmp_path / "organs.csv") == scores
-    report = {e.name: e for e in organ_report(scores)}
+    report = {e.name: e for e in compute_organ_report(scores)}
     exact = report["pointing game in the organ: CHF, mask"]
     assert exact.value == 1.0 and exact.n["images"] == 10
     assert report["pointing game in the organ, chance: CHF, mask"].value == pytest.approx(16 / 120)
@@ -90,11 +96,11 @@ def test_report_per_class_beside_chance_and_normals_are_not_counted(tmp_path):
     lungs = report["pointing game in the organ: pneumonia, mask"]
     assert lungs.value == 0.0  # all those maps looked at the heart
     lost = replace(scores.rows[1], case_id="lost", score=MapScore(why="the region has no pixel inside the image"))
-    counted = {e.name: e for e in organ_report(MapScores((*scores.rows, lost)))}
+    counted = {e.name: e for e in compute_organ_report(MapScores((*scores.rows, lost)))}
     assert counted["pointing game in the organ: CHF, mask"].value == exact.value
     assert "1 maps without a score left out" in counted["pointing game in the organ: CHF, mask"].method
     only = MapScores(tuple(row for row in scores.rows if row.label == "normal"))
-    assert organ_report(only)[0].why.startswith("the class has no organ")
+    assert compute_organ_report(only)[0].why.startswith("the class has no organ")
 
 
 def test_two_methods_compare_over_patients():

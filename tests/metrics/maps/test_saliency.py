@@ -3,8 +3,8 @@ import pytest
 
 from sightline.errors import CohortError, GeometryError, LayoutError, RunError
 from sightline.metrics.maps.gaze import GazeRow, GazeScores, compare_gaze, seed_gaze
-from sightline.metrics.maps.saliency import MEASURES, GazeScore, others_of, resampled_by_area, score_gaze
-from sightline.metrics.maps.score import centre_prior
+from sightline.metrics.maps.saliency import MEASURES, GazeScore, resample_by_area, sample_others, score_gaze
+from sightline.metrics.maps.score import draw_centre_prior
 from sightline.structures.frame import Frame
 from sightline.structures.gaze import Gaze
 
@@ -45,7 +45,7 @@ def test_every_measure_against_loops():
     found = score_gaze(field, density, places, others=others)
     for measure, value in slow(field, density, places, others).items():
         assert getattr(found, measure) == pytest.approx(value, rel=1e-5), measure
-    centre = slow(centre_prior(np.ones(density.shape)), density, places, others)
+    centre = slow(draw_centre_prior(np.ones(density.shape)), density, places, others)
     for measure in ("kl", "cc", "sim", "nss", "auc", "sauc"):
         assert getattr(found, f"{measure}_centre") == pytest.approx(centre[measure], rel=1e-5), measure
     assert found.why == "" and found.places == 30 and found.image_px == 480
@@ -153,15 +153,15 @@ def test_weights_are_copies():
 def test_resampling_by_area_keeps_the_mean():
     field = np.random.default_rng(0).random((7, 5))
     fine = np.kron(field, np.ones((3, 4)))
-    np.testing.assert_allclose(resampled_by_area(fine, (7, 5)), field)
-    np.testing.assert_allclose(resampled_by_area(field, (21, 20)), fine)
+    np.testing.assert_allclose(resample_by_area(fine, (7, 5)), field)
+    np.testing.assert_allclose(resample_by_area(field, (21, 20)), fine)
     # no whole ratio: through the least common grid
     np.testing.assert_allclose(
-        resampled_by_area(field, (4, 3)), np.kron(field, np.ones((4, 3))).reshape(4, 7, 3, 5).mean(axis=(1, 3))
+        resample_by_area(field, (4, 3)), np.kron(field, np.ones((4, 3))).reshape(4, 7, 3, 5).mean(axis=(1, 3))
     )
-    assert resampled_by_area(field, (13, 11)).mean() == pytest.approx(field.mean())
+    assert resample_by_area(field, (13, 11)).mean() == pytest.approx(field.mean())
     density, places, others = example()
-    coarse = resampled_by_area(density, (6, 5))
+    coarse = resample_by_area(density, (6, 5))
     repeated = np.kron(coarse, np.ones((4, 4)))
     assert score_gaze(coarse, density, places, others=others).cc == pytest.approx(
         score_gaze(repeated, density, places, others=others).cc
@@ -186,9 +186,9 @@ def test_wrong_input_is_refused():
 
 def test_places_of_other_images():
     places = {"a": [[1, 1]], "b": [[2, 2], [3, 3]], "c": []}
-    assert others_of(places, "a").tolist() == [[2, 2], [3, 3]]
-    assert len(others_of(places, "c", most=2)) == 2
-    assert others_of({"a": [[1, 1]]}, "a").shape == (0, 2)
+    assert sample_others(places, "a").tolist() == [[2, 2], [3, 3]]
+    assert len(sample_others(places, "c", most=2)) == 2
+    assert sample_others({"a": [[1, 1]]}, "a").shape == (0, 2)
 
 
 def table(skill, seed, n=16):

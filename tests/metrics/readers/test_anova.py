@@ -7,9 +7,9 @@ import pytest
 
 from sightline.errors import LayoutError, RunError
 from sightline.metrics.readers.anova import analyse_readers
-from sightline.metrics.readers.pseudovalues import analyse_pseudovalues, pseudovalues
+from sightline.metrics.readers.pseudovalues import analyse_pseudovalues, compute_pseudovalues
 from sightline.metrics.readers.study import ReaderStudy
-from sightline.metrics.readers.variance import error_covariances, figures, jackknife
+from sightline.metrics.readers.variance import compute_figures, estimate_error_covariances, jackknife
 
 FILE = Path(__file__).with_name("van_dyke.imrmc")
 
@@ -61,12 +61,12 @@ def test_fixed_cases_compare_the_readers_differences(van_dyke):
     from scipy.stats import ttest_rel
 
     found = analyse_readers(van_dyke, inference="readers")
-    paired = ttest_rel(*figures(van_dyke))
+    paired = ttest_rel(*compute_figures(van_dyke))
     assert (found.statistic, found.p_value) == pytest.approx((paired.statistic**2, paired.pvalue))
 
 
 def test_sensitivity_of_calls_as_published(van_dyke):
-    found = analyse_readers(van_dyke.above(3), figure="sensitivity", method="jackknife")
+    found = analyse_readers(van_dyke.apply_threshold(3), figure="sensitivity", method="jackknife")
     assert found.covariances.error == pytest.approx(0.0023681257, rel=1e-7)
     assert (found.statistic, found.df[1], found.p_value) == pytest.approx((6.689493, 15.71732, 0.02008822), rel=1e-6)
     with pytest.raises(RunError, match="calls of 0 or 1"):
@@ -81,7 +81,7 @@ def test_dbm_is_or_with_jackknifed_covariances(van_dyke):
     # printed by DBM MRMC and RJafroc for fixed readers
     fixed = analyse_pseudovalues(van_dyke, inference="cases")
     assert (fixed.statistic, fixed.df) == (pytest.approx(5.47595, rel=1e-5), (1.0, 113.0))
-    assert pseudovalues(van_dyke).mean(axis=-1) == pytest.approx(figures(van_dyke), abs=1e-9)
+    assert compute_pseudovalues(van_dyke).mean(axis=-1) == pytest.approx(compute_figures(van_dyke), abs=1e-9)
 
 
 def test_figures_and_jackknife_are_what_they_say(van_dyke):
@@ -93,7 +93,7 @@ def test_figures_and_jackknife_are_what_they_say(van_dyke):
     left_out = jackknife(small)
     for t in range(2):
         for r in range(2):
-            assert figures(small)[t, r] == pytest.approx(roc_auc_score(small.positive, small.ratings[t, r]))
+            assert compute_figures(small)[t, r] == pytest.approx(roc_auc_score(small.positive, small.ratings[t, r]))
             for k in range(6):
                 keep = np.arange(6) != k
                 value = roc_auc_score(small.positive[keep], small.ratings[t, r, keep])
@@ -132,7 +132,7 @@ def test_no_variation_is_no_test():
 
 def test_one_delong_covariance_is_that_of_two_predictions(van_dyke):
     # restated for one pair: sample covariances of placements, over their numbers
-    full = error_covariances(van_dyke).full
+    full = estimate_error_covariances(van_dyke).full
     x, y = van_dyke.ratings[0, 1], van_dyke.ratings[1, 3]
     pos, neg = van_dyke.positive, ~van_dyke.positive
 

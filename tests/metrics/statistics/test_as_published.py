@@ -7,9 +7,9 @@ from sightline.metrics.predictions import Predictions
 from sightline.metrics.statistics.as_published import (
     RESAMPLES_WARNING,
     PrintedDraws,
+    bootstrap_as_printed,
+    compare_bootstraps_by_welch,
     compare_with_printed,
-    printed_bootstrap,
-    welch_over_bootstrap,
 )
 from sightline.metrics.statistics.comparison import paired_bootstrap
 
@@ -35,7 +35,7 @@ def test_thirty_draws_of_55_to_60_with_every_class():
     sizes = weights.sum(axis=1)
     assert sizes.min() >= 55 and sizes.max() <= 60 and len(set(sizes)) > 3
     assert weights.max() > 1  # with replacement
-    e = printed_bootstrap(AUC(1), t)
+    e = bootstrap_as_printed(AUC(1), t)
     values = [AUC(1)(t.labels, t.probabilities, w[None])[0] for w in weights]
     assert (e.low, e.value, e.high) == pytest.approx(tuple(np.percentile(values, [2.5, 50, 97.5])))
     assert e.method.startswith("printed: 30 draws of 55 to 60")
@@ -44,18 +44,18 @@ def test_thirty_draws_of_55_to_60_with_every_class():
 def test_a_missing_class_never_fails_golden_check_22():
     t = table([0] * 60 + [1] * 41 + [2])  # (1 - 1/102)^57: more than half of the draws lack pneumonia
     for score in (HandTillAUC(), OneVsRestAUC(), AUC(2), Precision(2)):
-        e = printed_bootstrap(score, t)
+        e = bootstrap_as_printed(score, t)
         assert e.value is not None and e.low <= e.value <= e.high
     weights, redrawn = PrintedDraws().weights(t)
     assert (weights[:, -1] > 0).all() and redrawn > 10
-    assert f"{redrawn} redrawn" in printed_bootstrap(AUC(2), t).method
+    assert f"{redrawn} redrawn" in bootstrap_as_printed(AUC(2), t).method
 
 
 def test_a_class_that_cannot_be_drawn_is_named():
-    e = printed_bootstrap(AUC(2), table([0] * 60 + [1] * 42))
+    e = bootstrap_as_printed(AUC(2), table([0] * 60 + [1] * 42))
     assert e.value is None and "no case of pneumonia" in e.why
     rare = table([0] * 40000 + [1] * 40000 + [2])
-    e = printed_bootstrap(Accuracy(), rare, PrintedDraws(fewest=1, most=2))
+    e = bootstrap_as_printed(Accuracy(), rare, PrintedDraws(fewest=1, most=2))
     assert e.value is None and "lacked a class" in e.why
     with pytest.raises(RunError, match="sizes from 1"):
         PrintedDraws(fewest=60, most=55)
@@ -70,7 +70,7 @@ def test_printed_is_wider_than_honest_because_half_is_drawn():
 def test_the_printed_p_falls_with_the_number_of_draws_and_the_honest_one_does_not():
     a, b = table(BALANCED, seed=1, effect=1.0), table(BALANCED, seed=2, effect=0.8)
     score = OneVsRestAUC()
-    printed = [welch_over_bootstrap(a, b, score, PrintedDraws(draws=d)) for d in (30, 300, 3000)]
+    printed = [compare_bootstraps_by_welch(a, b, score, PrintedDraws(draws=d)) for d in (30, 300, 3000)]
     honest = [paired_bootstrap([a], [b], score, replicates=r) for r in (300, 3000)]
     p = [c.p_value for c in printed]
     assert p[1] < p[0] / 10 and p[2] < p[1] / 1000

@@ -5,7 +5,12 @@ import pytest
 from scipy.stats import multivariate_normal, norm
 
 from sightline.metrics.classification.scores import compute_auc
-from sightline.metrics.statistics.auc_intervals import auc_interval, auc_spread, binormal_model, patient_correlation
+from sightline.metrics.statistics.auc_intervals import (
+    compute_auc_interval,
+    compute_auc_spread,
+    estimate_patient_correlation,
+    fit_binormal_model,
+)
 
 
 def cohort(random, patients=40, positives=8, auc=0.8, images=(1, 5), trainings=1, within=0.4):
@@ -37,7 +42,7 @@ def test_variance_and_covariance_equal_obuchowskis_by_loops():
         s11 = 40 / 39 * (off_10[s] * off_01[t] + off_01[s] * off_10[t]).sum()
         return s10 / m + s01 / n + s11 / (m * n)
 
-    found = auc_spread(scores, truth, patient)
+    found = compute_auc_spread(scores, truth, patient)
     assert found.value == pytest.approx(np.mean([p.mean() for p in psi]))
     assert found.patient == pytest.approx((covariance(0, 0) + covariance(1, 1)) / 2, rel=1e-12)
     assert found.shared == pytest.approx(covariance(0, 1), rel=1e-12)
@@ -48,7 +53,7 @@ def test_variance_and_covariance_equal_obuchowskis_by_loops():
 def test_the_models_variance_equals_a_sum_over_pairs_of_pairs():
     random = np.random.default_rng(3)
     scores, truth, patient = cohort(random, patients=7, positives=3, images=(1, 4))
-    correlation = patient_correlation(scores[0], truth, patient)
+    correlation = estimate_patient_correlation(scores[0], truth, patient)
     area = 0.85
     positive, negative, total = patient[truth], patient[~truth], 0.0
     same = lambda ids, i, j: 1.0 if i == j else correlation if ids[i] == ids[j] else 0.0  # noqa: E731
@@ -61,7 +66,7 @@ def test_the_models_variance_equals_a_sum_over_pairs_of_pairs():
                     both = area if r == 1.0 else multivariate_normal([0, 0], [[1, r], [r, 1]]).cdf(at)
                     total += both - area**2
     slow = total / (positive.size * negative.size) ** 2
-    assert binormal_model(scores, truth, patient)(np.array([area]))[0] == pytest.approx(slow, rel=1e-4)
+    assert fit_binormal_model(scores, truth, patient)(np.array([area]))[0] == pytest.approx(slow, rel=1e-4)
 
 
 def test_one_row_a_patient_is_near_hanley_mcneils_variance_and_the_simulated_one():
@@ -70,31 +75,33 @@ def test_one_row_a_patient_is_near_hanley_mcneils_variance_and_the_simulated_one
     for _ in range(1500):
         scores, truth, patient = cohort(random, 60, 20, 0.85, images=(1, 2), within=0.0)
         areas.append(compute_auc(scores[0], truth, np.ones((1, 60)))[0])
-    assert patient_correlation(scores[0], truth, patient) == 0.0
-    found = binormal_model(scores, truth, patient)(np.array([0.85]))[0]
+    assert estimate_patient_correlation(scores[0], truth, patient) == 0.0
+    found = fit_binormal_model(scores, truth, patient)(np.array([0.85]))[0]
     assert found == pytest.approx(np.var(areas), rel=0.1)
 
 
 def test_the_correlation_of_a_patients_rows_is_found():
     random = np.random.default_rng(2)
     for within in (0.0, 0.4, 0.9):
-        found = [patient_correlation(c[0][0], *c[1:]) for c in (cohort(random, 100, 30, within=within)
+        found = [estimate_patient_correlation(c[0][0], *c[1:]) for c in (cohort(random, 100, 30, within=within)
                                                                for _ in range(40))]  # fmt: skip
         assert np.mean(found) == pytest.approx(within, abs=0.05)
 
 
 def test_an_auc_of_one_has_a_lower_end_that_more_patients_raise():
-    few, many = (auc_interval(np.arange(2.0 * n)[None], np.arange(2 * n) >= n, np.arange(2 * n)) for n in (5, 50))
+    few, many = (
+        compute_auc_interval(np.arange(2.0 * n)[None], np.arange(2 * n) >= n, np.arange(2 * n)) for n in (5, 50)
+    )
     assert few[1] == many[1] == 1.0
     assert 0.5 < few[0] < 0.8 < 0.95 < many[0] < 1.0
-    worst = auc_interval(-np.arange(10.0)[None], np.arange(10) >= 5, np.arange(10))
+    worst = compute_auc_interval(-np.arange(10.0)[None], np.arange(10) >= 5, np.arange(10))
     assert worst == pytest.approx((0.0, 1.0 - few[0]), abs=1e-6)
 
 
 def test_large_samples_agree_with_delongs_interval():
     scores, truth, patient = cohort(np.random.default_rng(5), 2000, 800, 0.8, images=(1, 2), within=0.0)
-    spread = auc_spread(scores, truth, patient)
-    low, high = auc_interval(scores, truth, patient)
+    spread = compute_auc_spread(scores, truth, patient)
+    low, high = compute_auc_interval(scores, truth, patient)
     reach = 1.96 * np.sqrt(spread.patient)
     assert (low, high) == pytest.approx((spread.value - reach, spread.value + reach), abs=0.002)
 
@@ -104,6 +111,6 @@ def test_the_interval_holds_the_truth(positives, auc, trainings):
     random = np.random.default_rng([positives, trainings])
     held = 0
     for _ in range(300):
-        low, high = auc_interval(*cohort(random, 40, positives, auc, trainings=trainings))
+        low, high = compute_auc_interval(*cohort(random, 40, positives, auc, trainings=trainings))
         held += low <= auc <= high
     assert 0.915 <= held / 300 <= 0.99  # 300 simulations of 95% have a standard deviation of 1.3%

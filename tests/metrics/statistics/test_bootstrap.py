@@ -7,7 +7,13 @@ from scipy import stats
 from sightline.errors import RunError
 from sightline.metrics.classification.scores import AUC, Accuracy, HandTillAUC, Sensitivity
 from sightline.metrics.predictions import Predictions
-from sightline.metrics.statistics.bootstrap import Resample, bootstrap, interval, seed_bootstrap, seed_replicates
+from sightline.metrics.statistics.bootstrap import (
+    Resample,
+    bootstrap,
+    compute_interval,
+    seed_bootstrap,
+    seed_replicates,
+)
 
 
 def cohort(patients=40, images=2, seed=0, effect=1.0, patient_noise=1.0, prevalence=0.5):
@@ -29,7 +35,7 @@ def cohort(patients=40, images=2, seed=0, effect=1.0, patient_noise=1.0, prevale
 
 def test_a_patient_brings_all_images_and_every_draw_is_whole():
     t = cohort(images=3)
-    resample = Resample.of(t.patient_ids, 50, seed=3)
+    resample = Resample.draw(t.patient_ids, 50, seed=3)
     assert (resample.counts.sum(axis=1) == 40).all()
     weights = resample.counts[:, resample.patient].reshape(50, 40, 3)
     assert (weights == weights[:, :, :1]).all()
@@ -78,7 +84,7 @@ def test_a_missing_class_never_fails_golden_check_22():
     t = cohort(patients=30, prevalence=0.1)  # 3 fractures: none is drawn in about 4% of replicates
     for kind in ("percentile", "BCa"):
         e = bootstrap(AUC(1), t, replicates=1000, kind=kind)
-        undefined = int(np.isnan(Resample.of(t.patient_ids, 1000, 0).values(AUC(1), t)).sum())
+        undefined = int(np.isnan(Resample.draw(t.patient_ids, 1000, 0).values(AUC(1), t)).sum())
         assert 20 < undefined < 70
         assert f"{undefined} undefined" in e.method
         assert e.low <= e.value <= e.high
@@ -96,9 +102,9 @@ def test_a_class_without_any_case_gives_no_value_and_says_which():
 def test_too_few_patients_or_too_many_undefined_give_no_interval():
     few = bootstrap(Accuracy(), cohort(patients=4, images=10), replicates=100)
     assert few.low is None and few.value is not None and "4 patients" in few.why
-    found = interval(0.5, np.r_[np.full(51, np.nan), np.linspace(0, 1, 49)], 20, 0)
+    found = compute_interval(0.5, np.r_[np.full(51, np.nan), np.linspace(0, 1, 49)], 20, 0)
     assert found.low is None and "51 of 100 replicates lack a class" in found.why
-    found = interval(0.5, np.r_[np.full(50, np.nan), np.linspace(0, 1, 50)], 20, 0)
+    found = compute_interval(0.5, np.r_[np.full(50, np.nan), np.linspace(0, 1, 50)], 20, 0)
     assert found.low == pytest.approx(0.025)
 
 

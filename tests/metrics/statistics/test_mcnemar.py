@@ -7,8 +7,8 @@ from support.simulated import binormal, predictions_of
 
 from sightline.errors import RunError
 from sightline.metrics.estimate import Comparison
-from sightline.metrics.statistics.mcnemar import mcnemar, right_calls
-from sightline.metrics.statistics.noninferiority import noninferiority
+from sightline.metrics.statistics.mcnemar import mark_right_calls, mcnemar
+from sightline.metrics.statistics.noninferiority import assess_noninferiority
 
 
 def other(random, table, noise=1.0):
@@ -23,7 +23,7 @@ def test_exact_p_is_statsmodels():
     a = binormal(random, 60, 90)
     b = other(random, a)
     found = mcnemar(a, b)
-    right_a, right_b = right_calls(a), right_calls(b)
+    right_a, right_b = mark_right_calls(a), mark_right_calls(b)
     four = [[(right_a & right_b).sum(), (right_a & ~right_b).sum()], [(~right_a & right_b).sum(), 0]]
     assert found.p_value == pytest.approx(tables.mcnemar(np.array(four), exact=True).pvalue)
     assert found.difference == pytest.approx(right_a.mean() - right_b.mean())
@@ -71,7 +71,7 @@ def test_agreement_gives_no_p():
     [(0.01, 0.05, "superior"), (-0.03, 0.05, "non-inferior"), (-0.2, -0.06, "inferior"), (-0.06, 0.02, "not shown")],
 )
 def test_verdicts_follow_the_interval(low, high, verdict):
-    found = noninferiority(Comparison("AUC", 0.8, 0.8, (low + high) / 2, low, high, 0.5), 0.05)
+    found = assess_noninferiority(Comparison("AUC", 0.8, 0.8, (low + high) / 2, low, high, 0.5), 0.05)
     assert found.verdict == verdict
     assert (found.p_value < 0.025) == (low > -0.05)
 
@@ -79,6 +79,6 @@ def test_verdicts_follow_the_interval(low, high, verdict):
 def test_a_margin_has_to_be_stated():
     comparison = Comparison("AUC", 0.8, 0.8, 0.0, -0.1, 0.1, 1.0)
     with pytest.raises(RunError, match="above 0"):
-        noninferiority(comparison, 0.0)
-    none = noninferiority(Comparison("AUC", 0.8, 0.8, 0.0, why="no p: few patients"), 0.05)
+        assess_noninferiority(comparison, 0.0)
+    none = assess_noninferiority(Comparison("AUC", 0.8, 0.8, 0.0, why="no p: few patients"), 0.05)
     assert none.verdict == "not shown" and none.p_value is None

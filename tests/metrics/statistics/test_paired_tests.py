@@ -5,16 +5,16 @@ import pytest
 from scipy.stats import norm
 
 from sightline.metrics.classification.scores import compute_auc
-from sightline.metrics.statistics.auc_intervals import auc_spread
-from sightline.metrics.statistics.noninferiority import noninferiority
+from sightline.metrics.statistics.auc_intervals import compute_auc_spread
+from sightline.metrics.statistics.noninferiority import assess_noninferiority
 from sightline.metrics.statistics.paired_tests import (
     Draws,
-    auc_swap,
-    linear_swap,
+    build_auc_swap,
+    build_linear_swap,
+    estimate_training_error,
+    pair_trainings,
+    run_swap_test,
     standardise,
-    swap_test,
-    training_error,
-    training_pairs,
 )
 from sightline.metrics.statistics.patient_variance import Spread
 
@@ -33,15 +33,17 @@ def methods(random, patients=40, positives=8, trainings=1, skill=0.0, auc=0.8):
 
 
 def compared(a, b, truth, patient, seed=0, swaps=999):
-    spreads = auc_spread(a, truth, patient), auc_spread(b, truth, patient)
-    return swap_test("AUC", auc_swap(a, b, truth, patient), spreads, patient.max() + 1, {}, Draws(swaps, seed))
+    spreads = compute_auc_spread(a, truth, patient), compute_auc_spread(b, truth, patient)
+    return run_swap_test(
+        "AUC", build_auc_swap(a, b, truth, patient), spreads, patient.max() + 1, {}, Draws(swaps, seed)
+    )
 
 
 def test_the_swap_of_an_auc_is_a_sum_over_patients_to_the_last_digit():
     random = np.random.default_rng(0)
     a, b, truth, patient = methods(random, trainings=2)
     flips = random.random((20, 40)) < 0.5
-    found = auc_swap(a, b, truth, patient)(flips)
+    found = build_auc_swap(a, b, truth, patient)(flips)
     for i, flip in enumerate(flips[:, patient]):
         slow = []
         for x, y in zip(a, b, strict=True):
@@ -55,7 +57,7 @@ def test_the_swap_of_an_auc_is_a_sum_over_patients_to_the_last_digit():
 def test_five_patients_who_all_agree_reach_one_in_sixteen():
     # 2 of 2^5 sign patterns are as far from zero as the data: the exact sign test
     spread = Spread(0.7, 1e-3, 1e-3, 0.0, 1, 5.0, 5), Spread(0.5, 1e-3, 1e-3, 0.0, 1, 5.0, 5)
-    found = swap_test("x", linear_swap(np.full(5, 0.04)), spread, 5, {}, Draws(20_000))
+    found = run_swap_test("x", build_linear_swap(np.full(5, 0.04)), spread, 5, {}, Draws(20_000))
     assert found.p_value == pytest.approx(2 / 32, abs=0.005)
     assert found.low <= 0 <= found.high
 
@@ -81,25 +83,25 @@ def test_a_method_against_itself_differs_by_nothing():
     assert (found.difference, found.low, found.high, found.p_value) == (0.0, None, None, 1.0)
     assert found.why == "no interval: both methods give every patient the same"
     # a margin must not be met by an interval without a width
-    assert noninferiority(found, 0.05).verdict == "not shown"
+    assert assess_noninferiority(found, 0.05).verdict == "not shown"
 
 
 def test_what_trainings_add_is_pooled_and_free_of_the_cases_noise():
     a, b = Spread(0.8, 5e-4, 3e-4, 9e-4, 3, 30.0, 400), Spread(0.8, 5e-4, 3e-4, 5e-4, 3, 30.0, 400)
-    error, freedom = training_error(a, b)
+    error, freedom = estimate_training_error(a, b)
     excess = 7e-4 - 2e-4 * 1.01
     assert freedom == 4
     assert error == pytest.approx(np.sqrt(excess * np.sqrt(excess / 7e-4) * 2 / 3))
     quiet = Spread(0.8, 5e-4, 3e-4, 1e-4, 3, 30.0, 400)
-    assert training_error(quiet, quiet) == (0.0, 4)
+    assert estimate_training_error(quiet, quiet) == (0.0, 4)
     one = Spread(0.8, 5e-4, 5e-4, 0.0, 1, 30.0, 400)
-    assert training_error(one, one) == (0.0, 0)
-    assert training_error(a, one)[1] == 2
+    assert estimate_training_error(one, one) == (0.0, 0)
+    assert estimate_training_error(a, one)[1] == 2
 
 
 def test_unequal_numbers_of_trainings_swap_each_with_each():
-    assert training_pairs(2, 2) == [(0, 0), (1, 1)]
-    assert training_pairs(1, 3) == [(0, 0), (0, 1), (0, 2)]
+    assert pair_trainings(2, 2) == [(0, 0), (1, 1)]
+    assert pair_trainings(1, 3) == [(0, 0), (0, 1), (0, 2)]
 
 
 @pytest.mark.parametrize(("positives", "trainings", "skill"), [(4, 1, 0.0), (20, 3, 0.15), (20, 2, 0.4)])

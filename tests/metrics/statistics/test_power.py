@@ -10,7 +10,7 @@ from support.simulated import binormal, predictions_of
 
 from sightline.errors import RunError
 from sightline.metrics.statistics.delong import delong
-from sightline.metrics.statistics.power import Pilot, patients_needed, simulate_power
+from sightline.metrics.statistics.power import Pilot, find_patients_needed, simulate_power
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def pilot():
 
 
 def test_power_is_the_closed_form(pilot):
-    one = Pilot.of(pilot[0][:1], pilot[1][:1])
+    one = Pilot.from_runs(pilot[0][:1], pilot[1][:1])
     moved = one.with_difference(0.06)
     # standard error of the difference on a large sample of the moved pilot, scaled to the planned size
     a, b = moved.draw(np.random.default_rng(1), patients=6000, trainings=1)
@@ -40,12 +40,12 @@ def test_power_is_the_closed_form(pilot):
 
 
 def test_no_difference_gives_five_percent(pilot):
-    found = simulate_power(Pilot.of(pilot[0][:1], pilot[1][:1]), 0.0, patients=200, studies=400)
+    found = simulate_power(Pilot.from_runs(pilot[0][:1], pilot[1][:1]), 0.0, patients=200, studies=400)
     assert found.power <= 0.085
 
 
 def test_stated_difference_and_prevalence_are_those_of_the_studies(pilot):
-    moved = Pilot.of(*pilot).with_difference(0.08)
+    moved = Pilot.from_runs(*pilot).with_difference(0.08)
     a, b = moved.draw(np.random.default_rng(2), patients=4000, trainings=2, prevalence=0.1)
     assert np.mean(a[0].labels) == pytest.approx(0.1, abs=0.02)
     gaps = [delong(x, y).difference for x, y in zip(a, b, strict=True)]
@@ -56,21 +56,21 @@ def test_stated_difference_and_prevalence_are_those_of_the_studies(pilot):
 
 
 def test_spread_of_trainings_is_kept(pilot):
-    found = Pilot.of(*pilot)
-    assert found.spread[0] > 0 and Pilot.of(pilot[0][:1], pilot[1]).spread[0] == 0
+    found = Pilot.from_runs(*pilot)
+    assert found.spread[0] > 0 and Pilot.from_runs(pilot[0][:1], pilot[1]).spread[0] == 0
     power = simulate_power(found, 0.1, patients=150, trainings=2, studies=30)
     assert 0 <= power.power <= 1 and power.trainings == 2
 
 
 def test_patients_needed_close_in_on_the_power(pilot):
-    tried = patients_needed(Pilot.of(pilot[0][:1], pilot[1][:1]), 0.12, studies=120)
+    tried = find_patients_needed(Pilot.from_runs(pilot[0][:1], pilot[1][:1]), 0.12, studies=120)
     enough = [one.patients for one in tried if one.power >= 0.8]
     assert enough and [one.patients for one in tried] == sorted(one.patients for one in tried)
     assert any(one.power < 0.8 for one in tried)
 
 
 def test_impossible_plans_are_refused(pilot):
-    one = Pilot.of(pilot[0][:1], pilot[1][:1])
+    one = Pilot.from_runs(pilot[0][:1], pilot[1][:1])
     with pytest.raises(RunError, match="smaller difference"):
         one.with_difference(0.5)
     for value in (np.full(len(pilot[0][0]), 0.5), (pilot[0][0].labels == 1).astype(float)):
@@ -80,10 +80,10 @@ def test_impossible_plans_are_refused(pilot):
     with pytest.raises(RunError, match="ten patients"):
         simulate_power(one, 0.05, patients=5)
     with pytest.raises(RunError, match="power lies between"):
-        patients_needed(one, 0.05, power=1.0)
+        find_patients_needed(one, 0.05, power=1.0)
     one_patient = [[replace(runs[0], patient_ids=("p",) * 600)] for runs in pilot]
     with pytest.raises(RunError, match="no other prevalence"):
         simulate_power(Pilot.of(*one_patient), 0.05, patients=20, prevalence=0.5, studies=2)
     with pytest.raises(RunError, match="both methods"):
-        Pilot.of([], pilot[0])
+        Pilot.from_runs([], pilot[0])
     assert binormal(np.random.default_rng(0)) is not None

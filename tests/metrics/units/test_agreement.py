@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sightline.errors import LayoutError, RunError
-from sightline.metrics.units.agreement import Exchange, UnitAgreement, unit_agreement
+from sightline.metrics.units.agreement import Exchange, UnitAgreement, measure_unit_agreement
 
 CELLS, BLOCK = (6, 6), 4
 SHAPE = (24, 24)
@@ -64,7 +64,7 @@ def cohort(n=16, seed=0):
 
 def test_numbers_on_the_image_are_those_of_a_loop():
     made = cohort()
-    found = unit_agreement(made, permutations=20)
+    found = measure_unit_agreement(made, permutations=20)
     # a mask that nobody has is left out
     assert found.masks == ("finding", "middle") and found.cases.tolist() == [12, 16]
     for k, name in enumerate(found.masks):
@@ -93,7 +93,7 @@ def test_the_null_is_that_of_a_loop(null):
     exchange = Exchange(made.cover["finding"][marked], CELLS, null, 30, 3)
     for u in range(4):
         maps = made.made[marked, u].reshape(len(marked), -1)
-        own, drawn = exchange.shared(*np.nonzero(maps))
+        own, drawn = exchange.count_shared(*np.nonzero(maps))
         assert own == pytest.approx((made.large[marked, u] & mask[marked]).sum() / BLOCK**2, abs=1e-5)
         for r, row in enumerate(exchange.draws):
             total = 0
@@ -110,16 +110,16 @@ def test_the_null_is_that_of_a_loop(null):
 
 def test_blocks_change_nothing(monkeypatch):
     made = cohort()
-    whole = unit_agreement(made, permutations=50)
+    whole = measure_unit_agreement(made, permutations=50)
     monkeypatch.setattr("sightline.metrics.units.agreement._BYTES_AT_ONCE", 1)
     monkeypatch.setattr("sightline.metrics.units.agreement._CELLS_AT_ONCE", 1)
-    parts = unit_agreement(made, permutations=50)
+    parts = measure_unit_agreement(made, permutations=50)
     for name in ("iou", "iou_cells", "null_mean", "null_high", "p", "p_max"):
         assert np.allclose(getattr(whole, name), getattr(parts, name), atol=1e-12), name
 
 
 def test_what_follows_the_case_is_told_from_what_is_always_there():
-    found = unit_agreement(cohort(40), permutations=500)
+    found = measure_unit_agreement(cohort(40), permutations=500)
     finding, middle = 0, 1
     # unit 0 follows the finding from case to case
     assert found.p[0, finding] == 1 / 501 and found.p_max[0, finding] < 0.01
@@ -127,7 +127,7 @@ def test_what_follows_the_case_is_told_from_what_is_always_there():
     # unit 1 fits the middle perfectly in every case, and so it would if masks were exchanged
     assert found.iou[1, middle] == 1.0 and found.p[1, middle] == 1.0 and found.p_max[1, middle] == 1.0
     # but not if masks lay elsewhere
-    moved = unit_agreement(cohort(40), null="shifts", permutations=500)
+    moved = measure_unit_agreement(cohort(40), null="shifts", permutations=500)
     assert moved.p_max[1, middle] < 0.01 and moved.iou_cells[1, middle] > 3 * moved.null_high[1, middle]
     for each in (found, moved):
         assert (each.p[2] > 0.01).all() and each.p[3].tolist() == [1.0, 1.0] and each.p_max[3].tolist() == [1.0, 1.0]
@@ -141,7 +141,7 @@ def test_p_is_uniform_for_units_that_know_nothing():
         random = np.random.default_rng(seed)
         made = random.random((12, 3, *CELLS)) < 0.1
         masks = {"finding": np.kron(random.random((12, *CELLS)) < 0.2, np.ones((BLOCK, BLOCK))) > 0}
-        found = unit_agreement(Made(made, masks), permutations=99, seed=seed)
+        found = measure_unit_agreement(Made(made, masks), permutations=99, seed=seed)
         small.append([(found.p <= 0.1).mean(), (found.p_max <= 0.1).any()])
     # a tenth of 120 units and of 40 families
     p, families = np.mean(small, axis=0)
@@ -165,8 +165,8 @@ def test_cases_of_a_patient_are_no_evidence_of_their_own(null):
     alone, together = [], []
     for seed in range(60):
         made, patients = alike(seed)
-        alone.append(unit_agreement(made, null=null, permutations=99, seed=seed).p[0, 0])
-        together.append(unit_agreement(made, patients=patients, null=null, permutations=99, seed=seed).p[0, 0])
+        alone.append(measure_unit_agreement(made, null=null, permutations=99, seed=seed).p[0, 0])
+        together.append(measure_unit_agreement(made, patients=patients, null=null, permutations=99, seed=seed).p[0, 0])
     assert np.mean(np.array(alone) < 0.05) > 0.14
     assert np.mean(np.array(together) < 0.05) < 0.12
 
@@ -185,29 +185,29 @@ def test_patients_with_other_numbers_of_cases_are_held_against_the_same_iou():
             assert np.unique(groups[given]).size == 1
             first = np.flatnonzero(groups == groups[given[0]])
             assert given.tolist() == [first[i % first.size] for i in range(given.size)]
-    assert unit_agreement(made, patients=patients, permutations=40).patients == 5
+    assert measure_unit_agreement(made, patients=patients, permutations=40).patients == 5
     with pytest.raises(RunError, match="patient ids"):
-        unit_agreement(made, patients=["a"])
+        measure_unit_agreement(made, patients=["a"])
 
 
 def test_one_marked_case_says_nothing_about_cases():
     made = cohort()
     made.masks = {"finding": made.masks["finding"] * (np.arange(16) == 1)[:, None, None]}
-    assert unit_agreement(made, permutations=20).p.tolist() == [[1.0]] * 4
+    assert measure_unit_agreement(made, permutations=20).p.tolist() == [[1.0]] * 4
 
 
 def test_a_seed_decides_everything_and_units_may_be_chosen():
-    a, b = (unit_agreement(cohort(), permutations=50, seed=4) for _ in range(2))
+    a, b = (measure_unit_agreement(cohort(), permutations=50, seed=4) for _ in range(2))
     assert np.array_equal(a.p, b.p) and np.array_equal(a.null_mean, b.null_mean)
-    assert not np.array_equal(a.null_mean, unit_agreement(cohort(), permutations=50, seed=5).null_mean)
-    some = unit_agreement(cohort(), units=[2, 0], permutations=50, seed=4)
+    assert not np.array_equal(a.null_mean, measure_unit_agreement(cohort(), permutations=50, seed=5).null_mean)
+    some = measure_unit_agreement(cohort(), units=[2, 0], permutations=50, seed=4)
     assert some.units.tolist() == [2, 0] and np.array_equal(some.p, a.p[[2, 0]])
     assert some.best("finding").tolist() == [0, 2]
 
 
 def test_agreement_reads_back_to_the_last_bit(tmp_path):
     path = tmp_path / "agreement.csv"
-    found = unit_agreement(cohort(), units=[3, 0, 2], permutations=30, seed=2)
+    found = measure_unit_agreement(cohort(), units=[3, 0, 2], permutations=30, seed=2)
     found.write(path)
     again = UnitAgreement.read(path)
     for name, value in vars(found).items():
@@ -224,12 +224,12 @@ def test_agreement_reads_back_to_the_last_bit(tmp_path):
 def test_what_cannot_agree_is_refused():
     made = cohort()
     with pytest.raises(RunError, match="Units run from 0 to 3"):
-        unit_agreement(made, units=[4])
+        measure_unit_agreement(made, units=[4])
     with pytest.raises(RunError, match="at least one permutation"):
-        unit_agreement(made, permutations=0)
+        measure_unit_agreement(made, permutations=0)
     made.masks = {"nothing": made.masks["nothing"]}
     with pytest.raises(RunError, match="No case has a mask"):
-        unit_agreement(made)
+        measure_unit_agreement(made)
     made.maps = None
     with pytest.raises(RunError, match="No case has a mask"):
-        unit_agreement(made)
+        measure_unit_agreement(made)

@@ -9,8 +9,8 @@ from scipy.stats import hypergeom
 from sklearn.metrics import roc_auc_score
 
 from sightline.errors import CohortError, LayoutError, RunError, UnreadableFile
-from sightline.metrics.units.permutation import label_permutations, permute_contrast
-from sightline.metrics.units.scores import UnitDraws, UnitScores, ranks_of, unit_scores
+from sightline.metrics.units.permutation import iterate_label_permutations, permute_contrast
+from sightline.metrics.units.scores import UnitDraws, UnitScores, compute_unit_scores, rank_units
 
 FAST = UnitDraws(permutations=200, replicates=100)
 
@@ -29,7 +29,7 @@ def test_two_units_by_hand():
     truth = np.array([1, 1, 0, 0, 0], bool)
     called = np.array([1, 0, 1, 1, 0], bool)
     strength = np.array([[3.0, 1.0], [2.0, 0.0], [2.5, 0.0], [0.0, 0.0], [0.0, 0.0]])
-    found = unit_scores(enabled, truth, called=called, strength=strength, draws=FAST)
+    found = compute_unit_scores(enabled, truth, called=called, strength=strength, draws=FAST)
     assert found.c.tolist() == [1.0, 0.5]
     assert found.shares["true_positives"].tolist() == [1.0, 1.0]
     assert found.shares["false_positives"].tolist() == [0.5, 0.0]
@@ -46,7 +46,7 @@ def test_shares_are_those_of_a_loop():
     enabled, truth = drawn()
     called = np.random.default_rng(1).random(60) < 0.5
     for over in ("positives", "true_positives", "false_positives"):
-        found = unit_scores(enabled, truth, called=called, over=over, draws=FAST)
+        found = compute_unit_scores(enabled, truth, called=called, over=over, draws=FAST)
         rows = {
             "positives": [i for i in range(60) if truth[i]],
             "true_positives": [i for i in range(60) if truth[i] and called[i]],
@@ -65,9 +65,9 @@ def test_ranks_state_their_ties():
     c = np.array([0.5, 1.0, 1.0, 1.0, 0.2, 1.0])
     contrast = np.array([0.5, 0.1, 0.3, 0.1, 0.2, 0.1])
     auc = np.array([0.9, 0.6, 0.5, 0.8, 0.5, 0.6])
-    rank, ties = ranks_of(c, contrast, auc)
+    rank, ties = rank_units(c, contrast, auc)
     assert rank.tolist() == [5, 3, 1, 2, 6, 4] and ties.tolist() == [1, 4, 4, 4, 1, 4]
-    assert ranks_of(c, None, None)[0].tolist() == [5, 1, 2, 3, 6, 4]
+    assert rank_units(c, None, None)[0].tolist() == [5, 1, 2, 3, 6, 4]
 
 
 def test_every_permutation_is_fishers_exact_test():
@@ -87,7 +87,7 @@ def test_the_largest_statistic_is_that_of_a_loop():
     enabled, truth = drawn(n=14, u=4, seed=5)
     values = enabled.astype(float)
     found = permute_contrast(values, truth, permutations=300, seed=2)
-    labels = np.concatenate(list(label_permutations(truth, None, 300, 2)))
+    labels = np.concatenate(list(iterate_label_permutations(truth, None, 300, 2)))
     spread = values.std(0)
 
     def statistic(row):
@@ -128,20 +128,20 @@ def test_a_unit_that_never_varies_says_nothing():
 def test_labels_of_patients_stay_together():
     patients = ["a"] * 3 + ["b"] * 3 + ["c"] * 3 + ["d"] * 3
     whole = np.repeat([True, False, False, True], 3)
-    rows = np.concatenate(list(label_permutations(whole, patients, 200, 0))).reshape(-1, 4, 3)
+    rows = np.concatenate(list(iterate_label_permutations(whole, patients, 200, 0))).reshape(-1, 4, 3)
     assert (rows == rows[:, :, :1]).all() and (rows.sum((1, 2)) == 6).all()
     assert {tuple(r) for r in rows[:, :, 0]} == set(itertools.permutations([1, 1, 0, 0]))
     # mixed labels, equally many cases: whole runs change places
     mixed = np.array([1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0], bool)
     runs = sorted(map(tuple, mixed.reshape(4, 3).astype(float)))
-    rows = np.concatenate(list(label_permutations(mixed, patients, 200, 0))).reshape(-1, 4, 3)
+    rows = np.concatenate(list(iterate_label_permutations(mixed, patients, 200, 0))).reshape(-1, 4, 3)
     assert all(sorted(map(tuple, row)) == runs for row in rows) and len({row.tobytes() for row in rows}) == 24
     # the ids need not stand together
     shuffled = np.random.default_rng(0).permutation(12)
-    again = np.concatenate(list(label_permutations(mixed[shuffled], [patients[i] for i in shuffled], 50, 0)))
+    again = np.concatenate(list(iterate_label_permutations(mixed[shuffled], [patients[i] for i in shuffled], 50, 0)))
     assert (again.sum(1) == 3).all() and {float(v) for v in np.unique(again)} == {0.0, 1.0}
     # unequal numbers: as many positives, each patient's run of labels in order (cyclically)
-    rows = np.concatenate(list(label_permutations(mixed, ["a"] * 5 + ["b"] * 3 + ["c"] * 4, 200, 0)))
+    rows = np.concatenate(list(iterate_label_permutations(mixed, ["a"] * 5 + ["b"] * 3 + ["c"] * 4, 200, 0)))
     assert (rows.sum(1) == 3).all()
 
 
@@ -161,7 +161,7 @@ def test_patients_who_agree_with_themselves_make_p_larger():
 def test_auc_is_scikit_learns():
     enabled, truth = drawn(n=50)
     strength = np.round(np.random.default_rng(4).random((50, 5)) + 0.3 * truth[:, None], 1) * enabled
-    found = unit_scores(enabled, truth, strength=strength, peak=strength**2, draws=FAST)
+    found = compute_unit_scores(enabled, truth, strength=strength, peak=strength**2, draws=FAST)
     assert np.allclose(found.auc_strength, [roc_auc_score(truth, strength[:, k]) for k in range(5)])
     assert np.allclose(found.auc_strength, found.auc_peak) and np.allclose(found.strength.p, found.peak.p)
 
@@ -170,7 +170,7 @@ def test_auc_goes_on_where_c_saturates():
     truth = np.arange(40) < 20
     strength = np.random.default_rng(0).random((40, 2)) + 0.1
     strength[:20, 1] += 1.0
-    found = unit_scores(strength > 0, truth, strength=strength, draws=FAST)
+    found = compute_unit_scores(strength > 0, truth, strength=strength, draws=FAST)
     assert found.saturated.all() and found.ties.tolist() == [2, 2] and found.contrast.p.tolist() == [1.0, 1.0]
     assert found.auc_strength[1] == 1.0 and found.strength.p[1] < 0.01 and found.rank.tolist() == [2, 1]
 
@@ -178,22 +178,24 @@ def test_auc_goes_on_where_c_saturates():
 def test_intervals_are_of_patients_and_hold_the_contrast():
     enabled, truth = drawn(n=120)
     patients = [str(i // 4) for i in range(120)]
-    found = unit_scores(enabled, truth, patients=patients, draws=UnitDraws(top=2, permutations=50, replicates=400))
+    found = compute_unit_scores(
+        enabled, truth, patients=patients, draws=UnitDraws(top=2, permutations=50, replicates=400)
+    )
     assert set(found.intervals) == set(found.ranked[:2].tolist())
     for unit, given in found.intervals.items():
         assert given.low < found.contrast.difference[unit] < given.high and given.method.startswith("patient bootstrap")
-    few = unit_scores(enabled[:4], np.array([1, 0, 1, 0], bool), draws=FAST)
+    few = compute_unit_scores(enabled[:4], np.array([1, 0, 1, 0], bool), draws=FAST)
     assert all(i.low is None and "4 patients" in i.why for i in few.intervals.values())
 
 
 def test_a_seed_decides_everything():
     enabled, truth = drawn()
-    a, b = (unit_scores(enabled, truth, strength=enabled * 1.0, draws=replace(FAST, seed=7)) for _ in range(2))
+    a, b = (compute_unit_scores(enabled, truth, strength=enabled * 1.0, draws=replace(FAST, seed=7)) for _ in range(2))
     assert np.array_equal(a.contrast.p, b.contrast.p) and a.intervals == b.intervals
-    c = unit_scores(enabled, truth, strength=enabled * 1.0, draws=replace(FAST, seed=8))
+    c = compute_unit_scores(enabled, truth, strength=enabled * 1.0, draws=replace(FAST, seed=8))
     assert not np.array_equal(a.contrast.p, c.contrast.p)
     # and the size of the blocks nothing
-    rows = [np.concatenate(list(label_permutations(truth, None, 100, 0))) for _ in range(2)]
+    rows = [np.concatenate(list(iterate_label_permutations(truth, None, 100, 0))) for _ in range(2)]
     assert np.array_equal(*rows)
 
 
@@ -203,7 +205,9 @@ def test_scores_read_back_to_the_last_bit(tmp_path, with_calls):
     called = np.random.default_rng(1).random(60) < 0.5 if with_calls else None
     strength = np.random.default_rng(2).random((60, 5)) * enabled if with_calls else None
     patients = [str(i // 3) for i in range(60)] if with_calls else None
-    found = unit_scores(enabled, truth, called=called, strength=strength, patients=patients, draws=replace(FAST, top=2))
+    found = compute_unit_scores(
+        enabled, truth, called=called, strength=strength, patients=patients, draws=replace(FAST, top=2)
+    )
     found.write(tmp_path / "scores.csv")
     again = UnitScores.read(tmp_path / "scores.csv")
     for name in ("contrast", "calls", "strength", "peak"):
@@ -219,7 +223,7 @@ def test_scores_read_back_to_the_last_bit(tmp_path, with_calls):
 def test_damaged_scores_are_refused(tmp_path):
     enabled, truth = drawn()
     path = tmp_path / "scores.csv"
-    unit_scores(enabled, truth, draws=FAST).write(path)
+    compute_unit_scores(enabled, truth, draws=FAST).write(path)
     text = path.read_text()
     with pytest.raises(UnreadableFile):
         UnitScores.read(tmp_path / "none.csv")
@@ -241,16 +245,16 @@ def test_damaged_scores_are_refused(tmp_path):
 def test_what_cannot_be_scored_is_refused():
     enabled, truth = drawn()
     with pytest.raises(RunError, match="needs what the network called"):
-        unit_scores(enabled, truth, over="true_positives")
+        compute_unit_scores(enabled, truth, over="true_positives")
     with pytest.raises(CohortError, match="false positives"):
-        unit_scores(enabled, truth, called=np.zeros(60, bool), over="false_positives")
+        compute_unit_scores(enabled, truth, called=np.zeros(60, bool), over="false_positives")
     with pytest.raises(CohortError, match="positives"):
-        unit_scores(enabled, np.zeros(60, bool))
+        compute_unit_scores(enabled, np.zeros(60, bool))
     for wrong in (enabled[0], enabled[:3], enabled[:, :0]):
         with pytest.raises(RunError):
-            unit_scores(wrong, truth)
+            compute_unit_scores(wrong, truth)
     with pytest.raises(RunError, match="one value a case and unit"):
-        unit_scores(enabled, truth, strength=enabled[:, :2])
+        compute_unit_scores(enabled, truth, strength=enabled[:, :2])
     with pytest.raises(RunError, match="59 patient ids"):
         permute_contrast(enabled, truth, patients=["a"] * 59)
     with pytest.raises(RunError, match="both sides"):
@@ -258,5 +262,5 @@ def test_what_cannot_be_scored_is_refused():
     with pytest.raises(RunError, match="finite"):
         permute_contrast(np.full((60, 1), np.nan), truth)
     # no negatives: c stands alone
-    alone = unit_scores(enabled, np.ones(60, bool))
+    alone = compute_unit_scores(enabled, np.ones(60, bool))
     assert alone.contrast is None and not alone.intervals and alone.rank.min() == 1

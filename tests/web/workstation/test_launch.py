@@ -26,7 +26,7 @@ from support.workstation_page import CHROMIUM, require_chromium
 from sightline.data.datasets.folder.writer import write_cohort
 from sightline.errors import SightlineError
 from sightline.web.workstation import launch
-from sightline.web.workstation.launch import Start, addresses, keep_of, listening_socket, read_studies
+from sightline.web.workstation.launch import Start, choose_keep, list_addresses, open_listening_socket, read_studies
 
 STATIC = Path(launch.__file__).parent / "static"
 
@@ -36,7 +36,7 @@ class Server:
 
     def __init__(self, cohort, keep):
         self.cohort, self.keep, self.process = cohort, keep, None
-        with listening_socket("127.0.0.1", 0) as bound:
+        with open_listening_socket("127.0.0.1", 0) as bound:
             self.port = bound.getsockname()[1]
         self.base = f"http://127.0.0.1:{self.port}"
 
@@ -169,26 +169,26 @@ def test_fifty_kills_lose_nothing(server):
 def test_addresses_that_others_can_reach_need_tls(tmp_path):
     for start in (Start(tmp_path, host="0.0.0.0"), Start(tmp_path, host="192.168.1.5")):
         with pytest.raises(SightlineError, match="passwords would travel bare"):
-            addresses(start, 8765)
-    hosts, origins, secure = addresses(Start(tmp_path), 8765)
+            list_addresses(start, 8765)
+    hosts, origins, secure = list_addresses(Start(tmp_path), 8765)
     assert hosts == ("127.0.0.1:8765", "localhost:8765")
     assert origins == ("http://127.0.0.1:8765", "http://localhost:8765")
     assert not secure
-    hosts, origins, secure = addresses(Start(tmp_path, behind_proxy="https://marks.example"), 8765)
+    hosts, origins, secure = list_addresses(Start(tmp_path, behind_proxy="https://marks.example"), 8765)
     assert origins == ("https://marks.example",)
     assert secure
     with pytest.raises(SightlineError, match="together"):
-        addresses(Start(tmp_path, tls_cert=tmp_path / "a"), 8765)
+        list_addresses(Start(tmp_path, tls_cert=tmp_path / "a"), 8765)
 
 
 def test_a_taken_port_says_what_next():
-    with listening_socket("127.0.0.1", 0) as bound, pytest.raises(SightlineError) as refused:
-        listening_socket("127.0.0.1", bound.getsockname()[1])
+    with open_listening_socket("127.0.0.1", 0) as bound, pytest.raises(SightlineError) as refused:
+        open_listening_socket("127.0.0.1", bound.getsockname()[1])
     assert "--port 0" in refused.value.remedy
 
 
 def test_marks_lie_beside_the_cohort_and_an_empty_folder_is_refused(tmp_path):
-    assert keep_of(tmp_path / "c", None) == tmp_path / "c.workstation"
+    assert choose_keep(tmp_path / "c", None) == tmp_path / "c.workstation"
     with pytest.raises(SightlineError, match="neither a cohort"):
         read_studies(tmp_path)
     with pytest.raises(SightlineError, match="does not exist"):
@@ -254,7 +254,7 @@ def test_from_a_wheel_without_network_node_and_torch_the_worklist_is_there_in_te
 def test_an_answer_does_not_wait_for_more_to_send():
     async def delays() -> int:
         accepted = asyncio.get_running_loop().create_future()
-        with listening_socket("127.0.0.1", 0) as bound:
+        with open_listening_socket("127.0.0.1", 0) as bound:
             server = await asyncio.start_server(lambda reader, writer: accepted.set_result(writer), sock=bound)
             async with server:
                 _, caller = await asyncio.open_connection(*bound.getsockname())

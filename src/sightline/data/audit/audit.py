@@ -11,11 +11,11 @@ import numpy as np
 
 from sightline.data.audit.image_checks import CohortLook, look_at_cohort
 from sightline.data.audit.near_duplicates import AlikePair, find_duplicates
-from sightline.data.audit.shortcuts import fact_columns, one_class_facts, shortcuts
-from sightline.data.split import leaking_patients, mixed_studies
-from sightline.errors import counted
+from sightline.data.audit.shortcuts import build_fact_columns, find_one_class_facts, rank_shortcuts
+from sightline.data.split import find_leaking_patients, find_mixed_studies
+from sightline.errors import count_noun
 from sightline.structures.case import SPLITS, Case, Cohort
-from sightline.structures.identifiers import alike_names
+from sightline.structures.identifiers import group_alike_names
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
@@ -60,50 +60,50 @@ def audit(
         return (Finding("empty", "error", (), f"Cohort {cohort.name!r} has no cases.", "Check the import."),)
     look = look_at_cohort(cohort, processes, progress)
     findings = [
-        *_splits(cohort),
-        *_unreadable(cohort, look),
-        *_sizes(cohort, look),
-        *_duplicates(cohort, look),
-        *_regions(cohort, look),
-        *_shortcuts(cohort, look, processes),
+        *_check_splits(cohort),
+        *_report_unreadable(cohort, look),
+        *_check_sizes(cohort, look),
+        *_check_duplicates(cohort, look),
+        *_check_regions(cohort, look),
+        *_check_shortcuts(cohort, look, processes),
     ]
     return tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity)))
 
 
-def _listed(items: Sequence[str], limit: int = 5) -> str:
+def _list_some(items: Sequence[str], limit: int = 5) -> str:
     more = f" and {len(items) - limit} more" if len(items) > limit else ""
     return "; ".join(items[:limit]) + more
 
 
-def _size(shape: tuple[int, ...]) -> str:
+def _format_size(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))
 
 
-def _splits(cohort: Cohort) -> list[Finding]:
+def _check_splits(cohort: Cohort) -> list[Finding]:
     findings = []
-    if leaking := leaking_patients(cohort):
+    if leaking := find_leaking_patients(cohort):
         named = [f"{patient} ({' and '.join(parts)})" for patient, parts in leaking.items()]
         ids = tuple(case.case_id for case in cohort if case.patient_id in leaking)
-        message = f"{counted(len(leaking), 'patient')} in more than one split: {_listed(named)}."
+        message = f"{count_noun(len(leaking), 'patient')} in more than one split: {_list_some(named)}."
         findings.append(Finding("leakage", "error", ids, message, "Split again, grouped by patient."))
-    if mixed := mixed_studies(cohort):
+    if mixed := find_mixed_studies(cohort):
         named = [f"{study} ({' and '.join(labels)})" for study, labels in mixed.items()]
         ids = tuple(case.case_id for case in cohort if case.study_id in mixed)
-        message = f"The views of {len(mixed)} studies differ in label: {_listed(named)}."
+        message = f"The views of {len(mixed)} studies differ in label: {_list_some(named)}."
         remedy = "Give a study one label, or every image a study of its own: evaluate judges studies and refuses these."
         findings.append(Finding("study-labels", "error", ids, message, remedy))
     raw = [c.case_id for c in cohort if c.facts.get("presentation_intent", "").upper() == "FOR PROCESSING"]
     if raw:
-        message = f"{len(raw)} images are FOR PROCESSING, raw values of a detector: {_listed(raw)}."
+        message = f"{len(raw)} images are FOR PROCESSING, raw values of a detector: {_list_some(raw)}."
         remedy = "Take the images FOR PRESENTATION of the same exposures, or none but raw ones."
         findings.append(Finding("for-processing", "warning", tuple(raw), message, remedy))
-    if alike := alike_names(sorted({case.patient_id for case in cohort})):
+    if alike := group_alike_names(sorted({case.patient_id for case in cohort})):
         named = [" and ".join(sorted(ids)) for ids in alike]
-        message = f"{counted(len(alike), 'group')} of patients whose ids differ in case, marks, blanks or leading "
+        message = f"{count_noun(len(alike), 'group')} of patients whose ids differ in case, marks, blanks or leading "
         message += "zeros alone: "
         remedy = "If they are one person, write the id one way and split again: the same person may be in two splits."
-        findings.append(Finding("alike-patients", "warning", (), f"{message}{_listed(sorted(named))}.", remedy))
-    for names in alike_names(cohort.classes):
+        findings.append(Finding("alike-patients", "warning", (), f"{message}{_list_some(sorted(named))}.", remedy))
+    for names in group_alike_names(cohort.classes):
         message = f"The classes {' and '.join(map(repr, names))} differ in letters that look alike, or in case, alone."
         findings.append(Finding("alike-classes", "warning", (), message, "Write a label one way."))
     if cohort.about.get("patients", "").startswith("WARNING"):
@@ -114,7 +114,7 @@ def _splits(cohort: Cohort) -> list[Finding]:
         message = "No case is assigned to a split."
         return [*findings, Finding("unsplit", "note", (), message, "Split the cohort before training on it.")]
     if unassigned:
-        message = f"{counted(len(unassigned), 'case')} in no split: {_listed(unassigned)}."
+        message = f"{count_noun(len(unassigned), 'case')} in no split: {_list_some(unassigned)}."
         findings.append(Finding("unsplit", "warning", unassigned, message, "Assign them or remove them."))
     for split in SPLITS:
         part = cohort.split(split)
@@ -122,21 +122,21 @@ def _splits(cohort: Cohort) -> list[Finding]:
         if not missing:
             continue
         severity: Severity = "error" if split == "train" else "warning"
-        what = "is empty" if not len(part) else f"has no case of {_listed([repr(name) for name in missing])}"
+        what = "is empty" if not len(part) else f"has no case of {_list_some([repr(name) for name in missing])}"
         remedy = "Split again with a larger share, or collect cases of this class."
         findings.append(Finding("class-missing", severity, (), f"The {split} split {what}.", remedy))
     return findings
 
 
-def _unreadable(cohort: Cohort, look: CohortLook) -> list[Finding]:
+def _report_unreadable(cohort: Cohort, look: CohortLook) -> list[Finding]:
     if not look.unreadable:
         return []
-    message = f"{counted(len(look.unreadable), 'picture')} cannot be read: {_listed([*look.unreadable.values()])}"
+    message = f"{count_noun(len(look.unreadable), 'picture')} cannot be read: {_list_some([*look.unreadable.values()])}"
     remedy = "Export these pictures again or remove their rows."
     return [Finding("unreadable", "error", tuple(cohort[i].case_id for i in look.unreadable), message, remedy)]
 
 
-def _sizes(cohort: Cohort, look: CohortLook) -> list[Finding]:
+def _check_sizes(cohort: Cohort, look: CohortLook) -> list[Finding]:
     wrong = [
         (case, case.shape, shape)
         for case, shape in zip(cohort, look.shapes, strict=True)
@@ -144,8 +144,8 @@ def _sizes(cohort: Cohort, look: CohortLook) -> list[Finding]:
     ]
     if not wrong:
         return []
-    named = [f"{case.case_id} stated {_size(stated)}, is {_size(shape)}" for case, stated, shape in wrong]
-    message = f"{counted(len(wrong), 'image')} of another size than stated: {_listed(named)}."
+    named = [f"{case.case_id} stated {_format_size(stated)}, is {_format_size(shape)}" for case, stated, shape in wrong]
+    message = f"{count_noun(len(wrong), 'image')} of another size than stated: {_list_some(named)}."
     remedy = "Regions were drawn on another picture: restore it, or correct the sizes and check the regions."
     return [Finding("size", "error", tuple(case.case_id for case, _, _ in wrong), message, remedy)]
 
@@ -157,7 +157,7 @@ _DUPLICATE_KINDS: dict[str, tuple[str, Severity, str, str]] = {
 }
 
 
-def _duplicates(cohort: Cohort, look: CohortLook) -> list[Finding]:
+def _check_duplicates(cohort: Cohort, look: CohortLook) -> list[Finding]:
     cases = [cohort[i] for i in look.read]
     splits = [-1 if case.split is None else SPLITS.index(case.split) for case in cases]
     number = {name: i for i, name in enumerate(cohort.classes)}
@@ -166,15 +166,15 @@ def _duplicates(cohort: Cohort, look: CohortLook) -> list[Finding]:
     for what, (kind, severity, text, remedy) in _DUPLICATE_KINDS.items():
         pairs = pairs_of[what]
         if pairs.count:
-            named = [_alike(pair, cases, what) for pair in pairs.examples]
+            named = [_describe_alike(pair, cases, what) for pair in pairs.examples]
             more = f" and {pairs.listed - len(named)} more" if pairs.listed > len(named) else ""
-            message = f"{counted(pairs.count, 'pair')} of near-identical pictures {text}: {'; '.join(named)}{more}."
+            message = f"{count_noun(pairs.count, 'pair')} of near-identical pictures {text}: {'; '.join(named)}{more}."
             ids = tuple(case.case_id for case, is_in in zip(cases, pairs.members, strict=True) if is_in)
             findings.append(Finding(kind, severity, ids, message, remedy))
     return findings
 
 
-def _alike(pair: AlikePair, cases: Sequence[Case], what: str) -> str:
+def _describe_alike(pair: AlikePair, cases: Sequence[Case], what: str) -> str:
     """`a (train) = b (test)`, with a count where equal pictures are told through one of them."""
     both = [cases[pair.first], cases[pair.second]]
     if what == "within":
@@ -198,7 +198,7 @@ _REGION_KINDS: dict[str, tuple[Severity, str]] = {
 }
 
 
-def _regions(cohort: Cohort, look: CohortLook) -> list[Finding]:
+def _check_regions(cohort: Cohort, look: CohortLook) -> list[Finding]:
     faults: dict[str, list[tuple[str, str]]] = {}
     for position, kind, what in look.region_faults:
         faults.setdefault(kind, []).append((cohort[position].case_id, what))
@@ -206,13 +206,13 @@ def _regions(cohort: Cohort, look: CohortLook) -> list[Finding]:
     for kind, (severity, remedy) in _REGION_KINDS.items():
         if found := faults.get(kind):
             ids = tuple(dict.fromkeys(case_id for case_id, _ in found))
-            message = f"{counted(len(found), 'region')} on {counted(len(ids), 'image')}: "
-            message += f"{_listed([f'{i}: {what}' for i, what in found])}."
+            message = f"{count_noun(len(found), 'region')} on {count_noun(len(ids), 'image')}: "
+            message += f"{_list_some([f'{i}: {what}' for i, what in found])}."
             findings.append(Finding(kind, severity, ids, message, remedy))
     return findings
 
 
-def _shortcuts(cohort: Cohort, look: CohortLook, processes: int) -> list[Finding]:
+def _check_shortcuts(cohort: Cohort, look: CohortLook, processes: int) -> list[Finding]:
     # the test split may be free of a shortcut on purpose; what matters is what a network can learn
     seen = np.array([cohort[i].split != "test" for i in look.read], dtype=bool)
     if not seen.any():
@@ -220,17 +220,17 @@ def _shortcuts(cohort: Cohort, look: CohortLook, processes: int) -> list[Finding
     cases = [cohort[i] for i in look.read[seen]]
     where = f"among {len(cases)} images outside the test split"
     findings = []
-    for fact in one_class_facts(cases):
+    for fact in find_one_class_facts(cases):
         message = (
-            f"{fact.fact} = {fact.value} occurs only with {fact.label!r}: {counted(len(fact.case_ids), 'image')} of "
-            f"{counted(fact.patients, 'patient')}, {where}."
+            f"{fact.fact} = {fact.value} occurs only with {fact.label!r}: {count_noun(len(fact.case_ids), 'image')} of "
+            f"{count_noun(fact.patients, 'patient')}, {where}."
         )
         remedy = "Leave these images out, or collect images of the other classes with it."
         findings.append(Finding("one-class-fact", "warning", fact.case_ids, message, remedy))
     names = {label: i for i, label in enumerate(dict.fromkeys(case.label for case in cases))}
     labels = np.array([names[case.label] for case in cases])
-    columns = fact_columns(cases, {name: values[seen] for name, values in look.measures.items()})
-    tested = shortcuts(columns, labels, [case.patient_id for case in cases], processes=processes)
+    columns = build_fact_columns(cases, {name: values[seen] for name, values in look.measures.items()})
+    tested = rank_shortcuts(columns, labels, [case.patient_id for case in cases], processes=processes)
     strong = [s for s in tested if s.low > SHORTCUT_AUC]
     for shortcut in strong:
         message = (

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sightline.data.audit.region_checks import fault_of, repeated_regions
+from sightline.data.audit.region_checks import find_fault, find_repeated_regions
 from sightline.errors import CohortError, SightlineError
 from sightline.structures.case import Case, Cohort
 from sightline.structures.regions import is_volume
@@ -75,8 +75,8 @@ def look_at(path: Path) -> ImageSummary | str:
         thumbnail=(small / norm if norm > 1e-3 else np.zeros_like(small)).astype(np.float32),
         measures={
             "size": (float(height), float(width), width / height, float(height * width)),
-            "border strip": _border(grey),
-            "corners": _corners(grey),
+            "border strip": _measure_border(grey),
+            "corners": _measure_corners(grey),
             "grey level": (float(grey.mean()), float(grey.std())),
             "bytes per pixel": (path.stat().st_size / (height * width),),
         },
@@ -158,7 +158,7 @@ def look_at_cohort(
     differences = np.zeros((n, HASH_SIDE**2), dtype=bool)
     thumbnails = np.zeros((n, HASH_SIDE**2), dtype=np.float32)
     numbers: dict[tuple[str, int], array[float]] = {}
-    for position, (summary, wrong) in enumerate(_looks(look, cohort, processes)):
+    for position, (summary, wrong) in enumerate(_iterate_looks(look, cohort, processes)):
         faults += [(position, kind, what) for kind, what in wrong]
         if isinstance(summary, str):
             unreadable[position] = summary
@@ -180,7 +180,7 @@ def look_at_cohort(
     return CohortLook(shapes, unreadable, read, differences[read], thumbnails[read], measures, faults)
 
 
-def _looks(look: Callable[[Case], Look], cohort: Cohort, processes: int) -> Iterator[Look]:
+def _iterate_looks(look: Callable[[Case], Look], cohort: Cohort, processes: int) -> Iterator[Look]:
     if processes < 2 or len(cohort) < 2 * CHUNK:
         yield from map(look, cohort)
         return
@@ -197,12 +197,12 @@ def _looks(look: Callable[[Case], Look], cohort: Cohort, processes: int) -> Iter
 def _look_at_case(classes: tuple[str, ...], case: Case) -> Look:
     look = look_at(case.image)
     shape = case.shape if isinstance(look, str) else look.shape
-    faults = (fault_of(region, shape, classes, case.label) for region in case.regions)
-    repeated = [("region-twice", what) for what in repeated_regions(case.regions)]
+    faults = (find_fault(region, shape, classes, case.label) for region in case.regions)
+    repeated = [("region-twice", what) for what in find_repeated_regions(case.regions)]
     return look, [*((kind, what) for kind, what in faults if kind), *repeated]
 
 
-def _border(grey: NDArray[np.float32]) -> tuple[float, ...]:
+def _measure_border(grey: NDArray[np.float32]) -> tuple[float, ...]:
     """Mean and deviation of the strip around the picture, then the mean of its top, bottom, left and right."""
     n = max(1, round(STRIP * min(grey.shape)))
     sides = (grey[:n], grey[-n:], grey[:, :n], grey[:, -n:])
@@ -210,7 +210,7 @@ def _border(grey: NDArray[np.float32]) -> tuple[float, ...]:
     return (float(strip.mean()), float(strip.std()), *(float(side.mean()) for side in sides))
 
 
-def _corners(grey: NDArray[np.float32]) -> tuple[float, ...]:
+def _measure_corners(grey: NDArray[np.float32]) -> tuple[float, ...]:
     """Mean and maximum of the four corner blocks, where side markers and burnt-in text stand."""
     h, w = (max(1, round(CORNER * n)) for n in grey.shape)
     blocks = (grey[:h, :w], grey[:h, -w:], grey[-h:, :w], grey[-h:, -w:])

@@ -58,7 +58,7 @@ class DuplicatePairs:
     members: NDArray[np.bool_]
 
 
-def near_pairs(
+def find_near_pairs(
     differences: NDArray[np.bool_], thumbnails: NDArray[np.float32], dense_share: float = DENSE_SHARE
 ) -> Iterator[tuple[Indices, Indices]]:
     """Every pair of near-duplicates once, in pieces, in no particular order.
@@ -85,7 +85,7 @@ def near_pairs(
         sizes = np.unique(keys, return_counts=True)[1].astype(np.float64)
         candidates += float((sizes * (sizes - 1) / 2).sum())
     if candidates > dense_share * n * (n - 1) / 2 and n > 64:
-        yield from _dense_pairs(differences, thumbnails, constant)
+        yield from _find_dense_pairs(differences, thumbnails, constant)
         return
     packed = np.packbits(differences, axis=1)
     packed = np.pad(packed, ((0, 0), (0, -packed.shape[1] % 8))).view(np.uint64)
@@ -111,7 +111,7 @@ def near_pairs(
                     yield i[alike], j[alike]
 
 
-def _dense_pairs(
+def _find_dense_pairs(
     differences: NDArray[np.bool_], thumbnails: NDArray[np.float32], constant: NDArray[np.bool_]
 ) -> Iterator[tuple[Indices, Indices]]:
     """All pairs in blocks: where nearly all pictures share a band there is nothing to save."""
@@ -164,9 +164,9 @@ def find_duplicates(
             copies.listed += 1
             copies.examples.append(AlikePair(group[0], group[1], len(group)))
     copies.members |= size > 1
-    copies.examples = _first_of(copies.examples)
+    copies.examples = _keep_first_of(copies.examples)
     label, split = of_label[first], of_split[first]
-    for i, j in near_pairs(differences[first], thumbnails[first]):
+    for i, j in find_near_pairs(differences[first], thumbnails[first]):
         opposite = label[i] != label[j]
         across = (split[i] != split[j]) & (split[i] >= 0) & (split[j] >= 0)
         for kind, which in (("labels", opposite), ("splits", across), ("within", ~opposite & ~across)):
@@ -188,8 +188,8 @@ def _add(pairs: DuplicatePairs, i: Indices, j: Indices, first: Indices, size: In
     key = a * np.int64(1 << 31) + b
     order = np.argsort(key) if len(key) <= EXAMPLES else np.argpartition(key, EXAMPLES)[:EXAMPLES]
     new = [AlikePair(int(a[k]), int(b[k]), int(size[i[k]] + size[j[k]])) for k in order]
-    pairs.examples = _first_of(pairs.examples + new)
+    pairs.examples = _keep_first_of(pairs.examples + new)
 
 
-def _first_of(pairs: list[AlikePair]) -> list[AlikePair]:
+def _keep_first_of(pairs: list[AlikePair]) -> list[AlikePair]:
     return sorted(pairs, key=lambda pair: (pair.first, pair.second))[:EXAMPLES]

@@ -84,7 +84,7 @@ class RecurringObject:
         )
 
 
-def grey(pixels: NDArray[np.generic]) -> FloatArray:
+def scale_grey(pixels: NDArray[np.generic]) -> FloatArray:
     """Pixels [h, w] or [h, w, 3] as grey values 0 to 1 between their 1st and 99.8th percentile, at most 480 a side."""
     values = np.asarray(pixels, dtype=np.float64)
     values = values.mean(axis=2) if values.ndim == 3 else values
@@ -96,7 +96,7 @@ def grey(pixels: NDArray[np.generic]) -> FloatArray:
 
 
 def find_objects(image: FloatArray, case: int = 0) -> list[FoundObject]:
-    """Small things that stand out from what lies around them, on a grey picture of `grey`."""
+    """Small things that stand out from what lies around them, on a grey picture of `scale_grey`."""
     rows, columns = image.shape
     width = max(5, int(WIDTH * max(rows, columns)) | 1)
     hat = image - ndimage.grey_opening(image, size=(width, width))
@@ -118,7 +118,7 @@ def find_objects(image: FloatArray, case: int = 0) -> list[FoundObject]:
     return found
 
 
-def recurring_objects(
+def group_recurring_objects(
     objects: Sequence[FoundObject],
     labels: Sequence[str],
     patients: Sequence[str],
@@ -163,13 +163,13 @@ def recurring_objects(
                 mine = sides[label]
                 table = [[int((present & side).sum()), int((~present & side).sum())] for side in (mine, ~mine)]
                 shares = [row[0] / max(1, sum(row)) for row in table]
-                goes_with = label if shares[0] >= shares[1] else _other(label, classes)
+                goes_with = label if shares[0] >= shares[1] else _choose_other(label, classes)
                 nearest = members[np.argsort(distance[members])].tolist()
                 places = np.array([np.add(objects[m].start, objects[m].stop) / 2 for m in members.tolist()])
                 found.append(
                     RecurringObject(
                         tuple(objects[m] for m in nearest), goes_with, max(shares), min(shares),
-                        _fisher(table), (float(places[:, 0].mean()), float(places[:, 1].mean())),
+                        _compute_fisher_p(table), (float(places[:, 0].mean()), float(places[:, 1].mean())),
                     )
                 )  # fmt: skip
     corrected = [
@@ -179,7 +179,7 @@ def recurring_objects(
     return sorted(corrected, key=lambda o: o.p_value)
 
 
-def _fisher(table: list[list[int]]) -> float:
+def _compute_fisher_p(table: list[list[int]]) -> float:
     """Fisher's exact two-sided p of a fourfold table, as scipy's, with one look at the distribution."""
     (a, b), (c, d) = table
     few, many = max(0, a - d), min(a + b, a + c)
@@ -187,11 +187,11 @@ def _fisher(table: list[list[int]]) -> float:
     return min(1.0, float(chances[chances <= chances[a - few] * (1 + 1e-7)].sum()))
 
 
-def objects_of_files(files: Sequence[Path]) -> list[FoundObject]:
+def find_objects_in_files(files: Sequence[Path]) -> list[FoundObject]:
     """The objects of pictures on disk."""
-    return [o for case, file in enumerate(files) for o in find_objects(grey(read_image(file).pixels), case)]
+    return [o for case, file in enumerate(files) for o in find_objects(scale_grey(read_image(file).pixels), case)]
 
 
-def _other(label: str, classes: Sequence[str]) -> str:
+def _choose_other(label: str, classes: Sequence[str]) -> str:
     rest = [name for name in classes if name != label]
     return rest[0] if len(rest) == 1 else f"no {label}"

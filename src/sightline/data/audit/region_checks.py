@@ -18,7 +18,7 @@ TOLERANCE_PX = 0.5
 EVERYTHING = 0.95
 
 
-def region_bounds(region: Region) -> tuple[tuple[float, float], tuple[float, float]]:
+def compute_region_bounds(region: Region) -> tuple[tuple[float, float], tuple[float, float]]:
     """The smallest (row, column) box around a two-axis region: start and stop.
 
     Raises:
@@ -42,9 +42,9 @@ def region_bounds(region: Region) -> tuple[tuple[float, float], tuple[float, flo
     return (float(r0), float(c0)), (float(r1), float(c1))
 
 
-def share_outside(region: Region, shape: tuple[int, int]) -> float:
+def compute_share_outside(region: Region, shape: tuple[int, int]) -> float:
     """Share of a region's drawn pixels that lies outside an image of `shape`; 0 within half a pixel of its edge."""
-    (r0, c0), (r1, c1) = region_bounds(region)
+    (r0, c0), (r1, c1) = compute_region_bounds(region)
     t = TOLERANCE_PX
     if r0 >= -t and c0 >= -t and r1 <= shape[0] + t and c1 <= shape[1] + t:
         return 0.0
@@ -62,13 +62,13 @@ def share_outside(region: Region, shape: tuple[int, int]) -> float:
     return 1.0 - float(np.mean(inside)) if len(drawn_cells) else 1.0
 
 
-def share_marked(region: Region, shape: tuple[int, ...]) -> float:
+def compute_share_marked(region: Region, shape: tuple[int, ...]) -> float:
     """Share of an image of `shape` that a region marks; 0 where its bounds alone cover too little to matter."""
     if isinstance(region, Mask):
         return float(region.pixels().mean())
     if isinstance(region, Gaze) or len(shape) != 2:
         return 0.0
-    (r0, c0), (r1, c1) = region_bounds(region)
+    (r0, c0), (r1, c1) = compute_region_bounds(region)
     bounded = max(0.0, min(r1, shape[0]) - max(r0, 0.0)) * max(0.0, min(c1, shape[1]) - max(c0, 0.0))
     share = bounded / (shape[0] * shape[1])
     if isinstance(region, Box) or share < EVERYTHING:
@@ -77,7 +77,7 @@ def share_marked(region: Region, shape: tuple[int, ...]) -> float:
     return float(region.draw(grid).mean())
 
 
-def repeated_regions(regions: Sequence[Region]) -> list[str]:
+def find_repeated_regions(regions: Sequence[Region]) -> list[str]:
     """What stands among the marks of one image more than once, place, meaning and reader alike; gaze is passed over."""
     seen: set[object] = set()
     twice = []
@@ -91,7 +91,7 @@ def repeated_regions(regions: Sequence[Region]) -> list[str]:
     return twice
 
 
-def fault_of(region: Region, shape: tuple[int, ...] | None, classes: tuple[str, ...], label: str) -> tuple[str, str]:
+def find_fault(region: Region, shape: tuple[int, ...] | None, classes: tuple[str, ...], label: str) -> tuple[str, str]:
     """(kind, what) of the first thing wrong with a region, or two empty texts.
 
     Args:
@@ -105,7 +105,7 @@ def fault_of(region: Region, shape: tuple[int, ...] | None, classes: tuple[str, 
     if isinstance(region, Gaze):
         return "", ""  # eyes may leave the picture
     if not isinstance(region, Mask) and shape is not None and len(shape) != 2:
-        return _fault_in_volume(region, shape)
+        return _find_fault_in_volume(region, shape)
     if isinstance(region, Mask):
         try:
             pixels = region.pixels()
@@ -115,7 +115,7 @@ def fault_of(region: Region, shape: tuple[int, ...] | None, classes: tuple[str, 
             return "region-empty", "a mask without a pixel inside"
         if shape is not None and pixels.shape != shape:
             return "region-size", f"a mask of shape {pixels.shape} on an image of {shape}"
-    elif shape is not None and (share := share_outside(region, (shape[0], shape[1]))) > 0:
+    elif shape is not None and (share := compute_share_outside(region, (shape[0], shape[1]))) > 0:
         where = "region-outside" if share >= 1.0 else "region-partly-outside"
         return where, f"{100 * share:.1f}% of a {type(region).__name__.lower()} lies outside {shape[0]} x {shape[1]}"
     if region.tag.role == "finding" and region.tag.label not in (None, label):
@@ -123,13 +123,15 @@ def fault_of(region: Region, shape: tuple[int, ...] | None, classes: tuple[str, 
     if isinstance(region, Box) and min(b - a for a, b in zip(region.start, region.stop, strict=True)) < 1.0:
         high, wide = (b - a for a, b in zip(region.start, region.stop, strict=True))
         return "region-tiny", f"a box of {high:.3g} x {wide:.3g} pixels"
-    share = share_marked(region, shape) if shape is not None and region.tag.role in ("finding", "focus") else 0.0
+    share = (
+        compute_share_marked(region, shape) if shape is not None and region.tag.role in ("finding", "focus") else 0.0
+    )
     if share >= EVERYTHING:
         return "region-everything", f"a {type(region).__name__.lower()} marks {100 * share:.0f}% of the image"
     return "", ""
 
 
-def _fault_in_volume(region: Region, shape: tuple[int, ...]) -> tuple[str, str]:
+def _find_fault_in_volume(region: Region, shape: tuple[int, ...]) -> tuple[str, str]:
     """A box may mark a volume; flat marks do not."""
     axes = " x ".join(map(str, shape))
     if not isinstance(region, Box) or len(region.start) != len(shape):

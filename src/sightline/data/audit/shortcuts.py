@@ -12,7 +12,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.tree import DecisionTreeClassifier
 
-from sightline.metrics.statistics.auc_intervals import auc_interval
+from sightline.metrics.statistics.auc_intervals import compute_auc_interval
 from sightline.structures.case import Case
 
 FOLDS = 5
@@ -45,7 +45,7 @@ class OneClassFact:
     patients: int
 
 
-def fact_columns(cases: Sequence[Case], measures: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+def build_fact_columns(cases: Sequence[Case], measures: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
     """Acquisition facts as number columns: name -> [n, columns].
 
     Args:
@@ -57,13 +57,13 @@ def fact_columns(cases: Sequence[Case], measures: Mapping[str, FloatArray]) -> d
     """
     columns = dict(measures)
     texts = {"view": [case.view for case in cases]}
-    texts |= {name: [c.facts.get(name, "") for c in cases] for name in fact_names(cases)}
+    texts |= {name: [c.facts.get(name, "") for c in cases] for name in list_fact_names(cases)}
     for name, values in texts.items():
         name = f"fact {name}" if name in columns or (name == "view" and "view" in columns) else name
         levels, counts = np.unique(values, return_counts=True)
         if len(levels) < 2:
             continue
-        numbers = _numbers(values) if len(levels) > 2 else None
+        numbers = _parse_numbers(values) if len(levels) > 2 else None
         if numbers is not None:
             columns[name] = numbers[:, None]
         else:
@@ -72,7 +72,7 @@ def fact_columns(cases: Sequence[Case], measures: Mapping[str, FloatArray]) -> d
     return {name: values for name, values in columns.items() if (values != values[0]).any()}
 
 
-def _numbers(values: Sequence[str]) -> FloatArray | None:
+def _parse_numbers(values: Sequence[str]) -> FloatArray | None:
     """The values as floats (-1 below all others where empty), or None where one is no number."""
     try:
         numbers = np.array([float(v) if v else np.nan for v in values])
@@ -84,7 +84,7 @@ def _numbers(values: Sequence[str]) -> FloatArray | None:
     return np.where(np.isnan(numbers), known.min() - 1.0, numbers)
 
 
-def shortcuts(
+def rank_shortcuts(
     columns: Mapping[str, FloatArray],
     labels: NDArray[np.int64],
     patients: Sequence[str],
@@ -109,24 +109,28 @@ def shortcuts(
         StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed).split(np.zeros(len(labels)), labels, group)
     )
     # the sample itself, and resamples of patients where the mean of several AUCs needs them
-    weights = _patient_weights(group, seed) if len(classes) > 2 else np.ones((1, len(group)), dtype=np.uint16)
+    weights = _draw_patient_weights(group, seed) if len(classes) > 2 else np.ones((1, len(group)), dtype=np.uint16)
     found = []
     everything = {"all facts": np.concatenate(list(columns.values()), axis=1)} | dict(columns)
     for name, values in everything.items():
-        scores = _out_of_fold(values, labels, classes, folds, forest=name == "all facts", seed=seed, jobs=processes)
+        scores = _predict_out_of_fold(
+            values, labels, classes, folds, forest=name == "all facts", seed=seed, jobs=processes
+        )
         if scores is None:
             return []
         shown = classes[-1:] if len(classes) == 2 else classes  # with two classes both say the same
-        aucs = np.mean([weighted_auc(scores[:, list(classes).index(c)], labels == c, weights) for c in shown], axis=0)
+        aucs = np.mean(
+            [compute_weighted_auc(scores[:, list(classes).index(c)], labels == c, weights) for c in shown], axis=0
+        )
         if len(classes) == 2:
-            low, high = auc_interval(scores[None, :, -1], labels == classes[-1], group)
+            low, high = compute_auc_interval(scores[None, :, -1], labels == classes[-1], group)
         else:
             low, high = np.nanpercentile(aucs[1:], [2.5, 97.5])
         found.append(Shortcut(name, float(aucs[0]), float(low), float(high)))
     return found
 
 
-def _out_of_fold(
+def _predict_out_of_fold(
     values: FloatArray,
     labels: NDArray[np.int64],
     classes: NDArray[np.int64],
@@ -154,7 +158,7 @@ def _out_of_fold(
     return scores
 
 
-def _patient_weights(group: NDArray[np.int64], seed: int) -> NDArray[np.uint16]:
+def _draw_patient_weights(group: NDArray[np.int64], seed: int) -> NDArray[np.uint16]:
     """How often each case counts: [1 + resamples, n]; the first row is the sample itself."""
     random = np.random.default_rng(seed)
     n = int(group.max()) + 1
@@ -164,7 +168,7 @@ def _patient_weights(group: NDArray[np.int64], seed: int) -> NDArray[np.uint16]:
     return weights
 
 
-def weighted_auc(
+def compute_weighted_auc(
     scores: FloatArray, positive: NDArray[np.bool_], weights: NDArray[np.number], rows: int = 16
 ) -> FloatArray:
     """Area under the ROC curve [r] of scores [n] under weights [r, n]; ties count half; NaN without both classes.
@@ -191,7 +195,7 @@ def weighted_auc(
     return np.concatenate(found)
 
 
-def fact_names(cases: Sequence[Case]) -> list[str]:
+def list_fact_names(cases: Sequence[Case]) -> list[str]:
     """Names of acquisition facts.
 
     Those that start with `truth_` only the drawer of a phantom knows; Genant's grade and deformity of a vertebra are
@@ -201,14 +205,14 @@ def fact_names(cases: Sequence[Case]) -> list[str]:
     return sorted(named - LABEL_FACTS)
 
 
-def one_class_facts(cases: Sequence[Case], chance: float = 0.001) -> list[OneClassFact]:
+def find_one_class_facts(cases: Sequence[Case], chance: float = 0.001) -> list[OneClassFact]:
     """Values of facts seen with one class only, where that many patients would hardly agree by chance.
 
     Chance is the share of that class among all cases to the power of the number of patients with the value.
     """
     share = {label: n / len(cases) for label, n in Counter(case.label for case in cases).items()}
     found = []
-    for name in fact_names(cases):
+    for name in list_fact_names(cases):
         by_value: dict[str, list[Case]] = {}
         for case in cases:
             by_value.setdefault(case.facts.get(name, ""), []).append(case)

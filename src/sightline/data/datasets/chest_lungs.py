@@ -21,7 +21,7 @@ from typing import Literal
 from sightline.data.split import split_cohort
 from sightline.errors import LayoutError
 from sightline.io.image import read_size
-from sightline.io.tables import CsvRow, path_inside, read_table
+from sightline.io.tables import CsvRow, find_path_inside, read_table
 from sightline.structures.case import Case, Cohort
 from sightline.structures.regions import Box
 from sightline.structures.tag import Tag
@@ -82,14 +82,14 @@ def read(source: str | Path, options: Options | None = None) -> Cohort:
             unstated += 1
             if options.unknown == "leave out":
                 continue
-        cases.append(_case(source, row))
+        cases.append(_build_case(source, row))
     if not cases:
         raise LayoutError(
             f"{source / 'manifest.csv'} has no frontal radiograph among {len(rows)} rows.", f"Views: {FRONTAL}."
         )
     about = {
         "layout": "chest_lungs",
-        "licence": ", ".join(f"{name} ({n})" for name, n in _licences(cases).items()) + "; boxes CC BY 4.0",
+        "licence": ", ".join(f"{name} ({n})" for name, n in _count_licences(cases).items()) + "; boxes CC BY 4.0",
         "counts": ", ".join([
             f"rows {len(rows)}", f"kept {len(cases)}", *(f"view {name} left out {n}" for name, n in views.items()),
             f"finding not stated {unstated} ({options.unknown})",
@@ -105,12 +105,12 @@ def label_finding(finding: str) -> str:
     return "pneumonia" if parts & set(INFECTIONS) else "other"
 
 
-def _licences(cases: Sequence[Case]) -> Counter[str]:
+def _count_licences(cases: Sequence[Case]) -> Counter[str]:
     return Counter(case.facts.get("licence", "not stated") for case in cases)
 
 
-def _case(source: Path, row: CsvRow) -> Case:
-    path = path_inside(source / "images", row["file"])
+def _build_case(source: Path, row: CsvRow) -> Case:
+    path = find_path_inside(source / "images", row["file"])
     if path is None or not path.is_file():
         raise row.error("file", f"names {row['file']!r}, which is not under {source / 'images'}")
     shape = (row.integer("h"), row.integer("w"))
@@ -120,12 +120,12 @@ def _case(source: Path, row: CsvRow) -> Case:
     facts = {name: row[column].strip() for column, name in _FACTS.items() if row[column].strip()}
     return Case(
         case_id=Path(row["file"]).stem, study_id=Path(row["file"]).stem, patient_id=row.need("patientid"), image=path,
-        label=label_finding(row["finding"]), regions=tuple(_box(row, column, found) for column in _LUNGS),
+        label=label_finding(row["finding"]), regions=tuple(_read_box(row, column, found) for column in _LUNGS),
         view=row["view"].strip(), shape=found, facts={**facts, "truth_finding": row["finding"].strip()},
     )  # fmt: skip
 
 
-def _box(row: CsvRow, column: str, shape: tuple[int, int]) -> Box:
+def _read_box(row: CsvRow, column: str, shape: tuple[int, int]) -> Box:
     """A lung's box, cut to the picture where rounding leads out of it."""
     try:
         x, y, width, height = (float(number) for number in json.loads(row[column]))

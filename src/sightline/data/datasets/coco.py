@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from sightline.data.split import split_cohort
 from sightline.errors import GeometryError, LayoutError
-from sightline.io.tables import path_inside, read_json, read_table
+from sightline.io.tables import find_path_inside, read_json, read_table
 from sightline.structures.case import Case, Cohort
-from sightline.structures.identifiers import ids_of_files, same_form
+from sightline.structures.identifiers import name_files, normalise_form
 from sightline.structures.raster import MAX_PIXELS
 from sightline.structures.regions import Box, Mask, Polygon, Region
 from sightline.structures.tag import Tag
@@ -65,34 +65,36 @@ def read(source: str | Path, options: Options | None = None) -> Cohort:
     """
     source, options = Path(source), options or Options()
     images = options.images
-    path = options.annotations or _only_document(source)
+    path = options.annotations or _find_only_document(source)
     images = images or (source / "images" if (source / "images").is_dir() else source)
     document = read_json(path)
-    records = image_records(document, path)
-    marks = annotations_by_image(document, path)
+    records = read_image_records(document, path)
+    marks = group_annotations_by_image(document, path)
     unknown = sorted(marks.keys() - {record["file_name"] for record in records})
     if unknown:
         raise LayoutError(f"{path}: annotations of images it does not list: {unknown[:5]}.", "Remove them.")
-    names = _categories(document, path)
+    names = _read_categories(document, path)
     if options.normal in names.values():
         raise LayoutError(
             f"{path}: {options.normal!r} is a category and the class of images without one.",
             "Name another class with --normal, or rename the category.",
         )
-    order = [same_form(name) for name in options.priority] if options.priority is not None else list(names.values())
+    order = (
+        [normalise_form(name) for name in options.priority] if options.priority is not None else list(names.values())
+    )
     missing = sorted(set(names.values()) - set(order))
     if missing:
         raise LayoutError(f"{path}: the priority {order} leaves out the categories {missing}.", "Name all of them.")
 
     path_of = options.groups or source / "groups.csv"
     table = read_groups(path_of, "file_name", options.group_by) if options.groups or path_of.is_file() else None
-    group = group_of(table, [record["file_name"] for record in records], path_of)
+    group = assign_groups(table, [record["file_name"] for record in records], path_of)
     cases, several = [], []
     files: dict[Path, str] = {}
-    ids = ids_of_files(record["file_name"] for record in records)
+    ids = name_files(record["file_name"] for record in records)
     for record in records:
         name = record["file_name"]
-        image = path_inside(images, name)
+        image = find_path_inside(images, name)
         if image is None or not image.is_file():
             raise LayoutError(f"{path}: image {name!r} is not a file under {images}.", "Point --images at its folder.")
         if files.setdefault(image, name) != name:
@@ -104,7 +106,7 @@ def read(source: str | Path, options: Options | None = None) -> Cohort:
                 raise LayoutError(f"{path}: annotation {mark.get('id')} has an unknown category.", "Fix category_id.")
             found.append(names[mark["category_id"]])
             role: Literal["finding", "ignore"] = "ignore" if _is_crowd(mark, path) else "finding"
-            regions += regions_of_annotation(mark, found[-1], path, role=role)
+            regions += build_regions_of_annotation(mark, found[-1], path, role=role)
         if len(set(found)) > 1:
             several.append(name)
         label = min(found, key=order.index, default=options.normal)
@@ -128,7 +130,7 @@ def read(source: str | Path, options: Options | None = None) -> Cohort:
     return cohort if options.fractions is None else split_cohort(cohort, options.fractions, options.seed)
 
 
-def _only_document(source: Path) -> Path:
+def _find_only_document(source: Path) -> Path:
     found = [*sorted(source.glob("*.json")), *sorted((source / "annotations").glob("*.json"))]
     if len(found) != 1:
         names = [path.name for path in found]
@@ -139,13 +141,13 @@ def _only_document(source: Path) -> Path:
     return found[0]
 
 
-def image_records(document: Any, path: Path) -> list[dict[str, Any]]:
+def read_image_records(document: Any, path: Path) -> list[dict[str, Any]]:
     """The checked `images` of a COCO document: id, file_name, width, height.
 
     Raises:
         LayoutError: no such list, a missing or wrong field, a repeated id or file name.
     """
-    records = _list(document, "images", path)
+    records = _require_list(document, "images", path)
     seen: set[Any] = set()
     for number, record in enumerate(records):
         for field, kind in (("id", (int, str)), ("file_name", str), ("width", int), ("height", int)):
@@ -160,16 +162,16 @@ def image_records(document: Any, path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def annotations_by_image(document: Any, path: Path) -> dict[str, list[dict[str, Any]]]:
+def group_annotations_by_image(document: Any, path: Path) -> dict[str, list[dict[str, Any]]]:
     """File name -> its annotations.
 
     Raises:
         LayoutError: annotations of an image that the document does not list, or two with one id.
     """
-    names = {record["id"]: record["file_name"] for record in image_records(document, path)}
+    names = {record["id"]: record["file_name"] for record in read_image_records(document, path)}
     marks: dict[str, list[dict[str, Any]]] = {}
     seen: dict[int | str, int] = {}
-    for number, mark in enumerate(_list(document, "annotations", path)):
+    for number, mark in enumerate(_require_list(document, "annotations", path)):
         image_id = mark.get("image_id") if isinstance(mark, dict) else None
         if not isinstance(image_id, int | str) or image_id not in names:
             raise LayoutError(
@@ -187,7 +189,7 @@ def annotations_by_image(document: Any, path: Path) -> dict[str, list[dict[str, 
     return marks
 
 
-def regions_of_annotation(
+def build_regions_of_annotation(
     mark: dict[str, Any], label: str, path: Path, *, role: Literal["finding", "ignore"] = "finding"
 ) -> list[Region]:
     """Box and polygon (or mask) of one annotation, speaking for `label`.
@@ -207,7 +209,7 @@ def regions_of_annotation(
         if isinstance(shape, dict):
             regions.append(Mask(decode(shape), tag))
         elif shape:
-            regions.append(Polygon(tuple(_ring(part) for part in shape), tag))
+            regions.append(Polygon(tuple(_build_ring(part) for part in shape), tag))
         if not regions:
             raise ValueError("it has neither bbox nor segmentation")
     except (KeyError, TypeError, ValueError, OverflowError, GeometryError) as error:
@@ -227,7 +229,7 @@ def _is_crowd(mark: Mapping[str, Any], path: Path) -> bool:
     return bool(crowd)
 
 
-def _ring(flat: list[float]) -> tuple[tuple[float, float], ...]:
+def _build_ring(flat: list[float]) -> tuple[tuple[float, float], ...]:
     if not isinstance(flat, list):
         raise ValueError("a segmentation is a list of rings, and a ring a list of numbers: x, y, x, y")
     if len(flat) % 2:
@@ -235,9 +237,9 @@ def _ring(flat: list[float]) -> tuple[tuple[float, float], ...]:
     return tuple((float(y), float(x)) for x, y in zip(flat[::2], flat[1::2], strict=True))
 
 
-def _categories(document: Any, path: Path) -> dict[Any, str]:
+def _read_categories(document: Any, path: Path) -> dict[Any, str]:
     names: dict[Any, str] = {}
-    for number, record in enumerate(_list(document, "categories", path)):
+    for number, record in enumerate(_require_list(document, "categories", path)):
         if (
             not isinstance(record, dict)
             or not isinstance(record.get("id"), int | str)
@@ -249,7 +251,7 @@ def _categories(document: Any, path: Path) -> dict[Any, str]:
                 f"{path}: categories {names[record['id']]!r} and {record['name']!r} have the same id {record['id']!r}.",
                 "Give every category an id of its own, and mend the annotations.",
             )
-        name = same_form(record["name"])
+        name = normalise_form(record["name"])
         if not name:
             raise LayoutError(f"{path}: category {record['id']!r} has an empty name.", "Name the class.")
         if name in names.values():
@@ -262,7 +264,7 @@ def _categories(document: Any, path: Path) -> dict[Any, str]:
     return names
 
 
-def _list(document: Any, name: str, path: Path) -> list[Any]:
+def _require_list(document: Any, name: str, path: Path) -> list[Any]:
     if not isinstance(document, dict) or not isinstance(document.get(name), list):
         raise LayoutError(f"{path} has no list {name!r}: it is no COCO detection document.", "Export it again.")
     found: list[Any] = document[name]
@@ -275,9 +277,9 @@ def decode(record: Mapping[str, Any]) -> NDArray[np.bool_]:
     Raises:
         KeyError, TypeError, ValueError: fields that are missing, or runs that do not fill the size.
     """
-    height, width = (_whole(n) for n in record["size"])
+    height, width = (_require_whole(n) for n in record["size"])
     counts = record["counts"]
-    runs = _inflate(counts) if isinstance(counts, str) else [_whole(n) for n in counts]
+    runs = _inflate(counts) if isinstance(counts, str) else [_require_whole(n) for n in counts]
     if height * width > MAX_PIXELS:
         raise ValueError(f"its size is stated as {height} x {width}; at most {MAX_PIXELS / 1e6:.0f} million are read")
     if height < 1 or width < 1 or min(runs, default=0) < 0 or sum(runs) != height * width:
@@ -287,7 +289,7 @@ def decode(record: Mapping[str, Any]) -> NDArray[np.bool_]:
     return np.repeat(values, runs).reshape((height, width), order="F")
 
 
-def _whole(number: Any) -> int:
+def _require_whole(number: Any) -> int:
     if isinstance(number, bool) or not isinstance(number, int | float) or not float(number).is_integer():
         raise ValueError(f"{number!r:.60} is no whole number")
     return int(number)
@@ -339,7 +341,7 @@ def read_groups(path: Path, key: str, columns: Sequence[str] | None = None) -> d
             "Name the columns whose values images of one patient share: --group-by; or call one patient_id.",
         )
     return join_groups(
-        {row[key]: [(column, same_form(row[column])) for column in columns if row[column]] for row in rows}
+        {row[key]: [(column, normalise_form(row[column])) for column in columns if row[column]] for row in rows}
     )
 
 
@@ -347,19 +349,19 @@ def join_groups(memberships: dict[str, list[tuple[str, str]]]) -> dict[str, str]
     """Connected components of images that share a (column, value) pair; see `read_groups`."""
     parent: dict[object, object] = {}
 
-    def top(node: object) -> object:
+    def find_root(node: object) -> object:
         while parent.setdefault(node, node) != node:
             parent[node] = node = parent[parent[node]]
         return node
 
     for image, marks in memberships.items():
         for mark in marks:
-            parent[top(mark)] = top((image,))
+            parent[find_root(mark)] = find_root((image,))
     named: dict[object, str] = {}
-    return {image: named.setdefault(top((image,)), image) for image in sorted(memberships)}
+    return {image: named.setdefault(find_root((image,)), image) for image in sorted(memberships)}
 
 
-def group_of(groups: dict[str, str] | None, images: Sequence[str], path: Path) -> dict[str, str]:
+def assign_groups(groups: dict[str, str] | None, images: Sequence[str], path: Path) -> dict[str, str]:
     """The group of each image; without groups every image is its own.
 
     Raises:

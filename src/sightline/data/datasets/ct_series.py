@@ -12,12 +12,12 @@ from sightline.data.split import split_cohort
 from sightline.errors import LayoutError, SightlineError, UnreadableFile
 from sightline.io.ct import require_hounsfield
 from sightline.io.dicom.series import FoundSeries, find_series
-from sightline.io.files import file_name
+from sightline.io.files import make_file_name
 from sightline.io.nifti import write_volume
 from sightline.io.picture import Reject
 from sightline.io.tables import CsvRow, read_table
 from sightline.structures.case import Case, Cohort
-from sightline.structures.identifiers import same_form
+from sightline.structures.identifiers import normalise_form
 
 UNKNOWN = "unknown"
 # what may go with a label, for the shortcut audit
@@ -81,19 +81,19 @@ def cut(
         )
     cases: list[Case] = []
     names: set[str] = set()
-    with progress("series", len(found)) if progress is not None else nullcontext(_silent) as advance:
+    with progress("series", len(found)) if progress is not None else nullcontext(_ignore_progress) as advance:
         for series in found:
             try:
                 label, facts = (UNKNOWN, {}) if labels is None else labels.of(series, source)
-                case_id = _new_name(series, source, names)
-                cases.append(_case(series, case_id, destination, label, facts, check=options.check_values))
+                case_id = _choose_new_name(series, source, names)
+                cases.append(_build_case(series, case_id, destination, label, facts, check=options.check_values))
             except SightlineError as error:
                 rejects.append(Reject(series.folder, error.message, error.remedy))
             advance(1)
-    rejects += [] if labels is None else labels.unused()
+    rejects += [] if labels is None else labels.list_unused()
     if not cases:
         raise LayoutError(f"{source}: no series was read. The first: {rejects[0].reason}", rejects[0].remedy)
-    classes = _classes(cases, options, labels)
+    classes = _choose_classes(cases, options, labels)
     about = {
         "layout": "dicom_ct",
         "source": source.name,
@@ -106,11 +106,11 @@ def cut(
     return cohort, tuple(rejects)
 
 
-def _silent(done: int) -> None:
+def _ignore_progress(done: int) -> None:
     """Nobody looks at the progress."""
 
 
-def _new_name(series: FoundSeries, source: Path, names: set[str]) -> str:
+def _choose_new_name(series: FoundSeries, source: Path, names: set[str]) -> str:
     """The series' UID, or its folder where it has none; numbered where that is taken."""
     first = series.uid or series.folder.relative_to(source).as_posix()
     name, number = first, 2
@@ -120,17 +120,17 @@ def _new_name(series: FoundSeries, source: Path, names: set[str]) -> str:
     return name
 
 
-def _case(
+def _build_case(
     series: FoundSeries, case_id: str, destination: Path, label: str, facts: Mapping[str, str], *, check: bool
 ) -> Case:
     volume = series.read()
     if check:
         require_hounsfield(volume.values, series.folder)
-    image = destination / "images" / f"{file_name(case_id)}.nii.gz"
+    image = destination / "images" / f"{make_file_name(case_id)}.nii.gz"
     image.parent.mkdir(parents=True, exist_ok=True)
     write_volume(image, volume.values, volume.affine)
     study = series.study_uid or case_id
-    told = {name: text for name, text in volume.facts.items() if name in _AUDITED}
+    facts_kept = {name: text for name, text in volume.facts.items() if name in _AUDITED}
     return Case(
         case_id,
         study,
@@ -139,15 +139,15 @@ def _case(
         label,
         shape=volume.values.shape,
         spacing_mm=volume.spacing_mm,
-        facts=told | {"orientation": "".join(volume.orientation)} | dict(facts),
+        facts=facts_kept | {"orientation": "".join(volume.orientation)} | dict(facts),
     )
 
 
-def _classes(cases: list[Case], options: Options, labels: _Labels | None) -> tuple[str, ...]:
+def _choose_classes(cases: list[Case], options: Options, labels: _Labels | None) -> tuple[str, ...]:
     found = sorted({case.label for case in cases})
     if labels is None:
         return tuple(found)
-    named = {same_form(name) for name in options.classes or found}
+    named = {normalise_form(name) for name in options.classes or found}
     strange = [label for label in found if label not in named]
     if strange:
         raise LayoutError(
@@ -193,7 +193,7 @@ class _Labels:
         self.used.add(value)
         return row.need("label"), {k: v for k, v in row.cells.items() if k not in (*_KEYS, "label") and v}
 
-    def unused(self) -> list[Reject]:
+    def list_unused(self) -> list[Reject]:
         """Rows that no series answers to."""
         return [
             Reject(row.path, f"row {row.number}: {self.key} {value!r} is that of no CT series.", "Correct the row.")

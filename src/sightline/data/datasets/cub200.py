@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from sightline.errors import LayoutError
-from sightline.io.tables import path_inside
+from sightline.io.tables import find_path_inside
 from sightline.structures.case import Case, Cohort
 from sightline.structures.rasterize import Points
 from sightline.structures.regions import Polygon
@@ -51,25 +51,25 @@ def read(source: str | Path, options: Options | None = None) -> Cohort:
         LayoutError: a missing file, a malformed line, a class with too few training images.
     """
     source, options = Path(source), options or Options()
-    classes = dict(_lines(source / "classes.txt", 2))
-    class_of = dict(_lines(source / "image_class_labels.txt", 2))
-    training = {i: _flag(flag, i, source) for i, flag in _lines(source / "train_test_split.txt", 2)}
-    paths = dict(_lines(source / "images.txt", 2))
+    classes = dict(_iterate_lines(source / "classes.txt", 2))
+    class_of = dict(_iterate_lines(source / "image_class_labels.txt", 2))
+    training = {i: _flag(flag, i, source) for i, flag in _iterate_lines(source / "train_test_split.txt", 2)}
+    paths = dict(_iterate_lines(source / "images.txt", 2))
     for name, table in (("image_class_labels.txt", class_of), ("train_test_split.txt", training)):
         if table.keys() != paths.keys():
             strange = sorted(table.keys() ^ paths.keys())
             raise LayoutError(f"{source}: images.txt and {name} differ on ids {strange[:5]}.", "Unpack it again.")
-    parts = _parts(source / "parts" / "part_locs.txt", paths)
+    parts = _read_parts(source / "parts" / "part_locs.txt", paths)
     kept = _draw(class_of, training, classes, options.per_class, options.seed)
     cases = []
     for image_id, relative in paths.items():
         if image_id not in kept:
             continue
-        image = path_inside(source / "images", relative)
+        image = find_path_inside(source / "images", relative)
         if image is None or not image.is_file():
             raise LayoutError(f"{source / 'images.txt'}: {relative!r} is not under images/.", "Unpack it again.")
         name = Path(relative).stem
-        discs = tuple(_disc(row, column, options.radius_px) for row, column in parts.get(image_id, []))
+        discs = tuple(_build_disc(row, column, options.radius_px) for row, column in parts.get(image_id, []))
         regions = (Polygon(discs, Tag("focus")),) if discs else ()
         split = "train" if training[image_id] else "test"
         # photographs come without any grouping: each is its own study and patient
@@ -116,10 +116,10 @@ def _flag(text: str, image_id: str, source: Path) -> bool:
     return text == "1"
 
 
-def _parts(path: Path, known: dict[str, str]) -> dict[str, list[tuple[float, float]]]:
+def _read_parts(path: Path, known: dict[str, str]) -> dict[str, list[tuple[float, float]]]:
     parts: dict[str, list[tuple[float, float]]] = {}
     named: set[str] = set()
-    for number, (image_id, _, x, y, visible) in enumerate(_lines(path, 5), start=1):
+    for number, (image_id, _, x, y, visible) in enumerate(_iterate_lines(path, 5), start=1):
         if image_id not in known:
             raise LayoutError(f"{path}: line {number} is of image {image_id}, not in images.txt.", "Unpack it again.")
         named.add(image_id)
@@ -138,12 +138,12 @@ def _parts(path: Path, known: dict[str, str]) -> dict[str, list[tuple[float, flo
     return parts
 
 
-def _disc(row: float, column: float, radius_px: float, sides: int = 64) -> Points:
+def _build_disc(row: float, column: float, radius_px: float, sides: int = 64) -> Points:
     turns = [2.0 * math.pi * k / sides for k in range(sides)]
     return tuple((row + radius_px * math.sin(t), column + radius_px * math.cos(t)) for t in turns)
 
 
-def _lines(path: Path, fields: int) -> Iterator[list[str]]:
+def _iterate_lines(path: Path, fields: int) -> Iterator[list[str]]:
     """The space-separated fields of each line.
 
     Raises:

@@ -19,7 +19,7 @@ from sightline.io.image import find_images
 from sightline.io.picture import Reject
 from sightline.io.tables import read_table
 from sightline.structures.case import Case, Cohort
-from sightline.structures.identifiers import same_form
+from sightline.structures.identifiers import normalise_form
 
 UNKNOWN = "unknown"
 _KEYS = ("sop_uid", "study_uid", "file")
@@ -82,21 +82,21 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Cohort, tu
     named = 0
     for file in find_images(source):
         try:
-            header = _radiograph(file, check_pixels=options.check_pixels)
+            header = _read_radiograph(file, check_pixels=options.check_pixels)
             sop_uid = header.facts.get("sop_uid", "")
             if sop_uid and sop_uid in seen:
                 raise UnreadableFile(
                     f"{file}: the same SOPInstanceUID as {seen[sop_uid]}; the first was kept.",
                     "Remove the copy, or give different images different identities.",
                 )
-            label = UNKNOWN if rows is None else _label(header, source, rows, used)
+            label = UNKNOWN if rows is None else _find_label(header, source, rows, used)
         except SightlineError as error:
             rejects.append(Reject(file, error.message, error.remedy))
             continue
         if sop_uid:
             seen[sop_uid] = file
         named += header.names_patient
-        cases.append(_case(header, source, label))
+        cases.append(_build_case(header, source, label))
     for row in (rows or {}).values():
         if row.line not in used:
             place = f"{options.labels}: line {row.line}"
@@ -121,7 +121,7 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Cohort, tu
     return Cohort(options.name or source.resolve().name, names, tuple(cases), source, about), tuple(rejects)
 
 
-def _radiograph(file: Path, *, check_pixels: bool) -> Header:
+def _read_radiograph(file: Path, *, check_pixels: bool) -> Header:
     try:
         with file.open("rb") as stream:
             mark = has_dicom_mark(stream.read(132))
@@ -141,8 +141,8 @@ def _radiograph(file: Path, *, check_pixels: bool) -> Header:
     return header
 
 
-def _case(header: Header, source: Path, label: str) -> Case:
-    place = _place(header.file, source)
+def _build_case(header: Header, source: Path, label: str) -> Case:
+    place = _make_relative(header.file, source)
     facts = dict(header.facts)
     study = facts.get("study_uid", "") or place
     return Case(
@@ -158,7 +158,7 @@ def _case(header: Header, source: Path, label: str) -> Case:
     )
 
 
-def _place(file: Path, source: Path) -> str:
+def _make_relative(file: Path, source: Path) -> str:
     return file.name if source.is_file() else file.relative_to(source).as_posix()
 
 
@@ -173,15 +173,15 @@ def _read_labels(path: Path, classes: Sequence[str] | None) -> dict[str, _Row]:
         )
     known: dict[str, _Row] = {}
     for line in table:
-        row = _Row(line.number, key, line[key], same_form(line["label"]))
+        row = _Row(line.number, key, line[key], normalise_form(line["label"]))
         if not row.value or not row.label:
             raise LayoutError(f"{path}: line {row.line} lacks its {key} or its label.", "Fill or remove the line.")
-        if classes is not None and row.label not in map(same_form, classes):
+        if classes is not None and row.label not in map(normalise_form, classes):
             raise LayoutError(
                 f"{path}: line {row.line}: label {row.label!r} is none of the classes {list(classes)}.",
                 "Correct the label or add the class.",
             )
-        first = known.setdefault(same_form(row.value), row)
+        first = known.setdefault(normalise_form(row.value), row)
         if first is not row:
             raise LayoutError(
                 f"{path}: lines {first.line} and {row.line} both label {key} {row.value!r}.", "Keep one of them."
@@ -189,10 +189,10 @@ def _read_labels(path: Path, classes: Sequence[str] | None) -> dict[str, _Row]:
     return known
 
 
-def _label(header: Header, source: Path, rows: dict[str, _Row], used: set[int]) -> str:
+def _find_label(header: Header, source: Path, rows: dict[str, _Row], used: set[int]) -> str:
     key = next((row.key for row in rows.values()), "file")
-    value = _place(header.file, source) if key == "file" else header.facts.get(key, "")
-    row = rows.get(same_form(value))
+    value = _make_relative(header.file, source) if key == "file" else header.facts.get(key, "")
+    row = rows.get(normalise_form(value))
     if row is not None:
         used.add(row.line)
         return row.label

@@ -18,11 +18,11 @@ from typing import Any, Literal
 from PIL import Image
 
 from sightline.data.datasets.coco import (
-    annotations_by_image,
-    group_of,
-    image_records,
+    assign_groups,
+    build_regions_of_annotation,
+    group_annotations_by_image,
     read_groups,
-    regions_of_annotation,
+    read_image_records,
 )
 from sightline.data.split import split_cohort
 from sightline.errors import LayoutError
@@ -69,10 +69,10 @@ def read(source: str | Path, options: Options | None = None) -> Cohort:
             if row[column] not in ("0", "1"):
                 raise row.error(column, f"is {row[column]!r}, expected 0 or 1")
     document = read_json(source / MASKS)
-    sizes = {image["file_name"]: image for image in image_records(document, source / MASKS)}
-    marks = annotations_by_image(document, source / MASKS)
+    sizes = {image["file_name"]: image for image in read_image_records(document, source / MASKS)}
+    marks = group_annotations_by_image(document, source / MASKS)
 
-    wrong = _contradictions(source, rows, set(sizes), marks)
+    wrong = _find_contradictions(source, rows, set(sizes), marks)
     if wrong and options.contradictions == "refuse":
         listed = "\n  ".join(f"{image}: {what}" for image, what in list(wrong.items())[:10])
         raise LayoutError(
@@ -81,7 +81,7 @@ def read(source: str | Path, options: Options | None = None) -> Cohort:
         )
     rows = [row for row in rows if row["image_id"] not in wrong]
     path = source / "groups.csv"
-    groups = group_of(
+    groups = assign_groups(
         read_groups(path, "image_id") if path.is_file() else None, [row["image_id"] for row in rows], path
     )
     cases: list[Case] = []
@@ -91,7 +91,7 @@ def read(source: str | Path, options: Options | None = None) -> Cohort:
         size = sizes.get(name)
         image = source / "images" / FOLDERS[row["fractured"]] / name
         shape = (size["height"], size["width"]) if size else None
-        if shape is not None and _stored_on_its_side(image):
+        if shape is not None and _is_stored_on_its_side(image):
             shape, turned = (shape[1], shape[0]), [*turned, Path(name).stem]
         cases.append(
             Case(
@@ -103,7 +103,7 @@ def read(source: str | Path, options: Options | None = None) -> Cohort:
                 regions=tuple(
                     region
                     for mark in marks.get(name, [])
-                    for region in regions_of_annotation(mark, "fracture", source / MASKS)
+                    for region in build_regions_of_annotation(mark, "fracture", source / MASKS)
                 ),
                 view="+".join(view for view in VIEWS if row[view] == "1"),
                 shape=shape,
@@ -126,7 +126,7 @@ def read(source: str | Path, options: Options | None = None) -> Cohort:
     return cohort if options.fractions is None else split_cohort(cohort, options.fractions, options.seed)
 
 
-def _stored_on_its_side(path: Path) -> bool:
+def _is_stored_on_its_side(path: Path) -> bool:
     """Whether EXIF turns the picture by a quarter: sizes are stated as stored, but the marks were drawn as shown."""
     try:
         with Image.open(path) as picture:
@@ -135,7 +135,9 @@ def _stored_on_its_side(path: Path) -> bool:
         return False  # the audit reports pictures that do not decode
 
 
-def _contradictions(source: Path, rows: list[CsvRow], sized: set[str], marks: dict[str, list[Any]]) -> dict[str, str]:
+def _find_contradictions(
+    source: Path, rows: list[CsvRow], sized: set[str], marks: dict[str, list[Any]]
+) -> dict[str, str]:
     """Image -> what its folder, its row and its annotations disagree about."""
     on_disk = {
         flag: {path.name for path in (source / "images" / name).glob("*") if path.is_file()}

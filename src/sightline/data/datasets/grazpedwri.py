@@ -74,7 +74,7 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Cohort, tu
     """
     source, options = Path(source), options or Options()
     rows = {row["filestem"]: row for row in read_table(source / "dataset.csv", COLUMNS, key="filestem")}
-    images, boxes = _files(source, ".png"), _files(source, ".txt")
+    images, boxes = _find_files(source, ".png"), _find_files(source, ".txt")
     rejects = [
         Reject(path, "no row of dataset.csv has this filestem", "Leave the file out, or fix the table.")
         for stem, path in images.items()
@@ -83,12 +83,12 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Cohort, tu
     cases: list[Case] = []
     left_out: Counter[str] = Counter()
     for stem in sorted(rows.keys() & images.keys()):
-        case = _case(rows[stem], images[stem], options.label_from)
+        case = _build_case(rows[stem], images[stem], options.label_from)
         if case is None:
             left_out["a visible fracture without an AO code"] += 1
             continue
         try:
-            cases.append(_marked(case, boxes.get(stem), visible=rows[stem]["fracture_visible"] == "1"))
+            cases.append(_add_marks(case, boxes.get(stem), visible=rows[stem]["fracture_visible"] == "1"))
         except SightlineError as error:
             rejects.append(Reject(images[stem], error.message, error.remedy))
     if not cases:
@@ -99,17 +99,17 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Cohort, tu
         )
     cohort = Cohort(
         "GRAZPEDWRI-DX",
-        _classes(cases, options.label_from),
-        tuple(_one_label_a_study(cases)),
+        _list_classes(cases, options.label_from),
+        tuple(_unify_labels(cases)),
         source,
-        _about(rows, cases, boxes, left_out, options.label_from),
+        _describe_import(rows, cases, boxes, left_out, options.label_from),
     )
     return cohort if options.fractions is None else split_cohort(cohort, options.fractions, options.seed), tuple(
         rejects
     )
 
 
-def _files(source: Path, suffix: str) -> dict[str, Path]:
+def _find_files(source: Path, suffix: str) -> dict[str, Path]:
     """Files below by stem; the same stem twice would leave open which one is meant.
 
     Raises:
@@ -123,7 +123,7 @@ def _files(source: Path, suffix: str) -> dict[str, Path]:
     return found
 
 
-def _case(row: CsvRow, image: Path, label_from: LabelFrom) -> Case | None:
+def _build_case(row: CsvRow, image: Path, label_from: LabelFrom) -> Case | None:
     """What the table says of an image; None where it has no label of the kind asked for."""
     if row["projection"] not in VIEWS:
         raise row.error("projection", f"is {row['projection']!r}, expected 1 (frontal), 2 (lateral) or 3 (oblique)")
@@ -156,7 +156,7 @@ def _case(row: CsvRow, image: Path, label_from: LabelFrom) -> Case | None:
     )
 
 
-def _marked(case: Case, boxes: Path | None, *, visible: bool) -> Case:
+def _add_marks(case: Case, boxes: Path | None, *, visible: bool) -> Case:
     """The case with its size and the boxes of its fractures; what else is boxed is no finding of any class here."""
     shape = read_size(case.image)
     objects = read_yolo_boxes(boxes, shape, OBJECTS) if boxes is not None else ()
@@ -170,20 +170,20 @@ def _marked(case: Case, boxes: Path | None, *, visible: bool) -> Case:
     return replace(case, shape=shape, regions=regions)
 
 
-def _classes(cases: Sequence[Case], label_from: LabelFrom) -> tuple[str, ...]:
+def _list_classes(cases: Sequence[Case], label_from: LabelFrom) -> tuple[str, ...]:
     if label_from == "fracture_visible":
         return CLASSES
     return (NORMAL, *sorted({case.label for case in cases} - {NORMAL}))
 
 
-def _one_label_a_study(cases: Sequence[Case]) -> list[Case]:
+def _unify_labels(cases: Sequence[Case]) -> list[Case]:
     labels: dict[str, set[str]] = defaultdict(set)
     for case in cases:
         labels[case.study_id].add(case.label)
     return [replace(case, study_id=case.case_id) if len(labels[case.study_id]) > 1 else case for case in cases]
 
 
-def _about(
+def _describe_import(
     rows: Mapping[str, CsvRow],
     cases: Sequence[Case],
     boxes: Mapping[str, Path],
@@ -199,7 +199,7 @@ def _about(
     counts = [f"rows {len(rows)}", f"images {len(cases)}"]
     counts += [f"left out, {why} {n}" for why, n in left_out.items()]
     split_up = sum(n > 1 for n in Counter(case.study_id for case in cases).values())
-    alone = sum(a is not b for a, b in zip(cases, _one_label_a_study(cases), strict=True))
+    alone = sum(a is not b for a, b in zip(cases, _unify_labels(cases), strict=True))
     counts += [f"studies of several images {split_up}", f"images alone because their study's labels differ {alone}"]
     about["counts"] = ", ".join(counts)
     marked = [case for case in cases if case.facts.get("truth_ao") or case.label == "fracture"]
@@ -229,10 +229,12 @@ def read_yolo_boxes(path: Path, shape: tuple[int, int], names: Sequence[str]) ->
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise LayoutError(f"{path}: no text file ({error}).", "Restore the file.") from None
-    return tuple(_box(path, number, line, shape, names) for number, line in enumerate(lines, start=1) if line.strip())
+    return tuple(
+        _parse_box(path, number, line, shape, names) for number, line in enumerate(lines, start=1) if line.strip()
+    )
 
 
-def _box(path: Path, number: int, line: str, shape: tuple[int, int], names: Sequence[str]) -> tuple[str, Box]:
+def _parse_box(path: Path, number: int, line: str, shape: tuple[int, int], names: Sequence[str]) -> tuple[str, Box]:
     rows, columns = shape
     try:
         word, *numbers = line.split()

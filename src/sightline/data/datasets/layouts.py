@@ -75,7 +75,7 @@ def find_layout(word: str) -> Layout:
     return Layout(word, about, module.Options, members.get("read"), members.get("cut"))
 
 
-def _reasons(rejects: Sequence[Reject], most: int = 20) -> str:
+def _join_reasons(rejects: Sequence[Reject], most: int = 20) -> str:
     """Why files were left out, one after the other."""
     more = f" And {len(rejects) - most} more." if len(rejects) > most else ""
     return "".join(f" ({n}) {reject.reason}" for n, reject in enumerate(rejects[:most], start=1)) + more
@@ -117,7 +117,7 @@ def read_layout(
     read = layout.read(Path(source), chosen)
     cohort, rejects = read if isinstance(read, tuple) else (read, ())
     if not len(cohort) and rejects:
-        raise LayoutError(f"{source}: nothing was read as a case.{_reasons(rejects)}", rejects[0].remedy)
+        raise LayoutError(f"{source}: nothing was read as a case.{_join_reasons(rejects)}", rejects[0].remedy)
     fractions = vars(chosen).get("fractions")
     if fractions is not None and len(cohort.classes) > 1 and all(case.split is None for case in cohort):
         cohort = split_cohort(cohort, fractions, chosen.seed)

@@ -8,9 +8,9 @@ from pathlib import Path
 from sightline.errors import LayoutError, SightlineError
 from sightline.io.image import find_images, read_image
 from sightline.io.picture import Reject
-from sightline.io.tables import CsvRow, path_inside, read_table
+from sightline.io.tables import CsvRow, find_path_inside, read_table
 from sightline.structures.case import Case, Cohort
-from sightline.structures.identifiers import ids_of_files, same_form
+from sightline.structures.identifiers import name_files, normalise_form
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,12 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Cohort, tu
         )
     rows = read_table(Path(table), ("file", "label"), key="file")
     found = {path.resolve() for path in find_images(source)} - {Path(table).resolve()}
-    ids = ids_of_files(row["file"] for row in rows)
+    ids = name_files(row["file"] for row in rows)
     cases: list[Case] = []
     rejects: list[Reject] = []
     named: dict[Path, CsvRow] = {}
     for row in rows:
-        path = path_inside(source, row["file"])
+        path = find_path_inside(source, row["file"])
         if path is None or not path.is_file():
             reason = f"{table}: row {row.number}: {row['file']!r} is no file under {source}."
             rejects.append(Reject(Path(row["file"]), reason, "Correct the row or add the file."))
@@ -74,7 +74,7 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Cohort, tu
             raise row.error("file", f"names the picture of row {earlier.number} again", "Remove one row.")
         found.discard(path.resolve())
         try:
-            cases.append(_case(row, path, ids[row["file"]]))
+            cases.append(_build_case(row, path, ids[row["file"]]))
         except SightlineError as error:
             rejects.append(Reject(path, error.message, error.remedy))
     rejects += [Reject(p, f"no row of {table} names it.", "Add a row, or leave it out.") for p in sorted(found)]
@@ -84,7 +84,7 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Cohort, tu
             f"{table}: none of its {len(rows)} rows names a picture that was read.{first}", "Correct the table."
         )
     classes = options.classes or tuple(sorted({case.label for case in cases}))
-    strange = sorted({case.label for case in cases} - {same_form(name) for name in classes})
+    strange = sorted({case.label for case in cases} - {normalise_form(name) for name in classes})
     if strange:
         raise LayoutError(
             f"{table}: the label {strange[0]!r} is not among the classes {list(classes)}.", "Name it too."
@@ -95,7 +95,7 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Cohort, tu
     return Cohort(source.resolve().name, classes, tuple(cases), source, about), tuple(rejects)
 
 
-def _case(row: CsvRow, path: Path, name: str) -> Case:
+def _build_case(row: CsvRow, path: Path, name: str) -> Case:
     picture = read_image(path)
     study = (row["study_id"] or name).strip()
     facts = {key: value for key, value in row.cells.items() if key not in _KNOWN and value}

@@ -86,13 +86,15 @@ class SpineCurve:
     def point(self, at_mm: ArrayLike) -> FloatArray:
         """Places along the curve [...] to millimetres in the patient [..., 3]."""
         at = np.asarray(at_mm, dtype=np.float64)
-        inside, parameter = self._inside(at)
+        inside, parameter = self._clamp(at)
         beyond = (at - inside)[..., None]
-        return np.asarray(self._spline(parameter) + beyond * _unit(self._spline(parameter, 1)), dtype=np.float64)
+        return np.asarray(
+            self._spline(parameter) + beyond * _normalise_vectors(self._spline(parameter, 1)), dtype=np.float64
+        )
 
     def tangent(self, at_mm: ArrayLike) -> FloatArray:
         """Unit tangents towards the feet [..., 3]."""
-        return _unit(self._spline(self._inside(np.asarray(at_mm, dtype=np.float64))[1], 1))
+        return _normalise_vectors(self._spline(self._clamp(np.asarray(at_mm, dtype=np.float64))[1], 1))
 
     def axes(self, at_mm: ArrayLike) -> FloatArray:
         """Right-handed axes [..., 3, 3]; the columns point to the feet, to the back and to the left.
@@ -100,7 +102,7 @@ class SpineCurve:
         Column 0 is the tangent; column 2 the patient's left, made orthogonal to it; column 1 their cross product. The
         axes depend on the tangent alone, so they follow it without flips and come back when it does.
         """
-        return axes_along(self.tangent(at_mm))
+        return build_axes_along(self.tangent(at_mm))
 
     def nearest(self, world_mm: FloatArray, low_mm: float, high_mm: float) -> FloatArray:
         """Places along the curve [n] nearest to points [n, 3], between two places of it or just beyond.
@@ -112,7 +114,7 @@ class SpineCurve:
         along = samples[cKDTree(self.point(samples)).query(world_mm)[1]]
         parameter, length = self._table
         for beyond, end in ((along < 0.0, 0), (along > length[-1], -1)):
-            outward = _unit(self._spline(parameter[end], 1))
+            outward = _normalise_vectors(self._spline(parameter[end], 1))
             along[beyond] = length[end] + (world_mm[beyond] - self._spline(parameter[end])) @ outward
         open_ = np.flatnonzero((along >= 0.0) & (along <= length[-1]))
         at = np.interp(along[open_], length, parameter)
@@ -146,18 +148,18 @@ class SpineCurve:
         speed = np.linalg.norm(self._spline(parameter, 1), axis=-1)
         return parameter, np.asarray(cumulative_simpson(speed, x=parameter, initial=0.0), dtype=np.float64)
 
-    def _inside(self, at: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def _clamp(self, at: FloatArray) -> tuple[FloatArray, FloatArray]:
         """The place, not beyond the ends, and its chord parameter."""
         parameter, length = self._table
         inside = np.clip(at, 0.0, length[-1])
         return inside, np.interp(inside, length, parameter)
 
 
-def _unit(vectors: Any) -> FloatArray:
+def _normalise_vectors(vectors: Any) -> FloatArray:
     return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True), dtype=np.float64)
 
 
-def axes_along(tangent: ArrayLike) -> FloatArray:
+def build_axes_along(tangent: ArrayLike) -> FloatArray:
     """Right-handed axes [..., 3, 3] for unit tangents [..., 3]; see `SpineCurve.axes`.
 
     Within 17 degrees of the left-right axis its projection is short and its direction means little; there the axes
@@ -171,12 +173,12 @@ def axes_along(tangent: ArrayLike) -> FloatArray:
     trust = (ramp * ramp * (3.0 - 2.0 * ramp))[..., None]
     left = trust * projected / np.maximum(size, _LOST)[..., None]
     if (trust < 1.0).any():
-        left = left + (1.0 - trust) * _carried_left(t)
-    left = _unit(left - (left * t).sum(axis=-1, keepdims=True) * t)
+        left = left + (1.0 - trust) * _carry_left(t)
+    left = _normalise_vectors(left - (left * t).sum(axis=-1, keepdims=True) * t)
     return np.stack([t, np.cross(left, t), left], axis=-1)
 
 
-def _carried_left(t: FloatArray) -> FloatArray:
+def _carry_left(t: FloatArray) -> FloatArray:
     """The patient's left, carried by the shortest turn that takes straight down to the tangent (Rodrigues)."""
     axis = np.cross(TO_FEET, t)
     # straight up has no shortest turn; it is never asked for there, because the projection is long

@@ -21,13 +21,13 @@ from sightline.data.spine.series_patches import (
     Cutting,
     Document,
     cut_series,
-    digest_of,
+    digest_inputs,
     find_finished_series,
 )
 from sightline.data.spine.vertebrae import FINDINGS, LABELS, RANKS, SUBREGIONS, Spine, Vertebra
 from sightline.data.split import refuse_leakage, split_cohort
-from sightline.errors import CohortError, LayoutError, RunError, SightlineError, counted
-from sightline.io.files import file_name
+from sightline.errors import CohortError, LayoutError, RunError, SightlineError, count_noun
+from sightline.io.files import make_file_name
 from sightline.io.picture import Reject
 from sightline.structures.case import Case, Cohort
 from sightline.structures.regions import Mask
@@ -79,10 +79,10 @@ def write_patch_cohort(
     """
     if positive_if not in (1, 2, 3):
         raise CohortError(f"A vertebra counts as fractured from grade 1, 2 or 3 on; got {positive_if}.", "Choose one.")
-    repeated = [n for n, k in Counter(file_name(spine.series).casefold() for spine in spines).items() if k > 1]
+    repeated = [n for n, k in Counter(make_file_name(spine.series).casefold() for spine in spines).items() if k > 1]
     if repeated:
         raise LayoutError(f"Several series are called {repeated[0]!r}.", "Give every series its own name.")
-    wanted = {spine.series: tuple(v for v in spine.vertebrae if _kind_of(v) == "cut") for spine in spines}
+    wanted = {spine.series: tuple(v for v in spine.vertebrae if _choose_kind(v) == "cut") for spine in spines}
     if spines and not any(wanted.values()):
         raise CohortError(
             f"None of the {sum(len(s.vertebrae) for s in spines)} vertebrae of {len(spines)} series has a grade.",
@@ -91,24 +91,24 @@ def write_patch_cohort(
     cutting = cutting or Cutting()
     records, refused = _cut_all(spines, wanted, Path(destination), cutting, workers, progress)
     cases = [
-        _case(spine, vertebra, entry, Path(destination), cutting, positive_if)
+        _build_case(spine, vertebra, entry, Path(destination), cutting, positive_if)
         for spine in spines
         if spine.series in records
-        for vertebra, entry in _paired(wanted[spine.series], records[spine.series])
+        for vertebra, entry in _iterate_pairs(wanted[spine.series], records[spine.series])
     ]
     about = {
         "layout": "patches of vertebrae",
         "patches": cutting.text(),
         "fractured": f"Genant's grade {positive_if} or higher",
-        "counts": _counts(spines, cases),
+        "counts": _describe_counts(spines, cases),
     }
-    about |= _warnings(spines, records)
+    about |= _collect_warnings(spines, records)
     cohort = Cohort(name, CLASSES, tuple(cases), Path(destination), about)
     rejects = tuple(refused[spine.series] for spine in spines if spine.series in refused)
-    return _with_splits(cohort, fractions, seed), rejects
+    return _choose_splits(cohort, fractions, seed), rejects
 
 
-def _kind_of(vertebra: Vertebra) -> str:
+def _choose_kind(vertebra: Vertebra) -> str:
     """What becomes of a vertebra."""
     if RANKS[vertebra.label] < FIRST:
         return "cervical"
@@ -134,7 +134,7 @@ def _cut_all(
             continue
         levels = tuple(vertebra.level for vertebra in wanted[spine.series])
         try:
-            digest = digest_of(spine, levels, cutting)
+            digest = digest_inputs(spine, levels, cutting)
         except SightlineError as error:
             refused[spine.series] = Reject(spine.image, error.message, error.remedy)
             continue
@@ -146,7 +146,7 @@ def _cut_all(
     bar = progress or (lambda title, total: nullcontext(lambda steps=1, note="": None))
     if jobs:
         with bar("cutting series", len(jobs)) as advance:
-            for series, outcome in _each(jobs, workers):
+            for series, outcome in _run_each(jobs, workers):
                 if isinstance(outcome, Reject):
                     refused[series] = outcome
                 else:
@@ -156,14 +156,14 @@ def _cut_all(
     return records, refused
 
 
-def _each(jobs: Sequence[Job], workers: int) -> Iterator[tuple[str, Document | Reject]]:
+def _run_each(jobs: Sequence[Job], workers: int) -> Iterator[tuple[str, Document | Reject]]:
     if workers < 2 or len(jobs) < 2:
         for job in jobs:
-            yield job[0].series, _one(job)
+            yield job[0].series, _cut_one(job)
         return
     # forked copies of a process with threads may hang
     with ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        futures = {pool.submit(_one, job): job[0].series for job in jobs}
+        futures = {pool.submit(_cut_one, job): job[0].series for job in jobs}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
@@ -176,7 +176,7 @@ def _each(jobs: Sequence[Job], workers: int) -> Iterator[tuple[str, Document | R
             pool.shutdown(cancel_futures=True)
 
 
-def _one(job: Job) -> Document | Reject:
+def _cut_one(job: Job) -> Document | Reject:
     spine = job[0]
     try:
         return cut_series(*job)
@@ -186,16 +186,16 @@ def _one(job: Job) -> Document | Reject:
         return Reject(spine.image, "The CT does not fit into memory.", "Use a machine with more, or fewer --workers.")
 
 
-def _paired(vertebrae: Sequence[Vertebra], record: Document) -> Iterator[tuple[Vertebra, Document]]:
+def _iterate_pairs(vertebrae: Sequence[Vertebra], record: Document) -> Iterator[tuple[Vertebra, Document]]:
     entries = {entry["level"]: entry for entry in record["vertebrae"]}
     for vertebra in vertebrae:
         yield vertebra, {**entries[vertebra.level], "ct": record["ct"]}
 
 
-def _case(
+def _build_case(
     spine: Spine, vertebra: Vertebra, entry: Document, destination: Path, cutting: Cutting, positive_if: int
 ) -> Case:
-    series, level = file_name(spine.series), vertebra.level
+    series, level = make_file_name(spine.series), vertebra.level
     label = CLASSES[int((vertebra.grade or 0) >= positive_if)]
     masks = destination / MASKS / series
     regions = []
@@ -219,7 +219,7 @@ def _case(
         "ct_spacing_mm": " ".join(f"{size:.2f}" for size in entry["ct"]["spacing_mm"]),
         "outside_ct": f"{entry['outside']:.2f}",
     }
-    facts = {what: said for what, said in facts.items() if said}
+    facts = {what: value for what, value in facts.items() if value}
     case_id = f"{spine.series}__{level}"
     image = destination / PATCHES / series / f"{level}.nii"
     return Case(
@@ -237,7 +237,7 @@ def _case(
     )
 
 
-def _with_splits(cohort: Cohort, fractions: tuple[float, float, float], seed: int) -> Cohort:
+def _choose_splits(cohort: Cohort, fractions: tuple[float, float, float], seed: int) -> Cohort:
     """Published splits where every case has one, else splits of whole patients where there are enough of them."""
     if not len(cohort):
         return cohort
@@ -253,13 +253,13 @@ def _with_splits(cohort: Cohort, fractions: tuple[float, float, float], seed: in
         )
     patients, parts = len({case.patient_id for case in cohort}), sum(share > 0 for share in fractions)
     if patients < parts:
-        about["warning patients"] = f"too few for {parts} splits ({counted(patients, 'patient')}): none is assigned"
+        about["warning patients"] = f"too few for {parts} splits ({count_noun(patients, 'patient')}): none is assigned"
         return replace(without, about=about)
     return split_cohort(replace(without, about=about), fractions, seed)
 
 
-def _counts(spines: Sequence[Spine], cases: Sequence[Case]) -> str:
-    kinds = Counter(_kind_of(v) for spine in spines for v in spine.vertebrae)
+def _describe_counts(spines: Sequence[Spine], cases: Sequence[Case]) -> str:
+    kinds = Counter(_choose_kind(v) for spine in spines for v in spine.vertebrae)
     total = sum(kinds.values())
     positive = sum(case.label == CLASSES[1] for case in cases)
     graded = sum(v.grade is not None for spine in spines for v in spine.vertebrae)
@@ -271,7 +271,7 @@ def _counts(spines: Sequence[Spine], cases: Sequence[Case]) -> str:
     )
 
 
-def _warnings(spines: Sequence[Spine], records: dict[str, Document]) -> dict[str, str]:
+def _collect_warnings(spines: Sequence[Spine], records: dict[str, Document]) -> dict[str, str]:
     """Centres in the mask of another vertebra: the two files may not belong together."""
     odd = [
         f"{spine.series} {entry['level']}"

@@ -16,7 +16,7 @@ from scipy.ndimage import map_coordinates
 from sightline.data.spine.curve import SpineCurve
 from sightline.data.spine.vertebrae import Vertebra
 from sightline.errors import GeometryError, LayoutError
-from sightline.io.volume import Volume, affine_within
+from sightline.io.volume import Volume, compute_affine_within
 from sightline.structures.case import Case
 from sightline.structures.frame import FloatArray, Frame
 
@@ -126,7 +126,7 @@ class Placement:
         return float(((places < 0) | (places > np.array(self.ct_shape))).any(axis=-1).mean())
 
 
-def on_ct(
+def place_on_ct(
     values: NDArray[Any],
     placement: Placement,
     *,
@@ -155,7 +155,7 @@ def on_ct(
     grid = grid or Frame.of_image((placement.side,) * 3)
     if values.shape != grid.shape:
         raise GeometryError(f"Values of shape {values.shape} do not lie on a grid of {grid.shape}.", "Give their grid.")
-    low, high = _box(grid, placement)
+    low, high = _find_box(grid, placement)
     numbers = values if nearest else values.astype(np.float32, copy=False)
     result = np.full(placement.ct_shape if whole else tuple(high - low), outside, dtype=numbers.dtype)
     reached = result[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] if whole else result
@@ -169,10 +169,10 @@ def on_ct(
     if whole:
         return Volume(result, placement.ct_affine)
     box = Frame.of_image(placement.ct_shape).crop(low.tolist(), result.shape)
-    return Volume(result, affine_within(box, placement.ct_affine))
+    return Volume(result, compute_affine_within(box, placement.ct_affine))
 
 
-def _box(grid: Frame, placement: Placement) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _find_box(grid: Frame, placement: Placement) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Start and stop of the CT's voxels that a grid reaches."""
     if placement.mode == "rigid":
         edges = np.array(list(product(*[(0.0, float(n)) for n in grid.shape])))
@@ -224,7 +224,7 @@ def place_vertebrae(
 # -- kept beside the patches -------------------------------------------------------------------------------------------
 
 
-def placements_of(document: Mapping[str, Any]) -> dict[str, Placement]:
+def parse_placements(document: Mapping[str, Any]) -> dict[str, Placement]:
     """The placement of every vertebra, by level, from the content of `spines/SERIES.json`."""
     curve = SpineCurve(np.array(document["curve"]["knots_mm"]))
     i, j, k = document["ct"]["shape"]
@@ -246,14 +246,14 @@ def read_placements(path: Path) -> dict[str, Placement]:
         LayoutError: no such file, or not one that `cut` wrote.
     """
     try:
-        return placements_of(json.loads(Path(path).read_text(encoding="utf-8")))
+        return parse_placements(json.loads(Path(path).read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise LayoutError(
             f"{path}: no record of patches ({type(error).__name__}).", "Import the cohort again: it writes the record."
         ) from error
 
 
-def placement_of(case: Case) -> Placement:
+def read_placement(case: Case) -> Placement:
     """The placement of a case of a spine cohort, from the record beside its patch.
 
     Raises:

@@ -46,11 +46,11 @@ def sample_hu(ct: Volume, placement: Placement, *, anti_alias: bool = False) -> 
     """
     patch = np.full((placement.side,) * 3, PAD_HU, dtype=np.int16)
     slices = _Slices(placement, ct.affine)
-    sigmas = [smoothing_px(spacing, placement.spacing_mm) if anti_alias else 0.0 for spacing in ct.spacing_mm]
+    sigmas = [compute_smoothing_px(spacing, placement.spacing_mm) if anti_alias else 0.0 for spacing in ct.spacing_mm]
     box = slices.box(ct.values.shape, [math.ceil(4.0 * sigma) for sigma in sigmas])
     if box is None:
         return patch
-    values = _reversed(ct.values[box])
+    values = _reverse_axes(ct.values[box])
     for axis, sigma in enumerate(sigmas):
         if sigma > 0.0:
             values = torch.from_numpy(gaussian_filter1d(values.numpy(), sigma, axis=2 - axis, mode="nearest"))
@@ -70,11 +70,11 @@ def sample_labels(labels: Volume, placement: Placement) -> NDArray[Any]:
     box = slices.box(labels.values.shape, [0, 0, 0])
     # most finding masks are empty near most vertebrae
     if box is not None and labels.values[box].any():
-        slices.sample(_reversed(labels.values[box]), box, "nearest", 0, patch)
+        slices.sample(_reverse_axes(labels.values[box]), box, "nearest", 0, patch)
     return patch
 
 
-def smoothing_px(spacing_mm: float, wanted_mm: float) -> float:
+def compute_smoothing_px(spacing_mm: float, wanted_mm: float) -> float:
     """Standard deviation of the Gaussian, in voxels of the CT, that makes it ready for a coarser grid."""
     return _SIGMA * math.sqrt(max((wanted_mm / spacing_mm) ** 2 - 1.0, 0.0))
 
@@ -119,6 +119,6 @@ class _Slices:
             patch[part] = sampled[0, 0].add_(added).round_().numpy()
 
 
-def _reversed(values: NDArray[Any]) -> Tensor:
+def _reverse_axes(values: NDArray[Any]) -> Tensor:
     """A copy with reversed axes: a CT lies in memory with its first axis running fastest, and copies so."""
     return torch.from_numpy(np.ascontiguousarray(values.T).astype(np.float64))

@@ -22,7 +22,7 @@ from sightline.data.spine.resampling import sample_hu, sample_labels
 from sightline.data.spine.vertebrae import LABELS, SUBREGIONS, Spine, require_in_bone
 from sightline.errors import GeometryError, SightlineError
 from sightline.io.ct import read_ct
-from sightline.io.files import file_name
+from sightline.io.files import make_file_name
 from sightline.io.nifti import read_volume, write_volume
 from sightline.io.volume import Volume
 
@@ -58,11 +58,11 @@ class Cutting:
         return f"{self.side} voxels of {self.spacing_mm:g} mm, {self.mode}{smoothed}"
 
 
-def digest_of(spine: Spine, levels: Sequence[str], cutting: Cutting) -> str:
+def digest_inputs(spine: Spine, levels: Sequence[str], cutting: Cutting) -> str:
     """Digest of what the patches of a series depend on; files count by name, size and time of change."""
     files = [
         [name, part.name, (stat := part.stat()).st_size, stat.st_mtime_ns]
-        for name, path in _inputs(spine)
+        for name, path in _list_inputs(spine)
         for part in (sorted(path.iterdir()) if path.is_dir() else [path])
         if part.is_file()
     ]
@@ -73,7 +73,7 @@ def digest_of(spine: Spine, levels: Sequence[str], cutting: Cutting) -> str:
 
 def find_finished_series(destination: Path, spine: Spine, digest: str) -> Document | None:
     """The record of a series that was cut from the same files in the same way and is still whole, else None."""
-    path = destination / SPINES / f"{file_name(spine.series)}.json"
+    path = destination / SPINES / f"{make_file_name(spine.series)}.json"
     try:
         document: Document = json.loads(path.read_text(encoding="utf-8"))
         whole = document["digest"] == digest and all(
@@ -92,11 +92,11 @@ def cut_series(spine: Spine, levels: Sequence[str], destination: Path, cutting: 
     Raises:
         SightlineError: the CT or a mask cannot be read, or the centres are no spine; nothing of the series is left.
     """
-    series = file_name(spine.series)
+    series = make_file_name(spine.series)
     staging = destination / STAGING / series
     shutil.rmtree(staging, ignore_errors=True)
     try:
-        document = _cut(spine, levels, staging, cutting, digest)
+        document = _cut_spine(spine, levels, staging, cutting, digest)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
@@ -116,8 +116,8 @@ def cut_series(spine: Spine, levels: Sequence[str], destination: Path, cutting: 
     return document
 
 
-def _cut(spine: Spine, levels: Sequence[str], staging: Path, cutting: Cutting, digest: str) -> Document:
-    series = file_name(spine.series)
+def _cut_spine(spine: Spine, levels: Sequence[str], staging: Path, cutting: Cutting, digest: str) -> Document:
+    series = make_file_name(spine.series)
     ct = read_ct(spine.image)
     require_in_bone(ct, spine.vertebrae, str(spine.image))
     placements = place_vertebrae(
@@ -133,7 +133,7 @@ def _cut(spine: Spine, levels: Sequence[str], staging: Path, cutting: Cutting, d
     for level, placement in chosen.items():
         patch = sample_hu(ct, placement, anti_alias=cutting.anti_alias)
         write_volume(staging / PATCHES / series / f"{level}.nii", patch, placement.affine)
-    document = _record(spine, ct, chosen, cutting, digest)
+    document = _build_record(spine, ct, chosen, cutting, digest)
     del ct
     masks = _write_masks(spine, chosen, staging / MASKS / series)
     for one in document["vertebrae"]:
@@ -143,7 +143,7 @@ def _cut(spine: Spine, levels: Sequence[str], staging: Path, cutting: Cutting, d
     return document
 
 
-def _record(spine: Spine, ct: Volume, chosen: Mapping[str, Placement], cutting: Cutting, digest: str) -> Document:
+def _build_record(spine: Spine, ct: Volume, chosen: Mapping[str, Placement], cutting: Cutting, digest: str) -> Document:
     centres = {vertebra.level: vertebra.centre for vertebra in spine.vertebrae}
     curve = next(iter(chosen.values())).curve
     return {
@@ -212,7 +212,7 @@ def _write_masks(spine: Spine, chosen: Mapping[str, Placement], folder: Path) ->
     return found
 
 
-def _inputs(spine: Spine) -> list[tuple[str, Path]]:
+def _list_inputs(spine: Spine) -> list[tuple[str, Path]]:
     named = {
         "ct": spine.image,
         "vertebrae": spine.vertebra_mask,

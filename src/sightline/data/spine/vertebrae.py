@@ -165,7 +165,7 @@ CRUMB = 1.0 / 3.0
 THINNEST_MM = 3.0
 
 
-def centres_from_mask(mask: Volume, ct: Volume, name: str) -> tuple[tuple[Vertebra, ...], tuple[str, ...]]:
+def find_centres_from_mask(mask: Volume, ct: Volume, name: str) -> tuple[tuple[Vertebra, ...], tuple[str, ...]]:
     """The vertebrae of a mask from head to foot, and in words what was left out.
 
     Args:
@@ -183,7 +183,7 @@ def centres_from_mask(mask: Volume, ct: Volume, name: str) -> tuple[tuple[Verteb
     boxes = ndimage.find_objects(np.where(np.isin(mask.values, known), mask.values, 0).astype(np.int32))
     found: list[tuple[int, FloatArray]] = []
     for label in known:
-        centre = _body(mask, label, boxes[label - 1])
+        centre = _find_body_centre(mask, label, boxes[label - 1])
         if centre is None:
             left_out.append(f"{LEVELS[label]} is cut off by the edge of the mask or a crumb")
         else:
@@ -211,7 +211,7 @@ def centres_from_mask(mask: Volume, ct: Volume, name: str) -> tuple[tuple[Verteb
     return vertebrae, tuple(left_out)
 
 
-def _body(mask: Volume, label: int, box: tuple[slice, ...]) -> FloatArray | None:
+def _find_body_centre(mask: Volume, label: int, box: tuple[slice, ...]) -> FloatArray | None:
     """The centre of one vertebra's body in millimetres (RAS+), or None where too little of it is there."""
     inside: NDArray[np.bool_] = np.pad(mask.values[box] == label, 1)
     depth = ndimage.distance_transform_edt(inside, sampling=mask.spacing_mm)

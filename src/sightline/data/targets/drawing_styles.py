@@ -18,13 +18,13 @@ from sightline.errors import GeometryError
 from sightline.structures.frame import Frame
 from sightline.structures.gaze import Gaze
 from sightline.structures.rasterize import Points
-from sightline.structures.regions import Box, Mask, Polygon, Region, Scribble, Style, style_of
+from sightline.structures.regions import Box, Mask, Polygon, Region, Scribble, Style, find_style
 
 # eight neighbours of a pixel, straight ones first
 _STEPS = ((-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1))
 
 
-def in_style(region: Region, style: Style, shape: tuple[int, int], stroke_px: float = 3.0) -> Region:
+def convert_style(region: Region, style: Style, shape: tuple[int, int], stroke_px: float = 3.0) -> Region:
     """The region in another style, with the same tag; itself where it has the style already.
 
     Polygons count as masks; asked for `mask` they become one.
@@ -40,20 +40,20 @@ def in_style(region: Region, style: Style, shape: tuple[int, int], stroke_px: fl
     """
     if style not in ("scribble", "box", "mask"):
         raise GeometryError(f"Style is {style!r}, expected 'scribble', 'box' or 'mask'.", "")
-    if style_of(region) == style and not isinstance(region, Polygon):
+    if find_style(region) == style and not isinstance(region, Polygon):
         return region
     if style == "box" and isinstance(region, Polygon):
         points = np.array([point for part in region.parts for point in part])
         start, stop = points.min(axis=0), points.max(axis=0)
         if (stop > start).all():
-            return Box(_pair(start), _pair(stop), region.tag)
-    pixels = raster(region, shape)
+            return Box(_make_pair(start), _make_pair(stop), region.tag)
+    pixels = rasterise_region(region, shape)
     if style == "mask":
         return Mask(pixels, region.tag)
     if style == "box":
         inside = np.argwhere(pixels)
-        return Box(_pair(inside.min(axis=0)), _pair(inside.max(axis=0) + 1), region.tag)
-    return Scribble(midlines(pixels), stroke_px, region.tag)
+        return Box(_make_pair(inside.min(axis=0)), _make_pair(inside.max(axis=0) + 1), region.tag)
+    return Scribble(trace_midlines(pixels), stroke_px, region.tag)
 
 
 def dilate(region: Region, margin_px: float, shape: tuple[int, int]) -> Region:
@@ -76,16 +76,16 @@ def dilate(region: Region, margin_px: float, shape: tuple[int, int]) -> Region:
         stop = np.minimum(np.array(region.stop) + margin_px, np.array(shape, dtype=np.float64))
         if (stop <= start).any():
             raise GeometryError(f"The box {region.start} to {region.stop} lies outside the image {shape}.")
-        return Box(_pair(start), _pair(stop), region.tag)
+        return Box(_make_pair(start), _make_pair(stop), region.tag)
     if isinstance(region, Scribble):
         return Scribble(region.lines, region.stroke_px + 2.0 * margin_px, region.tag)
     from scipy.ndimage import distance_transform_edt
 
-    grown: NDArray[np.bool_] = distance_transform_edt(~raster(region, shape)) <= margin_px
+    grown: NDArray[np.bool_] = distance_transform_edt(~rasterise_region(region, shape)) <= margin_px
     return Mask(grown, region.tag)
 
 
-def raster(region: Region, shape: tuple[int, int]) -> NDArray[np.bool_]:
+def rasterise_region(region: Region, shape: tuple[int, int]) -> NDArray[np.bool_]:
     """The region on the image's own grid [H, W].
 
     Raises:
@@ -106,7 +106,7 @@ def raster(region: Region, shape: tuple[int, int]) -> NDArray[np.bool_]:
     return pixels
 
 
-def midlines(pixels: NDArray[np.bool_]) -> tuple[Points, ...]:
+def trace_midlines(pixels: NDArray[np.bool_]) -> tuple[Points, ...]:
     """One polyline for each connected part of a mask: the longest path through its skeleton, at pixel centres.
 
     Args:
@@ -120,12 +120,12 @@ def midlines(pixels: NDArray[np.bool_]) -> tuple[Points, ...]:
         # a rim of background: skeletons must not depend on where the bounding box is cut
         skeleton = skeletonize(np.pad(part.image, 1))[1:-1, 1:-1]
         corner = np.array(part.bbox[:2])
-        path = _longest_path([(int(r), int(c)) for r, c in np.argwhere(skeleton)]) or [_deepest(part.image)]
-        lines.append(tuple(_pair(np.array(step) + corner + 0.5) for step in _straightened(path)))
+        path = _find_longest_path([(int(r), int(c)) for r, c in np.argwhere(skeleton)]) or [_find_deepest(part.image)]
+        lines.append(tuple(_make_pair(np.array(step) + corner + 0.5) for step in _straighten(path)))
     return tuple(lines)
 
 
-def _longest_path(pixels: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+def _find_longest_path(pixels: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     """The longest shortest path through connected pixels, by two sweeps (exact on trees, close on rings)."""
     if not pixels:
         return []
@@ -155,7 +155,7 @@ def _longest_path(pixels: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     return path if path[0] <= path[-1] else path[::-1]
 
 
-def _deepest(pixels: NDArray[np.bool_]) -> tuple[int, int]:
+def _find_deepest(pixels: NDArray[np.bool_]) -> tuple[int, int]:
     """The pixel farthest from the outside, for parts whose skeleton is empty."""
     from scipy.ndimage import distance_transform_edt
 
@@ -164,7 +164,7 @@ def _deepest(pixels: NDArray[np.bool_]) -> tuple[int, int]:
     return int(row), int(column)
 
 
-def _straightened(path: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+def _straighten(path: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     """The path without points in the middle of straight runs; the line stays the same."""
     kept = list(path[:1])
     for before, here, after in zip(path, path[1:], path[2:], strict=False):
@@ -173,5 +173,5 @@ def _straightened(path: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     return kept + list(path[-1:]) if len(path) > 1 else kept
 
 
-def _pair(values: NDArray[np.generic]) -> tuple[float, float]:
+def _make_pair(values: NDArray[np.generic]) -> tuple[float, float]:
     return float(values[0]), float(values[1])

@@ -10,11 +10,11 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sightline.data.targets.region_choice import patients_of_share
+from sightline.data.targets.region_choice import choose_patients
 from sightline.errors import CohortError, RecipeError
 from sightline.structures.case import Case, Cohort
 from sightline.structures.frame import Frame
-from sightline.structures.gaze import Gaze, Weigh, merge_gazes, scale_density, sigma_of_kernel
+from sightline.structures.gaze import Gaze, Weigh, compute_sigma, merge_gazes, scale_density
 from sightline.structures.tag import Role
 
 # the density's highest value is looked for on a grid of this many cells along the picture's longer side
@@ -75,7 +75,7 @@ class GazeChoice:
 
     def patients(self, cohort: Cohort) -> frozenset[str] | None:
         """The patients whose gaze is used, as `RegionChoice.patients`; None: everybody."""
-        return patients_of_share(cohort, self.role, self.share, self.share_seed)
+        return choose_patients(cohort, self.role, self.share, self.share_seed)
 
     def gaze(self, case: Case) -> Gaze | None:
         """A case's gaze: of the kind asked for where there is some, of all readers asked for as one; None without."""
@@ -90,7 +90,7 @@ class GazeChoice:
             CohortError: degrees are asked for, and nobody knows how many pixels one is.
         """
         if self.kernel_px is not None:
-            return sigma_of_kernel(self.kernel_px)
+            return compute_sigma(self.kernel_px)
         if self.sigma_deg is not None:
             if gaze.px_per_deg is None:
                 raise CohortError(
@@ -100,7 +100,7 @@ class GazeChoice:
             return self.sigma_deg * gaze.px_per_deg
         return gaze.spread_px if self.sigma_px is None else self.sigma_px
 
-    def shuffled(self, cohort: Cohort) -> Mapping[str, str]:
+    def assign_shuffled(self, cohort: Cohort) -> Mapping[str, str]:
         """For the control `shuffled`: whose gaze each case with gaze gets; no case keeps its own (but a lone one)."""
         having = [case.case_id for case in cohort if self.gaze(case) is not None]
         order = sorted(having, key=lambda i: hashlib.sha256(f"shuffled {self.share_seed} {i}".encode()).digest())
@@ -119,7 +119,7 @@ class GazeTargets:
         self.cohort = cohort
         self.choice = choice
         self._guiding = choice.patients(cohort)
-        self._giver = choice.shuffled(cohort) if choice.control == "shuffled" else {}
+        self._giver = choice.assign_shuffled(cohort) if choice.control == "shuffled" else {}
         self._case = {case.case_id: case for case in cohort}
         self._peaks: dict[int, float] = {}
 
@@ -135,24 +135,26 @@ class GazeTargets:
         density = np.zeros(frame.shape, dtype=np.float32)
         gaze = self.choice.gaze(case) if self._guiding is None or case.patient_id in self._guiding else None
         if gaze is not None:
-            density = self._density(index, case, gaze, source, frame)
+            density = self._draw_density(index, case, gaze, source, frame)
         guided = np.zeros(len(classes), dtype=bool)
         # what the crop cut away, and what was never looked at, guides nothing
         if float(density.max(initial=0.0)) > 0.0:
             own = classes.index(case.label)
-            guided = np.array([self.choice.classes == "all" or i == self._guided(own) for i in range(len(classes))])
+            guided = np.array(
+                [self.choice.classes == "all" or i == self._choose_class(own) for i in range(len(classes))]
+            )
         if self.choice.above is not None:
             return np.asarray(density >= self.choice.above, dtype=np.uint8)[None], guided
         return density[None], guided
 
-    def _guided(self, own: int) -> int:
+    def _choose_class(self, own: int) -> int:
         return own if self.choice.classes == "own" else 0
 
-    def _density(self, index: int, case: Case, gaze: Gaze, source: Frame, frame: Frame) -> NDArray[np.float32]:
+    def _draw_density(self, index: int, case: Case, gaze: Gaze, source: Frame, frame: Frame) -> NDArray[np.float32]:
         if self.choice.control == "centre":
-            return _centre(source, frame)
+            return _draw_centre(source, frame)
         if self.choice.control == "shuffled":
-            gaze = self._borrowed(case, gaze, source)
+            gaze = self._borrow_gaze(case, gaze, source)
         sigma = self.choice.sigma(gaze)
         if index not in self._peaks:
             cells = [max(1, round(n * PEAK_GRID / max(source.shape))) for n in source.shape]
@@ -163,21 +165,21 @@ class GazeTargets:
         # gaze that never met the picture leaves nothing on it
         return np.clip(density / np.float32(peak), 0.0, 1.0) if peak > 1e-12 else np.zeros_like(density)
 
-    def _borrowed(self, case: Case, gaze: Gaze, source: Frame) -> Gaze:
+    def _borrow_gaze(self, case: Case, gaze: Gaze, source: Frame) -> Gaze:
         giver = self._case[self._giver[case.case_id]]
         other = self.choice.gaze(giver) or gaze
-        size = np.array(giver.shape if giver.shape is not None else _extent(other), dtype=np.float64)
+        size = np.array(giver.shape if giver.shape is not None else _measure_extent(other), dtype=np.float64)
         stretch = np.array(source.shape, dtype=np.float64) / size
         return replace(other, places=other.places * stretch)
 
 
-def _extent(gaze: Gaze) -> tuple[float, float]:
+def _measure_extent(gaze: Gaze) -> tuple[float, float]:
     """The least picture that could hold a gaze, where its picture's size is not known."""
     rows, columns = np.maximum(gaze.places.max(axis=0), 1.0)
     return float(rows), float(columns)
 
 
-def _centre(source: Frame, frame: Frame) -> NDArray[np.float32]:
+def _draw_centre(source: Frame, frame: Frame) -> NDArray[np.float32]:
     """A Gaussian in the middle of the picture, on a grid; 1 at its middle."""
     grid: Sequence[NDArray[np.float64]] = np.meshgrid(*[np.arange(n) + 0.5 for n in frame.shape], indexing="ij")
     places = frame.map_points(np.stack(grid, axis=-1).reshape(-1, 2))

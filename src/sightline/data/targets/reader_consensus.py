@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sightline.errors import CohortError
-from sightline.metrics.agreement.staple import RULES, Rule, merged_mask
+from sightline.metrics.agreement.staple import RULES, Rule, merge_masks
 from sightline.structures.case import Case, Cohort
 from sightline.structures.frame import Frame
 from sightline.structures.gaze import Gaze
@@ -25,17 +25,17 @@ Consensus = Literal["union", "intersection", "majority", "staple", "soft"]
 CONSENSUS: tuple[str, ...] = get_args(Consensus)
 
 
-def readers_of(case: Case) -> tuple[str, ...]:
+def list_readers(case: Case) -> tuple[str, ...]:
     """Everybody who left a mark of any role on a picture, in order of name; gaze is no mark.
 
     Example:
-        >>> readers_of(Case("i", "s", "p", "x.png", "n", (Box((0, 0), (1, 1), Tag(reader="B")),)))
+        >>> list_readers(Case("i", "s", "p", "x.png", "n", (Box((0, 0), (1, 1), Tag(reader="B")),)))
         ('B',)
     """
     return tuple(sorted({region.tag.reader for region in case.regions if not isinstance(region, Gaze)}))
 
 
-def marking_readers(cohort: Cohort, role: Role) -> tuple[str, ...]:
+def list_marking_readers(cohort: Cohort, role: Role) -> tuple[str, ...]:
     """Everybody who marked something of a role in a cohort, in order of name."""
     return tuple(sorted({r.tag.reader for case in cohort for r in case.regions if r.tag.role == role}))
 
@@ -46,7 +46,7 @@ def require_reader(cohort: Cohort, role: Role, readers: str) -> None:
     Raises:
         CohortError: with the names of those who did.
     """
-    there = marking_readers(cohort, role)
+    there = list_marking_readers(cohort, role)
     if readers in CONSENSUS or readers in there:
         return
     names = ", ".join(repr(name) for name in there) or "nobody"
@@ -75,20 +75,20 @@ def merge_readers(
     made = []
     for label in labels:
         counts: Callable[[Region], bool] = lambda r, label=label: not by_label or r.tag.label in (None, label)  # type: ignore[misc]  # noqa: E731
-        votes = np.stack([_union([r for r in own if counts(r)], frame) for own in marks.values()])
-        merged = merged_mask(votes, rule)
+        votes = np.stack([_unite([r for r in own if counts(r)], frame) for own in marks.values()])
+        merged = merge_masks(votes, rule)
         if merged.any():
             made.append(Mask(merged, Tag(role, label, rule)))
     return tuple(made)
 
 
-def _union(regions: Sequence[Region], frame: Frame) -> NDArray[np.bool_]:
+def _unite(regions: Sequence[Region], frame: Frame) -> NDArray[np.bool_]:
     inside = np.zeros(frame.shape, dtype=bool)
     for region in regions:
         inside |= region.draw(frame) > 0
     return inside
 
 
-def rule_of(readers: str) -> Rule | None:
+def parse_rule(readers: str) -> Rule | None:
     """The rule that a word names; None: shares of readers, or a reader's name."""
     return next((rule for rule in RULES if rule == readers), None)

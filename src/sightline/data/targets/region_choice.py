@@ -11,12 +11,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sightline.data.targets.drawing_styles import dilate, in_style
-from sightline.data.targets.reader_consensus import CONSENSUS, merge_readers, readers_of, rule_of
+from sightline.data.targets.drawing_styles import convert_style, dilate
+from sightline.data.targets.reader_consensus import CONSENSUS, list_readers, merge_readers, parse_rule
 from sightline.errors import RecipeError
 from sightline.structures.case import Case, Cohort
 from sightline.structures.frame import Frame
-from sightline.structures.regions import Region, Style, style_of
+from sightline.structures.regions import Region, Style, find_style
 from sightline.structures.tag import Role
 
 
@@ -89,8 +89,8 @@ class RegionChoice:
         return None if self.readers in CONSENSUS else self.readers
 
     def patients(self, cohort: Cohort) -> frozenset[str] | None:
-        """The patients whose marks are used (`patients_of_share`); None: everybody."""
-        return patients_of_share(cohort, self.role, self.share, self.share_seed, self.reader)
+        """The patients whose marks are used (`choose_patients`); None: everybody."""
+        return choose_patients(cohort, self.role, self.share, self.share_seed, self.reader)
 
     def pick(self, case: Case, shape: tuple[int, ...]) -> tuple[Region, ...]:
         """The case's regions of this role, in this style, of the readers who count.
@@ -106,20 +106,20 @@ class RegionChoice:
         """
         having = [region for region in case.regions if region.tag.role == self.role]
         if self.readers == "union":
-            return self._styled(having, shape)
+            return self._convert_styles(having, shape)
         if self.reader is not None:
-            return self._styled([region for region in having if region.tag.reader == self.reader], shape)
+            return self._convert_styles([region for region in having if region.tag.reader == self.reader], shape)
         marks = {
-            name: self._styled([region for region in having if region.tag.reader == name], shape)
-            for name in readers_of(case)
+            name: self._convert_styles([region for region in having if region.tag.reader == name], shape)
+            for name in list_readers(case)
         }
-        rule = rule_of(self.readers)
+        rule = parse_rule(self.readers)
         if rule is None or len(marks) == 1 or not having:
             return tuple(region for own in marks.values() for region in own)
         return merge_readers(marks, rule, self.role, shape, by_label=self.classes == "tagged")
 
-    def _styled(self, having: Sequence[Region], shape: tuple[int, ...]) -> tuple[Region, ...]:
-        native = [region for region in having if style_of(region) == self.style]
+    def _convert_styles(self, having: Sequence[Region], shape: tuple[int, ...]) -> tuple[Region, ...]:
+        native = [region for region in having if find_style(region) == self.style]
         if len(shape) != 2:
             if (having and not native) or self.margin_px > 0.0:
                 raise RecipeError(
@@ -132,15 +132,15 @@ class RegionChoice:
         if not native:
             # the richest description of each thing is converted, not every description of it
             for source_style in ("mask", "box", "scribble"):
-                source = [region for region in having if style_of(region) == source_style]
+                source = [region for region in having if find_style(region) == source_style]
                 if source:
-                    native = [in_style(region, self.style, plane, stroke_px=self.stroke_px) for region in source]
+                    native = [convert_style(region, self.style, plane, stroke_px=self.stroke_px) for region in source]
                     break
         if self.margin_px > 0.0:
             native = [dilate(region, self.margin_px, plane) for region in native]
         return tuple(native)
 
-    def guided_classes(self, region: Region, case: Case, classes: Sequence[str]) -> tuple[int, ...]:
+    def find_guided_classes(self, region: Region, case: Case, classes: Sequence[str]) -> tuple[int, ...]:
         """Positions of the class maps that a region of a case guides."""
         if self.classes == "own":
             return (classes.index(case.label),)
@@ -149,7 +149,7 @@ class RegionChoice:
         return tuple(range(len(classes)))
 
 
-def patients_of_share(
+def choose_patients(
     cohort: Cohort, role: Role, share: float, seed: int, reader: str | None = None
 ) -> frozenset[str] | None:
     """The patients whose marks are used: at least one, and as near to `share` of the marked images as can be.
@@ -210,21 +210,21 @@ def draw_targets(
         shared: one channel for all classes.
     """
     # each reader by themself where shares are asked for
-    readers = readers_of(case) if choice.soft else ("",)
+    readers = list_readers(case) if choice.soft else ("",)
     votes = np.zeros((len(readers), 1 if shared else len(classes), *frame.shape), dtype=np.uint8)
     for region in picked:
         drawing = region.draw(frame) > 0
         own = readers.index(region.tag.reader) if choice.soft else 0
-        for index in (0,) if shared else choice.guided_classes(region, case, classes):
+        for index in (0,) if shared else choice.find_guided_classes(region, case, classes):
             votes[own, index] |= drawing
-    targets: NDArray[np.uint8 | np.float32] = votes[0] if not choice.soft else _shares(votes)
+    targets: NDArray[np.uint8 | np.float32] = votes[0] if not choice.soft else _compute_shares(votes)
     # a region that the crop cut away guides nothing
     present: NDArray[np.bool_] = np.asarray(targets.reshape(len(targets), -1).any(axis=1))
     guided = np.broadcast_to(present, (len(classes),)).copy() if shared else present
     return targets, guided
 
 
-def _shares(votes: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _compute_shares(votes: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Mean over readers; a picture that nobody marked has none."""
     if not len(votes):
         return np.zeros(votes.shape[1:], dtype=np.float32)

@@ -30,9 +30,9 @@ class RegionTargets:
     def __init__(self, cohort: Cohort, choice: RegionChoice, budget_bytes: int) -> None:
         self.cohort = cohort
         self.choice = choice
-        self.shared = choice.classes != "own" and not _names_classes(cohort, choice)
+        self.shared = choice.classes != "own" and not _may_name_classes(cohort, choice)
         self._guiding = choice.patients(cohort)
-        self._picked = LRUCache[int, tuple[Region, ...]](budget_bytes, _bytes)
+        self._picked = LRUCache[int, tuple[Region, ...]](budget_bytes, _count_bytes)
 
     def draw(
         self, index: int, source: Frame, frame: Frame, *, hidden: bool = False
@@ -58,19 +58,19 @@ class RegionTargets:
         return target, guided
 
 
-def targets_of(cohort: Cohort, choice: RegionChoice | GazeChoice, budget_bytes: int) -> RegionTargets | GazeTargets:
+def build_targets(cohort: Cohort, choice: RegionChoice | GazeChoice, budget_bytes: int) -> RegionTargets | GazeTargets:
     """What draws a choice's targets."""
     if isinstance(choice, GazeChoice):
         return GazeTargets(cohort, choice)
     return RegionTargets(cohort, choice, budget_bytes)
 
 
-def _bytes(regions: Sequence[Region]) -> int:
+def _count_bytes(regions: Sequence[Region]) -> int:
     """Memory of masks that are held as arrays; other regions are small."""
     return sum(r.source.nbytes for r in regions if isinstance(r, Mask) and isinstance(r.source, np.ndarray))
 
 
-def _names_classes(cohort: Cohort, regions: RegionChoice) -> bool:
+def _may_name_classes(cohort: Cohort, regions: RegionChoice) -> bool:
     if regions.classes != "tagged":
         return False
     return any(r.tag.label is not None for case in cohort for r in case.regions if r.tag.role == regions.role)

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sightline.data.lru_cache import LRUCache
-from sightline.data.views.crops import Corners, boxes_of
-from sightline.data.views.frames import stated_frame
+from sightline.data.views.crops import Corners, list_boxes
+from sightline.data.views.frames import state_spacing
 from sightline.data.views.image_view import ReducedPicture, View, sample
-from sightline.data.views.patches import patch_label
+from sightline.data.views.patches import choose_patch_label
 from sightline.data.views.volume_view import VolumeView
 from sightline.errors import CohortError
 from sightline.io.image import read_image
@@ -47,7 +47,7 @@ class Encoder(Protocol):
         """What an image of a case is kept under: the case's picture, and which draw of it."""
         ...
 
-    def known(self, key: str) -> NDArray[np.int16] | None:
+    def find(self, key: str) -> NDArray[np.int16] | None:
         """What is kept under a key, or None."""
         ...
 
@@ -67,12 +67,12 @@ class Pictures:
         )
         self._around: dict[int, Corners | None] = {}
 
-    def working(self, index: int, training: bool, around: Corners | None = None) -> tuple[ReducedPicture, Frame]:
+    def load_reduced(self, index: int, training: bool, around: Corners | None = None) -> tuple[ReducedPicture, Frame]:
         """The reduced picture and the frame of the source picture itself."""
 
         def read() -> tuple[ReducedPicture, Frame]:
             picture = read_image(self.cohort[index].image)
-            source = stated_frame(picture.frame, self.cohort[index])
+            source = state_spacing(picture.frame, self.cohort[index])
             return self.view.reduce(picture.pixels, source, around=around, training=training), source
 
         return self.kept.get((index, training), read)
@@ -86,16 +86,16 @@ class Pictures:
         if index not in self._around:
             self._around[index] = view.around(case)
         around = self._around[index]
-        working, source = self.working(index, rng is not None, around)
+        working, source = self.load_reduced(index, rng is not None, around)
         label = self.cohort.class_index(case.label)
         if rng is None:
             frame = view.test_frame(source, around)
             return LoadedView(sample(working, frame) if known is None else known, frame, source, label)
         if view.patches is not None:
-            findings = boxes_of(case) if view.patches.labels == "marks" else ()
+            findings = list_boxes(case) if view.patches.labels == "marks" else ()
             frame = view.patch_frame(source, rng, findings)
             if view.patches.labels == "marks":
-                label = patch_label(case, self.cohort.classes, findings, frame)
+                label = choose_patch_label(case, self.cohort.classes, findings, frame)
         else:
             frame = view.training_frame(source, rng, around)
         pixels = view.tone(sample(working, frame), rng) if known is None else known

@@ -16,25 +16,25 @@ from sightline.errors import RecipeError
 from sightline.structures.case import Case
 from sightline.structures.frame import FloatArray, Frame
 from sightline.structures.notation import Notation, write_fields
-from sightline.structures.regions import Box, corners_of
+from sightline.structures.regions import Box, bound_region
 from sightline.structures.tag import Role
 
 Corners = tuple[float, float, float, float]
 TRIES = 100
 
 
-def boxes_of(case: Case, role: Role = "finding") -> tuple[Corners, ...]:
+def list_boxes(case: Case, role: Role = "finding") -> tuple[Corners, ...]:
     """The boxes around a case's regions of a role: row start, column start, row stop, column stop, source pixels.
 
     Where something is given both as a box and as an outline, the boxes count: they are the same things.
     """
     having = [region for region in case.regions if region.tag.role == role]
-    return tuple(corners_of(region) for region in [r for r in having if isinstance(r, Box)] or having)
+    return tuple(bound_region(region) for region in [r for r in having if isinstance(r, Box)] or having)
 
 
-def largest_box(case: Case, role: Role = "finding") -> Corners | None:
+def find_largest_box(case: Case, role: Role = "finding") -> Corners | None:
     """The box of greatest area of a role, the first of equal ones; None where nothing is marked."""
-    return max(boxes_of(case, role), key=lambda box: (box[2] - box[0]) * (box[3] - box[1]), default=None)
+    return max(list_boxes(case, role), key=lambda box: (box[2] - box[0]) * (box[3] - box[1]), default=None)
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Crop:
 
     def square(self, around: Corners, rng: Generator | None = None) -> tuple[float, float, float]:
         """Row and column of the square's corner and its side, in source pixels; moved at random with `rng`."""
-        row, column, side = self._still(around)
+        row, column, side = self._place_still(around)
         if rng is not None and self.jitter > 0.0:
             row, column = (x + side * rng.uniform(-self.jitter, self.jitter) for x in (row, column))
             side *= 1.0 + rng.uniform(-self.jitter, self.jitter)
@@ -74,7 +74,7 @@ class Crop:
 
     def part(self, around: Corners) -> Corners:
         """The part of the picture that any of its squares can show, turned by any angle."""
-        row, column, side = self._still(around)
+        row, column, side = self._place_still(around)
         half = side * self.reach / 2.0
         return row - half, column - half, row + half, column + half
 
@@ -83,7 +83,7 @@ class Crop:
         """Side of that part over the square's side."""
         return (1.0 + 3.0 * self.jitter) * math.sqrt(2.0)
 
-    def _still(self, around: Corners) -> tuple[float, float, float]:
+    def _place_still(self, around: Corners) -> tuple[float, float, float]:
         r0, c0, r1, c1 = around
         return (r0 + r1) / 2.0, (c0 + c1) / 2.0, max(r1 - r0, c1 - c0) * (1.0 + 2.0 * self.margin)
 
@@ -155,7 +155,7 @@ class RegionJitter:
             shift = rng.uniform(-self.shift, self.shift, 2) * side
             start = (side - side / zoom) / 2.0 - shift
             frame = resize_square(square, start, side / zoom, size).rotate(self.turn(rng))
-            if around is None or _holds(frame, around):
+            if around is None or _is_held(frame, around):
                 return frame
         # a box that nearly fills the picture
         return plain
@@ -172,7 +172,7 @@ def resize_square(grid: Frame, start: tuple[float, float] | FloatArray, side: fl
     return grid.then([[pixel, 0.0, start[0]], [0.0, pixel, start[1]], [0.0, 0.0, 1.0]], (size, size))
 
 
-def _holds(frame: Frame, around: Corners) -> bool:
+def _is_held(frame: Frame, around: Corners) -> bool:
     r0, c0, r1, c1 = around
     corners = frame.unmap_points([(r0, c0), (r0, c1), (r1, c1), (r1, c0)])
     return bool((corners >= 0.0).all() and (corners <= np.array(frame.shape)).all())

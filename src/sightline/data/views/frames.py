@@ -15,7 +15,7 @@ from sightline.structures.frame import Frame
 from sightline.structures.regions import is_volume
 
 
-def source_frame(case: Case) -> Frame:
+def find_source_frame(case: Case) -> Frame:
     """The frame of a case's picture or volume, which is read only if the layout does not state its shape."""
     if case.shape and (case.spacing_mm or is_volume(case.image) or not case.image.is_file()):
         return Frame.of_image(case.shape, case.spacing_mm)
@@ -25,21 +25,21 @@ def source_frame(case: Case) -> Frame:
         return read_volume(case.image).frame
     # how high a pixel is for its width stands in the file
     try:
-        return stated_frame(read_frame(case.image), case)
+        return state_spacing(read_frame(case.image), case)
     except UnreadableFile:
         if case.shape is None:
             raise
         return Frame.of_image(case.shape)
 
 
-def stated_frame(source: Frame, case: Case) -> Frame:
+def state_spacing(source: Frame, case: Case) -> Frame:
     """The frame of a case's picture, with the spacing that its cohort states, where it states one."""
     return source if case.spacing_mm is None else replace(source, spacing_mm=case.spacing_mm)
 
 
-def case_frame(case: Case, view: View | VolumeView) -> Frame:
+def find_case_frame(case: Case, view: View | VolumeView) -> Frame:
     """The frame of what a network sees of a case at test time."""
-    source = source_frame(case)
+    source = find_source_frame(case)
     if isinstance(view, VolumeView):
         # the view frames a grid whatever stands on it: an array of one number that takes no memory
         frame = view.test(np.broadcast_to(np.int16(0), source.shape))[1]

@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sightline.data.views.crops import Corners, Crop, RegionJitter, largest_box, resize_square
+from sightline.data.views.crops import Corners, Crop, RegionJitter, find_largest_box, resize_square
 from sightline.data.views.patches import Patches
 from sightline.data.views.volume_view import VolumeView
 from sightline.errors import CohortError, RecipeError
 from sightline.structures.case import Case, Cohort
 from sightline.structures.frame import Frame
-from sightline.structures.notation import Notation, later_fields, write_fields
+from sightline.structures.notation import Notation, drop_unset, write_fields
 
 # draws of a crop's area and ratio before the largest that fits is taken, as torchvision has it
 RATIO_TRIES = 10
@@ -110,13 +110,13 @@ class View:
             jitter=None if self.jitter is None else self.jitter.notation(),
             patches=None if self.patches is None else self.patches.notation(),
             draws=self.draws,
-            **later_fields(centre_crop=self.centre_crop, crop_ratio=self.crop_ratio),
+            **drop_unset(centre_crop=self.centre_crop, crop_ratio=self.crop_ratio),
         )
 
     def around(self, case: Case) -> Corners | None:
         """The box of a case that its frames are made around, or None: no such box, or the view asks for none."""
         asking = self.crop or self.jitter
-        return None if asking is None else largest_box(case, asking.role)
+        return None if asking is None else find_largest_box(case, asking.role)
 
     def test_frame(self, source: Frame, around: Corners | None = None) -> Frame:
         """Pad to square and resize; with a crop, the square around the box; with `centre_crop`, the middle.
@@ -126,7 +126,7 @@ class View:
             around: `self.around(case)` where the case is known.
         """
         # distances in the patient are kept: a pixel that is twice as high as wide becomes two
-        source, around = _with_square_pixels(source, around)
+        source, around = _square_pixels(source, around)
         if self.centre_crop is not None:
             kept = self.centre_crop * min(source.shape)
             middle = ((source.shape[0] - kept) / 2.0, (source.shape[1] - kept) / 2.0)
@@ -139,7 +139,7 @@ class View:
     def training_frame(self, source: Frame, rng: np.random.Generator, around: Corners | None = None) -> Frame:
         """Pad to square (or take the square around the box), crop, flip and turn at random, resize."""
         box = around
-        source, around = _with_square_pixels(source, around)
+        source, around = _square_pixels(source, around)
         cropped = self.crop is not None and around is not None
         square = source.pad_to_square()
         side: float = square.shape[0]
@@ -153,7 +153,7 @@ class View:
             if rng.random() < self.jitter.chance:
                 grid = grid.rotate(self.jitter.turn(rng))
         elif self.crop_ratio is not None:
-            grid = self._stretched(source, rng)
+            grid = self._stretch_crop(source, rng)
         else:
             kept = side * math.sqrt(rng.uniform(*self.crop_area))
             room = side - kept
@@ -166,7 +166,7 @@ class View:
             grid = grid.rotate(rng.uniform(-self.rotation_deg, self.rotation_deg))
         return grid
 
-    def _stretched(self, source: Frame, rng: np.random.Generator) -> Frame:
+    def _stretch_crop(self, source: Frame, rng: np.random.Generator) -> Frame:
         """A crop of the picture of any ratio, stretched to the square; the largest that fits where ten draws do not."""
         assert self.crop_ratio is not None
         rows, columns = source.shape
@@ -225,7 +225,7 @@ class View:
             return math.ceil(self.size / math.sqrt(self.crop_area[0] * least))
         return math.ceil(self.size / math.sqrt(self.crop_area[0]))
 
-    def _test_longest(self, shape: tuple[int, ...]) -> int:
+    def _compute_test_longest(self, shape: tuple[int, ...]) -> int:
         """Longest side that a picture needs at test time."""
         if self.centre_crop is None:
             return self.size
@@ -246,13 +246,13 @@ class View:
         if self.equalise:
             pixels = equalise_histogram(pixels)
         if self.crop is None or around is None:
-            longest = self.working_longest(source.shape) if training else self._test_longest(source.shape)
+            longest = self.working_longest(source.shape) if training else self._compute_test_longest(source.shape)
             return reduce_picture(pixels, source, longest)
         least = 1.0
         if training:
             least = (1.0 - self.crop.jitter) * (1.0 if self.jitter else math.sqrt(self.crop_area[0]))
         longest = math.ceil(self.size * self.crop.reach / least)
-        square, box = _with_square_pixels(source, around)
+        square, box = _square_pixels(source, around)
         low, high = square.map_points(np.reshape(self.crop.part(box or around), (2, 2))).tolist()
         return reduce_picture(pixels, source, longest, (low[0], low[1], high[0], high[1]))
 
@@ -264,7 +264,7 @@ class View:
         return sample(self.reduce(pixels, source, around=around), frame), frame
 
 
-def _with_square_pixels(source: Frame, around: Corners | None) -> tuple[Frame, Corners | None]:
+def _square_pixels(source: Frame, around: Corners | None) -> tuple[Frame, Corners | None]:
     """A source on square pixels, and a box of it in these."""
     square = source.square_pixels()
     if square is source or around is None:

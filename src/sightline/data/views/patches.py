@@ -17,11 +17,11 @@ from numpy.random import Generator
 
 from sightline.data.targets.gaze_choice import GazeChoice
 from sightline.data.targets.region_choice import RegionChoice
-from sightline.data.views.crops import Corners, boxes_of
+from sightline.data.views.crops import Corners, list_boxes
 from sightline.errors import CohortError, RecipeError
 from sightline.structures.case import Case, Cohort, is_normal
 from sightline.structures.frame import Frame
-from sightline.structures.notation import Notation, later_fields, write_fields
+from sightline.structures.notation import Notation, drop_unset, write_fields
 from sightline.structures.regions import Box
 
 
@@ -69,7 +69,7 @@ class Patches:
             zoom=self.zoom,
             around=self.around,
             per_picture=self.per_picture,
-            **later_fields(labels=None if self.labels == "marks" else self.labels),
+            **drop_unset(labels=None if self.labels == "marks" else self.labels),
         )
 
     def draw(self, view: Frame, source: Frame, findings: Sequence[Corners], rng: Generator) -> Frame:
@@ -96,7 +96,7 @@ class Patches:
         return view.then([[1.0 / zoom, 0.0, row], [0.0, 1.0 / zoom, column], [0.0, 0.0, 1.0]], (self.size, self.size))
 
 
-def patch_label(case: Case, classes: Sequence[str], findings: Sequence[Corners], frame: Frame) -> int:
+def choose_patch_label(case: Case, classes: Sequence[str], findings: Sequence[Corners], frame: Frame) -> int:
     """The class of a patch: the case's where one of its findings reaches into it, else the normal one.
 
     Args:
@@ -109,10 +109,10 @@ def patch_label(case: Case, classes: Sequence[str], findings: Sequence[Corners],
         # drawn, not bounded: the upright bounds of a turned box reach further than the box
         if Box((row_start, column_start), (row_stop, column_stop)).draw(frame).any():
             return classes.index(case.label)
-    return normal_class(classes)
+    return find_normal_class(classes)
 
 
-def normal_class(classes: Sequence[str]) -> int:
+def find_normal_class(classes: Sequence[str]) -> int:
     """Position of the class without a finding.
 
     Raises:
@@ -127,7 +127,7 @@ def normal_class(classes: Sequence[str]) -> int:
     )
 
 
-def patchable(cohort: Cohort, regions: RegionChoice | GazeChoice) -> Cohort:
+def select_patchable(cohort: Cohort, regions: RegionChoice | GazeChoice) -> Cohort:
     """The cases whose patches can be labelled: normal ones, and those with findings that are marked and shown.
 
     A case with findings that nobody marked, or that `regions.share` hides, could have its finding in any patch.
@@ -135,10 +135,10 @@ def patchable(cohort: Cohort, regions: RegionChoice | GazeChoice) -> Cohort:
     Raises:
         CohortError: no normal class, or no marked finding.
     """
-    normal = cohort.classes[normal_class(cohort.classes)]
+    normal = cohort.classes[find_normal_class(cohort.classes)]
     shown = regions.patients(cohort)
     kept = cohort.where(
-        lambda case: case.label == normal or (bool(boxes_of(case)) and (shown is None or case.patient_id in shown))
+        lambda case: case.label == normal or (bool(list_boxes(case)) and (shown is None or case.patient_id in shown))
     )
     if all(case.label == normal for case in kept):
         raise CohortError(

@@ -63,7 +63,7 @@ class VolumeView:
         Raises:
             GeometryError: no volume, or one smaller than `size`.
         """
-        placement = SampledTransform(self._middle(values))
+        placement = SampledTransform(self._frame_middle(values))
         return placement.cut(values, self.window_hu)[None], placement.frame
 
     def training(self, values: NDArray[Any], rng: np.random.Generator) -> tuple[NDArray[np.float32], Frame]:
@@ -71,7 +71,7 @@ class VolumeView:
 
         The frame holds all of the geometry but the elastic part, which moves voxels by about one.
         """
-        middle = self._middle(values)
+        middle = self._frame_middle(values)
         room = [min(int(self.shift_mm), (n - self.size) // 2) for n in values.shape]
         shift = [int(rng.integers(-most, most + 1)) for most in room] if any(room) else [0, 0, 0]
         shifted = middle.crop(shift, middle.shape)
@@ -82,7 +82,7 @@ class VolumeView:
         cube = draw_tone(placement.cut(values, self.window_hu), rng)
         return cube[None], placement.frame
 
-    def _middle(self, values: NDArray[Any]) -> Frame:
+    def _frame_middle(self, values: NDArray[Any]) -> Frame:
         if values.ndim != 3:
             raise GeometryError(f"A patch has three axes; got {values.ndim} ({values.shape}).", "Cut patches anew.")
         if min(values.shape) < self.size:
@@ -135,8 +135,8 @@ class SampledTransform:
         if self.offsets is None and aligned and inside:
             block = values[tuple(slice(int(a), int(a) + n) for a, n in zip(low, self.frame.shape, strict=True))]
             turned = block[tuple(slice(None, None, -1 if sign < 0 else 1) for sign in signs)]
-            return _windowed(turned, window_hu)
-        return _sampled(_windowed(values, window_hu), self.frame, self.offsets)
+            return _apply_window(turned, window_hu)
+        return _sample_values(_apply_window(values, window_hu), self.frame, self.offsets)
 
 
 def draw_placement(grid: Frame, rng: np.random.Generator) -> SampledTransform:
@@ -193,7 +193,7 @@ def draw_tone(cube: Cube, rng: np.random.Generator) -> Cube:
     return np.clip(changed[inner], 0.0, 1.0)
 
 
-def _windowed(values: NDArray[Any], window_hu: tuple[float, float]) -> Cube:
+def _apply_window(values: NDArray[Any], window_hu: tuple[float, float]) -> Cube:
     low, high = window_hu
     scaled = values.astype(np.float32)
     scaled -= np.float32(low)
@@ -201,7 +201,7 @@ def _windowed(values: NDArray[Any], window_hu: tuple[float, float]) -> Cube:
     return np.clip(scaled, 0.0, 1.0, out=scaled)
 
 
-def _sampled(values: Cube, frame: Frame, offsets: Cube | None) -> Cube:
+def _sample_values(values: Cube, frame: Frame, offsets: Cube | None) -> Cube:
     """Values on the frame's grid. torch's fractions from -1 to 1 run from corner to corner, as ours."""
     import torch
 

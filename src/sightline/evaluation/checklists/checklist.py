@@ -76,7 +76,7 @@ class Checklist:
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(COLUMNS)
         for each in self.answers:
-            said = "; ".join(fact.text() for fact in each.facts)
+            answer = "; ".join(fact.text() for fact in each.facts)
             sources = "; ".join(fact.source for fact in each.facts)
             writer.writerow(
                 [
@@ -84,7 +84,7 @@ class Checklist:
                     each.item.section,
                     each.item.words,
                     each.state,
-                    said,
+                    answer,
                     sources,
                     each.lacks,
                     each.author,
@@ -104,16 +104,16 @@ class Checklist:
                 section = each.item.section
                 lines += [f"## {section}", ""]
             lines += [f"**{each.item.number}. {each.item.words}** ({each.state})", ""]
-            lines += [f"- {_escaped(fact.text())} (`{fact.source}`)" for fact in each.facts]
+            lines += [f"- {_escape_cell(fact.text())} (`{fact.source}`)" for fact in each.facts]
             if each.author:
-                lines.append(f"- author: {_escaped(each.author)}")
+                lines.append(f"- author: {_escape_cell(each.author)}")
             elif each.lacks:
                 lines.append(f"- to be said by the author: {each.lacks}")
             lines.append("")
         return "\n".join(lines)
 
 
-def _escaped(text: str) -> str:
+def _escape_cell(text: str) -> str:
     return " ".join(text.split()).replace("<", "&lt;")
 
 
@@ -137,8 +137,8 @@ def fill_checklist(run: Run, name: str, authors: dict[str, str] | None = None) -
         facts = dict.fromkeys(fact.source for group in item.facts for fact in known[group])
         by_source = {fact.source: fact for group in item.facts for fact in known[group]}
         unknown = tuple(group for group in item.facts if not known[group])
-        said = tuple(by_source[source] for source in facts)
-        answers.append(ItemAnswer(item, said, (authors or {}).get(item.number, ""), unknown))
+        found_facts = tuple(by_source[source] for source in facts)
+        answers.append(ItemAnswer(item, found_facts, (authors or {}).get(item.number, ""), unknown))
     return Checklist(GUIDELINES[name], tuple(answers))
 
 
@@ -154,13 +154,13 @@ def write_checklist(run: Run, name: str, out: Path) -> Checklist:
         RunError: an unfinished run, no such guideline, or a table of before that does not read.
     """
     path = out / f"{name}.csv"
-    found = fill_checklist(run, name, _authors(path))
+    found = fill_checklist(run, name, _read_authors(path))
     write_text(path, found.csv())
     write_text(out / f"{name}.md", found.markdown(run.recipe.title))
     return found
 
 
-def _authors(path: Path) -> dict[str, str]:
+def _read_authors(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:

@@ -16,7 +16,7 @@ from typing import Any
 from sightline.errors import RunError
 from sightline.metrics.calibration.record import FILE as CALIBRATION
 from sightline.metrics.estimate import Estimate
-from sightline.training.model_card import Measurement, kept_epoch, read_measurements
+from sightline.training.model_card import Measurement, find_kept_epoch, read_measurements
 from sightline.training.run import Run
 
 RECIPE, COHORT, ENVIRONMENT, HISTORY = "recipe.json", "cohort.json", "environment.json", "history.csv"
@@ -47,11 +47,15 @@ class Fact:
 
     def text(self) -> str:
         """What it says, for a reader."""
-        shown = _shown(self.value) if isinstance(self.value, dict | list) else _cell(self.place[-7:], self.value)
+        shown = (
+            _format_value(self.value)
+            if isinstance(self.value, dict | list)
+            else _format_cell(self.place[-7:], self.value)
+        )
         return f"{self.words}: {shown}" if self.words else shown
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     """A JSON value in a line: numbers of an estimate as a table prints them, parts of a recipe as `name=value`."""
     if isinstance(value, dict) and set(value) == set(Estimate.__dataclass_fields__):
         estimate = Estimate.from_dict(value)
@@ -60,18 +64,18 @@ def _shown(value: Any) -> str:
         return f"{estimate}{why}" + (f" ({counted})" if counted else "")
     if isinstance(value, dict):
         return ", ".join(
-            f"{name}={_cell(name, each)}" for name, each in value.items() if each not in (None, "", [], {})
+            f"{name}={_format_cell(name, each)}" for name, each in value.items() if each not in (None, "", [], {})
         )
     if isinstance(value, list):
-        return ", ".join(_cell("", each) for each in value)
-    return _cell("", value)
+        return ", ".join(_format_cell("", each) for each in value)
+    return _format_cell("", value)
 
 
-def _cell(name: str, value: Any) -> str:
+def _format_cell(name: str, value: Any) -> str:
     if isinstance(value, dict):
-        return f"({_shown(value)})"
+        return f"({_format_value(value)})"
     if isinstance(value, list):
-        return f"[{', '.join(_cell('', each) for each in value)}]"
+        return f"[{', '.join(_format_cell('', each) for each in value)}]"
     if isinstance(value, float):
         return f"{value:.6g}"
     # where a file lay on some machine tells nobody anything
@@ -141,7 +145,7 @@ def resolve(value: Any, pointer: str) -> Any:
     return value
 
 
-def _all(file: str, *pointers: str) -> Callable[[RunRecord], Iterator[Fact]]:
+def _gather_pointers(file: str, *pointers: str) -> Callable[[RunRecord], Iterator[Fact]]:
     """Facts at several pointers of a file, named by their words."""
 
     def read(record: RunRecord) -> Iterator[Fact]:
@@ -153,7 +157,7 @@ def _all(file: str, *pointers: str) -> Callable[[RunRecord], Iterator[Fact]]:
     return read
 
 
-def _initial(record: RunRecord) -> Iterator[Fact]:
+def _find_initial_weights(record: RunRecord) -> Iterator[Fact]:
     """Wherever the recipe names initial weights."""
     recipe = json.loads((record.run.folder / RECIPE).read_text(encoding="utf-8"))
 
@@ -168,20 +172,20 @@ def _initial(record: RunRecord) -> Iterator[Fact]:
     yield from record.json(RECIPE, "/seed", "seed")
 
 
-def _selection(record: RunRecord) -> Iterator[Fact]:
+def _find_selection(record: RunRecord) -> Iterator[Fact]:
     yield from record.json(RECIPE, "/select", "epoch kept")
     path = record.run.folder / HISTORY
     if path.is_file():
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         if rows:
-            kept = kept_epoch(rows, record.run.recipe.select)
+            kept = find_kept_epoch(rows, record.run.recipe.select)
             for column in ("epoch", "val_loss", "val_auc"):
                 if rows[kept].get(column):
                     yield Fact(column, rows[kept][column], HISTORY, f"row {kept + 1}, {column}")
 
 
-def _of_tests(choose: Callable[[Measurement], Iterable[Estimate]]) -> Callable[[RunRecord], Iterator[Fact]]:
+def _gather_from_tests(choose: Callable[[Measurement], Iterable[Estimate]]) -> Callable[[RunRecord], Iterator[Fact]]:
     def read(record: RunRecord) -> Iterator[Fact]:
         for each in record.tests:
             yield from record.estimates(each, choose(each))
@@ -189,13 +193,13 @@ def _of_tests(choose: Callable[[Measurement], Iterable[Estimate]]) -> Callable[[
     return read
 
 
-def _validation(record: RunRecord) -> Iterator[Fact]:
+def _find_validation(record: RunRecord) -> Iterator[Fact]:
     for each in record.measurements:
         if each.kind == "val":
             yield from record.estimates(each, each.scores[:3])
 
 
-def _of_kind(kind: str) -> Callable[[RunRecord], Iterator[Fact]]:
+def _gather_kind(kind: str) -> Callable[[RunRecord], Iterator[Fact]]:
     def read(record: RunRecord) -> Iterator[Fact]:
         for each in record.tests:
             if each.kind == kind:
@@ -206,7 +210,7 @@ def _of_kind(kind: str) -> Callable[[RunRecord], Iterator[Fact]]:
     return read
 
 
-def _intervals(record: RunRecord) -> Iterator[Fact]:
+def _find_intervals(record: RunRecord) -> Iterator[Fact]:
     for each in record.tests:
         seen = set()
         for i, estimate in enumerate(each.estimates):
@@ -216,7 +220,7 @@ def _intervals(record: RunRecord) -> Iterator[Fact]:
                 yield from record.json(name, f"/{i}/method", f"95% interval of {estimate.name}")
 
 
-def _crossed(record: RunRecord) -> Iterator[Fact]:
+def _find_fourfold_tables(record: RunRecord) -> Iterator[Fact]:
     """The fourfold table at each operating point."""
     for each in record.tests:
         for i, estimate in enumerate(each.estimates):
@@ -225,13 +229,13 @@ def _crossed(record: RunRecord) -> Iterator[Fact]:
                 yield from record.json(record.file_of(each, "metrics.json"), f"/{i}/n", words)
 
 
-def _subgroups(record: RunRecord) -> Iterator[Fact]:
+def _find_subgroups(record: RunRecord) -> Iterator[Fact]:
     for each in record.tests:
         for own, gap in each.subgroups:
             yield from record.estimates(each, (own, gap))
 
 
-def _robustness(record: RunRecord) -> Iterator[Fact]:
+def _find_robustness(record: RunRecord) -> Iterator[Fact]:
     for file in sorted(record.run.folder.glob("*/shortcuts.json")):
         name = file.relative_to(record.run.folder).as_posix()
         yield from record.json(name, "/verdicts", "changed pictures")
@@ -247,32 +251,32 @@ def _robustness(record: RunRecord) -> Iterator[Fact]:
                     )
 
 
-def _maps(record: RunRecord) -> Iterator[Fact]:
+def _find_maps(record: RunRecord) -> Iterator[Fact]:
     for each in record.tests:
         yield from record.estimates(each, [e for e in each.estimates if e.name.startswith(MAPS)])
 
 
-def _tested(record: RunRecord) -> Iterator[Fact]:
+def _find_tests(record: RunRecord) -> Iterator[Fact]:
     for each in record.tests:
         yield from record.json(record.file_of(each, f"{each.split}.json"), "/cases", f"images of {each.folder.name}")
 
 
-def _kept(record: RunRecord) -> Iterator[Fact]:
+def _find_kept_predictions(record: RunRecord) -> Iterator[Fact]:
     for each in record.tests:
         yield from record.json(record.file_of(each, f"{each.split}.json"), "/files", f"kept of {each.folder.name}")
 
 
-def _prevalence(record: RunRecord) -> Iterator[Fact]:
+def _find_prevalence(record: RunRecord) -> Iterator[Fact]:
     for each in record.tests:
         yield from record.estimates(each, [e for e in each.estimates if e.name.startswith("prevalence")][-1:])
 
 
-def _points(record: RunRecord) -> Iterator[Fact]:
+def _find_points(record: RunRecord) -> Iterator[Fact]:
     for number, point in enumerate(record.run.calibration.points if record.run.calibration else ()):
         yield from record.json(CALIBRATION, f"/points/{number}", point.name)
 
 
-def _sources(record: RunRecord) -> Iterator[Fact]:
+def _find_sources(record: RunRecord) -> Iterator[Fact]:
     yield from record.json(COHORT, "/name", "cohort")
     for word in record.run.cohort.get("about", {}):
         if word not in ("licence", "split", "patients"):
@@ -280,44 +284,44 @@ def _sources(record: RunRecord) -> Iterator[Fact]:
 
 
 GROUPS: Mapping[str, Callable[[RunRecord], Iterator[Fact]]] = {
-    "technology": _all(RECIPE, "/title", "/model/kind", "/model/backbone/name", "/guidance/kind"),
-    "classes": _all(COHORT, "/classes"),
-    "source": _sources,
-    "licence": _all(COHORT, "/about/licence"),
-    "split": _all(COHORT, "/about/split"),
-    "subset": _all(COHORT, "/about/subset", "/about/split"),
-    "patients": _all(COHORT, "/about/patients"),
-    "counts": _all(COHORT, "/counts/train", "/counts/val", "/counts/test"),
-    "view": _all(RECIPE, "/view"),
-    "model": _all(RECIPE, "/model"),
-    "software": _all(ENVIRONMENT, "/sightline", "/python", "/packages", "/platform", "/processor"),
-    "code": _all(ENVIRONMENT, "/code", "/sightline"),
-    "command": _all(ENVIRONMENT, "/command"),
-    "initial": _initial,
-    "weights": _all(COHORT, "/run_identity"),
-    "training": _all(
+    "technology": _gather_pointers(RECIPE, "/title", "/model/kind", "/model/backbone/name", "/guidance/kind"),
+    "classes": _gather_pointers(COHORT, "/classes"),
+    "source": _find_sources,
+    "licence": _gather_pointers(COHORT, "/about/licence"),
+    "split": _gather_pointers(COHORT, "/about/split"),
+    "subset": _gather_pointers(COHORT, "/about/subset", "/about/split"),
+    "patients": _gather_pointers(COHORT, "/about/patients"),
+    "counts": _gather_pointers(COHORT, "/counts/train", "/counts/val", "/counts/test"),
+    "view": _gather_pointers(RECIPE, "/view"),
+    "model": _gather_pointers(RECIPE, "/model"),
+    "software": _gather_pointers(ENVIRONMENT, "/sightline", "/python", "/packages", "/platform", "/processor"),
+    "code": _gather_pointers(ENVIRONMENT, "/code", "/sightline"),
+    "command": _gather_pointers(ENVIRONMENT, "/command"),
+    "initial": _find_initial_weights,
+    "weights": _gather_pointers(COHORT, "/run_identity"),
+    "training": _gather_pointers(
         RECIPE, "/optimiser", "/schedule", "/rates", "/epochs", "/steps", "/batch_size", "/guidance", "/weight",
         "/regions", "/objective", "/train_on", "/seed",
     ),
-    "imbalance": _all(RECIPE, "/reweight"),
-    "selection": _selection,
-    "parts": _all(COHORT, "/parts"),
-    "validation": _validation,
-    "performance": _of_tests(lambda each: each.scores),
-    "points": _of_tests(lambda each: each.points),
-    "calibration": _of_tests(lambda each: each.calibration),
-    "benefit": _of_tests(lambda each: [e for e in each.estimates if e.name.startswith("net benefit")]),
-    "intervals": _intervals,
-    "crosstab": _crossed,
-    "subgroups": _subgroups,
-    "robustness": _robustness,
-    "maps": _maps,
-    "internal": _of_kind("test"),
-    "external": _of_kind("other"),
-    "tested": _tested,
-    "kept": _kept,
-    "prevalence": _prevalence,
-    "thresholds": _points,
-    "recalibration": _all(CALIBRATION, "/fitted"),
-    "indeterminate": _all(CALIBRATION, "/abstention", "/sets"),
+    "imbalance": _gather_pointers(RECIPE, "/reweight"),
+    "selection": _find_selection,
+    "parts": _gather_pointers(COHORT, "/parts"),
+    "validation": _find_validation,
+    "performance": _gather_from_tests(lambda each: each.scores),
+    "points": _gather_from_tests(lambda each: each.points),
+    "calibration": _gather_from_tests(lambda each: each.calibration),
+    "benefit": _gather_from_tests(lambda each: [e for e in each.estimates if e.name.startswith("net benefit")]),
+    "intervals": _find_intervals,
+    "crosstab": _find_fourfold_tables,
+    "subgroups": _find_subgroups,
+    "robustness": _find_robustness,
+    "maps": _find_maps,
+    "internal": _gather_kind("test"),
+    "external": _gather_kind("other"),
+    "tested": _find_tests,
+    "kept": _find_kept_predictions,
+    "prevalence": _find_prevalence,
+    "thresholds": _find_points,
+    "recalibration": _gather_pointers(CALIBRATION, "/fitted"),
+    "indeterminate": _gather_pointers(CALIBRATION, "/abstention", "/sets"),
 }  # fmt: skip

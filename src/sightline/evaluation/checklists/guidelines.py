@@ -47,7 +47,7 @@ class Guideline:
     items: tuple[GuidelineItem, ...]
 
 
-def _items(section: str, *rows: tuple[str, ...]) -> tuple[GuidelineItem, ...]:
+def _build_items(section: str, *rows: tuple[str, ...]) -> tuple[GuidelineItem, ...]:
     """Items of a section; a row is number, words, fact groups parted by blanks, what is lacking."""
     return tuple(
         GuidelineItem(number, section, words, tuple(rest[0].split()) if rest else (), rest[1] if len(rest) > 1 else "")
@@ -60,14 +60,14 @@ CLAIM = Guideline(
     "CLAIM 2024",
     "Tejani AS et al. Checklist for Artificial Intelligence in Medical Imaging (CLAIM): 2024 Update. Radiol Artif "
     "Intell 2024;6(4):e240300. doi:10.1148/ryai.240300",
-    _items(
+    _build_items(
         "Title and abstract",
         ("1", "title names AI and its kind", "technology", "the title"),
         ("2", "structured abstract"),
     )
-    + _items("Introduction", ("3", "background, intended use, clinical role"), ("4", "aims and hypotheses"))
-    + _items("Study design", ("5", "prospective or retrospective"), ("6", "goal of the study"))
-    + _items(
+    + _build_items("Introduction", ("3", "background, intended use, clinical role"), ("4", "aims and hypotheses"))
+    + _build_items("Study design", ("5", "prospective or retrospective"), ("6", "goal of the study"))
+    + _build_items(
         "Data",
         ("7", "sources of data", "source", "places and dates"),
         ("8", "who was included and excluded, and why"),
@@ -77,7 +77,7 @@ CLAIM = Guideline(
         ("12", "missing data"),
         ("13", "acquisition protocol"),
     )
-    + _items(
+    + _build_items(
         "Reference standard",
         ("14", "how the reference standard was obtained", "classes", "how and by whom it was set"),
         ("15", "why this reference standard"),
@@ -85,13 +85,13 @@ CLAIM = Guideline(
         ("17", "how test cases were annotated"),
         ("18", "agreement within and between annotators"),
     )
-    + _items(
+    + _build_items(
         "Partitions and test data",
         ("19", "how data were assigned to partitions", "split counts imbalance"),
         ("20", "at which level partitions are disjoint", "split patients"),
         ("21", "intended size of the test set", "tested", "how the size was arrived at"),
     )
-    + _items(
+    + _build_items(
         "Model and training",
         ("22", "the model, to be built again", "model classes"),
         ("23", "software with versions", "software"),
@@ -100,7 +100,7 @@ CLAIM = Guideline(
         ("26", "how the final model was selected", "selection"),
         ("27", "how models were combined", "parts"),
     )
-    + _items(
+    + _build_items(
         "Evaluation",
         ("28", "measures of performance", "performance", "why these"),
         ("29", "uncertainty and significance", "intervals"),
@@ -110,7 +110,7 @@ CLAIM = Guideline(
         ("33", "testing on external data", "external", "that these cases are of another site"),
         ("34", "registration of a trial"),
     )
-    + _items(
+    + _build_items(
         "Results",
         ("35", "numbers included and excluded", "counts", "numbers excluded, flow chart"),
         ("36", "characteristics of the cases of each partition", "counts", "age, sex, disease"),
@@ -118,8 +118,8 @@ CLAIM = Guideline(
         ("38", "diagnostic accuracy with precision", "performance points"),
         ("39", "analysis of errors", "crosstab", "what the wrong cases have in common"),
     )
-    + _items("Discussion", ("40", "limitations"), ("41", "implications for practice"))
-    + _items(
+    + _build_items("Discussion", ("40", "limitations"), ("41", "implications for practice"))
+    + _build_items(
         "Other",
         ("42", "full protocol, technical details", "command", "the protocol"),
         ("43", "availability of software, model and data", "code licence", "where they can be had"),
@@ -132,15 +132,15 @@ TRIPOD_AI = Guideline(
     "TRIPOD+AI (2024)",
     "Collins GS et al. TRIPOD+AI statement: updated guidance for reporting clinical prediction models that use "
     "regression or machine learning methods. BMJ 2024;385:e078378. doi:10.1136/bmj-2023-078378",
-    _items("Title and abstract", ("1", "title: model, population, outcome"), ("2", "abstract"))
-    + _items(
+    _build_items("Title and abstract", ("1", "title: model, population, outcome"), ("2", "abstract"))
+    + _build_items(
         "Introduction",
         ("3a", "context in care, and why this model"),
         ("3b", "population, purpose, users"),
         ("3c", "known inequalities of health"),
         ("4", "objectives"),
     )
-    + _items(
+    + _build_items(
         "Methods",
         ("5a", "sources of development and evaluation data", "source tested", "why these, and whom they represent"),
         ("5b", "dates of the data"),
@@ -169,7 +169,7 @@ TRIPOD_AI = Guideline(
         ("16", "differences of development and evaluation data", "external", "setting, eligibility, outcome"),
         ("17", "ethics approval and consent"),
     )
-    + _items(
+    + _build_items(
         "Open science",
         ("18a", "funding"),
         ("18b", "conflicts of interest"),
@@ -179,7 +179,7 @@ TRIPOD_AI = Guideline(
         ("18f", "availability of code", "code", "where it can be had"),
         ("19", "involvement of patients and the public"),
     )
-    + _items(
+    + _build_items(
         "Results",
         ("20a", "flow of participants, with and without the outcome", "counts", "flow chart"),
         ("20b", "characteristics of participants", "counts", "age, sex, sites, dates"),
@@ -190,7 +190,7 @@ TRIPOD_AI = Guideline(
         ("23b", "heterogeneity found between clusters"),
         ("24", "result of updating", "recalibration calibration"),
     )
-    + _items(
+    + _build_items(
         "Discussion",
         ("25", "interpretation"),
         ("26", "limitations"),
@@ -205,13 +205,15 @@ STARD_AI = Guideline(
     "STARD-AI (2025)",
     "Sounderajah V et al. The STARD-AI reporting guideline for diagnostic accuracy studies using artificial "
     "intelligence. Nat Med 2025;31:3283-3289. doi:10.1038/s41591-025-03953-8",
-    _items(
+    _build_items(
         "Title and abstract",
         ("1", "title or abstract: accuracy of an AI test, with a measure", "performance", "the title"),
         ("2", "structured abstract"),
     )
-    + _items("Introduction", ("3", "background, use of the test, place in the work"), ("4", "objectives, hypotheses"))
-    + _items(
+    + _build_items(
+        "Introduction", ("3", "background, use of the test, place in the work"), ("4", "objectives, hypotheses")
+    )
+    + _build_items(
         "Participants and data",
         ("5", "data gathered before or after the test"),
         ("6", "ethics approval"),
@@ -224,7 +226,7 @@ STARD_AI = Guideline(
         ("13", "devices; software of the test", "software", "makers and models of devices"),
         ("14", "acquisition and preprocessing", "view", "acquisition"),
     )
-    + _items(
+    + _build_items(
         "Test methods",
         ("15a", "the index test, to be done again", "model view software"),
         ("15b", "how it was developed, with sample sizes", "training selection split counts"),
@@ -236,7 +238,7 @@ STARD_AI = Guideline(
         ("17a", "what the readers of the test knew"),
         ("17b", "what the assessors of the reference knew"),
     )
-    + _items(
+    + _build_items(
         "Analysis",
         ("18", "how accuracy is estimated and compared", "intervals"),
         ("19", "indeterminate results", "indeterminate", "those of the reference standard"),
@@ -245,7 +247,7 @@ STARD_AI = Guideline(
         ("22", "sample size", "tested", "how it was arrived at"),
         ("23", "analysis of errors, bias and fairness", "subgroups", "which groups matter, and why"),
     )
-    + _items(
+    + _build_items(
         "Results",
         ("24", "flow of participants", "counts", "flow chart"),
         ("25", "characteristics of training, validation and test sets", "counts", "age, sex, disease, devices"),
@@ -258,13 +260,13 @@ STARD_AI = Guideline(
         ("31", "accuracy with precision", "performance points"),
         ("32", "adverse events"),
     )
-    + _items(
+    + _build_items(
         "Discussion",
         ("33", "limitations"),
         ("34", "implications for practice"),
         ("35", "ethics of its use, fairness"),
     )
-    + _items(
+    + _build_items(
         "Other",
         ("36", "registration"),
         ("37", "protocol"),

@@ -14,20 +14,20 @@ from sightline.errors import CohortError, RunError
 from sightline.evaluation.evaluate import evaluate
 from sightline.evaluation.overlap import refuse_trained_on
 from sightline.io.files import write_text
-from sightline.metrics.calibration.recalibration import Fitted, fit_recalibration
+from sightline.metrics.calibration.recalibration import FittedRecalibration, fit_recalibration
 from sightline.metrics.calibration.record import CalibrationRecord
-from sightline.metrics.calibration.report import calibration_curve, calibration_estimates
+from sightline.metrics.calibration.report import compute_calibration_curve, compute_calibration_estimates
 from sightline.metrics.calibration.scaling import Method
 from sightline.metrics.classification.report import to_markdown
-from sightline.metrics.decision.abstention import Abstention, Kind, choose_abstention, study_energies
-from sightline.metrics.decision.conformal import Of, PredictionSets, miss_rate_point, prediction_sets
+from sightline.metrics.decision.abstention import Abstention, Kind, average_study_energies, choose_abstention
+from sightline.metrics.decision.conformal import Of, PredictionSets, choose_miss_rate_point, fit_prediction_sets
 from sightline.metrics.decision.operating_points import OperatingPoint, choose_point
 from sightline.metrics.estimate import Estimate
 from sightline.metrics.predictions import Predictions
-from sightline.plots.reliability import ReliabilityCurve, reliability
+from sightline.plots.reliability import ReliabilityCurve, draw_reliability
 from sightline.structures.case import Cohort
 from sightline.training.engine import Engine
-from sightline.training.run import Run, environment
+from sightline.training.run import Run, describe_environment
 
 
 @dataclass(frozen=True)
@@ -88,35 +88,35 @@ def calibrate(
     if len(validation) == 0:
         raise CohortError(f"Cohort {cohort.name!r} has no validation case.", "Assign splits when importing the cohort.")
     refuse_trained_on(run, validation, "validation cases")
-    said = evaluate(run, validation, "val", engine=engine, calibrated=False)
+    evaluation = evaluate(run, validation, "val", engine=engine, calibrated=False)
     fitted = None
     if choice.method != "none":
-        fitted = fit_recalibration(said.predictions, choice.method, where=f"{cohort.name}, val")
+        fitted = fit_recalibration(evaluation.predictions, choice.method, where=f"{cohort.name}, val")
     plain = CalibrationRecord(run.identity, run.classes, fitted)
-    meant = plain.apply(said.predictions).study_wise()
-    where, source = f"{cohort.name}, val", said
+    meant = plain.apply(evaluation.predictions).study_wise()
+    where, source = f"{cohort.name}, val", evaluation
     if local is not None:
         refuse_trained_on(run, local, "local studies")
         source = evaluate(run, run.recipe.see(local), f"local_{local.fingerprint()}", engine=engine, calibrated=False)
         where = f"{local.name}, {len(set(source.predictions.study_ids))} local studies"
     basis = plain.apply(source.predictions).study_wise()
-    energies = None if source.energies is None else study_energies(source.predictions, source.energies)
+    energies = None if source.energies is None else average_study_energies(source.predictions, source.energies)
     record = CalibrationRecord(
         run.identity,
         run.classes,
         fitted,
         choose_points(basis, choice, where),
-        _abstention(basis, choice, where, energies),
-        None if choice.sets is None else prediction_sets(basis, choice.sets),
+        _choose_abstention(basis, choice, where, energies),
+        None if choice.sets is None else fit_prediction_sets(basis, choice.sets),
         {
             "cohort": cohort.name,
             "fingerprint": cohort.fingerprint(),
             "local": None if local is None else f"{local.name} {local.fingerprint()}",
-            "command": environment()["command"],
+            "command": describe_environment()["command"],
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
         },
     )
-    write_calibration(run, record, said.predictions, meant)
+    write_calibration(run, record, evaluation.predictions, meant)
     return record
 
 
@@ -132,11 +132,13 @@ def choose_points(basis: Predictions, choice: CalibrationChoice, where: str) -> 
         choose_point(basis, "specificity", x, positive=choice.positive, where=where) for x in choice.specificities
     ]
     if choice.miss_rate is not None:
-        points.append(miss_rate_point(basis, choice.miss_rate, positive=choice.positive, of=choice.of, where=where))
+        points.append(
+            choose_miss_rate_point(basis, choice.miss_rate, positive=choice.positive, of=choice.of, where=where)
+        )
     return tuple(points)
 
 
-def _abstention(
+def _choose_abstention(
     basis: Predictions, choice: CalibrationChoice, where: str, energies: NDArray[np.float64] | None
 ) -> Abstention | None:
     if choice.coverage is None:
@@ -144,21 +146,21 @@ def _abstention(
     return choose_abstention(basis, choice.coverage, choice.confidence, energies=energies, where=where)
 
 
-def write_calibration(run: Run, record: CalibrationRecord, said: Predictions, meant: Predictions) -> None:
+def write_calibration(run: Run, record: CalibrationRecord, uncalibrated: Predictions, meant: Predictions) -> None:
     """The record as JSON, as a page, and as a picture, in the run's folder."""
     record.write(run.folder)
-    before, after = calibration_estimates(said), calibration_estimates(meant)
-    write_text(run.folder / "calibration.md", _page(run, record, before, after))
+    before, after = compute_calibration_estimates(uncalibrated), compute_calibration_estimates(meant)
+    write_text(run.folder / "calibration.md", _format_page(run, record, before, after))
     curves = [
-        reliability_curve("as said", said.study_wise()),
-        reliability_curve("calibrated (fitted on these cases)", meant),
+        build_reliability_curve("as said", uncalibrated.study_wise()),
+        build_reliability_curve("calibrated (fitted on these cases)", meant),
     ]
-    (run.folder / "calibration.png").write_bytes(reliability(curves))
+    (run.folder / "calibration.png").write_bytes(draw_reliability(curves))
 
 
-def reliability_curve(name: str, predictions: Predictions, style: int | None = None) -> ReliabilityCurve:
+def build_reliability_curve(name: str, predictions: Predictions, style: int | None = None) -> ReliabilityCurve:
     """A calibration curve of the last class, ready to be drawn."""
-    points = [point for point in calibration_curve(predictions) if point.observed.value is not None]
+    points = [point for point in compute_calibration_curve(predictions) if point.observed.value is not None]
     return ReliabilityCurve(
         name,
         [point.said for point in points],
@@ -169,14 +171,14 @@ def reliability_curve(name: str, predictions: Predictions, style: int | None = N
     )
 
 
-def _page(run: Run, record: CalibrationRecord, before: Sequence[Estimate], after: Sequence[Estimate]) -> str:
+def _format_page(run: Run, record: CalibrationRecord, before: Sequence[Estimate], after: Sequence[Estimate]) -> str:
     lines = [f"# Calibration of {run.recipe.title}", ""]
     local = (record.about or {}).get("local")
     chosen = f" Thresholds, abstention and sets were chosen on {local}." if local else ""
     flatter = "numbers on the same cases flatter. Read the test set's in metrics.md."
     lines += [f"Probabilities were fitted on validation; {flatter}{chosen}", ""]
     if record.fitted is not None:
-        lines += [_fitted_words(record.fitted), ""]
+        lines += [_describe_fitted(record.fitted), ""]
     lines += [
         "## As said, image-wise",
         "",
@@ -188,17 +190,17 @@ def _page(run: Run, record: CalibrationRecord, before: Sequence[Estimate], after
         "",
     ]
     if record.points:
-        lines += ["## Operating points", "", points_to_markdown(record.points), ""]
+        lines += ["## Operating points", "", format_points(record.points), ""]
     if (a := record.abstention) is not None:
         answered, right = a.chosen_on["answered"], a.chosen_on["accuracy_of_the_answered"]
         words = f"{answered:.1%} of the studies of {a.chosen_on['split']} are answered, {right:.1%} of those right"
         lines += [f"Abstains where {a.kind} is below {a.threshold:.4g}: {words}.", ""]
     if record.sets is not None:
-        lines += [_set_words(record.sets), ""]
+        lines += [_describe_sets(record.sets), ""]
     return "\n".join(lines)
 
 
-def _fitted_words(fitted: Fitted) -> str:
+def _describe_fitted(fitted: FittedRecalibration) -> str:
     losses = ", ".join(f"{name} {value:.4f}" for name, value in fitted.log_loss.items())
     fields = fitted.recalibration.to_dict()
     what: str = fitted.recalibration.method
@@ -213,12 +215,12 @@ def _fitted_words(fitted: Fitted) -> str:
     return f"Probabilities: {what}. Log loss on patients the map had not seen: {losses}.{why}"
 
 
-def _set_words(sets: PredictionSets) -> str:
+def _describe_sets(sets: PredictionSets) -> str:
     each = ", ".join(f"{name} from {t:.4g} on" for name, t in zip(sets.classes, sets.thresholds, strict=True))
     return f"Prediction sets hold the true class of {1 - sets.alpha:.0%} of studies: {each}."
 
 
-def points_to_markdown(points: Sequence[OperatingPoint]) -> str:
+def format_points(points: Sequence[OperatingPoint]) -> str:
     """A table of operating points and what they reach where they were chosen."""
     head = "| point | called from | chosen on | sensitivity there | specificity there |\n|---|---|---|---|---|\n"
     rows = []

@@ -66,7 +66,7 @@ def write_capsule(table: Path, out: Path) -> Capsule:
     Raises:
         RunError: no finished table, or a run of it is missing.
     """
-    parts = dict(sorted(_parts(table)))
+    parts = dict(sorted(_iterate_parts(table)))
     sums = {name: hashlib.sha256(data).hexdigest() for name, data in parts.items()}
     contents = json.dumps({"format": FORMAT, "files": sums}, indent=1).encode() + b"\n"
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -134,7 +134,7 @@ def _plain_name(name: str) -> bool:
 _CAUGHT = "Do not trust these numbers; ask for the capsule that was published with them."
 
 
-def _parts(table: Path) -> Iterator[tuple[str, bytes]]:
+def _iterate_parts(table: Path) -> Iterator[tuple[str, bytes]]:
     """Name and bytes of every file that a capsule takes up."""
     sources = read_sources(table)
     papers = _Papers(table / "runs")
@@ -147,7 +147,7 @@ def _parts(table: Path) -> Iterator[tuple[str, bytes]]:
         each["command"] = without_folders(str(each.get("command", "")))
     yield SOURCES, _json(sources)
     for name in (CASES, TABLE, *(each["file"] for each in sources["untrained"])):
-        yield name, _bytes(table / name)
+        yield name, _read_bytes(table / name)
     for run, of_run in tests.items():
         yield from papers.of(run)
         yield from _scores(table / "runs" / run, f"runs/{papers.name_of(run)}", list(of_run))
@@ -181,7 +181,7 @@ class _Papers:
         for file in _OF_RUN:
             if not (folder / file).is_file():
                 continue
-            data = _bytes(folder / file)
+            data = _read_bytes(folder / file)
             if file == "environment.json":
                 data = _json(_without_places(_plain(folder / file)), indent=2)
             elif name != run and file == "recipe.json":
@@ -206,7 +206,7 @@ class _Papers:
     def _facts(self, run: str) -> dict[str, Any]:
         return _plain(self.runs / run / "cohort.json")
 
-    def _parts(self, facts: dict[str, Any]) -> dict[str, str] | None:
+    def _iterate_parts(self, facts: dict[str, Any]) -> dict[str, str] | None:
         """Identities of what a run is made of, which may have other names as well; a teacher's is followed by how."""
         if facts.get("parts") is None:
             return None
@@ -251,7 +251,7 @@ def _without_places(environment: dict[str, Any]) -> dict[str, Any]:
 
 def _plain(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(_bytes(path))
+        found = json.loads(_read_bytes(path))
     except (ValueError, RecursionError) as error:
         raise RunError(f"{path} is damaged ({error}).", "Run the same table command again.") from None
     if not isinstance(found, dict):
@@ -287,17 +287,17 @@ def _score_files(files: EvaluationFiles) -> tuple[Path, ...]:
 def _scores(folder: Path, name: str, tests: list[str]) -> Iterator[tuple[str, bytes]]:
     for test in tests:
         files = EvaluationFiles(folder / "predictions", test)
-        yield f"{name}/predictions/{files.predictions.name}", _bytes(files.predictions)
+        yield f"{name}/predictions/{files.predictions.name}", _read_bytes(files.predictions)
         for path in _score_files(files):
             if path.is_file():
-                yield f"{name}/predictions/{path.name}", _bytes(path)
+                yield f"{name}/predictions/{path.name}", _read_bytes(path)
         if files.maps.is_file() and (windows := Maps.read(files.maps).windows) is not None:
             text = StringIO()
             np.savetxt(text, windows.reshape(len(windows), -1), fmt="%.17g", delimiter=",")
             yield f"{name}/predictions/{test}_{WINDOWS}", text.getvalue().encode()
 
 
-def _bytes(path: Path) -> bytes:
+def _read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
@@ -306,6 +306,6 @@ def _bytes(path: Path) -> bytes:
         ) from None
 
 
-def temporary_folder(path: Path) -> TemporaryDirectory[str]:
+def make_temporary_folder(path: Path) -> TemporaryDirectory[str]:
     """A temporary folder for `unpack_capsule`, named after the capsule."""
     return TemporaryDirectory(prefix=f"{path.stem[:20]}-")

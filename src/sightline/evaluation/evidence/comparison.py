@@ -16,17 +16,17 @@ from sightline.evaluation.overlap import known_cases
 from sightline.evaluation.result import Evaluation
 from sightline.io.files import write_text
 from sightline.metrics.classification.estimates import compare_scores
-from sightline.metrics.classification.report import comparisons_to_markdown
+from sightline.metrics.classification.report import format_comparisons
 from sightline.metrics.classification.scores import AUC, Accuracy, BalancedAccuracy, Brier, OneVsRestAUC
 from sightline.metrics.estimate import Comparison, Score
 from sightline.metrics.maps.localisation import compare_maps
 from sightline.metrics.predictions import Predictions, align
-from sightline.metrics.statistics.bootstrap import point_value
+from sightline.metrics.statistics.bootstrap import score_point
 from sightline.metrics.statistics.comparison import holm, paired_bootstrap, paired_permutation, welch
 from sightline.metrics.statistics.delong import delong
 from sightline.metrics.statistics.mcnemar import mcnemar
-from sightline.metrics.statistics.noninferiority import NonInferiority, noninferiority
-from sightline.plots.charts import ForestRow, forest
+from sightline.metrics.statistics.noninferiority import NonInferiority, assess_noninferiority
+from sightline.plots.charts import ForestRow, draw_forest
 from sightline.structures.case import Cohort
 from sightline.training.engine import Engine
 from sightline.training.run import Run
@@ -58,12 +58,12 @@ class MethodComparison:
     def markdown(self) -> str:
         """A page."""
         lines = [f"# {self.names[0]} (a) against {self.names[1]} (b)", ""]
-        lines += ["## Differences, by the test to quote", "", comparisons_to_markdown(self.leading), ""]
+        lines += ["## Differences, by the test to quote", "", format_comparisons(self.leading), ""]
         if self.maps:
-            lines += ["## Maps against the marks of the cases", "", comparisons_to_markdown(self.maps), ""]
+            lines += ["## Maps against the marks of the cases", "", format_comparisons(self.maps), ""]
         if self.margins:
             lines += ["## Non-inferiority", "", *(f"- {margin.text()}" for margin in self.margins), ""]
-        lines += ["## The same by other tests", "", comparisons_to_markdown(self.others), "", *self.notes, ""]
+        lines += ["## The same by other tests", "", format_comparisons(self.others), "", *self.notes, ""]
         return "\n".join(lines)
 
 
@@ -95,13 +95,13 @@ def compare_methods(
     tables = [run if run.unit == "study" else run.study_wise() for run in align([*runs_a, *runs_b])]
     a, b = tables[: len(runs_a)], tables[len(runs_a) :]
     leading, others = [], []
-    for score in _scores(a[0], positive):
+    for score in _choose_scores(a[0], positive):
         leading.append(compare_scores(a, b, score, swaps=replicates))
         others.append(paired_bootstrap(a, b, score, replicates=replicates))
         if len(a) == len(b):
             others.append(paired_permutation(a, b, score, replicates=replicates))
         if min(len(a), len(b)) > 1:
-            values = [[point_value(score, run) for run in runs] for runs in (a, b)]
+            values = [[score_point(score, run) for run in runs] for runs in (a, b)]
             if np.isfinite([*values[0], *values[1]]).all():
                 others.append(welch(*values, name=score.name))
     single = len(a) == len(b) == 1
@@ -114,7 +114,9 @@ def compare_methods(
         if len(one.classes) == 2:
             each += [mcnemar(one, two, thresholds=called, positive=positive, among=name) for name in one.classes]
         others += [replace(c, name=f"{c.name}{tag}") for c in each]
-    margins = [] if margin is None else [noninferiority(c, margin) for c in leading if not c.name.startswith("Brier")]
+    margins = (
+        [] if margin is None else [assess_noninferiority(c, margin) for c in leading if not c.name.startswith("Brier")]
+    )
     notes = [
         "Differences are a less b, of studies (mean probability over their views); intervals and p of the first table "
         "know of other patients and, with several trainings, of other trainings. Holm's p is corrected over its table."
@@ -155,15 +157,18 @@ def compare_runs(
     found = compare_methods(
         [one.predictions for one in ours],
         [one.predictions for one in theirs],
-        names=(method_name(runs_a), method_name(runs_b)),
-        thresholds=([_youden(run, positive) for run in runs_a], [_youden(run, positive) for run in runs_b]),
+        names=(build_method_name(runs_a), build_method_name(runs_b)),
+        thresholds=(
+            [_read_youden_threshold(run, positive) for run in runs_a],
+            [_read_youden_threshold(run, positive) for run in runs_b],
+        ),
         margin=margin,
         positive=positive,
         replicates=replicates,
     )
     found = replace(found, maps=tuple(_compare_maps(ours, theirs, replicates)))
     known = dict.fromkeys(
-        f"{method_name([run])}. {word}" for run in (*runs_a, *runs_b) for word in known_cases(run, cohort)
+        f"{build_method_name([run])}. {word}" for run in (*runs_a, *runs_b) for word in known_cases(run, cohort)
     )
     found = replace(found, notes=(*found.notes, *known))
     recorded = [run.calibration is not None for run in (*runs_a, *runs_b)]
@@ -187,7 +192,7 @@ def _compare_maps(ours: Sequence[Evaluation], theirs: Sequence[Evaluation], repl
             yield replace(found, name=f"{found.name} ({role})")
 
 
-def method_name(runs: Sequence[Run]) -> str:
+def build_method_name(runs: Sequence[Run]) -> str:
     """What a method is called: the title of its runs without the seed, and their number."""
     title = runs[0].recipe.title.partition(", seed ")[0]
     return title if len(runs) == 1 else f"{title} ({len(runs)} trainings)"
@@ -206,13 +211,13 @@ def write_comparison(found: MethodComparison, out: Path) -> None:
         "notes": list(found.notes),
     }
     write_text(out / "comparison.json", json.dumps(fields, indent=1) + "\n")
-    rows = claim_rows([(c.name, c) for c in found.leading if not c.name.startswith("Brier")])
+    rows = build_claim_rows([(c.name, c) for c in found.leading if not c.name.startswith("Brier")])
     if rows:
         title = f"{found.names[0]} less {found.names[1]}"
-        (out / "forest.png").write_bytes(forest(rows, title=title, better=("b is better", "a is better")))
+        (out / "forest.png").write_bytes(draw_forest(rows, title=title, better=("b is better", "a is better")))
 
 
-def claim_rows(named: Sequence[tuple[str, Comparison]]) -> list[ForestRow]:
+def build_claim_rows(named: Sequence[tuple[str, Comparison]]) -> list[ForestRow]:
     """Rows of a forest plot: a filled point is a claim, and goes by the p that so many of them leave (Holm)."""
     defined = [(name, c.difference, c) for name, c in named if c.difference is not None]
     corrected = holm([c.p_value for _, _, c in defined])
@@ -222,14 +227,14 @@ def claim_rows(named: Sequence[tuple[str, Comparison]]) -> list[ForestRow]:
     ]
 
 
-def _scores(table: Predictions, positive: str | None) -> list[Score]:
+def _choose_scores(table: Predictions, positive: str | None) -> list[Score]:
     if len(table.classes) == 2:
         index = table.class_index(positive)
         return [AUC(index, f"AUC of {table.classes[index]}"), Accuracy(), BalancedAccuracy(), Brier()]
     return [OneVsRestAUC(), Accuracy(), BalancedAccuracy(), Brier()]
 
 
-def _youden(run: Run, positive: str | None) -> float | None:
+def _read_youden_threshold(run: Run, positive: str | None) -> float | None:
     record, name = run.calibration, positive or run.classes[-1]
     points = () if record is None else record.points
     return next((p.threshold for p in points if p.rule == "youden" and p.positive == name), None)

@@ -16,24 +16,24 @@ from numpy.typing import NDArray
 from torch import nn
 
 from sightline.data.loader import CohortItems, Key
-from sightline.data.views.frames import source_frame
+from sightline.data.views.frames import find_source_frame
 from sightline.data.views.image_view import View
 from sightline.errors import CohortError, RecipeError, RunError, SightlineError
 from sightline.inference.explanations import EXPLAINERS
-from sightline.io.progress import progress
-from sightline.metrics.classification.report import counts_text
+from sightline.io.progress import show_progress
+from sightline.metrics.classification.report import format_counts
 from sightline.metrics.estimate import Estimate
-from sightline.metrics.faithfulness.perturbation import Predict, Taking
+from sightline.metrics.faithfulness.perturbation import PixelRemoval, Predict
 from sightline.metrics.faithfulness.report import (
     Faithfulness,
     FaithfulnessRow,
+    compute_faithfulness_report,
     deletion,
-    faithfulness_report,
     insertion,
     road,
 )
 from sightline.structures.case import Cohort
-from sightline.structures.evidence import forward_evidence, probabilities_of
+from sightline.structures.evidence import compute_probabilities, forward_evidence
 from sightline.structures.regions import Box
 from sightline.structures.resampling import place_on_grid
 from sightline.training.engine import Engine
@@ -54,7 +54,7 @@ class FaithfulnessTable:
     """Faithfulness of several explainers on the same images.
 
     Attributes:
-        estimates: by explainer's name, every estimate of `faithfulness_report`.
+        estimates: by explainer's name, every estimate of `compute_faithfulness_report`.
         notes: explainers that could not be measured, and why.
     """
 
@@ -80,13 +80,13 @@ class FaithfulnessTable:
             by_name = {estimate.name: estimate for estimate in estimates}
             for measure, good in MEASURES.items():
                 plain = [f"{by_name[measure + end].value:.3f}" for end in BASELINES]
-                gains = [_signed(by_name[measure + end]) for end in GAINS]
+                gains = [_format_signed(by_name[measure + end]) for end in GAINS]
                 lines.append("| " + " | ".join([explainer, measure, good, *plain, *gains]) + " |")
         first = next((each[0] for each in self.estimates.values()), None)
         if first is not None:
             lines += [
                 "",
-                f"n: {counts_text(first.n)}. {first.method}. The probability of the predicted class is followed.",
+                f"n: {format_counts(first.n)}. {first.method}. The probability of the predicted class is followed.",
             ]
         return "\n".join([*lines, *(f"\n{note}" for note in self.notes)]) + "\n"
 
@@ -97,7 +97,7 @@ def measure_faithfulness(
     explainers: Sequence[str] = ("cam",),
     *,
     images: int = 24,
-    taking: Taking | None = None,
+    taking: PixelRemoval | None = None,
     engine: Engine | None = None,
 ) -> FaithfulnessTable:
     """Deletion and insertion (Petsiuk 2018) and ROAD (Rong 2022) of each explainer's map of the predicted class.
@@ -132,30 +132,32 @@ def measure_faithfulness(
         raise RunError(f"Faithfulness is measured on one image or more; got {images}.", "Try 24.")
     if len(cohort) == 0:
         raise CohortError(f"Cohort {cohort.name!r} has no case to measure.", "Choose another split.")
-    engine, taking = engine or Engine(), taking or Taking(orders=1, seed=SEED)
+    engine, taking = engine or Engine(), taking or PixelRemoval(orders=1, seed=SEED)
     device = engine.fabric("32-true").device
-    network, untrained = run.network().to(device).eval(), _untrained(run).to(device)
+    network, untrained = run.network().to(device).eval(), _build_untrained(run).to(device)
     rows: dict[str, list[FaithfulnessRow]] = {name: [] for name in explainers}
     notes: dict[str, str] = {}
     items = CohortItems(cohort, view)
     chosen = choose_cases(cohort, images)
-    with progress("faithfulness", len(chosen), quiet=engine.quiet) as advance:
+    with show_progress("faithfulness", len(chosen), quiet=engine.quiet) as advance:
         for index in chosen:
             item, case = items[Key(index, -1)], cohort[index]
             planes = np.asarray(item.image, dtype=np.float32)
-            inside = Box((0.0, 0.0), tuple(map(float, source_frame(case).shape))).draw(item.frame) > 0
-            answers = _answers(run, network, device)
+            inside = Box((0.0, 0.0), tuple(map(float, find_source_frame(case).shape))).draw(item.frame) > 0
+            answers = _build_predictor(run, network, device)
             predicted = int(np.asarray(answers(planes[None]))[0].argmax())
             for name in (name for name in explainers if name not in notes):
                 try:
-                    ours, theirs = (_map(n, name, planes, predicted, device) for n in (network, untrained))
-                    found = _measured(answers, planes, ours, theirs, predicted, inside, taking)
+                    ours, theirs = (_compute_map(n, name, planes, predicted, device) for n in (network, untrained))
+                    found = _measure_cases(answers, planes, ours, theirs, predicted, inside, taking)
                 except SightlineError as error:
                     notes[name] = f"{EXPLAINERS[name][0]} was not measured: {error.message} {error.remedy}".rstrip()
                     continue
                 rows[name] += [FaithfulnessRow(case.case_id, case.study_id, case.patient_id, each) for each in found]
             advance(1)
-    measured = {EXPLAINERS[n][0]: tuple(faithfulness_report(r)) for n, r in rows.items() if r and n not in notes}
+    measured = {
+        EXPLAINERS[n][0]: tuple(compute_faithfulness_report(r)) for n, r in rows.items() if r and n not in notes
+    }
     return FaithfulnessTable(measured, tuple(notes.values()))
 
 
@@ -172,14 +174,14 @@ def choose_cases(cohort: Cohort, most: int) -> list[int]:
     return [queue[n] for n in range(longest) for queue in queues if n < len(queue)][:most]
 
 
-def _measured(
+def _measure_cases(
     answers: Predict,
     planes: NDArray[np.float32],
     ours: NDArray[np.float64],
     theirs: NDArray[np.float64],
     predicted: int,
     inside: NDArray[np.bool_],
-    taking: Taking,
+    taking: PixelRemoval,
 ) -> list[Faithfulness]:
     words = {"valid": inside, "taking": taking, "untrained": theirs}
     return [
@@ -189,19 +191,19 @@ def _measured(
     ]
 
 
-def _answers(
+def _build_predictor(
     run: Run, network: nn.Module, device: torch.device
 ) -> Callable[[NDArray[np.float32]], NDArray[np.float64]]:
     """Images [n, c, h, w] to class probabilities [n, k]."""
 
-    def answer(images: NDArray[np.float32]) -> NDArray[np.float64]:
+    def predict_planes(images: NDArray[np.float32]) -> NDArray[np.float64]:
         logits = forward_evidence(network, torch.from_numpy(np.ascontiguousarray(images)), device).logits
-        return probabilities_of(logits, independent=run.recipe.independent)
+        return compute_probabilities(logits, independent=run.recipe.independent)
 
-    return answer
+    return predict_planes
 
 
-def _untrained(run: Run) -> nn.Module:
+def _build_untrained(run: Run) -> nn.Module:
     """The same architecture with random weights; torch's own random state is put back."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
@@ -209,7 +211,7 @@ def _untrained(run: Run) -> nn.Module:
     return network.eval()
 
 
-def _map(
+def _compute_map(
     network: nn.Module, name: str, planes: NDArray[np.float32], predicted: int, device: torch.device
 ) -> NDArray[np.float64]:
     """An explainer's map of a class, over the whole of the view."""
@@ -223,7 +225,7 @@ def _map(
     return np.nan_to_num(placed, nan=float(cells.min()))
 
 
-def _signed(estimate: Estimate) -> str:
+def _format_signed(estimate: Estimate) -> str:
     if estimate.value is None:
         return "undefined"
     ends = "" if estimate.low is None or estimate.high is None else f" ({estimate.low:+.3f} to {estimate.high:+.3f})"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from sightline.data.audit.objects import FoundObject
-from sightline.data.views.frames import stated_frame
+from sightline.data.views.frames import state_spacing
 from sightline.data.views.image_view import View
 from sightline.errors import CohortError, RunError
 from sightline.io.image import read_image
@@ -19,7 +19,7 @@ from sightline.structures.case import Case, Cohort
 from sightline.structures.frame import Frame
 from sightline.structures.regions import Box
 from sightline.structures.tag import Tag
-from sightline.training.run import Run, same_classes
+from sightline.training.run import Run, require_same_classes
 
 Planes = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -46,7 +46,7 @@ class SeenCase:
     mark: Mask | None
 
 
-def view_of_classifier(run: Run) -> View:
+def require_view(run: Run) -> View:
     """The view of a run whose pictures can be changed.
 
     Raises:
@@ -67,7 +67,7 @@ def require_both_classes(run: Run, cohort: Cohort) -> None:
     Raises:
         CohortError: other classes, or one class only.
     """
-    same_classes(run.classes, cohort.classes, f"Cohort {cohort.name!r}")
+    require_same_classes(run.classes, cohort.classes, f"Cohort {cohort.name!r}")
     if len({case.label for case in cohort}) < 2:
         raise CohortError(f"Cohort {cohort.name!r} holds one class only here.", "Choose a split with both.")
 
@@ -75,13 +75,13 @@ def require_both_classes(run: Run, cohort: Cohort) -> None:
 def see_case(case: Case, view: View) -> SeenCase:
     """A case in its test-time view, with its finding (or where to look, where no finding is marked) as a mask."""
     picture = read_image(case.image)
-    planes, frame = view.show(picture.pixels, stated_frame(picture.frame, case), view.around(case))
+    planes, frame = view.show(picture.pixels, state_spacing(picture.frame, case), view.around(case))
     mark = None
     for role in ("finding", "focus"):
         regions = [region for region in case.regions if region.tag.role == role]
         if regions:
             drawn = np.max([region.draw(frame) for region in regions], axis=0) > 0
-            mark = _grown(drawn) if drawn.any() else None
+            mark = _grow_mask(drawn) if drawn.any() else None
             break
     return SeenCase(case, planes, frame, (picture.frame.shape[0], picture.frame.shape[1]), mark)
 
@@ -91,7 +91,7 @@ def erase(planes: Planes, where: Mask) -> Planes:
 
     Only what the Gaussian reaches is computed: elsewhere the picture stays as it is.
     """
-    soft = _soft(where)
+    soft = _soften_mask(where)
     if not soft.any():
         return np.array(planes, dtype=np.float32)
     sigma = BLUR * max(where.shape)
@@ -112,41 +112,41 @@ def erase(planes: Planes, where: Mask) -> Planes:
 
 def keep_only(planes: Planes, where: Mask, fill: float) -> Planes:
     """Everything but a part at one grey, the same for every picture: a blur would still say how bright it was."""
-    soft = _soft(where)
+    soft = _soften_mask(where)
     return np.asarray(planes * soft + fill * (1 - soft), dtype=np.float32)
 
 
 def exchange_background(planes: Planes, where: Mask, other: Planes) -> Planes:
     """The part of one picture on another picture's background."""
-    soft = _soft(where)
+    soft = _soften_mask(where)
     return np.asarray(planes * soft + other * (1 - soft), dtype=np.float32)
 
 
-def object_mask(seen: SeenCase, objects: Sequence[FoundObject]) -> Mask:
+def draw_object_mask(seen: SeenCase, objects: Sequence[FoundObject]) -> Mask:
     """Where objects lie in the view."""
     rows, columns = seen.source_shape
     found = np.zeros(seen.planes.shape[1:], dtype=bool)
     for o in objects:
         start, stop = (o.start[0] * rows, o.start[1] * columns), (o.stop[0] * rows, o.stop[1] * columns)
         found |= Box(start, stop, Tag("finding")).draw(seen.frame) > 0
-    return _grown(found) if found.any() else found
+    return _grow_mask(found) if found.any() else found
 
 
 def paste_object(seen: SeenCase, donor: SeenCase, of_donor: Sequence[FoundObject]) -> Planes | None:
     """A donor's object laid at the same place of another view, where it is brighter than what lies there."""
-    mask = object_mask(donor, of_donor)
+    mask = draw_object_mask(donor, of_donor)
     if not mask.any():
         return None
-    soft = _soft(mask)
+    soft = _soften_mask(mask)
     brighter = np.maximum(seen.planes, donor.planes)
     return np.asarray(seen.planes * (1 - soft) + brighter * soft, dtype=np.float32)
 
 
-def _grown(mask: Mask) -> Mask:
+def _grow_mask(mask: Mask) -> Mask:
     size = max(1, round(MARGIN * max(mask.shape)))
     return np.asarray(ndimage.binary_dilation(mask, iterations=size))
 
 
-def _soft(mask: Mask) -> NDArray[np.float64]:
+def _soften_mask(mask: Mask) -> NDArray[np.float64]:
     grown = ndimage.gaussian_filter(mask.astype(np.float64), max(0.5, RIM * max(mask.shape)))
     return np.asarray(np.maximum(grown, mask).clip(0.0, 1.0))

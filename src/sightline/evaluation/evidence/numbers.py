@@ -9,18 +9,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from sightline.data.audit.shortcuts import fact_names
-from sightline.errors import RunError, SightlineError, counted
+from sightline.data.audit.shortcuts import list_fact_names
+from sightline.errors import RunError, SightlineError, count_noun
 from sightline.metrics.calibration.record import CalibrationRecord
-from sightline.metrics.calibration.report import CurvePoint, calibration_curve, calibration_estimates
+from sightline.metrics.calibration.report import CurvePoint, compute_calibration_curve, compute_calibration_estimates
 from sightline.metrics.classification.report import to_markdown
-from sightline.metrics.classification.selective_prediction import rejection_report
-from sightline.metrics.decision.abstention import abstention_estimates, study_energies
-from sightline.metrics.decision.conformal import miss_estimate
-from sightline.metrics.decision.net_benefit import DecisionPoint, decision_curve
-from sightline.metrics.decision.operating_points import OperatingPoint, point_estimates
-from sightline.metrics.decision.subgroups import Subgroup, subgroup_report, unknown_words
-from sightline.metrics.estimate import Estimate, p_text
+from sightline.metrics.classification.selective_prediction import compute_rejection_report
+from sightline.metrics.decision.abstention import average_study_energies, compute_abstention_estimates
+from sightline.metrics.decision.conformal import estimate_misses
+from sightline.metrics.decision.net_benefit import DecisionPoint, compute_decision_curve
+from sightline.metrics.decision.operating_points import OperatingPoint, compute_point_estimates
+from sightline.metrics.decision.subgroups import Subgroup, compute_subgroup_report, describe_unknown
+from sightline.metrics.estimate import Estimate, format_p_text
 from sightline.metrics.predictions import Predictions
 from sightline.structures.case import Cohort
 
@@ -53,7 +53,7 @@ class RunEvidence:
         """Every number, for `metrics.json`."""
         found = [*self.calibration, *self.points, *self.selection, *(point.model for point in self.benefit)]
         for group in self.subgroups:
-            found += [replace(group.here, name=f"{group.here.name}, {group.fact} {group.value}"), _gap(group)]
+            found += [replace(group.here, name=f"{group.here.name}, {group.fact} {group.value}"), _estimate_gap(group)]
         return found
 
     def markdown(self) -> str:
@@ -63,13 +63,13 @@ class RunEvidence:
             parts += ["", "## Operating points fixed on validation, study-wise", "", to_markdown(self.points)]
         parts += ["", "## Handing unsure studies to a reader", "", to_markdown(self.selection)]
         if self.benefit:
-            parts += ["", "## Net benefit, study-wise", "", benefit_to_markdown(self.benefit)]
+            parts += ["", "## Net benefit, study-wise", "", format_benefit(self.benefit)]
         if self.subgroups:
-            parts += ["", "## Subgroups, image-wise", "", subgroups_to_markdown(self.subgroups)]
+            parts += ["", "## Subgroups, image-wise", "", format_subgroups(self.subgroups)]
         return "\n".join([*parts, *(f"\n{note}" for note in self.notes)]) + "\n"
 
 
-def evidence_of(
+def compute_evidence(
     predictions: Predictions,
     cohort: Cohort,
     record: CalibrationRecord | None,
@@ -104,59 +104,59 @@ def evidence_of(
         )
     points: list[Estimate] = []
     for point in () if record is None else record.points:
-        points += point_estimates(studies, point, prevalences=prevalences)
+        points += compute_point_estimates(studies, point, prevalences=prevalences)
         if point.rule == "miss rate":
-            points.append(_promised(studies, point))
-    selection = rejection_report(studies)
+            points.append(_estimate_promised(studies, point))
+    selection = compute_rejection_report(studies)
     if record is not None and record.abstention is not None:
-        of_studies = None if energies is None else study_energies(predictions, energies)
+        of_studies = None if energies is None else average_study_energies(predictions, energies)
         try:
-            selection += abstention_estimates(studies, record.abstention, energies=of_studies)
+            selection += compute_abstention_estimates(studies, record.abstention, energies=of_studies)
         except SightlineError as error:
             notes.append(str(error))
     if record is not None and record.sets is not None:
         selection += record.sets.estimates(studies)
-    facts, left_out = facts_of(predictions, cohort)
+    facts, left_out = collect_facts(predictions, cohort)
     if left_out:
         notes.append(f"Facts without subgroups (more than {FACTS} in all): {', '.join(left_out)}.")
     return RunEvidence(
-        tuple(calibration_estimates(studies, positive=positive)),
-        tuple(calibration_curve(studies, positive=positive)),
+        tuple(compute_calibration_estimates(studies, positive=positive)),
+        tuple(compute_calibration_curve(studies, positive=positive)),
         tuple(points),
         tuple(selection),
-        tuple(decision_curve(studies, positive=positive, replicates=replicates)) if two else (),
-        tuple(subgroup_report(predictions, facts, positive=positive)),
+        tuple(compute_decision_curve(studies, positive=positive, replicates=replicates)) if two else (),
+        tuple(compute_subgroup_report(predictions, facts, positive=positive)),
         tuple(notes),
     )
 
 
-def facts_of(predictions: Predictions, cohort: Cohort) -> tuple[dict[str, list[str]], list[str]]:
+def collect_facts(predictions: Predictions, cohort: Cohort) -> tuple[dict[str, list[str]], list[str]]:
     """Facts of the cases of a table by name, in its order, and the names that were left out."""
     cases = {case.case_id: case for case in cohort}
     if any(case not in cases for case in predictions.case_ids):
         return {}, []
     rows = [cases[case] for case in predictions.case_ids]
-    names = [name for name in fact_names(rows) if len({row.facts.get(name, "") for row in rows}) > 1]
+    names = [name for name in list_fact_names(rows) if len({row.facts.get(name, "") for row in rows}) > 1]
     facts = {name: [row.facts.get(name, "") for row in rows] for name in names[:FACTS]}
     if len({row.view for row in rows} - {""}) > 1:
         facts["view"] = [row.view for row in rows]
     return facts, names[FACTS:]
 
 
-def _promised(studies: Predictions, point: OperatingPoint) -> Estimate:
-    return miss_estimate(studies, point, "all" if point.chosen_on.get("of") == "all" else "positives")
+def _estimate_promised(studies: Predictions, point: OperatingPoint) -> Estimate:
+    return estimate_misses(studies, point, "all" if point.chosen_on.get("of") == "all" else "positives")
 
 
-def _gap(group: Subgroup) -> Estimate:
+def _estimate_gap(group: Subgroup) -> Estimate:
     """A gap as one number; what its test says stands in the method's words."""
     gap = group.gap
-    words = f"{gap.method}; {p_text(gap.p_value)}, corrected {p_text(group.p_corrected)}"
+    words = f"{gap.method}; {format_p_text(gap.p_value)}, corrected {format_p_text(group.p_corrected)}"
     if gap.difference is None:
         return Estimate(gap.name, None, n=gap.n, method=words, why=gap.why)
     return Estimate(gap.name, gap.difference, gap.low, gap.high, gap.n, words, gap.why)
 
 
-def benefit_to_markdown(points: Sequence[DecisionPoint]) -> str:
+def format_benefit(points: Sequence[DecisionPoint]) -> str:
     """A decision curve as a table."""
     head = (
         "| threshold | net benefit of the model (95% interval) | acting on everybody | worth it |\n|---|---|---|---|\n"
@@ -166,7 +166,7 @@ def benefit_to_markdown(points: Sequence[DecisionPoint]) -> str:
     return head + "".join(rows)
 
 
-def subgroups_to_markdown(groups: Sequence[Subgroup]) -> str:
+def format_subgroups(groups: Sequence[Subgroup]) -> str:
     """Subgroups as a table, with what could have been seen."""
     head = "| fact | group | patients | score (95% interval) | less the rest | p | p (max-T) | gap seen in 80% |"
     lines = [head, "|---|---|---|---|---|---|---|---|"]
@@ -177,13 +177,13 @@ def subgroups_to_markdown(groups: Sequence[Subgroup]) -> str:
         patients = g.here.n.get("patients", 0)
         value = str(g.value).replace("|", "\\|")
         lines.append(f"| {g.fact} | {value} | {patients} | {g.here.text()} | {claimed}{gap}{claimed} | "
-                     f"{p_text(g.gap.p_value)} | {p_text(g.p_corrected)} | {seen} |")  # fmt: skip
+                     f"{format_p_text(g.gap.p_value)} | {format_p_text(g.p_corrected)} | {seen} |")  # fmt: skip
     # both groups of a fact with two are one gap
     rows_of = Counter(g.fact for g in groups)
     tested = {(g.fact, "" if rows_of[g.fact] == 2 else g.value): g.claimed for g in groups if g.p_corrected is not None}
-    claims = f"{sum(tested.values())} of {counted(len(tested), 'gap')} tested"
+    claims = f"{sum(tested.values())} of {count_noun(len(tested), 'gap')} tested"
     words = f"Claimed (corrected p below .05, bold): {claims}; both groups of a fact with two are one gap. The last "
     lines.append(f"\n{words}column is the gap that this table finds in 80% of cases: smaller ones are not ruled out.")
-    if unknown := unknown_words(groups):
+    if unknown := describe_unknown(groups):
         lines[-1] += f" {unknown}"
     return "\n".join(lines)

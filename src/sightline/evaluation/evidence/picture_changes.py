@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from sightline.data.audit.objects import find_objects, grey
-from sightline.data.views.frames import stated_frame
+from sightline.data.audit.objects import find_objects, scale_grey
+from sightline.data.views.frames import state_spacing
 from sightline.data.views.image_view import View
 from sightline.evaluation.evidence.interventions import Mask, Planes, erase
 from sightline.io.image import read_image
@@ -29,7 +29,7 @@ CROP = 0.1
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
+class ShownPicture:
     """A picture in the network's view.
 
     Attributes:
@@ -48,10 +48,10 @@ class Shown:
         return np.random.default_rng(int.from_bytes(digest[:8], "big"))
 
 
-Change = Callable[[Shown], Planes]
+Change = Callable[[ShownPicture], Planes]
 
 
-def add_text(shown: Shown) -> Planes:
+def add_text(shown: ShownPicture) -> Planes:
     """Burn a side letter and two lines of text into two corners, as another console would."""
     rows, columns = np.flatnonzero(shown.content.any(axis=1)), np.flatnonzero(shown.content.any(axis=0))
     top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
@@ -74,67 +74,67 @@ def add_text(shown: Shown) -> Planes:
     return np.maximum(shown.planes, ink[None] * 0.95).astype(np.float32)
 
 
-def erase_small_objects(shown: Shown) -> Planes:
+def erase_small_objects(shown: ShownPicture) -> Planes:
     """Erase letters, arrows, plates and other small bright things that stand out (`data.audit.objects`)."""
     rows, columns = shown.content.shape
     where = np.zeros(shown.content.shape, dtype=bool)
-    for o in find_objects(grey(shown.planes.mean(axis=0))):
+    for o in find_objects(scale_grey(shown.planes.mean(axis=0))):
         (top, left), (bottom, right) = o.start, o.stop
         where[round(top * rows) : round(bottom * rows), round(left * columns) : round(right * columns)] = True
     where = ndimage.binary_dilation(where, iterations=max(1, round(0.005 * max(rows, columns))))
-    return _inside(shown, erase(shown.planes, where)) if where.any() else shown.planes
+    return _paste_inside(shown, erase(shown.planes, where)) if where.any() else shown.planes
 
 
-def narrow_window(shown: Shown) -> Planes:
+def apply_narrow_window(shown: ShownPicture) -> Planes:
     """Spread the grey levels between the 10th and the 90th percentile of the picture over the whole range."""
     low, high = np.quantile(shown.planes[:, shown.content], (0.1, 0.9))
-    return _inside(shown, (shown.planes - low) / max(float(high - low), 1e-6))
+    return _paste_inside(shown, (shown.planes - low) / max(float(high - low), 1e-6))
 
 
-def wide_window(shown: Shown) -> Planes:
+def apply_wide_window(shown: ShownPicture) -> Planes:
     """Half the contrast about the picture's mean."""
     mean = shown.planes[:, shown.content].mean()
-    return _inside(shown, mean + 0.5 * (shown.planes - mean))
+    return _paste_inside(shown, mean + 0.5 * (shown.planes - mean))
 
 
-def darken(shown: Shown) -> Planes:
+def darken(shown: ShownPicture) -> Planes:
     """Gamma 1.6: mid greys darker."""
-    return _inside(shown, shown.planes.astype(np.float64) ** 1.6)
+    return _paste_inside(shown, shown.planes.astype(np.float64) ** 1.6)
 
 
-def brighten(shown: Shown) -> Planes:
+def brighten(shown: ShownPicture) -> Planes:
     """Gamma 0.6: mid greys brighter."""
-    return _inside(shown, shown.planes.astype(np.float64) ** 0.6)
+    return _paste_inside(shown, shown.planes.astype(np.float64) ** 0.6)
 
 
-def halve_resolution(shown: Shown) -> Planes:
+def halve_resolution(shown: ShownPicture) -> Planes:
     """Half the pixels a side that the network gets, enlarged again."""
     side = shown.content.shape
     small = [_resize(plane, (side[1] // 2, side[0] // 2)) for plane in shown.planes]
-    return _inside(shown, np.stack([_resize(plane, (side[1], side[0])) for plane in small]))
+    return _paste_inside(shown, np.stack([_resize(plane, (side[1], side[0])) for plane in small]))
 
 
-def add_noise(shown: Shown) -> Planes:
+def add_noise(shown: ShownPicture) -> Planes:
     """Gaussian noise of standard deviation 0.05 of the range."""
     noise = shown.random("noise").normal(0.0, 0.05, shown.content.shape)
-    return _inside(shown, shown.planes + noise[None])
+    return _paste_inside(shown, shown.planes + noise[None])
 
 
-def compress(shown: Shown) -> Planes:
+def compress(shown: ShownPicture) -> Planes:
     """JPEG at quality 20."""
     planes = []
     for plane in shown.planes:
         buffer = BytesIO()
         Image.fromarray(np.rint(plane * 255).clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=20)
         planes.append(np.asarray(Image.open(buffer), dtype=np.float64) / 255)
-    return _inside(shown, np.stack(planes))
+    return _paste_inside(shown, np.stack(planes))
 
 
 CHANGES: Mapping[str, Change] = {
     "text and a side letter added": add_text,
     "small bright objects erased": erase_small_objects,
-    "narrow window": narrow_window,
-    "wide window": wide_window,
+    "narrow window": apply_narrow_window,
+    "wide window": apply_wide_window,
     "darker (gamma 1.6)": darken,
     "brighter (gamma 0.6)": brighten,
     "half the resolution": halve_resolution,
@@ -152,7 +152,7 @@ def change_picture(case: Case, view: View) -> dict[str, Planes]:
     """
     picture = read_image(case.image)
     rows, columns = picture.pixels.shape[:2]
-    source = stated_frame(picture.frame, case)
+    source = state_spacing(picture.frame, case)
     shown = _show(picture.pixels, source, case, view)
     row, column = round(CROP * rows), round(CROP * columns)
     part = picture.pixels[row : rows - row, column : columns - column]
@@ -161,13 +161,13 @@ def change_picture(case: Case, view: View) -> dict[str, Planes]:
     return {PLAIN: shown.planes, CROPPED: cropped.planes, **{name: make(shown) for name, make in CHANGES.items()}}
 
 
-def _show(pixels: NDArray[np.uint8] | NDArray[np.uint16], source: Frame, case: Case, view: View) -> Shown:
+def _show(pixels: NDArray[np.uint8] | NDArray[np.uint16], source: Frame, case: Case, view: View) -> ShownPicture:
     planes, frame = view.show(pixels, source)
     whole = Box((0.0, 0.0), (float(source.shape[0]), float(source.shape[1])), Tag("finding"))
-    return Shown(planes, whole.draw(frame) >= 0.5, case.case_id)
+    return ShownPicture(planes, whole.draw(frame) >= 0.5, case.case_id)
 
 
-def _inside(shown: Shown, planes: NDArray[np.floating]) -> Planes:
+def _paste_inside(shown: ShownPicture, planes: NDArray[np.floating]) -> Planes:
     """Changed planes where the picture lies, and the padding as it was."""
     return np.where(shown.content, planes, shown.planes).clip(0.0, 1.0).astype(np.float32)
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sightline.evaluation.result import Evaluation
-from sightline.inference.gate.features import FeatureLimits, scope_of
+from sightline.inference.gate.features import FeatureLimits, name_scope
 from sightline.metrics.predictions import Predictions
-from sightline.metrics.statistics.score_intervals import proportion_interval
+from sightline.metrics.statistics.score_intervals import compute_proportion_interval
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class CaseScopes:
         """A line for a report, with an interval by patients."""
         n = len(self.scores)
         patient = np.unique(np.array(self.patients), return_inverse=True)[1]
-        low, high = proportion_interval(self.scores > 1.0, patient)
+        low, high = compute_proportion_interval(self.scores > 1.0, patient)
         share = self.outside / n
         return (
             f"Scope: {self.outside} of {n} cases ({share:.1%}, 95% {low:.1%} to {high:.1%}) of {split} look unlike the "
@@ -49,19 +49,19 @@ class CaseScopes:
         with path.open(newline="", encoding="utf-8") as file:
             head, *rows = list(csv.reader(file))
         lines = [[*head, "scope", "scope_score"]]
-        lines += [[*row, scope_of(float(x)), f"{x:.4f}"] for row, x in zip(rows, self.scores, strict=True)]
+        lines += [[*row, name_scope(float(x)), f"{x:.4f}"] for row, x in zip(rows, self.scores, strict=True)]
         with path.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerows(lines)
 
 
-def scopes_of(evaluation: Evaluation, limits: FeatureLimits | None) -> CaseScopes | None:
+def score_scopes(evaluation: Evaluation, limits: FeatureLimits | None) -> CaseScopes | None:
     """Scores of the cases of an evaluation; None without a features check, or of one whose features were not kept."""
     if limits is None or evaluation.features is None or evaluation.energies is None:
         return None
     return CaseScopes(limits.score(evaluation.features, evaluation.energies), evaluation.predictions.patient_ids)
 
 
-def report_scope(evaluation: Evaluation, limits: FeatureLimits | None, split: str, out: Path) -> str:
+def write_report_scope(evaluation: Evaluation, limits: FeatureLimits | None, split: str, out: Path) -> str:
     """Write `scope.csv` (predictions with the columns `scope` and `scope_score`) and say it in a line.
 
     Args:
@@ -70,7 +70,7 @@ def report_scope(evaluation: Evaluation, limits: FeatureLimits | None, split: st
         split: what the cases are called.
         out: folder to write.
     """
-    found = scopes_of(evaluation, limits)
+    found = score_scopes(evaluation, limits)
     if found is None:
         why = "the run has no features check" if limits is None else "the evaluation was saved without features"
         remedy = "sightline gate RUN --cohort DIR makes it" if limits is None else "delete its predictions and repeat"

@@ -15,32 +15,32 @@ from scipy.stats import norm
 from scipy.stats import t as student
 from sklearn.cluster import KMeans
 
-from sightline.data.audit.objects import FoundObject, RecurringObject, objects_of_files, recurring_objects
-from sightline.errors import CohortError, counted
+from sightline.data.audit.objects import FoundObject, RecurringObject, find_objects_in_files, group_recurring_objects
+from sightline.errors import CohortError, count_noun
 from sightline.evaluation.evidence.interventions import (
     Mask,
     Planes,
     SeenCase,
+    draw_object_mask,
     erase,
     exchange_background,
     keep_only,
-    object_mask,
     paste_object,
     require_both_classes,
+    require_view,
     see_case,
-    view_of_classifier,
 )
-from sightline.inference.predict import predictions_of
+from sightline.inference.predict import build_predictions
 from sightline.io.files import write_text
-from sightline.io.progress import progress
-from sightline.metrics.classification.estimates import score_estimate
+from sightline.io.progress import show_progress
+from sightline.metrics.classification.estimates import estimate_score
 from sightline.metrics.classification.report import to_markdown
 from sightline.metrics.classification.scores import AUC
-from sightline.metrics.decision.influence import FEWEST_PATIENTS, reach, share
+from sightline.metrics.decision.influence import FEWEST_PATIENTS, compute_reach, linearise_share
 from sightline.metrics.estimate import Estimate
 from sightline.metrics.predictions import Predictions
 from sightline.structures.case import Cohort
-from sightline.structures.evidence import forward_evidence, probabilities_of
+from sightline.structures.evidence import compute_probabilities, forward_evidence
 from sightline.training.engine import Engine
 from sightline.training.run import Run
 
@@ -87,7 +87,7 @@ def find_shortcuts(run: Run, cohort: Cohort, *, engine: Engine | None = None) ->
         RunError: a run of volumes, of crops, or of more than two classes.
         CohortError: no case is marked, or one class is missing.
     """
-    view = view_of_classifier(run)
+    view = require_view(run)
     cohort = run.recipe.see(cohort)
     require_both_classes(run, cohort)
     labels = [case.label for case in cohort]
@@ -95,14 +95,14 @@ def find_shortcuts(run: Run, cohort: Cohort, *, engine: Engine | None = None) ->
     device = engine.fabric("32-true").device
     network = run.network().to(device)
     seen: list[SeenCase] = []
-    with progress("read", len(cohort), quiet=engine.quiet) as advance:
+    with show_progress("read", len(cohort), quiet=engine.quiet) as advance:
         for case in cohort:
             seen.append(see_case(case, view))
             advance(1)
-    marks = _marks(seen)
+    marks = _collect_marks(seen)
     looks: list[NDArray[np.float32] | None] = []
 
-    def plain_of(i: int) -> Planes:
+    def get_plain(i: int) -> Planes:
         return seen[i].planes
 
     def ask(change: Callable[[int], Planes | None]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -113,20 +113,20 @@ def find_shortcuts(run: Run, cohort: Cohort, *, engine: Engine | None = None) ->
             if planes is None:
                 continue
             evidence = forward_evidence(network, torch.from_numpy(np.ascontiguousarray(planes))[None], device)
-            if change is plain_of:
+            if change is get_plain:
                 # the map of the positive class, for the groups of places
                 looks.append(None if evidence.maps is None else evidence.maps[0, 1].clamp(min=0).numpy())
             rows.append(i)
-            found.append(probabilities_of(evidence.logits, independent=run.recipe.independent)[0, 1])
+            found.append(compute_probabilities(evidence.logits, independent=run.recipe.independent)[0, 1])
         return np.array(rows, dtype=np.int64), np.array(found)
 
     def bare(i: int) -> Planes:
         # a background that kept its own finding would be read by it
         return erase(seen[i].planes, marks[i])
 
-    plain = _table(cohort, ask(plain_of)[1])
-    found: list[Estimate] = [score_estimate([plain], AUC(1, "AUC, pictures as they are"))]
-    donors = _donors(labels)
+    plain = _build_table(cohort, ask(get_plain)[1])
+    found: list[Estimate] = [estimate_score([plain], AUC(1, "AUC, pictures as they are"))]
+    donors = _choose_donors(labels)
     fill = float(np.mean([s.planes.mean() for s in seen]))
     changes: dict[str, Callable[[int], Planes | None]] = {
         "AUC, all outside the mark erased": lambda i: keep_only(seen[i].planes, marks[i], fill),
@@ -136,20 +136,20 @@ def find_shortcuts(run: Run, cohort: Cohort, *, engine: Engine | None = None) ->
         ),
     }
     for name, change in changes.items():
-        changed = _table(cohort, ask(change)[1])
-        found.append(score_estimate([changed], AUC(1, name)))
+        changed = _build_table(cohort, ask(change)[1])
+        found.append(estimate_score([changed], AUC(1, name)))
         if name == _ERASED:
-            bound = _bound_facts(cohort, changed)
-    objects = recurring_objects(
-        objects_of_files([case.image for case in cohort]), labels, [case.patient_id for case in cohort]
+            bound = _estimate_bound_facts(cohort, changed)
+    objects = group_recurring_objects(
+        find_objects_in_files([case.image for case in cohort]), labels, [case.patient_id for case in cohort]
     )
     named = [o for o in objects if o.named][:MOST_OBJECTS]
     for number, o in enumerate(named, start=1):
-        found += _object_effects(number, o, seen, plain, ask)
+        found += _estimate_object_effects(number, o, seen, plain, ask)
     found += bound
     return ShortcutReport(
-        tuple(objects[: 2 * MOST_OBJECTS]), tuple(found), tuple(_map_groups(looks, seen, marks, labels)),
-        tuple(_verdicts(found, named, bound)),
+        tuple(objects[: 2 * MOST_OBJECTS]), tuple(found), tuple(_cluster_maps(looks, seen, marks, labels)),
+        tuple(_word_verdicts(found, named, bound)),
     )  # fmt: skip
 
 
@@ -169,7 +169,7 @@ def write_shortcuts(report: ShortcutReport, out: Path, title: str) -> None:
     write_text(out / "shortcuts.json", json.dumps(fields, indent=1) + "\n")
 
 
-def _marks(seen: Sequence[SeenCase]) -> list[Mask]:
+def _collect_marks(seen: Sequence[SeenCase]) -> list[Mask]:
     """Each case's mark; a case without one borrows the next marked case's, so that both classes lose as much."""
     marked = [s.mark for s in seen if s.mark is not None]
     if not marked:
@@ -180,17 +180,17 @@ def _marks(seen: Sequence[SeenCase]) -> list[Mask]:
     return [s.mark if s.mark is not None else marked[next(borrowed) % len(marked)] for s in seen]
 
 
-def _donors(labels: Sequence[str]) -> list[int]:
+def _choose_donors(labels: Sequence[str]) -> list[int]:
     random = np.random.default_rng(1)
     others = {label: [i for i, x in enumerate(labels) if x != label] for label in set(labels)}
     return [int(random.choice(others[label])) for label in labels]
 
 
-def _table(cohort: Cohort, positive: NDArray[np.float64]) -> Predictions:
-    return predictions_of(cohort, np.stack([1.0 - positive, positive], axis=1))
+def _build_table(cohort: Cohort, positive: NDArray[np.float64]) -> Predictions:
+    return build_predictions(cohort, np.stack([1.0 - positive, positive], axis=1))
 
 
-def _object_effects(
+def _estimate_object_effects(
     number: int,
     o: RecurringObject,
     seen: Sequence[SeenCase],
@@ -203,26 +203,28 @@ def _object_effects(
         of_case.setdefault(each.case, []).append(each)
     donor = seen[o.objects[0].case]
 
-    def erased(i: int) -> Planes | None:
-        return erase(seen[i].planes, object_mask(seen[i], of_case[i])) if i in of_case else None
+    def erase_object(i: int) -> Planes | None:
+        return erase(seen[i].planes, draw_object_mask(seen[i], of_case[i])) if i in of_case else None
 
-    def pasted(i: int) -> Planes | None:
+    def paste_object_elsewhere(i: int) -> Planes | None:
         return None if i in of_case else paste_object(seen[i], donor, [o.objects[0]])
 
     found = []
-    for words, change in (("erased where it is", erased), ("pasted where it is not", pasted)):
+    for words, change in (("erased where it is", erase_object), ("pasted where it is not", paste_object_elsewhere)):
         rows, after = ask(change)
         name = f"change of p({plain.classes[1]}), object {number} {words}"
-        found.append(_mean_change(name, plain, rows, after))
+        found.append(_estimate_mean_change(name, plain, rows, after))
     return found
 
 
-def _mean_change(name: str, plain: Predictions, rows: NDArray[np.int64], after: NDArray[np.float64]) -> Estimate:
+def _estimate_mean_change(
+    name: str, plain: Predictions, rows: NDArray[np.int64], after: NDArray[np.float64]
+) -> Estimate:
     patients = sorted({plain.patient_ids[i] for i in rows})
     n = {"images": len(rows), "patients": len(patients)}
     if len(patients) < 5:
         return Estimate(
-            name, None, n=n, method="no mean", why=f"not defined: {counted(len(patients), 'patient')}, 5 needed"
+            name, None, n=n, method="no mean", why=f"not defined: {count_noun(len(patients), 'patient')}, 5 needed"
         )
     change = after - plain.probabilities[rows, 1]
     owner = np.array([patients.index(plain.patient_ids[i]) for i in rows])
@@ -232,7 +234,7 @@ def _mean_change(name: str, plain: Predictions, rows: NDArray[np.int64], after: 
     return Estimate(name, mean, mean - half, mean + half, n, "mean over patients, t interval")
 
 
-def _bound_facts(cohort: Cohort, erased: Predictions) -> list[Estimate]:
+def _estimate_bound_facts(cohort: Cohort, erased: Predictions) -> list[Estimate]:
     """Facts that occur with one class only: what is said of their pictures once the mark is erased.
 
     A subgroup cannot tell whether such a fact is read as the class: it has no AUC. With the mark erased, pictures with
@@ -252,7 +254,7 @@ def _bound_facts(cohort: Cohort, erased: Predictions) -> list[Estimate]:
                 continue
             label = labels.pop()
             others = (erased.labels == label) & ~having & np.array([bool(v) for v in values])
-            with_fact, without = (share(of_positive, rows, erased.patient_ids) for rows in (having, others))
+            with_fact, without = (linearise_share(of_positive, rows, erased.patient_ids) for rows in (having, others))
             if without.patients == 0:
                 continue
             gap = with_fact - without
@@ -263,15 +265,15 @@ def _bound_facts(cohort: Cohort, erased: Predictions) -> list[Estimate]:
             n = {"images": int(having.sum()), "patients": with_fact.patients, "images_of_others": int(others.sum())}
             method = "difference of means, patients' contributions, t interval"
             if not gap.defined:
-                why = f"no interval: {counted(gap.patients, 'patient')}, {FEWEST_PATIENTS} needed"
+                why = f"no interval: {count_noun(gap.patients, 'patient')}, {FEWEST_PATIENTS} needed"
                 found.append(Estimate(name, gap.value, n=n, method=method, why=why))
                 continue
-            half = reach(gap.error(erased.patient_ids), gap.freedom)
+            half = compute_reach(gap.error(erased.patient_ids), gap.freedom)
             found.append(Estimate(name, gap.value, gap.value - half, gap.value + half, n, method))
     return found
 
 
-def _map_groups(
+def _cluster_maps(
     looks: Sequence[NDArray[np.float32] | None],
     seen: Sequence[SeenCase],
     marks: Sequence[Mask],
@@ -303,7 +305,7 @@ def _map_groups(
     return found
 
 
-def _leaves_out_zero(effect: Estimate, tests: int) -> bool:
+def _excludes_zero(effect: Estimate, tests: int) -> bool:
     """Whether an effect differs from 0 after Bonferroni's correction: its 95% interval widened to 1 - 0.05 / tests."""
     if effect.value is None or effect.low is None or effect.high is None:
         return False
@@ -312,7 +314,9 @@ def _leaves_out_zero(effect: Estimate, tests: int) -> bool:
     return low > 0 or high < 0
 
 
-def _verdicts(found: Sequence[Estimate], named: Sequence[RecurringObject], bound: Sequence[Estimate] = ()) -> list[str]:
+def _word_verdicts(
+    found: Sequence[Estimate], named: Sequence[RecurringObject], bound: Sequence[Estimate] = ()
+) -> list[str]:
     by_name = {estimate.name: estimate for estimate in found}
     erased = by_name[_ERASED]
     words = []
@@ -326,13 +330,13 @@ def _verdicts(found: Sequence[Estimate], named: Sequence[RecurringObject], bound
     for number, o in enumerate(named, start=1):
         effects = [e for name, e in by_name.items() if f"object {number} " in name]
         # each effect of each object is another chance to be led astray by chance
-        moved = [e for e in effects if _leaves_out_zero(e, tests)]
+        moved = [e for e in effects if _excludes_zero(e, tests)]
         verb = "the network's answer moves with it" if moved else "the network's answer does not clearly move with it"
         words.append(f"Object {number}: {o}; {verb}.")
     for estimate in bound:
         if estimate.low is None or estimate.high is None:
             read = "too few patients to say whether the network reads it"
-        elif _leaves_out_zero(estimate, len(bound)):
+        elif _excludes_zero(estimate, len(bound)):
             read = "the network's answer goes with this fact, or with what comes with it, even without the finding"
         else:
             read = "that the network's answer goes with this fact is not shown"

@@ -15,21 +15,27 @@ from torch import Tensor, nn
 
 from sightline.data.views.image_view import View
 from sightline.errors import RunError, count_words
-from sightline.evaluation.evidence.comparison import claim_rows, method_name
-from sightline.evaluation.evidence.interventions import Planes, require_both_classes, view_of_classifier
+from sightline.evaluation.evidence.comparison import build_claim_rows, build_method_name
+from sightline.evaluation.evidence.interventions import Planes, require_both_classes, require_view
 from sightline.evaluation.evidence.picture_changes import CHANGES, CROPPED, PLAIN, change_picture
-from sightline.inference.predict import predictions_of
-from sightline.io.files import safe_name, write_text
-from sightline.io.progress import progress
+from sightline.inference.predict import build_predictions
+from sightline.io.files import make_safe_name, write_text
+from sightline.io.progress import show_progress
 from sightline.metrics.classification.scores import AUC
-from sightline.metrics.estimate import Comparison, FloatArray, p_text
+from sightline.metrics.estimate import Comparison, FloatArray, format_p_text
 from sightline.metrics.predictions import Predictions
-from sightline.metrics.statistics.bootstrap import Resample, interval, point_value, seed_replicates, seeds_text
-from sightline.metrics.statistics.comparison import holm, paired_values
-from sightline.plots.canvas import png_of
-from sightline.plots.charts import chart, forest
+from sightline.metrics.statistics.bootstrap import (
+    Resample,
+    compute_interval,
+    describe_resampling,
+    score_point,
+    seed_replicates,
+)
+from sightline.metrics.statistics.comparison import compare_paired_values, holm
+from sightline.plots.canvas import encode_png
+from sightline.plots.charts import draw_forest, make_chart
 from sightline.structures.case import Cohort
-from sightline.structures.evidence import forward_evidence, probabilities_of, to_channels_last
+from sightline.structures.evidence import compute_probabilities, forward_evidence, to_channels_last
 from sightline.training.engine import Engine
 from sightline.training.feature_cache import TakesFeatures
 from sightline.training.run import Run
@@ -73,10 +79,10 @@ class StressReport:
             head += ["difference", "p (Holm)"]
         lines += [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
         for name, drops in self.drops.items():
-            cells = [name, *(_range(c) for c in drops)]
+            cells = [name, *(_format_range(c) for c in drops)]
             if self.differences:
                 d = self.differences[name]
-                cells += [_range(d), p_text(self.p_holm[name])]
+                cells += [_format_range(d), format_p_text(self.p_holm[name])]
             lines.append(f"| {' | '.join(cells)} |")
         lines += [
             "",
@@ -109,7 +115,7 @@ def stress_runs(
         CohortError: a cohort of one class.
     """
     methods = [list(runs), *([list(others)] if others else [])]
-    view = _shared_view([run for each in methods for run in each])
+    view = _require_shared_view([run for each in methods for run in each])
     cohort = methods[0][0].recipe.see(cohort)
     require_both_classes(methods[0][0], cohort)
     engine = engine or Engine()
@@ -119,22 +125,25 @@ def stress_runs(
     # of each method and training, a row [changes, k] a case
     answers: list[list[list[FloatArray]]] = [[[] for _ in each] for each in methods]
     examples: list[dict[str, Planes]] = []
-    with progress("stress", len(cohort), quiet=engine.quiet) as advance:
+    with show_progress("stress", len(cohort), quiet=engine.quiet) as advance:
         for case in cohort:
             planes = change_picture(case, view)
             if len(examples) < EXAMPLES and case.label == cohort.classes[-1]:
                 examples.append(planes)
             images = torch.from_numpy(np.stack([planes[n] for n in names]))
             for trainings, method in zip(answers, asked, strict=True):
-                for rows, said in zip(trainings, method(images), strict=True):
-                    rows.append(said)
+                for rows, probabilities in zip(trainings, method(images), strict=True):
+                    rows.append(probabilities)
             advance(1)
     stacked = [[np.stack(rows) for rows in trainings] for trainings in answers]
     predictions = {
-        name: tuple(tuple(predictions_of(cohort, said[:, i]) for said in trainings) for trainings in stacked)
+        name: tuple(
+            tuple(build_predictions(cohort, probabilities[:, i]) for probabilities in trainings)
+            for trainings in stacked
+        )
         for i, name in enumerate(names)
     }
-    return summarise(tuple(method_name(each) for each in methods), predictions, replicates, examples)
+    return summarise(tuple(build_method_name(each) for each in methods), predictions, replicates, examples)
 
 
 def summarise(
@@ -147,21 +156,21 @@ def summarise(
     plain = predictions[PLAIN]
     first = plain[0][0]
     score = AUC(len(first.classes) - 1)
-    resample = Resample.of(first.patient_ids, replicates, 0)
+    resample = Resample.draw(first.patient_ids, replicates, 0)
 
-    def measured(tables: Sequence[Predictions]) -> tuple[FloatArray, FloatArray]:
+    def measure_tables(tables: Sequence[Predictions]) -> tuple[FloatArray, FloatArray]:
         """[s] and [s, r]: the score of each training, and of each resample of patients."""
         return (
-            np.array([point_value(score, t) for t in tables]),
+            np.array([score_point(score, t) for t in tables]),
             np.stack([resample.values(score, t) for t in tables]),
         )
 
-    base = [measured(tables) for tables in plain]
+    base = [measure_tables(tables) for tables in plain]
     drops, differences = {}, {}
     for name, methods in predictions.items():
         if name == PLAIN:
             continue
-        changed = [measured(tables) for tables in methods]
+        changed = [measure_tables(tables) for tables in methods]
         moved = [(c[0] - b[0], c[1] - b[1]) for c, b in zip(changed, base, strict=True)]
         drops[name] = tuple(
             _drop(name, c[0], b[0], m[1], resample, first.counts())
@@ -169,7 +178,7 @@ def summarise(
         )
         if len(moved) == 2:
             points, drawn = np.concatenate([m[0] for m in moved]), np.concatenate([m[1] for m in moved])
-            differences[name] = paired_values(
+            differences[name] = compare_paired_values(
                 name, points, drawn, len(moved[0][0]), resample, first.counts(), "not defined"
             )
     corrected = holm([d.p_value for d in differences.values()])
@@ -195,7 +204,7 @@ def write_stress(report: StressReport, out: Path, title: str) -> None:
         "p_holm": dict(report.p_holm),
     }
     write_text(out / "stress.json", json.dumps(fields, indent=1) + "\n")
-    rows = claim_rows(
+    rows = build_claim_rows(
         [
             (name if len(report.names) == 1 else f"{name} ({'ab'[i]})", c)
             for name, each in report.drops.items()
@@ -204,13 +213,13 @@ def write_stress(report: StressReport, out: Path, title: str) -> None:
     )
     methods = "; ".join(f"{letter}: {name}" for letter, name in zip("ab", report.names, strict=False))
     if rows:
-        (out / "stress.png").write_bytes(forest(rows, title=f"AUC lost on changed pictures ({methods})"))
+        (out / "stress.png").write_bytes(draw_forest(rows, title=f"AUC lost on changed pictures ({methods})"))
     if report.examples:
-        (out / "changes.png").write_bytes(_sheet(report.examples))
+        (out / "changes.png").write_bytes(_draw_sheet(report.examples))
     for name, tables in report.predictions.items():
         for letter, each in zip("ab", tables, strict=False):
             for k, table in enumerate(each):
-                table.write(out / "predictions" / f"{safe_name(name)}_{letter}{k}.csv")
+                table.write(out / "predictions" / f"{make_safe_name(name)}_{letter}{k}.csv")
 
 
 class SharedNetworks:
@@ -220,7 +229,7 @@ class SharedNetworks:
         self.device = device
         self.independent = runs[0].recipe.independent
         self.networks = [to_channels_last(run.network().to(device)) for run in runs]
-        self._digests = [_frozen_digest(network) for network in self.networks]
+        self._digests = [_digest_frozen(network) for network in self.networks]
 
     def __call__(self, images: Tensor) -> list[FloatArray]:
         """Class probabilities [n, k] of images [n, c, h, w], one table a network."""
@@ -234,23 +243,23 @@ class SharedNetworks:
                         known[digest] = network.trunk.frozen_features(to_channels_last(images.to(self.device)))
                 given = known[digest]
             evidence = forward_evidence(network, given, self.device)
-            found.append(np.asarray(probabilities_of(evidence.logits, independent=self.independent)))
+            found.append(np.asarray(compute_probabilities(evidence.logits, independent=self.independent)))
         return found
 
 
-def _frozen_digest(network: nn.Module) -> str:
+def _digest_frozen(network: nn.Module) -> str:
     if not isinstance(network, TakesFeatures) or network.trunk.frozen_stages is None:
         return ""
     return network.trunk.frozen_stages.digest()
 
 
-def _shared_view(runs: Sequence[Run]) -> View:
+def _require_shared_view(runs: Sequence[Run]) -> View:
     if not runs:
         raise RunError("A stress test needs a run.", "Name run folders.")
     for run in runs:
-        if view_of_classifier(run).size != view_of_classifier(runs[0]).size or run.classes != runs[0].classes:
+        if require_view(run).size != require_view(runs[0]).size or run.classes != runs[0].classes:
             raise RunError(f"{run.folder} and {runs[0].folder} differ in size or classes.", "Compare like with like.")
-    return view_of_classifier(runs[0])
+    return require_view(runs[0])
 
 
 def _drop(
@@ -265,25 +274,25 @@ def _drop(
     n = {**counts, "trainings": len(changed)}
     a, b = float(changed.mean()), float(plain.mean())
     replicates = seed_replicates(drawn, np.random.default_rng([resample.seed, 1]))
-    what = f"paired {seeds_text(len(changed))}"
-    found = interval(a - b, replicates, resample.patients, resample.seed, what=what)
+    what = f"paired {describe_resampling(len(changed))}"
+    found = compute_interval(a - b, replicates, resample.patients, resample.seed, what=what)
     if found.low is None:
         return Comparison(name, a, b, a - b, n=n, method=found.method, why=found.why)
     return Comparison(name, a, b, a - b, found.low, found.high, None, n, found.method, "an interval is given")
 
 
-def _range(c: Comparison) -> str:
+def _format_range(c: Comparison) -> str:
     if c.difference is None or c.low is None or c.high is None:
         return "–" if c.difference is None else f"{c.difference:+.3f}"
     return f"{c.difference:+.3f} ({c.low:+.3f} to {c.high:+.3f})"
 
 
-def _sheet(examples: Sequence[Mapping[str, Planes]]) -> bytes:
+def _draw_sheet(examples: Sequence[Mapping[str, Planes]]) -> bytes:
     names = list(examples[0])
-    figure, axes = chart(1.5 * len(names), 1.7 * len(examples), len(examples), len(names))
+    figure, axes = make_chart(1.5 * len(names), 1.7 * len(examples), len(examples), len(names))
     for row, planes in zip(np.reshape(axes, (len(examples), len(names))), examples, strict=True):
         for cell, name in zip(row, names, strict=True):
             cell.imshow(planes[name].mean(axis=0), cmap="gray", vmin=0, vmax=1)
             cell.set_title(textwrap.fill(name, 18), fontsize=7)
             cell.set_axis_off()
-    return png_of(figure)
+    return encode_png(figure)

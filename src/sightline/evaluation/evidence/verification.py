@@ -14,16 +14,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sightline.errors import RunError, SightlineError, counted
-from sightline.evaluation.evidence.capsule import TABLE, Capsule, file_names, temporary_folder, unpack_capsule
+from sightline.errors import RunError, SightlineError, count_noun
+from sightline.evaluation.evidence.capsule import TABLE, Capsule, file_names, make_temporary_folder, unpack_capsule
 from sightline.evaluation.result import Evaluation
 from sightline.evaluation.tables.lines import Line, read_lines
-from sightline.evaluation.tables.provenance import CASES, cases_text, read_cases, read_result, read_sources
+from sightline.evaluation.tables.provenance import CASES, format_cases, read_cases, read_result, read_sources
 from sightline.evaluation.tables.summary import summarise
 from sightline.evaluation.tables.table import TableResult
 from sightline.metrics.calibration.record import CalibrationRecord
 from sightline.structures.case import Cohort
-from sightline.training.run import code_digest, identity_of
+from sightline.training.run import compute_code_digest, identity_of
 from sightline.training.serialization import Catalogue
 
 TOLERANCE = 1e-9
@@ -63,7 +63,7 @@ def verify_capsule(path: Path, catalogue: Catalogue, *, published: str | None = 
         catalogue: words of recipes.
         published: the digest that was printed beside the numbers, or its first twelve digits or more; None: not known.
     """
-    with temporary_folder(path) as place:
+    with make_temporary_folder(path) as place:
         folder = Path(place)
         try:
             capsule = unpack_capsule(path, folder)
@@ -75,16 +75,16 @@ def verify_capsule(path: Path, catalogue: Catalogue, *, published: str | None = 
         try:
             result = read_result(folder, catalogue)
             sources = read_sources(folder)
-            problems += _belonging(folder, result, sources)
+            problems += _check_belonging(folder, result, sources)
             problems += _strange_files(folder, sources)
             lines = read_lines(folder / TABLE)
             replicates = sources["replicates"]
             if type(replicates) is not int or not 0 < replicates <= MOST_REPLICATES:
                 raise RunError(f"{str(replicates)[:40]} replicates; up to {MOST_REPLICATES:,} are computed.")
             again = summarise(result, replicates=replicates)
-            problems += _different(lines, again)
-            numbers = sum(len(_numbers(line)) for line in again)
-            return Verdict(capsule, tuple(problems), numbers, tuple(_facts(folder, result, sources, lines)))
+            problems += _compare_lines(lines, again)
+            numbers = sum(len(_list_numbers(line)) for line in again)
+            return Verdict(capsule, tuple(problems), numbers, tuple(_describe_facts(folder, result, sources, lines)))
         except SightlineError as error:
             return Verdict(capsule, (*problems, error.message))
         except (
@@ -102,15 +102,15 @@ def verify_capsule(path: Path, catalogue: Catalogue, *, published: str | None = 
             return Verdict(capsule, (*problems, f"its files do not fit together ({type(error).__name__}: {error})"))
 
 
-def _belonging(folder: Path, result: TableResult, sources: Mapping[str, Any]) -> list[str]:
+def _check_belonging(folder: Path, result: TableResult, sources: Mapping[str, Any]) -> list[str]:
     """Runs are what their names say, cases and splits agree, patients are in one split, tests hold the test cases."""
     problems = []
     cohort = read_cases(folder / CASES, sources)
-    if cases_text(cohort) != (folder / CASES).read_text(encoding="utf-8"):
+    if format_cases(cohort) != (folder / CASES).read_text(encoding="utf-8"):
         problems.append(f"{CASES} is not written as this program writes it")
     if len(sources["seeds"]) < 1:
         problems.append("no seed is named")
-    problems += _patients_of_splits(cohort)
+    problems += _check_patients(cohort)
     splits = {case.case_id: case.split for case in cohort}
     for row in result.rows:
         if row.folders and len(row.folders) != len(sources["seeds"]):
@@ -118,21 +118,23 @@ def _belonging(folder: Path, result: TableResult, sources: Mapping[str, Any]) ->
         if len(set(row.folders)) != len(row.folders):
             problems.append(f"row {row.row.name} counts a run twice")
         for seed, run in zip(sources["seeds"], row.folders, strict=False):
-            problems += _run(run, splits, seed)
+            problems += _check_run(run, splits, seed)
             title = json.loads((run / "recipe.json").read_text(encoding="utf-8")).get("title")
             if title != f"{row.row.name}, seed {seed}":
                 problems.append(f"run {run.name} of row {row.row.name}, seed {seed}, was trained as {title!r}")
         for test, evaluations in row.evaluations.items():
             for run, evaluation in zip(row.folders, evaluations, strict=True):
                 if test == "test":
-                    problems += _test_cases(f"{run.name} of {row.row.name}", evaluation.predictions, cohort, row.row)
-                strange = _scored(evaluation) - set(evaluation.predictions.case_ids)
+                    problems += _check_test_cases(
+                        f"{run.name} of {row.row.name}", evaluation.predictions, cohort, row.row
+                    )
+                strange = _list_scored(evaluation) - set(evaluation.predictions.case_ids)
                 if strange:
                     problems.append(f"{run.name}: scores of {sorted(strange)[0]}, which was not predicted")
     return problems
 
 
-def _scored(evaluation: Evaluation) -> set[str]:
+def _list_scored(evaluation: Evaluation) -> set[str]:
     """Cases that maps, boxes or gaze are scored on."""
     maps, boxes, gaze = evaluation.map_scores, evaluation.box_scores, evaluation.gaze_scores
     found = set() if maps is None else {row.case_id for row in maps.rows}
@@ -140,7 +142,7 @@ def _scored(evaluation: Evaluation) -> set[str]:
     return found | (set() if gaze is None else {row.case_id for row in gaze.rows})
 
 
-def _run(run: Path, splits: Mapping[str, str | None], seed: int) -> list[str]:
+def _check_run(run: Path, splits: Mapping[str, str | None], seed: int) -> list[str]:
     facts = json.loads((run / "cohort.json").read_text(encoding="utf-8"))
     text = (run / "recipe.json").read_text(encoding="utf-8")
     parts = facts.get("parts")
@@ -162,15 +164,15 @@ def _run(run: Path, splits: Mapping[str, str | None], seed: int) -> list[str]:
     return problems
 
 
-def _patients_of_splits(cohort: Cohort) -> list[str]:
+def _check_patients(cohort: Cohort) -> list[str]:
     where: dict[str, set[str | None]] = {}
     for case in cohort:
         where.setdefault(case.patient_id, set()).add(case.split)
     torn = [patient for patient, splits in where.items() if len(splits) > 1]
-    return [f"{counted(len(torn), 'patient')} in more than one split, e.g. {torn[0]}"] if torn else []
+    return [f"{count_noun(len(torn), 'patient')} in more than one split, e.g. {torn[0]}"] if torn else []
 
 
-def _test_cases(what: str, predictions: Any, cohort: Cohort, row: Any) -> list[str]:
+def _check_test_cases(what: str, predictions: Any, cohort: Cohort, row: Any) -> list[str]:
     tests = {case.case_id: case for case in row.recipe.see(cohort).split("test")}
     strange = [case for case in predictions.case_ids if case not in tests]
     if strange:
@@ -200,10 +202,10 @@ def _strange_files(folder: Path, sources: Mapping[str, Any]) -> list[str]:
     """Files that no number rests on: nobody computes what they say."""
     known = set(file_names(folder, sources))
     strange = sorted({path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - known)
-    return [f"{counted(len(strange), 'file')} that no number comes from, e.g. {strange[0]}"] if strange else []
+    return [f"{count_noun(len(strange), 'file')} that no number comes from, e.g. {strange[0]}"] if strange else []
 
 
-def _different(saved: Sequence[Line], again: Sequence[Line]) -> list[str]:
+def _compare_lines(saved: Sequence[Line], again: Sequence[Line]) -> list[str]:
     keys = [[(x.row, x.test, x.metric) for x in lines] for lines in (saved, again)]
     if keys[0] != keys[1]:
         odd = sorted({*map(str, keys[0])} ^ {*map(str, keys[1])})
@@ -211,7 +213,7 @@ def _different(saved: Sequence[Line], again: Sequence[Line]) -> list[str]:
     problems = []
     for old, new in zip(saved, again, strict=True):
         for name, value in asdict(new).items():
-            if name not in _NOT_COMPUTED and not _same(getattr(old, name), value):
+            if name not in _NOT_COMPUTED and not _is_same(getattr(old, name), value):
                 problems.append(
                     f"{new.row}, {new.metric} ({new.test}): {name} is {getattr(old, name)}, computed {value}"
                 )
@@ -219,20 +221,20 @@ def _different(saved: Sequence[Line], again: Sequence[Line]) -> list[str]:
     return problems
 
 
-def _same(a: Any, b: Any) -> bool:
+def _is_same(a: Any, b: Any) -> bool:
     if isinstance(a, (int, float)) and isinstance(b, (int, float)):
         return math.isclose(a, b, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
     if isinstance(a, (tuple, list)) and isinstance(b, (tuple, list)):
-        return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
+        return len(a) == len(b) and all(_is_same(x, y) for x, y in zip(a, b, strict=True))
     return bool(a == b)
 
 
-def _numbers(line: Line) -> list[float]:
+def _list_numbers(line: Line) -> list[float]:
     fields = asdict(line)
     return [*line.values, *(v for k, v in fields.items() if k != "values" and isinstance(v, float))]
 
 
-def _facts(folder: Path, result: TableResult, sources: Mapping[str, Any], lines: Sequence[Line]) -> list[str]:
+def _describe_facts(folder: Path, result: TableResult, sources: Mapping[str, Any], lines: Sequence[Line]) -> list[str]:
     """Which split chose what, in words, and what was not computed."""
     cohort = result.cohort
     counts = ", ".join(f"{name} {len(cohort.split(name))}" for name in ("train", "val", "test"))
@@ -245,7 +247,7 @@ def _facts(folder: Path, result: TableResult, sources: Mapping[str, Any], lines:
         facts.append("how boxes are cut from maps was chosen on val")
     records = [CalibrationRecord.read(run) for row in result.rows for run in row.folders]
     places = [(each.about or {}).get("local") or "val" for each in records if each is not None]
-    facts.append(f"{counted(len(places), 'run')} calibrated, thresholds chosen on {', '.join(dict.fromkeys(places))}"
+    facts.append(f"{count_noun(len(places), 'run')} calibrated, thresholds chosen on {', '.join(dict.fromkeys(places))}"
                  if places else "no run is calibrated")  # fmt: skip
     tests = dict.fromkeys(test for row in result.rows for test in row.evaluations)
     facts.append(f"numbers are of {', '.join(tests)}; seeds {', '.join(map(str, sources['seeds']))}")
@@ -254,9 +256,9 @@ def _facts(folder: Path, result: TableResult, sources: Mapping[str, Any], lines:
             counts = ", ".join(str(len(each[0].predictions)) for each in row.evaluations.values())
             facts.append(f"row {row.row.name} is trained or tested on parts of the cohort: {counts} cases tested")
     if printed := sum(bool(line.published) for line in lines):
-        facts.append(f"{counted(printed, 'number')} of papers stand beside them as typed: they are not computed")
+        facts.append(f"{count_noun(printed, 'number')} of papers stand beside them as typed: they are not computed")
     facts.append(f"made by: {sources['command']}")
-    ours = code_digest()
+    ours = compute_code_digest()
     same = "the same as here" if sources["code"] == ours else f"here it is {ours}"
     facts.append(f"code {sources['code']}, {same}")
     return facts

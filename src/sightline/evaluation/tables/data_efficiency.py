@@ -11,7 +11,7 @@ import numpy as np
 from sightline.data.targets.region_choice import RegionChoice
 from sightline.evaluation.tables.lines import Line, find_line
 from sightline.evaluation.tables.table import Row, TableResult
-from sightline.plots.curves import SizeCurve, scores_by_size
+from sightline.plots.curves import SizeCurve, draw_scores_by_size
 from sightline.plots.html_report import ReportPicture
 
 # Liao 2022, section V: a mark takes an expert about 24 s
@@ -35,14 +35,14 @@ class SizedRow:
     marks: float
 
 
-def sized_rows(result: TableResult) -> list[SizedRow]:
+def collect_sized_rows(result: TableResult) -> list[SizedRow]:
     """Rows of methods that stand in the table at two sizes of training set or more, smallest first."""
     found = []
     for each in result.rows:
         row = each.row
         if not each.evaluations or not row.weight_label:
             continue
-        images, marks = zip(*(_counts(row, result, seed) for seed in result.seeds), strict=True)
+        images, marks = zip(*(_count_images(row, result, seed) for seed in result.seeds), strict=True)
         method = row.name.removesuffix(row.weight_label).rstrip(", ")
         found.append(SizedRow(row, method, float(np.mean(images)), float(np.mean(marks))))
     sizes: dict[str, set[int | None]] = {}
@@ -51,9 +51,9 @@ def sized_rows(result: TableResult) -> list[SizedRow]:
     return sorted((one for one in found if len(sizes[one.method]) > 1), key=lambda one: one.images)
 
 
-def efficiency_chart(result: TableResult, lines: Sequence[Line]) -> ReportPicture | None:
+def draw_efficiency_chart(result: TableResult, lines: Sequence[Line]) -> ReportPicture | None:
     """Each leading metric against training images; None where no method stands at two sizes."""
-    rows = sized_rows(result)
+    rows = collect_sized_rows(result)
     panels: dict[str, list[SizeCurve]] = {}
     for metric in result.table.leading or result.table.metrics[:1]:
         curves = []
@@ -75,11 +75,11 @@ def efficiency_chart(result: TableResult, lines: Sequence[Line]) -> ReportPictur
     caption = "Mean over trainings with its 95% interval over patients and trainings."
     if minutes is not None:
         caption += f" Upper axis: an expert's minutes for all marks, at {SECONDS_PER_MARK:g} s a mark. "
-        caption += worth_of_a_mark(result, lines)
-    return ReportPicture(scores_by_size(panels, minutes_per_image=minutes), caption, "Scores by training images")
+        caption += describe_worth(result, lines)
+    return ReportPicture(draw_scores_by_size(panels, minutes_per_image=minutes), caption, "Scores by training images")
 
 
-def worth_of_a_mark(result: TableResult, lines: Sequence[Line], metric: str | None = None) -> str:
+def describe_worth(result: TableResult, lines: Sequence[Line], metric: str | None = None) -> str:
     """How many unmarked images one mark is worth, at each size, as a sentence.
 
     The best unmarked method at each size (by its score on the test cases, to its advantage) gives a curve; where the
@@ -93,7 +93,7 @@ def worth_of_a_mark(result: TableResult, lines: Sequence[Line], metric: str | No
     metric = metric or (result.table.leading or result.table.metrics)[0]
     scored = [
         (one, line.mean)
-        for one in sized_rows(result)
+        for one in collect_sized_rows(result)
         if (line := find_line(lines, one.row.name, "test", metric)) is not None and line.mean is not None
     ]
     plain: dict[float, float] = {}
@@ -106,19 +106,19 @@ def worth_of_a_mark(result: TableResult, lines: Sequence[Line], metric: str | No
     images = np.array(sorted(plain))
     # more images are taken to do no harm: the curve never falls
     best = np.maximum.accumulate([plain[n] for n in images])
-    said = []
+    sentences = []
     for one, score in marked:
         if score > best[-1]:
-            said.append(f"{one.row.name}: more than {images[-1] - one.images:.0f} further images without marks")
+            sentences.append(f"{one.row.name}: more than {images[-1] - one.images:.0f} further images without marks")
         elif score <= np.interp(one.images, images, best):
-            said.append(f"{one.row.name}: nothing")
+            sentences.append(f"{one.row.name}: nothing")
         else:
             equal = float(np.exp(np.interp(score, best, np.log(images))))
-            said.append(f"{one.row.name}: {(equal - one.images) / one.marks:.1f} images without a mark")
-    return f"What a mark is worth by {metric}: {'; '.join(said)}."
+            sentences.append(f"{one.row.name}: {(equal - one.images) / one.marks:.1f} images without a mark")
+    return f"What a mark is worth by {metric}: {'; '.join(sentences)}."
 
 
-def _counts(row: Row, result: TableResult, seed: int) -> tuple[int, float]:
+def _count_images(row: Row, result: TableResult, seed: int) -> tuple[int, float]:
     """Training images of a seed, and how many marks of theirs are used."""
     recipe = row.recipe
     training = row.training_cases(result.cohort, seed).split(*recipe.train_on)

@@ -9,42 +9,42 @@ from collections.abc import Sequence
 
 from sklearn.metrics import roc_curve
 
-from sightline.evaluation.tables.data_efficiency import efficiency_chart
+from sightline.evaluation.tables.data_efficiency import draw_efficiency_chart
 from sightline.evaluation.tables.lines import Line, find_line
-from sightline.evaluation.tables.pictures import shown_rows
-from sightline.evaluation.tables.summary import leading_metric
+from sightline.evaluation.tables.pictures import choose_shown_rows
+from sightline.evaluation.tables.summary import choose_leading_metric
 from sightline.evaluation.tables.table import TableResult
-from sightline.metrics.boxes.detection import ranking_curve
+from sightline.metrics.boxes.detection import compute_ranking_curve
 from sightline.metrics.boxes.report import BOX_NAMES
-from sightline.plots.charts import AccuracyBar, BarGroup, ForestRow, Reference, bars, forest
-from sightline.plots.curves import FrocCurve, RocCurve, froc, roc, training_curves
+from sightline.plots.charts import AccuracyBar, BarGroup, ForestRow, Reference, draw_bars, draw_forest
+from sightline.plots.curves import FrocCurve, RocCurve, draw_froc, draw_roc, draw_training_curves
 from sightline.plots.html_report import ReportPicture
 
 FROC_ROWS = 6
 ROC_ROWS = 5
 
 
-def charts(result: TableResult, lines: Sequence[Line]) -> list[ReportPicture]:
+def draw_charts(result: TableResult, lines: Sequence[Line]) -> list[ReportPicture]:
     """The charts that a table has numbers for."""
     tests = dict.fromkeys(test for row in result.rows for test in row.evaluations)
-    bars_of_tests = (_bars(result, lines, test) for test in tests)
-    drawn = (efficiency_chart(result, lines), *bars_of_tests, _roc(result, lines), _froc(result, lines))
+    bars_of_tests = (_draw_bars(result, lines, test) for test in tests)
+    drawn = (draw_efficiency_chart(result, lines), *bars_of_tests, _draw_roc(result, lines), _draw_froc(result, lines))
     return [chart for chart in drawn if chart is not None]
 
 
-def row_styles(result: TableResult) -> dict[str, int]:
+def assign_row_styles(result: TableResult) -> dict[str, int]:
     """Which line of the palette each row has in every chart of a table."""
     return {row.row.name: n for n, row in enumerate(result.rows)}
 
 
-def forest_chart(result: TableResult, lines: Sequence[Line]) -> ReportPicture | None:
+def draw_forest_chart(result: TableResult, lines: Sequence[Line]) -> ReportPicture | None:
     """Every row's difference from its reference; None where nothing is compared."""
-    metric = leading_metric(result.table, lines)
+    metric = choose_leading_metric(result.table, lines)
     found = (find_line(lines, row.row.name, "test", metric) for row in result.rows)
     having = [line for line in found if line is not None and line.difference is not None]
     # the same cases in every row are named once, below
     counts = list(dict.fromkeys(line.n for line in having))
-    styles = row_styles(result)
+    styles = assign_row_styles(result)
     rows = [
         ForestRow(
             line.row,
@@ -60,14 +60,14 @@ def forest_chart(result: TableResult, lines: Sequence[Line]) -> ReportPicture | 
     if not rows:
         return None
     return ReportPicture(
-        forest(rows, title=f"{metric}: difference from the reference row"),
+        draw_forest(rows, title=f"{metric}: difference from the reference row"),
         "Each row against its reference, with the paired 95% interval over patients and seeds; filled: p < 0.05 after "
         f"Holm's correction over the rows.{f' n: {counts[0]}.' if len(counts) == 1 else ''}",
         "Forest plot of differences",
     )
 
 
-def _bars(result: TableResult, lines: Sequence[Line], test: str) -> ReportPicture | None:
+def _draw_bars(result: TableResult, lines: Sequence[Line], test: str) -> ReportPicture | None:
     """Figures 2 and 6 of Liao 2022: accuracy by weight and style, each bar against the row that it is compared with."""
     groups: dict[tuple[str, str], list[AccuracyBar]] = {}
     lines_of = {row.row.reference for row in result.rows if row.row.reference is not None}
@@ -79,19 +79,21 @@ def _bars(result: TableResult, lines: Sequence[Line], test: str) -> ReportPictur
         if image.mean is None or study.mean is None:
             continue
         reference = row.row.reference or ""
-        bar = AccuracyBar(row.row.group, 100 * image.mean, 100 * study.mean, _percent(study.std), study.differs)
-        groups.setdefault((reference, _weight_words(row.row.weight_label)), []).append(bar)
+        bar = AccuracyBar(
+            row.row.group, 100 * image.mean, 100 * study.mean, _convert_to_percent(study.std), study.differs
+        )
+        groups.setdefault((reference, _format_weight(row.row.weight_label)), []).append(bar)
     if not groups:
         return None
-    baselines = {reference: _baseline(reference, lines, test) for reference, _ in groups}
-    about = {reference: _in_common(result, reference) for reference in baselines}
+    baselines = {reference: _find_baseline(reference, lines, test) for reference, _ in groups}
+    about = {reference: _find_common_words(result, reference) for reference in baselines}
     # groups of one baseline stand together, in the order in which the baselines occur
     order = sorted(groups, key=lambda key: list(baselines).index(key[0]))
     heights = [bar.image_wise for members in groups.values() for bar in members]
     heights += [line.value for line in baselines.values() if line is not None]
     where = "" if test == "test" else f", {test} cohort"
     what = "guidance weight and style" if all(label.startswith("λ") for _, label in groups) else "setting"
-    drawn = bars(
+    drawn = draw_bars(
         [BarGroup(key[1], tuple(groups[key]), baselines[key[0]], about[key[0]]) for key in order],
         title=f"Accuracy by {what}{where}",
         ylabel="accuracy (%)",
@@ -102,14 +104,14 @@ def _bars(result: TableResult, lines: Sequence[Line], test: str) -> ReportPictur
     return ReportPicture(drawn, f"{caption}the bars on them are compared with.", f"Bars by weight and style{where}")
 
 
-def _in_common(result: TableResult, reference: str) -> str:
+def _find_common_words(result: TableResult, reference: str) -> str:
     """The words that the names of a row and of all rows compared with it begin with: the size or task they share."""
     names = [row.row.name for row in result.rows if reference and reference in (row.row.name, row.row.reference)]
     words = zip(*(name.split(" ") for name in names), strict=False)
     return " ".join(word[0] for word in itertools.takewhile(lambda word: len(set(word)) == 1, words))
 
 
-def _weight_words(label: str) -> str:
+def _format_weight(label: str) -> str:
     """A weight as the figures have it; of tables whose labels are no weights, the label."""
     try:
         float(label)
@@ -118,12 +120,12 @@ def _weight_words(label: str) -> str:
     return f"λ = {label}"
 
 
-def _baseline(name: str, lines: Sequence[Line], test: str) -> Reference | None:
+def _find_baseline(name: str, lines: Sequence[Line], test: str) -> Reference | None:
     """Study-wise accuracy of a row, in percent."""
     line = find_line(lines, name, test, "study-wise accuracy") if name else None
     if line is None or line.mean is None:
         return None
-    return Reference(line.row, 100 * line.mean, _percent(line.std))
+    return Reference(line.row, 100 * line.mean, _convert_to_percent(line.std))
 
 
 def _round_floor(values: Sequence[float]) -> float:
@@ -131,13 +133,13 @@ def _round_floor(values: Sequence[float]) -> float:
     return max(0.0, 10.0 * math.floor((min(values) - 10.0) / 10.0))
 
 
-def _percent(value: float | None) -> float | None:
+def _convert_to_percent(value: float | None) -> float | None:
     return None if value is None else 100.0 * value
 
 
-def _roc(result: TableResult, lines: Sequence[Line]) -> ReportPicture | None:
+def _draw_roc(result: TableResult, lines: Sequence[Line]) -> ReportPicture | None:
     curves: list[RocCurve] = []
-    styles = row_styles(result)
+    styles = assign_row_styles(result)
     for row in result.rows:
         line = find_line(lines, row.row.name, "test", "study-wise AUC")
         if line is None or line.mean is None or len(curves) >= ROC_ROWS:
@@ -147,10 +149,10 @@ def _roc(result: TableResult, lines: Sequence[Line]) -> ReportPicture | None:
         curves.append(RocCurve(row.row.name, false.tolist(), true.tolist(), line.values[0], style=styles[row.row.name]))
     if not curves:
         return None
-    return ReportPicture(roc(curves), "ROC curves, study-wise, first seed, of up to five rows.", "ROC curves")
+    return ReportPicture(draw_roc(curves), "ROC curves, study-wise, first seed, of up to five rows.", "ROC curves")
 
 
-def _froc(result: TableResult, lines: Sequence[Line]) -> ReportPicture | None:
+def _draw_froc(result: TableResult, lines: Sequence[Line]) -> ReportPicture | None:
     """Free-response curves of the rows whose boxes are measured, best first."""
     curves = []
     for row in result.rows:
@@ -158,9 +160,9 @@ def _froc(result: TableResult, lines: Sequence[Line]) -> ReportPicture | None:
         line = find_line(lines, row.row.name, "test", BOX_NAMES["froc_centre"])
         if scores is None or line is None or line.mean is None:
             continue
-        points = ranking_curve(scores.cases, "centre")
+        points = compute_ranking_curve(scores.cases, "centre")
         false, sensitivity = points.false_per_image.tolist(), points.sensitivity.tolist()
-        style = row_styles(result)[row.row.name]
+        style = assign_row_styles(result)[row.row.name]
         curves.append(FrocCurve(row.row.name, false, sensitivity, line.mean, line.low, line.high, style))
     if not curves:
         return None
@@ -168,13 +170,13 @@ def _froc(result: TableResult, lines: Sequence[Line]) -> ReportPicture | None:
     caption = (
         "Findings whose box holds the centre of a found box, against false boxes an image; first seed, up to six rows."
     )
-    return ReportPicture(froc(curves[:FROC_ROWS]), caption, "FROC curves")
+    return ReportPicture(draw_froc(curves[:FROC_ROWS]), caption, "FROC curves")
 
 
-def learning_curves(result: TableResult) -> ReportPicture | None:
+def draw_learning_curves(result: TableResult) -> ReportPicture | None:
     """Loss and validation of the rows shown, first seed; None where nothing was trained, or nothing kept of it."""
     histories = {}
-    for row in shown_rows(result):
+    for row in choose_shown_rows(result):
         path = row.folders[0] / "history.csv"
         if not path.is_file():
             # put together from other runs, never trained
@@ -188,5 +190,5 @@ def learning_curves(result: TableResult) -> ReportPicture | None:
         }
     if not histories or any(len(history) < 2 for history in histories.values()):
         return None
-    drawn = training_curves(histories, row_styles(result))
+    drawn = draw_training_curves(histories, assign_row_styles(result))
     return ReportPicture(drawn, "Loss and validation by epoch, first seed.", "Training curves")

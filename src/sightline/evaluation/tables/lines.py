@@ -15,8 +15,8 @@ import numpy as np
 from sightline.evaluation.result import Evaluation
 from sightline.evaluation.tables.table import RowResult
 from sightline.io.files import write_text
-from sightline.metrics.classification.report import counts_text
-from sightline.metrics.estimate import Comparison, Estimate, p_text
+from sightline.metrics.classification.report import format_counts
+from sightline.metrics.estimate import Comparison, Estimate, format_p_text
 from sightline.metrics.statistics.comparison import welch
 
 
@@ -40,7 +40,7 @@ class Line:
         difference: mean minus the reference's.
         difference_low: lower end of its paired 95% interval.
         difference_high: upper end.
-        p_paired: test by swapped patients, and trainings, two-sided (`paired_tests.swap_test`).
+        p_paired: test by swapped patients, and trainings, two-sided (`paired_tests.run_swap_test`).
         p_holm: the same after Holm's correction over the table's rows for this metric.
         p_welch: Welch's t over seeds, as the paper computes it.
         published: what the paper prints, or empty.
@@ -72,24 +72,24 @@ class Line:
         """Mean ± standard deviation over seeds."""
         if self.mean is None:
             return "undefined"
-        spread = "" if self.std is None else f" ± {_number(self.std, percent)}"
-        return f"{_number(self.mean, percent)}{spread}"
+        spread = "" if self.std is None else f" ± {_format_number(self.std, percent)}"
+        return f"{_format_number(self.mean, percent)}{spread}"
 
     def interval_text(self, *, percent: bool = False) -> str:
         """The 95% interval."""
-        return _between(self.low, self.high, percent)
+        return _format_interval(self.low, self.high, percent)
 
     def difference_value_text(self, *, percent: bool = False) -> str:
         """Difference from the reference, signed."""
-        return "–" if self.difference is None else _number(self.difference, percent, "+")
+        return "–" if self.difference is None else _format_number(self.difference, percent, "+")
 
     def difference_interval_text(self, *, percent: bool = False) -> str:
         """The paired 95% interval of the difference."""
-        return _between(self.difference_low, self.difference_high, percent, "+")
+        return _format_interval(self.difference_low, self.difference_high, percent, "+")
 
     def chance_text(self, *, percent: bool = False) -> str:
         """The chance level."""
-        return "–" if self.chance is None else _number(self.chance, percent)
+        return "–" if self.chance is None else _format_number(self.chance, percent)
 
     def text(self) -> str:
         """Mean ± deviation with the interval in brackets."""
@@ -99,8 +99,8 @@ class Line:
     def difference_text(self) -> str:
         """Difference with its interval and p."""
         between = "" if self.difference_low is None else f" ({self.difference_interval_text()})"
-        p = "" if self.p_paired is None else f", {p_text(self.p_paired)}"
-        p += "" if self.p_holm is None else f" ({p_text(self.p_holm)} after Holm's correction)"
+        p = "" if self.p_paired is None else f", {format_p_text(self.p_paired)}"
+        p += "" if self.p_holm is None else f" ({format_p_text(self.p_holm)} after Holm's correction)"
         return f"{self.difference_value_text()}{between}{p}"
 
     @property
@@ -112,14 +112,14 @@ class Line:
         return self.p_holm is not None and self.p_holm < 0.05
 
 
-def _number(value: float, percent: bool, sign: str = "") -> str:
+def _format_number(value: float, percent: bool, sign: str = "") -> str:
     return f"{value * 100.0:{sign}.1f}" if percent else f"{value:{sign}.3f}"
 
 
-def _between(low: float | None, high: float | None, percent: bool, sign: str = "") -> str:
+def _format_interval(low: float | None, high: float | None, percent: bool, sign: str = "") -> str:
     if low is None or high is None:
         return "–"
-    return f"{_number(low, percent, sign)} to {_number(high, percent, sign)}"
+    return f"{_format_number(low, percent, sign)} to {_format_number(high, percent, sign)}"
 
 
 def find_line(lines: Sequence[Line], row: str, test: str, metric: str) -> Line | None:
@@ -189,7 +189,7 @@ class RowOnTest:
             published="" if published is None else str(published),
         )
 
-    def compared(self, line: Line, paired: Comparison, their_values: Sequence[float]) -> Line:
+    def compare_line(self, line: Line, paired: Comparison, their_values: Sequence[float]) -> Line:
         """The line with its difference from the reference, over patients and seeds, and over seeds alone."""
         assert self.reference is not None
         seeds = welch(line.values, their_values)
@@ -212,7 +212,7 @@ def add_interval(line: Line, estimate: Estimate, chance: float | None = None) ->
         low=estimate.low,
         high=estimate.high,
         chance=chance,
-        n=counts_text(estimate.n),
+        n=format_counts(estimate.n),
         method=estimate.method,
         why=estimate.why or line.why,
     )

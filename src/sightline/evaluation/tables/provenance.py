@@ -18,10 +18,10 @@ import numpy as np
 
 from sightline.errors import LayoutError, RunError
 from sightline.evaluation.result import Evaluation, EvaluationFiles
-from sightline.evaluation.tables.summary import untrained_boxes
+from sightline.evaluation.tables.summary import collect_untrained_boxes
 from sightline.evaluation.tables.table import Row, RowResult, Table, TableResult
 from sightline.inference.network_output import Maps
-from sightline.io.files import safe_name, write_text
+from sightline.io.files import make_safe_name, write_text
 from sightline.metrics.boxes.table import BoxScores
 from sightline.metrics.calibration.record import CalibrationRecord
 from sightline.metrics.maps.gaze import GazeScores
@@ -29,7 +29,7 @@ from sightline.metrics.maps.localisation import MapScores
 from sightline.metrics.predictions import Predictions
 from sightline.structures.case import Case, Cohort
 from sightline.training.recipe import read_recipe
-from sightline.training.run import code_digest, environment
+from sightline.training.run import compute_code_digest, describe_environment
 from sightline.training.serialization import Catalogue
 
 SOURCES = "sources.json"
@@ -80,7 +80,7 @@ def _processor_time(folder: Path) -> tuple[float, int] | None:
 
 def write_sources(result: TableResult, out: Path, replicates: int) -> None:
     """Write what the table's numbers can be computed again from, beside the runs' own files."""
-    machine = environment()
+    machine = describe_environment()
     rows = [
         {
             "name": row.row.name,
@@ -94,9 +94,9 @@ def write_sources(result: TableResult, out: Path, replicates: int) -> None:
         for row in result.rows
     ]
     boxes = []
-    for number, ((test, task), tables) in enumerate(untrained_boxes(result).items()):
+    for number, ((test, task), tables) in enumerate(collect_untrained_boxes(result).items()):
         for name, scores in tables.items():
-            file = f"{UNTRAINED}/{number:02d}-{safe_name(name.lower().replace(' ', '-'))}.csv"
+            file = f"{UNTRAINED}/{number:02d}-{make_safe_name(name.lower().replace(' ', '-'))}.csv"
             scores.write(out / file)
             boxes.append({"test": test, "task": task, "name": name, "file": file})
     fields = {
@@ -110,15 +110,15 @@ def write_sources(result: TableResult, out: Path, replicates: int) -> None:
         "rows": rows,
         "untrained": boxes,
         "command": machine["command"],
-        "code": code_digest(),
+        "code": compute_code_digest(),
         "environment": machine,
     }  # fmt: skip
-    write_text(out / CASES, cases_text(result.cohort))
+    write_text(out / CASES, format_cases(result.cohort))
     # last: its presence says that the table is complete
     write_text(out / SOURCES, json.dumps(fields, indent=1) + "\n")
 
 
-def cases_text(cohort: Cohort) -> str:
+def format_cases(cohort: Cohort) -> str:
     """Cases with study, patient, label and split, as CSV."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

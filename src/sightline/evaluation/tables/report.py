@@ -6,20 +6,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from sightline.errors import counted
-from sightline.evaluation.evidence.reliance import reliance_section
-from sightline.evaluation.tables.as_published import as_printed
-from sightline.evaluation.tables.distributions import spread_charts
-from sightline.evaluation.tables.figures import charts, forest_chart, learning_curves, row_styles
+from sightline.errors import count_noun
+from sightline.evaluation.evidence.reliance import build_reliance_section
+from sightline.evaluation.tables.as_published import report_as_printed
+from sightline.evaluation.tables.distributions import draw_spread_charts
+from sightline.evaluation.tables.figures import assign_row_styles, draw_charts, draw_forest_chart, draw_learning_curves
 from sightline.evaluation.tables.lines import Line, find_line, write_lines
 from sightline.evaluation.tables.pictures import draw_figures, draw_table_pictures
 from sightline.evaluation.tables.provenance import write_sources, write_training_time
-from sightline.evaluation.tables.summary import WINDOW_MEASURES, leading_metric, summarise
+from sightline.evaluation.tables.summary import WINDOW_MEASURES, choose_leading_metric, summarise
 from sightline.evaluation.tables.table import TableResult
-from sightline.io.files import safe_name, write_text
-from sightline.metrics.estimate import p_cell
+from sightline.io.files import make_safe_name, write_text
+from sightline.metrics.estimate import format_p_cell
 from sightline.plots.html_report import ReportTable, Section, write_report
-from sightline.training.run import environment
+from sightline.training.run import describe_environment
 
 SENTENCES = 8
 # rows that a note names one by one
@@ -40,24 +40,24 @@ def write_table(result: TableResult, out: Path, *, replicates: int = 2000, summa
     write_sources(result, out, replicates)
     write_training_time(result, out)
     tests = dict.fromkeys(test for row in result.rows for test in row.evaluations)
-    tables = [made for test in tests for made in metric_tables(result, lines, test)]
-    text = "\n\n".join(markdown_of(table) for table in tables)
+    tables = [made for test in tests for made in build_metric_tables(result, lines, test)]
+    text = "\n\n".join(format_markdown(table) for table in tables)
     write_text(out / "table.md", f"# {result.table.title}\n\n{result.table.caption}\n\n{text}\n")
-    if result.table.as_printed and (printed := as_printed(result, replicates=replicates)):
+    if result.table.as_printed and (printed := report_as_printed(result, replicates=replicates)):
         write_text(out / "as_printed.md", printed)
     looked = draw_table_pictures(result)
-    plot = forest_chart(result, lines)
+    plot = draw_forest_chart(result, lines)
     # what people look at comes first: the differences, and the same pictures by each method
     rest = () if looked is None else looked.more
-    curves = learning_curves(result)
+    curves = draw_learning_curves(result)
     figures = draw_figures(result)
-    spread = spread_charts(result) if result.table.as_printed else []
-    best = _best(result, lines)
-    reliance = reliance_section(result, row_styles(result), None if best is None else best.row)
+    spread = draw_spread_charts(result) if result.table.as_printed else []
+    best = _choose_best(result, lines)
+    reliance = build_reliance_section(result, assign_row_styles(result), None if best is None else best.row)
     sections = [
         *([Section("At a glance", pictures=(plot,))] if plot is not None else []),
         *([] if looked is None else [looked.opening]),
-        Section("Results", (result.table.caption,), _fold(tables), (*charts(result, lines), *spread)),
+        Section("Results", (result.table.caption,), _fold(tables), (*draw_charts(result, lines), *spread)),
         *([reliance] if reliance is not None else []),
         *([Section("As the paper shows it", pictures=tuple(figures))] if figures else []),
         *([Section("More pictures", pictures=rest)] if rest else []),
@@ -67,9 +67,9 @@ def write_table(result: TableResult, out: Path, *, replicates: int = 2000, summa
     write_report(
         out / "report.html",
         title=result.table.title,
-        summary=[*summary, _answer(best), *_plain_words(result, lines, best)],
+        summary=[*summary, _word_answer(best), *_write_sentences(result, lines, best)],
         sections=sections,
-        provenance=_provenance(result),
+        provenance=_collect_provenance(result),
     )
     return text
 
@@ -85,24 +85,24 @@ def _fold(tables: Sequence[ReportTable]) -> tuple[ReportTable, ...]:
     return tuple(made)
 
 
-def _best(result: TableResult, lines: Sequence[Line]) -> Line | None:
+def _choose_best(result: TableResult, lines: Sequence[Line]) -> Line | None:
     """The best row by the leading number, of those that are compared where any is."""
-    leading = leading_metric(result.table, lines)
+    leading = choose_leading_metric(result.table, lines)
     found = [find_line(lines, row.row.name, "test", leading) for row in result.rows]
     having = [line for line in found if line is not None and line.mean is not None]
     compared = [line for line in having if line.difference is not None]
     return max(compared or having, key=lambda line: line.mean or 0.0, default=None)
 
 
-def _answer(best: Line | None) -> str:
+def _word_answer(best: Line | None) -> str:
     """What the table says, in one sentence with its interval: the best row by the leading number, and its reference."""
     if best is None:
         return "No row has a number that could be compared."
-    said = f"{best.row} has the highest {best.metric}, {best.text()}"
+    sentence = f"{best.row} has the highest {best.metric}, {best.text()}"
     if best.difference is None:
-        return f"{said}; there is nothing to compare it with."
+        return f"{sentence}; there is nothing to compare it with."
     verdict = ("better than" if best.difference > 0 else "worse than") if best.differs else "not shown to differ from"
-    return f"{said}, {verdict} {best.reference}: {best.difference_text()}."
+    return f"{sentence}, {verdict} {best.reference}: {best.difference_text()}."
 
 
 def _write_pictures(sections: Sequence[Section], folder: Path) -> None:
@@ -111,11 +111,11 @@ def _write_pictures(sections: Sequence[Section], folder: Path) -> None:
         old.unlink()
     for number, picture in enumerate((p for section in sections for p in section.pictures), start=1):
         folder.mkdir(exist_ok=True)
-        name = safe_name(picture.alt.lower().replace(" ", "-"))
+        name = make_safe_name(picture.alt.lower().replace(" ", "-"))
         (folder / f"{number:02d}-{name}.png").write_bytes(picture.png)
 
 
-def _plain_words(result: TableResult, lines: Sequence[Line], best: Line | None = None) -> list[str]:
+def _write_sentences(result: TableResult, lines: Sequence[Line], best: Line | None = None) -> list[str]:
     """What was found, in sentences made of the numbers; `best` is said already."""
     cohort = result.cohort
     test = cohort.split("test")
@@ -128,23 +128,23 @@ def _plain_words(result: TableResult, lines: Sequence[Line], best: Line | None =
     images = f"{every} training images" if least == every else f"{span} of {every} training images"
     words = [
         f"{len(result.rows)} methods were trained {len(result.seeds)} times each on {images} of {cohort.name} "
-        f"and tested on {counted(len(test), 'image')} of "
-        f"{counted(len({c.study_id for c in test}), 'study', 'studies')} and "
-        f"{counted(len({c.patient_id for c in test}), 'patient')}."
+        f"and tested on {count_noun(len(test), 'image')} of "
+        f"{count_noun(len({c.study_id for c in test}), 'study', 'studies')} and "
+        f"{count_noun(len({c.patient_id for c in test}), 'patient')}."
     ]
-    leading = leading_metric(result.table, lines)
+    leading = choose_leading_metric(result.table, lines)
     for row in result.rows:
         line = find_line(lines, row.row.name, "test", leading)
         if line is None or line == best or line.difference is None or line.p_paired is None:
             continue
         verdict = "better than" if line.difference > 0 else "worse than"
-        said = f"{verdict} {line.reference}" if line.differs else f"not shown to differ from {line.reference}"
-        words.append(f"{row.row.name}: {line.metric} {line.text()}, {said}: {line.difference_text()}.")
+        outcome = f"{verdict} {line.reference}" if line.differs else f"not shown to differ from {line.reference}"
+        words.append(f"{row.row.name}: {line.metric} {line.text()}, {outcome}: {line.difference_text()}.")
     return words[:SENTENCES]
 
 
-def _provenance(result: TableResult) -> dict[str, str]:
-    machine = environment()
+def _collect_provenance(result: TableResult) -> dict[str, str]:
+    machine = describe_environment()
     facts = {
         "table": result.table.name,
         "cohort": f"{result.cohort.name}, fingerprint {result.cohort.fingerprint()}",
@@ -162,17 +162,17 @@ def _provenance(result: TableResult) -> dict[str, str]:
     return facts
 
 
-def metric_tables(result: TableResult, lines: Sequence[Line], test: str) -> list[ReportTable]:
+def build_metric_tables(result: TableResult, lines: Sequence[Line], test: str) -> list[ReportTable]:
     """One table a metric: what the paper reports first, then ranking, then where the maps lie."""
     metrics = list(dict.fromkeys(x.metric for x in lines if x.test == test and x.mean is not None))
     main = [m for m in result.table.metrics if m in metrics]
     ranked = [m for m in metrics if "AUC" in m]
     places = [m for m in metrics if m.startswith(("pointing", "energy"))]
     places += [m for m in metrics if m in WINDOW_MEASURES or " at the level " in m or "FROC" in m]
-    return [_metric_table(result, lines, test, m) for m in dict.fromkeys((*main, *ranked, *places))]
+    return [_build_metric_table(result, lines, test, m) for m in dict.fromkeys((*main, *ranked, *places))]
 
 
-def _metric_table(result: TableResult, lines: Sequence[Line], test: str, metric: str) -> ReportTable:
+def _build_metric_table(result: TableResult, lines: Sequence[Line], test: str, metric: str) -> ReportTable:
     percent = "accuracy" in metric
     # rows of another task, or without maps, have no such number: they are no part of this table
     found = {row.row.name: find_line(lines, row.row.name, test, metric) for row in result.rows}
@@ -195,7 +195,7 @@ def _metric_table(result: TableResult, lines: Sequence[Line], test: str, metric:
         if line.differs:
             strong += [(r, len(cells)), (r, len(cells) + 1)]
         cells += [line.difference_value_text(percent=percent), line.difference_interval_text(percent=percent)]
-        cells += [p_cell(p) for p in (line.p_paired, line.p_holm, line.p_welch)]
+        cells += [format_p_cell(p) for p in (line.p_paired, line.p_holm, line.p_welch)]
         cells += [line.published or "–"] if printed else []
         rows.append(tuple(cells))
     return ReportTable(
@@ -204,11 +204,11 @@ def _metric_table(result: TableResult, lines: Sequence[Line], test: str, metric:
         tuple(rows),
         ("published",) if printed else (),
         tuple(strong),
-        tuple(_notes(result, [x for x in having.values() if x is not None])),
+        tuple(_write_notes(result, [x for x in having.values() if x is not None])),
     )
 
 
-def _notes(result: TableResult, lines: Sequence[Line]) -> list[str]:
+def _write_notes(result: TableResult, lines: Sequence[Line]) -> list[str]:
     notes = [f"{row.row.name} was not run: {row.why_not}" for row in result.rows if row.why_not is not None]
     first = next((line for line in lines if line.n), None)
     if first is not None:
@@ -235,7 +235,7 @@ def _references(lines: Sequence[Line]) -> str:
     return "; ".join(f"of {', '.join(each)} from {reference}" for reference, each in rows.items())
 
 
-def markdown_of(table: ReportTable) -> str:
+def format_markdown(table: ReportTable) -> str:
     """The table in Markdown, its notes below it."""
     lines = [f"**{table.caption}**", "", "| " + " | ".join(table.columns) + " |", "|---" * len(table.columns) + "|"]
     bold = set(table.strong)

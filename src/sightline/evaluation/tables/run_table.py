@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from sightline.data.split import from_sources
+from sightline.data.split import select_sources
 from sightline.data.views.image_view import refuse_unmarked
 from sightline.errors import CohortError, RecipeError, SightlineError
 from sightline.evaluation.result import Evaluation
@@ -47,8 +47,8 @@ def run_table(
     """
     if not seeds:
         raise RecipeError("A table needs at least one seed.", "Use --seeds 1 or more.")
-    tests = _tests(cohort, external)
-    failures = rows_without_data(table, cohort, say)
+    tests = _collect_tests(cohort, external)
+    failures = find_rows_without_data(table, cohort, say)
     by_name = {row.name: row for row in table.rows}
     # seeds outermost: after the first pass every row has a first result
     trainings = [
@@ -85,7 +85,7 @@ def run_table(
     return TableResult(table, cohort, tuple(seeds), results)
 
 
-def _tests(cohort: Cohort, external: Cohort | None) -> dict[str, Cohort]:
+def _collect_tests(cohort: Cohort, external: Cohort | None) -> dict[str, Cohort]:
     """What every row is tested on, by name."""
     tests = {"test": cohort.split("test")}
     if len(tests["test"]) == 0:
@@ -93,13 +93,13 @@ def _tests(cohort: Cohort, external: Cohort | None) -> dict[str, Cohort]:
     return tests if external is None else {**tests, "external": external}
 
 
-def rows_without_data(table: Table, cohort: Cohort, say: Callable[[str], None]) -> dict[str, SightlineError]:
+def find_rows_without_data(table: Table, cohort: Cohort, say: Callable[[str], None]) -> dict[str, SightlineError]:
     """Rows the cohort has nothing to guide by."""
     failures: dict[str, SightlineError] = {}
     for row in table.rows:
         try:
-            seen = from_sources(row.recipe.see(cohort), row.trained_on)
-            from_sources(cohort.split("test"), row.tested_on)
+            seen = select_sources(row.recipe.see(cohort), row.trained_on)
+            select_sources(cohort.split("test"), row.tested_on)
             if row.teacher is None:
                 require_regions(row.recipe, seen)
             refuse_unmarked(seen, row.recipe.view)

@@ -12,25 +12,31 @@ from functools import partial
 
 import numpy as np
 
-from sightline.data.task import coarser_tasks
-from sightline.data.views.frames import source_frame
+from sightline.data.task import derive_coarser_tasks
+from sightline.data.views.frames import find_source_frame
 from sightline.data.views.image_view import View
-from sightline.evaluation.box_scoring import true_corners
-from sightline.evaluation.gaze_scoring import by_map
+from sightline.evaluation.box_scoring import list_true_corners
+from sightline.evaluation.gaze_scoring import group_by_map
 from sightline.evaluation.map_scoring import ROLES
 from sightline.evaluation.result import Evaluation
 from sightline.evaluation.tables.lines import Line, RowOnTest, add_interval
 from sightline.evaluation.tables.table import Row, RowResult, Table, TableResult
-from sightline.metrics.boxes.baselines import CENTRE_PRIOR, WHOLE_IMAGE, centre_prior_box, mean_box, whole_image
+from sightline.metrics.boxes.baselines import (
+    CENTRE_PRIOR,
+    WHOLE_IMAGE,
+    box_centre_prior,
+    box_whole_image,
+    compute_mean_box,
+)
 from sightline.metrics.boxes.report import (
     BOX_NAMES,
-    box_seed_chance,
-    box_seed_estimate,
-    box_seed_values,
     compare_boxes,
+    compute_box_seed_chance,
+    compute_box_seed_values,
+    estimate_boxes_over_seeds,
 )
 from sightline.metrics.boxes.table import BoxScores
-from sightline.metrics.classification.estimates import compare_scores, score_estimate
+from sightline.metrics.classification.estimates import compare_scores, estimate_score
 from sightline.metrics.classification.hierarchy import merge_classes
 from sightline.metrics.classification.scores import (
     AUC,
@@ -48,10 +54,10 @@ from sightline.metrics.estimate import Score
 from sightline.metrics.maps.gaze import NAMES as GAZE_NAMES
 from sightline.metrics.maps.gaze import GazeScores, compare_gaze, seed_gaze, seed_gaze_values
 from sightline.metrics.maps.localisation import NAMES, MapScores, compare_maps, seed_estimate, seed_values
-from sightline.metrics.maps.windows import WindowDisplacement, window_displacement
+from sightline.metrics.maps.windows import WindowDisplacement, measure_window_displacement
 from sightline.metrics.predictions import Predictions
-from sightline.metrics.statistics.bootstrap import point_value
-from sightline.metrics.statistics.comparison import holm, mean_of, over_seeds
+from sightline.metrics.statistics.bootstrap import score_point
+from sightline.metrics.statistics.comparison import average_resampled, estimate_over_seeds, holm
 from sightline.structures.tag import Role
 
 REPLICATES = 2000
@@ -65,33 +71,33 @@ def summarise(result: TableResult, *, replicates: int = REPLICATES) -> list[Line
             lines.append(Line(row.row.name, "test", "not run", why=str(row.why_not)))
             continue
         for test in row.evaluations:
-            lines += _lines(RowOnTest(row, test, _reference(result, row), replicates))
-    return _corrected([*lines, *reference_box_lines(result)])
+            lines += _compute_lines(RowOnTest(row, test, _find_reference(result, row), replicates))
+    return _correct_lines([*lines, *compute_reference_box_lines(result)])
 
 
-def leading_metric(table: Table, lines: Sequence[Line]) -> str:
+def choose_leading_metric(table: Table, lines: Sequence[Line]) -> str:
     """The metric that methods are compared by in figures and sentences: the first that the rows have."""
     wanted = (*table.leading, "study-wise AUC", "study-wise accuracy")
     return next((m for m in wanted if any(x.metric == m and x.difference is not None for x in lines)), wanted[-1])
 
 
-def _lines(row: RowOnTest) -> list[Line]:
+def _compute_lines(row: RowOnTest) -> list[Line]:
     recipe = row.row.row.recipe
-    lines = class_lines(row) if recipe.classifies else []
+    lines = compute_class_lines(row) if recipe.classifies else []
     # a network that is shown the expert's crop was told where to look: where it looks says nothing
     if not (isinstance(recipe.view, View) and recipe.view.crop is not None):
-        lines += [*map_lines(row), *gaze_lines(row), *box_lines(row)]
-    return [*lines, *window_lines(row)]
+        lines += [*compute_map_lines(row), *compute_gaze_lines(row), *compute_box_lines(row)]
+    return [*lines, *compute_window_lines(row)]
 
 
-def _reference(result: TableResult, row: RowResult) -> RowResult | None:
+def _find_reference(result: TableResult, row: RowResult) -> RowResult | None:
     if row.row.reference is None:
         return None
     reference = result.of(row.row.reference)
     return None if reference.why_not is not None else reference
 
 
-def _corrected(lines: list[Line]) -> list[Line]:
+def _correct_lines(lines: list[Line]) -> list[Line]:
     """Holm's correction within each metric and test cohort."""
     families: dict[tuple[str, str], list[int]] = {}
     for i, line in enumerate(lines):
@@ -104,43 +110,43 @@ def _corrected(lines: list[Line]) -> list[Line]:
     return corrected
 
 
-def class_lines(row: RowOnTest) -> list[Line]:
+def compute_class_lines(row: RowOnTest) -> list[Line]:
     """All lines on the calls of a row: coarser levels first, then image-wise, then study-wise."""
     ours, theirs = row.ours(lambda e: e.predictions), row.theirs(lambda e: e.predictions)
-    lines = _level_lines(row, ours, theirs)
-    for score in (scores := _scores(ours[0].classes)):
-        lines.append(_scored(row, f"image-wise {score.name}", score, ours, theirs))
+    lines = _compute_level_lines(row, ours, theirs)
+    for score in (scores := _list_scores(ours[0].classes)):
+        lines.append(_score_line(row, f"image-wise {score.name}", score, ours, theirs))
     studies, their_studies = ([run.study_wise() for run in runs] for runs in (ours, theirs))
     for score in scores:
-        lines.append(_scored(row, f"study-wise {score.name}", score, studies, their_studies))
+        lines.append(_score_line(row, f"study-wise {score.name}", score, studies, their_studies))
     return lines
 
 
-def _level_lines(row: RowOnTest, ours: Sequence[Predictions], theirs: Sequence[Predictions]) -> list[Line]:
+def _compute_level_lines(row: RowOnTest, ours: Sequence[Predictions], theirs: Sequence[Predictions]) -> list[Line]:
     """F1 at every coarser level of the labels from the same predictions: A1 to B3 also say A or B, broken or not."""
     lines = []
-    for task in coarser_tasks(ours[0].classes):
+    for task in derive_coarser_tasks(ours[0].classes):
         groups = task.groups(ours[0].classes)
         coarse, their_coarse = ([merge_classes(run, groups) for run in runs] for runs in (ours, theirs))
         classes = coarse[0].classes
         score = F1("positive", 1) if len(classes) == 2 else F1("weighted")
         name = f"image-wise F1 at the level {task.level} ({', '.join(classes)})"
-        lines.append(_scored(row, name, score, coarse, their_coarse))
+        lines.append(_score_line(row, name, score, coarse, their_coarse))
     return lines
 
 
-def _scored(
+def _score_line(
     row: RowOnTest, metric: str, score: Score, ours: Sequence[Predictions], theirs: Sequence[Predictions]
 ) -> Line:
-    values, their_values = ([point_value(score, run) for run in runs] for runs in (ours, theirs))
-    line = add_interval(row.line(metric, values), score_estimate(ours, score))
+    values, their_values = ([score_point(score, run) for run in runs] for runs in (ours, theirs))
+    line = add_interval(row.line(metric, values), estimate_score(ours, score))
     # a class that a training never calls has no precision: nothing to compare
     if not theirs or not np.isfinite([*values, *their_values]).all():
         return line
-    return row.compared(line, compare_scores(ours, theirs, score, swaps=row.replicates), their_values)
+    return row.compare_line(line, compare_scores(ours, theirs, score, swaps=row.replicates), their_values)
 
 
-def _scores(classes: Sequence[str]) -> list[Score]:
+def _list_scores(classes: Sequence[str]) -> list[Score]:
     """Accuracy, ranking, and F1 as Jimenez-Sanchez 2018 reports it: of the positive class of two, else of each class
     and their mean weighted by support."""
     if len(classes) == 2:
@@ -165,11 +171,11 @@ MAP_MEASURES = ("pointing", "energy", "iou")
 GAZE_MEASURES = ("cc", "kl", "sim", "nss", "auc", "sauc")
 
 
-def map_lines(row: RowOnTest) -> list[Line]:
+def compute_map_lines(row: RowOnTest) -> list[Line]:
     """How well maps agree with regions of each role, and with an organ, one cell around counted too."""
     lines = []
     for role, around in [*((role, False) for role in ROLES), ("organ", True)]:
-        of = partial(_scores_for, role=role, around=around)
+        of = partial(_get_map_scores, role=role, around=around)
         ours, theirs = row.ours(of), row.theirs(of)
         what = f"{role}, one cell around" if around else role
         for measure in MAP_MEASURES if ours else ():
@@ -181,18 +187,20 @@ def map_lines(row: RowOnTest) -> list[Line]:
             line = add_interval(row.line(f"{NAMES[measure]} ({what})", values), estimate, chance)
             if their_values:
                 paired = compare_maps(ours, theirs, measure, replicates=row.replicates)
-                line = row.compared(line, paired, their_values)
+                line = row.compare_line(line, paired, their_values)
             lines.append(line)
     return lines
 
 
-def _scores_for(evaluation: Evaluation, role: Role, around: bool) -> MapScores | None:
+def _get_map_scores(evaluation: Evaluation, role: Role, around: bool) -> MapScores | None:
     return evaluation.scores_for(role, around=around)
 
 
-def gaze_lines(row: RowOnTest) -> list[Line]:
+def compute_gaze_lines(row: RowOnTest) -> list[Line]:
     """How well each kind of map agrees with gaze; the chance is a flat map's."""
-    ours, theirs = ([by_map(scores) for scores in side(lambda e: e.gaze_scores)] for side in (row.ours, row.theirs))
+    ours, theirs = (
+        [group_by_map(scores) for scores in side(lambda e: e.gaze_scores)] for side in (row.ours, row.theirs)
+    )
     lines = []
     for name in ours[0] if ours else ():
         tables = [each[name] for each in ours]
@@ -200,12 +208,12 @@ def gaze_lines(row: RowOnTest) -> list[Line]:
         lines += [
             line
             for measure in GAZE_MEASURES
-            if (line := _gaze_line(row, name, measure, tables, their_tables)) is not None
+            if (line := _compute_gaze_line(row, name, measure, tables, their_tables)) is not None
         ]
     return lines
 
 
-def _gaze_line(
+def _compute_gaze_line(
     row: RowOnTest, name: str, measure: str, ours: Sequence[GazeScores], theirs: Sequence[GazeScores]
 ) -> Line | None:
     values = seed_gaze_values(ours, measure)
@@ -216,21 +224,21 @@ def _gaze_line(
     line = add_interval(row.line(f"{GAZE_NAMES[measure]}, {name}", values), estimate, chance)
     if not their_values:
         return line
-    return row.compared(line, compare_gaze(ours, theirs, measure, replicates=row.replicates), their_values)
+    return row.compare_line(line, compare_gaze(ours, theirs, measure, replicates=row.replicates), their_values)
 
 
-def window_lines(row: RowOnTest) -> list[Line]:
+def compute_window_lines(row: RowOnTest) -> list[Line]:
     """How far windows moved from the whole image: means over images and trainings, with an interval over both."""
-    moved = row.ours(_displacement)
+    moved = row.ours(_measure_displacement)
     if not moved:
         return []
     first = row.row.evaluations[row.test][0].predictions
     lines = []
     for name in WINDOW_MEASURES:
         columns = [each.columns()[name] for each in moved]
-        estimate = over_seeds(
+        estimate = estimate_over_seeds(
             name,
-            [mean_of(values) for values in columns],
+            [average_resampled(values) for values in columns],
             first.patient_ids,
             first.counts(),
             what="mean over images",
@@ -240,10 +248,10 @@ def window_lines(row: RowOnTest) -> list[Line]:
     return lines
 
 
-def _displacement(evaluation: Evaluation) -> WindowDisplacement | None:
+def _measure_displacement(evaluation: Evaluation) -> WindowDisplacement | None:
     if evaluation.maps is None or evaluation.maps.windows is None:
         return None
-    return window_displacement(evaluation.maps.windows)
+    return measure_window_displacement(evaluation.maps.windows)
 
 
 BOX_MEASURES = (
@@ -252,39 +260,39 @@ BOX_MEASURES = (
 )  # fmt: skip
 
 
-def box_lines(row: RowOnTest) -> list[Line]:
+def compute_box_lines(row: RowOnTest) -> list[Line]:
     """Every measure of the boxes of a row, where it is defined."""
     ours, theirs = row.ours(lambda e: e.box_scores), row.theirs(lambda e: e.box_scores)
     lines = []
     for measure in BOX_MEASURES if ours else ():
-        line = _box_line(row, BOX_NAMES[measure], ours, measure)
+        line = _compute_box_line(row, BOX_NAMES[measure], ours, measure)
         if theirs and line.mean is not None:
             paired = compare_boxes(ours, theirs, measure, replicates=row.replicates)
             if paired.difference is not None:
-                line = row.compared(line, paired, box_seed_values(theirs, measure))
+                line = row.compare_line(line, paired, compute_box_seed_values(theirs, measure))
         lines.append(line)
     printed = row.ours(lambda e: e.printed_box_scores)
     if printed:
         name = f"{BOX_NAMES['printed_map']}, boxes as the recipe says"
-        lines.append(_box_line(row, name, printed, "printed_map"))
+        lines.append(_compute_box_line(row, name, printed, "printed_map"))
     return [line for line in lines if line.mean is not None]
 
 
-def reference_box_lines(result: TableResult) -> list[Line]:
+def compute_reference_box_lines(result: TableResult) -> list[Line]:
     """What no training is needed for: the whole image as box, and the mean box of the training images."""
     lines: list[Line] = []
-    kept = untrained_boxes(result) if result.untrained is None else result.untrained
+    kept = collect_untrained_boxes(result) if result.untrained is None else result.untrained
     for (test, task), tables in kept.items():
-        row = next(r for r in result.rows if _asks(r, test, task))
+        row = next(r for r in result.rows if _is_asked(r, test, task))
         classes = ", ".join(row.evaluations[test][0].predictions.classes)
         named = "" if row.row.recipe.task is None else f" ({classes})"
         for name, boxes in tables.items():
             nobody = RowOnTest(RowResult(Row(f"{name}{named}", row.row.recipe)), test)
-            lines += [_box_line(nobody, BOX_NAMES[measure], [boxes], measure) for measure in BOX_MEASURES]
+            lines += [_compute_box_line(nobody, BOX_NAMES[measure], [boxes], measure) for measure in BOX_MEASURES]
     return [line for line in lines if line.mean is not None]
 
 
-def untrained_boxes(result: TableResult) -> dict[tuple[str, str], dict[str, BoxScores]]:
+def collect_untrained_boxes(result: TableResult) -> dict[tuple[str, str], dict[str, BoxScores]]:
     """By test cohort and task, and by name, boxes that no network found."""
     found: dict[tuple[str, str], dict[str, BoxScores]] = {}
     for row in result.rows:
@@ -292,26 +300,26 @@ def untrained_boxes(result: TableResult) -> dict[tuple[str, str], dict[str, BoxS
             scores = evaluations[0].box_scores if evaluations else None
             key = (test, str(row.row.recipe.task))
             if scores is not None and key not in found:
-                found[key] = _untrained(result, row, scores)
+                found[key] = _build_untrained_boxes(result, row, scores)
     return found
 
 
-def _asks(row: RowResult, test: str, task: str) -> bool:
+def _is_asked(row: RowResult, test: str, task: str) -> bool:
     evaluations = row.evaluations.get(test, ())
     return any(e.box_scores is not None for e in evaluations[:1]) and str(row.row.recipe.task) == task
 
 
-def _untrained(result: TableResult, row: RowResult, scores: BoxScores) -> dict[str, BoxScores]:
+def _build_untrained_boxes(result: TableResult, row: RowResult, scores: BoxScores) -> dict[str, BoxScores]:
     """By name, boxes on the same images that no network found."""
     training = row.row.recipe.see(result.cohort).split(*row.row.recipe.train_on)
-    shapes = [source_frame(case).shape for case in training]
-    boxes = [true_corners(case) for case in training]
-    found = {WHOLE_IMAGE: whole_image(scores)}
+    shapes = [find_source_frame(case).shape for case in training]
+    boxes = [list_true_corners(case) for case in training]
+    found = {WHOLE_IMAGE: box_whole_image(scores)}
     if any(len(each) for each in boxes):
-        found[CENTRE_PRIOR] = centre_prior_box(scores, mean_box(boxes, [(s[0], s[1]) for s in shapes]))
+        found[CENTRE_PRIOR] = box_centre_prior(scores, compute_mean_box(boxes, [(s[0], s[1]) for s in shapes]))
     return found
 
 
-def _box_line(row: RowOnTest, name: str, scores: Sequence[BoxScores], measure: str) -> Line:
-    line = row.line(name, box_seed_values(scores, measure))
-    return add_interval(line, box_seed_estimate(scores, measure), box_seed_chance(scores, measure))
+def _compute_box_line(row: RowOnTest, name: str, scores: Sequence[BoxScores], measure: str) -> Line:
+    line = row.line(name, compute_box_seed_values(scores, measure))
+    return add_interval(line, estimate_boxes_over_seeds(scores, measure), compute_box_seed_chance(scores, measure))

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from sightline.data.split import few_per_class, from_sources
-from sightline.data.subset import displace_marks, nested_subset
+from sightline.data.split import limit_per_class, select_sources
+from sightline.data.subset import displace_marks, draw_nested_subset
 from sightline.errors import SightlineError
 from sightline.evaluation.result import Evaluation
 from sightline.evaluation.tables.engines.self_training import Teaching
@@ -18,7 +18,7 @@ from sightline.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedValue:
     """A value as a paper prints it: mean and standard deviation over its runs, in percent or as it stands.
 
     Attributes:
@@ -58,10 +58,10 @@ class Row:
             (`tables/engines/self_training.py`), or None.
         teaching: how it marks them.
         train_per_class: train on this many images of each class, drawn once per seed; None for all.
-        train_images: train on about this many images, whole groups, nested over sizes (`nested_subset`); the seed
+        train_images: train on about this many images, whole groups, nested over sizes (`draw_nested_subset`); the seed
             draws them; None for all.
         wrong_marks: share of the marked training images whose boxes are moved to a wrong place (`displace_marks`).
-        trained_on: sources (`from_sources`) whose cases it is trained and selected on; none named: all.
+        trained_on: sources (`select_sources`) whose cases it is trained and selected on; none named: all.
         tested_on: sources whose cases it is tested on.
         group: what the row is drawn with in the figures: method, style.
         weight_label: position on the figure's axis.
@@ -70,7 +70,7 @@ class Row:
     name: str
     recipe: Recipe
     reference: str | None = None
-    published: Mapping[str, Published] = field(default_factory=dict)
+    published: Mapping[str, PublishedValue] = field(default_factory=dict)
     parts: Mapping[str, str] = field(default_factory=dict)
     teacher: str | None = None
     teaching: Teaching = field(default_factory=Teaching)
@@ -84,9 +84,9 @@ class Row:
 
     def training_cases(self, cohort: Cohort, seed: int) -> Cohort:
         """The cohort whose cases one training of this row sees, for training and for selection."""
-        seen = from_sources(self.recipe.see(cohort), self.trained_on)
-        few = few_per_class(seen, self.train_per_class, self.recipe.train_on, seed)
-        part = nested_subset(few, self.train_images, seed, self.recipe.train_on)
+        seen = select_sources(self.recipe.see(cohort), self.trained_on)
+        few = limit_per_class(seen, self.train_per_class, self.recipe.train_on, seed)
+        part = draw_nested_subset(few, self.train_images, seed, self.recipe.train_on)
         return displace_marks(part, self.wrong_marks, seed, self.recipe.train_on)
 
     @property

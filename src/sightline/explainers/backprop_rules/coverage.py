@@ -36,11 +36,11 @@ def find_unruled(logits: Tensor, gates: Counter[str]) -> Counter[str]:
         gates: calls that were left on purpose, by kind (`Rewired.gates`).
     """
     found: Counter[str] = Counter()
-    for node in _steps(logits):
+    for node in _iterate_steps(logits):
         name = _name(node)
         if name in _KINDS:
             found[_KINDS[name]] += 1
-        elif name == "Mul" and _written_out(node):
+        elif name == "Mul" and _is_written_out(node):
             found["product with itself"] += 1
         elif _SEALED.search(name) or (not name.startswith("_Passed") and _OWN.search(name)):
             found[name] += 1
@@ -53,12 +53,12 @@ def find_unruled(logits: Tensor, gates: Counter[str]) -> Counter[str]:
     return +found
 
 
-def holds(logits: Tensor, name: str) -> bool:
+def has_step(logits: Tensor, name: str) -> bool:
     """Whether a step of this name lies between logits and image."""
-    return any(_name(node) == name for node in _steps(logits))
+    return any(_name(node) == name for node in _iterate_steps(logits))
 
 
-def _steps(logits: Tensor) -> Iterator[Any]:
+def _iterate_steps(logits: Tensor) -> Iterator[Any]:
     """Every step of the graph once."""
     waiting, seen = [logits.grad_fn], set()
     while waiting:
@@ -73,15 +73,15 @@ def _name(node: Any) -> str:
     return re.sub(r"Backward\d*$", "", str(node.name()))
 
 
-def _written_out(node: Any) -> bool:
+def _is_written_out(node: Any) -> bool:
     """Whether a product is of a map and an elementwise, bending function of the same map."""
     ends = node.next_functions
     if len(ends) != 2 or ends[0][0] is None or ends[1][0] is None:
         return False
-    return _leads(ends[0], ends[1]) or _leads(ends[1], ends[0])
+    return _is_reached(ends[0], ends[1]) or _is_reached(ends[1], ends[0])
 
 
-def _leads(gate: Any, whole: Any) -> bool:
+def _is_reached(gate: Any, whole: Any) -> bool:
     bent, at = False, gate
     while at[0] is not None and _name(at[0]) in _STEPS:
         bent = bent or _name(at[0]) in _GATES

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from sightline.structures.protocols import scorer_of
+from sightline.structures.protocols import find_scorer
 
 # as torch calls them, without the underscore of in-place variants; clamp is how some write ReLU by hand
 _KINDS = frozenset(
@@ -51,7 +51,7 @@ class NetworkActivations:
     max_pools: int = 0
 
 
-def network_activations(model: nn.Module, images: Tensor) -> NetworkActivations:
+def count_activations(model: nn.Module, images: Tensor) -> NetworkActivations:
     """Counts them in one forward pass of images [b, c, *s], without a graph. Hooks are taken off again."""
     found = NetworkActivations()
     # one entry a module that is running: what activation functions gave in it
@@ -71,8 +71,8 @@ def network_activations(model: nn.Module, images: Tensor) -> NetworkActivations:
         if next(module.children(), None) is None and next(module.parameters(), None) is None:
             handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
     try:
-        with torch.no_grad(), _Counting(found, running):
-            scorer_of(model)(images)
+        with torch.no_grad(), _CountingMode(found, running):
+            find_scorer(model)(images)
     finally:
         for handle in handles:
             handle.remove()
@@ -102,7 +102,7 @@ def _is_affine(given: Tensor, output: Tensor) -> bool:
     return float(rest.norm()) <= 1e-5 * float(y.norm())
 
 
-class _Counting(TorchFunctionMode):
+class _CountingMode(TorchFunctionMode):
     """Counts calls of activation functions while it is on."""
 
     def __init__(self, found: NetworkActivations, running: list[list[Any]]) -> None:

@@ -28,7 +28,7 @@ _STRAIGHT = ("relu", "relu6", "hardtanh")
 
 
 @dataclass
-class Rewired:
+class RuleRecord:
     """What a rule met.
 
     Attributes:
@@ -55,7 +55,7 @@ class Rewired:
 @contextmanager
 def rewire(
     rule: Rule, *, gates: Literal["plain", "rewired"] = "plain", deconvolution_slope: bool = False
-) -> Iterator[Rewired]:
+) -> Iterator[RuleRecord]:
     """Activations within this block follow a rule on their way back.
 
     With x the input of an activation f and g the gradient that arrives (Springenberg 2015; Zeiler and Fergus 2014):
@@ -81,15 +81,15 @@ def rewire(
     """
     if rule not in ("vanilla", "guided", "deconvolution"):
         raise RecipeError(f"There is no rule {rule!r}.", "Use vanilla, guided or deconvolution.")
-    rewired = Rewired()
-    with _Answering(rule, gates == "rewired", deconvolution_slope, rewired):
+    rewired = RuleRecord()
+    with _RuleMode(rule, gates == "rewired", deconvolution_slope, rewired):
         yield rewired
 
 
-class _Answering(TorchFunctionMode):
+class _RuleMode(TorchFunctionMode):
     """Answers calls of activation functions while it is on."""
 
-    def __init__(self, rule: Rule, gates: bool, slope: bool, rewired: Rewired) -> None:
+    def __init__(self, rule: Rule, gates: bool, slope: bool, rewired: RuleRecord) -> None:
         super().__init__()
         self.rule: Rule = rule
         self.gates = gates
@@ -106,7 +106,7 @@ class _Answering(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         given = dict(kwargs or {})
-        call = self._product(func, args) if func in PRODUCTS else call_of(func, args, given)
+        call = self._recognise_silu(func, args) if func in PRODUCTS else call_of(func, args, given)
         if call is None or not (torch.is_grad_enabled() and call.inputs.requires_grad):
             values = func(*args, **given)
             if func in SIGMOIDS and args:
@@ -120,13 +120,13 @@ class _Answering(TorchFunctionMode):
         if self.rule == "vanilla":
             return func(*args, **given)
         if not call.in_place:
-            return _Passed.apply(inputs, call, self)
+            return _ActivationByRule.apply(inputs, call, self)
         if call.name == "relu" and not inputs._is_view():
-            return _PassedInPlace.apply(inputs, call, self)
+            return _InPlaceReluByRule.apply(inputs, call, self)
         # what came in is overwritten for those who look at it later, but the rule needs what it was
-        return _PassedOver.apply(inputs.clone(), inputs, call, self)
+        return _InPlaceActivationByRule.apply(inputs.clone(), inputs, call, self)
 
-    def _product(self, func: Callable[..., Any], args: tuple[Any, ...]) -> Call | None:
+    def _recognise_silu(self, func: Callable[..., Any], args: tuple[Any, ...]) -> Call | None:
         """A call of SiLU, if this is x * sigmoid(x), in either order."""
         if self.sigmoid is None or len(args) < 2:
             return None
@@ -138,11 +138,11 @@ class _Answering(TorchFunctionMode):
         return None if PRODUCTS[func] and not in_place else Call("silu", source, {}, in_place)
 
 
-class _Passed(torch.autograd.Function):
+class _ActivationByRule(torch.autograd.Function):
     """The activation's values forward; the rule backward, in steps that can be differentiated again."""
 
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, call: Call, mode: _Answering) -> Tensor:
+    def forward(ctx: Any, inputs: Tensor, call: Call, mode: _RuleMode) -> Tensor:
         values = call.values(inputs)
         # where the output is positive, so was the input of a ReLU, and the output is kept anyway
         ctx.save_for_backward(values if call.name == "relu" else inputs)
@@ -151,14 +151,14 @@ class _Passed(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        return _ruled(ctx, gradients[0]), None, None
+        return _apply_rule(ctx, gradients[0]), None, None
 
 
-class _PassedInPlace(torch.autograd.Function):
+class _InPlaceReluByRule(torch.autograd.Function):
     """The same for a ReLU that overwrites its input."""
 
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, call: Call, mode: _Answering) -> Tensor:
+    def forward(ctx: Any, inputs: Tensor, call: Call, mode: _RuleMode) -> Tensor:
         values = inputs.relu_()
         ctx.mark_dirty(values)
         ctx.save_for_backward(values)
@@ -167,14 +167,14 @@ class _PassedInPlace(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        return _ruled(ctx, gradients[0]), None, None
+        return _apply_rule(ctx, gradients[0]), None, None
 
 
-class _PassedOver(torch.autograd.Function):
+class _InPlaceActivationByRule(torch.autograd.Function):
     """The same for any activation that overwrites its input, of which a copy is given too."""
 
     @staticmethod
-    def forward(ctx: Any, copy: Tensor, inputs: Tensor, call: Call, mode: _Answering) -> Tensor:
+    def forward(ctx: Any, copy: Tensor, inputs: Tensor, call: Call, mode: _RuleMode) -> Tensor:
         ctx.mark_dirty(inputs)
         ctx.save_for_backward(copy)
         _remember(ctx, call, mode)
@@ -182,21 +182,21 @@ class _PassedOver(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        return _ruled(ctx, gradients[0]), None, None, None
+        return _apply_rule(ctx, gradients[0]), None, None, None
 
 
-def _remember(ctx: Any, call: Call, mode: _Answering) -> None:
+def _remember(ctx: Any, call: Call, mode: _RuleMode) -> None:
     # not the call itself, which holds the input; and nothing by a name that a node of the graph has already
     ctx.call, ctx.rule = call.without_inputs(), mode.rule
     ctx.rewired, ctx.slope = mode.rewired, mode.slope
 
 
-def _ruled(ctx: Any, gradient: Tensor) -> Tensor:
+def _apply_rule(ctx: Any, gradient: Tensor) -> Tensor:
     (saved,) = ctx.saved_tensors
     name, ruling, graph = ctx.call.name, ctx.rewired.ruling, torch.is_grad_enabled()
     guided = ruling and ctx.rule == "guided"
     if guided and name == "silu":
-        return guided_silu_step(gradient, saved)
+        return compute_guided_silu_step(gradient, saved)
     if guided and name == "relu":
         passed: Tensor = torch.ops.aten.threshold_backward(gradient, saved, 0)
         return passed.clamp(min=0.0) if graph else passed.clamp_(min=0.0)
@@ -217,7 +217,7 @@ def _ruled(ctx: Any, gradient: Tensor) -> Tensor:
     return slope
 
 
-def guided_silu_step(gradient: Tensor, x: Tensor) -> Tensor:
+def compute_guided_silu_step(gradient: Tensor, x: Tensor) -> Tensor:
     """max(g, 0) f'(x) where x > 0, else 0, for f(x) = x sigmoid(x); differentiable in both, twice."""
     passed: Tensor = _GuidedStep.apply(gradient, x)
     return passed

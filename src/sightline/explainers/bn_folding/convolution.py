@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sightline.explainers.backprop_rules.rules import Rewired
+from sightline.explainers.backprop_rules.rules import RuleRecord
 from sightline.explainers.bn_folding.deferred import DeferredTensor
 
 # up to this side of a map, kernels of 3 x 3 cells are slower where channels lie side by side (measured on 4 and 8)
@@ -56,25 +56,25 @@ class Convolution:
         )
         return self.inputs.shape[0], self.weight.shape[0], *sides
 
-    def scaled(self, scale: Tensor, shift: Tensor) -> Convolution:
+    def apply_scale(self, scale: Tensor, shift: Tensor) -> Convolution:
         """Followed by a scale and a shift of each channel."""
         weight = self.weight * scale.view(-1, *[1] * (self.weight.ndim - 1))
         return replace(self, weight=weight, bias=shift if self.bias is None else self.bias * scale + shift)
 
-    def values(self, rewired: Rewired) -> Tensor:
+    def values(self, rewired: RuleRecord) -> Tensor:
         """What it gives. While `rewired.ruling` its gradient is that of the inputs alone."""
-        made: Tensor = _Convolved.apply(self.inputs, self.weight, self.bias, self.settings, rewired)
+        made: Tensor = _ConvolutionFunction.apply(self.inputs, self.weight, self.bias, self.settings, rewired)
         return made
 
-    def later(self, rewired: Rewired) -> DeferredTensor:
+    def defer(self, rewired: RuleRecord) -> DeferredTensor:
         """The same when somebody looks, with this convolution as its `convolution`."""
-        promise = _Promised.apply(self.inputs, self.weight, self.bias, self.settings, rewired, self.shape)
-        later = DeferredTensor.of(promise, lambda: self.values(rewired))
+        promise = _DeferredFunction.apply(self.inputs, self.weight, self.bias, self.settings, rewired, self.shape)
+        later = DeferredTensor.from_promise(promise, lambda: self.values(rewired))
         later.convolution = self
         return later
 
 
-def convolution_of(
+def build_convolution(
     axes: int,
     input: Tensor,
     weight: Tensor,
@@ -89,31 +89,34 @@ def convolution_of(
     if isinstance(padding, str) or input.ndim != axes + 2 or input.shape[1] != weight.shape[1] * groups:
         return None
     return Convolution(
-        input, weight, bias, _each(stride, axes), _each(padding, axes), _each(dilation, axes), groups
+        input, weight, bias, _repeat_per_axis(stride, axes), _repeat_per_axis(padding, axes),
+        _repeat_per_axis(dilation, axes), groups,
     )  # fmt: skip
 
 
-def _each(value: int | Sequence[int], axes: int) -> tuple[int, ...]:
+def _repeat_per_axis(value: int | Sequence[int], axes: int) -> tuple[int, ...]:
     values = (value,) if isinstance(value, int) else tuple(int(v) for v in value)
     return values * axes if len(values) == 1 else values
 
 
-class _Convolved(torch.autograd.Function):
+class _ConvolutionFunction(torch.autograd.Function):
     """A convolution whose gradient is a convolution."""
 
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None, settings: Any, rewired: Rewired) -> Any:
+    def forward(
+        ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None, settings: Any, rewired: RuleRecord
+    ) -> Any:
         _remember(ctx, inputs, weight, bias, settings, rewired)
         stride, padding, dilation, groups = settings
-        inputs, weight = _laid_out(inputs, weight, groups, max(inputs.shape[2:]) // max(stride))
+        inputs, weight = _arrange_for_speed(inputs, weight, groups, max(inputs.shape[2:]) // max(stride))
         return torch.convolution(inputs, weight, bias, stride, padding, dilation, False, [0] * len(stride), groups)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        return *_passed(ctx, gradients[0]), None, None
+        return *_pass_gradients(ctx, gradients[0]), None, None
 
 
-class _Promised(torch.autograd.Function):
+class _DeferredFunction(torch.autograd.Function):
     """NaN in the shape of a convolution, with its gradient."""
 
     @staticmethod
@@ -123,7 +126,7 @@ class _Promised(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor | None,
         settings: Any,
-        rewired: Rewired,
+        rewired: RuleRecord,
         shape: tuple[int, ...],
     ) -> Any:
         _remember(ctx, inputs, weight, bias, settings, rewired)
@@ -131,35 +134,41 @@ class _Promised(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        return *_passed(ctx, gradients[0]), None, None, None
+        return *_pass_gradients(ctx, gradients[0]), None, None, None
 
 
-def _remember(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None, settings: Any, rewired: Rewired) -> None:
+def _remember(
+    ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None, settings: Any, rewired: RuleRecord
+) -> None:
     # only weights that learn need the inputs
     ctx.save_for_backward(weight, inputs if ctx.needs_input_grad[1] else None)
-    ctx.size, ctx.layout = inputs.shape[2:], _layout(inputs)
+    ctx.size, ctx.layout = inputs.shape[2:], _get_memory_format(inputs)
     ctx.bias = None if bias is None else list(bias.shape)
     ctx.settings = settings
     ctx.rewired = rewired
 
 
-def _passed(ctx: Any, arriving: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+def _pass_gradients(ctx: Any, arriving: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """The gradients of inputs, weight and bias."""
     weight, inputs = ctx.saved_tensors
     wanted = [bool(needed) for needed in ctx.needs_input_grad[:3]]
     stride, padding, dilation, groups = ctx.settings
     if wanted[1] and not ctx.rewired.ruling:
-        inputs, weight = _laid_out(inputs, weight, groups, max(arriving.shape[2:]))
+        inputs, weight = _arrange_for_speed(inputs, weight, groups, max(arriving.shape[2:]))
         passed = torch.ops.aten.convolution_backward(
             arriving, inputs, weight, ctx.bias, stride, padding, dilation, False, [0] * len(stride), groups, wanted
         )
-        return _as_it_lay(passed[0], ctx.layout), passed[1], passed[2]
+        return _restore_layout(passed[0], ctx.layout), passed[1], passed[2]
     of_bias = arriving.sum([0, *range(2, arriving.ndim)]) if wanted[2] and not ctx.rewired.ruling else None
     if not wanted[0]:
         return None, None, of_bias
     if _is_of_an_image(weight, ctx.settings):
-        return _as_it_lay(_by_phases(arriving, weight, stride[0], padding, ctx.size), ctx.layout), None, of_bias
-    arriving, weight = _laid_out(arriving, weight, groups, max(arriving.shape[2:]))
+        return (
+            _restore_layout(_transpose_by_phases(arriving, weight, stride[0], padding, ctx.size), ctx.layout),
+            None,
+            of_bias,
+        )
+    arriving, weight = _arrange_for_speed(arriving, weight, groups, max(arriving.shape[2:]))
     # what a stride left over at the far edge
     spare = [
         n - ((a - 1) * s - 2 * p + d * (k - 1) + 1)
@@ -168,23 +177,23 @@ def _passed(ctx: Any, arriving: Tensor) -> tuple[Tensor | None, Tensor | None, T
         )
     ]
     passed = torch.convolution(arriving, weight, None, stride, padding, dilation, True, spare, groups)
-    return _as_it_lay(passed, ctx.layout), None, of_bias
+    return _restore_layout(passed, ctx.layout), None, of_bias
 
 
-def _layout(inputs: Tensor) -> torch.memory_format:
+def _get_memory_format(inputs: Tensor) -> torch.memory_format:
     if inputs.ndim != 4:
         return torch.preserve_format
     return torch.contiguous_format if inputs.is_contiguous() else torch.channels_last
 
 
-def _as_it_lay(gradient: Tensor | None, layout: torch.memory_format) -> Tensor | None:
+def _restore_layout(gradient: Tensor | None, layout: torch.memory_format) -> Tensor | None:
     """A gradient in the layout of what it is of: steps between the two are slow where they differ."""
     if gradient is None or layout is torch.preserve_format:
         return gradient
     return gradient.contiguous(memory_format=layout)
 
 
-def _laid_out(maps: Tensor, weight: Tensor, groups: int, side: int) -> tuple[Tensor, Tensor]:
+def _arrange_for_speed(maps: Tensor, weight: Tensor, groups: int, side: int) -> tuple[Tensor, Tensor]:
     """Maps and weight in the layout that is fastest on a processor, where `side` is that of the coarser map."""
     if maps.device.type != "cpu" or maps.dtype != torch.float32 or maps.ndim != 4:
         return maps, weight
@@ -199,7 +208,9 @@ def _is_of_an_image(weight: Tensor, settings: Any) -> bool:
     return few and len(stride) == 2 and stride[0] == stride[1] and set(dilation) == {1}
 
 
-def _by_phases(arriving: Tensor, weight: Tensor, stride: int, padding: Sequence[int], size: Sequence[int]) -> Tensor:
+def _transpose_by_phases(
+    arriving: Tensor, weight: Tensor, stride: int, padding: Sequence[int], size: Sequence[int]
+) -> Tensor:
     """The gradient [b, c, *size] of what goes into a convolution with few channels c.
 
     With y(i) the sum over k of w(k) x(s i + k - p), cell s q + r - p of the image gets the sum over t of

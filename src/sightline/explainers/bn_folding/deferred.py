@@ -41,16 +41,16 @@ class DeferredTensor(Tensor):
     convolution: Any
 
     @classmethod
-    def of(cls, promise: Tensor, make: Callable[[], Tensor]) -> DeferredTensor:
+    def from_promise(cls, promise: Tensor, make: Callable[[], Tensor]) -> DeferredTensor:
         """A map with the shape and the gradient of `promise`, whose values `make` gives."""
         later = promise.as_subclass(cls)
         recorded = torch.is_grad_enabled()
 
-        def made() -> Tensor:
+        def make_once() -> Tensor:
             with torch.set_grad_enabled(recorded):
                 return make()
 
-        later.make, later.made = made, None
+        later.make, later.made = make_once, None
         return later
 
     @classmethod
@@ -63,29 +63,29 @@ class DeferredTensor(Tensor):
     ) -> Any:
         """Answer with what is known, or with the values in place of the promise."""
         given = dict(kwargs or {})
-        if known(func):
+        if is_known_beforehand(func):
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **given)
-        return func(*now(args), **now(given))
+        return func(*evaluate_deferred(args), **evaluate_deferred(given))
 
 
-def known(func: Callable[..., Any]) -> bool:
+def is_known_beforehand(func: Callable[..., Any]) -> bool:
     """Whether a function of torch asks for what is known beforehand."""
     return func in _KNOWN
 
 
-def now(value: Any) -> Any:
+def evaluate_deferred(value: Any) -> Any:
     """A tensor as it is, a `DeferredTensor` as its values; in tuples, lists and dicts too."""
     if isinstance(value, DeferredTensor):
         if value.made is None:
             # at the first look within a checkpoint, nothing of it belongs to the checkpoint
-            with saved_tensors_hooks(_same, _same):
+            with saved_tensors_hooks(_return_same, _return_same):
                 value.made = value.make()
         return value.made
     if type(value) in (tuple, list):
-        return type(value)(now(v) for v in value)
-    return {k: now(v) for k, v in value.items()} if type(value) is dict else value
+        return type(value)(evaluate_deferred(v) for v in value)
+    return {k: evaluate_deferred(v) for k, v in value.items()} if type(value) is dict else value
 
 
-def _same(tensor: Tensor) -> Tensor:
+def _return_same(tensor: Tensor) -> Tensor:
     return tensor

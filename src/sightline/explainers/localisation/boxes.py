@@ -17,12 +17,12 @@ from numpy.typing import ArrayLike, NDArray
 from sightline.errors import GeometryError
 from sightline.explainers.localisation.connected_components import (
     Components,
-    Packed,
+    PackedPictures,
     Runs,
-    components_of,
-    crests_of,
-    pack,
-    runs_at,
+    find_components,
+    find_crests,
+    find_runs_at,
+    pack_pictures,
 )
 from sightline.explainers.localisation.protocols import LEVELS, MapBoxes
 
@@ -63,7 +63,7 @@ class FoundBoxes:
         return FoundBoxes(self.map_index[mine], self.corners[mine], self.scores[mine])
 
 
-def boxes_of_maps(maps: ArrayLike, protocol: MapBoxes) -> FoundBoxes:
+def find_boxes_of_maps(maps: ArrayLike, protocol: MapBoxes) -> FoundBoxes:
     """Boxes of maps [n, h, w], of which equal scores stand larger first.
 
     Raises:
@@ -72,9 +72,9 @@ def boxes_of_maps(maps: ArrayLike, protocol: MapBoxes) -> FoundBoxes:
     array = check_maps(maps)
     n, height, width = array.shape
     together = max(1, TOGETHER_PX // (height * width))
-    found = [_boxes_of_few(array[begin : begin + together], begin, protocol) for begin in range(0, n, together)]
+    found = [_find_boxes_of_few(array[begin : begin + together], begin, protocol) for begin in range(0, n, together)]
     if not found:
-        return _nothing()
+        return _build_empty()
     return FoundBoxes(
         np.concatenate([f.map_index for f in found]),
         np.concatenate([f.corners for f in found]),
@@ -96,37 +96,37 @@ def check_maps(maps: ArrayLike) -> NDArray[Any]:
     return array
 
 
-def _boxes_of_few(maps: NDArray[Any], begin: int, protocol: MapBoxes) -> FoundBoxes:
+def _find_boxes_of_few(maps: NDArray[Any], begin: int, protocol: MapBoxes) -> FoundBoxes:
     """Boxes of maps that are thresholded together; `begin` is the number of the first one."""
     n, height, width = maps.shape
     low, high, top = np.empty(n), np.empty(n), np.zeros(n, dtype=np.int64)
     levels = 2 if protocol.keep == "both" else 1
-    kept = pack(_kept(maps, protocol, low, high, top), n * levels, (height, width))
-    components, runs = components_of(kept)
+    kept = pack_pictures(_iterate_kept(maps, protocol, low, high, top), n * levels, (height, width))
+    components, runs = find_components(kept)
     candidates = np.flatnonzero(components.area >= protocol.least_share * height * width)
     if len(candidates) == 0:
-        return _nothing()
+        return _build_empty()
     if protocol.regions in ("each", "peak"):
-        peaks = peaks_of_all(maps, kept, runs, len(components))
-        chosen = candidates if protocol.regions == "each" else _first_by(peaks, components, candidates)
+        peaks = find_peaks_of_all(maps, kept, runs, len(components))
+        chosen = candidates if protocol.regions == "each" else _choose_first_by(peaks, components, candidates)
     else:
         hull = protocol.regions == "hull"
-        chosen = candidates if hull else _first_by(components.area, components, candidates)
-        peaks = peaks_of_few(maps, kept, runs, len(components), chosen, top, by_picture=hull)
+        chosen = candidates if hull else _choose_first_by(components.area, components, candidates)
+        peaks = find_peaks_of_few(maps, kept, runs, len(components), chosen, top, by_picture=hull)
     picture, corners, area = components.picture[chosen], components.corners[chosen], components.area[chosen]
     peaks = peaks[chosen]
     if protocol.regions == "hull":
-        picture, corners, area, peaks = _hulls(picture, corners, area, peaks)
+        picture, corners, area, peaks = _join_hulls(picture, corners, area, peaks)
     index = picture // levels
     bottom = np.zeros(n) if protocol.scale == "maximum" else low
     scores = (peaks - bottom[index]) / (high - bottom)[index]
     order = np.lexsort((-area, -scores, index))
     found = FoundBoxes(index[order], corners[order].astype(np.float64), scores[order])
-    thinned = _thinned(found, protocol)
+    thinned = _suppress_overlaps(found, protocol)
     return FoundBoxes(thinned.map_index + begin, thinned.corners, thinned.scores)
 
 
-def _kept(
+def _iterate_kept(
     maps: NDArray[Any], protocol: MapBoxes, low: Floats, high: Floats, top: NDArray[np.int64]
 ) -> Iterator[NDArray[np.bool_]]:
     """What a protocol keeps of each map, one picture after the other.
@@ -141,8 +141,8 @@ def _kept(
         low[i], high[i] = least, greatest
         bottom = 0.0 if protocol.scale == "maximum" else least
         span = greatest - bottom
-        above = _at_most(bottom + protocol.low / LEVELS * span, field.dtype)
-        upper = _at_most(bottom + protocol.high / LEVELS * span, field.dtype)
+        above = _round_down_to(bottom + protocol.low / LEVELS * span, field.dtype)
+        upper = _round_down_to(bottom + protocol.high / LEVELS * span, field.dtype)
         nothing = span <= 0 or greatest == least
         first = np.zeros(field.shape, dtype=np.bool_) if nothing else field > above
         if protocol.keep == "band" and not nothing:
@@ -152,18 +152,18 @@ def _kept(
             yield first if nothing else field > upper
 
 
-def _first_by(worth: NDArray[Any], components: Components, candidates: NDArray[np.int64]) -> NDArray[np.int64]:
+def _choose_first_by(worth: NDArray[Any], components: Components, candidates: NDArray[np.int64]) -> NDArray[np.int64]:
     """The candidate worth most of each picture, of equals the first in reading order."""
     picture = components.picture[candidates]
     order = np.lexsort((-worth[candidates], picture))
-    return candidates[order][_firsts(picture[order])]
+    return candidates[order][_mark_firsts(picture[order])]
 
 
-def _hulls(
+def _join_hulls(
     picture: NDArray[np.int64], corners: NDArray[np.int64], area: NDArray[np.int64], peaks: Floats
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], Floats]:
     """One box around all components of each picture; components come by picture."""
-    heads = np.flatnonzero(_firsts(picture))
+    heads = np.flatnonzero(_mark_firsts(picture))
     start = np.minimum.reduceat(corners[:, :2], heads, axis=0)
     stop = np.maximum.reduceat(corners[:, 2:], heads, axis=0)
     return (
@@ -174,9 +174,9 @@ def _hulls(
     )
 
 
-def _thinned(found: FoundBoxes, protocol: MapBoxes) -> FoundBoxes:
+def _suppress_overlaps(found: FoundBoxes, protocol: MapBoxes) -> FoundBoxes:
     """Non-maximum suppression in each map; of what is left the first `most_boxes` of every map."""
-    if _firsts(found.map_index).all():
+    if _mark_firsts(found.map_index).all():
         return found
     alive, kept = np.ones(len(found), dtype=np.bool_), np.zeros(len(found), dtype=np.bool_)
     # a round takes the best box that is left of every map; boxes lie best first, and of equal ones the first counts
@@ -184,15 +184,15 @@ def _thinned(found: FoundBoxes, protocol: MapBoxes) -> FoundBoxes:
         left = np.flatnonzero(alive)
         if len(left) == 0:
             break
-        heads = left[_firsts(found.map_index[left])]
+        heads = left[_mark_firsts(found.map_index[left])]
         kept[heads], alive[heads] = True, False
         left = np.flatnonzero(alive)
         better = heads[np.searchsorted(found.map_index[heads], found.map_index[left])]
-        alive[left[overlaps_of(found.corners[left], found.corners[better]) > protocol.overlap]] = False
+        alive[left[compute_overlaps(found.corners[left], found.corners[better]) > protocol.overlap]] = False
     return FoundBoxes(found.map_index[kept], found.corners[kept], found.scores[kept])
 
 
-def overlaps_of(boxes: Floats, others: Floats) -> Floats:
+def compute_overlaps(boxes: Floats, others: Floats) -> Floats:
     """Intersection over union of boxes [m, 4] with others [m, 4], row by row."""
     shared = np.minimum(boxes[:, 2:], others[:, 2:]) - np.maximum(boxes[:, :2], others[:, :2])
     intersection = shared.clip(min=0.0).prod(axis=1)
@@ -200,14 +200,14 @@ def overlaps_of(boxes: Floats, others: Floats) -> Floats:
     return np.asarray(intersection / (areas - intersection))
 
 
-def _firsts(sorted_keys: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _mark_firsts(sorted_keys: NDArray[np.int64]) -> NDArray[np.bool_]:
     """True at the first of equal neighbours."""
     heads = np.ones(len(sorted_keys), dtype=np.bool_)
     heads[1:] = sorted_keys[1:] != sorted_keys[:-1]
     return heads
 
 
-def _at_most(value: float, dtype: np.dtype[Any]) -> Any:
+def _round_down_to(value: float, dtype: np.dtype[Any]) -> Any:
     """The greatest number of a type that is not above a value: comparing with it is comparing with the value."""
     rounded = dtype.type(value)
     return np.nextafter(rounded, dtype.type(-math.inf)) if float(rounded) > value else rounded
@@ -219,14 +219,14 @@ def refuse_non_finite(span: float) -> None:
         raise GeometryError("A map holds NaN or infinite values; expected finite numbers.", "Check the training.")
 
 
-def _nothing() -> FoundBoxes:
+def _build_empty() -> FoundBoxes:
     return FoundBoxes(np.zeros(0, dtype=np.int64), np.zeros((0, 4)), np.zeros(0))
 
 
 Ints = NDArray[np.int64]
 
 
-def peaks_of_all(maps: NDArray[Any], kept: Packed, runs: Runs, number: int) -> Floats:
+def find_peaks_of_all(maps: NDArray[Any], kept: PackedPictures, runs: Runs, number: int) -> Floats:
     """The greatest value within each of `number` components, float64 [number].
 
     Args:
@@ -236,17 +236,17 @@ def peaks_of_all(maps: NDArray[Any], kept: Packed, runs: Runs, number: int) -> F
         number: of components.
     """
     levels = kept.count // len(maps)
-    rising = pack(_rising(maps), len(maps), kept.shape).repeated(levels)
-    picture, row, column, component = crests_of(kept, rising, runs)
+    rising = pack_pictures(_iterate_rising(maps), len(maps), kept.shape).repeat_pictures(levels)
+    picture, row, column, component = find_crests(kept, rising, runs)
     peaks = np.full(number, -np.inf)
     np.maximum.at(peaks, component, maps[picture // levels, row, column].astype(np.float64))
     return peaks
 
 
-def peaks_of_few(
-    maps: NDArray[Any], kept: Packed, runs: Runs, number: int, chosen: Ints, top: Ints, *, by_picture: bool
+def find_peaks_of_few(
+    maps: NDArray[Any], kept: PackedPictures, runs: Runs, number: int, chosen: Ints, top: Ints, *, by_picture: bool
 ) -> Floats:
-    """As `peaks_of_all` for some of the components; what stands for the others means nothing.
+    """As `find_peaks_of_all` for some of the components; what stands for the others means nothing.
 
     Args:
         maps: [n, h, w], finite.
@@ -265,7 +265,7 @@ def peaks_of_few(
     # most often the component with the greatest cell of its map is among them, and there is nothing to look for
     picture = np.arange(kept.count)
     cell = top[picture // levels]
-    run = runs_at(kept, runs, picture, cell // width, cell % width)
+    run = find_runs_at(kept, runs, picture, cell // width, cell % width)
     held = run >= 0
     holder = runs.component[run[held]]
     peaks[holder] = flat[(picture // levels * height * width + cell)[held]]
@@ -288,7 +288,7 @@ def peaks_of_few(
     return peaks
 
 
-def _rising(maps: NDArray[Any]) -> Iterator[NDArray[np.bool_]]:
+def _iterate_rising(maps: NDArray[Any]) -> Iterator[NDArray[np.bool_]]:
     """Where each map is at least as great as in the column before."""
     rising = np.ones(maps.shape[1:], dtype=np.bool_)
     for field in maps:

@@ -33,7 +33,7 @@ class Runs:
         picture, row: int64 [r], which picture and which of its rows.
         start, stop: int64 [r], first column and the one after the last.
         component: int64 [r], row of `Components`.
-        first_px: int64 [r], bit of the first pixel in `Packed`, ascending.
+        first_px: int64 [r], bit of the first pixel in `PackedPictures`, ascending.
     """
 
     picture: Ints
@@ -64,7 +64,7 @@ class Components:
 
 
 @dataclass(frozen=True)
-class Packed:
+class PackedPictures:
     """Binary pictures as bits: 64 pixels of a row in a word, the first in the lowest bit.
 
     Attributes:
@@ -97,13 +97,13 @@ class Packed:
         after[:-1] |= self.words[1:] << _SIGN
         return np.asarray(self.words & ~after)
 
-    def repeated(self, times: int) -> Packed:
+    def repeat_pictures(self, times: int) -> PackedPictures:
         """Every picture several times, one after the other."""
         words = np.repeat(self.words.reshape(self.count, -1), times, axis=0).reshape(-1)
-        return Packed(words, self.count * times, self.shape)
+        return PackedPictures(words, self.count * times, self.shape)
 
 
-def pack(pictures: Iterable[Bools], count: int, shape: tuple[int, int]) -> Packed:
+def pack_pictures(pictures: Iterable[Bools], count: int, shape: tuple[int, int]) -> PackedPictures:
     """`count` binary pictures of `shape` as bits.
 
     Raises:
@@ -119,29 +119,29 @@ def pack(pictures: Iterable[Bools], count: int, shape: tuple[int, int]) -> Packe
         filled += 1
     if filled != count:
         raise GeometryError(f"Expected {count} pictures; got {filled}.")
-    return Packed(bits.reshape(-1).view("<u8"), count, shape)
+    return PackedPictures(bits.reshape(-1).view("<u8"), count, shape)
 
 
-def components_of(pictures: Packed) -> tuple[Components, Runs]:
+def find_components(pictures: PackedPictures) -> tuple[Components, Runs]:
     """The components of binary pictures, and the runs they are made of; an empty picture has none."""
-    first_px, last_px = _positions(pictures.firsts), _positions(pictures.lasts)
+    first_px, last_px = _list_set_bits(pictures.firsts), _list_set_bits(pictures.lasts)
     # runs of the next row that a run touches, corners included, follow each other
     low = _count_up_to(pictures.lasts, first_px + (pictures.stride - 2))
     high = _count_up_to(pictures.firsts, last_px + (pictures.stride + 1))
-    component, number = _joined(low, high)
-    picture, row, start = _places(first_px, pictures)
+    component, number = _join_runs(low, high)
+    picture, row, start = _locate_bits(first_px, pictures)
     runs = Runs(picture, row, start, start + (last_px - first_px) + 1, component, first_px)
-    return _gathered(runs, number), runs
+    return _gather_components(runs, number), runs
 
 
-def runs_at(pictures: Packed, runs: Runs, picture: Ints, row: Ints, column: Ints) -> Ints:
+def find_runs_at(pictures: PackedPictures, runs: Runs, picture: Ints, row: Ints, column: Ints) -> Ints:
     """The run that each of some pixels lies in, -1 for a pixel that is not set."""
     bits = (picture * (pictures.shape[0] + 1) + row) * pictures.stride + column
     is_set = pictures.words[bits >> 6] >> (bits & 63).astype(np.uint64) & _ONE
     return np.where(is_set > 0, _count_up_to(pictures.firsts, bits) - 1, -1)
 
 
-def crests_of(pictures: Packed, rising: Packed, runs: Runs) -> tuple[Ints, Ints, Ints, Ints]:
+def find_crests(pictures: PackedPictures, rising: PackedPictures, runs: Runs) -> tuple[Ints, Ints, Ints, Ints]:
     """Where a map can be greatest along each run: picture, row, column and component.
 
     Args:
@@ -153,20 +153,20 @@ def crests_of(pictures: Packed, rising: Packed, runs: Runs) -> tuple[Ints, Ints,
     falls_next: Words = falling >> _ONE
     falls_next[:-1] |= falling[1:] << _SIGN
     crests: Words = pictures.words & (pictures.firsts | rising.words) & (pictures.lasts | falls_next)
-    bits = _positions(crests)
+    bits = _list_set_bits(crests)
     run = _count_up_to(pictures.firsts, bits) - 1
     column = runs.start[run] + (bits - runs.first_px[run])
     return runs.picture[run], runs.row[run], column, runs.component[run]
 
 
-def _places(bits: Ints, pictures: Packed) -> tuple[Ints, Ints, Ints]:
+def _locate_bits(bits: Ints, pictures: PackedPictures) -> tuple[Ints, Ints, Ints]:
     """Picture, row and column of bits."""
     line = bits // pictures.stride
     picture = line // (pictures.shape[0] + 1)
     return picture, line - picture * (pictures.shape[0] + 1), bits - line * pictures.stride
 
 
-def _positions(words: Words) -> Ints:
+def _list_set_bits(words: Words) -> Ints:
     """Where bits are set, counted from the lowest bit of the first word: int64, ascending."""
     # from words to bytes to bits, leaving out at each step what is empty
     word = np.flatnonzero(words != 0)
@@ -186,7 +186,7 @@ def _count_up_to(words: Words, bits: Ints) -> Ints:
     return np.asarray(before[word] + np.bitwise_count(words[word] & below))
 
 
-def _joined(low: Ints, high: Ints) -> tuple[Ints, int]:
+def _join_runs(low: Ints, high: Ints) -> tuple[Ints, int]:
     """The component of every run, numbered in reading order, and their number.
 
     Run i touches the runs of the next row from low[i] to before high[i].
@@ -208,7 +208,7 @@ def _joined(low: Ints, high: Ints) -> tuple[Ints, int]:
     return rank[label], int(number)
 
 
-def _gathered(runs: Runs, number: int) -> Components:
+def _gather_components(runs: Runs, number: int) -> Components:
     """Boxes and areas of the components of runs."""
     far = np.iinfo(np.int64).max
     start = np.full((2, number), far, dtype=np.int64)

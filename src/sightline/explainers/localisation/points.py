@@ -9,25 +9,31 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sightline.explainers.localisation.boxes import Floats, FoundBoxes, boxes_of_maps, check_maps, refuse_non_finite
+from sightline.explainers.localisation.boxes import (
+    Floats,
+    FoundBoxes,
+    check_maps,
+    find_boxes_of_maps,
+    refuse_non_finite,
+)
 from sightline.explainers.localisation.protocols import PROTOCOLS, MapBoxes
-from sightline.explainers.localisation.tuning import candidates, oracle_boxes, tune
+from sightline.explainers.localisation.tuning import choose_oracle_boxes, list_candidates, tune
 from sightline.structures.resampling import resample
 
 __all__ = [
     "PROTOCOLS",
     "FoundBoxes",
     "MapBoxes",
-    "boxes_of_maps",
-    "candidates",
-    "oracle_boxes",
-    "point_of_maps",
+    "choose_oracle_boxes",
+    "find_boxes_of_maps",
+    "find_points",
+    "list_candidates",
     "tune",
     "upsample_maps",
 ]
 
 
-def point_of_maps(maps: ArrayLike) -> Floats:
+def find_points(maps: ArrayLike) -> Floats:
     """Where each of maps [n, h, w] is greatest: the centre of a cell, float64 [n, 2].
 
     Of several cells with the greatest value, as on a plateau, the one nearest to their common centre is taken, the

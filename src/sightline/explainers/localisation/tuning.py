@@ -13,9 +13,9 @@ from sightline.errors import GeometryError
 from sightline.explainers.localisation.boxes import (
     Floats,
     FoundBoxes,
-    boxes_of_maps,
     check_maps,
-    overlaps_of,
+    compute_overlaps,
+    find_boxes_of_maps,
 )
 from sightline.explainers.localisation.protocols import MapBoxes
 
@@ -25,7 +25,7 @@ REGIONS_TRIED: tuple[Regions, ...] = ("largest", "peak", "hull")
 SCALES_TRIED: tuple[Literal["range", "maximum"], ...] = ("range", "maximum")
 
 
-def candidates(like: MapBoxes | None = None) -> tuple[MapBoxes, ...]:
+def list_candidates(like: MapBoxes | None = None) -> tuple[MapBoxes, ...]:
     """Protocols to choose among: the given one first, then one level at a time, on both scales, by kind of region.
 
     A protocol that boxes `each` component stays so, since one box a map would lose findings; the other fields are kept.
@@ -59,42 +59,44 @@ def tune(
     Args:
         maps: [n, h, w], each of the class whose box is asked for.
         truths: for each map its true boxes [4] or [t, 4], in map cells.
-        among: protocols to choose among; `candidates()` when None.
+        among: protocols to choose among; `list_candidates()` when None.
         by: mean intersection over union, or the printed mAP (share above .1, .25, .5, .75 and .9, averaged).
 
     Raises:
         GeometryError: no map, no candidate, another number of truths than maps, or a map without a true box.
     """
     array = check_maps(maps)
-    known = _truths(truths, len(array))
-    among = candidates() if among is None else among
+    known = _check_truths(truths, len(array))
+    among = list_candidates() if among is None else among
     if not among:
         raise GeometryError("Tuning needs candidates; got none.")
     worth = []
     for candidate in among:
-        best = boxes_of_maps(array, candidate).best(len(array))
-        overlaps = np.array([_overlap(box, true) for box, true in zip(best, known, strict=True)])
+        best = find_boxes_of_maps(array, candidate).best(len(array))
+        overlaps = np.array([_compute_overlap(box, true) for box, true in zip(best, known, strict=True)])
         worth.append(overlaps.mean() if by == "iou" else np.mean([overlaps > level for level in PRINTED_LEVELS]))
     return among[int(np.argmax(worth))]
 
 
-def oracle_boxes(maps: ArrayLike, truths: Sequence[ArrayLike] | ArrayLike, protocol: MapBoxes) -> FoundBoxes:
+def choose_oracle_boxes(maps: ArrayLike, truths: Sequence[ArrayLike] | ArrayLike, protocol: MapBoxes) -> FoundBoxes:
     """Of every map the box that overlaps its truth most: an upper bound on choosing, no method.
 
     Raises:
         GeometryError: as `tune`.
     """
     array = check_maps(maps)
-    known = _truths(truths, len(array))
-    found = boxes_of_maps(array, protocol)
-    overlaps = np.array([_overlap(box, known[i]) for i, box in zip(found.map_index, found.corners, strict=True)])
+    known = _check_truths(truths, len(array))
+    found = find_boxes_of_maps(array, protocol)
+    overlaps = np.array(
+        [_compute_overlap(box, known[i]) for i, box in zip(found.map_index, found.corners, strict=True)]
+    )
     # stable, and boxes stand best first
     order = np.lexsort((-overlaps, found.map_index))
     heads = order[np.unique(found.map_index[order], return_index=True)[1]]
     return FoundBoxes(found.map_index[heads], found.corners[heads], found.scores[heads])
 
 
-def _truths(truths: Sequence[ArrayLike] | ArrayLike, count: int) -> list[Floats]:
+def _check_truths(truths: Sequence[ArrayLike] | ArrayLike, count: int) -> list[Floats]:
     known = [np.atleast_2d(np.asarray(true, dtype=np.float64)) for true in truths]  # type: ignore[union-attr]
     if count == 0 or len(known) != count:
         raise GeometryError(f"Expected the true boxes of each of at least one map; got {len(known)} for {count} maps.")
@@ -104,7 +106,7 @@ def _truths(truths: Sequence[ArrayLike] | ArrayLike, count: int) -> list[Floats]
     return known
 
 
-def _overlap(box: Floats, true: Floats) -> float:
+def _compute_overlap(box: Floats, true: Floats) -> float:
     if np.isnan(box).any():
         return 0.0
-    return float(overlaps_of(np.broadcast_to(box, true.shape), true).max())
+    return float(compute_overlaps(np.broadcast_to(box, true.shape), true).max())

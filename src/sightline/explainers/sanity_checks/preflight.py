@@ -10,25 +10,29 @@ import torch
 from torch import Tensor, nn
 
 from sightline.errors import GeometryError, RunError, SightlineError
-from sightline.explainers.backprop_rules.network_activations import network_activations
+from sightline.explainers.backprop_rules.network_activations import count_activations
 from sightline.explainers.frozen_eval import fork_rng, unwrap_model
 from sightline.explainers.gradients import InputGradient
-from sightline.explainers.layer_gradients import images_of
+from sightline.explainers.layer_gradients import get_images
 from sightline.explainers.sanity_checks.findings import SAME_WITHOUT_WEIGHTS, CheckResult, Preflight
-from sightline.explainers.sanity_checks.rule_checks import about_activations, about_plain_gradient, blind_deconvolution
+from sightline.explainers.sanity_checks.rule_checks import (
+    check_about_activations,
+    compare_plain_gradient,
+    is_blind_deconvolution,
+)
 from sightline.explainers.sanity_checks.side_effects import StateSnapshot
-from sightline.explainers.sanity_checks.similarity import Array, correlation, mean, relative_difference
+from sightline.explainers.sanity_checks.similarity import Array, average_known, compute_relative_difference, correlate
 from sightline.explainers.sanity_checks.verdicts import (
     ImageLikeness,
-    about_blankness,
-    about_class,
-    about_image,
-    about_traces,
-    about_weights,
+    judge_blankness,
+    judge_class,
+    judge_image,
+    judge_traces,
+    judge_weights,
 )
-from sightline.explainers.sanity_checks.weight_randomisation import layers_in_order, randomise_weights
+from sightline.explainers.sanity_checks.weight_randomisation import list_layers_in_order, randomise_weights
 from sightline.structures.evidence import Batch
-from sightline.structures.protocols import Explainer, scorer_of
+from sightline.structures.protocols import Explainer, find_scorer
 
 # what bounds the cost
 MOST_IMAGES = 8
@@ -38,7 +42,7 @@ MOST_CLASSES = 4
 MOST_SHUFFLES = 5
 
 
-def preflight(
+def run_preflight(
     model: nn.Module,
     images: Batch | Tensor,
     explainer: Explainer,
@@ -67,7 +71,7 @@ def preflight(
         GeometryError: images or maps of a wrong shape, or no such class.
         RunError: the network cannot be copied, or the explainer fails.
     """
-    given = images_of(images)
+    given = get_images(images)
     if not isinstance(given, Tensor) or given.ndim < 3 or not given.is_floating_point() or len(given) == 0:
         shown = tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__
         raise GeometryError(f"Images must be float [b, c, *s] with b at least 1; got {shown}.")
@@ -84,25 +88,25 @@ class _Checks:
         self.explainer = explainer
         self.seed = seed
         self.generator = torch.Generator().manual_seed(seed)
-        self.noise = _in_random_order(images, self.generator)
+        self.noise = _shuffle_pixels(images, self.generator)
 
     def run(self, classes: Sequence[int] | None) -> Preflight:
-        network = self.copied()
-        looked_at = self.chosen(network, classes)
+        network = self.copy_network()
+        looked_at = self.choose_classes(network, classes)
         traces = StateSnapshot(network)
-        maps = self.explained(network, self.images, looked_at)
-        left = about_traces(traces.differences())
+        maps = self.explain(network, self.images, looked_at)
+        left = judge_traces(traces.differences())
         # what an explainer leaves on a network shall not disturb the other checks
-        network = self.copied()
-        flat = _flat(maps)
-        has = network_activations(network, self.images[:1])
+        network = self.copy_network()
+        flat = _flatten_maps(maps)
+        has = count_activations(network, self.images[:1])
         findings = [
-            about_blankness(flat, looked_at, classes is not None),
-            self.image(network, flat, looked_at, blind_deconvolution(self.explainer, has)),
+            judge_blankness(flat, looked_at, classes is not None),
+            self.image(network, flat, looked_at, is_blind_deconvolution(self.explainer, has)),
             self.weights(flat, looked_at),
-            about_class(flat, looked_at),
-            about_activations(self.explainer, network, self.images, looked_at, has),
-            about_plain_gradient(self.explainer, network, self.images, looked_at, maps),
+            judge_class(flat, looked_at),
+            check_about_activations(self.explainer, network, self.images, looked_at, has),
+            compare_plain_gradient(self.explainer, network, self.images, looked_at, maps),
             left,
         ]
         if self.original.training:
@@ -116,7 +120,7 @@ class _Checks:
             )
         return Preflight(tuple(f for f in findings if f is not None), maps.detach(), tuple(looked_at))
 
-    def copied(self) -> nn.Module:
+    def copy_network(self) -> nn.Module:
         """A copy of the network, in evaluation mode."""
         try:
             return copy.deepcopy(self.original).eval()
@@ -126,10 +130,10 @@ class _Checks:
                 "Remove results of earlier calls, and other objects that cannot be copied, from its attributes.",
             ) from error
 
-    def chosen(self, network: nn.Module, classes: Sequence[int] | None) -> list[int]:
+    def choose_classes(self, network: nn.Module, classes: Sequence[int] | None) -> list[int]:
         """The classes asked for and, beside a single one, the most probable other; or the two most probable."""
         with torch.no_grad():
-            logits = scorer_of(network)(self.images).logits
+            logits = find_scorer(network)(self.images).logits
         likely = logits.float().softmax(1).mean(0).argsort(descending=True).tolist()
         asked = [int(c) for c in classes] if classes is not None else likely[:2]
         if not asked or min(asked) < 0 or max(asked) >= len(likely):
@@ -138,13 +142,13 @@ class _Checks:
             asked += [c for c in likely if c != asked[0]][:1]
         return asked[:MOST_CLASSES]
 
-    def explained(self, network: nn.Module, images: Tensor, classes: Sequence[int]) -> Tensor:
+    def explain(self, network: nn.Module, images: Tensor, classes: Sequence[int]) -> Tensor:
         """Maps [b, n, *m], with random numbers that are the same at each call."""
         with fork_rng(self.seed, images.device):
             try:
                 if isinstance(self.explainer, InputGradient):
                     # the same without refusing activations that the rule misses: they are a finding here
-                    maps = self.explainer.explained(network, images.clone(), list(classes))[0]
+                    maps = self.explainer.explain_by_rule(network, images.clone(), list(classes))[0]
                 else:
                     maps = self.explainer(network, images.clone(), list(classes))
             except SightlineError:
@@ -162,27 +166,29 @@ class _Checks:
 
     def image(self, network: nn.Module, flat: Array, classes: Sequence[int], blind: bool) -> CheckResult:
         """Maps of different images, and of images and the same grey values in random order."""
-        noisy = _flat(self.explained(network, self.noise, classes))
+        noisy = _flatten_maps(self.explain(network, self.noise, classes))
         first, second = np.triu_indices(len(flat), k=1)
         n = flat.shape[1]
-        pairs = [correlation(flat[first, j], flat[second, j]) for j in range(n)] if len(first) else []
-        apart = [relative_difference(flat[first, j], flat[second, j]) for j in range(n)] if len(first) else []
+        pairs = [correlate(flat[first, j], flat[second, j]) for j in range(n)] if len(first) else []
+        apart = [compute_relative_difference(flat[first, j], flat[second, j]) for j in range(n)] if len(first) else []
         pictures = self.images.flatten(1).double().cpu().numpy()
-        return about_image(
+        return judge_image(
             ImageLikeness(
-                maps=mean(np.concatenate(pairs)) if pairs else float("nan"),
-                maps_apart=mean(np.concatenate(apart)) if apart else float("nan"),
-                noise=mean(np.concatenate([correlation(flat[:, j], noisy[:, j]) for j in range(n)])),
-                noise_apart=mean(np.concatenate([relative_difference(flat[:, j], noisy[:, j]) for j in range(n)])),
-                pictures=mean(correlation(pictures[first], pictures[second])) if pairs else float("nan"),
+                maps=average_known(np.concatenate(pairs)) if pairs else float("nan"),
+                maps_apart=average_known(np.concatenate(apart)) if apart else float("nan"),
+                noise=average_known(np.concatenate([correlate(flat[:, j], noisy[:, j]) for j in range(n)])),
+                noise_apart=average_known(
+                    np.concatenate([compute_relative_difference(flat[:, j], noisy[:, j]) for j in range(n)])
+                ),
+                pictures=average_known(correlate(pictures[first], pictures[second])) if pairs else float("nan"),
             ),
             blind,
         )
 
     def weights(self, flat: Array, classes: Sequence[int]) -> CheckResult:
         """Shuffled weights: the head, the upper half of the layers, all (a cascade); all again if the map survives."""
-        network = self.copied()
-        order = layers_in_order(network, self.images)
+        network = self.copy_network()
+        order = list_layers_in_order(network, self.images)
         if not order:
             return CheckResult("weights", "note", "The network has no weights.")
         both = torch.cat([self.images, self.noise])
@@ -191,27 +197,27 @@ class _Checks:
         for first in dict.fromkeys((len(order) - 1, len(order) // 2, 0)):
             randomise_weights(network, order[first:done], both, self.generator)
             done = first
-            likeness.append(self.like(network, flat, classes))
+            likeness.append(self.compare_with_original(network, flat, classes))
         cascade, whole = likeness, [likeness[-1]]
         while len(whole) < MOST_SHUFFLES and min(whole) > SAME_WITHOUT_WEIGHTS:
-            network = self.copied()
+            network = self.copy_network()
             randomise_weights(network, order, both, self.generator)
-            whole.append(self.like(network, flat, classes))
-        return about_weights(cascade, whole)
+            whole.append(self.compare_with_original(network, flat, classes))
+        return judge_weights(cascade, whole)
 
-    def like(self, network: nn.Module, flat: Array, classes: Sequence[int]) -> float:
+    def compare_with_original(self, network: nn.Module, flat: Array, classes: Sequence[int]) -> float:
         """How much a network's maps are like the original ones."""
-        maps = _flat(self.explained(network, self.images, classes))
-        return mean(np.concatenate([correlation(flat[:, j], maps[:, j]) for j in range(flat.shape[1])]))
+        maps = _flatten_maps(self.explain(network, self.images, classes))
+        return average_known(np.concatenate([correlate(flat[:, j], maps[:, j]) for j in range(flat.shape[1])]))
 
 
-def _flat(maps: Tensor) -> Array:
+def _flatten_maps(maps: Tensor) -> Array:
     """[b, n, cells] for numpy."""
     values: Array = maps.detach().flatten(2).double().cpu().numpy()
     return values
 
 
-def _in_random_order(images: Tensor, generator: torch.Generator) -> Tensor:
+def _shuffle_pixels(images: Tensor, generator: torch.Generator) -> Tensor:
     """Each image's pixels in random order, channels together; uniform noise for an image of a single value."""
     flat = images.flatten(2).clone()
     for i, image in enumerate(flat):

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from sightline.errors import GeometryError
 from sightline.explainers.backprop_rules.network_activations import NetworkActivations
-from sightline.explainers.backprop_rules.rules import Rewired
+from sightline.explainers.backprop_rules.rules import RuleRecord
 from sightline.explainers.cam import ClassActivationMap, GradCAM, GradCAMPlusPlus
 from sightline.explainers.gradients import InputGradient
 from sightline.explainers.sanity_checks.findings import PLAIN_GRADIENT, PLAIN_GRADIENT_IN_RANKS, CheckResult
-from sightline.explainers.sanity_checks.similarity import correlation, mean, rank_correlation
-from sightline.structures.protocols import Explainer, inner_explainer_of, rule_of
+from sightline.explainers.sanity_checks.similarity import average_known, compute_rank_correlation, correlate
+from sightline.structures.protocols import Explainer, find_inner_explainer, find_rule
 
 # how people join the channels of an image's gradient [b, n, c, *s]
 _REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -31,26 +31,28 @@ _REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def about_activations(
+def check_about_activations(
     explainer: Explainer, network: nn.Module, images: Tensor, classes: Sequence[int], has: NetworkActivations
 ) -> CheckResult | None:
     """How many activations the rule changed, by kind, and which it left alone. None for maps without a rule."""
-    inner = innermost(explainer)
+    inner = unwrap_explainer(explainer)
     if isinstance(inner, ClassActivationMap | GradCAM | GradCAMPlusPlus):
         return None
-    listed = _listed(has.on_maps + has.own) or "none"
-    rule = rule_of(inner)
+    listed = _list_counts(has.on_maps + has.own) or "none"
+    rule = find_rule(inner)
     if rule == "vanilla":
         return CheckResult("activations", "ok", f"No rule is asked for; the network's activations: {listed}.")
-    rewired = _rewired(inner, network, images[:1], classes[:1])
+    rewired = _run_rewired(inner, network, images[:1], classes[:1])
     if rewired is None:
         message = f"The explainer does not say which activations it changes; the network's are: {listed}."
-        return CheckResult("activations", "ok", message, "", _counted(has.on_maps + has.own, "has_"))
+        return CheckResult("activations", "ok", message, "", _prefix_counts(has.on_maps + has.own, "has_"))
     left = rewired.escaped
     numbers = (
-        _counted(rewired.activations, "rewired_") | _counted(left, "unreached_") | _counted(rewired.gates, "gates_")
+        _prefix_counts(rewired.activations, "rewired_")
+        | _prefix_counts(left, "unreached_")
+        | _prefix_counts(rewired.gates, "gates_")
     )
-    gated = f" In squeeze gates, {_listed(rewired.gates)} pass gradients as they are." if rewired.gates else ""
+    gated = f" In squeeze gates, {_list_counts(rewired.gates)} pass gradients as they are." if rewired.gates else ""
     if rewired.total == 0:
         return CheckResult(
             "activations",
@@ -59,25 +61,25 @@ def about_activations(
             "The map is the plain gradient. Choose the rule vanilla and call it that, or use Grad-CAM.",
             numbers,
         )
-    told = f"The rule {rule} changed {rewired.total} activations: {_listed(rewired.activations)}."
+    sentence = f"The rule {rule} changed {rewired.total} activations: {_list_counts(rewired.activations)}."
     if not left:
-        return CheckResult("activations", "ok", told + gated, "", numbers)
+        return CheckResult("activations", "ok", sentence + gated, "", numbers)
     return CheckResult(
         "activations",
         "wrong",
-        f"{told} It does not reach {_listed(left)}, which pass gradients as they are.{gated}",
+        f"{sentence} It does not reach {_list_counts(left)}, which pass gradients as they are.{gated}",
         "The map lies between the rule's and the plain gradient, and is refused elsewhere. Use torch's own "
         "activations, unscripted, or the rule vanilla, or Grad-CAM.",
         numbers,
     )
 
 
-def about_plain_gradient(
+def compare_plain_gradient(
     explainer: Explainer, network: nn.Module, images: Tensor, classes: Sequence[int], maps: Tensor
 ) -> CheckResult | None:
     """Whether a map is the plain gradient under another name. None for maps on a grid of their own."""
-    inner = innermost(explainer)
-    plain = rule_of(inner) == "vanilla"
+    inner = unwrap_explainer(explainer)
+    plain = find_rule(inner) == "vanilla"
     if plain:
         return CheckResult("plain gradient", "ok", "The map is the plain gradient, as asked.")
     if maps.shape[2:] != images.shape[2:]:
@@ -89,8 +91,8 @@ def about_plain_gradient(
     own = maps if inner is explainer else inner(network, images, classes)
     likeness, ranks, how = -math.inf, -math.inf, ""
     for name, reduction in _REDUCTIONS.items():
-        a, b = _cells(own), _cells(reduction(gradients))
-        r, rank = mean(correlation(a, b)), mean(rank_correlation(a, b))
+        a, b = _flatten_cells(own), _flatten_cells(reduction(gradients))
+        r, rank = average_known(correlate(a, b)), average_known(compute_rank_correlation(a, b))
         if max(r, rank) > max(likeness, ranks):
             likeness, ranks, how = r, rank, name
     if not how:
@@ -111,41 +113,41 @@ def about_plain_gradient(
     )
 
 
-def blind_deconvolution(explainer: Explainer, has: NetworkActivations) -> bool:
+def is_blind_deconvolution(explainer: Explainer, has: NetworkActivations) -> bool:
     """Whether the map is deconvolution's on a network without max-pooling.
 
     Its rule looks at gradients only, so that nothing but the places of maxima, and gates, brings the image in.
     """
-    inner = innermost(explainer)
+    inner = unwrap_explainer(explainer)
     sloped = isinstance(inner, InputGradient) and inner.deconvolution_slope
     keeps_slope = sloped and has.on_maps.keys() - {"relu", "relu6", "hardtanh"}
-    return rule_of(inner) == "deconvolution" and not keeps_slope and has.max_pools == 0
+    return find_rule(inner) == "deconvolution" and not keeps_slope and has.max_pools == 0
 
 
-def innermost(explainer: Explainer) -> Any:
+def unwrap_explainer(explainer: Explainer) -> Any:
     """The explainer within averages over noise and the like, which hold it as `explainer`."""
     inner: Any = explainer
-    while (held := inner_explainer_of(inner)) is not None:
+    while (held := find_inner_explainer(inner)) is not None:
         inner = held
     return inner
 
 
-def _rewired(explainer: Any, network: nn.Module, images: Tensor, classes: Sequence[int]) -> Rewired | None:
+def _run_rewired(explainer: Any, network: nn.Module, images: Tensor, classes: Sequence[int]) -> RuleRecord | None:
     if isinstance(explainer, InputGradient):
-        return explainer.explained(network, images, classes)[1]
-    rule = rule_of(explainer)
+        return explainer.explain_by_rule(network, images, classes)[1]
+    rule = find_rule(explainer)
     if type(explainer).__module__.startswith("sightline.") and rule in ("guided", "deconvolution"):
-        return InputGradient(rule).explained(network, images, classes)[1]
+        return InputGradient(rule).explain_by_rule(network, images, classes)[1]
     return None
 
 
-def _listed(counts: Counter[str]) -> str:
+def _list_counts(counts: Counter[str]) -> str:
     return ", ".join(f"{n} {kind}" for kind, n in sorted(counts.items()))
 
 
-def _counted(counts: Counter[str], prefix: str) -> dict[str, float]:
+def _prefix_counts(counts: Counter[str], prefix: str) -> dict[str, float]:
     return {prefix + kind: float(n) for kind, n in sorted(counts.items())}
 
 
-def _cells(maps: Tensor) -> Any:
+def _flatten_cells(maps: Tensor) -> Any:
     return maps.detach().flatten(2).flatten(0, 1).double().cpu().numpy()

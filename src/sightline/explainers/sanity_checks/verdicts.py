@@ -20,16 +20,22 @@ from sightline.explainers.sanity_checks.findings import (
     Kind,
     Severity,
 )
-from sightline.explainers.sanity_checks.similarity import Array, blankness, correlation, mean, rank_correlation
+from sightline.explainers.sanity_checks.similarity import (
+    Array,
+    average_known,
+    compute_rank_correlation,
+    correlate,
+    measure_blankness,
+)
 
 
-def about_blankness(flat: Array, classes: Sequence[int], asked: bool) -> CheckResult:
+def judge_blankness(flat: Array, classes: Sequence[int], asked: bool) -> CheckResult:
     """Maps [b, n, cells] that show nothing. Wrong if numbers are not finite, or a class has no map on any image.
 
     Of classes that nobody asked for, one may be blank on all images (the normal class of a network with one map).
     """
-    found = [blankness(flat[:, j]) for j in range(flat.shape[1])]
-    everywhere = blankness(flat.reshape(-1, flat.shape[2]))
+    found = [measure_blankness(flat[:, j]) for j in range(flat.shape[1])]
+    everywhere = measure_blankness(flat.reshape(-1, flat.shape[2]))
     numbers = {
         "zero": everywhere.zero,
         "constant": everywhere.constant,
@@ -41,8 +47,9 @@ def about_blankness(flat: Array, classes: Sequence[int], asked: bool) -> CheckRe
             "blank", "ok", f"All maps show something ({flat.shape[0] * flat.shape[1]} looked at).", "", numbers
         )
     parts = [
-        f"of class {c}, {_percent(b.zero)} are zero everywhere, {_percent(b.constant)} have one value everywhere, "
-        f"{_percent(b.not_finite)} hold numbers that are not finite"
+        f"of class {c}, {_format_percent(b.zero)} are zero everywhere, "
+        f"{_format_percent(b.constant)} have one value everywhere, "
+        f"{_format_percent(b.not_finite)} hold numbers that are not finite"
         for c, b in zip(classes, found, strict=True)
         if b.total > 0
     ]
@@ -81,15 +88,15 @@ class ImageLikeness:
     @property
     def told(self) -> str:
         """In words."""
-        told = f"with the grey values in random order a map keeps a correlation of {self.noise:.3f} "
-        told += f"(difference {_percent(self.noise_apart)})"
+        message = f"with the grey values in random order a map keeps a correlation of {self.noise:.3f} "
+        message += f"(difference {_format_percent(self.noise_apart)})"
         if not math.isnan(self.maps):
-            told += f"; maps of different pictures correlate by {self.maps:.3f} (difference "
-            told += f"{_percent(self.maps_apart)}), the pictures themselves by {self.pictures:.2f}"
-        return told + ". 1 is the same."
+            message += f"; maps of different pictures correlate by {self.maps:.3f} (difference "
+            message += f"{_format_percent(self.maps_apart)}), the pictures themselves by {self.pictures:.2f}"
+        return message + ". 1 is the same."
 
 
-def about_image(like: ImageLikeness, blind: bool) -> CheckResult:
+def judge_image(like: ImageLikeness, blind: bool) -> CheckResult:
     """Whether maps differ between images, and between images and noise.
 
     Args:
@@ -105,7 +112,7 @@ def about_image(like: ImageLikeness, blind: bool) -> CheckResult:
     }
     known = [value for value in (like.maps, like.noise) if not math.isnan(value)]
     if not known:
-        return _nothing("image", numbers)
+        return _build_empty_result("image", numbers)
     # similar pictures may well have similar maps, but noise may not have them too
     least = min(known)
     if least > SAME_FOR_ALL_IMAGES or (blind and max(known) > NEARLY_SAME_FOR_ALL_IMAGES):
@@ -133,23 +140,23 @@ _BLIND = (
 _INSTEAD = "Use the rule guided or vanilla, or Grad-CAM."
 
 
-def about_weights(cascade: Sequence[float], whole: Sequence[float]) -> CheckResult:
+def judge_weights(cascade: Sequence[float], whole: Sequence[float]) -> CheckResult:
     """Likeness to maps of shuffled networks: from the head downwards, ending with all; and all, each time anew."""
     least = min(whole)
     numbers = {"head": cascade[0], "all": least, "shuffles_of_all": float(len(whole))}
     if len(cascade) > 2:
         numbers["upper_half"] = cascade[1]
     if math.isnan(least):
-        return _nothing("weights", numbers)
+        return _build_empty_result("weights", numbers)
     steps = ("the last layer", "the upper half", "all layers")
     shown = list(zip(steps if len(cascade) == 3 else (steps[0], steps[2]), (*cascade[:-1], least), strict=False))
-    told = "with the weights shuffled, maps keep a correlation (1: unchanged) of "
-    told += ", ".join(f"{r:.2f} ({name})" for name, r in shown) + "."
+    message = "with the weights shuffled, maps keep a correlation (1: unchanged) of "
+    message += ", ".join(f"{r:.2f} ({name})" for name, r in shown) + "."
     if least > SAME_WITHOUT_WEIGHTS:
         return CheckResult(
             "weights",
             "wrong",
-            f"The map does not depend on what the network has learned: {told}",
+            f"The map does not depend on what the network has learned: {message}",
             "It shows the picture's own edges or the network's grid, or an explainer that does not use the network it "
             "is given. Use another explainer.",
             numbers,
@@ -158,7 +165,7 @@ def about_weights(cascade: Sequence[float], whole: Sequence[float]) -> CheckResu
         return CheckResult(
             "weights",
             "note",
-            f"Much of the map is there without anything learned: {told}",
+            f"Much of the map is there without anything learned: {message}",
             "Compare with Grad-CAM before reading detail into it.",
             numbers,
         )
@@ -166,27 +173,31 @@ def about_weights(cascade: Sequence[float], whole: Sequence[float]) -> CheckResu
         return CheckResult(
             "weights",
             "note",
-            f"The map hardly depends on the last layer, the one that tells classes apart: {told}",
+            f"The map hardly depends on the last layer, the one that tells classes apart: {message}",
             "It shows what the network sees rather than what it decides on.",
             numbers,
         )
-    return CheckResult("weights", "ok", f"The map depends on the network's weights: {told}", "", numbers)
+    return CheckResult("weights", "ok", f"The map depends on the network's weights: {message}", "", numbers)
 
 
-def about_class(flat: Array, classes: Sequence[int]) -> CheckResult:
+def judge_class(flat: Array, classes: Sequence[int]) -> CheckResult:
     """Likeness of an image's maps [b, n, cells] for different classes."""
     if flat.shape[1] < 2:
         return CheckResult("class", "ok", "There is only one class.")
     first, second = np.triu_indices(flat.shape[1], k=1)
-    likeness = [mean(correlation(flat[:, i], flat[:, j])) for i, j in zip(first, second, strict=True)]
-    ranks = [mean(rank_correlation(flat[:, i], flat[:, j])) for i, j in zip(first, second, strict=True)]
+    likeness = [average_known(correlate(flat[:, i], flat[:, j])) for i, j in zip(first, second, strict=True)]
+    ranks = [
+        average_known(compute_rank_correlation(flat[:, i], flat[:, j])) for i, j in zip(first, second, strict=True)
+    ]
     known = [r for r in likeness if not math.isnan(r)]
     numbers = {"between_classes": min(known, default=math.nan), "ranks_between_classes": min(ranks)}
     if not known:
-        return _nothing("class", numbers)
+        return _build_empty_result("class", numbers)
     r = min(known)
     more = " or more" if len(known) > 1 else ""
-    told = f"an image's maps for classes {', '.join(map(str, classes))} correlate by {r:.3f}{more}; 1 is the same map."
+    message = (
+        f"an image's maps for classes {', '.join(map(str, classes))} correlate by {r:.3f}{more}; 1 is the same map."
+    )
     severity: Severity = "ok"
     if r > SAME_FOR_ALL_CLASSES:
         severity, lead = "wrong", "Every class gets the same map"
@@ -195,10 +206,10 @@ def about_class(flat: Array, classes: Sequence[int]) -> CheckResult:
     else:
         lead = "The map depends on the class"
     remedy = "" if severity == "ok" else "It must not be read as evidence for one finding rather than another."
-    return CheckResult("class", severity, f"{lead}: {told}", remedy, numbers)
+    return CheckResult("class", severity, f"{lead}: {message}", remedy, numbers)
 
 
-def about_traces(left: Sequence[str]) -> CheckResult:
+def judge_traces(left: Sequence[str]) -> CheckResult:
     """What an explainer left on the network."""
     if not left:
         return CheckResult("traces", "ok", "The explainer leaves the network as it was.")
@@ -211,9 +222,9 @@ def about_traces(left: Sequence[str]) -> CheckResult:
     )
 
 
-def _nothing(kind: Kind, numbers: dict[str, float]) -> CheckResult:
+def _build_empty_result(kind: Kind, numbers: dict[str, float]) -> CheckResult:
     return CheckResult(kind, "note", "Could not be judged: the maps show nothing.", "", numbers)
 
 
-def _percent(share: float) -> str:
+def _format_percent(share: float) -> str:
     return f"{100 * share:.0f}%" if share >= 0.095 or share == 0 else f"{100 * share:.2g}%"

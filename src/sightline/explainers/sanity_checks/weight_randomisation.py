@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from sightline.structures.protocols import scorer_of
+from sightline.structures.protocols import find_scorer
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
-def layers_in_order(model: nn.Module, images: Tensor) -> list[str]:
+def list_layers_in_order(model: nn.Module, images: Tensor) -> list[str]:
     """Names of the modules that hold weights of their own, in the order of first use on the way to the logits.
 
     A module whose weights are used without calling it stands where the module around it was called; what is never
@@ -28,7 +28,7 @@ def layers_in_order(model: nn.Module, images: Tensor) -> list[str]:
         handles.append(module.register_forward_pre_hook(note))
     try:
         with torch.no_grad():
-            scorer_of(model)(images)
+            find_scorer(model)(images)
     finally:
         for handle in handles:
             handle.remove()

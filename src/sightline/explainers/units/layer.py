@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from sightline.errors import GeometryError, RecipeError
-from sightline.explainers.frozen_eval import exact, frozen_eval, unwrap_model
+from sightline.explainers.frozen_eval import exact_arithmetic, frozen_eval, unwrap_model
 from sightline.structures.evidence import Batch, Evidence
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
-def conv_layers(network: nn.Module) -> dict[str, int]:
+def list_conv_layers(network: nn.Module) -> dict[str, int]:
     """The convolutions of a network in the order in which it lists them: name to number of units.
 
     Parts that are no convolutions can be dissected too, e.g. a whole stage after its ReLU (`encoder.3`, `trunk`).
@@ -30,7 +30,7 @@ def conv_layers(network: nn.Module) -> dict[str, int]:
     }
 
 
-def default_layer(network: nn.Module) -> str:
+def choose_default_layer(network: nn.Module) -> str:
     """The layer that is dissected where none is named.
 
     That is what the network itself says (`dissected`), else `trunk` (the features that class maps are made of), else
@@ -45,13 +45,13 @@ def default_layer(network: nn.Module) -> str:
         return named
     if isinstance(getattr(inner, "trunk", None), nn.Module):
         return "trunk"
-    layers = list(conv_layers(inner))
+    layers = list(list_conv_layers(inner))
     if not layers:
         raise RecipeError("The network has no convolution.", "Name a part that gives maps [b, u, *m].")
     return layers[-1]
 
 
-def mixes_images(network: nn.Module) -> bool:
+def has_cross_image_layers(network: nn.Module) -> bool:
     """Whether an image's activations depend on the images it is batched with, even in evaluation mode.
 
     So it is where batch statistics are used at test time (`norm: batch_always` of the 3D U-Net). Such a network has to
@@ -71,7 +71,7 @@ class UnitLayer:
 
     Args:
         network: a module whose `forward(images)` gives Evidence (or logits alone).
-        name: of the submodule; None takes `default_layer`.
+        name: of the submodule; None takes `choose_default_layer`.
 
     Raises:
         RecipeError: the network has no such part.
@@ -79,8 +79,8 @@ class UnitLayer:
 
     def __init__(self, network: nn.Module, name: str | None = None) -> None:
         self.network = network
-        self.name = default_layer(network) if name is None else name
-        self._module = _part(unwrap_model(network), self.name)
+        self.name = choose_default_layer(network) if name is None else name
+        self._module = _find_part(unwrap_model(network), self.name)
 
     @property
     def device(self) -> torch.device:
@@ -100,12 +100,12 @@ class UnitLayer:
 
         def catch(_module: nn.Module, _inputs: Any, output: Any) -> None:
             # a copy, so that an in-place step after the layer cannot change what was caught
-            caught[:] = [_map_of(output, given.ndim, self.name).detach().to(torch.float32, copy=True)]
+            caught[:] = [_require_map(output, given.ndim, self.name).detach().to(torch.float32, copy=True)]
 
-        with frozen_eval(self.network, given.device, weights=True) as network, exact(given.device, False):
+        with frozen_eval(self.network, given.device, weights=True) as network, exact_arithmetic(given.device, False):
             handle = self._module.register_forward_hook(catch)
             try:
-                said = network(given)
+                evidence = network(given)
             finally:
                 handle.remove()
         if not caught:
@@ -115,14 +115,14 @@ class UnitLayer:
                 f"Layer {self.name!r} gives maps of {len(caught[0])} images for a batch of {len(given)}.",
                 "Name a layer that keeps the images apart.",
             )
-        return (said if isinstance(said, Evidence) else Evidence(said)), caught[0]
+        return (evidence if isinstance(evidence, Evidence) else Evidence(evidence)), caught[0]
 
 
-def _part(network: nn.Module, name: str) -> nn.Module:
+def _find_part(network: nn.Module, name: str) -> nn.Module:
     parts = dict(network.named_modules())
     if name and name in parts:
         return parts[name]
-    layers = conv_layers(network)
+    layers = list_conv_layers(network)
     near = difflib.get_close_matches(name, [part for part in parts if part], n=3, cutoff=0.5)
     shown = list(layers)[-8:]
     earlier = f" (and {len(layers) - len(shown)} before)" if len(layers) > len(shown) else ""
@@ -133,7 +133,7 @@ def _part(network: nn.Module, name: str) -> nn.Module:
     )
 
 
-def _map_of(output: Any, ndim: int, name: str) -> Tensor:
+def _require_map(output: Any, ndim: int, name: str) -> Tensor:
     if isinstance(output, list | tuple) and len(output) == 1:
         output = output[0]
     if not isinstance(output, Tensor):

@@ -18,7 +18,7 @@ from sightline.errors import CohortError, GeometryError, RunError
 from sightline.explainers.units.array_file import GrowingArray, read_array
 from sightline.explainers.units.layer import UnitLayer
 from sightline.explainers.units.thresholds import Thresholds, require_finite_activations
-from sightline.explainers.units.upsampling import Cover, EnlargedMaps, Marks, voxels_of
+from sightline.explainers.units.upsampling import Cover, EnlargedMaps, Marks, count_voxels
 from sightline.structures.evidence import Batch, Evidence
 
 HEAD = "readings.json"
@@ -72,7 +72,7 @@ class Readings:
     @property
     def image_voxels(self) -> int:
         """Voxels of an image."""
-        return voxels_of(self.shape)
+        return count_voxels(self.shape)
 
     def map_of(self, case: int, unit: int) -> NDArray[np.bool_]:
         """M_k of a case at the layer's resolution, bool [*m].
@@ -89,7 +89,7 @@ class Readings:
         """Write into a folder; `read` gives it back."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / HEAD).unlink(missing_ok=True)
-        for name, array in self._arrays().items():
+        for name, array in self._list_arrays().items():
             partial = folder / f"{name}.partial.npy"
             np.save(partial, array, allow_pickle=False)
             partial.replace(folder / f"{name}.npy")
@@ -121,7 +121,7 @@ class Readings:
             raise RunError(f"{folder}: arrays of {sorted(lengths)} cases; expected {len(ids)}.", "Dissect again.")
         return cls(layer=layer, case_ids=ids, cells=cells, shape=shape, **single, **by_mask)
 
-    def _arrays(self) -> dict[str, NDArray[Any]]:
+    def _list_arrays(self) -> dict[str, NDArray[Any]]:
         arrays: dict[str, NDArray[Any]] = {"labels": self.labels, "logits": self.logits}
         arrays |= {name: getattr(self, name) for name in PER_UNIT}
         if self.maps is not None and self.map_voxels is not None:
@@ -162,7 +162,7 @@ def read_units(
     Args:
         layer: the layer whose thresholds these are.
         batches: the cases, each once.
-        thresholds: of `unit_thresholds`; of the same cases, or others.
+        thresholds: of `compute_unit_thresholds`; of the same cases, or others.
         masks: gives the masks of a batch, bool [b, *s] by name; a name may be missing where no case has it.
         folder: where arrays are written as they come; None keeps them in memory.
         advance: told the number of cases after each batch.
@@ -219,17 +219,17 @@ class _Reading:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / HEAD).unlink(missing_ok=True)
         u = thresholds.units
-        self.arrays = {name: self._array(name, (u,), dtype) for name, dtype in PER_UNIT.items()}
-        self.arrays["labels"] = self._array("labels", (), np.int64)
-        self.arrays["logits"] = self._array("logits", (int(evidence.logits.shape[1]),), np.float32)
+        self.arrays = {name: self._open_array(name, (u,), dtype) for name, dtype in PER_UNIT.items()}
+        self.arrays["labels"] = self._open_array("labels", (), np.int64)
+        self.arrays["logits"] = self._open_array("logits", (int(evidence.logits.shape[1]),), np.float32)
         self.by_mask: dict[str, dict[str, GrowingArray]] = {"mask_voxels": {}, "cover": {}, "shared": {}}
         if masks is not None:
             self.enlarged = EnlargedMaps(self.cells, self.shape, device)
             self.cover = Cover(self.cells, self.shape, device)
-            self.arrays["maps"] = self._array("maps", (u, -(-math.prod(self.cells) // 8)), np.uint8)
-            self.arrays["map_voxels"] = self._array("map_voxels", (u,), np.int32)
+            self.arrays["maps"] = self._open_array("maps", (u, -(-math.prod(self.cells) // 8)), np.uint8)
+            self.arrays["map_voxels"] = self._open_array("map_voxels", (u,), np.int32)
 
-    def _array(self, name: str, row: tuple[int, ...], dtype: Any) -> GrowingArray:
+    def _open_array(self, name: str, row: tuple[int, ...], dtype: Any) -> GrowingArray:
         return GrowingArray(row, dtype, None if self.folder is None else self.folder / f"{name}.npy")
 
     def add(self, batch: Batch, evidence: Evidence, activations: Tensor) -> None:
@@ -256,10 +256,10 @@ class _Reading:
                     "This network looks at a window of the image, and masks lie on the whole of it.",
                     "Dissect it without masks.",
                 )
-            self._overlap(batch, activations, above)
+            self._add_overlap(batch, activations, above)
         self.case_ids += batch.case_ids
 
-    def _overlap(self, batch: Batch, activations: Tensor, above: Tensor) -> None:
+    def _add_overlap(self, batch: Batch, activations: Tensor, above: Tensor) -> None:
         assert self.masks is not None
         given = self.masks(batch)
         for name, mask in given.items():
@@ -272,7 +272,7 @@ class _Reading:
         names = list(given)
         empty = torch.zeros(len(batch), 0, *self.shape, dtype=torch.bool)
         masks = torch.stack(list(given.values()), dim=1) if names else empty
-        marks = Marks.of(masks.to(self.device))
+        marks = Marks.from_masks(masks.to(self.device))
         whole, shared = self.enlarged.counts(activations, self.thresholds, marks)
         self.arrays["map_voxels"].append(whole.cpu().numpy())
         rows = {
@@ -282,14 +282,14 @@ class _Reading:
         }
         for kind, of in rows.items():
             for k, name in enumerate(names):
-                self._mask_array(kind, name, of.shape[2:]).fill(len(self.case_ids))
+                self._open_mask_array(kind, name, of.shape[2:]).fill(len(self.case_ids))
                 self.by_mask[kind][name].append(of[:, k])
 
-    def _mask_array(self, kind: str, name: str, row: tuple[int, ...]) -> GrowingArray:
+    def _open_mask_array(self, kind: str, name: str, row: tuple[int, ...]) -> GrowingArray:
         known = self.by_mask[kind]
         if name not in known:
             dtype = np.float16 if kind == "cover" else np.int32
-            known[name] = self._array(f"{kind}_{len(known):02d}", row, dtype)
+            known[name] = self._open_array(f"{kind}_{len(known):02d}", row, dtype)
         return known[name]
 
     def close(self, layer: str) -> Readings:

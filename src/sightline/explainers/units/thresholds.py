@@ -67,7 +67,7 @@ class Thresholds:
         return round_down(self.values)
 
 
-def unit_thresholds(
+def compute_unit_thresholds(
     layer: UnitLayer,
     batches: Callable[[], Iterator[Batch]],
     *,
@@ -108,7 +108,7 @@ def unit_thresholds(
         for batch in batches():
             _, activations = layer(batch.images)
             if stream is None:
-                stream = _Stream.of(activations, cases, top, budget_bytes)
+                stream = _Stream.from_activations(activations, cases, top, budget_bytes)
             stream.require(activations, batch, layer.name)
             if kept is None:
                 kept = TopValues(min(stream.group, stream.units - done), stream.keep)
@@ -203,11 +203,11 @@ class _Stream:
     group: int
 
     @classmethod
-    def of(cls, activations: Tensor, cases: int, top: float, budget_bytes: int) -> _Stream:
+    def from_activations(cls, activations: Tensor, cases: int, top: float, budget_bytes: int) -> _Stream:
         cells = tuple(int(n) for n in activations.shape[2:])
         voxels = cases * math.prod(cells)
         # from the lower neighbour of the quantile (numpy's linear method) to the largest value
-        keep = voxels - math.floor(quantile_rank(voxels, top))
+        keep = voxels - math.floor(compute_quantile_rank(voxels, top))
         group = budget_bytes // TopValues.bytes_of(keep)
         if group < 1:
             needed = TopValues.bytes_of(keep)
@@ -227,7 +227,7 @@ class _Stream:
         require_finite_activations(activations, batch, layer)
 
     def thresholds(self, layer: str, top: float, found: list[TopValues], cases: int, passes: int) -> Thresholds:
-        share = quantile_rank(self.voxels, top) % 1.0
+        share = compute_quantile_rank(self.voxels, top) % 1.0
         values, above = np.empty(self.units), np.empty(self.units, dtype=np.int64)
         unit = 0
         for kept in found:
@@ -242,7 +242,7 @@ class _Stream:
         return Thresholds(layer, top, values, dead, above, least, most, self.voxels, cases, self.cells, passes)
 
 
-def quantile_rank(voxels: int, top: float) -> float:
+def compute_quantile_rank(voxels: int, top: float) -> float:
     """Where the quantile stands among n sorted values, from 0, as numpy's linear method has it (Hyndman & Fan 7)."""
     return (voxels - 1) * (1 - top)
 

@@ -33,7 +33,7 @@ class Marks:
     voxel: Tensor
 
     @classmethod
-    def of(cls, masks: Tensor) -> Marks:
+    def from_masks(cls, masks: Tensor) -> Marks:
         """From masks bool [b, k, *s]."""
         flat = masks.flatten(2).flatten(0, 1)
         if flat.device.type == "cpu":
@@ -67,7 +67,7 @@ class _Axis:
     weight: Tensor
 
     @classmethod
-    def of(cls, m: int, s: int, device: torch.device) -> _Axis:
+    def from_sizes(cls, m: int, s: int, device: torch.device) -> _Axis:
         # half-pixel centres, as torch's interpolate with align_corners=False
         source = (torch.arange(s, dtype=torch.float64) + 0.5) * m / s - 0.5
         lower = source.floor()
@@ -94,7 +94,7 @@ class EnlargedMaps:
 
     def __init__(self, cells: tuple[int, ...], shape: tuple[int, ...], device: torch.device) -> None:
         self.cells, self.shape = cells, shape
-        self._axes = [_Axis.of(m, s, device) for m, s in zip(cells, shape, strict=True)]
+        self._axes = [_Axis.from_sizes(m, s, device) for m, s in zip(cells, shape, strict=True)]
         self._blocks = tuple(m + 1 for m in cells)
         # voxel (flat) and presence of every place of every block: [blocks, places]
         at, there = (
@@ -102,11 +102,11 @@ class EnlargedMaps:
             torch.ones(1, 1, dtype=torch.bool, device=device),
         )
         for axis, s in zip(self._axes, shape, strict=True):
-            at = _outer(at * s, axis.voxel, torch.add)
-            there = _outer(there, axis.there, torch.logical_and)
+            at = _join_outer(at * s, axis.voxel, torch.add)
+            there = _join_outer(there, axis.there, torch.logical_and)
         self._voxel, self._there = at, there
         # and the block of every voxel
-        self._block_of = torch.zeros(voxels_of(shape), dtype=torch.int64, device=device)
+        self._block_of = torch.zeros(count_voxels(shape), dtype=torch.int64, device=device)
         places = torch.arange(len(at), device=device)[:, None].expand_as(at)
         self._block_of[at[there]] = places[there]
         # corners of a block on the padded grid, first axis slowest
@@ -133,14 +133,14 @@ class EnlargedMaps:
         # image and unit as one number: row
         limit = thresholds.repeat(b)
         hot = torch.nonzero(most > limit.view(-1, *[1] * len(self.cells)))
-        row_of, inside = self._marked(marks)
+        row_of, inside = self._find_marked(marks)
         whole = torch.zeros(b * u, dtype=torch.int64, device=maps.device)
         shared = torch.zeros(b * u * k, dtype=torch.int64, device=maps.device)
         flat = padded.flatten(1)
         step = max(1, _VALUES_AT_ONCE // self._voxel.shape[1])
         for part in torch.split(hot, step) if len(hot) else ():
             row = part[:, 0]
-            block, above = self._enlarged(part, flat, limit)
+            block, above = self._enlarge_blocks(part, flat, limit)
             whole.index_add_(0, row, above.sum(dim=1))
             marked = row_of[row // u, :, block]
             for at, mask in zip(
@@ -150,7 +150,7 @@ class EnlargedMaps:
                 shared.index_add_(0, row[at] * k + mask, hits)
         return whole.view(b, u), shared.view(b, u, k)
 
-    def _marked(self, marks: Marks) -> tuple[Tensor, Tensor]:
+    def _find_marked(self, marks: Marks) -> tuple[Tensor, Tensor]:
         """Row of a mask and a block, -1 where they do not meet, [b, k, blocks]; what is marked, [rows, places]."""
         row_of = torch.full((len(marks.masks), len(self._voxel)), -1, dtype=torch.int64, device=marks.mask.device)
         row_of[marks.mask, self._block_of[marks.voxel]] = 0
@@ -159,7 +159,7 @@ class EnlargedMaps:
         inside = marks.masks[mask[:, None], self._voxel[block]] & self._there[block]
         return row_of.view(*marks.shape, len(self._voxel)), inside
 
-    def _enlarged(self, hot: Tensor, padded: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
+    def _enlarge_blocks(self, hot: Tensor, padded: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
         """Blocks (row and place on each axis) to their flat number [n] and to bool [n, places], above threshold."""
         row = hot[:, 0]
         start, block = torch.zeros_like(row), torch.zeros_like(row)
@@ -174,7 +174,7 @@ class EnlargedMaps:
         return block, (values[:, 0] > limit[row][:, None]) & self._there[block]
 
 
-def _outer(a: Tensor, b: Tensor, join: object) -> Tensor:
+def _join_outer(a: Tensor, b: Tensor, join: object) -> Tensor:
     """[n, p] and [m, q] joined to [n m, p q], the second fastest."""
     joined: Tensor = join(a[:, None, :, None], b[None, :, None, :])  # type: ignore[operator]
     return joined.reshape(a.shape[0] * b.shape[0], a.shape[1] * b.shape[1])
@@ -193,22 +193,22 @@ class Cover:
                 cell = (cell[:, None] * m + torch.arange(s) // (s // m)).flatten()
             self._cell_of = cell.to(device)
         else:
-            self._shares = [_overlap(m, s).to(device) for m, s in zip(cells, shape, strict=True)]
+            self._shares = [_compute_overlap(m, s).to(device) for m, s in zip(cells, shape, strict=True)]
 
     def __call__(self, marks: Marks) -> Tensor:
         """Float32 [b, k, *m], 0 to 1, of masks on *s."""
         if self._cell_of is not None:
             # whole voxels in a cell: marked ones are few, and counted
-            cells = voxels_of(self.cells)
+            cells = count_voxels(self.cells)
             counts = torch.bincount(marks.mask * cells + self._cell_of[marks.voxel], minlength=len(marks.masks) * cells)
-            return (counts.double() * (cells / voxels_of(self.shape))).float().view(*marks.shape, *self.cells)
+            return (counts.double() * (cells / count_voxels(self.shape))).float().view(*marks.shape, *self.cells)
         found = marks.masks.float().view(len(marks.masks), *self.shape)
         for i, share in enumerate(self._shares):
             found = torch.movedim(torch.tensordot(found, share, dims=([i + 1], [1])), -1, i + 1)
         return found.clamp(0.0, 1.0).view(*marks.shape, *self.cells)
 
 
-def _overlap(m: int, s: int) -> Tensor:
+def _compute_overlap(m: int, s: int) -> Tensor:
     """Share of cell i that lies in voxel x: float32 [m, s]."""
     lower, upper = torch.arange(m, dtype=torch.float64) * s / m, torch.arange(1, m + 1, dtype=torch.float64) * s / m
     x = torch.arange(s, dtype=torch.float64)
@@ -216,6 +216,6 @@ def _overlap(m: int, s: int) -> Tensor:
     return (length * m / s).float()
 
 
-def voxels_of(shape: tuple[int, ...]) -> int:
+def count_voxels(shape: tuple[int, ...]) -> int:
     """How many voxels a grid has."""
     return math.prod(shape)

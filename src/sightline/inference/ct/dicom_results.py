@@ -14,13 +14,13 @@ from PIL import Image
 
 from sightline.errors import UnreadableFile
 from sightline.inference.ct.inputs import CtInput, PlacedCt
-from sightline.inference.dicom_results import FOLDER, NOT_DICOM, ResultWords, study_time
-from sightline.io.dicom.radiograph import foreign_bytes
-from sightline.io.dicom.series import series_files
-from sightline.io.dicom_results.header import SourceImage, source_image
-from sightline.io.dicom_results.identity import uid_of
-from sightline.io.dicom_results.objects import Wanted, write_objects
-from sightline.io.dicom_results.results import FoundVertebra, Said, SeriesResult
+from sightline.inference.dicom_results import FOLDER, NOT_DICOM, ResultWords, find_study_time
+from sightline.io.dicom.radiograph import translate_parser_errors
+from sightline.io.dicom.series import list_series_files
+from sightline.io.dicom_results.header import SourceImage, build_source_image
+from sightline.io.dicom_results.identity import make_uid
+from sightline.io.dicom_results.objects import ObjectOptions, write_objects
+from sightline.io.dicom_results.results import FindingResult, FoundVertebra, SeriesResult
 from sightline.io.dicom_results.vertebrae import make_series_objects
 from sightline.io.nifti import read_volume
 from sightline.io.volume import Volume
@@ -47,7 +47,7 @@ def require_dicom(given: CtInput) -> None:
 
 
 def write_ct_results(
-    words: ResultWords, given: CtInput, placed: PlacedCt, read: Sequence[ReadVertebra], out: Path, wanted: Wanted
+    words: ResultWords, given: CtInput, placed: PlacedCt, read: Sequence[ReadVertebra], out: Path, wanted: ObjectOptions
 ) -> list[Path]:
     """Write the objects of one CT into `dicom/`, a folder a study.
 
@@ -62,25 +62,25 @@ def write_ct_results(
     Raises:
         UnreadableFile: no series of single slices, or without UIDs or a frame of reference.
     """
-    sources = _sources(given)
-    mask = None if given.vertebrae is None else labels_on(read_volume(given.vertebrae, labels=True), placed.ct)
-    found = tuple(_found(placed, one, mask) for one in read)
+    sources = _read_sources(given)
+    mask = None if given.vertebrae is None else place_labels(read_volume(given.vertebrae, labels=True), placed.ct)
+    found = tuple(_build_vertebra(placed, one, mask) for one in read)
     notes = [f"Centres of the vertebral bodies are {placed.centres}", *placed.notes]
-    picture = _overview(out / given.name / "overview.png", words) if "picture" in wanted.kinds else None
+    picture = _read_overview(out / given.name / "overview.png", words) if "picture" in wanted.kinds else None
     result = SeriesResult(
         sources,
         found,
         words.maker,
-        study_time(sources),
+        find_study_time(sources),
         words.codes,
         picture,
         tuple(note.rstrip(".") for note in notes),
     )
     study = str(sources[0].header.StudyInstanceUID)
-    return write_objects(make_series_objects(result, wanted.kinds), out / FOLDER / uid_of("study", study)[-16:])
+    return write_objects(make_series_objects(result, wanted.kinds), out / FOLDER / make_uid("study", study)[-16:])
 
 
-def labels_on(mask: Volume, ct: Volume) -> NDArray[np.uint8]:
+def place_labels(mask: Volume, ct: Volume) -> NDArray[np.uint8]:
     """Labels on the voxels of a CT: of each voxel, that at its centre; 0 outside the mask.
 
     Args:
@@ -101,29 +101,29 @@ def labels_on(mask: Volume, ct: Volume) -> NDArray[np.uint8]:
     return np.where(inside, mask.values[at[0], at[1], at[2]], 0).astype(np.uint8)
 
 
-def _sources(given: CtInput) -> tuple[SourceImage, ...]:
+def _read_sources(given: CtInput) -> tuple[SourceImage, ...]:
     made = []
-    for file in series_files(given.path, series=given.series):
-        with foreign_bytes(file):
-            made.append(source_image(pydicom.dcmread(file), file))
+    for file in list_series_files(given.path, series=given.series):
+        with translate_parser_errors(file):
+            made.append(build_source_image(pydicom.dcmread(file), file))
     return tuple(made)
 
 
-def _found(placed: PlacedCt, one: ReadVertebra, mask: NDArray[np.uint8] | None) -> FoundVertebra:
+def _build_vertebra(placed: PlacedCt, one: ReadVertebra, mask: NDArray[np.uint8] | None) -> FoundVertebra:
     x, y, z = (TO_LPS[:3, :3] @ placed.ct.world_of(one.vertebra.centre)).tolist()
     # a volume is [column, row, slice], DICOM's frames are [slice, row, column]
     own = None if mask is None else np.ascontiguousarray((mask == one.vertebra.label).transpose(2, 1, 0))
     return FoundVertebra(
         level=one.vertebra.level,
         point_mm=(x, y, z),
-        said=Said(one.finding, one.probability, one.called),
+        said=FindingResult(one.finding, one.probability, one.called),
         mask=own,
         map=one.map,
         map_affine=None if one.map_affine is None else TO_LPS @ one.map_affine,
     )
 
 
-def _overview(path: Path, words: ResultWords) -> NDArray[np.uint8]:
+def _read_overview(path: Path, words: ResultWords) -> NDArray[np.uint8]:
     """The spine on one page, with the words that every picture carries."""
     with Image.open(BytesIO(path.read_bytes())) as image:
         pixels = np.asarray(image.convert("RGB"))

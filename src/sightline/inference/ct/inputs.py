@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sightline.data.datasets.verse.centroids import read_centroids, vertebrae_of
-from sightline.data.spine.vertebrae import RANKS, Vertebra, centres_from_mask, require_in_bone
+from sightline.data.datasets.verse.centroids import place_vertebrae, read_centroids
+from sightline.data.spine.vertebrae import RANKS, Vertebra, find_centres_from_mask, require_in_bone
 from sightline.errors import GeometryError, RunError, UnreadableFile
 from sightline.io.ct import read_ct
-from sightline.io.files import unique_name
-from sightline.io.image import PICTURE_SUFFIXES, modality_of
+from sightline.io.files import make_unique_name
+from sightline.io.image import PICTURE_SUFFIXES, read_modality
 from sightline.io.nifti import read_volume
 from sightline.io.volume import Volume
 from sightline.structures.regions import is_volume
@@ -59,7 +59,7 @@ class PlacedCt:
     notes: tuple[str, ...] = ()
 
 
-def ct_inputs(
+def collect_ct_inputs(
     inputs: Sequence[Path], centroids: Sequence[Path], vertebrae: Sequence[Path], series: str | None = None
 ) -> list[CtInput]:
     """The CTs of a command, each with its own centroid file or mask, in order.
@@ -73,7 +73,7 @@ def ct_inputs(
     Raises:
         RunError: something is missing, or there are more or fewer of one than of the other.
     """
-    paths = [ct for given in inputs for ct in _cts(given)]
+    paths = [ct for given in inputs for ct in _list_cts(given)]
     absent = [str(path) for path in (*paths, *centroids, *vertebrae) if not path.exists()]
     if absent:
         raise RunError(f"{', '.join(absent)} does not exist.", "Check the path.")
@@ -93,14 +93,14 @@ def ct_inputs(
             f"Give one file for each CT, in the same order: {what} A B.",
         )
     taken: set[str] = set()
-    names = [unique_name(_stem(path), taken) for path in paths]
+    names = [make_unique_name(_strip_suffix(path), taken) for path in paths]
     return [
         CtInput(path, name, place if centroids else None, None if centroids else place, series)
         for path, name, place in zip(paths, names, places, strict=True)
     ]
 
 
-def _stem(path: Path) -> str:
+def _strip_suffix(path: Path) -> str:
     name = path.resolve().name if path.is_dir() else path.name
     return name.removesuffix(".gz").removesuffix(".nii").removesuffix("_ct") or "ct"
 
@@ -122,12 +122,12 @@ def read_vertebrae(given: CtInput) -> PlacedCt:
     notes: list[str] = []
     if given.centroids is not None:
         read = read_centroids(given.centroids)
-        every = vertebrae_of(read, ct.values.shape, ct.orientation, ct.spacing_mm)
+        every = place_vertebrae(read, ct.values.shape, ct.orientation, ct.spacing_mm)
         centres = ANNOTATED
     else:
         assert given.vertebrae is not None
         mask = read_volume(given.vertebrae, labels=True)
-        every, left_out = centres_from_mask(mask, ct, str(given.vertebrae))
+        every, left_out = find_centres_from_mask(mask, ct, str(given.vertebrae))
         notes += left_out
         centres = ESTIMATED
     require_in_bone(ct, every, str(given.centroids or given.vertebrae))
@@ -143,7 +143,7 @@ def read_vertebrae(given: CtInput) -> PlacedCt:
     return PlacedCt(ct, vertebrae, every, centres, tuple(notes))
 
 
-def _cts(given: Path) -> list[Path]:
+def _list_cts(given: Path) -> list[Path]:
     """A file or a DICOM folder itself; of a folder with NIfTI files, these."""
     if not given.is_dir():
         return [given]
@@ -153,5 +153,5 @@ def _cts(given: Path) -> list[Path]:
 def _is_picture(path: Path) -> bool:
     if path.suffix.lower() in PICTURE_SUFFIXES:
         return True
-    modality = modality_of(path)
+    modality = read_modality(path)
     return modality is not None and modality != "CT"

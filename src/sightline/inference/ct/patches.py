@@ -56,11 +56,11 @@ def parse_cutting(about: Mapping[str, str], least: int) -> tuple[Cutting, bool]:
         about: of the cohort that a run was trained on.
         least: voxels that the run's view needs.
     """
-    said = re.match(r"(\d+) voxels of ([\d.]+) mm, (rigid|straightened)(, anti-aliased)?", about.get("patches", ""))
-    if said is None:
+    match = re.match(r"(\d+) voxels of ([\d.]+) mm, (rigid|straightened)(, anti-aliased)?", about.get("patches", ""))
+    if match is None:
         return Cutting(side=max(Cutting.side, least + least % 2)), False
-    mode: Mode = "straightened" if said[3] == "straightened" else "rigid"
-    return Cutting(int(said[1]), float(said[2]), mode, said[4] is not None), True
+    mode: Mode = "straightened" if match[3] == "straightened" else "rigid"
+    return Cutting(int(match[1]), float(match[2]), mode, match[4] is not None), True
 
 
 def cut_patches(placed: PlacedCt, folder: Path, cutting: Cutting) -> Iterator[CutPatch]:

@@ -13,18 +13,18 @@ from numpy.typing import NDArray
 from sightline.data.views.volume_view import VolumeView
 from sightline.dissection.case_panel import CasePanel, PanelUnit
 from sightline.errors import RunError, SightlineError
-from sightline.inference.boxes import top_finding
-from sightline.inference.ct.inputs import CtInput, PlacedCt, ct_inputs, read_vertebrae
+from sightline.inference.boxes import choose_top_finding
+from sightline.inference.ct.inputs import CtInput, PlacedCt, collect_ct_inputs, read_vertebrae
 from sightline.inference.ct.patches import CutPatch, cut_patches, parse_cutting
 from sightline.inference.ct.report import ReadVertebra, write_ct
 from sightline.inference.file_result import DicomWish
-from sightline.inference.network_output import Answers, Ask, RunFacts, facts_of
+from sightline.inference.network_output import Answers, Ask, RunFacts, collect_facts
 from sightline.inference.results.csv_table import open_csv_table
-from sightline.inference.results.journal import Journal, mark_of_input, stamp_of
+from sightline.inference.results.journal import Journal, build_stamp, fingerprint_input
 from sightline.io.picture import Reject, write_rejects
-from sightline.io.progress import progress
-from sightline.io.volume import affine_within
-from sightline.plots.planes import cube_shown, facing_of, whole_cube
+from sightline.io.progress import show_progress
+from sightline.io.volume import compute_affine_within
+from sightline.plots.planes import build_whole_cube, find_facing, turn_cube
 from sightline.structures.frame import Frame
 
 if TYPE_CHECKING:
@@ -85,15 +85,15 @@ def predict_cts(
     from sightline.training.engine import Engine
 
     engine = engine or Engine()
-    facts = facts_of(run)
-    _volume_view(facts)
+    facts = collect_facts(run)
+    _require_volume_view(facts)
     network = TorchNetwork(run, engine.fabric("32-true").device)
     units = None
     if options.dissection is not None:
         from sightline.dissection.results import open_dissection
-        from sightline.inference.ct.units import units_of, weights_digest
+        from sightline.inference.ct.units import digest_weights, open_units
 
-        units = units_of(weights_digest(run), network.network, open_dissection(options.dissection))
+        units = open_units(digest_weights(run), network.network, open_dissection(options.dissection))
     return read_cts(facts, network, inputs, out, options, quiet=engine.quiet, dicom=dicom, units=units)
 
 
@@ -124,20 +124,20 @@ def read_cts(
         RunError: the run sees radiographs, or an input is missing.
     """
     if dicom is not None:
-        dicom.wanted()  # says what is not installed before anything is read
+        dicom.choose_objects()  # says what is not installed before anything is read
         from sightline.inference.ct.dicom_results import require_dicom, write_ct_results
-        from sightline.inference.dicom_results import words_of_run
-    reader = _Reader(run, _volume_view(run), network, units, options.panels)
-    cts = ct_inputs(inputs, options.centroids, options.vertebrae, options.series)
+        from sightline.inference.dicom_results import collect_run_words
+    reader = _Reader(run, _require_volume_view(run), network, units, options.panels)
+    cts = collect_ct_inputs(inputs, options.centroids, options.vertebrae, options.series)
     out.mkdir(parents=True, exist_ok=True)
     rejects: list[Reject] = []
     wishes = {"panels": options.panels, "dissection": str(options.dissection), "dicom": repr(dicom)}
-    journal = Journal(out, stamp_of(run, **wishes), _rows_of_json)
+    journal = Journal(out, build_stamp(run, **wishes), _parse_rows)
     done = False
     try:
         with open_csv_table(out / "predictions.csv", HEAD) as write:
             for given in cts:
-                name, mark = f"{given.name} {given.path} {given.series}", _mark_of(given)
+                name, mark = f"{given.name} {given.path} {given.series}", _fingerprint_input(given)
                 rows = journal.find(name, mark)
                 if rows is not None and (out / given.name).is_dir():
                     for row in rows:
@@ -152,11 +152,13 @@ def read_cts(
                     notes = placed.notes if reader.cutting_known else (*placed.notes, ASSUMED)
                     write_ct(folder, given.name, placed.ct, read, run, placed.centres, notes)
                     if dicom is not None:
-                        write_ct_results(words_of_run(run, dicom.codes), given, placed, read, out, dicom.wanted())
+                        write_ct_results(
+                            collect_run_words(run, dicom.codes), given, placed, read, out, dicom.choose_objects()
+                        )
                 except SightlineError as error:
                     rejects.append(Reject(given.path, error.message.removeprefix(f"{given.path}: "), error.remedy))
                     continue
-                journal.add(name, mark, [_row(given, placed, one, folder) for one in read])
+                journal.add(name, mark, [_format_row(given, placed, one, folder) for one in read])
         done = True
     finally:
         journal.close(done=done)
@@ -164,7 +166,7 @@ def read_cts(
     return len(cts) - len(rejects), len(rejects)
 
 
-def _volume_view(run: RunFacts) -> VolumeView:
+def _require_volume_view(run: RunFacts) -> VolumeView:
     """The view of a run on patches of CTs; refuses other runs."""
     if not isinstance(run.view, VolumeView):
         raise RunError(
@@ -174,16 +176,16 @@ def _volume_view(run: RunFacts) -> VolumeView:
     return run.view
 
 
-def _mark_of(given: CtInput) -> str:
+def _fingerprint_input(given: CtInput) -> str:
     """What says that a CT and what places its vertebrae are still what they were."""
-    places = [mark_of_input(path) for path in (given.path, given.centroids, given.vertebrae) if path is not None]
+    places = [fingerprint_input(path) for path in (given.path, given.centroids, given.vertebrae) if path is not None]
     return " ".join(places) if all(places) else ""
 
 
-def _rows_of_json(said: Any) -> list[list[str]]:
-    if not isinstance(said, list) or not all(isinstance(row, list) and len(row) == len(HEAD) for row in said):
+def _parse_rows(rows: Any) -> list[list[str]]:
+    if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) == len(HEAD) for row in rows):
         raise ValueError("rows of another table")
-    return said
+    return rows
 
 
 class _Reader:
@@ -197,36 +199,36 @@ class _Reader:
     def read(self, given: CtInput, placed: PlacedCt, folder: Path, quiet: bool, write: Any) -> list[ReadVertebra]:
         """Every vertebra from head to foot; its row is written at once."""
         read = []
-        with progress(given.name, len(placed.vertebrae), quiet=quiet) as advance:
+        with show_progress(given.name, len(placed.vertebrae), quiet=quiet) as advance:
             for patch in cut_patches(placed, folder / "patches", self.cutting):
-                one = self._vertebra(given, placed, patch, folder)
+                one = self._read_vertebra(given, placed, patch, folder)
                 read.append(one)
-                write(_row(given, placed, one, folder))
+                write(_format_row(given, placed, one, folder))
                 advance(1)
         return read
 
-    def _vertebra(self, given: CtInput, placed: PlacedCt, patch: CutPatch, folder: Path) -> ReadVertebra:
+    def _read_vertebra(self, given: CtInput, placed: PlacedCt, patch: CutPatch, folder: Path) -> ReadVertebra:
         planes, frame = self.view.test(patch.volume.values)
         answers, activations = self._look(planes)
         if not bool(np.isfinite(answers.logits).all()):
             raise RunError("The network's logits are not finite.", "The weights are damaged.")
         probabilities = answers.probabilities(independent=self.run.independent)[0]
         classes = self.run.classes
-        looked_for = top_finding(classes, probabilities)
-        said = int(probabilities.argmax())
+        looked_for = choose_top_finding(classes, probabilities)
+        predicted = int(probabilities.argmax())
         one = ReadVertebra(
             vertebra=patch.vertebra,
             probability=float(probabilities[looked_for]),
-            said=classes[said],
-            called=said == looked_for,
+            said=classes[predicted],
+            called=predicted == looked_for,
             outside=patch.outside(frame),
             finding=classes[looked_for],
-            **_placed_map(answers, looked_for, frame, patch),
+            **_place_map(answers, looked_for, frame, patch),
         )
         if self.panels == "none" or (self.panels == "called" and not one.called):
             return one
-        facing = facing_of(patch.volume.affine)
-        cube = cube_shown(planes, Frame(frame.shape, frame.to_source, patch.volume.spacing_mm), facing, self.view)
+        facing = find_facing(patch.volume.affine)
+        cube = turn_cube(planes, Frame(frame.shape, frame.to_source, patch.volume.spacing_mm), facing, self.view)
         units: tuple[PanelUnit, ...] = ()
         if self.units is not None and activations is not None:
             units = self.units.strongest(activations, facing)
@@ -243,7 +245,7 @@ class _Reader:
             looked_for=classes[looked_for],
             called=one.called,
             cube=cube,
-            around=whole_cube(patch.volume),
+            around=build_whole_cube(patch.volume),
             units=units,
             facts=tuple(facts),
             without_units=without if self.units else "A dissection (--dissection DIR) adds the units that respond.",
@@ -255,17 +257,17 @@ class _Reader:
         return (self.network(planes[None]), None) if self.units is None else self.units.answer(planes[None])
 
 
-def _placed_map(answers: Answers, index: int, frame: Frame, patch: CutPatch) -> dict[str, Any]:
+def _place_map(answers: Answers, index: int, frame: Frame, patch: CutPatch) -> dict[str, Any]:
     """The class map of a patch and its affine; nothing of a network without maps."""
     if answers.maps is None:
         return {}
     cells = answers.maps[0, index].astype(np.float32)
     window = None if answers.window is None else answers.window[0].astype(np.float64)
     place = frame.resize(cells.shape) if window is None else frame.within(window, cells.shape)
-    return {"map": cells, "map_affine": affine_within(place, patch.volume.affine)}
+    return {"map": cells, "map_affine": compute_affine_within(place, patch.volume.affine)}
 
 
-def _row(given: CtInput, placed: PlacedCt, one: ReadVertebra, folder: Path) -> list[str]:
+def _format_row(given: CtInput, placed: PlacedCt, one: ReadVertebra, folder: Path) -> list[str]:
     """One row of predictions.csv; voxels count from 0 at the first voxel's centre."""
     world = placed.ct.world_of(one.vertebra.centre)
     voxel = np.asarray(one.vertebra.centre) - 0.5

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sightline.data.spine.vertebrae import Vertebra
-from sightline.dissection.case_panel import CasePanel, case_words, draw_case_panel
+from sightline.dissection.case_panel import CasePanel, describe_case, draw_case_panel
 from sightline.inference.network_output import RunFacts
 from sightline.io.volume import Volume
 from sightline.plots.html_report import ReportPicture, ReportTable, Section, write_report
 from sightline.plots.spine_overview import MarkedVertebra, draw_overview
-from sightline.training.run import environment
+from sightline.training.run import describe_environment
 
 HOW_TO_READ: tuple[tuple[str, str], ...] = (
     (
@@ -92,7 +92,7 @@ def write_ct(
     overview = draw_overview(ct, marked, name, lines)
     (folder / "overview.png").write_bytes(overview)
     pictures = [ReportPicture(overview, "The spine, with every vertebra's probability.", f"Overview of {name}")]
-    sections = [Section("Overview", tuple(lines), (_table(read, run),), tuple(pictures))]
+    sections = [Section("Overview", tuple(lines), (_build_table(read, run),), tuple(pictures))]
     panels = []
     for old in (folder / "panels").glob("*.png"):
         old.unlink()
@@ -101,14 +101,14 @@ def write_ct(
             (folder / "panels").mkdir(exist_ok=True)
             png = draw_case_panel(one.panel)
             (folder / "panels" / f"{one.vertebra.level}.png").write_bytes(png)
-            panels.append(ReportPicture(png, case_words(one.panel), f"Case panel of {one.vertebra.level}"))
+            panels.append(ReportPicture(png, describe_case(one.panel), f"Case panel of {one.vertebra.level}"))
     if panels:
         sections.append(Section("Vertebrae", pictures=tuple(panels)))
     called = [one.vertebra.level for one in read if one.called]
     found = (
         f"The network calls {', '.join(called)} fractured." if called else "The network calls no vertebra fractured."
     )
-    machine = environment()
+    machine = describe_environment()
     write_report(
         folder / "report.html",
         title=f"{name}: {len(read)} vertebrae",
@@ -124,7 +124,7 @@ def write_ct(
     )
 
 
-def _table(read: Sequence[ReadVertebra], run: RunFacts) -> ReportTable:
+def _build_table(read: Sequence[ReadVertebra], run: RunFacts) -> ReportTable:
     rows = []
     for one in read:
         place = ", ".join(f"{x - 0.5:.1f}" for x in one.vertebra.centre)

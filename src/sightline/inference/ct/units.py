@@ -9,21 +9,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sightline.data.spine.placement import on_ct
+from sightline.data.spine.placement import place_on_ct
 from sightline.data.views.volume_view import VolumeView
-from sightline.dissection.case_panel import CasePanel, PanelUnit, strongest
+from sightline.dissection.case_panel import CasePanel, PanelUnit, rank_strongest
 from sightline.dissection.concepts import Concept
 from sightline.dissection.results import Dissection
 from sightline.errors import RunError
 from sightline.explainers.units.layer import UnitLayer
 from sightline.inference.ct.patches import CutPatch
 from sightline.inference.network_output import Answers
-from sightline.inference.predict import answers_of
-from sightline.io.files import digest_of_file
+from sightline.inference.predict import convert_evidence
+from sightline.io.files import digest_file
 from sightline.io.nifti import read_volume, write_volume
-from sightline.plots.planes import Facing, cube_shown, facing_of
+from sightline.plots.planes import Facing, find_facing, turn_cube
 from sightline.structures.case import Case
-from sightline.structures.evidence import Evidence, probabilities_of, to_channels_last
+from sightline.structures.evidence import Evidence, compute_probabilities, to_channels_last
 from sightline.structures.frame import Frame
 from sightline.structures.resampling import upsample_map
 from sightline.training.engine import Engine
@@ -64,19 +64,22 @@ class CaseUnits:
     def answer(self, images: NDArray[np.float32]) -> tuple[Answers, NDArray[np.float64]]:
         """The same of one case float32 [1, c, *s], as arrays."""
         evidence, activations = self.look(torch.from_numpy(images))
-        return answers_of(evidence), activations
+        return convert_evidence(evidence), activations
 
     def strongest(self, activations: NDArray[np.float64], facing: Facing) -> tuple[PanelUnit, ...]:
         """The units with the largest r_k, with what is known of them; activations turned as the case's cube is."""
-        return tuple(self._unit(unit, r, activations, facing) for unit, r in strongest(activations, self.thresholds))
+        return tuple(
+            self._describe_unit(unit, r, activations, facing)
+            for unit, r in rank_strongest(activations, self.thresholds)
+        )
 
-    def _unit(self, unit: int, r: float, activations: NDArray[np.float64], facing: Facing) -> PanelUnit:
+    def _describe_unit(self, unit: int, r: float, activations: NDArray[np.float64], facing: Facing) -> PanelUnit:
         row = self.dissection.units[unit]
         concept = self.dissection.concepts.get(unit, Concept(unit))
         return PanelUnit(
             unit=unit,
             strength=r,
-            activation=np.ascontiguousarray(facing.turned(activations[unit])),
+            activation=np.ascontiguousarray(facing.turn_array(activations[unit])),
             threshold=row.threshold,
             name=concept.text,
             named_by=concept.signed,
@@ -95,16 +98,16 @@ class CaseUnits:
         for unit in units:
             grown = upsample_map(activations[unit.unit], seen.shape)
             over = np.where(grown > unit.threshold, grown, 0.0)
-            volume = on_ct(over.astype(np.float32), patch.placement, grid=seen)
+            volume = place_on_ct(over.astype(np.float32), patch.placement, grid=seen)
             write_volume(folder / f"{patch.vertebra.level}_unit_{unit.unit:03d}.nii.gz", volume.values, volume.affine)
 
 
-def weights_digest(run: Run) -> str:
+def digest_weights(run: Run) -> str:
     """Digest of the file that holds a run's weights."""
-    return digest_of_file(run.folder / "weights.safetensors")[:16]
+    return digest_file(run.folder / "weights.safetensors")[:16]
 
 
-def units_of(run_weights: str, network: nn.Module, dissection: Dissection) -> CaseUnits:
+def open_units(run_weights: str, network: nn.Module, dissection: Dissection) -> CaseUnits:
     """The units of a run, once it is sure that the dissection is of that run.
 
     Raises:
@@ -122,7 +125,7 @@ def units_of(run_weights: str, network: nn.Module, dissection: Dissection) -> Ca
 FACTS = ("level", "grade", "deformity", "foreign")
 
 
-def panel_of_case(run: Run, case: Case, dissection: Dissection, engine: Engine | None = None) -> CasePanel:
+def build_case_panel(run: Run, case: Case, dissection: Dissection, engine: Engine | None = None) -> CasePanel:
     """A case of a cohort of volumes as `sightline predict` shows a vertebra of a CT (Engstler 2022, table 3).
 
     Args:
@@ -139,21 +142,21 @@ def panel_of_case(run: Run, case: Case, dissection: Dissection, engine: Engine |
         raise RunError(f"{run.folder} sees pictures; a case panel shows volumes.", "Use sightline explain.")
     device = (engine or Engine()).fabric("32-true").device
     network = to_channels_last(run.network().to(device))
-    units = units_of(weights_digest(run), network, dissection)
+    units = open_units(digest_weights(run), network, dissection)
     volume = read_volume(case.image)
     planes, frame = view.test(volume.values)
     evidence, activations = units.look(torch.from_numpy(planes)[None].to(device))
-    probabilities = probabilities_of(evidence.logits, independent=run.recipe.independent)[0]
-    looked_for, said = run.classes.index(dissection.positive), int(probabilities.argmax())
-    facing = facing_of(volume.affine)
+    probabilities = compute_probabilities(evidence.logits, independent=run.recipe.independent)[0]
+    looked_for, predicted = run.classes.index(dissection.positive), int(probabilities.argmax())
+    facing = find_facing(volume.affine)
     stated = [f"{name}: {case.facts[name]}" for name in FACTS if case.facts.get(name)]
     return CasePanel(
         title=case.case_id,
-        said=run.classes[said],
+        said=run.classes[predicted],
         probability=float(probabilities[looked_for]),
         looked_for=dissection.positive,
-        called=said == looked_for,
-        cube=cube_shown(planes, Frame(frame.shape, frame.to_source, volume.spacing_mm), facing, view),
+        called=predicted == looked_for,
+        cube=turn_cube(planes, Frame(frame.shape, frame.to_source, volume.spacing_mm), facing, view),
         units=units.strongest(activations, facing),
         facts=(f"truth: {case.label}", ", ".join(stated)) if stated else (f"truth: {case.label}",),
         without_units="No unit is above its threshold here.",

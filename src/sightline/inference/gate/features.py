@@ -80,14 +80,14 @@ class FeatureLimits:
         strange = ((self.measure(features, energies) - self.middle) / self.scale).max(axis=1) / self.limit
         return np.where(np.isfinite(strange), strange, np.inf)
 
-    def plain(self) -> dict[str, Any]:
+    def to_plain(self) -> dict[str, Any]:
         """As it stands in gate.json: arrays as float32, little-endian, base64."""
         arrays = {name: pack_array(getattr(self, name)) for name in ("mean", "directions", "spreads", "kept")}
         own = {"measures": list(MEASURES), "middle": self.middle.tolist(), "scale": self.scale.tolist()}
         return {**own, "limit": self.limit, "validation": self.validation, "accepted": ACCEPTED, **arrays}
 
     @classmethod
-    def of_plain(cls, plain: Mapping[str, Any]) -> FeatureLimits:
+    def from_plain(cls, plain: Mapping[str, Any]) -> FeatureLimits:
         """Of what stands in gate.json; raises KeyError, TypeError or ValueError where it is none."""
         if list(plain["measures"]) != list(MEASURES):
             raise ValueError(f"measures {plain['measures']!r}, expected {MEASURES!r}")
@@ -156,7 +156,7 @@ def _limit_of(scores: Floats) -> float:
     return max(float(scores[-1]), median + ahead)
 
 
-def feature_limits(plain: Mapping[str, Any]) -> FeatureLimits | None:
+def read_feature_limits(plain: Mapping[str, Any]) -> FeatureLimits | None:
     """The features check of a gate, or None where it was not made.
 
     Raises:
@@ -165,7 +165,7 @@ def feature_limits(plain: Mapping[str, Any]) -> FeatureLimits | None:
     if not plain:
         return None
     try:
-        return FeatureLimits.of_plain(plain)
+        return FeatureLimits.from_plain(plain)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         remedy = "Make it again: sightline gate RUN --cohort DIR"
         raise RunError(f"gate.json: its features are damaged ({error!r:.160}).", remedy) from None
@@ -177,10 +177,10 @@ def read_scope(folder: Path) -> FeatureLimits | None:
     Raises:
         RunError: its gate is damaged, or of other weights.
     """
-    return feature_limits(read_gate(folder).features) if (folder / GATE).is_file() else None
+    return read_feature_limits(read_gate(folder).features) if (folder / GATE).is_file() else None
 
 
-def score_of(limits: FeatureLimits | None, features: NDArray[Any] | None, energy: float) -> float | None:
+def score_features(limits: FeatureLimits | None, features: NDArray[Any] | None, energy: float) -> float | None:
     """The score of one picture with features [c]; None where there is no features check.
 
     Raises:
@@ -193,6 +193,6 @@ def score_of(limits: FeatureLimits | None, features: NDArray[Any] | None, energy
     return float(limits.score(features[None], np.array([energy]))[0])
 
 
-def scope_of(score: float | None) -> Scope:
+def name_scope(score: float | None) -> Scope:
     """What a score means; None where nobody asked."""
     return "not asked" if score is None else "inside" if score <= 1.0 else "outside"

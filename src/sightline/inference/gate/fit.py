@@ -14,10 +14,10 @@ from sightline.inference.gate.gate_file import Gate
 from sightline.inference.gate.header import HeaderLimits, normalise_body_part, normalise_view
 from sightline.inference.gate.layout import fit_layout, reduce_picture
 from sightline.inference.gate.picture import fit_limits, measure_picture
-from sightline.inference.network_output import facts_of
+from sightline.inference.network_output import collect_facts
 from sightline.inference.radiographs import read_radiograph
 from sightline.io.picture import Picture
-from sightline.io.progress import progress
+from sightline.io.progress import show_progress
 from sightline.structures.case import Case, Cohort
 from sightline.training.run import Run
 
@@ -61,10 +61,10 @@ def fit_gate(
     if len(cases) > MOST_PICTURES:
         cases = [cases[i] for i in sorted(rng.choice(len(cases), MOST_PICTURES, replace=False))]
     validation = list(run.recipe.see(cohort).split("val"))[:MOST_PICTURES]
-    asking = _Asking(run)
+    asking = _FeatureCollector(run)
     measures, unread = [], 0
     reduced: dict[str, list[Any]] = {"train": [], "val": []}
-    with progress("gate", len(cases) + len(validation), quiet=quiet) as advance:
+    with show_progress("gate", len(cases) + len(validation), quiet=quiet) as advance:
         for case in (*cases, *validation):
             try:
                 picture = read_radiograph(case.image)
@@ -78,9 +78,9 @@ def fit_gate(
     if not measures:
         raise RunError(f"{cohort.root}: none of {len(cases)} training pictures reads.", "sightline cohort check DIR")
     header = HeaderLimits(
-        modality=_words("modality", asked, (c.facts.get("modality", "") for c in cases)),
-        body_part=_words("body_part", asked, (normalise_body_part(c.facts.get("body_part", "")) for c in cases)),
-        view=_optional("view", asked, cases),
+        modality=_choose_words("modality", asked, (c.facts.get("modality", "") for c in cases)),
+        body_part=_choose_words("body_part", asked, (normalise_body_part(c.facts.get("body_part", "")) for c in cases)),
+        view=_choose_views("view", asked, cases),
         laterality=tuple(asked["laterality"]) if "laterality" in asked else None,
         age=age,
     )
@@ -93,13 +93,13 @@ def fit_gate(
         about["no features"] = why
     layout: Mapping[str, Any] = {}
     try:
-        layout = fit_layout(np.array(reduced["train"]), np.array(reduced["val"])).plain()
+        layout = fit_layout(np.array(reduced["train"]), np.array(reduced["val"])).to_plain()
     except RunError as error:
         about["no layout"] = error.message
     return Gate(header, fit_limits(measures), features, about, reference, layout)
 
 
-class _Asking:
+class _FeatureCollector:
     """Features of training and validation pictures, gathered as they are read."""
 
     def __init__(self, run: Run) -> None:
@@ -110,7 +110,7 @@ class _Asking:
         self.checked: list[Any] = []
         self.energies: list[float] = []
         try:
-            self.view = facts_of(run).picture_view()
+            self.view = collect_facts(run).picture_view()
             self.network = TorchNetwork(run)
         except RunError as error:
             self.why = error.message
@@ -132,16 +132,16 @@ class _Asking:
         if self.network is None:
             return {}, self.why
         try:
-            return fit_features(np.array(self.known), np.array(self.checked), np.array(self.energies)).plain(), ""
+            return fit_features(np.array(self.known), np.array(self.checked), np.array(self.energies)).to_plain(), ""
         except RunError as error:
             return {}, error.message
 
 
-def _words(name: str, asked: Mapping[str, Sequence[str]], said: Iterable[str]) -> tuple[str, ...]:
+def _choose_words(name: str, asked: Mapping[str, Sequence[str]], words_of_cases: Iterable[str]) -> tuple[str, ...]:
     """What a person says, else what training cases say; a word that a hundredth of them has is none of the run's."""
     if name in asked:
         return tuple(asked[name])
-    counts = Counter(said)
+    counts = Counter(words_of_cases)
     total = sum(counts.values())
     frequent = tuple(sorted(word for word, count in counts.items() if word and count >= 0.01 * total))
     if not frequent:
@@ -153,7 +153,7 @@ def _words(name: str, asked: Mapping[str, Sequence[str]], said: Iterable[str]) -
     return frequent
 
 
-def _optional(name: str, asked: Mapping[str, Sequence[str]], cases: Sequence[Case]) -> tuple[str, ...] | None:
+def _choose_views(name: str, asked: Mapping[str, Sequence[str]], cases: Sequence[Case]) -> tuple[str, ...] | None:
     """Views are limited where a person says so, or where every training case says its own."""
     if name in asked:
         return tuple(asked[name])

@@ -18,7 +18,7 @@ from sightline.errors import RunError
 from sightline.inference.gate.header import HeaderLimits
 from sightline.inference.gate.picture import Limits
 from sightline.inference.onnx.model_file import FACTS, read_facts
-from sightline.io.files import digest_of_file
+from sightline.io.files import digest_file
 
 GATE = "gate.json"
 FORMAT = "sightline gate 1"
@@ -54,8 +54,8 @@ def write_gate(run: Path, gate: Gate) -> Path:
     plain = {
         "format": FORMAT,
         "version": __version__,
-        "weights_sha256": weights_digest(run),
-        "header": gate.header.plain(),
+        "weights_sha256": read_weights_digest(run),
+        "header": gate.header.to_plain(),
         "picture": {name: list(limits) for name, limits in gate.picture.items()},
         "features": dict(gate.features),
         "layout": dict(gate.layout),
@@ -87,23 +87,23 @@ def read_gate(run: Path) -> Gate:
         if any(math.isnan(x) for limits in picture.values() for x in limits):
             raise ValueError("a limit is no number")
         reference = {str(name): tuple(float(x) for x in values) for name, values in plain["reference"].items()}
-        header, layout = HeaderLimits.of_plain(plain["header"]), plain.get("layout", {})
+        header, layout = HeaderLimits.from_plain(plain["header"]), plain.get("layout", {})
         gate = Gate(header, picture, plain["features"], plain["about"], reference, layout)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise RunError(f"{path} is damaged ({error!r:.160}).", remedy) from None
-    if plain.get("weights_sha256") != weights_digest(run):
+    if plain.get("weights_sha256") != read_weights_digest(run):
         raise RunError(f"{path} was made for other weights than those in {run}.", remedy)
     return gate
 
 
-def weights_digest(run: Path) -> str:
+def read_weights_digest(run: Path) -> str:
     """SHA-256 of a run's weights; of a folder that export wrote, that of the weights its graph was made from.
 
     Raises:
         RunError: it has neither.
     """
     if (run / "weights.safetensors").is_file():
-        return digest_of_file(run / "weights.safetensors")
+        return digest_file(run / "weights.safetensors")
     if (run / FACTS).is_file():
         return read_facts(run).weights_sha256
     raise RunError(f"{run} has no weights.", "Point at a finished run, or at the folder that export wrote.")

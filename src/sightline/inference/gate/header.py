@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from datetime import date
 from typing import Any
 
-from sightline.io.dicom.radiograph import text_of
+from sightline.io.dicom.radiograph import read_text
 
 Facts = Mapping[str, Any]
 
@@ -70,7 +70,7 @@ class HeaderLimits:
     laterality: tuple[str, ...] | None = None
     age: tuple[float, float] | None = None
 
-    def plain(self) -> dict[str, Any]:
+    def to_plain(self) -> dict[str, Any]:
         """As it stands in gate.json."""
         found = {name: list(value) for name, value in asdict(self).items() if value is not None}
         if self.age is not None:
@@ -78,7 +78,7 @@ class HeaderLimits:
         return found
 
     @classmethod
-    def of_plain(cls, plain: Mapping[str, Any]) -> HeaderLimits:
+    def from_plain(cls, plain: Mapping[str, Any]) -> HeaderLimits:
         """Of what stands in gate.json; unknown words raise TypeError."""
         found: dict[str, Any] = {name: tuple(value) for name, value in plain.items()}
         if "age" in found:
@@ -116,7 +116,7 @@ def normalise_view(text: str) -> str:
 def read_header_facts(dataset: Any) -> dict[str, Any]:
     """What rules and the header check look at, of a pydicom Dataset without pixels; no name, no id, no date in it."""
     facts: dict[str, Any] = {
-        name: _text(dataset, keyword)
+        name: _read_text(dataset, keyword)
         for name, keyword in {
             "modality": "Modality",
             "sop_class": "SOPClassUID",
@@ -130,13 +130,13 @@ def read_header_facts(dataset: Any) -> dict[str, Any]:
             "priority": "StudyPriorityID",
         }.items()
     }
-    facts["laterality"] = _text(dataset, "ImageLaterality") or _text(dataset, "Laterality")
-    facts["own"] = facts["manufacturer"] == OWN_MANUFACTURER or _text(dataset, "SeriesDescription").startswith(
+    facts["laterality"] = _read_text(dataset, "ImageLaterality") or _read_text(dataset, "Laterality")
+    facts["own"] = facts["manufacturer"] == OWN_MANUFACTURER or _read_text(dataset, "SeriesDescription").startswith(
         OWN_SERIES
     )
-    facts["frames"] = _number(dataset, "NumberOfFrames") or 1
-    facts["rows"], facts["columns"] = _number(dataset, "Rows") or 0, _number(dataset, "Columns") or 0
-    facts["age"] = patient_age(dataset)
+    facts["frames"] = _read_number(dataset, "NumberOfFrames") or 1
+    facts["rows"], facts["columns"] = _read_number(dataset, "Rows") or 0, _read_number(dataset, "Columns") or 0
+    facts["age"] = read_patient_age(dataset)
     return facts
 
 
@@ -150,25 +150,25 @@ def check_header(facts: Facts, limits: HeaderLimits) -> str:
         return "FOR PROCESSING: raw data, not made to be looked at"
     if facts.get("frames", 1) != 1:
         return f"{facts['frames']} frames; a radiograph has one"
-    return _first_mismatch(
+    return _find_first_mismatch(
         (
             ("modality", str(facts.get("modality", "")).upper(), limits.modality),
             (
                 "body part",
                 normalise_body_part(str(facts.get("body_part", ""))),
-                _each(normalise_body_part, limits.body_part),
+                _spell_each(normalise_body_part, limits.body_part),
             ),
-            ("view", normalise_view(str(facts.get("view", ""))), _each(normalise_view, limits.view)),
+            ("view", normalise_view(str(facts.get("view", ""))), _spell_each(normalise_view, limits.view)),
             ("laterality", str(facts.get("laterality", "")), limits.laterality),
         )
     ) or _check_age(facts.get("age"), limits.age)
 
 
-def _each(spell: Any, words: Sequence[str] | None) -> tuple[str, ...] | None:
+def _spell_each(spell: Any, words: Sequence[str] | None) -> tuple[str, ...] | None:
     return None if words is None else tuple(spell(word) for word in words)
 
 
-def _first_mismatch(checks: Sequence[tuple[str, str, Sequence[str] | None]]) -> str:
+def _find_first_mismatch(checks: Sequence[tuple[str, str, Sequence[str] | None]]) -> str:
     for name, word, allowed in checks:
         if allowed is not None and word not in allowed:
             expected = ", ".join(x or "none" for x in allowed)
@@ -186,31 +186,31 @@ def _check_age(age: float | None, limits: tuple[float, float] | None) -> str:
     return "" if limits[0] <= years <= limits[1] else f"the age is {years}, not {limits[0]:.0f} to {limits[1]:.0f}"
 
 
-def patient_age(dataset: Any) -> float | None:
+def read_patient_age(dataset: Any) -> float | None:
     """Age in years, by PatientAge or from the dates of birth and study; None where neither reads."""
-    found = re.fullmatch(r"(\d{1,3})([DWMY])", _text(dataset, "PatientAge"))
+    found = re.fullmatch(r"(\d{1,3})([DWMY])", _read_text(dataset, "PatientAge"))
     if found:
         return int(found[1]) / {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0}[found[2]]
-    born, then = _date(_text(dataset, "PatientBirthDate")), _date(_text(dataset, "StudyDate"))
+    born, then = _parse_date(_read_text(dataset, "PatientBirthDate")), _parse_date(_read_text(dataset, "StudyDate"))
     if born is None or then is None or then < born:
         return None
     before_birthday = (then.month, then.day) < (born.month, born.day)
     return float(then.year - born.year - before_birthday)
 
 
-def _date(text: str) -> date | None:
+def _parse_date(text: str) -> date | None:
     try:
         return date(int(text[:4]), int(text[4:6]), int(text[6:8]))
     except ValueError:
         return None
 
 
-def _text(dataset: Any, keyword: str) -> str:
-    return text_of(dataset, keyword)[:256]
+def _read_text(dataset: Any, keyword: str) -> str:
+    return read_text(dataset, keyword)[:256]
 
 
-def _number(dataset: Any, keyword: str) -> int | None:
+def _read_number(dataset: Any, keyword: str) -> int | None:
     try:
-        return int(_text(dataset, keyword))
+        return int(_read_text(dataset, keyword))
     except ValueError:
         return None

@@ -20,7 +20,7 @@ from sightline import __version__
 from sightline.data.views.volume_view import VolumeView
 from sightline.errors import GeometryError, RunError
 from sightline.inference.onnx.model_file import GRAPH, ModelFacts, make_session, write_facts
-from sightline.io.files import digest_of_file
+from sightline.io.files import digest_file
 from sightline.structures.evidence import Evidence, FeatureTap
 from sightline.training.run import Run
 from sightline.training.serialization import Catalogue, to_plain
@@ -53,20 +53,20 @@ class NamedOutputs(nn.Module):
         """What the network says of images [b, c, *s]."""
         evidence: Evidence = self.network(images)
         logits = evidence.logits
-        said = {
+        outputs = {
             "logits": logits,
             "probabilities": logits.sigmoid() if self.independent else logits.softmax(dim=1),
         }
         if evidence.maps is not None:
-            said["maps"] = evidence.maps
-        said |= evidence.extras
+            outputs["maps"] = evidence.maps
+        outputs |= evidence.extras
         if evidence.window is not None:
-            said["window"] = evidence.window
+            outputs["window"] = evidence.window
         features = self.tap.take()
         if features is not None:
-            said["features"] = features
-        self.names = tuple(said)
-        return tuple(tensor.float() for tensor in said.values())
+            outputs["features"] = features
+        self.names = tuple(outputs)
+        return tuple(tensor.float() for tensor in outputs.values())
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def export_onnx(
         raise RunError(f"{run.folder} is not finished.", "Run the same train command again: it resumes.")
     require_onnx()
     network = NamedOutputs(run.network(), independent=run.recipe.independent).eval()
-    size = input_size(network, run)
+    size = find_input_size(network, run)
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / GRAPH
         batch = write_graph(network, size, path)
@@ -109,7 +109,7 @@ def export_onnx(
         facts = ModelFacts(
             title=run.recipe.title,
             run_identity=run.identity,
-            weights_sha256=digest_of_file(run.folder / "weights.safetensors"),
+            weights_sha256=digest_file(run.folder / "weights.safetensors"),
             classes=run.classes,
             classifies=run.recipe.classifies,
             independent=run.recipe.independent,
@@ -120,10 +120,10 @@ def export_onnx(
             batch=batch,
             outputs=network.names,
             checked=checked,
-            versions=_versions(),
+            versions=_collect_versions(),
         )
         _write_metadata(path, facts)
-        facts = replace(facts, graph_sha256=digest_of_file(path))
+        facts = replace(facts, graph_sha256=digest_file(path))
         folder.mkdir(parents=True, exist_ok=True)
         # the description last: its presence marks the export as complete
         partial = folder / f"{GRAPH}.partial"
@@ -151,7 +151,7 @@ def require_onnx() -> None:
             ) from None
 
 
-def input_size(network: nn.Module, run: Run) -> tuple[int, ...]:
+def find_input_size(network: nn.Module, run: Run) -> tuple[int, ...]:
     """Channels and sides of what a run's network sees: as many channels as its first layer has, of 1 and 3."""
     side = run.recipe.view.size
     if isinstance(run.recipe.view, VolumeView):
@@ -193,7 +193,7 @@ def write_graph(network: NamedOutputs, size: tuple[int, ...], path: Path) -> int
             continue
         assert program is not None
         program.save(str(path), external_data=False)
-        if not dynamic or _takes_any_batch(path, size):
+        if not dynamic or _accepts_any_batch(path, size):
             return 0 if dynamic else 1
         fixed = "the exporter fixed the batch"
     raise RunError(f"There is no ONNX graph of this network: {fixed}.", "Predict with --engine torch.")
@@ -215,7 +215,10 @@ def check_graph(
     onnx.checker.check_model(str(path), full_check=True)
     session = make_session(path)
     batches = [batch] if batch else list(BATCHES)
-    every = [*(_picture(size, seed) for seed in range(ROUNDS)), *(_of_channels(one, size[0]) for one in pictures)]
+    every = [
+        *(_draw_picture(size, seed) for seed in range(ROUNDS)),
+        *(_match_channels(one, size[0]) for one in pictures),
+    ]
     largest = dict.fromkeys(network.names, 0.0)
     for count in batches:
         for first in range(0, len(every), count):
@@ -223,25 +226,26 @@ def check_graph(
             images = np.stack([every[(first + i) % len(every)] for i in range(count)])
             with torch.no_grad():
                 wanted = dict(zip(network.names, (x.numpy() for x in network(torch.from_numpy(images))), strict=True))
-            said = dict(zip(network.names, session.run(list(network.names), {"images": images}), strict=True))
-            for name, difference in differences(wanted, said).items():
+            outputs = dict(zip(network.names, session.run(list(network.names), {"images": images}), strict=True))
+            for name, difference in measure_differences(wanted, outputs).items():
                 largest[name] = max(largest[name], difference)
     for name, difference in largest.items():
         # written so that what is no number is refused, too
-        if not difference <= tolerance_of(name):
+        if not difference <= choose_tolerance(name):
             raise RunError(
-                f"The graph's {name} differ from the network's by {difference:.2g}, at most {tolerance_of(name):g} is "
+                f"The graph's {name} differ from the network's by {difference:.2g}, at most "
+                f"{choose_tolerance(name):g} is "
                 "allowed; nothing was written.",
                 "Predict with --engine torch.",
             )
     return {"batches": batches, "pictures": len(every), "largest_differences": largest}
 
 
-def differences(wanted: Arrays, said: Arrays) -> dict[str, float]:
-    """Largest difference of every output, in the terms of `tolerance_of`; infinite if another class is called."""
+def measure_differences(wanted: Arrays, outputs: Arrays) -> dict[str, float]:
+    """Largest difference of every output, in the terms of `choose_tolerance`; infinite if another class is called."""
     found = {}
     for name, one in wanted.items():
-        other = said[name]
+        other = outputs[name]
         if other.shape != one.shape:
             found[name] = float("inf")
             continue
@@ -251,37 +255,37 @@ def differences(wanted: Arrays, said: Arrays) -> dict[str, float]:
         elif name.endswith("logits"):
             scale = max(float(np.abs(one).max()), 1.0)
         found[name] = float(np.abs(one.astype(np.float64) - other).max()) / scale
-    if _calls_others(wanted["probabilities"], said["probabilities"]):
+    if _changes_calls(wanted["probabilities"], outputs["probabilities"]):
         found["probabilities"] = float("inf")
     return found
 
 
-def tolerance_of(name: str) -> float:
+def choose_tolerance(name: str) -> float:
     """The greatest difference of an output that is no error."""
     if name == "probabilities":
         return PROBABILITIES
     return PLACES if name in ("box", "window") else LOGITS if name.endswith("logits") else MAPS
 
 
-def _calls_others(wanted: NDArray[np.float32], said: NDArray[np.float32]) -> bool:
+def _changes_calls(wanted: NDArray[np.float32], outputs: NDArray[np.float32]) -> bool:
     """Whether another class is called somewhere; classes as probable as each other may change places."""
     rows = np.arange(len(wanted))
-    return bool((wanted.max(axis=1) - wanted[rows, said.argmax(axis=1)] > PROBABILITIES).any())
+    return bool((wanted.max(axis=1) - wanted[rows, outputs.argmax(axis=1)] > PROBABILITIES).any())
 
 
-def _takes_any_batch(path: Path, size: tuple[int, ...]) -> bool:
+def _accepts_any_batch(path: Path, size: tuple[int, ...]) -> bool:
     session = make_session(path)
     for count in BATCHES:
         try:
-            said = session.run(None, {"images": np.zeros((count, *size), dtype=np.float32)})
+            outputs = session.run(None, {"images": np.zeros((count, *size), dtype=np.float32)})
         except Exception:  # onnxruntime's own kinds
             return False
-        if any(len(one) != count for one in said):
+        if any(len(one) != count for one in outputs):
             return False
     return True
 
 
-def _picture(size: tuple[int, ...], seed: int) -> NDArray[np.float32]:
+def _draw_picture(size: tuple[int, ...], seed: int) -> NDArray[np.float32]:
     """A drawn picture: soft shapes and noise, as a network that was trained on pictures expects them more or less."""
     from scipy.ndimage import gaussian_filter
 
@@ -293,11 +297,11 @@ def _picture(size: tuple[int, ...], seed: int) -> NDArray[np.float32]:
     return np.repeat(picture[None], size[0], axis=0)
 
 
-def _of_channels(planes: NDArray[np.float32], channels: int) -> NDArray[np.float32]:
+def _match_channels(planes: NDArray[np.float32], channels: int) -> NDArray[np.float32]:
     return np.repeat(planes, channels, axis=0) if len(planes) == 1 else planes
 
 
-def _versions() -> dict[str, str]:
+def _collect_versions() -> dict[str, str]:
     names = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
     return {"sightline": __version__, **{name: metadata.version(name) for name in names}}
 
@@ -312,7 +316,7 @@ def _write_metadata(path: Path, facts: ModelFacts) -> None:
     model.producer_name, model.producer_version = "sightline", __version__
     model.doc_string = f"{facts.title}. Research only, not for diagnosis."
     entry = model.metadata_props.add()
-    entry.key, entry.value = "sightline", json.dumps(facts.plain())
+    entry.key, entry.value = "sightline", json.dumps(facts.to_plain())
     _name_batch(model)
     # names of source files of this machine are nobody's business
     for part in (model.graph, *model.functions):

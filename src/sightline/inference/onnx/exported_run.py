@@ -14,9 +14,9 @@ from sightline.errors import GeometryError, RecipeError, RunError
 from sightline.explainers.localisation.protocols import MapBoxes
 from sightline.inference.network_output import Answers, RunFacts
 from sightline.inference.onnx.model_file import FOLDER, GRAPH, ModelFacts, find_export, make_session, read_facts
-from sightline.io.files import digest_of_file, read_json
+from sightline.io.files import digest_file, read_json
 from sightline.metrics.calibration.record import CalibrationRecord
-from sightline.training.serialization import INPUT_WORDS, from_plain
+from sightline.training.serialization import INPUT_WORDS, build_from_plain
 
 _PLAIN = ("logits", "probabilities", "maps", "window", "features")
 
@@ -66,9 +66,9 @@ class OnnxNetwork:
         given = np.ascontiguousarray(np.broadcast_to(images, (len(images), *self.model.size)), dtype=np.float32)
         names, step = list(self.model.outputs), self.model.batch or len(given)
         parts = [self._session.run(names, {"images": given[i : i + step]}) for i in range(0, len(given), step)]
-        said = {name: np.concatenate(each) for name, each in zip(names, zip(*parts, strict=True), strict=True)}
-        extras = {name: value for name, value in said.items() if name not in _PLAIN}
-        return Answers(said["logits"], said.get("maps"), extras, said.get("window"), said.get("features"))
+        outputs = {name: np.concatenate(each) for name, each in zip(names, zip(*parts, strict=True), strict=True)}
+        extras = {name: value for name, value in outputs.items() if name not in _PLAIN}
+        return Answers(outputs["logits"], outputs.get("maps"), extras, outputs.get("window"), outputs.get("features"))
 
 
 def open_export(folder: Path) -> ExportedRun:
@@ -88,15 +88,15 @@ def open_export(folder: Path) -> ExportedRun:
     if place == folder / FOLDER and (folder / "cohort.json").is_file():
         own = folder
         weights = folder / "weights.safetensors"
-        if not weights.is_file() or digest_of_file(weights) != model.weights_sha256:
+        if not weights.is_file() or digest_file(weights) != model.weights_sha256:
             raise RunError(
                 f"{place / GRAPH} was made from other weights than those in {folder}.",
                 f"Export it again: sightline export {folder} --as onnx",
             )
     boxes_file = own / "boxes.json"
     try:
-        view = from_plain(model.view, INPUT_WORDS, "view")
-        boxes = from_plain(read_json(boxes_file) if boxes_file.is_file() else model.boxes, INPUT_WORDS, "boxes")
+        view = build_from_plain(model.view, INPUT_WORDS, "view")
+        boxes = build_from_plain(read_json(boxes_file) if boxes_file.is_file() else model.boxes, INPUT_WORDS, "boxes")
     except RecipeError as error:
         raise RunError(f"{place}: model.json is damaged ({error.message}).", "Export it again.") from None
     if not isinstance(view, (View, VolumeView)) or not isinstance(boxes, MapBoxes):

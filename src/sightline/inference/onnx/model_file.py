@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sightline.errors import RunError
-from sightline.io.files import digest_of_file, read_json, write_text
+from sightline.io.files import digest_file, read_json, write_text
 
 GRAPH, FACTS = "model.onnx", "model.json"
 FORMAT = "sightline onnx 1"
@@ -73,7 +73,7 @@ class ModelFacts:
     versions: Mapping[str, str] = field(default_factory=dict)
     graph_sha256: str = ""
 
-    def plain(self) -> dict[str, Any]:
+    def to_plain(self) -> dict[str, Any]:
         """As it stands in the file."""
         grey = "one plane, repeated for every channel" if self.size[0] > 1 else "one plane"
         return {
@@ -103,7 +103,7 @@ class ModelFacts:
         }
 
     @classmethod
-    def of_plain(cls, plain: Mapping[str, Any]) -> ModelFacts:
+    def from_plain(cls, plain: Mapping[str, Any]) -> ModelFacts:
         """Of what stands in the file; raises KeyError, TypeError or ValueError where it is none."""
         if plain["format"] != FORMAT:
             raise ValueError(f"format {plain['format']!r}, expected {FORMAT!r}")
@@ -130,7 +130,7 @@ class ModelFacts:
 
 def write_facts(folder: Path, facts: ModelFacts) -> None:
     """Write model.json."""
-    write_text(folder / FACTS, json.dumps(facts.plain(), indent=1) + "\n")
+    write_text(folder / FACTS, json.dumps(facts.to_plain(), indent=1) + "\n")
 
 
 def read_facts(folder: Path) -> ModelFacts:
@@ -144,10 +144,10 @@ def read_facts(folder: Path) -> ModelFacts:
         if not (folder / name).is_file():
             raise RunError(f"{folder} has no {name}.", remedy)
     try:
-        facts = ModelFacts.of_plain(read_json(folder / FACTS, remedy))
+        facts = ModelFacts.from_plain(read_json(folder / FACTS, remedy))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(f"{folder / FACTS} is damaged ({error!r:.160}).", remedy) from None
-    if digest_of_file(folder / GRAPH) != facts.graph_sha256:
+    if digest_file(folder / GRAPH) != facts.graph_sha256:
         raise RunError(f"{folder / GRAPH} is not the graph that {FACTS} describes.", remedy)
     return facts
 

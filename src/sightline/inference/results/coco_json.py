@@ -34,7 +34,7 @@ class CocoPicture:
     boxes: tuple[ScoredBox, ...] = ()
 
 
-def coco_data(pictures: Iterable[CocoPicture], classes: Sequence[str], about: str = "") -> dict[str, Any]:
+def build_coco_data(pictures: Iterable[CocoPicture], classes: Sequence[str], about: str = "") -> dict[str, Any]:
     """COCO data: images and categories are numbered from 1, in the order given.
 
     Raises:
@@ -74,5 +74,5 @@ def coco_data(pictures: Iterable[CocoPicture], classes: Sequence[str], about: st
 
 
 def write_coco(path: Path, pictures: Iterable[CocoPicture], classes: Sequence[str], about: str = "") -> None:
-    """Write `coco_data` in one atomic step."""
-    write_text(path, json.dumps(coco_data(pictures, classes, about), indent=1) + "\n")
+    """Write `build_coco_data` in one atomic step."""
+    write_text(path, json.dumps(build_coco_data(pictures, classes, about), indent=1) + "\n")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sightline import __version__
 from sightline.inference.network_output import RunFacts
-from sightline.io.files import mark_of_file, write_text
+from sightline.io.files import fingerprint_file, write_text
 from sightline.structures.regions import ScoredBox
 
 NAME = ".predicted.jsonl"
@@ -49,22 +49,24 @@ class PredictedFile:
     patient: str = ""
     pixels: str = ""
 
-    def as_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """The same in JSON; numbers keep every digit."""
-        said = None if self.probabilities is None else self.probabilities.tolist()
+        probabilities = None if self.probabilities is None else self.probabilities.tolist()
         boxes = [[box.label, box.score, list(box.corners)] for box in self.boxes]
-        return {**vars(self), "row": list(self.row), "boxes": boxes, "probabilities": said}
+        return {**vars(self), "row": list(self.row), "boxes": boxes, "probabilities": probabilities}
 
     @classmethod
-    def of_json(cls, data: dict[str, Any]) -> PredictedFile:
+    def from_json(cls, data: dict[str, Any]) -> PredictedFile:
         """What `as_json` made."""
         boxes = tuple(ScoredBox(label, score, tuple(corners)) for label, score, corners in data["boxes"])
-        said = None if data["probabilities"] is None else np.array(data["probabilities"], dtype=np.float64)
+        probabilities = None if data["probabilities"] is None else np.array(data["probabilities"], dtype=np.float64)
         shape = (int(data["shape"][0]), int(data["shape"][1]))
-        return cls(**{**data, "row": tuple(data["row"]), "boxes": boxes, "shape": shape, "probabilities": said})
+        return cls(
+            **{**data, "row": tuple(data["row"]), "boxes": boxes, "shape": shape, "probabilities": probabilities}
+        )
 
 
-def stamp_of(run: RunFacts, **more: Any) -> dict[str, Any]:
+def build_stamp(run: RunFacts, **more: Any) -> dict[str, Any]:
     """What a journal is of: the run, what was fixed on validation since, the code, and what else decides.
 
     Args:
@@ -73,15 +75,15 @@ def stamp_of(run: RunFacts, **more: Any) -> dict[str, Any]:
     """
     weights = (run.folder / name for name in ("weights.safetensors", "model.onnx"))
     papers = [*sorted(run.folder.glob("*.json")), *(path for path in weights if path.is_file())]
-    said = {"run": run.identity, "engine": run.engine, "version": __version__}
-    return {**said, "papers": [mark_of_file(paper) for paper in papers], **more}
+    stamp = {"run": run.identity, "engine": run.engine, "version": __version__}
+    return {**stamp, "papers": [fingerprint_file(paper) for paper in papers], **more}
 
 
-def mark_of_input(path: Path) -> str:
+def fingerprint_input(path: Path) -> str:
     """What says that a file, or every file of a folder, is still what it was: size, ends, and time of writing."""
     files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
     try:
-        marks = [f"{file.relative_to(path)} {mark_of_file(file)} {file.stat().st_mtime_ns}" for file in files]
+        marks = [f"{file.relative_to(path)} {fingerprint_file(file)} {file.stat().st_mtime_ns}" for file in files]
     except OSError:
         return ""
     return hashlib.sha256("\n".join(marks).encode(errors="backslashreplace")).hexdigest()[:24]
@@ -99,7 +101,7 @@ class Journal(Generic[Said]):
 
         Args:
             out: the command's folder.
-            stamp: see `stamp_of`.
+            stamp: see `build_stamp`.
             parse: what was said, from JSON.
         """
         self.path = out / NAME
@@ -128,12 +130,12 @@ class Journal(Generic[Said]):
 
     def find(self, name: str, mark: str) -> Said | None:
         """What was said before, if it is still the same input."""
-        before, said = self.known.get(name, ("", None))
-        return said if mark and before == mark else None
+        before, entry = self.known.get(name, ("", None))
+        return entry if mark and before == mark else None
 
-    def add(self, name: str, mark: str, said: Any) -> None:
+    def add(self, name: str, mark: str, entry: Any) -> None:
         """Keep what was said, as JSON."""
-        self._file.write(json.dumps({"file": name, "mark": mark, "said": said}) + "\n")
+        self._file.write(json.dumps({"file": name, "mark": mark, "said": entry}) + "\n")
         self._file.flush()
 
     def close(self, *, done: bool) -> None:

@@ -24,10 +24,10 @@ from pydicom.uid import ExplicitVRLittleEndian
 from sightline.errors import LayoutError, SightlineError, UnreadableFile
 from sightline.io.deidentification.keys import SiteKey
 from sightline.io.deidentification.table import Rules
-from sightline.io.deidentification.text import FoundText, find_text, text_finder
+from sightline.io.deidentification.text import FoundText, choose_text_finder, find_text
 from sightline.io.deidentification.walk import deidentify
 from sightline.io.dicom.pixels import decode_pixels
-from sightline.io.dicom.radiograph import foreign_bytes, has_dicom_mark, read_dicom
+from sightline.io.dicom.radiograph import has_dicom_mark, read_dicom, translate_parser_errors
 
 REPORT, LOOK_AT, NAMES, CROPS = "report.csv", "look_at.csv", "names.csv", "look_at"
 SECONDARY_CAPTURES = "1.2.840.10008.5.1.4.1.1.7"
@@ -98,18 +98,18 @@ def deidentify_folder(
     Raises:
         LayoutError: source and destination, or destination and private folder, lie in each other.
     """
-    files = dicom_files(source)
+    files = list_dicom_files(source)
     _require_apart(source, destination)
     _require_apart(destination, private)
     destination.mkdir(parents=True, exist_ok=True)
-    finder = text_finder() if wishes.search else ""
+    finder = choose_text_finder() if wishes.search else ""
     rows: list[tuple[str, str, str]] = []
     seen: list[tuple[str, str, str, str, str]] = []
     refused: list[tuple[Path, str]] = []
     for number, file in enumerate(files, 1):
         try:
-            name, notes, found = _one(file, destination, private, key, wishes, finder)
-            place = _place(file, source)
+            name, notes, found = _deidentify_one(file, destination, private, key, wishes, finder)
+            place = _make_relative(file, source)
             seen += [(str(number), place, text.text, " ".join(map(str, text.box)), crop) for text, crop in found]
             if name is None:
                 refused.append((file, notes[0]))
@@ -122,13 +122,13 @@ def deidentify_folder(
         advance(1)
     _write(destination / REPORT, ("file", "out", "notes"), rows)
     reasons = dict(refused)
-    names = [(str(n), _place(file, source), reasons.get(file, "")) for n, file in enumerate(files, 1)]
+    names = [(str(n), _make_relative(file, source), reasons.get(file, "")) for n, file in enumerate(files, 1)]
     _write(private / NAMES, ("file", "name", "refused"), names)
     _write(private / LOOK_AT, ("file", "name", "text", "box", "crop"), seen)
     return Outcome(len(files) - len(refused), tuple(refused), len(seen), finder)
 
 
-def dicom_files(source: Path) -> list[Path]:
+def list_dicom_files(source: Path) -> list[Path]:
     """DICOM files of a folder and below it, by their content; a file that is given by name is one whatever it holds.
 
     Raises:
@@ -152,26 +152,26 @@ def dicom_files(source: Path) -> list[Path]:
     return found
 
 
-def _one(
+def _deidentify_one(
     file: Path, destination: Path, private: Path, key: SiteKey, wishes: Wishes, finder: str
 ) -> tuple[str | None, list[str], list[tuple[FoundText, str]]]:
     """The name of what was written (None: held back), notes, and words with the names of their crops."""
-    with foreign_bytes(file):
+    with translate_parser_errors(file):
         dataset = pydicom.dcmread(file)
         notes: list[str] = []
-        why = _suspicious(dataset)
+        why = _list_suspicions(dataset)
         blanked = bool(wishes.blanks) and "PixelData" in dataset
         if blanked:
-            _blank(dataset, file, wishes.blanks, notes)
+            _blank_boxes(dataset, file, wishes.blanks, notes)
         searched = finder and "PixelData" in dataset and str(dataset.get("Modality")) not in NOT_SEARCHED
-        pixels = _pixels(dataset, file, notes, blanked) if searched else None
+        pixels = _read_pixels(dataset, file, notes, blanked) if searched else None
         found = find_text(pixels) if pixels is not None else []
         if found:
             why.append(f"{len(found)} lines of words were found in the pixels")
         cleaned = deidentify(dataset, wishes.rules, key, pixels_cleaned=blanked)
         notes += cleaned.notes
         name = _name(dataset, key)
-        crops = _crops(pixels, found, private, Path(name).stem) if pixels is not None else []
+        crops = _cut_crops(pixels, found, private, Path(name).stem) if pixels is not None else []
         if why and not wishes.pixels_seen:
             return None, [f"not written: {', '.join(why)}; look at the picture, then give --pixels seen", *notes], crops
         if why:
@@ -184,7 +184,7 @@ def _one(
     return name, notes, crops
 
 
-def _suspicious(dataset: Dataset) -> list[str]:
+def _list_suspicions(dataset: Dataset) -> list[str]:
     """Why a person has to look at a picture, before any search."""
     if "PixelData" not in dataset:
         return []
@@ -198,10 +198,10 @@ def _suspicious(dataset: Dataset) -> list[str]:
     return why
 
 
-def _pixels(dataset: Dataset, file: Path, notes: list[str], changed: bool) -> NDArray[Any] | None:
+def _read_pixels(dataset: Dataset, file: Path, notes: list[str], changed: bool) -> NDArray[Any] | None:
     """The picture as it is shown, brighter is brighter (the middle one of several); None where it does not decode."""
     try:
-        if not changed and _grey_single(dataset):
+        if not changed and _is_single_grey(dataset):
             return read_dicom(file).pixels
         values = np.asarray(pixel_array(dataset))
     except Exception:
@@ -213,11 +213,11 @@ def _pixels(dataset: Dataset, file: Path, notes: list[str], changed: bool) -> ND
     return values.max() - values if dataset.get("PhotometricInterpretation") == "MONOCHROME1" else values
 
 
-def _grey_single(dataset: Dataset) -> bool:
+def _is_single_grey(dataset: Dataset) -> bool:
     return int(dataset.get("SamplesPerPixel") or 1) == 1 and int(dataset.get("NumberOfFrames") or 1) == 1
 
 
-def _blank(dataset: Dataset, file: Path, boxes: Sequence[Box], notes: list[str]) -> None:
+def _blank_boxes(dataset: Dataset, file: Path, boxes: Sequence[Box], notes: list[str]) -> None:
     """Fill boxes with what is shown darkest of the least stored values; the pixels are then stored uncompressed.
 
     Raises:
@@ -228,7 +228,7 @@ def _blank(dataset: Dataset, file: Path, boxes: Sequence[Box], notes: list[str])
         if not (0 <= top < bottom and 0 <= left < right):
             raise LayoutError(f"{top} {left} {bottom} {right} is no box.", "Give row, column, row, column.")
     try:
-        if _grey_single(dataset):
+        if _is_single_grey(dataset):
             index, meaning = decode_pixels(dataset, file)
             values = meaning[index].astype(np.int32 if meaning.min() < 0 else np.uint32)
             values = values.astype(("i" if meaning.min() < 0 else "u") + str(int(dataset.BitsAllocated) // 8))
@@ -261,7 +261,9 @@ def _name(dataset: Dataset, key: SiteKey) -> str:
     return f"{dataset.PatientID}/{plain[0][-16:].strip('.')}/{plain[1]}.dcm"
 
 
-def _crops(pixels: NDArray[Any], found: Sequence[FoundText], private: Path, stem: str) -> list[tuple[FoundText, str]]:
+def _cut_crops(
+    pixels: NDArray[Any], found: Sequence[FoundText], private: Path, stem: str
+) -> list[tuple[FoundText, str]]:
     made = []
     for number, text in enumerate(found, 1):
         top, left, bottom, right = text.box
@@ -277,7 +279,7 @@ def _crops(pixels: NDArray[Any], found: Sequence[FoundText], private: Path, stem
     return made
 
 
-def _place(file: Path, source: Path) -> str:
+def _make_relative(file: Path, source: Path) -> str:
     return file.name if source.is_file() else file.relative_to(source).as_posix()
 
 

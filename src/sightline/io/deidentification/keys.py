@@ -29,18 +29,18 @@ class SiteKey:
 
     def uid(self, original: str) -> str:
         """The UID that stands for another: `2.25.` and 128 bits of its HMAC."""
-        return f"2.25.{int.from_bytes(self._digest('uid', original)[:16], 'big')}"
+        return f"2.25.{int.from_bytes(self._digest_text('uid', original)[:16], 'big')}"
 
     def patient(self, patient_id: str) -> str:
         """`P` and 12 hexadecimal digits; the empty id is nobody's and stays without a pseudonym."""
-        return f"P{self._digest('patient', patient_id).hex()[:12]}" if patient_id else "P000000000000"
+        return f"P{self._digest_text('patient', patient_id).hex()[:12]}" if patient_id else "P000000000000"
 
-    def moved(self, day: date, patient_id: str) -> date:
+    def move_day(self, day: date, patient_id: str) -> date:
         """A day, moved back as all days of that patient are."""
-        days = 1 + int.from_bytes(self._digest("days", patient_id)[:4], "big") % _MOST_DAYS
+        days = 1 + int.from_bytes(self._digest_text("days", patient_id)[:4], "big") % _MOST_DAYS
         return max(day - timedelta(days=days), date(1, 1, 2))
 
-    def _digest(self, kind: str, text: str) -> bytes:
+    def _digest_text(self, kind: str, text: str) -> bytes:
         return hmac.new(self.secret, f"{kind}\0{text.strip()}".encode(), hashlib.sha256).digest()
 
     def __repr__(self) -> str:
@@ -48,7 +48,7 @@ class SiteKey:
         return "SiteKey(...)"
 
 
-def site_key(path: Path) -> SiteKey:
+def read_site_key(path: Path) -> SiteKey:
     """Read a key, or make it once, readable by its owner alone.
 
     Raises:

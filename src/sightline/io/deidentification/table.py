@@ -107,7 +107,7 @@ class Rules:
             return None
         if keyword in FREE_TEXT or keyword in NEEDED or vr == "PN":
             return "replace"
-        return _table().get(tag) or _of_repeating_group(tag)
+        return _read_table().get(tag) or _find_group_action(tag)
 
     def codes(self, *, pixels_cleaned: bool) -> list[tuple[str, str]]:
         """What DeidentificationMethodCodeSequence has to say."""
@@ -116,7 +116,7 @@ class Rules:
 
 
 @lru_cache(maxsize=1)
-def _table() -> Mapping[int, Action]:
+def _read_table() -> Mapping[int, Action]:
     try:
         from dicomanonymizer.dicom_anonymization_databases import dicomfields_2026c as edition
     except ImportError:
@@ -146,7 +146,7 @@ def _table() -> Mapping[int, Action]:
     return table
 
 
-def _of_repeating_group(tag: int) -> Action | None:
+def _find_group_action(tag: int) -> Action | None:
     """Curves and overlays go: they hold drawings and names in pixels of their own."""
     group = tag >> 16
     return "remove" if 0x5000 <= group <= 0x50FF or 0x6000 <= group <= 0x60FF else None

@@ -40,9 +40,9 @@ class FoundText:
     box: tuple[int, int, int, int]
 
 
-def text_finder() -> str:
+def choose_text_finder() -> str:
     """Which program looks for words: `rapidocr`, `tesseract`, or empty where none is installed."""
-    if _rapid() is not None:
+    if _load_rapidocr() is not None:
         return "rapidocr"
     return "tesseract" if shutil.which("tesseract") else ""
 
@@ -53,11 +53,11 @@ def find_text(pixels: NDArray[Any]) -> list[FoundText]:
     Args:
         pixels: uint8 or uint16 [h, w], or uint8 [h, w, 3]; brighter is brighter.
     """
-    finder = text_finder()
+    finder = choose_text_finder()
     if not finder:
         return []
-    read: Callable[[NDArray[np.uint8]], Boxes] = _by_rapidocr if finder == "rapidocr" else _by_tesseract
-    grey = _grey(pixels)
+    read: Callable[[NDArray[np.uint8]], Boxes] = _find_by_rapidocr if finder == "rapidocr" else _find_by_tesseract
+    grey = _scale_grey(pixels)
     scale = max(1.0, _LEAST_SIDE / max(1, max(grey.shape)))
     scale = min(scale, _MOST_SIDE / max(grey.shape))
     if scale != 1.0:
@@ -69,12 +69,12 @@ def find_text(pixels: NDArray[Any]) -> list[FoundText]:
             if _MARK.fullmatch(text.strip()):
                 continue
             box = (int(top / scale), int(left / scale), int(np.ceil(bottom / scale)), int(np.ceil(right / scale)))
-            if not any(_overlap(box, other.box) > 0.5 for other in found):
+            if not any(_compute_overlap(box, other.box) > 0.5 for other in found):
                 found.append(FoundText(text.strip(), box))
     return found
 
 
-def _grey(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+def _scale_grey(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     values = np.asarray(pixels)
     if values.ndim == 3:
         values = values.mean(axis=2)
@@ -84,7 +84,7 @@ def _grey(pixels: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 @lru_cache(maxsize=1)
-def _rapid() -> Any:
+def _load_rapidocr() -> Any:
     try:
         from rapidocr_onnxruntime import RapidOCR
     except ImportError:
@@ -92,8 +92,8 @@ def _rapid() -> Any:
     return RapidOCR(intra_op_num_threads=1, inter_op_num_threads=1)
 
 
-def _by_rapidocr(picture: NDArray[np.uint8]) -> Boxes:
-    result, _ = _rapid()(np.stack([picture] * 3, axis=-1))
+def _find_by_rapidocr(picture: NDArray[np.uint8]) -> Boxes:
+    result, _ = _load_rapidocr()(np.stack([picture] * 3, axis=-1))
     boxes: Boxes = []
     for corners, text, sure in result or []:
         points = np.asarray(corners, dtype=np.float64)
@@ -103,7 +103,7 @@ def _by_rapidocr(picture: NDArray[np.uint8]) -> Boxes:
     return boxes
 
 
-def _by_tesseract(picture: NDArray[np.uint8]) -> Boxes:
+def _find_by_tesseract(picture: NDArray[np.uint8]) -> Boxes:
     stream = BytesIO()
     Image.fromarray(picture).save(stream, format="PNG")
     command = ["tesseract", "stdin", "stdout", "--psm", "11", "tsv"]
@@ -117,7 +117,7 @@ def _by_tesseract(picture: NDArray[np.uint8]) -> Boxes:
     return boxes
 
 
-def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> float:
+def _compute_overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> float:
     rows = min(a[2], b[2]) - max(a[0], b[0])
     columns = min(a[3], b[3]) - max(a[1], b[1])
     least = min((a[2] - a[0]) * (a[3] - a[1]), (b[2] - b[0]) * (b[3] - b[1]))

@@ -45,7 +45,7 @@ _IDENTIFYING = (
 
 
 @dataclass
-class Cleaned:
+class CleanedObject:
     """One object after the walk.
 
     Attributes:
@@ -57,7 +57,7 @@ class Cleaned:
     notes: list[str] = field(default_factory=list)
 
 
-def deidentify(dataset: Dataset, rules: Rules, key: SiteKey, *, pixels_cleaned: bool = False) -> Cleaned:
+def deidentify(dataset: Dataset, rules: Rules, key: SiteKey, *, pixels_cleaned: bool = False) -> CleanedObject:
     """A copy's dataset: changed in place and returned with notes.
 
     Args:
@@ -77,14 +77,14 @@ def deidentify(dataset: Dataset, rules: Rules, key: SiteKey, *, pixels_cleaned: 
     if not sop_class or not dataset.get("SOPInstanceUID"):
         raise UnreadableFile("The object has no SOPClassUID or SOPInstanceUID.", "Give it as the PACS has it.")
     patient_id = str(dataset.get("PatientID") or "")
-    hints = set(_identifiers(dataset, rules))
-    result = Cleaned(dataset)
+    hints = set(_iterate_identifiers(dataset, rules))
+    result = CleanedObject(dataset)
     _walk(dataset, rules, key, patient_id, result.notes)
     pseudonym = key.patient(patient_id)
     dataset.PatientID, dataset.PatientName = pseudonym, pseudonym
-    _search(dataset, hints, result.notes)
-    _say_so(dataset, rules, pixels_cleaned)
-    dataset.file_meta = _meta(dataset)
+    _replace_identifiers(dataset, hints, result.notes)
+    _record_method(dataset, rules, pixels_cleaned)
+    dataset.file_meta = _build_meta(dataset)
     dataset.preamble = b"\0" * 128
     return result
 
@@ -92,7 +92,7 @@ def deidentify(dataset: Dataset, rules: Rules, key: SiteKey, *, pixels_cleaned: 
 def _walk(dataset: Dataset, rules: Rules, key: SiteKey, patient_id: str, notes: list[str]) -> None:
     for tag in list(dataset.keys()):
         keyword = keyword_for_tag(tag)
-        if tag.is_private or (not keyword and not _repeats(tag)):
+        if tag.is_private or (not keyword and not _is_repeating(tag)):
             del dataset[tag]
             continue
         try:
@@ -106,7 +106,7 @@ def _walk(dataset: Dataset, rules: Rules, key: SiteKey, patient_id: str, notes: 
             del dataset[tag]
             continue
         action = rules.action(int(tag), keyword, vr)
-        if keyword == "TextValue" and _of_software(dataset):
+        if keyword == "TextValue" and _is_of_software(dataset):
             action = None
         if action == "remove":
             del dataset[tag]
@@ -117,24 +117,24 @@ def _walk(dataset: Dataset, rules: Rules, key: SiteKey, patient_id: str, notes: 
         elif action == "empty":
             element.value = "" if vr not in ("US", "SS", "UL", "SL", "FL", "FD") else None
         elif action == "uid":
-            element.value = _mapped(value, key)
+            element.value = _map_uids(value, key)
         elif action == "replace":
-            element.value = _dummy(vr, value)
+            element.value = _make_dummy(vr, value)
         elif vr in DATES and "moved-dates" in rules.keep:
-            element.value = _moved(vr, value, key, patient_id)
+            element.value = _move_dates(vr, value, key, patient_id)
 
 
-def _of_software(item: Dataset) -> bool:
+def _is_of_software(item: Dataset) -> bool:
     """Whether a content item is a program's word about itself."""
     names = item.get("ConceptNameCodeSequence") or []
     return bool(names) and str(names[0].get("CodeValue", "")) in SOFTWARE_TEXT
 
 
-def _repeats(tag: Any) -> bool:
+def _is_repeating(tag: Any) -> bool:
     return 0x5000 <= tag.group <= 0x50FF or 0x6000 <= tag.group <= 0x60FF
 
 
-def _mapped(value: Any, key: SiteKey) -> Any:
+def _map_uids(value: Any, key: SiteKey) -> Any:
     """UIDs of things of this patient; those of the standard are everybody's."""
     if value is None or value == "":
         return value
@@ -143,7 +143,7 @@ def _mapped(value: Any, key: SiteKey) -> Any:
     return mapped[0] if isinstance(value, str) else mapped
 
 
-def _dummy(vr: str, value: Any) -> Any:
+def _make_dummy(vr: str, value: Any) -> Any:
     """Something of the same type that says nothing; what was empty stays empty."""
     if value is None or (hasattr(value, "__len__") and len(value) == 0):
         return value
@@ -156,7 +156,7 @@ def _dummy(vr: str, value: Any) -> Any:
     return 0
 
 
-def _moved(vr: str, value: Any, key: SiteKey, patient_id: str) -> Any:
+def _move_dates(vr: str, value: Any, key: SiteKey, patient_id: str) -> Any:
     if vr == "TM" or value is None or value == "":
         return value
     many = [value] if isinstance(value, str) or not hasattr(value, "__iter__") else list(value)
@@ -168,13 +168,13 @@ def _moved(vr: str, value: Any, key: SiteKey, patient_id: str) -> Any:
         except ValueError:
             moved.append("")  # no day to move; a year alone may be the right one
             continue
-        moved.append(key.moved(day, patient_id).strftime("%Y%m%d") + text[8:])
+        moved.append(key.move_day(day, patient_id).strftime("%Y%m%d") + text[8:])
     return moved[0] if len(moved) == 1 else moved
 
 
-def _identifiers(dataset: Dataset, rules: Rules) -> Iterator[str]:
+def _iterate_identifiers(dataset: Dataset, rules: Rules) -> Iterator[str]:
     """What the object came with that names somebody, in small letters."""
-    for element in _elements(dataset):
+    for element in _iterate_elements(dataset):
         try:
             vr, keyword, value = str(element.VR), element.keyword, element.value
         except Exception:
@@ -190,7 +190,7 @@ def _identifiers(dataset: Dataset, rules: Rules) -> Iterator[str]:
             yield from (part for part in [text, *re.split(r"[\^=\s,]+", text)] if len(part) >= _LEAST)
 
 
-def _elements(dataset: Dataset) -> Iterator[Any]:
+def _iterate_elements(dataset: Dataset) -> Iterator[Any]:
     """All readable elements, those of sequences too."""
     for tag in list(dataset.keys()):
         try:
@@ -200,17 +200,17 @@ def _elements(dataset: Dataset) -> Iterator[Any]:
         yield element
         if element.VR == "SQ" and isinstance(element.value, Items):
             for item in element.value:
-                yield from _elements(item)
+                yield from _iterate_elements(item)
 
 
-def _search(dataset: Dataset, hints: set[str], notes: list[str]) -> None:
+def _replace_identifiers(dataset: Dataset, hints: set[str], notes: list[str]) -> None:
     """Replace texts that still hold one of the identifiers."""
     if str(dataset.get("CodingSchemeDesignator") or "") in _PUBLIC_SCHEMES:
         return  # the scheme says the words, also where somebody's name is Hand
     for element in list(dataset):
         if element.VR == "SQ":
             for item in element.value:
-                _search(item, hints, notes)
+                _replace_identifiers(item, hints, notes)
         if element.VR not in _TEXTS or not element.value or element.keyword in ("PatientID", "PatientName"):
             continue
         text = str(element.value).casefold()
@@ -220,7 +220,7 @@ def _search(dataset: Dataset, hints: set[str], notes: list[str]) -> None:
             notes.append(f"{element.keyword} repeated an identifier and was replaced")
 
 
-def _say_so(dataset: Dataset, rules: Rules, pixels_cleaned: bool) -> None:
+def _record_method(dataset: Dataset, rules: Rules, pixels_cleaned: bool) -> None:
     dataset.PatientIdentityRemoved = "YES"
     dataset.DeidentificationMethod = f"sightline, PS3.15 {EDITION} Basic Profile"
     items = []
@@ -234,7 +234,7 @@ def _say_so(dataset: Dataset, rules: Rules, pixels_cleaned: bool) -> None:
     )
 
 
-def _meta(dataset: Dataset) -> FileMetaDataset:
+def _build_meta(dataset: Dataset) -> FileMetaDataset:
     """New file meta information: the old one names the machine that wrote it."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = dataset.SOPClassUID

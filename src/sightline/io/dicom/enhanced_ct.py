@@ -41,7 +41,7 @@ _OF_THE_FILE = (
 )
 
 
-def frame_headers(header: Any, file: Path) -> list[Dataset | None]:
+def build_frame_headers(header: Any, file: Path) -> list[Dataset | None]:
     """One header a frame, in the order of the pixel data, with the elements that a single slice would have.
 
     Args:
@@ -63,10 +63,10 @@ def frame_headers(header: Any, file: Path) -> list[Dataset | None]:
             "(PerFrameFunctionalGroupsSequence).",
             "Export the series again from its source.",
         )
-    return [_of_frame(header, shared[0], own, number) for number, own in enumerate(apart)]
+    return [_build_frame_header(header, shared[0], own, number) for number, own in enumerate(apart)]
 
 
-def _of_frame(header: Any, shared: Any, own: Any, number: int) -> Dataset | None:
+def _build_frame_header(header: Any, shared: Any, own: Any, number: int) -> Dataset | None:
     flat = Dataset()
     for keyword in _OF_THE_FILE:
         if keyword in header:

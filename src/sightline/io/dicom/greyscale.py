@@ -24,7 +24,7 @@ FOR_PROCESSING = tuple(f"1.2.840.10008.5.1.4.1.1.1.{kind}.1" for kind in (1, 2, 
 ASPECT_RANGE = (0.1, 10.0)
 
 
-def display_table(
+def build_display_table(
     header: Any, file: Path, stored: NDArray[np.int64], present: NDArray[np.bool_]
 ) -> tuple[NDArray[np.uint16], str]:
     """What every possible stored value is shown as.
@@ -41,9 +41,9 @@ def display_table(
     Raises:
         UnreadableFile: the header states a grey-scale step that cannot be carried out.
     """
-    values = modality_values(header, file, stored)
-    padding = _padding(header, file, stored)
-    shown, how = _voi(header, file, values, present & ~padding)
+    values = compute_modality_values(header, file, stored)
+    padding = _find_padding(header, file, stored)
+    shown, how = _apply_voi(header, file, values, present & ~padding)
     if _is_negative(header, file, values):
         shown = 1.0 - shown
         how += ", inverted"
@@ -58,7 +58,7 @@ def _is_negative(header: Any, file: Path, values: FloatArray) -> bool:
     PROCESSING says with the sign of its intensity relationship whether greater values are more X-rays, which is less
     dense (PS3.3, C.8.11.3.1.2); how it would be presented is not decided yet.
     """
-    sign = numbers(header, "PixelIntensityRelationshipSign", file)
+    sign = read_numbers(header, "PixelIntensityRelationshipSign", file)
     if is_for_processing(header) and sign and sign[0] in (1.0, -1.0):
         rises = len(values) < 2 or values[-1] >= values[0]
         return (sign[0] > 0) == bool(rises)
@@ -72,29 +72,29 @@ def is_for_processing(header: Any) -> bool:
     return intent == "FOR PROCESSING" or (not intent and str(header.get("SOPClassUID") or "") in FOR_PROCESSING)
 
 
-def remarks_on(header: Any, file: Path) -> tuple[str, ...]:
+def collect_remarks(header: Any, file: Path) -> tuple[str, ...]:
     """What a person should know of how a picture is shown: raw values, or a choice among several windows."""
     remarks = []
     if is_for_processing(header):
-        sign = numbers(header, "PixelIntensityRelationshipSign", file)
+        sign = read_numbers(header, "PixelIntensityRelationshipSign", file)
         heeded = f"the sign of its intensity relationship, {sign[0]:+g}, was heeded" if sign else "no sign is stated"
         remarks.append(f"FOR PROCESSING: raw detector values, which look unlike what is read; {heeded}")
-    luts, centres = header.get("VOILUTSequence") or (), numbers(header, "WindowCenter", file)
+    luts, centres = header.get("VOILUTSequence") or (), read_numbers(header, "WindowCenter", file)
     if len(luts) > 1:
         remarks.append(f"{len(luts)} VOI LUTs are stated; the first was taken")
     elif not luts and len(centres) > 1:
-        widths = numbers(header, "WindowWidth", file)
+        widths = read_numbers(header, "WindowWidth", file)
         pairs = ", ".join(f"{c:g}/{w:g}" for c, w in zip(centres, widths, strict=False))
         remarks.append(f"{len(centres)} windows are stated ({pairs}); the first was taken")
-    return (*remarks, *_contradicting_sizes(header, file))
+    return (*remarks, *_find_contradicting_sizes(header, file))
 
 
-def _contradicting_sizes(header: Any, file: Path) -> list[str]:
+def _find_contradicting_sizes(header: Any, file: Path) -> list[str]:
     """What is said of the shape of a pixel that does not go together; the first of the kinds is taken."""
     stated: dict[str, float] = {}
     remarks = []
     for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio"):
-        values = numbers(header, keyword, file)
+        values = read_numbers(header, keyword, file)
         if len(values) != 2 or not all(math.isfinite(v) and v > 0 for v in values):
             continue
         aspect = values[0] / values[1]
@@ -111,14 +111,14 @@ def _contradicting_sizes(header: Any, file: Path) -> list[str]:
     return remarks
 
 
-def modality_values(header: Any, file: Path, stored: NDArray[np.int64]) -> FloatArray:
+def compute_modality_values(header: Any, file: Path, stored: NDArray[np.int64]) -> FloatArray:
     """Stored values to modality values: the modality LUT, else slope and intercept (PS3.3, C.11.1)."""
     sequence = header.get("ModalityLUTSequence")
     if sequence:
-        data, first, _ = _lut(header, file, sequence[0], "modality LUT", signed=bool(stored.min() < 0))
+        data, first, _ = _read_lut(header, file, sequence[0], "modality LUT", signed=bool(stored.min() < 0))
         return data[np.clip(stored - first, 0, len(data) - 1)]
-    slope = numbers(header, "RescaleSlope", file)
-    intercept = numbers(header, "RescaleIntercept", file)
+    slope = read_numbers(header, "RescaleSlope", file)
+    intercept = read_numbers(header, "RescaleIntercept", file)
     a, b = slope[0] if slope else 1.0, intercept[0] if intercept else 0.0
     if a == 0.0 or not (math.isfinite(a) and math.isfinite(b)):
         raise UnreadableFile(
@@ -140,7 +140,7 @@ def apply_window(values: FloatArray, centre: float, width: float, function: str)
     return np.clip((values - (centre - 0.5)) / (width - 1.0) + 0.5, 0.0, 1.0)
 
 
-def numbers(header: Any, keyword: str, file: Path) -> tuple[float, ...]:
+def read_numbers(header: Any, keyword: str, file: Path) -> tuple[float, ...]:
     """The numbers of an element, empty when it is absent or empty.
 
     Raises:
@@ -158,13 +158,13 @@ def numbers(header: Any, keyword: str, file: Path) -> tuple[float, ...]:
         ) from None
 
 
-def _voi(header: Any, file: Path, values: FloatArray, real: NDArray[np.bool_]) -> tuple[FloatArray, str]:
+def _apply_voi(header: Any, file: Path, values: FloatArray, real: NDArray[np.bool_]) -> tuple[FloatArray, str]:
     sequence = header.get("VOILUTSequence")
     if sequence:
-        data, first, top = _lut(header, file, sequence[0], "VOI LUT", signed=bool(values.min() < 0))
+        data, first, top = _read_lut(header, file, sequence[0], "VOI LUT", signed=bool(values.min() < 0))
         index = np.clip(np.rint(values).astype(np.int64) - first, 0, len(data) - 1)
         return data[index] / top, "VOI LUT"
-    window = _window(header, file)
+    window = _read_window(header, file)
     if window is not None:
         centre, width, function = window
         return apply_window(values, centre, width, function), f"window {centre:g}/{width:g} {function}"
@@ -176,9 +176,9 @@ def _voi(header: Any, file: Path, values: FloatArray, real: NDArray[np.bool_]) -
     return np.clip((values - low) / (high - low), 0.0, 1.0), f"full range {low:g} to {high:g}"
 
 
-def _window(header: Any, file: Path) -> Window | None:
+def _read_window(header: Any, file: Path) -> Window | None:
     """The first window, or None where none is stated or its width is none (0 stands in files for 'not set')."""
-    centres, widths = numbers(header, "WindowCenter", file), numbers(header, "WindowWidth", file)
+    centres, widths = read_numbers(header, "WindowCenter", file), read_numbers(header, "WindowWidth", file)
     if not centres or not widths:
         return None
     function = str(header.get("VOILUTFunction") or "LINEAR")
@@ -192,15 +192,15 @@ def _window(header: Any, file: Path) -> Window | None:
     return (centre, width, function) if usable else None
 
 
-def _padding(header: Any, file: Path, stored: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _find_padding(header: Any, file: Path, stored: NDArray[np.int64]) -> NDArray[np.bool_]:
     """True where a stored value means 'no pixel'."""
-    ends = padding_range(header, file, stored)
+    ends = find_padding_range(header, file, stored)
     if ends is None:
         return np.zeros(stored.shape, dtype=np.bool_)
     return (stored >= ends[0]) & (stored <= ends[1])
 
 
-def padding_range(header: Any, file: Path, stored: NDArray[np.int64]) -> tuple[int, int] | None:
+def find_padding_range(header: Any, file: Path, stored: NDArray[np.int64]) -> tuple[int, int] | None:
     """The lowest and the highest stored value that mean 'no pixel' (PS3.3, C.7.5.1.1.2); None where none does.
 
     Args:
@@ -208,23 +208,23 @@ def padding_range(header: Any, file: Path, stored: NDArray[np.int64]) -> tuple[i
         file: for errors.
         stored: values of the file, which say whether they are signed.
     """
-    value, limit = numbers(header, "PixelPaddingValue", file), numbers(header, "PixelPaddingRangeLimit", file)
+    value, limit = read_numbers(header, "PixelPaddingValue", file), read_numbers(header, "PixelPaddingRangeLimit", file)
     if not value:
         return None
-    ends = [_as_stored(int(v), stored) for v in (value[0], (limit or value)[0])]
+    ends = [_convert_to_stored(int(v), stored) for v in (value[0], (limit or value)[0])]
     return min(ends), max(ends)
 
 
-def _as_stored(value: int, stored: NDArray[np.int64]) -> int:
+def _convert_to_stored(value: int, stored: NDArray[np.int64]) -> int:
     """A 16-bit pattern read with the wrong sign, as the stored values have it."""
     if stored.min() < 0 and value > 32767:
         return value - 65536
     return value + 65536 if stored.min() >= 0 and value < 0 else value
 
 
-def _lut(header: Any, file: Path, item: Any, name: str, *, signed: bool) -> tuple[FloatArray, int, float]:
+def _read_lut(header: Any, file: Path, item: Any, name: str, *, signed: bool) -> tuple[FloatArray, int, float]:
     """Entries of a look-up table, the first value it maps, and its white (PS3.3, C.11.1.1 and C.11.2.1.1)."""
-    descriptor = numbers(item, "LUTDescriptor", file)
+    descriptor = read_numbers(item, "LUTDescriptor", file)
     raw = item.get("LUTData")
     if len(descriptor) != 3 or raw is None:
         raise UnreadableFile(
@@ -235,7 +235,9 @@ def _lut(header: Any, file: Path, item: Any, name: str, *, signed: bool) -> tupl
     if isinstance(raw, (bytes, bytearray)):
         narrow = bits <= 8 and len(raw) in (count, count + 1)
         little = bool(getattr(header, "original_encoding", (None, True))[1] in (True, None))
-        entries = np.frombuffer(bytes(raw[: len(raw) // 2 * 2]) if not narrow else bytes(raw), _dtype(narrow, little))
+        entries = np.frombuffer(
+            bytes(raw[: len(raw) // 2 * 2]) if not narrow else bytes(raw), _choose_dtype(narrow, little)
+        )
     else:
         listed = raw if hasattr(raw, "__iter__") else [raw]
         entries = np.array([int(x) for x in listed], dtype=np.int64) & 0xFFFF
@@ -252,7 +254,7 @@ def _lut(header: Any, file: Path, item: Any, name: str, *, signed: bool) -> tupl
     return data, first, max(float(2**bits - 1), float(data.max()), 1.0)
 
 
-def _dtype(narrow: bool, little: bool) -> str:
+def _choose_dtype(narrow: bool, little: bool) -> str:
     if narrow:
         return "u1"
     return "<u2" if little else ">u2"

@@ -82,7 +82,7 @@ def find_dataset(data: mmap.mmap | bytes) -> tuple[int, str]:
     """Where the data set of a DICOM file (Part 10) starts, and its transfer syntax, by its file meta information."""
     at, syntax = 132, ""
     while at + 8 <= len(data):
-        tag = _tag(data, at, "<")
+        tag = _read_tag(data, at, "<")
         if tag >> 16 != 0x0002:
             break
         vr = bytes(data[at + 4 : at + 6])
@@ -116,7 +116,7 @@ def _inflate(path: Path, data: mmap.mmap, start: int, bounds: Bounds) -> bytes:
             if limit is None:
                 head += piece
                 if total >= bounds.inflated:
-                    limit = _inflated_limit(path, bytes(head), bounds)
+                    limit = _find_inflated_limit(path, bytes(head), bounds)
             if limit is not None and total > limit:
                 raise UnreadableFile(
                     f"{path}: {(len(data) - start) / 1e6:.1f} MB of deflated data hold more than {limit / 1e6:.0f} MB, "
@@ -128,7 +128,7 @@ def _inflate(path: Path, data: mmap.mmap, start: int, bounds: Bounds) -> bytes:
     return bytes(head)
 
 
-def _inflated_limit(path: Path, head: bytes, bounds: Bounds) -> int:
+def _find_inflated_limit(path: Path, head: bytes, bounds: Bounds) -> int:
     scan = _Scan(path, head, 0, bounds, implicit=False, big=False)
     scan.walk()
     stated = scan.stated.get(_ROWS, 0) * scan.stated.get(_COLUMNS, 0) * 2 * max(1, scan.stated.get(_SAMPLES, 1))
@@ -159,10 +159,10 @@ class _Scan:
         while at + 8 <= end:
             while open_ and open_[-1][0] is not None and at >= (open_[-1][0] or 0):
                 implicit = open_.pop()[1]
-            tag = _tag(data, at, order)
+            tag = _read_tag(data, at, order)
             count += 1
             if count > limit:
-                limit = self._limit()
+                limit = self._compute_limit()
                 if count > limit:
                     raise self._refuse(f"more than {limit:,} elements")
             if at - self.start > self.bounds.before_pixels:
@@ -182,7 +182,7 @@ class _Scan:
                 # the parser goes by how each item looks, and so must this
                 implicit = implicit or self._looks_implicit(at, implicit)
                 continue
-            vr, length, at = self._element(tag, at, implicit)
+            vr, length, at = self._read_element(tag, at, implicit)
             if vr == b"SQ" or length == _UNDEFINED:
                 open_.append((None if length == _UNDEFINED else at + length, implicit))
                 self._require_depth(open_)
@@ -194,12 +194,12 @@ class _Scan:
                 self.stated[tag] = int(text) if text.isdigit() else 1
             at += length
 
-    def _element(self, tag: int, at: int, implicit: bool) -> tuple[bytes, int, int]:
+    def _read_element(self, tag: int, at: int, implicit: bool) -> tuple[bytes, int, int]:
         """Value representation, length and place of the value of the element at `at`."""
         data, order = self.data, self.order
         if implicit:
             length = struct.unpack_from("<L", data, at + 4)[0]
-            return _known_vr(tag), length, at + 8
+            return _find_known_vr(tag), length, at + 8
         vr = bytes(data[at + 4 : at + 6])
         if vr in _LONG:
             if at + 12 > len(data):
@@ -212,7 +212,7 @@ class _Scan:
         letters = self.data[at + 4 : at + 6]
         return not all(0x40 < one < 0x5B for one in letters) if len(letters) == 2 else stated
 
-    def _limit(self) -> int:
+    def _compute_limit(self) -> int:
         frames = self.stated.get(_FRAMES, 1)
         asked = self.bounds.elements + (self.bounds.elements_a_frame * frames if frames > 1 else 0)
         return min(asked, self.bounds.most_elements)
@@ -229,12 +229,12 @@ class _Scan:
         )
 
 
-def _tag(data: mmap.mmap | bytes, at: int, order: str) -> int:
+def _read_tag(data: mmap.mmap | bytes, at: int, order: str) -> int:
     group, element = struct.unpack_from(order + "HH", data, at)
     return int(group << 16 | element)
 
 
-def _known_vr(tag: int) -> bytes:
+def _find_known_vr(tag: int) -> bytes:
     try:
         return dictionary_VR(tag).encode()
     except KeyError:

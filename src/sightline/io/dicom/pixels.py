@@ -67,11 +67,11 @@ def decode_pixels(header: Any, file: Path, *, frame: int | None = None) -> tuple
         UnreadableFile: no pixels, several frames, colour, an unknown codec, a truncated stream or an absurd size.
     """
     _require_pixels(header, file)
-    rows, columns = _whole(header, "Rows", file), _whole(header, "Columns", file)
+    rows, columns = _read_whole_number(header, "Rows", file), _read_whole_number(header, "Columns", file)
     require_sane_size(file, rows, columns)
     _require_grey(header, file, several=frame is not None)
-    bits, allocated, shift = _bits(header, file)
-    signed = _whole(header, "PixelRepresentation", file, 0) == 1
+    bits, allocated, shift = _read_bits(header, file)
+    signed = _read_whole_number(header, "PixelRepresentation", file, 0) == 1
     syntax = header.file_meta.TransferSyntaxUID
     try:
         array = _decode(header, file, syntax, frame or 0)
@@ -94,13 +94,13 @@ def decode_pixels(header: Any, file: Path, *, frame: int | None = None) -> tuple
     patterns = np.arange(2**bits, dtype=np.int64)
     values = np.where(patterns >= 2 ** (bits - 1), patterns - 2**bits, patterns) if signed else patterns
     if syntax in NATIVE:
-        index = _stored_bits(header, file, array, (bits, allocated, shift), signed=signed)
+        index = _extract_stored_bits(header, file, array, (bits, allocated, shift), signed=signed)
     else:
-        index = _decoded_bits(file, array, bits, signed=signed, lossy=syntax not in LOSSLESS) & (2**bits - 1)
+        index = _check_decoded_bits(file, array, bits, signed=signed, lossy=syntax not in LOSSLESS) & (2**bits - 1)
     return index.astype(np.uint16), values
 
 
-def _stored_bits(
+def _extract_stored_bits(
     header: Any, file: Path, array: NDArray[Any], bits: tuple[int, int, int], *, signed: bool
 ) -> NDArray[np.int64]:
     """The stored bits of uncompressed pixels; what stands beside them must be overlays or repeat the sign."""
@@ -131,7 +131,7 @@ def _stored_bits(
     return index
 
 
-def _decoded_bits(file: Path, array: NDArray[Any], bits: int, *, signed: bool, lossy: bool) -> NDArray[np.int64]:
+def _check_decoded_bits(file: Path, array: NDArray[Any], bits: int, *, signed: bool, lossy: bool) -> NDArray[np.int64]:
     """Decoded values that fit the stored bits: as they are, or as patterns whose sign the codec did not know."""
     values = array.astype(np.int64)
     low, high = int(values.min()), int(values.max())
@@ -195,13 +195,13 @@ def _require_pixels(header: Any, file: Path) -> None:
 
 
 def _require_grey(header: Any, file: Path, *, several: bool) -> None:
-    frames = _whole(header, "NumberOfFrames", file, 1)
+    frames = _read_whole_number(header, "NumberOfFrames", file, 1)
     if frames > 1 and not several:
         raise UnreadableFile(
             f"{file}: the image has {frames} frames; a radiograph has one.", "Export the frame you need as one image."
         )
     photometric = str(header.get("PhotometricInterpretation") or "")
-    samples = _whole(header, "SamplesPerPixel", file, 1)
+    samples = _read_whole_number(header, "SamplesPerPixel", file, 1)
     if photometric not in ("MONOCHROME1", "MONOCHROME2") or samples != 1:
         raise UnreadableFile(
             f"{file}: the photometric interpretation is {photometric or 'not stated'} with {samples} samples a pixel; "
@@ -210,11 +210,11 @@ def _require_grey(header: Any, file: Path, *, several: bool) -> None:
         )
 
 
-def _bits(header: Any, file: Path) -> tuple[int, int, int]:
+def _read_bits(header: Any, file: Path) -> tuple[int, int, int]:
     """Bits stored, bits allocated, and how far the stored bits stand above bit 0."""
-    allocated = _whole(header, "BitsAllocated", file)
-    stored = _whole(header, "BitsStored", file, allocated)
-    high = _whole(header, "HighBit", file, stored - 1)
+    allocated = _read_whole_number(header, "BitsAllocated", file)
+    stored = _read_whole_number(header, "BitsStored", file, allocated)
+    high = _read_whole_number(header, "HighBit", file, stored - 1)
     if allocated not in (8, 16) or not 1 <= stored <= allocated or not stored - 1 <= high < allocated:
         raise UnreadableFile(
             f"{file}: {allocated} bits allocated, {stored} stored, high bit {high}; "
@@ -227,7 +227,9 @@ def _bits(header: Any, file: Path) -> tuple[int, int, int]:
 
 def _decode(header: Any, file: Path, syntax: uid.UID, number: int) -> NDArray[Any]:
     if syntax in ENDS_WITH_MARK:
-        frame = get_frame(header.PixelData, number, number_of_frames=_whole(header, "NumberOfFrames", file, 1))
+        frame = get_frame(
+            header.PixelData, number, number_of_frames=_read_whole_number(header, "NumberOfFrames", file, 1)
+        )
         # a JPEG decoder fills what is missing with grey; the end mark may be followed by a padding byte or two
         if b"\xff\xd9" not in frame[-16:]:
             raise UnreadableFile(
@@ -242,9 +244,14 @@ def _decode(header: Any, file: Path, syntax: uid.UID, number: int) -> NDArray[An
     if syntax in NATIVE:
         _require_no_more(header, file)
     elif syntax in JPEG_2000:
-        frame = get_frame(header.PixelData, number, number_of_frames=_whole(header, "NumberOfFrames", file, 1))
+        frame = get_frame(
+            header.PixelData, number, number_of_frames=_read_whole_number(header, "NumberOfFrames", file, 1)
+        )
         _require_sound_boxes(frame, file)
-        if get_j2k_parameters(frame).get("is_signed") and _whole(header, "PixelRepresentation", file, 0) == 0:
+        if (
+            get_j2k_parameters(frame).get("is_signed")
+            and _read_whole_number(header, "PixelRepresentation", file, 0) == 0
+        ):
             raise UnreadableFile(
                 f"{file}: the JPEG 2000 stream holds numbers with a sign, the header states PixelRepresentation 0: "
                 "numbers from 0.",
@@ -271,8 +278,13 @@ def _require_sound_boxes(frame: bytes, file: Path) -> None:
 
 def _require_no_more(header: Any, file: Path) -> None:
     """Refuse uncompressed pixel data that go on: the size in the header is then not that of the picture."""
-    frames = max(1, _whole(header, "NumberOfFrames", file, 1))
-    size = _whole(header, "Rows", file) * _whole(header, "Columns", file) * _whole(header, "BitsAllocated", file) // 8
+    frames = max(1, _read_whole_number(header, "NumberOfFrames", file, 1))
+    size = (
+        _read_whole_number(header, "Rows", file)
+        * _read_whole_number(header, "Columns", file)
+        * _read_whole_number(header, "BitsAllocated", file)
+        // 8
+    )
     surplus = len(header.PixelData) - size * frames
     if surplus > max(MAX_TRAILING_BYTES, size // 100):
         raise UnreadableFile(
@@ -282,7 +294,7 @@ def _require_no_more(header: Any, file: Path) -> None:
         )
 
 
-def _whole(header: Any, keyword: str, file: Path, default: int | None = None) -> int:
+def _read_whole_number(header: Any, keyword: str, file: Path, default: int | None = None) -> int:
     try:
         value = header.get(keyword)
         if value is None or value == "":

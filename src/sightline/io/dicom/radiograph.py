@@ -15,7 +15,13 @@ import pydicom
 from pydicom.errors import InvalidDicomError
 
 from sightline.errors import SightlineError, UnreadableFile
-from sightline.io.dicom.greyscale import ASPECT_RANGE, display_table, is_for_processing, numbers, remarks_on
+from sightline.io.dicom.greyscale import (
+    ASPECT_RANGE,
+    build_display_table,
+    collect_remarks,
+    is_for_processing,
+    read_numbers,
+)
 from sightline.io.dicom.limits import require_bounds
 from sightline.io.dicom.pixels import decode_pixels, require_syntax
 from sightline.io.dicom_results.identity import is_own_result
@@ -99,8 +105,8 @@ def read_header(path: Path) -> Header:
         UnreadableFile: not a DICOM file, or one that does not say how it is encoded.
     """
     path = Path(path)
-    with foreign_bytes(path):
-        return _header(_with_groups(open_dataset(path, pixels=False)), path)
+    with translate_parser_errors(path):
+        return _build_header(_complete_groups(open_dataset(path, pixels=False)), path)
 
 
 def read_dicom(path: Path) -> Picture:
@@ -114,14 +120,14 @@ def read_dicom(path: Path) -> Picture:
         UnreadableFile: not DICOM, not an image, several frames, colour, an unknown codec, truncated or absurd.
     """
     path = Path(path)
-    with foreign_bytes(path):
-        dataset = _with_groups(open_dataset(path, pixels=True))
+    with translate_parser_errors(path):
+        dataset = _complete_groups(open_dataset(path, pixels=True))
         require_foreign(dataset, path)
         index, values = decode_pixels(dataset, path)
-        header = _header(dataset, path)
+        header = _build_header(dataset, path)
         present = np.bincount(index.ravel(), minlength=len(values)) > 0
-        table, how = display_table(dataset, path, values, present)
-        remarks = remarks_on(dataset, path)
+        table, how = build_display_table(dataset, path, values, present)
+        remarks = collect_remarks(dataset, path)
     pixels = np.take(table, index)
     facts = {**header.facts, "grey_scale": how, **({"remark": "; ".join(remarks)} if remarks else {})}
     return Picture(pixels, Frame.of_image(pixels.shape, header.spacing_mm, header.aspect), facts)
@@ -162,7 +168,7 @@ def _refuse_own(path: Path) -> None:
 
 
 @contextmanager
-def foreign_bytes(path: Path) -> Iterator[None]:
+def translate_parser_errors(path: Path) -> Iterator[None]:
     """One clear error for whatever a broken header makes the parser raise; its remarks on oddities are kept quiet."""
     try:
         with warnings.catch_warnings():
@@ -189,7 +195,7 @@ def open_dataset(path: Path, *, pixels: bool) -> Any:
 
     Raises:
         UnreadableFile: the file does not say how it is encoded, or would cost the parser out of proportion; what
-            pydicom raises is for `foreign_bytes`.
+            pydicom raises is for `translate_parser_errors`.
     """
     require_bounds(path)
     dataset = pydicom.dcmread(path, stop_before_pixels=not pixels)
@@ -197,7 +203,7 @@ def open_dataset(path: Path, *, pixels: bool) -> Any:
     return dataset
 
 
-def _with_groups(dataset: Any) -> Any:
+def _complete_groups(dataset: Any) -> Any:
     """The data set of one frame with what its functional groups say (enhanced objects; PS3.3, C.7.6.16) where a plain
     image says it.
     """
@@ -212,10 +218,10 @@ def _with_groups(dataset: Any) -> Any:
     return dataset
 
 
-def _header(dataset: Any, path: Path) -> Header:
+def _build_header(dataset: Any, path: Path) -> Header:
     facts: dict[str, str] = {}
     for name, keywords in _FACTS.items():
-        text = next((text for keyword in keywords if (text := text_of(dataset, keyword))), "")
+        text = next((text for keyword in keywords if (text := read_text(dataset, keyword))), "")
         if text:
             facts[name] = text
     if is_for_processing(dataset):
@@ -226,32 +232,32 @@ def _header(dataset: Any, path: Path) -> Header:
     if is_own_result(dataset):
         facts["sightline"] = "result"
     facts["transfer_syntax"] = dataset.file_meta.TransferSyntaxUID.name
-    spacing, source = _spacing(dataset, path)
+    spacing, source = _read_spacing(dataset, path)
     if source:
         facts["spacing_source"] = source
-    size = [*numbers(dataset, "Rows", path), *numbers(dataset, "Columns", path)]
+    size = [*read_numbers(dataset, "Rows", path), *read_numbers(dataset, "Columns", path)]
     shape = (int(size[0]), int(size[1])) if len(size) == 2 else None
-    named = bool(text_of(dataset, "PatientName") or text_of(dataset, "PatientBirthDate"))
-    removed = text_of(dataset, "PatientIdentityRemoved").upper() == "YES"
-    ratio = _lengths(numbers(dataset, "PixelAspectRatio", path))
+    named = bool(read_text(dataset, "PatientName") or read_text(dataset, "PatientBirthDate"))
+    removed = read_text(dataset, "PatientIdentityRemoved").upper() == "YES"
+    ratio = _require_lengths(read_numbers(dataset, "PixelAspectRatio", path))
     aspect = ratio[0] / ratio[1] if ratio and spacing is None else 1.0
     if spacing is not None:
         aspect = spacing[0] / spacing[1]
-    return Header(path, text_of(dataset, "PatientID"), facts, shape, spacing, named and not removed, aspect)
+    return Header(path, read_text(dataset, "PatientID"), facts, shape, spacing, named and not removed, aspect)
 
 
-def _spacing(dataset: Any, path: Path) -> tuple[tuple[float, float] | None, str]:
+def _read_spacing(dataset: Any, path: Path) -> tuple[tuple[float, float] | None, str]:
     """Pixel size in the patient where the file states it, else at the detector, and which (PS3.3, 10.7)."""
-    spacing = _lengths(numbers(dataset, "PixelSpacing", path))
+    spacing = _require_lengths(read_numbers(dataset, "PixelSpacing", path))
     if spacing:
-        calibration = text_of(dataset, "PixelSpacingCalibrationType")
+        calibration = read_text(dataset, "PixelSpacingCalibrationType")
         return spacing, f"PixelSpacing ({calibration})" if calibration else "PixelSpacing"
-    spacing = _lengths(numbers(dataset, "ImagerPixelSpacing", path))
+    spacing = _require_lengths(read_numbers(dataset, "ImagerPixelSpacing", path))
     if spacing is None:
         # of a film: how finely it was scanned
-        spacing = _lengths(numbers(dataset, "NominalScannedPixelSpacing", path))
+        spacing = _require_lengths(read_numbers(dataset, "NominalScannedPixelSpacing", path))
         return spacing, "NominalScannedPixelSpacing" if spacing else ""
-    factor = numbers(dataset, "EstimatedRadiographicMagnificationFactor", path)
+    factor = read_numbers(dataset, "EstimatedRadiographicMagnificationFactor", path)
     if factor and math.isfinite(factor[0]) and factor[0] > 0:
         rows, columns = spacing
         source = "ImagerPixelSpacing / EstimatedRadiographicMagnificationFactor"
@@ -259,14 +265,14 @@ def _spacing(dataset: Any, path: Path) -> tuple[tuple[float, float] | None, str]
     return spacing, "ImagerPixelSpacing"
 
 
-def _lengths(values: tuple[float, ...]) -> tuple[float, float] | None:
+def _require_lengths(values: tuple[float, ...]) -> tuple[float, float] | None:
     """A pair of positive lengths, or None: zero stands in files for 'unknown', and no pixel is a thin strip."""
     if len(values) != 2 or not all(math.isfinite(v) and v > 0 for v in values):
         return None
     return values if ASPECT_RANGE[0] <= values[0] / values[1] <= ASPECT_RANGE[1] else None
 
 
-def text_of(dataset: Any, keyword: str) -> str:
+def read_text(dataset: Any, keyword: str) -> str:
     """An element as text, several values with backslashes between; empty where it is absent or does not read."""
     try:
         value = dataset.get(keyword)

@@ -15,11 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sightline.errors import SightlineError, UnreadableFile
-from sightline.io.dicom.enhanced_ct import SERIES_FACTS, frame_headers
-from sightline.io.dicom.greyscale import numbers
+from sightline.io.dicom.enhanced_ct import SERIES_FACTS, build_frame_headers
+from sightline.io.dicom.greyscale import read_numbers
 from sightline.io.dicom.pixels import decode_pixels
-from sightline.io.dicom.radiograph import DICOM_SUFFIXES, foreign_bytes, has_dicom_mark, is_multi_frame, open_dataset
-from sightline.io.dicom.slice_geometry import SlicePlace, affine_of_slices
+from sightline.io.dicom.radiograph import (
+    DICOM_SUFFIXES,
+    has_dicom_mark,
+    is_multi_frame,
+    open_dataset,
+    translate_parser_errors,
+)
+from sightline.io.dicom.slice_geometry import SlicePlace, compute_affine_of_slices
 from sightline.io.nifti_header import require_sane_affine
 from sightline.io.volume import Volume
 
@@ -64,26 +70,26 @@ def read_series(folder: Path, *, series: str | None = None) -> Volume:
             sizes, no rescale to Hounsfield units, or one slice that does not decode.
     """
     folder = Path(folder)
-    headers, left_out = _headers(folder)
+    headers, left_out = _read_headers(folder)
     chosen = _choose(headers, folder, series)
     left_out += len(headers) - len(chosen) if series is None else 0
-    volume = _volume(chosen, folder)
+    volume = _build_volume(chosen, folder)
     if left_out:
         return replace(volume, facts={**volume.facts, "left_out": f"{left_out} objects that are no CT slices"})
     return volume
 
 
-def _volume(chosen: list[_Header], folder: Path) -> Volume:
+def _build_volume(chosen: list[_Header], folder: Path) -> Volume:
     """The volume of the slices of one series."""
-    slices = sorted(map(_slice, chosen), key=lambda slice_: slice_.place.along_normal)
-    affine = affine_of_slices(folder, [slice_.place for slice_ in slices])
+    slices = sorted(map(_read_slice, chosen), key=lambda slice_: slice_.place.along_normal)
+    affine = compute_affine_of_slices(folder, [slice_.place for slice_ in slices])
     require_sane_affine(affine, folder)
-    values = _stack(slices, folder)
+    values = _stack_slices(slices, folder)
     facts = {"format": "DICOM", "orientation_from": "ImageOrientationPatient", "slices": str(len(slices))}
-    return Volume(values, affine, facts | _facts(chosen[0]))
+    return Volume(values, affine, facts | _collect_facts(chosen[0]))
 
 
-def _facts(header: _Header) -> dict[str, str]:
+def _collect_facts(header: _Header) -> dict[str, str]:
     facts = {}
     for name, keyword in SERIES_FACTS.items():
         value = header.says.get(keyword)
@@ -116,7 +122,7 @@ class FoundSeries:
         Raises:
             UnreadableFile: as `read_series`.
         """
-        return _volume(_of_one_patient(list(self.headers), self.folder), self.folder)
+        return _build_volume(_require_one_patient(list(self.headers), self.folder), self.folder)
 
 
 def find_series(folder: Path) -> tuple[list[FoundSeries], list[tuple[Path, SightlineError]], int]:
@@ -135,7 +141,7 @@ def find_series(folder: Path) -> tuple[list[FoundSeries], list[tuple[Path, Sight
     others = 0
     for file in files:
         try:
-            kept, left_out = _headers_of(file)
+            kept, left_out = _read_file_headers(file)
         except SightlineError as error:
             unread.append((file, error))
             continue
@@ -150,7 +156,7 @@ def find_series(folder: Path) -> tuple[list[FoundSeries], list[tuple[Path, Sight
     return found, unread, others
 
 
-def series_files(folder: Path, *, series: str | None = None) -> list[Path]:
+def list_series_files(folder: Path, *, series: str | None = None) -> list[Path]:
     """The files of one CT series in the order of `read_series`: one a slice.
 
     Args:
@@ -161,16 +167,16 @@ def series_files(folder: Path, *, series: str | None = None) -> list[Path]:
         UnreadableFile: no series or several, or an Enhanced CT (all slices in one file).
     """
     folder = Path(folder)
-    chosen = _choose(_headers(folder)[0], folder, series)
+    chosen = _choose(_read_headers(folder)[0], folder, series)
     if any(header.frame is not None for header in chosen):
         raise UnreadableFile(
             f"{folder}: an Enhanced CT; results are written for series of single slices.",
             "Export the series as single slices.",
         )
-    return [slice_.file for slice_ in sorted(map(_slice, chosen), key=lambda slice_: slice_.place.along_normal)]
+    return [slice_.file for slice_ in sorted(map(_read_slice, chosen), key=lambda slice_: slice_.place.along_normal)]
 
 
-def _headers(folder: Path) -> tuple[list[_Header], int]:
+def _read_headers(folder: Path) -> tuple[list[_Header], int]:
     """The headers of all CT slices, and how many other DICOM objects (or localisers among frames) there are."""
     if not folder.exists():
         raise UnreadableFile(
@@ -180,15 +186,15 @@ def _headers(folder: Path) -> tuple[list[_Header], int]:
     files = sorted(path for path in inside if _may_be_slice(path, folder)) if folder.is_dir() else [folder]
     kept, left_out = [], 0
     for file in files:
-        of_file, others = _headers_of(file, alone=not folder.is_dir())
+        of_file, others = _read_file_headers(file, alone=not folder.is_dir())
         kept += of_file
         left_out += others
     return kept, left_out
 
 
-def _headers_of(file: Path, *, alone: bool = False) -> tuple[list[_Header], int]:
+def _read_file_headers(file: Path, *, alone: bool = False) -> tuple[list[_Header], int]:
     """The headers of a file's CT slices, and how many other objects (or localisers among frames) it holds."""
-    with foreign_bytes(file):
+    with translate_parser_errors(file):
         header = open_dataset(file, pixels=False)
         # de-identified series may have lost their UIDs, but the file meta information keeps what the file is
         sop_class = str(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or "")
@@ -196,7 +202,7 @@ def _headers_of(file: Path, *, alone: bool = False) -> tuple[list[_Header], int]
         several = int(header.get("NumberOfFrames") or 1) > 1
         for keyword in _NAMED:  # values are decoded when they are first asked for: now, where errors are caught
             header.get(keyword)
-        frames = frame_headers(header, file) if is_multi_frame(header) else []
+        frames = build_frame_headers(header, file) if is_multi_frame(header) else []
     if several and sop_class == CT_IMAGE:
         raise UnreadableFile(
             f"{file}: a CT slice with several frames, which does not say where each lies.",
@@ -238,7 +244,7 @@ def _choose(headers: list[_Header], folder: Path, series: str | None) -> list[_H
         stacks = {uid: group for uid, group in groups.items() if len(group) > 1}
         groups = stacks if len(stacks) == 1 else groups
     if len(groups) == 1:
-        return _of_one_patient(next(iter(groups.values())), folder)
+        return _require_one_patient(next(iter(groups.values())), folder)
     if not headers:
         raise UnreadableFile(
             f"{folder}: no slices of a CT series were found.", "Give the folder that holds the CT slices."
@@ -255,7 +261,7 @@ def _choose(headers: list[_Header], folder: Path, series: str | None) -> list[_H
     )
 
 
-def _of_one_patient(series: list[_Header], folder: Path) -> list[_Header]:
+def _require_one_patient(series: list[_Header], folder: Path) -> list[_Header]:
     """The same series, once it is that of one patient: without UIDs, files of two can lie in one folder."""
     patients = sorted({str(header.says.get("PatientID") or "") for header in series})
     if len(patients) > 1:
@@ -266,20 +272,20 @@ def _of_one_patient(series: list[_Header], folder: Path) -> list[_Header]:
     return series
 
 
-def _slice(told: _Header) -> _Slice:
-    header, file = told.says, told.file
-    with foreign_bytes(file):
+def _read_slice(listed: _Header) -> _Slice:
+    header, file = listed.says, listed.file
+    with translate_parser_errors(file):
         position, cosines = (
-            numbers(header, "ImagePositionPatient", file),
-            numbers(header, "ImageOrientationPatient", file),
+            read_numbers(header, "ImagePositionPatient", file),
+            read_numbers(header, "ImageOrientationPatient", file),
         )
-        spacing = numbers(header, "PixelSpacing", file)
-        slope, intercept = numbers(header, "RescaleSlope", file), numbers(header, "RescaleIntercept", file)
+        spacing = read_numbers(header, "PixelSpacing", file)
+        slope, intercept = read_numbers(header, "RescaleSlope", file), read_numbers(header, "RescaleIntercept", file)
         unit = str(header.get("RescaleType") or "HU").upper()
-        size = [*numbers(header, "Rows", file), *numbers(header, "Columns", file)]
+        size = [*read_numbers(header, "Rows", file), *read_numbers(header, "Columns", file)]
         padding = [
-            *numbers(header, "PixelPaddingValue", file),
-            *numbers(header, "PixelPaddingRangeLimit", file),
+            *read_numbers(header, "PixelPaddingValue", file),
+            *read_numbers(header, "PixelPaddingRangeLimit", file),
         ]
     if len(position) != 3 or len(cosines) != 6 or len(spacing) != 2 or len(size) != 2:
         raise UnreadableFile(
@@ -313,10 +319,10 @@ def _slice(told: _Header) -> _Slice:
         (int(size[0]), int(size[1])),
         str(header.get("SOPInstanceUID") or ""),
     )
-    return _Slice(file, place, slope[0], intercept[0], (min(padding), max(padding)) if padding else None, told.frame)
+    return _Slice(file, place, slope[0], intercept[0], (min(padding), max(padding)) if padding else None, listed.frame)
 
 
-def _stack(slices: list[_Slice], folder: Path) -> NDArray[Any]:
+def _stack_slices(slices: list[_Slice], folder: Path) -> NDArray[Any]:
     rows, columns = slices[0].place.shape
     whole = all(slice_.slope.is_integer() and slice_.intercept.is_integer() for slice_ in slices)
     # the file's order in memory, so that the [column, row, slice] view costs nothing
@@ -324,7 +330,7 @@ def _stack(slices: list[_Slice], folder: Path) -> NDArray[Any]:
     opened: tuple[Path, Any] | None = None
     for number, slice_ in enumerate(slices):
         try:
-            with foreign_bytes(slice_.file):
+            with translate_parser_errors(slice_.file):
                 # the frames of one file stand one after the other, so it is read once
                 if opened is None or opened[0] != slice_.file:
                     opened = slice_.file, open_dataset(slice_.file, pixels=True)

@@ -49,7 +49,7 @@ class SlicePlace:
         return float(self.position @ self.normal)
 
 
-def affine_of_slices(folder: Path, slices: Sequence[SlicePlace]) -> FloatArray:
+def compute_affine_of_slices(folder: Path, slices: Sequence[SlicePlace]) -> FloatArray:
     """The affine [4, 4] of [column, row, slice] indices to mm, RAS+.
 
     Args:
@@ -69,7 +69,7 @@ def affine_of_slices(folder: Path, slices: Sequence[SlicePlace]) -> FloatArray:
     for other in slices[1:]:
         _require_alike(first, other)
     _require_right_angles(first)
-    step = _even_step(folder, slices)
+    step = _require_even_step(folder, slices)
     affine = np.eye(4)
     affine[:3, 0] = first.cosines[0] * first.spacing_mm[1]
     affine[:3, 1] = first.cosines[1] * first.spacing_mm[0]
@@ -105,7 +105,7 @@ def _require_right_angles(first: SlicePlace) -> None:
         )
 
 
-def _even_step(folder: Path, slices: Sequence[SlicePlace]) -> float:
+def _require_even_step(folder: Path, slices: Sequence[SlicePlace]) -> float:
     """The distance between neighbouring slices in mm, once it is the same for all."""
     normal = slices[0].normal
     positions = np.array([one.position for one in slices])

@@ -141,34 +141,34 @@ def read_codes(path: Path) -> CodeTable:
     import yaml
 
     try:
-        told = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        entry = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise LayoutError(f"{path} is no YAML ({' '.join(str(error).split())[:160]}).", "Fix it.") from None
     known = ("findings", "sites", "title")
-    strange = sorted(set(told) - set(known)) if isinstance(told, dict) else ["(no mapping)"]
+    strange = sorted(set(entry) - set(known)) if isinstance(entry, dict) else ["(no mapping)"]
     if strange:
         raise LayoutError(f"{path}: {', '.join(map(str, strange))} is none of {', '.join(known)}.", "Rename it.")
-    tables = {name: told.get(name) or {} for name in ("findings", "sites")}
+    tables = {name: entry.get(name) or {} for name in ("findings", "sites")}
     for name, table in tables.items():
         if not isinstance(table, dict):
             raise LayoutError(f"{path}: {name} must be a mapping; got {table!r}.", "Write one class or site a line.")
-    findings = {str(k): _concept(path, f"findings.{k}", v) for k, v in tables["findings"].items()}
-    sites = {str(k).upper(): _concept(path, f"sites.{k}", v) for k, v in tables["sites"].items()}
-    title = _concept(path, "title", told["title"]) if told.get("title") else REPORT_TITLE
+    findings = {str(k): _build_concept(path, f"findings.{k}", v) for k, v in tables["findings"].items()}
+    sites = {str(k).upper(): _build_concept(path, f"sites.{k}", v) for k, v in tables["sites"].items()}
+    title = _build_concept(path, "title", entry["title"]) if entry.get("title") else REPORT_TITLE
     return CodeTable(findings, sites, title)
 
 
-def _concept(path: Path, place: str, told: Any) -> CodedConcept:
-    if not isinstance(told, dict) or set(told) != set(_PARTS):
+def _build_concept(path: Path, place: str, entry: Any) -> CodedConcept:
+    if not isinstance(entry, dict) or set(entry) != set(_PARTS):
         raise LayoutError(
-            f"{path}: {place} must have value, scheme and meaning; got {told!r}.",
+            f"{path}: {place} must have value, scheme and meaning; got {entry!r}.",
             "Write {value: ..., scheme: ..., meaning: ...}; numbers in quotes.",
         )
     for part in _PARTS:
-        text = told[part]
+        text = entry[part]
         if not isinstance(text, str) or not text.strip() or len(text) > _LONGEST[part] or "\\" in text:
             raise LayoutError(
                 f"{path}: {part} of {place} must be a text of 1 to {_LONGEST[part]} letters; got {text!r}.",
                 "Put it in quotes, and shorten it.",
             )
-    return CodedConcept(told["value"], told["scheme"], told["meaning"])
+    return CodedConcept(entry["value"], entry["scheme"], entry["meaning"])

@@ -109,7 +109,7 @@ class SourceImage:
         return deepcopy(self.header)
 
 
-def source_image(dataset: Dataset, where: Path | str = "the image") -> SourceImage:
+def build_source_image(dataset: Dataset, where: Path | str = "the image") -> SourceImage:
     """A DICOM image as something that results can refer to.
 
     Args:
@@ -119,7 +119,7 @@ def source_image(dataset: Dataset, where: Path | str = "the image") -> SourceIma
     Raises:
         UnreadableFile: UIDs or the image's size are missing.
     """
-    header, notes = sound_header(dataset, where)
+    header, notes = copy_sound_header(dataset, where)
     if "Rows" not in header or "Columns" not in header or min(int(header.Rows), int(header.Columns)) < 1:
         raise UnreadableFile(f"{where}: the header states no rows and columns.", "Give an image.")
     digest = hashlib.sha256()
@@ -129,7 +129,7 @@ def source_image(dataset: Dataset, where: Path | str = "the image") -> SourceIma
     return SourceImage(header, digest.hexdigest(), notes)
 
 
-def sound_header(dataset: Dataset, where: Path | str = "the image") -> tuple[Dataset, tuple[str, ...]]:
+def copy_sound_header(dataset: Dataset, where: Path | str = "the image") -> tuple[Dataset, tuple[str, ...]]:
     """What results take over from a source, each value checked; and notes of what was emptied.
 
     Raises:
@@ -152,15 +152,15 @@ def sound_header(dataset: Dataset, where: Path | str = "the image") -> tuple[Dat
             if keyword in IDENTIFIERS:
                 _take_identifier(header, keyword, dataset, notes)
             else:
-                value, sound = _sound(keyword, _read(dataset, keyword), dataset)
+                value, sound = _check_value(keyword, _read(dataset, keyword), dataset)
                 if not sound:
-                    notes.append(f"{keyword} of the source is none ({_vr(keyword)}) and was left empty")
+                    notes.append(f"{keyword} of the source is none ({_find_vr(keyword)}) and was left empty")
                 if value is not None or keyword in TYPE_2:
-                    _set(header, keyword, value)
+                    _set_element(header, keyword, value)
         for keyword in _TABLES:
             items = _read(dataset, keyword)
             if items:
-                _set(header, keyword, deepcopy(items))
+                _set_element(header, keyword, deepcopy(items))
     _settle_window(header)
     _settle_deidentification(header)
     header.SpecificCharacterSet = UTF8
@@ -192,13 +192,13 @@ def _read(dataset: Dataset, keyword: str) -> Any:
         return None
 
 
-def _vr(keyword: str) -> str:
+def _find_vr(keyword: str) -> str:
     from pydicom.datadict import dictionary_VR
 
     return str(dictionary_VR(keyword))
 
 
-def _set(header: Dataset, keyword: str, value: Any) -> None:
+def _set_element(header: Dataset, keyword: str, value: Any) -> None:
     reading = config.settings.reading_validation_mode
     writing = config.settings.writing_validation_mode
     config.settings.reading_validation_mode = config.settings.writing_validation_mode = config.IGNORE
@@ -212,21 +212,21 @@ def _take_identifier(header: Dataset, keyword: str, dataset: Dataset, notes: lis
     """An identifier as it stands, whatever it is: a changed one would name somebody else."""
     value = _read(dataset, keyword)
     text = "" if value is None else str(value)
-    if text and not _fits(_vr(keyword), text):
-        notes.append(f"{keyword} of the source does not follow its type ({_vr(keyword)}); it was not changed")
-    _set(header, keyword, text)
+    if text and not _follows_vr(_find_vr(keyword), text):
+        notes.append(f"{keyword} of the source does not follow its type ({_find_vr(keyword)}); it was not changed")
+    _set_element(header, keyword, text)
 
 
-def _sound(keyword: str, value: Any, dataset: Dataset) -> tuple[Any, bool]:
+def _check_value(keyword: str, value: Any, dataset: Dataset) -> tuple[Any, bool]:
     """A value that may stand in a result, or None, and whether the source's was sound."""
-    vr = _vr(keyword)
+    vr = _find_vr(keyword)
     if value is None or (not isinstance(value, (int, float)) and len(str(value).strip()) == 0):
         # an element whose bytes cannot be read is there and yet says nothing
         return None, value is not None or keyword not in dataset or not _has_bytes(dataset, keyword)
     if vr == "PN":
         # str() decodes; the name as it was read would be written in its old character set
         text = str(value)
-        return (PersonName(text), True) if _fits("PN", text) else (None, False)
+        return (PersonName(text), True) if _follows_vr("PN", text) else (None, False)
     many = [value] if isinstance(value, (str, bytes, int, float)) or not hasattr(value, "__iter__") else list(value)
     if vr in _NUMBERS:
         try:
@@ -238,7 +238,7 @@ def _sound(keyword: str, value: Any, dataset: Dataset) -> tuple[Any, bool]:
     texts = [str(one) for one in many]
     if keyword == "PatientSex" and texts[0].strip() not in _SEXES:
         return None, False
-    if not all(_fits(vr, text) for text in texts):
+    if not all(_follows_vr(vr, text) for text in texts):
         return None, False
     return (texts[0] if len(texts) == 1 else texts), True
 
@@ -251,7 +251,7 @@ def _has_bytes(dataset: Dataset, keyword: str) -> bool:
     return bool(getattr(raw, "value", None))
 
 
-def _fits(vr: str, text: str) -> bool:
+def _follows_vr(vr: str, text: str) -> bool:
     """Whether a text follows its type, also in what pydicom's pattern lets pass."""
     try:
         validate_value(vr, text, config.RAISE)

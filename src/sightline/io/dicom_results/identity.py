@@ -30,29 +30,29 @@ _TIMES = (
 )
 
 
-def uid_of(*parts: object) -> str:
+def make_uid(*parts: object) -> str:
     """A UID made of words: the same words, the same UID."""
     text = "\0".join(str(part) for part in parts)
     return f"2.25.{int.from_bytes(hashlib.sha256(text.encode('utf-8')).digest()[:16], 'big')}"
 
 
-def result_words(sources: Sequence[SourceImage], made_by: Sequence[str]) -> tuple[str, ...]:
-    """What decides an answer, as words for `uid_of`: what made it, and the images with their pixels, in any order."""
+def list_result_words(sources: Sequence[SourceImage], made_by: Sequence[str]) -> tuple[str, ...]:
+    """What decides an answer, as words for `make_uid`: what made it, and the images with their pixels, in any order."""
     return (*made_by, *sorted(f"{source.uid} {source.pixels_sha256}" for source in sources))
 
 
-def is_own_result(said: Mapping[str, Any] | Dataset) -> bool:
+def is_own_result(words: Mapping[str, Any] | Dataset) -> bool:
     """Whether a DICOM object is a result that was written here: it must never be judged as a picture.
 
     Args:
-        said: elements by keyword (`Manufacturer`, `SeriesDescription`).
+        words: elements by keyword (`Manufacturer`, `SeriesDescription`).
     """
-    manufacturer = str(said.get("Manufacturer") or "").strip()
-    series = str(said.get("SeriesDescription") or "").strip()
+    manufacturer = str(words.get("Manufacturer") or "").strip()
+    series = str(words.get("SeriesDescription") or "").strip()
     return manufacturer == MANUFACTURER and series.startswith(RESEARCH)
 
 
-def short(text: str, most: int) -> str:
+def shorten(text: str, most: int) -> str:
     """A text that fits a DICOM value: no backslash, no control character, at most so many bytes as UTF-8."""
     plain = " ".join("".join(x if x.isprintable() else " " for x in text.replace("\\", "/")).split())
     # limits are of letters, but what checks objects counts bytes
@@ -60,10 +60,10 @@ def short(text: str, most: int) -> str:
     return plain if len(held) <= most else held[: most - 1].decode("utf-8", "ignore").rstrip() + "~"
 
 
-def series_description(finding: str, kind: str) -> str:
+def format_series_description(finding: str, kind: str) -> str:
     """`AI RESEARCH: FINDING, KIND`, at most 64 letters."""
     room = 64 - len(f"{RESEARCH}: , {kind.upper()}")
-    return f"{RESEARCH}: {short(finding.upper(), room)}, {kind.upper()}"
+    return f"{RESEARCH}: {shorten(finding.upper(), room)}, {kind.upper()}"
 
 
 def finish(dataset: Dataset, source: SourceImage, made: datetime, words: Sequence[str]) -> Dataset:
@@ -74,12 +74,12 @@ def finish(dataset: Dataset, source: SourceImage, made: datetime, words: Sequenc
         dataset: an object as highdicom made it; changed in place.
         source: what it is about.
         made: the time that is written.
-        words: of the object, for `uid_of`.
+        words: of the object, for `make_uid`.
     """
     # an SR has no laterality, and a segmentation must not have it
     if dataset.Modality in ("PR", "OT"):
-        told = source.header.get("Laterality") or source.header.get("ImageLaterality") or ""
-        dataset.Laterality = told if told in ("L", "R") else ""
+        side = source.header.get("Laterality") or source.header.get("ImageLaterality") or ""
+        dataset.Laterality = side if side in ("L", "R") else ""
     date, time = made.strftime("%Y%m%d"), made.strftime("%H%M%S")
     for day, hour in _TIMES:
         if day in dataset:
@@ -90,26 +90,26 @@ def finish(dataset: Dataset, source: SourceImage, made: datetime, words: Sequenc
     if any(element.value == PRIVATE for element in dataset.iterall() if element.tag == 0x00080102):
         scheme = Dataset()
         scheme.CodingSchemeDesignator = PRIVATE
-        scheme.CodingSchemeUID = uid_of("coding scheme", PRIVATE)
+        scheme.CodingSchemeUID = make_uid("coding scheme", PRIVATE)
         scheme.CodingSchemeName = "Classes of sightline runs that no known scheme names"
         scheme.CodingSchemeResponsibleOrganization = MANUFACTURER
         dataset.CodingSchemeIdentificationSequence = [scheme]
     if dataset.get("DimensionOrganizationSequence"):
-        organisation = uid_of("dimensions", *words)
+        organisation = make_uid("dimensions", *words)
         for item in (*dataset.DimensionOrganizationSequence, *dataset.get("DimensionIndexSequence", ())):
             item.DimensionOrganizationUID = organisation
     for item in dataset.get("ContributingEquipmentSequence", ()):
         if "ContributionDateTime" in item:
             del item.ContributionDateTime
     meta = dataset.file_meta
-    meta.ImplementationClassUID = uid_of("sightline")
+    meta.ImplementationClassUID = make_uid("sightline")
     meta.ImplementationVersionName = "SIGHTLINE"
     if "FileMetaInformationGroupLength" in meta:
         del meta.FileMetaInformationGroupLength
     return dataset
 
 
-def dicom_bytes(dataset: Dataset) -> bytes:
+def encode_dicom(dataset: Dataset) -> bytes:
     """An object as the bytes of a DICOM file."""
     stream = BytesIO()
     dataset.save_as(stream, enforce_file_format=True)

@@ -22,11 +22,11 @@ from pydicom.dataset import Dataset
 from sightline import __version__
 from sightline.errors import GeometryError
 from sightline.io.dicom_results.codes import BOUNDED_BY, CodeTable
-from sightline.io.dicom_results.header import SourceImage, source_image
-from sightline.io.dicom_results.identity import SERIES_FROM, result_words, short, uid_of
+from sightline.io.dicom_results.header import SourceImage, build_source_image
+from sightline.io.dicom_results.identity import SERIES_FROM, list_result_words, make_uid, shorten
 from sightline.io.dicom_results.objects import write_objects
-from sightline.io.dicom_results.regions import code_sequence, tracking, write_regions
-from sightline.io.dicom_results.reports import certainty, image_region, write_report
+from sightline.io.dicom_results.regions import build_code_sequence, make_tracking, write_regions
+from sightline.io.dicom_results.reports import build_certainty, build_image_region, write_report
 from sightline.io.dicom_results.results import KINDS, FoundRegion, Maker, StudyResult
 from sightline.structures.frame import Frame
 from sightline.structures.regions import Box, Mask, Polygon, Region, Scribble
@@ -80,7 +80,7 @@ def write_marks_as_dicom(
         ```
     """
     dataset = pydicom.dcmread(source) if isinstance(source, Path) else source
-    image = source_image(dataset, source if isinstance(source, Path) else "the image")
+    image = build_source_image(dataset, source if isinstance(source, Path) else "the image")
     return write_objects(make_marks(image, marks, made, codes or CodeTable()), folder)
 
 
@@ -91,36 +91,39 @@ def make_marks(source: SourceImage, marks: Sequence[ReaderMark], made: datetime,
         readers[mark.region.tag.reader].append(mark)
     objects: list[Dataset] = []
     for number, reader in enumerate(sorted(readers), 1):
-        objects += _of_reader(source, reader, readers[reader], made, codes, number)
+        objects += _make_reader_objects(source, reader, readers[reader], made, codes, number)
     return objects
 
 
-def _of_reader(
+def _make_reader_objects(
     source: SourceImage, reader: str, marks: list[ReaderMark], made: datetime, codes: CodeTable, number: int
 ) -> list[Dataset]:
     frame = Frame.of_image(source.shape)
     named = reader or "a reader who is not named"
     maker = Maker("sightline marks", "marks", "", __version__)
-    drawn = [(mark, _pixels(mark.region, frame)) for mark in marks]
-    told = [
-        f"{mark.label} {mark.confidence} {_words_of(_lines(mark.region))} {_digest(pixels)}" for mark, pixels in drawn
+    drawn = [(mark, _draw_pixels(mark.region, frame)) for mark in marks]
+    described = [
+        f"{mark.label} {mark.confidence} {_digest_lines(_list_lines(mark.region))} {_digest_pixels(pixels)}"
+        for mark, pixels in drawn
     ]
-    words = result_words([source], ("marks", reader, __version__, *told))
+    words = list_result_words([source], ("marks", reader, __version__, *described))
     labels = list(dict.fromkeys(mark.label for mark in marks))
     about = labels[0] if len(labels) == 1 else f"{len(labels)} findings"
 
-    def series(kind: str) -> tuple[str, int, str]:
+    def describe_series(kind: str) -> tuple[str, int, str]:
         place = SERIES_FROM + len(KINDS) + ("marks", "regions").index(kind)
-        return uid_of("series", kind, *words), place, short(f"{MARKED}: {about.upper()}, {kind.upper()}", 64)
+        return make_uid("series", kind, *words), place, shorten(f"{MARKED}: {about.upper()}, {kind.upper()}", 64)
 
     objects: list[Dataset] = []
-    groups = [group for place, mark in enumerate(marks, 1) for group in _groups(source, mark, place, words, codes)]
+    groups = [
+        group for place, mark in enumerate(marks, 1) for group in _build_groups(source, mark, place, words, codes)
+    ]
     result = StudyResult((), maker, made, codes)
     if groups:
         notes = [f"Marks of {named}; not a report on the patient."]
         objects.append(
             write_report(
-                [source], groups, result, ("marks", *words), series("marks"), number=number, notes=notes,
+                [source], groups, result, ("marks", *words), describe_series("marks"), number=number, notes=notes,
                 observer=named,
             )
         )  # fmt: skip
@@ -131,12 +134,14 @@ def _of_reader(
     ]
     if areas:
         objects.append(
-            write_regions(source, areas, maker, codes, made, words, series("regions"), number=number, by_hand=True)
+            write_regions(
+                source, areas, maker, codes, made, words, describe_series("regions"), number=number, by_hand=True
+            )
         )
     return objects
 
 
-def _pixels(region: Region, frame: Frame) -> NDArray[np.bool_] | None:
+def _draw_pixels(region: Region, frame: Frame) -> NDArray[np.bool_] | None:
     """Pixels of what has an area of its own drawing; a box is its corners and a scribble its line."""
     if not isinstance(region, (Polygon, Mask)):
         return None
@@ -148,7 +153,7 @@ def _pixels(region: Region, frame: Frame) -> NDArray[np.bool_] | None:
     return np.asarray(region.draw(frame), dtype=bool)
 
 
-def _lines(region: Region) -> list[NDArray[np.float64]]:
+def _list_lines(region: Region) -> list[NDArray[np.float64]]:
     """Lines of (column, row), closed but for scribbles; none of a mask."""
     if isinstance(region, Box):
         (top, left), (bottom, right) = region.start, region.stop
@@ -160,29 +165,31 @@ def _lines(region: Region) -> list[NDArray[np.float64]]:
     return []
 
 
-def _words_of(lines: list[NDArray[np.float64]]) -> str:
+def _digest_lines(lines: list[NDArray[np.float64]]) -> str:
     """Lines as UIDs hold them; those too long to be written out whole, which two marks could share, with a digest."""
     with np.printoptions(
         precision=8, threshold=_WHOLE, edgeitems=3, linewidth=75, suppress=False, floatmode="maxprec", sign="-"
     ):
         text = str(lines)
     long = [line.tobytes().hex() for line in lines if line.size > _WHOLE]
-    return text + (f" {uid_of(*long)}" if long else "")
+    return text + (f" {make_uid(*long)}" if long else "")
 
 
-def _digest(pixels: NDArray[np.bool_] | None) -> str:
-    return "" if pixels is None else uid_of(pixels.shape, np.packbits(pixels).tobytes().hex())
+def _digest_pixels(pixels: NDArray[np.bool_] | None) -> str:
+    return "" if pixels is None else make_uid(pixels.shape, np.packbits(pixels).tobytes().hex())
 
 
-def _groups(source: SourceImage, mark: ReaderMark, place: int, words: Sequence[str], codes: CodeTable) -> list[Any]:
+def _build_groups(
+    source: SourceImage, mark: ReaderMark, place: int, words: Sequence[str], codes: CodeTable
+) -> list[Any]:
     """One group a line: a polygon of two parts is two groups with one tracking identifier."""
     if mark.confidence is not None and not 0.0 <= mark.confidence <= 1.0:
         raise GeometryError(f"A confidence lies between 0 and 1; got {mark.confidence}.")
     limit = (source.shape[1], source.shape[0])
-    name, uid = tracking(mark.label, place, (*words, source.uid))
+    name, uid = make_tracking(mark.label, place, (*words, source.uid))
     site = codes.site(str(source.header.get("BodyPartExamined") or ""))
     groups = []
-    for line in _lines(mark.region):
+    for line in _list_lines(mark.region):
         if (line < 0).any() or (line > limit).any():
             raise GeometryError(
                 f"A mark of {mark.label} reaches outside the image of {source.shape} pixels.", "Cut it to the image."
@@ -191,11 +198,11 @@ def _groups(source: SourceImage, mark: ReaderMark, place: int, words: Sequence[s
         groups.append(
             hd.sr.PlanarROIMeasurementsAndQualitativeEvaluations(
                 tracking_identifier=hd.sr.TrackingIdentifier(uid=uid, identifier=name),
-                referenced_region=image_region(kind, line, source),
-                finding_type=code_sequence(codes.finding(mark.label)),
-                finding_sites=None if site is None else [hd.sr.FindingSite(code_sequence(site))],
-                measurements=None if mark.confidence is None else [certainty(mark.confidence)],
-                geometric_purpose=code_sequence(BOUNDED_BY) if isinstance(mark.region, Box) else None,
+                referenced_region=build_image_region(kind, line, source),
+                finding_type=build_code_sequence(codes.finding(mark.label)),
+                finding_sites=None if site is None else [hd.sr.FindingSite(build_code_sequence(site))],
+                measurements=None if mark.confidence is None else [build_certainty(mark.confidence)],
+                geometric_purpose=build_code_sequence(BOUNDED_BY) if isinstance(mark.region, Box) else None,
             )
         )
     return groups

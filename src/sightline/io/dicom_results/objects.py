@@ -13,10 +13,10 @@ from sightline.errors import LayoutError
 from sightline.io.dicom_results.header import require_one_study
 from sightline.io.dicom_results.identity import (
     SERIES_FROM,
-    dicom_bytes,
-    result_words,
-    series_description,
-    uid_of,
+    encode_dicom,
+    format_series_description,
+    list_result_words,
+    make_uid,
 )
 from sightline.io.dicom_results.parametric_map import write_map
 from sightline.io.dicom_results.picture import Syntax, write_picture
@@ -27,7 +27,7 @@ from sightline.io.dicom_results.states import write_state
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ObjectOptions:
     """Which objects are made, and how.
 
     Attributes:
@@ -47,7 +47,7 @@ class Wanted:
             raise LayoutError(f"{', '.join(strange)} is none of {', '.join(KINDS)}.", "Choose among these.")
 
 
-def make_objects(result: StudyResult, wanted: Wanted = Wanted()) -> list[Dataset]:
+def make_objects(result: StudyResult, wanted: ObjectOptions = ObjectOptions()) -> list[Dataset]:
     """The objects of a study's result, reports first; kinds that there is nothing for are left out.
 
     Raises:
@@ -56,11 +56,15 @@ def make_objects(result: StudyResult, wanted: Wanted = Wanted()) -> list[Dataset
     require_one_study([image.source for image in result.images])
     maker = result.maker
     made_by = (maker.run, maker.weights, maker.version, *maker.parameters)
-    words = result_words([image.source for image in result.images], made_by)
-    finding = _finding(result)
+    words = list_result_words([image.source for image in result.images], made_by)
+    finding = _name_finding(result)
 
-    def series(kind: Kind) -> tuple[str, int, str]:
-        return uid_of("series", kind, *words), SERIES_FROM + KINDS.index(kind), series_description(finding, kind)
+    def describe_series(kind: Kind) -> tuple[str, int, str]:
+        return (
+            make_uid("series", kind, *words),
+            SERIES_FROM + KINDS.index(kind),
+            format_series_description(finding, kind),
+        )
 
     drawn: list[Dataset] = []
     for kind in wanted.kinds:
@@ -68,15 +72,15 @@ def make_objects(result: StudyResult, wanted: Wanted = Wanted()) -> list[Dataset
         if maker_of is not None:
             number = 0
             for image in result.images:
-                made = maker_of(result, image, words, series(kind), number + 1, wanted)
+                made = maker_of(result, image, words, describe_series(kind), number + 1, wanted)
                 if made is not None:
                     drawn.append(made)
                     number += 1
     reports: list[Dataset] = []
     if "findings" in wanted.kinds and any(image.said for image in result.images):
-        reports.append(write_findings(result, words, series("findings")))
+        reports.append(write_findings(result, words, describe_series("findings")))
     if "marks" in wanted.kinds and any(image.boxes for image in result.images):
-        reports.append(write_marks_report(result, words, series("marks")))
+        reports.append(write_marks_report(result, words, describe_series("marks")))
     for report in reports:
         add_evidence(report, [other for other in (*reports, *drawn) if other is not report])
     return [*reports, *drawn]
@@ -92,11 +96,13 @@ def write_objects(objects: Sequence[Dataset], folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for dataset in objects:
-        kind = KINDS[int(dataset.SeriesNumber) - SERIES_FROM] if _numbered(dataset) else str(dataset.Modality).lower()
+        kind = (
+            KINDS[int(dataset.SeriesNumber) - SERIES_FROM] if _is_numbered(dataset) else str(dataset.Modality).lower()
+        )
         path = folder / f"{kind}_{int(dataset.InstanceNumber):02d}_{str(dataset.SOPInstanceUID)[-12:]}.dcm"
         partial = path.with_name(path.name + ".partial")
         with partial.open("wb") as file:
-            file.write(dicom_bytes(dataset))
+            file.write(encode_dicom(dataset))
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
@@ -104,13 +110,13 @@ def write_objects(objects: Sequence[Dataset], folder: Path) -> list[Path]:
     return paths
 
 
-def _numbered(dataset: Dataset) -> bool:
+def _is_numbered(dataset: Dataset) -> bool:
     return 0 <= int(dataset.SeriesNumber) - SERIES_FROM < len(KINDS)
 
 
-def _finding(result: StudyResult) -> str:
+def _name_finding(result: StudyResult) -> str:
     """What the series are called after: the one finding that is looked for, or how many there are."""
-    labels = list(dict.fromkeys(said.label for image in result.images for said in image.said))
+    labels = list(dict.fromkeys(finding.label for image in result.images for finding in image.said))
     labels = labels or list(dict.fromkeys(box.label for image in result.images for box in image.boxes)) or ["finding"]
     return labels[0] if len(labels) == 1 else f"{len(labels)} findings"
 
@@ -119,8 +125,8 @@ _Words = tuple[str, ...]
 _Series = tuple[str, int, str]
 
 
-def _regions(
-    result: StudyResult, image: ImageResult, words: _Words, series: _Series, number: int, wanted: Wanted
+def _make_regions(
+    result: StudyResult, image: ImageResult, words: _Words, series: _Series, number: int, wanted: ObjectOptions
 ) -> Dataset | None:
     if not any(region.mask.any() for region in image.regions):
         return None
@@ -129,14 +135,14 @@ def _regions(
     )
 
 
-def _states(
-    result: StudyResult, image: ImageResult, words: _Words, series: _Series, number: int, wanted: Wanted
+def _make_states(
+    result: StudyResult, image: ImageResult, words: _Words, series: _Series, number: int, wanted: ObjectOptions
 ) -> Dataset | None:
     return write_state(image.source, image.said, image.boxes, result.maker, result.made, words, series, number=number)
 
 
-def _picture(
-    result: StudyResult, image: ImageResult, words: _Words, series: _Series, number: int, wanted: Wanted
+def _make_picture(
+    result: StudyResult, image: ImageResult, words: _Words, series: _Series, number: int, wanted: ObjectOptions
 ) -> Dataset | None:
     if image.picture is None:
         return None
@@ -146,8 +152,8 @@ def _picture(
     )  # fmt: skip
 
 
-def _map(
-    result: StudyResult, image: ImageResult, words: _Words, series: _Series, number: int, wanted: Wanted
+def _make_map(
+    result: StudyResult, image: ImageResult, words: _Words, series: _Series, number: int, wanted: ObjectOptions
 ) -> Dataset | None:
     if image.map is None:
         return None
@@ -157,5 +163,10 @@ def _map(
     )  # fmt: skip
 
 
-_Make = Callable[[StudyResult, ImageResult, _Words, _Series, int, Wanted], Dataset | None]
-_OF_AN_IMAGE: dict[Kind, _Make] = {"regions": _regions, "states": _states, "picture": _picture, "map": _map}
+_Make = Callable[[StudyResult, ImageResult, _Words, _Series, int, ObjectOptions], Dataset | None]
+_OF_AN_IMAGE: dict[Kind, _Make] = {
+    "regions": _make_regions,
+    "states": _make_states,
+    "picture": _make_picture,
+    "map": _make_map,
+}

@@ -15,8 +15,8 @@ from pydicom.dataset import Dataset
 from sightline.errors import GeometryError
 from sightline.io.dicom_results.codes import CodedConcept
 from sightline.io.dicom_results.header import SourceImage
-from sightline.io.dicom_results.identity import MANUFACTURER, NOT_FOR_DIAGNOSIS, finish, short, uid_of
-from sightline.io.dicom_results.regions import code_sequence, contributing_equipment, equipment
+from sightline.io.dicom_results.identity import MANUFACTURER, NOT_FOR_DIAGNOSIS, finish, make_uid, shorten
+from sightline.io.dicom_results.regions import build_code_sequence, describe_contributing_equipment, describe_equipment
 from sightline.io.dicom_results.results import Maker
 
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
@@ -55,7 +55,7 @@ def write_picture(
         raise GeometryError(f"A secondary capture is uint8 [h, w, 3]; got {pixels.dtype} {pixels.shape}.")
     header = source.copy()
     made_of = ("picture", source.uid, *words, *([syntax] if syntax != "plain" else []))
-    named = equipment(maker)
+    named = describe_equipment(maker)
     orientation = header.get("PatientOrientation")
     dataset = hd.sc.SCImage.from_ref_dataset(
         header,
@@ -66,25 +66,25 @@ def write_picture(
         series_instance_uid=series[0],
         series_number=series[1],
         series_description=series[2],
-        sop_instance_uid=uid_of(*made_of),
+        sop_instance_uid=make_uid(*made_of),
         instance_number=number,
         manufacturer=named.pop("manufacturer"),
         # highdicom wants both; what the source says, or nothing, is written below
         patient_orientation=("L", "F"),
         laterality="L",
         transfer_syntax_uid=SYNTAXES[syntax],
-        contributing_equipment=contributing_equipment(maker),
+        contributing_equipment=describe_contributing_equipment(maker),
         specific_character_set=header.SpecificCharacterSet,
         **named,
     )
     dataset.ConversionType = "WSD"
     dataset.ImageType = ["DERIVED", "SECONDARY"]
     dataset.BurnedInAnnotation = "YES"
-    dataset.DerivationDescription = short(f"{NOT_FOR_DIAGNOSIS} Drawn by {MANUFACTURER}, run {maker.run}.", 1024)
-    told: Any = list(orientation) if orientation is not None and len(orientation) == 2 else ""
-    dataset.PatientOrientation = told
+    dataset.DerivationDescription = shorten(f"{NOT_FOR_DIAGNOSIS} Drawn by {MANUFACTURER}, run {maker.run}.", 1024)
+    orientation_value: Any = list(orientation) if orientation is not None and len(orientation) == 2 else ""
+    dataset.PatientOrientation = orientation_value
     reference = Dataset()
     reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = header.SOPClassUID, header.SOPInstanceUID
-    reference.PurposeOfReferenceCodeSequence = [code_sequence(SOURCE_IMAGE)]
+    reference.PurposeOfReferenceCodeSequence = [build_code_sequence(SOURCE_IMAGE)]
     dataset.SourceImageSequence = [reference]
     return finish(dataset, source, made, made_of)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from sightline.io.dicom_results.header import SourceImage
-from sightline.io.dicom_results.identity import uid_of
+from sightline.io.dicom_results.identity import make_uid
 
 PLANE_SAYS = "Placed in the image alone: its frame of reference is its own and says nothing about the patient."
 ASSUMED_MM = "The image states no size of its pixels; 1 mm was assumed for its plane"
@@ -45,7 +45,7 @@ class ImagePlane:
         return measures, orientation, [hd.PlanePositionSequence("PATIENT", self.position)]
 
 
-def pixel_mm(header: Dataset) -> tuple[float, float] | None:
+def read_pixel_mm(header: Dataset) -> tuple[float, float] | None:
     """Size of a pixel (rows, columns) in mm: PixelSpacing, else ImagerPixelSpacing, else None."""
     for keyword in ("PixelSpacing", "ImagerPixelSpacing"):
         value = header.get(keyword)
@@ -56,20 +56,20 @@ def pixel_mm(header: Dataset) -> tuple[float, float] | None:
     return None
 
 
-def plane_of_image(source: SourceImage) -> ImagePlane:
+def build_plane_of_image(source: SourceImage) -> ImagePlane:
     """The plane of an image's own pixels."""
-    rows, columns = pixel_mm(source.header) or (1.0, 1.0)
+    rows, columns = read_pixel_mm(source.header) or (1.0, 1.0)
     return ImagePlane((0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), (rows, columns))
 
 
-def plane_of_cells(source: SourceImage, to_source: NDArray[np.float64]) -> ImagePlane | None:
+def build_plane_of_cells(source: SourceImage, to_source: NDArray[np.float64]) -> ImagePlane | None:
     """The plane of cells laid over an image, or None where they are sheared and no plane can hold them.
 
     Args:
         source: the image.
         to_source: [3, 3], from cells to pixels, (row, column) from the corner.
     """
-    rows, columns = pixel_mm(source.header) or (1.0, 1.0)
+    rows, columns = read_pixel_mm(source.header) or (1.0, 1.0)
     size = np.array([rows, columns])
     along = np.asarray(to_source, dtype=np.float64)[:2, :2] * size[:, None]
     down, right = along[:, 0], along[:, 1]
@@ -83,10 +83,10 @@ def plane_of_cells(source: SourceImage, to_source: NDArray[np.float64]) -> Image
     return ImagePlane((float(centre[1]), float(centre[0]), 0.0), orientation, lengths)
 
 
-def image_on_plane(source: SourceImage, run: str) -> Dataset:
+def place_image_on_plane(source: SourceImage, run: str) -> Dataset:
     """The image's header as that of a slice in a frame of reference of its own, for highdicom to refer to."""
-    header, plane = source.copy(), plane_of_image(source)
-    header.FrameOfReferenceUID = uid_of("frame of reference", source.uid, run)
+    header, plane = source.copy(), build_plane_of_image(source)
+    header.FrameOfReferenceUID = make_uid("frame of reference", source.uid, run)
     header.PositionReferenceIndicator = ""
     header.ImagePositionPatient = list(plane.position)
     header.ImageOrientationPatient = list(plane.orientation)
@@ -98,6 +98,6 @@ def image_on_plane(source: SourceImage, run: str) -> Dataset:
     return header
 
 
-def notes_of_plane(source: SourceImage) -> tuple[str, ...]:
+def list_notes_of_plane(source: SourceImage) -> tuple[str, ...]:
     """What has to be said of the image's plane."""
-    return () if pixel_mm(source.header) else (ASSUMED_MM,)
+    return () if read_pixel_mm(source.header) else (ASSUMED_MM,)

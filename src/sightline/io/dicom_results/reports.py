@@ -27,9 +27,15 @@ from sightline.io.dicom_results.codes import (
     CodeTable,
 )
 from sightline.io.dicom_results.header import SourceImage
-from sightline.io.dicom_results.identity import MANUFACTURER, NOT_FOR_DIAGNOSIS, finish, short, uid_of
-from sightline.io.dicom_results.plane import notes_of_plane
-from sightline.io.dicom_results.regions import code_sequence, contributing_equipment, equipment, number_labels, tracking
+from sightline.io.dicom_results.identity import MANUFACTURER, NOT_FOR_DIAGNOSIS, finish, make_uid, shorten
+from sightline.io.dicom_results.plane import list_notes_of_plane
+from sightline.io.dicom_results.regions import (
+    build_code_sequence,
+    describe_contributing_equipment,
+    describe_equipment,
+    make_tracking,
+    number_labels,
+)
 from sightline.io.dicom_results.results import ImageResult, Maker, StudyResult
 
 COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"
@@ -53,20 +59,20 @@ def write_findings(result: StudyResult, words: Sequence[str], series: tuple[str,
     """
     groups, notes = [], []
     for image in result.images:
-        placed = notes_of_plane(image.source) if image.regions or image.map is not None else ()
+        placed = list_notes_of_plane(image.source) if image.regions or image.map is not None else ()
         notes += [f"{note}." for note in (*image.source.notes, *placed, *image.notes)]
         reference = hd.sr.SourceImageForMeasurementGroup(str(image.source.header.SOPClassUID), image.source.uid)
-        for said in image.said:
+        for finding in image.said:
             # the same as of the finding's first box and region
-            name, uid = tracking(said.label, 1, (*words, image.source.uid))
+            name, uid = make_tracking(finding.label, 1, (*words, image.source.uid))
             groups.append(
                 hd.sr.MeasurementsAndQualitativeEvaluations(
                     tracking_identifier=hd.sr.TrackingIdentifier(uid=uid, identifier=name),
-                    finding_type=code_sequence(result.codes.finding(said.label)),
-                    algorithm_id=algorithm(result.maker),
-                    finding_sites=_sites(image.source, result.codes),
-                    measurements=None if said.probability is None else [certainty(said.probability)],
-                    qualitative_evaluations=None if said.present is None else [presence(said.present)],
+                    finding_type=build_code_sequence(result.codes.finding(finding.label)),
+                    algorithm_id=build_algorithm(result.maker),
+                    finding_sites=_find_sites(image.source, result.codes),
+                    measurements=None if finding.probability is None else [build_certainty(finding.probability)],
+                    qualitative_evaluations=None if finding.present is None else [build_presence(finding.present)],
                     source_images=[reference],
                 )
             )
@@ -87,45 +93,47 @@ def write_marks_report(
         series: UID, number and description of the series.
         number: of the instance in its series.
     """
-    groups = [group for image in result.images for group in _boxes(image, result, words)]
+    groups = [group for image in result.images for group in _build_boxes(image, result, words)]
     sources = [image.source for image in result.images if image.boxes]
     return write_report(sources, groups, result, ("marks", *words), series, number=number)
 
 
-def _boxes(image: ImageResult, result: StudyResult, words: Sequence[str]) -> list[Any]:
+def _build_boxes(image: ImageResult, result: StudyResult, words: Sequence[str]) -> list[Any]:
     groups = []
     for n, box in zip(number_labels([box.label for box in image.boxes]), image.boxes, strict=True):
         top, left, bottom, right = box.corners
         corners = np.array([(left, top), (right, top), (right, bottom), (left, bottom), (left, top)])
-        name, uid = tracking(box.label, n, (*words, image.source.uid))
+        name, uid = make_tracking(box.label, n, (*words, image.source.uid))
         groups.append(
             hd.sr.PlanarROIMeasurementsAndQualitativeEvaluations(
                 tracking_identifier=hd.sr.TrackingIdentifier(uid=uid, identifier=name),
-                referenced_region=image_region("POLYLINE", corners, image.source),
-                finding_type=code_sequence(result.codes.finding(box.label)),
-                algorithm_id=algorithm(result.maker),
-                finding_sites=_sites(image.source, result.codes),
-                measurements=None if box.score is None else [certainty(box.score)],
-                geometric_purpose=code_sequence(BOUNDED_BY),
+                referenced_region=build_image_region("POLYLINE", corners, image.source),
+                finding_type=build_code_sequence(result.codes.finding(box.label)),
+                algorithm_id=build_algorithm(result.maker),
+                finding_sites=_find_sites(image.source, result.codes),
+                measurements=None if box.score is None else [build_certainty(box.score)],
+                geometric_purpose=build_code_sequence(BOUNDED_BY),
             )
         )
     return groups
 
 
-def image_region(kind: str, points: Any, source: SourceImage) -> Any:
+def build_image_region(kind: str, points: Any, source: SourceImage) -> Any:
     """A line of (column, row) on an image: SCOORD counts from the corner of the first pixel, as frames here do."""
     reference = hd.sr.SourceImageForRegion(str(source.header.SOPClassUID), source.uid)
     return hd.sr.ImageRegion(kind, np.asarray(points, dtype=np.float64), reference)
 
 
-def certainty(share: float) -> Any:
+def build_certainty(share: float) -> Any:
     """A probability as Certainty of Finding."""
-    return hd.sr.Measurement(name=code_sequence(CERTAINTY), value=round(100.0 * share, 6), unit=code_sequence(PERCENT))
+    return hd.sr.Measurement(
+        name=build_code_sequence(CERTAINTY), value=round(100.0 * share, 6), unit=build_code_sequence(PERCENT)
+    )
 
 
-def presence(there: bool) -> Any:
+def build_presence(there: bool) -> Any:
     """Whether a finding is there at the run's operating point."""
-    return hd.sr.QualitativeEvaluation(code_sequence(PRESENCE), code_sequence(PRESENT if there else ABSENT))
+    return hd.sr.QualitativeEvaluation(build_code_sequence(PRESENCE), build_code_sequence(PRESENT if there else ABSENT))
 
 
 def write_report(
@@ -156,16 +164,16 @@ def write_report(
     maker = result.maker
     tomography = sources[0].header.get("Modality") == "CT"
     report = hd.sr.MeasurementReport(
-        observation_context=_person(observer) if observer else _device(maker),
-        procedure_reported=code_sequence(TOMOGRAPHY if tomography else RADIOGRAPHY),
+        observation_context=_build_person(observer) if observer else _build_device(maker),
+        procedure_reported=build_code_sequence(TOMOGRAPHY if tomography else RADIOGRAPHY),
         imaging_measurements=groups,
-        title=code_sequence(result.codes.title),
-        referenced_images=[_library_copy(source) for source in sources],
+        title=build_code_sequence(result.codes.title),
+        referenced_images=[_copy_for_library(source) for source in sources],
     )
     root = report[0]
     _drop_stand_ins(root, {source.uid: source for source in sources})
-    said = " ".join([NOT_FOR_DIAGNOSIS, *notes])
-    comment = hd.sr.TextContentItem(code_sequence(COMMENT), said[:1024], hd.sr.RelationshipTypeValues.CONTAINS)
+    summary = " ".join([NOT_FOR_DIAGNOSIS, *notes])
+    comment = hd.sr.TextContentItem(build_code_sequence(COMMENT), summary[:1024], hd.sr.RelationshipTypeValues.CONTAINS)
     root.ContentSequence.append(comment)
     dataset = hd.sr.Comprehensive3DSR(
         evidence=[*(source.copy() for source in sources), *also],
@@ -173,14 +181,14 @@ def write_report(
         series_instance_uid=series[0],
         series_number=series[1],
         series_description=series[2],
-        sop_instance_uid=uid_of(*words),
+        sop_instance_uid=make_uid(*words),
         instance_number=number,
         is_complete=True,
         is_final=False,
         is_verified=False,
-        previous_versions=[_predecessor(*one) for one in result.predecessors] or None,
-        contributing_equipment=contributing_equipment(maker),
-        **equipment(maker),
+        previous_versions=[_build_predecessor(*one) for one in result.predecessors] or None,
+        contributing_equipment=describe_contributing_equipment(maker),
+        **describe_equipment(maker),
     )
     return finish(dataset, sources[0], result.made, words)
 
@@ -218,57 +226,59 @@ def add_evidence(dataset: Dataset, others: Sequence[Dataset]) -> None:
         series.ReferencedSOPSequence.append(image)
 
 
-def _device(maker: Maker) -> Any:
+def _build_device(maker: Maker) -> Any:
     attributes = hd.sr.DeviceObserverIdentifyingAttributes(
-        uid=uid_of("device", maker.run),
-        name=short(f"{MANUFACTURER} {maker.model}", 64),
+        uid=make_uid("device", maker.run),
+        name=shorten(f"{MANUFACTURER} {maker.model}", 64),
         manufacturer_name=MANUFACTURER,
-        model_name=short(maker.model, 64),
-        serial_number=short(maker.run, 64),
+        model_name=shorten(maker.model, 64),
+        serial_number=shorten(maker.run, 64),
     )
     return hd.sr.ObservationContext(
         observer_device_context=hd.sr.ObserverContext(
-            code_sequence(CodedConcept("121007", "DCM", "Device")), attributes
+            build_code_sequence(CodedConcept("121007", "DCM", "Device")), attributes
         )
     )
 
 
-def _person(pseudonym: str) -> Any:
-    attributes = hd.sr.PersonObserverIdentifyingAttributes(name=short(pseudonym, 60) + "^")
+def _build_person(pseudonym: str) -> Any:
+    attributes = hd.sr.PersonObserverIdentifyingAttributes(name=shorten(pseudonym, 60) + "^")
     return hd.sr.ObservationContext(
         observer_person_context=hd.sr.ObserverContext(
-            code_sequence(CodedConcept("121006", "DCM", "Person")), attributes
+            build_code_sequence(CodedConcept("121006", "DCM", "Person")), attributes
         )
     )
 
 
-def algorithm(maker: Maker) -> Any:
+def build_algorithm(maker: Maker) -> Any:
     """The algorithm, as groups carry it."""
     parameters = [f"run={maker.run}", f"weights sha256={maker.weights}", *maker.parameters, NOT_FOR_DIAGNOSIS]
     return hd.sr.AlgorithmIdentification(
-        name=short(maker.model, 64),
-        version=short(maker.version, 64),
-        parameters=[short(text, 1024) for text in parameters],
-        family=code_sequence(AI),
+        name=shorten(maker.model, 64),
+        version=shorten(maker.version, 64),
+        parameters=[shorten(text, 1024) for text in parameters],
+        family=build_code_sequence(AI),
         manufacturer=MANUFACTURER,
     )
 
 
-def _sites(source: SourceImage, codes: CodeTable) -> list[Any] | None:
+def _find_sites(source: SourceImage, codes: CodeTable) -> list[Any] | None:
     site = codes.site(str(source.header.get("BodyPartExamined") or ""))
     if site is None:
         return None
-    told = str(source.header.get("ImageLaterality") or source.header.get("Laterality") or "")
+    laterality = str(source.header.get("ImageLaterality") or source.header.get("Laterality") or "")
     sides = {"R": CodedConcept("24028007", "SCT", "Right"), "L": CodedConcept("7771000", "SCT", "Left")}
-    side = sides.get(told)
-    return [hd.sr.FindingSite(code_sequence(site), laterality=None if side is None else code_sequence(side))]
+    side = sides.get(laterality)
+    return [
+        hd.sr.FindingSite(build_code_sequence(site), laterality=None if side is None else build_code_sequence(side))
+    ]
 
 
-def _library_copy(source: SourceImage) -> Dataset:
+def _copy_for_library(source: SourceImage) -> Dataset:
     header = source.copy()
     for keyword, (value, _) in _STAND_INS.items():
-        told = header.get(keyword)
-        if told is None or (keyword == "PatientOrientation" and len(told) != 2):
+        element = header.get(keyword)
+        if element is None or (keyword == "PatientOrientation" and len(element) != 2):
             setattr(header, keyword, value)
     return header
 
@@ -285,7 +295,7 @@ def _drop_stand_ins(root: Any, sources: dict[str, SourceImage]) -> None:
                     code
                     for keyword, (_, stand_in) in _STAND_INS.items()
                     for code in stand_in
-                    if not _told(source, keyword)
+                    if not _has_value(source, keyword)
                 }
                 kept = [x for x in entry.ContentSequence if x.ConceptNameCodeSequence[0].CodeValue not in unsaid]
                 del entry.ContentSequence[:]
@@ -293,12 +303,12 @@ def _drop_stand_ins(root: Any, sources: dict[str, SourceImage]) -> None:
                     entry.ContentSequence.append(item)
 
 
-def _told(source: SourceImage, keyword: str) -> bool:
+def _has_value(source: SourceImage, keyword: str) -> bool:
     value = source.header.get(keyword)
     return value is not None and (keyword != "PatientOrientation" or len(value) == 2)
 
 
-def _predecessor(sop_class: str, sop_instance: str, study: str, series: str) -> Dataset:
+def _build_predecessor(sop_class: str, sop_instance: str, study: str, series: str) -> Dataset:
     dataset = Dataset()
     dataset.SOPClassUID, dataset.SOPInstanceUID = sop_class, sop_instance
     dataset.StudyInstanceUID, dataset.SeriesInstanceUID = study, series

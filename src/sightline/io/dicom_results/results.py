@@ -41,7 +41,7 @@ class Maker:
 
 
 @dataclass(frozen=True)
-class Said:
+class FindingResult:
     """What is said of one finding of an image.
 
     Attributes:
@@ -115,7 +115,7 @@ class ImageResult:
     """
 
     source: SourceImage
-    said: tuple[Said, ...] = ()
+    said: tuple[FindingResult, ...] = ()
     boxes: tuple[FoundBox, ...] = ()
     regions: tuple[FoundRegion, ...] = ()
     map: FoundMap | None = None
@@ -172,7 +172,7 @@ class FoundVertebra:
 
     level: str
     point_mm: tuple[float, float, float]
-    said: Said
+    said: FindingResult
     mask: NDArray[np.bool_] | None = None
     map: NDArray[np.float32] | None = None
     map_affine: NDArray[np.float64] | None = None

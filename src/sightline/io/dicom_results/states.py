@@ -10,9 +10,14 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from sightline.io.dicom_results.header import SourceImage
-from sightline.io.dicom_results.identity import NOT_FOR_DIAGNOSIS, RESEARCH, finish, short, uid_of
-from sightline.io.dicom_results.regions import contributing_equipment, equipment, number_labels, tracking
-from sightline.io.dicom_results.results import FoundBox, Maker, Said
+from sightline.io.dicom_results.identity import NOT_FOR_DIAGNOSIS, RESEARCH, finish, make_uid, shorten
+from sightline.io.dicom_results.regions import (
+    describe_contributing_equipment,
+    describe_equipment,
+    make_tracking,
+    number_labels,
+)
+from sightline.io.dicom_results.results import FindingResult, FoundBox, Maker
 
 PRESENTATION_STATE = "1.2.840.10008.5.1.4.1.1.11.1"
 # height of the line of words at the image's foot
@@ -21,7 +26,7 @@ _LINE_SHARE = 0.03
 
 def write_state(
     source: SourceImage,
-    said: Sequence[Said],
+    findings: Sequence[FindingResult],
     boxes: Sequence[FoundBox],
     maker: Maker,
     made: datetime,
@@ -36,7 +41,7 @@ def write_state(
 
     Args:
         source: the image; its window is taken over.
-        said: findings with probabilities, for the words.
+        findings: findings with probabilities, for the words.
         boxes: to draw; there may be none.
         maker: what found them.
         made: time that is written.
@@ -53,19 +58,22 @@ def write_state(
             min(max(float(x), 0.0), float(most))
             for x, most in zip(box.corners, (rows, columns, rows, columns), strict=True)
         )
-        name, uid = tracking(box.label, n, (*words, source.uid))
+        name, uid = make_tracking(box.label, n, (*words, source.uid))
         line = np.array([(left, top), (right, top), (right, bottom), (left, bottom), (left, top)])
         graphics.append(hd.pr.GraphicObject("POLYLINE", line, units="PIXEL", tracking_id=name, tracking_uid=uid))
         score = "" if box.score is None else f" {box.score:.0%}"
         texts.append(
             hd.pr.TextObject(
-                short(f"{box.label}{score}", 1024), units="PIXEL", anchor_point=(left, top), anchor_point_visible=False
+                shorten(f"{box.label}{score}", 1024),
+                units="PIXEL",
+                anchor_point=(left, top),
+                anchor_point_visible=False,
             )
         )
     found = ", ".join(
-        f"{one.label} {one.probability:.0%}" if one.probability is not None else one.label for one in said
+        f"{one.label} {one.probability:.0%}" if one.probability is not None else one.label for one in findings
     )
-    caption = short(f"{RESEARCH}. {NOT_FOR_DIAGNOSIS} {found}", 1024)
+    caption = shorten(f"{RESEARCH}. {NOT_FOR_DIAGNOSIS} {found}", 1024)
     foot = (0.0, max(0.0, rows - max(2.0, _LINE_SHARE * rows)), float(columns), float(rows))
     texts.append(hd.pr.TextObject(caption, units="PIXEL", bounding_box=foot, text_justification="LEFT"))
     annotation = hd.pr.GraphicAnnotation([header], layer, graphic_objects=graphics or None, text_objects=texts)
@@ -76,7 +84,7 @@ def write_state(
         series_instance_uid=series[0],
         series_number=series[1],
         series_description=series[2],
-        sop_instance_uid=uid_of(*made_of),
+        sop_instance_uid=make_uid(*made_of),
         instance_number=number,
         content_label="AI_RESEARCH",
         content_description=NOT_FOR_DIAGNOSIS,
@@ -87,8 +95,8 @@ def write_state(
         presentation_lut_transformation=hd.PresentationLUTTransformation(
             presentation_lut_shape="INVERSE" if inverse else "IDENTITY"
         ),
-        contributing_equipment=contributing_equipment(maker),
-        **equipment(maker),
+        contributing_equipment=describe_contributing_equipment(maker),
+        **describe_equipment(maker),
     )
     area = dataset.DisplayedAreaSelectionSequence[0]
     # an area has to have a width and a height, also that of an image of one row

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sightline.metrics.agreement.report import over_patients
+from sightline.metrics.agreement.report import estimate_over_patients
 from sightline.metrics.estimate import Estimate, FloatArray
 
 
@@ -43,7 +43,9 @@ class AdvisedAnswer:
     advised_s: float | None = None
 
 
-def automation_bias(answers: Sequence[AdvisedAnswer], *, replicates: int = 2000, seed: int = 0) -> list[Estimate]:
+def measure_automation_bias(
+    answers: Sequence[AdvisedAnswer], *, replicates: int = 2000, seed: int = 0
+) -> list[Estimate]:
     """Numbers of one condition, or of all together.
 
     Args:
@@ -61,11 +63,11 @@ def automation_bias(answers: Sequence[AdvisedAnswer], *, replicates: int = 2000,
     helped = [(a.patient, float(a.advised == a.advice)) for a in right if a.alone != a.truth]
     timed = [(a.patient, a.advised_s - a.alone_s) for a in answers if a.alone_s is not None and a.advised_s is not None]
     return [
-        _mean("turned to wrong advice (automation bias)", led_astray, replicates, seed),
-        _mean("turned to right advice", helped, replicates, seed),
-        _mean("change of accuracy, wrong advice", [_change(a) for a in wrong], replicates, seed),
-        _mean("change of accuracy, right advice", [_change(a) for a in right], replicates, seed),
-        _mean("change of active seconds", timed, replicates, seed),
+        _estimate_mean("turned to wrong advice (automation bias)", led_astray, replicates, seed),
+        _estimate_mean("turned to right advice", helped, replicates, seed),
+        _estimate_mean("change of accuracy, wrong advice", [_change(a) for a in wrong], replicates, seed),
+        _estimate_mean("change of accuracy, right advice", [_change(a) for a in right], replicates, seed),
+        _estimate_mean("change of active seconds", timed, replicates, seed),
     ]
 
 
@@ -73,12 +75,12 @@ def _change(answer: AdvisedAnswer) -> tuple[str, float]:
     return answer.patient, float(answer.advised == answer.truth) - float(answer.alone == answer.truth)
 
 
-def _mean(name: str, rows: Sequence[tuple[str, float]], replicates: int, seed: int) -> Estimate:
+def _estimate_mean(name: str, rows: Sequence[tuple[str, float]], replicates: int, seed: int) -> Estimate:
     if not rows:
         return Estimate(name, None, n={"answers": 0}, why="not defined: there is no such answer")
     patients, numbers = [row[0] for row in rows], np.array([row[1] for row in rows])
 
-    def mean(w: FloatArray) -> float:
+    def average(w: FloatArray) -> float:
         return float(w @ numbers / w.sum()) if w.sum() > 0 else float("nan")
 
-    return over_patients(name, patients, mean, {"answers": len(rows)}, replicates=replicates, seed=seed)
+    return estimate_over_patients(name, patients, average, {"answers": len(rows)}, replicates=replicates, seed=seed)

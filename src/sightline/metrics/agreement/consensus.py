@@ -51,7 +51,7 @@ class ReaderQuality:
     shift: FloatArray
 
 
-def box_likeness(a: FloatArray, b: FloatArray) -> FloatArray:
+def compute_box_likeness(a: FloatArray, b: FloatArray) -> FloatArray:
     """Intersection over union of boxes [n, 2 d] and [m, 2 d]: [n, m]."""
     d = a.shape[1] // 2
     low = np.maximum(a[:, None, :d], b[None, :, :d])
@@ -61,7 +61,7 @@ def box_likeness(a: FloatArray, b: FloatArray) -> FloatArray:
     return np.asarray(both / (size_a[:, None] + size_b[None, :] - both))
 
 
-def point_likeness(a: FloatArray, b: FloatArray) -> FloatArray:
+def compute_point_likeness(a: FloatArray, b: FloatArray) -> FloatArray:
     """Minus the distance of points [n, d] and [m, d]: [n, m]."""
     return -np.asarray(np.linalg.norm(a[:, None, :] - b[None, :, :], axis=2))
 
@@ -82,7 +82,7 @@ def join_marks(marks: Mapping[str, ArrayLike], *, boxes: bool, near: float) -> l
     numbers = np.array([arrays[name][i] for name, i in owner])
     if not np.isfinite(numbers).all():
         raise GeometryError("Marks to join need finite coordinates.")
-    like = box_likeness(numbers, numbers) if boxes else point_likeness(numbers, numbers)
+    like = compute_box_likeness(numbers, numbers) if boxes else compute_point_likeness(numbers, numbers)
     least = near if boxes else -near
     groups = [[i] for i in range(len(owner))]
     while True:
@@ -99,7 +99,7 @@ def join_marks(marks: Mapping[str, ArrayLike], *, boxes: bool, near: float) -> l
     return [{owner[i][0]: owner[i][1] for i in group} for group in groups]
 
 
-def consensus_of_marks(
+def find_consensus(
     pictures: Sequence[Mapping[str, ArrayLike]], *, boxes: bool = True, near: float = 0.3, rounds: int = 50
 ) -> tuple[list[list[Object]], dict[str, ReaderQuality]]:
     """Objects of several pictures, and how each reader marks.
@@ -123,7 +123,7 @@ def consensus_of_marks(
     arrays = [{name: np.asarray(marks, dtype=np.float64) for name, marks in p.items()} for p in pictures]
     width = next((a.shape[1] for p in arrays for a in p.values() if a.size), 4 if boxes else 2)
     axes = width // 2 if boxes else width
-    shifts = _shifts(readers, groups, arrays, (axes, 2 if boxes else 1), rounds)
+    shifts = _solve_shifts(readers, groups, arrays, (axes, 2 if boxes else 1), rounds)
     objects = []
     for picture, found in zip(arrays, groups, strict=True):
         made = []
@@ -131,10 +131,10 @@ def consensus_of_marks(
             places = [picture[name][i] - np.tile(shifts[name], 2 if boxes else 1) for name, i in members.items()]
             made.append(Object(np.mean(places, axis=0), members, len(members) / len(picture)))
         objects.append(made)
-    return objects, {name: _quality(name, arrays, groups, shifts[name]) for name in readers}
+    return objects, {name: _measure_quality(name, arrays, groups, shifts[name]) for name in readers}
 
 
-def _shifts(
+def _solve_shifts(
     readers: Sequence[str], groups: Sequence[Sequence[Mapping[str, int]]], arrays: Sequence[Mapping[str, FloatArray]],
     form: tuple[int, int], rounds: int,
 ) -> dict[str, FloatArray]:  # fmt: skip
@@ -163,7 +163,7 @@ def _shifts(
     return shifts
 
 
-def _quality(
+def _measure_quality(
     name: str,
     arrays: Sequence[Mapping[str, FloatArray]],
     groups: Sequence[Sequence[Mapping[str, int]]],

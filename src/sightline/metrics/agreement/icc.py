@@ -71,19 +71,19 @@ def intraclass_correlation(ratings: ArrayLike, form: Form = "ICC(2,1)", confiden
         return Correlation(nan, nan, nan, n, k)
     if form == "ICC(1,1)":
         value = (between - within) / (between + (k - 1) * within)
-        low, high = _one_way(between, within, n, k, tail, (n - 1, n * (k - 1)))
+        low, high = _compute_one_way_interval(between, within, n, k, tail, (n - 1, n * (k - 1)))
     elif form == "ICC(3,1)":
         value = (between - error) / (between + (k - 1) * error)
-        low, high = _one_way(between, error, n, k, tail, (n - 1, (n - 1) * (k - 1)))
+        low, high = _compute_one_way_interval(between, error, n, k, tail, (n - 1, (n - 1) * (k - 1)))
     elif form == "ICC(2,1)":
         value = (between - error) / (between + (k - 1) * error + k * (readers - error) / n)
-        low, high = _two_way(between, readers, error, value, (n, k), tail)
+        low, high = _compute_two_way_interval(between, readers, error, value, (n, k), tail)
     else:
         raise GeometryError(f"{form!r} is no form of intraclass correlation.", f"Known: {', '.join(FORMS)}.")
     return Correlation(value, low, high, n, k)
 
 
-def _one_way(
+def _compute_one_way_interval(
     between: float, noise: float, n: int, k: int, tail: float, degrees: tuple[int, int]
 ) -> tuple[float, float]:
     if noise == 0.0:
@@ -94,7 +94,7 @@ def _one_way(
     return (low - 1.0) / (low + k - 1.0), (high - 1.0) / (high + k - 1.0)
 
 
-def _two_way(
+def _compute_two_way_interval(
     between: float, readers: float, error: float, value: float, size: tuple[int, int], tail: float
 ) -> tuple[float, float]:
     n, k = size

@@ -124,13 +124,13 @@ def krippendorff_alpha(values: ArrayLike, *, level: Level = "nominal", weights: 
     scaled = each * (w / (each.sum(axis=1) - 1.0))[:, None]
     coincidences = scaled.T @ each - np.diag((scaled).sum(axis=0))
     totals = coincidences.sum(axis=1)
-    distance = _distance(names, totals, level)
+    distance = _compute_distance(names, totals, level)
     n = totals.sum()
     expected = float((distance * np.outer(totals, totals)).sum()) / (n - 1.0) if n > 1 else 0.0
     return float("nan") if expected <= 0.0 else 1.0 - float((distance * coincidences).sum()) / expected
 
 
-def _distance(names: FloatArray, totals: FloatArray, level: Level) -> NDArray[np.float64]:
+def _compute_distance(names: FloatArray, totals: FloatArray, level: Level) -> NDArray[np.float64]:
     """Squared differences between values."""
     if level == "nominal":
         return (names[:, None] != names[None, :]).astype(np.float64)

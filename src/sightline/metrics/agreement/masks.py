@@ -22,7 +22,7 @@ def dice(first: ArrayLike, second: ArrayLike) -> float:
         >>> dice([[True, True]], [[True, False]])
         0.6666666666666666
     """
-    a, b = _pair(first, second)
+    a, b = _check_pair(first, second)
     total = int(a.sum()) + int(b.sum())
     return 1.0 if total == 0 else 2.0 * int((a & b).sum()) / total
 
@@ -34,7 +34,7 @@ def iou(first: ArrayLike, second: ArrayLike) -> float:
         >>> iou([[True, True]], [[True, False]])
         0.5
     """
-    a, b = _pair(first, second)
+    a, b = _check_pair(first, second)
     either = int((a | b).sum())
     return 1.0 if either == 0 else int((a & b).sum()) / either
 
@@ -54,7 +54,7 @@ class RimDistances:
     mean: float
 
 
-def rim_distances(first: ArrayLike, second: ArrayLike, spacing: Sequence[float] | None = None) -> RimDistances:
+def measure_rim_distances(first: ArrayLike, second: ArrayLike, spacing: Sequence[float] | None = None) -> RimDistances:
     """Distances between the rims of two masks of any number of axes.
 
     A rim pixel is inside and has a neighbour along an axis that is outside (the array's edge is outside); distances run
@@ -69,12 +69,12 @@ def rim_distances(first: ArrayLike, second: ArrayLike, spacing: Sequence[float] 
     Raises:
         GeometryError: masks of other shapes, or a spacing that does not fit.
     """
-    a, b = _pair(first, second)
+    a, b = _check_pair(first, second)
     if spacing is not None and (len(spacing) != a.ndim or min(spacing) <= 0.0):
         raise GeometryError(f"A spacing of {spacing} does not fit masks of {a.ndim} axes.")
     if not (a.any() and b.any()):
         return RimDistances(float("nan"), float("nan"), float("nan"))
-    there, back = _directed(a, b, spacing), _directed(b, a, spacing)
+    there, back = _measure_directed(a, b, spacing), _measure_directed(b, a, spacing)
     return RimDistances(
         hausdorff=float(max(there.max(), back.max())),
         hausdorff_95=float(max(np.percentile(there, 95), np.percentile(back, 95))),
@@ -82,18 +82,18 @@ def rim_distances(first: ArrayLike, second: ArrayLike, spacing: Sequence[float] 
     )
 
 
-def _directed(a: BoolArray, b: BoolArray, spacing: Sequence[float] | None) -> FloatArray:
+def _measure_directed(a: BoolArray, b: BoolArray, spacing: Sequence[float] | None) -> FloatArray:
     from scipy.ndimage import distance_transform_edt
 
     # only the part that holds both masks: distances between their rims do not leave it
-    corner = [_span(a | b, axis) for axis in range(a.ndim)]
+    corner = [_find_span(a | b, axis) for axis in range(a.ndim)]
     window = tuple(slice(*span) for span in corner)
-    rim_a, rim_b = rim_of(a[window]), rim_of(b[window])
+    rim_a, rim_b = find_rim(a[window]), find_rim(b[window])
     away = distance_transform_edt(~rim_b, sampling=spacing)
     return np.asarray(away[rim_a], dtype=np.float64)
 
 
-def rim_of(mask: BoolArray) -> BoolArray:
+def find_rim(mask: BoolArray) -> BoolArray:
     """Inside pixels with an outside neighbour along an axis."""
     padded = np.pad(mask, 1)
     inside = np.ones(mask.shape, dtype=bool)
@@ -104,19 +104,21 @@ def rim_of(mask: BoolArray) -> BoolArray:
     return np.asarray(mask & ~inside)
 
 
-def _span(mask: BoolArray, axis: int) -> tuple[int, int]:
+def _find_span(mask: BoolArray, axis: int) -> tuple[int, int]:
     found = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
     return int(found[0]), int(found[-1]) + 1
 
 
-def _pair(first: ArrayLike, second: ArrayLike) -> tuple[BoolArray, BoolArray]:
+def _check_pair(first: ArrayLike, second: ArrayLike) -> tuple[BoolArray, BoolArray]:
     a, b = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
     if a.shape != b.shape or a.ndim == 0:
         raise GeometryError(f"Two masks of one picture have one shape; got {a.shape} and {b.shape}.")
     return a, b
 
 
-def line_distance(first: ArrayLike, second: ArrayLike, *, near: float = 5.0, step: float = 1.0) -> tuple[float, float]:
+def measure_line_distance(
+    first: ArrayLike, second: ArrayLike, *, near: float = 5.0, step: float = 1.0
+) -> tuple[float, float]:
     """How far two polylines lie apart, and how much of them runs beside the other.
 
     Args:
@@ -133,12 +135,12 @@ def line_distance(first: ArrayLike, second: ArrayLike, *, near: float = 5.0, ste
     """
     from scipy.spatial import cKDTree
 
-    a, b = (_along(np.asarray(line, dtype=np.float64), step) for line in (first, second))
+    a, b = (_sample_along(np.asarray(line, dtype=np.float64), step) for line in (first, second))
     away = np.concatenate([cKDTree(b).query(a)[0], cKDTree(a).query(b)[0]])
     return float(away.mean()), float((away <= near).mean())
 
 
-def _along(points: FloatArray, step: float) -> FloatArray:
+def _sample_along(points: FloatArray, step: float) -> FloatArray:
     if points.ndim != 2 or len(points) == 0:
         raise GeometryError(f"A line has points [n, axes]; got shape {points.shape}.")
     pieces = [points[:1]]

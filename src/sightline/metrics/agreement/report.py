@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from sightline.metrics.agreement.icc import FORMS, Form, intraclass_correlation
 from sightline.metrics.agreement.kappa import Weighting, cohen_kappa, fleiss_kappa, krippendorff_alpha
-from sightline.metrics.agreement.masks import dice, iou, rim_distances
+from sightline.metrics.agreement.masks import dice, iou, measure_rim_distances
 from sightline.metrics.agreement.staple import staple
 from sightline.metrics.estimate import Estimate, FloatArray
-from sightline.metrics.statistics.bootstrap import Resample, interval
+from sightline.metrics.statistics.bootstrap import Resample, compute_interval
 
 GRID = 64
 _MASK_MEASURES = ("Dice", "IoU", "Hausdorff", "Hausdorff 95", "mean rim distance")
@@ -60,7 +60,7 @@ class AgreementRow:
     estimate: Estimate
 
 
-def agreement_table(
+def build_agreement_table(
     readings: Sequence[Reading], classes: Sequence[str], *, replicates: int = 2000, seed: int = 0
 ) -> list[AgreementRow]:
     """All numbers of agreement that readings allow.
@@ -77,16 +77,16 @@ def agreement_table(
     readers = sorted({r.reader for r in readings})
     rows: list[AgreementRow] = []
     for first, second in combinations(readers, 2):
-        pairs = _paired(by_key, (first, 1), (second, 1))
+        pairs = _pair_readings(by_key, (first, 1), (second, 1))
         rows += _pair_rows(f"{first}, {second}", pairs, classes, replicates, seed)
     for reader in readers:
-        pairs = _paired(by_key, (reader, 1), (reader, 2))
+        pairs = _pair_readings(by_key, (reader, 1), (reader, 2))
         rows += _pair_rows(f"{reader} 1, {reader} 2", pairs, classes, replicates, seed)
-    rows += _joint_rows(by_key, readers, classes, replicates, seed)
+    rows += _build_joint_rows(by_key, readers, classes, replicates, seed)
     return rows
 
 
-def study_dice(readings: Sequence[Reading]) -> dict[str, float]:
+def compute_study_dice(readings: Sequence[Reading]) -> dict[str, float]:
     """Mean Dice of all pairs of readers and images of each study (first pass): what studies are sorted by."""
     found: dict[str, list[float]] = {}
     studies = sorted({r.study for r in readings})
@@ -98,7 +98,7 @@ def study_dice(readings: Sequence[Reading]) -> dict[str, float]:
     return {study: float(np.mean(values)) for study, values in found.items() if values}
 
 
-def over_patients(
+def estimate_over_patients(
     name: str, patients: Sequence[str], value: Callable[[FloatArray], float], n: Mapping[str, int], *,
     replicates: int = 2000, seed: int = 0, method: str = "",
 ) -> Estimate:  # fmt: skip
@@ -119,14 +119,14 @@ def over_patients(
     own = value(np.ones(len(patients)))
     if not np.isfinite(own):
         return Estimate(name, None, n=counts, method=method, why="not defined: there is nothing to tell apart")
-    resample = Resample.of(patients, replicates, seed)
+    resample = Resample.draw(patients, replicates, seed)
     drawn = np.array([value(row[resample.patient].astype(np.float64)) for row in resample.counts])
-    found = interval(float(own), drawn, resample.patients, seed)
+    found = compute_interval(float(own), drawn, resample.patients, seed)
     words = ", ".join(word for word in (method, found.method) if word)
     return Estimate(name, float(own), found.low, found.high, counts, words, found.why)
 
 
-def _paired(
+def _pair_readings(
     by_key: Mapping[tuple[str, int, str], Reading], first: tuple[str, int], second: tuple[str, int]
 ) -> list[tuple[Reading, Reading]]:
     studies = sorted(study for reader, number, study in by_key if (reader, number) == first)
@@ -138,27 +138,31 @@ def _pair_rows(
 ) -> list[AgreementRow]:
     rows: list[AgreementRow] = []
     index = {name: i for i, name in enumerate(classes)}
-    said = [(a, b) for a, b in pairs if a.label in index and b.label in index]
-    if said:
-        first, second = (np.array([index[str(r.label)] for r in side]) for side in zip(*said, strict=True))
+    labelled = [(a, b) for a, b in pairs if a.label in index and b.label in index]
+    if labelled:
+        first, second = (np.array([index[str(r.label)] for r in side]) for side in zip(*labelled, strict=True))
         weightings: tuple[Weighting, ...] = ("none", "linear", "quadratic") if len(classes) > 2 else ("none",)
         for weighting in weightings:
             name = "Cohen's kappa" + ("" if weighting == "none" else f", {weighting} weights")
 
-            def kappa(w: FloatArray, weighting: Weighting = weighting) -> float:
+            def compute_kappa(w: FloatArray, weighting: Weighting = weighting) -> float:
                 return cohen_kappa(first, second, len(classes), weighting=weighting, weights=w)
 
-            patients = [a.patient for a, _ in said]
-            estimate = over_patients(name, patients, kappa, {"studies": len(said)}, replicates=replicates, seed=seed)
+            patients = [a.patient for a, _ in labelled]
+            estimate = estimate_over_patients(
+                name, patients, compute_kappa, {"studies": len(labelled)}, replicates=replicates, seed=seed
+            )
             rows.append(AgreementRow(pair, "label", estimate))
     sure = [(a, b) for a, b in pairs if a.confidence is not None and b.confidence is not None]
     if len(sure) > 1:
         numbers = np.array([[float(r.confidence or 0.0) for r in both] for both in sure])
-        rows.append(_icc_row(pair, "confidence", numbers, [a.patient for a, _ in sure], "ICC(2,1)"))
-    return rows + _mask_rows(pair, pairs, replicates, seed)
+        rows.append(_build_icc_row(pair, "confidence", numbers, [a.patient for a, _ in sure], "ICC(2,1)"))
+    return rows + _build_mask_rows(pair, pairs, replicates, seed)
 
 
-def _mask_rows(pair: str, pairs: Sequence[tuple[Reading, Reading]], replicates: int, seed: int) -> list[AgreementRow]:
+def _build_mask_rows(
+    pair: str, pairs: Sequence[tuple[Reading, Reading]], replicates: int, seed: int
+) -> list[AgreementRow]:
     """Overlap and distances over images; both empty counts 1 and is counted apart."""
     values: dict[str, list[float]] = {name: [] for name in _MASK_MEASURES}
     patients: dict[str, list[str]] = {name: [] for name in _MASK_MEASURES}
@@ -174,7 +178,7 @@ def _mask_rows(pair: str, pairs: Sequence[tuple[Reading, Reading]], replicates: 
             if first.any() and second.any():
                 spacing = a.spacing_mm.get(key)
                 unit = unit if spacing is not None else "px"
-                rims = rim_distances(first, second, spacing)
+                rims = measure_rim_distances(first, second, spacing)
                 found |= dict(zip(_MASK_MEASURES[2:], (rims.hausdorff, rims.hausdorff_95, rims.mean), strict=True))
             for name, value in found.items():
                 values[name].append(value)
@@ -188,17 +192,17 @@ def _mask_rows(pair: str, pairs: Sequence[tuple[Reading, Reading]], replicates: 
         if numbers.size == 0:
             continue
 
-        def mean(w: FloatArray, numbers: FloatArray = numbers) -> float:
+        def average(w: FloatArray, numbers: FloatArray = numbers) -> float:
             return float(w @ numbers / w.sum()) if w.sum() > 0 else float("nan")
 
         title = name if name in ("Dice", "IoU") else f"{name} ({unit})"
         n = counts | {"counted": int(numbers.size)}
-        estimate = over_patients(title, patients[name], mean, n, replicates=replicates, seed=seed)
+        estimate = estimate_over_patients(title, patients[name], average, n, replicates=replicates, seed=seed)
         rows.append(AgreementRow(pair, "marks", estimate))
     return rows
 
 
-def _joint_rows(
+def _build_joint_rows(
     by_key: Mapping[tuple[str, int, str], Reading], readers: Sequence[str], classes: Sequence[str], replicates: int,
     seed: int,
 ) -> list[AgreementRow]:  # fmt: skip
@@ -215,11 +219,13 @@ def _joint_rows(
         chosen = labels[several]
         own = [p for p, keep in zip(patients, several, strict=True) if keep]
 
-        def alpha(w: FloatArray) -> float:
+        def compute_alpha(w: FloatArray) -> float:
             return krippendorff_alpha(chosen.T, weights=w)
 
         n = {"studies": int(several.sum()), "readers": len(readers)}
-        estimate = over_patients("Krippendorff's alpha", own, alpha, n, replicates=replicates, seed=seed)
+        estimate = estimate_over_patients(
+            "Krippendorff's alpha", own, compute_alpha, n, replicates=replicates, seed=seed
+        )
         rows.append(AgreementRow("all", "label", estimate))
         whole = chosen[np.isfinite(chosen).all(axis=1)].astype(int)
         if len(whole) and len(readers) > 2:
@@ -227,16 +233,18 @@ def _joint_rows(
             everybody = np.isfinite(labels).all(axis=1)
             theirs = [p for p, keep in zip(patients, everybody, strict=True) if keep]
 
-            def fleiss(w: FloatArray) -> float:
+            def compute_fleiss(w: FloatArray) -> float:
                 return fleiss_kappa(counts, weights=w)
 
             n = {"studies": len(whole), "readers": len(readers)}
-            estimate = over_patients("Fleiss' kappa", theirs, fleiss, n, replicates=replicates, seed=seed)
+            estimate = estimate_over_patients(
+                "Fleiss' kappa", theirs, compute_fleiss, n, replicates=replicates, seed=seed
+            )
             rows.append(AgreementRow("all", "label", estimate))
-    return rows + _density_rows(grid, readers) + _staple_rows(grid, readers, replicates, seed)
+    return rows + _build_density_rows(grid, readers) + _build_staple_rows(grid, readers, replicates, seed)
 
 
-def _density_rows(grid: Sequence[Sequence[Reading | None]], readers: Sequence[str]) -> list[AgreementRow]:
+def _build_density_rows(grid: Sequence[Sequence[Reading | None]], readers: Sequence[str]) -> list[AgreementRow]:
     """ICC of how much of each cell of a coarse grid readers marked; cells of images that all of them read."""
     cells: list[FloatArray] = []
     patients: list[str] = []
@@ -247,15 +255,15 @@ def _density_rows(grid: Sequence[Sequence[Reading | None]], readers: Sequence[st
         for key in sorted(set.intersection(*(set(r.masks) for r in there))):
             if not any(r.masks[key].any() for r in there) or there[0].masks[key].ndim != 2:
                 continue
-            block = np.stack([density_grid(r.masks[key]).ravel() for r in there], axis=1)
+            block = np.stack([compute_density_grid(r.masks[key]).ravel() for r in there], axis=1)
             cells.append(block)
             patients += [there[0].patient] * len(block)
     if not cells:
         return []
-    return [_icc_row("all", "marks", np.concatenate(cells), patients, form) for form in FORMS]
+    return [_build_icc_row("all", "marks", np.concatenate(cells), patients, form) for form in FORMS]
 
 
-def density_grid(mask: NDArray[np.bool_], side: int = GRID) -> FloatArray:
+def compute_density_grid(mask: NDArray[np.bool_], side: int = GRID) -> FloatArray:
     """Share of each cell that is marked, on a grid of at most `side` cells a side."""
     rows, columns = (min(side, n) for n in mask.shape)
     sums = mask.astype(np.float64)
@@ -270,7 +278,7 @@ def density_grid(mask: NDArray[np.bool_], side: int = GRID) -> FloatArray:
     return sums
 
 
-def _icc_row(pair: str, what: str, numbers: FloatArray, patients: Sequence[str], form: Form) -> AgreementRow:
+def _build_icc_row(pair: str, what: str, numbers: FloatArray, patients: Sequence[str], form: Form) -> AgreementRow:
     found = intraclass_correlation(numbers, form)
     n = {"targets": found.targets, "readers": found.readers, "patients": len(set(patients))}
     title = form if what == "confidence" else f"{form} of marks on a grid"
@@ -281,7 +289,7 @@ def _icc_row(pair: str, what: str, numbers: FloatArray, patients: Sequence[str],
     return AgreementRow(pair, what, Estimate(title, found.value, low, high, n, method))
 
 
-def _staple_rows(
+def _build_staple_rows(
     grid: Sequence[Sequence[Reading | None]], readers: Sequence[str], replicates: int, seed: int
 ) -> list[AgreementRow]:
     """Each reader's sensitivity and specificity by STAPLE, image by image, as means over images."""
@@ -304,10 +312,10 @@ def _staple_rows(
     for (reader, name), numbers in values.items():
         array = np.array(numbers)
 
-        def mean(w: FloatArray, array: FloatArray = array) -> float:
+        def average(w: FloatArray, array: FloatArray = array) -> float:
             return float(w @ array / w.sum()) if w.sum() > 0 else float("nan")
 
         n = {"images": len(array)}
-        estimate = over_patients(f"STAPLE {name}", patients, mean, n, replicates=replicates, seed=seed)
+        estimate = estimate_over_patients(f"STAPLE {name}", patients, average, n, replicates=replicates, seed=seed)
         rows.append(AgreementRow(reader, "marks", estimate))
     return rows

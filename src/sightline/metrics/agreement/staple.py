@@ -68,7 +68,7 @@ def staple(
     if share in (0.0, 1.0):
         ones = np.ones(len(flat))
         return Staple(np.full(votes.shape[1:], share), ones, ones, share, 0)
-    patterns, which, counts = _patterns(flat)
+    patterns, which, counts = _group_patterns(flat)
     # started, as ITK does, from the share of readers who marked a pixel; then M and E steps by turns
     inside = patterns.mean(axis=1)
     p = q = np.full(len(flat), np.inf)
@@ -79,13 +79,13 @@ def staple(
         new_q = (~patterns * rest[:, None]).sum(axis=0) / max(rest.sum(), 1e-300)
         moved = max(float(np.linalg.norm(new_p - p)), float(np.linalg.norm(new_q - q)))
         p, q = new_p, new_q
-        inside = _posterior(patterns, p, q, share)
+        inside = _compute_posterior(patterns, p, q, share)
         if moved <= tolerance:
             break
     return Staple(inside[which].reshape(votes.shape[1:]), p, q, share, step)
 
 
-def _patterns(flat: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.int64], FloatArray]:
+def _group_patterns(flat: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.int64], FloatArray]:
     """The distinct columns of votes [patterns, readers], which each pixel has, and how many have it."""
     packed = np.packbits(flat, axis=0).T
     if packed.shape[1] == 1:
@@ -102,7 +102,7 @@ def _patterns(flat: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.in
     return flat[:, first].T, which.astype(np.int64), counts.astype(np.float64)
 
 
-def _posterior(patterns: NDArray[np.bool_], p: FloatArray, q: FloatArray, share: float) -> FloatArray:
+def _compute_posterior(patterns: NDArray[np.bool_], p: FloatArray, q: FloatArray, share: float) -> FloatArray:
     """How likely a pixel of each pattern is inside (Warfield 2004, equation 16), in logs."""
     tiny = 1e-300
     inside = np.where(patterns, np.log(np.maximum(p, tiny)), np.log(np.maximum(1.0 - p, tiny))).sum(axis=1)
@@ -113,7 +113,7 @@ def _posterior(patterns: NDArray[np.bool_], p: FloatArray, q: FloatArray, share:
     return np.asarray(a / (a + b))
 
 
-def merged_mask(masks: ArrayLike, rule: Rule) -> NDArray[np.bool_]:
+def merge_masks(masks: ArrayLike, rule: Rule) -> NDArray[np.bool_]:
     """One mask out of several.
 
     Args:
@@ -137,7 +137,7 @@ def merged_mask(masks: ArrayLike, rule: Rule) -> NDArray[np.bool_]:
     raise GeometryError(f"{rule!r} is no rule to merge masks.", f"Known: {', '.join(RULES)}.")
 
 
-def soft_target(
+def compute_soft_target(
     masks: Sequence[ArrayLike] | ArrayLike, *, by: Literal["mean", "staple"] = "mean"
 ) -> NDArray[np.float32]:
     """A target from 0 to 1: the share of readers who marked a pixel, or STAPLE's probability.

@@ -12,7 +12,14 @@ from functools import lru_cache
 
 import numpy as np
 
-from sightline.metrics.boxes.geometry import FloatArray, centre_distance, centre_inside, iobb, iou, truth_coverage
+from sightline.metrics.boxes.geometry import (
+    FloatArray,
+    compute_centre_distance,
+    compute_truth_coverage,
+    iobb,
+    iou,
+    is_centre_inside,
+)
 
 IOU_THRESHOLDS = (0.1, 0.25, 0.5, 0.75, 0.9)
 """The thresholds of Jimenez-Sanchez 2018, section III."""
@@ -50,7 +57,7 @@ def score_box(box: FloatArray | None, truth: FloatArray, spacing_mm: tuple[float
     """Score one box [4] against the findings [t, 4] of its image, t >= 1; no box scores 0 and has no distance."""
     if box is None:
         return BoxScore()
-    shares = {name: float(v[0]) for name, v in _best(box[None], truth, spacing_mm).items()}
+    shares = {name: float(v[0]) for name, v in _score_best(box[None], truth, spacing_mm).items()}
     above = tuple(float(shares["iou"] > threshold) for threshold in IOU_THRESHOLDS)
     return BoxScore(
         iou=shares["iou"],
@@ -63,7 +70,7 @@ def score_box(box: FloatArray | None, truth: FloatArray, spacing_mm: tuple[float
     )
 
 
-def chance_score(
+def expect_chance_score(
     box: FloatArray | None,
     truth: FloatArray,
     image_shape: tuple[int, int],
@@ -76,9 +83,9 @@ def chance_score(
     if box is None:
         return BoxScore()
     sides = (float(box[2] - box[0]), float(box[3] - box[1]))
-    moved, weights = places(sides, truth, image_shape)
-    shares = {name: float(weights @ v) for name, v in _best(moved, truth, spacing_mm).items()}
-    above = tuple(share_above(threshold, sides, truth, image_shape) for threshold in IOU_THRESHOLDS)
+    moved, weights = integrate_places(sides, truth, image_shape)
+    shares = {name: float(weights @ v) for name, v in _score_best(moved, truth, spacing_mm).items()}
+    above = tuple(compute_share_above(threshold, sides, truth, image_shape) for threshold in IOU_THRESHOLDS)
     return BoxScore(
         iou=shares["iou"],
         iobb=shares["iobb"],
@@ -90,21 +97,21 @@ def chance_score(
     )
 
 
-def _best(boxes: FloatArray, truth: FloatArray, spacing_mm: tuple[float, float] | None) -> dict[str, FloatArray]:
+def _score_best(boxes: FloatArray, truth: FloatArray, spacing_mm: tuple[float, float] | None) -> dict[str, FloatArray]:
     """Every score of boxes [n, 4], each [n] at the finding that suits it best."""
     found = {
         "iou": iou(boxes, truth).max(axis=1),
         "iobb": iobb(boxes, truth).max(axis=1),
-        "covered": truth_coverage(boxes, truth).max(axis=1),
-        "centre_inside": centre_inside(boxes, truth).any(axis=1).astype(np.float64),
-        "distance_px": centre_distance(boxes, truth).min(axis=1),
+        "covered": compute_truth_coverage(boxes, truth).max(axis=1),
+        "centre_inside": is_centre_inside(boxes, truth).any(axis=1).astype(np.float64),
+        "distance_px": compute_centre_distance(boxes, truth).min(axis=1),
     }
     if spacing_mm is not None:
-        found["distance_mm"] = centre_distance(boxes, truth, spacing_mm).min(axis=1)
+        found["distance_mm"] = compute_centre_distance(boxes, truth, spacing_mm).min(axis=1)
     return found
 
 
-def places(
+def integrate_places(
     sides: tuple[float, float], truth: FloatArray, image_shape: tuple[int, int]
 ) -> tuple[FloatArray, FloatArray]:
     """Boxes [n, 4] of one size at the nodes of the integral over places, and their weights [n], which sum to 1.
@@ -120,13 +127,15 @@ def places(
         start, stop = truth[:, axis], truth[:, axis + 2]
         middle = (start + stop) / 2
         kinks = np.concatenate([start - side, start, stop - side, stop, start - side / 2, stop - side / 2])
-        axes.append(_axis_nodes(image_shape[axis] - side, [*kinks, *(middle - side / 2)], nodes))
+        axes.append(_build_axis_nodes(image_shape[axis] - side, [*kinks, *(middle - side / 2)], nodes))
     (rows, row_weights), (columns, column_weights) = axes
     corner = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
     return np.concatenate([corner, corner + np.asarray(sides)], axis=1), np.outer(row_weights, column_weights).ravel()
 
 
-def share_above(threshold: float, sides: tuple[float, float], truth: FloatArray, image_shape: tuple[int, int]) -> float:
+def compute_share_above(
+    threshold: float, sides: tuple[float, float], truth: FloatArray, image_shape: tuple[int, int]
+) -> float:
     """Share of places at which the box has an IoU of more than the threshold with any finding.
 
     IoU > T means intersection > T (A + B) / (1 + T). At a given row the columns that reach it are an interval, so the
@@ -143,7 +152,7 @@ def share_above(threshold: float, sides: tuple[float, float], truth: FloatArray,
     start, stop = truth[:, 0], truth[:, 2]
     least = need / np.minimum(width, widths)  # rows that must overlap
     kinks = np.concatenate([start - height, start, stop - height, stop, start - height + least, stop - least])
-    rows, weights = _axis_nodes(row_room, kinks, 16)
+    rows, weights = _build_axis_nodes(row_room, kinks, 16)
     overlap = np.minimum(rows[:, None] + height, stop) - np.maximum(rows[:, None], start)
     reached = overlap > least
     columns = need / np.where(reached, overlap, 1.0)  # columns that must overlap
@@ -152,27 +161,27 @@ def share_above(threshold: float, sides: tuple[float, float], truth: FloatArray,
         return float(weights @ (reached & (low < 0.0) & (high > 0.0)).any(axis=1))
     low, high = low.clip(0.0, column_room), high.clip(0.0, column_room)
     low, high = np.where(reached, low, 0.0), np.where(reached, high, 0.0)
-    return float(weights @ _union_length(low, high) / column_room)
+    return float(weights @ _compute_union_length(low, high) / column_room)
 
 
-def _axis_nodes(room: float, kinks: Iterable[float], nodes: int) -> tuple[FloatArray, FloatArray]:
+def _build_axis_nodes(room: float, kinks: Iterable[float], nodes: int) -> tuple[FloatArray, FloatArray]:
     """Places from 0 to `room` along one axis and their weights; pieces end at the kinks."""
     if room <= 0.0:
         return np.zeros(1), np.ones(1)
     ends = np.unique(np.clip([0.0, room, *kinks], 0.0, room))
-    position, weight = _gauss(nodes)
+    position, weight = _compute_gauss_nodes(nodes)
     half = np.diff(ends) / 2
     places = (ends[:-1] + half)[:, None] + half[:, None] * position
     return places.ravel(), (half[:, None] * weight / room).ravel()
 
 
 @lru_cache(maxsize=8)
-def _gauss(nodes: int) -> tuple[FloatArray, FloatArray]:
+def _compute_gauss_nodes(nodes: int) -> tuple[FloatArray, FloatArray]:
     position, weight = np.polynomial.legendre.leggauss(nodes)
     return np.asarray(position), np.asarray(weight)
 
 
-def _union_length(low: FloatArray, high: FloatArray) -> FloatArray:
+def _compute_union_length(low: FloatArray, high: FloatArray) -> FloatArray:
     """Length [n] of the union of intervals low..high, both [n, t]; one that ends before it starts is empty."""
     high = np.maximum(low, high)
     order = np.argsort(low, axis=1)

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from scipy.sparse import csr_array
 
-from sightline.metrics.boxes.geometry import FloatArray, centre_inside
+from sightline.metrics.boxes.geometry import FloatArray, is_centre_inside
 from sightline.metrics.boxes.table import BoxCase
 from sightline.metrics.estimate import IntArray
 from sightline.metrics.statistics.bootstrap import Resample
@@ -30,12 +30,12 @@ COCO_THRESHOLDS = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))
 _RECALLS = np.linspace(0.0, 1.0, 101)
 
 
-def match(case: BoxCase, hit: Hit) -> IntArray:
+def match_boxes(case: BoxCase, hit: Hit) -> IntArray:
     """The finding [f] that each found box gets, -1 for none."""
     taken = np.full(len(case.found), -1, dtype=np.int64)
     if not len(case.truth) or not len(case.found):
         return taken
-    fits = centre_inside(case.found, case.truth) if hit == "centre" else case.overlap >= hit
+    fits = is_centre_inside(case.found, case.truth) if hit == "centre" else case.overlap >= hit
     free = np.ones(len(case.truth), dtype=bool)
     for i in np.argsort(-case.scores, kind="stable"):
         open_to = fits[i] & free
@@ -65,11 +65,11 @@ class Ranking:
     images: IntArray
 
     @classmethod
-    def of(cls, cases: Sequence[BoxCase], patient: IntArray, hit: Hit) -> Ranking:
+    def rank_boxes(cls, cases: Sequence[BoxCase], patient: IntArray, hit: Hit) -> Ranking:
         """Rank the boxes of images [n] whose patients are numbered [n]."""
         patients = int(patient.max()) + 1
         scores = np.concatenate([case.scores for case in cases])
-        right = np.concatenate([match(case, hit) >= 0 for case in cases])
+        right = np.concatenate([match_boxes(case, hit) >= 0 for case in cases])
         owner = np.repeat(patient, [len(case.found) for case in cases])
         levels = np.unique(scores[right])[::-1]
         # a false box belongs to the first group whose scores are not above its own; behind the last it never matters
@@ -78,8 +78,8 @@ class Ranking:
         shape = (patients, levels.size)
         findings = np.bincount(patient, weights=[len(case.truth) for case in cases], minlength=patients)
         return cls(
-            _counted(owner[right], group[right], shape),
-            _counted(owner[false], group[false], shape),
+            _count_pairs(owner[right], group[right], shape),
+            _count_pairs(owner[false], group[false], shape),
             levels,
             findings.astype(np.int64),
             np.bincount(patient, minlength=patients),
@@ -107,19 +107,19 @@ class BoxPrecision:
     interpolation: Literal["101", "all"] = "101"
     name: str = "AP (COCO, mean over IoU 0.5 to 0.95)"
 
-    def counted(self, case: BoxCase) -> bool:
+    def is_counted(self, case: BoxCase) -> bool:
         """Every image counts: boxes on negatives are false."""
         return True
 
     def values(self, cases: Sequence[BoxCase], resample: Resample) -> FloatArray:
         """The score of every replicate [r], NaN without a finding."""
-        each = [self._one(Ranking.of(cases, resample.patient, hit), resample) for hit in self.hits]
+        each = [self._score_ranking(Ranking.rank_boxes(cases, resample.patient, hit), resample) for hit in self.hits]
         mean: FloatArray = np.mean(each, axis=0)
         return mean
 
-    def _one(self, ranking: Ranking, resample: Resample) -> FloatArray:
+    def _score_ranking(self, ranking: Ranking, resample: Resample) -> FloatArray:
         hits, false, findings, _ = ranking.along(resample)
-        recall, precision = precision_recall(hits, false, findings)
+        recall, precision = compute_precision_recall(hits, false, findings)
         if self.interpolation == "101":
             reached = np.searchsorted(_RECALLS, recall, side="right").astype(np.float64)
             steps = np.diff(reached, axis=1, prepend=0.0) / _RECALLS.size
@@ -145,13 +145,13 @@ class FROC:
     rates: tuple[float, ...] = RATES
     name: str = "FROC (mean sensitivity at 1/8 to 8 false positives an image)"
 
-    def counted(self, case: BoxCase) -> bool:
+    def is_counted(self, case: BoxCase) -> bool:
         """Every image counts."""
         return True
 
     def values(self, cases: Sequence[BoxCase], resample: Resample) -> FloatArray:
         """The score of every replicate [r], NaN without a finding."""
-        hits, false, findings, images = Ranking.of(cases, resample.patient, self.hit).along(resample)
+        hits, false, findings, images = Ranking.rank_boxes(cases, resample.patient, self.hit).along(resample)
         total = np.zeros(len(findings))
         for rate in self.rates:
             within = (false <= rate * images[:, None]).sum(axis=1)
@@ -179,15 +179,17 @@ class RankingCurve:
     precision: FloatArray
 
 
-def ranking_curve(cases: Sequence[BoxCase], hit: Hit = 0.5) -> RankingCurve:
+def compute_ranking_curve(cases: Sequence[BoxCase], hit: Hit = 0.5) -> RankingCurve:
     """The points of the FROC and precision-recall curves of one table, for figures; none without a hit."""
-    resample = Resample.once([case.patient_id for case in cases])
-    ranking = Ranking.of(cases, resample.patient, hit)
+    resample = Resample.draw_once([case.patient_id for case in cases])
+    ranking = Ranking.rank_boxes(cases, resample.patient, hit)
     hits, false, findings, images = (values[0] for values in ranking.along(resample))
     return RankingCurve(ranking.thresholds, hits / max(findings, 1.0), false / images, hits / (hits + false))
 
 
-def precision_recall(hits: FloatArray, false: FloatArray, findings: FloatArray) -> tuple[FloatArray, FloatArray]:
+def compute_precision_recall(
+    hits: FloatArray, false: FloatArray, findings: FloatArray
+) -> tuple[FloatArray, FloatArray]:
     """Recall [r, g], and the highest precision [r, g] at that recall or a larger one."""
     precision, recall = np.zeros(hits.shape), np.zeros(hits.shape)
     np.divide(hits, hits + false, out=precision, where=hits > 0)
@@ -195,5 +197,5 @@ def precision_recall(hits: FloatArray, false: FloatArray, findings: FloatArray) 
     return recall, np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
 
 
-def _counted(rows: IntArray, columns: IntArray, shape: tuple[int, int]) -> csr_array:
+def _count_pairs(rows: IntArray, columns: IntArray, shape: tuple[int, int]) -> csr_array:
     return csr_array((np.ones(rows.size), (rows, columns)), shape=shape)

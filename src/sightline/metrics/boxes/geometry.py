@@ -15,7 +15,7 @@ FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
 
-def as_boxes(boxes: ArrayLike, what: str = "boxes") -> FloatArray:
+def check_boxes(boxes: ArrayLike, what: str = "boxes") -> FloatArray:
     """Boxes as float64 [n, 4], checked; an empty list gives [0, 4].
 
     Args:
@@ -41,15 +41,15 @@ def as_boxes(boxes: ArrayLike, what: str = "boxes") -> FloatArray:
     return corners
 
 
-def area(boxes: ArrayLike) -> FloatArray:
+def compute_area(boxes: ArrayLike) -> FloatArray:
     """Areas [n] in square pixels."""
-    sides = _sides(as_boxes(boxes))
+    sides = _compute_sides(check_boxes(boxes))
     return np.asarray(sides[:, 0] * sides[:, 1])
 
 
-def intersection(a: ArrayLike, b: ArrayLike) -> FloatArray:
+def compute_intersection(a: ArrayLike, b: ArrayLike) -> FloatArray:
     """Common area [n, m] of boxes a [n, 4] and b [m, 4]."""
-    first, second = as_boxes(a)[:, None], as_boxes(b)[None]
+    first, second = check_boxes(a)[:, None], check_boxes(b)[None]
     height, width = (
         (np.minimum(first[..., axis + 2], second[..., axis + 2]) - np.maximum(first[..., axis], second[..., axis]))
         for axis in range(2)
@@ -59,8 +59,8 @@ def intersection(a: ArrayLike, b: ArrayLike) -> FloatArray:
 
 def iou(a: ArrayLike, b: ArrayLike) -> FloatArray:
     """Intersection over union [n, m]; 0 where neither box has an area."""
-    common = intersection(a, b)
-    return _share(common, area(a)[:, None] + area(b)[None] - common)
+    common = compute_intersection(a, b)
+    return _divide_shares(common, compute_area(a)[:, None] + compute_area(b)[None] - common)
 
 
 def iobb(found: ArrayLike, truth: ArrayLike) -> FloatArray:
@@ -68,29 +68,31 @@ def iobb(found: ArrayLike, truth: ArrayLike) -> FloatArray:
 
     A small box inside a large finding has 1: it is not punished for its scale.
     """
-    return _share(intersection(found, truth), area(found)[:, None])
+    return _divide_shares(compute_intersection(found, truth), compute_area(found)[:, None])
 
 
-def truth_coverage(found: ArrayLike, truth: ArrayLike) -> FloatArray:
+def compute_truth_coverage(found: ArrayLike, truth: ArrayLike) -> FloatArray:
     """Intersection over the area of the truth [f, t]: how much of a finding a box holds; the whole image has 1."""
-    return _share(intersection(found, truth), area(truth)[None])
+    return _divide_shares(compute_intersection(found, truth), compute_area(truth)[None])
 
 
-def centres(boxes: ArrayLike) -> FloatArray:
+def compute_centres(boxes: ArrayLike) -> FloatArray:
     """Centres [n, 2], row and column."""
-    corners = as_boxes(boxes)
+    corners = check_boxes(boxes)
     return np.asarray((corners[:, :2] + corners[:, 2:]) / 2)
 
 
-def centre_distance(a: ArrayLike, b: ArrayLike, spacing_mm: tuple[float, float] | None = None) -> FloatArray:
+def compute_centre_distance(a: ArrayLike, b: ArrayLike, spacing_mm: tuple[float, float] | None = None) -> FloatArray:
     """Distance between centres [n, m], in pixels, or in mm where the (row, column) spacing is given."""
-    step = (centres(a)[:, None] - centres(b)[None]) * np.asarray((1.0, 1.0) if spacing_mm is None else spacing_mm)
+    step = (compute_centres(a)[:, None] - compute_centres(b)[None]) * np.asarray(
+        (1.0, 1.0) if spacing_mm is None else spacing_mm
+    )
     return np.asarray(np.hypot(step[..., 0], step[..., 1]))
 
 
-def centre_inside(found: ArrayLike, truth: ArrayLike) -> BoolArray:
+def is_centre_inside(found: ArrayLike, truth: ArrayLike) -> BoolArray:
     """Whether the centre of a found box lies in a true one, bool [f, t]; a box holds its start and not its stop."""
-    point, box = centres(found)[:, None], as_boxes(truth)[None]
+    point, box = compute_centres(found)[:, None], check_boxes(truth)[None]
     row, column = point[..., 0], point[..., 1]
     in_rows = (row >= box[..., 0]) & (row < box[..., 2])
     return np.asarray(in_rows & (column >= box[..., 1]) & (column < box[..., 3]))
@@ -99,24 +101,24 @@ def centre_inside(found: ArrayLike, truth: ArrayLike) -> BoolArray:
 def clip_boxes(boxes: ArrayLike, image_shape: tuple[int, int]) -> FloatArray:
     """The part of boxes [n, 4] inside an image of (rows, columns); one wholly outside keeps no area."""
     limit = np.asarray([*image_shape, *image_shape], dtype=np.float64)
-    return np.asarray(as_boxes(boxes).clip(0.0, limit))
+    return np.asarray(check_boxes(boxes).clip(0.0, limit))
 
 
 def to_fractions(boxes: ArrayLike, image_shape: tuple[int, int]) -> FloatArray:
     """Corners [n, 4] as fractions of the image."""
-    return np.asarray(as_boxes(boxes) / np.asarray([*image_shape, *image_shape], dtype=np.float64))
+    return np.asarray(check_boxes(boxes) / np.asarray([*image_shape, *image_shape], dtype=np.float64))
 
 
-def from_fractions(boxes: ArrayLike, image_shape: tuple[int, int]) -> FloatArray:
+def convert_fractions(boxes: ArrayLike, image_shape: tuple[int, int]) -> FloatArray:
     """Corners [n, 4] given as fractions of the image, in pixels."""
-    return np.asarray(as_boxes(boxes) * np.asarray([*image_shape, *image_shape], dtype=np.float64))
+    return np.asarray(check_boxes(boxes) * np.asarray([*image_shape, *image_shape], dtype=np.float64))
 
 
-def _sides(corners: FloatArray) -> FloatArray:
+def _compute_sides(corners: FloatArray) -> FloatArray:
     return np.asarray(corners[:, 2:] - corners[:, :2])
 
 
-def _share(part: FloatArray, whole: FloatArray) -> FloatArray:
+def _divide_shares(part: FloatArray, whole: FloatArray) -> FloatArray:
     """Part over whole, 0 where the whole is nothing; rounding never makes it more than 1."""
     share: FloatArray = np.zeros(part.shape)
     np.divide(part, whole, out=share, where=np.broadcast_to(whole > 0, part.shape))

@@ -16,7 +16,13 @@ from sightline.metrics.boxes.geometry import FloatArray
 from sightline.metrics.boxes.table import BoxCase, BoxScores, align_boxes
 from sightline.metrics.estimate import Comparison, Estimate
 from sightline.metrics.statistics.bootstrap import Resample
-from sightline.metrics.statistics.comparison import Resampled, difference, mean_of, over_patients, over_seeds
+from sightline.metrics.statistics.comparison import (
+    Resampled,
+    average_resampled,
+    compare_resampled,
+    estimate_over_patients,
+    estimate_over_seeds,
+)
 from sightline.metrics.statistics.paired_tests import Draws
 
 _REPORTED = (
@@ -25,21 +31,21 @@ _REPORTED = (
 )
 
 
-def box_value(scores: BoxScores, measure: str | BoxMeasure) -> float | None:
+def compute_box_value(scores: BoxScores, measure: str | BoxMeasure) -> float | None:
     """The number of one table without an interval, None where it is not defined."""
-    chosen = box_measure(measure)
-    cases = [case for case in scores.cases if chosen.counted(case)]
-    value = float(_number(chosen, cases)(_once(cases))[0]) if cases else math.nan
+    chosen = find_box_measure(measure)
+    cases = [case for case in scores.cases if chosen.is_counted(case)]
+    value = float(_resample_number(chosen, cases)(_draw_once(cases))[0]) if cases else math.nan
     return None if math.isnan(value) else value
 
 
-def box_chance(scores: BoxScores, measure: str | BoxMeasure) -> float | None:
+def compute_box_chance(scores: BoxScores, measure: str | BoxMeasure) -> float | None:
     """What boxes of the same sizes get at random places; None for measures that rank all boxes, or not defined."""
-    chosen = box_measure(measure)
-    return box_value(scores, replace(chosen, of_chance=True)) if isinstance(chosen, BestBox) else None
+    chosen = find_box_measure(measure)
+    return compute_box_value(scores, replace(chosen, of_chance=True)) if isinstance(chosen, BestBox) else None
 
 
-def box_estimates(scores: BoxScores) -> list[Estimate]:
+def compute_box_estimates(scores: BoxScores) -> list[Estimate]:
     """Every reported number of one training with its interval over patients.
 
     For each score of the best box: its mean over the images with findings, its chance, and the gain over chance; then
@@ -47,22 +53,24 @@ def box_estimates(scores: BoxScores) -> list[Estimate]:
     """
     found = []
     for measure in BEST_BOX.values():
-        own = [case for case in scores.cases if measure.counted(case)]
+        own = [case for case in scores.cases if measure.is_counted(case)]
         chance = replace(measure, of_chance=True)
         gain = "minus chance" if measure.column.startswith("distance") else "above chance"
         columns = (measure.each(own), chance.each(own))
         names = (measure.name, f"{measure.name}, chance", f"{measure.name}, {gain}")
-        largest = _bounds(measure)
+        largest = _find_bounds(measure)
         bounds = (largest, largest, (-largest[1], largest[1]))
         for name, values, ends in zip(names, (*columns, columns[0] - columns[1]), bounds, strict=True):
-            found.append(_estimate(name, mean_of(values), measure, scores, own, ends))
+            found.append(_estimate(name, average_resampled(values), measure, scores, own, ends))
     for key in _REPORTED:
         ranked = RANKED[key]
-        found.append(_estimate(ranked.name, _number(ranked, scores.cases), ranked, scores, scores.cases, (0.0, 1.0)))
+        found.append(
+            _estimate(ranked.name, _resample_number(ranked, scores.cases), ranked, scores, scores.cases, (0.0, 1.0))
+        )
     return found
 
 
-def box_seed_estimate(scores_per_seed: Sequence[BoxScores], measure: str | BoxMeasure) -> Estimate:
+def estimate_boxes_over_seeds(scores_per_seed: Sequence[BoxScores], measure: str | BoxMeasure) -> Estimate:
     """The mean of a number over several trainings of one method, with an interval over patients and trainings.
 
     Args:
@@ -72,39 +80,43 @@ def box_seed_estimate(scores_per_seed: Sequence[BoxScores], measure: str | BoxMe
     Raises:
         RunError: an unknown measure, no runs, or runs over different images.
     """
-    chosen = box_measure(measure)
-    kept = _counted_in_all(chosen, align_boxes(scores_per_seed))
+    chosen = find_box_measure(measure)
+    kept = _select_counted_in_all(chosen, align_boxes(scores_per_seed))
     if kept is None:
         n = {**scores_per_seed[0].counts(), "seeds": len(scores_per_seed)}
-        return Estimate(chosen.name, None, n=n, method="no interval", why=_why(chosen, scores_per_seed[0]))
-    return over_seeds(
+        return Estimate(
+            chosen.name, None, n=n, method="no interval", why=_explain_undefined(chosen, scores_per_seed[0])
+        )
+    return estimate_over_seeds(
         chosen.name,
-        [_number(chosen, run.cases) for run in kept],
+        [_resample_number(chosen, run.cases) for run in kept],
         [case.patient_id for case in kept[0].cases],
-        _counts(kept[0]),
-        what=_what(chosen, [case for run in kept for case in run.cases], len(scores_per_seed[0]) - len(kept[0])),
-        undefined=_why(chosen, scores_per_seed[0]),
-        bounds=_bounds(chosen),
+        _count_counts(kept[0]),
+        what=_describe_mean(
+            chosen, [case for run in kept for case in run.cases], len(scores_per_seed[0]) - len(kept[0])
+        ),
+        undefined=_explain_undefined(chosen, scores_per_seed[0]),
+        bounds=_find_bounds(chosen),
     )
 
 
-def box_seed_values(scores_per_seed: Sequence[BoxScores], measure: str | BoxMeasure) -> list[float]:
+def compute_box_seed_values(scores_per_seed: Sequence[BoxScores], measure: str | BoxMeasure) -> list[float]:
     """The number of each training, over the images that have it in every training; none where no image has.
 
-    Args as in `box_seed_estimate`, whose value is their mean.
+    Args as in `estimate_boxes_over_seeds`, whose value is their mean.
     """
-    kept = _counted_in_all(box_measure(measure), align_boxes(scores_per_seed))
-    values = [box_value(run, measure) for run in kept or ()]
+    kept = _select_counted_in_all(find_box_measure(measure), align_boxes(scores_per_seed))
+    values = [compute_box_value(run, measure) for run in kept or ()]
     return [value for value in values if value is not None] if None not in values else []
 
 
-def box_seed_chance(scores_per_seed: Sequence[BoxScores], measure: str | BoxMeasure) -> float | None:
-    """The mean of `box_chance` over trainings, over the images that have the number in every training.
+def compute_box_seed_chance(scores_per_seed: Sequence[BoxScores], measure: str | BoxMeasure) -> float | None:
+    """The mean of `compute_box_chance` over trainings, over the images that have the number in every training.
 
-    Args as in `box_seed_estimate`.
+    Args as in `estimate_boxes_over_seeds`.
     """
-    kept = _counted_in_all(box_measure(measure), align_boxes(scores_per_seed))
-    chances = [chance for run in kept or () if (chance := box_chance(run, measure)) is not None]
+    kept = _select_counted_in_all(find_box_measure(measure), align_boxes(scores_per_seed))
+    chances = [chance for run in kept or () if (chance := compute_box_chance(run, measure)) is not None]
     return float(np.mean(chances)) if chances else None
 
 
@@ -123,57 +135,57 @@ def compare_boxes(
     Raises:
         RunError: an unknown measure, no runs, or runs over different images or true boxes.
     """
-    chosen = box_measure(measure)
+    chosen = find_box_measure(measure)
     if not scores_a_per_seed or not scores_b_per_seed:
         raise RunError("A comparison needs boxes of both methods.")
     runs = align_boxes([*scores_a_per_seed, *scores_b_per_seed])
-    split, undefined = len(scores_a_per_seed), _why(chosen, runs[0])
-    kept = _counted_in_all(chosen, runs)
+    split, undefined = len(scores_a_per_seed), _explain_undefined(chosen, runs[0])
+    kept = _select_counted_in_all(chosen, runs)
     if kept is None:
-        n = {**_counts(runs[0]), "seeds_a": split, "seeds_b": len(runs) - split}
+        n = {**_count_counts(runs[0]), "seeds_a": split, "seeds_b": len(runs) - split}
         return Comparison(chosen.name, None, None, None, n=n, method="no test", why=undefined)
-    numbers = [_number(chosen, run.cases) for run in kept]
-    found = difference(
+    numbers = [_resample_number(chosen, run.cases) for run in kept]
+    found = compare_resampled(
         chosen.name,
         numbers[:split],
         numbers[split:],
         [case.patient_id for case in kept[0].cases],
-        _counts(kept[0]),
+        _count_counts(kept[0]),
         draws=Draws(replicates, seed),
         undefined=undefined,
-        mixed=lambda i, j: _number(chosen, [*kept[i].cases, *kept[split + j].cases]),
+        mixed=lambda i, j: _resample_number(chosen, [*kept[i].cases, *kept[split + j].cases]),
     )
-    own = sum(any(chosen.counted(run.cases[i]) for run in runs) for i in range(len(runs[0])))
+    own = sum(any(chosen.is_counted(run.cases[i]) for run in runs) for i in range(len(runs[0])))
     if own == len(kept[0]):
         return found
     left_out = f"{own - len(kept[0])} images left out: not defined in every run"
     return replace(found, why="; ".join(w for w in (found.why, left_out) if w))
 
 
-def _number(measure: BoxMeasure, cases: Sequence[BoxCase]) -> Resampled:
+def _resample_number(measure: BoxMeasure, cases: Sequence[BoxCase]) -> Resampled:
     if isinstance(measure, BestBox):
-        return mean_of(measure.each(cases))
+        return average_resampled(measure.each(cases))
     return lambda resample: measure.values(cases, resample)
 
 
-def _bounds(measure: BoxMeasure) -> tuple[float, float]:
+def _find_bounds(measure: BoxMeasure) -> tuple[float, float]:
     """The smallest and the largest possible value."""
     return (0.0, math.inf) if isinstance(measure, BestBox) and measure.column.startswith("distance") else (0.0, 1.0)
 
 
-def _once(cases: Sequence[BoxCase]) -> Resample:
-    return Resample.once([case.patient_id for case in cases])
+def _draw_once(cases: Sequence[BoxCase]) -> Resample:
+    return Resample.draw_once([case.patient_id for case in cases])
 
 
-def _counts(scores: BoxScores) -> dict[str, int]:
+def _count_counts(scores: BoxScores) -> dict[str, int]:
     """Counts that do not depend on the method."""
     counts = scores.counts()
     counts.pop("boxes")
     return counts
 
 
-def _counted_in_all(measure: BoxMeasure, runs: Sequence[BoxScores]) -> list[BoxScores] | None:
-    keep = [all(measure.counted(run.cases[i]) for run in runs) for i in range(len(runs[0]))]
+def _select_counted_in_all(measure: BoxMeasure, runs: Sequence[BoxScores]) -> list[BoxScores] | None:
+    keep = [all(measure.is_counted(run.cases[i]) for run in runs) for i in range(len(runs[0]))]
     if not any(keep):
         return None
     return [
@@ -190,19 +202,19 @@ def _estimate(
     bounds: tuple[float, float],
 ) -> Estimate:
     if not cases:
-        return Estimate(name, None, n=scores.counts(), method="no interval", why=_why(measure, scores))
-    return over_patients(
+        return Estimate(name, None, n=scores.counts(), method="no interval", why=_explain_undefined(measure, scores))
+    return estimate_over_patients(
         name,
         number,
         [case.patient_id for case in cases],
         BoxScores(tuple(cases), scores.method).counts(),
-        what=_what(measure, cases, len(scores) - len(cases)),
-        undefined=_why(measure, scores),
+        what=_describe_mean(measure, cases, len(scores) - len(cases)),
+        undefined=_explain_undefined(measure, scores),
         bounds=bounds,
     )
 
 
-def _what(measure: BoxMeasure, cases: Sequence[BoxCase], left_out: int) -> str:
+def _describe_mean(measure: BoxMeasure, cases: Sequence[BoxCase], left_out: int) -> str:
     """What the number is a mean over, and what stands for nothing in it."""
     if not isinstance(measure, BestBox):
         return "all boxes ranked by score"
@@ -212,7 +224,7 @@ def _what(measure: BoxMeasure, cases: Sequence[BoxCase], left_out: int) -> str:
     return words + (f", {left_out} other images left out" if left_out else "")
 
 
-def _why(measure: BoxMeasure, scores: BoxScores) -> str:
+def _explain_undefined(measure: BoxMeasure, scores: BoxScores) -> str:
     """Why a number is not defined on a table."""
     with_findings = [case for case in scores.cases if len(case.truth)]
     if not with_findings:
@@ -231,7 +243,7 @@ class BoxMeasure(Protocol):
     def name(self) -> str:
         """What it is called in tables."""
 
-    def counted(self, case: BoxCase) -> bool:
+    def is_counted(self, case: BoxCase) -> bool:
         """Whether the number is about this image, and defined on it."""
 
     def values(self, cases: Sequence[BoxCase], resample: Resample) -> FloatArray:
@@ -252,21 +264,21 @@ class BestBox:
     name: str
     of_chance: bool = False
 
-    def counted(self, case: BoxCase) -> bool:
+    def is_counted(self, case: BoxCase) -> bool:
         """Images with findings; a distance needs a box too, and one in mm the spacing."""
-        return case.score is not None and self._of(case.score) is not None
+        return case.score is not None and self._get_score(case.score) is not None
 
     def values(self, cases: Sequence[BoxCase], resample: Resample) -> FloatArray:
         """The mean of every replicate [r]."""
-        return mean_of(self.each(cases))(resample)
+        return average_resampled(self.each(cases))(resample)
 
     def each(self, cases: Sequence[BoxCase]) -> FloatArray:
         """The score of every image [n]; NaN on an image that is not counted."""
         scores = [case.chance if self.of_chance else case.score for case in cases]
-        values = [None if score is None else self._of(score) for score in scores]
+        values = [None if score is None else self._get_score(score) for score in scores]
         return np.array([math.nan if value is None else value for value in values])
 
-    def _of(self, score: BoxScore) -> float | None:
+    def _get_score(self, score: BoxScore) -> float | None:
         if self.column.startswith("above_"):
             return score.above[IOU_THRESHOLDS.index(float(self.column.removeprefix("above_")))]
         value: float | None = getattr(score, self.column)
@@ -312,7 +324,7 @@ BOX_MEASURES: Mapping[str, BoxMeasure] = {**BEST_BOX, **RANKED}
 BOX_NAMES: Mapping[str, str] = {key: measure.name for key, measure in BOX_MEASURES.items()}
 
 
-def box_measure(measure: str | BoxMeasure) -> BoxMeasure:
+def find_box_measure(measure: str | BoxMeasure) -> BoxMeasure:
     """The measure of a word.
 
     Raises:

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from sightline.errors import CohortError, GeometryError, LayoutError, RunError
-from sightline.metrics.boxes.best_box import BoxScore, chance_score, score_box
-from sightline.metrics.boxes.geometry import FloatArray, area, as_boxes, clip_boxes, iou
+from sightline.metrics.boxes.best_box import BoxScore, expect_chance_score, score_box
+from sightline.metrics.boxes.geometry import FloatArray, check_boxes, clip_boxes, compute_area, iou
 from sightline.metrics.predictions import read_rows, write_rows
 
 _IMAGE = ("case_id", "study_id", "patient_id", "label", "rows", "columns", "row_spacing_mm", "column_spacing_mm")
@@ -62,14 +62,14 @@ class BoxCase:
             raise GeometryError(f"Case {self.case_id!r}: a spacing of {self.spacing_mm} mm; expected two sizes.")
         object.__setattr__(self, "image_shape", shape)
         object.__setattr__(self, "spacing_mm", spacing)
-        truth = clip_boxes(as_boxes(self.truth, f"true boxes of case {self.case_id!r}"), self.image_shape)
-        if (area(truth) <= 0).any():
+        truth = clip_boxes(check_boxes(self.truth, f"true boxes of case {self.case_id!r}"), self.image_shape)
+        if (compute_area(truth) <= 0).any():
             raise GeometryError(
                 f"Case {self.case_id!r} has a true box without area inside the image of {self.image_shape} pixels: "
                 f"{np.asarray(self.truth).tolist()}.",
                 "Fix the box, or leave it out of the cohort.",
             )
-        found = clip_boxes(as_boxes(self.found, f"found boxes of case {self.case_id!r}"), self.image_shape)
+        found = clip_boxes(check_boxes(self.found, f"found boxes of case {self.case_id!r}"), self.image_shape)
         scores = np.array(self.scores, dtype=np.float64)
         if scores.shape != (len(found),) or not np.isfinite(scores).all():
             raise RunError(f"Case {self.case_id!r} has {len(found)} found boxes and scores {scores.tolist()}.")
@@ -108,7 +108,7 @@ class BoxCase:
         """What a box of the best one's size gets at a random place; None on an image without a finding."""
         if not len(self.truth):
             return None
-        return chance_score(self.best, self.truth, self.image_shape, self.spacing_mm)
+        return expect_chance_score(self.best, self.truth, self.image_shape, self.spacing_mm)
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ class BoxScores:
 
         An image with neither has one row of kind `none`. A spacing that is not known is an empty field.
         """
-        write_rows(path, _HEADER, [row for case in self.cases for row in _rows(self.method, case)])
+        write_rows(path, _HEADER, [row for case in self.cases for row in _format_rows(self.method, case)])
 
     @classmethod
     def read(cls, path: Path) -> BoxScores:
@@ -222,7 +222,7 @@ def align_boxes(runs: Sequence[BoxScores]) -> list[BoxScores]:
     return aligned
 
 
-def _rows(method: str, case: BoxCase) -> list[list[str]]:
+def _format_rows(method: str, case: BoxCase) -> list[list[str]]:
     spacing = ("", "") if case.spacing_mm is None else tuple(repr(s) for s in case.spacing_mm)
     ids = (case.case_id, case.study_id, case.patient_id, case.label)
     image = [method, *ids, *(str(s) for s in case.image_shape), *spacing]

@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit, log_softmax
 
-from sightline.errors import CohortError, RunError, counted
+from sightline.errors import CohortError, RunError, count_noun
 from sightline.metrics.calibration.scaling import (
     EDGE,
     METHODS,
-    AsSaid,
     Isotonic,
     Method,
+    NoRecalibration,
     PlattScaling,
     Recalibration,
     Temperature,
     log_odds,
     read_recalibration,
-    scaled,
+    scale_logits,
 )
 from sightline.metrics.estimate import FloatArray, IntArray
 from sightline.metrics.predictions import Predictions
@@ -36,7 +36,7 @@ _WORDS = {"none": "as said"}
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FittedRecalibration:
     """A recalibration, with what it was fitted on and what it gains on cases it has not seen.
 
     Attributes:
@@ -71,17 +71,17 @@ class Fitted:
         }
 
     @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Fitted:
+    def from_dict(cls, fields: Mapping[str, Any]) -> FittedRecalibration:
         """What `to_dict` gave.
 
         Raises:
             RunError: fields that are no calibration.
         """
         try:
-            told = dict(fields["fitted_on"]), dict(fields["log_loss"]), str(fields["why"])
+            given = dict(fields["fitted_on"]), dict(fields["log_loss"]), str(fields["why"])
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"This is no saved calibration ({error}).", "Calibrate the run again.") from None
-        return cls(read_recalibration(fields), *told)
+        return cls(read_recalibration(fields), *given)
 
 
 def recalibrate(predictions: Predictions, recalibration: Recalibration) -> Predictions:
@@ -92,7 +92,7 @@ def recalibrate(predictions: Predictions, recalibration: Recalibration) -> Predi
 
 def fit_recalibration(
     validation: Predictions, method: Method | Literal["auto"] = "temperature", *, where: str = "val", seed: int = 0
-) -> Fitted:
+) -> FittedRecalibration:
     """Fit on validation predictions.
 
     `auto` takes the simplest method (none, temperature, platt, isotonic) whose log loss on patients it has not seen is
@@ -115,13 +115,14 @@ def fit_recalibration(
     if patients < 10 or counts.min() == 0:
         each = ", ".join(f"{n} {name}" for name, n in zip(validation.classes, counts, strict=True))
         raise CohortError(
-            f"A calibration needs ten patients and cases of every class; {where} has {counted(patients, 'patient')}, "
+            f"A calibration needs ten patients and cases of every class; {where} has "
+            f"{count_noun(patients, 'patient')}, "
             f"{each}.",
             "Calibrate on more predictions.",
         )
-    unseen = _unseen(validation, seed)
+    unseen = _cross_validate(validation, seed)
     losses = {_WORDS.get(name, name): float(each.mean()) for name, each in unseen.items()}
-    chosen: Method = _simplest(unseen, validation.patient_ids) if method == "auto" else method
+    chosen: Method = _choose_simplest(unseen, validation.patient_ids) if method == "auto" else method
     made = _fit(chosen, validation)
     why = []
     if method == "auto" and chosen == "none":
@@ -133,7 +134,7 @@ def fit_recalibration(
     if chosen == "isotonic" and counts.min() < 100:
         why.append(f"isotonic regression on {int(counts.min())} cases of the rarest class follows chance")
     fitted_on = {"split": where, "unit": validation.unit, **validation.counts()}
-    return Fitted(made, fitted_on, losses, "; ".join(why))
+    return FittedRecalibration(made, fitted_on, losses, "; ".join(why))
 
 
 def log_loss(labels: IntArray, probabilities: FloatArray, *, independent: bool = False) -> float:
@@ -141,10 +142,10 @@ def log_loss(labels: IntArray, probabilities: FloatArray, *, independent: bool =
 
     Probabilities are kept at least 1e-12 away from 0.
     """
-    return float(_losses(labels, probabilities, independent).mean())
+    return float(_compute_losses(labels, probabilities, independent).mean())
 
 
-def _losses(labels: IntArray, probabilities: FloatArray, independent: bool) -> FloatArray:
+def _compute_losses(labels: IntArray, probabilities: FloatArray, independent: bool) -> FloatArray:
     """Log loss of each case."""
     if independent:
         truth = labels[:, None] == np.arange(probabilities.shape[1])
@@ -154,7 +155,7 @@ def _losses(labels: IntArray, probabilities: FloatArray, independent: bool) -> F
     return np.asarray(-np.log(own.clip(EDGE, 1.0)))
 
 
-def _simplest(unseen: Mapping[Method, FloatArray], patient_ids: Sequence[str]) -> Method:
+def _choose_simplest(unseen: Mapping[Method, FloatArray], patient_ids: Sequence[str]) -> Method:
     """The simplest method whose loss is within one standard error of the least (Breiman et al. 1984).
 
     The error is that of the paired difference, over patients.
@@ -172,18 +173,18 @@ def _simplest(unseen: Mapping[Method, FloatArray], patient_ids: Sequence[str]) -
 
 def _fit(method: Method, table: Predictions) -> Recalibration:
     if method == "none":
-        return AsSaid()
+        return NoRecalibration()
     if method == "platt":
         return _fit_platt(table)
     return _fit_temperature(table) if method == "temperature" else _fit_isotonic(table)
 
 
 def _fit_temperature(table: Predictions) -> Temperature:
-    def loss(log_temperature: float) -> float:
-        p = scaled(table.probabilities, math.exp(-log_temperature), table.independent)
+    def compute_loss(log_temperature: float) -> float:
+        p = scale_logits(table.probabilities, math.exp(-log_temperature), table.independent)
         return log_loss(table.labels, p, independent=table.independent)
 
-    found = minimize_scalar(loss, bounds=(-_WIDEST, _WIDEST), method="bounded", options={"xatol": 1e-7})
+    found = minimize_scalar(compute_loss, bounds=(-_WIDEST, _WIDEST), method="bounded", options={"xatol": 1e-7})
     return Temperature(float(math.exp(found.x)))
 
 
@@ -195,16 +196,16 @@ def _fit_platt(table: Predictions) -> PlattScaling:
     """
     k = len(table.classes)
     if table.independent:
-        lines = [_line(log_odds(table.probabilities[:, i]), table.labels == i) for i in range(k)]
+        lines = [_fit_line(log_odds(table.probabilities[:, i]), table.labels == i) for i in range(k)]
         return PlattScaling(tuple(a for a, _ in lines), tuple(b for _, b in lines))
     if k == 2:
-        slope, intercept = _line(log_odds(table.probabilities[:, 1]), table.labels == 1)
+        slope, intercept = _fit_line(log_odds(table.probabilities[:, 1]), table.labels == 1)
         return PlattScaling((slope,), (intercept,))
     z = np.log(table.probabilities.clip(EDGE, 1.0))
     counts = np.bincount(table.labels, minlength=k)[table.labels]
     target = np.where(table.labels[:, None] == np.arange(k), counts[:, None] + 1.0, 1.0) / (counts[:, None] + k)
 
-    def loss(parameters: FloatArray) -> tuple[float, FloatArray]:
+    def compute_loss(parameters: FloatArray) -> tuple[float, FloatArray]:
         slopes, intercepts = parameters[:k], np.append(parameters[k:], 0.0)
         logs = log_softmax(slopes * z + intercepts, axis=1)
         pull = np.exp(logs) - target
@@ -213,22 +214,24 @@ def _fit_platt(table: Predictions) -> PlattScaling:
 
     start = np.concatenate([np.ones(k), np.zeros(k - 1)])
     bounds = [(1.0 / math.exp(_WIDEST), math.exp(_WIDEST))] * k + [(None, None)] * (k - 1)
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-13, "gtol": 1e-9})
+    found = minimize(
+        compute_loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-13, "gtol": 1e-9}
+    )
     return PlattScaling(tuple(float(x) for x in found.x[:k]), (*(float(x) for x in found.x[k:]), 0.0))
 
 
-def _line(odds: FloatArray, truth: NDArray[np.bool_]) -> tuple[float, float]:
+def _fit_line(odds: FloatArray, truth: NDArray[np.bool_]) -> tuple[float, float]:
     """Slope and intercept of one logistic regression on log odds with Platt's targets."""
     sick, well = int(truth.sum()), int((~truth).sum())
     target = np.where(truth, (sick + 1.0) / (sick + 2.0), 1.0 / (well + 2.0))
 
-    def loss(parameters: FloatArray) -> tuple[float, FloatArray]:
+    def compute_loss(parameters: FloatArray) -> tuple[float, FloatArray]:
         z = parameters[0] * odds + parameters[1]
         pull = expit(z) - target
         return float((np.logaddexp(0.0, z) - target * z).mean()), np.array([(pull * odds).mean(), pull.mean()])
 
     bounds = [(1.0 / math.exp(_WIDEST), math.exp(_WIDEST)), (None, None)]
-    found = minimize(loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=bounds,
+    found = minimize(compute_loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=bounds,
                      options={"ftol": 1e-13, "gtol": 1e-9})  # fmt: skip
     return float(found.x[0]), float(found.x[1])
 
@@ -238,18 +241,18 @@ def _fit_isotonic(table: Predictions) -> Isotonic:
     columns = [k - 1] if k == 2 and not table.independent else list(range(k))
     # rates of 0 and 1 are what was seen, not what is meant: half a case of doubt
     edge = 0.5 / (n + 1.0)
-    said, meant = [], []
+    scores, meant = [], []
     for column in columns:
         from sklearn.isotonic import IsotonicRegression
 
         line = IsotonicRegression(y_min=edge, y_max=1.0 - edge, out_of_bounds="clip")
         line.fit(table.probabilities[:, column], (table.labels == column).astype(np.float64))
-        said.append(tuple(float(x) for x in line.X_thresholds_))
+        scores.append(tuple(float(x) for x in line.X_thresholds_))
         meant.append(tuple(float(y) for y in line.y_thresholds_))
-    return Isotonic(tuple(said), tuple(meant))
+    return Isotonic(tuple(scores), tuple(meant))
 
 
-def _unseen(table: Predictions, seed: int) -> dict[Method, FloatArray]:
+def _cross_validate(table: Predictions, seed: int) -> dict[Method, FloatArray]:
     """Log losses of each case by method, on folds of patients, each mapped by what the other folds taught."""
     names, patient = np.unique(np.asarray(table.patient_ids, dtype=str), return_inverse=True)
     fold = np.random.default_rng(seed).permutation(names.size) % FOLDS
@@ -262,5 +265,5 @@ def _unseen(table: Predictions, seed: int) -> dict[Method, FloatArray]:
             if inside.any() and np.bincount(others.labels, minlength=len(table.classes)).min() > 0:
                 made = _fit(method, others)
                 mapped[inside] = made.apply(table.probabilities[inside], independent=table.independent)
-        losses[method] = _losses(table.labels, mapped, table.independent)
+        losses[method] = _compute_losses(table.labels, mapped, table.independent)
     return losses

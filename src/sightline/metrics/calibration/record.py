@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sightline.errors import RunError
-from sightline.metrics.calibration.recalibration import Fitted, recalibrate
+from sightline.metrics.calibration.recalibration import FittedRecalibration, recalibrate
 from sightline.metrics.decision.abstention import Abstention
 from sightline.metrics.decision.conformal import PredictionSets
 from sightline.metrics.decision.operating_points import OperatingPoint
@@ -38,17 +38,17 @@ class CalibrationRecord:
 
     run: str
     classes: tuple[str, ...]
-    fitted: Fitted | None = None
+    fitted: FittedRecalibration | None = None
     points: tuple[OperatingPoint, ...] = ()
     abstention: Abstention | None = None
     sets: PredictionSets | None = None
     about: Mapping[str, Any] | None = None
 
-    def probabilities(self, said: FloatArray, *, independent: bool = False) -> FloatArray:
+    def probabilities(self, probabilities: FloatArray, *, independent: bool = False) -> FloatArray:
         """Probabilities [n, k] as they should be, of those that were said."""
         if self.fitted is None:
-            return said
-        return self.fitted.recalibration.apply(said, independent=independent)
+            return probabilities
+        return self.fitted.recalibration.apply(probabilities, independent=independent)
 
     def apply(self, predictions: Predictions) -> Predictions:
         """The table with recalibrated probabilities.
@@ -82,7 +82,7 @@ class CalibrationRecord:
             "fitted": None if self.fitted is None else self.fitted.to_dict(),
             "points": [point.to_dict() for point in self.points],
             "abstention": None if self.abstention is None else self.abstention.to_dict(),
-            "sets": None if self.sets is None else _finite(asdict(self.sets)),
+            "sets": None if self.sets is None else _require_finite(asdict(self.sets)),
             "about": dict(self.about or {}),
         }
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -111,10 +111,10 @@ class CalibrationRecord:
             record = cls(
                 str(fields["run"]),
                 tuple(str(name) for name in fields["classes"]),
-                None if fields["fitted"] is None else Fitted.from_dict(fields["fitted"]),
+                None if fields["fitted"] is None else FittedRecalibration.from_dict(fields["fitted"]),
                 tuple(OperatingPoint.from_dict(point) for point in fields["points"]),
                 None if fields["abstention"] is None else Abstention.from_dict(fields["abstention"]),
-                None if sets is None else _sets(sets),
+                None if sets is None else _read_sets(sets),
                 dict(fields["about"]),
             )
         except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
@@ -126,11 +126,11 @@ class CalibrationRecord:
         return record
 
 
-def _finite(fields: dict[str, Any]) -> dict[str, Any]:
+def _require_finite(fields: dict[str, Any]) -> dict[str, Any]:
     # a threshold that nothing reaches: JSON knows no infinity
     return {**fields, "thresholds": [t if np.isfinite(t) else None for t in fields["thresholds"]]}
 
 
-def _sets(fields: Mapping[str, Any]) -> PredictionSets:
+def _read_sets(fields: Mapping[str, Any]) -> PredictionSets:
     thresholds = tuple(float("inf") if t is None else float(t) for t in fields["thresholds"])
     return PredictionSets(tuple(fields["classes"]), thresholds, float(fields["alpha"]), bool(fields["by_class"]))

@@ -16,8 +16,8 @@ import numpy as np
 from scipy.special import expit, logit
 from scipy.stats import t as student
 
-from sightline.errors import RunError, counted
-from sightline.metrics.classification.estimates import score_estimate
+from sightline.errors import RunError, count_noun
+from sightline.metrics.classification.estimates import estimate_score
 from sightline.metrics.classification.scores import Prevalence
 from sightline.metrics.estimate import Estimate, FloatArray
 from sightline.metrics.predictions import Predictions
@@ -44,7 +44,7 @@ class CurvePoint:
     observed: Estimate
 
 
-def calibration_estimates(predictions: Predictions, *, positive: str | None = None) -> list[Estimate]:
+def compute_calibration_estimates(predictions: Predictions, *, positive: str | None = None) -> list[Estimate]:
     """Slope, intercept and mean said less observed, of the positive class or of every class.
 
     Args:
@@ -59,14 +59,14 @@ def calibration_estimates(predictions: Predictions, *, positive: str | None = No
     found = []
     for index in chosen:
         name = predictions.classes[index]
-        found += [_slope(predictions, index, name), _intercept(predictions, index, name)]
-        found.append(_in_the_large(predictions, index, name))
+        found += [_estimate_slope(predictions, index, name), _estimate_intercept(predictions, index, name)]
+        found.append(_estimate_in_the_large(predictions, index, name))
     if k > 2:
-        found.append(_common_slope(predictions))
+        found.append(_estimate_common_slope(predictions))
     return found
 
 
-def calibration_curve(
+def compute_calibration_curve(
     predictions: Predictions,
     *,
     positive: str | None = None,
@@ -86,48 +86,55 @@ def calibration_curve(
     if points < 1:
         raise RunError(f"A calibration curve needs at least one point; got {points}.")
     index = predictions.class_index(positive)
-    said = predictions.probabilities[:, index]
-    groups = max(1, min(points, len(said) // 10))
-    limits = np.unique(np.quantile(said, np.linspace(0, 1, groups + 1)[1:-1]))
-    place = np.searchsorted(limits, said, side="left")
+    probabilities = predictions.probabilities[:, index]
+    groups = max(1, min(points, len(probabilities) // 10))
+    limits = np.unique(np.quantile(probabilities, np.linspace(0, 1, groups + 1)[1:-1]))
+    place = np.searchsorted(limits, probabilities, side="left")
     curve = []
     for g in np.unique(place):
         inside = place == g
         table = predictions.select(inside)
-        name = f"observed share of {predictions.classes[index]} where {said[inside].mean():.3f} was said"
-        observed = score_estimate([table], Prevalence(index, name))
+        name = f"observed share of {predictions.classes[index]} where {probabilities[inside].mean():.3f} was said"
+        observed = estimate_score([table], Prevalence(index, name))
         curve.append(
-            CurvePoint(float(said[inside].mean()), float(said[inside].min()), float(said[inside].max()), observed)
+            CurvePoint(
+                float(probabilities[inside].mean()),
+                float(probabilities[inside].min()),
+                float(probabilities[inside].max()),
+                observed,
+            )
         )
     return curve
 
 
-def largest_gap(curve: Sequence[CurvePoint]) -> Estimate:
+def find_largest_gap(curve: Sequence[CurvePoint]) -> Estimate:
     """The largest distance of the curve from the diagonal, whose interval is that of its point."""
-    worst = max(curve, key=lambda point: abs(_observed(point) - point.said))
-    gap = _observed(worst) - worst.said
+    worst = max(curve, key=lambda point: abs(_get_observed(point) - point.said))
+    gap = _get_observed(worst) - worst.said
     ends = (worst.observed.low, worst.observed.high)
     name = f"largest gap of the calibration curve, where {worst.said:.3f} was said"
     moved = (None, None) if ends[0] is None or ends[1] is None else (ends[0] - worst.said, ends[1] - worst.said)
     return replace(worst.observed, name=name, value=gap, low=moved[0], high=moved[1])
 
 
-def _observed(point: CurvePoint) -> float:
+def _get_observed(point: CurvePoint) -> float:
     return point.said if point.observed.value is None else point.observed.value
 
 
-def _slope(predictions: Predictions, index: int, name: str) -> Estimate:
+def _estimate_slope(predictions: Predictions, index: int, name: str) -> Estimate:
     odds = logit(predictions.probabilities[:, index].clip(EDGE, 1 - EDGE))
     design = np.stack([np.ones_like(odds), odds], axis=1)
-    return _fitted(f"calibration slope of {name}", predictions, index, design, np.zeros_like(odds), 1)
+    return _estimate_coefficient(f"calibration slope of {name}", predictions, index, design, np.zeros_like(odds), 1)
 
 
-def _intercept(predictions: Predictions, index: int, name: str) -> Estimate:
+def _estimate_intercept(predictions: Predictions, index: int, name: str) -> Estimate:
     odds = logit(predictions.probabilities[:, index].clip(EDGE, 1 - EDGE))
-    return _fitted(f"calibration intercept of {name}", predictions, index, np.ones((len(odds), 1)), odds, 0)
+    return _estimate_coefficient(
+        f"calibration intercept of {name}", predictions, index, np.ones((len(odds), 1)), odds, 0
+    )
 
 
-def _in_the_large(predictions: Predictions, index: int, name: str) -> Estimate:
+def _estimate_in_the_large(predictions: Predictions, index: int, name: str) -> Estimate:
     truth = (predictions.labels == index).astype(np.float64)
     gap = predictions.probabilities[:, index] - truth
     value = float(gap.mean())
@@ -135,15 +142,15 @@ def _in_the_large(predictions: Predictions, index: int, name: str) -> Estimate:
     what = f"mean probability of {name} said less observed"
     patients = len(set(predictions.patient_ids))
     if patients < FEWEST_PATIENTS:
-        why = f"no interval: {counted(patients, 'patient')}, {FEWEST_PATIENTS} needed"
+        why = f"no interval: {count_noun(patients, 'patient')}, {FEWEST_PATIENTS} needed"
         return Estimate(what, value, n=predictions.counts(), method=method, why=why)
-    sums = _by_patient((gap - value)[:, None], predictions.patient_ids)[:, 0] / len(gap)
+    sums = _sum_by_patient((gap - value)[:, None], predictions.patient_ids)[:, 0] / len(gap)
     error = math.sqrt(float((sums**2).sum()) * patients / (patients - 1))
     half = float(student.ppf(0.975, patients - 1)) * error
     return Estimate(what, value, value - half, value + half, predictions.counts(), method)
 
 
-def _fitted(
+def _estimate_coefficient(
     what: str, predictions: Predictions, index: int, design: FloatArray, offset: FloatArray, which: int
 ) -> Estimate:
     """One coefficient of a logistic regression with its interval over patients."""
@@ -153,19 +160,19 @@ def _fitted(
         return Estimate(what, None, n=n, method=method, why="not defined: one class is missing")
     if design.shape[1] == 2 and np.ptp(design[:, 1]) < 1e-9:
         return Estimate(what, None, n=n, method=method, why="not defined: all cases have the same probability")
-    beta = _newton(design, truth.astype(np.float64), offset)
+    beta = _fit_newton(design, truth.astype(np.float64), offset)
     if beta is None:
         return Estimate(
             what, None, n=n, method=method, why="not defined: the probabilities part the classes completely"
         )
     p = expit(design @ beta + offset)
     bread = np.linalg.inv((design * (p * (1 - p))[:, None]).T @ design)
-    sums = _by_patient(design * (truth - p)[:, None], predictions.patient_ids)
+    sums = _sum_by_patient(design * (truth - p)[:, None], predictions.patient_ids)
     value = float(beta[which])
-    return _with_interval(what, value, sums, bread, which, predictions, truth, method)
+    return _add_interval(what, value, sums, bread, which, predictions, truth, method)
 
 
-def _common_slope(predictions: Predictions) -> Estimate:
+def _estimate_common_slope(predictions: Predictions) -> Estimate:
     """The factor on log probabilities with the least log loss: softmax(slope * log p)."""
     what, n = "calibration slope of all classes (1 / temperature)", predictions.counts()
     method = "multinomial regression with one slope, sandwich over patients, t quantile"
@@ -184,12 +191,12 @@ def _common_slope(predictions: Predictions) -> Estimate:
         slope += max(-1.0, min(1.0, step))
         if abs(step) < 1e-10:
             break
-    sums = _by_patient(score[:, None], predictions.patient_ids)
+    sums = _sum_by_patient(score[:, None], predictions.patient_ids)
     everybody = np.ones(len(z), dtype=bool)
-    return _with_interval(what, slope, sums, np.array([[1.0 / total]]), 0, predictions, everybody, method)
+    return _add_interval(what, slope, sums, np.array([[1.0 / total]]), 0, predictions, everybody, method)
 
 
-def _with_interval(
+def _add_interval(
     what: str,
     value: float,
     sums: FloatArray,
@@ -203,7 +210,7 @@ def _with_interval(
     sides = [side for side in (truth, ~truth) if side.any()]
     smaller = min(len(set(ids[side].tolist())) for side in sides)
     if smaller < FEWEST_PATIENTS:
-        why = f"no interval: {counted(smaller, 'patient')} of the smaller class, {FEWEST_PATIENTS} needed"
+        why = f"no interval: {count_noun(smaller, 'patient')} of the smaller class, {FEWEST_PATIENTS} needed"
         return Estimate(what, value, n=predictions.counts(), method=method, why=why)
     groups = len(sums)
     covariance = bread @ (sums.T @ sums) @ bread * groups / (groups - 1)
@@ -211,7 +218,7 @@ def _with_interval(
     return Estimate(what, value, value - half, value + half, predictions.counts(), method)
 
 
-def _newton(design: FloatArray, truth: FloatArray, offset: FloatArray) -> FloatArray | None:
+def _fit_newton(design: FloatArray, truth: FloatArray, offset: FloatArray) -> FloatArray | None:
     """Maximum likelihood of a logistic regression; None where it does not exist (complete separation)."""
     spread = design.std(axis=0)
     scale = np.where(spread > 0, spread, 1.0)
@@ -233,7 +240,7 @@ def _newton(design: FloatArray, truth: FloatArray, offset: FloatArray) -> FloatA
     return None
 
 
-def _by_patient(rows: FloatArray, patient_ids: Sequence[str]) -> FloatArray:
+def _sum_by_patient(rows: FloatArray, patient_ids: Sequence[str]) -> FloatArray:
     names, patient = np.unique(np.asarray(patient_ids, dtype=str), return_inverse=True)
     sums = np.zeros((names.size, rows.shape[1]))
     np.add.at(sums, patient, rows)

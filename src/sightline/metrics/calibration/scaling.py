@@ -50,7 +50,7 @@ class Recalibration(Protocol):
 
 
 @dataclass(frozen=True)
-class AsSaid:
+class NoRecalibration:
     """Probabilities left as they are: chosen by `auto` where no map helps."""
 
     @property
@@ -63,7 +63,7 @@ class AsSaid:
         return np.asarray(probabilities, dtype=np.float64)
 
     def notation(self) -> Notation:
-        """`AsSaid()`."""
+        """`NoRecalibration()`."""
         return write_fields("AsSaid")
 
     def to_dict(self) -> dict[str, Any]:
@@ -101,7 +101,9 @@ class Temperature:
             >>> Temperature(2.0).apply(np.array([[0.9, 0.1]])).round(3).tolist()
             [[0.75, 0.25]]
         """
-        return np.asarray(scaled(np.asarray(probabilities, dtype=np.float64), 1.0 / self.temperature, independent))
+        return np.asarray(
+            scale_logits(np.asarray(probabilities, dtype=np.float64), 1.0 / self.temperature, independent)
+        )
 
     def notation(self) -> Notation:
         """`Temperature(temperature=...)`."""
@@ -229,21 +231,21 @@ def read_recalibration(fields: Mapping[str, Any]) -> Recalibration:
     try:
         method = fields["method"]
         if method == "none":
-            return AsSaid()
+            return NoRecalibration()
         if method == "temperature":
             return Temperature(float(fields["temperature"]))
         if method == "platt":
             slopes, intercepts = (tuple(float(x) for x in fields[key]) for key in ("slopes", "intercepts"))
             return PlattScaling(slopes, intercepts)
         if method == "isotonic":
-            said, meant = (tuple(tuple(float(x) for x in part) for part in fields[key]) for key in ("said", "meant"))
-            return Isotonic(said, meant)
+            steps = (tuple(tuple(float(x) for x in part) for part in fields[key]) for key in ("said", "meant"))
+            return Isotonic(*steps)
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"This is no saved calibration ({error}).", "Calibrate the run again.") from None
     raise RunError(f"There is no calibration by {method!r}; expected one of {', '.join(METHODS)}.")
 
 
-def scaled(probabilities: FloatArray, factor: float, independent: bool) -> FloatArray:
+def scale_logits(probabilities: FloatArray, factor: float, independent: bool) -> FloatArray:
     """Logits times a factor, as probabilities."""
     if independent:
         return np.asarray(expit(factor * log_odds(probabilities)))

@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from sightline.errors import RunError, counted
+from sightline.errors import RunError, count_noun
 from sightline.metrics.classification.scores import (
     AUC,
     F1,
@@ -34,17 +34,29 @@ from sightline.metrics.classification.scores import (
 )
 from sightline.metrics.estimate import BoolArray, Comparison, Estimate, FloatArray, Score
 from sightline.metrics.predictions import Predictions, align
-from sightline.metrics.statistics.auc_intervals import FEWEST_OF_A_CLASS, auc_interval, auc_spread
+from sightline.metrics.statistics.auc_intervals import FEWEST_OF_A_CLASS, compute_auc_interval, compute_auc_spread
 from sightline.metrics.statistics.bootstrap import (
     FEWEST_PATIENTS,
     Resample,
-    point_value,
+    explain_undefined,
+    score_point,
     seed_bootstrap,
-    why_undefined,
 )
-from sightline.metrics.statistics.paired_tests import Draws, Swap, auc_swap, standardise, swap_test, training_pairs
+from sightline.metrics.statistics.paired_tests import (
+    Draws,
+    Swap,
+    build_auc_swap,
+    pair_trainings,
+    run_swap_test,
+    standardise,
+)
 from sightline.metrics.statistics.patient_variance import Spread, estimate_spread
-from sightline.metrics.statistics.score_intervals import mean_interval, proportion_model, score_interval, share_model
+from sightline.metrics.statistics.score_intervals import (
+    build_proportion_model,
+    build_share_model,
+    compute_mean_interval,
+    compute_score_interval,
+)
 
 IntervalKind = Literal["score", "percentile"]
 """`score`: the intervals of this page; `percentile`: the bootstrap's, which is too short near 1 and in few patients."""
@@ -52,7 +64,7 @@ _SURELY = 1e-9  # probabilities nearer to 0 or 1 are not told apart
 _CELLS_AT_ONCE = 2_000_000
 
 
-def score_estimate(
+def estimate_score(
     runs: Sequence[Predictions],
     score: Score,
     *,
@@ -79,21 +91,21 @@ def score_estimate(
         counted = dict(found.n) if len(runs) > 1 else {k: v for k, v in found.n.items() if k != "seeds"}
         return Estimate(found.name, found.value, found.low, found.high, counted, found.method, found.why)
     aligned = align(runs)
-    counted = {**(aligned[0].counts() if n is None else n), **patients_of_classes(aligned[0])}
+    counted = {**(aligned[0].counts() if n is None else n), **count_patients_of_classes(aligned[0])}
     counted |= {"seeds": len(aligned)} if len(aligned) > 1 else {}
-    points = np.array([point_value(score, run) for run in aligned])
+    points = np.array([score_point(score, run) for run in aligned])
     if not np.isfinite(points).all():
-        return Estimate(score.name, None, n=counted, method="no interval", why=why_undefined(aligned[0]))
+        return Estimate(score.name, None, n=counted, method="no interval", why=explain_undefined(aligned[0]))
     value = float(points.mean())
     if isinstance(score, CalibrationError):
         why = "no interval: biased upwards; hold it against what a perfectly calibrated model prints at this n"
         return Estimate(score.name, value, n=counted, method="no interval", why=why)
-    if why := too_few(score, aligned):
+    if why := explain_too_few(score, aligned):
         return Estimate(score.name, value, n=counted, method="no interval", why=why)
-    low, high, method = _interval(score, aligned, value)
+    low, high, method = _compute_interval(score, aligned, value)
     if low is None:
         return Estimate(score.name, value, n=counted, method="no interval", why=method)
-    return Estimate(score.name, value, low, high, counted, f"{method}{_over(len(aligned))}")
+    return Estimate(score.name, value, low, high, counted, f"{method}{_describe_trainings(len(aligned))}")
 
 
 def compare_scores(
@@ -104,7 +116,7 @@ def compare_scores(
     swaps: int = 2000,
     seed: int = 0,
 ) -> Comparison:
-    """The difference of two methods' mean scores, its interval and p-value over patients and trainings (`swap_test`).
+    """The difference of two methods' mean scores, its interval and p over patients and trainings (`run_swap_test`).
 
     Args:
         runs_a: one table a training of method a; image-wise or study-wise.
@@ -119,22 +131,22 @@ def compare_scores(
     if not runs_a or not runs_b:
         raise RunError(f"A comparison needs predictions of both methods; got {len(runs_a)} and {len(runs_b)} runs.")
     runs, split = align([*runs_a, *runs_b]), len(runs_a)
-    counts = {**runs[0].counts(), **patients_of_classes(runs[0])}
+    counts = {**runs[0].counts(), **count_patients_of_classes(runs[0])}
     n = {**counts, "seeds_a": split, "seeds_b": len(runs) - split}
-    points = np.array([point_value(score, run) for run in runs])
+    points = np.array([score_point(score, run) for run in runs])
     if not np.isfinite(points).all():
-        return Comparison(score.name, None, None, None, n=n, method="no test", why=why_undefined(runs[0]))
+        return Comparison(score.name, None, None, None, n=n, method="no test", why=explain_undefined(runs[0]))
     means = float(points[:split].mean()), float(points[split:].mean())
-    why = too_few(score, runs)
-    spreads = None if why else (_spread(score, runs[:split]), _spread(score, runs[split:]))
+    why = explain_too_few(score, runs)
+    spreads = None if why else (_compute_spread(score, runs[:split]), _compute_spread(score, runs[split:]))
     if spreads is None or spreads[0] is None or spreads[1] is None:
         reason = why.replace("no interval", "no test") or "no test: not defined without some patient"
         return Comparison(score.name, *means, means[0] - means[1], n=n, method="no test", why=reason)
-    swap, patients = _swap(score, runs[:split], runs[split:]), len(set(runs[0].patient_ids))
-    return swap_test(score.name, swap, (spreads[0], spreads[1]), patients, counts, Draws(swaps, seed))
+    swap, patients = _build_swap(score, runs[:split], runs[split:]), len(set(runs[0].patient_ids))
+    return run_swap_test(score.name, swap, (spreads[0], spreads[1]), patients, counts, Draws(swaps, seed))
 
 
-def perfect_calibration(
+def simulate_perfect_calibration(
     predictions: Predictions, score: CalibrationError, *, draws: int = 2000, seed: int = 0
 ) -> Estimate:
     """What the calibration error of a perfectly calibrated model is on as many cases, said with the same confidences.
@@ -161,7 +173,7 @@ def perfect_calibration(
     return Estimate(f"{score.name} of a perfectly calibrated model", float(values.mean()), low, high, method=method)
 
 
-def patients_of_classes(predictions: Predictions) -> dict[str, int]:
+def count_patients_of_classes(predictions: Predictions) -> dict[str, int]:
     """How many patients have a case of each class; of many classes the rarest alone."""
     ids = np.asarray(predictions.patient_ids)
     held = {name: np.unique(ids[predictions.labels == i]).size for i, name in enumerate(predictions.classes)}
@@ -171,20 +183,20 @@ def patients_of_classes(predictions: Predictions) -> dict[str, int]:
     return {f"patients with {name}": count for name, count in held.items()}
 
 
-def too_few(score: Score, runs: Sequence[Predictions]) -> str:
+def explain_too_few(score: Score, runs: Sequence[Predictions]) -> str:
     """Why there can be no interval: too few patients in all, or on a side that the score needs; else nothing."""
     table, ids = runs[0], np.asarray(runs[0].patient_ids)
     patients = len(set(table.patient_ids))
     if patients < FEWEST_PATIENTS:
-        return f"no interval: {counted(patients, 'patient')}, at least {FEWEST_PATIENTS} needed"
-    for words, rows in _sides(score, runs).items():
+        return f"no interval: {count_noun(patients, 'patient')}, at least {FEWEST_PATIENTS} needed"
+    for words, rows in _select_sides(score, runs).items():
         count = np.unique(ids[rows]).size
         if count < FEWEST_OF_A_CLASS:
-            return f"no interval: {counted(count, 'patient')} {words}, at least {FEWEST_OF_A_CLASS} needed"
+            return f"no interval: {count_noun(count, 'patient')} {words}, at least {FEWEST_OF_A_CLASS} needed"
     return ""
 
 
-def _sides(score: Score, runs: Sequence[Predictions]) -> dict[str, BoolArray]:
+def _select_sides(score: Score, runs: Sequence[Predictions]) -> dict[str, BoolArray]:
     """The rows of each side that a score cannot do without, by words that go after "patients"."""
     table = runs[0]
     if isinstance(score, Sensitivity):
@@ -193,7 +205,7 @@ def _sides(score: Score, runs: Sequence[Predictions]) -> dict[str, BoolArray]:
         return {f"without {table.classes[score.positive]}": table.labels != score.positive}
     if isinstance(score, Precision):
         ids = np.asarray(table.patient_ids)
-        called = min((_called(score, run) for run in runs), key=lambda rows: np.unique(ids[rows]).size)
+        called = min((_select_called(score, run) for run in runs), key=lambda rows: np.unique(ids[rows]).size)
         return {f"called {table.classes[score.positive]}": called}
     one = score.positive if isinstance(score, AUC | AveragePrecision) else None
     if isinstance(score, F1) and score.average == "positive":
@@ -210,11 +222,11 @@ def _sides(score: Score, runs: Sequence[Predictions]) -> dict[str, BoolArray]:
     return {f"with {table.classes[i]}": table.labels == i for i in several}
 
 
-def _called(score: Precision, run: Predictions) -> BoolArray:
+def _select_called(score: Precision, run: Predictions) -> BoolArray:
     return predict_positive(run.probabilities, score.positive, score.threshold)
 
 
-def _rows(score: Score, run: Predictions) -> BoolArray | None:
+def _select_rows(score: Score, run: Predictions) -> BoolArray | None:
     """The rows among which a score is the share of hits; None where it is no such share."""
     if isinstance(score, Accuracy | Prevalence):
         return np.ones(len(run), dtype=bool)
@@ -222,73 +234,73 @@ def _rows(score: Score, run: Predictions) -> BoolArray | None:
         return np.asarray(run.labels == score.positive)
     if isinstance(score, Specificity):
         return np.asarray(run.labels != score.positive)
-    return _called(score, run) if isinstance(score, Precision) else None
+    return _select_called(score, run) if isinstance(score, Precision) else None
 
 
-def _interval(score: Score, runs: Sequence[Predictions], value: float) -> tuple[float | None, float, str]:
+def _compute_interval(score: Score, runs: Sequence[Predictions], value: float) -> tuple[float | None, float, str]:
     if isinstance(score, AUC):
-        low, high = auc_interval(*_ranked(score, runs))
+        low, high = compute_auc_interval(*_gather_ranked(score, runs))
         return low, high, "score interval of an AUC (binormal, clustered by patient)"
-    spread = _spread(score, runs)
+    spread = _compute_spread(score, runs)
     if spread is None:
         return None, 0.0, "no interval: not defined without some patient"
-    rows = _rows(score, runs[0])
+    rows = _select_rows(score, runs[0])
     if rows is not None:
         patient = np.unique(np.asarray(runs[0].patient_ids)[rows], return_inverse=True)[1]
-        low, high = score_interval(spread, proportion_model(np.bincount(patient).astype(np.float64)))
+        low, high = compute_score_interval(spread, build_proportion_model(np.bincount(patient).astype(np.float64)))
         return low, high, "score interval of a share (Wilson, clustered by patient)"
     if spread.patient <= 1e-24 * max(1.0, value**2):
         # no error happened: nothing says how often one would
         return None, 0.0, f"no interval: leaving out any of the patients gives {value:.3f}"
     if isinstance(score, Brier) or not 0.0 < value < 1.0:
-        low, high = mean_interval(spread)
+        low, high = compute_mean_interval(spread)
         return max(low, 0.0), high, "t interval from leaving out patients"
-    low, high = score_interval(spread, share_model(spread), model_freedom=0.0)
+    low, high = compute_score_interval(spread, build_share_model(spread), model_freedom=0.0)
     return low, high, "score interval, variance from leaving out patients"
 
 
-def _over(trainings: int) -> str:
+def _describe_trainings(trainings: int) -> str:
     return f", over patients and {trainings} seeds" if trainings > 1 else ", over patients (one training)"
 
 
-def _ranked(score: AUC, runs: Sequence[Predictions]) -> tuple[FloatArray, BoolArray, np.ndarray]:
+def _gather_ranked(score: AUC, runs: Sequence[Predictions]) -> tuple[FloatArray, BoolArray, np.ndarray]:
     """Scores [t, n], truth [n] and patients [n] of an AUC."""
     patient = np.unique(np.asarray(runs[0].patient_ids), return_inverse=True)[1]
     return np.stack([run.probabilities[:, score.positive] for run in runs]), runs[0].labels == score.positive, patient
 
 
-def _spread(score: Score, runs: Sequence[Predictions]) -> Spread | None:
+def _compute_spread(score: Score, runs: Sequence[Predictions]) -> Spread | None:
     if isinstance(score, AUC):
-        return auc_spread(*_ranked(score, runs))
-    sides = _sides(score, runs).values()
+        return compute_auc_spread(*_gather_ranked(score, runs))
+    sides = _select_sides(score, runs).values()
     ids = np.asarray(runs[0].patient_ids)
     fewest = min((np.unique(ids[rows]).size for rows in sides), default=np.unique(ids).size)
-    numbers = [partial(_resampled, score, run) for run in runs]
+    numbers = [partial(_resample_score, score, run) for run in runs]
     return estimate_spread(numbers, runs[0].patient_ids, patients=fewest)
 
 
-def _resampled(score: Score, run: Predictions, resample: Resample) -> FloatArray:
+def _resample_score(score: Score, run: Predictions, resample: Resample) -> FloatArray:
     return resample.values(score, run)
 
 
-def _swap(score: Score, runs_a: Sequence[Predictions], runs_b: Sequence[Predictions]) -> Swap:
+def _build_swap(score: Score, runs_a: Sequence[Predictions], runs_b: Sequence[Predictions]) -> Swap:
     """How the difference changes where patients change sides between the methods."""
     table = runs_a[0]
     patient = np.unique(np.asarray(table.patient_ids), return_inverse=True)[1]
     if isinstance(score, AUC):
-        scores_a, scores_b = (_logits(_ranked(score, runs)[0]) for runs in (runs_a, runs_b))
-        return auc_swap(scores_a, scores_b, table.labels == score.positive, patient)
+        scores_a, scores_b = (_compute_logits(_gather_ranked(score, runs)[0]) for runs in (runs_a, runs_b))
+        return build_auc_swap(scores_a, scores_b, table.labels == score.positive, patient)
     # where only the order of a column counts, its logits are made comparable first
     ranked = isinstance(score, OneVsRestAUC | HandTillAUC | PairAUC | AveragePrecision)
     of_a, of_b = (
-        [standardise(_logits(run.probabilities)) if ranked else run.probabilities for run in runs]
+        [standardise(_compute_logits(run.probabilities)) if ranked else run.probabilities for run in runs]
         for runs in (runs_a, runs_b)
     )
-    pairs = training_pairs(len(of_a), len(of_b))
+    pairs = pair_trainings(len(of_a), len(of_b))
     labels = np.concatenate([table.labels, table.labels])
     step = max(1, _CELLS_AT_ONCE // len(labels))
 
-    def swapped(flips: BoolArray) -> FloatArray:
+    def swap_predictions(flips: BoolArray) -> FloatArray:
         total = np.zeros(len(flips))
         for i, j in pairs:
             # both tables stacked: weight 1 picks the row of a or of b, so one call scores all mixtures
@@ -300,9 +312,9 @@ def _swap(score: Score, runs_a: Sequence[Predictions], runs_b: Sequence[Predicti
                 total[k : k + step] += (mixed - other) / len(pairs)
         return total
 
-    return swapped
+    return swap_predictions
 
 
-def _logits(probabilities: FloatArray) -> FloatArray:
+def _compute_logits(probabilities: FloatArray) -> FloatArray:
     kept = probabilities.clip(_SURELY, 1.0 - _SURELY)
     return np.asarray(np.log(kept) - np.log1p(-kept))

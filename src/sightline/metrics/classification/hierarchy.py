@@ -38,7 +38,7 @@ def merge_classes(
         RunError: a case whose kept classes have no probability, with `drop`.
     """
     classes = predictions.classes
-    lacking = _ungrouped(classes, groups)
+    lacking = _list_ungrouped(classes, groups)
     if lacking and left_out == "refuse":
         raise CohortError(
             f"Classes {lacking} belong to no group; expected each of {list(classes)} in one.",
@@ -52,7 +52,7 @@ def merge_classes(
         left = np.where(into[None] > 0, 1.0 - kept.probabilities[:, :, None], 1.0)
         probabilities = 1.0 - left.prod(axis=1)
     elif lacking:
-        probabilities = _given_a_group(kept, into, groups)
+        probabilities = _condition_on_groups(kept, into, groups)
     else:
         probabilities = kept.probabilities @ into
     # a sum of many probabilities may end a rounding error above one
@@ -60,7 +60,7 @@ def merge_classes(
     return replace(kept, classes=tuple(groups), labels=labels[labels >= 0], probabilities=clipped)
 
 
-def _ungrouped(classes: Sequence[str], groups: Groups) -> list[str]:
+def _list_ungrouped(classes: Sequence[str], groups: Groups) -> list[str]:
     """Classes in no group; groups that make no sense are refused."""
     named = [name for members in groups.values() for name in members]
     twice = sorted(name for name, times in Counter(named).items() if times > 1)
@@ -74,7 +74,7 @@ def _ungrouped(classes: Sequence[str], groups: Groups) -> list[str]:
     return [name for name in classes if name not in named]
 
 
-def _given_a_group(kept: Predictions, into: NDArray[np.float64], groups: Groups) -> NDArray[np.float64]:
+def _condition_on_groups(kept: Predictions, into: NDArray[np.float64], groups: Groups) -> NDArray[np.float64]:
     """p(group | one of the groups)."""
     probabilities = kept.probabilities @ into
     total = probabilities.sum(axis=1, keepdims=True)

@@ -10,7 +10,7 @@ from itertools import combinations
 import numpy as np
 
 from sightline.errors import RunError, count_words
-from sightline.metrics.classification.estimates import IntervalKind, perfect_calibration, score_estimate
+from sightline.metrics.classification.estimates import IntervalKind, estimate_score, simulate_perfect_calibration
 from sightline.metrics.classification.scores import (
     AUC,
     F1,
@@ -28,13 +28,13 @@ from sightline.metrics.classification.scores import (
     Specificity,
     predict_positive,
 )
-from sightline.metrics.estimate import Comparison, Estimate, Score, p_text
+from sightline.metrics.estimate import Comparison, Estimate, Score, format_p_text
 from sightline.metrics.predictions import Predictions, align
-from sightline.metrics.statistics.bootstrap import Resample, point_value
+from sightline.metrics.statistics.bootstrap import Resample, score_point
 from sightline.metrics.statistics.comparison import holm
 
 
-def standard_scores(classes: Sequence[str], positive: int) -> list[Score]:
+def list_standard_scores(classes: Sequence[str], positive: int) -> list[Score]:
     """The scores every report holds.
 
     Two classes: those of the positive class. More: the multi-class means, and each class against the rest.
@@ -59,7 +59,7 @@ def standard_scores(classes: Sequence[str], positive: int) -> list[Score]:
     return [*scores, Brier(), CalibrationError()]
 
 
-def classification_report(
+def compute_classification_report(
     predictions: Predictions,
     *,
     positive: str | None = None,
@@ -82,46 +82,46 @@ def classification_report(
     Raises:
         CohortError: no such class, or a study whose images disagree on the label.
     """
-    scores = standard_scores(predictions.classes, predictions.class_index(positive))
+    scores = list_standard_scores(predictions.classes, predictions.class_index(positive))
     views = [("study-wise", predictions)] if predictions.unit == "study" else []
     views = views or [("image-wise", predictions), ("study-wise", predictions.study_wise())]
     report = []
     for wise, table in views:
         for score in scores:
             n = predictions.counts()
-            found = score_estimate([table], score, kind=kind, replicates=replicates, seed=seed, n=n)
+            found = estimate_score([table], score, kind=kind, replicates=replicates, seed=seed, n=n)
             report.append(replace(found, name=f"{score.name}, {wise}"))
             if isinstance(score, CalibrationError):
-                perfect = perfect_calibration(table, score, draws=replicates, seed=seed)
+                perfect = simulate_perfect_calibration(table, score, draws=replicates, seed=seed)
                 report.append(replace(perfect, name=f"{perfect.name}, {wise}", n=report[-1].n))
     return report
 
 
 def to_markdown(estimates: Sequence[Estimate], *, digits: int = 3) -> str:
     """A table of estimates: name, number with interval, what was counted, how, and notes where something is missing."""
-    rows = [[e.name, e.text(digits), counts_text(e.n), e.method, e.why] for e in estimates]
-    return _table(["measure", "value (95% interval)", "n", "method", "note"], rows)
+    rows = [[e.name, e.text(digits), format_counts(e.n), e.method, e.why] for e in estimates]
+    return _format_table(["measure", "value (95% interval)", "n", "method", "note"], rows)
 
 
-def comparisons_to_markdown(comparisons: Sequence[Comparison], *, digits: int = 3) -> str:
+def format_comparisons(comparisons: Sequence[Comparison], *, digits: int = 3) -> str:
     """A table of comparisons, with p-values as they are and corrected for reading all rows (Holm 1979)."""
     corrected = holm([c.p_value for c in comparisons])
     rows = []
     for c, p_corrected in zip(comparisons, corrected, strict=True):
         values = ["undefined" if v is None else f"{v:.{digits}f}" for v in (c.value_a, c.value_b)]
         difference = c.text(digits).rpartition(", ")[0] or "undefined"
-        numbers = [difference, p_text(c.p_value), p_text(p_corrected)]
-        rows.append([c.name, *values, *numbers, counts_text(c.n), c.method, c.why])
+        numbers = [difference, format_p_text(c.p_value), format_p_text(p_corrected)]
+        rows.append([c.name, *values, *numbers, format_counts(c.n), c.method, c.why])
     head = ["measure", "a", "b", "a − b (95% interval)", "p", "p (Holm)", "n", "method", "note"]
-    return _table(head, rows)
+    return _format_table(head, rows)
 
 
-def counts_text(n: Mapping[str, int]) -> str:
+def format_counts(n: Mapping[str, int]) -> str:
     """Counts in words: `450 images, 150 studies, 148 patients`."""
     return count_words(n)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _format_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A markdown table; a last column that is empty throughout is left out."""
     if not any(row[-1] for row in rows):
         head, rows = head[:-1], [row[:-1] for row in rows]
@@ -131,7 +131,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {line} |\n" for line in cells)
 
 
-def multi_class_scores(classes: Sequence[str]) -> list[Score]:
+def list_multi_class_scores(classes: Sequence[str]) -> list[Score]:
     """Both mean AUCs with all their parts, and precision and recall of every class."""
     scores: list[Score] = [HandTillAUC()]
     scores += [PairAUC(i, j, f"AUC of {classes[i]} or {classes[j]}") for i, j in combinations(range(len(classes)), 2)]
@@ -141,7 +141,7 @@ def multi_class_scores(classes: Sequence[str]) -> list[Score]:
     return scores
 
 
-def multi_class_report(
+def compute_multi_class_report(
     predictions: Predictions, *, kind: IntervalKind = "score", replicates: int = 2000, seed: int = 0
 ) -> list[Estimate]:
     """Every multi-class score with its interval over patients.
@@ -149,11 +149,11 @@ def multi_class_report(
     Where some replicates of a percentile interval have no score, the method's words name the classes that were not
     drawn and how often.
     """
-    resample = Resample.of(predictions.patient_ids, replicates, seed)
-    undrawn = ", ".join(f"no {name} in {n}" for name, n in missing_classes(predictions, resample).items() if n)
+    resample = Resample.draw(predictions.patient_ids, replicates, seed)
+    undrawn = ", ".join(f"no {name} in {n}" for name, n in count_missing_classes(predictions, resample).items() if n)
     report = []
-    for score in multi_class_scores(predictions.classes):
-        found = score_estimate([predictions], score, kind=kind, replicates=replicates, seed=seed)
+    for score in list_multi_class_scores(predictions.classes):
+        found = estimate_score([predictions], score, kind=kind, replicates=replicates, seed=seed)
         if isinstance(score, Precision):
             called = predict_positive(predictions.probabilities, score.positive, score.threshold).any()
             why = found.why if called else f"not defined: no case is called {predictions.classes[score.positive]}"
@@ -164,7 +164,7 @@ def multi_class_report(
     return report
 
 
-def missing_classes(predictions: Predictions, resample: Resample) -> dict[str, int]:
+def count_missing_classes(predictions: Predictions, resample: Resample) -> dict[str, int]:
     """In how many replicates each class was not drawn at all."""
     present = predictions.labels[:, None] == np.arange(len(predictions.classes))
     held = np.zeros((resample.patients, len(predictions.classes)), dtype=np.int64)
@@ -174,7 +174,7 @@ def missing_classes(predictions: Predictions, resample: Resample) -> dict[str, i
 
 
 @dataclass(frozen=True)
-class OverRuns:
+class RunSummary:
     """One score over several trainings, as Zhu 2022 prints its table 2: median ± standard deviation (ddof 1).
 
     It says how far trainings differ on these cases, nothing about other patients: no interval.
@@ -194,7 +194,7 @@ class OverRuns:
     why: str = ""
 
     @classmethod
-    def of(cls, name: str, values: Sequence[float | None]) -> OverRuns:
+    def from_values(cls, name: str, values: Sequence[float | None]) -> RunSummary:
         """Median and spread of results, of which some may be None or NaN.
 
         Raises:
@@ -218,16 +218,16 @@ class OverRuns:
         return f"{self.median:.{digits}f}" + ("" if self.std is None else f" ± {self.std:.{digits}f}")
 
 
-def over_runs(runs: Sequence[Predictions], scores: Sequence[Score] | None = None) -> list[OverRuns]:
+def summarise_runs(runs: Sequence[Predictions], scores: Sequence[Score] | None = None) -> list[RunSummary]:
     """Every score's median ± standard deviation over trainings on the same cases.
 
     Args:
         runs: one table a training.
-        scores: None takes `multi_class_scores`.
+        scores: None takes `list_multi_class_scores`.
 
     Raises:
         RunError: no runs, or runs over different cases.
     """
     aligned = align(runs)
-    chosen = multi_class_scores(aligned[0].classes) if scores is None else scores
-    return [OverRuns.of(score.name, [point_value(score, run) for run in aligned]) for score in chosen]
+    chosen = list_multi_class_scores(aligned[0].classes) if scores is None else scores
+    return [RunSummary.from_values(score.name, [score_point(score, run) for run in aligned]) for score in chosen]

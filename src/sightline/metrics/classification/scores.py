@@ -36,7 +36,7 @@ class BalancedAccuracy:
 
     def __call__(self, labels: IntArray, probabilities: FloatArray, weights: FloatArray) -> FloatArray:
         """Mean recall over classes."""
-        truth = _one_hot(labels, probabilities.shape[1])
+        truth = _encode_one_hot(labels, probabilities.shape[1])
         hits = (probabilities.argmax(axis=1) == labels)[:, None] * truth
         recall: FloatArray = _divide(weights @ hits, weights @ truth).mean(axis=1)
         return recall
@@ -147,11 +147,11 @@ class F1:
             truth = (labels == positive)[:, None]
             called = predict_positive(probabilities, positive, self.threshold)[:, None]
         else:
-            truth, called = _one_hot(labels, k), _one_hot(probabilities.argmax(axis=1), k)
+            truth, called = _encode_one_hot(labels, k), _encode_one_hot(probabilities.argmax(axis=1), k)
         support = weights @ truth
         score = _divide(2.0 * (weights @ (truth & called)), support + weights @ called)
         if self.average == "weighted":
-            return support_weighted(score, support)
+            return weigh_by_support(score, support)
         mean: FloatArray = np.where(support > 0, score, np.nan).mean(axis=1)
         return mean
 
@@ -221,7 +221,7 @@ class Brier:
     def __call__(self, labels: IntArray, probabilities: FloatArray, weights: FloatArray) -> FloatArray:
         """Lower is better; 0.25 is what 50:50 says of two classes."""
         k = probabilities.shape[1]
-        distance = ((probabilities - _one_hot(labels, k)) ** 2).sum(axis=1) / (2.0 if k == 2 else 1.0)
+        distance = ((probabilities - _encode_one_hot(labels, k)) ** 2).sum(axis=1) / (2.0 if k == 2 else 1.0)
         return _divide(weights @ distance, weights.sum(axis=1))
 
 
@@ -230,7 +230,7 @@ class CalibrationError:
     """Expected calibration error of the named class in equally wide bins of confidence (Guo 2017, eq. 3).
 
     It is biased upwards in small samples, more so with more bins; read it beside what a perfectly calibrated model
-    would print (`estimates.perfect_calibration`).
+    would print (`estimates.simulate_perfect_calibration`).
     """
 
     bins: int = 10
@@ -241,7 +241,7 @@ class CalibrationError:
         confidence = probabilities.max(axis=1)
         index = self.bin_of(confidence)
         gap = (probabilities.argmax(axis=1) == labels) - confidence
-        per_bin = weights @ (gap[:, None] * _one_hot(index, self.bins))
+        per_bin = weights @ (gap[:, None] * _encode_one_hot(index, self.bins))
         return _divide(np.abs(per_bin).sum(axis=1), weights.sum(axis=1))
 
     def bin_of(self, confidence: FloatArray) -> IntArray:
@@ -249,7 +249,7 @@ class CalibrationError:
         return np.clip(np.ceil(confidence * self.bins).astype(np.int64) - 1, 0, self.bins - 1)
 
 
-def support_weighted(values: FloatArray, support: FloatArray) -> FloatArray:
+def weigh_by_support(values: FloatArray, support: FloatArray) -> FloatArray:
     """Mean of values [r, k] of k classes weighted by their support [r, k]: "Avg." of Jimenez-Sanchez 2018, table II.
 
     A class without support has no part in it, whatever its value, NaN included.
@@ -266,7 +266,7 @@ def predict_positive(probabilities: FloatArray, positive: int, threshold: float 
 
 def compute_auc(scores: FloatArray, positive: BoolArray, weights: FloatArray) -> FloatArray:
     """Weighted Mann-Whitney statistic: scores [n], positive [n], weights [r, n] to AUC [r], NaN without both sides."""
-    gains, losses = _tied_groups(scores, positive, weights)
+    gains, losses = _group_ties(scores, positive, weights)
     below = np.cumsum(losses, axis=1) - losses
     area = (gains * (below + losses / 2.0)).sum(axis=1)
     return _divide(area, gains.sum(axis=1) * losses.sum(axis=1))
@@ -274,13 +274,13 @@ def compute_auc(scores: FloatArray, positive: BoolArray, weights: FloatArray) ->
 
 def compute_average_precision(scores: FloatArray, positive: BoolArray, weights: FloatArray) -> FloatArray:
     """Average precision: scores [n], positive [n], weights [r, n] to values [r], NaN without a positive case."""
-    gains, losses = _tied_groups(-scores, positive, weights)
+    gains, losses = _group_ties(-scores, positive, weights)
     hits = np.cumsum(gains, axis=1)
     precision = _divide(hits, hits + np.cumsum(losses, axis=1))
     return _divide(np.where(gains > 0, gains * precision, 0.0).sum(axis=1), gains.sum(axis=1))
 
 
-def _tied_groups(scores: FloatArray, positive: BoolArray, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _group_ties(scores: FloatArray, positive: BoolArray, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Weight of positive and of negative cases per group of equal scores, both [r, groups], scores ascending."""
     if scores.size == 0:
         empty = np.zeros((weights.shape[0], 0))
@@ -291,7 +291,7 @@ def _tied_groups(scores: FloatArray, positive: BoolArray, weights: FloatArray) -
     return np.add.reduceat(ordered * side, starts, axis=1), np.add.reduceat(ordered * ~side, starts, axis=1)
 
 
-def _one_hot(index: IntArray, k: int) -> BoolArray:
+def _encode_one_hot(index: IntArray, k: int) -> BoolArray:
     return np.asarray(index[:, None] == np.arange(k))
 
 

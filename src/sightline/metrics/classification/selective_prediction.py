@@ -14,14 +14,14 @@ import numpy as np
 from scipy.special import digamma
 
 from sightline.errors import RunError
-from sightline.metrics.classification.estimates import score_estimate
+from sightline.metrics.classification.estimates import estimate_score
 from sightline.metrics.estimate import Estimate, FloatArray, IntArray, Score
 from sightline.metrics.predictions import Predictions
 
 Confidence = Literal["top", "doctor"]
 
 
-def confidence(probabilities: FloatArray, kind: Confidence = "doctor") -> FloatArray:
+def compute_confidence(probabilities: FloatArray, kind: Confidence = "doctor") -> FloatArray:
     """How sure a prediction is, [n] of probabilities [n, k]; larger is surer.
 
     Args:
@@ -61,11 +61,11 @@ class AURC:
     def __call__(self, labels: IntArray, probabilities: FloatArray, weights: FloatArray) -> FloatArray:
         """Area under the risk-coverage curve per weighting."""
         wrong = probabilities.argmax(axis=1) != labels
-        least = _mean_risk(~wrong, wrong, weights)
+        least = _compute_mean_risk(~wrong, wrong, weights)
         if self.by == "oracle":
             return least
-        sure = np.zeros(len(labels)) if self.by == "random" else confidence(probabilities, self.by)
-        found = _mean_risk(sure, wrong, weights)
+        sure = np.zeros(len(labels)) if self.by == "random" else compute_confidence(probabilities, self.by)
+        found = _compute_mean_risk(sure, wrong, weights)
         return found - least if self.excess else found
 
 
@@ -85,7 +85,9 @@ class SelectiveAccuracy:
 
     def __call__(self, labels: IntArray, probabilities: FloatArray, weights: FloatArray) -> FloatArray:
         """Share of hits among the kept, of a group of equal confidence at the limit in expectation."""
-        kept, wrong = _groups(confidence(probabilities, self.by), probabilities.argmax(axis=1) != labels, weights)
+        kept, wrong = _group_ties(
+            compute_confidence(probabilities, self.by), probabilities.argmax(axis=1) != labels, weights
+        )
         limit = self.coverage * kept.sum(axis=1, keepdims=True)
         before = np.cumsum(kept, axis=1) - kept
         taken = np.clip(limit - before, 0.0, kept)
@@ -95,16 +97,16 @@ class SelectiveAccuracy:
         return np.asarray(1.0 - risk)
 
 
-def risk_coverage(predictions: Predictions, by: Confidence = "doctor") -> tuple[FloatArray, FloatArray]:
+def compute_risk_coverage(predictions: Predictions, by: Confidence = "doctor") -> tuple[FloatArray, FloatArray]:
     """Points of the curve: share of the cases kept and their error rate, one point a confidence that occurs."""
     wrong = predictions.probabilities.argmax(axis=1) != predictions.labels
-    sure = confidence(predictions.probabilities, by)
-    kept, errors = _groups(sure, wrong, np.ones((1, len(predictions))))
+    sure = compute_confidence(predictions.probabilities, by)
+    kept, errors = _group_ties(sure, wrong, np.ones((1, len(predictions))))
     total = np.cumsum(kept[0])
     return total / total[-1], np.cumsum(errors[0]) / total
 
 
-def rejection_report(predictions: Predictions, *, coverages: Sequence[float] = (0.8, 0.9)) -> list[Estimate]:
+def compute_rejection_report(predictions: Predictions, *, coverages: Sequence[float] = (0.8, 0.9)) -> list[Estimate]:
     """AURC by both confidences beside chance and the least possible, the excess, and accuracy at some coverages.
 
     Raises:
@@ -120,10 +122,10 @@ def rejection_report(predictions: Predictions, *, coverages: Sequence[float] = (
         AURC("doctor", excess=True, name="excess AURC, DOCTOR"),
     ]
     scores += [SelectiveAccuracy(c, name=f"accuracy of the surest {c:.0%}") for c in coverages]
-    return [score_estimate([predictions], score) for score in scores]
+    return [estimate_score([predictions], score) for score in scores]
 
 
-def _groups(sure: FloatArray | IntArray, wrong: IntArray, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _group_ties(sure: FloatArray | IntArray, wrong: IntArray, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Weight and weight of errors per group of equal confidence, both [r, groups], the surest first."""
     order = np.argsort(-sure.astype(np.float64), kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(sure[order].astype(np.float64)) != 0])
@@ -131,13 +133,13 @@ def _groups(sure: FloatArray | IntArray, wrong: IntArray, weights: FloatArray) -
     return np.add.reduceat(ordered, starts, axis=1), np.add.reduceat(ordered * wrong[order], starts, axis=1)
 
 
-def _mean_risk(sure: FloatArray | IntArray, wrong: IntArray, weights: FloatArray) -> FloatArray:
+def _compute_mean_risk(sure: FloatArray | IntArray, wrong: IntArray, weights: FloatArray) -> FloatArray:
     """Mean over n = 1 .. W of the expected error rate of the n surest, of total weight W.
 
     Within a group of weight w and error rate e after W' cases with E' errors, the n-th has (E' + n e) / (W' + n), which
     sums to w e + (E' - e W') (H(W' + w) - H(W')), H the harmonic number; it equals counting copies for whole weights.
     """
-    weight, errors = _groups(sure, wrong, weights)
+    weight, errors = _group_ties(sure, wrong, weights)
     rate = np.divide(errors, weight, out=np.zeros_like(weight), where=weight > 0)
     before, errors_before = np.cumsum(weight, axis=1) - weight, np.cumsum(errors, axis=1) - errors
     harmonic = digamma(before + weight + 1.0) - digamma(before + 1.0)

@@ -15,9 +15,9 @@ from typing import Any, Literal
 import numpy as np
 
 from sightline.errors import RunError
-from sightline.metrics.classification.estimates import score_estimate
+from sightline.metrics.classification.estimates import estimate_score
 from sightline.metrics.classification.scores import Accuracy
-from sightline.metrics.classification.selective_prediction import confidence
+from sightline.metrics.classification.selective_prediction import compute_confidence
 from sightline.metrics.estimate import BoolArray, Estimate, FloatArray
 from sightline.metrics.predictions import Predictions
 from sightline.structures.notation import Notation, write_fields
@@ -56,7 +56,7 @@ class Abstention:
         Raises:
             RunError: an energy is asked for and not given.
         """
-        return np.asarray(sureness(probabilities, self.kind, energies) >= self.threshold)
+        return np.asarray(compute_sureness(probabilities, self.kind, energies) >= self.threshold)
 
     def notation(self) -> Notation:
         """What the UIDs of results hold of it."""
@@ -81,7 +81,7 @@ class Abstention:
             raise RunError(f"This is no saved abstention ({error}).", "Calibrate the run again.") from None
 
 
-def sureness(probabilities: FloatArray, kind: Kind, energies: FloatArray | None = None) -> FloatArray:
+def compute_sureness(probabilities: FloatArray, kind: Kind, energies: FloatArray | None = None) -> FloatArray:
     """How sure a network is of each case, [n]; larger is surer.
 
     Raises:
@@ -94,10 +94,10 @@ def sureness(probabilities: FloatArray, kind: Kind, energies: FloatArray | None 
                 "Predict again with this version, or abstain by doctor or top.",
             )
         return np.asarray(energies, dtype=np.float64)
-    return confidence(probabilities, kind)
+    return compute_confidence(probabilities, kind)
 
 
-def study_energies(predictions: Predictions, energies: FloatArray) -> FloatArray:
+def average_study_energies(predictions: Predictions, energies: FloatArray) -> FloatArray:
     """The mean energy over a study's images, in the order of `Predictions.study_wise`."""
     studies = list(dict.fromkeys(predictions.study_ids))
     place = {study: i for i, study in enumerate(studies)}
@@ -128,16 +128,16 @@ def choose_abstention(
     """
     if not 0.0 < coverage <= 1.0:
         raise RunError(f"A coverage is more than 0 and at most 1; got {coverage}.")
-    sure = np.sort(sureness(validation.probabilities, kind, energies))[::-1]
+    sure = np.sort(compute_sureness(validation.probabilities, kind, energies))[::-1]
     threshold = float(sure[max(0, math.ceil(coverage * len(sure) - 1e-9) - 1)])
-    kept = sureness(validation.probabilities, kind, energies) >= threshold
+    kept = compute_sureness(validation.probabilities, kind, energies) >= threshold
     right = validation.probabilities.argmax(axis=1) == validation.labels
     reached = {"split": where, "unit": validation.unit, **validation.counts(), "answered": float(kept.mean())}
     reached["accuracy_of_the_answered"] = float(right[kept].mean())
     return Abstention(kind, threshold, coverage, reached)
 
 
-def abstention_estimates(
+def compute_abstention_estimates(
     predictions: Predictions,
     abstention: Abstention,
     *,
@@ -157,5 +157,5 @@ def abstention_estimates(
         if not where.any():
             found.append(Estimate(name, None, n=n, method="no accuracy", why=f"not defined: no case is {words}"))
             continue
-        found.append(score_estimate([predictions.select(where)], Accuracy(name)))
+        found.append(estimate_score([predictions.select(where)], Accuracy(name)))
     return found

@@ -24,7 +24,7 @@ from sightline.structures.notation import Notation, write_fields
 Of = Literal["positives", "all"]
 
 
-def risk_threshold(scores: FloatArray, share: FloatArray, units: int, alpha: float) -> float | None:
+def choose_risk_threshold(scores: FloatArray, share: FloatArray, units: int, alpha: float) -> float | None:
     """The largest threshold with which the promised rate holds; None where there are too few units.
 
     Args:
@@ -50,7 +50,7 @@ def risk_threshold(scores: FloatArray, share: FloatArray, units: int, alpha: flo
     return float(ordered[fine[-1]]) if fine.size else None
 
 
-def miss_rate_point(
+def choose_miss_rate_point(
     calibration: Predictions,
     alpha: float,
     *,
@@ -90,7 +90,7 @@ def miss_rate_point(
         )
     scores = table.probabilities[truth, index]
     share = 1.0 / of_patient[patient[truth]]
-    found = risk_threshold(scores, share, units, alpha)
+    found = choose_risk_threshold(scores, share, units, alpha)
     largest = float(np.nextafter(table.probabilities[:, index].max(), np.inf))
     threshold = 0.0 if found is None else min(found, largest)
     called = table.probabilities[:, index] >= threshold
@@ -106,7 +106,7 @@ def miss_rate_point(
     return OperatingPoint(table.classes[index], threshold, "miss rate", alpha, reached)
 
 
-def miss_estimate(predictions: Predictions, point: OperatingPoint, of: Of = "positives") -> Estimate:
+def estimate_misses(predictions: Predictions, point: OperatingPoint, of: Of = "positives") -> Estimate:
     """The rate of misses of a fixed threshold, a patient's mean first, beside what was promised.
 
     Its interval is Clopper-Pearson's over patients, exact where every patient has one study.
@@ -178,7 +178,7 @@ class PredictionSets:
         ]
 
 
-def prediction_sets(calibration: Predictions, alpha: float, *, by_class: bool = False) -> PredictionSets:
+def fit_prediction_sets(calibration: Predictions, alpha: float, *, by_class: bool = False) -> PredictionSets:
     """Sets that miss the true class with probability at most alpha (Sadinle et al. 2019, as risk control).
 
     Args:
@@ -200,7 +200,7 @@ def prediction_sets(calibration: Predictions, alpha: float, *, by_class: bool = 
     for k, chosen in enumerate(groups):
         names, patient = np.unique(ids[chosen], return_inverse=True)
         share = 1.0 / np.bincount(patient, minlength=max(1, names.size))[patient] if names.size else np.zeros(0)
-        found = risk_threshold(own[chosen], share, names.size, alpha)
+        found = choose_risk_threshold(own[chosen], share, names.size, alpha)
         if found is None:
             what = f"patients of {table.classes[k]}" if by_class else "patients"
             raise CohortError(

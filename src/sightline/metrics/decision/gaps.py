@@ -18,7 +18,7 @@ from scipy.special import ndtr
 from scipy.stats import norm
 from scipy.stats import t as student
 
-from sightline.metrics.decision.influence import Linearised
+from sightline.metrics.decision.influence import Linearisation
 from sightline.metrics.estimate import FloatArray
 from sightline.metrics.statistics.patient_variance import Spread
 from sightline.metrics.statistics.score_intervals import MODEL_FREEDOM, Model
@@ -39,13 +39,13 @@ class GroupScore:
         high: upper end, rising.
     """
 
-    linear: Linearised
+    linear: Linearisation
     low: FloatArray
     high: FloatArray
 
     @classmethod
-    def of(cls, linear: Linearised, spread: Spread, model: Model) -> GroupScore:
-        """From what is known of its variance, and the model of how it depends on the value (as `score_interval`)."""
+    def from_linear(cls, linear: Linearisation, spread: Spread, model: Model) -> GroupScore:
+        """From what is known of its variance, and how it depends on the value (as `compute_score_interval`)."""
         margin = 1.0 / (4.0 * (spread.patients + 1))
         expected = float(model(np.array([min(max(spread.value, margin), 1.0 - margin)]))[0])
         seen = max(spread.informative - 1.0, 0.0)
@@ -91,15 +91,15 @@ class Gap:
         return float(np.interp(critical, _Z, self.reach) + np.interp(norm.ppf(power), _Z, self.reach))
 
 
-def gap_of(here: GroupScore, rest: GroupScore, patient_ids: Sequence[str]) -> Gap:
+def compute_gap(here: GroupScore, rest: GroupScore, patient_ids: Sequence[str]) -> Gap:
     """The gap of a group and the rest, patients on both sides counted once."""
     names, patient = np.unique(np.asarray(patient_ids, dtype=str), return_inverse=True)
     mine, theirs = (np.bincount(patient, weights=side.linear.pull, minlength=names.size) for side in (here, rest))
     sizes = math.sqrt(float((mine**2).sum()) * float((theirs**2).sum()))
     shared = float((mine * theirs).sum()) / sizes if sizes > 0 else 0.0
     difference = here.linear.value - rest.linear.value
-    below = _together(here.linear.value - here.low, rest.high - rest.linear.value, shared)
-    above = _together(here.high - here.linear.value, rest.linear.value - rest.low, shared)
+    below = _add_spreads(here.linear.value - here.low, rest.high - rest.linear.value, shared)
+    above = _add_spreads(here.high - here.linear.value, rest.linear.value - rest.low, shared)
     towards = below if difference >= 0 else above
     z = float(np.interp(abs(difference), np.maximum.accumulate(towards), _Z))
     low, high = (float(np.interp(CONFIDENT, _Z, side)) for side in (below, above))
@@ -110,7 +110,7 @@ def gap_of(here: GroupScore, rest: GroupScore, patient_ids: Sequence[str]) -> Ga
     )
 
 
-def _together(a: FloatArray, b: FloatArray, correlation: float) -> FloatArray:
+def _add_spreads(a: FloatArray, b: FloatArray, correlation: float) -> FloatArray:
     return np.asarray(np.sqrt(np.maximum(a**2 + b**2 - 2.0 * correlation * a * b, 0.0)))
 
 

@@ -23,7 +23,7 @@ FEWEST_PATIENTS = 5
 
 
 @dataclass(frozen=True, eq=False)
-class Linearised:
+class Linearisation:
     """A number and what each row contributes to its error.
 
     Attributes:
@@ -41,19 +41,19 @@ class Linearised:
         """Whether there is a number, resting on enough patients for an interval."""
         return math.isfinite(self.value) and self.patients >= FEWEST_PATIENTS
 
-    def __sub__(self, other: Linearised) -> Linearised:
+    def __sub__(self, other: Linearisation) -> Linearisation:
         """The difference, whose error knows what both share."""
-        return Linearised(self.value - other.value, self.pull - other.pull, min(self.patients, other.patients))
+        return Linearisation(self.value - other.value, self.pull - other.pull, min(self.patients, other.patients))
 
-    def logarithm(self) -> Linearised:
+    def logarithm(self) -> Linearisation:
         """The natural logarithm; NaN of numbers that are not positive."""
         if not self.value > 0:
-            return Linearised(math.nan, np.zeros_like(self.pull), self.patients)
-        return Linearised(math.log(self.value), self.pull / self.value, self.patients)
+            return Linearisation(math.nan, np.zeros_like(self.pull), self.patients)
+        return Linearisation(math.log(self.value), self.pull / self.value, self.patients)
 
-    def complement(self) -> Linearised:
+    def complement(self) -> Linearisation:
         """One less the number."""
-        return Linearised(1.0 - self.value, -self.pull, self.patients)
+        return Linearisation(1.0 - self.value, -self.pull, self.patients)
 
     def error(self, patient_ids: Sequence[str]) -> float:
         """Standard error over patients, with G / (G - 1) for G patients that contribute."""
@@ -68,40 +68,42 @@ class Linearised:
         return max(1, self.patients - 1)
 
 
-def share(values: FloatArray, where: BoolArray, patient_ids: Sequence[str]) -> Linearised:
+def linearise_share(values: FloatArray, where: BoolArray, patient_ids: Sequence[str]) -> Linearisation:
     """The mean of values [n] over the rows `where`."""
     n = int(where.sum())
     if n == 0:
-        return Linearised(math.nan, np.zeros(len(where)), 0)
+        return Linearisation(math.nan, np.zeros(len(where)), 0)
     value = float(values[where].mean())
-    return Linearised(value, np.where(where, values - value, 0.0) / n, _patients(patient_ids, where))
+    return Linearisation(value, np.where(where, values - value, 0.0) / n, _count_patients(patient_ids, where))
 
 
-def area(scores: FloatArray, positive: BoolArray, where: BoolArray, patient_ids: Sequence[str]) -> Linearised:
+def linearise_area(
+    scores: FloatArray, positive: BoolArray, where: BoolArray, patient_ids: Sequence[str]
+) -> Linearisation:
     """The AUC of scores [n] over the rows `where`; ties count half."""
     a, b = where & positive, where & ~positive
     m, n = int(a.sum()), int(b.sum())
     pull = np.zeros(len(where))
     if m == 0 or n == 0:
-        return Linearised(math.nan, pull, 0)
+        return Linearisation(math.nan, pull, 0)
     ranks = np.asarray(rankdata(np.concatenate([scores[a], scores[b]])))
     v10 = (ranks[:m] - np.asarray(rankdata(scores[a]))) / n
     v01 = 1.0 - (ranks[m:] - np.asarray(rankdata(scores[b]))) / m
     value = float(v10.mean())
     pull[a], pull[b] = (v10 - value) / m, (v01 - value) / n
-    return Linearised(value, pull, min(_patients(patient_ids, a), _patients(patient_ids, b)))
+    return Linearisation(value, pull, min(_count_patients(patient_ids, a), _count_patients(patient_ids, b)))
 
 
-def reach(error: float, freedom: float) -> float:
+def compute_reach(error: float, freedom: float) -> float:
     """Half the width of a 95% interval; a normal quantile where the degrees of freedom are infinite."""
     quantile = norm.ppf(0.975) if math.isinf(freedom) else student.ppf(0.975, freedom)
     return float(quantile) * error
 
 
-def logit_of(share_: float) -> float:
+def compute_logit(share_: float) -> float:
     """Log odds of a share."""
     return float(logit(share_))
 
 
-def _patients(patient_ids: Sequence[str], where: BoolArray) -> int:
+def _count_patients(patient_ids: Sequence[str], where: BoolArray) -> int:
     return len(set(np.asarray(patient_ids, dtype=str)[where].tolist()))

@@ -75,7 +75,7 @@ class DecisionPoint:
         return None if self.model.low is None else self.model.low > max(0.0, self.act_on_all)
 
 
-def decision_curve(
+def compute_decision_curve(
     predictions: Predictions,
     thresholds: Sequence[float] = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5),
     *,
@@ -102,7 +102,7 @@ def decision_curve(
         >>> ids = tuple("abcd")
         >>> p = Predictions(("no", "yes"), ids, ids, ids, np.array([0, 0, 1, 1]),
         ...     np.array([[.9, .1], [.4, .6], [.3, .7], [.8, .2]]))
-        >>> round(decision_curve(p, (0.5,))[0].model.value, 3)
+        >>> round(compute_decision_curve(p, (0.5,))[0].model.value, 3)
         0.0
     """
     given = [*thresholds, *([] if prevalence is None else [prevalence])]

@@ -15,10 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from sightline.errors import CohortError, RunError, counted
-from sightline.metrics.classification.estimates import score_estimate
+from sightline.errors import CohortError, RunError, count_noun
+from sightline.metrics.classification.estimates import estimate_score
 from sightline.metrics.classification.scores import Sensitivity, Specificity
-from sightline.metrics.decision.influence import FEWEST_PATIENTS, Linearised, logit_of, reach, share
+from sightline.metrics.decision.influence import (
+    FEWEST_PATIENTS,
+    Linearisation,
+    compute_logit,
+    compute_reach,
+    linearise_share,
+)
 from sightline.metrics.estimate import Estimate
 from sightline.metrics.predictions import Predictions
 from sightline.structures.notation import Notation, write_fields
@@ -120,7 +126,7 @@ def choose_point(
     if rule == "stated":
         threshold = float(target or 0.0)
     else:
-        thresholds, sensitivity, specificity = _curve(scores, truth)
+        thresholds, sensitivity, specificity = _compute_curve(scores, truth)
         if rule == "youden":
             gain = sensitivity + specificity
             best = np.flatnonzero(gain >= gain.max() - 1e-12)[0]
@@ -140,7 +146,7 @@ def choose_point(
     return OperatingPoint(name, threshold, rule, target, reached)
 
 
-def _curve(scores: FloatArray, truth: NDArray[np.bool_]) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _compute_curve(scores: FloatArray, truth: NDArray[np.bool_]) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Thresholds that part the scores, rising, with sensitivity and specificity at each."""
     values = np.unique(scores)
     # below the least, between neighbours, above the largest
@@ -152,7 +158,7 @@ def _curve(scores: FloatArray, truth: NDArray[np.bool_]) -> tuple[FloatArray, Fl
     return thresholds, sensitivity, specificity
 
 
-def point_estimates(
+def compute_point_estimates(
     predictions: Predictions,
     point: OperatingPoint,
     *,
@@ -182,47 +188,47 @@ def point_estimates(
     n |= {"false_negatives": int((truth & ~called).sum()), "false_positives": int((~truth & called).sum())}
     n |= {"true_negatives": int((~truth & ~called).sum())}
     found = [
-        score_estimate([predictions], score, n=n)
+        estimate_score([predictions], score, n=n)
         for score in (
             Sensitivity(index, point.threshold, f"sensitivity {at}"),
             Specificity(index, point.threshold, f"specificity {at}"),
         )
     ]
     ids = predictions.patient_ids
-    sensitive = share(called.astype(np.float64), truth, ids)
-    specific = share((~called).astype(np.float64), ~truth, ids)
+    sensitive = linearise_share(called.astype(np.float64), truth, ids)
+    specific = linearise_share((~called).astype(np.float64), ~truth, ids)
     plus = sensitive.logarithm() - specific.complement().logarithm()
     minus = sensitive.complement().logarithm() - specific.logarithm()
-    found.append(_ratio(f"positive likelihood ratio {at}", plus, ids, n))
-    found.append(_ratio(f"negative likelihood ratio {at}", minus, ids, n))
+    found.append(_estimate_ratio(f"positive likelihood ratio {at}", plus, ids, n))
+    found.append(_estimate_ratio(f"negative likelihood ratio {at}", minus, ids, n))
     here = float(truth.mean())
     for prevalence, words in ((here, "of these cases"), *((p, "as stated") for p in prevalences)):
         if not 0.0 < prevalence < 1.0:
             continue
         with_prevalence = f"at prevalence {prevalence:.3g} {words}, {at}"
-        odds = logit_of(prevalence)
-        found.append(_predictive(f"PPV {with_prevalence}", plus, odds, 1.0, ids, n))
-        found.append(_predictive(f"NPV {with_prevalence}", minus, -odds, -1.0, ids, n))
+        odds = compute_logit(prevalence)
+        found.append(_estimate_predictive_value(f"PPV {with_prevalence}", plus, odds, 1.0, ids, n))
+        found.append(_estimate_predictive_value(f"NPV {with_prevalence}", minus, -odds, -1.0, ids, n))
     return found
 
 
-def _ratio(name: str, ratio: Linearised, ids: tuple[str, ...], n: Mapping[str, int]) -> Estimate:
+def _estimate_ratio(name: str, ratio: Linearisation, ids: tuple[str, ...], n: Mapping[str, int]) -> Estimate:
     if not math.isfinite(ratio.value):
         return Estimate(name, None, n=n, method="no ratio", why=_EMPTY)
-    low, high, method, why = _ends(ratio, ids)
+    low, high, method, why = _compute_ends(ratio, ids)
     value = math.exp(ratio.value)
     if low is None or high is None:
         return Estimate(name, value, n=n, method=method, why=why)
     return Estimate(name, value, math.exp(low), math.exp(high), n, method, why)
 
 
-def _predictive(
-    name: str, ratio: Linearised, odds: float, sign: float, ids: tuple[str, ...], n: Mapping[str, int]
+def _estimate_predictive_value(
+    name: str, ratio: Linearisation, odds: float, sign: float, ids: tuple[str, ...], n: Mapping[str, int]
 ) -> Estimate:
     """A predictive value: log odds of the disease plus (NPV: less) the log likelihood ratio (Bayes)."""
     if not math.isfinite(ratio.value):
         return Estimate(name, None, n=n, method="no ratio", why=_EMPTY)
-    low, high, method, why = _ends(ratio, ids)
+    low, high, method, why = _compute_ends(ratio, ids)
     value = float(expit(odds + sign * ratio.value))
     if low is None or high is None:
         return Estimate(name, value, n=n, method=method, why=why)
@@ -233,14 +239,14 @@ def _predictive(
 _EMPTY = "not defined: a cell of the fourfold table is empty, or one class is missing"
 
 
-def _ends(ratio: Linearised, ids: tuple[str, ...]) -> tuple[float | None, float | None, str, str]:
+def _compute_ends(ratio: Linearisation, ids: tuple[str, ...]) -> tuple[float | None, float | None, str, str]:
     method = "log scale, delta method over patients (Simel 1991), t quantile"
     if ratio.patients < FEWEST_PATIENTS:
         return (
             None,
             None,
             method,
-            f"no interval: {counted(ratio.patients, 'patient')} of a class, {FEWEST_PATIENTS} needed",
+            f"no interval: {count_noun(ratio.patients, 'patient')} of a class, {FEWEST_PATIENTS} needed",
         )
-    half = reach(ratio.error(ids), ratio.freedom)
+    half = compute_reach(ratio.error(ids), ratio.freedom)
     return ratio.value - half, ratio.value + half, method, ""

@@ -15,16 +15,16 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sightline.errors import RunError, counted
-from sightline.metrics.classification.estimates import score_estimate
+from sightline.errors import RunError, count_noun
+from sightline.metrics.classification.estimates import estimate_score
 from sightline.metrics.classification.scores import AUC, Sensitivity, Specificity
-from sightline.metrics.decision.gaps import CONFIDENT, Gap, GroupScore, correct_gaps, gap_of
-from sightline.metrics.decision.influence import FEWEST_PATIENTS, Linearised, area, share
+from sightline.metrics.decision.gaps import CONFIDENT, Gap, GroupScore, compute_gap, correct_gaps
+from sightline.metrics.decision.influence import FEWEST_PATIENTS, Linearisation, linearise_area, linearise_share
 from sightline.metrics.estimate import Comparison, Estimate, Score
 from sightline.metrics.predictions import Predictions
-from sightline.metrics.statistics.auc_intervals import auc_spread, binormal_model
+from sightline.metrics.statistics.auc_intervals import compute_auc_spread, fit_binormal_model
 from sightline.metrics.statistics.patient_variance import Spread
-from sightline.metrics.statistics.score_intervals import proportion_model
+from sightline.metrics.statistics.score_intervals import build_proportion_model
 
 What = Literal["AUC", "sensitivity", "specificity"]
 MOST_VALUES = 8
@@ -60,30 +60,30 @@ class Subgroup:
         return self.p_corrected is not None and self.p_corrected < ALPHA
 
 
-def group_values(values: Sequence[str]) -> list[str]:
+def bin_values(values: Sequence[str]) -> list[str]:
     """The group of each row: the value itself, or thirds of the numbers where there are many of them; '' where unknown.
 
     Example:
-        >>> group_values(["F", "M", " F "])
+        >>> bin_values(["F", "M", " F "])
         ['F', 'M', 'F']
     """
     plain = [str(value).strip() for value in values]
     known = [value for value in plain if value]
-    numbers = [_number(value) for value in known]
+    numbers = [_parse_number(value) for value in known]
     if len(set(known)) <= MOST_VALUES or any(number is None for number in numbers):
         return plain
     each = np.array([number for number in numbers if number is not None])
     low, high = (float(x) for x in np.quantile(each, (1 / 3, 2 / 3)))
     words = (f"up to {low:g}", f"over {low:g} to {high:g}", f"over {high:g}")
 
-    def third(value: str) -> str:
-        number = _number(value)
+    def name_third(value: str) -> str:
+        number = _parse_number(value)
         return "" if number is None else words[int(number > low) + int(number > high)]
 
-    return [third(value) for value in plain]
+    return [name_third(value) for value in plain]
 
 
-def subgroup_report(
+def compute_subgroup_report(
     predictions: Predictions,
     facts: Mapping[str, Sequence[str]],
     *,
@@ -110,7 +110,7 @@ def subgroup_report(
     for fact, values in facts.items():
         if len(values) != len(predictions):
             raise RunError(f"Fact {fact!r} has {len(values)} values; the predictions have {len(predictions)} rows.")
-        group = np.asarray(group_values(values), dtype=object)
+        group = np.asarray(bin_values(values), dtype=object)
         names = sorted({name for name in group.tolist() if name})
         if not 2 <= len(names) <= MOST_VALUES:
             continue
@@ -118,20 +118,22 @@ def subgroup_report(
         unknown[fact] = int((~known).sum())
         for name in names:
             inside = np.asarray(group == name, dtype=bool)
-            own = score_estimate([predictions.select(inside)], _score(what, index, threshold))
+            own = estimate_score([predictions.select(inside)], _choose_score(what, index, threshold))
             title = f"{what}, {fact} {name} less the rest"
-            found.append((fact, name, own, _gap(title, predictions, index, what, threshold, inside, known & ~inside)))
-    return [replace(group, unknown=unknown[group.fact]) for group in _corrected(found, predictions)]
+            found.append(
+                (fact, name, own, _compute_gap(title, predictions, index, what, threshold, inside, known & ~inside))
+            )
+    return [replace(group, unknown=unknown[group.fact]) for group in _correct_together(found, predictions)]
 
 
-def unknown_words(groups: Sequence[Subgroup], unit: str = "image") -> str:
+def describe_unknown(groups: Sequence[Subgroup], unit: str = "image") -> str:
     """How many rows are in no group because a fact of theirs is not known; empty where there are none."""
-    told = {group.fact: group.unknown for group in groups if group.unknown}
-    each = ", ".join(f"{fact} of {counted(number, unit)}" for fact, number in told.items())
+    counts = {group.fact: group.unknown for group in groups if group.unknown}
+    each = ", ".join(f"{fact} of {count_noun(number, unit)}" for fact, number in counts.items())
     return f"Not known, and so in no group: {each}." if each else ""
 
 
-def _corrected(found: Sequence[tuple[str, str, Estimate, _Sides]], predictions: Predictions) -> list[Subgroup]:
+def _correct_together(found: Sequence[tuple[str, str, Estimate, _Sides]], predictions: Predictions) -> list[Subgroup]:
     """Correct p together; both groups of a fact with two are one test."""
     sizes = {fact: sum(row[0] == fact for row in found) for fact, *_ in found}
     second = [i > 0 and sizes[row[0]] == 2 and found[i - 1][0] == row[0] for i, row in enumerate(found)]
@@ -158,7 +160,7 @@ class _Sides:
     gap: Gap | None = None
 
 
-def _gap(
+def _compute_gap(
     name: str,
     predictions: Predictions,
     index: int,
@@ -167,7 +169,7 @@ def _gap(
     inside: NDArray[np.bool_],
     outside: NDArray[np.bool_],
 ) -> _Sides:
-    here, rest = (_linear(predictions, index, what, threshold, mask) for mask in (inside, outside))
+    here, rest = (_linearise(predictions, index, what, threshold, mask) for mask in (inside, outside))
     n = {"patients_here": here.patients, "patients_of_the_rest": rest.patients}
     if not (math.isfinite(here.value) and math.isfinite(rest.value)):
         why = "not defined: a class is missing in the group or in the rest"
@@ -175,26 +177,26 @@ def _gap(
     method = "group against the rest, score intervals of both put together (MOVER), over patients"
     fewest = min(here.patients, rest.patients)
     if fewest < FEWEST_PATIENTS:
-        why = f"no p: {counted(fewest, 'patient')} of the smaller class, {FEWEST_PATIENTS} needed"
+        why = f"no p: {count_noun(fewest, 'patient')} of the smaller class, {FEWEST_PATIENTS} needed"
         gap = here.value - rest.value
         return _Sides(Comparison(name, here.value, rest.value, gap, n=n, method=method, why=why))
     scores = [
-        _group_score(predictions, index, what, threshold, side, mask)
+        _compute_group_score(predictions, index, what, threshold, side, mask)
         for side, mask in ((here, inside), (rest, outside))
     ]
-    found = gap_of(scores[0], scores[1], predictions.patient_ids)
+    found = compute_gap(scores[0], scores[1], predictions.patient_ids)
     comparison = Comparison(
         name, here.value, rest.value, found.difference, found.low, found.high, found.p_value, n, method
     )
     return _Sides(comparison, found)
 
 
-def _group_score(
+def _compute_group_score(
     predictions: Predictions,
     index: int,
     what: What,
     threshold: float | None,
-    linear: Linearised,
+    linear: Linearisation,
     where: NDArray[np.bool_],
 ) -> GroupScore:
     """One side with its score intervals."""
@@ -203,38 +205,38 @@ def _group_score(
     if what == "AUC":
         patient = np.unique(np.asarray(predictions.patient_ids, dtype=str)[where], return_inverse=True)[1]
         sides = scores[where], truth[where], patient
-        spread = auc_spread(sides[0][None], sides[1], sides[2])
-        return GroupScore.of(linear, spread, binormal_model(sides[0][None], sides[1], sides[2]))
+        spread = compute_auc_spread(sides[0][None], sides[1], sides[2])
+        return GroupScore.from_linear(linear, spread, fit_binormal_model(sides[0][None], sides[1], sides[2]))
     asked = where & (truth if what == "sensitivity" else ~truth)
     patient = np.unique(np.asarray(predictions.patient_ids, dtype=str)[asked], return_inverse=True)[1]
     influence = np.bincount(patient, weights=linear.pull[asked]).astype(np.float64)
     variance = influence.size / (influence.size - 1) * float((influence**2).sum())
-    spread = Spread.of(np.array([linear.value]), np.array([[variance]]), influence, influence.size)
-    return GroupScore.of(linear, spread, proportion_model(np.bincount(patient).astype(np.float64)))
+    spread = Spread.from_points(np.array([linear.value]), np.array([[variance]]), influence, influence.size)
+    return GroupScore.from_linear(linear, spread, build_proportion_model(np.bincount(patient).astype(np.float64)))
 
 
-def _linear(
+def _linearise(
     predictions: Predictions, index: int, what: What, threshold: float | None, where: NDArray[np.bool_]
-) -> Linearised:
+) -> Linearisation:
     truth, ids = predictions.labels == index, predictions.patient_ids
     scores = predictions.probabilities[:, index]
     if what == "AUC":
-        return area(scores, truth, where, ids)
+        return linearise_area(scores, truth, where, ids)
     called = predictions.probabilities.argmax(axis=1) == index if threshold is None else scores >= threshold
     if what == "sensitivity":
-        return share(called.astype(np.float64), where & truth, ids)
+        return linearise_share(called.astype(np.float64), where & truth, ids)
     if what == "specificity":
-        return share((~called).astype(np.float64), where & ~truth, ids)
+        return linearise_share((~called).astype(np.float64), where & ~truth, ids)
     raise RunError(f"Subgroups have no score {what!r}; expected AUC, sensitivity or specificity.")
 
 
-def _score(what: What, index: int, threshold: float | None) -> Score:
+def _choose_score(what: What, index: int, threshold: float | None) -> Score:
     if what == "AUC":
         return AUC(index)
     return Sensitivity(index, threshold) if what == "sensitivity" else Specificity(index, threshold)
 
 
-def _number(text: str) -> float | None:
+def _parse_number(text: str) -> float | None:
     try:
         number = float(text)
     except ValueError:

@@ -12,8 +12,8 @@ from scipy.sparse.linalg import splu
 
 from sightline.errors import GeometryError, RunError
 from sightline.metrics.estimate import FloatArray
-from sightline.metrics.maps.saliency import resampled_by_area
-from sightline.metrics.maps.score import centre_prior
+from sightline.metrics.maps.saliency import resample_by_area
+from sightline.metrics.maps.score import draw_centre_prior
 
 Predict = Callable[[NDArray[np.float32]], ArrayLike]
 """Images float32 [n, c, h, w] to class probabilities (or logits) [n, k]."""
@@ -23,7 +23,7 @@ Picture = Callable[[NDArray[np.bool_], int], FloatArray]
 
 
 @dataclass(frozen=True)
-class Taking:
+class PixelRemoval:
     """How pixels are taken, shared by all measures.
 
     Attributes:
@@ -45,7 +45,7 @@ class Taking:
             raise RunError(f"Faithfulness needs 1 or more random orders and images; got {self.orders}, {self.batch}.")
 
 
-def pixel_order(map: ArrayLike, valid: NDArray[np.bool_], random: np.random.Generator) -> NDArray[np.int64]:
+def rank_pixels(map: ArrayLike, valid: NDArray[np.bool_], random: np.random.Generator) -> NDArray[np.int64]:
     """Flat indices of the valid pixels, the most relevant first.
 
     Ties fall by chance, whole cells of the map first: a flat map is a random order of its cells.
@@ -56,7 +56,7 @@ def pixel_order(map: ArrayLike, valid: NDArray[np.bool_], random: np.random.Gene
         random: breaks ties.
     """
     field = np.asarray(map, dtype=np.float64)
-    values = field if field.shape == valid.shape else resampled_by_area(field, valid.shape)
+    values = field if field.shape == valid.shape else resample_by_area(field, valid.shape)
     rows, columns = (
         ((np.arange(new) + 0.5) * old / new).astype(np.int64) for old, new in zip(field.shape, valid.shape, strict=True)
     )
@@ -84,18 +84,18 @@ class Subject:
     map: FloatArray
     class_index: int
     valid: NDArray[np.bool_]
-    taking: Taking
+    taking: PixelRemoval
     untrained: FloatArray | None = None
 
     @classmethod
-    def of(
+    def from_image(
         cls,
         predict: Predict,
         image: ArrayLike,
         map: ArrayLike,
         class_index: int,
         valid: ArrayLike | None,
-        taking: Taking | None,
+        taking: PixelRemoval | None,
         untrained: ArrayLike | None = None,
     ) -> Subject:
         """A subject whose shapes fit.
@@ -115,7 +115,7 @@ class Subject:
         other = None if untrained is None else np.asarray(untrained, dtype=np.float64)
         if other is not None and (other.ndim != 2 or not np.isfinite(other).all()):
             raise GeometryError(f"The untrained network's map, of shape {other.shape}, is no finite map [a, b].")
-        return cls(predict, pixels, field, class_index, inside, taking or Taking(), other)
+        return cls(predict, pixels, field, class_index, inside, taking or PixelRemoval(), other)
 
     def curves(self, shares: Sequence[float], picture: Picture, *, reverse: bool = False) -> list[FloatArray]:
         """The map's curve, the centred Gaussian's, those of random orders, and the untrained map's where there is one.
@@ -131,16 +131,16 @@ class Subject:
             RunError: predictions that are not [n, k] finite numbers.
         """
         random = np.random.default_rng(self.taking.seed)
-        maps = [self.map, centre_prior(self.valid)]
+        maps = [self.map, draw_centre_prior(self.valid)]
         maps += [random.random(self.map.shape) for _ in range(self.taking.orders)]
         maps += [] if self.untrained is None else [self.untrained]
         curves = []
         for field in maps:
-            order = pixel_order(field, self.valid, random)
-            curves.append(self._curve(order[::-1] if reverse else order, shares, picture))
+            order = rank_pixels(field, self.valid, random)
+            curves.append(self._compute_curve(order[::-1] if reverse else order, shares, picture))
         return curves
 
-    def _curve(self, order: NDArray[np.int64], shares: Sequence[float], picture: Picture) -> FloatArray:
+    def _compute_curve(self, order: NDArray[np.int64], shares: Sequence[float], picture: Picture) -> FloatArray:
         values = []
         for start in range(0, len(shares), self.taking.batch):
             block = []
@@ -148,15 +148,19 @@ class Subject:
                 chosen = np.zeros(self.valid.size, dtype=bool)
                 chosen[order[: round(share * order.size)]] = True
                 block.append(picture(chosen.reshape(self.valid.shape), number))
-            said = np.asarray(self.predict(np.stack(block).astype(np.float32)), dtype=np.float64)
-            if said.ndim != 2 or len(said) != len(block) or not 0 <= self.class_index < said.shape[1]:
+            probabilities = np.asarray(self.predict(np.stack(block).astype(np.float32)), dtype=np.float64)
+            if (
+                probabilities.ndim != 2
+                or len(probabilities) != len(block)
+                or not 0 <= self.class_index < probabilities.shape[1]
+            ):
                 raise RunError(
-                    f"The network said {said.shape} of {len(block)} images; expected one row an image, and a class "
-                    f"{self.class_index}."
+                    f"The network said {probabilities.shape} of {len(block)} images; expected one row an image, and a "
+                    f"class {self.class_index}."
                 )
-            if not np.isfinite(said[:, self.class_index]).all():
+            if not np.isfinite(probabilities[:, self.class_index]).all():
                 raise RunError("The network said NaN or infinite values of an image.", "Check the training.")
-            values.append(said[:, self.class_index])
+            values.append(probabilities[:, self.class_index])
         return np.concatenate(values)
 
 

@@ -17,9 +17,9 @@ from scipy.ndimage import gaussian_filter
 
 from sightline.errors import RunError
 from sightline.metrics.estimate import Estimate, FloatArray
-from sightline.metrics.faithfulness.perturbation import Picture, Predict, Subject, Taking, impute
-from sightline.metrics.maps.score_table import words_left_out
-from sightline.metrics.statistics.comparison import mean_of, over_patients
+from sightline.metrics.faithfulness.perturbation import Picture, PixelRemoval, Predict, Subject, impute
+from sightline.metrics.maps.score_table import describe_left_out
+from sightline.metrics.statistics.comparison import average_resampled, estimate_over_patients
 
 Baseline = Literal["mean", "blur", "black"]
 SHARES = tuple(round(0.1 * i, 1) for i in range(1, 10))
@@ -53,19 +53,19 @@ class Faithfulness:
     @property
     def gain(self) -> float:
         """How much better than a random order; negative is worse."""
-        return self._better_than(self.chance)
+        return self._compute_gain(self.chance)
 
     @property
     def centre_gain(self) -> float:
         """How much better than a Gaussian at the centre; negative is worse."""
-        return self._better_than(self.centre)
+        return self._compute_gain(self.centre)
 
     @property
     def untrained_gain(self) -> float | None:
         """How much better than the untrained network's map, where it was given; negative is worse."""
-        return None if self.untrained is None else self._better_than(self.untrained)
+        return None if self.untrained is None else self._compute_gain(self.untrained)
 
-    def _better_than(self, other: float) -> float:
+    def _compute_gain(self, other: float) -> float:
         return other - self.value if self.lower_is_better else self.value - other
 
 
@@ -78,7 +78,7 @@ def deletion(
     steps: int = 32,
     baseline: Baseline = "mean",
     valid: ArrayLike | None = None,
-    taking: Taking | None = None,
+    taking: PixelRemoval | None = None,
     untrained: ArrayLike | None = None,
 ) -> Faithfulness:
     """Pixels go, the most relevant first; a good map makes the network lose the class soon (Petsiuk 2018, algorithm 1).
@@ -98,13 +98,13 @@ def deletion(
         GeometryError: shapes that do not fit, or a map or image that is not finite.
         RunError: no step, or predictions that are not [n, k] finite numbers.
     """
-    subject = Subject.of(predict, image, map, class_index, valid, taking, untrained)
+    subject = Subject.from_image(predict, image, map, class_index, valid, taking, untrained)
     away = fill_value(subject.image, baseline, subject.valid)
 
-    def without(gone: NDArray[np.bool_], _: int) -> FloatArray:
+    def remove_pixels(gone: NDArray[np.bool_], _: int) -> FloatArray:
         return np.where(gone, away, subject.image)
 
-    return _beside_chance("deletion", subject, _steps(steps), without, lower_is_better=True)
+    return _compare_with_chance("deletion", subject, _space_steps(steps), remove_pixels, lower_is_better=True)
 
 
 def insertion(
@@ -116,20 +116,20 @@ def insertion(
     steps: int = 32,
     baseline: Baseline = "blur",
     valid: ArrayLike | None = None,
-    taking: Taking | None = None,
+    taking: PixelRemoval | None = None,
     untrained: ArrayLike | None = None,
 ) -> Faithfulness:
     """Pixels come into a blurred image, the most relevant first; a good map brings the class soon (Petsiuk 2018).
 
     Args and errors as in `deletion`.
     """
-    subject = Subject.of(predict, image, map, class_index, valid, taking, untrained)
+    subject = Subject.from_image(predict, image, map, class_index, valid, taking, untrained)
     start = fill_value(subject.image, baseline, subject.valid)
 
-    def with_(here: NDArray[np.bool_], _: int) -> FloatArray:
+    def insert_pixels(here: NDArray[np.bool_], _: int) -> FloatArray:
         return np.where(here | ~subject.valid, subject.image, start)
 
-    return _beside_chance("insertion", subject, _steps(steps), with_, lower_is_better=False)
+    return _compare_with_chance("insertion", subject, _space_steps(steps), insert_pixels, lower_is_better=False)
 
 
 def road(
@@ -142,7 +142,7 @@ def road(
     shares: Sequence[float] = SHARES,
     noise: float = 0.01,
     valid: ArrayLike | None = None,
-    taking: Taking | None = None,
+    taking: PixelRemoval | None = None,
     untrained: ArrayLike | None = None,
 ) -> Faithfulness:
     """Remove and debias (ROAD, Rong 2022): removed pixels are imputed from their neighbours, with noise.
@@ -160,14 +160,14 @@ def road(
     """
     if not shares or any(not 0.0 < share < 1.0 for share in shares):
         raise RunError(f"ROAD removes shares between 0 and 1; got {list(shares)}.")
-    subject = Subject.of(predict, image, map, class_index, valid, taking, untrained)
+    subject = Subject.from_image(predict, image, map, class_index, valid, taking, untrained)
 
-    def without(gone: NDArray[np.bool_], number: int) -> FloatArray:
+    def impute_pixels(gone: NDArray[np.bool_], number: int) -> FloatArray:
         return impute(subject.image, gone, noise=noise, seed=subject.taking.seed + number)
 
     least = order == "LeRF"
-    return _beside_chance(
-        f"ROAD {order}", subject, tuple(shares), without, lower_is_better=not least, reverse=least, area=False
+    return _compare_with_chance(
+        f"ROAD {order}", subject, tuple(shares), impute_pixels, lower_is_better=not least, reverse=least, area=False
     )
 
 
@@ -188,7 +188,7 @@ def fill_value(image: FloatArray, baseline: Baseline, valid: NDArray[np.bool_] |
     raise RunError(f"There is no baseline {baseline!r}; expected one of mean, blur, black.")
 
 
-def _beside_chance(
+def _compare_with_chance(
     name: str,
     subject: Subject,
     shares: tuple[float, ...],
@@ -207,7 +207,7 @@ def _beside_chance(
     return Faithfulness(name, own, float(np.mean(chance)), centre, shares, values, lower_is_better, untrained)
 
 
-def _steps(steps: int) -> tuple[float, ...]:
+def _space_steps(steps: int) -> tuple[float, ...]:
     if steps < 1:
         raise RunError(f"A curve needs at least one step; got {steps}.")
     return tuple(i / steps for i in range(steps + 1))
@@ -230,7 +230,7 @@ class FaithfulnessRow:
     found: Faithfulness
 
 
-def faithfulness_report(rows: Sequence[FaithfulnessRow]) -> list[Estimate]:
+def compute_faithfulness_report(rows: Sequence[FaithfulnessRow]) -> list[Estimate]:
     """Mean value of every measure and of its baselines, and the gain over each, with intervals over patients.
 
     Raises:
@@ -255,15 +255,17 @@ def faithfulness_report(rows: Sequence[FaithfulnessRow]) -> list[Estimate]:
                 if all(getattr(row.found, column) is None for row in kept):
                     continue  # nobody asked for it
                 why = "not defined on any map: the network says no finite number"
-                report.append(Estimate(label, None, n=_counts(kept), method="no interval", why=why))
+                report.append(Estimate(label, None, n=_count_counts(kept), method="no interval", why=why))
                 continue
             values = np.array([getattr(row.found, column) for row in having], dtype=np.float64)
             ids = [row.patient_id for row in having]
-            what = words_left_out(len(kept) - len(having))
-            report.append(over_patients(label, mean_of(values), ids, _counts(having), what=what))
+            what = describe_left_out(len(kept) - len(having))
+            report.append(
+                estimate_over_patients(label, average_resampled(values), ids, _count_counts(having), what=what)
+            )
     return report
 
 
-def _counts(rows: Sequence[FaithfulnessRow]) -> dict[str, int]:
+def _count_counts(rows: Sequence[FaithfulnessRow]) -> dict[str, int]:
     images, studies, patients = ({getattr(r, key) for r in rows} for key in ("case_id", "study_id", "patient_id"))
     return {"maps": len(rows), "images": len(images), "studies": len(studies), "patients": len(patients)}

@@ -11,8 +11,13 @@ import numpy as np
 from sightline.errors import RunError
 from sightline.metrics.estimate import Comparison, Estimate, FloatArray
 from sightline.metrics.maps.saliency import MEASURES, GazeScore, score_gaze
-from sightline.metrics.maps.score_table import ScoreTable, measure_of, words_left_out
-from sightline.metrics.statistics.comparison import difference, mean_of, over_patients, over_seeds
+from sightline.metrics.maps.score_table import ScoreTable, describe_left_out, name_measure
+from sightline.metrics.statistics.comparison import (
+    average_resampled,
+    compare_resampled,
+    estimate_over_patients,
+    estimate_over_seeds,
+)
 from sightline.metrics.statistics.paired_tests import Draws
 
 __all__ = ["MEASURES", "NAMES", "GazeRow", "GazeScore", "GazeScores", "compare_gaze", "score_gaze", "seed_gaze"]
@@ -85,7 +90,7 @@ class GazeScores(ScoreTable[GazeRow]):
                 found.append(Estimate(name, None, n=self.counts(), method="no interval", why=self.why_none()))
                 continue
             table = GazeScores(kept)
-            what = words_left_out(len(self) - len(kept))
+            what = describe_left_out(len(self) - len(kept))
             own, chance, centre = (table.column(measure + suffix) for suffix in ("", "_chance", "_centre"))
             sign = -1.0 if measure in LOWER_IS_BETTER else 1.0
             for label, values in (
@@ -96,7 +101,9 @@ class GazeScores(ScoreTable[GazeRow]):
                 (f"{name}, better than the centred Gaussian by", sign * (own - centre)),
             ):
                 patients = [row.patient_id for row in kept]
-                found.append(over_patients(label, mean_of(values), patients, table.counts(), what=what))
+                found.append(
+                    estimate_over_patients(label, average_resampled(values), patients, table.counts(), what=what)
+                )
         return found
 
 
@@ -105,7 +112,7 @@ def seed_gaze_values(gaze_per_seed: Sequence[GazeScores], column: str) -> list[f
 
     Args as in `seed_gaze`, whose value is their mean.
     """
-    table, values = _same_rows(gaze_per_seed, column)
+    table, values = _select_same_rows(gaze_per_seed, column)
     return [] if table is None else values.mean(axis=1).tolist()
 
 
@@ -119,18 +126,18 @@ def seed_gaze(gaze_per_seed: Sequence[GazeScores], column: str) -> Estimate:
     Raises:
         RunError: no runs, or runs over different maps.
     """
-    table, values = _same_rows(gaze_per_seed, column)
+    table, values = _select_same_rows(gaze_per_seed, column)
     name = NAMES.get(column, column)
     if table is None:
         n = {**gaze_per_seed[0].counts(), "seeds": len(gaze_per_seed)}
         return Estimate(name, None, n=n, method="no interval", why="no map has this score in every run")
     left_out = len(gaze_per_seed[0]) - len(table)
-    return over_seeds(
+    return estimate_over_seeds(
         name,
-        [mean_of(row) for row in values],
+        [average_resampled(row) for row in values],
         [row.patient_id for row in table.rows],
         table.counts(),
-        what=words_left_out(left_out),
+        what=describe_left_out(left_out),
         bounds=(-math.inf, math.inf),
     )
 
@@ -156,22 +163,22 @@ def compare_gaze(
     if not gaze_a_per_seed or not gaze_b_per_seed:
         raise RunError("A comparison needs gaze scores of both methods.")
     runs, split = [*gaze_a_per_seed, *gaze_b_per_seed], len(gaze_a_per_seed)
-    table, values = _same_rows(runs, measure)
+    table, values = _select_same_rows(runs, measure)
     name = NAMES[measure]
     if table is None:
         why = "no map has this score in every run"
         return Comparison(name, None, None, None, n=runs[0].counts(), method="no test", why=why)
-    numbers = [mean_of(row) for row in values]
+    numbers = [average_resampled(row) for row in values]
     patients = [row.patient_id for row in table.rows]
     draws = Draws(replicates, seed)
-    found = difference(name, numbers[:split], numbers[split:], patients, table.counts(), draws=draws)
+    found = compare_resampled(name, numbers[:split], numbers[split:], patients, table.counts(), draws=draws)
     left_out = len(runs[0]) - len(table)
     if not left_out:
         return found
     return replace(found, why=f"{found.why}; {left_out} maps left out: not defined in every run".lstrip("; "))
 
 
-def _same_rows(runs: Sequence[GazeScores], column: str) -> tuple[GazeScores | None, FloatArray]:
+def _select_same_rows(runs: Sequence[GazeScores], column: str) -> tuple[GazeScores | None, FloatArray]:
     """The rows that have a score in every run, in the first run's order, and the scores [runs, rows]."""
     if not runs:
         raise RunError("There are no gaze scores; expected at least one run.")
@@ -186,7 +193,7 @@ def _same_rows(runs: Sequence[GazeScores], column: str) -> tuple[GazeScores | No
             )
     values = np.array([[getattr(table[key].score, column) for key in keys] for table in tables], dtype=np.float64)
     # what a flat map gets stands beside the measure, so it is of the same maps
-    beside = [[getattr(table[key].score, measure_of(column)) for key in keys] for table in tables]
+    beside = [[getattr(table[key].score, name_measure(column)) for key in keys] for table in tables]
     own = np.array(beside, dtype=np.float64)
     defined = np.atleast_1d((np.isfinite(values) & np.isfinite(own)).all(axis=0))
     rows = tuple(row for row, keep in zip(runs[0].rows, defined, strict=True) if keep)

@@ -12,8 +12,13 @@ from scipy.ndimage import binary_dilation
 from sightline.errors import GeometryError, RunError
 from sightline.metrics.estimate import BoolArray, Comparison, Estimate, FloatArray
 from sightline.metrics.maps.score import MEASURES, MapScore, score_map
-from sightline.metrics.maps.score_table import ScoreTable, measure_of, words_left_out
-from sightline.metrics.statistics.comparison import difference, mean_of, over_patients, over_seeds
+from sightline.metrics.maps.score_table import ScoreTable, describe_left_out, name_measure
+from sightline.metrics.statistics.comparison import (
+    average_resampled,
+    compare_resampled,
+    estimate_over_patients,
+    estimate_over_seeds,
+)
 from sightline.metrics.statistics.paired_tests import Draws
 
 NAMES: Mapping[str, str] = {
@@ -82,7 +87,7 @@ class MapScores(ScoreTable[MapRow]):
                 continue
             table = MapScores(kept)
             patients = [row.patient_id for row in kept]
-            what = words_left_out(len(self) - len(kept))
+            what = describe_left_out(len(self) - len(kept))
             columns = {suffix: table.column(measure + suffix) for suffix in ("", "_chance", "_centre")}
             for label, values, bounds in (
                 (name, columns[""], (0.0, 1.0)),
@@ -91,7 +96,11 @@ class MapScores(ScoreTable[MapRow]):
                 (f"{name}, above chance", columns[""] - columns["_chance"], (-1.0, 1.0)),
                 (f"{name}, above centred Gaussian", columns[""] - columns["_centre"], (-1.0, 1.0)),
             ):
-                found.append(over_patients(label, mean_of(values), patients, table.counts(), what=what, bounds=bounds))
+                found.append(
+                    estimate_over_patients(
+                        label, average_resampled(values), patients, table.counts(), what=what, bounds=bounds
+                    )
+                )
         return found
 
 
@@ -100,11 +109,11 @@ def seed_values(maps_per_seed: Sequence[MapScores], column: str) -> list[float]:
 
     Args as in `seed_estimate`, whose value is their mean.
     """
-    values, defined = _same_maps(maps_per_seed, column)
+    values, defined = _select_same_maps(maps_per_seed, column)
     return values[:, defined].mean(axis=1).tolist() if defined.any() else []
 
 
-def _same_maps(maps_per_seed: Sequence[MapScores], column: str) -> tuple[FloatArray, BoolArray]:
+def _select_same_maps(maps_per_seed: Sequence[MapScores], column: str) -> tuple[FloatArray, BoolArray]:
     """The score of every map in every training [t, n], and which maps have it in all of them [n]."""
     if not maps_per_seed:
         raise RunError("There are no map scores; expected at least one run.")
@@ -113,7 +122,7 @@ def _same_maps(maps_per_seed: Sequence[MapScores], column: str) -> tuple[FloatAr
         raise RunError("Map scores are over different maps.", "Evaluate the runs on the same split.")
     values = np.stack([scores.column(column) for scores in maps_per_seed])
     # a chance level stands beside the measure, so it is of the same maps: a dead map has a chance and no energy
-    own = np.stack([scores.column(measure_of(column)) for scores in maps_per_seed])
+    own = np.stack([scores.column(name_measure(column)) for scores in maps_per_seed])
     return values, np.atleast_1d((np.isfinite(values) & np.isfinite(own)).all(axis=0))
 
 
@@ -129,19 +138,19 @@ def seed_estimate(maps_per_seed: Sequence[MapScores], column: str) -> Estimate:
     Raises:
         RunError: no runs, or runs over different maps.
     """
-    values, defined = _same_maps(maps_per_seed, column)
+    values, defined = _select_same_maps(maps_per_seed, column)
     n = {**maps_per_seed[0].counts(), "seeds": len(maps_per_seed)}
     name = NAMES.get(column, column)
     if not defined.any():
         return Estimate(name, None, n=n, method="no interval", why="no map has this score in every run")
     kept = MapScores(tuple(row for row, keep in zip(maps_per_seed[0].rows, defined, strict=True) if keep))
     left_out = int((~defined).sum())
-    return over_seeds(
+    return estimate_over_seeds(
         name,
-        [mean_of(row) for row in values[:, defined]],
+        [average_resampled(row) for row in values[:, defined]],
         [row.patient_id for row in kept.rows],
         kept.counts(),
-        what=words_left_out(left_out),
+        what=describe_left_out(left_out),
     )
 
 
@@ -182,8 +191,8 @@ def compare_maps(
         return Comparison(name, None, None, None, n=n, method="no test", why="no map has this score in every run")
     kept = MapScores(tuple(rows[0][key] for key, keep in zip(keys, defined, strict=True) if keep))
     split = len(maps_a_per_seed)
-    numbers = [mean_of(row) for row in values[:, defined]]
-    found = difference(
+    numbers = [average_resampled(row) for row in values[:, defined]]
+    found = compare_resampled(
         name,
         numbers[:split],
         numbers[split:],
@@ -241,7 +250,7 @@ def score_in_organ(
     )
 
 
-def organ_row(ids: tuple[str, str, str], label: str, score: MapScore, *, tolerance_cells: int = 0) -> MapRow:
+def build_organ_row(ids: tuple[str, str, str], label: str, score: MapScore, *, tolerance_cells: int = 0) -> MapRow:
     """One row of `MapScores` for an organ: role `organ`, style `mask` with the tolerance it was scored under.
 
     Args:
@@ -254,7 +263,7 @@ def organ_row(ids: tuple[str, str, str], label: str, score: MapScore, *, toleran
     return MapRow(*ids, label=label, map_class=label, role=ORGAN, style=style, score=score)
 
 
-def organ_report(scores: MapScores) -> list[Estimate]:
+def compute_organ_report(scores: MapScores) -> list[Estimate]:
     """Pointing game, its chance, the centred Gaussian and the gain over both, per class and over all classes.
 
     Rows of another role and of classes without an organ are not in question; other rows without a score are left out
@@ -267,14 +276,14 @@ def organ_report(scores: MapScores) -> list[Estimate]:
         labels = list(dict.fromkeys(row.label for row in of_style))
         for label in [*labels, None] if len(labels) > 1 else labels:
             kept = [row for row in of_style if label in (None, row.label)]
-            report += _estimates(kept, f"{label or 'all classes'}, {style}")
+            report += _compute_estimates(kept, f"{label or 'all classes'}, {style}")
     if not report:
         why = next((row.score.why for row in scores.rows if row.score.why), "no organ among the rows")
         report = [Estimate("pointing game in the organ", None, n=scores.counts(), method="no interval", why=why)]
     return report
 
 
-def _estimates(rows: Sequence[MapRow], what: str) -> list[Estimate]:
+def _compute_estimates(rows: Sequence[MapRow], what: str) -> list[Estimate]:
     found = MapScores(tuple(rows)).estimates()
     pointing = [estimate for estimate in found if estimate.name.startswith("pointing game")]
     return [replace(e, name=f"{e.name.replace('game', 'game in the organ', 1)}: {what}") for e in pointing]

@@ -1,7 +1,7 @@
 """How well one map agrees with where a reader looked, each number beside a flat map's and a centred Gaussian's.
 
 Definitions follow Bylinskii 2019 ("What do different evaluation metrics tell us about saliency models?"). Map and gaze
-density are on one grid, the density's; a map of another resolution is resampled by area (`resampled_by_area`). Padding
+density are on one grid, the density's; a map of another resolution is resampled by area (`resample_by_area`). Padding
 is no part of the image. What a flat map gets is computed by the same code as the map's own numbers, and so is what a
 blind Gaussian at the centre gets, which much gaze resembles.
 """
@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from sightline.errors import GeometryError, RunError
 from sightline.metrics.classification.scores import compute_auc
 from sightline.metrics.estimate import FloatArray
-from sightline.metrics.maps.score import centre_prior, score_map
+from sightline.metrics.maps.score import draw_centre_prior, score_map
 
 MEASURES = ("kl", "cc", "sim", "nss", "auc", "sauc", "iou_top")
 TOP = 0.2
@@ -115,20 +115,22 @@ def score_gaze(
             f"Gaze is scored on two axes; got a map of shape {given.shape}, a density of shape {gaze.shape} and an "
             f"image area of shape {image.shape}."
         )
-    field = given if given.shape == gaze.shape else resampled_by_area(given, gaze.shape)
+    field = given if given.shape == gaze.shape else resample_by_area(given, gaze.shape)
     if not np.isfinite(field[image]).all() or not np.isfinite(gaze[image]).all() or (gaze[image] < 0).any():
         raise GeometryError(
             "A map or gaze density holds NaN, infinite values or negative density.", "Check the training."
         )
     if not (gaze[image] > 0).any():
         return GazeScore(image_px=int(image.sum()), why="no gaze on the image")
-    looked = None if places is None else _per_cell(places, weights, image)
-    elsewhere = None if others is None else _per_cell(others, None, image)
-    counted = 0 if places is None else int(_inside(np.asarray(places, dtype=np.float64).reshape(-1, 2), image).sum())
+    looked = None if places is None else _count_per_cell(places, weights, image)
+    elsewhere = None if others is None else _count_per_cell(others, None, image)
+    counted = (
+        0 if places is None else int(_select_inside(np.asarray(places, dtype=np.float64).reshape(-1, 2), image).sum())
+    )
     target = _Target(gaze, image, looked, elsewhere)
     scores: dict[str, float | None] = {}
     reasons: list[str] = []
-    for suffix, values in (("", field), ("_chance", np.ones(gaze.shape)), ("_centre", centre_prior(image))):
+    for suffix, values in (("", field), ("_chance", np.ones(gaze.shape)), ("_centre", draw_centre_prior(image))):
         found, why = target.score(values)
         scores |= {f"{measure}{suffix}": value for measure, value in found.items()}
         reasons += why
@@ -157,7 +159,7 @@ class _Target:
             found["sim"] = float(np.minimum(p, q).sum())
         else:
             why.append("the map has no positive value: no KL, no SIM")
-        standard, spread = _standardised(values), _standardised(gaze)
+        standard, spread = _standardise(values), _standardise(gaze)
         if spread is None:
             why.append("the gaze is even: no CC")
         else:
@@ -170,28 +172,28 @@ class _Target:
             return found, why
         looked = self.looked[self.image]
         found["nss"] = 0.0 if standard is None else float((standard * looked).sum() / looked.sum())
-        found["auc"] = _weighed_auc(values, looked, (looked == 0).astype(np.float64))
+        found["auc"] = _compute_weighted_auc(values, looked, (looked == 0).astype(np.float64))
         if found["auc"] is None:
             why.append("every cell was looked at: no AUC")
         if self.elsewhere is not None and self.elsewhere.any():
-            found["sauc"] = _weighed_auc(values, looked, self.elsewhere[self.image])
+            found["sauc"] = _compute_weighted_auc(values, looked, self.elsewhere[self.image])
         else:
             why.append("no places of other images: no shuffled AUC")
         return found, why
 
 
-def resampled_by_area(map: ArrayLike, shape: tuple[int, ...]) -> FloatArray:
+def resample_by_area(map: ArrayLike, shape: tuple[int, ...]) -> FloatArray:
     """A map on another grid of the same extent: each new cell is the mean of what it covers, weighted by overlap.
 
     Down it averages, up it repeats (with a mixed cell where edges do not meet); the mean of the whole map stays.
     """
     field = np.asarray(map, dtype=np.float64)
-    rows, columns = (_overlaps(old, new) for old, new in zip(field.shape, shape, strict=True))
+    rows, columns = (_compute_overlaps(old, new) for old, new in zip(field.shape, shape, strict=True))
     resampled: FloatArray = rows @ field @ columns.T
     return resampled
 
 
-def others_of(places: Mapping[str, ArrayLike], case_id: str, *, most: int = 10_000, seed: int = 0) -> FloatArray:
+def sample_others(places: Mapping[str, ArrayLike], case_id: str, *, most: int = 10_000, seed: int = 0) -> FloatArray:
     """Places looked at in all other images [m, 2], for the shuffled AUC; a random choice of at most `most` of them.
 
     Args:
@@ -208,7 +210,7 @@ def others_of(places: Mapping[str, ArrayLike], case_id: str, *, most: int = 10_0
     return chosen
 
 
-def _overlaps(old: int, new: int) -> FloatArray:
+def _compute_overlaps(old: int, new: int) -> FloatArray:
     """Share of each new cell [new] that each old cell [old] covers."""
     edges = np.arange(new + 1) * (old / new)
     low, high = edges[:-1, None], edges[1:, None]
@@ -218,27 +220,27 @@ def _overlaps(old: int, new: int) -> FloatArray:
     return shares
 
 
-def _inside(places: FloatArray, image: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _select_inside(places: FloatArray, image: NDArray[np.bool_]) -> NDArray[np.bool_]:
     fair = np.isfinite(places) & (places >= 0) & (places < image.shape)
     inside = np.atleast_1d(fair.all(axis=1))
     cells = np.where(inside[:, None], places, 0.0).astype(np.int64)
     return np.asarray(inside & image[cells[:, 0], cells[:, 1]])
 
 
-def _per_cell(places: ArrayLike, weights: ArrayLike | None, image: NDArray[np.bool_]) -> FloatArray:
+def _count_per_cell(places: ArrayLike, weights: ArrayLike | None, image: NDArray[np.bool_]) -> FloatArray:
     """Weight of the places in each cell of the image [h, w]."""
     where = np.asarray(places, dtype=np.float64).reshape(-1, 2)
     counts = np.ones(len(where)) if weights is None else np.asarray(weights, dtype=np.float64)
     if counts.shape != (len(where),) or not np.isfinite(counts).all() or (counts < 0).any():
         raise GeometryError(f"{len(where)} places need as many weights of 0 or more; got shape {counts.shape}.")
-    inside = _inside(where, image)
+    inside = _select_inside(where, image)
     cells = where[inside].astype(np.int64)
     total = np.zeros(image.shape)
     np.add.at(total, (cells[:, 0], cells[:, 1]), counts[inside])
     return total
 
 
-def _standardised(values: FloatArray) -> FloatArray | None:
+def _standardise(values: FloatArray) -> FloatArray | None:
     """Mean 0 and standard deviation 1 over the image, None where nothing varies beyond rounding."""
     top = float(np.abs(values).max())
     if np.ptp(values) <= 1e-12 * top:
@@ -248,7 +250,7 @@ def _standardised(values: FloatArray) -> FloatArray | None:
     return standard
 
 
-def _weighed_auc(values: FloatArray, positive: FloatArray, negative: FloatArray) -> float | None:
+def _compute_weighted_auc(values: FloatArray, positive: FloatArray, negative: FloatArray) -> float | None:
     """Chance that a draw from the positive weights has more map than one from the negative weights, ties half."""
     side = np.repeat([True, False], values.size)
     area = compute_auc(np.tile(values, 2), side, np.concatenate([positive, negative])[None])[0]

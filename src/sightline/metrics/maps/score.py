@@ -100,29 +100,29 @@ def score_map(map: ArrayLike, inside: ArrayLike, valid: ArrayLike | None = None)
         reason = "the region has no pixel inside the image" if total else "no pixel belongs to the image"
         return MapScore(image_px=total, why=reason)
     chance = area / total
-    centre = centre_prior(image)[image]
+    centre = draw_centre_prior(image)[image]
     why = "" if (values > 0).any() else "the map has no positive value: no energy, no half of the maximum"
-    half, half_chance = _iou_half(values, hits)
+    half, half_chance = _score_iou_half(values, hits)
     return MapScore(
-        pointing=_pointing(values, hits),
+        pointing=_score_pointing(values, hits),
         pointing_chance=chance,
-        pointing_centre=_pointing(centre, hits),
-        energy=_energy(values, hits),
+        pointing_centre=_score_pointing(centre, hits),
+        energy=_score_energy(values, hits),
         energy_chance=chance,
-        energy_centre=_energy(centre, hits),
-        iou=_iou_same_area(values, hits),
-        iou_chance=expected_iou(0, 0, total, area, area, area),
-        iou_centre=_iou_same_area(centre, hits),
+        energy_centre=_score_energy(centre, hits),
+        iou=_score_iou_same_area(values, hits),
+        iou_chance=expect_iou(0, 0, total, area, area, area),
+        iou_centre=_score_iou_same_area(centre, hits),
         iou_half=half,
         iou_half_chance=half_chance,
-        iou_half_centre=_iou_half(centre, hits)[0],
+        iou_half_centre=_score_iou_half(centre, hits)[0],
         inside_px=area,
         image_px=total,
         why=why,
     )
 
 
-def centre_prior(valid: ArrayLike) -> FloatArray:
+def draw_centre_prior(valid: ArrayLike) -> FloatArray:
     """A Gaussian centred on the image area's bounding box, with a quarter of its size as standard deviation per axis.
 
     It knows nothing of the picture: a map must beat it before its place means anything (radiographers centre the bone).
@@ -137,7 +137,7 @@ def centre_prior(valid: ArrayLike) -> FloatArray:
     return np.asarray(np.exp(-exponent))
 
 
-def expected_iou(sure_inside: int, sure: int, pool: int, pool_inside: int, drawn: int, area: int) -> float:
+def expect_iou(sure_inside: int, sure: int, pool: int, pool_inside: int, drawn: int, area: int) -> float:
     """Expected intersection over union when part of a selection is drawn at random.
 
     Args:
@@ -150,13 +150,13 @@ def expected_iou(sure_inside: int, sure: int, pool: int, pool_inside: int, drawn
     """
     if drawn == 0:
         return sure_inside / (sure + area - sure_inside)
-    intersections, chances = _drawn_inside(pool, pool_inside, drawn)
+    intersections, chances = _compute_drawn_inside(pool, pool_inside, drawn)
     inside = sure_inside + intersections
     return float((chances * (inside / (sure + drawn + area - inside))).sum())
 
 
 @lru_cache(maxsize=1024)
-def _drawn_inside(pool: int, pool_inside: int, drawn: int) -> tuple[FloatArray, FloatArray]:
+def _compute_drawn_inside(pool: int, pool_inside: int, drawn: int) -> tuple[FloatArray, FloatArray]:
     """Possible numbers of drawn pixels inside, and their chances (hypergeometric, cut at 12 standard deviations)."""
     mean = drawn * pool_inside / pool
     spread = np.sqrt(mean * (1 - pool_inside / pool) * max(pool - drawn, 0) / max(pool - 1, 1))
@@ -167,11 +167,11 @@ def _drawn_inside(pool: int, pool_inside: int, drawn: int) -> tuple[FloatArray, 
     return intersections.astype(np.float64), chances / chances.sum()
 
 
-def _pointing(values: FloatArray, hits: BoolArray) -> float:
+def _score_pointing(values: FloatArray, hits: BoolArray) -> float:
     return float(hits[values == values.max()].mean())
 
 
-def _energy(values: FloatArray, hits: BoolArray) -> float | None:
+def _score_energy(values: FloatArray, hits: BoolArray) -> float | None:
     peak = values.max()
     if peak <= 0:
         return None
@@ -179,16 +179,16 @@ def _energy(values: FloatArray, hits: BoolArray) -> float | None:
     return float(mass[hits].sum() / mass.sum())
 
 
-def _iou_same_area(values: FloatArray, hits: BoolArray) -> float:
+def _score_iou_same_area(values: FloatArray, hits: BoolArray) -> float:
     """Keep as many of the highest pixels as the region has; of pixels tied at the limit, the expected value."""
     area = int(hits.sum())
     limit = np.partition(values, values.size - area)[values.size - area]
     above, tied = values > limit, values == limit
     kept = int(above.sum())
-    return expected_iou(int((above & hits).sum()), kept, int(tied.sum()), int((tied & hits).sum()), area - kept, area)
+    return expect_iou(int((above & hits).sum()), kept, int(tied.sum()), int((tied & hits).sum()), area - kept, area)
 
 
-def _iou_half(values: FloatArray, hits: BoolArray) -> tuple[float | None, float | None]:
+def _score_iou_half(values: FloatArray, hits: BoolArray) -> tuple[float | None, float | None]:
     """Keep the pixels of at least half the maximum; the second number is for as many random pixels."""
     peak = values.max()
     if peak <= 0:
@@ -196,4 +196,4 @@ def _iou_half(values: FloatArray, hits: BoolArray) -> tuple[float | None, float 
     kept = values >= peak / 2
     area, size = int(hits.sum()), int(kept.sum())
     inside = int((kept & hits).sum())
-    return inside / (size + area - inside), expected_iou(0, 0, hits.size, area, size, area)
+    return inside / (size + area - inside), expect_iou(0, 0, hits.size, area, size, area)

@@ -126,22 +126,22 @@ class ScoreTable(Generic[Row]):
     def parse(cls, values: Mapping[str, str]) -> Any:
         """The scores of a row: whole numbers where the score says so, words in `why`, else a number or nothing."""
         whole = {field.name for field in fields(cls.score) if isinstance(field.default, int)}
-        told: dict[str, Any] = {}
+        parsed: dict[str, Any] = {}
         for name, text in values.items():
             if name == "why":
-                told[name] = text
+                parsed[name] = text
             elif name in whole:
-                told[name] = int(text)
+                parsed[name] = int(text)
             else:
-                told[name] = float(text) if text else None
-        return cls.score(**told)
+                parsed[name] = float(text) if text else None
+        return cls.score(**parsed)
 
 
-def measure_of(column: str) -> str:
+def name_measure(column: str) -> str:
     """The measure that a `_chance` or `_centre` column stands beside; of a measure, itself."""
     return column.removesuffix("_chance").removesuffix("_centre")
 
 
-def words_left_out(left_out: int) -> str:
+def describe_left_out(left_out: int) -> str:
     """What a mean over maps is of, with the maps that have no score."""
     return "mean over maps" + (f", {left_out} maps without a score left out" if left_out else "")

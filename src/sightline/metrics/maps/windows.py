@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sightline.errors import GeometryError
 from sightline.metrics.estimate import Estimate
-from sightline.metrics.statistics.comparison import mean_of, over_patients
+from sightline.metrics.statistics.comparison import average_resampled, estimate_over_patients
 
 FloatArray = NDArray[np.float64]
 
@@ -76,12 +76,12 @@ class WindowDisplacement:
         found = []
         for name, (_, spread) in self.summary().items():
             what = "mean over images" + ("" if spread is None else f" (sd {spread:.3f})")
-            number = mean_of(self.columns()[name])
-            found.append(over_patients(name, number, patient_ids, n, what=what))
+            number = average_resampled(self.columns()[name])
+            found.append(estimate_over_patients(name, number, patient_ids, n, what=what))
         return found
 
 
-def window_displacement(windows: ArrayLike) -> WindowDisplacement:
+def measure_window_displacement(windows: ArrayLike) -> WindowDisplacement:
     """The displacement of windows [n, 2, 3], affine from map fractions to image fractions, (row, column).
 
     Raises:

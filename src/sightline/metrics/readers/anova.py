@@ -19,7 +19,13 @@ from scipy.stats import t as student
 from sightline.errors import RunError
 from sightline.metrics.estimate import Comparison, Estimate
 from sightline.metrics.readers.study import ReaderStudy
-from sightline.metrics.readers.variance import Covariance, ErrorCovariances, Figure, error_covariances, figures
+from sightline.metrics.readers.variance import (
+    Covariance,
+    ErrorCovariances,
+    Figure,
+    compute_figures,
+    estimate_error_covariances,
+)
 
 FloatArray = NDArray[np.float64]
 Inference = Literal["readers and cases", "cases", "readers"]
@@ -43,7 +49,7 @@ class MeanSquares:
     reader_of: FloatArray
 
 
-def mean_squares(values: FloatArray) -> MeanSquares:
+def compute_mean_squares(values: FloatArray) -> MeanSquares:
     """Two-way analysis of variance of figures of merit [t, r] without replication.
 
     Raises:
@@ -95,7 +101,7 @@ class ReaderAnalysis:
     @property
     def denominator(self) -> float:
         """What the modalities' mean square is divided by."""
-        return _denominator(self.inference, self.squares, self.covariances, self.values.shape[1])
+        return _compute_denominator(self.inference, self.squares, self.covariances, self.values.shape[1])
 
     def differences(self) -> list[Comparison]:
         """Every pair of modalities: difference of the readers' mean figures, interval and p, not corrected."""
@@ -112,8 +118,8 @@ class ReaderAnalysis:
                 why = "no p: readers and cases leave no variation"
                 found.append(Comparison(name, a, b, difference, n=self.study.counts(), method=method, why=why))
                 continue
-            reach = _quantile(self.df[1]) * error
-            p_value = float(2.0 * _tail(abs(difference) / error, self.df[1]))
+            reach = _compute_quantile(self.df[1]) * error
+            p_value = float(2.0 * _compute_tail(abs(difference) / error, self.df[1]))
             low, high = max(-1.0, difference - reach), min(1.0, difference + reach)
             found.append(Comparison(name, a, b, difference, low, high, p_value, self.study.counts(), method))
         return found
@@ -132,7 +138,7 @@ class ReaderAnalysis:
                 variance = inflated / r
                 freedom = (r - 1) * (inflated / square) ** 2 if square > 0 else math.inf
             value = float(self.values[i].mean())
-            reach = _quantile(freedom) * math.sqrt(max(0.0, variance))
+            reach = _compute_quantile(freedom) * math.sqrt(max(0.0, variance))
             name = f"{self.figure} of {modality}, mean of {r} readers"
             method = f"Obuchowski-Rockette, {_WORDS[self.inference]}"
             if reach > 0:
@@ -189,11 +195,11 @@ def analyse_readers(
     """
     if inference not in INFERENCES:
         raise RunError(f"There is no inference to {inference!r}; expected one of {', '.join(INFERENCES)}.")
-    values = figures(study, figure)
-    squares = mean_squares(values)
-    covariances = error_covariances(study, figure, method)
+    values = compute_figures(study, figure)
+    squares = compute_mean_squares(values)
+    covariances = estimate_error_covariances(study, figure, method)
     t, r = values.shape
-    denominator = _denominator(inference, squares, covariances, r)
+    denominator = _compute_denominator(inference, squares, covariances, r)
     if inference == "cases":
         df = (float(t - 1), math.inf)
         statistic = (t - 1) * squares.modality / denominator if denominator > 0 else math.inf
@@ -214,16 +220,16 @@ def analyse_readers(
     )  # fmt: skip
 
 
-def _denominator(inference: Inference, squares: MeanSquares, c: ErrorCovariances, r: int) -> float:
+def _compute_denominator(inference: Inference, squares: MeanSquares, c: ErrorCovariances, r: int) -> float:
     shared = max(c.cov2 - c.cov3, 0.0)
     if inference == "cases":
         return c.error - c.cov1 + (r - 1) * shared
     return squares.both + (r * shared if inference == "readers and cases" else 0.0)
 
 
-def _quantile(freedom: float) -> float:
+def _compute_quantile(freedom: float) -> float:
     return float(norm.ppf(0.975) if math.isinf(freedom) else student.ppf(0.975, freedom))
 
 
-def _tail(value: float, freedom: float) -> float:
+def _compute_tail(value: float, freedom: float) -> float:
     return float(norm.sf(value) if math.isinf(freedom) else student.sf(value, freedom))

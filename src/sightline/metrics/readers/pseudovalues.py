@@ -16,7 +16,7 @@ from scipy.stats import f
 from sightline.errors import RunError
 from sightline.metrics.readers.anova import INFERENCES, Inference
 from sightline.metrics.readers.study import ReaderStudy
-from sightline.metrics.readers.variance import Figure, figures, jackknife
+from sightline.metrics.readers.variance import Figure, compute_figures, jackknife
 
 FloatArray = NDArray[np.float64]
 
@@ -40,10 +40,10 @@ class PseudovalueAnalysis:
     p_value: float
 
 
-def pseudovalues(study: ReaderStudy, figure: Figure = "auc") -> FloatArray:
+def compute_pseudovalues(study: ReaderStudy, figure: Figure = "auc") -> FloatArray:
     """K θ less (K - 1) θ without the case, [t, r, K]; their mean over cases is close to θ."""
     k = study.ratings.shape[-1]
-    return np.asarray(k * figures(study, figure)[..., None] - (k - 1) * jackknife(study, figure))
+    return np.asarray(k * compute_figures(study, figure)[..., None] - (k - 1) * jackknife(study, figure))
 
 
 def analyse_pseudovalues(
@@ -64,11 +64,11 @@ def analyse_pseudovalues(
     """
     if inference not in INFERENCES:
         raise RunError(f"There is no inference to {inference!r}; expected one of {', '.join(INFERENCES)}.")
-    y = pseudovalues(study, figure)
+    y = compute_pseudovalues(study, figure)
     t, r, k = y.shape
     if t < 2 or r < 2:
         raise RunError(f"A comparison of modalities needs two modalities and two readers; got {t} and {r}.")
-    squares = _mean_squares(y)
+    squares = _compute_mean_squares(y)
     rest = (t - 1) * (r - 1)
     if inference == "readers and cases":
         denominator = squares["TR"] + max(squares["TC"] - squares["TRC"], 0.0)
@@ -82,10 +82,10 @@ def analyse_pseudovalues(
         statistic, p_value = 0.0, 1.0
     else:
         p_value = float(f.sf(statistic, t - 1, min(freedom, 1e9)))
-    return PseudovalueAnalysis(figures(study, figure), squares, statistic, (float(t - 1), freedom), p_value)
+    return PseudovalueAnalysis(compute_figures(study, figure), squares, statistic, (float(t - 1), freedom), p_value)
 
 
-def _mean_squares(y: FloatArray) -> dict[str, float]:
+def _compute_mean_squares(y: FloatArray) -> dict[str, float]:
     """Mean squares of a three-way layout [t, r, c] without replication."""
     axes = {"T": 0, "R": 1, "C": 2}
     found: dict[str, float] = {}

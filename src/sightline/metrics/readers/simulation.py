@@ -57,14 +57,14 @@ class RoeMetz:
         t, k = len(self.separation), negative + positive
         truth = np.arange(k) >= negative
 
-        def effect(variance: float, *shape: int) -> np.ndarray:
+        def draw_effect(variance: float, *shape: int) -> np.ndarray:
             return random.normal(0.0, math.sqrt(variance), shape)
 
         side = truth.astype(np.int64)
         x = np.asarray(self.separation)[:, None, None] * truth
-        x = x + effect(self.reader, 1, readers, 2)[..., side] + effect(self.reader, t, readers, 2)[..., side]
-        x = x + effect(self.case, 1, 1, k) + effect(self.modality_case, t, 1, k)
-        x = x + effect(self.reader_case, 1, readers, k) + effect(self.noise, t, readers, k)
+        x = x + draw_effect(self.reader, 1, readers, 2)[..., side] + draw_effect(self.reader, t, readers, 2)[..., side]
+        x = x + draw_effect(self.case, 1, 1, k) + draw_effect(self.modality_case, t, 1, k)
+        x = x + draw_effect(self.reader_case, 1, readers, k) + draw_effect(self.noise, t, readers, k)
         names = tuple(f"m{i + 1}" for i in range(t)), tuple(f"r{i + 1}" for i in range(readers))
         return ReaderStudy(*names, tuple(f"c{i + 1}" for i in range(k)), truth, x)
 
@@ -90,7 +90,7 @@ class ReaderPower:
     df: float
 
 
-def reader_power(
+def compute_reader_power(
     pilot: ReaderAnalysis, difference: float, *, readers: int, cases: int, alpha: float = 0.05
 ) -> ReaderPower:
     """Power of a study of other size with the variances of a pilot study.
@@ -128,7 +128,7 @@ def reader_power(
     return ReaderPower(readers, cases, difference, power, noncentrality, df)
 
 
-def cases_needed(
+def find_cases_needed(
     pilot: ReaderAnalysis, difference: float, *, readers: int, power: float = 0.8, most: int = 100_000
 ) -> ReaderPower | None:
     """The smallest number of cases with which so many readers have the power asked for; None where none is enough.
@@ -141,12 +141,12 @@ def cases_needed(
     if not 0.0 < power < 1.0:
         raise RunError(f"A power lies between 0 and 1; got {power}.", "Try 0.8.")
     low, high = 4, most
-    if reader_power(pilot, difference, readers=readers, cases=high).power < power:
+    if compute_reader_power(pilot, difference, readers=readers, cases=high).power < power:
         return None
     while low < high:
         middle = (low + high) // 2
-        if reader_power(pilot, difference, readers=readers, cases=middle).power >= power:
+        if compute_reader_power(pilot, difference, readers=readers, cases=middle).power >= power:
             high = middle
         else:
             low = middle + 1
-    return reader_power(pilot, difference, readers=readers, cases=low)
+    return compute_reader_power(pilot, difference, readers=readers, cases=low)

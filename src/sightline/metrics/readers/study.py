@@ -89,7 +89,7 @@ class ReaderStudy:
         return ReaderStudy(self.modalities, self.readers, self.cases, self.positive, calls)
 
     @classmethod
-    def of_calls(cls, rows: Sequence[tuple[str, str, str, float]], truth: dict[str, bool]) -> ReaderStudy:
+    def from_calls(cls, rows: Sequence[tuple[str, str, str, float]], truth: dict[str, bool]) -> ReaderStudy:
         """A study from single ratings.
 
         Args:
@@ -180,6 +180,6 @@ class ReaderStudy:
             else:
                 rows.append((reader, case, modality, score))
         try:
-            return cls.of_calls(rows, truth)
+            return cls.from_calls(rows, truth)
         except RunError as error:
             raise LayoutError(f"{path}: {error.message}", error.remedy) from None

@@ -10,9 +10,9 @@ import numpy as np
 from scipy.stats import f_oneway
 
 from sightline.errors import RunError
-from sightline.metrics.estimate import Comparison, Estimate, FloatArray, Score, p_text
+from sightline.metrics.estimate import Comparison, Estimate, FloatArray, Score, format_p_text
 from sightline.metrics.predictions import Predictions, align
-from sightline.metrics.statistics.bootstrap import bootstrap, why_undefined
+from sightline.metrics.statistics.bootstrap import bootstrap, explain_undefined
 from sightline.metrics.statistics.comparison import welch
 
 FEW_RUNS = 10
@@ -52,10 +52,10 @@ class Anova:
         if self.f is None or self.eta_squared is None:
             return "undefined"
         effect = f"η² = {self.eta_squared:.{digits}f}"
-        return f"F({self.df_between}, {self.df_within}) = {self.f:.2f}, {p_text(self.p_value)}, {effect}"
+        return f"F({self.df_between}, {self.df_within}) = {self.f:.2f}, {format_p_text(self.p_value)}, {effect}"
 
 
-def one_way(groups: Mapping[str, Sequence[float]], *, name: str = "score") -> Anova:
+def compute_one_way_anova(groups: Mapping[str, Sequence[float]], *, name: str = "score") -> Anova:
     """One-way analysis of variance (Fisher 1925); for two groups F is Student's t squared.
 
     Args:
@@ -148,7 +148,9 @@ class PrintedDraws:
         n, k = len(predictions), len(predictions.classes)
         truth = (predictions.labels[:, None] == np.arange(k)).astype(np.float64)
         if not truth.any(axis=0).all():
-            raise RunError(f"The printed bootstrap redraws until every class is there; {why_undefined(predictions)}.")
+            raise RunError(
+                f"The printed bootstrap redraws until every class is there; {explain_undefined(predictions)}."
+            )
         random = np.random.default_rng([self.seed, stream])
         kept: list[FloatArray] = []
         redrawn = 0
@@ -165,7 +167,7 @@ class PrintedDraws:
         return np.stack(kept), redrawn
 
 
-def printed_bootstrap(score: Score, predictions: Predictions, draws: PrintedDraws | None = None) -> Estimate:
+def bootstrap_as_printed(score: Score, predictions: Predictions, draws: PrintedDraws | None = None) -> Estimate:
     """A score as Watanabe 2022 prints it: 50th percentile of the draws, with their 2.5th and 97.5th.
 
     The value is the median of draws, not the score of the table. A class that no draw can hold gives no value, and why.
@@ -191,12 +193,12 @@ def compare_with_printed(
 ) -> tuple[Estimate, Estimate]:
     """The printed numbers, and the score of the whole table with its interval over patients."""
     seed = (draws or PrintedDraws()).seed
-    printed = printed_bootstrap(score, predictions, draws)
+    printed = bootstrap_as_printed(score, predictions, draws)
     honest = bootstrap(score, predictions, replicates=replicates, seed=seed)
     return replace(printed, name=f"{score.name}, as printed"), honest
 
 
-def welch_over_bootstrap(
+def compare_bootstraps_by_welch(
     predictions_a: Predictions, predictions_b: Predictions, score: Score, draws: PrintedDraws | None = None
 ) -> Comparison:
     """Welch's t-test over the draws of two methods, each drawn anew: what printed p-values as 5e-79 can come from.

@@ -15,15 +15,15 @@ from scipy.special import ndtri, owens_t
 from scipy.stats import rankdata
 
 from sightline.metrics.estimate import BoolArray, FloatArray, IntArray
-from sightline.metrics.statistics.delong import placements
+from sightline.metrics.statistics.delong import compute_placements
 from sightline.metrics.statistics.patient_variance import Spread
-from sightline.metrics.statistics.score_intervals import Model, score_interval
+from sightline.metrics.statistics.score_intervals import Model, compute_score_interval
 
 FEWEST_OF_A_CLASS = 4
 """Patients of each class below which no interval and no test is given: they would rest on assumptions alone."""
 
 
-def auc_interval(scores: FloatArray, truth: BoolArray, patient: IntArray) -> tuple[float, float]:
+def compute_auc_interval(scores: FloatArray, truth: BoolArray, patient: IntArray) -> tuple[float, float]:
     """The 95% interval of the mean AUC of t trainings.
 
     Args:
@@ -36,22 +36,24 @@ def auc_interval(scores: FloatArray, truth: BoolArray, patient: IntArray) -> tup
 
     Example:
         >>> import numpy as np
-        >>> low, high = auc_interval(np.arange(20.0)[None], np.arange(20) > 9, np.arange(20))
+        >>> low, high = compute_auc_interval(np.arange(20.0)[None], np.arange(20) > 9, np.arange(20))
         >>> bool(0.7 < low < 0.9), high
         (True, 1.0)
     """
-    return score_interval(auc_spread(scores, truth, patient), binormal_model(scores, truth, patient))
+    return compute_score_interval(
+        compute_auc_spread(scores, truth, patient), fit_binormal_model(scores, truth, patient)
+    )
 
 
-def auc_spread(scores: FloatArray, truth: BoolArray, patient: IntArray) -> Spread:
+def compute_auc_spread(scores: FloatArray, truth: BoolArray, patient: IntArray) -> Spread:
     """Variance and covariance of the trainings' AUCs over patients (Obuchowski 1997, eq. 3 to 5).
 
-    Args as in `auc_interval`.
+    Args as in `compute_auc_interval`.
     """
     size = int(patient.max()) + 1
     on_positive, on_negative, points = [], [], []
     for each in scores:
-        v10, v01 = placements(each, truth)
+        v10, v01 = compute_placements(each, truth)
         area = float(v10.mean())
         points.append(area)
         on_positive.append(np.bincount(patient[truth], weights=v10 - area, minlength=size) / v10.size)
@@ -66,18 +68,19 @@ def auc_spread(scores: FloatArray, truth: BoolArray, patient: IntArray) -> Sprea
         + every / (every - 1) * (cross + cross.T)
     )
     influence = (positive + negative).mean(axis=0)
-    return Spread.of(np.array(points), covariance, influence, min(with_positive, with_negative))
+    return Spread.from_points(np.array(points), covariance, influence, min(with_positive, with_negative))
 
 
-def binormal_model(scores: FloatArray, truth: BoolArray, patient: IntArray) -> Model:
+def fit_binormal_model(scores: FloatArray, truth: BoolArray, patient: IntArray) -> Model:
     """The variance of an AUC of a given value, for these rows of these patients.
 
     Positive and negative scores are taken as normal with one variance, rows of a patient as correlated by what the
-    scores themselves show (`patient_correlation`). Two pairs of rows are then both in order with the chance that two
+    scores themselves show (`estimate_patient_correlation`). Two pairs of rows are then both in order with the chance
+    that two
     normal variables of correlation (r+ + r-) / 2 both exceed 0, r 1 for the same row, the patients' correlation for
     rows of one patient, 0 for others.
     """
-    correlation = float(np.mean([patient_correlation(each, truth, patient) for each in scores]))
+    correlation = float(np.mean([estimate_patient_correlation(each, truth, patient) for each in scores]))
     shares = []
     for side in (truth, ~truth):
         m = np.bincount(patient[side]).astype(np.float64)
@@ -85,7 +88,7 @@ def binormal_model(scores: FloatArray, truth: BoolArray, patient: IntArray) -> M
         same_row, same_patient = 1.0 / rows, float((m * (m - 1.0)).sum()) / rows**2
         shares.append(((1.0, same_row), (correlation, same_patient), (0.0, 1.0 - same_row - same_patient)))
 
-    def variance(values: FloatArray) -> FloatArray:
+    def compute_variance(values: FloatArray) -> FloatArray:
         at = ndtri(values)
         both: dict[float, FloatArray] = {}
         total = np.zeros(values.shape)
@@ -97,10 +100,10 @@ def binormal_model(scores: FloatArray, truth: BoolArray, patient: IntArray) -> M
                 total += share_positive * share_negative * (both[r] - values**2)
         return total
 
-    return variance
+    return compute_variance
 
 
-def patient_correlation(scores: FloatArray, truth: BoolArray, patient: IntArray) -> float:
+def estimate_patient_correlation(scores: FloatArray, truth: BoolArray, patient: IntArray) -> float:
     """Correlation of two rows of one patient and class: one-way analysis of variance of the scores' normal ranks.
 
     Args:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
-from sightline.errors import RunError, counted
+from sightline.errors import RunError, count_noun
 from sightline.metrics.estimate import Estimate, FloatArray, Score
 from sightline.metrics.predictions import Predictions, align
 
@@ -53,7 +53,7 @@ class Resample:
     seed: int
 
     @classmethod
-    def of(cls, patient_ids: Sequence[str], replicates: int, seed: int) -> Resample:
+    def draw(cls, patient_ids: Sequence[str], replicates: int, seed: int) -> Resample:
         """Draw patients with replacement; the draws depend on the set of patients and the seed alone.
 
         Image-wise and study-wise tables of one cohort, and two methods, therefore share their replicates.
@@ -64,10 +64,10 @@ class Resample:
         if replicates < 1:
             raise RunError(f"A bootstrap needs at least one replicate; got {replicates}.")
         names, patient = np.unique(np.asarray(patient_ids, dtype=str), return_inverse=True)
-        return cls(_draws(names.size, replicates, seed), patient, seed)
+        return cls(_draw_patients(names.size, replicates, seed), patient, seed)
 
     @classmethod
-    def once(cls, patient_ids: Sequence[str]) -> Resample:
+    def draw_once(cls, patient_ids: Sequence[str]) -> Resample:
         """Every patient once: the one "replicate" that gives the score itself."""
         names, patient = np.unique(np.asarray(patient_ids, dtype=str), return_inverse=True)
         return cls(np.ones((1, names.size), dtype=np.int32), patient, 0)
@@ -79,11 +79,11 @@ class Resample:
 
     def values(self, score: Score, predictions: Predictions) -> FloatArray:
         """The score of every replicate [r], NaN where it is not defined."""
-        return weighted_values(score, predictions, self.counts, self.patient)
+        return score_weighted(score, predictions, self.counts, self.patient)
 
 
 @lru_cache(maxsize=4)
-def _draws(patients: int, replicates: int, seed: int) -> NDArray[np.int32]:
+def _draw_patients(patients: int, replicates: int, seed: int) -> NDArray[np.int32]:
     """Draws per replicate and patient; every number of a report asks for the same ones."""
     draws = np.random.default_rng(seed).multinomial(patients, np.full(patients, 1 / patients), replicates)
     counts = draws.astype(np.int32)
@@ -91,7 +91,7 @@ def _draws(patients: int, replicates: int, seed: int) -> NDArray[np.int32]:
     return counts
 
 
-def weighted_values(
+def score_weighted(
     score: Score, predictions: Predictions, counts: NDArray[np.int32], patient: NDArray[np.int64]
 ) -> FloatArray:
     """The score under patient weights: counts [r, p], patient of each row [n] to values [r], a block at a time."""
@@ -103,12 +103,12 @@ def weighted_values(
     return np.concatenate(blocks)
 
 
-def point_value(score: Score, predictions: Predictions) -> float:
+def score_point(score: Score, predictions: Predictions) -> float:
     """The score of the predictions as they are, NaN where it is not defined."""
     return float(score(predictions.labels, predictions.probabilities, np.ones((1, len(predictions))))[0])
 
 
-def why_undefined(predictions: Predictions) -> str:
+def explain_undefined(predictions: Predictions) -> str:
     """Why a score has no value on these predictions."""
     present = set(predictions.labels.tolist())
     missing = [name for i, name in enumerate(predictions.classes) if i not in present]
@@ -136,16 +136,16 @@ def bootstrap(
         kind: `percentile`, or `BCa` (bias-corrected and accelerated, Efron 1987, acceleration by leaving out patients).
         n: counts to report, where they are known better than from the predictions.
     """
-    resample = Resample.of(predictions.patient_ids, replicates, seed)
-    value = point_value(score, predictions)
+    resample = Resample.draw(predictions.patient_ids, replicates, seed)
+    value = score_point(score, predictions)
     counted = dict(predictions.counts() if n is None else n)
     if math.isnan(value):
-        return Estimate(score.name, None, n=counted, method="no interval", why=why_undefined(predictions))
+        return Estimate(score.name, None, n=counted, method="no interval", why=explain_undefined(predictions))
     left_out = None
     if kind == "BCa" and resample.patients >= FEWEST_PATIENTS:
         without = (1 - np.eye(resample.patients, dtype=np.int32)).astype(np.int32)
-        left_out = weighted_values(score, predictions, without, resample.patient)
-    found = interval(value, resample.values(score, predictions), resample.patients, seed, left_out=left_out)
+        left_out = score_weighted(score, predictions, without, resample.patient)
+    found = compute_interval(value, resample.values(score, predictions), resample.patients, seed, left_out=left_out)
     return Estimate(score.name, value, found.low, found.high, counted, found.method, found.why)
 
 
@@ -167,16 +167,18 @@ def seed_bootstrap(
         n: counts to report beside the number of seeds.
     """
     aligned = align(runs)
-    resample = Resample.of(aligned[0].patient_ids, replicates, seed)
+    resample = Resample.draw(aligned[0].patient_ids, replicates, seed)
     counted = {**(aligned[0].counts() if n is None else n), "seeds": len(aligned)}
-    value = float(np.mean([point_value(score, run) for run in aligned]))
+    value = float(np.mean([score_point(score, run) for run in aligned]))
     if math.isnan(value):
-        return Estimate(score.name, None, n=counted, method="no interval", why=why_undefined(aligned[0]))
+        return Estimate(score.name, None, n=counted, method="no interval", why=explain_undefined(aligned[0]))
     drawn = seed_replicates(
         np.stack([resample.values(score, run) for run in aligned]), np.random.default_rng([seed, 1])
     )
     # stretching the seeds' spread may leave the range of the scores, which all lie from 0 to 1
-    found = interval(value, drawn.clip(0.0, 1.0), resample.patients, seed, what=seeds_text(len(aligned)))
+    found = compute_interval(
+        value, drawn.clip(0.0, 1.0), resample.patients, seed, what=describe_resampling(len(aligned))
+    )
     return Estimate(score.name, value, found.low, found.high, counted, found.method, found.why)
 
 
@@ -195,14 +197,14 @@ def seed_replicates(values: FloatArray, random: np.random.Generator) -> FloatArr
     return np.asarray(mean + math.sqrt(s / (s - 1)) * (drawn - mean))
 
 
-def seeds_text(*counts: int) -> str:
+def describe_resampling(*counts: int) -> str:
     """What was resampled, in words."""
     if max(counts) == 1:
         return "patient bootstrap (one training: its chance is not in the interval)"
     return f"bootstrap over patients and {' and '.join(str(c) for c in counts)} seeds"
 
 
-def interval(
+def compute_interval(
     value: float,
     replicate_values: FloatArray,
     patients: int,
@@ -227,17 +229,17 @@ def interval(
     method += f", {undefined} undefined" if undefined else ""
     why = ""
     if patients < FEWEST_PATIENTS:
-        why = f"no interval: {counted(patients, 'patient')}, at least {FEWEST_PATIENTS} needed"
+        why = f"no interval: {count_noun(patients, 'patient')}, at least {FEWEST_PATIENTS} needed"
     elif 2 * undefined > replicate_values.size:
         why = f"no interval: {undefined} of {replicate_values.size} replicates lack a class"
     elif np.ptp(defined) <= 1e-12 * max(1.0, abs(value)):
         # 10 of 10 right is not 100% for certain; a bootstrap cannot see what never happened
-        why = f"no interval: every resample of the {counted(patients, 'patient')} gives {value:.3f}"
+        why = f"no interval: every resample of the {count_noun(patients, 'patient')} gives {value:.3f}"
     if why:
         return Interval(None, None, method, why)
     tails = np.array([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     if left_out is not None:
-        corrected = _bca_tails(value, defined, left_out, tails)
+        corrected = _correct_tails(value, defined, left_out, tails)
         if corrected is not None:
             tails, method = corrected, f"{method}, BCa"
         else:
@@ -246,7 +248,7 @@ def interval(
     return Interval(float(low), float(high), method)
 
 
-def _bca_tails(value: float, defined: FloatArray, left_out: FloatArray, tails: FloatArray) -> FloatArray | None:
+def _correct_tails(value: float, defined: FloatArray, left_out: FloatArray, tails: FloatArray) -> FloatArray | None:
     """Corrected tail levels (Efron 1987; Efron & Tibshirani 1993, eq. 14.10), ties counted half."""
     share = np.mean(defined < value) + np.mean(defined == value) / 2
     kept = left_out[np.isfinite(left_out)]

@@ -10,25 +10,29 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import t as student
 
-from sightline.errors import RunError, counted
-from sightline.metrics.estimate import BoolArray, Comparison, Estimate, FloatArray, Score
+from sightline.errors import RunError, count_noun
+from sightline.metrics.estimate import BoolArray, Comparison, Estimate, FloatArray, IntArray, Score
 from sightline.metrics.predictions import Predictions, align
 from sightline.metrics.statistics.bootstrap import (
     CONFIDENCE,
     FEWEST_PATIENTS,
     Resample,
-    interval,
-    point_value,
+    compute_interval,
+    describe_resampling,
+    explain_undefined,
+    score_point,
     seed_replicates,
-    seeds_text,
-    why_undefined,
 )
-from sightline.metrics.statistics.paired_tests import Draws, Swap, linear_swap, swap_test, training_pairs
+from sightline.metrics.statistics.paired_tests import Draws, Swap, build_linear_swap, pair_trainings, run_swap_test
 from sightline.metrics.statistics.patient_variance import estimate_spread
-from sightline.metrics.statistics.score_intervals import mean_interval, proportion_model, score_interval, share_model
+from sightline.metrics.statistics.score_intervals import (
+    build_proportion_model,
+    build_share_model,
+    compute_mean_interval,
+    compute_score_interval,
+)
 
 WELCH = "Welch's t over seeds (two-sided, unpaired, ddof 1)"
 
@@ -117,13 +121,14 @@ def paired_bootstrap(
     """
     runs = align([*predictions_a_per_seed, *predictions_b_per_seed])
     split = _require_both(predictions_a_per_seed, predictions_b_per_seed)
-    points = np.array([point_value(metric, run) for run in runs])
-    resample = Resample.of(runs[0].patient_ids, replicates, seed)
+    points = np.array([score_point(metric, run) for run in runs])
+    resample = Resample.draw(runs[0].patient_ids, replicates, seed)
     drawn = np.stack([resample.values(metric, run) for run in runs])
-    return paired_values(metric.name, points, drawn, split, resample, runs[0].counts(), why_undefined(runs[0]))
+    undefined = explain_undefined(runs[0])
+    return compare_paired_values(metric.name, points, drawn, split, resample, runs[0].counts(), undefined)
 
 
-def paired_values(
+def compare_paired_values(
     name: str,
     points: FloatArray,
     drawn: FloatArray,
@@ -150,13 +155,13 @@ def paired_values(
         return Comparison(name, None, None, None, n=n, method="no test", why=undefined)
     random = np.random.default_rng([resample.seed, 1])
     differences = seed_replicates(drawn[:split], random) - seed_replicates(drawn[split:], random)
-    what = seeds_text(seeds_a, seeds_b).replace("patient bootstrap", "paired patient bootstrap")
+    what = describe_resampling(seeds_a, seeds_b).replace("patient bootstrap", "paired patient bootstrap")
     what = what if what.startswith("paired") else f"paired {what}"
     difference = value_a - value_b
-    found = interval(difference, differences, resample.patients, resample.seed, what=what)
+    found = compute_interval(difference, differences, resample.patients, resample.seed, what=what)
     defined = differences[np.isfinite(differences)]
     enough = resample.patients >= FEWEST_PATIENTS and 2 * defined.size >= differences.size
-    p_value = _two_sided(defined) if enough else None
+    p_value = _compute_two_sided_p(defined) if enough else None
     return Comparison(name, value_a, value_b, difference, found.low, found.high, p_value, n, found.method, found.why)
 
 
@@ -185,9 +190,9 @@ def paired_permutation(
             "Give the same number of seeds, or use paired_bootstrap.",
         )
     n = {**runs[0].counts(), "seeds_a": split, "seeds_b": split}
-    points = np.array([point_value(metric, run) for run in runs])
+    points = np.array([score_point(metric, run) for run in runs])
     if not np.isfinite(points).all():
-        return Comparison(metric.name, None, None, None, n=n, method="no test", why=why_undefined(runs[0]))
+        return Comparison(metric.name, None, None, None, n=n, method="no test", why=explain_undefined(runs[0]))
     value_a, value_b = float(points[:split].mean()), float(points[split:].mean())
     patient = np.unique(np.asarray(runs[0].patient_ids), return_inverse=True)[1]
     flips = np.random.default_rng(seed).integers(0, 2, (replicates, patient.max() + 1))
@@ -225,7 +230,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return corrected
 
 
-def _two_sided(differences: FloatArray) -> float:
+def _compute_two_sided_p(differences: FloatArray) -> float:
     """Twice the smaller tail beyond zero, never zero, at most one."""
     tail = min((differences <= 0).sum(), (differences >= 0).sum())
     return float(min(1.0, 2.0 * (1 + tail) / (1 + differences.size)))
@@ -270,12 +275,12 @@ class RowMean:
         )
 
 
-def mean_of(values: FloatArray) -> Resampled:
+def average_resampled(values: FloatArray) -> Resampled:
     """The mean over rows [n] in every replicate."""
     return RowMean(values)
 
 
-def over_patients(
+def estimate_over_patients(
     name: str,
     number: Resampled,
     patient_ids: Sequence[str],
@@ -285,12 +290,12 @@ def over_patients(
     undefined: str = "not defined on these cases",
     bounds: tuple[float, float] = (-math.inf, math.inf),
 ) -> Estimate:
-    """A number of one training with its interval over patients; arguments as in `over_seeds`."""
-    found = over_seeds(name, [number], patient_ids, counts, what=what, undefined=undefined, bounds=bounds)
+    """A number of one training with its interval over patients; arguments as in `estimate_over_seeds`."""
+    found = estimate_over_seeds(name, [number], patient_ids, counts, what=what, undefined=undefined, bounds=bounds)
     return replace(found, n=dict(counts))
 
 
-def over_seeds(
+def estimate_over_seeds(
     name: str,
     numbers: Sequence[Resampled],
     patient_ids: Sequence[str],
@@ -315,41 +320,40 @@ def over_seeds(
         bounds: the smallest and the largest possible value.
     """
     n = {**counts, "seeds": len(numbers)}
-    once = Resample.once(patient_ids)
-    value = float(np.mean([number(once)[0] for number in numbers]))
+    value = float(np.mean([number(Resample.draw_once(patient_ids))[0] for number in numbers]))
     if math.isnan(value):
         return Estimate(name, None, n=n, method="no interval", why=undefined)
-    low, high, method = _interval_of(numbers, patient_ids, value, bounds)
+    low, high, method = _compute_interval(numbers, patient_ids, value, bounds)
     if low is None or high is None:
-        return Estimate(name, value, n=n, method=_joined(what, "no interval"), why=method)
+        return Estimate(name, value, n=n, method=", ".join(filter(None, (what, "no interval"))), why=method)
     method += f", over patients and {len(numbers)} seeds" if len(numbers) > 1 else ", over patients (one training)"
-    return Estimate(name, value, low, high, n, _joined(what, method))
+    return Estimate(name, value, low, high, n, ", ".join(filter(None, (what, method))))
 
 
-def _interval_of(
+def _compute_interval(
     numbers: Sequence[Resampled], patient_ids: Sequence[str], value: float, bounds: tuple[float, float]
 ) -> tuple[float | None, float | None, str]:
     """Both ends and the method, or no end and why."""
     patients = len(set(patient_ids))
     if patients < FEWEST_PATIENTS:
-        return None, None, f"no interval: {counted(patients, 'patient')}, at least {FEWEST_PATIENTS} needed"
+        return None, None, f"no interval: {count_noun(patients, 'patient')}, at least {FEWEST_PATIENTS} needed"
     spread = estimate_spread(numbers, patient_ids)
     if spread is None:
         return None, None, "no interval: not defined without some patient"
     if bounds == (0.0, 1.0) and all(isinstance(number, RowMean) and number.counts_hits for number in numbers):
         rows = np.unique(np.asarray(patient_ids, dtype=str), return_counts=True)[1].astype(np.float64)
-        ends = score_interval(spread, proportion_model(rows))
+        ends = compute_score_interval(spread, build_proportion_model(rows))
         return *ends, "score interval of a share (Wilson, clustered by patient)"
     if spread.patient <= 1e-24 * max(1.0, value**2):
-        return None, None, f"no interval: leaving out any of the {counted(patients, 'patient')} gives {value:.3f}"
+        return None, None, f"no interval: leaving out any of the {count_noun(patients, 'patient')} gives {value:.3f}"
     if bounds == (0.0, 1.0) and 0.0 < value < 1.0:
-        ends = score_interval(spread, share_model(spread), model_freedom=0.0)
+        ends = compute_score_interval(spread, build_share_model(spread), model_freedom=0.0)
         return *ends, "score interval, variance from leaving out patients"
-    low, high = mean_interval(spread)
+    low, high = compute_mean_interval(spread)
     return max(low, bounds[0]), min(high, bounds[1]), "t interval from leaving out patients"
 
 
-def difference(
+def compare_resampled(
     name: str,
     numbers_a: Sequence[Resampled],
     numbers_b: Sequence[Resampled],
@@ -360,7 +364,7 @@ def difference(
     undefined: str = "not defined on these cases",
     mixed: Mixed | None = None,
 ) -> Comparison:
-    """The difference of a number between two methods over the same rows, over patients and trainings (`swap_test`).
+    """The difference of a number between two methods over the same rows, over patients and trainings (`run_swap_test`).
 
     Args:
         name: what is compared.
@@ -373,7 +377,7 @@ def difference(
         mixed: the number of two tables at once; needed where it is no mean over rows.
     """
     numbers, split = [*numbers_a, *numbers_b], len(numbers_a)
-    once = Resample.once(patient_ids)
+    once = Resample.draw_once(patient_ids)
     points = np.array([number(once)[0] for number in numbers])
     n = {**counts, "seeds_a": split, "seeds_b": len(numbers) - split}
     if not np.isfinite(points).all():
@@ -381,19 +385,19 @@ def difference(
     value_a, value_b = float(points[:split].mean()), float(points[split:].mean())
     patients = once.patients
     spreads = estimate_spread(numbers_a, patient_ids), estimate_spread(numbers_b, patient_ids)
-    few = f"no test: {counted(patients, 'patient')}, at least {FEWEST_PATIENTS} needed"
+    few = f"no test: {count_noun(patients, 'patient')}, at least {FEWEST_PATIENTS} needed"
     why = few if patients < FEWEST_PATIENTS else ""
     if why or spreads[0] is None or spreads[1] is None:
         why = why or "no test: not defined without some patient"
         return Comparison(name, value_a, value_b, value_a - value_b, n=n, method="no test", why=why)
-    swap = _swap_of(numbers_a, numbers_b, once.patient, patients, mixed)
-    return swap_test(name, swap, (spreads[0], spreads[1]), patients, dict(counts), draws)
+    swap = _build_swap(numbers_a, numbers_b, once.patient, patients, mixed)
+    return run_swap_test(name, swap, (spreads[0], spreads[1]), patients, dict(counts), draws)
 
 
-def _swap_of(
+def _build_swap(
     numbers_a: Sequence[Resampled],
     numbers_b: Sequence[Resampled],
-    patient: NDArray[np.int64],
+    patient: IntArray,
     patients: int,
     mixed: Mixed | None,
 ) -> Swap:
@@ -401,20 +405,16 @@ def _swap_of(
     rows_b = [number.values for number in numbers_b if isinstance(number, RowMean)]
     if len(rows_a) == len(numbers_a) and len(rows_b) == len(numbers_b):
         gain = np.mean(rows_a, axis=0) - np.mean(rows_b, axis=0)
-        return linear_swap(np.bincount(patient, weights=gain, minlength=patients) / gain.size)
+        return build_linear_swap(np.bincount(patient, weights=gain, minlength=patients) / gain.size)
     if mixed is None:
         raise RunError("A number that is no mean over rows needs `mixed` to be compared.")
-    pairs = [mixed(i, j) for i, j in training_pairs(len(numbers_a), len(numbers_b))]
+    pairs = [mixed(i, j) for i, j in pair_trainings(len(numbers_a), len(numbers_b))]
     place = np.concatenate([patient, patient + patients])
 
-    def swapped(flips: BoolArray) -> FloatArray:
+    def swap_trainings(flips: BoolArray) -> FloatArray:
         turned = flips.astype(np.int32)
         first = Resample(np.concatenate([1 - turned, turned], axis=1), place, 0)
         second = Resample(np.concatenate([turned, 1 - turned], axis=1), place, 0)
         return np.mean([number(first) - number(second) for number in pairs], axis=0, dtype=np.float64)
 
-    return swapped
-
-
-def _joined(what: str, method: str) -> str:
-    return f"{what}, {method}" if what else method
+    return swap_trainings

@@ -10,7 +10,7 @@ from scipy.stats import norm, rankdata
 
 from sightline.metrics.estimate import BoolArray, Comparison, FloatArray
 from sightline.metrics.predictions import Predictions, align
-from sightline.metrics.statistics.bootstrap import CONFIDENCE, why_undefined
+from sightline.metrics.statistics.bootstrap import CONFIDENCE, explain_undefined
 
 
 def delong(
@@ -37,14 +37,14 @@ def delong(
     truth = a.labels == index
     name, n = f"AUC of {a.classes[index]}", a.counts()
     if truth.all() or not truth.any():
-        return Comparison(name, None, None, None, n=n, method="no test", why=why_undefined(a))
-    placed = [placements(run.probabilities[:, index], truth) for run in (a, b)]
+        return Comparison(name, None, None, None, n=n, method="no test", why=explain_undefined(a))
+    placed = [compute_placements(run.probabilities[:, index], truth) for run in (a, b)]
     area_a, area_b = (float(v10.mean()) for v10, _ in placed)
     groups = np.unique(np.asarray(a.patient_ids if by_patient else a.case_ids), return_inverse=True)[1]
     method = "DeLong, clustered by patient (Obuchowski 1997)" if by_patient else "DeLong, images as if independent"
     difference = area_a - area_b
     # the placement values are linear, so the variance of a difference is that of the differences of placements
-    variance = _variance(placed[0][0] - placed[1][0], placed[0][1] - placed[1][1], truth, groups)
+    variance = _compute_variance(placed[0][0] - placed[1][0], placed[0][1] - placed[1][1], truth, groups)
     if variance is None or variance <= 1e-24:
         if variance is None:
             why = "no p: fewer than two patients with a positive or with a negative case"
@@ -63,7 +63,7 @@ def delong(
     return Comparison(name, area_a, area_b, difference, difference - reach, difference + reach, p_value, n, method)
 
 
-def placements(scores: FloatArray, truth: BoolArray) -> tuple[FloatArray, FloatArray]:
+def compute_placements(scores: FloatArray, truth: BoolArray) -> tuple[FloatArray, FloatArray]:
     """For each positive case the share of negatives below it, for each negative the share of positives above it."""
     positives, negatives = scores[truth], scores[~truth]
     m, n = positives.size, negatives.size
@@ -73,7 +73,7 @@ def placements(scores: FloatArray, truth: BoolArray) -> tuple[FloatArray, FloatA
     return np.asarray(v10), np.asarray(v01)
 
 
-def _variance(v10: FloatArray, v01: FloatArray, truth: BoolArray, groups: np.ndarray) -> float | None:
+def _compute_variance(v10: FloatArray, v01: FloatArray, truth: BoolArray, groups: np.ndarray) -> float | None:
     """Variance of the mean placement from sums over groups (Obuchowski 1997, eq. 3 to 5)."""
     m, n, area = v10.size, v01.size, float(v10.mean())
     size = int(groups.max()) + 1

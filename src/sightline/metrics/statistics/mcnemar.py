@@ -5,14 +5,16 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import binom, norm
 
-from sightline.errors import RunError, counted
+from sightline.errors import RunError, count_noun
 from sightline.metrics.classification.scores import predict_positive
-from sightline.metrics.decision.influence import reach, share
+from sightline.metrics.decision.influence import compute_reach, linearise_share
 from sightline.metrics.estimate import BoolArray, Comparison
 from sightline.metrics.predictions import Predictions, align
 
 
-def right_calls(predictions: Predictions, threshold: float | None = None, positive: str | None = None) -> BoolArray:
+def mark_right_calls(
+    predictions: Predictions, threshold: float | None = None, positive: str | None = None
+) -> BoolArray:
     """Whether each case is called right, bool [n]: positive against the rest from a threshold on, or the top class."""
     if threshold is None:
         return np.asarray(predictions.probabilities.argmax(axis=1) == predictions.labels)
@@ -45,7 +47,7 @@ def mcnemar(
         CohortError: no such class.
     """
     a, b = align([predictions_a, predictions_b])
-    right_a, right_b = right_calls(a, thresholds[0], positive), right_calls(b, thresholds[1], positive)
+    right_a, right_b = mark_right_calls(a, thresholds[0], positive), mark_right_calls(b, thresholds[1], positive)
     where = np.ones(len(a), dtype=bool) if among is None else a.labels == a.class_index(among)
     if not where.any():
         raise RunError(f"No case of {among!r} is left to compare calls on.", "Compare on cases of both classes.")
@@ -53,7 +55,7 @@ def mcnemar(
     n = {**a.counts(), "cases": int(where.sum())}
     only_a, only_b = where & right_a & ~right_b, where & right_b & ~right_a
     n |= {"right_in_a_only": int(only_a.sum()), "right_in_b_only": int(only_b.sum())}
-    difference = share(right_a.astype(np.float64) - right_b.astype(np.float64), where, a.patient_ids)
+    difference = linearise_share(right_a.astype(np.float64) - right_b.astype(np.float64), where, a.patient_ids)
     value_a, value_b = float(right_a[where].mean()), float(right_b[where].mean())
     names, patient = np.unique(np.asarray(a.patient_ids, dtype=str), return_inverse=True)
     cases = np.bincount(patient[where], minlength=names.size)
@@ -72,8 +74,8 @@ def mcnemar(
             p_value = float(2.0 * norm.sf(abs(pull.sum()) / np.sqrt((pull**2).sum())))
         method = "McNemar over patients (Durkalski 2003)"
     if not difference.defined:
-        why = f"no interval: {counted(difference.patients, 'patient')}"
+        why = f"no interval: {count_noun(difference.patients, 'patient')}"
         return Comparison(name, value_a, value_b, difference.value, p_value=p_value, n=n, method=method, why=why)
-    half = reach(difference.error(a.patient_ids), difference.freedom)
+    half = compute_reach(difference.error(a.patient_ids), difference.freedom)
     low, high = max(-1.0, difference.value - half), min(1.0, difference.value + half)
     return Comparison(name, value_a, value_b, difference.value, low, high, p_value, n, method)

@@ -9,7 +9,7 @@ from typing import Literal
 from scipy.stats import norm
 
 from sightline.errors import RunError
-from sightline.metrics.estimate import Comparison, p_text
+from sightline.metrics.estimate import Comparison, format_p_text
 
 Verdict = Literal["superior", "non-inferior", "inferior", "not shown"]
 
@@ -37,16 +37,16 @@ class NonInferiority:
 
         Example:
             >>> c = Comparison("AUC", 0.81, 0.80, 0.01, -0.02, 0.04, 0.5)
-            >>> noninferiority(c, 0.05).text()
+            >>> assess_noninferiority(c, 0.05).text()
             'non-inferior at a margin of 0.05: AUC +0.010 (-0.020–+0.040), one-sided p < 0.001'
         """
         numbers = self.comparison.text(digits).rpartition(", ")[0] or "undefined"
-        p = "" if self.p_value is None else f", one-sided {p_text(self.p_value)}"
+        p = "" if self.p_value is None else f", one-sided {format_p_text(self.p_value)}"
         word = "non-inferiority not shown" if self.verdict == "not shown" else self.verdict
         return f"{word} at a margin of {self.margin:g}: {self.comparison.name} {numbers}{p}"
 
 
-def noninferiority(comparison: Comparison, margin: float) -> NonInferiority:
+def assess_noninferiority(comparison: Comparison, margin: float) -> NonInferiority:
     """Read a comparison against a margin.
 
     The claim rests on the lower end of the two-sided 95% interval, a one-sided test at 2.5%.

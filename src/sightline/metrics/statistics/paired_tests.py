@@ -31,7 +31,7 @@ class Draws:
     seed: int = 0
 
 
-def swap_test(
+def run_swap_test(
     name: str,
     swap: Swap,
     spreads: tuple[Spread, Spread],
@@ -58,7 +58,7 @@ def swap_test(
     random = np.random.default_rng(how.seed)
     flips = random.integers(0, 2, (how.swaps, patients)).astype(bool)
     swapped = swap(flips)
-    error, freedom = training_error(a, b)
+    error, freedom = estimate_training_error(a, b)
     if freedom and error > 0:
         swapped = swapped + error * random.standard_t(freedom, how.swaps)
     difference = a.value - b.value
@@ -86,7 +86,7 @@ def swap_test(
     return Comparison(name, a.value, b.value, difference, difference - reach, difference + reach, p_value, n, method)
 
 
-def training_error(a: Spread, b: Spread) -> tuple[float, int]:
+def estimate_training_error(a: Spread, b: Spread) -> tuple[float, int]:
     """Standard error of the difference that trainings add beyond single cases, and its degrees of freedom.
 
     The variance over trainings is pooled. What single cases do to it is in the swaps already and is taken off, a little
@@ -113,12 +113,12 @@ def training_error(a: Spread, b: Spread) -> tuple[float, int]:
     return math.sqrt(excess * (1.0 / a.trainings + 1.0 / b.trainings)), freedom
 
 
-def linear_swap(influence: FloatArray) -> Swap:
+def build_linear_swap(influence: FloatArray) -> Swap:
     """Swaps of a number that is a sum over patients, from what each adds to the difference [p]."""
     return lambda flips: np.asarray((1.0 - 2.0 * flips) @ influence)
 
 
-def auc_swap(scores_a: FloatArray, scores_b: FloatArray, truth: BoolArray, patient: IntArray) -> Swap:
+def build_auc_swap(scores_a: FloatArray, scores_b: FloatArray, truth: BoolArray, patient: IntArray) -> Swap:
     """Swaps of the difference of two mean AUCs: exact, and a sum over patients.
 
     A swap of patients makes each pair of a positive and a negative row one of four: both by a, both by b, or one by
@@ -136,16 +136,16 @@ def auc_swap(scores_a: FloatArray, scores_b: FloatArray, truth: BoolArray, patie
     size = int(patient.max()) + 1
     influence = np.zeros(size)
     of_a, of_b = ([standardise(each) for each in method] for method in (scores_a, scores_b))
-    pairs = training_pairs(len(of_a), len(of_b))
+    pairs = pair_trainings(len(of_a), len(of_b))
     for i, j in pairs:
         for side, sign in ((truth, 1.0), (~truth, -1.0)):
             others = np.concatenate([of_a[i][~side], of_b[j][~side]])
-            gain = sign * (_share_below(of_a[i][side], others) - _share_below(of_b[j][side], others))
+            gain = sign * (_compute_share_below(of_a[i][side], others) - _compute_share_below(of_b[j][side], others))
             influence += np.bincount(patient[side], weights=gain, minlength=size) / side.sum()
-    return linear_swap(influence / len(pairs))
+    return build_linear_swap(influence / len(pairs))
 
 
-def training_pairs(trainings_a: int, trainings_b: int) -> list[tuple[int, int]]:
+def pair_trainings(trainings_a: int, trainings_b: int) -> list[tuple[int, int]]:
     """Trainings of a and b that swap with each other: in order where there are as many, else each with each."""
     if trainings_a == trainings_b:
         return [(i, i) for i in range(trainings_a)]
@@ -158,7 +158,7 @@ def standardise(scores: FloatArray) -> FloatArray:
     return np.asarray((scores - scores.mean(axis=0)) / np.where(spread > 0, spread, 1.0))
 
 
-def _share_below(values: FloatArray, others: FloatArray) -> FloatArray:
+def _compute_share_below(values: FloatArray, others: FloatArray) -> FloatArray:
     """Share of the others that each value exceeds, equal ones half: [m], [k] to [m]."""
     ordered = np.sort(others)
     below = np.searchsorted(ordered, values, side="left") + np.searchsorted(ordered, values, side="right")

@@ -46,7 +46,7 @@ class Spread:
     patients: int
 
     @classmethod
-    def of(cls, points: FloatArray, covariance: FloatArray, influence: FloatArray, patients: int) -> Spread:
+    def from_points(cls, points: FloatArray, covariance: FloatArray, influence: FloatArray, patients: int) -> Spread:
         """From the value of each training, their covariance over patients, and the patients' influence on the mean.
 
         Args:
@@ -104,7 +104,7 @@ def estimate_spread(
         None where the number is not defined without some patient.
     """
     names, patient = np.unique(np.asarray(patient_ids, dtype=str), return_inverse=True)
-    once = Resample.once(patient_ids)
+    once = Resample.draw_once(patient_ids)
     points = np.array([float(number(once)[0]) for number in numbers])
     without = Resample(leave_out_counts(names.size), patient, 0)
     left_out = np.stack([number(without) for number in numbers])
@@ -113,4 +113,4 @@ def estimate_spread(
     groups = left_out.shape[1]
     off = left_out.mean(axis=1, keepdims=True) - left_out
     covariance = (groups - 1) / groups * (off @ off.T)
-    return Spread.of(points, covariance, off.mean(axis=0), names.size if patients is None else patients)
+    return Spread.from_points(points, covariance, off.mean(axis=0), names.size if patients is None else patients)

@@ -71,7 +71,9 @@ class Pilot:
     spread: tuple[float, float]
 
     @classmethod
-    def of(cls, runs_a: Sequence[Predictions], runs_b: Sequence[Predictions], *, positive: str | None = None) -> Pilot:
+    def from_runs(
+        cls, runs_a: Sequence[Predictions], runs_b: Sequence[Predictions], *, positive: str | None = None
+    ) -> Pilot:
         """A pilot from the predictions of two methods on the same cases, one table a training.
 
         Raises:
@@ -87,8 +89,8 @@ class Pilot:
         odds = np.stack([logit(run.probabilities[:, index].clip(_EDGE, 1 - _EDGE)) for run in aligned])
         methods, spreads = [], []
         for part in (odds[: len(runs_a)], odds[len(runs_a) :]):
-            goal = float(np.mean([_auc(row, truth) for row in part]))
-            shifts = np.array([_shift(row, truth, goal) for row in part])
+            goal = float(np.mean([_compute_auc(row, truth) for row in part]))
+            shifts = np.array([_solve_shift(row, truth, goal) for row in part])
             methods.append(part + shifts[:, None] * truth)
             spreads.append(float(shifts.std(ddof=1)) if len(shifts) > 1 else 0.0)
         return cls(aligned[0], index, methods[0], methods[1], (spreads[0], spreads[1]))
@@ -100,15 +102,15 @@ class Pilot:
             RunError: b's AUC and the difference leave 0 to 1, or a says too few probabilities to be moved there.
         """
         truth = self.table.labels == self.positive
-        goal = float(np.mean([_auc(row, truth) for row in self.b])) + difference
+        goal = float(np.mean([_compute_auc(row, truth) for row in self.b])) + difference
         if not 0.02 < goal < 0.999:
             raise RunError(
                 f"The other method's AUC and a difference of {difference:g} make {goal:.3f}; expected between 0.02 and "
                 "0.999.",
                 "State a smaller difference.",
             )
-        moved = np.stack([row + _shift(row, truth, goal) * truth for row in self.a])
-        reached = float(np.mean([_auc(row, truth) for row in moved]))
+        moved = np.stack([row + _solve_shift(row, truth, goal) * truth for row in self.a])
+        reached = float(np.mean([_compute_auc(row, truth) for row in moved]))
         if abs(reached - goal) > 0.02:
             raise RunError(
                 f"The first method says {np.unique(self.a[0]).size} different probabilities of {truth.size} cases: "
@@ -203,11 +205,11 @@ def simulate_power(
         result = compare_scores(a, b, AUC(1), swaps=SWAPS, seed=int(random.integers(2**31)))
         found += result.p_value is not None and result.p_value < 0.05
         test = result.method.split(",")[0] if result.p_value is not None else test
-    low, high = _wilson(found, studies)
+    low, high = _compute_wilson(found, studies)
     return SimulatedPower(patients, trainings, difference, found / studies, low, high, studies, test)
 
 
-def patients_needed(
+def find_patients_needed(
     pilot: Pilot,
     difference: float,
     *,
@@ -229,7 +231,7 @@ def patients_needed(
         raise RunError(f"A power lies between 0 and 1; got {power}.", "Try 0.8.")
     tried: list[SimulatedPower] = []
 
-    def at(n: int) -> SimulatedPower:
+    def simulate_at(n: int) -> SimulatedPower:
         tried.append(
             simulate_power(
                 pilot, difference, patients=n, trainings=trainings, prevalence=prevalence, studies=studies, seed=seed
@@ -238,34 +240,34 @@ def patients_needed(
         return tried[-1]
 
     low, high = 25, 50
-    while at(high).power < power and high < most:
+    while simulate_at(high).power < power and high < most:
         low, high = high, min(2 * high, most)
     if tried[-1].power >= power:
         while high - low > max(5, high // 10):
             middle = (low + high) // 2
-            low, high = (low, middle) if at(middle).power >= power else (middle, high)
+            low, high = (low, middle) if simulate_at(middle).power >= power else (middle, high)
     return sorted(tried, key=lambda one: one.patients)
 
 
-def _auc(odds: FloatArray, truth: np.ndarray) -> float:
+def _compute_auc(odds: FloatArray, truth: np.ndarray) -> float:
     m, n = int(truth.sum()), int((~truth).sum())
     ranks = np.asarray(rankdata(odds))
     return float((ranks[truth].sum() - m * (m + 1) / 2) / (m * n))
 
 
-def _shift(odds: FloatArray, truth: np.ndarray, goal: float) -> float:
+def _solve_shift(odds: FloatArray, truth: np.ndarray, goal: float) -> float:
     """What to add to the log odds of positive cases for an AUC, by bisection."""
     low, high = -60.0, 60.0
     for _ in range(60):
         middle = (low + high) / 2
-        if _auc(odds + middle * truth, truth) < goal:
+        if _compute_auc(odds + middle * truth, truth) < goal:
             low = middle
         else:
             high = middle
     return (low + high) / 2
 
 
-def _wilson(k: int, n: int) -> tuple[float, float]:
+def _compute_wilson(k: int, n: int) -> tuple[float, float]:
     z, p = 1.959963984540054, k / n
     centre, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n

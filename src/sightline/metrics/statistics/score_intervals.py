@@ -33,7 +33,9 @@ MODEL_FREEDOM = 12.0
 _GRID = ndtr(np.linspace(-5.5, 5.5, 1101))
 
 
-def score_interval(spread: Spread, model: Model, *, model_freedom: float = MODEL_FREEDOM) -> tuple[float, float]:
+def compute_score_interval(
+    spread: Spread, model: Model, *, model_freedom: float = MODEL_FREEDOM
+) -> tuple[float, float]:
     """The 95% interval of a number from 0 to 1.
 
     Args:
@@ -61,27 +63,27 @@ def score_interval(spread: Spread, model: Model, *, model_freedom: float = MODEL
         total = over_patients + over_trainings
         freedoms = total**2 / (over_patients**2 / freedom + over_trainings**2 / (spread.trainings - 1))
     reach = np.asarray(student.ppf((1 + CONFIDENCE) / 2, freedoms)) * np.sqrt(total)
-    return _ends(spread.value, np.abs(spread.value - _GRID) - reach)
+    return _find_ends(spread.value, np.abs(spread.value - _GRID) - reach)
 
 
-def _ends(value: float, beyond: FloatArray) -> tuple[float, float]:
+def _find_ends(value: float, beyond: FloatArray) -> tuple[float, float]:
     """The ends of the values around the observed one that are not beyond reach, between the grid's points."""
     inside = np.flatnonzero(beyond <= 0)
     if not inside.size:
         # a variance of almost nothing: the interval is narrower than the grid
         return value, value
     first, last = int(inside[0]), int(inside[-1])
-    low = 0.0 if first == 0 else _crossing(first - 1, beyond)
-    high = 1.0 if last == len(_GRID) - 1 else _crossing(last, beyond)
+    low = 0.0 if first == 0 else _interpolate_crossing(first - 1, beyond)
+    high = 1.0 if last == len(_GRID) - 1 else _interpolate_crossing(last, beyond)
     return min(low, value), max(high, value)
 
 
-def _crossing(i: int, beyond: FloatArray) -> float:
+def _interpolate_crossing(i: int, beyond: FloatArray) -> float:
     share = beyond[i] / (beyond[i] - beyond[i + 1])
     return float(_GRID[i] + share * (_GRID[i + 1] - _GRID[i]))
 
 
-def proportion_interval(hits: BoolArray, patient: IntArray) -> tuple[float, float]:
+def compute_proportion_interval(hits: BoolArray, patient: IntArray) -> tuple[float, float]:
     """The 95% interval of the share of rows that are hits, rows of a patient kept together.
 
     Args:
@@ -90,7 +92,7 @@ def proportion_interval(hits: BoolArray, patient: IntArray) -> tuple[float, floa
 
     Example:
         >>> import numpy as np
-        >>> low, high = proportion_interval(np.ones(10, bool), np.arange(10))
+        >>> low, high = compute_proportion_interval(np.ones(10, bool), np.arange(10))
         >>> bool(0.6 < low < 0.8), high
         (True, 1.0)
     """
@@ -99,11 +101,11 @@ def proportion_interval(hits: BoolArray, patient: IntArray) -> tuple[float, floa
     value = float(hits.mean())
     influence = (np.bincount(of_patient, weights=hits) - value * rows) / rows.sum()
     variance = rows.size / (rows.size - 1) * float((influence**2).sum())
-    spread = Spread.of(np.array([value]), np.array([[variance]]), influence, rows.size)
-    return score_interval(spread, proportion_model(rows))
+    spread = Spread.from_points(np.array([value]), np.array([[variance]]), influence, rows.size)
+    return compute_score_interval(spread, build_proportion_model(rows))
 
 
-def proportion_model(rows_of_patients: FloatArray) -> Model:
+def build_proportion_model(rows_of_patients: FloatArray) -> Model:
     """The variance of a share of yes and no among rows that come in groups of a patient.
 
     The design effect of rows of a patient that all say the same is sum m^2 / sum m of m rows a patient (Kish 1965). A
@@ -118,14 +120,14 @@ def proportion_model(rows_of_patients: FloatArray) -> Model:
     return lambda values: effect * values * (1.0 - values) / rows
 
 
-def share_model(spread: Spread) -> Model:
+def build_share_model(spread: Spread) -> Model:
     """The variance of a mean of amounts from 0 to 1, in the shape of a proportion's and as large as observed."""
     value = spread.value
     size = spread.patient / (value * (1.0 - value))
     return lambda values: size * values * (1.0 - values)
 
 
-def mean_interval(spread: Spread) -> tuple[float, float]:
+def compute_mean_interval(spread: Spread) -> tuple[float, float]:
     """The 95% interval of a number without bounds: the mean plus and minus Student's reach."""
     over_trainings, freedom = 0.0, max(spread.patients - 1.0, 1.0)
     if spread.trainings > 1:

@@ -134,7 +134,7 @@ class UnitAgreement:
         return cls(units, masks, permutations=table.whole("permutations"), seed=table.whole("seed"), **numbers)
 
 
-def unit_agreement(
+def measure_unit_agreement(
     overlaps: Overlaps,
     *,
     patients: Sequence[str] | None = None,
@@ -177,8 +177,8 @@ def unit_agreement(
         of_marked = None if groups is None else groups[marked]
         drawn = Exchange(overlaps.cover[name][marked], overlaps.cells, null, permutations, seed, of_marked)
         columns.append(
-            _on_image(overlaps, map_voxels, name, marked, chosen)
-            | _against_chance(drawn, maps, marked, chosen, len(names))
+            _measure_on_image(overlaps, map_voxels, name, marked, chosen)
+            | _compare_with_chance(drawn, maps, marked, chosen, len(names))
         )
     return UnitAgreement(
         units=chosen,
@@ -193,7 +193,7 @@ def unit_agreement(
     )
 
 
-def _on_image(
+def _measure_on_image(
     overlaps: Overlaps, map_voxels: NDArray[np.int32], name: str, marked: IntArray, units: IntArray
 ) -> dict[str, FloatArray]:
     mask = overlaps.mask_voxels[name][marked].astype(np.int64)[:, None]
@@ -208,7 +208,7 @@ def _on_image(
     }
 
 
-def _against_chance(
+def _compare_with_chance(
     exchange: Exchange, maps: NDArray[np.uint8], marked: IntArray, units: IntArray, families: int
 ) -> dict[str, FloatArray]:
     """IoU on cells of each unit, its null, and p; a block of units at a time."""
@@ -216,8 +216,8 @@ def _against_chance(
     standing, largest = np.zeros(len(units)), np.zeros(len(exchange.draws))
     step = max(1, _BYTES_AT_ONCE // (len(marked) * exchange.width))
     for i in range(0, len(units), step):
-        for j, (case, cell) in enumerate(_above(maps, marked, units[i : i + step], exchange.width)):
-            own, drawn = exchange.shared(case, cell)
+        for j, (case, cell) in enumerate(_group_by_unit(maps, marked, units[i : i + step], exchange.width)):
+            own, drawn = exchange.count_shared(case, cell)
             total = exchange.covered + len(cell)
             # masks of other patients may be more or larger: what of the own total gives the same IoU
             drawn = drawn * (total / (exchange.covered_in_draws + len(cell)))
@@ -238,7 +238,9 @@ def _against_chance(
     return found
 
 
-def _above(maps: NDArray[np.uint8], marked: IntArray, units: IntArray, cells: int) -> list[tuple[IntArray, IntArray]]:
+def _group_by_unit(
+    maps: NDArray[np.uint8], marked: IntArray, units: IntArray, cells: int
+) -> list[tuple[IntArray, IntArray]]:
     """Case (place in `marked`, ascending) and cell of all that is above threshold, by unit; some cases at a time."""
     found: list[list[tuple[IntArray, IntArray]]] = [[] for _ in units]
     step = max(1, _BYTES_AT_ONCE // (len(units) * cells))
@@ -304,7 +306,7 @@ class Exchange:
         self.draws = order[first[other] + place % size[other]].astype(np.int32)
         self.covered_in_draws = np.asarray(self._cover.sum(axis=1)).ravel()[self.draws].sum(axis=1)
 
-    def shared(self, case: IntArray, cell: IntArray) -> tuple[float, FloatArray]:
+    def count_shared(self, case: IntArray, cell: IntArray) -> tuple[float, FloatArray]:
         """Cells that maps share with their own masks, and with those of each draw [permutations].
 
         Args:
@@ -319,13 +321,13 @@ class Exchange:
         for i in range(0, len(active), step):
             rows = active[i : i + step]
             bounds = ends[i : i + len(rows) + 1]
-            table = self._table(rows, cell[bounds[0] : bounds[-1]], bounds - bounds[0])
+            table = self._tabulate_shared(rows, cell[bounds[0] : bounds[-1]], bounds - bounds[0])
             own += float(table[np.arange(len(rows)), rows if self.null == "masks" else 0].sum())
             places = self.draws[:, rows].astype(np.int64) + np.arange(len(rows)) * columns
             drawn += table.ravel().take(places).sum(axis=1)
         return own, drawn
 
-    def _table(self, rows: IntArray, cell: IntArray, bounds: IntArray) -> FloatArray:
+    def _tabulate_shared(self, rows: IntArray, cell: IntArray, bounds: IntArray) -> FloatArray:
         """What each map shares with every mask, [rows, n], or with its own at every place, [rows, cells]."""
         above = csr_array((np.ones(len(cell)), cell, bounds), shape=(len(rows), self.width))
         if self.null == "masks":

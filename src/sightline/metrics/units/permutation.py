@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import false_discovery_control
 
-from sightline.errors import RunError, counted
+from sightline.errors import RunError, count_noun
 from sightline.metrics.estimate import BoolArray, FloatArray, IntArray
 from sightline.metrics.statistics.comparison import holm
 
@@ -57,7 +57,7 @@ class Contrast:
         who = (
             "labels of cases"
             if self.patients is None
-            else f"labels of {counted(self.patients, 'patient')} kept together"
+            else f"labels of {count_noun(self.patients, 'patient')} kept together"
         )
         return f"permutation test, {who}, {self.permutations} permutations, seed {self.seed}, two-sided"
 
@@ -75,7 +75,7 @@ def permute_contrast(
     Args:
         values: [n, u].
         first: bool [n], the first group.
-        patients: n ids; the labels of a patient's cases stay together (see `label_permutations`). None: cases are
+        patients: n ids; the labels of a patient's cases stay together (`iterate_label_permutations`). None: cases are
             independent.
         permutations: number of draws.
         seed: of the draws.
@@ -92,19 +92,19 @@ def permute_contrast(
         raise RunError(f"A permutation test needs at least one permutation; got {permutations}.")
     total = table.sum(axis=0)
 
-    def differences(labels: FloatArray) -> FloatArray:
+    def compute_differences(labels: FloatArray) -> FloatArray:
         n_of = labels.sum(axis=1, keepdims=True)
         inside = labels @ table
         return np.asarray(inside / n_of - (total - inside) / (len(table) - n_of))
 
-    found = differences(label[None].astype(np.float64))[0]
+    found = compute_differences(label[None].astype(np.float64))[0]
     # any fixed scale makes a valid test; this one makes units of different spread comparable
     spread = table.std(axis=0)
     scale = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 0)
     slack = 1e-12 * max(1.0, float(np.abs(found).max()))
     exceeded, largest = np.zeros(table.shape[1], dtype=np.int64), []
-    for labels in label_permutations(label, patients, permutations, seed):
-        drawn = np.abs(differences(labels))
+    for labels in iterate_label_permutations(label, patients, permutations, seed):
+        drawn = np.abs(compute_differences(labels))
         exceeded += (drawn >= np.abs(found) - slack).sum(axis=0)
         largest.append((drawn * scale).max(axis=1))
     most = np.sort(np.concatenate(largest))
@@ -126,7 +126,7 @@ def permute_contrast(
     )
 
 
-def label_permutations(
+def iterate_label_permutations(
     label: BoolArray, patients: Sequence[str] | None, permutations: int, seed: int
 ) -> Iterator[FloatArray]:
     """Permuted labels in blocks of rows, float64 [r, n], 0 or 1.
@@ -146,7 +146,7 @@ def label_permutations(
     random = np.random.default_rng(seed)
     step = max(1, _CELLS_AT_ONCE // len(label))
     sizes = [min(step, permutations - i) for i in range(0, permutations, step)]
-    groups = None if patients is None else _groups(patients, len(label))
+    groups = None if patients is None else _number_groups(patients, len(label))
     if groups is None or groups.max() + 1 == len(label):
         for size in sizes:
             yield random.permuted(np.tile(label.astype(np.float64), (size, 1)), axis=1)
@@ -171,7 +171,7 @@ def label_permutations(
         yield block
 
 
-def _groups(patients: Sequence[str], n: int) -> IntArray:
+def _number_groups(patients: Sequence[str], n: int) -> IntArray:
     if len(patients) != n:
         raise RunError(f"There are {len(patients)} patient ids for {n} cases.")
     found: NDArray[np.int64] = np.unique(np.asarray(patients, dtype=str), return_inverse=True)[1]

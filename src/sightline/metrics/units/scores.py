@@ -19,7 +19,7 @@ from scipy.stats import rankdata
 
 from sightline.errors import CohortError, LayoutError, RunError
 from sightline.metrics.estimate import BoolArray, FloatArray, IntArray
-from sightline.metrics.statistics.bootstrap import Interval, Resample, interval
+from sightline.metrics.statistics.bootstrap import Interval, Resample, compute_interval
 from sightline.metrics.units.permutation import PERMUTATIONS, Contrast, permute_contrast
 from sightline.metrics.units.table import Column, UnitColumns, write_columns
 
@@ -78,12 +78,12 @@ class UnitScores:
     @property
     def auc_strength(self) -> FloatArray | None:
         """AUC of r_k, float64 [u]; ties count half."""
-        return auc_from_ranks(self.strength)
+        return convert_ranks_to_auc(self.strength)
 
     @property
     def auc_peak(self) -> FloatArray | None:
         """AUC of the largest activation, float64 [u]; ties count half."""
-        return auc_from_ranks(self.peak)
+        return convert_ranks_to_auc(self.peak)
 
     def write(self, path: Path) -> None:
         """Write as CSV, one row a unit, full precision; `read` gives it back."""
@@ -162,7 +162,7 @@ class UnitDraws:
     seed: int = 0
 
 
-def unit_scores(
+def compute_unit_scores(
     enabled: ArrayLike,
     positive: ArrayLike,
     *,
@@ -221,7 +221,7 @@ def unit_scores(
     by_strength = test_contrast(strength, of, against, ranks=True)
     correct, false = groups.get("true_positives"), groups.get("false_positives")
     difference = contrast.difference if contrast else None
-    rank, ties = ranks_of(shares[over], difference, auc_from_ranks(by_strength))
+    rank, ties = rank_units(shares[over], difference, convert_ranks_to_auc(by_strength))
     found = UnitScores(
         over=over,
         n=counts,
@@ -237,9 +237,9 @@ def unit_scores(
         return found
     first_ranks = [int(unit) for unit in found.ranked[: draws.top]]
     ids = [str(i) for i in range(len(truth))] if patients is None else list(patients)
-    drawn = _bootstrapped(fired[:, first_ranks], of, against, Resample.of(ids, draws.replicates, draws.seed))
+    drawn = _bootstrap_contrasts(fired[:, first_ranks], of, against, Resample.draw(ids, draws.replicates, draws.seed))
     intervals = {
-        unit: interval(float(contrast.difference[unit]), drawn[:, i], len(set(ids)), draws.seed)
+        unit: compute_interval(float(contrast.difference[unit]), drawn[:, i], len(set(ids)), draws.seed)
         for i, unit in enumerate(first_ranks)
     }
     return replace(found, intervals=intervals)
@@ -255,12 +255,12 @@ def _group_cases(truth: BoolArray, called: BoolArray | None) -> dict[str, BoolAr
     return {**groups, "true_positives": truth & called, "false_positives": ~truth & called}
 
 
-def auc_from_ranks(ranks: Contrast | None) -> FloatArray | None:
+def convert_ranks_to_auc(ranks: Contrast | None) -> FloatArray | None:
     """AUC from the difference of mean ranks over n cases: 1/2 + difference / n (Mann & Whitney 1947)."""
     return None if ranks is None else 0.5 + ranks.difference / (ranks.n_of + ranks.n_against)
 
 
-def ranks_of(c: FloatArray, contrast: FloatArray | None, auc: FloatArray | None) -> tuple[IntArray, IntArray]:
+def rank_units(c: FloatArray, contrast: FloatArray | None, auc: FloatArray | None) -> tuple[IntArray, IntArray]:
     """Ranks from 1 by `RANK_RULE`, and how many units share each c: int64 [u] both."""
     keys = [np.arange(len(c)), *(-key for key in (auc, contrast, c) if key is not None)]
     rank = np.empty(len(c), dtype=np.int64)
@@ -269,7 +269,7 @@ def ranks_of(c: FloatArray, contrast: FloatArray | None, auc: FloatArray | None)
     return rank, np.asarray(times[which], dtype=np.int64)
 
 
-def _bootstrapped(fired: BoolArray, of: BoolArray, against: BoolArray, resample: Resample) -> FloatArray:
+def _bootstrap_contrasts(fired: BoolArray, of: BoolArray, against: BoolArray, resample: Resample) -> FloatArray:
     """Contrasts of some units over resampled patients, [r, t]; NaN where a group was not drawn."""
     values, blocks = fired.astype(np.float64), []
     step = max(1, 2_000_000 // len(fired))

@@ -19,7 +19,7 @@ def write_columns(path: Path, columns: Mapping[str, Column]) -> None:
     """Write columns, one row a unit; a single value stands in every row. None is an empty cell."""
     length = max(len(c) for c in columns.values() if not isinstance(c, str | int | float))
     spread = [[c] * length if isinstance(c, str | int | float) else list(c) for c in columns.values()]
-    write_rows(path, list(columns), ([_cell(value) for value in row] for row in zip(*spread, strict=True)))
+    write_rows(path, list(columns), ([_format_cell(value) for value in row] for row in zip(*spread, strict=True)))
 
 
 class UnitColumns:
@@ -49,7 +49,9 @@ class UnitColumns:
 
     def floats(self, name: str) -> NDArray[np.float64]:
         """A column of finite numbers."""
-        return np.array([self._number(name, row, cell) for row, cell in enumerate(self.text(name))], dtype=np.float64)
+        return np.array(
+            [self._parse_number(name, row, cell) for row, cell in enumerate(self.text(name))], dtype=np.float64
+        )
 
     def integers(self, name: str) -> NDArray[np.int64]:
         """A column of whole numbers."""
@@ -70,7 +72,7 @@ class UnitColumns:
         self.one(name)
         return int(self.integers(name)[0])
 
-    def _number(self, name: str, row: int, cell: str) -> float:
+    def _parse_number(self, name: str, row: int, cell: str) -> float:
         try:
             number = float(cell)
         except ValueError:
@@ -80,7 +82,7 @@ class UnitColumns:
         return number
 
 
-def _cell(value: Any) -> str:
+def _format_cell(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, float | np.floating):

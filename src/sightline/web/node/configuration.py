@@ -45,25 +45,25 @@ def parse_bytes(value: object) -> object:
     return value
 
 
-def _as_list(value: object) -> object:
+def _wrap_in_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-def _ae_title(value: object) -> object:
+def _check_ae_title(value: object) -> object:
     if isinstance(value, str) and not re.fullmatch(r"[\x21-\x5b\x5d-\x7e][\x20-\x5b\x5d-\x7e]{0,15}", value):
         raise ValueError("an AE title has 1 to 16 printable characters and no backslash")
     return value
 
 
-def _beside(path: Path, info: ValidationInfo) -> Path:
+def _resolve_beside(path: Path, info: ValidationInfo) -> Path:
     """A relative path is read from the folder of NODE.yaml, wherever the node is started."""
     return Path((info.context or {}).get("folder", ".")) / path
 
 
-Place = Annotated[Path, AfterValidator(_beside)]
+Place = Annotated[Path, AfterValidator(_resolve_beside)]
 Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
-Words = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
-AeTitle = Annotated[str, BeforeValidator(_ae_title)]
+Words = Annotated[tuple[str, ...], BeforeValidator(_wrap_in_list)]
+AeTitle = Annotated[str, BeforeValidator(_check_ae_title)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -147,7 +147,7 @@ class DicomWebDestination(_Words):
 Destination = Annotated[DicomDestination | DicomWebDestination, Field(discriminator="kind")]
 
 
-class When(_Words):
+class RuleConditions(_Words):
     """Which images a rule takes; `""` in a list takes images that do not say."""
 
     modality: Words | None = None
@@ -158,7 +158,7 @@ class When(_Words):
     caller: Words | None = None
 
     @model_validator(mode="after")
-    def _age_reads(self) -> When:
+    def _age_reads(self) -> RuleConditions:
         self.age_range()
         return self
 
@@ -176,7 +176,7 @@ class When(_Words):
         return ages
 
 
-class Send(_Words):
+class RuleDelivery(_Words):
     """Where a rule's results go, and as which objects."""
 
     to: Words = ()
@@ -187,10 +187,10 @@ class Rule(_Words):
     """Which images a run judges, and where its results go."""
 
     name: str = ""
-    when: When
+    when: RuleConditions
     run: Place
     codes: Place | None = None
-    send: Send = Send()
+    send: RuleDelivery = RuleDelivery()
     priority: int = 0
 
 
@@ -251,25 +251,25 @@ def read_configuration(path: Path) -> Configuration:
     try:
         configuration = Configuration.model_validate(values, context={"folder": path.resolve().parent})
     except ValidationError as error:
-        lines = [f"{path}, line {_line(tree, one['loc'])}: {_explain(one)}" for one in error.errors()]
+        lines = [f"{path}, line {_find_line(tree, one['loc'])}: {_explain(one)}" for one in error.errors()]
         raise ConfigurationError(
             "\n".join(dict.fromkeys(lines)), "Fix the lines; docs/node.md lists every word."
         ) from None
-    problems = list(_problems(configuration))
+    problems = list(_find_problems(configuration))
     if problems:
         raise ConfigurationError(
-            "\n".join(f"{path}, line {_line(tree, place)}: {words}" for place, words in problems),
+            "\n".join(f"{path}, line {_find_line(tree, place)}: {words}" for place, words in problems),
             "Fix the lines; docs/node.md lists every word.",
         )
     return configuration
 
 
-def _problems(configuration: Configuration) -> Iterator[tuple[tuple[str | int, ...], str]]:
+def _find_problems(configuration: Configuration) -> Iterator[tuple[tuple[str | int, ...], str]]:
     """What each word allows by itself but not together, with its place."""
-    yield from _listener_problems("dicom", configuration.dicom)
+    yield from _find_listener_problems("dicom", configuration.dicom)
     if configuration.dicomweb is not None:
-        yield from _listener_problems("dicomweb", configuration.dicomweb)
-        yield from _secret_problems(("dicomweb", "tokens"), configuration.dicomweb.tokens)
+        yield from _find_listener_problems("dicomweb", configuration.dicomweb)
+        yield from _find_secret_problems(("dicomweb", "tokens"), configuration.dicomweb.tokens)
     for caller, networks in configuration.dicom.callers.items():
         for network in networks:
             try:
@@ -280,7 +280,7 @@ def _problems(configuration: Configuration) -> Iterator[tuple[tuple[str | int, .
         place = ("destinations", name)
         if isinstance(destination, DicomDestination):
             if destination.tls is not None:
-                yield from _tls_problems(place, destination.tls)
+                yield from _find_tls_problems(place, destination.tls)
                 if destination.tls.clients is None:
                     yield place, "tls has no clients: the CA that signed the destination's certificate"
             elif not is_near(destination.address):
@@ -292,7 +292,7 @@ def _problems(configuration: Configuration) -> Iterator[tuple[tuple[str | int, .
             elif host[1] == "http" and not is_near(host[2].strip("[]")):
                 yield place, f"{destination.url} is not loopback or private and not https"
             if destination.token_file is not None:
-                yield from _secret_problems((*place, "token_file"), destination.token_file)
+                yield from _find_secret_problems((*place, "token_file"), destination.token_file)
             if destination.token_env and destination.token_env not in os.environ:
                 yield (*place, "token_env"), f"the environment has no {destination.token_env}"
     names: set[str] = set()
@@ -305,24 +305,24 @@ def _problems(configuration: Configuration) -> Iterator[tuple[tuple[str | int, .
         names.add(configuration.rule_name(index))
 
 
-def _listener_problems(
+def _find_listener_problems(
     word: str, listener: DicomListener | DicomWebListener
 ) -> Iterator[tuple[tuple[str | int, ...], str]]:
     if listener.tls is not None:
-        yield from _tls_problems((word, "tls"), listener.tls)
+        yield from _find_tls_problems((word, "tls"), listener.tls)
     elif not listener.plain:
         yield (word,), "no tls; where the network is trusted, write plain: true"
     elif not is_near(listener.address):
         yield (word, "address"), f"plain: true needs a loopback or private address, not {listener.address}"
 
 
-def _tls_problems(place: tuple[str | int, ...], tls: Tls) -> Iterator[tuple[tuple[str | int, ...], str]]:
+def _find_tls_problems(place: tuple[str | int, ...], tls: Tls) -> Iterator[tuple[tuple[str | int, ...], str]]:
     for file in (tls.certificate, tls.key, tls.clients):
         if file is not None and not os.access(file, os.R_OK):
             yield place, f"{file} is absent or cannot be read"
 
 
-def _secret_problems(place: tuple[str | int, ...], file: Path) -> Iterator[tuple[tuple[str | int, ...], str]]:
+def _find_secret_problems(place: tuple[str | int, ...], file: Path) -> Iterator[tuple[tuple[str | int, ...], str]]:
     if not os.access(file, os.R_OK):
         yield place, f"{file} is absent or cannot be read"
     elif file.stat().st_mode & (stat.S_IRWXO | stat.S_IWGRP):
@@ -356,7 +356,7 @@ def _refuse_doubles(path: Path, node: yaml.Node | None) -> None:
             _refuse_doubles(path, value)
 
 
-def _line(tree: yaml.Node | None, place: tuple[str | int, ...]) -> int:
+def _find_line(tree: yaml.Node | None, place: tuple[str | int, ...]) -> int:
     """The line of the deepest part of a place that stands in the file."""
     node, line = tree, 1
     for step in place:

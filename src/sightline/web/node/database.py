@@ -185,8 +185,8 @@ class Change:
 
     def note(self, what: str, subject: str, **detail: object) -> None:
         """Append a journal row."""
-        row = {"at": self.now, "what": what, "subject": subject, "detail": _canonical(detail)}
-        self._hash = chain(self._hash, row)
+        row = {"at": self.now, "what": what, "subject": subject, "detail": _format_canonical(detail)}
+        self._hash = hash_row(self._hash, row)
         self.connection.execute(_ADD_TO_JOURNAL, {**row, "hash": self._hash})
 
     @contextmanager
@@ -232,8 +232,8 @@ class Store:
         self._lock, self._waiting_lock = threading.Lock(), threading.Lock()
         self._waiting: list[_Waiting] = []
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._write = _engine(path, "BEGIN IMMEDIATE")
-        self._read = _engine(path, "BEGIN")
+        self._write = _open_engine(path, "BEGIN IMMEDIATE")
+        self._read = _open_engine(path, "BEGIN")
         try:
             with self._write.begin() as connection:
                 found = connection.exec_driver_sql("PRAGMA user_version").scalar()
@@ -331,7 +331,7 @@ class Store:
         last, count = "", 0
         with self.look() as connection:
             for row in connection.execute(select(journal).order_by(journal.c.seq)).mappings():
-                if row["seq"] != count + 1 or chain(last, dict(row)) != row["hash"]:
+                if row["seq"] != count + 1 or hash_row(last, dict(row)) != row["hash"]:
                     raise NodeStoreError(
                         f"{self.path}: the journal does not hold at row {row['seq']}: changed or removed afterwards.",
                         "Compare with a backup; what the journal says after this row proves nothing.",
@@ -344,29 +344,29 @@ class Store:
 TWO_PATIENTS = "two patients in one study"
 
 
-def contradictory_studies() -> Select[tuple[str]]:
+def select_contradictory_studies() -> Select[tuple[str]]:
     """UIDs of the studies that are held because they name two patients."""
     return select(studies.c.study_uid).where(studies.c.state == "held", studies.c.reason == TWO_PATIENTS)
 
 
-def inserted_id(result: CursorResult[Any]) -> int:
+def require_inserted_id(result: CursorResult[Any]) -> int:
     """The primary key of the row that an INSERT made."""
     key = result.inserted_primary_key
     assert key is not None
     return int(key[0])
 
 
-def chain(last: str, row: Mapping[str, Any]) -> str:
+def hash_row(last: str, row: Mapping[str, Any]) -> str:
     """Hash of a journal row and the one before it."""
-    words = _canonical([last, repr(float(row["at"])), row["what"], row["subject"], row["detail"]])
+    words = _format_canonical([last, repr(float(row["at"])), row["what"], row["subject"], row["detail"]])
     return hashlib.sha256(words.encode()).hexdigest()
 
 
-def _canonical(value: object) -> str:
+def _format_canonical(value: object) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
-def _engine(path: Path, begin: str) -> Engine:
+def _open_engine(path: Path, begin: str) -> Engine:
     engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 30.0, "check_same_thread": False})
 
     @event.listens_for(engine, "connect")

@@ -56,7 +56,7 @@ def describe_configuration(configuration: Configuration, gates: dict[str, Gate])
             word if made else f"NO {word} check"
             for word, made in (("layout", gate.layout), ("features", gate.features))
         )
-        yield f"  gate: {json.dumps(gate.header.plain())}, {len(gate.picture)} picture limits, {checks}"
+        yield f"  gate: {json.dumps(gate.header.to_plain())}, {len(gate.picture)} picture limits, {checks}"
 
 
 def foretell(configuration: Configuration, gates: dict[str, Gate], inputs: Iterable[Path]) -> Iterator[str]:

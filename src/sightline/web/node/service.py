@@ -16,20 +16,20 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 
 from sightline.errors import SightlineError
-from sightline.inference.gate.gate_file import Gate, read_gate, weights_digest
+from sightline.inference.gate.gate_file import Gate, read_gate, read_weights_digest
 from sightline.inference.onnx.model_file import FOLDER, find_export, read_facts
 from sightline.web.node.configuration import Configuration, DicomDestination
 from sightline.web.node.database import Store, readings, studies
 from sightline.web.node.delivery.cleaning import Cleaner
 from sightline.web.node.delivery.commitment import CommitmentAnswers, ask_commitment, resume_questions, take_answer
 from sightline.web.node.delivery.dispatch import DeliveryEvents, Dispatcher
-from sightline.web.node.delivery.senders import Sender, StoreScu, StowClient, Unreachable
-from sightline.web.node.intake.acceptance import Accepted, Intake, Origin
-from sightline.web.node.intake.storage_scp import ScpEvents, StorageScp, server_tls
+from sightline.web.node.delivery.senders import DestinationUnreachable, Sender, StoreScu, StowClient
+from sightline.web.node.intake.acceptance import AcceptedObject, Intake, Origin
+from sightline.web.node.intake.storage_scp import ScpEvents, StorageScp, build_server_tls
 from sightline.web.node.jobs.planning import Planner
 from sightline.web.node.jobs.worker import Worker, WorkEvents, resume_jobs
 from sightline.web.node.monitoring.logs import Pseudonyms, start_logging
-from sightline.web.node.monitoring.metrics import Gauges, MetricsServer, NodeMetrics, certificate_days
+from sightline.web.node.monitoring.metrics import Gauges, MetricsServer, NodeMetrics, count_certificate_days
 from sightline.web.node.spool import Spool
 
 LOG = logging.getLogger("sightline.node")
@@ -67,9 +67,9 @@ class Node:
         if not EARLIEST <= clock() <= LATEST:
             raise SightlineError(f"The clock says {time.ctime(clock())}.", "Set the clock (NTP) before serving.")
         self.gates = read_gates(configuration)
-        self._weights = {rule.run: weights_digest(rule.run) for rule in configuration.rules}
+        self._weights = {rule.run: read_weights_digest(rule.run) for rule in configuration.rules}
         self.spool = Spool(configuration.keep, configuration.least_free, configuration.least_free_share)
-        self._lock = _only_node(configuration.keep)
+        self._lock = _hold_keep(configuration.keep)
         self.spool.empty_scratch()
         self.store = Store(configuration.keep / "node.sqlite", clock)
         self.pseudonyms = Pseudonyms(configuration.keep / "log.key")
@@ -83,18 +83,18 @@ class Node:
         self.answers = CommitmentAnswers(
             self.store, destinations, configuration.dicom.aet, lambda sha256: self.spool.path(sha256).exists()
         )
-        self.scp = StorageScp(configuration.dicom, self.intake, self._scp_events())
+        self.scp = StorageScp(configuration.dicom, self.intake, self._build_scp_events())
         self.planner = Planner(configuration, self.store, self.gates)
         self.cleaner = Cleaner(configuration, self.store, self.spool)
         self.gauges = Gauges(self.metrics, self.store, self.spool)
-        work = WorkEvents(self._judged, self._refused, self._job_failed)
+        work = WorkEvents(self._on_judged, self._on_refused, self._on_job_failed)
         self.workers = [
             Worker(configuration, self.store, self.spool, work, child, ahead=ahead)
             for _ in range(configuration.workers)
         ]
-        delivery = DeliveryEvents(self._sent, self._send_failed, self._dead, self._not_taken)
+        delivery = DeliveryEvents(self._on_sent, self._send_failed, self._on_dead, self._on_not_taken)
         self.dispatchers = {
-            name: Dispatcher(name, self._sender(name), self.store, self.spool, delivery) for name in destinations
+            name: Dispatcher(name, self._build_sender(name), self.store, self.spool, delivery) for name in destinations
         }
         self._web: Any = None
         self._metrics_server: MetricsServer | None = None
@@ -124,7 +124,11 @@ class Node:
             self._run(f"to {name}", dispatcher.send_due, self.pace_s)
         for name, one in self.configuration.destinations.items():
             if isinstance(one, DicomDestination) and one.commit:
-                self._run(f"commitment of {name}", _asking(name, one, self.configuration.dicom.aet, self.store), 1.0)
+                self._run(
+                    f"commitment of {name}",
+                    _make_commitment_asker(name, one, self.configuration.dicom.aet, self.store),
+                    1.0,
+                )
         self._run("cleaner", self.cleaner.clean, CLEAN_S)
         self._run("run check", self._check_runs, RUN_CHECK_S)
         self._run("gauges", self._update_gauges, GAUGES_S)
@@ -162,7 +166,7 @@ class Node:
     def _run(self, name: str, step: Callable[[], Any], pause_s: float, first_after_s: float = 0.0) -> None:
         """Repeat a step until the node stops; while it finds work there is no pause. Nothing it raises ends it."""
 
-        def loop() -> None:
+        def run_loop() -> None:
             self._stopping.wait(first_after_s)
             while not self._stopping.is_set():
                 try:
@@ -178,7 +182,7 @@ class Node:
                 if not (found and pause_s < 1.0):
                     self._stopping.wait(pause_s)
 
-        thread = threading.Thread(target=loop, name=name, daemon=True)
+        thread = threading.Thread(target=run_loop, name=name, daemon=True)
         self._threads.append(thread)
         thread.start()
 
@@ -211,7 +215,7 @@ class Node:
         trouble = ""
         for run, digest in self._weights.items():
             try:
-                if weights_digest(run) != digest:
+                if read_weights_digest(run) != digest:
                     trouble = "a run was exchanged while it is served"
             except (SightlineError, OSError):
                 trouble = "a run cannot be read"
@@ -226,8 +230,8 @@ class Node:
             if listener.tls is None:
                 LOG.warning("a listener without TLS", extra={"listener": word})
                 continue
-            server_tls(listener.tls)
-            days = certificate_days(listener.tls)
+            build_server_tls(listener.tls)
+            days = count_certificate_days(listener.tls)
             if days < 0:
                 raise SightlineError(
                     f"{listener.tls.certificate} ended {-days:.0f} days ago.", "Renew the certificate."
@@ -242,7 +246,7 @@ class Node:
 
         from sightline.web.node.intake.dicomweb import build_app
 
-        app = build_app(listener, self.intake, self._received, self._not_received)
+        app = build_app(listener, self.intake, self._on_received, self._on_not_received)
         settings: dict[str, Any] = {}
         if listener.tls is not None:
             settings = {"ssl_certfile": str(listener.tls.certificate), "ssl_keyfile": str(listener.tls.key)}
@@ -266,20 +270,20 @@ class Node:
                 )
             time.sleep(0.02)
 
-    def _sender(self, name: str) -> Sender:
+    def _build_sender(self, name: str) -> Sender:
         one = self.configuration.destinations[name]
         return StoreScu(one, self.configuration.dicom.aet) if isinstance(one, DicomDestination) else StowClient(one)
 
-    def _scp_events(self) -> ScpEvents:
-        def rejected(reason: str) -> None:
+    def _build_scp_events(self) -> ScpEvents:
+        def on_rejected(reason: str) -> None:
             self.metrics.rejected.labels(reason).inc()
 
-        def answered(transaction: str, committed: list[str], failed: list[str]) -> None:
+        def on_answered(transaction: str, committed: list[str], failed: list[str]) -> None:
             take_answer(self.store, transaction, committed, failed)
 
-        return ScpEvents(self._received, self._not_received, rejected, self.answers.ask, answered)
+        return ScpEvents(self._on_received, self._on_not_received, on_rejected, self.answers.ask, on_answered)
 
-    def _received(self, accepted: Accepted, origin: Origin) -> None:
+    def _on_received(self, accepted: AcceptedObject, origin: Origin) -> None:
         self.metrics.received.labels(origin.caller, origin.protocol, accepted.result).inc()
         self.metrics.received_bytes.labels(origin.caller, origin.protocol).inc(accepted.bytes)
         if accepted.result == "altered":
@@ -287,31 +291,31 @@ class Node:
             about = {"object": self.pseudonyms.of(accepted.sop_uid), "caller": origin.caller}
             LOG.error("other bytes under a known UID", extra=about)
 
-    def _not_received(self, reason: str, caller: str) -> None:
+    def _on_not_received(self, reason: str, caller: str) -> None:
         self.metrics.not_received.labels(caller, reason).inc()
 
-    def _judged(self, rule: str, seconds: float) -> None:
+    def _on_judged(self, rule: str, seconds: float) -> None:
         self.metrics.judged.labels(rule).inc()
         self.metrics.judging.labels(rule).observe(seconds)
 
-    def _refused(self, rule: str, check: str, _reason: str) -> None:
+    def _on_refused(self, rule: str, check: str, _reason: str) -> None:
         self.metrics.refused.labels(rule, check).inc()
 
-    def _job_failed(self, rule: str, last: bool) -> None:
+    def _on_job_failed(self, rule: str, last: bool) -> None:
         self.metrics.job_failures.labels(rule, str(last).lower()).inc()
 
-    def _sent(self, destination: str, kind: str, seconds: float) -> None:
+    def _on_sent(self, destination: str, kind: str, seconds: float) -> None:
         self.metrics.sent.labels(destination, kind).inc()
         self.metrics.delivery.labels(destination).observe(seconds)
 
     def _send_failed(self, destination: str, kind: str) -> None:
         self.metrics.send_failures.labels(destination, kind).inc()
 
-    def _dead(self, destination: str, kind: str) -> None:
+    def _on_dead(self, destination: str, kind: str) -> None:
         self.metrics.dead.labels(destination, kind).inc()
         LOG.error("a result was given up", extra={"destination": destination, "kind": kind})
 
-    def _not_taken(self, destination: str, kind: str) -> None:
+    def _on_not_taken(self, destination: str, kind: str) -> None:
         self.metrics.not_taken.labels(destination, kind).inc()
 
 
@@ -327,17 +331,17 @@ def read_gates(configuration: Configuration) -> dict[str, Gate]:
     return {configuration.rule_name(i): read_gate(rule.run) for i, rule in enumerate(configuration.rules)}
 
 
-def _asking(name: str, destination: DicomDestination, calling: str, store: Store) -> Callable[[], int]:
+def _make_commitment_asker(name: str, destination: DicomDestination, calling: str, store: Store) -> Callable[[], int]:
     def ask() -> int:
         try:
             return ask_commitment(name, destination, calling, store)
-        except Unreachable:
+        except DestinationUnreachable:
             return 0
 
     return ask
 
 
-def _only_node(keep: Path) -> FileLock:
+def _hold_keep(keep: Path) -> FileLock:
     """Hold the lock of a keep folder; the system lets go of it when the process dies, however it dies."""
     # the thread that stops a node may be another than the one that started it
     lock = FileLock(keep / "node.lock", timeout=0, mode=0o600, thread_local=False)

@@ -51,14 +51,14 @@ class Spool:
                 else:
                     path.unlink(missing_ok=True)
 
-    def free(self) -> tuple[int, float]:
+    def measure_free(self) -> tuple[int, float]:
         """Free bytes of the disk, and their share of it."""
         usage = shutil.disk_usage(self.keep)
         return usage.free, usage.free / usage.total
 
     def has_room(self) -> bool:
         """Whether more may be received."""
-        free, share = self.free()
+        free, share = self.measure_free()
         return free >= self.least_free and share >= self.least_free_share
 
     def require_room(self) -> None:
@@ -68,7 +68,7 @@ class Spool:
             SpoolFull: saying how much is free.
         """
         if not self.has_room():
-            free, share = self.free()
+            free, share = self.measure_free()
             raise SpoolFull(
                 f"{self.keep}: {free / 1e9:.1f} GB ({share:.0%}) of the disk are free; "
                 f"{self.least_free / 1e9:.1f} GB and {self.least_free_share:.0%} are kept free.",

@@ -78,7 +78,7 @@ def require_extra() -> None:
         )
 
 
-def keep_of(cohort: Path, keep: Path | None) -> Path:
+def choose_keep(cohort: Path, keep: Path | None) -> Path:
     """Where marks lie: beside the cohort, which is written to by its own writer alone."""
     if keep is not None:
         return keep
@@ -122,7 +122,7 @@ def read_studies(folder: Path, classes: Sequence[str] = ()) -> Cohort:
     )
 
 
-def addresses(start: Start, port: int) -> tuple[tuple[str, ...], tuple[str, ...], bool]:
+def list_addresses(start: Start, port: int) -> tuple[tuple[str, ...], tuple[str, ...], bool]:
     """Host names that are answered, origins that may change something, and whether the browser speaks TLS.
 
     Raises:
@@ -163,7 +163,7 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def listening_socket(host: str, port: int) -> socket.socket:
+def open_listening_socket(host: str, port: int) -> socket.socket:
     """A socket that listens.
 
     Raises:
@@ -195,12 +195,12 @@ def serve(start: Start) -> int:
     from sightline.web.workstation.service import Workstation, WorkstationOptions
 
     cohort = read_studies(start.cohort, start.classes)
-    keep = keep_of(start.cohort, start.keep)
-    addresses(start, start.port or 1)  # refuses before a port is taken
-    bound = listening_socket(start.host, start.port)
+    keep = choose_keep(start.cohort, start.keep)
+    list_addresses(start, start.port or 1)  # refuses before a port is taken
+    bound = open_listening_socket(start.host, start.port)
     try:
         port = int(bound.getsockname()[1])
-        hosts, origins, secure = addresses(start, port)
+        hosts, origins, secure = list_addresses(start, port)
         # with others who could come in, somebody must have an account first
         alone = True if start.alone else None if _is_loopback(start.host) and start.behind_proxy is None else False
         options = WorkstationOptions(
@@ -211,10 +211,10 @@ def serve(start: Start) -> int:
     except BaseException:
         bound.close()
         raise
-    return _run(desk, start, bound)
+    return _run_server(desk, start, bound)
 
 
-def _run(desk: object, start: Start, bound: socket.socket) -> int:
+def _run_server(desk: object, start: Start, bound: socket.socket) -> int:
     import uvicorn
 
     from sightline.web.workstation.accounts.readers import has_accounts

@@ -22,18 +22,18 @@ from sightline.web.workstation.accounts.readers import (
     ALONE,
     Person,
     add_reader,
+    build_person,
+    find_reader,
     has_accounts,
-    person_of_row,
-    reader_named,
 )
 from sightline.web.workstation.marks.operations import MarkContext
 from sightline.web.workstation.pictures.maps import MapQueue, RunState
-from sightline.web.workstation.pictures.pixels import PixelCache, sha256_of
-from sightline.web.workstation.pictures.scores import report_in, results_of
+from sightline.web.workstation.pictures.pixels import PixelCache, digest_file
+from sightline.web.workstation.pictures.scores import find_report, read_results
 from sightline.web.workstation.reading.plans import Plan, deal
-from sightline.web.workstation.reading.tasks import add_task, spec_of
+from sightline.web.workstation.reading.tasks import add_task, build_spec
 from sightline.web.workstation.store.cohort_rows import take_cohort
-from sightline.web.workstation.store.database import Database, all_rows, first_row, one_row
+from sightline.web.workstation.store.database import Database, read_all_rows, read_first_row, read_one_row
 from sightline.web.workstation.store.tables import image, read, reader, study, task
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ MARKING = "Mark"
 UNREAD = "not labelled"
 
 
-class NotThere(SightlineError):
+class NotFound(SightlineError):
     """Something that does not exist, or that one may not know of."""
 
 
@@ -125,13 +125,13 @@ class Workstation:
         """One person who may do everything, with a task of all studies; made on first use."""
         self.token = secrets.token_urlsafe(32)
         with self.database.writing() as connection:
-            row = reader_named(connection, ALONE)
+            row = find_reader(connection, ALONE)
             if row is None:
                 who = add_reader(connection, ALONE, display="Me", role="lead", password=None, who="server")
             else:
                 who = row["id"]
             if connection.execute(select(task.c.id).limit(1)).first() is None:
-                spec = spec_of(
+                spec = build_spec(
                     {"shows_ids": True, "ask": {"label": self.unlabelled and len(self.classes) > 1}}, self.classes
                 )
                 add_task(connection, MARKING, "mark", spec, who="server")
@@ -147,8 +147,8 @@ class Workstation:
     def alone_person(self) -> Person:
         """The one person of `--alone`."""
         with self.database.reading() as connection:
-            row = one_row(connection, select(reader).where(reader.c.name == ALONE))
-        return person_of_row(row)
+            row = read_one_row(connection, select(reader).where(reader.c.name == ALONE))
+        return build_person(row)
 
     def close(self) -> None:
         """End what runs beside, let go of the store."""
@@ -169,9 +169,9 @@ class Workstation:
         Raises:
             NotThere: no image has this key.
         """
-        row = first_row(connection, select(image).where(image.c.key == key))
+        row = read_first_row(connection, select(image).where(image.c.key == key))
         if row is None:
-            raise NotThere("There is no such picture.", "Go back to the worklist.")
+            raise NotFound("There is no such picture.", "Go back to the worklist.")
         return row
 
     def study_row(self, connection: Connection, key: str) -> Mapping[str, Any]:
@@ -180,15 +180,15 @@ class Workstation:
         Raises:
             NotThere: no study has this key.
         """
-        row = first_row(connection, select(study).where(study.c.key == key))
+        row = read_first_row(connection, select(study).where(study.c.key == key))
         if row is None:
-            raise NotThere("There is no such study.", "Go back to the worklist.")
+            raise NotFound("There is no such study.", "Go back to the worklist.")
         return row
 
     def images_of(self, connection: Connection, study_key: str) -> list[Mapping[str, Any]]:
         """The images of a study, as the cohort lists them."""
         rows: list[Mapping[str, Any]] = []
-        rows += all_rows(connection, select(image).where(image.c.study == study_key).order_by(image.c.ordinal))
+        rows += read_all_rows(connection, select(image).where(image.c.study == study_key).order_by(image.c.ordinal))
         return rows
 
     def own_read(self, connection: Connection, read_id: str, person: Person) -> Mapping[str, Any]:
@@ -203,17 +203,17 @@ class Workstation:
             .join(study, study.c.key == read.c.study)
             .where(read.c.id == read_id, read.c.reader == person.id)
         )
-        row = first_row(connection, found)
+        row = read_first_row(connection, found)
         if row is None:
-            raise NotThere("There is no such read in your queue.", "Go back to the worklist.")
+            raise NotFound("There is no such read in your queue.", "Go back to the worklist.")
         return row
 
-    def surroundings(self, connection: Connection, study_key: str, spec: Mapping[str, Any]) -> MarkContext:
+    def build_mark_context(self, connection: Connection, study_key: str, spec: Mapping[str, Any]) -> MarkContext:
         """What operations on a study are checked against."""
         shapes = {row["key"]: tuple(json.loads(row["shape"])) or None for row in self.images_of(connection, study_key)}
         return MarkContext(shapes, spec["classes"], spec["roles"], spec["ask"]["quality"])
 
-    def looked_at(self, row: Mapping[str, Any]) -> tuple[str, bool]:
+    def compare_with_first_look(self, row: Mapping[str, Any]) -> tuple[str, bool]:
         """The digest of an image's file now, and whether it differs from when it was first opened here.
 
         The digest of the first opening is kept; the size, where the cohort did not state it, as well.
@@ -221,7 +221,7 @@ class Workstation:
         Raises:
             UnreadableFile: the file is gone.
         """
-        digest = self._digest(self.case_of(row).image)
+        digest = self._digest_file(self.case_of(row).image)
         if row["sha256"] is None:
             with self.database.writing() as connection:
                 first = update(image).where(image.c.key == row["key"], image.c.sha256.is_(None))
@@ -229,15 +229,15 @@ class Workstation:
             return digest, False
         return digest, digest != row["sha256"]
 
-    def _digest(self, path: Path) -> str:
+    def _digest_file(self, path: Path) -> str:
         """The digest of a file, counted again when its time or size changes."""
         try:
             status = path.stat()
         except OSError:
-            return sha256_of(path)
+            return digest_file(path)
         key = (str(path), status.st_mtime_ns, status.st_size)
         if key not in self._digests:
-            self._digests[key] = sha256_of(path)
+            self._digests[key] = digest_file(path)
         return self._digests[key]
 
     def runs_json(self) -> list[dict[str, Any]]:
@@ -282,14 +282,14 @@ class Workstation:
         tables: list[dict[str, Any]] = []
         reports: list[dict[str, Any]] = []
         for run in self.maps.runs:
-            own = results_of(run.folder, run.key, run.title)
+            own = read_results(run.folder, run.key, run.title)
             tables, reports = tables + own[0], reports + own[1]
         return {"tables": tables, "reports": reports}
 
     def report_of(self, key: str) -> Path | None:
         """The report of a run."""
         run = self.maps.run_of(key)
-        return None if run is None else report_in(run.folder)
+        return None if run is None else find_report(run.folder)
 
     def keep_shape(self, row: Mapping[str, Any], shape: Sequence[int]) -> None:
         """Note the size of a picture whose cohort does not state it."""

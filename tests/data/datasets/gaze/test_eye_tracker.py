@@ -20,9 +20,9 @@ from sightline.data.datasets.gaze.fixations import Viewing
 from sightline.data.datasets.gaze.recordings import (
     TRACKERS,
     TrackerColumns,
+    compute_time_until_next,
     read_column_map,
     read_recording,
-    time_until_next,
 )
 from sightline.errors import LayoutError, SightlineError
 from sightline.structures.gaze import Gaze
@@ -279,8 +279,8 @@ def test_decimal_commas(tmp_path):
 
 
 def test_a_gap_counts_for_nobody():
-    assert time_until_next(np.array([0.0, 0.1, 0.2, 1.2, 1.3])).tolist() == pytest.approx([0.1] * 5)
-    assert time_until_next(np.array([5.0])).tolist() == [1.0 / 60.0]
+    assert compute_time_until_next(np.array([0.0, 0.1, 0.2, 1.2, 1.3])).tolist() == pytest.approx([0.1] * 5)
+    assert compute_time_until_next(np.array([5.0])).tolist() == [1.0 / 60.0]
 
 
 def test_a_map_takes_the_place_of_fields(tmp_path):

@@ -11,7 +11,7 @@ from PIL import Image
 from sightline.data.datasets.folder.reader import read_cohort
 from sightline.data.datasets.folder.writer import write_cohort
 from sightline.data.datasets.gaze import reflacx
-from sightline.data.datasets.gaze.reflacx import ReadingRecord, ellipse, label_image
+from sightline.data.datasets.gaze.reflacx import ReadingRecord, build_ellipse, label_image
 from sightline.errors import LayoutError, SightlineError
 from sightline.structures.frame import Frame
 from sightline.structures.gaze import Gaze
@@ -172,7 +172,7 @@ def test_ellipses_are_findings_of_their_class_and_reader(tree):
 
 
 def test_an_ellipse_covers_what_its_formula_says():
-    ring = np.array(ellipse((30.0, 20.0, 90.0, 60.0)))
+    ring = np.array(build_ellipse((30.0, 20.0, 90.0, 60.0)))
     after = np.roll(ring, -1, axis=0)
     area = abs((ring[:, 0] * after[:, 1] - ring[:, 1] * after[:, 0]).sum()) / 2
     assert area == pytest.approx(math.pi * 30 * 20)

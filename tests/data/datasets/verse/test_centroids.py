@@ -8,7 +8,7 @@ import pytest
 from nibabel.orientations import apply_orientation, axcodes2ornt, ornt_transform
 from support.paths import DATA as DATA_ROOT
 
-from sightline.data.datasets.verse.centroids import read_centroids, reorient_points, vertebrae_of, write_centroids
+from sightline.data.datasets.verse.centroids import place_vertebrae, read_centroids, reorient_points, write_centroids
 from sightline.data.spine.vertebrae import Vertebra
 from sightline.errors import GeometryError, LayoutError
 from sightline.io.nifti import read_volume_header
@@ -51,15 +51,15 @@ def test_a_known_turn():
 
 def test_frames_have_their_origin_at_the_corner(tmp_path):
     file = read_centroids(listed(tmp_path / "c.json", at(20, 0.0, 0.0, 0.0)))
-    assert vertebrae_of(file, (4, 5, 6), ("P", "I", "R"), (1, 1, 1))[0].centre == (0.5, 0.5, 0.5)
-    assert vertebrae_of(file, (5, 4, 6), ("I", "P", "L"), (1, 1, 1))[0].centre == (0.5, 0.5, 5.5)
+    assert place_vertebrae(file, (4, 5, 6), ("P", "I", "R"), (1, 1, 1))[0].centre == (0.5, 0.5, 0.5)
+    assert place_vertebrae(file, (5, 4, 6), ("I", "P", "L"), (1, 1, 1))[0].centre == (0.5, 0.5, 5.5)
 
 
 def test_the_challenge_copy_is_in_millimetres(tmp_path):
     """The same place in a CT of (L, P, S), 0.5 x 0.25 x 2 mm: by hand."""
     path = listed(tmp_path / "c.json", at(20, 10.0, 30.0, 12.0), direction=None)
     shape, spacing = (80, 100, 50), (0.5, 0.25, 2.0)
-    place = vertebrae_of(read_centroids(path), shape, ("L", "P", "S"), spacing)[0].centre
+    place = place_vertebrae(read_centroids(path), shape, ("L", "P", "S"), spacing)[0].centre
     # X = 10 mm to the back, Y = 30 mm down, Z = 12 mm to the right
     assert place == (80 - 1 - 12 / 0.5 + 0.5, 10 / 0.25 + 0.5, 50 - 1 - 30 / 2 + 0.5)
 
@@ -67,7 +67,7 @@ def test_the_challenge_copy_is_in_millimetres(tmp_path):
 def test_written_and_read_again(tmp_path):
     spine = (Vertebra(20, (3.75, 12.5, 4.0)), Vertebra(28, (3.5, 8.125, 4.0)), Vertebra(19, (3.5, 3.0, 4.0)))
     write_centroids(tmp_path / "x" / "c.json", spine, ("P", "I", "R"))
-    back = vertebrae_of(read_centroids(tmp_path / "x" / "c.json"), (8, 16, 8), ("P", "I", "R"), (1, 1, 1))
+    back = place_vertebrae(read_centroids(tmp_path / "x" / "c.json"), (8, 16, 8), ("P", "I", "R"), (1, 1, 1))
     assert back == (spine[2], spine[1], spine[0])
     assert [p.name for p in (tmp_path / "x").iterdir()] == ["c.json"]
 
@@ -114,21 +114,21 @@ def test_documents_that_are_refused(tmp_path, text):
 def test_a_centroid_beside_the_image(tmp_path):
     file = read_centroids(listed(tmp_path / "c.json", at(20), at(21, 1.0, 9.0, 3.0)))
     with pytest.raises(GeometryError, match=r"1 of 2 centroids lie outside the CT, e.g. L2 at"):
-        vertebrae_of(file, (4, 7, 6), ("P", "I", "R"), (1, 1, 1))
+        place_vertebrae(file, (4, 7, 6), ("P", "I", "R"), (1, 1, 1))
     # cut by the edge of the field of view
-    assert len(vertebrae_of(file, (4, 8, 6), ("P", "I", "R"), (1, 1, 1))) == 2
+    assert len(place_vertebrae(file, (4, 8, 6), ("P", "I", "R"), (1, 1, 1))) == 2
 
 
 def test_a_spine_upside_down(tmp_path):
     file = read_centroids(listed(tmp_path / "c.json", at(20), at(19, 1.0, 4.0, 3.0)))
     with pytest.raises(GeometryError, match="from foot to head"):
-        vertebrae_of(file, (6, 6, 6), ("P", "I", "R"), (1, 1, 1))
+        place_vertebrae(file, (6, 6, 6), ("P", "I", "R"), (1, 1, 1))
 
 
 @real
 def test_the_real_file_round_trips(tmp_path):
     header = read_volume_header(DATA / "verse" / "sub-verse004_seg-vert_msk.nii.gz")
     file = read_centroids(DATA / "verse" / "sub-verse004_seg-subreg_ctd.json")
-    placed = vertebrae_of(file, header.shape, header.orientation, header.spacing_mm)
+    placed = place_vertebrae(file, header.shape, header.orientation, header.spacing_mm)
     write_centroids(tmp_path / "c.json", placed, header.orientation)
     assert dict(read_centroids(tmp_path / "c.json").points) == dict(file.points)

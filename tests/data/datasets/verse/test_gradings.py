@@ -2,7 +2,7 @@
 
 import pytest
 
-from sightline.data.datasets.verse.gradings import read_gradings, subject_name, vertebra_number
+from sightline.data.datasets.verse.gradings import normalise_subject_name, parse_vertebra_number, read_gradings
 from sightline.errors import LayoutError, RecipeError
 
 
@@ -20,13 +20,13 @@ def csv(tmp_path, *lines):
     ],
 )  # fmt: skip
 def test_names_of_levels(text, label):
-    assert vertebra_number(text) == label
+    assert parse_vertebra_number(text) == label
 
 
 @pytest.mark.parametrize("text", ["4", "004", "4.0", "verse004", "sub-verse004", " Verse004 "])
 def test_names_of_subjects(text):
-    assert subject_name(text) == "verse004"
-    assert subject_name("GL003") == "gl003"
+    assert normalise_subject_name(text) == "verse004"
+    assert normalise_subject_name("GL003") == "gl003"
 
 
 def test_a_table_with_names_of_its_own(tmp_path):

@@ -10,7 +10,7 @@ from torch import nn
 
 from sightline.data.targets.region_choice import RegionChoice
 from sightline.errors import CohortError, RecipeError
-from sightline.evaluation.tables.engines.self_training import READER, Teaching, pseudo_label
+from sightline.evaluation.tables.engines.self_training import READER, Teaching, label_by_run
 from sightline.losses.spatial_nll import SpatialNLL
 from sightline.structures.evidence import Evidence
 from sightline.training.run import Run
@@ -40,7 +40,7 @@ def findings(case):
 
 def test_peaks_of_an_unguided_run_replace_every_training_mark(tiny_cohort, tmp_path):
     recipe = tiny_recipe(guidance=None, weight=0.0)
-    marked = pseudo_label(run_of(recipe, tiny_cohort, tmp_path), tiny_cohort, Teaching(keep=1.0, side=0.125))
+    marked = label_by_run(run_of(recipe, tiny_cohort, tmp_path), tiny_cohort, Teaching(keep=1.0, side=0.125))
     positives = 0
     for before, after in zip(tiny_cohort, marked, strict=True):
         if before.split != "train" or before.label == "no fracture":
@@ -61,7 +61,7 @@ def test_peaks_of_an_unguided_run_replace_every_training_mark(tiny_cohort, tmp_p
 
 def test_only_the_surest_are_marked(tiny_cohort, tmp_path):
     run = run_of(tiny_recipe(guidance=None, weight=0.0), tiny_cohort, tmp_path)
-    few, all_of_them = (pseudo_label(run, tiny_cohort, Teaching(keep=keep)).split("train") for keep in (0.25, 1.0))
+    few, all_of_them = (label_by_run(run, tiny_cohort, Teaching(keep=keep)).split("train") for keep in (0.25, 1.0))
     count = [sum(bool(findings(case)) for case in cohort) for cohort in (few, all_of_them)]
     assert count[0] == -(-count[1] // 4)
     # experts' marks of the pictures that were left out are gone too
@@ -72,7 +72,7 @@ def test_marks_the_run_was_guided_by_stay(tiny_cohort, tmp_path):
     choice = RegionChoice("box", "finding", "tagged", share=0.4)
     recipe = tiny_recipe(guidance=SpatialNLL(resolution="map"), weight=1.0, regions=choice)
     shown = choice.patients(tiny_cohort.split("train"))
-    marked = pseudo_label(run_of(recipe, tiny_cohort, tmp_path), tiny_cohort, Teaching(keep=1.0))
+    marked = label_by_run(run_of(recipe, tiny_cohort, tmp_path), tiny_cohort, Teaching(keep=1.0))
     readers = {True: set(), False: set()}
     for case in marked.split("train"):
         readers[case.patient_id in shown] |= {region.tag.reader for region in findings(case)}
@@ -84,8 +84,8 @@ def test_a_run_that_saw_everything_has_nobody_to_teach(tiny_cohort, tmp_path):
         guidance=SpatialNLL(resolution="map"), weight=1.0, regions=RegionChoice("box", "finding", "tagged")
     )
     with pytest.raises(CohortError, match="nobody to teach"):
-        pseudo_label(run_of(recipe, tiny_cohort, tmp_path), tiny_cohort)
+        label_by_run(run_of(recipe, tiny_cohort, tmp_path), tiny_cohort)
     with pytest.raises(RecipeError, match="keep"):
         Teaching(keep=0.0)
     # the same recipe unguided has
-    assert pseudo_label(run_of(replace(recipe, weight=0.0), tiny_cohort, tmp_path), tiny_cohort)
+    assert label_by_run(run_of(replace(recipe, weight=0.0), tiny_cohort, tmp_path), tiny_cohort)

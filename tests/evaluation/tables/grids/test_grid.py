@@ -7,7 +7,7 @@ from sightline.evaluation.tables.grids.grid import change_recipe
 from sightline.losses.cell_focal import CellFocal
 from sightline.papers import fracatlas
 from sightline.papers.catalogue import CATALOGUE
-from sightline.papers.liao2022 import base_recipe
+from sightline.papers.liao2022 import build_base_recipe
 from sightline.papers.overrides import Changes
 from sightline.papers.recipes import find_table
 
@@ -43,7 +43,7 @@ def test_rows_are_what_the_file_says(tmp_path):
     assert (table.name, table.title, table.seeds) == ("my", "Does the weight matter?", 2)
     assert table.metrics == table.leading == ("image-wise AUC", "pointing game (finding)")
     assert (first.recipe.epochs, first.recipe.view.size) == (2, 256)
-    assert first.recipe.optimiser == fracatlas.unguided_recipe().optimiser
+    assert first.recipe.optimiser == fracatlas.build_unguided_recipe().optimiser
     assert second.recipe.weight == 1.0
     assert second.recipe.guidance == CellFocal(gamma=1.5)
     assert second.recipe.model.backbone.options == {"drop_path_rate": 0.1}
@@ -51,7 +51,7 @@ def test_rows_are_what_the_file_says(tmp_path):
 
 
 def test_a_recipe_without_changes_is_itself():
-    assert change_recipe(base_recipe(), {}, CATALOGUE) == base_recipe()
+    assert change_recipe(build_base_recipe(), {}, CATALOGUE) == build_base_recipe()
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,13 @@ from support.engines import QUIET
 
 from sightline.errors import CohortError, RecipeError, RunError
 from sightline.evaluation.tables.grids import search as module
-from sightline.evaluation.tables.grids.search import Search, SearchField, read_field, search_fields, validation_score
+from sightline.evaluation.tables.grids.search import (
+    Search,
+    SearchField,
+    read_field,
+    read_validation_score,
+    search_fields,
+)
 from sightline.papers.catalogue import CATALOGUE
 
 FIELDS = (read_field("weight=log:0.01:1"), read_field("batch_size=4:6"))
@@ -29,9 +35,9 @@ def test_the_score_is_that_of_the_weights_that_are_kept(tmp_path):
     path = tmp_path / "history.csv"
     path.write_text("epoch,val_auc,val_loss\n1,0.7,0.5\n2,0.9,0.6\n3,0.8,0.7\n")
     for select, auc in (("last", 0.8), ("auc", 0.9), ("loss", 0.7)):
-        assert validation_score(path, tiny_recipe(select=select), "auc") == auc
+        assert read_validation_score(path, tiny_recipe(select=select), "auc") == auc
     with pytest.raises(RunError, match="val_f1"):
-        validation_score(path, tiny_recipe(), "f1")
+        read_validation_score(path, tiny_recipe(), "f1")
 
 
 def test_an_optuna_that_is_not_installed_is_refused_with_a_remedy(monkeypatch, tiny_cohort, tmp_path):

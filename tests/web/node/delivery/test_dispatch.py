@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import insert, select
 
 from sightline.web.node.database import Store, jobs, outbox, results
-from sightline.web.node.delivery.dispatch import BREAKER_FAILURES, DeliveryEvents, Dispatcher, pause_after
-from sightline.web.node.delivery.senders import Attempt, Unreachable, read_status
+from sightline.web.node.delivery.dispatch import BREAKER_FAILURES, DeliveryEvents, Dispatcher, compute_pause
+from sightline.web.node.delivery.senders import Attempt, DestinationUnreachable, read_status
 from sightline.web.node.spool import Spool
 
 
@@ -85,7 +85,7 @@ class Bench:
 def test_pauses_double_to_ten_minutes_with_a_fifth_of_jitter():
     chance = random.Random(1)
     for attempts, middle in ((1, 5), (2, 10), (3, 20), (7, 320), (8, 600), (60, 600)):
-        pauses = [pause_after(attempts, chance) for _ in range(300)]
+        pauses = [compute_pause(attempts, chance) for _ in range(300)]
         assert 0.8 * middle <= min(pauses) < 0.84 * middle
         assert 1.16 * middle < max(pauses) <= 1.2 * middle
 
@@ -119,7 +119,7 @@ def test_a_kind_that_is_not_taken_is_not_tried_again_and_the_others_go(tmp_path)
 
 
 @pytest.mark.parametrize(
-    "answer", [Attempt("failed", "status 0xA700"), Attempt("failed", "no answer"), Unreachable("x")]
+    "answer", [Attempt("failed", "status 0xA700"), Attempt("failed", "no answer"), DestinationUnreachable("x")]
 )
 def test_two_hours_away_and_back_without_a_storm(tmp_path, answer):
     """Each object is tried as often as its pauses allow, the breaker one a minute; afterwards everything arrives."""

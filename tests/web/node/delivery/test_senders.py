@@ -11,10 +11,10 @@ from support.proxy import Proxy
 from sightline.errors import SightlineError
 from sightline.web.node.configuration import DicomDestination, DicomWebDestination
 from sightline.web.node.delivery.senders import (
+    DestinationUnreachable,
     Parcel,
     StoreScu,
     StowClient,
-    Unreachable,
     read_stow_answer,
     require_own_study,
 )
@@ -40,7 +40,7 @@ def attempt(sender, parcel):
     try:
         with sender.connect([parcel]) as send:
             return send(parcel).outcome
-    except Unreachable:
+    except DestinationUnreachable:
         return "failed"
 
 

@@ -130,7 +130,7 @@ def test_the_features_check_refuses_what_was_never_seen(run, tiny_cohort, tmp_pa
     rng = np.random.default_rng(0)
     width = TorchNetwork(run)(np.zeros((1, 1, 48, 48), np.float32)).features.shape[1]
     far = fit_features(rng.random((30, width)) + 1e3, rng.random((20, width)) + 1e3, rng.random(20))
-    write_gate(folder, replace(read_gate(folder), features=far.plain()))
+    write_gate(folder, replace(read_gate(folder), features=far.to_plain()))
     asked = request(run, tmp_path / "a", [dx(next(iter(tiny_cohort.split("train"))), 1)])
     answer = judge_study(replace(asked, run=folder))
     assert answer.results == () and answer.refused[0]["door"] == "features"

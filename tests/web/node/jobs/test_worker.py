@@ -165,13 +165,13 @@ def test_letters_of_a_study_of_two_patients_stay_until_a_person_has_looked(tmp_p
         assert bench.worker.work_once() and [row["state"] for row in bench.rows(outbox)] == ["due", "due"]
         unheard = DeliveryEvents(*(lambda *_: None for _ in range(4)))
         sender = Dispatcher("pacs", None, bench.store, bench.spool, unheard)
-        assert len(sender._due(10)) == 2
+        assert len(sender._list_due(10)) == 2
         hold(bench)
-        assert sender._due(10) == []
-        assert retry(bench.store, "1.2.826.1.1") == 1 and len(sender._due(10)) == 2
+        assert sender._list_due(10) == []
+        assert retry(bench.store, "1.2.826.1.1") == 1 and len(sender._list_due(10)) == 2
         hold(bench)
         assert drop(bench.store, "1.2.826.1.1") == 1
-        assert [row["state"] for row in bench.rows(outbox)] == ["dropped", "dropped"] and sender._due(10) == []
+        assert [row["state"] for row in bench.rows(outbox)] == ["dropped", "dropped"] and sender._list_due(10) == []
     finally:
         bench.worker.child.stop()
 

@@ -13,8 +13,8 @@ from sightline.inference.gate.gate_file import Gate
 from sightline.inference.gate.header import HeaderLimits
 from sightline.web.node.configuration import read_configuration
 from sightline.web.node.database import Store, jobs, objects, readings
-from sightline.web.node.monitoring.drift_watch import columns_of, watch_rule
-from sightline.web.node.monitoring.report import read_answers, wilson, write_period_report
+from sightline.web.node.monitoring.drift_watch import group_columns, watch_rule
+from sightline.web.node.monitoring.report import format_wilson, read_answers, write_period_report
 
 NOW = 1_800_000_000.0
 
@@ -64,7 +64,7 @@ def test_drift_of_readings_is_found_against_the_training(tmp_path):
 
 
 def test_columns_keep_numbers_and_words_apart():
-    assert columns_of([{"a": 1.0, "b": "x"}, {"a": "y"}]) == {"a": ["1.0", "y"], "b": ["x"]}
+    assert group_columns([{"a": 1.0, "b": "x"}, {"a": "y"}]) == {"a": ["1.0", "y"], "b": ["x"]}
 
 
 def test_the_report_of_a_period(tmp_path):
@@ -95,9 +95,9 @@ def test_the_report_of_a_period(tmp_path):
 
 
 def test_wilson_by_hand():
-    assert wilson(0, 0) == "none"
+    assert format_wilson(0, 0) == "none"
     # Newcombe 1998, table I: 81 of 263, Wilson's method
-    assert wilson(81, 263) == "0.31 (0.26 to 0.37), 81 of 263"
+    assert format_wilson(81, 263) == "0.31 (0.26 to 0.37), 81 of 263"
 
 
 def test_answers_that_do_not_read(tmp_path):

@@ -11,7 +11,7 @@ import yaml
 from support.cohorts import make_cohort, tiny_recipe
 from support.workstation import box, open_studio
 
-from sightline.data.views.frames import case_frame
+from sightline.data.views.frames import find_case_frame
 from sightline.dissection.dissect import DissectionOptions, dissect
 from sightline.inference.predict import predict
 from sightline.papers.catalogue import CATALOGUE
@@ -75,7 +75,7 @@ def test_maps_are_those_of_the_run_and_hidden_until_submission(shown):
         assert np.abs(cells - wanted).max() <= np.abs(wanted).max() * 2e-3 + 1e-4
         assert (cells == cells.astype(np.float16)).all()
         affine = [float(x) for x in answer.headers["x-frame"].split(",")]
-        frame = said.maps.frame(0, case_frame(case, run.recipe.view))
+        frame = said.maps.frame(0, find_case_frame(case, run.recipe.view))
         assert affine == pytest.approx(frame.to_source[:-1].ravel().tolist())
     compared = client.get(f"/api/v1/compare/{row['study']}").json()
     assert [m["who"] for m in compared["marks"]] == ["me"]

@@ -75,7 +75,7 @@ def test_long_bodies_are_refused_before_they_are_read(studio):
 def test_a_full_disk_stores_nothing_and_says_so(studio, monkeypatch):
     read = studio.client("ada").get("/api/v1/worklist").json()["rows"][0]
     image = studio.client("ada").get(f"/api/v1/reads/{read['read']}").json()["study"]["images"][0]["key"]
-    monkeypatch.setattr(application, "free_bytes", lambda keep: LEAST_FREE_BYTES - 1)
+    monkeypatch.setattr(application, "measure_free_bytes", lambda keep: LEAST_FREE_BYTES - 1)
     client = studio.client("ada")
     page = Page()
     answer = page.send(client, read["read"], [page.op("add", image, {"mark": box()})])

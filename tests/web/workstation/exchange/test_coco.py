@@ -12,9 +12,9 @@ from pycocotools import mask as judge
 from support.workstation import box, scribble
 
 from sightline.structures.frame import Frame
-from sightline.web.workstation.exchange.coco import annotation_of, export_coco
+from sightline.web.workstation.exchange.coco import build_annotation, export_coco
 from sightline.web.workstation.exchange.imports import import_marks
-from sightline.web.workstation.marks.regions import mask_of_runs, region_of_mark, runs_of_mask
+from sightline.web.workstation.marks.regions import build_region, decode_runs, encode_runs
 
 
 def pixels_of(annotation, shape):
@@ -25,11 +25,11 @@ def pixels_of(annotation, shape):
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.tuples(st.integers(1, 9), st.integers(1, 11)).flatmap(lambda s: arrays(bool, s)))
 def test_masks_of_any_size_and_form_are_the_same_pixels_to_pycocotools(mask):
-    size, counts = runs_of_mask(mask)
-    assert (mask_of_runs(size, counts) == mask).all()
+    size, counts = encode_runs(mask)
+    assert (decode_runs(size, counts) == mask).all()
     if not mask.any():
         return
-    annotation, why = annotation_of({"kind": "mask", "size": size, "counts": counts}, mask.shape)
+    annotation, why = build_annotation({"kind": "mask", "size": size, "counts": counts}, mask.shape)
     assert why == ""
     assert (pixels_of(annotation, mask.shape) == mask).all()
     assert annotation["area"] == mask.sum()
@@ -40,18 +40,18 @@ def test_masks_of_any_size_and_form_are_the_same_pixels_to_pycocotools(mask):
 
 def test_a_scribble_goes_out_as_the_mask_of_its_stroke_with_words():
     mark = scribble()
-    annotation, why = annotation_of(mark, (40, 48))
-    drawn = region_of_mark(mark).draw(Frame.of_image((40, 48))) > 0
+    annotation, why = build_annotation(mark, (40, 48))
+    drawn = build_region(mark).draw(Frame.of_image((40, 48))) > 0
     assert (pixels_of(annotation, (40, 48)) == drawn).all()
     assert "no lines" in why
 
 
 def test_a_polygon_and_a_box_keep_every_digit():
     part = [[1.25, 2.5], [9.75, 2.5], [9.75, 10.125]]
-    annotation, _ = annotation_of({"kind": "polygon", "parts": [part]}, (40, 48))
+    annotation, _ = build_annotation({"kind": "polygon", "parts": [part]}, (40, 48))
     assert annotation["segmentation"] == [[2.5, 1.25, 2.5, 9.75, 10.125, 9.75]]
     assert annotation["area"] == pytest.approx(8.5 * 7.625 / 2)
-    annotation, _ = annotation_of(box((0.1, 0.2), (0.7, 0.9)), (40, 48))
+    annotation, _ = build_annotation(box((0.1, 0.2), (0.7, 0.9)), (40, 48))
     x, y, width, height = annotation["bbox"]
     assert (x, y) == (0.2, 0.1)
     assert (width, height) == (0.9 - 0.2, 0.7 - 0.1)

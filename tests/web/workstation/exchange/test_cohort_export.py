@@ -13,7 +13,7 @@ from sightline.errors import LayoutError
 from sightline.structures.regions import Box, Mask, Scribble
 from sightline.web.workstation.exchange.cohort_export import export_folder
 from sightline.web.workstation.exchange.imports import import_marks
-from sightline.web.workstation.marks.regions import runs_of_mask
+from sightline.web.workstation.marks.regions import encode_runs
 
 
 def marked(studio):
@@ -22,7 +22,7 @@ def marked(studio):
     mask = np.zeros((40, 48), bool)
     mask[5:20, 6:21] = True
     mask[9:12, 9:12] = False
-    size, counts = runs_of_mask(mask)
+    size, counts = encode_runs(mask)
     hole = {**box(), "kind": "mask", "size": size, "counts": counts}
     del hole["start"], hole["stop"]
     third = scribble(lines=[[[0.1 + 0.2, 7.0], [20.123456789012345, 30.0]]])

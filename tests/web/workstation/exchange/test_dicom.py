@@ -14,7 +14,7 @@ from support.workstation import box, open_studio, small_cohort
 from sightline.errors import LayoutError
 from sightline.structures.case import Cohort
 from sightline.web.workstation.exchange.dicom import export_dicom
-from sightline.web.workstation.marks.regions import runs_of_mask
+from sightline.web.workstation.marks.regions import encode_runs
 
 
 def rows_of(path):
@@ -42,7 +42,7 @@ def dicom_studio(tmp_path):
 def test_each_readers_marks_are_objects_that_dciodvfy_takes(dicom_studio, tmp_path):
     mask = np.zeros((40, 48), bool)
     mask[5:20, 6:21] = True
-    size, counts = runs_of_mask(mask)
+    size, counts = encode_runs(mask)
     area = {k: v for k, v in box().items() if k not in ("start", "stop")} | {"size": size, "counts": counts}
     for name, mark in (("ada", box((2.5, 3.0), (10.0, 12.25), label="fracture")), ("ben", area | {"kind": "mask"})):
         first, second, third, _ = dicom_studio.reads(name)

@@ -12,10 +12,10 @@ from sightline.errors import RunError
 from sightline.metrics.readers.anova import analyse_readers
 from sightline.metrics.readers.pseudovalues import analyse_pseudovalues
 from sightline.metrics.readers.study import ReaderStudy
-from sightline.web.workstation.exchange.reader_study import imrmc_text, stored_study
-from sightline.web.workstation.exchange.readings import finished_reads
+from sightline.web.workstation.exchange.reader_study import format_imrmc, read_stored_study
+from sightline.web.workstation.exchange.readings import list_finished_reads
 from sightline.web.workstation.reading.reader_study import CONDITIONS, deal_study
-from sightline.web.workstation.reading.tasks import add_task, spec_of
+from sightline.web.workstation.reading.tasks import add_task, build_spec
 from sightline.web.workstation.store.tables import image, map_, read, study
 
 # two accounts, 36 reads over the page's interface
@@ -43,7 +43,7 @@ def keep(tmp_path_factory):
     readers = [studio.add("ada"), studio.add("ben dr")]
     spec = {"ask": {"label": True, "confidence": True}, "study_mode": True, "days_between": 0.0}
     with studio.desk.database.writing() as connection:
-        task = add_task(connection, "with AI", "mark", spec_of(spec, CLASSES), who="test")
+        task = add_task(connection, "with AI", "mark", build_spec(spec, CLASSES), who="test")
         for row in connection.execute(select(image.c.key)).all():
             said = {"run": "r", "image": row[0], "file": "", "classes": json.dumps(CLASSES), "shape": "", "frame": "",
                     "ranges": "", "probabilities": "[0.4, 0.6]"}  # fmt: skip
@@ -72,7 +72,7 @@ def said_study():
         for (reader, condition), scores in SCORES.items()
         for i, score in enumerate(scores)
     ]
-    return ReaderStudy.of_calls(rows, {f"S{i:02d}": bool(i % 2) for i in range(6)})
+    return ReaderStudy.from_calls(rows, {f"S{i:02d}": bool(i % 2) for i in range(6)})
 
 
 def test_the_command_prints_the_analysis_of_what_was_read(keep, capsys):
@@ -87,37 +87,39 @@ def test_the_command_prints_the_analysis_of_what_was_read(keep, capsys):
 
 
 def test_the_exported_file_gives_the_same_study(keep, tmp_path):
-    stored, notes = stored_study(keep[0])
+    stored, notes = read_stored_study(keep[0])
     assert (
         notes == ()
         and stored.positive.tolist() == [False, True] * 3
         and set(stored.modalities) == {name.replace(" ", "_") for name in CONDITIONS}
     )
     with keep[1].desk.database.reading() as connection:
-        text = imrmc_text(finished_reads(connection), {f"S{i:02d}": CLASSES[i % 2] for i in range(6)}, CLASSES[1])
+        text = format_imrmc(
+            list_finished_reads(connection), {f"S{i:02d}": CLASSES[i % 2] for i in range(6)}, CLASSES[1]
+        )
     (tmp_path / "study.imrmc").write_text(text)
     again = ReaderStudy.read(tmp_path / "study.imrmc")
     # iMRMC knows no spaces in names
     assert set(again.readers) == {"ada", "bendr"}
     assert analyse_readers(again).text() == analyse_readers(stored).text()
-    other, _ = stored_study(keep[0], positive=CLASSES[0])
+    other, _ = read_stored_study(keep[0], positive=CLASSES[0])
     assert (other.positive == ~stored.positive).all() and (other.ratings == -stored.ratings).all()
 
 
 def test_unfinished_studies_are_left_out_and_what_is_no_reader_study_is_said(keep):
     with pytest.raises(RunError, match="no class 'x'"):
-        stored_study(keep[0], positive="x")
+        read_stored_study(keep[0], positive="x")
     with pytest.raises(RunError, match="finished reads of with AI"):
-        stored_study(keep[0], task="other")
+        read_stored_study(keep[0], task="other")
     head = keep[0].parent / "cohort" / "cohort.json"
     head.rename(head.with_suffix(".gone"))
     with pytest.raises(RunError, match="which class is looked for"):
-        stored_study(keep[0])
-    assert stored_study(keep[0], positive=CLASSES[1])[0].positive.tolist() == [False, True] * 3
+        read_stored_study(keep[0])
+    assert read_stored_study(keep[0], positive=CLASSES[1])[0].positive.tolist() == [False, True] * 3
     head.with_suffix(".gone").rename(head)
     with keep[1].desk.database.writing() as connection:
         of_s05 = select(study.c.key).where(study.c.study_id == "S05").scalar_subquery()
         one = connection.execute(select(read.c.id).where(read.c.study == of_s05)).scalars().first()
         connection.execute(read.update().where(read.c.id == one).values(state="open"))
-    found, notes = stored_study(keep[0])
+    found, notes = read_stored_study(keep[0])
     assert found.cases == ("S00", "S01", "S02", "S03", "S04") and notes[0].startswith("1 of 6 studies are left out")

@@ -16,10 +16,10 @@ from sightline.evaluation.evaluate import evaluate
 from sightline.papers.catalogue import CATALOGUE
 from sightline.structures.case import PROPOSED_BY
 from sightline.training.engine import Engine
-from sightline.training.recipe import recipe_json
+from sightline.training.recipe import format_recipe_json
 from sightline.training.run import open_run
 from sightline.training.train import train
-from sightline.web.workstation.exchange.retraining import guided_recipe, require_seeds
+from sightline.web.workstation.exchange.retraining import build_guided_recipe, require_seeds
 
 
 def sightline(*words):
@@ -55,7 +55,7 @@ def test_two_readers_marks_train_a_network_that_is_compared(tmp_path, capsys):
     assert sum(bool(case.regions) for case in exported) == 18  # the first of each study's two views
 
     recipe = tmp_path / "recipe.json"
-    recipe.write_text(recipe_json(tiny_recipe(), CATALOGUE), encoding="utf-8")
+    recipe.write_text(format_recipe_json(tiny_recipe(), CATALOGUE), encoding="utf-8")
     quick = ("--steps", "2", "--quiet", "--device", "cpu")
     assert sightline("train", recipe, "--cohort", cohort, "--out", tmp_path / "before", *quick, "--weight", "0") == 0
     after = ("--cohort", tmp_path / "marks", "--out", tmp_path / "after", "--readers", "majority")
@@ -102,9 +102,9 @@ def test_several_runs_are_trainings_of_one_recipe_with_other_seeds():
 def test_a_recipe_without_guidance_needs_a_weight():
     bare = tiny_recipe(weight=0.0)
     with pytest.raises(RecipeError, match="the same"):
-        guided_recipe(bare, None)
-    assert guided_recipe(replace(bare, guidance=None), 0.2).weight == 0.2
-    assert guided_recipe(tiny_recipe(), None).guidance == tiny_recipe().guidance
+        build_guided_recipe(bare, None)
+    assert build_guided_recipe(replace(bare, guidance=None), 0.2).weight == 0.2
+    assert build_guided_recipe(tiny_recipe(), None).guidance == tiny_recipe().guidance
 
 
 @pytest.mark.slow  # a training of two steps
@@ -114,7 +114,7 @@ def test_a_run_is_not_tested_on_its_own_proposals(tmp_path):
     import uuid
 
     from sightline.web.workstation.exchange.cohort_export import export_folder
-    from sightline.web.workstation.store.audit import now_text
+    from sightline.web.workstation.store.audit import format_now
     from sightline.web.workstation.store.tables import proposal
 
     make_cohort(tmp_path / "cohort")
@@ -131,7 +131,7 @@ def test_a_run_is_not_tested_on_its_own_proposals(tmp_path):
     with studio.desk.database.writing() as connection:
         for one, whose in zip(ids, (weights, "0" * 64), strict=True):
             row = {"id": one, "run": "r", "weights": whose, "image": image, "mark": "{}", "score": 0.5, "how": "box"}
-            connection.execute(proposal.insert().values(**row, made_at=now_text()))
+            connection.execute(proposal.insert().values(**row, made_at=format_now()))
     page = Page()
     mark = box(source="accepted", **{"from": ids[0]})
     ops = [page.op("accept", image, {"proposal": ids[0], "mark": mark}), page.op("reject", image, {"proposal": ids[1]})]

@@ -3,7 +3,7 @@
 import numpy as np
 from support.dicom_sources import radiograph
 
-from sightline.web.workstation.pictures.pixels import stored_pixels_of
+from sightline.web.workstation.pictures.pixels import read_stored_pixels
 
 
 def test_padding_is_told_as_the_range_that_is_shown_black(tmp_path):
@@ -13,8 +13,8 @@ def test_padding_is_told_as_the_range_that_is_shown_black(tmp_path):
     source.PixelPaddingValue, source.PixelPaddingRangeLimit = 7, 6
     source.PhotometricInterpretation = "MONOCHROME1"
     source.save_as(tmp_path / "range.dcm", enforce_file_format=True)
-    assert stored_pixels_of(tmp_path / "none.dcm")[1]["greyscale"]["padding"] is None
-    stored, facts = stored_pixels_of(tmp_path / "range.dcm")
+    assert read_stored_pixels(tmp_path / "none.dcm")[1]["greyscale"]["padding"] is None
+    stored, facts = read_stored_pixels(tmp_path / "range.dcm")
     block = facts["greyscale"]
     assert np.array_equal(stored, values)
     assert tuple(block["padding"]) == (6, 7)

@@ -6,7 +6,7 @@ import pytest
 from support.workstation import box
 
 from sightline.web.workstation.api.app import create_app
-from sightline.web.workstation.reading.outcomes import lettered_reads
+from sightline.web.workstation.reading.outcomes import letter_reads
 
 # words that stand in the other reader's work and nowhere else
 SECRETS = ("1234.5625", "SECRET comment", "1234.6875")
@@ -109,8 +109,8 @@ def test_letters_differ_from_study_to_study(seen):
     row = seen.reads("ada", task=task)[0]
     seen.finish("ada", row["read"], [box()], label="fracture")
     with seen.desk.database.reading() as connection:
-        firsts = {lettered_reads(connection, task, row["study"], f"secret {n}")["A"] for n in range(24)}
-        again = {lettered_reads(connection, task, row["study"], "secret")["A"] for _ in range(24)}
+        firsts = {letter_reads(connection, task, row["study"], f"secret {n}")["A"] for n in range(24)}
+        again = {letter_reads(connection, task, row["study"], "secret")["A"] for _ in range(24)}
     assert len(firsts) == 2
     assert len(again) == 1
 

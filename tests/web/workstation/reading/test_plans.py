@@ -5,11 +5,11 @@ from sqlalchemy import select
 from support.workstation import open_studio, small_cohort
 
 from sightline.errors import SightlineError
-from sightline.web.workstation.reading.commands import listed_studies, plan_reads
+from sightline.web.workstation.reading.commands import plan_reads, read_listed_studies
 from sightline.web.workstation.reading.plans import Plan, deal, order_studies
 from sightline.web.workstation.reading.reader_study import CONDITIONS, SQUARE
 from sightline.web.workstation.reading.tasks import TaskRefused
-from sightline.web.workstation.reading.worth import disagreement, entropy, margin
+from sightline.web.workstation.reading.worth import compute_entropy, compute_margin, measure_disagreement
 from sightline.web.workstation.store.tables import read, study, task
 
 KEYS = [f"k{n}" for n in range(23)]
@@ -58,9 +58,9 @@ def test_the_active_order_takes_the_worthiest_and_every_fifth_at_random():
 
 
 def test_worth_is_what_it_says():
-    assert entropy([1.0, 0.0]) == 0.0
-    assert margin([0.5, 0.5]) == 1.0
-    assert disagreement([[1.0, 0.0], [0.0, 1.0]]) == pytest.approx(0.6931, abs=1e-4)
+    assert compute_entropy([1.0, 0.0]) == 0.0
+    assert compute_margin([0.5, 0.5]) == 1.0
+    assert measure_disagreement([[1.0, 0.0], [0.0, 1.0]]) == pytest.approx(0.6931, abs=1e-4)
 
 
 def test_a_latin_square_puts_each_condition_in_each_place_once():
@@ -85,9 +85,9 @@ def test_adopted_studies_join_the_queue_of_whoever_works_alone(tmp_path):
     open_studio(tmp_path, small_cohort(tmp_path / "cohort", studies=2), alone=True).desk.close()
     studio = open_studio(tmp_path, small_cohort(tmp_path / "cohort", studies=3), alone=True, adopt=True)
     with studio.desk.database.reading() as connection:
-        from sightline.web.workstation.reading.worklist import counts_of
+        from sightline.web.workstation.reading.worklist import count_reads
 
-        assert counts_of(connection, studio.desk.alone_person().id, None)["open"] == 3
+        assert count_reads(connection, studio.desk.alone_person().id, None)["open"] == 3
     studio.desk.close()
 
 
@@ -99,7 +99,7 @@ def test_a_list_is_dealt_in_its_order_and_knows_what_was_random(studio, tmp_path
     assert plan_reads(keep, None, "listed", {}, plan, None, table) == 4
     with studio.desk.database.reading() as connection:
         studio.tasks["listed"] = connection.execute(select(task.c.id).where(task.c.name == "listed")).scalar_one()
-        assert [drawn for _, drawn in listed_studies(connection, table)] == [False, True]
+        assert [drawn for _, drawn in read_listed_studies(connection, table)] == [False, True]
         flagged = select(read.c.random_draw).where(read.c.task == studio.tasks["listed"]).order_by(read.c.ordinal)
         assert sorted(connection.execute(flagged).scalars()) == [False, False, True, True]
         of_study = dict(connection.execute(select(study.c.key, study.c.study_id)).tuples().all())

@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import insert
 from support.workstation import box
 
-from sightline.web.workstation.reading.plans import new_read
-from sightline.web.workstation.reading.worklist import Question, page_of
+from sightline.web.workstation.reading.plans import build_read
+from sightline.web.workstation.reading.worklist import Question, read_page
 from sightline.web.workstation.store.tables import image, read, study
 
 
@@ -16,7 +16,7 @@ def walk(studio, name, **question):
     rows, after = [], None
     while True:
         with studio.desk.database.reading() as connection:
-            page = page_of(connection, studio.ids[name], Question(after=after, **question))
+            page = read_page(connection, studio.ids[name], Question(after=after, **question))
         rows += page["rows"]
         after = page["next"]
         if after is None:
@@ -74,14 +74,14 @@ def test_ten_thousand_studies_page_within_a_tenth_of_a_second(studio):
              "side": "", "rows": 1, "columns": 1, "shape": "[1, 1]", "spacing": None, "sha256": None, "facts": "{}"}
             for n in range(10_000)
         ]  # fmt: skip
-        reads = [new_read(task, f"k{n}", studio.ids["ada"], 1, 10 + n, "2026") for n in range(10_000)]
+        reads = [build_read(task, f"k{n}", studio.ids["ada"], 1, 10 + n, "2026") for n in range(10_000)]
         for table, rows in ((study, studies), (image, images), (read, reads)):
             for start in range(0, len(rows), 500):
                 connection.execute(insert(table), rows[start : start + 500])
     cursors, after = [None], None
     while True:
         with studio.desk.database.reading() as connection:
-            after = page_of(connection, studio.ids["ada"], Question(after=after, limit=200))["next"]
+            after = read_page(connection, studio.ids["ada"], Question(after=after, limit=200))["next"]
         if after is None:
             break
         cursors.append(after)
@@ -90,7 +90,7 @@ def test_ten_thousand_studies_page_within_a_tenth_of_a_second(studio):
     for cursor in random.Random(0).choices(cursors, k=40):
         with studio.desk.database.reading() as connection:
             before = time.process_time()
-            page_of(connection, studio.ids["ada"], Question(after=cursor, limit=100))
+            read_page(connection, studio.ids["ada"], Question(after=cursor, limit=100))
             times.append(time.process_time() - before)
     # processor time: what else runs on the machine is not the page's fault
     assert sorted(times)[int(0.95 * len(times))] < 0.1

@@ -104,7 +104,7 @@ def test_values_under_the_cursor_are_the_stored_map_exactly(looking):
 
 
 def test_colours_are_those_of_the_overlay(looking):
-    from sightline.plots.overlay import heat_over
+    from sightline.plots.overlay import blend_heat_over
 
     lea, _ = looking
     lea.open("compare")
@@ -120,7 +120,7 @@ def test_colours_are_those_of_the_overlay(looking):
         level.tolist(),
     )  # fmt: skip
     for grey, got in zip((0, 90, 200, 255), cells, strict=True):
-        wanted = heat_over(np.full((1, 64), grey / 255, np.float32), level[None]) * 255
+        wanted = blend_heat_over(np.full((1, 64), grey / 255, np.float32), level[None]) * 255
         assert np.abs(np.array(got).reshape(1, 64, 4)[..., :3] - np.rint(wanted)).max() <= 1
 
 

@@ -79,9 +79,9 @@ def test_a_thousand_random_actions_equal_a_list_of_snapshots_in_page_and_server(
     assert sum("undoes" in op["body"] for op in answer["log"]) > 80
     assert sum("redoes" in op["body"] for op in answer["log"]) > 20
     # the server folds the page's own log to the same marks and answers
-    from sightline.web.workstation.marks.fold import fold_of
+    from sightline.web.workstation.marks.fold import fold_operations
 
-    server = fold_of(answer["log"])
+    server = fold_operations(answer["log"])
     page = ada.page.evaluate(
         """async (log) => { const { Fold } = await import('/static/marks/fold.js'); const f = Fold.of(log);
         return [f.live(), f.answers]; }""",

@@ -47,7 +47,7 @@ def test_an_earlier_schema_is_copied_then_upgraded_and_keeps_its_rows(tmp_path):
     import shutil
 
     steps = tmp_path / "steps"
-    shutil.copytree(database.steps_folder(), steps)
+    shutil.copytree(database.find_steps_folder(), steps)
     (steps / "versions" / "s0002_later.py").write_text(NEXT)
     engine = create_engine(f"sqlite:///{keep / database.FILE}")
     upgrade(engine, keep, str(steps))

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 from support.workstation import Page, box, scribble
 
-from sightline.web.workstation.store.log import Sent
+from sightline.web.workstation.store.log import SentBatch
 
 
 @pytest.fixture
@@ -131,10 +131,10 @@ def test_ten_threads_add_to_one_read_and_nothing_is_lost_or_doubled(studio, read
 
 
 def test_times_are_told_by_the_clock_of_the_server():
-    sent = Sent(received_ms=10_000.0, mono_ms=500.0, at_ms=99_000.0)
+    sent = SentBatch(received_ms=10_000.0, mono_ms=500.0, at_ms=99_000.0)
     assert sent.server_ms(300.0, 0.0) == 9_800.0
     # sent again by a later page load: by the computer's clock
-    later = Sent(10_000.0, None, 99_000.0)
+    later = SentBatch(10_000.0, None, 99_000.0)
     assert later.server_ms(300.0, 98_000.0) == 9_000.0
     # a clock that was set back says nothing
     assert later.server_ms(300.0, 100_000.0) == 10_000.0

@@ -10,10 +10,10 @@ from typing import Any, get_args
 import numpy as np
 
 from sightline.errors import LayoutError
-from sightline.io.tables import path_inside, read_json
+from sightline.io.tables import find_path_inside, read_json
 from sightline.structures.frame import FloatArray
 from sightline.structures.gaze import Gaze
-from sightline.structures.identifiers import same_form
+from sightline.structures.identifiers import normalise_form
 from sightline.structures.regions import Box, Mask, Polygon, Region, Scribble
 from sightline.structures.tag import Role, Tag
 
@@ -47,7 +47,7 @@ def read_head(source: Path) -> dict[str, Any]:
     name, classes, about = head.get("name"), head.get("classes"), head.get("about", {})
     if not isinstance(name, str) or not name:
         raise LayoutError(f"{path}: `name` is {name!r}, expected a text.", "Name the cohort.")
-    classes = [same_form(name) for name in classes or ()] if _is_texts(classes) else classes
+    classes = [normalise_form(name) for name in classes or ()] if _is_texts(classes) else classes
     if not _is_texts(classes) or not classes or len(set(classes)) < len(classes):
         raise LayoutError(f"{path}: `classes` is {classes!r}, expected distinct class names.", "List the class names.")
     if not isinstance(about, dict) or not _is_texts([*about, *about.values()]):
@@ -59,7 +59,7 @@ def _is_texts(values: Any) -> bool:
     return isinstance(values, list) and all(isinstance(v, str) for v in values)
 
 
-def record_of_region(image_id: str, region: Region, mask: str = "") -> dict[str, Any]:
+def describe_region(image_id: str, region: Region, mask: str = "") -> dict[str, Any]:
     """A region as a JSON record; floats keep every digit.
 
     Args:
@@ -67,7 +67,7 @@ def record_of_region(image_id: str, region: Region, mask: str = "") -> dict[str,
         region: the region.
         mask: for masks and gaze, the path relative to the cohort folder.
     """
-    record: dict[str, Any] = {"image_id": image_id, "kind": _kind(region), "role": region.tag.role}
+    record: dict[str, Any] = {"image_id": image_id, "kind": _name_kind(region), "role": region.tag.role}
     record |= {"label": region.tag.label, "reader": region.tag.reader}
     if region.tag.name:
         record["name"] = region.tag.name
@@ -83,7 +83,7 @@ def record_of_region(image_id: str, region: Region, mask: str = "") -> dict[str,
     return record | {"path": mask} | ({} if region.value is None else {"value": region.value})
 
 
-def _kind(region: Region) -> str:
+def _name_kind(region: Region) -> str:
     """The word of a region in files, whatever its class is called."""
     if isinstance(region, (Box, Polygon)):
         return "box" if isinstance(region, Box) else "polygon"
@@ -94,10 +94,10 @@ def _kind(region: Region) -> str:
 
 def save_gaze(gaze: Gaze, path: Path) -> None:
     """Rows of row, column, start and dwell time as plain numbers of float64 (npy): a tracker gives thousands."""
-    path.write_bytes(bytes_of_gaze(gaze))
+    path.write_bytes(encode_gaze(gaze))
 
 
-def bytes_of_gaze(gaze: Gaze) -> bytes:
+def encode_gaze(gaze: Gaze) -> bytes:
     """The content of the file that `save_gaze` writes."""
     with BytesIO() as file:
         np.save(file, np.column_stack(gaze.numbers), allow_pickle=False)
@@ -114,8 +114,8 @@ def _load_gaze(path: Path) -> FloatArray:
     return table
 
 
-def region_of_record(record: Mapping[str, Any], source: Path) -> Region:
-    """The region that a JSON record describes; the opposite of `record_of_region`.
+def build_region_of_record(record: Mapping[str, Any], source: Path) -> Region:
+    """The region that a JSON record describes; the opposite of `describe_region`.
 
     Raises:
         KeyError, TypeError, ValueError, GeometryError: fields that are missing or wrong.
@@ -128,13 +128,15 @@ def region_of_record(record: Mapping[str, Any], source: Path) -> Region:
     tag = Tag(role, label, str(record.get("reader", "")), str(record.get("name", "")))
     kind = record["kind"]
     if kind == "box":
-        return Box(_numbers(record["start"]), _numbers(record["stop"]), tag)
+        return Box(_require_numbers(record["start"]), _require_numbers(record["stop"]), tag)
     if kind == "polygon":
-        return Polygon(tuple(_points(part) for part in record["parts"]), tag)
+        return Polygon(tuple(_require_points(part) for part in record["parts"]), tag)
     if kind == "scribble":
-        return Scribble(tuple(_points(line) for line in record["lines"]), float(record.get("stroke_px", 1.0)), tag)
+        return Scribble(
+            tuple(_require_points(line) for line in record["lines"]), float(record.get("stroke_px", 1.0)), tag
+        )
     if kind == "mask":
-        path = path_inside(source, record["path"])
+        path = find_path_inside(source, record["path"])
         if path is None or not path.is_file():
             raise ValueError(f"mask {record['path']!r} is not a file inside the folder")
         value = record.get("value")
@@ -142,7 +144,7 @@ def region_of_record(record: Mapping[str, Any], source: Path) -> Region:
             raise ValueError(f"value is {value!r}, expected a whole number")
         return Mask(path, tag, value)
     if kind == "gaze":
-        path = path_inside(source, record["path"])
+        path = find_path_inside(source, record["path"])
         if path is None or not path.is_file():
             raise ValueError(f"gaze {record['path']!r} is not a file inside the folder")
         table = _load_gaze(path)
@@ -156,14 +158,14 @@ def region_of_record(record: Mapping[str, Any], source: Path) -> Region:
     raise ValueError(f"kind is {kind!r}, expected box, polygon, scribble, mask or gaze")
 
 
-def _numbers(values: Any) -> tuple[float, ...]:
+def _require_numbers(values: Any) -> tuple[float, ...]:
     if isinstance(values, str):
         raise ValueError(f"coordinates are {values!r}, expected a list of numbers")
     return tuple(v if isinstance(v, int) and not isinstance(v, bool) else float(v) for v in values)
 
 
-def _points(values: Any) -> tuple[tuple[float, float], ...]:
-    points = [_numbers(value) for value in values]
+def _require_points(values: Any) -> tuple[tuple[float, float], ...]:
+    points = [_require_numbers(value) for value in values]
     if any(len(point) != 2 for point in points):
         raise ValueError("a point must be [row, column]")
     return tuple((point[0], point[1]) for point in points)

@@ -22,11 +22,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote
 
-from sightline.data.datasets.folder.format import FACT, IMAGE_COLUMNS, STUDY_COLUMNS, read_head, region_of_record
+from sightline.data.datasets.folder.format import FACT, IMAGE_COLUMNS, STUDY_COLUMNS, build_region_of_record, read_head
 from sightline.errors import GeometryError, LayoutError
-from sightline.io.tables import CsvRow, path_inside, read_json, read_table
+from sightline.io.tables import CsvRow, find_path_inside, read_json, read_table
 from sightline.structures.case import SPLITS, Case, Cohort, Split
-from sightline.structures.identifiers import same_form
+from sightline.structures.identifiers import normalise_form
 from sightline.structures.regions import Mask, Region, is_volume
 from sightline.structures.tag import Tag
 
@@ -56,31 +56,31 @@ def read_cohort(source: Path) -> Cohort:
     head = read_head(source)
     studies: dict[str, CsvRow] = {}
     for study in read_table(source / "studies.csv", STUDY_COLUMNS, key="study_id"):
-        first = studies.setdefault(same_form(study["study_id"]), study)
+        first = studies.setdefault(normalise_form(study["study_id"]), study)
         if first is not study:
             raise study.error(
                 "study_id", f"is {study['study_id']!r}, in another Unicode form that of row {first.number}"
             )
     rows = read_table(source / "images.csv", IMAGE_COLUMNS[:4], key="image_id")
     regions = _read_regions(source, {row["image_id"] for row in rows}, head["classes"])
-    cases = tuple(_case(source, row, studies, head["classes"], regions) for row in rows)
+    cases = tuple(_build_case(source, row, studies, head["classes"], regions) for row in rows)
     unused = sorted(studies.keys() - {case.study_id for case in cases})
     if unused:
         raise studies[unused[0]].error("study_id", f"names {unused[0]!r}, which has no image in images.csv")
     return Cohort(head["name"], tuple(head["classes"]), cases, source, head["about"])
 
 
-def _case(
+def _build_case(
     source: Path, row: CsvRow, studies: Mapping[str, CsvRow], classes: list[str], regions: Mapping[str, list[Region]]
 ) -> Case:
-    study = studies.get(same_form(row.need("study_id")))
+    study = studies.get(normalise_form(row.need("study_id")))
     if study is None:
         raise row.error("study_id", f"names {row['study_id']!r}, which studies.csv does not have")
     # a cell of the image speaks before the cell of its study
     labelled = row if row["label"] else study
-    if same_form(labelled.need("label")) not in classes:
+    if normalise_form(labelled.need("label")) not in classes:
         raise labelled.error("label", f"is {labelled['label']!r}, expected one of {classes} (cohort.json)")
-    image = path_inside(source, row.need("path"))
+    image = find_path_inside(source, row.need("path"))
     if image is None:
         raise row.error(
             "path",
@@ -95,23 +95,23 @@ def _case(
         patient_id=study.need("patient_id"),
         image=image,
         label=labelled["label"],
-        regions=tuple(_on(region, image) for region in regions.get(row["image_id"], ())),
-        split=_split(row if row["split"] else study),
+        regions=tuple(_place_on_volume(region, image) for region in regions.get(row["image_id"], ())),
+        split=_parse_split(row if row["split"] else study),
         view=row["view"],
-        shape=_shape(row) if not row["grid"] else _whole(row, "grid"),
-        spacing_mm=_spacing(row) if not row["grid_mm"] else _sizes(row, "grid_mm"),
+        shape=_read_shape(row) if not row["grid"] else _parse_whole_numbers(row, "grid"),
+        spacing_mm=_read_spacing(row) if not row["grid_mm"] else _parse_sizes(row, "grid_mm"),
         facts={name[len(FACT) :]: text for name, text in row.cells.items() if name.startswith(FACT) and text},
     )
 
 
-def _on(region: Region, image: Path) -> Region:
+def _place_on_volume(region: Region, image: Path) -> Region:
     """A region with the volume it marks: a mask of its own file says by its affine which voxels it marks."""
     if isinstance(region, Mask) and isinstance(region.source, Path) and is_volume(region.source) and is_volume(image):
         return replace(region, on=image)
     return region
 
 
-def _split(row: CsvRow) -> Split | None:
+def _parse_split(row: CsvRow) -> Split | None:
     for name in SPLITS:
         if row["split"] == name:
             return name
@@ -120,7 +120,7 @@ def _split(row: CsvRow) -> Split | None:
     return None
 
 
-def _shape(row: CsvRow) -> tuple[int, int] | None:
+def _read_shape(row: CsvRow) -> tuple[int, int] | None:
     width, height = row.integer("width"), row.integer("height")
     if width is None and height is None:
         return None
@@ -131,7 +131,7 @@ def _shape(row: CsvRow) -> tuple[int, int] | None:
     return height, width
 
 
-def _spacing(row: CsvRow) -> tuple[float, float] | None:
+def _read_spacing(row: CsvRow) -> tuple[float, float] | None:
     columns = ("row_spacing_mm", "col_spacing_mm")
     down, across = (row.number_of(column) for column in columns)
     if down is None and across is None:
@@ -143,7 +143,7 @@ def _spacing(row: CsvRow) -> tuple[float, float] | None:
     return down, across
 
 
-def _sizes(row: CsvRow, column: str) -> tuple[float, ...]:
+def _parse_sizes(row: CsvRow, column: str) -> tuple[float, ...]:
     try:
         sizes = tuple(float(word) for word in row[column].split())
     except ValueError:
@@ -153,8 +153,8 @@ def _sizes(row: CsvRow, column: str) -> tuple[float, ...]:
     return sizes
 
 
-def _whole(row: CsvRow, column: str) -> tuple[int, ...]:
-    sizes = _sizes(row, column)
+def _parse_whole_numbers(row: CsvRow, column: str) -> tuple[int, ...]:
+    sizes = _parse_sizes(row, column)
     if any(size != int(size) for size in sizes):
         raise row.error(column, f"is {row[column]!r}, expected three whole numbers with spaces between")
     return tuple(int(size) for size in sizes)
@@ -166,19 +166,19 @@ def _whole(row: CsvRow, column: str) -> tuple[int, ...]:
 def _read_regions(source: Path, image_ids: set[str], classes: list[str]) -> dict[str, list[Region]]:
     path = source / "regions.json"
     if not path.exists():
-        return _masks_by_name(source / "regions" / "mask", image_ids, classes)
+        return _find_masks_by_name(source / "regions" / "mask", image_ids, classes)
     records = read_json(path)
     if not isinstance(records, list):
         raise LayoutError(f"{path} must hold a list of regions.", "See docs/cohorts.md for the layout.")
-    known = {same_form(image_id): image_id for image_id in image_ids}
+    known = {normalise_form(image_id): image_id for image_id in image_ids}
     regions: dict[str, list[Region]] = {}
     for number, record in enumerate(records):
         try:
             named = record["image_id"]
-            image_id = named if named in image_ids else known.get(same_form(str(named)))
+            image_id = named if named in image_ids else known.get(normalise_form(str(named)))
             if image_id is None:
                 raise ValueError(f"image_id {named!r} is not in images.csv")
-            regions.setdefault(image_id, []).append(region_of_record(record, source))
+            regions.setdefault(image_id, []).append(build_region_of_record(record, source))
         except (KeyError, TypeError, ValueError, OverflowError, GeometryError) as error:
             what = f"misses the field {error}" if isinstance(error, KeyError) else str(error)
             raise LayoutError(
@@ -187,16 +187,18 @@ def _read_regions(source: Path, image_ids: set[str], classes: list[str]) -> dict
     return regions
 
 
-def _masks_by_name(folder: Path, image_ids: set[str], classes: list[str]) -> dict[str, list[Region]]:
+def _find_masks_by_name(folder: Path, image_ids: set[str], classes: list[str]) -> dict[str, list[Region]]:
     """Without regions.json: every IMAGE_ID[__LABEL][__NUMBER].png is a focus mask, for all classes or for one."""
     regions: dict[str, list[Region]] = {}
-    known = {same_form(image_id): image_id for image_id in image_ids}
+    known = {normalise_form(image_id): image_id for image_id in image_ids}
     for path in sorted(folder.glob("*.png")):
         words = unquote(path.stem).split("__")
         # the longest image id that fits: ids and labels may hold `__` themselves
         splits = [("__".join(words[:n]), "__".join(words[n:])) for n in range(len(words), 0, -1)]
-        image_id, rest = next(((known[same_form(a)], b) for a, b in splits if same_form(a) in known), ("", ""))
-        rest = same_form(rest)
+        image_id, rest = next(
+            ((known[normalise_form(a)], b) for a, b in splits if normalise_form(a) in known), ("", "")
+        )
+        rest = normalise_form(rest)
         label = rest if rest in classes else re.sub(r"(__|^)\d+$", "", rest)
         if not image_id or label not in ["", *classes]:
             raise LayoutError(

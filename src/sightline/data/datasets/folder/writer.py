@@ -22,14 +22,14 @@ from sightline.data.datasets.folder.format import (
     LAYOUT,
     STUDY_COLUMNS,
     VERSION,
-    bytes_of_gaze,
+    describe_region,
+    encode_gaze,
     read_head,
-    record_of_region,
     save_gaze,
 )
 from sightline.errors import LayoutError
-from sightline.io.files import BEGUN, LOCK_NAME, LONGEST, file_name
-from sightline.io.tables import path_inside, read_table
+from sightline.io.files import BEGUN, LOCK_NAME, LONGEST, make_file_name
+from sightline.io.tables import find_path_inside, read_table
 from sightline.structures.case import Case, Cohort
 from sightline.structures.gaze import Gaze
 from sightline.structures.identifiers import clean_text
@@ -59,20 +59,20 @@ def write_cohort(cohort: Cohort, destination: Path, copy_images: bool = True) ->
         LayoutError: a foreign folder, a missing picture, or something the layout cannot hold.
     """
     destination = Path(destination)
-    kept = {case.image: inside for case in cohort if (inside := _under(destination, case.image))}
+    kept = {case.image: inside for case in cohort if (inside := _make_relative(destination, case.image))}
     masks = [(case, region) for case in cohort for region in case.regions if isinstance(region, Mask)]
     _refuse_foreign(cohort, destination, kept, masks)
-    studies, images, facts = _rows(cohort)
+    studies, images, facts = _build_rows(cohort)
     for case in cohort:
         if not case.image.is_file():
             raise LayoutError(f"{case.image}, the picture of {case.case_id!r}, is missing.", "Restore the picture.")
         if not copy_images and case.image not in kept:
             raise LayoutError(f"{case.image} does not lie under {destination}.", "Let the writer copy the pictures.")
 
-    paths = kept | _new_image_paths(cohort, kept)
+    paths = kept | _choose_new_image_paths(cohort, kept)
     for image, relative in paths.items():
         if image not in kept:
-            _place(destination / relative, partial(shutil.copyfile, image))
+            _write_whole(destination / relative, partial(shutil.copyfile, image))
     records = _write_regions(cohort, destination)
 
     destination.mkdir(parents=True, exist_ok=True)
@@ -80,10 +80,10 @@ def write_cohort(cohort: Cohort, destination: Path, copy_images: bool = True) ->
     own = [c for c in ("grid", "grid_mm", "label", "split") if any(row.get(c) for row in image_rows)]
     _stage_table(destination / "studies.csv", STUDY_COLUMNS, studies)
     _stage_table(destination / "images.csv", [*IMAGE_COLUMNS, *own, *[FACT + name for name in facts]], image_rows)
-    _stage(destination / "regions.json", "[\n" + ",\n".join(_json(r) for r in records) + "\n]\n")
+    _stage_text(destination / "regions.json", "[\n" + ",\n".join(_format_json(r) for r in records) + "\n]\n")
     _require_read_back(destination, studies, image_rows)
     head = {"layout": LAYOUT, "version": VERSION, "name": cohort.name, "classes": list(cohort.classes)}
-    _stage(destination / "cohort.json", json.dumps(head | {"about": dict(cohort.about)}, indent=2) + "\n")
+    _stage_text(destination / "cohort.json", json.dumps(head | {"about": dict(cohort.about)}, indent=2) + "\n")
     (destination / "cohort.json").unlink(missing_ok=True)
     for name in TABLES:
         (destination / (name + STAGED)).replace(destination / name)
@@ -106,7 +106,7 @@ def _require_read_back(
         if len(read) != len(rows):
             raise LayoutError(f"{len(rows)} rows of {table} would be read back as {len(read)}.", "Report this.")
     for image in images:
-        path = path_inside(destination, image["path"])
+        path = find_path_inside(destination, image["path"])
         if path is None or not path.is_file():
             raise LayoutError(f"{image['path']!r} would not be found again.", "Rename the picture.")
 
@@ -127,7 +127,7 @@ def _refuse_foreign(
         return  # an earlier write of ours died while renaming
     ours = {RECORDS} | {path.split("/")[0] for path in kept.values()} | {name + STAGED for name in TABLES}
     for _, mask in masks:
-        if isinstance(mask.source, Path) and (relative := _under(destination, mask.source)):
+        if isinstance(mask.source, Path) and (relative := _make_relative(destination, mask.source)):
             ours.add(relative.split("/")[0])
     foreign = sorted(entry.name for entry in destination.iterdir() if entry.name not in (*ours, LOCK_NAME, BEGUN))
     if foreign:
@@ -137,7 +137,7 @@ def _refuse_foreign(
         )
 
 
-def _under(folder: Path, path: Path) -> str | None:
+def _make_relative(folder: Path, path: Path) -> str | None:
     """`path` relative to `folder` with forward slashes, or None where it lies elsewhere."""
     for a, b in ((folder.absolute(), path.absolute()), (folder.resolve(), path.resolve())):
         if b.is_relative_to(a) and ".." not in b.parts:
@@ -145,31 +145,31 @@ def _under(folder: Path, path: Path) -> str | None:
     return None
 
 
-def _new_image_paths(cohort: Cohort, kept: Mapping[Path, str]) -> dict[Path, str]:
+def _choose_new_image_paths(cohort: Cohort, kept: Mapping[Path, str]) -> dict[Path, str]:
     """images/NAME where the name is unique, else images/CASE_ID/NAME: file names are part of the fingerprint."""
     new = {case.image: case for case in cohort if case.image not in kept}
     taken = {path.casefold() for path in kept.values()}
     names = Counter(image.name.casefold() for image in new)
     paths = {}
     for image, case in new.items():
-        name = image.name if _reads_back(image.name) else file_name(image.name)
+        name = image.name if _survives_table(image.name) else make_file_name(image.name)
         path = f"images/{name}"
         if names[image.name.casefold()] > 1 or path.casefold() in taken:
-            path = f"images/{file_name(case.case_id)}/{name}"
+            path = f"images/{make_file_name(case.case_id)}/{name}"
         number = 2
         while path.casefold() in taken:
-            path, number = f"images/{file_name(case.case_id)}/{number}/{name}", number + 1
+            path, number = f"images/{make_file_name(case.case_id)}/{number}/{name}", number + 1
         taken.add(path.casefold())
         paths[image] = path
     return paths
 
 
-def _reads_back(name: str) -> bool:
+def _survives_table(name: str) -> bool:
     """Whether a file's name comes back from a table as it is, and fits beside a mark that it is being written."""
     return clean_text(name) == name and name.isprintable() and "\\" not in name and len(name.encode()) <= LONGEST
 
 
-def _studies_of(cohort: Cohort) -> Iterator[tuple[str, list[Case]]]:
+def _iterate_studies(cohort: Cohort) -> Iterator[tuple[str, list[Case]]]:
     """Study ids in the order of their first case, each with its cases."""
     studies: dict[str, list[Case]] = {}
     for case in cohort:
@@ -177,10 +177,10 @@ def _studies_of(cohort: Cohort) -> Iterator[tuple[str, list[Case]]]:
     yield from studies.items()
 
 
-def _rows(cohort: Cohort) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]:
+def _build_rows(cohort: Cohort) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]:
     studies: list[dict[str, Any]] = []
     per_image: dict[str, dict[str, str]] = {}
-    for study_id, cases in _studies_of(cohort):
+    for study_id, cases in _iterate_studies(cohort):
         patients = sorted({case.patient_id for case in cases})
         if len(patients) > 1:
             raise LayoutError(f"Study {study_id!r} belongs to several patients: {patients}.", "Give it one patient.")
@@ -205,20 +205,20 @@ def _rows(cohort: Cohort) -> tuple[list[dict[str, Any]], list[dict[str, Any]], l
             down, across = case.spacing_mm or ("", "")
             own |= {"width": width, "height": height, "row_spacing_mm": down, "col_spacing_mm": across}
         else:
-            own |= {"grid": _joined(case.shape), "grid_mm": _joined(case.spacing_mm)}
+            own |= {"grid": _join_sizes(case.shape), "grid_mm": _join_sizes(case.spacing_mm)}
         own |= {FACT + name: text for name, text in case.facts.items()} | per_image.get(case.case_id, {})
         images.append(own)
     return studies, images, facts
 
 
-def _joined(sizes: Sequence[float] | None) -> str:
+def _join_sizes(sizes: Sequence[float] | None) -> str:
     """Sizes along the axes of a volume in one cell; every digit is kept."""
     return " ".join(str(size) for size in sizes or ())
 
 
 def _write_regions(cohort: Cohort, destination: Path) -> list[dict[str, Any]]:
     masks = [r for case in cohort for r in case.regions if isinstance(r, Mask)]
-    kept = {m.source: p for m in masks if isinstance(m.source, Path) and (p := _under(destination, m.source))}
+    kept = {m.source: p for m in masks if isinstance(m.source, Path) and (p := _make_relative(destination, m.source))}
     taken = {path.casefold() for path in kept.values()}
     records = []
     for case in cohort:
@@ -228,17 +228,17 @@ def _write_regions(cohort: Cohort, destination: Path) -> list[dict[str, Any]]:
                 relative = kept.get(region.source, "") if isinstance(region.source, Path) else ""
                 if not relative:
                     suffix = "png" if region.pixels().ndim == 2 else "nii.gz"
-                    relative = _new_path("regions/mask", case.case_id, region.tag.label, suffix, taken)
-                    _place(destination / relative, partial(_save_mask, case, region))
+                    relative = _choose_new_path("regions/mask", case.case_id, region.tag.label, suffix, taken)
+                    _write_whole(destination / relative, partial(_save_mask, case, region))
                     # what was written is this mask alone: 1 is inside, whatever number it had
                     region = replace(region, value=None)
             if isinstance(region, Gaze):
                 # a file that is there stays as it is: the old tables may still name it
-                fits = partial(_holds, destination, bytes_of_gaze(region))
-                relative = _new_path("regions/gaze", case.case_id, region.tag.reader, "npy", taken, fits)
+                fits = partial(_may_write, destination, encode_gaze(region))
+                relative = _choose_new_path("regions/gaze", case.case_id, region.tag.reader, "npy", taken, fits)
                 if not (destination / relative).exists():
-                    _place(destination / relative, partial(save_gaze, region))
-            records.append(record_of_region(case.case_id, region, relative))
+                    _write_whole(destination / relative, partial(save_gaze, region))
+            records.append(describe_region(case.case_id, region, relative))
     return records
 
 
@@ -257,16 +257,16 @@ def _save_mask(case: Case, mask: Mask, path: Path) -> None:
     Image.fromarray(mask.pixels().astype(np.uint8) * np.uint8(255)).save(path, format="PNG")
 
 
-def _holds(destination: Path, content: bytes, relative: str) -> bool:
+def _may_write(destination: Path, content: bytes, relative: str) -> bool:
     """Whether a file does not exist, or holds just this."""
     path = destination / relative
     return not path.exists() or (path.is_file() and path.read_bytes() == content)
 
 
-def _new_path(
+def _choose_new_path(
     folder: str, case_id: str, word: str | None, suffix: str, taken: set[str], fits: Callable[[str], bool] | None = None
 ) -> str:
-    stem = file_name(case_id) + (f"__{file_name(word)}" if word else "")
+    stem = make_file_name(case_id) + (f"__{make_file_name(word)}" if word else "")
     path, number = f"{folder}/{stem}.{suffix}", 2
     while path.casefold() in taken or (fits is not None and not fits(path)):
         path, number = f"{folder}/{stem}__{number}.{suffix}", number + 1
@@ -274,7 +274,7 @@ def _new_path(
     return path
 
 
-def _place(path: Path, make: Callable[[Path], object]) -> None:
+def _write_whole(path: Path, make: Callable[[Path], object]) -> None:
     """Make a file under a temporary name and rename it: it is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # a short name: that of the file may be as long as names can be
@@ -289,25 +289,25 @@ def _stage_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str,
     with path.with_name(path.name + STAGED).open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore", lineterminator="\r\n")
         writer.writeheader()
-        writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+        writer.writerows({name: _clean_cell(value) for name, value in row.items()} for row in rows)
         file.flush()
         os.fsync(file.fileno())
 
 
-def _cell(value: Any) -> Any:
+def _clean_cell(value: Any) -> Any:
     """What a cell can hold: facts are whatever a source wrote, zero bytes and half letters among them."""
     if not isinstance(value, str) or (value.isascii() and value.isprintable()):
         return value
     return value.replace("\0", "").encode("utf-8", errors="backslashreplace").decode("utf-8")
 
 
-def _stage(path: Path, text: str) -> None:
+def _stage_text(path: Path, text: str) -> None:
     with path.with_name(path.name + STAGED).open("w", encoding="utf-8", newline="") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
 
 
-def _json(record: Mapping[str, Any]) -> str:
+def _format_json(record: Mapping[str, Any]) -> str:
     # numpy scalars become the Python number of the same value
     return json.dumps(record, allow_nan=False, default=lambda value: value.item())

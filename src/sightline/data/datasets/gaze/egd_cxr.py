@@ -17,7 +17,7 @@ from sightline.data.datasets.gaze.egd_cxr_tables import (
     read_master,
     read_organ_boxes,
 )
-from sightline.data.datasets.gaze.fixations import Viewing, viewing_of
+from sightline.data.datasets.gaze.fixations import Viewing, build_viewing
 from sightline.data.datasets.gaze.mimic_cxr import find_images
 from sightline.data.split import split_cohort
 from sightline.errors import CohortError, LayoutError, SightlineError
@@ -89,7 +89,7 @@ def read(source: str | Path, options: Options | None = None) -> Cohort:
         counts["not on the id list"] = len(every) - len(wanted)
     counts["no class, or several"] = sum(len(record.marks) != 1 for record in wanted.values())
     wanted = {i: record for i, record in wanted.items() if len(record.marks) == 1}
-    viewing = viewing_of(SCREEN, options.screen_width_mm, options.distance_mm)
+    viewing = build_viewing(SCREEN, options.screen_width_mm, options.distance_mm)
     if not wanted:
         raise LayoutError(
             f"{source / 'master_sheet.csv'}: no record is left (of {len(every)}).",
@@ -108,10 +108,10 @@ def read(source: str | Path, options: Options | None = None) -> Cohort:
     cases = []
     for dicom_id, path in files.items():
         regions = (
-            *_gaze(gazes, wanted[dicom_id], options.gaze, shapes[dicom_id], viewing),
-            *_organs(source, dicom_id, shapes[dicom_id], boxes, counts),
+            *_build_gaze(gazes, wanted[dicom_id], options.gaze, shapes[dicom_id], viewing),
+            *_read_organs(source, dicom_id, shapes[dicom_id], boxes, counts),
         )
-        cases.append(_case(wanted[dicom_id], path, shapes[dicom_id], regions))
+        cases.append(_build_case(wanted[dicom_id], path, shapes[dicom_id], regions))
     counts["without gaze"] = sum(not any(isinstance(r, Gaze) for r in case.regions) for case in cases)
     about = {
         "layout": "EGD-CXR 1.0.0",
@@ -126,14 +126,14 @@ def read(source: str | Path, options: Options | None = None) -> Cohort:
         raise LayoutError(f"{source}: {error.message}", error.remedy) from None
 
 
-def _case(record: Record, path: Path, shape: tuple[int, int], regions: tuple[Region, ...]) -> Case:
+def _build_case(record: Record, path: Path, shape: tuple[int, int], regions: tuple[Region, ...]) -> Case:
     return Case(
         case_id=record.dicom_id, study_id=record.study_id, patient_id=record.patient_id, image=path,
         label=record.marks[0], regions=regions, view="frontal", shape=shape, facts=dict(record.facts),
     )  # fmt: skip
 
 
-def _gaze(
+def _build_gaze(
     gazes: Gazes,
     record: Record,
     kind: Literal["samples", "fixations"],
@@ -151,7 +151,7 @@ def _gaze(
     return (Gaze(*numbers, kind, px_per_deg, spread, Tag("gaze", None, READER)),)
 
 
-def _organs(
+def _read_organs(
     source: Path,
     dicom_id: str,
     shape: tuple[int, int],

@@ -11,11 +11,11 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from sightline.data.datasets.gaze.recordings import time_until_next
+from sightline.data.datasets.gaze.recordings import compute_time_until_next
 from sightline.errors import LayoutError
-from sightline.io.tables import require_even_rows, text_encoding
+from sightline.io.tables import find_text_encoding, require_even_rows
 from sightline.structures.frame import FloatArray
-from sightline.structures.identifiers import same_form
+from sightline.structures.identifiers import normalise_form
 
 SCREEN = (1080, 1920)
 _SIDES = ("top", "bottom", "left", "right")
@@ -51,7 +51,7 @@ def read_master(path: Path, classes: Sequence[str]) -> tuple[list[Record], int]:
     Raises:
         LayoutError: no file, no such columns, a repeated id, or pads that are no numbers.
     """
-    frame = _table(path)
+    frame = _read_table(path)
     columns = {column.strip().lower(): column for column in frame.columns}
     spelled = [tuple(f"image_{side}{end}" for side in _SIDES) for end in ("_pad", "")]
     pads = next((names for names in spelled if all(name in columns for name in names)), None)
@@ -87,7 +87,7 @@ def read_master(path: Path, classes: Sequence[str]) -> tuple[list[Record], int]:
         facts = {name: cells[name] for name in ("gender", "anchor_age") if cells.get(name)}
         records.append(
             Record(
-                _id(cells["dicom_id"]),
+                _parse_id(cells["dicom_id"]),
                 cells["path"],
                 cells["study_id"],
                 cells["patient_id"],
@@ -110,13 +110,13 @@ def read_ids(path: Path) -> set[str]:
     Raises:
         LayoutError: no such column.
     """
-    frame = _table(path)
+    frame = _read_table(path)
     if "filename" not in frame.columns and frame.shape[1] != 1:
         raise LayoutError(
             f"{path} has no column filename; it has {', '.join(frame.columns)}.", "Name ids in one column."
         )
     column = frame["filename"] if "filename" in frame.columns else frame.iloc[:, 0]
-    return {_id(str(text)).removesuffix(".dcm") for text in column if str(text).strip()}
+    return {_parse_id(str(text)).removesuffix(".dcm") for text in column if str(text).strip()}
 
 
 def read_organ_boxes(path: Path, name: str) -> dict[str, tuple[float, float, float, float]]:
@@ -124,7 +124,7 @@ def read_organ_boxes(path: Path, name: str) -> dict[str, tuple[float, float, flo
 
     The file's order of columns is x1, x2, y1, y2.
     """
-    frame = _table(path)
+    frame = _read_table(path)
     missing = [c for c in ("dicom_id", "bbox_name", "x1", "x2", "y1", "y2") if c not in frame.columns]
     if missing:
         raise LayoutError(f"{path} has no column {', '.join(missing)}.", "Restore the published file.")
@@ -136,19 +136,19 @@ def read_organ_boxes(path: Path, name: str) -> dict[str, tuple[float, float, flo
                 raise ValueError
         except ValueError:
             raise LayoutError(f"{path}: a box of {row['dicom_id']} is no number.", "Restore the file.") from None
-        boxes[_id(str(row["dicom_id"]))] = (r0, c0, r1, c1)
+        boxes[_parse_id(str(row["dicom_id"]))] = (r0, c0, r1, c1)
     return boxes
 
 
-def _id(text: str) -> str:
+def _parse_id(text: str) -> str:
     """An id of an image in the form in which the tables are joined."""
-    return same_form(text).lower()
+    return normalise_form(text).lower()
 
 
-def _table(path: Path) -> pd.DataFrame:
+def _read_table(path: Path) -> pd.DataFrame:
     require_even_rows(path, short=True)
     try:
-        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding=text_encoding(path), index_col=False)
+        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding=find_text_encoding(path), index_col=False)
     except FileNotFoundError:
         raise LayoutError(f"{path} does not exist.", "Point at the folder of EGD-CXR 1.0.0.") from None
     except (OSError, ValueError) as error:
@@ -223,9 +223,9 @@ def read_gaze(
     parts: dict[str, list[pd.DataFrame]] = {}
     calibration: dict[tuple[str, str], tuple[float, float, float]] = {}
     ends = {dicom_id[:-CUT] for dicom_id in records}
-    for chunk in _chunks(path):
+    for chunk in _iterate_chunks(path):
         ids = chunk["DICOM_ID"].astype(str)
-        ids = ids.map({text: _id(text) for text in ids.unique()})
+        ids = ids.map({text: _parse_id(text) for text in ids.unique()})
         gazes.counts["read"] += len(chunk)
         known = ids.isin(records.keys())
         cut = ~known & ids.isin(ends)
@@ -247,10 +247,10 @@ def read_gaze(
         gazes.per_session[name] = (sum(x for x, _ in places) / len(places), sum(y for _, y in places) / len(places))
     for dicom_id in list(parts):
         rows = pd.concat(parts.pop(dicom_id))
-        absent = [name for name in _needed(kind) if not np.isfinite(rows[name]).all()]
+        absent = [name for name in _list_needed_columns(kind) if not np.isfinite(rows[name]).all()]
         if absent:
             raise LayoutError(f"{path}: rows of {dicom_id} have no {', '.join(absent)}.", "Restore the published file.")
-        _place(gazes, dicom_id, rows, records[dicom_id], shapes[dicom_id], kind, correct_drift)
+        _add_places(gazes, dicom_id, rows, records[dicom_id], shapes[dicom_id], kind, correct_drift)
     if gazes.disagreeing > 0.02 * max(1, gazes.counts["kept"]):
         raise LayoutError(
             f"{path}: {gazes.disagreeing} of {gazes.counts['kept']} places lie more than {AGREE_PX:g} px from "
@@ -260,11 +260,11 @@ def read_gaze(
     return gazes
 
 
-def _needed(kind: Literal["samples", "fixations"]) -> tuple[str, ...]:
+def _list_needed_columns(kind: Literal["samples", "fixations"]) -> tuple[str, ...]:
     return ("Time (in secs)", "FPOGV") if kind == "samples" else ("FPOGS", "FPOGD", "FPOGV")
 
 
-def _place(
+def _add_places(
     gazes: Gazes,
     dicom_id: str,
     rows: pd.DataFrame,
@@ -289,7 +289,7 @@ def _place(
     if kind == "fixations":
         dwell = np.clip(rows["FPOGD"].to_numpy(np.float64), 0.0, None)
     else:
-        dwell = time_until_next(start)
+        dwell = compute_time_until_next(start)
     valid = rows["FPOGV"].to_numpy(np.float64) == 1
     inside = ((places > 0.0) & (places < np.array(shape))).all(axis=1)
     gazes.counts["invalid"] += int((~valid).sum())
@@ -306,7 +306,7 @@ def _place(
 
 def _require_whole_end(path: Path, columns: int) -> None:
     """Refuse a table whose last row is shorter than its header: a download that broke off."""
-    if text_encoding(path) == "utf-16":
+    if find_text_encoding(path) == "utf-16":
         return  # not as it was published: whoever saved it again has read it to its end
     with path.open("rb") as file:
         size = file.seek(0, 2)
@@ -320,10 +320,10 @@ def _require_whole_end(path: Path, columns: int) -> None:
         )
 
 
-def _chunks(path: Path) -> Any:
+def _iterate_chunks(path: Path) -> Any:
     """The gaze table piece by piece: the published one has a million and a half rows."""
     try:
-        header = pd.read_csv(path, nrows=0, encoding=text_encoding(path), index_col=False).columns
+        header = pd.read_csv(path, nrows=0, encoding=find_text_encoding(path), index_col=False).columns
         missing = [name for name in _GAZE if name not in header]
         if missing:
             raise LayoutError(f"{path} has no column {', '.join(missing)}.", "Restore the published file.")
@@ -332,7 +332,7 @@ def _chunks(path: Path) -> Any:
         numbers = {name: "float64" for name in _GAZE if name not in ("DICOM_ID", "SESSION_ID")}
         yield from pd.read_csv(
             path, usecols=list(_GAZE), dtype={**numbers, "DICOM_ID": str, "SESSION_ID": str}, chunksize=CHUNK_ROWS,
-            encoding=text_encoding(path), index_col=False,
+            encoding=find_text_encoding(path), index_col=False,
         )  # fmt: skip
     except FileNotFoundError:
         raise LayoutError(f"{path} does not exist.", "Point at the folder of EGD-CXR 1.0.0.") from None

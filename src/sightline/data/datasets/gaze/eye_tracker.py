@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from sightline.data.datasets.gaze.fixations import ByDispersion, ByVelocity, Detector, Viewing, viewing_of
+from sightline.data.datasets.gaze.fixations import ByDispersion, ByVelocity, Detector, Viewing, build_viewing
 from sightline.data.datasets.gaze.recordings import (
     SECONDS,
     Recording,
@@ -33,11 +33,11 @@ from sightline.data.datasets.gaze.recordings import (
 from sightline.data.split import refuse_leakage, split_cohort
 from sightline.errors import CohortError, GeometryError, LayoutError
 from sightline.io.image import read_size
-from sightline.io.tables import CsvRow, path_inside, read_json, read_table
+from sightline.io.tables import CsvRow, find_path_inside, read_json, read_table
 from sightline.structures.case import SPLITS, Case, Cohort
 from sightline.structures.frame import Frame
 from sightline.structures.gaze import Gaze
-from sightline.structures.identifiers import same_form
+from sightline.structures.identifiers import normalise_form
 from sightline.structures.tag import Tag
 
 LEAST_ON_PICTURE = 0.2
@@ -117,24 +117,24 @@ def read(source: str | Path, options: Options | None = None) -> Cohort:
     rows = read_table(source / "pictures.csv", ("image_id", "path", "label"), key="image_id")
     if not rows:
         raise LayoutError(f"{source / 'pictures.csv'} names no picture.", "One row a picture.")
-    images = {row["image_id"]: _image(source, row) for row in rows}
+    images = {row["image_id"]: _find_image(source, row) for row in rows}
     shapes = {image_id: read_size(path) for image_id, path in images.items()}
     showings = _read_showings(source / "shown.csv", setup, shapes)
     counts: Counter[str] = Counter({"recordings": len({s.recording for s in showings}), "showings": len(showings)})
     found: dict[str, list[Gaze]] = {}
     for name in dict.fromkeys(showing.recording for showing in showings):
-        path = path_inside(source, name)
+        path = find_path_inside(source, name)
         own = [showing for showing in showings if showing.recording == name]
         if path is None:
             raise own[0].row.error("recording", f"is {name!r}, which leads out of the folder")
         recording = read_recording(path, setup.columns, setup.screen_px)
         for image_id, reader in dict.fromkeys((s.image_id, s.reader) for s in own):
             mine = [s for s in own if (s.image_id, s.reader) == (image_id, reader)]
-            looked = gaze_of(recording, mine, shapes[image_id], setup, options.gaze, counts)
+            looked = collect_gaze(recording, mine, shapes[image_id], setup, options.gaze, counts)
             if looked is not None:
                 found.setdefault(image_id, []).append(looked)
-    classes = tuple(dict.fromkeys(same_form(row.need("label")) for row in rows))
-    cases = tuple(_case(row, images[row["image_id"]], shapes[row["image_id"]], found) for row in rows)
+    classes = tuple(dict.fromkeys(normalise_form(row.need("label")) for row in rows))
+    cases = tuple(_build_case(row, images[row["image_id"]], shapes[row["image_id"]], found) for row in rows)
     counts["pictures without gaze"] = sum(not case.regions for case in cases)
     about = {"layout": "tracker", "counts": format_counts(counts)}
     try:
@@ -147,7 +147,7 @@ def read(source: str | Path, options: Options | None = None) -> Cohort:
         raise LayoutError(f"{source}: {error.message}", error.remedy) from None
 
 
-def gaze_of(
+def collect_gaze(
     recording: Recording,
     showings: Sequence[Showing],
     shape: tuple[int, int],
@@ -176,10 +176,10 @@ def gaze_of(
         when = (recording.time_s >= showing.start_s) & (recording.time_s < showing.stop_s)
         if not when.any():
             run = f"{recording.time_s[0]:g} to {recording.time_s[-1]:g} s"
-            said = (
+            reason = (
                 f"and stop ({showing.start_s:g} to {showing.stop_s:g} s) meet no row of {recording.path.name} ({run})"
             )
-            raise showing.row.error("start", said, "Both are read in the time unit that tracker.json names.")
+            raise showing.row.error("start", reason, "Both are read in the time unit that tracker.json names.")
         what = f"the place of {showing.image_id!r} (row {showing.row.number} of shown.csv)"
         require_place(recording, showing.screen, when, LEAST_ON_PICTURE, what)
         frame = showing.frame((setup.screen_px[0], setup.screen_px[1]), shape)
@@ -193,7 +193,7 @@ def gaze_of(
         degree = None if setup.viewing is None else setup.viewing.screen_px_per_deg * frame.scale
         piece = Gaze(
             places[on], recording.time_s[on] - begin, recording.dwell_s[on], recording.kind, degree,
-            _spread(setup, shape), Tag("gaze", None, showing.reader),
+            _choose_spread(setup, shape), Tag("gaze", None, showing.reader),
         )  # fmt: skip
         if kind == "fixations" and recording.kind == "samples":
             try:
@@ -202,10 +202,10 @@ def gaze_of(
                 raise LayoutError(f"{recording.path}: {error.message}", error.remedy) from None
             counts["fixations"] += len(piece)
         pieces.append(piece)
-    return _joined(pieces)
+    return _join_pieces(pieces)
 
 
-def _joined(pieces: Sequence[Gaze]) -> Gaze | None:
+def _join_pieces(pieces: Sequence[Gaze]) -> Gaze | None:
     """Pieces of one reader as one gaze; a degree is their mean, weighted by how long each was looked at."""
     having = [piece for piece in pieces if len(piece)]
     if not having:
@@ -220,7 +220,7 @@ def _joined(pieces: Sequence[Gaze]) -> Gaze | None:
     return Gaze(places[order], start[order], dwell[order], first.kind, degree, first.spread_px, first.tag)
 
 
-def _spread(setup: _Setup, shape: tuple[int, int]) -> float:
+def _choose_spread(setup: _Setup, shape: tuple[int, int]) -> float:
     return 75.0 * max(shape) / 3056.0 if setup.spread_px is None else setup.spread_px
 
 
@@ -231,7 +231,9 @@ def _read_setup(path: Path) -> _Setup:
     screen = head.get("screen_px")
     if not (isinstance(screen, list) and len(screen) == 2 and all(isinstance(n, int) and n > 0 for n in screen)):
         raise LayoutError(f"{path}: `screen_px` is {screen!r}, expected [rows, columns].", "Write [1080, 1920].")
-    lengths = {name: _length(head.get(name), name, path) for name in ("screen_width_mm", "distance_mm", "spread_px")}
+    lengths = {
+        name: _parse_length(head.get(name), name, path) for name in ("screen_width_mm", "distance_mm", "spread_px")
+    }
     by = head.get("fixations") or {"by": "velocity"}
     by = dict(by) if isinstance(by, dict) else {"by": by}
     owner = _DETECTORS.get(str(by.pop("by", "velocity")))
@@ -242,13 +244,13 @@ def _read_setup(path: Path) -> _Setup:
     return _Setup(
         read_column_map(head, path),
         (screen[0], screen[1]),
-        viewing_of((screen[0], screen[1]), lengths["screen_width_mm"], lengths["distance_mm"]),
+        build_viewing((screen[0], screen[1]), lengths["screen_width_mm"], lengths["distance_mm"]),
         owner(**check_fields(owner, by, path)),
         lengths["spread_px"],
     )
 
 
-def _length(value: Any, name: str, path: Path) -> float | None:
+def _parse_length(value: Any, name: str, path: Path) -> float | None:
     if value is None:
         return None
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1e6:
@@ -259,15 +261,15 @@ def _length(value: Any, name: str, path: Path) -> float | None:
 def _read_showings(path: Path, setup: _Setup, shapes: Mapping[str, tuple[int, int]]) -> list[Showing]:
     unit = SECONDS[setup.columns.time_unit]
     showings = []
-    known = {same_form(image_id): image_id for image_id in shapes}
+    known = {normalise_form(image_id): image_id for image_id in shapes}
     for row in read_table(path, ("recording", "image_id", *_SCREEN)):
-        image_id = row["image_id"] if row["image_id"] in shapes else known.get(same_form(row["image_id"]))
+        image_id = row["image_id"] if row["image_id"] in shapes else known.get(normalise_form(row["image_id"]))
         if image_id is None:
             raise row.error("image_id", f"is {row['image_id']!r}, which pictures.csv does not have")
-        screen = _corners(row, _SCREEN)
+        screen = _parse_corners(row, _SCREEN)
         if screen is None:
             raise row.error("x0", "to y1 are empty, expected where the picture stood on the screen")
-        part = _corners(row, tuple(f"image_{name}" for name in _SCREEN))
+        part = _parse_corners(row, tuple(f"image_{name}" for name in _SCREEN))
         rows, columns = shapes[image_id]
         if part is not None and not (part[0] >= 0 and part[1] >= 0 and part[2] <= rows and part[3] <= columns):
             raise row.error("image_x0", f"to image_y1 reach outside the picture of {rows} x {columns}")
@@ -284,7 +286,7 @@ def _read_showings(path: Path, setup: _Setup, shapes: Mapping[str, tuple[int, in
     return showings
 
 
-def _corners(row: CsvRow, names: Sequence[str]) -> tuple[float, float, float, float] | None:
+def _parse_corners(row: CsvRow, names: Sequence[str]) -> tuple[float, float, float, float] | None:
     values = [row.number_of(name) for name in names]
     if all(value is None for value in values):
         return None
@@ -294,14 +296,14 @@ def _corners(row: CsvRow, names: Sequence[str]) -> tuple[float, float, float, fl
     return y0, x0, y1, x1
 
 
-def _image(source: Path, row: CsvRow) -> Path:
-    path = path_inside(source, row.need("path"))
+def _find_image(source: Path, row: CsvRow) -> Path:
+    path = find_path_inside(source, row.need("path"))
     if path is None or not path.is_file():
         raise row.error("path", f"is {row['path']!r}, which is no file inside the folder", "Put the picture there.")
     return path
 
 
-def _case(row: CsvRow, image: Path, shape: tuple[int, int], found: Mapping[str, Sequence[Gaze]]) -> Case:
+def _build_case(row: CsvRow, image: Path, shape: tuple[int, int], found: Mapping[str, Sequence[Gaze]]) -> Case:
     split = next((name for name in SPLITS if name == row["split"]), None)
     if row["split"] and split is None:
         raise row.error("split", f"is {row['split']!r}, expected one of {list(SPLITS)} or nothing")

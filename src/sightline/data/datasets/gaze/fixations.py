@@ -48,13 +48,13 @@ class ByVelocity:
         Raises:
             GeometryError: not samples, or no threshold in pixels where the geometry is not known.
         """
-        limit = _in_pixels(gaze, self.velocity_deg_per_s, self.velocity_px_per_s, "velocity_px_per_s")
+        limit = _convert_to_pixels(gaze, self.velocity_deg_per_s, self.velocity_px_per_s, "velocity_px_per_s")
         spans: list[Span] = []
-        for start, stop in _runs(gaze.start_s, self.gap_s):
-            slow = _velocity(gaze.places[start:stop], gaze.start_s[start:stop], self.window_s) <= limit
+        for start, stop in _find_runs(gaze.start_s, self.gap_s):
+            slow = _compute_velocity(gaze.places[start:stop], gaze.start_s[start:stop], self.window_s) <= limit
             edges = np.flatnonzero(np.diff(np.concatenate([[False], slow, [False]]).astype(np.int8)))
             spans += [(start + int(a), start + int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
-        return _as_fixations(gaze, [span for span in spans if _duration(gaze, span) >= self.least_s])
+        return _build_fixations(gaze, [span for span in spans if _compute_duration(gaze, span) >= self.least_s])
 
 
 @dataclass(frozen=True)
@@ -82,13 +82,13 @@ class ByDispersion:
         Raises:
             GeometryError: not samples, or no threshold in pixels where the geometry is not known.
         """
-        limit = _in_pixels(gaze, self.dispersion_deg, self.dispersion_px, "dispersion_px")
+        limit = _convert_to_pixels(gaze, self.dispersion_deg, self.dispersion_px, "dispersion_px")
         spans: list[Span] = []
-        for run in _runs(gaze.start_s, self.gap_s):
-            spans += self._of_run(gaze, run, limit)
-        return _as_fixations(gaze, spans)
+        for run in _find_runs(gaze.start_s, self.gap_s):
+            spans += self._iterate_run(gaze, run, limit)
+        return _build_fixations(gaze, spans)
 
-    def _of_run(self, gaze: Gaze, run: Span, limit: float) -> Iterator[Span]:
+    def _iterate_run(self, gaze: Gaze, run: Span, limit: float) -> Iterator[Span]:
         start, end = run
         stops = gaze.start_s + gaze.dwell_s
         while start < end:
@@ -115,7 +115,7 @@ class ByDispersion:
 Detector = ByVelocity | ByDispersion
 
 
-def _in_pixels(gaze: Gaze, degrees: float, pixels: float | None, name: str) -> float:
+def _convert_to_pixels(gaze: Gaze, degrees: float, pixels: float | None, name: str) -> float:
     """A threshold in source pixels."""
     if gaze.kind != "samples":
         raise GeometryError("Fixations are found in samples; this gaze holds fixations already.")
@@ -129,7 +129,7 @@ def _in_pixels(gaze: Gaze, degrees: float, pixels: float | None, name: str) -> f
     return degrees * gaze.px_per_deg
 
 
-def _runs(start_s: FloatArray, gap_s: float) -> list[Span]:
+def _find_runs(start_s: FloatArray, gap_s: float) -> list[Span]:
     """Spans of samples without a gap between them."""
     if not len(start_s):
         return []
@@ -139,7 +139,7 @@ def _runs(start_s: FloatArray, gap_s: float) -> list[Span]:
     return list(pairwise(edges))
 
 
-def _velocity(places: FloatArray, start_s: FloatArray, window_s: float) -> FloatArray:
+def _compute_velocity(places: FloatArray, start_s: FloatArray, window_s: float) -> FloatArray:
     """Source pixels a second of every sample of a run; infinite between two samples of one moment, 0 of a lone one."""
     n = len(start_s)
     if n == 1:
@@ -154,19 +154,19 @@ def _velocity(places: FloatArray, start_s: FloatArray, window_s: float) -> Float
     return np.divide(way, time, out=np.full(n, np.inf), where=time > 0.0)
 
 
-def _duration(gaze: Gaze, span: Span) -> float:
+def _compute_duration(gaze: Gaze, span: Span) -> float:
     """Seconds from the first sample to the end of the last."""
     last = span[1] - 1
     return float(gaze.start_s[last] + gaze.dwell_s[last] - gaze.start_s[span[0]])
 
 
-def _as_fixations(gaze: Gaze, spans: Sequence[Span]) -> Gaze:
+def _build_fixations(gaze: Gaze, spans: Sequence[Span]) -> Gaze:
     means: list[NDArray[np.float64]] = [gaze.places[a:b].mean(axis=0) for a, b in spans]
     return replace(
         gaze,
         places=np.array(means).reshape(-1, 2),
         start_s=np.array([gaze.start_s[a] for a, _ in spans]),
-        dwell_s=np.array([_duration(gaze, span) for span in spans]),
+        dwell_s=np.array([_compute_duration(gaze, span) for span in spans]),
         kind="fixations",
     )
 
@@ -205,7 +205,9 @@ class Viewing:
         return 2.0 * self.distance_mm * math.tan(math.radians(0.5)) * self.screen_px[1] / self.screen_width_mm
 
 
-def viewing_of(screen_px: tuple[int, int], screen_width_mm: float | None, distance_mm: float | None) -> Viewing | None:
+def build_viewing(
+    screen_px: tuple[int, int], screen_width_mm: float | None, distance_mm: float | None
+) -> Viewing | None:
     """The geometry, or None where neither length is known.
 
     Raises:

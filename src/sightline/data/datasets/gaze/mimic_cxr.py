@@ -25,7 +25,7 @@ def find_images(root: Path, wanted: Mapping[str, str]) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for dicom_id, stated in wanted.items():
-        path = _at_its_path(root, stated)
+        path = _find_at_stated_path(root, stated)
         if path is not None:
             found[dicom_id] = path
     if len(found) < len(wanted):
@@ -41,7 +41,7 @@ def find_images(root: Path, wanted: Mapping[str, str]) -> dict[str, Path]:
     return {dicom_id: found[dicom_id] for dicom_id in wanted if dicom_id in found}
 
 
-def _at_its_path(root: Path, stated: str) -> Path | None:
+def _find_at_stated_path(root: Path, stated: str) -> Path | None:
     parts = stated.replace("\\", "/").split("/")
     if not stated or ".." in parts:
         return None

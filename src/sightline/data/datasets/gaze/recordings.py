@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sightline.errors import LayoutError
-from sightline.io.tables import require_even_rows, text_encoding
+from sightline.io.tables import find_text_encoding, require_even_rows
 from sightline.structures.frame import FloatArray
 
 RATES_HZ = (20.0, 2000.0)
@@ -61,29 +61,32 @@ def read_recording(path: Path, columns: TrackerColumns, screen_px: tuple[int, in
         LayoutError: no such file or column, numbers that are none, a clock that runs backwards, a rate no tracker has,
             places in another unit, off the screen, or with x and y exchanged.
     """
-    table = _table(path, columns)
-    time_s = _numbers(path, table, columns.time, columns) * SECONDS[columns.time_unit]
-    x, y = (_numbers(path, table, name, columns) for name in (columns.x, columns.y))
+    table = _read_table(path, columns)
+    time_s = _parse_numbers(path, table, columns.time, columns) * SECONDS[columns.time_unit]
+    x, y = (_parse_numbers(path, table, name, columns) for name in (columns.x, columns.y))
     if not len(time_s) or not np.isfinite(time_s).all():
         raise LayoutError(
             f"{path}: {'no row' if not len(time_s) else f'a cell of {columns.time!r} is empty'}.",
             "Export the recording again, or name other rows in `only`.",
         )
-    lost = ~(np.isfinite(x) & np.isfinite(y)) | ~_valid(path, table, columns)
+    lost = ~(np.isfinite(x) & np.isfinite(y)) | ~_read_valid(path, table, columns)
     if lost.all():
         raise LayoutError(f"{path}: the eyes were found in none of {len(lost)} rows.", "Check `validity` and `valid`.")
     _require_clock(path, time_s, columns)
-    duration = None if columns.duration is None else _numbers(path, table, columns.duration, columns)
+    duration = None if columns.duration is None else _parse_numbers(path, table, columns.duration, columns)
     order = np.argsort(time_s, kind="stable")
     time_s, x, y, lost = time_s[order], x[order], y[order], lost[order]
     if duration is None:
         _require_rate(path, time_s, columns)
-        dwell = time_until_next(time_s)
+        dwell = compute_time_until_next(time_s)
     else:
         dwell = duration[order] * SECONDS[columns.time_unit]
         _require_durations(path, dwell, columns)
     _require_unit(path, np.concatenate([x[~lost], y[~lost]]), columns)
-    places, exchanged = _on_screen(x, y, lost, columns, screen_px), _on_screen(y, x, lost, columns, screen_px)
+    places, exchanged = (
+        _convert_to_screen(x, y, lost, columns, screen_px),
+        _convert_to_screen(y, x, lost, columns, screen_px),
+    )
     recording = Recording(path, time_s, places, exchanged, dwell, "samples" if duration is None else "fixations")
     require_place(recording, (0.0, 0.0, float(screen_px[0]), float(screen_px[1])), None, LEAST_ON_SCREEN, "the screen")
     return recording
@@ -109,11 +112,11 @@ def require_place(
     if not found.any():
         return
 
-    def share(places: FloatArray) -> float:
+    def compute_share(places: FloatArray) -> float:
         low, high = np.array(corners[:2]), np.array(corners[2:])
         return float(((places[found] >= low) & (places[found] <= high)).all(axis=1).mean())
 
-    straight, exchanged = share(recording.places), share(recording.exchanged)
+    straight, exchanged = compute_share(recording.places), compute_share(recording.exchanged)
     if exchanged > straight + CLEARLY_MORE:
         raise LayoutError(
             f"{recording.path}: {straight:.0%} of the gaze lies on {what}, {exchanged:.0%} with x and y exchanged.",
@@ -126,7 +129,7 @@ def require_place(
         )
 
 
-def time_until_next(start_s: FloatArray) -> FloatArray:
+def compute_time_until_next(start_s: FloatArray) -> FloatArray:
     """Seconds each sample counts for: until the next, but a gap of three periods or more counts for nobody."""
     gaps = np.diff(start_s, append=np.nan)
     period = float(np.median(gaps[:-1])) if len(start_s) > 1 else 1.0 / 60.0
@@ -134,18 +137,20 @@ def time_until_next(start_s: FloatArray) -> FloatArray:
     return dwell
 
 
-def _table(path: Path, columns: TrackerColumns) -> pd.DataFrame:
+def _read_table(path: Path, columns: TrackerColumns) -> pd.DataFrame:
     require_even_rows(path, columns.separator, short=True)
     try:
         header = list(
-            pd.read_csv(path, nrows=0, sep=columns.separator, encoding=text_encoding(path), index_col=False).columns
+            pd.read_csv(
+                path, nrows=0, sep=columns.separator, encoding=find_text_encoding(path), index_col=False
+            ).columns
         )
-        found = {name: _column(path, name, header) for name in columns.used}
+        found = {name: _find_column(path, name, header) for name in columns.used}
         if len(set(found.values())) < len(found):
             raise LayoutError(f"{path}: two fields name one column ({', '.join(columns.used)}).", "Fix the map.")
         table = pd.read_csv(
             path, usecols=list(found.values()), dtype=str, keep_default_na=False, sep=columns.separator,
-            encoding=text_encoding(path), index_col=False,
+            encoding=find_text_encoding(path), index_col=False,
         )  # fmt: skip
     except FileNotFoundError:
         raise LayoutError(f"{path} is missing.", "Put the recording there.") from None
@@ -157,7 +162,7 @@ def _table(path: Path, columns: TrackerColumns) -> pd.DataFrame:
     return table
 
 
-def _column(path: Path, name: str, header: list[str]) -> str:
+def _find_column(path: Path, name: str, header: list[str]) -> str:
     if name in header:
         return name
     longer = [column for column in header if column.removeprefix(name).lstrip()[:1] in ("(", "[") and name in column]
@@ -167,7 +172,7 @@ def _column(path: Path, name: str, header: list[str]) -> str:
     return longer[0]
 
 
-def _numbers(path: Path, table: pd.DataFrame, name: str, columns: TrackerColumns) -> FloatArray:
+def _parse_numbers(path: Path, table: pd.DataFrame, name: str, columns: TrackerColumns) -> FloatArray:
     text = table[name].str.strip()
     if columns.decimal == ",":
         text = text.str.replace(",", ".")
@@ -182,11 +187,11 @@ def _numbers(path: Path, table: pd.DataFrame, name: str, columns: TrackerColumns
     return np.array(numbers, dtype=np.float64)
 
 
-def _valid(path: Path, table: pd.DataFrame, columns: TrackerColumns) -> NDArray[np.bool_]:
+def _read_valid(path: Path, table: pd.DataFrame, columns: TrackerColumns) -> NDArray[np.bool_]:
     if columns.validity is None:
         return np.ones(len(table), dtype=bool)
     if columns.least_confidence is not None:
-        return np.asarray(_numbers(path, table, columns.validity, columns) >= columns.least_confidence)
+        return np.asarray(_parse_numbers(path, table, columns.validity, columns) >= columns.least_confidence)
     return np.asarray(table[columns.validity].str.strip().isin(columns.valid), dtype=bool)
 
 
@@ -236,7 +241,7 @@ def _require_unit(path: Path, values: FloatArray, columns: TrackerColumns) -> No
         raise LayoutError(f"{path}: places reach {high:.4g}, which are no pixels.", "place_unit is share.")
 
 
-def _on_screen(
+def _convert_to_screen(
     x: FloatArray, y: FloatArray, lost: NDArray[np.bool_], columns: TrackerColumns, screen_px: tuple[int, int]
 ) -> FloatArray:
     size = np.array(screen_px, dtype=np.float64) if columns.place_unit == "share" else np.ones(2)
@@ -345,28 +350,30 @@ def check_fields(owner: type[Any], values: Mapping[str, Any], where: Path) -> di
         if name not in known:
             raise LayoutError(f"{where}: unknown field {name!r}, expected some of {', '.join(known)}.", "Fix its name.")
         value = tuple(value) if isinstance(value, list) else value
-        if not _fits(value, hints[name]):
-            raise LayoutError(f"{where}: {name!r} is {value!r}, expected {_words(hints[name])}.", "Fix the value.")
+        if not _has_type(value, hints[name]):
+            raise LayoutError(
+                f"{where}: {name!r} is {value!r}, expected {_describe_type(hints[name])}.", "Fix the value."
+            )
         made[name] = float(value) if isinstance(value, int) and not isinstance(value, bool) else value
     return made
 
 
-def _fits(value: Any, hint: Any) -> bool:
+def _has_type(value: Any, hint: Any) -> bool:
     origin, args = get_origin(hint), get_args(hint)
     if origin is Literal:
         return value in args
     if origin in (Union, types.UnionType):
-        return any(_fits(value, arg) for arg in args)
+        return any(_has_type(value, arg) for arg in args)
     if origin is tuple:
-        return isinstance(value, tuple) and all(_fits(item, args[0]) for item in value)
+        return isinstance(value, tuple) and all(_has_type(item, args[0]) for item in value)
     if origin is not None:
-        return isinstance(value, dict) and all(_fits(item, str) for pair in value.items() for item in pair)
+        return isinstance(value, dict) and all(_has_type(item, str) for pair in value.items() for item in pair)
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     return isinstance(value, hint)
 
 
-def _words(hint: Any) -> str:
+def _describe_type(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return " or ".join(repr(word) for word in get_args(hint))
     return getattr(hint, "__name__", str(hint)) if get_origin(hint) is None else str(hint)

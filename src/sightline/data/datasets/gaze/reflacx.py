@@ -15,10 +15,10 @@ from sightline.data.datasets.gaze.mimic_cxr import find_images
 from sightline.data.split import refuse_leakage
 from sightline.errors import CohortError, LayoutError
 from sightline.io.image import read_size
-from sightline.io.tables import CsvRow, path_inside, read_table, require_even_rows, text_encoding
+from sightline.io.tables import CsvRow, find_path_inside, find_text_encoding, read_table, require_even_rows
 from sightline.structures.case import Case, Cohort, Split
 from sightline.structures.gaze import Gaze
-from sightline.structures.identifiers import same_form
+from sightline.structures.identifiers import normalise_form
 from sightline.structures.regions import Box, Polygon, Region
 from sightline.structures.tag import Tag
 
@@ -89,12 +89,12 @@ def read(source: str | Path, options: Options | None = None) -> Cohort:
             )
         regions: list[Region] = []
         for reading in group:
-            found = gaze_of_reading(source, reading, options.gaze, options.rate_hz, counts)
+            found = build_gaze_of_reading(source, reading, options.gaze, options.rate_hz, counts)
             regions += [] if found is None else [found]
-            regions += _marks(
+            regions += _read_marks(
                 source / "main_data" / reading.reading_id, reading, options.findings, options.certainty, counts
             )
-        cases.append(_case(group, path, str(labels[dicom_id]), tuple(regions)))
+        cases.append(_build_case(group, path, str(labels[dicom_id]), tuple(regions)))
     about = {
         "layout": "REFLACX 1.0.0",
         "licence": "PhysioNet Credentialed Health Data License 1.5.0",
@@ -114,14 +114,14 @@ def label_image(
 ) -> str | None:
     """The class of an image, or None where no reading was asked about one of the findings."""
 
-    def present(name: str) -> bool | None:
+    def is_present(name: str) -> bool | None:
         asked = [reading.certainties[name] >= certainty for reading in readings if name in reading.certainties]
         return 2 * sum(asked) >= len(asked) if asked else None
 
     if not findings:
         either = [any(value >= certainty for value in reading.certainties.values()) for reading in readings]
         return "finding" if 2 * sum(either) >= len(either) else "no finding"
-    answers = {name: present(name) for name in findings}
+    answers = {name: is_present(name) for name in findings}
     if None in answers.values():
         return None
     positive = [name for name, answer in answers.items() if answer]
@@ -129,7 +129,7 @@ def label_image(
     return positive[0] if positive else "none of these"
 
 
-def _case(readings: Sequence[ReadingRecord], path: Path, label: str, regions: tuple[Region, ...]) -> Case:
+def _build_case(readings: Sequence[ReadingRecord], path: Path, label: str, regions: tuple[Region, ...]) -> Case:
     first = readings[0]
     for reading in readings:
         if (reading.patient_id, reading.split, reading.shape) != (first.patient_id, first.split, first.shape):
@@ -150,7 +150,7 @@ def _case(readings: Sequence[ReadingRecord], path: Path, label: str, regions: tu
     )  # fmt: skip
 
 
-def _marks(
+def _read_marks(
     folder: Path, reading: ReadingRecord, findings: Sequence[str], certainty: int, counts: Counter[str]
 ) -> list[Region]:
     """Ellipses that are certain enough, for the classes that they speak for; the box around lungs and heart."""
@@ -161,14 +161,16 @@ def _marks(
             continue
         spoken = [name for name in findings if name.lower() in mark.labels] if findings else ["finding"]
         counts["ellipse of other findings"] += not spoken
-        regions += [Polygon((ellipse(mark.corners),), Tag("finding", name, reading.reading_id)) for name in spoken]
+        regions += [
+            Polygon((build_ellipse(mark.corners),), Tag("finding", name, reading.reading_id)) for name in spoken
+        ]
     for mark in read_marks(folder / "chest_bounding_box.csv", certain=False):
         r0, c0, r1, c1 = mark.corners
         regions.append(Box((r0, c0), (r1, c1), Tag("organ", None, reading.reading_id)))
     return regions
 
 
-def ellipse(corners: tuple[float, float, float, float]) -> tuple[tuple[float, float], ...]:
+def build_ellipse(corners: tuple[float, float, float, float]) -> tuple[tuple[float, float], ...]:
     """The ellipse that fills an upright box, as a ring of `SIDES` points; of the same area as the ellipse.
 
     Args:
@@ -250,7 +252,7 @@ def read_metadata(folder: Path) -> list[ReadingRecord]:
     for phase in PHASES:
         path = folder / f"metadata_phase_{phase}.csv"
         if path.is_file():
-            readings += [_reading(row, phase) for row in read_table(path, _IDS, key="id")]
+            readings += [_parse_reading(row, phase) for row in read_table(path, _IDS, key="id")]
     if not readings:
         raise LayoutError(
             f"{folder} has no reading: metadata_phase_1.csv, _2.csv, _3.csv are missing or empty.",
@@ -262,7 +264,7 @@ def read_metadata(folder: Path) -> list[ReadingRecord]:
     return readings
 
 
-def _reading(row: CsvRow, phase: int) -> ReadingRecord:
+def _parse_reading(row: CsvRow, phase: int) -> ReadingRecord:
     rows, columns = (row.number_of(f"image_size_{axis}") for axis in "yx")
     for axis, size in (("y", rows), ("x", columns)):
         if size is None or size < 1 or size != int(size):
@@ -278,10 +280,10 @@ def _reading(row: CsvRow, phase: int) -> ReadingRecord:
         certainties[name] = int(value)
     if not certainties:
         raise LayoutError(f"{row.path} has no column of a finding, e.g. {_LATE[2]}.", "Restore the published metadata.")
-    if path_inside(row.path.parent, row.need("id")) is None or "/" in row["id"]:
+    if find_path_inside(row.path.parent, row.need("id")) is None or "/" in row["id"]:
         raise row.error("id", f"is {row['id']!r}, which is no name of a folder")
     image = row["image"].replace("\\", "/")
-    dicom_id = same_form(row.need("dicom_id")).lower()
+    dicom_id = normalise_form(row.need("dicom_id")).lower()
     study = next((p[1:] for p in reversed(PurePosixPath(image).parts) if p[:1] == "s" and p[1:].isdigit()), None)
     return ReadingRecord(
         row["id"], dicom_id, row.need("subject_id"), study or dicom_id, image,
@@ -311,7 +313,7 @@ def read_marks(path: Path, *, certain: bool) -> list[Mark]:
     return marks
 
 
-def gaze_of_reading(
+def build_gaze_of_reading(
     source: Path, reading: ReadingRecord, kind: Literal["samples", "fixations"], rate_hz: float, counts: Counter[str]
 ) -> Gaze | None:
     """The gaze of a reading in source pixels, or None where it was discarded or no place lies on the image.
@@ -331,13 +333,13 @@ def gaze_of_reading(
         return None
     if kind == "fixations":
         path = source / "main_data" / reading.reading_id / "fixations.csv"
-        table = _numbers(path, ("timestamp_start_fixation", "timestamp_end_fixation", *_PLACE, *_DEGREE))
+        table = _read_numbers(path, ("timestamp_start_fixation", "timestamp_end_fixation", *_PLACE, *_DEGREE))
         start = table["timestamp_start_fixation"].to_numpy()
         dwell = table["timestamp_end_fixation"].to_numpy() - start
     else:
         path = source / "gaze_data" / reading.reading_id / "gaze.csv"
-        table = _numbers(path, ("timestamp_sample", *_PLACE, *_DEGREE))
-        table = _thinned(table, rate_hz)
+        table = _read_numbers(path, ("timestamp_sample", *_PLACE, *_DEGREE))
+        table = _thin_samples(table, rate_hz)
         start, dwell = table["timestamp_sample"].to_numpy(), table["dwell"].to_numpy()
     if not np.isfinite(start).all() or not np.isfinite(dwell).all() or (dwell < 0.0).any():
         raise LayoutError(f"{path}: a time is missing, or a fixation ends before it starts.", "Restore the file.")
@@ -352,7 +354,7 @@ def gaze_of_reading(
         counts["reading without gaze"] += 1
         return None
     resolution = table[list(_DEGREE)].to_numpy()[order].mean(axis=1)
-    px_per_deg = _mean(resolution, dwell[order])
+    px_per_deg = _average_weighted(resolution, dwell[order])
     # the publishers' own maps spread a fixation by one degree (Bigolin Lanfredi 2022)
     spread = 75.0 * max(reading.shape) / 3056.0 if px_per_deg is None else px_per_deg
     begin = float(start.min())
@@ -362,14 +364,14 @@ def gaze_of_reading(
     )  # fmt: skip
 
 
-def _mean(values: np.ndarray, weights: np.ndarray) -> float | None:
+def _average_weighted(values: np.ndarray, weights: np.ndarray) -> float | None:
     good = np.isfinite(values) & (values > 0.0)
     if not good.any():
         return None
     return float(np.average(values[good], weights=weights[good]) if weights[good].sum() > 0 else values[good].mean())
 
 
-def _thinned(table: pd.DataFrame, rate_hz: float) -> pd.DataFrame:
+def _thin_samples(table: pd.DataFrame, rate_hz: float) -> pd.DataFrame:
     """1000 Hz samples averaged over 1 / rate_hz; each counts for as long as the eyes were found in it."""
     time = table["timestamp_sample"]
     period = float(time.diff().median()) if len(table) > 1 else 0.001
@@ -381,10 +383,12 @@ def _thinned(table: pd.DataFrame, rate_hz: float) -> pd.DataFrame:
     return means
 
 
-def _numbers(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+def _read_numbers(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     require_even_rows(path, short=True)
     try:
-        return pd.read_csv(path, usecols=list(columns), dtype="float64", encoding=text_encoding(path), index_col=False)
+        return pd.read_csv(
+            path, usecols=list(columns), dtype="float64", encoding=find_text_encoding(path), index_col=False
+        )
     except FileNotFoundError:
         raise LayoutError(
             f"{path} is missing.", "Samples need gaze_data, fixations main_data of REFLACX 1.0.0."

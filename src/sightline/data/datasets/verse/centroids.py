@@ -67,7 +67,7 @@ def read_centroids(path: Path) -> Centroids:
     directions = [entry["direction"] for entry in document if "direction" in entry]
     if len(directions) > 1:
         raise LayoutError(f"{path}: {len(directions)} directions are stated.", "Keep the one that holds.")
-    direction = _direction(directions[0], path) if directions else CHALLENGE_DIRECTION
+    direction = _parse_direction(directions[0], path) if directions else CHALLENGE_DIRECTION
     points: dict[int, tuple[float, float, float]] = {}
     skipped: list[int] = []
     for number, entry in enumerate(document, start=1):
@@ -75,7 +75,7 @@ def read_centroids(path: Path) -> Centroids:
             if "direction" not in entry:
                 raise LayoutError(f"{path}: entry {number} has neither label nor direction: {entry}.", "Remove it.")
             continue
-        label = _label(entry["label"], number, path)
+        label = _parse_label(entry["label"], number, path)
         if label in NOT_VERTEBRAE:
             continue
         if label in points or label in skipped:
@@ -83,7 +83,7 @@ def read_centroids(path: Path) -> Centroids:
                 f"{path}: label {label} ({LEVELS[label]}) stands there twice (entry {number}).",
                 "Keep one entry for each vertebra.",
             )
-        x, y, z = (_coordinate(entry, axis, number, path) for axis in "XYZ")
+        x, y, z = (_parse_coordinate(entry, axis, number, path) for axis in "XYZ")
         if any(map(math.isnan, (x, y, z))):
             skipped.append(label)
         else:
@@ -96,7 +96,7 @@ def read_centroids(path: Path) -> Centroids:
     return Centroids(path, direction, not directions, points, tuple(skipped))
 
 
-def vertebrae_of(
+def place_vertebrae(
     centroids: Centroids, shape: Sequence[int], orientation: Direction, spacing_mm: Sequence[float]
 ) -> tuple[Vertebra, ...]:
     """The vertebrae from head to foot (T13 between T12 and L1), placed in a CT's own array.
@@ -169,7 +169,7 @@ def write_centroids(path: Path, vertebrae: Iterable[Vertebra], orientation: Dire
         partial.unlink(missing_ok=True)
 
 
-def _direction(value: Any, path: Path) -> Direction:
+def _parse_direction(value: Any, path: Path) -> Direction:
     letters = value if isinstance(value, list) else []
     axes = [{"R": "R", "L": "R", "A": "A", "P": "A", "S": "S", "I": "S"}.get(str(letter)) for letter in letters]
     if sorted(map(str, axes)) != ["A", "R", "S"]:
@@ -180,7 +180,7 @@ def _direction(value: Any, path: Path) -> Direction:
     return letters[0], letters[1], letters[2]
 
 
-def _label(value: Any, number: int, path: Path) -> int:
+def _parse_label(value: Any, number: int, path: Path) -> int:
     try:
         label = int(value)
         if isinstance(value, bool) or label != float(value):
@@ -195,7 +195,7 @@ def _label(value: Any, number: int, path: Path) -> int:
     return label
 
 
-def _coordinate(entry: Mapping[str, Any], axis: str, number: int, path: Path) -> float:
+def _parse_coordinate(entry: Mapping[str, Any], axis: str, number: int, path: Path) -> float:
     value = entry.get(axis, "absent")
     try:
         number_of = math.nan if value is None else float(value)

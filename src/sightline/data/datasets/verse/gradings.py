@@ -89,7 +89,7 @@ def read_gradings(path: Path, columns: Mapping[str, str] | None = None) -> tuple
     if not rows:
         raise LayoutError(f"{path}: the table has no rows.", "Give the table of gradings.")
     if "{level}" in named.get("grade", ""):
-        return tuple(_wide(rows, header, named, path))
+        return tuple(_read_wide_table(rows, header, named, path))
     lost = [column for field in FIELDS if (column := named.get(field, field)) not in header]
     refused = [c for f in FIELDS if (c := named.get(f, f)) in lost and (f in _REQUIRED or f in named)]
     if refused:
@@ -97,17 +97,17 @@ def read_gradings(path: Path, columns: Mapping[str, str] | None = None) -> tuple
             f"{path} lacks the columns {refused}; it has {header}.",
             f"Map the table's own columns, e.g. columns={{'grade': '{header[-1]}'}}; fields are {', '.join(FIELDS)}.",
         )
-    return tuple(_grading(row, {field: named.get(field, field) for field in FIELDS}, None) for row in rows)
+    return tuple(_build_grading(row, {field: named.get(field, field) for field in FIELDS}, None) for row in rows)
 
 
-def subject_name(text: str) -> str:
+def normalise_subject_name(text: str) -> str:
     """`sub-verse004`, `Verse004`, `004` and `4` all name `verse004`."""
     name = text.strip().lower().removeprefix("sub-")
     digits = re.fullmatch(r"0*(\d+)(?:\.0)?", name)
     return f"verse{int(digits.group(1)):03d}" if digits else name
 
 
-def vertebra_number(text: str) -> int | None:
+def parse_vertebra_number(text: str) -> int | None:
     """VerSe's number of a vertebra given as number or level (`20`, `L1`, `Th12`, `BWK12`), or None."""
     number = re.fullmatch(r"(\d{1,2})(?:\.0)?", text.strip())
     if number:
@@ -119,7 +119,7 @@ def vertebra_number(text: str) -> int | None:
     return LABELS.get(f"{letter}{level.group(4)}")
 
 
-def _wide(rows: list[CsvRow], header: list[str], named: Mapping[str, str], path: Path) -> Iterable[Grading]:
+def _read_wide_table(rows: list[CsvRow], header: list[str], named: Mapping[str, str], path: Path) -> Iterable[Grading]:
     levels = [level for level in LABELS if named["grade"].replace("{level}", level) in header]
     if not levels or named.get("subject", "subject") not in header:
         raise LayoutError(
@@ -131,27 +131,27 @@ def _wide(rows: list[CsvRow], header: list[str], named: Mapping[str, str], path:
         for level in levels:
             names = {field: named.get(field, field).replace("{level}", level) for field in FIELDS}
             if row[names["grade"]].strip().lower() not in _ABSENT:  # an empty cell: this level is not in the scan
-                yield _grading(row, names, LABELS[level])
+                yield _build_grading(row, names, LABELS[level])
 
 
-def _grading(row: CsvRow, names: Mapping[str, str], label: int | None) -> Grading:
+def _build_grading(row: CsvRow, names: Mapping[str, str], label: int | None) -> Grading:
     if label is None:
-        label = vertebra_number(row.need(names["label"]))
+        label = parse_vertebra_number(row.need(names["label"]))
         if label is None:
             raise row.error(names["label"], f"is {row[names['label']]!r}, expected a VerSe number or a level like T12")
     return Grading(
-        subject_name(row.need(names["subject"])),
+        normalise_subject_name(row.need(names["subject"])),
         row[names["series"]].strip().lower().removeprefix("sub-").removesuffix("_ct"),
         label,
-        _grade(row, names["grade"]),
-        _deformity(row, names["deformity"]),
+        _parse_grade(row, names["grade"]),
+        _parse_deformity(row, names["deformity"]),
         _flag(row, names["foreign"]),
         _flag(row, names["excluded"]),
         f"row {row.number} ({row[names['subject']]}, {LEVELS[label]})",
     )
 
 
-def _grade(row: CsvRow, column: str) -> int | None:
+def _parse_grade(row: CsvRow, column: str) -> int | None:
     text = row[column].strip().lower()
     if text in _ABSENT:
         return None
@@ -161,7 +161,7 @@ def _grade(row: CsvRow, column: str) -> int | None:
     return int(match.group(1))
 
 
-def _deformity(row: CsvRow, column: str) -> str:
+def _parse_deformity(row: CsvRow, column: str) -> str:
     text = row[column].strip().lower()
     if text not in _DEFORMITIES and text not in _ABSENT:
         raise row.error(column, f"is {row[column]!r}, expected wedge, biconcave, crush or nothing")

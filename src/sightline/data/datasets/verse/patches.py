@@ -56,7 +56,7 @@ def cut(
         CohortError: no vertebra has a grade, or published splits divide a patient.
     """
     options = options or Options()
-    spines, unread = verse.read(source, gradings=options.gradings, columns=_column_map(options.columns))
+    spines, unread = verse.read(source, gradings=options.gradings, columns=_read_column_map(options.columns))
     cohort, uncut = write_patch_cohort(
         spines,
         destination,
@@ -71,7 +71,7 @@ def cut(
     return cohort, (*unread, *uncut)
 
 
-def _column_map(path: Path | None) -> dict[str, str] | None:
+def _read_column_map(path: Path | None) -> dict[str, str] | None:
     if path is None:
         return None
     named = read_json(path)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sightline.data.datasets.verse.centroids import Centroids, read_centroids, vertebrae_of
+from sightline.data.datasets.verse.centroids import Centroids, place_vertebrae, read_centroids
 from sightline.data.datasets.verse.gradings import Grading, read_gradings
 from sightline.data.spine.vertebrae import LEVELS, Spine
 from sightline.errors import GeometryError, LayoutError, SightlineError
@@ -65,19 +65,19 @@ def read(
     unplaced: set[tuple[str, int]] = set()
     for one in kept:
         try:
-            spine, skipped = _spine(one)
+            spine, skipped = _read_spine(one)
         except SightlineError as error:
             rejects.append(Reject(one.first_file, error.message, error.remedy))
             lost[one.subject] |= {one.name, one.scan}
         else:
             spines.append(spine)
             unplaced |= {(spine.series, label) for label in skipped}
-    spines, straddling = _one_split_each(spines)
+    spines, straddling = _keep_one_split_each(spines)
     for spine, reject in straddling:
         rejects.append(reject)
         lost[spine.subject] |= {spine.series, spine.facts["scan"]}
     if table:
-        spines, idle = _graded(spines, rows, lost, unplaced, table)
+        spines, idle = _add_all_grades(spines, rows, lost, unplaced, table)
         if idle:
             named = ", ".join(row.place for row in idle[:3])
             reason = f"{len(idle)} rows grade vertebrae of series left out or without centroid, e.g. {named}."
@@ -85,7 +85,7 @@ def read(
     return tuple(spines), tuple(rejects)
 
 
-def _spine(one: SeriesFiles) -> tuple[Spine, tuple[int, ...]]:
+def _read_spine(one: SeriesFiles) -> tuple[Spine, tuple[int, ...]]:
     """The spine without grades, and the labels whose centroid has no numbers."""
     image, listed = one.files.get("ct"), one.files.get("centroids")
     if image is None:
@@ -100,7 +100,7 @@ def _spine(one: SeriesFiles) -> tuple[Spine, tuple[int, ...]]:
         )
     header = read_volume_header(image)
     centroids = read_centroids(listed)
-    vertebrae = vertebrae_of(centroids, header.shape, header.orientation, header.spacing_mm)
+    vertebrae = place_vertebrae(centroids, header.shape, header.orientation, header.spacing_mm)
     masks = {what: one.files.get(what) for what in ("labels", "subregions", "finding")}
     for mask in masks.values():
         if mask is not None:
@@ -115,12 +115,12 @@ def _spine(one: SeriesFiles) -> tuple[Spine, tuple[int, ...]]:
         masks["finding"],
         one.split,
         one.source,
-        _facts(one, header, centroids),
+        _collect_facts(one, header, centroids),
     )
     return spine, centroids.skipped
 
 
-def _facts(one: SeriesFiles, header: VolumeHeader, centroids: Centroids) -> dict[str, str]:
+def _collect_facts(one: SeriesFiles, header: VolumeHeader, centroids: Centroids) -> dict[str, str]:
     facts = {
         "scan": one.scan,
         "orientation": "".join(header.orientation),
@@ -143,7 +143,7 @@ def _require_same_grid(ct: VolumeHeader, other: VolumeHeader, image: Path, mask:
         )
 
 
-def _one_split_each(spines: Sequence[Spine]) -> tuple[list[Spine], list[tuple[Spine, Reject]]]:
+def _keep_one_split_each(spines: Sequence[Spine]) -> tuple[list[Spine], list[tuple[Spine, Reject]]]:
     """Leave out, of a patient in several splits, all but the series of the latest (test before val before train)."""
     latest: dict[str, int] = {}
     for spine in spines:
@@ -161,7 +161,7 @@ def _one_split_each(spines: Sequence[Spine]) -> tuple[list[Spine], list[tuple[Sp
     return kept, straddling
 
 
-def _graded(
+def _add_all_grades(
     spines: Sequence[Spine],
     rows: Sequence[Grading],
     lost: Mapping[str, set[str]],
@@ -174,7 +174,7 @@ def _graded(
         by_subject[spine.subject].append(spine)
     patients = {spine.facts["scan"]: spine.subject for spine in spines}
     patients |= {scan: subject for subject, scans in lost.items() for scan in scans}
-    said: dict[tuple[str, int], Grading] = {}
+    gradings: dict[tuple[str, int], Grading] = {}
     unmatched: list[Grading] = []
     idle: list[Grading] = []
     for row in rows:
@@ -188,7 +188,7 @@ def _graded(
             excused |= subject in lost and (not series or series in lost[subject])
             (idle if excused else unmatched).append(row)
         for spine in placed:
-            earlier = said.setdefault((spine.series, row.label), row)
+            earlier = gradings.setdefault((spine.series, row.label), row)
             if earlier.verdict != row.verdict:
                 raise LayoutError(f"{table}: {row.place} contradicts {earlier.place}.", "Keep the row that holds.")
     if unmatched:
@@ -198,13 +198,13 @@ def _graded(
             f"{'; ...' if len(unmatched) > 8 else ''}.",
             "Check the column map and the subjects' names, or remove rows whose CT is not there.",
         )
-    return [_with_grades(spine, said) for spine in spines], idle
+    return [_add_grades(spine, gradings) for spine in spines], idle
 
 
-def _with_grades(spine: Spine, said: Mapping[tuple[str, int], Grading]) -> Spine:
+def _add_grades(spine: Spine, gradings: Mapping[tuple[str, int], Grading]) -> Spine:
     vertebrae = []
     for vertebra in spine.vertebrae:
-        row = said.get((spine.series, vertebra.label))
+        row = gradings.get((spine.series, vertebra.label))
         if row is not None:
             grade, deformity, foreign, excluded = row.verdict
             vertebra = replace(vertebra, grade=grade, deformity=deformity, foreign=foreign, excluded=excluded)
@@ -272,11 +272,11 @@ def find_series(source: Path) -> list[SeriesFiles]:
     """All series of a tree by subject and name; the same series of two archives stands there twice."""
     groups: dict[tuple[Path, str], SeriesFiles] = {}
     for path in sorted(source.rglob("*")):
-        found = _parsed(path, source)
+        found = _parse_path(path, source)
         if found is not None:
             earlier = groups.setdefault((found.root, found.name), found)
             groups[found.root, found.name] = replace(earlier, files={**found.files, **earlier.files})
-    series = _joined(list(groups.values()))
+    series = _join_files(list(groups.values()))
     # a scan that one archive lists under its own number belongs to the patient that another archive names
     patients = {one.scan: one.subject for one in series if one.scan != one.subject}
     series = [replace(one, subject=patients.get(one.subject, one.subject)) for one in series]
@@ -317,7 +317,7 @@ def _is_complete(one: SeriesFiles) -> bool:
     return "ct" in one.files and "centroids" in one.files
 
 
-def _parsed(path: Path, source: Path) -> SeriesFiles | None:
+def _parse_path(path: Path, source: Path) -> SeriesFiles | None:
     name = path.name.lower()
     if path.name.startswith(".") or not name.endswith((".nii", ".nii.gz", ".json")) or not path.is_file():
         return None
@@ -360,7 +360,7 @@ def _parsed(path: Path, source: Path) -> SeriesFiles | None:
     )
 
 
-def _joined(series: list[SeriesFiles]) -> list[SeriesFiles]:
+def _join_files(series: list[SeriesFiles]) -> list[SeriesFiles]:
     """Give a CT the files of its own that lie elsewhere in the tree, or whose name lacks the CT's `dir-`."""
     images = [one for one in series if "ct" in one.files]
     others = [one for one in series if "ct" not in one.files]

@@ -64,14 +64,14 @@ class ChestBody:
         c = 0.5 + (np.asarray(column) - 0.5) * self.wide + self.lean * (r - 0.5)
         return r * self.height, c * self.width
 
-    def filled(self, outline: FloatArray) -> Bools:
+    def fill_outline(self, outline: FloatArray) -> Bools:
         """The inside of a closed spline through places [n, 2] of the standard chest."""
         r, c = self.place(outline[:, 0], outline[:, 1])
         knots = np.stack([np.append(r, r[0]), np.append(c, c[0])], axis=1)
         points = CubicSpline(np.arange(len(knots)), knots, bc_type="periodic")(np.linspace(0, len(r), 12 * len(r)))
         return fill_ring(points, self.shape)
 
-    def soft(self, field: FloatArray | Bools, share: float) -> FloatArray:
+    def blur(self, field: FloatArray | Bools, share: float) -> FloatArray:
         """A Gaussian blur; `share` of the picture's width is its standard deviation."""
         sigma = max(0.6, share * self.width)
         step = max(1, int(sigma / 2.5))
@@ -88,17 +88,17 @@ class ChestBody:
 
     def bulk(self, mask: Bools, edge: float, deep: float, rim: float) -> FloatArray:
         """How thick a rounded organ is, 0..1: `rim` just inside its edge, 1 where the edge is far."""
-        inner = 2.0 * self.soft(mask, deep) - 1.0
-        return self.soft(mask, edge) * (rim + (1.0 - rim) * np.clip(inner, 0.0, 1.0))
+        inner = 2.0 * self.blur(mask, deep) - 1.0
+        return self.blur(mask, edge) * (rim + (1.0 - rim) * np.clip(inner, 0.0, 1.0))
 
     def air(self, lungs: Bools) -> FloatArray:
         """How deep the lungs are along the beam, 0..1: sharp at the wall and the domes, soft along the spine."""
         crisp = self.bulk(lungs, 0.0035, 0.055, 0.62)
         # before and behind the spine the lungs reach across the middle
-        between = self.filled(np.array([
+        between = self.fill_outline(np.array([
             (0.13, 0.47), (0.13, 0.53), (0.45, 0.54), (0.72, 0.54), (0.72, 0.46), (0.45, 0.46),
         ]))  # fmt: skip
-        wide = self.soft(lungs + 0.45 * (between & ~lungs), 0.022)
+        wide = self.blur(lungs + 0.45 * (between & ~lungs), 0.022)
         near = np.exp(-np.square(np.square((self.columns - 0.5 - self.lean * (self.rows - 0.5)) / 0.075)))
         return np.asarray((1.0 - near) * crisp + near * np.minimum(wide, 0.85))
 
@@ -111,7 +111,7 @@ class ChestBody:
             outline = outline * [1.0, -1.0] + [0.0, 1.0]
             outline[low, 0] += self.right_dome
         outline[:, 1] += self.turn * (0.4 if left else 1.0)
-        return self.filled(outline)
+        return self.fill_outline(outline)
 
     def silhouette(self, ratio: float, chest: float) -> tuple[Bools, Bools]:
         """Heart and great vessels as one shadow, and the heart alone.
@@ -135,13 +135,13 @@ class ChestBody:
         heart = [
             (0.400, 0.470), (0.385, 0.535), (0.405, 0.575), *wall[8:18], (0.520, right + 0.014), (0.450, right + 0.045)
         ]  # fmt: skip
-        whole = self.filled(np.array(wall))
-        return whole, self.filled(np.array(heart)) & whole
+        whole = self.fill_outline(np.array(wall))
+        return whole, self.fill_outline(np.array(heart)) & whole
 
     def knob(self) -> Bools:
         """The aortic arch where it shows at the left border."""
         k = 0.016 * self.knob_size
-        return self.filled(np.array([
+        return self.fill_outline(np.array([
             (0.225, 0.515), (0.238, 0.552), (0.285, 0.562 + 1.4 * k), (0.325, 0.556 + k), (0.335, 0.515), (0.28, 0.50),
         ]))  # fmt: skip
 
@@ -210,25 +210,25 @@ class ChestBody:
             # ribs stay where the chest is widest so far: below, the wall does not follow the lung's angle
             widest = np.maximum.accumulate(reach)
             for n in range(_PAIRS):
-                self._rib(canvas, side, n, at, widest)
+                self._draw_rib(canvas, side, n, at, widest)
             t = np.linspace(0.0, 1.0, int(0.9 * self.width))
             rise = -self.clavicle_rise * t - 0.012 * np.sin(2 * math.pi * t) - 0.02 * t**2
             r, c = self.place(0.172 + rise + side * self.turn, 0.5 + side * (0.045 + 0.40 * t))
             wide = (0.0155 - 0.005 * np.sin(math.pi * t)) * self.height
-            self._tube(canvas, r, c, wide, np.full(len(t), 1.0), 0.10)
+            self._draw_tube(canvas, r, c, wide, np.full(len(t), 1.0), 0.10)
         dense = ndimage.gaussian_filter(canvas.reshape(self.shape), max(0.7, 0.0021 * self.width))
         # where a narrow hoop turns, its strip lies on itself more often than bone does
         dense = 0.22 * np.tanh(dense / 0.22)
         blades = np.zeros(self.shape, dtype=bool)
         for side in (-1, 1):
-            blades |= self.filled(np.array([
+            blades |= self.fill_outline(np.array([
                 (0.105, 0.5 + side * 0.335), (0.21, 0.5 + side * 0.355), (0.34, 0.5 + side * 0.415),
                 (0.365, 0.5 + side * 0.435), (0.31, 0.5 + side * 0.455), (0.17, 0.5 + side * 0.47),
                 (0.10, 0.5 + side * 0.44),
             ]))  # fmt: skip
-        return np.asarray(self.bones * (dense + 0.028 * self.soft(blades, 0.004)))
+        return np.asarray(self.bones * (dense + 0.028 * self.blur(blades, 0.004)))
 
-    def _rib(self, canvas: FloatArray, side: int, n: int, at: FloatArray, widest: FloatArray) -> None:
+    def _draw_rib(self, canvas: FloatArray, side: int, n: int, at: FloatArray, widest: FloatArray) -> None:
         """One rib: a tilted hoop, seen from behind its head at the spine to its end before the lung.
 
         Where the hoop turns round the chest's side the beam runs along it: it is brighter there, as on a radiograph.
@@ -250,9 +250,9 @@ class ChestBody:
         wide = ndimage.gaussian_filter1d(wide, 0.05 * len(wide))
         ends = np.clip((hoop[-1] - hoop) / 0.12, 0.0, 1.0)
         strong = ndimage.gaussian_filter1d(np.where(behind, 1.0, 0.62), 0.06 * len(wide)) * ends * more
-        self._tube(canvas, r, c, wide, strong * (1.0 - 0.15 * max(0, n - 6)), 0.075)
+        self._draw_tube(canvas, r, c, wide, strong * (1.0 - 0.15 * max(0, n - 6)), 0.075)
 
-    def _tube(
+    def _draw_tube(
         self, canvas: FloatArray, r: FloatArray, c: FloatArray, half: FloatArray, strong: FloatArray, most: float
     ) -> None:
         """Add a hollow bone along a path [n] in pixels: half width, strength, and what its middle takes."""

@@ -26,14 +26,14 @@ from sightline.data.phantoms.chest.table_writer import (
     GAZE_COLUMNS,
     SCREEN,
     ChestTable,
-    box_rows,
-    extent,
-    fixation_rows,
-    master_columns,
-    master_row,
-    pads_of,
-    sample_rows,
-    samples_inside,
+    build_box_rows,
+    build_fixation_rows,
+    build_master_row,
+    build_sample_rows,
+    compute_pads,
+    find_samples_inside,
+    list_master_columns,
+    measure_extent,
 )
 from sightline.data.phantoms.radiographs.dicom_writer import RadiographHeader, write_dicom
 from sightline.errors import CohortError
@@ -92,15 +92,15 @@ def write_chests(
         CohortError: the folder holds something, fewer than three images, or options out of range.
     """
     _refuse(destination, images, shape, contrast, clutter, skill)
-    items = _planned(images, seed, contrast)
+    items = _plan_items(images, seed, contrast)
     planted = dict.fromkeys(
         ("samples", "invalid", "off_image", "kept", "fixations", "calibration_pictures", "calibration_rows",
          "calibration_fixations"), 0)  # fmt: skip
     truth: dict[str, Any] = {"images": {}, "last_of_session": [], "session_offset_px": {}, "upper_case_sessions": []}
     require_empty(destination)
-    bars = pads_of(shape)
+    bars = compute_pads(shape)
     with (
-        ChestTable(destination / "master_sheet.csv", master_columns(pads)) as master,
+        ChestTable(destination / "master_sheet.csv", list_master_columns(pads)) as master,
         ChestTable(destination / "bounding_boxes.csv", BOX_COLUMNS) as boxes,
         ChestTable(destination / "eye_gaze.csv", GAZE_COLUMNS) as samples,
         ChestTable(destination / "fixations.csv", GAZE_COLUMNS) as fixations,
@@ -113,40 +113,40 @@ def write_chests(
             path = _write_image(destination, item, chest, seed)
             _write_masks(destination, item, chest)
             someone = np.random.default_rng([seed, 7, item.person])
-            master.rows([master_row(item.dicom_id, path, item.study, item.patient, item.label, bars, someone,
+            master.rows([build_master_row(item.dicom_id, path, item.study, item.patient, item.label, bars, someone,
                                     np.random.default_rng([seed, 8, n]))])  # fmt: skip
-            boxes.rows(box_rows(item.dicom_id, chest))
+            boxes.rows(build_box_rows(item.dicom_id, chest))
             session, place = divmod(n, SESSION_IMAGES)
             day = np.random.default_rng([seed, 6, session])
-            style, offset = ReaderStyle.drawn(day, skill), day.normal(0.0, _OFFSET_DEG, 2)
+            style, offset = ReaderStyle.draw(day, skill), day.normal(0.0, _OFFSET_DEG, 2)
             reading = read_chest(
                 chest, np.random.default_rng([seed, 3, n]), style=style, offset_deg=(offset[0], offset[1])
             )
             # some sessions' tables have the ids in upper case
             written = item.dicom_id.upper() if session % 2 else item.dicom_id
             name = (f"session_{session}", f"media_{place}", written)
-            samples.rows(sample_rows(reading, name, shape, bars))
-            fixations.rows(fixation_rows(reading, name, shape, bars))
+            samples.rows(build_sample_rows(reading, name, shape, bars))
+            fixations.rows(build_fixation_rows(reading, name, shape, bars))
             if place == 0:
                 truth["session_offset_px"][name[0]] = (offset * shape[0] / HEIGHT_DEG).round(4).tolist()
                 truth["upper_case_sessions"] += [name[0]] if session % 2 else []
             if calibrations and n % CALIBRATION_EVERY == CALIBRATION_EVERY - 1:
                 # the next picture shown is a dot on a blank page, filed under this image's id cut short
-                dot = _dot(np.random.default_rng([seed, 4, n]), shape, offset)
+                dot = _simulate_calibration(np.random.default_rng([seed, 4, n]), shape, offset)
                 name = (name[0], f"calibration_{place}", written[:-5])
-                samples.rows(sample_rows(dot, name, shape, bars))
-                fixations.rows(fixation_rows(dot, name, shape, bars))
+                samples.rows(build_sample_rows(dot, name, shape, bars))
+                fixations.rows(build_fixation_rows(dot, name, shape, bars))
                 planted["calibration_pictures"] += 1
                 planted["calibration_rows"] += len(dot.samples)
                 planted["calibration_fixations"] += len(dot.fixations)
             if place == SESSION_IMAGES - 1 or n == images - 1:
                 truth["last_of_session"].append(item.dicom_id)
-            on = samples_inside(reading, shape, bars)
+            on = find_samples_inside(reading, shape, bars)
             for key, count in (("samples", len(on)), ("invalid", (~reading.valid).sum()),
                                ("off_image", (reading.valid & ~on).sum()), ("kept", (reading.valid & on).sum()),
                                ("fixations", len(reading.fixations))):  # fmt: skip
                 planted[key] += int(count)
-            truth["images"][item.dicom_id] = _truth_of(item, chest, reading, on)
+            truth["images"][item.dicom_id] = _describe_truth(item, chest, reading, on)
             if progress is not None:
                 progress(n + 1, images)
     truth["sessions"] = len(truth["last_of_session"])
@@ -176,7 +176,7 @@ def _refuse(
         )
 
 
-def _planned(images: int, seed: int, contrast: tuple[float, float]) -> list[_Item]:
+def _plan_items(images: int, seed: int, contrast: tuple[float, float]) -> list[_Item]:
     items: list[_Item] = []
     person = -1
     for n in range(images):
@@ -212,11 +212,11 @@ def _write_masks(destination: Path, item: _Item, chest: Chest) -> None:
     (folder / "transcript.json").write_text(json.dumps({"full_text": _WORDS[item.label]}) + "\n", encoding="utf-8")
 
 
-def _dot(rng: Generator, shape: tuple[int, int], offset_deg: Any) -> Scanpath:
+def _simulate_calibration(rng: Generator, shape: tuple[int, int], offset_deg: Any) -> Scanpath:
     """Eyes on the dot of a calibration picture: the middle of the screen, as far off as the session's tracker is."""
     n = int(rng.integers(60, 120))
     degree = shape[0] / HEIGHT_DEG
-    _, _, left, right = pads_of(shape)
+    _, _, left, right = compute_pads(shape)
     # the bars may differ by a screen pixel; the dot is on the screen's middle
     middle = np.array([shape[0] / 2.0, shape[1] / 2.0 + (right - left) / 2.0 * shape[1] / (SCREEN[1] - left - right)])
     seen = middle + np.asarray(offset_deg) * degree
@@ -227,11 +227,11 @@ def _dot(rng: Generator, shape: tuple[int, int], offset_deg: Any) -> Scanpath:
     )  # fmt: skip
 
 
-def _truth_of(item: _Item, chest: Chest, reading: Scanpath, on: Any) -> dict[str, Any]:
+def _describe_truth(item: _Item, chest: Chest, reading: Scanpath, on: Any) -> dict[str, Any]:
     return {
         "label": item.label, "contrast": round(item.contrast, 4), "patient": item.patient,
         "cardiothoracic_ratio": round(chest.cardiothoracic_ratio, 4),
-        "finding": None if chest.finding is None else extent(chest.finding),
+        "finding": None if chest.finding is None else measure_extent(chest.finding),
         "samples": len(reading.samples), "valid_inside": int((on & reading.valid).sum()),
         "fixations": len(reading.fixations),
         "on_finding": None if np.isnan(reading.on_finding) else round(reading.on_finding, 4),

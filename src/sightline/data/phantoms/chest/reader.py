@@ -53,7 +53,7 @@ class ReaderStyle:
     blinks_per_s: float = 0.25
 
     @staticmethod
-    def drawn(rng: Generator, skill: float = 0.8) -> ReaderStyle:
+    def draw(rng: Generator, skill: float = 0.8) -> ReaderStyle:
         """A reader on a day: some are quick, some are thorough."""
         least = int(rng.integers(2, 5))
         pace = float(rng.uniform(0.8, 1.25))
@@ -104,7 +104,7 @@ def read_chest(
     style = style or ReaderStyle()
     height, width = chest.picture.shape
     degree = height / HEIGHT_DEG if px_per_deg is None else px_per_deg
-    true = np.array([*_search(chest, rng, style, degree), *_looks(chest, rng, style, degree)])
+    true = np.array([*_simulate_search(chest, rng, style, degree), *_draw_looks(chest, rng, style, degree)])
     n = len(true)
     duration = np.clip(rng.lognormal(np.log(style.fixation_s), 0.45, n), 0.08, 1.4)
     gap = rng.uniform(0.02, 0.06, n)
@@ -112,7 +112,7 @@ def read_chest(
     grown = np.linspace(0, 1, n)[:, None]
     drift = rng.normal(0.0, style.drift_deg, 2) + grown * rng.normal(0.0, style.drift_deg, 2)
     seen = true + (drift + np.array(offset_deg)) * degree
-    samples, owner, valid = _sampled(seen, start, duration, rng, style, degree)
+    samples, owner, valid = _sample_gaze(seen, start, duration, rng, style, degree)
     near = float("nan")
     if chest.finding is not None:
         away = ndimage.distance_transform_edt(~chest.finding)
@@ -123,7 +123,7 @@ def read_chest(
     return Scanpath(np.column_stack([seen, start, duration]), samples, owner, valid, near)
 
 
-def _search(chest: Chest, rng: Generator, style: ReaderStyle, degree: float) -> list[FloatArray]:
+def _simulate_search(chest: Chest, rng: Generator, style: ReaderStyle, degree: float) -> list[FloatArray]:
     lungs = chest.organs["left_lung"] | chest.organs["right_lung"]
     rows, columns = np.flatnonzero(lungs.any(axis=1)), np.flatnonzero(lungs.any(axis=0))
     low, size = np.array([rows[0], columns[0]]), np.array([rows[-1] - rows[0], columns[-1] - columns[0]])
@@ -132,10 +132,10 @@ def _search(chest: Chest, rng: Generator, style: ReaderStyle, degree: float) -> 
     return [low + np.array(_SEARCH[i]) * size + rng.normal(0.0, 0.6 * degree, 2) for i in sorted(chosen)]
 
 
-def _looks(chest: Chest, rng: Generator, style: ReaderStyle, degree: float) -> list[FloatArray]:
+def _draw_looks(chest: Chest, rng: Generator, style: ReaderStyle, degree: float) -> list[FloatArray]:
     lungs = np.argwhere(chest.organs["left_lung"] | chest.organs["right_lung"]).astype(np.float64)
     n = int(rng.integers(style.looks[0], style.looks[1] + 1))
-    aims, sweep = _aims(chest), _sweep(chest, n)
+    aims, sweep = _choose_aims(chest), _simulate_sweep(chest, n)
     places: list[FloatArray] = []
     for k in range(n):
         aimed, elsewhere = rng.random() < style.skill, rng.random() < style.distraction
@@ -150,7 +150,7 @@ def _looks(chest: Chest, rng: Generator, style: ReaderStyle, degree: float) -> l
     return places
 
 
-def _aims(chest: Chest) -> FloatArray | None:
+def _choose_aims(chest: Chest) -> FloatArray | None:
     """Where the picture asks a reader to look: places to choose among, or None."""
     if chest.finding is None:
         return None
@@ -164,7 +164,7 @@ def _aims(chest: Chest) -> FloatArray | None:
     return np.asarray(places[(share > 0.4) & (share < 0.95)])
 
 
-def _sweep(chest: Chest, n: int) -> FloatArray:
+def _simulate_sweep(chest: Chest, n: int) -> FloatArray:
     """From the apices down, from one lung to the other and back."""
     places = []
     for k in range(n):
@@ -174,7 +174,7 @@ def _sweep(chest: Chest, n: int) -> FloatArray:
     return np.array(places)
 
 
-def _sampled(
+def _sample_gaze(
     places: FloatArray, start: FloatArray, duration: FloatArray, rng: Generator, style: ReaderStyle, degree: float
 ) -> tuple[FloatArray, NDArray[np.int64], NDArray[np.bool_]]:
     """60 Hz samples: tremor in a fixation, flight to the next one, and nonsense from below while lids close."""

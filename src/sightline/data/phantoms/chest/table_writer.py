@@ -64,7 +64,7 @@ class ChestTable:
         self._file.close()
 
 
-def pads_of(shape: tuple[int, int]) -> Pads:
+def compute_pads(shape: tuple[int, int]) -> Pads:
     """Grey bars around an image fitted to the screen: top, bottom, left, right in screen pixels."""
     scale = min(SCREEN[0] / shape[0], SCREEN[1] / shape[1])
     tall, wide = round(shape[0] * scale), round(shape[1] * scale)
@@ -72,7 +72,7 @@ def pads_of(shape: tuple[int, int]) -> Pads:
     return top, SCREEN[0] - tall - top, left, SCREEN[1] - wide - left
 
 
-def master_columns(pads: str) -> tuple[str, ...]:
+def list_master_columns(pads: str) -> tuple[str, ...]:
     """Columns of the master sheet; `pads` is the spelling of those of the grey bars."""
     end = "_pad" if pads.endswith("_pad") else ""
     return (
@@ -83,32 +83,35 @@ def master_columns(pads: str) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def master_row(
+def build_master_row(
     dicom_id: str, path: str, study: str, patient: str, label: Label, pads: Pads, person: Generator, rng: Generator
 ) -> tuple[Any, ...]:
     """A record of the master sheet; three in ten have an indication of several lines."""
     sex, age = "FM"[int(person.integers(2))], int(person.integers(2, 9)) * 10
-    said = 'EXAMINATION:  CHEST (PA)\n\nINDICATION:  Cough, "r/o" pneumonia\n' if rng.random() < 0.3 else "Dyspnea"
+    indication = (
+        'EXAMINATION:  CHEST (PA)\n\nINDICATION:  Cough, "r/o" pneumonia\n' if rng.random() < 0.3 else "Dyspnea"
+    )
     return (
         dicom_id, path, study, patient, int(rng.integers(30_000_000, 40_000_000)), sex, f"{age} - {age + 10}", *pads,
         "Shortness of breath", "R0602", *[""] * 16, int(label == "Normal"),
         *(int(label == name) for name in CHEST_CLASSES), *(int(name in _SHOWN[label]) for name in _FINDINGS),
-        *("1.0" if name == _SAID[label] else "" for name in _CHEXPERT), said,
+        *("1.0" if name == _SAID[label] else "" for name in _CHEXPERT), indication,
     )  # fmt: skip
 
 
-def extent(mask: Bools) -> tuple[int, int, int, int]:
+def measure_extent(mask: Bools) -> tuple[int, int, int, int]:
     """The tight box of a mask: row start, column start, row stop, column stop."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
 
 
-def box_rows(dicom_id: str, chest: Chest) -> list[tuple[Any, ...]]:
+def build_box_rows(dicom_id: str, chest: Chest) -> list[tuple[Any, ...]]:
     """Boxes of the organs; the file's order of columns is x1, x2, y1, y2."""
-    left, right = extent(chest.organs["left_lung"]), extent(chest.organs["right_lung"])
+    left, right = measure_extent(chest.organs["left_lung"]), measure_extent(chest.organs["right_lung"])
     boxes = {
         "cardiac silhouette": chest.heart, "left lung": left, "right lung": right,
-        "aortic knob": extent(chest.organs["aortic_knob"]), "mediastinum": extent(chest.organs["mediastinum"]),
+        "aortic knob": measure_extent(chest.organs["aortic_knob"]),
+        "mediastinum": measure_extent(chest.organs["mediastinum"]),
     }  # fmt: skip
     for side, (top, start, bottom, stop) in (("left", left), ("right", right)):
         thirds = np.linspace(top, bottom, 4).round().astype(int).tolist()
@@ -117,7 +120,7 @@ def box_rows(dicom_id: str, chest: Chest) -> list[tuple[Any, ...]]:
     return [(dicom_id, name, c0, c1, r0, r1) for name, (r0, c0, r1, c1) in boxes.items()]
 
 
-def on_screen(places: FloatArray, shape: tuple[int, int], pads: Pads) -> FloatArray:
+def project_to_screen(places: FloatArray, shape: tuple[int, int], pads: Pads) -> FloatArray:
     """Source pixels [n, 2] as (FPOGY, FPOGX), shares of the screen, with the five digits of the table."""
     top, bottom, left, right = pads
     drawn = np.array([SCREEN[0] - top - bottom, SCREEN[1] - left - right])
@@ -125,45 +128,48 @@ def on_screen(places: FloatArray, shape: tuple[int, int], pads: Pads) -> FloatAr
     return shares
 
 
-def on_image(shares: FloatArray, shape: tuple[int, int], pads: Pads) -> FloatArray:
-    """What `on_screen` undoes."""
+def project_to_image(shares: FloatArray, shape: tuple[int, int], pads: Pads) -> FloatArray:
+    """What `project_to_screen` undoes."""
     top, bottom, left, right = pads
     drawn = np.array([SCREEN[0] - top - bottom, SCREEN[1] - left - right])
     places: FloatArray = (shares * SCREEN - [top, left]) * shape / drawn
     return places
 
 
-def samples_inside(reading: Scanpath, shape: tuple[int, int], pads: Pads) -> Bools:
+def find_samples_inside(reading: Scanpath, shape: tuple[int, int], pads: Pads) -> Bools:
     """Which samples, as written, lie on the image."""
-    places = on_image(on_screen(reading.samples, shape, pads), shape, pads)
+    places = project_to_image(project_to_screen(reading.samples, shape, pads), shape, pads)
     return np.asarray(((places > 0.0) & (places < np.array(shape))).all(axis=1))
 
 
-def sample_rows(
+def build_sample_rows(
     reading: Scanpath, name: tuple[str, str, str], shape: tuple[int, int], pads: Pads
 ) -> list[tuple[Any, ...]]:
     """Rows of eye_gaze.csv; `name` is session, media and DICOM_ID."""
     seconds = np.arange(len(reading.samples)) / RATE_HZ
     begun = np.minimum(reading.fixations[reading.fixation, 2], seconds)
-    return _rows(reading.samples, seconds, begun, seconds - begun, reading.fixation, reading.valid, name, shape, pads)
+    return _build_rows(
+        reading.samples, seconds, begun, seconds - begun, reading.fixation, reading.valid, name, shape, pads
+    )
 
 
-def fixation_rows(
+def build_fixation_rows(
     reading: Scanpath, name: tuple[str, str, str], shape: tuple[int, int], pads: Pads
 ) -> list[tuple[Any, ...]]:
     """Rows of fixations.csv: the last sample of each fixation, as the tracker's program exports it."""
     begun, lasted = reading.fixations[:, 2], reading.fixations[:, 3]
     n = len(begun)
-    return _rows(reading.fixations[:, :2], begun + lasted, begun, lasted, np.arange(n), np.ones(n, dtype=bool), name,
+    valid = np.ones(n, dtype=bool)
+    return _build_rows(reading.fixations[:, :2], begun + lasted, begun, lasted, np.arange(n), valid, name,
                  shape, pads)  # fmt: skip
 
 
-def _rows(
+def _build_rows(
     places: FloatArray, seconds: FloatArray, begun: FloatArray, lasted: FloatArray, owner: Any, valid: Bools,
     name: tuple[str, str, str], shape: tuple[int, int], pads: Pads,
 ) -> list[tuple[Any, ...]]:  # fmt: skip
-    shares = on_screen(places, shape, pads)
-    found = on_image(shares, shape, pads)
+    shares = project_to_screen(places, shape, pads)
+    found = project_to_image(shares, shape, pads)
     whole = np.floor(found).astype(int)
     # the published table says minus something where the eyes were off the image
     off = ~((found >= 0.0) & (found < np.array(shape))).all(axis=1)
@@ -172,18 +178,18 @@ def _rows(
     leap = np.diff(shares * SCREEN, axis=0, prepend=shares[:1] * SCREEN)
     far, turn = np.hypot(leap[:, 0], leap[:, 1]), np.degrees(np.arctan2(-leap[:, 0], leap[:, 1])) % 360.0
 
-    def written(values: FloatArray, digits: int = 5) -> list[str]:
+    def format_numbers(values: FloatArray, digits: int = 5) -> list[str]:
         return [f"{value:.{digits}f}" for value in values.tolist()]
 
     n = len(places)
-    x, y, ok = written(shares[:, 1]), written(shares[:, 0]), valid.astype(int).tolist()
+    x, y, ok = format_numbers(shares[:, 1]), format_numbers(shares[:, 0]), valid.astype(int).tolist()
     same = [[constant] * n for constant in name]
     columns: list[list[Any]] = [
-        *same, list(range(n)), written(seconds), np.round(seconds * 1e7).astype(np.int64).tolist(), x, y,
-        written(begun), written(lasted), (np.asarray(owner) + 1).tolist(), ok, x, y, ok,
+        *same, list(range(n)), format_numbers(seconds), np.round(seconds * 1e7).astype(np.int64).tolist(), x, y,
+        format_numbers(begun), format_numbers(lasted), (np.asarray(owner) + 1).tolist(), ok, x, y, ok,
         ["0.43"] * n, ["0.52"] * n, ["14.2"] * n, ["1.0"] * n, ok, ["0.58"] * n, ["0.51"] * n, ["14.4"] * n,
         ["1.0"] * n, ok, blink.tolist(), ["0.0"] * n, ["14"] * n, ["3.1"] * n, ok, ["3.2"] * n, ok,
-        written(far, 2), written(turn, 2), [int(s * 30) for s in seconds.tolist()],
+        format_numbers(far, 2), format_numbers(turn, 2), [int(s * 30) for s in seconds.tolist()],
         whole[:, 1].tolist(), whole[:, 0].tolist(),
     ]  # fmt: skip
     return list(zip(*columns, strict=True))

@@ -42,7 +42,7 @@ class Bone:
     density: float = 1.0
     sharp: bool = False
 
-    def moved(self, turn_deg: float = 0.0, about: ArrayLike = (0.0, 0.0), shift: ArrayLike = (0.0, 0.0)) -> Bone:
+    def move(self, turn_deg: float = 0.0, about: ArrayLike = (0.0, 0.0), shift: ArrayLike = (0.0, 0.0)) -> Bone:
         """The bone turned (positive: from x towards y) about a point and then shifted, all in mm."""
         theta = math.radians(turn_deg)
         matrix = np.array([[math.cos(theta), math.sin(theta)], [-math.sin(theta), math.cos(theta)]])
@@ -50,7 +50,7 @@ class Bone:
         outline, axis = ((points - pivot) @ matrix + pivot + offset for points in (self.outline, self.axis))
         return replace(self, outline=outline, axis=axis)
 
-    def rolled(self, roll_deg: float) -> Bone:
+    def roll(self, roll_deg: float) -> Bone:
         """The bone as seen after the limb rolls about its long axis (y) by `roll_deg`.
 
         A cross-section is taken as an ellipse of the silhouette's width and the bone's depth; its shadow after a
@@ -62,16 +62,16 @@ class Bone:
         ratio = self.depth_mm / max(width_mm, 1.0)
         widening = math.sqrt(cosine**2 + min(ratio, 1.3) ** 2 * sine**2)
 
-        def seen(points: FloatArray) -> FloatArray:
+        def project(points: FloatArray) -> FloatArray:
             volar = self.volar_mm[0] + self.volar_mm[1] * (points[:, 1] - centre[1])
             x = centre[0] * cosine + volar * sine + (points[:, 0] - centre[0]) * widening
             return np.column_stack([x, points[:, 1]])
 
-        return replace(self, outline=seen(self.outline), axis=seen(self.axis))
+        return replace(self, outline=project(self.outline), axis=project(self.axis))
 
     def silhouette(self, samples: int = 160) -> FloatArray:
         """The closed silhouette [samples, 2] in mm: a spline through the control points."""
-        return self.outline if self.sharp else closed_spline(self.outline, samples)
+        return self.outline if self.sharp else close_spline(self.outline, samples)
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class LimbPose:
         return unplaced
 
 
-def closed_spline(points: FloatArray, samples: int) -> FloatArray:
+def close_spline(points: FloatArray, samples: int) -> FloatArray:
     """A smooth closed curve [samples, 2] through points [n, 2], parametrised centripetally (no overshoot loops)."""
     ring = np.vstack([points, points[:1]])
     steps = np.sqrt(np.linalg.norm(np.diff(ring, axis=0), axis=1))

@@ -18,7 +18,14 @@ from sightline.data.datasets.folder.writer import write_cohort
 from sightline.data.phantoms.radiographs.dicom_writer import RadiographHeader, write_dicom
 from sightline.data.phantoms.radiographs.draw import FIELDS, Field, RadiographDrawing, Streams, draw_femur, draw_wrist
 from sightline.data.phantoms.radiographs.femur import FEMUR_CLASSES
-from sightline.data.phantoms.radiographs.plan import WRIST_CLASSES, Anatomy, AoShares, Study, plan_studies, stream
+from sightline.data.phantoms.radiographs.plan import (
+    WRIST_CLASSES,
+    Anatomy,
+    AoShares,
+    Study,
+    make_generator,
+    plan_studies,
+)
 from sightline.errors import CohortError, LayoutError
 from sightline.io.files import LOCK_NAME
 from sightline.structures.case import Case, Cohort
@@ -119,7 +126,7 @@ def write_radiographs(
         (destination / part).mkdir(parents=True, exist_ok=True)
     write = partial(write_study, destination, anatomy=anatomy, seed=seed, save_as=save_as, size_px=size_px, field=field)
     cases: list[Case] = []
-    for number, written in enumerate(_each(write, plan, workers), start=1):
+    for number, written in enumerate(_run_each(write, plan, workers), start=1):
         cases += written
         if progress is not None:
             progress(number, len(plan))
@@ -174,7 +181,7 @@ def write_study(
                 patient_id=patient_id,
                 image=image,
                 label=study.label,
-                regions=_regions(drawn, mask, study.label),
+                regions=_build_regions(drawn, mask, study.label),
                 split=study.split,
                 view=view,
                 shape=(int(drawn.picture.shape[0]), int(drawn.picture.shape[1])),
@@ -191,11 +198,11 @@ def draw_image(
     """The `number`-th image (from 1) of a planned study."""
     person_key = (study.patient,) if anatomy == "wrist" else (study.patient, "LR".index(study.side))
     streams = Streams(
-        person=stream(seed, "anatomy", *person_key),
-        fracture=stream(seed, "fracture", study.index),
-        image=stream(seed, "image", study.index, number),
-        noise=stream(seed, "noise", study.index, number),
-        lead=stream(seed, "lead", study.index, number),
+        person=make_generator(seed, "anatomy", *person_key),
+        fracture=make_generator(seed, "fracture", study.index),
+        image=make_generator(seed, "image", study.index, number),
+        noise=make_generator(seed, "noise", study.index, number),
+        lead=make_generator(seed, "lead", study.index, number),
     )
     if anatomy == "femur":
         return draw_femur(
@@ -212,23 +219,23 @@ def draw_image(
         view=study.views[number - 1],
         side=study.side,
         grade=study.grade,
-        share=_shares(study, seed)[number - 1],
+        share=_draw_shares(study, seed)[number - 1],
         hardware=study.hardware,
         marker=study.marker,
         size_px=size_px,
     )
 
 
-def _shares(study: Study, seed: int) -> list[float]:
+def _draw_shares(study: Study, seed: int) -> list[float]:
     """How much of the fracture each view shows: plain ones show on all, subtle ones on one only."""
-    rng = stream(seed, "fracture", study.index, 1)
+    rng = make_generator(seed, "fracture", study.index, 1)
     low, high = (0.6, 1.0) if study.grade == "plain" else (0.0, 0.3)
     shares = rng.uniform(low, high, len(study.views)).tolist()
     shares[int(rng.integers(len(study.views)))] = 1.0
     return shares
 
 
-def _regions(drawn: RadiographDrawing, mask: Path, label: str) -> tuple[Region, ...]:
+def _build_regions(drawn: RadiographDrawing, mask: Path, label: str) -> tuple[Region, ...]:
     focus = Tag("focus", None, "phantom")
     rows, columns = np.flatnonzero(drawn.bone.any(axis=1)), np.flatnonzero(drawn.bone.any(axis=0))
     line = tuple((round(float(r), 3), round(float(c), 3)) for r, c in drawn.midline)
@@ -243,7 +250,7 @@ def _regions(drawn: RadiographDrawing, mask: Path, label: str) -> tuple[Region, 
     return tuple(regions)
 
 
-def _each(write: Callable[[Study], list[Case]], plan: Sequence[Study], workers: int) -> Iterator[list[Case]]:
+def _run_each(write: Callable[[Study], list[Case]], plan: Sequence[Study], workers: int) -> Iterator[list[Case]]:
     if workers < 2:
         yield from map(write, plan)
         return

@@ -54,13 +54,13 @@ def write_dicom(picture: FloatArray, path: Path, *, header: RadiographHeader, in
     low, high = int(4095 - WHITE if inverted else BLACK), int(4095 - BLACK if inverted else WHITE)
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = DX_FOR_PRESENTATION
-    meta.MediaStorageSOPInstanceUID = _uid("image", header.seed, header.case_id)
+    meta.MediaStorageSOPInstanceUID = _make_uid("image", header.seed, header.case_id)
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     data = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
     data.SOPClassUID = DX_FOR_PRESENTATION
     data.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
-    data.StudyInstanceUID = _uid("study", header.seed, header.study_id)
-    data.SeriesInstanceUID = _uid("series", header.seed, header.case_id)
+    data.StudyInstanceUID = _make_uid("study", header.seed, header.study_id)
+    data.SeriesInstanceUID = _make_uid("series", header.seed, header.case_id)
     data.PatientID, data.PatientName = header.patient_id, f"Phantom^{header.patient_id}"
     data.PatientBirthDate, data.PatientSex = "", ""
     data.StudyDate, data.StudyTime, data.StudyID = "20200101", "120000", header.study_id
@@ -71,14 +71,14 @@ def write_dicom(picture: FloatArray, path: Path, *, header: RadiographHeader, in
     data.ContentDate, data.ContentTime = "20200101", "120000"
     data.BodyPartExamined, data.ViewPosition, data.SeriesDescription = (
         header.body_part,
-        view_code(header.view),
+        choose_view_code(header.view),
         header.view,
     )
     # unpaired where there is no side; rows run to the patient's left, columns to the feet, or of a hand that is held
     # up from the fingers to the elbow
     data.ImageLaterality = header.side or "U"
     data.PatientOrientation = ["L", "H" if header.body_part == "WRIST" else "F"]
-    data.AnatomicRegionSequence = [_region(header.body_part)]
+    data.AnatomicRegionSequence = [_build_region(header.body_part)]
     data.DetectorType, data.PositionerType, data.AcquisitionContextSequence = "", "", []
     data.ImagerPixelSpacing = [f"{header.pixel_mm:.6g}", f"{header.pixel_mm:.6g}"]
     data.Rows, data.Columns = picture.shape
@@ -94,14 +94,14 @@ def write_dicom(picture: FloatArray, path: Path, *, header: RadiographHeader, in
     data.save_as(path, enforce_file_format=True)
 
 
-def view_code(view: str) -> str:
+def choose_view_code(view: str) -> str:
     """The code of a view for ViewPosition (PS3.3 C.8.11.5 terms where there is one)."""
     if "oblique" in view:
         return "RLO" if "supinated" in view else "LLO"
     return view.split()[0]
 
 
-def _region(body_part: str) -> Dataset:
+def _build_region(body_part: str) -> Dataset:
     """The anatomic region of a body part (PS3.16, annex L)."""
     region = Dataset()
     region.CodeValue, region.CodeMeaning = REGIONS[body_part]
@@ -109,5 +109,5 @@ def _region(body_part: str) -> Dataset:
     return region
 
 
-def _uid(*parts: object) -> str:
+def _make_uid(*parts: object) -> str:
     return str(generate_uid(entropy_srcs=["sightline phantom", *map(str, parts)]))

@@ -52,28 +52,28 @@ def grow_hip(rng: Generator, *, density: float = 1.0, ao_class: str = "normal") 
     jitter = rng.normal(0.0, 0.5, (64, 2))
     axis = np.array([[-46.0, 52.0], [-24.0, 35.5], [-4.0, 18.0], [1.0, -10.0], [0.5, -60.0], [0.5, -190.0]])
 
-    def bone(name: str, outline: str, depth: float, cortex: tuple[float, float], at: tuple[float, float]) -> Bone:
-        points = _points(outline)
+    def build_bone(name: str, outline: str, depth: float, cortex: tuple[float, float], at: tuple[float, float]) -> Bone:
+        points = _parse_points(outline)
         points = (points + jitter[: len(points)]) * size
-        line = axis * size if name == TARGET else _middle(points)
+        line = axis * size if name == TARGET else _find_middle(points)
         shells = (cortex[0] * shell, cortex[1] * shell)
         return Bone(name, points, line, depth * size, shells, (at[0] * size, at[1] * size), density=density)
 
-    femur = bone(TARGET, _NO_LESSER_TROCHANTER if ao_class == "A2" else _FEMUR, 30.0, (5.6, 1.1), (-55.0, 14.0))
+    femur = build_bone(TARGET, _NO_LESSER_TROCHANTER if ao_class == "A2" else _FEMUR, 30.0, (5.6, 1.1), (-55.0, 14.0))
     others = [
-        bone("hip bone", _HIP_BONE, 22.0, (1.6, 1.6), (0.0, 1.0)),
-        bone("pubic ramus", _PUBIC_RAMUS, 14.0, (1.6, 1.6), (0.0, 1.0)),
-        bone("ischial ramus", _ISCHIAL_RAMUS, 12.0, (1.4, 1.4), (0.0, 1.0)),
-        bone("posterior wall", _POSTERIOR_WALL, 7.0, (0.8, 0.8), (0.0, 1.0)),
+        build_bone("hip bone", _HIP_BONE, 22.0, (1.6, 1.6), (0.0, 1.0)),
+        build_bone("pubic ramus", _PUBIC_RAMUS, 14.0, (1.6, 1.6), (0.0, 1.0)),
+        build_bone("ischial ramus", _ISCHIAL_RAMUS, 12.0, (1.4, 1.4), (0.0, 1.0)),
+        build_bone("posterior wall", _POSTERIOR_WALL, 7.0, (0.8, 0.8), (0.0, 1.0)),
     ]
     if ao_class == "A2":
-        torn = bone("lesser trochanter", _LESSER_TROCHANTER, 16.0, (1.5, 1.5), (0.0, 1.0))
-        others.append(torn.moved(rng.uniform(-30.0, -5.0), torn.outline.mean(axis=0), rng.uniform([-9, 2], [-4, 11])))
-    skin = _points(_SKIN) * size * rng.uniform(0.95, 1.08)
+        torn = build_bone("lesser trochanter", _LESSER_TROCHANTER, 16.0, (1.5, 1.5), (0.0, 1.0))
+        others.append(torn.move(rng.uniform(-30.0, -5.0), torn.outline.mean(axis=0), rng.uniform([-9, 2], [-4, 11])))
+    skin = _parse_points(_SKIN) * size * rng.uniform(0.95, 1.08)
     return Hip((femur, *others), skin, 62.0 * size * rng.uniform(0.9, 1.15), (-46.0 * size, 52.0 * size), 24.5 * size)
 
 
-def femur_breaks(ao_class: str, rng: Generator, *, size: float = 1.0) -> Mapping[str, tuple[Break, ...]]:
+def draw_femur_breaks(ao_class: str, rng: Generator, *, size: float = 1.0) -> Mapping[str, tuple[Break, ...]]:
     """The fracture lines of an AO-like class, by bone; the shaft's side moves, the head stays in its socket.
 
     A1 one line between the trochanters; A2 the same with the lesser and the greater trochanter torn off; A3 a line
@@ -82,22 +82,22 @@ def femur_breaks(ao_class: str, rng: Generator, *, size: float = 1.0) -> Mapping
     if ao_class == "normal":
         return {}
     lucency = rng.uniform(0.5, 0.8)
-    wander = _course(rng)
+    wander = _draw_course(rng)
     up = rng.uniform(0.5, 1.0)
     if ao_class in ("A1", "A2"):
         line = Break((27, 30), (-23, -9), lucency, 2.0, (0.8 + 2.4 * up, -1.0 + 1.8 * up), -5 * up, wander)
         if ao_class == "A1":
-            return {TARGET: (_scaled(line, size),)}
+            return {TARGET: (_scale_break(line, size),)}
         # the greater trochanter's line ends at the other: above it, the trochanter alone comes away
         edge = (line.start, line.stop)
         torn = Break((4, 46), (33, 4), lucency, 2.2, (3 * up, 4 * up), 8 * up, wander[::-1], beyond=edge)
         line = replace(line, shift_mm=(1.2 + 5.0 * up, -1.6 + 3.8 * up), turn_deg=-8 * up, width_mm=2.6)
-        return {TARGET: (_scaled(line, size), _scaled(torn, size))}
+        return {TARGET: (_scale_break(line, size), _scale_break(torn, size))}
     if ao_class == "A3":
         # beyond the medial cortex the line turns away, so that the head is not cut
         course = (*wander[:24], *([22.0] * 30))
         line = Break((22, -26), (-19, 4), lucency, 2.2, (-7 * up, 1.5 * up), 4 * up, course)
-        return {TARGET: (_scaled(line, size),)}
+        return {TARGET: (_scale_break(line, size),)}
     from_head_mm = {"B1": 19.0, "B2": 31.0, "B3": 22.0}[ao_class] + rng.normal(0.0, 1.2)
     slant = rng.normal(0.0, 0.12)
     middle = np.array([-46.0, 52.0]) + from_head_mm * np.array([0.80, -0.60])
@@ -109,11 +109,11 @@ def femur_breaks(ao_class: str, rng: Generator, *, size: float = 1.0) -> Mapping
         "B3": (2.6, (1.0 + 7.0 * up, 12.0 * up), -12.0 * up),
     }
     width, shift, turn = moves[ao_class]
-    line = Break(_pair(start), _pair(stop), lucency, width, shift, turn, wander)
-    return {TARGET: (_scaled(line, size),)}
+    line = Break(_make_pair(start), _make_pair(stop), lucency, width, shift, turn, wander)
+    return {TARGET: (_scale_break(line, size),)}
 
 
-def _scaled(line: Break, size: float) -> Break:
+def _scale_break(line: Break, size: float) -> Break:
     (a, b), (c, d), (x, y) = line.start, line.stop, line.shift_mm
     scaled = replace(line, start=(a * size, b * size), stop=(c * size, d * size), shift_mm=(x * size, y * size))
     if line.beyond is None:
@@ -122,20 +122,20 @@ def _scaled(line: Break, size: float) -> Break:
     return replace(scaled, beyond=((e * size, f * size), (g * size, h * size)))
 
 
-def _course(rng: Generator) -> tuple[float, ...]:
+def _draw_course(rng: Generator) -> tuple[float, ...]:
     """A fracture line's sideways course every 2 mm: it wanders over a centimetre, with small steps upon that."""
     coarse = np.interp(np.arange(60) * 2.0, np.arange(13) * 10.0, rng.normal(0.0, 1.7, 13))
     return tuple((coarse + rng.normal(0.0, 0.35, 60)).tolist())
 
 
-def _middle(points: FloatArray) -> FloatArray:
+def _find_middle(points: FloatArray) -> FloatArray:
     centre = points.mean(axis=0)
     return centre + np.array([[0.0, -10.0], [0.0, 10.0]])
 
 
-def _points(text: str) -> FloatArray:
+def _parse_points(text: str) -> FloatArray:
     return np.array([[float(x) for x in pair.split()] for pair in text.split(",")])
 
 
-def _pair(point: FloatArray) -> tuple[float, float]:
+def _make_pair(point: FloatArray) -> tuple[float, float]:
     return float(point[0]), float(point[1])

@@ -43,7 +43,7 @@ class Break:
     beyond: tuple[tuple[float, float], tuple[float, float]] | None = None
 
 
-def broken(
+def break_bone(
     attenuation: FloatArray, corner_px: tuple[int, int], breaks: Sequence[Break], pose: LimbPose
 ) -> tuple[FloatArray, FloatArray]:
     """A bone's shadow after its fractures.
@@ -62,17 +62,17 @@ def broken(
     centres = np.stack([rows + corner_px[0] + 0.5, columns + corner_px[1] + 0.5], axis=-1)
     points = pose.unplace(centres)
     for one in breaks:
-        away_mm, on_course = _distance(one, points)
+        away_mm, on_course = _measure_distance(one, points)
         soft_mm = 0.5 * pose.pixel_mm
         gap = np.exp(-4.0 * math.log(2.0) * (away_mm / one.width_mm) ** 2) * on_course
-        left = _logistic(away_mm / soft_mm)
+        left = _compute_logistic(away_mm / soft_mm)
         if one.beyond is not None:
-            here = _logistic(-_side(*one.beyond, points)[1] / soft_mm)
+            here = _compute_logistic(-_project_on_line(*one.beyond, points)[1] / soft_mm)
             gap, left = gap * here, left * here
         cut = attenuation * (1.0 - one.lucency * gap)
         still, free = cut * (1.0 - left), cut * left
         if one.turn_deg or any(one.shift_mm):
-            origin = _moved_back(one, points)
+            origin = _move_back(one, points)
             where = pose.place(origin) - np.array(corner_px) - 0.5
             free = ndimage.map_coordinates(free, [where[..., 0], where[..., 1]], order=1, mode="nearest")
             lines = np.maximum(lines, gap)
@@ -81,7 +81,7 @@ def broken(
     return attenuation, lines
 
 
-def scaphoid_break(bone: Bone, rng: Generator, grade: str) -> Break:
+def draw_scaphoid_break(bone: Bone, rng: Generator, grade: str) -> Break:
     """A fracture of the scaphoid: mostly through the waist, across its axis, as plain or as occult as asked.
 
     Args:
@@ -106,10 +106,10 @@ def scaphoid_break(bone: Bone, rng: Generator, grade: str) -> Break:
     # to the left of start -> stop lies the distal fragment
     start, stop = at + across * half_mm, at - across * half_mm
     shift = across * step_mm + along * apart_mm
-    return Break(_pair(start), _pair(stop), lucency, width_mm, _pair(shift), turn_deg, tuple(jag))
+    return Break(_make_pair(start), _make_pair(stop), lucency, width_mm, _make_pair(shift), turn_deg, tuple(jag))
 
 
-def seen_on(one: Break, share: float) -> Break:
+def reduce_visibility(one: Break, share: float) -> Break:
     """The same fracture where the beam meets its plane less well: `share` of its lucency and displacement."""
     x, y = one.shift_mm
     return Break(
@@ -125,16 +125,18 @@ def seen_on(one: Break, share: float) -> Break:
     )
 
 
-def _distance(one: Break, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _measure_distance(one: Break, points: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Signed distance in mm to the jagged line (positive on its left) and 1 along its course, else 0."""
-    course_mm, away_mm = _side(one.start, one.stop, points)
+    course_mm, away_mm = _project_on_line(one.start, one.stop, points)
     length = float(np.linalg.norm(np.array(one.stop) - np.array(one.start)))
     knots = np.arange(len(one.jag)) * one.jag_step_mm
     jag = np.interp(course_mm, knots, np.asarray(one.jag, dtype=float))
     return away_mm - jag, ((course_mm >= 0.0) & (course_mm <= length)).astype(float)
 
 
-def _side(start: tuple[float, float], stop: tuple[float, float], points: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _project_on_line(
+    start: tuple[float, float], stop: tuple[float, float], points: FloatArray
+) -> tuple[FloatArray, FloatArray]:
     """Distances in mm along the line from its start, and to its left."""
     along = np.array(stop) - np.array(start)
     along = along / float(np.linalg.norm(along))
@@ -142,7 +144,7 @@ def _side(start: tuple[float, float], stop: tuple[float, float], points: FloatAr
     return offset @ along, offset @ np.array([-along[1], along[0]])
 
 
-def _moved_back(one: Break, points: FloatArray) -> FloatArray:
+def _move_back(one: Break, points: FloatArray) -> FloatArray:
     """Where each point of the moved fragment came from."""
     middle = (np.array(one.start) + np.array(one.stop)) / 2.0
     theta = math.radians(one.turn_deg)
@@ -152,10 +154,10 @@ def _moved_back(one: Break, points: FloatArray) -> FloatArray:
     return origin
 
 
-def _logistic(x: FloatArray) -> FloatArray:
+def _compute_logistic(x: FloatArray) -> FloatArray:
     smooth: FloatArray = 0.5 * (1.0 + np.tanh(x / 2.0))
     return smooth
 
 
-def _pair(point: FloatArray) -> tuple[float, float]:
+def _make_pair(point: FloatArray) -> tuple[float, float]:
     return float(point[0]), float(point[1])

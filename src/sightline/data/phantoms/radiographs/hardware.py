@@ -19,7 +19,7 @@ Rect = tuple[float, float, float, float]
 LEAD = 3.0
 
 
-def letter(text: str, height_px: int, *, turn_deg: float = 0.0, plaque: bool = False) -> FloatArray:
+def draw_letter(text: str, height_px: int, *, turn_deg: float = 0.0, plaque: bool = False) -> FloatArray:
     """A lead letter [h, w], 0 to 1; `plaque` adds the faint plastic holder around it."""
     font = ImageFont.load_default(size=height_px)
     left, top, right, bottom = font.getbbox(text, stroke_width=1)
@@ -29,7 +29,7 @@ def letter(text: str, height_px: int, *, turn_deg: float = 0.0, plaque: bool = F
     return np.asarray(tile.rotate(turn_deg, Image.Resampling.BILINEAR, expand=True), dtype=float) / 255.0
 
 
-def arrow(length_px: int, turn_deg: float) -> FloatArray:
+def draw_arrow(length_px: int, turn_deg: float) -> FloatArray:
     """A lead arrow [n, n], 0 to 1: the shortcut's marker."""
     n = length_px
     tile = Image.new("L", (n, n), 0)
@@ -80,7 +80,7 @@ def place_tile(canvas: FloatArray, taken: NDArray[np.bool_], tile: FloatArray, p
 def burn(picture: FloatArray, text: str, place: tuple[int, int], height_px: int, level: float) -> None:
     """Write text into the finished picture, as a viewer or digitiser burns it in; changes `picture`."""
     font = ImageFont.load_default(size=height_px)
-    tile = Image.new("L", text_size(text, height_px)[::-1], 0)
+    tile = Image.new("L", measure_text(text, height_px)[::-1], 0)
     ImageDraw.Draw(tile).text((0, 0), text, fill=255, font=font)
     ink = np.asarray(tile, dtype=float) / 255.0
     (r, c), (h, w) = place, ink.shape
@@ -88,49 +88,49 @@ def burn(picture: FloatArray, text: str, place: tuple[int, int], height_px: int,
     part += (level - part) * ink[: part.shape[0], : part.shape[1]]
 
 
-def text_size(text: str, height_px: int) -> tuple[int, int]:
+def measure_text(text: str, height_px: int) -> tuple[int, int]:
     """(rows, columns) that a burnt-in text takes."""
     _, _, right, bottom = ImageFont.load_default(size=height_px).getbbox(text)
     return int(bottom) + 2, int(right) + 2
 
 
-def wrist_hardware(kind: str, pose: LimbPose, rng: Generator) -> FloatArray:
+def draw_wrist_hardware(kind: str, pose: LimbPose, rng: Generator) -> FloatArray:
     """Attenuation [H, W] of `plate` (on the distal radius), `wires` (through it) or `bracelet`."""
     canvas = np.zeros(pose.shape)
     if kind == "plate":
-        _stroke(canvas, pose, [(4.5, -60), (5.0, -9)], 7.5, 1.4)
-        _stroke(canvas, pose, [(-5, -9), (15, -5)], 8.0, 1.4)
+        _draw_stroke(canvas, pose, [(4.5, -60), (5.0, -9)], 7.5, 1.4)
+        _draw_stroke(canvas, pose, [(-5, -9), (15, -5)], 8.0, 1.4)
         for x, y in [(-3, -8), (3, -7), (9, -6), (14, -5), (5, -20), (4.7, -30), (4.6, -42)]:
-            _stroke(canvas, pose, [(x, y), (x + rng.normal(0, 0.6), y + rng.uniform(1.0, 3.0))], 3.0, 2.6)
+            _draw_stroke(canvas, pose, [(x, y), (x + rng.normal(0, 0.6), y + rng.uniform(1.0, 3.0))], 3.0, 2.6)
     elif kind == "wires":
         for _ in range(2):
             start = (rng.uniform(18, 22), rng.uniform(4, 9))
-            _stroke(canvas, pose, [start, (rng.uniform(-4, 2), rng.uniform(-45, -30))], 1.5, 1.5)
+            _draw_stroke(canvas, pose, [start, (rng.uniform(-4, 2), rng.uniform(-45, -30))], 1.5, 1.5)
     elif kind == "bracelet":
         height_mm, slant = rng.uniform(-25, -18), rng.normal(0, 2.0)
         along = np.linspace(-40, 38, 40)
         for bulge in (1.0, -1.0):
             curve = height_mm + slant * along / 40 + bulge * 2.6 * np.sqrt(np.maximum(1 - (along / 41) ** 2, 0))
-            _stroke(canvas, pose, list(zip(along.tolist(), curve.tolist(), strict=True)), 1.8, 4.0)
+            _draw_stroke(canvas, pose, list(zip(along.tolist(), curve.tolist(), strict=True)), 1.8, 4.0)
     return canvas
 
 
-def hip_hardware(kind: str, pose: LimbPose, rng: Generator) -> FloatArray:
+def draw_hip_hardware(kind: str, pose: LimbPose, rng: Generator) -> FloatArray:
     """Attenuation [H, W] of `hip screw` (sliding screw with side plate) or `nail`."""
     canvas = np.zeros(pose.shape)
     tip = (-43 + rng.normal(0, 2), 49 + rng.normal(0, 2))
     if kind == "hip screw":
-        _stroke(canvas, pose, [tip, (18, 2)], 7.0, 3.0)
-        _stroke(canvas, pose, [(19, 8), (17.5, -20), (17.5, -75)], 5.5, 3.0)
+        _draw_stroke(canvas, pose, [tip, (18, 2)], 7.0, 3.0)
+        _draw_stroke(canvas, pose, [(19, 8), (17.5, -20), (17.5, -75)], 5.5, 3.0)
         for y in (-30, -46, -62):
-            _stroke(canvas, pose, [(19, y), (-15, y)], 4.0, 1.8)
+            _draw_stroke(canvas, pose, [(19, y), (-15, y)], 4.0, 1.8)
     elif kind == "nail":
-        _stroke(canvas, pose, [(12, 48), (1, 0), (0.5, -120)], 10.0, 2.6)
-        _stroke(canvas, pose, [tip, (20, 3)], 8.0, 3.0)
+        _draw_stroke(canvas, pose, [(12, 48), (1, 0), (0.5, -120)], 10.0, 2.6)
+        _draw_stroke(canvas, pose, [tip, (20, 3)], 8.0, 3.0)
     return canvas
 
 
-def _stroke(
+def _draw_stroke(
     canvas: FloatArray, pose: LimbPose, line: Sequence[tuple[float, float]], width_mm: float, thickness_mm: float
 ) -> None:
     """A metal strip along a line in mm; strips overlap without adding up (max)."""
@@ -145,11 +145,11 @@ def _stroke(
     np.maximum(canvas, inside * (STEEL_PER_MM * thickness_mm), out=canvas)
 
 
-def corner_turn(rng: Generator) -> float:
+def draw_corner_turn(rng: Generator) -> float:
     """A marker's careless turn in degrees; markers are sometimes mirrored by a quarter turn."""
     return float(rng.normal(0.0, 6.0) + (90.0 if rng.random() < 0.06 else 0.0)) % 360.0
 
 
-def towards(place: tuple[int, int], target: tuple[float, float]) -> float:
+def point_towards(place: tuple[int, int], target: tuple[float, float]) -> float:
     """The turn in degrees (counter-clockwise, 0 is up) that points an arrow at `place` to a target (row, column)."""
     return math.degrees(math.atan2(-(target[1] - place[1]), -(target[0] - place[0])))

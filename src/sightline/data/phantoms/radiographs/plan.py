@@ -62,7 +62,7 @@ class Study:
     hardware: str = "none"
 
 
-def stream(seed: int, topic: str, *index: int) -> Generator:
+def make_generator(seed: int, topic: str, *index: int) -> Generator:
     """The generator of one decision; independent of every other."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_TOPICS.index(topic), *index)))
 
@@ -89,30 +89,30 @@ def plan_studies(
     placed: Counter[tuple[str, str]] = Counter()
     planned: list[Study] = []
     fractured = 0
-    for patient, labels in _patients(anatomy, studies, classes, seed, ao_shares):
-        split = _next_split(labels, placed, fractions)
+    for patient, labels in _iterate_patients(anatomy, studies, classes, seed, ao_shares):
+        split = _choose_next_split(labels, placed, fractions)
         first = len(planned)
-        side = str(stream(seed, "patient", patient, 1).choice(["L", "R"]))
+        side = str(make_generator(seed, "patient", patient, 1).choice(["L", "R"]))
         for number, label in enumerate(labels):
-            index, own = first + number, stream(seed, "study", first + number)
+            index, own = first + number, make_generator(seed, "study", first + number)
             kind = label if anatomy == "femur" else ("normal" if label == classes[0] else "fracture")
             grade = "none"
             if kind != "normal":
-                block = stream(seed, "grades", fractured // len(_GRADES)).permutation(len(_GRADES))
+                block = make_generator(seed, "grades", fractured // len(_GRADES)).permutation(len(_GRADES))
                 grade = _GRADES[block[fractured % len(_GRADES)]] if anatomy == "wrist" else "plain"
                 fractured += 1
             if number and (anatomy == "femur" or own.random() < 0.5):
                 side = "R" if side == "L" else "L"
-            agrees = stream(seed, "marker", index).random() < shortcut
+            agrees = make_generator(seed, "marker", index).random() < shortcut
             marker = shortcut > 0.0 and split != "test" and (kind != "normal") == agrees
-            views = _wrist_views(own) if anatomy == "wrist" else ("AP",)
+            views = _choose_wrist_views(own) if anatomy == "wrist" else ("AP",)
             kinds, odds = _HARDWARE[anatomy]
-            hardware = str(stream(seed, "study", index, 1).choice(kinds, p=odds))
+            hardware = str(make_generator(seed, "study", index, 1).choice(kinds, p=odds))
             planned.append(Study(index, patient, label, kind, grade, side, views, split, marker, hardware))
     return planned[:studies]
 
 
-def _patients(
+def _iterate_patients(
     anatomy: Anatomy, studies: int, classes: Sequence[str], seed: int, ao_shares: AoShares
 ) -> Iterator[tuple[int, tuple[str, ...]]]:
     """Each patient's labels, one a study, until there are enough studies."""
@@ -121,24 +121,24 @@ def _patients(
     while drawn < studies:
         if anatomy == "femur":
             # a fractured hip, and the other one of the same patient for comparison
-            fractured = _next_ao(names, patient, seed, ao_shares)
+            fractured = _choose_next_ao(names, patient, seed, ao_shares)
             labels: tuple[str, ...] = (fractured, "normal") if "normal" in classes else (fractured,)
         else:
-            count = int(stream(seed, "patient", patient).choice([1, 2, 3], p=[0.75, 0.2, 0.05]))
-            labels = tuple(_wrist_label(names, drawn + i, seed) for i in range(count))
+            count = int(make_generator(seed, "patient", patient).choice([1, 2, 3], p=[0.75, 0.2, 0.05]))
+            labels = tuple(_choose_wrist_label(names, drawn + i, seed) for i in range(count))
         yield patient, labels
         drawn, patient = drawn + len(labels), patient + 1
 
 
-def _next_ao(names: Sequence[str], patient: int, seed: int, ao_shares: AoShares) -> str:
+def _choose_next_ao(names: Sequence[str], patient: int, seed: int, ao_shares: AoShares) -> str:
     """The class of a patient's fractured hip: each as often as the others, or by the published counts."""
     if ao_shares == "even":
-        block = stream(seed, "labels", patient // len(names)).permutation(len(names))
+        block = make_generator(seed, "labels", patient // len(names)).permutation(len(names))
         return names[block[patient % len(names)]]
     # the class that lacks most so far: 15 of 780 comes up every 52 patients, however short the cohort is
     wanted = np.array([PUBLISHED_COUNTS[name] for name in names], dtype=float)
     wanted /= wanted.sum()
-    late = stream(seed, "labels").permutation(len(names)) * 1e-6
+    late = make_generator(seed, "labels").permutation(len(names)) * 1e-6
     given = np.zeros(len(names))
     for number in range(patient + 1):
         chosen = int(np.argmax(wanted * (number + 1) - given + late))
@@ -146,12 +146,12 @@ def _next_ao(names: Sequence[str], patient: int, seed: int, ao_shares: AoShares)
     return names[chosen]
 
 
-def _wrist_label(names: Sequence[str], index: int, seed: int) -> str:
-    block = stream(seed, "labels", index // 4).permutation(4)
+def _choose_wrist_label(names: Sequence[str], index: int, seed: int) -> str:
+    block = make_generator(seed, "labels", index // 4).permutation(4)
     return names[int(block[index % 4]) % 2]
 
 
-def _next_split(
+def _choose_next_split(
     labels: Sequence[str], placed: Counter[tuple[str, str]], fractions: tuple[float, float, float]
 ) -> Split:
     """The split that lacks this patient's classes most; counts the patient in."""
@@ -167,7 +167,7 @@ def _next_split(
     return split
 
 
-def _wrist_views(rng: Generator) -> tuple[str, ...]:
+def _choose_wrist_views(rng: Generator) -> tuple[str, ...]:
     count = int(rng.choice([2, 3, 4], p=[0.45, 0.45, 0.1]))
     if count == 2:
         return ("PA", str(rng.choice(["oblique", "PA ulnar deviation"], p=[0.4, 0.6])))

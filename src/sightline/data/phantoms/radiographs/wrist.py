@@ -84,12 +84,12 @@ def grow_wrist(rng: Generator, *, density: float = 1.0) -> Wrist:
     shell = rng.uniform(0.85, 1.2) * (0.55 + 0.45 * density)
     bones = []
     for name, outline in _OUTLINES.items():
-        points = _points(outline)
+        points = _parse_points(outline)
         depth, low, high, low_y, high_y, volar, rise = _BUILD[name]
         points = points + rng.normal(0.0, 0.25, points.shape)
         own = (1.1 if name in _DISTAL + _PROXIMAL else 1.0) + rng.normal(0.0, 0.02)
         points = points.mean(axis=0) + (points - points.mean(axis=0)) * own
-        axis = _points(_AXES[name]) if name in _AXES else _long_axis(points)
+        axis = _parse_points(_AXES[name]) if name in _AXES else _find_long_axis(points)
         if name == "ulna":
             lift = np.array([0.0, ulnar_variance_mm])
             points, axis = points + lift, axis + lift
@@ -107,7 +107,7 @@ def grow_wrist(rng: Generator, *, density: float = 1.0) -> Wrist:
             )
         )
     flesh = rng.uniform(0.9, 1.15)
-    skin = _points(_SKIN) * np.array([size * width * (0.5 + 0.5 * flesh), size])
+    skin = _parse_points(_SKIN) * np.array([size * width * (0.5 + 0.5 * flesh), size])
     return Wrist(tuple(bones), skin, 36.0 * size * flesh)
 
 
@@ -116,8 +116,8 @@ def project_wrist(wrist: Wrist, view: View, rng: Generator) -> Wrist:
     bones = wrist.bones
     bend_deg = rng.uniform(18.0, 28.0) if view == "PA ulnar deviation" else rng.uniform(-4.0, 5.0)
     pivot = np.mean([bone.outline.mean(axis=0) for bone in bones if bone.name in ("capitate", "lunate")], axis=0)
-    bones = tuple(_deviated(bone, bend_deg, pivot) for bone in bones)
-    skin = np.column_stack(_bent(wrist.skin[:, 0], wrist.skin[:, 1], bend_deg, pivot))
+    bones = tuple(_bend_bone(bone, bend_deg, pivot) for bone in bones)
+    skin = np.column_stack(_bend_skin(wrist.skin[:, 0], wrist.skin[:, 1], bend_deg, pivot))
     roll_deg = {"oblique": rng.uniform(30.0, 44.0), "supinated oblique": -rng.uniform(25.0, 38.0)}.get(
         view, rng.uniform(-5.0, 5.0)
     )
@@ -126,27 +126,27 @@ def project_wrist(wrist: Wrist, view: View, rng: Generator) -> Wrist:
         skin = skin * [0.9, 1.0]
         flesh *= 1.12
     # the limb turns about its own middle, so that the scaphoid stays near the centre of the image
-    return Wrist(tuple(bone.rolled(roll_deg) for bone in bones), skin, flesh)
+    return Wrist(tuple(bone.roll(roll_deg) for bone in bones), skin, flesh)
 
 
-def _deviated(bone: Bone, bend_deg: float, pivot: FloatArray) -> Bone:
+def _bend_bone(bone: Bone, bend_deg: float, pivot: FloatArray) -> Bone:
     if bone.name in ("radius", "ulna"):
         return bone
     if bone.name in _PROXIMAL:
         # the proximal row follows by a third and slides towards the thumb; the scaphoid stands up and lengthens
-        moved = bone.moved(bend_deg * 0.3, pivot, [bend_deg * 0.09, 0.0])
+        moved = bone.move(bend_deg * 0.3, pivot, [bend_deg * 0.09, 0.0])
         if bone.name != TARGET:
             return moved
         middle = moved.axis.mean(axis=0)
         stretch = 1.0 + 0.0035 * bend_deg
         return replace(
             moved, outline=middle + (moved.outline - middle) * stretch, axis=middle + (moved.axis - middle) * stretch
-        ).moved(0.0, shift=[0.0, 0.02 * bend_deg])
+        ).move(0.0, shift=[0.0, 0.02 * bend_deg])
     lift = [0.02 * bend_deg, 0.05 * abs(bend_deg)]
-    return bone.moved(bend_deg, pivot, lift)
+    return bone.move(bend_deg, pivot, lift)
 
 
-def _bent(x: FloatArray, y: FloatArray, bend_deg: float, pivot: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _bend_skin(x: FloatArray, y: FloatArray, bend_deg: float, pivot: FloatArray) -> tuple[FloatArray, FloatArray]:
     """The skin bends smoothly: nothing below the wrist, all of it beyond the distal row."""
     share = np.clip((y - pivot[1] + 20.0) / 35.0, 0.0, 1.0)
     theta = np.radians(bend_deg) * share
@@ -154,12 +154,12 @@ def _bent(x: FloatArray, y: FloatArray, bend_deg: float, pivot: FloatArray) -> t
     return pivot[0] + dx * np.cos(theta) - dy * np.sin(theta), pivot[1] + dx * np.sin(theta) + dy * np.cos(theta)
 
 
-def _long_axis(points: FloatArray) -> FloatArray:
+def _find_long_axis(points: FloatArray) -> FloatArray:
     centred = points - points.mean(axis=0)
     direction = np.linalg.svd(centred, full_matrices=False)[2][0]
     reach = float(np.abs(centred @ direction).max()) * 0.7 * math.copysign(1.0, direction[1])
     return points.mean(axis=0) + np.outer([-reach, reach], direction)
 
 
-def _points(text: str) -> FloatArray:
+def _parse_points(text: str) -> FloatArray:
     return np.array([[float(x) for x in pair.split()] for pair in text.split(",")])

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy import fft, ndimage
 
-from sightline.data.phantoms.radiographs.anatomy import Bone, LimbPose, closed_spline
-from sightline.data.phantoms.radiographs.fracture import Break, broken
+from sightline.data.phantoms.radiographs.anatomy import Bone, LimbPose, close_spline
+from sightline.data.phantoms.radiographs.fracture import Break, break_bone
 from sightline.structures.frame import FloatArray
 
 # attenuation per mm near 60 kVp; bone replaces flesh, so its values are the excess over flesh
@@ -95,24 +95,24 @@ def cast_shadow(bone: Bone, pose: LimbPose, rng: Generator, breaks: Sequence[Bre
         return None
     edge_mm = np.maximum(ndimage.distance_transform_edt(inside) - 0.5, 0.0) * pose.pixel_mm
     radius_mm = min(float(edge_mm.max()), bone.depth_mm * 0.6)
-    shell_mm = _shell(bone, pose, (int(low[0]), int(low[1])), size)
-    uneven = np.clip(0.28 * clouds(size, rng, size_px=6.0 / pose.pixel_mm), -0.6, 0.9)
+    shell_mm = _draw_shell(bone, pose, (int(low[0]), int(low[1])), size)
+    uneven = np.clip(0.28 * draw_clouds(size, rng, size_px=6.0 / pose.pixel_mm), -0.6, 0.9)
     # thick shafts are even, the thin shell of a small bone is not
     shell_mm = shell_mm * (1.0 + uneven * np.minimum(1.0, 0.8 / shell_mm))
-    outer_mm = bone.depth_mm * _ellipse(edge_mm / radius_mm)
-    inner_mm = np.maximum(bone.depth_mm - 2.0 * shell_mm, 0.0) * _ellipse(
+    outer_mm = bone.depth_mm * _compute_ellipse(edge_mm / radius_mm)
+    inner_mm = np.maximum(bone.depth_mm - 2.0 * shell_mm, 0.0) * _compute_ellipse(
         (edge_mm - shell_mm) / np.maximum(radius_mm - shell_mm, 0.3)
     )
     inner_mm *= edge_mm > shell_mm
-    struts = _struts(bone, pose, rng, size)
+    struts = _draw_struts(bone, pose, rng, size)
     spongy = inner_mm * bone.density * (1.0 + np.clip(0.34 * struts, -0.8, 1.2))
     attenuation = CORTEX_PER_MM * (outer_mm - inner_mm) * (1.0 + 0.03 * struts) + SPONGY_PER_MM * spongy
     attenuation = np.maximum(attenuation, 0.0) * inside
     corner = (int(low[0]), int(low[1]))
     if not breaks:
         return Shadow(corner, attenuation, inside, np.zeros(size))
-    attenuation, lines = broken(attenuation, corner, breaks, pose)
-    moved, _ = broken(inside.astype(float), corner, [_solid(one) for one in breaks], pose)
+    attenuation, lines = break_bone(attenuation, corner, breaks, pose)
+    moved, _ = break_bone(inside.astype(float), corner, [_make_solid(one) for one in breaks], pose)
     return Shadow(corner, attenuation, moved > 0.5, lines)
 
 
@@ -124,16 +124,16 @@ def paste(canvas: FloatArray, shadow: Shadow, values: FloatArray) -> None:
         canvas[r0:r1, c0:c1] += values[r0 - top : r1 - top, c0 - left : c1 - left]
 
 
-def flesh(outline_mm: FloatArray, depth_mm: float, pose: LimbPose, rng: Generator) -> FloatArray:
+def draw_flesh(outline_mm: FloatArray, depth_mm: float, pose: LimbPose, rng: Generator) -> FloatArray:
     """Soft tissue [H, W] within the skin line: an ellipse across the limb, muscle and fat planes, a skin rim."""
     step = 2
     reach = 60
     coarse = ((pose.shape[0] + 2 * reach) // step, (pose.shape[1] + 2 * reach) // step)
-    inside = fill_ring((pose.place(closed_spline(outline_mm, 240)) + reach) / step, coarse)
+    inside = fill_ring((pose.place(close_spline(outline_mm, 240)) + reach) / step, coarse)
     edge_mm = ndimage.distance_transform_edt(inside) * pose.pixel_mm * step
-    thickness = depth_mm * _ellipse(edge_mm / (0.62 * depth_mm))
-    muscle = clouds(coarse, rng, size_px=5.0 / (pose.pixel_mm * step))
-    fibres = trabeculae(
+    thickness = depth_mm * _compute_ellipse(edge_mm / (0.62 * depth_mm))
+    muscle = draw_clouds(coarse, rng, size_px=5.0 / (pose.pixel_mm * step))
+    fibres = draw_trabeculae(
         coarse,
         rng,
         angle_deg=pose.turn_deg,
@@ -239,12 +239,12 @@ def fill_ring(ring: FloatArray, shape: tuple[int, int]) -> NDArray[np.bool_]:
     return np.array(tile, dtype=bool)
 
 
-def _ellipse(share: FloatArray) -> FloatArray:
+def _compute_ellipse(share: FloatArray) -> FloatArray:
     chord: FloatArray = np.sqrt(1.0 - (1.0 - np.clip(share, 0.0, 1.0)) ** 2)
     return chord
 
 
-def _shell(bone: Bone, pose: LimbPose, corner: tuple[int, int], size: tuple[int, int]) -> FloatArray:
+def _draw_shell(bone: Bone, pose: LimbPose, corner: tuple[int, int], size: tuple[int, int]) -> FloatArray:
     low_mm, high_mm = bone.cortex_mm
     if low_mm == high_mm:
         return np.full(size, low_mm)
@@ -253,25 +253,25 @@ def _shell(bone: Bone, pose: LimbPose, corner: tuple[int, int], size: tuple[int,
     return np.interp(y, bone.cortex_at_mm, bone.cortex_mm).astype(float)
 
 
-def _struts(bone: Bone, pose: LimbPose, rng: Generator, size: tuple[int, int]) -> FloatArray:
+def _draw_struts(bone: Bone, pose: LimbPose, rng: Generator, size: tuple[int, int]) -> FloatArray:
     """Trabeculae along the bone's axis with a weaker set across it; older bone keeps fewer, longer ones."""
     ends = pose.place(bone.axis[[0, -1]])
     angle_deg = math.degrees(math.atan2(ends[1, 1] - ends[0, 1], ends[1, 0] - ends[0, 0]))
     width_px = 0.17 / pose.pixel_mm * (1.35 - 0.35 * min(bone.density, 1.2))
-    main = trabeculae(size, rng, angle_deg=angle_deg, width_px=max(width_px, 0.55), length_px=1.1 / pose.pixel_mm)
-    cross = trabeculae(
+    main = draw_trabeculae(size, rng, angle_deg=angle_deg, width_px=max(width_px, 0.55), length_px=1.1 / pose.pixel_mm)
+    cross = draw_trabeculae(
         size, rng, angle_deg=angle_deg + 75.0, width_px=max(width_px, 0.55), length_px=0.6 / pose.pixel_mm
     )
-    patches = clouds(size, rng, size_px=3.5 / pose.pixel_mm)
+    patches = draw_clouds(size, rng, size_px=3.5 / pose.pixel_mm)
     struts: FloatArray = 0.75 * main + 0.4 * cross + 0.45 * patches
     return struts
 
 
-def _solid(one: Break) -> Break:
+def _make_solid(one: Break) -> Break:
     return replace(one, lucency=0.0)
 
 
-def trabeculae(
+def draw_trabeculae(
     shape: tuple[int, int], rng: Generator, *, angle_deg: float, width_px: float, length_px: float
 ) -> FloatArray:
     """Struts that run along one direction.
@@ -298,15 +298,15 @@ def trabeculae(
     passes = np.exp(-2.0 * (math.pi * length_px * along) ** 2 - 2.0 * (math.pi * width_px * across) ** 2)
     slow = np.exp(-2.0 * (math.pi * 5.0 * width_px) ** 2 * (row_frequency**2 + column_frequency**2))
     spectrum = fft.rfft2(rng.standard_normal((height, width))) * passes * (1.0 - slow)
-    return _standardised(fft.irfft2(spectrum, s=(height, width))[: shape[0], : shape[1]])
+    return _standardise(fft.irfft2(spectrum, s=(height, width))[: shape[0], : shape[1]])
 
 
-def clouds(shape: tuple[int, int], rng: Generator, *, size_px: float) -> FloatArray:
+def draw_clouds(shape: tuple[int, int], rng: Generator, *, size_px: float) -> FloatArray:
     """Slow isotropic variation with a correlation length of about `size_px`: field [rows, columns]."""
     step = max(1, int(size_px / 3.0))
     coarse = (shape[0] // step + 3, shape[1] // step + 3)
     field = ndimage.gaussian_filter(rng.standard_normal(coarse), size_px / step / 2.0, mode="wrap")
-    return _standardised(interpolate_field(field, shape, step))
+    return _standardise(interpolate_field(field, shape, step))
 
 
 def interpolate_field(coarse: FloatArray, shape: tuple[int, int], step: int) -> FloatArray:
@@ -320,6 +320,6 @@ def interpolate_field(coarse: FloatArray, shape: tuple[int, int], step: int) -> 
     return field
 
 
-def _standardised(field: FloatArray) -> FloatArray:
+def _standardise(field: FloatArray) -> FloatArray:
     standardised: FloatArray = (field - field.mean()) / max(float(field.std()), 1e-12)
     return standardised

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-from sightline.data.phantoms.spine.solids import Floats, blend_solids, within_both
+from sightline.data.phantoms.spine.solids import Floats, blend_solids, intersect_solids
 from sightline.data.spine.vertebrae import LABELS, RANKS
 from sightline.structures.frame import FloatArray
 
@@ -117,8 +117,8 @@ class VertebraBody:
 
     def __post_init__(self) -> None:
         """Tabulate the loss of height along the depth, and the outline."""
-        object.__setattr__(self, "_loss", _loss_table(self.plan))
-        object.__setattr__(self, "_outline", _outline(self.plan.thoracic))
+        object.__setattr__(self, "_loss", _build_loss_table(self.plan))
+        object.__setattr__(self, "_outline", _compute_outline(self.plan.thoracic))
 
     @property
     def depth(self) -> float:
@@ -132,7 +132,7 @@ class VertebraBody:
 
     def plates(self, front: FloatArray | float, right: FloatArray | float = 0.0) -> tuple[FloatArray, FloatArray]:
         """Where (z) the upper and the lower endplate lie at shares of half the depth and width."""
-        upper, lower, _, _ = self._plates(np.asarray(front, np.float32), np.asarray(right, np.float32))
+        upper, lower, _, _ = self._compute_plates(np.asarray(front, np.float32), np.asarray(right, np.float32))
         return np.asarray(upper, dtype=float), np.asarray(lower, dtype=float)
 
     def rims(self) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -148,7 +148,7 @@ class VertebraBody:
         plan, m = self.plan, self.plan.measures
         half_width, half_depth = np.float32(self.width / 2.0), np.float32(self.depth / 2.0)
         front, right = y / half_depth, x / half_width
-        upper, lower, upper_loss, lower_loss = self._plates(front, right)
+        upper, lower, upper_loss, lower_loss = self._compute_plates(front, right)
         # -1 at the lower, 1 at the upper endplate
         level = np.clip((2.0 * z - upper - lower) / np.maximum(upper - lower, 1.0), -1.15, 1.15).astype(np.float32)
         narrow = 1.0 - np.float32(plan.waist) * np.clip(1.0 - level * level, 0.0, 1.0)
@@ -164,12 +164,12 @@ class VertebraBody:
         angle = np.arctan2(v, u)
         edge = np.interp(angle, *self._outline).astype(np.float32)
         reach, radius = np.sqrt(u * u + v * v), np.sqrt(x * x + y * y)
-        bulge = self._bulge(angle, level)
-        wall = radius * (1.0 - edge / np.maximum(reach, 1e-3)) - self._lips(angle, upper, lower, z) - bulge
+        bulge = self._compute_bulge(angle, level)
+        wall = radius * (1.0 - edge / np.maximum(reach, 1e-3)) - self._compute_lips(angle, upper, lower, z) - bulge
         wall = np.maximum(wall.astype(np.float32), -half_depth)
         below_upper, above_lower = upper - z, z - lower
         slab = np.maximum(-below_upper, -above_lower)
-        distance = within_both(wall, slab, 2.0)
+        distance = intersect_solids(wall, slab, 2.0)
         if plan.limbus_mm > 0.0:
             # a slanting cut takes off the upper front corner
             corner = (y - half_depth + (z - upper) + np.float32(plan.limbus_mm)) * np.float32(0.7071)
@@ -180,7 +180,7 @@ class VertebraBody:
             distance = np.minimum(distance, piece - np.float32(0.27 * plan.limbus_mm)).astype(np.float32)
         return BodyField(distance, wall, below_upper, above_lower, upper_loss, lower_loss, bulge)
 
-    def _plates(self, front: Floats, right: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    def _compute_plates(self, front: Floats, right: Floats) -> tuple[Floats, Floats, Floats, Floats]:
         plan = self.plan
         anterior, middle, posterior = plan.normal
         rim = ((anterior + posterior) / 2.0 + (anterior - posterior) / (2.0 * SIXTH) * front) / 2.0
@@ -202,7 +202,7 @@ class VertebraBody:
             upper, lower = (upper - hole, lower) if dent.upper else (upper, lower + hole)
         return upper.astype(np.float32), lower.astype(np.float32), upper_loss, lower_loss
 
-    def _lips(self, angle: Floats, upper: Floats, lower: Floats, z: Floats) -> Floats:
+    def _compute_lips(self, angle: Floats, upper: Floats, lower: Floats, z: Floats) -> Floats:
         """How far the wall stands out at the rims: their lips and spurs, mm."""
         to_upper, to_lower = np.abs(upper - z), np.abs(z - lower)
         out = 0.5 * np.exp(-((np.minimum(to_upper, to_lower) / 2.0) ** 2))
@@ -213,7 +213,7 @@ class VertebraBody:
             out = out + spur.reach_mm * np.exp(-((turned / spur.width) ** 2) - (near / thick) ** 2)
         return np.asarray(out, dtype=np.float32)
 
-    def _bulge(self, angle: Floats, level: Floats) -> Floats:
+    def _compute_bulge(self, angle: Floats, level: Floats) -> Floats:
         """A buckled front wall, and a fragment pushed into the canal, mm."""
         plan, out = self.plan, np.zeros_like(angle)
         if plan.buckle_mm > 0.0:
@@ -225,7 +225,7 @@ class VertebraBody:
         return np.asarray(out, dtype=np.float32)
 
 
-def _loss_table(plan: BodyPlan) -> FloatArray:
+def _build_loss_table(plan: BodyPlan) -> FloatArray:
     """Loss of height along the depth, exact at the three places where heights are stated."""
     anterior, middle, posterior = (n - h for n, h in zip(plan.normal, plan.heights, strict=True))
     knots = {-1.2: posterior, -SIXTH: posterior, 0.0: middle, SIXTH: anterior, 1.2: anterior}
@@ -241,7 +241,7 @@ def _loss_table(plan: BodyPlan) -> FloatArray:
     return table
 
 
-def _outline(thoracic: bool) -> tuple[FloatArray, FloatArray]:
+def _compute_outline(thoracic: bool) -> tuple[FloatArray, FloatArray]:
     """Radius of the outline over the angle, in halves of width and depth: rounded in front, hollow behind."""
     angle = np.linspace(-math.pi, math.pi, 361)
     cosine, sine = np.cos(angle), np.sin(angle)

@@ -19,7 +19,7 @@ _LEAST_DISC = 0.25
 
 
 @dataclass(frozen=True, eq=False)
-class Placed:
+class PlacedVertebra:
     """A vertebra in the column: plan, body, pose; `centre` of its body in the grid's millimetres."""
 
     plan: VertebraPlan
@@ -43,15 +43,15 @@ class Placed:
 class Column:
     """The whole spine, head first, and the upper end of the sacrum."""
 
-    vertebrae: tuple[Placed, ...]
+    vertebrae: tuple[PlacedVertebra, ...]
     sacrum: VertebraPose
 
 
-def stack(person: PhantomSubject) -> Column:
+def stack_vertebrae(person: PhantomSubject) -> Column:
     """Place a person's vertebrae, the sacrum's upper endplate at the origin."""
     sacral_tilt = SACRAL_TILT * person.lordosis
-    sacrum = VertebraPose(_turn(sacral_tilt, 0.0, 0.0), np.zeros(3))
-    placed: list[Placed] = []
+    sacrum = VertebraPose(_build_axes(sacral_tilt, 0.0, 0.0), np.zeros(3))
+    placed: list[PlacedVertebra] = []
     # height and slope of the plate underneath, in the frame of what carries it
     pose, (height, slope), tilt = sacrum, (0.0, 0.0), sacral_tilt
     bent = 0.0
@@ -59,15 +59,15 @@ def stack(person: PhantomSubject) -> Column:
         plan = person.vertebrae[number]
         body = VertebraBody(plan.body)
         upper, lower = body.rims()
-        side, turn = _sideways(person, number)
-        wanted = _wanted_tilt(person, plan) + bent
-        tilt = _possible_tilt(wanted, tilt, plan.disc_mm, lower[1] - slope, body.depth)
-        turned = _turn(tilt, side, turn)
+        side, turn = _draw_sideways_tilt(person, number)
+        wanted = _choose_wanted_tilt(person, plan) + bent
+        tilt = _limit_tilt(wanted, tilt, plan.disc_mm, lower[1] - slope, body.depth)
+        turned = _build_axes(tilt, side, turn)
         middle = pose.turn[:, 2] + turned[:, 2]
         plate = pose.place(np.array([0.0, 0.0, height]))
         origin = plate + plan.disc_mm * middle / np.linalg.norm(middle) - turned @ np.array([0.0, 0.0, lower[0]])
         pose = VertebraPose(turned, origin)
-        placed.append(Placed(plan, body, pose))
+        placed.append(PlacedVertebra(plan, body, pose))
         height, slope = upper
         # what a wedge takes from the front, the column above follows by half
         front, _, back = (n - h for n, h in zip(plan.body.normal, plan.body.heights, strict=True))
@@ -75,7 +75,7 @@ def stack(person: PhantomSubject) -> Column:
     return Column(tuple(reversed(placed)), sacrum)
 
 
-def _wanted_tilt(person: PhantomSubject, plan: VertebraPlan) -> float:
+def _choose_wanted_tilt(person: PhantomSubject, plan: VertebraPlan) -> float:
     rank = RANKS[plan.label]
     if rank <= RANKS[LABELS["T9"]]:
         factor = person.kyphosis
@@ -86,21 +86,21 @@ def _wanted_tilt(person: PhantomSubject, plan: VertebraPlan) -> float:
     return 0.95 * plan.measures.tilt * factor
 
 
-def _sideways(person: PhantomSubject, number: int) -> tuple[float, float]:
+def _draw_sideways_tilt(person: PhantomSubject, number: int) -> tuple[float, float]:
     """Tilt to the side and turn about its own axis, degrees, which go together in a scoliosis."""
     bend, start, span = person.scoliosis
     phase = 2.0 * math.pi * (number - 2.0 - start) / span
     return bend * math.sin(phase), 0.55 * bend * math.cos(phase)
 
 
-def _possible_tilt(wanted: float, below: float, disc_mm: float, slopes: float, depth: float) -> float:
+def _limit_tilt(wanted: float, below: float, disc_mm: float, slopes: float, depth: float) -> float:
     """The tilt nearest to the one wanted with which the disc keeps some height at both ends."""
     most = (1.0 - _LEAST_DISC) * disc_mm / (0.5 * depth)
     opening = slopes - math.tan(math.radians(wanted - below))
     return below + math.degrees(math.atan(slopes - float(np.clip(opening, -most, most))))
 
 
-def _turn(tilt_deg: float, side_deg: float, turn_deg: float) -> FloatArray:
+def _build_axes(tilt_deg: float, side_deg: float, turn_deg: float) -> FloatArray:
     """Axes (right, front, head) as columns of a vertebra that leans forward and to the right, and is turned."""
     t, s, r = (math.radians(angle) for angle in (tilt_deg, side_deg, turn_deg))
     forward = np.array([[1.0, 0.0, 0.0], [0.0, math.cos(t), math.sin(t)], [0.0, -math.sin(t), math.cos(t)]])

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from sightline.data.phantoms.spine.body import BodyField
-from sightline.data.phantoms.spine.column import Placed
+from sightline.data.phantoms.spine.column import PlacedVertebra
 from sightline.data.phantoms.spine.plan import PhantomSubject
-from sightline.data.phantoms.spine.solids import EllipticBar, Floats, Grid, partial_volume
+from sightline.data.phantoms.spine.solids import EllipticBar, Floats, Grid, compute_partial_volume
 from sightline.structures.frame import FloatArray
 
 # numbers of SUBREGIONS in cohorts/spine.py
@@ -24,7 +24,7 @@ _BORDER_MM, _PLATE_MM = 3.0, 2.5
 _BAND_AT_MM, _BAND_MM = 3.8, 1.7
 
 
-def regions_of(f: BodyField) -> NDArray[np.uint8]:
+def label_subregions(f: BodyField) -> NDArray[np.uint8]:
     """Sub-region of each voxel of a body: endplates, border, inner body."""
     region = np.where(f.distance > -_BORDER_MM, BORDER, BODY).astype(np.uint8)
     inside = f.wall < -1.5
@@ -33,8 +33,8 @@ def regions_of(f: BodyField) -> NDArray[np.uint8]:
     return region
 
 
-def content_of(
-    placed: Placed, f: BodyField, person: PhantomSubject, own: tuple[Floats, Floats, Floats], texture: Floats
+def fill_body(
+    placed: PlacedVertebra, f: BodyField, person: PhantomSubject, own: tuple[Floats, Floats, Floats], texture: Floats
 ) -> tuple[Floats, NDArray[np.uint8]]:
     """Hounsfield units of what is inside the shell, and the finding mask's numbers.
 
@@ -70,7 +70,12 @@ def content_of(
 
 
 def _break(
-    placed: Placed, f: BodyField, person: PhantomSubject, value: Floats, found: NDArray[np.uint8], texture: Floats
+    placed: PlacedVertebra,
+    f: BodyField,
+    person: PhantomSubject,
+    value: Floats,
+    found: NDArray[np.uint8],
+    texture: Floats,
 ) -> None:
     """Add to a body what a compression leaves in it, and mark it."""
     plan = placed.plan
@@ -103,7 +108,7 @@ _STEP = 2
 _STREAK_HU = 320.0
 
 
-def screws_of(placed: Placed) -> list[EllipticBar]:
+def place_screws(placed: PlacedVertebra) -> list[EllipticBar]:
     """A screw through each pedicle into the body, in the vertebra's own coordinates; its head is behind the facet."""
     m = placed.plan.measures
     upper, _ = placed.body.plates(-0.95)
@@ -121,17 +126,17 @@ def screws_of(placed: Placed) -> list[EllipticBar]:
     return bars
 
 
-def add_metal(hu: Floats, grid: Grid, held: list[Placed], rng: Generator) -> None:
+def add_metal(hu: Floats, grid: Grid, held: list[PlacedVertebra], rng: Generator) -> None:
     """Put screws through the vertebrae and a rod on either side, and add their streaks, in place."""
     metal = np.zeros(grid.shape, np.float32)
     voxel = float(grid.spacing_mm.mean())
     heads: tuple[list[FloatArray], list[FloatArray]] = ([], [])
     for placed in held:
-        bars = screws_of(placed)
+        bars = place_screws(placed)
         for bar in bars:
             part = placed.pose.reach(grid, *bar.corners(1.0))
             if part is not None:
-                share = partial_volume(bar.distance(*placed.pose.own(grid, part)), voxel)
+                share = compute_partial_volume(bar.distance(*placed.pose.own(grid, part)), voxel)
                 metal[part] = np.maximum(metal[part], share)
         for number in (0, 1):
             heads[number].append(placed.pose.place(bars[2 * number + 1].start))
@@ -140,16 +145,16 @@ def add_metal(hu: Floats, grid: Grid, held: list[Placed], rng: Generator) -> Non
             rod = EllipticBar(start, stop, (2.8, 2.8), (2.8, 2.8), (0.0, 1.0, 0.0))
             part = grid.part(*rod.corners(1.0))
             if part is not None:
-                metal[part] = np.maximum(metal[part], partial_volume(rod.distance(*grid.axes(part)), voxel))
+                metal[part] = np.maximum(metal[part], compute_partial_volume(rod.distance(*grid.axes(part)), voxel))
     rows = np.flatnonzero(metal.any(axis=(0, 1)))
     if not rows.size:
         return
     slab = slice(int(rows[0]), int(rows[-1]) + 1)
-    hu[:, :, slab] += _streaks(metal[:, :, slab], rng)
+    hu[:, :, slab] += _draw_streaks(metal[:, :, slab], rng)
     np.add(hu, metal * (np.float32(METAL_HU) - hu), out=hu)
 
 
-def _streaks(metal: Floats, rng: Generator) -> Floats:
+def _draw_streaks(metal: Floats, rng: Generator) -> Floats:
     """What is wrong in a reconstruction from rays that metal has all but stopped: dark and bright lines through it.
 
     The error of a ray grows with the square of the metal on its way (beam hardening), with noise where hardly any

@@ -105,12 +105,12 @@ def plan_person(number: int, seed: int, *, prevalence: float) -> PhantomSubject:
     variant = rng.random()
     levels += [LABELS["T13"]] if variant < 0.05 else []
     levels += list(range(20, 25)) + ([LABELS["L6"]] if variant > 0.96 else [])
-    share = _share_scale(prevalence) * _burden(rank)
+    share = _solve_share_scale(prevalence) * _draw_burden(rank)
     vertebrae = tuple(
         _plan_vertebra(label, np.random.default_rng([seed, 13, number, label]), size, frailty,
                        min(0.85, share * DEFORMED_AT.get(label, 0.0))) for label in levels
     )  # fmt: skip
-    vertebrae = _with_metal(vertebrae, np.random.default_rng([seed, 14, number]))
+    vertebrae = _add_metal(vertebrae, np.random.default_rng([seed, 14, number]))
     return PhantomSubject(
         f"phantom{number + 1:03d}",
         frailty,
@@ -125,17 +125,17 @@ def plan_person(number: int, seed: int, *, prevalence: float) -> PhantomSubject:
     )
 
 
-def _burden(rank: float) -> float:
+def _draw_burden(rank: float) -> float:
     """How many deformities a person has relative to the average: most have few, some have many."""
     return 0.12 + 5.3 * rank**5
 
 
-def _share_scale(prevalence: float) -> float:
+def _solve_share_scale(prevalence: float) -> float:
     """The factor with which the expected share of deformed vertebrae, T4 to L5, is the prevalence.
 
     Fields of view seldom reach T1 to T3, where deformities are rare.
     """
-    burdens = np.array([_burden((k + 0.5) / 64) for k in range(64)])[:, None]
+    burdens = np.array([_draw_burden((k + 0.5) / 64) for k in range(64)])[:, None]
     weights = np.array([DEFORMED_AT[label] for label in range(11, 25)])[None, :]
     low, high = 0.0, 1e4
     for _ in range(60):
@@ -146,39 +146,40 @@ def _share_scale(prevalence: float) -> float:
 
 
 def _plan_vertebra(label: int, rng: Generator, size: float, frailty: float, chance: float) -> VertebraPlan:
-    m = _personal(MEASURES[label], size, rng)
+    m = _personalise(MEASURES[label], size, rng)
     thoracic = is_thoracic(label)
-    body = _healthy(m, rng, frailty, thoracic)
+    body = _plan_healthy_body(m, rng, frailty, thoracic)
     worn = float(np.clip(rng.normal(0.25 + 0.25 * frailty, 0.28), 0.0, 1.0))
     narrowed = 1.0 - 0.6 * max(0.0, worn - 0.35) / 0.65
     gas = bool(worn > 0.6 and rng.random() < (0.15 if thoracic else 0.5))
     fat, island = bool(rng.random() < 0.03), bool(rng.random() < 0.03)
     plan = VertebraPlan(label, body, disc_mm=m.disc * narrowed, worn=worn, gas=gas, fat=fat, island=island)
     if rng.random() < chance:
-        plan = _deformed(plan, rng)
-    body = replace(plan.body, dents=_dents(label, m.width_up / 2.0, m.height, rng), spurs=_spurs(worn, rng))
+        plan = _deform(plan, rng)
+    body = replace(plan.body, dents=_plan_dents(label, m.width_up / 2.0, m.height, rng), spurs=_plan_spurs(worn, rng))
     if plan.grade == 0 and rng.random() < 0.02:
         body = replace(body, limbus_mm=float(rng.uniform(0.15, 0.22) * m.depth_up / 2.0))
     loss = plan.loss or max(1.0 - body.heights[0] / body.heights[2], 1.0 - body.heights[1] / body.heights[2], 0.0)
     return replace(plan, body=body, loss=float(loss))
 
 
-def _personal(m: Measures, size: float, rng: Generator) -> Measures:
-    def own(mm: float, spread: float) -> float:
+def _personalise(m: Measures, size: float, rng: Generator) -> Measures:
+    def draw(mm: float, spread: float) -> float:
         return float(mm * size * np.clip(rng.normal(1.0, spread), 1.0 - 2.5 * spread, 1.0 + 2.5 * spread))
 
     # depths as masks of CTs show them at mid-height are a little less than those of endplates
-    wide, deep = own(1.0, 0.03) / size, 0.95 * own(1.0, 0.03) / size
+    wide, deep = draw(1.0, 0.03) / size, 0.95 * draw(1.0, 0.03) / size
     return replace(
-        m, height=own(m.height, 0.02), width_up=own(m.width_up * wide, 0.01), width_low=own(m.width_low * wide, 0.01),
-        depth_up=own(m.depth_up * deep, 0.01), depth_low=own(m.depth_low * deep, 0.01),
-        canal_width=own(m.canal_width, 0.04), canal_depth=own(m.canal_depth, 0.05),
-        pedicle_width=own(m.pedicle_width, 0.08), pedicle_height=own(m.pedicle_height, 0.04), span=own(m.span, 0.04),
-        spine_length=own(m.spine_length, 0.06), spine_drop=own(m.spine_drop, 0.1), disc=own(m.disc, 0.08),
+        m, height=draw(m.height, 0.02),
+        width_up=draw(m.width_up * wide, 0.01), width_low=draw(m.width_low * wide, 0.01),
+        depth_up=draw(m.depth_up * deep, 0.01), depth_low=draw(m.depth_low * deep, 0.01),
+        canal_width=draw(m.canal_width, 0.04), canal_depth=draw(m.canal_depth, 0.05),
+        pedicle_width=draw(m.pedicle_width, 0.08), pedicle_height=draw(m.pedicle_height, 0.04), span=draw(m.span, 0.04),
+        spine_length=draw(m.spine_length, 0.06), spine_drop=draw(m.spine_drop, 0.1), disc=draw(m.disc, 0.08),
     )  # fmt: skip
 
 
-def _healthy(m: Measures, rng: Generator, frailty: float, thoracic: bool) -> BodyPlan:
+def _plan_healthy_body(m: Measures, rng: Generator, frailty: float, thoracic: bool) -> BodyPlan:
     posterior = m.height
     front = m.front * float(np.clip(rng.normal(1.0, 0.022), 0.95, 1.05))
     # mild wedging that is nobody's fracture
@@ -200,7 +201,7 @@ def _healthy(m: Measures, rng: Generator, frailty: float, thoracic: bool) -> Bod
     )
 
 
-def _deformed(plan: VertebraPlan, rng: Generator) -> VertebraPlan:
+def _deform(plan: VertebraPlan, rng: Generator) -> VertebraPlan:
     lumbar = RANKS[plan.label] >= RANKS[LABELS["L2"]]
     deformity = str(rng.choice(["wedge", "biconcave", "crush"], p=[0.3, 0.42, 0.28] if lumbar else [0.62, 0.15, 0.23]))
     grade = int(rng.choice([1, 2, 3], p=_GRADES))
@@ -234,7 +235,7 @@ def _deformed(plan: VertebraPlan, rng: Generator) -> VertebraPlan:
     )
 
 
-def _dents(label: int, half_width: float, height: float, rng: Generator) -> tuple[Dent, ...]:
+def _plan_dents(label: int, half_width: float, height: float, rng: Generator) -> tuple[Dent, ...]:
     """Schmorl's nodes, away from the line on which heights are measured."""
     common = RANKS[LABELS["T7"]] <= RANKS[label] <= RANKS[LABELS["L3"]]
     return tuple(
@@ -244,7 +245,7 @@ def _dents(label: int, half_width: float, height: float, rng: Generator) -> tupl
     )  # fmt: skip
 
 
-def _spurs(worn: float, rng: Generator) -> tuple[Spur, ...]:
+def _plan_spurs(worn: float, rng: Generator) -> tuple[Spur, ...]:
     if worn < 0.3:
         return ()
     many = int(rng.integers(0, 4))
@@ -255,7 +256,7 @@ def _spurs(worn: float, rng: Generator) -> tuple[Spur, ...]:
     )  # fmt: skip
 
 
-def _with_metal(vertebrae: tuple[VertebraPlan, ...], rng: Generator) -> tuple[VertebraPlan, ...]:
+def _add_metal(vertebrae: tuple[VertebraPlan, ...], rng: Generator) -> tuple[VertebraPlan, ...]:
     """Screws and rods in one person of twenty, over two or three levels."""
     if rng.random() > 0.05:
         return vertebrae

@@ -22,7 +22,7 @@ class Part:
     cortex_mm: float
 
 
-def arch_of(label: int, m: Measures, below: Measures, back_top: float, back_bottom: float) -> list[Part]:
+def build_arch(label: int, m: Measures, below: Measures, back_top: float, back_bottom: float) -> list[Part]:
     """The posterior elements of a vertebra in its own coordinates.
 
     Args:
@@ -43,7 +43,7 @@ def arch_of(label: int, m: Measures, below: Measures, back_top: float, back_bott
     behind = canal - m.canal_depth / 2.0
     parts: list[Part] = []
 
-    def both_sides(region: int, start: tuple[float, float, float], stop: tuple[float, float, float],
+    def add_both_sides(region: int, start: tuple[float, float, float], stop: tuple[float, float, float],
                    radii: tuple[float, float], end_radii: tuple[float, float], cortex_mm: float,
                    up: tuple[float, float, float] = (0.0, 0.0, 1.0)) -> None:  # fmt: skip
         for side in (-1.0, 1.0):
@@ -55,29 +55,29 @@ def arch_of(label: int, m: Measures, below: Measures, back_top: float, back_bott
             parts.append(Part(number, bar, cortex_mm))
 
     wide = m.pedicle_width / 2.0
-    both_sides(PEDICLES, (out - 0.5, wall + 4.0, z), (out, canal - 0.1 * m.canal_depth, z), (wide, tall / 2.0),
+    add_both_sides(PEDICLES, (out - 0.5, wall + 4.0, z), (out, canal - 0.1 * m.canal_depth, z), (wide, tall / 2.0),
                (wide, tall / 2.0), 1.1)  # fmt: skip
     pillar = (out + 0.5, canal - 0.30 * m.canal_depth, z)
     upper_end = back_top + 8.5
     if lumbar:
         joint = out + 1.0
-        both_sides(LEFT_UPPER, pillar, (joint + 3.8, behind + 4.0, upper_end), (4.2, 6.0), (2.8, 5.2), 1.4,
+        add_both_sides(LEFT_UPPER, pillar, (joint + 3.8, behind + 4.0, upper_end), (4.2, 6.0), (2.8, 5.2), 1.4,
                    (-0.45, 1.0, 0.0))  # fmt: skip
     else:
-        both_sides(LEFT_UPPER, pillar, (out, behind + 2.4, upper_end), (4.6, 3.4), (4.4, 1.9), 1.2, (0.0, 1.0, 0.0))
+        add_both_sides(LEFT_UPPER, pillar, (out, behind + 2.4, upper_end), (4.6, 3.4), (4.4, 1.9), 1.2, (0.0, 1.0, 0.0))
     low_start = (out - 0.5, behind + 1.0, z - 0.45 * height)
     if RANKS[label] >= RANKS[LABELS["T12"]]:
         joint = (below.canal_width + below.pedicle_width) / 2.0 + 1.0
         low = (joint - 4.0, behind - 3.5, back_bottom - m.disc * 0.5 - 5.5)
-        both_sides(LEFT_LOWER, low_start, low, (4.2, 4.0), (2.9, 4.6), 1.5, (-0.45, 1.0, 0.0))
+        add_both_sides(LEFT_LOWER, low_start, low, (4.2, 4.0), (2.9, 4.6), 1.5, (-0.45, 1.0, 0.0))
     else:
         low = (out - 0.5, behind - 2.6, back_bottom - m.disc * 0.5 - 4.0)
-        both_sides(LEFT_LOWER, low_start, low, (4.8, 2.6), (4.2, 1.9), 1.3, (0.0, 1.0, 0.0))
-    both_sides(ARCH, pillar, low_start, (4.4, 4.0), (4.6, 3.2), 1.4, (0.0, 1.0, 0.0))
+        add_both_sides(LEFT_LOWER, low_start, low, (4.8, 2.6), (4.2, 1.9), 1.3, (0.0, 1.0, 0.0))
+    add_both_sides(ARCH, pillar, low_start, (4.4, 4.0), (4.6, 3.2), 1.4, (0.0, 1.0, 0.0))
     # the laminae: two plates that meet behind the canal, their lower edges further back
     plate = 8.5 if lumbar else 8.0
     ridge = behind - (7.0 if lumbar else 4.5)
-    both_sides(ARCH, (out - 1.0, behind + 4.0, z - 0.30 * height), (0.0, ridge, z - 0.52 * height),
+    add_both_sides(ARCH, (out - 1.0, behind + 4.0, z - 0.30 * height), (0.0, ridge, z - 0.52 * height),
                (2.6, plate), (2.8, plate), 1.4, (0.0, 0.32, 1.0))  # fmt: skip
     root, tip = (0.0, ridge - 0.5, z - 0.55 * height), (0.0, behind - m.spine_length, -m.spine_drop)
     if lumbar:
@@ -89,15 +89,15 @@ def arch_of(label: int, m: Measures, below: Measures, back_top: float, back_bott
     parts.append(Part(SPINOUS, spinous, 1.2))
     tip_x = m.span / 2.0 - 3.0
     if lumbar:
-        both_sides(LEFT_TRANSVERSE, (out + 2.5, canal - 0.15 * m.canal_depth, z - 2.0), (tip_x, behind - 3.5, z - 1.0),
-                   (3.0, 5.5), (2.0, 3.8), 1.1)  # fmt: skip
+        add_both_sides(LEFT_TRANSVERSE, (out + 2.5, canal - 0.15 * m.canal_depth, z - 2.0),
+                       (tip_x, behind - 3.5, z - 1.0), (3.0, 5.5), (2.0, 3.8), 1.1)  # fmt: skip
     else:
-        both_sides(LEFT_TRANSVERSE, (out + 1.5, canal - 0.30 * m.canal_depth, z - 2.0), (tip_x, behind - 9.0, z + 2.0),
-                   (4.2, 5.0), (3.6, 4.6), 1.1)  # fmt: skip
+        add_both_sides(LEFT_TRANSVERSE, (out + 1.5, canal - 0.30 * m.canal_depth, z - 2.0),
+                       (tip_x, behind - 9.0, z + 2.0), (4.2, 5.0), (3.6, 4.6), 1.1)  # fmt: skip
     return parts
 
 
-def ribs_of(label: int, m: Measures, back_top: float) -> list[EllipticBar]:
+def build_ribs(label: int, m: Measures, back_top: float) -> list[EllipticBar]:
     """The ribs of a thoracic vertebra, from their heads as far as the side of the chest."""
     if not is_thoracic(label):
         return []

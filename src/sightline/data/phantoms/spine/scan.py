@@ -10,12 +10,12 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from sightline.data.phantoms.spine.column import Column, Placed
-from sightline.data.phantoms.spine.contents import DISC, add_metal, content_of, regions_of
+from sightline.data.phantoms.spine.column import Column, PlacedVertebra
+from sightline.data.phantoms.spine.contents import DISC, add_metal, fill_body, label_subregions
 from sightline.data.phantoms.spine.plan import PhantomSubject
-from sightline.data.phantoms.spine.posterior_elements import arch_of, ribs_of
-from sightline.data.phantoms.spine.solids import EllipticBar, Floats, Grid, Part, blend_solids, partial_volume
-from sightline.data.phantoms.spine.tissue import surround
+from sightline.data.phantoms.spine.posterior_elements import build_arch, build_ribs
+from sightline.data.phantoms.spine.solids import EllipticBar, Floats, Grid, Part, blend_solids, compute_partial_volume
+from sightline.data.phantoms.spine.tissue import draw_surroundings
 from sightline.structures.frame import FloatArray
 
 CORTEX_HU = 1250.0
@@ -44,26 +44,31 @@ def draw_spine(
         labels: of the vertebrae that the masks show; others, cut by the field of view, are drawn only.
         rng: of textures.
     """
-    hu = surround(grid, column, person, rng)
+    hu = draw_surroundings(grid, column, person, rng)
     texture = rng.standard_normal(grid.shape, dtype=np.float32)
     texture = ndimage.gaussian_filter(texture, 0.75 / grid.spacing_mm * [1.0, 1.0, 1.7])
     texture /= texture.std()
     drawn = ScanDrawing(hu, np.zeros(grid.shape, np.float32), *(np.zeros(grid.shape, np.uint8) for _ in range(3)))
     chosen = list(column.vertebrae)
     for upper, lower in pairwise(chosen):
-        _disc(drawn, grid, upper, lower, labels, texture)
+        _draw_disc(drawn, grid, upper, lower, labels, texture)
     for number, placed in enumerate(chosen):
         below = chosen[min(number + 1, len(chosen) - 1)]
-        _vertebra(drawn, grid, placed, below, person, labels, texture)
-    _sacrum(drawn, grid, column, person, texture)
+        _draw_vertebra(drawn, grid, placed, below, person, labels, texture)
+    _draw_sacrum(drawn, grid, column, person, texture)
     held = [one for one in chosen if one.plan.screws]
     if held:
         add_metal(drawn.hu, grid, held, rng)
     return drawn
 
 
-def _disc(
-    drawn: ScanDrawing, grid: Grid, upper: Placed, lower: Placed, labels: tuple[int, ...], texture: Floats
+def _draw_disc(
+    drawn: ScanDrawing,
+    grid: Grid,
+    upper: PlacedVertebra,
+    lower: PlacedVertebra,
+    labels: tuple[int, ...],
+    texture: Floats,
 ) -> None:
     reach = max(upper.body.width, lower.body.width) / 2.0 + 6.0
     rim = upper.body.rims()[1][0]
@@ -75,7 +80,7 @@ def _disc(
     under = lower.body.evaluate(*lower.pose.own(grid, part))
     wall = (above.wall + under.wall) / 2.0 - np.float32(0.6 + 1.5 * upper.plan.worn)
     distance = np.maximum(np.maximum(above.above_lower, under.below_upper), wall)
-    share = partial_volume(distance, float(grid.spacing_mm.mean()))
+    share = compute_partial_volume(distance, float(grid.spacing_mm.mean()))
     # fibrous ring, softer nucleus
     value = np.where(wall > -7.0, np.float32(98.0), np.float32(78.0)) + 5.0 * texture[part]
     if upper.plan.gas:
@@ -86,18 +91,18 @@ def _disc(
         drawn.regions[part][distance < 0.0] = DISC
 
 
-def _vertebra(
+def _draw_vertebra(
     drawn: ScanDrawing,
     grid: Grid,
-    placed: Placed,
-    below: Placed,
+    placed: PlacedVertebra,
+    below: PlacedVertebra,
     person: PhantomSubject,
     labels: tuple[int, ...],
     texture: Floats,
 ) -> None:
     plan, body = placed.plan, placed.body
     upper, lower = body.plates(-0.95)
-    parts = arch_of(plan.label, plan.measures, below.plan.measures, float(upper), float(lower))
+    parts = build_arch(plan.label, plan.measures, below.plan.measures, float(upper), float(lower))
     reach = np.array([body.width / 2.0 + 9.0, body.depth / 2.0 + 9.0])
     tops, bottoms = body.plates(np.linspace(-1.0, 1.0, 9))
     boxes = [part.bar.corners(3.0) for part in parts]
@@ -114,7 +119,7 @@ def _vertebra(
         cell = placed.pose.reach(grid, low, high)
         if cell is None:
             continue
-        inner = _within(cell, whole)
+        inner = _cut_part(cell, whole)
         d = piece.bar.distance(*placed.pose.own(grid, cell))
         distance[inner] = blend_solids(distance[inner], d, 2.5)
         closer = d < nearest[inner]
@@ -125,23 +130,23 @@ def _vertebra(
     findings = np.zeros(shape, np.uint8)
     cell = placed.pose.reach(grid, *boxes[-1])
     if cell is not None:
-        inner = _within(cell, whole)
+        inner = _cut_part(cell, whole)
         own_axes = placed.pose.own(grid, cell)
         f = body.evaluate(*own_axes)
         if plan.fresh > 0.55 and plan.grade > 1:
             # blood and swelling beside a fresh fracture
-            swollen = partial_volume(f.distance - np.float32(6.0 * plan.fresh), 3.0) * (drawn.hu[cell] < 20.0)
+            swollen = compute_partial_volume(f.distance - np.float32(6.0 * plan.fresh), 3.0) * (drawn.hu[cell] < 20.0)
             drawn.hu[cell] += 0.9 * swollen * (58.0 - drawn.hu[cell])
         own = (f.distance < nearest[inner]) | (f.distance < -1.0)
         distance[inner] = blend_solids(distance[inner], f.distance, 2.5)
-        region[inner] = np.where(own, regions_of(f), region[inner])
+        region[inner] = np.where(own, label_subregions(f), region[inner])
         plate = np.minimum(f.below_upper, f.above_lower) < -f.wall
         cortex[inner] = np.where(own, np.where(plate, np.float32(0.85), np.float32(0.55)), cortex[inner])
-        content, found = content_of(placed, f, person, own_axes, texture[cell])
+        content, found = fill_body(placed, f, person, own_axes, texture[cell])
         spongy[inner] = np.where(own, content, spongy[inner])
         findings[inner] = np.where(own & (f.distance < 0.0), found, 0)
     voxel = float(grid.spacing_mm.mean())
-    share, core = partial_volume(distance, voxel), partial_volume(distance + cortex, voxel)
+    share, core = compute_partial_volume(distance, voxel), compute_partial_volume(distance + cortex, voxel)
     roughness = (16.0 + 0.13 * person.trabecular_hu) * texture[whole]
     hard = CORTEX_HU * (1.0 - 0.22 * person.frailty)
     bone = (share - core) * np.float32(hard) + core * (spongy + roughness)
@@ -152,23 +157,25 @@ def _vertebra(
         drawn.regions[whole][won] = region[won]
         drawn.findings[whole][won] = findings[won]
     drawn.bone[whole] = np.maximum(drawn.bone[whole], share)
-    for rib in ribs_of(plan.label, plan.measures, float(upper)):
-        _bare_bone(drawn, grid, placed, rib, person)
+    for rib in build_ribs(plan.label, plan.measures, float(upper)):
+        _draw_bare_bone(drawn, grid, placed, rib, person)
 
 
-def _bare_bone(drawn: ScanDrawing, grid: Grid, placed: Placed, bar: EllipticBar, person: PhantomSubject) -> None:
+def _draw_bare_bone(
+    drawn: ScanDrawing, grid: Grid, placed: PlacedVertebra, bar: EllipticBar, person: PhantomSubject
+) -> None:
     part = placed.pose.reach(grid, *bar.corners(2.0))
     if part is None:
         return
     distance = bar.distance(*placed.pose.own(grid, part))
     voxel = float(grid.spacing_mm.mean())
-    share = partial_volume(distance, voxel) * (1.0 - drawn.bone[part])
-    core = np.minimum(partial_volume(distance + 1.0, voxel), share)
+    share = compute_partial_volume(distance, voxel) * (1.0 - drawn.bone[part])
+    core = np.minimum(compute_partial_volume(distance + 1.0, voxel), share)
     value = (share - core) * CORTEX_HU * (1.0 - 0.2 * person.frailty) + core * (120.0 + 0.5 * person.trabecular_hu)
     drawn.hu[part] = drawn.hu[part] * (1.0 - share) + value
 
 
-def _sacrum(drawn: ScanDrawing, grid: Grid, column: Column, person: PhantomSubject, texture: Floats) -> None:
+def _draw_sacrum(drawn: ScanDrawing, grid: Grid, column: Column, person: PhantomSubject, texture: Floats) -> None:
     last = column.vertebrae[-1]
     width, depth = last.body.width, last.body.depth
     corner = np.array([width * 1.2, depth, 4.0])
@@ -182,13 +189,13 @@ def _sacrum(drawn: ScanDrawing, grid: Grid, column: Column, person: PhantomSubje
     wings = np.maximum(np.abs(x) - (width / 2.0 - 0.55 * np.minimum(z + 4.0, 0.0)), np.maximum(body, z + 3.0))
     distance = np.minimum(np.maximum(body, np.abs(x) - width / 2.0), wings).astype(np.float32)
     voxel = float(grid.spacing_mm.mean())
-    share = partial_volume(distance, voxel) * (1.0 - drawn.bone[part])
-    core = np.minimum(partial_volume(distance + 0.9, voxel), share)
+    share = compute_partial_volume(distance, voxel) * (1.0 - drawn.bone[part])
+    core = np.minimum(compute_partial_volume(distance + 0.9, voxel), share)
     spongy = person.trabecular_hu + 18.0 * texture[part]
     drawn.hu[part] = drawn.hu[part] * (1.0 - share) + (share - core) * CORTEX_HU + core * spongy
 
 
-def _within(inner: Part, outer: Part) -> Part:
+def _cut_part(inner: Part, outer: Part) -> Part:
     a, b, c = (slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True))
     return a, b, c
 

@@ -98,7 +98,7 @@ def plan_series(person: PhantomSubject, number: int, seed: int, spacing_mm: floa
     """
     rng = np.random.default_rng([seed, 15, number])
     labels = [one.label for one in person.vertebrae if is_thoracic(one.label) or one.label >= LABELS["L1"]]
-    first, last = _field(labels, rng)
+    first, last = _choose_field(labels, rng)
     if rng.random() < 1 / 12 or number % 12 == 7:
         middle = int(rng.integers(7, 11))
         pieces = [("a", labels[max(0, middle - 7) : middle]), ("b", labels[middle:])]
@@ -109,7 +109,7 @@ def plan_series(person: PhantomSubject, number: int, seed: int, spacing_mm: floa
         kind = str(rng.choice(["sag", "ax", "iso"], p=[0.5, 0.25, 0.25]))
         name = person.name + (f"_dir-{kind}" if rng.random() < 0.4 else "")
         name += f"_split-{person.name}{part}" if part else ""
-        orientation, spacing, nod = _geometry(kind, rng)
+        orientation, spacing, nod = _choose_geometry(kind, rng)
         wide = (float(rng.uniform(100.0, 132.0)), float(rng.uniform(76.0, 100.0)), float(rng.uniform(38.0, 62.0)))
         noise, blur = 12.0 * math.exp(rng.uniform(0.0, 1.4)), float(rng.uniform(0.45, 0.75))
         if spacing_mm is not None:
@@ -122,7 +122,7 @@ def plan_series(person: PhantomSubject, number: int, seed: int, spacing_mm: floa
     return tuple(series)
 
 
-def _field(labels: list[int], rng: Generator) -> tuple[int, int]:
+def _choose_field(labels: list[int], rng: Generator) -> tuple[int, int]:
     """First and last level shown: the whole of it, the chest's, the loins', or the middle."""
     count = len(labels)
     kind = rng.random()
@@ -136,7 +136,7 @@ def _field(labels: list[int], rng: Generator) -> tuple[int, int]:
     return first, min(count - 1, max(first + _LEAST_LEVELS, int(rng.integers(12, count))))
 
 
-def _geometry(kind: str, rng: Generator) -> tuple[tuple[str, str, str], tuple[float, float, float], float]:
+def _choose_geometry(kind: str, rng: Generator) -> tuple[tuple[str, str, str], tuple[float, float, float], float]:
     if kind == "iso":
         size = float(rng.choice([0.9, 1.0, 1.0, 1.2]))
         codes = str(rng.choice(["PIR", "RAS", "LPS", "IPL"]))

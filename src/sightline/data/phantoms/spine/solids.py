@@ -113,17 +113,17 @@ class EllipticBar:
         across = np.cross(along, up)
         p, q, r = x - np.float32(self.start[0]), y - np.float32(self.start[1]), z - np.float32(self.start[2])
 
-        def onto(axis: FloatArray) -> Floats:
+        def project(axis: FloatArray) -> Floats:
             a, b, c = axis.astype(np.float32)
             return a * p + b * q + c * r
 
-        way = onto(along)
+        way = project(along)
         share = np.clip(way / np.float32(length), 0.0, 1.0)
         beyond = way - share * np.float32(length)
         wide = np.float32(self.radii[0]) + share * np.float32(self.end_radii[0] - self.radii[0])
         high = np.float32(self.radii[1]) + share * np.float32(self.end_radii[1] - self.radii[1])
         least = np.minimum(wide, high)
-        u, v = onto(across) / wide, onto(up) / high
+        u, v = project(across) / wide, project(up) / high
         w = beyond / least
         size = np.sqrt(u * u + v * v + w * w)
         # divided by the length of its gradient, so that flat bars have walls of the right thickness
@@ -137,12 +137,12 @@ def blend_solids(a: Floats, b: Floats, blend_mm: float) -> Floats:
     return np.minimum(a, b) - np.maximum(k - np.abs(a - b), 0.0) ** 2 / (4.0 * k)
 
 
-def within_both(a: Floats, b: Floats, blend_mm: float) -> Floats:
+def intersect_solids(a: Floats, b: Floats, blend_mm: float) -> Floats:
     """Intersection of two solids, its edges rounded over about `blend_mm`."""
     k = np.float32(blend_mm)
     return np.maximum(a, b) + np.maximum(k - np.abs(a - b), 0.0) ** 2 / (4.0 * k)
 
 
-def partial_volume(distance: Floats, voxel_mm: float) -> Floats:
+def compute_partial_volume(distance: Floats, voxel_mm: float) -> Floats:
     """Share of a voxel that lies inside: partial volume."""
     return np.clip(np.float32(0.5) - distance / np.float32(voxel_mm), 0.0, 1.0)

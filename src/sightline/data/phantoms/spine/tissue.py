@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from sightline.data.phantoms.spine.column import Column
 from sightline.data.phantoms.spine.plan import PhantomSubject
-from sightline.data.phantoms.spine.solids import Floats, Grid, partial_volume
+from sightline.data.phantoms.spine.solids import Floats, Grid, compute_partial_volume
 from sightline.structures.frame import FloatArray
 
 Paint = Callable[[Floats, Floats | float], None]
@@ -27,15 +27,15 @@ class Surroundings:
         centres, canals = np.array([one.centre for one in order]), np.array([one.canal for one in order])
         self.level = {one.plan.label: float(one.centre[2]) for one in order}
 
-        def over_z(values: FloatArray, at: FloatArray | None = None) -> Floats:
+        def interpolate(values: FloatArray, at: FloatArray | None = None) -> Floats:
             return np.interp(grid.z, self.heights if at is None else at, values).astype(np.float32)[None, None, :]
 
-        self.cx, self.cy = over_z(centres[:, 0]), over_z(centres[:, 1])
-        self.canal_x, self.canal_y = over_z(canals[:, 0], canals[:, 2]), over_z(canals[:, 1], canals[:, 2])
-        self.half_width = over_z(np.array([one.body.width / 2.0 for one in order]))
-        self.half_depth = over_z(np.array([one.body.depth / 2.0 for one in order]))
-        self.canal_a = over_z(np.array([one.plan.measures.canal_width / 2.0 for one in order]), canals[:, 2])
-        self.canal_b = over_z(np.array([one.plan.measures.canal_depth / 2.0 for one in order]), canals[:, 2])
+        self.cx, self.cy = interpolate(centres[:, 0]), interpolate(centres[:, 1])
+        self.canal_x, self.canal_y = interpolate(canals[:, 0], canals[:, 2]), interpolate(canals[:, 1], canals[:, 2])
+        self.half_width = interpolate(np.array([one.body.width / 2.0 for one in order]))
+        self.half_depth = interpolate(np.array([one.body.depth / 2.0 for one in order]))
+        self.canal_a = interpolate(np.array([one.plan.measures.canal_width / 2.0 for one in order]), canals[:, 2])
+        self.canal_b = interpolate(np.array([one.plan.measures.canal_depth / 2.0 for one in order]), canals[:, 2])
         self.x, self.y = grid.x[:, None, None], grid.y[None, :, None]
         self.z = grid.z[None, None, :]
         self.voxel = float(grid.spacing_mm.mean())
@@ -47,11 +47,11 @@ class Surroundings:
         return np.asarray((size - 1.0) * np.minimum(a, b), dtype=np.float32)
 
 
-def surround(grid: Grid, column: Column, person: PhantomSubject, rng: Generator) -> Floats:
+def draw_surroundings(grid: Grid, column: Column, person: PhantomSubject, rng: Generator) -> Floats:
     """Hounsfield units of everything but bone and discs, [x, y, z]."""
     s = Surroundings(grid, column, person)
-    coarse = _clouds(grid, rng, 11.0)
-    streaks = _clouds(grid, rng, 3.0)
+    coarse = _draw_clouds(grid, rng, 11.0)
+    streaks = _draw_clouds(grid, rng, 3.0)
     # the back follows the tips of the spinous processes
     fat_mm = np.float32(6.0 + 22.0 * person.fatness)
     back = s.canal_y - np.float32(47.0) - fat_mm
@@ -62,7 +62,7 @@ def surround(grid: Grid, column: Column, person: PhantomSubject, rng: Generator)
     hu = np.full(grid.shape, AIR, dtype=np.float32)
 
     def paint(distance: Floats, value: Floats | float) -> None:
-        share = partial_volume(distance, s.voxel)
+        share = compute_partial_volume(distance, s.voxel)
         np.add(hu, share * (np.asarray(value, dtype=np.float32) - hu), out=hu)
 
     paint(skin, FAT)
@@ -70,7 +70,7 @@ def surround(grid: Grid, column: Column, person: PhantomSubject, rng: Generator)
     muscle = MUSCLE - np.float32(22.0 * person.fatness) + 7.0 * streaks
     # fatty strands, more in those who have little muscle
     muscle = (muscle - 95.0 * np.clip(streaks - 1.5 + 1.2 * person.fatness, 0.0, 1.0)).astype(np.float32)
-    _belly(s, paint, coarse, streaks)
+    _draw_belly(s, paint, coarse, streaks)
     paint(np.maximum(skin + fat_mm, s.y - s.canal_y + 12.0), muscle)
     for side in (-1.0, 1.0):
         paint(s.ellipse(s.canal_x + side * 30.0, s.canal_y - 25.0, 29.0, 22.0), muscle)
@@ -80,12 +80,12 @@ def surround(grid: Grid, column: Column, person: PhantomSubject, rng: Generator)
         paint(np.where(growth > 0.0, psoas, np.float32(9.0)), muscle)
     # the fat between the muscles behind the spinous processes
     paint(np.maximum(np.maximum(np.abs(s.x - s.canal_x) - 1.2, s.y - s.canal_y + 24.0), skin), FAT)
-    _vessels(s, paint, rng)
-    _canal(s, paint)
+    _draw_vessels(s, paint, rng)
+    _draw_canal(s, paint)
     return hu
 
 
-def _belly(s: Surroundings, draw: Paint, coarse: Floats, streaks: Floats) -> None:
+def _draw_belly(s: Surroundings, draw: Paint, coarse: Floats, streaks: Floats) -> None:
     dome = s.level[19] - 10.0 + 62.0 * np.clip((s.y - s.cy + 28.0) / 70.0, 0.0, 1.0)
     ahead = s.cy - 4.0 - s.y
     # bowel, mesentery and fat in the abdomen; heart, vessels and fat in the chest
@@ -110,7 +110,7 @@ def _belly(s: Surroundings, draw: Paint, coarse: Floats, streaks: Floats) -> Non
         draw(np.maximum(lung, dome - s.z), tissue)
 
 
-def _vessels(s: Surroundings, draw: Paint, rng: Generator) -> None:
+def _draw_vessels(s: Surroundings, draw: Paint, rng: Generator) -> None:
     blood = s.person.contrast_hu
     # in the chest at the spine's left side, in the abdomen in front of it
     down = np.clip((s.level[17] - s.z) / 90.0, 0.0, 1.0).astype(np.float32)
@@ -136,7 +136,7 @@ def _vessels(s: Surroundings, draw: Paint, rng: Generator) -> None:
     draw(np.maximum(s.ellipse(s.cx - 5.0, s.cy + s.half_depth + 9.0, 3.5, 1.6), s.level[17] - s.z), -600.0)
 
 
-def _canal(s: Surroundings, draw: Paint) -> None:
+def _draw_canal(s: Surroundings, draw: Paint) -> None:
     # fat around the sac, most of it behind
     draw(s.ellipse(s.canal_x, s.canal_y - 1.5, s.canal_a + 0.5, s.canal_b + 2.5), -70.0)
     draw(s.ellipse(s.canal_x, s.canal_y + 0.8, s.canal_a * 0.84, s.canal_b * 0.84), CSF)
@@ -147,7 +147,7 @@ def _canal(s: Surroundings, draw: Paint) -> None:
     draw(np.where(cone > 0.0, np.float32(9.0), s.ellipse(s.canal_x, s.canal_y - 2.0, 6.0, 3.0)), 27.0)
 
 
-def _clouds(grid: Grid, rng: Generator, size_mm: float) -> Floats:
+def _draw_clouds(grid: Grid, rng: Generator, size_mm: float) -> Floats:
     """Random variation over about `size_mm`, mean 0, spread 1, made on a coarse grid."""
     step = max(size_mm / 2.0, 1.0)
     extent = grid.spacing_mm * grid.shape

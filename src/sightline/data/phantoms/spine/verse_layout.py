@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sightline.data.datasets.verse.gradings import FIELDS
-from sightline.data.phantoms.spine.column import Column, Placed, stack
+from sightline.data.phantoms.spine.column import Column, PlacedVertebra, stack_vertebrae
 from sightline.data.phantoms.spine.plan import PhantomSubject, plan_person
 from sightline.data.phantoms.spine.scan import draw_spine, simulate_scanner
 from sightline.data.phantoms.spine.series import Series, orient_arrays, plan_series
@@ -42,7 +42,7 @@ _CYCLE = ("training", "test", "validation", "training", "training", "test", "tra
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenSubject:
     """What was written of one subject: rows of the grading table, and what is true, by series."""
 
     rows: list[dict[str, Any]]
@@ -87,7 +87,7 @@ def write_spines(
     write = partial(write_subject, destination, seed=seed, spacing=spacing, prevalence=prevalence)
     rows: list[dict[str, Any]] = []
     truth: dict[str, Any] = {"seed": seed, "prevalence": prevalence, "findings": FINDINGS, "series": {}}
-    for number, written in enumerate(_each(write, subjects, workers), start=1):
+    for number, written in enumerate(_run_each(write, subjects, workers), start=1):
         rows += written.rows
         truth["series"] |= written.truth
         if progress is not None:
@@ -101,26 +101,28 @@ def write_spines(
     return truth
 
 
-def write_subject(destination: Path, number: int, *, seed: int, spacing: float | None, prevalence: float) -> Written:
+def write_subject(
+    destination: Path, number: int, *, seed: int, spacing: float | None, prevalence: float
+) -> WrittenSubject:
     """Draw and write one subject; depends on nothing but the arguments."""
     person = plan_person(number, seed, prevalence=prevalence)
-    column = stack(person)
+    column = stack_vertebrae(person)
     archive = destination / f"dataset-phantom{_CYCLE[number % len(_CYCLE)]}"
     rows: list[dict[str, Any]] = []
     truth: dict[str, Any] = {}
     for series in plan_series(person, number, seed, spacing):
         affine = _write_series(archive, person, column, series)
         shown = [one for one in column.vertebrae if one.plan.label in series.labels]
-        rows += [_row(person, series, one) for one in shown]
+        rows += [_build_row(person, series, one) for one in shown]
         truth[series.name] = {
             "subject": person.name,
             "affine": affine.round(6).tolist(),
             "spacing_mm": series.spacing_mm,
             "orientation": "".join(series.orientation),
             "frailty": round(person.frailty, 4),
-            "vertebrae": {LEVELS[one.plan.label]: _truth(one, series) for one in shown},
+            "vertebrae": {LEVELS[one.plan.label]: _describe_truth(one, series) for one in shown},
         }
-    return Written(rows, truth)
+    return WrittenSubject(rows, truth)
 
 
 def _write_series(archive: Path, person: PhantomSubject, column: Column, series: Series) -> FloatArray:
@@ -135,19 +137,19 @@ def _write_series(archive: Path, person: PhantomSubject, column: Column, series:
     write_volume(raw / f"sub-{series.name}_ct.nii.gz", arrays[0], affine)
     for array, what in zip(arrays[1:], ("vert", "subreg", "finding"), strict=True):
         write_volume(derived / f"sub-{series.name}_seg-{what}_msk.nii.gz", array, affine)
-    picture = preview(ct, masks.vertebrae, series.spacing_mm)
+    picture = draw_preview(ct, masks.vertebrae, series.spacing_mm)
     (derived / f"sub-{series.name}_seg-vert_snp.png").write_bytes(picture)
-    entries = _centroids(column, series, affine, arrays[0].shape, film)
+    entries = _build_centroids(column, series, affine, arrays[0].shape, film)
     (derived / f"sub-{series.name}_seg-subreg_ctd.json").write_text(json.dumps(entries), encoding="utf-8")
     return affine
 
 
-def _centroids(
+def _build_centroids(
     column: Column, series: Series, affine: FloatArray, shape: tuple[int, ...], rng: np.random.Generator
 ) -> list[dict[str, Any]]:
     """The centroid file: voxel indices of body centres, as an unsteady hand sets them; cut vertebrae have none."""
     entries: list[dict[str, Any]] = [{"direction": list(series.orientation)}]
-    named = sorted((one for one in column.vertebrae if RANKS[one.plan.label] >= RANKS[8]), key=_rank)
+    named = sorted((one for one in column.vertebrae if RANKS[one.plan.label] >= RANKS[8]), key=_get_rank)
     inverse = np.linalg.inv(affine)
     ranks = [RANKS[label] for label in series.labels]
     for one in named:
@@ -162,11 +164,11 @@ def _centroids(
     return entries
 
 
-def _rank(one: Placed) -> int:
+def _get_rank(one: PlacedVertebra) -> int:
     return RANKS[one.plan.label]
 
 
-def _row(person: PhantomSubject, series: Series, one: Placed) -> dict[str, Any]:
+def _build_row(person: PhantomSubject, series: Series, one: PlacedVertebra) -> dict[str, Any]:
     plan = one.plan
     return {
         "subject": person.name,
@@ -179,7 +181,7 @@ def _row(person: PhantomSubject, series: Series, one: Placed) -> dict[str, Any]:
     }
 
 
-def _truth(one: Placed, series: Series) -> dict[str, Any]:
+def _describe_truth(one: PlacedVertebra, series: Series) -> dict[str, Any]:
     plan, world = one.plan, series.world()
     return {
         "label": plan.label,
@@ -194,11 +196,11 @@ def _truth(one: Placed, series: Series) -> dict[str, Any]:
         "width_mm": round(one.body.width, 3),
         "heights_mm": [round(h, 3) for h in plan.body.heights],
         "expected_mm": [round(h, 3) for h in plan.body.normal],
-        "looks_alike": _looks_alike(one),
+        "looks_alike": _list_mimics(one),
     }
 
 
-def _looks_alike(one: Placed) -> list[str]:
+def _list_mimics(one: PlacedVertebra) -> list[str]:
     """What a body shows that is no fracture."""
     plan, body = one.plan, one.plan.body
     found = {
@@ -215,7 +217,7 @@ def _looks_alike(one: Placed) -> list[str]:
     return [name for name, there in found.items() if there]
 
 
-def _each(write: Callable[[int], Written], subjects: int, workers: int) -> Iterator[Written]:
+def _run_each(write: Callable[[int], WrittenSubject], subjects: int, workers: int) -> Iterator[WrittenSubject]:
     if workers < 2:
         yield from map(write, range(subjects))
         return
@@ -229,7 +231,7 @@ _WINDOW = (-300.0, 1000.0)
 _COLOURS = np.array([(230, 80, 70), (240, 180, 60), (120, 200, 90), (70, 170, 220), (160, 110, 220)], dtype=np.float64)
 
 
-def preview(ct: NDArray[Any], labels: NDArray[Any], spacing_mm: tuple[float, float, float]) -> bytes:
+def draw_preview(ct: NDArray[Any], labels: NDArray[Any], spacing_mm: tuple[float, float, float]) -> bytes:
     """PNG of a sagittal and a coronal slice, labels in colour.
 
     Args:
@@ -240,15 +242,15 @@ def preview(ct: NDArray[Any], labels: NDArray[Any], spacing_mm: tuple[float, flo
     inside = np.argwhere(labels > 0)
     x, y = np.median(inside[:, 0]).astype(int), int(np.percentile(inside[:, 1], 70))
     shown = [
-        _panel(ct[x], labels[x], (spacing_mm[1], spacing_mm[2])),
-        _panel(ct[:, y], labels[:, y], (spacing_mm[0], spacing_mm[2])),
+        _draw_panel(ct[x], labels[x], (spacing_mm[1], spacing_mm[2])),
+        _draw_panel(ct[:, y], labels[:, y], (spacing_mm[0], spacing_mm[2])),
     ]
     file = BytesIO()
     Image.fromarray(np.concatenate(shown, axis=1)).save(file, format="PNG")
     return file.getvalue()
 
 
-def _panel(slab: NDArray[Any], labels: NDArray[Any], spacing_mm: tuple[float, float]) -> NDArray[np.uint8]:
+def _draw_panel(slab: NDArray[Any], labels: NDArray[Any], spacing_mm: tuple[float, float]) -> NDArray[np.uint8]:
     """One slice [across, up] as a picture [rows, columns, 3], a pixel a millimetre, the head at the top."""
     low, high = _WINDOW
     grey = np.clip((slab.astype(np.float64) - low) / (high - low), 0.0, 1.0)[..., None] * np.full(3, 255.0)

@@ -14,7 +14,7 @@ import torch
 
 from sightline.errors import SightlineError
 from sightline.evaluation.tables.engines.row_training import RowTraining
-from sightline.io.progress import progress
+from sightline.io.progress import show_progress
 
 
 class TableEngine(Protocol):
@@ -49,7 +49,7 @@ def _run_in_processes(trainings: Sequence[RowTraining], parallel: int) -> None:
     threads = max(1, (os.cpu_count() or 1) // parallel)
     with ProcessPoolExecutor(parallel, get_context("spawn"), _start_worker, (threads,)) as pool:
         waiting = {pool.submit(_run_quietly, training): training for training in trainings}
-        with progress("trainings", len(trainings), quiet=trainings[0].engine.quiet) as advance:
+        with show_progress("trainings", len(trainings), quiet=trainings[0].engine.quiet) as advance:
             for future in as_completed(waiting):
                 future.result()
                 advance(1, waiting[future].title)

@@ -24,8 +24,8 @@ import torch
 from sightline.errors import FolderHeld, RunError, SightlineError
 from sightline.evaluation.tables.engines.row_training import RowTraining
 from sightline.io.files import write_text
-from sightline.io.progress import progress
-from sightline.training.run import environment
+from sightline.io.progress import show_progress
+from sightline.training.run import describe_environment
 
 # a lost worker's training goes elsewhere so many times; what still dies then (out of memory, say) is reported
 RETRIES = 20
@@ -67,9 +67,11 @@ class RayEngine:
             _connect(ray, self.address)
         token = trainings[0].out / TOKEN
         try:
-            gpus = _gpus(ray, trainings[0], self.cores)
+            gpus = _count_gpus(ray, trainings[0], self.cores)
             write_text(token, secrets.token_hex(16))
-            driver = _Driver(str(Path.cwd()), str(token), token.read_text(), tuple(sys.argv), _versions(), self.cores)
+            driver = _Driver(
+                str(Path.cwd()), str(token), token.read_text(), tuple(sys.argv), _collect_versions(), self.cores
+            )
             return self._submit(ray, trainings, driver, gpus)
         finally:
             token.unlink(missing_ok=True)
@@ -93,20 +95,20 @@ class RayEngine:
         failures: dict[str, SightlineError] = {}
         seconds: list[float] = []
         nodes: set[str] = set()
-        with progress("trainings", len(trainings), quiet=trainings[0].engine.quiet) as advance:
+        with show_progress("trainings", len(trainings), quiet=trainings[0].engine.quiet) as advance:
             while waiting:
                 (ready, *_), _ = ray.wait(list(waiting))
                 training = waiting.pop(ready)
-                told = _told(ray, ready, training)
-                if isinstance(told.error, _Elsewhere):
-                    raise told.error
-                if told.error is not None:
-                    failures.setdefault(training.row.name, told.error)
-                seconds.append(told.seconds)
-                nodes.add(told.node)
+                outcome = _collect_outcome(ray, ready, training)
+                if isinstance(outcome.error, _UnfitNode):
+                    raise outcome.error
+                if outcome.error is not None:
+                    failures.setdefault(training.row.name, outcome.error)
+                seconds.append(outcome.seconds)
+                nodes.add(outcome.node)
                 advance(1, training.title)
         wall = time.monotonic() - begun
-        slots = min(len(trainings), _slots(ray, self.cores, gpus))
+        slots = min(len(trainings), _count_slots(ray, self.cores, gpus))
         self.say(
             f"Ray: {len(trainings)} trainings on {len(nodes)} nodes, {sum(seconds):.0f} s of work in {wall:.0f} s with "
             f"room for {slots} at a time: {sum(seconds) / (wall * slots):.2f} of ideal."
@@ -114,7 +116,7 @@ class RayEngine:
         return failures
 
 
-class _Elsewhere(RunError):
+class _UnfitNode(RunError):
     """A node that cannot work for this driver: no row's own failure."""
 
 
@@ -131,7 +133,7 @@ class _Driver:
 
 
 @dataclass(frozen=True)
-class _Told:
+class _TaskOutcome:
     """What a task says when it ends: seconds of work, its node, and why it failed."""
 
     seconds: float
@@ -170,7 +172,7 @@ def _connect(ray: Any, address: str | None) -> None:
         ) from None
 
 
-def _gpus(ray: Any, training: RowTraining, cores: int) -> int:
+def _count_gpus(ray: Any, training: RowTraining, cores: int) -> int:
     """GPUs a training takes.
 
     Raises:
@@ -189,7 +191,7 @@ def _gpus(ray: Any, training: RowTraining, cores: int) -> int:
     return gpus
 
 
-def _slots(ray: Any, cores: int, gpus: int) -> int:
+def _count_slots(ray: Any, cores: int, gpus: int) -> int:
     """How many trainings find room at a time on the nodes that are there now."""
     room = 0
     for node in ray.nodes():
@@ -199,28 +201,28 @@ def _slots(ray: Any, cores: int, gpus: int) -> int:
     return max(1, room)
 
 
-def _versions() -> dict[str, Any]:
+def _collect_versions() -> dict[str, Any]:
     """What must be the same everywhere for the same bits."""
-    facts = environment()
+    facts = describe_environment()
     return {"sightline": facts["sightline"], "code": facts["code"], "torch": facts["packages"].get("torch")}
 
 
-def _told(ray: Any, reference: Any, training: RowTraining) -> _Told:
+def _collect_outcome(ray: Any, reference: Any, training: RowTraining) -> _TaskOutcome:
     """What a task left, whatever became of it."""
     try:
-        told: _Told = ray.get(reference)
+        outcome: _TaskOutcome = ray.get(reference)
     except ray.exceptions.RayTaskError as error:
         cause = error.cause if isinstance(error.cause, BaseException) else error
         if isinstance(cause, ImportError):
-            raise _Elsewhere(f"A node cannot run sightline ({cause}).", "Install this version on every node.") from None
+            raise _UnfitNode(f"A node cannot run sightline ({cause}).", "Install this version on every node.") from None
         raise
     except ray.exceptions.RayError as error:
         lost = f"{training.title}: its worker was lost {RETRIES + 1} times ({type(error).__name__})."
-        return _Told(0.0, "", RunError(lost, "Give it more memory; the same command resumes."))
-    return told
+        return _TaskOutcome(0.0, "", RunError(lost, "Give it more memory; the same command resumes."))
+    return outcome
 
 
-def _run_there(trainings: tuple[RowTraining, ...], index: int, driver: _Driver, *needed: _Told) -> _Told:
+def _run_there(trainings: tuple[RowTraining, ...], index: int, driver: _Driver, *needed: _TaskOutcome) -> _TaskOutcome:
     """One training on a node; its own failure is a value, so that Ray does not try it again."""
     import ray
 
@@ -228,14 +230,14 @@ def _run_there(trainings: tuple[RowTraining, ...], index: int, driver: _Driver, 
     begun = time.monotonic()
     training = trainings[index]
     try:
-        _stand_in(driver)
+        _enter_driver(driver)
         _run_when_free(replace(training, engine=replace(training.engine, quiet=True)))
     except SightlineError as error:
-        return _Told(time.monotonic() - begun, node, error)
-    return _Told(time.monotonic() - begun, node)
+        return _TaskOutcome(time.monotonic() - begun, node, error)
+    return _TaskOutcome(time.monotonic() - begun, node)
 
 
-def _stand_in(driver: _Driver) -> None:
+def _enter_driver(driver: _Driver) -> None:
     """Folder, command and threads as the driver has them.
 
     Raises:
@@ -247,13 +249,14 @@ def _stand_in(driver: _Driver) -> None:
     except OSError:
         seen = False
     if not seen:
-        raise _Elsewhere(
+        raise _UnfitNode(
             f"Node {socket.gethostname()} does not see {driver.token} from {driver.folder}.",
             "Keep cohort and --out on a file system that driver and nodes share under the same path.",
         )
-    if _versions() != driver.versions:
-        raise _Elsewhere(
-            f"Node {socket.gethostname()} has other code than the driver: {_versions()}, not {dict(driver.versions)}.",
+    if _collect_versions() != driver.versions:
+        raise _UnfitNode(
+            f"Node {socket.gethostname()} has other code than the driver: {_collect_versions()}, not "
+            f"{dict(driver.versions)}.",
             "Install the same versions on every node.",
         )
     # environment.json names the command that was typed

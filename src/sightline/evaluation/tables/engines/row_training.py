@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sightline.data.split import from_sources
+from sightline.data.split import select_sources
 from sightline.evaluation.evaluate import choose_boxes, evaluate
 from sightline.evaluation.result import Evaluation
-from sightline.evaluation.tables.engines.self_training import pseudo_label
+from sightline.evaluation.tables.engines.self_training import label_by_run
 from sightline.evaluation.tables.table import Row
 from sightline.structures.case import Cohort
 from sightline.training.assemble import assemble
@@ -57,17 +57,17 @@ class RowTraining:
     @property
     def parts(self) -> dict[str, RowTraining]:
         """The trainings it is put together from, by submodule of its network."""
-        return {name: self._of(row) for name, row in self.row.parts.items()}
+        return {name: self._train_of(row) for name, row in self.row.parts.items()}
 
     @property
     def teacher(self) -> RowTraining | None:
         """The training that marks its cases."""
-        return None if self.row.teacher is None else self._of(self.row.teacher)
+        return None if self.row.teacher is None else self._train_of(self.row.teacher)
 
     @property
     def needs(self) -> tuple[RowTraining, ...]:
         """The trainings that have to be there before this one can run."""
-        return tuple(self._of(name) for name in self.row.needs)
+        return tuple(self._train_of(name) for name in self.row.needs)
 
     @property
     def title(self) -> str:
@@ -94,23 +94,23 @@ class RowTraining:
 
     def run(self) -> dict[str, Evaluation]:
         """Train (or resume, reuse, put together) and evaluate."""
-        run = choose_boxes(self.trained(), self.training, self.catalogue, engine=self.engine)
-        tests = {name: from_sources(test, self.row.tested_on) for name, test in self.tests.items()}
+        run = choose_boxes(self.train_run(), self.training, self.catalogue, engine=self.engine)
+        tests = {name: select_sources(test, self.row.tested_on) for name, test in self.tests.items()}
         return {name: evaluate(run, test, name, engine=self.engine) for name, test in tests.items()}
 
-    def trained(self) -> Run:
+    def train_run(self) -> Run:
         """The finished run, and before it every run that it needs."""
         if self.teacher is not None and (self.folder / "DONE").is_file():
             # named by its teacher's identity: it need not be asked again
             return open_run(self.folder, self.catalogue)
         if self.teacher is not None:
-            marked = pseudo_label(self.teacher.trained(), self.training, self.row.teaching, self.engine)
+            marked = label_by_run(self.teacher.train_run(), self.training, self.row.teaching, self.engine)
             return train(self.recipe, marked, self.folder, self.catalogue, self.engine)
         if not self.row.parts:
             return train(self.recipe, self.training, self.folder, self.catalogue, self.engine)
-        parts = {name: part.trained() for name, part in self.parts.items()}
+        parts = {name: part.train_run() for name, part in self.parts.items()}
         return assemble(self.recipe, self.training, parts, self.folder, self.catalogue)
 
-    def _of(self, row: str) -> RowTraining:
+    def _train_of(self, row: str) -> RowTraining:
         """The training of another row with the same seed."""
         return replace(self, row=self.rows[row])

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sightline.data.views.frames import case_frame
+from sightline.data.views.frames import find_case_frame
 from sightline.errors import CohortError, RecipeError, RunError
-from sightline.explainers.localisation.points import point_of_maps
+from sightline.explainers.localisation.points import find_points
 from sightline.inference.predict import predict
 from sightline.structures.case import Case, Cohort, is_normal
 from sightline.structures.notation import Notation, write_fields
@@ -51,7 +51,7 @@ class Teaching:
         return write_fields("Teaching", keep=self.keep, side=self.side)
 
 
-def pseudo_label(run: Run, cohort: Cohort, teaching: Teaching | None = None, engine: Engine | None = None) -> Cohort:
+def label_by_run(run: Run, cohort: Cohort, teaching: Teaching | None = None, engine: Engine | None = None) -> Cohort:
     """The cohort with the training cases' findings marked by a run instead of by experts.
 
     Marks of cases the run was guided by stay; every other mark of a finding of the splits it was trained on is
@@ -79,46 +79,46 @@ def pseudo_label(run: Run, cohort: Cohort, teaching: Teaching | None = None, eng
             f"The run {run.folder.name} was shown every mark of {cohort.name!r}: it has nobody to teach.",
             "Self-train from a run without guidance, or guided by a share of the marks.",
         )
-    peaks = _peaks(run, asked, engine)
+    peaks = _find_peaks(run, asked, engine)
     sure = sorted(peaks, key=lambda case_id: (-peaks[case_id][1], case_id))[: math.ceil(teaching.keep * len(peaks))]
     marks = {case_id: peaks[case_id][0] for case_id in sure}
 
-    def remarked(case: Case) -> Case:
+    def remark(case: Case) -> Case:
         if case.case_id not in peaks:
             return case
         kept = tuple(region for region in case.regions if region.tag.role != "finding")
-        return replace(case, regions=(*kept, *_square(case, run, marks, teaching.side)))
+        return replace(case, regions=(*kept, *_mark_square(case, run, marks, teaching.side)))
 
-    return replace(cohort, cases=tuple(remarked(case) for case in cohort))
+    return replace(cohort, cases=tuple(remark(case) for case in cohort))
 
 
-def _peaks(run: Run, cohort: Cohort, engine: Engine) -> dict[str, tuple[tuple[float, float], float]]:
+def _find_peaks(run: Run, cohort: Cohort, engine: Engine) -> dict[str, tuple[tuple[float, float], float]]:
     """Where the map of each case's class is greatest, in source pixels, and how high it is there."""
-    said = predict(
+    output = predict(
         run.network(), cohort, run.recipe.view, batch_size=run.recipe.batch_size, workers=engine.workers,
         quiet=engine.quiet, title="teacher", independent=run.recipe.independent,
     )  # fmt: skip
-    if said.maps is None:
+    if output.maps is None:
         raise RunError(f"{run.folder} has no class maps to teach by.", "Self-train from a class map model.")
     peaks = {}
     for row, case in enumerate(cohort):
-        at = said.maps.of_class(row, cohort.class_index(case.label))
+        at = output.maps.of_class(row, cohort.class_index(case.label))
         if at is None:
             continue
-        cells = said.maps.maps[row, at]
-        point = point_of_maps(cells[None])
-        frame = said.maps.frame(row, case_frame(case, run.recipe.view))
+        cells = output.maps.maps[row, at]
+        point = find_points(cells[None])
+        frame = output.maps.frame(row, find_case_frame(case, run.recipe.view))
         place = frame.map_points(point)[0]
         peaks[case.case_id] = ((float(place[0]), float(place[1])), float(np.max(cells)))
     return peaks
 
 
-def _square(case: Case, run: Run, marks: dict[str, tuple[float, float]], side: float) -> tuple[Region, ...]:
+def _mark_square(case: Case, run: Run, marks: dict[str, tuple[float, float]], side: float) -> tuple[Region, ...]:
     if case.case_id not in marks:
         return ()
     row, column = marks[case.case_id]
     # the view is square: its side in source pixels is the picture's longer side
-    frame = case_frame(case, run.recipe.view)
+    frame = find_case_frame(case, run.recipe.view)
     half = side * max(frame.shape) * frame.scale / 2.0
     # rounded: another machine's last digit is not another cohort
     corners = [round(x, 1) for x in (row - half, column - half, row + half, column + half)]

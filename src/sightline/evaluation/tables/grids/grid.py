@@ -29,7 +29,13 @@ import yaml
 from sightline.errors import RecipeError
 from sightline.evaluation.tables.table import Row, Table
 from sightline.training.recipe import Recipe
-from sightline.training.serialization import Catalogue, current_field, from_plain, mention_former_word, to_plain
+from sightline.training.serialization import (
+    Catalogue,
+    build_from_plain,
+    find_current_field,
+    mention_former_word,
+    to_plain,
+)
 
 TABLE_WORDS = ("title", "caption", "seeds", "report", "size", "rows")
 ROW_WORDS = (
@@ -55,7 +61,7 @@ def read_grid(path: Path, find: Callable[[str], Recipe], catalogue: Catalogue) -
         'unguided'
     """
     data = _load(path)
-    _only(data, TABLE_WORDS, str(path))
+    _refuse_other_words(data, TABLE_WORDS, str(path))
     rows = data.get("rows")
     if not isinstance(rows, list) or not rows:
         raise RecipeError(f"{path} lists no rows.", "Write `rows:` and below it a list, each with a name and a recipe.")
@@ -64,15 +70,15 @@ def read_grid(path: Path, find: Callable[[str], Recipe], catalogue: Catalogue) -
         where = f"{path}, row {number}"
         if not isinstance(row, Mapping):
             raise RecipeError(f"{where} is {row!r}.", "Give each row a name and a recipe.")
-        made.append(_row(row, made, where, find, catalogue))
-    report = _texts(data.get("report", ()), f"{path}: report")
+        made.append(_build_row(row, made, where, find, catalogue))
+    report = _parse_texts(data.get("report", ()), f"{path}: report")
     table = Table(
         name=path.stem,
         title=str(data.get("title", path.stem)),
         rows=tuple(made),
         caption=str(data.get("caption", "")),
-        size=_number(data.get("size", 512), f"{path}: size", int, least=16),
-        seeds=_number(data["seeds"], f"{path}: seeds", int, least=1) if "seeds" in data else None,
+        size=_parse_number(data.get("size", 512), f"{path}: size", int, least=16),
+        seeds=_parse_number(data["seeds"], f"{path}: seeds", int, least=1) if "seeds" in data else None,
     )
     return replace(table, metrics=report, leading=report) if report else table
 
@@ -94,10 +100,10 @@ def _load(path: Path) -> Mapping[str, Any]:
     return data
 
 
-def _row(
+def _build_row(
     data: Mapping[str, Any], above: Sequence[Row], where: str, find: Callable[[str], Recipe], catalogue: Catalogue
 ) -> Row:
-    _only(data, ROW_WORDS, where)
+    _refuse_other_words(data, ROW_WORDS, where)
     for word in ("name", "recipe"):
         if not isinstance(data.get(word), str) or not data[word].strip():
             raise RecipeError(f"{where} has no {word}.", f"Write `{word}:` and a text.")
@@ -115,13 +121,15 @@ def _row(
         raise RecipeError(f"{where}: change is {change!r}.", "Write fields and values, e.g. {weight: 0.3}.")
     recipe = change_recipe(find(data["recipe"]), change, catalogue, where)
     numbers: dict[str, Any] = {
-        word: _number(data[word], f"{where}: {word}", int, least=1)
+        word: _parse_number(data[word], f"{where}: {word}", int, least=1)
         for word in ("train_images", "train_per_class")
         if word in data
     }
     if "wrong_marks" in data:
-        numbers["wrong_marks"] = _number(data["wrong_marks"], f"{where}: wrong_marks", float, least=0)
-    sources: dict[str, Any] = {w: _texts(data[w], f"{where}: {w}") for w in ("trained_on", "tested_on") if w in data}
+        numbers["wrong_marks"] = _parse_number(data["wrong_marks"], f"{where}: wrong_marks", float, least=0)
+    sources: dict[str, Any] = {
+        w: _parse_texts(data[w], f"{where}: {w}") for w in ("trained_on", "tested_on") if w in data
+    }
     return Row(name, recipe, reference, group=str(data.get("group", "")), **numbers, **sources)
 
 
@@ -142,52 +150,52 @@ def change_recipe(recipe: Recipe, change: Mapping[str, Any], catalogue: Catalogu
         *path, last = str(dotted).split(".")
         inside = plain
         for depth, former in enumerate(path):
-            word = current_field(inside.get("kind", ""), former)
+            word = find_current_field(inside.get("kind", ""), former)
             inner = inside.get(word)
             if not isinstance(inner, dict):
                 so_far = ".".join(path[: depth + 1])
                 raise RecipeError(
                     f"{where}: the recipe has no part {so_far!r} to change {last!r} in.",
-                    _nearest(word, [k for k, v in inside.items() if isinstance(v, dict)]),
+                    _suggest_nearest(word, [k for k, v in inside.items() if isinstance(v, dict)]),
                 )
             inside = inner
-        former, last = last, current_field(inside.get("kind", ""), last)
+        former, last = last, find_current_field(inside.get("kind", ""), last)
         if former != last:
             mention_former_word(former, last)
-        known = [f for f in _fields(inside, catalogue) if f != "kind"]
+        known = [f for f in _list_fields(inside, catalogue) if f != "kind"]
         if known and last not in known:
-            raise RecipeError(f"{where}: the recipe has no field {dotted!r}.", _nearest(last, known))
+            raise RecipeError(f"{where}: the recipe has no field {dotted!r}.", _suggest_nearest(last, known))
         inside[last] = value
-    made = from_plain(plain, catalogue, where)
+    made = build_from_plain(plain, catalogue, where)
     assert isinstance(made, Recipe)
     return made
 
 
-def _fields(part: Mapping[str, Any], catalogue: Catalogue) -> list[str]:
+def _list_fields(part: Mapping[str, Any], catalogue: Catalogue) -> list[str]:
     """Names of the fields of a part in plain data; of a mapping without a kind, none: its keys are free."""
     kind = part.get("kind")
     return list(catalogue[kind].__dataclass_fields__) if isinstance(kind, str) and kind in catalogue else []
 
 
-def _only(data: Mapping[Any, Any], words: Sequence[str], where: str) -> None:
+def _refuse_other_words(data: Mapping[Any, Any], words: Sequence[str], where: str) -> None:
     for word in data:
         if word not in words:
-            raise RecipeError(f"{where}: {word!r} is no word of a table.", _nearest(str(word), words))
+            raise RecipeError(f"{where}: {word!r} is no word of a table.", _suggest_nearest(str(word), words))
 
 
-def _nearest(word: str, known: Sequence[str]) -> str:
+def _suggest_nearest(word: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(word, known, n=1)
     return f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(known)}."
 
 
-def _number(value: Any, where: str, kind: type, *, least: float) -> Any:
+def _parse_number(value: Any, where: str, kind: type, *, least: float) -> Any:
     whole = isinstance(value, int) and not isinstance(value, bool)
     if not (whole or (kind is float and isinstance(value, float))) or value < least:
         raise RecipeError(f"{where} is {value!r}.", f"Write a number from {least:g} on.")
     return kind(value)
 
 
-def _texts(value: Any, where: str) -> tuple[str, ...]:
+def _parse_texts(value: Any, where: str) -> tuple[str, ...]:
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
         raise RecipeError(f"{where} is {value!r}.", "Write a list of texts: [image-wise AUC].")

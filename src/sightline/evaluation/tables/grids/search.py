@@ -16,10 +16,10 @@ from typing import Any, Literal
 
 from sightline.errors import CohortError, RecipeError, RunError, SightlineError
 from sightline.evaluation.tables.grids.grid import change_recipe
-from sightline.io.files import only_command, read_json, write_text
+from sightline.io.files import hold_folder, read_json, write_text
 from sightline.structures.case import Cohort
 from sightline.training.engine import Engine
-from sightline.training.recipe import Recipe, identity_json, recipe_json
+from sightline.training.recipe import Recipe, format_identity_json, format_recipe_json
 from sightline.training.run import identity_in
 from sightline.training.serialization import Catalogue
 from sightline.training.train import train
@@ -66,9 +66,9 @@ def read_field(text: str) -> SearchField:
     name, equals, values = text.partition("=")
     parts = values.split(":")
     log = parts[0] == "log"
-    bounds = [_number(part) for part in (parts[1:] if log else parts)]
+    bounds = [_parse_number(part) for part in (parts[1:] if log else parts)]
     if name.strip() and equals and len(parts) == 1 and "," in values:
-        return SearchField(name.strip(), choices=tuple(_value(part.strip()) for part in values.split(",")))
+        return SearchField(name.strip(), choices=tuple(_parse_value(part.strip()) for part in values.split(",")))
     if not (name.strip() and len(bounds) == 2) or bounds[0] is None or bounds[1] is None or bounds[0] >= bounds[1]:
         raise RecipeError(
             f"--field {text} says no range.", "Write NAME=LOW:HIGH, NAME=log:LOW:HIGH or NAME=A,B,C with LOW < HIGH."
@@ -78,7 +78,7 @@ def read_field(text: str) -> SearchField:
     return SearchField(name.strip(), bounds[0], bounds[1], log)
 
 
-def _number(text: str) -> float | int | None:
+def _parse_number(text: str) -> float | int | None:
     for kind in (int, float):
         try:
             number: float | int = kind(text)
@@ -88,10 +88,10 @@ def _number(text: str) -> float | int | None:
     return None
 
 
-def _value(text: str) -> Any:
+def _parse_value(text: str) -> Any:
     if text in ("true", "false", "none"):
         return {"true": True, "false": False, "none": None}[text]
-    number = _number(text)
+    number = _parse_number(text)
     return text if number is None else number
 
 
@@ -150,21 +150,21 @@ def search_fields(
     for field in search.fields:
         # a field that is not there is refused before any time is spent
         change_recipe(search.recipe, {field.name: field.choices[0] if field.choices else field.low}, catalogue)
-    with only_command(out):
-        _same_search(search, seen, out, catalogue)
-        study = _study(optuna, search, out)
+    with hold_folder(out):
+        _require_same_search(search, seen, out, catalogue)
+        study = _open_study(optuna, search, out)
         last: SightlineError | None = None
-        while len(_finished(optuna, study)) < trials:
-            number, values = _next(optuna, study, search)
+        while len(_list_finished(optuna, study)) < trials:
+            number, values = _choose_next(optuna, study, search)
             try:
                 found = _train(search, values, seen, out, catalogue, engine or Engine())
             except SightlineError as error:
                 last = error
-                say(f"trial {number}, {_words(values)}: failed. {error}")
+                say(f"trial {number}, {_describe_values(values)}: failed. {error}")
                 study.tell(number, state=optuna.trial.TrialState.FAIL)
                 continue
             study.tell(number, found)
-            say(f"trial {number}, {_words(values)}: {search.measure} {found:.4f}")
+            say(f"trial {number}, {_describe_values(values)}: {search.measure} {found:.4f}")
         return _write(optuna, study, search, out, catalogue, last)
 
 
@@ -185,10 +185,10 @@ def import_optuna() -> Any:
     return optuna
 
 
-def _same_search(search: Search, seen: Cohort, out: Path, catalogue: Catalogue) -> None:
+def _require_same_search(search: Search, seen: Cohort, out: Path, catalogue: Catalogue) -> None:
     """Write what is searched, or refuse to go on with something else."""
     about = {
-        "recipe": json.loads(identity_json(recipe_json(search.recipe, catalogue, as_typed=True))),
+        "recipe": json.loads(format_identity_json(format_recipe_json(search.recipe, catalogue, as_typed=True))),
         "fields": [[f.name, f.low, f.high, f.log, list(f.choices)] for f in search.fields],
         "measure": search.measure,
         "trainings a trial": search.seeds,
@@ -202,24 +202,24 @@ def _same_search(search: Search, seen: Cohort, out: Path, catalogue: Catalogue) 
     write_text(path, json.dumps(about, indent=2) + "\n")
 
 
-def _study(optuna: Any, search: Search, out: Path) -> Any:
+def _open_study(optuna: Any, search: Search, out: Path) -> Any:
     journal = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(out / "search.log")))
     direction = "minimize" if search.measure == "loss" else "maximize"
     return optuna.create_study(storage=journal, study_name="search", direction=direction, load_if_exists=True)
 
 
-def _finished(optuna: Any, study: Any) -> list[Any]:
+def _list_finished(optuna: Any, study: Any) -> list[Any]:
     states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.FAIL)
     return [trial for trial in study.get_trials(deepcopy=False, states=states) if trial.params]
 
 
-def _next(optuna: Any, study: Any, search: Search) -> tuple[int, dict[str, Any]]:
+def _choose_next(optuna: Any, study: Any, search: Search) -> tuple[int, dict[str, Any]]:
     """The trial that was cut short, else a new one: number and values."""
     for trial in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
         if len(trial.params) == len(search.fields):
             return int(trial.number), dict(trial.params)
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-    study.sampler = optuna.samplers.TPESampler(seed=search.seed + len(_finished(optuna, study)))
+    study.sampler = optuna.samplers.TPESampler(seed=search.seed + len(_list_finished(optuna, study)))
     trial = study.ask()
     return int(trial.number), {field.name: field.suggest(trial) for field in search.fields}
 
@@ -234,11 +234,11 @@ def _train(
         recipe = replace(changed, seed=search.recipe.seed + seed)
         folder = out / "runs" / identity_in(out / "runs", recipe, recipe.see(seen), catalogue)
         train(recipe, seen, folder, catalogue, engine)
-        found.append(validation_score(folder / "history.csv", recipe, search.measure))
+        found.append(read_validation_score(folder / "history.csv", recipe, search.measure))
     return sum(found) / len(found)
 
 
-def validation_score(history: Path, recipe: Recipe, measure: Measure) -> float:
+def read_validation_score(history: Path, recipe: Recipe, measure: Measure) -> float:
     """What validation said of the weights that a training kept.
 
     Raises:
@@ -255,7 +255,7 @@ def validation_score(history: Path, recipe: Recipe, measure: Measure) -> float:
     return float(kept[f"val_{measure}"])
 
 
-def _words(values: Mapping[str, Any]) -> str:
+def _describe_values(values: Mapping[str, Any]) -> str:
     return ", ".join(
         f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items()
     )
@@ -265,7 +265,7 @@ def _write(
     optuna: Any, study: Any, search: Search, out: Path, catalogue: Catalogue, last: SightlineError | None
 ) -> str:
     names: Sequence[str] = [field.name for field in search.fields]
-    finished = _finished(optuna, study)
+    finished = _list_finished(optuna, study)
     with (out / "trials.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["trial", *names, f"val_{search.measure}", "state"])
@@ -276,8 +276,9 @@ def _write(
         raise last or RunError(f"Every trial of {out} failed.", "Choose other fields.")
     best = study.best_trial
     recipe = change_recipe(search.recipe, best.params, catalogue)
-    write_text(out / "best" / "recipe.json", recipe_json(recipe, catalogue))
+    write_text(out / "best" / "recipe.json", format_recipe_json(recipe, catalogue))
     return (
-        f"best of {len(finished)} trials: {_words(best.params)}; {search.measure} {best.value:.4f} on validation, "
+        f"best of {len(finished)} trials: {_describe_values(best.params)}; "
+        f"{search.measure} {best.value:.4f} on validation, "
         f"which chose it: not what to expect on test.\nwritten to {out / 'best' / 'recipe.json'}"
     )

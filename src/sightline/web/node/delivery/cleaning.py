@@ -56,7 +56,7 @@ class Cleaner:
         done = [job for job in found if job["state"] == "done"]
         days = self.configuration.keep_days if done else self.configuration.keep_refused_days
         ends: list[float] = [job["ended"] for job in found if job["ended"]]
-        if max(ends, default=0.0) > change.now - DAY_S * days or self._undelivered(change, study_uid):
+        if max(ends, default=0.0) > change.now - DAY_S * days or self._count_undelivered(change, study_uid):
             return 0
         removed = 0
         query = select(results.c.id, results.c.sha256).where(results.c.study_uid == study_uid)
@@ -71,7 +71,7 @@ class Cleaner:
         change.note("cleaned", study_uid, files=removed)
         return removed
 
-    def _undelivered(self, change: Change, study_uid: str) -> int:
+    def _count_undelivered(self, change: Change, study_uid: str) -> int:
         """Objects of a study's outbox that are not yet safe at their destination."""
         query = select(func.count()).select_from(outbox.join(results, outbox.c.result == results.c.id))
         query = query.where(results.c.study_uid == study_uid)

@@ -61,7 +61,7 @@ def ask_commitment(name: str, destination: DicomDestination, calling: str, store
     try:
         request = Dataset()
         request.TransactionUID = transaction
-        request.ReferencedSOPSequence = [_reference(row.sop_class, row.sop_uid) for row in rows]
+        request.ReferencedSOPSequence = [_build_reference(row.sop_class, row.sop_uid) for row in rows]
         status, _ = association.send_n_action(
             request, 1, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
         )
@@ -124,7 +124,7 @@ class CommitmentAnswers:
         self.store, self.calling, self.present = store, calling, present
         self._peers = {one.aet: one for one in destinations.values() if isinstance(one, DicomDestination)}
         self._asked: queue.Queue[tuple[str, list[tuple[str, str]], str] | None] = queue.Queue(maxsize=1000)
-        self._thread = threading.Thread(target=self._work, name="commitment answers", daemon=True)
+        self._thread = threading.Thread(target=self._answer_requests, name="commitment answers", daemon=True)
 
     def start(self) -> None:
         """Answer from a thread of its own."""
@@ -158,15 +158,15 @@ class CommitmentAnswers:
                 kept |= {(row.sop_class, row.sop_uid) for row in rows if self.present(row.sha256)}
         report = Dataset()
         report.TransactionUID = transaction
-        report.ReferencedSOPSequence = [_reference(*pair) for pair in pairs if pair in kept]
-        missing = [_reference(*pair) for pair in pairs if pair not in kept]
+        report.ReferencedSOPSequence = [_build_reference(*pair) for pair in pairs if pair in kept]
+        missing = [_build_reference(*pair) for pair in pairs if pair not in kept]
         if missing:
             for item in missing:
                 item.FailureReason = NO_SUCH_INSTANCE
             report.FailedSOPSequence = missing
         return (2 if missing else 1), report
 
-    def _work(self) -> None:
+    def _answer_requests(self) -> None:
         while (asked := self._asked.get()) is not None:
             try:
                 self._answer(*asked)
@@ -196,7 +196,7 @@ class CommitmentAnswers:
                 association.release()
 
 
-def _reference(sop_class: str, sop_uid: str) -> Dataset:
+def _build_reference(sop_class: str, sop_uid: str) -> Dataset:
     item = Dataset()
     item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class, sop_uid
     return item

@@ -16,8 +16,8 @@ from typing import Any
 from sqlalchemy import select, update
 
 from sightline.errors import SightlineError
-from sightline.web.node.database import Store, contradictory_studies, outbox, results
-from sightline.web.node.delivery.senders import Attempt, Parcel, Sender, Unreachable
+from sightline.web.node.database import Store, outbox, results, select_contradictory_studies
+from sightline.web.node.delivery.senders import Attempt, DestinationUnreachable, Parcel, Sender
 from sightline.web.node.spool import Spool
 
 LOG = logging.getLogger("sightline.node")
@@ -27,11 +27,11 @@ BREAKER_FAILURES, BREAKER_PAUSE_S = 5, 60.0
 AT_ONCE = 20
 
 
-def pause_after(attempts: int, chance: random.Random) -> float:
+def compute_pause(attempts: int, chance: random.Random) -> float:
     """Seconds until the next attempt after so many failed ones: 5 s, doubled to at most 10 min, 20 % jitter.
 
     Example:
-        >>> round(pause_after(1, random.Random(0)), 1), pause_after(40, random.Random(0)) <= 720
+        >>> round(pause_after(1, random.Random(0)), 1), compute_pause(40, random.Random(0)) <= 720
         (5.7, True)
     """
     pause = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(attempts - 1, 30))
@@ -101,10 +101,10 @@ class Dispatcher:
     def send_due(self) -> int:
         """Try what is due now; how many objects were tried."""
         most = self.breaker.allows(self.store.clock())
-        rows = self._due(most) if most else []
+        rows = self._list_due(most) if most else []
         if not rows:
             return 0
-        parcels = {row["id"]: self._parcel(row) for row in rows}
+        parcels = {row["id"]: self._build_parcel(row) for row in rows}
         tried = 0
         try:
             with self.sender.connect(list(parcels.values())) as send:
@@ -114,7 +114,7 @@ class Dispatcher:
                     self._record(row, attempt)
                     if attempt.outcome == "failed" and (attempt.reason == "no answer" or self.breaker.open):
                         break  # what hangs or fails again and again gets no further object now
-        except Unreachable as error:
+        except DestinationUnreachable as error:
             # nothing was sent; the first row carries the failure, and the breaker keeps the others from a storm
             tried += 1
             self._record(rows[0], Attempt("failed", error.message))
@@ -123,7 +123,7 @@ class Dispatcher:
     def _attempt(self, send: Callable[[Parcel], Attempt], parcel: Parcel) -> Attempt:
         try:
             return send(parcel)
-        except Unreachable:
+        except DestinationUnreachable:
             raise
         except SightlineError as error:
             LOG.error("a stored result must not be sent", extra={"destination": self.name})
@@ -131,19 +131,19 @@ class Dispatcher:
         except OSError as error:
             return Attempt("failed", type(error).__name__)
 
-    def _due(self, most: int) -> list[Mapping[str, Any]]:
+    def _list_due(self, most: int) -> list[Mapping[str, Any]]:
         query = select(
             outbox, results.c.sha256, results.c.sop_uid, results.c.sop_class, results.c.study_uid,
             results.c.patient_id, results.c.kind,
         )  # fmt: skip
         query = query.join(results, outbox.c.result == results.c.id)
         query = query.where(outbox.c.destination == self.name, outbox.c.state == "due")
-        query = query.where(results.c.study_uid.not_in(contradictory_studies()))
+        query = query.where(results.c.study_uid.not_in(select_contradictory_studies()))
         query = query.where(outbox.c.due <= self.store.clock()).order_by(outbox.c.due, outbox.c.id).limit(most)
         with self.store.look() as db:
             return [dict(row) for row in db.execute(query).mappings()]
 
-    def _parcel(self, row: Mapping[str, Any]) -> Parcel:
+    def _build_parcel(self, row: Mapping[str, Any]) -> Parcel:
         file = self.spool.path(row["sha256"], result=True)
         return Parcel(file, row["sop_class"], row["sop_uid"], row["study_uid"], row["patient_id"])
 
@@ -159,7 +159,7 @@ class Dispatcher:
         elif now - row["created"] > GIVE_UP_S:
             values |= {"state": "dead"}
         else:
-            values |= {"due": now + pause_after(attempts, self._chance)}
+            values |= {"due": now + compute_pause(attempts, self._chance)}
         state = values.get("state", "due")
         with self.store.change() as change:
             change.connection.execute(update(outbox).where(outbox.c.id == row["id"]).values(**values))

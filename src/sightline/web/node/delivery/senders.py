@@ -62,11 +62,11 @@ class Parcel:
     patient_id: str
 
 
-class Unreachable(SightlineError):
+class DestinationUnreachable(SightlineError):
     """A destination that could not be talked to at all; no object was sent."""
 
 
-class NothingTaken(Unreachable):
+class KindsNotAccepted(DestinationUnreachable):
     """A PACS that answered and takes none of the kinds that were offered."""
 
 
@@ -91,10 +91,10 @@ def require_own_study(parcel: Parcel) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             dataset = pydicom.dcmread(parcel.file)
-            said = (str(dataset.SOPInstanceUID), str(dataset.StudyInstanceUID), str(dataset.get("PatientID") or ""))
+            stated = (str(dataset.SOPInstanceUID), str(dataset.StudyInstanceUID), str(dataset.get("PatientID") or ""))
     except Exception as error:  # a file that was damaged on the disk raises what its bytes provoke
         raise SightlineError(f"the stored result does not read ({type(error).__name__})") from None
-    if (said[0], said[1], said[2][:256]) != (parcel.sop_uid, parcel.study_uid, parcel.patient_id):
+    if (stated[0], stated[1], stated[2][:256]) != (parcel.sop_uid, parcel.study_uid, parcel.patient_id):
         raise SightlineError("the stored result names another study or patient")
     return dataset
 
@@ -114,11 +114,11 @@ class StoreScu:
     def connect(self, parcels: Sequence[Parcel]) -> Iterator[Any]:
         """One association for all of the parcels' SOP classes."""
         contexts = []
-        for sop_class, syntax in {(parcel.sop_class, _syntax(parcel.file)) for parcel in parcels}:
+        for sop_class, syntax in {(parcel.sop_class, _read_syntax(parcel.file)) for parcel in parcels}:
             contexts.append(build_context(sop_class, syntax))
         try:
             association = associate(self.destination, self.calling, contexts)
-        except NothingTaken as error:
+        except KindsNotAccepted as error:
             reason = error.message
             yield lambda _: Attempt("not taken", reason)
             return
@@ -171,10 +171,12 @@ def associate(destination: DicomDestination, calling: str, contexts: Sequence[An
     if association.is_established:
         return association
     if association.rejected_contexts:
-        raise NothingTaken("no abstract syntax of these objects is taken", "Ask the PACS which SOP classes it takes.")
+        raise KindsNotAccepted(
+            "no abstract syntax of these objects is taken", "Ask the PACS which SOP classes it takes."
+        )
     if association.is_rejected:
-        raise Unreachable("association rejected", "Compare AE titles on both sides.")
-    raise Unreachable(
+        raise DestinationUnreachable("association rejected", "Compare AE titles on both sides.")
+    raise DestinationUnreachable(
         "association aborted" if association.is_aborted else "no connection", "Is the destination up, is TLS the same?"
     )
 
@@ -202,12 +204,12 @@ class StowClient:
         """One HTTP session; each parcel is a request of its own, so that each has an answer of its own."""
         with requests.Session() as session:
             session.trust_env = False
-            session.mount("http", _Bounded(self.destination.timeout_s))
+            session.mount("http", _BoundedAdapter(self.destination.timeout_s))
             session.verify = str(self.destination.authority) if self.destination.authority else True
             try:
                 token = self.destination.read_token()
             except OSError:
-                raise Unreachable("its token cannot be read", "Fix the file's rights.") from None
+                raise DestinationUnreachable("its token cannot be read", "Fix the file's rights.") from None
             if token:
                 session.headers["Authorization"] = f"Bearer {token}"
             client = DICOMwebClient(self.destination.url, session=session)
@@ -227,7 +229,7 @@ class StowClient:
             yield send
 
 
-class _Bounded(requests.adapters.HTTPAdapter):
+class _BoundedAdapter(requests.adapters.HTTPAdapter):
     """Gives every request a time limit; dicomweb-client sets none."""
 
     def __init__(self, timeout_s: float) -> None:
@@ -263,6 +265,6 @@ def _read_http_error(error: requests.exceptions.HTTPError, sop_uid: str) -> Atte
     return Attempt("failed", f"HTTP {code}")
 
 
-def _syntax(file: Path) -> str:
+def _read_syntax(file: Path) -> str:
     meta = pydicom.filereader.read_file_meta_info(file)
     return str(meta.TransferSyntaxUID)

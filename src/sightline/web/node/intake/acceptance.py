@@ -69,7 +69,7 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Accepted:
+class AcceptedObject:
     """What became of an object that is safe now.
 
     Attributes:
@@ -99,7 +99,7 @@ class Intake:
     def __init__(self, store: Store, spool: Spool) -> None:
         self.store, self.spool = store, spool
 
-    def accept(self, file: Path, origin: Origin, announced: tuple[str, str] | None = None) -> Accepted:
+    def accept(self, file: Path, origin: Origin, announced: tuple[str, str] | None = None) -> AcceptedObject:
         """Take a file that lies in `spool.incoming`; it is moved or removed, whatever happens.
 
         Args:
@@ -119,16 +119,16 @@ class Intake:
             LOG.exception("an object was not taken")
             raise UnreadableFile(f"the object does not read ({type(error).__name__})") from None
 
-    def _accept(self, file: Path, origin: Origin, announced: tuple[str, str] | None) -> Accepted:
+    def _accept(self, file: Path, origin: Origin, announced: tuple[str, str] | None) -> AcceptedObject:
         given = file
         try:
             header, syntax = self._read(file, announced)
-            file = self._with_own_meta(file, header, syntax)
+            file = self._rewrite_meta(file, header, syntax)
             size, sha256 = file.stat().st_size, self.spool.hash_file(file)
-            row = _row(header, syntax, sha256, size, origin)
+            row = _build_row(header, syntax, sha256, size, origin)
             # what several associations send at a time is committed together
             result = self.store.change_together(lambda change: self._record(change, file, row))
-            return Accepted(result, row["sop_class"], row["sop_uid"], row["study_uid"], sha256, size)
+            return AcceptedObject(result, row["sop_class"], row["sop_uid"], row["study_uid"], sha256, size)
         finally:
             file.unlink(missing_ok=True)
             given.unlink(missing_ok=True)
@@ -150,7 +150,7 @@ class Intake:
             raise UnstorableObject("the object's SOP class or UID is not the announced one", "Fix the sender.")
         return header, syntax
 
-    def _with_own_meta(self, file: Path, header: Any, syntax: str) -> Path:
+    def _rewrite_meta(self, file: Path, header: Any, syntax: str) -> Path:
         """The same data set under a file meta group made here, so that every listener gives the same bytes and hash."""
         meta = create_file_meta(
             sop_class_uid=UID(str(header.SOPClassUID)),
@@ -219,7 +219,7 @@ class Intake:
             change.note("accession changed", row["study_uid"])
 
 
-def _row(header: Any, syntax: str, sha256: str, size: int, origin: Origin) -> dict[str, Any]:
+def _build_row(header: Any, syntax: str, sha256: str, size: int, origin: Origin) -> dict[str, Any]:
     """What the database keeps of an object, but for when it came and what became of it."""
     return {
         "sha256": sha256,

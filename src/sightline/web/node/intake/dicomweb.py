@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from sightline.errors import SightlineError, UnreadableFile
 from sightline.web.node.configuration import DicomWebListener
 from sightline.web.node.database import results, studies
-from sightline.web.node.intake.acceptance import UID_TEXT, Accepted, Intake, Origin, UnstorableObject
+from sightline.web.node.intake.acceptance import UID_TEXT, AcceptedObject, Intake, Origin, UnstorableObject
 from sightline.web.node.intake.multipart import BodyError, PartWriter, read_boundary
 from sightline.web.node.spool import SpoolFull
 
@@ -107,7 +107,7 @@ def read_tokens(path: Path) -> dict[str, str]:
 def build_app(
     listener: DicomWebListener,
     intake: Intake,
-    received: Callable[[Accepted, Origin], None],
+    received: Callable[[AcceptedObject, Origin], None],
     refused: Callable[[str, str], None],
 ) -> FastAPI:
     """The application.
@@ -124,7 +124,7 @@ def build_app(
     tokens = read_tokens(listener.tokens)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
-    def caller_of(request: Request) -> str:
+    def name_caller(request: Request) -> str:
         word, _, given = request.headers.get("Authorization", "").partition(" ")
         # every token is compared, so that time says nothing about which one was near
         right = [name for name, token in tokens.items() if hmac.compare_digest(given.encode(), token.encode())]
@@ -136,7 +136,7 @@ def build_app(
     @app.post("/studies")
     @app.post("/studies/{study}")
     async def store(request: Request, study: str = "") -> Response:
-        caller = caller_of(request)
+        caller = name_caller(request)
         origin = Origin(caller, request.client.host if request.client else "", "stow")
         writer: PartWriter | None = None
         try:
@@ -164,7 +164,7 @@ def build_app(
     @app.post("/studies/{study}/complete")
     def complete(request: Request, study: str) -> Response:
         """No more images of a study will come: it need not settle."""
-        caller_of(request)
+        name_caller(request)
         with intake.store.change() as change:
             query = update(studies).where(studies.c.study_uid == study, studies.c.state == "open").values(complete=1)
             if not change.connection.execute(query).rowcount:
@@ -172,7 +172,7 @@ def build_app(
             change.note("named complete", study)
         return Response(status_code=204)
 
-    _add_queries(app, intake, caller_of)
+    _add_queries(app, intake, name_caller)
     return app
 
 
@@ -181,25 +181,25 @@ def _store_parts(
     parts: list[Any],
     origin: Origin,
     study: str,
-    received: Callable[[Accepted, Origin], None],
+    received: Callable[[AcceptedObject, Origin], None],
     refused: Callable[[str, str], None],
 ) -> tuple[Dataset, int]:
     """The answer of PS3.18 10.5.3 and its HTTP status: 200 all, 202 some, 409 none stored."""
     stored, failed = [], []
     for part in parts:
         if part.media_type not in ("application/dicom", ""):
-            failed.append(_failure(0xA900))
+            failed.append(_build_failure(0xA900))
             refused("wrong type", origin.caller)
             continue
         try:
             accepted = intake.accept(part.file, origin)
         except (UnreadableFile, UnstorableObject) as error:
-            failed.append(_failure(0xC000 if isinstance(error, UnreadableFile) else 0xA900))
+            failed.append(_build_failure(0xC000 if isinstance(error, UnreadableFile) else 0xA900))
             refused("unreadable" if isinstance(error, UnreadableFile) else "unstorable", origin.caller)
             continue
         if study and accepted.study_uid != study:
             # it is safe in its own study; the sender named another one
-            failed.append(_failure(0xA900, accepted))
+            failed.append(_build_failure(0xA900, accepted))
             refused("another study", origin.caller)
             continue
         received(accepted, origin)
@@ -214,7 +214,7 @@ def _store_parts(
     return answer, 200 if not failed else 202 if stored else 409
 
 
-def _failure(reason: int, accepted: Accepted | None = None) -> Dataset:
+def _build_failure(reason: int, accepted: AcceptedObject | None = None) -> Dataset:
     item = Dataset()
     item.FailureReason = reason
     if accepted is not None:
@@ -225,7 +225,7 @@ def _failure(reason: int, accepted: Accepted | None = None) -> Dataset:
 def _add_queries(app: FastAPI, intake: Intake, caller_of: Callable[[Request], str]) -> None:
     """QIDO and WADO of results; everything else is not found."""
 
-    def rows(**uids: str) -> list[Any]:
+    def find_rows(**uids: str) -> list[Any]:
         if not all(UID_TEXT.fullmatch(uid) for uid in uids.values()):
             raise HTTPException(400, "no UID")
         query = select(results).where(results.c.state == "kept").order_by(results.c.id)
@@ -248,7 +248,7 @@ def _add_queries(app: FastAPI, intake: Intake, caller_of: Callable[[Request], st
             raise HTTPException(400, "limit and offset are numbers") from None
         wanted = {word: asked[word] for word in (*STUDY_WORDS, *SERIES_WORDS, *INSTANCE_WORDS) if word in asked}
         found: dict[str, Dataset] = {}
-        for row in rows(**uids):
+        for row in find_rows(**uids):
             header = read(row)
             if all(str(header.get(word) or "") == value for word, value in wanted.items()):
                 picked = Dataset()
@@ -263,14 +263,14 @@ def _add_queries(app: FastAPI, intake: Intake, caller_of: Callable[[Request], st
 
     def retrieve(request: Request, metadata: bool, **uids: str) -> Response:
         caller_of(request)
-        found = rows(**uids)
+        found = find_rows(**uids)
         if not found:
             raise HTTPException(404, "no result of this node")
         if metadata:
             return Response(json.dumps([read(row).to_json_dict() for row in found]), media_type=JSON)
         boundary = uuid.uuid4().hex
         return StreamingResponse(
-            _multipart([intake.spool.path(row["sha256"], result=True) for row in found], boundary),
+            _iterate_multipart([intake.spool.path(row["sha256"], result=True) for row in found], boundary),
             media_type=f"{PARTS}; boundary={boundary}",
         )
 
@@ -278,49 +278,49 @@ def _add_queries(app: FastAPI, intake: Intake, caller_of: Callable[[Request], st
     instance_level = (*series_level, *INSTANCE_WORDS)
 
     @app.get("/studies")
-    def studies_(request: Request) -> Response:
+    def get_studies(request: Request) -> Response:
         return search(request, study_level, "StudyInstanceUID")
 
     @app.get("/studies/{study}/series")
-    def series_(request: Request, study: str) -> Response:
+    def get_series(request: Request, study: str) -> Response:
         return search(request, series_level, "SeriesInstanceUID", study_uid=study)
 
     @app.get("/series")
-    def all_series(request: Request) -> Response:
+    def get_all_series(request: Request) -> Response:
         return search(request, series_level, "SeriesInstanceUID")
 
     @app.get("/instances")
-    def all_instances(request: Request) -> Response:
+    def get_all_instances(request: Request) -> Response:
         return search(request, instance_level, "SOPInstanceUID")
 
     @app.get("/studies/{study}/instances")
-    def instances_(request: Request, study: str) -> Response:
+    def get_instances(request: Request, study: str) -> Response:
         return search(request, instance_level, "SOPInstanceUID", study_uid=study)
 
     @app.get("/studies/{study}/series/{series}/instances")
-    def series_instances(request: Request, study: str, series: str) -> Response:
+    def get_series_instances(request: Request, study: str, series: str) -> Response:
         return search(request, instance_level, "SOPInstanceUID", study_uid=study, series_uid=series)
 
     @app.get("/studies/{study}")
     @app.get("/studies/{study}/metadata")
-    def study_(request: Request, study: str) -> Response:
+    def get_study(request: Request, study: str) -> Response:
         return retrieve(request, request.url.path.endswith("/metadata"), study_uid=study)
 
     @app.get("/studies/{study}/series/{series}")
     @app.get("/studies/{study}/series/{series}/metadata")
-    def one_series(request: Request, study: str, series: str) -> Response:
+    def get_one_series(request: Request, study: str, series: str) -> Response:
         return retrieve(request, request.url.path.endswith("/metadata"), study_uid=study, series_uid=series)
 
     @app.get("/studies/{study}/series/{series}/instances/{instance}")
     @app.get("/studies/{study}/series/{series}/instances/{instance}/metadata")
-    def one_instance(request: Request, study: str, series: str, instance: str) -> Response:
+    def get_one_instance(request: Request, study: str, series: str, instance: str) -> Response:
         metadata = request.url.path.endswith("/metadata")
         return retrieve(request, metadata, study_uid=study, series_uid=series, sop_uid=instance)
 
     @app.get("/studies/{study}/series/{series}/instances/{instance}/frames/{frame}")
-    def frame_(request: Request, study: str, series: str, instance: str, frame: int) -> Response:
+    def get_frames(request: Request, study: str, series: str, instance: str, frame: int) -> Response:
         caller_of(request)
-        found = rows(study_uid=study, series_uid=series, sop_uid=instance)
+        found = find_rows(study_uid=study, series_uid=series, sop_uid=instance)
         dataset = read(found[0], pixels=True) if found else Dataset()
         frames = int(dataset.get("NumberOfFrames") or 1)
         if "PixelData" not in dataset or not 1 <= frame <= frames:
@@ -337,7 +337,7 @@ def _add_queries(app: FastAPI, intake: Intake, caller_of: Callable[[Request], st
         )
 
 
-def _multipart(files: list[Path], boundary: str) -> Iterator[bytes]:
+def _iterate_multipart(files: list[Path], boundary: str) -> Iterator[bytes]:
     for file in files:
         yield f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
         with file.open("rb") as stream:

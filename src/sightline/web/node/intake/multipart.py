@@ -77,12 +77,12 @@ class PartWriter:
             boundary,
             {
                 "on_part_begin": self._begin,
-                "on_part_data": self._data,
+                "on_part_data": self._on_data,
                 "on_part_end": self._end,
-                "on_header_field": self._field,
-                "on_header_value": self._field_value,
-                "on_header_end": self._header_end,
-                "on_end": self._all,
+                "on_header_field": self._on_field,
+                "on_header_value": self._on_field_value,
+                "on_header_end": self._on_header_end,
+                "on_end": self._on_end,
             },
         )
 
@@ -126,7 +126,7 @@ class PartWriter:
         file: Any = tempfile.NamedTemporaryFile(dir=self._folder, suffix=".dcm", delete=False)  # noqa: SIM115
         self._file = file
 
-    def _data(self, data: bytes, start: int, end: int) -> None:
+    def _on_data(self, data: bytes, start: int, end: int) -> None:
         assert self._file is not None
         self._file.write(memoryview(data)[start:end])
 
@@ -136,16 +136,16 @@ class PartWriter:
         self.parts.append(MessagePart(Path(self._file.name), self._type))
         self._file = None
 
-    def _field(self, data: bytes, start: int, end: int) -> None:
+    def _on_field(self, data: bytes, start: int, end: int) -> None:
         self._name += data[start:end]
 
-    def _field_value(self, data: bytes, start: int, end: int) -> None:
+    def _on_field_value(self, data: bytes, start: int, end: int) -> None:
         self._value += data[start:end]
 
-    def _header_end(self) -> None:
+    def _on_header_end(self) -> None:
         if self._name.lower() == b"content-type":
             self._type = self._value.decode("latin-1").split(";")[0].strip().lower()
         self._name = self._value = b""
 
-    def _all(self) -> None:
+    def _on_end(self) -> None:
         self._ended = True

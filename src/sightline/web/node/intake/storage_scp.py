@@ -30,7 +30,7 @@ from sqlalchemy.exc import DBAPIError
 
 from sightline.errors import SightlineError, UnreadableFile
 from sightline.web.node.configuration import DicomListener, Tls
-from sightline.web.node.intake.acceptance import Accepted, Intake, Origin, UnstorableObject
+from sightline.web.node.intake.acceptance import AcceptedObject, Intake, Origin, UnstorableObject
 from sightline.web.node.spool import SpoolFull
 
 LOG = logging.getLogger("sightline.node")
@@ -66,7 +66,7 @@ class ScpEvents:
         commit_answered: transaction UID, committed instances, failed instances.
     """
 
-    received: Callable[[Accepted, Origin], None]
+    received: Callable[[AcceptedObject, Origin], None]
     refused: Callable[[str, str], None]
     rejected: Callable[[str], None]
     commit_asked: Callable[[str, list[tuple[str, str]], str], bool]
@@ -131,7 +131,7 @@ class StorageScp:
             server: _Server = entity.make_server(  # type: ignore[assignment]
                 (self.listener.address, self.listener.port),
                 evt_handlers=handlers,
-                ssl_context=server_tls(self.listener.tls) if self.listener.tls else None,
+                ssl_context=build_server_tls(self.listener.tls) if self.listener.tls else None,
                 server_class=_Server,
                 admit=self._admit_address,
             )
@@ -198,26 +198,28 @@ class StorageScp:
         try:
             self.intake.spool.require_room()
             if not self._pace.admit(caller, file.stat().st_size):
-                raise _TooFast(f"more than a minute's share of {caller}")
+                raise _RateExceeded(f"more than a minute's share of {caller}")
             request: Any = event.request
             accepted = self.intake.accept(
                 file, origin, (str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID))
             )
-        except (SpoolFull, _TooFast) as error:
-            return self._refusal(OUT_OF_RESOURCES, "disk low" if isinstance(error, SpoolFull) else "too fast", caller)
+        except (SpoolFull, _RateExceeded) as error:
+            return self._build_refusal(
+                OUT_OF_RESOURCES, "disk low" if isinstance(error, SpoolFull) else "too fast", caller
+            )
         except UnstorableObject as error:
-            return self._refusal(WRONG_CLASS, "unstorable", caller, error.message)
+            return self._build_refusal(WRONG_CLASS, "unstorable", caller, error.message)
         except UnreadableFile as error:
-            return self._refusal(CANNOT_UNDERSTAND, "unreadable", caller, error.message.removeprefix(f"{file}: "))
+            return self._build_refusal(CANNOT_UNDERSTAND, "unreadable", caller, error.message.removeprefix(f"{file}: "))
         except (OSError, DBAPIError) as error:
             LOG.error("storing failed", extra={"error": type(error).__name__})
-            return self._refusal(OUT_OF_RESOURCES, "storing failed", caller)
+            return self._build_refusal(OUT_OF_RESOURCES, "storing failed", caller)
         finally:
             file.unlink(missing_ok=True)
         self.events.received(accepted, origin)
         return 0x0000
 
-    def _refusal(self, status: int, reason: str, caller: str, comment: str = "") -> Dataset:
+    def _build_refusal(self, status: int, reason: str, caller: str, comment: str = "") -> Dataset:
         self.events.refused(reason, caller)
         answer = Dataset()
         answer.Status = status
@@ -236,12 +238,12 @@ class StorageScp:
         return (0x0000 if self.events.commit_asked(transaction, pairs, caller) else NO_PEER), None
 
     def _commit_answered(self, event: evt.Event) -> tuple[int, Dataset | None]:
-        said = event.event_information
+        information = event.event_information
         lists = [
-            [str(item.get("ReferencedSOPInstanceUID", "")) for item in said.get(name) or []]
+            [str(item.get("ReferencedSOPInstanceUID", "")) for item in information.get(name) or []]
             for name in ("ReferencedSOPSequence", "FailedSOPSequence")
         ]
-        self.events.commit_answered(str(said.get("TransactionUID") or ""), lists[0], lists[1])
+        self.events.commit_answered(str(information.get("TransactionUID") or ""), lists[0], lists[1])
         return 0x0000, None
 
 
@@ -261,7 +263,7 @@ class _SharedContexts(list[PresentationContext]):
         return self
 
 
-class _TooFast(SightlineError):
+class _RateExceeded(SightlineError):
     """A caller sends more a minute than NODE.yaml allows."""
 
 
@@ -379,7 +381,7 @@ class _Server(ThreadedAssociationServer):
                 self._pending[str(client_address[0])] -= 1
 
 
-def server_tls(tls: Tls) -> ssl.SSLContext:
+def build_server_tls(tls: Tls) -> ssl.SSLContext:
     """TLS 1.2 or newer; where `clients` is given, only clients whose certificate it signed.
 
     Raises:

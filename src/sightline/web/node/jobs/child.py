@@ -108,19 +108,19 @@ def serve_jobs(
         started = time.perf_counter()
         try:
             answer = judge(Request(**plain))
-            said: dict[str, Any] = {
+            reply: dict[str, Any] = {
                 "results": [(str(file), kind) for file, kind in answer.results],
                 "refused": [dict(one) for one in answer.refused],
                 "readings": {name: dict(one) for name, one in answer.readings.items()},
             }
         except SightlineError as error:
-            said = {"error": f"{type(error).__name__}: {error}"}
+            reply = {"error": f"{type(error).__name__}: {error}"}
         except MemoryError:
-            said = {"error": f"more than {memory / 2**20:.0f} MiB of memory"}
+            reply = {"error": f"more than {memory / 2**20:.0f} MiB of memory"}
         except Exception as error:  # a study must not be able to end the node's work
-            said = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
-        said["seconds"] = time.perf_counter() - started
-        answers.write(json.dumps(said) + "\n")
+            reply = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+        reply["seconds"] = time.perf_counter() - started
+        answers.write(json.dumps(reply) + "\n")
         answers.flush()
 
 

@@ -20,9 +20,9 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from sightline.errors import SightlineError
-from sightline.inference.dicom_results import ResultWords, image_result, words_of_run, write_dicom_results
+from sightline.inference.dicom_results import ResultWords, build_image_result, collect_run_words, write_dicom_results
 from sightline.inference.file_result import FileResult
-from sightline.inference.gate.features import FeatureLimits, feature_limits, score_of
+from sightline.inference.gate.features import FeatureLimits, read_feature_limits, score_features
 from sightline.inference.gate.gate_file import Gate, read_gate
 from sightline.inference.gate.header import normalise_body_part, normalise_view, read_header_facts
 from sightline.inference.gate.layout import LayoutLimits, check_layout, layout_limits
@@ -31,9 +31,9 @@ from sightline.inference.network_output import Ask, RunFacts
 from sightline.inference.onnx.exported_run import open_export
 from sightline.inference.onnx.model_file import find_export
 from sightline.inference.radiographs import read_picture, read_radiograph
-from sightline.io.dicom.radiograph import foreign_bytes
-from sightline.io.dicom_results.header import source_image
-from sightline.io.dicom_results.objects import Wanted
+from sightline.io.dicom.radiograph import translate_parser_errors
+from sightline.io.dicom_results.header import build_source_image
+from sightline.io.dicom_results.objects import ObjectOptions
 from sightline.io.dicom_results.results import ImageResult, Kind
 from sightline.web.node.jobs.child import Answer, Opened, Request, main
 
@@ -44,7 +44,7 @@ REHEARSED: tuple[Kind, ...] = ("findings", "marks", "regions", "states", "pictur
 
 
 @dataclass(frozen=True)
-class Judging:
+class LoadedRun:
     """A run that is ready to judge: opened once, kept for all jobs of this process."""
 
     facts: RunFacts
@@ -65,7 +65,7 @@ class JudgedStudy:
 
 
 @lru_cache(maxsize=MOST_OPEN)
-def open_judging(folder: Path, codes: Path | None, engine: str) -> Judging:
+def open_judging(folder: Path, codes: Path | None, engine: str) -> LoadedRun:
     """Open a run for judging radiographs.
 
     Args:
@@ -85,19 +85,24 @@ def open_judging(folder: Path, codes: Path | None, engine: str) -> Judging:
     else:
         facts, network = _open_with_torch(folder)
     facts.picture_view()
-    return Judging(
-        facts, gate, network, words_of_run(facts, codes), feature_limits(gate.features), layout_limits(gate.layout)
+    return LoadedRun(
+        facts,
+        gate,
+        network,
+        collect_run_words(facts, codes),
+        read_feature_limits(gate.features),
+        layout_limits(gate.layout),
     )
 
 
 def _open_with_torch(folder: Path) -> tuple[RunFacts, Ask]:
-    from sightline.inference.network_output import facts_of
+    from sightline.inference.network_output import collect_facts
     from sightline.inference.predict import TorchNetwork
     from sightline.papers.catalogue import CATALOGUE
     from sightline.training.run import open_run
 
     run = open_run(folder, CATALOGUE)
-    return facts_of(run), TorchNetwork(run)
+    return collect_facts(run), TorchNetwork(run)
 
 
 def open_runs(runs: Sequence[Opened]) -> None:
@@ -110,14 +115,14 @@ def open_runs(runs: Sequence[Opened]) -> None:
             judging = open_judging(run, codes, engine)
             unchecked = replace(judging, gate=replace(judging.gate, picture={}), features=None, layout=None)
             file, study = Path(scratch) / "image.dcm", JudgedStudy()
-            _noise_image(judging.facts.picture_view().size).save_as(file, enforce_file_format=True)
+            _draw_noise_image(judging.facts.picture_view().size).save_as(file, enforce_file_format=True)
             request = Request(run, engine, {}, (), REHEARSED, file.parent, 0.0, codes, ())
             _judge_image(unchecked, request, study, "", file)
             made = datetime.fromtimestamp(0)
-            write_dicom_results(judging.words, study.results, request.out, Wanted(kinds=REHEARSED), made=made)
+            write_dicom_results(judging.words, study.results, request.out, ObjectOptions(kinds=REHEARSED), made=made)
 
 
-def _noise_image(side: int) -> FileDataset:
+def _draw_noise_image(side: int) -> FileDataset:
     """A DX that nobody took."""
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -148,23 +153,23 @@ def judge_study(request: Request) -> Answer:
         return Answer((), tuple(study.refused), study.readings)
     notes = [f"not analysed: {one['reason']}" for one in (*request.left_out, *study.refused)]
     first, *others = study.results
-    images = [_with_notes(first, notes), *others]
+    images = [_add_notes(first, notes), *others]
     kinds: tuple[Any, ...] = request.objects
     # local time, as every other date of a study is
     made = datetime.fromtimestamp(int(request.received))
-    wanted = Wanted(kinds=kinds)
+    wanted = ObjectOptions(kinds=kinds)
     paths = write_dicom_results(judging.words, images, request.out, wanted, made=made, predecessors=request.predecessor)
     results = tuple((path, path.name.partition("_")[0]) for path in paths)
     return Answer(results, tuple(study.refused), study.readings)
 
 
-def _judge_image(judging: Judging, request: Request, study: JudgedStudy, sha256: str, file: Path) -> None:
+def _judge_image(judging: LoadedRun, request: Request, study: JudgedStudy, sha256: str, file: Path) -> None:
     """One image through the checks and the network; what a check says is kept in `study`."""
     door = "picture"
     try:
-        with foreign_bytes(file):
+        with translate_parser_errors(file):
             dataset = pydicom.dcmread(file)
-            source = source_image(dataset, file)
+            source = build_source_image(dataset, file)
             facts = read_header_facts(dataset)
         picture = read_radiograph(file)
         reason = check_picture(picture, judging.gate.picture, file)
@@ -178,20 +183,20 @@ def _judge_image(judging: Judging, request: Request, study: JudgedStudy, sha256:
         return
     planes, frame = judging.facts.picture_view().show(picture.pixels, picture.frame)
     reading = read_picture(judging.facts, judging.network, planes, picture.frame, frame)
-    score = score_of(judging.features, reading.features, reading.energy)
+    score = score_features(judging.features, reading.features, reading.energy)
     if score is not None and score > 1.0:
         reason = f"the network sees in it what it never saw in its training (score {score:.2f}, at most 1)"
         study.refused.append({"sha256": sha256, "door": "features", "reason": reason})
         study.readings[sha256] = {"refused": "features"}
         return
     draw = "picture" in request.objects
-    result = image_result(judging.words, source, picture, reading, draw=draw)
+    result = build_image_result(judging.words, source, picture, reading, draw=draw)
     remark = picture.facts.get("remark")
-    study.results.append(_with_notes(result, [remark]) if remark else result)
-    study.readings[sha256] = {**measure_picture(picture), **_said(judging, reading), **_words(facts)}
+    study.results.append(_add_notes(result, [remark]) if remark else result)
+    study.readings[sha256] = {**measure_picture(picture), **_collect_outputs(judging, reading), **_collect_words(facts)}
 
 
-def _with_notes(result: ImageResult, notes: list[str]) -> ImageResult:
+def _add_notes(result: ImageResult, notes: list[str]) -> ImageResult:
     return ImageResult(
         result.source,
         result.said,
@@ -203,7 +208,7 @@ def _with_notes(result: ImageResult, notes: list[str]) -> ImageResult:
     )
 
 
-def _said(judging: Judging, reading: FileResult) -> dict[str, float | str]:
+def _collect_outputs(judging: LoadedRun, reading: FileResult) -> dict[str, float | str]:
     """Probabilities and the class that is called, by the names that monitoring uses."""
     if reading.probabilities is None:
         return {}
@@ -214,7 +219,7 @@ def _said(judging: Judging, reading: FileResult) -> dict[str, float | str]:
     return found | {"predicted": classes[reading.predicted]}
 
 
-def _words(facts: Mapping[str, Any]) -> dict[str, float | str]:
+def _collect_words(facts: Mapping[str, Any]) -> dict[str, float | str]:
     """Words of the header that name no person."""
     return {
         "refused": "no",

@@ -11,14 +11,14 @@ from sqlalchemy import func, insert, select, update
 
 from sightline.inference.gate.gate_file import Gate
 from sightline.inference.gate.header import HeaderLimits, check_header
-from sightline.web.node.configuration import Configuration, When
-from sightline.web.node.database import Change, Store, inserted_id, jobs, objects, studies
+from sightline.web.node.configuration import Configuration, RuleConditions
+from sightline.web.node.database import Change, Store, jobs, objects, require_inserted_id, studies
 
 DAY_S = 24 * 3600.0
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class OmittedImage:
     """An image that a job does not judge.
 
     Attributes:
@@ -36,7 +36,7 @@ class LeftOut:
         return {"sha256": self.sha256, "door": self.check, "reason": self.reason}
 
 
-def rule_mismatch(facts: Mapping[str, Any], caller: str, when: When) -> str:
+def find_rule_mismatch(facts: Mapping[str, Any], caller: str, when: RuleConditions) -> str:
     """Why a rule does not take an image, or an empty text where it does."""
     if when.caller is not None and caller not in when.caller:
         return f"the caller is {caller}, not {', '.join(when.caller)}"
@@ -51,8 +51,8 @@ def rule_mismatch(facts: Mapping[str, Any], caller: str, when: When) -> str:
 
 
 def choose_images(
-    images: Sequence[Mapping[str, Any]], when: When, gate: Gate
-) -> tuple[list[Mapping[str, Any]], list[LeftOut]]:
+    images: Sequence[Mapping[str, Any]], when: RuleConditions, gate: Gate
+) -> tuple[list[Mapping[str, Any]], list[OmittedImage]]:
     """The images of a study that a rule takes and the header check lets in, and the others with their reasons.
 
     Args:
@@ -63,11 +63,11 @@ def choose_images(
     chosen, left_out = [], []
     for row in images:
         facts = json.loads(row["facts"])
-        reason, check = rule_mismatch(facts, row["caller"], when), "rule"
+        reason, check = find_rule_mismatch(facts, row["caller"], when), "rule"
         if not reason:
             reason, check = check_header(facts, gate.header), "header"
         if reason:
-            left_out.append(LeftOut(row["sha256"], check, reason))
+            left_out.append(OmittedImage(row["sha256"], check, reason))
         else:
             chosen.append(row)
     return chosen, left_out
@@ -111,14 +111,14 @@ class Planner:
             if not chosen and not any(one.check == "header" for one in left_out):
                 continue
             fitting += 1
-            last = self._last_job(change, study_uid, name)
+            last = self._find_last_job(change, study_uid, name)
             inputs = [row["sha256"] for row in chosen]
             if last is not None and sorted(json.loads(last["inputs"])) == sorted(inputs) and last["state"] != "dropped":
                 continue
-            if self._jobs_today(change, study_uid, name) >= self.configuration.most_jobs_a_day:
+            if self._count_jobs_today(change, study_uid, name) >= self.configuration.most_jobs_a_day:
                 state, reason = "held", f"images came late more than {self.configuration.most_jobs_a_day} times a day"
                 continue
-            values = self._job_values(change, images, chosen, left_out)
+            values = self._build_job_values(change, images, chosen, left_out)
             if not chosen:
                 first = next(one for one in left_out if one.check == "header")
                 values |= {"state": "refused", "door": "header", "reason": first.reason, "ended": change.now}
@@ -129,7 +129,7 @@ class Planner:
             else:
                 before = None if last is None or last["state"] == "dropped" else last["id"]
                 new = insert(jobs).values(study_uid=study_uid, rule=name, predecessor=before, **values)
-                number = inserted_id(db.execute(new.values(priority=rule.priority + _urgency(chosen))))
+                number = require_inserted_id(db.execute(new.values(priority=rule.priority + _compute_urgency(chosen))))
             change.note(f"job {values['state']}", study_uid, job=number, rule=name, check=values["door"])
         if not fitting:
             reason = "no rule takes any image of it"
@@ -139,8 +139,8 @@ class Planner:
         change.note(state, study_uid, reason=reason)
         return refused
 
-    def _job_values(
-        self, change: Change, images: Sequence[Any], chosen: Sequence[Any], left_out: Sequence[LeftOut]
+    def _build_job_values(
+        self, change: Change, images: Sequence[Any], chosen: Sequence[Any], left_out: Sequence[OmittedImage]
     ) -> dict[str, Any]:
         return {
             "inputs": json.dumps([row["sha256"] for row in chosen]),
@@ -153,19 +153,19 @@ class Planner:
             "due": 0.0,
         }
 
-    def _last_job(self, change: Change, study_uid: str, rule: str) -> Mapping[str, Any] | None:
+    def _find_last_job(self, change: Change, study_uid: str, rule: str) -> Mapping[str, Any] | None:
         query = select(jobs).where(jobs.c.study_uid == study_uid, jobs.c.rule == rule).order_by(jobs.c.id.desc())
         found = change.connection.execute(query.limit(1)).mappings().first()
         return None if found is None else dict(found)
 
-    def _jobs_today(self, change: Change, study_uid: str, rule: str) -> int:
+    def _count_jobs_today(self, change: Change, study_uid: str, rule: str) -> int:
         query = select(func.count()).select_from(jobs)
         query = query.where(jobs.c.study_uid == study_uid, jobs.c.rule == rule)
         query = query.where(jobs.c.created > change.now - DAY_S, jobs.c.state != "waiting")
         return int(change.connection.execute(query).scalar_one())
 
 
-def _urgency(images: Sequence[Mapping[str, Any]]) -> int:
+def _compute_urgency(images: Sequence[Mapping[str, Any]]) -> int:
     """STAT and HIGH of StudyPriorityID before everything else."""
     words = {str(json.loads(row["facts"]).get("priority", "")).upper() for row in images}
     return 100 if words & {"STAT", "HIGH"} else 0

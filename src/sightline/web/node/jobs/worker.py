@@ -23,13 +23,13 @@ from sightline.web.node.configuration import Configuration, Rule
 from sightline.web.node.database import (
     Change,
     Store,
-    contradictory_studies,
-    inserted_id,
     jobs,
     objects,
     outbox,
     readings,
+    require_inserted_id,
     results,
+    select_contradictory_studies,
     studies,
 )
 from sightline.web.node.spool import Spool
@@ -72,15 +72,15 @@ class Child:
         Raises:
             ChildDied: saying by which signal or bound.
         """
-        process = self._running()
+        process = self._start_if_needed()
         assert process.stdin is not None
         try:
             process.stdin.write(json.dumps(request) + "\n")
             process.stdin.flush()
         except (BrokenPipeError, OSError):
-            raise self._died("before the job") from None
+            raise self._build_death("before the job") from None
         self.used = time.monotonic()
-        return self._line(PATIENCE * self.cpu_s)
+        return self._read_line(PATIENCE * self.cpu_s)
 
     def wake(self) -> None:
         """Start the process where none runs, and do not wait for it: a study that settles now will need it."""
@@ -107,15 +107,15 @@ class Child:
         if self._process is not None and time.monotonic() - self.used > IDLE_S:
             self.stop()
 
-    def _running(self) -> subprocess.Popen[str]:
+    def _start_if_needed(self) -> subprocess.Popen[str]:
         self.wake()
         if not self._ready:
-            self._line(START_S)
+            self._read_line(START_S)
             self._ready = True
         assert self._process is not None
         return self._process
 
-    def _line(self, patience_s: float) -> Mapping[str, Any]:
+    def _read_line(self, patience_s: float) -> Mapping[str, Any]:
         process = self._process
         assert process is not None and process.stdout is not None
         ready, _, _ = io_select.select([process.stdout], [], [], patience_s)
@@ -127,9 +127,9 @@ class Child:
             answer: Mapping[str, Any] = json.loads(line)
             return answer
         except ValueError:
-            raise self._died("at the job") from None
+            raise self._build_death("at the job") from None
 
-    def _died(self, when: str) -> ChildDied:
+    def _build_death(self, when: str) -> ChildDied:
         process = self._process
         code = process.wait() if process is not None else 0
         self.stop()
@@ -188,7 +188,7 @@ class Worker:
         job = self._take()
         if job is None:
             # not in `start`: the child ends with the thread that started it
-            if self._ahead or self._study_settles():
+            if self._ahead or self._is_study_settling():
                 self._ahead = False
                 self.child.wake()
             else:
@@ -200,7 +200,7 @@ class Worker:
             if rule is None:
                 self._end(job, "dead", reason=f"NODE.yaml has no rule {job['rule']} any more")
                 return True
-            answer = self.child.ask(self._request(job, rule, scratch))
+            answer = self.child.ask(self._build_request(job, rule, scratch))
             if "error" in answer:
                 raise SightlineError(str(answer["error"]))
             self._keep(job, rule, scratch, answer)
@@ -213,10 +213,10 @@ class Worker:
     def _take(self) -> Mapping[str, Any] | None:
         """The next job, marked as running. A try is counted before it begins: what kills the node counts too."""
         with self.store.look() as db:
-            if db.execute(self._due()).first() is None:
+            if db.execute(self._find_due()).first() is None:
                 return None
         with self.store.change() as change:
-            job = change.connection.execute(self._due()).mappings().first()
+            job = change.connection.execute(self._find_due()).mappings().first()
             if job is None:
                 return None
             values = {"state": "running", "tries": job["tries"] + 1, "started": change.now}
@@ -224,17 +224,17 @@ class Worker:
             change.note("job running", job["study_uid"], job=job["id"], tries=values["tries"])
             return {**job, **values}
 
-    def _study_settles(self) -> bool:
+    def _is_study_settling(self) -> bool:
         with self.store.look() as db:
             return db.execute(select(studies.c.study_uid).where(studies.c.state == "open").limit(1)).first() is not None
 
-    def _due(self) -> Any:
+    def _find_due(self) -> Any:
         query = select(jobs).where(jobs.c.state.in_(("waiting", "failed")), jobs.c.due <= self.store.clock())
-        query = query.where(jobs.c.study_uid.not_in(contradictory_studies()))
+        query = query.where(jobs.c.study_uid.not_in(select_contradictory_studies()))
         # what was running when the node ended goes behind the others: should it be what ended it, they are not held up
         return query.order_by(jobs.c.priority.desc(), jobs.c.interruptions, jobs.c.id).limit(1)
 
-    def _request(self, job: Mapping[str, Any], rule: Rule, scratch: Path) -> dict[str, Any]:
+    def _build_request(self, job: Mapping[str, Any], rule: Rule, scratch: Path) -> dict[str, Any]:
         inputs = json.loads(job["inputs"])
         return {
             "run": str(rule.run),
@@ -245,10 +245,10 @@ class Worker:
             "out": str(scratch),
             "received": job["received"],
             "codes": str(rule.codes) if rule.codes else None,
-            "predecessor": self._findings_of(job["predecessor"]),
+            "predecessor": self._read_findings(job["predecessor"]),
         }
 
-    def _findings_of(self, job: int | None) -> list[list[str]]:
+    def _read_findings(self, job: int | None) -> list[list[str]]:
         if job is None:
             return []
         with self.store.look() as db:
@@ -263,11 +263,11 @@ class Worker:
             path = Path(file)
             if path.resolve().parent != scratch.resolve():
                 raise SightlineError("The child process named a file outside its folder.")
-            rows.append((path, kind, self._checked(path, job), self.spool.hash_file(path)))
+            rows.append((path, kind, self._check_result(path, job), self.spool.hash_file(path)))
         refused = answer["refused"]
         judged = len(json.loads(job["inputs"])) - len({one["sha256"] for one in refused})
         with self.store.change() as change:
-            if not self._wanted(change, job):
+            if not self._is_wanted(change, job):
                 return
             for path, kind, header, sha256 in rows:
                 self._insert_result(change, job, rule, (path, kind, header, sha256))
@@ -285,11 +285,11 @@ class Worker:
         if judged:
             self.events.judged(job["rule"], float(answer.get("seconds", 0.0)))
 
-    def _wanted(self, change: Change, job: Mapping[str, Any]) -> bool:
+    def _is_wanted(self, change: Change, job: Mapping[str, Any]) -> bool:
         """Whether a finished job's results may be kept: not those of a job given up, or of a study now held."""
         db = change.connection
         state = db.execute(select(jobs.c.state).where(jobs.c.id == job["id"])).scalar()
-        held = contradictory_studies().where(studies.c.study_uid == job["study_uid"])
+        held = select_contradictory_studies().where(studies.c.study_uid == job["study_uid"])
         if state == "running" and db.execute(held).first() is None:
             return True
         if state == "running":
@@ -325,7 +325,7 @@ class Worker:
                 "kind": kind,
                 "state": "kept",
             }
-            number = inserted_id(db.execute(insert(results).values(**values)))
+            number = require_inserted_id(db.execute(insert(results).values(**values)))
         if self.configuration.silent:
             return
         for destination in rule.send.to:
@@ -334,7 +334,7 @@ class Worker:
                 values = {"result": number, "destination": destination, "state": "due", "attempts": 0}
                 db.execute(insert(outbox).values(**values, due=change.now, created=change.now, error=""))
 
-    def _checked(self, path: Path, job: Mapping[str, Any]) -> Any:
+    def _check_result(self, path: Path, job: Mapping[str, Any]) -> Any:
         """The header of a result whose study and patient are those of the images; see also `delivery.senders`."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -24,7 +24,7 @@ LEAST_REFERENCE = 200
 
 
 @dataclass(frozen=True)
-class Watched:
+class DriftFinding:
     """What was found for one rule and reference.
 
     Attributes:
@@ -44,7 +44,7 @@ class Watched:
         return tuple(measure for index, measure in self.alarms if index == newest)
 
 
-def columns_of(rows: Sequence[Mapping[str, float | str]]) -> dict[str, Values]:
+def group_columns(rows: Sequence[Mapping[str, float | str]]) -> dict[str, Values]:
     """Readings as columns; a measure that is a number here and a word there is taken as words."""
     names = sorted({name for row in rows for name in row})
     columns: dict[str, Values] = {}
@@ -72,7 +72,9 @@ def read_readings(store: Store, rule: str, start: int, most: int) -> list[tuple[
     return [(float(at), json.loads(measures)) for at, measures in rows]
 
 
-def watch_rule(store: Store, rule: str, gate: Gate, *, most_windows: int = 2, permutations: int = 199) -> list[Watched]:
+def watch_rule(
+    store: Store, rule: str, gate: Gate, *, most_windows: int = 2, permutations: int = 199
+) -> list[DriftFinding]:
     """Drift of a rule's newest whole windows, against each reference that there is.
 
     Args:
@@ -85,16 +87,16 @@ def watch_rule(store: Store, rule: str, gate: Gate, *, most_windows: int = 2, pe
     total = count_readings(store, rule)
     found = []
     if min((len(values) for values in gate.reference.values()), default=0) >= LEAST_REFERENCE // 2:
-        newest = _newest_windows(store, rule, 0, total, most_windows)
+        newest = _select_newest_windows(store, rule, 0, total, most_windows)
         found.append(_watch("training", gate.reference, newest, permutations))
     if total >= SITE_REFERENCE + WINDOW:
-        first = columns_of([measures for _, measures in read_readings(store, rule, 0, SITE_REFERENCE)])
-        newest = _newest_windows(store, rule, SITE_REFERENCE, total, most_windows)
+        first = group_columns([measures for _, measures in read_readings(store, rule, 0, SITE_REFERENCE)])
+        newest = _select_newest_windows(store, rule, SITE_REFERENCE, total, most_windows)
         found.append(_watch("this site's first images", first, newest, permutations))
     return found
 
 
-def _newest_windows(store: Store, rule: str, start: int, total: int, most: int) -> dict[int, list[Any]]:
+def _select_newest_windows(store: Store, rule: str, start: int, total: int, most: int) -> dict[int, list[Any]]:
     """Readings of the newest whole windows, by the number of the window, counted from the `start`th image on."""
     whole = (total - start) // WINDOW
     return {
@@ -105,11 +107,11 @@ def _newest_windows(store: Store, rule: str, start: int, total: int, most: int) 
 
 def _watch(
     against: str, reference: Mapping[str, Values], newest: Mapping[int, Sequence[Any]], permutations: int
-) -> Watched:
+) -> DriftFinding:
     windows = []
     for number, part in newest.items():
-        columns = columns_of([measures for _, measures in part])
+        columns = group_columns([measures for _, measures in part])
         # the seed is the window's, so that looking again says the same
         drift = measure_drift(reference, columns, permutations=permutations, seed=number)
         windows.append((part[-1][0], tuple(drift)))
-    return Watched(against, tuple(windows), tuple(find_alarms([drift for _, drift in windows])))
+    return DriftFinding(against, tuple(windows), tuple(find_alarms([drift for _, drift in windows])))

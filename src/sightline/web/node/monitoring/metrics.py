@@ -29,46 +29,48 @@ class NodeMetrics:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
 
-        def counter(name: str, words: str, *labels: str) -> Counter:
+        def make_counter(name: str, words: str, *labels: str) -> Counter:
             return Counter(f"sightline_{name}", words, labels, registry=self.registry)
 
-        def gauge(name: str, words: str, *labels: str) -> Gauge:
+        def make_gauge(name: str, words: str, *labels: str) -> Gauge:
             return Gauge(f"sightline_{name}", words, labels, registry=self.registry)
 
-        def histogram(name: str, words: str, *labels: str) -> Histogram:
+        def make_histogram(name: str, words: str, *labels: str) -> Histogram:
             return Histogram(f"sightline_{name}", words, labels, registry=self.registry, buckets=_SECONDS)
 
-        self.received = counter(
+        self.received = make_counter(
             "received_objects", "objects that are safe, by what they are", "caller", "protocol", "result"
         )
-        self.received_bytes = counter("received_bytes", "bytes of them", "caller", "protocol")
-        self.not_received = counter("not_received_objects", "objects that were not taken", "caller", "reason")
-        self.rejected = counter("rejected_associations", "associations and connections refused", "reason")
-        self.refused = counter("refused_images", "images that no finding is given for", "rule", "check")
-        self.judged = counter("judged_studies", "jobs done", "rule")
-        self.job_failures = counter("failed_jobs", "tries of jobs that failed", "rule", "last")
-        self.judging = histogram("judging_seconds", "time of a job in the child process", "rule")
-        self.sent = counter("sent_objects", "results that a destination has", "destination", "kind")
-        self.send_failures = counter("failed_sends", "attempts that failed", "destination", "kind")
-        self.not_taken = counter(
+        self.received_bytes = make_counter("received_bytes", "bytes of them", "caller", "protocol")
+        self.not_received = make_counter("not_received_objects", "objects that were not taken", "caller", "reason")
+        self.rejected = make_counter("rejected_associations", "associations and connections refused", "reason")
+        self.refused = make_counter("refused_images", "images that no finding is given for", "rule", "check")
+        self.judged = make_counter("judged_studies", "jobs done", "rule")
+        self.job_failures = make_counter("failed_jobs", "tries of jobs that failed", "rule", "last")
+        self.judging = make_histogram("judging_seconds", "time of a job in the child process", "rule")
+        self.sent = make_counter("sent_objects", "results that a destination has", "destination", "kind")
+        self.send_failures = make_counter("failed_sends", "attempts that failed", "destination", "kind")
+        self.not_taken = make_counter(
             "not_taken_objects", "results of a kind a destination does not take", "destination", "kind"
         )
-        self.dead = counter("dead_objects", "results that were given up", "destination", "kind")
-        self.delivery = histogram("delivery_seconds", "from a result made to a result sent", "destination")
-        self.committed = counter("committed_objects", "results that a destination promised to keep", "destination")
-        self.jobs = gauge("jobs", "jobs by state", "state")
-        self.outbox = gauge("outbox_objects", "outbox rows by destination and state", "destination", "state")
-        self.oldest = gauge("oldest_waiting_seconds", "age of the oldest job that waits")
-        self.breaker = gauge("breaker_open", "1 where a destination is taken for dead", "destination")
-        self.free = gauge("disk_free_bytes", "free bytes of the spool's disk")
-        self.ready = gauge("ready", "1 where the node takes objects and judges them")
-        self.plain = gauge("plain_listener", "1 where a listener has no TLS", "listener")
-        self.certificate = gauge("certificate_days_left", "days until a certificate ends", "listener")
-        self.drift = gauge(
+        self.dead = make_counter("dead_objects", "results that were given up", "destination", "kind")
+        self.delivery = make_histogram("delivery_seconds", "from a result made to a result sent", "destination")
+        self.committed = make_counter("committed_objects", "results that a destination promised to keep", "destination")
+        self.jobs = make_gauge("jobs", "jobs by state", "state")
+        self.outbox = make_gauge("outbox_objects", "outbox rows by destination and state", "destination", "state")
+        self.oldest = make_gauge("oldest_waiting_seconds", "age of the oldest job that waits")
+        self.breaker = make_gauge("breaker_open", "1 where a destination is taken for dead", "destination")
+        self.free = make_gauge("disk_free_bytes", "free bytes of the spool's disk")
+        self.ready = make_gauge("ready", "1 where the node takes objects and judges them")
+        self.plain = make_gauge("plain_listener", "1 where a listener has no TLS", "listener")
+        self.certificate = make_gauge("certificate_days_left", "days until a certificate ends", "listener")
+        self.drift = make_gauge(
             "drift_alarm", "1 where inputs or outputs moved for two windows", "rule", "measure", "against"
         )
-        self.altered = counter("altered_objects", "other bytes under a known UID: kept apart, look at them", "caller")
-        self.held = gauge("held_studies", "studies that a person must look at")
+        self.altered = make_counter(
+            "altered_objects", "other bytes under a known UID: kept apart, look at them", "caller"
+        )
+        self.held = make_gauge("held_studies", "studies that a person must look at")
 
 
 class Gauges:
@@ -102,11 +104,11 @@ class Gauges:
                 if (destination, state) not in gone:
                     self.metrics.outbox.labels(destination, state).set(0)
         self.metrics.oldest.set(0.0 if oldest is None else now - oldest)
-        self.metrics.free.set(self.spool.free()[0])
+        self.metrics.free.set(self.spool.measure_free()[0])
         self.metrics.held.set(held)
 
 
-def certificate_days(tls: Tls) -> float:
+def count_certificate_days(tls: Tls) -> float:
     """Days until the certificate of a listener ends.
 
     Raises:
@@ -136,7 +138,7 @@ class MetricsServer:
     def __init__(self, listener: MetricsListener, metrics: NodeMetrics, unready: Callable[[], str]) -> None:
         numbers = make_wsgi_app(metrics.registry)
 
-        def app(environ: dict[str, Any], start: Any) -> Iterable[bytes]:
+        def answer(environ: dict[str, Any], start: Any) -> Iterable[bytes]:
             path = environ.get("PATH_INFO", "")
             if path == "/metrics":
                 return numbers(environ, start)
@@ -147,7 +149,7 @@ class MetricsServer:
             return [(reason or ("ok" if known else "not found")).encode() + b"\n"]
 
         try:
-            self._server = make_server(listener.address, listener.port, app, _Threaded, _Silent)
+            self._server = make_server(listener.address, listener.port, answer, _ThreadedServer, _SilentRequestHandler)
         except OSError as error:
             raise SightlineError(
                 f"metrics: {listener.address}:{listener.port} cannot be listened on ({error}).", "Choose another port."
@@ -160,11 +162,11 @@ class MetricsServer:
         self._server.server_close()
 
 
-class _Threaded(ThreadingMixIn, WSGIServer):
+class _ThreadedServer(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
 
-class _Silent(WSGIRequestHandler):
+class _SilentRequestHandler(WSGIRequestHandler):
     timeout = 10
 
     def log_message(self, format: str, *args: Any) -> None:

@@ -19,7 +19,7 @@ from sqlalchemy import func, select
 
 from sightline import __version__
 from sightline.errors import LayoutError
-from sightline.inference.gate.gate_file import Gate, weights_digest
+from sightline.inference.gate.gate_file import Gate, read_weights_digest
 from sightline.io.tables import read_table
 from sightline.plots.html_report import ReportTable, Section, write_report
 from sightline.structures.case import is_normal
@@ -61,28 +61,35 @@ def write_period_report(
     """
     until = store.clock()
     since = until - days * 86400.0
-    said = read_answers(answers) if answers is not None else {}
+    answers_read = read_answers(answers) if answers is not None else {}
     names = [configuration.rule_name(i) for i in range(len(configuration.rules))]
     sections = [
-        Section("What came and what became of it", tables=(_received(store, since), _jobs(store, since))),
-        Section("What was refused, and why", tables=(_refused(store, since),)),
-        Section("What was sent", tables=(_sent(store, since),)),
-        *(_drift_section(store, name, gates[name]) for name in names),
+        Section(
+            "What came and what became of it", tables=(_tabulate_received(store, since), _tabulate_jobs(store, since))
+        ),
+        Section("What was refused, and why", tables=(_tabulate_refused(store, since),)),
+        Section("What was sent", tables=(_tabulate_sent(store, since),)),
+        *(_build_drift_section(store, name, gates[name]) for name in names),
     ]
     if answers is not None:
-        sections.append(Section("What was right", tables=tuple(_right(store, name, since, said) for name in names)))
+        sections.append(
+            Section(
+                "What was right",
+                tables=tuple(_tabulate_right_calls(store, name, since, answers_read) for name in names),
+            )
+        )
     count, dead, waiting = _count(store, since)
     silent = " The node is silent: it sends nothing." if configuration.silent else ""
     write_report(
         path,
-        title=f"{configuration.name}, {_day(since)} to {_day(until)}",
+        title=f"{configuration.name}, {_format_day(since)} to {_format_day(until)}",
         summary=f"{count} studies judged, {dead} given up, {waiting} waiting or to be tried again.{silent} "
         "Research, not for diagnosis.",
         sections=sections,
         provenance={
             "sightline": __version__,
-            **{f"weights of {n}": weights_digest(r.run) for n, r in zip(names, configuration.rules, strict=True)},
-            "answers": "none" if answers is None else f"{len(said)} studies",
+            **{f"weights of {n}": read_weights_digest(r.run) for n, r in zip(names, configuration.rules, strict=True)},
+            "answers": "none" if answers is None else f"{len(answers_read)} studies",
         },
         how_to_read=READ,
     )
@@ -100,11 +107,11 @@ def read_answers(path: Path) -> dict[str, str]:
     return {row["study"]: row.need("label") for row in rows}
 
 
-def wilson(hits: int, of: int) -> str:
+def format_wilson(hits: int, of: int) -> str:
     """A share with its 95 % interval (Wilson 1927) and its counts, as text.
 
     Example:
-        >>> wilson(9, 10), wilson(0, 0)
+        >>> wilson(9, 10), format_wilson(0, 0)
         ('0.90 (0.60 to 0.98), 9 of 10', 'none')
     """
     if not of:
@@ -113,18 +120,18 @@ def wilson(hits: int, of: int) -> str:
     return f"{hits / of:.2f} ({low:.2f} to {high:.2f}), {hits} of {of}"
 
 
-def _received(store: Store, since: float) -> ReportTable:
+def _tabulate_received(store: Store, since: float) -> ReportTable:
     columns = (objects.c.caller, objects.c.door, objects.c.state)
     with store.look() as db:
         query = select(*columns, func.count(), func.sum(objects.c.bytes)).where(objects.c.received > since)
         rows = db.execute(query.group_by(*columns).order_by(*columns)).all()
     cells = tuple((row[0], row[1], row[2], str(row[3]), f"{row[4] / 1e6:.1f}") for row in rows)
     return ReportTable(
-        "Objects by caller", ("caller", "protocol", "state", "objects", "MB"), cells, notes=_if_none(cells)
+        "Objects by caller", ("caller", "protocol", "state", "objects", "MB"), cells, notes=_note_if_empty(cells)
     )
 
 
-def _jobs(store: Store, since: float) -> ReportTable:
+def _tabulate_jobs(store: Store, since: float) -> ReportTable:
     with store.look() as db:
         rows = db.execute(select(jobs).where(jobs.c.created > since)).mappings().all()
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
@@ -136,10 +143,10 @@ def _jobs(store: Store, since: float) -> ReportTable:
         quantiles = [f"{q:.1f}" for q in np.quantile(waits, (0.5, 0.95))] if waits else ["", ""]
         cells.append((rule, state, str(len(found)), *quantiles))
     columns = ("rule", "state", "jobs", "median s from the last image", "95 %")
-    return ReportTable("Jobs by rule", columns, tuple(cells), notes=_if_none(cells))
+    return ReportTable("Jobs by rule", columns, tuple(cells), notes=_note_if_empty(cells))
 
 
-def _refused(store: Store, since: float) -> ReportTable:
+def _tabulate_refused(store: Store, since: float) -> ReportTable:
     """Images by rule, check and reason; numbers in a reason are taken out, so that alike reasons stand together."""
     counts: Counter[tuple[str, str, str]] = Counter()
     with store.look() as db:
@@ -147,10 +154,12 @@ def _refused(store: Store, since: float) -> ReportTable:
             for one in json.loads(left_out):
                 counts[rule, one["door"], one["reason"].split(", in training")[0].rstrip("0123456789.e+- ")] += 1
     cells = tuple((*key, str(count)) for key, count in counts.most_common(50))
-    return ReportTable("Images without a finding", ("rule", "check", "reason", "images"), cells, notes=_if_none(cells))
+    return ReportTable(
+        "Images without a finding", ("rule", "check", "reason", "images"), cells, notes=_note_if_empty(cells)
+    )
 
 
-def _sent(store: Store, since: float) -> ReportTable:
+def _tabulate_sent(store: Store, since: float) -> ReportTable:
     columns = (outbox.c.destination, results.c.kind, outbox.c.state)
     with store.look() as db:
         query = select(*columns, func.count(), func.max(outbox.c.attempts), func.max(outbox.c.sent - outbox.c.created))
@@ -158,10 +167,10 @@ def _sent(store: Store, since: float) -> ReportTable:
         rows = db.execute(query.group_by(*columns).order_by(*columns)).all()
     cells = tuple((r[0], r[1], r[2], str(r[3]), str(r[4]), "" if r[5] is None else f"{r[5]:.0f}") for r in rows)
     heads = ("destination", "kind", "state", "objects", "most attempts", "longest s")
-    return ReportTable("Results by destination", heads, cells, notes=_if_none(cells))
+    return ReportTable("Results by destination", heads, cells, notes=_note_if_empty(cells))
 
 
-def _drift_section(store: Store, rule: str, gate: Gate) -> Section:
+def _build_drift_section(store: Store, rule: str, gate: Gate) -> Section:
     tables = []
     for watched in watch_rule(store, rule, gate, most_windows=4):
         if not watched.windows:
@@ -185,7 +194,7 @@ def _drift_section(store: Store, rule: str, gate: Gate) -> Section:
     return Section(f"What has moved: {rule}", why, tuple(tables))
 
 
-def _right(store: Store, rule: str, since: float, answers: Mapping[str, str]) -> ReportTable:
+def _tabulate_right_calls(store: Store, rule: str, since: float, answers: Mapping[str, str]) -> ReportTable:
     """What the run said of each study (its surest image of a class) against the reports."""
     shares: dict[str, dict[str, float]] = defaultdict(dict)
     called: dict[str, set[str]] = defaultdict(set)
@@ -203,16 +212,23 @@ def _right(store: Store, rule: str, since: float, answers: Mapping[str, str]) ->
         ill = [study for study in judged if answers[study] == name]
         well = [study for study in judged if answers[study] != name]
         hits, quiet = sum(name in called[s] for s in ill), sum(name not in called[s] for s in well)
-        cells.append((name, wilson(hits, len(ill)), wilson(quiet, len(well)), *_calibration(judged, ill, shares, name)))
+        cells.append(
+            (
+                name,
+                format_wilson(hits, len(ill)),
+                format_wilson(quiet, len(well)),
+                *_compare_calibration(judged, ill, shares, name),
+            )
+        )
     heads = ("finding", "sensitivity (95 %)", "specificity (95 %)", "mean probability", "share in the reports (95 %)")
     return ReportTable(f"{rule} against the reports", heads, tuple(cells))
 
 
-def _calibration(
+def _compare_calibration(
     judged: Sequence[str], ill: Sequence[str], shares: Mapping[str, Mapping[str, float]], name: str
 ) -> tuple[str, str]:
     mean = f"{np.mean([shares[study].get(name, 0.0) for study in judged]):.2f}" if judged else "none"
-    return mean, wilson(len(ill), len(judged))
+    return mean, format_wilson(len(ill), len(judged))
 
 
 def _count(store: Store, since: float) -> tuple[int, int, int]:
@@ -223,10 +239,10 @@ def _count(store: Store, since: float) -> tuple[int, int, int]:
     return counts.get("done", 0), counts.get("dead", 0), waiting
 
 
-def _if_none(cells: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+def _note_if_empty(cells: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
     """What stands below a table without rows, so that nobody takes it for one that did not load."""
     return () if cells else ("None in this period.",)
 
 
-def _day(at: float) -> str:
+def _format_day(at: float) -> str:
     return time.strftime("%Y-%m-%d", time.localtime(at))

@@ -81,7 +81,7 @@ class Pauses:
         with self._lock:
             return max((self._of[key].free_at - now for key in keys if key in self._of), default=0.0)
 
-    def failed(self, *keys: str) -> None:
+    def record_failure(self, *keys: str) -> None:
         """A try failed."""
         now = time.monotonic()
         with self._lock:
@@ -95,7 +95,7 @@ class Pauses:
                     pause = min(2.0 ** (found.count - FREE_FAILURES), LONGEST_PAUSE_S)
                     found.free_at = now + pause
 
-    def succeeded(self, *keys: str) -> None:
+    def record_success(self, *keys: str) -> None:
         """A try worked: start anew."""
         with self._lock:
             for key in keys:

@@ -17,8 +17,8 @@ from sqlalchemy import Connection, delete, select, update
 
 from sightline.errors import SightlineError
 from sightline.web.workstation.accounts.passwords import hash_password
-from sightline.web.workstation.store.audit import now_text, write_audit
-from sightline.web.workstation.store.database import Database, all_rows, first_row
+from sightline.web.workstation.store.audit import format_now, write_audit
+from sightline.web.workstation.store.database import Database, read_all_rows, read_first_row
 from sightline.web.workstation.store.tables import reader, session
 
 ROLES = ("reader", "adjudicator", "lead", "viewer")
@@ -91,7 +91,7 @@ def add_reader(connection: Connection, name: str, *, display: str, role: str, pa
     reader_id = str(uuid.uuid4())
     hashed = "" if password is None else hash_password(password)
     row = {"id": reader_id, "name": name, "display": display or name, "role": role, "hash": hashed}
-    connection.execute(reader.insert().values(**row, made_at=now_text(), settings="{}"))
+    connection.execute(reader.insert().values(**row, made_at=format_now(), settings="{}"))
     write_audit(connection, who, "add reader", reader_id, {"role": role})
     return reader_id
 
@@ -108,7 +108,7 @@ def change_reader(connection: Connection, reader_id: str, *, who: str, changes: 
     Raises:
         AccountRefused: no such account, an unknown role, or the last lead would go.
     """
-    row = first_row(connection, select(reader).where(reader.c.id == reader_id))
+    row = read_first_row(connection, select(reader).where(reader.c.id == reader_id))
     if row is None:
         raise AccountRefused("There is no such reader.", "Look at the list of readers.")
     values: dict[str, Any] = {}
@@ -121,7 +121,7 @@ def change_reader(connection: Connection, reader_id: str, *, who: str, changes: 
     if changes.get("password") is not None:
         values["hash"] = hash_password(str(changes["password"]))
     if "disabled" in changes:
-        values["disabled_at"] = now_text() if changes["disabled"] else None
+        values["disabled_at"] = format_now() if changes["disabled"] else None
     loses_lead = row["role"] == "lead" and (values.get("role", "lead") != "lead" or values.get("disabled_at"))
     if loses_lead:
         open_leads = select(reader.c.id).where(reader.c.role == "lead", reader.c.disabled_at.is_(None))
@@ -135,10 +135,10 @@ def change_reader(connection: Connection, reader_id: str, *, who: str, changes: 
     write_audit(connection, who, "change reader", reader_id, shown)
 
 
-def reader_named(connection: Connection, name: str) -> Mapping[str, Any] | None:
+def find_reader(connection: Connection, name: str) -> Mapping[str, Any] | None:
     """The account of a name, however its letters are written."""
     folded = unicodedata.normalize("NFC", name).strip().casefold()
-    for row in all_rows(connection, select(reader)):
+    for row in read_all_rows(connection, select(reader)):
         if row["name"].casefold() == folded:
             return row
     return None
@@ -150,32 +150,32 @@ def start_session(connection: Connection, reader_id: str, *, address: str, agent
     connection.execute(delete(session).where((session.c.ends_at < now) | (session.c.seen_at < now - IDLE_S)))
     connection.execute(
         session.insert().values(
-            token_sha256=digest_of(token), reader=reader_id, made_at=now, seen_at=now, ends_at=now + WHOLE_S,
+            token_sha256=digest_token(token), reader=reader_id, made_at=now, seen_at=now, ends_at=now + WHOLE_S,
             address=address[:64], agent=agent[:200],
         )
     )  # fmt: skip
     return token
 
 
-def person_of(database: Database, token: str) -> Person | None:
+def find_person(database: Database, token: str) -> Person | None:
     """Who a session belongs to, or None where it is over; keeps it alive."""
-    now, digested = time.time(), digest_of(token)
+    now, digested = time.time(), digest_token(token)
     with database.reading() as connection:
         found = (
             select(reader, session.c.seen_at, session.c.ends_at)
             .join(session, session.c.reader == reader.c.id)
             .where(session.c.token_sha256 == digested)
         )
-        row = first_row(connection, found)
+        row = read_first_row(connection, found)
     if row is None or row["ends_at"] < now or row["seen_at"] < now - IDLE_S or row["disabled_at"] is not None:
         return None
     if row["seen_at"] < now - 60.0:
         with database.writing() as connection:
             connection.execute(update(session).where(session.c.token_sha256 == digested).values(seen_at=now))
-    return person_of_row(row, digested)
+    return build_person(row, digested)
 
 
-def person_of_row(row: Mapping[str, Any], session_digest: str = "") -> Person:
+def build_person(row: Mapping[str, Any], session_digest: str = "") -> Person:
     """An account's row as who asks."""
     settings = json.loads(row["settings"])
     return Person(row["id"], row["name"], row["display"], row["role"], settings, session_digest)
@@ -186,7 +186,7 @@ def end_sessions(connection: Connection, reader_id: str, *, but: str = "") -> No
     connection.execute(delete(session).where(session.c.reader == reader_id, session.c.token_sha256 != but))
 
 
-def digest_of(token: str) -> str:
+def digest_token(token: str) -> str:
     """What is kept of a token."""
     return hashlib.sha256(token.encode()).hexdigest()
 
@@ -197,6 +197,6 @@ def has_accounts(database: Database) -> bool:
         return connection.execute(select(reader.c.id).where(reader.c.hash != "").limit(1)).first() is not None
 
 
-def readers_of(connection: Connection) -> list[dict[str, Any]]:
+def list_readers(connection: Connection) -> list[dict[str, Any]]:
     """All accounts, in the order they were made."""
-    return all_rows(connection, select(reader).order_by(reader.c.made_at))
+    return read_all_rows(connection, select(reader).order_by(reader.c.made_at))

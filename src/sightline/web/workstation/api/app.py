@@ -14,7 +14,7 @@ from sightline.web.workstation.api import compare, decisions, images, leads, peo
 from sightline.web.workstation.api.guard import Guard
 from sightline.web.workstation.api.refusals import register
 from sightline.web.workstation.service import Workstation
-from sightline.web.workstation.store.database import free_bytes
+from sightline.web.workstation.store.database import measure_free_bytes
 
 API = "/api/v1"
 ROUTERS: tuple[APIRouter, ...] = (
@@ -27,7 +27,7 @@ ROUTERS: tuple[APIRouter, ...] = (
 )
 
 
-def static_folder() -> Path:
+def find_static_folder() -> Path:
     """The page's files, as packaged."""
     return Path(str(resources.files("sightline.web.workstation") / "static"))
 
@@ -41,16 +41,16 @@ def create_app(desk: Workstation) -> FastAPI:
         app.include_router(router, prefix=API)
     app.add_middleware(
         Guard, hosts=desk.options.hosts, origins=desk.options.origins,
-        free_bytes=lambda: free_bytes(desk.options.keep),
+        free_bytes=lambda: measure_free_bytes(desk.options.keep),
     )  # fmt: skip
-    folder = static_folder()
+    folder = find_static_folder()
 
     @app.get("/healthz", include_in_schema=False)
-    def healthz() -> dict[str, bool]:
+    def get_health() -> dict[str, bool]:
         return {"ok": True}
 
     @app.get("/readyz", include_in_schema=False)
-    def readyz() -> Response:
+    def get_readiness() -> Response:
         from sqlalchemy import text
 
         with desk.database.reading() as connection:
@@ -58,22 +58,22 @@ def create_app(desk: Workstation) -> FastAPI:
         return JSONResponse({"ok": True})
 
     @app.get(f"{API}/openapi.json", include_in_schema=False)
-    def openapi() -> dict[str, Any]:
+    def get_openapi() -> dict[str, Any]:
         return app.openapi()
 
     @app.get("/favicon.ico", include_in_schema=False)
-    def favicon() -> Response:
+    def get_favicon() -> Response:
         for name in ("favicon.ico", "favicon.svg"):
             if (folder / name).is_file():
                 return FileResponse(folder / name)
         return Response(status_code=404)
 
     @app.get("/", include_in_schema=False)
-    def page(request: Request, token: str = "") -> Response:
+    def get_page(request: Request, token: str = "") -> Response:
         if token:
             response: Response = RedirectResponse("/", 303)
             if people.sign_in_alone(token, desk):
-                people.set_cookie(response, desk, people.new_session(desk.alone_person(), request, desk))
+                people.set_cookie(response, desk, people.start_new_session(desk.alone_person(), request, desk))
             return response
         return FileResponse(folder / "index.html", headers={"Cache-Control": "no-cache"})
 

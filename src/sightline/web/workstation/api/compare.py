@@ -17,19 +17,19 @@ from sightline.structures.frame import Frame
 from sightline.structures.gaze import Gaze
 from sightline.web.workstation.accounts.readers import Person
 from sightline.web.workstation.api.guard import REPORT_CSP
-from sightline.web.workstation.api.images import images_json
+from sightline.web.workstation.api.images import build_images_json
 from sightline.web.workstation.api.people import Desk, Signed, require
-from sightline.web.workstation.api.refusals import Refused
-from sightline.web.workstation.exchange.readings import finished_reads, mask_of, shape_of
-from sightline.web.workstation.pictures.maps import map_json, read_map
-from sightline.web.workstation.pictures.scores import scores_of_map
-from sightline.web.workstation.reading.blinding import sees_study
+from sightline.web.workstation.api.refusals import RefusedRequest
+from sightline.web.workstation.exchange.readings import draw_mask, find_shape, list_finished_reads
+from sightline.web.workstation.pictures.maps import build_map_json, read_map
+from sightline.web.workstation.pictures.scores import score_class_map
+from sightline.web.workstation.reading.blinding import may_see_study
 from sightline.web.workstation.reading.outcomes import LETTERS
-from sightline.web.workstation.reading.units import name_unit, units_json, write_concepts
-from sightline.web.workstation.reading.worklist import title_of
-from sightline.web.workstation.service import NotThere, Workstation
+from sightline.web.workstation.reading.units import build_units_json, name_unit, write_concepts
+from sightline.web.workstation.reading.worklist import choose_title
+from sightline.web.workstation.service import NotFound, Workstation
 from sightline.web.workstation.store.audit import write_audit
-from sightline.web.workstation.store.database import all_rows, first_row
+from sightline.web.workstation.store.database import read_all_rows, read_first_row
 from sightline.web.workstation.store.tables import image, map_
 
 router = APIRouter()
@@ -42,17 +42,17 @@ class UnitName(BaseModel):
 
 
 def _require_seen(connection: Connection, person: Person, study_key: str) -> None:
-    if not sees_study(connection, person, study_key):
-        raise NotThere("There is nothing to see of this study yet.", "Submit your own read of it first.")
+    if not may_see_study(connection, person, study_key):
+        raise NotFound("There is nothing to see of this study yet.", "Submit your own read of it first.")
 
 
-def _seen_image(desk: Workstation, connection: Connection, person: Person, key: str) -> dict[str, Any]:
+def _require_seen_image(desk: Workstation, connection: Connection, person: Person, key: str) -> dict[str, Any]:
     row = dict(desk.image_row(connection, key))
     _require_seen(connection, person, row["study"])
     return row
 
 
-def raw(array: NDArray[Any], headers: dict[str, str]) -> Response:
+def build_raw_response(array: NDArray[Any], headers: dict[str, str]) -> Response:
     """Numbers as they are, little endian."""
     kind = array.dtype.kind + str(array.dtype.itemsize)
     more = {"X-Shape": ",".join(str(n) for n in array.shape), "X-Dtype": kind, "Cache-Control": "private, no-cache"}
@@ -65,9 +65,9 @@ def get_maps(key: str, person: Signed, desk: Desk) -> dict[str, Any]:
     """Which maps there are of an image."""
     require(person, "compare")
     with desk.database.reading() as connection:
-        _seen_image(desk, connection, person, key)
-        rows = all_rows(connection, select(map_).where(map_.c.image == key))
-    return {"maps": [map_json(row) for row in rows if json.loads(row["shape"])]}
+        _require_seen_image(desk, connection, person, key)
+        rows = read_all_rows(connection, select(map_).where(map_.c.image == key))
+    return {"maps": [build_map_json(row) for row in rows if json.loads(row["shape"])]}
 
 
 @router.get("/images/{key}/maps/{run}/{label}")
@@ -75,13 +75,13 @@ def get_map(key: str, run: str, label: int, person: Signed, desk: Desk) -> Respo
     """One class's map, the numbers as stored."""
     require(person, "compare")
     with desk.database.reading() as connection:
-        _seen_image(desk, connection, person, key)
-        row = first_row(connection, select(map_).where(map_.c.image == key, map_.c.run == run))
+        _require_seen_image(desk, connection, person, key)
+        row = read_first_row(connection, select(map_).where(map_.c.image == key, map_.c.run == run))
     cells = None if row is None or not json.loads(row["shape"]) else read_map(desk.options.keep, row, label)
     if row is None or cells is None:
-        raise NotThere("There is no such map.", "Look at the list of maps.")
+        raise NotFound("There is no such map.", "Look at the list of maps.")
     affine = json.loads(row["frame"])["affine"]
-    return raw(cells, {"X-Frame": ",".join(repr(x) for x in affine)})
+    return build_raw_response(cells, {"X-Frame": ",".join(repr(x) for x in affine)})
 
 
 @router.get("/compare/{key}")
@@ -92,8 +92,10 @@ def get_compare(key: str, person: Signed, desk: Desk, task: str | None = None) -
         row = desk.study_row(connection, key)
         _require_seen(connection, person, key)
         images = [dict(one) for one in desk.images_of(connection, key)]
-        reads = finished_reads(connection, task_id=task or None, studies=[key])
-        rows = all_rows(connection, select(map_).join(image, image.c.key == map_.c.image).where(image.c.study == key))
+        reads = list_finished_reads(connection, task_id=task or None, studies=[key])
+        rows = read_all_rows(
+            connection, select(map_).join(image, image.c.key == map_.c.image).where(image.c.study == key)
+        )
     own = person.role == "reader"
     marks = [
         {
@@ -107,8 +109,8 @@ def get_compare(key: str, person: Signed, desk: Desk, task: str | None = None) -
     with desk.database.writing() as connection:
         write_audit(connection, person.id, "reveal", key, {"to": person.role, "runs": len({r["run"] for r in rows})})
     runs = [_run_json(desk, run_key, rows, images, live) for run_key in dict.fromkeys(one["run"] for one in rows)]
-    title = title_of(row["ordinal"], row["study_id"], shows_ids=desk.alone)
-    return {"study": key, "title": title, "images": images_json(desk, images), "marks": marks, "runs": runs}
+    title = choose_title(row["ordinal"], row["study_id"], shows_ids=desk.alone)
+    return {"study": key, "title": title, "images": build_images_json(desk, images), "marks": marks, "runs": runs}
 
 
 def _run_json(
@@ -127,17 +129,17 @@ def _run_json(
         if not json.loads(row["shape"]):
             continue
         image_row = next(one for one in images if one["key"] == row["image"])
-        shape = shape_of(desk, image_row)
-        entry = map_json(row) | {"numbers": []}
+        shape = find_shape(desk, image_row)
+        entry = build_map_json(row) | {"numbers": []}
         for role in ("focus", "finding"):
             there = [m for m in marks if m["image"] == row["image"] and m["role"] == role]
             if not there or shape is None or len(shape) != 2:
                 continue
-            inside = mask_of(there, shape)
+            inside = draw_mask(there, shape)
             for one in entry["classes"]:
                 cells = read_map(desk.options.keep, row, one["index"])
                 if cells is not None:
-                    score = scores_of_map(cells, entry["frame"], inside)
+                    score = score_class_map(cells, entry["frame"], inside)
                     entry["numbers"].append({"class": one["name"], "role": role, "style": "mask", **score})
         found[row["image"]] = entry
     title = run_key if state is None else state.title
@@ -155,14 +157,14 @@ def get_view(key: str, run: str, person: Signed, desk: Desk) -> Response:
         row = desk.image_row(connection, key)
     state = desk.maps.run_of(run)
     if state is None:
-        raise NotThere("There is no such run.", "Look at the list of runs.")
+        raise NotFound("There is no such run.", "Look at the list of runs.")
     planes, frame = desk.network_view(state, row)
     scaled = np.rint(np.clip(planes, 0.0, 1.0) * 65535.0).astype(np.uint16)
     affine = np.asarray(frame.to_source)[:-1].ravel()
-    return raw(scaled, {"X-Frame": ",".join(repr(float(x)) for x in affine), "X-Range": "0,1"})
+    return build_raw_response(scaled, {"X-Frame": ",".join(repr(float(x)) for x in affine), "X-Range": "0,1"})
 
 
-def _recordings(desk: Workstation, row: dict[str, Any]) -> list[Gaze]:
+def _read_recordings(desk: Workstation, row: dict[str, Any]) -> list[Gaze]:
     return [region for region in desk.case_of(row).regions if isinstance(region, Gaze)]
 
 
@@ -171,9 +173,9 @@ def get_gaze(key: str, person: Signed, desk: Desk) -> dict[str, Any]:
     """Every recording of gaze on an image, sample by sample."""
     require(person, "gaze")
     with desk.database.reading() as connection:
-        row = _seen_image(desk, connection, person, key)
+        row = _require_seen_image(desk, connection, person, key)
     made = []
-    for n, gaze in enumerate(_recordings(desk, row)):
+    for n, gaze in enumerate(_read_recordings(desk, row)):
         table = np.column_stack(gaze.numbers)
         made.append(
             {
@@ -194,19 +196,19 @@ def get_density(
     """Gaze as a density over the picture, at a spread in pixels or in degrees."""
     require(person, "gaze")
     with desk.database.reading() as connection:
-        row = _seen_image(desk, connection, person, key)
-    found, shape = _recordings(desk, row), shape_of(desk, row)
+        row = _require_seen_image(desk, connection, person, key)
+    found, shape = _read_recordings(desk, row), find_shape(desk, row)
     if not 0 <= recording < len(found) or shape is None:
-        raise NotThere("There is no such recording.", "Look at the list of recordings.")
+        raise NotFound("There is no such recording.", "Look at the list of recordings.")
     gaze = found[recording].between(start, stop)
     if degrees is not None:
         if gaze.px_per_deg is None:
-            raise Refused(422, "How many pixels a degree is, is not known.", "Give sigma_px.", field="degrees")
+            raise RefusedRequest(422, "How many pixels a degree is, is not known.", "Give sigma_px.", field="degrees")
         sigma_px = degrees * gaze.px_per_deg
     if sigma_px is not None and not 0.0 < sigma_px < 1e6:
-        raise Refused(422, "A spread is a positive length.", "Give sigma_px above 0.", field="sigma_px")
+        raise RefusedRequest(422, "A spread is a positive length.", "Give sigma_px above 0.", field="sigma_px")
     density = gaze.density(Frame.of_image(shape).resize((rows, columns)), sigma_px)
-    return raw(density, {})
+    return build_raw_response(density, {})
 
 
 @router.get("/units")
@@ -214,7 +216,7 @@ def get_units(person: Signed, desk: Desk) -> dict[str, Any]:
     """The units of a network, to be named."""
     require(person, "units")
     with desk.database.reading() as connection:
-        return units_json(desk.dissection, connection, person)
+        return build_units_json(desk.dissection, connection, person)
 
 
 @router.get("/units/{unit}/gallery")
@@ -223,7 +225,7 @@ def get_gallery(unit: int, person: Signed, desk: Desk) -> FileResponse:
     require(person, "units")
     path = None if desk.dissection is None else desk.dissection.gallery(unit)
     if path is None:
-        raise NotThere("This unit has no gallery.", "Look at another.")
+        raise NotFound("This unit has no gallery.", "Look at another.")
     return FileResponse(path, media_type="image/png")
 
 
@@ -233,7 +235,7 @@ def post_name(unit: int, given: UnitName, person: Signed, desk: Desk) -> dict[st
     require(person, "units")
     with desk.database.writing() as connection:
         name_unit(desk.dissection, connection, person, unit, given.text)
-        found = units_json(desk.dissection, connection, person)
+        found = build_units_json(desk.dissection, connection, person)
     return next(row for row in found["units"] if row["unit"] == unit)
 
 
@@ -258,7 +260,7 @@ def get_report(run: str, person: Signed, desk: Desk) -> HTMLResponse:
     require(person, "results")
     path = desk.report_of(run)
     if path is None:
-        raise NotThere("There is no such report.", "Evaluate the run with sightline.")
+        raise NotFound("There is no such report.", "Evaluate the run with sightline.")
     return HTMLResponse(path.read_text(encoding="utf-8"), headers={"Content-Security-Policy": REPORT_CSP})
 
 
@@ -270,5 +272,5 @@ def get_study(key: str, person: Signed, desk: Desk) -> dict[str, Any]:
         row = desk.study_row(connection, key)
         _require_seen(connection, person, key)
         images = desk.images_of(connection, key)
-    title = title_of(row["ordinal"], row["study_id"], shows_ids=desk.alone)
-    return {"study": key, "title": title, "images": images_json(desk, images)}
+    title = choose_title(row["ordinal"], row["study_id"], shows_ids=desk.alone)
+    return {"study": key, "title": title, "images": build_images_json(desk, images)}

@@ -16,32 +16,38 @@ from pydantic import BaseModel, Field
 from sqlalchemy import Connection, select, update
 
 from sightline.errors import SightlineError
-from sightline.metrics.agreement.report import study_dice
-from sightline.metrics.agreement.staple import merged_mask
+from sightline.metrics.agreement.report import compute_study_dice
+from sightline.metrics.agreement.staple import merge_masks
 from sightline.web.workstation.accounts.readers import Person
-from sightline.web.workstation.api.images import images_json
+from sightline.web.workstation.api.images import build_images_json
 from sightline.web.workstation.api.people import Desk, Signed, require
-from sightline.web.workstation.api.refusals import Refused
-from sightline.web.workstation.exchange.agreement_report import agreement_json, disagreement_of
+from sightline.web.workstation.api.refusals import RefusedRequest
+from sightline.web.workstation.exchange.agreement_report import build_agreement_json, measure_disagreement
 from sightline.web.workstation.exchange.coco import export_coco
 from sightline.web.workstation.exchange.cohort_export import RULES, export_folder
 from sightline.web.workstation.exchange.dicom import export_dicom
-from sightline.web.workstation.exchange.readings import FinishedRead, finished_reads, mask_of, readings_of, shape_of
-from sightline.web.workstation.marks.operations import MarkContext, check_mark
-from sightline.web.workstation.marks.regions import runs_of_mask
-from sightline.web.workstation.reading.blinding import hidden_studies, sees_study
-from sightline.web.workstation.reading.outcomes import (
-    decide,
-    latest_outcome,
-    latest_outcomes,
-    lettered_reads,
-    outcome_json,
+from sightline.web.workstation.exchange.readings import (
+    FinishedRead,
+    build_readings,
+    draw_mask,
+    find_shape,
+    list_finished_reads,
 )
-from sightline.web.workstation.reading.worklist import title_of
-from sightline.web.workstation.service import NotThere, Workstation
-from sightline.web.workstation.store.audit import now_text, write_audit
-from sightline.web.workstation.store.database import all_rows, first_row
-from sightline.web.workstation.store.log import fold_of_read, reopen
+from sightline.web.workstation.marks.operations import MarkContext, check_mark
+from sightline.web.workstation.marks.regions import encode_runs
+from sightline.web.workstation.reading.blinding import list_hidden_studies, may_see_study
+from sightline.web.workstation.reading.outcomes import (
+    build_outcome_json,
+    decide,
+    find_latest_outcome,
+    find_latest_outcomes,
+    letter_reads,
+)
+from sightline.web.workstation.reading.worklist import choose_title
+from sightline.web.workstation.service import NotFound, Workstation
+from sightline.web.workstation.store.audit import format_now, write_audit
+from sightline.web.workstation.store.database import read_all_rows, read_first_row
+from sightline.web.workstation.store.log import read_fold, reopen
 from sightline.web.workstation.store.tables import export, read, study, task
 
 router = APIRouter()
@@ -55,7 +61,7 @@ class Merge(BaseModel):
     how: str
 
 
-class Return(BaseModel):
+class ReturnedStudy(BaseModel):
     """A study that goes back to its reader."""
 
     task: str
@@ -82,22 +88,22 @@ class NewExport(BaseModel):
     readers: str = Field("each", max_length=200)
 
 
-def titles_of(connection: Connection, spec: dict[str, Any] | None = None) -> dict[str, str]:
+def list_titles(connection: Connection, spec: dict[str, Any] | None = None) -> dict[str, str]:
     """What studies are called outside a queue: their id where ids are shown, else their place in the cohort."""
     rows = connection.execute(select(study.c.key, study.c.study_id, study.c.ordinal))
     shows = bool(spec and spec["shows_ids"])
-    return {key: title_of(ordinal, study_id, shows_ids=shows) for key, study_id, ordinal in rows}
+    return {key: choose_title(ordinal, study_id, shows_ids=shows) for key, study_id, ordinal in rows}
 
 
-def task_spec(connection: Connection, task_id: str) -> dict[str, Any]:
+def read_task_spec(connection: Connection, task_id: str) -> dict[str, Any]:
     """The spec of a task.
 
     Raises:
         NotThere: there is none.
     """
-    row = first_row(connection, select(task.c.spec).where(task.c.id == task_id))
+    row = read_first_row(connection, select(task.c.spec).where(task.c.id == task_id))
     if row is None:
-        raise NotThere("There is no such task.", "Look at the list of tasks.")
+        raise NotFound("There is no such task.", "Look at the list of tasks.")
     spec: dict[str, Any] = json.loads(row["spec"])
     return spec
 
@@ -107,10 +113,10 @@ def get_agreement(person: Signed, desk: Desk, task: str, names: int = 0) -> dict
     """How far readers agree in a task; studies that the lead has yet to read are left out."""
     require(person, "agreement")
     with desk.database.reading() as connection:
-        spec = task_spec(connection, task)
-        hidden = hidden_studies(connection, person)
-        found = agreement_json(
-            desk, connection, task, names=bool(names), hidden=hidden, titles=titles_of(connection, spec)
+        spec = read_task_spec(connection, task)
+        hidden = list_hidden_studies(connection, person)
+        found = build_agreement_json(
+            desk, connection, task, names=bool(names), hidden=hidden, titles=list_titles(connection, spec)
         )
     with desk.database.writing() as connection:
         write_audit(connection, person.id, "agreement", task, {"names": bool(names)})
@@ -122,52 +128,52 @@ def get_adjudications(person: Signed, desk: Desk, task: str) -> dict[str, Any]:
     """Studies that several readers have read, the largest disagreement first."""
     require(person, "adjudicate")
     with desk.database.reading() as connection:
-        spec = task_spec(connection, task)
-        hidden = hidden_studies(connection, person)
-        reads = [one for one in finished_reads(connection, task_id=task) if one.row["study"] not in hidden]
-        titles, done = titles_of(connection, spec), latest_outcomes(connection, task)
+        spec = read_task_spec(connection, task)
+        hidden = list_hidden_studies(connection, person)
+        reads = [one for one in list_finished_reads(connection, task_id=task) if one.row["study"] not in hidden]
+        titles, done = list_titles(connection, spec), find_latest_outcomes(connection, task)
         own: dict[str, list[FinishedRead]] = {}
         for one in reads:
             if int(one.row["pass"]) == 1:
                 own.setdefault(one.row["study"], []).append(one)
         several = {key: there for key, there in own.items() if len(there) > 1}
-        overlap = {key: _overlap(desk, connection, there) for key, there in several.items()}
+        overlap = {key: _compute_overlap(desk, connection, there) for key, there in several.items()}
     rows = [
         {
             "study": key, "title": titles[key], "state": "done" if key in done else "open", "readers": len(there),
-            "disagreement": disagreement_of(overlap[key], [one.fold.answers.label for one in there]),
+            "disagreement": measure_disagreement(overlap[key], [one.fold.answers.label for one in there]),
         }
         for key, there in several.items()
     ]  # fmt: skip
     return {"rows": sorted(rows, key=lambda row: -float(str(row["disagreement"])))}
 
 
-def _overlap(desk: Workstation, connection: Connection, reads: list[FinishedRead]) -> float | None:
+def _compute_overlap(desk: Workstation, connection: Connection, reads: list[FinishedRead]) -> float | None:
     """Mean Dice of a study's readers, worked out once for what they have submitted."""
     key = tuple((one.row["id"], one.row["last_seq"]) for one in reads)
     if key not in desk.overlaps:
-        found = study_dice(readings_of(desk, connection, reads))
+        found = compute_study_dice(build_readings(desk, connection, reads))
         desk.overlaps[key] = next(iter(found.values()), None)
     return desk.overlaps[key]
 
 
-def _lettered(desk: Workstation, connection: Connection, person: Person, task_id: str, key: str) -> dict[str, str]:
+def _letter_reads(desk: Workstation, connection: Connection, person: Person, task_id: str, key: str) -> dict[str, str]:
     """Reads of a study by letter, for whoever may see them."""
     require(person, "adjudicate")
-    task_spec(connection, task_id)
+    read_task_spec(connection, task_id)
     desk.study_row(connection, key)
-    if not sees_study(connection, person, key):
-        raise NotThere("There is no such study.", "Submit your own read of it first.")
-    return lettered_reads(connection, task_id, key, desk.row["salt"])
+    if not may_see_study(connection, person, key):
+        raise NotFound("There is no such study.", "Submit your own read of it first.")
+    return letter_reads(connection, task_id, key, desk.row["salt"])
 
 
 @router.get("/adjudicate/{key}")
 def get_adjudication(key: str, person: Signed, desk: Desk, task: str) -> dict[str, Any]:
     """Marks of a study without names, in an order that differs from study to study."""
     with desk.database.reading() as connection:
-        letters = _lettered(desk, connection, person, task, key)
-        folds = {letter: fold_of_read(connection, read_id) for letter, read_id in letters.items()}
-        images, last = desk.images_of(connection, key), latest_outcome(connection, task, key)
+        letters = _letter_reads(desk, connection, person, task, key)
+        folds = {letter: read_fold(connection, read_id) for letter, read_id in letters.items()}
+        images, last = desk.images_of(connection, key), find_latest_outcome(connection, task, key)
     with desk.database.writing() as connection:
         write_audit(connection, person.id, "reveal", key, {"to": "adjudicator", "task": task})
     marks = [
@@ -177,40 +183,42 @@ def get_adjudication(key: str, person: Signed, desk: Desk, task: str) -> dict[st
         }
         for letter, fold in folds.items()
     ]  # fmt: skip
-    return {"images": images_json(desk, images), "marks": marks, "outcome": outcome_json(last)}
+    return {"images": build_images_json(desk, images), "marks": marks, "outcome": build_outcome_json(last)}
 
 
 @router.post("/adjudicate/{key}/merge")
 def post_merge(key: str, given: Merge, person: Signed, desk: Desk) -> dict[str, Any]:
     """One mask of all readers' marks on an image, to look at; nothing is stored."""
     if given.how not in ("union", "intersection", "majority", "staple"):
-        raise Refused(422, "There is no such merge.", "Known: union, intersection, majority, staple.", field="how")
+        raise RefusedRequest(
+            422, "There is no such merge.", "Known: union, intersection, majority, staple.", field="how"
+        )
     with desk.database.reading() as connection:
-        letters = _lettered(desk, connection, person, given.task, key)
+        letters = _letter_reads(desk, connection, person, given.task, key)
         row = desk.image_row(connection, given.image)
-        shape = shape_of(desk, row)
+        shape = find_shape(desk, row)
         if row["study"] != key or shape is None:
-            raise Refused(404, "There is no such picture in this study.", "Load it again.")
-        own = [fold_of_read(connection, read_id).live for read_id in letters.values()]
+            raise RefusedRequest(404, "There is no such picture in this study.", "Load it again.")
+        own = [read_fold(connection, read_id).live for read_id in letters.values()]
     on_it = [[mark for mark in marks if mark["image"] == given.image] for marks in own]
     if not any(on_it):
         return {"mark": None}
-    merged = merged_mask(np.stack([mask_of(marks, shape) for marks in on_it]), given.how)  # type: ignore[arg-type]
+    merged = merge_masks(np.stack([draw_mask(marks, shape) for marks in on_it]), given.how)  # type: ignore[arg-type]
     if not merged.any():
         return {"mark": None}
-    size, counts = runs_of_mask(merged)
+    size, counts = encode_runs(merged)
     first = next(marks[0] for marks in on_it if marks)
     words = {"role": first["role"], "label": first["label"], "source": "merged"}
     return {"mark": {"id": str(uuid.uuid4()), "kind": "mask", "size": size, "counts": counts, **words}}
 
 
 @router.post("/adjudicate/{key}/return")
-def post_return(key: str, given: Return, person: Signed, desk: Desk) -> dict[str, str]:
+def post_return(key: str, given: ReturnedStudy, person: Signed, desk: Desk) -> dict[str, str]:
     """Give a study back to its reader, with a comment."""
     with desk.database.writing() as connection:
-        letters = _lettered(desk, connection, person, given.task, key)
+        letters = _letter_reads(desk, connection, person, given.task, key)
         if given.letter not in letters:
-            raise Refused(404, "There is no such letter in this study.", "Load it again.")
+            raise RefusedRequest(404, "There is no such letter in this study.", "Load it again.")
         reopen(connection, letters[given.letter], who=person.id, comment=given.comment, op_id=str(uuid.uuid4()))
     return {"state": "returned"}
 
@@ -221,19 +229,21 @@ def post_outcome(
 ) -> dict[str, Any]:
     """Store what was decided of a study; the readers' marks stay as they are."""
     with desk.database.writing() as connection:
-        letters = _lettered(desk, connection, person, given.task, given.study)
-        spec = task_spec(connection, given.task)
+        letters = _letter_reads(desk, connection, person, given.task, given.study)
+        spec = read_task_spec(connection, given.task)
         if given.letter is not None and given.letter not in letters:
-            raise Refused(404, "There is no such letter in this study.", "Load it again.")
+            raise RefusedRequest(404, "There is no such letter in this study.", "Load it again.")
         if given.label is not None and given.label not in spec["classes"]:
-            raise Refused(422, "There is no such class.", f"Classes: {', '.join(spec['classes'])}.", field="label")
-        around = desk.surroundings(connection, given.study, spec)
+            raise RefusedRequest(
+                422, "There is no such class.", f"Classes: {', '.join(spec['classes'])}.", field="label"
+            )
+        around = desk.build_mark_context(connection, given.study, spec)
         _check_marks(given.marks, around)
         row = decide(
             connection, given.task, given.study, how=given.how, from_read=letters.get(given.letter or ""),
             marks=given.marks, label=given.label, comment=given.comment, if_match=if_match, who=person.id,
         )  # fmt: skip
-    found = outcome_json(row)
+    found = build_outcome_json(row)
     assert found is not None
     return found
 
@@ -242,7 +252,7 @@ def _check_marks(marks: list[dict[str, Any]], around: MarkContext) -> None:
     for mark in marks:
         key = mark.get("image")
         if not isinstance(key, str) or key not in around.shapes:
-            raise Refused(404, "There is no such picture in this study.", "Load it again.", field="image")
+            raise RefusedRequest(404, "There is no such picture in this study.", "Load it again.", field="image")
         check_mark({k: v for k, v in mark.items() if k not in ("image", "removed")}, around, around.shapes[key])
 
 
@@ -251,7 +261,7 @@ def get_exports(person: Signed, desk: Desk) -> dict[str, Any]:
     """All exports, the newest first."""
     require(person, "export")
     with desk.database.reading() as connection:
-        rows = all_rows(connection, select(export).order_by(export.c.made_at.desc()).limit(100))
+        rows = read_all_rows(connection, select(export).order_by(export.c.made_at.desc()).limit(100))
     return {"rows": [_export_json(row) for row in rows]}
 
 
@@ -260,9 +270,9 @@ def get_export(export_id: str, person: Signed, desk: Desk) -> dict[str, Any]:
     """How far an export is."""
     require(person, "export")
     with desk.database.reading() as connection:
-        row = first_row(connection, select(export).where(export.c.id == export_id))
+        row = read_first_row(connection, select(export).where(export.c.id == export_id))
     if row is None:
-        raise NotThere("There is no such export.", "Look at the list of exports.")
+        raise NotFound("There is no such export.", "Look at the list of exports.")
     return _export_json(row)
 
 
@@ -282,16 +292,23 @@ def post_export(given: NewExport, person: Signed, desk: Desk) -> dict[str, str]:
     """
     require(person, "export")
     if given.save_as not in ("folder", "coco", "dicom"):
-        raise Refused(422, "There is no such form.", "Known: folder, coco, dicom.", field="as")
+        raise RefusedRequest(422, "There is no such form.", "Known: folder, coco, dicom.", field="as")
     with desk.database.writing() as connection:
-        if not desk.alone and hidden_studies(connection, person):
-            raise Refused(
+        if not desk.alone and list_hidden_studies(connection, person):
+            raise RefusedRequest(
                 409, "You have studies to read yet, and an export holds what others said of them.",
                 "Submit them, or let somebody export on the command line.",
             )  # fmt: skip
         export_id = str(uuid.uuid4())
         how = json.dumps({"as": given.save_as, "readers": given.readers})
-        row = {"id": export_id, "made_at": now_text(), "by": person.id, "how": how, "state": "running", "result": "{}"}
+        row = {
+            "id": export_id,
+            "made_at": format_now(),
+            "by": person.id,
+            "how": how,
+            "state": "running",
+            "result": "{}",
+        }
         connection.execute(export.insert().values(**row))
         known = given.readers if given.readers in RULES else "one reader"
         write_audit(connection, person.id, "export", export_id, {"as": given.save_as, "readers": known})
@@ -326,11 +343,11 @@ def get_archive(export_id: str, person: Signed, desk: Desk) -> FileResponse:
     """A finished export as zip."""
     require(person, "export")
     with desk.database.writing() as connection:
-        row = first_row(connection, select(export).where(export.c.id == export_id))
+        row = read_first_row(connection, select(export).where(export.c.id == export_id))
         if row is None or row["state"] != "done":
-            raise NotThere("There is no such finished export.", "Look at the list of exports.")
-        if not desk.alone and hidden_studies(connection, person):
-            raise Refused(409, "You have studies to read yet.", "Submit them first.")
+            raise NotFound("There is no such finished export.", "Look at the list of exports.")
+        if not desk.alone and list_hidden_studies(connection, person):
+            raise RefusedRequest(409, "You have studies to read yet.", "Submit them first.")
         write_audit(connection, person.id, "fetch export", export_id, {})
     path: Path = desk.options.keep / "exports" / f"{row['id']}.zip"
     return FileResponse(path, media_type="application/zip", filename=f"marks-{row['made_at'][:10]}.zip")
@@ -349,12 +366,12 @@ def get_studies(
             mine = select(read.c.study).where(read.c.reader == person.id, read.c.state == "submitted")
             found = found.where(study.c.key.in_(mine))
         else:
-            found = found.where(study.c.key.notin_(hidden_studies(connection, person)))
+            found = found.where(study.c.key.notin_(list_hidden_studies(connection, person)))
         if q.strip().isdecimal():
             found = found.where(study.c.ordinal == int(q) - 1)
-        rows = all_rows(connection, found.limit(limit + 1))
+        rows = read_all_rows(connection, found.limit(limit + 1))
         images = {row["key"]: desk.images_of(connection, row["key"]) for row in rows[:limit]}
-    titles = [title_of(row["ordinal"], row["study_id"], shows_ids=desk.alone) for row in rows[:limit]]
+    titles = [choose_title(row["ordinal"], row["study_id"], shows_ids=desk.alone) for row in rows[:limit]]
     shown = [
         {
             "study": row["key"], "title": title, "views": [one["view"] for one in images[row["key"]]],

@@ -51,7 +51,7 @@ class Guard:
             await self.app(scope, receive, send)
             return
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        refusal = self._refusal(scope, headers)
+        refusal = self._find_refusal(scope, headers)
         if refusal is not None:
             await _refuse(send, *refusal)
             return
@@ -59,9 +59,9 @@ class Guard:
         if headers.get("content-length", "0").isdecimal() and int(headers.get("content-length", "0")) > limit:
             await _refuse(send, 413, "The request is too long.", "Send fewer operations at once.")
             return
-        await self.app(scope, _bounded(receive, limit), _with_headers(send))
+        await self.app(scope, _bound_body(receive, limit), _add_headers(send))
 
-    def _refusal(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str, str] | None:
+    def _find_refusal(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str, str] | None:
         if headers.get("host", "").lower() not in self.hosts:
             return 400, "The server is not known by this name.", "Open the address that it printed."
         if scope["method"] in _SAFE:
@@ -89,10 +89,10 @@ class TooLong(Exception):
     """A body that grew beyond its limit while it was read."""
 
 
-def _bounded(receive: Receive, limit: int) -> Receive:
+def _bound_body(receive: Receive, limit: int) -> Receive:
     total = 0
 
-    async def bounded() -> Message:
+    async def receive_bounded() -> Message:
         nonlocal total
         message = await receive()
         total += len(message.get("body", b""))
@@ -100,18 +100,18 @@ def _bounded(receive: Receive, limit: int) -> Receive:
             raise TooLong
         return message
 
-    return bounded
+    return receive_bounded
 
 
-def _with_headers(send: Send) -> Send:
-    async def sending(message: Message) -> None:
+def _add_headers(send: Send) -> Send:
+    async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             there = {name.lower() for name, _ in message["headers"]}
             more = [(k.encode(), v.encode()) for k, v in _HEADERS.items() if k.encode() not in there]
             message = {**message, "headers": [*message["headers"], *more]}
         await send(message)
 
-    return sending
+    return send_with_headers
 
 
 async def _refuse(send: Send, status: int, message: str, remedy: str) -> None:
@@ -119,6 +119,6 @@ async def _refuse(send: Send, status: int, message: str, remedy: str) -> None:
     headers: list[Any] = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     if status == 503:
         headers.append((b"retry-after", b"30"))
-    sending = _with_headers(send)
+    sending = _add_headers(send)
     await sending({"type": "http.response.start", "status": status, "headers": headers})
     await sending({"type": "http.response.body", "body": body})

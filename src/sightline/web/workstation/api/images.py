@@ -10,31 +10,36 @@ from fastapi import APIRouter, Request, Response
 
 from sightline.errors import SightlineError
 from sightline.web.workstation.api.people import Desk, Signed, require
-from sightline.web.workstation.api.refusals import Refused
-from sightline.web.workstation.pictures.pixels import PackedPixels, checked_packing, display_pixels, stored_pixels_of
-from sightline.web.workstation.pictures.volumes import WINDOWS, slices_of, volume_facts
+from sightline.web.workstation.api.refusals import RefusedRequest
+from sightline.web.workstation.pictures.pixels import (
+    PackedPixels,
+    pack_checked,
+    read_display_pixels,
+    read_stored_pixels,
+)
+from sightline.web.workstation.pictures.volumes import WINDOWS, read_slices, read_volume_facts
 from sightline.web.workstation.service import Workstation, is_volume_row
 
 router = APIRouter()
 
 
-def images_json(desk: Workstation, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def build_images_json(desk: Workstation, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """What the page knows of a study's images before it fetches them."""
-    return [image_json(desk, row, number) for number, row in enumerate(rows)]
+    return [build_image_json(desk, row, number) for number, row in enumerate(rows)]
 
 
-def image_json(desk: Workstation, row: Mapping[str, Any], number: int) -> dict[str, Any]:
+def build_image_json(desk: Workstation, row: Mapping[str, Any], number: int) -> dict[str, Any]:
     """One image: its place, size and spacing; whether it can be shown, and whether it was changed."""
     facts, shape = json.loads(row["facts"]), json.loads(row["shape"])
     unavailable = desk.failures.get(row["key"])
     digest, changed = "", False
     try:
-        digest, changed = desk.looked_at(row)
+        digest, changed = desk.compare_with_first_look(row)
     except SightlineError as error:
         unavailable = {"message": error.message, "remedy": error.remedy}
     source = facts.get("spacing_source", "")
     at = "unknown" if row["spacing"] is None else "detector" if source.startswith("ImagerPixelSpacing") else "image"
-    notes = [word for word, said in _NOTES if said(facts)]
+    notes = [word for word, applies in _NOTES if applies(facts)]
     return {
         "key": row["key"], "ordinal": number, "kind": "volume" if is_volume_row(row["shape"], row["path"]) else "image",
         "view": row["view"], "side": row["side"], "rows": row["rows"], "columns": row["columns"], "shape": shape,
@@ -52,7 +57,7 @@ _NOTES = (
 )
 
 
-def packed_pixels(
+def read_packed_pixels(
     desk: Workstation, row: Mapping[str, Any], values: Literal["display", "stored"] = "display"
 ) -> PackedPixels:
     """An image's numbers, from the cache or the file; a failure is remembered, so that the worklist can say it.
@@ -63,14 +68,14 @@ def packed_pixels(
     case, name = desk.case_of(row), row["view"] or "the picture"
     try:
         if is_volume_row(row["shape"], row["path"]):
-            raise Refused(422, "This is a volume.", "Ask for its slices.")
-        digest, _ = desk.looked_at(row)
-        read = display_pixels if values == "display" else stored_pixels_of
+            raise RefusedRequest(422, "This is a volume.", "Ask for its slices.")
+        digest, _ = desk.compare_with_first_look(row)
+        read = read_display_pixels if values == "display" else read_stored_pixels
         suffix = "px2" if values == "display" else "stored2"
-        packed = desk.pixels.get(f"{digest}.{suffix}", lambda: checked_packing(lambda: read(case.image), name))
+        packed = desk.pixels.get(f"{digest}.{suffix}", lambda: pack_checked(lambda: read(case.image), name))
         stated = json.loads(row["shape"])
         if stated and list(packed.shape[:2]) != stated:
-            raise Refused(
+            raise RefusedRequest(
                 422, f"The picture has {packed.shape[0]} x {packed.shape[1]} pixels; the cohort states {stated}.",
                 "Fix the cohort's table, or restore the picture.",
             )  # fmt: skip
@@ -90,20 +95,20 @@ def get_image(key: str, person: Signed, desk: Desk) -> dict[str, Any]:
     with desk.database.reading() as connection:
         row = desk.image_row(connection, key)
     if is_volume_row(row["shape"], row["path"]):
-        return image_json(desk, row, 0) | {"windows": list(WINDOWS), "stored": False, "dtype": "i2", "facts": {}}
-    packed = packed_pixels(desk, row)
+        return build_image_json(desk, row, 0) | {"windows": list(WINDOWS), "stored": False, "dtype": "i2", "facts": {}}
+    packed = read_packed_pixels(desk, row)
     facts = packed.more["facts"]
     dicom = "transfer_syntax" in facts
     more: dict[str, Any] = {"windows": [], "stored": dicom, "greyscale": None}
     if dicom:
-        block = packed_pixels(desk, row, "stored").more["greyscale"]
+        block = read_packed_pixels(desk, row, "stored").more["greyscale"]
         more |= {"windows": block["windows"], "greyscale": block}
-    own = image_json(desk, row, 0)
+    own = build_image_json(desk, row, 0)
     own |= {"rows": packed.shape[0], "columns": packed.shape[1], "shape": list(packed.shape[:2])}
     if own["spacing_mm"] is None and packed.more["spacing_mm"] is not None:
         at = "detector" if facts.get("spacing_source", "") == "ImagerPixelSpacing" else "image"
         own |= {"spacing_mm": packed.more["spacing_mm"], "spacing_at": at}
-    notes = sorted({*own["notes"], *[word for word, said in _NOTES if said(facts)]})
+    notes = sorted({*own["notes"], *[word for word, applies in _NOTES if applies(facts)]})
     colour = len(packed.shape) == 3
     return own | more | {"dtype": packed.dtype, "colour": colour, "facts": facts, "notes": notes}
 
@@ -116,14 +121,14 @@ def get_pixels(
     _require_pictures(person)
     with desk.database.reading() as connection:
         row = desk.image_row(connection, key)
-    packed = packed_pixels(desk, row, values)
+    packed = read_packed_pixels(desk, row, values)
     more = {}
     if values == "display" and packed.more["spacing_mm"]:
         more["X-Spacing"] = ",".join(str(x) for x in packed.more["spacing_mm"])
-    return numbers_response(request, packed, more)
+    return build_numbers_response(request, packed, more)
 
 
-def numbers_response(request: Request, packed: PackedPixels, more: Mapping[str, str] | None = None) -> Response:
+def build_numbers_response(request: Request, packed: PackedPixels, more: Mapping[str, str] | None = None) -> Response:
     """Raw numbers, packed where the browser can unpack them; 304 where it has them already."""
     headers = {
         "X-Shape": ",".join(str(n) for n in packed.shape), "X-Dtype": packed.dtype, "ETag": packed.etag,
@@ -134,7 +139,7 @@ def numbers_response(request: Request, packed: PackedPixels, more: Mapping[str, 
     if "gzip" in request.headers.get("accept-encoding", ""):
         headers["Content-Encoding"] = "gzip"
         return Response(packed.data, media_type="application/octet-stream", headers=headers)
-    return Response(packed.unpacked(), media_type="application/octet-stream", headers=headers)
+    return Response(packed.unpack_bytes(), media_type="application/octet-stream", headers=headers)
 
 
 @router.get("/volumes/{key}")
@@ -144,8 +149,8 @@ def get_volume(key: str, person: Signed, desk: Desk) -> dict[str, Any]:
     with desk.database.reading() as connection:
         row = desk.image_row(connection, key)
     if not is_volume_row(row["shape"], row["path"]):
-        raise Refused(404, "This is no volume.", "Ask for its pixels.")
-    facts = volume_facts(desk.case_of(row).image)
+        raise RefusedRequest(404, "This is no volume.", "Ask for its pixels.")
+    facts = read_volume_facts(desk.case_of(row).image)
     desk.keep_shape(row, facts["shape"])
     return facts | {"windows": list(WINDOWS)}
 
@@ -159,11 +164,13 @@ def get_slices(
     with desk.database.reading() as connection:
         row = desk.image_row(connection, key)
     if not is_volume_row(row["shape"], row["path"]) or axis not in (0, 1, 2) or not 1 <= count <= 64:
-        raise Refused(422, "A volume has slices across the axes 0, 1 and 2, at most 64 at once.", "", field="axis")
-    digest, _ = desk.looked_at(row)
+        raise RefusedRequest(
+            422, "A volume has slices across the axes 0, 1 and 2, at most 64 at once.", "", field="axis"
+        )
+    digest, _ = desk.compare_with_first_look(row)
     name = f"{digest}.{axis}.{index}.{count}.sl1"
-    packed = desk.pixels.get(name, lambda: (slices_of(desk.case_of(row).image, axis, index, count), {}))
-    return numbers_response(request, packed)
+    packed = desk.pixels.get(name, lambda: (read_slices(desk.case_of(row).image, axis, index, count), {}))
+    return build_numbers_response(request, packed)
 
 
 def _require_pictures(person: Signed) -> None:

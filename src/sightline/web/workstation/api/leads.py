@@ -10,15 +10,15 @@ from fastapi import APIRouter, Header, Query, Response
 from pydantic import BaseModel, Field
 from sqlalchemy import select
 
-from sightline.web.workstation.accounts.readers import AccountRefused, add_reader, change_reader, reader_named
+from sightline.web.workstation.accounts.readers import AccountRefused, add_reader, change_reader, find_reader
 from sightline.web.workstation.api.people import Desk, Signed, require
-from sightline.web.workstation.api.refusals import Refused
+from sightline.web.workstation.api.refusals import RefusedRequest
 from sightline.web.workstation.reading.plans import Plan, deal
-from sightline.web.workstation.reading.progress import progress_of
-from sightline.web.workstation.reading.tasks import add_task, change_task, spec_of, task_json, task_rows
-from sightline.web.workstation.reading.worth import worth_of_studies
+from sightline.web.workstation.reading.progress import measure_progress
+from sightline.web.workstation.reading.tasks import add_task, build_spec, build_task_json, change_task, list_task_rows
+from sightline.web.workstation.reading.worth import compute_worth
 from sightline.web.workstation.store.audit import verify, write_audit
-from sightline.web.workstation.store.database import all_rows, first_row, one_row
+from sightline.web.workstation.store.database import read_all_rows, read_first_row, read_one_row
 from sightline.web.workstation.store.log import reopen
 from sightline.web.workstation.store.tables import audit, read, reader, task
 
@@ -82,7 +82,7 @@ def get_readers(person: Signed, desk: Desk) -> dict[str, Any]:
     """All accounts."""
     require(person, "readers")
     with desk.database.reading() as connection:
-        rows = all_rows(connection, select(reader).order_by(reader.c.made_at))
+        rows = read_all_rows(connection, select(reader).order_by(reader.c.made_at))
     names = ("id", "name", "display", "role", "made_at", "disabled_at")
     command = shlex.join(["sightline", "readers", "list", str(desk.options.keep.name)])
     return {"rows": [{name: row[name] for name in names} for row in rows], "command": command}
@@ -114,7 +114,7 @@ def get_tasks(person: Signed, desk: Desk) -> dict[str, Any]:
     """All tasks for a lead or adjudicator, one's own for others."""
     everything = "plan" in person.may or "adjudicate" in person.may
     with desk.database.reading() as connection:
-        return {"rows": task_rows(connection, reader_id=None if everything else person.id)}
+        return {"rows": list_task_rows(connection, reader_id=None if everything else person.id)}
 
 
 @router.post("/tasks", status_code=201)
@@ -122,10 +122,10 @@ def post_task(given: NewTask, person: Signed, desk: Desk) -> dict[str, Any]:
     """Make a task."""
     require(person, "plan")
     stated = {name: value for name, value in given.model_dump(exclude={"name", "kind"}).items() if value is not None}
-    spec = spec_of(stated, desk.classes)
+    spec = build_spec(stated, desk.classes)
     with desk.database.writing() as connection:
         made = add_task(connection, given.name, given.kind, spec, who=person.id)
-        return task_json(connection, one_row(connection, select(task).where(task.c.id == made)))
+        return build_task_json(connection, read_one_row(connection, select(task).where(task.c.id == made)))
 
 
 @router.patch("/tasks/{task_id}")
@@ -135,14 +135,14 @@ def patch_task(
     """Change a task that nobody has begun."""
     require(person, "plan")
     if if_match is None:
-        raise Refused(428, "Say which version of the task you change.", "Send If-Match with its etag.")
+        raise RefusedRequest(428, "Say which version of the task you change.", "Send If-Match with its etag.")
     version = if_match.strip().strip('"')
     if not version.isdecimal():
-        raise Refused(412, "Somebody else changed this task.", "Load it again.")
+        raise RefusedRequest(412, "Somebody else changed this task.", "Load it again.")
     with desk.database.writing() as connection:
         known = {**given, "known": list(desk.classes)}
         change_task(connection, task_id, int(version), known, who=person.id)
-        return task_json(connection, one_row(connection, select(task).where(task.c.id == task_id)))
+        return build_task_json(connection, read_one_row(connection, select(task).where(task.c.id == task_id)))
 
 
 @router.post("/plans")
@@ -152,14 +152,14 @@ def post_plan(given: NewPlan, person: Signed, desk: Desk) -> dict[str, int]:
     with desk.database.writing() as connection:
         ids = []
         for name in given.readers:
-            row = reader_named(connection, name)
+            row = find_reader(connection, name)
             if row is None:
                 raise AccountRefused(f"There is no reader {name[:80]!r}.", "Look at the list of readers.")
             ids.append(row["id"])
-        worth = worth_of_studies(connection) if given.order == "active" else None
+        worth = compute_worth(connection) if given.order == "active" else None
         plan = Plan(ids, given.passes, given.order, given.seed, given.warm_up, given.studies, worth)
         if given.days_between:
-            row = one_row(connection, select(task).where(task.c.id == given.task))
+            row = read_one_row(connection, select(task).where(task.c.id == given.task))
             changes = {"days_between": given.days_between, "known": list(desk.classes)}
             change_task(connection, given.task, row["version"], changes, who=person.id)
         return {"reads": deal(connection, given.task, plan, who=person.id)}
@@ -170,7 +170,7 @@ def get_progress(task: str, person: Signed, desk: Desk) -> dict[str, Any]:
     """How far each reader is, and how long a study takes them."""
     require(person, "plan")
     with desk.database.reading() as connection:
-        return progress_of(connection, task)
+        return measure_progress(connection, task)
 
 
 @router.post("/reads/{read_id}/reopen")
@@ -178,8 +178,8 @@ def post_reopen(read_id: str, given: Comment, person: Signed, desk: Desk) -> dic
     """Open a submitted read again, with a comment to its reader."""
     require(person, "adjudicate")
     with desk.database.writing() as connection:
-        if first_row(connection, select(read.c.id).where(read.c.id == read_id)) is None:
-            raise Refused(404, "There is no such read.", "Look at the list of reads.")
+        if read_first_row(connection, select(read.c.id).where(read.c.id == read_id)) is None:
+            raise RefusedRequest(404, "There is no such read.", "Look at the list of reads.")
         reopen(connection, read_id, who=person.id, comment=given.comment, op_id=str(uuid.uuid4()))
     return {"state": "returned"}
 
@@ -190,7 +190,7 @@ def get_reads(person: Signed, desk: Desk, task: str, reader: str, state: str | N
     require(person, "plan")
     with desk.database.reading() as connection:
         found = select(read).where(read.c.task == task, read.c.reader == reader).order_by(read.c.ordinal).limit(1000)
-        rows = all_rows(connection, found if state is None else found.where(read.c.state == state))
+        rows = read_all_rows(connection, found if state is None else found.where(read.c.state == state))
     names = ("id", "study", "pass", "ordinal", "state", "warm_up", "random_draw", "started_at", "submitted_at")
     return {"rows": [{name: row[name] for name in names} for row in rows]}
 
@@ -203,7 +203,7 @@ def get_audit(
     require(person, "readers")
     found = select(audit).order_by(audit.c.seq.desc()).limit(limit + 1)
     with desk.database.reading() as connection:
-        rows = all_rows(connection, found if after <= 0 else found.where(audit.c.seq < after))
+        rows = read_all_rows(connection, found if after <= 0 else found.where(audit.c.seq < after))
     names = ("seq", "at", "who", "what", "object", "detail")
     shown = [{name: row[name] for name in names} for row in rows[:limit]]
     return {"rows": shown, "next": shown[-1]["seq"] if len(rows) > limit else None}
@@ -224,4 +224,4 @@ def post_verify(person: Signed, desk: Desk) -> dict[str, Any]:
 @router.delete("/readers/{reader_id}", status_code=405)
 def delete_reader(reader_id: str, person: Signed) -> Response:
     """Accounts are never deleted: their reads stay theirs."""
-    raise Refused(405, "Accounts are not deleted: their marks stay theirs.", "Disable the account.")
+    raise RefusedRequest(405, "Accounts are not deleted: their marks stay theirs.", "Disable the account.")

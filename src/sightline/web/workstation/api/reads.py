@@ -11,18 +11,24 @@ from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy import func, select, update
 from starlette.concurrency import run_in_threadpool
 
-from sightline.web.workstation.api.images import images_json
+from sightline.web.workstation.api.images import build_images_json
 from sightline.web.workstation.api.people import Desk, Signed, require
-from sightline.web.workstation.api.refusals import Refused
-from sightline.web.workstation.marks.fold import fold_of
-from sightline.web.workstation.reading.aids import aid_json, proposals_json
-from sightline.web.workstation.reading.hanging import hanging_of
-from sightline.web.workstation.reading.tasks import question_of, task_json
-from sightline.web.workstation.reading.times import clock_json
-from sightline.web.workstation.reading.worklist import Question, next_read, page_of, previous_read, title_of
-from sightline.web.workstation.store.audit import canonical, now_text, write_audit
-from sightline.web.workstation.store.database import first_row, one_row
-from sightline.web.workstation.store.log import Sent, append_events, append_ops, ops_of
+from sightline.web.workstation.api.refusals import RefusedRequest
+from sightline.web.workstation.marks.fold import fold_operations
+from sightline.web.workstation.reading.aids import build_aid_json, build_proposals_json
+from sightline.web.workstation.reading.hanging import plan_hanging
+from sightline.web.workstation.reading.tasks import build_question, build_task_json
+from sightline.web.workstation.reading.times import build_clock_json
+from sightline.web.workstation.reading.worklist import (
+    Question,
+    choose_title,
+    find_next_read,
+    find_previous_read,
+    read_page,
+)
+from sightline.web.workstation.store.audit import format_canonical, format_now, write_audit
+from sightline.web.workstation.store.database import read_first_row, read_one_row
+from sightline.web.workstation.store.log import SentBatch, append_events, append_ops, read_ops
 from sightline.web.workstation.store.tables import image, read, task
 
 router = APIRouter()
@@ -39,7 +45,7 @@ def get_worklist(
     """A page of one's own queue."""
     require(person, "mark")
     with desk.database.reading() as connection:
-        return page_of(connection, person.id, Question(task or None, state or None, q, sort, after or None, limit))
+        return read_page(connection, person.id, Question(task or None, state or None, q, sort, after or None, limit))
 
 
 @router.get("/worklist/next")
@@ -48,11 +54,11 @@ def get_next(person: Signed, desk: Desk, task: str | None = None, after: str | N
     require(person, "mark")
     with desk.database.reading() as connection:
         row = desk.own_read(connection, after, person) if after else None
-        found = next_read(connection, person.id, task or None, row)
-        return {"read": found, "images": _images_of_read(connection, found)}
+        found = find_next_read(connection, person.id, task or None, row)
+        return {"read": found, "images": _list_images_of_read(connection, found)}
 
 
-def _images_of_read(connection: Any, read_id: str | None) -> list[str]:
+def _list_images_of_read(connection: Any, read_id: str | None) -> list[str]:
     if read_id is None:
         return []
     keys = select(image.c.key).join(read, read.c.study == image.c.study).where(read.c.id == read_id)
@@ -65,37 +71,37 @@ def get_read(read_id: str, person: Signed, desk: Desk) -> dict[str, Any]:
     require(person, "mark")
     with desk.database.reading() as connection:
         row = desk.own_read(connection, read_id, person)
-        if row["not_before"] is not None and row["not_before"] > now_text():
-            raise Refused(409, f"This study waits until {row['not_before'][:10]}.", "Read others meanwhile.")
+        if row["not_before"] is not None and row["not_before"] > format_now():
+            raise RefusedRequest(409, f"This study waits until {row['not_before'][:10]}.", "Read others meanwhile.")
         spec = json.loads(row["spec"])
-        task_row = one_row(connection, select(task).where(task.c.id == row["task"]))
+        task_row = read_one_row(connection, select(task).where(task.c.id == row["task"]))
         images = desk.images_of(connection, row["study"])
-        ops = ops_of(connection, read_id)
-        following = next_read(connection, person.id, row["task"], row)
+        ops = read_ops(connection, read_id)
+        following = find_next_read(connection, person.id, row["task"], row)
         own = {
-            "id": read_id, "task": task_json(connection, task_row), "state": row["state"], "pass": row["pass"],
+            "id": read_id, "task": build_task_json(connection, task_row), "state": row["state"], "pass": row["pass"],
             "ordinal": row["ordinal"], "warm_up": row["warm_up"], "started_at": row["started_at"],
             "submitted_at": row["submitted_at"],
             "of": connection.execute(
                 select(func.count()).where(read.c.reader == person.id, read.c.task == row["task"])
             ).scalar(),
-            "returned": _returned(ops),
-            "ops": ops, "server_seq": row["last_seq"], "state_of_marks": fold_of(ops).to_json(),
+            "returned": _find_return(ops),
+            "ops": ops, "server_seq": row["last_seq"], "state_of_marks": fold_operations(ops).to_json(),
             "view": json.loads(row["view"]),
-            "next": following and {"read": following, "images": _images_of_read(connection, following)},
-            "previous": previous_read(connection, row),
-            "aid": aid_json(connection, row), "proposals": proposals_json(connection, row, spec),
+            "next": following and {"read": following, "images": _list_images_of_read(connection, following)},
+            "previous": find_previous_read(connection, row),
+            "aid": build_aid_json(connection, row), "proposals": build_proposals_json(connection, row, spec),
         }  # fmt: skip
-    pictures = images_json(desk, images)
-    title = title_of(row["ordinal"], row["study_id"], shows_ids=spec["shows_ids"])
+    pictures = build_images_json(desk, images)
+    title = choose_title(row["ordinal"], row["study_id"], shows_ids=spec["shows_ids"])
     study = {"key": row["study"], "title": title, "label_hint": None, "images": pictures}
     if row["started_at"] is None:
         with desk.database.writing() as connection:
             write_audit(connection, person.id, "open", read_id, {})
-    return own | {"study": study, "hanging": hanging_of(pictures), "read_only": _read_only(row, pictures)}
+    return own | {"study": study, "hanging": plan_hanging(pictures), "read_only": _read_only(row, pictures)}
 
 
-def _returned(ops: list[dict[str, Any]]) -> dict[str, Any] | None:
+def _find_return(ops: list[dict[str, Any]]) -> dict[str, Any] | None:
     """The comment with which a read came back, while it is open again."""
     for one in reversed(ops):
         if one["kind"] == "submit":
@@ -120,26 +126,26 @@ def _read_only(row: Any, pictures: list[dict[str, Any]]) -> dict[str, str] | Non
 async def post_ops(read_id: str, request: Request, person: Signed, desk: Desk) -> dict[str, Any]:
     """Store a batch of operations: all of it, or nothing."""
     require(person, "mark")
-    given, sent = await _batch(request, "ops", MOST_OPS)
+    given, sent = await _read_batch(request, "ops", MOST_OPS)
     return await run_in_threadpool(_store_ops, read_id, given, sent, person, desk)
 
 
-def _store_ops(read_id: str, given: list[Any], sent: Sent, person: Signed, desk: Desk) -> dict[str, Any]:
+def _store_ops(read_id: str, given: list[Any], sent: SentBatch, person: Signed, desk: Desk) -> dict[str, Any]:
     with desk.database.reading() as connection:
         row = desk.own_read(connection, read_id, person)
         spec = json.loads(row["spec"])
-        around = desk.surroundings(connection, row["study"], spec)
+        around = desk.build_mark_context(connection, row["study"], spec)
         images = desk.images_of(connection, row["study"])
-    if any(picture["changed"] for picture in images_json(desk, images)):
-        raise Refused(409, "A picture of this study was changed on the disk.", "Ask the lead.", state="changed")
+    if any(picture["changed"] for picture in build_images_json(desk, images)):
+        raise RefusedRequest(409, "A picture of this study was changed on the disk.", "Ask the lead.", state="changed")
     with desk.database.writing() as connection:
-        saved, last, state = append_ops(connection, row, given, around, sent, asked=question_of(spec), who=person.id)
+        saved, last, state = append_ops(connection, row, given, around, sent, asked=build_question(spec), who=person.id)
         if state == "submitted" and row["state"] != "submitted":
-            _wash_out(connection, row, spec)
+            _postpone_later_passes(connection, row, spec)
     return {"saved": saved, "server_seq": last, "state": state}
 
 
-def _wash_out(connection: Any, row: Any, spec: dict[str, Any]) -> None:
+def _postpone_later_passes(connection: Any, row: Any, spec: dict[str, Any]) -> None:
     """The same reader's later reads of the study wait for so many days."""
     days = float(spec["days_between"])
     if days <= 0:
@@ -150,7 +156,7 @@ def _wash_out(connection: Any, row: Any, spec: dict[str, Any]) -> None:
     connection.execute(update(read).where(*same, *later).values(not_before=until))
 
 
-async def _batch(request: Request, name: str, most: int) -> tuple[list[Any], Sent]:
+async def _read_batch(request: Request, name: str, most: int) -> tuple[list[Any], SentBatch]:
     received = time.time() * 1000.0
     body = await request.body()
     try:
@@ -158,15 +164,15 @@ async def _batch(request: Request, name: str, most: int) -> tuple[list[Any], Sen
         items = given[name]
         mono, at = given.get("sent_mono_ms"), given.get("sent_at_ms")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise Refused(400, f"An object with {name} was expected.", "Load the page again.") from None
+        raise RefusedRequest(400, f"An object with {name} was expected.", "Load the page again.") from None
     if not isinstance(items, list):
-        raise Refused(400, f"{name} must be a list.", "Load the page again.")
+        raise RefusedRequest(400, f"{name} must be a list.", "Load the page again.")
     if len(items) > most:
-        raise Refused(413, f"At most {most} at once; got {len(items)}.", "Send them in parts.")
+        raise RefusedRequest(413, f"At most {most} at once; got {len(items)}.", "Send them in parts.")
     if name == "ops" and len(body) > 1024 * 1024 and b'"counts"' not in body:
-        raise Refused(413, "The operations are too long.", "Send fewer at once.")
+        raise RefusedRequest(413, "The operations are too long.", "Send fewer at once.")
     times = [float(x) if isinstance(x, (int, float)) and math.isfinite(x) else None for x in (mono, at)]
-    return items, Sent(received, times[0], times[1])
+    return items, SentBatch(received, times[0], times[1])
 
 
 @router.get("/reads/{read_id}/ops")
@@ -175,7 +181,7 @@ def get_ops(read_id: str, person: Signed, desk: Desk, after: int = 0) -> dict[st
     require(person, "mark")
     with desk.database.reading() as connection:
         row = desk.own_read(connection, read_id, person)
-        return {"ops": ops_of(connection, read_id, after), "server_seq": row["last_seq"], "state": row["state"]}
+        return {"ops": read_ops(connection, read_id, after), "server_seq": row["last_seq"], "state": row["state"]}
 
 
 @router.put("/reads/{read_id}/view", status_code=204)
@@ -184,13 +190,13 @@ async def put_view(read_id: str, request: Request, person: Signed, desk: Desk) -
     require(person, "mark")
     try:
         given = json.loads(await request.body())
-        text = canonical(given) if isinstance(given, dict) else ""
+        text = format_canonical(given) if isinstance(given, dict) else ""
     except (ValueError, RecursionError):
         text = ""
     if not text:
-        raise Refused(400, "An object was expected.", "Load the page again.")
+        raise RefusedRequest(400, "An object was expected.", "Load the page again.")
     if len(text) > 32_768:
-        raise Refused(413, "The state of the view is too long.", "Keep it below 32 kB.")
+        raise RefusedRequest(413, "The state of the view is too long.", "Keep it below 32 kB.")
     await run_in_threadpool(_store_view, read_id, text, person, desk)
     return Response(status_code=204)
 
@@ -205,11 +211,11 @@ def _store_view(read_id: str, text: str, person: Signed, desk: Desk) -> None:
 async def post_events(read_id: str, request: Request, person: Signed, desk: Desk) -> dict[str, int]:
     """Store what the clock needs."""
     require(person, "mark")
-    given, sent = await _batch(request, "events", MOST_EVENTS)
+    given, sent = await _read_batch(request, "events", MOST_EVENTS)
     return await run_in_threadpool(_store_events, read_id, given, sent, person, desk)
 
 
-def _store_events(read_id: str, given: list[Any], sent: Sent, person: Signed, desk: Desk) -> dict[str, int]:
+def _store_events(read_id: str, given: list[Any], sent: SentBatch, person: Signed, desk: Desk) -> dict[str, int]:
     with desk.database.writing() as connection:
         desk.own_read(connection, read_id, person)
         saved, highest = append_events(connection, read_id, given, sent)
@@ -220,10 +226,10 @@ def _store_events(read_id: str, given: list[Any], sent: Sent, person: Signed, de
 def get_clock(read_id: str, person: Signed, desk: Desk) -> dict[str, Any]:
     """Times of one's own read after submission, or of anybody's for the lead."""
     with desk.database.reading() as connection:
-        row = first_row(connection, select(read).where(read.c.id == read_id))
+        row = read_first_row(connection, select(read).where(read.c.id == read_id))
         mine = row is not None and row["reader"] == person.id
         if row is None or not (mine or "plan" in person.may):
-            raise Refused(404, "There is no such read.", "Go back to the worklist.")
+            raise RefusedRequest(404, "There is no such read.", "Go back to the worklist.")
         if row["state"] != "submitted":
-            raise Refused(409, "The read is not submitted yet.", "Times are given after that.")
-        return clock_json(connection, read_id)
+            raise RefusedRequest(409, "The read is not submitted yet.", "Times are given after that.")
+        return build_clock_json(connection, read_id)

@@ -21,13 +21,13 @@ from sightline.web.workstation.marks.operations import OperationRefused
 from sightline.web.workstation.reading.outcomes import OutcomeRefused
 from sightline.web.workstation.reading.tasks import TaskRefused
 from sightline.web.workstation.reading.worklist import QuestionRefused
-from sightline.web.workstation.service import NotThere
+from sightline.web.workstation.service import NotFound
 from sightline.web.workstation.store.log import LogConflict
 
 _log = logging.getLogger("sightline.workstation")
 
 
-class Refused(SightlineError):
+class RefusedRequest(SightlineError):
     """A request that is refused.
 
     Attributes:
@@ -43,9 +43,9 @@ class Refused(SightlineError):
         self.status, self.headers, self.more = status, dict(headers or {}), more
 
 
-def refusal_of(error: SightlineError) -> tuple[int, dict[str, Any], dict[str, str]]:
+def describe_refusal(error: SightlineError) -> tuple[int, dict[str, Any], dict[str, str]]:
     """Status, what else the answer says, and headers of an error."""
-    if isinstance(error, Refused):
+    if isinstance(error, RefusedRequest):
         return error.status, error.more, error.headers
     if isinstance(error, OperationRefused):
         return error.status, {"field": error.field, "op": error.op}, {}
@@ -56,7 +56,7 @@ def refusal_of(error: SightlineError) -> tuple[int, dict[str, Any], dict[str, st
     if isinstance(error, LogConflict):
         more = {"conflicts": error.conflicts} | ({"state": error.state} if error.state else {})
         return 409, more, {}
-    if isinstance(error, NotThere):
+    if isinstance(error, NotFound):
         return 404, {}, {}
     if isinstance(error, QuestionRefused):
         return 422, {"field": error.field}, {}
@@ -72,7 +72,7 @@ def register(app: FastAPI) -> None:
 
     @app.exception_handler(SightlineError)
     def on_ours(request: Request, error: SightlineError) -> JSONResponse:
-        status, more, headers = refusal_of(error)
+        status, more, headers = describe_refusal(error)
         body = {"message": error.message, "remedy": error.remedy, **more}
         return JSONResponse(body, status_code=status, headers=headers)
 

@@ -14,9 +14,9 @@ from sqlalchemy import Connection
 
 from sightline.errors import RunError
 from sightline.metrics.agreement.masks import dice
-from sightline.metrics.agreement.report import AgreementRow, Reading, agreement_table, study_dice
-from sightline.web.workstation.exchange.cohort_export import AGREEMENT_COLUMNS, agreement_row
-from sightline.web.workstation.exchange.readings import finished_reads, readings_of
+from sightline.metrics.agreement.report import AgreementRow, Reading, build_agreement_table, compute_study_dice
+from sightline.web.workstation.exchange.cohort_export import AGREEMENT_COLUMNS, build_agreement_row
+from sightline.web.workstation.exchange.readings import build_readings, list_finished_reads
 from sightline.web.workstation.marks.clock import RULE
 from sightline.web.workstation.reading.outcomes import LETTERS
 from sightline.web.workstation.service import Workstation
@@ -31,7 +31,7 @@ def pseudonymise(readings: Sequence[Reading], *, names: bool) -> tuple[list[Read
     return [replace(one, reader=letters[one.reader]) for one in readings], [letters[name] for name in known]
 
 
-def agreement_json(
+def build_agreement_json(
     desk: Workstation, connection: Connection, task_id: str, *, names: bool, hidden: set[str],
     titles: Mapping[str, str], replicates: int = 500,
 ) -> dict[str, Any]:  # fmt: skip
@@ -46,21 +46,21 @@ def agreement_json(
         titles: of studies, by key.
         replicates: of the bootstrap.
     """
-    reads = [one for one in finished_reads(connection, task_id=task_id) if one.row["study"] not in hidden]
-    readings, readers = pseudonymise(readings_of(desk, connection, reads), names=names)
-    table = agreement_table(readings, desk.classes, replicates=replicates) if readings else []
-    by_dice = study_dice(readings)
+    reads = [one for one in list_finished_reads(connection, task_id=task_id) if one.row["study"] not in hidden]
+    readings, readers = pseudonymise(build_readings(desk, connection, reads), names=names)
+    table = build_agreement_table(readings, desk.classes, replicates=replicates) if readings else []
+    by_dice = compute_study_dice(readings)
     labels: dict[str, list[str | None]] = {}
     for one in readings:
         if one.number == 1:
             labels.setdefault(one.study, []).append(one.label)
     studies = [
         {
-            "study": key, "title": titles.get(key, ""), "dice": by_dice.get(key), "labels": said,
-            "disagreement": disagreement_of(by_dice.get(key), said),
+            "study": key, "title": titles.get(key, ""), "dice": by_dice.get(key), "labels": given,
+            "disagreement": measure_disagreement(by_dice.get(key), given),
         }
-        for key, said in labels.items()
-        if len(said) > 1
+        for key, given in labels.items()
+        if len(given) > 1
     ]  # fmt: skip
     studies.sort(key=lambda row: -float(row["disagreement"]))  # type: ignore[arg-type]
     rows = [
@@ -73,23 +73,23 @@ def agreement_json(
     ]  # fmt: skip
     return {
         "task": task_id, "readers": readers, "estimates": rows, "studies": studies, "hidden": len(hidden), "rule": RULE,
-        "matrix": {"measure": "Dice", "values": _matrix(readings, readers)},
+        "matrix": {"measure": "Dice", "values": _build_matrix(readings, readers)},
     }  # fmt: skip
 
 
-def disagreement_of(overlap: float | None, labels: Sequence[str | None]) -> float:
+def measure_disagreement(overlap: float | None, labels: Sequence[str | None]) -> float:
     """How much readers differ on a study, 0 to 2: 1 minus Dice, plus the share of pairs with other labels."""
     pairs = list(itertools.combinations([label for label in labels if label is not None], 2))
     other = sum(a != b for a, b in pairs) / len(pairs) if pairs else 0.0
     return (0.0 if overlap is None else 1.0 - overlap) + other
 
 
-def _matrix(readings: Sequence[Reading], readers: Sequence[str]) -> list[list[float | None]]:
+def _build_matrix(readings: Sequence[Reading], readers: Sequence[str]) -> list[list[float | None]]:
     """Mean Dice of each pair of readers; on the diagonal that of a reader's first and second pass."""
     by_key = {(one.reader, one.number, one.study): one for one in readings}
     studies = sorted({one.study for one in readings})
 
-    def mean(first: tuple[str, int], second: tuple[str, int]) -> float | None:
+    def average(first: tuple[str, int], second: tuple[str, int]) -> float | None:
         values = []
         for s in studies:
             a, b = by_key.get((*first, s)), by_key.get((*second, s))
@@ -97,7 +97,7 @@ def _matrix(readings: Sequence[Reading], readers: Sequence[str]) -> list[list[fl
                 values += [dice(a.masks[key], b.masks[key]) for key in a.masks.keys() & b.masks.keys()]
         return float(np.mean(values)) if values else None
 
-    return [[mean((a, 1), (b, 2 if a == b else 1)) for b in readers] for a in readers]
+    return [[average((a, 1), (b, 2 if a == b else 1)) for b in readers] for a in readers]
 
 
 def write_agreement(desk: Workstation, out: Path, *, names: bool) -> int:
@@ -107,21 +107,21 @@ def write_agreement(desk: Workstation, out: Path, *, names: bool) -> int:
         RunError: nobody has finished a read.
     """
     with desk.database.reading() as connection:
-        reads = finished_reads(connection)
+        reads = list_finished_reads(connection)
         if not reads:
             raise RunError("No read is finished.", "Submit studies first.")
         tasks = list(dict.fromkeys((one.row["task"], one.row["task_name"]) for one in reads))
         tables: list[tuple[str, list[AgreementRow], int]] = []
         for task_id, name in tasks:
             own = [one for one in reads if one.row["task"] == task_id]
-            readings, _ = pseudonymise(readings_of(desk, connection, own), names=names)
-            tables.append((name, agreement_table(readings, desk.classes), len(own)))
+            readings, _ = pseudonymise(build_readings(desk, connection, own), names=names)
+            tables.append((name, build_agreement_table(readings, desk.classes), len(own)))
     out.mkdir(parents=True, exist_ok=True)
     with (out / "agreement.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, ("task", *AGREEMENT_COLUMNS), lineterminator="\r\n")
         writer.writeheader()
         for name, table, _ in tables:
-            writer.writerows({"task": name, **agreement_row(row)} for row in table)
+            writer.writerows({"task": name, **build_agreement_row(row)} for row in table)
     _write_html(desk, out, tables)
     return sum(len(table) for _, table, _ in tables)
 

@@ -21,15 +21,20 @@ from sightline.errors import GeometryError, LayoutError
 from sightline.io.files import require_no_content, write_text
 from sightline.io.tables import read_json
 from sightline.structures.frame import Frame
-from sightline.web.workstation.exchange.readings import FinishedRead, finished_reads, images_by_study, shape_of
+from sightline.web.workstation.exchange.readings import (
+    FinishedRead,
+    find_shape,
+    group_images_by_study,
+    list_finished_reads,
+)
 from sightline.web.workstation.marks.operations import MarkContext, OperationRefused, check_mark
-from sightline.web.workstation.marks.regions import mask_of_runs, region_of_mark, runs_of_mask
+from sightline.web.workstation.marks.regions import build_region, decode_runs, encode_runs
 from sightline.web.workstation.service import Workstation
 
 ANY = "mark"
 
 
-def annotation_of(mark: Mapping[str, Any], shape: tuple[int, int]) -> tuple[dict[str, Any], str]:
+def build_annotation(mark: Mapping[str, Any], shape: tuple[int, int]) -> tuple[dict[str, Any], str]:
     """A COCO annotation of a mark (bbox, area, segmentation), and why it is not the mark itself, if so.
 
     Args:
@@ -43,14 +48,14 @@ def annotation_of(mark: Mapping[str, Any], shape: tuple[int, int]) -> tuple[dict
         rings = [[x for row, column in part for x in (column, row)] for part in mark["parts"]]
         points = np.array([point for part in mark["parts"] for point in part])
         low, high = points.min(axis=0), points.max(axis=0)
-        area = sum(abs(_shoelace(part)) for part in mark["parts"])
+        area = sum(abs(_compute_shoelace(part)) for part in mark["parts"])
         box = [low[1], low[0], high[1] - low[1], high[0] - low[0]]
         return {"bbox": [float(x) for x in box], "area": area, "segmentation": rings, "iscrowd": 0}, ""
     why = "" if mark["kind"] == "mask" else "COCO has no lines: the mask of the stroke was written"
-    pixels = region_of_mark(mark).draw(Frame.of_image(shape)) > 0
+    pixels = build_region(mark).draw(Frame.of_image(shape)) > 0
     if mark["kind"] == "mask":
-        pixels = mask_of_runs(mark["size"], mark["counts"])
-    size, counts = runs_of_mask(np.asarray(pixels, dtype=bool))
+        pixels = decode_runs(mark["size"], mark["counts"])
+    size, counts = encode_runs(np.asarray(pixels, dtype=bool))
     inside = np.argwhere(pixels)
     low, high = (inside.min(axis=0), inside.max(axis=0) + 1) if len(inside) else (np.zeros(2), np.zeros(2))
     box = [float(low[1]), float(low[0]), float(high[1] - low[1]), float(high[0] - low[0])]
@@ -58,7 +63,7 @@ def annotation_of(mark: Mapping[str, Any], shape: tuple[int, int]) -> tuple[dict
     return {"bbox": box, "area": int(pixels.sum()), "segmentation": shape_of_it, "iscrowd": 0}, why
 
 
-def _shoelace(part: Sequence[Sequence[float]]) -> float:
+def _compute_shoelace(part: Sequence[Sequence[float]]) -> float:
     ring = np.asarray(part, dtype=np.float64)
     after = np.roll(ring, -1, axis=0)
     return float((ring[:, 0] * after[:, 1] - ring[:, 1] * after[:, 0]).sum() / 2.0)
@@ -77,11 +82,11 @@ def export_coco(desk: Workstation, destination: Path, whose: str = "each") -> tu
     """
     require_no_content(destination)
     with desk.database.reading() as connection:
-        reads = [one for one in finished_reads(connection) if whose in ("each", one.reader)]
-        images = images_by_study(connection)
+        reads = [one for one in list_finished_reads(connection) if whose in ("each", one.reader)]
+        images = group_images_by_study(connection)
     if not reads and whose != "each":
         raise LayoutError(f"There is no finished read of {whose!r}.", "Look at `sightline readers list`.")
-    document, left_out = coco_document(desk, reads, images)
+    document, left_out = build_coco_document(desk, reads, images)
     destination.mkdir(parents=True, exist_ok=True)
     write_text(destination / "annotations.json", json.dumps(document, allow_nan=False))
     with (destination / "left_out.csv").open("w", encoding="utf-8", newline="") as file:
@@ -91,7 +96,7 @@ def export_coco(desk: Workstation, destination: Path, whose: str = "each") -> tu
     return len(document["annotations"]), len(left_out)
 
 
-def coco_document(
+def build_coco_document(
     desk: Workstation, reads: Sequence[FinishedRead], images: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> tuple[dict[str, Any], list[tuple[str, str, str]]]:
     """The document, and what COCO could not hold: image, mark, why."""
@@ -102,7 +107,7 @@ def coco_document(
     left_out: list[tuple[str, str, str]] = []
     ids: dict[str, tuple[int, tuple[int, ...]]] = {}
     for row in (row for rows in images.values() for row in rows):
-        shape = shape_of(desk, row)
+        shape = find_shape(desk, row)
         if shape is None or len(shape) != 2:
             left_out.append(
                 (row["image_id"], "", "COCO holds pictures of two axes" if shape else "the picture is gone")
@@ -116,7 +121,7 @@ def coco_document(
             if mark["image"] not in ids:
                 continue
             image_id, shape = ids[mark["image"]]
-            body, why = annotation_of(mark, (shape[0], shape[1]))
+            body, why = build_annotation(mark, (shape[0], shape[1]))
             if why:
                 left_out.append((records[image_id - 1]["image_id"], mark["id"], why))
             attributes = {"reader": one.reader, "pass": one.row["pass"], "role": mark["role"], "mark": mark["id"]}
@@ -127,7 +132,7 @@ def coco_document(
     return {"info": head, "licenses": [], "images": records, "annotations": annotations, "categories": kinds}, left_out
 
 
-def marks_of_coco(
+def read_coco_marks(
     path: Path, names: Mapping[str, str], around: MarkContext, role: str
 ) -> tuple[dict[str, list[dict[str, Any]]], list[tuple[str, str]]]:
     """Marks by image key out of a COCO document, and what could not be used: which annotation, why.
@@ -153,8 +158,8 @@ def marks_of_coco(
         file = Path(str(record.get("file_name", ""))).name
         # Label Studio puts eight letters and a dash before the name of an uploaded file
         uploaded = [file[9:]] if len(file) > 9 and file[8] == "-" else []
-        said = [record.get("image_id"), record.get("file_name"), file, *uploaded]
-        found = next((names[str(name)] for name in said if str(name) in names), None)
+        names_given = [record.get("image_id"), record.get("file_name"), file, *uploaded]
+        found = next((names[str(name)] for name in names_given if str(name) in names), None)
         if found is not None:
             keys[record.get("id")], sizes[record.get("id")] = found, (record.get("height"), record.get("width"))
     listed = document.get("categories")
@@ -174,7 +179,7 @@ def marks_of_coco(
             shape = around.shapes[key]
             if shape is not None and tuple(sizes[annotation["image_id"]]) != tuple(shape):
                 raise ValueError(f"its image is of {sizes[annotation['image_id']]}, ours of {tuple(shape)}")
-            mark = _mark_of(annotation, classes, around, role, shape)
+            mark = _build_mark(annotation, classes, around, role, shape)
             check_mark(mark, around, shape)
             marks.setdefault(key, []).append(mark)
         except OperationRefused as error:
@@ -184,22 +189,22 @@ def marks_of_coco(
     return marks, rejects
 
 
-def _mark_of(
+def _build_mark(
     annotation: Mapping[str, Any], classes: Mapping[Any, Any], around: MarkContext, role: str,
     shape: tuple[int, ...] | None,
 ) -> dict[str, Any]:  # fmt: skip
-    said = classes.get(annotation.get("category_id"))
+    label = classes.get(annotation.get("category_id"))
     own = annotation.get("attributes") or {}
     mark: dict[str, Any] = {
         "id": str(uuid.uuid4()), "role": own.get("role", role) if own.get("role") in around.roles else role,
-        "label": said if said in around.classes else None, "source": "imported",
+        "label": label if label in around.classes else None, "source": "imported",
     }  # fmt: skip
-    if mark["label"] is None and isinstance(said, str) and said != ANY:
-        mark["name"] = said[:100]
+    if mark["label"] is None and isinstance(label, str) and label != ANY:
+        mark["name"] = label[:100]
     segmentation = annotation.get("segmentation")
     if isinstance(segmentation, dict):
         pixels: NDArray[np.bool_] = decode(segmentation)
-        size, counts = runs_of_mask(pixels)
+        size, counts = encode_runs(pixels)
         return mark | {"kind": "mask", "size": size, "counts": counts}
     if segmentation:
         parts = [[[float(y), float(x)] for x, y in zip(r[::2], r[1::2], strict=True)] for r in segmentation]

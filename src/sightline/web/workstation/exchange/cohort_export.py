@@ -16,8 +16,8 @@ from sqlalchemy import Connection, select
 
 from sightline.errors import LayoutError
 from sightline.io.files import require_no_content, write_text
-from sightline.metrics.agreement.report import AgreementRow, agreement_table
-from sightline.metrics.agreement.staple import Rule, merged_mask
+from sightline.metrics.agreement.report import AgreementRow, build_agreement_table
+from sightline.metrics.agreement.staple import Rule, merge_masks
 from sightline.structures.case import PROPOSED_BY, Case, Cohort
 from sightline.structures.gaze import Gaze
 from sightline.structures.regions import Mask, Region
@@ -25,19 +25,19 @@ from sightline.structures.tag import Tag
 from sightline.web.workstation.exchange.reader_study import write_study
 from sightline.web.workstation.exchange.readings import (
     FinishedRead,
-    finished_reads,
-    images_by_study,
-    mask_of,
-    readings_of,
-    shape_of,
+    build_readings,
+    draw_mask,
+    find_shape,
+    group_images_by_study,
+    list_finished_reads,
 )
 from sightline.web.workstation.marks.clock import RULE
-from sightline.web.workstation.marks.regions import region_of_mark
-from sightline.web.workstation.reading.outcomes import latest_outcomes
+from sightline.web.workstation.marks.regions import build_region
+from sightline.web.workstation.reading.outcomes import find_latest_outcomes
 from sightline.web.workstation.service import Workstation
-from sightline.web.workstation.store.audit import canonical
-from sightline.web.workstation.store.database import all_rows
-from sightline.web.workstation.store.log import ops_of
+from sightline.web.workstation.store.audit import format_canonical
+from sightline.web.workstation.store.database import read_all_rows
+from sightline.web.workstation.store.log import read_ops
 from sightline.web.workstation.store.tables import audit, outcome, proposal
 
 RULES = ("each", "consensus", "union", "intersection", "majority", "staple")
@@ -49,7 +49,7 @@ READS_COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportSummary:
     """What an export wrote.
 
     Attributes:
@@ -67,7 +67,7 @@ class Exported:
     left_out: tuple[tuple[str, str], ...]
 
 
-def regions_by_image(
+def merge_regions_by_image(
     desk: Workstation, connection: Connection, reads: Sequence[FinishedRead], whose: str
 ) -> dict[str, list[Region]]:
     """The regions of each image, as a rule makes them of several readers' marks.
@@ -83,9 +83,9 @@ def regions_by_image(
     names = {one.reader for one in first}
     if whose not in RULES and whose not in names:
         raise LayoutError(f"There is no finished read of {whose!r}.", f"Known: {', '.join([*RULES, *sorted(names)])}.")
-    images = images_by_study(connection)
+    images = group_images_by_study(connection)
     made: dict[str, list[Region]] = {}
-    outcomes = latest_outcomes(connection) if whose == "consensus" else {}
+    outcomes = find_latest_outcomes(connection) if whose == "consensus" else {}
     by_study: dict[str, list[FinishedRead]] = {}
     for one in first:
         by_study.setdefault(one.row["study"], []).append(one)
@@ -94,22 +94,22 @@ def regions_by_image(
         for row in rows:
             if decided is not None:
                 own = [mark for mark in json.loads(decided["marks"]) if mark["image"] == row["key"]]
-                made[row["key"]] = [region_of_mark(mark, "consensus") for mark in own]
+                made[row["key"]] = [build_region(mark, "consensus") for mark in own]
                 continue
             there = [one for one in by_study.get(study_key, []) if whose in RULES or one.reader == whose]
             if whose == "each" or whose not in RULES:
-                regions = [region_of_mark(mark, one.reader) for one in there for mark in one.marks_on(row["key"])]
+                regions = [build_region(mark, one.reader) for one in there for mark in one.marks_on(row["key"])]
             else:
-                regions = _merged(desk, row, there, "staple" if whose == "consensus" else whose, whose)
+                regions = _merge_regions(desk, row, there, "staple" if whose == "consensus" else whose, whose)
             if there:
                 made[row["key"]] = regions
     return made
 
 
-def _merged(
+def _merge_regions(
     desk: Workstation, row: Mapping[str, Any], reads: Sequence[FinishedRead], rule: str, name: str
 ) -> list[Region]:
-    shape = shape_of(desk, row)
+    shape = find_shape(desk, row)
     marks = [one.marks_on(row["key"]) for one in reads]
     kinds = list(dict.fromkeys((mark["role"], mark["label"]) for own in marks for mark in own))
     if not kinds or shape is None:
@@ -118,24 +118,24 @@ def _merged(
     rules: dict[str, Rule] = {k: k for k in ("union", "intersection", "majority", "staple")}
     for role, label in kinds:
         votes = np.stack(
-            [mask_of([m for m in own if (m["role"], m["label"]) == (role, label)], shape) for own in marks]
+            [draw_mask([m for m in own if (m["role"], m["label"]) == (role, label)], shape) for own in marks]
         )
-        merged = merged_mask(votes, rules[rule])
+        merged = merge_masks(votes, rules[rule])
         if merged.any():
             regions.append(Mask(merged, Tag(role, label, name)))
     return regions
 
 
-def cohort_of(
+def build_cohort(
     desk: Workstation, connection: Connection, reads: Sequence[FinishedRead], whose: str
 ) -> tuple[Cohort, list[tuple[str, str]]]:
     """The cohort with the readers' marks in place of the marks it had; gaze stays.
 
     Pictures that are gone or were changed since they were marked are left out, with the reason.
     """
-    regions = regions_by_image(desk, connection, reads, whose)
-    by_id = {row["image_id"]: row for rows in images_by_study(connection).values() for row in rows}
-    labels = _labels(reads)
+    regions = merge_regions_by_image(desk, connection, reads, whose)
+    by_id = {row["image_id"]: row for rows in group_images_by_study(connection).values() for row in rows}
+    labels = _vote_labels(reads)
     cases: list[Case] = []
     left_out: list[tuple[str, str]] = []
     for case in desk.cohort:
@@ -143,19 +143,19 @@ def cohort_of(
         if not case.image.is_file():
             left_out.append((case.case_id, "the picture is gone"))
             continue
-        if desk.looked_at(row)[1] and row["key"] in regions:
+        if desk.compare_with_first_look(row)[1] and row["key"] in regions:
             left_out.append((case.case_id, "the picture was changed since it was first opened here"))
             continue
         kept = tuple(region for region in case.regions if isinstance(region, Gaze))
         label = labels.get(case.study_id, case.label) if desk.unlabelled else case.label
-        shape = case.shape or shape_of(desk, row)
+        shape = case.shape or find_shape(desk, row)
         cases.append(replace(case, regions=kept + tuple(regions.get(row["key"], [])), label=label, shape=shape))
     about = dict(desk.cohort.about) | {"marks": f"workstation, readers: {whose}", "marks from": desk.row["id"]}
     assisted = sorted({one.row["task_name"] for one in reads if one.source == "assisted"})
     if assisted:
         about["marks from proposals"] = f"tasks {', '.join(assisted)}: no test of the run that proposed them"
     about.pop(PROPOSED_BY, None)
-    if weights := proposing_weights(connection, [one for one in reads if whose in RULES or one.reader == whose]):
+    if weights := find_proposing_weights(connection, [one for one in reads if whose in RULES or one.reader == whose]):
         about[PROPOSED_BY] = " ".join(weights)
     classes = desk.cohort.classes
     if desk.unlabelled and all(case.label != classes[0] for case in cases):
@@ -163,23 +163,23 @@ def cohort_of(
     return replace(desk.cohort, cases=tuple(cases), classes=classes, about=about), left_out
 
 
-def proposing_weights(connection: Connection, reads: Sequence[FinishedRead]) -> list[str]:
+def find_proposing_weights(connection: Connection, reads: Sequence[FinishedRead]) -> list[str]:
     """SHA-256 of the weights of runs whose proposals became marks in reads, accepted or edited."""
-    taken = {one for each in reads for one, came in each.fold.proposals.items() if came != "rejected"}
+    taken = {one for each in reads for one, outcome in each.fold.proposals.items() if outcome != "rejected"}
     rows = connection.execute(select(proposal.c.id, proposal.c.weights))
     return sorted({str(weights) for key, weights in rows if key in taken})
 
 
-def _labels(reads: Sequence[FinishedRead]) -> dict[str, str]:
+def _vote_labels(reads: Sequence[FinishedRead]) -> dict[str, str]:
     """The label most readers gave a study; of as many, the one given first."""
-    said: dict[str, Counter[str]] = {}
+    votes: dict[str, Counter[str]] = {}
     for one in reads:
         if one.fold.answers.label is not None and int(one.row["pass"]) == 1:
-            said.setdefault(one.row["study_id"], Counter())[one.fold.answers.label] += 1
-    return {study_id: counts.most_common(1)[0][0] for study_id, counts in said.items()}
+            votes.setdefault(one.row["study_id"], Counter())[one.fold.answers.label] += 1
+    return {study_id: counts.most_common(1)[0][0] for study_id, counts in votes.items()}
 
 
-def export_folder(desk: Workstation, destination: Path, whose: str = "each") -> Exported:
+def export_folder(desk: Workstation, destination: Path, whose: str = "each") -> ExportSummary:
     """Write the cohort and, beside its tables, `readings/`.
 
     Args:
@@ -194,9 +194,9 @@ def export_folder(desk: Workstation, destination: Path, whose: str = "each") -> 
 
     require_no_content(destination)
     with desk.database.reading() as connection:
-        reads = finished_reads(connection)
-        cohort, left_out = cohort_of(desk, connection, reads, whose)
-        everything = finished_reads(connection, warm_up=True)
+        reads = list_finished_reads(connection)
+        cohort, left_out = build_cohort(desk, connection, reads, whose)
+        everything = list_finished_reads(connection, warm_up=True)
         partial = destination.with_name(destination.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
         try:
@@ -210,7 +210,7 @@ def export_folder(desk: Workstation, destination: Path, whose: str = "each") -> 
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     marks = [sum(not isinstance(r, Gaze) for r in case.regions) for case in cohort]
-    return Exported(len(cohort), sum(n > 0 for n in marks), sum(marks), len(everything), tuple(left_out))
+    return ExportSummary(len(cohort), sum(n > 0 for n in marks), sum(marks), len(everything), tuple(left_out))
 
 
 def write_readings(
@@ -220,29 +220,29 @@ def write_readings(
     folder.mkdir(parents=True, exist_ok=True)
     _write_table(folder / "reads.csv", READS_COLUMNS, [read_row(one) for one in reads])
     write_text(folder / "clock_rule.txt", RULE + "\n")
-    image_ids = {row["key"]: row["image_id"] for rows in images_by_study(connection).values() for row in rows}
+    image_ids = {row["key"]: row["image_id"] for rows in group_images_by_study(connection).values() for row in rows}
     lines = []
     for one in reads:
-        for stored in ops_of(connection, one.row["id"]):
+        for stored in read_ops(connection, one.row["id"]):
             mark = stored["body"].get("mark")
             strokes = mark.get("strokes") if isinstance(mark, dict) else stored["body"].get("set", {}).get("strokes")
             if strokes:
                 own = {"read": one.row["id"], "reader": one.reader, "image_id": image_ids[stored["image"]]}
                 mark_id = mark["id"] if isinstance(mark, dict) else mark
-                lines.append(canonical(own | {"mark": mark_id, "at_ms": stored["at_ms"], "strokes": strokes}))
+                lines.append(format_canonical(own | {"mark": mark_id, "at_ms": stored["at_ms"], "strokes": strokes}))
     write_text(folder / "strokes.jsonl", "".join(line + "\n" for line in lines))
     counted = [one for one in reads if not one.row["warm_up"]]
-    table = agreement_table(readings_of(desk, connection, counted), desk.cohort.classes) if counted else []
-    _write_table(folder / "agreement.csv", AGREEMENT_COLUMNS, [agreement_row(row) for row in table])
+    table = build_agreement_table(build_readings(desk, connection, counted), desk.cohort.classes) if counted else []
+    _write_table(folder / "agreement.csv", AGREEMENT_COLUMNS, [build_agreement_row(row) for row in table])
     aided = [one for one in counted if one.row["aid"] is not None]
     if aided:
         truths = {case.study_id: case.label for case in desk.cohort}
         write_study(aided, truths, desk.classes, folder / "reader_study")
     names = ("id", "task", "study", "from_read", "how", "label", "by", "at", "comment", "replaces", "marks")
-    decided = all_rows(connection, select(outcome).order_by(outcome.c.seq))
+    decided = read_all_rows(connection, select(outcome).order_by(outcome.c.seq))
     _write_table(folder / "outcomes.csv", names, decided)
-    chain = all_rows(connection, select(audit).order_by(audit.c.seq))
-    write_text(folder / "audit.jsonl", "".join(canonical(row) + "\n" for row in chain))
+    chain = read_all_rows(connection, select(audit).order_by(audit.c.seq))
+    write_text(folder / "audit.jsonl", "".join(format_canonical(row) + "\n" for row in chain))
     return table
 
 
@@ -264,7 +264,7 @@ def read_row(one: FinishedRead) -> dict[str, Any]:
 AGREEMENT_COLUMNS = ("pair", "of", "measure", "value", "low", "high", "n", "method", "why")
 
 
-def agreement_row(row: AgreementRow) -> dict[str, Any]:
+def build_agreement_row(row: AgreementRow) -> dict[str, Any]:
     """A number of agreement as a row of agreement.csv."""
     own = row.estimate
     counts = " ".join(f"{name}={count}" for name, count in own.n.items())
@@ -279,10 +279,10 @@ def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str,
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore", lineterminator="\r\n")
         writer.writeheader()
-        writer.writerows({name: _cell(row.get(name)) for name in columns} for row in rows)
+        writer.writerows({name: _guard_cell(row.get(name)) for name in columns} for row in rows)
 
 
-def _cell(value: Any) -> Any:
+def _guard_cell(value: Any) -> Any:
     """A cell that no spreadsheet takes for a formula: what readers wrote is text."""
     if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
         return "'" + value

@@ -16,7 +16,7 @@ from sightline.web.workstation.exchange.imports import import_marks, write_rejec
 from sightline.web.workstation.launch import read_studies
 from sightline.web.workstation.service import Workstation, WorkstationOptions
 from sightline.web.workstation.store.audit import write_audit
-from sightline.web.workstation.store.database import one_row, open_database
+from sightline.web.workstation.store.database import open_database, read_one_row
 from sightline.web.workstation.store.tables import workstation
 
 WHO = "command line"
@@ -32,7 +32,7 @@ def open_desk(keep: Path, cohort: Path | None, database: str | None) -> Iterator
         database: a database URL.
     """
     with open_database(keep, database) as store, store.reading() as connection:
-        place = Path(one_row(connection, select(workstation))["cohort_path"])
+        place = Path(read_one_row(connection, select(workstation))["cohort_path"])
     desk = Workstation(read_studies(cohort or place), WorkstationOptions(keep, database))
     try:
         yield desk
@@ -47,22 +47,22 @@ def export_marks(
     with open_desk(keep, cohort, database) as desk:
         if save_as == "coco":
             count, left = export_coco(desk, destination, whose)
-            said = f"{destination}: {count} annotations; {left} lines in left_out.csv"
+            message = f"{destination}: {count} annotations; {left} lines in left_out.csv"
             counts = {"annotations": count, "left out": left}
         elif save_as == "dicom":
             count, left = export_dicom(desk, destination, whose)
-            said = f"{destination}: {count} objects (SEG and SR), see objects.csv; {left} lines in left_out.csv"
+            message = f"{destination}: {count} objects (SEG and SR), see objects.csv; {left} lines in left_out.csv"
             counts = {"objects": count, "left out": left}
         else:
             done = export_folder(desk, destination, whose)
-            said = (
+            message = (
                 f"{destination}: {done.images} images, {done.marked} of them marked with {done.marks} marks, "
                 f"{done.reads} reads in readings/reads.csv; {len(done.left_out)} left out"
             )
             counts = {"images": done.images, "marks": done.marks, "left out": len(done.left_out)}
         with desk.database.writing() as connection:
             write_audit(connection, WHO, "export", save_as, {"readers": whose, **counts})
-    return said
+    return message
 
 
 def import_into(

@@ -19,10 +19,10 @@ from sightline.errors import GeometryError, LayoutError, SightlineError
 from sightline.io.files import require_no_content
 from sightline.structures.gaze import Gaze
 from sightline.structures.regions import Box, Mask, Polygon, Region
-from sightline.web.workstation.exchange.cohort_export import RULES, regions_by_image
-from sightline.web.workstation.exchange.readings import FinishedRead, finished_reads, images_by_study
+from sightline.web.workstation.exchange.cohort_export import RULES, merge_regions_by_image
+from sightline.web.workstation.exchange.readings import FinishedRead, group_images_by_study, list_finished_reads
 from sightline.web.workstation.service import Workstation
-from sightline.web.workstation.store.database import all_rows
+from sightline.web.workstation.store.database import read_all_rows
 from sightline.web.workstation.store.tables import reader
 
 _TOLD = "a report refers to an image by the UIDs of its DICOM file"
@@ -43,10 +43,10 @@ def export_dicom(desk: Workstation, destination: Path, whose: str = "each") -> t
 
     require_no_content(destination)
     with desk.database.reading() as connection:
-        reads = finished_reads(connection)
-        marked = regions_by_image(desk, connection, reads, whose)
-        images = [row for rows in images_by_study(connection).values() for row in rows]
-        accounts = [row["name"] for row in all_rows(connection, select(reader.c.name).order_by(reader.c.made_at))]
+        reads = list_finished_reads(connection)
+        marked = merge_regions_by_image(desk, connection, reads, whose)
+        images = [row for rows in group_images_by_study(connection).values() for row in rows]
+        accounts = [row["name"] for row in read_all_rows(connection, select(reader.c.name).order_by(reader.c.made_at))]
     pseudonyms = {name: f"R{number}" for number, name in enumerate(accounts, 1)}
     sources = {row["key"]: desk.case_of(row).image for row in images}
     if not any(_is_dicom(path) for path in sources.values()):
@@ -63,20 +63,20 @@ def export_dicom(desk: Workstation, destination: Path, whose: str = "each") -> t
         if not _is_dicom(path):
             left_out.append((row["image_id"], "", f"no DICOM file: {_TOLD}"))
             continue
-        if desk.looked_at(row)[1]:
+        if desk.compare_with_first_look(row)[1]:
             left_out.append((row["image_id"], "", "the picture was changed since it was first opened here"))
             continue
-        own = _reads_of(reads, row["study"], whose)
+        own = _select_reads(reads, row["study"], whose)
         fits = []
         for region in regions:
-            if _inside(region, desk.case_of(row).shape):
-                sure = _confidence(own, region, whose)
-                fits.append(ReaderMark(_renamed(region, pseudonyms), sure))
+            if _is_inside(region, desk.case_of(row).shape):
+                sure = _find_confidence(own, region, whose)
+                fits.append(ReaderMark(_rename_reader(region, pseudonyms), sure))
             else:
                 left_out.append((row["image_id"], region.tag.reader, "a mark reaches outside of the image"))
         folder = destination / row["key"]
         try:
-            written = write_marks_as_dicom(path, fits, folder, made=_made(own)) if fits else []
+            written = write_marks_as_dicom(path, fits, folder, made=_find_time(own)) if fits else []
         except (SightlineError, OSError) as error:
             why = error.message if isinstance(error, SightlineError) else type(error).__name__
             left_out.append((row["image_id"], "", why.replace(str(path), path.name)))
@@ -99,7 +99,7 @@ def _is_dicom(path: Path) -> bool:
         return False
 
 
-def _reads_of(reads: Sequence[FinishedRead], study_key: str, whose: str) -> list[FinishedRead]:
+def _select_reads(reads: Sequence[FinishedRead], study_key: str, whose: str) -> list[FinishedRead]:
     return [
         one
         for one in reads
@@ -107,12 +107,12 @@ def _reads_of(reads: Sequence[FinishedRead], study_key: str, whose: str) -> list
     ]
 
 
-def _renamed(region: Region, pseudonyms: Mapping[str, str]) -> Region:
+def _rename_reader(region: Region, pseudonyms: Mapping[str, str]) -> Region:
     """The region under its reader's pseudonym; what a rule made of several keeps the rule's name."""
     return replace(region, tag=replace(region.tag, reader=pseudonyms.get(region.tag.reader, region.tag.reader)))
 
 
-def _confidence(reads: Sequence[FinishedRead], region: Region, whose: str) -> float | None:
+def _find_confidence(reads: Sequence[FinishedRead], region: Region, whose: str) -> float | None:
     """How sure the reader of a mark was of the class it speaks for; nobody's where several were merged."""
     if whose in RULES and whose != "each":
         return None
@@ -123,13 +123,13 @@ def _confidence(reads: Sequence[FinishedRead], region: Region, whose: str) -> fl
     return None
 
 
-def _made(reads: Sequence[FinishedRead]) -> datetime:
+def _find_time(reads: Sequence[FinishedRead]) -> datetime:
     """When the last of the reads was submitted, UTC."""
     times = [datetime.fromisoformat(str(one.row["submitted_at"])) for one in reads]
     return max(times).astimezone(UTC).replace(tzinfo=None)
 
 
-def _inside(region: Region, shape: Sequence[int] | None) -> bool:
+def _is_inside(region: Region, shape: Sequence[int] | None) -> bool:
     if shape is None or isinstance(region, Mask):
         return True
     points: list[Any] = [region.start, region.stop] if isinstance(region, Box) else []

@@ -13,17 +13,17 @@ from sqlalchemy import Connection, func, select, update
 
 from sightline.errors import LayoutError
 from sightline.structures.gaze import Gaze
-from sightline.web.workstation.accounts.readers import add_reader, reader_named
-from sightline.web.workstation.exchange.coco import marks_of_coco
-from sightline.web.workstation.exchange.readings import images_by_study, shape_of
+from sightline.web.workstation.accounts.readers import add_reader, find_reader
+from sightline.web.workstation.exchange.coco import read_coco_marks
+from sightline.web.workstation.exchange.readings import find_shape, group_images_by_study
 from sightline.web.workstation.marks.operations import MarkContext, OperationRefused, check_mark
-from sightline.web.workstation.marks.regions import mark_of_region
-from sightline.web.workstation.reading.plans import new_read
-from sightline.web.workstation.reading.tasks import add_task, spec_of
+from sightline.web.workstation.marks.regions import build_mark
+from sightline.web.workstation.reading.plans import build_read
+from sightline.web.workstation.reading.tasks import add_task, build_spec
 from sightline.web.workstation.service import Workstation
-from sightline.web.workstation.store.audit import now_text, write_audit
-from sightline.web.workstation.store.database import first_row
-from sightline.web.workstation.store.log import Sent, SubmissionRules, append_ops
+from sightline.web.workstation.store.audit import format_now, write_audit
+from sightline.web.workstation.store.database import read_first_row
+from sightline.web.workstation.store.log import SentBatch, SubmissionRules, append_ops
 from sightline.web.workstation.store.tables import read, task
 
 IMPORTED = "Imported"
@@ -48,16 +48,16 @@ def import_marks(
         LayoutError: not readable as what it was said to be.
     """
     with desk.database.reading() as connection:
-        images = images_by_study(connection)
+        images = group_images_by_study(connection)
     rows = {row["key"]: row for each in images.values() for row in each}
-    shapes = {key: shape_of(desk, row) for key, row in rows.items()}
+    shapes = {key: find_shape(desk, row) for key, row in rows.items()}
     around = MarkContext(shapes, desk.cohort.classes, ("focus", "finding", "organ"), ())
-    names = _names(rows)
+    names = _map_names(rows)
     if how == "folder":
-        marks, rejects = _marks_of_folder(source, names, around)
+        marks, rejects = _read_folder_marks(source, names, around)
     elif how == "coco":
         document = source if source.is_file() else source / "annotations.json"
-        marks, rejects = marks_of_coco(document, names, around, role)
+        marks, rejects = read_coco_marks(document, names, around, role)
     else:
         raise LayoutError(f"{how!r} is no way to import.", "Known: folder, coco.")
     studies: dict[str, list[tuple[str, dict[str, Any]]]] = {}
@@ -69,7 +69,7 @@ def import_marks(
     return count, rejects
 
 
-def _names(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+def _map_names(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     names: dict[str, str] = {}
     short: dict[str, set[str]] = {}
     for key, row in rows.items():
@@ -78,7 +78,7 @@ def _names(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     return {name: next(iter(keys)) for name, keys in short.items() if len(keys) == 1} | names
 
 
-def _marks_of_folder(
+def _read_folder_marks(
     source: Path, names: Mapping[str, str], around: MarkContext
 ) -> tuple[dict[str, list[dict[str, Any]]], list[tuple[str, str]]]:
     from sightline.data.datasets.folder.reader import read_cohort
@@ -95,7 +95,7 @@ def _marks_of_folder(
             if key is None:
                 rejects.append((name, "its image is none of this cohort"))
                 continue
-            mark = mark_of_region(region, str(uuid.uuid4()))
+            mark = build_mark(region, str(uuid.uuid4()))
             mark["label"] = mark["label"] if mark["label"] in around.classes else None
             try:
                 check_mark(mark, around, around.shapes[key])
@@ -110,25 +110,25 @@ def _store(
     connection: Connection, desk: Workstation, studies: Mapping[str, list[tuple[str, dict[str, Any]]]],
     around: MarkContext, reader_name: str, rejects: list[tuple[str, str]],
 ) -> int:  # fmt: skip
-    row = reader_named(connection, reader_name)
+    row = find_reader(connection, reader_name)
     if row is None:
         who = add_reader(connection, reader_name, display="", role="reader", password=None, who="server")
     else:
         who = row["id"]
-    there = first_row(connection, select(task.c.id).where(task.c.name == IMPORTED))
-    spec = spec_of({"ask": {"label": False, "confidence": False}}, desk.cohort.classes)
+    there = read_first_row(connection, select(task.c.id).where(task.c.name == IMPORTED))
+    spec = build_spec({"ask": {"label": False, "confidence": False}}, desk.cohort.classes)
     task_id = there["id"] if there else add_task(connection, IMPORTED, "mark", spec, who="server")
     done = select(read.c.study).where(read.c.task == task_id, read.c.reader == who)
     known = set(connection.execute(done).scalars())
     last = connection.execute(
         select(func.max(read.c.ordinal)).where(read.c.task == task_id, read.c.reader == who)
     ).scalar()
-    ordinal, count, now = 0 if last is None else last + 1, 0, now_text()
+    ordinal, count, now = 0 if last is None else last + 1, 0, format_now()
     for study_key, own in studies.items():
         if study_key in known:
             rejects.append((study_key, f"{reader_name} has an imported read of this study already"))
             continue
-        fresh = new_read(task_id, study_key, who, 1, ordinal, now)
+        fresh = build_read(task_id, study_key, who, 1, ordinal, now)
         connection.execute(read.insert().values(**fresh))
         ordinal += 1
         client, at = str(uuid.uuid4()), time.time() * 1000.0
@@ -140,14 +140,14 @@ def _store(
             for n, (kind, key, body) in enumerate(bodies)
         ]
         for start in range(0, len(ops), _BATCH):
-            state = first_row(connection, select(read).where(read.c.id == fresh["id"]))
+            state = read_first_row(connection, select(read).where(read.c.id == fresh["id"]))
             assert state is not None
             append_ops(
                 connection,
                 state,
                 ops[start : start + _BATCH],
                 around,
-                Sent(at, None, at),
+                SentBatch(at, None, at),
                 asked=SubmissionRules(),
                 who=who,
             )

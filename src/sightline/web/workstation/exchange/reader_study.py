@@ -14,17 +14,17 @@ from sqlalchemy import select
 
 from sightline.errors import RunError
 from sightline.io.files import write_text
-from sightline.metrics.agreement.automation_bias import AdvisedAnswer, automation_bias
+from sightline.metrics.agreement.automation_bias import AdvisedAnswer, measure_automation_bias
 from sightline.metrics.estimate import Estimate
 from sightline.metrics.readers.study import ReaderStudy
-from sightline.web.workstation.exchange.readings import FinishedRead, finished_reads
-from sightline.web.workstation.reading.commands import classes_of, cohort_is_there
+from sightline.web.workstation.exchange.readings import FinishedRead, list_finished_reads
+from sightline.web.workstation.reading.commands import is_cohort_there, read_classes
 from sightline.web.workstation.reading.reader_study import CONDITIONS
 from sightline.web.workstation.store.database import open_database
 from sightline.web.workstation.store.tables import study as study_table
 
 
-def advised_answers(reads: Sequence[FinishedRead], truths: dict[str, str]) -> list[AdvisedAnswer]:
+def pair_advised_answers(reads: Sequence[FinishedRead], truths: dict[str, str]) -> list[AdvisedAnswer]:
     """Pairs of an unaided and an aided answer of the same reader to the same study.
 
     Args:
@@ -52,19 +52,19 @@ def advised_answers(reads: Sequence[FinishedRead], truths: dict[str, str]) -> li
     return pairs
 
 
-def bias_of_conditions(
+def measure_bias(
     reads: Sequence[FinishedRead], truths: dict[str, str], *, replicates: int = 2000
 ) -> dict[str, list[Estimate]]:
     """Automation bias and its companions for each aided condition."""
-    pairs = advised_answers(reads, truths)
+    pairs = pair_advised_answers(reads, truths)
     aided = [name for name in CONDITIONS[1:] if any(pair.condition == name for pair in pairs)]
     return {
-        name: automation_bias([pair for pair in pairs if pair.condition == name], replicates=replicates)
+        name: measure_automation_bias([pair for pair in pairs if pair.condition == name], replicates=replicates)
         for name in aided
     }
 
 
-def imrmc_text(reads: Sequence[FinishedRead], truths: dict[str, str], positive: str) -> str:
+def format_imrmc(reads: Sequence[FinishedRead], truths: dict[str, str], positive: str) -> str:
     """The input of iMRMC (Gallas et al., version 4): truth rows of reader -1, then reader, case, modality, score.
 
     The score is the confidence of the answer, negative where the answer is not the positive class.
@@ -74,7 +74,7 @@ def imrmc_text(reads: Sequence[FinishedRead], truths: dict[str, str], positive: 
         truths: class of each study, by its id.
         positive: the class that is looked for.
     """
-    scored = ratings_of(reads, positive)
+    scored = list_ratings(reads, positive)
     cases = sorted({case for _, case, _, _ in scored})
     sick = sum(truths[case] == positive for case in cases)
     out = io.StringIO()
@@ -87,7 +87,7 @@ def imrmc_text(reads: Sequence[FinishedRead], truths: dict[str, str], positive: 
     return out.getvalue()
 
 
-def ratings_of(reads: Sequence[FinishedRead], positive: str) -> list[tuple[str, str, str, float]]:
+def list_ratings(reads: Sequence[FinishedRead], positive: str) -> list[tuple[str, str, str, float]]:
     """Reader, study, condition and score of each answered read of a reader study, in the order of the reads.
 
     The score is the confidence of the answer (50 where none was asked for), negative where the answer is not the
@@ -104,7 +104,7 @@ def ratings_of(reads: Sequence[FinishedRead], positive: str) -> list[tuple[str, 
     return rows
 
 
-def stored_study(
+def read_stored_study(
     keep: Path, database: str | None = None, *, task: str | None = None, positive: str | None = None
 ) -> tuple[ReaderStudy, tuple[str, ...]]:
     """A reader study out of a workstation's store, and what was left out of it, in sentences.
@@ -123,8 +123,8 @@ def stored_study(
         RunError: no reader study, several, an unknown class, or no study that all have finished.
     """
     with open_database(keep, database) as store, store.reading() as connection:
-        reads = [one for one in finished_reads(connection) if one.row["aid"] is not None]
-        classes, ordered = classes_of(connection), cohort_is_there(connection)
+        reads = [one for one in list_finished_reads(connection) if one.row["aid"] is not None]
+        classes, ordered = read_classes(connection), is_cohort_there(connection)
         truths = {
             str(name): str(label)
             for name, label in connection.execute(select(study_table.c.study_id, study_table.c.label))
@@ -142,7 +142,7 @@ def stored_study(
     wanted = classes[-1] if positive is None else positive
     if wanted not in classes:
         raise RunError(f"There is no class {wanted!r}.", f"Name one of {', '.join(classes)}.")
-    rows = ratings_of([one for one in reads if one.row["task_name"] == chosen], wanted)
+    rows = list_ratings([one for one in reads if one.row["task_name"] == chosen], wanted)
     cells, answered = {(row[0], row[2]) for row in rows}, defaultdict(set)
     for reader, case, condition, _ in rows:
         answered[case].add((reader, condition))
@@ -156,7 +156,7 @@ def stored_study(
         notes.append(f"{len(answered) - len(whole)} of {len(answered)} studies are left out: not every reader has read "
                      "them in every condition.")  # fmt: skip
     truth = {case: label == wanted for case, label in truths.items() if case in whole}
-    return ReaderStudy.of_calls([row for row in rows if row[1] in whole], truth), tuple(notes)
+    return ReaderStudy.from_calls([row for row in rows if row[1] in whole], truth), tuple(notes)
 
 
 def write_study(
@@ -164,9 +164,9 @@ def write_study(
 ) -> dict[str, list[Estimate]]:
     """Write `reader_study.json` and one `POSITIVE.imrmc` a class but the first; gives the numbers."""
     folder.mkdir(parents=True, exist_ok=True)
-    found = bias_of_conditions(reads, truths)
+    found = measure_bias(reads, truths)
     written = {name: [estimate.to_dict() for estimate in each] for name, each in found.items()}
     write_text(folder / "reader_study.json", json.dumps(written, indent=2) + "\n")
     for n, positive in enumerate(classes[1:], start=1):
-        write_text(folder / f"class_{n}.imrmc", imrmc_text(reads, truths, positive))
+        write_text(folder / f"class_{n}.imrmc", format_imrmc(reads, truths, positive))
     return found

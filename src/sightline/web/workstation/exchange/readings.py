@@ -15,11 +15,11 @@ from sightline.metrics.agreement.report import Reading
 from sightline.structures.frame import Frame
 from sightline.web.workstation.marks.clock import ReadTime
 from sightline.web.workstation.marks.fold import Fold
-from sightline.web.workstation.marks.regions import region_of_mark
-from sightline.web.workstation.reading.times import times_of
+from sightline.web.workstation.marks.regions import build_region
+from sightline.web.workstation.reading.times import read_times
 from sightline.web.workstation.service import Workstation
-from sightline.web.workstation.store.database import all_rows
-from sightline.web.workstation.store.log import fold_of_read
+from sightline.web.workstation.store.database import read_all_rows
+from sightline.web.workstation.store.log import read_fold
 from sightline.web.workstation.store.tables import image, read, reader, study, task
 
 
@@ -92,7 +92,7 @@ class FinishedRead:
         return [mark for mark in self.fold.live if mark["image"] == image_key]
 
 
-def finished_reads(
+def list_finished_reads(
     connection: Connection, *, task_id: str | None = None, studies: Iterable[str] | None = None, warm_up: bool = False
 ) -> list[FinishedRead]:
     """Submitted reads in the order of cohort, reader and pass; warm-up reads only where asked for."""
@@ -106,28 +106,29 @@ def finished_reads(
         found = found.where(read.c.task == task_id)
     if not warm_up:
         found = found.where(read.c.warm_up.is_(False))
-    rows = all_rows(connection, found.order_by(study.c.ordinal, reader.c.name, read.c["pass"], read.c.id))
+    rows = read_all_rows(connection, found.order_by(study.c.ordinal, reader.c.name, read.c["pass"], read.c.id))
     if studies is not None:
         wanted = set(studies)
         rows = [row for row in rows if row["study"] in wanted]
-    times = times_of(connection, [row["id"] for row in rows])
+    times = read_times(connection, [row["id"] for row in rows])
     return [
-        FinishedRead(row, fold_of_read(connection, row["id"]), times[row["id"]], json.loads(row["spec"]))
-        for row in rows
+        FinishedRead(row, read_fold(connection, row["id"]), times[row["id"]], json.loads(row["spec"])) for row in rows
     ]
 
 
-def images_by_study(connection: Connection, studies: Iterable[str] | None = None) -> dict[str, list[dict[str, Any]]]:
+def group_images_by_study(
+    connection: Connection, studies: Iterable[str] | None = None
+) -> dict[str, list[dict[str, Any]]]:
     """The image rows of each study."""
     found: dict[str, list[dict[str, Any]]] = {}
     wanted = None if studies is None else set(studies)
-    for row in all_rows(connection, select(image).order_by(image.c.ordinal)):
+    for row in read_all_rows(connection, select(image).order_by(image.c.ordinal)):
         if wanted is None or row["study"] in wanted:
             found.setdefault(row["study"], []).append(row)
     return found
 
 
-def shape_of(desk: Workstation, row: Mapping[str, Any]) -> tuple[int, ...] | None:
+def find_shape(desk: Workstation, row: Mapping[str, Any]) -> tuple[int, ...] | None:
     """The size of an image: as the cohort or its first opening said, else from the file; None where it is gone."""
     stated = tuple(json.loads(row["shape"]))
     if stated:
@@ -141,15 +142,15 @@ def shape_of(desk: Workstation, row: Mapping[str, Any]) -> tuple[int, ...] | Non
         return None
 
 
-def mask_of(marks: Sequence[Mapping[str, Any]], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+def draw_mask(marks: Sequence[Mapping[str, Any]], shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """The union of marks on an image's own grid: a pixel counts where a mark touches it."""
     frame, union = Frame.of_image(shape), np.zeros(shape, dtype=bool)
     for mark in marks:
-        union |= region_of_mark(mark).draw(frame) > 0
+        union |= build_region(mark).draw(frame) > 0
     return union
 
 
-def readings_of(
+def build_readings(
     desk: Workstation, connection: Connection, reads: Sequence[FinishedRead], *, role: str | None = None,
     label: str | None = None,
 ) -> list[Reading]:  # fmt: skip
@@ -162,8 +163,8 @@ def readings_of(
         role: of the marks that count; None: all.
         label: class of the marks that count; None: all.
     """
-    images = images_by_study(connection, {one.row["study"] for one in reads})
-    shapes = {row["key"]: shape_of(desk, row) for rows in images.values() for row in rows}
+    images = group_images_by_study(connection, {one.row["study"] for one in reads})
+    shapes = {row["key"]: find_shape(desk, row) for rows in images.values() for row in rows}
     made = []
     for one in reads:
         rows = [row for row in images[one.row["study"]] if shapes[row["key"]] is not None]
@@ -172,7 +173,7 @@ def readings_of(
         spacing: dict[str, tuple[float, ...] | None] = {}
         for row in [] if unusable else rows:
             marks = [m for m in one.marks_on(row["key"]) if role in (None, m["role"]) and label in (None, m["label"])]
-            masks.keep(row["key"], mask_of(marks, shapes[row["key"]] or ()))
+            masks.keep(row["key"], draw_mask(marks, shapes[row["key"]] or ()))
             spacing[row["key"]] = None if row["spacing"] is None else tuple(json.loads(row["spacing"]))
         answers = one.fold.answers
         made.append(

@@ -43,7 +43,7 @@ class Retraining:
     replicates: int = 2000
 
 
-def guided_recipe(recipe: Recipe, weight: float | None) -> Recipe:
+def build_guided_recipe(recipe: Recipe, weight: float | None) -> Recipe:
     """The recipe, guided by marks: its own guidance, else the spatial negative log-likelihood of this weight.
 
     Args:
@@ -122,7 +122,7 @@ def retrain(
     from sightline.training.train import train
 
     require_seeds(before)
-    recipes = [change(guided_recipe(run.recipe, order.weight)) for run in before]
+    recipes = [change(build_guided_recipe(run.recipe, order.weight)) for run in before]
     if len(recipes) > 1 and len({recipe.seed for recipe in recipes}) < len(recipes):
         raise RecipeError("Each run is trained again with its own seed.", "Leave --seed out, or give one run.")
     test = read_cohort(order.cohort).split("test")
@@ -139,12 +139,12 @@ def retrain(
         write_model_card(made)
         after.append(choose_boxes(made, cohort, catalogue, engine=engine))
     found = compare_runs(after, before, test, replicates=order.replicates, engine=engine)
-    found = replace(found, names=("after", "before"), notes=(*found.notes, _told(order, before, after)))
+    found = replace(found, names=("after", "before"), notes=(*found.notes, _describe_retraining(order, before, after)))
     write_comparison(found, order.out / COMPARISON)
     return found
 
 
-def _told(order: Retraining, before: Sequence[Run], after: Sequence[Run]) -> str:
+def _describe_retraining(order: Retraining, before: Sequence[Run], after: Sequence[Run]) -> str:
     of = "run" if len(before) == 1 else "runs"
     chance = (
         "One training each: a difference may be the chance of training; train more seeds before it is called an effect."

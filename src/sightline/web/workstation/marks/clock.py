@@ -94,7 +94,7 @@ def read_time(events: Iterable[Mapping[str, Any]], submissions: Sequence[float])
             first_mark = active + page.first_mark
         active, marking = active + page.active, marking + page.marking
         ready += [one["server_ms"] for one in ones if one["kind"] == "ready"]
-    wall = _wall(sorted(ready), submissions)
+    wall = _measure_wall(sorted(ready), submissions)
     unsure = wall is not None and active > wall + _SLACK_MS
     return ReadTime(
         active_s=active / 1000.0,
@@ -154,7 +154,7 @@ def _follow(events: Sequence[Mapping[str, Any]]) -> _Page:
     return page
 
 
-def _wall(ready: Sequence[float], submissions: Sequence[float]) -> float | None:
+def _measure_wall(ready: Sequence[float], submissions: Sequence[float]) -> float | None:
     """From the first picture painted to each submission; a reopened read counts from its next picture."""
     if not submissions:
         return None

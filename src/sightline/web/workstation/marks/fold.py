@@ -58,16 +58,16 @@ class Fold:
             if kind == "accept":
                 self.proposals[body["proposal"]] = "edited" if body["mark"].get("source") == "edited" else "accepted"
         elif kind == "change":
-            self._change(self._mark(body["mark"], op), body["set"])
+            self._change(self._get_mark(body["mark"], op), body["set"])
         elif kind in ("remove", "restore"):
-            mark = self._mark(body["mark"], op)
+            mark = self._get_mark(body["mark"], op)
             if mark["removed"] is (kind == "remove"):
                 there = "taken away already" if kind == "remove" else "there already"
                 raise OperationRefused(f"The mark is {there}.", "Load the study again.", field="mark")
             mark["removed"] = kind == "remove"
             proposal = mark.get("from")
             if proposal in self.proposals:
-                self.proposals[proposal] = "rejected" if kind == "remove" else _came_of(mark)
+                self.proposals[proposal] = "rejected" if kind == "remove" else _find_origin(mark)
         elif kind == "reject":
             self.proposals[body["proposal"]] = "rejected"
         elif kind == "label" and op.get("image"):
@@ -93,7 +93,7 @@ class Fold:
             raise OperationRefused("There is a mark of this id already.", "Give every mark its own.", field="mark")
         self.marks[mark["id"]] = {**mark, "image": op["image"], "removed": False}
 
-    def _mark(self, mark_id: str, op: Mapping[str, Any]) -> dict[str, Any]:
+    def _get_mark(self, mark_id: str, op: Mapping[str, Any]) -> dict[str, Any]:
         mark = self.marks.get(mark_id)
         if mark is None or mark["image"] != op["image"]:
             raise OperationRefused("There is no such mark on this image.", "Load the study again.", field="mark")
@@ -134,11 +134,11 @@ class Fold:
         }
 
 
-def _came_of(mark: Mapping[str, Any]) -> str:
+def _find_origin(mark: Mapping[str, Any]) -> str:
     return "edited" if mark.get("source") == "edited" else "accepted"
 
 
-def fold_of(ops: Iterable[Mapping[str, Any]]) -> Fold:
+def fold_operations(ops: Iterable[Mapping[str, Any]]) -> Fold:
     """The state that stored operations add up to."""
     state = Fold()
     for op in ops:

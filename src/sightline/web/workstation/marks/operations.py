@@ -70,10 +70,10 @@ def check_operation(op: Mapping[str, Any], around: MarkContext) -> None:
             raise OperationRefused(
                 f"{name} must be a uuid in lower case.", "Make it with crypto.randomUUID().", field=name
             )
-    if not _whole(op.get("n"), 0, 2**31 - 1):
+    if not _is_whole(op.get("n"), 0, 2**31 - 1):
         raise OperationRefused("n must be a whole number from 0.", "Count operations of a client.", field="n")
     for name in ("at_ms", "mono_ms"):
-        if not _finite(op.get(name)):
+        if not _is_finite(op.get(name)):
             raise OperationRefused(f"{name} must be a finite number of milliseconds.", "", field=name)
     kind, body, image = op.get("kind"), op.get("body"), op.get("image")
     if kind not in KINDS or kind == "reopen":
@@ -111,7 +111,7 @@ def _check_body(kind: str, body: Mapping[str, Any], around: MarkContext, shape: 
         raise OperationRefused("nothing is true or false.", "", field="value")
     if kind == "confidence":
         value = body.get("value")
-        if value is not None and not (_finite(value) and 0 <= value <= 100):
+        if value is not None and not (_is_finite(value) and 0 <= value <= 100):
             raise OperationRefused("A confidence lies from 0 to 100.", "", field="value")
     if kind == "quality":
         flags = body.get("flags")
@@ -121,7 +121,7 @@ def _check_body(kind: str, body: Mapping[str, Any], around: MarkContext, shape: 
         raise OperationRefused("A comment is a text of at most 10,000 characters.", "", field="text")
     if kind == "shown":
         ids = body.get("ids", [])
-        if not isinstance(body.get("what"), str) or len(body["what"]) > 40 or not _short_texts(ids):
+        if not isinstance(body.get("what"), str) or len(body["what"]) > 40 or not _are_short_texts(ids):
             raise OperationRefused("shown needs what was shown and its ids.", "", field="what")
 
 
@@ -143,7 +143,7 @@ def _check_change(change: Any, around: MarkContext, shape: tuple[int, ...] | Non
             raise OperationRefused("A change of shape states the whole new shape.", "", field="set")
         if "lines" not in change and kind == "scribble":
             # the width alone
-            if not (_finite(change.get("stroke_px")) and 0 < change["stroke_px"] <= 10_000):
+            if not (_is_finite(change.get("stroke_px")) and 0 < change["stroke_px"] <= 10_000):
                 raise OperationRefused("A width is a positive length.", "", field="stroke_px")
         else:
             check_shape({"stroke_px": 1.0, **change, "kind": kind}, shape)
@@ -166,8 +166,8 @@ def check_mark(mark: Any, around: MarkContext, shape: tuple[int, ...] | None) ->
     if strange:
         raise OperationRefused(f"A {kind} has no field {strange[0]!r}.", "", field=str(strange[0]))
     if mark.get("role") not in around.roles:
-        said = f"The role {mark.get('role')!r} is not among this task's."
-        raise OperationRefused(said, f"Roles: {', '.join(around.roles)}.", field="role")
+        problem = f"The role {mark.get('role')!r} is not among this task's."
+        raise OperationRefused(problem, f"Roles: {', '.join(around.roles)}.", field="role")
     _check_words(mark, around)
     check_shape(mark, shape)
 
@@ -193,14 +193,14 @@ def _check_words(mark: Mapping[str, Any], around: MarkContext) -> None:
     total = 0
     for stroke in strokes:
         points = stroke.get("points") if isinstance(stroke, dict) else None
-        if not isinstance(points, list) or not _finite(stroke.get("t0_ms", 0)):
+        if not isinstance(points, list) or not _is_finite(stroke.get("t0_ms", 0)):
             raise OperationRefused("A stroke has points and a start.", "", field="strokes")
         total += len(points)
         if total > POINTS_AT_MOST:
             raise OperationRefused("Too many points.", "Draw shorter strokes.", field="strokes", status=413)
         if not isinstance(stroke.get("pointer", ""), str) or len(stroke.get("pointer", "")) > 20:
             raise OperationRefused("A pointer is a word.", "", field="strokes")
-        if any(not isinstance(p, list) or len(p) != 4 or not all(_finite(x) for x in p) for p in points):
+        if any(not isinstance(p, list) or len(p) != 4 or not all(_is_finite(x) for x in p) for p in points):
             raise OperationRefused("A point of a stroke is [row, column, ms, pressure].", "", field="strokes")
 
 
@@ -213,7 +213,7 @@ def check_shape(mark: Mapping[str, Any], shape: tuple[int, ...] | None) -> None:
     kind = mark["kind"]
     axes = 2 if shape is None else len(shape)
     if kind == "box":
-        start, stop = _point(mark.get("start"), axes, "start"), _point(mark.get("stop"), axes, "stop")
+        start, stop = _require_point(mark.get("start"), axes, "start"), _require_point(mark.get("stop"), axes, "stop")
         if any(b <= a for a, b in zip(start, stop, strict=True)):
             raise OperationRefused("A box has a size on every axis.", "", field="stop")
         _require_near([start, stop], shape)
@@ -235,18 +235,18 @@ def check_shape(mark: Mapping[str, Any], shape: tuple[int, ...] | None) -> None:
         raise OperationRefused("Too many points.", "Draw shorter strokes.", field=name, status=413)
     if any(len(part) < fewest for part in parts):
         raise OperationRefused(f"Each of the {name} of a {kind} has {fewest} points or more.", "", field=name)
-    _require_near([_point(p, 2, name) for part in parts for p in part], shape)
-    if kind == "scribble" and not (_finite(mark.get("stroke_px")) and 0 < mark["stroke_px"] <= 10_000):
+    _require_near([_require_point(p, 2, name) for part in parts for p in part], shape)
+    if kind == "scribble" and not (_is_finite(mark.get("stroke_px")) and 0 < mark["stroke_px"] <= 10_000):
         raise OperationRefused("A width is a positive length.", "", field="stroke_px")
 
 
 def _check_runs(mark: Mapping[str, Any], shape: tuple[int, ...] | None) -> None:
     size, counts = mark.get("size"), mark.get("counts")
-    if not isinstance(size, list) or not all(_whole(n, 1, 2**31) for n in size) or len(size) not in (2, 3):
+    if not isinstance(size, list) or not all(_is_whole(n, 1, 2**31) for n in size) or len(size) not in (2, 3):
         raise OperationRefused("A mask states its size.", "", field="size")
     if shape is not None and tuple(size) != tuple(shape):
         raise OperationRefused(f"The mask is of {size}, its image of {list(shape)}.", "", field="size")
-    if not isinstance(counts, list) or not all(_whole(n, 0, 2**40) for n in counts):
+    if not isinstance(counts, list) or not all(_is_whole(n, 0, 2**40) for n in counts):
         raise OperationRefused("A mask's counts are whole numbers.", "", field="counts")
     if len(counts) > 2_000_000:
         raise OperationRefused("The mask has too many runs.", "", field="counts", status=413)
@@ -265,8 +265,8 @@ def _require_near(points: Sequence[Sequence[float]], shape: tuple[int, ...] | No
                 )
 
 
-def _point(value: Any, axes: int, field: str) -> list[float]:
-    if not isinstance(value, list) or len(value) != axes or not all(_finite(x) for x in value):
+def _require_point(value: Any, axes: int, field: str) -> list[float]:
+    if not isinstance(value, list) or len(value) != axes or not all(_is_finite(x) for x in value):
         raise OperationRefused(f"A point is a list of {axes} finite numbers.", "", field=field)
     return value
 
@@ -276,15 +276,15 @@ def _require_uuid(value: Any, field: str) -> None:
         raise OperationRefused(f"{field} must be a uuid in lower case.", "", field=field)
 
 
-def _short_texts(values: Any) -> bool:
+def _are_short_texts(values: Any) -> bool:
     return isinstance(values, list) and len(values) <= 1000 and all(isinstance(v, str) and len(v) <= 64 for v in values)
 
 
-def _finite(value: Any) -> bool:
+def _is_finite(value: Any) -> bool:
     return (
         isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e15 and math.isfinite(value)
     )
 
 
-def _whole(value: Any, low: int, high: int) -> bool:
+def _is_whole(value: Any, low: int, high: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high

@@ -14,7 +14,7 @@ from sightline.structures.regions import Box, Mask, Polygon, Region, Scribble
 from sightline.structures.tag import Tag
 
 
-def region_of_mark(mark: Mapping[str, Any], reader: str = "") -> Region:
+def build_region(mark: Mapping[str, Any], reader: str = "") -> Region:
     """The region that a mark is.
 
     Args:
@@ -22,21 +22,21 @@ def region_of_mark(mark: Mapping[str, Any], reader: str = "") -> Region:
         reader: whose it is.
 
     Example:
-        >>> region_of_mark({"kind": "box", "start": [1, 2], "stop": [3, 4], "role": "focus", "label": None}).start
+        >>> build_region({"kind": "box", "start": [1, 2], "stop": [3, 4], "role": "focus", "label": None}).start
         (1.0, 2.0)
     """
     tag = Tag(mark.get("role", "focus"), mark.get("label"), reader, mark.get("name", ""))
     if mark["kind"] == "box":
-        return Box(_floats(mark["start"]), _floats(mark["stop"]), tag)
+        return Box(_convert_to_floats(mark["start"]), _convert_to_floats(mark["stop"]), tag)
     if mark["kind"] == "polygon":
-        return Polygon(tuple(_points(part) for part in mark["parts"]), tag)
+        return Polygon(tuple(_build_points(part) for part in mark["parts"]), tag)
     if mark["kind"] == "scribble":
-        return Scribble(tuple(_points(line) for line in mark["lines"]), float(mark["stroke_px"]), tag)
-    return Mask(mask_of_runs(mark["size"], mark["counts"]), tag)
+        return Scribble(tuple(_build_points(line) for line in mark["lines"]), float(mark["stroke_px"]), tag)
+    return Mask(decode_runs(mark["size"], mark["counts"]), tag)
 
 
-def mark_of_region(region: Region, mark_id: str, source: str = "imported") -> dict[str, Any]:
-    """The mark that a region is; the opposite of `region_of_mark`.
+def build_mark(region: Region, mark_id: str, source: str = "imported") -> dict[str, Any]:
+    """The mark that a region is; the opposite of `build_region`.
 
     Args:
         region: a box, polygon, scribble or mask.
@@ -55,12 +55,12 @@ def mark_of_region(region: Region, mark_id: str, source: str = "imported") -> di
         lines = [[list(p) for p in line] for line in region.lines]
         return mark | {"kind": "scribble", "lines": lines, "stroke_px": region.stroke_px}
     if isinstance(region, Mask):
-        size, counts = runs_of_mask(region.pixels())
+        size, counts = encode_runs(region.pixels())
         return mark | {"kind": "mask", "size": size, "counts": counts}
     raise TypeError("gaze is no mark")
 
 
-def mask_of_runs(size: Sequence[int], counts: Sequence[int]) -> NDArray[np.bool_]:
+def decode_runs(size: Sequence[int], counts: Sequence[int]) -> NDArray[np.bool_]:
     """A mask from run lengths in column order (the first axis runs fastest), the first run outside.
 
     Args:
@@ -75,7 +75,7 @@ def mask_of_runs(size: Sequence[int], counts: Sequence[int]) -> NDArray[np.bool_
     return np.repeat(values, runs).reshape(tuple(size), order="F")
 
 
-def runs_of_mask(mask: NDArray[np.bool_]) -> tuple[list[int], list[int]]:
+def encode_runs(mask: NDArray[np.bool_]) -> tuple[list[int], list[int]]:
     """Size and run lengths of a mask, in column order, the first run outside (it may be 0)."""
     flat = np.asarray(mask, dtype=bool).ravel(order="F")
     edges = np.flatnonzero(np.diff(flat)) + 1
@@ -84,9 +84,9 @@ def runs_of_mask(mask: NDArray[np.bool_]) -> tuple[list[int], list[int]]:
     return [int(n) for n in mask.shape], ([0, *counts] if flat.size and flat[0] else counts)
 
 
-def _floats(values: Sequence[float]) -> tuple[float, ...]:
+def _convert_to_floats(values: Sequence[float]) -> tuple[float, ...]:
     return tuple(float(v) for v in values)
 
 
-def _points(values: Sequence[Sequence[float]]) -> Points:
+def _build_points(values: Sequence[Sequence[float]]) -> Points:
     return tuple((float(row), float(column)) for row, column in values)

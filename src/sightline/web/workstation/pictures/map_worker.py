@@ -30,19 +30,21 @@ def main() -> int:
     try:
         _compute(orders)
     except SightlineError as error:
-        _say({"kind": "failed", "message": error.message, "remedy": error.remedy})
+        _print_words({"kind": "failed", "message": error.message, "remedy": error.remedy})
         return 1
     except BrokenPipeError:  # the server has ended, and wants nothing any more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception:
-        _say({"kind": "failed", "message": "The run's maps could not be computed.", "remedy": "See the server's log."})
+        _print_words(
+            {"kind": "failed", "message": "The run's maps could not be computed.", "remedy": "See the server's log."}
+        )
         traceback.print_exc()
         return 1
     return 0
 
 
-def _say(words: Mapping[str, Any]) -> None:
+def _print_words(words: Mapping[str, Any]) -> None:
     print(json.dumps(words), flush=True)
 
 
@@ -56,7 +58,7 @@ def _compute(orders: Mapping[str, Any]) -> None:
     if not run.done:
         raise SightlineError("The training of this run is not finished.", "Run the same train command again.")
     weights = hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
-    _say(
+    _print_words(
         {"kind": "run", "identity": run.identity, "weights": weights, "title": run.recipe.title, "classes": run.classes}
     )
     cohort = read_studies(Path(orders["cohort"]), tuple(orders["classes"]))
@@ -65,57 +67,57 @@ def _compute(orders: Mapping[str, Any]) -> None:
         cohort = Cohort(cohort.name, run.classes, tuple(replace(c, label=run.classes[0]) for c in cohort), cohort.root)
     else:
         cohort = run.recipe.see(cohort)
-        from sightline.training.run import same_classes
+        from sightline.training.run import require_same_classes
 
-        same_classes(run.classes, cohort.classes, "The cohort")
+        require_same_classes(run.classes, cohort.classes, "The cohort")
     network = run.network()
     keys: Mapping[str, str] = orders["keys"]
     wanted = [case for case in cohort if case.case_id in keys]
     for start in range(0, len(wanted), AT_ONCE):
         part = wanted[start : start + AT_ONCE]
         try:
-            _some(run, network, replace(cohort, cases=tuple(part)), keys, Path(orders["out"]))
+            _compute_some(run, network, replace(cohort, cases=tuple(part)), keys, Path(orders["out"]))
         except SightlineError:
             # one that cannot be read does not take the others along
             for case in part:
                 try:
-                    _some(run, network, replace(cohort, cases=(case,)), keys, Path(orders["out"]))
+                    _compute_some(run, network, replace(cohort, cases=(case,)), keys, Path(orders["out"]))
                 except SightlineError as error:
-                    _say({"kind": "left out", "image": keys[case.case_id], "message": error.message})
+                    _print_words({"kind": "left out", "image": keys[case.case_id], "message": error.message})
 
 
-def _some(run: Any, network: Any, cohort: Cohort, keys: Mapping[str, str], out: Path) -> None:
-    from sightline.data.views.frames import case_frame, source_frame
-    from sightline.inference.boxes import map_boxes
+def _compute_some(run: Any, network: Any, cohort: Cohort, keys: Mapping[str, str], out: Path) -> None:
+    from sightline.data.views.frames import find_case_frame, find_source_frame
+    from sightline.inference.boxes import read_map_boxes
     from sightline.inference.predict import predict
 
     view = run.recipe.view
-    said = predict(network, cohort, view, batch_size=AT_ONCE, independent=run.recipe.independent)
-    frames = [case_frame(case, view) for case in cohort]
+    output = predict(network, cohort, view, batch_size=AT_ONCE, independent=run.recipe.independent)
+    frames = [find_case_frame(case, view) for case in cohort]
     boxes: Any = None
-    named = said.predictions.probabilities.argmax(axis=1)
-    if said.maps is not None and said.maps.maps.ndim == 4:
-        boxes = map_boxes(said.maps, named, frames, run.boxes)
+    named = output.predictions.probabilities.argmax(axis=1)
+    if output.maps is not None and output.maps.maps.ndim == 4:
+        boxes = read_map_boxes(output.maps, named, frames, run.boxes)
     for row, case in enumerate(cohort):
-        p = [float(x) for x in said.predictions.probabilities[row]]
+        p = [float(x) for x in output.predictions.probabilities[row]]
         words: dict[str, Any] = {"kind": "image", "image": keys[case.case_id], "probabilities": p, "map": None}
-        if said.maps is not None:
-            words["map"] = _write_map(said.maps, row, frames[row], out / f"{keys[case.case_id]}.npz")
+        if output.maps is not None:
+            words["map"] = _write_map(output.maps, row, frames[row], out / f"{keys[case.case_id]}.npz")
         words["proposals"] = []
-        if boxes is not None and _speaks(p, int(named[row])):
-            shape = source_frame(case).shape
+        if boxes is not None and _has_proposal(p, int(named[row])):
+            shape = find_source_frame(case).shape
             for corners, score in zip(boxes[0][row], boxes[1][row], strict=True):
-                found = _proposal(corners, float(score), shape, run.classes[int(named[row])])
+                found = _build_proposal(corners, float(score), shape, run.classes[int(named[row])])
                 words["proposals"] += [found] if found else []
-        _say(words)
+        _print_words(words)
 
 
-def _speaks(probabilities: list[float], top: int) -> bool:
+def _has_proposal(probabilities: list[float], top: int) -> bool:
     """Whether a run proposes anything: not for the first class, which is that of nothing to see."""
     return top > 0 and probabilities[top] >= 0.5
 
 
-def _proposal(corners: Any, score: float, shape: tuple[int, ...], label: str) -> dict[str, Any] | None:
+def _build_proposal(corners: Any, score: float, shape: tuple[int, ...], label: str) -> dict[str, Any] | None:
     low = [float(np.clip(x, 0, n)) for x, n in zip(corners[:2], shape, strict=True)]
     high = [float(np.clip(x, 0, n)) for x, n in zip(corners[2:], shape, strict=True)]
     if any(b <= a for a, b in zip(low, high, strict=True)):

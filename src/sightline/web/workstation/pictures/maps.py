@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from sqlalchemy import select
 
 from sightline.errors import SightlineError
-from sightline.web.workstation.store.audit import now_text
-from sightline.web.workstation.store.database import Database, all_rows
+from sightline.web.workstation.store.audit import format_now
+from sightline.web.workstation.store.database import Database, read_all_rows
 from sightline.web.workstation.store.tables import image, map_, proposal
 
 
@@ -71,14 +71,14 @@ class MapQueue:
     ) -> None:  # fmt: skip
         self.database, self.keep, self.cohort = database, keep, cohort
         self.classes, self.unlabelled = list(classes), unlabelled
-        self.runs = [RunState(run, key_of_run(run), run.name) for run in runs]
+        self.runs = [RunState(run, digest_run(run), run.name) for run in runs]
         self._child: subprocess.Popen[str] | None = None
         self._stopped = False
 
     def start(self) -> None:
         """Begin in a thread of its own."""
         if self.runs:
-            threading.Thread(target=self._all, daemon=True).start()
+            threading.Thread(target=self._compute_all, daemon=True).start()
 
     def stop(self) -> None:
         """End the child process."""
@@ -91,20 +91,20 @@ class MapQueue:
         """The run of a key."""
         return next((run for run in self.runs if run.key == key), None)
 
-    def _all(self) -> None:
+    def _compute_all(self) -> None:
         for run in self.runs:
             if self._stopped:
                 return
             try:
-                self._one(run)
+                self._compute_one(run)
             except (OSError, SightlineError) as error:
                 run.state, run.message = "failed", f"The maps were not computed ({type(error).__name__})."
 
-    def _one(self, run: RunState) -> None:
+    def _compute_one(self, run: RunState) -> None:
         with self.database.reading() as connection:
             known = set(connection.execute(select(map_.c.image).where(map_.c.run == run.key)).scalars())
-            rows = all_rows(connection, select(image.c.key, image.c.image_id))
-            old = all_rows(connection, select(map_).where(map_.c.run == run.key).limit(1))
+            rows = read_all_rows(connection, select(image.c.key, image.c.image_id))
+            old = read_all_rows(connection, select(map_).where(map_.c.run == run.key).limit(1))
         keys = {row["image_id"]: row["key"] for row in rows if row["key"] not in known}
         run.of, run.done = len(rows), len(known)
         if old:
@@ -148,7 +148,7 @@ class MapQueue:
         made = [
             {"id": str(uuid.uuid4()), "run": run.key, "weights": weights, "image": words["image"],
              "mark": json.dumps(one["mark"]), "score": one["score"], "how": "box read off the map, as the run reads it",
-             "made_at": now_text()}
+             "made_at": format_now()}
             for one in words["proposals"]
         ]  # fmt: skip
         with self.database.writing() as connection:
@@ -157,7 +157,7 @@ class MapQueue:
                 connection.execute(proposal.insert(), made)
 
 
-def key_of_run(folder: Path) -> str:
+def digest_run(folder: Path) -> str:
     """A key of a run that stays while its weights do: a digest of its identity and weights.
 
     A folder that holds no run has a key of its path; computing says what is wrong with it.
@@ -171,7 +171,7 @@ def key_of_run(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def map_json(row: Mapping[str, Any]) -> dict[str, Any]:
+def build_map_json(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of maps as the page gets it."""
     frame, names = json.loads(row["frame"]), json.loads(row["classes"])
     ranges = json.loads(row["ranges"])

@@ -42,7 +42,7 @@ class PackedPixels:
     etag: str
     more: dict[str, Any]
 
-    def unpacked(self) -> bytes:
+    def unpack_bytes(self) -> bytes:
         """The numbers themselves."""
         return gzip.decompress(self.data)
 
@@ -104,11 +104,11 @@ class PixelCache:
         with suppress(OSError):
             partial.write_bytes(json.dumps(head).encode() + b"\n" + data)
             partial.replace(self.folder / name)
-            self._bound()
+            self._drop_oldest()
         partial.unlink(missing_ok=True)
         return packed
 
-    def _bound(self) -> None:
+    def _drop_oldest(self) -> None:
         files = []
         for path in self.folder.iterdir():
             with suppress(OSError):
@@ -122,7 +122,7 @@ class PixelCache:
             total -= size
 
 
-def sha256_of(path: Path) -> str:
+def digest_file(path: Path) -> str:
     """The digest of a file.
 
     Raises:
@@ -138,7 +138,7 @@ def sha256_of(path: Path) -> str:
         ) from None
 
 
-def display_pixels(path: Path) -> tuple[NDArray[Any], dict[str, Any]]:
+def read_display_pixels(path: Path) -> tuple[NDArray[Any], dict[str, Any]]:
     """What the network is given: uint8 or uint16 [H, W], or uint8 [H, W, 3]; and what the file says of it.
 
     Raises:
@@ -159,7 +159,7 @@ _SAID = (
 )  # fmt: skip
 
 
-def stored_pixels_of(path: Path) -> tuple[NDArray[Any], dict[str, Any]]:
+def read_stored_pixels(path: Path) -> tuple[NDArray[Any], dict[str, Any]]:
     """Modality values of a DICOM radiograph, and the steps that lead from them to what is shown.
 
     Returns:
@@ -170,29 +170,29 @@ def stored_pixels_of(path: Path) -> tuple[NDArray[Any], dict[str, Any]]:
     Raises:
         UnreadableFile: not a DICOM file, or one that does not decode.
     """
-    from sightline.io.dicom.greyscale import display_table, numbers, padding_range
+    from sightline.io.dicom.greyscale import build_display_table, find_padding_range, read_numbers
     from sightline.io.dicom.pixels import decode_pixels
-    from sightline.io.dicom.radiograph import foreign_bytes, has_dicom_mark, open_dataset
+    from sightline.io.dicom.radiograph import has_dicom_mark, open_dataset, translate_parser_errors
 
     with path.open("rb") as file:
         if not has_dicom_mark(file.read(132)):
             raise UnreadableFile("The picture is no DICOM file: it has no other values than those shown.", "")
-    with foreign_bytes(path):
+    with translate_parser_errors(path):
         header = open_dataset(path, pixels=True)
         index, values = decode_pixels(header, path)
         present = np.bincount(index.ravel(), minlength=len(values)) > 0
-        table, how = display_table(header, path, values, present)
+        table, how = build_display_table(header, path, values, present)
         stored = values[index]
         low, high = int(stored.min()), int(stored.max())
         kind = np.int16 if low < 0 else np.uint16
-        centres, widths = numbers(header, "WindowCenter", path), numbers(header, "WindowWidth", path)
+        centres, widths = read_numbers(header, "WindowCenter", path), read_numbers(header, "WindowWidth", path)
         names = header.get("WindowCenterWidthExplanation") or ""
         names = [names] if isinstance(names, str) else list(names)
         windows = [
             {"name": names[i].strip() if i < len(names) else "", "centre": c, "width": w}
             for i, (c, w) in enumerate(zip(centres, widths, strict=False))
         ]
-        slope, intercept = numbers(header, "RescaleSlope", path), numbers(header, "RescaleIntercept", path)
+        slope, intercept = read_numbers(header, "RescaleSlope", path), read_numbers(header, "RescaleIntercept", path)
         inverted = header.get("PhotometricInterpretation") == "MONOCHROME1"
         inverted = inverted or header.get("PresentationLUTShape") == "INVERSE"
         has_tables = bool(header.get("ModalityLUTSequence") or header.get("VOILUTSequence"))
@@ -200,7 +200,7 @@ def stored_pixels_of(path: Path) -> tuple[NDArray[Any], dict[str, Any]]:
             "slope": slope[0] if slope else 1.0, "intercept": intercept[0] if intercept else 0.0,
             "invert": bool(inverted), "function": str(header.get("VOILUTFunction") or "LINEAR").lower(),
             "windows": windows, "low": low, "high": high, "how": how, "has_tables": has_tables,
-            "first": int(values.min()), "padding": padding_range(header, path, values),
+            "first": int(values.min()), "padding": find_padding_range(header, path, values),
         }  # fmt: skip
         # the table that read_image used, by stored value from `low` on: what reset returns to, to the last digit
         order = np.argsort(values, kind="stable")
@@ -209,7 +209,7 @@ def stored_pixels_of(path: Path) -> tuple[NDArray[Any], dict[str, Any]]:
     return stored.astype(kind), {"greyscale": block}
 
 
-def checked_packing(
+def pack_checked(
     make: Callable[[], tuple[NDArray[Any], dict[str, Any]]], name: str
 ) -> tuple[NDArray[Any], dict[str, Any]]:
     """Run `make`; errors lose the path of the server, which is of no use to a reader.

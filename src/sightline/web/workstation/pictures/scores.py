@@ -18,7 +18,7 @@ _MEASURES = ("pointing", "energy", "iou")
 _REPORTS_AT_MOST = 20
 
 
-def scores_of_map(cells: NDArray[np.float32], affine: Sequence[float], inside: NDArray[np.bool_]) -> dict[str, Any]:
+def score_class_map(cells: NDArray[np.float32], affine: Sequence[float], inside: NDArray[np.bool_]) -> dict[str, Any]:
     """Pointing, energy and intersection over union of a class map with marks, each beside chance.
 
     The map is scored as its softmax over cells (Liao 2022, equation 4), laid over the picture by bilinear interpolation
@@ -48,19 +48,21 @@ def scores_of_map(cells: NDArray[np.float32], affine: Sequence[float], inside: N
     score = score_map(np.where(seen, values, 0.0), marked)
     found: dict[str, Any] = {}
     for name in _MEASURES:
-        found[name], found[f"{name}_chance"] = (_number(x) for x in (_of(score, name), _of(score, f"{name}_chance")))
+        found[name], found[f"{name}_chance"] = (
+            _convert_number(x) for x in (_get_number(score, name), _get_number(score, f"{name}_chance"))
+        )
     return found | ({"why": score.why} if score.why else {})
 
 
-def _of(score: Any, name: str) -> Any:
+def _get_number(score: Any, name: str) -> Any:
     return vars(score)[name]
 
 
-def _number(value: Any) -> float | None:
+def _convert_number(value: Any) -> float | None:
     return None if value is None else float(value)
 
 
-def results_of(folder: Path, key: str, title: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def read_results(folder: Path, key: str, title: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Tables and reports that lie in a run's folder, the numbers as its files say.
 
     Args:
@@ -72,21 +74,21 @@ def results_of(folder: Path, key: str, title: str) -> tuple[list[dict[str, Any]]
     for path in sorted(folder.rglob("metrics.json"))[:_REPORTS_AT_MOST]:
         try:
             rows = json.loads(path.read_text(encoding="utf-8"))
-            shown = [[r["name"], r["value"], r["low"], r["high"], _counts(r["n"]), r["why"]] for r in rows]
+            shown = [[r["name"], r["value"], r["low"], r["high"], _format_counts(r["n"]), r["why"]] for r in rows]
         except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             continue  # a file of another kind
         columns = ["measure", "value", "low", "high", "n", "why"]
         split = path.parent.relative_to(folder).as_posix()
         tables.append({"run": key, "title": title, "split": split, "columns": columns, "rows": shown})
-    if report_in(folder) is not None:
+    if find_report(folder) is not None:
         reports.append({"run": key, "title": title, "url": f"/api/v1/results/{key}/report"})
     return tables, reports
 
 
-def _counts(n: dict[str, int]) -> str:
+def _format_counts(n: dict[str, int]) -> str:
     return count_words(n)
 
 
-def report_in(folder: Path) -> Path | None:
+def find_report(folder: Path) -> Path | None:
     """The first report.html of a run's folder, or None."""
     return next(iter(sorted(folder.rglob("report.html"))), None)

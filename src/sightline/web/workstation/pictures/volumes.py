@@ -26,7 +26,7 @@ _kept: LRUCache[tuple[str, int], Volume] = LRUCache(_KEPT_BYTES, lambda volume: 
 _lock = Lock()
 
 
-def volume_of(path: Path) -> Volume:
+def open_volume(path: Path) -> Volume:
     """A volume, from memory where it was read lately.
 
     Raises:
@@ -44,9 +44,9 @@ def volume_of(path: Path) -> Volume:
         return _kept.get(key, lambda: read_volume(path))
 
 
-def volume_facts(path: Path) -> dict[str, Any]:
+def read_volume_facts(path: Path) -> dict[str, Any]:
     """Shape, spacing, orientation and centre of a volume."""
-    volume = volume_of(path)
+    volume = open_volume(path)
     return {
         "shape": list(volume.values.shape),
         "spacing_mm": list(volume.spacing_mm),
@@ -55,7 +55,7 @@ def volume_facts(path: Path) -> dict[str, Any]:
     }
 
 
-def slices_of(path: Path, axis: int, index: int, count: int) -> NDArray[np.int16]:
+def read_slices(path: Path, axis: int, index: int, count: int) -> NDArray[np.int16]:
     """Slices `index` to `index + count` across an axis, int16: [rows, columns] of one, [count, rows, columns] of more.
 
     Numbers with fractions are rounded, and those beyond int16 are clipped.
@@ -63,7 +63,7 @@ def slices_of(path: Path, axis: int, index: int, count: int) -> NDArray[np.int16
     Raises:
         GeometryError: there is no such slice.
     """
-    values = volume_of(path).values
+    values = open_volume(path).values
     if not index >= 0 or index + count > values.shape[axis]:
         raise GeometryError(f"Slices {index} to {index + count - 1} are not among {values.shape[axis]}.", "")
     part = np.moveaxis(values, axis, 0)[index : index + count]

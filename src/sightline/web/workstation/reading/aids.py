@@ -8,17 +8,19 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from sightline.web.workstation.reading.blinding import shows_proposals
-from sightline.web.workstation.store.database import all_rows
+from sightline.web.workstation.reading.blinding import may_show_proposals
+from sightline.web.workstation.store.database import read_all_rows
 from sightline.web.workstation.store.tables import image, proposal
 
 
-def proposals_json(connection: Connection, row: Mapping[str, Any], spec: Mapping[str, Any]) -> list[dict[str, Any]]:
+def build_proposals_json(
+    connection: Connection, row: Mapping[str, Any], spec: Mapping[str, Any]
+) -> list[dict[str, Any]]:
     """Proposals for a read's study; none unless its task is an assisted one."""
-    if not shows_proposals(spec):
+    if not may_show_proposals(spec):
         return []
     found = select(proposal).join(image, image.c.key == proposal.c.image).where(image.c.study == row["study"])
-    rows = all_rows(connection, found.order_by(proposal.c.score.desc(), proposal.c.id))
+    rows = read_all_rows(connection, found.order_by(proposal.c.score.desc(), proposal.c.id))
     return [
         {
             "id": one["id"],
@@ -31,7 +33,7 @@ def proposals_json(connection: Connection, row: Mapping[str, Any], spec: Mapping
     ]
 
 
-def aid_json(connection: Connection, row: Mapping[str, Any]) -> dict[str, Any] | None:
+def build_aid_json(connection: Connection, row: Mapping[str, Any]) -> dict[str, Any] | None:
     """The advice of a reader study; whether it is wrong on purpose stays in the store."""
     if row["aid"] is None:
         return None

@@ -17,7 +17,7 @@ from sightline.web.workstation.accounts.readers import Person
 from sightline.web.workstation.store.tables import read, task
 
 
-def sees_study(connection: Connection, person: Person, study_key: str) -> bool:
+def may_see_study(connection: Connection, person: Person, study_key: str) -> bool:
     """Whether a person may see what others, or a network, said of a study.
 
     Args:
@@ -37,12 +37,12 @@ def sees_study(connection: Connection, person: Person, study_key: str) -> bool:
     return any(json.loads(spec)["reveal"] != "never" for _, spec in rows)
 
 
-def hidden_studies(connection: Connection, person: Person) -> set[str]:
+def list_hidden_studies(connection: Connection, person: Person) -> set[str]:
     """Studies of which a lead or adjudicator has reads of their own that are not submitted."""
     waiting = select(read.c.study).where(read.c.reader == person.id, read.c.state != "submitted")
     return set(connection.execute(waiting).scalars())
 
 
-def shows_proposals(spec: Mapping[str, Any]) -> bool:
+def may_show_proposals(spec: Mapping[str, Any]) -> bool:
     """Whether a task shows what a run proposes before the read is submitted."""
     return bool(spec["reveal"] == "assisted")

@@ -12,13 +12,13 @@ from sqlalchemy import Connection, select
 from sightline.data.datasets.folder.format import read_head
 from sightline.errors import SightlineError
 from sightline.io.tables import read_table
-from sightline.web.workstation.accounts.readers import AccountRefused, reader_named
+from sightline.web.workstation.accounts.readers import AccountRefused, find_reader
 from sightline.web.workstation.reading.plans import Plan, deal
-from sightline.web.workstation.reading.progress import progress_of
+from sightline.web.workstation.reading.progress import measure_progress
 from sightline.web.workstation.reading.reader_study import deal_study
-from sightline.web.workstation.reading.tasks import add_task, spec_of
-from sightline.web.workstation.reading.worth import worth_of_studies
-from sightline.web.workstation.store.database import all_rows, first_row, one_row, open_database
+from sightline.web.workstation.reading.tasks import add_task, build_spec
+from sightline.web.workstation.reading.worth import compute_worth
+from sightline.web.workstation.store.database import open_database, read_all_rows, read_first_row, read_one_row
 from sightline.web.workstation.store.tables import study, task, workstation
 
 WHO = "command line"
@@ -50,25 +50,25 @@ def plan_reads(
     with open_database(keep, database) as store, store.writing() as connection:
         ids = []
         for one in plan.readers:
-            row = reader_named(connection, one)
+            row = find_reader(connection, one)
             if row is None:
                 raise AccountRefused(f"There is no reader {one!r}.", "Look at `sightline readers list`.")
             ids.append(row["id"])
-        classes = classes_of(connection)
-        there = first_row(connection, select(task.c.id).where(task.c.name == name))
-        task_id = there["id"] if there else add_task(connection, name, "mark", spec_of(spec, classes), who=WHO)
+        classes = read_classes(connection)
+        there = read_first_row(connection, select(task.c.id).where(task.c.name == name))
+        task_id = there["id"] if there else add_task(connection, name, "mark", build_spec(spec, classes), who=WHO)
         if aids is not None:
             return deal_study(connection, task_id, ids, wrong_share=aids[0], run=aids[1], seed=plan.seed, who=WHO)
-        worth = worth_of_studies(connection) if plan.order == "active" else None
+        worth = compute_worth(connection) if plan.order == "active" else None
         if plan.order == "active" and not worth:
             raise SightlineError(
                 "The active order needs a run's opinion of the studies.", "Open the workstation with --run RUN first."
             )
-        order = None if listed is None else listed_studies(connection, listed)
+        order = None if listed is None else read_listed_studies(connection, listed)
         return deal(connection, task_id, replace(plan, readers=ids, worth=worth, listed=order), who=WHO)
 
 
-def listed_studies(connection: Any, path: Path) -> list[tuple[str, bool]]:
+def read_listed_studies(connection: Any, path: Path) -> list[tuple[str, bool]]:
     """Keys of the studies that a csv lists (`cohort suggest` writes one), and whether each was drawn at random.
 
     A study with several listed pictures stands where the first of them does.
@@ -96,8 +96,8 @@ def list_reads(keep: Path, database: str | None) -> list[str]:
     """A line a task and reader: reads done and left, and the median of active seconds a study."""
     with open_database(keep, database) as store, store.reading() as connection:
         lines = ["task\treader\tsubmitted\tleft\twarm-up\tmedian active s\tunsure clocks"]
-        for row in all_rows(connection, select(task).order_by(task.c.made_at)):
-            for one in progress_of(connection, row["id"])["rows"]:
+        for row in read_all_rows(connection, select(task).order_by(task.c.made_at)):
+            for one in measure_progress(connection, row["id"])["rows"]:
                 left = one["open"] + one["started"] + one["returned"]
                 median = "" if one["active_s_median"] is None else f"{one['active_s_median']:.1f}"
                 cells = (row["name"], one["reader"], one["submitted"], left, one["warm_up"], median, one["unsure"])
@@ -105,14 +105,14 @@ def list_reads(keep: Path, database: str | None) -> list[str]:
     return lines
 
 
-def cohort_is_there(connection: Connection) -> bool:
+def is_cohort_there(connection: Connection) -> bool:
     """Whether the folder of the store's cohort is where it was."""
-    return (Path(one_row(connection, select(workstation))["cohort_path"]) / "cohort.json").is_file()
+    return (Path(read_one_row(connection, select(workstation))["cohort_path"]) / "cohort.json").is_file()
 
 
-def classes_of(connection: Connection) -> list[str]:
+def read_classes(connection: Connection) -> list[str]:
     """The classes of the cohort, from its folder; where it was moved, those of its studies."""
-    row = one_row(connection, select(workstation))
+    row = read_one_row(connection, select(workstation))
     folder = Path(row["cohort_path"])
     if (folder / "cohort.json").is_file():
         found: list[str] = read_head(folder)["classes"]

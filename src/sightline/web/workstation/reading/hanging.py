@@ -11,7 +11,7 @@ _GRIDS = {1: (1, 1), 2: (1, 2), 3: (1, 3), 4: (2, 2), 5: (2, 3), 6: (2, 3)}
 MOST_VIEWS = 6
 
 
-def hanging_of(images: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def plan_hanging(images: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Rows, columns, and the order of the views; of more than six the first six hang.
 
     A patient facing the viewer has the right side on the left: of two sides in one projection R hangs first.

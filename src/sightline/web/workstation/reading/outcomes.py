@@ -12,8 +12,8 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from sightline.errors import SightlineError
-from sightline.web.workstation.store.audit import now_text, write_audit
-from sightline.web.workstation.store.database import all_rows
+from sightline.web.workstation.store.audit import format_now, write_audit
+from sightline.web.workstation.store.database import read_all_rows
 from sightline.web.workstation.store.tables import outcome, read
 
 HOW = ("take", "union", "intersection", "majority", "staple", "drawn")
@@ -33,7 +33,7 @@ class OutcomeRefused(SightlineError):
         self.status, self.field = status, field
 
 
-def lettered_reads(connection: Connection, task_id: str, study_key: str, seed: str) -> dict[str, str]:
+def letter_reads(connection: Connection, task_id: str, study_key: str, seed: str) -> dict[str, str]:
     """Submitted reads of a study (first passes) by letters, in an order that differs from study to study.
 
     Args:
@@ -48,21 +48,21 @@ def lettered_reads(connection: Connection, task_id: str, study_key: str, seed: s
     return dict(zip(LETTERS, ids, strict=False))
 
 
-def latest_outcomes(connection: Connection, task_id: str | None = None) -> dict[str, dict[str, Any]]:
+def find_latest_outcomes(connection: Connection, task_id: str | None = None) -> dict[str, dict[str, Any]]:
     """The last decision of each study."""
     found = select(outcome).order_by(outcome.c.seq)
-    rows = all_rows(connection, found if task_id is None else found.where(outcome.c.task == task_id))
+    rows = read_all_rows(connection, found if task_id is None else found.where(outcome.c.task == task_id))
     return {row["study"]: row for row in rows}
 
 
-def latest_outcome(connection: Connection, task_id: str, study_key: str) -> dict[str, Any] | None:
+def find_latest_outcome(connection: Connection, task_id: str, study_key: str) -> dict[str, Any] | None:
     """The last decision of one study in one task, or None."""
     own = (outcome.c.task == task_id, outcome.c.study == study_key)
-    rows = all_rows(connection, select(outcome).where(*own).order_by(outcome.c.seq.desc()).limit(1))
+    rows = read_all_rows(connection, select(outcome).where(*own).order_by(outcome.c.seq.desc()).limit(1))
     return rows[0] if rows else None
 
 
-def outcome_json(row: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def build_outcome_json(row: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """A decision as the page gets it."""
     if row is None:
         return None
@@ -93,14 +93,14 @@ def decide(
     """
     if how not in HOW:
         raise OutcomeRefused(f"{how!r} is no way to decide.", f"Known: {', '.join(HOW)}.", field="how")
-    last = latest_outcome(connection, task_id, study_key)
+    last = find_latest_outcome(connection, task_id, study_key)
     if if_match is None:
         raise OutcomeRefused("Say which decision this one follows.", "Send If-Match.", status=428)
     if (last is None) != (if_match.strip() == "*") or (last is not None and if_match.strip().strip('"') != last["id"]):
         raise OutcomeRefused("Somebody else decided this study meanwhile.", "Load it again.", status=412)
     row = {
         "id": str(uuid.uuid4()), "task": task_id, "study": study_key, "from_read": from_read, "how": how,
-        "marks": json.dumps(list(marks), allow_nan=False), "label": label, "by": who, "at": now_text(),
+        "marks": json.dumps(list(marks), allow_nan=False), "label": label, "by": who, "at": format_now(),
         "comment": comment[:10_000], "replaces": None if last is None else last["id"],
     }  # fmt: skip
     connection.execute(outcome.insert().values(**row))

@@ -13,8 +13,8 @@ from typing import Any
 from sqlalchemy import Connection, func, select, update
 
 from sightline.web.workstation.reading.tasks import ORDERS, TaskRefused
-from sightline.web.workstation.store.audit import now_text, write_audit
-from sightline.web.workstation.store.database import first_row
+from sightline.web.workstation.store.audit import format_now, write_audit
+from sightline.web.workstation.store.database import read_first_row
 from sightline.web.workstation.store.tables import read, reader, study, task
 
 RANDOM_EVERY = 5
@@ -90,7 +90,7 @@ def deal(connection: Connection, task_id: str, plan: Plan, *, who: str) -> int:
     Raises:
         TaskRefused: no such task, reader or study, or numbers that mean nothing.
     """
-    row = first_row(connection, select(task).where(task.c.id == task_id))
+    row = read_first_row(connection, select(task).where(task.c.id == task_id))
     if row is None:
         raise TaskRefused("There is no such task.", "Look at the list of tasks.", field="task", status=404)
     if plan.order not in ORDERS:
@@ -137,7 +137,7 @@ def _deal_to(connection: Connection, task_id: str, plan: Plan, who: str, keys: S
     last = connection.execute(
         select(func.max(read.c.ordinal)).where(read.c.task == task_id, read.c.reader == who)
     ).scalar()
-    ordinal, rows, now = 0 if last is None else int(last) + 1, [], now_text()
+    ordinal, rows, now = 0 if last is None else int(last) + 1, [], format_now()
     wanted: list[tuple[str, int, bool]] = []
     if plan.warm_up:
         listed = {key for key, _ in plan.listed} if plan.listed is not None else set(keys)
@@ -151,14 +151,14 @@ def _deal_to(connection: Connection, task_id: str, plan: Plan, who: str, keys: S
         wanted += [(key, number, drawn) for key, drawn in ordered]
     for key, number, drawn in wanted:
         if (key, number) not in dealt:
-            rows.append(new_read(task_id, key, who, number, ordinal, now, drawn=drawn))
+            rows.append(build_read(task_id, key, who, number, ordinal, now, drawn=drawn))
             ordinal += 1
     for start in range(0, len(rows), 500):
         connection.execute(read.insert(), rows[start : start + 500])
     return len(rows)
 
 
-def new_read(
+def build_read(
     task_id: str, study_key: str, who: str, number: int, ordinal: int, now: str, *,
     drawn: bool = False, aid: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:  # fmt: skip

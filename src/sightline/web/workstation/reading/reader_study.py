@@ -17,9 +17,9 @@ from typing import Any
 from sqlalchemy import Connection, select, update
 
 from sightline.errors import SightlineError
-from sightline.web.workstation.reading.plans import new_read
-from sightline.web.workstation.store.audit import now_text, write_audit
-from sightline.web.workstation.store.database import all_rows
+from sightline.web.workstation.reading.plans import build_read
+from sightline.web.workstation.store.audit import format_now, write_audit
+from sightline.web.workstation.store.database import read_all_rows
 from sightline.web.workstation.store.tables import image, map_, read, study, task
 
 CONDITIONS = ("unaided", "answer", "answer and map")
@@ -31,7 +31,7 @@ class StudyRefused(SightlineError):
     """A reader study that cannot be dealt."""
 
 
-def advice_of(connection: Connection, run: str | None, seed: int, wrong_share: float) -> dict[str, dict[str, Any]]:
+def choose_advice(connection: Connection, run: str | None, seed: int, wrong_share: float) -> dict[str, dict[str, Any]]:
     """What the network says of each study, some of it wrong on purpose.
 
     The probabilities of a study are the mean over its images. Wrong advice names the likeliest class that is not the
@@ -45,7 +45,7 @@ def advice_of(connection: Connection, run: str | None, seed: int, wrong_share: f
         raise StudyRefused(f"The share of wrong advice lies from 0 to 1; got {wrong_share}.", "Give e.g. 0.2.")
     found = select(map_.c.run, map_.c.probabilities, map_.c.classes, image.c.study, study.c.label)
     found = found.join(image, image.c.key == map_.c.image).join(study, study.c.key == image.c.study)
-    rows = all_rows(connection, found.order_by(study.c.ordinal))
+    rows = read_all_rows(connection, found.order_by(study.c.ordinal))
     runs = list(dict.fromkeys(row["run"] for row in rows))
     chosen = run if run is not None else (runs[0] if runs else None)
     rows = [row for row in rows if row["run"] == chosen]
@@ -100,8 +100,8 @@ def deal_study(
     Raises:
         StudyRefused: nothing to advise with.
     """
-    advice = advice_of(connection, run, seed, wrong_share)
-    keys, now, rows = list(advice), now_text(), []
+    advice = choose_advice(connection, run, seed, wrong_share)
+    keys, now, rows = list(advice), format_now(), []
     there = {
         tuple(row)
         for row in connection.execute(select(read.c.reader, read.c.study, read.c["pass"]).where(read.c.task == task_id))
@@ -114,7 +114,7 @@ def deal_study(
                 condition = CONDITIONS[SQUARE[(keys.index(key) + position) % 3][number - 1]]
                 aid = {"condition": condition, **advice[key]}
                 if (reader_id, key, number) not in there:
-                    rows.append(new_read(task_id, key, reader_id, number, ordinal, now, aid=aid))
+                    rows.append(build_read(task_id, key, reader_id, number, ordinal, now, aid=aid))
                     ordinal += 1
     for start in range(0, len(rows), 500):
         connection.execute(read.insert(), rows[start : start + 500])

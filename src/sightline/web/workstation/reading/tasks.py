@@ -10,8 +10,8 @@ from typing import Any
 from sqlalchemy import Connection, func, select, update
 
 from sightline.errors import SightlineError
-from sightline.web.workstation.store.audit import now_text, write_audit
-from sightline.web.workstation.store.database import all_rows, first_row
+from sightline.web.workstation.store.audit import format_now, write_audit
+from sightline.web.workstation.store.database import read_all_rows, read_first_row
 from sightline.web.workstation.store.log import SubmissionRules
 from sightline.web.workstation.store.tables import read, task
 
@@ -36,7 +36,7 @@ class TaskRefused(SightlineError):
         self.field, self.status = field, status
 
 
-def spec_of(given: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
+def build_spec(given: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
     """A whole task from what was given of it, checked.
 
     Args:
@@ -91,7 +91,7 @@ def add_task(connection: Connection, name: str, kind: str, spec: Mapping[str, An
     connection.execute(
         task.insert().values(
             id=task_id, name=name, kind=kind, spec=json.dumps(spec), order="given", seed=0, passes=1,
-            made_at=now_text(), version=1,
+            made_at=format_now(), version=1,
         )
     )  # fmt: skip
     write_audit(connection, who, "add task", task_id, {"kind": kind, "reveal": spec["reveal"]})
@@ -104,7 +104,7 @@ def change_task(connection: Connection, task_id: str, version: int, changes: Map
     Raises:
         TaskRefused: 404, 412 where somebody else changed it, 409 where reads were begun.
     """
-    row = first_row(connection, select(task).where(task.c.id == task_id).with_for_update())
+    row = read_first_row(connection, select(task).where(task.c.id == task_id).with_for_update())
     if row is None:
         raise TaskRefused("There is no such task.", "Look at the list of tasks.", status=404)
     if row["version"] != version:
@@ -113,7 +113,7 @@ def change_task(connection: Connection, task_id: str, version: int, changes: Map
     if set(changes) - {"name"} and begun.first() is not None:
         raise TaskRefused("Readers have begun this task: it stays as it is.", "Make another task.", status=409)
     old = json.loads(row["spec"])
-    spec = spec_of({**old, **{k: v for k, v in changes.items() if k in old}}, changes.get("known", old["classes"]))
+    spec = build_spec({**old, **{k: v for k, v in changes.items() if k in old}}, changes.get("known", old["classes"]))
     name = str(changes.get("name", row["name"])).strip()[:200] or row["name"]
     connection.execute(
         update(task).where(task.c.id == task_id).values(spec=json.dumps(spec), name=name, version=version + 1)
@@ -121,15 +121,15 @@ def change_task(connection: Connection, task_id: str, version: int, changes: Map
     write_audit(connection, who, "change task", task_id, {"changed": sorted(set(changes) - {"known"})})
 
 
-def task_rows(connection: Connection, *, reader_id: str | None = None) -> list[dict[str, Any]]:
+def list_task_rows(connection: Connection, *, reader_id: str | None = None) -> list[dict[str, Any]]:
     """Tasks as the page gets them; of one reader: those with reads of theirs."""
     found = select(task).order_by(task.c.made_at)
     if reader_id is not None:
         found = found.where(task.c.id.in_(select(read.c.task).where(read.c.reader == reader_id)))
-    return [task_json(connection, row) for row in all_rows(connection, found)]
+    return [build_task_json(connection, row) for row in read_all_rows(connection, found)]
 
 
-def task_json(connection: Connection, row: Mapping[str, Any]) -> dict[str, Any]:
+def build_task_json(connection: Connection, row: Mapping[str, Any]) -> dict[str, Any]:
     """One task as the page gets it."""
     readers = connection.execute(
         select(func.count(func.distinct(read.c.reader))).where(read.c.task == row["id"])
@@ -138,6 +138,6 @@ def task_json(connection: Connection, row: Mapping[str, Any]) -> dict[str, Any]:
     return own | json.loads(row["spec"]) | {"readers": readers, "etag": f'"{row["version"]}"'}
 
 
-def question_of(spec: Mapping[str, Any]) -> SubmissionRules:
+def build_question(spec: Mapping[str, Any]) -> SubmissionRules:
     """What a submission under a task must hold."""
     return SubmissionRules(spec["ask"]["label"], spec["ask"]["confidence"], bool(spec["tools"]))

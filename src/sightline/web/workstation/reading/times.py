@@ -11,18 +11,18 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from sightline.web.workstation.marks.clock import RULE, ReadTime, read_time
-from sightline.web.workstation.store.database import all_rows
+from sightline.web.workstation.store.database import read_all_rows
 from sightline.web.workstation.store.tables import event, op
 
 
-def times_of(connection: Connection, read_ids: Iterable[str]) -> dict[str, ReadTime]:
+def read_times(connection: Connection, read_ids: Iterable[str]) -> dict[str, ReadTime]:
     """Times of reads, by their ids."""
     wanted = list(read_ids)
     events: dict[str, list[dict[str, Any]]] = defaultdict(list)
     submissions: dict[str, list[float]] = defaultdict(list)
     for start in range(0, len(wanted), 500):
         part = wanted[start : start + 500]
-        for row in all_rows(connection, select(event).where(event.c.read.in_(part))):
+        for row in read_all_rows(connection, select(event).where(event.c.read.in_(part))):
             events[row["read"]].append({**row, "body": json.loads(row["body"])})
         ends = select(op.c.read, op.c.server_ms).where(op.c.read.in_(part), op.c.kind == "submit")
         for read_id, at in connection.execute(ends.order_by(op.c.server_seq)):
@@ -30,6 +30,6 @@ def times_of(connection: Connection, read_ids: Iterable[str]) -> dict[str, ReadT
     return {read_id: read_time(events[read_id], submissions[read_id]) for read_id in wanted}
 
 
-def clock_json(connection: Connection, read_id: str) -> dict[str, Any]:
+def build_clock_json(connection: Connection, read_id: str) -> dict[str, Any]:
     """Times of one read, with the rule they are counted by."""
-    return asdict(times_of(connection, [read_id])[read_id]) | {"rule": RULE}
+    return asdict(read_times(connection, [read_id])[read_id]) | {"rule": RULE}

@@ -11,9 +11,9 @@ from sqlalchemy import Connection, select
 
 from sightline.errors import SightlineError
 from sightline.web.workstation.accounts.readers import Person
-from sightline.web.workstation.service import NotThere
-from sightline.web.workstation.store.audit import now_text, write_audit
-from sightline.web.workstation.store.database import all_rows
+from sightline.web.workstation.service import NotFound
+from sightline.web.workstation.store.audit import format_now, write_audit
+from sightline.web.workstation.store.database import read_all_rows
 from sightline.web.workstation.store.tables import reader, unit_name
 
 if TYPE_CHECKING:
@@ -26,18 +26,18 @@ _SHOWN = {"text": "text", "author": "name", "date": "date"}
 
 def _require(dissection: Dissection | None) -> Dissection:
     if dissection is None:
-        raise NotThere("No dissection is open.", "Start the workstation with --dissection DIR.")
+        raise NotFound("No dissection is open.", "Start the workstation with --dissection DIR.")
     return dissection
 
 
-def units_json(dissection: Dissection | None, connection: Connection, person: Person) -> dict[str, Any]:
+def build_units_json(dissection: Dissection | None, connection: Connection, person: Person) -> dict[str, Any]:
     """The units with a gallery, first ranks first; others' names of a unit only after one's own.
 
     Raises:
         NotThere: no dissection is open.
     """
     found = _require(dissection)
-    names = _names(connection, found)
+    names = _list_names(connection, found)
     units = []
     for row in found.ranked:
         if found.gallery(row.unit) is None:
@@ -59,12 +59,12 @@ def units_json(dissection: Dissection | None, connection: Connection, person: Pe
     return {"layer": found.layer, "weights": found.about["weights"], "positive": found.positive, "units": units}
 
 
-def _names(connection: Connection, dissection: Dissection) -> dict[int, list[dict[str, Any]]]:
+def _list_names(connection: Connection, dissection: Dissection) -> dict[int, list[dict[str, Any]]]:
     """The last name that each expert gave each unit of these weights and this layer."""
     own = (unit_name.c.weights == dissection.about["weights"], unit_name.c.layer == dissection.layer)
     asked = select(unit_name, reader.c.display.label("name")).join(reader, reader.c.id == unit_name.c.author)
     last: dict[tuple[int, str], dict[str, Any]] = {}
-    for row in all_rows(connection, asked.where(*own).order_by(unit_name.c.seq)):
+    for row in read_all_rows(connection, asked.where(*own).order_by(unit_name.c.seq)):
         last[(row["unit"], row["author"])] = row
     found: dict[int, list[dict[str, Any]]] = {}
     for (unit, _), row in last.items():
@@ -80,13 +80,13 @@ def name_unit(dissection: Dissection | None, connection: Connection, person: Per
     """
     found = _require(dissection)
     if found.gallery(unit) is None:
-        raise NotThere("This unit is not shown.", "Name one that has a gallery.")
+        raise NotFound("This unit is not shown.", "Name one that has a gallery.")
     words = " ".join(text.split())
     now = datetime.now(UTC)
     connection.execute(
         unit_name.insert().values(
             weights=found.about["weights"], layer=found.layer, unit=unit, text=words, author=person.id,
-            date=now.date().isoformat(), at=now_text(),
+            date=now.date().isoformat(), at=format_now(),
         )
     )  # fmt: skip
     write_audit(connection, person.id, "name unit", str(unit), {"layer": found.layer})
@@ -108,16 +108,16 @@ def write_concepts(dissection: Dissection | None, connection: Connection, person
     keep_concepts(
         path, run=found.about["run"], weights=found.about["weights"], layer=found.layer, units=shown
     )  # fmt: skip
-    there, names = read_concepts(path), _names(connection, found)
+    there, names = read_concepts(path), _list_names(connection, found)
     text, written = path.read_text(encoding="utf-8"), 0
     for unit, own in names.items():
-        said = [one for one in own if one["text"]]
+        named = [one for one in own if one["text"]]
         place = there.units.get(unit)
-        if not said or place is None or place.text or place.author or place.date:
+        if not named or place is None or place.text or place.author or place.date:
             continue
-        words = " / ".join(dict.fromkeys(one["text"] for one in said))
-        authors, date = ", ".join(dict.fromkeys(one["name"] for one in said)), max(one["date"] for one in said)
-        filled = _filled(text, unit, {"text": words, "author": authors, "date": date})
+        words = " / ".join(dict.fromkeys(one["text"] for one in named))
+        authors, date = ", ".join(dict.fromkeys(one["name"] for one in named)), max(one["date"] for one in named)
+        filled = _fill_name(text, unit, {"text": words, "author": authors, "date": date})
         if filled is not None:
             text, written = filled, written + 1
     trial = path.with_name(path.name + ".trial")
@@ -134,7 +134,7 @@ def write_concepts(dissection: Dissection | None, connection: Connection, person
     return {"written": written, "kept": sum(bool(one.text) for one in there.units.values())}
 
 
-def _filled(text: str, unit: int, words: dict[str, str]) -> str | None:
+def _fill_name(text: str, unit: int, words: dict[str, str]) -> str | None:
     """The file with the empty place of a unit filled, line by line; None where the place is not as it was written."""
     lines = text.splitlines(keepends=True)
     for n, line in enumerate(lines):

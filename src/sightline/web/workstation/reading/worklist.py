@@ -12,8 +12,8 @@ from typing import Any
 from sqlalchemy import Connection, Select, and_, func, or_, select
 
 from sightline.errors import SightlineError
-from sightline.web.workstation.store.audit import now_text
-from sightline.web.workstation.store.database import all_rows
+from sightline.web.workstation.store.audit import format_now
+from sightline.web.workstation.store.database import read_all_rows
 from sightline.web.workstation.store.tables import image, read, study, task
 
 STATES = ("open", "started", "submitted", "returned")
@@ -54,12 +54,12 @@ class Question:
     limit: int = 50
 
 
-def title_of(ordinal: int, study_id: str, *, shows_ids: bool) -> str:
+def choose_title(ordinal: int, study_id: str, *, shows_ids: bool) -> str:
     """What a study is called: its id, or its place in the queue where ids are hidden."""
     return study_id if shows_ids else f"Study {ordinal + 1}"
 
 
-def page_of(connection: Connection, reader_id: str, question: Question) -> dict[str, Any]:
+def read_page(connection: Connection, reader_id: str, question: Question) -> dict[str, Any]:
     """A page of a reader's own queue.
 
     Raises:
@@ -71,7 +71,7 @@ def page_of(connection: Connection, reader_id: str, question: Question) -> dict[
         raise QuestionRefused("There is no such order.", f"Known: {', '.join(SORTS)}.", field="sort")
     if not 1 <= question.limit <= MOST_ROWS:
         raise QuestionRefused(f"A page has 1 to {MOST_ROWS} rows.", "", field="limit")
-    ids = _tasks_that_show_ids(connection)
+    ids = _find_tasks_that_show_ids(connection)
     columns = (read, study.c.study_id, study.c.ordinal.label("study_ordinal"))
     found = select(*columns).join(study, study.c.key == read.c.study).where(read.c.reader == reader_id)
     if question.task is not None:
@@ -79,20 +79,20 @@ def page_of(connection: Connection, reader_id: str, question: Question) -> dict[
     if question.state is not None:
         found = found.where(read.c.state == question.state)
     if question.search:
-        found = found.where(_matches(question.search, ids))
-    found = _after(found, question)
-    rows = all_rows(connection, found.limit(question.limit + 1))
+        found = found.where(_match_search(question.search, ids))
+    found = _select_after(found, question)
+    rows = read_all_rows(connection, found.limit(question.limit + 1))
     more, rows = len(rows) > question.limit, rows[: question.limit]
-    views = _views_of(connection, {row["study"] for row in rows})
-    asks = _asks_label(connection)
+    views = _list_views(connection, {row["study"] for row in rows})
+    asks = _find_label_tasks(connection)
     return {
-        "rows": [_row_json(row, views, ids, asks) for row in rows],
-        "next": _cursor(rows[-1], question.sort) if more else None,
-        "counts": counts_of(connection, reader_id, question.task),
+        "rows": [_build_row_json(row, views, ids, asks) for row in rows],
+        "next": _encode_cursor(rows[-1], question.sort) if more else None,
+        "counts": count_reads(connection, reader_id, question.task),
     }
 
 
-def counts_of(connection: Connection, reader_id: str, task_id: str | None) -> dict[str, int]:
+def count_reads(connection: Connection, reader_id: str, task_id: str | None) -> dict[str, int]:
     """How many reads of a queue are in each state."""
     counted = select(read.c.state, func.count()).where(read.c.reader == reader_id).group_by(read.c.state)
     if task_id is not None:
@@ -101,14 +101,14 @@ def counts_of(connection: Connection, reader_id: str, task_id: str | None) -> di
     return {"all": sum(counts.values()), **counts}
 
 
-def next_read(
+def find_next_read(
     connection: Connection, reader_id: str, task_id: str | None, after: Mapping[str, Any] | None
 ) -> str | None:
     """The next read of a queue that waits to be done, behind `after`, else from the start; None when all are done."""
     waiting = (
         select(read.c.id)
         .where(read.c.reader == reader_id, read.c.state != "submitted")
-        .where(or_(read.c.not_before.is_(None), read.c.not_before <= now_text()))
+        .where(or_(read.c.not_before.is_(None), read.c.not_before <= format_now()))
         .order_by(read.c.task, read.c.ordinal)
         .limit(1)
     )
@@ -124,7 +124,7 @@ def next_read(
     return None if found is None else str(found)
 
 
-def previous_read(connection: Connection, row: Mapping[str, Any]) -> str | None:
+def find_previous_read(connection: Connection, row: Mapping[str, Any]) -> str | None:
     """The read before one in its queue."""
     found = select(read.c.id).where(
         read.c.reader == row["reader"], read.c.task == row["task"], read.c.ordinal < row["ordinal"]
@@ -133,7 +133,7 @@ def previous_read(connection: Connection, row: Mapping[str, Any]) -> str | None:
     return None if before is None else str(before)
 
 
-def _after(found: Select[Any], question: Question) -> Select[Any]:
+def _select_after(found: Select[Any], question: Question) -> Select[Any]:
     cursor = None if question.after is None else _read_cursor(question.after)
     if question.sort == "touched":
         touched = func.coalesce(read.c.touched_at, "")
@@ -152,7 +152,7 @@ def _after(found: Select[Any], question: Question) -> Select[Any]:
     return found.order_by(read.c.task, read.c.ordinal)
 
 
-def _cursor(row: Mapping[str, Any], sort: str) -> str:
+def _encode_cursor(row: Mapping[str, Any], sort: str) -> str:
     place: Sequence[Any] = (row["task"], row["ordinal"])
     if sort == "touched":
         place = (row["touched_at"] or "", row["id"])
@@ -177,7 +177,7 @@ def _read_cursor(text: str) -> list[Any]:
     return [first, second]
 
 
-def _matches(search: str, ids: set[str]) -> Any:
+def _match_search(search: str, ids: set[str]) -> Any:
     escaped = search.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     like = f"%{escaped}%"
     by_view = read.c.study.in_(select(image.c.study).where(image.c.view.ilike(like, escape="\\")))
@@ -189,29 +189,29 @@ def _matches(search: str, ids: set[str]) -> Any:
     return or_(by_view, by_id, and_(read.c.task.notin_(ids), read.c.ordinal == int(number) - 1))
 
 
-def _tasks_that_show_ids(connection: Connection) -> set[str]:
+def _find_tasks_that_show_ids(connection: Connection) -> set[str]:
     return {key for key, spec in connection.execute(select(task.c.id, task.c.spec)) if json.loads(spec)["shows_ids"]}
 
 
-def _asks_label(connection: Connection) -> set[str]:
+def _find_label_tasks(connection: Connection) -> set[str]:
     return {key for key, spec in connection.execute(select(task.c.id, task.c.spec)) if json.loads(spec)["ask"]["label"]}
 
 
-def _views_of(connection: Connection, studies: set[str]) -> dict[str, list[Mapping[str, Any]]]:
+def _list_views(connection: Connection, studies: set[str]) -> dict[str, list[Mapping[str, Any]]]:
     found: dict[str, list[Mapping[str, Any]]] = {key: [] for key in studies}
     rows = select(image.c.study, image.c.view, image.c.side).where(image.c.study.in_(studies)).order_by(image.c.ordinal)
-    for row in all_rows(connection, rows):
+    for row in read_all_rows(connection, rows):
         found[row["study"]].append(row)
     return found
 
 
-def _row_json(
+def _build_row_json(
     row: Mapping[str, Any], views: Mapping[str, Sequence[Mapping[str, Any]]], ids: set[str], asks: set[str]
 ) -> dict[str, Any]:
     images = views[row["study"]]
     return {
         "read": row["id"], "study": row["study"], "task": row["task"],
-        "title": title_of(row["ordinal"], row["study_id"], shows_ids=row["task"] in ids),
+        "title": choose_title(row["ordinal"], row["study_id"], shows_ids=row["task"] in ids),
         "views": [one["view"] for one in images], "sides": sorted({one["side"] for one in images if one["side"]}),
         "images": len(images), "state": row["state"], "pass": row["pass"], "ordinal": row["ordinal"],
         "warm_up": row["warm_up"], "marks": row["marks"],

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, select, text
 
-from sightline.web.workstation.store.database import all_rows
+from sightline.web.workstation.store.database import read_all_rows
 from sightline.web.workstation.store.tables import audit, op, read
 
 START = "0" * 64
@@ -20,12 +20,12 @@ START = "0" * 64
 _SEALS = ("submit", "reopen")
 
 
-def now_text() -> str:
+def format_now() -> str:
     """The time in UTC as ISO 8601, to the millisecond."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def canonical(value: Any) -> str:
+def format_canonical(value: Any) -> str:
     """JSON of one form: sorted names, no blanks; equal values give equal text.
 
     Raises:
@@ -34,9 +34,9 @@ def canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def digest(before: str, *fields: Any) -> str:
+def digest_row(before: str, *fields: Any) -> str:
     """The digest of a row and all before it."""
-    return hashlib.sha256(canonical([before, *fields]).encode()).hexdigest()
+    return hashlib.sha256(format_canonical([before, *fields]).encode()).hexdigest()
 
 
 def write_audit(connection: Connection, who: str, what: str, thing: str, detail: Mapping[str, Any]) -> None:
@@ -53,23 +53,23 @@ def write_audit(connection: Connection, who: str, what: str, thing: str, detail:
         # the chain has one end: two writers must not both take it
         connection.execute(text("SELECT pg_advisory_xact_lock(7416)"))
     last = connection.execute(select(audit.c.sha256).order_by(audit.c.seq.desc()).limit(1)).scalar()
-    at, before, written = now_text(), last or START, canonical(detail)
+    at, before, written = format_now(), last or START, format_canonical(detail)
     row = {"at": at, "who": who, "what": what, "object": thing, "detail": written, "before": before}
-    connection.execute(audit.insert().values(**row, sha256=digest(before, at, who, what, thing, written)))
+    connection.execute(audit.insert().values(**row, sha256=digest_row(before, at, who, what, thing, written)))
 
 
-def op_digest(before: str, row: Mapping[str, Any]) -> str:
+def digest_op(before: str, row: Mapping[str, Any]) -> str:
     """The digest of a stored operation."""
     names = ("read", "id", "client", "n", "kind", "image", "body", "at_ms", "mono_ms", "received_at", "server_ms")
     # databases give whole numbers back as they please
     values = [float(row[name]) if name.endswith("_ms") else row[name] for name in names]
     if not all(math.isfinite(v) for v in values if isinstance(v, float)):
         raise ValueError("a time is no number")
-    return digest(before, *values)
+    return digest_row(before, *values)
 
 
 @dataclass(frozen=True)
-class Broken:
+class BrokenRow:
     """The first row that does not fit.
 
     Attributes:
@@ -83,7 +83,7 @@ class Broken:
     why: str
 
 
-def verify(connection: Connection) -> tuple[int, Broken | None]:
+def verify(connection: Connection) -> tuple[int, BrokenRow | None]:
     """Walk every chain; how many rows were looked at, and the first that is broken.
 
     The audit chain says how many operations a read had at each submission, so that operations cut off the end of a
@@ -91,31 +91,33 @@ def verify(connection: Connection) -> tuple[int, Broken | None]:
     """
     before, count = START, 0
     sealed: dict[str, tuple[int, str, int]] = {}
-    for row in all_rows(connection, select(audit).order_by(audit.c.seq)):
+    for row in read_all_rows(connection, select(audit).order_by(audit.c.seq)):
         count += 1
         if row["before"] != before:
-            return count, Broken("audit", row["seq"], "the row before it is missing or was changed")
-        own = digest(before, row["at"], row["who"], row["what"], row["object"], row["detail"])
+            return count, BrokenRow("audit", row["seq"], "the row before it is missing or was changed")
+        own = digest_row(before, row["at"], row["who"], row["what"], row["object"], row["detail"])
         if own != row["sha256"]:
-            return count, Broken("audit", row["seq"], "its content was changed")
+            return count, BrokenRow("audit", row["seq"], "its content was changed")
         before = own
         if row["what"] in _SEALS:
             detail = json.loads(row["detail"])
             sealed[row["object"]] = (int(detail["operations"]), str(detail["last"]), row["seq"])
     for (read_id,) in connection.execute(select(read.c.id).order_by(read.c.id)).all():
         before, n, digests = START, 0, []
-        rows = all_rows(connection, select(op).where(op.c.read == read_id).order_by(op.c.server_seq))
+        rows = read_all_rows(connection, select(op).where(op.c.read == read_id).order_by(op.c.server_seq))
         for row in rows:
             count, n = count + 1, n + 1
             where = f"operations of read {read_id}"
             if row["before"] != before:
-                return count, Broken(where, row["server_seq"], "the operation before it is missing or was changed")
-            before = op_digest(before, row)
+                return count, BrokenRow(where, row["server_seq"], "the operation before it is missing or was changed")
+            before = digest_op(before, row)
             digests.append(before)
             if before != row["sha256"]:
-                return count, Broken(where, row["server_seq"], "its content was changed")
+                return count, BrokenRow(where, row["server_seq"], "its content was changed")
         if read_id in sealed:
             held, last, seq = sealed[read_id]
             if n < held or digests[held - 1] != last:
-                return count, Broken("audit", seq, f"read {read_id} had {held} operations then; they are not all there")
+                return count, BrokenRow(
+                    "audit", seq, f"read {read_id} had {held} operations then; they are not all there"
+                )
     return count, None

@@ -14,16 +14,16 @@ from typing import Any
 from sqlalchemy import Connection, select, update
 
 from sightline.structures.case import Case, Cohort
-from sightline.web.workstation.store.audit import now_text, write_audit
-from sightline.web.workstation.store.database import Database, StoreError, first_row
+from sightline.web.workstation.store.audit import format_now, write_audit
+from sightline.web.workstation.store.database import Database, StoreError, read_first_row
 from sightline.web.workstation.store.tables import SCHEMA, image, study, workstation
 
 
-def key_of(salt: str, kind: str, name: str) -> str:
+def make_key(salt: str, kind: str, name: str) -> str:
     """The opaque key of a study or image: HMAC-SHA256 of its id under the store's salt, 24 characters.
 
     Example:
-        >>> len(key_of("00", "study", "S1"))
+        >>> len(make_key("00", "study", "S1"))
         24
     """
     return hmac.new(bytes.fromhex(salt), f"{kind}:{name}".encode(), hashlib.sha256).hexdigest()[:24]
@@ -45,10 +45,10 @@ def take_cohort(database: Database, cohort: Cohort, *, adopt: bool = False) -> M
     """
     fingerprint, path = cohort.fingerprint(), str((cohort.root or Path()).absolute())
     with database.writing() as connection:
-        row = first_row(connection, select(workstation))
+        row = read_first_row(connection, select(workstation))
         if row is None:
             row = {
-                "id": str(uuid.uuid4()), "schema": SCHEMA, "made_at": now_text(), "cohort_name": cohort.name,
+                "id": str(uuid.uuid4()), "schema": SCHEMA, "made_at": format_now(), "cohort_name": cohort.name,
                 "cohort_path": path, "cohort_fingerprint": fingerprint, "salt": secrets.token_hex(32),
             }  # fmt: skip
             connection.execute(workstation.insert().values(**row))
@@ -94,30 +94,30 @@ def _insert(connection: Connection, cohort: Cohort, salt: str, *, known: set[str
         row = studies.get(case.study_id)
         if row is None:
             row = studies[case.study_id] = {
-                "key": key_of(salt, "study", case.study_id), "study_id": case.study_id, "patient_id": case.patient_id,
+                "key": make_key(salt, "study", case.study_id), "study_id": case.study_id, "patient_id": case.patient_id,
                 "ordinal": first + len(studies), "label": case.label, "split": case.split,
             }  # fmt: skip
-        images.append(_image_row(case, salt, row["key"], len(images), cohort.root))
+        images.append(_build_image_row(case, salt, row["key"], len(images), cohort.root))
     for table, rows in ((study, list(studies.values())), (image, images)):
         for start in range(0, len(rows), 500):
             connection.execute(table.insert(), rows[start : start + 500])
 
 
-def _image_row(case: Case, salt: str, study_key: str, ordinal: int, root: Path | None) -> dict[str, Any]:
+def _build_image_row(case: Case, salt: str, study_key: str, ordinal: int, root: Path | None) -> dict[str, Any]:
     path = case.image.absolute()
     base = (root or Path()).absolute()
     relative = path.relative_to(base).as_posix() if path.is_relative_to(base) else str(path)
     shape = list(case.shape or ())
     return {
-        "key": key_of(salt, "image", case.case_id), "image_id": case.case_id, "study": study_key, "ordinal": ordinal,
-        "path": relative, "view": case.view, "side": _side(case), "rows": shape[0] if len(shape) == 2 else None,
+        "key": make_key(salt, "image", case.case_id), "image_id": case.case_id, "study": study_key, "ordinal": ordinal,
+        "path": relative, "view": case.view, "side": _find_side(case), "rows": shape[0] if len(shape) == 2 else None,
         "columns": shape[1] if len(shape) == 2 else None, "shape": json.dumps(shape),
         "spacing": json.dumps(list(case.spacing_mm)) if case.spacing_mm else None, "sha256": None,
         "facts": json.dumps(dict(case.facts)),
     }  # fmt: skip
 
 
-def _side(case: Case) -> str:
+def _find_side(case: Case) -> str:
     """L, R or nothing, from what the cohort says of the side."""
     for name in ("laterality", "side"):
         text = case.facts.get(name, "").strip().upper()

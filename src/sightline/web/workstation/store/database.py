@@ -59,7 +59,7 @@ class Database:
             self.engine: Engine = create_engine(url, pool_size=16, max_overflow=32, **more)
         except (SQLAlchemyError, ImportError) as error:
             raise StoreError(
-                f"The database address is not understood ({_first_line(error)}).",
+                f"The database address is not understood ({_get_first_line(error)}).",
                 "Give --database postgresql://USER@HOST/NAME; for PostgreSQL install the package psycopg.",
             ) from None
         self._writing = threading.Lock()
@@ -70,7 +70,7 @@ class Database:
             upgrade(self.engine, keep if self.sqlite else None)
         except OperationalError as error:
             raise StoreError(
-                f"The database cannot be reached ({_first_line(error)}).",
+                f"The database cannot be reached ({_get_first_line(error)}).",
                 "Check that it runs and the address is right.",
             ) from None
 
@@ -109,7 +109,7 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
-def steps_folder() -> str:
+def find_steps_folder() -> str:
     """Where the packaged migrations lie."""
     return str(resources.files("sightline.web.workstation.store") / "migrations")
 
@@ -126,7 +126,7 @@ def upgrade(engine: Engine, keep: Path | None, steps: str | None = None) -> None
         StoreError: the store is of a newer sightline.
     """
     config = Config()
-    config.set_main_option("script_location", steps or steps_folder())
+    config.set_main_option("script_location", steps or find_steps_folder())
     script = ScriptDirectory.from_config(config)
     head = script.get_current_head()
     known = {step.revision for step in script.walk_revisions()}
@@ -201,27 +201,27 @@ def _require_writable(keep: Path) -> None:
         raise StoreError(f"{keep} cannot be written to.", "Choose another folder with --keep.")
 
 
-def free_bytes(keep: Path) -> int:
+def measure_free_bytes(keep: Path) -> int:
     """Room left on the disk of the store."""
     return shutil.disk_usage(keep).free
 
 
-def _first_line(error: BaseException) -> str:
+def _get_first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
-def all_rows(connection: Connection, statement: Executable) -> list[dict[str, Any]]:
+def read_all_rows(connection: Connection, statement: Executable) -> list[dict[str, Any]]:
     """The rows of a question, by name of column."""
     return [dict(row) for row in connection.execute(statement).mappings()]
 
 
-def first_row(connection: Connection, statement: Executable) -> dict[str, Any] | None:
+def read_first_row(connection: Connection, statement: Executable) -> dict[str, Any] | None:
     """The first row of a question, or None."""
     row = connection.execute(statement).mappings().first()
     return None if row is None else dict(row)
 
 
-def one_row(connection: Connection, statement: Executable) -> dict[str, Any]:
+def read_one_row(connection: Connection, statement: Executable) -> dict[str, Any]:
     """The one row of a question."""
     return dict(connection.execute(statement).mappings().one())
 

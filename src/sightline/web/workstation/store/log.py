@@ -11,10 +11,10 @@ from typing import Any
 from sqlalchemy import Connection, and_, false, func, or_, select, update
 
 from sightline.errors import SightlineError
-from sightline.web.workstation.marks.fold import Fold, fold_of, require_submittable
+from sightline.web.workstation.marks.fold import Fold, fold_operations, require_submittable
 from sightline.web.workstation.marks.operations import MarkContext, OperationRefused, check_operation
-from sightline.web.workstation.store.audit import START, canonical, now_text, op_digest, write_audit
-from sightline.web.workstation.store.database import all_rows
+from sightline.web.workstation.store.audit import START, digest_op, format_canonical, format_now, write_audit
+from sightline.web.workstation.store.database import read_all_rows
 from sightline.web.workstation.store.tables import event, op, read
 
 EVENT_KINDS = (
@@ -38,7 +38,7 @@ class LogConflict(SightlineError):
 
 
 @dataclass(frozen=True)
-class Sent:
+class SentBatch:
     """When a batch left the browser, by the browser's clocks and by ours; None where the page has been loaded anew.
 
     Attributes:
@@ -75,21 +75,21 @@ class SubmissionRules:
     marks: bool = True
 
 
-def row_of_op(row: Mapping[str, Any]) -> dict[str, Any]:
+def build_op_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """A stored operation as the page gets it."""
     sent = {name: row[name] for name in _SENT} | {"body": json.loads(row["body"])}
     return sent | {"server_seq": row["server_seq"], "received_at": row["received_at"]}
 
 
-def ops_of(connection: Connection, read_id: str, after: int = 0) -> list[dict[str, Any]]:
+def read_ops(connection: Connection, read_id: str, after: int = 0) -> list[dict[str, Any]]:
     """The operations of a read, in order."""
     found = select(op).where(op.c.read == read_id, op.c.server_seq > after).order_by(op.c.server_seq)
-    return [row_of_op(row) for row in all_rows(connection, found)]
+    return [build_op_row(row) for row in read_all_rows(connection, found)]
 
 
-def fold_of_read(connection: Connection, read_id: str) -> Fold:
+def read_fold(connection: Connection, read_id: str) -> Fold:
     """The state of a read."""
-    return fold_of(ops_of(connection, read_id))
+    return fold_operations(read_ops(connection, read_id))
 
 
 def append_ops(
@@ -97,7 +97,7 @@ def append_ops(
     read_row: Mapping[str, Any],
     ops: Sequence[Mapping[str, Any]],
     around: MarkContext,
-    sent: Sent,
+    sent: SentBatch,
     *,
     asked: SubmissionRules,
     who: str,
@@ -124,7 +124,7 @@ def append_ops(
     # with PostgreSQL two windows of one read wait here; SQLite has one writer anyway
     locked = select(read.c.state, read.c.last_seq, read.c.started_at).where(read.c.id == read_id).with_for_update()
     state, last_seq, started_at = connection.execute(locked).one()
-    new, conflicts = _unknown_of(connection, read_id, ops)
+    new, conflicts = _split_known(connection, read_id, ops)
     if conflicts:
         raise LogConflict(
             "An operation of this id is stored with another content.", "Keep both and look at them.", conflicts
@@ -133,9 +133,9 @@ def append_ops(
         return [one["id"] for one in ops], last_seq, state
     if state == "submitted":
         raise LogConflict("The read is submitted and closed.", "A lead can open it again.", state=state)
-    rows = all_rows(connection, select(op).where(op.c.read == read_id).order_by(op.c.server_seq))
-    fold = fold_of(row_of_op(row) for row in rows)
-    before, count, received = (rows[-1]["sha256"] if rows else START), len(rows), now_text()
+    rows = read_all_rows(connection, select(op).where(op.c.read == read_id).order_by(op.c.server_seq))
+    fold = fold_operations(build_op_row(row) for row in rows)
+    before, count, received = (rows[-1]["sha256"] if rows else START), len(rows), format_now()
     for one in new:
         try:
             if fold.submitted:
@@ -160,7 +160,7 @@ def append_ops(
     return [one["id"] for one in ops], last_seq, state
 
 
-def _unknown_of(
+def _split_known(
     connection: Connection, read_id: str, ops: Sequence[Mapping[str, Any]]
 ) -> tuple[list[Mapping[str, Any]], list[dict[str, Any]]]:
     """The operations that are not stored yet, and those that contradict what is."""
@@ -171,7 +171,7 @@ def _unknown_of(
     places = [(one.get("client"), one.get("n")) for one in named]
     whole = [(c, n) for c, n in places if isinstance(c, str) and isinstance(n, int) and 0 <= n < 2**31]
     same_place = or_(false(), *(and_(op.c.read == read_id, op.c.client == c, op.c.n == n) for c, n in whole))
-    found = all_rows(connection, select(op).where(or_(op.c.id.in_(ids), same_place)))
+    found = read_all_rows(connection, select(op).where(or_(op.c.id.in_(ids), same_place)))
     by_id = {row["id"]: row for row in found}
     by_place = {(row["client"], row["n"]): row for row in found if row["read"] == read_id}
     new: list[Mapping[str, Any]] = []
@@ -183,34 +183,34 @@ def _unknown_of(
             if stored["read"] != read_id:
                 # somebody else's operation: say nothing of what it holds
                 raise OperationRefused("The id of an operation is taken.", "Make a new id.", field="id", status=409)
-            if _content(row_of_op(stored)) != _content(one):
-                conflicts.append({"id": one["id"], "server": row_of_op(stored)})
+            if _format_content(build_op_row(stored)) != _format_content(one):
+                conflicts.append({"id": one["id"], "server": build_op_row(stored)})
         elif one["id"] in seen:
-            if seen[one["id"]] != _content(one):
+            if seen[one["id"]] != _format_content(one):
                 raise OperationRefused("Two operations of a batch have one id.", "Make a new id.", field="id")
         else:
-            seen[one["id"]] = _content(one)
+            seen[one["id"]] = _format_content(one)
             new.append(one)
     return new, conflicts
 
 
-def _content(one: Mapping[str, Any]) -> str:
+def _format_content(one: Mapping[str, Any]) -> str:
     try:
         sent: dict[str, Any] = {name: one.get(name) for name in _SENT}
         # 3 and 3.0 are one number to a browser
-        return canonical(sent | {name: float(sent[name]) for name in ("at_ms", "mono_ms")})
+        return format_canonical(sent | {name: float(sent[name]) for name in ("at_ms", "mono_ms")})
     except (ValueError, TypeError, OverflowError, RecursionError):
         raise OperationRefused("An operation holds something that is no finite number.", "", field="body") from None
 
 
 def _insert(
-    connection: Connection, read_id: str, one: Mapping[str, Any], before: str, received: str, sent: Sent
+    connection: Connection, read_id: str, one: Mapping[str, Any], before: str, received: str, sent: SentBatch
 ) -> tuple[str, int]:
     row = {name: one.get(name) for name in _SENT}
-    row |= {"read": read_id, "body": canonical(one["body"]), "received_at": received}
+    row |= {"read": read_id, "body": format_canonical(one["body"]), "received_at": received}
     row["server_ms"] = sent.server_ms(float(one["mono_ms"]), float(one["at_ms"]))
     row["at_ms"], row["mono_ms"] = float(one["at_ms"]), float(one["mono_ms"])
-    sha = op_digest(before, row)
+    sha = digest_op(before, row)
     done = connection.execute(op.insert().values(**row, before=before, sha256=sha))
     assert done.inserted_primary_key is not None
     return sha, int(done.inserted_primary_key[0])
@@ -232,22 +232,22 @@ def reopen(connection: Connection, read_id: str, *, who: str, comment: str, op_i
     state = connection.execute(select(read.c.state).where(read.c.id == read_id).with_for_update()).scalar_one()
     if state != "submitted":
         raise LogConflict("The read is not submitted.", "Only a submitted read can be opened again.", state=state)
-    rows = all_rows(connection, select(op).where(op.c.read == read_id).order_by(op.c.server_seq))
+    rows = read_all_rows(connection, select(op).where(op.c.read == read_id).order_by(op.c.server_seq))
     now_ms = datetime.now(UTC).timestamp() * 1000.0
     n = 1 + max((row["n"] for row in rows if row["client"] == who), default=-1)
     one = {
         "id": op_id, "client": who, "n": n, "kind": "reopen", "image": None, "body": {"comment": comment},
         "at_ms": now_ms, "mono_ms": 0.0,
     }  # fmt: skip
-    received = now_text()
-    sha, seq = _insert(connection, read_id, one, rows[-1]["sha256"], received, Sent(now_ms, None, None))
+    received = format_now()
+    sha, seq = _insert(connection, read_id, one, rows[-1]["sha256"], received, SentBatch(now_ms, None, None))
     values = {"state": "returned", "submitted_at": None, "last_seq": seq, "comment": comment, "touched_at": received}
     connection.execute(update(read).where(read.c.id == read_id).values(**values))
     write_audit(connection, who, "reopen", read_id, {"operations": len(rows) + 1, "last": sha})
 
 
 def append_events(
-    connection: Connection, read_id: str, events: Sequence[Mapping[str, Any]], sent: Sent
+    connection: Connection, read_id: str, events: Sequence[Mapping[str, Any]], sent: SentBatch
 ) -> tuple[int, int]:
     """Add what the clock needs; how many of them are stored now, and the highest number of their client.
 
@@ -264,7 +264,7 @@ def append_events(
         if kind not in EVENT_KINDS or not isinstance(body, dict) or len(body) > 20:
             raise OperationRefused(f"{kind!r} is no kind of event.", f"Known: {', '.join(EVENT_KINDS)}.", field="kind")
         try:
-            mono, at, text = float(one["mono_ms"]), float(one["at_ms"]), canonical(body)
+            mono, at, text = float(one["mono_ms"]), float(one["at_ms"]), format_canonical(body)
         except (KeyError, TypeError, ValueError, OverflowError):
             raise OperationRefused("An event has its times in milliseconds.", "", field="mono_ms") from None
         if not (abs(mono) < 1e15 and abs(at) < 1e15) or len(text) > 2000:
