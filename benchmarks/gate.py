@@ -28,7 +28,7 @@ from sightline.errors import SightlineError
 from sightline.inference.gate.features import FeatureLimits, read_feature_limits, score_features
 from sightline.inference.gate.gate_file import Gate, read_gate
 from sightline.inference.gate.header import check_header, normalise_body_part, read_header_facts
-from sightline.inference.gate.layout import LayoutLimits, check_layout, layout_limits
+from sightline.inference.gate.layout import LayoutLimits, check_layout, read_layout_limits
 from sightline.inference.gate.picture import check_picture
 from sightline.inference.network_output import Ask, RunFacts, collect_facts
 from sightline.inference.onnx.exported_run import open_export
@@ -89,7 +89,7 @@ def open_asked(folder: Path) -> Asked:
     if find_export(folder) is not None:
         exported = open_export(folder)
         return Asked(
-            exported.facts, exported.network, gate, read_feature_limits(gate.features), layout_limits(gate.layout)
+            exported.facts, exported.network, gate, read_feature_limits(gate.features), read_layout_limits(gate.layout)
         )
     from sightline.inference.predict import TorchNetwork
     from sightline.papers.catalogue import CATALOGUE
@@ -97,7 +97,7 @@ def open_asked(folder: Path) -> Asked:
 
     run = open_run(folder, CATALOGUE)
     return Asked(
-        collect_facts(run), TorchNetwork(run), gate, read_feature_limits(gate.features), layout_limits(gate.layout)
+        collect_facts(run), TorchNetwork(run), gate, read_feature_limits(gate.features), read_layout_limits(gate.layout)
     )
 
 

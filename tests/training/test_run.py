@@ -16,8 +16,8 @@ from sightline.errors import RecipeError, RunError
 from sightline.models.backbones import Backbone
 from sightline.papers.catalogue import CATALOGUE
 from sightline.training.engine import Engine
-from sightline.training.recipe import format_recipe_json, read_recipe, weights_by_content
-from sightline.training.run import LOCK, SEAL, compute_run_identity, hold_run, identity_in, open_run, start_run
+from sightline.training.recipe import format_recipe_json, name_weights_by_content, read_recipe
+from sightline.training.run import LOCK, SEAL, compute_run_identity, find_identity, hold_run, open_run, start_run
 from sightline.training.train import train
 
 QUIET = Engine(device="cpu", quiet=True)
@@ -100,7 +100,7 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from sightline.training.run import hold_run
-with only_training(Path(sys.argv[1])):
+with hold_run(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(100)
 """
@@ -187,7 +187,7 @@ def test_runs_named_by_a_path_stay_what_they_are(tiny_cohort, tmp_path):
     recipe = beginning_with(file)
     former = compute_run_identity(recipe, tiny_cohort, CATALOGUE, as_typed=True)
     assert (
-        identity_in(tmp_path, recipe, tiny_cohort, CATALOGUE)
+        find_identity(tmp_path, recipe, tiny_cohort, CATALOGUE)
         == compute_run_identity(recipe, tiny_cohort, CATALOGUE)
         != former
     )
@@ -195,7 +195,7 @@ def test_runs_named_by_a_path_stay_what_they_are(tiny_cohort, tmp_path):
     facts = json.loads((tmp_path / former / "cohort.json").read_text())
     (tmp_path / former / "cohort.json").write_text(json.dumps({**facts, "run_identity": former}))
     (tmp_path / former / "recipe.json").write_text(format_recipe_json(recipe, CATALOGUE, as_typed=True))
-    assert identity_in(tmp_path, recipe, tiny_cohort, CATALOGUE) == former
+    assert find_identity(tmp_path, recipe, tiny_cohort, CATALOGUE) == former
     start_run(tmp_path / former, recipe, tiny_cohort, CATALOGUE)
     assert open_run(tmp_path / former, CATALOGUE).recipe == recipe
 
@@ -203,4 +203,4 @@ def test_runs_named_by_a_path_stay_what_they_are(tiny_cohort, tmp_path):
 def test_words_that_are_no_files_stay():
     for kind, word in (("backbone", "imagenet"), ("backbone", "/no/such.safetensors"), ("gg_cam", "learned")):
         plain = {"kind": kind, "name": "resnet18", "weights": word}
-        assert weights_by_content([{"model": plain}]) == [{"model": plain}]
+        assert name_weights_by_content([{"model": plain}]) == [{"model": plain}]

@@ -257,7 +257,7 @@ class Readers:
         """Analyse and print."""
         from sightline.errors import RunError
         from sightline.metrics.estimate import format_p_text
-        from sightline.metrics.readers.anova import analyse_readers, text_of_test
+        from sightline.metrics.readers.anova import analyse_readers, describe_test
         from sightline.metrics.readers.pseudovalues import analyse_pseudovalues
         from sightline.metrics.readers.simulation import find_cases_needed
         from sightline.metrics.readers.study import ReaderStudy
@@ -294,7 +294,7 @@ class Readers:
         dbm = analyse_pseudovalues(study, figure=self.figure, inference=self.inference)
         # with infinitely many degrees of freedom in the denominator, F stays what it is called
         freedom = (dbm.df[0], min(dbm.df[1], 1e9))
-        print(f"Dorfman-Berbaum-Metz: {text_of_test(dbm.statistic, freedom, dbm.p_value)}")
+        print(f"Dorfman-Berbaum-Metz: {describe_test(dbm.statistic, freedom, dbm.p_value)}")
         if self.difference is not None:
             plan = find_cases_needed(found, self.difference, readers=self.readers, power=self.power)
             if plan is None:

@@ -25,7 +25,7 @@ def describe_known_cases(run: Run, cohort: Cohort) -> tuple[str, ...]:
         >>> describe_known_cases(sl.load_run(run_folder), sl.read_cohort(cohort_folder).split("test"))
         ()
     """
-    n, (seen, selected, relatives) = len(cohort), _counts(run, cohort)
+    n, (seen, selected, relatives) = len(cohort), _count_cases(run, cohort)
     words = []
     if seen:
         words.append(f"{seen} of {n} cases were trained on: the run knows its cases, so the numbers flatter it.")
@@ -42,7 +42,7 @@ def refuse_trained_on(run: Run, cohort: Cohort, what: str) -> None:
     Raises:
         CohortError: some were; it says how many.
     """
-    seen = _counts(run, cohort)[0]
+    seen = _count_cases(run, cohort)[0]
     if seen:
         raise CohortError(
             f"{seen} of {len(cohort)} {what} of cohort {cohort.name!r} were trained on: nothing can be fixed on them.",
@@ -50,7 +50,7 @@ def refuse_trained_on(run: Run, cohort: Cohort, what: str) -> None:
         )
 
 
-def _counts(run: Run, cohort: Cohort) -> tuple[int, int, int]:
+def _count_cases(run: Run, cohort: Cohort) -> tuple[int, int, int]:
     """How many cases were trained on, chose the epoch, or are of patients that were trained on in other pictures."""
     splits: Mapping[str, str | None] = run.cohort.get("split", {})
     pictures: Mapping[str, str] = run.cohort.get("pictures", {})

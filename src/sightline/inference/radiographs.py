@@ -227,12 +227,12 @@ class _FileReader:
             energy=reading.energy,
             overlay=overlay,
             remark=picture.facts.get("remark", ""),
-            patient=_patient_of(path) if "study_uid" in picture.facts else "",
+            patient=_read_patient(path) if "study_uid" in picture.facts else "",
             pixels=hashlib.blake2b(np.ascontiguousarray(picture.pixels).data, digest_size=12).hexdigest(),
         )
 
 
-def _patient_of(path: Path) -> str:
+def _read_patient(path: Path) -> str:
     """A digest of the patient's id in a DICOM header; empty where none is stated."""
     named = read_header(path).patient_id
     return hashlib.blake2b(named.encode(), digest_size=6).hexdigest() if named else ""

@@ -18,7 +18,7 @@ class Advance(Protocol):
     def __call__(self, steps: int = 1, note: str = "") -> None: ...  # noqa: D102
 
 
-def cpu_seconds() -> float:
+def measure_cpu_seconds() -> float:
     """Processor seconds of this process and of those that it started and that have ended."""
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system

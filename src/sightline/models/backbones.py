@@ -20,7 +20,7 @@ from torchvision.models import alexnet
 
 from sightline.errors import GeometryError, RecipeError, UnreadableFile
 from sightline.models.frozen_stages import FrozenStages, freeze_stages
-from sightline.models.pretrained_weights import Facts, download, find_weight_facts, read_weights, weights_tag
+from sightline.models.pretrained_weights import Facts, download, find_weight_facts, read_weights, read_weights_tag
 from sightline.structures.identifiers import find_weights
 
 GREY_MEAN, GREY_STD = 0.5, 0.5
@@ -124,7 +124,7 @@ class Backbone:
             return Facts(mean=(GREY_MEAN,), std=(GREY_STD,)) if self.channels != 3 else find_weight_facts(self.name, "")
         if self.weights == "imagenet":
             return find_weight_facts(self.name, "")
-        return find_weight_facts(self.name, weights_tag(self.weights, self.name))
+        return find_weight_facts(self.name, read_weights_tag(self.weights, self.name))
 
     def _create(self, facts: Facts) -> nn.Module:
         keywords: dict[str, Any] = {**facts.options, **self.options}

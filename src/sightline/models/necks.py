@@ -200,7 +200,7 @@ class Fusion:
         Raises:
             RecipeError: the trunk has no stage between its own stride and the one asked for.
         """
-        return FeaturePyramid(trunk.channels_out, _stages_down_to(trunk, self.stride), self)
+        return FeaturePyramid(trunk.channels_out, _select_stages_down_to(trunk, self.stride), self)
 
 
 class FeaturePyramid(nn.Module):
@@ -251,7 +251,7 @@ class Pylon:
         Raises:
             RecipeError: the trunk has no stage between its own stride and the one asked for.
         """
-        return PylonDecoder(trunk.channels_out, _stages_down_to(trunk, self.stride), self)
+        return PylonDecoder(trunk.channels_out, _select_stages_down_to(trunk, self.stride), self)
 
 
 class PylonDecoder(nn.Module):
@@ -317,7 +317,7 @@ def _grow_by_corners(small: Tensor, like: Tensor) -> Tensor:
     return interpolate(small, size=like.shape[2:], mode="bilinear", align_corners=True)
 
 
-def _stages_down_to(trunk: Trunk, stride: int) -> dict[int, int]:
+def _select_stages_down_to(trunk: Trunk, stride: int) -> dict[int, int]:
     """The deepest stage at each stride finer than the trunk's, coarse to fine: its channels by its index.
 
     Raises:

@@ -43,7 +43,7 @@ def find_weight_facts(name: str, tag: str) -> Facts:
     return Facts(mean=tuple(record.mean), std=tuple(record.std))
 
 
-def weights_tag(place: str, name: str) -> str:
+def read_weights_tag(place: str, name: str) -> str:
     """The tag in `<name>.<tag>.safetensors`, which says what weights expect; the file itself need not be there."""
     path = Path(place) if place.endswith(".safetensors") else find_weights(place, name)
     return path.stem.partition(".")[2]

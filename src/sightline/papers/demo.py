@@ -19,7 +19,7 @@ from sightline.evaluation.tables.report import write_table
 from sightline.evaluation.tables.run_table import run_table
 from sightline.evaluation.tables.table import Row, Table
 from sightline.io.files import write_text
-from sightline.io.progress import cpu_seconds
+from sightline.io.progress import measure_cpu_seconds
 from sightline.models.backbones import Backbone
 from sightline.models.cam_classifiers import ClassMapModel
 from sightline.models.pooling import MeanPool
@@ -114,7 +114,7 @@ def run_demo(out: Path, *, seeds: int = 3, parallel: int = 2, engine: Engine | N
     """Write the cohort, train every row with every seed, and write table, report and `demo.log`; returns the end."""
     engine = engine or Engine()
     doing = "beginning"
-    begun, cpu = time.monotonic(), cpu_seconds()
+    begun, cpu = time.monotonic(), measure_cpu_seconds()
 
     def describe_state() -> str:
         return f"{doing}{count_trainings(out / 'runs', seeds * len(build_table().rows)) if doing == 'training' else ''}"
@@ -138,7 +138,7 @@ def run_demo(out: Path, *, seeds: int = 3, parallel: int = 2, engine: Engine | N
         doing = "measuring and drawing pictures"
         log.say(doing)
         text = write_table(result, out)
-        minutes, cpu_minutes = (time.monotonic() - begun) / 60, (cpu_seconds() - cpu) / 60
+        minutes, cpu_minutes = (time.monotonic() - begun) / 60, (measure_cpu_seconds() - cpu) / 60
         facts = {"minutes": round(minutes, 2), "cpu_minutes": round(cpu_minutes, 2), "seeds": seeds}
         write_text(out / "demo.json", json.dumps(facts) + "\n")
         end = f"{minutes:.1f} minutes, {cpu_minutes:.1f} CPU-minutes. Open {out / 'report.html'}"

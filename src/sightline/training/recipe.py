@@ -193,10 +193,10 @@ _FROM_FILES = {"backbone": "", "volume_backbone": "", "alexnet": "alexnet"}
 def format_recipe_json(recipe: Recipe, catalogue: Catalogue, *, as_typed: bool = False) -> str:
     """The recipe as JSON text; files of initial weights by their content, or `as_typed`."""
     plain = to_plain(recipe, catalogue)
-    return json.dumps(plain if as_typed else weights_by_content(plain), indent=2) + "\n"
+    return json.dumps(plain if as_typed else name_weights_by_content(plain), indent=2) + "\n"
 
 
-def weights_by_content(data: Any, files: dict[str, str] | None = None) -> Any:
+def name_weights_by_content(data: Any, files: dict[str, str] | None = None) -> Any:
     """Plain data whose files of initial weights are named by what they hold, wherever they lie.
 
     Other words (`imagenet`, a file that is not there) stay as they are.
@@ -206,31 +206,31 @@ def weights_by_content(data: Any, files: dict[str, str] | None = None) -> Any:
         files: is told where each file lies, by its new name.
 
     Example:
-        >>> weights_by_content({"kind": "backbone", "name": "resnet18", "weights": "imagenet"})["weights"]
+        >>> name_weights_by_content({"kind": "backbone", "name": "resnet18", "weights": "imagenet"})["weights"]
         'imagenet'
     """
 
-    def named(place: str, name: str) -> str:
+    def name_file(place: str, name: str) -> str:
         try:
             path = find_weights(place, name)
             facts = path.stat()
         except (RecipeError, OSError):
             return place
-        new = f"{BY_CONTENT}{_content(path, facts.st_size, facts.st_mtime_ns)}/{path.name}"
+        new = f"{BY_CONTENT}{_digest_content(path, facts.st_size, facts.st_mtime_ns)}/{path.name}"
         if files is not None:
             files[new] = str(path.resolve())
         return new
 
-    return _with_weights(data, named)
+    return _change_weights(data, name_file)
 
 
-def _with_weights(data: Any, change: Callable[[str, str], str]) -> Any:
+def _change_weights(data: Any, change: Callable[[str, str], str]) -> Any:
     """Plain data with every name of initial weights changed; `change` takes it and the network's name."""
     if isinstance(data, list):
-        return [_with_weights(one, change) for one in data]
+        return [_change_weights(one, change) for one in data]
     if not isinstance(data, Mapping):
         return data
-    changed = {key: _with_weights(value, change) for key, value in data.items()}
+    changed = {key: _change_weights(value, change) for key, value in data.items()}
     kind, place = data.get("kind"), data.get("weights")
     if isinstance(kind, str) and kind in _FROM_FILES and isinstance(place, str) and place != "imagenet":
         changed["weights"] = change(place, _FROM_FILES[kind] or str(data.get("name")))
@@ -238,26 +238,26 @@ def _with_weights(data: Any, change: Callable[[str, str], str]) -> Any:
 
 
 @lru_cache(maxsize=64)
-def _content(path: Path, size: int, changed: int) -> str:
+def _digest_content(path: Path, size: int, changed: int) -> str:
     """Digest of a file; size and time of change say whether it has to be read again."""
     return digest_file(path)
 
 
-def _with_known_files(data: Any, folder: Path) -> Any:
+def _find_known_files(data: Any, folder: Path) -> Any:
     """Names by content as the paths that a training on this machine noted beside its recipe, if they still hold it."""
     try:
         noted = json.loads((folder / "environment.json").read_text(encoding="utf-8")).get("weights", {})
     except (OSError, ValueError, AttributeError, RecursionError):
         return data
 
-    def found(place: str, name: str) -> str:
+    def find_file(place: str, name: str) -> str:
         path = noted.get(place) if isinstance(noted, dict) else None
         if not isinstance(path, str):
             return place
-        there = weights_by_content({"kind": "backbone", "name": name, "weights": path})["weights"]
+        there = name_weights_by_content({"kind": "backbone", "name": name, "weights": path})["weights"]
         return path if there == place else place
 
-    return _with_weights(data, found)
+    return _change_weights(data, find_file)
 
 
 def format_identity_json(recipe: str) -> str:
@@ -278,7 +278,7 @@ def read_recipe(path: Path, catalogue: Catalogue) -> Recipe:
     except (OSError, ValueError, OverflowError, RecursionError) as error:
         raise RecipeError(f"{path} is not a JSON recipe ({error}).", "Restore the file.") from None
     try:
-        recipe = build_from_plain(_with_known_files(data, path.parent), catalogue, "recipe")
+        recipe = build_from_plain(_find_known_files(data, path.parent), catalogue, "recipe")
     except RecursionError:
         raise RecipeError(f"{path} holds parts inside each other without end.", "Restore the file.") from None
     if not isinstance(recipe, Recipe):

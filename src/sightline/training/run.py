@@ -36,8 +36,8 @@ from sightline.training.recipe import (
     digest_texts,
     format_identity_json,
     format_recipe_json,
+    name_weights_by_content,
     read_recipe,
-    weights_by_content,
 )
 from sightline.training.serialization import Catalogue, build_from_plain, to_plain
 
@@ -175,17 +175,17 @@ def compute_run_identity(
 
     Files of initial weights count by their content; `as_typed` by their path, as in runs of earlier versions.
     """
-    return identity_of(format_recipe_json(recipe, catalogue, as_typed=as_typed), cohort.fingerprint(), parts)
+    return digest_identity(format_recipe_json(recipe, catalogue, as_typed=as_typed), cohort.fingerprint(), parts)
 
 
-def identity_of(recipe: str, fingerprint: str, parts: Mapping[str, str] | None = None) -> str:
+def digest_identity(recipe: str, fingerprint: str, parts: Mapping[str, str] | None = None) -> str:
     """The same from a recipe's JSON text and a cohort's fingerprint."""
     return digest_texts(
         format_identity_json(recipe), fingerprint, *([json.dumps(sorted(parts.items()))] if parts else [])
     )
 
 
-def identity_in(
+def find_identity(
     runs: Path, recipe: Recipe, cohort: Cohort, catalogue: Catalogue, parts: Mapping[str, str] | None = None
 ) -> str:
     """The name of a run in a folder of runs: its identity, or the one of earlier versions where it lies under that."""
@@ -224,7 +224,7 @@ def start_run(
         raise RunError(f"{folder} is not empty and holds no run.", "Choose an empty or new folder for --out.")
     write_text(folder / "recipe.json", format_recipe_json(recipe, catalogue))
     files: dict[str, str] = {}
-    weights_by_content(to_plain(recipe, catalogue), files)
+    name_weights_by_content(to_plain(recipe, catalogue), files)
     noted = {**describe_environment(), **({"weights": files} if files else {})}
     write_text(folder / "environment.json", json.dumps(noted, indent=2) + "\n")
     facts = {

@@ -25,7 +25,7 @@ from sightline.data.hard_negatives import NegativeMiner
 from sightline.data.loader import Balance, CohortItems, count_batches_per_epoch, epoch_blocks, iterate_training_batches
 from sightline.errors import RunError
 from sightline.io.files import read_json
-from sightline.io.progress import Advance, cpu_seconds, show_progress
+from sightline.io.progress import Advance, measure_cpu_seconds, show_progress
 from sightline.structures.case import Cohort
 from sightline.structures.evidence import Batch, to_channels_last
 from sightline.structures.protocols import accepts_features, find_stopping_rule
@@ -230,7 +230,10 @@ class _Loop:
         for batch in self._iterate_batches(epoch):
             self._run_step(batch)
             # reading the batch is part of it
-            self.at.sums.cpu_seconds, used = self.at.sums.cpu_seconds + cpu_seconds() - used, cpu_seconds()
+            self.at.sums.cpu_seconds, used = (
+                self.at.sums.cpu_seconds + measure_cpu_seconds() - used,
+                measure_cpu_seconds(),
+            )
             advance(1, f"loss {self.at.sums.loss / self.at.sums.images:.3f}")
             if self._is_epoch_over():
                 break

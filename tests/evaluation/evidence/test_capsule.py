@@ -15,7 +15,7 @@ import pytest
 from support.cohorts import make_cohort, tiny_recipe
 
 from sightline.errors import RunError
-from sightline.evaluation.evidence.capsule import unpack_capsule, without_folders, write_capsule
+from sightline.evaluation.evidence.capsule import strip_folders, unpack_capsule, write_capsule
 from sightline.evaluation.evidence.verification import verify_capsule
 from sightline.evaluation.tables.provenance import read_result
 from sightline.evaluation.tables.report import write_table
@@ -24,7 +24,7 @@ from sightline.evaluation.tables.summary import summarise
 from sightline.evaluation.tables.table import Row, Table
 from sightline.papers.catalogue import CATALOGUE
 from sightline.training.engine import Engine
-from sightline.training.run import identity_of
+from sightline.training.run import digest_identity
 
 REPLICATES = 60
 FLIPPED = 60
@@ -489,7 +489,7 @@ def test_no_folder_of_the_machine_is_told(table, tmp_path, there):
         folder = old / "runs" / run
         recipe, facts = (json.loads((folder / f"{name}.json").read_text()) for name in ("recipe", "cohort"))
         recipe["model"]["backbone"]["weights"] = str(file)
-        facts["run_identity"] = names[run] = identity_of(json.dumps(recipe), facts["fingerprint"])
+        facts["run_identity"] = names[run] = digest_identity(json.dumps(recipe), facts["fingerprint"])
         (folder / "recipe.json").write_text(json.dumps(recipe))
         (folder / "cohort.json").write_text(json.dumps(facts))
         folder.rename(old / "runs" / names[run])

@@ -16,7 +16,7 @@ from sightline.inference.gate.layout import (
     check_layout,
     describe_layout,
     fit_layout,
-    layout_limits,
+    read_layout_limits,
     reduce_picture,
     turn_by,
 )
@@ -89,14 +89,14 @@ def test_a_cohort_in_all_directions_gets_no_such_check():
 
 
 def test_it_is_the_same_after_it_was_written(limits):
-    plain = json.loads(json.dumps(limits.plain()))
-    again = layout_limits(plain)
+    plain = json.loads(json.dumps(limits.to_plain()))
+    again = read_layout_limits(plain)
     one = picture(limbs(1, 5)[0])
     assert again.score(one) == limits.score(one) and again.refused == limits.refused
-    assert layout_limits({}) is None
+    assert read_layout_limits({}) is None
     for damage in ({"weights": 1}, {"limit": 1e9}, {"refused": []}, {"offsets": plain["weights"]}):
         with pytest.raises(RunError, match="layout is damaged"):
-            layout_limits(plain | damage)
+            read_layout_limits(plain | damage)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 900), (3, 2, 3), (4000, 70)])

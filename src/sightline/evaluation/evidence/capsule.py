@@ -28,8 +28,8 @@ from sightline.evaluation.tables.provenance import CASES, SOURCES, WINDOWS, read
 from sightline.inference.network_output import Maps
 from sightline.metrics.calibration.record import FILE as CALIBRATION
 from sightline.structures.identifiers import BY_CONTENT
-from sightline.training.recipe import weights_by_content
-from sightline.training.run import identity_of
+from sightline.training.recipe import name_weights_by_content
+from sightline.training.run import digest_identity
 
 CONTENTS = "contents.json"
 TABLE = "table.json"
@@ -102,7 +102,7 @@ def unpack_capsule(path: Path, folder: Path) -> Capsule:
             if not isinstance(listed, dict) or listed.get("format") != FORMAT or not isinstance(listed["files"], dict):
                 raise RunError(f"{path} is no capsule of format {FORMAT}.", "Use the version that wrote it.")
             sums: dict[str, str] = listed["files"]
-            twice = [name for name in names if not _plain_name(name)]
+            twice = [name for name in names if not _make_plain_name(name)]
             if twice or len({name.casefold() for name in names}) != len(names):
                 what = twice[0] if twice else "a file whose name differs in capital letters alone"
                 raise RunError(f"{path}: {what} would be another file elsewhere.", _CAUGHT)
@@ -125,7 +125,7 @@ def unpack_capsule(path: Path, folder: Path) -> Capsule:
     return Capsule(path, hashlib.sha256(contents).hexdigest(), len(sums), path.stat().st_size)
 
 
-def _plain_name(name: str) -> bool:
+def _make_plain_name(name: str) -> bool:
     """Whether a name means one file on every system: no way up, no second spelling, no drive."""
     parts = name.split("/")
     return all(part not in ("", ".", "..") for part in parts) and not set(name) & set("\\:\0")
@@ -144,13 +144,13 @@ def _iterate_parts(table: Path) -> Iterator[tuple[str, bytes]]:
             tests.setdefault(run, {}).update(dict.fromkeys(row["tests"]))
         row["runs"] = [papers.name_of(run) for run in row["runs"]]
     for each in (sources, sources.get("environment", {})):
-        each["command"] = without_folders(str(each.get("command", "")))
-    yield SOURCES, _json(sources)
+        each["command"] = strip_folders(str(each.get("command", "")))
+    yield SOURCES, _format_json(sources)
     for name in (CASES, TABLE, *(each["file"] for each in sources["untrained"])):
         yield name, _read_bytes(table / name)
     for run, of_run in tests.items():
         yield from papers.of(run)
-        yield from _scores(table / "runs" / run, f"runs/{papers.name_of(run)}", list(of_run))
+        yield from _strip_scores(table / "runs" / run, f"runs/{papers.name_of(run)}", list(of_run))
 
 
 class _Papers:
@@ -168,11 +168,11 @@ class _Papers:
     def name_of(self, run: str) -> str:
         """What a run is called in the capsule."""
         if run not in self._names:
-            shown, facts = self._recipe(run), self._facts(run)
-            same = shown == _plain(self.runs / run / "recipe.json")
+            shown, facts = self._read_recipe(run), self._read_facts(run)
+            same = shown == _to_plain(self.runs / run / "recipe.json")
             parts = self._parts(facts)
             same = same and parts == facts.get("parts")
-            self._names[run] = run if same else identity_of(json.dumps(shown), str(facts["fingerprint"]), parts)
+            self._names[run] = run if same else digest_identity(json.dumps(shown), str(facts["fingerprint"]), parts)
         return self._names[run]
 
     def of(self, run: str) -> Iterator[tuple[str, bytes]]:
@@ -183,28 +183,28 @@ class _Papers:
                 continue
             data = _read_bytes(folder / file)
             if file == "environment.json":
-                data = _json(_without_places(_plain(folder / file)), indent=2)
+                data = _format_json(_strip_places(_to_plain(folder / file)), indent=2)
             elif name != run and file == "recipe.json":
-                data = _json(self._recipe(run), indent=2)
+                data = _format_json(self._read_recipe(run), indent=2)
             elif name != run and file == "cohort.json":
-                facts = self._facts(run)
+                facts = self._read_facts(run)
                 parts = self._parts(facts)
                 facts = {**facts, "run_identity": name, **({"parts": parts} if parts else {}), "trained_as": run}
-                data = _json(facts)
+                data = _format_json(facts)
             elif file == CALIBRATION:
-                record = _plain(folder / file)
+                record = _to_plain(folder / file)
                 about = {
                     **record.get("about", {}),
-                    "command": without_folders(record.get("about", {}).get("command", "")),
+                    "command": strip_folders(record.get("about", {}).get("command", "")),
                 }
-                data = _json({**record, "run": name, "about": about})
+                data = _format_json({**record, "run": name, "about": about})
             yield f"runs/{name}/{file}", data
 
-    def _recipe(self, run: str) -> Any:
-        return _named(weights_by_content(_plain(self.runs / run / "recipe.json")))
+    def _read_recipe(self, run: str) -> Any:
+        return _name_run(name_weights_by_content(_to_plain(self.runs / run / "recipe.json")))
 
-    def _facts(self, run: str) -> dict[str, Any]:
-        return _plain(self.runs / run / "cohort.json")
+    def _read_facts(self, run: str) -> dict[str, Any]:
+        return _to_plain(self.runs / run / "cohort.json")
 
     def _iterate_parts(self, facts: dict[str, Any]) -> dict[str, str] | None:
         """Identities of what a run is made of, which may have other names as well; a teacher's is followed by how."""
@@ -217,21 +217,21 @@ class _Papers:
         return found
 
 
-def _named(data: Any) -> Any:
+def _name_run(data: Any) -> Any:
     """Plain data of a recipe without folders in the names of initial weights."""
     if isinstance(data, list):
-        return [_named(one) for one in data]
+        return [_name_run(one) for one in data]
     if not isinstance(data, dict):
         return data
     return {
         key: Path(value).name
         if key == "weights" and isinstance(value, str) and not value.startswith(BY_CONTENT)
-        else _named(value)
+        else _name_run(value)
         for key, value in data.items()
     }
 
 
-def without_folders(command: str) -> str:
+def strip_folders(command: str) -> str:
     """A command whose absolute paths are cut down to their last part.
 
     Example:
@@ -243,13 +243,13 @@ def without_folders(command: str) -> str:
     )
 
 
-def _without_places(environment: dict[str, Any]) -> dict[str, Any]:
+def _strip_places(environment: dict[str, Any]) -> dict[str, Any]:
     """What a run notes about its machine, without where files lay on it."""
     kept = {key: value for key, value in environment.items() if key != "weights"}
-    return {**kept, "command": without_folders(str(kept.get("command", "")))}
+    return {**kept, "command": strip_folders(str(kept.get("command", "")))}
 
 
-def _plain(path: Path) -> dict[str, Any]:
+def _to_plain(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(_read_bytes(path))
     except (ValueError, RecursionError) as error:
@@ -259,11 +259,11 @@ def _plain(path: Path) -> dict[str, Any]:
     return found
 
 
-def _json(data: Any, indent: int = 1) -> bytes:
+def _format_json(data: Any, indent: int = 1) -> bytes:
     return (json.dumps(data, indent=indent) + "\n").encode()
 
 
-def file_names(folder: Path, sources: Mapping[str, Any]) -> Iterator[str]:
+def list_file_names(folder: Path, sources: Mapping[str, Any]) -> Iterator[str]:
     """Names of the files that belong in an unpacked capsule, whether they are there or not.
 
     Args:
@@ -284,7 +284,7 @@ def _score_files(files: EvaluationFiles) -> tuple[Path, ...]:
     return files.map_scores, files.box_scores, files.printed_box_scores, files.gaze_scores
 
 
-def _scores(folder: Path, name: str, tests: list[str]) -> Iterator[tuple[str, bytes]]:
+def _strip_scores(folder: Path, name: str, tests: list[str]) -> Iterator[tuple[str, bytes]]:
     for test in tests:
         files = EvaluationFiles(folder / "predictions", test)
         yield f"{name}/predictions/{files.predictions.name}", _read_bytes(files.predictions)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sightline.errors import RunError, SightlineError, count_noun
-from sightline.evaluation.evidence.capsule import TABLE, Capsule, file_names, make_temporary_folder, unpack_capsule
+from sightline.evaluation.evidence.capsule import TABLE, Capsule, list_file_names, make_temporary_folder, unpack_capsule
 from sightline.evaluation.result import Evaluation
 from sightline.evaluation.tables.lines import Line, read_lines
 from sightline.evaluation.tables.provenance import CASES, format_cases, read_cases, read_result, read_sources
@@ -23,7 +23,7 @@ from sightline.evaluation.tables.summary import summarise
 from sightline.evaluation.tables.table import TableResult
 from sightline.metrics.calibration.record import CalibrationRecord
 from sightline.structures.case import Cohort
-from sightline.training.run import compute_code_digest, identity_of
+from sightline.training.run import compute_code_digest, digest_identity
 from sightline.training.serialization import Catalogue
 
 TOLERANCE = 1e-9
@@ -76,7 +76,7 @@ def verify_capsule(path: Path, catalogue: Catalogue, *, published: str | None = 
             result = read_result(folder, catalogue)
             sources = read_sources(folder)
             problems += _check_belonging(folder, result, sources)
-            problems += _strange_files(folder, sources)
+            problems += _list_strange_files(folder, sources)
             lines = read_lines(folder / TABLE)
             replicates = sources["replicates"]
             if type(replicates) is not int or not 0 < replicates <= MOST_REPLICATES:
@@ -146,7 +146,7 @@ def _check_run(run: Path, splits: Mapping[str, str | None], seed: int) -> list[s
     facts = json.loads((run / "cohort.json").read_text(encoding="utf-8"))
     text = (run / "recipe.json").read_text(encoding="utf-8")
     parts = facts.get("parts")
-    identity = identity_of(text, facts["fingerprint"], parts)
+    identity = digest_identity(text, facts["fingerprint"], parts)
     problems = []
     if identity != facts["run_identity"] or run.name != facts["run_identity"]:
         problems.append(f"run {run.name} is not made of its recipe and cohort (they make {identity})")
@@ -198,9 +198,9 @@ def _check_test_cases(what: str, predictions: Any, cohort: Cohort, row: Any) -> 
     return problems
 
 
-def _strange_files(folder: Path, sources: Mapping[str, Any]) -> list[str]:
+def _list_strange_files(folder: Path, sources: Mapping[str, Any]) -> list[str]:
     """Files that no number rests on: nobody computes what they say."""
-    known = set(file_names(folder, sources))
+    known = set(list_file_names(folder, sources))
     strange = sorted({path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - known)
     return [f"{count_noun(len(strange), 'file')} that no number comes from, e.g. {strange[0]}"] if strange else []
 

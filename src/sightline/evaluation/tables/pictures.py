@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from sightline.data.split import select_sources
 from sightline.data.views.image_view import View
 from sightline.data.views.volume_view import VolumeView
@@ -128,14 +130,9 @@ def _choose_cases(figure: Figure, rows: Sequence[RowResult], cohort: Cohort) -> 
         if not of:
             continue
         if telling:
-            probabilities = _get_first(telling[-1]).predictions.probabilities
-            k = cohort.class_index(name)
-            of.sort(
-                key=lambda index, k=k, probabilities=probabilities: (
-                    probabilities[index].argmax() != k,
-                    -probabilities[index, k],
-                )
-            )  # type: ignore[misc]
+            # what is called right comes first, the surest of it before the others
+            probabilities, k = _get_first(telling[-1]).predictions.probabilities, cohort.class_index(name)
+            of = [int(of[i]) for i in np.lexsort((-probabilities[of, k], probabilities[of].argmax(axis=1) != k))]
         found.append(of[0])
     return found
 

@@ -46,7 +46,9 @@ def write_training_time(result: TableResult, out: Path) -> None:
     `ratio` is the row's mean over that of the row it is compared with: equal twins stand near 1. Rows whose trainings
     do not say it (of an earlier version, or put together from other runs) are left empty.
     """
-    spent = {row.row.name: [cost for folder in row.folders if (cost := _processor_time(folder))] for row in result.rows}
+    spent = {
+        row.row.name: [cost for folder in row.folders if (cost := _read_processor_time(folder))] for row in result.rows
+    }
     table = io.StringIO()
     lines = csv.writer(table, lineterminator="\n")
     lines.writerow(("row", "trainings", "images", "cpu_seconds", "least", "most", "reference", "ratio"))
@@ -66,7 +68,7 @@ def write_training_time(result: TableResult, out: Path) -> None:
     write_text(out / TRAINING_TIME, table.getvalue())
 
 
-def _processor_time(folder: Path) -> tuple[float, int] | None:
+def _read_processor_time(folder: Path) -> tuple[float, int] | None:
     """Seconds of processor and images of a training; None where its history does not say it."""
     path = folder / "history.csv"
     if not path.is_file():

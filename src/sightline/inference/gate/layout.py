@@ -51,10 +51,10 @@ class LayoutLimits:
 
     def score(self, picture: Picture) -> float:
         """How unlike an upright training picture a picture is laid out; above 1 it is outside."""
-        least = uprightness(describe_layout(reduce_picture(picture)), self.weights, self.offsets)[0]
+        least = compute_uprightness(describe_layout(reduce_picture(picture)), self.weights, self.offsets)[0]
         return float((self.middle - least) / (self.middle - self.limit))
 
-    def plain(self) -> dict[str, Any]:
+    def to_plain(self) -> dict[str, Any]:
         """As it stands in gate.json."""
         arrays = {name: pack_array(getattr(self, name)) for name in ("weights", "offsets")}
         numbers = {"middle": self.middle, "limit": self.limit, "validation": self.validation, "accepted": ACCEPTED}
@@ -101,7 +101,7 @@ def describe_layout(reduced: NDArray[Any]) -> Floats:
     return np.concatenate([means / MEANS, edges.reshape(n, -1) / CELLS], axis=1)
 
 
-def uprightness(descriptions: Floats, weights: Floats, offsets: Floats) -> Floats:
+def compute_uprightness(descriptions: Floats, weights: Floats, offsets: Floats) -> Floats:
     """The least of the discriminants [n] of descriptions [n, d]: upright pictures are far from every turn."""
     return np.asarray((descriptions @ weights.T + offsets).min(axis=1))
 
@@ -126,10 +126,10 @@ def fit_layout(training: NDArray[Any], validation: NDArray[Any]) -> LayoutLimits
             f"{len(training)} training and {len(validation)} validation pictures; the layout check needs 20 and 10.",
             "Give a cohort with more pictures.",
         )
-    upright = describe_layout(_both_sides(training))
+    upright = describe_layout(_add_mirrored(training))
     found = []
     for turn in TURNS:
-        turned = describe_layout(_both_sides(turn_by(training, turn)))
+        turned = describe_layout(_add_mirrored(turn_by(training, turn)))
         known = np.concatenate([upright, turned])
         # shrunk after Ledoit and Wolf: there are more numbers in a description than pictures
         model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
@@ -137,14 +137,14 @@ def fit_layout(training: NDArray[Any], validation: NDArray[Any]) -> LayoutLimits
         found.append((model.coef_[0], float(model.intercept_[0])))
     # what is stored is what is measured with
     weights, offsets = (np.array(x).astype(np.float32).astype(np.float64) for x in zip(*found, strict=True))
-    scores = np.sort(uprightness(describe_layout(validation), weights, offsets))
+    scores = np.sort(compute_uprightness(describe_layout(validation), weights, offsets))
     n, middle = len(scores), float(scores.mean())
     ahead = students_t.ppf(ACCEPTED, n - 1) * math.sqrt(1.0 + 1.0 / n) * float(scores.std(ddof=1))
     limit = min(middle - float(ahead), float(scores[max(0, math.floor((1.0 - ACCEPTED) * (n + 1)) - 1)]))
     limit = min(limit, limit / 2.0)
     refused = {}
     for turn in TURNS:
-        turned = uprightness(describe_layout(turn_by(validation, turn)), weights, offsets)
+        turned = compute_uprightness(describe_layout(turn_by(validation, turn)), weights, offsets)
         refused[str(turn)] = float((turned < limit).mean())
     if not middle > limit or min(refused.values()) < LEAST_REFUSED:
         raise RunError(
@@ -161,7 +161,7 @@ def turn_by(pictures: NDArray[Any], degrees: int) -> NDArray[Any]:
     return np.rot90(pictures, degrees // 90, axes=(1, 2))
 
 
-def layout_limits(plain: Mapping[str, Any]) -> LayoutLimits | None:
+def read_layout_limits(plain: Mapping[str, Any]) -> LayoutLimits | None:
     """The layout check of a gate, or None where it was not made.
 
     Raises:
@@ -191,7 +191,7 @@ def check_layout(picture: Picture, limits: LayoutLimits | None) -> str:
     return f"laid out unlike the training pictures: turned, or of something else (score {score:.2f}, at most 1)"
 
 
-def _both_sides(pictures: NDArray[Any] | Sequence[Any]) -> NDArray[Any]:
+def _add_mirrored(pictures: NDArray[Any] | Sequence[Any]) -> NDArray[Any]:
     """Pictures and their mirror images: of the other hand."""
     every = np.asarray(pictures)
     return np.concatenate([every, every[:, :, ::-1]])

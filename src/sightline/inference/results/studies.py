@@ -121,8 +121,8 @@ def write_studies(
         writer.writerow([*head, "remark", "files"])
         for study, members in studies.items():
             given, missing = members, names.missing(study, [view.file for view in members])
-            members, remarks = _distinct(given)
-            remarks += _contradictions(given, named)
+            members, remarks = _list_distinct(given)
+            remarks += _find_contradictions(given, named)
             files = "; ".join(str(view.file) for view in given)
             row = [study, str(len(members)), str(missing)]
             if len({view.patient for view in members if view.patient}) > 1:
@@ -143,7 +143,7 @@ def write_studies(
     return len(studies)
 
 
-def _distinct(members: Sequence[StudyView]) -> tuple[list[StudyView], list[str]]:
+def _list_distinct(members: Sequence[StudyView]) -> tuple[list[StudyView], list[str]]:
     """The views of a study without pictures that were given twice, and what is to be said of those."""
     first: dict[str, StudyView] = {}
     remarks = []
@@ -154,7 +154,7 @@ def _distinct(members: Sequence[StudyView]) -> tuple[list[StudyView], list[str]]
     return list(first.values()), remarks
 
 
-def _contradictions(members: Sequence[StudyView], named: Mapping[str, set[str]]) -> list[str]:
+def _find_contradictions(members: Sequence[StudyView], named: Mapping[str, set[str]]) -> list[str]:
     """What headers say against putting these views together."""
     patients = {view.patient for view in members if view.patient}
     headers = sorted({view.header_study for view in members if view.header_study})

@@ -155,7 +155,7 @@ class _Scan:
         at, count, limit = self.start, 0, self.bounds.elements
         # open sequences and items: where they end (None: at a delimiter), and how what follows is encoded
         open_: list[tuple[int | None, bool]] = []
-        implicit = self._looks_implicit(at, self.implicit)
+        implicit = self._is_implicit(at, self.implicit)
         while at + 8 <= end:
             while open_ and open_[-1][0] is not None and at >= (open_[-1][0] or 0):
                 implicit = open_.pop()[1]
@@ -180,7 +180,7 @@ class _Scan:
                 self._require_depth(open_)
                 # PS3.5 6.2.2 note 2: what is unknown, of undefined length, is a sequence in implicit little endian;
                 # the parser goes by how each item looks, and so must this
-                implicit = implicit or self._looks_implicit(at, implicit)
+                implicit = implicit or self._is_implicit(at, implicit)
                 continue
             vr, length, at = self._read_element(tag, at, implicit)
             if vr == b"SQ" or length == _UNDEFINED:
@@ -207,7 +207,7 @@ class _Scan:
             return vr, struct.unpack_from(order + "L", data, at + 8)[0], at + 12
         return vr, struct.unpack_from(order + "H", data, at + 6)[0], at + 8
 
-    def _looks_implicit(self, at: int, stated: bool) -> bool:
+    def _is_implicit(self, at: int, stated: bool) -> bool:
         """Whether the element at `at` states no value representation, as pydicom asks, whatever the syntax says."""
         letters = self.data[at + 4 : at + 6]
         return not all(0x40 < one < 0x5B for one in letters) if len(letters) == 2 else stated

@@ -152,14 +152,14 @@ class ReaderAnalysis:
 
     def text(self) -> str:
         """The test as a sentence."""
-        return text_of_test(self.statistic, self.df, self.p_value)
+        return describe_test(self.statistic, self.df, self.p_value)
 
 
-def text_of_test(statistic: float, df: tuple[float, float], p_value: float) -> str:
+def describe_test(statistic: float, df: tuple[float, float], p_value: float) -> str:
     """A test of modalities as a sentence.
 
     Example:
-        >>> text_of_test(4.4563, (1.0, 15.2597), 0.05166)
+        >>> describe_test(4.4563, (1.0, 15.2597), 0.05166)
         'F(1, 15.3) = 4.456, p = 0.0517'
     """
     if statistic > MOST_STATISTIC:

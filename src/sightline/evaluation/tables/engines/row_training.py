@@ -15,7 +15,7 @@ from sightline.structures.case import Cohort
 from sightline.training.assemble import assemble
 from sightline.training.engine import Engine
 from sightline.training.recipe import Recipe
-from sightline.training.run import Run, identity_in, open_run
+from sightline.training.run import Run, find_identity, open_run
 from sightline.training.serialization import Catalogue
 from sightline.training.train import train
 
@@ -85,7 +85,7 @@ class RowTraining:
         parts = {name: part.identity for name, part in self.parts.items()}
         if self.teacher is not None:
             parts["teacher"] = f"{self.teacher.identity} {self.row.teaching.notation()}"
-        return identity_in(self.out / "runs", self.recipe, self.training, self.catalogue, parts)
+        return find_identity(self.out / "runs", self.recipe, self.training, self.catalogue, parts)
 
     @property
     def folder(self) -> Path:

@@ -20,7 +20,7 @@ from sightline.io.files import hold_folder, read_json, write_text
 from sightline.structures.case import Cohort
 from sightline.training.engine import Engine
 from sightline.training.recipe import Recipe, format_identity_json, format_recipe_json
-from sightline.training.run import identity_in
+from sightline.training.run import find_identity
 from sightline.training.serialization import Catalogue
 from sightline.training.train import train
 
@@ -232,7 +232,7 @@ def _train(
     changed = change_recipe(search.recipe, values, catalogue)
     for seed in range(search.seeds):
         recipe = replace(changed, seed=search.recipe.seed + seed)
-        folder = out / "runs" / identity_in(out / "runs", recipe, recipe.see(seen), catalogue)
+        folder = out / "runs" / find_identity(out / "runs", recipe, recipe.see(seen), catalogue)
         train(recipe, seen, folder, catalogue, engine)
         found.append(read_validation_score(folder / "history.csv", recipe, search.measure))
     return sum(found) / len(found)

@@ -25,7 +25,7 @@ from sightline.inference.file_result import FileResult
 from sightline.inference.gate.features import FeatureLimits, read_feature_limits, score_features
 from sightline.inference.gate.gate_file import Gate, read_gate
 from sightline.inference.gate.header import normalise_body_part, normalise_view, read_header_facts
-from sightline.inference.gate.layout import LayoutLimits, check_layout, layout_limits
+from sightline.inference.gate.layout import LayoutLimits, check_layout, read_layout_limits
 from sightline.inference.gate.picture import check_picture, measure_picture
 from sightline.inference.network_output import Ask, RunFacts
 from sightline.inference.onnx.exported_run import open_export
@@ -91,7 +91,7 @@ def open_judging(folder: Path, codes: Path | None, engine: str) -> LoadedRun:
         network,
         collect_run_words(facts, codes),
         read_feature_limits(gate.features),
-        layout_limits(gate.layout),
+        read_layout_limits(gate.layout),
     )
 
 
