@@ -29,7 +29,7 @@ from sightline.metrics.predictions import Predictions
 from sightline.metrics.readers.anova import analyse_readers
 from sightline.metrics.readers.pseudovalues import analyse_pseudovalues
 from sightline.metrics.readers.simulation import RoeMetz
-from sightline.metrics.statistics.noninferiority import noninferiority
+from sightline.metrics.statistics.noninferiority import assess_noninferiority
 
 BEGIN, END = "<!-- evidence: begin -->", "<!-- evidence: end -->"
 CLASSES = ("normal", "fracture")
@@ -228,7 +228,7 @@ def margins(random: np.random.Generator, studies: int) -> list[Promise]:
             tables.append(table_of(labels, expit(own + norm.ppf(area) * np.sqrt(2) * (labels - 0.5))))
         seed = int(random.integers(2**31))
         compared = compare_scores(tables[:1], tables[1:], AUC(1), swaps=999, seed=seed)
-        return noninferiority(compared, 0.05).verdict in ("non-inferior", "superior")
+        return assess_noninferiority(compared, 0.05).verdict in ("non-inferior", "superior")
 
     promises = []
     for loss, promised in ((0.05, "at most 2.5%"), (0.0, "none")):

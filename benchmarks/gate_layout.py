@@ -20,7 +20,7 @@ from scipy.stats import binomtest
 from sightline.data.datasets.folder.reader import read_cohort
 from sightline.data.phantoms.radiographs.cohort import write_radiographs
 from sightline.errors import RunError
-from sightline.inference.gate.layout import describe_layout, fit_layout, reduce_picture, turn_by, uprightness
+from sightline.inference.gate.layout import compute_uprightness, describe_layout, fit_layout, reduce_picture, turn_by
 from sightline.inference.radiographs import read_radiograph
 from sightline.structures.case import Case
 
@@ -56,7 +56,7 @@ def main(
         drawn = write_radiographs(Path(scratch) / "femurs", anatomy="femur", studies=femurs, seed=6)
         kinds["phantom femurs"] = reduced(drawn, None)
     for name, pictures in kinds.items():
-        scores = uprightness(describe_layout(pictures), limits.weights, limits.offsets)
+        scores = compute_uprightness(describe_layout(pictures), limits.weights, limits.offsets)
         count = int((scores < limits.limit).sum())
         interval = binomtest(count, len(scores)).proportion_ci(method="wilson")
         print(f"{name}: {count} of {len(scores)} refused ({interval.low:.1%} to {interval.high:.1%})", flush=True)

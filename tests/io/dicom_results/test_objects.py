@@ -170,9 +170,9 @@ import sys
 from pathlib import Path
 from support.dicom_sources import radiograph, whole_result
 from sightline.io.dicom_results.codes import PRESENCE
-from sightline.io.dicom_results.header import source_image
+from sightline.io.dicom_results.header import build_source_image
 from sightline.io.dicom_results.objects import make_objects, write_objects
-write_objects(make_objects(whole_result(source_image(radiograph()))), Path(sys.argv[1]))
+write_objects(make_objects(whole_result(build_source_image(radiograph()))), Path(sys.argv[1]))
 """
 
 

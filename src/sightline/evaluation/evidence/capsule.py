@@ -102,7 +102,7 @@ def unpack_capsule(path: Path, folder: Path) -> Capsule:
             if not isinstance(listed, dict) or listed.get("format") != FORMAT or not isinstance(listed["files"], dict):
                 raise RunError(f"{path} is no capsule of format {FORMAT}.", "Use the version that wrote it.")
             sums: dict[str, str] = listed["files"]
-            twice = [name for name in names if not _make_plain_name(name)]
+            twice = [name for name in names if not _is_plain_name(name)]
             if twice or len({name.casefold() for name in names}) != len(names):
                 what = twice[0] if twice else "a file whose name differs in capital letters alone"
                 raise RunError(f"{path}: {what} would be another file elsewhere.", _CAUGHT)
@@ -125,7 +125,7 @@ def unpack_capsule(path: Path, folder: Path) -> Capsule:
     return Capsule(path, hashlib.sha256(contents).hexdigest(), len(sums), path.stat().st_size)
 
 
-def _make_plain_name(name: str) -> bool:
+def _is_plain_name(name: str) -> bool:
     """Whether a name means one file on every system: no way up, no second spelling, no drive."""
     parts = name.split("/")
     return all(part not in ("", ".", "..") for part in parts) and not set(name) & set("\\:\0")

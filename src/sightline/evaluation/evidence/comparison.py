@@ -12,7 +12,7 @@ import numpy as np
 from sightline.errors import RunError
 from sightline.evaluation.evaluate import evaluate
 from sightline.evaluation.map_scoring import ROLES
-from sightline.evaluation.overlap import known_cases
+from sightline.evaluation.overlap import describe_known_cases
 from sightline.evaluation.result import Evaluation
 from sightline.io.files import write_text
 from sightline.metrics.classification.estimates import compare_scores
@@ -168,7 +168,9 @@ def compare_runs(
     )
     found = replace(found, maps=tuple(_compare_maps(ours, theirs, replicates)))
     known = dict.fromkeys(
-        f"{build_method_name([run])}. {word}" for run in (*runs_a, *runs_b) for word in known_cases(run, cohort)
+        f"{build_method_name([run])}. {word}"
+        for run in (*runs_a, *runs_b)
+        for word in describe_known_cases(run, cohort)
     )
     found = replace(found, notes=(*found.notes, *known))
     recorded = [run.calibration is not None for run in (*runs_a, *runs_b)]
