@@ -76,14 +76,14 @@ def test_impossible_plans_are_refused(pilot):
     for value in (np.full(len(pilot[0][0]), 0.5), (pilot[0][0].labels == 1).astype(float)):
         alike = replace(pilot[0][0], probabilities=np.stack([1.0 - value, value], axis=1))
         with pytest.raises(RunError, match="it jumps to"):
-            simulate_power(Pilot.of([alike], pilot[1][:1]), 0.05, patients=100)
+            simulate_power(Pilot.from_runs([alike], pilot[1][:1]), 0.05, patients=100)
     with pytest.raises(RunError, match="ten patients"):
         simulate_power(one, 0.05, patients=5)
     with pytest.raises(RunError, match="power lies between"):
         find_patients_needed(one, 0.05, power=1.0)
     one_patient = [[replace(runs[0], patient_ids=("p",) * 600)] for runs in pilot]
     with pytest.raises(RunError, match="no other prevalence"):
-        simulate_power(Pilot.of(*one_patient), 0.05, patients=20, prevalence=0.5, studies=2)
+        simulate_power(Pilot.from_runs(*one_patient), 0.05, patients=20, prevalence=0.5, studies=2)
     with pytest.raises(RunError, match="both methods"):
         Pilot.from_runs([], pilot[0])
     assert binormal(np.random.default_rng(0)) is not None
