@@ -14,13 +14,13 @@ from safetensors.torch import load_file
 from support.cohorts import tiny_recipe
 
 from sightline.data.hard_negatives import HardNegatives, NegativeMiner
-from sightline.data.loader import CohortItems, epoch_blocks, training_batches
+from sightline.data.loader import CohortItems, draw_epoch_blocks, iterate_training_batches
 from sightline.data.views.image_view import View
 from sightline.errors import CohortError, RecipeError, RunError
 from sightline.papers.catalogue import CATALOGUE
 from sightline.training import train as loop
 from sightline.training.engine import Engine
-from sightline.training.step import finding_answers
+from sightline.training.step import read_finding_answers
 
 QUIET = Engine(device="cpu", quiet=True)
 
@@ -98,9 +98,9 @@ def test_blocks_are_what_batches_show_with_any_workers(tiny):
     miner.observe(range(len(items)), np.random.default_rng(0).random(len(items)))
     miner.renew()
     how = {"epoch": 2, "batch_size": 4, "balance": "most", "redraw": miner.redraw}
-    named = [[items.cohort[key.index].case_id for key in block] for block in epoch_blocks(items, **how)]
-    assert named == [list(batch.case_ids) for batch in training_batches(items, **how)]
-    assert named[1:] == [list(b.case_ids) for b in training_batches(items, **how, first_batch=1, workers=1)]
+    named = [[items.cohort[key.index].case_id for key in block] for block in draw_epoch_blocks(items, **how)]
+    assert named == [list(batch.case_ids) for batch in iterate_training_batches(items, **how)]
+    assert named[1:] == [list(b.case_ids) for b in iterate_training_batches(items, **how, first_batch=1, workers=1)]
     normal = {case.case_id for case in tiny if case.label == "no fracture"}
     drawn = {name for block in named for name in block if name in normal}
     assert drawn == {items.cohort[int(i)].case_id for i in miner.hardest()}
@@ -112,13 +112,13 @@ def test_answers_are_probabilities_or_peaks():
         "maps": torch.arange(24.0).reshape(2, 3, 2, 2),
     }
     p = out["logits"].double().softmax(1)
-    assert finding_answers(out, 0, "answer", independent=False) == pytest.approx((p[:, 1] + p[:, 2]).numpy())
-    assert finding_answers(out, 1, "answer", independent=True) == pytest.approx(
+    assert read_finding_answers(out, 0, "answer", independent=False) == pytest.approx((p[:, 1] + p[:, 2]).numpy())
+    assert read_finding_answers(out, 1, "answer", independent=True) == pytest.approx(
         [1 / (1 + math.exp(-2)), 1 / (1 + math.exp(-3))]
     )
-    assert finding_answers(out, 2, "peak", independent=False).tolist() == [7.0, 19.0]
+    assert read_finding_answers(out, 2, "peak", independent=False).tolist() == [7.0, 19.0]
     with pytest.raises(RunError, match="no class maps"):
-        finding_answers({"logits": out["logits"]}, 0, "peak", independent=False)
+        read_finding_answers({"logits": out["logits"]}, 0, "peak", independent=False)
 
 
 @pytest.mark.slow

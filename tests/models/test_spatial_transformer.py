@@ -10,7 +10,7 @@ from sightline.errors import GeometryError, RecipeError
 from sightline.models.backbones import Backbone
 from sightline.models.cam_classifiers import ClassMapModel
 from sightline.models.pooling import MaxPool, MeanPool
-from sightline.models.spatial_transformer import SecondLook, crop_windows, compute_square
+from sightline.models.spatial_transformer import SecondLook, compute_square, crop_windows
 from sightline.structures.evidence import build_window
 from sightline.structures.frame import Frame
 

@@ -263,7 +263,7 @@ def compute_balanced_epoch_length(labels: NDArray[np.int64], balance: Balance = 
 Redraw = Callable[[NDArray[np.int64], int, int], NDArray[np.int64]]
 
 
-def epoch_blocks(
+def draw_epoch_blocks(
     items: CohortItems,
     *,
     epoch: int,
@@ -273,7 +273,7 @@ def epoch_blocks(
     repeats: int = 1,
     redraw: Redraw | None = None,
 ) -> list[list[Key]]:
-    """The keys of an epoch's batches, over all devices; as `training_batches` serves them.
+    """The keys of an epoch's batches, over all devices; as `iterate_training_batches` serves them.
 
     A last batch of a single image is left out: batch norm cannot train on it; so is one of fewer images than devices.
     """
@@ -294,7 +294,7 @@ def epoch_blocks(
     return blocks
 
 
-def training_batches(
+def iterate_training_batches(
     items: CohortItems,
     *,
     epoch: int,
@@ -314,7 +314,7 @@ def training_batches(
     """
     if len(items) == 0:
         raise CohortError("There is no case to train on.", "Check the cohort's splits and the recipe's train_on.")
-    blocks = epoch_blocks(
+    blocks = draw_epoch_blocks(
         items, epoch=epoch, batch_size=batch_size, world=world, balance=balance, repeats=repeats, redraw=redraw
     )
     return _serve(items, [block[rank::world] for block in blocks[first_batch:]], workers)

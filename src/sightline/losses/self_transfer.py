@@ -52,7 +52,7 @@ class SelfTransferLoss:
             raise RecipeError(f"patience is a number of epochs of at least 1; got {self.patience}.")
 
     @property
-    def heeds_history(self) -> bool:
+    def needs_history(self) -> bool:
         """Whether the validation loss of an epoch depends on the epochs before it."""
         return self.validation == "current"
 

@@ -309,19 +309,19 @@ class SecondLookNetwork(nn.Module):
         assert first.maps is not None
         rows, columns = images.shape[2:]
         side = min(self.roi_px, rows, columns)
-        window = _window_at(_peak(first.maps[:, self.column].detach()), side, (rows, columns))
+        window = _place_window(_find_peak(first.maps[:, self.column].detach()), side, (rows, columns))
         seen = self.whole if self.crop is None else self.crop
         second: Evidence = seen(crop_windows(images, window.to(images.device), (side, side)))
         extras = {
             "attention": first.extras["attention"] / 2.0,
-            "look": box_of_window(window),
+            "look": bound_window(window),
             "whole_logits": first.logits,
             "crop_logits": second.logits,
         }
         return Evidence((first.logits + second.logits) / 2.0, first.maps, extras)
 
 
-def _peak(maps: Tensor) -> Tensor:
+def _find_peak(maps: Tensor) -> Tensor:
     """Middle of the (first) highest cell of maps [b, h, w], as fractions [b, 2] of rows and columns."""
     rows, columns = maps.shape[1:]
     best = maps.flatten(1).argmax(dim=1)
@@ -329,7 +329,7 @@ def _peak(maps: Tensor) -> Tensor:
     return (cells.float() + 0.5) / torch.tensor([rows, columns], device=maps.device, dtype=torch.float32)
 
 
-def _window_at(middle: Tensor, side: int, shape: tuple[int, int]) -> Tensor:
+def _place_window(middle: Tensor, side: int, shape: tuple[int, int]) -> Tensor:
     """Windows [b, 2, 3] of squares of `side` whole pixels about middles [b, 2], moved to lie inside the image."""
     size = torch.tensor(shape, device=middle.device, dtype=torch.float32)
     start = (middle * size - side / 2.0).round().clamp(min=0.0).minimum(size - side)

@@ -1,6 +1,6 @@
 """FracAtlas: what guidance gives at 75, 150, 300, 600 and all training images, beside equal twins without it.
 
-And at 300 images, what may carry a map that looks right to an answer that is right (`build_map_to_answer_table`).
+And at 300 images, what may carry a map that looks right to an answer that is right (`map_to_answer`).
 Tables of ours.
 Every row is the same network on the same pictures for the same number of steps, which is the same time: only what is
 asked of its one fracture map differs. The first five stages of MobileNetV2 are frozen and compute in bfloat16, so that
@@ -202,17 +202,14 @@ def list_ways_to_answer() -> dict[str, tuple[str, Recipe]]:
             "weight",
             replace(build_guided_recipe(), weight=4.0, release=WeightRelease(0.5, 0.25)),
         ),
-        "weight 0.3": ("weight", replace(build_guided_recipe(), weight=0.3)),
-        "weight 4": ("weight", replace(build_guided_recipe(), weight=4.0)),
-        "weight 4, then released": ("weight", replace(build_guided_recipe(), weight=4.0, release=WeightRelease(0.5, 0.25))),
         "weight 1, then released": ("weight", replace(build_guided_recipe(), release=WeightRelease(0.5, 0.25))),
         "mark dropout 30%": ("marks", _choose_regions(dropout=0.3)),
         "mark dropout 60%": ("marks", _choose_regions(dropout=0.6)),
         "marks widened by 20 px": ("marks", _choose_regions(margin_px=20.0)),
         "marks widened by 60 px": ("marks", _choose_regions(margin_px=60.0)),
         # Shen 2021 (GMIC): the crop around the peak, at the resolution of pictures of 1024 px
-        "second look, own weights": ("second look", _second_look(build_guided_recipe(), own=True)),
-        "second look, shared weights": ("second look", _second_look(build_guided_recipe(), own=False)),
+        "second look, own weights": ("second look", _add_second_look(build_guided_recipe(), own=True)),
+        "second look, shared weights": ("second look", _add_second_look(build_guided_recipe(), own=False)),
         # half of the normal pictures' draws go to the quarter that the network takes for fractured
         "hard negatives": ("pictures", replace(build_guided_recipe(), mining=HardNegatives())),
         "hard negatives, by peak": ("pictures", replace(build_guided_recipe(), mining=HardNegatives(by="peak"))),
@@ -224,7 +221,7 @@ def list_ways_to_answer() -> dict[str, tuple[str, Recipe]]:
     return ways
 
 
-def _second_look(recipe: Recipe, *, own: bool) -> Recipe:
+def _add_second_look(recipe: Recipe, *, own: bool) -> Recipe:
     """The picture at 512 px, and 256 px around its peak of the picture at 1024 px."""
     assert isinstance(recipe.model, ClassMapModel)
     model = SecondLook(recipe.model, recipe.model if own else None, localiser_px=512, roi_px=256)
@@ -249,7 +246,7 @@ def build_map_to_answer_table(profile: Profile = "recommended") -> Table:
     ]
     twins = {
         "unguided, EfficientNet-Lite0": _change_model(build_unguided_recipe(), backbone=_build_lite_backbone()),
-        "unguided, second look": _second_look(build_unguided_recipe(), own=True),
+        "unguided, second look": _add_second_look(build_unguided_recipe(), own=True),
         "unguided, hard negatives": replace(build_unguided_recipe(), mining=HardNegatives()),
         # as published: image labels alone
         "unguided, PYLON": _change_model(build_unguided_recipe(MaxPool()), fusion=Pylon(stride=8)),

@@ -144,9 +144,9 @@ def accepts_soft_targets(loss: GuidanceConfig | ObjectiveConfig | None) -> bool:
     return loss is None or not loss.needs_regions or bool(getattr(loss, "takes_shares", False))
 
 
-def heeds_history(objective: ObjectiveConfig | None) -> bool:
-    """Whether an objective measures validation by the epochs before it (`heeds_history`), or always alike."""
-    return bool(getattr(objective, "heeds_history", False))
+def needs_history(objective: ObjectiveConfig | None) -> bool:
+    """Whether an objective measures validation by the epochs before it (`needs_history`), or always alike."""
+    return bool(getattr(objective, "needs_history", False))
 
 
 def find_learned_part(objective: ObjectiveConfig | None) -> Callable[[], nn.Module] | None:

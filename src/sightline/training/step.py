@@ -218,7 +218,7 @@ class TrainingObjective:
         return term.value, term.images, term.parts
 
 
-def finding_answers(out: Mapping[str, Tensor], normal: int, by: str, *, independent: bool) -> NDArray[np.float64]:
+def read_finding_answers(out: Mapping[str, Tensor], normal: int, by: str, *, independent: bool) -> NDArray[np.float64]:
     """How strongly a network says that there is a finding, [b]: its probability, or the highest cell (`peak`).
 
     Args:
@@ -236,7 +236,7 @@ def finding_answers(out: Mapping[str, Tensor], normal: int, by: str, *, independ
             raise RunError("This network has no class maps to mine by.", "Set the mining's `by` to answer.")
         highest = out["maps"].detach()[:, others].flatten(1).amax(dim=1)
         return np.asarray(highest.double().cpu().numpy())
-    probabilities = probabilities_of(out["logits"].detach().cpu(), independent=independent)
+    probabilities = compute_probabilities(out["logits"].detach().cpu(), independent=independent)
     answers = probabilities[:, others].max(axis=1) if independent else 1.0 - probabilities[:, normal]
     return np.asarray(answers)
 

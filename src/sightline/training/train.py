@@ -22,7 +22,13 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from sightline.data.hard_negatives import NegativeMiner
-from sightline.data.loader import Balance, CohortItems, count_batches_per_epoch, epoch_blocks, iterate_training_batches
+from sightline.data.loader import (
+    Balance,
+    CohortItems,
+    count_batches_per_epoch,
+    draw_epoch_blocks,
+    iterate_training_batches,
+)
 from sightline.errors import RunError
 from sightline.io.files import read_json
 from sightline.io.progress import Advance, measure_cpu_seconds, show_progress
@@ -57,7 +63,8 @@ from sightline.training.step import (
     Sums,
     TrainingObjective,
     build_epoch_row,
-    finding_answers,
+    read_finding_answers,
+    run_training_step,
     split_learned_weights,
 )
 from sightline.training.validation import NOTHING, validate
@@ -224,9 +231,9 @@ class _Loop:
     def _run_epoch(self, epoch: int, advance: Advance) -> None:
         """The steps of an epoch that are left."""
         self.network.train()
-        used = cpu_seconds()
+        used = measure_cpu_seconds()
         if self.miner is not None:
-            self._mine(self.miner, epoch)
+            self._choose_negatives(self.miner, epoch)
         for batch in self._iterate_batches(epoch):
             self._run_step(batch)
             # reading the batch is part of it
@@ -254,12 +261,12 @@ class _Loop:
             redraw=None if self.miner is None else self.miner.redraw,
         )
 
-    def _mine(self, miner: NegativeMiner, epoch: int) -> None:
+    def _choose_negatives(self, miner: NegativeMiner, epoch: int) -> None:
         """Draw this epoch from what was answered up to its first step, and listen to what is answered in it."""
         if self.at.step % self.steps_per_epoch == 0:
             miner.renew()
         # every device knows the whole batch, whose answers are gathered on every device
-        blocks = epoch_blocks(
+        blocks = draw_epoch_blocks(
             self.items,
             epoch=epoch,
             batch_size=self.recipe.batch_size,
@@ -269,14 +276,14 @@ class _Loop:
             redraw=miner.redraw,
         )
 
-        def listen(out: Mapping[str, Tensor]) -> None:
+        def remember_answers(out: Mapping[str, Tensor]) -> None:
             block = blocks[self.at.step % self.steps_per_epoch]
-            answers = finding_answers(
+            answers = read_finding_answers(
                 out, miner.normal_class, miner.config.by, independent=self.recipe.independent
             )  # fmt: skip
             miner.observe([key.index for key in block], answers)
 
-        self.aim.listener = listen
+        self.aim.listener = remember_answers
 
     def _run_step(self, batch: Batch) -> None:
         recipe, at = self.recipe, self.at

@@ -14,8 +14,8 @@ from torch import Tensor
 from sightline.data.loader import CohortItems, iterate_test_batches
 from sightline.errors import RunError
 from sightline.structures.case import Cohort
-from sightline.structures.evidence import forward_evidence, compute_probabilities
-from sightline.structures.protocols import heeds_history
+from sightline.structures.evidence import compute_probabilities, forward_evidence
+from sightline.structures.protocols import needs_history
 from sightline.training.checkpoint import swap_weights
 from sightline.training.feature_cache import find_encoder
 from sightline.training.step import TrainingObjective, convert_evidence
@@ -50,9 +50,9 @@ def validate(
     if len(validation) == 0 or "val" in recipe.train_on:
         return dict(NOTHING)
     with swap_weights(aim.network, ema_weights):
-        heeded = history if heeds_history(recipe.objective) else ()
-        said = _run_validation(aim, validation, device, workers, heeded)
-    row = {**NOTHING, "val_loss": said.loss, **{f"val_{name}": mean for name, mean in said.parts.items()}}
+        heeded = history if needs_history(recipe.objective) else ()
+        output = _run_validation(aim, validation, device, workers, heeded)
+    row = {**NOTHING, "val_loss": output.loss, **{f"val_{name}": mean for name, mean in output.parts.items()}}
     if not recipe.classifies:
         return row
     if not bool(output.logits.isfinite().all()):

@@ -511,7 +511,7 @@ def test_no_folder_of_the_machine_is_told(table, tmp_path, there):
 
 def test_paths_in_commands_keep_their_last_part():
     words = "python -m x --a=/b/c /data/ada/my.csv ~/runs/1 C:\\Users\\ada\\w.safetensors rows/2 1/2"
-    assert without_folders(words) == "python -m x --a=c my.csv 1 w.safetensors rows/2 1/2"
+    assert strip_folders(words) == "python -m x --a=c my.csv 1 w.safetensors rows/2 1/2"
 
 
 def test_what_is_no_capsule_is_said(tmp_path):

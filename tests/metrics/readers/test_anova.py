@@ -112,7 +112,7 @@ def test_intervals_stay_where_figures_can_be():
     assert ends and all(0.0 <= low <= high <= 1.0 for low, high in ends) and any(high == 1.0 for _, high in ends)
     assert all(c.low >= -1.0 and c.high <= 1.0 for c in found.differences())
     with pytest.raises(RunError, match="is nan"):
-        study.above(float("nan"))
+        study.apply_threshold(float("nan"))
 
 
 def test_equal_modalities_give_no_p_of_nought(van_dyke):

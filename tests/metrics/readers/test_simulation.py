@@ -59,6 +59,6 @@ def test_impossible_plans_are_refused():
     with pytest.raises(RunError, match="power lies between"):
         find_cases_needed(pilot, 0.05, readers=3, power=1.0)
     with pytest.raises(RunError, match="is nan"):
-        analyse_readers(pilot.study.above(float("nan")), figure="sensitivity")
+        analyse_readers(pilot.study.apply_threshold(float("nan")), figure="sensitivity")
     with pytest.raises(RunError, match="at least 0"):
         RoeMetz(noise=-0.1)

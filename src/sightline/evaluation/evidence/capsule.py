@@ -170,7 +170,7 @@ class _Papers:
         if run not in self._names:
             shown, facts = self._read_recipe(run), self._read_facts(run)
             same = shown == _to_plain(self.runs / run / "recipe.json")
-            parts = self._parts(facts)
+            parts = self._find_parts(facts)
             same = same and parts == facts.get("parts")
             self._names[run] = run if same else digest_identity(json.dumps(shown), str(facts["fingerprint"]), parts)
         return self._names[run]
@@ -188,7 +188,7 @@ class _Papers:
                 data = _format_json(self._read_recipe(run), indent=2)
             elif name != run and file == "cohort.json":
                 facts = self._read_facts(run)
-                parts = self._parts(facts)
+                parts = self._find_parts(facts)
                 facts = {**facts, "run_identity": name, **({"parts": parts} if parts else {}), "trained_as": run}
                 data = _format_json(facts)
             elif file == CALIBRATION:
@@ -206,7 +206,7 @@ class _Papers:
     def _read_facts(self, run: str) -> dict[str, Any]:
         return _to_plain(self.runs / run / "cohort.json")
 
-    def _iterate_parts(self, facts: dict[str, Any]) -> dict[str, str] | None:
+    def _find_parts(self, facts: dict[str, Any]) -> dict[str, str] | None:
         """Identities of what a run is made of, which may have other names as well; a teacher's is followed by how."""
         if facts.get("parts") is None:
             return None
@@ -235,7 +235,7 @@ def strip_folders(command: str) -> str:
     """A command whose absolute paths are cut down to their last part.
 
     Example:
-        >>> without_folders("sightline table x --cohort /data/ada/cohort --size 768")
+        >>> strip_folders("sightline table x --cohort /data/ada/cohort --size 768")
         'sightline table x --cohort cohort --size 768'
     """
     return re.sub(

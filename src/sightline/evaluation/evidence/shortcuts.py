@@ -120,7 +120,7 @@ def find_shortcuts(run: Run, cohort: Cohort, *, engine: Engine | None = None) ->
             found.append(compute_probabilities(evidence.logits, independent=run.recipe.independent)[0, 1])
         return np.array(rows, dtype=np.int64), np.array(found)
 
-    def bare(i: int) -> Planes:
+    def erase_mark(i: int) -> Planes:
         # a background that kept its own finding would be read by it
         return erase(seen[i].planes, marks[i])
 
@@ -132,7 +132,7 @@ def find_shortcuts(run: Run, cohort: Cohort, *, engine: Engine | None = None) ->
         "AUC, all outside the mark erased": lambda i: keep_only(seen[i].planes, marks[i], fill),
         _ERASED: lambda i: erase(seen[i].planes, marks[i]),
         "AUC, the mark on a background of the other class": lambda i: exchange_background(
-            seen[i].planes, marks[i], bare(donors[i])
+            seen[i].planes, marks[i], erase_mark(donors[i])
         ),
     }
     for name, change in changes.items():

@@ -213,7 +213,7 @@ def _write_notes(result: TableResult, lines: Sequence[Line]) -> list[str]:
     first = next((line for line in lines if line.n), None)
     if first is not None:
         notes.append(f"n: {first.n}. Interval: {first.method}.")
-    if words := _references(lines):
+    if words := _name_references(lines):
         notes.append(
             f"Differences are {words}; their interval and p: patients swapped between the rows, "
             "and their trainings, two-sided; Holm corrects p over the rows of this table. Welch's t over seeds is the "
@@ -222,7 +222,7 @@ def _write_notes(result: TableResult, lines: Sequence[Line]) -> list[str]:
     return notes
 
 
-def _references(lines: Sequence[Line]) -> str:
+def _name_references(lines: Sequence[Line]) -> str:
     """Which row each row's difference is from, in words; where there are many, the column of the file is named."""
     rows: dict[str, list[str]] = {}
     for line in lines:

@@ -77,7 +77,7 @@ class ReaderStudy:
         """Numbers of readers, cases and positive cases."""
         return {"readers": len(self.readers), "cases": len(self.cases), "positive": int(self.positive.sum())}
 
-    def above(self, threshold: float) -> ReaderStudy:
+    def apply_threshold(self, threshold: float) -> ReaderStudy:
         """The same study with yes-or-no calls: 1 from the threshold on, else 0.
 
         Raises:
