@@ -11,7 +11,7 @@ from support.paths import DATA
 from sightline.data.task import AoCode, Task, derive_coarser_tasks, read_ao
 from sightline.errors import CohortError, RecipeError
 from sightline.structures.case import Case, Cohort, is_normal
-from sightline.structures.identifiers import same_form
+from sightline.structures.identifiers import normalise_form
 from sightline.structures.regions import Box
 from sightline.structures.tag import Tag
 
@@ -175,7 +175,7 @@ def test_the_codes_of_twenty_thousand_wrists():
     assert sum(n for cell, n in cells.items() if cell) == 14_158
     assert not [cell for cell, codes in read.items() if codes is None]
     # the table writes some codes in two forms, with spaces that differ
-    labels = tuple(dict.fromkeys(same_form(cell) or "normal" for cell in cells))
+    labels = tuple(dict.fromkeys(normalise_form(cell) or "normal" for cell in cells))
     cohort = replace(cohort_of(*labels), name="wrists")
     assert Task("present").apply(cohort).counts() == {"normal": 1, "fracture": len(labels) - 1}
     types = Task("type", several="leave_out").apply(cohort).classes

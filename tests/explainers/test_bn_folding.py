@@ -109,9 +109,11 @@ def test_no_gradient_of_weights_while_the_image_is_differentiated():
 def test_pictures_without_a_batch_and_nothing_outside_the_block():
     x, w = torch.rand(1, 5, 5), torch.rand(2, 1, 3, 3, requires_grad=True)
     with bn_folding_mode(RuleRecord()):
-        assert torch.equal(conv2d(x, w), torch.conv2d(x, w)) and "_Convolved" not in conv2d(x, w).grad_fn.name()
-        assert "_Convolved" in conv2d(x[None], w).grad_fn.name()
-    assert "_Convolved" not in conv2d(x[None], w).grad_fn.name()
+        assert (
+            torch.equal(conv2d(x, w), torch.conv2d(x, w)) and "_ConvolutionFunction" not in conv2d(x, w).grad_fn.name()
+        )
+        assert "_ConvolutionFunction" in conv2d(x[None], w).grad_fn.name()
+    assert "_ConvolutionFunction" not in conv2d(x[None], w).grad_fn.name()
 
 
 class Steps(TorchDispatchMode):

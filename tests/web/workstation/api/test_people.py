@@ -48,12 +48,12 @@ def test_pauses_double_up_to_five_minutes_and_end_with_success():
     pauses = Pauses()
     waits = []
     for _ in range(16):
-        pauses.failed("a", "b")
+        pauses.record_failure("a", "b")
         waits.append(pauses.wait_s("a"))
     assert waits[3] <= 0
     assert [round(w) for w in waits[4:9]] == [1, 2, 4, 8, 16]
     assert max(waits) <= 300
-    pauses.succeeded("a")
+    pauses.record_success("a")
     assert pauses.wait_s("a") <= 0
     assert pauses.wait_s("b") > 0
 
