@@ -42,7 +42,7 @@ def find_unruled(logits: Tensor, gates: Counter[str]) -> Counter[str]:
             found[_KINDS[name]] += 1
         elif name == "Mul" and _is_written_out(node):
             found["product with itself"] += 1
-        elif _SEALED.search(name) or (not name.startswith("_ActivationByRule") and _OWN.search(name)):
+        elif _SEALED.search(name) or (not name.endswith("ByRule") and _OWN.search(name)):
             found[name] += 1
     for name, calls in gates.items():
         kind = _FAMILY.get(name, name)
