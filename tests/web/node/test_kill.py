@@ -54,13 +54,16 @@ class Hospital:
         assert not left
 
     def kill_while(self, step):
-        """One kill at a random moment of a step, then a new start; whether the step was under way when it came."""
+        """One kill at a random moment of a step, then a new start; whether the step was under way when it came.
+
+        A step that was over before anybody looked is killed behind: no hit, yet the same is asked of the node.
+        """
         self.studies += 1
         study = f"1.2.826.7.{self.studies}"
         sender = threading.Thread(target=self.send_study, args=(study,))
         sender.start()
         if step != "receiving":
-            wait_for(lambda: self.under_way(step, study), 300, step)
+            wait_for(lambda: self.under_way(step, study) or self.done(study), 300, step)
         time.sleep(self.chance.uniform(0.0, LONGEST[step]))
         self.node.kill()
         hit = self.under_way(step, study)
@@ -86,6 +89,13 @@ class Hospital:
             " AND outbox.state = 'sent'",
         }
         return bool(self.ask(question[step], study))
+
+    def done(self, study):
+        """Whether everything of a study was sent."""
+        states = self.ask(
+            "SELECT outbox.state FROM outbox JOIN results r ON result = r.id WHERE r.study_uid = ?", study
+        )
+        return bool(states) and all(state in ("sent", "committed") for (state,) in states)
 
     def finish(self, commit):
         """Wait until all is done, and look at the whole."""

@@ -91,7 +91,7 @@ def estimate_boxes_over_seeds(scores_per_seed: Sequence[BoxScores], measure: str
         chosen.name,
         [_resample_number(chosen, run.cases) for run in kept],
         [case.patient_id for case in kept[0].cases],
-        _count_counts(kept[0]),
+        _list_counts(kept[0]),
         what=_describe_mean(
             chosen, [case for run in kept for case in run.cases], len(scores_per_seed[0]) - len(kept[0])
         ),
@@ -142,7 +142,7 @@ def compare_boxes(
     split, undefined = len(scores_a_per_seed), _explain_undefined(chosen, runs[0])
     kept = _select_counted_in_all(chosen, runs)
     if kept is None:
-        n = {**_count_counts(runs[0]), "seeds_a": split, "seeds_b": len(runs) - split}
+        n = {**_list_counts(runs[0]), "seeds_a": split, "seeds_b": len(runs) - split}
         return Comparison(chosen.name, None, None, None, n=n, method="no test", why=undefined)
     numbers = [_resample_number(chosen, run.cases) for run in kept]
     found = compare_resampled(
@@ -150,7 +150,7 @@ def compare_boxes(
         numbers[:split],
         numbers[split:],
         [case.patient_id for case in kept[0].cases],
-        _count_counts(kept[0]),
+        _list_counts(kept[0]),
         draws=Draws(replicates, seed),
         undefined=undefined,
         mixed=lambda i, j: _resample_number(chosen, [*kept[i].cases, *kept[split + j].cases]),
@@ -177,7 +177,7 @@ def _draw_once(cases: Sequence[BoxCase]) -> Resample:
     return Resample.draw_once([case.patient_id for case in cases])
 
 
-def _count_counts(scores: BoxScores) -> dict[str, int]:
+def _list_counts(scores: BoxScores) -> dict[str, int]:
     """Counts that do not depend on the method."""
     counts = scores.counts()
     counts.pop("boxes")

@@ -39,6 +39,8 @@ class App {
     /** @type {Screen | null} */
     this.screen = null;
     this.turn = 0;
+    /** pointers that are down: a stroke under way is ended before anything stands over it @type {Set<number>} */
+    this.pressed = new Set();
     /** clients whose clock this page load sends itself @type {Set<string>} */
     this.alive = new Set();
     this.root = /** @type {HTMLElement} */ (document.getElementById("app"));
@@ -61,6 +63,11 @@ class App {
       this.outbox = null;
     }
     onSignedOut(() => this.onSignedOut());
+    window.addEventListener("pointerdown", (event) => this.pressed.add(event.pointerId), true);
+    window.addEventListener("blur", () => this.pressed.clear());
+    for (const ended of ["pointerup", "pointercancel"]) {
+      window.addEventListener(ended, (event) => this.pressed.delete(/** @type {PointerEvent} */ (event).pointerId), true);
+    }
     window.addEventListener("hashchange", () => this.route());
     window.addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
     window.addEventListener("beforeunload", (event) => {
@@ -134,7 +141,11 @@ class App {
 
   /** The session is over; whatever happens to the network, the page goes on asking. */
   overPage() {
-    import("./screens/signin.js").then((made) => { if (this.me && this.sync?.signedOut) made.signInOver(this); },
+    if (this.pressed.size) { setTimeout(() => this.overPage(), 50); return; }
+    import("./screens/signin.js").then((made) => {
+      if (this.pressed.size) this.overPage();
+      else if (this.me && this.sync?.signedOut) made.signInOver(this);
+    },
       () => setTimeout(() => { if (this.sync?.signedOut) this.overPage(); }, 2000));
   }
 

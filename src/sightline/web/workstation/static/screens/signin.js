@@ -51,20 +51,27 @@ export function signInOver(app) {
   if (document.querySelector("dialog.over")) return;
   const box = el("dialog", { class: "over", "aria-label": t("signin.over") });
   const made = form(app, async (me) => {
-    box.close();
-    box.remove();
+    close();
     if (me.reader.id !== app.me.reader.id) { await app.screen?.close?.(); app.enter(me); return; }
     app.me = me;
     app.sync?.signedIn(me.reader.id);
   }, app.me.reader.name);
-  const kept = app.sync?.state().n || 0;
-  fill(box, el("h2", { text: t("signin.over") }), el("p", { text: kept ? t("signin.kept", { n: kept }) : t("signin.none_kept") }), made.node);
+  // what was drawn last may reach the disk after the dialog stands there
+  const kept = el("p", { role: "status" }), sync = app.sync;
+  const sayKept = () => {
+    const n = sync?.state().n || 0;
+    kept.textContent = n ? t("signin.kept", { n }) : t("signin.none_kept");
+  };
+  const close = () => { sync?.removeEventListener("change", sayKept); box.close(); box.remove(); };
+  sync?.addEventListener("change", sayKept);
+  sayKept();
+  fill(box, el("h2", { text: t("signin.over") }), kept, made.node);
   box.addEventListener("cancel", (/** @type {Event} */ event) => event.preventDefault());
   document.body.appendChild(box);
   if (app.alone) {
-    fill(box, el("h2", { text: t("signin.over") }), el("p", { text: t("signin.alone") }), el("p", { text: kept ? t("signin.kept", { n: kept }) : t("signin.none_kept") }), button(t("again"), async () => {
+    fill(box, el("h2", { text: t("signin.over") }), el("p", { text: t("signin.alone") }), kept, button(t("again"), async () => {
       const session = await get("/session", { quiet: true }).catch(() => null);
-      if (session?.signed_in) { box.close(); box.remove(); app.sync?.signedIn(app.me.reader.id); }
+      if (session?.signed_in) { close(); app.sync?.signedIn(app.me.reader.id); }
     }, { class: "primary" }));
   }
   box.showModal();
