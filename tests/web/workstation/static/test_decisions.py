@@ -96,11 +96,16 @@ def test_values_under_the_cursor_are_the_stored_map_exactly(looking):
         row, column = (cell[0] + 0.5) * rows / 7, (cell[1] + 0.5) * columns / 6
         x = view["x"] + view["width"] / 2 + (column - columns / 2) * scale
         y = view["y"] + view["height"] / 2 + (row - rows / 2) * scale
-        lea.page.mouse.move(x, y)
-        found = lea.page.locator(".strip [data-run]").evaluate_all(
-            "(all) => all.map((one) => Number(one.dataset.value))"
-        )
-        assert found == [float(map_of(run, 0)[cell]) for run in ("one", "two")]
+        wanted = [float(map_of(run, 0)[cell]) for run in ("one", "two")]
+
+        def look(wanted=wanted, x=x, y=y):
+            lea.page.mouse.move(x, y)
+            found = lea.page.locator(".strip [data-run]").evaluate_all(
+                "(all) => all.map((one) => Number(one.dataset.value))"
+            )
+            return found == wanted
+
+        until(look, f"the values of cell {cell}")
 
 
 def test_colours_are_those_of_the_overlay(looking):
