@@ -5,6 +5,7 @@ import doctest
 import importlib
 import subprocess
 import sys
+from operator import attrgetter
 
 import numpy as np
 import pytest
@@ -31,11 +32,12 @@ EXAMPLES = [
     for name in sl.__all__
     if name not in ("__version__", "losses", "explainers")
 ]
+EXAMPLES += [f"{room}.{name}" for room in ("losses", "explainers") for name in getattr(sl, room).__all__]
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_every_public_name_has_an_example_that_runs(name, tiny_cohort, run_folder, tmp_path):
-    thing = getattr(sl, name)
+    thing = attrgetter(name)(sl)
     examples = doctest.DocTestFinder(recurse=False).find(thing, name, globs={})
     assert examples and examples[0].examples, f"{name} has no example"
     globs = {
@@ -43,6 +45,9 @@ def test_every_public_name_has_an_example_that_runs(name, tiny_cohort, run_folde
         "sl": sl, "np": np, "torch": torch, "cohort_folder": tiny_cohort.root, "run_folder": run_folder,
         "destination": tmp_path / "out",
     }  # fmt: skip
+    if "." in name:
+        room = getattr(sl, name.partition(".")[0])
+        globs |= {n: getattr(room, n) for n in room.__all__}
     for example in examples:
         example.globs = globs
         assert doctest.DocTestRunner(verbose=False).run(example).failed == 0

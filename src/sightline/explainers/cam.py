@@ -21,6 +21,19 @@ class ClassActivationMap:
 
     Attributes:
         extra: name of one of the evidence's extras to show instead, e.g. `attention` for M'_c of eq. 5.
+
+    Example:
+        >>> import torch
+        >>> from sightline.structures.evidence import Evidence
+        >>> class Network(torch.nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.layer = torch.nn.Conv2d(1, 2, 3, padding=1)
+        ...     def forward(self, images):
+        ...         maps = self.layer(images)
+        ...         return Evidence(maps.mean((2, 3)), maps)
+        >>> ClassActivationMap()(Network(), torch.rand(3, 1, 8, 8), classes=[1]).shape
+        torch.Size([3, 1, 8, 8])
     """
 
     takes_features: ClassVar[bool] = True
@@ -53,6 +66,15 @@ class GradCAM:
     Attributes:
         layer: name of the module as in `model.named_modules()`; `attention` of a class map model is its last features.
         relu: keep only what speaks for the class, as published; False keeps both signs.
+
+    Example:
+        >>> import torch
+        >>> network = torch.nn.Sequential(
+        ...     torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(),
+        ...     torch.nn.Linear(4, 2),
+        ... )
+        >>> GradCAM(layer="1")(network, torch.rand(3, 1, 8, 8), classes=[0, 1]).shape
+        torch.Size([3, 2, 8, 8])
     """
 
     takes_features: ClassVar[bool] = True
@@ -90,6 +112,15 @@ class GradCAMPlusPlus:
     Attributes:
         layer: name of the module as in `model.named_modules()`.
         relu: keep only what speaks for the class, as published.
+
+    Example:
+        >>> import torch
+        >>> network = torch.nn.Sequential(
+        ...     torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(),
+        ...     torch.nn.Linear(4, 2),
+        ... )
+        >>> GradCAMPlusPlus(layer="1")(network, torch.rand(3, 1, 8, 8), classes=[1]).min() >= 0
+        tensor(True)
     """
 
     takes_features: ClassVar[bool] = True

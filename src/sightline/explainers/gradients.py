@@ -50,6 +50,15 @@ class InputGradient:
         dropout: in this pass everything else is in evaluation mode (`off`), or in the mode the model is in (`as_is`).
         score: what is differentiated: the class's `logit`, or the sum of the `log_probabilities` of all classes, the
             same for each (Ross 2017, equation 1: what to be right for the right reasons is about).
+
+    Example:
+        >>> import torch
+        >>> network = torch.nn.Sequential(
+        ...     torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(),
+        ...     torch.nn.Linear(4, 2),
+        ... )
+        >>> InputGradient(rule="guided")(network, torch.rand(3, 1, 8, 8), classes=[1]).shape
+        torch.Size([3, 1, 8, 8])
     """
 
     rule: Rule = "vanilla"
@@ -160,6 +169,15 @@ class GuidedGradCAM:
         rule: of the gradient.
         reduce: from the channels of the product to one map.
         enlarge: how Grad-CAM is enlarged; `nearest` as Captum does, `linear` as the paper.
+
+    Example:
+        >>> import torch
+        >>> network = torch.nn.Sequential(
+        ...     torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(),
+        ...     torch.nn.Linear(4, 2),
+        ... )
+        >>> GuidedGradCAM(layer="1")(network, torch.rand(3, 1, 8, 8), classes=[1]).shape
+        torch.Size([3, 1, 8, 8])
     """
 
     layer: str = "attention"
@@ -220,6 +238,15 @@ class SmoothGrad:
         samples: noisy copies.
         noise: standard deviation of the noise, as a share of each image's range of values.
         seed: of the noise; torch's own generators are left alone.
+
+    Example:
+        >>> import torch
+        >>> network = torch.nn.Sequential(
+        ...     torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(),
+        ...     torch.nn.Linear(4, 2),
+        ... )
+        >>> SmoothGrad(InputGradient(), samples=4)(network, torch.rand(3, 1, 8, 8), classes=[1]).shape
+        torch.Size([3, 1, 8, 8])
     """
 
     explainer: Explainer = field(default_factory=InputGradient)

@@ -34,6 +34,14 @@ class MapEnergy:
     Attributes:
         positive: what is positive evidence: `relu` as published, or `softplus`, which also reaches maps that are
             negative everywhere (as those of a network with `one_map` are at first) and so have no published gradient.
+
+    Example:
+        >>> import torch
+        >>> maps, mark = torch.zeros(1, 2, 4, 4), torch.zeros(1, 1, 4, 4)
+        >>> maps[0, 1, 1, 1], mark[0, 0, 1, 1] = 3.0, 1.0
+        >>> guided = torch.tensor([[False, True]])
+        >>> MapEnergy()(maps, mark, guided).value  # all evidence lies inside
+        tensor(-1.)
     """
 
     needs_regions: ClassVar[bool] = True
@@ -95,6 +103,17 @@ class AttributionPrior:
         weight: of the penalty. Ross' paper takes what makes both terms alike at first (1 to 1000 for `outside`).
         squared: whether `outside` squares the map; not where the explainer has (`square_sum`).
         scale: `none`, or `max`: each map is divided by its highest absolute value first.
+
+    Example:
+        >>> import torch
+        >>> from sightline.structures.evidence import Batch
+        >>> mark, guided = torch.ones(1, 1, 4, 4), torch.tensor([[False, True]])
+        >>> batch = Batch(torch.zeros(1, 1, 4, 4), torch.tensor([1]), mark, guided, frames=(), case_ids=("a",))
+        >>> from sightline.explainers import GradCAM
+        >>> out = {"logits": torch.zeros(1, 2), "explained": torch.ones(1, 1, 4, 4)}
+        >>> prior = AttributionPrior(GradCAM(), weight=0.5)
+        >>> prior(out, batch, torch.ones(2), ()).parts["energy_inside"]
+        1.0
     """
 
     needs_boxes: ClassVar[bool] = False

@@ -36,6 +36,15 @@ class CellFocal:
             cells. 0 believes all marks.
         column: the class whose map is guided. In images whose map of this class is not guided, every cell is unmarked:
             for patches, or cohorts in which all findings are marked.
+
+    Example:
+        >>> import torch
+        >>> maps, mark = torch.zeros(1, 2, 4, 4), torch.zeros(1, 1, 4, 4)
+        >>> maps[0, 1, 1, 1], mark[0, 0, 1, 1] = 3.0, 1.0
+        >>> guided = torch.tensor([[False, True]])
+        >>> high = CellFocal()(maps, mark, guided).value
+        >>> bool(high < CellFocal()(-maps, mark, guided).value)  # the map is high where the mark is
+        True
     """
 
     needs_regions: ClassVar[bool] = True

@@ -37,6 +37,16 @@ class GazeGuided:
         squash: the sigmoid of equation 10; False compares the map itself, as the released code in effect does.
         sample: how gaze comes to the map's grid: the mean over each cell (`area`), or `point` as the released code.
         guide: the maps that the recipe's gaze names (`given`), or each image's `predicted` class.
+
+    Example:
+        >>> import torch
+        >>> from sightline.structures.evidence import Batch
+        >>> mark, guided = torch.ones(1, 1, 4, 4), torch.tensor([[False, True]])
+        >>> batch = Batch(torch.zeros(1, 1, 4, 4), torch.tensor([1]), mark, guided, frames=(), case_ids=("a",))
+        >>> out = {"logits": torch.zeros(1, 2), "maps": torch.zeros(1, 2, 4, 4)}
+        >>> loss = GazeGuided().build()  # its three numbers are parameters: give them to the optimiser too
+        >>> len(list(loss.parameters())), bool(loss(out, batch, torch.ones(2), ()).value > 0)
+        (3, True)
     """
 
     needs_boxes: ClassVar[bool] = False

@@ -52,6 +52,15 @@ class HeatmapMatch:
         grid: side of the grid on which maps are compared, or None for that of D, or of the gaze where there is no D.
         smooth_px: standard deviation of a Gaussian over H, in cells of H (pixels of the image, for gradients of the
             image), or None.
+
+    Example:
+        >>> import torch
+        >>> from sightline.structures.evidence import Batch
+        >>> mark, guided = torch.ones(1, 1, 4, 4), torch.tensor([[False, True]])
+        >>> batch = Batch(torch.zeros(1, 1, 4, 4), torch.tensor([1]), mark, guided, frames=(), case_ids=("a",))
+        >>> out = {"logits": torch.zeros(1, 2), "decoder": torch.full((1, 1, 4, 4), 5.0)}
+        >>> sorted(HeatmapMatch("decoder")(out, batch, torch.ones(2), ()).parts)
+        ['classification', 'map_error']
     """
 
     takes_shares: ClassVar[bool] = True

@@ -27,6 +27,14 @@ class MapNorm:
         penalty_on: `cam` or `softmax`.
         resolution: `input` enlarges the map to the targets' grid first; `map` does not.
         interpolation: how `input` enlarges maps.
+
+    Example:
+        >>> import torch
+        >>> maps, mark = torch.zeros(1, 2, 4, 4), torch.zeros(1, 1, 4, 4)
+        >>> maps[0, 1, 1, 1], mark[0, 0, 1, 1] = 3.0, 1.0
+        >>> guided = torch.tensor([[False, True]])
+        >>> MapNorm(norm=1, resolution="map")(maps, mark, guided).value
+        tensor(3.)
     """
 
     # the same on every image, with or without a mark

@@ -36,6 +36,15 @@ class SpatialNLL:
         weigh: `marked` counts every pixel whose target is not 0 alike; `share` by its target, 0 to 1: the share of
             readers who marked it (`region_choice` with `readers` soft). The term is then the cross-entropy of p against
             the targets divided by their sum, and its least value that distribution's entropy.
+
+    Example:
+        >>> import torch
+        >>> maps, mark = torch.zeros(1, 2, 4, 4), torch.zeros(1, 1, 4, 4)
+        >>> maps[0, 1, 1, 1], mark[0, 0, 1, 1] = 3.0, 1.0
+        >>> guided = torch.tensor([[False, True]])
+        >>> near = SpatialNLL(resolution="map")(maps, mark, guided).value
+        >>> bool(near < SpatialNLL(resolution="map")(-maps, mark, guided).value)
+        True
     """
 
     needs_regions: ClassVar[bool] = True
