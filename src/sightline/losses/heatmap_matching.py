@@ -60,7 +60,7 @@ class HeatmapMatch:
         >>> batch = Batch(torch.zeros(1, 1, 4, 4), torch.tensor([1]), mark, guided, frames=(), case_ids=("a",))
         >>> out = {"logits": torch.zeros(1, 2), "decoder": torch.full((1, 1, 4, 4), 5.0)}
         >>> sorted(HeatmapMatch("decoder")(out, batch, torch.ones(2), ()).parts)
-        ['classification', 'map_error']
+        ['classification', 'decoder_error', 'map_error']
     """
 
     takes_shares: ClassVar[bool] = True
