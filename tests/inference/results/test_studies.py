@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sightline.errors import LayoutError
-from sightline.inference.results.studies import StudyNames, StudyView, write_studies
+from sightline.inference.results.studies import StudyCounts, StudyNames, StudyView, write_studies
 from sightline.metrics.calibration.record import CalibrationRecord
 from sightline.metrics.decision.abstention import Abstention
 from sightline.metrics.decision.conformal import PredictionSets
@@ -41,7 +41,9 @@ def test_views_are_averaged_and_called(tmp_path):
         sets=PredictionSets(CLASSES, (0.4, 0.4), 0.1, False),
     )
     views = [view(file, names.study_of(file, {}), p) for file, p in zip(FILES, (0.2, 0.8, 0.05), strict=True)]
-    assert write_studies(tmp_path / "out.csv", CLASSES, views, names, record) == 2
+    counts = write_studies(tmp_path / "out.csv", CLASSES, views, names, record)
+    assert counts == StudyCounts(2, contradictory=0, abstained=1)
+    assert counts.describe() == "1 of 2 studies have no answer: the network abstains in 1; see studies.csv"
     both, single = rows_of(tmp_path / "out.csv")
     assert (both["study"], both["images"], float(both["p(fracture)"])) == ("S", "2", 0.5)
     assert both["called at Youden"] == "fracture" and both["called at specificity 0.9"] == "not fracture"
@@ -87,7 +89,8 @@ def test_a_study_of_two_patients_has_no_answer(tmp_path):
     record = CalibrationRecord("run", CLASSES, points=(OperatingPoint("fracture", 0.45, "youden"),),
                                abstention=Abstention("doctor", 0.6, 0.8))  # fmt: skip
     views = [seen("a.dcm", "S", 0.9, "S", "x", "1"), seen("b.dcm", "S", 0.3, "S", "y", "2"), seen("c.dcm", "T", 0.2)]
-    write_studies(tmp_path / "out.csv", CLASSES, views, StudyNames(None, []), record)
+    counts = write_studies(tmp_path / "out.csv", CLASSES, views, StudyNames(None, []), record)
+    assert counts.contradictory == 1 and "the headers of 1 name several patients" in counts.describe()
     both, other = rows_of(tmp_path / "out.csv")
     assert both["remark"] == "headers name 2 patients: no answer is given" and both["files"] == "a.dcm; b.dcm"
     assert [both[name] for name in ("predicted", "p(fracture)", "called at Youden", "answered")] == [""] * 4

@@ -68,6 +68,8 @@ class FoundFiles:
             print(f"remark: {path}: {remark}{more}", file=sys.stderr)
         write_rejects(out / "rejects.csv", self.rejects)
         if facts.classifies:
-            write_studies(out / "studies.csv", facts.classes, self.views, studies, facts.calibration)
+            counts = write_studies(out / "studies.csv", facts.classes, self.views, studies, facts.calibration)
+            if unanswered := counts.describe():
+                print(unanswered)
         about = f"boxes found by {facts.title}; file names are in {self.root.name}"
         write_coco(out / "boxes.coco.json", self.pictures, labels, about)

@@ -39,6 +39,36 @@ class StudyView:
     pixels: str = ""
 
 
+@dataclass(frozen=True)
+class StudyCounts:
+    """How many studies stand in a table, and how many of them have no answer.
+
+    Attributes:
+        studies: all.
+        contradictory: whose headers name several patients.
+        abstained: where the run abstains, as validation fixed it.
+    """
+
+    studies: int
+    contradictory: int
+    abstained: int
+
+    def describe(self) -> str:
+        """What a person is told, or nothing where every study has its answer.
+
+        Example:
+            >>> StudyCounts(12, 0, 3).describe()
+            '3 of 12 studies have no answer: the network abstains in 3; see studies.csv'
+        """
+        none = self.contradictory + self.abstained
+        if not none:
+            return ""
+        why = [f"the network abstains in {self.abstained}"] if self.abstained else []
+        why += [f"the headers of {self.contradictory} name several patients"] if self.contradictory else []
+        have = "study has" if self.studies == 1 else "studies have"
+        return f"{none} of {self.studies} {have} no answer: {', '.join(why)}; see studies.csv"
+
+
 class StudyNames:
     """Which study each file belongs to: a table says so, else its DICOM header, else it is a study of its own."""
 
@@ -84,7 +114,7 @@ def write_studies(
     views: Sequence[StudyView],
     names: StudyNames,
     record: CalibrationRecord | None,
-) -> int:
+) -> StudyCounts:
     """Write `studies.csv`: the mean over a study's views, what each operating point calls, and whether it is answered.
 
     Columns: `study`, `images`, `not_read`, `predicted`, `p(class)`..., `called at ...` for each operating point of the
@@ -101,8 +131,9 @@ def write_studies(
         record: what validation fixed, or None.
 
     Returns:
-        Number of studies.
+        Number of studies, and of those without an answer.
     """
+    contradictory = abstained = 0
     studies: dict[str, list[StudyView]] = {}
     for view in views:
         studies.setdefault(view.study, []).append(view)
@@ -127,6 +158,7 @@ def write_studies(
             row = [study, str(len(members)), str(missing)]
             if len({view.patient for view in members if view.patient}) > 1:
                 writer.writerow([*row, *[""] * (len(head) - len(row)), "; ".join(remarks), files])
+                contradictory += 1
                 continue
             mean = np.mean([view.probabilities for view in members], axis=0)
             row += [classes[int(mean.argmax())], *(repr(float(p)) for p in mean)]
@@ -135,12 +167,14 @@ def write_studies(
                 row.append(point.positive if called else f"not {point.positive}")
             if abstention is not None:
                 energy = np.array([np.mean([view.energy for view in members])])
-                row.append("yes" if abstention.answers(mean[None], energy)[0] else "no")
+                answered = bool(abstention.answers(mean[None], energy)[0])
+                abstained += not answered
+                row.append("yes" if answered else "no")
             if sets is not None:
                 inside = sets.members(mean[None])[0]
                 row.append("; ".join(name for name, member in zip(classes, inside, strict=True) if member))
             writer.writerow([*row, "; ".join(remarks), files])
-    return len(studies)
+    return StudyCounts(len(studies), contradictory, abstained)
 
 
 def _list_distinct(members: Sequence[StudyView]) -> tuple[list[StudyView], list[str]]:
