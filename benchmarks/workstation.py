@@ -200,7 +200,7 @@ def whole(person: Any, until: Any) -> tuple[float, float]:
     person.key("Enter")
     submitted = time.perf_counter()
     until(lambda: person.page.evaluate("location.hash") != here, "the next study")
-    person.ready()
+    person.ready(person.page.evaluate("location.hash.split('/')[2]"))
     end = time.perf_counter()
     person.saved()
     return end - begun, end - submitted

@@ -11,14 +11,17 @@ import urllib.request
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
+from argon2 import PasswordHasher
 from PIL import Image
 
 from sightline.data.datasets.folder.reader import read_cohort
 from sightline.data.datasets.folder.writer import write_cohort
-from sightline.web.workstation.accounts.readers import add_reader
+from sightline.web.workstation.accounts import passwords
+from sightline.web.workstation.accounts.readers import add_reader, start_session
 from sightline.web.workstation.reading.plans import Plan, deal
 from sightline.web.workstation.reading.tasks import add_task, build_spec
 from sightline.web.workstation.service import Workstation, WorkstationOptions
@@ -31,7 +34,7 @@ ARGUMENTS = (
 )  # fmt: skip
 PASSWORD = "four words of nonsense {}"
 # a limit of a test in seconds: shared machines are slow, states are waited for, never times
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 def require_chromium() -> None:
@@ -78,15 +81,21 @@ class Station:
     signed: dict[str, dict] = field(default_factory=dict)
 
     def prepare(self, people: dict[str, str], tasks: dict[str, dict]) -> None:
-        """Accounts by name and role, and tasks by name: readers dealt to, and what is asked."""
+        """Accounts by name and role, signed in, and tasks by name: readers dealt to, and what is asked."""
         desk = Workstation(read_cohort(self.cohort), WorkstationOptions(self.keep))
+        # half a second a hash is for people, at the server's own door; see test_people.py
+        quick = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
         try:
-            with desk.database.writing() as connection:
+            with mock.patch.object(passwords, "_HASHER", quick), desk.database.writing() as connection:
                 for name, role in people.items():
                     word = PASSWORD.format(name)
                     self.ids[name] = add_reader(
                         connection, name, display=name.title(), role=role, password=word, who="test"
                     )
+                    token = start_session(connection, self.ids[name], address="127.0.0.1", agent="test")
+                    cookie = {"name": "sightline", "value": token, "domain": "127.0.0.1", "path": "/", "expires": -1}
+                    cookie |= {"httpOnly": True, "secure": False, "sameSite": "Strict"}
+                    self.signed[name] = {"cookies": [cookie], "origins": []}
                 for name, given in tasks.items():
                     stated = dict(given)
                     readers, order = stated.pop("readers"), stated.pop("order", "given")
@@ -155,12 +164,19 @@ class Person:
     Attributes:
         station: the workstation.
         page: of playwright.
-        faults: console errors, page errors and CSP reports so far.
+        heard: console errors, page errors and CSP reports so far.
+        expected: words of those that a test makes happen itself; the browser may report them at any time.
     """
 
     station: Station
     page: object
-    faults: list[str]
+    heard: list[str]
+    expected: list[str] = field(default_factory=list)
+
+    @property
+    def faults(self) -> list[str]:
+        """What was heard and not expected."""
+        return [fault for fault in self.heard if not any(word in fault for word in self.expected)]
 
     def api(self, path: str, method: str = "GET", body=None):
         """Ask the server as this person: with their cookies, yet past the browser, whose answers may be gone unread."""
@@ -190,9 +206,19 @@ class Person:
         return row
 
     def ready(self, read: str | None = None) -> None:
-        """Wait until a study is drawn: the one that is named, for the one before it stays until it is let go."""
+        """Wait until a study stands there with all its views, keys and focus.
+
+        Name it where another study was open: that one stays until it is let go.
+        """
         which = f'[data-read="{read}"]' if read else ""
-        self.page.locator(f'.screen.read[data-ready="yes"]{which}').wait_for(timeout=PATIENCE * 1000)
+        self.page.locator(f'.screen.read[data-ready="yes"][data-settled="yes"]{which}').wait_for(
+            timeout=PATIENCE * 1000
+        )
+
+    def show(self, screen: str) -> None:
+        """Open a screen and wait until all that comes by itself has come."""
+        self.open(screen)
+        self.page.locator(f'.screen.{screen}[data-settled="yes"]').wait_for(timeout=PATIENCE * 1000)
 
     def saved(self) -> None:
         """Wait until the page says that all is saved."""

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import f as fisher
+from scipy.special import fdtri
 
 from sightline.errors import GeometryError
 
@@ -89,8 +89,8 @@ def _compute_one_way_interval(
     if noise == 0.0:
         return 1.0, 1.0
     ratio = between / noise
-    low = ratio / float(fisher.ppf(tail, degrees[0], degrees[1]))
-    high = ratio * float(fisher.ppf(tail, degrees[1], degrees[0]))
+    low = ratio / float(fdtri(degrees[0], degrees[1], tail))
+    high = ratio * float(fdtri(degrees[1], degrees[0], tail))
     return (low - 1.0) / (low + k - 1.0), (high - 1.0) / (high + k - 1.0)
 
 
@@ -107,7 +107,7 @@ def _compute_two_way_interval(
     above = (a * readers + b * error) ** 2
     below = (a * readers) ** 2 / (k - 1.0) + (b * error) ** 2 / ((n - 1.0) * (k - 1.0))
     degrees = above / below if below > 0.0 else (n - 1.0) * (k - 1.0)
-    upper, lower = float(fisher.ppf(tail, n - 1, degrees)), float(fisher.ppf(tail, degrees, n - 1))
+    upper, lower = float(fdtri(n - 1, degrees, tail)), float(fdtri(degrees, n - 1, tail))
     spread = k * readers + (k * n - k - n) * error
     low = n * (between - upper * error) / (upper * spread + n * between)
     high = n * (lower * between - error) / (spread + n * lower * between)

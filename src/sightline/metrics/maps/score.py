@@ -11,7 +11,6 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import hypergeom
 
 from sightline.errors import GeometryError, RunError
 
@@ -158,6 +157,9 @@ def expect_iou(sure_inside: int, sure: int, pool: int, pool_inside: int, drawn: 
 @lru_cache(maxsize=1024)
 def _compute_drawn_inside(pool: int, pool_inside: int, drawn: int) -> tuple[FloatArray, FloatArray]:
     """Possible numbers of drawn pixels inside, and their chances (hypergeometric, cut at 12 standard deviations)."""
+    # half a second of imports that a workstation without maps starts without
+    from scipy.stats import hypergeom
+
     mean = drawn * pool_inside / pool
     spread = np.sqrt(mean * (1 - pool_inside / pool) * max(pool - drawn, 0) / max(pool - 1, 1))
     low = max(0, drawn + pool_inside - pool, int(mean - 12 * spread) - 1)

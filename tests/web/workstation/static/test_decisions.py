@@ -24,8 +24,7 @@ def test_two_readers_differ_and_a_third_decides(enter):
     reads = [finish(ada, [(0.3, 0.3), (0.5, 0.5)]), finish(ben, [(0.35, 0.35), (0.6, 0.6)])]
     before = [ada.marks(reads[0]), ben.marks(reads[1])]
     jo = enter("jo")
-    jo.open("adjudicate")
-    jo.page.locator(".side .blinded").first.wait_for()
+    jo.show("adjudicate")
     text = jo.page.locator(".side").inner_text()
     assert "Ada" not in text and "Ben" not in text and "A" in text and "B" in text
     jo.page.get_by_role("button", name="Union").click()
@@ -42,7 +41,7 @@ def test_two_readers_differ_and_a_third_decides(enter):
 
 def test_a_study_goes_back_to_its_reader_with_words(enter):
     jo = enter("jo")
-    jo.open("adjudicate")
+    jo.show("adjudicate")
     jo.page.get_by_role("button", name="Send B back").click()
     until(lambda: "why" in jo.toast(), "a comment is asked for")
     jo.page.get_by_label("Comment").fill("Please look at <b>the rim</b>.")
@@ -54,7 +53,7 @@ def test_a_study_goes_back_to_its_reader_with_words(enter):
     person, row = returned[0]
     person.open(f"read/{row['read']}")
     person.ready(row["read"])
-    assert "Please look at <b>the rim</b>." in person.page.locator(".banner").inner_text()
+    until(lambda: "Please look at <b>the rim</b>." in person.page.locator(".banner").inner_text(), "the words")
     person.drag([(0.6, 0.6), (0.7, 0.7)])
     person.key("Enter")
     until(lambda: person.api("/worklist?state=returned")["rows"] == [], "submitted again")
@@ -62,7 +61,7 @@ def test_a_study_goes_back_to_its_reader_with_words(enter):
 
 def test_the_lead_sees_progress_makes_a_task_and_verifies(enter):
     lea = enter("lea")
-    lea.open("lead")
+    lea.show("lead")
     lea.page.get_by_text("New task").click()
     lea.page.get_by_label("Name of the task").fill("second task")
     lea.page.get_by_role("button", name="Make the task").click()
@@ -86,8 +85,7 @@ def looking(enter):
 
 def test_values_under_the_cursor_are_the_stored_map_exactly(looking):
     lea, image = looking
-    lea.open("compare")
-    lea.page.locator(".strip [data-run]").first.wait_for()
+    lea.show("compare")
     until(lambda: lea.page.locator(".view").count() == 2, "two runs")
     view = lea.page.evaluate("document.querySelector('.view').getBoundingClientRect().toJSON()")
     rows, columns = image["rows"], image["columns"]
@@ -145,8 +143,7 @@ def test_maps_are_enlarged_as_plots_does(looking):
 
 def test_the_dot_of_a_gaze_is_the_last_sample_at_or_before_the_time(looking):
     lea, image = looking
-    lea.open("gaze")
-    lea.page.locator(".timeline").wait_for()
+    lea.show("gaze")
     samples = gaze_samples(image["rows"], image["columns"])
     for time in (0.0, 1.0, 3.333, 6.0):
         lea.page.locator(".timeline").evaluate(

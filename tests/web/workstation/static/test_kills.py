@@ -61,8 +61,15 @@ class Reader:
         self.person.drag([(x, y), (x + 0.1, y + 0.05), (x + 0.15, y + 0.2)])
 
     def remember(self):
-        """What lies on the disk of this computer now may never be lost."""
-        self.known |= set(self.person.page.evaluate(KEPT))
+        """What lies on the disk of this computer, or at the server, may never be lost; one stroke at least has come."""
+
+        def look():
+            self.known |= set(self.person.page.evaluate(KEPT))
+            if not self.known and self.station.process is not None:
+                self.known |= {op["id"] for op in self.checker.ops(self.read)}
+            return self.known
+
+        until(look, "a stroke is kept")
 
     def kill(self):
         for pid in processes_of(self.profile):

@@ -176,7 +176,7 @@ def test_the_files_windows_stand_by_name(shown):
     page = shown.page
     until(lambda: "HARD" in page.locator(".strip select").first.inner_text(), "the second window")
     page.locator(".strip select").first.select_option(label="HARD")
-    assert page.get_by_label("Centre of the window").input_value() == "3000"
+    until(lambda: page.get_by_label("Centre of the window").input_value() == "3000", "its centre")
     assert page.get_by_label("Width of the window").input_value() == "700"
 
 

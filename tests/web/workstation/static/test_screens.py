@@ -30,7 +30,7 @@ def axe():
 
 
 def faults_of(axe, page):
-    page.evaluate(axe)
+    page.evaluate(f"() => {{ if (!window.axe) {{ {axe} }} }}")
     answer = page.evaluate("() => axe.run(document, { resultTypes: ['violations'] })")
     return [
         (one["id"], [node["html"][:160] for node in one["nodes"]], one["nodes"][0]["failureSummary"])
@@ -42,15 +42,17 @@ def theme(person, name):
     person.page.evaluate("(name) => { document.documentElement.dataset.theme = name; }", name)
 
 
-@pytest.mark.parametrize("screen", SCREENS)
-def test_axe_finds_nothing_in_both_themes(enter, axe, screen):
+def test_axe_finds_nothing_on_any_screen_in_both_themes(enter, axe):
     lea = enter("lea")
     stand_in(lea, lea.api("/worklist")["rows"][0]["read"])
-    lea.open(screen)
-    lea.page.locator(SCREENS[screen]).first.wait_for()
-    for name in ("dark", "light"):
-        theme(lea, name)
-        assert faults_of(axe, lea.page) == [], name
+    found = {}
+    for screen, there in SCREENS.items():
+        lea.show(screen)
+        assert lea.page.locator(there).count(), screen
+        for name in ("dark", "light"):
+            theme(lea, name)
+            found[screen, name] = faults_of(axe, lea.page)
+    assert {where: faults for where, faults in found.items() if faults} == {}
 
 
 def test_axe_finds_nothing_on_the_marking_screen(enter, axe):
@@ -84,7 +86,7 @@ def test_axe_finds_nothing_before_signing_in_nor_in_the_dialog_over_the_page(ent
     ben.drag([(0.2, 0.2), (0.4, 0.4)])
     ben.page.locator("dialog.over").wait_for()
     assert faults_of(axe, ben.page) == []
-    ben.faults.clear()
+    ben.expected.append("status of 401")
 
 
 def test_english_and_german_have_the_same_words_and_fill_the_same_places():
@@ -152,7 +154,7 @@ def made_up(enter):
 
 # texts that are data or the same in every language
 DATA = re.compile(
-    r"^[\d\s.,:;%×/|()–·+-]*$|^sightline|^small|^Study \d|^PA|^LAT|^[ABCLR]$|^(ada|ben|cyd|lea|jo|mark|label)$"
+    r"^[\d\s.,:;%×/|()–·+-]*s?$|^sightline|^small|^Study \d|^PA|^LAT|^[ABCLR]$|^(ada|ben|cyd|lea|jo|mark|label)$"
     r"|fracture"
     r"|^(English|Deutsch|Dice|unguided|block4|endplate)$|^(Ada|Ben|Cyd|Lea|Jo)\b|^([cp]|metric|value|low|high)$"
     r"|^guided|^AUC|^seen <b>"
@@ -165,8 +167,8 @@ def test_no_text_stands_outside_the_table_of_words_and_nothing_is_cut(made_up, d
     lea = made_up(direction)
     stand_in(lea, lea.api("/worklist")["rows"][0]["read"])
     for screen, there in SCREENS.items():
-        lea.open(screen)
-        lea.page.locator(there).first.wait_for()
+        lea.show(screen)
+        assert lea.page.locator(there).count()
         texts = lea.page.evaluate(
             """() => { const out = []; const walk = document.createTreeWalker(
               document.querySelector('#app'), NodeFilter.SHOW_TEXT);
@@ -193,8 +195,7 @@ def test_names_and_comments_are_never_read_as_html(chromium, tmp_path):
         eve = sign_in(chromium, station, "eve")
         stand_in(eve, eve.api("/worklist")["rows"][0]["read"])
         for screen in ("worklist", "lead", "agreement", "adjudicate"):
-            eve.open(screen)
-            eve.page.locator(SCREENS[screen]).first.wait_for()
+            eve.show(screen)
             until(lambda: hostile in eve.page.evaluate("document.body.textContent"), f"the name on {screen}")
             assert eve.page.locator("img").count() == 0
         eve.page.context.close()
@@ -215,7 +216,7 @@ def test_two_hundred_percent_loses_no_control(enter):
 
 def test_keys_can_be_bound_anew_and_conflicts_are_shown(enter):
     cyd = enter("cyd")
-    cyd.open("help")
+    cyd.show("help")
     button = cyd.page.locator('[data-action="tool.box"]')
     button.click()
     cyd.key("Control+t")
@@ -230,9 +231,10 @@ def test_keys_can_be_bound_anew_and_conflicts_are_shown(enter):
     until(lambda: cyd.api("/me")["settings"].get("keys") == {"tool.box": ["z"]}, "kept at the server")
     cyd.open_read(0)
     cyd.key("z")
-    assert cyd.page.get_by_role("button", name="Box", exact=True).get_attribute("aria-pressed") == "true"
+    box = cyd.page.get_by_role("button", name="Box", exact=True)
+    until(lambda: box.get_attribute("aria-pressed") == "true", "the box in hand")
     cyd.key("x")
-    cyd.open("help")
+    cyd.show("help")
     cyd.page.get_by_role("button", name="Back to the defaults").click()
     until(lambda: "keys" not in cyd.api("/me")["settings"], "back to the defaults")
 
@@ -270,3 +272,4 @@ def test_german_is_german(enter):
     jo.page.get_by_role("heading", name="Tasten und Hilfe").wait_for()
     jo.page.get_by_label("Sprache").select_option("en")
     jo.page.locator('html[lang="en"]').wait_for()
+    until(lambda: jo.api("/me")["settings"].get("language") == "en", "kept at the server")

@@ -199,6 +199,8 @@ class App {
       const screen = await made.show(this, place, rest);
       if (turn !== this.turn) { await screen?.close?.(); return; }
       this.screen = screen;
+      // all that comes by itself has come, and the focus is where it stays
+      place.dataset.settled = "yes";
     } catch (error) {
       if (turn !== this.turn) return;
       this.showError(/** @type {any} */ (error));
