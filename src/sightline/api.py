@@ -209,6 +209,7 @@ def predict(
         ['fracture', 'no fracture']
     """
     from sightline.inference.in_memory import predict_pictures
+    from sightline.inference.predict import join_output
     from sightline.inference.predict import predict as predict_cohort
     from sightline.structures.case import Cohort
 
@@ -217,7 +218,7 @@ def predict(
     if isinstance(inputs, Cohort):
         cases = run.recipe.see(inputs)
         device = engine.fabric("32-true").device
-        return predict_cohort(
+        output = predict_cohort(
             run.network(),
             cases,
             run.recipe.view,
@@ -227,6 +228,7 @@ def predict(
             quiet=engine.quiet,
             independent=run.recipe.independent,
         )
+        return join_output(output, run.recipe.join_views)
     several: Any = inputs if isinstance(inputs, (list, tuple)) else [inputs]
     return predict_pictures(run, several, engine)
 

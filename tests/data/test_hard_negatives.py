@@ -124,7 +124,7 @@ def test_answers_are_probabilities_or_peaks():
 @pytest.mark.slow
 def test_a_killed_training_mines_on(tiny, tmp_path, monkeypatch):
     recipe = tiny_recipe(steps=7, epochs=100, batch_size=4, mining=HardNegatives(1.0, 0.25))
-    train, step, count = loop.train, loop.training_step, []
+    train, step, count = loop.train, loop.run_training_step, []
     train(recipe, tiny, tmp_path / "whole", CATALOGUE, QUIET)
 
     def killing(*args):
@@ -133,10 +133,10 @@ def test_a_killed_training_mines_on(tiny, tmp_path, monkeypatch):
         count.append(1)
         return step(*args)
 
-    monkeypatch.setattr(loop, "training_step", killing)
+    monkeypatch.setattr(loop, "run_training_step", killing)
     with pytest.raises(KeyboardInterrupt):
         train(recipe, tiny, tmp_path / "killed", CATALOGUE, replace(QUIET, state_every_s=0.0))
-    monkeypatch.setattr(loop, "training_step", step)
+    monkeypatch.setattr(loop, "run_training_step", step)
     train(recipe, tiny, tmp_path / "killed", CATALOGUE, replace(QUIET, workers=1))
     weights = [load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "killed")]
     assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])

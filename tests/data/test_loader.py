@@ -78,6 +78,8 @@ def test_ranks_share_the_batches_of_one_device(n, batch_size, world, seed):
         def __len__(self):
             return n
 
+        drawn_cases = [[i] for i in range(n)]
+
     items = Items()
     items.seed, items.view = seed, VIEW
     original, loader._serve = loader._serve, record

@@ -214,12 +214,12 @@ from pathlib import Path
 from sightline.inference import radiographs
 from sightline.papers.catalogue import CATALOGUE
 from sightline.training.run import open_run
-drawn = radiographs._drawn
+drawn = radiographs._draw_overlay
 def first(*args):
-    radiographs._drawn = drawn
+    radiographs._draw_overlay = drawn
     print(*(name for name in sys.argv[4:] if name in sys.modules), sep=",")
     return drawn(*args)
-radiographs._drawn = first
+radiographs._draw_overlay = first
 radiographs.predict_files(open_run(Path(sys.argv[1]), CATALOGUE), [Path(sys.argv[2])], Path(sys.argv[3]))
 print("matplotlib" in sys.modules)
 """

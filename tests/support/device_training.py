@@ -30,6 +30,10 @@ RECIPES = {
     # the same in float64: what is left of the difference is not rounding
     "learned in float64": tiny_recipe(objective=Learned(), precision="64-true", **BARE),
     "explained": tiny_recipe(objective=Explained(), **BARE),
+    # five studies of two views: six images and four
+    "joined in float64": tiny_recipe(
+        precision="64-true", join_views="maximum", steps=6, batch_size=5, regions=RegionChoice("box", "finding", "all")
+    ),
     "prior in float64": tiny_recipe(
         precision="64-true",
         objective=AttributionPrior(InputGradient(score="log_probabilities", reduce="square_sum"), "outside", 0.1),

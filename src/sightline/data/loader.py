@@ -33,7 +33,8 @@ from sightline.structures.frame import Frame
 class Item:
     """One image ready for a batch.
 
-    Pixels [c, *s] or what is kept in their place [n], target [k or 1, *s] or None, guided [k], box [4] or None.
+    Pixels [c, *s] or what is kept in their place [n], target [k or 1, *s] or None, guided [k], box [4] or None, and a
+    number that the views of one draw of a study share.
     """
 
     image: NDArray[np.float32] | NDArray[np.int16]
@@ -43,6 +44,7 @@ class Item:
     frame: Frame
     case_id: str
     box: NDArray[np.float32] | None = None
+    study: int = 0
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class CohortItems(Dataset[Item]):
         seed: seed of the augmentation.
         cache_bytes: memory for reduced pictures.
         encoder: keeps something of each image that the network takes in its place, or None.
+        whole_studies: training batches hold whole studies, `batch_size` of them.
     """
 
     def __init__(
@@ -85,11 +88,17 @@ class CohortItems(Dataset[Item]):
         seed: int = 0,
         cache_bytes: int = CACHE_BYTES,
         encoder: Encoder | None = None,
+        whole_studies: bool = False,
     ) -> None:
         self.cohort = cohort
         self.view = view
         self.regions = regions
         self.boxes = boxes is not False
+        self.whole_studies = whole_studies
+        self._views: dict[str, list[int]] = {}
+        for index, case in enumerate(cohort):
+            self._views.setdefault(case.study_id, []).append(index)
+        self._study_numbers = {study: number for number, study in enumerate(self._views)}
         self.channels = channels
         self.seed = seed
         self.encoder = encoder if isinstance(view, View) else None
@@ -113,8 +122,18 @@ class CohortItems(Dataset[Item]):
         return 1 if patches is None else patches.per_picture
 
     def images_per_epoch(self, *, balance: Balance = "none") -> int:
-        """How many images `iterate_training_batches` serves an epoch, but for a last one that is left out."""
-        return self.repeats * compute_balanced_epoch_length(self.labels, balance)
+        """How many images, or whole studies, `iterate_training_batches` serves an epoch; a last one may be left out."""
+        return self.repeats * compute_balanced_epoch_length(self.drawn_labels, balance)
+
+    @property
+    def drawn_labels(self) -> NDArray[np.int64]:
+        """Class index of everything that an epoch draws: every case, or every study (that of its first view)."""
+        return self.labels[[views[0] for views in self._views.values()]] if self.whole_studies else self.labels
+
+    @property
+    def drawn_cases(self) -> list[list[int]]:
+        """Positions of the cases of everything that an epoch draws: a case, or the views of a study."""
+        return list(self._views.values()) if self.whole_studies else [[i] for i in range(len(self.cohort))]
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -140,6 +159,7 @@ class CohortItems(Dataset[Item]):
             shown.frame,
             case.case_id,
             self._place_box(key.index, case, shown.frame) if self.boxes else None,
+            key.draw * len(self._views) + self._study_numbers[case.study_id],
         )
 
     def _is_hidden(self, key: Key) -> bool:
@@ -223,6 +243,7 @@ def collate(items: Sequence[Item]) -> Batch:
         frames=tuple(item.frame for item in items),
         case_ids=tuple(item.case_id for item in items),
         boxes=None if items[0].box is None else torch.from_numpy(np.stack([i.box for i in items if i.box is not None])),
+        studies=torch.tensor([item.study for item in items], dtype=torch.int64),
     )
 
 
@@ -276,8 +297,10 @@ def draw_epoch_blocks(
     """The keys of an epoch's batches, over all devices; as `iterate_training_batches` serves them.
 
     A last batch of a single image is left out: batch norm cannot train on it; so is one of fewer images than devices.
+    Where the items come as whole studies, `batch_size` and this rule count studies.
     """
-    order = draw_epoch_order(len(items), items.seed, epoch, items.labels if balance != "none" else None, balance)
+    cases = items.drawn_cases
+    order = draw_epoch_order(len(cases), items.seed, epoch, items.drawn_labels if balance != "none" else None, balance)
     if redraw is not None:
         order = redraw(order, items.seed, epoch)
     if repeats > 1:
@@ -287,11 +310,11 @@ def draw_epoch_blocks(
     for index in order.tolist():
         draws.append(times_seen.get(index, 0))
         times_seen[index] = draws[-1] + 1
-    every = [Key(int(index), epoch, draw) for index, draw in zip(order, draws, strict=True)]
+    every = list(zip(order.tolist(), draws, strict=True))
     blocks = [every[i : i + batch_size] for i in range(0, len(every), batch_size)]
     if len(blocks) > 1 and len(blocks[-1]) < max(2, world):
         blocks.pop()
-    return blocks
+    return [[Key(case, epoch, draw) for index, draw in block for case in cases[index]] for block in blocks]
 
 
 def iterate_training_batches(

@@ -96,7 +96,7 @@ def tune_boxes(run: Run, output: NetworkOutput, cohort: Cohort, catalogue: Catal
         return run
     frames = [find_case_frame(cohort[row], run.recipe.view) for row in rows]
     findings = list_finding_classes(output.predictions.classes)
-    named = np.array(findings)[output.predictions.probabilities[np.ix_(rows, findings)].argmax(axis=1)]
+    named = np.array(findings)[output.predictions.of_pictures[np.ix_(rows, findings)].argmax(axis=1)]
     maps = output.maps.take(rows)
     grids = _enlarge_maps(maps, named, frames)
     on_grid = []

@@ -14,7 +14,7 @@ from sightline.evaluation.gaze_scoring import score_cohort_gaze
 from sightline.evaluation.map_scoring import iterate_map_rows
 from sightline.evaluation.result import Evaluation, EvaluationFiles
 from sightline.inference.network_output import NetworkOutput
-from sightline.inference.predict import predict
+from sightline.inference.predict import join_output, predict
 from sightline.metrics.maps.localisation import MapScores
 from sightline.structures.case import PROPOSED_BY, Cohort
 from sightline.structures.gaze import Gaze
@@ -89,7 +89,7 @@ def evaluate(
         independent=run.recipe.independent,
         explainer=find_heatmap(run.recipe.objective),
     )
-    evaluation = _measure_output(run, output, cohort)
+    evaluation = _measure_output(run, join_output(output, run.recipe.join_views), cohort)
     files.write(evaluation, stamp)
     return _recalibrate(run, evaluation) if calibrated else evaluation
 

@@ -17,7 +17,7 @@ from sightline.data.views.image_view import View
 from sightline.errors import CohortError, RunError
 from sightline.evaluation.answers import READINGS
 from sightline.inference.network_output import Maps
-from sightline.inference.predict import predict
+from sightline.inference.predict import join_output, predict
 from sightline.io.files import write_text
 from sightline.io.image import read_image
 from sightline.structures.case import Case, Cohort
@@ -102,7 +102,7 @@ def suggest_cases(
         run.network(), cohort, view, device=device, quiet=engine.quiet,
         independent=run.recipe.independent,
     )  # fmt: skip
-    probabilities = output.predictions.probabilities
+    probabilities = join_output(output, run.recipe.join_views).predictions.probabilities
     uncertainty = compute_entropy(probabilities)
     disagreement = None if output.maps is None else measure_disagreement(probabilities, output.maps)
     if disagreement is not None and np.isnan(disagreement).all():

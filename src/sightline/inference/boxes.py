@@ -50,8 +50,8 @@ def read_boxes_on_pictures(
         protocol: how boxes are read off maps.
     """
     classes = output.predictions.classes
-    named = np.array([choose_top_finding(classes, row) for row in output.predictions.probabilities], dtype=np.int64)
-    sure = output.predictions.probabilities[np.arange(len(named)), named]
+    named = np.array([choose_top_finding(classes, row) for row in output.predictions.of_pictures], dtype=np.int64)
+    sure = output.predictions.of_pictures[np.arange(len(named)), named]
     if output.boxes is not None:
         corners = [view.map_points(_place_corners(box, view)) for box, view in zip(output.boxes, views, strict=True)]
         boxes = [np.concatenate([points.min(axis=0), points.max(axis=0)])[None] for points in corners]

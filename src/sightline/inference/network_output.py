@@ -19,6 +19,7 @@ from sightline.io.files import digest_file
 from sightline.metrics.calibration.record import CalibrationRecord
 from sightline.metrics.predictions import Predictions
 from sightline.structures.frame import Frame
+from sightline.structures.joined_views import JoinViews
 
 if TYPE_CHECKING:
     from sightline.training.run import Run
@@ -184,6 +185,7 @@ class RunFacts:
         calibration: what was fitted on validation, or None.
         weights_sha256: of the weights, where somebody knows it already.
         engine: what computes: `torch`, or `onnxruntime`.
+        join_views: how the answers of a study's views are joined (`Recipe.join_views`).
     """
 
     folder: Path
@@ -198,6 +200,7 @@ class RunFacts:
     calibration: CalibrationRecord | None = None
     weights_sha256: str = ""
     engine: str = "torch"
+    join_views: JoinViews = "none"
 
     def weights_digest(self) -> str:
         """SHA-256 of the weights."""
@@ -242,4 +245,5 @@ def collect_facts(run: Run) -> RunFacts:
         classifies=recipe.classifies,
         cohort=run.cohort,
         calibration=run.calibration,
+        join_views=recipe.join_views,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,7 +17,7 @@ from sightline.errors import CohortError, RunError
 from sightline.inference.network_output import MAPS_KEPT, SHOWN_CELLS, Answers, Maps, NetworkOutput
 from sightline.io.progress import show_progress
 from sightline.metrics.predictions import Predictions
-from sightline.structures.case import Cohort
+from sightline.structures.case import Cohort, is_normal
 from sightline.structures.evidence import (
     Evidence,
     FeatureTap,
@@ -23,6 +25,7 @@ from sightline.structures.evidence import (
     forward_evidence,
     to_channels_last,
 )
+from sightline.structures.joined_views import JoinViews, join_answers
 from sightline.structures.protocols import Explainer
 from sightline.training.feature_cache import find_encoder
 from sightline.training.run import Run
@@ -115,6 +118,20 @@ def build_predictions(cohort: Cohort, probabilities: NDArray[np.float64], *, ind
         probabilities=probabilities,
         independent=independent,
     )
+
+
+def join_output(output: NetworkOutput, how: JoinViews) -> NetworkOutput:
+    """The output with the answers of studies (`join_predictions`)."""
+    return replace(output, predictions=join_predictions(output.predictions, how))
+
+
+def join_predictions(said: Predictions, how: JoinViews) -> Predictions:
+    """Every view's probabilities replaced by its study's; what each view says stays as `alone`."""
+    if how == "none":
+        return said
+    normal = next((k for k, name in enumerate(said.classes) if is_normal(name)), None)
+    joined = join_answers(said.probabilities, said.study_ids, how, normal)
+    return replace(said, probabilities=joined, alone=said.probabilities)
 
 
 def _reduce_maps(maps: Tensor) -> NDArray[np.float32]:

@@ -32,6 +32,8 @@ class Predictions:
         probabilities: float64 [n, k], each row sums to 1 unless the classes are independent.
         unit: what a row is: an `image`, or a whole `study` after `study_wise`.
         independent: each class was judged by itself (a sigmoid each, Watanabe 2022), so that rows need not sum to 1.
+        alone: float64 [n, k], what each view says without the others, where `probabilities` are of its whole study
+            (the recipe's `join_views`); else None.
 
     Raises:
         CohortError: ids or labels that are not what they should be.
@@ -46,6 +48,7 @@ class Predictions:
     probabilities: NDArray[np.float64]
     unit: Literal["image", "study"] = "image"
     independent: bool = False
+    alone: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         """Check every column, and freeze the arrays."""
@@ -73,6 +76,15 @@ class Predictions:
             case = self.case_ids[wrong[0]]
             raise CohortError(f"Case {case!r} has label {given[wrong[0]]}; expected a class index from 0 to {k - 1}.")
         _require_probabilities(self.case_ids, probabilities, independent=self.independent)
+        if self.alone is not None:
+            alone = np.array(self.alone, dtype=np.float64)
+            if alone.shape != (n, k):
+                raise CohortError(
+                    f"Predictions of {n} cases and {k} classes have answers alone of shape {alone.shape}."
+                )
+            _require_probabilities(self.case_ids, alone, independent=self.independent)
+            alone.setflags(write=False)
+            object.__setattr__(self, "alone", alone)
         labels.setflags(write=False)
         probabilities.setflags(write=False)
         object.__setattr__(self, "labels", labels)
@@ -81,6 +93,11 @@ class Predictions:
     def __len__(self) -> int:
         """Number of rows."""
         return len(self.case_ids)
+
+    @property
+    def of_pictures(self) -> NDArray[np.float64]:
+        """What each picture says for itself, [n, k]: what boxes and maps of it are worth."""
+        return self.probabilities if self.alone is None else self.alone
 
     def __eq__(self, other: object) -> bool:
         """Equal in every column, probabilities to the last bit."""
@@ -94,6 +111,8 @@ class Predictions:
             same
             and np.array_equal(self.labels, other.labels)
             and np.array_equal(self.probabilities, other.probabilities)
+            and (self.alone is None) == (other.alone is None)
+            and np.array_equal(self.of_pictures, other.of_pictures)
         )
 
     __hash__ = None  # type: ignore[assignment]
@@ -127,6 +146,7 @@ class Predictions:
             patient_ids=tuple(self.patient_ids[i] for i in chosen),
             labels=self.labels[chosen],
             probabilities=self.probabilities[chosen],
+            alone=None if self.alone is None else self.alone[chosen],
         )
 
     def study_wise(self) -> Predictions:
@@ -165,15 +185,17 @@ class Predictions:
     def write(self, path: Path) -> None:
         """Write CSV: ids, the label's name, and one column a class, exact to the last bit.
 
-        Columns are `p(class)`, or `s(class)` where classes are independent.
+        Columns are `p(class)`, or `s(class)` where classes are independent, and `alone(class)` where views are joined.
         """
         ids = zip(self.case_ids, self.study_ids, self.patient_ids, strict=True)
+        said = self.probabilities if self.alone is None else np.concatenate([self.probabilities, self.alone], axis=1)
         rows = [
-            [*row, self.unit, self.classes[label], *(repr(float(p)) for p in probabilities)]
-            for row, label, probabilities in zip(ids, self.labels, self.probabilities, strict=True)
+            [*row, self.unit, self.classes[label], *(repr(float(p)) for p in numbers)]
+            for row, label, numbers in zip(ids, self.labels, said, strict=True)
         ]
-        letter = "s" if self.independent else "p"
-        write_rows(path, [*IDS, "unit", "label", *(f"{letter}({name})" for name in self.classes)], rows)
+        letters = ["s" if self.independent else "p", *([] if self.alone is None else ["alone"])]
+        named = [f"{letter}({name})" for letter in letters for name in self.classes]
+        write_rows(path, [*IDS, "unit", "label", *named], rows)
 
     @classmethod
     def read(cls, path: Path) -> Predictions:
@@ -185,36 +207,42 @@ class Predictions:
         """
         header, rows = read_rows(path, "predictions")
         fixed = [*IDS, "unit", "label"]
-        classes = tuple(name[2:-1] for name in header[len(fixed) :])
-        letter = header[len(fixed)][:1] if len(header) > len(fixed) else "p"
-        expected = [*fixed, *(f"{letter}({name})" for name in classes)]
+        given = header[len(fixed) :]
+        half = len(given) // 2
+        joined = bool(half) and given[half:] == [f"alone{name[1:]}" for name in given[:half]]
+        classes = tuple(name[2:-1] for name in (given[:half] if joined else given))
+        letter = given[0][:1] if given else "p"
+        expected = [*fixed, *(f"{letter}({name})" for name in classes), *(given[half:] if joined else [])]
         if letter not in ("p", "s") or header != expected:
             raise LayoutError(f"{path}: expected columns {','.join(fixed)},p(class),...; got {','.join(header)}.")
         if not rows:
             raise LayoutError(f"{path}: the table of predictions has no row.", "Evaluate the run again.")
-        return cls._parse(path, classes, rows, independent=letter == "s")
+        return cls._parse(path, classes, rows, independent=letter == "s", joined=joined)
 
     @classmethod
     def _parse(
-        cls, path: Path, classes: tuple[str, ...], rows: Sequence[Sequence[str]], *, independent: bool
+        cls, path: Path, classes: tuple[str, ...], rows: Sequence[Sequence[str]], *, independent: bool, joined: bool
     ) -> Predictions:
-        labels, probabilities = [], []
+        labels, said = [], []
+        fields = 5 + len(classes) * (2 if joined else 1)
         for number, row in enumerate(rows, start=2):
-            if len(row) != 5 + len(classes):
-                raise LayoutError(f"{path}, row {number}: {len(row)} fields; expected {5 + len(classes)}.")
+            if len(row) != fields:
+                raise LayoutError(f"{path}, row {number}: {len(row)} fields; expected {fields}.")
             if row[3] != rows[0][3] or row[3] not in ("image", "study"):
                 raise LayoutError(f"{path}, row {number}: unit {row[3]!r}; expected one of image, study throughout.")
             if row[4] not in classes:
                 raise LayoutError(f"{path}, row {number}: label {row[4]!r} is none of the classes {list(classes)}.")
             try:
-                probabilities.append([float(x) for x in row[5:]])
+                said.append([float(x) for x in row[5:]])
             except ValueError as error:
                 raise LayoutError(f"{path}, row {number}: {error}.") from None
             labels.append(classes.index(row[4]))
         cases, studies, patients = (tuple(row[i] for row in rows) for i in range(3))
         unit: Literal["image", "study"] = "image" if rows[0][3] == "image" else "study"
         try:
-            return cls(classes, cases, studies, patients, np.array(labels), np.array(probabilities), unit, independent)
+            numbers = np.array(said)
+            answers, alone = numbers[:, : len(classes)], numbers[:, len(classes) :] if joined else None
+            return cls(classes, cases, studies, patients, np.array(labels), answers, unit, independent, alone)
         except (CohortError, RunError) as error:
             raise LayoutError(f"{path}: {error.message}", error.remedy) from None
 

@@ -117,6 +117,7 @@ class Batch:
         case_ids: one per image.
         boxes: float32 [b, 4], centre row, centre column, height and width of the finding's box as fractions of the
             image grid, NaN where there is none; None when nobody asked for boxes.
+        studies: int64 [b], a number that the views of one study share, or None; a study that is drawn twice has two.
     """
 
     images: Tensor
@@ -126,6 +127,7 @@ class Batch:
     frames: tuple[Frame, ...]
     case_ids: tuple[str, ...]
     boxes: Tensor | None = None
+    studies: Tensor | None = None
 
     def __len__(self) -> int:
         """Number of images."""
@@ -140,6 +142,7 @@ class Batch:
             targets=None if self.targets is None else self.targets.to(device, non_blocking=True),
             guided=self.guided.to(device, non_blocking=True),
             boxes=None if self.boxes is None else self.boxes.to(device, non_blocking=True),
+            studies=None if self.studies is None else self.studies.to(device, non_blocking=True),
         )
 
 

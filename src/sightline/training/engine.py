@@ -220,6 +220,7 @@ def gather_batch(fabric: Fabric, out: Mapping[str, Tensor], batch: Batch) -> tup
         targets=maybe(batch.targets),
         guided=gather(batch.guided.to(torch.uint8)).bool(),
         boxes=maybe(batch.boxes),
+        studies=maybe(batch.studies),
         frames=(),
         case_ids=(),
     )

@@ -102,6 +102,11 @@ def select_training_cases(recipe: Recipe, cohort: Cohort) -> Cohort:
     _require_auc(recipe, cohort)
     if recipe.classifies and (mixed := find_mixed_studies(cohort)):
         study, labels = next(iter(mixed.items()))
+        if recipe.join_views != "none":
+            raise CohortError(
+                f"The views of study {study!r} are labelled {' and '.join(labels)}; joined views have one answer.",
+                "Give every study one label, or every picture a study of its own, or set join_views to none.",
+            )
         print(
             f"{recipe.title}: the views of {count_noun(len(mixed), 'study', 'studies')} differ in label, e.g. "
             f"{study!r} "

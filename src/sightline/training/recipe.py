@@ -24,6 +24,7 @@ from sightline.explainers.localisation.protocols import MapBoxes
 from sightline.io.files import digest_file
 from sightline.structures.case import Cohort
 from sightline.structures.identifiers import BY_CONTENT, find_weights
+from sightline.structures.joined_views import JoinViews
 from sightline.structures.protocols import GuidanceConfig, ModelConfig, ObjectiveConfig, predicts_classes
 from sightline.training.optimization import LayerRates, LinearDecay, Sgd, WeightRelease
 from sightline.training.serialization import Catalogue, build_from_plain, restore_former_words, to_plain
@@ -81,6 +82,10 @@ class Recipe:
         validate: look at the validation cases after every `epoch`, or only at the `end`.
         release: how the guidance weight changes over the steps, or None: it stays.
         mining: how pictures without a finding that the network takes for one are drawn more often, or None.
+        join_views: train on whole studies: the answers of a study's views are joined by their `mean`, `maximum` or
+            `log_sum_exp` (`structures/joined_views.py`), and the study is judged by that, in training and after; each
+            view has its own maps, guided where it has a mark. `batch_size` then counts studies. `none`: every picture
+            is judged by itself.
 
     Example:
         >>> sl.load_recipe("small-guided", weight=0.5).weight
@@ -111,6 +116,7 @@ class Recipe:
     validate: Literal["epoch", "end"] = field(default="epoch", metadata={"since": "0.2"})
     release: WeightRelease | None = field(default=None, metadata={"since": "0.2"})
     mining: HardNegatives | None = field(default=None, metadata={"since": "0.2"})
+    join_views: JoinViews = field(default="none", metadata={"since": "0.2"})
 
     def __repr__(self) -> str:
         """Title, length and seed, in a line."""
@@ -177,12 +183,36 @@ class Recipe:
             raise RecipeError("release lets go of a guidance weight, which is 0.", "Set weight, or release to null.")
         if self.mining is not None and not self.classifies:
             raise RecipeError("mining needs a network that says classes.", "Set mining to null.")
+        if self.join_views != "none":
+            self._check_joined_views()
         if self.select in ("auc", "f1") and not self.classifies:
             raise RecipeError(f"select={self.select!r} needs a network that says classes.", "Use select='loss'.")
         if self.select != "last" and "val" in self.train_on:
             raise RecipeError(
                 f"select={self.select!r} chooses on the validation split, which train_on also trains on.",
                 "Use select='last' with train_on including val.",
+            )
+
+    def _check_joined_views(self) -> None:
+        """Refuse what judges or draws pictures, where studies are judged and drawn.
+
+        Raises:
+            RecipeError: naming it.
+        """
+        if self.objective is not None or not self.classifies:
+            raise RecipeError(
+                "join_views puts together answers that the cross-entropy judges; this recipe has an objective of its "
+                "own, or says no classes.",
+                "Set objective to null, or join_views to none.",
+            )
+        if not isinstance(self.view, View) or self.view.patches is not None:
+            raise RecipeError(
+                "join_views puts together whole pictures; this recipe sees patches or volumes.",
+                "Set view.patches to null, or join_views to none.",
+            )
+        if self.mining is not None:
+            raise RecipeError(
+                "mining draws pictures one by one, join_views whole studies.", "Set one of them to null or none."
             )
 
 

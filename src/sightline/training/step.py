@@ -18,6 +18,7 @@ from sightline.errors import RecipeError, RunError
 from sightline.structures.evidence import Batch, Evidence, compute_probabilities, to_channels_last
 from sightline.structures.protocols import find_learned_part
 from sightline.training.engine import gather_batch
+from sightline.training.joined_views import compute_study_loss, join_logits
 from sightline.training.recipe import Recipe
 
 
@@ -93,6 +94,8 @@ def run_training_step(
     out |= aim.explain_batch(batch)
     if fabric.world_size > 1:
         out, batch = gather_batch(fabric, out, batch)
+    if recipe.join_views != "none" and batch.studies is not None:
+        out["logits"] = join_logits(out["logits"], batch.studies, recipe.join_views, aim.normal)
     if aim.listener is not None:
         aim.listener(out)
     main, _, parts = aim(out, batch, at.history)
@@ -180,6 +183,8 @@ class TrainingObjective:
             network.add_module(LEARNED, self.objective)
         # of the whole training, which the loop tells
         self.steps = 1
+        # position of the class without a finding, which joined views are evidence against
+        self.normal: int | None = None
         # is told what the network says of each whole training batch
         self.listener: Callable[[Mapping[str, Tensor]], None] | None = None
         self.explainer = None if recipe.objective is None else recipe.objective.explainer
@@ -211,6 +216,8 @@ class TrainingObjective:
     ) -> tuple[Tensor, int, Mapping[str, float]]:
         """The value, over how many images, and its parts for the log; `even`: without class weights."""
         weights = torch.ones_like(self.weights) if even else self.weights
+        if self.recipe.join_views != "none" and batch.studies is not None:
+            return *compute_study_loss(out["logits"], batch.labels, batch.studies, weights), {}
         if self.objective is None:
             losses = F.cross_entropy(out["logits"], batch.labels, reduction="none")
             return (losses * weights[batch.labels]).mean(), len(batch), {}

@@ -52,6 +52,7 @@ from sightline.training.engine import (
     sync_batch_norms,
 )
 from sightline.training.feature_cache import find_encoder, keep_features
+from sightline.training.joined_views import find_normal_class
 from sightline.training.optimization import compute_class_weights, set_rate
 from sightline.training.preconditions import check_explainer, select_training_cases
 from sightline.training.recipe import Recipe
@@ -108,7 +109,15 @@ def train(recipe: Recipe, cohort: Cohort, folder: Path, catalogue: Catalogue, en
     boxes = recipe.regions if recipe.needs_boxes else False
     # an explainer of the image itself has to see it
     keep_features(network, engine.features if accepts_features(aim.explainer) else None, recipe.view)
-    items = CohortItems(cases, recipe.view, regions, boxes=boxes, seed=recipe.seed, encoder=find_encoder(network))
+    items = CohortItems(
+        cases,
+        recipe.view,
+        regions,
+        boxes=boxes,
+        seed=recipe.seed,
+        encoder=find_encoder(network),
+        whole_studies=recipe.join_views != "none",
+    )
     if aim.explainer is not None and fabric.is_global_zero:
         check_explainer(network, aim.explainer, CohortItems(cases, recipe.view), folder, recipe.title, fabric.device)
     if fabric.world_size > 1:
@@ -155,7 +164,9 @@ def _build_network(
     weights = torch.ones(len(cohort.classes))
     if recipe.reweight == "inverse_frequency":
         weights = compute_class_weights((cohort.class_index(c.label) for c in cases), len(cohort.classes))
-    return network, TrainingObjective(recipe, network, weights)
+    aim = TrainingObjective(recipe, network, weights)
+    aim.normal = find_normal_class(cohort.classes)
+    return network, aim
 
 
 @dataclass

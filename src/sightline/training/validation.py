@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from sightline.data.loader import CohortItems, iterate_test_batches
 from sightline.errors import RunError
@@ -18,6 +19,7 @@ from sightline.structures.evidence import compute_probabilities, forward_evidenc
 from sightline.structures.protocols import needs_history
 from sightline.training.checkpoint import swap_weights
 from sightline.training.feature_cache import find_encoder
+from sightline.training.joined_views import join_logits, select_one_view_each
 from sightline.training.step import TrainingObjective, convert_evidence
 
 NOTHING: Mapping[str, float | None] = {"val_loss": None, "val_accuracy": None, "val_auc": None, "val_f1": None}
@@ -65,7 +67,7 @@ def validate(
 
 @dataclass(frozen=True)
 class _ValidationOutput:
-    """Logits [n, k] and labels [n] of the validation images, and means over the images: the loss and its parts."""
+    """Logits [n, k] and labels [n] of validation images, or studies, and means over them: the loss and its parts."""
 
     logits: Tensor
     labels: Tensor
@@ -86,22 +88,35 @@ def _run_validation(
     items = CohortItems(
         validation, recipe.view, wanted, boxes=recipe.needs_boxes, seed=recipe.seed, encoder=find_encoder(network)
     )
-    logits, labels, loss, counted = [], [], 0.0, 0
+    logits, labels, studies, loss, counted = [], [], [], 0.0, 0
     sums: dict[str, float] = {}
     for batch in iterate_test_batches(items, batch_size=max(16, recipe.batch_size), workers=workers):
         there = batch.to(device)
         out = convert_evidence(forward_evidence(network, batch.images, device))
         out |= {name: tensor.detach() for name, tensor in aim.explain_batch(there).items()}
+        logits.append(out["logits"])
+        labels.append(batch.labels)
+        if recipe.join_views != "none" and batch.studies is not None:
+            studies.append(batch.studies)
+            continue
         with torch.no_grad():
             on_device = {name: tensor.to(device) for name, tensor in out.items()}
             value, images, parts = aim(on_device, there, history, even=True)
         loss, counted = loss + float(value) * images, counted + images
         for name, part in parts.items():
             sums[name] = sums.get(name, 0.0) + part * images
-        logits.append(out["logits"])
-        labels.append(batch.labels)
+    if studies:
+        return _judge_studies(aim, torch.cat(logits), torch.cat(labels), torch.cat(studies))
     means = {name: total / counted for name, total in sums.items() if counted}
     return _ValidationOutput(torch.cat(logits), torch.cat(labels), loss / counted if counted else None, means)
+
+
+def _judge_studies(aim: TrainingObjective, logits: Tensor, labels: Tensor, studies: Tensor) -> _ValidationOutput:
+    """One row a study; its views may have come in several batches."""
+    joined = join_logits(logits.double(), studies, aim.recipe.join_views, aim.normal)
+    first = select_one_view_each(studies)
+    loss = float(cross_entropy(joined[first], labels[first]))
+    return _ValidationOutput(joined[first], labels[first], loss, {})
 
 
 def _compute_scores(output: _ValidationOutput, probabilities: NDArray[np.float64]) -> dict[str, float]:

@@ -18,7 +18,7 @@ from sightline.errors import RunError, count_words
 from sightline.evaluation.evidence.comparison import build_claim_rows, build_method_name
 from sightline.evaluation.evidence.interventions import Planes, require_both_classes, require_view
 from sightline.evaluation.evidence.picture_changes import CHANGES, CROPPED, PLAIN, change_picture
-from sightline.inference.predict import build_predictions
+from sightline.inference.predict import build_predictions, join_predictions
 from sightline.io.files import make_safe_name, write_text
 from sightline.io.progress import show_progress
 from sightline.metrics.classification.scores import AUC
@@ -138,8 +138,11 @@ def stress_runs(
     stacked = [[np.stack(rows) for rows in trainings] for trainings in answers]
     predictions = {
         name: tuple(
-            tuple(build_predictions(cohort, probabilities[:, i]) for probabilities in trainings)
-            for trainings in stacked
+            tuple(
+                join_predictions(build_predictions(cohort, probabilities[:, i]), run.recipe.join_views)
+                for probabilities, run in zip(trainings, each, strict=True)
+            )
+            for trainings, each in zip(stacked, methods, strict=True)
         )
         for i, name in enumerate(names)
     }

@@ -113,6 +113,7 @@ def export_onnx(
             classes=run.classes,
             classifies=run.recipe.classifies,
             independent=run.recipe.independent,
+            join_views=run.recipe.join_views,
             view=to_plain(run.recipe.view, catalogue),
             boxes=to_plain(run.boxes, catalogue),
             cohort={name: run.cohort[name] for name in ("name", "fingerprint", "about") if name in run.cohort},

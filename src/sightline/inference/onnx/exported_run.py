@@ -114,5 +114,6 @@ def open_export(folder: Path) -> ExportedRun:
         calibration=CalibrationRecord.read(own, model.run_identity),
         weights_sha256=model.weights_sha256,
         engine="onnxruntime",
+        join_views=model.join_views,
     )
     return ExportedRun(facts, model, OnnxNetwork(place / GRAPH, model))

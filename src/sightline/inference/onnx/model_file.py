@@ -11,10 +11,11 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 from sightline.errors import RunError
 from sightline.io.files import digest_file, read_json, write_text
+from sightline.structures.joined_views import JoinViews
 
 GRAPH, FACTS = "model.onnx", "model.json"
 FORMAT = "sightline onnx 1"
@@ -46,6 +47,7 @@ class ModelFacts:
         classes: names in the order of the logits.
         classifies: the network says classes, or only places.
         independent: each class is judged by itself.
+        join_views: how the answers of a study's views are joined.
         view: framing of pictures, plain.
         boxes: how boxes are read off maps, plain.
         cohort: name, fingerprint and `about` of the training cohort.
@@ -72,6 +74,7 @@ class ModelFacts:
     checked: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     graph_sha256: str = ""
+    join_views: JoinViews = "none"
 
     def to_plain(self) -> dict[str, Any]:
         """As it stands in the file."""
@@ -100,6 +103,8 @@ class ModelFacts:
             "checked": dict(self.checked),
             "versions": dict(self.versions),
             "not_for_diagnosis": "research only; not a medical device",
+            # graphs of before, and of pictures judged by themselves, do not say it
+            **({} if self.join_views == "none" else {"join_views": self.join_views}),
         }
 
     @classmethod
@@ -125,7 +130,14 @@ class ModelFacts:
             checked=dict(plain["checked"]),
             versions=dict(plain["versions"]),
             graph_sha256=str(plain["graph_sha256"]),
+            join_views=_read_joining(str(plain.get("join_views", "none"))),
         )
+
+
+def _read_joining(word: str) -> JoinViews:
+    if word not in get_args(JoinViews):
+        raise ValueError(f"join_views {word!r}")
+    return cast(JoinViews, word)
 
 
 def write_facts(folder: Path, facts: ModelFacts) -> None:

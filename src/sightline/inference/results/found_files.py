@@ -40,7 +40,8 @@ class FoundFiles:
         if predicted.probabilities is not None:
             study = studies.study_of(path, {"study_uid": predicted.study_uid})
             marks = (predicted.study_uid, predicted.patient, predicted.pixels)
-            self.views.append(StudyView(path, study, predicted.probabilities, predicted.energy, *marks))
+            said = predicted.probabilities if predicted.said is None else predicted.said
+            self.views.append(StudyView(path, study, predicted.probabilities, predicted.energy, *marks, said=said))
         relative = Path(os.path.realpath(path)).relative_to(self.root).as_posix()
         self.pictures.append(CocoPicture(relative, predicted.shape, predicted.boxes))
         if predicted.remark:
@@ -68,7 +69,10 @@ class FoundFiles:
             print(f"remark: {path}: {remark}{more}", file=sys.stderr)
         write_rejects(out / "rejects.csv", self.rejects)
         if facts.classifies:
-            counts = write_studies(out / "studies.csv", facts.classes, self.views, studies, facts.calibration)
+            how = facts.join_views
+            counts = write_studies(
+                out / "studies.csv", facts.classes, self.views, studies, facts.calibration, join_views=how
+            )
             if unanswered := counts.describe():
                 print(unanswered)
         about = f"boxes found by {facts.title}; file names are in {self.root.name}"

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from sightline.errors import LayoutError
 from sightline.io.tables import read_table
 from sightline.metrics.calibration.record import CalibrationRecord
+from sightline.structures.case import is_normal
+from sightline.structures.joined_views import JoinViews, join_answers
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class StudyView:
         header_study: the study in its DICOM header, or empty.
         patient: digest of the patient in its DICOM header, or empty.
         pixels: digest of its pixels, or empty.
+        said: float64 [k], before any calibration; None: as `probabilities`.
     """
 
     file: Path
@@ -37,6 +40,7 @@ class StudyView:
     header_study: str = ""
     patient: str = ""
     pixels: str = ""
+    said: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -114,8 +118,11 @@ def write_studies(
     views: Sequence[StudyView],
     names: StudyNames,
     record: CalibrationRecord | None,
+    *,
+    join_views: JoinViews = "none",
 ) -> StudyCounts:
-    """Write `studies.csv`: the mean over a study's views, what each operating point calls, and whether it is answered.
+    """Write `studies.csv`: the mean over a study's views, or how the run joins them, what each operating point calls,
+    and whether it is answered.
 
     Columns: `study`, `images`, `not_read`, `predicted`, `p(class)`..., `called at ...` for each operating point of the
     run, `answered` (where validation fixed an abstention), `set` (where it fixed prediction sets), `remark`, `files`.
@@ -129,6 +136,7 @@ def write_studies(
         views: every picture that was read.
         names: which study they belong to.
         record: what validation fixed, or None.
+        join_views: how the run joins what its views say (before calibration); `none`: their calibrated mean.
 
     Returns:
         Number of studies, and of those without an answer.
@@ -160,7 +168,7 @@ def write_studies(
                 writer.writerow([*row, *[""] * (len(head) - len(row)), "; ".join(remarks), files])
                 contradictory += 1
                 continue
-            mean = np.mean([view.probabilities for view in members], axis=0)
+            mean = _answer_study(members, classes, record, join_views)
             row += [classes[int(mean.argmax())], *(repr(float(p)) for p in mean)]
             for point in points:
                 called = mean[list(classes).index(point.positive)] >= point.threshold
@@ -175,6 +183,17 @@ def write_studies(
                 row.append("; ".join(name for name, member in zip(classes, inside, strict=True) if member))
             writer.writerow([*row, "; ".join(remarks), files])
     return StudyCounts(len(studies), contradictory, abstained)
+
+
+def _answer_study(
+    members: Sequence[StudyView], classes: Sequence[str], record: CalibrationRecord | None, how: JoinViews
+) -> NDArray[np.float64]:
+    if how == "none":
+        return np.asarray(np.mean([view.probabilities for view in members], axis=0))
+    said = np.stack([view.probabilities if view.said is None else view.said for view in members])
+    normal = next((k for k, name in enumerate(classes) if is_normal(name)), None)
+    joined = join_answers(said, [""] * len(said), how, normal)[:1]
+    return joined[0] if record is None else record.probabilities(joined)[0]
 
 
 def _list_distinct(members: Sequence[StudyView]) -> tuple[list[StudyView], list[str]]:
