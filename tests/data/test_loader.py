@@ -78,7 +78,9 @@ def test_ranks_share_the_batches_of_one_device(n, batch_size, world, seed):
         def __len__(self):
             return n
 
-        drawn_cases = [[i] for i in range(n)]
+        @property
+        def drawn_cases(self):
+            return [[i] for i in range(n)]
 
     items = Items()
     items.seed, items.view = seed, VIEW
