@@ -216,14 +216,12 @@ def predict(
     run, engine = _open_run(run), _build_engine(options)
     _refuse(options)
     if isinstance(inputs, Cohort):
-        cases = run.recipe.see(inputs)
-        device = engine.fabric("32-true").device
         output = predict_cohort(
             run.network(),
-            cases,
+            run.recipe.see(inputs),
             run.recipe.view,
             batch_size=max(16, run.recipe.batch_size),
-            device=device,
+            device=engine.fabric("32-true").device,
             workers=engine.workers,
             quiet=engine.quiet,
             independent=run.recipe.independent,
