@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sightline.errors import RecipeError, RunError
+from sightline.losses.joined_views import compute_study_loss, join_logits
 from sightline.structures.evidence import Batch, Evidence, compute_probabilities, to_channels_last
 from sightline.structures.protocols import find_learned_part
 from sightline.training.engine import gather_batch
-from sightline.training.joined_views import compute_study_loss, join_logits
 from sightline.training.recipe import Recipe
 
 

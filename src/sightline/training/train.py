@@ -32,6 +32,7 @@ from sightline.data.loader import (
 from sightline.errors import RunError
 from sightline.io.files import read_json
 from sightline.io.progress import Advance, measure_cpu_seconds, show_progress
+from sightline.losses.joined_views import find_normal_class
 from sightline.structures.case import Cohort
 from sightline.structures.evidence import Batch, to_channels_last
 from sightline.structures.protocols import accepts_features, find_stopping_rule
@@ -52,7 +53,6 @@ from sightline.training.engine import (
     sync_batch_norms,
 )
 from sightline.training.feature_cache import find_encoder, keep_features
-from sightline.training.joined_views import find_normal_class
 from sightline.training.optimization import compute_class_weights, set_rate
 from sightline.training.preconditions import check_explainer, select_training_cases
 from sightline.training.recipe import Recipe

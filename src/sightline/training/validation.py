@@ -14,12 +14,12 @@ from torch.nn.functional import cross_entropy
 
 from sightline.data.loader import CohortItems, iterate_test_batches
 from sightline.errors import RunError
+from sightline.losses.joined_views import join_logits, select_one_view_each
 from sightline.structures.case import Cohort
 from sightline.structures.evidence import compute_probabilities, forward_evidence
 from sightline.structures.protocols import needs_history
 from sightline.training.checkpoint import swap_weights
 from sightline.training.feature_cache import find_encoder
-from sightline.training.joined_views import join_logits, select_one_view_each
 from sightline.training.step import TrainingObjective, convert_evidence
 
 NOTHING: Mapping[str, float | None] = {"val_loss": None, "val_accuracy": None, "val_auc": None, "val_f1": None}
