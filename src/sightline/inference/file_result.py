@@ -67,7 +67,7 @@ class FileResult:
         energy: log sum exp of its logits.
         features: float32 [c], what its class maps are computed from, averaged over cells, or None.
         shape: rows and columns of the file's picture; None where they are not known.
-        said: float64 [k], the probabilities before any calibration, or None from a network that only locates.
+        uncalibrated: float64 [k], the probabilities before any calibration, or None from a network that only locates.
     """
 
     pixels: NDArray[np.float32]
@@ -82,7 +82,7 @@ class FileResult:
     energy: float = 0.0
     features: NDArray[np.float32] | None = None
     shape: tuple[int, int] | None = None
-    said: NDArray[np.float64] | None = None
+    uncalibrated: NDArray[np.float64] | None = None
 
     @property
     def look(self) -> NDArray[np.float64] | None:

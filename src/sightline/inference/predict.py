@@ -17,7 +17,7 @@ from sightline.errors import CohortError, RunError
 from sightline.inference.network_output import MAPS_KEPT, SHOWN_CELLS, Answers, Maps, NetworkOutput
 from sightline.io.progress import show_progress
 from sightline.metrics.predictions import Predictions
-from sightline.structures.case import Cohort, is_normal
+from sightline.structures.case import Cohort
 from sightline.structures.evidence import (
     Evidence,
     FeatureTap,
@@ -25,7 +25,7 @@ from sightline.structures.evidence import (
     forward_evidence,
     to_channels_last,
 )
-from sightline.structures.joined_views import JoinViews, join_answers
+from sightline.structures.joined_views import JoinViews, find_normal_class, join_answers
 from sightline.structures.protocols import Explainer
 from sightline.training.feature_cache import find_encoder
 from sightline.training.run import Run
@@ -125,13 +125,12 @@ def join_output(output: NetworkOutput, how: JoinViews) -> NetworkOutput:
     return replace(output, predictions=join_predictions(output.predictions, how))
 
 
-def join_predictions(said: Predictions, how: JoinViews) -> Predictions:
+def join_predictions(own: Predictions, how: JoinViews) -> Predictions:
     """Every view's probabilities replaced by its study's; what each view says stays as `alone`."""
     if how == "none":
-        return said
-    normal = next((k for k, name in enumerate(said.classes) if is_normal(name)), None)
-    joined = join_answers(said.probabilities, said.study_ids, how, normal)
-    return replace(said, probabilities=joined, alone=said.probabilities)
+        return own
+    joined = join_answers(own.probabilities, own.study_ids, how, find_normal_class(own.classes))
+    return replace(own, probabilities=joined, alone=own.probabilities)
 
 
 def _reduce_maps(maps: Tensor) -> NDArray[np.float32]:

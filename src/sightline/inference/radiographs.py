@@ -229,7 +229,7 @@ class _FileReader:
             remark=picture.facts.get("remark", ""),
             patient=_read_patient(path) if "study_uid" in picture.facts else "",
             pixels=hashlib.blake2b(np.ascontiguousarray(picture.pixels).data, digest_size=12).hexdigest(),
-            said=reading.said,
+            uncalibrated=reading.uncalibrated,
         )
 
 
@@ -258,7 +258,7 @@ def read_picture(facts: RunFacts, ask: Ask, planes: NDArray[np.float32], source:
     output = _wrap_single_output(facts, answers)
     probabilities = output.predictions.probabilities[0]
     # what only locates names no class: the finding's map is the one to show
-    named, said = choose_top_finding(facts.classes, probabilities), probabilities
+    named, uncalibrated = choose_top_finding(facts.classes, probabilities), probabilities
     predicted = int(probabilities.argmax()) if facts.classifies else named
     boxes: tuple[ScoredBox, ...] = ()
     if output.boxes is not None or output.maps is not None:
@@ -287,7 +287,7 @@ def read_picture(facts: RunFacts, ask: Ask, planes: NDArray[np.float32], source:
         energy=float(answers.energies[0]),
         shape=(source.shape[0], source.shape[1]),
         features=None if answers.features is None else answers.features[0],
-        said=said if facts.classifies else None,
+        uncalibrated=uncalibrated if facts.classifies else None,
     )
 
 

@@ -188,10 +188,10 @@ class Predictions:
         Columns are `p(class)`, or `s(class)` where classes are independent, and `alone(class)` where views are joined.
         """
         ids = zip(self.case_ids, self.study_ids, self.patient_ids, strict=True)
-        said = self.probabilities if self.alone is None else np.concatenate([self.probabilities, self.alone], axis=1)
+        columns = self.probabilities if self.alone is None else np.concatenate([self.probabilities, self.alone], axis=1)
         rows = [
             [*row, self.unit, self.classes[label], *(repr(float(p)) for p in numbers)]
-            for row, label, numbers in zip(ids, self.labels, said, strict=True)
+            for row, label, numbers in zip(ids, self.labels, columns, strict=True)
         ]
         letters = ["s" if self.independent else "p", *([] if self.alone is None else ["alone"])]
         named = [f"{letter}({name})" for letter in letters for name in self.classes]
@@ -223,7 +223,7 @@ class Predictions:
     def _parse(
         cls, path: Path, classes: tuple[str, ...], rows: Sequence[Sequence[str]], *, independent: bool, joined: bool
     ) -> Predictions:
-        labels, said = [], []
+        labels, numbers = [], []
         fields = 5 + len(classes) * (2 if joined else 1)
         for number, row in enumerate(rows, start=2):
             if len(row) != fields:
@@ -233,15 +233,15 @@ class Predictions:
             if row[4] not in classes:
                 raise LayoutError(f"{path}, row {number}: label {row[4]!r} is none of the classes {list(classes)}.")
             try:
-                said.append([float(x) for x in row[5:]])
+                numbers.append([float(x) for x in row[5:]])
             except ValueError as error:
                 raise LayoutError(f"{path}, row {number}: {error}.") from None
             labels.append(classes.index(row[4]))
         cases, studies, patients = (tuple(row[i] for row in rows) for i in range(3))
         unit: Literal["image", "study"] = "image" if rows[0][3] == "image" else "study"
         try:
-            numbers = np.array(said)
-            answers, alone = numbers[:, : len(classes)], numbers[:, len(classes) :] if joined else None
+            table = np.array(numbers)
+            answers, alone = table[:, : len(classes)], table[:, len(classes) :] if joined else None
             return cls(classes, cases, studies, patients, np.array(labels), answers, unit, independent, alone)
         except (CohortError, RunError) as error:
             raise LayoutError(f"{path}: {error.message}", error.remedy) from None

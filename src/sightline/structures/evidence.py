@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from sightline.errors import GeometryError
 from sightline.structures.frame import Frame
+from sightline.structures.joined_views import JoinViews
 
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 T = TypeVar("T", Tensor, nn.Module)
@@ -101,6 +102,33 @@ def compute_probabilities(logits: Tensor, *, independent: bool) -> NDArray[np.fl
     """Class probabilities [n, k] of logits."""
     exact = logits.double()
     return np.asarray((exact.sigmoid() if independent else exact.softmax(dim=1)).numpy())
+
+
+def join_logits(logits: Tensor, studies: Tensor, how: JoinViews, normal: int | None = None) -> Tensor:
+    """Every view's logits replaced by those of its study (`structures/joined_views.py`).
+
+    All views of a study get the same gradient as one answer: with `maximum` it goes to the view that says most.
+
+    Args:
+        logits: [b, k].
+        studies: int64 [b]; views of one study share a number.
+        how: not `none`.
+        normal: position of the class without a finding, or None.
+
+    Returns:
+        [b, k], equal in all rows of a study; the logit of the normal class is 0.
+    """
+    evidence = logits if normal is None else logits - logits[:, [normal]]
+    found, index = torch.unique(studies, return_inverse=True)
+    return torch.stack([_join_evidence(evidence[index == i], how) for i in range(len(found))])[index]
+
+
+def _join_evidence(views: Tensor, how: JoinViews) -> Tensor:
+    if how == "maximum":
+        return views.amax(dim=0)
+    if how == "mean":
+        return views.mean(dim=0)
+    return torch.logsumexp(views, dim=0) - torch.log(views.new_tensor(float(len(views))))
 
 
 @dataclass(frozen=True)

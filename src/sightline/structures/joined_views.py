@@ -8,6 +8,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from sightline.structures.case import is_normal
+
 JoinViews = Literal["none", "mean", "maximum", "log_sum_exp"]
 FloatArray = NDArray[np.float64]
 
@@ -50,6 +52,11 @@ def join_answers(
         joined[rows] = _join_evidence(evidence[rows], how)
     shares = np.exp(joined - joined.max(axis=1, keepdims=True))
     return np.asarray(shares / shares.sum(axis=1, keepdims=True))
+
+
+def find_normal_class(classes: Sequence[str]) -> int | None:
+    """Position of the class without a finding, or None."""
+    return next((k for k, name in enumerate(classes) if is_normal(name)), None)
 
 
 def _join_evidence(views: FloatArray, how: JoinViews) -> FloatArray:

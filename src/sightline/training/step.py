@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sightline.errors import RecipeError, RunError
-from sightline.losses.joined_views import compute_study_loss, join_logits
-from sightline.structures.evidence import Batch, Evidence, compute_probabilities, to_channels_last
+from sightline.structures.evidence import Batch, Evidence, compute_probabilities, join_logits, to_channels_last
 from sightline.structures.protocols import find_learned_part
 from sightline.training.engine import gather_batch
 from sightline.training.recipe import Recipe
@@ -223,6 +222,20 @@ class TrainingObjective:
             return (losses * weights[batch.labels]).mean(), len(batch), {}
         term = self.objective(out, batch, weights, history)
         return term.value, term.images, term.parts
+
+
+def compute_study_loss(joined: Tensor, labels: Tensor, studies: Tensor, class_weights: Tensor) -> tuple[Tensor, int]:
+    """Cross-entropy of studies, each counted once however many views it has, and how many they are.
+
+    Args:
+        joined: what `join_logits` made, [b, k].
+        labels: int64 [b], the same for all views of a study.
+        studies: int64 [b].
+        class_weights: [k].
+    """
+    _, index, views = torch.unique(studies, return_inverse=True, return_counts=True)
+    losses = F.cross_entropy(joined, labels, reduction="none") * class_weights[labels] / views[index]
+    return losses.sum() / len(views), len(views)
 
 
 def read_finding_answers(out: Mapping[str, Tensor], normal: int, by: str, *, independent: bool) -> NDArray[np.float64]:

@@ -32,9 +32,9 @@ from sightline.data.loader import (
 from sightline.errors import RunError
 from sightline.io.files import read_json
 from sightline.io.progress import Advance, measure_cpu_seconds, show_progress
-from sightline.losses.joined_views import find_normal_class
 from sightline.structures.case import Cohort
 from sightline.structures.evidence import Batch, to_channels_last
+from sightline.structures.joined_views import find_normal_class
 from sightline.structures.protocols import accepts_features, find_stopping_rule
 from sightline.training.checkpoint import (
     Events,

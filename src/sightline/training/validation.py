@@ -14,9 +14,8 @@ from torch.nn.functional import cross_entropy
 
 from sightline.data.loader import CohortItems, iterate_test_batches
 from sightline.errors import RunError
-from sightline.losses.joined_views import join_logits, select_one_view_each
 from sightline.structures.case import Cohort
-from sightline.structures.evidence import compute_probabilities, forward_evidence
+from sightline.structures.evidence import compute_probabilities, forward_evidence, join_logits
 from sightline.structures.protocols import needs_history
 from sightline.training.checkpoint import swap_weights
 from sightline.training.feature_cache import find_encoder
@@ -114,7 +113,10 @@ def _run_validation(
 def _judge_studies(aim: TrainingObjective, logits: Tensor, labels: Tensor, studies: Tensor) -> _ValidationOutput:
     """One row a study; its views may have come in several batches."""
     joined = join_logits(logits.double(), studies, aim.recipe.join_views, aim.normal)
-    first = select_one_view_each(studies)
+    seen: dict[int, int] = {}
+    for place, study in enumerate(studies.tolist()):
+        seen.setdefault(study, place)
+    first = torch.tensor(list(seen.values()), dtype=torch.int64)
     loss = float(cross_entropy(joined[first], labels[first]))
     return _ValidationOutput(joined[first], labels[first], loss, {})
 

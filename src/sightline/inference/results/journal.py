@@ -36,7 +36,7 @@ class PredictedFile:
         remark: what a person should know of how it was shown, or empty.
         patient: digest of the patient's id in its header, or empty.
         pixels: digest of its pixels, which tells a picture that was given twice.
-        said: float64 [k], the probabilities before any calibration: what joined views are made of; or None.
+        uncalibrated: float64 [k], the probabilities before any calibration: what joined views are made of; or None.
     """
 
     row: tuple[str, ...]
@@ -49,23 +49,29 @@ class PredictedFile:
     remark: str = ""
     patient: str = ""
     pixels: str = ""
-    said: NDArray[np.float64] | None = None
+    uncalibrated: NDArray[np.float64] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The same in JSON; numbers keep every digit."""
         probabilities = None if self.probabilities is None else self.probabilities.tolist()
         boxes = [[box.label, box.score, list(box.corners)] for box in self.boxes]
-        said = None if self.said is None else self.said.tolist()
-        return {**vars(self), "row": list(self.row), "boxes": boxes, "probabilities": probabilities, "said": said}
+        uncalibrated = None if self.uncalibrated is None else self.uncalibrated.tolist()
+        return {
+            **vars(self),
+            "row": list(self.row),
+            "boxes": boxes,
+            "probabilities": probabilities,
+            "uncalibrated": uncalibrated,
+        }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> PredictedFile:
         """What `as_json` made."""
         boxes = tuple(ScoredBox(label, score, tuple(corners)) for label, score, corners in data["boxes"])
         probabilities = None if data["probabilities"] is None else np.array(data["probabilities"], dtype=np.float64)
-        said = None if data.get("said") is None else np.array(data["said"], dtype=np.float64)
+        uncalibrated = None if data.get("uncalibrated") is None else np.array(data["uncalibrated"], dtype=np.float64)
         shape = (int(data["shape"][0]), int(data["shape"][1]))
-        arrays = {"probabilities": probabilities, "said": said}
+        arrays = {"probabilities": probabilities, "uncalibrated": uncalibrated}
         return cls(**{**data, "row": tuple(data["row"]), "boxes": boxes, "shape": shape, **arrays})
 
 

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from sightline.errors import LayoutError
 from sightline.io.tables import read_table
 from sightline.metrics.calibration.record import CalibrationRecord
-from sightline.structures.case import is_normal
-from sightline.structures.joined_views import JoinViews, join_answers
+from sightline.structures.joined_views import JoinViews, find_normal_class, join_answers
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class StudyView:
         header_study: the study in its DICOM header, or empty.
         patient: digest of the patient in its DICOM header, or empty.
         pixels: digest of its pixels, or empty.
-        said: float64 [k], before any calibration; None: as `probabilities`.
+        uncalibrated: float64 [k], before any calibration; None: as `probabilities`.
     """
 
     file: Path
@@ -40,7 +39,7 @@ class StudyView:
     header_study: str = ""
     patient: str = ""
     pixels: str = ""
-    said: NDArray[np.float64] | None = None
+    uncalibrated: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -190,9 +189,10 @@ def _answer_study(
 ) -> NDArray[np.float64]:
     if how == "none":
         return np.asarray(np.mean([view.probabilities for view in members], axis=0))
-    said = np.stack([view.probabilities if view.said is None else view.said for view in members])
-    normal = next((k for k, name in enumerate(classes) if is_normal(name)), None)
-    joined = join_answers(said, [""] * len(said), how, normal)[:1]
+    uncalibrated = np.stack(
+        [view.probabilities if view.uncalibrated is None else view.uncalibrated for view in members]
+    )
+    joined = join_answers(uncalibrated, [""] * len(uncalibrated), how, find_normal_class(classes))[:1]
     return joined[0] if record is None else record.probabilities(joined)[0]
 
 

@@ -16,12 +16,13 @@ from sightline.errors import CohortError, RecipeError
 from sightline.evaluation.evaluate import evaluate
 from sightline.inference.radiographs import predict_files
 from sightline.losses.cell_focal import CellFocal
-from sightline.losses.joined_views import compute_study_loss, join_logits
 from sightline.metrics.predictions import Predictions
 from sightline.papers.catalogue import CATALOGUE
+from sightline.structures.evidence import join_logits
 from sightline.structures.joined_views import join_answers
 from sightline.training import train as loop
 from sightline.training.engine import Engine
+from sightline.training.step import compute_study_loss
 
 QUIET = Engine(device="cpu", quiet=True)
 HOWS = ("mean", "maximum", "log_sum_exp")
