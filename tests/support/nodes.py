@@ -221,14 +221,14 @@ class Archive:
         self._server.shutdown()
 
 
-def wait_for(found, seconds=30.0, what=""):
+def wait_for(found, seconds=120.0, what=""):
     """Wait until `found()` is true, and give it."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         value = found()
         if value:
             return value
-        time.sleep(0.03)
+        time.sleep(0.02)
     raise AssertionError(f"not within {seconds} s: {what or found}")
 
 

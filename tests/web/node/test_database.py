@@ -112,9 +112,9 @@ def test_what_waits_at_a_time_is_committed_together_and_a_part_that_fails_goes_a
             while len(store._waiting) < 8:
                 time.sleep(0.001)
             change.note("other", "x")
-        assert [one.result(10) for one in found if one is not found[3]] == [0, 1, 2, 4, 5, 6, 7]
+        assert [one.result(120) for one in found if one is not found[3]] == [0, 1, 2, 4, 5, 6, 7]
         with pytest.raises(ValueError, match="no object"):
-            found[3].result(10)
+            found[3].result(120)
     assert len(commits) == 2
     assert store.verify_journal() == 8
     with store.look() as db:
@@ -142,5 +142,5 @@ def test_nobody_is_told_of_success_when_the_shared_transaction_was_not_committed
             time.sleep(0.001)
     for one in found:
         with pytest.raises(OperationalError):
-            one.result(10)
+            one.result(120)
     assert store.verify_journal() == 0

@@ -44,7 +44,7 @@ def attempt(sender, parcel):
         return "failed"
 
 
-def scu(place, timeout_s=5.0, **words):
+def scu(place, timeout_s=60.0, **words):
     return StoreScu(DicomDestination(**place.destination("ARCHIVE") | {"timeout_s": timeout_s} | words), "SIGHTLINE")
 
 

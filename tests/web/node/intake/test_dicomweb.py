@@ -224,7 +224,7 @@ def test_results_are_found_and_retrieved_with_dicomweb_client(tmp_path):
         session.headers["Authorization"] = f"Bearer {TOKEN}"
         client = DICOMwebClient(f"http://127.0.0.1:{port}", session=session)
         client.store_instances([image(1)])
-        wait_for(lambda: job_states(node) == ["done"], 60)
+        wait_for(lambda: job_states(node) == ["done"])
         (study,) = client.search_for_studies()
         assert study["0020000D"]["Value"] == ["1.2.826.1.1"]
         assert client.search_for_studies(search_filters={"PatientID": "nobody"}) == []

@@ -65,7 +65,7 @@ def test_each_job_has_its_own_seconds(tmp_path):
         tmp_path,
         """
         import time
-        end = time.process_time() + (30.0 if request.codes else 0.6)
+        end = time.process_time() + (30.0 if request.codes else 0.3)
         while time.process_time() < end:
             pass
         return Answer((), (), {})
@@ -73,9 +73,10 @@ def test_each_job_has_its_own_seconds(tmp_path):
         cpu_s=1.0,
     )
     try:
-        for _ in range(4):
+        for _ in range(5):
             assert "error" not in child.ask(request(tmp_path))
-        with pytest.raises(ChildDied, match="SIGXCPU"):
+        # a machine that is very busy does not give it its second of processor time within ten
+        with pytest.raises(ChildDied, match="SIGXCPU|no answer"):
             child.ask(request(tmp_path) | {"codes": "x"})
         # the next job has a new process
         assert "error" not in child.ask(request(tmp_path))

@@ -177,6 +177,7 @@ def test_two_windows_never_overwrite_each_other(enter):
     cyd.drag([(0.1, 0.1), (0.2, 0.3)])
     until(lambda: len(cyd.ops(read)) == 2, "the second one draws")
     cyd.page = first
+    first.bring_to_front()
     cyd.drag([(0.7, 0.1), (0.8, 0.3)])
     until(cyd.toast, "why nothing is drawn")
     assert len(cyd.ops(read)) == 2
