@@ -76,7 +76,7 @@ def test_each_job_has_its_own_seconds(tmp_path):
         for _ in range(5):
             assert "error" not in child.ask(request(tmp_path))
         # a machine that is very busy does not give it its second of processor time within ten
-        with pytest.raises(ChildDied, match="SIGXCPU|no answer"):
+        with pytest.raises(ChildDied, match=r"SIGXCPU|no answer"):
             child.ask(request(tmp_path) | {"codes": "x"})
         # the next job has a new process
         assert "error" not in child.ask(request(tmp_path))
