@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Annotated, Any, Union
 
@@ -108,7 +109,15 @@ def main(args: list[str] | None = None) -> None:
         print(f"sightline: {error}. Remedy: Check the path, its permissions and the free space.", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
+        _end_at_once_when_interrupted(args)
         again = _AGAIN.get(words[0] if words else "", "the same command starts again")
         print(f"sightline: stopped; {again}.", file=sys.stderr)
         code = 130
+    _end_at_once_when_interrupted(args)
     sys.exit(code)
+
+
+def _end_at_once_when_interrupted(args: list[str] | None) -> None:
+    """A Ctrl-C from now on ends the process without a traceback; a caller's own process stays as it is."""
+    if args is None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -180,7 +180,9 @@ class Report:
 
         configuration = read_configuration(self.config)
         store = open_store(configuration)
-        write_period_report(configuration, store, read_gates(configuration), self.out, self.days, self.answers)
+        notes = write_period_report(configuration, store, read_gates(configuration), self.out, self.days, self.answers)
+        for note in notes:
+            print(f"sightline: {note}", file=sys.stderr)
         print(f"written to {self.out}")
         return 0
 

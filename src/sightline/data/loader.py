@@ -24,6 +24,7 @@ from sightline.data.views.crops import Corners, find_largest_box
 from sightline.data.views.image_view import View
 from sightline.data.views.volume_view import VolumeView
 from sightline.errors import CohortError, SightlineError
+from sightline.io.progress import hold_back_interrupt
 from sightline.structures.case import Case, Cohort
 from sightline.structures.evidence import Batch
 from sightline.structures.frame import Frame
@@ -388,7 +389,9 @@ def _serve(items: CohortItems, keys: list[list[Key]], workers: int) -> Iterator[
         # the loader's own seed draw must not move torch's generator: runs are repeatable without it
         generator=torch.Generator().manual_seed(0),
     )
-    for batch in loader:
+    with hold_back_interrupt():  # processes that read pictures start here
+        batches = iter(loader)
+    for batch in batches:
         if isinstance(batch, SightlineError):
             raise batch
         yield batch

@@ -1,13 +1,16 @@
-"""Progress of long work: a bar with the time left on a terminal, plain lines in a log; processor time."""
+"""Long work: a bar with the time left on a terminal, plain lines in a log; processor time; processes that share it."""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
-from typing import Protocol
+from multiprocessing import active_children, get_context
+from typing import Any, Protocol
 
 LINE_EVERY_S = 15.0
 
@@ -74,3 +77,52 @@ def _print_lines(title: str, total: int, done: int) -> Iterator[Advance]:
             print(f"{title}: {count}/{total}, {left_s:.0f} s left {shown}".rstrip(), file=sys.stderr, flush=True)
 
     yield advance
+
+
+@contextmanager
+def open_process_pool(
+    workers: int, start: str = "spawn", initialise: Callable[..., object] | None = None, arguments: tuple[Any, ...] = ()
+) -> Iterator[ProcessPoolExecutor]:
+    """A pool of processes that Ctrl-C ends at once and without a word: this process alone hears it, and says so.
+
+    A terminal sends Ctrl-C to every process of a command. Each of a plain pool prints a traceback of its own, and the
+    command waits until what they have begun is done, which for a training is hours.
+
+    Args:
+        workers: number of processes.
+        start: how they start: `spawn` (a fresh interpreter), `fork`, or `forkserver`.
+        initialise: called in each process first.
+        arguments: of that call.
+    """
+    before = set(active_children())
+    pool = _ShieldedPool(workers, get_context(start), initialise, arguments)
+    try:
+        yield pool
+    except BaseException:
+        for process in set(active_children()) - before:
+            process.terminate()
+        pool.shutdown(cancel_futures=True)
+        raise
+    pool.shutdown()
+
+
+class _ShieldedPool(ProcessPoolExecutor):
+    """Processes start while a job is handed in; they inherit that Ctrl-C is held back."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Hand in a job."""
+        with hold_back_interrupt():
+            return super().submit(fn, *args, **kwargs)
+
+
+@contextmanager
+def hold_back_interrupt() -> Iterator[None]:
+    """Ctrl-C waits until the end of the block; processes that start within it never hear it."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)

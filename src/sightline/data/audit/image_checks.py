@@ -8,10 +8,10 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import get_start_method
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from sightline.data.audit.region_checks import find_fault, find_repeated_regions
 from sightline.errors import CohortError, SightlineError
+from sightline.io.progress import open_process_pool
 from sightline.structures.case import Case, Cohort
 from sightline.structures.regions import is_volume
 
@@ -184,7 +185,7 @@ def _iterate_looks(look: Callable[[Case], Look], cohort: Cohort, processes: int)
     if processes < 2 or len(cohort) < 2 * CHUNK:
         yield from map(look, cohort)
         return
-    with ProcessPoolExecutor(processes) as pool:
+    with open_process_pool(processes, get_start_method()) as pool:
         try:
             yield from pool.map(look, cohort, chunksize=CHUNK)
         except BrokenProcessPool:

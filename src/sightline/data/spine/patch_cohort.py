@@ -5,11 +5,10 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -29,6 +28,7 @@ from sightline.data.split import refuse_leakage, split_cohort
 from sightline.errors import CohortError, LayoutError, RunError, SightlineError, count_noun
 from sightline.io.files import make_file_name
 from sightline.io.picture import Reject
+from sightline.io.progress import open_process_pool
 from sightline.structures.case import Case, Cohort
 from sightline.structures.regions import Mask
 from sightline.structures.tag import Tag
@@ -162,7 +162,7 @@ def _run_each(jobs: Sequence[Job], workers: int) -> Iterator[tuple[str, Document
             yield job[0].series, _cut_one(job)
         return
     # forked copies of a process with threads may hang
-    with ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+    with open_process_pool(min(workers, len(jobs)), "spawn", torch.set_num_threads, (1,)) as pool:
         futures = {pool.submit(_cut_one, job): job[0].series for job in jobs}
         try:
             for future in as_completed(futures):
@@ -172,8 +172,6 @@ def _run_each(jobs: Sequence[Job], workers: int) -> Iterator[tuple[str, Document
                 "A process that cut patches died; most likely there was not enough memory.",
                 "Start again with fewer --workers: finished series are kept.",
             ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def _cut_one(job: Job) -> Document | Reject:

@@ -78,11 +78,14 @@ def test_the_report_of_a_period(tmp_path):
     fill(store, measures, left_out=refusal)
     answers = tmp_path / "answers.csv"
     answers.write_text(
-        "study,label\n1.2.0,fracture\n1.2.1,no fracture\n1.2.2,fracture\n1.2.3,no fracture\n9.9,fracture\n"
+        "study,label\n1.2.0,fracture\n1.2.1,no fracture\n1.2.2,fracture\n1.2.3,Normal\n9.9,fracture\n"
     )
     out = tmp_path / "report.html"
-    write_period_report(configuration, store, {"wrist": Gate(HeaderLimits(), {})}, out, 1.0, answers)
+    notes = write_period_report(configuration, store, {"wrist": Gate(HeaderLimits(), {})}, out, 1.0, answers)
+    # a study that never came, and a word that no run has; the person at the machine reads which, the page does not
+    assert [note.split()[0] for note in notes] == ["1", "1"] and "'9.9'" in notes[0] and "'Normal'" in notes[1]
     page = out.read_text(encoding="utf-8")
+    assert "1 of 5 answers are about studies that this node does not know." in page and "9.9" not in page
     assert "4 studies judged" in page and "silent" in page
     # one of two fractures called, one of two others not
     assert page.count("0.50 (0.09 to 0.91), 1 of 2") == 2

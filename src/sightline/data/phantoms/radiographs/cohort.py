@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,7 +25,8 @@ from sightline.data.phantoms.radiographs.plan import (
     plan_studies,
 )
 from sightline.errors import CohortError, LayoutError
-from sightline.io.files import LOCK_NAME
+from sightline.io.files import mark_whole, require_empty
+from sightline.io.progress import open_process_pool
 from sightline.structures.case import Case, Cohort
 from sightline.structures.regions import Box, Mask, Region, Scribble
 from sightline.structures.tag import Tag
@@ -119,9 +118,10 @@ def write_radiographs(
     if (destination / "cohort.json").exists():
         there = read_cohort(destination)
         if (there.name, there.classes, dict(there.about)) == (name, names, about):
+            mark_whole(destination)
             return there
         raise LayoutError(f"{destination} already holds another cohort, {there.name!r}.", "Choose another destination.")
-    _refuse_foreign(destination)
+    require_empty(destination)
     for part in ("images", "regions/mask"):
         (destination / part).mkdir(parents=True, exist_ok=True)
     write = partial(write_study, destination, anatomy=anatomy, seed=seed, save_as=save_as, size_px=size_px, field=field)
@@ -132,6 +132,7 @@ def write_radiographs(
             progress(number, len(plan))
     cohort = Cohort(name, names, tuple(cases), destination, about)
     write_cohort(cohort, destination)
+    mark_whole(destination)
     return cohort
 
 
@@ -255,19 +256,5 @@ def _run_each(write: Callable[[Study], list[Case]], plan: Sequence[Study], worke
         yield from map(write, plan)
         return
     # a fresh interpreter each: forking a process that runs torch's threads can hang
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with open_process_pool(workers) as pool:
         yield from pool.map(write, plan, chunksize=4)
-
-
-def _refuse_foreign(destination: Path) -> None:
-    if destination.exists() and not destination.is_dir():
-        raise LayoutError(f"{destination} is a file, not a folder.", "Choose another destination.")
-    # what a phantom that was stopped half-way leaves behind is drawn again
-    ours = ("images", "regions", LOCK_NAME)
-    foreign = [p.name for p in destination.iterdir() if p.name not in ours] if destination.exists() else []
-    if foreign:
-        raise LayoutError(
-            f"{destination} holds files that are no phantom, e.g. {sorted(foreign)[:3]}.",
-            "Choose a new or empty folder.",
-        )

@@ -11,9 +11,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-import multiprocessing
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
@@ -33,6 +31,7 @@ from sightline.data.spine.vertebrae import FINDINGS, LEVELS, RANKS
 from sightline.errors import CohortError
 from sightline.io.files import mark_whole, require_empty
 from sightline.io.nifti import write_volume
+from sightline.io.progress import open_process_pool
 from sightline.structures.frame import FloatArray
 
 # of every twenty subjects; three in a row hold each split
@@ -222,8 +221,7 @@ def _run_each(write: Callable[[int], WrittenSubject], subjects: int, workers: in
         yield from map(write, range(subjects))
         return
     # a fresh interpreter each: forking a process that runs torch's threads can hang
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with open_process_pool(workers) as pool:
         yield from pool.map(write, range(subjects))
 
 

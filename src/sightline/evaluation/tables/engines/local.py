@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from typing import Protocol
 
 import torch
 
 from sightline.errors import SightlineError
 from sightline.evaluation.tables.engines.row_training import RowTraining
-from sightline.io.progress import show_progress
+from sightline.io.progress import open_process_pool, show_progress
 
 
 class TableEngine(Protocol):
@@ -47,16 +46,12 @@ def _run_in_processes(trainings: Sequence[RowTraining], parallel: int) -> None:
     if not trainings:
         return
     threads = max(1, (os.cpu_count() or 1) // parallel)
-    with ProcessPoolExecutor(parallel, get_context("spawn"), _start_worker, (threads,)) as pool:
+    with open_process_pool(parallel, "spawn", torch.set_num_threads, (threads,)) as pool:
         waiting = {pool.submit(_run_quietly, training): training for training in trainings}
         with show_progress("trainings", len(trainings), quiet=trainings[0].engine.quiet) as advance:
             for future in as_completed(waiting):
                 future.result()
                 advance(1, waiting[future].title)
-
-
-def _start_worker(threads: int) -> None:
-    torch.set_num_threads(threads)
 
 
 def _run_quietly(training: RowTraining) -> None:

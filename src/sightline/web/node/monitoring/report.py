@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,8 @@ def write_period_report(
     path: Path,
     days: float,
     answers: Path | None = None,
-) -> None:
-    """Write the page.
+) -> tuple[str, ...]:
+    """Write the page; returns what a person should know of the answers, with the studies that it is about.
 
     Args:
         configuration: NODE.yaml.
@@ -71,13 +72,13 @@ def write_period_report(
         Section("What was sent", tables=(_tabulate_sent(store, since),)),
         *(_build_drift_section(store, name, gates[name]) for name in names),
     ]
+    notes: tuple[str, ...] = ()
     if answers is not None:
-        sections.append(
-            Section(
-                "What was right",
-                tables=tuple(_tabulate_right_calls(store, name, since, answers_read) for name in names),
-            )
-        )
+        said = {name: _collect_calls(store, name, since) for name in names}
+        omissions = _find_omissions(store, said.values(), answers_read)
+        notes = tuple(one.describe(examples=True) for one in omissions)
+        right = tuple(_tabulate_right_calls(name, calls, answers_read) for name, calls in said.items())
+        sections.append(Section("What was right", tuple(one.describe() for one in omissions), right))
     count, dead, waiting = _count(store, since)
     silent = " The node is silent: it sends nothing." if configuration.silent else ""
     write_report(
@@ -93,6 +94,7 @@ def write_period_report(
         },
         how_to_read=READ,
     )
+    return notes
 
 
 def read_answers(path: Path) -> dict[str, str]:
@@ -194,8 +196,29 @@ def _build_drift_section(store: Store, rule: str, gate: Gate) -> Section:
     return Section(f"What has moved: {rule}", why, tuple(tables))
 
 
-def _tabulate_right_calls(store: Store, rule: str, since: float, answers: Mapping[str, str]) -> ReportTable:
-    """What the run said of each study (its surest image of a class) against the reports."""
+@dataclass(frozen=True)
+class _Calls:
+    """What a rule's run said of each study: the largest share of each class, and the classes called of its images."""
+
+    shares: Mapping[str, Mapping[str, float]]
+    called: Mapping[str, set[str]]
+
+
+@dataclass(frozen=True)
+class _Omission:
+    """What the tables of right calls leave out, or count in a way that has to be known."""
+
+    count: int
+    what: str
+    examples: Sequence[str]
+
+    def describe(self, examples: bool = False) -> str:
+        """A sentence; with examples for the person at the machine, without them for a page that is passed on."""
+        named = f", e.g. {', '.join(map(repr, self.examples[:3]))}" if examples and self.examples else ""
+        return f"{self.what.format(self.count)}{named}."
+
+
+def _collect_calls(store: Store, rule: str, since: float) -> _Calls:
     shares: dict[str, dict[str, float]] = defaultdict(dict)
     called: dict[str, set[str]] = defaultdict(set)
     with store.look() as db:
@@ -206,6 +229,44 @@ def _tabulate_right_calls(store: Store, rule: str, since: float, answers: Mappin
             for name, value in measures.items():
                 if name.startswith("p("):
                     shares[study][name[2:-1]] = max(value, shares[study].get(name[2:-1], 0.0))
+    return _Calls(shares, called)
+
+
+def _find_omissions(store: Store, calls: Iterable[_Calls], answers: Mapping[str, str]) -> list[_Omission]:
+    """Answers that meet no judged study, judged studies that meet no answer, and labels that are no class."""
+    judged, classes = set[str](), set[str]()
+    for one in calls:
+        judged |= set(one.shares)
+        classes |= {name for share in one.shares.values() for name in share}
+    with store.look() as db:
+        known = {row[0] for row in db.execute(select(objects.c.study_uid).distinct())}
+    strange = [study for study in answers if study not in judged and study not in known]
+    unjudged = [study for study in answers if study not in judged and study in known]
+    unanswered = sorted(judged - set(answers))
+    foreign = [label for study, label in answers.items() if study in judged and label not in classes]
+    found = (
+        _Omission(
+            len(strange), f"{{}} of {len(answers)} answers are about studies that this node does not know", strange
+        ),
+        _Omission(
+            len(unjudged),
+            f"{{}} of {len(answers)} answers are about studies without a prediction in this period (refused, waiting, "
+            "or judged before it)",
+            unjudged,
+        ),
+        _Omission(len(unanswered), f"{{}} of {len(judged)} judged studies have no answer", unanswered),
+        _Omission(
+            len(foreign),
+            "{} answers of judged studies are no class of any run and count as without each finding",
+            list(dict.fromkeys(foreign)),
+        ),
+    )
+    return [one for one in found if one.count]
+
+
+def _tabulate_right_calls(rule: str, calls: _Calls, answers: Mapping[str, str]) -> ReportTable:
+    """What the run said of each study (its surest image of a class) against the reports."""
+    shares, called = calls.shares, calls.called
     cells = []
     for name in sorted({name for one in shares.values() for name in one if not is_normal(name)}):
         judged = [study for study in shares if study in answers]
@@ -221,7 +282,7 @@ def _tabulate_right_calls(store: Store, rule: str, since: float, answers: Mappin
             )
         )
     heads = ("finding", "sensitivity (95 %)", "specificity (95 %)", "mean probability", "share in the reports (95 %)")
-    return ReportTable(f"{rule} against the reports", heads, tuple(cells))
+    return ReportTable(f"{rule} against the reports", heads, tuple(cells), notes=_note_if_empty(cells))
 
 
 def _compare_calibration(
