@@ -203,13 +203,13 @@ class Evaluate:
         from sightline.evaluation.gallery import write_panels
         from sightline.evaluation.overlap import describe_known_cases
         from sightline.evaluation.report import compute_report, describe_omissions, write_report_of
-        from sightline.inference.gate.features import read_scope
+        from sightline.inference.gate.scope import read_scope
         from sightline.training.model_card import write_model_card
 
         evaluation = evaluate(run, cohort, self.split, out=out, engine=make_engine(self.on))
         estimates = compute_report(evaluation, replicates=self.replicates, classifies=run.recipe.classifies)
         known = describe_known_cases(run, cohort)
-        scope = write_report_scope(evaluation, read_scope(run.folder), f"{name}, {self.split}", out)
+        scope = write_report_scope(evaluation, read_scope(run.folder), cohort, f"{name}, {self.split}", out)
         notes: tuple[str, ...] = (*known, *describe_omissions(run.recipe.view, evaluation), scope)
         evidence = None
         if run.recipe.classifies:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from sightline.errors import RunError, SightlineError, UnreadableFile
 from sightline.inference.boxes import choose_top_finding, list_finding_classes, read_boxes_on_pictures
 from sightline.inference.file_result import DicomWish, FileResult
-from sightline.inference.gate.features import FeatureLimits, name_scope, read_scope, score_features
+from sightline.inference.gate.features import name_scope
+from sightline.inference.gate.scope import ScopeChecks, read_scope
 from sightline.inference.network_output import Answers, Ask, Maps, NetworkOutput, RunFacts, collect_facts
 from sightline.inference.results.csv_table import open_csv_table
 from sightline.inference.results.found_files import FoundFiles
@@ -172,7 +173,7 @@ class _FileReader:
     out: Path
     writer: StudyWriter | None
     journal: Journal[PredictedFile] | None
-    limits: FeatureLimits | None
+    checks: ScopeChecks
 
     def __post_init__(self) -> None:
         """Names of overlays that an interrupted command drew are taken."""
@@ -216,7 +217,7 @@ class _FileReader:
             (self.out / overlay).write_bytes(drawn)
         if self.writer is not None and source is not None:
             self.writer.add(path, source, picture, reading)
-        score = score_features(self.limits, reading.features, reading.energy)
+        score = self.checks.score(picture, reading.features, reading.energy)
         scope = [name_scope(score), "" if score is None else f"{score:.4f}"]
         return PredictedFile(
             row=(*_format_row(self.facts, path, reading, overlay), *scope),

@@ -17,11 +17,12 @@ from sightline.inference.gate.features import (
     FeatureLimits,
     fit_features,
     read_feature_limits,
-    read_scope,
     score_features,
 )
 from sightline.inference.gate.fit import fit_gate
 from sightline.inference.gate.gate_file import GATE, write_gate
+from sightline.inference.gate.layout import LENGTH, LayoutLimits
+from sightline.inference.gate.scope import ScopeChecks, read_scope
 from sightline.inference.predict import TorchNetwork
 from sightline.inference.radiographs import predict_files, read_radiograph
 from sightline.papers.catalogue import CATALOGUE
@@ -125,13 +126,27 @@ def test_predict_and_evaluate_say_the_scope(tiny_cohort, tmp_path):
     assert rows[-1][-2] == "outside" and sum(row[-2] == "inside" for row in rows) >= 9
     test = tiny_cohort.split("test")
     found = evaluate(run, test, "test", engine=QUIET)
-    said = write_report_scope(found, read_scope(run.folder), "tiny, test", tmp_path)
+    said = write_report_scope(found, read_scope(run.folder), test, "tiny, test", tmp_path)
     scores = [line.split(",")[-1] for line in (tmp_path / "scope.csv").read_text().splitlines()[1:]]
     # batches and channels-last memory round otherwise
     np.testing.assert_allclose([float(x) for x in scores], [float(row[-1]) for row in rows[:-1]], atol=2e-3)
     assert f"Scope: {sum(float(x) > 1 for x in scores)} of {len(scores)} cases" in said
-    assert "not asked" in write_report_scope(found, None, "tiny, test", tmp_path)
+    assert "not asked" in write_report_scope(found, ScopeChecks(), test, "tiny, test", tmp_path)
     # kept, and read instead of asked again
     again = evaluate(run, test, "test", engine=QUIET)
     np.testing.assert_array_equal(again.features, found.features)
+    # the layout check counts too: here one that refuses what is bright in the upper left corner alone
+    weights = np.zeros((3, LENGTH))
+    weights[:, 0] = -2.0
+    layout = LayoutLimits(weights, np.zeros(3), 0.0, -1.0, {"90": 1.0, "180": 1.0, "270": 1.0}, 12)
+    write_gate(run.folder, replace(gate, features=check.to_plain(), layout=layout.to_plain()))
+    corner = np.full((64, 64), 60, dtype=np.uint8)
+    corner[:4, :4] = 250
+    Image.fromarray(corner).save(tmp_path / "corner.png")
+    predict_files(run, [*files, tmp_path / "corner.png"], tmp_path / "layout", QUIET)
+    both = [line.split(",") for line in (tmp_path / "layout" / "predictions.csv").read_text().splitlines()[1:]]
+    assert both[-1][-2] == "outside" and float(both[-1][-1]) >= 15.9 / 8 > 1
+    assert [row[-2] for row in both[:-1]] == [row[-2] for row in rows[:-1]]
+    said = write_report_scope(found, read_scope(run.folder), test, "tiny, test", tmp_path)
+    assert "features and layout checks" in said and "0 by layout" in said
     assert (run.folder / GATE).is_file()

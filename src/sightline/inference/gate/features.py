@@ -12,14 +12,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sightline.errors import RunError
-from sightline.inference.gate.gate_file import GATE, pack_array, read_gate, unpack_array
+from sightline.inference.gate.gate_file import pack_array, unpack_array
 
 ACCEPTED = 0.995
 MOST_DIRECTIONS, NEIGHBOUR = 48, 10
@@ -169,15 +168,6 @@ def read_feature_limits(plain: Mapping[str, Any]) -> FeatureLimits | None:
     except (KeyError, TypeError, ValueError, IndexError) as error:
         remedy = "Make it again: sightline gate RUN --cohort DIR"
         raise RunError(f"gate.json: its features are damaged ({error!r:.160}).", remedy) from None
-
-
-def read_scope(folder: Path) -> FeatureLimits | None:
-    """The features check of a run or of what was exported, or None where nobody made one.
-
-    Raises:
-        RunError: its gate is damaged, or of other weights.
-    """
-    return read_feature_limits(read_gate(folder).features) if (folder / GATE).is_file() else None
 
 
 def score_features(limits: FeatureLimits | None, features: NDArray[Any] | None, energy: float) -> float | None:

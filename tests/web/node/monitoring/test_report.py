@@ -77,9 +77,7 @@ def test_the_report_of_a_period(tmp_path):
     )
     fill(store, measures, left_out=refusal)
     answers = tmp_path / "answers.csv"
-    answers.write_text(
-        "study,label\n1.2.0,fracture\n1.2.1,no fracture\n1.2.2,fracture\n1.2.3,Normal\n9.9,fracture\n"
-    )
+    answers.write_text("study,label\n1.2.0,fracture\n1.2.1,no fracture\n1.2.2,fracture\n1.2.3,Normal\n9.9,fracture\n")
     out = tmp_path / "report.html"
     notes = write_period_report(configuration, store, {"wrist": Gate(HeaderLimits(), {})}, out, 1.0, answers)
     # a study that never came, and a word that no run has; the person at the machine reads which, the page does not

@@ -28,7 +28,7 @@ from sightline.data.datasets.folder.format import (
     save_gaze,
 )
 from sightline.errors import LayoutError
-from sightline.io.files import BEGUN, LOCK_NAME, LONGEST, make_file_name
+from sightline.io.files import BEGUN, LOCK_NAME, LONGEST, make_file_name, mark_whole
 from sightline.io.tables import find_path_inside, read_table
 from sightline.structures.case import Case, Cohort
 from sightline.structures.gaze import Gaze
@@ -63,19 +63,22 @@ def write_cohort(cohort: Cohort, destination: Path, copy_images: bool = True) ->
     masks = [(case, region) for case in cohort for region in case.regions if isinstance(region, Mask)]
     _refuse_foreign(cohort, destination, kept, masks)
     studies, images, facts = _build_rows(cohort)
+    new = not (destination / "cohort.json").exists()
     for case in cohort:
         if not case.image.is_file():
             raise LayoutError(f"{case.image}, the picture of {case.case_id!r}, is missing.", "Restore the picture.")
         if not copy_images and case.image not in kept:
             raise LayoutError(f"{case.image} does not lie under {destination}.", "Let the writer copy the pictures.")
 
+    destination.mkdir(parents=True, exist_ok=True)
+    if new:
+        (destination / BEGUN).touch()  # what is left of a command that is stopped is ours: it may be written again
     paths = kept | _choose_new_image_paths(cohort, kept)
     for image, relative in paths.items():
         if image not in kept:
             _write_whole(destination / relative, partial(shutil.copyfile, image))
     records = _write_regions(cohort, destination)
 
-    destination.mkdir(parents=True, exist_ok=True)
     image_rows = [row | {"path": paths[case.image]} for case, row in zip(cohort, images, strict=True)]
     own = [c for c in ("grid", "grid_mm", "label", "split") if any(row.get(c) for row in image_rows)]
     _stage_table(destination / "studies.csv", STUDY_COLUMNS, studies)
@@ -87,6 +90,7 @@ def write_cohort(cohort: Cohort, destination: Path, copy_images: bool = True) ->
     (destination / "cohort.json").unlink(missing_ok=True)
     for name in TABLES:
         (destination / (name + STAGED)).replace(destination / name)
+    mark_whole(destination)
 
 
 def _require_read_back(
@@ -123,8 +127,8 @@ def _refuse_foreign(
         if name != cohort.name:
             raise LayoutError(f"{destination} already holds the cohort {name!r}.", "Choose another destination.")
         return
-    if (destination / ("cohort.json" + STAGED)).exists():
-        return  # an earlier write of ours died while renaming
+    if (destination / BEGUN).exists() or (destination / ("cohort.json" + STAGED)).exists():
+        return  # an earlier write of ours was stopped
     ours = {RECORDS} | {path.split("/")[0] for path in kept.values()} | {name + STAGED for name in TABLES}
     for _, mask in masks:
         if isinstance(mask.source, Path) and (relative := _make_relative(destination, mask.source)):
