@@ -74,10 +74,10 @@ def write_period_report(
     ]
     notes: tuple[str, ...] = ()
     if answers is not None:
-        said = {name: _collect_calls(store, name, since) for name in names}
-        omissions = _find_omissions(store, said.values(), answers_read)
+        calls_of = {name: _collect_calls(store, name, since) for name in names}
+        omissions = _find_omissions(store, calls_of.values(), answers_read)
         notes = tuple(one.describe(examples=True) for one in omissions)
-        right = tuple(_tabulate_right_calls(name, calls, answers_read) for name, calls in said.items())
+        right = tuple(_tabulate_right_calls(name, calls, answers_read) for name, calls in calls_of.items())
         sections.append(Section("What was right", tuple(one.describe() for one in omissions), right))
     count, dead, waiting = _count(store, since)
     silent = " The node is silent: it sends nothing." if configuration.silent else ""
