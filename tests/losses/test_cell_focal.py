@@ -30,13 +30,15 @@ def slow(maps, targets, guided, loss):
                 if cover[r][c] > 0 and cover[r][c] >= least:
                     hits.append(-((1 - p) ** loss.gamma) * math.log(p))
                 elif cover[r][c] == 0:
-                    weight = loss.elsewhere if marked else 1.0
+                    weight = loss.elsewhere if marked else loss.nowhere
                     total += -weight * p**loss.gamma * math.log(1 - p)
         total += sum(hits) / len(hits) if hits else 0.0
     return total / max(1, images)
 
 
-@pytest.mark.parametrize("loss", [CellFocal(), CellFocal(elsewhere=0.1, covered=0.9), CellFocal(0.0, 0.3, 0.0)])
+@pytest.mark.parametrize(
+    "loss", [CellFocal(nowhere=0.4), CellFocal(elsewhere=0.1, covered=0.9), CellFocal(0.0, 0.3, 0.0)]
+)
 @pytest.mark.parametrize("channels", [1, 2])
 def test_equals_its_formula(loss, channels):
     torch.manual_seed(0)

@@ -11,18 +11,22 @@ from safetensors.torch import load_file
 from support.cohorts import tiny_recipe
 from support.objectives import Explained, Learned, LearnedWeight
 
-from sightline.errors import RunError
+from sightline.data.targets.region_choice import RegionChoice
+from sightline.errors import RecipeError, RunError
 from sightline.evaluation.evaluate import evaluate
 from sightline.explainers.cam import GradCAM
 from sightline.explainers.gradients import InputGradient
+from sightline.losses.cell_focal import CellFocal
 from sightline.losses.spatial_nll import SpatialNLL
 from sightline.models.backbones import Backbone
 from sightline.models.cam_classifiers import ClassMapModel
+from sightline.models.necks import Fusion
 from sightline.papers.catalogue import CATALOGUE
+from sightline.structures.evidence import Batch
 from sightline.training.engine import Engine
 from sightline.training.optimization import Adam, ReduceOnPlateau
 from sightline.training.run import open_run
-from sightline.training.step import TrainingObjective
+from sightline.training.step import TrainingObjective, _guide_maps, convert_evidence
 from sightline.training.train import train
 
 QUIET = Engine(device="cpu", quiet=True)
@@ -38,6 +42,34 @@ def rows_of(folder):
 
 def bare(**changes):
     return tiny_recipe(guidance=None, weight=0.0, **changes)
+
+
+def test_marks_reach_two_depths_and_the_second_answers_nothing(tiny_cohort, tmp_path):
+    """Both depths' maps are guided alike; what is kept and answered has the first alone."""
+    model = ClassMapModel(Backbone(name="test_resnet"), fusion=Fusion(stride=8, channels=16), deep_maps=True)
+    recipe = tiny_recipe(model=model, guidance=CellFocal(), weight=1.0, steps=2, regions=RegionChoice("box", "finding"))
+    torch.manual_seed(0)
+    network = model.build(2)
+    images, targets = torch.rand(2, 3, 64, 64), torch.zeros(2, 1, 64, 64, dtype=torch.uint8)
+    targets[0, 0, 8:24, 8:24] = 1
+    batch = Batch(images, torch.tensor([1, 0]), targets, torch.tensor([[True, True], [False, False]]), (), ("a", "b"))
+    with torch.no_grad():
+        out = convert_evidence(network.train()(images))
+        # a 1x1 convolution of the trunk's last features, whose batch norms see the same batch
+        head, last = network.companion.linear, network.trunk(images)
+    assert out["deep_maps"].shape[2] < out["maps"].shape[2]
+    cells = torch.einsum("bchw,kc->bkhw", last, head.weight) + head.bias[:, None, None]
+    torch.testing.assert_close(cells, out["deep_maps"], rtol=1e-4, atol=1e-4)
+    assert "deep_maps" not in network.eval()(images).extras
+    both = _guide_maps(recipe.guidance, out, targets, batch)
+    single = [recipe.guidance(out[name], targets, batch.guided, batch.labels).value for name in ("maps", "deep_maps")]
+    assert float(both.value) == pytest.approx(float(sum(single)))
+    run = train(recipe, tiny_cohort, tmp_path / "run", CATALOGUE, QUIET)
+    torch.manual_seed(recipe.seed)
+    assert not torch.equal(run.network().companion.linear.weight, model.build(2).companion.linear.weight)
+    for wrong in ({"weight": 0.0, "guidance": None}, {"weight": 0.0}):
+        with pytest.raises(RecipeError, match="nothing guides"):
+            replace(recipe, **wrong)
 
 
 def test_an_objectives_own_weights_are_trained_saved_and_kept_apart(tiny_cohort, tmp_path):

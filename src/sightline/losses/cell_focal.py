@@ -34,6 +34,8 @@ class CellFocal:
         trimmed: share of the marked images of a batch, those whose marks fit the map least, that are taken for wrongly
             marked: their marks do not count (least trimmed squares, Rousseeuw 1984, for marks), nor do their other
             cells. 0 believes all marks.
+        nowhere: weight of the cells of images without a mark of the class, which say that it is nowhere; 0 where only
+            marked images guide.
         column: the class whose map is guided. In images whose map of this class is not guided, every cell is unmarked:
             for patches, or cohorts in which all findings are marked.
 
@@ -55,11 +57,14 @@ class CellFocal:
     covered: float = 0.5
     column: int = 1
     trimmed: float = field(default=0.0, metadata={"since": "0.2"})
+    nowhere: float = field(default=1.0, metadata={"since": "0.2"})
 
     def __post_init__(self) -> None:
         """Refuse values that mean nothing."""
         if not 0.0 <= self.trimmed < 1.0:
             raise RecipeError(f"CellFocal.trimmed lies in [0, 1); got {self.trimmed}.", "Try 0.3.")
+        if not self.nowhere >= 0.0:
+            raise RecipeError(f"CellFocal.nowhere is a weight of 0 or more; got {self.nowhere}.", "Try 0 or 1.")
         if not (self.gamma >= 0.0 and 0.0 < self.prior < 1.0 and self.elsewhere >= 0.0 and 0.0 < self.covered <= 1.0):
             raise RecipeError(
                 f"CellFocal needs gamma >= 0, prior in (0, 1), elsewhere >= 0 and covered in (0, 1]; got {self.gamma}, "
@@ -100,7 +105,7 @@ class CellFocal:
             cover = touched * marked[:, None, None]
             best = cover.amax(dim=(1, 2), keepdim=True)
             inside = (cover >= torch.minimum(best, torch.full_like(best, self.covered))) & (cover > 0)
-            outside = (touched == 0).to(cells.dtype) * torch.where(marked, self.elsewhere, 1.0)[:, None, None]
+            outside = (touched == 0).to(cells.dtype) * torch.where(marked, self.elsewhere, self.nowhere)[:, None, None]
         logit = cells + math.log(self.prior / (1.0 - self.prior))
         p = logit.sigmoid()
         hit = -((1.0 - p) ** self.gamma) * logsigmoid(logit)

@@ -40,6 +40,9 @@ class ClassMapModel:
         joined: the logit is that of the map plus a linear layer on the mean of the backbone's last features, which
             begins at zero: the head that sees the place and the whole picture (one layer on both put side by side, as
             in Shen 2021, GMIC). `attention` is then of the map's part of the logit.
+        deep_maps: in training the backbone's last features have class maps of their own, which are guided like the
+            fused ones (deep supervision, Lee 2015): the marks reach the encoder at its own stride too. What the
+            network answers comes from the fused maps alone.
     """
 
     backbone: Backbone = field(default_factory=Backbone)
@@ -48,6 +51,7 @@ class ClassMapModel:
     fusion: Fusion | Pylon | None = None
     one_map: bool = False
     joined: bool = field(default=False, metadata={"since": "0.2"})
+    deep_maps: bool = field(default=False, metadata={"since": "0.2"})
 
     def without_weights(self) -> ClassMapModel:
         """The same architecture with no pretrained weights to load, for reopening a trained run."""
@@ -59,16 +63,23 @@ class ClassMapModel:
             raise RecipeError(f"A classifier needs at least one class; got {n_classes}.")
         if self.one_map and n_classes != 2:
             raise RecipeError(f"one_map tells two classes apart; got {n_classes}.", "Set one_map to false.")
+        if self.deep_maps and self.fusion is None:
+            raise RecipeError(
+                "deep_maps guides a second depth; without fusion there is one.", "Add a fusion, or set deep_maps false."
+            )
         trunk = self.backbone.build()
         fusion = self.fusion.build(trunk) if self.fusion is not None else None
         if trunk.frozen_stages is not None:
             trunk.frozen_stages.from_stride(trunk.stride if self.fusion is None else self.fusion.stride)
         channels = trunk.channels_out if fusion is None else fusion.channels_out
         attention = nn.Identity() if self.attention is None else self.attention.build(channels)
-        head = SecondClassMap(channels) if self.one_map else ClassMaps(channels, n_classes)
+        make_head = SecondClassMap if self.one_map else lambda inputs: ClassMaps(inputs, n_classes)
+        head = make_head(channels)
         network = ClassMapNetwork(trunk, fusion, attention, head, self.pool)
         if self.joined:
             network.picture = PictureLogits(trunk.channels_out, n_classes, one=self.one_map)
+        if self.deep_maps:
+            network.companion = make_head(trunk.channels_out)
         return network
 
 
@@ -129,7 +140,8 @@ class ClassMapNetwork(nn.Module):
     """`forward(images [b, c, h, w] in [0, 1])` gives Evidence with `attention` among its extras.
 
     Submodules `trunk`, `fusion` (may be None), `attention` (identity when absent) and `head` are named for Grad-CAM;
-    `picture` is there in the head that joins map and picture alone.
+    `picture` is there in the head that joins map and picture alone, `companion` where maps of the last features are
+    guided too: in training these are the extra `deep_maps`.
     """
 
     def __init__(
@@ -148,6 +160,7 @@ class ClassMapNetwork(nn.Module):
         self.head = head
         self.pool = pool
         self.picture: PictureLogits | None = None
+        self.companion: ClassMaps | None = None
         # keeps what frozen stages say of images, where somebody asks for it (`training/feature_cache.py`)
         self.encoder: Any = None
 
@@ -176,7 +189,10 @@ class ClassMapNetwork(nn.Module):
             logits = self.pool(maps)
             if self.picture is not None:
                 logits = logits + self.picture(last)
-            return Evidence(logits=logits, maps=maps, extras={"attention": self.pool.share(maps)})
+            extras = {"attention": self.pool.share(maps)}
+            if self.companion is not None and self.training:
+                extras["deep_maps"] = self.companion(last)
+            return Evidence(logits=logits, maps=maps, extras=extras)
 
 
 @dataclass(frozen=True)

@@ -269,6 +269,8 @@ class SecondLook:
 
     def __post_init__(self) -> None:
         """Refuse crops and classes that are none."""
+        if self.whole.deep_maps or (self.crop is not None and self.crop.deep_maps):
+            raise RecipeError("A second look guides one depth of the whole picture's maps.", "Set deep_maps to false.")
         if self.roi_px < 32 or self.column < 0:
             raise RecipeError(
                 f"A second look needs roi_px of 32 or more and a column of 0 or more; got {self.roi_px}, {self.column}."

@@ -17,6 +17,7 @@ from sightline.losses.spatial_nll import SpatialNLL
 from sightline.models.backbones import Backbone
 from sightline.models.box_regression import BoxRegression
 from sightline.models.cam_classifiers import ClassMapModel, GlobalPooling, Transition
+from sightline.models.ensembles import MultiScale
 from sightline.models.necks import Fusion
 from sightline.models.pooling import LogSumExpPool, MaxPool, MeanPool, SoftmaxPool, TopPool
 from sightline.models.self_transfer import SelfTransfer
@@ -292,6 +293,29 @@ def build_localiser_table(profile: Profile = "recommended") -> Table:
             group="image labels",
         ),
     ]
+    # each round marks the pictures anew, by the averaged weights of the round before
+    for taught, teacher in ((2, "top 2%, self-trained"), (3, "top 2%, self-trained, round 2")):
+        rows.append(
+            Row(
+                f"top 2%, self-trained, round {taught}",
+                build_student_recipe(),
+                base,
+                teacher=teacher,
+                teaching=Teaching(0.5),
+                group="image labels",
+            )
+        )
+    weak = build_weak_recipe()
+    assert isinstance(weak.model, ClassMapModel)
+    rows.append(
+        Row(
+            "top 2%, three scales",
+            replace(weak, model=MultiScale(weak.model)),
+            base,
+            parts={"network": "top 2%"},
+            group="image labels",
+        )
+    )
     for share, words in ((0.05, "5%"), (0.2, "20%"), (1.0, "all")):
         rows.append(Row(f"guided, {words} boxes", _build_first_wing(share), base, group="guided", weight_label=words))
         rows.append(

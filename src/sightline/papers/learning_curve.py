@@ -15,6 +15,7 @@ from typing import Any
 from sightline.data.hard_negatives import HardNegatives
 from sightline.data.targets.region_choice import RegionChoice
 from sightline.data.views.image_view import View
+from sightline.evaluation.tables.engines.self_training import Teaching
 from sightline.evaluation.tables.table import Row, Table
 from sightline.explainers.cam import GradCAM
 from sightline.explainers.gradients import InputGradient
@@ -23,6 +24,7 @@ from sightline.losses.cell_focal import CellFocal
 from sightline.losses.spatial_nll import SpatialNLL
 from sightline.models.backbones import Backbone
 from sightline.models.cam_classifiers import ClassMapModel
+from sightline.models.ensembles import MultiScale
 from sightline.models.necks import Fusion, Pylon
 from sightline.models.pooling import LogSumExpPool, MaxPool, MeanPool, SoftmaxPool, TopPool
 from sightline.models.spatial_transformer import SecondLook
@@ -142,9 +144,13 @@ def build_table(profile: Profile = "recommended") -> Table:
     )
 
 
-def _change_model(recipe: Recipe, **changes: Any) -> Recipe:
+def _get_model(recipe: Recipe) -> ClassMapModel:
     assert isinstance(recipe.model, ClassMapModel)
-    return replace(recipe, model=replace(recipe.model, **changes))
+    return recipe.model
+
+
+def _change_model(recipe: Recipe, **changes: Any) -> Recipe:
+    return replace(recipe, model=replace(_get_model(recipe), **changes))
 
 
 def _choose_regions(**changes: Any) -> Recipe:
@@ -213,12 +219,26 @@ def list_ways_to_answer() -> dict[str, tuple[str, Recipe]]:
         # half of the normal pictures' draws go to the quarter that the network takes for fractured
         "hard negatives": ("pictures", replace(build_guided_recipe(), mining=HardNegatives())),
         "hard negatives, by peak": ("pictures", replace(build_guided_recipe(), mining=HardNegatives(by="peak"))),
+        # Lee 2015: the marks reach the encoder at stride 32 too
+        "guided at two depths": ("depth", _change_model(build_guided_recipe(), deep_maps=True)),
+        # which classes: normal pictures say nothing; both maps held to the mark (Liao 2022, section IV-C)
+        "classes: marked pictures alone": (
+            "classes",
+            replace(build_guided_recipe(), guidance=CellFocal(nowhere=0.0)),
+        ),
+        "classes: both maps, spatial likelihood": ("classes", _guide_both_maps()),
         "stride 16": ("network", _change_model(build_guided_recipe(), fusion=Fusion(stride=16, channels=64))),
         "EfficientNet-Lite0": ("network", _change_model(build_guided_recipe(), backbone=_build_lite_backbone())),
         # Preechakul 2022, at the stride of the other rows
         "PYLON": ("network", _change_model(build_guided_recipe(), fusion=Pylon(stride=8), pool=MaxPool())),
     }
     return ways
+
+
+def _guide_both_maps() -> Recipe:
+    recipe = replace(_change_model(build_guided_recipe(), one_map=False), guidance=SpatialNLL(resolution="map"))
+    assert isinstance(recipe.regions, RegionChoice)
+    return replace(recipe, regions=replace(recipe.regions, classes="all"))
 
 
 def _add_second_look(recipe: Recipe, *, own: bool) -> Recipe:
@@ -243,6 +263,29 @@ def build_map_to_answer_table(profile: Profile = "recommended") -> Table:
     rows += [
         Row(name, recipe, base, train_images=FEW, group=group)
         for name, (group, recipe) in list_ways_to_answer().items()
+    ]
+    # Lee 2013, Bency 2016: peaks of a network that was shown a fifth of the marks, believed where it is surest
+    few, mixed = "guided, 20% of marks", "self-trained marks mixed in"
+    rows += [
+        Row(few, build_guided_recipe(0.2), base, train_images=FEW, group="marks"),
+        Row(
+            mixed,
+            build_guided_recipe(loss=CellFocal(elsewhere=0.1)),
+            base,
+            teacher=few,
+            teaching=Teaching(0.5),
+            train_images=FEW,
+            group="marks",
+        ),
+        # not trained: the guided network at three sizes of the picture
+        Row(
+            "test-time scales",
+            replace(build_guided_recipe(), model=MultiScale(_get_model(build_guided_recipe()))),
+            base,
+            parts={"network": base},
+            train_images=FEW,
+            group="pictures",
+        ),
     ]
     twins = {
         "unguided, EfficientNet-Lite0": _change_model(build_unguided_recipe(), backbone=_build_lite_backbone()),

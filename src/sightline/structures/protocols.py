@@ -139,6 +139,11 @@ def predicts_classes(model: ModelConfig) -> bool:
     return bool(getattr(model, "classifies", True))
 
 
+def has_deep_maps(model: ModelConfig) -> bool:
+    """Whether networks of a config have maps of a second depth to be guided in training (`deep_maps`)."""
+    return bool(getattr(model, "deep_maps", False))
+
+
 def accepts_soft_targets(loss: GuidanceConfig | ObjectiveConfig | None) -> bool:
     """Whether a loss takes targets between 0 and 1 as such (`takes_shares`), or looks at none."""
     return loss is None or not loss.needs_regions or bool(getattr(loss, "takes_shares", False))

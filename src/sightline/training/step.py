@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from sightline.errors import RecipeError, RunError
 from sightline.structures.evidence import Batch, Evidence, compute_probabilities, join_logits, to_channels_last
-from sightline.structures.protocols import find_learned_part
+from sightline.structures.protocols import GuidanceConfig, Term, TermLike, find_learned_part
 from sightline.training.engine import gather_batch
 from sightline.training.recipe import Recipe
 
@@ -104,7 +104,7 @@ def run_training_step(
         targets = (
             batch.images.new_zeros(len(batch), 1, *batch.images.shape[2:]) if batch.targets is None else batch.targets
         )
-        term = recipe.guidance(out["maps"], targets, batch.guided, batch.labels)
+        term = _guide_maps(recipe.guidance, out, targets, batch)
         released = 1.0 if recipe.release is None else recipe.release.factor(at.step, aim.steps)
         loss = main + recipe.weight * released * term.value
         # images without a region count for nothing, also in the log
@@ -124,6 +124,15 @@ def run_training_step(
     for name, part in parts.items():
         sums.parts[name] = sums.parts.get(name, 0.0) + part * len(batch)
     return value
+
+
+def _guide_maps(guidance: GuidanceConfig, out: Mapping[str, Tensor], targets: Tensor, batch: Batch) -> TermLike:
+    """The guidance of the maps, and as much of those of a second depth (Lee 2015), where there are some."""
+    term = guidance(out["maps"], targets, batch.guided, batch.labels)
+    if "deep_maps" not in out:
+        return term
+    deep = guidance(out["deep_maps"], targets, batch.guided, batch.labels)
+    return Term(term.value + deep.value, term.images, term.floor + deep.floor)
 
 
 def build_epoch_row(epoch: int, at: Progress, recipe: Recipe, steps: int, steps_per_epoch: int) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from sightline.data.split import limit_per_class
 from sightline.data.targets.region_choice import RegionChoice
 from sightline.errors import CohortError, RecipeError
 from sightline.evaluation.tables.engines import row_training as module
-from sightline.evaluation.tables.engines.self_training import Teaching
+from sightline.evaluation.tables.engines.row_training import RowTraining
+from sightline.evaluation.tables.engines.self_training import READER, Teaching, label_by_run
 from sightline.evaluation.tables.report import write_table
 from sightline.evaluation.tables.run_table import run_table
 from sightline.evaluation.tables.table import Row, Table
@@ -218,6 +219,7 @@ def taught_table():
             Row("pupil", pupil, "labels", teacher="labels", teaching=Teaching(keep=0.5)),
             Row("few", replace(pupil, regions=choice), "labels"),
             Row("pupil of few", pupil, "labels", teacher="few"),
+            Row("pupil of its pupil", pupil, "labels", teacher="pupil of few"),
         ),
     )
 
@@ -230,7 +232,15 @@ def test_rows_are_taught_by_other_rows_and_reused(tiny_cohort, tmp_path, monkeyp
     training = {row.row.name: open_run(row.folders[0], CATALOGUE) for row in result.rows}
     assert training["pupil"].cohort["fingerprint"] != training["few"].cohort["fingerprint"]
     assert training["few"].cohort["fingerprint"] == tiny_cohort.fingerprint()
-    assert len({row.folders[0] for row in result.rows}) == 4
+    assert len({row.folders[0] for row in result.rows}) == 5
+    # a second round marks anew: what experts marked for the first teacher stays, what its pupil learnt from does not
+    rows = {row.name: row for row in table.rows}
+    rounds = RowTraining(rows["pupil of its pupil"], 0, tiny_cohort, {}, tmp_path, CATALOGUE, QUIET, rows)
+    shown = rows["few"].recipe.regions.patients(tiny_cohort.split("train"))
+    taught = label_by_run(rounds.teacher.train_run(), tiny_cohort, first=rows["few"].recipe).split("train")
+    findings = [(c.patient_id, r.tag.reader) for c in taught for r in c.regions if r.tag.role == "finding"]
+    assert {patient in shown for patient, reader in findings if reader == READER} == {False}
+    assert {patient in shown for patient, reader in findings if reader != READER} == {True}
 
     def never(*args):
         raise AssertionError("a finished row asks its teacher again")

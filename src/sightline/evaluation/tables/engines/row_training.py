@@ -104,7 +104,10 @@ class RowTraining:
             # named by its teacher's identity: it need not be asked again
             return open_run(self.folder, self.catalogue)
         if self.teacher is not None:
-            marked = label_by_run(self.teacher.train_run(), self.training, self.row.teaching, self.engine)
+            first = self.teacher
+            while first.teacher is not None:
+                first = first.teacher
+            marked = label_by_run(self.teacher.train_run(), self.training, self.row.teaching, self.engine, first.recipe)
             return train(self.recipe, marked, self.folder, self.catalogue, self.engine)
         if not self.row.parts:
             return train(self.recipe, self.training, self.folder, self.catalogue, self.engine)

@@ -2,7 +2,10 @@
 
 Image labels say that a picture holds a finding; a network trained on them (or on a few marked pictures) says where it
 thinks it is. Believed where it is surest, it marks pictures for a network that learns from marks (Lee 2013, pseudo-
-labels; Bency 2016 and Zhang 2018 for places). Marks of experts that the first network was not shown are not used.
+labels; Bency 2016 and Zhang 2018 for places). Marks of
+experts that the first network was not shown are not used. What was taught can teach in turn (Xie 2020, noisy student):
+each round marks the pictures anew, by the average of its weights over the training (Tarvainen 2017, mean teacher),
+which is what a recipe with `ema_decay` keeps.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from sightline.structures.notation import Notation, write_fields
 from sightline.structures.regions import Box, Region
 from sightline.structures.tag import Tag
 from sightline.training.engine import Engine
+from sightline.training.recipe import Recipe
 from sightline.training.run import Run
 
 READER = "network"
@@ -51,7 +55,13 @@ class Teaching:
         return write_fields("Teaching", keep=self.keep, side=self.side)
 
 
-def label_by_run(run: Run, cohort: Cohort, teaching: Teaching | None = None, engine: Engine | None = None) -> Cohort:
+def label_by_run(
+    run: Run,
+    cohort: Cohort,
+    teaching: Teaching | None = None,
+    engine: Engine | None = None,
+    first: Recipe | None = None,
+) -> Cohort:
     """The cohort with the training cases' findings marked by a run instead of by experts.
 
     Marks of cases the run was guided by stay; every other mark of a finding of the splits it was trained on is
@@ -62,6 +72,8 @@ def label_by_run(run: Run, cohort: Cohort, teaching: Teaching | None = None, eng
         cohort: the cohort it was trained on.
         teaching: how many marks, and how large.
         engine: device and workers.
+        first: the recipe of the first teacher, where the run itself was taught: the marks of experts that it was shown
+            are those that stay, and all others are marked anew. None: the run is the first.
 
     Raises:
         CohortError: no training case with a finding is left to mark.
@@ -70,7 +82,8 @@ def label_by_run(run: Run, cohort: Cohort, teaching: Teaching | None = None, eng
     teaching, engine = teaching or Teaching(), engine or Engine()
     training = cohort.split(*run.recipe.train_on)
     # what the run was shown: nobody's marks, or those of some patients, or (None) everybody's
-    shown = run.recipe.regions.patients(training) if run.recipe.guided_by_regions else frozenset()
+    teacher = first or run.recipe
+    shown = teacher.regions.patients(training) if teacher.guided_by_regions else frozenset()
     asked = training.where(
         lambda case: not is_normal(case.label) and (shown is not None and case.patient_id not in shown)
     )
