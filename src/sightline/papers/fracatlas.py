@@ -294,10 +294,10 @@ def build_localiser_table(profile: Profile = "recommended") -> Table:
         ),
     ]
     # each round marks the pictures anew, by the averaged weights of the round before
-    for taught, teacher in ((2, "top 2%, self-trained"), (3, "top 2%, self-trained, round 2")):
+    for number, teacher in ((2, "top 2%, self-trained"), (3, "top 2%, self-trained, round 2")):
         rows.append(
             Row(
-                f"top 2%, self-trained, round {taught}",
+                f"top 2%, self-trained, round {number}",
                 build_student_recipe(),
                 base,
                 teacher=teacher,
