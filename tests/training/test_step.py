@@ -26,7 +26,7 @@ from sightline.structures.evidence import Batch
 from sightline.training.engine import Engine
 from sightline.training.optimization import Adam, ReduceOnPlateau
 from sightline.training.run import open_run
-from sightline.training.step import TrainingObjective, _guide_maps, convert_evidence
+from sightline.training.step import TrainingObjective, _compute_guidance, convert_evidence
 from sightline.training.train import train
 
 QUIET = Engine(device="cpu", quiet=True)
@@ -61,7 +61,7 @@ def test_marks_reach_two_depths_and_the_second_answers_nothing(tiny_cohort, tmp_
     cells = torch.einsum("bchw,kc->bkhw", last, head.weight) + head.bias[:, None, None]
     torch.testing.assert_close(cells, out["deep_maps"], rtol=1e-4, atol=1e-4)
     assert "deep_maps" not in network.eval()(images).extras
-    both = _guide_maps(recipe.guidance, out, targets, batch)
+    both = _compute_guidance(recipe.guidance, out, targets, batch)
     single = [recipe.guidance(out[name], targets, batch.guided, batch.labels).value for name in ("maps", "deep_maps")]
     assert float(both.value) == pytest.approx(float(sum(single)))
     run = train(recipe, tiny_cohort, tmp_path / "run", CATALOGUE, QUIET)

@@ -226,7 +226,7 @@ def list_ways_to_answer() -> dict[str, tuple[str, Recipe]]:
             "classes",
             replace(build_guided_recipe(), guidance=CellFocal(nowhere=0.0)),
         ),
-        "classes: both maps, spatial likelihood": ("classes", _guide_both_maps()),
+        "classes: both maps, spatial likelihood": ("classes", _build_two_map_recipe()),
         "stride 16": ("network", _change_model(build_guided_recipe(), fusion=Fusion(stride=16, channels=64))),
         "EfficientNet-Lite0": ("network", _change_model(build_guided_recipe(), backbone=_build_lite_backbone())),
         # Preechakul 2022, at the stride of the other rows
@@ -235,7 +235,7 @@ def list_ways_to_answer() -> dict[str, tuple[str, Recipe]]:
     return ways
 
 
-def _guide_both_maps() -> Recipe:
+def _build_two_map_recipe() -> Recipe:
     recipe = replace(_change_model(build_guided_recipe(), one_map=False), guidance=SpatialNLL(resolution="map"))
     assert isinstance(recipe.regions, RegionChoice)
     return replace(recipe, regions=replace(recipe.regions, classes="all"))

@@ -104,7 +104,7 @@ def run_training_step(
         targets = (
             batch.images.new_zeros(len(batch), 1, *batch.images.shape[2:]) if batch.targets is None else batch.targets
         )
-        term = _guide_maps(recipe.guidance, out, targets, batch)
+        term = _compute_guidance(recipe.guidance, out, targets, batch)
         released = 1.0 if recipe.release is None else recipe.release.factor(at.step, aim.steps)
         loss = main + recipe.weight * released * term.value
         # images without a region count for nothing, also in the log
@@ -126,7 +126,7 @@ def run_training_step(
     return value
 
 
-def _guide_maps(guidance: GuidanceConfig, out: Mapping[str, Tensor], targets: Tensor, batch: Batch) -> TermLike:
+def _compute_guidance(guidance: GuidanceConfig, out: Mapping[str, Tensor], targets: Tensor, batch: Batch) -> TermLike:
     """The guidance of the maps, and as much of those of a second depth (Lee 2015), where there are some."""
     term = guidance(out["maps"], targets, batch.guided, batch.labels)
     if "deep_maps" not in out:
