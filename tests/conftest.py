@@ -17,6 +17,20 @@ def tiny_cohort(tmp_path_factory):
     return make_cohort(tmp_path_factory.mktemp("tiny") / "cohort")
 
 
+@pytest.fixture
+def few_pictures(monkeypatch):
+    """Reports of tables with two studies by each method in place of six: pictures take longer than tiny trainings."""
+    pictures = "sightline.evaluation.tables.pictures"
+    for name, number in {"COMPARED": 2, "IN_FULL": 1, "SHEET": 4}.items():
+        monkeypatch.setattr(f"{pictures}.{name}", number)
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Tables without pictures of the networks at work: for tests of what else a table says."""
+    monkeypatch.setattr("sightline.evaluation.tables.report.draw_table_pictures", lambda result: None)
+
+
 @pytest.fixture(scope="session")
 def gazed_cohort(tmp_path_factory):
     """30 little chests of as many patients: a wide or a small bright spot or none, and a reader who looked there."""

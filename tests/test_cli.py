@@ -132,7 +132,7 @@ def test_predict_files_and_folders(type_in, place, tmp_path):
     assert row["reason"] and row["remedy"]
 
 
-def test_table_with_two_rows(type_in, place, tmp_path):
+def test_table_with_two_rows(type_in, place, tmp_path, few_pictures):
     words = ("table", "liao2022/table3", "--cohort", place / "tiny cohort", "--out", tmp_path, "--rows",
              "s-512 guided 1 bbox", "--seeds", "1", *TINY)  # fmt: skip
     code, text, err = type_in(*words)

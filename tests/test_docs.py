@@ -57,7 +57,7 @@ def test_every_file_has_its_line():
     assert not [line for line in rooms.write_rooms().splitlines() if line.endswith(": ")], "a file without a first line"
 
 
-def test_the_tour_runs_as_written(tmp_path, monkeypatch):
+def test_the_tour_runs_as_written(tmp_path, monkeypatch, few_pictures):
     monkeypatch.chdir(tmp_path)
     printed, quoted = "", 0
     for language, body in BLOCK.findall((ROOT / "docs" / "tour.md").read_text(encoding="utf-8")):

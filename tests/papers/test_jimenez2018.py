@@ -55,12 +55,6 @@ def femurs(tmp_path_factory):
     return read_cohort(place)
 
 
-@pytest.fixture
-def no_pictures(monkeypatch):
-    """Tables without their panels, which take longer than the trainings; table 2 is drawn whole."""
-    monkeypatch.setattr("sightline.evaluation.tables.report.draw_table_pictures", lambda result: None)
-
-
 @pytest.mark.parametrize("profile", PROFILES)
 def test_table2_has_the_papers_rows(profile):
     table = jimenez2018.build_table2(profile)
@@ -188,8 +182,14 @@ def test_asking_for_a_row_brings_what_it_is_put_together_from():
     assert names == {"3c LBM", "3c sup. localiser", "3c UBM", "3c Sup+UBM"}
 
 
-def test_two_steps_of_every_row_of_table2(femurs, tmp_path):
-    table = find_table("jimenez2018/table2", "recommended", TINY)
+# one of each kind, and what it is put together from
+KINDS = ("2c LBM", "2c sup. localiser", "3c LBM", "3c aff-STN", "3c Sup+UBM", "6c UBM WCE")
+
+
+@pytest.mark.parametrize("rows", [KINDS, pytest.param((), marks=pytest.mark.slow)], ids=["kinds", "all"])
+def test_two_steps_of_rows_of_table2(femurs, tmp_path, few_pictures, rows):
+    table = find_table("jimenez2018/table2", "recommended", TINY, rows)
+    assert len(table.rows) == (9 if rows else 21)
     result = run_table(table, femurs, tmp_path, CATALOGUE, seeds=(0,), engine=Engine(quiet=True))
     assert {row.row.name: row.why_not for row in result.rows if row.why_not is not None} == {}
     classes = {"2c": ("normal", "fracture"), "3c": ("normal", "A", "B"), "6c": LABELS[1:]}

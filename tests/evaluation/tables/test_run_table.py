@@ -128,7 +128,7 @@ def trained(monkeypatch):
     return steps
 
 
-def test_without_focus_regions_guided_rows_say_why_and_the_others_run(tiny_cohort, tmp_path):
+def test_without_focus_regions_guided_rows_say_why_and_the_others_run(tiny_cohort, tmp_path, no_pictures):
     findings = tuple(replace(c, regions=tuple(r for r in c.regions if r.tag.role == "finding")) for c in tiny_cohort)
     lines = []
     result = run_table(
@@ -174,7 +174,7 @@ def test_an_external_cohort_is_tested_whole(tiny_cohort, tmp_path):
     assert [len(evaluations[t][0].predictions.case_ids) for t in ("test", "external")] == [12, 10]
 
 
-def test_published_values_stand_beside_ours_and_are_never_ours(tiny_cohort, tmp_path):
+def test_published_values_stand_beside_ours_and_are_never_ours(tiny_cohort, tmp_path, few_pictures):
     result = run("liao2022/table3", tiny_cohort, tmp_path, ("s-512 baseline",))
     text = write_table(result, tmp_path, replicates=20)
     assert "76.4 ± 0.9" in text and "published" in text
