@@ -138,7 +138,7 @@ CODE = {name: path.read_text(encoding="utf-8") for name, path in MODULES.items()
 
 
 @cache
-def graph() -> dict[str, set[str]]:
+def import_graph() -> dict[str, set[str]]:
     """Who imports whom; asked for by tests, for every worker collects this file."""
     return {name: {m for m in imports(code) if m in MODULES and m != name} for name, code in CODE.items()}
 
@@ -189,7 +189,7 @@ def circles(graph: dict[str, set[str]]) -> list[str]:
 
 def test_no_circles():
     # a package's own `__init__` may hand out what lies in it
-    graph = {n: {m for m in others if not n.startswith(f"{m}.")} for n, others in graph().items()}
+    graph = {n: {m for m in others if not n.startswith(f"{m}.")} for n, others in import_graph().items()}
     assert circles(graph) == []
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}}) == ["a -> b -> c -> a"]
 
@@ -200,7 +200,7 @@ def test_every_room_is_on_the_map():
 
 
 def test_files_have_a_readable_size():
-    importers = {name: {n for n, others in graph().items() if name in others} for name in MODULES}
+    importers = {name: {n for n, others in import_graph().items() if name in others} for name in MODULES}
     found = []
     for name, path in MODULES.items():
         if path.name != "__init__.py":
