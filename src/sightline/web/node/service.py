@@ -141,6 +141,10 @@ class Node:
         """Why the node is not ready, or an empty text."""
         if self._unready or self._run_trouble:
             return self._unready or self._run_trouble
+        # one worker that can judge is enough
+        troubles = [worker.trouble for worker in self.workers]
+        if troubles and all(troubles):
+            return troubles[0]
         return "" if self.spool.has_room() else "the disk is low"
 
     def stop(self) -> None:

@@ -7,7 +7,7 @@ import time
 import pydicom
 import pytest
 from sqlalchemy import delete, insert, select, update
-from support.nodes import CHILD, image, settings, write_settings
+from support.nodes import CHILD, image, settings, wait_for, write_settings
 
 from sightline.web.node.configuration import read_configuration
 from sightline.web.node.database import TWO_PATIENTS, Store, jobs, objects, outbox, results, studies
@@ -56,6 +56,34 @@ def test_a_child_is_bound_and_goes_on(tmp_path):
         pid = child._process.pid
         child.ask(request(tmp_path))
         assert child._process.pid == pid
+    finally:
+        child.stop()
+
+
+def test_a_child_says_when_it_has_opened_its_runs_and_what_kept_it(tmp_path):
+    code = """
+        import time
+        from pathlib import Path
+        from sightline.web.node.jobs.child import Answer, main
+
+        def prepare(runs):
+            while not Path("may_go").exists():
+                time.sleep(0.01)
+            raise RuntimeError("no weights")
+
+        main(lambda request: Answer((), (), {}), prepare)
+        """
+    (tmp_path / "child.py").write_text(f"import os\nos.chdir({str(tmp_path)!r})\n" + textwrap.dedent(code))
+    child = Child((sys.executable, str(tmp_path / "child.py")), 2**31, 20.0)
+    try:
+        assert child.look() is None
+        child.wake()
+        assert child.look() is None
+        (tmp_path / "may_go").touch()
+        wait_for(lambda: child.look() is not None)
+        assert "no weights" in child.look()
+        # it goes on: a job says why again
+        assert child.ask(request(tmp_path))["results"] == []
     finally:
         child.stop()
 

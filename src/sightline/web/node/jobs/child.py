@@ -86,15 +86,19 @@ def serve_jobs(
         bounds: bytes of address space, and processor seconds a job.
         source: lines of jobs.
         answers: lines of answers; nothing else may be written to it.
-        prepare: done before the first job, so that no study waits for it; should it fail, the job says why.
+        prepare: done before the process says that it is ready, so that no study waits for it; should it fail, that is
+            said with it, and a job says why again.
     """
     memory, cpu_s = bounds
     bind_process(memory)
-    answers.write(json.dumps({"ready": True}) + "\n")
-    answers.flush()
+    trouble = ""
     if prepare is not None:
-        with contextlib.suppress(Exception):
+        try:
             prepare()
+        except Exception as error:  # whatever it is: the node is told, and goes on
+            trouble = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    answers.write(json.dumps({"ready": True, "trouble": trouble}) + "\n")
+    answers.flush()
     for line in source:
         plain = json.loads(line)
         plain["images"] = {name: Path(file) for name, file in plain["images"].items()}

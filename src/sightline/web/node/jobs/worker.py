@@ -42,6 +42,9 @@ IDLE_S = 300.0
 PATIENCE = 10.0
 RETRY_S = 5.0
 MOST_INTERRUPTIONS = 20
+STARTING = "the process that judges is starting"
+# before a child process that ended at its start is started again
+RESTART_S = 30.0
 
 
 class ChildDied(SightlineError):
@@ -65,6 +68,7 @@ class Child:
         self.used = 0.0
         self._process: subprocess.Popen[str] | None = None
         self._ready = False
+        self.trouble = ""
 
     def ask(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """The child's answer.
@@ -92,6 +96,26 @@ class Child:
             )
             self.used, self._ready = time.monotonic(), False
 
+    def look(self) -> str | None:
+        """What keeps a process that was woken from judging: None while it starts, an empty text once it can judge.
+
+        Raises:
+            ChildDied: it ended before it could.
+        """
+        process = self._process
+        if process is None or process.stdout is None:
+            return None
+        if not self._ready:
+            if not io_select.select([process.stdout], [], [], 0.0)[0]:
+                return None
+            self._begin(START_S)
+        return self.trouble
+
+    def _begin(self, patience_s: float) -> None:
+        """Read what a process says once it has opened its runs."""
+        self.trouble = str(self._read_line(patience_s).get("trouble", ""))
+        self._ready = True
+
     def stop(self) -> None:
         """End the process."""
         process, self._process = self._process, None
@@ -110,8 +134,7 @@ class Child:
     def _start_if_needed(self) -> subprocess.Popen[str]:
         self.wake()
         if not self._ready:
-            self._read_line(START_S)
-            self._ready = True
+            self._begin(START_S)
         assert self._process is not None
         return self._process
 
@@ -176,7 +199,9 @@ class Worker:
         ahead: bool = False,
     ) -> None:
         self.configuration, self.store, self.spool, self.events = configuration, store, spool, events
-        self._ahead = ahead
+        self._start_at = 0.0 if ahead else None
+        # why it cannot judge yet; a child that is only started with the first study is not waited for
+        self.trouble = STARTING if ahead else ""
         runs = {
             (str(rule.run), str(rule.codes) if rule.codes else None, configuration.engine): None
             for rule in configuration.rules
@@ -188,11 +213,12 @@ class Worker:
         job = self._take()
         if job is None:
             # not in `start`: the child ends with the thread that started it
-            if self._ahead or self._is_study_settling():
-                self._ahead = False
+            if self._is_start_due() or self._is_study_settling():
+                self._start_at = None
                 self.child.wake()
-            else:
+            elif not self.trouble:
                 self.child.stop_if_idle()
+            self._look_at_child()
             return False
         scratch = self.spool.scratch_folder(job["id"])
         try:
@@ -201,6 +227,7 @@ class Worker:
                 self._end(job, "dead", reason=f"NODE.yaml has no rule {job['rule']} any more")
                 return True
             answer = self.child.ask(self._build_request(job, rule, scratch))
+            self.trouble = self.child.trouble
             if "error" in answer:
                 raise SightlineError(str(answer["error"]))
             self._keep(job, rule, scratch, answer)
@@ -209,6 +236,20 @@ class Worker:
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         return True
+
+    def _is_start_due(self) -> bool:
+        return self._start_at is not None and time.monotonic() >= self._start_at
+
+    def _look_at_child(self) -> None:
+        """Say whether it can judge; one that ended at its start is started again, after a pause."""
+        if not self.trouble or self._start_at is not None:
+            return
+        try:
+            found = self.child.look()
+        except ChildDied as error:
+            self.trouble, self._start_at = error.message, time.monotonic() + RESTART_S
+            return
+        self.trouble = STARTING if found is None else found
 
     def _take(self) -> Mapping[str, Any] | None:
         """The next job, marked as running. A try is counted before it begins: what kills the node counts too."""
