@@ -263,6 +263,11 @@ def test_what_is_whole_and_not_known_is_not_called_damaged(tmp_path):
     for name, words in (("j.jpg", "not read here"), ("f.tif", "floating-point")):
         with pytest.raises(UnreadableFile, match=words):
             read_image(tmp_path / name)
+    tifffile.imwrite(tmp_path / "w.tif", np.zeros((*SHAPE, 3), np.uint8), compression="webp")
+    try:
+        assert read_raster(tmp_path / "w.tif").lossy
+    except UnreadableFile as error:  # by how Pillow was built
+        assert "compressed as WebP" in error.message and "damaged" not in error.message
 
 
 @pytest.mark.parametrize("order", ["<", ">"])

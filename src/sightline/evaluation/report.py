@@ -69,15 +69,26 @@ def compute_report(
 
 
 def describe_omissions(view: View | VolumeView, evaluation: Evaluation) -> tuple[str, ...]:
-    """What a report of volumes lacks, in words; nothing where the network sees pictures."""
+    """What a report lacks, in words: images without a mark, and of volumes what is measured on pictures alone."""
     if isinstance(view, View):
-        return ()
+        return _describe_unmarked(evaluation)
     words = ["Boxes, gaze and windows are measured on pictures alone: volumes have none of these numbers."]
     if evaluation.maps is None:
         words.append("The network gives no class maps, so nothing says where it looked; `sightline dissect` says what "
                      "its units respond to.")  # fmt: skip
     elif evaluation.map_scores is None:
         words.append("No region is marked that a class map could be held against.")
+    return tuple(words)
+
+
+def _describe_unmarked(evaluation: Evaluation) -> tuple[str, ...]:
+    """How many images no map or box was held against a mark of; nothing where all are marked, or none."""
+    n, words = len(evaluation.predictions.case_ids), []
+    for role in ROLES:
+        scores = evaluation.scores_for(role)
+        marked = n if scores is None else len({row.case_id for row in scores.rows})
+        if marked < n:
+            words.append(f"{n - marked} of {n} images have no {role} mark: no score of maps against one counts them.")
     return tuple(words)
 
 

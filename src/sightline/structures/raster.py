@@ -48,6 +48,7 @@ _BROKEN = (
 _ORIENTATION, _PAGE_DEPTH = 274, 32997
 # compressions of TIFF whose pixels need not be those that were saved: JPEG old, new, XR, XL and 2000; WebP
 _LOSSY_TIFF = (6, 7, 22610, 33003, 33005, 34712, 34934, 50001, 50002)
+_WEBP = (struct.pack("<HHIH", 259, 3, 1, 50001), struct.pack(">HHIH", 259, 3, 1, 50001))
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,13 +191,12 @@ def _read_bytes(path: Path) -> bytes:
 
 def _build_damage_error(path: Path, name: str, error: BaseException) -> UnreadableFile:
     words = (str(error).splitlines() or [type(error).__name__])[0][:160]
-    if "pixel mode" in words or "-bit layers" in words or (name == "TIFF" and words.isdecimal()):
-        # whole, and of a kind that Pillow does not know
-        return UnreadableFile(
-            f"{path}: how the {name} stores its pixels (bits, sign, white as zero, alpha, compression) is not read "
-            "here.",
-            "Save it as PNG with 8 or 16 bits.",
-        )
+    rare = "pixel mode" in words or "-bit layers" in words or (name == "TIFF" and words.isdecimal())
+    webp = name == "TIFF" and any(mark in path.read_bytes() for mark in _WEBP)
+    if rare or webp:  # whole, and of a kind that Pillow does not know
+        what = "compressed as WebP" if webp else "bits, sign, white as zero, alpha or compression"
+        words = f"{path}: how the {name} stores its pixels ({what}) is not read here."
+        return UnreadableFile(words, "Save it without compression or with LZW, or as PNG with 8 or 16 bits.")
     return UnreadableFile(
         f"{path}: the {name} does not decode ({words}); it is truncated or damaged.", "Export or copy the file again."
     )

@@ -14,7 +14,8 @@ from sightline.web.node.database import TWO_PATIENTS, Store, jobs, objects, outb
 from sightline.web.node.delivery.dispatch import DeliveryEvents, Dispatcher
 from sightline.web.node.inspection import drop, retry
 from sightline.web.node.intake.acceptance import Intake, Origin
-from sightline.web.node.jobs.worker import Child, ChildDied, Worker, WorkEvents, resume_jobs
+from sightline.web.node.jobs.child_process import Child, ChildDied
+from sightline.web.node.jobs.worker import Worker, WorkEvents, resume_jobs
 from sightline.web.node.spool import Spool
 
 

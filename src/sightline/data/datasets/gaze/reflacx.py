@@ -155,7 +155,7 @@ def _read_marks(
 ) -> list[Region]:
     """Ellipses that are certain enough, for the classes that they speak for; the box around lungs and heart."""
     regions: list[Region] = []
-    for mark in read_marks(folder / "anomaly_location_ellipses.csv", certain=True):
+    for mark in read_marks(folder / "anomaly_location_ellipses.csv", certain=True, counts=counts):
         if mark.certainty < certainty:
             counts["ellipse not certain enough"] += 1
             continue
@@ -164,7 +164,7 @@ def _read_marks(
         regions += [
             Polygon((build_ellipse(mark.corners),), Tag("finding", name, reading.reading_id)) for name in spoken
         ]
-    for mark in read_marks(folder / "chest_bounding_box.csv", certain=False):
+    for mark in read_marks(folder / "chest_bounding_box.csv", certain=False, counts=counts):
         r0, c0, r1, c1 = mark.corners
         regions.append(Box((r0, c0), (r1, c1), Tag("organ", None, reading.reading_id)))
     return regions
@@ -291,8 +291,13 @@ def _parse_reading(row: CsvRow, phase: int) -> ReadingRecord:
     )  # fmt: skip
 
 
-def read_marks(path: Path, *, certain: bool) -> list[Mark]:
-    """Ellipses (`certain`: with certainty and labels) or chest boxes; marks without an area are left out.
+def read_marks(path: Path, *, certain: bool, counts: Counter[str] | None = None) -> list[Mark]:
+    """Ellipses (`certain`: with certainty and labels) or chest boxes.
+
+    Args:
+        path: the table.
+        certain: whether it has certainty and labels.
+        counts: marks without an area, or whose corners are reversed, are left out and counted here.
 
     Raises:
         LayoutError: no such file, or corners that are no numbers.
@@ -310,6 +315,8 @@ def read_marks(path: Path, *, certain: bool) -> list[Mark]:
         named = {name.lower() for name in {*_EARLY, *_LATE} if row[name] and _is_true(row, name)}
         if r1 > r0 and c1 > c0:
             marks.append(Mark((r0, c0, r1, c1), int(sure), frozenset(named)))
+        elif counts is not None:
+            counts["ellipse without an area" if certain else "chest box without an area"] += 1
     return marks
 
 
@@ -339,6 +346,8 @@ def build_gaze_of_reading(
     else:
         path = source / "gaze_data" / reading.reading_id / "gaze.csv"
         table = _read_numbers(path, ("timestamp_sample", *_PLACE, *_DEGREE))
+        if backwards := int((table["timestamp_sample"].diff() < 0.0).sum()):
+            counts["samples earlier than the row before"] += backwards
         table = _thin_samples(table, rate_hz)
         start, dwell = table["timestamp_sample"].to_numpy(), table["dwell"].to_numpy()
     if not np.isfinite(start).all() or not np.isfinite(dwell).all() or (dwell < 0.0).any():
