@@ -66,6 +66,8 @@ format: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.compiled_losses
+	$(BIN)/python -m benchmarks.end_to_end --images 32 --epochs 3
 
 clean:
 	rm -rf $(VENV) $(DEMO) .pytest_cache .mypy_cache .ruff_cache
