@@ -85,6 +85,53 @@ def test_the_shell_sees_the_exit_code_and_one_line(tmp_path):
     assert "Remedy: " in answer.stderr
 
 
+STOPPED_AT = """
+import os, signal, sys
+sys.argv[0] = "sightline"
+place, left = os.environ["PLACE"], [int(os.environ["AT"])]
+
+def watch(event, args):
+    if event in ("open", "os.rename") and str(args[0]).startswith(place) and (event != "open" or args[2] & 3):
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.addaudithook(watch)
+from sightline.cli import main; main()
+"""
+ON_TINY = ("--cohort", "{place}/tiny cohort", "--out", "{out}")
+LONG = {
+    "import": ("cohort", "import", "folder", "{place}/tiny cohort", "{out}"),
+    "phantom": ("cohort", "phantom", "radiographs", "{out}", "--studies", "2"),
+    "split": ("cohort", "split", "{place}/tiny cohort", "{out}"),
+    "train": ("train", "attended", *ON_TINY, *TINY),
+    "evaluate": ("evaluate", "{place}/run", *ON_TINY, "--panels", "1", "--replicates", "20", *ON),
+    "predict": ("predict", "{place}/run", "{place}/tiny cohort/images", "--out", "{out}", *ON),
+    "explain": ("explain", "{place}/run", "{place}/tiny cohort", "--out", "{out}", "--most", "1", *ON),
+    "stress": ("stress", "{place}/run", *ON_TINY, "--images", "4", "--replicates", "20", *ON),
+}
+
+
+@pytest.mark.parametrize("command", [name if name == "import" else pytest.param(name, marks=pytest.mark.slow)
+                                     for name in LONG])  # fmt: skip
+def test_ctrl_c_is_one_line_and_the_same_command_again_is_whole(place, tmp_path, command):
+    out = tmp_path / "out"
+    words = [word.format(place=place, out=out) for word in LONG[command]]
+    env = {"PYTHONPATH": SOURCE, "PATH": "/usr/bin:/bin", "PLACE": str(out)}
+    # in the middle of its files; and at one that has many, near their end
+    for at in (12,) if command == "import" else (3, 12, 30):
+        ended = subprocess.run(
+            [sys.executable, "-c", STOPPED_AT, *words], capture_output=True, text=True, timeout=600,
+            env={**env, "AT": str(at)},
+        )  # fmt: skip
+        assert "Traceback" not in ended.stderr
+        if ended.returncode == 0:
+            break  # it writes fewer files
+        assert ended.returncode == 130 and ended.stderr.strip().splitlines()[-1].startswith("sightline: stopped; ")
+    assert shell(*words).returncode == 0
+    assert not [file for file in out.rglob("*") if file.name.endswith((".partial", ".new", ".unfinished"))]
+
+
 # -- the way through --------------------------------------------------------------------------------------------------
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from sightline.data.datasets.coco import decode
 from sightline.errors import GeometryError, LayoutError
-from sightline.io.files import require_no_content, write_text
+from sightline.io.files import mark_whole, require_empty, require_no_content, write_text
 from sightline.io.tables import read_json
 from sightline.structures.frame import Frame
 from sightline.web.workstation.exchange.readings import (
@@ -87,12 +87,13 @@ def export_coco(desk: Workstation, destination: Path, whose: str = "each") -> tu
     if not reads and whose != "each":
         raise LayoutError(f"There is no finished read of {whose!r}.", "Look at `sightline readers list`.")
     document, left_out = build_coco_document(desk, reads, images)
-    destination.mkdir(parents=True, exist_ok=True)
+    require_empty(destination)
     write_text(destination / "annotations.json", json.dumps(document, allow_nan=False))
     with (destination / "left_out.csv").open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(("image_id", "mark", "why"))
         rows.writerows(left_out)
+    mark_whole(destination)
     return len(document["annotations"]), len(left_out)
 
 
