@@ -140,6 +140,7 @@ def test_tables_name_references_before_the_rows_compared_with_them(name):
                 r.train_per_class,
                 r.train_images,
                 r.wrong_marks,
+                r.teacher,
             )
             for r in rows
         }

@@ -252,7 +252,9 @@ class Fixed(nn.Module):
 
 
 def fixed_run(network, classes=("normal", "A", "B"), boxes=MapBoxes(), classifies=True):  # noqa: B008
-    recipe = SimpleNamespace(view=View(size=32), classifies=classifies, title="fixed", independent=False)
+    recipe = SimpleNamespace(
+        view=View(size=32), classifies=classifies, title="fixed", independent=False, join_views="none"
+    )
     return SimpleNamespace(
         network=lambda: network, classes=classes, boxes=boxes, recipe=recipe, done=True, calibration=None,
         folder=Path("no folder"), identity="fixed", cohort={},

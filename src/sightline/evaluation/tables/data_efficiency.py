@@ -109,13 +109,18 @@ def describe_worth(result: TableResult, lines: Sequence[Line], metric: str | Non
     sentences = []
     for one, score in marked:
         if score > best[-1]:
-            sentences.append(f"{one.row.name}: more than {images[-1] - one.images:.0f} further images without marks")
+            further = images[-1] - one.images
+            sentences.append(
+                f"{one.row.name}: more than {further:.0f} further images without marks"
+                if further > 0
+                else f"{one.row.name}: cannot be said, no unmarked row has more images"
+            )
         elif score <= np.interp(one.images, images, best):
             sentences.append(f"{one.row.name}: nothing")
         else:
             equal = float(np.exp(np.interp(score, best, np.log(images))))
             sentences.append(f"{one.row.name}: {(equal - one.images) / one.marks:.1f} images without a mark")
-    return f"What a mark is worth by {metric}: {'; '.join(sentences)}."
+    return f"What a mark is worth by {metric} (points alone, chance not counted): {'; '.join(sentences)}."
 
 
 def _count_images(row: Row, result: TableResult, seed: int) -> tuple[int, float]:
