@@ -22,6 +22,10 @@ def rows_of(path):
         return list(csv.DictReader(file))
 
 
+def stop(*given):
+    raise KeyboardInterrupt
+
+
 @pytest.fixture
 def dicom_studio(tmp_path):
     """Four studies of two views; the first view of the first two is a DICOM file."""
@@ -74,6 +78,12 @@ def test_each_readers_marks_are_objects_that_dciodvfy_takes(dicom_studio, tmp_pa
     assert all(b"ada" not in (tmp_path / "out" / row["file"]).read_bytes() for row in found)
     with pytest.raises(LayoutError, match="not an empty folder"):
         export_dicom(dicom_studio.desk, tmp_path / "out")
+    # what was stopped on the way is written again
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sightline.web.workstation.exchange.dicom._find_time", stop)
+        with pytest.raises(KeyboardInterrupt):
+            export_dicom(dicom_studio.desk, tmp_path / "stopped")
+    assert export_dicom(dicom_studio.desk, tmp_path / "stopped") == (count, left)
     # merged by a rule: masks, cut to the image, nobody's confidence
     export_dicom(dicom_studio.desk, tmp_path / "union", "union")
     merged = rows_of(tmp_path / "union" / "objects.csv")

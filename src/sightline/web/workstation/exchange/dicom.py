@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import select
 
 from sightline.errors import GeometryError, LayoutError, SightlineError
-from sightline.io.files import require_no_content
+from sightline.io.files import mark_whole, require_empty, require_no_content
 from sightline.structures.gaze import Gaze
 from sightline.structures.regions import Box, Mask, Polygon, Region
 from sightline.web.workstation.exchange.cohort_export import RULES, merge_regions_by_image
@@ -53,6 +53,7 @@ def export_dicom(desk: Workstation, destination: Path, whose: str = "each") -> t
         raise LayoutError(
             f"No image of {desk.cohort.name!r} is a DICOM file; {_TOLD}.", "Export --as folder, or --as coco."
         )
+    require_empty(destination)
     objects: list[tuple[str, ...]] = []
     left_out: list[tuple[str, str, str]] = []
     for row in images:
@@ -82,10 +83,10 @@ def export_dicom(desk: Workstation, destination: Path, whose: str = "each") -> t
             left_out.append((row["image_id"], "", why.replace(str(path), path.name)))
             continue
         objects += [(f"{row['key']}/{one.name}", row["image_id"], one.name.split("_")[0]) for one in written]
-    destination.mkdir(parents=True, exist_ok=True)
     _write(destination / "objects.csv", ("file", "image_id", "kind"), objects)
     _write(destination / "readers.csv", ("pseudonym", "reader"), [(p, name) for name, p in pseudonyms.items()])
     _write(destination / "left_out.csv", ("image_id", "reader", "why"), left_out)
+    mark_whole(destination)
     return len(objects), len(left_out)
 
 
