@@ -267,6 +267,7 @@ def test_lite_weights_serve_guided_maps_with_kept_features(name, stages, channel
     assert Backbone(name, weights=str(folder), frozen_stages=5).without_weights().weights is None
 
 
+@needs_weights
 def test_trained_run_reopens_without_the_weights_file():
     model = ClassMapModel(Backbone("mobilenetv2_100", weights=str(GOOGLE)))
     bare = model.without_weights()
