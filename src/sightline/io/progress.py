@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import active_children, get_context
+from multiprocessing import active_children, get_context, parent_process
+from threading import Thread
 from typing import Any, Protocol
 
 LINE_EVERY_S = 15.0
@@ -86,7 +87,8 @@ def open_process_pool(
     """A pool of processes that Ctrl-C ends at once and without a word: this process alone hears it, and says so.
 
     A terminal sends Ctrl-C to every process of a command. Each of a plain pool prints a traceback of its own, and the
-    command waits until what they have begun is done, which for a training is hours.
+    command waits until what they have begun is done, which for a training is hours. A process whose command was killed
+    would wait for its next job for ever; here it ends with it.
 
     Args:
         workers: number of processes.
@@ -95,7 +97,7 @@ def open_process_pool(
         arguments: of that call.
     """
     before = set(active_children())
-    pool = _ShieldedPool(workers, get_context(start), initialise, arguments)
+    pool = _ShieldedPool(workers, get_context(start), _begin_worker, (initialise, arguments))
     try:
         yield pool
     except BaseException:
@@ -104,6 +106,20 @@ def open_process_pool(
         pool.shutdown(cancel_futures=True)
         raise
     pool.shutdown()
+
+
+def _begin_worker(initialise: Callable[..., object] | None, arguments: tuple[Any, ...]) -> None:
+    """First act of a process of a pool: end when the process that started it does."""
+    Thread(target=_end_with_parent, daemon=True).start()
+    if initialise is not None:
+        initialise(*arguments)
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 class _ShieldedPool(ProcessPoolExecutor):
