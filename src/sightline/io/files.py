@@ -92,13 +92,12 @@ def contains_files(folder: Path) -> bool:
 
 
 def require_no_content(folder: Path) -> None:
-    """Refuse a destination that is anything but a new or empty folder, or what a stopped command left; nothing is made
-    of it.
+    """Refuse a destination that is anything but a new or empty folder; nothing is made of it.
 
     Raises:
         LayoutError: it holds something, or is a file.
     """
-    if folder.exists() and (not folder.is_dir() or (contains_files(folder) and not (folder / BEGUN).exists())):
+    if folder.exists() and (not folder.is_dir() or contains_files(folder)):
         raise LayoutError(f"{folder} is not an empty folder.", "Choose a new one; nothing was written.")
 
 

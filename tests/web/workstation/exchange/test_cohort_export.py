@@ -10,6 +10,7 @@ from support.workstation import box, open_studio, scribble
 from sightline.data.audit.audit import audit
 from sightline.data.datasets.folder.reader import read_cohort
 from sightline.errors import LayoutError
+from sightline.io.files import require_empty
 from sightline.structures.regions import Box, Mask, Scribble
 from sightline.web.workstation.exchange.cohort_export import export_folder
 from sightline.web.workstation.exchange.imports import import_marks
@@ -105,6 +106,10 @@ def test_one_readers_marks_alone(studio, tmp_path):
         export_folder(studio.desk, tmp_path / "other", "nobody")
     with pytest.raises(LayoutError, match="not an empty folder"):
         export_folder(studio.desk, tmp_path / "out", "ben")
+    # what a stopped command of another kind left is no empty folder either
+    require_empty(tmp_path / "begun")
+    with pytest.raises(LayoutError, match="not an empty folder"):
+        export_folder(studio.desk, tmp_path / "begun")
 
 
 def test_an_import_of_the_export_is_equal_and_comes_in_once(studio, tmp_path):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from sightline.data.datasets.coco import decode
 from sightline.errors import GeometryError, LayoutError
-from sightline.io.files import mark_whole, require_empty, require_no_content, write_text
+from sightline.io.files import mark_whole, require_empty, write_text
 from sightline.io.tables import read_json
 from sightline.structures.frame import Frame
 from sightline.web.workstation.exchange.readings import (
@@ -80,7 +80,6 @@ def export_coco(desk: Workstation, destination: Path, whose: str = "each") -> tu
     Raises:
         LayoutError: a folder that holds something, or no finished read of this reader.
     """
-    require_no_content(destination)
     with desk.database.reading() as connection:
         reads = [one for one in list_finished_reads(connection) if whose in ("each", one.reader)]
         images = group_images_by_study(connection)

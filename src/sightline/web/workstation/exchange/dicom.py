@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import select
 
 from sightline.errors import GeometryError, LayoutError, SightlineError
-from sightline.io.files import mark_whole, require_empty, require_no_content
+from sightline.io.files import mark_whole, require_empty
 from sightline.structures.gaze import Gaze
 from sightline.structures.regions import Box, Mask, Polygon, Region
 from sightline.web.workstation.exchange.cohort_export import RULES, merge_regions_by_image
@@ -41,7 +41,6 @@ def export_dicom(desk: Workstation, destination: Path, whose: str = "each") -> t
     """
     from sightline.io.dicom_results.marks import ReaderMark, write_marks_as_dicom
 
-    require_no_content(destination)
     with desk.database.reading() as connection:
         reads = list_finished_reads(connection)
         marked = merge_regions_by_image(desk, connection, reads, whose)
