@@ -141,10 +141,10 @@ class App {
 
   /** The session is over; whatever happens to the network, the page goes on asking. */
   overPage() {
-    if (this.pressed.size) { setTimeout(() => this.overPage(), 50); return; }
     import("./screens/signin.js").then((made) => {
-      if (this.pressed.size) this.overPage();
-      else if (this.me && this.sync?.signedOut) made.signInOver(this);
+      if (!this.me || !this.sync?.signedOut) return;
+      if (this.pressed.size) setTimeout(() => this.overPage(), 50);
+      else made.signInOver(this);
     },
       () => setTimeout(() => { if (this.sync?.signedOut) this.overPage(); }, 2000));
   }
