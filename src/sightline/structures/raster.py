@@ -192,7 +192,7 @@ def _read_bytes(path: Path) -> bytes:
 def _build_damage_error(path: Path, name: str, error: BaseException) -> UnreadableFile:
     words = (str(error).splitlines() or [type(error).__name__])[0][:160]
     rare = "pixel mode" in words or "-bit layers" in words or (name == "TIFF" and words.isdecimal())
-    webp = name == "TIFF" and any(mark in path.read_bytes() for mark in _WEBP)
+    webp = name == "TIFF" and any(map(path.read_bytes().__contains__, _WEBP))
     if rare or webp:  # whole, and of a kind that Pillow does not know
         what = "compressed as WebP" if webp else "bits, sign, white as zero, alpha or compression"
         words = f"{path}: how the {name} stores its pixels ({what}) is not read here."

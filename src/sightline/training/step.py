@@ -172,16 +172,18 @@ class TrainingObjective:
         recipe: what is trained.
         network: the network, before the optimiser is built.
         weights: of the classes, [k].
+        normal: position of the class without a finding, which joined views are evidence against, or None.
 
     Raises:
         RecipeError: the network already has a part of that name.
         RunError: an objective that cannot be trained this way.
     """
 
-    def __init__(self, recipe: Recipe, network: nn.Module, weights: Tensor) -> None:
+    def __init__(self, recipe: Recipe, network: nn.Module, weights: Tensor, normal: int | None = None) -> None:
         self.recipe = recipe
         self.network = network
         self.weights = weights
+        self.normal = normal
         self.objective: Any = recipe.objective
         build = find_learned_part(recipe.objective)
         if build is not None:
@@ -191,8 +193,6 @@ class TrainingObjective:
             network.add_module(LEARNED, self.objective)
         # of the whole training, which the loop tells
         self.steps = 1
-        # position of the class without a finding, which joined views are evidence against
-        self.normal: int | None = None
         # is told what the network says of each whole training batch
         self.listener: Callable[[Mapping[str, Tensor]], None] | None = None
         self.explainer = None if recipe.objective is None else recipe.objective.explainer

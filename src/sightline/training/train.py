@@ -164,9 +164,7 @@ def _build_network(
     weights = torch.ones(len(cohort.classes))
     if recipe.reweight == "inverse_frequency":
         weights = compute_class_weights((cohort.class_index(c.label) for c in cases), len(cohort.classes))
-    aim = TrainingObjective(recipe, network, weights)
-    aim.normal = find_normal_class(cohort.classes)
-    return network, aim
+    return network, TrainingObjective(recipe, network, weights, find_normal_class(cohort.classes))
 
 
 @dataclass

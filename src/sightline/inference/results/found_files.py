@@ -40,9 +40,8 @@ class FoundFiles:
         if predicted.probabilities is not None:
             study = studies.study_of(path, {"study_uid": predicted.study_uid})
             marks = (predicted.study_uid, predicted.patient, predicted.pixels)
-            uncalibrated = predicted.probabilities if predicted.uncalibrated is None else predicted.uncalibrated
             self.views.append(
-                StudyView(path, study, predicted.probabilities, predicted.energy, *marks, uncalibrated=uncalibrated)
+                StudyView(path, study, predicted.probabilities, predicted.energy, *marks, predicted.uncalibrated)
             )
         relative = Path(os.path.realpath(path)).relative_to(self.root).as_posix()
         self.pictures.append(CocoPicture(relative, predicted.shape, predicted.boxes))
