@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.paths import ROOT
-from support.rooms import is_scope, loaded_by, parsed
+from support.rooms import count_walks, is_scope, loaded_by, parsed
 from support.words import EMPTY_NAMES, KNOWN_BY_NAME, VERBS, is_participle
 
 SOURCE = ROOT / "src" / "sightline"
@@ -288,6 +288,22 @@ def test_predicting_a_radiograph_loads_no_ct_stack_and_no_plots():
     }
     assert heavy_for(("sightline.a",), planted) == ["nibabel.x"]
     assert heavy_for(("sightline.b",), {"sightline.b": "def f():\n    import nibabel"}) == []
+
+
+# files that each walk of docs/house.md imported before the house had its rooms
+LONGEST_WALKS = {
+    "one radiograph is predicted": 89,
+    "a training": 75,
+    "a row of a table": 110,
+    "a table becomes files": 110,
+}
+
+
+def test_walks_import_fewer_files_than_before_the_rooms():
+    counts = count_walks()
+    assert {walk: counts[walk] for walk, most in LONGEST_WALKS.items() if not 20 < counts[walk] < most} == {}
+    page = (ROOT / "docs" / "house.md").read_text(encoding="utf-8")
+    assert [walk for walk, count in counts.items() if not re.search(rf"{walk} .*\| {count}\b", page)] == []
 
 
 SHARED_LINES = 12

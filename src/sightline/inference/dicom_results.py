@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sightline import __version__
 from sightline.errors import SightlineError, UnreadableFile
 from sightline.inference.network_output import RunFacts, collect_facts
-from sightline.io.dicom.radiograph import has_dicom_mark, translate_parser_errors
+from sightline.io.dicom.radiograph import translate_parser_errors
 from sightline.io.dicom_results.codes import CodeTable, read_codes
 from sightline.io.dicom_results.header import SourceImage, build_source_image
 from sightline.io.dicom_results.identity import make_uid
@@ -33,7 +33,7 @@ from sightline.io.dicom_results.results import (
     Maker,
     StudyResult,
 )
-from sightline.io.picture import Picture, resample_to_pixels
+from sightline.io.picture import Picture, has_dicom_mark, resample_to_pixels
 from sightline.plots.result_picture import draw_result
 from sightline.structures.case import is_normal
 

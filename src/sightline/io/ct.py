@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sightline.errors import UnreadableFile
-from sightline.io.dicom.radiograph import has_dicom_mark
 from sightline.io.dicom.series import read_series
 from sightline.io.nifti import read_volume
+from sightline.io.picture import has_dicom_mark
 from sightline.io.volume import Volume
 
 AIR_HU = -1024

@@ -3,7 +3,7 @@
 16-bit pictures state no display range, so the range from their darkest to their brightest pixel is stretched to
 the whole of uint16. 8-bit pictures are passed as they are. Orientations are applied, as every viewer does: regions
 drawn on screen are in oriented pixels, and so is the frame. What a file holds is read by `structures.raster`, which
-masks are read by, too.
+masks are read by, too. The readers of DICOM are imported with the first DICOM file.
 """
 
 from __future__ import annotations
@@ -15,16 +15,15 @@ from pathlib import Path
 import numpy as np
 
 from sightline.errors import SightlineError, UnreadableFile
-from sightline.io.dicom.radiograph import (
+from sightline.io.picture import (
     DICOM_SUFFIXES,
+    Picture,
+    Pixels,
+    Reject,
     has_dicom_mark,
-    is_multi_frame,
-    open_dataset,
-    read_dicom,
-    read_header,
-    translate_parser_errors,
+    stretch_to_uint16,
+    write_rejects,
 )
-from sightline.io.picture import Picture, Pixels, Reject, stretch_to_uint16, write_rejects
 from sightline.structures.frame import Frame
 from sightline.structures.raster import Raster, find_picture_kind, read_raster, read_raster_frame
 from sightline.structures.regions import is_volume
@@ -65,6 +64,8 @@ def read_image(path: Path) -> Picture:
     path = Path(path)
     head = _read_head(path)
     if _is_dicom(path, head):
+        from sightline.io.dicom.radiograph import read_dicom
+
         return read_dicom(path)
     if find_picture_kind(head) is None:
         raise UnreadableFile(
@@ -96,6 +97,8 @@ def read_frame(path: Path) -> Frame:
 def _read_frame(path: Path, stamp: tuple[int, int] | None) -> Frame:
     head = _read_head(path)
     if _is_dicom(path, head):
+        from sightline.io.dicom.radiograph import read_header
+
         header = read_header(path)
         if header.shape is None:
             raise UnreadableFile(f"{path}: the DICOM file does not state rows and columns.", "Export it again.")
@@ -203,6 +206,8 @@ def _has_frames(path: Path) -> bool:
     with path.open("rb") as stream:
         if not has_dicom_mark(stream.read(132)):
             return False
+    from sightline.io.dicom.radiograph import is_multi_frame, open_dataset, translate_parser_errors
+
     try:
         with translate_parser_errors(path):
             return is_multi_frame(open_dataset(path, pixels=False))
@@ -212,6 +217,8 @@ def _has_frames(path: Path) -> bool:
 
 def read_modality(path: Path) -> str | None:
     """What a DICOM file says it is, None of other files."""
+    from sightline.io.dicom.radiograph import read_header
+
     try:
         return read_header(path).facts.get("modality", "")
     except SightlineError:

@@ -18,6 +18,8 @@ from sightline.structures.raster import require_sane_size as require_sane_size
 # stands in every page, so that none is taken for a radiograph later
 SOFTWARE = "sightline"
 
+DICOM_SUFFIXES = (".dcm", ".dicom", ".dic", ".ima")
+
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
 
@@ -43,6 +45,11 @@ class Reject:
     file: Path
     reason: str
     remedy: str
+
+
+def has_dicom_mark(head: bytes) -> bool:
+    """Whether the first 132 bytes of a file are those of a DICOM file."""
+    return head[128:132] == b"DICM"
 
 
 def write_rejects(path: Path, rejects: Iterable[Reject]) -> None:

@@ -15,7 +15,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from sightline.data.views.volume_view import VolumeView
 from sightline.errors import GeometryError
-from sightline.io.nifti import read_volume
 from sightline.io.volume import Volume
 from sightline.structures.case import Case
 from sightline.structures.frame import Frame
@@ -137,6 +136,8 @@ def apply_bone_window(values_hu: ArrayLike) -> NDArray[np.float32]:
 
 def build_cube(case: Case, view: VolumeView) -> Cube:
     """A case as the network sees it at test time, turned and in the bone window."""
+    from sightline.io.nifti import read_volume
+
     volume = read_volume(case.image)
     planes, frame = view.test(volume.values)
     return turn_cube(planes, Frame(frame.shape, frame.to_source, volume.spacing_mm), find_facing(volume.affine), view)

@@ -16,7 +16,6 @@ from sightline.data.targets.region_choice import RegionChoice
 from sightline.data.views.image_view import View, refuse_unmarked
 from sightline.data.views.patches import select_patchable
 from sightline.errors import CohortError, RecipeError, SightlineError, count_noun
-from sightline.explainers.sanity_checks.preflight import run_preflight
 from sightline.io.files import write_text
 from sightline.structures.case import Cohort
 from sightline.structures.protocols import accepts_soft_targets
@@ -153,6 +152,9 @@ def check_explainer(
     path = folder / "preflight.md"
     if path.is_file():
         return
+    # few objectives learn through an explainer
+    from sightline.explainers.sanity_checks.preflight import run_preflight
+
     # pictures far apart in the cohort: neighbours may be of one patient
     places = sorted({round(i * (len(items) - 1) / max(1, PICTURES - 1)) for i in range(PICTURES)})
     images = torch.stack([_repeat_channels(torch.from_numpy(items[Key(i, -1)].image.copy())) for i in places]).to(

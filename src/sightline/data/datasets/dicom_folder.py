@@ -8,15 +8,13 @@ from pathlib import Path
 
 from sightline.errors import LayoutError, SightlineError, UnreadableFile
 from sightline.io.dicom.radiograph import (
-    DICOM_SUFFIXES,
     Header,
-    has_dicom_mark,
     read_dicom,
     read_header,
     require_radiograph,
 )
 from sightline.io.image import find_images
-from sightline.io.picture import Reject
+from sightline.io.picture import DICOM_SUFFIXES, Reject, has_dicom_mark
 from sightline.io.tables import read_table
 from sightline.structures.case import Case, Cohort
 from sightline.structures.identifiers import normalise_form

@@ -7,9 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from sightline.errors import count_noun
-from sightline.evaluation.evidence.reliance import build_reliance_section
-from sightline.evaluation.tables.as_published import report_as_printed
-from sightline.evaluation.tables.distributions import draw_spread_charts
 from sightline.evaluation.tables.figures import assign_row_styles, draw_charts, draw_forest_chart, draw_learning_curves
 from sightline.evaluation.tables.lines import Line, find_line, write_lines
 from sightline.evaluation.tables.pictures import draw_figures, draw_table_pictures
@@ -18,7 +15,7 @@ from sightline.evaluation.tables.summary import WINDOW_MEASURES, choose_leading_
 from sightline.evaluation.tables.table import TableResult
 from sightline.io.files import make_safe_name, write_text
 from sightline.metrics.estimate import format_p_cell
-from sightline.plots.html_report import ReportTable, Section, write_report
+from sightline.plots.html_report import ReportPicture, ReportTable, Section, write_report
 from sightline.training.run import describe_environment
 
 SENTENCES = 8
@@ -43,17 +40,22 @@ def write_table(result: TableResult, out: Path, *, replicates: int = 2000, summa
     tables = [made for test in tests for made in build_metric_tables(result, lines, test)]
     text = "\n\n".join(format_markdown(table) for table in tables)
     write_text(out / "table.md", f"# {result.table.title}\n\n{result.table.caption}\n\n{text}\n")
-    if result.table.as_printed and (printed := report_as_printed(result, replicates=replicates)):
-        write_text(out / "as_printed.md", printed)
+    spread: list[ReportPicture] = []
+    if result.table.as_printed:
+        from sightline.evaluation.tables.as_published import report_as_printed
+        from sightline.evaluation.tables.distributions import draw_spread_charts
+
+        if printed := report_as_printed(result, replicates=replicates):
+            write_text(out / "as_printed.md", printed)
+        spread = draw_spread_charts(result)
     looked = draw_table_pictures(result)
     plot = draw_forest_chart(result, lines)
     # what people look at comes first: the differences, and the same pictures by each method
     rest = () if looked is None else looked.more
     curves = draw_learning_curves(result)
     figures = draw_figures(result)
-    spread = draw_spread_charts(result) if result.table.as_printed else []
     best = _choose_best(result, lines)
-    reliance = build_reliance_section(result, assign_row_styles(result), None if best is None else best.row)
+    reliance = _build_reliance_section(result, best)
     sections = [
         *([Section("At a glance", pictures=(plot,))] if plot is not None else []),
         *([] if looked is None else [looked.opening]),
@@ -72,6 +74,15 @@ def write_table(result: TableResult, out: Path, *, replicates: int = 2000, summa
         provenance=_collect_provenance(result),
     )
     return text
+
+
+def _build_reliance_section(result: TableResult, best: Line | None) -> Section | None:
+    if not any(row.row.recipe.classifies for row in result.rows):
+        return None
+    # operating points, subgroups and calibration are of answers, which tables of gaze do not give
+    from sightline.evaluation.evidence.reliance import build_reliance_section
+
+    return build_reliance_section(result, assign_row_styles(result), None if best is None else best.row)
 
 
 def _fold(tables: Sequence[ReportTable]) -> tuple[ReportTable, ...]:

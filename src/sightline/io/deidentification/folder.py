@@ -27,7 +27,8 @@ from sightline.io.deidentification.table import Rules
 from sightline.io.deidentification.text import FoundText, choose_text_finder, find_text
 from sightline.io.deidentification.walk import deidentify
 from sightline.io.dicom.pixels import decode_pixels
-from sightline.io.dicom.radiograph import has_dicom_mark, read_dicom, translate_parser_errors
+from sightline.io.dicom.radiograph import read_dicom, translate_parser_errors
+from sightline.io.picture import has_dicom_mark
 
 REPORT, LOOK_AT, NAMES, CROPS = "report.csv", "look_at.csv", "names.csv", "look_at"
 SECONDARY_CAPTURES = "1.2.840.10008.5.1.4.1.1.7"

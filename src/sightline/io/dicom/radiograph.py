@@ -28,7 +28,6 @@ from sightline.io.dicom_results.identity import is_own_result
 from sightline.io.picture import Picture
 from sightline.structures.frame import Frame
 
-DICOM_SUFFIXES = (".dcm", ".dicom", ".dic", ".ima")
 # computed and direct radiography, film scanners, mammography, angiography and fluoroscopy, dental; OT is 'other'
 PROJECTIONS = ("CR", "DX", "RG", "MG", "XA", "RF", "IO", "PX", "OT")
 # some systems write DR, which is no defined term, for what is DX
@@ -91,11 +90,6 @@ class Header:
 
 # Enhanced CT and the legacy conversion of a series into it
 MULTI_FRAME_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
-
-
-def has_dicom_mark(head: bytes) -> bool:
-    """Whether the first 132 bytes of a file are those of a DICOM file."""
-    return head[128:132] == b"DICM"
 
 
 def read_header(path: Path) -> Header:

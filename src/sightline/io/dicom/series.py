@@ -19,14 +19,13 @@ from sightline.io.dicom.enhanced_ct import SERIES_FACTS, build_frame_headers
 from sightline.io.dicom.greyscale import read_numbers
 from sightline.io.dicom.pixels import decode_pixels
 from sightline.io.dicom.radiograph import (
-    DICOM_SUFFIXES,
-    has_dicom_mark,
     is_multi_frame,
     open_dataset,
     translate_parser_errors,
 )
 from sightline.io.dicom.slice_geometry import SlicePlace, compute_affine_of_slices
 from sightline.io.nifti_header import require_sane_affine
+from sightline.io.picture import DICOM_SUFFIXES, has_dicom_mark
 from sightline.io.volume import Volume
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"

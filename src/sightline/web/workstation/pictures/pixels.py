@@ -172,7 +172,8 @@ def read_stored_pixels(path: Path) -> tuple[NDArray[Any], dict[str, Any]]:
     """
     from sightline.io.dicom.greyscale import build_display_table, find_padding_range, read_numbers
     from sightline.io.dicom.pixels import decode_pixels
-    from sightline.io.dicom.radiograph import has_dicom_mark, open_dataset, translate_parser_errors
+    from sightline.io.dicom.radiograph import open_dataset, translate_parser_errors
+    from sightline.io.picture import has_dicom_mark
 
     with path.open("rb") as file:
         if not has_dicom_mark(file.read(132)):
