@@ -41,6 +41,7 @@ def test_charts_decode_and_repeat():
         lambda: draw_bars(GROUPS, title="a $b", ylabel="%", reference=Reference("base", 76.0, 1.0)),
         lambda: draw_bars(GROUPS, title="a", ylabel="%", reference=None, bottom=50.0),
         lambda: draw_forest([ForestRow("r", 0.05, 0.01, 0.09, "n = 9"), ForestRow("s", 0.0)]),
+        lambda: draw_forest([ForestRow("r", 0.05, 0.01, 0.09, "n = 9"), ForestRow("s", 0.0)], narrow=True),
         lambda: draw_training_curves({"run $1": history, "run 2": history}),
         lambda: draw_roc([RocCurve("a", t, t**0.5, 0.7, 0.6, 0.8)]),
     ]

@@ -311,7 +311,7 @@ NASTY = "<script>alert(1)</script> & \"quotes\" 'too'"
 class Page(HTMLParser):
     """Collects tags, checks nesting, keeps the text."""
 
-    VOID = frozenset({"meta", "img", "link", "br"})
+    VOID = frozenset({"meta", "img", "link", "br", "source"})
 
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -339,7 +339,7 @@ def make_report() -> dict:
         NASTY, ("row", "measured", "Liao 2022"), ((NASTY, "76.1 ± 0.9", "76.4 ± 0.9"), ("b", "1", "2")),
         published=("Liao 2022",), strong=((0, 1),), notes=(NASTY,),
     )  # fmt: skip
-    sections = (Section(NASTY, (NASTY,), (table,), (ReportPicture(picture, NASTY, NASTY),)), Section("Second"))
+    sections = (Section(NASTY, (NASTY,), (table,), (ReportPicture(picture, NASTY, NASTY, picture),)), Section("Second"))
     provenance = {"command": "sightline table x", NASTY: NASTY}
     return {"title": NASTY, "summary": (NASTY, "plain"), "sections": sections, "provenance": provenance}
 
@@ -357,8 +357,13 @@ def test_report_nests_escapes_and_loads_nothing():
         if tag == "img":
             assert re.match(r"data:image/(png|webp);base64,", attributes["src"])
             assert attributes["alt"] == NASTY
+        if tag == "source":
+            assert (
+                re.match(r"data:image/(png|webp);base64,", attributes["srcset"]) and "max-width" in attributes["media"]
+            )
         if tag == "a":
             assert attributes["href"].startswith("#")
+    assert names.count("source") == names.count("picture") == names.count("img") == 1
     # title 2, summary, contents, section 2, table 3 (caption, row, note), picture, provenance 2: all of them as text
     assert "".join(page.words).count(NASTY) == 2 + 1 + 1 + 2 + 3 + 1 + 2
 

@@ -298,8 +298,11 @@ def draw_forest(
     xlabel: str = "difference (95% interval)",
     better: tuple[str, str] = ("worse", "better"),
     decimals: int = 3,
+    narrow: bool = False,
 ) -> bytes:
     """Differences with 95% intervals about a line at zero; filled where the difference is told from it.
+
+    `narrow`: as wide as a phone, names and numbers above each interval in place of beside it.
 
     Raises:
         RunError: no rows, a value that is not finite, or an interval that does not hold its ends in order.
@@ -312,7 +315,13 @@ def draw_forest(
         ):
             raise RunError(f"{row.name}: an interval needs a low end below its high end; got {row.low}, {row.high}.")
     notes = [textwrap.wrap(row.note, NOTE) for row in rows]
-    figure, axes = make_chart(9.2, 1.75 + (0.36 + 0.17 * max(map(len, notes))) * len(rows))
+    names = [textwrap.wrap(row.name, NOTE) or [""] for row in rows]
+    if narrow:
+        most = max(map(len, names)) + max(map(len, notes)) + 1
+        step = 0.34 + 0.165 * most
+        figure, axes = make_chart(4.2, 1.4 + step * len(rows))
+    else:
+        figure, axes = make_chart(9.2, 1.75 + (0.36 + 0.17 * max(map(len, notes))) * len(rows))
     axes.axvline(0.0, color="#222222", linewidth=1.1)
     for y, row in enumerate(rows):
         clear, colour = row.clear, PALETTE[(row.style or 0) % len(PALETTE)]
@@ -324,17 +333,31 @@ def draw_forest(
             words += f"  [{_format_signed(row.low, decimals)}, {_format_signed(row.high, decimals)}]"
         axes.plot(row.value, y, "o", color=colour, markerfacecolor=colour if clear else "white", markersize=7)
         # what is counted stands below the numbers: beside them it would leave the chart no room
-        words = "\n".join([words, *notes[y]])
-        axes.text(1.02, y, words, transform=axes.get_yaxis_transform(), va="center", fontsize=9.5, parse_math=False)
+        if narrow:
+            words = "\n".join([*names[y], words, *notes[y]])
+            place, above = (0.0, y - 0.14 / step), "bottom"
+        else:
+            words = "\n".join([words, *notes[y]])
+            place, above = (1.02, y), "center"
+        axes.text(*place, words, transform=axes.get_yaxis_transform(), va=above, fontsize=9.5, parse_math=False,
+                  bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0} if narrow else None)  # fmt: skip
     ends = [abs(v) for row in rows for v in (row.value, row.low, row.high) if v is not None]
     reach = 1.1 * max(ends) or 1.0
+    gap = "  " if narrow else "      "
     axes.set(
-        xlim=(-reach, reach), ylim=(len(rows) - 0.4, -0.6), xlabel=f"←  {better[0]}      {xlabel}      {better[1]}  →"
+        xlim=(-reach, reach),
+        ylim=(len(rows) - (0.7 if narrow else 0.4), -1.0 if narrow else -0.6),
+        xlabel=f"←  {better[0]}{gap}{xlabel}{gap}{better[1]}  →",
     )
-    axes.set_yticks(range(len(rows)), [row.name for row in rows], parse_math=False)
+    if narrow:
+        axes.set_yticks([])
+        axes.locator_params(axis="x", nbins=5)
+        axes.spines["left"].set_visible(False)
+    else:
+        axes.set_yticks(range(len(rows)), [row.name for row in rows], parse_math=False)
     axes.grid(axis="x", color="#dddddd", linewidth=0.7)
     axes.set_axisbelow(True)
-    set_title(axes, title)
+    set_title(axes, textwrap.fill(title, NOTE) if narrow else title)
     return encode_png(figure)
 
 

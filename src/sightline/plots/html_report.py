@@ -97,11 +97,15 @@ class ReportTable:
 
 @dataclass(frozen=True)
 class ReportPicture:
-    """A PNG with its caption, and what it shows in words for whoever cannot see it."""
+    """A PNG with its caption, and what it shows in words for whoever cannot see it.
+
+    `phone`: the same for a narrow screen, None where the picture is scaled or scrolls there.
+    """
 
     png: bytes
     caption: str
     alt: str
+    phone: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -197,23 +201,33 @@ class _EmbeddedPicture:
 
     caption: str
     alt: str
+    breadth: str
+    screen: _EmbeddedImage
+    phone: _EmbeddedImage | None
+
+
+@dataclass(frozen=True)
+class _EmbeddedImage:
     width: int
     height: int
-    breadth: str
-    mime: str
-    data: str
+    address: str
 
 
 def _embed_picture(picture: ReportPicture) -> Any:
+    screen = _embed_image(picture.png, picture.caption)
+    phone = None if picture.phone is None else _embed_image(picture.phone, picture.caption)
+    breadth = "wide" if screen.width > WIDE_PX and phone is None else "narrow"
+    return _EmbeddedPicture(picture.caption, picture.alt, breadth, screen, phone)
+
+
+def _embed_image(png: bytes, caption: str) -> _EmbeddedImage:
     try:
-        with Image.open(io.BytesIO(picture.png), formats=["PNG"]) as image:
+        with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
             width, height = image.size
-            mime, content = _encode_smallest(image, picture.png)
+            mime, content = _encode_smallest(image, png)
     except (OSError, SyntaxError):
-        raise RunError(f"{picture.caption}: a picture of a report must be a PNG.") from None
-    breadth = "wide" if width > WIDE_PX else "narrow"
-    data = base64.b64encode(content).decode("ascii")
-    return _EmbeddedPicture(picture.caption, picture.alt, width, height, breadth, mime, data)
+        raise RunError(f"{caption}: a picture of a report must be a PNG.") from None
+    return _EmbeddedImage(width, height, f"data:image/{mime};base64,{base64.b64encode(content).decode('ascii')}")
 
 
 def _encode_smallest(image: Image.Image, png: bytes) -> tuple[str, bytes]:

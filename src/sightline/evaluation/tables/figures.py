@@ -59,11 +59,13 @@ def draw_forest_chart(result: TableResult, lines: Sequence[Line]) -> ReportPictu
     ]
     if not rows:
         return None
+    title = f"{metric}: difference from the reference row"
     return ReportPicture(
-        draw_forest(rows, title=f"{metric}: difference from the reference row"),
+        draw_forest(rows, title=title),
         "Each row against its reference, with the paired 95% interval over patients and seeds; filled: p < 0.05 after "
         f"Holm's correction over the rows.{f' n: {counts[0]}.' if len(counts) == 1 else ''}",
         "Forest plot of differences",
+        draw_forest(rows, title=title, narrow=True),
     )
 
 
