@@ -99,9 +99,8 @@ class CellFocal:
     def _compute_term(self, cells: Tensor, targets: Tensor, guided: Tensor) -> Term:
         marked = guided[:, self.column]
         with torch.no_grad():
-            marks = targets[:, self.column if targets.shape[1] > 1 else 0].ne(0).to(cells.dtype)
             # where nothing is known (a picture with a finding that nobody marked) all is covered, and nothing marked
-            touched = adaptive_avg_pool2d(marks[:, None], (cells.shape[1], cells.shape[2]))[:, 0]
+            touched = _compute_cover(targets[:, self.column if targets.shape[1] > 1 else 0], cells)
             cover = touched * marked[:, None, None]
             best = cover.amax(dim=(1, 2), keepdim=True)
             inside = (cover >= torch.minimum(best, torch.full_like(best, self.covered))) & (cover > 0)
@@ -124,3 +123,16 @@ class CellFocal:
             "other_cells": float(negative.detach().sum()) / max(1, images),
         }
         return Term(value, images, 0.0, parts)
+
+
+def _compute_cover(marks: Tensor, cells: Tensor) -> Tensor:
+    """Share of each cell that is not 0, [b, h, w] for marks [b, *s].
+
+    Images without a mark, most of a batch, are not pooled: as numbers they take four times the memory of their bytes.
+    """
+    cover = torch.zeros_like(cells)
+    some = marks.flatten(1).any(dim=1).bool()
+    if bool(some.any()):
+        numbers = marks[some].ne(0).to(cells.dtype)
+        cover[some] = adaptive_avg_pool2d(numbers[:, None], (cells.shape[1], cells.shape[2]))[:, 0]
+    return cover
