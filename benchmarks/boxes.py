@@ -71,8 +71,8 @@ def measure(chosen: Settings) -> Result:
             "Ours: `find_boxes_of_maps` for all maps in one call, score of the box included. Theirs, map by map: "
             "minimum, "
             "maximum, threshold, `skimage.measure.label` and `regionprops`, or `scipy.ndimage.label`, `bincount` and "
-            "`find_objects`; box only. Maps are random cells enlarged bilinearly, which a trained network's maps are "
-            "smoother than; 64 x 64 cells are rougher than any map of the catalogue's networks at this size.",
+            "`find_objects`; box only. Maps are random cells enlarged bilinearly; a trained network's maps are "
+            "smoother, and 64 x 64 cells are rougher than the maps of any of our networks at this size.",
             f"Seconds for {chosen.count} maps of {chosen.size} x {chosen.size} pixels by protocol, best of "
             f"{chosen.pairs}, one thread (goal: under {GOAL_S * chosen.count / GOAL_MAPS:g}): " + "; ".join(said) + ".",
             "Checked first: the boxes of all three are the same.",

@@ -95,8 +95,8 @@ def measure(chosen: Settings) -> Result:
         asdict(chosen),
         tuple(rows),
         notes=(
-            f"Time: a whole dissection (exact thresholds, then r_k and what every unit does on every case) over the "
-            f"{PASSES} forward passes that it makes, alone, on the same batches. With masks, every unit's map is also "
+            "Time: that of a whole dissection (exact thresholds, then r_k and every unit's activation on every case) "
+            f"divided by that of its {PASSES} bare forward passes on the same batches. With masks, every unit's map is also "
             "enlarged to the image grid and counted against each mask (NetDissect), and kept for the permutation null. "
             "Each mask takes up about a fortieth of the cube.",
             "Peak memory: the highest resident set size of a fresh process that dissects with masks, its readings "

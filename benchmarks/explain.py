@@ -84,16 +84,17 @@ def measure(chosen: Settings) -> Result:
         tuple(rows),
         notes=(
             "Each side is called as its documentation does, with the same weights in evaluation mode, and gives an "
-            "array on the host. Captum and pytorch-grad-cam explain one class a call, ours all of them after one "
-            "forward pass; `GuidedBackpropReLUModel` explains one image a call. Maps of `pytorch_grad_cam` are "
-            "enlarged to the image and scaled to 0..1, and ours are here too. Layer: the last features.",
-            "Grad-CAM of one class at the last layer is one forward pass on either side (Captum, too, stops at the "
-            "layer on its way back), a guided gradient of one class one forward pass and one back to the image. What "
-            "could be saved beside the convolutions is: batch norm is taken into their weights, maps lie as pooling "
-            "and they like it, the last step back to the image is a convolution of its own. Share of convolutions, and "
-            "what the ratio would be if everything else took no time: "
+            "array on the host. Captum and pytorch-grad-cam explain one class per call, ours all classes after "
+            "one forward pass; `GuidedBackpropReLUModel` explains one image per call. Maps of `pytorch_grad_cam` are "
+            "enlarged to the image and scaled to 0..1; here ours are too. Layer: the last features.",
+            "Grad-CAM of one class at the last layer takes one forward pass on either side (Captum, too, stops its "
+            "backward pass at the layer); a guided gradient of one class takes one forward pass and one backward pass "
+            "to the image. Outside the convolutions everything that could be saved is saved: batch norm is folded into "
+            "their weights, the memory layout suits pooling and convolutions, and the last backward step to the image "
+            "is a separate convolution. Share of convolutions, and what the ratio would be if everything else took no "
+            "time: "
             + ("; ".join(bounds) or "not measured here")
-            + ". Twice as fast would take another algorithm for the convolutions themselves.",
+            + ". To be twice as fast would need another algorithm for the convolutions themselves.",
             f"Checked first: the two sides differ by at most {max(gaps):.1e} of the largest value.",
         ),
     )

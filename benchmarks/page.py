@@ -29,30 +29,36 @@ TITLES = {
 }
 ABOUT = """# Benchmarks
 
-`make bench` (or `python -m benchmarks`, one of `step`, `explained_step`, `maps`, `explain`, `boxes`, `reading`,
-`memory`, `patches`, `dissect`, `onnx`, `workstation` by name) measures sightline against plain libraries and rewrites
-this page. A machine with another name gets a section of its own.
+Speed and memory of sightline beside plain libraries (PyTorch, timm, torchvision, MONAI, Captum, pytorch-grad-cam), with
+the goals that were met and those that were not. `make bench` measures again and rewrites this page; `python -m
+benchmarks NAME` runs one benchmark: `step`, `explained_step`, `maps`, `explain`, `boxes`, `reading`, `memory`,
+`patches`, `dissect`, `onnx` or `workstation`. A machine with another name gets a section of its own.
 
-How it is measured, so that a ratio means something:
+How it is measured:
 
-- **Side by side.** Both sides run in one process by turns, A B A B ..., after pairs that do not count. What disturbs
-  the machine disturbs both. Each pair gives one ratio; the table shows their median, least and greatest. Read a spread
-  that crosses the goal as "not decided on this machine".
+- **Side by side.** Both sides run in one process by turns, A B A B ..., after warm-up pairs that do not count, so other
+  work on the machine disturbs both. Each pair gives one ratio; the table shows their median, minimum and maximum. If
+  the range crosses the goal, the goal is not decided on this machine.
 - **The same work.** Same pictures, weights, number format, memory layout and threads. Before anything is timed,
-  the two sides are shown to compute the same thing, or the benchmark stops.
-- **No seconds in the tests.** `tests/test_benchmarks.py` runs every benchmark at a toy size and holds the equality;
+  both sides are shown to compute the same thing, or the benchmark stops.
+- **No timing in the tests.** `tests/benchmarks` runs the benchmarks at a toy size and checks that both sides agree;
   speed is measured here only.
 
-The goals are part of the project's specification: a guided step costs at most 1.05 of a plain one, a step that trains
-through an explainer's map at most 3. Class maps come at least 3 times faster than Grad-CAM, and a batch of 64 images
-is explained at least twice as fast as by Captum and pytorch-grad-cam. A thousand maps of 512 x 512 pixels are boxed in
-under a second on one core. Patches of vertebrae are cut at least as fast as by MONAI. A dissection takes at most 1.3
-times its bare forward passes, and the same memory for ten times the cases. A graph takes at most 0.90 of the time of
-the eager network. Reading and memory have no goal; they are here so that a loss is seen.
+| what | goal |
+|---|---|
+| guided training step | at most 1.05 times a plain one |
+| training step through an explainer's map | at most 3 times a plain one |
+| class maps | at least 3 times faster than Grad-CAM |
+| explaining a batch of 64 images | at least twice as fast as Captum and pytorch-grad-cam |
+| boxes of a thousand maps of 512 x 512 pixels | under a second on one core |
+| cutting patches of vertebrae | at least as fast as MONAI |
+| dissection | at most 1.3 times its bare forward passes; the same memory for ten times the cases |
+| exported graph | at most 0.90 of the time of the eager network |
+| reading, memory | none; measured so that a regression is seen |
 
-`python -m benchmarks --device cuda` measures on a GPU, which is waited for before and after every call; add
-`--toy` to see in a minute that everything runs. Results stand as numbers in `benchmarks/results`;
-`python -m benchmarks --render` draws this page again without measuring.
+`python -m benchmarks --device cuda` measures on a GPU and synchronises it before and after every call; `--toy`
+shows in a minute that everything runs. The numbers are in `benchmarks/results`; `python -m benchmarks --render`
+writes this page again without measuring.
 """
 
 
