@@ -96,9 +96,9 @@ def measure(chosen: Settings) -> Result:
         tuple(rows),
         notes=(
             "Time: that of a whole dissection (exact thresholds, then r_k and every unit's activation on every case) "
-            f"divided by that of its {PASSES} bare forward passes on the same batches. With masks, every unit's map is also "
-            "enlarged to the image grid and counted against each mask (NetDissect), and kept for the permutation null. "
-            "Each mask takes up about a fortieth of the cube.",
+            f"divided by that of its {PASSES} bare forward passes on the same batches. With masks, every unit's map is "
+            "also enlarged to the image grid and counted against each mask (NetDissect), and kept for the permutation "
+            "null. Each mask takes up about a fortieth of the cube.",
             "Peak memory: the highest resident set size of a fresh process that dissects with masks, its readings "
             "going to files, once for many cubes (left) and once for few (right). It holds torch, the network and one "
             "batch; the buffer of largest activations grows with the cohort up to its budget "

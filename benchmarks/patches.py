@@ -74,7 +74,8 @@ def measure(chosen: Settings) -> Result:
             "trilinear in double precision. Theirs: `monai.transforms.SpatialResample` (bilinear, zeros beyond the CT) "
             "to the same affine and size, from a float32 `MetaTensor` that was made beforehand, to float32; rounding "
             "to int16 is not counted on their side. First with the smallest box of voxels cut out by hand and in "
-            "single precision, then as documented, on the whole CT in double precision. Both in one process with the same threads.",
+            "single precision, then as documented, on the whole CT in double precision. Both in one process with "
+            "the same threads.",
             f"Checked first: the two sides' Hounsfield units differ by at most {max(gaps):.2f} (ours are rounded).",
         ),
     )

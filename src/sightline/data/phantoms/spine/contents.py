@@ -15,7 +15,7 @@ from sightline.data.phantoms.spine.plan import PhantomSubject
 from sightline.data.phantoms.spine.solids import EllipticBar, Floats, Grid, compute_partial_volume
 from sightline.structures.frame import FloatArray
 
-# numbers of SUBREGIONS in cohorts/spine.py
+# numbers of SUBREGIONS in data/spine/vertebrae.py
 BORDER, BODY, DISC, UPPER_ENDPLATE, LOWER_ENDPLATE = 49, 50, 100, 101, 102
 # of FINDINGS there: the finding mask
 DEPRESSED_UPPER, DEPRESSED_LOWER, SCLEROTIC_BAND, BULGED_WALL = 1, 2, 3, 4
