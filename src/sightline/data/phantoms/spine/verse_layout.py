@@ -2,7 +2,7 @@
 
 Folders `dataset-phantomtraining`, `-phantomvalidation` and `-phantomtest` hold `rawdata` and `derivatives` as VerSe's
 archives do; `fractures.csv` grades every whole vertebra; `truth.json` holds poses and heights. Ours are
-`..._seg-subreg_msk.nii.gz` (SUBREGIONS of data/spine/vertebrae.py) and `..._seg-finding_msk.nii.gz`, with the numbers of
+`..._seg-subreg_msk.nii.gz` (SUBREGIONS of data/spine/vertebrae.py) and `..._seg-finding_msk.nii.gz`, numbers of
 FINDINGS: 1 depressed upper endplate, 2 depressed lower one, 3 sclerotic band, 4 wall that buckled or was pushed out.
 """
 
