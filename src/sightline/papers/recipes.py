@@ -49,6 +49,10 @@ RECIPES: dict[str, tuple[str, Callable[[], Recipe]]] = {
     "small-guided": ("the same, guided by focus regions", demo_recipes.build_guided_recipe),
     "fracture-unguided": ("high-resolution class maps for small findings, unguided", fracatlas.build_unguided_recipe),
     "fracture-guided": ("the same, the fracture map guided by the fractures' boxes", fracatlas.build_guided_recipe),
+    "fracture-patches": (
+        "each cell of the fracture map classified by itself, guided by boxes on patches: finds most fractures",
+        fracatlas.build_focal_recipe,
+    ),
     "lbm": ("the whole image (Jimenez-Sanchez 2018, lower bound)", jimenez2018.build_base_recipe),
     "ubm": (
         "the expert's crop (Jimenez-Sanchez 2018, upper bound)",
