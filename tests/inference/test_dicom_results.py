@@ -3,6 +3,7 @@
 import csv
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import highdicom as hd
@@ -16,7 +17,15 @@ from support.dicom_tools import dciodvfy
 
 from sightline.cli.main import main
 from sightline.explainers.localisation.protocols import MapBoxes
-from sightline.inference.dicom_results import ResultWords, build_image_result, find_study_time, threshold_map
+from sightline.inference.dicom_results import (
+    JudgedView,
+    ResultWords,
+    build_image_result,
+    build_study_results,
+    find_study_time,
+    join_readings,
+    threshold_map,
+)
 from sightline.inference.file_result import DicomWish, FileResult
 from sightline.inference.radiographs import predict_files
 from sightline.io.dicom_results.codes import PRESENCE
@@ -183,6 +192,38 @@ def test_presence_follows_the_operating_point_and_marks_follow_presence(
     assert [said.present for said in result.said] == present
     assert bool(result.boxes) == bool(result.regions) == marked
     assert result.map is not None and result.map.label == "fracture"
+
+
+def test_views_that_are_joined_have_one_answer_and_marks_where_it_shows():
+    words = replace(WORDS, join_views="maximum")
+    alone = np.array([[0.8, 0.15, 0.05], [0.3, 0.6, 0.1], [0.7, 0.2, 0.1]])
+    views = [
+        JudgedView(
+            build_source_image(radiograph(seed=n, SOPInstanceUID=f"1.2.{n + 1}")),
+            picture(),
+            replace(reading(p, int(p.argmax())), uncalibrated=p),
+        )
+        for n, p in enumerate(alone)
+    ]
+    results = build_study_results(words, views)
+    # by hand: odds against the normal class, the greatest of each finding
+    odds = np.array([1.0, 0.6 / 0.3, 0.1 / 0.3])
+    for result in results:
+        assert [said.probability for said in result.said] == pytest.approx(list((odds / odds.sum())[1:]))
+        assert [said.present for said in result.said] == [True, False]
+    assert [bool(one.boxes) and bool(one.regions) for one in results] == [False, True, False]
+    assert "joined" in results[0].notes[0] and "fracture 15%" in results[0].notes[0]
+    # what no view calls alone, all of them call together: marked where there is most of it
+    summed = join_readings(
+        replace(words, join_views="mean"), [replace(views[0].reading, uncalibrated=np.array(p)) for p in
+                                            ((0.5, 0.1, 0.4), (0.5, 0.4, 0.1), (0.45, 0.44, 0.11))], ["a", "b", "c"]
+    )  # fmt: skip
+    assert [one.shows for one in summed] == [True] * 3  # no finding is called
+    # the same pixels twice have one vote
+    twice = join_readings(replace(words, join_views="mean"), [v.reading for v in views[:2]] * 2, ["a", "b"] * 2)
+    once = join_readings(replace(words, join_views="mean"), [v.reading for v in views[:2]], ["a", "b"])
+    assert twice[3].probabilities == pytest.approx(once[1].probabilities)
+    assert build_study_results(WORDS, views)[0].said[0].probability == 0.15
 
 
 def test_a_network_that_only_locates_says_nothing_of_presence():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,10 +36,12 @@ from sightline.io.dicom_results.results import (
 from sightline.io.picture import Picture, has_dicom_mark, resample_to_pixels
 from sightline.plots.result_picture import draw_result
 from sightline.structures.case import is_normal
+from sightline.structures.joined_views import JoinViews, find_normal_class, find_showing_views, join_answers
 
 if TYPE_CHECKING:
     from sightline.explainers.localisation.protocols import MapBoxes
     from sightline.inference.file_result import FileResult
+    from sightline.metrics.calibration.record import CalibrationRecord
     from sightline.training.run import Run
 
 FOLDER = "dicom"
@@ -63,6 +65,8 @@ class ResultWords:
         independent: each class is judged by itself.
         finding: class of what a network finds that names no class.
         codes: what classes and sites are called.
+        join_views: how the answers of a study's views are joined (`Recipe.join_views`).
+        calibration: of the joined answers, or None.
     """
 
     classes: tuple[str, ...]
@@ -71,6 +75,8 @@ class ResultWords:
     independent: bool = False
     finding: str = "finding"
     codes: CodeTable = field(default_factory=CodeTable)
+    join_views: JoinViews = "none"
+    calibration: CalibrationRecord | None = None
 
     @property
     def findings(self) -> tuple[int, ...]:
@@ -107,8 +113,44 @@ def collect_run_words(run: Run | RunFacts, codes: Path | None = None, *, engine:
         # another calibration is another answer, and must not have the UIDs of the old one
         calibration_digest = hashlib.sha256(facts.calibration.notation().encode()).hexdigest()[:12]
         parameters += (f"calibrated on validation: {calibration_digest}",)
+    if facts.join_views != "none":
+        parameters += (f"one answer for a study, joined from its views: {facts.join_views}",)
     maker = Maker(facts.title or "sightline", facts.identity, weights, __version__, parameters)
-    return ResultWords(facts.classes, maker, facts.boxes, facts.independent, codes=table)
+    return ResultWords(
+        facts.classes, maker, facts.boxes, facts.independent, codes=table, join_views=facts.join_views,
+        calibration=facts.calibration,
+    )  # fmt: skip
+
+
+def join_readings(words: ResultWords, readings: Sequence[FileResult], pixels: Sequence[str]) -> list[FileResult]:
+    """The readings of a study's views with the study's answer, where the run joins views; else as they are.
+
+    What a view says by itself stays as `alone`; boxes and maps stay those of the view, and `shows` says on which of
+    them the finding is to be marked.
+
+    Args:
+        words: of the run.
+        readings: of the views of one study.
+        pixels: digests of their pixels: a picture that came twice counts once.
+    """
+    if words.join_views == "none" or any(one.uncalibrated is None for one in readings):
+        return list(readings)
+    alone = np.stack([one.uncalibrated for one in readings if one.uncalibrated is not None])
+    distinct = [pixels.index(digest) for digest in dict.fromkeys(pixels)]
+    one_study = [""] * len(readings)
+    joined = join_answers(
+        alone[distinct], one_study[: len(distinct)], words.join_views, find_normal_class(words.classes)
+    )
+    showing = find_showing_views(alone, np.repeat(joined[:1], len(readings), axis=0), one_study)
+    answer = joined[0]
+    if words.calibration is not None:
+        answer = words.calibration.probabilities(joined[:1], independent=words.independent)[0]
+    return [
+        replace(
+            one, probabilities=answer, predicted=int(answer.argmax()), alone=one.uncalibrated, shows=bool(there),
+        )
+        for one, there in zip(readings, showing, strict=True)
+    ]  # fmt: skip
 
 
 def build_image_result(
@@ -127,6 +169,7 @@ def build_image_result(
         draw: the picture with marks burnt in, too.
     """
     findings, called = _list_findings(words, reading)
+    called = called and reading.shows
     label = words.classes[reading.named] if reading.probabilities is not None else words.finding
     boxes = (
         tuple(FoundBox(label, box.corners, min(max(box.score, 0.0), 1.0)) for box in reading.boxes) if called else ()
@@ -139,10 +182,42 @@ def build_image_result(
         found = FoundMap(label, reading.named_map.astype(np.float32), place.to_source)
         if called:
             mask = threshold_map(found, words.boxes, source.shape)
-            score = None if reading.probabilities is None else float(reading.probabilities[reading.named])
+            said = reading.probabilities if reading.alone is None else reading.alone
+            score = None if said is None else float(said[reading.named])
             regions = (FoundRegion(label, mask, score),) if mask.any() else ()
-    drawn = _draw_result(words, picture, findings, boxes, found) if draw else None
-    return ImageResult(source, findings, boxes, regions, found, drawn)
+    by_itself = _describe_view(words, reading)
+    drawn = _draw_result(words, picture, findings, boxes, found if reading.shows else None, by_itself) if draw else None
+    return ImageResult(source, findings, boxes, regions, found, drawn, (by_itself,) if by_itself else ())
+
+
+@dataclass(frozen=True, eq=False)
+class JudgedView:
+    """One image of a study and what a network says of it.
+
+    Attributes:
+        source: the image.
+        picture: as it is shown.
+        reading: what the network says.
+    """
+
+    source: SourceImage
+    picture: Picture
+    reading: FileResult
+
+
+def build_study_results(words: ResultWords, views: Sequence[JudgedView], *, draw: bool = True) -> list[ImageResult]:
+    """What a network says of the images of one study: their joined answer where the run joins views.
+
+    Args:
+        words: of the run.
+        views: all images of the study that were judged; where the run joins nothing, any of them.
+        draw: the pictures with marks burnt in, too.
+    """
+    joined = join_readings(words, [one.reading for one in views], [one.source.pixels_sha256 for one in views])
+    return [
+        build_image_result(words, one.source, one.picture, reading, draw=draw)
+        for one, reading in zip(views, joined, strict=True)
+    ]
 
 
 def threshold_map(found: FoundMap, protocol: MapBoxes, shape: tuple[int, int]) -> NDArray[np.bool_]:
@@ -209,7 +284,10 @@ class StudyWriter:
         self._studies = {file: _read_study(file) for file in files}
         self._waiting = Counter(study for study in self._studies.values() if study)
         self._gathered: dict[str, list[ImageResult]] = defaultdict(list)
+        # views of a run that joins them wait for each other
+        self._views: dict[str, list[JudgedView]] = defaultdict(list)
         self.written: list[Path] = []
+        self._draws = "picture" in wanted.kinds
 
     def source(self, file: Path) -> SourceImage:
         """The image that results are to refer to.
@@ -230,8 +308,11 @@ class StudyWriter:
     def add(self, file: Path, source: SourceImage, picture: Picture, reading: FileResult) -> None:
         """Take one image; the study is written when it was the last of it."""
         study = self._studies[file]
-        draw = "picture" in self.choose_objects.kinds
-        self._gathered[study].append(build_image_result(self.words, source, picture, reading, draw=draw))
+        view = JudgedView(source, picture, reading)
+        if self.words.join_views != "none":
+            self._views[study].append(view)
+        else:
+            self._gathered[study] += build_study_results(self.words, [view], draw=self._draws)
         self._count_down(study)
 
     def leave_out(self, file: Path) -> None:
@@ -241,6 +322,8 @@ class StudyWriter:
 
     def _count_down(self, study: str) -> None:
         self._waiting[study] -= 1
+        if self._waiting[study] == 0 and study in self._views:
+            self._gathered[study] = build_study_results(self.words, self._views.pop(study), draw=self._draws)
         if self._waiting[study] == 0 and self._gathered.get(study):
             # a folder's name must say nothing about the patient, and a UID may be anything
             folder = self.out / FOLDER / make_uid("study", study)[-16:]
@@ -271,12 +354,21 @@ def _list_findings(words: ResultWords, reading: FileResult) -> tuple[tuple[Findi
     return tuple(findings), called
 
 
+def _describe_view(words: ResultWords, reading: FileResult) -> str:
+    """What a view says by itself where the answer is its study's; else nothing."""
+    if reading.alone is None:
+        return ""
+    shares = ", ".join(f"{words.classes[k]} {reading.alone[k]:.0%}" for k in words.findings)
+    return f"the answer is the study's, joined from its views ({words.join_views}); this view by itself: {shares}"
+
+
 def _draw_result(
     words: ResultWords,
     picture: Picture,
     findings: Sequence[FindingResult],
     boxes: Sequence[FoundBox],
     found: FoundMap | None,
+    by_itself: str,
 ) -> NDArray[np.uint8]:
     shares = [f"{one.label} {one.probability:.0%}" for one in findings if one.probability is not None]
     called = [one.label for one in findings if one.present]
@@ -285,11 +377,12 @@ def _draw_result(
     else:
         first = f"Called: {', '.join(called) if called else 'no finding'}. {', '.join(shares)}."
     maker = words.maker
-    second = f"{maker.model}, run {maker.run}, sightline {maker.version}"
+    second = [by_itself[0].upper() + by_itself[1:] + "."] if by_itself else []
+    second.append(f"{maker.model}, run {maker.run}, sightline {maker.version}")
     heat: Any = found.values if found is not None and (called or not shares) else None
     return draw_result(
         picture.pixels,
-        [first, second],
+        [first, *second],
         heat=heat,
         to_source=None if found is None else found.to_source,
         boxes=[(box.corners, box.label if box.score is None else f"{box.label} {box.score:.2f}") for box in boxes],

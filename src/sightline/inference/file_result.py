@@ -68,6 +68,8 @@ class FileResult:
         features: float32 [c], what its class maps are computed from, averaged over cells, or None.
         shape: rows and columns of the file's picture; None where they are not known.
         uncalibrated: float64 [k], the probabilities before any calibration, or None from a network that only locates.
+        alone: float64 [k], what this view says by itself where `probabilities` are its study's, else None.
+        shows: False on a view of a joined study that is not the one to mark (`find_showing_views`).
     """
 
     pixels: NDArray[np.float32]
@@ -83,6 +85,8 @@ class FileResult:
     features: NDArray[np.float32] | None = None
     shape: tuple[int, int] | None = None
     uncalibrated: NDArray[np.float64] | None = None
+    alone: NDArray[np.float64] | None = None
+    shows: bool = True
 
     @property
     def look(self) -> NDArray[np.float64] | None:

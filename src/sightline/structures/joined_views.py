@@ -54,6 +54,34 @@ def join_answers(
     return np.asarray(shares / shares.sum(axis=1, keepdims=True))
 
 
+def find_showing_views(alone: FloatArray, joined: FloatArray, studies: Sequence[str]) -> NDArray[np.bool_]:
+    """Views on which what is called of a study is to be marked.
+
+    These are the views that call the same class by themselves; where none does (evidence that only adds up), the view
+    with the most for it.
+
+    Args:
+        alone: [n, k], what each view says.
+        joined: [n, k], what its study says (`join_answers`).
+        studies: n names.
+
+    Returns:
+        bool [n].
+
+    Example:
+        >>> find_showing_views(np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([[0.2, 0.8]] * 2), ["a", "a"]).tolist()
+        [False, True]
+    """
+    called = joined.argmax(axis=1)
+    showing = np.asarray(alone.argmax(axis=1) == called)
+    index = np.unique(np.asarray(studies), return_inverse=True)[1]
+    for study in range(int(index.max(initial=-1)) + 1):
+        rows = np.flatnonzero(index == study)
+        if not showing[rows].any():
+            showing[rows[alone[rows, called[rows]].argmax()]] = True
+    return showing
+
+
 def find_normal_class(classes: Sequence[str]) -> int | None:
     """Position of the class without a finding, or None."""
     return next((k for k, name in enumerate(classes) if is_normal(name)), None)

@@ -22,6 +22,7 @@ from sightline.io.dicom_results.identity import is_own_result
 from sightline.papers.catalogue import CATALOGUE
 from sightline.training.engine import Engine
 from sightline.training.train import train
+from sightline.web.node.jobs import judge
 from sightline.web.node.jobs.child import Request
 from sightline.web.node.jobs.judge import judge_study
 
@@ -99,6 +100,21 @@ def test_a_study_gets_its_results_and_the_rest_is_named(run, tiny_cohort, tmp_pa
     assert "FOR PROCESSING: raw detector values" in words_of(pydicom.dcmread(later.results[0][0]))
     named = pydicom.dcmread(later.results[0][0]).PredecessorDocumentsSequence[0]
     assert before[1] in [one.value for one in named.iterall()]
+
+
+def test_views_that_are_joined_get_one_answer(run, tiny_cohort, tmp_path, monkeypatch):
+    judging = judge.open_judging(run.folder, None, "torch")
+    joining = replace(judging, words=replace(judging.words, join_views="maximum"))
+    images = [dx(case, n + 1, study="1.2.77") for n, case in enumerate(list(tiny_cohort.split("train"))[:3])]
+    apart = judge_study(request(run, tmp_path / "a", images)).readings
+    monkeypatch.setattr(judge, "open_judging", lambda *_: joining)
+    answer = judge_study(request(run, tmp_path / "b", images))
+    most = max(one["p(fracture)"] for one in apart.values())
+    assert [one["p(fracture)"] for one in answer.readings.values()] == pytest.approx([most] * 3)
+    report = pydicom.dcmread(answer.results[0][0])
+    numbers = [float(one.value) for one in report.iterall() if one.keyword == "NumericValue"]
+    assert sum(abs(number - 100 * most) < 1e-4 for number in numbers) == 3
+    assert "joined from its views" in words_of(report)
 
 
 def test_a_study_that_is_refused_whole_gets_nothing(run, tmp_path):

@@ -20,7 +20,14 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from sightline.errors import SightlineError
-from sightline.inference.dicom_results import ResultWords, build_image_result, collect_run_words, write_dicom_results
+from sightline.inference.dicom_results import (
+    JudgedView,
+    ResultWords,
+    build_image_result,
+    collect_run_words,
+    join_readings,
+    write_dicom_results,
+)
 from sightline.inference.file_result import FileResult
 from sightline.inference.gate.features import FeatureLimits, read_feature_limits, score_features
 from sightline.inference.gate.gate_file import Gate, read_gate
@@ -57,8 +64,9 @@ class LoadedRun:
 
 @dataclass
 class JudgedStudy:
-    """What a job gathers, image by image."""
+    """What a job gathers, image by image; views of a run that joins them wait in `views` for each other."""
 
+    views: dict[str, JudgedView] = field(default_factory=dict)
     results: list[ImageResult] = field(default_factory=list)
     refused: list[dict[str, str]] = field(default_factory=list)
     readings: dict[str, Mapping[str, float | str]] = field(default_factory=dict)
@@ -118,6 +126,7 @@ def open_runs(runs: Sequence[Opened]) -> None:
             _draw_noise_image(judging.facts.picture_view().size).save_as(file, enforce_file_format=True)
             request = Request(run, engine, {}, (), REHEARSED, file.parent, 0.0, codes, ())
             _judge_image(unchecked, request, study, "", file)
+            _join_study(unchecked, request, study)
             made = datetime.fromtimestamp(0)
             write_dicom_results(judging.words, study.results, request.out, ObjectOptions(kinds=REHEARSED), made=made)
 
@@ -149,6 +158,7 @@ def judge_study(request: Request) -> Answer:
     study = JudgedStudy()
     for sha256, file in request.images.items():
         _judge_image(judging, request, study, sha256, file)
+    _join_study(judging, request, study)
     if not study.results:
         return Answer((), tuple(study.refused), study.readings)
     notes = [f"not analysed: {one['reason']}" for one in (*request.left_out, *study.refused)]
@@ -189,11 +199,28 @@ def _judge_image(judging: LoadedRun, request: Request, study: JudgedStudy, sha25
         study.refused.append({"sha256": sha256, "door": "features", "reason": reason})
         study.readings[sha256] = {"refused": "features"}
         return
-    draw = "picture" in request.objects
-    result = build_image_result(judging.words, source, picture, reading, draw=draw)
-    remark = picture.facts.get("remark")
-    study.results.append(_add_notes(result, [remark]) if remark else result)
     study.readings[sha256] = {**measure_picture(picture), **_collect_outputs(judging, reading), **_collect_words(facts)}
+    view = JudgedView(source, picture, reading)
+    if judging.words.join_views != "none":
+        study.views[sha256] = view
+    else:
+        study.results.append(_build_result(judging, request, view))
+
+
+def _join_study(judging: LoadedRun, request: Request, study: JudgedStudy) -> None:
+    """Results of views that waited for each other: their study's answer, which monitoring is told of, too."""
+    views = list(study.views.values())
+    joined = join_readings(judging.words, [one.reading for one in views], [one.source.pixels_sha256 for one in views])
+    for sha256, view, reading in zip(study.views, views, joined, strict=True):
+        study.results.append(_build_result(judging, request, replace(view, reading=reading)))
+        study.readings[sha256] = {**study.readings[sha256], **_collect_outputs(judging, reading)}
+
+
+def _build_result(judging: LoadedRun, request: Request, view: JudgedView) -> ImageResult:
+    draw = "picture" in request.objects
+    result = build_image_result(judging.words, view.source, view.picture, view.reading, draw=draw)
+    remark = view.picture.facts.get("remark")
+    return _add_notes(result, [remark]) if remark else result
 
 
 def _add_notes(result: ImageResult, notes: list[str]) -> ImageResult:

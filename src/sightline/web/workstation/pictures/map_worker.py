@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from sightline.errors import SightlineError
-from sightline.structures.case import Cohort
+from sightline.structures.case import Case, Cohort
 
 AT_ONCE = 4
 
@@ -72,39 +72,76 @@ def _compute(orders: Mapping[str, Any]) -> None:
         require_same_classes(run.classes, cohort.classes, "The cohort")
     network = run.network()
     keys: Mapping[str, str] = orders["keys"]
-    wanted = [case for case in cohort if case.case_id in keys]
-    for start in range(0, len(wanted), AT_ONCE):
-        part = wanted[start : start + AT_ONCE]
+    for part in list_parts(cohort, keys, whole_studies=run.recipe.join_views != "none"):
         try:
             _compute_some(run, network, replace(cohort, cases=tuple(part)), keys, Path(orders["out"]))
         except SightlineError:
             # one that cannot be read does not take the others along
+            readable = []
             for case in part:
                 try:
-                    _compute_some(run, network, replace(cohort, cases=(case,)), keys, Path(orders["out"]))
+                    _check_readable(run, network, replace(cohort, cases=(case,)))
+                    readable.append(case)
                 except SightlineError as error:
-                    _print_words({"kind": "left out", "image": keys[case.case_id], "message": error.message})
+                    if case.case_id in keys:
+                        _print_words({"kind": "left out", "image": keys[case.case_id], "message": error.message})
+            if readable:
+                _compute_some(run, network, replace(cohort, cases=tuple(readable)), keys, Path(orders["out"]))
+
+
+def list_parts(cohort: Cohort, keys: Mapping[str, str], *, whole_studies: bool) -> list[list[Case]]:
+    """The cases to be asked together: some at a time, or whole studies where the network has one answer for each.
+
+    Args:
+        cohort: all there is.
+        keys: of the cases that are wanted; a study that was left half done is asked whole again.
+        whole_studies: the answer is the study's.
+    """
+    if not whole_studies:
+        wanted = [case for case in cohort if case.case_id in keys]
+        return [wanted[start : start + AT_ONCE] for start in range(0, len(wanted), AT_ONCE)]
+    studies: dict[str, list[Case]] = {}
+    for case in cohort:
+        studies.setdefault(case.study_id, []).append(case)
+    return [cases for cases in studies.values() if any(case.case_id in keys for case in cases)]
+
+
+def _check_readable(run: Any, network: Any, cohort: Cohort) -> None:
+    from sightline.inference.predict import predict
+
+    predict(network, cohort, run.recipe.view, independent=run.recipe.independent)
 
 
 def _compute_some(run: Any, network: Any, cohort: Cohort, keys: Mapping[str, str], out: Path) -> None:
     from sightline.data.views.frames import find_case_frame, find_source_frame
     from sightline.inference.boxes import read_map_boxes
-    from sightline.inference.predict import predict
+    from sightline.inference.predict import join_output, predict
+    from sightline.structures.joined_views import find_showing_views
 
-    view = run.recipe.view
-    output = predict(network, cohort, view, batch_size=AT_ONCE, independent=run.recipe.independent)
+    view, recipe = run.recipe.view, run.recipe
+    output = predict(network, cohort, view, batch_size=AT_ONCE, independent=recipe.independent)
+    output = join_output(output, recipe.join_views)
+    said = output.predictions
+    probabilities = said.probabilities
+    if run.calibration is not None:
+        probabilities = run.calibration.probabilities(probabilities, independent=recipe.independent)
     frames = [find_case_frame(case, view) for case in cohort]
     boxes: Any = None
-    named = output.predictions.probabilities.argmax(axis=1)
+    named = probabilities.argmax(axis=1)
+    shows = np.ones(len(named), dtype=bool)
+    if said.alone is not None:
+        shows = find_showing_views(said.alone, said.probabilities, said.study_ids)
     if output.maps is not None and output.maps.maps.ndim == 4:
         boxes = read_map_boxes(output.maps, named, frames, run.boxes)
     for row, case in enumerate(cohort):
-        p = [float(x) for x in output.predictions.probabilities[row]]
+        if case.case_id not in keys:
+            continue
+        p = [float(x) for x in probabilities[row]]
         words: dict[str, Any] = {"kind": "image", "image": keys[case.case_id], "probabilities": p, "map": None}
         if output.maps is not None:
             words["map"] = _write_map(output.maps, row, frames[row], out / f"{keys[case.case_id]}.npz")
         words["proposals"] = []
-        if boxes is not None and _has_proposal(p, int(named[row])):
+        if boxes is not None and shows[row] and _has_proposal(p, int(named[row])):
             shape = find_source_frame(case).shape
             for corners, score in zip(boxes[0][row], boxes[1][row], strict=True):
                 found = _build_proposal(corners, float(score), shape, run.classes[int(named[row])])

@@ -158,7 +158,7 @@ class MapQueue:
 
 
 def digest_run(folder: Path) -> str:
-    """A key of a run that stays while its weights do: a digest of its identity and weights.
+    """A key of a run that stays while its answers do: a digest of its identity, weights and calibration.
 
     A folder that holds no run has a key of its path; computing says what is wrong with it.
     """
@@ -166,6 +166,8 @@ def digest_run(folder: Path) -> str:
     try:
         digest.update((folder / "cohort.json").read_bytes())
         digest.update((folder / "weights.safetensors").read_bytes())
+        if (folder / "calibration.json").is_file():
+            digest.update((folder / "calibration.json").read_bytes())
     except OSError:
         digest.update(str(folder.absolute()).encode())
     return digest.hexdigest()[:16]
