@@ -27,6 +27,8 @@ from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE, AllStoragePresentationContexts, evt
 
 Held = Callable[[], list[str]]
+# for a node to open its run, and for results to come, on a machine that is busy with other work
+PATIENCE_S = 600
 SIGHTLINE = (sys.executable, "-c", "from sightline.cli import main; main()")
 
 
@@ -118,6 +120,18 @@ def keeper(port: int) -> Iterator[Held]:
         server.shutdown()
 
 
+def wait_until_ready(url: str, node: subprocess.Popen[bytes]) -> bool:
+    """Wait until the node says that it can judge; False where it ended or takes too long."""
+    begun = time.monotonic()
+    while node.poll() is None and time.monotonic() - begun < PATIENCE_S:
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return True
+        except OSError:
+            time.sleep(0.1)
+    return False
+
+
 def send(files: list[Path], port: int) -> None:
     """C-STORE to the node, as a modality does."""
     entity = AE("MODALITY")
@@ -166,28 +180,35 @@ def main(out: Path = Path("node-demo"), stay: bool = False) -> int:
             node = subprocess.Popen([*SIGHTLINE, "serve", str(config)], stderr=log)
         try:
             ready = f"http://127.0.0.1:{metrics_port}/readyz"
-            for _ in range(300):
-                try:
-                    urllib.request.urlopen(ready, timeout=2)
-                    break
-                except OSError:
-                    time.sleep(0.1)
-            print(f"$ sightline serve {config}   (ready: {ready})")
+            print(f"$ sightline serve {config}", flush=True)
+            if not wait_until_ready(ready, node):
+                print(f"The node was not ready within {PATIENCE_S} s; {out / 'node.log'} says why.")
+                return 1
+            print(f"ready: {ready}", flush=True)
             send(files, port)
             begun = last = time.monotonic()
             before = 0
             # results come a few at a time: wait until nothing more has come for some seconds
-            while time.monotonic() - begun < 120 and (not before or time.monotonic() - last < 4):
+            while time.monotonic() - begun < PATIENCE_S and (not before or time.monotonic() - last < 4):
                 if len(held()) > before:
                     before, last = len(held()), time.monotonic()
                     print(f"after {last - begun:.1f} s: {before} results at the PACS", flush=True)
                 time.sleep(0.2)
             for line in held():
                 print(f"  {line}")
+            if before and not any("MARKS" in line for line in held()):
+                print("  (no marks and no regions: the run calls no finding in this study)")
             command("node", "show", config)
-            if stay:
+            study = pydicom.dcmread(files[0], stop_before_pixels=True).StudyInstanceUID
+            command("node", "show", config, study)
+            if not before:
+                print(f"No result came within {PATIENCE_S} s; {out / 'node.log'} says more.")
+            elif stay:
                 print("Ctrl-C ends it")
                 node.wait()
+            else:
+                print(f"Everything lies in {out}. The same with node and PACS left on, to send and to look at:")
+                print(f"  {sys.executable} {sys.argv[0]} --out {out} --stay")
             return 0 if before else 1
         except KeyboardInterrupt:
             return 0

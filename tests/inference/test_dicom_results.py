@@ -212,7 +212,7 @@ def test_views_that_are_joined_have_one_answer_and_marks_where_it_shows():
         assert [said.probability for said in result.said] == pytest.approx(list((odds / odds.sum())[1:]))
         assert [said.present for said in result.said] == [True, False]
     assert [bool(one.boxes) and bool(one.regions) for one in results] == [False, True, False]
-    assert "joined" in results[0].notes[0] and "fracture 15%" in results[0].notes[0]
+    assert "joined" in results[0].notes[0] and "fracture 15%" in results[0].notes[1]
     # what no view calls alone, all of them call together: marked where there is most of it
     summed = join_readings(
         replace(words, join_views="mean"), [replace(views[0].reading, uncalibrated=np.array(p)) for p in

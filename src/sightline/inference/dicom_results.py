@@ -133,7 +133,7 @@ def join_readings(words: ResultWords, readings: Sequence[FileResult], pixels: Se
         readings: of the views of one study.
         pixels: digests of their pixels: a picture that came twice counts once.
     """
-    if words.join_views == "none" or any(one.uncalibrated is None for one in readings):
+    if words.join_views == "none" or not readings or any(one.uncalibrated is None for one in readings):
         return list(readings)
     alone = np.stack([one.uncalibrated for one in readings if one.uncalibrated is not None])
     distinct = [pixels.index(digest) for digest in dict.fromkeys(pixels)]
@@ -185,9 +185,9 @@ def build_image_result(
             said = reading.probabilities if reading.alone is None else reading.alone
             score = None if said is None else float(said[reading.named])
             regions = (FoundRegion(label, mask, score),) if mask.any() else ()
-    by_itself = _describe_view(words, reading)
+    by_itself = _describe_view(words, source, reading)
     drawn = _draw_result(words, picture, findings, boxes, found if reading.shows else None, by_itself) if draw else None
-    return ImageResult(source, findings, boxes, regions, found, drawn, (by_itself,) if by_itself else ())
+    return ImageResult(source, findings, boxes, regions, found, drawn, by_itself)
 
 
 @dataclass(frozen=True, eq=False)
@@ -354,12 +354,15 @@ def _list_findings(words: ResultWords, reading: FileResult) -> tuple[tuple[Findi
     return tuple(findings), called
 
 
-def _describe_view(words: ResultWords, reading: FileResult) -> str:
+def _describe_view(words: ResultWords, source: SourceImage, reading: FileResult) -> tuple[str, ...]:
     """What a view says by itself where the answer is its study's; else nothing."""
     if reading.alone is None:
-        return ""
+        return ()
     shares = ", ".join(f"{words.classes[k]} {reading.alone[k]:.0%}" for k in words.findings)
-    return f"the answer is the study's, joined from its views ({words.join_views}); this view by itself: {shares}"
+    return (
+        f"the answer is the study's, joined from its views ({words.join_views})",
+        f"the image ...{source.uid[-8:]} by itself: {shares}",
+    )
 
 
 def _draw_result(
@@ -368,7 +371,7 @@ def _draw_result(
     findings: Sequence[FindingResult],
     boxes: Sequence[FoundBox],
     found: FoundMap | None,
-    by_itself: str,
+    by_itself: Sequence[str],
 ) -> NDArray[np.uint8]:
     shares = [f"{one.label} {one.probability:.0%}" for one in findings if one.probability is not None]
     called = [one.label for one in findings if one.present]
@@ -377,7 +380,7 @@ def _draw_result(
     else:
         first = f"Called: {', '.join(called) if called else 'no finding'}. {', '.join(shares)}."
     maker = words.maker
-    second = [by_itself[0].upper() + by_itself[1:] + "."] if by_itself else []
+    second = [f"{one[0].upper()}{one[1:]}." for one in by_itself]
     second.append(f"{maker.model}, run {maker.run}, sightline {maker.version}")
     heat: Any = found.values if found is not None and (called or not shares) else None
     return draw_result(

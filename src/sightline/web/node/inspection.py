@@ -134,6 +134,8 @@ def tell_way(store: Store, what: str) -> Iterator[str]:
             raise NodeStoreError(
                 f"The node knows nothing of {what}.", "Give a study or SOP instance UID, or a job's number."
             )
+        for one in db.execute(select(studies).where(studies.c.study_uid == study)):
+            yield f"study {study}: {one.state}" + (f": {one.reason}" if one.reason else "")
         for job in db.execute(select(jobs).where(jobs.c.study_uid == study).order_by(jobs.c.id)):
             why = f": {job.door}: {job.reason}" if job.door else f": {job.reason}" if job.reason else ""
             yield f"job {job.id}, rule {job.rule}: {job.state} after {job.tries} tries{why}"

@@ -115,6 +115,9 @@ def test_views_that_are_joined_get_one_answer(run, tiny_cohort, tmp_path, monkey
     numbers = [float(one.value) for one in report.iterall() if one.keyword == "NumericValue"]
     assert sum(abs(number - 100 * most) < 1e-4 for number in numbers) == 3
     assert "joined from its views" in words_of(report)
+    # nothing is left to be joined where every image is refused
+    none = judge_study(request(run, tmp_path / "c", [image(1, size=(40, 48), value=255)]))
+    assert none.results == () and none.refused[0]["door"] == "picture"
 
 
 def test_a_study_that_is_refused_whole_gets_nothing(run, tmp_path):

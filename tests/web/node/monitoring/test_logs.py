@@ -3,8 +3,9 @@
 import io
 import json
 import logging
+import warnings
 
-from sightline.web.node.monitoring.logs import FIELDS, JsonLines, Pseudonyms
+from sightline.web.node.monitoring.logs import FIELDS, JsonLines, Pseudonyms, start_logging
 
 
 def lines_of(act):
@@ -34,6 +35,20 @@ def test_an_exception_says_type_and_place_and_no_text():
     (line,) = lines_of(act)
     assert line["exception"] == "ValueError" and line["where"][-1].startswith("test_logs.py:")
     assert "Planted" not in json.dumps(line) and "1.2.3" not in json.dumps(line)
+
+
+def test_a_warning_of_a_library_says_kind_and_place_and_no_text(monkeypatch):
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(root, "level", root.level)
+    stream = io.StringIO()
+    monkeypatch.setattr(warnings, "showwarning", None)
+    start_logging(stream)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("Invalid value for VR DA: 'Planted^Name'", UserWarning, stacklevel=1)
+    (line,) = stream.getvalue().splitlines()
+    assert "Planted" not in line and json.loads(line)["error"] == "UserWarning"
 
 
 def test_lines_cannot_be_broken():

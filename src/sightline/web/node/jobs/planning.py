@@ -15,6 +15,8 @@ from sightline.web.node.configuration import Configuration, RuleConditions
 from sightline.web.node.database import Change, Store, jobs, objects, require_inserted_id, studies
 
 DAY_S = 24 * 3600.0
+# letters of why no rule takes a study
+MOST_WHY = 500
 
 
 @dataclass(frozen=True)
@@ -104,11 +106,12 @@ class Planner:
         images = [dict(row) for row in db.execute(query.order_by(objects.c.id)).mappings()]
         refused: list[tuple[str, str, str]] = []
         state, reason = "settled", ""
-        fitting = 0
+        fitting, why = 0, []
         for index, rule in enumerate(self.configuration.rules):
             name = self.configuration.rule_name(index)
             chosen, left_out = choose_images(images, rule.when, self.gates[name])
             if not chosen and not any(one.check == "header" for one in left_out):
+                why += [f"rule {name}: {left_out[0].reason}"] if left_out else []
                 continue
             fitting += 1
             last = self._find_last_job(change, study_uid, name)
@@ -134,6 +137,8 @@ class Planner:
         if not fitting:
             reason = "no rule takes any image of it"
             refused.append(("", "rule", reason))
+            # for a person who looks: why each rule leaves its first image out
+            reason = "; ".join([reason, *why])[:MOST_WHY]
         values = {"state": state, "reason": reason, "complete": 0, "ended": change.now}
         db.execute(update(studies).where(studies.c.study_uid == study_uid).values(**values))
         change.note(state, study_uid, reason=reason)

@@ -14,6 +14,7 @@ import os
 import secrets
 import sys
 import traceback
+import warnings
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
@@ -70,6 +71,21 @@ def start_logging(stream: TextIO | None = None) -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.ERROR)
     logging.getLogger("sightline.node").setLevel(logging.INFO)
+    # pydicom warns of values that are none of their kind, and quotes them
+    warnings.showwarning = _write_warning
     # their messages quote what came in
     for name in ("pynetdicom", "pydicom", "dicomweb_client", "uvicorn", "urllib3", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _write_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: object = None,
+    line: object = None,
+) -> None:
+    """A library's warning by its kind and place; its text may quote a header."""
+    where = f"{Path(filename).name}:{lineno}"
+    logging.getLogger("sightline.node").warning("a library warned", extra={"error": category.__name__, "reason": where})
