@@ -182,8 +182,8 @@ def build_image_result(
         found = FoundMap(label, reading.named_map.astype(np.float32), place.to_source)
         if called:
             mask = threshold_map(found, words.boxes, source.shape)
-            said = reading.probabilities if reading.alone is None else reading.alone
-            score = None if said is None else float(said[reading.named])
+            shares = reading.probabilities if reading.alone is None else reading.alone
+            score = None if shares is None else float(shares[reading.named])
             regions = (FoundRegion(label, mask, score),) if mask.any() else ()
     by_itself = _describe_view(words, source, reading)
     drawn = _draw_result(words, picture, findings, boxes, found if reading.shows else None, by_itself) if draw else None

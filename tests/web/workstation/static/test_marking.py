@@ -57,6 +57,10 @@ def test_a_box_lies_where_it_was_drawn(ada):
     off = [abs(a - b) for a, b in zip(box["start"] + box["stop"], [60, 50, 150, 120], strict=True)]
     # the mouse knows whole pixels of the screen, and the picture hangs on one
     assert max(off) * scale <= 1.0
+    # a line is no box, and it is said
+    ada.drag([(0.3, 0.3), (0.5, 0.3)])
+    until(lambda: "at least a pixel" in ada.toast(), "too small")
+    assert len(ada.marks(read)) == 1
 
 
 def test_undo_redo_and_bringing_back_survive_a_reload(ada):

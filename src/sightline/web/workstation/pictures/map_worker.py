@@ -121,16 +121,16 @@ def _compute_some(run: Any, network: Any, cohort: Cohort, keys: Mapping[str, str
     view, recipe = run.recipe.view, run.recipe
     output = predict(network, cohort, view, batch_size=AT_ONCE, independent=recipe.independent)
     output = join_output(output, recipe.join_views)
-    said = output.predictions
-    probabilities = said.probabilities
+    predictions = output.predictions
+    probabilities = predictions.probabilities
     if run.calibration is not None:
         probabilities = run.calibration.probabilities(probabilities, independent=recipe.independent)
     frames = [find_case_frame(case, view) for case in cohort]
     boxes: Any = None
     named = probabilities.argmax(axis=1)
     shows = np.ones(len(named), dtype=bool)
-    if said.alone is not None:
-        shows = find_showing_views(said.alone, said.probabilities, said.study_ids)
+    if predictions.alone is not None:
+        shows = find_showing_views(predictions.alone, predictions.probabilities, predictions.study_ids)
     if output.maps is not None and output.maps.maps.ndim == 4:
         boxes = read_map_boxes(output.maps, named, frames, run.boxes)
     for row, case in enumerate(cohort):

@@ -1,8 +1,10 @@
 // @ts-check
-/** A box, drawn from corner to corner; smaller than a pixel is a slip of the hand and makes nothing. */
+/** A box, drawn from corner to corner; smaller than a pixel it makes nothing, and says so where that was no mere click. */
 import { drawMark } from "../picture/paint.js";
 
 const LEAST_PX = 1;
+/** pixels of the screen that a hand moves in a click */
+const CLICK_PX = 4;
 
 /** @param {any} desk */
 export function box(desk) {
@@ -22,8 +24,8 @@ export function box(desk) {
   return {
     name: "box",
     cursor: "crosshair",
-    down(/** @type {any} */ view, /** @type {PointerEvent} */ _, /** @type {[number, number]} */ p) {
-      held = { view, a: p, b: p };
+    down(/** @type {any} */ view, /** @type {PointerEvent} */ event, /** @type {[number, number]} */ p) {
+      held = { view, a: p, b: p, x: event.clientX, y: event.clientY };
       desk.penDown();
     },
     move(/** @type {any} */ view, /** @type {PointerEvent} */ _, /** @type {{p: [number, number]}[]} */ many) {
@@ -31,15 +33,16 @@ export function box(desk) {
       held.b = /** @type {any} */ (many.at(-1)).p;
       view.drawInk();
     },
-    up(/** @type {any} */ view, /** @type {PointerEvent} */ _, /** @type {[number, number]} */ p) {
+    up(/** @type {any} */ view, /** @type {PointerEvent} */ event, /** @type {[number, number]} */ p) {
       if (!held) return;
       held.b = p;
       const { start, stop } = corners();
+      const moved = Math.hypot(event.clientX - held.x, event.clientY - held.y);
       held = null;
       desk.penUp();
       if (stop[0] - start[0] >= LEAST_PX && stop[1] - start[1] >= LEAST_PX) {
         desk.addMark(view, { kind: "box", start, stop, strokes: [] });
-      }
+      } else if (moved > CLICK_PX) desk.tell("tool.box_too_small");
       view.redraw();
     },
     cancel(/** @type {any} */ view) {
