@@ -30,7 +30,8 @@ class RunState:
     Attributes:
         folder: of the run.
         key: for addresses.
-        title: of its recipe, once it was opened.
+        title: of its recipe, once it was opened; with the folder's name where several runs are called the same.
+        recipe: title of its recipe, once it was opened.
         classes: of its maps.
         state: waiting, computing, ready or failed.
         done: images.
@@ -46,6 +47,7 @@ class RunState:
     done: int = 0
     of: int = 0
     message: str | None = None
+    recipe: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As the page gets it."""
@@ -126,7 +128,8 @@ class MapQueue:
         for line in self._child.stdout:
             words = json.loads(line)
             if words["kind"] == "run":
-                run.title, run.classes, weights = words["title"], list(words["classes"]), words["weights"]
+                run.recipe, run.classes, weights = words["title"], list(words["classes"]), words["weights"]
+                self._name_runs()
             elif words["kind"] == "failed":
                 run.message = f"{words['message']} {words['remedy']}"
             elif words["kind"] == "left out":
@@ -136,6 +139,12 @@ class MapQueue:
                 self._store(run, weights, words)
                 run.done += 1
         run.state = "ready" if self._child.wait() == 0 else "failed"
+
+    def _name_runs(self) -> None:
+        """Titles that tell the runs apart."""
+        names = [run.recipe or run.folder.name for run in self.runs]
+        for run, name in zip(self.runs, names, strict=True):
+            run.title = name if names.count(name) == 1 else f"{name} ({run.folder.name})"
 
     def _store(self, run: RunState, weights: str, words: Mapping[str, Any]) -> None:
         found = words["map"] or {"shape": [], "frame": [], "classes": [], "ranges": []}

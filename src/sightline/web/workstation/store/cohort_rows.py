@@ -110,7 +110,8 @@ def _build_image_row(case: Case, salt: str, study_key: str, ordinal: int, root: 
     shape = list(case.shape or ())
     return {
         "key": make_key(salt, "image", case.case_id), "image_id": case.case_id, "study": study_key, "ordinal": ordinal,
-        "path": relative, "view": _name_view(case), "side": _find_side(case), "rows": shape[0] if len(shape) == 2 else None,
+        "path": relative, "view": _name_view(case), "side": _find_side(case),
+        "rows": shape[0] if len(shape) == 2 else None,
         "columns": shape[1] if len(shape) == 2 else None, "shape": json.dumps(shape),
         "spacing": json.dumps(list(case.spacing_mm)) if case.spacing_mm else None, "sha256": None,
         "facts": json.dumps(dict(case.facts)),
