@@ -102,10 +102,10 @@ def _entity():
         "",
         "### Storage as SCP",
         "",
-        "Success is answered when the object is safe on the disk, also for the same bytes again and for results that come back.",
+        "Success is returned once the object is safely on disk, also for an identical object sent again and for results that come back.",
         "",
         *rows(("status", "when"), [(f"0x{code:04X}", words) for code, words in storage_scp.STORE_STATUSES.items()]),
-        "Every transfer syntax of this table is taken and stored as it is. Images in one that is not decoded are refused by the job.",
+        "Every transfer syntax of this table is accepted and stored unchanged. Images whose transfer syntax is not decoded are refused by the job.",
         "",
         *rows(
             ("transfer syntax", "UID", "decoded"),
@@ -119,7 +119,7 @@ def _sending():
         "### Storage as SCU",
         "",
         "One presentation context for each SOP class and the transfer syntax in which the object is stored (see *What is written*); nothing is transcoded.",
-        "An abstract syntax that the PACS refuses counts as *not taken*.",
+        "An abstract syntax that the PACS rejects counts as *not taken*.",
         "",
         *rows(
             ("answer of the PACS", "meaning", "counts as"),
@@ -130,7 +130,7 @@ def _sending():
                 ),
             ],
         ),
-        f"A failed object is tried again after {dispatch.FIRST_PAUSE_S:g} s, doubled up to {dispatch.LONGEST_PAUSE_S:g} s (jitter {dispatch.JITTER:.0%}), for {dispatch.GIVE_UP_S / 3600:g} h;",
+        f"A failed object is sent again after {dispatch.FIRST_PAUSE_S:g} s, doubled up to {dispatch.LONGEST_PAUSE_S:g} s (jitter {dispatch.JITTER:.0%}), for {dispatch.GIVE_UP_S / 3600:g} h;",
         f"after {dispatch.BREAKER_FAILURES} failures in a row one object every {dispatch.BREAKER_PAUSE_S:g} s until one is taken.",
         "",
         "### Storage commitment",
@@ -141,10 +141,10 @@ def _sending():
             ("role", "what happens"),
             [
                 ("SCU", f"N-ACTION {commitment.AFTER_SENDING_S:g} s after sending at the earliest, at most {commitment.MOST_AT_ONCE} objects a transaction, association released at once; the N-EVENT-REPORT is taken on an association that the PACS opens to the listener (its AE title in `callers`, role selection accepted)"),
-                ("SCU, unanswered", f"asked again after {commitment.ASK_AGAIN_S / 60:g} min, and after a new start"),
+                ("SCU, unanswered", f"requested again after {commitment.ASK_AGAIN_S / 60:g} min, and after a restart"),
                 ("SCU, object in the failed list", "sent again"),
-                ("SCP", f"N-ACTION answered 0x0000, or 0x{storage_scp.NO_PEER:04X} where the caller is no destination; N-EVENT-REPORT (event 1 all, 2 some) on an association of the node's own with the role SCP"),
-                ("SCP, object not kept", f"failure reason 0x{commitment.NO_SUCH_INSTANCE:04X}; an object is kept until it is cleaned (`keep_days`), so this promises no archive"),
+                ("SCP", f"N-ACTION answered 0x0000, or 0x{storage_scp.NO_PEER:04X} if the caller is no destination; N-EVENT-REPORT (event 1 all, 2 some) on an association of the node's own with the role SCP"),
+                ("SCP, object not kept", f"failure reason 0x{commitment.NO_SUCH_INSTANCE:04X}; an object is kept until it is cleaned (`keep_days`), so the node is no archive"),
             ],
         ),
     ]  # fmt: skip
@@ -156,7 +156,7 @@ def _security():
         "### TLS",
         "",
         *rows(
-            ("where", "what is asked"),
+            ("where", "what is required"),
             [
                 ("C-STORE listener", f"{least} or newer; with `tls.clients` a client certificate of that CA"),
                 ("DICOMweb listener", "as uvicorn and Python's `ssl` set it; with `tls.clients` a client certificate of that CA; and a bearer token"),
@@ -175,12 +175,12 @@ def _dicomweb():
     return [
         "## DICOMweb",
         "",
-        f"As origin server at port {default(DicomWebListener, 'port')} (`dicomweb.port`), every request with `Authorization: Bearer TOKEN`. STOW takes images; QIDO and WADO give",
-        "the node's own results only. `Accept` is not read: answers have the one type below. Not supported: rendered, thumbnail, bulkdata, UPS, delete.",
+        f"As origin server on port {default(DicomWebListener, 'port')} (`dicomweb.port`), every request with `Authorization: Bearer TOKEN`. STOW takes images; QIDO and WADO give",
+        "the node's own results only. `Accept` is ignored: responses have the one type below. Not supported: rendered, thumbnail, bulkdata, UPS, delete.",
         "",
         *rows(("method", "path", "service", "takes", "answers"), [(m, f"`{path}`", service, takes, f"{gives}") for m, path, service, takes, gives in dicomweb.ENDPOINTS]),
         f"A body: at most {default(DicomWebListener, 'most_bytes')} (`most_bytes`) and {default(DicomWebListener, 'most_parts')} parts (`most_parts`), each of type `application/dicom`.",
-        "Failure reasons: 0xC000 does not parse or passes a bound; 0xA900 another type, impossible UIDs, or another study than the path's.",
+        "Failure reasons: 0xC000 cannot be parsed or exceeds a limit; 0xA900 another type, invalid UIDs, or a study other than the path's.",
         f"QIDO: equality of the words below by keyword, `limit` ({dicomweb.QIDO_LIMIT}, at most {dicomweb.QIDO_MOST}) and `offset`; no wildcards, ranges, `includefield` or fuzzy matching; other words are ignored.",
         "",
         *rows(("level", "adds"), [(level, ", ".join(names)) for level, names in words]),
@@ -199,7 +199,7 @@ def network(kinds):
     return [
         "## Network",
         "",
-        "The node (`sightline serve`, [node.md](node.md)). Words in brackets are words of NODE.yaml.",
+        "The node (`sightline serve`, [node.md](node.md)). Words in brackets are settings in NODE.yaml.",
         "",
         *_services(kinds),
         *_entity(),
@@ -214,7 +214,7 @@ def taken_classes():
     return [
         "## Storage classes taken",
         "",
-        "Taken and kept; what is no radiograph that a rule takes is counted, not predicted, and deleted.",
+        "Accepted and stored. Objects that no rule of the node accepts are counted and deleted without a prediction.",
         "",
         *rows(("SOP class", "UID"), [(UID(uid).name, f"`{uid}`") for uid in sorted(storage_scp.STORAGE_CLASSES, key=by_number)]),
     ]  # fmt: skip
