@@ -119,6 +119,7 @@ TABLES: dict[str, Callable[[Profile], Table]] = {
     "localisers/fracatlas": localisers.build_localiser_table,
     "fracatlas/curve": learning_curve.build_table,
     "fracatlas/map_to_answer": learning_curve.build_map_to_answer_table,
+    "fracatlas/suggest": learning_curve.build_suggestion_table,
     "zhu2022/table2": zhu2022.build_table2,
     "zhu2022/table3": zhu2022.build_table3,
     "zhu2022/ablations": zhu2022.build_ablation_table,

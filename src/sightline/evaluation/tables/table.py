@@ -12,6 +12,7 @@ from sightline.data.subset import displace_marks, draw_nested_subset
 from sightline.errors import SightlineError
 from sightline.evaluation.result import Evaluation
 from sightline.evaluation.tables.engines.self_training import Teaching
+from sightline.evaluation.tables.engines.suggested_marks import Asking
 from sightline.metrics.boxes.table import BoxScores
 from sightline.structures.case import Cohort
 from sightline.training.recipe import Recipe
@@ -55,8 +56,9 @@ class Row:
         parts: the row is not trained but put together: submodule of its network -> name of an earlier row whose run
             of the same seed gives the weights.
         teacher: name of an earlier row whose run of the same seed marks the training cases in place of experts
-            (`tables/engines/self_training.py`), or None.
-        teaching: how it marks them.
+            (`tables/engines/self_training.py`), or chooses those that experts mark besides
+            (`tables/engines/suggested_marks.py`), or None.
+        teaching: how it marks them, or how it chooses.
         train_per_class: train on this many images of each class, drawn once per seed; None for all.
         train_images: train on about this many images, whole groups, nested over sizes (`draw_nested_subset`); the seed
             draws them; None for all.
@@ -73,7 +75,7 @@ class Row:
     published: Mapping[str, PublishedValue] = field(default_factory=dict)
     parts: Mapping[str, str] = field(default_factory=dict)
     teacher: str | None = None
-    teaching: Teaching = field(default_factory=Teaching)
+    teaching: Teaching | Asking = field(default_factory=Teaching)
     train_per_class: int | None = None
     train_images: int | None = None
     wrong_marks: float = 0.0

@@ -3,6 +3,7 @@
 import pytest
 
 from sightline.errors import RecipeError
+from sightline.evaluation.tables.engines.suggested_marks import Asking
 from sightline.evaluation.tables.grids.grid import change_recipe
 from sightline.losses.cell_focal import CellFocal
 from sightline.papers import fracatlas
@@ -48,6 +49,8 @@ def test_rows_are_what_the_file_says(tmp_path):
     assert second.recipe.guidance == CellFocal(gamma=1.5)
     assert second.recipe.model.backbone.options == {"drop_path_rate": 0.1}
     assert (second.reference, second.train_images, second.wrong_marks) == ("unguided", 300, 0.1)
+    asking = table_of(tmp_path, GOOD + "    teacher: unguided\n    suggest: {strategy: diversity, n: 9}\n").rows[1]
+    assert (asking.needs, asking.teaching) == (("unguided",), Asking("diversity", 9))
 
 
 def test_a_recipe_without_changes_is_itself():
@@ -71,6 +74,10 @@ def test_a_recipe_without_changes_is_itself():
         ("kind: cell_focal", "kind: cel_focal", "'cel_focal' is unknown", "Known kinds"),
         ("gamma: 1.5", "gama: 1.5", "no field gama", "Its fields"),
         ("train_images: 300", "train_images: 3.5", "train_images is 3.5", "from 1 on"),
+        ("wrong_marks: 0.1", "teacher: ungided", "teacher 'ungided' is no row", "Rows above: unguided"),
+        ("wrong_marks: 0.1", "teacher: unguided\n    suggest: 50", "suggest is 50", "strategy"),
+        ("wrong_marks: 0.1", "teacher: unguided\n    suggest: {by: x}", "'by' is no word", "strategy"),
+        ("wrong_marks: 0.1", "teacher: unguided\n    suggest: {strategy: best}", "got 'best'", "random"),
         ("rows:", "rows: 3\nother:", "is no word", "There are"),
         ("title: Does", "title: [Does", "line", "Fix"),
     ],

@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sightline.data.split import select_sources
+from sightline.errors import CohortError
 from sightline.evaluation.evaluate import choose_boxes, evaluate
 from sightline.evaluation.result import Evaluation
 from sightline.evaluation.tables.engines.self_training import label_by_run
+from sightline.evaluation.tables.engines.suggested_marks import Asking, show_suggested_marks
 from sightline.evaluation.tables.table import Row
 from sightline.structures.case import Cohort
 from sightline.training.assemble import assemble
@@ -104,15 +106,28 @@ class RowTraining:
             # named by its teacher's identity: it need not be asked again
             return open_run(self.folder, self.catalogue)
         if self.teacher is not None:
-            first = self.teacher
-            while first.teacher is not None:
-                first = first.teacher
-            marked = label_by_run(self.teacher.train_run(), self.training, self.row.teaching, self.engine, first.recipe)
+            marked = self._mark_by(self.teacher)
             return train(self.recipe, marked, self.folder, self.catalogue, self.engine)
         if not self.row.parts:
             return train(self.recipe, self.training, self.folder, self.catalogue, self.engine)
         parts = {name: part.train_run() for name, part in self.parts.items()}
         return assemble(self.recipe, self.training, parts, self.folder, self.catalogue)
+
+    def _mark_by(self, teacher: RowTraining) -> Cohort:
+        """The cohort with the marks that another training makes, or asks experts for."""
+        if isinstance(self.row.teaching, Asking):
+            if teacher.teacher is not None:
+                raise CohortError(
+                    f"{teacher.title} was taught itself: what it was shown is not its own recipe's choice.",
+                    "Let a row ask that has no teacher.",
+                )
+            return show_suggested_marks(
+                teacher.train_run(), self.training, self.row.teaching, self.seed, self.engine
+            )  # fmt: skip
+        first = teacher
+        while first.teacher is not None:
+            first = first.teacher
+        return label_by_run(teacher.train_run(), self.training, self.row.teaching, self.engine, first.recipe)
 
     def _train_of(self, row: str) -> RowTraining:
         """The training of another row with the same seed."""

@@ -27,6 +27,7 @@ from typing import Any
 import yaml
 
 from sightline.errors import RecipeError
+from sightline.evaluation.tables.engines.suggested_marks import Asking
 from sightline.evaluation.tables.table import Row, Table
 from sightline.training.recipe import Recipe
 from sightline.training.serialization import (
@@ -40,7 +41,7 @@ from sightline.training.serialization import (
 TABLE_WORDS = ("title", "caption", "seeds", "report", "size", "rows")
 ROW_WORDS = (
     "name", "recipe", "change", "reference", "train_images", "train_per_class", "wrong_marks", "trained_on",
-    "tested_on", "group",
+    "tested_on", "group", "teacher", "suggest",
 )  # fmt: skip
 
 
@@ -130,7 +131,27 @@ def _build_row(
     sources: dict[str, Any] = {
         w: _parse_texts(data[w], f"{where}: {w}") for w in ("trained_on", "tested_on") if w in data
     }
-    return Row(name, recipe, reference, group=str(data.get("group", "")), **numbers, **sources)
+    taught = _parse_teaching(data, above, where)
+    return Row(name, recipe, reference, group=str(data.get("group", "")), **numbers, **sources, **taught)
+
+
+def _parse_teaching(data: Mapping[str, Any], above: Sequence[Row], where: str) -> dict[str, Any]:
+    """The row whose run makes the marks, or says with `suggest` which ones experts make besides."""
+    teacher, suggest = data.get("teacher"), data.get("suggest")
+    if teacher is None and suggest is None:
+        return {}
+    if teacher not in {row.name for row in above}:
+        raise RecipeError(
+            f"{where}: the teacher {teacher!r} is no row above it.",
+            f"Rows above: {', '.join(row.name for row in above) or 'none'}.",
+        )
+    if suggest is None:
+        return {"teacher": teacher}
+    if not isinstance(suggest, Mapping):
+        raise RecipeError(f"{where}: suggest is {suggest!r}.", "Write for example {strategy: uncertainty, n: 50}.")
+    _refuse_other_words(suggest, ("strategy", "n"), f"{where}: suggest")
+    n = _parse_number(suggest.get("n", Asking.n), f"{where}: suggest: n", int, least=1)
+    return {"teacher": teacher, "teaching": Asking(suggest.get("strategy", Asking.strategy), n)}
 
 
 def change_recipe(recipe: Recipe, change: Mapping[str, Any], catalogue: Catalogue, where: str = "change") -> Recipe:
