@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from scipy.stats import rankdata
 from sightline.data.views.image_view import View
 from sightline.errors import CohortError, RunError
 from sightline.evaluation.answers import READINGS
+from sightline.evaluation.tables.engines.suggested_marks import Strategy
 from sightline.inference.network_output import Maps
 from sightline.inference.predict import join_output, predict
 from sightline.io.files import write_text
@@ -24,7 +25,6 @@ from sightline.structures.case import Case, Cohort
 from sightline.training.engine import Engine
 from sightline.training.run import Run, require_same_classes
 
-Strategy = Literal["mixed", "uncertainty", "disagreement", "diversity", "random"]
 FloatArray = NDArray[np.float64]
 # every fifth case at random, so that what the order is worth can be measured
 RANDOM_SHARE = 0.2

@@ -15,9 +15,8 @@ from typing import Any
 from sightline.data.hard_negatives import HardNegatives
 from sightline.data.targets.region_choice import RegionChoice
 from sightline.data.views.image_view import View
-from sightline.evaluation.suggestions import Strategy
 from sightline.evaluation.tables.engines.self_training import Teaching
-from sightline.evaluation.tables.engines.suggested_marks import Asking
+from sightline.evaluation.tables.engines.suggested_marks import Asking, Strategy
 from sightline.evaluation.tables.table import Row, Table
 from sightline.explainers.cam import GradCAM
 from sightline.explainers.gradients import InputGradient

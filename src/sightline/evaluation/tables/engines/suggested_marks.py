@@ -8,14 +8,15 @@ row of a table that is `Asking` does what an expert would then do, by showing th
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import get_args
+from typing import Literal, get_args
 
 from sightline.errors import CohortError, RecipeError
-from sightline.evaluation.suggestions import Strategy, suggest_cases
 from sightline.structures.case import Case, Cohort, is_normal
 from sightline.structures.notation import Notation, write_fields
 from sightline.training.engine import Engine
 from sightline.training.run import Run
+
+Strategy = Literal["mixed", "uncertainty", "disagreement", "diversity", "random"]
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,9 @@ def show_suggested_marks(
         CohortError: fewer pictures with marks are left than are asked for.
         RunError: as `suggest_cases`.
     """
+    # a table whose rows ask for nothing does without
+    from sightline.evaluation.suggestions import suggest_cases
+
     training = cohort.split(*run.recipe.train_on)
     # whose marks the run was shown: nobody's, some patients', or (None) everybody's
     shown = run.recipe.regions.patients(training) if run.recipe.guided_by_regions else frozenset()
