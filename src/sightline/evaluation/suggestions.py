@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,6 @@ from scipy.stats import rankdata
 from sightline.data.views.image_view import View
 from sightline.errors import CohortError, RunError
 from sightline.evaluation.answers import READINGS
-from sightline.evaluation.tables.engines.suggested_marks import Strategy
 from sightline.inference.network_output import Maps
 from sightline.inference.predict import join_output, predict
 from sightline.io.files import write_text
@@ -25,6 +24,7 @@ from sightline.structures.case import Case, Cohort
 from sightline.training.engine import Engine
 from sightline.training.run import Run, require_same_classes
 
+Strategy = Literal["mixed", "uncertainty", "disagreement", "diversity", "random"]
 FloatArray = NDArray[np.float64]
 # every fifth case at random, so that what the order is worth can be measured
 RANDOM_SHARE = 0.2
@@ -90,8 +90,7 @@ def suggest_cases(
     cohort = run.recipe.see(cohort)
     if not 1 <= n <= len(cohort):
         raise CohortError(f"{n} cases were asked for, of {len(cohort)} to choose from.", "Ask for fewer, 1 or more.")
-    if strategy not in get_args(Strategy):
-        raise RunError(f"Unknown strategy {strategy!r}.", f"Known: {', '.join(get_args(Strategy))}.")
+    require_strategy(strategy)
     view = run.recipe.view
     if not isinstance(view, View):
         raise RunError(f"{run.folder} reads volumes.", "Cases are suggested for runs of radiographs.")
@@ -133,6 +132,16 @@ def suggest_cases(
             )
         )  # fmt: skip
     return found
+
+
+def require_strategy(word: str) -> None:
+    """Refuse a word that is no strategy.
+
+    Raises:
+        RunError: it is none.
+    """
+    if word not in get_args(Strategy):
+        raise RunError(f"Unknown strategy {word!r}.", f"Known: {', '.join(get_args(Strategy))}.")
 
 
 def compute_entropy(probabilities: FloatArray) -> FloatArray:

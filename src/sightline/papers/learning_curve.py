@@ -16,7 +16,7 @@ from sightline.data.hard_negatives import HardNegatives
 from sightline.data.targets.region_choice import RegionChoice
 from sightline.data.views.image_view import View
 from sightline.evaluation.tables.engines.self_training import Teaching
-from sightline.evaluation.tables.engines.suggested_marks import Asking, Strategy
+from sightline.evaluation.tables.engines.suggested_marks import Asking
 from sightline.evaluation.tables.table import Row, Table
 from sightline.explainers.cam import GradCAM
 from sightline.explainers.gradients import InputGradient
@@ -311,7 +311,7 @@ def build_map_to_answer_table(profile: Profile = "recommended") -> Table:
 # share of the marks that the first network of `fracatlas/suggest` was shown: of FracAtlas's 371 about 75
 FIRST_SHARE = 0.2
 NEXT = 50
-ORDERS: tuple[Strategy, ...] = ("random", "uncertainty", "disagreement", "diversity", "mixed")
+ORDERS = ("random", "uncertainty", "disagreement", "diversity", "mixed")
 
 
 def build_suggestion_table(profile: Profile = "recommended") -> Table:

@@ -77,7 +77,7 @@ def test_a_recipe_without_changes_is_itself():
         ("wrong_marks: 0.1", "teacher: ungided", "teacher 'ungided' is no row", "Rows above: unguided"),
         ("wrong_marks: 0.1", "teacher: unguided\n    suggest: 50", "suggest is 50", "strategy"),
         ("wrong_marks: 0.1", "teacher: unguided\n    suggest: {by: x}", "'by' is no word", "strategy"),
-        ("wrong_marks: 0.1", "teacher: unguided\n    suggest: {strategy: best}", "got 'best'", "random"),
+        ("wrong_marks: 0.1", "teacher: unguided\n    suggest: {n: 0}", "suggest: n is 0", "from 1 on"),
         ("rows:", "rows: 3\nother:", "is no word", "There are"),
         ("title: Does", "title: [Does", "line", "Fix"),
     ],

@@ -27,6 +27,7 @@ from typing import Any
 import yaml
 
 from sightline.errors import RecipeError
+from sightline.evaluation.suggestions import require_strategy
 from sightline.evaluation.tables.engines.suggested_marks import Asking
 from sightline.evaluation.tables.table import Row, Table
 from sightline.training.recipe import Recipe
@@ -151,7 +152,9 @@ def _parse_teaching(data: Mapping[str, Any], above: Sequence[Row], where: str) -
         raise RecipeError(f"{where}: suggest is {suggest!r}.", "Write for example {strategy: uncertainty, n: 50}.")
     _refuse_other_words(suggest, ("strategy", "n"), f"{where}: suggest")
     n = _parse_number(suggest.get("n", Asking.n), f"{where}: suggest: n", int, least=1)
-    return {"teacher": teacher, "teaching": Asking(suggest.get("strategy", Asking.strategy), n)}
+    strategy = str(suggest.get("strategy", Asking.strategy))
+    require_strategy(strategy)
+    return {"teacher": teacher, "teaching": Asking(strategy, n)}
 
 
 def change_recipe(recipe: Recipe, change: Mapping[str, Any], catalogue: Catalogue, where: str = "change") -> Recipe:
