@@ -43,6 +43,8 @@ class ClassMapModel:
         deep_maps: in training the backbone's last features have class maps of their own, which are guided like the
             fused ones (deep supervision, Lee 2015): the marks reach the encoder at its own stride too. What the
             network answers comes from the fused maps alone.
+        gives_features: in training the network also gives what the class maps are computed from, for an objective
+            that compares places by it (`normal_contrast`).
     """
 
     backbone: Backbone = field(default_factory=Backbone)
@@ -52,6 +54,7 @@ class ClassMapModel:
     one_map: bool = False
     joined: bool = field(default=False, metadata={"since": "0.2"})
     deep_maps: bool = field(default=False, metadata={"since": "0.2"})
+    gives_features: bool = field(default=False, metadata={"since": "0.2"})
 
     def without_weights(self) -> ClassMapModel:
         """The same architecture with no pretrained weights to load, for reopening a trained run."""
@@ -80,6 +83,7 @@ class ClassMapModel:
             network.picture = PictureLogits(trunk.channels_out, n_classes, one=self.one_map)
         if self.deep_maps:
             network.companion = make_head(trunk.channels_out)
+        network.gives_features = self.gives_features
         return network
 
 
@@ -141,7 +145,7 @@ class ClassMapNetwork(nn.Module):
 
     Submodules `trunk`, `fusion` (may be None), `attention` (identity when absent) and `head` are named for Grad-CAM;
     `picture` is there in the head that joins map and picture alone, `companion` where maps of the last features are
-    guided too: in training these are the extra `deep_maps`.
+    guided too: in training these are the extra `deep_maps`. With `gives_features` the features are one in training.
     """
 
     def __init__(
@@ -161,6 +165,7 @@ class ClassMapNetwork(nn.Module):
         self.pool = pool
         self.picture: PictureLogits | None = None
         self.companion: ClassMaps | None = None
+        self.gives_features = False
         # keeps what frozen stages say of images, where somebody asks for it (`training/feature_cache.py`)
         self.encoder: Any = None
 
@@ -192,6 +197,8 @@ class ClassMapNetwork(nn.Module):
             extras = {"attention": self.pool.share(maps)}
             if self.companion is not None and self.training:
                 extras["deep_maps"] = self.companion(last)
+            if self.gives_features and self.training:
+                extras["features"] = features
             return Evidence(logits=logits, maps=maps, extras=extras)
 
 

@@ -15,6 +15,7 @@ from sightline.losses.cell_focal import CellFocal
 from sightline.losses.gg_cam import GazeGuided
 from sightline.losses.heatmap_matching import HeatmapMatch
 from sightline.losses.map_norm import MapNorm
+from sightline.losses.normal_contrast import NormalContrast
 from sightline.losses.sampled_windows import SampledWindowLoss
 from sightline.losses.self_transfer import SelfTransferLoss
 from sightline.losses.spatial_nll import SpatialNLL
@@ -87,6 +88,7 @@ CATALOGUE: dict[str, type[Any]] = {
     "map_energy": MapEnergy,
     "attribution_prior": AttributionPrior,
     "self_transfer": SelfTransferLoss,
+    "normal_contrast": NormalContrast,
     "box_distance": BoxDistance,
     "sampled_window_loss": SampledWindowLoss,
     "gaze_guided": GazeGuided,

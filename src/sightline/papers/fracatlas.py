@@ -12,6 +12,7 @@ from sightline.evaluation.tables.engines.self_training import Teaching
 from sightline.evaluation.tables.table import Row, Table
 from sightline.losses.box_distance import BoxDistance
 from sightline.losses.cell_focal import CellFocal
+from sightline.losses.normal_contrast import NormalContrast
 from sightline.losses.self_transfer import SelfTransferLoss
 from sightline.losses.spatial_nll import SpatialNLL
 from sightline.models.backbones import Backbone
@@ -307,6 +308,9 @@ def build_localiser_table(profile: Profile = "recommended") -> Table:
         )
     weak = build_weak_recipe()
     assert isinstance(weak.model, ClassMapModel)
+    # places that the most similar normal film of the batch has too may not stand out in the map
+    contrast = replace(weak, model=replace(weak.model, gives_features=True), objective=NormalContrast())
+    rows.append(Row("top 2%, nearest normal film", contrast, base, group="image labels"))
     rows.append(
         Row(
             "top 2%, three scales",

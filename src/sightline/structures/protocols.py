@@ -144,6 +144,16 @@ def has_deep_maps(model: ModelConfig) -> bool:
     return bool(getattr(model, "deep_maps", False))
 
 
+def gives_features(model: ModelConfig) -> bool:
+    """Whether networks of a config give in training what their maps are computed from (`gives_features`)."""
+    return bool(getattr(model, "gives_features", False))
+
+
+def needs_features(objective: ObjectiveConfig | None) -> bool:
+    """Whether an objective compares places by what the maps are computed from (`needs_features`)."""
+    return bool(getattr(objective, "needs_features", False))
+
+
 def accepts_soft_targets(loss: GuidanceConfig | ObjectiveConfig | None) -> bool:
     """Whether a loss takes targets between 0 and 1 as such (`takes_shares`), or looks at none."""
     return loss is None or not loss.needs_regions or bool(getattr(loss, "takes_shares", False))

@@ -25,7 +25,15 @@ from sightline.io.files import digest_file
 from sightline.structures.case import Cohort
 from sightline.structures.identifiers import BY_CONTENT, find_weights
 from sightline.structures.joined_views import JoinViews
-from sightline.structures.protocols import GuidanceConfig, ModelConfig, ObjectiveConfig, has_deep_maps, predicts_classes
+from sightline.structures.protocols import (
+    GuidanceConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    gives_features,
+    has_deep_maps,
+    needs_features,
+    predicts_classes,
+)
 from sightline.training.optimization import LayerRates, LinearDecay, Sgd, WeightRelease
 from sightline.training.serialization import Catalogue, build_from_plain, restore_former_words, to_plain
 
@@ -181,6 +189,12 @@ class Recipe:
             raise RecipeError(f"weight {self.weight} has no guidance to weigh.", "Name a guidance or set weight 0.")
         if has_deep_maps(self.model) and not self.weight > 0.0:
             raise RecipeError("deep_maps are guided alone, and nothing guides here.", "Set deep_maps to false.")
+        if needs_features(self.objective) != gives_features(self.model):
+            raise RecipeError(
+                "An objective that compares places and a network with gives_features need each other; one of them is "
+                "missing.",
+                "Set both, or neither.",
+            )
         if self.release is not None and not self.weight > 0.0:
             raise RecipeError("release lets go of a guidance weight, which is 0.", "Set weight, or release to null.")
         if self.mining is not None and not self.classifies:
