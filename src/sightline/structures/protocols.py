@@ -144,7 +144,7 @@ def has_deep_maps(model: ModelConfig) -> bool:
     return bool(getattr(model, "deep_maps", False))
 
 
-def gives_features(model: ModelConfig) -> bool:
+def has_features(model: ModelConfig) -> bool:
     """Whether networks of a config give in training what their maps are computed from (`gives_features`)."""
     return bool(getattr(model, "gives_features", False))
 

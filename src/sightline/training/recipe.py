@@ -29,8 +29,8 @@ from sightline.structures.protocols import (
     GuidanceConfig,
     ModelConfig,
     ObjectiveConfig,
-    gives_features,
     has_deep_maps,
+    has_features,
     needs_features,
     predicts_classes,
 )
@@ -189,7 +189,7 @@ class Recipe:
             raise RecipeError(f"weight {self.weight} has no guidance to weigh.", "Name a guidance or set weight 0.")
         if has_deep_maps(self.model) and not self.weight > 0.0:
             raise RecipeError("deep_maps are guided alone, and nothing guides here.", "Set deep_maps to false.")
-        if needs_features(self.objective) != gives_features(self.model):
+        if needs_features(self.objective) != has_features(self.model):
             raise RecipeError(
                 "An objective that compares places and a network with gives_features need each other; one of them is "
                 "missing.",

@@ -132,8 +132,8 @@ def _build_row(
     sources: dict[str, Any] = {
         w: _parse_texts(data[w], f"{where}: {w}") for w in ("trained_on", "tested_on") if w in data
     }
-    taught = _parse_teaching(data, above, where)
-    return Row(name, recipe, reference, group=str(data.get("group", "")), **numbers, **sources, **taught)
+    teaching = _parse_teaching(data, above, where)
+    return Row(name, recipe, reference, group=str(data.get("group", "")), **numbers, **sources, **teaching)
 
 
 def _parse_teaching(data: Mapping[str, Any], above: Sequence[Row], where: str) -> dict[str, Any]:
