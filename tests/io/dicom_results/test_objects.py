@@ -233,6 +233,9 @@ def test_sources_without_uids_are_refused(keyword, how):
     with pytest.raises(UnreadableFile, match=keyword) as caught:
         build_source_image(radiograph(**{keyword: how}))
     assert caught.value.remedy
+    # a document with pixels beside it
+    with pytest.raises(UnreadableFile, match="none of images"):
+        build_source_image(radiograph(SOPClassUID="1.2.840.10008.5.1.4.1.1.104.1"))
 
 
 @pytest.mark.parametrize("keyword", ["StudyInstanceUID", "PatientID"])

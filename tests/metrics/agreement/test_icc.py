@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 
 from sightline.errors import GeometryError
-from sightline.metrics.agreement.icc import intraclass_correlation
+from sightline.metrics.agreement.icc import (
+    FORMS,
+    collect_patient_sums,
+    compute_correlation_of_sums,
+    intraclass_correlation,
+)
 
 # Shrout and Fleiss 1979, Table 2: 6 targets, 4 judges
 TABLE = [[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]]
@@ -46,3 +51,18 @@ def test_bad_input_is_refused():
     for bad in ([[1, 2]], [[1], [2]], [[1, np.nan], [2, 3]]):
         with pytest.raises(GeometryError):
             intraclass_correlation(bad)
+
+
+def test_sums_of_patients_give_the_same_correlation_and_may_be_drawn():
+    rng = np.random.default_rng(5)
+    ratings = rng.normal(3.0, 1.0, (30, 1)) + rng.normal(0.0, 0.5, (30, 3)) + np.array([0.0, 0.2, -0.1])
+    patients = [f"P{i % 7}" for i in range(30)]
+    sums = collect_patient_sums(ratings, patients)
+    twice = np.concatenate([ratings, ratings[[i for i, p in enumerate(patients) if p == "P0"]]])
+    for form in FORMS:
+        whole = compute_correlation_of_sums(sums.sum(axis=0), form)
+        assert whole == pytest.approx(intraclass_correlation(ratings, form).value, abs=1e-12)
+        drawn = compute_correlation_of_sums(np.array([2.0, 1, 1, 1, 1, 1, 1]) @ sums, form)
+        assert drawn == pytest.approx(intraclass_correlation(twice, form).value, abs=1e-12)
+    alike = collect_patient_sums(np.ones((4, 2)), list("abcd")).sum(axis=0)
+    assert np.isnan(compute_correlation_of_sums(alike, "ICC(2,1)"))

@@ -18,6 +18,7 @@ from typing import Any
 
 from pydicom import config
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 from pydicom.valuerep import PersonName, validate_value
 
 from sightline.errors import UnreadableFile
@@ -117,9 +118,14 @@ def build_source_image(dataset: Dataset, where: Path | str = "the image") -> Sou
         where: named in errors.
 
     Raises:
-        UnreadableFile: UIDs or the image's size are missing.
+        UnreadableFile: UIDs or the image's size are missing, or its SOP class is none of images.
     """
     header, notes = copy_sound_header(dataset, where)
+    if "Image Storage" not in UID(str(header.SOPClassUID)).name:
+        raise UnreadableFile(
+            f"{where}: its SOP class ({header.SOPClassUID}) is none of images, so no result can refer to it.",
+            "Give the image as the modality stored it.",
+        )
     if "Rows" not in header or "Columns" not in header or min(int(header.Rows), int(header.Columns)) < 1:
         raise UnreadableFile(f"{where}: the header states no rows and columns.", "Give an image.")
     digest = hashlib.sha256()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import fdtri
 
 from sightline.errors import GeometryError
@@ -81,6 +82,47 @@ def intraclass_correlation(ratings: ArrayLike, form: Form = "ICC(2,1)", confiden
     else:
         raise GeometryError(f"{form!r} is no form of intraclass correlation.", f"Known: {', '.join(FORMS)}.")
     return Correlation(value, low, high, n, k)
+
+
+def collect_patient_sums(ratings: ArrayLike, patients: Sequence[str]) -> NDArray[np.float64]:
+    """What an intraclass correlation needs of each patient's targets: [patients, 3 + readers], in order of appearance.
+
+    Columns: number of targets, sum of squares, sum of the targets' squared sums, and the sum of each reader. They add
+    up, so that a bootstrap over patients needs no target again. Numbers are taken from their mean, which no
+    intraclass correlation depends on.
+
+    Args:
+        ratings: [targets, readers], none missing.
+        patients: of each target.
+    """
+    x = np.asarray(ratings, dtype=np.float64)
+    x = x - x.mean()
+    index = np.unique(np.asarray(patients), return_inverse=True)[1]
+    first = np.unique(index, return_index=True)[1]
+    rank = np.argsort(np.argsort(first))[index]
+    parts = np.column_stack([np.ones(len(x)), (x**2).sum(axis=1), x.sum(axis=1) ** 2, x])
+    sums = np.zeros((len(first), parts.shape[1]))
+    np.add.at(sums, rank, parts)
+    return sums
+
+
+def compute_correlation_of_sums(sums: NDArray[np.float64], form: Form) -> float:
+    """The correlation of `intraclass_correlation` from the total [3 + readers] of `collect_patient_sums`, or NaN."""
+    n, squares, of_targets, of_readers = float(sums[0]), float(sums[1]), float(sums[2]), sums[3:]
+    k = len(of_readers)
+    if n < 2.0:
+        return math.nan
+    middle = float(of_readers.sum()) ** 2 / (n * k)
+    rows, columns = of_targets / k - middle, float((of_readers**2).sum()) / n - middle
+    within = max(0.0, squares - of_targets / k) / (n * (k - 1))
+    between, readers = max(0.0, rows) / (n - 1), max(0.0, columns) / (k - 1)
+    error = max(0.0, squares - of_targets / k - columns) / ((n - 1) * (k - 1))
+    if between <= 1e-12 * squares / n and within <= 1e-12 * squares / n:
+        return math.nan
+    if form == "ICC(1,1)":
+        return (between - within) / (between + (k - 1) * within)
+    noise = k * (readers - error) / n if form == "ICC(2,1)" else 0.0
+    return (between - error) / (between + (k - 1) * error + noise)
 
 
 def _compute_one_way_interval(

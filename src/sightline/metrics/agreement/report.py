@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sightline.metrics.agreement.icc import FORMS, Form, intraclass_correlation
+from sightline.metrics.agreement.icc import (
+    FORMS,
+    Form,
+    collect_patient_sums,
+    compute_correlation_of_sums,
+    intraclass_correlation,
+)
 from sightline.metrics.agreement.kappa import Weighting, cohen_kappa, fleiss_kappa, krippendorff_alpha
 from sightline.metrics.agreement.masks import dice, iou, measure_rim_distances
 from sightline.metrics.agreement.staple import staple
@@ -156,7 +162,9 @@ def _pair_rows(
     sure = [(a, b) for a, b in pairs if a.confidence is not None and b.confidence is not None]
     if len(sure) > 1:
         numbers = np.array([[float(r.confidence or 0.0) for r in both] for both in sure])
-        rows.append(_build_icc_row(pair, "confidence", numbers, [a.patient for a, _ in sure], "ICC(2,1)"))
+        rows.append(
+            _build_icc_row(pair, "confidence", numbers, [a.patient for a, _ in sure], "ICC(2,1)", replicates, seed)
+        )
     return rows + _build_mask_rows(pair, pairs, replicates, seed)
 
 
@@ -241,10 +249,10 @@ def _build_joint_rows(
                 "Fleiss' kappa", theirs, compute_fleiss, n, replicates=replicates, seed=seed
             )
             rows.append(AgreementRow("all", "label", estimate))
-    return rows + _build_density_rows(grid, readers) + _build_staple_rows(grid, readers, replicates, seed)
+    return rows + _build_density_rows(grid, replicates, seed) + _build_staple_rows(grid, readers, replicates, seed)
 
 
-def _build_density_rows(grid: Sequence[Sequence[Reading | None]], readers: Sequence[str]) -> list[AgreementRow]:
+def _build_density_rows(grid: Sequence[Sequence[Reading | None]], replicates: int, seed: int) -> list[AgreementRow]:
     """ICC of how much of each cell of a coarse grid readers marked; cells of images that all of them read."""
     cells: list[FloatArray] = []
     patients: list[str] = []
@@ -260,7 +268,8 @@ def _build_density_rows(grid: Sequence[Sequence[Reading | None]], readers: Seque
             patients += [there[0].patient] * len(block)
     if not cells:
         return []
-    return [_build_icc_row("all", "marks", np.concatenate(cells), patients, form) for form in FORMS]
+    numbers = np.concatenate(cells)
+    return [_build_icc_row("all", "marks", numbers, patients, form, replicates, seed) for form in FORMS]
 
 
 def compute_density_grid(mask: NDArray[np.bool_], side: int = GRID) -> FloatArray:
@@ -278,15 +287,22 @@ def compute_density_grid(mask: NDArray[np.bool_], side: int = GRID) -> FloatArra
     return sums
 
 
-def _build_icc_row(pair: str, what: str, numbers: FloatArray, patients: Sequence[str], form: Form) -> AgreementRow:
+def _build_icc_row(
+    pair: str, what: str, numbers: FloatArray, patients: Sequence[str], form: Form, replicates: int, seed: int
+) -> AgreementRow:
     found = intraclass_correlation(numbers, form)
-    n = {"targets": found.targets, "readers": found.readers, "patients": len(set(patients))}
+    n = {"targets": found.targets, "readers": found.readers}
     title = form if what == "confidence" else f"{form} of marks on a grid"
     if not np.isfinite(found.value):
+        n |= {"patients": len(set(patients))}
         return AgreementRow(pair, what, Estimate(title, None, n=n, why="not defined: all numbers are one"))
-    method = "F distribution (Shrout and Fleiss 1979); targets of one patient count as independent"
-    low, high = (found.low, found.high) if np.isfinite([found.low, found.high]).all() else (None, None)
-    return AgreementRow(pair, what, Estimate(title, found.value, low, high, n, method))
+    # cells of a picture and studies of a patient are no independent targets: patients are drawn
+    sums = collect_patient_sums(numbers, patients)
+    estimate = estimate_over_patients(
+        title, list(dict.fromkeys(patients)), lambda w: compute_correlation_of_sums(w @ sums, form), n,
+        replicates=replicates, seed=seed, method="Shrout and Fleiss 1979",
+    )  # fmt: skip
+    return AgreementRow(pair, what, replace(estimate, value=found.value))
 
 
 def _build_staple_rows(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 from sqlalchemy import Connection, select
 
+from sightline.structures.case import is_normal
 from sightline.structures.frame import Frame
 from sightline.structures.gaze import Gaze
 from sightline.web.workstation.accounts.readers import Person
@@ -144,8 +145,10 @@ def _run_json(
         found[row["image"]] = entry
     title = run_key if state is None else state.title
     top = max(range(len(p)), key=p.__getitem__)
+    findings = [index for index, name in enumerate(names) if not is_normal(name)] or list(range(len(p)))
     return {
-        "key": run_key, "title": title, "classes": names, "label": names[top], "probabilities": p, "images": found
+        "key": run_key, "title": title, "classes": names, "label": names[top], "probabilities": p, "images": found,
+        "finding": max(findings, key=p.__getitem__),
     }  # fmt: skip
 
 

@@ -47,6 +47,8 @@ def import_marks(
     Raises:
         LayoutError: not readable as what it was said to be.
     """
+    if not source.exists():
+        raise LayoutError(f"{source} does not exist.", "Give the folder or file to import.")
     with desk.database.reading() as connection:
         images = group_images_by_study(connection)
     rows = {row["key"]: row for each in images.values() for row in each}

@@ -73,6 +73,15 @@ export function ofServer(text) {
   return text;
 }
 
+/**
+ * What a study is called: its number in the page's language, or the id that the server gives.
+ * @param {string} title
+ */
+export function titleOf(title) {
+  const found = /^Study (\d+)$/.exec(title);
+  return found ? t("study.number", { n: found[1] }) : title;
+}
+
 /** @param {string} key */
 export const known = (key) => key in table;
 

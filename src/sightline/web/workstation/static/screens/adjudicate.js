@@ -2,7 +2,7 @@
 /** Marks of several readers without their names: take one, merge them, draw a new one, or send the study back. */
 import { call, get, query } from "../kept/server.js";
 import { button, el, field, fill } from "../page/dom.js";
-import { number, t } from "../page/words.js";
+import { number, t, titleOf } from "../page/words.js";
 import { drawMark, HUES, INK } from "../picture/paint.js";
 import { Table } from "./table.js";
 
@@ -22,7 +22,7 @@ export async function show(app, place, rest) {
   const study = rest[1] || rows.find((/** @type {any} */ row) => row.state === "open")?.study || rows[0]?.study;
   const list = el("div", { class: "pick-list" }, rows.map((/** @type {any} */ row) => {
     const one = button("", () => app.go(`adjudicate/${task.id}/${row.study}`), { "aria-pressed": row.study === study });
-    fill(one, el("span", { class: `dot ${row.state === "done" ? "done" : ""}`, "aria-hidden": "true" }), el("span", { dir: "auto", text: row.title }), el("span", { class: "stretch" }), el("span", { class: "quiet small", text: `${t(`adjudicate.${row.state}`)} ${number(row.disagreement, 2)}` }));
+    fill(one, el("span", { class: `dot ${row.state === "done" ? "done" : ""}`, "aria-hidden": "true" }), el("span", { dir: "auto", text: titleOf(row.title) }), el("span", { class: "stretch" }), el("span", { class: "quiet small", text: `${t(`adjudicate.${row.state}`)} ${number(row.disagreement, 2)}` }));
     return one;
   }));
   fill(table.side, el("h1", { text: t("menu.adjudicate") }), tasks.length > 1 ? choice : null, own, el("section", {}, el("h2", { text: t("adjudicate.list") }), list));

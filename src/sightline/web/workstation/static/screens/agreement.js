@@ -2,7 +2,7 @@
 /** How far readers agree, with intervals over patients; and where they do not. */
 import { get, query } from "../kept/server.js";
 import { el, fill, svg } from "../page/dom.js";
-import { number, t } from "../page/words.js";
+import { number, ofServer, t, titleOf } from "../page/words.js";
 
 const COUNTED = ["patients", "studies", "images", "readers", "pairs", "targets", "answers", "counted", "both empty", "one empty"];
 
@@ -42,15 +42,15 @@ export async function show(app, place, rest) {
     fill(body, el("div", { class: "page-in" },
       estimates.length ? el("section", { class: "card scroll", tabindex: 0, role: "region", "aria-label": t("agreement.estimates") }, el("h2", { text: t("agreement.estimates") }), el("table", {}, el("caption", { class: "hidden-words", text: t("agreement.estimates") }),
         el("thead", {}, el("tr", {}, ["measure", "who", "value", "between", "n"].map((name) => el("th", { scope: "col", text: t(`agreement.${name}`) })))),
-        el("tbody", {}, estimates.map((/** @type {any} */ one) => el("tr", {}, el("th", { scope: "row", text: [one.name.replace("mean rim distance", t("agreement.rim_distance")), one.class].filter(Boolean).join(" · ") }), el("td", { dir: "auto", text: Array.isArray(one.pair) ? one.pair.join(" – ") : one.pair || t("agreement.all") }),
-          el("td", { text: number(one.value, 3) }), el("td", {}, one.low === null || one.low === undefined ? el("span", { class: "quiet small", text: one.why || "" }) : [interval(one), el("span", { class: "small quiet", text: t("agreement.from_to", { low: number(one.low, 3), high: number(one.high, 3) }) })]),
+        el("tbody", {}, estimates.map((/** @type {any} */ one) => el("tr", {}, el("th", { scope: "row", text: [ofServer(one.name).replace("mean rim distance", t("agreement.rim_distance")), one.class].filter(Boolean).join(" · ") }), el("td", { dir: "auto", text: Array.isArray(one.pair) ? one.pair.join(" – ") : one.pair && one.pair !== "all" ? one.pair : t("agreement.all") }),
+          el("td", { text: number(one.value, 3) }), el("td", {}, one.low === null || one.low === undefined ? el("span", { class: "quiet small", text: ofServer(one.why || "") }) : [interval(one), el("span", { class: "small quiet", text: t("agreement.from_to", { low: number(one.low, 3), high: number(one.high, 3) }) })]),
           el("td", { class: "small quiet", text: Object.entries(one.n || {}).map(([what, n]) => `${number(/** @type {number} */ (n))} ${known(what)}`).join(", ") })))))) : el("p", { class: "quiet", text: t("agreement.none") }),
       matrix?.values?.length ? el("section", { class: "card scroll", tabindex: 0, role: "region", "aria-label": t("agreement.matrix") }, el("h2", { text: `${t("agreement.matrix")}: ${matrix.measure}` }), el("table", { class: "matrix" }, el("caption", { class: "hidden-words", text: t("agreement.matrix") }),
         el("thead", {}, el("tr", {}, el("td"), readers.map((/** @type {string} */ name) => el("th", { scope: "col", dir: "auto", text: name })))),
         el("tbody", {}, matrix.values.map((/** @type {any[]} */ row, /** @type {number} */ i) => el("tr", {}, el("th", { scope: "row", dir: "auto", text: readers[i] }), row.map((value) => el("td", { text: number(value, 3) }))))))) : null,
       studies?.length ? el("section", { class: "card scroll", tabindex: 0, role: "region", "aria-label": t("agreement.studies") }, el("h2", { text: t("agreement.studies") }), el("table", {}, el("caption", { class: "hidden-words", text: t("agreement.studies") }),
         el("thead", {}, el("tr", {}, ["study", "dice", "labels", "disagreement"].map((name) => el("th", { scope: "col", text: t(`agreement.${name}`) })))),
-        el("tbody", {}, studies.map((/** @type {any} */ one) => el("tr", {}, el("td", {}, el("a", { href: `#/compare/${one.study}`, dir: "auto", text: one.title })), el("td", { text: number(one.dice, 3) }), el("td", { dir: "auto", text: (one.labels || []).map((/** @type {any} */ label) => label ?? "–").join(" · ") }), el("td", {}, meter(one.disagreement)))))) ) : null));
+        el("tbody", {}, studies.map((/** @type {any} */ one) => el("tr", {}, el("td", {}, el("a", { href: `#/compare/${one.study}`, dir: "auto", text: titleOf(one.title) })), el("td", { text: number(one.dice, 3) }), el("td", { dir: "auto", text: (one.labels || []).map((/** @type {any} */ label) => label ?? "–").join(" · ") }), el("td", {}, meter(one.disagreement)))))) ) : null));
   }
 
   /** @param {string} what */

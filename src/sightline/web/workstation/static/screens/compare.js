@@ -20,6 +20,9 @@ export async function show(app, place, rest) {
   const answer = await get(query(`/compare/${study}`, { task: rest[1] }), { timeout: 120000 });
   const state = { image: answer.images.find((/** @type {any} */ one) => one.kind !== "volume") || answer.images[0], index: 0, on: true, opacity: 0.9, smooth: true, common: false, swapped: false };
   const runs = answer.runs.filter((/** @type {any} */ run) => run.images?.[state.image.key]);
+  // first what the run found, or would find: a map of nothing to see says little
+  const named = runs[0]?.images[state.image.key].classes.findIndex((/** @type {any} */ one) => one.index === runs[0].finding) ?? -1;
+  state.index = Math.max(0, named);
   /** @type {Map<string, any>} */
   const maps = new Map();
   const values = el("div", { class: "row", role: "status", "aria-live": "off" });
@@ -89,7 +92,7 @@ export async function show(app, place, rest) {
     const all = run.images[state.image.key].numbers || [];
     if (!all.length) return el("p", { class: "quiet small", text: t("compare.no_numbers") });
     return el("table", { class: "numbers" }, el("caption", { class: "hidden-words", text: run.title }), el("thead", {}, el("tr", {}, ["mark", "pointing", "energy", "iou"].map((name) => el("th", { scope: "col", text: t(`compare.${name}`) })))),
-      el("tbody", {}, all.map((/** @type {any} */ one) => el("tr", {}, el("th", { scope: "row", text: [one.class, one.role].filter(Boolean).join(" · ") }),
+      el("tbody", {}, all.map((/** @type {any} */ one) => el("tr", {}, el("th", { scope: "row", text: [one.class, one.role && t(`role_of_mark.${one.role}`)].filter(Boolean).join(" · ") }),
         ["pointing", "energy", "iou"].map((name) => el("td", {}, number(one[name], 2), el("br"), el("span", { class: "quiet", text: t("compare.chance", { n: number(one[`${name}_chance`], 2) }) })))))));
   }
 

@@ -4,7 +4,7 @@ import { Clock } from "../kept/clock.js";
 import { call, get, getArray, query, ServerError } from "../kept/server.js";
 import { displayOf, fetchAhead, openRead, storedOf, volumeOf } from "../kept/study.js";
 import { button, el, fill } from "../page/dom.js";
-import { number, ofServer, t } from "../page/words.js";
+import { number, ofServer, t, titleOf } from "../page/words.js";
 import { rasterOf } from "../picture/grey.js";
 import { drawLine } from "../picture/paint.js";
 import { fullRange, View } from "../picture/view.js";
@@ -559,7 +559,7 @@ export async function show(app, place, rest) {
     note.hidden = parts.length === 0;
   }
 
-  fill(app.centre, el("h1", { class: "study-title", dir: "auto", text: read.study.title }), el("span", { class: "quiet count", text: t("submit.count", { n: String(read.ordinal + 1), of: String(read.of) }) }));
+  fill(app.centre, el("h1", { class: "study-title", dir: "auto", text: titleOf(read.study.title) }), el("span", { class: "quiet count", text: t("submit.count", { n: String(read.ordinal + 1), of: String(read.of) }) }));
   document.title = `${read.study.title} · sightline`;
   const { acts, ends } = actions(screen);
   app.keys.use("mark", acts, ends);

@@ -3,7 +3,7 @@
 import { get, query } from "../kept/server.js";
 import { displayOf, storedOf } from "../kept/study.js";
 import { button, el, fill } from "../page/dom.js";
-import { ofServer, t } from "../page/words.js";
+import { ofServer, t, titleOf } from "../page/words.js";
 import { fullRange, View } from "../picture/view.js";
 
 export class Table {
@@ -130,7 +130,7 @@ export function studyList(app, screen, now) {
       const all = app.me.may.includes("plan") || ["adjudicator", "viewer"].includes(app.me.reader.role);
       const answer = all ? await get(query("/studies", { q: search.value.trim(), limit: 100 })) : await get(query("/worklist", { state: "submitted", q: search.value.trim(), limit: 100 }));
       fill(list, answer.rows.map((/** @type {any} */ row) => button("", () => app.go(`${screen}/${row.study}`), { "aria-pressed": row.study === now, data: { study: row.study } })));
-      answer.rows.forEach((/** @type {any} */ row, /** @type {number} */ i) => { fill(list.children[i], el("span", { dir: "auto", text: row.title }), el("span", { class: "quiet small", text: [...new Set((row.views || []).filter(Boolean))].join(" · ") })); });
+      answer.rows.forEach((/** @type {any} */ row, /** @type {number} */ i) => { fill(list.children[i], el("span", { dir: "auto", text: titleOf(row.title) }), el("span", { class: "quiet small", text: [...new Set((row.views || []).filter(Boolean))].join(" · ") })); });
       told.textContent = answer.rows.length ? "" : t("compare.none");
       return answer.rows;
     } catch (error) {

@@ -3,7 +3,7 @@
 import { get, query } from "../kept/server.js";
 import { fetchAhead } from "../kept/study.js";
 import { button, el, fill, icon } from "../page/dom.js";
-import { moment, number, ofServer, t } from "../page/words.js";
+import { moment, number, ofServer, t, titleOf } from "../page/words.js";
 
 const STATES = ["", "open", "started", "submitted", "returned"];
 const PAGE = 50;
@@ -62,7 +62,7 @@ export async function show(app, place) {
   /** @param {any} row */
   function line(row) {
     const open = () => { if (!row.unavailable) app.go(`read/${row.read}`); };
-    const name = row.unavailable ? el("span", { dir: "auto", text: row.title }) : el("a", { href: `#/read/${row.read}`, dir: "auto", text: row.title });
+    const name = row.unavailable ? el("span", { dir: "auto", text: titleOf(row.title) }) : el("a", { href: `#/read/${row.read}`, dir: "auto", text: titleOf(row.title) });
     const flags = [row.warm_up ? t("worklist.warm_up") : "", row.pass > 1 ? t("worklist.pass", { n: row.pass }) : ""].filter(Boolean);
     return el("tr", { class: row.state, data: { read: row.read }, on: { dblclick: open, pointerenter: () => {} } },
       el("td", { class: "number", text: number(row.ordinal + 1) }),
