@@ -67,6 +67,7 @@ format: setup
 bench: setup
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.compiled_losses
+	$(BIN)/python -m benchmarks.cheap_steps
 	$(BIN)/python -m benchmarks.end_to_end --images 32 --epochs 3
 
 clean:

@@ -1,6 +1,6 @@
 """Images a second of CPU time of one thread, of a training step and a test pass of the learning curve's network.
 
-    python -m benchmarks.cheap_steps [--size 512]
+    python -m benchmarks.cheap_steps [--size 512] [--toy]
 
 Each row adds one thing: bfloat16, strided depthwise convolutions in float32, frozen stages' features kept. At test what
 follows the frozen stages computes in float32.
@@ -74,7 +74,9 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=512)
-    size = parser.parse_args().size
+    parser.add_argument("--toy", action="store_true")
+    asked = parser.parse_args()
+    size = 64 if asked.toy else asked.size
     torch.set_num_threads(1)
     print(
         f"| {size} px, one thread | training step, images/s | test pass (float32 after the frozen stages), images/s |"
