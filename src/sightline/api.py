@@ -1,4 +1,4 @@
-"""What a notebook calls; `import sightline as sl` hands these out. Nothing heavy is imported until a function runs."""
+"""The functions of `import sightline as sl`, for notebooks. Nothing heavy is imported until a function runs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def read_cohort(folder: str | Path) -> Cohort:
     """Read a cohort in our folder layout.
 
     Raises:
-        LayoutError: a table, picture or mark is missing or wrong, by name.
+        LayoutError: a table, picture or mark is missing or wrong; the message names it.
 
     Example:
         >>> read_cohort(cohort_folder).classes
@@ -39,7 +39,7 @@ def read_cohort(folder: str | Path) -> Cohort:
 
 
 def import_cohort(layout: str, source: str | Path, destination: str | Path, **options: Any) -> Cohort:
-    """Bring a data set into our folder layout, as `sightline cohort import` does.
+    """Import a data set into our folder layout, as `sightline cohort import` does.
 
     Args:
         layout: `fracatlas`, `dicom`, `pictures`, `verse`, ... (`sightline cohort import --help` lists them).
@@ -48,7 +48,7 @@ def import_cohort(layout: str, source: str | Path, destination: str | Path, **op
         options: fields of the layout's `Options`, e.g. `labels="truth.csv"`.
 
     Raises:
-        LayoutError: no such layout or option, or a source that does not follow it.
+        LayoutError: unknown layout or option, or a source that does not follow the layout.
 
     Example:
         >>> import_cohort("folder", cohort_folder, destination).name
@@ -89,7 +89,7 @@ def list_recipes() -> list[str]:
 
 
 def list_tables() -> list[str]:
-    """Names of the tables: the papers' and ours.
+    """Names of the built-in tables: the papers' and our own.
 
     Example:
         >>> "liao2022/table3" in list_tables()
@@ -101,7 +101,7 @@ def list_tables() -> list[str]:
 
 
 def load_recipe(name: str | Path, **changes: Any) -> Recipe:
-    """A recipe by name, or from a recipe.json or a run folder, with fields changed as on the command line.
+    """Load a recipe by name, or from a recipe.json or a run folder, with fields changed as on the command line.
 
     Args:
         name: see `list_recipes`.
@@ -109,7 +109,7 @@ def load_recipe(name: str | Path, **changes: Any) -> Recipe:
             rate, select, precision, seed.
 
     Raises:
-        RecipeError: no such recipe or option.
+        RecipeError: unknown recipe or option.
 
     Example:
         >>> load_recipe("small-guided", epochs=2).epochs
@@ -128,7 +128,7 @@ def load_recipe(name: str | Path, **changes: Any) -> Recipe:
 
 
 def train(recipe: Recipe | str | Path, cohort: Cohort | str | Path, folder: str | Path, **options: Any) -> Run:
-    """Train a recipe into a run folder; the same call again resumes, a finished run is opened.
+    """Train a recipe into a run folder. The same call resumes an interrupted training and opens a finished one.
 
     Args:
         recipe: a recipe, its name, or a recipe.json.
@@ -138,7 +138,7 @@ def train(recipe: Recipe | str | Path, cohort: Cohort | str | Path, folder: str 
             workers, quiet.
 
     Raises:
-        RecipeError: the cohort cannot serve the recipe.
+        RecipeError: the cohort lacks what the recipe needs.
         RunError: the folder holds another run.
 
     Example:
@@ -173,7 +173,7 @@ def load_run(folder: str | Path) -> Run:
     """Open a run folder.
 
     Raises:
-        RunError: no run, or a damaged one.
+        RunError: the folder holds no run, or a damaged one.
 
     Example:
         >>> load_run(run_folder).classes
@@ -188,7 +188,7 @@ def load_run(folder: str | Path) -> Run:
 def predict(
     run: Run | str | Path, inputs: Image | Cohort | Sequence[Image], **options: Any
 ) -> PredictionList | NetworkOutput:
-    """Predict arrays, files, folders or a cohort; nothing is written.
+    """Predict arrays, files, folders or a cohort, in memory; nothing is written.
 
     Args:
         run: a finished run, or its folder.
@@ -197,11 +197,11 @@ def predict(
         options: fields of the engine: device, workers, quiet.
 
     Returns:
-        A list of predictions with `.probabilities`, `.boxes`, `.map` and, in all, `.to_frame()`; of a cohort the
-        network's output as tables score it (`NetworkOutput`).
+        A list of predictions, each with `.probabilities`, `.boxes` and `.map`; `.to_frame()` of the list is a table.
+        For a cohort: the network's output on all its cases (`NetworkOutput`).
 
     Raises:
-        SightlineError: an input that cannot be read, or a run that cannot judge it.
+        SightlineError: an input cannot be read, or is not what the run predicts (a CT for a radiograph network).
 
     Example:
         >>> one = predict(run_folder, np.arange(40 * 48, dtype=np.uint16).reshape(40, 48))[0]
@@ -234,7 +234,7 @@ def predict(
 def explain(
     run: Run | str | Path, image: Image, method: str = "grad_cam", target: str | None = None, **options: Any
 ) -> ExplainedMap:
-    """One map of what a network looked at in a picture, with the frame that says where it lies.
+    """Explain the prediction for a picture: a map of where the network looked, with its place in the picture.
 
     Args:
         run: a finished run, or its folder.
@@ -247,7 +247,7 @@ def explain(
         The map: `.values`, `.frame`, `.peak`, `.overlay()` (PNG bytes); a notebook shows the overlay.
 
     Raises:
-        RecipeError: no such method or class.
+        RecipeError: unknown method or class.
 
     Example:
         >>> explain(run_folder, np.arange(40 * 48, dtype=np.uint16).reshape(40, 48), "cam").values.ndim
@@ -270,23 +270,23 @@ def evaluate(
     faithfulness: Sequence[str] | str = (),
     **options: Any,
 ) -> EvaluationReport:
-    """Measure a run on a cohort: predictions are saved in the run, every number is computed from them.
+    """Evaluate a run on a cohort. Predictions are saved in the run folder, and every number is computed from them.
 
     Args:
         run: a finished run, or its folder.
-        cohort: with the run's classes, also another hospital's.
-        split: which cases.
+        cohort: a cohort with the run's classes, or its folder; it may come from another hospital.
+        split: the cases to evaluate on.
         replicates: bootstrap samples over patients.
-        prevalences: at which PPV and NPV are computed, where `sightline calibrate` chose operating points.
+        prevalences: PPV and NPV are computed at these, if `sightline calibrate` chose operating points.
         faithfulness: explainers (`explain`'s methods) whose maps are tested by deletion, insertion and ROAD.
-        options: fields of the engine, and `faithfulness_images` (24): how many images that test takes.
+        options: fields of the engine, and `faithfulness_images` (24): the number of images in that test.
 
     Returns:
         The numbers of `sightline evaluate`: `.summary()`, `.to_frame()`, `report["AUC, image-wise"]`.
 
     Raises:
-        CohortError: other classes, or no case.
-        RecipeError: no such explainer.
+        CohortError: the classes differ from the run's, or the split is empty.
+        RecipeError: unknown explainer.
 
     Example:
         >>> "AUC" in evaluate(run_folder, cohort_folder, replicates=200, quiet=True).summary()
@@ -322,12 +322,12 @@ def evaluate(
 
 
 def dissect(run: Run | str | Path, cohort: Cohort | str | Path, out: str | Path, **options: Any) -> Dissection:
-    """What the units of a layer respond to, with pages and galleries in a folder.
+    """Find what the units of a layer respond to; a report and galleries are written to a folder.
 
     Args:
         run: a finished run, or its folder.
-        cohort: with the run's classes.
-        out: folder to write; what was read there before is reused.
+        cohort: a cohort with the run's classes, or its folder.
+        out: folder to write; activations that are already there are reused.
         options: layer, split, top, over, positive, units, by (as `sightline dissect`), and fields of the engine.
 
     Example:
@@ -351,18 +351,18 @@ def run_table(
     seeds: Sequence[int] = (0, 1, 2),
     **options: Any,
 ) -> TableResult:
-    """Train and evaluate every row of a table with every seed; finished runs are reused. Writes report.html.
+    """Train and evaluate every row of a table with every seed and write report.html; finished runs are reused.
 
     Args:
         name: see `list_tables`, or a YAML file that describes a table.
         cohort: a cohort with splits, or its folder.
         folder: where runs and the report are written.
-        seeds: of the trainings.
+        seeds: seeds of the trainings.
         options: rows (words that a row's name contains), profile, changes to every row (`load_recipe`), parallel, and
             fields of the engine.
 
     Raises:
-        RecipeError: no such table, or no row left.
+        RecipeError: unknown table, or no row matches.
 
     Example:
         >>> small = {"steps": 2, "size": 48, "weights": "none", "quiet": True}

@@ -133,13 +133,13 @@ class Dissection:
     """A finished dissection.
 
     Attributes:
-        folder: where it lies.
-        layer: that was dissected.
-        positive: class whose cases are the positives.
-        over: `positives`, `true_positives` or `false_positives`: the cases that c is a share of.
-        units: one row a unit, by number.
-        about: what it was made from: run, weights, cohort, fingerprint, split, top, versions, date.
-        concepts: experts' names by unit; units nobody has named are left out.
+        folder: its folder.
+        layer: the dissected layer.
+        positive: the positive class.
+        over: `positives`, `true_positives` or `false_positives`: the cases over which c is computed.
+        units: one row per unit, by number.
+        about: its origin: run, weights, cohort, fingerprint, split, top, versions, date.
+        concepts: experts' names by unit; unnamed units are left out.
     """
 
     folder: Path

@@ -35,11 +35,11 @@ def compute_report(
     role and boxes beside chance, and how far windows moved.
 
     Args:
-        evaluation: what a run says of a cohort.
+        evaluation: a run's output on a cohort.
         positive: the positive class; default: the last one.
         replicates: bootstrap samples.
-        classifies: whether the network says classes (`Recipe.classifies`); of one that only localises, which says all
-            classes alike, no number about classes means anything.
+        classifies: whether the network classifies (`Recipe.classifies`); one that only localises gives all classes the
+            same probability, so numbers about classes are left out.
     """
     if replicates < 1:
         raise RunError(f"Intervals need at least one bootstrap sample; got {replicates}.", "Try --replicates 2000.")
@@ -69,7 +69,7 @@ def compute_report(
 
 
 def describe_omissions(view: View | VolumeView, evaluation: Evaluation) -> tuple[str, ...]:
-    """What a report lacks, in words: images without a mark, and of volumes what is measured on pictures alone."""
+    """Notes on what a report leaves out: images without a mark, and for volumes what only pictures have."""
     if isinstance(view, View):
         return _describe_unmarked(evaluation)
     words = ["Boxes, gaze and windows are measured on pictures alone: volumes have none of these numbers."]
@@ -82,7 +82,7 @@ def describe_omissions(view: View | VolumeView, evaluation: Evaluation) -> tuple
 
 
 def _describe_unmarked(evaluation: Evaluation) -> tuple[str, ...]:
-    """How many images no map or box was held against a mark of; nothing where all are marked, or none."""
+    """The number of images without a mark to compare map or box with; nothing if all or none are marked."""
     n, words = len(evaluation.predictions.case_ids), []
     for role in ROLES:
         scores = evaluation.scores_for(role)
@@ -100,9 +100,9 @@ def write_report_of(
     *,
     apart: Sequence[Estimate] = (),
 ) -> None:
-    """`metrics.json` and `metrics.md`; notes stand below the numbers.
+    """Write `metrics.json` and `metrics.md`, with notes below the numbers.
 
-    Numbers that stand `apart` are in the JSON file only: a note shows them in a table of their own.
+    The numbers of `apart` are in the JSON file only; a note shows them in a table of their own.
     """
     write_text(folder / "metrics.json", json.dumps([e.to_dict() for e in (*estimates, *apart)], indent=1) + "\n")
     below = "".join(f"\n{note}\n" for note in notes)
@@ -111,7 +111,7 @@ def write_report_of(
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """An evaluation and every number of it.
+    """An evaluation and all its numbers.
 
     Attributes:
         evaluation: predictions, maps and scores.
@@ -124,10 +124,10 @@ class EvaluationReport:
     title: str
 
     def __getitem__(self, name: str) -> Estimate:
-        """The number that is called so.
+        """The number with this name.
 
         Raises:
-            RunError: no number has that name.
+            RunError: there is none.
         """
         for estimate in self.estimates:
             if estimate.name == name:
@@ -149,5 +149,5 @@ class EvaluationReport:
         return self.summary()
 
     def __repr__(self) -> str:
-        """Title and how many numbers."""
+        """Title and count of numbers."""
         return f"EvaluationReport({self.title}, {len(self.estimates)} numbers)"

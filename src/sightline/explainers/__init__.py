@@ -1,7 +1,7 @@
-"""From a network to a map, a box or the reading of a unit; every map can be trained through (`create_graph=True`).
+"""Explainers: maps, boxes and unit activations of a network; every map is differentiable (`create_graph=True`).
 
-`localisation` reads boxes off maps that are there already and needs no torch; a name below is imported on first use, so
-that a node that judges with onnxruntime has boxes without torch (decision 030).
+`localisation` reads boxes off existing maps and does not need torch; the names below are imported on first use, so that
+a node that predicts with onnxruntime has boxes without torch (decision 030).
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ class ClassActivationMap:
     """The model's own class maps, bias included: one forward pass, no gradient (Zhou 2016; Liao 2022, eq. 3).
 
     Attributes:
-        extra: name of one of the evidence's extras to show instead, e.g. `attention` for M'_c of eq. 5.
+        extra: name of an entry of `Evidence.extras` to return instead, e.g. `attention` for M'_c of eq. 5.
 
     Example:
         >>> import torch
@@ -46,7 +46,7 @@ class ClassActivationMap:
         """Maps [b, n, *m].
 
         Raises:
-            GeometryError: the model shows no such maps, or has no such class.
+            GeometryError: the model has no such maps, or no such class.
         """
         images = get_images(batch)
         with frozen_eval(model, images.device, weights=create_graph) as network, torch.set_grad_enabled(create_graph):
@@ -65,7 +65,7 @@ class GradCAM:
 
     Attributes:
         layer: name of the module as in `model.named_modules()`; `attention` of a class map model is its last features.
-        relu: keep only what speaks for the class, as published; False keeps both signs.
+        relu: keep only positive evidence, as published; False keeps both signs.
 
     Example:
         >>> import torch
@@ -85,17 +85,17 @@ class GradCAM:
     def __call__(
         self, model: nn.Module, batch: Batch | Tensor, classes: Sequence[int] | Tensor, *, create_graph: bool = False
     ) -> Tensor:
-        """Maps [b, n, *m] on the layer's grid. Gradients already stored on the weights stay as they are.
+        """Maps [b, n, *m] on the layer's grid. Gradients stored on the weights are not changed.
 
         Raises:
             RecipeError: the model has no such layer.
-            GeometryError: the layer gives no map, or the logits do not depend on it.
+            GeometryError: the layer's output is no map, or the logits do not depend on it.
         """
         return _compute_layer_maps(self, weigh_channels, model, batch, classes, create_graph)
 
 
 def weigh_channels(activation: Tensor, gradients: Tensor) -> Tensor:
-    """Maps [b, n, *m]: channels of a layer [b, c, *m] weighed by their mean gradients, of [n, b, c, *m]."""
+    """Maps [b, n, *m]: a layer's channels [b, c, *m] weighted by their mean gradients, [n, b, c, *m]."""
     return torch.einsum("nbc,bc...->bn...", gradients.flatten(3).mean(-1), activation)
 
 
@@ -111,7 +111,7 @@ class GradCAMPlusPlus:
 
     Attributes:
         layer: name of the module as in `model.named_modules()`.
-        relu: keep only what speaks for the class, as published.
+        relu: keep only positive evidence, as published.
 
     Example:
         >>> import torch
@@ -156,7 +156,7 @@ def _compute_layer_maps(
     classes: Sequence[int] | Tensor,
     create_graph: bool,
 ) -> Tensor:
-    """Maps of an explainer: a layer's output weighed by the gradients of scores with respect to it."""
+    """Maps of an explainer: a layer's output weighted by the gradients of the scores with respect to it."""
     activation, gradients = compute_layer_gradients(model, batch, classes, explainer.layer, create_graph=create_graph)
     with exact_arithmetic(activation.device, create_graph):
         maps = weigh(activation, gradients)

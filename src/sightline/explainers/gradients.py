@@ -1,4 +1,4 @@
-"""The gradient of a class score with respect to the image, under one of the rules for activations."""
+"""The gradient of a class score with respect to the image, with a backpropagation rule for activations."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ Reduce = Literal["positive_mean", "absolute_sum", "absolute_mean", "signed_sum",
 class InputGradient:
     """d z_c / d image: plain (Simonyan 2014), guided (Springenberg 2015) or deconvolution (Zeiler and Fergus 2014).
 
-    What Watanabe 2022 calls heatmap generators. With `create_graph` the map is differentiable with respect to the
-    weights, and a loss on it trains them (their sets 1 to 3).
+    Watanabe 2022 calls these heatmap generators. With `create_graph` the map is differentiable with respect to the
+    weights, so a loss on the map trains them (their sets 1 to 3).
 
     Attributes:
         rule: how gradients pass activations (`rules.rewire`).
-        reduce: from the channels of the image to one map: the mean of what speaks for the class (`positive_mean`), the
-            sum or mean of absolute values, the sum with its sign, or the sum of squares.
-        gates: whether activations inside squeeze gates follow the rule too.
+        reduce: how the image's channels become one map: the mean of the positive parts (`positive_mean`), the sum or
+            mean of absolute values, the signed sum, or the sum of squares.
+        gates: whether activations inside squeeze-and-excitation gates follow the rule too.
         deconvolution_slope: whether deconvolution keeps the slope of smooth activations.
-        batch_norm: in this pass, normalisation uses its running statistics (`eval`), so that a gradient is one image's
-            own, or does what the model's mode says (`as_is`): in training an image's gradient then holds parts of
-            others', and the running statistics move once more.
-        dropout: in this pass everything else is in evaluation mode (`off`), or in the mode the model is in (`as_is`).
-        score: what is differentiated: the class's `logit`, or the sum of the `log_probabilities` of all classes, the
-            same for each (Ross 2017, equation 1: what to be right for the right reasons is about).
+        batch_norm: `eval`: normalisation uses its running statistics in this pass, so that a gradient depends on one
+            image only; `as_is`: it follows the model's mode. In training mode an image's gradient then depends on the
+            other images, and the running statistics are updated once more.
+        dropout: `off`: everything else is in evaluation mode in this pass; `as_is`: it follows the model's mode.
+        score: what is differentiated: the class's `logit`, or the sum of the `log_probabilities` of all classes, which
+            is the same for each class (Ross 2017, equation 1, right for the right reasons).
 
     Example:
         >>> import torch
@@ -72,11 +72,11 @@ class InputGradient:
     def __call__(
         self, model: nn.Module, batch: Batch | Tensor, classes: Sequence[int] | Tensor, *, create_graph: bool = False
     ) -> Tensor:
-        """Maps [b, n, *s] on the image's own grid, in float32 or wider. Gradients stored on weights stay as they are.
+        """Maps [b, n, *s] on the image's own grid, in float32 or wider. Stored gradients are not changed.
 
         Raises:
             GeometryError: no such class, or logits that do not depend on the image.
-            RunError: weights in 16 bits, a scripted model, or activations that the rule does not reach.
+            RunError: weights in 16 bits, a scripted model, or activations that the rule cannot reach.
         """
         maps, rewired = self.explain_by_rule(model, batch, classes, create_graph=create_graph)
         refuse_unreached(self.rule, rewired.escaped)
@@ -85,7 +85,7 @@ class InputGradient:
     def explain_by_rule(
         self, model: nn.Module, batch: Batch | Tensor, classes: Sequence[int] | Tensor, *, create_graph: bool = False
     ) -> tuple[Tensor, RuleRecord]:
-        """The maps, and what the rule met on the way; activations it did not reach are told, not refused."""
+        """The maps, and a record of the activations met; unreached activations are reported, not refused."""
         gradients, rewired = self.gradients(model, batch, classes, create_graph=create_graph)
         with exact_arithmetic(gradients.device, create_graph):
             return reduce_channels(gradients, self.reduce), rewired
@@ -93,7 +93,7 @@ class InputGradient:
     def gradients(
         self, model: nn.Module, batch: Batch | Tensor, classes: Sequence[int] | Tensor, *, create_graph: bool = False
     ) -> tuple[Tensor, RuleRecord]:
-        """The gradients before channels are joined, [b, n, c, *s], and what the rule met."""
+        """The gradients before channels are reduced, [b, n, c, *s], and a record of the activations met."""
         images = get_images(batch)
         still, off = self.batch_norm == "eval", self.dropout == "off"
         with frozen_eval(model, images.device, batch_norm=still, dropout=off, weights=create_graph) as network:
@@ -123,7 +123,7 @@ class InputGradient:
 
 
 def refuse_unreached(rule: Rule, escaped: Counter[str]) -> None:
-    """Refuse a map of which only a part followed the rule.
+    """Refuse a map if some activations did not follow the rule.
 
     Raises:
         RunError: activations that the rule did not reach.
@@ -137,10 +137,10 @@ def refuse_unreached(rule: Rule, escaped: Counter[str]) -> None:
 
 
 def refuse_reentrant(logits: Tensor) -> None:
-    """Refuse checkpoints of the old kind, which torch cannot differentiate with respect to the image alone.
+    """Refuse reentrant checkpointing, which torch cannot differentiate with respect to the image alone.
 
     Raises:
-        RunError: the graph holds one.
+        RunError: the graph contains one.
     """
     if has_step(logits, "CheckpointFunction"):
         raise RunError(
@@ -165,10 +165,10 @@ class GuidedGradCAM:
     """The product of Grad-CAM, enlarged to the image, and the image's gradient under a rule.
 
     Attributes:
-        layer: of Grad-CAM.
-        rule: of the gradient.
-        reduce: from the channels of the product to one map.
-        enlarge: how Grad-CAM is enlarged; `nearest` as Captum does, `linear` as the paper.
+        layer: the layer for Grad-CAM.
+        rule: the backpropagation rule for the gradient.
+        reduce: how the channels of the product become one map.
+        enlarge: how Grad-CAM is enlarged; `nearest` as in Captum, `linear` as in the paper.
 
     Example:
         >>> import torch
@@ -234,8 +234,8 @@ class SmoothGrad:
     """Averages any explainer over Gaussian noise.
 
     Attributes:
-        explainer: whose maps.
-        samples: noisy copies.
+        explainer: whose maps are averaged.
+        samples: number of noisy copies.
         noise: standard deviation of the noise, as a share of each image's range of values.
         seed: of the noise; torch's own generators are left alone.
 
@@ -255,14 +255,14 @@ class SmoothGrad:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what means nothing."""
+        """Refuse invalid settings."""
         if self.samples < 1 or self.noise < 0.0:
             raise RecipeError(f"SmoothGrad needs samples >= 1 and noise >= 0; got {self.samples}, {self.noise}.")
 
     def __call__(
         self, model: nn.Module, batch: Batch | Tensor, classes: Sequence[int] | Tensor, *, create_graph: bool = False
     ) -> Tensor:
-        """Maps [b, n, *m], the mean over the samples; as the explainer's otherwise."""
+        """Maps [b, n, *m], the mean of the explainer's maps over the samples."""
         images = get_images(batch)
         generator = torch.Generator().manual_seed(self.seed)
         spread = images.flatten(1).amax(1) - images.flatten(1).amin(1)

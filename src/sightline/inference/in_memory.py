@@ -35,12 +35,12 @@ Image = str | Path | NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a run says of one picture.
+    """The prediction of a run for one picture; in a notebook it shows its overlay.
 
     Attributes:
         name: the file, or `array N`.
         classes: class names.
-        result: probabilities, boxes and map as `predict` writes them.
+        result: probabilities, boxes and map as the command `sightline predict` writes them.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Prediction:
 
     @property
     def probabilities(self) -> dict[str, float] | None:
-        """Probability by class; None from a network that only locates."""
+        """Probability by class; None if the network only localises."""
         p = self.result.probabilities
         return None if p is None else {name: float(x) for name, x in zip(self.classes, p, strict=True)}
 
@@ -60,12 +60,12 @@ class Prediction:
 
     @property
     def boxes(self) -> tuple[ScoredBox, ...]:
-        """Boxes of the most probable finding, surest first, in pixels of the picture."""
+        """Boxes of the most probable finding, highest score first, in pixels of the picture."""
         return self.result.boxes
 
     @property
     def map(self) -> NDArray[np.float64] | None:
-        """The class map of the predicted class on its own grid, [mh, mw]; None from a network without maps."""
+        """The class map of the predicted class on its own grid, [mh, mw]; None if the network has no maps."""
         return self.result.map
 
     def __repr__(self) -> str:
@@ -85,7 +85,7 @@ class Prediction:
 
 
 class PredictionList(Sequence[Prediction]):
-    """Predictions in order, and as a table.
+    """A list of predictions; `.to_frame()` makes it a table.
 
     Example:
         `predict(run, "hand.dcm")[0].probabilities`, `predict(run, folder).to_frame()`.
@@ -99,20 +99,20 @@ class PredictionList(Sequence[Prediction]):
     @overload
     def __getitem__(self, index: slice) -> PredictionList: ...
     def __getitem__(self, index: int | slice) -> Prediction | PredictionList:
-        """One prediction, or some of them."""
+        """One prediction, or a slice of them."""
         chosen = self._predictions[index]
         return chosen if isinstance(chosen, Prediction) else PredictionList(chosen)
 
     def __len__(self) -> int:
-        """How many."""
+        """Number of predictions."""
         return len(self._predictions)
 
     def __iter__(self) -> Iterator[Prediction]:
-        """In order."""
+        """Iterate in order."""
         return iter(self._predictions)
 
     def to_frame(self) -> pd.DataFrame:
-        """A pandas table: name, predicted class, `p(CLASS)`, where the network looked, and the surest box."""
+        """A pandas table: name, predicted class, `p(CLASS)`, peak of the map, and the box with the highest score."""
         import pandas as pd
 
         rows = []
@@ -131,21 +131,21 @@ class PredictionList(Sequence[Prediction]):
         return pd.DataFrame(rows)
 
     def __repr__(self) -> str:
-        """How many, and the first few."""
+        """Their number, and the first few."""
         return f"PredictionList({len(self)}: {', '.join(map(repr, self._predictions[:3]))}{'...' * (len(self) > 3)})"
 
 
 @dataclass(frozen=True, eq=False)
 class ExplainedMap:
-    """A map of one picture, and where it lies.
+    """An explainer's map of one picture, with its place in the picture; in a notebook it shows its overlay.
 
     Attributes:
         values: float64 [mh, mw], on the map's own grid.
-        frame: of what the network saw, in pixels of the picture.
-        pixels: [h, w] or [h, w, 3], what the network saw, 0..1.
+        frame: place of the network's input in the picture.
+        pixels: [h, w] or [h, w, 3], the network's input, 0..1.
         target: the class that is explained.
-        method: the explainer's word.
-        window: [2, 3], the part that the map covers, or None: all of it.
+        method: name of the explainer.
+        window: [2, 3], the part of the input that the map covers, or None: all of it.
     """
 
     values: NDArray[np.float64]
@@ -157,14 +157,14 @@ class ExplainedMap:
 
     @property
     def peak(self) -> tuple[float, float]:
-        """Where the map is highest, (row, column) in pixels of the picture."""
+        """The position of the map's maximum, (row, column) in pixels of the picture."""
         shape = (self.values.shape[0], self.values.shape[1])
         place = self.frame.resize(shape) if self.window is None else self.frame.within(self.window, shape)
         row, column = place.map_points(np.array(np.unravel_index(int(self.values.argmax()), shape)) + 0.5)
         return float(row), float(column)
 
     def overlay(self) -> bytes:
-        """The picture under the map, as PNG bytes."""
+        """The map over the picture, as PNG bytes."""
         caption = f"{self.method}: {self.target}"
         return draw_overlay(self.pixels, self.values, (), self.frame, caption, window=self.window)
 
@@ -181,7 +181,7 @@ def read_picture_like(image: Image, number: int = 0) -> tuple[str, Picture]:
     """A picture from a file or an array, and its name.
 
     Raises:
-        UnreadableFile: an array that is no picture: uint8 or uint16 [h, w], or uint8 [h, w, 3].
+        UnreadableFile: the array is not uint8 or uint16 [h, w], or uint8 [h, w, 3].
     """
     if isinstance(image, (str, Path)):
         return str(image), read_radiograph(Path(image))
@@ -211,8 +211,8 @@ def predict_pictures(run: Run, images: Sequence[Image], engine: Engine | None = 
     """Predict arrays, files and folders of files, in order.
 
     Raises:
-        RunError: a run that cannot judge pictures, or nothing to read.
-        SightlineError: of the first file that cannot be read (`predict_files` lists them and goes on instead).
+        RunError: the run is not for pictures, or there is nothing to read.
+        SightlineError: the first file that cannot be read (`predict_files` lists such files and continues instead).
     """
     view = _require_image_view(run)
     device = (engine or Engine()).fabric("32-true").device
@@ -236,13 +236,13 @@ def explain_picture(
     Args:
         run: a finished run.
         image: a file or an array.
-        method: a key of `EXPLAINERS`; `gradcam`, `gradcam++` are understood too.
+        method: a key of `EXPLAINERS`; `gradcam` and `gradcam++` work too.
         target: the class to explain; the predicted one when None.
         engine: device.
 
     Raises:
-        RecipeError: no such explainer or class.
-        SightlineError: the picture cannot be read, or the network has not what the explainer needs.
+        RecipeError: unknown explainer or class.
+        SightlineError: the picture cannot be read, or the network lacks what the explainer needs.
     """
     word = {"gradcam": "grad_cam", "gradcam++": "grad_cam_pp", "grad_cam++": "grad_cam_pp"}.get(method, method)
     if word not in EXPLAINERS:

@@ -93,17 +93,17 @@ class Maps:
 
 @dataclass(frozen=True)
 class NetworkOutput:
-    """What a network says of cases.
+    """A network's output on cases.
 
     Attributes:
-        predictions: class probabilities (all alike from a network that only localises).
+        predictions: class probabilities (all equal if the network only localises).
         maps: class maps, or None.
-        boxes: float64 [n, 4], the box the network itself says: centre row, centre column, height and width as
-            fractions of the view; None when boxes are read off its maps.
-        shown: other maps over the whole view, one a case, by name: `decoder`, what a decoder paints, 0 to 1; and
-            `heatmap`, what an objective's explainer says of the case's own class.
-        energies: float64 [n], log sum exp of the logits (Liu 2020): how much the network knows cases like these.
-        features: float32 [n, c], what class maps are computed from, averaged over cells (`FeatureTap`), or None.
+        boxes: float64 [n, 4], boxes that the network predicts directly: centre row, centre column, height and width as
+            fractions of the view; None if boxes are read off its maps.
+        shown: other maps over the whole view, one per case, by name: `decoder`, the decoder's output, 0 to 1; and
+            `heatmap`, the map of the objective's explainer for the case's own class.
+        energies: float64 [n], log sum exp of the logits (Liu 2020): low for cases unlike the training cases.
+        features: float32 [n, c], the features of the class maps, averaged over cells (`FeatureTap`), or None.
     """
 
     predictions: Predictions

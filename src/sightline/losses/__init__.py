@@ -1,4 +1,4 @@
-"""What a training minimises beside or in place of the cross-entropy; each works on the maps of any network.
+"""Losses that guide a network's maps, added to the cross-entropy or in its place; for the maps of any network.
 
 Example:
     >>> import torch

@@ -1,4 +1,4 @@
-"""Priors on what a network goes by: energy of a map inside the mark, and evidence outside of it, penalised.
+"""Attribution priors: reward a map's energy inside the mark, or penalise evidence outside of it.
 
 Rao 2023 ("Studying how to efficiently and effectively guide models with explanations", ICCV), Ross 2017 ("Right for
 the right reasons", IJCAI) and its form on Grad-CAM (Schramowski 2020, Nature Machine Intelligence).
@@ -28,12 +28,12 @@ class MapEnergy:
     """Minus the share of a class map's positive evidence that lies inside the mark (Rao 2023, the energy loss).
 
     L = -mean over guided maps of EPG, EPG = sum(S A) / sum(A), A = max(M, 0): the energy-based pointing game (Wang
-    2020, Score-CAM) as a loss. It asks nothing of where inside the mark evidence lies, so that coarse boxes do. S is
-    the share of a cell that the mark covers, which is the sum over pixels of a map enlarged cell by cell.
+    2020, Score-CAM) as a loss. The evidence may be anywhere inside the mark, so coarse boxes are enough. S is the share
+    of a cell that the mark covers, which equals the sum over pixels of a map enlarged by nearest neighbour.
 
     Attributes:
-        positive: what is positive evidence: `relu` as published, or `softplus`, which also reaches maps that are
-            negative everywhere (as those of a network with `one_map` are at first) and so have no published gradient.
+        positive: positive evidence: `relu` as published, or `softplus`, which also has a gradient for maps that are
+            negative everywhere (as those of a network with `one_map` at first).
 
     Example:
         >>> import torch
@@ -50,12 +50,12 @@ class MapEnergy:
     positive: Positive = "relu"
 
     def __post_init__(self) -> None:
-        """Refuse a word that means nothing."""
+        """Refuse an invalid word."""
         if self.positive not in ("relu", "softplus"):
             raise RecipeError(f"positive is relu or softplus; got {self.positive!r}.")
 
     def __call__(self, maps: Tensor, targets: Tensor, guided: Tensor, labels: Tensor | None = None) -> Term:
-        """The term; its floor is -1, all energy inside.
+        """Compute the loss; its minimum is -1, all energy inside.
 
         Args:
             maps: class maps, [b, k, h, w].
@@ -64,10 +64,10 @@ class MapEnergy:
             labels: not used.
 
         Returns:
-            Term; guided maps without any positive evidence have no such share and are left out.
+            Term; guided maps without any positive evidence are left out.
 
         Raises:
-            GeometryError: shapes that do not fit, or maps of other than two axes.
+            GeometryError: shapes do not fit, or maps do not have two axes.
         """
         check_shapes(maps, targets, guided)
         if maps.ndim != 4:
@@ -88,20 +88,21 @@ class MapEnergy:
 
 @dataclass(frozen=True)
 class AttributionPrior:
-    """The cross-entropy, and `weight` times a penalty on an explainer's map of each marked image's own class.
+    """The cross-entropy plus `weight` times a penalty on an explainer's map of each marked image's own class.
 
-    `energy`: minus the share of its positive part inside the mark (Rao 2023). `outside`: the sum of its squares
-    outside. The latter on the gradient of the summed log probabilities with respect to the image
-    (`input_gradient` with `score` log_probabilities and `reduce` square_sum) is right for the right reasons (Ross 2017,
-    equation 1: A is 1 outside the mark); on Grad-CAM it is that of Schramowski 2020, and with `scale` max, each map
-    divided by its highest value, what Rao 2023 calls RRR*. Images without a mark count for the cross-entropy alone.
-    The decay of weights, Ross' third term, is the optimiser's.
+    `energy`: minus the share of the map's positive part inside the mark (Rao 2023). `outside`: the sum of the map's
+    squares outside the mark. On the gradient of the summed log probabilities with respect to the image
+    (`input_gradient` with `score` log_probabilities and `reduce` square_sum) `outside` is "right for the right reasons"
+    (Ross 2017, equation 1: A is 1 outside the mark); on Grad-CAM it is the form of Schramowski 2020, and with `scale`
+    max the RRR* of Rao 2023. Images without a mark only have the cross-entropy. Ross' third term, the weight decay, is
+    left to the optimiser.
 
     Attributes:
         penalty: `energy` or `outside`.
         attribution: the explainer; it has to be differentiable (`input_gradient`, `grad_cam`).
-        weight: of the penalty. Ross' paper takes what makes both terms alike at first (1 to 1000 for `outside`).
-        squared: whether `outside` squares the map; not where the explainer has (`square_sum`).
+        weight: of the penalty. Ross chooses it so that both terms are of similar size at first (1 to 1000 for
+            `outside`).
+        squared: whether `outside` squares the map; False if the explainer already does (`square_sum`).
         scale: `none`, or `max`: each map is divided by its highest absolute value first.
 
     Example:
@@ -128,7 +129,7 @@ class AttributionPrior:
     scale: Literal["none", "max"] = "none"
 
     def __post_init__(self) -> None:
-        """Refuse words and numbers that mean nothing."""
+        """Refuse invalid words and numbers."""
         if self.penalty not in ("energy", "outside") or self.scale not in ("none", "max"):
             raise RecipeError(
                 f"AttributionPrior's penalty is energy or outside, its scale none or max; got {self.penalty!r} and "
@@ -150,7 +151,7 @@ class AttributionPrior:
     def __call__(
         self, out: Mapping[str, Tensor], batch: Batch, class_weights: Tensor, history: Sequence[Mapping[str, Any]]
     ) -> Term:
-        """The term, in float32 or wider.
+        """Compute the loss in float32 or wider.
 
         Args:
             out: `logits` [b, k] and `explained` [b, 1, h, w].
@@ -159,7 +160,7 @@ class AttributionPrior:
             history: not used.
 
         Raises:
-            GeometryError: no map was explained, or it is finer than the marks.
+            GeometryError: the explainer's map is missing, or finer than the marks.
         """
         with torch.autocast(out["logits"].device.type, enabled=False):
             logits = out["logits"].to(torch.promote_types(out["logits"].dtype, torch.float32))

@@ -1,4 +1,4 @@
-"""Every cell of a class map says for itself whether it is marked: focal loss over cells, tolerant of missing marks."""
+"""Focal loss over the cells of a class map, each classified as marked or not; tolerant of missing marks."""
 
 from __future__ import annotations
 
@@ -21,23 +21,22 @@ class CellFocal:
 
     With p = sigmoid(M + logit(prior)) a marked cell costs -(1 - p)^gamma log p, an unmarked one
     -p^gamma log(1 - p). Marked cells are averaged over each image, unmarked ones summed; the sum of both over the batch
-    is divided by the images with a mark. Unlike the spatial likelihood (Liao 2022, equation 6), cells do not compete: a
-    map may be high at two places, and low everywhere in an image without a mark.
+    is divided by the number of images with a mark. Unlike in the spatial likelihood (Liao 2022, equation 6), cells do
+    not compete: a map may be high in two places, and low everywhere in an image without a mark.
 
     Attributes:
-        gamma: how little cells that are right already count.
-        prior: share of cells expected to be marked: the map is read as evidence on top of it.
-        elsewhere: weight of the unmarked cells of images with a mark. 1 where every finding is marked; near 0 where
-            marks are few or guessed, since what they miss lies there.
-        covered: share of a cell that a mark covers from which on the cell counts as marked; cells it covers less are
-            left out, and the best-covered one always counts.
-        trimmed: share of the marked images of a batch, those whose marks fit the map least, that are taken for wrongly
-            marked: their marks do not count (least trimmed squares, Rousseeuw 1984, for marks), nor do their other
-            cells. 0 believes all marks.
-        nowhere: weight of the cells of images without a mark of the class, which say that it is nowhere; 0 where only
-            marked images guide.
-        column: the class whose map is guided. In images whose map of this class is not guided, every cell is unmarked:
-            for patches, or cohorts in which all findings are marked.
+        gamma: focusing parameter: the higher, the less cells count that are already classified well.
+        prior: expected share of marked cells, the prior to which the map adds evidence.
+        elsewhere: weight of the unmarked cells of images with a mark: 1 if every finding is marked; near 0 if marks
+            are few or guessed, because unmarked findings may be there.
+        covered: a cell counts as marked if at least this share of it is covered; cells that are covered less are left
+            out, and the best-covered cell always counts.
+        trimmed: share of a batch's marked images, those whose marks fit the map least, that are treated as wrongly
+            marked and left out (least trimmed squares, Rousseeuw 1984, for marks); 0 trusts all marks.
+        nowhere: weight of the cells of images without a mark of the class, which count as unmarked; 0 if only marked
+            images guide.
+        column: the class whose map is guided. In images in which this class has no mark, every cell is unmarked: for
+            patches, or cohorts in which all findings are marked.
 
     Example:
         >>> import torch
@@ -60,7 +59,7 @@ class CellFocal:
     nowhere: float = field(default=1.0, metadata={"since": "0.2"})
 
     def __post_init__(self) -> None:
-        """Refuse values that mean nothing."""
+        """Refuse invalid values."""
         if not 0.0 <= self.trimmed < 1.0:
             raise RecipeError(f"CellFocal.trimmed lies in [0, 1); got {self.trimmed}.", "Try 0.3.")
         if not self.nowhere >= 0.0:
@@ -73,20 +72,20 @@ class CellFocal:
             )
 
     def __call__(self, maps: Tensor, targets: Tensor, guided: Tensor, labels: Tensor | None = None) -> Term:
-        """The term.
+        """Compute the loss.
 
         Args:
             maps: class maps with bias, [b, k, h, w].
             targets: [b, k or 1, *s], not 0 where marked.
             guided: bool [b, k], which classes of which images have a mark.
-            labels: not used; every guidance is called alike.
+            labels: not used; all guidance losses have the same signature.
 
         Returns:
-            Term; `images` are those with a mark. Without any, unmarked cells are divided by 1.
+            Term; `images` is the number of images with a mark. If there are none, the sum is divided by 1.
 
         Raises:
-            GeometryError: shapes that do not fit, or maps of other than two axes.
-            RecipeError: the class is not there.
+            GeometryError: shapes do not fit, or maps do not have two axes.
+            RecipeError: no such class.
         """
         check_shapes(maps, targets, guided)
         if maps.ndim != 4:

@@ -1,4 +1,4 @@
-"""GG-CAM: cross-entropy, and the true class's map held against where a radiologist looked (Zhu 2022)."""
+"""GG-CAM: cross-entropy plus the error between the true class's map and a radiologist's gaze (Zhu 2022)."""
 
 from __future__ import annotations
 
@@ -21,22 +21,23 @@ class GazeGuided:
     """L = L_sm / (2 s_sm^2) + L_ce / s_ce^2 + ln(1 + s_sm) + ln(1 + s_ce), L_sm = mean (sigmoid(a Omega) - Psi)^2.
 
     Psi is the density of gaze, reduced to the map's grid and scaled to a maximum of 1; Omega the map of each guided
-    class (equations 9 to 11). Images without gaze count for the cross-entropy alone.
+    class (equations 9 to 11). Images without gaze only have the cross-entropy.
 
     Attributes:
         weights: of the two terms: `learned` as s_sm and s_ce (equation 11), or `fixed`: L_ce + weight * L_sm.
         weight: for `fixed`.
-        sigma_map: s_sm at first. The paper begins at 1e-9 and less, which is a curriculum: gaze first, classes last.
-        sigma_ce: s_ce at first.
-        rescale: the gradient that the network's weights see is divided by the larger of the two weights and 1, which
-            optimisers of Adam's kind hardly notice, and s_sm and s_ce are float64 and see the loss as printed. Else, at
-            1.4e-11, the squared gradients in Adam's state overflow float32, and what they belong to never moves again
-            (spec 3.5). The value is equation 11 either way.
-        gain: a at first.
+        sigma_map: initial s_sm. The paper starts at 1e-9 and less, which is a curriculum: gaze first, classes last.
+        sigma_ce: initial s_ce.
+        rescale: divide the gradient of the network's weights by the larger of the two loss weights and 1, which hardly
+            affects Adam; s_sm and s_ce are float64 and get the gradient as printed. Without it, at 1.4e-11, the squared
+            gradients in Adam's state overflow float32 and the parameter never changes again. The value of the loss is
+            equation 11 either way.
+        gain: initial a.
         learn_gain: whether a is learned.
         squash: the sigmoid of equation 10; False compares the map itself, as the released code in effect does.
-        sample: how gaze comes to the map's grid: the mean over each cell (`area`), or `point` as the released code.
-        guide: the maps that the recipe's gaze names (`given`), or each image's `predicted` class.
+        sample: how gaze is reduced to the map's grid: the mean over each cell (`area`), or one `point` per cell as in
+            the released code.
+        guide: guide the maps that the recipe's gaze names (`given`), or that of each image's `predicted` class.
 
     Example:
         >>> import torch
@@ -67,7 +68,7 @@ class GazeGuided:
     guide: Literal["given", "predicted"] = "given"
 
     def __post_init__(self) -> None:
-        """Refuse numbers that mean nothing."""
+        """Refuse invalid numbers."""
         if not (self.sigma_map > 0.0 and self.sigma_ce > 0.0 and self.gain > 0.0 and self.weight >= 0.0):
             raise RecipeError(
                 f"GazeGuided needs positive sigma_map, sigma_ce and gain, and weight >= 0; got {self.sigma_map}, "
@@ -75,25 +76,25 @@ class GazeGuided:
             )
 
     def build(self) -> GazeGuidedLoss:
-        """The loss with its three numbers as parameters."""
+        """Build the loss module with a, s_sm and s_ce as parameters."""
         return GazeGuidedLoss(self)
 
     def __call__(
         self, out: Mapping[str, Tensor], batch: Batch, class_weights: Tensor, history: Sequence[Mapping[str, Any]]
     ) -> Term:
-        """The term with the numbers as they are at first."""
+        """Compute the loss at the initial values of a, s_sm and s_ce."""
         return self.build().to(out["logits"].device)(out, batch, class_weights, history)
 
 
 class GazeGuidedLoss(nn.Module):
-    """The loss; `log_gain`, `log_sigma_map` and `log_sigma_ce` are parameters where they are learned."""
+    """The loss as a module; `log_gain`, `log_sigma_map` and `log_sigma_ce` are parameters if they are learned."""
 
     log_gain: Tensor
     log_sigma_map: Tensor
     log_sigma_ce: Tensor
 
     def __init__(self, config: GazeGuided) -> None:
-        """Parameters at the settings' first values."""
+        """Create the parameters at their initial values."""
         super().__init__()
         self.config = config
         for name, value, learned in (
@@ -110,7 +111,7 @@ class GazeGuidedLoss(nn.Module):
     def forward(
         self, out: Mapping[str, Tensor], batch: Batch, class_weights: Tensor, history: Sequence[Mapping[str, Any]]
     ) -> Term:
-        """The term.
+        """Compute the loss.
 
         Args:
             out: `logits` [b, k] and `maps` [b, k, h, w].
@@ -131,7 +132,7 @@ class GazeGuidedLoss(nn.Module):
         return Term(value, len(batch), parts=parts)
 
     def map_error(self, out: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, int]:
-        """L_sm, the mean over guided maps and their cells (equation 9), and over how many images."""
+        """L_sm, the mean over guided maps and their cells (equation 9), and the number of guided images."""
         maps = out.get("maps")
         if maps is None or maps.ndim != 4:
             raise GeometryError("GazeGuided needs class maps of two axes.", "Use cam_layer or class_map_model.")

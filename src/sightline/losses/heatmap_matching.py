@@ -1,4 +1,4 @@
-"""Heatmap generators inside training: decoder, explainer and gaze held against each other (Watanabe 2022)."""
+"""Heatmap generators inside training: decoder, explainer and gaze compared with each other (Watanabe 2022)."""
 
 from __future__ import annotations
 
@@ -32,26 +32,26 @@ class HeatmapMatch:
 
     L_seg is: `decoder` BCE(D, E) (the published baseline); `set1` BCE(H, E), of which the decoder learns nothing;
     `set2` BCE between D and H, without gaze; `set3` w BCE(D, E) + (1 - w) BCE(H, E). `classifier` has no L_seg, and its
-    gamma is 1. The paper leaves much open; each choice is an option with the default of the spec (4.5).
+    gamma is 1. The paper leaves much open; each choice is an option.
 
     H is smoothed on its own grid, brought to the grid of D (means over cells), scaled, and made logits, in this order.
 
     Attributes:
-        match: what is held against what.
-        heatmap: the explainer of the sets; it explains each image's own class.
+        match: which of them are compared.
+        heatmap: the explainer that makes H for each image's own class.
         gamma: share of the classification loss (0.41731 as published).
         w: set 3's share of the decoder.
-        labels: each class by itself (`sigmoid`, as published) or against the others (`softmax`).
-        to_logits: how H becomes logits: `logit` of H clamped to eps..1 - eps, or `raw`, H itself as a literal reading
-            has it, with which no map can say "nothing here".
+        labels: independent classes (`sigmoid`, as published) or exclusive ones (`softmax`).
+        to_logits: how H becomes logits: `logit` of H clamped to eps..1 - eps, or `raw`: H itself, the literal reading,
+            with which no pixel can have a probability below one half.
         eps: of the clamp.
-        scale: H is scaled per image to 0..1 (`min_max`, minimum and maximum detached), or left (`none`).
+        scale: H is scaled per image to 0..1 (`min_max`, minimum and maximum detached), or not (`none`).
         flow: set 2's gradient goes `to_decoder`, H being the target; or to `both`, half of the loss each.
-        target: gaze as it is (`linear`), or as a picture in matplotlib's colours read as grey (`viridis_gray`), which
-            never reaches 0 or 1: what the published code has.
-        grid: side of the grid on which maps are compared, or None for that of D, or of the gaze where there is no D.
-        smooth_px: standard deviation of a Gaussian over H, in cells of H (pixels of the image, for gradients of the
-            image), or None.
+        target: gaze as it is (`linear`), or as a viridis picture read as grey (`viridis_gray`), which never reaches 0
+            or 1, as in the published code.
+        grid: side of the grid on which maps are compared; None: that of D, or of the gaze if there is no D.
+        smooth_px: standard deviation of a Gaussian over H, in cells of H (pixels of the image, for image gradients),
+            or None.
 
     Example:
         >>> import torch
@@ -80,7 +80,7 @@ class HeatmapMatch:
     smooth_px: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse shares that are none, and sets without an explainer."""
+        """Refuse invalid shares, and sets without an explainer."""
         if not (0.0 <= self.gamma <= 1.0 and 0.0 <= self.w <= 1.0 and 0.0 < self.eps < 0.5):
             raise RecipeError(
                 f"HeatmapMatch needs gamma and w in 0..1 and eps in (0, 0.5); got {self.gamma}, {self.w}, {self.eps}."
@@ -99,32 +99,32 @@ class HeatmapMatch:
 
     @property
     def needs_regions(self) -> bool:
-        """Whether gaze takes part: not in the classifier, nor in set 2."""
+        """Whether gaze is used: not in the classifier, nor in set 2."""
         return self.match in ("decoder", "set1", "set3")
 
     @property
     def explainer(self) -> Explainer | None:
-        """The explainer the lab calls."""
+        """The explainer that the training calls."""
         return self.heatmap if self.match.startswith("set") else None
 
     @property
     def independent(self) -> bool:
-        """Whether classes are judged each by itself."""
+        """Whether classes are independent (sigmoid)."""
         return self.labels == "sigmoid"
 
     def __call__(
         self, out: Mapping[str, Tensor], batch: Batch, class_weights: Tensor, history: Sequence[Mapping[str, Any]]
     ) -> Term:
-        """The term, computed in float32 or wider whatever the precision of the network.
+        """Compute the loss, in float32 or wider whatever the precision of the network.
 
         Args:
             out: `logits` [b, k]; `decoder` [b, 1, *s] and `explained` [b, 1, *m] where the set wants them.
-            batch: labels; targets [b, 1 or k, *s] and guided [b, k]: images without gaze count for the classes alone.
+            batch: labels; targets [b, 1 or k, *s] and guided [b, k]; without gaze only the classification counts.
             class_weights: [k], of the classification loss.
             history: not used.
 
         Raises:
-            GeometryError: a map that the set wants is not there, or not of this shape.
+            GeometryError: a map that the set needs is missing or has another shape.
         """
         with torch.autocast(out["logits"].device.type, enabled=False):
             classes = self._classify(_widen(out["logits"]), batch.labels, class_weights)
@@ -142,7 +142,7 @@ class HeatmapMatch:
         return (binary_cross_entropy_with_logits(logits, truth, reduction="none").mean(1) * weights[labels]).mean()
 
     def _match_maps(self, out: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        """L_seg over the images it is defined on, and its parts."""
+        """L_seg over the images for which it is defined, and its parts."""
         painted = self._require_output(out, "decoder", self.match != "set1")
         explained = self._require_output(out, "explained", self.match != "decoder")
         size = self._choose_size(batch, painted, explained)
@@ -237,9 +237,9 @@ def resize_to_grid(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def smooth_heatmaps(maps: Tensor, sigma_px: float | None) -> Tensor:
-    """Maps [b, 1, h, w] under a Gaussian of that standard deviation in cells of their own grid; None: as they are.
+    """Maps [b, 1, h, w] smoothed by a Gaussian of this standard deviation in cells of their grid; None: unchanged.
 
-    It reaches to three standard deviations, or to the map's side, and mirrors at the edges.
+    The kernel reaches three standard deviations, at most the map's side, with mirrored edges.
     """
     if sigma_px is None:
         return maps
@@ -249,9 +249,9 @@ def smooth_heatmaps(maps: Tensor, sigma_px: float | None) -> Tensor:
 
 
 def normalise_min_max(maps: Tensor) -> Tensor:
-    """Maps [b, 1, h, w] each from 0 to 1. Gradients pass the values, not minimum and maximum.
+    """Maps [b, 1, h, w] each from 0 to 1. Gradients flow through the values, not through minimum and maximum.
 
-    A map that is the same everywhere has no scale and becomes 0; see `is_not_constant`.
+    A constant map becomes 0; see `is_not_constant`.
     """
     low = maps.detach().flatten(1).amin(1).view(-1, 1, 1, 1)
     high = maps.detach().flatten(1).amax(1).view(-1, 1, 1, 1)
@@ -260,7 +260,7 @@ def normalise_min_max(maps: Tensor) -> Tensor:
 
 
 def is_not_constant(maps: Tensor) -> Tensor:
-    """Which maps [b, 1, h, w] are not the same everywhere: bool [b]. A map of NaN counts, so that it is noticed."""
+    """Which maps [b, 1, h, w] are not constant: bool [b]. A map of NaN counts too, so that it is noticed."""
     flat = maps.detach().flatten(1)
     return ~(flat.amax(1) <= flat.amin(1))
 
@@ -268,8 +268,8 @@ def is_not_constant(maps: Tensor) -> Tensor:
 def encode_target(gaze: Tensor, how: Encoding) -> Tensor:
     """Gaze in 0..1 as the target of a binary cross-entropy.
 
-    `viridis_gray` is what remains of a map saved in matplotlib's colours and read as grey, as the code behind
-    Watanabe 2022 does: from 0.118 to 0.845 (spec 4.2), so that "nothing was looked at here" is never quite said.
+    `viridis_gray` is a map saved in matplotlib's colours and read as grey, as in the code behind Watanabe 2022: it
+    runs from 0.118 to 0.845, so the target never reaches 0.
     """
     if how == "linear":
         return gaze

@@ -1,4 +1,4 @@
-"""Norms of class maps: regularisation without an expert (the L1 and L2 rows of Liao 2022, Tables III and IV)."""
+"""Norms of class maps: regularisation without marks (the L1 and L2 rows of Liao 2022, Tables III and IV)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from sightline.structures.protocols import Term
 
 @dataclass(frozen=True)
 class MapNorm:
-    """Sum over pixels, classes and images of |x| or x^2; every image counts, marked or not.
+    """Sum over pixels, classes and images of |x| or x^2, of all images, marked or not.
 
-    The paper puts it on the spatial softmax of equation 4. There the L1 norm is the number of class maps, whatever
-    the network does: its gradient is zero, so that row is the row without guidance. `cam` penalises the class map
-    itself. The sum is not averaged: weights near 1e-8 only make sense for a sum.
+    The paper applies it to the spatial softmax of equation 4. There the L1 norm is the number of class maps, whatever
+    the network does: its gradient is zero, so that row equals the row without guidance. `cam` penalises the class map
+    itself. The sum is not averaged: the paper's weights near 1e-8 only make sense for a sum.
 
     Attributes:
         norm: 1 for |x|, 2 for x^2.
@@ -46,7 +46,7 @@ class MapNorm:
     interpolation: Interpolation = "bicubic"
 
     def __post_init__(self) -> None:
-        """Refuse values that mean nothing."""
+        """Refuse invalid values."""
         if self.norm not in (1, 2):
             raise RecipeError(f"norm is 1 or 2; got {self.norm}.")
         if self.penalty_on not in ("softmax", "cam"):
@@ -57,7 +57,7 @@ class MapNorm:
             raise RecipeError(f"interpolation is bicubic or bilinear; got {self.interpolation!r}.")
 
     def __call__(self, maps: Tensor, targets: Tensor, guided: Tensor, labels: Tensor | None = None) -> Term:
-        """The term for maps [b, k, *m]; of `targets` [b, 1 or k, *s] only the grid is used, the rest not at all.
+        """Compute the loss for maps [b, k, *m]; of `targets` [b, 1 or k, *s] only the grid is used.
 
         Raises:
             GeometryError: shapes that do not fit.

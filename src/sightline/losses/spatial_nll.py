@@ -1,4 +1,4 @@
-"""Spatial negative log-likelihood: where the map should be, said by marked pixels (Liao 2022, eq. 4 and 6)."""
+"""Spatial negative log-likelihood of the marked pixels under a class map (Liao 2022, eq. 4 and 6)."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from sightline.structures.protocols import Term
 class SpatialNLL:
     """Mean of -log p over marked pixels and guided classes, p = softmax over pixels of the enlarged class map.
 
-    Equation 6 sums the binary cross-entropy only where S is not 0, which leaves exactly this. Written with
-    logsumexp it stays differentiable where the mark is improbable. Its least value is log|S|.
+    Equation 6 sums the binary cross-entropy only where S is not 0, which is exactly this. With logsumexp it stays
+    differentiable where the mark is improbable. Its minimum is log|S|.
 
     Attributes:
         resolution: `input` enlarges the map to the targets' grid (eq. 4); `map` reduces the targets to the map's
             (released code), which is cheaper for many classes.
         average: `image` takes N of eq. 6 per image, then the mean over images with a mark; `batch` pools all marked
             pixels of the batch (released code), so larger marks weigh more.
-        shrink: how `map` reduces targets.
+        shrink: how `map` downsamples targets.
         interpolation: how `input` enlarges maps.
-        floor_probability: clamp p from below (released code: 1e-10), which kills the gradient there; None does not.
-        classes: indices of the classes to guide; None guides every class that is marked as guided.
-        labelled_only: guide only the class each image is labelled with; the call then needs `labels`.
-        weigh: `marked` counts every pixel whose target is not 0 alike; `share` by its target, 0 to 1: the share of
-            readers who marked it (`region_choice` with `readers` soft). The term is then the cross-entropy of p against
-            the targets divided by their sum, and its least value that distribution's entropy.
+        floor_probability: clamp p from below (released code: 1e-10), which removes the gradient there; None: no clamp.
+        classes: indices of the classes to guide; None: every class that has a mark (`guided`).
+        labelled_only: guide only the class of each image's label; the call then needs `labels`.
+        weigh: `marked`: every pixel whose target is not 0 has the same weight; `share`: its weight is its target, 0 to
+            1, the share of readers who marked it (`region_choice` with `readers` soft). The term is then the
+            cross-entropy of p against the normalised targets, and its minimum is their entropy.
 
     Example:
         >>> import torch
@@ -59,7 +59,7 @@ class SpatialNLL:
     weigh: Literal["marked", "share"] = field(default="marked", metadata={"since": "0.2"})
 
     def __post_init__(self) -> None:
-        """Refuse values that mean nothing."""
+        """Refuse invalid values."""
         _require_one_of("resolution", self.resolution, ("input", "map"))
         _require_one_of("average", self.average, ("image", "batch"))
         _require_one_of("shrink", self.shrink, ("any_hit", "nearest"))
@@ -70,24 +70,24 @@ class SpatialNLL:
 
     @property
     def takes_shares(self) -> bool:
-        """Whether targets between 0 and 1 count as such."""
+        """Whether targets between 0 and 1 are used as weights."""
         return self.weigh == "share"
 
     def __call__(self, maps: Tensor, targets: Tensor, guided: Tensor, labels: Tensor | None = None) -> Term:
-        """The term.
+        """Compute the loss.
 
         Args:
             maps: class maps with bias, [b, k, *m], any floating type; computed in at least float32.
-            targets: [b, k or 1, *s], not 0 where marked; one channel when all classes share it.
-            guided: bool [b, k], which classes of which images have a mark. Others get no gradient at all.
+            targets: [b, k or 1, *s], not 0 where marked; one channel if all classes share it.
+            guided: bool [b, k], which classes of which images have a mark. The others get no gradient.
             labels: int64 [b], needed for `labelled_only`.
 
         Returns:
-            Term whose floor is the mean log|S|; value 0, with a graph, when nothing is guided.
+            Term: `.value` is the loss (0, with a graph, if nothing is guided), `.floor` its minimum, the mean log|S|.
 
         Raises:
-            GeometryError: shapes that do not fit.
-            RecipeError: classes that are not there.
+            GeometryError: shapes do not fit.
+            RecipeError: unknown class indices.
         """
         check_shapes(maps, targets, guided)
         active = guided.to(maps.device) & self._select_maps(maps, labels)
@@ -118,7 +118,7 @@ class SpatialNLL:
         return Term(value, int(counted), least)
 
     def _weigh_maps(self, area: Tensor) -> tuple[Tensor, Tensor]:
-        """What each class map [b, k] weighs, given its marked area, and how many images count."""
+        """Weight of each class map [b, k] given its marked area, and the number of images that count."""
         per_image = area.sum(dim=1, keepdim=True)
         images = (per_image > 0).sum().to(area.dtype)
         if self.average == "batch":
@@ -157,7 +157,7 @@ def _replace_zeros(area: Tensor) -> Tensor:
 
 
 def check_shapes(maps: Tensor, targets: Tensor, guided: Tensor) -> None:
-    """Refuse tensors that do not belong together."""
+    """Refuse tensors whose shapes do not fit."""
     b, k = maps.shape[:2]
     if targets.ndim != maps.ndim or targets.shape[0] != b or targets.shape[1] not in (1, k):
         raise GeometryError(
@@ -196,8 +196,8 @@ def build_interpolation_matrix(
 ) -> Tensor:
     """A [new, old] such that A x is torch's interpolation of x along one axis (corners not aligned).
 
-    As matrices, interpolation is deterministic on every device, differentiable any number of times, and its adjoint
-    is at hand.
+    As matrices, interpolation is deterministic on every device, differentiable any number of times, and has a simple
+    adjoint.
     """
     with torch.inference_mode(False), torch.no_grad():
         identity = torch.eye(old, dtype=torch.float64)[None, None]
@@ -225,8 +225,8 @@ def gather_back(targets: Tensor, size: tuple[int, ...], mode: Interpolation) -> 
 def reduce_marks(targets: Tensor, size: tuple[int, ...], how: Shrink) -> Tensor:
     """Marks [b, k, *s] (0 or 1, floating) on a coarser grid.
 
-    `any_hit` sets a cell that any marked pixel reaches into, so no mark is lost; `nearest` looks at one pixel a cell,
-    as the code released with Liao 2022 does, and loses a one-pixel line at stride 32 in 31 rows of 32.
+    `any_hit` sets every cell that contains a marked pixel, so no mark is lost; `nearest` uses one pixel per cell, like
+    the code released with Liao 2022, and loses a one-pixel line at stride 32 in 31 rows of 32.
     """
     if tuple(targets.shape[2:]) == size:
         return targets

@@ -21,7 +21,7 @@ _NORMAL_WORDS = frozenset(
 
 
 def is_normal(label: str) -> bool:
-    """Whether a class is the one without a finding: `normal`, `no fracture`, `No Finding`, `N`, ..."""
+    """Whether a class name means "no finding": `normal`, `no fracture`, `No Finding`, `N`, ..."""
     return label.strip().casefold().replace("_", " ").replace("-", " ") in _NORMAL_WORDS
 
 
@@ -31,19 +31,19 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Case:
-    """One image (one view) with its label and what experts marked on it.
+    """One image (one view) with its label and experts' marks.
 
     Attributes:
         case_id: unique within the cohort.
-        study_id: views of one study share it; study-wise results average over it.
-        patient_id: the unit that splits and intervals are grouped by (or the closest group a data set offers).
-        image: file the pixels are read from.
+        study_id: shared by the views of one study; study-wise results average over them.
+        patient_id: splits and intervals are grouped by it (or by the closest group a data set offers).
+        image: the image file.
         label: class name; one of the cohort's classes.
-        regions: what experts marked, in source pixels of the image.
-        split: train, val, test, or None when not assigned.
-        view: projection as the source names it, e.g. `PA`.
-        shape: (rows, columns) of the image, or the three axes of a volume, when the layout states it, else None.
-        spacing_mm: size of a pixel or voxel along the same axes, in mm, when known.
+        regions: experts' marks, in source pixels of the image.
+        split: train, val, test, or None if not assigned.
+        view: projection as named in the source, e.g. `PA`.
+        shape: (rows, columns) of the image, or the size of a volume along its three axes, if the layout states it.
+        spacing_mm: size of a pixel or voxel along the same axes in mm, if known.
         facts: acquisition facts by name (`hardware`, `device`, ...), for the shortcut audit.
 
     Example:
@@ -64,7 +64,7 @@ class Case:
     facts: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Ids as tables give them back; patients, studies and labels in the one form in which they are compared."""
+        """Clean ids as tables store them; patients, studies and labels in the form in which they are compared."""
         for name in ("case_id", "view"):
             object.__setattr__(self, name, clean_text(vars(self)[name]))
         for name in ("study_id", "patient_id", "label"):
@@ -80,7 +80,7 @@ class Cohort:
     """An ordered, filterable table of cases that share one list of classes.
 
     Attributes:
-        name: what the cohort is called in tables and reports.
+        name: the cohort's name in tables and reports.
         classes: class names; their order is the order of logits.
         cases: the cases, in a fixed order.
         root: folder the cohort was read from.
@@ -138,21 +138,21 @@ class Cohort:
         return self.cases[index]
 
     def where(self, keep: Callable[[Case], bool]) -> Cohort:
-        """The cohort of the cases for which `keep` is true."""
+        """The cohort restricted to the cases for which `keep` is true."""
         return replace(self, cases=tuple(case for case in self.cases if keep(case)))
 
     def part(self, name: str) -> Cohort:
-        """The cases of one split, or with `all` the whole cohort: what a command's `--split` asks for.
+        """The cases of one split, or with `all` the whole cohort, as in a command's `--split`.
 
         Raises:
-            CohortError: no such word.
+            CohortError: unknown split.
         """
         if name not in ("train", "val", "test", "all"):
             raise CohortError(f"There is no split {name!r}.", "Choose train, val, test or all.")
         return self if name == "all" else self.split(name)
 
     def split(self, *names: str) -> Cohort:
-        """The cohort of the cases in the named splits."""
+        """The cohort restricted to the named splits."""
         return self.where(lambda case: case.split in names)
 
     def class_index(self, label: str) -> int:
@@ -165,7 +165,7 @@ class Cohort:
         return {name: tally[name] for name in self.classes}
 
     def fingerprint(self) -> str:
-        """Digest of what a result depends on: ids, grouping, labels, splits, image names and sizes, regions."""
+        """Digest of everything that results depend on: ids, groups, labels, splits, image names and sizes, regions."""
         digest = hashlib.sha256(json.dumps([self.name, self.classes]).encode())
         for case in self.cases:
             size = case.image.stat().st_size if case.image.is_file() else -1

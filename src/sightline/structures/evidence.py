@@ -1,4 +1,4 @@
-"""What goes into a network (Batch) and what comes out of it (Evidence).
+"""A network's input (Batch) and output (Evidence).
 
 Letters in shapes: b batch, k class, c channel, `*s` image grid, `*m` map grid.
 """
@@ -23,9 +23,9 @@ T = TypeVar("T", Tensor, nn.Module)
 
 
 def to_channels_last(what: T) -> T:
-    """Images, or a network's weights, with channels last in memory: what convolutions are fastest on.
+    """Images, or a network's weights, in channels-last memory format, in which convolutions are fastest.
 
-    In three dimensions that halves a training step on a CPU. Networks that mix both stay as they are.
+    In 3D this halves the time of a training step on a CPU. Networks that mix 2D and 3D are left unchanged.
     """
     if isinstance(what, Tensor):
         return what.contiguous(memory_format=CHANNELS_LAST.get(what.ndim, torch.contiguous_format))
@@ -35,7 +35,7 @@ def to_channels_last(what: T) -> T:
 
 @torch.no_grad()
 def forward_evidence(network: nn.Module, images: Tensor, device: torch.device | str = "cpu") -> Evidence:
-    """Evidence in evaluation mode, on the CPU in float32; the network's mode is put back."""
+    """Run a network in evaluation mode: Evidence on the CPU in float32; the network's mode is restored."""
     was_training = network.training
     network.eval()
     try:
@@ -52,11 +52,11 @@ def forward_evidence(network: nn.Module, images: Tensor, device: torch.device | 
 
 
 class FeatureTap:
-    """Keeps what the class maps of a network are computed from, each time it is run, averaged over cells.
+    """Keeps the features that a network's class maps are computed from, averaged over cells, each time it is run.
 
-    Every part that has a `head` and, before it, `attention`, `transition` or `trunk` gives its features; localisation
-    networks give theirs only where there is nothing else. Several parts (members of an ensemble) are put one after the
-    other, several calls of one part (scales, mirror images) are averaged.
+    Every submodule with a `head` and, before it, `attention`, `transition` or `trunk` gives its features; localisation
+    networks give theirs only if there are no others. Several submodules (members of an ensemble) are concatenated,
+    several calls of one (scales, flips) are averaged.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -66,7 +66,7 @@ class FeatureTap:
         self._hooks = [module.register_forward_hook(self._make_keeper(name)) for name, module in layers.items()]
 
     def take(self) -> Tensor | None:
-        """Features [b, c] of the last run, float32, which are forgotten; None of a network without such a part."""
+        """Features [b, c] of the last run, float32, and clear them; None if the network has no such submodule."""
         pooled = [
             torch.stack([one.float().flatten(2).mean(dim=2) for one in seen]).mean(dim=0)
             for seen in self._seen.values()
@@ -75,7 +75,7 @@ class FeatureTap:
         return torch.cat(pooled, dim=1) if pooled else None
 
     def remove(self) -> None:
-        """Leave the network as it was."""
+        """Remove the hooks."""
         for hook in self._hooks:
             hook.remove()
         self._seen.clear()
@@ -107,13 +107,13 @@ def compute_probabilities(logits: Tensor, *, independent: bool) -> NDArray[np.fl
 def join_logits(logits: Tensor, studies: Tensor, how: JoinViews, normal: int | None = None) -> Tensor:
     """Every view's logits replaced by those of its study (`structures/joined_views.py`).
 
-    All views of a study get the same gradient as one answer: with `maximum` it goes to the view that says most.
+    The study is one prediction: with `maximum` its gradient goes to the view with the most evidence.
 
     Args:
         logits: [b, k].
         studies: int64 [b]; views of one study share a number.
-        how: not `none`.
-        normal: position of the class without a finding, or None.
+        how: mean, maximum or log_sum_exp.
+        normal: index of the class without a finding, or None.
 
     Returns:
         [b, k], equal in all rows of a study; the logit of the normal class is 0.
@@ -133,19 +133,19 @@ def _join_evidence(views: Tensor, how: JoinViews) -> Tensor:
 
 @dataclass(frozen=True)
 class Batch:
-    """Images with what is known of them.
+    """A batch of images with their labels, marks and frames.
 
     Attributes:
-        images: float [b, c, *s], normalised.
+        images: float [b, c, *s], in 0..1 (networks normalise).
         labels: int64 [b], class index.
-        targets: uint8 [b, k or 1, *s], 1 where a region lies; one channel when all classes share it; or gaze, float32
-            [b, 1, *s] in 0..1, 1 where the picture was looked at most; None when no guidance is asked for.
-        guided: bool [b, k], True where the class of that image has a region. All False rows are exempt from guidance.
-        frames: one per image: where the image grid lies in the source picture.
+        targets: uint8 [b, k or 1, *s], 1 inside a region, one channel if all classes share it; or gaze, float32
+            [b, 1, *s] in 0..1, scaled to a maximum of 1; None without guidance.
+        guided: bool [b, k], True if the class has a region in that image. Rows that are all False are not guided.
+        frames: one per image: the place of the image grid in the source picture.
         case_ids: one per image.
         boxes: float32 [b, 4], centre row, centre column, height and width of the finding's box as fractions of the
-            image grid, NaN where there is none; None when nobody asked for boxes.
-        studies: int64 [b], a number that the views of one study share, or None; a study that is drawn twice has two.
+            image grid, NaN if there is none; None if the loss does not use boxes.
+        studies: int64 [b], a number shared by the views of one study, or None; a study that is drawn twice has two.
     """
 
     images: Tensor
@@ -176,16 +176,16 @@ class Batch:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a network says and where it looked.
+    """The output of a network: logits, class maps, and where the maps are in the image.
 
     Attributes:
         logits: float [b, k].
         maps: float [b, k, *m], class maps before pooling (bias included), or None.
-        extras: named tensors, e.g. `attention` [b, k, *m]: the share each map cell has in its class logit; `box`
-            [b, 4]: the box a network itself says, as in `Batch.boxes`.
-        window: float [b, d, d + 1], where the maps lie: the affine from map fractions to fractions of the image grid,
-            both (row, column) in 0..1 from the corner, so that a turned or sheared crop keeps its place
-            (`Frame.within`); None means the whole image.
+        extras: named tensors, e.g. `attention` [b, k, *m]: the contribution of each map cell to its class logit; `box`
+            [b, 4]: a box that the network predicts directly, as in `Batch.boxes`.
+        window: float [b, d, d + 1], the place of the maps: the affine from map fractions to fractions of the image
+            grid, both (row, column) in 0..1 from the corner, so that a rotated or sheared crop keeps its place
+            (`Frame.within`); None: the whole image.
 
     Example:
         >>> Evidence(torch.zeros(1, 2), torch.zeros(1, 2, 7, 7)).maps.shape
@@ -198,7 +198,7 @@ class Evidence:
     window: Tensor | None = None
 
     def __post_init__(self) -> None:
-        """Refuse maps that do not belong to the logits."""
+        """Refuse maps whose shape does not fit the logits."""
         if self.logits.ndim != 2:
             raise GeometryError(f"Logits must be [b, k]; got {tuple(self.logits.shape)}.")
         if self.maps is not None and self.maps.shape[:2] != self.logits.shape:
@@ -210,7 +210,7 @@ class Evidence:
 
 
 def get_logits(output: Evidence | Tensor) -> Tensor:
-    """Logits [b, k] of what a network returns: evidence, or, from anybody's own network, the logits themselves.
+    """Logits [b, k] of a network's output: `Evidence`, or plain logits from any other network.
 
     Raises:
         GeometryError: neither of the two.
@@ -234,7 +234,7 @@ def build_window(boxes: Tensor) -> Tensor:
 
 
 def bound_window(window: Tensor) -> Tensor:
-    """The smallest upright boxes [b, 4] (centre row, centre column, height, width) that hold windows [b, 2, 3]."""
+    """The smallest upright boxes [b, 4] (centre row, centre column, height, width) around windows [b, 2, 3]."""
     linear, shift = window[..., :2], window[..., 2]
     centre = shift + linear.sum(dim=-1) / 2
     return torch.cat([centre, linear.abs().sum(dim=-1)], dim=-1)

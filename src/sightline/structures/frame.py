@@ -1,8 +1,8 @@
-"""Where a grid of pixels lies in the source image, kept through every geometric step.
+"""The place of a pixel grid in the source image, tracked through every geometric transform.
 
 Coordinates are continuous (row, column[, ...]) with the origin at the corner of pixel (0, 0): the centre of
 pixel (i, j) is (i + 0.5, j + 0.5). A Frame maps grid coordinates to source coordinates by one affine matrix, so
-crops, pads, resizes, flips and rotations compose by matrix product and lose nothing.
+crops, pads, resizes, flips and rotations compose exactly, by matrix product.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """A grid and its place in a source image.
+    """A pixel grid and its place in a source image.
 
     Attributes:
         shape: grid size per axis, in grid pixels.
         to_source: homogeneous affine [d + 1, d + 1] from grid coordinates to source-pixel coordinates.
-        spacing_mm: size of a source pixel per source axis in millimetres, or None where the file does not say.
-        aspect: height of a source pixel over its width: of the spacing where that is known, else as the file says.
+        spacing_mm: size of a source pixel along each source axis in mm, or None if the file does not state it.
+        aspect: height of a source pixel over its width: from the spacing if that is known, else from the file.
 
     Example:
         >>> frame = Frame.of_image((100, 80)).resize((50, 40))
@@ -42,7 +42,7 @@ class Frame:
     aspect: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse empty grids, singular maps and spacings that are no lengths."""
+        """Refuse empty grids, singular affines and spacings that are not positive."""
         shape = tuple(int(n) for n in self.shape)
         matrix = np.asarray(self.to_source, dtype=np.float64)
         d = len(shape)
@@ -68,7 +68,7 @@ class Frame:
 
     @classmethod
     def of_image(cls, shape: Sequence[int], spacing_mm: Sequence[float] | None = None, aspect: float = 1.0) -> Frame:
-        """The frame of a source image itself: the identity map."""
+        """The frame of the source image itself: the identity transform."""
         return cls(tuple(shape), np.eye(len(shape) + 1), None if spacing_mm is None else tuple(spacing_mm), aspect)
 
     @property
@@ -114,7 +114,7 @@ class Frame:
         return replace(self, shape=tuple(shape), to_source=self.to_source @ np.asarray(new_to_grid, dtype=np.float64))
 
     def crop(self, start: Sequence[float], shape: Sequence[int]) -> Frame:
-        """Keep `shape` pixels from `start`; both may reach outside the grid, which pads."""
+        """Crop `shape` pixels from `start`; where this reaches outside the grid, it pads."""
         return self.then(_build_translation(start), shape)
 
     def pad(self, before: Sequence[int], after: Sequence[int]) -> Frame:
@@ -130,9 +130,9 @@ class Frame:
         return self.pad(before, after)
 
     def square_pixels(self) -> Frame:
-        """A grid over a source image whose pixels are as high as they are wide; itself where they are (within 1%).
+        """Resample to square pixels; unchanged if they are square already (within 1%).
 
-        The finer axis stays as it is, so that nothing of it is lost.
+        The finer axis keeps its resolution.
         """
         if self.ndim != 2 or abs(self.aspect - 1.0) < 0.01:
             return self
@@ -142,7 +142,7 @@ class Frame:
         return self.resize((rows, max(1, round(columns / self.aspect))))
 
     def resize(self, shape: Sequence[int]) -> Frame:
-        """Cover the same area with another number of pixels."""
+        """Resize: cover the same area with another number of pixels."""
         matrix = np.eye(self.ndim + 1)
         for axis, (old, new) in enumerate(zip(self.shape, shape, strict=True)):
             if new < 1:
@@ -151,11 +151,11 @@ class Frame:
         return self.then(matrix, shape)
 
     def within(self, window: ArrayLike, shape: Sequence[int]) -> Frame:
-        """The frame of a grid of `shape` laid over a window of this grid.
+        """The frame of a new grid of `shape` over a window of this grid.
 
         Args:
             window: affine [d, d + 1] from fractions of the new grid to fractions of this one (`Evidence.window`).
-            shape: pixels of the new grid per axis.
+            shape: size of the new grid per axis.
         """
         d = self.ndim
         affine = np.eye(d + 1)
@@ -171,7 +171,7 @@ class Frame:
         return self.then(matrix, self.shape)
 
     def rotate(self, angle_deg: float, axes: tuple[int, int] = (0, 1)) -> Frame:
-        """Turn the content by `angle_deg` about the grid's centre, from the first axis towards the second."""
+        """Rotate the content by `angle_deg` about the grid's centre, from the first axis towards the second."""
         a, b = axes
         theta = math.radians(angle_deg)
         turn = np.eye(self.ndim + 1)
@@ -199,9 +199,9 @@ def _build_translation(offset: Sequence[float]) -> FloatArray:
 
 
 def measure_forms_apart_mm(sform: FloatArray, qform: FloatArray, shape: Sequence[int]) -> float:
-    """How far two ways of saying where a volume's voxels lie move them apart within it, whatever its origin.
+    """The largest distance in mm between the voxel positions of two affines of a volume, apart from the origin.
 
-    NIfTI files may state both (sform and qform); programs differ in which they heed.
+    NIfTI files may state both (sform and qform); programs differ in which one they use.
 
     Args:
         sform: [4, 4], voxels to millimetres.

@@ -1,8 +1,8 @@
 """Where a reader looked: gaze as a region, drawn as a density on any grid.
 
-A density is a sum of Gaussians around the places looked at. On a frame whose axes are those of the source it is
-separable, so that it is computed exactly and directly on the grid asked for: no full-size histogram, no kernel that is
-cut off, no resampling (Zhu 2022, algorithm 1, steps 1 to 4, are its approximation).
+The density is a sum of Gaussians around the gaze points. On a frame whose axes are parallel to those of the source it
+is separable and is computed exactly on the requested grid: no full-size histogram, no truncated kernel, no resampling
+(steps 1 to 4 of algorithm 1 in Zhu 2022 approximate it).
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ Weigh = Literal["count", "dwell"]
 
 @dataclass(frozen=True, eq=False)
 class Gaze:
-    """Samples of an eye tracker, or fixations, of one reader on one image.
+    """Eye-tracker samples or fixations of one reader on one image.
 
     Attributes:
-        places: [n, 2] (row, column) in source pixels, origin at the corner of pixel (0, 0); may lie off the image.
-        start_s: [n] seconds from the image's appearance, in order.
-        dwell_s: [n] seconds each place counts for: the time between samples, or how long a fixation lasted.
-        kind: what the places are.
-        px_per_deg: source pixels a degree of visual angle, or None where the geometry is not known.
-        spread_px: standard deviation in source pixels at which `draw` spreads each place.
-        tag: role `gaze`, and whose it is.
+        places: [n, 2] (row, column) in source pixels, origin at the corner of pixel (0, 0); may be outside the image.
+        start_s: [n] seconds since the image appeared, in ascending order.
+        dwell_s: [n] duration of each place in seconds: the time between samples, or of the fixation.
+        kind: `samples` or `fixations`.
+        px_per_deg: source pixels per degree of visual angle, or None if the geometry is unknown.
+        spread_px: standard deviation, in source pixels, of the Gaussian that `draw` puts on each place.
+        tag: role `gaze`, and the reader.
 
     Example:
         >>> points, seconds = np.array([[8.0, 8.0], [8.0, 9.0]]), np.array([0.5, 0.5])
@@ -51,7 +51,7 @@ class Gaze:
     tag: Tag = field(default_factory=lambda: Tag(role="gaze"))
 
     def __post_init__(self) -> None:
-        """Take the numbers over as read-only float64 arrays; refuse what cannot be a gaze."""
+        """Convert to read-only float64 arrays; refuse invalid gaze."""
         for name in ("places", "start_s", "dwell_s"):
             array = np.array(getattr(self, name), dtype=np.float64)
             array = array.reshape(-1, 2) if name == "places" and array.size == 0 else array
@@ -97,11 +97,11 @@ class Gaze:
         return hash((self.tag, self.kind, len(self)))
 
     def between(self, start_s: float, stop_s: float) -> Gaze:
-        """The places whose start lies in [start_s, stop_s): temporal maps are made of these."""
+        """The places that start in [start_s, stop_s), for temporal maps."""
         return self._select((self.start_s >= start_s) & (self.start_s < stop_s))
 
     def inside(self, shape: Sequence[int]) -> Gaze:
-        """The places on an image of (rows, columns)."""
+        """The places inside an image of (rows, columns)."""
         return self._select(np.asarray(((self.places >= 0.0) & (self.places < np.array(shape))).all(axis=1)))
 
     def _select(self, keep: NDArray[np.bool_]) -> Gaze:
@@ -115,19 +115,19 @@ class Gaze:
         weigh: Weigh = "dwell",
         cell: Literal["area", "point"] = "area",
     ) -> NDArray[np.float32]:
-        """Gaze per source pixel on a grid: float32 [*frame.shape]; zeros without a place.
+        """Gaze per source pixel on a grid: float32 [*frame.shape]; zeros if there are no places.
 
-        A frame that turns must scale both axes alike, else Gaussians are spread by the mean scale.
+        Where a rotated frame scales its axes differently, the Gaussians have the mean scale.
 
         Args:
             frame: the grid.
             sigma_px: standard deviation in source pixels; None takes `spread_px`.
-            weigh: each place counts 1 (`count`), or its dwell time (`dwell`). Samples of a steady tracker weigh by
-                dwell either way.
-            cell: the mean over a cell's `area`, or the value at its centre (`point`), as the published code samples.
+            weigh: weight of each place: 1 (`count`) or its dwell time (`dwell`). With a constant sampling rate both
+                are the same.
+            cell: the mean over a cell's `area`, or the value at its centre (`point`), as in the published code.
 
         Raises:
-            GeometryError: not a two-axis frame, or no positive sigma.
+            GeometryError: the frame does not have two axes, or sigma is not positive.
         """
         sigma = self.spread_px if sigma_px is None else sigma_px
         if frame.ndim != 2 or not (math.isfinite(sigma) and sigma > 0.0):
@@ -148,21 +148,21 @@ class Gaze:
         return density
 
     def draw(self, frame: Frame) -> NDArray[np.float32]:
-        """The density at `spread_px`, scaled to a maximum of 1 on the grid; zeros where nothing was looked at."""
+        """The density at `spread_px`, scaled to a maximum of 1 on the grid; zeros if there are no places."""
         return scale_density(self.density(frame))
 
 
 def scale_density(density: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A density scaled to a maximum of 1; one that is zero everywhere stays so."""
+    """A density scaled to a maximum of 1; all zeros stay zeros."""
     top = float(density.max(initial=0.0))
     return density / np.float32(top) if top > 0.0 else density
 
 
 def merge_gazes(gazes: Sequence[Gaze]) -> Gaze:
-    """Several readers' gaze on one image as one, in order of time.
+    """Merge several readers' gaze on one image, in order of time.
 
     Raises:
-        GeometryError: none, or samples and fixations together.
+        GeometryError: nothing to merge, or samples mixed with fixations.
     """
     if not gazes or len({gaze.kind for gaze in gazes}) > 1:
         raise GeometryError(f"Cannot merge {len(gazes)} gazes of kinds {sorted({g.kind for g in gazes})}.")
@@ -181,7 +181,7 @@ def merge_gazes(gazes: Sequence[Gaze]) -> Gaze:
 def compute_sigma(kernel_px: int) -> float:
     """The standard deviation OpenCV takes for a Gaussian kernel size (made odd) when none is given.
 
-    The code released with Zhu 2022 passes its "standard deviation" B as this size: 500 means 75.5 px (spec, check 10).
+    The code released with Zhu 2022 passes its "standard deviation" B as this size: 500 means 75.5 px.
     """
     if kernel_px < 1:
         raise GeometryError(f"A kernel has at least one pixel; got {kernel_px}.")

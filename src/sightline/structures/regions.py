@@ -1,4 +1,4 @@
-"""What an expert marked, in source pixels, and how it is drawn on any grid.
+"""Experts' marks in source pixels, drawn on any grid.
 
 Boxes, polygons, scribbles and masks are drawn by *any hit*: a grid cell is 1 when any part of the mark touches it.
 Reducing a mark to a coarse class-map grid therefore never deletes it (nearest-neighbour reduction, as in the code
@@ -122,7 +122,7 @@ class Scribble:
     tag: Tag = field(default_factory=Tag)
 
     def __post_init__(self) -> None:
-        """Refuse empty strokes and widths that are no lengths."""
+        """Refuse empty strokes and widths that are not positive."""
         if not self.lines or any(len(line) < 1 for line in self.lines):
             raise GeometryError("A scribble needs at least one line of one or more points.")
         _require_finite("scribble", [x for line in self.lines for point in line for x in point])
@@ -145,13 +145,13 @@ class Scribble:
 
 @dataclass(frozen=True, eq=False)
 class Mask:
-    """A raster of the source image's own size. A path is read when first drawn.
+    """A mask of the same size as the source image. A file is read when it is first drawn.
 
     Attributes:
-        source: a picture, or for volumes a NIfTI file; or the boolean array itself.
-        tag: what it means.
-        value: the number that is inside, for files of several labels; None where every non-zero pixel is.
-        on: the volume it marks, whose grid it is brought to; None where it lies in the order of its file.
+        source: an image file, or a NIfTI file for volumes; or a boolean array.
+        tag: its meaning.
+        value: the label that counts as inside, for files with several labels; None: every non-zero pixel.
+        on: the volume it marks and to whose grid it is resampled; None: it is used in the axis order of its file.
 
     Example:
         >>> Mask("mask.png", Tag("focus")).tag.role
@@ -216,7 +216,7 @@ Region = Box | Polygon | Scribble | Mask | Gaze
 
 
 def find_style(region: Region) -> Style | Literal["gaze"]:
-    """The annotation style of Liao 2022 a region belongs to: scribble, box or mask (polygons are masks); or gaze."""
+    """The annotation style of a region as in Liao 2022: scribble, box or mask (polygons are masks); or gaze."""
     if isinstance(region, Gaze):
         return "gaze"
     if isinstance(region, Scribble):
@@ -228,7 +228,7 @@ def bound_region(region: Region) -> tuple[float, float, float, float]:
     """The smallest upright box around a two-axis region: row start, column start, row stop, column stop.
 
     Raises:
-        GeometryError: a region of other than two axes, or a mask without a marked pixel.
+        GeometryError: a region that does not have two axes, or an empty mask.
     """
     if isinstance(region, Mask):
         pixels = region.pixels()
@@ -251,19 +251,19 @@ def bound_region(region: Region) -> tuple[float, float, float, float]:
 
 @cache_by_file(maxsize=64)
 def read_mask(path: Path, value: int | None = None, on: Path | None = None) -> NDArray[np.bool_]:
-    """A mask file as a boolean array: pictures [H, W], volumes [i, j, k] on the grid of the volume they mark.
+    """Read a mask file as a boolean array: pictures [H, W], volumes [i, j, k] on the grid of the volume they mark.
 
-    Pictures are read as radiographs are: one page, upright, palettes resolved, what is see-through black. Inside is
-    `value` (of a palette: the entry of this number), or whatever is not zero (in any channel); of lossy pictures,
-    whose blacks ring, what is brighter than half of white.
+    Pictures are read like radiographs: one page, upright, palettes resolved, transparent pixels black. Inside is
+    `value` (in a palette: its index), or every pixel that is not zero (in any channel); in lossy pictures, whose
+    edges ring, every pixel brighter than half of white.
 
     Args:
         path: the mask.
-        value: the number that is inside, for files of several labels.
-        on: the volume it marks; its affine and the mask's say which voxel lies where. None takes the file's order.
+        value: the label that counts as inside, for files with several labels.
+        on: the volume it marks; the two affines say which voxel is where. None takes the file's axis order.
 
     Raises:
-        UnreadableFile: the file is missing or does not decode, or lies on another grid than the volume.
+        UnreadableFile: the file is missing, cannot be decoded, or does not fit the volume's grid.
     """
     if is_volume(path):
         array = read_labels(path) if on is None else place_labels_on_grid(path, on)
@@ -322,11 +322,11 @@ def _require_finite(what: str, values: Sequence[float]) -> None:
 
 @dataclass(frozen=True)
 class ScoredBox:
-    """One box of one picture.
+    """One predicted box in a picture.
 
     Attributes:
-        label: class it speaks for.
-        score: how sure the network is, 0..1.
+        label: its class.
+        score: confidence of the network, 0..1.
         corners: row_start, column_start, row_stop, column_stop in source pixels.
     """
 
@@ -338,7 +338,7 @@ class ScoredBox:
 def build_scored_boxes(
     label: str, corners: Sequence[ArrayLike] | ArrayLike, scores: ArrayLike
 ) -> tuple[ScoredBox, ...]:
-    """Boxes of one class from corners [f, 4] and scores [f], surest first; of equal ones the given order stays."""
+    """Boxes of one class from corners [f, 4] and scores [f], highest score first; ties keep the given order."""
     places, sure = np.asarray(corners, dtype=np.float64).reshape(-1, 4), np.asarray(scores, dtype=np.float64)
     found = []
     for i in np.argsort(-sure, kind="stable"):

@@ -1,4 +1,4 @@
-"""What a mark means: its role, the class it speaks for, and who made it."""
+"""The meaning of a mark: its role, its class, and who made it."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ Role = Literal["focus", "finding", "organ", "gaze", "ignore"]
 
 @dataclass(frozen=True)
 class Tag:
-    """What a mark means.
+    """The meaning of a mark.
 
     Attributes:
-        role: `focus` where to look (a bone, also when nothing is wrong with it), `finding` the finding itself, `organ`
-            anatomy in which a class's finding would lie (the lungs for pneumonia), `gaze` where a reader looked,
-            `ignore` where a finding is neither found nor missed (a crowd of them that nobody told apart).
-        label: the class the mark speaks for, or None when all classes share it (Liao 2022, section IV-C).
+        role: `focus`: where to look (a bone, also a normal one); `finding`: the finding itself; `organ`: anatomy in
+            which findings of a class occur (the lungs for pneumonia); `gaze`: where a reader looked; `ignore`: an area
+            that is not scored (several findings that were not marked one by one).
+        label: the class of the mark, or None if all classes share it (Liao 2022, section IV-C).
         reader: who marked it, or whose gaze it is.
-        name: what it shows, in words, e.g. `superior endplate`; empty where the role says enough.
+        name: what it shows, e.g. `superior endplate`; empty if the role is enough.
 
     Example:
         >>> Tag("finding", "fracture", "reader 1").label
@@ -33,6 +33,6 @@ class Tag:
     name: str = ""
 
     def __post_init__(self) -> None:
-        """The class in the form in which classes are compared."""
+        """Bring the label into the form in which classes are compared."""
         if self.label is not None:
             object.__setattr__(self, "label", normalise_form(self.label))

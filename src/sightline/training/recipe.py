@@ -62,38 +62,38 @@ class Recipe:
     """One training.
 
     Attributes:
-        title: what tables call it.
+        title: its name in tables.
         model: the network.
         view: framing and augmentation.
-        task: the classes to tell apart, derived from the cohort's labels; None takes them as they are.
-        objective: what is minimised; None is the cross-entropy.
-        guidance: a guidance loss added to it, or None.
-        weight: its weight (lambda of Liao 2022, equation 6); 0 leaves only what the model itself changes.
-        regions: which regions guide, or whose gaze.
+        task: the classes to predict, derived from the cohort's labels; None: the labels themselves.
+        objective: the training objective; None: cross-entropy.
+        guidance: a guidance loss added to the objective, or None.
+        weight: its weight (lambda of Liao 2022, equation 6); with 0 only the model's own changes remain.
+        regions: which regions, or whose gaze, guide.
         optimiser: update rule.
         schedule: learning rate by step.
         rates: learning-rate factors by parameter name.
         epochs: passes over the training cases.
         steps: stop after this many steps instead, or None.
-        batch_size: images a step (over all devices).
-        reweight: against imbalance, weigh images by `inverse_frequency` of their class, or `oversample`: repeat the
-            images of smaller classes, each time augmented anew, until all classes are equally frequent; or
-            `undersample`: draw as many of each class as the smallest has, anew in every epoch.
+        batch_size: images per step (over all devices).
+        reweight: for imbalanced classes: `inverse_frequency` weights images by class; `oversample` repeats the images
+            of smaller classes, augmented anew each time, until all classes are equally frequent; `undersample` draws
+            as many images of each class as the smallest has, anew in every epoch.
         select: weights kept at the end: of the `last` step, or of the epoch best on validation by `auc`, `f1` or
             `loss`.
-        train_on: splits trained on.
-        boxes: how boxes are read off the class maps of networks that say none themselves.
-        ema_decay: decay of the exponential moving average (EMA) of the weights, which is then what is evaluated and
-            saved; 0 for none.
+        train_on: splits used for training.
+        boxes: how boxes are read off the class maps of networks that do not predict boxes.
+        ema_decay: decay of the exponential moving average (EMA) of the weights, which is then evaluated and saved; 0:
+            none.
         precision: Fabric's precision word.
         seed: seed of initialisation, order and augmentation.
-        validate: look at the validation cases after every `epoch`, or only at the `end`.
-        release: how the guidance weight changes over the steps, or None: it stays.
-        mining: how pictures without a finding that the network takes for one are drawn more often, or None.
-        join_views: train on whole studies: the answers of a study's views are joined by their `mean`, `maximum` or
-            `log_sum_exp` (`structures/joined_views.py`), and the study is judged by that, in training and after; each
-            view has its own maps, guided where it has a mark. `batch_size` then counts studies. `none`: every picture
-            is judged by itself.
+        validate: evaluate the validation cases after every `epoch`, or only at the `end`.
+        release: how the guidance weight changes over the steps, or None: constant.
+        mining: how false positives among the pictures without a finding are drawn more often, or None.
+        join_views: train on whole studies: the logits of a study's views are joined by their `mean`, `maximum` or
+            `log_sum_exp` (`structures/joined_views.py`), and the study is classified by that, in training and
+            prediction; each view has its own maps, guided if it has a mark. `batch_size` then counts studies. `none`:
+            every picture is classified by itself.
 
     Example:
         >>> sl.load_recipe("small-guided", weight=0.5).weight
@@ -135,7 +135,7 @@ class Recipe:
         """The view of a recipe for pictures.
 
         Raises:
-            RecipeError: it is one for volumes.
+            RecipeError: the recipe is for volumes.
         """
         if isinstance(self.view, View):
             return self.view
@@ -143,7 +143,7 @@ class Recipe:
 
     @property
     def guided_by_regions(self) -> bool:
-        """Whether a region an expert marked, or a reader's gaze, takes part in the loss."""
+        """Whether the loss uses experts' marks or readers' gaze."""
         added = self.guidance is not None and self.weight > 0.0 and self.guidance.needs_regions
         return added or (self.objective is not None and self.objective.needs_regions)
 
@@ -154,16 +154,16 @@ class Recipe:
 
     @property
     def independent(self) -> bool:
-        """Whether each class is judged by itself."""
+        """Whether classes are independent (sigmoid) instead of exclusive (softmax)."""
         return self.objective is not None and self.objective.independent
 
     @property
     def classifies(self) -> bool:
-        """Whether the network says classes, or only places."""
+        """Whether the network classifies, or only localises."""
         return predicts_classes(self.model)
 
     def see(self, cohort: Cohort) -> Cohort:
-        """The cohort with the classes this recipe tells apart; a cohort that already has them stays as it is."""
+        """The cohort with the classes that this recipe predicts; unchanged if it already has them."""
         return cohort if self.task is None else self.task.apply(cohort)
 
     def __post_init__(self) -> None:
@@ -210,7 +210,7 @@ class Recipe:
             )
 
     def _check_joined_views(self) -> None:
-        """Refuse what judges or draws pictures, where studies are judged and drawn.
+        """Refuse settings for single pictures if whole studies are used.
 
         Raises:
             RecipeError: naming it.
@@ -243,13 +243,13 @@ def format_recipe_json(recipe: Recipe, catalogue: Catalogue, *, as_typed: bool =
 
 
 def name_weights_by_content(data: Any, files: dict[str, str] | None = None) -> Any:
-    """Plain data whose files of initial weights are named by what they hold, wherever they lie.
+    """Plain data in which files of initial weights are named by their content, not by their path.
 
-    Other words (`imagenet`, a file that is not there) stay as they are.
+    Other words (`imagenet`, a missing file) are not changed.
 
     Args:
         data: plain data of a recipe.
-        files: is told where each file lies, by its new name.
+        files: filled with the path of each file, by its new name.
 
     Example:
         >>> name_weights_by_content({"kind": "backbone", "name": "resnet18", "weights": "imagenet"})["weights"]

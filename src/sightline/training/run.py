@@ -43,7 +43,7 @@ from sightline.training.serialization import Catalogue, build_from_plain, to_pla
 
 
 def require_same_classes(ours: Sequence[str], theirs: Sequence[str], where: str) -> None:
-    """Refuse a cohort whose classes are not the network's."""
+    """Refuse a cohort whose classes differ from the network's."""
     if tuple(ours) != tuple(theirs):
         raise CohortError(
             f"{where} has the classes {list(theirs)}; the run was trained on {list(ours)}.",
@@ -66,15 +66,15 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder that has been opened.
+    """An opened run folder: a recipe trained on a cohort.
 
     Attributes:
-        folder: where it lies.
+        folder: the run folder.
         recipe: what was trained.
         classes: class names in the order of the logits.
-        cohort: facts of the training cohort: name, fingerprint, counts, split by case id.
-        done: the training reached its end.
-        boxes: how boxes are read off its class maps: as chosen on validation (`boxes.json`), else as the recipe says.
+        cohort: facts about the training cohort: name, fingerprint, counts, split by case id.
+        done: whether the training is finished.
+        boxes: how boxes are read off its class maps: as chosen on validation (`boxes.json`), else as in the recipe.
 
     Example:
         >>> sl.load_run(run_folder).done
@@ -96,7 +96,7 @@ class Run:
         """The trained network, in evaluation mode, on the CPU.
 
         Raises:
-            RunError: weights missing, damaged, or not those of the recipe's network.
+            RunError: the weights are missing, damaged, or do not fit the recipe's network.
         """
         path = self.folder / "weights.safetensors"
         if not path.is_file():
@@ -113,10 +113,10 @@ class Run:
 
     @property
     def calibration(self) -> CalibrationRecord | None:
-        """What `sightline calibrate` fitted on validation; None where nothing was fitted.
+        """The calibration that `sightline calibrate` fitted on validation, or None.
 
         Raises:
-            RunError: a damaged record, or that of another run.
+            RunError: the record is damaged, or belongs to another run.
         """
         return CalibrationRecord.read(self.folder, self.identity)
 
@@ -171,7 +171,7 @@ def compute_run_identity(
     *,
     as_typed: bool = False,
 ) -> str:
-    """What a run is: digest of recipe (seed included), cohort, and the identities of the runs its parts come from.
+    """The identity of a run: digest of recipe (with seed), cohort, and the identities of the runs it is made of.
 
     Files of initial weights count by their content; `as_typed` by their path, as in runs of earlier versions.
     """

@@ -162,11 +162,11 @@ class TableResult:
     """All rows of a table on a cohort.
 
     Attributes:
-        table: what was asked.
+        table: the table.
         cohort: cases with splits.
-        seeds: of the trainings.
-        rows: what each row gave.
-        untrained: boxes that no network found, by (test, task) and name, where they were kept; None: from the cohort.
+        seeds: seeds of the trainings.
+        rows: results of the rows.
+        untrained: boxes of the baselines without a network, by (test, task) and name, if saved; None: from the cohort.
     """
 
     table: Table
