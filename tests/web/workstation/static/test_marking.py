@@ -185,6 +185,14 @@ def test_enter_submits_and_the_next_study_stands_there(enter):
     cyd.drag(LINE)
     until(lambda: "closed" in cyd.toast(), "that the read is closed")
     assert kinds(cyd, following) == ["nothing", "submit"]
+    # the last of the queue leads to the worklist, whatever was fetched ahead before its neighbours were submitted
+    cyd.key("Enter")
+    last = [row["read"] for row in cyd.api("/worklist?limit=200")["rows"]][2:]
+    for read in last:
+        cyd.ready(read)
+        cyd.key("y", "Enter")
+    cyd.page.locator(".screen.worklist").wait_for()
+    assert {row["state"] for row in cyd.api("/worklist?limit=200")["rows"]} == {"submitted"}
 
 
 def test_label_confidence_quality_and_comment_are_asked_and_kept(ada):

@@ -41,6 +41,8 @@ class App {
     this.turn = 0;
     /** pointers that are down: a stroke under way is ended before anything stands over it @type {Set<number>} */
     this.pressed = new Set();
+    /** reads that were submitted since the page was opened @type {Set<string>} */
+    this.submitted = new Set();
     /** clients whose clock this page load sends itself @type {Set<string>} */
     this.alive = new Set();
     this.root = /** @type {HTMLElement} */ (document.getElementById("app"));

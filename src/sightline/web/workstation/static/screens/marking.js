@@ -424,6 +424,7 @@ class Marking {
     this.submitting = true;
     this.clock?.add("submit", this.clock.last());
     await desk.make("submit", null, {});
+    this.app.submitted.add(this.read.id);
     await this.goNext();
   }
 
@@ -431,7 +432,8 @@ class Marking {
     const { desk } = this;
     this.app.hand = { tool: desk.toolName, role: desk.role, markClass: desk.markClass, strokeWidth: desk.strokeWidth, brushRadius: desk.brushRadius };
     const next = this.read.next?.read?.id || this.read.next?.read || null;
-    if (next) { this.app.go(`read/${next}`); return; }
+    // what was fetched ahead may name a study that has been submitted since
+    if (next && !this.app.submitted.has(next)) { this.app.go(`read/${next}`); return; }
     // the server must know of this submission before it says what comes next
     for (let i = 0; i < 40 && this.app.sync.unsent(this.read.id).length; i += 1) await new Promise((resolve) => { const done = () => { clearTimeout(timer); this.app.sync.removeEventListener("saved", done); resolve(null); }; const timer = setTimeout(done, 100); this.app.sync.addEventListener("saved", done); });
     try {
