@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -51,6 +52,20 @@ def refused(answer, *words):
     assert code == 2, err
     assert len(err.strip().splitlines()) == 1 and err.startswith("sightline: ") and "Traceback" not in err
     assert all(word in err for word in words), err
+
+
+def test_a_reader_that_has_gone_is_no_error():
+    """What `sightline version | head -0` leaves: nobody reads what is printed."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-c", SHELL, "version"], stdout=writing, stderr=subprocess.PIPE, text=True, timeout=300,
+            env={"PYTHONPATH": SOURCE, "PATH": "/usr/bin:/bin"},
+        )  # fmt: skip
+    finally:
+        os.close(writing)
+    assert (ended.returncode, ended.stderr) == (141, "")
 
 
 @pytest.fixture(scope="module")

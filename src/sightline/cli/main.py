@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from typing import Annotated, Any, Union
@@ -102,9 +103,15 @@ def main(args: list[str] | None = None) -> None:
     words = sys.argv[1:] if args is None else args
     try:
         code = parse_command(words).run()
+        sys.stdout.flush()
     except SightlineError as error:
         print(f"sightline: {error}", file=sys.stderr)
         code = 2
+    except BrokenPipeError:
+        # whoever read what is printed (`| head`) has gone: nothing more is to be said, also not while Python ends
+        if args is None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
     except OSError as error:
         print(f"sightline: {error}. Remedy: Check the path, its permissions and the free space.", file=sys.stderr)
         code = 2

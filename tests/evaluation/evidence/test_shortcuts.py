@@ -14,6 +14,7 @@ from sightline.evaluation.evidence.interventions import erase, keep_only
 from sightline.evaluation.evidence.shortcuts import (
     _estimate_bound_facts,
     _excludes_zero,
+    _word_verdicts,
     find_shortcuts,
     write_shortcuts,
 )
@@ -118,6 +119,13 @@ def test_a_cohort_without_marks_is_refused(cohort, monkeypatch, tmp_path):
     bare = replace(cohort, cases=tuple(replace(case, regions=()) for case in cohort))
     with pytest.raises(CohortError, match="No case is marked"):
         report_of(bare, monkeypatch, tmp_path, (0.4, 0.6))
+
+
+def test_without_an_interval_nothing_is_claimed():
+    one = Estimate("AUC, the mark erased", 0.669, None, None)
+    assert "too few patients" in _word_verdicts([one], ())[0]
+    assert "Something else says the label" in _word_verdicts([replace(one, low=0.51, high=0.8)], ())[0]
+    assert "nothing clear is left" in _word_verdicts([replace(one, low=0.49, high=0.8)], ())[0]
 
 
 def test_what_moves_an_answer_goes_by_the_interval_corrected_for_all_that_was_asked():

@@ -320,9 +320,11 @@ def _word_verdicts(
     by_name = {estimate.name: estimate for estimate in found}
     erased = by_name[_ERASED]
     words = []
-    # where every resample tells the classes apart there is no interval
-    least = erased.low if erased.low is not None else (erased.value or 0.0)
-    if least > 0.5:
+    if erased.low is None:
+        words.append(
+            f"With the mark erased: {erased}; too few patients to say whether the classes are still told apart."
+        )
+    elif erased.low > 0.5:
         words.append(f"With the mark erased the classes are still told apart: {erased}. Something else says the label.")
     else:
         words.append(f"With the mark erased nothing clear is left: {erased}.")
