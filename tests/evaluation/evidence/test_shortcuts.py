@@ -90,7 +90,8 @@ def test_a_fact_of_one_class_is_asked_with_the_mark_erased(cohort):
     from dataclasses import replace
 
     hardware = np.arange(40) % 4 == 1
-    facts = [{"hardware": str(int(x)), "side": "left"} for x in hardware]
+    # what only the drawer of a phantom knows is no fact of the acquisition
+    facts = [{"hardware": str(int(x)), "side": "left", "truth_grade": str(int(x))} for x in hardware]
     stated = replace(cohort, cases=tuple(replace(case, facts=fact) for case, fact in zip(cohort, facts, strict=True)))
     noise = np.random.default_rng(3).normal(0, 0.05, 40)
     for told, read in ((0.3, False), (0.8, True)):

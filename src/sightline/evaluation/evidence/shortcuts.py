@@ -16,6 +16,7 @@ from scipy.stats import t as student
 from sklearn.cluster import KMeans
 
 from sightline.data.audit.objects import FoundObject, RecurringObject, find_objects_in_files, group_recurring_objects
+from sightline.data.audit.shortcuts import list_fact_names
 from sightline.errors import CohortError, count_noun
 from sightline.evaluation.evidence.interventions import (
     Mask,
@@ -242,7 +243,7 @@ def _estimate_bound_facts(cohort: Cohort, erased: Predictions) -> list[Estimate]
     """
     found = []
     of_positive = erased.probabilities[:, 1]
-    for fact in sorted({name for case in cohort for name in case.facts}):
+    for fact in list_fact_names(cohort.cases):
         values = [str(case.facts.get(fact, "")).strip() for case in cohort]
         known = {value for value in values if value}
         if not 2 <= len(known) <= MAP_GROUPS:
