@@ -1,4 +1,5 @@
-"""Pictures without a finding that a network takes for one, drawn more often than the others (hard negative mining).
+"""Hard negative mining: pictures without a finding that a network takes for one are drawn more often.
+
 
 Most pictures without a finding are easy after an epoch and teach nothing more. What the network answered to each of
 them when it last trained on it is remembered; from the next epoch on a part of their draws goes to those with the
@@ -21,10 +22,10 @@ from sightline.structures.case import Cohort, is_normal
 
 @dataclass(frozen=True)
 class HardNegatives:
-    """How the draws of pictures without a finding are shared out.
+    """Hard negative mining: how the pictures without a finding are drawn.
 
     Attributes:
-        share: share of these draws that goes to the hardest pictures; the others stay as they are without.
+        share: share of these draws that goes to the hardest pictures; the rest are drawn as usual.
         hardest: share of the pictures without a finding that counts as hardest.
         by: what makes a picture hard: its `answer`, the probability of a finding, or its `peak`, the highest cell of
             the findings' maps.

@@ -25,8 +25,8 @@ class Task:
 
     Attributes:
         level: `present` (normal, fracture), `type` (normal, A, B) or `group` (A1 to B3).
-        normals: at the level `group`, whether normal images are kept, as the first class. The other levels keep them.
-        several: what becomes of images with several codes that differ at this level: refused, or left out.
+        normals: at the level `group`, whether normal images are kept, as the first class. Other levels keep them.
+        several: images with several codes that differ at this level: refused, or left out.
     """
 
     level: Level = "present"

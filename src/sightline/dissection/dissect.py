@@ -58,16 +58,16 @@ PASSES_BATCH = {View: 16, VolumeView: 8}
 
 @dataclass(frozen=True)
 class DissectionOptions:
-    """What is dissected, and what is shown of it.
+    """Options of a dissection.
 
     Attributes:
-        layer: any part of the network that gives maps; the network's own choice when None.
+        layer: any module of the network with spatial outputs; None: the network's default.
         split: `train`, `val`, `test` or `all`.
-        top: share of all places on which a unit exceeds its threshold.
-        over: the cases that c is a share of: all positives, those called right, or false alarms.
-        positive: class whose cases are the positives; the last one when None.
-        units: how many units get a gallery.
-        by: which ones: the first ranks by `c`, the largest `contrast`, or the largest `auc` of r_k.
+        top: share of all positions at which a unit exceeds its threshold.
+        over: the cases over which c is computed: all positives, true positives or false positives.
+        positive: the positive class; None: the last one.
+        units: number of units that get a gallery.
+        by: how they are chosen: the first by `c`, by `contrast`, or by the `auc` of r_k.
     """
 
     layer: str | None = None

@@ -23,7 +23,7 @@ SELECT = ("last", "auc", "f1", "loss")
 
 @dataclass(frozen=True)
 class Changes:
-    """What a person changed on the command line; None keeps the recipe's own."""
+    """Changes to a recipe, as on the command line; None keeps the recipe's value."""
 
     epochs: int | None = None
     steps: int | None = None

@@ -15,7 +15,7 @@ from sightline.structures.evidence import Batch, Evidence
 
 
 class TermLike(Protocol):
-    """What a loss returns: its value, how many images it counted, the least value it could take, and its parts."""
+    """What a loss returns: its value, the number of images counted, its minimum, and its parts."""
 
     @property
     def value(self) -> Tensor: ...  # noqa: D102
@@ -30,7 +30,7 @@ class TermLike(Protocol):
 class ModelConfig(Protocol):
     """Settings of a network; `forward(images [b, c, *s] in 0..1)` of what it builds returns Evidence.
 
-    A config whose networks only localise says so by `classifies = False`.
+    For networks that only localise, `classifies` is False.
     """
 
     def build(self, n_classes: int) -> nn.Module: ...  # noqa: D102
@@ -55,14 +55,14 @@ class GuidanceConfig(Protocol):
 
 
 class ObjectiveConfig(Protocol):
-    """Settings of what is minimised instead of the cross-entropy: a function of all that a network says.
+    """Settings of a training objective in place of the cross-entropy: a function of a network's whole output.
 
     `out` holds `logits`, `maps`, `window` and the extras of an Evidence by name; `history` the rows of the epochs
     before this one, empty on validation.
 
     `needs_boxes` asks the loader for `Batch.boxes`, `needs_regions` for targets. An `explainer` adds `explained` to
-    `out`: its map of the image's own class, [b, 1, *m], through which the weights are trained. Classes of an
-    `independent` objective are judged each by itself (a sigmoid each). An objective with parameters of its own has a
+    `out`: its map of the image's own class, [b, 1, *m], through which the weights are trained. An
+    `independent` objective has a sigmoid per class instead of a softmax. An objective with parameters of its own has a
     method `build() -> nn.Module`, and the module is called instead.
     """
 
@@ -84,10 +84,10 @@ Model = Callable[[Tensor], Evidence]
 
 
 class Explainer(Protocol):
-    """A map for each of some classes of each image.
+    """Makes a map for each requested class of each image.
 
-    The prediction is explained as it is made: in evaluation mode, in training too (unless the explainer has an option
-    that says otherwise). Modes, weights, stored gradients, statistics and hooks are left as they were.
+    The network runs in evaluation mode, also during training (unless the explainer has an option for this). Modes,
+    weights, stored gradients, statistics and hooks are left unchanged.
     """
 
     def __call__(
@@ -106,13 +106,13 @@ class Explainer(Protocol):
 
 @dataclass(frozen=True)
 class Term:
-    """A loss term with what is needed to read it.
+    """A loss and what is needed to interpret it.
 
     Attributes:
-        value: scalar, differentiable; exactly 0 when nothing is guided.
-        images: images that were counted.
-        floor: the least value the term can have for these targets; `value - floor` compares across resolutions.
-        parts: what the value is made of, by name, for the log.
+        value: scalar, differentiable; exactly 0 if nothing is guided.
+        images: number of images counted.
+        floor: the minimum for these targets; `value - floor` can be compared across resolutions.
+        parts: components of the value by name, for the log.
     """
 
     value: Tensor

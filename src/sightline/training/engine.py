@@ -26,18 +26,18 @@ STATE_EVERY_S = 60.0
 
 @dataclass(frozen=True)
 class Engine:
-    """Where and how a training runs; none of it changes what is trained.
+    """Where and how a training runs; nothing here changes what is trained.
 
     Attributes:
         device: `auto`, `cpu`, `cuda` (Fabric's accelerator).
-        devices: how many of them.
+        devices: number of devices.
         strategy: Fabric's strategy word.
-        workers: loader processes.
-        quiet: no progress.
-        state_every_s: seconds between state files within an epoch.
-        features: folder to keep what frozen stages say of images, for all trainings alike; None computes it anew.
-        mlflow: address of a tracking server that is told every epoch; None tells nobody and imports nothing.
-        deterministic: take torch's deterministic algorithms where there are some, and name the operations without.
+        workers: number of loader processes.
+        quiet: print no progress.
+        state_every_s: seconds between saved training states within an epoch.
+        features: folder in which the features of frozen stages are cached, shared by all trainings; None: no cache.
+        mlflow: address of a tracking server that logs every epoch; None: no logging, and MLflow is not imported.
+        deterministic: use torch's deterministic algorithms if there are any, and name the operations without one.
     """
 
     device: str = "auto"

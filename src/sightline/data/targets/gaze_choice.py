@@ -24,22 +24,22 @@ CENTRE_SPREAD = 0.25
 
 @dataclass(frozen=True)
 class GazeChoice:
-    """The gaze a recipe is guided by: a density in 0..1 on the image grid, 1 where the picture was looked at most.
+    """The gaze a recipe is guided by: a density in 0..1 on the image grid, scaled to a maximum of 1.
 
     Attributes:
         classes: which class maps it guides: the image's `own` class (Zhu 2022, equation 9), the `first` class whatever
-            the image shows (what the code released with it does), or `all`.
-        control: whose gaze: each image's `own`; `shuffled`, another training image's, stretched to this one; or
-            `centre`, a Gaussian in the middle of the picture with a quarter of its sides as standard deviation. What
-            guidance gives under the two controls is not given by where the reader looked at this image.
-        of: tracker `samples` or `fixations`; the other kind is taken where a case has no such gaze.
-        weigh: places count by how long they were looked at (`dwell`) or alike (`count`).
-        sigma_px: standard deviation of the spread in source pixels; None takes what the gaze itself says.
-        sigma_deg: the same in degrees of visual angle, where the geometry is known; goes before `sigma_px`.
-        kernel_px: the same as the size of an OpenCV kernel, as the code released with Zhu 2022 has it; goes first.
+            the image shows (as the code released with it does), or `all`.
+        control: whose gaze: each image's `own`; `shuffled`: another training image's, stretched to this one; `centre`:
+            a Gaussian in the middle of the picture with a quarter of its sides as standard deviation. A gain that also
+            appears with these two controls is not due to where the reader looked in this image.
+        of: tracker `samples` or `fixations`; the other kind is used for cases without such gaze.
+        weigh: places are weighted by dwell time (`dwell`) or equally (`count`).
+        sigma_px: standard deviation of the Gaussians in source pixels; None: the gaze's own `spread_px`.
+        sigma_deg: the same in degrees of visual angle, if the geometry is known; overrides `sigma_px`.
+        kernel_px: the same as the size of an OpenCV kernel, as in the code released with Zhu 2022; overrides both.
         cell: the density's mean over a cell (`area`) or its value at the centre (`point`).
-        above: None, or the share of the highest density from which on a cell counts as marked: gaze as a region, for
-            losses that want one (`spatial_nll`).
+        above: None, or the share of the maximum density from which a cell counts as marked: gaze as a region, for
+            losses that need one (`spatial_nll`).
         reader: only this reader's gaze; empty merges all readers'.
         share: share of the cohort's images with gaze that is used, by whole patients.
         share_seed: another number draws other patients, and shuffles otherwise.

@@ -25,24 +25,24 @@ class RegionChoice:
     """The regions a recipe is guided by.
 
     Attributes:
-        style: scribble, box or mask; regions of another style are converted where none of this style exists.
-        role: `focus` where to look, `finding` the finding itself.
-        classes: which class maps a region guides: `all` of them (Liao 2022, section IV-C), those its tag names
+        style: scribble, box or mask; if an image has none of this style, its other regions are converted.
+        role: `focus`: where to look; `finding`: the finding itself.
+        classes: which class maps a region guides: `all` of them (Liao 2022, section IV-C), the class in its tag
             (`tagged`; an untagged region guides all), or only the image's `own` class.
         margin_px: source pixels by which regions are widened before use.
         stroke_px: stroke width, in source pixels, of scribbles made from masks.
         share: share of the cohort's marked images whose marks are used: 0.05 for guidance from 5% of the boxes. Whole
             patients are drawn; those of a smaller share are among those of a larger one.
         share_seed: another number draws other patients.
-        unmarked: what a picture with a finding but without a mark (nobody marked it, or `share` hides it) says of its
-            cells: `unknown` says nothing of them, for losses that learn from normal pictures that no cell is marked
-            (`CellFocal`); `empty` takes them for unmarked cells.
-        readers: whose marks, where several readers marked a picture: `union` of all, `intersection`, `majority` (more
-            than half), `staple` (Warfield 2004, above one half), `soft`, the share of readers who marked a cell, from 0
-            to 1, for losses that take shares (`spatial_nll` with `weigh`), or one reader's name. Marks are brought to
-            the style and widened first, then merged in source pixels; `soft` on the grid.
-        dropout: chance that a training image's marks are hidden, anew in each epoch: the image then gives its label
-            alone, whatever `unmarked` says of pictures that nobody marked.
+        unmarked: cells of a picture with a finding but without a mark (not marked, or hidden by `share`): `unknown`:
+            they are ignored, for losses that learn from normal pictures that no cell is marked (`CellFocal`); `empty`:
+            they count as unmarked.
+        readers: whose marks are used if several readers marked a picture: `union` of all, `intersection`, `majority`
+            (more than half), `staple` (Warfield 2004, above one half), `soft`: the share of readers who marked a cell,
+            0 to 1, for losses that use shares (`spatial_nll` with `weigh`), or one reader's name. Marks are converted
+            to the style and widened first, then merged in source pixels; `soft` on the grid.
+        dropout: probability that a training image's marks are hidden, drawn anew in each epoch; only the image's label
+            is then used, whatever `unmarked` is.
     """
 
     style: Style = "mask"

@@ -39,18 +39,17 @@ class View:
         contrast: training intensities are scaled by a factor uniform in 1 +- this, about their mean.
         brightness: training intensities are shifted by a value uniform in +- this (of the full range).
         equalise: equalise the picture's histogram before anything else.
-        crop: show the square around the expert's box instead of the whole picture; cases without a box are shown
-            whole.
-        jitter: training frames that keep the expert's box inside, in place of `crop_area` and `rotation_deg`. Under
-            a crop, which follows the box, only its turns are seen.
-        patches: train on patches of the picture and test on the whole, in place of `crop_area`.
-        draws: how often each picture is drawn at random for training; 0 draws it anew every time. Draws depend on the
-            case alone, not on the training's seed, so that what frozen stages say of them can be kept for all
+        crop: use the square around the expert's box instead of the whole picture; cases without a box are used whole.
+        jitter: random training frames that keep the expert's box inside, instead of `crop_area` and `rotation_deg`.
+            With `crop`, which follows the box, only its rotations have an effect.
+        patches: train on patches of the picture and test on the whole picture, instead of `crop_area`.
+        draws: number of random versions of each picture used in training; 0 draws a new one every time. The versions
+            depend only on the case, not on the training's seed, so that their frozen features can be cached for all
             trainings.
-        centre_crop: at test time show the middle square of the picture whose side is this share of its short side,
-            in place of the whole picture padded to a square: 448 / 512 is torchvision's Resize(512), CenterCrop(448).
-        crop_ratio: training crops are of the picture itself, of a share of its area in `crop_area` and of a ratio of
-            width to height in this range (uniform in its logarithm), stretched to the square: torchvision's
+        centre_crop: at test time use the middle square of the picture whose side is this share of its short side,
+            instead of the whole picture padded to a square: 448 / 512 is torchvision's Resize(512), CenterCrop(448).
+        crop_ratio: crop the picture itself in training, with a share of its area in `crop_area` and a ratio of width
+            to height in this range (uniform in its logarithm), stretched to the square: torchvision's
             RandomResizedCrop. None crops squares of the padded square.
     """
 

@@ -50,11 +50,11 @@ class Row:
 
     Attributes:
         name: unique in the table.
-        recipe: what is trained; its seed is replaced.
+        recipe: the recipe to train; its seed is replaced.
         reference: name of the row it is compared with, or None.
         published: value printed by the paper, by metric name and then split.
-        parts: the row is not trained but put together: submodule of its network -> name of an earlier row whose run
-            of the same seed gives the weights.
+        parts: for a row that is assembled instead of trained: submodule of its network -> name of the earlier row
+            whose run of the same seed gives the weights.
         teacher: name of an earlier row whose run of the same seed marks the training cases in place of experts
             (`tables/engines/self_training.py`), or chooses those that experts mark besides
             (`tables/engines/suggested_marks.py`), or None.
@@ -65,7 +65,7 @@ class Row:
         wrong_marks: share of the marked training images whose boxes are moved to a wrong place (`displace_marks`).
         trained_on: sources (`select_sources`) whose cases it is trained and selected on; none named: all.
         tested_on: sources whose cases it is tested on.
-        group: what the row is drawn with in the figures: method, style.
+        group: the rows it is drawn with in the figures: method, style.
         weight_label: position on the figure's axis.
     """
 
@@ -116,21 +116,21 @@ class Figure:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of a paper, or one of ours.
+    """A table of a paper, or one of our own.
 
     Attributes:
         name: `paper/table`.
         title: what it shows.
-        rows: its rows, references before those compared with them.
-        caption: how it is to be read; deviations from the paper.
+        rows: its rows, references before the rows compared with them.
+        caption: how to read it; deviations from the paper.
         metrics: metrics shown, in order.
-        leading: metrics that figures and sentences compare rows by: the first that the rows have.
-        size: input size of its plain rows; another size asked for scales all sizes of all rows alike.
-        as_printed: also write what the papers about gaze compute (`as_printed.md`).
-        seeds: trainings a row where nobody asks for another number; None leaves it to the caller.
-        units: dissect the first row's first training besides: the `ranking` of its units, or that and one `case`.
-        figures: pictures of chosen rows side by side, besides those that every table has.
-        top: share of a unit's activations that is above its threshold there.
+        leading: metrics by which figures and the summary compare rows: the first one that the rows have.
+        size: input size of its plain rows; another size scales the sizes of all rows in proportion.
+        as_printed: also write the statistics of the papers about gaze (`as_printed.md`).
+        seeds: default number of trainings per row; None leaves it to the caller.
+        units: also dissect the first row's first training: the `ranking` of its units, or that and one `case`.
+        figures: pictures of chosen rows side by side, in addition to those of every table.
+        top: share of a unit's activations above its threshold in that dissection.
     """
 
     name: str
@@ -149,7 +149,7 @@ class Table:
 
 @dataclass(frozen=True)
 class RowResult:
-    """What a row gave: one evaluation per seed and test cohort, or the reason why it did not run."""
+    """The result of a row: one evaluation per seed and test cohort, or the reason why it did not run."""
 
     row: Row
     evaluations: Mapping[str, tuple[Evaluation, ...]] = field(default_factory=dict)
