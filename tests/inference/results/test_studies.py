@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from sightline.errors import LayoutError
-from sightline.inference.results.studies import StudyCounts, StudyNames, StudyView, write_studies
+from sightline.inference.results.studies import (
+    StudyCounts,
+    StudyNames,
+    StudyView,
+    describe_unjoined_views,
+    write_studies,
+)
 from sightline.metrics.calibration.record import CalibrationRecord
 from sightline.metrics.decision.abstention import Abstention
 from sightline.metrics.decision.conformal import PredictionSets
@@ -51,6 +57,13 @@ def test_views_are_averaged_and_called(tmp_path):
     assert (single["study"], single["predicted"], single["answered"], single["set"]) == (
         "b/1.png", "normal", "yes", "normal",
     )  # fmt: skip
+
+
+def test_a_run_that_joins_views_says_that_nothing_is_joined():
+    alone = [view(file, str(file), 0.5) for file in FILES]
+    assert "--studies" in describe_unjoined_views(alone, "maximum")
+    assert describe_unjoined_views(alone, "none") == describe_unjoined_views([], "mean") == ""
+    assert describe_unjoined_views([*alone[:2], view(FILES[2], "S", 0.5)], "maximum") == ""
 
 
 def test_headers_name_studies_and_the_table_wins(tmp_path):

@@ -12,7 +12,12 @@ from sightline.inference.network_output import RunFacts
 from sightline.inference.results.coco_json import CocoPicture, write_coco
 from sightline.inference.results.csv_table import open_csv_table
 from sightline.inference.results.journal import PredictedFile
-from sightline.inference.results.studies import StudyNames, StudyView, write_studies
+from sightline.inference.results.studies import (
+    StudyNames,
+    StudyView,
+    describe_unjoined_views,
+    write_studies,
+)
 from sightline.io.picture import Reject, write_rejects
 
 
@@ -74,7 +79,8 @@ class FoundFiles:
             counts = write_studies(
                 out / "studies.csv", facts.classes, self.views, studies, facts.calibration, join_views=how
             )
-            if unanswered := counts.describe():
-                print(unanswered)
+            for words in (counts.describe(), describe_unjoined_views(self.views, how)):
+                if words:
+                    print(words)
         about = f"boxes found by {facts.title}; file names are in {self.root.name}"
         write_coco(out / "boxes.coco.json", self.pictures, labels, about)

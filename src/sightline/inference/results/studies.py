@@ -184,6 +184,21 @@ def write_studies(
     return StudyCounts(len(studies), contradictory, abstained)
 
 
+def describe_unjoined_views(views: Sequence[StudyView], how: JoinViews) -> str:
+    """What a person is told where a run joins the views of a study and nothing says what belongs together.
+
+    Example:
+        >>> describe_unjoined_views([StudyView(Path("1.png"), "S", np.array([0.5, 0.5]), 0.0)], "maximum")
+        ''
+    """
+    if how == "none" or not views or any(view.study != str(view.file) for view in views):
+        return ""
+    return (
+        f"This run joins the views of a study ({how}), and nothing says which of these pictures belong to one study: "
+        "each is answered by itself. Give --studies FILE."
+    )
+
+
 def _answer_study(
     members: Sequence[StudyView], classes: Sequence[str], record: CalibrationRecord | None, how: JoinViews
 ) -> NDArray[np.float64]:
