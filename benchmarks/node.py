@@ -12,12 +12,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from socket import create_connection, socket
+from socket import socket
 
 import numpy as np
 import tyro
@@ -75,6 +75,17 @@ def send(folder: Path, port: int) -> None:
     )
 
 
+def send_all(folders: list[Path], port: int) -> None:
+    """One association a folder, all at once.
+
+    Raises:
+        subprocess.CalledProcessError: objects of one of them were not taken, so that there is no rate.
+    """
+    with ThreadPoolExecutor(len(folders)) as pool:
+        for sent in [pool.submit(send, folder, port) for folder in folders]:
+            sent.result()
+
+
 def memory(pid: int) -> float:
     """Resident MB of a process."""
     text = Path(f"/proc/{pid}/status").read_text()
@@ -113,10 +124,11 @@ def main(objects: int = 200, soak: int = 2000) -> int:
         node = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         while True:
             try:
-                create_connection(("127.0.0.1", port), timeout=1).close()
                 urllib.request.urlopen(f"http://127.0.0.1:{metrics}/readyz", timeout=2)
                 break
             except OSError:
+                if node.poll() is not None:
+                    raise SystemExit(f"the node ended with status {node.poll()}") from None
                 time.sleep(0.05)
         print(
             f"up after {time.monotonic() - begun:.1f} s, {memory(node.pid):.0f} MB idle, load {os.getloadavg()[0]:.1f}"
@@ -124,12 +136,8 @@ def main(objects: int = 200, soak: int = 2000) -> int:
         for parts in (1, 4):
             for part in range(parts):
                 write_objects(folder / f"in{parts}{part}", objects // parts, 10 * parts + part)
-            senders = [threading.Thread(target=send, args=(folder / f"in{parts}{n}", port)) for n in range(parts)]
             begun, used = time.monotonic(), processor(node.pid)
-            for one in senders:
-                one.start()
-            for one in senders:
-                one.join()
+            send_all([folder / f"in{parts}{n}" for n in range(parts)], port)
             rate = objects / (time.monotonic() - begun)
             each = 1000 * (processor(node.pid) - used) / objects
             print(
@@ -138,8 +146,8 @@ def main(objects: int = 200, soak: int = 2000) -> int:
             )
 
         before = memory(node.pid)
-        for part in range(soak // 200):
-            write_objects(folder / "soak", 200, 100 + part)
+        for part, first in enumerate(range(0, soak, 200)):
+            write_objects(folder / "soak", min(200, soak - first), 100 + part)
             send(folder / "soak", port)
             shutil.rmtree(folder / "soak")
         print(f"memory {before:.0f} MB, after {soak} objects {memory(node.pid):.0f} MB", flush=True)

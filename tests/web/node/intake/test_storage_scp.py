@@ -255,6 +255,18 @@ def test_a_flood_of_connections_leaves_room_for_another_caller(tmp_path):
         door.scp.stop(1.0)
 
 
+def test_connections_that_were_closed_at_once_do_not_count(tmp_path):
+    """As a monitor looks at a port, again and again."""
+    door = Door(tmp_path, negotiate_s=100.0)
+    try:
+        for _ in range(20):
+            socket.create_connection(("127.0.0.1", door.port), timeout=60).close()
+        wait_for(lambda: not door.scp._server.active_associations)
+        assert echo(door.port) == 0x0000
+    finally:
+        door.scp.stop(1.0)
+
+
 def test_a_slow_sender_is_cut(tmp_path):
     door = Door(tmp_path, idle_s=0.5, negotiate_s=0.5)
     try:

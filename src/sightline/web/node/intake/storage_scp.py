@@ -178,14 +178,23 @@ class StorageScp:
         if networks is None or not any(ipaddress.ip_address(requestor.address) in network for network in networks):
             self.events.rejected("unknown caller" if networks is None else "address is not the caller's")
             event.assoc.acse.send_reject(*CALLER_UNKNOWN)
-            # pynetdicom closes the socket as soon as this returns: the answer must have left (state 13) before that
+            # pynetdicom closes the socket as soon as this returns: before that, the answer must have left (state 13; 1
+            # where the peer has closed already)
             until = time.monotonic() + 2.0
-            while event.assoc.dul.state_machine.current_state != "Sta13" and time.monotonic() < until:
+            while event.assoc.dul.state_machine.current_state not in ("Sta13", "Sta1") and time.monotonic() < until:
                 time.sleep(0.005)
 
     def _bound_connection(self, event: evt.Event) -> None:
-        connection: Any = event.assoc.dul.socket
-        connection.reader = _BoundedReader(connection.socket, self.listener, self.intake.spool.has_room)
+        dul: Any = event.assoc.dul
+        connection: Any = dul.socket
+
+        def end_waiting() -> None:
+            # a peer that closed before it asked for anything (a monitor's look at the port): pynetdicom would go on
+            # waiting for its request, and the connection would count among those of its address
+            if dul.state_machine.current_state in ("Sta1", "Sta2"):
+                dul.to_user_queue.put(None)
+
+        connection.reader = _BoundedReader(connection.socket, self.listener, self.intake.spool.has_room, end_waiting)
         connection.recv = connection.reader.recv
         connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -291,8 +300,10 @@ class _Pace:
 class _BoundedReader:
     """Reads a connection for pynetdicom: in large pieces, within bounds of length and time."""
 
-    def __init__(self, raw: socket.socket, listener: DicomListener, has_room: Callable[[], bool]) -> None:
-        self._raw = raw
+    def __init__(
+        self, raw: socket.socket, listener: DicomListener, has_room: Callable[[], bool], closed: Callable[[], None]
+    ) -> None:
+        self._raw, self._closed = raw, closed
         self._raw.settimeout(listener.idle_s)
         self._idle_s, self._most, self._has_room = listener.idle_s, listener.most_bytes, has_room
         self._object = 0
@@ -323,6 +334,7 @@ class _BoundedReader:
         while at < nr_bytes:
             count = self._raw.recv_into(view[at:])
             if not count:
+                self._closed()
                 break
             at += count
             if at < nr_bytes and time.monotonic() > until:
