@@ -191,6 +191,8 @@ class ImportMarks:
     """Input format."""
     role: Literal["focus", "finding", "organ"] = "focus"
     """Role of marks that state none."""
+    task: str = "Imported"
+    """Task that the marks belong to, made if there is none; agreement compares the readers of one task."""
     cohort: Path | None = None
     """New place of the cohort, if it was moved."""
     database: str | None = None
@@ -201,7 +203,7 @@ class ImportMarks:
         from sightline.web.workstation.exchange.commands import import_into
 
         message, code = import_into(
-            self.keep, self.cohort, self.database, self.source, self.read_as, self.reader, self.role
+            self.keep, self.cohort, self.database, self.source, self.read_as, self.reader, (self.role, self.task)
         )
         print(message)
         return code

@@ -14,6 +14,7 @@ from sightline.io.files import require_empty
 from sightline.structures.regions import Box, Mask, Scribble
 from sightline.web.workstation.exchange.cohort_export import export_folder
 from sightline.web.workstation.exchange.imports import import_marks
+from sightline.web.workstation.exchange.readings import list_finished_reads
 from sightline.web.workstation.marks.regions import encode_runs
 
 
@@ -117,6 +118,12 @@ def test_an_import_of_the_export_is_equal_and_comes_in_once(studio, tmp_path):
     export_folder(studio.desk, tmp_path / "out")
     count, rejects = import_marks(studio.desk, tmp_path / "out", "folder", "foreign")
     assert (count, rejects) == (4, [])
+    # into the task of those whom they are to be compared with
+    joined = import_marks(studio.desk, tmp_path / "out", "folder", "published", task_name="all")
+    assert joined == (4, [])
+    with studio.desk.database.reading() as connection:
+        readers = {one.row["reader_name"] for one in list_finished_reads(connection, task_id=studio.tasks["all"])}
+    assert readers > {"published"}
     again, rejects = import_marks(studio.desk, tmp_path / "out", "folder", "foreign")
     assert again == 0
     assert len(rejects) == 3

@@ -66,11 +66,13 @@ def export_marks(
 
 
 def import_into(
-    keep: Path, cohort: Path | None, database: str | None, source: Path, how: str, reader: str, role: str
-) -> tuple[str, int]:
+    keep: Path, cohort: Path | None, database: str | None, source: Path, how: str, reader: str,
+    role_and_task: tuple[str, str],
+) -> tuple[str, int]:  # fmt: skip
     """Import; one line that says what came in, and the exit code: 1 where nothing did."""
+    role, task_name = role_and_task
     with open_desk(keep, cohort, database) as desk:
-        count, rejects = import_marks(desk, source, how, reader, role=role)
+        count, rejects = import_marks(desk, source, how, reader, role=role, task_name=task_name)
         place = keep / "rejects.csv"
         write_rejected(place, rejects)
     more = f"; {len(rejects)} could not be used, see {place}" if rejects else ""
@@ -81,4 +83,5 @@ def agree(keep: Path, cohort: Path | None, database: str | None, out: Path, *, n
     """Write the report on agreement; one line that says what it holds."""
     with open_desk(keep, cohort, database) as desk:
         count = write_agreement(desk, out, names=names)
-    return f"{out}: {count} numbers in agreement.csv, and report.html"
+    why = "" if count else "; no study was read by two readers of one task, nor twice by one"
+    return f"{out}: {count} numbers in agreement.csv, and report.html{why}"

@@ -31,7 +31,7 @@ _BATCH = 100
 
 
 def import_marks(
-    desk: Workstation, source: Path, how: str, reader_name: str, *, role: str = "focus"
+    desk: Workstation, source: Path, how: str, reader_name: str, *, role: str = "focus", task_name: str = IMPORTED
 ) -> tuple[int, list[tuple[str, str]]]:
     """Bring marks in, one finished read a study that has any; how many marks came in, and what did not: which, why.
 
@@ -43,6 +43,7 @@ def import_marks(
         how: folder or coco.
         reader_name: whose marks they become; an account that nobody can sign in with is made where there is none.
         role: of marks that state none.
+        task_name: task that the reads belong to, made where there is none; agreement compares readers of a task.
 
     Raises:
         LayoutError: not readable as what it was said to be.
@@ -66,7 +67,7 @@ def import_marks(
     for key, own in marks.items():
         studies.setdefault(rows[key]["study"], []).extend((key, mark) for mark in own)
     with desk.database.writing() as connection:
-        count = _store(connection, desk, studies, around, reader_name, rejects)
+        count = _store(connection, desk, studies, around, (reader_name, task_name), rejects)
         write_audit(connection, "server", "import", reader_name, {"how": how, "marks": count, "rejects": len(rejects)})
     return count, rejects
 
@@ -110,16 +111,18 @@ def _read_folder_marks(
 
 def _store(
     connection: Connection, desk: Workstation, studies: Mapping[str, list[tuple[str, dict[str, Any]]]],
-    around: MarkContext, reader_name: str, rejects: list[tuple[str, str]],
+    around: MarkContext, names: tuple[str, str], rejects: list[tuple[str, str]],
 ) -> int:  # fmt: skip
+    """Marks as finished reads of a reader and task, both by name; how many came in."""
+    reader_name, task_name = names
     row = find_reader(connection, reader_name)
     if row is None:
         who = add_reader(connection, reader_name, display="", role="reader", password=None, who="server")
     else:
         who = row["id"]
-    there = read_first_row(connection, select(task.c.id).where(task.c.name == IMPORTED))
+    there = read_first_row(connection, select(task.c.id).where(task.c.name == task_name))
     spec = build_spec({"ask": {"label": False, "confidence": False}}, desk.cohort.classes)
-    task_id = there["id"] if there else add_task(connection, IMPORTED, "mark", spec, who="server")
+    task_id = there["id"] if there else add_task(connection, task_name, "mark", spec, who="server")
     done = select(read.c.study).where(read.c.task == task_id, read.c.reader == who)
     known = set(connection.execute(done).scalars())
     last = connection.execute(
@@ -128,7 +131,7 @@ def _store(
     ordinal, count, now = 0 if last is None else last + 1, 0, format_now()
     for study_key, own in studies.items():
         if study_key in known:
-            rejects.append((study_key, f"{reader_name} has an imported read of this study already"))
+            rejects.append((study_key, f"{reader_name} has a read of this study in the task already"))
             continue
         fresh = build_read(task_id, study_key, who, 1, ordinal, now)
         connection.execute(read.insert().values(**fresh))
