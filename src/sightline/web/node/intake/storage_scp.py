@@ -178,8 +178,7 @@ class StorageScp:
         if networks is None or not any(ipaddress.ip_address(requestor.address) in network for network in networks):
             self.events.rejected("unknown caller" if networks is None else "address is not the caller's")
             event.assoc.acse.send_reject(*CALLER_UNKNOWN)
-            # pynetdicom closes the socket as soon as this returns: before that, the answer must have left (state 13; 1
-            # where the peer has closed already)
+            # pynetdicom closes the socket when this returns: before, the answer must have left (1: the peer has closed)
             until = time.monotonic() + 2.0
             while event.assoc.dul.state_machine.current_state not in ("Sta13", "Sta1") and time.monotonic() < until:
                 time.sleep(0.005)
@@ -189,8 +188,7 @@ class StorageScp:
         connection: Any = dul.socket
 
         def end_waiting() -> None:
-            # a peer that closed before it asked for anything (a monitor's look at the port): pynetdicom would go on
-            # waiting for its request, and the connection would count among those of its address
+            # pynetdicom would go on waiting for the request of a peer that has closed (a monitor's look at the port)
             if dul.state_machine.current_state in ("Sta1", "Sta2"):
                 dul.to_user_queue.put(None)
 
@@ -364,8 +362,7 @@ class _Server(ThreadedAssociationServer):
 
     def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
         """Accept only: a client that never speaks TLS must not hold up the others."""
-        client, address = self.socket.accept()  # type: ignore[union-attr]
-        return client, address
+        return self.socket.accept()  # type: ignore[union-attr]
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Whether the connection is taken at all."""
