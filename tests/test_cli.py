@@ -348,6 +348,10 @@ def test_files_where_folders_belong(type_in, place, tmp_path):
     refused(type_in("evaluate", place / "run", *cohort, "--out", file, *ON))
     refused(type_in("predict", place / "run", place / "tiny cohort" / "images", "--out", file, *ON))
     refused(type_in("cohort", "check", file), "cohort")
+    whole = place / "tiny cohort"
+    refused(type_in("cohort", "subset", whole, whole, "--images", 4), "among the files of the cohort")
+    refused(type_in("evaluate", place / "run", *cohort, "--out", whole / "images" / "x", *ON), "outside of it")
+    refused(type_in("cohort", "split", whole, tmp_path / "s", "--seed", -1), "seed must be 0 or more")
     refused(type_in("cohort", "import", "folder", place / "tiny cohort", file))
     assert file.read_text() == "x"
 

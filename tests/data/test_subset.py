@@ -80,7 +80,7 @@ def test_a_body_part_is_held_out_whole(tmp_path):
 
 
 def test_what_cannot_be_taken_is_refused():
-    with pytest.raises(CohortError, match="2 training images"):
+    with pytest.raises(CohortError, match="2 images or more"):
         draw_nested_subset(crowd(), 1)
     one = crowd(2, seed=3).where(lambda c: c.patient_id == "g0" or c.split == "test")
     both = replace(one, cases=(*one.cases, Case("z", "z", "z", "x.png", "fracture", split="train")))

@@ -5,7 +5,13 @@ import pytest
 from sightline.data.split import find_leaking_patients, split_cohort
 from sightline.errors import CohortError
 from sightline.structures.case import Case, Cohort
-from sightline.structures.identifiers import clean_text, group_alike_names, name_files, normalise_form
+from sightline.structures.identifiers import (
+    clean_text,
+    find_placeholders,
+    group_alike_names,
+    name_files,
+    normalise_form,
+)
 
 ALIKE = [
     "M\u00fcller-7",
@@ -57,7 +63,12 @@ def test_class_names_that_differ_in_case_alone_are_named():
         ("Normal", "normal"),
         ("no-finding", "No Finding"),
     ]
-    assert group_alike_names(["normal", "abnormal"]) == []
+    assert group_alike_names(["normal", "abnormal", "+", "-", "HER2+", "HER2-"]) == []
+
+
+def test_names_that_stand_for_an_empty_cell_are_found():
+    assert find_placeholders(["nan", "N/A", "Anonymous", "#REF!", "-"]) == ["nan", "N/A", "Anonymous", "#REF!", "-"]
+    assert find_placeholders(["+", "-", "none", "normal", "Naomi"]) == []
 
 
 def test_ids_that_a_spreadsheet_changed_are_named():

@@ -8,7 +8,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from sightline.cli.options import hold_folder
+from sightline.cli.options import hold_folder, require_other_folder
 from sightline.errors import CohortError
 
 
@@ -37,6 +37,7 @@ class CohortSplit:
         from sightline.data.split import split_by_counts, split_cohort
         from sightline.data.task import Task
 
+        require_other_folder(self.source, self.destination)
         cohort = read_cohort(self.source)
         if self.test_counts:
             train, val, _ = self.fractions

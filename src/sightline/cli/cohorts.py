@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
 
 from sightline.cli.cases import CohortGaze, CohortSplit
-from sightline.cli.options import DeviceOptions, hold_empty_folder, hold_folder, make_engine
+from sightline.cli.options import DeviceOptions, hold_empty_folder, hold_folder, make_engine, require_other_folder
 from sightline.errors import CohortError, count_words
 
 # a bar for a handful of pictures would be gone before it is read
@@ -189,6 +189,7 @@ def build_layout_command(word: str) -> type[CohortImport]:
 
 def run_import(word: str, source: Path, destination: Path, options: object) -> int:
     """Read, write, and say what came in and what did not; 1 when nothing came in."""
+    from sightline.data.audit.audit import describe_placeholders
     from sightline.data.datasets.folder.writer import write_cohort
     from sightline.data.datasets.layouts import read_layout
     from sightline.io.files import hold_folder
@@ -209,6 +210,8 @@ def run_import(word: str, source: Path, destination: Path, options: object) -> i
     for alike in group_alike_names(cohort.classes):
         words = ", ".join(repr(name) for name in alike)
         print(f"warning: {words} are different classes; write the label one way if they mean the same", file=sys.stderr)
+    for words in describe_placeholders(cohort):
+        print(f"warning: {words}", file=sys.stderr)
     print(_describe_cohort(cohort, destination))
     return 0 if len(cohort) else 1
 
@@ -269,6 +272,7 @@ class CohortSubset:
         )
         from sightline.io.tables import read_table
 
+        require_other_folder(self.source, self.destination)
         part = read_cohort(self.source)
         if self.having or self.lacking:
             part = select_cases_by_facts(part, _parse_facts(self.having), _parse_facts(self.lacking))

@@ -25,6 +25,7 @@ from sightline.cli.evidence import (
 )
 from sightline.cli.marks import MarksCommand, ReadsCommand
 from sightline.cli.node import MakeGate, NodeCommand, Serve
+from sightline.cli.options import require_sound
 from sightline.cli.runs import Assemble, Evaluate, MakeEnsemble, Train
 from sightline.cli.serve import Dissect, Explain, Export, Predict
 from sightline.cli.tables import CompareAnswers, Demo, MakeTable, Recipes, SearchFields, Version
@@ -102,7 +103,9 @@ def main(args: list[str] | None = None) -> None:
             stream.reconfigure(errors="backslashreplace")
     words = sys.argv[1:] if args is None else args
     try:
-        code = parse_command(words).run()
+        command = parse_command(words)
+        require_sound(command)
+        code = command.run()
         sys.stdout.flush()
     except SightlineError as error:
         print(f"sightline: {error}", file=sys.stderr)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,6 +30,43 @@ class DeviceOptions:
     """Processes that read pictures; 0 reads in the main process."""
     quiet: bool = False
     """No progress bar."""
+
+
+def require_sound(command: object) -> None:
+    """Refuse what no command can do: a seed that no generator takes, results among the files of a cohort that is read.
+
+    Raises:
+        SightlineError: the one or the other.
+    """
+    from sightline.errors import RecipeError
+
+    options = vars(command)
+    for part in (command, *options.values()):
+        seed = vars(part).get("seed") if is_dataclass(part) else None
+        if isinstance(seed, int) and not 0 <= seed < 2**63:
+            raise RecipeError(f"seed must be 0 or more, and below 2 ** 63; got {seed}.", "Choose another seed.")
+    out = options.get("out") or options.get("destination")
+    if isinstance(out, Path):
+        _require_apart(out, (options.get("cohort"), *(options.get("inputs") or ())))
+
+
+def require_other_folder(source: Path, destination: Path) -> None:
+    """Refuse to write a part of a cohort over the cohort, or among its files: what is left out would be lost.
+
+    Raises:
+        LayoutError: it is the same folder, or one that holds its pictures or marks.
+    """
+    _require_apart(destination, (source,))
+
+
+def _require_apart(out: Path, every: Iterable[object]) -> None:
+    from sightline.errors import LayoutError
+
+    place = Path(os.path.realpath(out))
+    for read in every:
+        root = Path(os.path.realpath(read)) if isinstance(read, Path) and (read / "images.csv").is_file() else None
+        if root and (place == root or any(place.is_relative_to(root / part) for part in ("images", "regions"))):
+            raise LayoutError(f"{out} lies among the files of the cohort {read}.", "Write to a folder outside of it.")
 
 
 def hold_folder(

@@ -48,9 +48,10 @@ def split_cohort(
     names: dict[str, int] = {}
     index = np.array([names.setdefault(name_of(case), len(names)) for case in cohort])
     if len(names) < np.count_nonzero(shares):
+        what = count_noun(len(names), "patient" if group is None else "group")
         raise CohortError(
-            f"Cohort {cohort.name!r} has {len(names)} groups for {np.count_nonzero(shares)} parts.",
-            "Set the share of a part to 0, or group more finely.",
+            f"Cohort {cohort.name!r} has {what} ({', '.join(map(repr, names))}) for {np.count_nonzero(shares)} parts.",
+            "Check the ids, or leave parts empty: --fractions 0 0 1 tests on all.",
         )
     counts = np.zeros((len(names), len(cohort.classes)))
     for g, case in zip(index, cohort, strict=True):

@@ -43,8 +43,9 @@ def draw_nested_subset(cohort: Cohort, images: int | None, seed: int = 0, splits
     training = cohort.split(*splits)
     if images < 2 or not len(training):
         raise CohortError(
-            f"A subset needs 2 training images or more, and some to take from; got {images} of {len(training)}.",
-            "Ask for 75, say, of a cohort with splits.",
+            f"A subset needs 2 images or more, and some to take from; got {images} of {len(training)} in "
+            f"{' and '.join(splits)}.",
+            "Ask for 75, say, of a cohort whose splits are assigned.",
         )
     if images >= len(training):
         return cohort

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import unicodedata
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -49,8 +50,7 @@ def hold_folder(folder: Path, doing: str = "written into", name: str = LOCK_NAME
         FolderHeld: another command holds it.
     """
     if folder.exists() and not folder.is_dir():
-        yield  # whoever writes refuses it
-        return
+        raise LayoutError(f"{folder} is a file, not a folder.", "Choose another destination.")
     new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
@@ -99,6 +99,28 @@ def require_no_content(folder: Path) -> None:
     """
     if folder.exists() and (not folder.is_dir() or contains_files(folder)):
         raise LayoutError(f"{folder} is not an empty folder.", "Choose a new one; nothing was written.")
+
+
+@contextmanager
+def write_new_folder(folder: Path) -> Iterator[Path]:
+    """Write a folder that must be new or empty, whole or not at all: what is written within this block lies beside it,
+    and takes its place at the end.
+
+    Raises:
+        LayoutError: it holds something, or is a file.
+    """
+    require_no_content(folder)
+    whole = Path(os.path.realpath(folder))
+    partial = whole.with_name(f"{whole.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        if whole.exists():
+            whole.rmdir()
+        partial.replace(whole)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def require_empty(folder: Path) -> None:

@@ -222,6 +222,11 @@ def require_even_rows(path: Path, separator: str = ",", *, short: bool = False) 
         return
 
 
+def is_absolute(path: str) -> bool:
+    """Whether a cell names a path from the root of a disk, of this system or of Windows."""
+    return path.startswith(("/", "\\")) or bool(PureWindowsPath(path).drive)
+
+
 def find_path_inside(root: Path, relative: object) -> Path | None:
     """The file `relative` names under `root`; None where it leads out (absolute, drive or `..`) or can be no name.
 

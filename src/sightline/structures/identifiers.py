@@ -18,6 +18,8 @@ from sightline.errors import RecipeError
 BY_CONTENT = "sha256:"
 # dashes that are not of Unicode's category for them: the minus sign, a hyphen bullet, a modifier
 _DASHES = frozenset("\u2212\u2043\u02d7")
+_PLACEHOLDERS = frozenset(("", "nan", "na", "n/a", "nat", "null", "nil", "inf", "value", "ref", "unk", "unknown"))
+_PLACEHOLDERS |= frozenset(("not known", "not available", "anonymous", "anonymised", "anonymized", "anon"))
 _SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".dcm", ".dicom", ".dic", ".ima")
 )
@@ -70,16 +72,31 @@ def group_alike_names(names: Iterable[str]) -> list[tuple[str, ...]]:
     Example:
         >>> group_alike_names(["Normal", "fracture", "normal"])
         [('Normal', 'normal')]
-        >>> group_alike_names(["AB 0012", "AB/12", "AB/1.2"])
+        >>> group_alike_names(["AB 0012", "AB/12", "AB/1.2", "AB+", "AB-"])
         [('AB 0012', 'AB/12')]
     """
     groups: dict[str, list[str]] = {}
     for name in names:
         form = normalise_form(name).casefold()
         form = re.sub(r"^(\d+)\.0+$", r"\1", form)  # a number that a spreadsheet took for a fraction
+        sign = "+" * form.endswith("+")  # `HER2+` beside `HER2-`, `+` beside `-`
         form = re.sub(r"[^\w.]|_", " ", form)
-        groups.setdefault(" ".join(re.sub(r"(?<![\d.])0+(?=\d)", "", form).split()), []).append(name)
+        form = " ".join(re.sub(r"(?<![\d.])0+(?=\d)", "", form).split())
+        groups.setdefault(f"{form}{sign}" or name, []).append(name)
     return [tuple(group) for group in groups.values() if len(group) > 1]
+
+
+def find_placeholders(names: Iterable[str]) -> list[str]:
+    """Names that programs write where a cell was empty or a formula failed, and people where they do not know.
+
+    Example:
+        >>> find_placeholders(["nan", "P1", "#N/A", "Anonymous"])
+        ['nan', '#N/A', 'Anonymous']
+    """
+    every = list(names)
+    signs = "+" in every  # beside it, `-` is a class of its own
+    forms = {name: normalise_form(name).casefold().strip("#<>-?!.() ") for name in every}
+    return [name for name, form in forms.items() if form in _PLACEHOLDERS and not (signs and name == "-")]
 
 
 def name_files(names: Iterable[str]) -> dict[str, str]:

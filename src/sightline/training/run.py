@@ -121,6 +121,19 @@ class Run:
         return CalibrationRecord.read(self.folder, self.identity)
 
 
+def require_each_once(runs: Sequence[Run]) -> None:
+    """Refuse trainings of a method among which one is named twice.
+
+    Raises:
+        RunError: naming them.
+    """
+    if len({run.identity for run in runs}) < len(runs):
+        raise RunError(
+            f"A run is named twice among {', '.join(str(run.folder) for run in runs)}.",
+            "Each training counts once: one that is named twice would make intervals too short.",
+        )
+
+
 def load_weights(network: nn.Module, path: Path) -> None:
     """Load a safetensors file into a network, strictly."""
     try:

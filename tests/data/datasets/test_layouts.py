@@ -81,6 +81,19 @@ def test_pictures_without_a_table_are_refused(tmp_path):
         read_layout("pictures", tmp_path)
 
 
+def test_splits_of_the_table_are_kept(pictures):
+    table = pictures / "labels.csv"
+    first, *rows = table.read_text().splitlines()
+    table.write_text(
+        "\n".join([f"{first},split", *(f"{row},{('train', 'test')[n % 2]}" for n, row in enumerate(rows))])
+    )
+    cohort, _ = read_layout("pictures", pictures)
+    assert {case.split for case in cohort} == {"train", "test"} and "split" not in cohort[0].facts
+    table.write_text(table.read_text().replace("train", "training"))
+    with pytest.raises(LayoutError, match="'training', expected one of"):
+        read_layout("pictures", pictures)
+
+
 def test_a_label_outside_the_classes_is_refused(pictures):
     with pytest.raises(LayoutError, match="'none' is not among"):
         read_layout("pictures", pictures, Options(classes=("fracture",)))

@@ -118,3 +118,5 @@ def test_one_class_and_no_run_are_refused(cohort, tmp_path, monkeypatch):
         stress_runs([run], [], swapped, engine=QUIET)
     with pytest.raises(RunError, match="needs a run"):
         stress_runs([], [], cohort, engine=QUIET)
+    with pytest.raises(RunError, match="named twice"):
+        stress_runs([run, run], [], cohort, engine=QUIET)

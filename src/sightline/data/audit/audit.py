@@ -15,7 +15,7 @@ from sightline.data.audit.shortcuts import build_fact_columns, find_one_class_fa
 from sightline.data.split import find_leaking_patients, find_mixed_studies
 from sightline.errors import count_noun
 from sightline.structures.case import SPLITS, Case, Cohort
-from sightline.structures.identifiers import group_alike_names
+from sightline.structures.identifiers import find_placeholders, group_alike_names
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
@@ -79,6 +79,22 @@ def _format_size(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))
 
 
+def describe_placeholders(cohort: Cohort) -> list[str]:
+    """Classes, and patients of several studies, whose names stand for an empty cell, in words."""
+    words = [f"The class {name!r} reads like an empty cell." for name in find_placeholders(cohort.classes)]
+    if cohort.classes == ("unknown",):  # imported without labels
+        words = []
+    studies: dict[str, set[str]] = {}
+    for case in cohort:
+        studies.setdefault(case.patient_id, set()).add(case.study_id)
+    for name in find_placeholders(studies):
+        if len(studies[name]) > 1:
+            words.append(
+                f"The patient {name!r} reads like an empty cell: its {len(studies[name])} studies count as one patient."
+            )
+    return words
+
+
 def _check_splits(cohort: Cohort) -> list[Finding]:
     findings = []
     if leaking := find_leaking_patients(cohort):
@@ -106,6 +122,8 @@ def _check_splits(cohort: Cohort) -> list[Finding]:
     for names in group_alike_names(cohort.classes):
         message = f"The classes {' and '.join(map(repr, names))} differ in letters that look alike, or in case, alone."
         findings.append(Finding("alike-classes", "warning", (), message, "Write a label one way."))
+    remedy = "Fill these cells, or leave the images out."
+    findings += [Finding("placeholder", "warning", (), words, remedy) for words in describe_placeholders(cohort)]
     if cohort.about.get("patients", "").startswith("WARNING"):
         message = f"Patients are not known ({cohort.about['patients']})."
         findings.append(Finding("patients-unknown", "warning", (), message, "Add a table that groups the images."))

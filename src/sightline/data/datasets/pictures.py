@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sightline.data.datasets.folder.format import parse_split
 from sightline.errors import LayoutError, SightlineError
 from sightline.io.image import find_images, read_image
 from sightline.io.picture import Reject
-from sightline.io.tables import CsvRow, find_path_inside, read_table
+from sightline.io.tables import CsvRow, find_path_inside, is_absolute, read_table
 from sightline.structures.case import Case, Cohort
 from sightline.structures.identifiers import name_files, normalise_form
 
@@ -18,17 +19,17 @@ class Options:
     """How the layout is read."""
 
     labels: Path | None = None
-    """csv with the columns `file` and `label`, and where known `patient_id`, `study_id`, `view`; by default labels.csv
-    in the source. Every other column becomes a fact of the case."""
+    """csv with the columns `file` and `label`, and where known `patient_id`, `study_id`, `view`, `split`; by default
+    labels.csv in the source. Every other column becomes a fact of the case."""
     classes: tuple[str, ...] | None = None
     """Class names in the order of logits; by default the labels found, sorted."""
     fractions: tuple[float, float, float] | None = (0.7, 0.1, 0.2)
-    """Shares of patients in train, val and test, grouped and stratified."""
+    """Shares of patients in train, val and test, grouped and stratified, where the table has no splits."""
     seed: int = 0
     """Seed of the split."""
 
 
-_KNOWN = ("file", "label", "patient_id", "study_id", "view")
+_KNOWN = ("file", "label", "patient_id", "study_id", "view", "split")
 
 
 def read(source: str | Path, options: Options | None = None) -> tuple[Cohort, tuple[Reject, ...]]:
@@ -59,29 +60,33 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Cohort, tu
         )
     rows = read_table(Path(table), ("file", "label"), key="file")
     found = {path.resolve() for path in find_images(source)} - {Path(table).resolve()}
+    splits = [parse_split(row) for row in rows]  # another word says nothing of what was meant
     ids = name_files(row["file"] for row in rows)
     cases: list[Case] = []
     rejects: list[Reject] = []
     named: dict[Path, CsvRow] = {}
-    for row in rows:
+    for row, split in zip(rows, splits, strict=True):
         path = find_path_inside(source, row["file"])
         if path is None or not path.is_file():
             reason = f"{table}: row {row.number}: {row['file']!r} is no file under {source}."
-            rejects.append(Reject(Path(row["file"]), reason, "Correct the row or add the file."))
+            whole = is_absolute(row["file"])
+            remedy = f"Write paths relative to {source}." if whole else "Correct the row or add the file."
+            rejects.append(Reject(Path(row["file"]), reason, remedy))
             continue
         earlier = named.setdefault(path, row)
         if earlier is not row:
             raise row.error("file", f"names the picture of row {earlier.number} again", "Remove one row.")
         found.discard(path.resolve())
         try:
-            cases.append(_build_case(row, path, ids[row["file"]]))
+            cases.append(replace(_build_case(row, path, ids[row["file"]]), split=split))
         except SightlineError as error:
             rejects.append(Reject(path, error.message, error.remedy))
     rejects += [Reject(p, f"no row of {table} names it.", "Add a row, or leave it out.") for p in sorted(found)]
     if not cases:
         first = f" The first: {rejects[0].reason}" if rejects else ""
         raise LayoutError(
-            f"{table}: none of its {len(rows)} rows names a picture that was read.{first}", "Correct the table."
+            f"{table}: none of its {len(rows)} rows names a picture that was read.{first}",
+            rejects[0].remedy if rows else "Add a row for every picture.",
         )
     classes = options.classes or tuple(sorted({case.label for case in cases}))
     strange = sorted({case.label for case in cases} - {normalise_form(name) for name in classes})

@@ -29,7 +29,7 @@ from sightline.metrics.statistics.noninferiority import NonInferiority, assess_n
 from sightline.plots.charts import ForestRow, draw_forest
 from sightline.structures.case import Cohort
 from sightline.training.engine import Engine
-from sightline.training.run import Run
+from sightline.training.run import Run, require_each_once
 
 MAP_MEASURES = ("pointing", "energy", "iou")
 
@@ -147,12 +147,8 @@ def compare_runs(
     """
     if not runs_a or not runs_b:
         raise RunError("A comparison needs runs of both methods.", "Name runs before and after --with.")
-    for runs in (runs_a, runs_b):
-        if len({run.identity for run in runs}) < len(runs):
-            raise RunError(
-                f"A run is named twice among {', '.join(str(run.folder) for run in runs)}.",
-                "Each training counts once: one that is named twice would make intervals too short.",
-            )
+    require_each_once(runs_a)
+    require_each_once(runs_b)
     ours, theirs = ([evaluate(run, cohort, name, engine=engine) for run in runs] for runs in (runs_a, runs_b))
     found = compare_methods(
         [one.predictions for one in ours],

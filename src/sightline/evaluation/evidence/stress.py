@@ -38,7 +38,7 @@ from sightline.structures.case import Cohort
 from sightline.structures.evidence import compute_probabilities, forward_evidence, to_channels_last
 from sightline.training.engine import Engine
 from sightline.training.feature_cache import TakesFeatures
-from sightline.training.run import Run
+from sightline.training.run import Run, require_each_once
 
 EXAMPLES = 3
 
@@ -111,10 +111,13 @@ def stress_runs(
         engine: device.
 
     Raises:
-        RunError: no run, a run of volumes, of crops or of other than two classes, or runs of different views.
+        RunError: no run, a run of volumes, of crops or of other than two classes, runs of different views, or one
+            that is named twice.
         CohortError: a cohort of one class.
     """
     methods = [list(runs), *([list(others)] if others else [])]
+    for each in methods:
+        require_each_once(each)
     view = _require_shared_view([run for each in methods for run in each])
     cohort = methods[0][0].recipe.see(cohort)
     require_both_classes(methods[0][0], cohort)

@@ -78,11 +78,12 @@ def test_each_readers_marks_are_objects_that_dciodvfy_takes(dicom_studio, tmp_pa
     assert all(b"ada" not in (tmp_path / "out" / row["file"]).read_bytes() for row in found)
     with pytest.raises(LayoutError, match="not an empty folder"):
         export_dicom(dicom_studio.desk, tmp_path / "out")
-    # what was stopped on the way is written again
+    # what was stopped on the way leaves nothing, and is written again
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sightline.web.workstation.exchange.dicom._find_time", stop)
         with pytest.raises(KeyboardInterrupt):
             export_dicom(dicom_studio.desk, tmp_path / "stopped")
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith("stopped")]
     assert export_dicom(dicom_studio.desk, tmp_path / "stopped") == (count, left)
     # merged by a rule: masks, cut to the image, nobody's confidence
     export_dicom(dicom_studio.desk, tmp_path / "union", "union")

@@ -10,7 +10,8 @@ from typing import Any, get_args
 import numpy as np
 
 from sightline.errors import LayoutError
-from sightline.io.tables import find_path_inside, read_json
+from sightline.io.tables import CsvRow, find_path_inside, read_json
+from sightline.structures.case import SPLITS, Split
 from sightline.structures.frame import FloatArray
 from sightline.structures.gaze import Gaze
 from sightline.structures.identifiers import normalise_form
@@ -169,3 +170,17 @@ def _require_points(values: Any) -> tuple[tuple[float, float], ...]:
     if any(len(point) != 2 for point in points):
         raise ValueError("a point must be [row, column]")
     return tuple((point[0], point[1]) for point in points)
+
+
+def parse_split(row: CsvRow) -> Split | None:
+    """The split that a row's cell names; None where it is empty.
+
+    Raises:
+        LayoutError: another word.
+    """
+    for name in SPLITS:
+        if row["split"] == name:
+            return name
+    if row["split"]:
+        raise row.error("split", f"is {row['split']!r}, expected one of {list(SPLITS)} or nothing")
+    return None

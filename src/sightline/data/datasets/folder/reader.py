@@ -22,10 +22,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote
 
-from sightline.data.datasets.folder.format import FACT, IMAGE_COLUMNS, STUDY_COLUMNS, build_region_of_record, read_head
+from sightline.data.datasets.folder.format import (
+    FACT,
+    IMAGE_COLUMNS,
+    STUDY_COLUMNS,
+    build_region_of_record,
+    parse_split,
+    read_head,
+)
 from sightline.errors import GeometryError, LayoutError
 from sightline.io.tables import CsvRow, find_path_inside, read_json, read_table
-from sightline.structures.case import SPLITS, Case, Cohort, Split
+from sightline.structures.case import Case, Cohort
 from sightline.structures.identifiers import normalise_form
 from sightline.structures.regions import Mask, Region, is_volume
 from sightline.structures.tag import Tag
@@ -96,7 +103,7 @@ def _build_case(
         image=image,
         label=labelled["label"],
         regions=tuple(_place_on_volume(region, image) for region in regions.get(row["image_id"], ())),
-        split=_parse_split(row if row["split"] else study),
+        split=parse_split(row if row["split"] else study),
         view=row["view"],
         shape=_read_shape(row) if not row["grid"] else _parse_whole_numbers(row, "grid"),
         spacing_mm=_read_spacing(row) if not row["grid_mm"] else _parse_sizes(row, "grid_mm"),
@@ -109,15 +116,6 @@ def _place_on_volume(region: Region, image: Path) -> Region:
     if isinstance(region, Mask) and isinstance(region.source, Path) and is_volume(region.source) and is_volume(image):
         return replace(region, on=image)
     return region
-
-
-def _parse_split(row: CsvRow) -> Split | None:
-    for name in SPLITS:
-        if row["split"] == name:
-            return name
-    if row["split"]:
-        raise row.error("split", f"is {row['split']!r}, expected one of {list(SPLITS)} or nothing")
-    return None
 
 
 def _read_shape(row: CsvRow) -> tuple[int, int] | None:

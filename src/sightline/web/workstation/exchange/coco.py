@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from sightline.data.datasets.coco import decode
 from sightline.errors import GeometryError, LayoutError
-from sightline.io.files import mark_whole, require_empty, write_text
+from sightline.io.files import write_new_folder, write_text
 from sightline.io.tables import read_json
 from sightline.structures.frame import Frame
 from sightline.web.workstation.exchange.readings import (
@@ -86,13 +86,12 @@ def export_coco(desk: Workstation, destination: Path, whose: str = "each") -> tu
     if not reads and whose != "each":
         raise LayoutError(f"There is no finished read of {whose!r}.", "Look at `sightline readers list`.")
     document, left_out = build_coco_document(desk, reads, images)
-    require_empty(destination)
-    write_text(destination / "annotations.json", json.dumps(document, allow_nan=False))
-    with (destination / "left_out.csv").open("w", encoding="utf-8", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(("image_id", "mark", "why"))
-        rows.writerows(left_out)
-    mark_whole(destination)
+    with write_new_folder(destination) as partial:
+        write_text(partial / "annotations.json", json.dumps(document, allow_nan=False))
+        with (partial / "left_out.csv").open("w", encoding="utf-8", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(("image_id", "mark", "why"))
+            rows.writerows(left_out)
     return len(document["annotations"]), len(left_out)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ import numpy as np
 from sqlalchemy import Connection, select
 
 from sightline.errors import LayoutError
-from sightline.io.files import require_no_content, write_text
+from sightline.io.files import write_new_folder, write_text
 from sightline.metrics.agreement.report import AgreementRow, build_agreement_table
 from sightline.metrics.agreement.staple import Rule, merge_masks
 from sightline.structures.case import PROPOSED_BY, Case, Cohort
@@ -192,23 +191,15 @@ def export_folder(desk: Workstation, destination: Path, whose: str = "each") -> 
     """
     from sightline.data.datasets.folder.writer import write_cohort
 
-    require_no_content(destination)
     with desk.database.reading() as connection:
         reads = list_finished_reads(connection)
         cohort, left_out = build_cohort(desk, connection, reads, whose)
         everything = list_finished_reads(connection, warm_up=True)
-        partial = destination.with_name(destination.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        try:
+        with write_new_folder(destination) as partial:
             write_cohort(cohort, partial)
             write_readings(desk, connection, everything, partial / "readings")
             lines = [{"what": what, "why": why} for what, why in left_out]
             _write_table(partial / "readings" / "left_out.csv", ("what", "why"), lines)
-            if destination.exists():
-                destination.rmdir()
-            partial.replace(destination)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
     marks = [sum(not isinstance(r, Gaze) for r in case.regions) for case in cohort]
     return ExportSummary(len(cohort), sum(n > 0 for n in marks), sum(marks), len(everything), tuple(left_out))
 

@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import select
 
 from sightline.errors import GeometryError, LayoutError, SightlineError
-from sightline.io.files import mark_whole, require_empty
+from sightline.io.files import write_new_folder
 from sightline.structures.gaze import Gaze
 from sightline.structures.regions import Box, Mask, Polygon, Region
 from sightline.web.workstation.exchange.cohort_export import RULES, merge_regions_by_image
@@ -52,40 +52,39 @@ def export_dicom(desk: Workstation, destination: Path, whose: str = "each") -> t
         raise LayoutError(
             f"No image of {desk.cohort.name!r} is a DICOM file; {_TOLD}.", "Export --as folder, or --as coco."
         )
-    require_empty(destination)
     objects: list[tuple[str, ...]] = []
     left_out: list[tuple[str, str, str]] = []
-    for row in images:
-        regions = [region for region in marked.get(row["key"], []) if not isinstance(region, Gaze)]
-        if not regions:
-            continue
-        path = sources[row["key"]]
-        if not _is_dicom(path):
-            left_out.append((row["image_id"], "", f"no DICOM file: {_TOLD}"))
-            continue
-        if desk.compare_with_first_look(row)[1]:
-            left_out.append((row["image_id"], "", "the picture was changed since it was first opened here"))
-            continue
-        own = _select_reads(reads, row["study"], whose)
-        fits = []
-        for region in regions:
-            if _is_inside(region, desk.case_of(row).shape):
-                sure = _find_confidence(own, region, whose)
-                fits.append(ReaderMark(_rename_reader(region, pseudonyms), sure))
-            else:
-                left_out.append((row["image_id"], region.tag.reader, "a mark reaches outside of the image"))
-        folder = destination / row["key"]
-        try:
-            written = write_marks_as_dicom(path, fits, folder, made=_find_time(own)) if fits else []
-        except (SightlineError, OSError) as error:
-            why = error.message if isinstance(error, SightlineError) else type(error).__name__
-            left_out.append((row["image_id"], "", why.replace(str(path), path.name)))
-            continue
-        objects += [(f"{row['key']}/{one.name}", row["image_id"], one.name.split("_")[0]) for one in written]
-    _write(destination / "objects.csv", ("file", "image_id", "kind"), objects)
-    _write(destination / "readers.csv", ("pseudonym", "reader"), [(p, name) for name, p in pseudonyms.items()])
-    _write(destination / "left_out.csv", ("image_id", "reader", "why"), left_out)
-    mark_whole(destination)
+    with write_new_folder(destination) as partial:
+        for row in images:
+            regions = [region for region in marked.get(row["key"], []) if not isinstance(region, Gaze)]
+            if not regions:
+                continue
+            path = sources[row["key"]]
+            if not _is_dicom(path):
+                left_out.append((row["image_id"], "", f"no DICOM file: {_TOLD}"))
+                continue
+            if desk.compare_with_first_look(row)[1]:
+                left_out.append((row["image_id"], "", "the picture was changed since it was first opened here"))
+                continue
+            own = _select_reads(reads, row["study"], whose)
+            fits = []
+            for region in regions:
+                if _is_inside(region, desk.case_of(row).shape):
+                    sure = _find_confidence(own, region, whose)
+                    fits.append(ReaderMark(_rename_reader(region, pseudonyms), sure))
+                else:
+                    left_out.append((row["image_id"], region.tag.reader, "a mark reaches outside of the image"))
+            folder = partial / row["key"]
+            try:
+                written = write_marks_as_dicom(path, fits, folder, made=_find_time(own)) if fits else []
+            except (SightlineError, OSError) as error:
+                why = error.message if isinstance(error, SightlineError) else type(error).__name__
+                left_out.append((row["image_id"], "", why.replace(str(path), path.name)))
+                continue
+            objects += [(f"{row['key']}/{one.name}", row["image_id"], one.name.split("_")[0]) for one in written]
+        _write(partial / "objects.csv", ("file", "image_id", "kind"), objects)
+        _write(partial / "readers.csv", ("pseudonym", "reader"), [(p, name) for name, p in pseudonyms.items()])
+        _write(partial / "left_out.csv", ("image_id", "reader", "why"), left_out)
     return len(objects), len(left_out)
 
 
