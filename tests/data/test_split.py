@@ -82,7 +82,7 @@ def test_fractions_that_are_no_shares_are_refused(fractions):
 
 
 def test_too_few_groups_are_refused():
-    with pytest.raises(CohortError, match="2 patients .* for 3 parts"):
+    with pytest.raises(CohortError, match=r"2 patients .* for 3 parts"):
         split_cohort(cohort_of("aaaa", "bbbb"))
     with pytest.raises(CohortError, match="no cases"):
         split_cohort(Cohort("empty", ("a",), ()))
