@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -164,9 +165,10 @@ def train(recipe: Recipe | str | Path, cohort: Cohort | str | Path, folder: str 
         raise RecipeError(f"A recipe was expected; got a {type(recipe).__name__}.", "Give a name of list_recipes.")
     cases = _open_cohort(cohort)
     require_regions(recipe, recipe.see(cases))
-    run = train_run(recipe, cases, Path(folder), CATALOGUE, engine)
+    choose = partial(choose_boxes, cohort=cases, catalogue=CATALOGUE, engine=engine)
+    run = choose(train_run(recipe, cases, Path(folder), CATALOGUE, engine, conclude=choose))
     write_model_card(run)
-    return choose_boxes(run, cases, CATALOGUE, engine=engine)
+    return run
 
 
 def load_run(folder: str | Path) -> Run:

@@ -112,6 +112,26 @@ def test_the_same_again_by_another_process(predicted, run, studies, tmp_path):
     assert first == {path.name: path.read_bytes() for path in (tmp_path / "out" / "dicom").rglob("*.dcm")}
 
 
+def test_a_call_that_was_stopped_is_marked_and_begins_again(run, studies, tmp_path, capsys):
+    others = tmp_path / "others"
+    others.mkdir()
+    radiograph(60, 48, seed=9, StudyInstanceUID="1.2.826.0.1.9").save_as(others / "z.dcm", enforce_file_format=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sightline.inference.results.found_files.FoundFiles.write_tables", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            predict_files(run, [others], tmp_path / "out", QUIET, dicom=DicomWish())
+    assert (tmp_path / "out" / ".unfinished").is_file() and len(objects(tmp_path / "out")) == 1
+    predict_files(run, [studies], tmp_path / "out", QUIET, dicom=DicomWish())
+    assert "begins again" in capsys.readouterr().err
+    # of the first call's files nothing is left beside those of the second
+    assert "1.2.826.0.1.9" not in objects(tmp_path / "out") and len(objects(tmp_path / "out")) == 2
+    assert not (tmp_path / "out" / ".unfinished").exists()
+
+
+def interrupt(*words):
+    raise KeyboardInterrupt
+
+
 def test_our_own_results_are_rejected_as_pictures(predicted, run, tmp_path):
     from sightline.data.datasets.dicom_folder import Options, read
 

@@ -131,6 +131,23 @@ def test_a_finished_run_is_not_trained_again(tiny_cohort, tmp_path):
     assert (tmp_path / "run" / "weights.safetensors").stat().st_mtime_ns == before
 
 
+def test_a_run_is_not_done_before_what_is_chosen_on_validation(tiny_cohort, tmp_path):
+    """Killed between its weights and its boxes, a run was taken for a finished one that has its recipe's boxes."""
+
+    def stop(run):
+        assert run.done and run.network() is not None
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_recipe(steps=2), tiny_cohort, tmp_path / "run", CATALOGUE, QUIET, conclude=stop)
+    assert not open_run(tmp_path / "run", CATALOGUE).done
+    chosen = []
+    assert train(tiny_recipe(steps=2), tiny_cohort, tmp_path / "run", CATALOGUE, QUIET, conclude=chosen.append).done
+    assert len(chosen) == 1
+    train(tiny_recipe(steps=2), tiny_cohort, tmp_path / "whole", CATALOGUE, QUIET)
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "run"))
+
+
 def test_another_recipe_in_the_same_folder_is_refused(tiny_cohort, tmp_path):
     train(tiny_recipe(steps=2), tiny_cohort, tmp_path / "run", CATALOGUE, QUIET)
     with pytest.raises(RunError, match="another run"):

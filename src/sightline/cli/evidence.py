@@ -192,17 +192,10 @@ class Power:
 
     def run(self) -> int:
         """Simulate and print a line a size."""
-        from sightline.errors import RunError
         from sightline.metrics.predictions import Predictions
         from sightline.metrics.statistics.power import Pilot, find_patients_needed, simulate_power
 
         a, b = ([Predictions.read(path) for path in paths] for paths in (self.pilot, self.other))
-        for paths in (self.pilot, self.other):
-            if len({path.read_bytes() for path in paths}) < len(paths):
-                raise RunError(
-                    f"Predictions of one training are named twice among {', '.join(map(str, paths))}.",
-                    "Name one file a training.",
-                )
         pilot = Pilot.from_runs(a, b)
         if min(len(a), len(b)) == 1:
             print("One training of a method in the pilot: how much trainings differ is not known, and not simulated.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -63,9 +64,9 @@ class Train:
         cohort = read_cohort(self.cohort)
         require_regions(recipe, recipe.see(cohort))
         engine = replace(make_engine(self.on), mlflow=self.mlflow, deterministic=self.deterministic)
-        run = train(recipe, cohort, self.out, CATALOGUE, engine)
-        write_model_card(run)
-        choose_boxes(run, cohort, CATALOGUE, engine=make_engine(self.on))
+        choose = partial(choose_boxes, cohort=cohort, catalogue=CATALOGUE, engine=make_engine(self.on))
+        run = train(recipe, cohort, self.out, CATALOGUE, engine, conclude=choose)
+        write_model_card(choose(run))
         print(f"{self.out}: {(self.out / 'DONE').read_text(encoding='utf-8').strip()}")
         return 0
 
@@ -134,9 +135,9 @@ class MakeEnsemble:
             [run.recipe for run in parts.values()], mirrored=self.mirrored, smooth=self.smooth
         )
         cohort = read_cohort(self.cohort)
-        run = assemble(recipe, cohort, parts, self.out, CATALOGUE)
-        write_model_card(run)
-        choose_boxes(run, cohort, CATALOGUE, engine=make_engine(self.on))
+        choose = partial(choose_boxes, cohort=cohort, catalogue=CATALOGUE, engine=make_engine(self.on))
+        run = assemble(recipe, cohort, parts, self.out, CATALOGUE, conclude=choose)
+        write_model_card(choose(run))
         print(f"{self.out}: {(self.out / 'DONE').read_text(encoding='utf-8').strip()}")
         return 0
 

@@ -5,7 +5,6 @@ Needs no torch: a node that judges with onnxruntime hands over the same readings
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -13,16 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 
 from sightline import __version__
-from sightline.errors import SightlineError, UnreadableFile
 from sightline.inference.network_output import RunFacts, collect_facts
-from sightline.io.dicom.radiograph import translate_parser_errors
 from sightline.io.dicom_results.codes import CodeTable, read_codes
-from sightline.io.dicom_results.header import SourceImage, build_source_image
-from sightline.io.dicom_results.identity import make_uid
+from sightline.io.dicom_results.header import SourceImage
 from sightline.io.dicom_results.objects import ObjectOptions, make_objects, write_objects
 from sightline.io.dicom_results.results import (
     FindingResult,
@@ -33,7 +28,7 @@ from sightline.io.dicom_results.results import (
     Maker,
     StudyResult,
 )
-from sightline.io.picture import Picture, has_dicom_mark, resample_to_pixels
+from sightline.io.picture import Picture, resample_to_pixels
 from sightline.plots.result_picture import draw_result
 from sightline.structures.case import is_normal
 from sightline.structures.joined_views import JoinViews, find_normal_class, find_showing_views, join_answers
@@ -274,71 +269,6 @@ def write_dicom_results(
     time = made or find_study_time([image.source for image in images])
     result = StudyResult(tuple(images), words.maker, time, words.codes, predecessors)
     return write_objects(make_objects(result, wanted or ObjectOptions()), folder)
-
-
-class StudyWriter:
-    """Gathers the images of a command into studies and writes each study as soon as its last image was read."""
-
-    def __init__(self, words: ResultWords, files: Sequence[Path], out: Path, wanted: ObjectOptions) -> None:
-        self.words, self.out, self.choose_objects = words, out, wanted
-        self._studies = {file: _read_study(file) for file in files}
-        self._waiting = Counter(study for study in self._studies.values() if study)
-        self._gathered: dict[str, list[ImageResult]] = defaultdict(list)
-        # views of a run that joins them wait for each other
-        self._views: dict[str, list[JudgedView]] = defaultdict(list)
-        self.written: list[Path] = []
-        self._draws = "picture" in wanted.kinds
-
-    def source(self, file: Path) -> SourceImage:
-        """The image that results are to refer to.
-
-        Raises:
-            UnreadableFile: no DICOM, or without UIDs.
-        """
-        if not self._studies[file]:
-            with file.open("rb") as stream:
-                mark = has_dicom_mark(stream.read(132))
-            if not mark:
-                raise UnreadableFile(
-                    f"{file}: {NOT_DICOM}.", "Give the DICOM file that the picture was made from, or leave out --as."
-                )
-        with translate_parser_errors(file):
-            return build_source_image(pydicom.dcmread(file), file)
-
-    def add(self, file: Path, source: SourceImage, picture: Picture, reading: FileResult) -> None:
-        """Take one image; the study is written when it was the last of it."""
-        study = self._studies[file]
-        view = JudgedView(source, picture, reading)
-        if self.words.join_views != "none":
-            self._views[study].append(view)
-        else:
-            self._gathered[study] += build_study_results(self.words, [view], draw=self._draws)
-        self._count_down(study)
-
-    def leave_out(self, file: Path) -> None:
-        """Go on without an image that was rejected."""
-        if self._studies[file]:
-            self._count_down(self._studies[file])
-
-    def _count_down(self, study: str) -> None:
-        self._waiting[study] -= 1
-        if self._waiting[study] == 0 and study in self._views:
-            self._gathered[study] = build_study_results(self.words, self._views.pop(study), draw=self._draws)
-        if self._waiting[study] == 0 and self._gathered.get(study):
-            # a folder's name must say nothing about the patient, and a UID may be anything
-            folder = self.out / FOLDER / make_uid("study", study)[-16:]
-            self.written += write_dicom_results(self.words, self._gathered.pop(study), folder, self.choose_objects)
-
-
-def _read_study(file: Path) -> str:
-    """StudyInstanceUID and PatientID of a DICOM file, or empty."""
-    try:
-        with translate_parser_errors(file):
-            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["StudyInstanceUID", "PatientID"])
-            study = str(header.get("StudyInstanceUID") or "")
-            return f"{study}\0{header.get('PatientID') or ''}" if study else ""
-    except SightlineError:
-        return ""
 
 
 def _list_findings(words: ResultWords, reading: FileResult) -> tuple[tuple[FindingResult, ...], bool]:

@@ -32,7 +32,7 @@ from sightline.structures.frame import Frame
 from sightline.structures.regions import ScoredBox, build_scored_boxes
 
 if TYPE_CHECKING:
-    from sightline.inference.dicom_results import StudyWriter
+    from sightline.inference.results.dicom_studies import StudyWriter
     from sightline.training.engine import Engine
     from sightline.training.run import Run
 
@@ -131,6 +131,8 @@ def _read_into(
     writer = None if dicom is None else _build_study_writer(facts, files, out, dicom)
     # DICOM objects need the whole of what the network said, which no journal keeps
     journal = None if writer is not None else Journal(out, build_stamp(facts), PredictedFile.from_json)
+    if writer is not None:
+        writer.begin()
     reader = _FileReader(facts, ask, out, writer, journal, read_scope(facts.folder))
     probabilities = [f"p({name})" for name in facts.classes]
     best = ("box_score", *(f"box_{name}" for name in _CORNERS))
@@ -161,6 +163,8 @@ def _read_into(
             journal.close(done=done)
     labels = [facts.classes[k] for k in list_finding_classes(facts.classes)] if facts.classifies else [FINDING]
     found.write_tables(out, facts, studies, labels)
+    if writer is not None:
+        writer.end()
     return len(found.pictures), len(found.rejects)
 
 
@@ -295,7 +299,8 @@ def read_picture(facts: RunFacts, ask: Ask, planes: NDArray[np.float32], source:
 def _build_study_writer(facts: RunFacts, files: Sequence[Path], out: Path, dicom: DicomWish) -> StudyWriter:
     # highdicom is an extra and takes a while to import: only who wants its objects needs it
     wanted = dicom.choose_objects()
-    from sightline.inference.dicom_results import StudyWriter, collect_run_words
+    from sightline.inference.dicom_results import collect_run_words
+    from sightline.inference.results.dicom_studies import StudyWriter
 
     return StudyWriter(collect_run_words(facts, dicom.codes), files, out, wanted)
 

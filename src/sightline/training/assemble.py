@@ -11,11 +11,28 @@ from safetensors.torch import load_file
 from sightline.errors import RunError
 from sightline.structures.case import Cohort
 from sightline.training.recipe import Recipe
-from sightline.training.run import Run, finish_run, load_weights, open_run, save_weights, start_run
+from sightline.training.run import (
+    Conclude,
+    Run,
+    conclude_run,
+    finish_run,
+    load_weights,
+    open_run,
+    save_weights,
+    start_run,
+)
 from sightline.training.serialization import Catalogue
 
 
-def assemble(recipe: Recipe, cohort: Cohort, parts: Mapping[str, Run], folder: Path, catalogue: Catalogue) -> Run:
+def assemble(
+    recipe: Recipe,
+    cohort: Cohort,
+    parts: Mapping[str, Run],
+    folder: Path,
+    catalogue: Catalogue,
+    *,
+    conclude: Conclude | None = None,
+) -> Run:
     """Write a run whose network holds the networks of other runs (Sup+UBM of Jimenez-Sanchez 2018, section II-B).
 
     Args:
@@ -24,6 +41,7 @@ def assemble(recipe: Recipe, cohort: Cohort, parts: Mapping[str, Run], folder: P
         parts: submodule name -> trained run.
         folder: run folder to write; the same run in it is reused.
         catalogue: words for the recipe's parts.
+        conclude: what is chosen on validation before it counts as done.
 
     Raises:
         RunError: a part is not finished, tells other classes apart, has seen cases that are now test cases, or its
@@ -48,6 +66,7 @@ def assemble(recipe: Recipe, cohort: Cohort, parts: Mapping[str, Run], folder: P
     save_weights(weights, path)
     # strictly: a part of another architecture is found now, not when somebody predicts
     load_weights(recipe.model.without_weights().build(len(cohort.classes)), path)
+    conclude_run(folder, catalogue, conclude)
     finish_run(folder, "assembled")
     return open_run(folder, catalogue)
 

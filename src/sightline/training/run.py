@@ -11,9 +11,9 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib import metadata
@@ -119,6 +119,10 @@ class Run:
             RunError: the record is damaged, or belongs to another run.
         """
         return CalibrationRecord.read(self.folder, self.identity)
+
+
+# what is chosen on validation cases of a run whose weights are there, such as how boxes are read off its maps
+Conclude = Callable[[Run], object]
 
 
 def require_each_once(runs: Sequence[Run]) -> None:
@@ -284,6 +288,12 @@ def open_run(folder: Path, catalogue: Catalogue) -> Run:
     if done:
         require_whole(folder)
     return Run(folder, recipe, tuple(classes), cohort, done, boxes)
+
+
+def conclude_run(folder: Path, catalogue: Catalogue, conclude: Conclude | None) -> None:
+    """Choose what is chosen on validation, of a run whose weights are there, before anything takes it for done."""
+    if conclude is not None:
+        conclude(replace(open_run(folder, catalogue), done=True))
 
 
 def finish_run(folder: Path, words: str) -> None:

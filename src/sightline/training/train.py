@@ -11,7 +11,7 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -56,7 +56,7 @@ from sightline.training.feature_cache import find_encoder, keep_features
 from sightline.training.optimization import compute_class_weights, set_rate
 from sightline.training.preconditions import check_explainer, select_training_cases
 from sightline.training.recipe import Recipe
-from sightline.training.run import Run, finish_run, hold_run, open_run, save_weights, start_run
+from sightline.training.run import Conclude, Run, conclude_run, finish_run, hold_run, open_run, save_weights, start_run
 from sightline.training.serialization import Catalogue
 from sightline.training.step import (
     DictOutput,
@@ -73,7 +73,15 @@ from sightline.training.validation import NOTHING, validate
 BALANCES: dict[str, Balance] = {"oversample": "most", "undersample": "least"}
 
 
-def train(recipe: Recipe, cohort: Cohort, folder: Path, catalogue: Catalogue, engine: Engine | None = None) -> Run:
+def train(
+    recipe: Recipe,
+    cohort: Cohort,
+    folder: Path,
+    catalogue: Catalogue,
+    engine: Engine | None = None,
+    *,
+    conclude: Conclude | None = None,
+) -> Run:
     """Train a recipe on a cohort into a run folder; resumes a killed run, returns a finished one.
 
     Args:
@@ -82,6 +90,7 @@ def train(recipe: Recipe, cohort: Cohort, folder: Path, catalogue: Catalogue, en
         folder: the run folder.
         catalogue: words for the recipe's parts.
         engine: device and workers.
+        conclude: what is chosen on validation once the weights are there; before it is, the run does not count as done.
 
     Raises:
         CohortError: no split, leakage, a class without training cases.
@@ -139,7 +148,7 @@ def train(recipe: Recipe, cohort: Cohort, folder: Path, catalogue: Catalogue, en
         else:
             loop.run()
         if fabric.is_global_zero:
-            loop.finish()
+            loop.finish(lambda: conclude_run(folder, catalogue, conclude))
     fabric.barrier()
     return open_run(folder, catalogue)
 
@@ -227,13 +236,14 @@ class _Loop:
         for listener in self.listeners:
             listener.close()
 
-    def finish(self) -> None:
+    def finish(self, conclude: Callable[[], None]) -> None:
         """Keep the weights that were asked for, and say that the run is done."""
         final = self.copies.get("best") or self.copies.get("average") or self.network.state_dict()
         kept, learned = split_learned_weights(final)
         save_weights(kept, self.folder / "weights.safetensors")
         if learned:
             save_weights(learned, self.folder / "objective.safetensors")
+        conclude()
         finish_run(self.folder, f"{self.at.step} steps")
         self.state_path.unlink(missing_ok=True)
 

@@ -77,7 +77,7 @@ class Pilot:
         """A pilot from the predictions of two methods on the same cases, one table a training.
 
         Raises:
-            RunError: no predictions, or tables over other cases, or one class only.
+            RunError: no predictions, or tables over other cases, or one class only; or a training that is there twice.
         """
         if not runs_a or not runs_b:
             raise RunError(f"A pilot needs predictions of both methods; got {len(runs_a)} and {len(runs_b)} runs.")
@@ -87,6 +87,10 @@ class Pilot:
         if truth.all() or not truth.any():
             raise RunError("A pilot needs cases of both classes.", "Give predictions that hold both.")
         odds = np.stack([logit(run.probabilities[:, index].clip(_EDGE, 1 - _EDGE)) for run in aligned])
+        for part in (odds[: len(runs_a)], odds[len(runs_a) :]):
+            if len(np.unique(part, axis=0)) < len(part):
+                words = f"Two of the {len(part)} trainings of a method have the same predictions."
+                raise RunError(words, "Name each training once.")
         methods, spreads = [], []
         for part in (odds[: len(runs_a)], odds[len(runs_a) :]):
             goal = float(np.mean([_compute_auc(row, truth) for row in part]))

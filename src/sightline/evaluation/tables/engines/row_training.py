@@ -96,7 +96,7 @@ class RowTraining:
 
     def run(self) -> dict[str, Evaluation]:
         """Train (or resume, reuse, put together) and evaluate."""
-        run = choose_boxes(self.train_run(), self.training, self.catalogue, engine=self.engine)
+        run = self._choose(self.train_run())
         tests = {name: select_sources(test, self.row.tested_on) for name, test in self.tests.items()}
         return {name: evaluate(run, test, name, engine=self.engine) for name, test in tests.items()}
 
@@ -107,11 +107,15 @@ class RowTraining:
             return open_run(self.folder, self.catalogue)
         if self.teacher is not None:
             marked = self._mark_by(self.teacher)
-            return train(self.recipe, marked, self.folder, self.catalogue, self.engine)
+            return train(self.recipe, marked, self.folder, self.catalogue, self.engine, conclude=self._choose)
         if not self.row.parts:
-            return train(self.recipe, self.training, self.folder, self.catalogue, self.engine)
+            return train(self.recipe, self.training, self.folder, self.catalogue, self.engine, conclude=self._choose)
         parts = {name: part.train_run() for name, part in self.parts.items()}
-        return assemble(self.recipe, self.training, parts, self.folder, self.catalogue)
+        return assemble(self.recipe, self.training, parts, self.folder, self.catalogue, conclude=self._choose)
+
+    def _choose(self, run: Run) -> Run:
+        """The run that knows how boxes are read off its maps."""
+        return choose_boxes(run, self.training, self.catalogue, engine=self.engine)
 
     def _mark_by(self, teacher: RowTraining) -> Cohort:
         """The cohort with the marks that another training makes, or asks experts for."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -133,11 +134,13 @@ def retrain(
         print(export_marks(order.keep, order.cohort, order.database, marks, "folder", order.whose))
     cohort = read_cohort(marks)
     after: list[Run] = []
+    choose = partial(choose_boxes, cohort=cohort, catalogue=catalogue, engine=engine)
     for number, recipe in enumerate(recipes, 1):
         require_regions(recipe, recipe.see(cohort))
-        made = train(recipe, cohort, order.out / (RUN if number == 1 else f"{RUN}-{number}"), catalogue, engine)
+        place = order.out / (RUN if number == 1 else f"{RUN}-{number}")
+        made = choose(train(recipe, cohort, place, catalogue, engine, conclude=choose))
         write_model_card(made)
-        after.append(choose_boxes(made, cohort, catalogue, engine=engine))
+        after.append(made)
     found = compare_runs(after, before, test, replicates=order.replicates, engine=engine)
     found = replace(found, names=("after", "before"), notes=(*found.notes, _describe_retraining(order, before, after)))
     write_comparison(found, order.out / COMPARISON)
