@@ -116,12 +116,10 @@ def load_recipe(name: str | Path, **changes: Any) -> Recipe:
         >>> load_recipe("small-guided", epochs=2).epochs
         2
     """
-    from dataclasses import fields
-
     from sightline.papers.overrides import Changes, apply_changes
     from sightline.papers.recipes import find_recipe
 
-    known = [field.name for field in fields(Changes)]
+    known = list(Changes.__dataclass_fields__)
     strange = sorted(set(changes) - set(known))
     if strange:
         raise RecipeError(f"A recipe has no option {strange[0]!r}.", f"Change one of {', '.join(known)}.")

@@ -14,7 +14,7 @@ from sightline.training.recipe import Recipe
 from sightline.training.run import (
     Conclude,
     Run,
-    conclude_run,
+    choose_on_validation,
     finish_run,
     load_weights,
     open_run,
@@ -66,7 +66,7 @@ def assemble(
     save_weights(weights, path)
     # strictly: a part of another architecture is found now, not when somebody predicts
     load_weights(recipe.model.without_weights().build(len(cohort.classes)), path)
-    conclude_run(folder, catalogue, conclude)
+    choose_on_validation(folder, catalogue, conclude)
     finish_run(folder, "assembled")
     return open_run(folder, catalogue)
 

@@ -290,7 +290,7 @@ def open_run(folder: Path, catalogue: Catalogue) -> Run:
     return Run(folder, recipe, tuple(classes), cohort, done, boxes)
 
 
-def conclude_run(folder: Path, catalogue: Catalogue, conclude: Conclude | None) -> None:
+def choose_on_validation(folder: Path, catalogue: Catalogue, conclude: Conclude | None) -> None:
     """Choose what is chosen on validation, of a run whose weights are there, before anything takes it for done."""
     if conclude is not None:
         conclude(replace(open_run(folder, catalogue), done=True))

@@ -56,7 +56,16 @@ from sightline.training.feature_cache import find_encoder, keep_features
 from sightline.training.optimization import compute_class_weights, set_rate
 from sightline.training.preconditions import check_explainer, select_training_cases
 from sightline.training.recipe import Recipe
-from sightline.training.run import Conclude, Run, conclude_run, finish_run, hold_run, open_run, save_weights, start_run
+from sightline.training.run import (
+    Conclude,
+    Run,
+    choose_on_validation,
+    finish_run,
+    hold_run,
+    open_run,
+    save_weights,
+    start_run,
+)
 from sightline.training.serialization import Catalogue
 from sightline.training.step import (
     DictOutput,
@@ -148,7 +157,7 @@ def train(
         else:
             loop.run()
         if fabric.is_global_zero:
-            loop.finish(lambda: conclude_run(folder, catalogue, conclude))
+            loop.finish(lambda: choose_on_validation(folder, catalogue, conclude))
     fabric.barrier()
     return open_run(folder, catalogue)
 
