@@ -140,3 +140,16 @@ def test_both_looks_learn_from_the_label_and_impossible_ones_are_refused():
         SecondLook(roi_px=8)
     with pytest.raises(RecipeError, match="column 2"):
         SecondLook(column=2).build(2)
+
+
+def test_windows_and_second_looks_in_half_precision_see_the_same_pixels():
+    """Sampled at places in bfloat16, the window's columns would be 4 pixels apart."""
+    images = torch.rand(2, 1, 600, 600)
+    window = torch.tensor([[0.1, 0.0, 0.55], [0.0, 0.1, 0.81]]).expand(2, 2, 3)
+    fine = crop_windows(images.bfloat16().float(), window, (60, 60))
+    half = crop_windows(images.bfloat16(), window, (60, 60))
+    assert half.dtype == torch.bfloat16 and (half.float() - fine).abs().max() < 1 / 128
+    network = looking_twice("own")
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        answer = network(torch.rand(2, 3, 192, 192).bfloat16())
+    assert answer.logits.isfinite().all() and answer.extras["look"].shape == (2, 4)

@@ -99,4 +99,8 @@ def resize_square(images: Tensor, side: int | None) -> Tensor:
     """Images [b, c, h, w] resized to a square (bilinear, smoothed where reduced); as they are for None."""
     if side is None or tuple(images.shape[2:]) == (side, side):
         return images
-    return functional.interpolate(images, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
+    # torch smooths float32 alone on CPUs, and in mixed precision images may come as bfloat16
+    made = functional.interpolate(
+        images.float(), size=(side, side), mode="bilinear", align_corners=False, antialias=True
+    )
+    return made.to(images.dtype)

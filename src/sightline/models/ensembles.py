@@ -76,7 +76,9 @@ class MultiScaleNetwork(nn.Module):
         if scale == 1.0:
             return images
         size = [max(32, round(n * scale)) for n in images.shape[2:]]
-        return interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=True)
+        # torch smooths float32 alone on CPUs
+        made = interpolate(images.float(), size=size, mode="bilinear", align_corners=False, antialias=True)
+        return made.to(images.dtype)
 
 
 def _to(maps: Tensor, grid: torch.Size) -> Tensor:

@@ -166,8 +166,12 @@ def crop_windows(images: Tensor, window: Tensor, size: tuple[int, int]) -> Tenso
             [len(images), 1, *size],
             align_corners=False,
         )
-        grid = grid.to(images.dtype)
-        return functional.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+        # places in half precision would be several pixels off
+        wide = images if images.dtype == torch.float64 else images.float()
+        seen = functional.grid_sample(
+            wide, grid.to(wide.dtype), mode="bilinear", padding_mode="zeros", align_corners=False
+        )
+        return seen.to(images.dtype)
 
 
 def _convert_to_torch(window: Tensor) -> Tensor:
