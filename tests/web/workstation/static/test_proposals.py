@@ -1,4 +1,4 @@
-"""In a real browser: a run's proposals are accepted, edited and rejected by key; slices of a CT are those of its file."""
+"""In a real browser: proposals of a run are accepted, edited and rejected by key."""
 
 import json
 import sqlite3
