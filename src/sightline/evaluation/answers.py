@@ -118,7 +118,7 @@ def _read(folder: Path, name: str) -> tuple[Predictions, Maps]:
     if not table.is_file() or not maps.is_file():
         raise RunError(
             f"{folder} has no class maps of {name}.",
-            "`sightline table` leaves them for both splits.",
+            "`sightline table` leaves them where a finding is marked in both splits.",
         )
     predictions, maps_read = Predictions.read(table), Maps.read(maps)
     if len(predictions.classes) != 2:
