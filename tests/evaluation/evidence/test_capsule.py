@@ -418,7 +418,14 @@ FORGERIES = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("forge", FORGERIES, ids=lambda forge: forge.__name__)
+# every fourth kind in `make test`, all of them in `make test-all`
+ASKED = [
+    pytest.param(forge, id=forge.__name__, marks=() if place % 4 == 0 else pytest.mark.slow)
+    for place, forge in enumerate(FORGERIES)
+]
+
+
+@pytest.mark.parametrize("forge", ASKED)
 def test_a_forger_who_mends_the_checksums_is_caught(capsule, tmp_path, forge):
     files = files_of(capsule.path)
     forge(files, random.Random(0))
