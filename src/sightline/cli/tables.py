@@ -33,7 +33,7 @@ class MakeTable:
     profile: Literal["recommended", "paper", "official_code"] = "recommended"
     """Which to follow if the paper and its released code differ."""
     rows: tuple[str, ...] = ()
-    """Only rows whose name contains one of these (and their references)."""
+    """Only rows whose name contains one of these (and their references); a row's whole name is that row alone."""
     parallel: int = 1
     """Trainings at a time, each in its own process with its share of the cores."""
     engine: Literal["local", "ray"] = "local"
