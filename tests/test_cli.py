@@ -316,6 +316,7 @@ def test_a_layout_shows_its_own_options_and_no_others(type_in):
         (("--device", "banana"), ()), (("--epochs", "0"), ("epochs",)), (("--batch-size", "1"), ("batch_size",)),
         (("--rate", "0"), ("rate",)), (("--rate", "nan"), ("rate",)), (("--seed", "-1"), ("seed",)),
         (("--weight", "0.5"), ("no guidance",)), (("--weight", "nan"), ("weight",)), (("--size", "8"), ("16 pixels",)),
+        (("--size", "1000000"), ("16384", "--size 512")), (("--steps", "-1"), ("steps", "-1")),
         (("--backbone", "resnet5O"), ("resnet50",)), (("--weights", "/no/such.safetensors"), ("such.safetensors",)),
         (("--select", "auc"), ("validation",)), (("--devices", "0"), ("devices",)), (("--workers", "-1"), ("workers",)),
     ],

@@ -93,7 +93,9 @@ def test_select_is_changed_where_validation_is_not_trained_on():
         apply_changes(find_recipe("guided"), Changes(select="auc"))
 
 
-@pytest.mark.parametrize("change", [{"rate": 0.0}, {"rate": -1.0}, {"rate": float("nan")}, {"size": 0}], ids=str)
+@pytest.mark.parametrize(
+    "change", [{"rate": 0.0}, {"rate": -1.0}, {"rate": float("nan")}, {"size": 0}, {"size": 10**6}], ids=str
+)
 def test_a_rate_or_size_of_nothing_is_refused_with_a_remedy(change):
     with pytest.raises(RecipeError, match=f"{next(iter(change))} must be") as caught:
         Changes(**change)

@@ -115,6 +115,13 @@ def main(args: list[str] | None = None) -> None:
         if args is None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
+    except (MemoryError, RuntimeError) as error:
+        if not _lacks_memory(error):
+            raise
+        lack = f" ({str(error).splitlines()[0]})" if str(error) else ""
+        remedy = "Use a smaller --size or --batch-size, fewer --replicates or --workers, or a machine with more."
+        print(f"sightline: There is not enough memory{lack}. Remedy: {remedy}", file=sys.stderr)
+        code = 2
     except OSError as error:
         print(f"sightline: {error}. Remedy: Check the path, its permissions and the free space.", file=sys.stderr)
         code = 2
@@ -125,6 +132,12 @@ def main(args: list[str] | None = None) -> None:
         code = 130
     _end_at_once_when_interrupted(args)
     sys.exit(code)
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Whether it says that memory does not suffice: numpy's error, or torch's for the processor or a GPU."""
+    words = str(error).lower()
+    return isinstance(error, MemoryError) or "can't allocate memory" in words or "out of memory" in words
 
 
 def _end_at_once_when_interrupted(args: list[str] | None) -> None:

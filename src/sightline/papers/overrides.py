@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from sightline.data.targets.gaze_choice import GazeChoice
 from sightline.data.targets.region_choice import RegionChoice
+from sightline.data.views.image_view import MOST_PIXELS
 from sightline.data.views.volume_view import VolumeView
 from sightline.errors import RecipeError
 from sightline.losses.spatial_nll import SpatialNLL
@@ -48,8 +49,10 @@ class Changes:
             _require(name, getattr(self, name), (int, float), "a number")
         if self.rate is not None and not 0.0 < self.rate < math.inf:
             raise RecipeError(f"rate must be above 0; got {self.rate}.", "A rate of 0 learns nothing: try --rate 0.01.")
-        if self.size is not None and self.size < 1:
-            raise RecipeError(f"size must be 1 pixel or more; got {self.size}.", "Try --size 512.")
+        if self.size is not None and not 1 <= self.size <= MOST_PIXELS:
+            raise RecipeError(
+                f"size must be 1 pixel or more, and at most {MOST_PIXELS}; got {self.size}.", "Try --size 512."
+            )
         for name, known in (("style", get_args(Style)), ("role", get_args(Role)), ("select", SELECT)):
             value = getattr(self, name)
             if value is not None and value not in known:

@@ -37,6 +37,9 @@ from sightline.structures.protocols import (
 from sightline.training.optimization import LayerRates, LinearDecay, Sgd, WeightRelease
 from sightline.training.serialization import Catalogue, build_from_plain, restore_former_words, to_plain
 
+# of epochs, steps and images a batch: a training of a step a second would take decades
+MOST_STEPS = 10**9
+
 
 class OptimiserConfig(Protocol):
     """Settings of an optimiser; `clip_value` bounds every number of a gradient, or is None."""
@@ -168,12 +171,14 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other."""
-        if self.epochs < 1 or self.batch_size < 2 or (self.steps is not None and self.steps < 1):
-            raise RecipeError(
-                f"A recipe needs epochs >= 1, steps >= 1 and batch_size >= 2; got {self.epochs}, {self.steps}, "
-                f"{self.batch_size}.",
-                "Batch norm cannot train on single images.",
-            )
+        for name, value, least in (
+            ("epochs", self.epochs, 1),
+            ("steps", self.steps, 1),
+            ("batch_size", self.batch_size, 2),
+        ):
+            if value is not None and not least <= value <= MOST_STEPS:
+                why = "Batch norm cannot train on single images." if name == "batch_size" else "Leave it out if unsure."
+                raise RecipeError(f"{name} must be {least} or more, and at most {MOST_STEPS}; got {value}.", why)
         if not 0.0 <= self.weight < math.inf or not 0.0 <= self.ema_decay < 1.0:
             raise RecipeError(
                 f"weight must be >= 0 and ema_decay in [0, 1); got {self.weight}, {self.ema_decay}.",

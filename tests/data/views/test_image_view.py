@@ -264,6 +264,7 @@ def test_a_picture_agrees_with_pillows_own_resize_when_enlarged():
     "fields",
     [
         {"size": 15},
+        {"size": 16385},
         {"crop_area": (0.0, 1.0)},
         {"crop_area": (0.9, 0.8)},
         {"crop_area": (0.5, 1.1)},

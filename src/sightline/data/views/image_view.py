@@ -23,6 +23,8 @@ from sightline.structures.case import Case, Cohort
 from sightline.structures.frame import Frame
 from sightline.structures.notation import Notation, drop_unset, write_fields
 
+# longest side a network is shown, in pixels: twice that of the largest radiographs (mammograms and whole legs)
+MOST_PIXELS = 16384
 # draws of a crop's area and ratio before the largest that fits is taken, as torchvision has it
 RATIO_TRIES = 10
 
@@ -70,8 +72,11 @@ class View:
     def __post_init__(self) -> None:
         """Refuse sizes and ranges that mean nothing."""
         low, high = self.crop_area
-        if self.size < 16:
-            raise RecipeError(f"View.size must be at least 16 pixels; got {self.size}.", "Use for example size 512.")
+        if not 16 <= self.size <= MOST_PIXELS:
+            raise RecipeError(
+                f"View.size must be 16 pixels or more, and at most {MOST_PIXELS}; got {self.size}.",
+                "Use for example size 512.",
+            )
         if not 0.0 < low <= high <= 1.0:
             raise RecipeError(f"View.crop_area must be 0 < low <= high <= 1; got {self.crop_area}.", "Try (0.8, 1.0).")
         if self.draws < 0:

@@ -14,6 +14,9 @@ from sightline.errors import GeometryError, RecipeError
 from sightline.structures.case import Case
 from sightline.structures.frame import Frame
 
+# longest side of a cube in voxels: those of the largest CT that are in use, at 1 mm
+MOST_VOXELS = 1024
+
 
 @dataclass(frozen=True)
 class VolumeView:
@@ -38,8 +41,10 @@ class VolumeView:
     def __post_init__(self) -> None:
         """Refuse sizes, windows and shifts that mean nothing."""
         low, high = self.window_hu
-        if self.size < 8:
-            raise RecipeError(f"VolumeView.size must be at least 8 voxels; got {self.size}.", "Try 64.")
+        if not 8 <= self.size <= MOST_VOXELS:
+            raise RecipeError(
+                f"VolumeView.size must be 8 voxels or more, and at most {MOST_VOXELS}; got {self.size}.", "Try 64."
+            )
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
             raise RecipeError(
                 f"VolumeView.window_hu is two Hounsfield values, low < high; got {self.window_hu}.",
