@@ -43,7 +43,7 @@ class VolumeView:
         low, high = self.window_hu
         if not 8 <= self.size <= MOST_VOXELS:
             raise RecipeError(
-                f"VolumeView.size must be 8 voxels or more, and at most {MOST_VOXELS}; got {self.size}.", "Try 64."
+                f"VolumeView.size must be at least 8 voxels, and at most {MOST_VOXELS}; got {self.size}.", "Try 64."
             )
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
             raise RecipeError(
