@@ -145,6 +145,7 @@ def test_tables_name_references_before_the_rows_compared_with_them(name):
                 r.train_images,
                 r.wrong_marks,
                 r.teacher,
+                r.teaching,
             )
             for r in rows
         }
