@@ -116,7 +116,7 @@ def main(args: list[str] | None = None) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
     except (MemoryError, RuntimeError) as error:
-        if not _lacks_memory(error):
+        if not _is_lack_of_memory(error):
             raise
         lack = f" ({str(error).splitlines()[0]})" if str(error) else ""
         remedy = "Use a smaller --size or --batch-size, fewer --replicates or --workers, or a machine with more."
@@ -134,7 +134,7 @@ def main(args: list[str] | None = None) -> None:
     sys.exit(code)
 
 
-def _lacks_memory(error: Exception) -> bool:
+def _is_lack_of_memory(error: Exception) -> bool:
     """Whether it says that memory does not suffice: numpy's error, or torch's for the processor or a GPU."""
     words = str(error).lower()
     return isinstance(error, MemoryError) or "can't allocate memory" in words or "out of memory" in words
