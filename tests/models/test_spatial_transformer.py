@@ -8,6 +8,7 @@ from torchvision.transforms import functional as tv
 
 from sightline.errors import GeometryError, RecipeError
 from sightline.models.backbones import Backbone
+from sightline.models.box_regression import resize_square
 from sightline.models.cam_classifiers import ClassMapModel
 from sightline.models.pooling import MaxPool, MeanPool
 from sightline.models.spatial_transformer import SecondLook, compute_square, crop_windows
@@ -153,3 +154,9 @@ def test_windows_and_second_looks_in_half_precision_see_the_same_pixels():
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
         answer = network(torch.rand(2, 3, 192, 192).bfloat16())
     assert answer.logits.isfinite().all() and answer.extras["look"].shape == (2, 4)
+
+
+def test_pictures_in_double_precision_are_resized_in_it():
+    images = torch.rand(1, 1, 40, 40, dtype=torch.float64)
+    made = resize_square(images, 16)
+    assert made.dtype == torch.float64 and (made - resize_square(images.float(), 16)).abs().max() > 0

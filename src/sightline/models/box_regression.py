@@ -99,8 +99,19 @@ def resize_square(images: Tensor, side: int | None) -> Tensor:
     """Images [b, c, h, w] resized to a square (bilinear, smoothed where reduced); as they are for None."""
     if side is None or tuple(images.shape[2:]) == (side, side):
         return images
-    # torch smooths float32 alone on CPUs, and in mixed precision images may come as bfloat16
-    made = functional.interpolate(
-        images.float(), size=(side, side), mode="bilinear", align_corners=False, antialias=True
+    return resize_images(images, (side, side))
+
+
+def resize_images(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Images [b, c, h, w] resized to rows and columns (bilinear, smoothed where reduced), in their own precision."""
+    wide = convert_to_full_precision(images)
+    return functional.interpolate(wide, size=size, mode="bilinear", align_corners=False, antialias=True).to(
+        images.dtype
     )
-    return made.to(images.dtype)
+
+
+def convert_to_full_precision(images: Tensor) -> Tensor:
+    """Images as float32, or float64 where they are: in mixed precision they may come in half of it, which torch does
+    not smooth on CPUs, and in which places are pixels off.
+    """
+    return images if images.dtype == torch.float64 else images.float()

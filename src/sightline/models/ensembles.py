@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 
 from sightline.errors import RecipeError
+from sightline.models.box_regression import resize_images
 from sightline.models.cam_classifiers import ClassMapModel, GlobalPooling
 from sightline.models.volume_networks import VolumeBackbone, VolumeUNet
 from sightline.structures.evidence import Evidence
@@ -75,10 +76,8 @@ class MultiScaleNetwork(nn.Module):
     def _run_at(self, images: Tensor, scale: float) -> Tensor:
         if scale == 1.0:
             return images
-        size = [max(32, round(n * scale)) for n in images.shape[2:]]
-        # torch smooths float32 alone on CPUs
-        made = interpolate(images.float(), size=size, mode="bilinear", align_corners=False, antialias=True)
-        return made.to(images.dtype)
+        rows, columns = (max(32, round(n * scale)) for n in images.shape[2:])
+        return resize_images(images, (rows, columns))
 
 
 def _to(maps: Tensor, grid: torch.Size) -> Tensor:

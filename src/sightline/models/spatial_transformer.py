@@ -11,7 +11,12 @@ from torch.nn import functional
 
 from sightline.errors import GeometryError, RecipeError
 from sightline.models.backbones import AlexNet, Backbone
-from sightline.models.box_regression import BoxRegression, build_regression_head, resize_square
+from sightline.models.box_regression import (
+    BoxRegression,
+    build_regression_head,
+    convert_to_full_precision,
+    resize_square,
+)
 from sightline.models.cam_classifiers import ClassMapModel, GlobalPooling
 from sightline.structures.evidence import Evidence, bound_window, build_window
 
@@ -166,8 +171,7 @@ def crop_windows(images: Tensor, window: Tensor, size: tuple[int, int]) -> Tenso
             [len(images), 1, *size],
             align_corners=False,
         )
-        # places in half precision would be several pixels off
-        wide = images if images.dtype == torch.float64 else images.float()
+        wide = convert_to_full_precision(images)
         seen = functional.grid_sample(
             wide, grid.to(wide.dtype), mode="bilinear", padding_mode="zeros", align_corners=False
         )
