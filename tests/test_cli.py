@@ -319,6 +319,7 @@ def test_a_layout_shows_its_own_options_and_no_others(type_in):
         (("--size", "1000000"), ("16384", "--size 512")), (("--steps", "-1"), ("steps", "-1")),
         (("--backbone", "resnet5O"), ("resnet50",)), (("--weights", "/no/such.safetensors"), ("such.safetensors",)),
         (("--select", "auc"), ("validation",)), (("--devices", "0"), ("devices",)), (("--workers", "-1"), ("workers",)),
+        (("--workers", "1000"), ("core", "got 1000", "--workers")), (("--rate", "1e300"), ("rate", "--rate 0.01")),
     ],
 )  # fmt: skip
 def test_mistyped_options_are_one_line_and_leave_no_folder(type_in, place, tmp_path, changes, words):
@@ -337,7 +338,9 @@ def test_unknown_names_are_answered_with_the_known(type_in, place, tmp_path):
     refused(type_in("train", "gided", *cohort, *TINY), "no recipe 'gided'", "guided")
     refused(type_in("table", "table9", *cohort, *TINY), "no table 'table9'", "liao2022/table3")
     refused(type_in("table", "liao2022/table4", "--rows", "zzz", *cohort, *TINY), "contains zzz", "baseline")
-    refused(type_in("table", "liao2022/table4", "--rows", "baseline", "--seeds", "0", *cohort, *TINY), "one seed")
+    refused(type_in("table", "liao2022/table4", "--seeds", "0", *cohort, *TINY), "seeds must be 1")
+    refused(type_in("demo", "--parallel", "1000", *cohort[2:]), "parallel must be", "got 1000", "--parallel")
+    refused(type_in("cohort", "phantom", "spine", tmp_path / "o", "--workers", "1000"), "got 1000")
 
 
 def test_files_where_folders_belong(type_in, place, tmp_path):

@@ -11,7 +11,7 @@ from sightline.papers.catalogue import CATALOGUE
 from sightline.papers.overrides import Changes, apply_changes
 from sightline.papers.recipes import RECIPES, TABLES, find_recipe, find_table, list_names
 from sightline.training.engine import Engine
-from sightline.training.optimization import CosineDecay, LinearDecay, StepDecay
+from sightline.training.optimization import AdamW, CosineDecay, LayerRates, LinearDecay, Sgd, StepDecay
 from sightline.training.recipe import format_recipe_json, read_recipe
 
 SMALL = Changes(backbone="test_resnet", weights="none", size=48)
@@ -94,7 +94,9 @@ def test_select_is_changed_where_validation_is_not_trained_on():
 
 
 @pytest.mark.parametrize(
-    "change", [{"rate": 0.0}, {"rate": -1.0}, {"rate": float("nan")}, {"size": 0}, {"size": 10**6}], ids=str
+    "change",
+    [{"rate": 0.0}, {"rate": -1.0}, {"rate": float("nan")}, {"rate": 1e300}, {"size": 0}, {"size": 10**6}],
+    ids=str,
 )
 def test_a_rate_or_size_of_nothing_is_refused_with_a_remedy(change):
     with pytest.raises(RecipeError, match=f"{next(iter(change))} must be") as caught:
@@ -213,14 +215,32 @@ def test_rates_that_are_none_are_refused(schedule, rate):
         schedule(rate)
 
 
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ({"weight": 1e300}, "weight"), ({"schedule": LinearDecay(1e300)}, "schedule.start"),
+        ({"optimiser": Sgd(weight_decay=float("nan"))}, "optimiser.weight_decay"),
+        ({"rates": LayerRates({"encoder": float("inf")})}, "rates.factors.encoder"),
+        ({"optimiser": Sgd(weight_decay=-0.7)}, "weight_decay"), ({"optimiser": AdamW(betas=(0.9, 2.0))}, "beta"),
+        ({"optimiser": Sgd(momentum=0.0, nesterov=True)}, "momentum"),
+    ],
+)  # fmt: skip
+def test_numbers_that_no_training_can_bear_are_refused_by_their_place(change, place):
+    with pytest.raises(RecipeError, match=place) as caught:
+        dataclasses.replace(find_recipe("small-guided"), **change)
+    assert caught.value.remedy
+
+
 def test_engines_that_do_not_exist_are_refused():
     import torch
 
     from sightline.errors import RunError
 
-    for fields in ({"devices": 0}, {"workers": -1}):
-        with pytest.raises(RunError, match="devices >= 1"):
-            Engine(**fields)
+    for name, numbers in (("devices", (0, 10**6)), ("workers", (-1, 10**6))):
+        for number in numbers:
+            with pytest.raises(RunError, match=f"{name} must be .* got {number}") as caught:
+                Engine(**{name: number})
+            assert f"--{name}" in caught.value.remedy
     with pytest.raises(RunError, match="banana"):
         Engine(device="cpu").fabric("banana")
     if not torch.cuda.is_available():

@@ -1,5 +1,7 @@
 """Ids in one form: what looks alike is alike, what differs stays apart, and names of files keep their dots."""
 
+from pathlib import Path
+
 import pytest
 
 from sightline.data.split import find_leaking_patients, split_cohort
@@ -11,6 +13,7 @@ from sightline.structures.identifiers import (
     group_alike_names,
     name_files,
     normalise_form,
+    separate_names,
 )
 
 ALIKE = [
@@ -86,3 +89,15 @@ def test_ids_of_files_keep_what_is_no_suffix():
     assert ids["1.2.840.1"] == "1.2.840.1"
     assert ids["1.2.840.1.png"] == "1.2.840.1.png"
     assert len(set(ids.values())) == len(names)
+
+
+def test_equal_titles_are_told_apart_by_as_much_of_their_paths_as_it_takes():
+    names = ["guided", "guided", "plain", "guided"]
+    assert separate_names(names, [Path("a/x"), Path("a/y"), Path("a/z"), Path("b/z")]) == [
+        "guided (x)", "guided (y)", "plain", "guided (z)",
+    ]  # fmt: skip
+    assert separate_names(["guided", "guided"], [Path("a/run"), Path("b/run")]) == [
+        "guided (a/run)", "guided (b/run)",
+    ]  # fmt: skip
+    same = separate_names(["guided", "guided"], [Path("a/run"), Path("a/run")])
+    assert len(set(same)) == 2

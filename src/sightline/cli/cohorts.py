@@ -64,8 +64,6 @@ class Phantom:
         from sightline.io.progress import show_progress
 
         self._refuse_options_of_the_other()
-        if self.workers < 0:
-            raise CohortError(f"workers must be 0 or more; got {self.workers}.", "Leave it out: one process draws.")
         if self.kind == "chest":
             return self._draw_chests()
         if self.kind == "spine":

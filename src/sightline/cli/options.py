@@ -32,22 +32,45 @@ class DeviceOptions:
     """No progress bar."""
 
 
+# options that start processes, and that repeat trainings or cases, with the least that makes sense
+_PROCESSES = {"workers": 0, "parallel": 1, "devices": 1}
+_REPEATS = ("seeds", "trials", "trainings", "studies")
+MOST_REPEATS = 1_000_000
+
+
 def require_sound(command: object) -> None:
-    """Refuse what no command can do: a seed that no generator takes, results among the files of a cohort that is read.
+    """Refuse what no command can do, before any work.
+
+    A seed that no generator takes, more processes than the machine can bear, no training at all, results among the
+    files of a cohort that is read.
 
     Raises:
-        SightlineError: the one or the other.
+        SightlineError: one of them.
     """
-    from sightline.errors import RecipeError
-
+    _require_numbers(command)
     options = vars(command)
-    for part in (command, *options.values()):
-        seed = vars(part).get("seed") if is_dataclass(part) else None
-        if isinstance(seed, int) and not 0 <= seed < 2**63:
-            raise RecipeError(f"seed must be 0 or more, and below 2 ** 63; got {seed}.", "Choose another seed.")
     out = options.get("out") or options.get("destination")
     if isinstance(out, Path):
         _require_apart(out, (options.get("cohort"), *(options.get("inputs") or ())))
+
+
+def _require_numbers(command: object) -> None:
+    from sightline.errors import RecipeError
+    from sightline.io.progress import require_processes
+
+    for name, value in vars(command).items():
+        if is_dataclass(value):
+            _require_numbers(value)
+        if not isinstance(value, int):
+            continue
+        if name in _PROCESSES:
+            require_processes(name, value, _PROCESSES[name])
+        elif name == "seed" and not 0 <= value < 2**63:
+            raise RecipeError(f"seed must be 0 or more, and below 2 ** 63; got {value}.", "Choose another seed.")
+        elif name in _REPEATS and not 1 <= value <= MOST_REPEATS:
+            raise RecipeError(
+                f"{name} must be 1 or more, and at most {MOST_REPEATS}; got {value}.", f"Leave --{name} out if unsure."
+            )
 
 
 def require_other_folder(source: Path, destination: Path) -> None:

@@ -13,7 +13,13 @@ from multiprocessing import active_children, get_context, parent_process
 from threading import Thread
 from typing import Any, Protocol
 
+from sightline.errors import RunError, count_noun
+
 LINE_EVERY_S = 15.0
+# processes a core: more only wait for each other, each with the whole software in memory
+MOST_PER_CORE = 4
+# so many are allowed on any machine
+ALWAYS_ALLOWED = 16
 
 
 class Advance(Protocol):
@@ -80,6 +86,31 @@ def _print_lines(title: str, total: int, done: int) -> Iterator[Advance]:
     yield advance
 
 
+def count_allowed_processes() -> int:
+    """How many processes a person may ask for on this machine."""
+    return max(ALWAYS_ALLOWED, MOST_PER_CORE * (os.cpu_count() or 1))
+
+
+def require_processes(name: str, number: int, least: int = 0) -> None:
+    """Refuse a number of processes that this machine cannot bear, before the first of them starts.
+
+    Args:
+        name: of the option: `workers`, `parallel`, `devices`.
+        number: that was asked for.
+        least: that makes sense.
+
+    Raises:
+        RunError: below `least`, or above four a core (sixteen on small machines).
+    """
+    cores, most = os.cpu_count() or 1, count_allowed_processes()
+    if not least <= number <= most:
+        raise RunError(
+            f"{name} must be {least} or more, and at most {most} on a machine of {count_noun(cores, 'core')}; got "
+            f"{number}.",
+            f"Each is a process of its own; one a core is usually best: --{name} {cores}.",
+        )
+
+
 @contextmanager
 def open_process_pool(
     workers: int, start: str = "spawn", initialise: Callable[..., object] | None = None, arguments: tuple[Any, ...] = ()
@@ -95,7 +126,11 @@ def open_process_pool(
         start: how they start: `spawn` (a fresh interpreter), `fork`, or `forkserver`.
         initialise: called in each process first.
         arguments: of that call.
+
+    Raises:
+        RunError: more processes than this machine can bear.
     """
+    require_processes("workers", workers, 1)
     before = set(active_children())
     pool = _ShieldedPool(workers, get_context(start), _begin_worker, (initialise, arguments))
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from sightline.losses.spatial_nll import SpatialNLL
 from sightline.models.backbones import AlexNet, Backbone
 from sightline.structures.regions import Style
 from sightline.structures.tag import Role
-from sightline.training.recipe import Recipe
+from sightline.training.recipe import MOST, Recipe
 
 SELECT = ("last", "auc", "f1", "loss")
 
@@ -47,8 +46,11 @@ class Changes:
             _require(name, getattr(self, name), int, "a whole number")
         for name in ("weight", "rate"):
             _require(name, getattr(self, name), (int, float), "a number")
-        if self.rate is not None and not 0.0 < self.rate < math.inf:
-            raise RecipeError(f"rate must be above 0; got {self.rate}.", "A rate of 0 learns nothing: try --rate 0.01.")
+        if self.rate is not None and not 0.0 < self.rate <= MOST:
+            raise RecipeError(
+                f"rate must be above 0, and at most {MOST:.0e}; got {self.rate}.",
+                "A rate of 0 learns nothing, a huge one overflows: try --rate 0.01.",
+            )
         if self.size is not None and not 1 <= self.size <= MOST_PIXELS:
             raise RecipeError(
                 f"size must be 1 pixel or more, and at most {MOST_PIXELS}; got {self.size}.", "Try --size 512."

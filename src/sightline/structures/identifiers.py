@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from sightline.errors import RecipeError
@@ -115,6 +115,27 @@ def name_files(names: Iterable[str]) -> dict[str, str]:
     for name in every:
         counts[normalise_form(short[name])] = counts.get(normalise_form(short[name]), 0) + 1
     return {name: short[name] if counts[normalise_form(short[name])] == 1 else name for name in every}
+
+
+def separate_names(names: Sequence[str], paths: Sequence[Path]) -> list[str]:
+    """Names to be shown side by side: to those that occur twice, as much of the path is added as tells them apart.
+
+    Args:
+        names: titles, such as those of runs.
+        paths: a path each; where the paths are one as well, a number is added.
+
+    Example:
+        >>> separate_names(["guided", "guided", "plain"], [Path("runs/0"), Path("runs/1"), Path("runs/2")])
+        ['guided (0)', 'guided (1)', 'plain']
+    """
+    tails: dict[int, str] = {}
+    for name in {name for name in names if names.count(name) > 1}:
+        parts = {i: Path(path).absolute().parts for i, path in enumerate(paths) if names[i] == name}
+        depths = range(1, max(map(len, parts.values())) + 1)
+        ends = ({i: "/".join(one[-depth:]) for i, one in parts.items()} for depth in depths)
+        found = next((end for end in ends if len(set(end.values())) == len(end)), None)
+        tails |= found or {i: f"{parts[i][-1]}, {number}" for number, i in enumerate(parts, 1)}
+    return [f"{name} ({tails[i]})" if i in tails else name for i, name in enumerate(names)]
 
 
 def _strip_suffix(name: str) -> str:

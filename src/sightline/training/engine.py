@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.distributed.nn import functional as collectives
 
 from sightline.errors import RunError
+from sightline.io.progress import require_processes
 from sightline.structures.evidence import Batch
 
 STATE_EVERY_S = 60.0
@@ -51,12 +52,9 @@ class Engine:
     deterministic: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse numbers of devices and processes that mean nothing."""
-        if self.devices < 1 or self.workers < 0:
-            raise RunError(
-                f"An engine needs devices >= 1 and workers >= 0; got {self.devices} and {self.workers}.",
-                "Use --devices 1 --workers 0.",
-            )
+        """Refuse numbers of devices and processes that mean nothing, or that this machine cannot bear."""
+        require_processes("devices", self.devices, 1)
+        require_processes("workers", self.workers)
 
     def fabric(self, precision: str) -> Fabric:
         """Fabric for this engine.

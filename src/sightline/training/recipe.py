@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -37,8 +37,9 @@ from sightline.structures.protocols import (
 from sightline.training.optimization import LayerRates, LinearDecay, Sgd, WeightRelease
 from sightline.training.serialization import Catalogue, build_from_plain, restore_former_words, to_plain
 
-# of epochs, steps and images a batch: a training of a step a second would take decades
-MOST_STEPS = 10**9
+# of epochs, steps and images a batch: a training of a step a second would take decades; of rates and weights, too: far
+# beyond any that a network has learnt by, and far below where single precision overflows
+MOST = 10**9
 
 
 class OptimiserConfig(Protocol):
@@ -176,9 +177,11 @@ class Recipe:
             ("steps", self.steps, 1),
             ("batch_size", self.batch_size, 2),
         ):
-            if value is not None and not least <= value <= MOST_STEPS:
+            if value is not None and not least <= value <= MOST:
                 why = "Batch norm cannot train on single images." if name == "batch_size" else "Leave it out if unsure."
-                raise RecipeError(f"{name} must be {least} or more, and at most {MOST_STEPS}; got {value}.", why)
+                raise RecipeError(f"{name} must be {least} or more, and at most {MOST}; got {value}.", why)
+        _require_numbers(self)
+        _require_optimiser(self.optimiser)
         if not 0.0 <= self.weight < math.inf or not 0.0 <= self.ema_decay < 1.0:
             raise RecipeError(
                 f"weight must be >= 0 and ema_decay in [0, 1); got {self.weight}, {self.ema_decay}.",
@@ -235,6 +238,44 @@ class Recipe:
             raise RecipeError(
                 "mining draws pictures one by one, join_views whole studies.", "Set one of them to null or none."
             )
+
+
+def _require_numbers(part: Any, where: str = "") -> None:
+    """Refuse a number, in any part of a recipe, that is not finite or so large that a step would overflow.
+
+    Raises:
+        RecipeError: naming its place.
+    """
+    if is_dataclass(part) and not isinstance(part, type):
+        inner: dict[Any, Any] = {f.name: getattr(part, f.name) for f in fields(part) if f.name != "seed"}
+    elif isinstance(part, Mapping):
+        inner = dict(part)
+    elif isinstance(part, tuple | list):
+        inner = dict(enumerate(part))
+    else:
+        if isinstance(part, int | float) and not -MOST <= part <= MOST:
+            raise RecipeError(
+                f"{where} must be a finite number, at most {MOST:.0e} in size; got {part}.",
+                "Use a number that a training can bear: rates are about 1e-5 to 1, weights about 0.01 to 100.",
+            )
+        return
+    for name, value in inner.items():
+        _require_numbers(value, f"{where}.{name}" if where else str(name))
+
+
+def _require_optimiser(config: OptimiserConfig) -> None:
+    """Refuse settings that torch's optimiser refuses, before any picture is read.
+
+    Raises:
+        RecipeError: with torch's words.
+    """
+    try:
+        config.build([{"params": [torch.nn.Parameter(torch.zeros(1))]}])
+    except ValueError as error:
+        raise RecipeError(
+            f"The optimiser takes no such setting: {error}.",
+            "Use weight_decay 0 or more, momentum and betas from 0 to below 1, and nesterov with momentum alone.",
+        ) from None
 
 
 # kinds of networks that may begin with a file of weights, and what the file is called if not by the field `name`

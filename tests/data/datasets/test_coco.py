@@ -130,7 +130,7 @@ def test_images_of_several_categories_need_a_priority(tmp_path):
         (lambda d: d["images"][0].update(width="6"), "image 0 .*'width'"),
         (lambda d: d["images"][0].update(width=0), "has no size"),
         (lambda d: d["annotations"][0].update(image_id=99), "annotation 0 .* image 99"),
-        (lambda d: d["annotations"][0].update(category_id=99), "annotation 1 has an unknown category"),
+        (lambda d: d["annotations"][0].update(category_id=99), "annotation 1 of image .*category_id 99.*known: "),
         (lambda d: d["annotations"][0].update(bbox=[1, 2, 0, 4]), "annotation 1 is no region: A box needs"),
         (lambda d: d["annotations"][0].update(segmentation=[[1, 2, 3, 4]]), "annotation 1 is no region: A polygon"),
         (lambda d: d["annotations"][0].update(segmentation=[[1, 2, 3]]), "annotation 1 .*pairs"),

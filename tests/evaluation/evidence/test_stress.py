@@ -85,6 +85,8 @@ def test_cropped_borders_take_the_shortcut_away_and_not_the_finding(cohort, tmp_
     rim, middle = (run_of(tmp_path, name, monkeypatch, readers) for name in readers)
     report = stress_runs([middle], [rim], cohort, engine=QUIET, replicates=200)
     assert report.plain == (1.0, 1.0)
+    # two runs of one recipe are two columns of two names
+    assert len(set(report.names)) == 2
     kept, lost = report.drops[CROPPED]
     assert kept.difference == 0.0 and lost.difference < -0.3
     again = report.predictions[CROPPED]

@@ -103,7 +103,12 @@ def read(source: str | Path, options: Options | None = None) -> Cohort:
         regions: list[Region] = []
         for mark in marks.get(name, []):
             if not isinstance(mark.get("category_id"), int | str) or mark["category_id"] not in names:
-                raise LayoutError(f"{path}: annotation {mark.get('id')} has an unknown category.", "Fix category_id.")
+                known = ", ".join(map(repr, list(names)[:10])) + (", ..." if len(names) > 10 else "")
+                raise LayoutError(
+                    f"{path}: annotation {mark.get('id')!r} of image {name!r} has the category_id "
+                    f"{mark.get('category_id')!r}, which no category has; known: {known}.",
+                    "Correct its category_id, or add the category to `categories`.",
+                )
             found.append(names[mark["category_id"]])
             role: Literal["finding", "ignore"] = "ignore" if _is_crowd(mark, path) else "finding"
             regions += build_regions_of_annotation(mark, found[-1], path, role=role)

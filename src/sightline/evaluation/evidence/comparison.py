@@ -28,6 +28,7 @@ from sightline.metrics.statistics.mcnemar import mcnemar
 from sightline.metrics.statistics.noninferiority import NonInferiority, assess_noninferiority
 from sightline.plots.charts import ForestRow, draw_forest
 from sightline.structures.case import Cohort
+from sightline.structures.identifiers import separate_names
 from sightline.training.engine import Engine
 from sightline.training.run import Run, require_each_once
 
@@ -149,11 +150,12 @@ def compare_runs(
         raise RunError("A comparison needs runs of both methods.", "Name runs before and after --with.")
     require_each_once(runs_a)
     require_each_once(runs_b)
+    names = name_methods((runs_a, runs_b))
     ours, theirs = ([evaluate(run, cohort, name, engine=engine) for run in runs] for runs in (runs_a, runs_b))
     found = compare_methods(
         [one.predictions for one in ours],
         [one.predictions for one in theirs],
-        names=(build_method_name(runs_a), build_method_name(runs_b)),
+        names=(names[0], names[1]),
         thresholds=(
             [_read_youden_threshold(run, positive) for run in runs_a],
             [_read_youden_threshold(run, positive) for run in runs_b],
@@ -164,9 +166,7 @@ def compare_runs(
     )
     found = replace(found, maps=tuple(_compare_maps(ours, theirs, replicates)))
     known = dict.fromkeys(
-        f"{build_method_name([run])}. {word}"
-        for run in (*runs_a, *runs_b)
-        for word in describe_known_cases(run, cohort)
+        f"{_read_title(run)}. {word}" for run in (*runs_a, *runs_b) for word in describe_known_cases(run, cohort)
     )
     found = replace(found, notes=(*found.notes, *known))
     recorded = [run.calibration is not None for run in (*runs_a, *runs_b)]
@@ -190,10 +190,14 @@ def _compare_maps(ours: Sequence[Evaluation], theirs: Sequence[Evaluation], repl
             yield replace(found, name=f"{found.name} ({role})")
 
 
-def build_method_name(runs: Sequence[Run]) -> str:
-    """What a method is called: the title of its runs without the seed, and their number."""
-    title = runs[0].recipe.title.partition(", seed ")[0]
-    return title if len(runs) == 1 else f"{title} ({len(runs)} trainings)"
+def name_methods(methods: Sequence[Sequence[Run]]) -> tuple[str, ...]:
+    """What methods are called: the title of their runs without the seed, their number, and the folder if need be."""
+    counted = [_read_title(runs[0]) + ("" if len(runs) == 1 else f" ({len(runs)} trainings)") for runs in methods]
+    return tuple(separate_names(counted, [runs[0].folder for runs in methods]))
+
+
+def _read_title(run: Run) -> str:
+    return run.recipe.title.partition(", seed ")[0]
 
 
 def write_comparison(found: MethodComparison, out: Path) -> None:

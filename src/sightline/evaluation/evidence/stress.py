@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sightline.data.views.image_view import View
 from sightline.errors import RunError, count_words
-from sightline.evaluation.evidence.comparison import build_claim_rows, build_method_name
+from sightline.evaluation.evidence.comparison import build_claim_rows, name_methods
 from sightline.evaluation.evidence.interventions import Planes, require_both_classes, require_view
 from sightline.evaluation.evidence.picture_changes import CHANGES, CROPPED, PLAIN, change_picture
 from sightline.inference.predict import build_predictions, join_predictions
@@ -149,7 +149,7 @@ def stress_runs(
         )
         for i, name in enumerate(names)
     }
-    return summarise(tuple(build_method_name(each) for each in methods), predictions, replicates, examples)
+    return summarise(name_methods(methods), predictions, replicates, examples)
 
 
 def summarise(

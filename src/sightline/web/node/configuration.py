@@ -27,6 +27,7 @@ from pydantic import (
 )
 
 from sightline.errors import SightlineError
+from sightline.io.progress import count_allowed_processes
 
 MIB = 1024 * 1024
 OBJECT_KINDS = ("findings", "marks", "regions", "states", "picture", "map")
@@ -207,7 +208,7 @@ class Configuration(_Words):
     engine: Literal["auto", "torch", "onnx"] = "auto"
     settle_s: Annotated[float, Field(ge=0)] = 60.0
     silent: bool = False
-    workers: Annotated[int, Field(ge=1)] = max(1, (os.cpu_count() or 2) // 2)
+    workers: Annotated[int, Field(ge=1, le=count_allowed_processes())] = max(1, (os.cpu_count() or 2) // 2)
     tries: Annotated[int, Field(ge=1)] = 3
     most_jobs_a_day: Annotated[int, Field(ge=1)] = 3
     job_cpu_s: Annotated[float, Field(gt=0)] = 30.0

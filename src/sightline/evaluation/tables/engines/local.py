@@ -13,7 +13,7 @@ import torch
 
 from sightline.errors import SightlineError
 from sightline.evaluation.tables.engines.row_training import RowTraining
-from sightline.io.progress import open_process_pool, show_progress
+from sightline.io.progress import open_process_pool, require_processes, show_progress
 
 
 class TableEngine(Protocol):
@@ -32,6 +32,10 @@ class LocalEngine:
     """
 
     parallel: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse no training at a time, and more than this machine can bear."""
+        require_processes("parallel", self.parallel, 1)
 
     def run(self, trainings: Sequence[RowTraining]) -> Mapping[str, SightlineError]:
         """Run them in fresh processes; a row that fails leaves no DONE and fails again when it is collected."""

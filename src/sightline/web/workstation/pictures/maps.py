@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from sqlalchemy import select
 
 from sightline.errors import SightlineError
+from sightline.structures.identifiers import separate_names
 from sightline.web.workstation.store.audit import format_now
 from sightline.web.workstation.store.database import Database, read_all_rows
 from sightline.web.workstation.store.tables import image, map_, proposal
@@ -143,8 +144,8 @@ class MapQueue:
     def _name_runs(self) -> None:
         """Titles that tell the runs apart."""
         names = [run.recipe or run.folder.name for run in self.runs]
-        for run, name in zip(self.runs, names, strict=True):
-            run.title = name if names.count(name) == 1 else f"{name} ({run.folder.name})"
+        for run, title in zip(self.runs, separate_names(names, [run.folder for run in self.runs]), strict=True):
+            run.title = title
 
     def _store(self, run: RunState, weights: str, words: Mapping[str, Any]) -> None:
         found = words["map"] or {"shape": [], "frame": [], "classes": [], "ranges": []}
