@@ -14,7 +14,7 @@ from support.pacs import free_port, orthanc
 from sightline.web.node.database import Store
 
 # the longest pause in seconds before the kill, once the step is seen to be under way
-LONGEST = {"receiving": 0.3, "settling": 0.3, "judging": 0.3, "writing": 0.01, "sending": 0.1, "committing": 0.1}
+LONGEST = {"receiving": 0.12, "settling": 0.3, "judging": 0.3, "writing": 0.005, "sending": 0.1, "committing": 0.1}
 STEPS = tuple(LONGEST)
 KILLS = int(os.environ.get("SIGHTLINE_KILLS", "100"))
 

@@ -246,13 +246,14 @@ def test_a_whole_study_with_the_keyboard_alone(ada):
 TOOLS = ("b", "x", "p", "m", "e", "v", "w", "u")
 
 
-def test_a_broken_stroke_leaves_every_tool_alive(enter):
+@pytest.mark.parametrize("tools", [TOOLS[:2], pytest.param(TOOLS, marks=pytest.mark.slow)], ids=["two", "all"])
+def test_a_broken_stroke_leaves_every_tool_alive(enter, tools):
     lea = enter("lea")
     read = fresh(lea, 0)
     lea.key("m")
     lea.drag([(0.3, 0.2), (0.6, 0.2)])
     mouse = lea.page.mouse
-    for tool in TOOLS:
+    for tool in tools:
         for fault in ("Escape", "right", "blur", "lost"):
             lea.key(tool)
             mouse.move(*lea.at(0.3, 0.4))
