@@ -69,7 +69,7 @@ def test_the_table_runs_at_a_tiny_size(tiny_cohort, tmp_path, words):
     assert [row.why_not for row in result.rows] == [None] * 3
     runs = {row.row.name: open_run(row.folders[0], CATALOGUE) for row in result.rows}
     pupil = next(name for name in runs if name.endswith("self-trained"))
-    assert runs[pupil].done and runs[pupil].cohort["fingerprint"] != tiny_cohort.fingerprint()
+    assert runs[pupil].done and runs[pupil].cohort["fingerprint_with_marks"] != tiny_cohort.fingerprint()
     scores = result.of(pupil).evaluations["test"][0].map_scores
     assert scores is not None and len(scores) > 0
 

@@ -165,7 +165,7 @@ def write_model_card(run: Run) -> Path:
         ),
         *([] if rows and any(v for k, v in rows[kept].items() if k.startswith("val_")) else ["- none"]),
         "",
-        *([f"Put together from: {_describe_parts(run)}.", ""] if "parts" in run.cohort else []),
+        *([_describe_parts(run), ""] if "parts" in run.cohort else []),
         *(_describe_calibration(record) if record is not None else []),
         *(line for each in measured for line in _describe_evaluation(run, each)),
         "## Limits",
@@ -277,7 +277,13 @@ def _describe_input(view: View | VolumeView) -> str:
 
 
 def _describe_parts(run: Run) -> str:
-    return ", ".join(f"{name} of run {identity}" for name, identity in run.cohort["parts"].items())
+    """Which runs it was made of, or taught by."""
+    parts = dict(run.cohort["parts"])
+    taught = parts.pop("teacher", None)
+    lines = [f"Put together from: {', '.join(f'{name} of run {i}' for name, i in parts.items())}."] if parts else []
+    if taught is not None:
+        lines.append(f"Taught by run {taught}: that run, not experts alone, decided what is marked in training cases.")
+    return " ".join(lines)
 
 
 def find_kept_epoch(rows: Sequence[Mapping[str, str]], select: str) -> int:

@@ -211,7 +211,12 @@ def find_identity(
 
 
 def start_run(
-    folder: Path, recipe: Recipe, cohort: Cohort, catalogue: Catalogue, parts: Mapping[str, str] | None = None
+    folder: Path,
+    recipe: Recipe,
+    cohort: Cohort,
+    catalogue: Catalogue,
+    parts: Mapping[str, str] | None = None,
+    before_marks: str | None = None,
 ) -> None:
     """Write a new run's papers, or check that an existing folder is the same run.
 
@@ -220,17 +225,23 @@ def start_run(
         recipe: what is trained.
         cohort: as the recipe sees it.
         catalogue: words for the recipe's parts.
-        parts: of a run that is put together from others, their identities by submodule.
+        parts: of a run that is put together from or taught by others, their identities by submodule or `teacher`.
+        before_marks: fingerprint of the cohort before a teacher marked it, by which a taught run is named.
 
     Raises:
         RunError: the folder holds another run, or something that is no run.
     """
-    identity = compute_run_identity(recipe, cohort, catalogue, parts)
+    fingerprint = before_marks or cohort.fingerprint()
+    texts = [format_recipe_json(recipe, catalogue, as_typed=typed) for typed in (False, True)]
+    identity = digest_identity(texts[0], fingerprint, parts)
     if (folder / "cohort.json").is_file():
         old = read_json(folder / "cohort.json")
         if "run_identity" not in old:
             raise RunError(f"{folder} is not empty and holds no run.", "Choose an empty or new folder for --out.")
-        if old["run_identity"] not in (identity, compute_run_identity(recipe, cohort, catalogue, parts, as_typed=True)):
+        # as earlier versions noted a run: with the recipe as typed, a taught one by its marks alone
+        known = [digest_identity(text, fingerprint, parts) for text in texts]
+        known += [digest_identity(text, cohort.fingerprint()) for text in texts if before_marks]
+        if old["run_identity"] not in known:
             raise RunError(
                 f"{folder} holds another run (identity {old['run_identity']}, this one is {identity}): recipe, "
                 "seed or cohort differ.",
@@ -249,7 +260,8 @@ def start_run(
         **({"parts": dict(parts)} if parts else {}),
         "name": cohort.name,
         "classes": list(cohort.classes),
-        "fingerprint": cohort.fingerprint(),
+        "fingerprint": fingerprint,
+        **({"fingerprint_with_marks": cohort.fingerprint()} if before_marks else {}),
         "about": dict(cohort.about),
         "cases": len(cohort),
         "counts": {s: cohort.split(s).counts() for s in ("train", "val", "test")},

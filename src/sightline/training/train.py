@@ -82,6 +82,24 @@ from sightline.training.validation import NOTHING, validate
 BALANCES: dict[str, Balance] = {"oversample": "most", "undersample": "least"}
 
 
+@dataclass(frozen=True)
+class Teacher:
+    """The run that marked the training cases in place of experts, or chose whose marks are shown.
+
+    Attributes:
+        words: its identity, a gap, and how it marked or chose.
+        fingerprint: of the cohort before, by which a taught run is named: the marks are not there until the teacher is.
+    """
+
+    words: str
+    fingerprint: str
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """What the identity of a taught run holds of it."""
+        return {"teacher": self.words}
+
+
 def train(
     recipe: Recipe,
     cohort: Cohort,
@@ -90,6 +108,7 @@ def train(
     engine: Engine | None = None,
     *,
     conclude: Conclude | None = None,
+    teacher: Teacher | None = None,
 ) -> Run:
     """Train a recipe on a cohort into a run folder; resumes a killed run, returns a finished one.
 
@@ -100,6 +119,7 @@ def train(
         catalogue: words for the recipe's parts.
         engine: device and workers.
         conclude: what is chosen on validation once the weights are there; before it is, the run does not count as done.
+        teacher: the run that marked the cohort, where one did.
 
     Raises:
         CohortError: no split, leakage, a class without training cases.
@@ -107,9 +127,10 @@ def train(
     """
     engine = engine or Engine()
     cohort = recipe.see(cohort)
+    parts, before_marks = (None, None) if teacher is None else (teacher.parts, teacher.fingerprint)
     cases = select_training_cases(recipe, cohort)
     if (folder / "cohort.json").is_file():
-        start_run(folder, recipe, cohort, catalogue)
+        start_run(folder, recipe, cohort, catalogue, parts, before_marks)
         run = open_run(folder, catalogue)
         if run.done:
             return run
@@ -121,7 +142,7 @@ def train(
     aim.to(fabric.device)
     # only now: a recipe that cannot be built (a mistyped backbone, say) leaves no folder behind
     if fabric.is_global_zero:
-        start_run(folder, recipe, cohort, catalogue)
+        start_run(folder, recipe, cohort, catalogue, parts, before_marks)
     fabric.barrier()
     regions = recipe.regions if recipe.guided_by_regions else None
     boxes = recipe.regions if recipe.needs_boxes else False

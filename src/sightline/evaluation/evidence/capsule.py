@@ -137,7 +137,7 @@ _CAUGHT = "Do not trust these numbers; ask for the capsule that was published wi
 def _iterate_parts(table: Path) -> Iterator[tuple[str, bytes]]:
     """Name and bytes of every file that a capsule takes up."""
     sources = read_sources(table)
-    papers = _Papers(table / "runs")
+    papers = _Papers(table / "runs", sources["rows"])
     tests: dict[str, dict[str, None]] = {}
     for row in sources["rows"]:
         for run in row["runs"]:
@@ -161,17 +161,31 @@ class _Papers:
     shown. `trained_as` in its `cohort.json` keeps the name that the owner's folder has.
     """
 
-    def __init__(self, runs: Path) -> None:
+    def __init__(self, runs: Path, rows: list[dict[str, Any]]) -> None:
         self.runs = runs
         self._names: dict[str, str] = {}
+        runs_of = {row["name"]: row["runs"] for row in rows}
+        self._teachers = {
+            run: (teacher, row.get("teaching"))
+            for row in rows
+            if row.get("teacher") is not None
+            for run, teacher in zip(row["runs"], runs_of.get(row["teacher"], ()), strict=False)
+        }
 
     def name_of(self, run: str) -> str:
         """What a run is called in the capsule."""
         if run not in self._names:
             shown, facts = self._read_recipe(run), self._read_facts(run)
-            same = shown == _to_plain(self.runs / run / "recipe.json")
+            same = shown == (recipe := _to_plain(self.runs / run / "recipe.json"))
             parts = self._find_parts(facts)
             same = same and parts == facts.get("parts")
+            made = digest_identity(json.dumps(recipe), str(facts["fingerprint"]), facts.get("parts"))
+            if made != run:
+                raise RunError(
+                    f"{self.runs / run} is not made of its recipe and cohort (they make {made}).",
+                    "If a row with a teacher wrote it in an earlier version, run the same table command again; else "
+                    "its files were edited: restore them.",
+                )
             self._names[run] = run if same else digest_identity(json.dumps(shown), str(facts["fingerprint"]), parts)
         return self._names[run]
 
@@ -186,11 +200,8 @@ class _Papers:
                 data = _format_json(_strip_places(_to_plain(folder / file)), indent=2)
             elif name != run and file == "recipe.json":
                 data = _format_json(self._read_recipe(run), indent=2)
-            elif name != run and file == "cohort.json":
-                facts = self._read_facts(run)
-                parts = self._find_parts(facts)
-                facts = {**facts, "run_identity": name, **({"parts": parts} if parts else {}), "trained_as": run}
-                data = _format_json(facts)
+            elif file == "cohort.json":
+                data = self._show_facts(run, data)
             elif file == CALIBRATION:
                 record = _to_plain(folder / file)
                 about = {
@@ -204,7 +215,26 @@ class _Papers:
         return _name_run(name_weights_by_content(_to_plain(self.runs / run / "recipe.json")))
 
     def _read_facts(self, run: str) -> dict[str, Any]:
-        return _to_plain(self.runs / run / "cohort.json")
+        """What the run says of its cohort; of a taught run of an earlier version, with the teacher in its name."""
+        facts = _to_plain(self.runs / run / "cohort.json")
+        if facts.get("run_identity") == run or run not in self._teachers:
+            return facts
+        teacher, how = self._teachers[run]
+        parts = {**facts.get("parts", {}), "teacher": f"{teacher} {how}"}
+        before = str(self._read_facts(teacher)["fingerprint"])
+        recipe = _to_plain(self.runs / run / "recipe.json")
+        if digest_identity(json.dumps(recipe), before, parts) != run:
+            return facts
+        marks = {"fingerprint": before, "fingerprint_with_marks": facts["fingerprint"]}
+        return {**facts, **marks, "run_identity": run, "parts": parts}
+
+    def _show_facts(self, run: str, data: bytes) -> bytes:
+        """`cohort.json` as the capsule has it: the owner's bytes where nothing is to be said otherwise."""
+        name, facts = self.name_of(run), self._read_facts(run)
+        if name != run:
+            parts = self._find_parts(facts)
+            facts = {**facts, "run_identity": name, **({"parts": parts} if parts else {}), "trained_as": run}
+        return data if facts == _to_plain(self.runs / run / "cohort.json") else _format_json(facts)
 
     def _find_parts(self, facts: dict[str, Any]) -> dict[str, str] | None:
         """Identities of what a run is made of, which may have other names as well; a teacher's is followed by how."""

@@ -76,6 +76,7 @@ def verify_capsule(path: Path, catalogue: Catalogue, *, published: str | None = 
             result = read_result(folder, catalogue)
             sources = read_sources(folder)
             problems += _check_belonging(folder, result, sources)
+            problems += _check_teachers(folder, sources)
             problems += _list_strange_files(folder, sources)
             lines = read_lines(folder / TABLE)
             replicates = sources["replicates"]
@@ -162,6 +163,51 @@ def _check_run(run: Path, splits: Mapping[str, str | None], seed: int) -> list[s
     if record is not None and record.run != facts["run_identity"]:
         problems.append(f"run {run.name} is calibrated by the record of run {record.run}")
     return problems
+
+
+def _read_parts(folder: Path, run: str) -> dict[str, str]:
+    """Runs that a run is made of, or taught by: submodule or `teacher` -> identity, and of a teacher how."""
+    facts = json.loads((folder / "runs" / run / "cohort.json").read_text(encoding="utf-8"))
+    return {str(name): str(words) for name, words in (facts.get("parts") or {}).items()}
+
+
+def _check_teachers(folder: Path, sources: Mapping[str, Any]) -> list[str]:
+    """A row that names a teacher was taught by that row's run of the same seed, in these words; the others by none."""
+    problems = []
+    runs_of = {row["name"]: row["runs"] for row in sources["rows"]}
+    for row in sources["rows"]:
+        taught_by = row.get("teacher")
+        if taught_by is not None and taught_by not in runs_of:
+            problems.append(f"row {row['name']} names the teacher {taught_by}, which is no row of the table")
+            continue
+        teachers = [None] * len(row["runs"]) if taught_by is None else runs_of[taught_by]
+        if len(teachers) != len(row["runs"]):
+            problems.append(f"row {row['name']} has {len(row['runs'])} runs, its teacher {taught_by} {len(teachers)}")
+        for run, teacher in zip(row["runs"], teachers, strict=False):
+            wanted = None if teacher is None else f"{teacher} {row['teaching']}"
+            if (noted := _read_parts(folder, run).get("teacher")) != wanted:
+                said = wanted or "none"
+                problems.append(
+                    f"run {run} of row {row['name']} was taught by {noted or 'no run'}; the table says {said}"
+                )
+    return problems
+
+
+def _describe_parts(folder: Path, sources: Mapping[str, Any]) -> list[str]:
+    """Rows taught by or put together from other runs, and whether those lie here to be looked at."""
+    facts = []
+    row_of = {run: row["name"] for row in sources["rows"] for run in row["runs"]}
+    for row in sources["rows"]:
+        made_of: dict[str, dict[str, None]] = {}
+        for run in row["runs"]:
+            for name, words in _read_parts(folder, run).items():
+                part, _, how = words.partition(" ")
+                source = f"row {row_of[part]}" if part in row_of else f"run {part}, which is not in this capsule"
+                made_of.setdefault(name, {})[f"{source} ({how})" if how else source] = None
+        for name, found in made_of.items():
+            what = "learnt from marks (which are not in a capsule) by" if name == "teacher" else f"has its {name} from"
+            facts.append(f"row {row['name']} {what} {' and '.join(found)}")
+    return facts
 
 
 def _check_patients(cohort: Cohort) -> list[str]:
@@ -255,6 +301,7 @@ def _describe_facts(folder: Path, result: TableResult, sources: Mapping[str, Any
         if row.row.trained_on or row.row.tested_on:
             counts = ", ".join(str(len(each[0].predictions)) for each in row.evaluations.values())
             facts.append(f"row {row.row.name} is trained or tested on parts of the cohort: {counts} cases tested")
+    facts += _describe_parts(folder, sources)
     if printed := sum(bool(line.published) for line in lines):
         facts.append(f"{count_noun(printed, 'number')} of papers stand beside them as typed: they are not computed")
     facts.append(f"made by: {sources['command']}")

@@ -92,6 +92,7 @@ def write_sources(result: TableResult, out: Path, replicates: int) -> None:
             "why_not": None if row.why_not is None else str(row.why_not),
             "trained_on": list(row.row.trained_on),
             "tested_on": list(row.row.tested_on),
+            **({"teacher": row.row.teacher, "teaching": row.row.teaching.notation()} if row.row.teacher else {}),
         }
         for row in result.rows
     ]

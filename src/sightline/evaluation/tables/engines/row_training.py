@@ -19,7 +19,7 @@ from sightline.training.engine import Engine
 from sightline.training.recipe import Recipe
 from sightline.training.run import Run, find_identity, open_run
 from sightline.training.serialization import Catalogue
-from sightline.training.train import train
+from sightline.training.train import Teacher, train
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,13 @@ class RowTraining:
         return None if self.row.teacher is None else self._train_of(self.row.teacher)
 
     @property
+    def taught_by(self) -> Teacher | None:
+        """The same, as the run's identity and papers have it."""
+        if self.teacher is None:
+            return None
+        return Teacher(f"{self.teacher.identity} {self.row.teaching.notation()}", self.training.fingerprint())
+
+    @property
     def needs(self) -> tuple[RowTraining, ...]:
         """The trainings that have to be there before this one can run."""
         return tuple(self._train_of(name) for name in self.row.needs)
@@ -85,8 +92,8 @@ class RowTraining:
     def identity(self) -> str:
         """The name of its run: from recipe, cases, and whatever it is made of or taught by."""
         parts = {name: part.identity for name, part in self.parts.items()}
-        if self.teacher is not None:
-            parts["teacher"] = f"{self.teacher.identity} {self.row.teaching.notation()}"
+        if self.taught_by is not None:
+            parts |= self.taught_by.parts
         return find_identity(self.out / "runs", self.recipe, self.training, self.catalogue, parts)
 
     @property
@@ -107,7 +114,15 @@ class RowTraining:
             return open_run(self.folder, self.catalogue)
         if self.teacher is not None:
             marked = self._mark_by(self.teacher)
-            return train(self.recipe, marked, self.folder, self.catalogue, self.engine, conclude=self._choose)
+            return train(
+                self.recipe,
+                marked,
+                self.folder,
+                self.catalogue,
+                self.engine,
+                conclude=self._choose,
+                teacher=self.taught_by,
+            )
         if not self.row.parts:
             return train(self.recipe, self.training, self.folder, self.catalogue, self.engine, conclude=self._choose)
         parts = {name: part.train_run() for name, part in self.parts.items()}
