@@ -176,19 +176,19 @@ def _check_teachers(folder: Path, sources: Mapping[str, Any]) -> list[str]:
     problems = []
     runs_of = {row["name"]: row["runs"] for row in sources["rows"]}
     for row in sources["rows"]:
-        taught_by = row.get("teacher")
-        if taught_by is not None and taught_by not in runs_of:
-            problems.append(f"row {row['name']} names the teacher {taught_by}, which is no row of the table")
+        teacher_row = row.get("teacher")
+        if teacher_row is not None and teacher_row not in runs_of:
+            problems.append(f"row {row['name']} names the teacher {teacher_row}, which is no row of the table")
             continue
-        teachers = [None] * len(row["runs"]) if taught_by is None else runs_of[taught_by]
+        teachers = [None] * len(row["runs"]) if teacher_row is None else runs_of[teacher_row]
         if len(teachers) != len(row["runs"]):
-            problems.append(f"row {row['name']} has {len(row['runs'])} runs, its teacher {taught_by} {len(teachers)}")
+            problems.append(f"row {row['name']} has {len(row['runs'])} runs, its teacher {teacher_row} {len(teachers)}")
         for run, teacher in zip(row["runs"], teachers, strict=False):
             wanted = None if teacher is None else f"{teacher} {row['teaching']}"
             if (noted := _read_parts(folder, run).get("teacher")) != wanted:
-                said = wanted or "none"
+                in_table = wanted or "none"
                 problems.append(
-                    f"run {run} of row {row['name']} was taught by {noted or 'no run'}; the table says {said}"
+                    f"run {run} of row {row['name']} was taught by {noted or 'no run'}; the table says {in_table}"
                 )
     return problems
 
