@@ -279,10 +279,10 @@ def _describe_input(view: View | VolumeView) -> str:
 def _describe_parts(run: Run) -> str:
     """Which runs it was made of, or taught by."""
     parts = dict(run.cohort["parts"])
-    taught = parts.pop("teacher", None)
+    teacher = parts.pop("teacher", None)
     lines = [f"Put together from: {', '.join(f'{name} of run {i}' for name, i in parts.items())}."] if parts else []
-    if taught is not None:
-        lines.append(f"Taught by run {taught}: that run, not experts alone, decided what is marked in training cases.")
+    if teacher is not None:
+        lines.append(f"Taught by run {teacher}: that run, not experts alone, decided what is marked in training cases.")
     return " ".join(lines)
 
 
