@@ -257,7 +257,7 @@ class Readers:
         """Analyse and print."""
         from sightline.errors import RunError
         from sightline.metrics.estimate import format_p_text
-        from sightline.metrics.readers.anova import analyse_readers, describe_test
+        from sightline.metrics.readers.anova import analyse_readers
         from sightline.metrics.readers.pseudovalues import analyse_pseudovalues
         from sightline.metrics.readers.simulation import find_cases_needed
         from sightline.metrics.readers.study import ReaderStudy
@@ -269,7 +269,16 @@ class Readers:
 
             study, notes = read_stored_study(self.study, self.database, task=self.task, positive=self.positive)
         else:
+            if self.task is not None or self.positive is not None:
+                raise RunError(
+                    f"{self.study} is a file; --task and --positive are of a workstation's folder of marks.",
+                    "Leave them out: a file holds one study, and its rows of reader -1 say which cases are positive.",
+                )
             study = ReaderStudy.read(self.study)
+        if self.figure == "auc" and self.threshold is not None:
+            raise RunError(
+                "An AUC has no threshold.", "Leave --threshold out, or add --figure sensitivity or specificity."
+            )
         if self.figure != "auc":
             if self.threshold is None:
                 raise RunError(
@@ -281,20 +290,14 @@ class Readers:
         for note in notes:
             print(note)
         for mean in found.means():
-            print(mean)
+            print(f"{mean}{f' ({mean.why})' if mean.why else ''}")
         pairs = found.differences()
+        over = f"after Holm's correction over {len(pairs)} pairs"
         for pair, corrected in zip(pairs, holm([pair.p_value for pair in pairs]), strict=True):
-            several = (
-                ""
-                if len(pairs) < 2
-                else f"; {format_p_text(corrected)} after Holm's correction over {len(pairs)} pairs"
-            )
-            print(f"{pair}{several}")
+            print(f"{pair}; {format_p_text(corrected)} {over}" if len(pairs) > 1 else pair)
         print(f"Obuchowski-Rockette: {found.text()}")
         dbm = analyse_pseudovalues(study, figure=self.figure, inference=self.inference)
-        # with infinitely many degrees of freedom in the denominator, F stays what it is called
-        freedom = (dbm.df[0], min(dbm.df[1], 1e9))
-        print(f"Dorfman-Berbaum-Metz: {describe_test(dbm.statistic, freedom, dbm.p_value)}")
+        print(f"Dorfman-Berbaum-Metz: {dbm.text()}")
         if self.difference is not None:
             plan = find_cases_needed(found, self.difference, readers=self.readers, power=self.power)
             if plan is None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sightline.errors import LayoutError, RunError
-from sightline.metrics.readers.anova import analyse_readers
+from sightline.metrics.readers.anova import NO_TEST, analyse_readers
 from sightline.metrics.readers.pseudovalues import analyse_pseudovalues, compute_pseudovalues
 from sightline.metrics.readers.study import ReaderStudy
 from sightline.metrics.readers.variance import compute_figures, estimate_error_covariances, jackknife
@@ -128,6 +128,9 @@ def test_no_variation_is_no_test():
     found = analyse_readers(study)
     assert found.text() == "no test: readers and cases leave no variation"
     assert found.differences()[0].p_value is None
+    # nor where both are read alike and everybody is always right
+    study = ReaderStudy(("a", "b"), ("x", "y", "z"), tuple("12345678"), truth, [[truth * 1.0] * 3] * 2)
+    assert analyse_readers(study).text() == analyse_pseudovalues(study).text() == NO_TEST
 
 
 def test_one_delong_covariance_is_that_of_two_predictions(van_dyke):

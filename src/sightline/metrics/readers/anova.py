@@ -32,6 +32,8 @@ Inference = Literal["readers and cases", "cases", "readers"]
 INFERENCES: tuple[Inference, ...] = ("readers and cases", "cases", "readers")
 # beyond it the denominator is made of rounding errors
 MOST_STATISTIC = 1e12
+LEAST_VARIANCE = 1e-24
+NO_TEST = "no test: readers and cases leave no variation"
 _WORDS = {
     "readers and cases": "random readers, random cases",
     "cases": "fixed readers, random cases",
@@ -57,7 +59,10 @@ def compute_mean_squares(values: FloatArray) -> MeanSquares:
     """
     t, r = values.shape
     if t < 2 or r < 2:
-        raise RunError(f"A comparison of modalities needs two modalities and two readers; got {t} and {r}.")
+        raise RunError(
+            f"A comparison of modalities needs two modalities and two readers; got {t} and {r}.",
+            "How far readers differ is not known from one; `sightline compare` compares two networks instead.",
+        )
     grand = values.mean()
     of_t, of_r = values.mean(axis=1), values.mean(axis=0)
     rest = values - of_t[:, None] - of_r[None, :] + grand
@@ -152,18 +157,18 @@ class ReaderAnalysis:
 
     def text(self) -> str:
         """The test as a sentence."""
-        return describe_test(self.statistic, self.df, self.p_value)
+        return describe_test(self.statistic, self.df, self.p_value, self.denominator)
 
 
-def describe_test(statistic: float, df: tuple[float, float], p_value: float) -> str:
-    """A test of modalities as a sentence.
+def describe_test(statistic: float, df: tuple[float, float], p_value: float, denominator: float) -> str:
+    """A test of modalities as a sentence; none where nothing varies that a difference could be held against.
 
     Example:
-        >>> describe_test(4.4563, (1.0, 15.2597), 0.05166)
+        >>> describe_test(4.4563, (1.0, 15.2597), 0.05166, 0.0011)
         'F(1, 15.3) = 4.456, p = 0.0517'
     """
-    if statistic > MOST_STATISTIC:
-        return "no test: readers and cases leave no variation"
+    if statistic > MOST_STATISTIC or denominator <= LEAST_VARIANCE:
+        return NO_TEST
     p = f"p = {p_value:.4f}" if p_value >= 5e-5 else "p < 0.0001"
     if math.isinf(df[1]):
         return f"chi-squared({df[0]:g}) = {statistic:.3f}, {p}"
@@ -210,7 +215,7 @@ def analyse_readers(
         df = (float(t - 1), freedom if inference == "readers and cases" else float(rest))
         statistic = squares.modality / denominator if denominator > 0 else math.inf
         p_value = float(f.sf(statistic, *df)) if math.isfinite(df[1]) else float(chi2.sf(statistic * (t - 1), t - 1))
-    if squares.modality <= 1e-24:
+    if squares.modality <= LEAST_VARIANCE:
         statistic, p_value = 0.0, 1.0
     c = covariances
     return ReaderAnalysis(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.stats import f
 
 from sightline.errors import RunError
-from sightline.metrics.readers.anova import INFERENCES, Inference
+from sightline.metrics.readers.anova import INFERENCES, LEAST_VARIANCE, Inference, compute_mean_squares, describe_test
 from sightline.metrics.readers.study import ReaderStudy
 from sightline.metrics.readers.variance import Figure, compute_figures, jackknife
 
@@ -31,6 +31,7 @@ class PseudovalueAnalysis:
         statistic: F.
         df: degrees of freedom of numerator and denominator.
         p_value: of "all modalities are read alike".
+        denominator: what the modalities' mean square is divided by.
     """
 
     values: FloatArray
@@ -38,6 +39,12 @@ class PseudovalueAnalysis:
     statistic: float
     df: tuple[float, float]
     p_value: float
+    denominator: float
+
+    def text(self) -> str:
+        """The test as a sentence."""
+        # with infinitely many degrees of freedom in the denominator, F stays what it is called
+        return describe_test(self.statistic, (self.df[0], min(self.df[1], 1e9)), self.p_value, self.denominator)
 
 
 def compute_pseudovalues(study: ReaderStudy, figure: Figure = "auc") -> FloatArray:
@@ -64,10 +71,11 @@ def analyse_pseudovalues(
     """
     if inference not in INFERENCES:
         raise RunError(f"There is no inference to {inference!r}; expected one of {', '.join(INFERENCES)}.")
+    values = compute_figures(study, figure)
+    # refuses too few readers or modalities
+    compute_mean_squares(values)
     y = compute_pseudovalues(study, figure)
     t, r, k = y.shape
-    if t < 2 or r < 2:
-        raise RunError(f"A comparison of modalities needs two modalities and two readers; got {t} and {r}.")
     squares = _compute_mean_squares(y)
     rest = (t - 1) * (r - 1)
     if inference == "readers and cases":
@@ -78,11 +86,11 @@ def analyse_pseudovalues(
     else:
         denominator, freedom = squares["TR"], float(rest)
     statistic = squares["T"] / denominator if denominator > 0 else math.inf
-    if squares["T"] <= 1e-24:
+    if squares["T"] <= LEAST_VARIANCE:
         statistic, p_value = 0.0, 1.0
     else:
         p_value = float(f.sf(statistic, t - 1, min(freedom, 1e9)))
-    return PseudovalueAnalysis(compute_figures(study, figure), squares, statistic, (float(t - 1), freedom), p_value)
+    return PseudovalueAnalysis(values, squares, statistic, (float(t - 1), freedom), p_value, denominator)
 
 
 def _compute_mean_squares(y: FloatArray) -> dict[str, float]:

@@ -66,7 +66,8 @@ class ReaderStudy:
         if min(positive.sum(), (~positive).sum()) < 2:
             raise RunError(
                 f"A reader study needs two positive and two negative cases; got {int(positive.sum())} positive of "
-                f"{positive.size}."
+                f"{positive.size}.",
+                "How far cases differ is not known from one: add cases of the side that lacks them.",
             )
         for array in (positive, ratings):
             array.setflags(write=False)
@@ -166,7 +167,8 @@ class ReaderStudy:
                 cells.pop()  # lines that end in a comma
             if len(cells) != 4:
                 raise LayoutError(
-                    f"{path}, line {number}: {len(cells)} fields; expected reader, case, modality, score."
+                    f"{path}, line {number}: {len(cells)} fields; expected reader, case, modality, score.",
+                    "Write numbers with a point, names without commas, and no further column (weights are not read).",
                 )
             reader, case, modality = ("".join(cell.split()) for cell in cells[:3])
             try:
