@@ -115,7 +115,22 @@ def test_without_maps_of_all_members_there_are_none():
     assert said.maps is None and said.logits.exp().sum().item() == pytest.approx(1.0)
 
 
+@torch.no_grad()
+def test_maps_of_one_member_stand_beside_the_answer_of_all():
+    network, images = built(Ensemble((TINY, TINY, TINY), mirrored=True, maps_of=(1,))), torch.rand(2, 1, 64, 64)
+    whole = built(Ensemble((TINY, TINY, TINY), mirrored=True))
+    whole.load_state_dict(network.state_dict())
+    alone = built(Ensemble((TINY,), mirrored=True))
+    alone.members[0].load_state_dict(network.members[1].state_dict())
+    assert torch.equal(network(images).logits, whole(images).logits)
+    assert torch.equal(network(images).maps, alone(images).maps)
+    assert not torch.equal(network(images).maps, whole(images).maps)
+
+
 def test_settings_that_mean_nothing_are_refused():
+    for places in ((3,), (-1,), (0, 0)):
+        with pytest.raises(RecipeError, match="Count from 0"):
+            Ensemble((TINY, TINY), maps_of=places)
     with pytest.raises(RecipeError, match="at least one member"):
         Ensemble(())
     for width in (-1.0, float("nan"), float("inf")):

@@ -40,6 +40,22 @@ def test_every_row_has_a_reference_of_its_own_size_before_it():
     assert {row.train_images for row in rows} == set(SIZES)
 
 
+def test_two_networks_are_of_the_same_images_and_differ_in_guidance_or_chance_alone():
+    table = find_table("fracatlas/curve", "recommended", Changes(), ("two networks: unguided and guided, 300 images",))
+    rows = {row.name.removesuffix(", 300 images"): row for row in table.rows}
+    twice, guided = rows["two networks: unguided mean twice"], rows["two networks: unguided and guided"]
+    assert guided.reference == twice.name and {row.train_images for row in rows.values()} == {300}
+    first, again = (rows[name] for name in ("unguided mean 3 x longer", "unguided mean again"))
+    assert list(twice.parts.values()) == [again.name, first.name]
+    assert first.recipe == again.recipe and (first.seed_offset, again.seed_offset) == (0, 100)
+    assert guided.parts["members.1"] == first.name and guided.recipe.model.maps_of == (0,)
+    # its marks are counted, and what they cost
+    assert guided.recipe.guided_by_regions and not twice.recipe.guided_by_regions
+    # the other twin pools as the guided network does
+    (both,) = (r for r in build_table().rows if r.name == "two networks: unguided, mean and softmax, 300 images")
+    assert both.recipe.model == replace(guided.recipe.model, maps_of=())
+
+
 def test_a_row_brings_what_its_reference_is_compared_with():
     rows = find_table("fracatlas/map_to_answer", "recommended", Changes(), ("PYLON",)).rows
     assert [row.name for row in rows] == ["unguided", "guided", "PYLON"]

@@ -145,6 +145,7 @@ def test_tables_name_references_before_the_rows_compared_with_them(name):
                 format_recipe_json(replace(r.recipe, title=""), CATALOGUE),
                 r.train_per_class,
                 r.train_images,
+                r.seed_offset,
                 r.wrong_marks,
                 r.teacher,
                 r.teaching,

@@ -117,6 +117,8 @@ class MakeEnsemble:
     """Test-time augmentation: average over the image and its left-right flip."""
     smooth: float = 0.0
     """Standard deviation, in cells of the map, of a Gaussian over the mean map."""
+    maps_of: tuple[int, ...] = ()
+    """Runs whose maps are shown, by their place from 0 (the guided one's, say); default: the mean map of all."""
     on: OmitArgPrefixes[DeviceOptions] = field(default_factory=DeviceOptions)
 
     @hold_folder(lambda command: command.out)
@@ -132,7 +134,7 @@ class MakeEnsemble:
 
         parts = {f"members.{place}": open_run(path, CATALOGUE) for place, path in enumerate(self.runs)}
         recipe = build_ensemble_recipe(
-            [run.recipe for run in parts.values()], mirrored=self.mirrored, smooth=self.smooth
+            [run.recipe for run in parts.values()], mirrored=self.mirrored, smooth=self.smooth, maps_of=self.maps_of
         )
         cohort = read_cohort(self.cohort)
         choose = partial(choose_boxes, cohort=cohort, catalogue=CATALOGUE, engine=make_engine(self.on))

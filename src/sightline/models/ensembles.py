@@ -104,11 +104,14 @@ class Ensemble:
         mirrored: let every member also judge the image with left and right exchanged.
         smooth: standard deviation, in cells of the map, of a Gaussian that the mean map is smoothed with; 0 leaves it.
             One cell that stands out by chance then loses against a place where several agree.
+        maps_of: members whose maps are averaged, by their place from 0; empty: of all. A guided network that judges
+            together with an unguided one can show its map alone.
     """
 
     members: tuple[Member, ...]
     mirrored: bool = False
     smooth: float = 0.0
+    maps_of: tuple[int, ...] = field(default=(), metadata={"since": "0.2"})
 
     def __post_init__(self) -> None:
         """Refuse an empty ensemble and widths that mean nothing."""
@@ -116,6 +119,12 @@ class Ensemble:
             raise RecipeError("An ensemble needs at least one member.", "Name one or more trained runs.")
         if not 0.0 <= self.smooth < math.inf:
             raise RecipeError(f"Maps are smoothed by 0 cells or more; got {self.smooth}.", "Try 1.")
+        wrong = [place for place in self.maps_of if not 0 <= place < len(self.members)]
+        if wrong or len(set(self.maps_of)) < len(self.maps_of):
+            raise RecipeError(
+                f"maps_of names members by their place, each once; got {self.maps_of} of {len(self.members)} members.",
+                "Count from 0 in the order of the members.",
+            )
 
     def without_weights(self) -> Ensemble:
         """The same architecture with nothing to load."""
@@ -127,7 +136,8 @@ class Ensemble:
 
 
 class EnsembleNetwork(nn.Module):
-    """`forward(images [b, c, *s] in [0, 1])` gives the mean Evidence; maps and attention where all members have them.
+    """`forward(images [b, c, *s] in [0, 1])` gives the mean Evidence; maps and attention where all members asked for
+    theirs (`maps_of`) have them.
 
     Submodules are `members.0`, `members.1` ...
     """
@@ -137,6 +147,7 @@ class EnsembleNetwork(nn.Module):
         super().__init__()
         self.mirrored = config.mirrored
         self.smooth = config.smooth
+        self.maps_of = config.maps_of or tuple(range(len(config.members)))
         self.members = nn.ModuleList(member.build(n_classes) for member in config.members)
 
     def forward(self, images: Tensor) -> Evidence:
@@ -146,12 +157,14 @@ class EnsembleNetwork(nn.Module):
             answers += [_flip_back(member(images.flip(-1))) for member in self.members]
         with torch.autocast(images.device.type, enabled=False):
             logits = torch.stack([one.logits.float().log_softmax(dim=1) for one in answers])
-            maps = [one.maps.float() for one in answers if one.maps is not None]
-            shares = [one.extras["attention"].float() for one in answers if "attention" in one.extras]
+            # mirror images follow all members, in the same order
+            shown = [one for place, one in enumerate(answers) if place % len(self.members) in self.maps_of]
+            maps = [one.maps.float() for one in shown if one.maps is not None]
+            shares = [one.extras["attention"].float() for one in shown if "attention" in one.extras]
             extras = {}
-            if len(shares) == len(answers):
+            if len(shares) == len(shown):
                 extras["attention"] = smooth_maps(torch.stack(_resize_to_finest(shares)).mean(dim=0), self.smooth)
-            whole = len(maps) == len(answers)
+            whole = len(maps) == len(shown)
             return Evidence(
                 logits=logits.logsumexp(dim=0) - math.log(len(answers)),
                 maps=smooth_maps(average_maps(_resize_to_finest(maps)), self.smooth) if whole else None,

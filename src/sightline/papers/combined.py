@@ -49,13 +49,16 @@ def build_cascade_recipe(localiser: Recipe, classifier: Recipe, size: int | None
     return replace(classifier, title="cascade", model=model, view=view)
 
 
-def build_ensemble_recipe(recipes: Sequence[Recipe], *, mirrored: bool = False, smooth: float = 0.0) -> Recipe:
+def build_ensemble_recipe(
+    recipes: Sequence[Recipe], *, mirrored: bool = False, smooth: float = 0.0, maps_of: Sequence[int] = ()
+) -> Recipe:
     """The recipe of an ensemble; what only training needs (augmentation, losses, schedule) is the first member's.
 
     Args:
         recipes: of the runs that judge together, for example the seeds of one table row.
         mirrored: let every member also judge the mirror image.
         smooth: standard deviation in cells that the mean map is smoothed with.
+        maps_of: runs whose maps are shown, by their place from 0; empty: the mean map of all.
 
     Raises:
         RecipeError: no member; a network that says no class maps or class scores of the whole image; or members that
@@ -83,7 +86,8 @@ def build_ensemble_recipe(recipes: Sequence[Recipe], *, mirrored: bool = False, 
                 "Use runs of one size, crop and tone.",
             )
         members.append(recipe.model)
-    return replace(first, title=f"ensemble of {len(members)}", model=Ensemble(tuple(members), mirrored, smooth))
+    model = Ensemble(tuple(members), mirrored, smooth, tuple(maps_of))
+    return replace(first, title=f"ensemble of {len(members)}", model=model)
 
 
 def _describe_input(recipe: Recipe) -> dict[str, object]:

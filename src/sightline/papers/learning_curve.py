@@ -29,12 +29,15 @@ from sightline.models.ensembles import MultiScale
 from sightline.models.necks import Fusion, Pylon
 from sightline.models.pooling import LogSumExpPool, MaxPool, MeanPool, SoftmaxPool, TopPool
 from sightline.models.spatial_transformer import SecondLook
+from sightline.papers.combined import build_ensemble_recipe
 from sightline.papers.liao2022 import Profile
 from sightline.training.optimization import AdamW, CosineDecay, LayerRates, WeightRelease
 from sightline.training.recipe import Recipe
 
 Pooling = MeanPool | SoftmaxPool | MaxPool | LogSumExpPool | TopPool
 
+# added to the seed of a network that is trained a second time on the same images
+AGAIN = 100
 # training images; None: all
 SIZES = (300, 150, 75, 600, None)
 STEPS = 96
@@ -97,7 +100,7 @@ def build_guided_recipe(share: float = 1.0, loss: CellFocal | None = None, steps
 
 
 def build_table(profile: Profile = "recommended") -> Table:
-    """All twins and guided rows at 300 images; the others beside the mean twin at the other sizes."""
+    """Twins, guided rows, pairs that judge together, few and wrong marks, at every size of the training set."""
     rows: list[Row] = []
     for size in SIZES:
         at = "all images" if size is None else f"{size} images"
@@ -117,6 +120,7 @@ def build_table(profile: Profile = "recommended") -> Table:
             # the fair twin of a longer training is as long
             twin = base if words == "unguided mean" else f"unguided mean {LONGER} x longer, {at}"
             rows.append(Row(name, recipe, twin, train_images=size, group=group, weight_label=at))
+        rows += _build_pairs(size, at)
         for share, words in SHARES:
             recipe = build_guided_recipe(share)
             rows.append(Row(f"guided {words}, {at}", recipe, base, train_images=size, group="guided", weight_label=at))
@@ -143,6 +147,47 @@ def build_table(profile: Profile = "recommended") -> Table:
         leading=("image-wise AUC", "pointing game (finding)"),
         size=512,
     )
+
+
+def _build_pairs(size: int | None, at: str) -> list[Row]:
+    """Two finished networks judge together: the unguided one beside a second unguided one, or beside the guided one.
+
+    The fair twin of a guided and an unguided network is two unguided ones: of the same images, for as many steps, with
+    other chance in training, or with the guided network's pooling. The pair with a guided one shows its map.
+    """
+    steps = STEPS * LONGER
+    mean, softmax = build_unguided_recipe(MeanPool(), steps), build_unguided_recipe(SoftmaxPool(), steps)
+    first = f"unguided mean {LONGER} x longer, {at}"
+    members = (
+        Row(f"unguided mean again, {at}", mean, first, seed_offset=AGAIN),
+        Row(f"unguided softmax longer, {at}", softmax, first),
+    )
+    twin = f"two networks: unguided mean twice, {at}"
+    pairs = [
+        (twin, f"unguided mean again, {at}", mean, first, ()),
+        (f"two networks: unguided, mean and softmax, {at}", f"unguided softmax longer, {at}", softmax, twin, ()),
+        (
+            f"two networks: unguided and guided, {at}",
+            f"guided all marks {LONGER} x longer, {at}",
+            build_guided_recipe(steps=steps),
+            twin,
+            (0,),
+        ),
+    ]
+    rows = [replace(row, train_images=size, group="unguided", weight_label=at) for row in members]
+    rows += [
+        Row(
+            name,
+            build_ensemble_recipe([recipe, mean], maps_of=maps_of),
+            reference,
+            parts={"members.0": second, "members.1": first},
+            train_images=size,
+            group="two networks",
+            weight_label=at,
+        )
+        for name, second, recipe, reference, maps_of in pairs
+    ]
+    return rows
 
 
 def _get_model(recipe: Recipe) -> ClassMapModel:

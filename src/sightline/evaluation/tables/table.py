@@ -62,6 +62,8 @@ class Row:
         train_per_class: train on this many images of each class, drawn once per seed; None for all.
         train_images: train on about this many images, whole groups, nested over sizes (`draw_nested_subset`); the seed
             draws them; None for all.
+        seed_offset: added to the seed of the training and not to that which draws its cases: a second training of one
+            recipe on the same cases, for an ensemble.
         wrong_marks: share of the marked training images whose boxes are moved to a wrong place (`displace_marks`).
         trained_on: sources (`select_sources`) whose cases it is trained and selected on; none named: all.
         tested_on: sources whose cases it is tested on.
@@ -78,6 +80,7 @@ class Row:
     teaching: Teaching | Asking = field(default_factory=Teaching)
     train_per_class: int | None = None
     train_images: int | None = None
+    seed_offset: int = 0
     wrong_marks: float = 0.0
     trained_on: tuple[str, ...] = ()
     tested_on: tuple[str, ...] = ()

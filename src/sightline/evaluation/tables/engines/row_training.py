@@ -49,7 +49,7 @@ class RowTraining:
     @property
     def recipe(self) -> Recipe:
         """The row's, with this seed."""
-        return replace(self.row.recipe, seed=self.seed, title=self.title)
+        return replace(self.row.recipe, seed=self.seed + self.row.seed_offset, title=self.title)
 
     @property
     def training(self) -> Cohort:
