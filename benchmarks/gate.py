@@ -117,8 +117,8 @@ def changed(pictures: Sequence[Picture], rng: np.random.Generator) -> Kinds:
     yield "flat fields", {}, made(lambda p: np.full(p.shape, top(p) // 2, p.dtype))
     yield "thumbnails (a twelfth of the size)", {}, made(lambda p: p[::12, ::12])
     yield "strips (a tenth of the width)", {}, made(lambda p: p[:, : max(1, p.shape[1] // 10)])
-    yield "test pictures turned by 90 degrees", {}, made(np.rot90)
-    yield "test pictures turned by 270 degrees", {}, made(lambda p: np.rot90(p, 3))
+    yield "test pictures rotated by 90 degrees", {}, made(np.rot90)
+    yield "test pictures rotated by 270 degrees", {}, made(lambda p: np.rot90(p, 3))
     yield "test pictures upside down", {}, made(lambda p: p[::-1, ::-1])
     yield "test pictures mirrored upside down", {}, made(lambda p: p[::-1])
     yield "test pictures at a third of their contrast", {}, made(lambda p: (top(p) // 3 + p // 3).astype(p.dtype))
@@ -231,7 +231,7 @@ def main(
         data = Path(os.environ["SIGHTLINE_DATA"])
     good = [read_radiograph(case.image) for case in read_cohort(cohort).split("test")]
     print(
-        "| pictures | n | refused without their header | 95% interval | by | their header |\n|---|---|---|---|---|---|"
+        "| pictures | n | refused without header check | 95% interval | by | header |\n|---|---|---|---|---|---|"
     )
     with tempfile.TemporaryDirectory() as scratch:
         for name, header, pictures in kinds(good, data, most, Path(scratch)):
