@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 from support.paths import DATA as DATA_ROOT
 
 from sightline.data.datasets import fracatlas
-from sightline.data.split import find_leaking_patients, refuse_leakage, split_by_counts, split_cohort
+from sightline.data.split import (
+    draw_fresh_test,
+    find_leaking_patients,
+    refuse_leakage,
+    split_by_counts,
+    split_cohort,
+)
 from sightline.data.task import Task
 from sightline.errors import CohortError
 from sightline.structures.case import SPLITS, Case, Cohort
@@ -146,3 +152,27 @@ def test_a_test_part_may_be_counted_class_by_class(seed):
         split_by_counts(cohort, {"normal": 1, "A": 6}, task=Task("type"), seed=seed)
     with pytest.raises(CohortError, match="numbers of images by class"):
         split_by_counts(cohort, {"C": 3})
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_a_fresh_test_holds_nobody_that_a_test_has_seen(seed):
+    first = split_cohort(cohort_of(*["ab", "a", "bb", "aab"] * 20), (0.6, 0.1, 0.3))
+    again = draw_fresh_test(first, (0.6, 0.1, 0.3), seed)
+    seen = {case.case_id for case in first.split("test")}
+    assert {case.split for case in again if case.case_id in seen} == {"train"}
+    assert find_leaking_patients(again) == {} and [replace(c, split=None) for c in again] == [
+        replace(c, split=None) for c in first
+    ]
+    # shares are of all images
+    assert [len(again.split(s)) / len(again) for s in SPLITS] == pytest.approx([0.6, 0.1, 0.3], abs=0.03)
+    assert again.about["split"].endswith(f"seed {seed}")
+
+
+def test_a_fresh_test_that_cannot_be_drawn_is_refused():
+    cohort = cohort_of(*["ab", "a", "bb", "aab"] * 10)
+    with pytest.raises(CohortError, match="to retire"):
+        draw_fresh_test(cohort)
+    with pytest.raises(CohortError, match="more than the"):
+        draw_fresh_test(split_cohort(cohort, (0.2, 0.1, 0.7)), (0.2, 0.1, 0.7))
+    with pytest.raises(CohortError, match="three shares"):
+        draw_fresh_test(split_cohort(cohort), (0.5, 0.5))

@@ -26,6 +26,8 @@ class CohortSplit:
     """Count the classes of a task: present (fracture or not), type (A, B, normal), group (A1 to B3); default: none."""
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
     """Shares of train, val and test; with --test-counts only of train and val."""
+    fresh_test: bool = False
+    """Draw validation and test from patients that no test has seen; the present test patients join training."""
     seed: int = 0
     """Seed of the split."""
 
@@ -34,11 +36,13 @@ class CohortSplit:
         """Split and write."""
         from sightline.data.datasets.folder.reader import read_cohort
         from sightline.data.datasets.folder.writer import write_cohort
-        from sightline.data.split import split_by_counts, split_cohort
+        from sightline.data.split import draw_fresh_test, split_by_counts, split_cohort
         from sightline.data.task import Task
 
         require_other_folder(self.source, self.destination)
         cohort = read_cohort(self.source)
+        if self.test_counts and self.fresh_test:
+            raise CohortError("A fresh test is drawn by shares, not by counts.", "Drop --test-counts or --fresh-test.")
         if self.test_counts:
             train, val, _ = self.fractions
             if train <= 0.0 or val < 0.0:
@@ -46,6 +50,8 @@ class CohortSplit:
             task = None if self.task is None else Task(self.task)
             counts = _parse_counts(self.test_counts)
             cohort = split_by_counts(cohort, counts, task=task, validation=val / (train + val), seed=self.seed)
+        elif self.fresh_test:
+            cohort = draw_fresh_test(cohort, self.fractions, self.seed)
         else:
             cohort = split_cohort(cohort, self.fractions, self.seed)
         write_cohort(cohort, self.destination)

@@ -68,6 +68,47 @@ def split_cohort(
     return result
 
 
+def draw_fresh_test(cohort: Cohort, fractions: Sequence[float] = (0.7, 0.1, 0.2), seed: int = 0) -> Cohort:
+    """Draw validation and test anew from patients that no test has seen; the present test patients join training.
+
+    What was thought of while the old test results were looked at is tried on cases that had no part in the thought.
+
+    Args:
+        cohort: cases with splits.
+        fractions: share of all images wanted in train, val and test; must add up to 1.
+        seed: of the random orders (`split_cohort`).
+
+    Raises:
+        CohortError: no test cases to retire, shares that the other patients cannot give, or as `split_cohort`.
+    """
+    retired = {case.patient_id for case in cohort if case.split == "test"}
+    rest = cohort.where(lambda case: case.patient_id not in retired)
+    if not retired or not len(rest):
+        raise CohortError(
+            f"Cohort {cohort.name!r} has {count_noun(len(cohort) - len(rest), 'image')} of test patients among "
+            f"{len(cohort)}: a fresh test needs some to retire, and others to draw from.",
+            "Split it first: sightline cohort split.",
+        )
+    factor = len(cohort) / len(rest)
+    dealt = [float(fractions[part]) * factor for part in (1, 2)] if len(fractions) == 3 else []
+    if dealt and sum(dealt) > 1.0 + 1e-9:
+        raise CohortError(
+            f"{fractions[1]:g} of {count_noun(len(cohort), 'image')} for validation and {fractions[2]:g} for testing "
+            f"are more than the {len(rest)} images of patients that no test has seen.",
+            "Ask for smaller shares.",
+        )
+    shares = (max(0.0, 1.0 - sum(dealt)), *dealt) if math.isclose(sum(fractions), 1.0) else tuple(fractions)
+    parts = {case.case_id: case.split for case in split_cohort(rest, shares, seed)}
+    cases = tuple(replace(case, split=parts.get(case.case_id, "train")) for case in cohort)
+    about = (
+        f"train {fractions[0]:g}, val {fractions[1]:g}, test {fractions[2]:g}; the patients of an earlier test train; "
+        f"grouped by patient, by label, seed {seed}"
+    )
+    result = replace(cohort, cases=cases, about={**cohort.about, "split": about})
+    refuse_leakage(result)
+    return result
+
+
 def _assign(
     counts: NDArray[np.float64], shares: NDArray[np.float64], order: NDArray[np.int64]
 ) -> tuple[float, list[int]]:
