@@ -230,9 +230,7 @@ def main(
     if data is None and "SIGHTLINE_DATA" in os.environ:
         data = Path(os.environ["SIGHTLINE_DATA"])
     good = [read_radiograph(case.image) for case in read_cohort(cohort).split("test")]
-    print(
-        "| pictures | n | refused without header check | 95% interval | by | header |\n|---|---|---|---|---|---|"
-    )
+    print("| pictures | n | refused without header check | 95% interval | by | header |\n|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as scratch:
         for name, header, pictures in kinds(good, data, most, Path(scratch)):
             found = [asked.check(one) for one in pictures]
