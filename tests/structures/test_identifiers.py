@@ -101,3 +101,9 @@ def test_equal_titles_are_told_apart_by_as_much_of_their_paths_as_it_takes():
     ]  # fmt: skip
     same = separate_names(["guided", "guided"], [Path("a/run"), Path("a/run")])
     assert len(set(same)) == 2
+
+
+@pytest.mark.parametrize("spacing", [(0.0, 0.1), (-0.1, -0.1), (1e300, 1e300), (float("nan"), 0.1)])
+def test_pixels_of_no_size_are_refused_before_they_are_written(spacing):
+    with pytest.raises(CohortError, match="states pixels of"):
+        Case("i", "s", "p", Path("i.png"), "normal", spacing_mm=spacing)

@@ -20,6 +20,7 @@ from sightline.structures.identifiers import normalise_form
 
 # what Linux, macOS and Windows can hold at most
 MOST_NAME_BYTES, MOST_PARTS = 255, 100
+_SEPARATORS = ",;\t|"
 
 
 @dataclass(frozen=True)
@@ -85,11 +86,9 @@ def read_table(path: Path, required: Sequence[str], *, key: str | None = None) -
             empty key.
     """
     try:
-        text = decode_text(path.read_bytes())
+        text = read_text(path, f"A table with the columns {list(required)} belongs there.")
         records = _separate_records(text, required)
-    except FileNotFoundError:
-        raise LayoutError(f"{path} is missing.", f"A table with the columns {list(required)} belongs there.") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (UnicodeDecodeError, csv.Error) as error:
         raise LayoutError(
             f"{path} cannot be read as a UTF-8 or UTF-16 CSV table ({error}).", "Save it as CSV UTF-8."
         ) from None
@@ -124,6 +123,28 @@ def read_table(path: Path, required: Sequence[str], *, key: str | None = None) -
     return rows
 
 
+def read_text(path: Path, remedy: str) -> str:
+    """The text of a file that people edit, as `decode_text` takes it.
+
+    Args:
+        path: the file.
+        remedy: where nothing is there.
+
+    Raises:
+        LayoutError: nothing is there, or it cannot be opened: a folder, a path through a file, no permission.
+        UnicodeDecodeError: it is no text.
+    """
+    try:
+        return decode_text(path.read_bytes())
+    except FileNotFoundError:
+        raise LayoutError(f"{path} is missing.", remedy) from None
+    except OSError as error:
+        raise LayoutError(
+            f"{path} cannot be opened ({error.strerror}).",
+            "A file that may be read was expected: check the path and its permissions.",
+        ) from None
+
+
 def decode_text(data: bytes) -> str:
     """The text of a file: UTF-16 where its byte-order mark says so, else UTF-8; the mark is no part of it.
 
@@ -156,7 +177,7 @@ def _separate_records(text: str, required: Sequence[str]) -> list[list[str]]:
         # the line stays as an empty record, so that rows are numbered as a spreadsheet does
         header, *rows = _iterate_rows(rest, declared[4])
         return [header, [], *rows]
-    tried = {separator: _read_header(text, separator) for separator in ",;\t|"}
+    tried = {separator: _read_header(text, separator) for separator in _SEPARATORS}
     fits = [separator for separator, header in tried.items() if len(header) > 1 and set(required) <= set(header)]
     return list(_iterate_rows(text, fits[0] if fits else max(tried, key=lambda separator: len(tried[separator]))))
 
@@ -184,14 +205,27 @@ def read_json(path: Path) -> Any:
     """Read a JSON document.
 
     Raises:
-        LayoutError: missing file, or text that is not JSON in UTF-8.
+        LayoutError: missing file, or text that is not JSON in UTF-8 or UTF-16.
     """
     try:
-        return parse_json(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise LayoutError(f"{path} is missing.", "Point at the folder that holds it.") from None
-    except (OSError, ValueError, RecursionError) as error:
+        return parse_json(read_text(path, "Point at the folder that holds it."))
+    except (ValueError, RecursionError) as error:
         raise LayoutError(f"{path} cannot be read as JSON ({error}).", "Export the file again.") from None
+
+
+def find_dialect(path: Path, required: Sequence[str]) -> dict[str, Any]:
+    """`sep` and `encoding` of a large table that pandas reads by columns, found as `read_table` finds them.
+
+    A comma where no separator gives the required columns, or the file cannot be opened: its reader says what is wrong.
+    """
+    encoding = find_text_encoding(path)
+    try:
+        with path.open(newline="", encoding=encoding) as stream:
+            head = stream.readline(1_000_000)
+    except (OSError, UnicodeDecodeError):
+        head = ""
+    fits = (separator for separator in _SEPARATORS if set(required) <= set(_read_header(head, separator)))
+    return {"sep": next(fits, ","), "encoding": encoding}
 
 
 def require_even_rows(path: Path, separator: str = ",", *, short: bool = False) -> None:

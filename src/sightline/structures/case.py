@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from sightline.errors import CohortError
+from sightline.structures.frame import is_pixel_size
 from sightline.structures.identifiers import clean_text, normalise_form
 from sightline.structures.notation import encode_region
 from sightline.structures.regions import Region
@@ -64,11 +65,16 @@ class Case:
     facts: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Clean ids as tables store them; patients, studies and labels in the form in which they are compared."""
+        """Clean ids as tables store them, and in the form in which they are compared; refuse pixels of no size."""
         for name in ("case_id", "view"):
             object.__setattr__(self, name, clean_text(vars(self)[name]))
         for name in ("study_id", "patient_id", "label"):
             object.__setattr__(self, name, normalise_form(vars(self)[name]))
+        if self.spacing_mm is not None and not all(map(is_pixel_size, self.spacing_mm)):
+            raise CohortError(
+                f"Image {self.case_id!r} states pixels of {' x '.join(map(str, self.spacing_mm))} mm.",
+                "Correct the spacing, or leave it out where it is not known.",
+            )
 
 
 # in `Cohort.about`: SHA-256 of the weights, one or more, whose proposals readers accepted or edited into its marks

@@ -20,6 +20,20 @@ from sightline.errors import GeometryError
 FloatArray = NDArray[np.float64]
 
 
+# of an electron microscope, and of a survey from the air: what lies beyond was written wrongly
+PIXEL_RANGE_MM = (1e-6, 1e4)
+
+
+def is_pixel_size(length_mm: float) -> bool:
+    """Whether a number can be the size of a pixel or voxel in mm: positive, finite, and of a kind that images have.
+
+    Example:
+        >>> is_pixel_size(0.144), is_pixel_size(-0.1), is_pixel_size(1e300)
+        (True, False, False)
+    """
+    return PIXEL_RANGE_MM[0] <= length_mm <= PIXEL_RANGE_MM[1]
+
+
 @dataclass(frozen=True, eq=False)
 class Frame:
     """A pixel grid and its place in a source image.

@@ -20,6 +20,8 @@ from sightline.structures.frame import FloatArray, Frame
 from sightline.structures.tag import Tag
 
 Weigh = Literal["count", "dwell"]
+# nobody looks at one place for an hour: such a time was written wrongly, and would outweigh all others
+LONGEST_DWELL_S = 3600.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +71,11 @@ class Gaze:
             raise GeometryError(
                 "Gaze runs backwards: a dwell time is negative or the starts are not in order.",
                 "Sort the samples by time.",
+            )
+        if (self.dwell_s > LONGEST_DWELL_S).any():
+            raise GeometryError(
+                f"Gaze rests at one place for {self.dwell_s.max():g} s; at most {LONGEST_DWELL_S:g} s can be.",
+                "Check the times, and whether they are in seconds.",
             )
         for name, value in (("spread_px", self.spread_px), ("px_per_deg", self.px_per_deg)):
             if value is not None and not (math.isfinite(value) and value > 0.0):

@@ -60,6 +60,7 @@ def test_an_image_without_visible_parts_has_no_region(tmp_path):
         ("train_test_split.txt", "1 1\n", "1 1,x\n", "image 1 is '1,x', not 0 or 1"),
         ("parts/part_locs.txt", "1 1 40.0 20.0 1\n1 2 0.0 0.0 0\n", "", "no line of 1 images"),
         ("parts/part_locs.txt", "1 1 40.0", "99 1 40.0", "line 1 is of image 99"),
+        ("images.txt", "2 001", "1 001", "line 2 repeats the id '1'"),
     ],
 )
 def test_files_that_contradict_each_other_are_refused(tmp_path, file, old, new, message):
@@ -68,5 +69,18 @@ def test_files_that_contradict_each_other_are_refused(tmp_path, file, old, new, 
     with pytest.raises(LayoutError, match=message):
         cub200.read(tmp_path)
     path.unlink()
-    with pytest.raises(LayoutError, match="cannot be read"):
+    with pytest.raises(LayoutError, match="is missing"):
         cub200.read(tmp_path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_tables_that_an_editor_saved_again_are_read(tmp_path, encoding):
+    path = write_tiny(tmp_path) / "images.txt"
+    path.write_text(path.read_text(), encoding=encoding)
+    assert len(cub200.read(tmp_path)) == 24
+
+
+@pytest.mark.parametrize("radius", [0.0, -5.0, float("nan"), 1e300])
+def test_a_radius_of_nothing_is_refused(tmp_path, radius):
+    with pytest.raises(LayoutError, match="radius_px must be"):
+        cub200.read(write_tiny(tmp_path), cub200.Options(radius_px=radius))

@@ -110,7 +110,7 @@ def edit(root: Path, what: str) -> None:
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ("missing", r"1 images .*\n  IMG0000001\.jpg: is in dataset\.csv, but not in images/Fractured"),
+        ("missing", r"about 1 image:\n  IMG0000001\.jpg: is in dataset\.csv, but not in images/Fractured"),
         ("moved", r"IMG0000001\.jpg: lies in images/Non_fractured, but dataset\.csv says fractured = 1"),
         ("twice", r"IMG0000001\.jpg: lies in images/Non_fractured and there as well"),
         ("unlisted", r"IMG0000099\.jpg: lies in images/Fractured, but has no row"),
@@ -125,6 +125,34 @@ def test_contradictions_are_refused_or_set_aside_by_name(tmp_path, what, message
     cohort = fracatlas.read(tmp_path, fracatlas.Options(contradictions="set aside"))
     assert cohort.about["set aside"].startswith("1: IMG")
     assert len(cohort) == (12 if what in ("unlisted", "unknown mark") else 11)
+
+
+def test_what_a_system_leaves_in_a_folder_is_no_picture(tmp_path):
+    for name in (".DS_Store", "Thumbs.db"):
+        (write_tiny(tmp_path / name) / "images" / "Fractured" / name).write_bytes(b"x")
+        assert len(fracatlas.read(tmp_path / name)) == 12
+
+
+def test_categories_and_crowds_mean_what_they_mean_in_coco(tmp_path):
+    path = write_tiny(tmp_path) / fracatlas.MASKS
+    document = json.loads(path.read_text())
+    document["annotations"][0]["iscrowd"] = 1
+    path.write_text(json.dumps(document))
+    assert {region.tag.role for region in fracatlas.read(tmp_path)[0].regions} == {"ignore"}
+    document["annotations"][0]["category_id"] = 7
+    path.write_text(json.dumps(document))
+    with pytest.raises(LayoutError, match="annotation 1 has the category_id 7"):
+        fracatlas.read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["dataset.csv", fracatlas.MASKS])
+def test_a_folder_in_place_of_a_file_is_said(tmp_path, name):
+    path = write_tiny(tmp_path) / name
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(LayoutError, match=r"cannot be opened \(Is a directory\)") as caught:
+        fracatlas.read(tmp_path)
+    assert "check the path" in caught.value.remedy
 
 
 def test_wrong_cells_are_refused(tmp_path):

@@ -124,12 +124,20 @@ def test_what_cannot_be_used_is_left_out_with_a_reason(tmp_path):
         ({"ao_classification": "broken"}, "no AO code"),
         ({"patient_id": ""}, "'patient_id' is empty"),
         ({"pixel_spacing": "0,144"}, "finite number"),
+        ({"pixel_spacing": "-0.1"}, "size of a pixel"),
+        ({"pixel_spacing": "1e300"}, "size of a pixel"),
     ],
 )
 def test_a_wrong_cell_is_named(tmp_path, cells, words):
     with pytest.raises(LayoutError, match=words) as error:
         grazpedwri.read(tree(tmp_path / "src", **cells), grazpedwri.Options(fractions=None))
     assert "row 2" in str(error.value)
+
+
+def test_suffixes_in_capitals_are_found(tmp_path):
+    image = tree(tmp_path / "src") / "images_part1" / "a_front.png"
+    image.rename(image.with_suffix(".PNG"))
+    assert "a_front" in by_id(grazpedwri.read(tmp_path / "src", grazpedwri.Options(fractions=None))[0])
 
 
 def test_no_images_and_doubled_names_are_refused(tmp_path):

@@ -73,7 +73,7 @@ def read(source: str | Path, options: Options | None = None) -> Cohort:
     unknown = sorted(marks.keys() - {record["file_name"] for record in records})
     if unknown:
         raise LayoutError(f"{path}: annotations of images it does not list: {unknown[:5]}.", "Remove them.")
-    names = _read_categories(document, path)
+    names = read_categories(document, path)
     if options.normal in names.values():
         raise LayoutError(
             f"{path}: {options.normal!r} is a category and the class of images without one.",
@@ -102,15 +102,8 @@ def read(source: str | Path, options: Options | None = None) -> Cohort:
         found: list[str] = []
         regions: list[Region] = []
         for mark in marks.get(name, []):
-            if not isinstance(mark.get("category_id"), int | str) or mark["category_id"] not in names:
-                known = ", ".join(map(repr, list(names)[:10])) + (", ..." if len(names) > 10 else "")
-                raise LayoutError(
-                    f"{path}: annotation {mark.get('id')!r} of image {name!r} has the category_id "
-                    f"{mark.get('category_id')!r}, which no category has; known: {known}.",
-                    "Correct its category_id, or add the category to `categories`.",
-                )
-            found.append(names[mark["category_id"]])
-            role: Literal["finding", "ignore"] = "ignore" if _is_crowd(mark, path) else "finding"
+            found.append(find_category(mark, names, path, name))
+            role: Literal["finding", "ignore"] = "ignore" if is_crowd(mark, path) else "finding"
             regions += build_regions_of_annotation(mark, found[-1], path, role=role)
         if len(set(found)) > 1:
             several.append(name)
@@ -225,7 +218,35 @@ def build_regions_of_annotation(
     return regions
 
 
-def _is_crowd(mark: Mapping[str, Any], path: Path) -> bool:
+def find_category(mark: Mapping[str, Any], names: Mapping[Any, str], path: Path, image: str = "") -> str:
+    """The name of an annotation's category.
+
+    Args:
+        mark: the annotation.
+        names: of the categories, by id, as `read_categories` gives them.
+        path: of the document.
+        image: file name of its image, for the message.
+
+    Raises:
+        LayoutError: no category has its `category_id`.
+    """
+    own = mark.get("category_id")
+    if isinstance(own, int | str) and own in names:
+        return names[own]
+    known = ", ".join(map(repr, list(names)[:10])) + (", ..." if len(names) > 10 else "")
+    raise LayoutError(
+        f"{path}: annotation {mark.get('id')!r}{f' of image {image!r}' if image else ''} has the category_id {own!r}, "
+        f"which no category has; known: {known}.",
+        "Correct its category_id, or add the category to `categories`.",
+    )
+
+
+def is_crowd(mark: Mapping[str, Any], path: Path) -> bool:
+    """Whether an annotation outlines a crowd (`iscrowd`), which is to be ignored.
+
+    Raises:
+        LayoutError: `iscrowd` is neither 0 nor 1.
+    """
     crowd = mark.get("iscrowd") or 0
     if crowd not in (0, 1):
         raise LayoutError(
@@ -242,7 +263,12 @@ def _build_ring(flat: list[float]) -> tuple[tuple[float, float], ...]:
     return tuple((float(y), float(x)) for x, y in zip(flat[::2], flat[1::2], strict=True))
 
 
-def _read_categories(document: Any, path: Path) -> dict[Any, str]:
+def read_categories(document: Any, path: Path) -> dict[Any, str]:
+    """The names of the `categories` of a COCO document by their ids.
+
+    Raises:
+        LayoutError: no such list, a category without id or name, or two that share one.
+    """
     names: dict[Any, str] = {}
     for number, record in enumerate(_require_list(document, "categories", path)):
         if (

@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 
 from sightline.errors import LayoutError
-from sightline.io.tables import find_path_inside
+from sightline.io.tables import find_path_inside, read_text
 from sightline.structures.case import Case, Cohort
 from sightline.structures.rasterize import Points
 from sightline.structures.regions import Polygon
 from sightline.structures.tag import Tag
 
-RADIUS_PX = 50.0
+RADIUS_PX, MOST_RADIUS_PX = 50.0, 10_000.0
 PER_CLASS = (5, 10, 15, 20)
 
 
@@ -51,10 +51,16 @@ def read(source: str | Path, options: Options | None = None) -> Cohort:
         LayoutError: a missing file, a malformed line, a class with too few training images.
     """
     source, options = Path(source), options or Options()
-    classes = dict(_iterate_lines(source / "classes.txt", 2))
-    class_of = dict(_iterate_lines(source / "image_class_labels.txt", 2))
-    training = {i: _flag(flag, i, source) for i, flag in _iterate_lines(source / "train_test_split.txt", 2)}
-    paths = dict(_iterate_lines(source / "images.txt", 2))
+    if not 0.0 < options.radius_px <= MOST_RADIUS_PX:
+        raise LayoutError(
+            f"radius_px must be above 0, and at most {MOST_RADIUS_PX:g}; got {options.radius_px}.",
+            f"Leave it out: {RADIUS_PX:g} px, as Liao et al. 2022.",
+        )
+    classes = _read_pairs(source / "classes.txt")
+    class_of = _read_pairs(source / "image_class_labels.txt")
+    flags = _read_pairs(source / "train_test_split.txt")
+    training = {i: _flag(flag, i, source) for i, flag in flags.items()}
+    paths = _read_pairs(source / "images.txt")
     for name, table in (("image_class_labels.txt", class_of), ("train_test_split.txt", training)):
         if table.keys() != paths.keys():
             strange = sorted(table.keys() ^ paths.keys())
@@ -143,6 +149,16 @@ def _build_disc(row: float, column: float, radius_px: float, sides: int = 64) ->
     return tuple((row + radius_px * math.sin(t), column + radius_px * math.cos(t)) for t in turns)
 
 
+def _read_pairs(path: Path) -> dict[str, str]:
+    """What the second field of each line says of the id in its first."""
+    found: dict[str, str] = {}
+    for number, (own, text) in enumerate(_iterate_lines(path, 2), start=1):
+        if own in found:
+            raise LayoutError(f"{path}: line {number} repeats the id {own!r}.", "Unpack the data set again.")
+        found[own] = text
+    return found
+
+
 def _iterate_lines(path: Path, fields: int) -> Iterator[list[str]]:
     """The space-separated fields of each line.
 
@@ -150,9 +166,9 @@ def _iterate_lines(path: Path, fields: int) -> Iterator[list[str]]:
         LayoutError: a missing file, or a line with another number of fields.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise LayoutError(f"{path} cannot be read ({error}).", "Point at the unpacked folder CUB_200_2011.") from None
+        lines = read_text(path, "Point at the unpacked folder CUB_200_2011.").splitlines()
+    except UnicodeDecodeError as error:
+        raise LayoutError(f"{path} is no text ({error}).", "Unpack the data set again.") from None
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue

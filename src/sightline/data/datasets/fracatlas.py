@@ -11,6 +11,7 @@ it is left out of the facts.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,14 +21,19 @@ from PIL import Image
 from sightline.data.datasets.coco import (
     assign_groups,
     build_regions_of_annotation,
+    find_category,
     group_annotations_by_image,
+    is_crowd,
+    read_categories,
     read_groups,
     read_image_records,
 )
 from sightline.data.split import split_cohort
-from sightline.errors import LayoutError
+from sightline.errors import LayoutError, count_noun
+from sightline.io.image import find_images
 from sightline.io.tables import CsvRow, read_json, read_table
 from sightline.structures.case import Case, Cohort
+from sightline.structures.regions import Region
 
 CLASSES = ("no fracture", "fracture")
 FOLDERS = {"0": "Non_fractured", "1": "Fractured"}
@@ -71,13 +77,14 @@ def read(source: str | Path, options: Options | None = None) -> Cohort:
     document = read_json(source / MASKS)
     sizes = {image["file_name"]: image for image in read_image_records(document, source / MASKS)}
     marks = group_annotations_by_image(document, source / MASKS)
+    names = read_categories(document, source / MASKS)
 
     wrong = _find_contradictions(source, rows, set(sizes), marks)
     if wrong and options.contradictions == "refuse":
         listed = "\n  ".join(f"{image}: {what}" for image, what in list(wrong.items())[:10])
         raise LayoutError(
-            f"{source}: {len(wrong)} images contradict themselves:\n  {listed}\n",
-            'Restore or mend these files, or read with contradictions="set aside".',
+            f"{source}: folder, table and annotations disagree about {count_noun(len(wrong), 'image')}:\n  {listed}\n",
+            'Restore or mend these files, or leave these images out: --contradictions "set aside".',
         )
     rows = [row for row in rows if row["image_id"] not in wrong]
     path = source / "groups.csv"
@@ -100,11 +107,7 @@ def read(source: str | Path, options: Options | None = None) -> Cohort:
                 patient_id=Path(groups[name]).stem,
                 image=image,
                 label=CLASSES[int(row["fractured"])],
-                regions=tuple(
-                    region
-                    for mark in marks.get(name, [])
-                    for region in build_regions_of_annotation(mark, "fracture", source / MASKS)
-                ),
+                regions=tuple(_read_fractures(marks.get(name, []), names, source / MASKS)),
                 view="+".join(view for view in VIEWS if row[view] == "1"),
                 shape=shape,
                 facts={fact: row[fact] for fact in FACTS},
@@ -126,6 +129,14 @@ def read(source: str | Path, options: Options | None = None) -> Cohort:
     return cohort if options.fractions is None else split_cohort(cohort, options.fractions, options.seed)
 
 
+def _read_fractures(marks: list[dict[str, Any]], names: Mapping[Any, str], path: Path) -> Iterator[Region]:
+    """What the annotations of an image outline: fractures, whatever their one category is called."""
+    for mark in marks:
+        find_category(mark, names, path)
+        role: Literal["finding", "ignore"] = "ignore" if is_crowd(mark, path) else "finding"
+        yield from build_regions_of_annotation(mark, "fracture", path, role=role)
+
+
 def _is_stored_on_its_side(path: Path) -> bool:
     """Whether EXIF turns the picture by a quarter: sizes are stated as stored, but the marks were drawn as shown."""
     try:
@@ -135,14 +146,16 @@ def _is_stored_on_its_side(path: Path) -> bool:
         return False  # the audit reports pictures that do not decode
 
 
+def _list_pictures(folder: Path) -> list[Path]:
+    """The pictures of a folder; what a system leaves there (.DS_Store, Thumbs.db) is none."""
+    return [path for path in find_images(folder) if path.parent == folder] if folder.is_dir() else []
+
+
 def _find_contradictions(
     source: Path, rows: list[CsvRow], sized: set[str], marks: dict[str, list[Any]]
 ) -> dict[str, str]:
     """Image -> what its folder, its row and its annotations disagree about."""
-    on_disk = {
-        flag: {path.name for path in (source / "images" / name).glob("*") if path.is_file()}
-        for flag, name in FOLDERS.items()
-    }
+    on_disk = {flag: {path.name for path in _list_pictures(source / "images" / name)} for flag, name in FOLDERS.items()}
     wrong = {}
     for row in rows:
         name, flag = row["image_id"], row["fractured"]

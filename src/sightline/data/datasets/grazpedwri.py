@@ -21,8 +21,9 @@ from sightline.data.task import read_ao
 from sightline.errors import LayoutError, SightlineError
 from sightline.io.image import read_size
 from sightline.io.picture import Reject
-from sightline.io.tables import CsvRow, read_table
+from sightline.io.tables import CsvRow, read_table, read_text
 from sightline.structures.case import Case, Cohort
+from sightline.structures.frame import is_pixel_size
 from sightline.structures.regions import Box
 from sightline.structures.tag import Tag
 
@@ -116,7 +117,9 @@ def _find_files(source: Path, suffix: str) -> dict[str, Path]:
         LayoutError: it stands twice.
     """
     found: dict[str, Path] = {}
-    for path in sorted(source.rglob(f"*{suffix}")):
+    for path in sorted(source.rglob("*")):
+        if path.suffix.lower() != suffix:
+            continue
         other = found.setdefault(path.stem, path)
         if other is not path:
             raise LayoutError(f"{other} and {path} have the same name.", "Keep one of the two.")
@@ -141,6 +144,8 @@ def _build_case(row: CsvRow, image: Path, label_from: LabelFrom) -> Case | None:
     else:
         label = code or NORMAL
     spacing = row.number_of("pixel_spacing")
+    if spacing is not None and not is_pixel_size(spacing):
+        raise row.error("pixel_spacing", f"is {row['pixel_spacing']!r}, expected the size of a pixel in mm")
     facts = {flag: row[flag] or "0" for flag in FLAGS}
     facts |= {"sex": row["gender"], "side": row["laterality"], "device": row["device_manufacturer"]}
     facts |= {"truth_ao": code, "truth_uncertain": row["diagnosis_uncertain"] or "0"}
@@ -226,8 +231,8 @@ def read_yolo_boxes(path: Path, shape: tuple[int, int], names: Sequence[str]) ->
         LayoutError: a line that is no box of a known class inside the picture.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(path, "Restore the file.").splitlines()
+    except UnicodeDecodeError as error:
         raise LayoutError(f"{path}: no text file ({error}).", "Restore the file.") from None
     return tuple(
         _parse_box(path, number, line, shape, names) for number, line in enumerate(lines, start=1) if line.strip()

@@ -26,7 +26,7 @@ from sightline.io.dicom.limits import require_bounds
 from sightline.io.dicom.pixels import decode_pixels, require_syntax
 from sightline.io.dicom_results.identity import is_own_result
 from sightline.io.picture import Picture
-from sightline.structures.frame import Frame
+from sightline.structures.frame import Frame, is_pixel_size
 
 # computed and direct radiography, film scanners, mammography, angiography and fluoroscopy, dental; OT is 'other'
 PROJECTIONS = ("CR", "DX", "RG", "MG", "XA", "RF", "IO", "PX", "OT")
@@ -260,8 +260,8 @@ def _read_spacing(dataset: Any, path: Path) -> tuple[tuple[float, float] | None,
 
 
 def _require_lengths(values: tuple[float, ...]) -> tuple[float, float] | None:
-    """A pair of positive lengths, or None: zero stands in files for 'unknown', and no pixel is a thin strip."""
-    if len(values) != 2 or not all(math.isfinite(v) and v > 0 for v in values):
+    """A pair of lengths, or None: zero stands in files for 'unknown', and no pixel is huge or a thin strip."""
+    if len(values) != 2 or not all(map(is_pixel_size, values)):
         return None
     return values if ASPECT_RANGE[0] <= values[0] / values[1] <= ASPECT_RANGE[1] else None
 

@@ -315,6 +315,7 @@ def edited(tree, tmp_path, name, change):
         ("master_sheet.csv", lambda t: t.replace("528,528", "1528,528", 1), "leave no image"),
         ("master_sheet.csv", lambda t: t.replace(id_of(1), id_of(0)), "twice"),
         ("master_sheet.csv", lambda t: t[: len(t) - 8], "does not parse"),
+        ("master_sheet.csv", lambda t: t.replace(",10000000,F", ",,F", 1), "record 1: patient_id is empty"),
     ],
 )
 def test_what_is_missing_or_half_there_is_refused(tree, tmp_path, name, change, match):
@@ -353,9 +354,9 @@ def test_ids_and_rows_as_other_programs_write_them(tree, cohort, tmp_path, name,
     assert gaze_in(again[0]) == gaze_in(cohort[0])
 
 
-def test_a_table_of_gaze_in_utf16_is_read(tree, cohort, tmp_path):
+def test_a_table_of_gaze_in_utf16_and_semicolons_is_read(tree, cohort, tmp_path):
     other = edited(tree, tmp_path, "eye_gaze.csv", lambda t: None)
-    (other / "eye_gaze.csv").write_bytes((tree / "eye_gaze.csv").read_text().encode("utf-16"))
+    (other / "eye_gaze.csv").write_bytes((tree / "eye_gaze.csv").read_text().replace(",", ";").encode("utf-16"))
     assert gaze_in(egd_cxr.read(other)[0]) == gaze_in(cohort[0])
 
 

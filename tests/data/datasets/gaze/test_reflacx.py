@@ -196,6 +196,7 @@ def test_written_and_read_back(tree, tmp_path):
         ("main_data/P102R2/fixations.csv", ("y_position", "y"), "does not parse"),
         ("main_data/P102R2/fixations.csv", ("1.5,1.75", "1.5,0.75"), "ends before it starts"),
         ("main_data/P102R2/fixations.csv", ("1.5,1.75", ",1.75"), "a time is missing"),
+        ("main_data/P102R2/fixations.csv", ("1.5,1.75", "1.5,1e300"), "lasts more than 3600 s"),
         ("main_data/P102R2/anomaly_location_ellipses.csv", None, "is missing"),
         ("main_data/P102R2/anomaly_location_ellipses.csv", ("20,30", "20,"), "row 2"),
         ("main_data/P102R2/anomaly_location_ellipses.csv", (",4,", ",9,"), "row 2, column 'certainty' is '9'"),
@@ -208,6 +209,7 @@ def test_written_and_read_back(tree, tmp_path):
         ("main_data/metadata_phase_1.csv", (",5,0,1,", ",7,0,1,"), "row 2, column 'Pneumothorax'"),
         ("main_data/metadata_phase_1.csv", ("train,True", "train,perhaps"), "eye_tracking_data_discarded"),
         ("main_data/metadata_phase_1.csv", (",90,", ",90.5,"), "image_size_x"),
+        ("main_data/metadata_phase_1.csv", (",90,", ",1e300,"), "image_size_x"),
         ("main_data/metadata_phase_1.csv", (",90,", ",91,"), "120 x 91"),
         ("main_data/metadata_phase_1.csv", ("P102R2,train", "P102R2,test"), "disagree"),
         ("main_data/metadata_phase_1.csv", ("P102R2,", "P102R1,"), "repeats"),
@@ -226,6 +228,17 @@ def test_what_is_broken_is_refused(tmp_path, name, change, match):
         path.write_text(text.replace(*change) if change[0] == ",90," else text.replace(*change, 1), encoding="utf-8")
     with pytest.raises(SightlineError, match=match):
         reflacx.read(tree)
+
+
+def test_semicolons_in_a_table_of_gaze_and_a_folder_in_place_of_metadata(tree, tmp_path):
+    other = write_tree(tmp_path / "tree")
+    for path in other.rglob("fixations.csv"):
+        path.write_text(path.read_text().replace(",", ";"))
+    assert [case.regions for case in reflacx.read(other)] == [case.regions for case in reflacx.read(tree)]
+    (other / "main_data" / "metadata_phase_1.csv").unlink()
+    (other / "main_data" / "metadata_phase_1.csv").mkdir()
+    with pytest.raises(LayoutError, match=r"metadata_phase_1\.csv cannot be opened"):
+        reflacx.read(other)
 
 
 def test_one_image_whose_id_is_written_two_ways_is_one_case(tmp_path):

@@ -33,6 +33,7 @@ from sightline.data.datasets.folder.format import (
 from sightline.errors import GeometryError, LayoutError
 from sightline.io.tables import CsvRow, find_path_inside, read_json, read_table
 from sightline.structures.case import Case, Cohort
+from sightline.structures.frame import is_pixel_size
 from sightline.structures.identifiers import normalise_form
 from sightline.structures.regions import Mask, Region, is_volume
 from sightline.structures.tag import Tag
@@ -135,8 +136,8 @@ def _read_spacing(row: CsvRow) -> tuple[float, float] | None:
     if down is None and across is None:
         return None
     for column, value in zip(columns, (down, across), strict=True):
-        if value is None or value <= 0:
-            raise row.error(column, f"is {row[column]!r}, expected a positive length in mm (or both empty)")
+        if value is None or not is_pixel_size(value):
+            raise row.error(column, f"is {row[column]!r}, expected the size of a pixel in mm (or both empty)")
     assert down is not None and across is not None
     return down, across
 

@@ -13,8 +13,9 @@ import pandas as pd
 
 from sightline.data.datasets.gaze.recordings import compute_time_until_next
 from sightline.errors import LayoutError
-from sightline.io.tables import find_text_encoding, require_even_rows
+from sightline.io.tables import find_dialect, find_text_encoding, require_even_rows
 from sightline.structures.frame import FloatArray
+from sightline.structures.gaze import LONGEST_DWELL_S
 from sightline.structures.identifiers import normalise_form
 
 SCREEN = (1080, 1920)
@@ -51,7 +52,7 @@ def read_master(path: Path, classes: Sequence[str]) -> tuple[list[Record], int]:
     Raises:
         LayoutError: no file, no such columns, a repeated id, or pads that are no numbers.
     """
-    frame = _read_table(path)
+    frame = _read_table(path, "dicom_id")
     columns = {column.strip().lower(): column for column in frame.columns}
     spelled = [tuple(f"image_{side}{end}" for side in _SIDES) for end in ("_pad", "")]
     pads = next((names for names in spelled if all(name in columns for name in names)), None)
@@ -83,6 +84,9 @@ def read_master(path: Path, classes: Sequence[str]) -> tuple[list[Record], int]:
                 f"{path}, record {number}: {strange[0]} is {cells[strange[0].lower()]!r}, expected 1 or 0.",
                 "Restore the published file.",
             )
+        unnamed = next((name for name in ("dicom_id", "study_id", "patient_id") if not cells[name]), None)
+        if unnamed:
+            raise LayoutError(f"{path}, record {number}: {unnamed} is empty.", "Restore the published file.")
         marks = tuple(name for name in classes if cells[name.lower()] in _MARKED)
         facts = {name: cells[name] for name in ("gender", "anchor_age") if cells.get(name)}
         records.append(
@@ -110,7 +114,7 @@ def read_ids(path: Path) -> set[str]:
     Raises:
         LayoutError: no such column.
     """
-    frame = _read_table(path)
+    frame = _read_table(path, "filename")
     if "filename" not in frame.columns and frame.shape[1] != 1:
         raise LayoutError(
             f"{path} has no column filename; it has {', '.join(frame.columns)}.", "Name ids in one column."
@@ -124,11 +128,11 @@ def read_organ_boxes(path: Path, name: str) -> dict[str, tuple[float, float, flo
 
     The file's order of columns is x1, x2, y1, y2.
     """
-    frame = _read_table(path)
+    frame = _read_table(path, "dicom_id")
     missing = [c for c in ("dicom_id", "bbox_name", "x1", "x2", "y1", "y2") if c not in frame.columns]
     if missing:
         raise LayoutError(f"{path} has no column {', '.join(missing)}.", "Restore the published file.")
-    boxes = {}
+    boxes: dict[str, tuple[float, float, float, float]] = {}
     for row in frame[frame["bbox_name"] == name].to_dict("records"):
         try:
             r0, r1, c0, c1 = (float(row[c]) for c in ("y1", "y2", "x1", "x2"))
@@ -136,7 +140,9 @@ def read_organ_boxes(path: Path, name: str) -> dict[str, tuple[float, float, flo
                 raise ValueError
         except ValueError:
             raise LayoutError(f"{path}: a box of {row['dicom_id']} is no number.", "Restore the file.") from None
-        boxes[_parse_id(str(row["dicom_id"]))] = (r0, c0, r1, c1)
+        box = boxes.setdefault(_parse_id(str(row["dicom_id"])), (r0, c0, r1, c1))
+        if box != (r0, c0, r1, c1):
+            raise LayoutError(f"{path}: {row['dicom_id']} has two boxes of the {name}.", "Restore the published file.")
     return boxes
 
 
@@ -145,10 +151,11 @@ def _parse_id(text: str) -> str:
     return normalise_form(text).lower()
 
 
-def _read_table(path: Path) -> pd.DataFrame:
-    require_even_rows(path, short=True)
+def _read_table(path: Path, column: str) -> pd.DataFrame:
+    dialect = find_dialect(path, (column,))
+    require_even_rows(path, dialect["sep"], short=True)
     try:
-        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding=find_text_encoding(path), index_col=False)
+        return pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False, **dialect)
     except FileNotFoundError:
         raise LayoutError(f"{path} does not exist.", "Point at the folder of EGD-CXR 1.0.0.") from None
     except (OSError, ValueError) as error:
@@ -250,6 +257,12 @@ def read_gaze(
         absent = [name for name in _list_needed_columns(kind) if not np.isfinite(rows[name]).all()]
         if absent:
             raise LayoutError(f"{path}: rows of {dicom_id} have no {', '.join(absent)}.", "Restore the published file.")
+        if kind == "fixations" and not (rows["FPOGD"] <= LONGEST_DWELL_S).all():
+            raise LayoutError(
+                f"{path}: a fixation of {dicom_id} lasts {rows['FPOGD'].max():g} s; at most {LONGEST_DWELL_S:g} s can "
+                "be.",
+                "Restore the published file.",
+            )
         _add_places(gazes, dicom_id, rows, records[dicom_id], shapes[dicom_id], kind, correct_drift)
     if gazes.disagreeing > 0.02 * max(1, gazes.counts["kept"]):
         raise LayoutError(
@@ -304,7 +317,7 @@ def _add_places(
     gazes.dwell_s[dicom_id] = dwell[keep]
 
 
-def _require_whole_end(path: Path, columns: int) -> None:
+def _require_whole_end(path: Path, columns: int, separator: str) -> None:
     """Refuse a table whose last row is shorter than its header: a download that broke off."""
     if find_text_encoding(path) == "utf-16":
         return  # not as it was published: whoever saved it again has read it to its end
@@ -313,7 +326,7 @@ def _require_whole_end(path: Path, columns: int) -> None:
         file.seek(max(0, size - 65536))
         tail = file.read().decode("utf-8", errors="replace").splitlines()
     last = next((line for line in reversed(tail) if line.strip()), "")
-    cells = len(next(csv.reader([last]), []))
+    cells = len(next(csv.reader([last], delimiter=separator), []))
     if cells < columns:
         raise LayoutError(
             f"{path} breaks off: its last row has {cells} of {columns} cells.", "Download it again (SHA256SUMS.txt)."
@@ -322,17 +335,18 @@ def _require_whole_end(path: Path, columns: int) -> None:
 
 def _iterate_chunks(path: Path) -> Any:
     """The gaze table piece by piece: the published one has a million and a half rows."""
+    dialect = find_dialect(path, _GAZE)
     try:
-        header = pd.read_csv(path, nrows=0, encoding=find_text_encoding(path), index_col=False).columns
+        header = pd.read_csv(path, nrows=0, index_col=False, **dialect).columns
         missing = [name for name in _GAZE if name not in header]
         if missing:
             raise LayoutError(f"{path} has no column {', '.join(missing)}.", "Restore the published file.")
-        _require_whole_end(path, len(header))
-        require_even_rows(path, short=True)
+        _require_whole_end(path, len(header), dialect["sep"])
+        require_even_rows(path, dialect["sep"], short=True)
         numbers = {name: "float64" for name in _GAZE if name not in ("DICOM_ID", "SESSION_ID")}
         yield from pd.read_csv(
             path, usecols=list(_GAZE), dtype={**numbers, "DICOM_ID": str, "SESSION_ID": str}, chunksize=CHUNK_ROWS,
-            encoding=find_text_encoding(path), index_col=False,
+            index_col=False, **dialect,
         )  # fmt: skip
     except FileNotFoundError:
         raise LayoutError(f"{path} does not exist.", "Point at the folder of EGD-CXR 1.0.0.") from None

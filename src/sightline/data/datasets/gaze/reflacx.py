@@ -15,9 +15,9 @@ from sightline.data.datasets.gaze.mimic_cxr import find_images
 from sightline.data.split import refuse_leakage
 from sightline.errors import CohortError, LayoutError
 from sightline.io.image import read_size
-from sightline.io.tables import CsvRow, find_path_inside, find_text_encoding, read_table, require_even_rows
+from sightline.io.tables import CsvRow, find_dialect, find_path_inside, read_table, require_even_rows
 from sightline.structures.case import Case, Cohort, Split
-from sightline.structures.gaze import Gaze
+from sightline.structures.gaze import LONGEST_DWELL_S, Gaze
 from sightline.structures.identifiers import normalise_form
 from sightline.structures.regions import Box, Polygon, Region
 from sightline.structures.tag import Tag
@@ -251,7 +251,7 @@ def read_metadata(folder: Path) -> list[ReadingRecord]:
     readings: list[ReadingRecord] = []
     for phase in PHASES:
         path = folder / f"metadata_phase_{phase}.csv"
-        if path.is_file():
+        if path.exists():
             readings += [_parse_reading(row, phase) for row in read_table(path, _IDS, key="id")]
     if not readings:
         raise LayoutError(
@@ -267,7 +267,7 @@ def read_metadata(folder: Path) -> list[ReadingRecord]:
 def _parse_reading(row: CsvRow, phase: int) -> ReadingRecord:
     rows, columns = (row.number_of(f"image_size_{axis}") for axis in "yx")
     for axis, size in (("y", rows), ("x", columns)):
-        if size is None or size < 1 or size != int(size):
+        if size is None or not 1 <= size <= 100_000 or size != int(size):
             raise row.error(f"image_size_{axis}", f"is {row[f'image_size_{axis}']!r}, expected whole pixels")
     assert rows is not None and columns is not None
     certainties = {}
@@ -350,8 +350,11 @@ def build_gaze_of_reading(
             counts["samples earlier than the row before"] += backwards
         table = _thin_samples(table, rate_hz)
         start, dwell = table["timestamp_sample"].to_numpy(), table["dwell"].to_numpy()
-    if not np.isfinite(start).all() or not np.isfinite(dwell).all() or (dwell < 0.0).any():
-        raise LayoutError(f"{path}: a time is missing, or a fixation ends before it starts.", "Restore the file.")
+    if not np.isfinite(start).all() or not ((dwell >= 0.0) & (dwell <= LONGEST_DWELL_S)).all():
+        raise LayoutError(
+            f"{path}: a time is missing, or a fixation ends before it starts or lasts more than {LONGEST_DWELL_S:g} s.",
+            "Restore the file.",
+        )
     places = table[["y_position", "x_position"]].to_numpy()
     seen = np.isfinite(places).all(axis=1)
     inside = seen & ((places > 0.0) & (places < np.array(reading.shape))).all(axis=1)
@@ -393,11 +396,10 @@ def _thin_samples(table: pd.DataFrame, rate_hz: float) -> pd.DataFrame:
 
 
 def _read_numbers(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    require_even_rows(path, short=True)
+    dialect = find_dialect(path, columns)
+    require_even_rows(path, dialect["sep"], short=True)
     try:
-        return pd.read_csv(
-            path, usecols=list(columns), dtype="float64", encoding=find_text_encoding(path), index_col=False
-        )
+        return pd.read_csv(path, usecols=list(columns), dtype="float64", index_col=False, **dialect)
     except FileNotFoundError:
         raise LayoutError(
             f"{path} is missing.", "Samples need gaze_data, fixations main_data of REFLACX 1.0.0."
