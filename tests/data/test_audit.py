@@ -10,7 +10,12 @@ from support.paths import DATA as DATA_ROOT
 
 from sightline.data.audit.audit import audit
 from sightline.data.audit.image_checks import look_at
-from sightline.data.audit.region_checks import compute_share_marked, compute_share_outside, find_repeated_regions
+from sightline.data.audit.region_checks import (
+    compute_share_marked,
+    compute_share_outside,
+    find_fault,
+    find_repeated_regions,
+)
 from sightline.data.audit.shortcuts import compute_weighted_auc, rank_shortcuts
 from sightline.data.datasets import fracatlas
 from sightline.data.split import split_cohort
@@ -260,3 +265,8 @@ def test_what_evaluate_would_refuse_or_confuse_is_said_before(tmp_path):
     assert "1 images are FOR PROCESSING" in kinds["for-processing"].message
     unknown = found(replace(cohort, cases=tuple(replace(case, patient_id="NaN") for case in cohort)))
     assert f"its {len({case.study_id for case in cohort})} studies count as one" in unknown["placeholder"].message
+
+
+def test_a_box_of_three_axes_marks_no_picture():
+    kind, what = find_fault(Box((1.0, 2.0, 3.0), (30.0, 30.0, 30.0)), SHAPE, ("a",), "a")
+    assert kind == "region-size" and "3 axes on an image of 96 x 80" in what

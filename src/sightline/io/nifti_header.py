@@ -136,6 +136,7 @@ def _format_mm(spacing: NDArray[np.float64]) -> str:
 _KEPT = ("uint8", "int16", "uint16", "int32", "float32")
 
 
+@np.errstate(over="ignore")  # who reads them refuses what is infinite
 def scale_numbers(voxels: NDArray[Any], slope: float, inter: float, path: Path) -> NDArray[Any]:
     """Scaled numbers [i, j, k]: int16 where all are whole and fit, else float32.
 

@@ -36,6 +36,8 @@ from sightline.structures.resampling import cache_by_file, place_labels_on_grid,
 from sightline.structures.tag import Tag
 
 Style = Literal["scribble", "box", "mask"]
+# no picture reaches so far, and areas of what does would overflow
+MOST_PX = 1e9
 
 
 @dataclass(frozen=True)
@@ -316,8 +318,8 @@ def _read_picture(path: Path) -> Raster:
 
 
 def _require_finite(what: str, values: Sequence[float]) -> None:
-    if not all(math.isfinite(v) for v in values):
-        raise GeometryError(f"A {what} needs finite coordinates; got {list(values)[:8]}.")
+    if not all(-MOST_PX <= v <= MOST_PX for v in values):
+        raise GeometryError(f"A {what} needs finite coordinates, at most {MOST_PX:.0e}; got {list(values)[:8]}.")
 
 
 @dataclass(frozen=True)

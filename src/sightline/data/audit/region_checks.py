@@ -104,7 +104,8 @@ def find_fault(region: Region, shape: tuple[int, ...] | None, classes: tuple[str
         return "region-label", f"speaks for {region.tag.label!r}, which is no class"
     if isinstance(region, Gaze):
         return "", ""  # eyes may leave the picture
-    if not isinstance(region, Mask) and shape is not None and len(shape) != 2:
+    flat = not isinstance(region, Box) or len(region.start) == 2
+    if not isinstance(region, Mask) and shape is not None and not (flat and len(shape) == 2):
         return _find_fault_in_volume(region, shape)
     if isinstance(region, Mask):
         try:
@@ -132,10 +133,11 @@ def find_fault(region: Region, shape: tuple[int, ...] | None, classes: tuple[str
 
 
 def _find_fault_in_volume(region: Region, shape: tuple[int, ...]) -> tuple[str, str]:
-    """A box may mark a volume; flat marks do not."""
+    """A box of three axes may mark a volume; flat marks do not, nor does such a box mark a picture."""
     axes = " x ".join(map(str, shape))
     if not isinstance(region, Box) or len(region.start) != len(shape):
-        return "region-size", f"a {type(region).__name__.lower()} of other axes on a volume of {axes}"
+        own = len(region.start) if isinstance(region, Box) else 2
+        return "region-size", f"a {type(region).__name__.lower()} of {own} axes on an image of {axes}"
     limit, t = np.array(shape), TOLERANCE_PX
     start, stop = np.array(region.start), np.array(region.stop)
     if (start >= -t).all() and (stop <= limit + t).all():

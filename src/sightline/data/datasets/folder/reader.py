@@ -180,8 +180,9 @@ def _read_regions(source: Path, image_ids: set[str], classes: list[str]) -> dict
             regions.setdefault(image_id, []).append(build_region_of_record(record, source))
         except (KeyError, TypeError, ValueError, OverflowError, GeometryError) as error:
             what = f"misses the field {error}" if isinstance(error, KeyError) else str(error)
+            what = error.message if isinstance(error, GeometryError) else what
             raise LayoutError(
-                f"{path}: region {number} (counted from 0): {what}.", "Fix or remove the region."
+                f"{path}: region {number} (counted from 0): {what.rstrip('.')}.", "Fix or remove the region."
             ) from None
     return regions
 
