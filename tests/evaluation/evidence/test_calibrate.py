@@ -11,7 +11,7 @@ from support.cohorts import make_cohort, tiny_recipe
 from sightline.cli.main import main
 from sightline.errors import CohortError, RunError
 from sightline.evaluation.evaluate import evaluate
-from sightline.evaluation.evidence.calibrate import CalibrationChoice, calibrate
+from sightline.evaluation.evidence.calibrate import CalibrationChoice, calibrate, require_two_classes
 from sightline.evaluation.evidence.comparison import compare_methods, compare_runs, write_comparison
 from sightline.evaluation.evidence.numbers import compute_evidence
 from sightline.metrics.calibration.recalibration import recalibrate
@@ -93,6 +93,8 @@ def test_what_cannot_be_calibrated_is_refused(world):
     turned = replace(cohort, cases=tuple(replace(c, split={"train": "val"}.get(c.split, "train")) for c in cohort))
     with pytest.raises(CohortError, match="validation cases of cohort 'world' were trained on"):
         calibrate(run, turned, CalibrationChoice(), engine=QUIET)
+    with pytest.raises(RunError, match=r"--miss-rate and --positive a run of two classes .* 3 apart \(a, b, c\)"):
+        require_two_classes("abc", CalibrationChoice(miss_rate=0.2, positive="a"))
     known = compare_runs([run], [other], cohort.split("train"), name="train", replicates=50, engine=QUIET).notes
     # two trainings of one method are said once
     assert sum("were trained on: the run knows its cases" in note for note in known) == 1

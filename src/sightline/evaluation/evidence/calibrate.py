@@ -74,7 +74,8 @@ def calibrate(
         engine: device and workers.
 
     Raises:
-        RunError: the run was trained on its validation cases, or says no classes.
+        RunError: the run was trained on its validation cases, says no classes, or says more than two where a
+            threshold or a miss rate of one class is asked for.
         CohortError: too few validation cases for what is asked, or cases that the run was trained on.
     """
     if not run.recipe.classifies:
@@ -84,6 +85,7 @@ def calibrate(
             f"{run.folder} was trained on its validation cases: nothing is left to calibrate on.",
             "Train with a validation split, or calibrate on --local studies of a site.",
         )
+    require_two_classes(run.classes, choice)
     validation = run.recipe.see(cohort).split("val")
     if len(validation) == 0:
         raise CohortError(f"Cohort {cohort.name!r} has no validation case.", "Assign splits when importing the cohort.")
@@ -120,6 +122,22 @@ def calibrate(
     return record
 
 
+def require_two_classes(classes: Sequence[str], choice: CalibrationChoice) -> None:
+    """Refuse what only a run of two classes can promise, instead of leaving it out in silence.
+
+    Raises:
+        RunError: more classes, and a miss rate or a positive class.
+    """
+    asked = {"--miss-rate": choice.miss_rate, "--positive": choice.positive}
+    if len(classes) != 2 and (named := [option for option, value in asked.items() if value is not None]):
+        raise RunError(
+            f"For {' and '.join(named)} a run of two classes is needed: this one tells {len(classes)} apart "
+            f"({', '.join(classes)}).",
+            "Leave it out (--sets and --coverage work with any number of classes), or train a recipe whose task "
+            "groups the classes in two.",
+        )
+
+
 def choose_points(basis: Predictions, choice: CalibrationChoice, where: str) -> tuple[OperatingPoint, ...]:
     """Thresholds of two classes; with more there is none, each class would need its own costs."""
     if len(basis.classes) != 2:
@@ -151,16 +169,27 @@ def write_calibration(run: Run, record: CalibrationRecord, uncalibrated: Predict
     record.write(run.folder)
     before, after = compute_calibration_estimates(uncalibrated), compute_calibration_estimates(meant)
     write_text(run.folder / "calibration.md", _format_page(run, record, before, after))
+    (run.folder / "calibration.png").write_bytes(_draw_calibration(uncalibrated.study_wise(), meant))
+
+
+def _draw_calibration(uncalibrated: Predictions, meant: Predictions) -> bytes:
+    """Before and after for two classes; with more, after for each class."""
+    if len(meant.classes) > 2:
+        curves = [build_reliability_curve(name, meant, positive=name) for name in meant.classes]
+        return draw_reliability(curves, title="Each class, calibrated (fitted on these cases)")
     curves = [
-        build_reliability_curve("as said", uncalibrated.study_wise()),
+        build_reliability_curve("as said", uncalibrated),
         build_reliability_curve("calibrated (fitted on these cases)", meant),
     ]
-    (run.folder / "calibration.png").write_bytes(draw_reliability(curves))
+    return draw_reliability(curves)
 
 
-def build_reliability_curve(name: str, predictions: Predictions, style: int | None = None) -> ReliabilityCurve:
-    """A calibration curve of the last class, ready to be drawn."""
-    points = [point for point in compute_calibration_curve(predictions) if point.observed.value is not None]
+def build_reliability_curve(
+    name: str, predictions: Predictions, style: int | None = None, *, positive: str | None = None
+) -> ReliabilityCurve:
+    """A calibration curve of a class (the last one where none is named), ready to be drawn."""
+    points = compute_calibration_curve(predictions, positive=positive)
+    points = [point for point in points if point.observed.value is not None]
     return ReliabilityCurve(
         name,
         [point.said for point in points],
