@@ -61,11 +61,7 @@ class Calibrate:
         write_model_card(run)
         if record.fitted is not None:
             print(", ".join(f"log loss {name} {loss:.4f}" for name, loss in record.fitted.log_loss.items()))
-        print(
-            format_points(record.points)
-            if record.points
-            else "no threshold: more than two classes, each would need one"
-        )
+        print(format_points(record.points) if record.points else "no operating point: more than two classes")
         print(f"written to {self.folder / 'calibration.md'}; evaluate, compare and predict apply it from now on")
         return 0
 
