@@ -48,7 +48,7 @@ def draw_reliance_pictures(rows: Mapping[str, Predictions], styles: Mapping[str,
     if drawn:
         found.append(
             ReportPicture(
-                draw_reliability(drawn, title=_title_curves(next(iter(rows.values())))),
+                draw_reliability(drawn, title=_name_curves(next(iter(rows.values())))),
                 "Probability said against share observed, in groups of equally many studies; first seed.",
                 "Calibration curves",
             )
@@ -67,7 +67,7 @@ def write_figures(predictions: Predictions, folder: Path, *, title: str) -> list
     studies = predictions if predictions.unit == "study" else predictions.study_wise()
     drawn = {"risk_coverage": draw_risk_coverage([build_risk_curve(title, studies)])}
     if _has_curve(studies):
-        drawn["calibration"] = draw_reliability([build_reliability_curve(title, studies)], title=_title_curves(studies))
+        drawn["calibration"] = draw_reliability([build_reliability_curve(title, studies)], title=_name_curves(studies))
     if len(studies.classes) == 2:
         points = [point for point in compute_decision_curve(studies, replicates=200) if point.model.value is not None]
         at = [point.threshold for point in points]
@@ -84,7 +84,7 @@ def write_figures(predictions: Predictions, folder: Path, *, title: str) -> list
     return paths
 
 
-def _title_curves(table: Predictions) -> str:
+def _name_curves(table: Predictions) -> str:
     """What a calibration picture shows: of more than two classes, which one."""
     return f"What was said{f' of {table.classes[-1]}' if len(table.classes) > 2 else ''} and what was observed"
 
