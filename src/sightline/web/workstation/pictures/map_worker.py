@@ -70,23 +70,30 @@ def _compute(orders: Mapping[str, Any]) -> None:
         from sightline.training.run import require_same_classes
 
         require_same_classes(run.classes, cohort.classes, "The cohort")
-    network = run.network()
-    keys: Mapping[str, str] = orders["keys"]
-    for part in list_parts(cohort, keys, whole_studies=run.recipe.join_views != "none"):
+    answer_pictures(run, run.network(), cohort, orders["keys"], Path(orders["out"]))
+
+
+def answer_pictures(run: Any, network: Any, cohort: Cohort, keys: Mapping[str, str], out: Path) -> None:
+    """Print the answers to pictures, a line each; one that cannot be read does not take the others along.
+
+    Args:
+        run: recipe, classes, calibration and boxes.
+        network: the run's.
+        cohort: all pictures there are.
+        keys: of those that are wanted.
+        out: folder of the maps.
+    """
+    whole_studies = run.recipe.join_views != "none"
+    for part in list_parts(cohort, keys, whole_studies=whole_studies):
+        pictures = replace(cohort, cases=tuple(part))
         try:
-            _compute_some(run, network, replace(cohort, cases=tuple(part)), keys, Path(orders["out"]))
-        except SightlineError:
-            # one that cannot be read does not take the others along
-            readable = []
-            for case in part:
+            _compute_some(run, network, pictures, keys, out)
+        except SightlineError as error:
+            for rest in _list_rest(pictures, run.recipe.view, error, keys, whole_studies=whole_studies):
                 try:
-                    _check_readable(run, network, replace(cohort, cases=(case,)))
-                    readable.append(case)
-                except SightlineError as error:
-                    if case.case_id in keys:
-                        _print_words({"kind": "left out", "image": keys[case.case_id], "message": error.message})
-            if readable:
-                _compute_some(run, network, replace(cohort, cases=tuple(readable)), keys, Path(orders["out"]))
+                    _compute_some(run, network, rest, keys, out)
+                except SightlineError as worse:
+                    _leave_out(rest, worse, keys)
 
 
 def list_parts(cohort: Cohort, keys: Mapping[str, str], *, whole_studies: bool) -> list[list[Case]]:
@@ -106,10 +113,33 @@ def list_parts(cohort: Cohort, keys: Mapping[str, str], *, whole_studies: bool) 
     return [cases for cases in studies.values() if any(case.case_id in keys for case in cases)]
 
 
-def _check_readable(run: Any, network: Any, cohort: Cohort) -> None:
-    from sightline.inference.predict import predict
+def _list_rest(
+    pictures: Cohort, view: Any, error: SightlineError, keys: Mapping[str, str], *, whole_studies: bool
+) -> list[Cohort]:
+    """What is asked again of pictures that could not be asked together: each alone, of a study those that read."""
+    from sightline.data.loader import CohortItems, iterate_test_batches
 
-    predict(network, cohort, run.recipe.view, independent=run.recipe.independent)
+    each = [replace(pictures, cases=(case,)) for case in pictures]
+    if not whole_studies:
+        return each
+    readable = []
+    for alone in each:
+        try:
+            # only read: the network is asked once, for all that are left
+            list(iterate_test_batches(CohortItems(alone, view), batch_size=1))
+            readable.append(alone)
+        except SightlineError as unread:
+            _leave_out(alone, unread, keys)
+    if len(readable) == len(each):
+        _leave_out(pictures, error, keys)
+        return []
+    return [replace(pictures, cases=tuple(case for alone in readable for case in alone))] if readable else []
+
+
+def _leave_out(pictures: Cohort, error: SightlineError, keys: Mapping[str, str]) -> None:
+    for case in pictures:
+        if case.case_id in keys:
+            _print_words({"kind": "left out", "image": keys[case.case_id], "message": error.message})
 
 
 def _compute_some(run: Any, network: Any, cohort: Cohort, keys: Mapping[str, str], out: Path) -> None:
