@@ -466,8 +466,11 @@ export class Desk extends EventTarget {
 
   /** The linked cross of a volume. @param {any} view @param {[number, number]} p */
   moveCross(view, p) {
-    const { volume, plane, index } = view;
-    const voxel = volume.toVoxel(plane, p, index + 0.5);
+    this.centreCross(view.volume, view.volume.toVoxel(view.plane, p, view.index + 0.5));
+  }
+
+  /** The cross in a place of all three axes. @param {any} volume @param {number[]} voxel */
+  centreCross(volume, voxel) {
     volume.cross = voxel.map((/** @type {number} */ v, /** @type {number} */ i) => Math.max(0, Math.min(volume.facts.shape[i] - 1, Math.floor(v))));
     this.dispatchEvent(new CustomEvent("cross", { detail: volume }));
   }

@@ -1,0 +1,89 @@
+"""A CT in the page: three planes that scroll, values at their voxels, and a box that comes back where it was drawn."""
+
+import re
+
+import numpy as np
+import pytest
+
+from sightline.data.datasets.folder.writer import write_cohort
+from sightline.io.nifti import write_volume
+from sightline.structures.case import Case, Cohort
+from tests.support.workstation_page import running, sign_in, until
+
+SHAPE, SPACING = (16, 20, 24), (1.0, 2.0, 3.0)
+# every voxel says where it is
+VALUES = np.ravel_multi_index(np.indices(SHAPE), SHAPE).astype(np.int16)
+SAGITTAL, CORONAL, AXIAL = range(3)
+
+
+@pytest.fixture
+def ada(chromium, tmp_path):
+    """A reader before one CT whose axes run to the right, the front and the head: every plane hangs turned."""
+    place = tmp_path / "cohort"
+    write_volume(place / "images" / "ct.nii.gz", VALUES, np.diag([*SPACING, 1.0]))
+    case = Case("ct", "s", "p", place / "images" / "ct.nii.gz", "a", (), None, "rigid", SHAPE, SPACING)
+    write_cohort(Cohort("ct", ("a", "b"), (case,), place), place)
+    with running(tmp_path, {"ada": "reader"}, {"mark": {"readers": ["ada"]}}, place) as station:
+        person = sign_in(chromium, station, "ada")
+        yield person
+        person.page.context.close()
+        assert person.faults == []
+
+
+def place_of(ada, number, row, column, rows, columns, aspect):
+    """Where a pixel of a plane stands on the screen; planes are fitted into their views."""
+    box = ada.view(number)
+    scale = min(box["width"] / columns, box["height"] / (rows * aspect))
+    left, top = box["x"] + (box["width"] - columns * scale) / 2, box["y"] + (box["height"] - rows * aspect * scale) / 2
+    return left + column * scale, top + row * aspect * scale
+
+
+def on_axial(ada, row, column):
+    return place_of(ada, AXIAL, row, column, SHAPE[1], SHAPE[0], SPACING[1] / SPACING[0])
+
+
+def slices(ada):
+    """The number of each plane's slice, from 1, as the corners say it."""
+    said = ada.page.locator(".view .corner.ne").all_inner_texts()
+    return [int(re.search(r"\d+", words)[0]) for words in said]
+
+
+@pytest.mark.slow
+def test_a_box_of_a_slice_comes_back_in_its_slice_and_voxels(ada):
+    read = ada.open_read()["read"]
+    ada.page.mouse.move(*on_axial(ada, 4.5, 3.5))
+    before = slices(ada)
+    for _ in range(2):
+        ada.page.mouse.wheel(0, 100)
+    until(lambda: abs(slices(ada)[AXIAL] - before[AXIAL]) == 2, "two slices on")
+    assert slices(ada)[:AXIAL] == before[:AXIAL]
+    z = slices(ada)[AXIAL] - 1
+    # rows run to the back and columns to the left, against the voxels
+    ada.page.mouse.move(*on_axial(ada, 4.5, 3.6))
+    value = VALUES[SHAPE[0] - 1 - 3, SHAPE[1] - 1 - 4, z]
+    until(lambda: f"{value} HU" in ada.page.locator(".view .corner.sw").nth(AXIAL).inner_text(), "the voxel's value")
+    ada.key("x")
+    ada.page.mouse.move(*on_axial(ada, 4, 3))
+    ada.page.mouse.down()
+    ada.page.mouse.move(*on_axial(ada, 9, 10), steps=3)
+    ada.page.mouse.up()
+    ada.saved()
+    (mark,) = ada.marks(read)
+    half = 7.0 / SPACING[2] / 2
+    wanted = [6, 11, z + 0.5 - half, 13, 16, z + 0.5 + half]
+    np.testing.assert_allclose([*mark["start"], *mark["stop"]], wanted, atol=0.2)
+
+    # away from it, then a new page: the list leads back to its middle in every plane
+    for _ in range(6):
+        ada.page.mouse.wheel(0, 100)
+    until(lambda: abs(slices(ada)[AXIAL] - 1 - z) > 3, "far away")
+    ada.page.reload()
+    ada.ready(read)
+    assert ada.marks(read) == [mark]
+    ada.page.locator(f'[data-act="pick"][data-mark="{mark["id"]}"]').click()
+    until(lambda: slices(ada) == [10, 14, z + 1], "the planes through its middle")
+    picked = ada.page.locator(f'[data-act="pick"][data-mark="{mark["id"]}"]')
+    ada.key("Escape")
+    until(lambda: picked.get_attribute("aria-pressed") == "false", "let go")
+    ada.page.mouse.click(*on_axial(ada, 6, 10))
+    until(lambda: picked.get_attribute("aria-pressed") == "true", "found by its side")
