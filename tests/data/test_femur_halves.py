@@ -122,7 +122,7 @@ def test_a_fracture_that_could_be_on_either_side_is_refused_before_anything_is_w
         halves_of(tmp_path, facts={"femurs": "2"})
     with pytest.raises(CohortError, match="3 finding boxes"):
         halves_of(tmp_path, box(1), box(20), box(60), facts={"femurs": "2"})
-    with pytest.raises(CohortError, match="speaks for 'C3'"):
+    with pytest.raises(CohortError, match="is labelled 'C3'"):
         halves_of(tmp_path, box(10, "C3"), box(50))
     with pytest.raises(CohortError, match="shows two femurs"):
         halves_of(tmp_path, box(10))

@@ -60,7 +60,7 @@ class Calibrate:
         record = calibrate(run, read_cohort(self.cohort), choice, local=local, engine=make_engine(self.on))
         write_model_card(run)
         if record.fitted is not None:
-            print(", ".join(f"log loss {name} {loss:.4f}" for name, loss in record.fitted.log_loss.items()))
+            print(f"log loss {record.fitted.describe_losses(4)}")
         print(format_points(record.points) if record.points else "no operating point: more than two classes")
         print(f"written to {self.folder / 'calibration.md'}; evaluate, compare and predict apply it from now on")
         return 0
@@ -349,7 +349,7 @@ class Verify:
         for fact in found.facts:
             print(fact)
         for problem in found.problems[:20]:
-            print(f"NOT SO: {problem}", file=sys.stderr)
+            print(f"MISMATCH: {problem}", file=sys.stderr)
         if not found.holds:
             print(f"{self.capsule} does not hold: {len(found.problems)} problems", file=sys.stderr)
             return 1

@@ -136,7 +136,7 @@ def _choose_label(case: Case, half: _Half, other: _Half, classes: Sequence[str])
     if half.label is not None:
         if half.label not in classes:
             raise CohortError(
-                f"A box of {case.case_id!r} speaks for {half.label!r}, which is none of the classes {list(classes)}.",
+                f"A box of {case.case_id!r} is labelled {half.label!r}, not one of the classes {list(classes)}.",
                 "Add the class or mend the box's label.",
             )
         return half.label

@@ -28,7 +28,7 @@ def describe_known_cases(run: Run, cohort: Cohort) -> tuple[str, ...]:
     n, (seen, selected, relatives) = len(cohort), _count_cases(run, cohort)
     words = []
     if seen:
-        words.append(f"{seen} of {n} cases were trained on: the run knows its cases, so the numbers flatter it.")
+        words.append(f"{seen} of {n} cases were trained on, so the numbers are too good.")
     if relatives:
         words.append(f"{relatives} of {n} cases have the id of a patient that was trained on, in other pictures.")
     if selected and run.recipe.select != "last":

@@ -50,7 +50,7 @@ class BoxDistance:
             RecipeError: the network says no box, or the batch carries none.
         """
         if "box" not in out or batch.boxes is None:
-            raise RecipeError("Box distance needs a network that says boxes.", "Use the model box_regression.")
+            raise RecipeError("Box distance needs a network that predicts boxes.", "Use the model box_regression.")
         having = torch.isfinite(batch.boxes).all(dim=1)
         if not bool(having.any()):
             return Term(out["box"].sum() * 0.0, 0, 0.0)

@@ -33,9 +33,7 @@ class ReliabilityCurve:
     style: int | None = None
 
 
-def draw_reliability(
-    curves: Sequence[ReliabilityCurve], *, title: str = "What was said and what was observed"
-) -> bytes:
+def draw_reliability(curves: Sequence[ReliabilityCurve], *, title: str = "Predicted and observed probability") -> bytes:
     """Calibration curves with their intervals, and the diagonal of a perfect model.
 
     Raises:
@@ -73,7 +71,7 @@ class BenefitCurve:
     high: Sequence[float | None] = ()
 
 
-def draw_benefits(curves: Sequence[BenefitCurve], *, title: str = "Is acting on the probability worth it?") -> bytes:
+def draw_benefits(curves: Sequence[BenefitCurve], *, title: str = "Net benefit of acting on the probability") -> bytes:
     """Decision curves; bands are intervals.
 
     Raises:

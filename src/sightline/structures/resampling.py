@@ -256,7 +256,9 @@ def _read_placement(path: Path) -> tuple[NDArray[np.float64] | None, tuple[int, 
     if max(codes) <= 0:
         return None, shape
     if not np.isfinite(affine).all() or abs(float(np.linalg.det(affine[:3, :3]))) < 1e-9:
-        raise UnreadableFile(f"{path}: the affine is none ({affine[:3].round(3).tolist()}).", "Export the file again.")
+        raise UnreadableFile(
+            f"{path}: the affine is not valid ({affine[:3].round(3).tolist()}).", "Export the file again."
+        )
     if other is not None and len(shape) == 3:
         moved = measure_forms_apart_mm(affine, other, shape)
         if not moved <= np.linalg.norm(affine[:3, :3], axis=0).max():

@@ -29,7 +29,8 @@ NOT_STATED = (
 _OURS = ("Trained on", "Validation,", "Fixed on validation", "Tested on", "Limits", "Made with")
 _SCORES = ("AUC", "balanced accuracy", "sensitivity", "specificity", "accuracy", "F1 macro", "Brier score")
 _POINT = re.compile(r"^(sensitivity|specificity) at .* \(threshold |^missed share of ")
-_GAP = " less the rest"
+# how names of gaps end; the second was written by earlier versions
+_GAPS = (" minus the rest", " less the rest")
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,10 @@ class Measurement:
     def subgroups(self) -> list[tuple[Estimate, Estimate]]:
         """Each group's own score, and its gap to the rest."""
         by_name = {e.name: e for e in self.estimates}
-        gaps = [e for e in self.estimates if e.name.endswith(_GAP) and e.name.removesuffix(_GAP) in by_name]
-        return [(by_name[gap.name.removesuffix(_GAP)], gap) for gap in gaps]
+        ends = [
+            (name, gap) for gap in self.estimates for end in _GAPS if (name := gap.name.removesuffix(end)) != gap.name
+        ]
+        return [(by_name[name], gap) for name, gap in ends if name in by_name]
 
     def words(self) -> str:
         """What its cases are, in words."""
@@ -214,7 +217,7 @@ def _describe_calibration(record: CalibrationRecord) -> list[str]:
     local = (record.about or {}).get("local")
     lines = [f"## Fixed on validation{f' and on {local}' if local else ''} (`calibration.json`)", ""]
     if record.fitted is not None:
-        losses = ", ".join(f"{name} {loss:.3f}" for name, loss in record.fitted.log_loss.items())
+        losses = record.fitted.describe_losses(3)
         lines.append(f"- probabilities: {record.fitted.recalibration.method}; log loss on unseen patients {losses}")
     for point in record.points:
         reached = [f"{name} {point.chosen_on[name]:.3f}" for name in ("sensitivity", "specificity")
@@ -239,7 +242,7 @@ def _describe_evaluation(run: Run, each: Measurement) -> list[str]:
         lines.append(f"- {estimate}" + (f" ({counted})" if counted else ""))
     groups = each.subgroups
     if groups:
-        lines += ["", "| subgroup | score (95% interval) | less the rest | test |", "|---|---|---|---|"]
+        lines += ["", "| subgroup | score (95% interval) | difference from the rest | test |", "|---|---|---|---|"]
         for own, gap in groups:
             test = gap.method.rpartition("; ")[2] if gap.value is not None else gap.why
             cells = (own.name, own.text(), gap.text(), test)
@@ -255,7 +258,7 @@ def _list_missing(measured: Sequence[Measurement], record: CalibrationRecord | N
     elif not any(each.kind == "other" for each in measured):
         lines.append("- Tested on cases of its own cohort alone: nothing is known of another hospital.")
     if record is None:
-        lines.append("- Probabilities are as the network says them, and no threshold was fixed: `sightline calibrate`.")
+        lines.append("- Probabilities are not calibrated, and no threshold was fixed: `sightline calibrate`.")
     for each in measured:
         blind = [own.name for own, _ in each.subgroups if own.value is None or own.low is None]
         if blind:

@@ -206,11 +206,11 @@ class Recipe:
         if self.release is not None and not self.weight > 0.0:
             raise RecipeError("release lets go of a guidance weight, which is 0.", "Set weight, or release to null.")
         if self.mining is not None and not self.classifies:
-            raise RecipeError("mining needs a network that says classes.", "Set mining to null.")
+            raise RecipeError("mining needs a network that classifies.", "Set mining to null.")
         if self.join_views != "none":
             self._check_joined_views()
         if self.select in ("auc", "f1") and not self.classifies:
-            raise RecipeError(f"select={self.select!r} needs a network that says classes.", "Use select='loss'.")
+            raise RecipeError(f"select={self.select!r} needs a network that classifies.", "Use select='loss'.")
         if self.select != "last" and "val" in self.train_on:
             raise RecipeError(
                 f"select={self.select!r} chooses on the validation split, which train_on also trains on.",
@@ -226,7 +226,7 @@ class Recipe:
         if self.objective is not None or not self.classifies:
             raise RecipeError(
                 "join_views puts together answers that the cross-entropy judges; this recipe has an objective of its "
-                "own, or says no classes.",
+                "own, or does not classify.",
                 "Set objective to null, or join_views to none.",
             )
         if not isinstance(self.view, View) or self.view.patches is not None:

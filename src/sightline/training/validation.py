@@ -58,7 +58,7 @@ def validate(
         return row
     if not bool(output.logits.isfinite().all()):
         raise RunError(
-            f"{recipe.title} says nothing finite of the validation images: the training diverged.",
+            f"{recipe.title} has no finite output on the validation images: the training diverged.",
             "Lower the learning rate or the weight of what is added to the cross-entropy.",
         )
     return row | _compute_scores(output, compute_probabilities(output.logits, independent=recipe.independent))

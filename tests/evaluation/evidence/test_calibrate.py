@@ -65,7 +65,7 @@ def test_what_validation_fixed_is_applied_after(world):
     assert any(name.startswith("sensitivity at miss rate 0.2") for name in names)
     assert any(name.startswith("share of cases answered, abstaining by energy") for name in names)
     assert any(group.fact == "device" for group in found.subgroups)
-    assert "## Subgroups" in found.markdown() and "gap seen in 80%" in found.markdown()
+    assert "## Subgroups" in found.markdown() and "detectable at 80% power" in found.markdown()
 
 
 def test_local_studies_choose_the_thresholds(world):
@@ -97,7 +97,7 @@ def test_what_cannot_be_calibrated_is_refused(world):
         require_two_classes("abc", CalibrationChoice(miss_rate=0.2, positive="a"))
     known = compare_runs([run], [other], cohort.split("train"), name="train", replicates=50, engine=QUIET).notes
     # two trainings of one method are said once
-    assert sum("were trained on: the run knows its cases" in note for note in known) == 1
+    assert sum("were trained on, so the numbers are too good" in note for note in known) == 1
 
 
 def test_two_runs_are_compared_by_every_test(world, tmp_path):

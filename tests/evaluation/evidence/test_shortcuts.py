@@ -77,7 +77,7 @@ def test_erasing_the_mark_tells_what_is_read(cohort, monkeypatch, tmp_path, part
     assert (values["AUC, the mark erased"] > 0.9) == left
     assert (values["AUC, all outside the mark erased"] > 0.9) == (not left)
     assert (values["AUC, the mark on a background of the other class"] > 0.9) == (not left)
-    assert ("Something else says the label" in report.verdicts[0]) == left
+    assert ("Something outside the mark predicts the label" in report.verdicts[0]) == left
     # the plug and the finding both recur with fractures alone; the reader of the corner follows the plug
     assert any(o.named for o in report.objects)
     write_shortcuts(report, tmp_path, "corner")
@@ -125,7 +125,7 @@ def test_a_cohort_without_marks_is_refused(cohort, monkeypatch, tmp_path):
 def test_without_an_interval_nothing_is_claimed():
     one = Estimate("AUC, the mark erased", 0.669, None, None)
     assert "too few patients" in _word_verdicts([one], ())[0]
-    assert "Something else says the label" in _word_verdicts([replace(one, low=0.51, high=0.8)], ())[0]
+    assert "Something outside the mark predicts the label" in _word_verdicts([replace(one, low=0.51, high=0.8)], ())[0]
     assert "nothing clear is left" in _word_verdicts([replace(one, low=0.49, high=0.8)], ())[0]
 
 

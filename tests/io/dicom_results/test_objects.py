@@ -234,7 +234,7 @@ def test_sources_without_uids_are_refused(keyword, how):
         build_source_image(radiograph(**{keyword: how}))
     assert caught.value.remedy
     # a document with pixels beside it
-    with pytest.raises(UnreadableFile, match="none of images"):
+    with pytest.raises(UnreadableFile, match="not an image class"):
         build_source_image(radiograph(SOPClassUID="1.2.840.10008.5.1.4.1.1.104.1"))
 
 

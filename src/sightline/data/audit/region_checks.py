@@ -101,7 +101,7 @@ def find_fault(region: Region, shape: tuple[int, ...] | None, classes: tuple[str
         label: of the case.
     """
     if region.tag.label is not None and region.tag.label not in classes:
-        return "region-label", f"speaks for {region.tag.label!r}, which is no class"
+        return "region-label", f"is labelled {region.tag.label!r}, which is not a class of the cohort"
     if isinstance(region, Gaze):
         return "", ""  # eyes may leave the picture
     flat = not isinstance(region, Box) or len(region.start) == 2

@@ -176,7 +176,12 @@ class _Labels:
                 "expected.",
                 "Name the columns so in the first line.",
             )
-        return cls(key, {row[key].rstrip("/"): row for row in read_table(path, ("label",), key=key)})
+        rows: dict[str, CsvRow] = {}
+        for row in read_table(path, ("label",), key=key):
+            first = rows.setdefault(normalise_form(row[key].rstrip("/")), row)
+            if first is not row:
+                raise row.error(key, f"is that of row {first.number}, written another way", "Remove one row.")
+        return cls(key, rows)
 
     def of(self, series: FoundSeries, source: Path) -> tuple[str, dict[str, str]]:
         """The label of a series, and the facts beside it."""
@@ -184,6 +189,7 @@ class _Labels:
         value = {"series_uid": series.uid, "study_uid": series.study_uid, "patient_id": series.patient_id}.get(
             self.key, place
         )
+        value = normalise_form(value)
         row = self.rows.get(value)
         if row is None:
             raise UnreadableFile(

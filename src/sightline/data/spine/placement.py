@@ -211,7 +211,7 @@ def place_vertebrae(
         GeometryError: patches of no size, or centres that no spine could have.
     """
     if side < 2 or not 0.0 < spacing_mm < 1e3:
-        raise GeometryError(f"A patch of {side} voxels of {spacing_mm} mm is none.", "Usual are 96 of 1 mm.")
+        raise GeometryError(f"A patch of {side} voxels of {spacing_mm} mm cannot be cut.", "Usual are 96 of 1 mm.")
     centres = np.array([vertebra.centre for vertebra in vertebrae]).reshape(-1, 3)
     curve = SpineCurve((centres - 0.5) @ ct_affine[:3, :3].T + ct_affine[:3, 3])
     i, j, k = ct_shape

@@ -178,7 +178,7 @@ def _draw_calibration(uncalibrated: Predictions, meant: Predictions) -> bytes:
         curves = [build_reliability_curve(name, meant, positive=name) for name in meant.classes]
         return draw_reliability(curves, title="Each class, calibrated (fitted on these cases)")
     curves = [
-        build_reliability_curve("as said", uncalibrated),
+        build_reliability_curve("uncalibrated", uncalibrated),
         build_reliability_curve("calibrated (fitted on these cases)", meant),
     ]
     return draw_reliability(curves)
@@ -230,7 +230,6 @@ def _format_page(run: Run, record: CalibrationRecord, before: Sequence[Estimate]
 
 
 def _describe_fitted(fitted: FittedRecalibration) -> str:
-    losses = ", ".join(f"{name} {value:.4f}" for name, value in fitted.log_loss.items())
     fields = fitted.recalibration.to_dict()
     what: str = fitted.recalibration.method
     if what == "temperature":
@@ -239,9 +238,9 @@ def _describe_fitted(fitted: FittedRecalibration) -> str:
         slopes, shifts = (", ".join(f"{x:.3f}" for x in fields[key]) for key in ("slopes", "intercepts"))
         what = f"Platt scaling, log odds times {slopes}, plus {shifts}"
     elif what == "none":
-        what = "as said, no map fitted"
+        what = "uncalibrated, no map fitted"
     why = f" Note: {fitted.why}." if fitted.why else ""
-    return f"Probabilities: {what}. Log loss on patients the map had not seen: {losses}.{why}"
+    return f"Probabilities: {what}. Log loss on patients the map had not seen: {fitted.describe_losses(4)}.{why}"
 
 
 def _describe_sets(sets: PredictionSets) -> str:

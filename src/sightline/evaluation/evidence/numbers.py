@@ -158,9 +158,7 @@ def _estimate_gap(group: Subgroup) -> Estimate:
 
 def format_benefit(points: Sequence[DecisionPoint]) -> str:
     """A decision curve as a table."""
-    head = (
-        "| threshold | net benefit of the model (95% interval) | acting on everybody | worth it |\n|---|---|---|---|\n"
-    )
+    head = "| threshold | net benefit of the model (95% interval) | acting on everybody | useful |\n|---|---|---|---|\n"
     words: Mapping[bool | None, str] = {True: "yes", False: "not shown", None: "no interval"}
     rows = [f"| {p.threshold:g} | {p.model.text()} | {p.act_on_all:.3f} | {words[p.helps]} |\n" for p in points]
     return head + "".join(rows)
@@ -168,8 +166,8 @@ def format_benefit(points: Sequence[DecisionPoint]) -> str:
 
 def format_subgroups(groups: Sequence[Subgroup]) -> str:
     """Subgroups as a table, with what could have been seen."""
-    head = "| fact | group | patients | score (95% interval) | less the rest | p | p (max-T) | gap seen in 80% |"
-    lines = [head, "|---|---|---|---|---|---|---|---|"]
+    head = "| fact | group | patients | score (95% interval) | difference from the rest | p | p (max-T) |"
+    lines = [f"{head} detectable at 80% power |", "|---|---|---|---|---|---|---|---|"]
     for g in groups:
         gap = g.gap.text().rpartition(", ")[0] or g.gap.why
         seen = "–" if g.detectable is None else f"{g.detectable:.3f}"
@@ -182,8 +180,9 @@ def format_subgroups(groups: Sequence[Subgroup]) -> str:
     rows_of = Counter(g.fact for g in groups)
     tested = {(g.fact, "" if rows_of[g.fact] == 2 else g.value): g.claimed for g in groups if g.p_corrected is not None}
     claims = f"{sum(tested.values())} of {count_noun(len(tested), 'gap')} tested"
-    words = f"Claimed (corrected p below .05, bold): {claims}; both groups of a fact with two are one gap. The last "
-    lines.append(f"\n{words}column is the gap that this table finds in 80% of cases: smaller ones are not ruled out.")
+    words = f"Claimed (corrected p below .05, bold): {claims}; both groups of a fact with two are one gap. The "
+    words += "last column is the difference that a study of this size detects with 80% power; smaller ones are not "
+    lines.append(f"\n{words}ruled out.")
     if unknown := describe_unknown(groups):
         lines[-1] += f" {unknown}"
     return "\n".join(lines)

@@ -117,9 +117,9 @@ def _build_subgroup_table(result: TableResult, name: str, evaluation: Evaluation
     ordered = sorted(groups, key=_get_sort_key)
     strong = tuple((r, 4) for r, group in enumerate(ordered[:GAPS]) if group.claimed)
     notes = [
-        "AUC of a group less that of all other images, with an interval over patients; p is corrected over all "
-        f"{len(groups)} groups (step-down max-T). Bold: claimed. The last column is the gap that this table finds "
-        "in 80% of cases: smaller ones are not ruled out.",
+        "AUC of a group minus that of all other images, with an interval over patients; p is corrected over all "
+        f"{len(groups)} groups (step-down max-T). Bold: claimed. The last column is the difference that a "
+        "study of this size detects with 80% power; smaller ones are not ruled out.",
     ]
     if unknown := describe_unknown(groups):
         notes.append(unknown)
@@ -127,7 +127,7 @@ def _build_subgroup_table(result: TableResult, name: str, evaluation: Evaluation
         notes.append(f"The {GAPS} groups with the smallest p of {len(groups)}.")
     return ReportTable(
         f"Subgroups of {name}, image-wise AUC",
-        ("group", "patients", "AUC", "p (max-T)", "less the rest", "gap seen in 80%"),
+        ("group", "patients", "AUC", "p (max-T)", "difference from the rest", "detectable at 80% power"),
         tuple(map(_build_group_row, ordered[:GAPS])),
         strong=strong,
         notes=tuple(notes),

@@ -326,7 +326,10 @@ def _word_verdicts(
             f"With the mark erased: {erased}; too few patients to say whether the classes are still told apart."
         )
     elif erased.low > 0.5:
-        words.append(f"With the mark erased the classes are still told apart: {erased}. Something else says the label.")
+        words.append(
+            f"With the marked region erased the classes are still separated: {erased}. "
+            "Something outside the mark predicts the label."
+        )
     else:
         words.append(f"With the mark erased nothing clear is left: {erased}.")
     tests = sum(" object " in name for name in by_name)

@@ -78,7 +78,7 @@ def read_gate(run: Path) -> Gate:
     path = run / GATE
     remedy = f"Make it: sightline gate {run} --cohort DIR"
     if not path.is_file():
-        raise RunError(f"{run} has no {GATE}: nobody has said what it may be asked.", remedy)
+        raise RunError(f"{run} has no {GATE}: which images it may judge is not defined.", remedy)
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
         if plain["format"] != FORMAT:
@@ -119,5 +119,5 @@ def unpack_array(plain: Mapping[str, Any]) -> NDArray[np.float64]:
     """The array; raises KeyError, TypeError or ValueError where it is none."""
     data = np.frombuffer(base64.b64decode(plain["float32"], validate=True), dtype="<f4").astype(np.float64)
     if not np.isfinite(data).all():
-        raise ValueError("a number is none")
+        raise ValueError("a number is not finite")
     return data.reshape([int(n) for n in plain["shape"]])

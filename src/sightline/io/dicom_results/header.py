@@ -123,7 +123,7 @@ def build_source_image(dataset: Dataset, where: Path | str = "the image") -> Sou
     header, notes = copy_sound_header(dataset, where)
     if "Image Storage" not in UID(str(header.SOPClassUID)).name:
         raise UnreadableFile(
-            f"{where}: its SOP class ({header.SOPClassUID}) is none of images, so no result can refer to it.",
+            f"{where}: its SOP class ({header.SOPClassUID}) is not an image class, so no result can refer to it.",
             "Give the image as the modality stored it.",
         )
     if "Rows" not in header or "Columns" not in header or min(int(header.Rows), int(header.Columns)) < 1:
@@ -160,7 +160,7 @@ def copy_sound_header(dataset: Dataset, where: Path | str = "the image") -> tupl
             else:
                 value, sound = _check_value(keyword, _read(dataset, keyword), dataset)
                 if not sound:
-                    notes.append(f"{keyword} of the source is none ({_find_vr(keyword)}) and was left empty")
+                    notes.append(f"{keyword} of the source is not valid ({_find_vr(keyword)}) and was left empty")
                 if value is not None or keyword in TYPE_2:
                     _set_element(header, keyword, value)
         for keyword in _TABLES:

@@ -32,6 +32,7 @@ from sightline.structures.notation import Notation, write_fields
 
 FOLDS = 5
 _WIDEST = math.log(100.0)
+# how saved records call what no map changes
 _WORDS = {"none": "as said"}
 
 
@@ -60,6 +61,11 @@ class FittedRecalibration:
             log_loss=self.log_loss,
             why=self.why,
         )
+
+    def describe_losses(self, digits: int) -> str:
+        """The log losses in words: `uncalibrated 0.6123, temperature 0.5871`."""
+        words = {_WORDS["none"]: "uncalibrated"}
+        return ", ".join(f"{words.get(name, name)} {x:.{digits}f}" for name, x in self.log_loss.items())
 
     def to_dict(self) -> dict[str, Any]:
         """A plain dictionary for JSON."""

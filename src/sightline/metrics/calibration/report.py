@@ -94,7 +94,7 @@ def compute_calibration_curve(
     for g in np.unique(place):
         inside = place == g
         table = predictions.select(inside)
-        name = f"observed share of {predictions.classes[index]} where {probabilities[inside].mean():.3f} was said"
+        name = f"observed share of {predictions.classes[index]} at a predicted {probabilities[inside].mean():.3f}"
         observed = estimate_score([table], Prevalence(index, name))
         curve.append(
             CurvePoint(
@@ -112,7 +112,7 @@ def find_largest_gap(curve: Sequence[CurvePoint]) -> Estimate:
     worst = max(curve, key=lambda point: abs(_get_observed(point) - point.said))
     gap = _get_observed(worst) - worst.said
     ends = (worst.observed.low, worst.observed.high)
-    name = f"largest gap of the calibration curve, where {worst.said:.3f} was said"
+    name = f"largest gap of the calibration curve, at a predicted {worst.said:.3f}"
     moved = (None, None) if ends[0] is None or ends[1] is None else (ends[0] - worst.said, ends[1] - worst.said)
     return replace(worst.observed, name=name, value=gap, low=moved[0], high=moved[1])
 

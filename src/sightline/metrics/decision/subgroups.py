@@ -119,7 +119,7 @@ def compute_subgroup_report(
         for name in names:
             inside = np.asarray(group == name, dtype=bool)
             own = estimate_score([predictions.select(inside)], _choose_score(what, index, threshold))
-            title = f"{what}, {fact} {name} less the rest"
+            title = f"{what}, {fact} {name} minus the rest"
             found.append(
                 (fact, name, own, _compute_gap(title, predictions, index, what, threshold, inside, known & ~inside))
             )

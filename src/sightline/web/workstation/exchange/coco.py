@@ -174,7 +174,7 @@ def read_coco_marks(
         try:
             key = keys.get(annotation.get("image_id"))
             if key is None:
-                raise ValueError("its image is none of this cohort")
+                raise ValueError("its image is not in this cohort")
             shape = around.shapes[key]
             if shape is not None and tuple(sizes[annotation["image_id"]]) != tuple(shape):
                 raise ValueError(f"its image is of {sizes[annotation['image_id']]}, ours of {tuple(shape)}")

@@ -96,7 +96,7 @@ def _read_folder_marks(
                 continue
             key = names.get(case.case_id)
             if key is None:
-                rejects.append((name, "its image is none of this cohort"))
+                rejects.append((name, "its image is not in this cohort"))
                 continue
             mark = build_mark(region, str(uuid.uuid4()))
             mark["label"] = mark["label"] if mark["label"] in around.classes else None

@@ -50,7 +50,7 @@ def choose_advice(connection: Connection, run: str | None, seed: int, wrong_shar
     chosen = run if run is not None else (runs[0] if runs else None)
     rows = [row for row in rows if row["run"] == chosen]
     if not rows:
-        raise StudyRefused("No run has said anything of these studies.", "Open the workstation with --run RUN first.")
+        raise StudyRefused("No run has predictions for these studies.", "Open the workstation with --run RUN first.")
     each: dict[str, list[list[float]]] = defaultdict(list)
     labels, classes = {}, [str(name) for name in json.loads(rows[0]["classes"])]
     for row in rows:

@@ -165,7 +165,7 @@ def _read_cursor(text: str) -> list[Any]:
     try:
         sort, first, second = json.loads(base64.urlsafe_b64decode(text.encode()))
     except (ValueError, TypeError, binascii.Error, OverflowError, RecursionError):
-        raise QuestionRefused("The cursor is none of ours.", "Start from the first page.", field="after") from None
+        raise QuestionRefused("The cursor is not known here.", "Start from the first page.", field="after") from None
     kinds = {"queue": (str, int), "touched": (str, str), "title": (int, str)}
     if (
         not isinstance(sort, str)
@@ -173,7 +173,7 @@ def _read_cursor(text: str) -> list[Any]:
         or not isinstance(first, kinds[sort][0])
         or not isinstance(second, kinds[sort][1])
     ):
-        raise QuestionRefused("The cursor is none of ours.", "Start from the first page.", field="after")
+        raise QuestionRefused("The cursor is not known here.", "Start from the first page.", field="after")
     return [first, second]
 
 
