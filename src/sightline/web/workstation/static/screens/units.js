@@ -33,8 +33,8 @@ export async function show(app, place) {
     };
     text.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => { if (event.key === "Enter") name(text.value); });
     fill(card, el("div", { class: "row" }, el("h2", { text: t("units.unit", { n: unit.unit }) }), el("span", { class: "quiet small", text: t("units.rank", { n: unit.rank }) }), el("span", { class: "stretch" }),
-      Object.entries(unit.numbers || {}).filter(([, value]) => typeof value === "number").slice(0, 5).map(([key, value]) => el("span", { class: "small" }, el("span", { class: "quiet", text: `${key} ` }), number(/** @type {number} */ (value), 3)))),
-    unit.gallery ? el("img", { src: unit.gallery, alt: t("units.gallery", { n: unit.unit }), loading: "lazy" }) : null,
+      Object.entries(unit.numbers || {}).filter(([, value]) => typeof value === "number").slice(0, 5).map(([key, value]) => el("span", { class: "small" }, el("span", { class: "quiet", text: `${t(`units.value.${key}`)} ` }), number(/** @type {number} */ (value), 3)))),
+    unit.gallery ? el("a", { href: unit.gallery, target: "_blank", rel: "noopener" }, el("img", { src: unit.gallery, alt: t("units.gallery", { n: unit.unit }), loading: "lazy" })) : null,
     el("div", { class: "row" }, text, button(t("units.store"), () => name(text.value), { class: "primary" }), button(t("units.mixed"), () => name("mixed"), { class: "quiet" }), button(t("units.nothing"), () => name("nothing"), { class: "quiet" })),
     unit.names.length ? el("ul", { class: "named" }, unit.names.map((/** @type {any} */ one) => el("li", {}, el("strong", { dir: "auto", text: one.text }), " ", el("span", { class: "quiet small", dir: "auto", text: `${one.author}, ${moment(one.date)}` })))) : null);
   }
